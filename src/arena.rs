@@ -1,0 +1,248 @@
+//! A slab whose keys carry a generation, so that a key outliving its value misses instead of
+//! hitting whatever took the place.
+//!
+//! Sockets, links and exchanges live in arenas and refer to each other by key. A key fits a `usize`
+//! ([`Key::to_usize`]), which is what the poller hands back with an event: half of the bits are the
+//! place, half the generation, 16 of each on a 32-bit host.
+
+use std::collections::VecDeque;
+use std::fmt;
+
+use slab::Slab;
+
+const HALF: u32 = usize::BITS / 2;
+const MASK: usize = (1 << HALF) - 1;
+
+/// Values an arena can hold at the same time; beyond it, keys could not name them.
+pub const CAPACITY_MAX: usize = if MASK < 1 << 20 { MASK } else { 1 << 20 };
+
+/// The name of a value in an [`Arena`].
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Key {
+    packed: usize,
+}
+
+impl Key {
+    fn new(index: usize, generation: usize) -> Self {
+        Self {
+            packed: (generation & MASK) << HALF | index,
+        }
+    }
+
+    /// The place of the value: small, and used again by later values.
+    pub fn index(self) -> usize {
+        self.packed & MASK
+    }
+
+    fn generation(self) -> usize {
+        self.packed >> HALF
+    }
+
+    /// The key as one word, for a poller's token.
+    pub fn to_usize(self) -> usize {
+        self.packed
+    }
+
+    /// The key that [`Key::to_usize`] gave.
+    pub fn from_usize(packed: usize) -> Self {
+        Self { packed }
+    }
+}
+
+impl fmt::Debug for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.index(), self.generation())
+    }
+}
+
+/// Values by [`Key`].
+#[derive(Debug)]
+pub struct Arena<T> {
+    slots: Slab<Slot<T>>,
+    generation: usize,
+}
+
+#[derive(Debug)]
+struct Slot<T> {
+    generation: usize,
+    value: T,
+}
+
+impl<T> Default for Arena<T> {
+    fn default() -> Self {
+        Self {
+            slots: Slab::new(),
+            generation: 0,
+        }
+    }
+}
+
+impl<T> Arena<T> {
+    /// How many values there are.
+    pub fn len(&self) -> usize {
+        self.slots.len()
+    }
+
+    /// Whether there is no value.
+    pub fn is_empty(&self) -> bool {
+        self.slots.is_empty()
+    }
+
+    /// The key that the next value will have. No earlier value of its place had it (until the
+    /// generation, half a word, comes round).
+    pub fn next_key(&self) -> Key {
+        Key::new(self.slots.vacant_key(), (self.generation + 1) & MASK)
+    }
+
+    /// Adds a value.
+    pub fn insert(&mut self, value: T) -> Key {
+        let key = self.next_key();
+        assert!(
+            key.index() < CAPACITY_MAX,
+            "every table has a limit below the arena's"
+        );
+        self.generation = key.generation();
+        let generation = self.generation;
+        self.slots.insert(Slot { generation, value });
+        key
+    }
+
+    /// The value of this key, unless it is gone.
+    pub fn get(&self, key: Key) -> Option<&T> {
+        let slot = self.slots.get(key.index())?;
+        (slot.generation == key.generation()).then_some(&slot.value)
+    }
+
+    /// The value of this key, unless it is gone.
+    pub fn get_mut(&mut self, key: Key) -> Option<&mut T> {
+        let slot = self.slots.get_mut(key.index())?;
+        (slot.generation == key.generation()).then_some(&mut slot.value)
+    }
+
+    /// Whether the value of this key is still here.
+    pub fn contains(&self, key: Key) -> bool {
+        self.get(key).is_some()
+    }
+
+    /// Takes the value of this key out. When the last value leaves a table that has grown large, its
+    /// memory goes back.
+    pub fn remove(&mut self, key: Key) -> Option<T> {
+        self.get(key)?;
+        let slot = self.slots.remove(key.index());
+        if self.slots.is_empty() && self.slots.capacity() > 64 {
+            self.slots = Slab::new();
+        }
+        Some(slot.value)
+    }
+
+    /// Every key and value, by place.
+    pub fn iter(&self) -> impl Iterator<Item = (Key, &T)> {
+        self.slots
+            .iter()
+            .map(|(index, slot)| (Key::new(index, slot.generation), &slot.value))
+    }
+}
+
+/// First in, first out, for entries that may lapse while they wait.
+///
+/// Taking an entry out of the middle costs nothing: whoever pops asks whether the entry still holds.
+/// What has lapsed is swept when it could make up more than half of the queue, so the length stays
+/// within twice the number of entries that hold, and the cost of an entry stays constant.
+#[derive(Debug)]
+pub struct Fifo<T> {
+    entries: VecDeque<T>,
+}
+
+impl<T> Default for Fifo<T> {
+    fn default() -> Self {
+        Self {
+            entries: VecDeque::new(),
+        }
+    }
+}
+
+impl<T> Fifo<T> {
+    /// Entries that may lapse before the first sweep.
+    const SLACK: usize = 64;
+
+    /// Adds an entry at the end. `holding` is an upper bound of the entries that still hold, this one
+    /// included, and `holds` tells them.
+    pub fn push(&mut self, entry: T, holding: usize, holds: impl FnMut(&T) -> bool) {
+        if self.entries.len() >= 2 * holding + Self::SLACK {
+            self.entries.retain(holds);
+            self.entries.shrink_to(2 * holding + Self::SLACK);
+        }
+        self.entries.push_back(entry);
+    }
+
+    /// The first entry that holds; what has lapsed before it is dropped.
+    pub fn front(&mut self, mut holds: impl FnMut(&T) -> bool) -> Option<&T> {
+        while !holds(self.entries.front()?) {
+            self.entries.pop_front();
+        }
+        self.entries.front()
+    }
+
+    /// Takes the first entry out, whether it holds or not.
+    pub fn pop(&mut self) -> Option<T> {
+        self.entries.pop_front()
+    }
+
+    /// The number of entries, lapsed ones included.
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Whether there is no entry, not even a lapsed one.
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn stale_key_misses_the_value_that_took_its_place() {
+        let mut arena = Arena::default();
+        let old = arena.insert("old");
+        assert_eq!(arena.remove(old), Some("old"));
+        let new = arena.insert("new");
+        assert_eq!(new.index(), old.index());
+        assert_eq!(arena.get(old), None);
+        assert_eq!(arena.remove(old), None);
+        assert_eq!(arena.get(new), Some(&"new"));
+    }
+
+    #[test]
+    fn key_survives_the_way_through_a_token() {
+        let mut arena = Arena::default();
+        for value in 0..5 {
+            let key = arena.insert(value);
+            assert_eq!(Key::from_usize(key.to_usize()), key);
+            assert_eq!(arena.get(Key::from_usize(key.to_usize())), Some(&value));
+        }
+    }
+
+    #[test]
+    fn empty_arena_gives_its_memory_back() {
+        let mut arena = Arena::default();
+        let keys: Vec<Key> = (0..1000).map(|value| arena.insert(value)).collect();
+        for key in keys {
+            arena.remove(key);
+        }
+        assert_eq!(arena.slots.capacity(), 0);
+    }
+
+    #[test]
+    fn fifo_drops_lapsed_entries_and_stays_short() {
+        let mut fifo = Fifo::default();
+        for entry in 0..10_000 {
+            fifo.push(entry, 1, |&e| e >= entry);
+            assert!(fifo.len() <= 2 + Fifo::<u32>::SLACK);
+        }
+        assert_eq!(fifo.front(|&e| e >= 9_999), Some(&9_999));
+        assert_eq!(fifo.len(), 1);
+    }
+}

@@ -1,0 +1,4 @@
+//! dotproxy: plain DNS in, authenticated DNS over TLS out.
+
+pub mod arena;
+pub mod time;

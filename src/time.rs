@@ -1,0 +1,74 @@
+//! Time as the program sees it: a number that only grows, given from outside.
+//!
+//! Nothing below the network layer reads a clock. The loop reads it once a turn and hands the
+//! value down, so that every decision can be replayed.
+
+use std::ops::{Add, AddAssign, Sub};
+use std::time::Duration;
+
+/// A point on the monotonic clock, in nanoseconds since an arbitrary start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Instant {
+    nanoseconds: u64,
+}
+
+impl Instant {
+    /// The instant `since_start` after the arbitrary start.
+    pub fn after_start(since_start: Duration) -> Self {
+        Self {
+            nanoseconds: nanoseconds(since_start),
+        }
+    }
+
+    /// How far this lies behind `earlier`; zero when `earlier` is in fact later.
+    pub fn saturating_since(self, earlier: Self) -> Duration {
+        Duration::from_nanos(self.nanoseconds.saturating_sub(earlier.nanoseconds))
+    }
+}
+
+fn nanoseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
+
+impl Add<Duration> for Instant {
+    type Output = Self;
+
+    fn add(self, duration: Duration) -> Self {
+        Self {
+            nanoseconds: self.nanoseconds.saturating_add(nanoseconds(duration)),
+        }
+    }
+}
+
+impl AddAssign<Duration> for Instant {
+    fn add_assign(&mut self, duration: Duration) {
+        *self = *self + duration;
+    }
+}
+
+impl Sub for Instant {
+    type Output = Duration;
+
+    fn sub(self, earlier: Self) -> Duration {
+        self.saturating_since(earlier)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn differences_never_go_below_zero() {
+        let early = Instant::after_start(Duration::from_secs(1));
+        let late = early + Duration::from_millis(5);
+        assert_eq!(late - early, Duration::from_millis(5));
+        assert_eq!(early - late, Duration::ZERO);
+    }
+
+    #[test]
+    fn addition_saturates() {
+        let end = Instant::after_start(Duration::MAX);
+        assert_eq!(end + Duration::from_secs(1), end);
+    }
+}
