@@ -1,0 +1,291 @@
+//! Extension mechanisms for DNS: the OPT record and its options (RFC 6891).
+//!
+//! OPT belongs to one hop. What a client says in it shapes the response to that client and the query
+//! that goes upstream, but the record itself is made anew on each side: see [`OptWriter`].
+
+use super::question::Type;
+use super::record::Record;
+use super::{Malformed, read_u16};
+
+/// Octets of an OPT record without options.
+pub const OPT_LEN: usize = 11;
+
+/// The flag of OPT that asks for DNSSEC records (RFC 3225).
+pub const DO: u16 = 0x8000;
+
+/// The version of EDNS that is spoken here (RFC 6891, section 6.1.3).
+pub const VERSION: u8 = 0;
+
+/// The number of an option.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OptionCode(pub u16);
+
+impl OptionCode {
+    /// The client's network, for answers that depend on the place (RFC 7871).
+    pub const CLIENT_SUBNET: Self = Self(8);
+    /// A token against forged source addresses (RFC 7873).
+    pub const COOKIE: Self = Self(10);
+    /// How long an idle TCP connection is kept (RFC 7828).
+    pub const TCP_KEEPALIVE: Self = Self(11);
+    /// Octets that hide the length of a message (RFC 7830).
+    pub const PADDING: Self = Self(12);
+    /// Why a query went wrong (RFC 8914).
+    pub const EXTENDED_ERROR: Self = Self(15);
+
+    /// Whether the option concerns one hop alone, or tells upstream who the client is. All others,
+    /// the unknown ones included, pass.
+    pub fn stays_on_hop(self) -> bool {
+        matches!(
+            self,
+            Self::CLIENT_SUBNET | Self::COOKIE | Self::TCP_KEEPALIVE | Self::PADDING
+        )
+    }
+}
+
+/// A reason by number (RFC 8914, section 4).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ExtendedErrorCode(pub u16);
+
+impl ExtendedErrorCode {
+    /// None of the other codes fits.
+    pub const OTHER: Self = Self(0);
+    /// The operation or query is not supported.
+    pub const NOT_SUPPORTED: Self = Self(21);
+    /// No server could be reached that would know the answer.
+    pub const NO_REACHABLE_AUTHORITY: Self = Self(22);
+    /// Talking to a server failed.
+    pub const NETWORK_ERROR: Self = Self(23);
+}
+
+/// Why a query went wrong, for the one who reads the response (RFC 8914).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ExtendedError {
+    /// The reason by number.
+    pub code: ExtendedErrorCode,
+    /// The reason in words, short.
+    pub text: &'static str,
+}
+
+/// What an OPT record says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Opt<'a> {
+    /// Octets of the largest UDP message that its sender takes.
+    pub udp_size: u16,
+    /// The upper eight bits of the response code.
+    pub rcode_extension: u8,
+    /// The version of EDNS.
+    pub version: u8,
+    /// Flags, [`DO`] among them.
+    pub flags: u16,
+    options: &'a [u8],
+}
+
+impl<'a> Opt<'a> {
+    /// Reads the OPT that stands at `record`; its owner must be the root and its options whole.
+    pub fn parse(message: &'a [u8], record: &Record) -> Result<Self, Malformed> {
+        if record.rr_type != Type::OPT || record.fixed != record.start + 1 {
+            return Err(Malformed);
+        }
+        let [rcode_extension, version] = read_u16(message, record.fixed + 4)?.to_be_bytes();
+        let options = record.data(message);
+        let mut rest = options;
+        while !rest.is_empty() {
+            (_, rest) = split_option(rest)?;
+        }
+        Ok(Self {
+            udp_size: read_u16(message, record.fixed + 2)?,
+            rcode_extension,
+            version,
+            flags: read_u16(message, record.fixed + 6)?,
+            options,
+        })
+    }
+
+    /// The options in their order.
+    pub fn options(&self) -> impl Iterator<Item = EdnsOption<'a>> + use<'a> {
+        let mut rest = self.options;
+        std::iter::from_fn(move || {
+            let (option, after) = split_option(rest).ok()?;
+            rest = after;
+            Some(option)
+        })
+    }
+
+    /// The options that pass from hop to hop.
+    pub fn passing_options(&self) -> impl Iterator<Item = EdnsOption<'a>> + use<'a> {
+        self.options().filter(|option| !option.code.stays_on_hop())
+    }
+
+    /// Whether there is an option of this number.
+    pub fn has_option(&self, code: OptionCode) -> bool {
+        self.options().any(|option| option.code == code)
+    }
+}
+
+/// One option of an OPT record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EdnsOption<'a> {
+    /// Its number.
+    pub code: OptionCode,
+    /// Its data.
+    pub data: &'a [u8],
+}
+
+impl EdnsOption<'_> {
+    /// Octets of number, length and data.
+    pub fn wire_len(&self) -> usize {
+        OPTION_HEAD_LEN + self.data.len()
+    }
+}
+
+/// Octets of an option's number and length.
+const OPTION_HEAD_LEN: usize = 4;
+
+fn split_option(bytes: &[u8]) -> Result<(EdnsOption<'_>, &[u8]), Malformed> {
+    let code = OptionCode(read_u16(bytes, 0)?);
+    let data_len = usize::from(read_u16(bytes, 2)?);
+    let (data, rest) = bytes[OPTION_HEAD_LEN..]
+        .split_at_checked(data_len)
+        .ok_or(Malformed)?;
+    Ok((EdnsOption { code, data }, rest))
+}
+
+/// Appends one OPT record to a message.
+#[derive(Debug)]
+pub struct OptWriter<'a> {
+    out: &'a mut Vec<u8>,
+    data_len_at: usize,
+}
+
+impl<'a> OptWriter<'a> {
+    /// Starts the record. `udp_size` is what its sender takes, in octets.
+    pub fn start(out: &'a mut Vec<u8>, udp_size: u16, rcode_extension: u8, flags: u16) -> Self {
+        out.push(0);
+        out.extend_from_slice(&Type::OPT.0.to_be_bytes());
+        out.extend_from_slice(&udp_size.to_be_bytes());
+        out.extend_from_slice(&[rcode_extension, VERSION]);
+        out.extend_from_slice(&flags.to_be_bytes());
+        let data_len_at = out.len();
+        out.extend_from_slice(&[0, 0]);
+        Self { out, data_len_at }
+    }
+
+    /// Adds an option.
+    pub fn option(&mut self, code: OptionCode, data: &[u8]) {
+        self.option_head(code, data.len());
+        self.out.extend_from_slice(data);
+    }
+
+    /// Adds options.
+    pub fn options<'b>(&mut self, options: impl Iterator<Item = EdnsOption<'b>>) {
+        for option in options {
+            self.option(option.code, option.data);
+        }
+    }
+
+    /// Adds the reason why a query went wrong.
+    pub fn extended_error(&mut self, error: ExtendedError) {
+        self.option_head(OptionCode::EXTENDED_ERROR, 2 + error.text.len());
+        self.out.extend_from_slice(&error.code.0.to_be_bytes());
+        self.out.extend_from_slice(error.text.as_bytes());
+    }
+
+    /// Goes on with the record that starts at `opt_start` and ends the buffer.
+    pub fn resume(out: &'a mut Vec<u8>, opt_start: usize) -> Self {
+        let data_len_at = opt_start + OPT_LEN - 2;
+        Self { out, data_len_at }
+    }
+
+    /// Ends the record with padding, so that the message, which starts at `message_start` of the
+    /// buffer and ends with this record, has a multiple of `block` octets (RFC 8467, section 4.1).
+    pub fn pad(mut self, message_start: usize, block: usize) {
+        let unpadded = self.out.len() - message_start + OPTION_HEAD_LEN;
+        let padding = unpadded.next_multiple_of(block) - unpadded;
+        self.option_head(OptionCode::PADDING, padding);
+        self.out.resize(self.out.len() + padding, 0);
+        self.finish();
+    }
+
+    fn option_head(&mut self, code: OptionCode, data_len: usize) {
+        let data_len = u16::try_from(data_len).expect("options come from messages or are short");
+        self.out.extend_from_slice(&code.0.to_be_bytes());
+        self.out.extend_from_slice(&data_len.to_be_bytes());
+    }
+
+    /// Ends the record.
+    pub fn finish(self) {
+        let data_len = self.out.len() - self.data_len_at - 2;
+        let data_len =
+            u16::try_from(data_len).expect("fewer octets than the message they are from");
+        self.out[self.data_len_at..][..2].copy_from_slice(&data_len.to_be_bytes());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn written(write: impl FnOnce(&mut OptWriter<'_>)) -> Vec<u8> {
+        let mut out = Vec::new();
+        let mut writer = OptWriter::start(&mut out, 1232, 0, DO);
+        write(&mut writer);
+        writer.finish();
+        out
+    }
+
+    fn parsed(bytes: &[u8]) -> Result<Opt<'_>, Malformed> {
+        Opt::parse(bytes, &Record::parse(bytes, 0)?)
+    }
+
+    #[test]
+    fn what_is_written_is_read() {
+        let bytes = written(|writer| {
+            writer.option(OptionCode(65_001), b"abc");
+            writer.extended_error(ExtendedError {
+                code: ExtendedErrorCode::NETWORK_ERROR,
+                text: "why",
+            });
+        });
+        let opt = parsed(&bytes).unwrap();
+        assert_eq!((opt.udp_size, opt.version, opt.flags), (1232, VERSION, DO));
+        let options: Vec<_> = opt.options().map(|o| (o.code.0, o.data)).collect();
+        assert_eq!(options, [(65_001, &b"abc"[..]), (15, b"\x00\x17why")]);
+    }
+
+    #[test]
+    fn options_of_one_hop_do_not_pass() {
+        let bytes = written(|writer| {
+            for code in [3, 8, 10, 11, 12, 15, 65_001] {
+                writer.option(OptionCode(code), &[1, 2]);
+            }
+        });
+        let opt = parsed(&bytes).unwrap();
+        let passed = written(|writer| writer.options(opt.passing_options()));
+        let codes: Vec<_> = parsed(&passed)
+            .unwrap()
+            .options()
+            .map(|o| o.code.0)
+            .collect();
+        assert_eq!(codes, [3, 15, 65_001]);
+    }
+
+    #[test]
+    fn padding_fills_the_block() {
+        for filled in 0..300 {
+            let mut out = vec![7; 5 + filled];
+            OptWriter::start(&mut out, 1232, 0, 0).pad(5, 128);
+            assert_eq!((out.len() - 5) % 128, 0);
+            assert!(out.len() - 5 - filled < OPT_LEN + 4 + 128);
+        }
+    }
+
+    #[test]
+    fn owner_other_than_root_and_torn_options_are_malformed() {
+        let mut bytes = written(|writer| writer.option(OptionCode(3), b"nsid"));
+        *bytes.last_chunk_mut::<5>().unwrap() = [5, b'n', b's', b'i', b'd'];
+        assert_eq!(parsed(&bytes), Err(Malformed));
+
+        let named = b"\x01a\x00\x00\x29\x04\xd0\x00\x00\x00\x00\x00\x00";
+        assert_eq!(parsed(named), Err(Malformed));
+    }
+}

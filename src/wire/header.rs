@@ -1,0 +1,224 @@
+//! The header of a message (RFC 1035, section 4.1.1; AD and CD from RFC 4035, section 3.2).
+
+use std::fmt;
+use std::ops::{BitAnd, BitOr};
+
+/// Octets of a header.
+pub const HEADER_LEN: usize = 12;
+
+/// The third and fourth octet of a header: QR, OPCODE, AA, TC, RD, RA, Z, AD, CD, RCODE.
+#[derive(Clone, Copy, PartialEq, Eq, Default)]
+pub struct Flags(u16);
+
+impl Flags {
+    /// A response, not a query.
+    pub const QR: Self = Self(0x8000);
+    /// Authoritative answer.
+    pub const AA: Self = Self(0x0400);
+    /// Truncated.
+    pub const TC: Self = Self(0x0200);
+    /// Recursion desired.
+    pub const RD: Self = Self(0x0100);
+    /// Recursion available.
+    pub const RA: Self = Self(0x0080);
+    /// Reserved.
+    pub const Z: Self = Self(0x0040);
+    /// Authentic data.
+    pub const AD: Self = Self(0x0020);
+    /// Checking disabled.
+    pub const CD: Self = Self(0x0010);
+
+    const OPCODE: u16 = 0x7800;
+    const RCODE: u16 = 0x000f;
+
+    /// Whether every flag of `other` is set.
+    pub fn contains(self, other: Self) -> bool {
+        self.0 & other.0 == other.0
+    }
+
+    /// These flags without those of `other`.
+    #[must_use]
+    pub fn without(self, other: Self) -> Self {
+        Self(self.0 & !other.0)
+    }
+
+    /// What kind of query this is.
+    pub fn opcode(self) -> Opcode {
+        Opcode(((self.0 & Self::OPCODE) >> 11) as u8)
+    }
+
+    /// The lower four bits of the response code.
+    pub fn rcode(self) -> Rcode {
+        Rcode(self.0 & Self::RCODE)
+    }
+
+    /// These flags with the lower four bits of `rcode` in place.
+    #[must_use]
+    pub fn with_rcode(self, rcode: Rcode) -> Self {
+        Self(self.0 & !Self::RCODE | rcode.0 & Self::RCODE)
+    }
+
+    /// The flags and numbers that a response takes over from its query whoever makes it: OPCODE, RD
+    /// and CD (RFC 1035, section 4.1.1; RFC 4035, section 3.2.2).
+    #[must_use]
+    pub fn echoed(self) -> Self {
+        Self(self.0 & (Self::OPCODE | Self::RD.0 | Self::CD.0))
+    }
+}
+
+impl BitOr for Flags {
+    type Output = Self;
+
+    fn bitor(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+}
+
+impl BitAnd for Flags {
+    type Output = Self;
+
+    fn bitand(self, other: Self) -> Self {
+        Self(self.0 & other.0)
+    }
+}
+
+impl fmt::Debug for Flags {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Flags({:#06x})", self.0)
+    }
+}
+
+/// A kind of query (RFC 1035, section 4.1.1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Opcode(u8);
+
+impl Opcode {
+    /// An ordinary query.
+    pub const QUERY: Self = Self(0);
+}
+
+/// A response code: four bits in the header, eight more in OPT (RFC 6891, section 6.1.3).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rcode(u16);
+
+impl Rcode {
+    /// No error.
+    pub const NOERROR: Self = Self(0);
+    /// The query could not be understood.
+    pub const FORMERR: Self = Self(1);
+    /// The query could not be answered.
+    pub const SERVFAIL: Self = Self(2);
+    /// The name does not exist.
+    pub const NXDOMAIN: Self = Self(3);
+    /// The kind of query is not supported.
+    pub const NOTIMP: Self = Self(4);
+    /// The query is not allowed.
+    pub const REFUSED: Self = Self(5);
+    /// The EDNS version is not supported (RFC 6891, section 9).
+    pub const BADVERS: Self = Self(16);
+
+    /// The code with its upper eight bits from OPT.
+    #[must_use]
+    pub fn with_extension(self, extension: u8) -> Self {
+        Self(self.0 & Flags::RCODE | u16::from(extension) << 4)
+    }
+
+    /// The upper eight bits, which stand in OPT.
+    pub fn extension(self) -> u8 {
+        let [upper, lower] = self.0.to_be_bytes();
+        upper << 4 | lower >> 4
+    }
+
+    /// The code as a number.
+    pub fn to_u16(self) -> u16 {
+        self.0
+    }
+}
+
+impl From<u16> for Rcode {
+    /// The code of this number, of which 12 bits count.
+    fn from(number: u16) -> Self {
+        Self(number & 0x0fff)
+    }
+}
+
+/// The header of a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Header {
+    /// Chosen by whoever asks, repeated by whoever answers.
+    pub id: u16,
+    /// Flags, opcode and response code.
+    pub flags: Flags,
+    /// Entries in the question section (QDCOUNT).
+    pub questions: u16,
+    /// Records in the answer section (ANCOUNT).
+    pub answers: u16,
+    /// Records in the authority section (NSCOUNT).
+    pub authorities: u16,
+    /// Records in the additional section (ARCOUNT).
+    pub additionals: u16,
+}
+
+impl Header {
+    /// The header that `message` starts with; `None` where fewer than twelve octets stand.
+    pub fn parse(message: &[u8]) -> Option<Self> {
+        let bytes: &[u8; HEADER_LEN] = message.first_chunk()?;
+        let number = |at: usize| u16::from_be_bytes([bytes[at], bytes[at + 1]]);
+        Some(Self {
+            id: number(0),
+            flags: Flags(number(2)),
+            questions: number(4),
+            answers: number(6),
+            authorities: number(8),
+            additionals: number(10),
+        })
+    }
+
+    /// The twelve octets of this header.
+    pub fn to_bytes(self) -> [u8; HEADER_LEN] {
+        let mut bytes = [0; HEADER_LEN];
+        let numbers = [
+            self.id,
+            self.flags.0,
+            self.questions,
+            self.answers,
+            self.authorities,
+            self.additionals,
+        ];
+        for (place, number) in bytes.chunks_exact_mut(2).zip(numbers) {
+            place.copy_from_slice(&number.to_be_bytes());
+        }
+        bytes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn header_survives_the_round_trip() {
+        let bytes = [0xab, 0xcd, 0x85, 0xb3, 0, 1, 0, 2, 0, 3, 0, 4];
+        let header = Header::parse(&bytes).unwrap();
+        assert_eq!(header.id, 0xabcd);
+        assert!(header.flags.contains(Flags::QR | Flags::AA | Flags::RD));
+        assert!(header.flags.contains(Flags::RA | Flags::AD | Flags::CD));
+        assert!(!header.flags.contains(Flags::TC));
+        assert_eq!(header.flags.rcode(), Rcode::NXDOMAIN);
+        assert_eq!(header.flags.opcode(), Opcode::QUERY);
+        assert_eq!(header.to_bytes(), bytes);
+    }
+
+    #[test]
+    fn eleven_octets_are_no_header() {
+        assert_eq!(Header::parse(&[0; 11]), None);
+    }
+
+    #[test]
+    fn rcode_is_split_between_header_and_opt() {
+        let rcode = Rcode::BADVERS;
+        let flags = Flags::default().with_rcode(rcode);
+        assert_eq!(flags.rcode(), Rcode::NOERROR);
+        assert_eq!(flags.rcode().with_extension(rcode.extension()), rcode);
+    }
+}

@@ -1,0 +1,229 @@
+//! A whole message, checked once from its first octet to its last record.
+
+use super::header::{HEADER_LEN, Header};
+use super::question::{Question, Type};
+use super::record::Record;
+use super::{Malformed, Opt, read_u16};
+
+/// A message whose records are all where its header says. Octets after the last record are ignored.
+#[derive(Clone, Copy, Debug)]
+pub struct Message<'a> {
+    bytes: &'a [u8],
+    header: Header,
+    question: Option<Question<'a>>,
+    records_start: usize,
+    /// Position after the answer, authority and additional section.
+    section_ends: [usize; 3],
+    opt: Option<PlacedOpt<'a>>,
+    is_signed: bool,
+}
+
+/// An OPT record and its place.
+#[derive(Clone, Copy, Debug)]
+struct PlacedOpt<'a> {
+    opt: Opt<'a>,
+    start: usize,
+    /// Additional records that stand before it.
+    records_before: u16,
+}
+
+impl<'a> Message<'a> {
+    /// Checks `bytes`. A message holds at most one OPT, in its additional section (RFC 6891, section
+    /// 6.1.1).
+    pub fn parse(bytes: &'a [u8]) -> Result<Self, Malformed> {
+        let header = Header::parse(bytes).ok_or(Malformed)?;
+        let mut question = None;
+        let mut at = HEADER_LEN;
+        for _ in 0..header.questions {
+            let entry = Question::parse(bytes, at)?;
+            at += entry.as_bytes().len();
+            question = (header.questions == 1).then_some(entry);
+        }
+        let mut message = Self {
+            bytes,
+            header,
+            question,
+            records_start: at,
+            section_ends: [at; 3],
+            opt: None,
+            is_signed: false,
+        };
+        let counts = [header.answers, header.authorities, header.additionals];
+        for (section, count) in counts.into_iter().enumerate() {
+            for nth in 0..count {
+                let record = Record::parse(bytes, at)?;
+                message.take_special(&record, (section == 2).then_some(nth))?;
+                at = record.end;
+            }
+            message.section_ends[section] = at;
+        }
+        Ok(message)
+    }
+
+    /// Notes the records that are about the message rather than part of an answer. `additional` is
+    /// the record's place in the additional section, if it is there.
+    fn take_special(&mut self, record: &Record, additional: Option<u16>) -> Result<(), Malformed> {
+        match (record.rr_type, additional) {
+            (Type::OPT, Some(records_before)) if self.opt.is_none() => {
+                self.opt = Some(PlacedOpt {
+                    opt: Opt::parse(self.bytes, record)?,
+                    start: record.start,
+                    records_before,
+                });
+            }
+            (Type::OPT, _) => return Err(Malformed),
+            (Type::TSIG, Some(_)) => self.is_signed = true,
+            (Type::SIG, Some(_)) => {
+                self.is_signed |= read_u16(record.data(self.bytes), 0) == Ok(0);
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// The header.
+    pub fn header(&self) -> Header {
+        self.header
+    }
+
+    /// The question, where the message has exactly one.
+    pub fn question(&self) -> Option<Question<'a>> {
+        self.question
+    }
+
+    /// What OPT says, where there is one.
+    pub fn opt(&self) -> Option<Opt<'a>> {
+        self.opt.map(|placed| placed.opt)
+    }
+
+    /// Whether the message carries a signature over its own bytes, TSIG (RFC 8945) or SIG(0) (RFC
+    /// 2931), which breaks when any of them changes.
+    pub fn is_signed(&self) -> bool {
+        self.is_signed
+    }
+
+    /// The message's bytes.
+    pub(super) fn bytes(&self) -> &'a [u8] {
+        self.bytes
+    }
+
+    /// Position of the first record, which is that after the question section.
+    pub(super) fn records_start(&self) -> usize {
+        self.records_start
+    }
+
+    /// Position after the answer and the authority section.
+    pub(super) fn answer_and_authority_ends(&self) -> [usize; 2] {
+        [self.section_ends[0], self.section_ends[1]]
+    }
+
+    /// Position after the last record that stands before OPT. Where OPT is not the last record, those
+    /// behind it are left out: they are additional, so not needed (RFC 2181, section 9), and names in
+    /// them may point behind OPT, which moves.
+    pub(super) fn records_end(&self) -> usize {
+        self.opt.map_or(self.section_ends[2], |placed| placed.start)
+    }
+
+    /// Records in the answer, authority and additional section up to [`Message::records_end`].
+    pub(super) fn record_counts(&self) -> [u16; 3] {
+        let additionals = match self.opt {
+            Some(placed) => placed.records_before,
+            None => self.header.additionals,
+        };
+        [self.header.answers, self.header.authorities, additionals]
+    }
+
+    /// The records between two record boundaries.
+    pub(super) fn records(
+        &self,
+        start: usize,
+        end: usize,
+    ) -> impl Iterator<Item = Record> + use<'a> {
+        let bytes = self.bytes;
+        let mut at = start;
+        std::iter::from_fn(move || {
+            if at >= end {
+                return None;
+            }
+            let record = Record::parse(bytes, at).ok()?;
+            at = record.end;
+            Some(record)
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const QUERY: &[u8] =
+        b"\x12\x34\x01\x00\x00\x01\x00\x00\x00\x00\x00\x01\x03www\x00\x00\x01\x00\x01\
+        \x00\x00\x29\x04\xd0\x00\x00\x80\x00\x00\x00";
+
+    #[test]
+    fn query_with_opt_is_read() {
+        let message = Message::parse(QUERY).unwrap();
+        assert_eq!(message.header().id, 0x1234);
+        assert_eq!(message.question().unwrap().name(), b"\x03www\x00");
+        assert_eq!(message.opt().unwrap().udp_size, 1232);
+        assert_eq!(message.records_end(), QUERY.len() - 11);
+        assert!(!message.is_signed());
+    }
+
+    #[test]
+    fn counts_beyond_the_bytes_are_malformed() {
+        for (at, count) in [(5, 2), (7, 1), (9, 1), (11, 2)] {
+            let mut bytes = QUERY.to_vec();
+            bytes[at] = count;
+            assert!(Message::parse(&bytes).is_err(), "count at {at}");
+        }
+        for len in 0..QUERY.len() {
+            assert!(Message::parse(&QUERY[..len]).is_err(), "{len} octets");
+        }
+    }
+
+    #[test]
+    fn second_opt_and_opt_outside_the_additional_section_are_malformed() {
+        let mut twice = QUERY.to_vec();
+        twice.extend_from_slice(&QUERY[QUERY.len() - 11..]);
+        twice[11] = 2;
+        assert!(Message::parse(&twice).is_err());
+
+        let mut in_answer = QUERY.to_vec();
+        (in_answer[7], in_answer[11]) = (1, 0);
+        assert!(Message::parse(&in_answer).is_err());
+    }
+
+    #[test]
+    fn signatures_over_the_message_are_noted() {
+        let mut tsig = QUERY.to_vec();
+        tsig[11] = 2;
+        tsig.extend_from_slice(b"\x00\x00\xfa\x00\xff\x00\x00\x00\x00\x00\x00");
+        assert!(Message::parse(&tsig).unwrap().is_signed());
+    }
+
+    #[test]
+    fn two_questions_are_none() {
+        let bytes = b"\0\0\0\0\0\x02\0\0\0\0\0\0\x01a\0\0\x01\0\x01\x01b\0\0\x01\0\x01";
+        assert_eq!(Message::parse(bytes).unwrap().question(), None);
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_end_in_a_message_or_an_error(bytes in proptest::collection::vec(any::<u8>(), 0..600)) {
+            if let Ok(message) = Message::parse(&bytes) {
+                prop_assert!(message.records_end() <= bytes.len());
+                let records = message.records(message.records_start(), message.records_end());
+                prop_assert!(records.count() <= bytes.len() / 11);
+            }
+        }
+
+        #[test]
+        fn damaged_query_never_panics(at in 0..QUERY.len(), value: u8) {
+            let mut bytes = QUERY.to_vec();
+            bytes[at] = value;
+            let _ = Message::parse(&bytes);
+        }
+    }
+}

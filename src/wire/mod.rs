@@ -1,0 +1,52 @@
+//! Bytes of DNS messages, and nothing else: no socket, no clock, no decision.
+//!
+//! Reading never copies and never allocates: [`Message::parse`] walks the records of a message once
+//! and remembers where things stand. Writing appends to a buffer that the caller owns. Whatever the
+//! bytes are, reading ends in a value or in [`Malformed`], never in a panic.
+//!
+//! - [`header`]: the twelve octets that every message starts with
+//! - [`name`], [`question`], [`record`]: what follows them
+//! - [`edns`]: the OPT record and its options
+//! - [`message`]: a whole message, checked
+//! - [`query`]: the query that goes upstream for a client's
+//! - [`response`]: the response that a client gets
+//! - [`frame`]: messages on a stream
+
+pub mod edns;
+pub mod frame;
+pub mod header;
+pub mod message;
+pub mod name;
+pub mod query;
+pub mod question;
+pub mod record;
+pub mod response;
+
+pub use edns::Opt;
+pub use header::{Flags, Header, Opcode, Rcode};
+pub use message::Message;
+pub use query::Query;
+pub use question::Question;
+
+use std::fmt;
+
+/// Octets in the largest message: the length field of a stream has 16 bits (RFC 1035, section 4.2.2).
+pub const MESSAGE_LEN_MAX: usize = 65_535;
+
+/// The bytes do not form what they claim to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Malformed;
+
+impl fmt::Display for Malformed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("malformed DNS message")
+    }
+}
+
+impl std::error::Error for Malformed {}
+
+/// The 16-bit number at `at`, in network order.
+fn read_u16(bytes: &[u8], at: usize) -> Result<u16, Malformed> {
+    let pair = bytes.get(at..).and_then(|rest| rest.first_chunk());
+    pair.map(|pair| u16::from_be_bytes(*pair)).ok_or(Malformed)
+}

@@ -1,0 +1,192 @@
+//! Domain names as they stand in a message (RFC 1035, sections 3.1 and 4.1.4).
+//!
+//! Compression pointers are followed only towards the start of the message, each to a place before the
+//! name that holds it, so that every walk ends.
+
+use super::Malformed;
+
+/// Octets of the longest name, its root label included (RFC 1035, section 2.3.4).
+pub const NAME_LEN_MAX: usize = 255;
+
+const POINTER: u8 = 0xc0;
+
+/// The position after the name at `start`, which may end in a pointer.
+pub fn skip(message: &[u8], start: usize) -> Result<usize, Malformed> {
+    let mut at = start;
+    while at - start < NAME_LEN_MAX {
+        match *message.get(at).ok_or(Malformed)? {
+            0 => return Ok(at + 1),
+            length if length < 64 => at += 1 + usize::from(length),
+            length if length >= POINTER => {
+                let target = pointer_target(message, at)?;
+                return if target < start {
+                    Ok(at + 2)
+                } else {
+                    Err(Malformed)
+                };
+            }
+            _ => return Err(Malformed),
+        }
+    }
+    Err(Malformed)
+}
+
+/// The position after the name at `start`, which must not be compressed.
+pub fn skip_uncompressed(message: &[u8], start: usize) -> Result<usize, Malformed> {
+    let mut at = start;
+    while at - start < NAME_LEN_MAX {
+        match *message.get(at).ok_or(Malformed)? {
+            0 => return Ok(at + 1),
+            length if length < 64 => at += 1 + usize::from(length),
+            _ => return Err(Malformed),
+        }
+    }
+    Err(Malformed)
+}
+
+/// Whether the names at `a` and `b` of the same message are equal, letter case aside (RFC 4343).
+/// What cannot be read as a name equals nothing.
+pub fn equal(message: &[u8], a: usize, b: usize) -> bool {
+    let mut left = Labels::new(message, a);
+    let mut right = Labels::new(message, b);
+    loop {
+        match (left.next(), right.next()) {
+            (Ok(None), Ok(None)) => return true,
+            (Ok(Some(x)), Ok(Some(y))) if x.eq_ignore_ascii_case(y) => {}
+            _ => return false,
+        }
+    }
+}
+
+/// The labels of a name, pointers followed.
+struct Labels<'a> {
+    message: &'a [u8],
+    at: usize,
+    /// A pointer must lead to a place before this one.
+    floor: usize,
+    /// Octets of the name so far, so that hostile pointers cannot make a walk long.
+    octets: usize,
+}
+
+impl<'a> Labels<'a> {
+    fn new(message: &'a [u8], start: usize) -> Self {
+        Self {
+            message,
+            at: start,
+            floor: start,
+            octets: 0,
+        }
+    }
+
+    /// The next label; `None` at the root.
+    fn next(&mut self) -> Result<Option<&'a [u8]>, Malformed> {
+        loop {
+            match *self.message.get(self.at).ok_or(Malformed)? {
+                0 => return Ok(None),
+                length if length < 64 => {
+                    let start = self.at + 1;
+                    let end = start + usize::from(length);
+                    self.at = end;
+                    self.octets += 1 + usize::from(length);
+                    if self.octets >= NAME_LEN_MAX {
+                        return Err(Malformed);
+                    }
+                    return self.message.get(start..end).map(Some).ok_or(Malformed);
+                }
+                length if length >= POINTER => {
+                    let target = pointer_target(self.message, self.at)?;
+                    if target >= self.floor {
+                        return Err(Malformed);
+                    }
+                    self.at = target;
+                    self.floor = target;
+                }
+                _ => return Err(Malformed),
+            }
+        }
+    }
+}
+
+fn pointer_target(message: &[u8], at: usize) -> Result<usize, Malformed> {
+    let pointer = super::read_u16(message, at)?;
+    Ok(usize::from(pointer & 0x3fff))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_skipped_to_their_end() {
+        assert_eq!(skip(b"\x03www\x07example\x00!", 0), Ok(13));
+        assert_eq!(skip(b"\x00\x03www\xc0\x00!", 1), Ok(7));
+        assert_eq!(skip_uncompressed(b"\x03www\x00", 0), Ok(5));
+        assert_eq!(skip_uncompressed(b"\x00\x03www\xc0\x00", 1), Err(Malformed));
+    }
+
+    #[test]
+    fn names_that_leave_the_message_are_malformed() {
+        for bytes in [
+            &b""[..],
+            b"\x03",
+            b"\x03ww",
+            b"\x03www",
+            b"\xc0",
+            b"\x40a",
+            b"\x80a",
+        ] {
+            assert_eq!(skip(bytes, 0), Err(Malformed), "{bytes:?}");
+        }
+    }
+
+    #[test]
+    fn name_of_255_octets_is_the_longest() {
+        let mut name = Vec::new();
+        for _ in 0..3 {
+            name.push(63);
+            name.extend([b'a'; 63]);
+        }
+        let mut longest = name.clone();
+        longest.push(61);
+        longest.extend([b'b'; 61]);
+        longest.push(0);
+        assert_eq!(longest.len(), NAME_LEN_MAX);
+        assert_eq!(skip_uncompressed(&longest, 0), Ok(NAME_LEN_MAX));
+
+        name.push(62);
+        name.extend([b'b'; 62]);
+        name.push(0);
+        assert_eq!(skip_uncompressed(&name, 0), Err(Malformed));
+        assert_eq!(skip(&name, 0), Err(Malformed));
+    }
+
+    #[test]
+    fn pointers_to_themselves_or_ahead_are_malformed() {
+        assert_eq!(skip(b"\xc0\x00", 0), Err(Malformed));
+        assert_eq!(skip(b"\xc0\x02\x00", 0), Err(Malformed));
+        assert_eq!(skip(b"\x01a\xc0\x00", 0), Err(Malformed));
+        assert!(!equal(b"\xc0\x02\xc0\x00", 0, 2));
+    }
+
+    #[test]
+    fn pointers_cannot_build_a_name_beyond_255_octets() {
+        let mut message = vec![0];
+        for _ in 0..8 {
+            let previous = message.len().saturating_sub(34);
+            message.push(31);
+            message.extend([b'a'; 31]);
+            message.extend([0xc0, u8::try_from(previous).expect("short")]);
+        }
+        let last = message.len() - 34;
+        assert!(equal(&message, 1, 1));
+        assert!(!equal(&message, last, last));
+    }
+
+    #[test]
+    fn equality_ignores_case_and_compression() {
+        let message = b"\x03www\x07example\x00\x03WWW\xc0\x04\x03web\xc0\x04";
+        assert!(equal(message, 0, 13));
+        assert!(!equal(message, 0, 19));
+        assert!(!equal(message, 0, 4));
+    }
+}

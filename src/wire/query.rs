@@ -1,0 +1,170 @@
+//! The query that goes upstream for a client's.
+
+use super::edns::{OPT_LEN, OptWriter};
+use super::header::{Flags, HEADER_LEN, Header};
+use super::question::Question;
+use super::{Malformed, Message};
+
+/// Octets of the largest UDP message that we take and send: what passes every network without
+/// fragments (the figure agreed for DNS Flag Day 2020).
+pub const UDP_SIZE: u16 = 1232;
+
+/// A query's length goes up to the next multiple of this (RFC 8467, section 4.1).
+pub const PADDING_BLOCK: usize = 128;
+
+/// A client's query in the form that upstream gets: question, flags, and an OPT of our own with those
+/// options that pass. Its header has the client's id, until [`Query::write`] puts another in place.
+#[derive(Debug)]
+pub struct Query {
+    bytes: Vec<u8>,
+    opt_start: usize,
+}
+
+impl Query {
+    /// The query for that of a client, written into `buffer`. `None` without a question.
+    pub fn forward(client: &Message<'_>, mut buffer: Vec<u8>) -> Option<Self> {
+        let question = client.question()?;
+        let header = Header {
+            id: client.header().id,
+            flags: client.header().flags & (Flags::RD | Flags::Z | Flags::AD | Flags::CD),
+            questions: 1,
+            answers: 0,
+            authorities: 0,
+            additionals: 1,
+        };
+        buffer.clear();
+        buffer.extend_from_slice(&header.to_bytes());
+        buffer.extend_from_slice(question.as_bytes());
+        let opt_start = buffer.len();
+        let opt = client.opt();
+        let mut writer = OptWriter::start(&mut buffer, UDP_SIZE, 0, opt.map_or(0, |opt| opt.flags));
+        if let Some(opt) = opt {
+            writer.options(opt.passing_options());
+        }
+        writer.finish();
+        Some(Self {
+            bytes: buffer,
+            opt_start,
+        })
+    }
+
+    /// The client's id.
+    pub fn id(&self) -> u16 {
+        u16::from_be_bytes([self.bytes[0], self.bytes[1]])
+    }
+
+    /// The client's flags, as far as they go upstream.
+    pub fn flags(&self) -> Flags {
+        let header = Header::parse(&self.bytes).expect("a query starts with a header");
+        header.flags
+    }
+
+    /// What is asked.
+    pub fn question(&self) -> Question<'_> {
+        let question: Result<_, Malformed> = Question::parse(&self.bytes, HEADER_LEN);
+        question.expect("a query holds the question it was made of")
+    }
+
+    /// Octets of the query without padding.
+    pub fn unpadded_len(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// Appends the query with another id, padded.
+    pub fn write_padded(&self, out: &mut Vec<u8>, id: u16) {
+        let start = out.len();
+        out.extend_from_slice(&id.to_be_bytes());
+        out.extend_from_slice(&self.bytes[2..]);
+        OptWriter::resume(out, start + self.opt_start).pad(start, PADDING_BLOCK);
+    }
+
+    /// The buffer, to be used again.
+    pub fn into_buffer(self) -> Vec<u8> {
+        self.bytes
+    }
+}
+
+/// Octets of the longest query without options that pass.
+pub const PLAIN_QUERY_LEN_MAX: usize = HEADER_LEN + super::name::NAME_LEN_MAX + 4 + OPT_LEN;
+
+#[cfg(test)]
+mod tests {
+    use super::super::edns::{DO, OptionCode};
+    use super::*;
+
+    fn client_query(opt: Option<&dyn Fn(&mut OptWriter<'_>)>) -> Vec<u8> {
+        let mut bytes =
+            b"\xab\xcd\x01\x30\x00\x01\x00\x00\x00\x00\x00\x00\x03wWw\x00\x00\x1c\x00\x01".to_vec();
+        if let Some(write) = opt {
+            bytes[11] = 1;
+            let mut writer = OptWriter::start(&mut bytes, 4096, 0, DO);
+            write(&mut writer);
+            writer.finish();
+        }
+        bytes
+    }
+
+    fn forwarded(client: &[u8]) -> Vec<u8> {
+        let query = Query::forward(&Message::parse(client).unwrap(), Vec::new()).unwrap();
+        let mut out = Vec::new();
+        query.write_padded(&mut out, 0x7777);
+        out
+    }
+
+    #[test]
+    fn query_goes_out_with_its_question_our_id_and_padding() {
+        let client = client_query(None);
+        let out = forwarded(&client);
+        assert_eq!(out.len(), PADDING_BLOCK);
+        let message = Message::parse(&out).unwrap();
+        assert_eq!(message.header().id, 0x7777);
+        assert!(
+            message
+                .header()
+                .flags
+                .contains(Flags::RD | Flags::AD | Flags::CD)
+        );
+        assert_eq!(message.question().unwrap().as_bytes(), &client[12..]);
+        assert_eq!(message.opt().unwrap().udp_size, UDP_SIZE);
+        assert_eq!(message.opt().unwrap().flags, 0);
+        assert!(message.opt().unwrap().has_option(OptionCode::PADDING));
+    }
+
+    #[test]
+    fn do_and_unknown_options_pass_and_those_of_the_hop_do_not() {
+        let client = client_query(Some(&|writer| {
+            writer.option(OptionCode::CLIENT_SUBNET, &[0, 1, 24, 0, 192, 0, 2]);
+            writer.option(OptionCode::COOKIE, &[1; 8]);
+            writer.option(OptionCode::TCP_KEEPALIVE, &[]);
+            writer.option(OptionCode::PADDING, &[0; 40]);
+            writer.option(OptionCode(65_001), b"passes");
+        }));
+        let out = forwarded(&client);
+        let message = Message::parse(&out).unwrap();
+        let opt = message.opt().unwrap();
+        assert_eq!(opt.flags, DO);
+        let codes: Vec<_> = opt.options().map(|option| option.code.0).collect();
+        assert_eq!(codes, [65_001, 12]);
+    }
+
+    #[test]
+    fn stored_form_remembers_the_client() {
+        let client = client_query(None);
+        let query = Query::forward(&Message::parse(&client).unwrap(), Vec::new()).unwrap();
+        assert_eq!(query.id(), 0xabcd);
+        assert_eq!(query.question().as_bytes(), &client[12..]);
+        assert!(query.flags().contains(Flags::RD));
+        assert!(query.unpadded_len() <= PLAIN_QUERY_LEN_MAX);
+    }
+
+    #[test]
+    fn query_of_any_length_is_padded_to_the_block() {
+        for extra in 0..400 {
+            let data = vec![0; extra];
+            let client = client_query(Some(&|writer| writer.option(OptionCode(65_001), &data)));
+            let out = forwarded(&client);
+            assert_eq!(out.len() % PADDING_BLOCK, 0);
+            Message::parse(&out).unwrap();
+        }
+    }
+}

@@ -1,0 +1,91 @@
+//! The question of a message (RFC 1035, section 4.1.2).
+
+use super::{Malformed, name, read_u16};
+
+/// A record type, query types included (RFC 1035, sections 3.2.2 and 3.2.3).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Type(pub u16);
+
+impl Type {
+    /// The pseudo-record of EDNS (RFC 6891).
+    pub const OPT: Self = Self(41);
+    /// A signature of the message by a public key, when it covers type 0 (RFC 2931).
+    pub const SIG: Self = Self(24);
+    /// A signature of the message by a shared key (RFC 8945).
+    pub const TSIG: Self = Self(250);
+    /// A request for the changes of a zone (RFC 1995).
+    pub const IXFR: Self = Self(251);
+    /// A request for a whole zone (RFC 5936).
+    pub const AXFR: Self = Self(252);
+}
+
+/// The one entry of a question section, in the bytes of its message. The name is not compressed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Question<'a> {
+    bytes: &'a [u8],
+}
+
+impl<'a> Question<'a> {
+    /// The question at `start` of `message`.
+    pub fn parse(message: &'a [u8], start: usize) -> Result<Self, Malformed> {
+        let name_end = name::skip_uncompressed(message, start)?;
+        let bytes = message.get(start..name_end + 4).ok_or(Malformed)?;
+        Ok(Self { bytes })
+    }
+
+    /// The question in the form that a message has it: name, type, class.
+    pub fn as_bytes(self) -> &'a [u8] {
+        self.bytes
+    }
+
+    /// The name, uncompressed.
+    pub fn name(self) -> &'a [u8] {
+        &self.bytes[..self.bytes.len() - 4]
+    }
+
+    /// The type asked for.
+    pub fn rr_type(self) -> Type {
+        Type(read_u16(self.bytes, self.bytes.len() - 4).expect("a question ends in four octets"))
+    }
+
+    /// Whether both ask the same: type, class, and the name with letter case aside (RFC 4343).
+    pub fn matches(self, other: Question<'_>) -> bool {
+        // Length octets are below 64 and so below every letter, type and class are compared apart.
+        let (name, rest) = self.bytes.split_at(self.bytes.len() - 4);
+        let Some((other_name, other_rest)) = other.bytes.split_at_checked(name.len()) else {
+            return false;
+        };
+        rest == other_rest && name.eq_ignore_ascii_case(other_name)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn question(bytes: &[u8]) -> Question<'_> {
+        Question::parse(bytes, 0).unwrap()
+    }
+
+    #[test]
+    fn letter_case_of_the_name_does_not_matter() {
+        let asked = question(b"\x03wWw\x00\x00\x01\x00\x01");
+        assert!(asked.matches(question(b"\x03WwW\x00\x00\x01\x00\x01")));
+        assert_eq!(asked.rr_type(), Type(1));
+        assert_eq!(asked.name(), b"\x03wWw\x00");
+    }
+
+    #[test]
+    fn type_and_class_are_no_letters() {
+        let asked = question(b"\x03www\x00\x00\x41\x00\x01");
+        assert!(!asked.matches(question(b"\x03www\x00\x00\x61\x00\x01")));
+        assert!(!asked.matches(question(b"\x03www\x00\x00\x41\x00\x03")));
+        assert!(!asked.matches(question(b"\x02ww\x00\x00\x41\x00\x01")));
+        assert!(!asked.matches(question(b"\x04wwww\x00\x00\x41\x00\x01")));
+    }
+
+    #[test]
+    fn question_needs_type_and_class() {
+        assert_eq!(Question::parse(b"\x00\x00\x01\x00", 0), Err(Malformed));
+    }
+}

@@ -1,0 +1,470 @@
+//! The response that a client gets: an answer from upstream made to fit, or an error of our own.
+
+use super::edns::{DO, EdnsOption, ExtendedError, OPT_LEN, OptWriter, OptionCode};
+use super::header::{Flags, HEADER_LEN, Header, Rcode};
+use super::query::UDP_SIZE;
+use super::question::Question;
+use super::record::Record;
+use super::{MESSAGE_LEN_MAX, Message, Opt};
+
+/// Octets of the largest response over UDP to a client without EDNS (RFC 1035, section 4.2.1).
+const PLAIN_UDP_LEN_MAX: usize = 512;
+
+/// What a response owes its query, whatever the answer is.
+#[derive(Clone, Copy, Debug)]
+pub struct Asked<'a> {
+    /// The query's id.
+    pub id: u16,
+    /// The query's flags.
+    pub flags: Flags,
+    /// The query's question, if it had one that could be read.
+    pub question: Option<Question<'a>>,
+    /// What the query's OPT asked for, if it had one.
+    pub opt: Option<AskedOpt>,
+    /// Octets of the largest response that may be sent.
+    pub len_max: usize,
+}
+
+/// What a response owes the OPT of its query.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AskedOpt {
+    /// The flags: DO comes back as it was (RFC 3225, section 3).
+    pub flags: u16,
+    /// How long the connection may be idle, in units of 100 ms, if that was asked (RFC 7828).
+    pub keepalive: Option<u16>,
+}
+
+/// Octets of the largest response over UDP to a client that sent this OPT.
+pub fn udp_len_max(opt: Option<Opt<'_>>) -> usize {
+    let size = opt.map_or(0, |opt| usize::from(opt.udp_size.min(UDP_SIZE)));
+    size.max(PLAIN_UDP_LEN_MAX)
+}
+
+/// Octets of the largest response over a stream.
+pub const STREAM_LEN_MAX: usize = MESSAGE_LEN_MAX;
+
+/// Appends the answer that upstream gave, whose question must match, as one to `asked`: its id, flags,
+/// letter case and OPT are the client's own, and its length is at most `asked.len_max`. What does not
+/// fit goes by whole RRsets from the end: options first, then additional records, then, with TC set,
+/// the others (RFC 2181, section 9).
+pub fn write_answer(out: &mut Vec<u8>, asked: &Asked<'_>, reply: &Message<'_>) {
+    let question = asked.question.map_or(&[][..], Question::as_bytes);
+    let rcode = client_rcode(asked, reply);
+    let mut opt = asked
+        .opt
+        .map(|asked_opt| ResponseOpt::new(asked_opt, reply.opt(), rcode));
+    let room = |opt: &Option<ResponseOpt<'_>>| {
+        let opt_len = opt.as_ref().map_or(0, ResponseOpt::wire_len);
+        asked
+            .len_max
+            .checked_sub(HEADER_LEN + question.len() + opt_len)
+    };
+    let mut cut = Cut::new(reply, room(&opt));
+    if let Some(opt_whole) = &mut opt
+        && !cut.is_whole
+    {
+        opt_whole.options_of_reply = None;
+        cut = Cut::new(reply, room(&opt));
+    }
+
+    let passing = Flags::QR | Flags::AA | Flags::TC | Flags::RA | Flags::Z | Flags::AD;
+    let truncated = if cut.is_truncated {
+        Flags::TC
+    } else {
+        Flags::default()
+    };
+    let flags = reply.header().flags & passing | truncated | asked.flags.echoed();
+    let header = Header {
+        id: asked.id,
+        flags: flags.with_rcode(rcode),
+        questions: u16::from(asked.question.is_some()),
+        answers: cut.counts[0],
+        authorities: cut.counts[1],
+        additionals: cut.counts[2] + u16::from(opt.is_some()),
+    };
+    out.extend_from_slice(&header.to_bytes());
+    out.extend_from_slice(question);
+    out.extend_from_slice(&reply.bytes()[reply.records_start()..cut.end]);
+    if let Some(opt) = opt {
+        opt.write(out);
+    }
+}
+
+/// Appends an error of our own.
+pub fn write_error(out: &mut Vec<u8>, asked: &Asked<'_>, rcode: Rcode, error: ExtendedError) {
+    let flags = Flags::QR | Flags::RA | asked.flags.echoed();
+    let header = Header {
+        id: asked.id,
+        flags: flags.with_rcode(rcode),
+        questions: u16::from(asked.question.is_some()),
+        answers: 0,
+        authorities: 0,
+        additionals: u16::from(asked.opt.is_some()),
+    };
+    out.extend_from_slice(&header.to_bytes());
+    out.extend_from_slice(asked.question.map_or(&[], Question::as_bytes));
+    if let Some(opt) = asked.opt {
+        let mut writer = ResponseOpt::new(opt, None, rcode).start(out);
+        writer.extended_error(error);
+        writer.finish();
+    }
+}
+
+/// The response code as this client can read it: the upper bits need an OPT.
+fn client_rcode(asked: &Asked<'_>, reply: &Message<'_>) -> Rcode {
+    let extension = reply.opt().map_or(0, |opt| opt.rcode_extension);
+    let rcode = reply.header().flags.rcode().with_extension(extension);
+    if extension != 0 && asked.opt.is_none() {
+        Rcode::SERVFAIL
+    } else {
+        rcode
+    }
+}
+
+/// The OPT of a response.
+#[derive(Debug)]
+struct ResponseOpt<'a> {
+    rcode: Rcode,
+    flags: u16,
+    keepalive: Option<[u8; 2]>,
+    options_of_reply: Option<Opt<'a>>,
+}
+
+impl<'a> ResponseOpt<'a> {
+    fn new(asked: AskedOpt, reply: Option<Opt<'a>>, rcode: Rcode) -> Self {
+        Self {
+            rcode,
+            flags: reply.map_or(0, |opt| opt.flags) & !DO | asked.flags & DO,
+            keepalive: asked.keepalive.map(u16::to_be_bytes),
+            options_of_reply: reply,
+        }
+    }
+
+    fn options(&self) -> impl Iterator<Item = EdnsOption<'_>> {
+        let keepalive = self.keepalive.iter().map(|idle| EdnsOption {
+            code: OptionCode::TCP_KEEPALIVE,
+            data: idle,
+        });
+        keepalive.chain(self.options_of_reply.iter().flat_map(Opt::passing_options))
+    }
+
+    /// Octets of the record.
+    fn wire_len(&self) -> usize {
+        OPT_LEN
+            + self
+                .options()
+                .map(|option| option.wire_len())
+                .sum::<usize>()
+    }
+
+    fn start<'out>(&self, out: &'out mut Vec<u8>) -> OptWriter<'out> {
+        let mut writer = OptWriter::start(out, UDP_SIZE, self.rcode.extension(), self.flags);
+        writer.options(self.options());
+        writer
+    }
+
+    fn write(&self, out: &mut Vec<u8>) {
+        self.start(out).finish();
+    }
+}
+
+/// How much of a reply fits.
+#[derive(Debug)]
+struct Cut {
+    /// Position after the last record that fits, in the reply.
+    end: usize,
+    /// Records that fit in the answer, authority and additional section.
+    counts: [u16; 3],
+    /// Every record fits.
+    is_whole: bool,
+    /// A record fell off that the client cannot do without.
+    is_truncated: bool,
+}
+
+impl Cut {
+    /// The longest run of whole RRsets that has at most `room` octets. `None` is less than no room.
+    fn new(reply: &Message<'_>, room: Option<usize>) -> Self {
+        let start = reply.records_start();
+        let whole_end = reply.records_end();
+        if room.is_some_and(|room| whole_end - start <= room) {
+            return Self {
+                end: whole_end,
+                counts: reply.record_counts(),
+                is_whole: true,
+                is_truncated: false,
+            };
+        }
+        let [answer_end, authority_end] = reply.answer_and_authority_ends();
+        let section = |at: usize| usize::from(at >= answer_end) + usize::from(at >= authority_end);
+        let mut cut = Self {
+            end: start,
+            counts: [0; 3],
+            is_whole: false,
+            is_truncated: false,
+        };
+        let mut counts = [0; 3];
+        let mut previous: Option<Record> = None;
+        for record in reply.records(start, whole_end) {
+            let goes_on = previous.is_some_and(|previous| {
+                section(previous.start) == section(record.start)
+                    && previous.same_rrset(&record, reply.bytes())
+            });
+            if !goes_on {
+                (cut.end, cut.counts) = (record.start, counts);
+            }
+            if room.is_none_or(|room| record.end - start > room) {
+                break;
+            }
+            counts[section(record.start)] += 1;
+            previous = Some(record);
+        }
+        cut.is_truncated = cut.end < authority_end;
+        cut
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::edns::ExtendedErrorCode;
+    use super::*;
+    use proptest::prelude::*;
+
+    const QUESTION: &[u8] = b"\x03wWw\x07eXample\x00\x00\x01\x00\x01";
+
+    fn asked(opt: Option<AskedOpt>, len_max: usize) -> Asked<'static> {
+        Asked {
+            id: 0xabcd,
+            flags: Flags::RD,
+            question: Some(Question::parse(QUESTION, 0).unwrap()),
+            opt,
+            len_max,
+        }
+    }
+
+    const PLAIN_OPT: AskedOpt = AskedOpt {
+        flags: DO,
+        keepalive: None,
+    };
+
+    /// A reply in lower case whose sections hold the given RRsets: (type, number of records).
+    fn reply(sections: [&[(u16, u16)]; 3], opt: Option<&dyn Fn(&mut OptWriter<'_>)>) -> Vec<u8> {
+        let count = |rrsets: &[(u16, u16)]| rrsets.iter().map(|(_, records)| records).sum();
+        let header = Header {
+            id: 0x1111,
+            flags: Flags::QR | Flags::RA | Flags::AD,
+            questions: 1,
+            answers: count(sections[0]),
+            authorities: count(sections[1]),
+            additionals: count(sections[2]) + u16::from(opt.is_some()),
+        };
+        let mut bytes = header.to_bytes().to_vec();
+        bytes.extend(QUESTION.to_ascii_lowercase());
+        for (rr_type, records) in sections.into_iter().flatten() {
+            for record in 0..*records {
+                bytes.extend(b"\xc0\x0c");
+                bytes.extend(rr_type.to_be_bytes());
+                bytes.extend(b"\x00\x01\x00\x00\x01\x2c\x00\x04\x0a\x00");
+                bytes.extend(record.to_be_bytes());
+            }
+        }
+        if let Some(write) = opt {
+            let mut writer = OptWriter::start(&mut bytes, 4096, 0, 0);
+            write(&mut writer);
+            writer.finish();
+        }
+        bytes
+    }
+
+    fn answer(asked: &Asked<'_>, reply: &[u8]) -> Vec<u8> {
+        let mut out = b"before".to_vec();
+        write_answer(&mut out, asked, &Message::parse(reply).unwrap());
+        out.split_off(6)
+    }
+
+    fn counts(message: &Message<'_>) -> [u16; 3] {
+        let header = message.header();
+        [header.answers, header.authorities, header.additionals]
+    }
+
+    #[test]
+    fn answer_has_the_clients_id_flags_and_letter_case() {
+        let out = answer(
+            &asked(None, 512),
+            &reply([&[(1, 2)], &[], &[]], Some(&|_| {})),
+        );
+        let message = Message::parse(&out).unwrap();
+        assert_eq!(message.header().id, 0xabcd);
+        let flags = message.header().flags;
+        assert!(flags.contains(Flags::QR | Flags::RA | Flags::AD | Flags::RD));
+        assert!(!flags.contains(Flags::TC));
+        assert_eq!(message.question().unwrap().as_bytes(), QUESTION);
+        assert_eq!(counts(&message), [2, 0, 0]);
+        assert!(message.opt().is_none());
+    }
+
+    #[test]
+    fn opt_is_ours_and_options_of_the_other_hop_stay_there() {
+        let reply = reply(
+            [&[(1, 1)], &[], &[(1, 1)]],
+            Some(&|writer| {
+                writer.option(OptionCode::COOKIE, &[1; 16]);
+                writer.option(OptionCode::TCP_KEEPALIVE, &[0, 200]);
+                writer.option(OptionCode(3), b"nsid");
+                writer.option(OptionCode::PADDING, &[0; 300]);
+            }),
+        );
+        let keepalive = AskedOpt {
+            flags: DO,
+            keepalive: Some(100),
+        };
+        let out = answer(&asked(Some(keepalive), STREAM_LEN_MAX), &reply);
+        let message = Message::parse(&out).unwrap();
+        let opt = message.opt().unwrap();
+        assert_eq!((opt.udp_size, opt.flags), (UDP_SIZE, DO));
+        let options: Vec<_> = opt.options().map(|o| (o.code.0, o.data)).collect();
+        assert_eq!(options, [(11, &[0, 100][..]), (3, b"nsid")]);
+        assert_eq!(counts(&message), [1, 0, 2]);
+    }
+
+    #[test]
+    fn opt_is_made_when_upstream_sent_none() {
+        let out = answer(
+            &asked(Some(PLAIN_OPT), 512),
+            &reply([&[(1, 1)], &[], &[]], None),
+        );
+        assert_eq!(Message::parse(&out).unwrap().opt().unwrap().flags, DO);
+    }
+
+    #[test]
+    fn truncation_keeps_whole_rrsets_and_sets_tc() {
+        // 29 octets of header and question, 16 a record: 30 records fit, and the second RRset is torn.
+        let reply = reply([&[(1, 20), (16, 20)], &[], &[]], None);
+        let out = answer(&asked(None, 512), &reply);
+        let message = Message::parse(&out).unwrap();
+        assert!(message.header().flags.contains(Flags::TC));
+        assert_eq!(counts(&message), [20, 0, 0]);
+    }
+
+    #[test]
+    fn one_rrset_too_large_leaves_none() {
+        let reply = reply([&[(1, 40)], &[(2, 3)], &[(1, 3)]], None);
+        let out = answer(&asked(None, 512), &reply);
+        let message = Message::parse(&out).unwrap();
+        assert!(message.header().flags.contains(Flags::TC));
+        assert_eq!(counts(&message), [0, 0, 0]);
+    }
+
+    #[test]
+    fn additional_records_fall_off_without_tc() {
+        let reply = reply([&[(1, 20)], &[(2, 5)], &[(1, 3), (28, 10)]], None);
+        let out = answer(&asked(None, 512), &reply);
+        let message = Message::parse(&out).unwrap();
+        assert!(!message.header().flags.contains(Flags::TC));
+        assert_eq!(counts(&message), [20, 5, 3]);
+    }
+
+    #[test]
+    fn options_fall_off_before_records() {
+        let reply = reply(
+            [&[(1, 25)], &[], &[]],
+            Some(&|writer| writer.option(OptionCode(3), &[7; 100])),
+        );
+        let out = answer(&asked(Some(PLAIN_OPT), 512), &reply);
+        let message = Message::parse(&out).unwrap();
+        assert!(!message.header().flags.contains(Flags::TC));
+        assert_eq!(counts(&message), [25, 0, 1]);
+        assert_eq!(message.opt().unwrap().options().count(), 0);
+    }
+
+    #[test]
+    fn options_alone_can_be_too_long() {
+        let reply = reply(
+            [&[], &[], &[]],
+            Some(&|writer| writer.option(OptionCode(3), &[7; 510])),
+        );
+        let out = answer(&asked(Some(PLAIN_OPT), 512), &reply);
+        assert!(out.len() <= 512);
+        assert_eq!(
+            Message::parse(&out)
+                .unwrap()
+                .opt()
+                .unwrap()
+                .options()
+                .count(),
+            0
+        );
+    }
+
+    #[test]
+    fn records_behind_opt_are_left_out() {
+        let mut bytes = reply([&[(1, 1)], &[], &[(1, 1)]], Some(&|_| {}));
+        bytes.extend(b"\xc0\x0c\x00\x01\x00\x01\x00\x00\x01\x2c\x00\x04\x0a\x00\x00\x01");
+        bytes[11] += 1;
+        let out = answer(&asked(None, 512), &bytes);
+        assert_eq!(counts(&Message::parse(&out).unwrap()), [1, 0, 1]);
+    }
+
+    #[test]
+    fn extended_rcode_becomes_servfail_without_opt() {
+        let mut bytes = reply([&[], &[], &[]], Some(&|_| {}));
+        let extension_at = bytes.len() - 6;
+        bytes[extension_at] = 1;
+        let rcode = |opt| {
+            let out = answer(&asked(opt, 512), &bytes);
+            let message = Message::parse(&out).unwrap();
+            let extension = message.opt().map_or(0, |opt| opt.rcode_extension);
+            message.header().flags.rcode().with_extension(extension)
+        };
+        assert_eq!(rcode(Some(PLAIN_OPT)), Rcode::BADVERS);
+        assert_eq!(rcode(None), Rcode::SERVFAIL);
+    }
+
+    #[test]
+    fn error_carries_its_reason_where_the_query_had_opt() {
+        let error = ExtendedError {
+            code: ExtendedErrorCode::NETWORK_ERROR,
+            text: "no upstream",
+        };
+        let mut out = Vec::new();
+        write_error(
+            &mut out,
+            &asked(Some(PLAIN_OPT), 512),
+            Rcode::SERVFAIL,
+            error,
+        );
+        let message = Message::parse(&out).unwrap();
+        assert_eq!(message.header().flags.rcode(), Rcode::SERVFAIL);
+        let opt = message.opt().unwrap();
+        assert_eq!(opt.options().next().unwrap().data, b"\x00\x17no upstream");
+
+        out.clear();
+        write_error(&mut out, &asked(None, 512), Rcode::SERVFAIL, error);
+        assert_eq!(out.len(), HEADER_LEN + QUESTION.len());
+    }
+
+    proptest! {
+        #[test]
+        fn every_reply_fits_and_stays_well_formed(
+            answers in proptest::collection::vec((1..4u16, 0..30u16), 0..4),
+            authorities in proptest::collection::vec((1..4u16, 0..10u16), 0..3),
+            additionals in proptest::collection::vec((1..4u16, 0..10u16), 0..3),
+            option_len in proptest::option::of(0..600usize),
+            with_opt: bool,
+            len_max in 512..1300usize,
+        ) {
+            let option = vec![1; option_len.unwrap_or(0)];
+            let write = |writer: &mut OptWriter<'_>| writer.option(OptionCode(65_001), &option);
+            let opt: Option<&dyn Fn(&mut OptWriter<'_>)> =
+                if option_len.is_some() { Some(&write) } else { None };
+            let bytes = reply([&answers, &authorities, &additionals], opt);
+            let out = answer(&asked(with_opt.then_some(PLAIN_OPT), len_max), &bytes);
+            prop_assert!(out.len() <= len_max);
+            let message = Message::parse(&out).unwrap();
+            prop_assert_eq!(message.opt().is_some(), with_opt);
+            let given = Message::parse(&bytes).unwrap();
+            let kept = counts(&message);
+            let whole = kept[..2] == counts(&given)[..2];
+            prop_assert_eq!(message.header().flags.contains(Flags::TC), !whole);
+        }
+    }
+}
