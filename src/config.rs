@@ -1,0 +1,438 @@
+//! What the options come to: plain data, checked, with every default and every bound of the program.
+
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+/// The port of DNS over TLS (RFC 7858, section 3.1).
+pub const DOT_PORT: u16 = 853;
+
+/// All that the program needs to run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// Where clients are served.
+    pub listen: Listen,
+    /// The resolvers, in the order of preference. At least one.
+    pub upstreams: Vec<Upstream>,
+    /// PEM roots instead of the built-in ones.
+    pub ca_file: Option<PathBuf>,
+    /// Durations that rule queries and connections.
+    pub timeouts: Timeouts,
+    /// Bounds of tables, queues and buffers.
+    pub limits: Limits,
+    /// The least important messages that are logged.
+    pub log_level: log::LevelFilter,
+}
+
+/// Where clients are served.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Listen {
+    /// On every address, IPv4 and, where the host has it, IPv6.
+    Everywhere {
+        /// UDP and TCP port.
+        port: u16,
+    },
+    /// On these addresses.
+    Addresses(Vec<SocketAddr>),
+}
+
+impl Listen {
+    /// The addresses to bind. Those of IPv6 that are [optional](Listen::is_optional) may fail.
+    pub fn addresses(&self) -> Vec<SocketAddr> {
+        match self {
+            Self::Everywhere { port } => vec![
+                SocketAddr::from((Ipv4Addr::UNSPECIFIED, *port)),
+                SocketAddr::from((Ipv6Addr::UNSPECIFIED, *port)),
+            ],
+            Self::Addresses(addresses) => addresses.clone(),
+        }
+    }
+
+    /// Whether the program does its job without this address: IPv6, where nobody asked for it by name.
+    pub fn is_optional(&self, address: &SocketAddr) -> bool {
+        matches!(self, Self::Everywhere { .. }) && address.is_ipv6()
+    }
+}
+
+/// A resolver that is reached by DNS over TLS.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Upstream {
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// The name that its certificate must carry; without one it must carry the address.
+    pub name: Option<String>,
+}
+
+impl fmt::Display for Upstream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.address)?;
+        match &self.name {
+            Some(name) => write!(f, "#{name}"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl FromStr for Upstream {
+    /// What is wrong with it.
+    type Err = &'static str;
+
+    /// Reads `[tls://]ADDRESS[:PORT][#NAME]`; `@PORT` as unbound and systemd write it is as good.
+    fn from_str(spec: &str) -> Result<Self, Self::Err> {
+        let rest = match spec.split_once("://") {
+            None => spec,
+            Some(("tls", rest)) => rest,
+            Some(("udp" | "tcp", _)) => {
+                return Err("tls:// (nothing leaves in clear text)");
+            }
+            Some(_) => return Err("tls:// or no scheme"),
+        };
+        if rest.contains(',') {
+            return Err("no settings behind a comma");
+        }
+        let (endpoint, name) = match rest.split_once('#') {
+            None => (rest, None),
+            Some((endpoint, name)) if is_host_name(name) => (endpoint, Some(name.to_owned())),
+            Some(_) => return Err("a host name behind #, like 9.9.9.9#dns.quad9.net"),
+        };
+        let (address, port) = parse_endpoint(endpoint)
+            .ok_or("an IP address like 1.1.1.1, 1.1.1.1:853 or [2606:4700:4700::1111]:853")?;
+        if address.is_unspecified() || address.is_multicast() {
+            return Err("the address of one host");
+        }
+        Ok(Self {
+            address: with_port(address, port.unwrap_or(DOT_PORT)),
+            name,
+        })
+    }
+}
+
+/// An IP address, with a zone where it is a link-local one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Address {
+    ip: IpAddr,
+    zone: u32,
+}
+
+impl Address {
+    fn is_unspecified(self) -> bool {
+        self.ip.is_unspecified()
+    }
+
+    fn is_multicast(self) -> bool {
+        self.ip.is_multicast()
+    }
+}
+
+/// The socket address of this address and port.
+pub fn with_port(address: Address, port: u16) -> SocketAddr {
+    match address.ip {
+        IpAddr::V4(ip) => (ip, port).into(),
+        IpAddr::V6(ip) => SocketAddrV6::new(ip, port, 0, address.zone).into(),
+    }
+}
+
+/// Reads `ADDRESS`, `ADDRESS:PORT` or `ADDRESS@PORT`; an IPv6 address before `:PORT` stands in
+/// brackets, and may have a numeric zone (`fe80::1%2`).
+pub fn parse_endpoint(text: &str) -> Option<(Address, Option<u16>)> {
+    let (address, port) = match text.strip_prefix('[') {
+        Some(rest) => {
+            let (address, behind) = rest.split_once(']')?;
+            let port = match behind {
+                "" => None,
+                _ => Some(behind.strip_prefix([':', '@'])?),
+            };
+            (parse_ipv6(address)?, port)
+        }
+        None => match text.split_once('@') {
+            Some((address, port)) => (parse_ip(address)?, Some(port)),
+            None => match text.split_once(':') {
+                Some((address, port)) if !port.contains(':') => (parse_ip(address)?, Some(port)),
+                _ => (parse_ip(text)?, None),
+            },
+        },
+    };
+    let port = match port {
+        Some(port) => Some(parse_port(port)?),
+        None => None,
+    };
+    Some((address, port))
+}
+
+fn parse_ip(text: &str) -> Option<Address> {
+    match text.parse() {
+        Ok(ip) => Some(Address {
+            ip: IpAddr::V4(ip),
+            zone: 0,
+        }),
+        Err(_) => parse_ipv6(text),
+    }
+}
+
+fn parse_ipv6(text: &str) -> Option<Address> {
+    let (ip, zone) = match text.split_once('%') {
+        Some((ip, zone)) => (ip, zone.parse().ok()?),
+        None => (text, 0),
+    };
+    let ip = IpAddr::V6(ip.parse().ok()?);
+    Some(Address { ip, zone })
+}
+
+/// Reads a port that can be bound and reached: 1 to 65535.
+pub fn parse_port(text: &str) -> Option<u16> {
+    let digits = text.bytes().all(|byte| byte.is_ascii_digit());
+    text.parse().ok().filter(|&port| digits && port != 0)
+}
+
+/// Reads `500ms`, `5s`, `10m`, `1h`, `1d` or a bare number of seconds.
+pub fn parse_duration(text: &str) -> Option<Duration> {
+    let digits_len = text.bytes().take_while(u8::is_ascii_digit).count();
+    let (number, unit) = text.split_at(digits_len);
+    let number: u64 = number.parse().ok()?;
+    let milliseconds = match unit {
+        "ms" => 1,
+        "" | "s" => 1_000,
+        "m" => 60_000,
+        "h" => 3_600_000,
+        "d" => 86_400_000,
+        _ => return None,
+    };
+    Some(Duration::from_millis(number.checked_mul(milliseconds)?))
+}
+
+fn is_host_name(text: &str) -> bool {
+    let is_label = |label: &str| {
+        (1..=63).contains(&label.len())
+            && label
+                .bytes()
+                .all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_')
+    };
+    text.len() <= 253 && text.split('.').all(is_label)
+}
+
+/// Durations that rule queries and connections.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timeouts {
+    /// From a query to its response, whatever happens.
+    pub query: Duration,
+    /// From sending a query on a link to looking for another way.
+    pub attempt: Duration,
+    /// From opening a connection upstream to its being authenticated.
+    pub handshake: Duration,
+    /// How long a link without queries is kept.
+    pub link_idle: Duration,
+    /// How long a link without queries is kept while its upstream has another.
+    pub spare_link_idle: Duration,
+    /// The first pause after an upstream could not be reached; it doubles from then on.
+    pub backoff_min: Duration,
+    /// The longest such pause.
+    pub backoff_max: Duration,
+    /// How long a TCP client may be idle while there are slots enough.
+    pub client_idle_max: Duration,
+    /// How long a TCP client may be idle when every slot is taken.
+    pub client_idle_min: Duration,
+    /// The pause in accepting connections when file descriptors have run out.
+    pub accept_pause: Duration,
+}
+
+impl Timeouts {
+    /// `--timeout` where none is given.
+    pub const QUERY: Duration = Duration::from_secs(5);
+
+    /// The durations where a client has its response within `query`. What happens within a query
+    /// shrinks with it, but does not grow: a resolver that says nothing for two seconds is as stuck
+    /// for a patient client.
+    pub fn for_query(query: Duration) -> Self {
+        Self {
+            query,
+            attempt: (query * 2 / 5).min(Duration::from_secs(2)),
+            handshake: (query * 3 / 5).min(Duration::from_secs(3)),
+            link_idle: Duration::from_secs(20),
+            spare_link_idle: Duration::from_secs(2),
+            backoff_min: Duration::from_millis(500),
+            backoff_max: Duration::from_secs(30),
+            client_idle_max: Duration::from_secs(10),
+            client_idle_min: Duration::from_millis(200),
+            accept_pause: Duration::from_millis(100),
+        }
+    }
+
+    /// When a query that came at zero is answered at the latest: a little before the client gives up,
+    /// so that the response is there and not on its way.
+    pub fn deadline(&self) -> Duration {
+        let margin = (self.query / 20).min(Duration::from_millis(100));
+        self.query.saturating_sub(margin)
+    }
+}
+
+/// Bounds of tables, queues and buffers: all there are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Queries that wait for an answer.
+    pub inflight: usize,
+    /// TCP clients.
+    pub tcp_clients: usize,
+    /// Queries of one TCP client that wait for an answer; at this number it is not read further.
+    pub tcp_client_inflight: usize,
+    /// Octets of responses that one TCP client has not taken; beyond it is closed.
+    pub tcp_client_unsent: usize,
+    /// Octets held for all TCP clients: responses not taken and queries not whole. A client that takes
+    /// it beyond is closed.
+    pub tcp_clients_held: usize,
+    /// Octets of responses that a UDP socket has not taken; beyond, responses are dropped.
+    pub udp_unsent: usize,
+    /// Datagrams taken from one UDP socket before others have their turn.
+    pub datagrams_per_turn: usize,
+    /// Connections taken from one listener before others have their turn.
+    pub accepts_per_turn: usize,
+    /// Octets taken from one stream before others have their turn.
+    pub stream_octets_per_turn: usize,
+    /// Queries in flight on one link.
+    pub link_inflight: usize,
+    /// Queries of a link that were given up, whose ids wait for their answers; beyond, the link is
+    /// retired.
+    pub link_abandoned: usize,
+    /// Links of one upstream that take queries.
+    pub links_per_upstream: usize,
+    /// Handshakes under way at the same time, all upstreams together.
+    pub handshakes: usize,
+    /// Octets of the longest query that is forwarded, padding aside.
+    pub forwarded_query: usize,
+    /// Buffers of finished queries that are kept to be used again.
+    pub spare_buffers: usize,
+    /// Octets of log lines that have not been written; beyond, lines are dropped.
+    pub log_unwritten: usize,
+}
+
+impl Limits {
+    /// Times that one query is sent. It sizes an array, so it is not a setting.
+    pub const ATTEMPTS: usize = 3;
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            inflight: 4096,
+            tcp_clients: 256,
+            tcp_client_inflight: 64,
+            tcp_client_unsent: 256 * 1024,
+            tcp_clients_held: 4 * 1024 * 1024,
+            udp_unsent: 256 * 1024,
+            datagrams_per_turn: 64,
+            accepts_per_turn: 16,
+            stream_octets_per_turn: 256 * 1024,
+            link_inflight: 64,
+            link_abandoned: 32,
+            links_per_upstream: 4,
+            handshakes: 8,
+            forwarded_query: 4096,
+            spare_buffers: 256,
+            log_unwritten: 64 * 1024,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn upstream(spec: &str) -> Result<(String, Option<String>), &'static str> {
+        let upstream: Upstream = spec.parse()?;
+        Ok((upstream.address.to_string(), upstream.name))
+    }
+
+    #[test]
+    fn every_spelling_of_an_upstream_is_understood() {
+        let named = |address: &str, name: &str| Ok((address.to_owned(), Some(name.to_owned())));
+        let plain = |address: &str| Ok((address.to_owned(), None));
+        assert_eq!(upstream("1.1.1.1"), plain("1.1.1.1:853"));
+        assert_eq!(upstream("1.1.1.1:8853"), plain("1.1.1.1:8853"));
+        assert_eq!(upstream("1.1.1.1@8853"), plain("1.1.1.1:8853"));
+        assert_eq!(upstream("tls://1.1.1.1"), plain("1.1.1.1:853"));
+        let v6 = "[2606:4700:4700::1111]:853";
+        assert_eq!(upstream("2606:4700:4700::1111"), plain(v6));
+        assert_eq!(upstream("[2606:4700:4700::1111]"), plain(v6));
+        assert_eq!(upstream("[2606:4700:4700::1111]:853"), plain(v6));
+        assert_eq!(upstream("2606:4700:4700::1111@853"), plain(v6));
+        assert_eq!(upstream("fe80::1%2"), plain("[fe80::1%2]:853"));
+        let name = "cloudflare-dns.com";
+        assert_eq!(
+            upstream("1.1.1.1#cloudflare-dns.com"),
+            named("1.1.1.1:853", name)
+        );
+        assert_eq!(
+            upstream("1.1.1.1:853#cloudflare-dns.com"),
+            named("1.1.1.1:853", name)
+        );
+        assert_eq!(
+            upstream("1.1.1.1@853#cloudflare-dns.com"),
+            named("1.1.1.1:853", name)
+        );
+        assert_eq!(upstream("tls://[::1]:1#a.b"), named("[::1]:1", "a.b"));
+    }
+
+    #[test]
+    fn what_is_no_upstream_is_refused() {
+        for spec in [
+            "",
+            "#name",
+            "dns.quad9.net",
+            "1.1.1",
+            "1.1.1.1:",
+            "1.1.1.1:0",
+            "1.1.1.1:65536",
+            "1.1.1.1:+53",
+            "1.1.1.1#",
+            "1.1.1.1#a..b",
+            "1.1.1.1#a b",
+            "[::1",
+            "[::1]x",
+            "[::1]:",
+            "[1.1.1.1]",
+            "::1:853:",
+            "udp://1.1.1.1",
+            "tcp://1.1.1.1",
+            "https://1.1.1.1",
+            "tls://",
+            "0.0.0.0",
+            "::",
+            "224.0.0.1",
+            "1.1.1.1,pin-only",
+            "1.1.1.1:853:853",
+            "fe80::1%eth0",
+        ] {
+            assert!(upstream(spec).is_err(), "{spec}");
+        }
+    }
+
+    #[test]
+    fn durations_have_units() {
+        assert_eq!(parse_duration("500ms"), Some(Duration::from_millis(500)));
+        assert_eq!(parse_duration("5s"), Some(Duration::from_secs(5)));
+        assert_eq!(parse_duration("5"), Some(Duration::from_secs(5)));
+        assert_eq!(parse_duration("10m"), Some(Duration::from_secs(600)));
+        assert_eq!(parse_duration("1h"), Some(Duration::from_secs(3600)));
+        assert_eq!(parse_duration("1d"), Some(Duration::from_secs(86_400)));
+        for text in [
+            "",
+            "s",
+            "-1s",
+            "1.5s",
+            "5 s",
+            "5x",
+            "99999999999999999999s",
+            "18446744073709551615d",
+        ] {
+            assert_eq!(parse_duration(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn response_leaves_before_the_client_gives_up() {
+        let deadline = |millis| Timeouts::for_query(Duration::from_millis(millis)).deadline();
+        assert_eq!(deadline(5000), Duration::from_millis(4900));
+        assert_eq!(deadline(500), Duration::from_millis(475));
+    }
+}

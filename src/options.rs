@@ -1,0 +1,526 @@
+//! The options, on the command line and in a file: one table serves both, and the help.
+
+use std::fmt::{self, Write as _};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use log::LevelFilter;
+
+use crate::arena;
+use crate::config::{
+    Address, Config, Limits, Listen, Timeouts, Upstream, parse_duration, parse_endpoint,
+    parse_port, with_port,
+};
+
+/// What the command line asks for.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Command {
+    /// To serve.
+    Run(Box<Config>),
+    /// To check the options and end.
+    Check(Box<Config>),
+    /// To print this and end.
+    Print(String),
+}
+
+/// An option that cannot be used, as one line.
+#[derive(Debug, PartialEq, Eq)]
+pub struct UsageError {
+    /// The file and line, where it stands in a file.
+    place: Option<(PathBuf, usize)>,
+    problem: String,
+}
+
+impl fmt::Display for UsageError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.place {
+            Some((path, line)) => write!(f, "{}:{line}: {}", path.display(), self.problem),
+            None => f.write_str(&self.problem),
+        }
+    }
+}
+
+impl std::error::Error for UsageError {}
+
+/// An option of the program, wherever it stands.
+struct Row {
+    short: &'static str,
+    long: &'static str,
+    /// What its value is called; empty for an option without one.
+    value: &'static str,
+    help: &'static str,
+    /// Takes the value over, or says what was expected.
+    apply: fn(&mut Draft, &str) -> Result<(), &'static str>,
+}
+
+/// Options that stand in a file as well as on the command line.
+const TABLE: &[Row] = &[
+    Row {
+        short: "p",
+        long: "port",
+        value: "PORT",
+        help: "UDP and TCP port for clients [53]",
+        apply: |draft, value| {
+            draft.port = parse_port(value).ok_or("a port from 1 to 65535")?;
+            Ok(())
+        },
+    },
+    Row {
+        short: "l",
+        long: "listen",
+        value: "ADDR[:PORT]",
+        help: "address for clients, repeatable [every address]",
+        apply: |draft, value| {
+            let endpoint = parse_endpoint(value);
+            draft
+                .listen
+                .push(endpoint.ok_or("an IP address like 127.0.0.1, 127.0.0.1:5353 or [::1]:53")?);
+            Ok(())
+        },
+    },
+    Row {
+        short: "u",
+        long: "upstream",
+        value: "SPEC",
+        help: "DNS-over-TLS resolver, repeatable, in order:\n\
+               1.1.1.1, [2620:fe::fe]:853, 9.9.9.9#dns.quad9.net",
+        apply: |draft, value| {
+            draft.upstreams.push(value.parse()?);
+            Ok(())
+        },
+    },
+    Row {
+        short: "",
+        long: "ca-file",
+        value: "FILE",
+        help: "PEM roots to trust [built-in Mozilla roots]",
+        apply: |draft, value| {
+            draft.ca_file = (!value.is_empty()).then(|| value.into());
+            draft.ca_file.is_some().then_some(()).ok_or("a file")
+        },
+    },
+    Row {
+        short: "",
+        long: "timeout",
+        value: "DURATION",
+        help: "clients have an answer by then, 500ms, 5s [5s]",
+        apply: |draft, value| {
+            let range = Duration::from_millis(100)..=Duration::from_secs(3600);
+            let timeout = parse_duration(value).filter(|timeout| range.contains(timeout));
+            draft.timeout = timeout.ok_or("a duration from 100ms to 1h, like 500ms or 5s")?;
+            Ok(())
+        },
+    },
+    Row {
+        short: "",
+        long: "max-tcp-clients",
+        value: "N",
+        help: "TCP clients at the same time [256]",
+        apply: |draft, value| parse_limit(&mut draft.limits.tcp_clients, value),
+    },
+    Row {
+        short: "",
+        long: "max-inflight",
+        value: "N",
+        help: "queries waiting for an answer [4096]",
+        apply: |draft, value| parse_limit(&mut draft.limits.inflight, value),
+    },
+    Row {
+        short: "",
+        long: "log-level",
+        value: "LEVEL",
+        help: "error, warn, info, debug or trace [info]",
+        apply: |draft, value| {
+            draft.log_level = match value {
+                "error" => LevelFilter::Error,
+                "warn" => LevelFilter::Warn,
+                "info" => LevelFilter::Info,
+                "debug" => LevelFilter::Debug,
+                "trace" => LevelFilter::Trace,
+                _ => return Err("error, warn, info, debug or trace"),
+            };
+            Ok(())
+        },
+    },
+    Row {
+        short: "v",
+        long: "verbose",
+        value: "",
+        help: "same as --log-level debug; -vv: trace",
+        apply: |draft, _| {
+            draft.log_level = match draft.log_level {
+                LevelFilter::Debug | LevelFilter::Trace => LevelFilter::Trace,
+                _ => LevelFilter::Debug,
+            };
+            Ok(())
+        },
+    },
+    Row {
+        short: "",
+        long: "log-format",
+        value: "FORMAT",
+        help: "text [text]",
+        apply: |_, value| (value == "text").then_some(()).ok_or("text"),
+    },
+];
+
+/// Options of the command line alone, with their help.
+const COMMANDS: &[(&str, &str, &str, &str)] = &[
+    (
+        "C",
+        "conf-file",
+        "FILE",
+        "read options from FILE, option=value a line",
+    ),
+    (
+        "",
+        "check-conf",
+        "",
+        "check options and files, then exit 0 or 2",
+    ),
+    ("h", "help", "", "print this"),
+    ("V", "version", "", "print the version"),
+];
+
+/// Reads the command line, without the program's name, and the file that it names.
+pub fn parse(arguments: &[String]) -> Result<Command, UsageError> {
+    let given = grammar()
+        .parse(arguments)
+        .map_err(|fail| usage(&describe(&fail)))?;
+    if given.opt_present("help") {
+        return Ok(Command::Print(help()));
+    }
+    if given.opt_present("version") {
+        return Ok(Command::Print(format!(
+            "dotproxy {}\n",
+            env!("CARGO_PKG_VERSION")
+        )));
+    }
+    if let Some(argument) = given.free.first() {
+        return Err(usage(&format!(
+            "{argument:?}: expected an option (see --help)"
+        )));
+    }
+    let mut draft = Draft::default();
+    if let Some(path) = given.opt_str("conf-file") {
+        draft.read_file(Path::new(&path))?;
+    }
+    for row in TABLE {
+        let flags = std::iter::repeat_n(String::new(), given.opt_count(row.long));
+        let values = given.opt_strs(row.long);
+        for value in values
+            .into_iter()
+            .chain(flags.filter(|_| row.value.is_empty()))
+        {
+            (row.apply)(&mut draft, &value).map_err(|expected| {
+                usage(&format!("--{}: {value:?}: expected {expected}", row.long))
+            })?;
+        }
+    }
+    let config = Box::new(draft.finish()?);
+    if given.opt_present("check-conf") {
+        return Ok(Command::Check(config));
+    }
+    Ok(Command::Run(config))
+}
+
+fn grammar() -> getopts::Options {
+    let mut grammar = getopts::Options::new();
+    for row in TABLE {
+        match row.value {
+            "" => grammar.optflagmulti(row.short, row.long, ""),
+            value => grammar.optmulti(row.short, row.long, "", value),
+        };
+    }
+    for (short, long, value, _) in COMMANDS {
+        match *value {
+            "" => grammar.optflagmulti(short, long, ""),
+            value => grammar.optopt(short, long, "", value),
+        };
+    }
+    grammar
+}
+
+fn usage(problem: &str) -> UsageError {
+    UsageError {
+        place: None,
+        problem: problem.to_owned(),
+    }
+}
+
+fn describe(fail: &getopts::Fail) -> String {
+    let dashed = |name: &str| match name.chars().count() {
+        1 => format!("-{name}"),
+        _ => format!("--{name}"),
+    };
+    match fail {
+        getopts::Fail::UnrecognizedOption(name) => {
+            format!("{}: unknown option (see --help)", dashed(name))
+        }
+        getopts::Fail::ArgumentMissing(name) => {
+            format!("{}: expected a value behind it", dashed(name))
+        }
+        getopts::Fail::UnexpectedArgument(name) => {
+            format!("{}: expected no value", dashed(name))
+        }
+        getopts::Fail::OptionDuplicated(name) | getopts::Fail::OptionMissing(name) => {
+            format!("{}: expected once", dashed(name))
+        }
+    }
+}
+
+fn help() -> String {
+    let mut text = String::from(
+        "dotproxy: plain DNS in, authenticated DNS over TLS out\n\n\
+         Usage: dotproxy -u UPSTREAM [OPTIONS]\n\n",
+    );
+    let rows = TABLE
+        .iter()
+        .map(|row| (row.short, row.long, row.value, row.help));
+    for (short, long, value, help) in rows.chain(COMMANDS.iter().copied()) {
+        let short = match short {
+            "" => "    ".to_owned(),
+            letter => format!("-{letter}, "),
+        };
+        let mut left = format!("{short}--{long} {value}");
+        for line in help.lines() {
+            writeln!(text, "  {left:<28} {line}").expect("strings take everything");
+            left.clear();
+        }
+    }
+    text
+}
+
+fn parse_limit(limit: &mut usize, value: &str) -> Result<(), &'static str> {
+    const MAX: usize = 60_000;
+    const { assert!(MAX < arena::CAPACITY_MAX) };
+    let digits = value.bytes().all(|byte| byte.is_ascii_digit());
+    let number = value
+        .parse()
+        .ok()
+        .filter(|number| digits && (1..=MAX).contains(number));
+    *limit = number.ok_or("a number from 1 to 60000")?;
+    Ok(())
+}
+
+/// What has been read so far.
+struct Draft {
+    port: u16,
+    listen: Vec<(Address, Option<u16>)>,
+    upstreams: Vec<Upstream>,
+    ca_file: Option<PathBuf>,
+    timeout: Duration,
+    limits: Limits,
+    log_level: LevelFilter,
+}
+
+impl Default for Draft {
+    fn default() -> Self {
+        Self {
+            port: 53,
+            listen: Vec::new(),
+            upstreams: Vec::new(),
+            ca_file: None,
+            timeout: Timeouts::QUERY,
+            limits: Limits::default(),
+            log_level: LevelFilter::Info,
+        }
+    }
+}
+
+impl Draft {
+    fn read_file(&mut self, path: &Path) -> Result<(), UsageError> {
+        let text = std::fs::read_to_string(path)
+            .map_err(|error| usage(&format!("--conf-file: {:?}: {error}", path.display())))?;
+        for (index, line) in text.lines().enumerate() {
+            self.read_line(line).map_err(|problem| UsageError {
+                place: Some((path.to_owned(), index + 1)),
+                problem,
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Takes over `option=value` or `option value`. A `#` at the start or behind white space starts a
+    /// comment.
+    fn read_line(&mut self, line: &str) -> Result<(), String> {
+        let comment = line.char_indices().find(|&(at, c)| {
+            c == '#' && !line[..at].ends_with(|before: char| !before.is_whitespace())
+        });
+        let line = line[..comment.map_or(line.len(), |(at, _)| at)].trim();
+        if line.is_empty() {
+            return Ok(());
+        }
+        let (option, value) = match line.split_once(|c: char| c == '=' || c.is_whitespace()) {
+            Some((option, value)) => (
+                option,
+                value.trim_start().trim_start_matches('=').trim_start(),
+            ),
+            None => (line, ""),
+        };
+        let row = TABLE.iter().find(|row| row.long == option);
+        let row = row.ok_or_else(|| format!("{option}: unknown option"))?;
+        if row.value.is_empty() && !value.is_empty() {
+            return Err(format!("{option}: {value:?}: expected no value"));
+        }
+        (row.apply)(self, value)
+            .map_err(|expected| format!("{option}: {value:?}: expected {expected}"))
+    }
+
+    fn finish(self) -> Result<Config, UsageError> {
+        if self.upstreams.is_empty() {
+            return Err(usage("--upstream: expected at least one, like -u 1.1.1.1"));
+        }
+        let listen = if self.listen.is_empty() {
+            Listen::Everywhere { port: self.port }
+        } else {
+            let address = |(address, port): (Address, Option<u16>)| {
+                with_port(address, port.unwrap_or(self.port))
+            };
+            Listen::Addresses(self.listen.into_iter().map(address).collect())
+        };
+        Ok(Config {
+            listen,
+            upstreams: self.upstreams,
+            ca_file: self.ca_file,
+            timeouts: Timeouts::for_query(self.timeout),
+            limits: self.limits,
+            log_level: self.log_level,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse_line(line: &str) -> Result<Command, String> {
+        let arguments: Vec<String> = line.split_whitespace().map(str::to_owned).collect();
+        parse(&arguments).map_err(|error| error.to_string())
+    }
+
+    fn config(line: &str) -> Config {
+        match parse_line(line) {
+            Ok(Command::Run(config) | Command::Check(config)) => *config,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn with_file(text: &str, line: &str) -> Result<Command, String> {
+        let path = std::env::temp_dir().join(format!(
+            "dotproxy-options-{}-{:?}.conf",
+            std::process::id(),
+            std::thread::current().id()
+        ));
+        std::fs::write(&path, text).unwrap();
+        let result = parse_line(&format!("-C {} {line}", path.display()));
+        std::fs::remove_file(&path).unwrap();
+        result.map_err(|error| error.replace(&path.display().to_string(), "FILE"))
+    }
+
+    #[test]
+    fn one_upstream_is_enough() {
+        let config = config("-p 5353 -u 1.1.1.1:853");
+        assert_eq!(config.listen, Listen::Everywhere { port: 5353 });
+        assert_eq!(config.upstreams[0].to_string(), "1.1.1.1:853");
+        assert_eq!(config.timeouts, Timeouts::for_query(Duration::from_secs(5)));
+        assert_eq!(config.limits, Limits::default());
+        assert_eq!(config.log_level, LevelFilter::Info);
+    }
+
+    #[test]
+    fn listen_addresses_take_the_port_unless_they_have_one() {
+        let config = config("-p 5353 -l 127.0.0.1 -l [::1]:54 --listen=::1 -u 1.1.1.1");
+        let addresses = ["127.0.0.1:5353", "[::1]:54", "[::1]:5353"];
+        let addresses = addresses.map(|address| address.parse().unwrap()).to_vec();
+        assert_eq!(config.listen, Listen::Addresses(addresses));
+    }
+
+    #[test]
+    fn verbosity_adds_up() {
+        assert_eq!(config("-v -u 1.1.1.1").log_level, LevelFilter::Debug);
+        assert_eq!(config("-vv -u 1.1.1.1").log_level, LevelFilter::Trace);
+        assert_eq!(
+            config("--log-level warn -u 1.1.1.1").log_level,
+            LevelFilter::Warn
+        );
+    }
+
+    #[test]
+    fn errors_name_option_value_and_expectation() {
+        let error = |line: &str| parse_line(line).unwrap_err();
+        assert_eq!(
+            error(""),
+            "--upstream: expected at least one, like -u 1.1.1.1"
+        );
+        assert_eq!(
+            error("-p 0 -u 1.1.1.1"),
+            "--port: \"0\": expected a port from 1 to 65535"
+        );
+        assert_eq!(
+            error("--nonsense"),
+            "--nonsense: unknown option (see --help)"
+        );
+        assert_eq!(error("-u"), "-u: expected a value behind it");
+        assert_eq!(
+            error("-u 1.1.1.1 here"),
+            "\"here\": expected an option (see --help)"
+        );
+        assert_eq!(error("--check-conf=1"), "--check-conf: expected no value");
+        assert!(error("--cache-size 1m -u 1.1.1.1").contains("unknown option"));
+        assert!(
+            error("-u dns.quad9.net").starts_with("--upstream: \"dns.quad9.net\": expected an IP")
+        );
+        assert!(error("--timeout 1 -u 1.1.1.1 --timeout x").contains("\"x\": expected a duration"));
+        assert!(error("--max-inflight +5 -u 1.1.1.1").contains("\"+5\": expected a number"));
+    }
+
+    #[test]
+    fn file_and_command_line_share_the_table() {
+        let text = "# a comment\n\nport = 5353\nupstream 1.1.1.1:853#a.example # why\n\
+                    upstream=9.9.9.9\nverbose\n\ttimeout=2s\t\n";
+        let Ok(Command::Run(config)) = with_file(text, "-u 8.8.8.8 --timeout 3s") else {
+            panic!("the file is right");
+        };
+        assert_eq!(config.listen, Listen::Everywhere { port: 5353 });
+        let upstreams: Vec<_> = config.upstreams.iter().map(Upstream::to_string).collect();
+        assert_eq!(
+            upstreams,
+            ["1.1.1.1:853#a.example", "9.9.9.9:853", "8.8.8.8:853"]
+        );
+        assert_eq!(config.timeouts.query, Duration::from_secs(3));
+        assert_eq!(config.log_level, LevelFilter::Debug);
+    }
+
+    #[test]
+    fn errors_in_a_file_name_the_line() {
+        let error = |text: &str| with_file(text, "").unwrap_err();
+        assert_eq!(error("\nnonsense=1"), "FILE:2: nonsense: unknown option");
+        assert_eq!(
+            error("port=x"),
+            "FILE:1: port: \"x\": expected a port from 1 to 65535"
+        );
+        assert_eq!(
+            error("verbose=1"),
+            "FILE:1: verbose: \"1\": expected no value"
+        );
+        assert_eq!(error("conf-file=x"), "FILE:1: conf-file: unknown option");
+        assert!(
+            parse_line("-C /nonexistent -u 1.1.1.1")
+                .unwrap_err()
+                .starts_with("--conf-file: ")
+        );
+    }
+
+    #[test]
+    fn help_fits_a_screen() {
+        let Ok(Command::Print(text)) = parse_line("--help") else {
+            panic!("help is printed");
+        };
+        assert!(text.lines().count() <= 24, "{text}");
+        assert!(text.lines().all(|line| line.len() <= 80), "{text}");
+        for row in TABLE {
+            assert!(text.contains(&format!("--{}", row.long)));
+        }
+    }
+}
