@@ -2,6 +2,10 @@
 
 pub mod arena;
 pub mod config;
+pub mod failure;
 pub mod options;
+pub mod origin;
+pub mod proxy;
+pub mod random;
 pub mod time;
 pub mod wire;

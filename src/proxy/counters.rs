@@ -1,0 +1,170 @@
+//! What happened, in numbers.
+
+use std::fmt;
+
+use crate::failure::FailureKind;
+
+/// How a query ended: every one ends in exactly one of these.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// With what upstream answered, whatever that was.
+    Answered,
+    /// FORMERR: it could not be parsed.
+    Malformed,
+    /// NOTIMP: it was no ordinary query.
+    NotImplemented,
+    /// BADVERS: it used a later version of EDNS.
+    BadVersion,
+    /// REFUSED: this is not done here.
+    Refused,
+    /// SERVFAIL: too many queries waited already.
+    Shed,
+    /// SERVFAIL: upstream could not be reached or gave no usable answer.
+    UpstreamFailed,
+    /// SERVFAIL: there was no answer in time.
+    TimedOut,
+}
+
+impl Outcome {
+    const LABELS: [&'static str; 8] = [
+        "answered",
+        "malformed",
+        "not-implemented",
+        "bad-version",
+        "refused",
+        "shed",
+        "upstream-failed",
+        "timed-out",
+    ];
+}
+
+/// Why a message from upstream was not used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Discard {
+    /// No query on this link had its id.
+    UnknownId,
+    /// It was no response, or one to another question.
+    Mismatch,
+    /// It could not be parsed.
+    Malformed,
+    /// The query had been answered or given up.
+    Late,
+}
+
+impl Discard {
+    const LABELS: [&'static str; 4] = ["unknown-id", "mismatch", "malformed", "late"];
+}
+
+/// Counts since the start.
+#[derive(Clone, Debug, Default)]
+pub struct Counters {
+    /// Queries over UDP.
+    pub udp_queries: u64,
+    /// Queries over TCP.
+    pub tcp_queries: u64,
+    /// Messages from clients that were no queries.
+    pub ignored: u64,
+    /// Queries sent upstream, those sent again included.
+    pub sent: u64,
+    /// Queries sent upstream again.
+    pub retries: u64,
+    /// Links that came up.
+    pub links_up: u64,
+    outcomes: [u64; Outcome::LABELS.len()],
+    discards: [u64; Discard::LABELS.len()],
+    failures: [u64; FailureKind::ALL.len()],
+}
+
+impl Counters {
+    /// Queries that ended so.
+    pub fn outcome(&self, outcome: Outcome) -> u64 {
+        self.outcomes[outcome as usize]
+    }
+
+    /// Messages from upstream that were not used for this reason.
+    pub fn discard(&self, discard: Discard) -> u64 {
+        self.discards[discard as usize]
+    }
+
+    /// Connections upstream that ended so.
+    pub fn failure(&self, kind: FailureKind) -> u64 {
+        self.failures[kind as usize]
+    }
+
+    /// Queries that have ended.
+    pub fn ended(&self) -> u64 {
+        self.outcomes.iter().sum()
+    }
+
+    pub(super) fn count_outcome(&mut self, outcome: Outcome) {
+        self.outcomes[outcome as usize] += 1;
+    }
+
+    pub(super) fn count_discard(&mut self, discard: Discard) {
+        self.discards[discard as usize] += 1;
+    }
+
+    pub(super) fn count_failure(&mut self, kind: FailureKind) {
+        self.failures[kind as usize] += 1;
+    }
+}
+
+impl fmt::Display for Counters {
+    /// One line, with the counts of rare things only where they are not zero.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "queries udp={} tcp={} ignored={}",
+            self.udp_queries, self.tcp_queries, self.ignored
+        )?;
+        let groups = [
+            ("outcomes", &Outcome::LABELS[..], &self.outcomes[..]),
+            ("discarded", &Discard::LABELS, &self.discards),
+            (
+                "upstream-failures",
+                &FailureKind::ALL.map(FailureKind::label),
+                &self.failures,
+            ),
+        ];
+        for (name, labels, counts) in groups {
+            let mut counted = labels
+                .iter()
+                .zip(counts)
+                .filter(|(_, count)| **count > 0)
+                .peekable();
+            if counted.peek().is_some() {
+                write!(f, "; {name}")?;
+            }
+            for (label, count) in counted {
+                write!(f, " {label}={count}")?;
+            }
+        }
+        write!(
+            f,
+            "; upstream sent={} retries={} links-up={}",
+            self.sent, self.retries, self.links_up
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn line_names_what_was_counted() {
+        let mut counters = Counters {
+            udp_queries: 3,
+            ..Counters::default()
+        };
+        counters.count_outcome(Outcome::Answered);
+        counters.count_outcome(Outcome::TimedOut);
+        counters.count_failure(FailureKind::Stalled);
+        assert_eq!(
+            counters.to_string(),
+            "queries udp=3 tcp=0 ignored=0; outcomes answered=1 timed-out=1; \
+             upstream-failures stalled=1; upstream sent=0 retries=0 links-up=0"
+        );
+        assert_eq!(counters.ended(), 2);
+    }
+}

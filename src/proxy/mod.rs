@@ -1,0 +1,593 @@
+//! Everything that is decided about queries, and nothing that is done about it.
+//!
+//! A [`Proxy`] takes what happened and the time at which it did, and asks for actions. It has no socket
+//! and no clock, and its only chance is the seed that it is given: the same calls give the same
+//! actions.
+//!
+//! Call the `handle_` methods with what happens, perform the actions in the [`Outbox`] after each, and
+//! call [`Proxy::handle_timeout`] when the time that [`Proxy::poll_timeout`] names has come. Every
+//! query for which [`Proxy::handle_query`] says that a response follows gets exactly one
+//! [`Action::Respond`], within [`Timeouts::deadline`], and ends in exactly one [`Outcome`].
+//!
+//! - [`admission`](self): which messages of clients are forwarded
+//! - `exchange`: one query that is being answered
+//! - `upstream`: the resolvers, their health, which link is taken
+//! - `link`: one connection, its ids and its timer
+
+mod admission;
+mod counters;
+mod exchange;
+mod link;
+mod outbox;
+mod upstream;
+
+pub use admission::Transport;
+pub use counters::{Counters, Discard, Outcome};
+pub use link::LinkKey;
+pub use outbox::{Action, Outbox};
+pub use upstream::UpstreamIndex;
+
+use crate::arena::{Arena, Fifo};
+use crate::config::{Config, Limits, Timeouts};
+use crate::failure::{Failure, FailureKind};
+use crate::origin::Origin;
+use crate::random::{Random, SEED_LEN};
+use crate::time::Instant;
+use crate::wire::edns::{ExtendedError, ExtendedErrorCode};
+use crate::wire::response::{Asked, write_answer, write_error};
+use crate::wire::{Flags, Header, Message, Opcode, Query, Rcode};
+
+use admission::{Admission, OVERLOADED, Reception, Refusal, Rejection, TOO_LONG, admit};
+use exchange::{Attempt, Exchange, ExchangeKey};
+use link::{Due, Stage};
+use upstream::{Route, Upstreams};
+
+/// The decisions about queries. See the [module](self).
+#[derive(Debug)]
+pub struct Proxy {
+    timeouts: Timeouts,
+    limits: Limits,
+    exchanges: Arena<Exchange>,
+    /// Every exchange in the order of deadlines, which is that of admission.
+    by_deadline: Fifo<ExchangeKey>,
+    /// Exchanges that wait for a link, in turn.
+    waiting: Fifo<ExchangeKey>,
+    upstreams: Upstreams,
+    random: Random,
+    spare_buffers: Vec<Vec<u8>>,
+    counters: Counters,
+}
+
+impl Proxy {
+    /// A proxy that has done nothing yet.
+    pub fn new(config: &Config, seed: &[u8; SEED_LEN]) -> Self {
+        Self {
+            timeouts: config.timeouts,
+            limits: config.limits,
+            exchanges: Arena::default(),
+            by_deadline: Fifo::default(),
+            waiting: Fifo::default(),
+            upstreams: Upstreams::new(config.upstreams.iter().map(ToString::to_string)),
+            random: Random::new(seed),
+            spare_buffers: Vec::new(),
+            counters: Counters::default(),
+        }
+    }
+
+    /// Whether another query can be taken. Without room it is refused at once, so whoever can wait
+    /// should.
+    pub fn has_room(&self) -> bool {
+        self.exchanges.len() < self.limits.inflight
+    }
+
+    /// Queries that wait for their answer.
+    pub fn inflight(&self) -> usize {
+        self.exchanges.len()
+    }
+
+    /// Connections upstream, those that are being opened included.
+    pub fn links(&self) -> usize {
+        self.upstreams.links_len()
+    }
+
+    /// Counts since the start.
+    pub fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    /// What an upstream is called in the log.
+    pub fn upstream_label(&self, upstream: UpstreamIndex) -> &str {
+        self.upstreams.label(upstream)
+    }
+
+    /// Takes a message from a client. Returns whether a response follows: it does for every query.
+    pub fn handle_query(
+        &mut self,
+        origin: Origin,
+        transport: Transport,
+        message: &[u8],
+        now: Instant,
+        outbox: &mut Outbox,
+    ) -> bool {
+        let admission = admit(message, transport);
+        match (&admission, transport) {
+            (Admission::Ignore, _) => self.counters.ignored += 1,
+            (_, Transport::Udp) => self.counters.udp_queries += 1,
+            (_, Transport::Tcp { .. }) => self.counters.tcp_queries += 1,
+        }
+        match admission {
+            Admission::Ignore => return false,
+            Admission::Reject(rejection) => self.reject(origin, &rejection, outbox),
+            Admission::Forward(message, reception) => {
+                self.forward(origin, &message, reception, now, outbox);
+            }
+        }
+        true
+    }
+
+    /// Takes note that a link is connected and its peer authenticated.
+    pub fn handle_link_up(&mut self, key: LinkKey, now: Instant, outbox: &mut Outbox) {
+        if self.upstreams.on_up(key, now) {
+            self.counters.links_up += 1;
+            self.serve_waiting(now, outbox);
+        }
+    }
+
+    /// Takes note that something came on a link, be it no whole message.
+    pub fn handle_link_read(&mut self, key: LinkKey, now: Instant) {
+        if let Some(link) = self.upstreams.link_mut(key) {
+            link.on_read(now);
+        }
+    }
+
+    /// Takes a message from upstream.
+    pub fn handle_reply(&mut self, key: LinkKey, reply: &[u8], now: Instant, outbox: &mut Outbox) {
+        let Some(link) = self.upstreams.link_mut(key) else {
+            return;
+        };
+        link.on_read(now);
+        let place = Header::parse(reply).and_then(|header| link.place(header.id));
+        let Some(place) = place else {
+            self.counters.count_discard(Discard::UnknownId);
+            return;
+        };
+        let Some(exchange_key) = link.sent()[place].exchange() else {
+            link.on_answer(place, now);
+            self.counters.count_discard(Discard::Late);
+            return;
+        };
+        let exchange = self
+            .exchanges
+            .get(exchange_key.0)
+            .expect("a link knows who still waits");
+        match Message::parse(reply) {
+            Ok(message) if answers(&message, &exchange.query) => {
+                outbox.respond(exchange.origin, |out| {
+                    write_answer(out, &exchange.asked(), &message);
+                });
+                let upstream = link.upstream;
+                link.on_answer(place, now);
+                self.upstreams.on_answer(upstream);
+                self.end(exchange_key, Outcome::Answered, now, outbox);
+                self.after_answer(key, now, outbox);
+            }
+            Ok(_) => self.counters.count_discard(Discard::Mismatch),
+            Err(_) => {
+                self.counters.count_discard(Discard::Malformed);
+                link.on_useless_answer(place, now);
+                self.lose_attempt(exchange_key, key, FailureKind::Protocol, now, outbox);
+                self.after_answer(key, now, outbox);
+            }
+        }
+    }
+
+    /// Takes note that a link ended, or could not be had, for a reason that lies with the other side.
+    pub fn handle_link_down(
+        &mut self,
+        key: LinkKey,
+        failure: &Failure,
+        now: Instant,
+        outbox: &mut Outbox,
+    ) {
+        let Some(link) = self.upstreams.remove(key) else {
+            return;
+        };
+        let was_opening = link.stage == Stage::Opening;
+        let was_idle = link.waited_for() == 0;
+        let counts = was_opening
+            || failure.kind != FailureKind::Closed
+            || !(was_idle || link.has_answered());
+        self.counters.count_failure(failure.kind);
+        if counts {
+            self.upstreams.on_failure(
+                link.upstream,
+                failure,
+                now,
+                &self.timeouts,
+                &mut self.random,
+            );
+        } else {
+            log::debug!(
+                "upstream {}: {failure}",
+                self.upstreams.label(link.upstream)
+            );
+        }
+        for sent in link.sent() {
+            if let Some(exchange_key) = sent.exchange() {
+                if failure.kind == FailureKind::Stalled
+                    && let Some(exchange) = self.exchanges.get_mut(exchange_key.0)
+                {
+                    exchange.slow.insert(link.upstream);
+                }
+                self.lose_attempt(exchange_key, key, failure.kind, now, outbox);
+            }
+        }
+        if was_opening {
+            self.fail_waiting_without_way(failure.kind, now, outbox);
+        }
+        self.serve_waiting(now, outbox);
+    }
+
+    /// When [`Proxy::handle_timeout`] has something to do.
+    pub fn poll_timeout(&mut self) -> Option<Instant> {
+        let exchanges = &self.exchanges;
+        let deadline = self.by_deadline.front(|key| exchanges.contains(key.0));
+        let deadline = deadline
+            .and_then(|key| exchanges.get(key.0))
+            .map(|exchange| exchange.deadline);
+        let link = self
+            .upstreams
+            .links()
+            .map(|(_, link)| self.next_due(link).0)
+            .min();
+        let retry = if self.waiting.is_empty() {
+            None
+        } else {
+            self.upstreams.next_retry()
+        };
+        [deadline, link, retry].into_iter().flatten().min()
+    }
+
+    /// Does what is due by now.
+    pub fn handle_timeout(&mut self, now: Instant, outbox: &mut Outbox) {
+        while let Some((key, due)) = self.first_due(now) {
+            match due {
+                Due::HandshakeTimeout => {
+                    self.close(key, FailureKind::HandshakeTimeout, now, outbox);
+                }
+                Due::Stalled => self.close(key, FailureKind::Stalled, now, outbox),
+                Due::Overdue => self.hurry(key, now, outbox),
+                Due::Idle => {
+                    self.upstreams.remove(key);
+                    outbox.close(key);
+                }
+            }
+        }
+        while let Some(key) = self.first_expired(now) {
+            let outcome = match self.exchange(key).times_sent() {
+                0 => Outcome::UpstreamFailed,
+                _ => Outcome::TimedOut,
+            };
+            self.fail(key, outcome, now, outbox);
+        }
+        self.serve_waiting(now, outbox);
+    }
+
+    // Queries.
+
+    fn reject(&mut self, origin: Origin, rejection: &Rejection<'_>, outbox: &mut Outbox) {
+        let Refusal {
+            rcode,
+            error,
+            outcome,
+        } = rejection.refusal;
+        let asked = Asked {
+            id: rejection.header.id,
+            flags: rejection.header.flags,
+            question: rejection.question,
+            opt: rejection.reception.opt,
+            len_max: rejection.reception.len_max,
+        };
+        outbox.respond(origin, |out| write_error(out, &asked, rcode, error));
+        self.counters.count_outcome(outcome);
+    }
+
+    fn forward(
+        &mut self,
+        origin: Origin,
+        message: &Message<'_>,
+        reception: Reception,
+        now: Instant,
+        outbox: &mut Outbox,
+    ) {
+        let mut reject = |proxy: &mut Self, refusal| {
+            let rejection = Rejection {
+                header: message.header(),
+                question: message.question(),
+                reception,
+                refusal,
+            };
+            proxy.reject(origin, &rejection, outbox);
+        };
+        if !self.has_room() {
+            return reject(self, OVERLOADED);
+        }
+        let buffer = self.spare_buffers.pop().unwrap_or_default();
+        let query =
+            Query::forward(message, buffer).expect("a query that is forwarded has a question");
+        if query.unpadded_len() > self.limits.forwarded_query {
+            return reject(self, TOO_LONG);
+        }
+        let deadline = now + self.timeouts.deadline();
+        let exchange = Exchange::new(origin, reception, query, deadline);
+        let key = ExchangeKey(self.exchanges.insert(exchange));
+        let exchanges = &self.exchanges;
+        self.by_deadline
+            .push(key, exchanges.len(), |key| exchanges.contains(key.0));
+        self.dispatch(key, now, outbox);
+    }
+
+    /// Sends a query, or lets it wait for a link, or, if none will come in time, gives it up.
+    fn dispatch(&mut self, key: ExchangeKey, now: Instant, outbox: &mut Outbox) {
+        let exchange = self.exchange(key);
+        match self.upstreams.route(exchange.slow, now, &self.limits) {
+            Route::Link(link) => self.send(key, link, now, outbox),
+            Route::Open(upstream) => {
+                self.open(upstream, now, outbox);
+                self.wait(key);
+            }
+            Route::Soon => self.wait(key),
+            Route::Later(retry_at) if retry_at < exchange.deadline => self.wait(key),
+            Route::Later(_) => self.give_up(key, now, outbox),
+        }
+    }
+
+    fn send(&mut self, key: ExchangeKey, link_key: LinkKey, now: Instant, outbox: &mut Outbox) {
+        let link = self
+            .upstreams
+            .link_mut(link_key)
+            .expect("a route leads to a link that is there");
+        let exchange = self.exchanges.get_mut(key.0).expect("who sends is there");
+        let id = link.send(key, now, &mut self.random);
+        exchange.on_sent(Attempt { link: link_key, id });
+        self.counters.sent += 1;
+        self.counters.retries += u64::from(exchange.times_sent() > 1);
+        outbox.send(link_key, |out| exchange.query.write_padded(out, id));
+    }
+
+    fn open(&mut self, upstream: UpstreamIndex, now: Instant, outbox: &mut Outbox) {
+        let link = self.upstreams.open(upstream, now);
+        outbox.open(link, upstream);
+    }
+
+    fn wait(&mut self, key: ExchangeKey) {
+        let exchange = self.exchanges.get_mut(key.0).expect("who waits is there");
+        if !exchange.is_waiting {
+            exchange.is_waiting = true;
+            let exchanges = &self.exchanges;
+            self.waiting
+                .push(key, exchanges.len(), |key| exchanges.contains(key.0));
+        }
+    }
+
+    fn first_waiting(&mut self) -> Option<ExchangeKey> {
+        let exchanges = &self.exchanges;
+        self.waiting.front(|key| exchanges.contains(key.0)).copied()
+    }
+
+    /// Takes the first out of those who wait.
+    fn stop_waiting(&mut self, first: ExchangeKey) {
+        self.waiting.pop();
+        self.exchanges
+            .get_mut(first.0)
+            .expect("who waits is there")
+            .is_waiting = false;
+    }
+
+    /// Gives those who wait, in turn, what has become free.
+    fn serve_waiting(&mut self, now: Instant, outbox: &mut Outbox) {
+        for _ in 0..self.waiting.len() {
+            let Some(key) = self.first_waiting() else {
+                break;
+            };
+            let exchange = self.exchange(key);
+            let route = self.upstreams.route(exchange.slow, now, &self.limits);
+            match route {
+                Route::Later(retry_at) if retry_at < exchange.deadline => break,
+                Route::Soon | Route::Open(_) if !self.upstreams.has_room(&self.limits) => {
+                    if let Route::Open(upstream) = route {
+                        self.open(upstream, now, outbox);
+                    }
+                    break;
+                }
+                // It can go, or is to be given up, or waits for a better way than others might.
+                _ => {
+                    self.stop_waiting(key);
+                    self.dispatch(key, now, outbox);
+                }
+            }
+        }
+    }
+
+    /// An attempt will not be answered: makes another, unless one is under way, or gives up.
+    fn lose_attempt(
+        &mut self,
+        key: ExchangeKey,
+        link: LinkKey,
+        failure: FailureKind,
+        now: Instant,
+        outbox: &mut Outbox,
+    ) {
+        let Some(exchange) = self.exchanges.get_mut(key.0) else {
+            return;
+        };
+        exchange.on_attempt_lost(link);
+        exchange.last_failure = Some(failure);
+        if exchange.open_attempts().next().is_some() || exchange.is_waiting {
+            return;
+        }
+        if exchange.may_be_sent() {
+            self.dispatch(key, now, outbox);
+        } else {
+            self.fail(key, Outcome::UpstreamFailed, now, outbox);
+        }
+    }
+
+    /// A handshake failed: where no way is left, there is nothing to wait for.
+    fn fail_waiting_without_way(
+        &mut self,
+        failure: FailureKind,
+        now: Instant,
+        outbox: &mut Outbox,
+    ) {
+        while let Some(key) = self.first_waiting() {
+            let exchange = self.exchanges.get_mut(key.0).expect("who waits is there");
+            let route = self.upstreams.route(exchange.slow, now, &self.limits);
+            if !matches!(route, Route::Later(_)) {
+                break;
+            }
+            exchange.last_failure = Some(failure);
+            self.stop_waiting(key);
+            self.give_up(key, now, outbox);
+        }
+    }
+
+    /// Leaves a query to the attempts that may still be answered; without any it has failed.
+    fn give_up(&mut self, key: ExchangeKey, now: Instant, outbox: &mut Outbox) {
+        if self.exchange(key).open_attempts().next().is_none() {
+            self.fail(key, Outcome::UpstreamFailed, now, outbox);
+        }
+    }
+
+    /// Answers a query with SERVFAIL and the reason.
+    fn fail(&mut self, key: ExchangeKey, outcome: Outcome, now: Instant, outbox: &mut Outbox) {
+        let exchange = self.exchange(key);
+        let error = exchange
+            .last_failure
+            .map_or(NO_ANSWER, FailureKind::extended_error);
+        outbox.respond(exchange.origin, |out| {
+            write_error(out, &exchange.asked(), Rcode::SERVFAIL, error);
+        });
+        self.end(key, outcome, now, outbox);
+    }
+
+    /// Forgets a query that has its response.
+    fn end(&mut self, key: ExchangeKey, outcome: Outcome, now: Instant, outbox: &mut Outbox) {
+        let exchange = self.exchanges.remove(key.0).expect("a query ends once");
+        for attempt in exchange.open_attempts() {
+            self.abandon(attempt, now, outbox);
+        }
+        if self.spare_buffers.len() < self.limits.spare_buffers {
+            let mut buffer = exchange.query.into_buffer();
+            buffer.clear();
+            buffer.shrink_to(crate::wire::query::PLAIN_QUERY_LEN_MAX);
+            self.spare_buffers.push(buffer);
+        }
+        self.counters.count_outcome(outcome);
+    }
+
+    fn exchange(&self, key: ExchangeKey) -> &Exchange {
+        self.exchanges
+            .get(key.0)
+            .expect("only exchanges that are there are worked on")
+    }
+
+    // Links.
+
+    /// Nobody waits for this answer any more.
+    fn abandon(&mut self, attempt: Attempt, now: Instant, outbox: &mut Outbox) {
+        let Some(link) = self.upstreams.link_mut(attempt.link) else {
+            return;
+        };
+        link.abandon(attempt.id, now);
+        if link.abandoned() > self.limits.link_abandoned && link.stage == Stage::Up {
+            self.upstreams.retire(attempt.link);
+        }
+        self.close_if_done(attempt.link, outbox);
+    }
+
+    /// What there is to do when a link has got room.
+    fn after_answer(&mut self, key: LinkKey, now: Instant, outbox: &mut Outbox) {
+        self.close_if_done(key, outbox);
+        if !self.waiting.is_empty() {
+            self.serve_waiting(now, outbox);
+        }
+    }
+
+    /// Closes a link that is retired once nobody waits for it.
+    fn close_if_done(&mut self, key: LinkKey, outbox: &mut Outbox) {
+        let link = self.upstreams.link(key);
+        if link.is_some_and(|link| link.stage == Stage::Retired && link.waited_for() == 0) {
+            self.upstreams.remove(key);
+            outbox.close(key);
+        }
+    }
+
+    /// Closes a link that keeps us waiting.
+    fn close(&mut self, key: LinkKey, kind: FailureKind, now: Instant, outbox: &mut Outbox) {
+        outbox.close(key);
+        self.handle_link_down(key, &kind.into(), now, outbox);
+    }
+
+    /// A query has waited long enough on its link: makes another attempt, and if the link has answered
+    /// nothing since, sends it no more.
+    fn hurry(&mut self, key: LinkKey, now: Instant, outbox: &mut Outbox) {
+        let Some(link) = self.upstreams.link_mut(key) else {
+            return;
+        };
+        let upstream = link.upstream;
+        let Some((exchange_key, has_answered_since)) = link.note_overdue() else {
+            return;
+        };
+        if !has_answered_since && link.stage == Stage::Up {
+            self.upstreams.retire(key);
+        }
+        let exchange = self
+            .exchanges
+            .get_mut(exchange_key.0)
+            .expect("a link knows who still waits");
+        exchange.slow.insert(upstream);
+        exchange.last_failure = Some(FailureKind::Stalled);
+        if exchange.may_be_sent() && !exchange.is_waiting {
+            self.dispatch(exchange_key, now, outbox);
+        }
+    }
+
+    fn next_due(&self, link: &link::Link) -> (Instant, Due) {
+        link.next_due(
+            &self.timeouts,
+            self.upstreams.idle_limit(link, &self.timeouts),
+        )
+    }
+
+    fn first_due(&self, now: Instant) -> Option<(LinkKey, Due)> {
+        let mut due = self
+            .upstreams
+            .links()
+            .map(|(key, link)| (key, self.next_due(link)));
+        due.find(|(_, (at, _))| *at <= now)
+            .map(|(key, (_, due))| (key, due))
+    }
+
+    fn first_expired(&mut self, now: Instant) -> Option<ExchangeKey> {
+        let exchanges = &self.exchanges;
+        let key = *self.by_deadline.front(|key| exchanges.contains(key.0))?;
+        (self.exchange(key).deadline <= now).then_some(key)
+    }
+}
+
+/// What a client is told when time ran out before anything failed.
+const NO_ANSWER: ExtendedError = ExtendedError {
+    code: ExtendedErrorCode::NO_REACHABLE_AUTHORITY,
+    text: "no answer from upstream in time",
+};
+
+/// Whether `reply` is a response to `query`, its id aside.
+fn answers(reply: &Message<'_>, query: &Query) -> bool {
+    let flags = reply.header().flags;
+    flags.contains(Flags::QR)
+        && flags.opcode() == Opcode::QUERY
+        && reply
+            .question()
+            .is_some_and(|question| question.matches(query.question()))
+}
