@@ -7,5 +7,7 @@ pub mod options;
 pub mod origin;
 pub mod proxy;
 pub mod random;
+pub mod session;
 pub mod time;
+pub mod tls;
 pub mod wire;

@@ -1,0 +1,408 @@
+//! A stream of octets, in the clear or under TLS.
+//!
+//! ```text
+//!                    peer authenticated                 end, or close alert
+//!   handshaking ---------------------------> established ------------------> ended
+//! ```
+//!
+//! What is sent during the handshake waits: nothing is written to a peer before it is authenticated.
+//! Between calls a connection holds no buffer unless a record is torn or the socket is full.
+
+use std::io::{self, ErrorKind, Read, Write};
+
+use rustls::client::UnbufferedClientConnection;
+use rustls::unbuffered::{ConnectionState, EncodeError, EncryptError, UnbufferedStatus};
+
+use super::Scratch;
+use crate::failure::{Failure, FailureKind};
+use crate::tls::Connector;
+
+/// What a read came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Received {
+    /// Something was read. It need not have been payload.
+    Some,
+    /// There is nothing to read now.
+    Nothing,
+    /// The peer will send no more.
+    End,
+}
+
+/// A stream over `S`.
+pub enum Transport<S> {
+    /// In the clear.
+    Plain(Plain<S>),
+    /// Under TLS, as its client.
+    Tls(Box<Tls<S>>),
+}
+
+impl<S: Read + Write> Transport<S> {
+    /// A stream in the clear.
+    pub fn plain(stream: S) -> Self {
+        let unsent = Unsent::default();
+        Self::Plain(Plain { stream, unsent })
+    }
+
+    /// A stream under TLS to the peer that `connector` expects.
+    pub fn tls(stream: S, connector: &Connector, scratch: &mut Scratch) -> Result<Self, Failure> {
+        let mut tls = Tls {
+            stream,
+            connection: connector.connection().map_err(describe)?,
+            torn: Vec::new(),
+            plaintext: Vec::new(),
+            unsent: Unsent::default(),
+            is_connected: false,
+            is_established: false,
+            is_ended: false,
+        };
+        // The first flight is made without input.
+        tls.process(&mut [], &mut scratch.outgoing, &mut |_| {})?;
+        Ok(Self::Tls(Box::new(tls)))
+    }
+
+    /// Whether the peer is who it should be, so that payload can be sent.
+    pub fn is_established(&self) -> bool {
+        match self {
+            Self::Plain(_) => true,
+            Self::Tls(tls) => tls.is_established,
+        }
+    }
+
+    /// Whether the handshake took up an earlier session. `None` before it is over, and in the clear.
+    pub fn is_resumed(&self) -> Option<bool> {
+        match self {
+            Self::Plain(_) => None,
+            Self::Tls(tls) => {
+                let kind = tls.connection.handshake_kind()?;
+                Some(kind == rustls::HandshakeKind::Resumed)
+            }
+        }
+    }
+
+    /// Reads once, and hands the payload to `take` piece by piece.
+    pub fn receive(
+        &mut self,
+        scratch: &mut Scratch,
+        mut take: impl FnMut(&[u8]),
+    ) -> Result<Received, Failure> {
+        match self {
+            Self::Plain(plain) => plain.receive(scratch, &mut take),
+            Self::Tls(tls) => tls.receive(scratch, &mut take),
+        }
+    }
+
+    /// Takes payload to be sent.
+    pub fn send(&mut self, payload: impl FnOnce(&mut Vec<u8>)) {
+        match self {
+            Self::Plain(plain) => payload(&mut plain.unsent.bytes),
+            Self::Tls(tls) => payload(&mut tls.plaintext),
+        }
+    }
+
+    /// Octets that wait to be sent.
+    pub fn unsent_len(&self) -> usize {
+        match self {
+            Self::Plain(plain) => plain.unsent.len(),
+            Self::Tls(tls) => tls.plaintext.len() + tls.unsent.len(),
+        }
+    }
+
+    /// Sends what waits, as far as the socket takes it. Returns the octets that it took.
+    pub fn flush(&mut self, scratch: &mut Scratch) -> Result<usize, Failure> {
+        match self {
+            Self::Plain(plain) => plain
+                .unsent
+                .flush(&mut plain.stream)
+                .map_err(|error| failed(&error, true)),
+            Self::Tls(tls) => tls.flush(scratch),
+        }
+    }
+
+    /// Tells the peer that no more will come, if that can be done without waiting.
+    pub fn close(&mut self, scratch: &mut Scratch) {
+        if let Self::Tls(tls) = self {
+            tls.close(scratch);
+        }
+    }
+}
+
+/// A stream in the clear.
+pub struct Plain<S> {
+    stream: S,
+    unsent: Unsent,
+}
+
+impl<S: Read + Write> Plain<S> {
+    fn receive(
+        &mut self,
+        scratch: &mut Scratch,
+        take: &mut impl FnMut(&[u8]),
+    ) -> Result<Received, Failure> {
+        let buffer = &mut scratch.incoming[..Scratch::READ_LEN_MAX];
+        match read(&mut self.stream, buffer).map_err(|error| failed(&error, true))? {
+            None => Ok(Received::Nothing),
+            Some(0) => Ok(Received::End),
+            Some(len) => {
+                take(&buffer[..len]);
+                Ok(Received::Some)
+            }
+        }
+    }
+}
+
+/// A stream under TLS.
+pub struct Tls<S> {
+    stream: S,
+    connection: UnbufferedClientConnection,
+    /// What was read of records and handshake messages that are not whole.
+    torn: Vec<u8>,
+    /// Payload that is not encrypted yet.
+    plaintext: Vec<u8>,
+    /// Records that the socket has not taken.
+    unsent: Unsent,
+    is_connected: bool,
+    is_established: bool,
+    /// The peer has sent its close alert.
+    is_ended: bool,
+}
+
+impl<S: Read + Write> Tls<S> {
+    fn receive(
+        &mut self,
+        scratch: &mut Scratch,
+        take: &mut impl FnMut(&[u8]),
+    ) -> Result<Received, Failure> {
+        let torn_len = self.torn.len();
+        if torn_len > Scratch::TORN_LEN_MAX {
+            return Err(Failure::new(FailureKind::Tls, "handshake message too long"));
+        }
+        let Scratch { incoming, outgoing } = scratch;
+        let free = &mut incoming[torn_len..torn_len + Scratch::READ_LEN_MAX];
+        let read = read(&mut self.stream, free);
+        let len = match read.map_err(|error| failed(&error, self.is_connected))? {
+            None => return Ok(Received::Nothing),
+            Some(0) => return Ok(Received::End),
+            Some(len) => len,
+        };
+        self.is_connected = true;
+        incoming[..torn_len].copy_from_slice(&self.torn);
+        let filled = &mut incoming[..torn_len + len];
+        let used = match self.process(filled, outgoing, take) {
+            Ok(used) => used,
+            Err(failure) => {
+                self.send_alert(outgoing);
+                return Err(failure);
+            }
+        };
+        self.torn.clear();
+        self.torn.extend_from_slice(&filled[used..]);
+        if self.torn.is_empty() {
+            self.torn.shrink_to(0);
+        }
+        Ok(if self.is_ended {
+            Received::End
+        } else {
+            Received::Some
+        })
+    }
+
+    /// Lets the connection work on `incoming`; returns how many of its octets are used up.
+    fn process(
+        &mut self,
+        incoming: &mut [u8],
+        outgoing: &mut Vec<u8>,
+        take: &mut impl FnMut(&[u8]),
+    ) -> Result<usize, Failure> {
+        let mut used = 0;
+        loop {
+            let UnbufferedStatus { discard, state, .. } =
+                self.connection.process_tls_records(&mut incoming[used..]);
+            used += discard;
+            match state.map_err(describe)? {
+                ConnectionState::ReadTraffic(mut traffic) => {
+                    while let Some(record) = traffic.next_record() {
+                        let record = record.map_err(describe)?;
+                        used += record.discard;
+                        take(record.payload);
+                    }
+                }
+                ConnectionState::EncodeTlsData(mut record) => {
+                    let len = with_room(outgoing, |room| match record.encode(room) {
+                        Ok(len) => Ok(len),
+                        Err(EncodeError::InsufficientSize(size)) => Err(Some(size.required_size)),
+                        Err(EncodeError::AlreadyEncoded) => Err(None),
+                    })?;
+                    self.unsent.bytes.extend_from_slice(&outgoing[..len]);
+                }
+                ConnectionState::TransmitTlsData(transmit) => transmit.done(),
+                ConnectionState::WriteTraffic(_) => {
+                    self.is_established = true;
+                    return Ok(used);
+                }
+                ConnectionState::PeerClosed | ConnectionState::Closed => {
+                    self.is_ended = true;
+                    return Ok(used);
+                }
+                _ => return Ok(used),
+            }
+        }
+    }
+
+    fn flush(&mut self, scratch: &mut Scratch) -> Result<usize, Failure> {
+        let mut written = 0;
+        loop {
+            let taken = self.unsent.flush(&mut self.stream);
+            let taken = taken.map_err(|error| failed(&error, self.is_connected))?;
+            self.is_connected |= taken > 0;
+            written += taken;
+            if self.unsent.len() > 0 || self.plaintext.is_empty() || !self.is_established {
+                return Ok(written);
+            }
+            written += self.encrypt_and_write(&mut scratch.outgoing)?;
+        }
+    }
+
+    /// Encrypts what waits into records and writes them, with nothing unsent before them.
+    fn encrypt_and_write(&mut self, outgoing: &mut Vec<u8>) -> Result<usize, Failure> {
+        let chunk_len = self.plaintext.len().min(RECORD_PAYLOAD_LEN_MAX);
+        let UnbufferedStatus { state, .. } = self.connection.process_tls_records(&mut []);
+        let ConnectionState::WriteTraffic(mut traffic) = state.map_err(describe)? else {
+            // Something of the connection's own has to go first.
+            self.process(&mut [], outgoing, &mut |_| {})?;
+            return match self.unsent.len() {
+                0 => Err(Failure::new(
+                    FailureKind::Tls,
+                    "the connection takes no more",
+                )),
+                _ => Ok(0),
+            };
+        };
+        let payload = &self.plaintext[..chunk_len];
+        let len = with_room(outgoing, |room| match traffic.encrypt(payload, room) {
+            Ok(len) => Ok(len),
+            Err(EncryptError::InsufficientSize(size)) => Err(Some(size.required_size)),
+            Err(EncryptError::EncryptExhausted) => Err(None),
+        })?;
+        self.plaintext.drain(..chunk_len);
+        self.plaintext.shrink_to(KEPT_LEN);
+        let records = &outgoing[..len];
+        let taken = write(&mut self.stream, records).map_err(|error| failed(&error, true))?;
+        self.unsent.bytes.extend_from_slice(&records[taken..]);
+        Ok(taken)
+    }
+
+    fn close(&mut self, scratch: &mut Scratch) {
+        let UnbufferedStatus { state, .. } = self.connection.process_tls_records(&mut []);
+        if let Ok(ConnectionState::WriteTraffic(mut traffic)) = state
+            && self.unsent.len() == 0
+            && let Ok(len) = traffic.queue_close_notify(&mut scratch.outgoing)
+        {
+            // Whoever is closed on learns of it anyway.
+            let _ = write(&mut self.stream, &scratch.outgoing[..len]);
+        }
+    }
+
+    /// Tells the peer why the connection fails, if that can be done without waiting.
+    fn send_alert(&mut self, outgoing: &mut Vec<u8>) {
+        let _ = self.process(&mut [], outgoing, &mut |_| {});
+        let _ = self.unsent.flush(&mut self.stream);
+    }
+}
+
+/// Octets of payload in the largest record (RFC 8446, section 5.1).
+const RECORD_PAYLOAD_LEN_MAX: usize = 16 * 1024;
+
+/// Octets that an empty buffer of a connection keeps, since the next turn will need as many.
+const KEPT_LEN: usize = RECORD_PAYLOAD_LEN_MAX;
+
+/// Octets that were to be written and did not fit.
+#[derive(Debug, Default)]
+struct Unsent {
+    bytes: Vec<u8>,
+    /// How many of them have been written.
+    written: usize,
+}
+
+impl Unsent {
+    fn len(&self) -> usize {
+        self.bytes.len() - self.written
+    }
+
+    /// Writes as much as the socket takes; returns how much that was.
+    fn flush(&mut self, stream: &mut impl Write) -> io::Result<usize> {
+        if self.len() == 0 {
+            return Ok(0);
+        }
+        let taken = write(stream, &self.bytes[self.written..])?;
+        self.written += taken;
+        if self.len() == 0 {
+            self.bytes = Vec::new();
+            self.written = 0;
+        }
+        Ok(taken)
+    }
+}
+
+/// Runs `attempt` with a buffer that is made as large as it asks for. `Err(None)` is final.
+fn with_room(
+    buffer: &mut Vec<u8>,
+    mut attempt: impl FnMut(&mut [u8]) -> Result<usize, Option<usize>>,
+) -> Result<usize, Failure> {
+    loop {
+        match attempt(buffer) {
+            Ok(len) => return Ok(len),
+            Err(Some(required)) if required > buffer.len() => buffer.resize(required, 0),
+            Err(_) => return Err(Failure::new(FailureKind::Tls, "keys are used up")),
+        }
+    }
+}
+
+/// Reads once; `None` when there is nothing now.
+fn read(stream: &mut impl Read, buffer: &mut [u8]) -> io::Result<Option<usize>> {
+    loop {
+        match stream.read(buffer) {
+            Ok(len) => return Ok(Some(len)),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(None),
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// Writes until all is taken or the stream takes no more; returns how much it took.
+fn write(stream: &mut impl Write, bytes: &[u8]) -> io::Result<usize> {
+    let mut taken = 0;
+    while taken < bytes.len() {
+        match stream.write(&bytes[taken..]) {
+            Ok(0) => return Err(ErrorKind::WriteZero.into()),
+            Ok(len) => taken += len,
+            Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(taken)
+}
+
+/// What an error of the socket means for a connection that has or has not come about.
+fn failed(error: &io::Error, is_connected: bool) -> Failure {
+    let kind = match error.kind() {
+        ErrorKind::ConnectionReset | ErrorKind::ConnectionAborted | ErrorKind::BrokenPipe => {
+            FailureKind::Closed
+        }
+        _ if is_connected => FailureKind::Closed,
+        _ => FailureKind::Connect,
+    };
+    Failure::new(kind, error)
+}
+
+/// What an error of TLS means.
+fn describe(error: rustls::Error) -> Failure {
+    let kind = match error {
+        rustls::Error::InvalidCertificate(_) | rustls::Error::NoCertificatesPresented => {
+            FailureKind::Authentication
+        }
+        _ => FailureKind::Tls,
+    };
+    Failure::new(kind, error)
+}

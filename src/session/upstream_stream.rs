@@ -1,0 +1,102 @@
+//! A connection to an upstream: TLS, then messages both ways.
+
+use std::io::{Read, Write};
+use std::ops::ControlFlow;
+
+use super::transport::{Received, Transport};
+use super::{Scratch, Step};
+use crate::failure::{Failure, FailureKind};
+use crate::wire::frame::{self, Deframer};
+use crate::wire::header::HEADER_LEN;
+
+/// What came on a connection upstream.
+#[derive(Debug, PartialEq, Eq)]
+pub enum UpstreamEvent<'a> {
+    /// The peer is who it should be: queries can be sent.
+    Up {
+        /// The handshake took up an earlier session.
+        is_resumed: bool,
+    },
+    /// Something came.
+    Read,
+    /// A message.
+    Message(&'a [u8]),
+}
+
+/// A connection to an upstream over `S`.
+pub struct UpstreamStream<S> {
+    transport: Transport<S>,
+    deframer: Deframer,
+    is_up: bool,
+}
+
+impl<S: Read + Write> UpstreamStream<S> {
+    /// The session on a transport that has just been made.
+    pub fn new(transport: Transport<S>) -> Self {
+        Self {
+            transport,
+            deframer: Deframer::default(),
+            is_up: false,
+        }
+    }
+
+    /// Reads at most about `octets_max`, and tells what came. After an error the connection is over.
+    pub fn ready(
+        &mut self,
+        scratch: &mut Scratch,
+        octets_max: usize,
+        mut on_event: impl FnMut(UpstreamEvent<'_>),
+    ) -> Result<Step, Failure> {
+        let mut octets = 0;
+        let mut has_read = false;
+        while octets < octets_max {
+            let mut flow = ControlFlow::Continue(());
+            let received = self.transport.receive(scratch, |piece| {
+                octets += piece.len();
+                if flow.is_continue() {
+                    flow = self.deframer.feed(piece, |message| {
+                        if message.len() < HEADER_LEN {
+                            return ControlFlow::Break(());
+                        }
+                        on_event(UpstreamEvent::Message(message));
+                        ControlFlow::Continue(())
+                    });
+                }
+            })?;
+            if flow.is_break() {
+                let detail = "a message shorter than its header";
+                return Err(Failure::new(FailureKind::Protocol, detail));
+            }
+            if !self.is_up && self.transport.is_established() {
+                self.is_up = true;
+                let is_resumed = self.transport.is_resumed().unwrap_or(false);
+                on_event(UpstreamEvent::Up { is_resumed });
+            }
+            match received {
+                Received::Some if has_read => {}
+                Received::Some => {
+                    has_read = true;
+                    on_event(UpstreamEvent::Read);
+                }
+                Received::Nothing => return Ok(Step::Drained),
+                Received::End => return Err(FailureKind::Closed.into()),
+            }
+        }
+        Ok(Step::Again)
+    }
+
+    /// Takes a message to be sent.
+    pub fn send(&mut self, message: &[u8]) {
+        self.transport.send(|out| frame::write(out, message));
+    }
+
+    /// Sends what waits, as far as the socket takes it. After an error the connection is over.
+    pub fn flush(&mut self, scratch: &mut Scratch) -> Result<(), Failure> {
+        self.transport.flush(scratch).map(|_| ())
+    }
+
+    /// Tells the peer that this is the end.
+    pub fn close(&mut self, scratch: &mut Scratch) {
+        self.transport.close(scratch);
+    }
+}

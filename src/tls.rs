@@ -1,0 +1,141 @@
+//! Whom we trust upstream, and how we speak with them.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rustls::client::{Resumption, UnbufferedClientConnection};
+use rustls::crypto::{CryptoProvider, ring};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::{ClientConfig, RootCertStore};
+
+use crate::config::{Config, Upstream};
+
+/// The protocol that is offered in the handshake (RFC 7858; IANA, "dot").
+const ALPN: &[u8] = b"dot";
+
+/// Sessions that are kept to be resumed, for each upstream. Every ticket is used once (RFC 8446,
+/// appendix C.4), and a burst opens several links.
+const TICKETS_PER_UPSTREAM: usize = 8;
+
+/// How to authenticate one upstream.
+#[derive(Clone, Debug)]
+pub struct Connector {
+    config: Arc<ClientConfig>,
+    name: ServerName<'static>,
+}
+
+impl Connector {
+    /// A connection that will prove who the peer is before it carries anything.
+    pub fn connection(&self) -> Result<UnbufferedClientConnection, rustls::Error> {
+        UnbufferedClientConnection::new(Arc::clone(&self.config), self.name.clone())
+    }
+}
+
+/// Why TLS could not be set up.
+#[derive(Debug)]
+pub enum SetupError {
+    /// The file of roots cannot be used.
+    CaFile(PathBuf, String),
+    /// An upstream's name can stand in no certificate.
+    Name(Upstream),
+}
+
+impl fmt::Display for SetupError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::CaFile(path, cause) => {
+                write!(f, "--ca-file: {:?}: {cause}", path.display())
+            }
+            Self::Name(upstream) => write!(
+                f,
+                "--upstream: \"{upstream}\": expected a host name behind #, like 9.9.9.9#dns.quad9.net"
+            ),
+        }
+    }
+}
+
+impl std::error::Error for SetupError {}
+
+/// What it takes to connect to each upstream, in their order. They share their roots and sessions.
+pub fn connectors(config: &Config) -> Result<Vec<Connector>, SetupError> {
+    let roots = match &config.ca_file {
+        Some(path) => read_roots(path).map_err(|cause| SetupError::CaFile(path.clone(), cause))?,
+        None => RootCertStore {
+            roots: webpki_roots::TLS_SERVER_ROOTS.to_vec(),
+        },
+    };
+    let mut tls = ClientConfig::builder_with_provider(Arc::new(provider()))
+        .with_safe_default_protocol_versions()
+        .expect("the provider has suites for TLS 1.2 and 1.3")
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    tls.alpn_protocols = vec![ALPN.to_vec()];
+    tls.resumption = Resumption::in_memory_sessions(TICKETS_PER_UPSTREAM * config.upstreams.len());
+    let tls = Arc::new(tls);
+    let connector = |upstream: &Upstream| {
+        let name = match &upstream.name {
+            Some(name) => ServerName::try_from(name.clone())
+                .map_err(|_| SetupError::Name(upstream.clone()))?,
+            None => ServerName::IpAddress(upstream.address.ip().into()),
+        };
+        Ok(Connector {
+            config: Arc::clone(&tls),
+            name,
+        })
+    };
+    config.upstreams.iter().map(connector).collect()
+}
+
+/// The algorithms, with the cheapest cipher of this processor first: messages are short, so AES-128
+/// where there are instructions for it, else ChaCha20, which needs none.
+fn provider() -> CryptoProvider {
+    use ring::cipher_suite as suite;
+    let mut provider = ring::default_provider();
+    let cheap = if has_aes_instructions() {
+        [
+            suite::TLS13_AES_128_GCM_SHA256,
+            suite::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256,
+            suite::TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256,
+        ]
+    } else {
+        [
+            suite::TLS13_CHACHA20_POLY1305_SHA256,
+            suite::TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256,
+            suite::TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256,
+        ]
+    };
+    provider
+        .cipher_suites
+        .sort_by_key(|suite| !cheap.contains(suite));
+    provider
+}
+
+fn has_aes_instructions() -> bool {
+    #[cfg(any(target_arch = "x86", target_arch = "x86_64"))]
+    return std::arch::is_x86_feature_detected!("aes");
+    #[cfg(target_arch = "aarch64")]
+    return std::arch::is_aarch64_feature_detected!("aes");
+    #[cfg(not(any(target_arch = "x86", target_arch = "x86_64", target_arch = "aarch64")))]
+    return false;
+}
+
+fn read_roots(path: &Path) -> Result<RootCertStore, String> {
+    let mut roots = RootCertStore::empty();
+    for certificate in CertificateDer::pem_file_iter(path).map_err(|error| describe(&error))? {
+        let certificate = certificate.map_err(|error| describe(&error))?;
+        roots.add(certificate).map_err(|error| error.to_string())?;
+    }
+    if roots.is_empty() {
+        return Err("expected certificates in PEM".to_owned());
+    }
+    Ok(roots)
+}
+
+fn describe(error: &rustls::pki_types::pem::Error) -> String {
+    match error {
+        rustls::pki_types::pem::Error::Io(error) => error.to_string(),
+        error => format!("expected certificates in PEM: {error}"),
+    }
+}
