@@ -1,3 +1,97 @@
-//! The program.
+//! The program: options in, exit code out.
 
-fn main() {}
+use std::ffi::OsString;
+use std::fmt::Display;
+use std::io::{self, ErrorKind, Write};
+use std::process::ExitCode;
+
+use dotproxy::config::Config;
+use dotproxy::net::mio::MioNet;
+use dotproxy::options::{self, Command};
+use dotproxy::random::SEED_LEN;
+use dotproxy::reactor::{ListenError, Reactor};
+use dotproxy::{logger, tls};
+
+use ring::rand::{SecureRandom, SystemRandom};
+
+/// What was asked for makes no sense.
+const USAGE: u8 = 2;
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = match std::env::args_os()
+        .skip(1)
+        .map(OsString::into_string)
+        .collect()
+    {
+        Ok(arguments) => arguments,
+        Err(argument) => return fail(USAGE, format!("{}: expected UTF-8", argument.display())),
+    };
+    match options::parse(&arguments) {
+        Ok(Command::Run(config)) => match run(&config) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(problem) => fail(1, problem),
+        },
+        Ok(Command::Check(config)) => match tls::connectors(&config) {
+            Ok(_) => print("dotproxy: the options are right\n"),
+            Err(problem) => fail(USAGE, problem),
+        },
+        Ok(Command::Print(text)) => print(&text),
+        Err(problem) => fail(USAGE, problem),
+    }
+}
+
+fn run(config: &Config) -> Result<(), String> {
+    logger::init(config.log_level, config.limits.log_unwritten);
+    let connectors = tls::connectors(config).map_err(|error| error.to_string())?;
+    let mut seed = [0; SEED_LEN];
+    SystemRandom::new()
+        .fill(&mut seed)
+        .map_err(|_| "the system gives no random numbers")?;
+    let net = MioNet::new().map_err(|error| format!("cannot wait for sockets: {error}"))?;
+    let reactor = Reactor::new(net, config, connectors, &seed);
+    let mut reactor = reactor.map_err(|error| explain(&error))?;
+    for upstream in &config.upstreams {
+        log::info!("forwarding to {upstream}");
+    }
+    reactor
+        .run()
+        .map_err(|error| format!("cannot wait for sockets: {error}"))
+}
+
+/// What is wrong with an address for clients, and what to do about it.
+fn explain(error: &ListenError) -> String {
+    let ListenError {
+        address,
+        protocol,
+        cause,
+    } = error;
+    let advice = match cause.kind() {
+        ErrorKind::PermissionDenied if address.port() < 1024 => {
+            "; ports below 1024 are for root or for programs with CAP_NET_BIND_SERVICE: \
+             run `sudo setcap cap_net_bind_service=+ep dotproxy`, or choose another port with -p 5353"
+                .to_owned()
+        }
+        ErrorKind::AddrInUse => format!(
+            "; `ss -lnptu 'sport = :{}'` shows who has it: stop that, or choose another port with -p \
+             or another address with -l",
+            address.port()
+        ),
+        ErrorKind::AddrNotAvailable => "; `ip address` shows the addresses of this host".to_owned(),
+        _ => String::new(),
+    };
+    format!("cannot listen on {address} ({protocol}): {cause}{advice}")
+}
+
+fn print(text: &str) -> ExitCode {
+    match io::stdout().write_all(text.as_bytes()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(_) => ExitCode::FAILURE,
+    }
+}
+
+fn fail(code: u8, problem: impl Display) -> ExitCode {
+    logger::write_rest();
+    // Nobody may be there to read it.
+    let _ = writeln!(io::stderr(), "dotproxy: {problem}");
+    ExitCode::from(code)
+}

@@ -1,0 +1,249 @@
+//! The network of the operating system, through mio: the only file that knows either.
+
+use std::io::{self, ErrorKind, IoSlice, IoSliceMut};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::fd::AsRawFd;
+use std::time::Duration;
+
+use mio::net::{TcpListener, TcpStream, UdpSocket};
+use mio::unix::SourceFd;
+use mio::{Events, Interest, Poll, Token};
+use nix::sys::signal::{SigSet, Signal as Number};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use nix::sys::socket::{
+    ControlMessageOwned, MsgFlags, SockaddrStorage, recvmsg, setsockopt, sockopt,
+};
+use socket2::{Domain, MsgHdr, Protocol, SockAddr, SockRef, Socket, Type};
+
+use super::{Event, Net, Signal};
+use crate::arena::Key;
+use crate::session::Datagram;
+use crate::time::Instant;
+
+/// Events that one call of the poller reports; what is more comes with the next.
+const EVENTS_MAX: usize = 256;
+
+/// Connections that the kernel completes ahead of our accepting them.
+const BACKLOG: i32 = 1024;
+
+/// Octets of queries that the kernel keeps while we are busy; it may allow less.
+const UDP_BUFFER_LEN: usize = 1024 * 1024;
+
+/// No key has this value: its place would be beyond every arena's capacity.
+const SIGNALS: Token = Token(usize::MAX);
+
+/// The network of the operating system.
+#[derive(Debug)]
+pub struct MioNet {
+    poll: Poll,
+    ready: Events,
+    signals: SignalFd,
+    start: std::time::Instant,
+}
+
+impl MioNet {
+    /// A poller, with the signals that the program heeds blocked and led into it.
+    pub fn new() -> io::Result<Self> {
+        let poll = Poll::new()?;
+        let mut numbers = SigSet::empty();
+        for number in [Number::SIGTERM, Number::SIGINT, Number::SIGUSR1] {
+            numbers.add(number);
+        }
+        numbers.thread_block()?;
+        let signals =
+            SignalFd::with_flags(&numbers, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)?;
+        let descriptor = signals.as_raw_fd();
+        poll.registry()
+            .register(&mut SourceFd(&descriptor), SIGNALS, Interest::READABLE)?;
+        Ok(Self {
+            poll,
+            ready: Events::with_capacity(EVENTS_MAX),
+            signals,
+            start: std::time::Instant::now(),
+        })
+    }
+
+    fn register(&self, source: &mut impl mio::event::Source, key: Key) -> io::Result<()> {
+        let interest = Interest::READABLE | Interest::WRITABLE;
+        self.poll
+            .registry()
+            .register(source, Token(key.to_usize()), interest)
+    }
+}
+
+impl Net for MioNet {
+    type Stream = TcpStream;
+    type Listener = TcpListener;
+    type Datagram = Udp;
+
+    fn now(&self) -> Instant {
+        Instant::after_start(self.start.elapsed())
+    }
+
+    fn wait(&mut self, timeout: Option<Duration>, events: &mut Vec<Event>) -> io::Result<Instant> {
+        match self.poll.poll(&mut self.ready, timeout) {
+            Err(error) if error.kind() == ErrorKind::Interrupted => self.ready.clear(),
+            result => result?,
+        }
+        for event in &self.ready {
+            if event.token() != SIGNALS {
+                events.push(Event::Ready(Key::from_usize(event.token().0)));
+                continue;
+            }
+            while let Ok(Some(info)) = self.signals.read_signal() {
+                let is_report = info.ssi_signo == Number::SIGUSR1 as u32;
+                let signal = if is_report {
+                    Signal::Report
+                } else {
+                    Signal::Finish
+                };
+                events.push(Event::Signal(signal));
+            }
+        }
+        Ok(self.now())
+    }
+
+    fn bind(&mut self, address: SocketAddr, key: Key) -> io::Result<Udp> {
+        let socket = open(address, Type::DGRAM, Protocol::UDP)?;
+        // The kernel caps this at net.core.rmem_max without an error.
+        let _ = socket.set_recv_buffer_size(UDP_BUFFER_LEN);
+        let is_everywhere = address.ip().is_unspecified();
+        if is_everywhere && address.is_ipv4() {
+            setsockopt(&socket, sockopt::Ipv4PacketInfo, &true)?;
+        } else if is_everywhere {
+            setsockopt(&socket, sockopt::Ipv6RecvPacketInfo, &true)?;
+        }
+        socket.bind(&address.into())?;
+        let mut socket = UdpSocket::from_std(socket.into());
+        self.register(&mut socket, key)?;
+        Ok(Udp {
+            socket,
+            is_everywhere,
+            control: nix::cmsg_space!(nix::libc::in6_pktinfo),
+        })
+    }
+
+    fn listen(&mut self, address: SocketAddr, key: Key) -> io::Result<TcpListener> {
+        let socket = open(address, Type::STREAM, Protocol::TCP)?;
+        // Connections of an earlier process that linger are no reason not to start.
+        socket.set_reuse_address(true)?;
+        socket.bind(&address.into())?;
+        socket.listen(BACKLOG)?;
+        let mut listener = TcpListener::from_std(socket.into());
+        self.register(&mut listener, key)?;
+        Ok(listener)
+    }
+
+    fn accept(&mut self, listener: &TcpListener, key: Key) -> io::Result<(TcpStream, SocketAddr)> {
+        let (mut stream, peer) = listener.accept()?;
+        stream.set_nodelay(true)?;
+        self.register(&mut stream, key)?;
+        Ok((stream, peer))
+    }
+
+    fn connect(&mut self, peer: SocketAddr, key: Key) -> io::Result<TcpStream> {
+        let mut stream = TcpStream::connect(peer)?;
+        stream.set_nodelay(true)?;
+        self.register(&mut stream, key)?;
+        Ok(stream)
+    }
+}
+
+fn open(address: SocketAddr, kind: Type, protocol: Protocol) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(address), kind, Some(protocol))?;
+    socket.set_nonblocking(true)?;
+    if address.is_ipv6() {
+        // IPv4 has its own socket, so that clients have their own addresses.
+        socket.set_only_v6(true)?;
+    }
+    Ok(socket)
+}
+
+/// A UDP socket of the operating system.
+#[derive(Debug)]
+pub struct Udp {
+    socket: UdpSocket,
+    /// It is bound to every address, so the kernel tells which one was asked.
+    is_everywhere: bool,
+    control: Vec<u8>,
+}
+
+impl Datagram for Udp {
+    fn receive(&mut self, buffer: &mut [u8]) -> io::Result<(usize, SocketAddr, Option<IpAddr>)> {
+        if !self.is_everywhere {
+            let (len, peer) = self.socket.recv_from(buffer)?;
+            return Ok((len, peer, None));
+        }
+        let mut parts = [IoSliceMut::new(buffer)];
+        let received = recvmsg::<SockaddrStorage>(
+            self.socket.as_raw_fd(),
+            &mut parts,
+            Some(&mut self.control),
+            MsgFlags::empty(),
+        )?;
+        let peer = received.address.as_ref().and_then(socket_address);
+        let peer = peer.ok_or(ErrorKind::AddrNotAvailable)?;
+        let local = received.cmsgs()?.find_map(|message| match message {
+            ControlMessageOwned::Ipv4PacketInfo(info) => {
+                Some(Ipv4Addr::from(info.ipi_spec_dst.s_addr.to_ne_bytes()).into())
+            }
+            ControlMessageOwned::Ipv6PacketInfo(info) => {
+                Some(Ipv6Addr::from(info.ipi6_addr.s6_addr).into())
+            }
+            _ => None,
+        });
+        // Nothing can leave from a multicast address: the kernel picks one.
+        let local = local.filter(|local: &IpAddr| !local.is_multicast());
+        Ok((received.bytes, peer, local))
+    }
+
+    fn send(&mut self, datagram: &[u8], peer: SocketAddr, local: Option<IpAddr>) -> io::Result<()> {
+        let Some(local) = local else {
+            return self.socket.send_to(datagram, peer).map(|_| ());
+        };
+        let mut control = [0; CONTROL_LEN_MAX];
+        let control = packet_info(local, &mut control);
+        let peer = SockAddr::from(peer);
+        let parts = [IoSlice::new(datagram)];
+        let message = MsgHdr::new()
+            .with_addr(&peer)
+            .with_buffers(&parts)
+            .with_control(control);
+        SockRef::from(&self.socket).sendmsg(&message, 0).map(|_| ())
+    }
+}
+
+fn socket_address(address: &SockaddrStorage) -> Option<SocketAddr> {
+    if let Some(address) = address.as_sockaddr_in() {
+        return Some(SocketAddr::V4((*address).into()));
+    }
+    address
+        .as_sockaddr_in6()
+        .map(|address| SocketAddr::V6((*address).into()))
+}
+
+/// Octets of the longest control message made here, on any host.
+const CONTROL_LEN_MAX: usize = 40;
+
+/// Writes the control message that makes a datagram leave from `local`: struct cmsghdr, then struct
+/// `in_pktinfo` (ip(7)) or struct `in6_pktinfo` (RFC 3542, section 6.2), padded to whole words. Written by
+/// hand, since the safe interfaces for it allocate for every datagram.
+fn packet_info(local: IpAddr, control: &mut [u8; CONTROL_LEN_MAX]) -> &[u8] {
+    const WORD: usize = size_of::<usize>();
+    const HEAD_LEN: usize = WORD + 8;
+    let (level, kind, data_len) = match local {
+        IpAddr::V4(address) => {
+            // The interface is zero: the routing table finds it.
+            control[HEAD_LEN + 4..][..4].copy_from_slice(&address.octets());
+            (nix::libc::IPPROTO_IP, nix::libc::IP_PKTINFO, 12)
+        }
+        IpAddr::V6(address) => {
+            control[HEAD_LEN..][..16].copy_from_slice(&address.octets());
+            (nix::libc::IPPROTO_IPV6, nix::libc::IPV6_PKTINFO, 20)
+        }
+    };
+    control[..WORD].copy_from_slice(&(HEAD_LEN + data_len).to_ne_bytes());
+    control[WORD..][..4].copy_from_slice(&level.to_ne_bytes());
+    control[WORD + 4..][..4].copy_from_slice(&kind.to_ne_bytes());
+    &control[..HEAD_LEN + usize::next_multiple_of(data_len, WORD)]
+}

@@ -1,0 +1,66 @@
+//! The way to the sockets and to the clock: [`Net`] says what the loop needs, [`mio`] provides it.
+//!
+//! Tests provide a network of their own, with a clock that jumps.
+
+pub mod mio;
+
+use std::io::{self, Read, Write};
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use crate::arena::Key;
+use crate::session::Datagram;
+use crate::time::Instant;
+
+/// Something that the loop has waited for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// The socket of this key may have become readable or writable. It is said once: who does not read
+    /// until there is nothing more is not told again.
+    Ready(Key),
+    /// Someone wants something of the process.
+    Signal(Signal),
+}
+
+/// What a signal asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Signal {
+    /// To finish and end: SIGTERM, SIGINT.
+    Finish,
+    /// To log the counters: SIGUSR1.
+    Report,
+}
+
+/// A network and a clock. Every socket is nonblocking and registered under the key that it is made
+/// with, until it is dropped.
+pub trait Net {
+    /// A TCP connection.
+    type Stream: Read + Write;
+    /// A TCP socket that listens.
+    type Listener;
+    /// A UDP socket.
+    type Datagram: Datagram;
+
+    /// The time now. Only for the start: within the loop, the time is that of the turn.
+    fn now(&self) -> Instant;
+
+    /// Waits until something is ready or `timeout` is over, appends what is ready to `events`, and
+    /// returns the time.
+    fn wait(&mut self, timeout: Option<Duration>, events: &mut Vec<Event>) -> io::Result<Instant>;
+
+    /// A UDP socket bound to `address`.
+    fn bind(&mut self, address: SocketAddr, key: Key) -> io::Result<Self::Datagram>;
+
+    /// A TCP socket that listens on `address`.
+    fn listen(&mut self, address: SocketAddr, key: Key) -> io::Result<Self::Listener>;
+
+    /// The next connection to `listener`, and where it comes from.
+    fn accept(
+        &mut self,
+        listener: &Self::Listener,
+        key: Key,
+    ) -> io::Result<(Self::Stream, SocketAddr)>;
+
+    /// Starts to connect to `peer`. Whether that succeeds shows in reading and writing.
+    fn connect(&mut self, peer: SocketAddr, key: Key) -> io::Result<Self::Stream>;
+}

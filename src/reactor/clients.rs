@@ -1,0 +1,188 @@
+//! What all TCP clients take up together, and for how long they may be idle.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use std::time::Duration;
+
+use crate::arena::Key;
+use crate::config::{Limits, Timeouts};
+use crate::time::Instant;
+
+/// The slots, the memory and the patience that TCP clients share.
+#[derive(Debug)]
+pub(super) struct Clients {
+    len: usize,
+    len_max: usize,
+    held: usize,
+    held_max: usize,
+    idle_max: Duration,
+    idle_min: Duration,
+    /// Each client with a time since which it may have been idle, the earliest on top. Activity leaves
+    /// it alone: whether a client has been active since is asked when its turn has come.
+    by_activity: BinaryHeap<Reverse<(Instant, Key)>>,
+}
+
+impl Clients {
+    /// Entries of clients that are gone, before they are swept.
+    const GONE_MAX: usize = 64;
+
+    pub(super) fn new(limits: &Limits, timeouts: &Timeouts) -> Self {
+        Self {
+            len: 0,
+            len_max: limits.tcp_clients,
+            held: 0,
+            held_max: limits.tcp_clients_held,
+            idle_max: timeouts.client_idle_max,
+            idle_min: timeouts.client_idle_min,
+            by_activity: BinaryHeap::new(),
+        }
+    }
+
+    /// How many there are.
+    pub(super) fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether every slot is taken.
+    pub(super) fn are_at_limit(&self) -> bool {
+        self.len >= self.len_max
+    }
+
+    /// How long a client may be idle now: the longest time while half of the slots are free, less and
+    /// less as they run out, so that those who are left find one (RFC 7766, section 6.2.3).
+    pub(super) fn idle_limit(&self) -> Duration {
+        let free = u32::try_from(self.len_max.saturating_sub(self.len)).unwrap_or(u32::MAX);
+        let half = u32::try_from(self.len_max.div_ceil(2)).unwrap_or(u32::MAX);
+        if free >= half {
+            return self.idle_max;
+        }
+        (self.idle_max * free / half).max(self.idle_min)
+    }
+
+    /// Adds a client, which has just been active. `is_there` tells the clients that are not gone.
+    pub(super) fn add(&mut self, key: Key, now: Instant, is_there: impl Fn(Key) -> bool) {
+        self.len += 1;
+        if self.by_activity.len() >= 2 * self.len + Self::GONE_MAX {
+            self.by_activity.retain(|Reverse((_, key))| is_there(*key));
+            self.by_activity.shrink_to(2 * self.len + Self::GONE_MAX);
+        }
+        self.by_activity.push(Reverse((now, key)));
+    }
+
+    /// Notes that a client is gone for which so many octets were held.
+    pub(super) fn remove(&mut self, held: usize) {
+        self.len -= 1;
+        self.held -= held;
+    }
+
+    /// Notes that so many octets are held for a client instead of `before`. `false` when that is too
+    /// much for all together.
+    pub(super) fn on_held(&mut self, before: usize, after: usize) -> bool {
+        self.held = self.held + after - before;
+        after <= before || self.held <= self.held_max
+    }
+
+    /// Lets a client that waits for us be idle for another time.
+    pub(super) fn excuse(&mut self, key: Key, now: Instant) {
+        self.by_activity.push(Reverse((now, key)));
+    }
+
+    /// When to ask for clients that have been idle for too long.
+    pub(super) fn next_expiry(&self) -> Option<Instant> {
+        let Reverse((since, _)) = self.by_activity.peek()?;
+        Some(*since + self.idle_limit())
+    }
+
+    /// The next client that has been idle for too long. `last_active` tells when a client last was
+    /// active, if it is still there.
+    pub(super) fn pop_expired(
+        &mut self,
+        now: Instant,
+        last_active: impl Fn(Key) -> Option<Instant>,
+    ) -> Option<Key> {
+        while self.next_expiry()? <= now {
+            let Reverse((since, key)) = self.by_activity.pop()?;
+            match last_active(key) {
+                None => {}
+                Some(last_active) if last_active > since => {
+                    self.by_activity.push(Reverse((last_active, key)));
+                }
+                Some(_) => return Some(key),
+            }
+        }
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::arena::Arena;
+
+    fn at(milliseconds: u64) -> Instant {
+        Instant::after_start(Duration::from_millis(milliseconds))
+    }
+
+    fn clients(len_max: usize) -> Clients {
+        let limits = Limits {
+            tcp_clients: len_max,
+            ..Limits::default()
+        };
+        Clients::new(&limits, &Timeouts::for_query(Timeouts::QUERY))
+    }
+
+    #[test]
+    fn patience_shrinks_as_slots_run_out() {
+        let mut clients = clients(8);
+        let mut keys = Arena::default();
+        let mut limits = Vec::new();
+        for _ in 0..8 {
+            clients.add(keys.insert(()), at(0), |_| true);
+            limits.push(clients.idle_limit().as_millis());
+        }
+        assert_eq!(
+            limits,
+            [10_000, 10_000, 10_000, 10_000, 7_500, 5_000, 2_500, 200]
+        );
+        assert!(clients.are_at_limit());
+    }
+
+    #[test]
+    fn those_who_were_active_stay() {
+        let mut clients = clients(100);
+        let mut keys = Arena::default();
+        let idle = keys.insert(at(0));
+        let active = keys.insert(at(0));
+        clients.add(idle, at(0), |_| true);
+        clients.add(active, at(0), |_| true);
+        *keys.get_mut(active).unwrap() = at(4_000);
+        let mut pop = |now| clients.pop_expired(at(now), |key| keys.get(key).copied());
+        assert_eq!(pop(9_999), None);
+        assert_eq!(pop(10_000), Some(idle));
+        assert_eq!(pop(13_999), None);
+        assert_eq!(pop(14_000), Some(active));
+        assert_eq!(pop(99_000), None);
+    }
+
+    #[test]
+    fn those_who_are_gone_leave_little_behind() {
+        let mut clients = clients(100);
+        let mut keys = Arena::default();
+        for _ in 0..10_000 {
+            let key = keys.insert(());
+            clients.add(key, at(0), |key| keys.contains(key));
+            keys.remove(key);
+            clients.remove(0);
+        }
+        assert!(clients.by_activity.len() <= 2 + Clients::GONE_MAX);
+    }
+
+    #[test]
+    fn held_octets_have_one_bound_for_all() {
+        let mut clients = clients(100);
+        let max = Limits::default().tcp_clients_held;
+        assert!(clients.on_held(0, max));
+        assert!(!clients.on_held(0, 1));
+        assert!(clients.on_held(max, max - 1));
+    }
+}
