@@ -8,7 +8,7 @@ use rustls::client::{Resumption, UnbufferedClientConnection};
 use rustls::crypto::{CryptoProvider, ring};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
-use rustls::{ClientConfig, RootCertStore};
+use rustls::{ClientConfig, RootCertStore, SupportedCipherSuite};
 
 use crate::config::{Config, Upstream};
 
@@ -106,9 +106,11 @@ fn provider() -> CryptoProvider {
             suite::TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256,
         ]
     };
-    provider
-        .cipher_suites
-        .sort_by_key(|suite| !cheap.contains(suite));
+    let is_cheap = |suite: &SupportedCipherSuite| cheap.contains(suite);
+    let (mut suites, dear): (Vec<_>, Vec<_>) =
+        provider.cipher_suites.into_iter().partition(is_cheap);
+    suites.extend(dear);
+    provider.cipher_suites = suites;
     provider
 }
 

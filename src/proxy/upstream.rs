@@ -265,9 +265,9 @@ impl Upstreams {
         };
         log::log!(
             level,
-            "upstream {}: {failure}; next attempt in {:.1} s",
+            "upstream {}: {failure}; next attempt in {} ms",
             upstream.label,
-            pause.as_secs_f64()
+            pause.as_millis()
         );
     }
 }
@@ -279,7 +279,8 @@ fn backoff(doublings: u32, timeouts: &Timeouts, random: &mut Random) -> Duration
         .backoff_min
         .saturating_mul(1_u32.checked_shl(doublings).unwrap_or(u32::MAX));
     let whole = whole.min(timeouts.backoff_max);
-    whole * 3 / 4 + whole.mul_f64(f64::from(random.next_u16()) / f64::from(u16::MAX)) / 4
+    let quarter = whole / 4;
+    whole.saturating_sub(quarter) + quarter * u32::from(random.next_u16()) / u32::from(u16::MAX)
 }
 
 #[cfg(test)]
