@@ -95,9 +95,9 @@ impl Exchange {
     }
 
     /// Notes that an attempt will not be answered any more.
-    pub(super) fn on_attempt_lost(&mut self, link: LinkKey) {
+    pub(super) fn on_attempt_lost(&mut self, attempt: Attempt) {
         for place in &mut self.open {
-            if place.is_some_and(|attempt| attempt.link == link) {
+            if *place == Some(attempt) {
                 *place = None;
             }
         }

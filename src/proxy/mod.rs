@@ -174,8 +174,10 @@ impl Proxy {
             Ok(_) => self.counters.count_discard(Discard::Mismatch),
             Err(_) => {
                 self.counters.count_discard(Discard::Malformed);
+                let id = link.sent()[place].id;
+                let attempt = Attempt { link: key, id };
                 link.on_useless_answer(place, now);
-                self.lose_attempt(exchange_key, key, FailureKind::Protocol, now, outbox);
+                self.lose_attempt(exchange_key, attempt, FailureKind::Protocol, now, outbox);
                 self.after_answer(key, now, outbox);
             }
         }
@@ -219,7 +221,11 @@ impl Proxy {
                 {
                     exchange.slow.insert(link.upstream);
                 }
-                self.lose_attempt(exchange_key, key, failure.kind, now, outbox);
+                let attempt = Attempt {
+                    link: key,
+                    id: sent.id,
+                };
+                self.lose_attempt(exchange_key, attempt, failure.kind, now, outbox);
             }
         }
         if was_opening {
@@ -250,6 +256,7 @@ impl Proxy {
 
     /// Does what is due by now.
     pub fn handle_timeout(&mut self, now: Instant, outbox: &mut Outbox) {
+        self.upstreams.end_pauses(now);
         while let Some((key, due)) = self.first_due(now) {
             match due {
                 Due::HandshakeTimeout => {
@@ -413,7 +420,7 @@ impl Proxy {
     fn lose_attempt(
         &mut self,
         key: ExchangeKey,
-        link: LinkKey,
+        attempt: Attempt,
         failure: FailureKind,
         now: Instant,
         outbox: &mut Outbox,
@@ -421,7 +428,7 @@ impl Proxy {
         let Some(exchange) = self.exchanges.get_mut(key.0) else {
             return;
         };
-        exchange.on_attempt_lost(link);
+        exchange.on_attempt_lost(attempt);
         exchange.last_failure = Some(failure);
         if exchange.open_attempts().next().is_some() || exchange.is_waiting {
             return;

@@ -171,6 +171,13 @@ impl Upstreams {
             .min()
     }
 
+    /// Lets upstreams be tried again whose pause is over.
+    pub(super) fn end_pauses(&mut self, now: Instant) {
+        for upstream in &mut self.in_order {
+            upstream.retry_at = upstream.retry_at.filter(|retry_at| *retry_at > now);
+        }
+    }
+
     /// A new link to `upstream`, to be opened.
     pub(super) fn open(&mut self, upstream: UpstreamIndex, now: Instant) -> LinkKey {
         let key = LinkKey(self.links.insert(Link::new(upstream, now)));

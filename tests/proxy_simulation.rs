@@ -1,0 +1,416 @@
+//! The proxy's decisions against a world of chance: clients that ask anything, upstreams that answer,
+//! lie, stall and hang up, time that creeps and jumps.
+//!
+//! What must hold whatever happens is checked at every step. The same seed gives the same world.
+
+mod support;
+
+use std::collections::HashMap;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+use dotproxy::arena::Key;
+use dotproxy::config::Config;
+use dotproxy::failure::{Failure, FailureKind};
+use dotproxy::options::{self, Command};
+use dotproxy::origin::Origin;
+use dotproxy::proxy::{Action, LinkKey, Outbox, Proxy, Transport, UpstreamIndex};
+use dotproxy::time::Instant;
+use dotproxy::wire::Message;
+
+use support::messages::{check_response, query, reply};
+use support::{Chance, SeedReport, seeds};
+
+const STEPS: usize = 1_500;
+
+#[test]
+fn whatever_happens_every_query_ends_once_and_rightly() {
+    for seed in seeds(1_000) {
+        let _report = SeedReport {
+            test: "proxy_simulation",
+            seed,
+        };
+        World::new(seed).run();
+    }
+}
+
+#[test]
+fn same_seed_gives_the_same_trace() {
+    for seed in seeds(50) {
+        let _report = SeedReport {
+            test: "proxy_simulation",
+            seed,
+        };
+        assert_eq!(World::new(seed).run(), World::new(seed).run());
+    }
+}
+
+/// A query that has no response yet.
+struct Asked {
+    query: Vec<u8>,
+    at: Instant,
+}
+
+struct Link {
+    upstream: UpstreamIndex,
+    is_up: bool,
+    /// Queries that were not answered, with their ids.
+    pending: HashMap<u16, Vec<u8>>,
+    /// Queries that were answered, to be answered again.
+    answered: Vec<Vec<u8>>,
+}
+
+struct World {
+    chance: Chance,
+    config: Config,
+    proxy: Proxy,
+    outbox: Outbox,
+    now: Instant,
+    /// By the port that stands for the client.
+    asked: HashMap<u16, Asked>,
+    next_port: u16,
+    links: Vec<(LinkKey, Link)>,
+    responses: u64,
+    trace: u64,
+}
+
+impl World {
+    fn new(seed: u64) -> Self {
+        let mut chance = Chance::new(seed);
+        let upstreams = chance.between(1, 3);
+        let mut arguments = vec![format!(
+            "--max-inflight={}",
+            chance.pick(&[1, 20, 300, 4096])
+        )];
+        arguments.extend((1..=upstreams).map(|host| format!("-u192.0.2.{host}")));
+        let Ok(Command::Run(config)) = options::parse(&arguments) else {
+            panic!("{arguments:?}");
+        };
+        let key = [u8::try_from(seed % 256).expect("a byte"); 32];
+        Self {
+            proxy: Proxy::new(&config, &key),
+            config: *config,
+            chance,
+            outbox: Outbox::default(),
+            now: Instant::default() + Duration::from_secs(1),
+            asked: HashMap::new(),
+            next_port: 0,
+            links: Vec::new(),
+            responses: 0,
+            trace: 0,
+        }
+    }
+
+    fn run(mut self) -> u64 {
+        // How much of each kind of event this world has.
+        let mut weights: Vec<u64> = (0..8).map(|_| self.chance.between(0, 10)).collect();
+        weights[0] += 5;
+        for _ in 0..STEPS {
+            self.step(&weights);
+        }
+        self.fall_quiet();
+        assert_eq!(self.proxy.inflight(), 0, "queries are left");
+        assert_eq!(self.proxy.links(), 0, "links are left");
+        assert!(
+            self.asked.is_empty(),
+            "{} queries have no response",
+            self.asked.len()
+        );
+        assert_eq!(self.proxy.poll_timeout(), None, "something is still due");
+        let counters = self.proxy.counters();
+        assert_eq!(counters.ended(), self.responses);
+        assert_eq!(counters.udp_queries + counters.tcp_queries, self.responses);
+        self.trace
+    }
+
+    fn step(&mut self, weights: &[u64]) {
+        let mut choice = self.chance.next() % weights.iter().sum::<u64>();
+        let mut event = 0;
+        while choice >= weights[event] {
+            choice -= weights[event];
+            event += 1;
+        }
+        match event {
+            0 => (0..self.chance.between(1, 20)).for_each(|_| self.ask()),
+            1 => self.bring_link_up(),
+            2 => (0..self.chance.between(1, 30)).for_each(|_| self.answer_rightly()),
+            3 => self.answer_wrongly(),
+            4 => self.break_link(),
+            5 => self.let_pass(Duration::from_micros(
+                self.chance.clone().between(1, 50_000),
+            )),
+            6 => self.let_pass(Duration::from_millis(
+                self.chance.clone().between(100, 3_000),
+            )),
+            _ if self.chance.percent(3) => self.let_pass(Duration::from_secs(100)),
+            _ => self.read_something(),
+        }
+        self.chance.next();
+    }
+
+    fn ask(&mut self) {
+        let labels = [
+            "www.example",
+            "WWW.Example",
+            "a.b.c.d.example.org",
+            "mail.example",
+            "x",
+        ];
+        let name = *self.chance.pick(&labels);
+        let id = self.chance.between(0, 65_535);
+        let id = u16::try_from(id).expect("16 bits");
+        let size = *self.chance.pick(&[None, Some(512), Some(1232), Some(4096)]);
+        let bytes = query(id, name, *self.chance.pick(&[1, 28, 16]), size);
+        let transport = if self.chance.percent(50) {
+            Transport::Udp
+        } else {
+            Transport::Tcp {
+                idle: Duration::from_secs(10),
+            }
+        };
+        while self.asked.contains_key(&self.next_port) {
+            self.next_port = self.next_port.wrapping_add(1);
+        }
+        let port = self.next_port;
+        self.next_port = port.wrapping_add(1);
+        let origin = Origin {
+            session: Key::from_usize(7),
+            peer: SocketAddr::from((Ipv4Addr::LOCALHOST, port)),
+            local: None,
+        };
+        self.asked.insert(
+            port,
+            Asked {
+                query: bytes.clone(),
+                at: self.now,
+            },
+        );
+        let is_owed =
+            self.proxy
+                .handle_query(origin, transport, &bytes, self.now, &mut self.outbox);
+        assert!(is_owed);
+        self.obey();
+        assert!(self.proxy.inflight() <= self.config.limits.inflight);
+    }
+
+    fn some_link(&mut self, is_up: bool) -> Option<usize> {
+        let among: Vec<usize> = (0..self.links.len())
+            .filter(|place| self.links[*place].1.is_up == is_up)
+            .collect();
+        if among.is_empty() {
+            None
+        } else {
+            Some(*self.chance.pick(&among))
+        }
+    }
+
+    fn bring_link_up(&mut self) {
+        let Some(place) = self.some_link(false) else {
+            return;
+        };
+        let (key, link) = &mut self.links[place];
+        link.is_up = true;
+        self.proxy.handle_link_up(*key, self.now, &mut self.outbox);
+        self.obey();
+    }
+
+    fn answer_rightly(&mut self) {
+        let Some(place) = self.some_link(true) else {
+            return;
+        };
+        let Some((key, bytes)) = self.take_pending(place) else {
+            return;
+        };
+        let records = *self.chance.pick(&[0, 1, 2, 40, 1_000]);
+        self.give(key, &reply(&bytes, records));
+    }
+
+    fn take_pending(&mut self, place: usize) -> Option<(LinkKey, Vec<u8>)> {
+        let (key, link) = &mut self.links[place];
+        let mut ids: Vec<u16> = link.pending.keys().copied().collect();
+        ids.sort_unstable();
+        if ids.is_empty() {
+            return None;
+        }
+        let id = *self.chance.pick(&ids);
+        let bytes = link.pending.remove(&id).expect("it is pending");
+        link.answered.push(bytes.clone());
+        Some((*key, bytes))
+    }
+
+    fn answer_wrongly(&mut self) {
+        let Some(place) = self.some_link(true) else {
+            return;
+        };
+        let key = self.links[place].0;
+        let answered = &self.links[place].1.answered;
+        if self.chance.percent(30) && !answered.is_empty() {
+            // Once more.
+            let earlier: &Vec<u8> = self.chance.pick(answered);
+            let bytes = reply(earlier, 1);
+            let id = u16::from_be_bytes([bytes[0], bytes[1]]);
+            if !self.links[place].1.pending.contains_key(&id) {
+                self.give(key, &bytes);
+            }
+            return;
+        }
+        let mut ids: Vec<u16> = self.links[place].1.pending.keys().copied().collect();
+        ids.sort_unstable();
+        if ids.is_empty() {
+            return self.give(key, &[7; 30]);
+        }
+        let id = *self.chance.pick(&ids);
+        // Whether the id is used up depends on whether anybody still waits, so it is not looked at again.
+        let pending = &mut self.links[place].1.pending;
+        let mut wrong = reply(&pending.remove(&id).expect("it is pending"), 1);
+        match self.chance.below(6) {
+            0 => wrong[2] &= 0x7f,
+            1 => wrong[13] ^= 1,
+            2 => wrong[2] ^= 0x10,
+            3 => wrong[0] ^= 0xff,
+            4 => wrong.truncate(wrong.len() - self.chance.below(40) - 1),
+            _ => wrong[4..12].fill(0),
+        }
+        let id = u16::from_be_bytes([wrong[0], wrong[1]]);
+        if self.links[place].1.pending.contains_key(&id) {
+            return;
+        }
+        self.give(key, &wrong);
+    }
+
+    fn give(&mut self, key: LinkKey, bytes: &[u8]) {
+        self.proxy
+            .handle_reply(key, bytes, self.now, &mut self.outbox);
+        self.obey();
+    }
+
+    fn read_something(&mut self) {
+        if let Some(place) = self.some_link(true) {
+            self.proxy.handle_link_read(self.links[place].0, self.now);
+        }
+    }
+
+    fn break_link(&mut self) {
+        if self.links.is_empty() {
+            return;
+        }
+        let place = self.chance.below(self.links.len());
+        let (key, _) = self.links.remove(place);
+        let failure = Failure::from(*self.chance.pick(&FailureKind::ALL));
+        self.proxy
+            .handle_link_down(key, &failure, self.now, &mut self.outbox);
+        self.obey();
+    }
+
+    /// Lets time go by, from one thing that is due to the next.
+    fn let_pass(&mut self, duration: Duration) {
+        let end = self.now + duration;
+        loop {
+            let due = self.proxy.poll_timeout().filter(|due| *due <= end);
+            self.now = due.unwrap_or(end).max(self.now);
+            self.proxy.handle_timeout(self.now, &mut self.outbox);
+            self.obey();
+            if due.is_none() {
+                return;
+            }
+            let next = self.proxy.poll_timeout();
+            assert!(
+                next.is_none_or(|next| next > self.now),
+                "what is due stays due"
+            );
+        }
+    }
+
+    /// Nobody asks any more, nobody answers.
+    fn fall_quiet(&mut self) {
+        self.let_pass(Duration::from_secs(60));
+    }
+
+    /// Does what the proxy asks for, and checks that it may ask for it.
+    fn obey(&mut self) {
+        while !self.outbox.is_empty() {
+            let outbox = std::mem::take(&mut self.outbox);
+            for action in outbox.actions() {
+                self.note(&format!("{:?} {action:?}", self.now));
+                match action {
+                    Action::Respond { origin, message } => {
+                        self.on_response(origin, outbox.bytes(message));
+                    }
+                    Action::Send { link, message } => self.on_send(*link, outbox.bytes(message)),
+                    Action::OpenLink { link, upstream } => self.on_open(*link, *upstream),
+                    Action::CloseLink { link } => {
+                        let before = self.links.len();
+                        self.links.retain(|(key, _)| key != link);
+                        assert_eq!(self.links.len() + 1, before, "closed what was not open");
+                    }
+                }
+            }
+        }
+    }
+
+    fn on_response(&mut self, origin: &Origin, bytes: &[u8]) {
+        let asked = self
+            .asked
+            .remove(&origin.peer.port())
+            .expect("one response a query");
+        check_response(&asked.query, bytes);
+        let waited = self.now - asked.at;
+        assert!(
+            waited <= self.config.timeouts.deadline(),
+            "{waited:?} is too late"
+        );
+        self.responses += 1;
+    }
+
+    fn on_send(&mut self, key: LinkKey, bytes: &[u8]) {
+        assert_eq!(bytes.len() % 128, 0, "not padded");
+        let message = Message::parse(bytes).expect("well formed");
+        let question = message.question().expect("one question");
+        let is_asked = |asked: &Asked| {
+            let own = Message::parse(&asked.query).expect("well formed");
+            own.question().is_some_and(|own| own.matches(question))
+        };
+        assert!(self.asked.values().any(is_asked), "nobody asks that");
+        let (_, link) = self
+            .links
+            .iter_mut()
+            .find(|(known, _)| *known == key)
+            .expect("open");
+        assert!(link.is_up, "sent before the peer was authenticated");
+        let taken = link.pending.insert(message.header().id, bytes.to_vec());
+        assert!(taken.is_none(), "the id is in use on this link");
+        let limits = &self.config.limits;
+        assert!(link.pending.len() <= limits.link_inflight + limits.link_abandoned + 1);
+    }
+
+    fn on_open(&mut self, key: LinkKey, upstream: UpstreamIndex) {
+        let link = Link {
+            upstream,
+            is_up: false,
+            pending: HashMap::new(),
+            answered: Vec::new(),
+        };
+        self.links.push((key, link));
+        let limits = &self.config.limits;
+        let opening = self.links.iter().filter(|(_, link)| !link.is_up);
+        assert!(
+            opening.clone().count() <= limits.handshakes,
+            "too many handshakes"
+        );
+        let same = opening.filter(|(_, link)| link.upstream == upstream);
+        assert!(same.count() <= limits.links_per_upstream);
+        if self.chance.percent(10) {
+            // There is no network.
+            self.links.pop();
+            let failure = Failure::from(FailureKind::Connect);
+            self.proxy
+                .handle_link_down(key, &failure, self.now, &mut self.outbox);
+        }
+    }
+
+    fn note(&mut self, line: &str) {
+        for byte in line.bytes() {
+            self.trace = (self.trace ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+        }
+    }
+}

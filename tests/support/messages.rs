@@ -1,0 +1,111 @@
+//! Queries with something to recognise them by, and answers that follow from their question.
+
+use dotproxy::wire::edns::{DO, OptWriter, OptionCode};
+use dotproxy::wire::header::Header;
+use dotproxy::wire::{Flags, Message, Question};
+
+/// A query for `name` (labels with dots) with this id.
+pub fn query(id: u16, name: &str, rr_type: u16, opt_size: Option<u16>) -> Vec<u8> {
+    let mut bytes = vec![
+        0,
+        0,
+        1,
+        0,
+        0,
+        1,
+        0,
+        0,
+        0,
+        0,
+        0,
+        u8::from(opt_size.is_some()),
+    ];
+    bytes[..2].copy_from_slice(&id.to_be_bytes());
+    for label in name.split('.').filter(|label| !label.is_empty()) {
+        bytes.push(u8::try_from(label.len()).expect("a label"));
+        bytes.extend(label.bytes());
+    }
+    bytes.push(0);
+    bytes.extend(rr_type.to_be_bytes());
+    bytes.extend([0, 1]);
+    if let Some(size) = opt_size {
+        let mut writer = OptWriter::start(&mut bytes, size, 0, DO);
+        writer.option(OptionCode::COOKIE, b"12345678");
+        writer.finish();
+    }
+    bytes
+}
+
+/// The four octets that every right answer to a question holds.
+pub fn digest(question: Question<'_>) -> [u8; 4] {
+    let mut hash = 0x811c_9dc5_u32;
+    for byte in question.as_bytes() {
+        hash = (hash ^ u32::from(byte.to_ascii_lowercase())).wrapping_mul(0x0100_0193);
+    }
+    hash.to_be_bytes()
+}
+
+/// The right reply to a query, with so many records, each as long as an A record.
+pub fn reply(query: &[u8], records: u16) -> Vec<u8> {
+    let message = Message::parse(query).expect("what is sent is well formed");
+    let question = message.question().expect("what is sent has a question");
+    let header = Header {
+        id: message.header().id,
+        flags: Flags::QR | Flags::RA | message.header().flags.echoed(),
+        questions: 1,
+        answers: records,
+        authorities: 0,
+        additionals: 1,
+    };
+    let mut bytes = header.to_bytes().to_vec();
+    bytes.extend(question.as_bytes().to_ascii_lowercase());
+    let rr_type_at = bytes.len() - 4;
+    let rr_type = [bytes[rr_type_at], bytes[rr_type_at + 1]];
+    bytes[rr_type_at..].copy_from_slice(&question.as_bytes()[question.as_bytes().len() - 4..]);
+    for _ in 0..records {
+        bytes.extend(b"\xc0\x0c");
+        bytes.extend(rr_type);
+        bytes.extend(b"\x00\x01\x00\x00\x01\x2c\x00\x04");
+        bytes.extend(digest(question));
+    }
+    let mut writer = OptWriter::start(&mut bytes, 1232, 0, DO);
+    writer.option(OptionCode::PADDING, &[0; 40]);
+    writer.finish();
+    bytes
+}
+
+/// Checks that `response` is one to `query`: id, question to the letter, flags, OPT. Returns whether
+/// it is an answer rather than an error.
+pub fn check_response(query: &[u8], response: &[u8]) -> bool {
+    let asked = Message::parse(query).expect("a query of ours");
+    let given = Message::parse(response).expect("a well-formed response");
+    let flags = given.header().flags;
+    assert_eq!(given.header().id, asked.header().id, "another id");
+    assert!(flags.contains(Flags::QR), "no response");
+    assert!(flags.contains(Flags::RD), "RD is the client's own");
+    let question = asked.question().expect("a query of ours");
+    let echoed = given.question().expect("a response has its question");
+    assert_eq!(
+        echoed.as_bytes(),
+        question.as_bytes(),
+        "another question, or letter case"
+    );
+    assert_eq!(
+        given.opt().is_some(),
+        asked.opt().is_some(),
+        "OPT if and only if asked"
+    );
+    if let Some(opt) = given.opt() {
+        assert!(!opt.has_option(OptionCode::COOKIE) && !opt.has_option(OptionCode::PADDING));
+    }
+    let is_answer = flags.rcode().to_u16() == 0;
+    if is_answer && given.header().answers > 0 {
+        let data_at = dotproxy::wire::header::HEADER_LEN + question.as_bytes().len() + 12;
+        assert_eq!(
+            response[data_at..data_at + 4],
+            digest(question),
+            "the answer to another question"
+        );
+    }
+    is_answer
+}

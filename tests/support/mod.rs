@@ -1,0 +1,77 @@
+//! What several tests share: chance from a seed, and messages that can be checked.
+
+#![allow(dead_code, reason = "each test uses its part")]
+#![allow(unreachable_pub, reason = "each test has the module for itself")]
+
+pub mod messages;
+
+/// Seeds that a simulation runs: `SEEDS=100` as many, `SEED=7` that one alone.
+pub fn seeds(default: u64) -> std::ops::Range<u64> {
+    let number = |name| {
+        std::env::var(name)
+            .ok()
+            .and_then(|text| text.parse::<u64>().ok())
+    };
+    match number("SEED") {
+        Some(seed) => seed..seed + 1,
+        None => 0..number("SEEDS").unwrap_or(default),
+    }
+}
+
+/// Says which seed was at work when a check fails, and how to see it again.
+pub struct SeedReport {
+    pub test: &'static str,
+    pub seed: u64,
+}
+
+impl Drop for SeedReport {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!(
+                "failed with seed {}; again: SEED={} cargo test --test {}",
+                self.seed, self.seed, self.test
+            );
+        }
+    }
+}
+
+/// Chance from a seed (the generator `SplitMix64`).
+#[derive(Clone, Debug)]
+pub struct Chance {
+    state: u64,
+}
+
+impl Chance {
+    pub fn new(seed: u64) -> Self {
+        Self {
+            state: seed ^ 0x5851_f42d_4c95_7f2d,
+        }
+    }
+
+    pub fn next(&mut self) -> u64 {
+        self.state = self.state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.state;
+        mixed = (mixed ^ mixed >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ mixed >> 31
+    }
+
+    /// A number below `end`.
+    pub fn below(&mut self, end: usize) -> usize {
+        usize::try_from(self.next() % end as u64).expect("below a usize")
+    }
+
+    /// A number from `low` to `high`, both included.
+    pub fn between(&mut self, low: u64, high: u64) -> u64 {
+        low + self.next() % (high - low + 1)
+    }
+
+    /// True with a chance of `percent` in a hundred.
+    pub fn percent(&mut self, percent: u64) -> bool {
+        self.next() % 100 < percent
+    }
+
+    pub fn pick<'a, T>(&mut self, among: &'a [T]) -> &'a T {
+        &among[self.below(among.len())]
+    }
+}
