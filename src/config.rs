@@ -317,7 +317,7 @@ impl Default for Limits {
             inflight: 4096,
             tcp_clients: 256,
             tcp_client_inflight: 64,
-            tcp_client_unsent: 256 * 1024,
+            tcp_client_unsent: 1024 * 1024,
             tcp_clients_held: 4 * 1024 * 1024,
             udp_unsent: 256 * 1024,
             datagrams_per_turn: 64,

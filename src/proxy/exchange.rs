@@ -24,7 +24,7 @@ use crate::wire::response::Asked;
 
 use super::admission::Reception;
 use super::link::LinkKey;
-use super::upstream::UpstreamSet;
+use super::upstream::Wishes;
 
 /// The name of an exchange.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,8 +50,8 @@ pub(super) struct Exchange {
     pub(super) deadline: Instant,
     /// Whether it stands in the queue for a link.
     pub(super) is_waiting: bool,
-    /// Upstreams that did not answer in time.
-    pub(super) slow: UpstreamSet,
+    /// What it would rather have after what went wrong.
+    pub(super) wishes: Wishes,
     /// Why the last attempt failed, if one did.
     pub(super) last_failure: Option<FailureKind>,
     sent: usize,
@@ -71,7 +71,7 @@ impl Exchange {
             query,
             deadline,
             is_waiting: false,
-            slow: UpstreamSet::default(),
+            wishes: Wishes::default(),
             last_failure: None,
             sent: 0,
             open: [None; Limits::ATTEMPTS],

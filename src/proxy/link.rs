@@ -88,8 +88,10 @@ pub(super) enum Due {
 pub(super) struct Link {
     pub(super) upstream: UpstreamIndex,
     pub(super) stage: Stage,
-    /// Since when it has had its stage, or no query waiting, whichever is later.
-    since: Instant,
+    /// Since when it has been opening or, if that is later, up.
+    stage_since: Instant,
+    /// Since when no query has waited, if none does.
+    idle_since: Instant,
     last_read: Instant,
     last_answer: Option<Instant>,
     /// In the order of sending.
@@ -102,12 +104,18 @@ impl Link {
         Self {
             upstream,
             stage: Stage::Opening,
-            since: now,
+            stage_since: now,
+            idle_since: now,
             last_read: now,
             last_answer: None,
             sent: Vec::new(),
             waited_for: 0,
         }
+    }
+
+    /// When it came up.
+    pub(super) fn up_since(&self) -> Instant {
+        self.stage_since
     }
 
     /// Queries that somebody waits for.
@@ -133,7 +141,8 @@ impl Link {
     /// Notes that the peer is connected and authenticated.
     pub(super) fn on_up(&mut self, now: Instant) {
         self.stage = Stage::Up;
-        self.since = now;
+        self.stage_since = now;
+        self.idle_since = now;
         self.last_read = now;
     }
 
@@ -192,7 +201,7 @@ impl Link {
     fn on_one_less(&mut self, now: Instant) {
         self.waited_for -= 1;
         if self.waited_for == 0 {
-            self.since = now;
+            self.idle_since = now;
         }
         if self.sent.is_empty() {
             self.sent.shrink_to(8);
@@ -202,11 +211,11 @@ impl Link {
     /// The next thing that time brings, and when. `idle` is how long it is kept without queries.
     pub(super) fn next_due(&self, timeouts: &Timeouts, idle: Duration) -> (Instant, Due) {
         if self.stage == Stage::Opening {
-            return (self.since + timeouts.handshake, Due::HandshakeTimeout);
+            return (self.stage_since + timeouts.handshake, Due::HandshakeTimeout);
         }
         let mut waiting = self.sent.iter().filter(|sent| sent.exchange().is_some());
         let Some(oldest) = waiting.next() else {
-            return (self.since + idle, Due::Idle);
+            return (self.idle_since + idle, Due::Idle);
         };
         let stalled = (
             oldest.at.max(self.last_read) + timeouts.attempt,

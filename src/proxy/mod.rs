@@ -215,18 +215,20 @@ impl Proxy {
             );
         }
         for sent in link.sent() {
-            if let Some(exchange_key) = sent.exchange() {
-                if failure.kind == FailureKind::Stalled
-                    && let Some(exchange) = self.exchanges.get_mut(exchange_key.0)
-                {
-                    exchange.slow.insert(link.upstream);
+            let Some(exchange_key) = sent.exchange() else {
+                continue;
+            };
+            if let Some(exchange) = self.exchanges.get_mut(exchange_key.0) {
+                if failure.kind == FailureKind::Stalled {
+                    exchange.wishes.not_slow.insert(link.upstream);
                 }
-                let attempt = Attempt {
-                    link: key,
-                    id: sent.id,
-                };
-                self.lose_attempt(exchange_key, attempt, failure.kind, now, outbox);
+                exchange.wishes.fresh_since = Some(now);
             }
+            let attempt = Attempt {
+                link: key,
+                id: sent.id,
+            };
+            self.lose_attempt(exchange_key, attempt, failure.kind, now, outbox);
         }
         if was_opening {
             self.fail_waiting_without_way(failure.kind, now, outbox);
@@ -337,7 +339,7 @@ impl Proxy {
     /// Sends a query, or lets it wait for a link, or, if none will come in time, gives it up.
     fn dispatch(&mut self, key: ExchangeKey, now: Instant, outbox: &mut Outbox) {
         let exchange = self.exchange(key);
-        match self.upstreams.route(exchange.slow, now, &self.limits) {
+        match self.upstreams.route(&exchange.wishes, now, &self.limits) {
             Route::Link(link) => self.send(key, link, now, outbox),
             Route::Open(upstream) => {
                 self.open(upstream, now, outbox);
@@ -398,7 +400,7 @@ impl Proxy {
                 break;
             };
             let exchange = self.exchange(key);
-            let route = self.upstreams.route(exchange.slow, now, &self.limits);
+            let route = self.upstreams.route(&exchange.wishes, now, &self.limits);
             match route {
                 Route::Later(retry_at) if retry_at < exchange.deadline => break,
                 Route::Soon | Route::Open(_) if !self.upstreams.has_room(&self.limits) => {
@@ -449,7 +451,7 @@ impl Proxy {
     ) {
         while let Some(key) = self.first_waiting() {
             let exchange = self.exchanges.get_mut(key.0).expect("who waits is there");
-            let route = self.upstreams.route(exchange.slow, now, &self.limits);
+            let route = self.upstreams.route(&exchange.wishes, now, &self.limits);
             if !matches!(route, Route::Later(_)) {
                 break;
             }
@@ -553,7 +555,7 @@ impl Proxy {
             .exchanges
             .get_mut(exchange_key.0)
             .expect("a link knows who still waits");
-        exchange.slow.insert(upstream);
+        exchange.wishes.not_slow.insert(upstream);
         exchange.last_failure = Some(FailureKind::Stalled);
         if exchange.may_be_sent() && !exchange.is_waiting {
             self.dispatch(exchange_key, now, outbox);

@@ -35,6 +35,15 @@ impl UpstreamSet {
     }
 }
 
+/// What a query that has gone wrong once would rather have.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Wishes {
+    /// Other upstreams than these, which did not answer it in time.
+    pub(super) not_slow: UpstreamSet,
+    /// A link that came up no earlier: the one it was on was closed, and its siblings may soon be.
+    pub(super) fresh_since: Option<Instant>,
+}
+
 /// Where a query can go now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Route {
@@ -107,26 +116,26 @@ impl Upstreams {
         self.links.iter().map(|(key, link)| (LinkKey(key), link))
     }
 
-    /// The way for a query: the first upstream in order that can take it, those in `slow` last.
-    pub(super) fn route(&self, slow: UpstreamSet, now: Instant, limits: &Limits) -> Route {
+    /// The way for a query: the first upstream in order that can take it, wishes granted if possible.
+    pub(super) fn route(&self, wishes: &Wishes, now: Instant, limits: &Limits) -> Route {
         let all = || (0..self.in_order.len()).map(UpstreamIndex);
-        let quick = all().filter(|&index| !slow.contains(index));
-        let slow = all().filter(|&index| slow.contains(index));
+        let quick = all().filter(|&index| !wishes.not_slow.contains(index));
+        let slow = all().filter(|&index| wishes.not_slow.contains(index));
         quick
             .chain(slow)
-            .find_map(|index| self.route_to(index, now, limits))
-            .unwrap_or_else(|| {
-                let retries = self
-                    .in_order
-                    .iter()
-                    .filter_map(|upstream| upstream.retry_at);
-                Route::Later(retries.min().unwrap_or(now))
-            })
+            .find_map(|index| self.route_to(index, wishes.fresh_since, now, limits))
+            .unwrap_or_else(|| Route::Later(self.next_retry().unwrap_or(now)))
     }
 
-    fn route_to(&self, index: UpstreamIndex, now: Instant, limits: &Limits) -> Option<Route> {
+    fn route_to(
+        &self,
+        index: UpstreamIndex,
+        fresh_since: Option<Instant>,
+        now: Instant,
+        limits: &Limits,
+    ) -> Option<Route> {
         let upstream = &self.in_order[index.0];
-        if let Some(link) = self.link_with_room(upstream, limits) {
+        if let Some(link) = self.link_with_room(upstream, fresh_since, limits) {
             return Some(Route::Link(link));
         }
         let is_opening = |key: &LinkKey| self.link(*key).is_some_and(|l| l.stage == Stage::Opening);
@@ -142,25 +151,35 @@ impl Upstreams {
                 Route::Soon
             });
         }
-        (!upstream.links.is_empty()).then_some(Route::Soon)
+        match self.link_with_room(upstream, None, limits) {
+            Some(link) => Some(Route::Link(link)),
+            None if upstream.links.is_empty() => None,
+            None => Some(Route::Soon),
+        }
     }
 
-    /// The oldest link with room: filling it first keeps queries together in few records and lets the
-    /// others fall idle.
-    fn link_with_room(&self, upstream: &Upstream, limits: &Limits) -> Option<LinkKey> {
+    /// The oldest link with room, among those that came up no earlier than `fresh_since`: filling it
+    /// first keeps queries together in few records and lets the others fall idle.
+    fn link_with_room(
+        &self,
+        upstream: &Upstream,
+        fresh_since: Option<Instant>,
+        limits: &Limits,
+    ) -> Option<LinkKey> {
         upstream.links.iter().copied().find(|&key| {
             let link = self
                 .link(key)
                 .expect("an upstream lists links that are there");
-            link.stage == Stage::Up && link.waited_for() < limits.link_inflight
+            link.stage == Stage::Up
+                && link.waited_for() < limits.link_inflight
+                && fresh_since.is_none_or(|since| link.up_since() >= since)
         })
     }
 
     /// Whether any link has room.
     pub(super) fn has_room(&self, limits: &Limits) -> bool {
-        self.in_order
-            .iter()
-            .any(|upstream| self.link_with_room(upstream, limits).is_some())
+        let has_room = |upstream| self.link_with_room(upstream, None, limits).is_some();
+        self.in_order.iter().any(has_room)
     }
 
     /// When the next upstream that failed may be tried again.
@@ -221,9 +240,15 @@ impl Upstreams {
         Some(link)
     }
 
-    /// How long a link without queries is kept.
+    /// How long a link without queries is kept: not for long while its upstream has another.
     pub(super) fn idle_limit(&self, link: &Link, timeouts: &Timeouts) -> Duration {
-        match self.in_order[link.upstream.0].links.len() {
+        let is_up = |key: &&LinkKey| self.link(**key).is_some_and(|l| l.stage == Stage::Up);
+        match self.in_order[link.upstream.0]
+            .links
+            .iter()
+            .filter(is_up)
+            .count()
+        {
             0 | 1 => timeouts.link_idle,
             _ => timeouts.spare_link_idle,
         }

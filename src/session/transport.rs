@@ -10,8 +10,10 @@
 
 use std::io::{self, ErrorKind, Read, Write};
 
-use rustls::client::UnbufferedClientConnection;
-use rustls::unbuffered::{ConnectionState, EncodeError, EncryptError, UnbufferedStatus};
+use rustls::client::{ClientConnectionData, UnbufferedClientConnection};
+use rustls::unbuffered::{
+    ConnectionState, EncodeError, EncodeTlsData, EncryptError, UnbufferedStatus,
+};
 
 use super::Scratch;
 use crate::failure::{Failure, FailureKind};
@@ -56,7 +58,7 @@ impl<S: Read + Write> Transport<S> {
             is_ended: false,
         };
         // The first flight is made without input.
-        tls.process(&mut [], &mut scratch.outgoing, &mut |_| {})?;
+        tls.process_torn(&mut scratch.outgoing)?;
         Ok(Self::Tls(Box::new(tls)))
     }
 
@@ -187,18 +189,15 @@ impl<S: Read + Write> Tls<S> {
         self.is_connected = true;
         incoming[..torn_len].copy_from_slice(&self.torn);
         let filled = &mut incoming[..torn_len + len];
-        let used = match self.process(filled, outgoing, take) {
-            Ok(used) => used,
-            Err(failure) => {
-                self.send_alert(outgoing);
-                return Err(failure);
-            }
-        };
+        let mut used = 0;
+        let processed = self.process(filled, &mut used, outgoing, take);
+        if processed.is_err() {
+            self.send_alert(&mut filled[used..], outgoing);
+        }
+        processed?;
         self.torn.clear();
         self.torn.extend_from_slice(&filled[used..]);
-        if self.torn.is_empty() {
-            self.torn.shrink_to(0);
-        }
+        self.torn.shrink_to(0);
         Ok(if self.is_ended {
             Received::End
         } else {
@@ -206,46 +205,52 @@ impl<S: Read + Write> Tls<S> {
         })
     }
 
-    /// Lets the connection work on `incoming`; returns how many of its octets are used up.
+    /// Lets the connection work on `incoming`: what is torn and what was read after it, all of it, for
+    /// the connection knows places in it. Adds to `used` how many octets it is done with.
     fn process(
         &mut self,
         incoming: &mut [u8],
+        used: &mut usize,
         outgoing: &mut Vec<u8>,
         take: &mut impl FnMut(&[u8]),
-    ) -> Result<usize, Failure> {
-        let mut used = 0;
+    ) -> Result<(), Failure> {
         loop {
             let UnbufferedStatus { discard, state, .. } =
-                self.connection.process_tls_records(&mut incoming[used..]);
-            used += discard;
+                self.connection.process_tls_records(&mut incoming[*used..]);
+            *used += discard;
             match state.map_err(describe)? {
                 ConnectionState::ReadTraffic(mut traffic) => {
                     while let Some(record) = traffic.next_record() {
                         let record = record.map_err(describe)?;
-                        used += record.discard;
+                        *used += record.discard;
                         take(record.payload);
                     }
                 }
-                ConnectionState::EncodeTlsData(mut record) => {
-                    let len = with_room(outgoing, |room| match record.encode(room) {
-                        Ok(len) => Ok(len),
-                        Err(EncodeError::InsufficientSize(size)) => Err(Some(size.required_size)),
-                        Err(EncodeError::AlreadyEncoded) => Err(None),
-                    })?;
-                    self.unsent.bytes.extend_from_slice(&outgoing[..len]);
+                ConnectionState::EncodeTlsData(record) => {
+                    encode(record, outgoing, &mut self.unsent)?;
                 }
                 ConnectionState::TransmitTlsData(transmit) => transmit.done(),
                 ConnectionState::WriteTraffic(_) => {
                     self.is_established = true;
-                    return Ok(used);
+                    return Ok(());
                 }
                 ConnectionState::PeerClosed | ConnectionState::Closed => {
                     self.is_ended = true;
-                    return Ok(used);
+                    return Ok(());
                 }
-                _ => return Ok(used),
+                _ => return Ok(()),
             }
         }
+    }
+
+    /// [`Tls::process`] without anything new to read.
+    fn process_torn(&mut self, outgoing: &mut Vec<u8>) -> Result<(), Failure> {
+        let mut torn = std::mem::take(&mut self.torn);
+        let mut used = 0;
+        let processed = self.process(&mut torn, &mut used, outgoing, &mut |_| {});
+        torn.drain(..used);
+        self.torn = torn;
+        processed
     }
 
     fn flush(&mut self, scratch: &mut Scratch) -> Result<usize, Failure> {
@@ -264,18 +269,18 @@ impl<S: Read + Write> Tls<S> {
 
     /// Encrypts what waits into records and writes them, with nothing unsent before them.
     fn encrypt_and_write(&mut self, outgoing: &mut Vec<u8>) -> Result<usize, Failure> {
+        // Something of the connection's own may have to go first.
+        self.process_torn(outgoing)?;
+        if self.unsent.len() > 0 {
+            return Ok(0);
+        }
         let chunk_len = self.plaintext.len().min(RECORD_PAYLOAD_LEN_MAX);
-        let UnbufferedStatus { state, .. } = self.connection.process_tls_records(&mut []);
+        let UnbufferedStatus { state, .. } = self.connection.process_tls_records(&mut self.torn);
         let ConnectionState::WriteTraffic(mut traffic) = state.map_err(describe)? else {
-            // Something of the connection's own has to go first.
-            self.process(&mut [], outgoing, &mut |_| {})?;
-            return match self.unsent.len() {
-                0 => Err(Failure::new(
-                    FailureKind::Tls,
-                    "the connection takes no more",
-                )),
-                _ => Ok(0),
-            };
+            return Err(Failure::new(
+                FailureKind::Tls,
+                "the connection takes no more",
+            ));
         };
         let payload = &self.plaintext[..chunk_len];
         let len = with_room(outgoing, |room| match traffic.encrypt(payload, room) {
@@ -292,7 +297,7 @@ impl<S: Read + Write> Tls<S> {
     }
 
     fn close(&mut self, scratch: &mut Scratch) {
-        let UnbufferedStatus { state, .. } = self.connection.process_tls_records(&mut []);
+        let UnbufferedStatus { state, .. } = self.connection.process_tls_records(&mut self.torn);
         if let Ok(ConnectionState::WriteTraffic(mut traffic)) = state
             && self.unsent.len() == 0
             && let Ok(len) = traffic.queue_close_notify(&mut scratch.outgoing)
@@ -302,11 +307,31 @@ impl<S: Read + Write> Tls<S> {
         }
     }
 
-    /// Tells the peer why the connection fails, if that can be done without waiting.
-    fn send_alert(&mut self, outgoing: &mut Vec<u8>) {
-        let _ = self.process(&mut [], outgoing, &mut |_| {});
-        let _ = self.unsent.flush(&mut self.stream);
+    /// Tells the peer why the connection fails, if that can be done without waiting. `incoming` is
+    /// what [`Tls::process`] left.
+    fn send_alert(&mut self, incoming: &mut [u8], outgoing: &mut Vec<u8>) {
+        let UnbufferedStatus { state, .. } = self.connection.process_tls_records(incoming);
+        if let Ok(ConnectionState::EncodeTlsData(record)) = state
+            && encode(record, outgoing, &mut self.unsent).is_ok()
+        {
+            let _ = self.unsent.flush(&mut self.stream);
+        }
     }
+}
+
+/// Appends a record of the connection's own to what is to be sent.
+fn encode(
+    mut record: EncodeTlsData<'_, ClientConnectionData>,
+    outgoing: &mut Vec<u8>,
+    unsent: &mut Unsent,
+) -> Result<(), Failure> {
+    let len = with_room(outgoing, |room| match record.encode(room) {
+        Ok(len) => Ok(len),
+        Err(EncodeError::InsufficientSize(size)) => Err(Some(size.required_size)),
+        Err(EncodeError::AlreadyEncoded) => Err(None),
+    })?;
+    unsent.bytes.extend_from_slice(&outgoing[..len]);
+    Ok(())
 }
 
 /// Octets of payload in the largest record (RFC 8446, section 5.1).

@@ -3,7 +3,10 @@
 #![allow(dead_code, reason = "each test uses its part")]
 #![allow(unreachable_pub, reason = "each test has the module for itself")]
 
+pub mod certificates;
 pub mod messages;
+pub mod network;
+pub mod peers;
 
 /// Seeds that a simulation runs: `SEEDS=100` as many, `SEED=7` that one alone.
 pub fn seeds(default: u64) -> std::ops::Range<u64> {
@@ -13,7 +16,13 @@ pub fn seeds(default: u64) -> std::ops::Range<u64> {
             .and_then(|text| text.parse::<u64>().ok())
     };
     match number("SEED") {
-        Some(seed) => seed..seed + 1,
+        Some(seed) => {
+            // Whoever looks at one seed wants to see what happens.
+            if log::set_logger(&Printer).is_ok() {
+                log::set_max_level(log::LevelFilter::Trace);
+            }
+            seed..seed + 1
+        }
         None => 0..number("SEEDS").unwrap_or(default),
     }
 }
@@ -74,4 +83,20 @@ impl Chance {
     pub fn pick<'a, T>(&mut self, among: &'a [T]) -> &'a T {
         &among[self.below(among.len())]
     }
+}
+
+struct Printer;
+
+impl log::Log for Printer {
+    fn enabled(&self, metadata: &log::Metadata<'_>) -> bool {
+        metadata.target().starts_with("dotproxy")
+    }
+
+    fn log(&self, record: &log::Record<'_>) {
+        if self.enabled(record.metadata()) {
+            eprintln!("{} {}", record.level(), record.args());
+        }
+    }
+
+    fn flush(&self) {}
 }

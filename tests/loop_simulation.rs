@@ -1,0 +1,307 @@
+//! The whole loop over a network of chance: real sessions and real TLS, streams in pieces, resets,
+//! latency, resolvers that lie, clients that misbehave, a clock that jumps.
+
+mod support;
+
+use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use dotproxy::config::Config;
+use dotproxy::net::Signal;
+use dotproxy::options::{self, Command};
+use dotproxy::reactor::{Reactor, Turn};
+use dotproxy::tls;
+use rustls::version::{TLS12, TLS13};
+
+use support::certificates::{Authority, Flaw};
+use support::network::{SimNet, World};
+use support::peers::{Cast, Kind, Shows, Temper};
+use support::{Chance, SeedReport, seeds};
+
+#[test]
+fn whatever_happens_every_query_has_one_response_and_all_is_given_back() {
+    let mut responses = 0;
+    for seed in seeds(1_000) {
+        let _report = SeedReport {
+            test: "loop_simulation",
+            seed,
+        };
+        let mut chance = Chance::new(seed);
+        let tempers = (0..chance.between(1, 3))
+            .map(|_| some_temper(&mut chance))
+            .collect();
+        let lack = if chance.percent(20) {
+            chance.between(0, 3_000)
+        } else {
+            0
+        };
+        let no_descriptors_for = Duration::from_millis(lack);
+        let scene = Scene {
+            no_descriptors_for,
+            ..Scene::new(seed, tempers)
+        };
+        responses += simulate(scene).responses();
+    }
+    assert!(responses > 0);
+}
+
+#[test]
+fn healthy_resolver_leaves_no_query_unanswered() {
+    for seed in seeds(200) {
+        let _report = SeedReport {
+            test: "loop_simulation",
+            seed,
+        };
+        let world = simulate(Scene::new(seed, vec![Temper::HEALTHY]));
+        assert_eq!(world.errors, 0);
+    }
+}
+
+#[test]
+fn resolver_that_ends_every_connection_soon_costs_no_query() {
+    for seed in seeds(200) {
+        let _report = SeedReport {
+            test: "loop_simulation",
+            seed,
+        };
+        let lifetime = Chance::new(seed).between(300, 1_500);
+        let temper = Temper {
+            lifetime,
+            ..Temper::HEALTHY
+        };
+        let world = simulate(Scene::new(seed, vec![temper]));
+        assert_eq!(world.errors, 0);
+    }
+}
+
+#[test]
+fn impostor_gets_no_query() {
+    for seed in seeds(100) {
+        let _report = SeedReport {
+            test: "loop_simulation",
+            seed,
+        };
+        let temper = Temper {
+            is_impostor: true,
+            ..Temper::HEALTHY
+        };
+        let world = simulate(Scene::new(seed, vec![temper]));
+        assert_eq!(world.answers, 0);
+    }
+}
+
+#[test]
+fn second_resolver_takes_over_from_one_that_is_not_there() {
+    for seed in seeds(100) {
+        let _report = SeedReport {
+            test: "loop_simulation",
+            seed,
+        };
+        let absent = Temper {
+            refuses: 100,
+            ..Temper::HEALTHY
+        };
+        let impostor = Temper {
+            is_impostor: true,
+            ..Temper::HEALTHY
+        };
+        let world = simulate(Scene::new(seed, vec![absent, impostor, Temper::HEALTHY]));
+        assert_eq!(world.errors, 0);
+    }
+}
+
+#[test]
+fn same_seed_gives_the_same_trace() {
+    for seed in seeds(50) {
+        let _report = SeedReport {
+            test: "loop_simulation",
+            seed,
+        };
+        let tempers = || {
+            let mut chance = Chance::new(seed);
+            vec![some_temper(&mut chance), some_temper(&mut chance)]
+        };
+        assert_eq!(
+            simulate(Scene::new(seed, tempers())).trace,
+            simulate(Scene::new(seed, tempers())).trace
+        );
+    }
+}
+
+#[test]
+fn finishing_answers_what_was_asked() {
+    for seed in seeds(200) {
+        let _report = SeedReport {
+            test: "loop_simulation",
+            seed,
+        };
+        let mut chance = Chance::new(seed);
+        let at = Duration::from_millis(chance.between(0, 3_000));
+        let tempers = vec![some_temper(&mut chance)];
+        let signals = vec![(at, Signal::Report), (at, Signal::Finish)];
+        simulate(Scene {
+            signals,
+            ..Scene::new(seed, tempers)
+        });
+    }
+}
+
+fn some_temper(chance: &mut Chance) -> Temper {
+    let mut degree = || *chance.pick(&[0, 0, 0, 1, 10, 50, 100]);
+    Temper {
+        refuses: degree(),
+        loses: degree(),
+        spoils_handshake: degree(),
+        spoils_answer: degree(),
+        hangs_up: degree(),
+        is_slow: degree(),
+        lifetime: 10 * degree(),
+        is_impostor: chance.percent(5),
+    }
+}
+
+/// A world to live through.
+struct Scene {
+    seed: u64,
+    tempers: Vec<Temper>,
+    signals: Vec<(Duration, Signal)>,
+    /// The process has no file descriptors left at first.
+    no_descriptors_for: Duration,
+}
+
+impl Scene {
+    fn new(seed: u64, tempers: Vec<Temper>) -> Self {
+        Self {
+            seed,
+            tempers,
+            signals: Vec::new(),
+            no_descriptors_for: Duration::ZERO,
+        }
+    }
+}
+
+struct Outcome {
+    answers: u64,
+    errors: u64,
+    trace: u64,
+}
+
+impl Outcome {
+    fn responses(&self) -> u64 {
+        self.answers + self.errors
+    }
+}
+
+/// Lives through one world: a few seconds of queries, then quiet until nothing is left to happen.
+fn simulate(scene: Scene) -> Outcome {
+    let Scene {
+        seed,
+        tempers,
+        signals,
+        ..
+    } = scene;
+    let servers: Vec<SocketAddr> = (1..=tempers.len())
+        .map(|host| SocketAddr::from(([127, 0, 0, u8::try_from(host).expect("few")], 853)))
+        .collect();
+    let config = configuration(&servers);
+    let connectors = tls::connectors(&config).expect("the authority's file");
+    let tempers = servers.into_iter().zip(tempers).collect::<BTreeMap<_, _>>();
+    let mut world = World::new(Chance::new(seed));
+    let lack = scene.no_descriptors_for;
+    world.no_descriptors_until = world.now + lack;
+    let patience = config.timeouts.deadline() + Duration::from_millis(3);
+    let mut cast = Cast::new(shows().clone(), patience, tempers);
+    plan_clients(&mut world, &mut cast, !signals.is_empty());
+    for (at, signal) in &signals {
+        world.signal(*at, *signal);
+    }
+    let net = SimNet::new(world, cast);
+    let key = [u8::try_from(seed % 256).expect("a byte"); 32];
+    let mut reactor = Reactor::new(net, &config, connectors, &key).expect("addresses to listen on");
+    let listening = reactor.sessions();
+
+    let mut turns = 0;
+    loop {
+        let turn = reactor.turn().expect("this poller does not fail");
+        turns += 1;
+        assert!(turns < 2_000_000, "the loop does not come to rest");
+        let is_over = reactor.net_mut().world.borrow().is_over;
+        if turn == Turn::Finished || is_over {
+            assert_eq!(turn == Turn::Finished, !signals.is_empty());
+            break;
+        }
+    }
+    assert_eq!(reactor.proxy().inflight(), 0);
+    if signals.is_empty() {
+        assert_eq!(reactor.proxy().links(), 0, "links are left");
+        assert_eq!(reactor.sessions(), listening, "sockets are left");
+        assert_eq!(reactor.net_mut().world.borrow().open_streams(), 0);
+        reactor.net_mut().peers.check_end();
+    }
+    let cast = &reactor.net_mut().peers;
+    Outcome {
+        answers: cast.answers,
+        errors: cast.errors,
+        trace: cast.trace,
+    }
+}
+
+fn configuration(servers: &[SocketAddr]) -> Config {
+    let mut arguments = vec![format!("--ca-file={}", authority().ca_file.display())];
+    arguments.extend(
+        servers
+            .iter()
+            .map(|server| format!("-u{server}#dot.example")),
+    );
+    match options::parse(&arguments) {
+        Ok(Command::Run(config)) => *config,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn plan_clients(world: &mut World, cast: &mut Cast, for_finish: bool) {
+    let v4 = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 53));
+    let v6 = SocketAddr::from((Ipv6Addr::UNSPECIFIED, 53));
+    let some_time = |world: &mut World| Duration::from_micros(world.chance.between(0, 5_000_000));
+    for _ in 0..*world.chance.clone().pick(&[0, 10, 100, 600]) {
+        let at = some_time(world);
+        let server = if world.chance.percent(80) { v4 } else { v6 };
+        cast.plan_udp_query(world, server, at);
+    }
+    if for_finish {
+        return;
+    }
+    let burst = some_time(world);
+    for _ in 0..*world.chance.clone().pick(&[0, 200]) {
+        cast.plan_udp_query(world, v4, burst);
+    }
+    let kinds = [
+        Kind::Patient,
+        Kind::Patient,
+        Kind::HalfCloses,
+        Kind::Aborts,
+        Kind::NeverReads,
+        Kind::Babbles,
+    ];
+    for _ in 0..world.chance.between(1, 12) {
+        let at = some_time(world);
+        let kind = *world.chance.pick(&kinds);
+        let queries = *world.chance.pick(&[1, 1, 5, 40, 300]);
+        cast.plan_tcp_client(world, v4, at, kind, queries);
+    }
+}
+
+fn authority() -> &'static Authority {
+    static AUTHORITY: OnceLock<Authority> = OnceLock::new();
+    AUTHORITY.get_or_init(|| Authority::new("loop-simulation"))
+}
+
+fn shows() -> &'static Shows {
+    static SHOWS: OnceLock<Shows> = OnceLock::new();
+    SHOWS.get_or_init(|| Shows {
+        right: authority().server(Flaw::None, &[&TLS13, &TLS12]),
+        wrong: authority().server(Flaw::WrongName, &[&TLS13, &TLS12]),
+    })
+}

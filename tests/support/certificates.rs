@@ -1,0 +1,95 @@
+//! Certificates made for one run: an authority, and servers that it vouches for or does not.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use rcgen::{
+    BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair, PKCS_ED25519, SanType,
+    date_time_ymd,
+};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::{ServerConfig, SupportedProtocolVersion};
+
+/// What is wrong with a server's certificate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Flaw {
+    /// Nothing: it carries the address 127.0.0.1 and the name `dot.example`.
+    None,
+    /// It was valid until the year 2001.
+    Expired,
+    /// It vouches for itself.
+    SelfSigned,
+    /// It is for another name and address.
+    WrongName,
+}
+
+/// An authority and the file that it can be trusted by.
+pub struct Authority {
+    issuer: CertifiedIssuer<'static, KeyPair>,
+    pub ca_file: PathBuf,
+}
+
+impl Authority {
+    /// A new authority, whose certificate is written to a file of this process.
+    pub fn new(label: &str) -> Self {
+        let mut params = CertificateParams::default();
+        params.serial_number = Some(1.into());
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let issuer = CertifiedIssuer::self_signed(params, key()).expect("an authority");
+        let name = format!("dotproxy-{label}-{}.pem", std::process::id());
+        let ca_file = std::env::temp_dir().join(name);
+        std::fs::write(&ca_file, issuer.pem()).expect("a temporary file");
+        Self { issuer, ca_file }
+    }
+
+    /// The configuration of a DoT server with such a certificate.
+    pub fn server(
+        &self,
+        flaw: Flaw,
+        versions: &[&'static SupportedProtocolVersion],
+    ) -> Arc<ServerConfig> {
+        let mut params = CertificateParams::default();
+        // The same length in every run, so that a seed means the same in every run.
+        params.serial_number = Some(2.into());
+        let (name, address) = match flaw {
+            Flaw::WrongName => ("other.example", [192, 0, 2, 1]),
+            _ => ("dot.example", [127, 0, 0, 1]),
+        };
+        params.subject_alt_names = vec![
+            SanType::DnsName(name.try_into().expect("a name")),
+            SanType::IpAddress(IpAddr::from(address)),
+        ];
+        if flaw == Flaw::Expired {
+            params.not_before = date_time_ymd(2000, 1, 1);
+            params.not_after = date_time_ymd(2001, 1, 1);
+        }
+        let key = key();
+        let certificate = match flaw {
+            Flaw::SelfSigned => params.self_signed(&key),
+            _ => params.signed_by(&key, &self.issuer),
+        };
+        let chain: Vec<CertificateDer<'static>> = vec![certificate.expect("a certificate").into()];
+        let key = PrivateKeyDer::try_from(key.serialize_der()).expect("a key");
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let mut config = ServerConfig::builder_with_provider(provider)
+            .with_protocol_versions(versions)
+            .expect("versions that the provider has")
+            .with_no_client_auth()
+            .with_single_cert(chain, key)
+            .expect("a key that fits its certificate");
+        config.alpn_protocols = vec![b"dot".to_vec()];
+        Arc::new(config)
+    }
+}
+
+impl Drop for Authority {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.ca_file);
+    }
+}
+
+/// Ed25519 signatures all have the same length, so that handshakes have, too.
+fn key() -> KeyPair {
+    KeyPair::generate_for(&PKCS_ED25519).expect("a key")
+}

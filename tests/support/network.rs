@@ -1,0 +1,520 @@
+//! A network without sockets: a clock that jumps from event to event, streams that read and write in
+//! pieces, and peers that are state machines of the test.
+//!
+//! Like the real poller it reports an edge once: a reader that stops before it is told that there is
+//! nothing more hears nothing more.
+
+use std::cell::RefCell;
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BinaryHeap, VecDeque};
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::{IpAddr, SocketAddr};
+use std::rc::Rc;
+use std::time::Duration;
+
+use dotproxy::arena::Key;
+use dotproxy::net::{Event, Net, Signal};
+use dotproxy::session::Datagram;
+use dotproxy::time::Instant;
+
+use super::Chance;
+
+/// Names a stream for both its ends.
+pub type StreamId = u64;
+
+/// What a peer may do with the network. A peer lives at the far end of streams.
+pub trait Peers {
+    /// The proxy connects to `to`: the fate of the connection.
+    fn on_connect(&mut self, world: &mut World, stream: StreamId, to: SocketAddr) -> Fate;
+    /// The connection came about.
+    fn on_open(&mut self, world: &mut World, stream: StreamId);
+    /// The proxy sent this.
+    fn on_bytes(&mut self, world: &mut World, stream: StreamId, bytes: &[u8]);
+    /// The proxy closed the stream.
+    fn on_closed(&mut self, world: &mut World, stream: StreamId);
+    /// The proxy sent a datagram.
+    fn on_datagram(&mut self, world: &mut World, from: SocketAddr, to: SocketAddr, bytes: &[u8]);
+    /// What a peer asked to be reminded of.
+    fn on_reminder(&mut self, world: &mut World, reminder: u64);
+}
+
+/// What becomes of an attempt to connect.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fate {
+    Accepted,
+    Refused,
+    /// Nothing ever comes back.
+    Lost,
+}
+
+enum Happening {
+    Opened(StreamId),
+    Refused(StreamId),
+    BytesToProxy(StreamId, Vec<u8>),
+    EndToProxy(StreamId),
+    ResetToProxy(StreamId),
+    BytesToPeer(StreamId, Vec<u8>),
+    ClosedToPeer(StreamId),
+    DatagramToProxy(SocketAddr, SocketAddr, Vec<u8>),
+    DatagramToPeer(SocketAddr, SocketAddr, Vec<u8>),
+    Arrived(SocketAddr, SocketAddr, StreamId),
+    Reminder(u64),
+    Signal(Signal),
+}
+
+#[derive(Default)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "what has happened to a stream, in any combination"
+)]
+struct Pipe {
+    key: Option<Key>,
+    is_open: bool,
+    to_proxy: VecDeque<u8>,
+    is_ended: bool,
+    error: Option<ErrorKind>,
+    /// Octets that the peer has not taken.
+    unread: usize,
+    /// Octets that may be so.
+    window: usize,
+    /// The peer takes nothing.
+    is_ignored: bool,
+    is_writer_blocked: bool,
+    is_closed_by_proxy: bool,
+}
+
+struct Inbox {
+    key: Key,
+    datagrams: VecDeque<(Vec<u8>, SocketAddr)>,
+}
+
+struct Backlog {
+    key: Key,
+    streams: VecDeque<(StreamId, SocketAddr)>,
+}
+
+/// The network's state, in which peers act.
+pub struct World {
+    pub now: Instant,
+    pub chance: Chance,
+    /// Accepting fails for want of file descriptors until then.
+    pub no_descriptors_until: Instant,
+    /// Nothing will ever happen any more.
+    pub is_over: bool,
+    queue: BinaryHeap<Reverse<(Instant, u64)>>,
+    happenings: BTreeMap<u64, Happening>,
+    sequence: u64,
+    pipes: BTreeMap<StreamId, Pipe>,
+    next_stream: StreamId,
+    inboxes: BTreeMap<SocketAddr, Inbox>,
+    backlogs: BTreeMap<SocketAddr, Backlog>,
+    ready: Vec<Event>,
+    connecting: Vec<(StreamId, SocketAddr)>,
+}
+
+impl World {
+    pub fn new(chance: Chance) -> Self {
+        Self {
+            now: Instant::default() + Duration::from_secs(1),
+            chance,
+            no_descriptors_until: Instant::default(),
+            is_over: false,
+            queue: BinaryHeap::new(),
+            happenings: BTreeMap::new(),
+            sequence: 0,
+            pipes: BTreeMap::new(),
+            next_stream: 0,
+            inboxes: BTreeMap::new(),
+            backlogs: BTreeMap::new(),
+            ready: Vec::new(),
+            connecting: Vec::new(),
+        }
+    }
+
+    fn after(&mut self, delay: Duration, happening: Happening) {
+        self.sequence += 1;
+        self.queue.push(Reverse((self.now + delay, self.sequence)));
+        self.happenings.insert(self.sequence, happening);
+    }
+
+    /// Sends octets to the proxy.
+    pub fn send(&mut self, stream: StreamId, delay: Duration, bytes: Vec<u8>) {
+        self.after(delay, Happening::BytesToProxy(stream, bytes));
+    }
+
+    /// Ends the stream towards the proxy.
+    pub fn end(&mut self, stream: StreamId, delay: Duration) {
+        self.after(delay, Happening::EndToProxy(stream));
+    }
+
+    /// Resets the stream.
+    pub fn reset(&mut self, stream: StreamId, delay: Duration) {
+        self.after(delay, Happening::ResetToProxy(stream));
+    }
+
+    /// Sends a datagram to the proxy.
+    pub fn send_datagram(
+        &mut self,
+        from: SocketAddr,
+        to: SocketAddr,
+        delay: Duration,
+        bytes: Vec<u8>,
+    ) {
+        self.after(delay, Happening::DatagramToProxy(from, to, bytes));
+    }
+
+    /// Connects to the proxy from `from`, with so many octets of window for its responses.
+    pub fn connect(
+        &mut self,
+        from: SocketAddr,
+        to: SocketAddr,
+        delay: Duration,
+        window: usize,
+    ) -> StreamId {
+        let stream = self.new_stream(window);
+        self.after(delay, Happening::Arrived(from, to, stream));
+        stream
+    }
+
+    /// Lets the peer take nothing of what the proxy sends.
+    pub fn ignore(&mut self, stream: StreamId) {
+        self.pipes
+            .get_mut(&stream)
+            .expect("a stream stays known")
+            .is_ignored = true;
+    }
+
+    /// Calls [`Peers::on_reminder`] later.
+    pub fn remind(&mut self, delay: Duration, reminder: u64) {
+        self.after(delay, Happening::Reminder(reminder));
+    }
+
+    /// Raises a signal.
+    pub fn signal(&mut self, delay: Duration, signal: Signal) {
+        self.after(delay, Happening::Signal(signal));
+    }
+
+    /// Streams that the proxy holds.
+    pub fn open_streams(&self) -> usize {
+        self.pipes
+            .values()
+            .filter(|pipe| pipe.key.is_some() && !pipe.is_closed_by_proxy)
+            .count()
+    }
+
+    fn new_stream(&mut self, window: usize) -> StreamId {
+        self.next_stream += 1;
+        self.pipes.insert(
+            self.next_stream,
+            Pipe {
+                window,
+                ..Pipe::default()
+            },
+        );
+        self.next_stream
+    }
+
+    fn wake(&mut self, stream: StreamId) {
+        let key = self
+            .pipes
+            .get(&stream)
+            .filter(|pipe| !pipe.is_closed_by_proxy)
+            .and_then(|pipe| pipe.key);
+        self.ready.extend(key.map(Event::Ready));
+    }
+
+    fn happen(&mut self, happening: Happening, peers: &mut dyn Peers) {
+        match happening {
+            Happening::Opened(stream) => {
+                self.pipes
+                    .get_mut(&stream)
+                    .expect("a stream stays known")
+                    .is_open = true;
+                self.wake(stream);
+                peers.on_open(self, stream);
+            }
+            Happening::Refused(stream) => self.fail(stream, ErrorKind::ConnectionRefused),
+            Happening::BytesToProxy(stream, bytes) => {
+                let pipe = self.pipes.get_mut(&stream).expect("a stream stays known");
+                if !pipe.is_ended && pipe.error.is_none() {
+                    pipe.to_proxy.extend(bytes);
+                    self.wake(stream);
+                }
+            }
+            Happening::EndToProxy(stream) => {
+                self.pipes
+                    .get_mut(&stream)
+                    .expect("a stream stays known")
+                    .is_ended = true;
+                self.wake(stream);
+            }
+            Happening::ResetToProxy(stream) => self.fail(stream, ErrorKind::ConnectionReset),
+            Happening::BytesToPeer(stream, bytes) => {
+                let pipe = self.pipes.get_mut(&stream).expect("a stream stays known");
+                if pipe.is_ignored {
+                    return;
+                }
+                pipe.unread -= bytes.len();
+                if std::mem::take(&mut pipe.is_writer_blocked) {
+                    self.wake(stream);
+                }
+                peers.on_bytes(self, stream, &bytes);
+            }
+            Happening::ClosedToPeer(stream) => peers.on_closed(self, stream),
+            Happening::DatagramToProxy(from, to, bytes) => {
+                if let Some(inbox) = self.inboxes.get_mut(&to) {
+                    inbox.datagrams.push_back((bytes, from));
+                    self.ready.push(Event::Ready(inbox.key));
+                }
+            }
+            Happening::DatagramToPeer(from, to, bytes) => peers.on_datagram(self, from, to, &bytes),
+            Happening::Arrived(from, to, stream) => {
+                if let Some(backlog) = self.backlogs.get_mut(&to) {
+                    backlog.streams.push_back((stream, from));
+                    self.ready.push(Event::Ready(backlog.key));
+                }
+            }
+            Happening::Reminder(reminder) => peers.on_reminder(self, reminder),
+            Happening::Signal(signal) => self.ready.push(Event::Signal(signal)),
+        }
+    }
+
+    fn fail(&mut self, stream: StreamId, kind: ErrorKind) {
+        let pipe = self.pipes.get_mut(&stream).expect("a stream stays known");
+        pipe.to_proxy.clear();
+        pipe.error = Some(kind);
+        self.wake(stream);
+    }
+}
+
+/// The network as the loop sees it.
+pub struct SimNet<P> {
+    pub world: Rc<RefCell<World>>,
+    pub peers: P,
+}
+
+impl<P: Peers> SimNet<P> {
+    pub fn new(world: World, peers: P) -> Self {
+        Self {
+            world: Rc::new(RefCell::new(world)),
+            peers,
+        }
+    }
+
+    fn stream(&self, id: StreamId) -> SimStream {
+        SimStream {
+            id,
+            world: Rc::clone(&self.world),
+        }
+    }
+}
+
+impl<P: Peers> Net for SimNet<P> {
+    type Stream = SimStream;
+    type Listener = SocketAddr;
+    type Datagram = SimDatagram;
+
+    fn now(&self) -> Instant {
+        self.world.borrow().now
+    }
+
+    fn wait(&mut self, timeout: Option<Duration>, events: &mut Vec<Event>) -> io::Result<Instant> {
+        let world = &mut *self.world.borrow_mut();
+        for (stream, to) in std::mem::take(&mut world.connecting) {
+            let delay = Duration::from_micros(world.chance.between(50, 20_000));
+            match self.peers.on_connect(world, stream, to) {
+                Fate::Accepted => world.after(delay, Happening::Opened(stream)),
+                Fate::Refused => world.after(delay, Happening::Refused(stream)),
+                Fate::Lost => {}
+            }
+        }
+        let end = timeout.map(|timeout| world.now + timeout);
+        while world.ready.is_empty() {
+            let next = world.queue.peek().map(|Reverse((at, _))| *at);
+            match (next, end) {
+                (Some(at), end) if end.is_none_or(|end| at <= end) => {
+                    world.now = world.now.max(at);
+                    // What happens at the same time is seen at the same time.
+                    while let Some(Reverse((same, number))) = world.queue.peek().copied()
+                        && same <= at
+                    {
+                        world.queue.pop();
+                        let happening = world.happenings.remove(&number).expect("it is to happen");
+                        world.happen(happening, &mut self.peers);
+                    }
+                }
+                (_, Some(end)) => {
+                    world.now = world.now.max(end);
+                    break;
+                }
+                (_, None) => {
+                    world.is_over = true;
+                    break;
+                }
+            }
+        }
+        events.append(&mut world.ready);
+        Ok(world.now)
+    }
+
+    fn bind(&mut self, address: SocketAddr, key: Key) -> io::Result<SimDatagram> {
+        let inbox = Inbox {
+            key,
+            datagrams: VecDeque::new(),
+        };
+        self.world.borrow_mut().inboxes.insert(address, inbox);
+        Ok(SimDatagram {
+            address,
+            world: Rc::clone(&self.world),
+        })
+    }
+
+    fn listen(&mut self, address: SocketAddr, key: Key) -> io::Result<SocketAddr> {
+        let backlog = Backlog {
+            key,
+            streams: VecDeque::new(),
+        };
+        self.world.borrow_mut().backlogs.insert(address, backlog);
+        Ok(address)
+    }
+
+    fn accept(&mut self, listener: &SocketAddr, key: Key) -> io::Result<(SimStream, SocketAddr)> {
+        let mut world = self.world.borrow_mut();
+        if world.now < world.no_descriptors_until {
+            return Err(io::Error::from_raw_os_error(nix::libc::EMFILE));
+        }
+        let backlog = world.backlogs.get_mut(listener).expect("it listens");
+        let (id, from) = backlog.streams.pop_front().ok_or(ErrorKind::WouldBlock)?;
+        world.pipes.get_mut(&id).expect("a stream stays known").key = Some(key);
+        world.after(Duration::ZERO, Happening::Opened(id));
+        drop(world);
+        Ok((self.stream(id), from))
+    }
+
+    fn connect(&mut self, peer: SocketAddr, key: Key) -> io::Result<SimStream> {
+        let mut world = self.world.borrow_mut();
+        if world.now < world.no_descriptors_until {
+            return Err(io::Error::from_raw_os_error(nix::libc::EMFILE));
+        }
+        let window = world.chance.between(1_000, 60_000);
+        let id = world.new_stream(usize::try_from(window).expect("a window"));
+        world.pipes.get_mut(&id).expect("a stream stays known").key = Some(key);
+        world.connecting.push((id, peer));
+        drop(world);
+        Ok(self.stream(id))
+    }
+}
+
+/// The proxy's end of a stream.
+pub struct SimStream {
+    id: StreamId,
+    world: Rc<RefCell<World>>,
+}
+
+impl Read for SimStream {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let world = &mut *self.world.borrow_mut();
+        let pipe = world.pipes.get_mut(&self.id).expect("a stream stays known");
+        if let Some(kind) = pipe.error {
+            return Err(kind.into());
+        }
+        let available = pipe.to_proxy.len().min(buffer.len());
+        if available == 0 {
+            return if pipe.is_ended {
+                Ok(0)
+            } else {
+                Err(ErrorKind::WouldBlock.into())
+            };
+        }
+        let len = if world.chance.percent(70) {
+            available
+        } else {
+            1 + world.chance.below(available)
+        };
+        for (place, byte) in buffer.iter_mut().zip(pipe.to_proxy.drain(..len)) {
+            *place = byte;
+        }
+        Ok(len)
+    }
+}
+
+impl Write for SimStream {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let world = &mut *self.world.borrow_mut();
+        let pipe = world.pipes.get_mut(&self.id).expect("a stream stays known");
+        if let Some(kind) = pipe.error {
+            return Err(kind.into());
+        }
+        let room = pipe.window.saturating_sub(pipe.unread).min(bytes.len());
+        if !pipe.is_open || room == 0 {
+            pipe.is_writer_blocked = true;
+            return Err(ErrorKind::WouldBlock.into());
+        }
+        let len = if world.chance.percent(80) {
+            room
+        } else {
+            1 + world.chance.below(room)
+        };
+        pipe.unread += len;
+        let happening = Happening::BytesToPeer(self.id, bytes[..len].to_vec());
+        world.after(latency(self.id), happening);
+        Ok(len)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// How long octets are on their way to the peer: the same for all of a stream, so that they arrive in
+/// their order.
+fn latency(stream: StreamId) -> Duration {
+    Duration::from_micros(200 + stream * 37 % 3_000)
+}
+
+impl Drop for SimStream {
+    fn drop(&mut self) {
+        let mut world = self.world.borrow_mut();
+        if let Some(pipe) = world.pipes.get_mut(&self.id) {
+            pipe.is_closed_by_proxy = true;
+        }
+        world.after(latency(self.id), Happening::ClosedToPeer(self.id));
+    }
+}
+
+/// A UDP socket of the proxy.
+pub struct SimDatagram {
+    address: SocketAddr,
+    world: Rc<RefCell<World>>,
+}
+
+impl Datagram for SimDatagram {
+    fn receive(&mut self, buffer: &mut [u8]) -> io::Result<(usize, SocketAddr, Option<IpAddr>)> {
+        let world = &mut *self.world.borrow_mut();
+        let inbox = world.inboxes.get_mut(&self.address).expect("it is bound");
+        let (bytes, from) = inbox.datagrams.pop_front().ok_or(ErrorKind::WouldBlock)?;
+        buffer[..bytes.len()].copy_from_slice(&bytes);
+        Ok((bytes.len(), from, Some(self.address.ip())))
+    }
+
+    fn send(&mut self, datagram: &[u8], peer: SocketAddr, local: Option<IpAddr>) -> io::Result<()> {
+        assert_eq!(
+            local,
+            Some(self.address.ip()),
+            "the response leaves from where it was asked"
+        );
+        let world = &mut *self.world.borrow_mut();
+        if world.chance.percent(2) {
+            // Full for a moment.
+            let key = world.inboxes[&self.address].key;
+            world.ready.push(Event::Ready(key));
+            return Err(ErrorKind::WouldBlock.into());
+        }
+        let delay = Duration::from_micros(world.chance.between(20, 2_000));
+        world.after(
+            delay,
+            Happening::DatagramToPeer(self.address, peer, datagram.to_vec()),
+        );
+        Ok(())
+    }
+}
