@@ -2,6 +2,7 @@
 
 pub mod arena;
 pub mod config;
+pub mod descriptors;
 pub mod failure;
 pub mod logger;
 pub mod net;

@@ -10,7 +10,7 @@ use dotproxy::net::mio::MioNet;
 use dotproxy::options::{self, Command};
 use dotproxy::random::SEED_LEN;
 use dotproxy::reactor::{ListenError, Reactor};
-use dotproxy::{logger, tls};
+use dotproxy::{descriptors, logger, tls};
 
 use ring::rand::{SecureRandom, SystemRandom};
 
@@ -27,7 +27,7 @@ fn main() -> ExitCode {
         Err(argument) => return fail(USAGE, format!("{}: expected UTF-8", argument.display())),
     };
     match options::parse(&arguments) {
-        Ok(Command::Run(config)) => match run(&config) {
+        Ok(Command::Run(config)) => match run(*config) {
             Ok(()) => ExitCode::SUCCESS,
             Err(problem) => fail(1, problem),
         },
@@ -40,15 +40,16 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(config: &Config) -> Result<(), String> {
+fn run(mut config: Config) -> Result<(), String> {
     logger::init(config.log_level, config.limits.log_unwritten);
-    let connectors = tls::connectors(config).map_err(|error| error.to_string())?;
+    let connectors = tls::connectors(&config).map_err(|error| error.to_string())?;
+    descriptors::fit(&mut config).map_err(|error| error.to_string())?;
     let mut seed = [0; SEED_LEN];
     SystemRandom::new()
         .fill(&mut seed)
         .map_err(|_| "the system gives no random numbers")?;
     let net = MioNet::new().map_err(|error| format!("cannot wait for sockets: {error}"))?;
-    let reactor = Reactor::new(net, config, connectors, &seed);
+    let reactor = Reactor::new(net, &config, connectors, &seed);
     let mut reactor = reactor.map_err(|error| explain(&error))?;
     for upstream in &config.upstreams {
         log::info!("forwarding to {upstream}");

@@ -210,7 +210,9 @@ impl World {
         };
         let (key, link) = &mut self.links[place];
         link.is_up = true;
-        self.proxy.handle_link_up(*key, self.now, &mut self.outbox);
+        let is_resumed = self.chance.percent(50);
+        self.proxy
+            .handle_link_up(*key, is_resumed, self.now, &mut self.outbox);
         self.obey();
     }
 

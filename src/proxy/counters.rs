@@ -25,6 +25,12 @@ pub enum Outcome {
     TimedOut,
 }
 
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(Self::LABELS[*self as usize])
+    }
+}
+
 impl Outcome {
     const LABELS: [&'static str; 8] = [
         "answered",
@@ -68,8 +74,10 @@ pub struct Counters {
     pub sent: u64,
     /// Queries sent upstream again.
     pub retries: u64,
-    /// Links that came up.
-    pub links_up: u64,
+    /// Links that came up with a new TLS session.
+    pub full_handshakes: u64,
+    /// Links that came up with an earlier TLS session.
+    pub resumed_handshakes: u64,
     outcomes: [u64; Outcome::LABELS.len()],
     discards: [u64; Discard::LABELS.len()],
     failures: [u64; FailureKind::ALL.len()],
@@ -141,8 +149,8 @@ impl fmt::Display for Counters {
         }
         write!(
             f,
-            "; upstream sent={} retries={} links-up={}",
-            self.sent, self.retries, self.links_up
+            "; upstream sent={} retries={}; handshakes full={} resumed={}",
+            self.sent, self.retries, self.full_handshakes, self.resumed_handshakes
         )
     }
 }
@@ -163,7 +171,7 @@ mod tests {
         assert_eq!(
             counters.to_string(),
             "queries udp=3 tcp=0 ignored=0; outcomes answered=1 timed-out=1; \
-             upstream-failures stalled=1; upstream sent=0 retries=0 links-up=0"
+             upstream-failures stalled=1; upstream sent=0 retries=0; handshakes full=0 resumed=0"
         );
         assert_eq!(counters.ended(), 2);
     }

@@ -188,14 +188,19 @@ impl Link {
         }
     }
 
-    /// Notes that nobody waits for the query of this id any more.
-    pub(super) fn abandon(&mut self, id: u16, now: Instant) {
-        let Some(place) = self.place(id) else { return };
+    /// Notes that nobody waits for the query of this id any more. Returns whether any answer came
+    /// after it was sent.
+    pub(super) fn abandon(&mut self, id: u16, now: Instant) -> bool {
+        let Some(place) = self.place(id) else {
+            return true;
+        };
         let sent = &mut self.sent[place];
+        let has_answered_since = self.last_answer.is_some_and(|answer| answer > sent.at);
         if sent.exchange().is_some() {
             sent.state = SentState::Abandoned;
             self.on_one_less(now);
         }
+        has_answered_since
     }
 
     fn on_one_less(&mut self, now: Instant) {

@@ -125,12 +125,28 @@ impl Proxy {
         true
     }
 
-    /// Takes note that a link is connected and its peer authenticated.
-    pub fn handle_link_up(&mut self, key: LinkKey, now: Instant, outbox: &mut Outbox) {
-        if self.upstreams.on_up(key, now) {
-            self.counters.links_up += 1;
-            self.serve_waiting(now, outbox);
-        }
+    /// Takes note that a link is connected and its peer authenticated, by an earlier session or anew.
+    pub fn handle_link_up(
+        &mut self,
+        key: LinkKey,
+        is_resumed: bool,
+        now: Instant,
+        outbox: &mut Outbox,
+    ) {
+        let Some(upstream) = self.upstreams.on_up(key, now) else {
+            return;
+        };
+        let (session, counter) = if is_resumed {
+            ("resumed", &mut self.counters.resumed_handshakes)
+        } else {
+            ("new", &mut self.counters.full_handshakes)
+        };
+        *counter += 1;
+        log::debug!(
+            "upstream {}: connected, session {session}",
+            self.upstreams.label(upstream)
+        );
+        self.serve_waiting(now, outbox);
     }
 
     /// Takes note that something came on a link, be it no whole message.
@@ -483,8 +499,9 @@ impl Proxy {
     /// Forgets a query that has its response.
     fn end(&mut self, key: ExchangeKey, outcome: Outcome, now: Instant, outbox: &mut Outbox) {
         let exchange = self.exchanges.remove(key.0).expect("a query ends once");
+        log::trace!("{}: {outcome}", exchange.query.question());
         for attempt in exchange.open_attempts() {
-            self.abandon(attempt, now, outbox);
+            self.abandon(attempt, outcome, now, outbox);
         }
         if self.spare_buffers.len() < self.limits.spare_buffers {
             let mut buffer = exchange.query.into_buffer();
@@ -503,13 +520,17 @@ impl Proxy {
 
     // Links.
 
-    /// Nobody waits for this answer any more.
-    fn abandon(&mut self, attempt: Attempt, now: Instant, outbox: &mut Outbox) {
+    /// Nobody waits for this answer any more, since the query had this outcome. A link that has let a
+    /// query run out of time and answered nothing since is sent no more, nor is one from which too
+    /// many answers are outstanding.
+    fn abandon(&mut self, attempt: Attempt, outcome: Outcome, now: Instant, outbox: &mut Outbox) {
         let Some(link) = self.upstreams.link_mut(attempt.link) else {
             return;
         };
-        link.abandon(attempt.id, now);
-        if link.abandoned() > self.limits.link_abandoned && link.stage == Stage::Up {
+        let has_answered_since = link.abandon(attempt.id, now);
+        let is_mute = outcome == Outcome::TimedOut && !has_answered_since;
+        let is_behind = link.abandoned() > self.limits.link_abandoned;
+        if link.stage == Stage::Up && (is_mute || is_behind) {
             self.upstreams.retire(attempt.link);
         }
         self.close_if_done(attempt.link, outbox);

@@ -206,18 +206,15 @@ impl Upstreams {
         key
     }
 
-    /// Notes that a link came up. Returns whether it was awaited.
-    pub(super) fn on_up(&mut self, key: LinkKey, now: Instant) -> bool {
-        let Some(link) = self
-            .links
-            .get_mut(key.0)
-            .filter(|link| link.stage == Stage::Opening)
-        else {
-            return false;
-        };
+    /// Notes that a link came up. Returns where it leads, unless that was known.
+    pub(super) fn on_up(&mut self, key: LinkKey, now: Instant) -> Option<UpstreamIndex> {
+        let link = self.links.get_mut(key.0)?;
+        if link.stage != Stage::Opening {
+            return None;
+        }
         link.on_up(now);
         self.opening -= 1;
-        true
+        Some(link.upstream)
     }
 
     /// Lets a link take no new queries.
@@ -265,8 +262,8 @@ impl Upstreams {
     }
 
     /// Notes that a link to an upstream failed without having answered, and decides when the next may
-    /// be opened. A peer that merely closed is tried again at once the first time: it may have closed
-    /// just when the query was on its way.
+    /// be opened. Where nothing but the connection was lost, it is at once the first time, since the
+    /// peer may have closed just as the query was on its way, and soon for two times more.
     pub(super) fn on_failure(
         &mut self,
         upstream: UpstreamIndex,
@@ -276,30 +273,27 @@ impl Upstreams {
         random: &mut Random,
     ) {
         let upstream = &mut self.in_order[upstream.0];
+        let label = &upstream.label;
         upstream.failures = upstream.failures.saturating_add(1);
-        let free = matches!(
+        let is_lost_only = matches!(
             failure.kind,
             FailureKind::Closed | FailureKind::Protocol | FailureKind::Stalled
         );
-        let doublings = upstream.failures.saturating_sub(1 + u32::from(free));
-        if free && upstream.failures == 1 {
-            log::debug!(
-                "upstream {}: {failure}; trying again at once",
-                upstream.label
-            );
-            return;
-        }
+        let doublings = match upstream.failures {
+            1 if is_lost_only => return log::debug!("upstream {label}: {failure}; trying again"),
+            failures if is_lost_only => failures.saturating_sub(3),
+            failures => failures - 1,
+        };
         let pause = backoff(doublings, timeouts, random);
         upstream.retry_at = Some(now + pause);
         let level = match upstream.failures {
             1 | 2 => log::Level::Warn,
             _ => log::Level::Info,
         };
+        let pause_ms = pause.as_millis();
         log::log!(
             level,
-            "upstream {}: {failure}; next attempt in {} ms",
-            upstream.label,
-            pause.as_millis()
+            "upstream {label}: {failure}; next attempt in {pause_ms} ms"
         );
     }
 }

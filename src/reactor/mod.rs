@@ -457,11 +457,7 @@ impl<N: Net> Reactor<N> {
             limits.stream_octets_per_turn,
             |event| match event {
                 UpstreamEvent::Up { is_resumed } => {
-                    log::debug!(
-                        "link {link:?}: up, session {}",
-                        if is_resumed { "resumed" } else { "new" }
-                    );
-                    proxy.handle_link_up(link, *now, outbox);
+                    proxy.handle_link_up(link, is_resumed, *now, outbox);
                 }
                 UpstreamEvent::Read => proxy.handle_link_read(link, *now),
                 UpstreamEvent::Message(message) => proxy.handle_reply(link, message, *now, outbox),

@@ -3,6 +3,8 @@
 //! Compression pointers are followed only towards the start of the message, each to a place before the
 //! name that holds it, so that every walk ends.
 
+use std::fmt::{self, Write as _};
+
 use super::Malformed;
 
 /// Octets of the longest name, its root label included (RFC 1035, section 2.3.4).
@@ -56,6 +58,26 @@ pub fn equal(message: &[u8], a: usize, b: usize) -> bool {
             _ => return false,
         }
     }
+}
+
+/// Writes an uncompressed name with dots between its labels; what is no letter, digit or ordinary sign
+/// stands as `\DDD` (RFC 1035, section 5.1).
+pub fn write_presentation(f: &mut fmt::Formatter<'_>, name: &[u8]) -> fmt::Result {
+    let mut labels = Labels::new(name, 0);
+    if name == [0] {
+        return f.write_char('.');
+    }
+    while let Ok(Some(label)) = labels.next() {
+        for &byte in label {
+            match byte {
+                b'.' | b'\\' => write!(f, "\\{}", char::from(byte))?,
+                b'!'..=b'~' => f.write_char(char::from(byte))?,
+                _ => write!(f, "\\{byte:03}")?,
+            }
+        }
+        f.write_char('.')?;
+    }
+    Ok(())
 }
 
 /// The labels of a name, pointers followed.

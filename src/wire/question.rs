@@ -1,5 +1,7 @@
 //! The question of a message (RFC 1035, section 4.1.2).
 
+use std::fmt;
+
 use super::{Malformed, name, read_u16};
 
 /// A record type, query types included (RFC 1035, sections 3.2.2 and 3.2.3).
@@ -17,6 +19,34 @@ impl Type {
     pub const IXFR: Self = Self(251);
     /// A request for a whole zone (RFC 5936).
     pub const AXFR: Self = Self(252);
+}
+
+impl fmt::Display for Type {
+    /// The mnemonic of the types that people ask for, the number of the others (RFC 3597, section 5).
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mnemonic = match self.0 {
+            1 => "A",
+            2 => "NS",
+            5 => "CNAME",
+            6 => "SOA",
+            12 => "PTR",
+            15 => "MX",
+            16 => "TXT",
+            28 => "AAAA",
+            33 => "SRV",
+            35 => "NAPTR",
+            43 => "DS",
+            46 => "RRSIG",
+            48 => "DNSKEY",
+            52 => "TLSA",
+            64 => "SVCB",
+            65 => "HTTPS",
+            255 => "ANY",
+            257 => "CAA",
+            number => return write!(f, "TYPE{number}"),
+        };
+        f.write_str(mnemonic)
+    }
 }
 
 /// The one entry of a question section, in the bytes of its message. The name is not compressed.
@@ -59,6 +89,14 @@ impl<'a> Question<'a> {
     }
 }
 
+impl fmt::Display for Question<'_> {
+    /// Name and type, for the log.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        name::write_presentation(f, self.name())?;
+        write!(f, " {}", self.rr_type())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -82,6 +120,13 @@ mod tests {
         assert!(!asked.matches(question(b"\x03www\x00\x00\x41\x00\x03")));
         assert!(!asked.matches(question(b"\x02ww\x00\x00\x41\x00\x01")));
         assert!(!asked.matches(question(b"\x04wwww\x00\x00\x41\x00\x01")));
+    }
+
+    #[test]
+    fn question_is_shown_as_people_write_it() {
+        let asked = question(b"\x05www.\\\x03a\x00b\x00\x00\x41\x00\x01");
+        assert_eq!(asked.to_string(), "www\\.\\\\.a\\000b. HTTPS");
+        assert_eq!(question(b"\x00\x12\x34\x00\x01").to_string(), ". TYPE4660");
     }
 
     #[test]

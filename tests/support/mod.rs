@@ -4,9 +4,11 @@
 #![allow(unreachable_pub, reason = "each test has the module for itself")]
 
 pub mod certificates;
+pub mod faulty;
 pub mod messages;
 pub mod network;
 pub mod peers;
+pub mod program;
 
 /// Seeds that a simulation runs: `SEEDS=100` as many, `SEED=7` that one alone.
 pub fn seeds(default: u64) -> std::ops::Range<u64> {

@@ -1,0 +1,48 @@
+//! How many file descriptors the process may have, and what that leaves for TCP clients.
+//!
+//! Connections upstream and UDP sockets come first: a crowd of TCP clients must not take the
+//! descriptors that answers come through.
+
+use std::io;
+
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+
+use crate::config::Config;
+
+/// Standard streams, the poller, the signals, files that are read now and then, and some to spare.
+const OWN: usize = 16;
+
+/// Raises the process's limit if need be and possible, and lowers the number of TCP clients to what
+/// fits.
+pub fn fit(config: &mut Config) -> io::Result<()> {
+    let reserved = reserved(config);
+    let needed = (reserved + config.limits.tcp_clients) as u64;
+    let (mut soft, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    if soft < needed && soft < hard {
+        soft = needed.min(hard);
+        setrlimit(Resource::RLIMIT_NOFILE, soft, hard)?;
+    }
+    if soft < needed {
+        let left = usize::try_from(soft)
+            .unwrap_or(usize::MAX)
+            .saturating_sub(reserved);
+        if left == 0 {
+            let problem = format!("{soft} file descriptors are too few, {needed} are needed");
+            return Err(io::Error::other(problem));
+        }
+        log::warn!(
+            "the limit of {soft} file descriptors leaves room for {left} TCP clients, not {}",
+            config.limits.tcp_clients
+        );
+        config.limits.tcp_clients = left;
+    }
+    Ok(())
+}
+
+/// Descriptors that are not for TCP clients.
+fn reserved(config: &Config) -> usize {
+    let listening = 2 * config.listen.addresses().len();
+    // As many links again may be waiting for their last answers.
+    let links = 2 * config.limits.links_per_upstream * config.upstreams.len();
+    OWN + listening + links
+}

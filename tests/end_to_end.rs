@@ -1,0 +1,603 @@
+//! The program as its users have it: started, asked, overrun, starved, told to end.
+
+mod support;
+
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpStream, UdpSocket};
+use std::process::{Command, Stdio};
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use dotproxy::wire::edns::{OptWriter, OptionCode};
+use dotproxy::wire::{Flags, Message, Rcode};
+use nix::sys::signal::Signal;
+
+use support::certificates::Authority;
+use support::faulty::{End, Fault, Faulty};
+use support::messages::{check_response, query};
+use support::program::{Program, await_that, free_port, read_framed, send_framed};
+
+/// An upstream, and the program in front of it.
+struct Scene {
+    program: Program,
+    server: Faulty,
+    authority: Authority,
+}
+
+impl Scene {
+    fn new(label: &str) -> Self {
+        Self::with(label, "exec \"$@\"", &[])
+    }
+
+    fn with(label: &str, script: &str, arguments: &[&str]) -> Self {
+        let authority = Authority::new(label);
+        let server = Faulty::start(&authority, 0);
+        let mut all = vec![
+            format!("--upstream={}", server.address),
+            format!("--ca-file={}", authority.ca_file.display()),
+        ];
+        all.extend(arguments.iter().map(ToString::to_string));
+        let program = Program::start_in(script, &all);
+        Self {
+            program,
+            server,
+            authority,
+        }
+    }
+
+    /// Asks over UDP; whether an answer came.
+    fn is_answered(&self, id: u16) -> bool {
+        let query = query(id, "www.example", 1, Some(1232));
+        self.program
+            .ask(&query)
+            .is_some_and(|response| check_response(&query, &response))
+    }
+}
+
+#[test]
+fn upstream_that_closes_once_a_second_costs_no_query() {
+    let scene = Scene::new("closes");
+    let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).expect("a socket");
+    socket.connect(scene.program.address).expect("an address");
+    let receiver = socket.try_clone().expect("a descriptor");
+    receiver
+        .set_read_timeout(Some(Duration::from_secs(6)))
+        .expect("a timeout");
+    let answered = std::thread::spawn(move || {
+        let mut response = [0; 2048];
+        let mut answered = 0;
+        while let Ok(len) = receiver.recv(&mut response) {
+            let header = Message::parse(&response[..len]).expect("whole").header();
+            answered += usize::from(header.flags.rcode() == Rcode::NOERROR);
+        }
+        answered
+    });
+    let (rate, seconds) = (500, 20);
+    let start = Instant::now();
+    let ends = [End::Fin, End::Reset, End::CloseNotify];
+    for number in 0..rate * seconds {
+        if number % rate == rate / 2 {
+            let end = ends[number as usize / rate as usize % ends.len()];
+            scene.server.plan(Fault::EndBeforeAnswer(end), 1);
+        }
+        let id = u16::try_from(number).expect("below 65,536");
+        socket
+            .send(&query(id, "www.example", 1, None))
+            .expect("loopback takes it");
+        let next = start + Duration::from_secs(1) / rate * (number + 1);
+        std::thread::sleep(next.saturating_duration_since(Instant::now()));
+    }
+    let answered = answered.join().expect("a number");
+    let asked = (rate * seconds) as usize;
+    println!("{answered} of {asked} answered");
+    assert!((asked - answered) * 1000 <= asked, "{answered} of {asked}");
+    let counts = scene.server.counts();
+    assert!(counts.connections.load(Ordering::Relaxed) >= 20);
+    assert!(
+        counts.resumed.load(Ordering::Relaxed) > 0,
+        "sessions are resumed"
+    );
+}
+
+#[test]
+fn upstream_that_closes_idle_links_costs_no_query() {
+    let scene = Scene::new("idle");
+    scene.server.set_idle(Duration::from_millis(20));
+    for id in 0..100 {
+        assert!(scene.is_answered(id), "query {id}");
+        // Now and then just when it closes.
+        std::thread::sleep(Duration::from_millis(18 + u64::from(id) % 5));
+    }
+    let connections = scene.server.counts().connections.load(Ordering::Relaxed);
+    assert!(connections > 30, "it did close: {connections} connections");
+}
+
+#[test]
+fn depth_brings_links_and_quiet_takes_them_back() {
+    let scene = Scene::new("depth");
+    scene
+        .server
+        .plan(Fault::AnswerLate(Duration::from_millis(3)), u64::MAX);
+    let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).expect("a socket");
+    socket
+        .set_read_timeout(Some(Duration::from_secs(6)))
+        .expect("a timeout");
+    for id in 0..300 {
+        let bytes = query(id, "www.example", 1, None);
+        socket
+            .send_to(&bytes, scene.program.address)
+            .expect("loopback takes it");
+    }
+    let mut response = [0; 2048];
+    for _ in 0..300 {
+        socket.recv(&mut response).expect("a response");
+    }
+    let counts = scene.server.counts();
+    assert_eq!(counts.connections.load(Ordering::Relaxed), 4);
+    await_that("one link is left", || {
+        counts.open.load(Ordering::Relaxed) == 1
+    });
+    scene.server.recover();
+    assert!(scene.is_answered(1));
+    assert_eq!(counts.connections.load(Ordering::Relaxed), 4);
+}
+
+#[test]
+fn pipelined_queries_are_answered_and_half_closing_costs_none() {
+    let scene = Scene::new("pipeline");
+    let mut stream = scene.program.connect();
+    let queries: Vec<_> = (0..500)
+        .map(|id| query(id, "www.Example", 28, Some(1232)))
+        .collect();
+    let mut writer = stream.try_clone().expect("a descriptor");
+    let sent = queries.clone();
+    let writer = std::thread::spawn(move || {
+        send_framed(&mut writer, &sent).expect("it reads");
+        writer.shutdown(Shutdown::Write).expect("it is connected");
+    });
+    let mut seen = vec![false; queries.len()];
+    for _ in 0..queries.len() {
+        let response = read_framed(&mut stream).expect("a response");
+        let id = usize::from(u16::from_be_bytes([response[0], response[1]]));
+        assert!(check_response(&queries[id], &response));
+        assert!(!std::mem::replace(&mut seen[id], true), "twice");
+    }
+    assert_eq!(stream.read(&mut [0; 1]).expect("an orderly end"), 0);
+    writer.join().expect("it wrote");
+}
+
+#[test]
+fn client_that_never_reads_is_closed_and_harms_nobody() {
+    let scene = Scene::new("never-reads");
+    scene.server.plan(Fault::Large(1_000), u64::MAX);
+    assert!(scene.is_answered(1));
+    let before = scene.program.resident_kib();
+    let descriptors = scene.program.descriptors();
+    let mut stream = scene.program.connect();
+    stream
+        .set_write_timeout(Some(Duration::from_secs(1)))
+        .expect("a timeout");
+    let queries: Vec<_> = (0..10_000)
+        .map(|id| query(id, "www.example", 1, None))
+        .collect();
+    // It may not take all of them.
+    let _ = send_framed(&mut stream, &queries);
+    let mut most = 0;
+    let start = Instant::now();
+    while scene.program.descriptors() > descriptors {
+        assert!(
+            start.elapsed() < Duration::from_secs(20),
+            "it is still connected"
+        );
+        assert!(scene.is_answered(2));
+        most = most.max(scene.program.resident_kib());
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    println!("{most} KiB at most, {before} KiB before");
+    assert!(most < before + 8_192, "{most} KiB after {before} KiB");
+    assert!(scene.is_answered(3));
+}
+
+#[test]
+fn lack_of_descriptors_leaves_udp_and_the_processor_alone() {
+    let scene = Scene::with("descriptors", "ulimit -n 64; exec \"$@\"", &[]);
+    scene.program.await_log("file descriptors leaves room for");
+    let crowd: Vec<TcpStream> = (0..200).map(|_| scene.program.connect()).collect();
+    let before = scene.program.processor_time();
+    let start = Instant::now();
+    let mut id = 0;
+    while start.elapsed() < Duration::from_secs(2) {
+        assert!(scene.is_answered(id));
+        id += 1;
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let used = scene.program.processor_time().saturating_sub(before);
+    println!("{used:?} of processor time in 2 s with {id} queries");
+    assert!(used < Duration::from_millis(200), "{used:?}");
+    drop(crowd);
+    let query = query(9, "www.example", 1, None);
+    let mut stream = scene.program.connect();
+    send_framed(&mut stream, std::slice::from_ref(&query)).expect("it reads");
+    assert!(check_response(
+        &query,
+        &read_framed(&mut stream).expect("a response")
+    ));
+}
+
+#[test]
+fn slots_for_tcp_clients_are_given_back_to_those_who_wait() {
+    let scene = Scene::with("slots", "exec \"$@\"", &["--max-tcp-clients=4"]);
+    let idle: Vec<TcpStream> = (0..4).map(|_| scene.program.connect()).collect();
+    let query = query(5, "www.example", 1, None);
+    let mut fifth = scene.program.connect();
+    send_framed(&mut fifth, std::slice::from_ref(&query)).expect("the kernel takes it");
+    assert!(check_response(
+        &query,
+        &read_framed(&mut fifth).expect("a response")
+    ));
+    drop(idle);
+}
+
+#[test]
+fn keepalive_tells_the_idle_limit() {
+    let scene = Scene::new("keepalive");
+    let mut bytes = query(3, "www.example", 1, None);
+    bytes[11] = 1;
+    let mut writer = OptWriter::start(&mut bytes, 1232, 0, 0);
+    writer.option(OptionCode::TCP_KEEPALIVE, &[]);
+    writer.finish();
+    let mut stream = scene.program.connect();
+    send_framed(&mut stream, &[bytes]).expect("it reads");
+    let response = read_framed(&mut stream).expect("a response");
+    let opt = Message::parse(&response)
+        .expect("whole")
+        .opt()
+        .expect("asked for");
+    let idle = opt
+        .options()
+        .find(|option| option.code == OptionCode::TCP_KEEPALIVE);
+    assert_eq!(
+        idle.map(|option| option.data),
+        Some(&100_u16.to_be_bytes()[..])
+    );
+    let start = Instant::now();
+    stream
+        .set_read_timeout(Some(Duration::from_secs(15)))
+        .expect("a timeout");
+    assert_eq!(stream.read(&mut [0; 1]).expect("an orderly end"), 0);
+    assert!(
+        start.elapsed() > Duration::from_secs(9),
+        "{:?}",
+        start.elapsed()
+    );
+}
+
+#[test]
+fn response_leaves_from_the_address_that_was_asked() {
+    let authority = Authority::new("addresses");
+    let server = Faulty::start(&authority, 0);
+    let port = free_port();
+    let mut program = Command::new(env!("CARGO_BIN_EXE_dotproxy"))
+        .args([
+            "-p",
+            &port.to_string(),
+            "-u",
+            &server.address.to_string(),
+            "--ca-file",
+        ])
+        .arg(&authority.ca_file)
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("the program starts");
+    let v4 = |host| SocketAddr::from((Ipv4Addr::new(127, 0, 0, host), port));
+    let v6 = SocketAddr::from((Ipv6Addr::LOCALHOST, port));
+    for address in [v4(1), v4(2), v4(77), v6] {
+        let any = match address {
+            SocketAddr::V4(_) => SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)),
+            SocketAddr::V6(_) => SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0)),
+        };
+        let query = query(6, "www.example", 1, None);
+        let ask = || {
+            // Not connected, so that a response from elsewhere would arrive, too.
+            let socket = UdpSocket::bind(any).expect("a socket");
+            socket
+                .set_read_timeout(Some(Duration::from_millis(300)))
+                .expect("a timeout");
+            socket.send_to(&query, address).expect("loopback takes it");
+            let mut response = [0; 2048];
+            let (len, from) = socket.recv_from(&mut response).ok()?;
+            assert_eq!(from, address);
+            Some(check_response(&query, &response[..len]))
+        };
+        await_that(&format!("{address} answers"), || ask() == Some(true));
+    }
+    program.kill().expect("it runs");
+    program.wait().expect("it is ours");
+}
+
+#[test]
+fn errors_of_its_own_have_codes_and_reasons() {
+    let scene = Scene::new("errors");
+    let plain = query(8, "www.example", 1, Some(1232));
+    let rcode_and_reason = |bytes: &[u8]| {
+        let response = scene.program.ask(bytes).expect("a response");
+        let message = Message::parse(&response).expect("whole");
+        let opt = message.opt();
+        let extension = opt.map_or(0, |opt| opt.rcode_extension);
+        let reason =
+            opt.and_then(|opt| opt.options().find(|o| o.code == OptionCode::EXTENDED_ERROR));
+        let rcode = message.header().flags.rcode().with_extension(extension);
+        assert!(message.header().flags.contains(Flags::QR));
+        (
+            rcode.to_u16(),
+            reason.map(|option| u16::from_be_bytes([option.data[0], option.data[1]])),
+        )
+    };
+    let changed = |at: usize, value: u8| {
+        let mut bytes = plain.clone();
+        bytes[at] = value;
+        bytes
+    };
+    let type_at = plain.len() - 11 - 12 - 3;
+    assert_eq!(plain[type_at], 1);
+    assert_eq!(rcode_and_reason(&plain), (0, None));
+    assert_eq!(rcode_and_reason(&changed(2, 0x29)), (4, Some(21)));
+    assert_eq!(rcode_and_reason(&changed(type_at, 252)), (5, Some(21)));
+    assert_eq!(
+        rcode_and_reason(&changed(plain.len() - 12 - 5, 1)),
+        (16, Some(21))
+    );
+    assert_eq!(rcode_and_reason(&plain[..20]), (1, None));
+    assert_eq!(
+        scene
+            .program
+            .ask_within(&changed(2, 0x81), Duration::from_millis(200)),
+        None
+    );
+    assert_eq!(
+        scene
+            .program
+            .ask_within(&plain[..11], Duration::from_millis(200)),
+        None
+    );
+    scene
+        .server
+        .plan(Fault::EndBeforeAnswer(End::Fin), u64::MAX);
+    assert_eq!(rcode_and_reason(&plain), (2, Some(23)));
+}
+
+#[test]
+fn second_upstream_is_asked_when_the_first_is_gone() {
+    let authority = Authority::new("second");
+    let server = Faulty::start(&authority, 0);
+    let program = Program::start(&[
+        format!("--upstream=127.0.0.1:{}", free_port()),
+        format!("--upstream={}", server.address),
+        format!("--ca-file={}", authority.ca_file.display()),
+    ]);
+    for id in 0..20 {
+        let query = query(id, "www.example", 1, None);
+        let start = Instant::now();
+        let response = program.ask(&query).expect("a response");
+        assert!(check_response(&query, &response));
+        assert!(start.elapsed() < Duration::from_millis(500));
+    }
+}
+
+#[test]
+fn name_of_the_certificate_is_checked_where_it_is_given() {
+    let authority = Authority::new("names");
+    let server = Faulty::start(&authority, 0);
+    for (name, is_right) in [
+        ("dot.example", true),
+        ("127.0.0.1", true),
+        ("other.example", false),
+    ] {
+        let program = Program::start(&[
+            format!("--upstream={}#{name}", server.address),
+            format!("--ca-file={}", authority.ca_file.display()),
+        ]);
+        let query = query(1, "www.example", 1, None);
+        let response = program.ask(&query).expect("a response");
+        assert_eq!(check_response(&query, &response), is_right, "{name}");
+    }
+    // The built-in roots do not know this authority.
+    let program = Program::start(&[format!("--upstream={}#dot.example", server.address)]);
+    let query = query(1, "www.example", 1, None);
+    assert!(!check_response(
+        &query,
+        &program.ask(&query).expect("a response")
+    ));
+    program.await_log("authentication failed");
+    assert_eq!(server.counts().leaked.load(Ordering::Relaxed), 0);
+}
+
+#[test]
+fn sigterm_answers_what_was_asked_and_ends_with_zero() {
+    let mut scene = Scene::new("sigterm");
+    assert!(scene.is_answered(1));
+    scene
+        .server
+        .plan(Fault::AnswerLate(Duration::from_millis(700)), u64::MAX);
+    let query = query(2, "www.example", 1, None);
+    let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).expect("a socket");
+    socket
+        .set_read_timeout(Some(Duration::from_secs(6)))
+        .expect("a timeout");
+    socket
+        .send_to(&query, scene.program.address)
+        .expect("loopback takes it");
+    let mut stream = scene.program.connect();
+    send_framed(&mut stream, std::slice::from_ref(&query)).expect("it reads");
+    std::thread::sleep(Duration::from_millis(200));
+    scene.program.signal(Signal::SIGTERM);
+    let mut response = [0; 2048];
+    let len = socket.recv(&mut response).expect("a response");
+    assert!(check_response(&query, &response[..len]));
+    assert!(check_response(
+        &query,
+        &read_framed(&mut stream).expect("a response")
+    ));
+    assert_eq!(scene.program.wait(), Some(0));
+}
+
+#[test]
+fn sigint_ends_what_upstream_never_answers() {
+    let mut scene = Scene::with("sigint", "exec \"$@\"", &["--timeout=1s"]);
+    scene.server.plan(Fault::Silence, u64::MAX);
+    let query = query(2, "www.example", 1, None);
+    let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).expect("a socket");
+    socket
+        .set_read_timeout(Some(Duration::from_secs(6)))
+        .expect("a timeout");
+    socket
+        .send_to(&query, scene.program.address)
+        .expect("loopback takes it");
+    std::thread::sleep(Duration::from_millis(100));
+    let start = Instant::now();
+    scene.program.signal(Signal::SIGINT);
+    assert_eq!(scene.program.wait(), Some(0));
+    assert!(
+        start.elapsed() < Duration::from_millis(1_500),
+        "{:?}",
+        start.elapsed()
+    );
+    let mut response = [0; 2048];
+    let len = socket.recv(&mut response).expect("a response");
+    assert!(!check_response(&query, &response[..len]));
+}
+
+#[test]
+fn sigusr1_logs_the_counters() {
+    let scene = Scene::new("sigusr1");
+    assert!(scene.is_answered(1));
+    scene.program.signal(Signal::SIGUSR1);
+    scene
+        .program
+        .await_log("queries udp=1 tcp=0 ignored=0; outcomes answered=1");
+}
+
+#[test]
+fn reader_of_the_log_may_go_away_or_sleep() {
+    let authority = Authority::new("log-reader");
+    let server = Faulty::start(&authority, 0);
+    for goes_away in [true, false] {
+        let port = free_port();
+        let mut program = Command::new(env!("CARGO_BIN_EXE_dotproxy"))
+            .args(["-vv", "-l", "127.0.0.1", "-p", &port.to_string(), "-u"])
+            .arg(server.address.to_string())
+            .arg("--ca-file")
+            .arg(&authority.ca_file)
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the program starts");
+        let reader = program.stderr.take().expect("it is piped");
+        let reader = (!goes_away).then_some(reader);
+        let query = query(4, &format!("{}.example", "long-label".repeat(5)), 1, None);
+        let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).expect("a socket");
+        socket.connect(("127.0.0.1", port)).expect("an address");
+        socket
+            .set_read_timeout(Some(Duration::from_millis(500)))
+            .expect("a timeout");
+        let mut response = [0; 2048];
+        let mut ask = || {
+            let _ = socket.send(&query);
+            socket.recv(&mut response).is_ok()
+        };
+        await_that("it answers", &mut ask);
+        // At this level each query has its line: far more than a pipe holds.
+        let missing = (0..3_000).filter(|_| !ask()).count();
+        assert_eq!(missing, 0, "the reader goes away: {goes_away}");
+        assert!(program.try_wait().expect("it is ours").is_none());
+        drop(reader);
+        program.kill().expect("it runs");
+        program.wait().expect("it is ours");
+    }
+}
+
+#[test]
+fn exit_code_and_message_say_what_is_wrong() {
+    let run = |arguments: &[&str]| {
+        let output = Command::new(env!("CARGO_BIN_EXE_dotproxy"))
+            .args(arguments)
+            .output()
+            .expect("the program starts");
+        let text = |bytes| String::from_utf8(bytes).expect("text");
+        (
+            output.status.code(),
+            text(output.stdout),
+            text(output.stderr),
+        )
+    };
+    let (code, out, _) = run(&["--help"]);
+    assert_eq!(code, Some(0));
+    assert!(out.contains("--upstream"));
+    assert_eq!(
+        run(&["-V"]).1,
+        format!("dotproxy {}\n", env!("CARGO_PKG_VERSION"))
+    );
+
+    let (code, out, error) = run(&["-p", "53x", "-u", "1.1.1.1"]);
+    assert_eq!((code, out.as_str()), (Some(2), ""));
+    assert_eq!(
+        error,
+        "dotproxy: --port: \"53x\": expected a port from 1 to 65535\n"
+    );
+    assert_eq!(run(&[]).0, Some(2));
+
+    assert_eq!(run(&["--check-conf", "-u", "1.1.1.1"]).0, Some(0));
+    let (code, _, error) = run(&["--check-conf", "-u", "1.1.1.1", "--ca-file", "/nonexistent"]);
+    assert_eq!(code, Some(2));
+    assert!(
+        error.contains("--ca-file") && error.contains("/nonexistent"),
+        "{error}"
+    );
+
+    let taken = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).expect("a socket");
+    let port = taken.local_addr().expect("it is bound").port().to_string();
+    let (code, _, error) = run(&["-l", "127.0.0.1", "-p", &port, "-u", "127.0.0.1"]);
+    assert_eq!(code, Some(1));
+    assert!(
+        error.contains(&format!("127.0.0.1:{port} (UDP)")),
+        "{error}"
+    );
+    assert!(error.contains("ss -lnptu"), "{error}");
+    let (code, _, error) = run(&["-l", "192.0.2.1", "-p", "5353", "-u", "127.0.0.1"]);
+    assert_eq!(code, Some(1));
+    assert!(error.contains("ip address"), "{error}");
+}
+
+#[test]
+fn queries_beyond_the_limit_are_refused_at_once() {
+    let scene = Scene::with("inflight", "exec \"$@\"", &["--max-inflight=10"]);
+    scene.server.plan(Fault::Silence, u64::MAX);
+    let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).expect("a socket");
+    socket
+        .set_read_timeout(Some(Duration::from_secs(1)))
+        .expect("a timeout");
+    for id in 0..15 {
+        let bytes = query(id, "www.example", 1, Some(1232));
+        socket
+            .send_to(&bytes, scene.program.address)
+            .expect("loopback takes it");
+    }
+    let mut response = [0; 2048];
+    for id in 10..15 {
+        let len = socket.recv(&mut response).expect("a response at once");
+        let message = Message::parse(&response[..len]).expect("whole");
+        assert_eq!(message.header().id, id);
+        assert_eq!(message.header().flags.rcode(), Rcode::SERVFAIL);
+    }
+    assert!(socket.recv(&mut response).is_err(), "the others wait");
+    // A client on a connection waits for room instead.
+    let query = query(99, "www.example", 1, None);
+    let mut stream = scene.program.connect();
+    stream.write_all(&[]).expect("it is connected");
+    send_framed(&mut stream, std::slice::from_ref(&query)).expect("it reads");
+    scene.server.recover();
+    assert!(check_response(
+        &query,
+        &read_framed(&mut stream).expect("a response")
+    ));
+    let _ = &scene.authority;
+}

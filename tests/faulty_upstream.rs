@@ -1,0 +1,324 @@
+//! What a client gets when upstream does what it should not, what the next client gets, and what an
+//! upstream learns that cannot prove who it is. Prints a table.
+
+mod support;
+
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use dotproxy::wire::{Message, Rcode};
+
+use support::certificates::{Authority, Flaw};
+use support::faulty::{End, Fault, Faulty};
+use support::messages::{check_response, query};
+use support::program::{Program, await_that, free_port, read_framed, send_framed};
+
+const ALWAYS: u64 = u64::MAX;
+
+/// A fault, how often it strikes, what the first client then gets, and how soon at the latest.
+struct Row(Fault, u64, Rcode, Duration);
+
+const fn row(fault: Fault, times: u64, rcode: Rcode, milliseconds: u64) -> Row {
+    Row(fault, times, rcode, Duration::from_millis(milliseconds))
+}
+
+#[rustfmt::skip]
+fn rows() -> Vec<Row> {
+    use End::{CloseNotify, Fin, Reset};
+    use Fault::*;
+    let (ok, failed) = (Rcode::NOERROR, Rcode::SERVFAIL);
+    let drip = |milliseconds| Drip(Duration::from_millis(milliseconds));
+    let late = AnswerLate(Duration::from_secs(6));
+    vec![
+        row(EndAtAccept(Fin), 1, ok, 500),
+        row(EndAtAccept(Fin), ALWAYS, failed, 500),
+        row(EndAtAccept(Reset), 1, ok, 500),
+        row(EndAtAccept(Reset), ALWAYS, failed, 500),
+        row(StallHandshake, 1, failed, 3_500),
+        row(SpeakClearText, 1, failed, 500),
+        row(Certificate(Flaw::Expired), 1, failed, 500),
+        row(Certificate(Flaw::SelfSigned), 1, failed, 500),
+        row(Certificate(Flaw::WrongName), 1, failed, 500),
+        row(EndBeforeAnswer(Fin), 1, ok, 500),
+        row(EndBeforeAnswer(Fin), ALWAYS, failed, 2_000),
+        row(EndBeforeAnswer(Reset), 1, ok, 500),
+        row(EndBeforeAnswer(CloseNotify), 1, ok, 500),
+        row(EndWithinAnswer(Fin), 1, ok, 500),
+        row(EndWithinAnswer(Reset), 1, ok, 500),
+        row(EndWithinAnswer(CloseNotify), 1, ok, 500),
+        row(EndAfterAnswer(Fin), 1, ok, 500),
+        row(EndAfterAnswer(Reset), 1, ok, 500),
+        row(EndAfterAnswer(CloseNotify), 1, ok, 500),
+        row(drip(0), 1, ok, 500),
+        row(drip(100), 1, ok, 2_500),
+        row(drip(100), ALWAYS, failed, 5_000),
+        row(TruncateFrame, 1, ok, 2_500),
+        row(TruncateFrame, ALWAYS, failed, 5_000),
+        row(ShortFrame(0), 1, ok, 500),
+        row(ShortFrame(5), 1, ok, 500),
+        row(ShortFrame(0), ALWAYS, failed, 2_000),
+        row(AnswerTwice, 1, ok, 500),
+        row(late, 1, ok, 2_500),
+        row(late, ALWAYS, failed, 5_000),
+        row(WrongId, 1, ok, 2_500),
+        row(WrongId, ALWAYS, failed, 5_000),
+        row(WrongQuestion, 1, ok, 2_500),
+        row(WrongQuestion, ALWAYS, failed, 5_000),
+        row(NoResponse, 1, ok, 2_500),
+        row(NoResponse, ALWAYS, failed, 5_000),
+        row(Garbage, 1, ok, 2_500),
+        row(Garbage, ALWAYS, failed, 5_000),
+        row(Malformed, 1, ok, 500),
+        row(Malformed, ALWAYS, failed, 500),
+        row(Silence, 1, ok, 2_500),
+        row(Silence, ALWAYS, failed, 5_000),
+        row(AnswerCode(2), 1, failed, 500),
+        row(AnswerCode(5), 1, Rcode::REFUSED, 500),
+        row(AnswerCode(3), 1, Rcode::NXDOMAIN, 500),
+        row(Large(4_000), 1, ok, 500),
+    ]
+}
+
+/// What came of a row.
+struct Finding {
+    name: String,
+    first: String,
+    next: String,
+    leaked: u64,
+    is_right: bool,
+}
+
+#[test]
+fn every_fault_has_a_clear_end_and_spares_the_next_client() {
+    let authority = Authority::new("faulty-upstream");
+    let rows = rows();
+    // They mostly wait, so they wait together.
+    let findings: Vec<Finding> = std::thread::scope(|scope| {
+        let authority = &authority;
+        let examine = |row| scope.spawn(move || examine(authority, row));
+        let threads: Vec<_> = rows.iter().map(examine).collect();
+        threads
+            .into_iter()
+            .map(|thread| thread.join().expect("a finding"))
+            .collect()
+    });
+    println!(
+        "{:44} {:20} {:20} leaked",
+        "upstream", "client", "next client"
+    );
+    for Finding {
+        name,
+        first,
+        next,
+        leaked,
+        ..
+    } in &findings
+    {
+        println!("{name:44} {first:20} {next:20} {leaked}");
+    }
+    let wrong = findings.iter().filter(|finding| !finding.is_right);
+    let wrong: Vec<&str> = wrong.map(|finding| finding.name.as_str()).collect();
+    assert!(wrong.is_empty(), "{wrong:?}");
+}
+
+fn examine(authority: &Authority, row: &Row) -> Finding {
+    let Row(fault, times, rcode, within) = row;
+    let server = Faulty::start(authority, 0);
+    let program = program(authority, &server);
+    server.plan(*fault, *times);
+
+    let first = ask(&program, "first.secret.example");
+    server.recover();
+    let next = ask(&program, "next.secret.example");
+
+    let leaked = server.counts().leaked.load(Ordering::Relaxed);
+    let is_truncated = matches!(fault, Fault::Large(_));
+    let is_right = first.rcode == Some(*rcode)
+        && first.is_truncated == is_truncated
+        && first.after <= *within
+        && next.rcode == Some(Rcode::NOERROR)
+        && next.after <= Duration::from_secs(1)
+        && leaked == 0;
+    let often = if *times == ALWAYS { "always" } else { "once" };
+    Finding {
+        name: format!(
+            "{fault:?}, {often}{}",
+            if is_right { "" } else { "  <-- WRONG" }
+        ),
+        first: first.to_string(),
+        next: next.to_string(),
+        leaked,
+        is_right,
+    }
+}
+
+fn program(authority: &Authority, server: &Faulty) -> Program {
+    Program::start(&[
+        format!("--upstream={}", server.address),
+        format!("--ca-file={}", authority.ca_file.display()),
+    ])
+}
+
+/// What a client got.
+struct Answer {
+    rcode: Option<Rcode>,
+    is_truncated: bool,
+    after: Duration,
+}
+
+impl std::fmt::Display for Answer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let rcode = match self.rcode.map(Rcode::to_u16) {
+            None => "nothing".to_owned(),
+            Some(0) => "NOERROR".to_owned(),
+            Some(2) => "SERVFAIL".to_owned(),
+            Some(3) => "NXDOMAIN".to_owned(),
+            Some(5) => "REFUSED".to_owned(),
+            Some(number) => format!("RCODE {number}"),
+        };
+        let truncated = if self.is_truncated { " TC" } else { "" };
+        write!(f, "{rcode}{truncated} {} ms", self.after.as_millis())
+    }
+}
+
+fn ask(program: &Program, name: &str) -> Answer {
+    let query = query(4711, name, 1, Some(1232));
+    let start = Instant::now();
+    let response = program.ask(&query);
+    let after = start.elapsed();
+    if let Some(response) = &response {
+        check_response(&query, response);
+    }
+    let header = response
+        .as_deref()
+        .map(|response| Message::parse(response).expect("whole").header());
+    Answer {
+        rcode: header.map(|header| header.flags.rcode()),
+        is_truncated: header.is_some_and(|header| header.flags.contains(dotproxy::wire::Flags::TC)),
+        after,
+    }
+}
+
+#[test]
+fn refused_connection_fails_at_once_and_the_next_query_finds_the_server() {
+    let authority = Authority::new("faulty-refused");
+    let port = free_port();
+    let program = Program::start(&[
+        format!("--upstream=127.0.0.1:{port}"),
+        format!("--ca-file={}", authority.ca_file.display()),
+    ]);
+    let first = ask(&program, "first.secret.example");
+    assert_eq!(first.rcode, Some(Rcode::SERVFAIL));
+    assert!(first.after < Duration::from_millis(500), "{first}");
+
+    let _server = Faulty::start(&authority, port);
+    let next = ask(&program, "next.secret.example");
+    assert_eq!(next.rcode, Some(Rcode::NOERROR));
+    assert!(next.after < Duration::from_secs(1), "{next}");
+}
+
+#[test]
+fn tls_1_1_is_refused_without_a_query() {
+    let authority = Authority::new("faulty-tls11");
+    let port = free_port();
+    let mut server = openssl_server(port);
+    let program = Program::start(&[
+        format!("--upstream=127.0.0.1:{port}"),
+        format!("--ca-file={}", authority.ca_file.display()),
+    ]);
+    let first = ask(&program, "first.secret.example");
+    assert_eq!(first.rcode, Some(Rcode::SERVFAIL));
+    assert!(first.after < Duration::from_millis(500), "{first}");
+    program.await_log("TLS failed");
+    server.kill().expect("it runs");
+    server.wait().expect("it is ours");
+
+    let _server = Faulty::start(&authority, port);
+    assert_eq!(
+        ask(&program, "next.secret.example").rcode,
+        Some(Rcode::NOERROR)
+    );
+}
+
+/// A real server that speaks nothing later than TLS 1.1.
+fn openssl_server(port: u16) -> Child {
+    let directory = std::env::temp_dir();
+    let key = directory.join(format!("dotproxy-tls11-{port}.pem"));
+    let made = Command::new("openssl")
+        .args([
+            "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1",
+        ])
+        .args(["-subj", "/CN=127.0.0.1", "-keyout"])
+        .arg(&key)
+        .arg("-out")
+        .arg(key.with_extension("crt"))
+        .stderr(Stdio::null())
+        .status();
+    assert!(made.expect("openssl is installed").success());
+    let server = Command::new("openssl")
+        .args([
+            "s_server",
+            "-tls1_1",
+            "-cipher",
+            "ALL:@SECLEVEL=0",
+            "-quiet",
+            "-accept",
+        ])
+        .arg(port.to_string())
+        .arg("-key")
+        .arg(&key)
+        .arg("-cert")
+        .arg(key.with_extension("crt"))
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("openssl is installed");
+    await_that("it listens", || {
+        std::net::TcpStream::connect(("127.0.0.1", port)).is_ok()
+    });
+    server
+}
+
+#[test]
+fn answers_out_of_order_reach_those_who_asked() {
+    let authority = Authority::new("faulty-order");
+    let server = Faulty::start(&authority, 0);
+    let program = program(&authority, &server);
+    server.plan(Fault::AnswerOutOfOrder, 1);
+    let queries = [
+        query(1, "one.example", 1, None),
+        query(2, "two.example", 1, None),
+    ];
+    let mut stream = program.connect();
+    send_framed(&mut stream, &queries).expect("it reads");
+    let second = read_framed(&mut stream).expect("a response");
+    assert!(check_response(&queries[1], &second));
+    let first = read_framed(&mut stream).expect("a response");
+    assert!(check_response(&queries[0], &first));
+}
+
+#[test]
+fn largest_answer_is_truncated_over_udp_and_whole_over_tcp() {
+    let authority = Authority::new("faulty-large");
+    let server = Faulty::start(&authority, 0);
+    let program = program(&authority, &server);
+    server.plan(Fault::Large(4_090), ALWAYS);
+    let query = query(7, "large.example", 1, Some(4096));
+    let over_udp = program.ask(&query).expect("a response");
+    assert!(check_response(&query, &over_udp));
+    let header = Message::parse(&over_udp).expect("whole").header();
+    assert!(header.flags.contains(dotproxy::wire::Flags::TC));
+    assert!(over_udp.len() <= 1232);
+
+    let mut stream = program.connect();
+    send_framed(&mut stream, std::slice::from_ref(&query)).expect("it reads");
+    let over_tcp = read_framed(&mut stream).expect("a response");
+    assert!(check_response(&query, &over_tcp));
+    assert_eq!(
+        Message::parse(&over_tcp).expect("whole").header().answers,
+        4_090
+    );
+    assert!(over_tcp.len() > 65_000);
+}

@@ -1,0 +1,394 @@
+//! A DoT server that does what healthy ones never do, as often as it is told to, and counts what it
+//! was sent.
+
+use std::collections::BTreeMap;
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use rustls::version::{TLS12, TLS13};
+use rustls::{ServerConfig, ServerConnection, StreamOwned};
+use socket2::SockRef;
+
+use super::certificates::{Authority, Flaw};
+use super::messages::reply;
+use super::program::read_framed;
+
+/// How a connection ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    Fin,
+    Reset,
+    CloseNotify,
+}
+
+/// What the server does wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// Ends a connection as soon as it is there.
+    EndAtAccept(End),
+    /// Says nothing at all.
+    StallHandshake,
+    /// Speaks, but not TLS.
+    SpeakClearText,
+    /// Shows a certificate that proves nothing.
+    Certificate(Flaw),
+    /// Ends the connection instead of answering.
+    EndBeforeAnswer(End),
+    /// Ends the connection in the middle of the answer.
+    EndWithinAnswer(End),
+    /// Ends the connection after the answer.
+    EndAfterAnswer(End),
+    /// Sends the answer octet by octet, each in a record of its own, with such a pause between.
+    Drip(Duration),
+    /// Stops in the middle of the answer.
+    TruncateFrame,
+    /// Sends a frame of so many octets instead.
+    ShortFrame(usize),
+    /// Answers twice.
+    AnswerTwice,
+    /// Answers after so long.
+    AnswerLate(Duration),
+    /// Lets the next query be answered first.
+    AnswerOutOfOrder,
+    WrongId,
+    WrongQuestion,
+    /// Sends a query back.
+    NoResponse,
+    /// Sends octets without meaning.
+    Garbage,
+    /// Sends an answer whose records do not add up.
+    Malformed,
+    /// Answers with this code.
+    AnswerCode(u8),
+    /// Answers with so many records.
+    Large(u16),
+    /// Says nothing.
+    Silence,
+}
+
+impl Fault {
+    /// Whether it strikes a connection, rather than a query.
+    fn strikes_connection(self) -> bool {
+        matches!(
+            self,
+            Self::EndAtAccept(_)
+                | Self::StallHandshake
+                | Self::SpeakClearText
+                | Self::Certificate(_)
+        )
+    }
+}
+
+/// What happened at the server.
+#[derive(Debug, Default)]
+pub struct Counts {
+    pub connections: AtomicU64,
+    pub handshakes: AtomicU64,
+    pub resumed: AtomicU64,
+    pub queries: AtomicU64,
+    /// Queries that came before the server had proved who it is.
+    pub leaked: AtomicU64,
+    pub open: AtomicU64,
+}
+
+struct Shared {
+    /// The fault and how often it strikes from now on.
+    plan: Mutex<Option<(Fault, u64)>>,
+    counts: Counts,
+    right: Arc<ServerConfig>,
+    flawed: BTreeMap<&'static str, Arc<ServerConfig>>,
+    is_stopped: AtomicBool,
+    /// Connections without traffic for so long are closed.
+    idle: Mutex<Option<Duration>>,
+    streams: Mutex<Vec<TcpStream>>,
+}
+
+/// A DoT server with faults.
+pub struct Faulty {
+    pub address: SocketAddr,
+    shared: Arc<Shared>,
+}
+
+impl Faulty {
+    /// Starts it, with nothing wrong yet, on a port of 127.0.0.1.
+    pub fn start(authority: &Authority, port: u16) -> Self {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).expect("a free port");
+        let address = listener.local_addr().expect("it is bound");
+        let versions = [&TLS13, &TLS12];
+        let flaws = [Flaw::Expired, Flaw::SelfSigned, Flaw::WrongName];
+        let shared = Arc::new(Shared {
+            plan: Mutex::default(),
+            counts: Counts::default(),
+            right: authority.server(Flaw::None, &versions),
+            flawed: flaws
+                .map(|flaw| (name_of(flaw), authority.server(flaw, &versions)))
+                .into(),
+            is_stopped: AtomicBool::new(false),
+            idle: Mutex::default(),
+            streams: Mutex::default(),
+        });
+        let for_thread = Arc::clone(&shared);
+        std::thread::spawn(move || {
+            for stream in listener.incoming().map_while(Result::ok) {
+                if for_thread.is_stopped.load(Ordering::Relaxed) {
+                    return;
+                }
+                let shared = Arc::clone(&for_thread);
+                std::thread::spawn(move || shared.serve(stream));
+            }
+        });
+        Self { address, shared }
+    }
+
+    /// Lets a fault strike so often from now on.
+    pub fn plan(&self, fault: Fault, times: u64) {
+        *self.shared.plan.lock().expect("nobody panics with it") = Some((fault, times));
+    }
+
+    /// Lets nothing go wrong any more.
+    pub fn recover(&self) {
+        *self.shared.plan.lock().expect("nobody panics with it") = None;
+    }
+
+    /// Closes connections without traffic after so long.
+    pub fn set_idle(&self, idle: Duration) {
+        *self.shared.idle.lock().expect("nobody panics with it") = Some(idle);
+    }
+
+    pub fn counts(&self) -> &Counts {
+        &self.shared.counts
+    }
+
+    /// Ends every connection that there is.
+    pub fn end_all(&self, end: End) {
+        for stream in self
+            .shared
+            .streams
+            .lock()
+            .expect("nobody panics with it")
+            .drain(..)
+        {
+            // The close alert needs the connection's keys, which are not here: it is planned instead.
+            end_stream(&stream, end);
+        }
+    }
+}
+
+impl Drop for Faulty {
+    fn drop(&mut self) {
+        self.shared.is_stopped.store(true, Ordering::Relaxed);
+        let _ = TcpStream::connect(self.address);
+        self.end_all(End::Fin);
+    }
+}
+
+fn name_of(flaw: Flaw) -> &'static str {
+    match flaw {
+        Flaw::None => "right",
+        Flaw::Expired => "expired",
+        Flaw::SelfSigned => "self-signed",
+        Flaw::WrongName => "wrong name",
+    }
+}
+
+fn end_stream(stream: &TcpStream, end: End) {
+    if end == End::Reset {
+        // Closing with a linger time of zero sends a reset; shutting down first would send FIN.
+        let _ = SockRef::from(stream).set_linger(Some(Duration::ZERO));
+        let _ = SockRef::from(stream).shutdown(Shutdown::Read);
+        return;
+    }
+    let _ = stream.shutdown(Shutdown::Both);
+}
+
+type Tls = StreamOwned<ServerConnection, TcpStream>;
+
+impl Shared {
+    /// The fault that strikes now, if one does.
+    fn strike(&self, is_connection: bool) -> Option<Fault> {
+        let mut plan = self.plan.lock().expect("nobody panics with it");
+        let (fault, times) = plan.as_mut()?;
+        if fault.strikes_connection() != is_connection || *times == 0 {
+            return None;
+        }
+        *times -= 1;
+        Some(*fault)
+    }
+
+    fn serve(&self, stream: TcpStream) {
+        self.counts.connections.fetch_add(1, Ordering::Relaxed);
+        self.counts.open.fetch_add(1, Ordering::Relaxed);
+        stream.set_nodelay(true).expect("a socket of ours");
+        let copy = stream.try_clone().expect("a descriptor");
+        self.streams
+            .lock()
+            .expect("nobody panics with it")
+            .push(copy);
+        let idle = *self.idle.lock().expect("nobody panics with it");
+        stream.set_read_timeout(idle).expect("a timeout");
+        let peer = stream.peer_addr().ok();
+        self.serve_with(stream, self.strike(true));
+        self.forget(peer);
+        self.counts.open.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    fn serve_with(&self, mut stream: TcpStream, fault: Option<Fault>) {
+        let config = match fault {
+            Some(Fault::EndAtAccept(end)) => return self.end(stream, end),
+            Some(Fault::StallHandshake) => return self.listen_for_leaks(stream),
+            Some(Fault::SpeakClearText) => {
+                let _ = stream.write_all(b"220 mail.example.org ESMTP ready\r\n");
+                return self.listen_for_leaks(stream);
+            }
+            Some(Fault::Certificate(flaw)) => &self.flawed[name_of(flaw)],
+            _ => &self.right,
+        };
+        let connection = ServerConnection::new(Arc::clone(config)).expect("a server connection");
+        let mut tls = StreamOwned::new(connection, stream);
+        while tls.conn.is_handshaking() {
+            if tls.conn.complete_io(&mut tls.sock).is_err() {
+                return;
+            }
+        }
+        self.counts.handshakes.fetch_add(1, Ordering::Relaxed);
+        let is_resumed = tls.conn.handshake_kind() == Some(rustls::HandshakeKind::Resumed);
+        self.counts
+            .resumed
+            .fetch_add(u64::from(is_resumed), Ordering::Relaxed);
+        let mut held = None;
+        while let Ok(query) = read_framed(&mut tls) {
+            self.counts.queries.fetch_add(1, Ordering::Relaxed);
+            if matches!(fault, Some(Fault::Certificate(_))) {
+                self.counts.leaked.fetch_add(1, Ordering::Relaxed);
+            }
+            match self.strike(false) {
+                Some(Fault::AnswerOutOfOrder) => held = Some(query),
+                Some(fault) => {
+                    if self.answer_with(&mut tls, &query, fault).is_none() {
+                        return;
+                    }
+                }
+                None => {
+                    send(&mut tls, &reply(&query, 1));
+                    if let Some(query) = held.take() {
+                        send(&mut tls, &reply(&query, 1));
+                    }
+                }
+            }
+        }
+    }
+
+    /// Reads what comes without ever answering, and counts what should not come.
+    fn listen_for_leaks(&self, mut stream: TcpStream) {
+        let mut buffer = [0; 4096];
+        while let Ok(len) = stream.read(&mut buffer) {
+            if len == 0 {
+                return;
+            }
+            let has_name = buffer[..len].windows(6).any(|window| window == b"secret");
+            self.counts
+                .leaked
+                .fetch_add(u64::from(has_name), Ordering::Relaxed);
+        }
+    }
+
+    /// Answers wrongly; `None` when the connection has ended.
+    fn answer_with(&self, tls: &mut Tls, query: &[u8], fault: Fault) -> Option<()> {
+        let mut right = reply(query, 1);
+        match fault {
+            Fault::EndBeforeAnswer(end) => return self.end_tls(tls, end),
+            Fault::EndWithinAnswer(end) => {
+                send_octets(tls, &frame(&right)[..20]);
+                return self.end_tls(tls, end);
+            }
+            Fault::EndAfterAnswer(end) => {
+                send(tls, &right);
+                return self.end_tls(tls, end);
+            }
+            Fault::Drip(pause) => {
+                for octet in frame(&right) {
+                    send_octets(tls, &[octet]);
+                    std::thread::sleep(pause);
+                }
+            }
+            Fault::TruncateFrame => send_octets(tls, &frame(&right)[..20]),
+            Fault::ShortFrame(len) => send(tls, &right[..len]),
+            Fault::AnswerTwice => {
+                send(tls, &right);
+                send(tls, &right);
+            }
+            Fault::AnswerLate(delay) => {
+                std::thread::sleep(delay);
+                send(tls, &right);
+            }
+            Fault::WrongId => {
+                right[0] ^= 0x55;
+                send(tls, &right);
+            }
+            Fault::WrongQuestion => {
+                right[13] ^= 1;
+                send(tls, &right);
+            }
+            Fault::NoResponse => {
+                right[2] &= 0x7f;
+                send(tls, &right);
+            }
+            Fault::Garbage => send(tls, &[0xa5; 100]),
+            Fault::Malformed => send(tls, &right[..right.len() - 3]),
+            Fault::AnswerCode(rcode) => {
+                let mut reply = reply(query, 0);
+                reply[3] = reply[3] & 0xf0 | rcode;
+                send(tls, &reply);
+            }
+            Fault::Large(records) => send(tls, &reply(query, records)),
+            Fault::Silence => {}
+            Fault::AnswerOutOfOrder
+            | Fault::EndAtAccept(_)
+            | Fault::StallHandshake
+            | Fault::SpeakClearText
+            | Fault::Certificate(_) => unreachable!("handled elsewhere"),
+        }
+        Some(())
+    }
+
+    fn end(&self, stream: TcpStream, end: End) {
+        self.forget(stream.peer_addr().ok());
+        end_stream(&stream, end);
+    }
+
+    fn end_tls(&self, tls: &mut Tls, end: End) -> Option<()> {
+        self.forget(tls.sock.peer_addr().ok());
+        if end == End::CloseNotify {
+            tls.conn.send_close_notify();
+            let _ = tls.flush();
+            // The alert alone has to do: the connection stays open for a while.
+            std::thread::sleep(Duration::from_millis(300));
+        }
+        end_stream(&tls.sock, end);
+        None
+    }
+
+    /// Drops the copy of a stream, which would keep it open.
+    fn forget(&self, peer: Option<SocketAddr>) {
+        let mut streams = self.streams.lock().expect("nobody panics with it");
+        streams.retain(|copy| copy.peer_addr().ok() != peer);
+    }
+}
+
+fn frame(message: &[u8]) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    dotproxy::wire::frame::write(&mut bytes, message);
+    bytes
+}
+
+fn send(tls: &mut Tls, message: &[u8]) {
+    send_octets(tls, &frame(message));
+}
+
+fn send_octets(tls: &mut Tls, octets: &[u8]) {
+    // The proxy may have closed by now.
+    let _ = tls.write_all(octets).and_then(|()| tls.flush());
+}

@@ -1,0 +1,209 @@
+//! The program itself, started as a user starts it.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+/// A running dotproxy.
+pub struct Program {
+    child: Child,
+    pub address: SocketAddr,
+    log: Arc<Mutex<String>>,
+}
+
+impl Program {
+    /// Starts it on a free port of 127.0.0.1, with these arguments besides, and waits until it listens.
+    pub fn start(arguments: &[String]) -> Self {
+        Self::start_in("exec \"$@\"", arguments)
+    }
+
+    /// Starts it by a shell script, in which `"$@"` is the command.
+    pub fn start_in(script: &str, arguments: &[String]) -> Self {
+        let port = free_port();
+        let mut child = Command::new("sh")
+            .args([
+                "-c",
+                script,
+                "sh",
+                env!("CARGO_BIN_EXE_dotproxy"),
+                "-l",
+                "127.0.0.1",
+            ])
+            .args(["-p", &port.to_string(), "-v"])
+            .args(arguments)
+            .stdin(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the program starts");
+        let log = Arc::new(Mutex::new(String::new()));
+        let stderr = BufReader::new(child.stderr.take().expect("it is piped"));
+        let lines = Arc::clone(&log);
+        std::thread::spawn(move || {
+            for line in stderr.lines().map_while(Result::ok) {
+                let mut log = lines.lock().expect("nobody panics with it");
+                log.push_str(&line);
+                log.push('\n');
+            }
+        });
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        let program = Self {
+            child,
+            address,
+            log,
+        };
+        program.await_log("listening on");
+        program
+    }
+
+    /// What it has logged.
+    pub fn log(&self) -> String {
+        self.log.lock().expect("nobody panics with it").clone()
+    }
+
+    /// Waits until it has logged this.
+    pub fn await_log(&self, text: &str) {
+        await_that(&format!("the log says {text:?}"), || {
+            self.log().contains(text)
+        });
+    }
+
+    /// Sends a query over UDP and waits for its response.
+    pub fn ask(&self, query: &[u8]) -> Option<Vec<u8>> {
+        self.ask_within(query, Duration::from_secs(6))
+    }
+
+    /// Sends a query over UDP and waits so long for its response.
+    pub fn ask_within(&self, query: &[u8], patience: Duration) -> Option<Vec<u8>> {
+        let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).expect("a socket");
+        socket.set_read_timeout(Some(patience)).expect("a timeout");
+        socket
+            .send_to(query, self.address)
+            .expect("loopback takes it");
+        let mut response = vec![0; 65_535];
+        let len = socket.recv(&mut response).ok()?;
+        response.truncate(len);
+        Some(response)
+    }
+
+    /// A TCP connection to it.
+    pub fn connect(&self) -> TcpStream {
+        let stream = TcpStream::connect(self.address).expect("it listens");
+        stream
+            .set_read_timeout(Some(Duration::from_secs(6)))
+            .expect("a timeout");
+        stream
+    }
+
+    pub fn signal(&self, signal: Signal) {
+        kill(self.pid(), signal).expect("it runs");
+    }
+
+    /// Waits for its end; returns the exit code.
+    pub fn wait(&mut self) -> Option<i32> {
+        let mut code = None;
+        await_that("it ends", || {
+            code = self.child.try_wait().expect("it is ours");
+            code.is_some()
+        });
+        code.and_then(|status| status.code())
+    }
+
+    pub fn is_running(&mut self) -> bool {
+        self.child.try_wait().expect("it is ours").is_none()
+    }
+
+    /// Resident memory in KiB.
+    pub fn resident_kib(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id()));
+        let status = status.expect("it runs");
+        let line = status
+            .lines()
+            .find(|line| line.starts_with("VmRSS:"))
+            .expect("it has memory");
+        line.split_whitespace()
+            .nth(1)
+            .and_then(|kib| kib.parse().ok())
+            .expect("a number")
+    }
+
+    /// Processor time that it has taken.
+    pub fn processor_time(&self) -> Duration {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id()));
+        let stat = stat.expect("it runs");
+        let (_, fields) = stat.rsplit_once(')').expect("a name in brackets");
+        let ticks = fields
+            .split_whitespace()
+            .skip(11)
+            .take(2)
+            .map(str::parse::<u64>);
+        // Linux counts hundredths of a second here, everywhere.
+        Duration::from_millis(10 * ticks.map(|ticks| ticks.expect("a number")).sum::<u64>())
+    }
+
+    /// File descriptors that it has open.
+    pub fn descriptors(&self) -> usize {
+        let path = format!("/proc/{}/fd", self.child.id());
+        std::fs::read_dir(path).expect("it runs").count()
+    }
+
+    fn pid(&self) -> Pid {
+        Pid::from_raw(i32::try_from(self.child.id()).expect("a process id"))
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if std::thread::panicking() {
+            eprintln!("--- its log ---\n{}", self.log());
+        }
+    }
+}
+
+/// Waits until something holds, ten seconds at the most.
+pub fn await_that(what: &str, mut holds: impl FnMut() -> bool) {
+    let end = Instant::now() + Duration::from_secs(10);
+    while !holds() {
+        assert!(Instant::now() < end, "waited in vain until {what}");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+/// A port of 127.0.0.1 that is free for UDP and TCP. It is below those that the system gives to
+/// clients, so that none of them takes it before it is used.
+pub fn free_port() -> u16 {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    loop {
+        let process = u16::try_from(std::process::id() % 200).expect("below 200");
+        let port = 12_000 + (process * 97 + NEXT.fetch_add(1, Ordering::Relaxed)) % 20_000;
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        if UdpSocket::bind(address).is_ok() && TcpListener::bind(address).is_ok() {
+            return port;
+        }
+    }
+}
+
+/// Sends messages on a stream, each behind its length.
+pub fn send_framed(stream: &mut impl Write, messages: &[Vec<u8>]) -> std::io::Result<()> {
+    let mut bytes = Vec::new();
+    for message in messages {
+        dotproxy::wire::frame::write(&mut bytes, message);
+    }
+    stream.write_all(&bytes)
+}
+
+/// Reads one message from a stream.
+pub fn read_framed(stream: &mut impl Read) -> std::io::Result<Vec<u8>> {
+    let mut length = [0; 2];
+    stream.read_exact(&mut length)?;
+    let mut message = vec![0; usize::from(u16::from_be_bytes(length))];
+    stream.read_exact(&mut message)?;
+    Ok(message)
+}
