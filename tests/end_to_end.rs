@@ -103,13 +103,15 @@ fn upstream_that_closes_once_a_second_costs_no_query() {
 fn upstream_that_closes_idle_links_costs_no_query() {
     let scene = Scene::new("idle");
     scene.server.set_idle(Duration::from_millis(20));
-    for id in 0..100 {
+    let connections = || scene.server.counts().connections.load(Ordering::Relaxed);
+    let mut id = 0;
+    while connections() <= 100 {
         assert!(scene.is_answered(id), "query {id}");
         // Now and then just when it closes.
-        std::thread::sleep(Duration::from_millis(18 + u64::from(id) % 5));
+        std::thread::sleep(Duration::from_millis(18 + u64::from(id) % 8));
+        id += 1;
     }
-    let connections = scene.server.counts().connections.load(Ordering::Relaxed);
-    assert!(connections > 30, "it did close: {connections} connections");
+    println!("{id} queries answered over {} connections", connections());
 }
 
 #[test]
