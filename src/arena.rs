@@ -124,8 +124,8 @@ impl<T> Arena<T> {
         self.get(key).is_some()
     }
 
-    /// Takes the value of this key out. When the last value leaves a table that has grown large, its
-    /// memory goes back.
+    /// Takes the value of this key out. When the last value leaves a table that has grown large,
+    /// its memory goes back.
     pub fn remove(&mut self, key: Key) -> Option<T> {
         self.get(key)?;
         let slot = self.slots.remove(key.index());
@@ -145,9 +145,9 @@ impl<T> Arena<T> {
 
 /// First in, first out, for entries that may lapse while they wait.
 ///
-/// Taking an entry out of the middle costs nothing: whoever pops asks whether the entry still holds.
-/// What has lapsed is swept when it could make up more than half of the queue, so the length stays
-/// within twice the number of entries that hold, and the cost of an entry stays constant.
+/// Taking an entry out of the middle costs nothing: whoever pops asks whether the entry still
+/// holds. What has lapsed is swept when it could make up more than half of the queue, so the length
+/// stays within twice the number of entries that hold, and the cost of an entry stays constant.
 #[derive(Debug)]
 pub struct Fifo<T> {
     entries: VecDeque<T>,
@@ -165,8 +165,8 @@ impl<T> Fifo<T> {
     /// Entries that may lapse before the first sweep.
     const SLACK: usize = 64;
 
-    /// Adds an entry at the end. `holding` is an upper bound of the entries that still hold, this one
-    /// included, and `holds` tells them.
+    /// Adds an entry at the end. `holding` is an upper bound of the entries that still hold, this
+    /// one included, and `holds` tells them.
     pub fn push(&mut self, entry: T, holding: usize, holds: impl FnMut(&T) -> bool) {
         if self.entries.len() >= 2 * holding + Self::SLACK {
             self.entries.retain(holds);

@@ -1,4 +1,5 @@
-//! What the options come to: plain data, checked, with every default and every bound of the program.
+//! What the options come to: plain data, checked, with every default and every bound of the
+//! program.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
@@ -50,7 +51,8 @@ impl Listen {
         }
     }
 
-    /// Whether the program does its job without this address: IPv6, where nobody asked for it by name.
+    /// Whether the program does its job without this address: IPv6, where nobody asked for it by
+    /// name.
     pub fn is_optional(&self, address: &SocketAddr) -> bool {
         matches!(self, Self::Everywhere { .. }) && address.is_ipv6()
     }
@@ -259,8 +261,8 @@ impl Timeouts {
         }
     }
 
-    /// When a query that came at zero is answered at the latest: a little before the client gives up,
-    /// so that the response is there and not on its way.
+    /// When a query that came at zero is answered at the latest: a little before the client gives
+    /// up, so that the response is there and not on its way.
     pub fn deadline(&self) -> Duration {
         let margin = (self.query / 20).min(Duration::from_millis(100));
         self.query.saturating_sub(margin)
@@ -278,8 +280,8 @@ pub struct Limits {
     pub tcp_client_inflight: usize,
     /// Octets of responses that one TCP client has not taken; beyond it is closed.
     pub tcp_client_unsent: usize,
-    /// Octets held for all TCP clients: responses not taken and queries not whole. A client that takes
-    /// it beyond is closed.
+    /// Octets held for all TCP clients: responses not taken and queries not whole. A client that
+    /// takes it beyond is closed.
     pub tcp_clients_held: usize,
     /// Octets of responses that a UDP socket has not taken; beyond, responses are dropped.
     pub udp_unsent: usize,

@@ -1,9 +1,9 @@
 //! Log lines to standard error, without ever waiting for whoever reads them.
 //!
-//! Lines are queued and written by the loop as far as the reader takes them. When it takes none for a
-//! while, or has gone away, lines are dropped and counted; the program goes on. At a terminal, where a
-//! person watches, lines go straight out through `simple_logger`; it would panic if the terminal had
-//! gone away, so that is asked before each line.
+//! Lines are queued and written by the loop as far as the reader takes them. When it takes none for
+//! a while, or has gone away, lines are dropped and counted; the program goes on. At a terminal,
+//! where a person watches, lines go straight out through `simple_logger`; it would panic if the
+//! terminal had gone away, so that is asked before each line.
 
 use std::fmt::Write as _;
 use std::io::{self, IsTerminal, Write};
@@ -99,7 +99,8 @@ impl Logger {
         }
     }
 
-    /// Writes what the reader takes within `patience` of each chunk. Returns whether something is left.
+    /// Writes what the reader takes within `patience` of each chunk. Returns whether something is
+    /// left.
     fn write_queued(&self, patience: Duration) -> bool {
         let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
         while !queue.text.is_empty() && takes_now(patience) {

@@ -66,16 +66,16 @@ fn explain(error: &ListenError) -> String {
         protocol,
         cause,
     } = error;
+    let port = address.port();
     let advice = match cause.kind() {
-        ErrorKind::PermissionDenied if address.port() < 1024 => {
-            "; ports below 1024 are for root or for programs with CAP_NET_BIND_SERVICE: \
-             run `sudo setcap cap_net_bind_service=+ep dotproxy`, or choose another port with -p 5353"
+        ErrorKind::PermissionDenied if port < 1024 => {
+            "; ports below 1024 are for root and for programs with CAP_NET_BIND_SERVICE: run `sudo \
+             setcap cap_net_bind_service=+ep dotproxy`, or choose another port, like -p 5353"
                 .to_owned()
         }
         ErrorKind::AddrInUse => format!(
-            "; `ss -lnptu 'sport = :{}'` shows who has it: stop that, or choose another port with -p \
-             or another address with -l",
-            address.port()
+            "; `ss -lnptu 'sport = :{port}'` shows who has it: stop that, or choose another port \
+             with -p or another address with -l"
         ),
         ErrorKind::AddrNotAvailable => "; `ip address` shows the addresses of this host".to_owned(),
         _ => String::new(),

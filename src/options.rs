@@ -341,8 +341,8 @@ impl Draft {
         Ok(())
     }
 
-    /// Takes over `option=value` or `option value`. A `#` at the start or behind white space starts a
-    /// comment.
+    /// Takes over `option=value` or `option value`. A `#` at the start or behind white space starts
+    /// a comment.
     fn read_line(&mut self, line: &str) -> Result<(), String> {
         let comment = line.char_indices().find(|&(at, c)| {
             c == '#' && !line[..at].ends_with(|before: char| !before.is_whitespace())

@@ -7,8 +7,8 @@ pub const SEED_LEN: usize = 32;
 
 const BLOCK_LEN: usize = 32;
 
-/// A generator of unpredictable numbers: HMAC-SHA-256 over a counter, keyed by the seed. The same seed
-/// gives the same numbers, so that what depends on them can be replayed.
+/// A generator of unpredictable numbers: HMAC-SHA-256 over a counter, keyed by the seed. The same
+/// seed gives the same numbers, so that what depends on them can be replayed.
 #[derive(Debug)]
 pub struct Random {
     key: hmac::Key,

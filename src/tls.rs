@@ -48,10 +48,10 @@ impl fmt::Display for SetupError {
             Self::CaFile(path, cause) => {
                 write!(f, "--ca-file: {:?}: {cause}", path.display())
             }
-            Self::Name(upstream) => write!(
-                f,
-                "--upstream: \"{upstream}\": expected a host name behind #, like 9.9.9.9#dns.quad9.net"
-            ),
+            Self::Name(upstream) => {
+                let expected = "a host name behind #, like 9.9.9.9#dns.quad9.net";
+                write!(f, "--upstream: \"{upstream}\": expected {expected}")
+            }
         }
     }
 }

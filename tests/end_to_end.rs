@@ -15,7 +15,7 @@ use nix::sys::signal::Signal;
 use support::certificates::Authority;
 use support::faulty::{End, Fault, Faulty};
 use support::messages::{check_response, query};
-use support::program::{Program, await_that, free_port, read_framed, send_framed};
+use support::program::{Program, await_that, free_port, read_framed, send_framed, spawn};
 
 /// An upstream, and the program in front of it.
 struct Scene {
@@ -279,18 +279,14 @@ fn response_leaves_from_the_address_that_was_asked() {
     let authority = Authority::new("addresses");
     let server = Faulty::start(&authority, 0);
     let port = free_port();
-    let mut program = Command::new(env!("CARGO_BIN_EXE_dotproxy"))
-        .args([
-            "-p",
-            &port.to_string(),
-            "-u",
-            &server.address.to_string(),
-            "--ca-file",
-        ])
-        .arg(&authority.ca_file)
-        .stderr(Stdio::null())
-        .spawn()
-        .expect("the program starts");
+    let mut program = spawn(
+        Command::new(env!("CARGO_BIN_EXE_dotproxy"))
+            .args(["-p", &port.to_string()])
+            .args(["-u", &server.address.to_string()])
+            .arg("--ca-file")
+            .arg(&authority.ca_file)
+            .stderr(Stdio::null()),
+    );
     let v4 = |host| SocketAddr::from((Ipv4Addr::new(127, 0, 0, host), port));
     let v6 = SocketAddr::from((Ipv6Addr::LOCALHOST, port));
     for address in [v4(1), v4(2), v4(77), v6] {
@@ -485,14 +481,14 @@ fn reader_of_the_log_may_go_away_or_sleep() {
     let server = Faulty::start(&authority, 0);
     for goes_away in [true, false] {
         let port = free_port();
-        let mut program = Command::new(env!("CARGO_BIN_EXE_dotproxy"))
-            .args(["-vv", "-l", "127.0.0.1", "-p", &port.to_string(), "-u"])
-            .arg(server.address.to_string())
-            .arg("--ca-file")
-            .arg(&authority.ca_file)
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("the program starts");
+        let mut program = spawn(
+            Command::new(env!("CARGO_BIN_EXE_dotproxy"))
+                .args(["-vv", "-l", "127.0.0.1", "-p", &port.to_string()])
+                .args(["-u", &server.address.to_string()])
+                .arg("--ca-file")
+                .arg(&authority.ca_file)
+                .stderr(Stdio::piped()),
+        );
         let reader = program.stderr.take().expect("it is piped");
         let reader = (!goes_away).then_some(reader);
         let query = query(4, &format!("{}.example", "long-label".repeat(5)), 1, None);

@@ -12,7 +12,7 @@ use dotproxy::wire::{Message, Rcode};
 use support::certificates::{Authority, Flaw};
 use support::faulty::{End, Fault, Faulty};
 use support::messages::{check_response, query};
-use support::program::{Program, await_that, free_port, read_framed, send_framed};
+use support::program::{Program, await_that, free_port, read_framed, send_framed, spawn};
 
 const ALWAYS: u64 = u64::MAX;
 
@@ -256,25 +256,19 @@ fn openssl_server(port: u16) -> Child {
         .stderr(Stdio::null())
         .status();
     assert!(made.expect("openssl is installed").success());
-    let server = Command::new("openssl")
-        .args([
-            "s_server",
-            "-tls1_1",
-            "-cipher",
-            "ALL:@SECLEVEL=0",
-            "-quiet",
-            "-accept",
-        ])
-        .arg(port.to_string())
-        .arg("-key")
-        .arg(&key)
-        .arg("-cert")
-        .arg(key.with_extension("crt"))
-        .stdin(Stdio::piped())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .expect("openssl is installed");
+    let server = spawn(
+        Command::new("openssl")
+            .args(["s_server", "-quiet", "-tls1_1"])
+            .args(["-cipher", "ALL:@SECLEVEL=0"])
+            .args(["-accept", &port.to_string()])
+            .arg("-key")
+            .arg(&key)
+            .arg("-cert")
+            .arg(key.with_extension("crt"))
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null()),
+    );
     await_that("it listens", || {
         std::net::TcpStream::connect(("127.0.0.1", port)).is_ok()
     });

@@ -234,6 +234,7 @@ fn simulate(scene: Scene) -> Outcome {
         }
     }
     assert_eq!(reactor.proxy().inflight(), 0);
+    assert_eq!(reactor.held(), 0, "octets are held for nobody");
     if signals.is_empty() {
         assert_eq!(reactor.proxy().links(), 0, "links are left");
         assert_eq!(reactor.sessions(), listening, "sockets are left");

@@ -1,5 +1,5 @@
-//! The proxy's decisions against a world of chance: clients that ask anything, upstreams that answer,
-//! lie, stall and hang up, time that creeps and jumps.
+//! The proxy's decisions against a world of chance: clients that ask anything, upstreams that
+//! answer, lie, stall and hang up, time that creeps and jumps.
 //!
 //! What must hold whatever happens is checked at every step. The same seed gives the same world.
 
@@ -262,7 +262,8 @@ impl World {
             return self.give(key, &[7; 30]);
         }
         let id = *self.chance.pick(&ids);
-        // Whether the id is used up depends on whether anybody still waits, so it is not looked at again.
+        // Whether the id is used up depends on whether anybody still waits, so it is not looked at
+        // again.
         let pending = &mut self.links[place].1.pending;
         let mut wrong = reply(&pending.remove(&id).expect("it is pending"), 1);
         match self.chance.below(6) {

@@ -226,8 +226,8 @@ fn socket_address(address: &SockaddrStorage) -> Option<SocketAddr> {
 const CONTROL_LEN_MAX: usize = 40;
 
 /// Writes the control message that makes a datagram leave from `local`: struct cmsghdr, then struct
-/// `in_pktinfo` (ip(7)) or struct `in6_pktinfo` (RFC 3542, section 6.2), padded to whole words. Written by
-/// hand, since the safe interfaces for it allocate for every datagram.
+/// `in_pktinfo` (ip(7)) or struct `in6_pktinfo` (RFC 3542, section 6.2), padded to whole words.
+/// Written by hand, since the safe interfaces for it allocate for every datagram.
 fn packet_info(local: IpAddr, control: &mut [u8; CONTROL_LEN_MAX]) -> &[u8] {
     const WORD: usize = size_of::<usize>();
     const HEAD_LEN: usize = WORD + 8;

@@ -8,6 +8,8 @@ use std::io::{self, Read, Write};
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use nix::libc::{EADDRNOTAVAIL, EAFNOSUPPORT, EMFILE, ENFILE, ENOBUFS, ENOMEM};
+
 use crate::arena::Key;
 use crate::session::Datagram;
 use crate::time::Instant;
@@ -15,8 +17,8 @@ use crate::time::Instant;
 /// Something that the loop has waited for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Event {
-    /// The socket of this key may have become readable or writable. It is said once: who does not read
-    /// until there is nothing more is not told again.
+    /// The socket of this key may have become readable or writable. It is said once: who does not
+    /// read until there is nothing more is not told again.
     Ready(Key),
     /// Someone wants something of the process.
     Signal(Signal),
@@ -63,4 +65,17 @@ pub trait Net {
 
     /// Starts to connect to `peer`. Whether that succeeds shows in reading and writing.
     fn connect(&mut self, peer: SocketAddr, key: Key) -> io::Result<Self::Stream>;
+}
+
+/// Whether nothing more can be opened until something is given back.
+pub fn is_out_of_resources(error: &io::Error) -> bool {
+    matches!(
+        error.raw_os_error(),
+        Some(EMFILE | ENFILE | ENOBUFS | ENOMEM)
+    )
+}
+
+/// Whether an IPv6 address could not be had because the host has none.
+pub fn has_no_ipv6(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(EAFNOSUPPORT | EADDRNOTAVAIL))
 }

@@ -9,8 +9,8 @@
 //!                            gone
 //! ```
 //!
-//! A link that is retired takes no new query. Its last ones may still be answered; meanwhile others go
-//! another way.
+//! A link that is retired takes no new query. Its last ones may still be answered; meanwhile others
+//! go another way.
 
 use std::time::Duration;
 
@@ -151,8 +151,8 @@ impl Link {
         self.last_read = now;
     }
 
-    /// Takes a query on board and gives it an id that no other on this link has, and that nobody can
-    /// foresee.
+    /// Takes a query on board and gives it an id that no other on this link has, and that nobody
+    /// can foresee.
     pub(super) fn send(&mut self, key: ExchangeKey, now: Instant, random: &mut Random) -> u16 {
         let id = loop {
             let id = random.next_u16();
@@ -235,8 +235,8 @@ impl Link {
         }
     }
 
-    /// Takes note of the oldest query that was not answered in time and not noted before. Returns who
-    /// waits for it, and whether any answer came after it was sent.
+    /// Takes note of the oldest query that was not answered in time and not noted before. Returns
+    /// who waits for it, and whether any answer came after it was sent.
     pub(super) fn note_overdue(&mut self) -> Option<(ExchangeKey, bool)> {
         let last_answer = self.last_answer;
         self.sent.iter_mut().find_map(|sent| match sent.state {

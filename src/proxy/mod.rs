@@ -1,21 +1,23 @@
 //! Everything that is decided about queries, and nothing that is done about it.
 //!
-//! A [`Proxy`] takes what happened and the time at which it did, and asks for actions. It has no socket
-//! and no clock, and its only chance is the seed that it is given: the same calls give the same
-//! actions.
+//! A [`Proxy`] takes what happened and the time at which it did, and asks for actions. It has no
+//! socket and no clock, and its only chance is the seed that it is given: the same calls give the
+//! same actions.
 //!
-//! Call the `handle_` methods with what happens, perform the actions in the [`Outbox`] after each, and
-//! call [`Proxy::handle_timeout`] when the time that [`Proxy::poll_timeout`] names has come. Every
-//! query for which [`Proxy::handle_query`] says that a response follows gets exactly one
+//! Call the `handle_` methods with what happens, perform the actions in the [`Outbox`] after each,
+//! and call [`Proxy::handle_timeout`] when the time that [`Proxy::poll_timeout`] names has come.
+//! Every query for which [`Proxy::handle_query`] says that a response follows gets exactly one
 //! [`Action::Respond`], within [`Timeouts::deadline`], and ends in exactly one [`Outcome`].
 //!
-//! - [`admission`](self): which messages of clients are forwarded
+//! - `admission`: which messages of clients are forwarded
 //! - `exchange`: one query that is being answered
+//! - `dispatch`: how it finds its way
 //! - `upstream`: the resolvers, their health, which link is taken
 //! - `link`: one connection, its ids and its timer
 
 mod admission;
 mod counters;
+mod dispatch;
 mod exchange;
 mod link;
 mod outbox;
@@ -33,14 +35,13 @@ use crate::failure::{Failure, FailureKind};
 use crate::origin::Origin;
 use crate::random::{Random, SEED_LEN};
 use crate::time::Instant;
-use crate::wire::edns::{ExtendedError, ExtendedErrorCode};
-use crate::wire::response::{Asked, write_answer, write_error};
-use crate::wire::{Flags, Header, Message, Opcode, Query, Rcode};
+use crate::wire::response::write_answer;
+use crate::wire::{Flags, Header, Message, Opcode, Query};
 
-use admission::{Admission, OVERLOADED, Reception, Refusal, Rejection, TOO_LONG, admit};
+use admission::{Admission, admit};
 use exchange::{Attempt, Exchange, ExchangeKey};
 use link::{Due, Stage};
-use upstream::{Route, Upstreams};
+use upstream::Upstreams;
 
 /// The decisions about queries. See the [module](self).
 #[derive(Debug)]
@@ -125,7 +126,8 @@ impl Proxy {
         true
     }
 
-    /// Takes note that a link is connected and its peer authenticated, by an earlier session or anew.
+    /// Takes note that a link is connected and its peer authenticated, by an earlier session or
+    /// anew.
     pub fn handle_link_up(
         &mut self,
         key: LinkKey,
@@ -199,7 +201,8 @@ impl Proxy {
         }
     }
 
-    /// Takes note that a link ended, or could not be had, for a reason that lies with the other side.
+    /// Takes note that a link ended, or could not be had, for a reason that lies with the other
+    /// side.
     pub fn handle_link_down(
         &mut self,
         key: LinkKey,
@@ -298,231 +301,9 @@ impl Proxy {
         self.serve_waiting(now, outbox);
     }
 
-    // Queries.
-
-    fn reject(&mut self, origin: Origin, rejection: &Rejection<'_>, outbox: &mut Outbox) {
-        let Refusal {
-            rcode,
-            error,
-            outcome,
-        } = rejection.refusal;
-        let asked = Asked {
-            id: rejection.header.id,
-            flags: rejection.header.flags,
-            question: rejection.question,
-            opt: rejection.reception.opt,
-            len_max: rejection.reception.len_max,
-        };
-        outbox.respond(origin, |out| write_error(out, &asked, rcode, error));
-        self.counters.count_outcome(outcome);
-    }
-
-    fn forward(
-        &mut self,
-        origin: Origin,
-        message: &Message<'_>,
-        reception: Reception,
-        now: Instant,
-        outbox: &mut Outbox,
-    ) {
-        let mut reject = |proxy: &mut Self, refusal| {
-            let rejection = Rejection {
-                header: message.header(),
-                question: message.question(),
-                reception,
-                refusal,
-            };
-            proxy.reject(origin, &rejection, outbox);
-        };
-        if !self.has_room() {
-            return reject(self, OVERLOADED);
-        }
-        let buffer = self.spare_buffers.pop().unwrap_or_default();
-        let query =
-            Query::forward(message, buffer).expect("a query that is forwarded has a question");
-        if query.unpadded_len() > self.limits.forwarded_query {
-            return reject(self, TOO_LONG);
-        }
-        let deadline = now + self.timeouts.deadline();
-        let exchange = Exchange::new(origin, reception, query, deadline);
-        let key = ExchangeKey(self.exchanges.insert(exchange));
-        let exchanges = &self.exchanges;
-        self.by_deadline
-            .push(key, exchanges.len(), |key| exchanges.contains(key.0));
-        self.dispatch(key, now, outbox);
-    }
-
-    /// Sends a query, or lets it wait for a link, or, if none will come in time, gives it up.
-    fn dispatch(&mut self, key: ExchangeKey, now: Instant, outbox: &mut Outbox) {
-        let exchange = self.exchange(key);
-        match self.upstreams.route(&exchange.wishes, now, &self.limits) {
-            Route::Link(link) => self.send(key, link, now, outbox),
-            Route::Open(upstream) => {
-                self.open(upstream, now, outbox);
-                self.wait(key);
-            }
-            Route::Soon => self.wait(key),
-            Route::Later(retry_at) if retry_at < exchange.deadline => self.wait(key),
-            Route::Later(_) => self.give_up(key, now, outbox),
-        }
-    }
-
-    fn send(&mut self, key: ExchangeKey, link_key: LinkKey, now: Instant, outbox: &mut Outbox) {
-        let link = self
-            .upstreams
-            .link_mut(link_key)
-            .expect("a route leads to a link that is there");
-        let exchange = self.exchanges.get_mut(key.0).expect("who sends is there");
-        let id = link.send(key, now, &mut self.random);
-        exchange.on_sent(Attempt { link: link_key, id });
-        self.counters.sent += 1;
-        self.counters.retries += u64::from(exchange.times_sent() > 1);
-        outbox.send(link_key, |out| exchange.query.write_padded(out, id));
-    }
-
-    fn open(&mut self, upstream: UpstreamIndex, now: Instant, outbox: &mut Outbox) {
-        let link = self.upstreams.open(upstream, now);
-        outbox.open(link, upstream);
-    }
-
-    fn wait(&mut self, key: ExchangeKey) {
-        let exchange = self.exchanges.get_mut(key.0).expect("who waits is there");
-        if !exchange.is_waiting {
-            exchange.is_waiting = true;
-            let exchanges = &self.exchanges;
-            self.waiting
-                .push(key, exchanges.len(), |key| exchanges.contains(key.0));
-        }
-    }
-
-    fn first_waiting(&mut self) -> Option<ExchangeKey> {
-        let exchanges = &self.exchanges;
-        self.waiting.front(|key| exchanges.contains(key.0)).copied()
-    }
-
-    /// Takes the first out of those who wait.
-    fn stop_waiting(&mut self, first: ExchangeKey) {
-        self.waiting.pop();
-        self.exchanges
-            .get_mut(first.0)
-            .expect("who waits is there")
-            .is_waiting = false;
-    }
-
-    /// Gives those who wait, in turn, what has become free.
-    fn serve_waiting(&mut self, now: Instant, outbox: &mut Outbox) {
-        for _ in 0..self.waiting.len() {
-            let Some(key) = self.first_waiting() else {
-                break;
-            };
-            let exchange = self.exchange(key);
-            let route = self.upstreams.route(&exchange.wishes, now, &self.limits);
-            match route {
-                Route::Later(retry_at) if retry_at < exchange.deadline => break,
-                Route::Soon | Route::Open(_) if !self.upstreams.has_room(&self.limits) => {
-                    if let Route::Open(upstream) = route {
-                        self.open(upstream, now, outbox);
-                    }
-                    break;
-                }
-                // It can go, or is to be given up, or waits for a better way than others might.
-                _ => {
-                    self.stop_waiting(key);
-                    self.dispatch(key, now, outbox);
-                }
-            }
-        }
-    }
-
-    /// An attempt will not be answered: makes another, unless one is under way, or gives up.
-    fn lose_attempt(
-        &mut self,
-        key: ExchangeKey,
-        attempt: Attempt,
-        failure: FailureKind,
-        now: Instant,
-        outbox: &mut Outbox,
-    ) {
-        let Some(exchange) = self.exchanges.get_mut(key.0) else {
-            return;
-        };
-        exchange.on_attempt_lost(attempt);
-        exchange.last_failure = Some(failure);
-        if exchange.open_attempts().next().is_some() || exchange.is_waiting {
-            return;
-        }
-        if exchange.may_be_sent() {
-            self.dispatch(key, now, outbox);
-        } else {
-            self.fail(key, Outcome::UpstreamFailed, now, outbox);
-        }
-    }
-
-    /// A handshake failed: where no way is left, there is nothing to wait for.
-    fn fail_waiting_without_way(
-        &mut self,
-        failure: FailureKind,
-        now: Instant,
-        outbox: &mut Outbox,
-    ) {
-        while let Some(key) = self.first_waiting() {
-            let exchange = self.exchanges.get_mut(key.0).expect("who waits is there");
-            let route = self.upstreams.route(&exchange.wishes, now, &self.limits);
-            if !matches!(route, Route::Later(_)) {
-                break;
-            }
-            exchange.last_failure = Some(failure);
-            self.stop_waiting(key);
-            self.give_up(key, now, outbox);
-        }
-    }
-
-    /// Leaves a query to the attempts that may still be answered; without any it has failed.
-    fn give_up(&mut self, key: ExchangeKey, now: Instant, outbox: &mut Outbox) {
-        if self.exchange(key).open_attempts().next().is_none() {
-            self.fail(key, Outcome::UpstreamFailed, now, outbox);
-        }
-    }
-
-    /// Answers a query with SERVFAIL and the reason.
-    fn fail(&mut self, key: ExchangeKey, outcome: Outcome, now: Instant, outbox: &mut Outbox) {
-        let exchange = self.exchange(key);
-        let error = exchange
-            .last_failure
-            .map_or(NO_ANSWER, FailureKind::extended_error);
-        outbox.respond(exchange.origin, |out| {
-            write_error(out, &exchange.asked(), Rcode::SERVFAIL, error);
-        });
-        self.end(key, outcome, now, outbox);
-    }
-
-    /// Forgets a query that has its response.
-    fn end(&mut self, key: ExchangeKey, outcome: Outcome, now: Instant, outbox: &mut Outbox) {
-        let exchange = self.exchanges.remove(key.0).expect("a query ends once");
-        log::trace!("{}: {outcome}", exchange.query.question());
-        for attempt in exchange.open_attempts() {
-            self.abandon(attempt, outcome, now, outbox);
-        }
-        if self.spare_buffers.len() < self.limits.spare_buffers {
-            let mut buffer = exchange.query.into_buffer();
-            buffer.clear();
-            buffer.shrink_to(crate::wire::query::PLAIN_QUERY_LEN_MAX);
-            self.spare_buffers.push(buffer);
-        }
-        self.counters.count_outcome(outcome);
-    }
-
-    fn exchange(&self, key: ExchangeKey) -> &Exchange {
-        self.exchanges
-            .get(key.0)
-            .expect("only exchanges that are there are worked on")
-    }
-
-    // Links.
-
-    /// Nobody waits for this answer any more, since the query had this outcome. A link that has let a
-    /// query run out of time and answered nothing since is sent no more, nor is one from which too
-    /// many answers are outstanding.
+    /// Nobody waits for this answer any more, since the query had this outcome. A link that has let
+    /// a query run out of time and answered nothing since is sent no more, nor is one from which
+    /// too many answers are outstanding.
     fn abandon(&mut self, attempt: Attempt, outcome: Outcome, now: Instant, outbox: &mut Outbox) {
         let Some(link) = self.upstreams.link_mut(attempt.link) else {
             return;
@@ -559,8 +340,8 @@ impl Proxy {
         self.handle_link_down(key, &kind.into(), now, outbox);
     }
 
-    /// A query has waited long enough on its link: makes another attempt, and if the link has answered
-    /// nothing since, sends it no more.
+    /// A query has waited long enough on its link: makes another attempt, and if the link has
+    /// answered nothing since, sends it no more.
     fn hurry(&mut self, key: LinkKey, now: Instant, outbox: &mut Outbox) {
         let Some(link) = self.upstreams.link_mut(key) else {
             return;
@@ -605,12 +386,6 @@ impl Proxy {
         (self.exchange(key).deadline <= now).then_some(key)
     }
 }
-
-/// What a client is told when time ran out before anything failed.
-const NO_ANSWER: ExtendedError = ExtendedError {
-    code: ExtendedErrorCode::NO_REACHABLE_AUTHORITY,
-    text: "no answer from upstream in time",
-};
 
 /// Whether `reply` is a response to `query`, its id aside.
 fn answers(reply: &Message<'_>, query: &Query) -> bool {

@@ -40,8 +40,8 @@ pub enum Action {
 
 /// The actions that the proxy asks for, in their order, with the bytes that they are about.
 ///
-/// It belongs to whoever drives the proxy and is lent to it call by call; the proxy keeps nothing that
-/// has yet to be delivered.
+/// It belongs to whoever drives the proxy and is lent to it call by call; the proxy keeps nothing
+/// that has yet to be delivered.
 #[derive(Debug, Default)]
 pub struct Outbox {
     actions: Vec<Action>,

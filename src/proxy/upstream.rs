@@ -1,4 +1,5 @@
-//! The resolvers: which one is asked, over which of its links, and when one that failed is tried again.
+//! The resolvers: which one is asked, over which of its links, and when one that failed is tried
+//! again.
 
 use std::time::Duration;
 
@@ -116,7 +117,8 @@ impl Upstreams {
         self.links.iter().map(|(key, link)| (LinkKey(key), link))
     }
 
-    /// The way for a query: the first upstream in order that can take it, wishes granted if possible.
+    /// The way for a query: the first upstream in order that can take it, wishes granted if
+    /// possible.
     pub(super) fn route(&self, wishes: &Wishes, now: Instant, limits: &Limits) -> Route {
         let all = || (0..self.in_order.len()).map(UpstreamIndex);
         let quick = all().filter(|&index| !wishes.not_slow.contains(index));
@@ -158,8 +160,8 @@ impl Upstreams {
         }
     }
 
-    /// The oldest link with room, among those that came up no earlier than `fresh_since`: filling it
-    /// first keeps queries together in few records and lets the others fall idle.
+    /// The oldest link with room, among those that came up no earlier than `fresh_since`: filling
+    /// it first keeps queries together in few records and lets the others fall idle.
     fn link_with_room(
         &self,
         upstream: &Upstream,
@@ -261,9 +263,10 @@ impl Upstreams {
         }
     }
 
-    /// Notes that a link to an upstream failed without having answered, and decides when the next may
-    /// be opened. Where nothing but the connection was lost, it is at once the first time, since the
-    /// peer may have closed just as the query was on its way, and soon for two times more.
+    /// Notes that a link to an upstream failed without having answered, and decides when the next
+    /// may be opened. Where nothing but the connection was lost, it is at once the first time,
+    /// since the peer may have closed just as the query was on its way, and soon for two times
+    /// more.
     pub(super) fn on_failure(
         &mut self,
         upstream: UpstreamIndex,

@@ -17,8 +17,8 @@ pub(super) struct Clients {
     held_max: usize,
     idle_max: Duration,
     idle_min: Duration,
-    /// Each client with a time since which it may have been idle, the earliest on top. Activity leaves
-    /// it alone: whether a client has been active since is asked when its turn has come.
+    /// Each client with a time since which it may have been idle, the earliest on top. Activity
+    /// leaves it alone: whether a client has been active since is asked when its turn has come.
     by_activity: BinaryHeap<Reverse<(Instant, Key)>>,
 }
 
@@ -48,8 +48,8 @@ impl Clients {
         self.len >= self.len_max
     }
 
-    /// How long a client may be idle now: the longest time while half of the slots are free, less and
-    /// less as they run out, so that those who are left find one (RFC 7766, section 6.2.3).
+    /// How long a client may be idle now: the longest time while half of the slots are free, less
+    /// and less as they run out, so that those who are left find one (RFC 7766, section 6.2.3).
     pub(super) fn idle_limit(&self) -> Duration {
         let free = u32::try_from(self.len_max.saturating_sub(self.len)).unwrap_or(u32::MAX);
         let half = u32::try_from(self.len_max.div_ceil(2)).unwrap_or(u32::MAX);
@@ -75,9 +75,14 @@ impl Clients {
         self.held -= held;
     }
 
-    /// Notes that so many octets are held for a client instead of `before`. `false` when that is too
-    /// much for all together.
-    pub(super) fn on_held(&mut self, before: usize, after: usize) -> bool {
+    /// Octets that are held for all of them.
+    pub(super) fn held(&self) -> usize {
+        self.held
+    }
+
+    /// Notes how many octets were held for a client and now are. `false` when that has become too
+    /// much for all of them.
+    pub(super) fn on_held(&mut self, (before, after): (usize, usize)) -> bool {
         self.held = self.held + after - before;
         after <= before || self.held <= self.held_max
     }
@@ -181,8 +186,8 @@ mod tests {
     fn held_octets_have_one_bound_for_all() {
         let mut clients = clients(100);
         let max = Limits::default().tcp_clients_held;
-        assert!(clients.on_held(0, max));
-        assert!(!clients.on_held(0, 1));
-        assert!(clients.on_held(max, max - 1));
+        assert!(clients.on_held((0, max)));
+        assert!(!clients.on_held((0, 1)));
+        assert!(clients.on_held((max, max - 1)));
     }
 }

@@ -2,37 +2,35 @@
 //! proxy asks for.
 //!
 //! ```text
-//! a turn:  wait until a socket is ready or the next deadline, not at all while sessions are runnable
+//! a turn:  wait until a socket is ready or something is due; not at all with sessions runnable
 //!          take the time, once
 //!          do what is due
 //!          step the runnable sessions, each as far as it may go at a time
-//!          perform the proxy's actions: queries gather in the buffers of links, responses in clients'
+//!          perform the proxy's actions: queries gather in the buffers of links
 //!          flush the sessions that were written to: one record and one write for each link
 //! ```
 //!
-//! The poller reports an edge once. A session that has not read all there is stays in the queue of the
-//! runnable, or where it is remembered why it cannot run: a client that is full until it has taken a
-//! response, a client that found the proxy full until there is room, a listener until a slot or a file
-//! descriptor is free. An error closes one session, never the loop.
+//! The poller reports an edge once. A session that has not read all there is stays in the queue of
+//! the runnable, or where it is remembered why it cannot run: a client that is full until it has
+//! taken a response, a client that found the proxy full until there is room, a listener until a
+//! slot or a file descriptor is free. An error closes one session, never the loop.
 
+mod actions;
 mod clients;
+mod steps;
 
 use std::collections::VecDeque;
-use std::io::{self, ErrorKind};
+use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use crate::arena::{Arena, Key};
 use crate::config::{Config, Limits, Timeouts};
-use crate::failure::{Failure, FailureKind};
 use crate::logger;
-use crate::net::{Event, Net, Signal};
-use crate::origin::Origin;
-use crate::proxy::{Action, LinkKey, Outbox, Proxy, Transport as ClientTransport, UpstreamIndex};
+use crate::net::{self, Event, Net, Signal};
+use crate::proxy::{LinkKey, Outbox, Proxy};
 use crate::random::SEED_LEN;
-use crate::session::client_stream::Taken;
-use crate::session::upstream_stream::UpstreamEvent;
-use crate::session::{ClientDatagram, ClientStream, Scratch, Step, Transport, UpstreamStream};
+use crate::session::{ClientDatagram, ClientStream, Scratch, UpstreamStream};
 use crate::time::Instant;
 use crate::tls::Connector;
 
@@ -81,6 +79,7 @@ struct Slot<N: Net> {
     session: Session<N>,
     is_runnable: bool,
     is_unflushed: bool,
+    is_parked: bool,
 }
 
 enum Session<N: Net> {
@@ -114,7 +113,9 @@ impl<N: Net> Reactor<N> {
         for address in config.listen.addresses() {
             match listen(&mut net, &mut sessions, address) {
                 Ok(()) => log::info!("listening on {address}"),
-                Err(error) if config.listen.is_optional(&address) => {
+                Err(error)
+                    if config.listen.is_optional(&address) && net::has_no_ipv6(&error.cause) =>
+                {
                     log::info!("not listening on {address}: {}", error.cause);
                 }
                 Err(error) => return Err(error),
@@ -194,6 +195,11 @@ impl<N: Net> Reactor<N> {
         self.sessions.len()
     }
 
+    /// Octets held for TCP clients.
+    pub fn held(&self) -> usize {
+        self.clients.held()
+    }
+
     // Time.
 
     fn timeout(&mut self) -> Option<Duration> {
@@ -269,370 +275,6 @@ impl<N: Net> Reactor<N> {
         }
     }
 
-    fn add(&mut self, session: Session<N>) -> Key {
-        self.sessions.insert(Slot::new(session))
-    }
-
-    fn step(&mut self, key: Key) {
-        let Some(slot) = self.sessions.get_mut(key) else {
-            return;
-        };
-        slot.is_runnable = false;
-        match slot.session {
-            Session::Datagram(_) => self.step_datagram(key),
-            Session::Listener(_) => self.step_listener(key),
-            Session::Client(_) => self.step_client(key),
-            Session::Upstream(..) => self.step_upstream(key),
-        }
-    }
-
-    fn step_datagram(&mut self, key: Key) {
-        let Self {
-            sessions,
-            proxy,
-            outbox,
-            scratch,
-            now,
-            limits,
-            ..
-        } = self;
-        let Some(Slot {
-            session: Session::Datagram(datagram),
-            ..
-        }) = sessions.get_mut(key)
-        else {
-            return;
-        };
-        datagram.flush();
-        if self.finish_at.is_some() {
-            return;
-        }
-        let step = datagram.ready(
-            scratch,
-            limits.datagrams_per_turn,
-            |message, peer, local| {
-                let origin = Origin {
-                    session: key,
-                    peer,
-                    local,
-                };
-                proxy.handle_query(origin, ClientTransport::Udp, message, *now, outbox);
-            },
-        );
-        if step == Step::Again {
-            self.make_runnable(key);
-        }
-    }
-
-    fn step_listener(&mut self, key: Key) {
-        for _ in 0..self.limits.accepts_per_turn {
-            if self.clients.are_at_limit() || self.finish_at.is_some() {
-                return;
-            }
-            let Some(Slot {
-                session: Session::Listener(listener),
-                ..
-            }) = self.sessions.get(key)
-            else {
-                return;
-            };
-            match self.net.accept(listener, self.sessions.next_key()) {
-                Ok((stream, peer)) => {
-                    let client = ClientStream::new(Transport::plain(stream), peer, self.now);
-                    let key = self.add(Session::Client(client));
-                    let sessions = &self.sessions;
-                    self.clients
-                        .add(key, self.now, |key| sessions.contains(key));
-                }
-                Err(error) if error.kind() == ErrorKind::WouldBlock => return,
-                Err(error) if is_out_of_resources(&error) => {
-                    log::warn!("cannot accept TCP clients for now: {error}");
-                    self.accept_at = Some(self.now + self.timeouts.accept_pause);
-                    return;
-                }
-                Err(error) => log::debug!("a TCP client was gone before it was accepted: {error}"),
-            }
-        }
-        self.make_runnable(key);
-    }
-
-    fn resume_listeners(&mut self) {
-        self.accept_at = None;
-        let is_listener = |slot: &Slot<N>| matches!(slot.session, Session::Listener(_));
-        let listeners: Vec<Key> = self
-            .sessions
-            .iter()
-            .filter(|(_, slot)| is_listener(slot))
-            .map(|(key, _)| key)
-            .collect();
-        for key in listeners {
-            self.make_runnable(key);
-        }
-    }
-
-    fn step_client(&mut self, key: Key) {
-        let has_room = self.proxy.has_room();
-        let Self {
-            sessions,
-            proxy,
-            outbox,
-            scratch,
-            now,
-            limits,
-            clients,
-            ..
-        } = self;
-        let Some(Slot {
-            session: Session::Client(client),
-            ..
-        }) = sessions.get_mut(key)
-        else {
-            return;
-        };
-        let flushed = client.flush(scratch, *now);
-        if self.finish_at.is_some() && client.is_quiet() {
-            return self.close_client(key);
-        }
-        if !has_room {
-            return self.parked.push(key);
-        }
-        let held_before = client.held_len();
-        let origin = Origin {
-            session: key,
-            peer: client.peer(),
-            local: None,
-        };
-        let transport = ClientTransport::Tcp {
-            idle: clients.idle_limit(),
-        };
-        let stepped = flushed.and_then(|()| {
-            client.ready(scratch, limits, *now, |message| Taken {
-                is_owed: proxy.handle_query(origin, transport, message, *now, outbox),
-                has_room: proxy.has_room(),
-            })
-        });
-        let is_over = client.is_over();
-        let may_hold = clients.on_held(held_before, client.held_len());
-        match stepped {
-            Ok(_) if is_over || !may_hold => self.close_client(key),
-            Ok(Step::Again) => self.make_runnable(key),
-            Ok(Step::Full) if !self.proxy.has_room() => self.parked.push(key),
-            Ok(Step::Full | Step::Drained) => {}
-            Err(failure) => {
-                log::debug!("a TCP client is gone: {failure}");
-                self.close_client(key);
-            }
-        }
-    }
-
-    /// Lets clients go on that found the proxy full.
-    fn unpark(&mut self) {
-        if !self.parked.is_empty() && self.proxy.has_room() {
-            for key in std::mem::take(&mut self.parked) {
-                self.make_runnable(key);
-            }
-        }
-    }
-
-    fn step_upstream(&mut self, key: Key) {
-        let Self {
-            sessions,
-            proxy,
-            outbox,
-            scratch,
-            now,
-            limits,
-            ..
-        } = self;
-        let Some(Slot {
-            session: Session::Upstream(link, stream),
-            ..
-        }) = sessions.get_mut(key)
-        else {
-            return;
-        };
-        let link = *link;
-        let stepped = stream.ready(
-            scratch,
-            limits.stream_octets_per_turn,
-            |event| match event {
-                UpstreamEvent::Up { is_resumed } => {
-                    proxy.handle_link_up(link, is_resumed, *now, outbox);
-                }
-                UpstreamEvent::Read => proxy.handle_link_read(link, *now),
-                UpstreamEvent::Message(message) => proxy.handle_reply(link, message, *now, outbox),
-            },
-        );
-        match stepped {
-            Ok(step) => {
-                // The handshake, too, has something to say.
-                self.make_unflushed(key);
-                if step == Step::Again {
-                    self.make_runnable(key);
-                }
-            }
-            Err(failure) => self.lose_upstream(key, &failure),
-        }
-    }
-
-    fn lose_upstream(&mut self, key: Key, failure: &Failure) {
-        if let Some(Slot {
-            session: Session::Upstream(link, _),
-            ..
-        }) = self.sessions.remove(key)
-        {
-            self.proxy
-                .handle_link_down(link, failure, self.now, &mut self.outbox);
-        }
-    }
-
-    fn close_client(&mut self, key: Key) {
-        if let Some(Slot {
-            session: Session::Client(client),
-            ..
-        }) = self.sessions.remove(key)
-        {
-            let was_at_limit = self.clients.are_at_limit();
-            self.clients.remove(client.held_len());
-            if was_at_limit || self.accept_at.is_some() {
-                self.resume_listeners();
-            }
-        }
-    }
-
-    // Actions.
-
-    /// Performs actions and flushes sessions until neither is left.
-    fn perform_all(&mut self) {
-        loop {
-            if !self.outbox.is_empty() {
-                std::mem::swap(&mut self.outbox, &mut self.outbox_in_work);
-                let outbox = std::mem::take(&mut self.outbox_in_work);
-                for action in outbox.actions() {
-                    self.perform(action, &outbox);
-                }
-                self.outbox_in_work = outbox;
-                self.outbox_in_work.clear();
-            } else if let Some(key) = self.unflushed.pop() {
-                self.flush(key);
-            } else {
-                return;
-            }
-        }
-    }
-
-    fn perform(&mut self, action: &Action, outbox: &Outbox) {
-        match action {
-            Action::Respond { origin, message } => self.respond(origin, outbox.bytes(message)),
-            Action::Send { link, message } => {
-                let Some(key) = self.session_of(*link) else {
-                    return;
-                };
-                if let Some(Slot {
-                    session: Session::Upstream(_, stream),
-                    ..
-                }) = self.sessions.get_mut(key)
-                {
-                    stream.send(outbox.bytes(message));
-                    self.make_unflushed(key);
-                }
-            }
-            Action::OpenLink { link, upstream } => self.open_link(*link, *upstream),
-            Action::CloseLink { link } => {
-                let Some(key) = self.session_of(*link) else {
-                    return;
-                };
-                if let Some(Slot {
-                    session: Session::Upstream(_, mut stream),
-                    ..
-                }) = self.sessions.remove(key)
-                {
-                    stream.close(&mut self.scratch);
-                }
-            }
-        }
-    }
-
-    fn respond(&mut self, origin: &Origin, message: &[u8]) {
-        let key = origin.session;
-        match self.sessions.get_mut(key).map(|slot| &mut slot.session) {
-            Some(Session::Datagram(datagram)) => {
-                datagram.send(message, origin.peer, origin.local, self.limits.udp_unsent);
-            }
-            Some(Session::Client(client)) => {
-                let held_before = client.held_len();
-                let may_stay = client.send(message, &self.limits);
-                let may_hold = self.clients.on_held(held_before, client.held_len());
-                if may_stay && may_hold {
-                    self.make_unflushed(key);
-                } else {
-                    log::debug!("closing a TCP client that does not take its responses");
-                    self.close_client(key);
-                }
-            }
-            // The client has gone.
-            _ => {}
-        }
-    }
-
-    fn open_link(&mut self, link: LinkKey, upstream: UpstreamIndex) {
-        let (address, connector) = &self.upstreams[upstream.0];
-        let stream = self.net.connect(*address, self.sessions.next_key());
-        let transport = match stream {
-            Ok(stream) => Transport::tls(stream, connector, &mut self.scratch),
-            Err(error) => Err(Failure::new(FailureKind::Connect, error)),
-        };
-        match transport {
-            Ok(transport) => {
-                let key = self.add(Session::Upstream(link, UpstreamStream::new(transport)));
-                let places = self.session_by_link.len().max(link.index() + 1);
-                self.session_by_link.resize(places, None);
-                self.session_by_link[link.index()] = Some(key);
-                self.make_unflushed(key);
-            }
-            Err(failure) => {
-                self.proxy
-                    .handle_link_down(link, &failure, self.now, &mut self.outbox);
-            }
-        }
-    }
-
-    fn session_of(&self, link: LinkKey) -> Option<Key> {
-        let key = (*self.session_by_link.get(link.index())?)?;
-        match &self.sessions.get(key)?.session {
-            Session::Upstream(of, _) if *of == link => Some(key),
-            _ => None,
-        }
-    }
-
-    fn flush(&mut self, key: Key) {
-        let Some(slot) = self.sessions.get_mut(key) else {
-            return;
-        };
-        slot.is_unflushed = false;
-        match &mut slot.session {
-            Session::Client(client) => {
-                let held_before = client.held_len();
-                let flushed = client.flush(&mut self.scratch, self.now);
-                self.clients.on_held(held_before, client.held_len());
-                if flushed.is_err()
-                    || client.is_over()
-                    || self.finish_at.is_some() && client.is_quiet()
-                {
-                    self.close_client(key);
-                } else if client.can_go_on(&self.limits) {
-                    self.make_runnable(key);
-                }
-            }
-            Session::Upstream(_, stream) => {
-                if let Err(failure) = stream.flush(&mut self.scratch) {
-                    self.lose_upstream(key, &failure);
-                }
-            }
-            Session::Datagram(_) | Session::Listener(_) => {}
-        }
-    }
-
     // Signals.
 
     fn on_signal(&mut self, signal: Signal) {
@@ -689,6 +331,35 @@ impl<N: Net> Slot<N> {
             session,
             is_runnable: false,
             is_unflushed: false,
+            is_parked: false,
+        }
+    }
+
+    fn datagram(&mut self) -> Option<&mut ClientDatagram<N::Datagram>> {
+        match &mut self.session {
+            Session::Datagram(datagram) => Some(datagram),
+            _ => None,
+        }
+    }
+
+    fn listener(&self) -> Option<&N::Listener> {
+        match &self.session {
+            Session::Listener(listener) => Some(listener),
+            _ => None,
+        }
+    }
+
+    fn client(&mut self) -> Option<&mut ClientStream<N::Stream>> {
+        match &mut self.session {
+            Session::Client(client) => Some(client),
+            _ => None,
+        }
+    }
+
+    fn upstream(&mut self) -> Option<(LinkKey, &mut UpstreamStream<N::Stream>)> {
+        match &mut self.session {
+            Session::Upstream(link, stream) => Some((*link, stream)),
+            _ => None,
         }
     }
 }
@@ -724,13 +395,4 @@ fn client_at<N: Net>(sessions: &Arena<Slot<N>>, key: Key) -> Option<&ClientStrea
         Session::Client(client) => Some(client),
         _ => None,
     }
-}
-
-/// Whether accepting has to pause until something is given back.
-fn is_out_of_resources(error: &io::Error) -> bool {
-    use nix::libc::{EMFILE, ENFILE, ENOBUFS, ENOMEM};
-    matches!(
-        error.raw_os_error(),
-        Some(EMFILE | ENFILE | ENOBUFS | ENOMEM)
-    )
 }

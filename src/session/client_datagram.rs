@@ -8,8 +8,8 @@ use super::{Scratch, Step};
 
 /// A UDP socket.
 pub trait Datagram {
-    /// Receives a datagram into `buffer`: its length, who sent it, and, where the socket has more than
-    /// one address, which of them it was sent to.
+    /// Receives a datagram into `buffer`: its length, who sent it, and, where the socket has more
+    /// than one address, which of them it was sent to.
     fn receive(&mut self, buffer: &mut [u8]) -> io::Result<(usize, SocketAddr, Option<IpAddr>)>;
 
     /// Sends a datagram to `peer`, from the address `local` if that is given.
@@ -54,7 +54,8 @@ impl<D: Datagram> ClientDatagram<D> {
         !self.unsent.is_empty()
     }
 
-    /// Hands at most `datagrams_max` datagrams to `take`: the bytes, who sent them, to which address.
+    /// Hands at most `datagrams_max` datagrams to `take`: the bytes, who sent them, to which
+    /// address.
     pub fn ready(
         &mut self,
         scratch: &mut Scratch,
@@ -72,8 +73,8 @@ impl<D: Datagram> ClientDatagram<D> {
         Step::Again
     }
 
-    /// Sends a response, at once or when the socket takes it. At most `unsent_max` octets wait; beyond,
-    /// the response is dropped and counted.
+    /// Sends a response, at once or when the socket takes it. At most `unsent_max` octets wait;
+    /// beyond, the response is dropped and counted.
     pub fn send(
         &mut self,
         datagram: &[u8],

@@ -43,6 +43,8 @@ pub struct ClientStream<S> {
     /// No more will come from the client.
     is_ended: bool,
     last_active: Instant,
+    /// Octets that were held for it when last counted.
+    accounted: usize,
 }
 
 impl<S: Read + Write> ClientStream<S> {
@@ -56,6 +58,7 @@ impl<S: Read + Write> ClientStream<S> {
             is_full: false,
             is_ended: false,
             last_active: now,
+            accounted: 0,
         }
     }
 
@@ -84,9 +87,16 @@ impl<S: Read + Write> ClientStream<S> {
         self.inflight == 0 && self.transport.unsent_len() == 0 && !self.is_full
     }
 
-    /// Octets that are held for this client.
-    pub fn held_len(&self) -> usize {
-        self.deframer.len() + self.transport.unsent_len()
+    /// Counts the octets that are held for this client: how many there were when last counted, and
+    /// how many there are.
+    pub fn account(&mut self) -> (usize, usize) {
+        let held = self.deframer.len() + self.transport.unsent_len();
+        (std::mem::replace(&mut self.accounted, held), held)
+    }
+
+    /// The octets that were held when last counted.
+    pub fn accounted(&self) -> usize {
+        self.accounted
     }
 
     /// Hands whole messages to `take`, as long as it has room and the client takes its responses.

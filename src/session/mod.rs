@@ -1,5 +1,5 @@
-//! Sockets as state machines: partial reads, message framing, TLS, and nothing about DNS beyond where
-//! a message ends.
+//! Sockets as state machines: partial reads, message framing, TLS, and nothing about DNS beyond
+//! where a message ends.
 //!
 //! There is one session for each socket. Each works on something that reads and writes without
 //! blocking, whatever that is, so that tests drive it through memory. None knows of another, of the
@@ -7,8 +7,8 @@
 //!
 //! The contract is the same for all. `ready` is called when the socket may have become readable or
 //! writable, and again as long as it returns [`Step::Again`]: the poller reports an edge once, so
-//! whoever stops early has to be asked again. It hands every whole message to its caller. `send` takes
-//! a message to be sent, and `flush` sends as much as the socket takes.
+//! whoever stops early has to be asked again. It hands every whole message to its caller. `send`
+//! takes a message to be sent, and `flush` sends as much as the socket takes.
 
 pub mod client_datagram;
 pub mod client_stream;

@@ -5,8 +5,9 @@
 //!   handshaking ---------------------------> established ------------------> ended
 //! ```
 //!
-//! What is sent during the handshake waits: nothing is written to a peer before it is authenticated.
-//! Between calls a connection holds no buffer unless a record is torn or the socket is full.
+//! What is sent during the handshake waits: nothing is written to a peer before it is
+//! authenticated. Between calls a connection holds no buffer unless a record is torn or the socket
+//! is full.
 
 use std::io::{self, ErrorKind, Read, Write};
 
@@ -70,7 +71,8 @@ impl<S: Read + Write> Transport<S> {
         }
     }
 
-    /// Whether the handshake took up an earlier session. `None` before it is over, and in the clear.
+    /// Whether the handshake took up an earlier session. `None` before it is over, and in the
+    /// clear.
     pub fn is_resumed(&self) -> Option<bool> {
         match self {
             Self::Plain(_) => None,
@@ -205,8 +207,8 @@ impl<S: Read + Write> Tls<S> {
         })
     }
 
-    /// Lets the connection work on `incoming`: what is torn and what was read after it, all of it, for
-    /// the connection knows places in it. Adds to `used` how many octets it is done with.
+    /// Lets the connection work on `incoming`: what is torn and what was read after it, all of it,
+    /// for the connection knows places in it. Adds to `used` how many octets it is done with.
     fn process(
         &mut self,
         incoming: &mut [u8],

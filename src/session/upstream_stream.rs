@@ -40,7 +40,8 @@ impl<S: Read + Write> UpstreamStream<S> {
         }
     }
 
-    /// Reads at most about `octets_max`, and tells what came. After an error the connection is over.
+    /// Reads at most about `octets_max`, and tells what came. After an error the connection is
+    /// over.
     pub fn ready(
         &mut self,
         scratch: &mut Scratch,

@@ -1,7 +1,7 @@
 //! Extension mechanisms for DNS: the OPT record and its options (RFC 6891).
 //!
-//! OPT belongs to one hop. What a client says in it shapes the response to that client and the query
-//! that goes upstream, but the record itself is made anew on each side: see [`OptWriter`].
+//! OPT belongs to one hop. What a client says in it shapes the response to that client and the
+//! query that goes upstream, but the record itself is made anew on each side: see [`OptWriter`].
 
 use super::question::Type;
 use super::record::Record;

@@ -28,7 +28,8 @@ pub struct Deframer {
 }
 
 impl Deframer {
-    /// Octets kept for later: at most one torn message, and what [`Deframer::feed`] was told to leave.
+    /// Octets kept for later: at most one torn message, and what [`Deframer::feed`] was told to
+    /// leave.
     pub fn len(&self) -> usize {
         self.kept.len()
     }
@@ -38,8 +39,9 @@ impl Deframer {
         self.kept.is_empty()
     }
 
-    /// Hands every whole message to `take`, those kept from before first, until the bytes are used up
-    /// or `take` breaks. What is then left is kept. The message that `take` broke at counts as taken.
+    /// Hands every whole message to `take`, those kept from before first, until the bytes are used
+    /// up or `take` breaks. What is then left is kept. The message that `take` broke at counts as
+    /// taken.
     pub fn feed(
         &mut self,
         piece: &[u8],
@@ -87,8 +89,8 @@ impl Deframer {
     }
 }
 
-/// Octets that `bytes`, which are not empty, lack until they hold what can be known next: the length
-/// or the whole message. `None` when they hold a whole message.
+/// Octets that `bytes`, which are not empty, lack until they hold what can be known next: the
+/// length or the whole message. `None` when they hold a whole message.
 fn missing(bytes: &[u8]) -> Option<usize> {
     let needed = match bytes.first_chunk() {
         Some(length) => LENGTH_LEN + usize::from(u16::from_be_bytes(*length)),

@@ -28,8 +28,8 @@ struct PlacedOpt<'a> {
 }
 
 impl<'a> Message<'a> {
-    /// Checks `bytes`. A message holds at most one OPT, in its additional section (RFC 6891, section
-    /// 6.1.1).
+    /// Checks `bytes`. A message holds at most one OPT, in its additional section (RFC 6891,
+    /// section 6.1.1).
     pub fn parse(bytes: &'a [u8]) -> Result<Self, Malformed> {
         let header = Header::parse(bytes).ok_or(Malformed)?;
         let mut question = None;
@@ -117,9 +117,9 @@ impl<'a> Message<'a> {
         [self.section_ends[0], self.section_ends[1]]
     }
 
-    /// Position after the last record that stands before OPT. Where OPT is not the last record, those
-    /// behind it are left out: they are additional, so not needed (RFC 2181, section 9), and names in
-    /// them may point behind OPT, which moves.
+    /// Position after the last record that stands before OPT. Where OPT is not the last record,
+    /// those behind it are left out: they are additional, so not needed (RFC 2181, section 9), and
+    /// names in them may point behind OPT, which moves.
     pub(super) fn records_end(&self) -> usize {
         self.opt.map_or(self.section_ends[2], |placed| placed.start)
     }

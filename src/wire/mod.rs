@@ -30,7 +30,8 @@ pub use question::Question;
 
 use std::fmt;
 
-/// Octets in the largest message: the length field of a stream has 16 bits (RFC 1035, section 4.2.2).
+/// Octets in the largest message: the length field of a stream has 16 bits (RFC 1035, section
+/// 4.2.2).
 pub const MESSAGE_LEN_MAX: usize = 65_535;
 
 /// The bytes do not form what they claim to be.

@@ -1,7 +1,7 @@
 //! Domain names as they stand in a message (RFC 1035, sections 3.1 and 4.1.4).
 //!
-//! Compression pointers are followed only towards the start of the message, each to a place before the
-//! name that holds it, so that every walk ends.
+//! Compression pointers are followed only towards the start of the message, each to a place before
+//! the name that holds it, so that every walk ends.
 
 use std::fmt::{self, Write as _};
 
@@ -60,8 +60,8 @@ pub fn equal(message: &[u8], a: usize, b: usize) -> bool {
     }
 }
 
-/// Writes an uncompressed name with dots between its labels; what is no letter, digit or ordinary sign
-/// stands as `\DDD` (RFC 1035, section 5.1).
+/// Writes an uncompressed name with dots between its labels; what is no letter, digit or ordinary
+/// sign stands as `\DDD` (RFC 1035, section 5.1).
 pub fn write_presentation(f: &mut fmt::Formatter<'_>, name: &[u8]) -> fmt::Result {
     let mut labels = Labels::new(name, 0);
     if name == [0] {

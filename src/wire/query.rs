@@ -12,8 +12,9 @@ pub const UDP_SIZE: u16 = 1232;
 /// A query's length goes up to the next multiple of this (RFC 8467, section 4.1).
 pub const PADDING_BLOCK: usize = 128;
 
-/// A client's query in the form that upstream gets: question, flags, and an OPT of our own with those
-/// options that pass. Its header has the client's id, until [`Query::write`] puts another in place.
+/// A client's query in the form that upstream gets: question, flags, and an OPT of our own with
+/// those options that pass. Its header has the client's id, until [`Query::write_padded`] puts
+/// another in place.
 #[derive(Debug)]
 pub struct Query {
     bytes: Vec<u8>,

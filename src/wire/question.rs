@@ -22,7 +22,8 @@ impl Type {
 }
 
 impl fmt::Display for Type {
-    /// The mnemonic of the types that people ask for, the number of the others (RFC 3597, section 5).
+    /// The mnemonic of the types that people ask for, the number of the others (RFC 3597, section
+    /// 5).
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mnemonic = match self.0 {
             1 => "A",

@@ -43,10 +43,10 @@ pub fn udp_len_max(opt: Option<Opt<'_>>) -> usize {
 /// Octets of the largest response over a stream.
 pub const STREAM_LEN_MAX: usize = MESSAGE_LEN_MAX;
 
-/// Appends the answer that upstream gave, whose question must match, as one to `asked`: its id, flags,
-/// letter case and OPT are the client's own, and its length is at most `asked.len_max`. What does not
-/// fit goes by whole RRsets from the end: options first, then additional records, then, with TC set,
-/// the others (RFC 2181, section 9).
+/// Appends the answer that upstream gave, whose question must match, as one to `asked`: its id,
+/// flags, letter case and OPT are the client's own, and its length is at most `asked.len_max`. What
+/// does not fit goes by whole RRsets from the end: options first, then additional records, then,
+/// with TC set, the others (RFC 2181, section 9).
 pub fn write_answer(out: &mut Vec<u8>, asked: &Asked<'_>, reply: &Message<'_>) {
     let question = asked.question.map_or(&[][..], Question::as_bytes);
     let rcode = client_rcode(asked, reply);
@@ -337,7 +337,8 @@ mod tests {
 
     #[test]
     fn truncation_keeps_whole_rrsets_and_sets_tc() {
-        // 29 octets of header and question, 16 a record: 30 records fit, and the second RRset is torn.
+        // 29 octets of header and question, 16 a record: 30 records fit, and the second RRset is
+        // torn.
         let reply = reply([&[(1, 20), (16, 20)], &[], &[]], None);
         let out = answer(&asked(None, 512), &reply);
         let message = Message::parse(&out).unwrap();

@@ -171,7 +171,8 @@ impl Faulty {
             .expect("nobody panics with it")
             .drain(..)
         {
-            // The close alert needs the connection's keys, which are not here: it is planned instead.
+            // The close alert needs the connection's keys, which are not here: it is planned
+            // instead.
             end_stream(&stream, end);
         }
     }

@@ -74,8 +74,8 @@ pub fn reply(query: &[u8], records: u16) -> Vec<u8> {
     bytes
 }
 
-/// Checks that `response` is one to `query`: id, question to the letter, flags, OPT. Returns whether
-/// it is an answer rather than an error.
+/// Checks that `response` is one to `query`: id, question to the letter, flags, OPT. Returns
+/// whether it is an answer rather than an error.
 pub fn check_response(query: &[u8], response: &[u8]) -> bool {
     let asked = Message::parse(query).expect("a query of ours");
     let given = Message::parse(response).expect("a well-formed response");

@@ -1,8 +1,8 @@
-//! A network without sockets: a clock that jumps from event to event, streams that read and write in
-//! pieces, and peers that are state machines of the test.
+//! A network without sockets: a clock that jumps from event to event, streams that read and write
+//! in pieces, and peers that are state machines of the test.
 //!
-//! Like the real poller it reports an edge once: a reader that stops before it is told that there is
-//! nothing more hears nothing more.
+//! Like the real poller it reports an edge once: a reader that stops before it is told that there
+//! is nothing more hears nothing more.
 
 use std::cell::RefCell;
 use std::cmp::Reverse;
@@ -466,8 +466,8 @@ impl Write for SimStream {
     }
 }
 
-/// How long octets are on their way to the peer: the same for all of a stream, so that they arrive in
-/// their order.
+/// How long octets are on their way to the peer: the same for all of a stream, so that they arrive
+/// in their order.
 fn latency(stream: StreamId) -> Duration {
     Duration::from_micros(200 + stream * 37 % 3_000)
 }

@@ -4,7 +4,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU16, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
@@ -18,7 +18,8 @@ pub struct Program {
 }
 
 impl Program {
-    /// Starts it on a free port of 127.0.0.1, with these arguments besides, and waits until it listens.
+    /// Starts it on a free port of 127.0.0.1, with these arguments besides, and waits until it
+    /// listens.
     pub fn start(arguments: &[String]) -> Self {
         Self::start_in("exec \"$@\"", arguments)
     }
@@ -26,21 +27,14 @@ impl Program {
     /// Starts it by a shell script, in which `"$@"` is the command.
     pub fn start_in(script: &str, arguments: &[String]) -> Self {
         let port = free_port();
-        let mut child = Command::new("sh")
-            .args([
-                "-c",
-                script,
-                "sh",
-                env!("CARGO_BIN_EXE_dotproxy"),
-                "-l",
-                "127.0.0.1",
-            ])
-            .args(["-p", &port.to_string(), "-v"])
-            .args(arguments)
-            .stdin(Stdio::null())
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("the program starts");
+        let mut child = spawn(
+            Command::new("sh")
+                .args(["-c", script, "sh", env!("CARGO_BIN_EXE_dotproxy")])
+                .args(["-l", "127.0.0.1", "-p", &port.to_string(), "-v"])
+                .args(arguments)
+                .stdin(Stdio::null())
+                .stderr(Stdio::piped()),
+        );
         let log = Arc::new(Mutex::new(String::new()));
         let stderr = BufReader::new(child.stderr.take().expect("it is piped"));
         let lines = Arc::clone(&log);
@@ -176,10 +170,21 @@ pub fn await_that(what: &str, mut holds: impl FnMut() -> bool) {
     }
 }
 
+/// Held while a port is tried out and while a process is started: between fork and exec a new
+/// process has a copy of every socket, and a port that was just given up would still be taken.
+static FORKING: Mutex<()> = Mutex::new(());
+
+/// Starts a process.
+pub fn spawn(command: &mut Command) -> Child {
+    let _alone = FORKING.lock().unwrap_or_else(PoisonError::into_inner);
+    command.spawn().expect("the program starts")
+}
+
 /// A port of 127.0.0.1 that is free for UDP and TCP. It is below those that the system gives to
 /// clients, so that none of them takes it before it is used.
 pub fn free_port() -> u16 {
     static NEXT: AtomicU16 = AtomicU16::new(0);
+    let _alone = FORKING.lock().unwrap_or_else(PoisonError::into_inner);
     loop {
         let process = u16::try_from(std::process::id() % 200).expect("below 200");
         let port = 12_000 + (process * 97 + NEXT.fetch_add(1, Ordering::Relaxed)) % 20_000;

@@ -1,0 +1,265 @@
+//! How a query finds its way: to a link, to the queue for one, or to an error.
+
+use super::Proxy;
+use super::admission::{OVERLOADED, Reception, Refusal, Rejection, TOO_LONG};
+use super::counters::Outcome;
+use super::exchange::{Attempt, Exchange, ExchangeKey};
+use super::link::LinkKey;
+use super::outbox::Outbox;
+use super::upstream::{Route, UpstreamIndex};
+use crate::failure::FailureKind;
+use crate::origin::Origin;
+use crate::time::Instant;
+use crate::wire::edns::{ExtendedError, ExtendedErrorCode};
+use crate::wire::query::PLAIN_QUERY_LEN_MAX;
+use crate::wire::response::{Asked, write_error};
+use crate::wire::{Message, Query, Rcode};
+
+impl Proxy {
+    pub(super) fn reject(
+        &mut self,
+        origin: Origin,
+        rejection: &Rejection<'_>,
+        outbox: &mut Outbox,
+    ) {
+        let Refusal {
+            rcode,
+            error,
+            outcome,
+        } = rejection.refusal;
+        let asked = Asked {
+            id: rejection.header.id,
+            flags: rejection.header.flags,
+            question: rejection.question,
+            opt: rejection.reception.opt,
+            len_max: rejection.reception.len_max,
+        };
+        outbox.respond(origin, |out| write_error(out, &asked, rcode, error));
+        self.counters.count_outcome(outcome);
+    }
+
+    pub(super) fn forward(
+        &mut self,
+        origin: Origin,
+        message: &Message<'_>,
+        reception: Reception,
+        now: Instant,
+        outbox: &mut Outbox,
+    ) {
+        let mut reject = |proxy: &mut Self, refusal| {
+            let rejection = Rejection {
+                header: message.header(),
+                question: message.question(),
+                reception,
+                refusal,
+            };
+            proxy.reject(origin, &rejection, outbox);
+        };
+        if !self.has_room() {
+            return reject(self, OVERLOADED);
+        }
+        let buffer = self.spare_buffers.pop().unwrap_or_default();
+        let query =
+            Query::forward(message, buffer).expect("a query that is forwarded has a question");
+        if query.unpadded_len() > self.limits.forwarded_query {
+            return reject(self, TOO_LONG);
+        }
+        let deadline = now + self.timeouts.deadline();
+        let exchange = Exchange::new(origin, reception, query, deadline);
+        let key = ExchangeKey(self.exchanges.insert(exchange));
+        let exchanges = &self.exchanges;
+        self.by_deadline
+            .push(key, exchanges.len(), |key| exchanges.contains(key.0));
+        self.dispatch(key, now, outbox);
+    }
+
+    /// Sends a query, or lets it wait for a link, or, if none will come in time, gives it up.
+    pub(super) fn dispatch(&mut self, key: ExchangeKey, now: Instant, outbox: &mut Outbox) {
+        let exchange = self.exchange(key);
+        match self.upstreams.route(&exchange.wishes, now, &self.limits) {
+            Route::Link(link) => self.send(key, link, now, outbox),
+            Route::Open(upstream) => {
+                self.open(upstream, now, outbox);
+                self.wait(key);
+            }
+            Route::Soon => self.wait(key),
+            Route::Later(retry_at) if retry_at < exchange.deadline => self.wait(key),
+            Route::Later(_) => self.give_up(key, now, outbox),
+        }
+    }
+
+    pub(super) fn send(
+        &mut self,
+        key: ExchangeKey,
+        link_key: LinkKey,
+        now: Instant,
+        outbox: &mut Outbox,
+    ) {
+        let link = self
+            .upstreams
+            .link_mut(link_key)
+            .expect("a route leads to a link that is there");
+        let exchange = self.exchanges.get_mut(key.0).expect("who sends is there");
+        let id = link.send(key, now, &mut self.random);
+        exchange.on_sent(Attempt { link: link_key, id });
+        self.counters.sent += 1;
+        self.counters.retries += u64::from(exchange.times_sent() > 1);
+        outbox.send(link_key, |out| exchange.query.write_padded(out, id));
+    }
+
+    pub(super) fn open(&mut self, upstream: UpstreamIndex, now: Instant, outbox: &mut Outbox) {
+        let link = self.upstreams.open(upstream, now);
+        outbox.open(link, upstream);
+    }
+
+    pub(super) fn wait(&mut self, key: ExchangeKey) {
+        let exchange = self.exchanges.get_mut(key.0).expect("who waits is there");
+        if !exchange.is_waiting {
+            exchange.is_waiting = true;
+            let exchanges = &self.exchanges;
+            self.waiting
+                .push(key, exchanges.len(), |key| exchanges.contains(key.0));
+        }
+    }
+
+    pub(super) fn first_waiting(&mut self) -> Option<ExchangeKey> {
+        let exchanges = &self.exchanges;
+        self.waiting.front(|key| exchanges.contains(key.0)).copied()
+    }
+
+    /// Takes the first out of those who wait.
+    pub(super) fn stop_waiting(&mut self, first: ExchangeKey) {
+        self.waiting.pop();
+        self.exchanges
+            .get_mut(first.0)
+            .expect("who waits is there")
+            .is_waiting = false;
+    }
+
+    /// Gives those who wait, in turn, what has become free.
+    pub(super) fn serve_waiting(&mut self, now: Instant, outbox: &mut Outbox) {
+        for _ in 0..self.waiting.len() {
+            let Some(key) = self.first_waiting() else {
+                break;
+            };
+            let exchange = self.exchange(key);
+            let route = self.upstreams.route(&exchange.wishes, now, &self.limits);
+            match route {
+                Route::Later(retry_at) if retry_at < exchange.deadline => break,
+                Route::Soon | Route::Open(_) if !self.upstreams.has_room(&self.limits) => {
+                    if let Route::Open(upstream) = route {
+                        self.open(upstream, now, outbox);
+                    }
+                    break;
+                }
+                // It can go, or is to be given up, or waits for a better way than others might.
+                _ => {
+                    self.stop_waiting(key);
+                    self.dispatch(key, now, outbox);
+                }
+            }
+        }
+    }
+
+    /// An attempt will not be answered: makes another, unless one is under way, or gives up.
+    pub(super) fn lose_attempt(
+        &mut self,
+        key: ExchangeKey,
+        attempt: Attempt,
+        failure: FailureKind,
+        now: Instant,
+        outbox: &mut Outbox,
+    ) {
+        let Some(exchange) = self.exchanges.get_mut(key.0) else {
+            return;
+        };
+        exchange.on_attempt_lost(attempt);
+        exchange.last_failure = Some(failure);
+        if exchange.open_attempts().next().is_some() || exchange.is_waiting {
+            return;
+        }
+        if exchange.may_be_sent() {
+            self.dispatch(key, now, outbox);
+        } else {
+            self.fail(key, Outcome::UpstreamFailed, now, outbox);
+        }
+    }
+
+    /// A handshake failed: where no way is left, there is nothing to wait for.
+    pub(super) fn fail_waiting_without_way(
+        &mut self,
+        failure: FailureKind,
+        now: Instant,
+        outbox: &mut Outbox,
+    ) {
+        while let Some(key) = self.first_waiting() {
+            let exchange = self.exchanges.get_mut(key.0).expect("who waits is there");
+            let route = self.upstreams.route(&exchange.wishes, now, &self.limits);
+            if !matches!(route, Route::Later(_)) {
+                break;
+            }
+            exchange.last_failure = Some(failure);
+            self.stop_waiting(key);
+            self.give_up(key, now, outbox);
+        }
+    }
+
+    /// Leaves a query to the attempts that may still be answered; without any it has failed.
+    pub(super) fn give_up(&mut self, key: ExchangeKey, now: Instant, outbox: &mut Outbox) {
+        if self.exchange(key).open_attempts().next().is_none() {
+            self.fail(key, Outcome::UpstreamFailed, now, outbox);
+        }
+    }
+
+    /// Answers a query with SERVFAIL and the reason.
+    pub(super) fn fail(
+        &mut self,
+        key: ExchangeKey,
+        outcome: Outcome,
+        now: Instant,
+        outbox: &mut Outbox,
+    ) {
+        let exchange = self.exchange(key);
+        let error = exchange
+            .last_failure
+            .map_or(NO_ANSWER, FailureKind::extended_error);
+        outbox.respond(exchange.origin, |out| {
+            write_error(out, &exchange.asked(), Rcode::SERVFAIL, error);
+        });
+        self.end(key, outcome, now, outbox);
+    }
+
+    /// Forgets a query that has its response.
+    pub(super) fn end(
+        &mut self,
+        key: ExchangeKey,
+        outcome: Outcome,
+        now: Instant,
+        outbox: &mut Outbox,
+    ) {
+        let exchange = self.exchanges.remove(key.0).expect("a query ends once");
+        log::trace!("{}: {outcome}", exchange.query.question());
+        for attempt in exchange.open_attempts() {
+            self.abandon(attempt, outcome, now, outbox);
+        }
+        if self.spare_buffers.len() < self.limits.spare_buffers {
+            let mut buffer = exchange.query.into_buffer();
+            buffer.clear();
+            buffer.shrink_to(PLAIN_QUERY_LEN_MAX);
+            self.spare_buffers.push(buffer);
+        }
+        self.counters.count_outcome(outcome);
+    }
+
+    pub(super) fn exchange(&self, key: ExchangeKey) -> &Exchange {
+        self.exchanges
+            .get(key.0)
+            .expect("only exchanges that are there are worked on")
+    }
+}
+
+/// What a client is told when time ran out before anything failed.
+const NO_ANSWER: ExtendedError = ExtendedError {
+    code: ExtendedErrorCode::NO_REACHABLE_AUTHORITY,
+    text: "no answer from upstream in time",
+};

@@ -1,0 +1,133 @@
+//! What the proxy asks for is done here: responses and queries go to sessions, sessions come and
+//! go, and what they have to send is sent.
+
+use super::{Reactor, Session, Slot};
+use crate::arena::Key;
+use crate::failure::{Failure, FailureKind};
+use crate::net::Net;
+use crate::origin::Origin;
+use crate::proxy::{Action, LinkKey, Outbox, UpstreamIndex};
+use crate::session::{Transport, UpstreamStream};
+
+impl<N: Net> Reactor<N> {
+    /// Performs actions and flushes sessions until neither is left.
+    pub(super) fn perform_all(&mut self) {
+        loop {
+            if !self.outbox.is_empty() {
+                std::mem::swap(&mut self.outbox, &mut self.outbox_in_work);
+                let mut outbox = std::mem::take(&mut self.outbox_in_work);
+                for action in outbox.actions() {
+                    self.perform(action, &outbox);
+                }
+                outbox.clear();
+                self.outbox_in_work = outbox;
+            } else if let Some(key) = self.unflushed.pop() {
+                self.flush(key);
+            } else {
+                return;
+            }
+        }
+    }
+
+    fn perform(&mut self, action: &Action, outbox: &Outbox) {
+        match action {
+            Action::Respond { origin, message } => self.respond(origin, outbox.bytes(message)),
+            Action::Send { link, message } => self.send(*link, outbox.bytes(message)),
+            Action::OpenLink { link, upstream } => self.open_link(*link, *upstream),
+            Action::CloseLink { link } => self.close_link(*link),
+        }
+    }
+
+    fn respond(&mut self, origin: &Origin, message: &[u8]) {
+        let key = origin.session;
+        match self.sessions.get_mut(key).map(|slot| &mut slot.session) {
+            Some(Session::Datagram(datagram)) => {
+                datagram.send(message, origin.peer, origin.local, self.limits.udp_unsent);
+            }
+            Some(Session::Client(client)) => {
+                if client.send(message, &self.limits) {
+                    self.make_unflushed(key);
+                } else {
+                    log::debug!("closing a TCP client that does not take its responses");
+                    self.close_client(key);
+                }
+            }
+            // The client has gone.
+            _ => {}
+        }
+    }
+
+    fn send(&mut self, link: LinkKey, message: &[u8]) {
+        let Some(key) = self.session_of(link) else {
+            return;
+        };
+        if let Some((_, stream)) = self.sessions.get_mut(key).and_then(Slot::upstream) {
+            stream.send(message);
+            self.make_unflushed(key);
+        }
+    }
+
+    fn open_link(&mut self, link: LinkKey, upstream: UpstreamIndex) {
+        let (address, connector) = &self.upstreams[upstream.0];
+        let stream = self.net.connect(*address, self.sessions.next_key());
+        let transport = match stream {
+            Ok(stream) => Transport::tls(stream, connector, &mut self.scratch),
+            Err(error) => Err(Failure::new(FailureKind::Connect, error)),
+        };
+        match transport {
+            Ok(transport) => {
+                let session = Session::Upstream(link, UpstreamStream::new(transport));
+                let key = self.sessions.insert(Slot::new(session));
+                let places = self.session_by_link.len().max(link.index() + 1);
+                self.session_by_link.resize(places, None);
+                self.session_by_link[link.index()] = Some(key);
+                self.make_unflushed(key);
+            }
+            Err(failure) => {
+                self.proxy
+                    .handle_link_down(link, &failure, self.now, &mut self.outbox);
+            }
+        }
+    }
+
+    fn close_link(&mut self, link: LinkKey) {
+        let mut slot = self
+            .session_of(link)
+            .and_then(|key| self.sessions.remove(key));
+        if let Some((_, stream)) = slot.as_mut().and_then(Slot::upstream) {
+            stream.close(&mut self.scratch);
+        }
+    }
+
+    fn session_of(&self, link: LinkKey) -> Option<Key> {
+        let key = (*self.session_by_link.get(link.index())?)?;
+        match &self.sessions.get(key)?.session {
+            Session::Upstream(of, _) if *of == link => Some(key),
+            _ => None,
+        }
+    }
+
+    fn flush(&mut self, key: Key) {
+        let Some(slot) = self.sessions.get_mut(key) else {
+            return;
+        };
+        slot.is_unflushed = false;
+        match &mut slot.session {
+            Session::Client(client) => {
+                if client.flush(&mut self.scratch, self.now).is_err() {
+                    return self.close_client(key);
+                }
+                if client.can_go_on(&self.limits) {
+                    self.make_runnable(key);
+                }
+                self.settle_client(key);
+            }
+            Session::Upstream(_, stream) => {
+                if let Err(failure) = stream.flush(&mut self.scratch) {
+                    self.lose_upstream(key, &failure);
+                }
+            }
+            Session::Datagram(_) | Session::Listener(_) => {}
+        }
+    }
+}

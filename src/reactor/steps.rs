@@ -1,0 +1,217 @@
+//! What a session does when it is its turn: it reads, and what it reads goes to the proxy.
+
+use std::io::ErrorKind;
+
+use super::{Reactor, Session, Slot};
+use crate::arena::Key;
+use crate::failure::Failure;
+use crate::net::{self, Net};
+use crate::origin::Origin;
+use crate::proxy::Transport as ClientTransport;
+use crate::session::client_stream::Taken;
+use crate::session::upstream_stream::UpstreamEvent;
+use crate::session::{ClientStream, Step, Transport};
+
+impl<N: Net> Reactor<N> {
+    /// Lets a session do as much as it may at a time.
+    pub(super) fn step(&mut self, key: Key) {
+        let Some(slot) = self.sessions.get_mut(key) else {
+            return;
+        };
+        slot.is_runnable = false;
+        match slot.session {
+            Session::Datagram(_) => self.step_datagram(key),
+            Session::Listener(_) => self.step_listener(key),
+            Session::Client(_) => self.step_client(key),
+            Session::Upstream(..) => self.step_upstream(key),
+        }
+    }
+
+    fn step_datagram(&mut self, key: Key) {
+        let Some(datagram) = self.sessions.get_mut(key).and_then(Slot::datagram) else {
+            return;
+        };
+        datagram.flush();
+        if self.finish_at.is_some() {
+            return;
+        }
+        let (proxy, outbox, now) = (&mut self.proxy, &mut self.outbox, self.now);
+        let most = self.limits.datagrams_per_turn;
+        let step = datagram.ready(&mut self.scratch, most, |message, peer, local| {
+            let session = key;
+            let origin = Origin {
+                session,
+                peer,
+                local,
+            };
+            proxy.handle_query(origin, ClientTransport::Udp, message, now, outbox);
+        });
+        if step == Step::Again {
+            self.make_runnable(key);
+        }
+    }
+
+    fn step_listener(&mut self, key: Key) {
+        for _ in 0..self.limits.accepts_per_turn {
+            if self.clients.are_at_limit() || self.finish_at.is_some() {
+                return;
+            }
+            let Some(listener) = self.sessions.get(key).and_then(Slot::listener) else {
+                return;
+            };
+            match self.net.accept(listener, self.sessions.next_key()) {
+                Ok((stream, peer)) => {
+                    let client = ClientStream::new(Transport::plain(stream), peer, self.now);
+                    let key = self.sessions.insert(Slot::new(Session::Client(client)));
+                    let sessions = &self.sessions;
+                    self.clients
+                        .add(key, self.now, |key| sessions.contains(key));
+                }
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return,
+                Err(error) if net::is_out_of_resources(&error) => {
+                    log::warn!("cannot accept TCP clients for now: {error}");
+                    self.accept_at = Some(self.now + self.timeouts.accept_pause);
+                    return;
+                }
+                Err(error) => log::debug!("a TCP client was gone before it was accepted: {error}"),
+            }
+        }
+        self.make_runnable(key);
+    }
+
+    fn step_client(&mut self, key: Key) {
+        let Some(client) = self.sessions.get_mut(key).and_then(Slot::client) else {
+            return;
+        };
+        if client.flush(&mut self.scratch, self.now).is_err() {
+            return self.close_client(key);
+        }
+        if self.finish_at.is_some() {
+            return self.settle_client(key);
+        }
+        if !self.proxy.has_room() {
+            self.park(key);
+            return self.settle_client(key);
+        }
+        let (proxy, outbox, now) = (&mut self.proxy, &mut self.outbox, self.now);
+        let origin = Origin {
+            session: key,
+            peer: client.peer(),
+            local: None,
+        };
+        let transport = ClientTransport::Tcp {
+            idle: self.clients.idle_limit(),
+        };
+        let take = |message: &[u8]| Taken {
+            is_owed: proxy.handle_query(origin, transport, message, now, outbox),
+            has_room: proxy.has_room(),
+        };
+        match client.ready(&mut self.scratch, &self.limits, now, take) {
+            Ok(Step::Again) => self.make_runnable(key),
+            Ok(Step::Full) if !self.proxy.has_room() => self.park(key),
+            Ok(Step::Full | Step::Drained) => {}
+            Err(failure) => {
+                log::debug!("a TCP client is gone: {failure}");
+                return self.close_client(key);
+            }
+        }
+        self.settle_client(key);
+    }
+
+    fn step_upstream(&mut self, key: Key) {
+        let Some((link, stream)) = self.sessions.get_mut(key).and_then(Slot::upstream) else {
+            return;
+        };
+        let (proxy, outbox, now) = (&mut self.proxy, &mut self.outbox, self.now);
+        let most = self.limits.stream_octets_per_turn;
+        let stepped = stream.ready(&mut self.scratch, most, |event| match event {
+            UpstreamEvent::Up { is_resumed } => proxy.handle_link_up(link, is_resumed, now, outbox),
+            UpstreamEvent::Read => proxy.handle_link_read(link, now),
+            UpstreamEvent::Message(message) => proxy.handle_reply(link, message, now, outbox),
+        });
+        match stepped {
+            Ok(step) => {
+                // The handshake, too, has something to say.
+                self.make_unflushed(key);
+                if step == Step::Again {
+                    self.make_runnable(key);
+                }
+            }
+            Err(failure) => self.lose_upstream(key, &failure),
+        }
+    }
+
+    /// Forgets a connection upstream that has failed.
+    pub(super) fn lose_upstream(&mut self, key: Key, failure: &Failure) {
+        let Some(mut slot) = self.sessions.remove(key) else {
+            return;
+        };
+        if let Some((link, _)) = slot.upstream() {
+            self.proxy
+                .handle_link_down(link, failure, self.now, &mut self.outbox);
+        }
+    }
+
+    /// Notes what is held for a client now, and closes it if there is nothing more to do for it, or
+    /// too much is held for all of them.
+    pub(super) fn settle_client(&mut self, key: Key) {
+        let is_finishing = self.finish_at.is_some();
+        let Some(client) = self.sessions.get_mut(key).and_then(Slot::client) else {
+            return;
+        };
+        let may_hold = self.clients.on_held(client.account());
+        if !may_hold || client.is_over() || is_finishing && client.is_quiet() {
+            self.close_client(key);
+        }
+    }
+
+    /// Forgets a client.
+    pub(super) fn close_client(&mut self, key: Key) {
+        let Some(mut slot) = self.sessions.remove(key) else {
+            return;
+        };
+        if let Some(client) = slot.client() {
+            let was_at_limit = self.clients.are_at_limit();
+            self.clients.remove(client.accounted());
+            if was_at_limit || self.accept_at.is_some() {
+                self.resume_listeners();
+            }
+        }
+    }
+
+    /// Lets listeners try again, now that there is a slot or a descriptor.
+    pub(super) fn resume_listeners(&mut self) {
+        self.accept_at = None;
+        let listeners = self
+            .sessions
+            .iter()
+            .filter(|(_, slot)| slot.listener().is_some());
+        let listeners: Vec<Key> = listeners.map(|(key, _)| key).collect();
+        for key in listeners {
+            self.make_runnable(key);
+        }
+    }
+
+    /// Lets a client wait that found the proxy full.
+    fn park(&mut self, key: Key) {
+        if let Some(slot) = self.sessions.get_mut(key)
+            && !slot.is_parked
+        {
+            slot.is_parked = true;
+            self.parked.push(key);
+        }
+    }
+
+    /// Lets clients go on that found the proxy full, once it has room.
+    pub(super) fn unpark(&mut self) {
+        if self.parked.is_empty() || !self.proxy.has_room() {
+            return;
+        }
+        for key in std::mem::take(&mut self.parked) {
+            if let Some(slot) = self.sessions.get_mut(key) {
+                slot.is_parked = false;
+            }
+            self.make_runnable(key);
+        }
+    }
+}

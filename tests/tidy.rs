@@ -1,0 +1,221 @@
+//! The habits of this house, as far as a program can check them: the layers, the sizes of files and
+//! functions, and where clocks, sockets and libraries may be named.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+/// What the modules of the crate's root may use of each other. Left out: what nobody else uses.
+const LAYERS: &[(&str, &[&str])] = &[
+    // Vocabulary.
+    ("arena", &[]),
+    ("time", &[]),
+    ("random", &[]),
+    ("config", &[]),
+    ("origin", &["arena"]),
+    ("failure", &["wire"]),
+    // The tiers.
+    ("wire", &[]),
+    (
+        "proxy",
+        &[
+            "arena", "config", "failure", "origin", "random", "time", "wire",
+        ],
+    ),
+    ("session", &["config", "failure", "time", "tls", "wire"]),
+    ("tls", &["config"]),
+    ("net", &["arena", "session", "time"]),
+    // What knows them.
+    (
+        "reactor",
+        &[
+            "arena", "config", "failure", "logger", "net", "origin", "proxy", "random", "session",
+            "time", "tls",
+        ],
+    ),
+    // Around them.
+    ("descriptors", &["config"]),
+    ("logger", &[]),
+    ("options", &["arena", "config"]),
+];
+
+/// Words, and the files that may hold them.
+const CONFINED: &[(&str, &[&str])] = &[
+    ("mio::", &["net/mio.rs", "net/mod.rs", "main.rs"]),
+    ("rustls", &["tls.rs", "session/transport.rs"]),
+    ("webpki_roots", &["tls.rs"]),
+    ("getopts::", &["options.rs"]),
+    ("slab::", &["arena.rs"]),
+    ("simple_logger", &["logger.rs"]),
+    ("std::time::Instant", &["net/mio.rs"]),
+    ("SystemTime", &["logger.rs"]),
+    ("SystemRandom", &["main.rs"]),
+    ("TcpStream", &["net/mio.rs"]),
+    ("UdpSocket", &["net/mio.rs"]),
+    ("std::thread", &[]),
+    ("std::env::", &["main.rs"]),
+    ("std::fs", &["options.rs"]),
+    ("println!", &[]),
+    ("todo!", &[]),
+    ("unimplemented!", &[]),
+    ("dbg!", &[]),
+    ("TODO", &[]),
+    ("FIXME", &[]),
+    (".unwrap()", &[]),
+    ("#[allow(", &[]),
+];
+
+const FILE_LINES_MAX: usize = 500;
+const FUNCTION_LINES_MAX: usize = 70;
+const LINE_LEN_MAX: usize = 100;
+
+/// A source file, without its tests.
+struct Source {
+    /// Below `src`.
+    path: String,
+    lines: Vec<String>,
+}
+
+fn sources() -> Vec<Source> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut sources = Vec::new();
+    let mut folders = vec![root.clone()];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).expect("a folder of sources") {
+            let path = entry.expect("an entry").path();
+            if path.is_dir() {
+                folders.push(path);
+            } else {
+                sources.push(source(&root, path));
+            }
+        }
+    }
+    assert!(sources.len() > 20, "the sources are elsewhere");
+    sources
+}
+
+fn source(root: &Path, path: PathBuf) -> Source {
+    let text = std::fs::read_to_string(&path).expect("a source is text");
+    let code = text
+        .split("#[cfg(test)]\nmod tests")
+        .next()
+        .unwrap_or_default();
+    let path = path
+        .strip_prefix(root)
+        .expect("below the root")
+        .to_string_lossy()
+        .into_owned();
+    Source {
+        path,
+        lines: code.lines().map(str::to_owned).collect(),
+    }
+}
+
+impl Source {
+    /// The module of the crate's root that it belongs to.
+    fn module(&self) -> &str {
+        self.path.split(['/', '.']).next().expect("a name")
+    }
+
+    /// Its lines, with their numbers, that are no comments.
+    fn code(&self) -> impl Iterator<Item = (usize, &str)> {
+        let lines = self
+            .lines
+            .iter()
+            .enumerate()
+            .map(|(index, line)| (index + 1, line.as_str()));
+        lines.filter(|(_, line)| !line.trim_start().starts_with("//"))
+    }
+}
+
+#[test]
+fn modules_use_only_what_lies_below_them() {
+    let layers: BTreeMap<_, _> = LAYERS.iter().copied().collect();
+    let mut faults = Vec::new();
+    for source in sources() {
+        let module = source.module();
+        if matches!(module, "main" | "lib") {
+            continue;
+        }
+        let Some(below) = layers.get(module) else {
+            faults.push(format!("{module} stands in no layer"));
+            continue;
+        };
+        for (number, line) in source.code() {
+            for used in line.split("crate::").skip(1) {
+                let name: String = used
+                    .chars()
+                    .take_while(|c| c.is_alphanumeric() || *c == '_')
+                    .collect();
+                if name != module && !below.contains(&name.as_str()) {
+                    faults.push(format!("{}:{number}: {module} uses {name}", source.path));
+                }
+            }
+        }
+    }
+    assert!(faults.is_empty(), "{faults:#?}");
+}
+
+#[test]
+fn words_stay_where_they_belong() {
+    let mut faults = Vec::new();
+    for source in sources() {
+        for (number, line) in source.code() {
+            for (word, places) in CONFINED {
+                if line.contains(word) && !places.contains(&source.path.as_str()) {
+                    faults.push(format!("{}:{number}: {word}", source.path));
+                }
+            }
+        }
+    }
+    assert!(faults.is_empty(), "{faults:#?}");
+}
+
+#[test]
+fn files_functions_and_lines_are_short() {
+    let mut faults = Vec::new();
+    for source in sources() {
+        if source.lines.len() > FILE_LINES_MAX {
+            faults.push(format!("{}: {} lines", source.path, source.lines.len()));
+        }
+        let mut function: Option<(usize, usize)> = None;
+        for (index, line) in source.lines.iter().enumerate() {
+            if line.chars().count() > LINE_LEN_MAX {
+                faults.push(format!("{}:{}: long line", source.path, index + 1));
+            }
+            let indent = line.len() - line.trim_start().len();
+            let is_function = ["fn ", "pub fn ", "pub(super) fn "]
+                .iter()
+                .any(|start| line.trim_start().starts_with(start));
+            if is_function {
+                function = Some((index, indent));
+            }
+            if let Some((start, of)) = function
+                && indent == of
+                && line.trim() == "}"
+            {
+                if index - start >= FUNCTION_LINES_MAX {
+                    faults.push(format!(
+                        "{}:{}: {} lines",
+                        source.path,
+                        start + 1,
+                        index - start + 1
+                    ));
+                }
+                function = None;
+            }
+        }
+    }
+    assert!(faults.is_empty(), "{faults:#?}");
+}
+
+#[test]
+fn every_module_says_what_it_is() {
+    for source in sources() {
+        let first = source.lines.first().map(String::as_str).unwrap_or_default();
+        assert!(
+            first.starts_with("//! "),
+            "{} has no module documentation",
+            source.path
+        );
+    }
+}
