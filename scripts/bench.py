@@ -1,0 +1,327 @@
+#!/usr/bin/env python3
+"""dotproxy beside unbound and stubby, all three in front of the same DNS-over-TLS upstream.
+
+The figure that holds on any machine is processor time a query (user and system, the whole process)
+compared within one run: load generator, upstream and proxy share the machine. Each program gets the
+same 200,000 names that none has seen before, 200 outstanding, in several rounds taken in turn; the
+medians are printed. Latency is that of one query at a time to an idle proxy.
+
+  scripts/bench.py [--rounds 3] [--binary LABEL=PATH ...] [--check] [--json FILE]
+
+Needs the packages of scripts/install_test_deps.sh. Without --binary it takes the release builds that
+are there, the dynamic one and the static one. --check exits with 1 when dotproxy exceeds what it
+promises.
+"""
+
+import argparse
+import json
+import os
+import re
+import shutil
+import socket
+import statistics
+import struct
+import subprocess
+import sys
+import tempfile
+import time
+
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+QUERIES = 200_000
+OUTSTANDING = 200
+TICKS = os.sysconf("SC_CLK_TCK")
+
+# What dotproxy promises: processor time against unbound, resident memory in KiB, octets of a file.
+CPU_RATIO_MAX = 0.35
+IDLE_KIB_MAX = {"static": 1536, "dynamic": 3072}
+GROWTH_KIB_MAX = 1024
+STATIC_BYTES_MAX = 1_800_000
+
+
+def run(*command, **options):
+    return subprocess.run(command, check=True, capture_output=True, text=True, **options).stdout
+
+
+def make_certificates(work):
+    """An authority, and a server certificate for dot.example and 127.0.0.1."""
+    new_key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"]
+    run("openssl", "req", "-x509", *new_key, "-days", "2", "-subj", "/CN=bench authority",
+        "-keyout", "ca.key", "-out", "ca.pem", "-addext", "basicConstraints=critical,CA:TRUE",
+        "-addext", "keyUsage=critical,keyCertSign", cwd=work)
+    run("openssl", "req", *new_key, "-subj", "/CN=dot.example", "-keyout", "server.key",
+        "-out", "server.csr", cwd=work)
+    with open(f"{work}/extensions", "w") as file:
+        file.write("subjectAltName=DNS:dot.example,IP:127.0.0.1\nextendedKeyUsage=serverAuth\n")
+    run("openssl", "x509", "-req", "-in", "server.csr", "-CA", "ca.pem", "-CAkey", "ca.key",
+        "-CAcreateserial", "-days", "1", "-extfile", "extensions", "-out", "server.pem", cwd=work)
+
+
+def free_port():
+    """A port of 127.0.0.1 that is free for UDP and TCP."""
+    while True:
+        with socket.socket(type=socket.SOCK_DGRAM) as udp, socket.socket() as tcp:
+            udp.bind(("127.0.0.1", 0))
+            try:
+                tcp.bind(udp.getsockname())
+            except OSError:
+                continue
+            return udp.getsockname()[1]
+
+
+def upstream_conf(work, port):
+    return f"""
+server:
+  num-threads: 1
+  directory: "{work}"
+  chroot: ""
+  username: ""
+  pidfile: ""
+  use-syslog: no
+  logfile: "{work}/upstream.log"
+  interface: 127.0.0.1@{port}
+  tls-port: {port}
+  tls-service-key: "{work}/server.key"
+  tls-service-pem: "{work}/server.pem"
+  access-control: 127.0.0.0/8 allow
+  module-config: "iterator"
+  incoming-num-tcp: 1000
+  tcp-idle-timeout: 60000
+  local-zone: "." redirect
+  local-data: ". 300 IN A 192.0.2.1"
+remote-control:
+  control-enable: no
+"""
+
+
+def unbound_conf(work, port, upstream):
+    """Unbound as a forwarder that keeps nothing, as dotproxy does without a cache."""
+    return f"""
+server:
+  num-threads: 1
+  directory: "{work}"
+  chroot: ""
+  username: ""
+  pidfile: ""
+  use-syslog: no
+  logfile: "{work}/unbound.log"
+  interface: 127.0.0.1@{port}
+  access-control: 127.0.0.0/8 allow
+  do-not-query-localhost: no
+  module-config: "iterator"
+  tls-cert-bundle: "{work}/ca.pem"
+  outgoing-range: 4096
+  num-queries-per-thread: 2048
+  outgoing-num-tcp: 50
+  tcp-reuse-timeout: 60000
+  msg-cache-size: 0
+  rrset-cache-size: 0
+remote-control:
+  control-enable: no
+forward-zone:
+  name: "."
+  forward-tls-upstream: yes
+  forward-no-cache: yes
+  forward-addr: 127.0.0.1@{upstream}#dot.example
+"""
+
+
+def stubby_conf(work, port, upstream):
+    return f"""
+resolution_type: GETDNS_RESOLUTION_STUB
+dns_transport_list:
+  - GETDNS_TRANSPORT_TLS
+tls_authentication: GETDNS_AUTHENTICATION_REQUIRED
+tls_query_padding_blocksize: 128
+tls_ca_file: "{work}/ca.pem"
+round_robin_upstreams: 1
+idle_timeout: 10000
+listen_addresses:
+  - 127.0.0.1@{port}
+upstream_recursive_servers:
+  - address_data: 127.0.0.1
+    tls_port: {upstream}
+    tls_auth_name: "dot.example"
+"""
+
+
+def ask(port, name, timeout=2.0):
+    """Asks for an address; the time it took, or None without an answer."""
+    labels = b"".join(bytes([len(label)]) + label.encode() for label in name.split("."))
+    query = struct.pack("!HHHHHH", 4242, 0x0100, 1, 0, 0, 0) + labels + b"\0\0\1\0\1"
+    with socket.socket(type=socket.SOCK_DGRAM) as udp:
+        udp.settimeout(timeout)
+        start = time.perf_counter()
+        try:
+            udp.sendto(query, ("127.0.0.1", port))
+            answer = udp.recv(4096)
+        except OSError:
+            return None
+        took = time.perf_counter() - start
+    is_answer = answer[:2] == query[:2] and answer[3] & 15 == 0 and answer[6:8] != b"\0\0"
+    return took if is_answer else None
+
+
+def processor_time(pid):
+    with open(f"/proc/{pid}/stat") as file:
+        fields = file.read().rsplit(")", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / TICKS
+
+
+def resident_kib(pid):
+    with open(f"/proc/{pid}/status") as file:
+        return int(re.search(r"VmRSS:\s+(\d+)", file.read())[1])
+
+
+def load(port, names, *more):
+    out = run("dnsperf", "-s", "127.0.0.1", "-p", str(port), "-d", names, "-n", "1", "-c", "8",
+              "-T", "1", "-t", "5", *more)
+    number = lambda pattern: float(re.search(pattern, out)[1])
+    return {
+        "completed": int(number(r"Queries completed:\s+(\d+)")),
+        "lost": int(number(r"Queries lost:\s+(\d+)")),
+        "qps": number(r"Queries per second:\s+([\d.]+)"),
+    }
+
+
+class Proxy:
+    """A program under test."""
+
+    def __init__(self, label, command, conf=None, kind=None, size=None):
+        self.label, self.command, self.conf, self.kind, self.size = label, command, conf, kind, size
+        self.rounds = []
+
+    def measure(self, work, upstream, names):
+        port = free_port()
+        if self.conf:
+            path = next(part for part in self.command if part.startswith("{work}"))
+            with open(path.format(work=work), "w") as file:
+                file.write(self.conf(work, port, upstream))
+        command = [part.format(work=work, port=port, upstream=upstream) for part in self.command]
+        with open(f"{work}/{self.label}.out", "w") as log:
+            process = subprocess.Popen(command, stdout=log, stderr=log, cwd=work)
+        try:
+            for _ in range(100):
+                if ask(port, "ready.example.com", 0.2) is not None:
+                    break
+                time.sleep(0.05)
+            else:
+                with open(f"{work}/{self.label}.out") as log:
+                    sys.exit(f"{self.label} does not answer:\n{log.read()}")
+            time.sleep(0.2)
+            idle = resident_kib(process.pid)
+            latencies = [ask(port, f"l{n}.single.example.com") for n in range(1000)]
+            before = processor_time(process.pid)
+            result = load(port, names, "-q", str(OUTSTANDING))
+            used = processor_time(process.pid) - before
+            time.sleep(0.5)
+            self.rounds.append({
+                "cpu_us": used * 1e6 / max(1, result["completed"]),
+                "latency_us": statistics.median(l for l in latencies if l is not None) * 1e6,
+                "idle_kib": idle,
+                "after_kib": resident_kib(process.pid),
+                **result,
+            })
+        finally:
+            process.terminate()
+            try:
+                process.wait(5)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+    def median(self, key):
+        return statistics.median(one[key] for one in self.rounds)
+
+
+def programs(arguments):
+    found = [
+        Proxy("unbound", ["unbound", "-d", "-c", "{work}/unbound.conf"], unbound_conf),
+        Proxy("stubby", ["stubby", "-C", "{work}/stubby.yml"], stubby_conf),
+    ]
+    binaries = [binary.split("=", 1) for binary in arguments.binary]
+    if not binaries:
+        machine = os.uname().machine
+        places = {
+            "dotproxy": f"{ROOT}/target/release/dotproxy",
+            "dotproxy-static": f"{ROOT}/target/{machine}-unknown-linux-musl/release/dotproxy",
+        }
+        binaries = [(label, path) for label, path in places.items() if os.path.exists(path)]
+    if not binaries:
+        sys.exit("there is no binary: run cargo build --release")
+    for label, path in binaries:
+        is_static = "dynamically linked" not in run("file", "-L", path) if shutil.which("file") \
+            else b"ld-linux" not in open(path, "rb").read()
+        command = [os.path.abspath(path), "-l", "127.0.0.1", "-p", "{port}", "-u",
+                   "127.0.0.1:{upstream}#dot.example", "--ca-file", "{work}/ca.pem"]
+        kind = "static" if is_static else "dynamic"
+        found.append(Proxy(label, command, kind=kind, size=os.path.getsize(path)))
+    return found
+
+
+def table(proxies):
+    reference = next(proxy for proxy in proxies if proxy.label == "unbound").median("cpu_us")
+    print(f"{'':17}{'CPU a query':>12}{'against':>9}{'queries/s':>11}{'lost':>6}{'latency':>9}"
+          f"{'idle':>10}{'after load':>12}{'binary':>12}")
+    for proxy in proxies:
+        cpu = proxy.median("cpu_us")
+        size = f"{proxy.size / 1e6:.2f} MB" if proxy.size else ""
+        print(f"{proxy.label:17}{cpu:>9.2f} µs{cpu / reference:>9.2f}{proxy.median('qps'):>11.0f}"
+              f"{sum(one['lost'] for one in proxy.rounds):>6}{proxy.median('latency_us'):>6.0f} µs"
+              f"{proxy.median('idle_kib'):>6.0f} KiB{proxy.median('after_kib'):>8.0f} KiB{size:>12}")
+
+
+def broken_promises(proxies):
+    reference = next(proxy for proxy in proxies if proxy.label == "unbound").median("cpu_us")
+    for proxy in (proxy for proxy in proxies if proxy.kind):
+        ratio = proxy.median("cpu_us") / reference
+        idle, after = proxy.median("idle_kib"), proxy.median("after_kib")
+        if ratio > CPU_RATIO_MAX:
+            yield f"{proxy.label}: {ratio:.2f} of unbound's processor time, not {CPU_RATIO_MAX}"
+        if idle > IDLE_KIB_MAX[proxy.kind]:
+            yield f"{proxy.label}: {idle} KiB when idle, not {IDLE_KIB_MAX[proxy.kind]}"
+        if after - idle > GROWTH_KIB_MAX:
+            yield f"{proxy.label}: {after - idle} KiB more after the load, not {GROWTH_KIB_MAX}"
+        if proxy.kind == "static" and proxy.size > STATIC_BYTES_MAX:
+            yield f"{proxy.label}: {proxy.size} octets, not {STATIC_BYTES_MAX}"
+        if any(one["lost"] for one in proxy.rounds):
+            yield f"{proxy.label}: queries were lost"
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--binary", action="append", default=[], metavar="LABEL=PATH")
+    parser.add_argument("--check", action="store_true")
+    parser.add_argument("--json", metavar="FILE")
+    arguments = parser.parse_args()
+    os.environ["PATH"] += ":/usr/sbin"
+    proxies = programs(arguments)
+    with tempfile.TemporaryDirectory() as work:
+        make_certificates(work)
+        names = f"{work}/names"
+        with open(names, "w") as file:
+            file.writelines(f"u{n:07}.miss.example.net A\n" for n in range(QUERIES))
+        port = free_port()
+        with open(f"{work}/upstream.conf", "w") as file:
+            file.write(upstream_conf(work, port))
+        upstream = subprocess.Popen(["unbound", "-d", "-c", f"{work}/upstream.conf"])
+        try:
+            time.sleep(1)
+            for _ in range(arguments.rounds):
+                for proxy in proxies:
+                    proxy.measure(work, port, names)
+        finally:
+            upstream.terminate()
+            upstream.wait()
+    table(proxies)
+    if arguments.json:
+        with open(arguments.json, "w") as file:
+            json.dump({proxy.label: proxy.rounds for proxy in proxies}, file, indent=1)
+    broken = list(broken_promises(proxies))
+    for promise in broken:
+        print(promise)
+    sys.exit(1 if arguments.check and broken else 0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,211 @@
+#!/bin/bash
+# Checks dotproxy with the clients that people use: dig, kdig and drill over UDP and TCP, and dnsperf
+# for many at once. Prints a table of what passed; the exit status is 0 if all did.
+#
+#   scripts/dig_test.sh                                  against unbound on this machine
+#   UPSTREAM=1.1.1.1:853 scripts/dig_test.sh             against a real resolver
+#   DOTPROXY=path/to/dotproxy scripts/dig_test.sh        another binary than target/release/dotproxy
+set -u
+cd "$(dirname "$0")/.." || exit 2
+
+work=$(mktemp -d)
+pids=()
+finish() {
+    for pid in "${pids[@]}"; do kill "$pid" 2>/dev/null; done
+    wait 2>/dev/null
+    rm -rf "$work"
+}
+trap finish EXIT
+
+for tool in dig kdig drill dnsperf openssl unbound; do
+    PATH="$PATH:/usr/sbin" command -v "$tool" >/dev/null && continue
+    echo "$tool is missing: run scripts/install_test_deps.sh" >&2
+    exit 2
+done
+
+binary=${DOTPROXY:-target/release/dotproxy}
+if [ -z "${DOTPROXY:-}" ]; then
+    cargo build --release --quiet || exit 2
+fi
+
+# A port that nobody listens on, below those that the system gives to clients.
+free_port() {
+    local port
+    while :; do
+        port=$((RANDOM % 10000 + 20000))
+        ss -Hlntu "sport = :$port" 2>/dev/null | grep -q . || break
+    done
+    echo "$port"
+}
+
+# An authority, and a server that it vouches for: name dot.example, address 127.0.0.1.
+make_certificates() {
+    openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 \
+        -subj "/CN=dotproxy test authority" -keyout "$work/ca.key" -out "$work/ca.pem" \
+        -addext "basicConstraints=critical,CA:TRUE" -addext "keyUsage=critical,keyCertSign"
+    openssl req -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj "/CN=dot.example" \
+        -keyout "$work/server.key" -out "$work/server.csr"
+    openssl x509 -req -in "$work/server.csr" -CA "$work/ca.pem" -CAkey "$work/ca.key" \
+        -CAcreateserial -days 1 -out "$work/server.pem" -extfile <(
+            echo "subjectAltName=DNS:dot.example,IP:127.0.0.1"
+            echo "extendedKeyUsage=serverAuth"
+        )
+}
+
+start_unbound() {
+    local part
+    make_certificates 2>/dev/null || { echo "openssl made no certificates" >&2; exit 2; }
+    {
+        cat <<CONF
+server:
+    directory: "$work"
+    chroot: ""
+    username: ""
+    pidfile: ""
+    use-syslog: no
+    logfile: "$work/unbound.log"
+    num-threads: 1
+    interface: 127.0.0.1@$upstream_port
+    tls-port: $upstream_port
+    tls-service-key: "$work/server.key"
+    tls-service-pem: "$work/server.pem"
+    access-control: 127.0.0.0/8 allow
+    module-config: "iterator"
+    incoming-num-tcp: 100
+    local-zone: "example.net." static
+    local-data: "example.net. 300 IN SOA ns.example.net. hostmaster.example.net. 1 3600 600 86400 60"
+    local-data: "www.example.net. 300 IN A 192.0.2.80"
+    local-data: "www.example.net. 300 IN AAAA 2001:db8::80"
+    local-data: "example.net. 300 IN MX 10 mail.example.net."
+    local-data: 'txt.example.net. 300 IN TXT "plain text"'
+    local-zone: "many.example.net." redirect
+    local-data: "many.example.net. 300 IN A 192.0.2.1"
+CONF
+        for part in $(seq 1 60); do
+            printf '    local-data: %s\n' \
+                "'large.example.net. 300 IN TXT \"part $part of an answer too large for a datagram\"'"
+        done
+        echo "remote-control:"
+        echo "    control-enable: no"
+    } >"$work/unbound.conf"
+    PATH="$PATH:/usr/sbin" unbound -d -c "$work/unbound.conf" &
+    pids+=($!)
+}
+
+port=$(free_port)
+if [ -n "${UPSTREAM:-}" ]; then
+    upstream=$UPSTREAM
+    trust=()
+    a_name=example.com a_data='[0-9]+\.[0-9]+\.[0-9]+\.[0-9]+'
+    aaaa_name=example.com aaaa_data='[0-9a-f]+:[0-9a-f:]+'
+    mx_name=gmail.com mx_data='gmail-smtp-in'
+    txt_name=google.com txt_data='v=spf1'
+    large_name=. large_type=DNSKEY large_data='257 3'
+    nothing=does-not-exist.invalid
+    many='example%d.com A' many_count=100
+else
+    upstream_port=$(free_port)
+    start_unbound
+    upstream="127.0.0.1:$upstream_port#dot.example"
+    trust=(--ca-file "$work/ca.pem")
+    a_name=www.example.net a_data='192\.0\.2\.80'
+    aaaa_name=www.example.net aaaa_data='2001:db8::80'
+    mx_name=example.net mx_data='mail\.example\.net'
+    txt_name=txt.example.net txt_data='plain text'
+    large_name=large.example.net large_type=TXT large_data='part 60 of'
+    nothing=nothing.example.net
+    many='host%d.many.example.net A' many_count=5000
+fi
+
+"$binary" -l 127.0.0.1 -p "$port" -u "$upstream" "${trust[@]}" 2>"$work/dotproxy.log" &
+pids+=($!)
+
+failed=0
+row() { # outcome, what
+    printf '%-7s %s\n' "$1" "$2"
+    [ "$1" = ok ] || failed=$((failed + 1))
+}
+
+# check WHAT PATTERN COMMAND...: the command succeeds and prints the pattern.
+check() {
+    local what=$1 pattern=$2 output
+    shift 2
+    if output=$("$@" 2>&1) && grep -qE -- "$pattern" <<<"$output"; then
+        row ok "$what"
+    else
+        row FAILED "$what"
+        printf '        $ %s\n' "$*"
+        sed 's/^/        | /' <<<"$output"
+    fi
+}
+
+# Every client has its own way to say the same.
+ask() { # client, udp or tcp, name, type, more options
+    local client=$1 transport=$2 name=$3 type=$4
+    shift 4
+    case $client in
+        dig) dig -p "$port" @127.0.0.1 "$name" "$type" +tries=1 +time=5 \
+            "$([ "$transport" = tcp ] && echo +tcp || echo +notcp)" "$@" ;;
+        kdig) kdig -p "$port" @127.0.0.1 "$name" "$type" +retry=0 +timeout=5 \
+            "$([ "$transport" = tcp ] && echo +tcp || echo +notcp)" "$@" ;;
+        drill) drill -p "$port" "$([ "$transport" = tcp ] && echo -t || echo -u)" "$@" \
+            "$name" @127.0.0.1 "$type" ;;
+    esac
+}
+
+for _ in $(seq 100); do
+    ask dig udp "$a_name" A 2>/dev/null | grep -q NOERROR && break
+    sleep 0.05
+done
+
+echo "dotproxy on 127.0.0.1:$port, upstream $upstream"
+for client in dig kdig drill; do
+    for transport in udp tcp; do
+        with="$client, $transport:"
+        check "$with A" "$a_data" ask $client $transport "$a_name" A
+        check "$with AAAA" "$aaaa_data" ask $client $transport "$aaaa_name" AAAA
+        check "$with MX" "$mx_data" ask $client $transport "$mx_name" MX
+        check "$with TXT" "$txt_data" ask $client $transport "$txt_name" TXT
+        check "$with NXDOMAIN" 'NXDOMAIN' ask $client $transport "$nothing" A
+    done
+done
+
+small=(+bufsize=512 +dnssec)
+check "dig: large answer is truncated over UDP" 'flags:[a-z ]* tc' \
+    ask dig udp "$large_name" "$large_type" "${small[@]}" +ignore
+check "dig: large answer is whole after TC" "$large_data" \
+    ask dig udp "$large_name" "$large_type" "${small[@]}"
+check "dig: large answer is whole over TCP" "$large_data" \
+    ask dig tcp "$large_name" "$large_type" +dnssec
+check "kdig: large answer is whole after TC" "$large_data" \
+    kdig -p "$port" @127.0.0.1 "$large_name" "$large_type" "${small[@]}"
+check "drill: large answer is whole over TCP" "$large_data" \
+    ask drill tcp "$large_name" "$large_type" -D
+check "dig: letter case is kept" "${a_name^^}\\." ask dig udp "${a_name^^}" A
+check "drill: letter case is kept" "${a_name^^}\\." ask drill tcp "${a_name^^}" A
+check "dig: answer without EDNS" "$a_data" ask dig udp "$a_name" A +noedns
+check "dig: EDNS size is ours" 'udp: 1232' ask dig udp "$a_name" A +bufsize=4096
+check "dig: unknown EDNS option" 'NOERROR' ask dig udp "$a_name" A +ednsopt=65001:abcd
+check "dig: unknown EDNS version" 'BADVERS' ask dig udp "$a_name" A +edns=1 +noednsneg
+check "dig: unknown type" 'NOERROR|NXDOMAIN' ask dig udp "$a_name" TYPE65280
+check "dig: zone transfer is refused" 'Transfer failed|REFUSED' ask dig tcp "$mx_name" AXFR
+check "dig: unknown opcode" 'NOTIMP' ask dig udp "$a_name" A +opcode=15
+check "kdig: several queries on one connection" "$a_data" \
+    kdig -p "$port" @127.0.0.1 +tcp +keepopen "$aaaa_name" AAAA "$mx_name" MX "$a_name" A
+check "kdig: padded query with a cookie" 'NOERROR' ask kdig udp "$a_name" A +padding=64 +cookie
+
+for number in $(seq "$many_count"); do
+    # shellcheck disable=SC2059 # the name is the format
+    printf "$many\n" "$number"
+done >"$work/many"
+for transport in udp tcp; do
+    check "dnsperf, $transport: $many_count queries, 20 clients, none lost" 'lost: +0 ' \
+        dnsperf -s 127.0.0.1 -p "$port" -m $transport -d "$work/many" -c 20 -q 100 -n 1 -t 5
+done
+
+if [ "$failed" -gt 0 ]; then
+    echo "$failed failed; dotproxy said:"
+    sed 's/^/    /' "$work/dotproxy.log"
+    exit 1
+fi
+echo "all passed"

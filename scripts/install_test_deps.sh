@@ -1,0 +1,33 @@
+#!/bin/sh
+# Installs what the tests need on Debian: real resolvers, clients and load, a C compiler for ring, and
+# shellcheck. What is there already is left alone. Run as root, or where sudo works.
+set -eu
+
+packages="bind9-dnsutils dnsperf gcc iproute2 knot-dnsutils ldnsutils libc6-dev openssl python3 \
+shellcheck stubby unbound"
+
+missing=""
+for package in $packages; do
+    state=$(dpkg-query -W -f='${db:Status-Status}' "$package" 2>/dev/null || true)
+    [ "$state" = installed ] || missing="$missing $package"
+done
+if [ -z "$missing" ]; then
+    echo "All packages that the tests need are installed."
+    exit 0
+fi
+
+as_root() {
+    if [ "$(id -u)" -eq 0 ]; then "$@"; else sudo "$@"; fi
+}
+
+echo "Installing:$missing"
+as_root apt-get update -qq
+# shellcheck disable=SC2086 # a list of words
+as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $missing
+
+# The packages start resolvers of their own on port 53, which the tests do not need.
+if [ -d /run/systemd/system ]; then
+    for service in unbound stubby; do
+        case $missing in *$service*) as_root systemctl disable --now "$service" || true ;; esac
+    done
+fi
