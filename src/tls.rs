@@ -5,9 +5,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rustls::client::{Resumption, UnbufferedClientConnection};
-use rustls::crypto::{CryptoProvider, ring};
+use rustls::crypto::{CryptoProvider, KeyProvider, ring};
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::sign::SigningKey;
 use rustls::{ClientConfig, RootCertStore, SupportedCipherSuite};
 
 use crate::config::{Config, Upstream};
@@ -92,7 +93,10 @@ pub fn connectors(config: &Config) -> Result<Vec<Connector>, SetupError> {
 /// where there are instructions for it, else ChaCha20, which needs none.
 fn provider() -> CryptoProvider {
     use ring::cipher_suite as suite;
-    let mut provider = ring::default_provider();
+    let mut provider = CryptoProvider {
+        key_provider: &NoKeys,
+        ..ring::default_provider()
+    };
     let cheap = if has_aes_instructions() {
         [
             suite::TLS13_AES_128_GCM_SHA256,
@@ -112,6 +116,21 @@ fn provider() -> CryptoProvider {
     suites.extend(dear);
     provider.cipher_suites = suites;
     provider
+}
+
+/// We show no certificate, so there is no private key to be used.
+#[derive(Debug)]
+struct NoKeys;
+
+impl KeyProvider for NoKeys {
+    fn load_private_key(
+        &self,
+        _: PrivateKeyDer<'static>,
+    ) -> Result<Arc<dyn SigningKey>, rustls::Error> {
+        Err(rustls::Error::General(
+            "no private keys are used".to_owned(),
+        ))
+    }
 }
 
 fn has_aes_instructions() -> bool {
