@@ -1,9 +1,10 @@
 #!/bin/sh
-# Installs what the tests need on Debian: real resolvers, clients and load, a C compiler for ring, and
-# shellcheck. What is there already is left alone. Run as root, or where sudo works.
+# Installs what the tests need on Debian: real resolvers, clients and load, compilers for the C of
+# ring and the C++ of libFuzzer, and shellcheck. What is there already is left alone. Run it as root,
+# or where sudo works.
 set -eu
 
-packages="bind9-dnsutils dnsperf gcc iproute2 knot-dnsutils ldnsutils libc6-dev openssl python3 \
+packages="bind9-dnsutils dnsperf g++ iproute2 knot-dnsutils ldnsutils libc6-dev openssl python3 \
 shellcheck stubby unbound"
 
 missing=""

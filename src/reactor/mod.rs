@@ -279,16 +279,25 @@ impl<N: Net> Reactor<N> {
 
     fn on_signal(&mut self, signal: Signal) {
         match signal {
-            Signal::Report => log::info!(
-                "{}; now inflight={} links={} tcp-clients={}",
-                self.proxy.counters(),
-                self.proxy.inflight(),
-                self.proxy.links(),
-                self.clients.len(),
-            ),
+            Signal::Report => self.report(),
             Signal::Finish if self.finish_at.is_none() => self.start_to_finish(),
             Signal::Finish => self.finish_at = Some(self.now),
         }
+    }
+
+    fn report(&self) {
+        let dropped = |slot: &Slot<N>| match &slot.session {
+            Session::Datagram(datagram) => datagram.dropped(),
+            _ => 0,
+        };
+        let dropped: u64 = self.sessions.iter().map(|(_, slot)| dropped(slot)).sum();
+        log::info!(
+            "{}; responses dropped={dropped}; now inflight={} links={} tcp-clients={}",
+            self.proxy.counters(),
+            self.proxy.inflight(),
+            self.proxy.links(),
+            self.clients.len(),
+        );
     }
 
     /// Takes what clients have sent by now, then nothing more.

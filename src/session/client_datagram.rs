@@ -129,3 +129,51 @@ impl<D: Datagram> ClientDatagram<D> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A socket that takes so many datagrams.
+    #[derive(Default)]
+    struct Socket {
+        room: usize,
+        sent: Vec<Vec<u8>>,
+    }
+
+    impl Datagram for Socket {
+        fn receive(&mut self, _: &mut [u8]) -> io::Result<(usize, SocketAddr, Option<IpAddr>)> {
+            Err(ErrorKind::WouldBlock.into())
+        }
+
+        fn send(&mut self, datagram: &[u8], _: SocketAddr, _: Option<IpAddr>) -> io::Result<()> {
+            if self.room == 0 {
+                return Err(ErrorKind::WouldBlock.into());
+            }
+            self.room -= 1;
+            self.sent.push(datagram.to_vec());
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn full_socket_keeps_responses_in_order_and_drops_those_beyond_the_limit() {
+        let peer = ([127, 0, 0, 1], 4711).into();
+        let mut session = ClientDatagram::new(Socket {
+            room: 1,
+            ..Socket::default()
+        });
+        for datagram in [b"one", b"two", b"six", b"ten"] {
+            session.send(datagram, peer, None, 6);
+        }
+        assert_eq!(session.socket.sent, [b"one"]);
+        assert_eq!(session.dropped(), 1);
+        assert!(session.has_unsent());
+        session.socket.room = 5;
+        session.flush();
+        assert_eq!(session.socket.sent, [b"one", b"two", b"six"]);
+        assert!(!session.has_unsent());
+        session.send(b"ten", peer, None, 6);
+        assert_eq!(session.socket.sent.len(), 4);
+    }
+}

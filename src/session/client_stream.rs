@@ -187,3 +187,138 @@ struct Counts<'a> {
     inflight: &'a mut usize,
     last_active: &'a mut Instant,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::Pipe;
+    use super::*;
+    use std::time::Duration;
+
+    struct Scene {
+        pipe: Pipe,
+        client: ClientStream<Pipe>,
+        scratch: Scratch,
+        limits: Limits,
+        taken: Vec<Vec<u8>>,
+    }
+
+    impl Scene {
+        fn new() -> Self {
+            let pipe = Pipe::default();
+            let peer = ([127, 0, 0, 1], 4711).into();
+            let transport = Transport::plain(pipe.clone());
+            Self {
+                pipe,
+                client: ClientStream::new(transport, peer, Instant::default()),
+                scratch: Scratch::new(),
+                limits: Limits {
+                    tcp_client_inflight: 3,
+                    ..Limits::default()
+                },
+                taken: Vec::new(),
+            }
+        }
+
+        fn push(&self, messages: &[&[u8]]) {
+            let mut octets = Vec::new();
+            for message in messages {
+                frame::write(&mut octets, message);
+            }
+            self.pipe.push(&octets);
+        }
+
+        fn ready(&mut self, has_room: bool) -> Result<Step, Failure> {
+            let now = Instant::default() + Duration::from_secs(1);
+            self.client
+                .ready(&mut self.scratch, &self.limits, now, |message| {
+                    self.taken.push(message.to_vec());
+                    Taken {
+                        is_owed: true,
+                        has_room,
+                    }
+                })
+        }
+
+        fn respond(&mut self, message: &[u8]) {
+            assert!(self.client.send(message, &self.limits));
+            self.client
+                .flush(&mut self.scratch, Instant::default())
+                .unwrap();
+        }
+    }
+
+    #[test]
+    fn client_is_not_read_beyond_its_limit_until_it_is_answered() {
+        let mut scene = Scene::new();
+        scene.push(&[b"one", b"two", b"three", b"four", b"five"]);
+        assert_eq!(scene.ready(true), Ok(Step::Full));
+        assert_eq!(scene.taken.len(), 3);
+        assert_eq!(scene.ready(true), Ok(Step::Full));
+        assert!(!scene.client.can_go_on(&scene.limits));
+
+        scene.respond(b"answer");
+        assert!(scene.client.can_go_on(&scene.limits));
+        assert_eq!(scene.ready(true), Ok(Step::Full));
+        assert_eq!(scene.taken.last().unwrap(), b"four");
+        (0..3).for_each(|_| scene.respond(b"answer"));
+        assert_eq!(scene.ready(true), Ok(Step::Drained));
+        assert_eq!(scene.taken.last().unwrap(), b"five");
+    }
+
+    #[test]
+    fn client_that_takes_nothing_is_not_read() {
+        let mut scene = Scene::new();
+        scene.push(&[b"one"]);
+        assert_eq!(scene.ready(true), Ok(Step::Drained));
+        scene.pipe.set_window(3);
+        scene.respond(b"answer");
+        scene.push(&[b"two"]);
+        assert_eq!(scene.ready(true), Ok(Step::Full));
+        assert_eq!(scene.taken.len(), 1);
+        assert_eq!(scene.client.account(), (0, 5));
+        scene.pipe.set_window(100);
+        scene
+            .client
+            .flush(&mut scene.scratch, Instant::default())
+            .unwrap();
+        assert_eq!(scene.ready(true), Ok(Step::Drained));
+        assert_eq!(scene.taken.len(), 2);
+    }
+
+    #[test]
+    fn full_proxy_leaves_the_rest_for_later() {
+        let mut scene = Scene::new();
+        scene.push(&[b"one", b"two"]);
+        assert_eq!(scene.ready(false), Ok(Step::Full));
+        assert_eq!(scene.taken, [b"one"]);
+        assert_eq!(scene.ready(true), Ok(Step::Drained));
+        assert_eq!(scene.taken.len(), 2);
+    }
+
+    #[test]
+    fn client_that_ends_its_stream_still_gets_its_answers() {
+        let mut scene = Scene::new();
+        scene.push(&[b"one", b"two"]);
+        scene.pipe.push(&[0, 50, 1, 2]);
+        scene.pipe.end();
+        assert_eq!(scene.ready(true), Ok(Step::Drained));
+        assert!(!scene.client.is_over());
+        scene.respond(b"first");
+        assert!(!scene.client.is_over());
+        scene.respond(b"second");
+        assert!(scene.client.is_over());
+        assert_eq!(scene.pipe.sent(), b"\0\x05first\0\x06second");
+    }
+
+    #[test]
+    fn too_many_octets_that_are_not_taken_end_it() {
+        let mut scene = Scene::new();
+        scene.pipe.set_window(0);
+        let message = vec![0; 60_000];
+        let most = scene.limits.tcp_client_unsent / message.len();
+        for _ in 0..most {
+            assert!(scene.client.send(&message, &scene.limits));
+        }
+        assert!(!scene.client.send(&message, &scene.limits));
+    }
+}

@@ -12,6 +12,8 @@
 
 pub mod client_datagram;
 pub mod client_stream;
+#[cfg(test)]
+mod testing;
 pub mod transport;
 pub mod upstream_stream;
 

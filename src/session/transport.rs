@@ -1,8 +1,10 @@
 //! A stream of octets, in the clear or under TLS.
 //!
 //! ```text
-//!                    peer authenticated                 end, or close alert
-//!   handshaking ---------------------------> established ------------------> ended
+//!              something goes                peer authenticated              close alert
+//!   connecting ---------------> handshaking ---------------------> established ----------> ended
+//!       |                            |                                  |
+//!       '----------------------------'----------------------------------'----> failed
 //! ```
 //!
 //! What is sent during the handshake waits: nothing is written to a peer before it is
@@ -54,9 +56,7 @@ impl<S: Read + Write> Transport<S> {
             torn: Vec::new(),
             plaintext: Vec::new(),
             unsent: Unsent::default(),
-            is_connected: false,
-            is_established: false,
-            is_ended: false,
+            stage: Stage::Connecting,
         };
         // The first flight is made without input.
         tls.process_torn(&mut scratch.outgoing)?;
@@ -67,7 +67,7 @@ impl<S: Read + Write> Transport<S> {
     pub fn is_established(&self) -> bool {
         match self {
             Self::Plain(_) => true,
-            Self::Tls(tls) => tls.is_established,
+            Self::Tls(tls) => tls.stage == Stage::Established,
         }
     }
 
@@ -164,13 +164,35 @@ pub struct Tls<S> {
     plaintext: Vec<u8>,
     /// Records that the socket has not taken.
     unsent: Unsent,
-    is_connected: bool,
-    is_established: bool,
+    stage: Stage,
+}
+
+/// Where a connection under TLS is in its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    /// Nothing has gone either way.
+    Connecting,
+    /// The peer has not proved who it is.
+    Handshaking,
+    /// Payload goes both ways.
+    Established,
     /// The peer has sent its close alert.
-    is_ended: bool,
+    Ended,
+    /// It is left alone: what it knew of `torn` is lost.
+    Failed,
 }
 
 impl<S: Read + Write> Tls<S> {
+    fn is_connected(&self) -> bool {
+        self.stage != Stage::Connecting
+    }
+
+    fn on_connected(&mut self) {
+        if self.stage == Stage::Connecting {
+            self.stage = Stage::Handshaking;
+        }
+    }
+
     fn receive(
         &mut self,
         scratch: &mut Scratch,
@@ -183,27 +205,27 @@ impl<S: Read + Write> Tls<S> {
         let Scratch { incoming, outgoing } = scratch;
         let free = &mut incoming[torn_len..torn_len + Scratch::READ_LEN_MAX];
         let read = read(&mut self.stream, free);
-        let len = match read.map_err(|error| failed(&error, self.is_connected))? {
+        let len = match read.map_err(|error| failed(&error, self.is_connected()))? {
             None => return Ok(Received::Nothing),
             Some(0) => return Ok(Received::End),
             Some(len) => len,
         };
-        self.is_connected = true;
+        self.on_connected();
         incoming[..torn_len].copy_from_slice(&self.torn);
         let filled = &mut incoming[..torn_len + len];
         let mut used = 0;
         let processed = self.process(filled, &mut used, outgoing, take);
-        if processed.is_err() {
+        if let Err(failure) = processed {
             self.send_alert(&mut filled[used..], outgoing);
+            self.stage = Stage::Failed;
+            return Err(failure);
         }
-        processed?;
         self.torn.clear();
         self.torn.extend_from_slice(&filled[used..]);
         self.torn.shrink_to(0);
-        Ok(if self.is_ended {
-            Received::End
-        } else {
-            Received::Some
+        Ok(match self.stage {
+            Stage::Ended => Received::End,
+            _ => Received::Some,
         })
     }
 
@@ -233,11 +255,13 @@ impl<S: Read + Write> Tls<S> {
                 }
                 ConnectionState::TransmitTlsData(transmit) => transmit.done(),
                 ConnectionState::WriteTraffic(_) => {
-                    self.is_established = true;
+                    if self.stage == Stage::Handshaking {
+                        self.stage = Stage::Established;
+                    }
                     return Ok(());
                 }
                 ConnectionState::PeerClosed | ConnectionState::Closed => {
-                    self.is_ended = true;
+                    self.stage = Stage::Ended;
                     return Ok(());
                 }
                 _ => return Ok(()),
@@ -259,10 +283,13 @@ impl<S: Read + Write> Tls<S> {
         let mut written = 0;
         loop {
             let taken = self.unsent.flush(&mut self.stream);
-            let taken = taken.map_err(|error| failed(&error, self.is_connected))?;
-            self.is_connected |= taken > 0;
+            let taken = taken.map_err(|error| failed(&error, self.is_connected()))?;
+            if taken > 0 {
+                self.on_connected();
+            }
             written += taken;
-            if self.unsent.len() > 0 || self.plaintext.is_empty() || !self.is_established {
+            let may_send = self.stage == Stage::Established && self.unsent.len() == 0;
+            if !may_send || self.plaintext.is_empty() {
                 return Ok(written);
             }
             written += self.encrypt_and_write(&mut scratch.outgoing)?;
@@ -299,6 +326,9 @@ impl<S: Read + Write> Tls<S> {
     }
 
     fn close(&mut self, scratch: &mut Scratch) {
+        if self.stage != Stage::Established {
+            return;
+        }
         let UnbufferedStatus { state, .. } = self.connection.process_tls_records(&mut self.torn);
         if let Ok(ConnectionState::WriteTraffic(mut traffic)) = state
             && self.unsent.len() == 0
@@ -432,4 +462,73 @@ fn describe(error: rustls::Error) -> Failure {
         _ => FailureKind::Tls,
     };
     Failure::new(kind, error)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::Pipe;
+    use super::*;
+    use crate::options::{self, Command};
+    use crate::tls;
+
+    fn tls_over(pipe: &Pipe, scratch: &mut Scratch) -> Transport<Pipe> {
+        let arguments = ["-u".to_owned(), "192.0.2.1".to_owned()];
+        let Ok(Command::Run(config)) = options::parse(&arguments) else {
+            panic!("the options are right");
+        };
+        let connectors = tls::connectors(&config).expect("the built-in roots");
+        Transport::tls(pipe.clone(), &connectors[0], scratch).expect("a first flight")
+    }
+
+    #[test]
+    fn payload_waits_until_the_peer_is_authenticated() {
+        let (pipe, mut scratch) = (Pipe::default(), Scratch::new());
+        let mut transport = tls_over(&pipe, &mut scratch);
+        transport.send(|out| out.extend(b"a secret"));
+        transport.flush(&mut scratch).unwrap();
+        let sent = pipe.sent();
+        assert!(sent.starts_with(&[22, 3, 1]), "a handshake record");
+        assert!(!sent.windows(8).any(|window| window == b"a secret"));
+        assert_eq!(transport.unsent_len(), 8);
+        assert!(!transport.is_established());
+    }
+
+    #[test]
+    fn what_is_no_tls_fails_and_the_connection_is_left_alone() {
+        let (pipe, mut scratch) = (Pipe::default(), Scratch::new());
+        let mut transport = tls_over(&pipe, &mut scratch);
+        transport.flush(&mut scratch).unwrap();
+        pipe.sent();
+        pipe.push(b"220 mail.example.org ESMTP ready\r\n");
+        let failure = transport.receive(&mut scratch, |_| panic!("no payload"));
+        assert_eq!(failure.unwrap_err().kind, FailureKind::Tls);
+        assert_eq!(pipe.sent().first(), Some(&21), "an alert");
+        transport.close(&mut scratch);
+        assert_eq!(pipe.sent(), b"");
+    }
+
+    #[test]
+    fn end_before_any_answer_is_an_end() {
+        let (pipe, mut scratch) = (Pipe::default(), Scratch::new());
+        let mut transport = tls_over(&pipe, &mut scratch);
+        assert_eq!(
+            transport.receive(&mut scratch, |_| {}),
+            Ok(Received::Nothing)
+        );
+        pipe.end();
+        assert_eq!(transport.receive(&mut scratch, |_| {}), Ok(Received::End));
+    }
+
+    #[test]
+    fn full_socket_keeps_the_rest_for_later() {
+        let (pipe, mut scratch) = (Pipe::default(), Scratch::new());
+        let mut transport = Transport::plain(pipe.clone());
+        pipe.set_window(5);
+        transport.send(|out| out.extend(b"eleven more"));
+        assert_eq!(transport.flush(&mut scratch), Ok(5));
+        assert_eq!(transport.unsent_len(), 6);
+        pipe.set_window(100);
+        assert_eq!(transport.flush(&mut scratch), Ok(6));
+        assert_eq!(pipe.sent(), b"eleven more");
+    }
 }

@@ -101,3 +101,59 @@ impl<S: Read + Write> UpstreamStream<S> {
         self.transport.close(scratch);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::Pipe;
+    use super::*;
+
+    fn events(pipe: &Pipe) -> (Vec<String>, Result<Step, Failure>) {
+        let mut stream = UpstreamStream::new(Transport::plain(pipe.clone()));
+        let mut events = Vec::new();
+        let step = stream.ready(&mut Scratch::new(), 1000, |event| {
+            events.push(match event {
+                UpstreamEvent::Up { .. } => "up".to_owned(),
+                UpstreamEvent::Read => "read".to_owned(),
+                UpstreamEvent::Message(message) => message.len().to_string(),
+            });
+        });
+        (events, step)
+    }
+
+    #[test]
+    fn messages_are_handed_on_before_the_end_is_noticed() {
+        let pipe = Pipe::default();
+        let mut octets = Vec::new();
+        frame::write(&mut octets, &[1; 12]);
+        frame::write(&mut octets, &[2; 40]);
+        pipe.push(&octets);
+        pipe.end();
+        let (events, step) = events(&pipe);
+        assert_eq!(events, ["12", "40", "up", "read"]);
+        assert_eq!(step, Err(FailureKind::Closed.into()));
+    }
+
+    #[test]
+    fn message_without_a_header_ends_the_connection() {
+        for len in [0, 5, 11] {
+            let pipe = Pipe::default();
+            let mut octets = Vec::new();
+            frame::write(&mut octets, &vec![0; len]);
+            frame::write(&mut octets, &[2; 40]);
+            pipe.push(&octets);
+            let (events, step) = events(&pipe);
+            assert_eq!(events, [""; 0], "{len} octets");
+            assert_eq!(step.unwrap_err().kind, FailureKind::Protocol);
+        }
+    }
+
+    #[test]
+    fn torn_message_is_a_sign_of_life() {
+        let pipe = Pipe::default();
+        pipe.push(&[0, 100, 1, 2, 3]);
+        assert_eq!(
+            events(&pipe),
+            (vec!["up".to_owned(), "read".to_owned()], Ok(Step::Drained))
+        );
+    }
+}

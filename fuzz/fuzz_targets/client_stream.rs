@@ -1,0 +1,86 @@
+//! A client's connection: whatever comes on it in whatever pieces, messages come out as they went in,
+//! and every query has its response.
+//!
+//! Input: how many pieces there are (one octet), their lengths, the octets of the connection.
+
+#![no_main]
+
+mod common;
+
+use std::time::Duration;
+
+use dotproxy::config::Limits;
+use dotproxy::proxy::{Outbox, Proxy, Transport as ClientTransport};
+use dotproxy::session::client_stream::Taken;
+use dotproxy::session::{ClientStream, Scratch, Step, Transport};
+use dotproxy::time::Instant;
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|input: &[u8]| {
+    let [pieces_len, rest @ ..] = input else {
+        return;
+    };
+    let (pieces, octets) = rest.split_at(usize::from(*pieces_len).min(rest.len()));
+    let stream = common::Script {
+        octets,
+        pieces,
+        turn: 0,
+    };
+    let peer = common::origin(1).peer;
+    let now = Instant::default() + Duration::from_secs(1);
+    let limits = Limits::default();
+    let mut scratch = Scratch::new();
+    let mut client = ClientStream::new(Transport::plain(stream), peer, now);
+    let mut proxy = Proxy::new(&common::config(), &[7; 32]);
+    let mut outbox = Outbox::default();
+    let transport = ClientTransport::Tcp {
+        idle: Duration::from_secs(10),
+    };
+    let (mut messages, mut owed, mut answered) = (Vec::new(), 0, 0);
+    let mut is_over = false;
+    for _ in 0..2 * octets.len() + 600 {
+        let step = client.ready(&mut scratch, &limits, now, |message| {
+            messages.push(message.to_vec());
+            let is_owed =
+                proxy.handle_query(common::origin(1), transport, message, now, &mut outbox);
+            owed += usize::from(is_owed);
+            Taken {
+                is_owed,
+                has_room: proxy.has_room(),
+            }
+        });
+        let step = step.expect("the script has no errors");
+        // Upstream never comes up: every query that is forwarded runs out of time.
+        proxy.handle_timeout(now + Duration::from_secs(60), &mut outbox);
+        for response in common::responses(&outbox, 65_535) {
+            assert!(client.send(&response, &limits));
+            answered += 1;
+        }
+        outbox.clear();
+        client
+            .flush(&mut scratch, now)
+            .expect("the script has no errors");
+        is_over = client.is_over();
+        if is_over || step == Step::Full && !client.can_go_on(&limits) {
+            break;
+        }
+    }
+    assert_eq!(owed, answered);
+    let mut rest = octets;
+    for message in messages {
+        let (length, after) = rest.split_at(2);
+        assert_eq!(
+            usize::from(u16::from_be_bytes([length[0], length[1]])),
+            message.len()
+        );
+        let (came, after) = after.split_at(message.len());
+        assert_eq!(came, message);
+        rest = after;
+    }
+    if is_over {
+        let is_whole = rest
+            .split_first_chunk()
+            .is_some_and(|(length, rest)| rest.len() >= usize::from(u16::from_be_bytes(*length)));
+        assert!(!is_whole, "a message was left");
+    }
+});

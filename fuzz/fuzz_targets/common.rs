@@ -1,0 +1,106 @@
+//! What the targets share.
+
+#![allow(dead_code, reason = "each target uses its part")]
+
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::{Ipv4Addr, SocketAddr};
+
+use dotproxy::arena::Key;
+use dotproxy::config::Config;
+use dotproxy::options::{self, Command};
+use dotproxy::origin::Origin;
+use dotproxy::proxy::{Action, LinkKey, Outbox, Proxy};
+use dotproxy::time::Instant;
+use dotproxy::wire::{Flags, Message};
+
+/// A configuration with one upstream.
+pub fn config() -> Config {
+    match options::parse(&["-u".to_owned(), "192.0.2.1#dot.example".to_owned()]) {
+        Ok(Command::Run(config)) => *config,
+        other => panic!("{other:?}"),
+    }
+}
+
+/// A client, by number.
+pub fn origin(number: u16) -> Origin {
+    Origin {
+        session: Key::from_usize(1),
+        peer: SocketAddr::from((Ipv4Addr::LOCALHOST, number)),
+        local: None,
+    }
+}
+
+/// The proxy's link, once it has asked for one: opened and up.
+pub fn bring_up_link(proxy: &mut Proxy, outbox: &mut Outbox, now: Instant) -> Option<LinkKey> {
+    let link = outbox.actions().iter().find_map(|action| match action {
+        Action::OpenLink { link, .. } => Some(*link),
+        _ => None,
+    })?;
+    outbox.clear();
+    proxy.handle_link_up(link, false, now, outbox);
+    Some(link)
+}
+
+/// The responses in the outbox. Each is checked: well formed, a response, no longer than may be.
+pub fn responses(outbox: &Outbox, len_max: usize) -> Vec<Vec<u8>> {
+    let mut responses = Vec::new();
+    for action in outbox.actions() {
+        if let Action::Respond { message, .. } = action {
+            let bytes = outbox.bytes(message);
+            assert!(bytes.len() <= len_max, "{} octets", bytes.len());
+            let parsed = Message::parse(bytes).expect("a response is well formed");
+            assert!(parsed.header().flags.contains(Flags::QR));
+            responses.push(bytes.to_vec());
+        }
+    }
+    responses
+}
+
+/// The queries in the outbox. Each is checked: well formed and padded.
+pub fn queries(outbox: &Outbox) -> Vec<Vec<u8>> {
+    let mut queries = Vec::new();
+    for action in outbox.actions() {
+        if let Action::Send { message, .. } = action {
+            let bytes = outbox.bytes(message);
+            let parsed = Message::parse(bytes).expect("a query is well formed");
+            assert!(parsed.question().is_some() && bytes.len() % 128 == 0);
+            queries.push(bytes.to_vec());
+        }
+    }
+    queries
+}
+
+/// A stream whose peer sends these octets, in pieces of the given lengths, and reads everything.
+pub struct Script<'a> {
+    pub octets: &'a [u8],
+    pub pieces: &'a [u8],
+    pub turn: usize,
+}
+
+impl Read for Script<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.turn += 1;
+        let piece = match self.pieces {
+            [] => usize::MAX,
+            pieces => usize::from(pieces[self.turn % pieces.len()]),
+        };
+        if piece == 0 {
+            return Err(ErrorKind::WouldBlock.into());
+        }
+        let len = piece.min(self.octets.len()).min(buffer.len());
+        let (now, later) = self.octets.split_at(len);
+        buffer[..len].copy_from_slice(now);
+        self.octets = later;
+        Ok(len)
+    }
+}
+
+impl Write for Script<'_> {
+    fn write(&mut self, octets: &[u8]) -> io::Result<usize> {
+        Ok(octets.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}

@@ -1,0 +1,92 @@
+//! A connection from upstream, once it is decrypted: whatever comes on it in whatever pieces, every
+//! query has one response, and an answer answers its question.
+//!
+//! Input: how many queries there are and how many pieces (one octet each), the lengths of the pieces,
+//! the octets of the connection. Where two octets are the number of a query, its id takes their place
+//! often enough to be found.
+
+#![no_main]
+
+mod common;
+
+use std::time::Duration;
+
+use dotproxy::proxy::{Outbox, Proxy, Transport as ClientTransport};
+use dotproxy::session::upstream_stream::UpstreamEvent;
+use dotproxy::session::{Scratch, Step, Transport, UpstreamStream};
+use dotproxy::time::Instant;
+use libfuzzer_sys::fuzz_target;
+
+const QUERY: &[u8] = b"\0\0\x01\0\0\x01\0\0\0\0\0\0\x01a\0\0\x01\0\x01";
+
+fuzz_target!(|input: &[u8]| {
+    let [queries, pieces_len, rest @ ..] = input else {
+        return;
+    };
+    let (pieces, octets) = rest.split_at(usize::from(*pieces_len).min(rest.len()));
+    let now = Instant::default() + Duration::from_secs(1);
+    let mut proxy = Proxy::new(&common::config(), &[7; 32]);
+    let mut outbox = Outbox::default();
+    let queries = u16::from(queries % 8) + 1;
+    for number in 0..queries {
+        let mut query = QUERY.to_vec();
+        query[..2].copy_from_slice(&number.to_be_bytes());
+        let origin = common::origin(number);
+        assert!(proxy.handle_query(origin, ClientTransport::Udp, &query, now, &mut outbox));
+    }
+    let link = common::bring_up_link(&mut proxy, &mut outbox, now).expect("a link is asked for");
+    let ids: Vec<[u8; 2]> = common::queries(&outbox)
+        .iter()
+        .map(|query| [query[0], query[1]])
+        .collect();
+    assert_eq!(ids.len(), usize::from(queries));
+
+    let octets = with_ids(octets, &ids);
+    let stream = common::Script {
+        octets: &octets,
+        pieces,
+        turn: 0,
+    };
+    let mut upstream = UpstreamStream::new(Transport::plain(stream));
+    let mut scratch = Scratch::new();
+    let mut given = Vec::new();
+    for _ in 0..2 * octets.len() + 600 {
+        outbox.clear();
+        let step = upstream.ready(&mut scratch, 100_000, |event| {
+            if let UpstreamEvent::Message(message) = event {
+                proxy.handle_reply(link, message, now, &mut outbox);
+            }
+        });
+        given.extend(common::responses(&outbox, 512));
+        outbox.clear();
+        if let Err(failure) = step {
+            proxy.handle_link_down(link, &failure, now, &mut outbox);
+            break;
+        }
+        assert_ne!(step, Ok(Step::Full));
+    }
+    given.extend(common::responses(&outbox, 512));
+    outbox.clear();
+    proxy.handle_timeout(now + Duration::from_secs(60), &mut outbox);
+    given.extend(common::responses(&outbox, 512));
+    assert_eq!(given.len(), usize::from(queries), "one response to a query");
+    assert_eq!(proxy.inflight(), 0);
+    for response in given {
+        assert_eq!(response[12..19], QUERY[12..], "the client's question");
+    }
+});
+
+/// Puts the ids of queries in the place of their numbers, in every frame.
+fn with_ids(octets: &[u8], ids: &[[u8; 2]]) -> Vec<u8> {
+    let mut octets = octets.to_vec();
+    let mut at = 0;
+    while let Some([high, low, id_high, id_low]) = octets.get(at..at + 4) {
+        let len = usize::from(u16::from_be_bytes([*high, *low]));
+        let number = usize::from(u16::from_be_bytes([*id_high, *id_low]));
+        if let Some(id) = ids.get(number) {
+            octets[at + 2..at + 4].copy_from_slice(id);
+        }
+        at += 2 + len;
+    }
+    octets
+}
