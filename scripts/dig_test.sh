@@ -135,7 +135,7 @@ check() {
     else
         row FAILED "$what"
         printf '        $ %s\n' "$*"
-        sed 's/^/        | /' <<<"$output"
+        printf '        | %s\n' "${output//$'\n'/$'\n'        | }"
     fi
 }
 

@@ -23,6 +23,16 @@ step "real clients, real resolver"
 cargo build --release --locked
 scripts/dig_test.sh
 
+step "static binary"
+target="$(uname -m)-unknown-linux-musl"
+if rustup target add "$target"; then
+    cargo build --release --locked --target "$target"
+    DOTPROXY="target/$target/release/dotproxy" scripts/dig_test.sh
+else
+    echo "rustup has no $target here: the static binary is not checked"
+    rm -f "target/$target/release/dotproxy"
+fi
+
 step "promises: processor time, memory, size"
 scripts/bench.py --rounds 1 --check
 
