@@ -14,7 +14,7 @@ cargo fmt --check
 cargo fmt --check --manifest-path fuzz/Cargo.toml
 cargo clippy --all-targets --locked -- -D warnings
 RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --locked
-shellcheck scripts/*.sh .ci/run
+shellcheck --external-sources scripts/*.sh .ci/run
 
 step "tests"
 cargo test --locked
@@ -22,6 +22,7 @@ cargo test --locked
 step "real clients, real resolver"
 cargo build --release --locked
 scripts/dig_test.sh
+scripts/address_test.sh
 
 step "static binary"
 target="$(uname -m)-unknown-linux-musl"

@@ -2,10 +2,12 @@
 //! program.
 
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
+
+use crate::address;
 
 /// The port of DNS over TLS (RFC 7858, section 3.1).
 pub const DOT_PORT: u16 = 853;
@@ -99,93 +101,16 @@ impl FromStr for Upstream {
             Some((endpoint, name)) if is_host_name(name) => (endpoint, Some(name.to_owned())),
             Some(_) => return Err("a host name behind #, like 9.9.9.9#dns.quad9.net"),
         };
-        let (address, port) = parse_endpoint(endpoint)
+        let (address, port) = address::parse_endpoint(endpoint)
             .ok_or("an IP address like 1.1.1.1, 1.1.1.1:853 or [2606:4700:4700::1111]:853")?;
-        if address.is_unspecified() || address.is_multicast() {
+        if address.ip.is_unspecified() || address.ip.is_multicast() {
             return Err("the address of one host");
         }
         Ok(Self {
-            address: with_port(address, port.unwrap_or(DOT_PORT)),
+            address: address.with_port(port.unwrap_or(DOT_PORT)),
             name,
         })
     }
-}
-
-/// An IP address, with a zone where it is a link-local one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Address {
-    ip: IpAddr,
-    zone: u32,
-}
-
-impl Address {
-    fn is_unspecified(self) -> bool {
-        self.ip.is_unspecified()
-    }
-
-    fn is_multicast(self) -> bool {
-        self.ip.is_multicast()
-    }
-}
-
-/// The socket address of this address and port.
-pub fn with_port(address: Address, port: u16) -> SocketAddr {
-    match address.ip {
-        IpAddr::V4(ip) => (ip, port).into(),
-        IpAddr::V6(ip) => SocketAddrV6::new(ip, port, 0, address.zone).into(),
-    }
-}
-
-/// Reads `ADDRESS`, `ADDRESS:PORT` or `ADDRESS@PORT`; an IPv6 address before `:PORT` stands in
-/// brackets, and may have a numeric zone (`fe80::1%2`).
-pub fn parse_endpoint(text: &str) -> Option<(Address, Option<u16>)> {
-    let (address, port) = match text.strip_prefix('[') {
-        Some(rest) => {
-            let (address, behind) = rest.split_once(']')?;
-            let port = match behind {
-                "" => None,
-                _ => Some(behind.strip_prefix([':', '@'])?),
-            };
-            (parse_ipv6(address)?, port)
-        }
-        None => match text.split_once('@') {
-            Some((address, port)) => (parse_ip(address)?, Some(port)),
-            None => match text.split_once(':') {
-                Some((address, port)) if !port.contains(':') => (parse_ip(address)?, Some(port)),
-                _ => (parse_ip(text)?, None),
-            },
-        },
-    };
-    let port = match port {
-        Some(port) => Some(parse_port(port)?),
-        None => None,
-    };
-    Some((address, port))
-}
-
-fn parse_ip(text: &str) -> Option<Address> {
-    match text.parse() {
-        Ok(ip) => Some(Address {
-            ip: IpAddr::V4(ip),
-            zone: 0,
-        }),
-        Err(_) => parse_ipv6(text),
-    }
-}
-
-fn parse_ipv6(text: &str) -> Option<Address> {
-    let (ip, zone) = match text.split_once('%') {
-        Some((ip, zone)) => (ip, zone.parse().ok()?),
-        None => (text, 0),
-    };
-    let ip = IpAddr::V6(ip.parse().ok()?);
-    Some(Address { ip, zone })
-}
-
-/// Reads a port that can be bound and reached: 1 to 65535.
-pub fn parse_port(text: &str) -> Option<u16> {
-    let digits = text.bytes().all(|byte| byte.is_ascii_digit());
-    text.parse().ok().filter(|&port| digits && port != 0)
 }
 
 /// Reads `500ms`, `5s`, `10m`, `1h`, `1d` or a bare number of seconds.

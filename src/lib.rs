@@ -41,7 +41,7 @@
 //! Around them: [`options`] (one table for command line, file and help), [`config`] (what the
 //! options come to, and every limit of the program), [`tls`] (whom we trust), [`descriptors`],
 //! [`logger`], and the vocabulary that all share: [`arena`] (tables whose keys carry a generation),
-//! [`time`], [`random`], [`origin`], [`failure`].
+//! [`address`], [`time`], [`random`], [`origin`], [`failure`].
 //!
 //! # The life of a query
 //!
@@ -85,6 +85,7 @@
 //! with the server's side of TLS. A new option is a row in [`options`]. None of them touches the
 //! loop.
 
+pub mod address;
 pub mod arena;
 pub mod config;
 pub mod descriptors;

@@ -6,11 +6,9 @@ use std::time::Duration;
 
 use log::LevelFilter;
 
+use crate::address::{Address, parse_endpoint, parse_port};
 use crate::arena;
-use crate::config::{
-    Address, Config, Limits, Listen, Timeouts, Upstream, parse_duration, parse_endpoint,
-    parse_port, with_port,
-};
+use crate::config::{Config, Limits, Listen, Timeouts, Upstream, parse_duration};
 
 /// What the command line asks for.
 #[derive(Debug, PartialEq, Eq)]
@@ -375,7 +373,7 @@ impl Draft {
             Listen::Everywhere { port: self.port }
         } else {
             let address = |(address, port): (Address, Option<u16>)| {
-                with_port(address, port.unwrap_or(self.port))
+                address.with_port(port.unwrap_or(self.port))
             };
             Listen::Addresses(self.listen.into_iter().map(address).collect())
         };

@@ -1,7 +1,8 @@
 //! Where a query came from, which is where its response goes.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 
+use crate::address::Address;
 use crate::arena::Key;
 
 /// The way back to a client.
@@ -12,5 +13,5 @@ pub struct Origin {
     /// The client's address.
     pub peer: SocketAddr,
     /// The address that the client asked, where the session serves more than one.
-    pub local: Option<IpAddr>,
+    pub local: Option<Address>,
 }

@@ -7,11 +7,12 @@ use std::path::{Path, PathBuf};
 /// What the modules of the crate's root may use of each other. Left out: what nobody else uses.
 const LAYERS: &[(&str, &[&str])] = &[
     // Vocabulary.
+    ("address", &[]),
     ("arena", &[]),
     ("time", &[]),
     ("random", &[]),
-    ("config", &[]),
-    ("origin", &["arena"]),
+    ("config", &["address"]),
+    ("origin", &["address", "arena"]),
     ("failure", &["wire"]),
     // The tiers.
     ("wire", &[]),
@@ -21,9 +22,12 @@ const LAYERS: &[(&str, &[&str])] = &[
             "arena", "config", "failure", "origin", "random", "time", "wire",
         ],
     ),
-    ("session", &["config", "failure", "time", "tls", "wire"]),
+    (
+        "session",
+        &["address", "config", "failure", "time", "tls", "wire"],
+    ),
     ("tls", &["config"]),
-    ("net", &["arena", "session", "time"]),
+    ("net", &["address", "arena", "session", "time"]),
     // What knows them.
     (
         "reactor",
@@ -35,7 +39,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     // Around them.
     ("descriptors", &["config"]),
     ("logger", &[]),
-    ("options", &["arena", "config"]),
+    ("options", &["address", "arena", "config"]),
 ];
 
 /// Words, and the files that may hold them.

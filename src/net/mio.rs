@@ -16,6 +16,7 @@ use nix::sys::socket::{
 use socket2::{Domain, MsgHdr, Protocol, SockAddr, SockRef, Socket, Type};
 
 use super::{Event, Net, Signal};
+use crate::address::Address;
 use crate::arena::Key;
 use crate::session::Datagram;
 use crate::time::Instant;
@@ -169,7 +170,7 @@ pub struct Udp {
 }
 
 impl Datagram for Udp {
-    fn receive(&mut self, buffer: &mut [u8]) -> io::Result<(usize, SocketAddr, Option<IpAddr>)> {
+    fn receive(&mut self, buffer: &mut [u8]) -> io::Result<(usize, SocketAddr, Option<Address>)> {
         if !self.is_everywhere {
             let (len, peer) = self.socket.recv_from(buffer)?;
             return Ok((len, peer, None));
@@ -188,16 +189,22 @@ impl Datagram for Udp {
                 Some(Ipv4Addr::from(info.ipi_spec_dst.s_addr.to_ne_bytes()).into())
             }
             ControlMessageOwned::Ipv6PacketInfo(info) => {
-                Some(Ipv6Addr::from(info.ipi6_addr.s6_addr).into())
+                let ip = Ipv6Addr::from(info.ipi6_addr.s6_addr);
+                Some(Address::on_interface(ip, info.ipi6_ifindex))
             }
             _ => None,
         });
         // Nothing can leave from a multicast address: the kernel picks one.
-        let local = local.filter(|local: &IpAddr| !local.is_multicast());
+        let local = local.filter(|local: &Address| !local.ip.is_multicast());
         Ok((received.bytes, peer, local))
     }
 
-    fn send(&mut self, datagram: &[u8], peer: SocketAddr, local: Option<IpAddr>) -> io::Result<()> {
+    fn send(
+        &mut self,
+        datagram: &[u8],
+        peer: SocketAddr,
+        local: Option<Address>,
+    ) -> io::Result<()> {
         let Some(local) = local else {
             return self.socket.send_to(datagram, peer).map(|_| ());
         };
@@ -228,17 +235,18 @@ const CONTROL_LEN_MAX: usize = 40;
 /// Writes the control message that makes a datagram leave from `local`: struct cmsghdr, then struct
 /// `in_pktinfo` (ip(7)) or struct `in6_pktinfo` (RFC 3542, section 6.2), padded to whole words.
 /// Written by hand, since the safe interfaces for it allocate for every datagram.
-fn packet_info(local: IpAddr, control: &mut [u8; CONTROL_LEN_MAX]) -> &[u8] {
+fn packet_info(local: Address, control: &mut [u8; CONTROL_LEN_MAX]) -> &[u8] {
     const WORD: usize = size_of::<usize>();
     const HEAD_LEN: usize = WORD + 8;
-    let (level, kind, data_len) = match local {
+    let (level, kind, data_len) = match local.ip {
         IpAddr::V4(address) => {
-            // The interface is zero: the routing table finds it.
+            // No interface: the routing table finds it.
             control[HEAD_LEN + 4..][..4].copy_from_slice(&address.octets());
             (nix::libc::IPPROTO_IP, nix::libc::IP_PKTINFO, 12)
         }
         IpAddr::V6(address) => {
             control[HEAD_LEN..][..16].copy_from_slice(&address.octets());
+            control[HEAD_LEN + 16..][..4].copy_from_slice(&local.zone.to_ne_bytes());
             (nix::libc::IPPROTO_IPV6, nix::libc::IPV6_PKTINFO, 20)
         }
     };

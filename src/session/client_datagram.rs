@@ -2,18 +2,20 @@
 
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind};
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 
 use super::{Scratch, Step};
+use crate::address::Address;
 
 /// A UDP socket.
 pub trait Datagram {
     /// Receives a datagram into `buffer`: its length, who sent it, and, where the socket has more
     /// than one address, which of them it was sent to.
-    fn receive(&mut self, buffer: &mut [u8]) -> io::Result<(usize, SocketAddr, Option<IpAddr>)>;
+    fn receive(&mut self, buffer: &mut [u8]) -> io::Result<(usize, SocketAddr, Option<Address>)>;
 
     /// Sends a datagram to `peer`, from the address `local` if that is given.
-    fn send(&mut self, datagram: &[u8], peer: SocketAddr, local: Option<IpAddr>) -> io::Result<()>;
+    fn send(&mut self, datagram: &[u8], peer: SocketAddr, local: Option<Address>)
+    -> io::Result<()>;
 }
 
 /// The session on a UDP socket.
@@ -30,7 +32,7 @@ pub struct ClientDatagram<D> {
 struct Unsent {
     datagram: Box<[u8]>,
     peer: SocketAddr,
-    local: Option<IpAddr>,
+    local: Option<Address>,
 }
 
 impl<D: Datagram> ClientDatagram<D> {
@@ -60,7 +62,7 @@ impl<D: Datagram> ClientDatagram<D> {
         &mut self,
         scratch: &mut Scratch,
         datagrams_max: usize,
-        mut take: impl FnMut(&[u8], SocketAddr, Option<IpAddr>),
+        mut take: impl FnMut(&[u8], SocketAddr, Option<Address>),
     ) -> Step {
         for _ in 0..datagrams_max {
             match self.socket.receive(&mut scratch.incoming) {
@@ -79,7 +81,7 @@ impl<D: Datagram> ClientDatagram<D> {
         &mut self,
         datagram: &[u8],
         peer: SocketAddr,
-        local: Option<IpAddr>,
+        local: Option<Address>,
         unsent_max: usize,
     ) {
         if self.unsent.is_empty() {
@@ -142,11 +144,11 @@ mod tests {
     }
 
     impl Datagram for Socket {
-        fn receive(&mut self, _: &mut [u8]) -> io::Result<(usize, SocketAddr, Option<IpAddr>)> {
+        fn receive(&mut self, _: &mut [u8]) -> io::Result<(usize, SocketAddr, Option<Address>)> {
             Err(ErrorKind::WouldBlock.into())
         }
 
-        fn send(&mut self, datagram: &[u8], _: SocketAddr, _: Option<IpAddr>) -> io::Result<()> {
+        fn send(&mut self, datagram: &[u8], _: SocketAddr, _: Option<Address>) -> io::Result<()> {
             if self.room == 0 {
                 return Err(ErrorKind::WouldBlock.into());
             }

@@ -8,10 +8,11 @@ use std::cell::RefCell;
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, VecDeque};
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
+use dotproxy::address::Address;
 use dotproxy::arena::Key;
 use dotproxy::net::{Event, Net, Signal};
 use dotproxy::session::Datagram;
@@ -489,18 +490,23 @@ pub struct SimDatagram {
 }
 
 impl Datagram for SimDatagram {
-    fn receive(&mut self, buffer: &mut [u8]) -> io::Result<(usize, SocketAddr, Option<IpAddr>)> {
+    fn receive(&mut self, buffer: &mut [u8]) -> io::Result<(usize, SocketAddr, Option<Address>)> {
         let world = &mut *self.world.borrow_mut();
         let inbox = world.inboxes.get_mut(&self.address).expect("it is bound");
         let (bytes, from) = inbox.datagrams.pop_front().ok_or(ErrorKind::WouldBlock)?;
         buffer[..bytes.len()].copy_from_slice(&bytes);
-        Ok((bytes.len(), from, Some(self.address.ip())))
+        Ok((bytes.len(), from, Some(self.address.ip().into())))
     }
 
-    fn send(&mut self, datagram: &[u8], peer: SocketAddr, local: Option<IpAddr>) -> io::Result<()> {
+    fn send(
+        &mut self,
+        datagram: &[u8],
+        peer: SocketAddr,
+        local: Option<Address>,
+    ) -> io::Result<()> {
         assert_eq!(
             local,
-            Some(self.address.ip()),
+            Some(self.address.ip().into()),
             "the response leaves from where it was asked"
         );
         let world = &mut *self.world.borrow_mut();

@@ -1,0 +1,70 @@
+#!/bin/bash
+# Checks that responses leave from the address that was asked, with dig, which takes no others, and
+# a server that listens on every address it has: several of IPv4 and IPv6, on the network, behind
+# it, and link-local. Both hosts are network namespaces that end with this script.
+set -u
+cd "$(dirname "$0")/.." || exit 2
+
+if [ "${1:-}" != within ]; then
+    for kind in --net "--net --map-root-user"; do
+        # shellcheck disable=SC2086 # it is several options
+        unshare $kind true 2>/dev/null && exec unshare $kind "$0" within
+    done
+    echo "this needs root, or a kernel that gives network namespaces to users: nothing was checked"
+    exit 0
+fi
+
+# shellcheck source=scripts/testbed.sh
+. scripts/testbed.sh
+need dig ip nsenter unshare
+
+# The server is here, the client on the other side of a cable.
+unshare --net sleep 600 &
+client=$!
+pids+=("$client")
+on_client() { nsenter --target "$client" --net "$@"; }
+await() {
+    for _ in $(seq 100); do
+        "$@" >/dev/null 2>&1 && return
+        sleep 0.05
+    done
+    echo "in vain: $*" >&2
+    exit 2
+}
+has_left() { [ "$(readlink /proc/self/ns/net)" != "$(readlink "/proc/$client/ns/net")" ]; }
+await has_left
+
+set -e
+ip link set lo up
+ip link add server0 type veth peer name client0 netns "$client"
+ip link set server0 up
+ip address add 192.0.2.1/24 dev server0
+ip address add 192.0.2.2/24 dev server0
+ip address add 198.51.100.1/32 dev lo
+ip address add 2001:db8::1/64 dev server0 nodad
+ip address add 2001:db8::2/64 dev server0 nodad
+ip address add 2001:db8:1::1/128 dev lo nodad
+on_client ip link set client0 up
+on_client ip address add 192.0.2.9/24 dev client0
+on_client ip address add 2001:db8::9/64 dev client0 nodad
+on_client ip route add 198.51.100.1 via 192.0.2.2
+on_client ip route add 2001:db8:1::1 via 2001:db8::2
+set +e
+link_local() { ip -6 address show dev server0 scope link -tentative | grep -oE 'fe80:[0-9a-f:]+'; }
+await link_local
+
+start_unbound 853
+"$binary" -u 127.0.0.1 --ca-file "$work/ca.pem" 2>"$work/dotproxy.log" &
+pids+=($!)
+
+ask() { on_client dig www.example.net A +short +tries=1 +time=2 "$@"; }
+await ask @192.0.2.1
+
+zone=$(link_local)%client0
+for address in 192.0.2.1 192.0.2.2 198.51.100.1 \
+    2001:db8::1 2001:db8::2 2001:db8:1::1 "$zone"; do
+    check "udp to $address" '^192\.0\.2\.80$' ask "@$address" +notcp
+    check "tcp to $address" '^192\.0\.2\.80$' ask "@$address" +tcp
+done
+check "udp to $zone from 2001:db8::9" '^192\.0\.2\.80$' ask "@$zone" -b 2001:db8::9
+conclude

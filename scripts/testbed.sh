@@ -1,0 +1,121 @@
+# shellcheck shell=bash
+# What the scripts with real clients share: a resolver that speaks DNS over TLS, the program, and a
+# table of what passed. To be sourced, in bash, at the root of the repository.
+
+work=$(mktemp -d)
+pids=()
+finish() {
+    for pid in "${pids[@]}"; do kill "$pid" 2>/dev/null; done
+    wait 2>/dev/null
+    rm -rf "$work"
+}
+trap finish EXIT
+PATH="$PATH:/usr/sbin:/sbin"
+
+need() { # tools
+    local tool
+    for tool in openssl unbound "$@"; do
+        command -v "$tool" >/dev/null && continue
+        echo "$tool is missing: run scripts/install_test_deps.sh" >&2
+        exit 2
+    done
+}
+
+# shellcheck disable=SC2034 # those who source this run it
+binary=${DOTPROXY:-target/release/dotproxy}
+if [ -z "${DOTPROXY:-}" ]; then
+    cargo build --release --quiet || exit 2
+fi
+
+# A port that nobody listens on, below those that the system gives to clients.
+free_port() {
+    local port
+    while :; do
+        port=$((RANDOM % 10000 + 20000))
+        ss -Hlntu "sport = :$port" 2>/dev/null | grep -q . || break
+    done
+    echo "$port"
+}
+
+# An authority, and a server that it vouches for: name dot.example, address 127.0.0.1.
+make_certificates() {
+    openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 \
+        -subj "/CN=dotproxy test authority" -keyout "$work/ca.key" -out "$work/ca.pem" \
+        -addext "basicConstraints=critical,CA:TRUE" -addext "keyUsage=critical,keyCertSign"
+    openssl req -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj "/CN=dot.example" \
+        -keyout "$work/server.key" -out "$work/server.csr"
+    openssl x509 -req -in "$work/server.csr" -CA "$work/ca.pem" -CAkey "$work/ca.key" \
+        -CAcreateserial -days 1 -out "$work/server.pem" -extfile <(
+            echo "subjectAltName=DNS:dot.example,IP:127.0.0.1"
+            echo "extendedKeyUsage=serverAuth"
+        )
+}
+
+start_unbound() { # port
+    local port=$1 part
+    make_certificates 2>/dev/null || { echo "openssl made no certificates" >&2; exit 2; }
+    {
+        cat <<CONF
+server:
+    directory: "$work"
+    chroot: ""
+    username: ""
+    pidfile: ""
+    use-syslog: no
+    logfile: "$work/unbound.log"
+    num-threads: 1
+    interface: 127.0.0.1@$port
+    tls-port: $port
+    tls-service-key: "$work/server.key"
+    tls-service-pem: "$work/server.pem"
+    access-control: 127.0.0.0/8 allow
+    module-config: "iterator"
+    incoming-num-tcp: 100
+    local-zone: "example.net." static
+    local-data: "example.net. 300 IN SOA ns.example.net. hostmaster.example.net. 1 3600 600 86400 60"
+    local-data: "www.example.net. 300 IN A 192.0.2.80"
+    local-data: "www.example.net. 300 IN AAAA 2001:db8::80"
+    local-data: "example.net. 300 IN MX 10 mail.example.net."
+    local-data: 'txt.example.net. 300 IN TXT "plain text"'
+    local-zone: "many.example.net." redirect
+    local-data: "many.example.net. 300 IN A 192.0.2.1"
+CONF
+        for part in $(seq 1 60); do
+            printf '    local-data: %s\n' \
+                "'large.example.net. 300 IN TXT \"part $part of an answer too large for a datagram\"'"
+        done
+        echo "remote-control:"
+        echo "    control-enable: no"
+    } >"$work/unbound.conf"
+    unbound -d -c "$work/unbound.conf" &
+    pids+=($!)
+}
+
+failed=0
+row() { # outcome, what
+    printf '%-7s %s\n' "$1" "$2"
+    [ "$1" = ok ] || failed=$((failed + 1))
+}
+
+# check WHAT PATTERN COMMAND...: the command succeeds and prints the pattern.
+check() {
+    local what=$1 pattern=$2 output
+    shift 2
+    if output=$("$@" 2>&1) && grep -qE -- "$pattern" <<<"$output"; then
+        row ok "$what"
+    else
+        row FAILED "$what"
+        printf '        $ %s\n' "$*"
+        printf '        | %s\n' "${output//$'\n'/$'\n'        | }"
+    fi
+}
+
+# Ends with what failed, and what the program said about it.
+conclude() {
+    if [ "$failed" -gt 0 ]; then
+        echo "$failed failed; dotproxy said:"
+        sed 's/^/    /' "$work/dotproxy.log"
+        exit 1
+    fi
+    echo "all passed"
+}

@@ -1,0 +1,125 @@
+//! IP addresses as people write them and as the kernel takes them: with a zone where they mean
+//! nothing without one.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
+
+/// An IP address and the interface that it is on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Address {
+    /// The address itself.
+    pub ip: IpAddr,
+    /// The index of the interface, for an address that is link-local; else zero (RFC 4007, section
+    /// 6).
+    pub zone: u32,
+}
+
+impl Address {
+    /// The address `ip` of a datagram that came through `interface`.
+    pub fn on_interface(ip: Ipv6Addr, interface: u32) -> Self {
+        let zone = if ip.is_unicast_link_local() {
+            interface
+        } else {
+            0
+        };
+        Self {
+            ip: ip.into(),
+            zone,
+        }
+    }
+
+    /// This address with a port.
+    pub fn with_port(self, port: u16) -> SocketAddr {
+        match self.ip {
+            IpAddr::V4(ip) => (ip, port).into(),
+            IpAddr::V6(ip) => SocketAddrV6::new(ip, port, 0, self.zone).into(),
+        }
+    }
+}
+
+impl<A: Into<IpAddr>> From<A> for Address {
+    fn from(ip: A) -> Self {
+        Self {
+            ip: ip.into(),
+            zone: 0,
+        }
+    }
+}
+
+/// Reads `ADDRESS`, `ADDRESS:PORT` or `ADDRESS@PORT`; an IPv6 address before `:PORT` stands in
+/// brackets, and may have a numeric zone (`fe80::1%2`).
+pub fn parse_endpoint(text: &str) -> Option<(Address, Option<u16>)> {
+    let (address, port) = match text.strip_prefix('[') {
+        Some(rest) => {
+            let (address, behind) = rest.split_once(']')?;
+            let port = match behind {
+                "" => None,
+                _ => Some(behind.strip_prefix([':', '@'])?),
+            };
+            (parse_ipv6(address)?, port)
+        }
+        None => match text.split_once('@') {
+            Some((address, port)) => (parse_ip(address)?, Some(port)),
+            None => match text.split_once(':') {
+                Some((address, port)) if !port.contains(':') => (parse_ip(address)?, Some(port)),
+                _ => (parse_ip(text)?, None),
+            },
+        },
+    };
+    let port = match port {
+        Some(port) => Some(parse_port(port)?),
+        None => None,
+    };
+    Some((address, port))
+}
+
+/// Reads a port that can be bound and reached: 1 to 65535.
+pub fn parse_port(text: &str) -> Option<u16> {
+    let digits = text.bytes().all(|byte| byte.is_ascii_digit());
+    text.parse().ok().filter(|&port| digits && port != 0)
+}
+
+fn parse_ip(text: &str) -> Option<Address> {
+    match text.parse::<Ipv4Addr>() {
+        Ok(ip) => Some(ip.into()),
+        Err(_) => parse_ipv6(text),
+    }
+}
+
+fn parse_ipv6(text: &str) -> Option<Address> {
+    let (ip, zone) = match text.split_once('%') {
+        Some((ip, zone)) => (ip, zone.parse().ok()?),
+        None => (text, 0),
+    };
+    let ip = IpAddr::V6(ip.parse().ok()?);
+    Some(Address { ip, zone })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(text: &str) -> Option<(String, Option<u16>)> {
+        let (address, port) = parse_endpoint(text)?;
+        Some((address.with_port(1).to_string(), port))
+    }
+
+    #[test]
+    fn endpoints_are_read_with_and_without_a_port() {
+        let is = |address: &str, port| Some((address.to_owned(), port));
+        assert_eq!(read("192.0.2.1"), is("192.0.2.1:1", None));
+        assert_eq!(read("192.0.2.1:53"), is("192.0.2.1:1", Some(53)));
+        assert_eq!(read("192.0.2.1@53"), is("192.0.2.1:1", Some(53)));
+        assert_eq!(read("::1"), is("[::1]:1", None));
+        assert_eq!(read("[::1]"), is("[::1]:1", None));
+        assert_eq!(read("[::1]:53"), is("[::1]:1", Some(53)));
+        assert_eq!(read("[fe80::1%2]@53"), is("[fe80::1%2]:1", Some(53)));
+    }
+
+    #[test]
+    fn zone_is_for_link_local_addresses() {
+        let zone = |ip: &str| Address::on_interface(ip.parse().unwrap(), 7).zone;
+        assert_eq!(zone("fe80::1"), 7);
+        assert_eq!(zone("2001:db8::1"), 0);
+        assert_eq!(zone("fd00::1"), 0);
+    }
+}
