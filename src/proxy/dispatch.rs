@@ -3,10 +3,10 @@
 use super::Proxy;
 use super::admission::{OVERLOADED, Reception, Refusal, Rejection, TOO_LONG};
 use super::counters::Outcome;
-use super::exchange::{Attempt, Exchange, ExchangeKey};
-use super::link::LinkKey;
+use super::exchange::{Attempt, Exchange};
+use super::keys::{ExchangeKey, LinkKey, UpstreamIndex};
 use super::outbox::Outbox;
-use super::upstream::{Route, UpstreamIndex};
+use super::upstream::Route;
 use crate::failure::FailureKind;
 use crate::origin::Origin;
 use crate::time::Instant;

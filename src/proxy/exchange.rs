@@ -14,7 +14,6 @@
 //!
 //! An attempt that takes too long stays open while another is made: the first valid answer wins.
 
-use crate::arena::Key;
 use crate::config::Limits;
 use crate::failure::FailureKind;
 use crate::origin::Origin;
@@ -23,12 +22,8 @@ use crate::wire::Query;
 use crate::wire::response::Asked;
 
 use super::admission::Reception;
-use super::link::LinkKey;
+use super::keys::LinkKey;
 use super::upstream::Wishes;
-
-/// The name of an exchange.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct ExchangeKey(pub(super) Key);
 
 /// A query that was sent and may still be answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

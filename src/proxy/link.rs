@@ -14,24 +14,11 @@
 
 use std::time::Duration;
 
-use crate::arena::Key;
 use crate::config::Timeouts;
 use crate::random::Random;
 use crate::time::Instant;
 
-use super::exchange::ExchangeKey;
-use super::upstream::UpstreamIndex;
-
-/// The name of a link.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct LinkKey(pub(super) Key);
-
-impl LinkKey {
-    /// A small number that no other link has at the same time.
-    pub fn index(self) -> usize {
-        self.0.index()
-    }
-}
+use super::keys::{ExchangeKey, UpstreamIndex};
 
 /// Where a link is in its life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

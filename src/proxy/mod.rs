@@ -19,15 +19,15 @@ mod admission;
 mod counters;
 mod dispatch;
 mod exchange;
+mod keys;
 mod link;
 mod outbox;
 mod upstream;
 
 pub use admission::Transport;
 pub use counters::{Counters, Discard, Outcome};
-pub use link::LinkKey;
+pub use keys::{LinkKey, UpstreamIndex};
 pub use outbox::{Action, Outbox};
-pub use upstream::UpstreamIndex;
 
 use crate::arena::{Arena, Fifo};
 use crate::config::{Config, Limits, Timeouts};
@@ -39,7 +39,8 @@ use crate::wire::response::write_answer;
 use crate::wire::{Flags, Header, Message, Opcode, Query};
 
 use admission::{Admission, admit};
-use exchange::{Attempt, Exchange, ExchangeKey};
+use exchange::{Attempt, Exchange};
+use keys::ExchangeKey;
 use link::{Due, Stage};
 use upstream::Upstreams;
 

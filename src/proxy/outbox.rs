@@ -4,8 +4,7 @@ use std::ops::Range;
 
 use crate::origin::Origin;
 
-use super::link::LinkKey;
-use super::upstream::UpstreamIndex;
+use super::keys::{LinkKey, UpstreamIndex};
 
 /// One thing to do.
 #[derive(Clone, Debug, PartialEq, Eq)]

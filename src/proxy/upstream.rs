@@ -9,11 +9,8 @@ use crate::failure::{Failure, FailureKind};
 use crate::random::Random;
 use crate::time::Instant;
 
-use super::link::{Link, LinkKey, Stage};
-
-/// The place of an upstream in the order of the options.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct UpstreamIndex(pub usize);
+use super::keys::{LinkKey, UpstreamIndex};
+use super::link::{Link, Stage};
 
 /// Some of the upstreams. Those beyond the 64th are in no set.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -1,0 +1,23 @@
+//! What the proxy calls the things that it decides about. Names are all that they know of each
+//! other.
+
+use crate::arena::Key;
+
+/// The name of a query that is being answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct ExchangeKey(pub(super) Key);
+
+/// The name of a connection to an upstream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LinkKey(pub(super) Key);
+
+impl LinkKey {
+    /// A small number that no other link has at the same time.
+    pub fn index(self) -> usize {
+        self.0.index()
+    }
+}
+
+/// The place of an upstream in the order of the options.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct UpstreamIndex(pub usize);
