@@ -168,11 +168,33 @@ impl<T> Fifo<T> {
     /// Adds an entry at the end. `holding` is an upper bound of the entries that still hold, this
     /// one included, and `holds` tells them.
     pub fn push(&mut self, entry: T, holding: usize, holds: impl FnMut(&T) -> bool) {
+        self.sweep(holding, holds);
+        self.entries.push_back(entry);
+    }
+
+    /// [`Fifo::push`], but in order of rank: behind the last entry whose rank is no greater. That
+    /// is nearly always the last of all.
+    pub fn push_ranked<R: Ord>(
+        &mut self,
+        entry: T,
+        rank: impl Fn(&T) -> R,
+        holding: usize,
+        holds: impl FnMut(&T) -> bool,
+    ) {
+        self.sweep(holding, holds);
+        let own = rank(&entry);
+        let place = match self.entries.back() {
+            Some(last) if rank(last) > own => self.entries.partition_point(|e| rank(e) <= own),
+            _ => self.entries.len(),
+        };
+        self.entries.insert(place, entry);
+    }
+
+    fn sweep(&mut self, holding: usize, holds: impl FnMut(&T) -> bool) {
         if self.entries.len() >= 2 * holding + Self::SLACK {
             self.entries.retain(holds);
             self.entries.shrink_to(2 * holding + Self::SLACK);
         }
-        self.entries.push_back(entry);
     }
 
     /// The first entry that holds; what has lapsed before it is dropped.
@@ -244,5 +266,17 @@ mod tests {
         }
         assert_eq!(fifo.front(|&e| e >= 9_999), Some(&9_999));
         assert_eq!(fifo.len(), 1);
+    }
+
+    #[test]
+    fn ranked_entries_come_out_in_order_and_equals_in_turn() {
+        let mut fifo = Fifo::default();
+        for entry in [(2, 'a'), (5, 'b'), (3, 'c'), (5, 'd'), (1, 'e'), (3, 'f')] {
+            fifo.push_ranked(entry, |entry| entry.0, 10, |_| true);
+        }
+        let order: String = std::iter::from_fn(|| fifo.pop())
+            .map(|entry| entry.1)
+            .collect();
+        assert_eq!(order, "eacfbd");
     }
 }

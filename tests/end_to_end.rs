@@ -169,6 +169,25 @@ fn pipelined_queries_are_answered_and_half_closing_costs_none() {
 }
 
 #[test]
+fn pipelined_queries_beyond_the_limit_have_their_responses_in_time() {
+    let scene = Scene::with("in-time", "exec \"$@\"", &["--timeout=1s"]);
+    scene.server.plan(Fault::Silence, u64::MAX);
+    let queries: Vec<_> = (0..300)
+        .map(|id| query(id, "www.example", 1, None))
+        .collect();
+    let mut stream = scene.program.connect();
+    let start = Instant::now();
+    send_framed(&mut stream, &queries).expect("it reads");
+    for _ in &queries {
+        let response = read_framed(&mut stream).expect("a response");
+        let id = usize::from(u16::from_be_bytes([response[0], response[1]]));
+        assert!(!check_response(&queries[id], &response));
+    }
+    let elapsed = start.elapsed();
+    assert!(elapsed < Duration::from_millis(1_100), "{elapsed:?}");
+}
+
+#[test]
 fn client_that_never_reads_is_closed_and_harms_nobody() {
     let scene = Scene::new("never-reads");
     scene.server.plan(Fault::Large(1_000), u64::MAX);
@@ -437,6 +456,31 @@ fn sigterm_answers_what_was_asked_and_ends_with_zero() {
         &read_framed(&mut stream).expect("a response")
     ));
     assert_eq!(scene.program.wait(), Some(0));
+}
+
+#[test]
+fn sigterm_answers_what_was_kept_behind_other_queries() {
+    let mut scene = Scene::new("sigterm-kept");
+    assert!(scene.is_answered(1));
+    scene
+        .server
+        .plan(Fault::AnswerLate(Duration::from_millis(700)), 1);
+    let queries: Vec<_> = (0..150)
+        .map(|id| query(id, "www.example", 1, None))
+        .collect();
+    let mut stream = scene.program.connect();
+    send_framed(&mut stream, &queries).expect("it reads");
+    std::thread::sleep(Duration::from_millis(200));
+    let start = Instant::now();
+    scene.program.signal(Signal::SIGTERM);
+    for _ in &queries {
+        let response = read_framed(&mut stream).expect("a response");
+        let id = usize::from(u16::from_be_bytes([response[0], response[1]]));
+        assert!(check_response(&queries[id], &response));
+    }
+    assert_eq!(scene.program.wait(), Some(0));
+    let elapsed = start.elapsed();
+    assert!(elapsed < Duration::from_millis(1_500), "{elapsed:?}");
 }
 
 #[test]

@@ -22,16 +22,17 @@ fuzz_target!(|input: &[u8]| {
     };
     let message_len = usize::from(u16::from_be_bytes([*high, *low])).min(rest.len());
     let (message, tail) = rest.split_at(message_len);
+    let now = Instant::default() + Duration::from_secs(1);
     let (transport, len_max) = match transport & 1 {
         0 => (Transport::Udp, 1232),
         _ => (
             Transport::Tcp {
                 idle: Duration::from_secs(10),
+                came: now,
             },
             65_535,
         ),
     };
-    let now = Instant::default() + Duration::from_secs(1);
     let mut proxy = Proxy::new(&common::config(), &[7; 32]);
     let mut outbox = Outbox::default();
     let is_owed = proxy.handle_query(common::origin(1), transport, message, now, &mut outbox);

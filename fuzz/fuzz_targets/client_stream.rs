@@ -35,11 +35,12 @@ fuzz_target!(|input: &[u8]| {
     let mut outbox = Outbox::default();
     let transport = ClientTransport::Tcp {
         idle: Duration::from_secs(10),
+        came: now,
     };
     let (mut messages, mut owed, mut answered) = (Vec::new(), 0, 0);
     let mut is_over = false;
     for _ in 0..2 * octets.len() + 600 {
-        let step = client.ready(&mut scratch, &limits, now, |message| {
+        let step = client.ready(&mut scratch, &limits, now, |message, _| {
             messages.push(message.to_vec());
             let is_owed =
                 proxy.handle_query(common::origin(1), transport, message, now, &mut outbox);

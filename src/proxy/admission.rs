@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::time::Instant;
 use crate::wire::edns::{self, ExtendedError, ExtendedErrorCode, OptionCode};
 use crate::wire::header::HEADER_LEN;
 use crate::wire::question::Type;
@@ -15,11 +16,23 @@ use super::counters::Outcome;
 pub enum Transport {
     /// In a datagram.
     Udp,
-    /// On a connection, which is closed once it has been `idle` for so long.
+    /// On a connection.
     Tcp {
-        /// The idle limit as it stands.
+        /// For how long the connection may be idle, as things stand.
         idle: Duration,
+        /// When the query came, if it was kept until now because others had to go first.
+        came: Instant,
     },
+}
+
+impl Transport {
+    /// When the query came.
+    pub(super) fn came(self, now: Instant) -> Instant {
+        match self {
+            Self::Udp => now,
+            Self::Tcp { came, .. } => came,
+        }
+    }
 }
 
 /// What to do with a message.
@@ -107,7 +120,7 @@ impl Reception {
     fn new(message: Option<&Message<'_>>, transport: Transport) -> Self {
         let opt = message.and_then(Message::opt);
         let keepalive = match transport {
-            Transport::Tcp { idle }
+            Transport::Tcp { idle, .. }
                 if opt.is_some_and(|opt| opt.has_option(OptionCode::TCP_KEEPALIVE)) =>
             {
                 Some(u16::try_from(idle.as_millis() / 100).unwrap_or(u16::MAX))
@@ -191,6 +204,19 @@ pub(super) const TOO_LONG: Refusal = refusal(
     Outcome::Refused,
 );
 
+/// What a client is told when time ran out before anything failed.
+pub(super) const NO_ANSWER: ExtendedError = ExtendedError {
+    code: ExtendedErrorCode::NO_REACHABLE_AUTHORITY,
+    text: "no answer from upstream in time",
+};
+
+/// Others had to go first for too long.
+pub(super) const TOO_LATE: Refusal = Refusal {
+    rcode: Rcode::SERVFAIL,
+    error: NO_ANSWER,
+    outcome: Outcome::TimedOut,
+};
+
 /// There is no room for the query.
 pub(super) const OVERLOADED: Refusal = refusal(
     Rcode::SERVFAIL,
@@ -204,9 +230,12 @@ mod tests {
     use super::*;
     use crate::wire::edns::{DO, OptWriter};
 
-    const TCP: Transport = Transport::Tcp {
-        idle: Duration::from_secs(10),
-    };
+    fn tcp() -> Transport {
+        Transport::Tcp {
+            idle: Duration::from_secs(10),
+            came: Instant::default(),
+        }
+    }
 
     /// A query for a type, with the given opcode octet and OPT.
     fn query(opcode: u8, rr_type: u16, opt: Option<(u8, u16)>) -> Vec<u8> {
@@ -273,7 +302,7 @@ mod tests {
     #[test]
     fn keepalive_is_for_connections() {
         let bytes = query(1, 1, Some((0, 1232)));
-        for (transport, keepalive) in [(Transport::Udp, None), (TCP, Some(100))] {
+        for (transport, keepalive) in [(Transport::Udp, None), (tcp(), Some(100))] {
             let Admission::Forward(_, reception) = admit(&bytes, transport) else {
                 panic!("refused");
             };
@@ -290,7 +319,7 @@ mod tests {
     #[test]
     fn what_is_no_query_is_ignored() {
         for bytes in [&b""[..], &[0; 11], &query(0x81, 1, None)] {
-            assert!(matches!(admit(bytes, TCP), Admission::Ignore));
+            assert!(matches!(admit(bytes, tcp()), Admission::Ignore));
         }
     }
 

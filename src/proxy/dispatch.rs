@@ -1,7 +1,7 @@
 //! How a query finds its way: to a link, to the queue for one, or to an error.
 
 use super::Proxy;
-use super::admission::{OVERLOADED, Reception, Refusal, Rejection, TOO_LONG};
+use super::admission::{NO_ANSWER, OVERLOADED, Reception, Refusal, Rejection, TOO_LATE, TOO_LONG};
 use super::counters::Outcome;
 use super::exchange::{Attempt, Exchange};
 use super::keys::{ExchangeKey, LinkKey, UpstreamIndex};
@@ -10,7 +10,6 @@ use super::upstream::Route;
 use crate::failure::FailureKind;
 use crate::origin::Origin;
 use crate::time::Instant;
-use crate::wire::edns::{ExtendedError, ExtendedErrorCode};
 use crate::wire::query::PLAIN_QUERY_LEN_MAX;
 use crate::wire::response::{Asked, write_error};
 use crate::wire::{Message, Query, Rcode};
@@ -43,6 +42,7 @@ impl Proxy {
         origin: Origin,
         message: &Message<'_>,
         reception: Reception,
+        deadline: Instant,
         now: Instant,
         outbox: &mut Outbox,
     ) {
@@ -55,6 +55,9 @@ impl Proxy {
             };
             proxy.reject(origin, &rejection, outbox);
         };
+        if deadline <= now {
+            return reject(self, TOO_LATE);
+        }
         if !self.has_room() {
             return reject(self, OVERLOADED);
         }
@@ -64,12 +67,15 @@ impl Proxy {
         if query.unpadded_len() > self.limits.forwarded_query {
             return reject(self, TOO_LONG);
         }
-        let deadline = now + self.timeouts.deadline();
         let exchange = Exchange::new(origin, reception, query, deadline);
         let key = ExchangeKey(self.exchanges.insert(exchange));
         let exchanges = &self.exchanges;
-        self.by_deadline
-            .push(key, exchanges.len(), |key| exchanges.contains(key.0));
+        self.by_deadline.push_ranked(
+            (deadline, key),
+            |(deadline, _)| *deadline,
+            exchanges.len(),
+            |(_, key)| exchanges.contains(key.0),
+        );
         self.dispatch(key, now, outbox);
     }
 
@@ -257,9 +263,3 @@ impl Proxy {
             .expect("only exchanges that are there are worked on")
     }
 }
-
-/// What a client is told when time ran out before anything failed.
-const NO_ANSWER: ExtendedError = ExtendedError {
-    code: ExtendedErrorCode::NO_REACHABLE_AUTHORITY,
-    text: "no answer from upstream in time",
-};

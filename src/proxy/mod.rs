@@ -50,8 +50,8 @@ pub struct Proxy {
     timeouts: Timeouts,
     limits: Limits,
     exchanges: Arena<Exchange>,
-    /// Every exchange in the order of deadlines, which is that of admission.
-    by_deadline: Fifo<ExchangeKey>,
+    /// Every exchange in the order of deadlines.
+    by_deadline: Fifo<(Instant, ExchangeKey)>,
     /// Exchanges that wait for a link, in turn.
     waiting: Fifo<ExchangeKey>,
     upstreams: Upstreams,
@@ -121,7 +121,8 @@ impl Proxy {
             Admission::Ignore => return false,
             Admission::Reject(rejection) => self.reject(origin, &rejection, outbox),
             Admission::Forward(message, reception) => {
-                self.forward(origin, &message, reception, now, outbox);
+                let deadline = transport.came(now) + self.timeouts.deadline();
+                self.forward(origin, &message, reception, deadline, now, outbox);
             }
         }
         true
@@ -259,10 +260,8 @@ impl Proxy {
     /// When [`Proxy::handle_timeout`] has something to do.
     pub fn poll_timeout(&mut self) -> Option<Instant> {
         let exchanges = &self.exchanges;
-        let deadline = self.by_deadline.front(|key| exchanges.contains(key.0));
-        let deadline = deadline
-            .and_then(|key| exchanges.get(key.0))
-            .map(|exchange| exchange.deadline);
+        let first = self.by_deadline.front(|(_, key)| exchanges.contains(key.0));
+        let deadline = first.map(|(deadline, _)| *deadline);
         let link = self
             .upstreams
             .links()
@@ -383,8 +382,10 @@ impl Proxy {
 
     fn first_expired(&mut self, now: Instant) -> Option<ExchangeKey> {
         let exchanges = &self.exchanges;
-        let key = *self.by_deadline.front(|key| exchanges.contains(key.0))?;
-        (self.exchange(key).deadline <= now).then_some(key)
+        let (deadline, key) = *self
+            .by_deadline
+            .front(|(_, key)| exchanges.contains(key.0))?;
+        (deadline <= now).then_some(key)
     }
 }
 

@@ -86,9 +86,6 @@ impl<N: Net> Reactor<N> {
         if client.flush(&mut self.scratch, self.now).is_err() {
             return self.close_client(key);
         }
-        if self.finish_at.is_some() {
-            return self.settle_client(key);
-        }
         if !self.proxy.has_room() {
             self.park(key);
             return self.settle_client(key);
@@ -99,14 +96,20 @@ impl<N: Net> Reactor<N> {
             peer: client.peer(),
             local: None,
         };
-        let transport = ClientTransport::Tcp {
-            idle: self.clients.idle_limit(),
+        let idle = self.clients.idle_limit();
+        let take = |message: &[u8], came| {
+            let transport = ClientTransport::Tcp { idle, came };
+            Taken {
+                is_owed: proxy.handle_query(origin, transport, message, now, outbox),
+                has_room: proxy.has_room(),
+            }
         };
-        let take = |message: &[u8]| Taken {
-            is_owed: proxy.handle_query(origin, transport, message, now, outbox),
-            has_room: proxy.has_room(),
+        let stepped = if self.finish_at.is_some() {
+            Ok(client.take_kept(&self.limits, now, take))
+        } else {
+            client.ready(&mut self.scratch, &self.limits, now, take)
         };
-        match client.ready(&mut self.scratch, &self.limits, now, take) {
+        match stepped {
             Ok(Step::Again) => self.make_runnable(key),
             Ok(Step::Full) if !self.proxy.has_room() => self.park(key),
             Ok(Step::Full | Step::Drained) => {}

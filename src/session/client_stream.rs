@@ -38,8 +38,8 @@ pub struct ClientStream<S> {
     deframer: Deframer,
     /// Responses that are owed.
     inflight: usize,
-    /// Messages may be kept that could not be handed on.
-    is_full: bool,
+    /// When messages came that could not all be handed on, until they are.
+    kept_since: Option<Instant>,
     /// No more will come from the client.
     is_ended: bool,
     last_active: Instant,
@@ -55,7 +55,7 @@ impl<S: Read + Write> ClientStream<S> {
             peer,
             deframer: Deframer::default(),
             inflight: 0,
-            is_full: false,
+            kept_since: None,
             is_ended: false,
             last_active: now,
             accounted: 0,
@@ -84,7 +84,7 @@ impl<S: Read + Write> ClientStream<S> {
 
     /// Whether no response is owed or on its way.
     pub fn is_quiet(&self) -> bool {
-        self.inflight == 0 && self.transport.unsent_len() == 0 && !self.is_full
+        self.inflight == 0 && self.transport.unsent_len() == 0 && self.kept_since.is_none()
     }
 
     /// Counts the octets that are held for this client: how many there were when last counted, and
@@ -99,61 +99,73 @@ impl<S: Read + Write> ClientStream<S> {
         self.accounted
     }
 
-    /// Hands whole messages to `take`, as long as it has room and the client takes its responses.
+    /// Hands whole messages to `take`, with the time at which each came, as long as it has room and
+    /// the client takes its responses.
     pub fn ready(
         &mut self,
         scratch: &mut Scratch,
         limits: &Limits,
         now: Instant,
-        mut take: impl FnMut(&[u8]) -> Taken,
+        mut take: impl FnMut(&[u8], Instant) -> Taken,
     ) -> Result<Step, Failure> {
-        let mut take_message = |stream: &mut Counts<'_>, message: &[u8]| {
-            let taken = take(message);
-            *stream.last_active = now;
-            *stream.inflight += usize::from(taken.is_owed);
-            if taken.has_room && *stream.inflight < limits.tcp_client_inflight {
-                ControlFlow::Continue(())
-            } else {
-                ControlFlow::Break(())
-            }
-        };
-        if self.must_wait(limits) {
+        if self.must_wait(limits) || self.take_kept(limits, now, &mut take) == Step::Full {
             return Ok(Step::Full);
         }
-        if self.is_full {
-            let mut counts = Counts {
-                inflight: &mut self.inflight,
-                last_active: &mut self.last_active,
-            };
-            let flow = self
-                .deframer
-                .feed(&[], |message| take_message(&mut counts, message));
-            self.is_full = flow.is_break();
-        }
         let mut octets = 0;
-        while !self.is_full && !self.is_ended && octets < limits.stream_octets_per_turn {
+        while self.kept_since.is_none() && !self.is_ended && octets < limits.stream_octets_per_turn
+        {
             let mut counts = Counts {
                 inflight: &mut self.inflight,
                 last_active: &mut self.last_active,
             };
             let received = self.transport.receive(scratch, |piece| {
-                octets += piece.len();
-                let flow = self
-                    .deframer
-                    .feed(piece, |message| take_message(&mut counts, message));
-                self.is_full |= flow.is_break();
+                let flow = self.deframer.feed(piece, |message| {
+                    counts.on_taken(take(message, now), limits, now)
+                });
+                if flow.is_break() {
+                    self.kept_since = Some(now);
+                }
             })?;
             match received {
-                Received::Some => {}
+                Received::Some(len) => octets += len,
                 Received::Nothing => return Ok(Step::Drained),
                 Received::End => self.is_ended = true,
             }
         }
-        Ok(match (self.is_full, self.is_ended) {
-            (true, _) => Step::Full,
-            (false, true) => Step::Drained,
-            (false, false) => Step::Again,
+        Ok(if self.kept_since.is_some() {
+            Step::Full
+        } else if self.is_ended {
+            Step::Drained
+        } else {
+            Step::Again
         })
+    }
+
+    /// [`ClientStream::ready`] without reading: hands on what came earlier and was kept.
+    pub fn take_kept(
+        &mut self,
+        limits: &Limits,
+        now: Instant,
+        mut take: impl FnMut(&[u8], Instant) -> Taken,
+    ) -> Step {
+        let Some(since) = self.kept_since else {
+            return Step::Drained;
+        };
+        if self.must_wait(limits) {
+            return Step::Full;
+        }
+        let mut counts = Counts {
+            inflight: &mut self.inflight,
+            last_active: &mut self.last_active,
+        };
+        let flow = self.deframer.feed(&[], |message| {
+            counts.on_taken(take(message, since), limits, now)
+        });
+        if flow.is_break() {
+            return Step::Full;
+        }
+        self.kept_since = None;
+        Step::Drained
     }
 
     /// Takes a response to be sent. `false` when the client leaves so much that it is given up.
@@ -173,7 +185,7 @@ impl<S: Read + Write> ClientStream<S> {
 
     /// Whether messages are kept that could be handed on now.
     pub fn can_go_on(&self, limits: &Limits) -> bool {
-        self.is_full && !self.must_wait(limits)
+        self.kept_since.is_some() && !self.must_wait(limits)
     }
 
     /// Whether the client has to take responses before it is read further.
@@ -188,6 +200,18 @@ struct Counts<'a> {
     last_active: &'a mut Instant,
 }
 
+impl Counts<'_> {
+    fn on_taken(&mut self, taken: Taken, limits: &Limits, now: Instant) -> ControlFlow<()> {
+        *self.last_active = now;
+        *self.inflight += usize::from(taken.is_owed);
+        if taken.has_room && *self.inflight < limits.tcp_client_inflight {
+            ControlFlow::Continue(())
+        } else {
+            ControlFlow::Break(())
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::testing::Pipe;
@@ -199,7 +223,10 @@ mod tests {
         client: ClientStream<Pipe>,
         scratch: Scratch,
         limits: Limits,
+        now: Instant,
         taken: Vec<Vec<u8>>,
+        /// When each came, in seconds.
+        came: Vec<u64>,
     }
 
     impl Scene {
@@ -215,7 +242,9 @@ mod tests {
                     tcp_client_inflight: 3,
                     ..Limits::default()
                 },
+                now: Instant::default(),
                 taken: Vec::new(),
+                came: Vec::new(),
             }
         }
 
@@ -228,15 +257,20 @@ mod tests {
         }
 
         fn ready(&mut self, has_room: bool) -> Result<Step, Failure> {
-            let now = Instant::default() + Duration::from_secs(1);
-            self.client
-                .ready(&mut self.scratch, &self.limits, now, |message| {
+            self.now += Duration::from_secs(1);
+            self.client.ready(
+                &mut self.scratch,
+                &self.limits,
+                self.now,
+                |message, came| {
                     self.taken.push(message.to_vec());
+                    self.came.push((came - Instant::default()).as_secs());
                     Taken {
                         is_owed: true,
                         has_room,
                     }
-                })
+                },
+            )
         }
 
         fn respond(&mut self, message: &[u8]) {
@@ -293,6 +327,17 @@ mod tests {
         assert_eq!(scene.taken, [b"one"]);
         assert_eq!(scene.ready(true), Ok(Step::Drained));
         assert_eq!(scene.taken.len(), 2);
+    }
+
+    #[test]
+    fn messages_that_are_kept_came_when_they_were_read() {
+        let mut scene = Scene::new();
+        scene.push(&[b"one", b"two"]);
+        assert_eq!(scene.ready(false), Ok(Step::Full));
+        assert_eq!(scene.ready(false), Ok(Step::Full));
+        scene.push(&[b"three"]);
+        assert_eq!(scene.ready(true), Ok(Step::Full));
+        assert_eq!(scene.came, [1, 1, 3]);
     }
 
     #[test]

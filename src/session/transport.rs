@@ -25,8 +25,8 @@ use crate::tls::Connector;
 /// What a read came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Received {
-    /// Something was read. It need not have been payload.
-    Some,
+    /// So many octets were read. They need not have been payload.
+    Some(usize),
     /// There is nothing to read now.
     Nothing,
     /// The peer will send no more.
@@ -148,7 +148,7 @@ impl<S: Read + Write> Plain<S> {
             Some(0) => Ok(Received::End),
             Some(len) => {
                 take(&buffer[..len]);
-                Ok(Received::Some)
+                Ok(Received::Some(len))
             }
         }
     }
@@ -225,7 +225,7 @@ impl<S: Read + Write> Tls<S> {
         self.torn.shrink_to(0);
         Ok(match self.stage {
             Stage::Ended => Received::End,
-            _ => Received::Some,
+            _ => Received::Some(len),
         })
     }
 
@@ -392,8 +392,10 @@ impl Unsent {
         }
         let taken = write(stream, &self.bytes[self.written..])?;
         self.written += taken;
-        if self.len() == 0 {
-            self.bytes = Vec::new();
+        // What has been written is kept no longer than it is less than what has not.
+        if self.written >= self.len() {
+            self.bytes.drain(..self.written);
+            self.bytes.shrink_to(0);
             self.written = 0;
         }
         Ok(taken)
@@ -517,6 +519,20 @@ mod tests {
         );
         pipe.end();
         assert_eq!(transport.receive(&mut scratch, |_| {}), Ok(Received::End));
+    }
+
+    #[test]
+    fn what_the_socket_took_is_not_kept() {
+        let (pipe, message) = (Pipe::default(), vec![0; 60_000]);
+        let mut unsent = Unsent::default();
+        pipe.set_window(0);
+        for _ in 0..64 {
+            unsent.bytes.extend(&message);
+            pipe.set_window(message.len() - 1);
+            unsent.flush(&mut pipe.clone()).unwrap();
+        }
+        assert_eq!(unsent.len(), 64);
+        assert!(unsent.bytes.capacity() < 2 * message.len());
     }
 
     #[test]

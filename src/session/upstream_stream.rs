@@ -17,7 +17,8 @@ pub enum UpstreamEvent<'a> {
         /// The handshake took up an earlier session.
         is_resumed: bool,
     },
-    /// Something came.
+    /// Payload came, be it no whole message. What TLS says on its own account, like a ticket for
+    /// another session, tells nothing of the resolver behind it.
     Read,
     /// A message.
     Message(&'a [u8]),
@@ -49,11 +50,12 @@ impl<S: Read + Write> UpstreamStream<S> {
         mut on_event: impl FnMut(UpstreamEvent<'_>),
     ) -> Result<Step, Failure> {
         let mut octets = 0;
-        let mut has_read = false;
+        let mut has_told = false;
         while octets < octets_max {
             let mut flow = ControlFlow::Continue(());
+            let mut has_payload = false;
             let received = self.transport.receive(scratch, |piece| {
-                octets += piece.len();
+                has_payload = true;
                 if flow.is_continue() {
                     flow = self.deframer.feed(piece, |message| {
                         if message.len() < HEADER_LEN {
@@ -73,12 +75,12 @@ impl<S: Read + Write> UpstreamStream<S> {
                 let is_resumed = self.transport.is_resumed().unwrap_or(false);
                 on_event(UpstreamEvent::Up { is_resumed });
             }
+            if has_payload && !has_told {
+                has_told = true;
+                on_event(UpstreamEvent::Read);
+            }
             match received {
-                Received::Some if has_read => {}
-                Received::Some => {
-                    has_read = true;
-                    on_event(UpstreamEvent::Read);
-                }
+                Received::Some(len) => octets += len,
                 Received::Nothing => return Ok(Step::Drained),
                 Received::End => return Err(FailureKind::Closed.into()),
             }
