@@ -146,6 +146,8 @@ pub struct Timeouts {
     pub query: Duration,
     /// From sending a query on a link to looking for another way.
     pub attempt: Duration,
+    /// From opening a connection upstream to looking for another way.
+    pub opening: Duration,
     /// From opening a connection upstream to its being authenticated.
     pub handshake: Duration,
     /// How long a link without queries is kept.
@@ -156,6 +158,8 @@ pub struct Timeouts {
     pub backoff_min: Duration,
     /// The longest such pause.
     pub backoff_max: Duration,
+    /// The longest such pause while queries come and no other upstream is left.
+    pub backoff_max_asked: Duration,
     /// How long a TCP client may be idle while there are slots enough.
     pub client_idle_max: Duration,
     /// How long a TCP client may be idle when every slot is taken.
@@ -175,11 +179,13 @@ impl Timeouts {
         Self {
             query,
             attempt: (query * 2 / 5).min(Duration::from_secs(2)),
+            opening: (query / 10).min(Duration::from_millis(500)),
             handshake: (query * 3 / 5).min(Duration::from_secs(3)),
             link_idle: Duration::from_secs(20),
             spare_link_idle: Duration::from_secs(2),
             backoff_min: Duration::from_millis(500),
             backoff_max: Duration::from_secs(30),
+            backoff_max_asked: Duration::from_secs(1),
             client_idle_max: Duration::from_secs(10),
             client_idle_min: Duration::from_millis(200),
             accept_pause: Duration::from_millis(100),

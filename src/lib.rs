@@ -63,10 +63,11 @@
 //! 7. The response is written once: the client's id, flags and letter case, its own OPT, as many
 //!    whole RRsets as it takes. It leaves from the address that was asked.
 //!
-//! If upstream closes instead, the query goes out again on a new link; if it is silent, on another;
-//! three times at most, and never past the deadline. The states of a query are drawn in
-//! `proxy/exchange.rs`, those of a link in `proxy/link.rs`, those of connections in
-//! [`session::client_stream`] and [`session::transport`].
+//! If upstream closes instead, the query goes out again on a new link; if it is silent, on another
+//! as well, and the first answer wins; three times at most, and never past the deadline. The states
+//! of a query are drawn in `proxy/exchange.rs`, those of a link in `proxy/link.rs`, those of an
+//! upstream in `proxy/health.rs`, those of connections in [`session::client_stream`] and
+//! [`session::transport`].
 //!
 //! # What always holds
 //!

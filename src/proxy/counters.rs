@@ -74,6 +74,8 @@ pub struct Counters {
     pub sent: u64,
     /// Queries sent upstream again.
     pub retries: u64,
+    /// Queries sent to another upstream as well, to see whether it is out of trouble.
+    pub copies: u64,
     /// Links that came up with a new TLS session.
     pub full_handshakes: u64,
     /// Links that came up with an earlier TLS session.
@@ -149,8 +151,8 @@ impl fmt::Display for Counters {
         }
         write!(
             f,
-            "; upstream sent={} retries={}; handshakes full={} resumed={}",
-            self.sent, self.retries, self.full_handshakes, self.resumed_handshakes
+            "; upstream sent={} retries={} copies={}; handshakes full={} resumed={}",
+            self.sent, self.retries, self.copies, self.full_handshakes, self.resumed_handshakes
         )
     }
 }
@@ -171,7 +173,7 @@ mod tests {
         assert_eq!(
             counters.to_string(),
             "queries udp=3 tcp=0 ignored=0; outcomes answered=1 timed-out=1; \
-             upstream-failures stalled=1; upstream sent=0 retries=0; handshakes full=0 resumed=0"
+             upstream-failures stalled=1; upstream sent=0 retries=0 copies=0; handshakes full=0 resumed=0"
         );
         assert_eq!(counters.ended(), 2);
     }

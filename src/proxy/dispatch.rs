@@ -6,7 +6,7 @@ use super::counters::Outcome;
 use super::exchange::{Attempt, Exchange};
 use super::keys::{ExchangeKey, LinkKey, UpstreamIndex};
 use super::outbox::Outbox;
-use super::upstream::Route;
+use super::upstream::{Route, Trial};
 use crate::failure::FailureKind;
 use crate::origin::Origin;
 use crate::time::Instant;
@@ -58,7 +58,7 @@ impl Proxy {
         if deadline <= now {
             return reject(self, TOO_LATE);
         }
-        if !self.has_room() {
+        if !self.has_room(now) {
             return reject(self, OVERLOADED);
         }
         let buffer = self.spare_buffers.pop().unwrap_or_default();
@@ -82,14 +82,17 @@ impl Proxy {
     /// Sends a query, or lets it wait for a link, or, if none will come in time, gives it up.
     pub(super) fn dispatch(&mut self, key: ExchangeKey, now: Instant, outbox: &mut Outbox) {
         let exchange = self.exchange(key);
-        match self.upstreams.route(&exchange.wishes, now, &self.limits) {
-            Route::Link(link) => self.send(key, link, now, outbox),
+        match self.route(exchange, now) {
+            Route::Link(link) => {
+                self.send(key, link, now, outbox);
+                self.try_others(key, link, now, outbox);
+            }
             Route::Open(upstream) => {
                 self.open(upstream, now, outbox);
-                self.wait(key);
+                self.wait(key, now);
             }
-            Route::Soon => self.wait(key),
-            Route::Later(retry_at) if retry_at < exchange.deadline => self.wait(key),
+            Route::Soon => self.wait(key, now),
+            Route::Later(retry_at) if retry_at < exchange.deadline => self.wait(key, now),
             Route::Later(_) => self.give_up(key, now, outbox),
         }
     }
@@ -101,16 +104,46 @@ impl Proxy {
         now: Instant,
         outbox: &mut Outbox,
     ) {
+        let attempt = self.put_on_link(key, link_key, now, outbox);
+        let exchange = self.exchanges.get_mut(key.0).expect("who sends is there");
+        exchange.on_sent(attempt);
+        self.counters.retries += u64::from(exchange.times_sent() > 1);
+    }
+
+    /// A query has been sent on the link `busy`: if another upstream may be out of trouble, sees
+    /// whether it is. That takes a query, which must not depend on it, so it is a copy.
+    fn try_others(&mut self, key: ExchangeKey, busy: LinkKey, now: Instant, outbox: &mut Outbox) {
+        let trial = self
+            .upstreams
+            .next_trial(busy, now, &self.timeouts, &self.limits);
+        match trial {
+            Some(Trial::Open(upstream)) => self.open(upstream, now, outbox),
+            Some(Trial::Copy(link)) if self.exchange(key).may_be_copied() => {
+                let attempt = self.put_on_link(key, link, now, outbox);
+                let exchange = self.exchanges.get_mut(key.0).expect("who sends is there");
+                exchange.on_copied(attempt);
+                self.counters.copies += 1;
+            }
+            _ => {}
+        }
+    }
+
+    fn put_on_link(
+        &mut self,
+        key: ExchangeKey,
+        link_key: LinkKey,
+        now: Instant,
+        outbox: &mut Outbox,
+    ) -> Attempt {
         let link = self
             .upstreams
             .link_mut(link_key)
             .expect("a route leads to a link that is there");
-        let exchange = self.exchanges.get_mut(key.0).expect("who sends is there");
         let id = link.send(key, now, &mut self.random);
-        exchange.on_sent(Attempt { link: link_key, id });
+        let query = &self.exchange(key).query;
+        outbox.send(link_key, |out| query.write_padded(out, id));
         self.counters.sent += 1;
-        self.counters.retries += u64::from(exchange.times_sent() > 1);
-        outbox.send(link_key, |out| exchange.query.write_padded(out, id));
+        Attempt { link: link_key, id }
     }
 
     pub(super) fn open(&mut self, upstream: UpstreamIndex, now: Instant, outbox: &mut Outbox) {
@@ -118,10 +151,11 @@ impl Proxy {
         outbox.open(link, upstream);
     }
 
-    pub(super) fn wait(&mut self, key: ExchangeKey) {
+    pub(super) fn wait(&mut self, key: ExchangeKey, now: Instant) {
         let exchange = self.exchanges.get_mut(key.0).expect("who waits is there");
         if !exchange.is_waiting {
             exchange.is_waiting = true;
+            exchange.waiting_since = now;
             let exchanges = &self.exchanges;
             self.waiting
                 .push(key, exchanges.len(), |key| exchanges.contains(key.0));
@@ -149,16 +183,18 @@ impl Proxy {
                 break;
             };
             let exchange = self.exchange(key);
-            let route = self.upstreams.route(&exchange.wishes, now, &self.limits);
+            let route = self.route(exchange, now);
             match route {
                 Route::Later(retry_at) if retry_at < exchange.deadline => break,
-                Route::Soon | Route::Open(_) if !self.upstreams.has_room(&self.limits) => {
+                Route::Soon | Route::Open(_)
+                    if exchange.wishes.are_none() && !self.upstreams.has_room(&self.limits) =>
+                {
                     if let Route::Open(upstream) = route {
                         self.open(upstream, now, outbox);
                     }
                     break;
                 }
-                // It can go, or is to be given up, or waits for a better way than others might.
+                // It can go, or is to be given up, or wants a better way than others might.
                 _ => {
                     self.stop_waiting(key);
                     self.dispatch(key, now, outbox);
@@ -181,30 +217,26 @@ impl Proxy {
         };
         exchange.on_attempt_lost(attempt);
         exchange.last_failure = Some(failure);
-        if exchange.open_attempts().next().is_some() || exchange.is_waiting {
+        if exchange.is_relied_on() || exchange.is_waiting {
             return;
         }
         if exchange.may_be_sent() {
             self.dispatch(key, now, outbox);
         } else {
-            self.fail(key, Outcome::UpstreamFailed, now, outbox);
+            self.give_up(key, now, outbox);
         }
     }
 
-    /// A handshake failed: where no way is left, there is nothing to wait for.
-    pub(super) fn fail_waiting_without_way(
-        &mut self,
-        failure: FailureKind,
-        now: Instant,
-        outbox: &mut Outbox,
-    ) {
+    /// A handshake failed: where no way is left and none may come soon, there is nothing to wait
+    /// for.
+    pub(super) fn fail_waiting_without_way(&mut self, now: Instant, outbox: &mut Outbox) {
+        if self.upstreams.is_hopeful(now, &self.timeouts) {
+            return;
+        }
         while let Some(key) = self.first_waiting() {
-            let exchange = self.exchanges.get_mut(key.0).expect("who waits is there");
-            let route = self.upstreams.route(&exchange.wishes, now, &self.limits);
-            if !matches!(route, Route::Later(_)) {
+            if !matches!(self.route(self.exchange(key), now), Route::Later(_)) {
                 break;
             }
-            exchange.last_failure = Some(failure);
             self.stop_waiting(key);
             self.give_up(key, now, outbox);
         }
@@ -226,9 +258,8 @@ impl Proxy {
         outbox: &mut Outbox,
     ) {
         let exchange = self.exchange(key);
-        let error = exchange
-            .last_failure
-            .map_or(NO_ANSWER, FailureKind::extended_error);
+        let failure = exchange.last_failure.or(self.upstreams.last_failure());
+        let error = failure.map_or(NO_ANSWER, FailureKind::extended_error);
         outbox.respond(exchange.origin, |out| {
             write_error(out, &exchange.asked(), Rcode::SERVFAIL, error);
         });
@@ -255,6 +286,11 @@ impl Proxy {
             self.spare_buffers.push(buffer);
         }
         self.counters.count_outcome(outcome);
+    }
+
+    fn route(&self, exchange: &Exchange, now: Instant) -> Route {
+        self.upstreams
+            .route(&exchange.wishes, now, &self.timeouts, &self.limits)
     }
 
     pub(super) fn exchange(&self, key: ExchangeKey) -> &Exchange {

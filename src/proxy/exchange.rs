@@ -12,7 +12,8 @@
 //!                                        the answer comes ---'--> response
 //! ```
 //!
-//! An attempt that takes too long stays open while another is made: the first valid answer wins.
+//! An attempt that takes too long stays open while another is made: the first valid answer wins. So
+//! does a copy that is sent to see whether another upstream is out of trouble; nothing depends on it.
 
 use crate::config::Limits;
 use crate::failure::FailureKind;
@@ -32,6 +33,14 @@ pub(super) struct Attempt {
     pub(super) id: u16,
 }
 
+/// An attempt that has not been lost.
+#[derive(Clone, Copy, Debug)]
+struct Open {
+    attempt: Attempt,
+    /// There is no need for another.
+    is_relied_on: bool,
+}
+
 /// One query that is being answered.
 #[derive(Debug)]
 pub(super) struct Exchange {
@@ -45,13 +54,19 @@ pub(super) struct Exchange {
     pub(super) deadline: Instant,
     /// Whether it stands in the queue for a link.
     pub(super) is_waiting: bool,
+    /// Since when it has, if it does.
+    pub(super) waiting_since: Instant,
     /// What it would rather have after what went wrong.
     pub(super) wishes: Wishes,
     /// Why the last attempt failed, if one did.
     pub(super) last_failure: Option<FailureKind>,
     sent: usize,
-    open: [Option<Attempt>; Limits::ATTEMPTS],
+    open: [Option<Open>; OPEN_MAX],
 }
+
+/// Attempts that may be open at a time: those that are made one after the other, and a copy to see
+/// whether an upstream is out of trouble.
+const OPEN_MAX: usize = Limits::ATTEMPTS + 1;
 
 impl Exchange {
     pub(super) fn new(
@@ -66,10 +81,11 @@ impl Exchange {
             query,
             deadline,
             is_waiting: false,
+            waiting_since: deadline,
             wishes: Wishes::default(),
             last_failure: None,
             sent: 0,
-            open: [None; Limits::ATTEMPTS],
+            open: [None; OPEN_MAX],
         }
     }
 
@@ -83,24 +99,56 @@ impl Exchange {
         self.sent < Limits::ATTEMPTS
     }
 
+    /// Whether it may be sent as a copy besides.
+    pub(super) fn may_be_copied(&self) -> bool {
+        self.open.iter().filter(|open| open.is_some()).count() < OPEN_MAX - self.tries_left()
+    }
+
+    fn tries_left(&self) -> usize {
+        Limits::ATTEMPTS - self.sent
+    }
+
     /// Notes that the query was sent.
     pub(super) fn on_sent(&mut self, attempt: Attempt) {
-        self.open[self.sent] = Some(attempt);
         self.sent += 1;
+        self.note_open(attempt, true);
+    }
+
+    /// Notes that a copy of the query was sent.
+    pub(super) fn on_copied(&mut self, attempt: Attempt) {
+        self.note_open(attempt, false);
+    }
+
+    fn note_open(&mut self, attempt: Attempt, is_relied_on: bool) {
+        let free = self.open.iter_mut().find(|open| open.is_none());
+        *free.expect("there is a place for every attempt and one copy") = Some(Open {
+            attempt,
+            is_relied_on,
+        });
+    }
+
+    /// Notes that an attempt has taken too long to wait for it alone.
+    pub(super) fn on_overdue(&mut self, attempt: Attempt) {
+        for open in self.open.iter_mut().flatten() {
+            open.is_relied_on &= open.attempt != attempt;
+        }
     }
 
     /// Notes that an attempt will not be answered any more.
     pub(super) fn on_attempt_lost(&mut self, attempt: Attempt) {
-        for place in &mut self.open {
-            if *place == Some(attempt) {
-                *place = None;
-            }
+        for open in &mut self.open {
+            open.take_if(|open| open.attempt == attempt);
         }
     }
 
     /// The attempts that may still be answered.
     pub(super) fn open_attempts(&self) -> impl Iterator<Item = Attempt> + use<> {
-        self.open.into_iter().flatten()
+        self.open.into_iter().flatten().map(|open| open.attempt)
+    }
+
+    /// Whether an attempt is under way that may well be answered.
+    pub(super) fn is_relied_on(&self) -> bool {
+        self.open.iter().flatten().any(|open| open.is_relied_on)
     }
 
     /// What its response owes the query.

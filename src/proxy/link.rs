@@ -1,10 +1,10 @@
 //! One connection to an upstream as the proxy sees it: what was asked on it and when.
 //!
 //! ```text
-//!            comes up             a query got no answer in time,
-//!   opening ----------> up        nor did any after it
-//!      |                |  \---------------------------> retired
-//!      | fails or       | fails, stalls or is idle          | its last query is
+//!            comes up             nothing came for too long
+//!   opening ----------> up ----------------------------> retired
+//!      |                |                                   |
+//!      | fails or       | fails or is idle                  | fails, or its last query is
 //!      v takes too long v                                   v answered or given up
 //!                            gone
 //! ```
@@ -60,11 +60,16 @@ impl Sent {
 /// What a link wants done at some time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Due {
+    /// It takes long to come up: whoever waits for it should have another way.
+    Late,
     /// It is not up in time.
     HandshakeTimeout,
-    /// Queries wait and nothing comes.
-    Stalled,
-    /// A query has waited long enough for another attempt.
+    /// Nothing has come since a query was sent, or no answer for as long as something came.
+    Stalled {
+        /// When the query was sent.
+        since: Instant,
+    },
+    /// A query has waited long enough for another attempt, while others were answered.
     Overdue,
     /// Nobody has used it for some time.
     Idle,
@@ -75,8 +80,9 @@ pub(super) enum Due {
 pub(super) struct Link {
     pub(super) upstream: UpstreamIndex,
     pub(super) stage: Stage,
-    /// Since when it has been opening or, if that is later, up.
-    stage_since: Instant,
+    opened_at: Instant,
+    up_since: Instant,
+    is_late: bool,
     /// Since when no query has waited, if none does.
     idle_since: Instant,
     last_read: Instant,
@@ -91,7 +97,9 @@ impl Link {
         Self {
             upstream,
             stage: Stage::Opening,
-            stage_since: now,
+            opened_at: now,
+            up_since: now,
+            is_late: false,
             idle_since: now,
             last_read: now,
             last_answer: None,
@@ -100,9 +108,24 @@ impl Link {
         }
     }
 
+    /// When it began to be opened.
+    pub(super) fn opened_at(&self) -> Instant {
+        self.opened_at
+    }
+
     /// When it came up.
     pub(super) fn up_since(&self) -> Instant {
-        self.stage_since
+        self.up_since
+    }
+
+    /// Whether it is not up although it should be by now.
+    pub(super) fn is_late(&self) -> bool {
+        self.is_late && self.stage == Stage::Opening
+    }
+
+    /// Notes that it should be up by now.
+    pub(super) fn note_late(&mut self) {
+        self.is_late = true;
     }
 
     /// Queries that somebody waits for.
@@ -128,7 +151,7 @@ impl Link {
     /// Notes that the peer is connected and authenticated.
     pub(super) fn on_up(&mut self, now: Instant) {
         self.stage = Stage::Up;
-        self.stage_since = now;
+        self.up_since = now;
         self.idle_since = now;
         self.last_read = now;
     }
@@ -175,19 +198,21 @@ impl Link {
         }
     }
 
-    /// Notes that nobody waits for the query of this id any more. Returns whether any answer came
-    /// after it was sent.
-    pub(super) fn abandon(&mut self, id: u16, now: Instant) -> bool {
+    /// Notes that nobody waits for the query of this id any more. Returns for how long there has
+    /// been no answer since it was sent.
+    pub(super) fn abandon(&mut self, id: u16, now: Instant) -> Duration {
         let Some(place) = self.place(id) else {
-            return true;
+            return Duration::ZERO;
         };
         let sent = &mut self.sent[place];
-        let has_answered_since = self.last_answer.is_some_and(|answer| answer > sent.at);
+        let silent_since = self
+            .last_answer
+            .map_or(sent.at, |answer| answer.max(sent.at));
         if sent.exchange().is_some() {
             sent.state = SentState::Abandoned;
             self.on_one_less(now);
         }
-        has_answered_since
+        now - silent_since
     }
 
     fn on_one_less(&mut self, now: Instant) {
@@ -200,36 +225,46 @@ impl Link {
         }
     }
 
-    /// The next thing that time brings, and when. `idle` is how long it is kept without queries.
-    pub(super) fn next_due(&self, timeouts: &Timeouts, idle: Duration) -> (Instant, Due) {
-        if self.stage == Stage::Opening {
-            return (self.stage_since + timeouts.handshake, Due::HandshakeTimeout);
-        }
-        let mut waiting = self.sent.iter().filter(|sent| sent.exchange().is_some());
-        let Some(oldest) = waiting.next() else {
-            return (self.idle_since + idle, Due::Idle);
-        };
-        let stalled = (
-            oldest.at.max(self.last_read) + timeouts.attempt,
-            Due::Stalled,
-        );
-        let in_time = |sent: &&Sent| matches!(sent.state, SentState::InTime(_));
-        match std::iter::once(oldest).chain(waiting).find(in_time) {
-            Some(sent) if sent.at + timeouts.attempt < stalled.0 => {
-                (sent.at + timeouts.attempt, Due::Overdue)
+    /// The next thing that time brings, if any, and when. `idle` is how long it is kept without
+    /// queries.
+    pub(super) fn next_due(&self, timeouts: &Timeouts, idle: Duration) -> Option<(Instant, Due)> {
+        let is_in_time = |sent: &&Sent| matches!(sent.state, SentState::InTime(_));
+        match self.stage {
+            Stage::Opening if !self.is_late => Some((self.opened_at + timeouts.opening, Due::Late)),
+            Stage::Opening => Some((self.opened_at + timeouts.handshake, Due::HandshakeTimeout)),
+            Stage::Up => {
+                // Whoever waits and whoever has an answer from elsewhere count alike: what matters
+                // is that the upstream owes it.
+                let unheard = self.sent.iter().find(|sent| sent.at >= self.last_read);
+                let stalled = |sent: &Sent| {
+                    let since = sent.at;
+                    (since + timeouts.attempt, Due::Stalled { since })
+                };
+                let overdue = self.sent.iter().find(is_in_time).map(|sent| {
+                    let is_passed_over = self.last_answer.is_some_and(|answer| answer > sent.at);
+                    if is_passed_over {
+                        (sent.at + timeouts.attempt, Due::Overdue)
+                    } else {
+                        stalled(sent)
+                    }
+                });
+                let stalled = unheard.map(stalled);
+                let is_idle = self.waited_for == 0;
+                let idle = is_idle.then_some((self.idle_since + idle, Due::Idle));
+                let all = [stalled, overdue, idle].into_iter().flatten();
+                all.min_by_key(|(at, _)| *at)
             }
-            _ => stalled,
+            Stage::Retired => None,
         }
     }
 
     /// Takes note of the oldest query that was not answered in time and not noted before. Returns
-    /// who waits for it, and whether any answer came after it was sent.
-    pub(super) fn note_overdue(&mut self) -> Option<(ExchangeKey, bool)> {
-        let last_answer = self.last_answer;
+    /// its id and who waits for it.
+    pub(super) fn note_overdue(&mut self) -> Option<(u16, ExchangeKey)> {
         self.sent.iter_mut().find_map(|sent| match sent.state {
             SentState::InTime(key) => {
                 sent.state = SentState::Overdue(key);
-                Some((key, last_answer.is_some_and(|answer| answer > sent.at)))
+                Some((sent.id, key))
             }
             _ => None,
         })
@@ -281,8 +316,15 @@ mod tests {
         }
 
         fn due(&self) -> (Instant, Due) {
-            self.link.next_due(&timeouts(), IDLE)
+            self.link
+                .next_due(&timeouts(), IDLE)
+                .expect("something is due")
         }
+    }
+
+    fn stalled_since(seconds: f64) -> (Instant, Due) {
+        let since = at(seconds);
+        (since + ATTEMPT, Due::Stalled { since })
     }
 
     #[test]
@@ -295,30 +337,40 @@ mod tests {
     }
 
     #[test]
-    fn stall_runs_from_the_oldest_query_and_reads_alone_reset_it() {
+    fn stall_runs_from_the_oldest_query_that_nothing_came_after() {
         let mut scene = Scene::up();
-        scene.send(1.0);
-        scene.send(2.9);
-        assert_eq!(scene.due(), (at(1.0) + ATTEMPT, Due::Stalled));
-        scene.link.on_read(at(2.5));
-        assert_eq!(scene.due(), (at(1.0) + ATTEMPT, Due::Overdue));
-        assert_eq!(
-            scene.link.note_overdue().map(|(_, answers)| answers),
-            Some(false)
-        );
-        assert_eq!(scene.due(), (at(2.5) + ATTEMPT, Due::Stalled));
+        let first = scene.send(1.0);
+        scene.send(2.5);
+        assert_eq!(scene.due(), stalled_since(1.0));
+        scene.answer(first, 2.0);
+        assert_eq!(scene.due(), stalled_since(2.5));
     }
 
     #[test]
-    fn answer_after_an_overdue_query_clears_the_link() {
+    fn query_is_overdue_where_others_are_answered() {
         let mut scene = Scene::up();
-        scene.send(1.0);
+        let first = scene.send(1.0);
         let second = scene.send(1.5);
         scene.answer(second, 2.0);
-        assert_eq!(
-            scene.link.note_overdue().map(|(_, answers)| answers),
-            Some(true)
-        );
+        assert_eq!(scene.due(), (at(1.0) + ATTEMPT, Due::Overdue));
+        assert_eq!(scene.link.note_overdue().map(|(id, _)| id), Some(first));
+        assert_eq!(scene.link.next_due(&timeouts(), IDLE), None);
+    }
+
+    #[test]
+    fn octets_without_an_answer_are_none() {
+        let mut scene = Scene::up();
+        scene.send(1.0);
+        scene.link.on_read(at(2.5));
+        assert_eq!(scene.due(), stalled_since(1.0));
+    }
+
+    #[test]
+    fn upstream_owes_what_another_has_answered() {
+        let mut scene = Scene::up();
+        let id = scene.send(1.0);
+        scene.link.abandon(id, at(1.2));
+        assert_eq!(scene.due(), stalled_since(1.0));
     }
 
     #[test]
@@ -328,17 +380,24 @@ mod tests {
         let id = scene.send(1.0);
         scene.answer(id, 1.5);
         assert_eq!(scene.due(), (at(1.5) + IDLE, Due::Idle));
+    }
+
+    #[test]
+    fn id_of_an_abandoned_query_is_not_free() {
+        let mut scene = Scene::up();
         let id = scene.send(3.0);
         scene.link.abandon(id, at(4.0));
-        assert_eq!(scene.due(), (at(4.0) + IDLE, Due::Idle));
         assert_eq!(scene.link.abandoned(), 1);
         assert!(scene.link.place(id).is_some());
     }
 
     #[test]
     fn opening_has_its_own_limit() {
-        let link = Link::new(UpstreamIndex(0), at(1.0));
+        let mut link = Link::new(UpstreamIndex(0), at(1.0));
         let due = link.next_due(&timeouts(), IDLE);
-        assert_eq!(due, (at(4.0), Due::HandshakeTimeout));
+        assert_eq!(due, Some((at(1.5), Due::Late)));
+        link.note_late();
+        let due = link.next_due(&timeouts(), IDLE);
+        assert_eq!(due, Some((at(4.0), Due::HandshakeTimeout)));
     }
 }

@@ -12,13 +12,15 @@
 //! - `admission`: which messages of clients are forwarded
 //! - `exchange`: one query that is being answered
 //! - `dispatch`: how it finds its way
-//! - `upstream`: the resolvers, their health, which link is taken
+//! - `upstream`: the resolvers, and which of their links is taken
+//! - `health`: how a resolver is doing
 //! - `link`: one connection, its ids and its timer
 
 mod admission;
 mod counters;
 mod dispatch;
 mod exchange;
+mod health;
 mod keys;
 mod link;
 mod outbox;
@@ -77,9 +79,10 @@ impl Proxy {
     }
 
     /// Whether another query can be taken. Without room it is refused at once, so whoever can wait
-    /// should.
-    pub fn has_room(&self) -> bool {
-        self.exchanges.len() < self.limits.inflight
+    /// should. Nor is there room while links are up and queries queue for them for long: each would
+    /// be sent too late to be answered in time.
+    pub fn has_room(&mut self, now: Instant) -> bool {
+        self.exchanges.len() < self.limits.inflight && !self.is_backed_up(now)
     }
 
     /// Queries that wait for their answer.
@@ -173,6 +176,8 @@ impl Proxy {
         };
         let Some(exchange_key) = link.sent()[place].exchange() else {
             link.on_answer(place, now);
+            let (upstream, opened_at) = (link.upstream, link.opened_at());
+            self.upstreams.on_answer(upstream, opened_at);
             self.counters.count_discard(Discard::Late);
             return;
         };
@@ -185,9 +190,9 @@ impl Proxy {
                 outbox.respond(exchange.origin, |out| {
                     write_answer(out, &exchange.asked(), &message);
                 });
-                let upstream = link.upstream;
+                let (upstream, opened_at) = (link.upstream, link.opened_at());
                 link.on_answer(place, now);
-                self.upstreams.on_answer(upstream);
+                self.upstreams.on_answer(upstream, opened_at);
                 self.end(exchange_key, Outcome::Answered, now, outbox);
                 self.after_answer(key, now, outbox);
             }
@@ -222,13 +227,7 @@ impl Proxy {
             || !(was_idle || link.has_answered());
         self.counters.count_failure(failure.kind);
         if counts {
-            self.upstreams.on_failure(
-                link.upstream,
-                failure,
-                now,
-                &self.timeouts,
-                &mut self.random,
-            );
+            self.on_failure(link.upstream, failure, link.opened_at(), now);
         } else {
             log::debug!(
                 "upstream {}: {failure}",
@@ -240,9 +239,6 @@ impl Proxy {
                 continue;
             };
             if let Some(exchange) = self.exchanges.get_mut(exchange_key.0) {
-                if failure.kind == FailureKind::Stalled {
-                    exchange.wishes.not_slow.insert(link.upstream);
-                }
                 exchange.wishes.fresh_since = Some(now);
             }
             let attempt = Attempt {
@@ -252,7 +248,7 @@ impl Proxy {
             self.lose_attempt(exchange_key, attempt, failure.kind, now, outbox);
         }
         if was_opening {
-            self.fail_waiting_without_way(failure.kind, now, outbox);
+            self.fail_waiting_without_way(now, outbox);
         }
         self.serve_waiting(now, outbox);
     }
@@ -265,26 +261,27 @@ impl Proxy {
         let link = self
             .upstreams
             .links()
-            .map(|(_, link)| self.next_due(link).0)
+            .filter_map(|(_, link)| Some(self.next_due(link)?.0))
             .min();
         let retry = if self.waiting.is_empty() {
             None
         } else {
-            self.upstreams.next_retry()
+            self.upstreams.next_retry(&self.timeouts)
         };
         [deadline, link, retry].into_iter().flatten().min()
     }
 
     /// Does what is due by now.
     pub fn handle_timeout(&mut self, now: Instant, outbox: &mut Outbox) {
-        self.upstreams.end_pauses(now);
+        self.upstreams.end_pauses(now, &self.timeouts);
         while let Some((key, due)) = self.first_due(now) {
             match due {
+                Due::Late => self.on_late(key),
                 Due::HandshakeTimeout => {
                     self.close(key, FailureKind::HandshakeTimeout, now, outbox);
                 }
-                Due::Stalled => self.close(key, FailureKind::Stalled, now, outbox),
-                Due::Overdue => self.hurry(key, now, outbox),
+                Due::Stalled { since } => self.on_stalled(key, since, now, outbox),
+                Due::Overdue => drop(self.hurry(key, now, outbox)),
                 Due::Idle => {
                     self.upstreams.remove(key);
                     outbox.close(key);
@@ -308,11 +305,12 @@ impl Proxy {
         let Some(link) = self.upstreams.link_mut(attempt.link) else {
             return;
         };
-        let has_answered_since = link.abandon(attempt.id, now);
-        let is_mute = outcome == Outcome::TimedOut && !has_answered_since;
+        let silence = link.abandon(attempt.id, now);
+        // It may have been sent shortly before its end.
+        let is_mute = outcome == Outcome::TimedOut && silence >= self.timeouts.attempt / 4;
         let is_behind = link.abandoned() > self.limits.link_abandoned;
         if link.stage == Stage::Up && (is_mute || is_behind) {
-            self.upstreams.retire(attempt.link);
+            self.retire(attempt.link, now, outbox);
         }
         self.close_if_done(attempt.link, outbox);
     }
@@ -340,31 +338,86 @@ impl Proxy {
         self.handle_link_down(key, &kind.into(), now, outbox);
     }
 
-    /// A query has waited long enough on its link: makes another attempt, and if the link has
-    /// answered nothing since, sends it no more.
-    fn hurry(&mut self, key: LinkKey, now: Instant, outbox: &mut Outbox) {
-        let Some(link) = self.upstreams.link_mut(key) else {
+    /// Lets a link take no new queries.
+    fn retire(&mut self, key: LinkKey, now: Instant, outbox: &mut Outbox) {
+        if let Some(one_too_many) = self.upstreams.retire(key, &self.limits) {
+            self.close(one_too_many, FailureKind::Stalled, now, outbox);
+        }
+    }
+
+    /// A link takes long to come up: lets whoever waits for it go another way.
+    fn on_late(&mut self, key: LinkKey) {
+        if let Some(link) = self.upstreams.link_mut(key) {
+            link.note_late();
+        }
+    }
+
+    /// Nothing has come on a link since a query was sent then: sends it no more, and its queries by
+    /// other ways, too. It is kept while they may still be answered.
+    fn on_stalled(&mut self, key: LinkKey, since: Instant, now: Instant, outbox: &mut Outbox) {
+        let Some(link) = self.upstreams.link(key) else {
             return;
         };
         let upstream = link.upstream;
-        let Some((exchange_key, has_answered_since)) = link.note_overdue() else {
-            return;
+        let kind = FailureKind::Stalled;
+        self.counters.count_failure(kind);
+        self.on_failure(upstream, &kind.into(), since, now);
+        self.retire(key, now, outbox);
+        while self.hurry(key, now, outbox) {}
+        self.close_if_done(key, outbox);
+    }
+
+    /// The oldest query of a link that has not been given up on has waited for long enough: makes
+    /// another attempt. Returns whether there was one.
+    fn hurry(&mut self, key: LinkKey, now: Instant, outbox: &mut Outbox) -> bool {
+        let Some(link) = self.upstreams.link_mut(key) else {
+            return false;
         };
-        if !has_answered_since && link.stage == Stage::Up {
-            self.upstreams.retire(key);
-        }
+        let upstream = link.upstream;
+        let Some((id, exchange_key)) = link.note_overdue() else {
+            return false;
+        };
         let exchange = self
             .exchanges
             .get_mut(exchange_key.0)
             .expect("a link knows who still waits");
+        exchange.on_overdue(Attempt { link: key, id });
         exchange.wishes.not_slow.insert(upstream);
         exchange.last_failure = Some(FailureKind::Stalled);
-        if exchange.may_be_sent() && !exchange.is_waiting {
+        if exchange.may_be_sent() && !exchange.is_relied_on() && !exchange.is_waiting {
             self.dispatch(exchange_key, now, outbox);
         }
+        true
     }
 
-    fn next_due(&self, link: &link::Link) -> (Instant, Due) {
+    fn on_failure(
+        &mut self,
+        upstream: UpstreamIndex,
+        failure: &Failure,
+        since: Instant,
+        now: Instant,
+    ) {
+        self.upstreams.on_failure(
+            upstream,
+            failure,
+            since,
+            now,
+            &self.timeouts,
+            &mut self.random,
+        );
+    }
+
+    /// Whether queries have waited for room on links that are up for longer than one is worth.
+    fn is_backed_up(&mut self, now: Instant) -> bool {
+        let Some(first) = self.first_waiting() else {
+            return false;
+        };
+        let waiting_since = self.exchange(first).waiting_since;
+        let up_since = self.upstreams.up_since();
+        up_since.is_some_and(|since| now - since.max(waiting_since) > self.timeouts.attempt)
+    }
+
+    fn next_due(&self, link: &link::Link) -> Option<(Instant, Due)> {
         link.next_due(
             &self.timeouts,
             self.upstreams.idle_limit(link, &self.timeouts),
@@ -372,12 +425,10 @@ impl Proxy {
     }
 
     fn first_due(&self, now: Instant) -> Option<(LinkKey, Due)> {
-        let mut due = self
-            .upstreams
-            .links()
-            .map(|(key, link)| (key, self.next_due(link)));
-        due.find(|(_, (at, _))| *at <= now)
-            .map(|(key, (_, due))| (key, due))
+        self.upstreams.links().find_map(|(key, link)| {
+            let (at, due) = self.next_due(link)?;
+            (at <= now).then_some((key, due))
+        })
     }
 
     fn first_expired(&mut self, now: Instant) -> Option<ExchangeKey> {

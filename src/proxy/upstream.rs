@@ -1,5 +1,4 @@
-//! The resolvers: which one is asked, over which of its links, and when one that failed is tried
-//! again.
+//! The resolvers: which one is asked, and over which of its links.
 
 use std::time::Duration;
 
@@ -9,6 +8,7 @@ use crate::failure::{Failure, FailureKind};
 use crate::random::Random;
 use crate::time::Instant;
 
+use super::health::{Change, Health};
 use super::keys::{LinkKey, UpstreamIndex};
 use super::link::{Link, Stage};
 
@@ -42,6 +42,21 @@ pub(super) struct Wishes {
     pub(super) fresh_since: Option<Instant>,
 }
 
+impl Wishes {
+    pub(super) fn are_none(&self) -> bool {
+        self.not_slow == UpstreamSet::default() && self.fresh_since.is_none()
+    }
+}
+
+/// How to see whether an upstream is out of trouble, while others serve.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Trial {
+    /// Send a query on this link as well.
+    Copy(LinkKey),
+    /// Open a link.
+    Open(UpstreamIndex),
+}
+
 /// Where a query can go now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Route {
@@ -62,10 +77,17 @@ struct Upstream {
     label: String,
     /// Its links that take queries or will: opening or up, oldest first.
     links: Vec<LinkKey>,
-    /// Failures since it last answered.
-    failures: u32,
-    /// While it is this early, no link is opened.
-    retry_at: Option<Instant>,
+    health: Health,
+}
+
+impl Upstream {
+    /// Says when all is well again.
+    fn tell(&self, change: Change) {
+        if let Change::Recovery { failures } = change {
+            let label = &self.label;
+            log::warn!("upstream {label}: works again, after {failures} failures");
+        }
+    }
 }
 
 /// Every resolver and every link.
@@ -81,8 +103,7 @@ impl Upstreams {
         let upstream = |label| Upstream {
             label,
             links: Vec::new(),
-            failures: 0,
-            retry_at: None,
+            health: Health::default(),
         };
         Self {
             in_order: labels.into_iter().map(upstream).collect(),
@@ -114,16 +135,41 @@ impl Upstreams {
         self.links.iter().map(|(key, link)| (LinkKey(key), link))
     }
 
-    /// The way for a query: the first upstream in order that can take it, wishes granted if
-    /// possible.
-    pub(super) fn route(&self, wishes: &Wishes, now: Instant, limits: &Limits) -> Route {
+    /// The way for a query. Those who are well come first, and among them those who have not kept
+    /// this query waiting; who is in trouble is better than nobody.
+    pub(super) fn route(
+        &self,
+        wishes: &Wishes,
+        now: Instant,
+        timeouts: &Timeouts,
+        limits: &Limits,
+    ) -> Route {
         let all = || (0..self.in_order.len()).map(UpstreamIndex);
-        let quick = all().filter(|&index| !wishes.not_slow.contains(index));
-        let slow = all().filter(|&index| wishes.not_slow.contains(index));
+        let is_well = |index: &UpstreamIndex| self.is_well(*index);
+        let is_slow = |index: &UpstreamIndex| wishes.not_slow.contains(*index);
+        let quick = all().filter(|index| is_well(index) && !is_slow(index));
+        let slow = all().filter(|index| is_well(index) && is_slow(index));
+        let troubled = all().filter(|index| !is_well(index));
         quick
             .chain(slow)
-            .find_map(|index| self.route_to(index, wishes.fresh_since, now, limits))
-            .unwrap_or_else(|| Route::Later(self.next_retry().unwrap_or(now)))
+            .chain(troubled)
+            .find_map(|index| self.route_to(index, wishes.fresh_since, now, timeouts, limits))
+            .unwrap_or_else(|| Route::Later(self.next_retry(timeouts).unwrap_or(now)))
+    }
+
+    /// Whether queries that wait should do so although there is no way for them now.
+    pub(super) fn is_hopeful(&self, now: Instant, timeouts: &Timeouts) -> bool {
+        let is_hopeful = |upstream: &Upstream| upstream.health.is_hopeful(now, timeouts);
+        self.in_order.iter().any(is_hopeful)
+    }
+
+    /// Whether nothing is known to be wrong with an upstream, not even that it takes long to
+    /// connect to.
+    fn is_well(&self, index: UpstreamIndex) -> bool {
+        let upstream = &self.in_order[index.0];
+        let is_late = |key: &LinkKey| self.link(*key).is_some_and(Link::is_late);
+        let is_late = !upstream.links.is_empty() && upstream.links.iter().all(is_late);
+        upstream.health.is_well() && !is_late
     }
 
     fn route_to(
@@ -131,18 +177,20 @@ impl Upstreams {
         index: UpstreamIndex,
         fresh_since: Option<Instant>,
         now: Instant,
+        timeouts: &Timeouts,
         limits: &Limits,
     ) -> Option<Route> {
         let upstream = &self.in_order[index.0];
         if let Some(link) = self.link_with_room(upstream, fresh_since, limits) {
             return Some(Route::Link(link));
         }
-        let is_opening = |key: &LinkKey| self.link(*key).is_some_and(|l| l.stage == Stage::Opening);
-        if upstream.links.iter().any(is_opening) {
+        if self.is_opening(upstream) {
             return Some(Route::Soon);
         }
-        let may_be_tried = upstream.retry_at.is_none_or(|retry_at| retry_at <= now);
-        if may_be_tried && upstream.links.len() < limits.links_per_upstream {
+        // Others would have come first, so no other is left.
+        let closed_until = upstream.health.closed_until(timeouts.backoff_max_asked);
+        let may_be_opened = closed_until.is_none_or(|until| until <= now);
+        if may_be_opened && upstream.links.len() < limits.links_per_upstream {
             let has_turn = self.opening < limits.handshakes;
             return Some(if has_turn {
                 Route::Open(index)
@@ -155,6 +203,13 @@ impl Upstreams {
             None if upstream.links.is_empty() => None,
             None => Some(Route::Soon),
         }
+    }
+
+    /// Whether a link is being opened that does not take long.
+    fn is_opening(&self, upstream: &Upstream) -> bool {
+        let is_opening = |link: &Link| link.stage == Stage::Opening && !link.is_late();
+        let links = upstream.links.iter().filter_map(|key| self.link(*key));
+        links.into_iter().any(is_opening)
     }
 
     /// The oldest link with room, among those that came up no earlier than `fresh_since`: filling
@@ -181,18 +236,54 @@ impl Upstreams {
         self.in_order.iter().any(has_room)
     }
 
-    /// When the next upstream that failed may be tried again.
-    pub(super) fn next_retry(&self) -> Option<Instant> {
-        self.in_order
+    /// Since when any link has been up, if one is.
+    pub(super) fn up_since(&self) -> Option<Instant> {
+        let up = self
+            .links
             .iter()
-            .filter_map(|upstream| upstream.retry_at)
-            .min()
+            .filter(|(_, link)| link.stage == Stage::Up);
+        up.map(|(_, link)| link.up_since()).min()
     }
 
-    /// Lets upstreams be tried again whose pause is over.
-    pub(super) fn end_pauses(&mut self, now: Instant) {
+    /// How to see whether an upstream other than that of the link `busy`, which serves, is out of
+    /// trouble.
+    pub(super) fn next_trial(
+        &mut self,
+        busy: LinkKey,
+        now: Instant,
+        timeouts: &Timeouts,
+        limits: &Limits,
+    ) -> Option<Trial> {
+        let busy = self.link(busy).map(|link| link.upstream.0);
+        let place = (0..self.in_order.len())
+            .find(|place| Some(*place) != busy && self.in_order[*place].health.is_trial_due(now))?;
+        let upstream = &self.in_order[place];
+        let trial = match self.link_with_room(upstream, None, limits) {
+            Some(link) => Trial::Copy(link),
+            None if !upstream.links.is_empty() || self.opening >= limits.handshakes => return None,
+            None => return Some(Trial::Open(UpstreamIndex(place))),
+        };
+        self.in_order[place].health.on_trial(now, timeouts);
+        Some(trial)
+    }
+
+    /// What went wrong last where something is wrong.
+    pub(super) fn last_failure(&self) -> Option<FailureKind> {
+        let last_failure = |upstream: &Upstream| upstream.health.last_failure();
+        self.in_order.iter().find_map(last_failure)
+    }
+
+    /// When the next upstream may be connected to again that now may not, if queries wait for it.
+    pub(super) fn next_retry(&self, timeouts: &Timeouts) -> Option<Instant> {
+        let pause_max = timeouts.backoff_max_asked;
+        let closed_until = |upstream: &Upstream| upstream.health.closed_until(pause_max);
+        self.in_order.iter().filter_map(closed_until).min()
+    }
+
+    /// Lets upstreams be connected to again whose pause is over, if queries wait for that.
+    pub(super) fn end_pauses(&mut self, now: Instant, timeouts: &Timeouts) {
         for upstream in &mut self.in_order {
-            upstream.retry_at = upstream.retry_at.filter(|retry_at| *retry_at > now);
+            upstream.health.end_pause(now, timeouts.backoff_max_asked);
         }
     }
 
@@ -200,7 +291,6 @@ impl Upstreams {
     pub(super) fn open(&mut self, upstream: UpstreamIndex, now: Instant) -> LinkKey {
         let key = LinkKey(self.links.insert(Link::new(upstream, now)));
         self.in_order[upstream.0].links.push(key);
-        self.in_order[upstream.0].retry_at = None;
         self.opening += 1;
         key
     }
@@ -213,17 +303,25 @@ impl Upstreams {
         }
         link.on_up(now);
         self.opening -= 1;
+        let upstream = &mut self.in_order[link.upstream.0];
+        let change = upstream.health.on_up();
+        upstream.tell(change);
         Some(link.upstream)
     }
 
-    /// Lets a link take no new queries.
-    pub(super) fn retire(&mut self, key: LinkKey) {
-        let Some(link) = self.links.get_mut(key.0) else {
-            return;
-        };
+    /// Lets a link take no new queries. Returns the oldest such link where their upstream has too
+    /// many.
+    pub(super) fn retire(&mut self, key: LinkKey, limits: &Limits) -> Option<LinkKey> {
+        let link = self.links.get_mut(key.0)?;
         link.stage = Stage::Retired;
-        let upstream = &mut self.in_order[link.upstream.0];
+        let index = link.upstream;
+        let upstream = &mut self.in_order[index.0];
         upstream.links.retain(|listed| *listed != key);
+        let is_retired = |link: &Link| link.upstream == index && link.stage == Stage::Retired;
+        let retired = || self.links().filter(|(_, link)| is_retired(link));
+        let too_many = retired().count() > limits.links_per_upstream;
+        let oldest = retired().min_by_key(|(_, link)| link.opened_at())?;
+        too_many.then_some(oldest.0)
     }
 
     /// Forgets a link.
@@ -250,83 +348,35 @@ impl Upstreams {
         }
     }
 
-    /// Notes that an upstream answered.
-    pub(super) fn on_answer(&mut self, upstream: UpstreamIndex) {
+    /// Notes an answer on a link that was opened then.
+    pub(super) fn on_answer(&mut self, upstream: UpstreamIndex, opened_at: Instant) {
         let upstream = &mut self.in_order[upstream.0];
-        if upstream.failures > 0 {
-            upstream.failures = 0;
-            upstream.retry_at = None;
-            log::info!("upstream {}: answers again", upstream.label);
-        }
+        let change = upstream.health.on_answer(opened_at);
+        upstream.tell(change);
     }
 
-    /// Notes that a link to an upstream failed without having answered, and decides when the next
-    /// may be opened. Where nothing but the connection was lost, it is at once the first time,
-    /// since the peer may have closed just as the query was on its way, and soon for two times
-    /// more.
+    /// Notes that something has been wrong with an upstream since then.
     pub(super) fn on_failure(
         &mut self,
         upstream: UpstreamIndex,
         failure: &Failure,
+        since: Instant,
         now: Instant,
         timeouts: &Timeouts,
         random: &mut Random,
     ) {
-        let upstream = &mut self.in_order[upstream.0];
-        let label = &upstream.label;
-        upstream.failures = upstream.failures.saturating_add(1);
-        let is_lost_only = matches!(
-            failure.kind,
-            FailureKind::Closed | FailureKind::Protocol | FailureKind::Stalled
-        );
-        let doublings = match upstream.failures {
-            1 if is_lost_only => return log::debug!("upstream {label}: {failure}; trying again"),
-            failures if is_lost_only => failures.saturating_sub(3),
-            failures => failures - 1,
+        let Upstream { label, health, .. } = &mut self.in_order[upstream.0];
+        let level = match health.on_failure(failure.kind, since, now, timeouts, random) {
+            Change::Trouble => log::Level::Warn,
+            _ => log::Level::Debug,
         };
-        let pause = backoff(doublings, timeouts, random);
-        upstream.retry_at = Some(now + pause);
-        let level = match upstream.failures {
-            1 | 2 => log::Level::Warn,
-            _ => log::Level::Info,
-        };
-        let pause_ms = pause.as_millis();
-        log::log!(
-            level,
-            "upstream {label}: {failure}; next attempt in {pause_ms} ms"
-        );
+        log::log!(level, "upstream {label}: {failure}; will be tried again");
     }
-}
-
-/// The pause after so many doublings: between three and four quarters of it, by chance, so that not
-/// all proxies of a place come back at the same time.
-fn backoff(doublings: u32, timeouts: &Timeouts, random: &mut Random) -> Duration {
-    let whole = timeouts
-        .backoff_min
-        .saturating_mul(1_u32.checked_shl(doublings).unwrap_or(u32::MAX));
-    let whole = whole.min(timeouts.backoff_max);
-    let quarter = whole / 4;
-    whole.saturating_sub(quarter) + quarter * u32::from(random.next_u16()) / u32::from(u16::MAX)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn pause_doubles_up_to_its_limit() {
-        let timeouts = Timeouts::for_query(Timeouts::QUERY);
-        let mut random = Random::new(&[1; 32]);
-        for (doublings, seconds) in [(0, 0.5), (1, 1.0), (2, 2.0), (6, 30.0), (40, 30.0)] {
-            for _ in 0..100 {
-                let pause = backoff(doublings, &timeouts, &mut random).as_secs_f64();
-                assert!(
-                    pause <= seconds && pause >= 0.75 * seconds,
-                    "{doublings}: {pause}"
-                );
-            }
-        }
-    }
 
     #[test]
     fn sets_hold_the_first_64() {

@@ -86,7 +86,7 @@ impl<N: Net> Reactor<N> {
         if client.flush(&mut self.scratch, self.now).is_err() {
             return self.close_client(key);
         }
-        if !self.proxy.has_room() {
+        if !self.proxy.has_room(self.now) {
             self.park(key);
             return self.settle_client(key);
         }
@@ -101,7 +101,7 @@ impl<N: Net> Reactor<N> {
             let transport = ClientTransport::Tcp { idle, came };
             Taken {
                 is_owed: proxy.handle_query(origin, transport, message, now, outbox),
-                has_room: proxy.has_room(),
+                has_room: proxy.has_room(now),
             }
         };
         let stepped = if self.finish_at.is_some() {
@@ -111,7 +111,7 @@ impl<N: Net> Reactor<N> {
         };
         match stepped {
             Ok(Step::Again) => self.make_runnable(key),
-            Ok(Step::Full) if !self.proxy.has_room() => self.park(key),
+            Ok(Step::Full) if !self.proxy.has_room(self.now) => self.park(key),
             Ok(Step::Full | Step::Drained) => {}
             Err(failure) => {
                 log::debug!("a TCP client is gone: {failure}");
@@ -207,7 +207,7 @@ impl<N: Net> Reactor<N> {
 
     /// Lets clients go on that found the proxy full, once it has room.
     pub(super) fn unpark(&mut self) {
-        if self.parked.is_empty() || !self.proxy.has_room() {
+        if self.parked.is_empty() || !self.proxy.has_room(self.now) {
             return;
         }
         for key in std::mem::take(&mut self.parked) {

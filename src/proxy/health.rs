@@ -1,0 +1,348 @@
+//! What is known of an upstream from how its connections end.
+//!
+//! ```text
+//!                  a connection fails                    its pause is over
+//!   well ------------------------------------> in trouble <-------------> on trial
+//!     ^                                          |    ^  a trial fails       |
+//!     |   it answers, or, if it could not be     |    '----------------------'
+//!     '---- reached, it is connected again ------'           the pause grows
+//! ```
+//!
+//! Whoever is well is asked first. While one in trouble pauses, no connection is opened to it.
+//! Where nobody else is left the pause is short, and for one that was only slow there is none: a
+//! resolver that looks long for one name may have the next at hand. Failures that come from one
+//! event, like the end of several connections at once, count once.
+
+use std::time::Duration;
+
+use crate::config::Timeouts;
+use crate::failure::FailureKind;
+use crate::random::Random;
+use crate::time::Instant;
+
+/// How an upstream is doing.
+#[derive(Debug, Default)]
+pub(super) struct Health {
+    trouble: Option<Trouble>,
+    /// It has ever answered.
+    has_answered: bool,
+}
+
+/// What is wrong with an upstream.
+#[derive(Debug)]
+struct Trouble {
+    kind: FailureKind,
+    /// Failures in a row.
+    count: u32,
+    /// When the first of them was counted.
+    since: Instant,
+    /// When the last of them was counted.
+    at: Instant,
+    pause: Duration,
+    is_pause_over: bool,
+    trial_at: Instant,
+}
+
+/// What is worth telling.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Change {
+    /// Nothing new.
+    None,
+    /// Something is wrong, or something else than before.
+    Trouble,
+    /// All is well again.
+    Recovery {
+        /// Failures in a row before.
+        failures: u32,
+    },
+}
+
+/// What a failure says of the upstream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Nature {
+    /// It cannot be reached, or is not who it should be.
+    Unreachable,
+    /// It was connected, and closed or sent nonsense instead of an answer.
+    Unhelpful,
+    /// It is connected and says nothing.
+    Silent,
+}
+
+impl Nature {
+    fn of(kind: FailureKind) -> Self {
+        match kind {
+            FailureKind::Connect
+            | FailureKind::Authentication
+            | FailureKind::Tls
+            | FailureKind::HandshakeTimeout => Self::Unreachable,
+            FailureKind::Closed | FailureKind::Protocol => Self::Unhelpful,
+            FailureKind::Stalled => Self::Silent,
+        }
+    }
+
+    /// How often the first pause has doubled after so many failures in a row. `None` is no pause: a
+    /// peer may have closed just as the query was on its way.
+    fn doublings(self, count: u32) -> Option<u32> {
+        match self {
+            Self::Unreachable | Self::Silent => Some(count - 1),
+            Self::Unhelpful if count == 1 => None,
+            Self::Unhelpful => Some(count.saturating_sub(3)),
+        }
+    }
+}
+
+impl Health {
+    /// Whether nothing is known to be wrong.
+    pub(super) fn is_well(&self) -> bool {
+        self.trouble.is_none()
+    }
+
+    /// What went wrong last, if something is wrong.
+    pub(super) fn last_failure(&self) -> Option<FailureKind> {
+        Some(self.trouble.as_ref()?.kind)
+    }
+
+    /// Whether a failed connection is no reason yet to give up the queries that wait: the upstream
+    /// has answered before, so this may be a restart.
+    pub(super) fn is_hopeful(&self, now: Instant, timeouts: &Timeouts) -> bool {
+        let is_young = |trouble: &Trouble| now < trouble.since + timeouts.query;
+        self.has_answered && self.trouble.as_ref().is_none_or(is_young)
+    }
+
+    /// While it is earlier than this, no connection may be opened, if at most so long a pause is
+    /// kept.
+    pub(super) fn closed_until(&self, pause_max: Duration) -> Option<Instant> {
+        let trouble = self.trouble.as_ref()?;
+        let is_closed = Nature::of(trouble.kind) != Nature::Silent && !trouble.is_pause_over;
+        is_closed.then(|| trouble.at + trouble.pause.min(pause_max))
+    }
+
+    /// Ends the pause if it is over, where at most so long a pause is kept.
+    pub(super) fn end_pause(&mut self, now: Instant, pause_max: Duration) {
+        if let Some(trouble) = &mut self.trouble {
+            trouble.is_pause_over |= trouble.at + trouble.pause.min(pause_max) <= now;
+        }
+    }
+
+    /// Whether it is time to see if the trouble is over.
+    pub(super) fn is_trial_due(&self, now: Instant) -> bool {
+        self.trouble
+            .as_ref()
+            .is_some_and(|trouble| trouble.trial_at <= now)
+    }
+
+    /// Takes note that a trial has begun: the next is due after another pause.
+    pub(super) fn on_trial(&mut self, now: Instant, timeouts: &Timeouts) {
+        if let Some(trouble) = &mut self.trouble {
+            trouble.trial_at = now + trouble.pause.max(timeouts.attempt);
+        }
+    }
+
+    /// Takes note of a failure. `since` is the time from which on it went wrong: when the
+    /// connection was opened or, if nothing came, when the query was sent. One that is part of what
+    /// was counted before is not counted.
+    pub(super) fn on_failure(
+        &mut self,
+        kind: FailureKind,
+        since: Instant,
+        now: Instant,
+        timeouts: &Timeouts,
+        random: &mut Random,
+    ) -> Change {
+        let earlier = self.trouble.as_ref();
+        if earlier.is_some_and(|trouble| since < trouble.at) {
+            return Change::None;
+        }
+        let count = earlier.map_or(0, |trouble| trouble.count).saturating_add(1);
+        let doublings = Nature::of(kind).doublings(count);
+        let pause = doublings.map_or(Duration::ZERO, |doublings| {
+            backoff(doublings, timeouts, random)
+        });
+        let is_news = earlier.is_none_or(|trouble| trouble.kind != kind || trouble.pause.is_zero());
+        let change = if is_news && !pause.is_zero() {
+            Change::Trouble
+        } else {
+            Change::None
+        };
+        self.trouble = Some(Trouble {
+            kind,
+            count,
+            since: earlier.map_or(now, |trouble| trouble.since),
+            at: now,
+            pause,
+            is_pause_over: false,
+            trial_at: now + pause,
+        });
+        change
+    }
+
+    /// Takes note that a connection came up.
+    pub(super) fn on_up(&mut self) -> Change {
+        self.end_if(|trouble| Nature::of(trouble.kind) == Nature::Unreachable)
+    }
+
+    /// Takes note of an answer on a connection that was opened then. Of what connections opened
+    /// since have met, earlier ones know nothing.
+    pub(super) fn on_answer(&mut self, opened_at: Instant) -> Change {
+        self.has_answered = true;
+        let is_silent = |kind| Nature::of(kind) == Nature::Silent;
+        self.end_if(|trouble| is_silent(trouble.kind) || opened_at >= trouble.at)
+    }
+
+    fn end_if(&mut self, ends: impl FnOnce(&Trouble) -> bool) -> Change {
+        match self.trouble.take_if(|trouble| ends(trouble)) {
+            Some(trouble) if !trouble.pause.is_zero() => Change::Recovery {
+                failures: trouble.count,
+            },
+            _ => Change::None,
+        }
+    }
+}
+
+/// The pause after so many doublings: between three and four quarters of it, by chance, so that not
+/// all proxies of a place come back at the same time.
+fn backoff(doublings: u32, timeouts: &Timeouts, random: &mut Random) -> Duration {
+    let whole = timeouts
+        .backoff_min
+        .saturating_mul(1_u32.checked_shl(doublings).unwrap_or(u32::MAX));
+    let whole = whole.min(timeouts.backoff_max);
+    let quarter = whole / 4;
+    whole.saturating_sub(quarter) + quarter * u32::from(random.next_u16()) / u32::from(u16::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Scene {
+        health: Health,
+        timeouts: Timeouts,
+        random: Random,
+    }
+
+    impl Scene {
+        fn new() -> Self {
+            Self {
+                health: Health::default(),
+                timeouts: Timeouts::for_query(Timeouts::QUERY),
+                random: Random::new(&[1; 32]),
+            }
+        }
+
+        /// The pause in seconds, for a failure since then.
+        fn fail(&mut self, kind: FailureKind, since: f64, now: f64) -> f64 {
+            self.health
+                .on_failure(kind, at(since), at(now), &self.timeouts, &mut self.random);
+            let trouble = self.health.trouble.as_ref().expect("it failed");
+            trouble.pause.as_secs_f64()
+        }
+
+        fn is_closed(&self, now: f64) -> bool {
+            let until = self.health.closed_until(self.timeouts.backoff_max);
+            until.is_some_and(|until| until > at(now))
+        }
+
+        fn count(&self) -> u32 {
+            self.health
+                .trouble
+                .as_ref()
+                .map_or(0, |trouble| trouble.count)
+        }
+    }
+
+    fn at(seconds: f64) -> Instant {
+        Instant::after_start(Duration::from_secs_f64(seconds))
+    }
+
+    #[test]
+    fn pause_doubles_up_to_its_limit() {
+        let timeouts = Timeouts::for_query(Timeouts::QUERY);
+        let mut random = Random::new(&[1; 32]);
+        for (doublings, seconds) in [(0, 0.5), (1, 1.0), (2, 2.0), (6, 30.0), (40, 30.0)] {
+            for _ in 0..100 {
+                let pause = backoff(doublings, &timeouts, &mut random).as_secs_f64();
+                assert!(
+                    pause <= seconds && pause >= 0.75 * seconds,
+                    "{doublings}: {pause}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn connections_that_end_together_count_once() {
+        let mut scene = Scene::new();
+        scene.fail(FailureKind::Connect, 0.0, 1.0);
+        scene.fail(FailureKind::Connect, 0.5, 1.0);
+        assert_eq!(scene.count(), 1);
+        scene.fail(FailureKind::Connect, 1.5, 1.6);
+        assert_eq!(scene.count(), 2);
+    }
+
+    #[test]
+    fn first_close_costs_no_pause() {
+        let mut scene = Scene::new();
+        for (now, whole) in [(1.0, 0.0), (2.0, 0.5), (3.0, 0.5), (4.0, 1.0), (5.0, 2.0)] {
+            let pause = scene.fail(FailureKind::Closed, now, now);
+            assert!((0.75 * whole..=whole).contains(&pause), "{now}: {pause}");
+            assert_eq!(scene.is_closed(now), whole > 0.0);
+        }
+    }
+
+    #[test]
+    fn pause_is_short_where_nobody_else_is_left() {
+        let mut scene = Scene::new();
+        for now in [1.0, 2.0, 3.0, 4.0, 5.0, 6.0] {
+            scene.fail(FailureKind::Connect, now, now);
+        }
+        assert!(scene.is_closed(15.0));
+        let short = scene.health.closed_until(Duration::from_secs(1));
+        assert_eq!(short, Some(at(7.0)));
+    }
+
+    #[test]
+    fn silence_keeps_nobody_from_connecting() {
+        let mut scene = Scene::new();
+        for now in [1.0, 2.0, 3.0, 4.0, 5.0] {
+            scene.fail(FailureKind::Stalled, now, now);
+        }
+        assert!(!scene.is_closed(5.0));
+        assert!(!scene.health.is_well());
+        assert!(!scene.health.is_trial_due(at(6.0)));
+        assert!(scene.health.is_trial_due(at(13.0)));
+        scene.health.on_trial(at(13.0), &scene.timeouts);
+        assert!(!scene.health.is_trial_due(at(14.0)));
+        let change = scene.health.on_answer(at(0.0));
+        assert_eq!(change, Change::Recovery { failures: 5 });
+        assert!(scene.health.is_well());
+    }
+
+    #[test]
+    fn only_later_connections_disprove_a_failure() {
+        let mut scene = Scene::new();
+        scene.fail(FailureKind::Connect, 1.0, 1.0);
+        scene.health.on_answer(at(0.5));
+        assert!(!scene.health.is_well());
+        scene.health.on_answer(at(2.0));
+        assert!(scene.health.is_well());
+
+        scene.fail(FailureKind::Connect, 3.0, 3.0);
+        scene.health.on_up();
+        assert!(scene.health.is_well());
+        scene.fail(FailureKind::Protocol, 4.0, 4.0);
+        scene.health.on_up();
+        assert!(!scene.health.is_well());
+    }
+
+    #[test]
+    fn hope_is_for_those_who_have_answered_and_does_not_last() {
+        let mut scene = Scene::new();
+        scene.fail(FailureKind::Connect, 1.0, 1.0);
+        assert!(!scene.health.is_hopeful(at(1.0), &scene.timeouts));
+        scene.health.on_answer(at(2.0));
+        scene.fail(FailureKind::Connect, 3.0, 3.0);
+        scene.fail(FailureKind::Connect, 5.0, 5.0);
+        assert!(scene.health.is_hopeful(at(7.9), &scene.timeouts));
+        assert!(!scene.health.is_hopeful(at(8.0), &scene.timeouts));
+    }
+}

@@ -1,0 +1,387 @@
+//! Days in the life of a proxy whose upstreams are slow, silent, gone, restarted or too small, in
+//! simulated time: how many clients have their answer, and how soon.
+
+mod support;
+
+use std::collections::{BTreeMap, HashMap};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+use dotproxy::arena::Key;
+use dotproxy::failure::{Failure, FailureKind};
+use dotproxy::options::{self, Command};
+use dotproxy::origin::Origin;
+use dotproxy::proxy::{Action, LinkKey, Outbox, Proxy, Transport};
+use dotproxy::time::Instant;
+use dotproxy::wire::Message;
+
+use support::messages::{query, reply};
+
+const CONNECTING: Duration = Duration::from_millis(30);
+const ANSWERING: Duration = Duration::from_millis(20);
+
+/// What an upstream does.
+#[derive(Clone, Copy, PartialEq)]
+enum Manner {
+    /// Answers; names that start with "slow" after so long, or never.
+    Answers { slow: Option<Duration> },
+    /// Can be connected to, and says nothing.
+    Mute,
+    /// Cannot be reached, and nobody says so.
+    Hole,
+    /// Cannot be reached.
+    Refuses,
+    /// Is somebody else.
+    Impostor,
+    /// Takes one connection at a time.
+    TakesOne,
+}
+
+const GOOD: Manner = Manner::Answers { slow: None };
+
+fn slow(milliseconds: u64) -> Manner {
+    Manner::Answers {
+        slow: Some(Duration::from_millis(milliseconds)),
+    }
+}
+
+enum Event {
+    Query(&'static str),
+    Up(LinkKey),
+    Down(LinkKey, FailureKind),
+    Reply(LinkKey, Vec<u8>),
+    Turns(usize, Manner),
+}
+
+/// A response, and when it came.
+struct Response {
+    name: &'static str,
+    asked_at: Instant,
+    waited: Duration,
+    is_answer: bool,
+}
+
+struct World {
+    proxy: Proxy,
+    outbox: Outbox,
+    now: Instant,
+    events: BTreeMap<(Instant, u64), Event>,
+    next_event: u64,
+    manners: Vec<Manner>,
+    /// The upstream of each link that is open.
+    links: HashMap<usize, (LinkKey, usize)>,
+    asked: HashMap<u16, (&'static str, Instant)>,
+    next_port: u16,
+    responses: Vec<Response>,
+}
+
+impl World {
+    fn new(manners: &[Manner]) -> Self {
+        let arguments: Vec<_> = (1..=manners.len())
+            .map(|host| format!("-u192.0.2.{host}"))
+            .collect();
+        let Ok(Command::Run(config)) = options::parse(&arguments) else {
+            panic!("{arguments:?}");
+        };
+        Self {
+            proxy: Proxy::new(&config, &[9; 32]),
+            outbox: Outbox::default(),
+            now: at(0.0),
+            events: BTreeMap::new(),
+            next_event: 0,
+            manners: manners.to_vec(),
+            links: HashMap::new(),
+            asked: HashMap::new(),
+            next_port: 0,
+            responses: Vec::new(),
+        }
+    }
+
+    fn plan(&mut self, at: Instant, event: Event) {
+        self.next_event += 1;
+        self.events.insert((at, self.next_event), event);
+    }
+
+    /// Lets clients ask for a name so many times a second between two times.
+    fn ask(&mut self, name: &'static str, per_second: f64, from: f64, to: f64) {
+        let mut time = from;
+        while time < to {
+            self.plan(at(time), Event::Query(name));
+            time += 1.0 / per_second;
+        }
+    }
+
+    /// Lets an upstream be another from then on.
+    fn turn(&mut self, upstream: usize, time: f64, manner: Manner) {
+        self.plan(at(time), Event::Turns(upstream, manner));
+    }
+
+    /// Lets everything happen, and looks at the responses to queries for `name`.
+    fn run(&mut self, name: &str) -> Vec<&Response> {
+        loop {
+            let due = self.proxy.poll_timeout();
+            let next = self.events.keys().next().map(|(at, _)| *at);
+            let Some(time) = [due, next].into_iter().flatten().min() else {
+                break;
+            };
+            self.now = time.max(self.now);
+            if due.is_some_and(|due| due <= self.now) {
+                self.proxy.handle_timeout(self.now, &mut self.outbox);
+            } else if let Some((_, event)) = self.events.pop_first() {
+                self.happen(event);
+            }
+            self.perform();
+        }
+        assert!(self.asked.is_empty(), "queries have no response");
+        let named = self.responses.iter();
+        named.filter(|response| response.name == name).collect()
+    }
+
+    fn happen(&mut self, event: Event) {
+        let (now, outbox) = (self.now, &mut self.outbox);
+        match event {
+            Event::Query(name) => {
+                self.next_port = self.next_port.wrapping_add(1);
+                let port = self.next_port;
+                assert!(self.asked.insert(port, (name, now)).is_none());
+                let origin = Origin {
+                    session: Key::from_usize(7),
+                    peer: SocketAddr::from((Ipv4Addr::LOCALHOST, port)),
+                    local: None,
+                };
+                let bytes = query(port, name, 1, Some(1232));
+                self.proxy
+                    .handle_query(origin, Transport::Udp, &bytes, now, outbox);
+            }
+            Event::Up(link) => self.proxy.handle_link_up(link, false, now, outbox),
+            Event::Down(link, kind) => {
+                self.links.remove(&link.index());
+                self.proxy.handle_link_down(link, &kind.into(), now, outbox);
+            }
+            Event::Reply(link, bytes) => {
+                self.proxy.handle_link_read(link, now);
+                self.proxy.handle_reply(link, &bytes, now, outbox);
+            }
+            Event::Turns(upstream, manner) => {
+                self.manners[upstream] = manner;
+                if manner == Manner::Refuses {
+                    self.reset_links(upstream);
+                }
+            }
+        }
+    }
+
+    /// The process of an upstream is killed.
+    fn reset_links(&mut self, upstream: usize) {
+        let mut its: Vec<LinkKey> = self
+            .links
+            .values()
+            .filter(|(_, of)| *of == upstream)
+            .map(|(link, _)| *link)
+            .collect();
+        its.sort_by_key(|link| link.index());
+        for link in its {
+            self.links.remove(&link.index());
+            let failure = Failure::from(FailureKind::Closed);
+            self.proxy
+                .handle_link_down(link, &failure, self.now, &mut self.outbox);
+        }
+    }
+
+    fn perform(&mut self) {
+        while !self.outbox.is_empty() {
+            let outbox = std::mem::take(&mut self.outbox);
+            for action in outbox.actions() {
+                match action {
+                    Action::Respond { origin, message } => {
+                        let response = Message::parse(outbox.bytes(message)).expect("well formed");
+                        let asked = self.asked.remove(&origin.peer.port());
+                        let (name, asked_at) = asked.expect("one response a query");
+                        self.responses.push(Response {
+                            name,
+                            asked_at,
+                            waited: self.now - asked_at,
+                            is_answer: response.header().flags.rcode().to_u16() == 0,
+                        });
+                    }
+                    Action::Send { link, message } => {
+                        self.on_send(*link, outbox.bytes(message));
+                    }
+                    Action::OpenLink { link, upstream } => self.on_open(*link, upstream.0),
+                    Action::CloseLink { link } => drop(self.links.remove(&link.index())),
+                }
+            }
+        }
+    }
+
+    fn on_send(&mut self, link: LinkKey, bytes: &[u8]) {
+        let (_, upstream) = self.links[&link.index()];
+        let message = Message::parse(bytes).expect("well formed");
+        let is_slow = message.question().expect("a question").name()[1..].starts_with(b"slow");
+        let delay = match self.manners[upstream] {
+            Manner::Answers { slow } if is_slow => slow,
+            Manner::Answers { .. } | Manner::TakesOne => Some(ANSWERING),
+            _ => None,
+        };
+        if let Some(delay) = delay {
+            self.plan(self.now + delay, Event::Reply(link, reply(bytes, 1)));
+        }
+    }
+
+    fn on_open(&mut self, link: LinkKey, upstream: usize) {
+        let is_first = self.links.values().all(|(_, of)| *of != upstream);
+        self.links.insert(link.index(), (link, upstream));
+        let event = match self.manners[upstream] {
+            Manner::Hole => return,
+            Manner::Impostor => Event::Down(link, FailureKind::Authentication),
+            Manner::TakesOne if !is_first => Event::Down(link, FailureKind::Connect),
+            Manner::Refuses => Event::Down(link, FailureKind::Connect),
+            _ => Event::Up(link),
+        };
+        self.plan(self.now + CONNECTING, event);
+    }
+}
+
+fn at(seconds: f64) -> Instant {
+    Instant::after_start(Duration::from_secs_f64(100.0 + seconds))
+}
+
+fn failed(responses: &[&Response]) -> usize {
+    responses.iter().filter(|r| !r.is_answer).count()
+}
+
+fn slower_than(responses: &[&Response], seconds: f64) -> usize {
+    let limit = Duration::from_secs_f64(seconds);
+    responses.iter().filter(|r| r.waited > limit).count()
+}
+
+#[test]
+fn name_that_is_never_answered_harms_no_other() {
+    for manners in [&[GOOD][..], &[GOOD, GOOD]] {
+        let mut world = World::new(manners);
+        world.ask("slow.example", 1.0 / 6.0, 0.0, 1_200.0);
+        world.ask("www.example", 1.0 / 61.0, 1.7, 1_200.0);
+        let responses = world.run("www.example");
+        assert_eq!(failed(&responses), 0);
+        assert_eq!(slower_than(&responses, 0.2), 0);
+    }
+}
+
+#[test]
+fn slow_answer_is_waited_for() {
+    for milliseconds in [2_500, 4_500] {
+        let mut world = World::new(&[slow(milliseconds)]);
+        world.ask("slow.example", 1.0 / 6.0, 0.0, 600.0);
+        let responses = world.run("slow.example");
+        assert_eq!(failed(&responses), 0, "{milliseconds} ms");
+    }
+}
+
+#[test]
+fn second_upstream_serves_while_the_first_does_not() {
+    for first in [
+        Manner::Mute,
+        Manner::Hole,
+        Manner::Refuses,
+        Manner::Impostor,
+    ] {
+        for gap in [0.01, 0.25, 3.0, 10.0] {
+            let mut world = World::new(&[first, GOOD]);
+            world.ask("www.example", 1.0 / gap, 0.0, 200.0 * gap);
+            let responses = world.run("www.example");
+            assert_eq!(failed(&responses), 0);
+            // The first of all may find out.
+            let found_out = slower_than(&responses, 0.2);
+            let most = if gap < 0.1 { 210 } else { 9 };
+            assert!(found_out <= most, "{found_out} waited, every {gap} s");
+            let settled: Vec<_> = responses.into_iter().skip(210).collect();
+            assert_eq!(slower_than(&settled, 0.2), 0, "every {gap} s");
+        }
+    }
+}
+
+#[test]
+fn third_upstream_serves_when_two_are_holes() {
+    let mut world = World::new(&[Manner::Hole, Manner::Hole, GOOD]);
+    world.ask("www.example", 4.0, 0.0, 300.0);
+    let responses = world.run("www.example");
+    assert_eq!(failed(&responses), 0);
+    assert!(slower_than(&responses, 0.2) <= 5);
+}
+
+#[test]
+fn first_upstream_serves_again_when_it_has_recovered() {
+    for trouble in [Manner::Mute, Manner::Hole, Manner::Refuses] {
+        let mut world = World::new(&[GOOD, GOOD]);
+        world.ask("www.example", 20.0, 0.0, 100.0);
+        world.turn(0, 10.0, trouble);
+        world.turn(0, 40.0, GOOD);
+        world.turn(1, 80.0, Manner::Refuses);
+        let responses = world.run("www.example");
+        assert_eq!(failed(&responses), 0);
+        let late = responses.iter().filter(|r| r.asked_at > at(75.0));
+        assert_eq!(slower_than(&late.copied().collect::<Vec<_>>(), 0.2), 0);
+    }
+}
+
+#[test]
+fn restart_of_the_only_upstream_costs_no_query() {
+    for down in [0.1, 1.0, 3.0] {
+        let mut world = World::new(&[GOOD]);
+        world.ask("www.example", 400.0, 0.0, 10.0);
+        world.turn(0, 5.0, Manner::Refuses);
+        world.turn(0, 5.0 + down, GOOD);
+        assert_eq!(failed(&world.run("www.example")), 0, "down for {down} s");
+    }
+}
+
+#[test]
+fn answers_flow_again_within_a_second_of_the_return() {
+    for trouble in [Manner::Refuses, Manner::Mute, Manner::Impostor] {
+        let mut world = World::new(&[GOOD]);
+        world.ask("www.example", 50.0, 0.0, 100.0);
+        world.turn(0, 10.0, Manner::Refuses);
+        world.turn(0, 10.1, trouble);
+        world.turn(0, 70.0, GOOD);
+        let responses = world.run("www.example");
+        let after = responses.iter().filter(|r| r.asked_at > at(71.0));
+        assert_eq!(failed(&after.copied().collect::<Vec<_>>()), 0);
+    }
+}
+
+#[test]
+fn long_outage_is_told_soon() {
+    let mut world = World::new(&[Manner::Refuses]);
+    world.ask("www.example", 50.0, 0.0, 60.0);
+    let responses = world.run("www.example");
+    assert_eq!(slower_than(&responses, 1.1), 0);
+}
+
+#[test]
+fn impostor_is_told_soon() {
+    let mut world = World::new(&[Manner::Impostor]);
+    world.ask("www.example", 10.0, 0.0, 20.0);
+    let responses = world.run("www.example");
+    assert_eq!(slower_than(&responses, 1.1), 0);
+    assert_eq!(slower_than(&responses[..1], 0.1), 0);
+}
+
+#[test]
+fn more_than_upstream_can_take_leaves_it_doing_what_it_can() {
+    // Four links with 64 queries of 900 ms each come to 284 answers a second.
+    let mut world = World::new(&[slow(900)]);
+    world.ask("slow.example", 400.0, 0.0, 60.0);
+    let responses = world.run("slow.example");
+    let settled = responses.iter().filter(|r| r.asked_at > at(30.0));
+    let answered = settled.filter(|r| r.is_answer).count();
+    assert!(answered > 30 * 270, "{} a second", answered / 30);
+}
+
+#[test]
+fn upstream_that_takes_one_connection_is_not_pestered() {
+    let mut world = World::new(&[Manner::TakesOne]);
+    world.ask("www.example", 5_000.0, 0.0, 10.0);
+    world.run("www.example");
+    let failures = world.proxy.counters().failure(FailureKind::Connect);
+    assert!(failures <= 12, "{failures} connections refused");
+}
