@@ -3,6 +3,8 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 
+use nix::net::if_::if_nametoindex;
+
 /// An IP address and the interface that it is on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Address {
@@ -27,6 +29,11 @@ impl Address {
         }
     }
 
+    /// Whether it takes an interface to say where this is.
+    pub fn lacks_zone(&self) -> bool {
+        matches!(self.ip, IpAddr::V6(ip) if ip.is_unicast_link_local()) && self.zone == 0
+    }
+
     /// This address with a port.
     pub fn with_port(self, port: u16) -> SocketAddr {
         match self.ip {
@@ -46,7 +53,7 @@ impl<A: Into<IpAddr>> From<A> for Address {
 }
 
 /// Reads `ADDRESS`, `ADDRESS:PORT` or `ADDRESS@PORT`; an IPv6 address before `:PORT` stands in
-/// brackets, and may have a numeric zone (`fe80::1%2`).
+/// brackets, and may have a zone, the name or number of an interface (`fe80::1%eth0`).
 pub fn parse_endpoint(text: &str) -> Option<(Address, Option<u16>)> {
     let (address, port) = match text.strip_prefix('[') {
         Some(rest) => {
@@ -87,7 +94,10 @@ fn parse_ip(text: &str) -> Option<Address> {
 
 fn parse_ipv6(text: &str) -> Option<Address> {
     let (ip, zone) = match text.split_once('%') {
-        Some((ip, zone)) => (ip, zone.parse().ok()?),
+        Some((ip, zone)) => {
+            let number = zone.parse().ok();
+            (ip, number.or_else(|| if_nametoindex(zone).ok())?)
+        }
         None => (text, 0),
     };
     let ip = IpAddr::V6(ip.parse().ok()?);

@@ -53,6 +53,25 @@ impl Listen {
         }
     }
 
+    /// An address that cannot be bound, since another one is the same or every address.
+    pub fn covered_twice(&self) -> Option<SocketAddr> {
+        let addresses = self.addresses();
+        let covers = |one: &SocketAddr, other: &SocketAddr| {
+            one.port() == other.port()
+                && one.is_ipv4() == other.is_ipv4()
+                && (one.ip() == other.ip() || one.ip().is_unspecified())
+        };
+        let others = |place: usize| {
+            let others = addresses.iter().enumerate();
+            others.filter(move |(other, _)| *other != place)
+        };
+        let is_covered = |(place, address): &(usize, &SocketAddr)| {
+            others(*place).any(|(_, other)| covers(other, address))
+        };
+        let mut placed = addresses.iter().enumerate();
+        placed.find(is_covered).map(|(_, address)| *address)
+    }
+
     /// Whether the program does its job without this address: IPv6, where nobody asked for it by
     /// name.
     pub fn is_optional(&self, address: &SocketAddr) -> bool {
@@ -91,20 +110,27 @@ impl FromStr for Upstream {
             Some(("udp" | "tcp", _)) => {
                 return Err("tls:// (nothing leaves in clear text)");
             }
-            Some(_) => return Err("tls:// or no scheme"),
+            Some(_) => return Err("DNS over TLS: tls:// or no scheme"),
         };
         if rest.contains(',') {
-            return Err("no settings behind a comma");
+            return Err("one upstream without settings (-u can be given again)");
         }
         let (endpoint, name) = match rest.split_once('#') {
             None => (rest, None),
-            Some((endpoint, name)) if is_host_name(name) => (endpoint, Some(name.to_owned())),
+            Some((endpoint, name)) if is_host_name(name) => {
+                let name = name.strip_suffix('.').unwrap_or(name);
+                (endpoint, Some(name.to_owned()))
+            }
             Some(_) => return Err("a host name behind #, like 9.9.9.9#dns.quad9.net"),
         };
-        let (address, port) = address::parse_endpoint(endpoint)
-            .ok_or("an IP address like 1.1.1.1, 1.1.1.1:853 or [2606:4700:4700::1111]:853")?;
+        let (address, port) = address::parse_endpoint(endpoint).ok_or(
+            "an IP address like 1.1.1.1:853, with the resolver's name behind # if need be",
+        )?;
         if address.ip.is_unspecified() || address.ip.is_multicast() {
             return Err("the address of one host");
+        }
+        if address.lacks_zone() {
+            return Err("a link-local address with its interface, like fe80::1%eth0");
         }
         Ok(Self {
             address: address.with_port(port.unwrap_or(DOT_PORT)),
@@ -136,6 +162,7 @@ fn is_host_name(text: &str) -> bool {
                 .bytes()
                 .all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_')
     };
+    let text = text.strip_suffix('.').unwrap_or(text);
     text.len() <= 253 && text.split('.').all(is_label)
 }
 
@@ -290,6 +317,8 @@ mod tests {
         assert_eq!(upstream("[2606:4700:4700::1111]:853"), plain(v6));
         assert_eq!(upstream("2606:4700:4700::1111@853"), plain(v6));
         assert_eq!(upstream("fe80::1%2"), plain("[fe80::1%2]:853"));
+        assert_eq!(upstream("fe80::1%lo"), plain("[fe80::1%1]:853"));
+        assert_eq!(upstream("1.1.1.1#a.b."), named("1.1.1.1:853", "a.b"));
         let name = "cloudflare-dns.com";
         assert_eq!(
             upstream("1.1.1.1#cloudflare-dns.com"),
@@ -334,10 +363,29 @@ mod tests {
             "224.0.0.1",
             "1.1.1.1,pin-only",
             "1.1.1.1:853:853",
-            "fe80::1%eth0",
+            "fe80::1",
+            "fe80::1%nosuch0",
         ] {
             assert!(upstream(spec).is_err(), "{spec}");
         }
+    }
+
+    #[test]
+    fn address_is_listened_on_once() {
+        let covered = |addresses: &[&str]| {
+            let addresses = addresses.iter().map(|a| a.parse().unwrap()).collect();
+            Listen::Addresses(addresses)
+                .covered_twice()
+                .map(|address| address.to_string())
+        };
+        let some = |address: &str| Some(address.to_owned());
+        assert_eq!(covered(&["127.0.0.1:53", "127.0.0.1:54", "[::]:53"]), None);
+        assert_eq!(covered(&["[::1]:53", "[::1]:53"]), some("[::1]:53"));
+        assert_eq!(
+            covered(&["0.0.0.0:53", "127.0.0.1:53"]),
+            some("127.0.0.1:53")
+        );
+        assert_eq!(Listen::Everywhere { port: 53 }.covered_twice(), None);
     }
 
     #[test]

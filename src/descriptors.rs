@@ -27,7 +27,11 @@ pub fn fit(config: &mut Config) -> io::Result<()> {
             .unwrap_or(usize::MAX)
             .saturating_sub(reserved);
         if left == 0 {
-            let problem = format!("{soft} file descriptors are too few, {needed} are needed");
+            let least = reserved + 1;
+            let problem = format!(
+                "{soft} file descriptors are too few: `ulimit -n` (systemd: LimitNOFILE=) has to \
+                 be {least} at least"
+            );
             return Err(io::Error::other(problem));
         }
         log::warn!(

@@ -1,8 +1,8 @@
 //! dotproxy takes plain DNS from the machines around it, over UDP and TCP, and carries it to a
 //! resolver over TLS (RFC 7858): encrypted, to a peer that has proved who it is, or not at all.
 //!
-//! This page is the architecture. The program is [`main`](../dotproxy/index.html): options in, exit
-//! code out. The library beside it is there so that tests, benchmarks and fuzzers reach the parts;
+//! This page is the architecture. The program is `src/main.rs`: options in, exit code out. The
+//! library beside it is there so that tests, benchmarks and fuzzers reach the parts;
 //! its interface is no promise.
 //!
 //! # Two tiers and a loop
@@ -40,8 +40,8 @@
 //!
 //! Around them: [`options`] (one table for command line, file and help), [`config`] (what the
 //! options come to, and every limit of the program), [`tls`] (whom we trust), [`descriptors`],
-//! [`logger`], and the vocabulary that all share: [`arena`] (tables whose keys carry a generation),
-//! [`address`], [`time`], [`random`], [`origin`], [`failure`].
+//! [`mod@file`], [`logger`], and the vocabulary that all share: [`arena`] (tables whose keys carry
+//! a generation), [`address`], [`time`], [`random`], [`origin`], [`failure`].
 //!
 //! # The life of a query
 //!
@@ -91,6 +91,7 @@ pub mod arena;
 pub mod config;
 pub mod descriptors;
 pub mod failure;
+pub mod file;
 pub mod logger;
 pub mod net;
 pub mod options;

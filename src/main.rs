@@ -32,7 +32,7 @@ fn main() -> ExitCode {
             Err(problem) => fail(1, problem),
         },
         Ok(Command::Check(config)) => match tls::connectors(&config) {
-            Ok(_) => print("dotproxy: the options are right\n"),
+            Ok(_) => print("dotproxy: options and files are right\n"),
             Err(problem) => fail(USAGE, problem),
         },
         Ok(Command::Print(text)) => print(&text),
@@ -52,7 +52,7 @@ fn run(mut config: Config) -> Result<(), String> {
     let reactor = Reactor::new(net, &config, connectors, &seed);
     let mut reactor = reactor.map_err(|error| explain(&error))?;
     for upstream in &config.upstreams {
-        log::info!("forwarding to {upstream}");
+        log::info!("upstream {upstream}: will be connected to when a query comes");
     }
     reactor
         .run()
@@ -68,16 +68,20 @@ fn explain(error: &ListenError) -> String {
     } = error;
     let port = address.port();
     let advice = match cause.kind() {
-        ErrorKind::PermissionDenied if port < 1024 => {
+        ErrorKind::PermissionDenied if port < 1024 => format!(
             "; ports below 1024 are for root and for programs with CAP_NET_BIND_SERVICE: run `sudo \
-             setcap cap_net_bind_service=+ep dotproxy`, or choose another port, like -p 5353"
-                .to_owned()
-        }
-        ErrorKind::AddrInUse => format!(
-            "; `ss -lnptu 'sport = :{port}'` shows who has it: stop that, or choose another port \
-             with -p or another address with -l"
+             setcap cap_net_bind_service=+ep {}`, or choose another port, like -p 5300",
+            std::env::current_exe()
+                .unwrap_or("dotproxy".into())
+                .display()
         ),
-        ErrorKind::AddrNotAvailable => "; `ip address` shows the addresses of this host".to_owned(),
+        ErrorKind::AddrInUse => format!(
+            "; `sudo ss -lnptu 'sport = :{port}'` shows who has it: stop that, or choose another \
+             port with -p or another address with -l"
+        ),
+        ErrorKind::AddrNotAvailable => "; `ip address` shows the addresses of this host, and a \
+                                        port stands behind brackets, as in [::1]:53"
+            .to_owned(),
         _ => String::new(),
     };
     format!("cannot listen on {address} ({protocol}): {cause}{advice}")

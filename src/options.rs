@@ -9,6 +9,7 @@ use log::LevelFilter;
 use crate::address::{Address, parse_endpoint, parse_port};
 use crate::arena;
 use crate::config::{Config, Limits, Listen, Timeouts, Upstream, parse_duration};
+use crate::file;
 
 /// What the command line asks for.
 #[derive(Debug, PartialEq, Eq)]
@@ -101,7 +102,7 @@ const TABLE: &[Row] = &[
         short: "",
         long: "timeout",
         value: "DURATION",
-        help: "clients have an answer by then, 500ms, 5s [5s]",
+        help: "longest wait for a response, like 500ms [5s]",
         apply: |draft, value| {
             let range = Duration::from_millis(100)..=Duration::from_secs(3600);
             let timeout = parse_duration(value).filter(|timeout| range.contains(timeout));
@@ -144,11 +145,11 @@ const TABLE: &[Row] = &[
         short: "v",
         long: "verbose",
         value: "",
-        help: "same as --log-level debug; -vv: trace",
+        help: "log debug messages, too; -vv: trace messages",
         apply: |draft, _| {
-            draft.log_level = match draft.log_level {
-                LevelFilter::Debug | LevelFilter::Trace => LevelFilter::Trace,
-                _ => LevelFilter::Debug,
+            draft.verbosity = match draft.verbosity {
+                LevelFilter::Off => LevelFilter::Debug,
+                _ => LevelFilter::Trace,
             };
             Ok(())
         },
@@ -256,7 +257,7 @@ fn describe(fail: &getopts::Fail) -> String {
             format!("{}: unknown option (see --help)", dashed(name))
         }
         getopts::Fail::ArgumentMissing(name) => {
-            format!("{}: expected a value behind it", dashed(name))
+            format!("{}: expected a value", dashed(name))
         }
         getopts::Fail::UnexpectedArgument(name) => {
             format!("{}: expected no value", dashed(name))
@@ -301,6 +302,9 @@ fn parse_limit(limit: &mut usize, value: &str) -> Result<(), &'static str> {
     Ok(())
 }
 
+/// Some editors start a file with it.
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+
 /// What has been read so far.
 struct Draft {
     port: u16,
@@ -310,6 +314,8 @@ struct Draft {
     timeout: Duration,
     limits: Limits,
     log_level: LevelFilter,
+    /// What was asked for besides, word by word.
+    verbosity: LevelFilter,
 }
 
 impl Default for Draft {
@@ -322,16 +328,22 @@ impl Default for Draft {
             timeout: Timeouts::QUERY,
             limits: Limits::default(),
             log_level: LevelFilter::Info,
+            verbosity: LevelFilter::Off,
         }
     }
 }
 
 impl Draft {
     fn read_file(&mut self, path: &Path) -> Result<(), UsageError> {
-        let text = std::fs::read_to_string(path)
+        let octets = file::read(path)
             .map_err(|error| usage(&format!("--conf-file: {:?}: {error}", path.display())))?;
-        for (index, line) in text.lines().enumerate() {
-            self.read_line(line).map_err(|problem| UsageError {
+        let octets = octets.strip_prefix(BYTE_ORDER_MARK).unwrap_or(&octets);
+        for (index, line) in octets.split(|octet| *octet == b'\n').enumerate() {
+            let result = match str::from_utf8(line) {
+                Ok(line) => self.read_line(line),
+                Err(_) => Err("expected UTF-8 text".to_owned()),
+            };
+            result.map_err(|problem| UsageError {
                 place: Some((path.to_owned(), index + 1)),
                 problem,
             })?;
@@ -356,8 +368,16 @@ impl Draft {
             ),
             None => (line, ""),
         };
+        if COMMANDS.iter().any(|(_, long, ..)| *long == option) {
+            return Err(format!("{option}: expected on the command line only"));
+        }
         let row = TABLE.iter().find(|row| row.long == option);
-        let row = row.ok_or_else(|| format!("{option}: unknown option"))?;
+        let row = row.ok_or_else(|| {
+            format!("{option:?}: unknown option (long names of --help, like upstream = 1.1.1.1)")
+        })?;
+        if value.starts_with(['"', '\'']) {
+            return Err(format!("{option}: {value:?}: expected no quotes"));
+        }
         if row.value.is_empty() && !value.is_empty() {
             return Err(format!("{option}: {value:?}: expected no value"));
         }
@@ -377,13 +397,17 @@ impl Draft {
             };
             Listen::Addresses(self.listen.into_iter().map(address).collect())
         };
+        if let Some(address) = listen.covered_twice() {
+            let problem = format!("--listen: \"{address}\": expected each address once");
+            return Err(usage(&problem));
+        }
         Ok(Config {
             listen,
             upstreams: self.upstreams,
             ca_file: self.ca_file,
             timeouts: Timeouts::for_query(self.timeout),
             limits: self.limits,
-            log_level: self.log_level,
+            log_level: self.log_level.max(self.verbosity),
         })
     }
 }
@@ -438,10 +462,10 @@ mod tests {
     fn verbosity_adds_up() {
         assert_eq!(config("-v -u 1.1.1.1").log_level, LevelFilter::Debug);
         assert_eq!(config("-vv -u 1.1.1.1").log_level, LevelFilter::Trace);
-        assert_eq!(
-            config("--log-level warn -u 1.1.1.1").log_level,
-            LevelFilter::Warn
-        );
+        let level = |line: &str| config(line).log_level;
+        assert_eq!(level("--log-level warn -u 1.1.1.1"), LevelFilter::Warn);
+        assert_eq!(level("-v --log-level warn -u 1.1.1.1"), LevelFilter::Debug);
+        assert_eq!(level("-v --log-level debug -u 1.1.1.1"), LevelFilter::Debug);
     }
 
     #[test]
@@ -459,7 +483,7 @@ mod tests {
             error("--nonsense"),
             "--nonsense: unknown option (see --help)"
         );
-        assert_eq!(error("-u"), "-u: expected a value behind it");
+        assert_eq!(error("-u"), "-u: expected a value");
         assert_eq!(
             error("-u 1.1.1.1 here"),
             "\"here\": expected an option (see --help)"
@@ -475,7 +499,7 @@ mod tests {
 
     #[test]
     fn file_and_command_line_share_the_table() {
-        let text = "# a comment\n\nport = 5353\nupstream 1.1.1.1:853#a.example # why\n\
+        let text = "\u{feff}# a comment\n\nport = 5353\nupstream 1.1.1.1:853#a.example # why\n\
                     upstream=9.9.9.9\nverbose\n\ttimeout=2s\t\n";
         let Ok(Command::Run(config)) = with_file(text, "-u 8.8.8.8 --timeout 3s") else {
             panic!("the file is right");
@@ -493,7 +517,9 @@ mod tests {
     #[test]
     fn errors_in_a_file_name_the_line() {
         let error = |text: &str| with_file(text, "").unwrap_err();
-        assert_eq!(error("\nnonsense=1"), "FILE:2: nonsense: unknown option");
+        assert!(error("\nnonsense=1").starts_with("FILE:2: \"nonsense\": unknown option"));
+        assert!(error("upstream=\"1.1.1.1\"").ends_with("expected no quotes"));
+        assert!(error("port=53\nlisten=\u{fc}").starts_with("FILE:2: listen: \"ü\""));
         assert_eq!(
             error("port=x"),
             "FILE:1: port: \"x\": expected a port from 1 to 65535"
@@ -502,7 +528,10 @@ mod tests {
             error("verbose=1"),
             "FILE:1: verbose: \"1\": expected no value"
         );
-        assert_eq!(error("conf-file=x"), "FILE:1: conf-file: unknown option");
+        assert_eq!(
+            error("conf-file=x"),
+            "FILE:1: conf-file: expected on the command line only"
+        );
         assert!(
             parse_line("-C /nonexistent -u 1.1.1.1")
                 .unwrap_err()

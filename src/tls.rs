@@ -3,15 +3,19 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, UNIX_EPOCH};
 
 use rustls::client::{Resumption, UnbufferedClientConnection};
 use rustls::crypto::{CryptoProvider, KeyProvider, ring};
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::pki_types::pem::{self, PemObject};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::sign::SigningKey;
-use rustls::{ClientConfig, RootCertStore, SupportedCipherSuite};
+use rustls::{
+    AlertDescription, CertificateError, ClientConfig, RootCertStore, SupportedCipherSuite,
+};
 
 use crate::config::{Config, Upstream};
+use crate::file;
 
 /// The protocol that is offered in the handshake (RFC 7858; IANA, "dot").
 const ALPN: &[u8] = b"dot";
@@ -89,6 +93,76 @@ pub fn connectors(config: &Config) -> Result<Vec<Connector>, SetupError> {
     config.upstreams.iter().map(connector).collect()
 }
 
+/// What went wrong in TLS, and what to do about it where that is known.
+pub fn explain(error: &rustls::Error) -> String {
+    match error {
+        rustls::Error::InvalidCertificate(problem) => explain_certificate(problem),
+        rustls::Error::NoCertificatesPresented => "it has no certificate".to_owned(),
+        rustls::Error::InvalidMessage(_) => "it does not speak TLS".to_owned(),
+        rustls::Error::AlertReceived(AlertDescription::ProtocolVersion) => {
+            "it speaks neither TLS 1.2 nor TLS 1.3".to_owned()
+        }
+        rustls::Error::AlertReceived(AlertDescription::NoApplicationProtocol) => {
+            "it does not offer DNS over TLS".to_owned()
+        }
+        rustls::Error::AlertReceived(alert) => format!("it says {alert:?}"),
+        error => error.to_string(),
+    }
+}
+
+fn explain_certificate(problem: &CertificateError) -> String {
+    let day = |time: &UnixTime| {
+        let time = UNIX_EPOCH + Duration::from_secs(time.as_secs());
+        humantime::format_rfc3339_seconds(time).to_string()
+    };
+    match problem {
+        CertificateError::UnknownIssuer => "its certificate is from an authority that is not \
+                                            trusted; for a resolver of your own give --ca-file"
+            .to_owned(),
+        CertificateError::ExpiredContext { time, not_after } => format!(
+            "its certificate expired at {}, and this host's clock says {}",
+            day(not_after),
+            day(time)
+        ),
+        CertificateError::NotValidYetContext { time, not_before } => format!(
+            "its certificate begins at {}, and this host's clock says {}",
+            day(not_before),
+            day(time)
+        ),
+        CertificateError::NotValidForNameContext {
+            expected,
+            presented,
+        } => {
+            let presented: Vec<String> = presented.iter().map(|name| bare_name(name)).collect();
+            format!(
+                "its certificate is for {}, not for {}; the name to expect stands behind #",
+                presented.join(", "),
+                expected.to_str()
+            )
+        }
+        CertificateError::Expired => "its certificate has expired".to_owned(),
+        CertificateError::NotValidYet => "its certificate is not valid yet".to_owned(),
+        problem => match format!("{problem:?}") {
+            text if text.contains("CaUsedAsEndEntity") => {
+                "its certificate is that of an authority; it needs one of its own, signed by that"
+                    .to_owned()
+            }
+            text if text.contains("UnsupportedCertVersion") => {
+                "its certificate is of X.509 version 1, which holds no names".to_owned()
+            }
+            text => format!("its certificate cannot be used: {text}"),
+        },
+    }
+}
+
+/// The name in what rustls presents as `DnsName("a.example")` or `IpAddress(192.0.2.1)`.
+fn bare_name(presented: &str) -> String {
+    let within = presented
+        .split_once('(')
+        .map_or(presented, |(_, rest)| rest);
+    within.trim_matches([')', '"']).to_owned()
+}
+
 /// The algorithms, with the cheapest cipher of this processor first: messages are short, so AES-128
 /// where there are instructions for it, else ChaCha20, which needs none.
 fn provider() -> CryptoProvider {
@@ -144,9 +218,14 @@ fn has_aes_instructions() -> bool {
 
 fn read_roots(path: &Path) -> Result<RootCertStore, String> {
     let mut roots = RootCertStore::empty();
-    for certificate in CertificateDer::pem_file_iter(path).map_err(|error| describe(&error))? {
-        let certificate = certificate.map_err(|error| describe(&error))?;
-        roots.add(certificate).map_err(|error| error.to_string())?;
+    let pem = file::read(path).map_err(|error| error.to_string())?;
+    for (index, certificate) in CertificateDer::pem_slice_iter(&pem).enumerate() {
+        let number = index + 1;
+        let certificate =
+            certificate.map_err(|error| format!("certificate {number}: {}", describe(&error)))?;
+        roots
+            .add(certificate)
+            .map_err(|_| format!("certificate {number} cannot be read"))?;
     }
     if roots.is_empty() {
         return Err("expected certificates in PEM".to_owned());
@@ -154,9 +233,45 @@ fn read_roots(path: &Path) -> Result<RootCertStore, String> {
     Ok(roots)
 }
 
-fn describe(error: &rustls::pki_types::pem::Error) -> String {
+fn describe(error: &pem::Error) -> String {
     match error {
-        rustls::pki_types::pem::Error::Io(error) => error.to_string(),
-        error => format!("expected certificates in PEM: {error}"),
+        pem::Error::MissingSectionEnd { .. } => "expected a line that ends it".to_owned(),
+        pem::Error::Base64Decode(_) => "expected base64".to_owned(),
+        error => error.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn certificate_for_another_name_is_told_by_both_names() {
+        let problem = CertificateError::NotValidForNameContext {
+            expected: ServerName::try_from("a.example").unwrap(),
+            presented: vec![
+                "DnsName(\"b.example\")".to_owned(),
+                "IpAddress(192.0.2.1)".to_owned(),
+            ],
+        };
+        assert_eq!(
+            explain(&rustls::Error::InvalidCertificate(problem)),
+            "its certificate is for b.example, 192.0.2.1, not for a.example; the name to expect \
+             stands behind #"
+        );
+    }
+
+    #[test]
+    fn clock_is_told_with_the_end_of_a_certificate() {
+        let at = |seconds| UnixTime::since_unix_epoch(Duration::from_secs(seconds));
+        let problem = CertificateError::ExpiredContext {
+            time: at(1_000_000_000),
+            not_after: at(0),
+        };
+        assert_eq!(
+            explain(&rustls::Error::InvalidCertificate(problem)),
+            "its certificate expired at 1970-01-01T00:00:00Z, and this host's clock says \
+             2001-09-09T01:46:40Z"
+        );
     }
 }

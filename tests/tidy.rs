@@ -26,7 +26,7 @@ const LAYERS: &[(&str, &[&str])] = &[
         "session",
         &["address", "config", "failure", "time", "tls", "wire"],
     ),
-    ("tls", &["config"]),
+    ("tls", &["config", "file"]),
     ("net", &["address", "arena", "session", "time"]),
     // What knows them.
     (
@@ -39,7 +39,8 @@ const LAYERS: &[(&str, &[&str])] = &[
     // Around them.
     ("descriptors", &["config"]),
     ("logger", &[]),
-    ("options", &["address", "arena", "config"]),
+    ("file", &[]),
+    ("options", &["address", "arena", "config", "file"]),
 ];
 
 /// Words, and the files that may hold them.
@@ -57,7 +58,7 @@ const CONFINED: &[(&str, &[&str])] = &[
     ("UdpSocket", &["net/mio.rs"]),
     ("std::thread", &[]),
     ("std::env::", &["main.rs"]),
-    ("std::fs", &["options.rs"]),
+    ("std::fs", &["file.rs"]),
     ("println!", &[]),
     ("todo!", &[]),
     ("unimplemented!", &[]),

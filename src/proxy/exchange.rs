@@ -12,8 +12,9 @@
 //!                                        the answer comes ---'--> response
 //! ```
 //!
-//! An attempt that takes too long stays open while another is made: the first valid answer wins. So
-//! does a copy that is sent to see whether another upstream is out of trouble; nothing depends on it.
+//! An attempt that takes too long stays open while another is made: the first valid answer wins. A
+//! copy, sent to see whether another upstream is out of trouble, may win, too; nothing depends on
+//! it.
 
 use crate::config::Limits;
 use crate::failure::FailureKind;

@@ -149,10 +149,8 @@ impl Proxy {
             ("new", &mut self.counters.full_handshakes)
         };
         *counter += 1;
-        log::debug!(
-            "upstream {}: connected, session {session}",
-            self.upstreams.label(upstream)
-        );
+        let label = self.upstreams.label(upstream);
+        log::debug!("upstream {label}: connected, session {session}");
         self.serve_waiting(now, outbox);
     }
 

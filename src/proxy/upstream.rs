@@ -77,6 +77,7 @@ struct Upstream {
     label: String,
     /// Its links that take queries or will: opening or up, oldest first.
     links: Vec<LinkKey>,
+    has_been_up: bool,
     health: Health,
 }
 
@@ -103,6 +104,7 @@ impl Upstreams {
         let upstream = |label| Upstream {
             label,
             links: Vec::new(),
+            has_been_up: false,
             health: Health::default(),
         };
         Self {
@@ -304,6 +306,9 @@ impl Upstreams {
         link.on_up(now);
         self.opening -= 1;
         let upstream = &mut self.in_order[link.upstream.0];
+        if !std::mem::replace(&mut upstream.has_been_up, true) {
+            log::info!("upstream {}: connected and authenticated", upstream.label);
+        }
         let change = upstream.health.on_up();
         upstream.tell(change);
         Some(link.upstream)

@@ -302,10 +302,7 @@ impl<N: Net> Reactor<N> {
 
     /// Takes what clients have sent by now, then nothing more.
     fn start_to_finish(&mut self) {
-        log::info!(
-            "finishing: {} queries wait for their answer",
-            self.proxy.inflight()
-        );
+        log::info!("finishing, queries in flight: {}", self.proxy.inflight());
         let keys: Vec<Key> = self.sessions.iter().map(|(key, _)| key).collect();
         for key in &keys {
             self.step(*key);

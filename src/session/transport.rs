@@ -20,7 +20,7 @@ use rustls::unbuffered::{
 
 use super::Scratch;
 use crate::failure::{Failure, FailureKind};
-use crate::tls::Connector;
+use crate::tls::{self, Connector};
 
 /// What a read came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -463,7 +463,7 @@ fn describe(error: rustls::Error) -> Failure {
         }
         _ => FailureKind::Tls,
     };
-    Failure::new(kind, error)
+    Failure::new(kind, tls::explain(&error))
 }
 
 #[cfg(test)]
