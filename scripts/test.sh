@@ -13,6 +13,7 @@ step "format, lints, documentation, scripts"
 cargo fmt --check
 cargo fmt --check --manifest-path fuzz/Cargo.toml
 cargo clippy --all-targets --locked -- -D warnings
+cargo check --locked --manifest-path fuzz/Cargo.toml
 RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --locked
 shellcheck --external-sources scripts/*.sh .ci/run
 

@@ -19,6 +19,8 @@ pub struct Config {
     pub listen: Listen,
     /// The resolvers, in the order of preference. At least one.
     pub upstreams: Vec<Upstream>,
+    /// How the resolver for a query is picked.
+    pub policy: Policy,
     /// PEM roots instead of the built-in ones.
     pub ca_file: Option<PathBuf>,
     /// Durations that rule queries and connections.
@@ -77,6 +79,18 @@ impl Listen {
     pub fn is_optional(&self, address: &SocketAddr) -> bool {
         matches!(self, Self::Everywhere { .. }) && address.is_ipv6()
     }
+}
+
+/// How the resolver for a query is picked, among those that are well.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Policy {
+    /// The one that has answered fastest of late.
+    #[default]
+    Fastest,
+    /// The first in the order of the options.
+    Ordered,
+    /// Each in turn.
+    RoundRobin,
 }
 
 /// A resolver that is reached by DNS over TLS.
@@ -173,8 +187,16 @@ pub struct Timeouts {
     pub query: Duration,
     /// From sending a query on a link to looking for another way.
     pub attempt: Duration,
-    /// From opening a connection upstream to looking for another way.
+    /// From opening a connection upstream to looking for another way, where it is not known how
+    /// long that takes.
     pub opening: Duration,
+    /// From sending a query to sending it by another way, too, where it is not known how long
+    /// upstream takes.
+    pub slow: Duration,
+    /// The shortest such time, where it is known.
+    pub slow_min: Duration,
+    /// How long the latency of an upstream that is not used is taken for true.
+    pub latency_known: Duration,
     /// From opening a connection upstream to its being authenticated.
     pub handshake: Duration,
     /// How long a link without queries is kept.
@@ -206,7 +228,10 @@ impl Timeouts {
         Self {
             query,
             attempt: (query * 2 / 5).min(Duration::from_secs(2)),
-            opening: (query / 10).min(Duration::from_millis(500)),
+            opening: (query / 20).min(Duration::from_millis(250)),
+            slow: (query * 3 / 50).min(Duration::from_millis(300)),
+            slow_min: (query / 50).min(Duration::from_millis(100)),
+            latency_known: Duration::from_secs(10),
             handshake: (query * 3 / 5).min(Duration::from_secs(3)),
             link_idle: Duration::from_secs(20),
             spare_link_idle: Duration::from_secs(2),
@@ -258,6 +283,10 @@ pub struct Limits {
     pub links_per_upstream: usize,
     /// Handshakes under way at the same time, all upstreams together.
     pub handshakes: usize,
+    /// Of a hundred queries, those that may be sent a second time before the first has failed.
+    pub hedges_per_hundred: usize,
+    /// Such queries that may be saved up.
+    pub hedges_saved: usize,
     /// Octets of the longest query that is forwarded, padding aside.
     pub forwarded_query: usize,
     /// Buffers of finished queries that are kept to be used again.
@@ -284,9 +313,11 @@ impl Default for Limits {
             accepts_per_turn: 16,
             stream_octets_per_turn: 256 * 1024,
             link_inflight: 64,
-            link_abandoned: 32,
+            link_abandoned: 64,
             links_per_upstream: 4,
             handshakes: 8,
+            hedges_per_hundred: 5,
+            hedges_saved: 100,
             forwarded_query: 4096,
             spare_buffers: 256,
             log_unwritten: 64 * 1024,

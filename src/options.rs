@@ -8,7 +8,7 @@ use log::LevelFilter;
 
 use crate::address::{Address, parse_endpoint, parse_port};
 use crate::arena;
-use crate::config::{Config, Limits, Listen, Timeouts, Upstream, parse_duration};
+use crate::config::{Config, Limits, Listen, Policy, Timeouts, Upstream, parse_duration};
 use crate::file;
 
 /// What the command line asks for.
@@ -81,10 +81,25 @@ const TABLE: &[Row] = &[
         short: "u",
         long: "upstream",
         value: "SPEC",
-        help: "DNS-over-TLS resolver, repeatable, in order:\n\
+        help: "DNS-over-TLS resolver, repeatable:\n\
                1.1.1.1, [2620:fe::fe]:853, 9.9.9.9#dns.quad9.net",
         apply: |draft, value| {
             draft.upstreams.push(value.parse()?);
+            Ok(())
+        },
+    },
+    Row {
+        short: "",
+        long: "policy",
+        value: "NAME",
+        help: "fastest, ordered or round-robin [fastest]",
+        apply: |draft, value| {
+            draft.policy = match value {
+                "fastest" => Policy::Fastest,
+                "ordered" => Policy::Ordered,
+                "round-robin" => Policy::RoundRobin,
+                _ => return Err("fastest, ordered or round-robin"),
+            };
             Ok(())
         },
     },
@@ -310,6 +325,7 @@ struct Draft {
     port: u16,
     listen: Vec<(Address, Option<u16>)>,
     upstreams: Vec<Upstream>,
+    policy: Policy,
     ca_file: Option<PathBuf>,
     timeout: Duration,
     limits: Limits,
@@ -324,6 +340,7 @@ impl Default for Draft {
             port: 53,
             listen: Vec::new(),
             upstreams: Vec::new(),
+            policy: Policy::default(),
             ca_file: None,
             timeout: Timeouts::QUERY,
             limits: Limits::default(),
@@ -404,6 +421,7 @@ impl Draft {
         Ok(Config {
             listen,
             upstreams: self.upstreams,
+            policy: self.policy,
             ca_file: self.ca_file,
             timeouts: Timeouts::for_query(self.timeout),
             limits: self.limits,

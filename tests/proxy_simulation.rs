@@ -84,6 +84,8 @@ impl World {
             "--max-inflight={}",
             chance.pick(&[1, 20, 300, 4096])
         )];
+        let policy = chance.pick(&["fastest", "ordered", "round-robin"]);
+        arguments.push(format!("--policy={policy}"));
         arguments.extend((1..=upstreams).map(|host| format!("-u192.0.2.{host}")));
         let Ok(Command::Run(config)) = options::parse(&arguments) else {
             panic!("{arguments:?}");
@@ -145,7 +147,7 @@ impl World {
                 self.chance.clone().between(100, 3_000),
             )),
             _ if self.chance.percent(3) => self.let_pass(Duration::from_secs(100)),
-            _ => self.read_something(),
+            _ => {}
         }
         self.chance.next();
     }
@@ -291,12 +293,6 @@ impl World {
         self.proxy
             .handle_reply(key, bytes, self.now, &mut self.outbox);
         self.obey();
-    }
-
-    fn read_something(&mut self) {
-        if let Some(place) = self.some_link(true) {
-            self.proxy.handle_link_read(self.links[place].0, self.now);
-        }
     }
 
     fn break_link(&mut self) {

@@ -47,7 +47,7 @@ fuzz_target!(|input: &[u8]| {
             owed += usize::from(is_owed);
             Taken {
                 is_owed,
-                has_room: proxy.has_room(),
+                has_room: proxy.has_room(now),
             }
         });
         let step = step.expect("the script has no errors");

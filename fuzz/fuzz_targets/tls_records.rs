@@ -7,7 +7,6 @@
 
 mod common;
 
-use dotproxy::session::upstream_stream::UpstreamEvent;
 use dotproxy::session::{Scratch, Transport, UpstreamStream};
 use libfuzzer_sys::fuzz_target;
 
@@ -28,10 +27,7 @@ fuzz_target!(|input: &[u8]| {
     upstream.send(b"a query that must wait");
     for _ in 0..2 * octets.len() + 600 {
         let step = upstream.ready(&mut scratch, 100_000, |event| {
-            assert!(
-                matches!(event, UpstreamEvent::Read),
-                "nobody has proved anything"
-            );
+            panic!("nobody has proved anything, and yet: {event:?}")
         });
         if step.is_err() || upstream.flush(&mut scratch).is_err() {
             break;

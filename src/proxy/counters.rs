@@ -74,6 +74,8 @@ pub struct Counters {
     pub sent: u64,
     /// Queries sent upstream again.
     pub retries: u64,
+    /// Queries sent again before the first attempt had failed.
+    pub hedges: u64,
     /// Queries sent to another upstream as well, to see whether it is out of trouble.
     pub copies: u64,
     /// Links that came up with a new TLS session.
@@ -151,8 +153,13 @@ impl fmt::Display for Counters {
         }
         write!(
             f,
-            "; upstream sent={} retries={} copies={}; handshakes full={} resumed={}",
-            self.sent, self.retries, self.copies, self.full_handshakes, self.resumed_handshakes
+            "; upstream sent={} retries={} hedges={} copies={}; handshakes full={} resumed={}",
+            self.sent,
+            self.retries,
+            self.hedges,
+            self.copies,
+            self.full_handshakes,
+            self.resumed_handshakes
         )
     }
 }
@@ -173,7 +180,7 @@ mod tests {
         assert_eq!(
             counters.to_string(),
             "queries udp=3 tcp=0 ignored=0; outcomes answered=1 timed-out=1; \
-             upstream-failures stalled=1; upstream sent=0 retries=0 copies=0; handshakes full=0 resumed=0"
+             upstream-failures stalled=1; upstream sent=0 retries=0 hedges=0 copies=0; handshakes full=0 resumed=0"
         );
         assert_eq!(counters.ended(), 2);
     }

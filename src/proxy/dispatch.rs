@@ -76,7 +76,17 @@ impl Proxy {
             exchanges.len(),
             |(_, key)| exchanges.contains(key.0),
         );
+        self.upstreams.take_turn();
         self.dispatch(key, now, outbox);
+    }
+
+    /// Whether a query that was sent on a link has a way other than that link.
+    pub(super) fn has_other_way(&self, key: ExchangeKey, link: LinkKey, now: Instant) -> bool {
+        match self.route(self.exchange(key), now) {
+            Route::Link(other) => other != link,
+            Route::Open(_) | Route::Soon => true,
+            Route::Later(_) => false,
+        }
     }
 
     /// Sends a query, or lets it wait for a link, or, if none will come in time, gives it up.
@@ -107,15 +117,19 @@ impl Proxy {
         let attempt = self.put_on_link(key, link_key, now, outbox);
         let exchange = self.exchanges.get_mut(key.0).expect("who sends is there");
         exchange.on_sent(attempt);
+        if exchange.times_sent() == 1 {
+            self.hedges.on_sent();
+        }
         self.counters.retries += u64::from(exchange.times_sent() > 1);
     }
 
     /// A query has been sent on the link `busy`: if another upstream may be out of trouble, sees
     /// whether it is. That takes a query, which must not depend on it, so it is a copy.
     fn try_others(&mut self, key: ExchangeKey, busy: LinkKey, now: Instant, outbox: &mut Outbox) {
-        let trial = self
-            .upstreams
-            .next_trial(busy, now, &self.timeouts, &self.limits);
+        let hedges = &mut self.hedges;
+        let trial =
+            self.upstreams
+                .next_trial(busy, || hedges.take(), now, &self.timeouts, &self.limits);
         match trial {
             Some(Trial::Open(upstream)) => self.open(upstream, now, outbox),
             Some(Trial::Copy(link)) if self.exchange(key).may_be_copied() => {
@@ -147,7 +161,7 @@ impl Proxy {
     }
 
     pub(super) fn open(&mut self, upstream: UpstreamIndex, now: Instant, outbox: &mut Outbox) {
-        let link = self.upstreams.open(upstream, now);
+        let link = self.upstreams.open(upstream, now, &self.timeouts);
         outbox.open(link, upstream);
     }
 

@@ -26,6 +26,9 @@ pub(super) struct Health {
     trouble: Option<Trouble>,
     /// It has ever answered.
     has_answered: bool,
+    /// When the last trouble ended, and after how many failures: one that comes and goes is
+    /// believed less and less.
+    recovered: Option<(Instant, u32)>,
 }
 
 /// What is wrong with an upstream.
@@ -153,7 +156,15 @@ impl Health {
         if earlier.is_some_and(|trouble| since < trouble.at) {
             return Change::None;
         }
-        let count = earlier.map_or(0, |trouble| trouble.count).saturating_add(1);
+        let remembered = self
+            .recovered
+            .filter(|(at, _)| now - *at < timeouts.backoff_max);
+        let before = match (earlier, remembered) {
+            (Some(trouble), _) => trouble.count,
+            (None, Some((_, count))) => count,
+            (None, None) => 0,
+        };
+        let count = before.saturating_add(1);
         let doublings = Nature::of(kind).doublings(count);
         let pause = doublings.map_or(Duration::ZERO, |doublings| {
             backoff(doublings, timeouts, random)
@@ -177,24 +188,32 @@ impl Health {
     }
 
     /// Takes note that a connection came up.
-    pub(super) fn on_up(&mut self) -> Change {
-        self.end_if(|trouble| Nature::of(trouble.kind) == Nature::Unreachable)
+    pub(super) fn on_up(&mut self, now: Instant) -> Change {
+        self.end_if(now, |trouble| {
+            Nature::of(trouble.kind) == Nature::Unreachable
+        })
     }
 
     /// Takes note of an answer on a connection that was opened then. Of what connections opened
     /// since have met, earlier ones know nothing.
-    pub(super) fn on_answer(&mut self, opened_at: Instant) -> Change {
+    pub(super) fn on_answer(&mut self, opened_at: Instant, now: Instant) -> Change {
         self.has_answered = true;
         let is_silent = |kind| Nature::of(kind) == Nature::Silent;
-        self.end_if(|trouble| is_silent(trouble.kind) || opened_at >= trouble.at)
+        self.end_if(now, |trouble| {
+            is_silent(trouble.kind) || opened_at >= trouble.at
+        })
     }
 
-    fn end_if(&mut self, ends: impl FnOnce(&Trouble) -> bool) -> Change {
-        match self.trouble.take_if(|trouble| ends(trouble)) {
-            Some(trouble) if !trouble.pause.is_zero() => Change::Recovery {
-                failures: trouble.count,
-            },
-            _ => Change::None,
+    fn end_if(&mut self, now: Instant, ends: impl FnOnce(&Trouble) -> bool) -> Change {
+        let Some(trouble) = self.trouble.take_if(|trouble| ends(trouble)) else {
+            return Change::None;
+        };
+        if trouble.pause.is_zero() {
+            return Change::None;
+        }
+        self.recovered = Some((now, trouble.count));
+        Change::Recovery {
+            failures: trouble.count,
         }
     }
 }
@@ -312,7 +331,7 @@ mod tests {
         assert!(scene.health.is_trial_due(at(13.0)));
         scene.health.on_trial(at(13.0), &scene.timeouts);
         assert!(!scene.health.is_trial_due(at(14.0)));
-        let change = scene.health.on_answer(at(0.0));
+        let change = scene.health.on_answer(at(0.0), at(14.0));
         assert_eq!(change, Change::Recovery { failures: 5 });
         assert!(scene.health.is_well());
     }
@@ -321,17 +340,31 @@ mod tests {
     fn only_later_connections_disprove_a_failure() {
         let mut scene = Scene::new();
         scene.fail(FailureKind::Connect, 1.0, 1.0);
-        scene.health.on_answer(at(0.5));
+        scene.health.on_answer(at(0.5), at(1.5));
         assert!(!scene.health.is_well());
-        scene.health.on_answer(at(2.0));
+        scene.health.on_answer(at(2.0), at(2.5));
         assert!(scene.health.is_well());
 
         scene.fail(FailureKind::Connect, 3.0, 3.0);
-        scene.health.on_up();
+        scene.health.on_up(at(9.0));
         assert!(scene.health.is_well());
         scene.fail(FailureKind::Protocol, 4.0, 4.0);
-        scene.health.on_up();
+        scene.health.on_up(at(9.0));
         assert!(!scene.health.is_well());
+    }
+
+    #[test]
+    fn trouble_that_comes_back_soon_is_no_news() {
+        let mut scene = Scene::new();
+        for now in [1.0, 2.0, 3.0] {
+            scene.fail(FailureKind::Stalled, now, now);
+        }
+        scene.health.on_answer(at(4.0), at(4.0));
+        let pause = scene.fail(FailureKind::Stalled, 10.0, 10.0);
+        assert!(pause >= 3.0, "{pause}");
+        scene.health.on_answer(at(15.0), at(15.0));
+        let pause = scene.fail(FailureKind::Stalled, 100.0, 100.0);
+        assert!(pause <= 0.5, "{pause}");
     }
 
     #[test]
@@ -339,7 +372,7 @@ mod tests {
         let mut scene = Scene::new();
         scene.fail(FailureKind::Connect, 1.0, 1.0);
         assert!(!scene.health.is_hopeful(at(1.0), &scene.timeouts));
-        scene.health.on_answer(at(2.0));
+        scene.health.on_answer(at(2.0), at(2.5));
         scene.fail(FailureKind::Connect, 3.0, 3.0);
         scene.fail(FailureKind::Connect, 5.0, 5.0);
         assert!(scene.health.is_hopeful(at(7.9), &scene.timeouts));

@@ -41,7 +41,9 @@ pub(super) struct Sent {
 pub(super) enum SentState {
     /// This exchange.
     InTime(ExchangeKey),
-    /// This exchange, which has looked for another way since.
+    /// This exchange, for longer than is usual.
+    Slow(ExchangeKey),
+    /// This exchange, for so long that it has looked for another way.
     Overdue(ExchangeKey),
     /// Nobody any more. The id is not used again while the answer may still come.
     Abandoned,
@@ -51,7 +53,7 @@ impl Sent {
     /// The exchange that waits, if one does.
     pub(super) fn exchange(&self) -> Option<ExchangeKey> {
         match self.state {
-            SentState::InTime(key) | SentState::Overdue(key) => Some(key),
+            SentState::InTime(key) | SentState::Slow(key) | SentState::Overdue(key) => Some(key),
             SentState::Abandoned => None,
         }
     }
@@ -64,11 +66,13 @@ pub(super) enum Due {
     Late,
     /// It is not up in time.
     HandshakeTimeout,
-    /// Nothing has come since a query was sent, or no answer for as long as something came.
+    /// There has been no answer since a query was sent, for too long.
     Stalled {
         /// When the query was sent.
         since: Instant,
     },
+    /// A query has waited for longer than is usual.
+    Slow,
     /// A query has waited long enough for another attempt, while others were answered.
     Overdue,
     /// Nobody has used it for some time.
@@ -82,10 +86,13 @@ pub(super) struct Link {
     pub(super) stage: Stage,
     opened_at: Instant,
     up_since: Instant,
+    /// When it should be up.
+    late_at: Instant,
     is_late: bool,
+    /// A query has been slow, and there has been no answer since.
+    is_silent: bool,
     /// Since when no query has waited, if none does.
     idle_since: Instant,
-    last_read: Instant,
     last_answer: Option<Instant>,
     /// In the order of sending.
     sent: Vec<Sent>,
@@ -93,15 +100,17 @@ pub(super) struct Link {
 }
 
 impl Link {
-    pub(super) fn new(upstream: UpstreamIndex, now: Instant) -> Self {
+    /// A link that begins to be opened, and should be up at `late_at`.
+    pub(super) fn new(upstream: UpstreamIndex, now: Instant, late_at: Instant) -> Self {
         Self {
             upstream,
             stage: Stage::Opening,
             opened_at: now,
             up_since: now,
+            late_at,
             is_late: false,
+            is_silent: false,
             idle_since: now,
-            last_read: now,
             last_answer: None,
             sent: Vec::new(),
             waited_for: 0,
@@ -121,6 +130,11 @@ impl Link {
     /// Whether it is not up although it should be by now.
     pub(super) fn is_late(&self) -> bool {
         self.is_late && self.stage == Stage::Opening
+    }
+
+    /// Whether there may be better ones.
+    pub(super) fn is_doubtful(&self) -> bool {
+        self.is_late() || self.is_silent
     }
 
     /// Notes that it should be up by now.
@@ -153,12 +167,6 @@ impl Link {
         self.stage = Stage::Up;
         self.up_since = now;
         self.idle_since = now;
-        self.last_read = now;
-    }
-
-    /// Notes that something came, be it no whole answer.
-    pub(super) fn on_read(&mut self, now: Instant) {
-        self.last_read = now;
     }
 
     /// Takes a query on board and gives it an id that no other on this link has, and that nobody
@@ -184,10 +192,13 @@ impl Link {
         self.sent.iter().position(|sent| sent.id == id)
     }
 
-    /// Notes that the query at `place` was answered.
-    pub(super) fn on_answer(&mut self, place: usize, now: Instant) {
+    /// Notes that the query at `place` was answered. Returns how long that took.
+    pub(super) fn on_answer(&mut self, place: usize, now: Instant) -> Duration {
+        let took = now - self.sent[place].at;
         self.last_answer = Some(now);
+        self.is_silent = false;
         self.on_useless_answer(place, now);
+        took
     }
 
     /// Notes that the query at `place` got an answer that cannot be used.
@@ -225,44 +236,69 @@ impl Link {
         }
     }
 
-    /// The next thing that time brings, if any, and when. `idle` is how long it is kept without
-    /// queries.
-    pub(super) fn next_due(&self, timeouts: &Timeouts, idle: Duration) -> Option<(Instant, Due)> {
-        let is_in_time = |sent: &&Sent| matches!(sent.state, SentState::InTime(_));
+    /// The next thing that time brings, if any, and when. A query is slow after `slow`, and a link
+    /// without queries is kept for `idle`.
+    pub(super) fn next_due(
+        &self,
+        timeouts: &Timeouts,
+        slow: Duration,
+        idle: Duration,
+    ) -> Option<(Instant, Due)> {
         match self.stage {
-            Stage::Opening if !self.is_late => Some((self.opened_at + timeouts.opening, Due::Late)),
+            Stage::Opening if !self.is_late => Some((self.late_at, Due::Late)),
             Stage::Opening => Some((self.opened_at + timeouts.handshake, Due::HandshakeTimeout)),
             Stage::Up => {
-                // Whoever waits and whoever has an answer from elsewhere count alike: what matters
-                // is that the upstream owes it.
-                let unheard = self.sent.iter().find(|sent| sent.at >= self.last_read);
-                let stalled = |sent: &Sent| {
-                    let since = sent.at;
-                    (since + timeouts.attempt, Due::Stalled { since })
+                let first = |matches: fn(&SentState) -> bool| {
+                    let mut sent = self.sent.iter();
+                    sent.find(|sent| matches(&sent.state)).map(|sent| sent.at)
                 };
-                let overdue = self.sent.iter().find(is_in_time).map(|sent| {
-                    let is_passed_over = self.last_answer.is_some_and(|answer| answer > sent.at);
-                    if is_passed_over {
-                        (sent.at + timeouts.attempt, Due::Overdue)
-                    } else {
-                        stalled(sent)
-                    }
+                let slow_from = first(|state| matches!(state, SentState::InTime(_)));
+                let overdue_from =
+                    first(|state| matches!(state, SentState::InTime(_) | SentState::Slow(_)));
+                let stalled = self.silent_since().map(|since| {
+                    let at = since + timeouts.attempt;
+                    (at, Due::Stalled { since })
                 });
-                let stalled = unheard.map(stalled);
+                let slow = slow_from.map(|from| (from + slow, Due::Slow));
+                let overdue = overdue_from.map(|from| (from + timeouts.attempt, Due::Overdue));
                 let is_idle = self.waited_for == 0;
                 let idle = is_idle.then_some((self.idle_since + idle, Due::Idle));
-                let all = [stalled, overdue, idle].into_iter().flatten();
+                let all = [stalled, slow, overdue, idle].into_iter().flatten();
                 all.min_by_key(|(at, _)| *at)
             }
             Stage::Retired => None,
         }
     }
 
+    /// When the oldest query was sent that was neither answered nor followed by an answer. Whether
+    /// somebody waits or has an answer from elsewhere is all one: the upstream owes it.
+    pub(super) fn silent_since(&self) -> Option<Instant> {
+        let mut sent = self.sent.iter().map(|sent| sent.at);
+        sent.find(|at| self.last_answer.is_none_or(|answer| answer <= *at))
+    }
+
+    /// Takes note of the oldest query that has become slow. Returns its id and who waits for it.
+    pub(super) fn note_slow(&mut self) -> Option<(u16, ExchangeKey)> {
+        let (sent, key) = self.sent.iter_mut().find_map(|sent| match sent.state {
+            SentState::InTime(key) => Some((sent, key)),
+            _ => None,
+        })?;
+        sent.state = SentState::Slow(key);
+        let (id, at) = (sent.id, sent.at);
+        self.is_silent |= self.last_answer.is_none_or(|answer| answer <= at);
+        Some((id, key))
+    }
+
+    /// Whether there has been no answer since a query became slow.
+    pub(super) fn is_silent(&self) -> bool {
+        self.is_silent
+    }
+
     /// Takes note of the oldest query that was not answered in time and not noted before. Returns
     /// its id and who waits for it.
     pub(super) fn note_overdue(&mut self) -> Option<(u16, ExchangeKey)> {
         self.sent.iter_mut().find_map(|sent| match sent.state {
-            SentState::InTime(key) => {
+            SentState::InTime(key) | SentState::Slow(key) => {
                 sent.state = SentState::Overdue(key);
                 Some((sent.id, key))
             }
@@ -277,6 +313,7 @@ mod tests {
     use crate::arena::Arena;
 
     const ATTEMPT: Duration = Duration::from_secs(2);
+    const SLOW: Duration = Duration::from_millis(200);
     const IDLE: Duration = Duration::from_secs(20);
 
     fn at(seconds: f64) -> Instant {
@@ -295,7 +332,7 @@ mod tests {
 
     impl Scene {
         fn up() -> Self {
-            let mut link = Link::new(UpstreamIndex(0), at(0.0));
+            let mut link = Link::new(UpstreamIndex(0), at(0.0), at(0.5));
             link.on_up(at(0.0));
             Self {
                 link,
@@ -310,14 +347,13 @@ mod tests {
         }
 
         fn answer(&mut self, id: u16, now: f64) {
-            self.link.on_read(at(now));
             let place = self.link.place(id).unwrap();
             self.link.on_answer(place, at(now));
         }
 
         fn due(&self) -> (Instant, Due) {
             self.link
-                .next_due(&timeouts(), IDLE)
+                .next_due(&timeouts(), SLOW, IDLE)
                 .expect("something is due")
         }
     }
@@ -337,32 +373,39 @@ mod tests {
     }
 
     #[test]
-    fn stall_runs_from_the_oldest_query_that_nothing_came_after() {
+    fn stall_runs_from_the_oldest_query_that_no_answer_came_after() {
         let mut scene = Scene::up();
         let first = scene.send(1.0);
         scene.send(2.5);
+        while scene.link.note_slow().is_some() {}
         assert_eq!(scene.due(), stalled_since(1.0));
         scene.answer(first, 2.0);
         assert_eq!(scene.due(), stalled_since(2.5));
     }
 
     #[test]
-    fn query_is_overdue_where_others_are_answered() {
+    fn query_is_slow_and_then_overdue_where_others_are_answered() {
         let mut scene = Scene::up();
         let first = scene.send(1.0);
         let second = scene.send(1.5);
-        scene.answer(second, 2.0);
+        scene.answer(second, 1.6);
+        assert_eq!(scene.due(), (at(1.0) + SLOW, Due::Slow));
+        assert_eq!(scene.link.note_slow().map(|(id, _)| id), Some(first));
+        assert!(!scene.link.is_silent());
         assert_eq!(scene.due(), (at(1.0) + ATTEMPT, Due::Overdue));
         assert_eq!(scene.link.note_overdue().map(|(id, _)| id), Some(first));
-        assert_eq!(scene.link.next_due(&timeouts(), IDLE), None);
+        assert_eq!(scene.link.next_due(&timeouts(), SLOW, IDLE), None);
     }
 
     #[test]
-    fn octets_without_an_answer_are_none() {
+    fn link_is_silent_from_a_slow_query_to_the_next_answer() {
         let mut scene = Scene::up();
         scene.send(1.0);
-        scene.link.on_read(at(2.5));
-        assert_eq!(scene.due(), stalled_since(1.0));
+        let second = scene.send(1.1);
+        scene.link.note_slow();
+        assert!(scene.link.is_silent() && scene.link.is_doubtful());
+        scene.answer(second, 1.4);
+        assert!(!scene.link.is_silent());
     }
 
     #[test]
@@ -393,11 +436,11 @@ mod tests {
 
     #[test]
     fn opening_has_its_own_limit() {
-        let mut link = Link::new(UpstreamIndex(0), at(1.0));
-        let due = link.next_due(&timeouts(), IDLE);
+        let mut link = Link::new(UpstreamIndex(0), at(1.0), at(1.5));
+        let due = link.next_due(&timeouts(), SLOW, IDLE);
         assert_eq!(due, Some((at(1.5), Due::Late)));
         link.note_late();
-        let due = link.next_due(&timeouts(), IDLE);
+        let due = link.next_due(&timeouts(), SLOW, IDLE);
         assert_eq!(due, Some((at(4.0), Due::HandshakeTimeout)));
     }
 }

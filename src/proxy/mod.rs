@@ -13,7 +13,8 @@
 //! - `exchange`: one query that is being answered
 //! - `dispatch`: how it finds its way
 //! - `upstream`: the resolvers, and which of their links is taken
-//! - `health`: how a resolver is doing
+//! - `health`, `latency`: how a resolver is doing, and how fast it is
+//! - `hedge`: how often a query may be sent twice
 //! - `link`: one connection, its ids and its timer
 
 mod admission;
@@ -21,7 +22,9 @@ mod counters;
 mod dispatch;
 mod exchange;
 mod health;
+mod hedge;
 mod keys;
+mod latency;
 mod link;
 mod outbox;
 mod upstream;
@@ -42,6 +45,7 @@ use crate::wire::{Flags, Header, Message, Opcode, Query};
 
 use admission::{Admission, admit};
 use exchange::{Attempt, Exchange};
+use hedge::Hedges;
 use keys::ExchangeKey;
 use link::{Due, Stage};
 use upstream::Upstreams;
@@ -57,6 +61,7 @@ pub struct Proxy {
     /// Exchanges that wait for a link, in turn.
     waiting: Fifo<ExchangeKey>,
     upstreams: Upstreams,
+    hedges: Hedges,
     random: Random,
     spare_buffers: Vec<Vec<u8>>,
     counters: Counters,
@@ -71,7 +76,11 @@ impl Proxy {
             exchanges: Arena::default(),
             by_deadline: Fifo::default(),
             waiting: Fifo::default(),
-            upstreams: Upstreams::new(config.upstreams.iter().map(ToString::to_string)),
+            upstreams: Upstreams::new(
+                config.policy,
+                config.upstreams.iter().map(ToString::to_string),
+            ),
+            hedges: Hedges::new(&config.limits),
             random: Random::new(seed),
             spare_buffers: Vec::new(),
             counters: Counters::default(),
@@ -154,28 +163,18 @@ impl Proxy {
         self.serve_waiting(now, outbox);
     }
 
-    /// Takes note that something came on a link, be it no whole message.
-    pub fn handle_link_read(&mut self, key: LinkKey, now: Instant) {
-        if let Some(link) = self.upstreams.link_mut(key) {
-            link.on_read(now);
-        }
-    }
-
     /// Takes a message from upstream.
     pub fn handle_reply(&mut self, key: LinkKey, reply: &[u8], now: Instant, outbox: &mut Outbox) {
         let Some(link) = self.upstreams.link_mut(key) else {
             return;
         };
-        link.on_read(now);
         let place = Header::parse(reply).and_then(|header| link.place(header.id));
         let Some(place) = place else {
             self.counters.count_discard(Discard::UnknownId);
             return;
         };
         let Some(exchange_key) = link.sent()[place].exchange() else {
-            link.on_answer(place, now);
-            let (upstream, opened_at) = (link.upstream, link.opened_at());
-            self.upstreams.on_answer(upstream, opened_at);
+            self.on_answer(key, place, now);
             self.counters.count_discard(Discard::Late);
             return;
         };
@@ -188,9 +187,7 @@ impl Proxy {
                 outbox.respond(exchange.origin, |out| {
                     write_answer(out, &exchange.asked(), &message);
                 });
-                let (upstream, opened_at) = (link.upstream, link.opened_at());
-                link.on_answer(place, now);
-                self.upstreams.on_answer(upstream, opened_at);
+                self.on_answer(key, place, now);
                 self.end(exchange_key, Outcome::Answered, now, outbox);
                 self.after_answer(key, now, outbox);
             }
@@ -279,6 +276,7 @@ impl Proxy {
                     self.close(key, FailureKind::HandshakeTimeout, now, outbox);
                 }
                 Due::Stalled { since } => self.on_stalled(key, since, now, outbox),
+                Due::Slow => self.hedge(key, now, outbox),
                 Due::Overdue => drop(self.hurry(key, now, outbox)),
                 Due::Idle => {
                     self.upstreams.remove(key);
@@ -307,7 +305,11 @@ impl Proxy {
         // It may have been sent shortly before its end.
         let is_mute = outcome == Outcome::TimedOut && silence >= self.timeouts.attempt / 4;
         let is_behind = link.abandoned() > self.limits.link_abandoned;
+        let (upstream, since) = (link.upstream, link.silent_since());
         if link.stage == Stage::Up && (is_mute || is_behind) {
+            if let Some(since) = since.filter(|since| now - *since > self.timeouts.slow) {
+                self.on_failure(upstream, &FailureKind::Stalled.into(), since, now);
+            }
             self.retire(attempt.link, now, outbox);
         }
         self.close_if_done(attempt.link, outbox);
@@ -343,6 +345,16 @@ impl Proxy {
         }
     }
 
+    /// Takes note of an answer to the query at `place` of those that a link was sent.
+    fn on_answer(&mut self, key: LinkKey, place: usize, now: Instant) {
+        let link = self.upstreams.link_mut(key);
+        let link = link.expect("who answers is there");
+        let took = link.on_answer(place, now);
+        let (upstream, opened_at) = (link.upstream, link.opened_at());
+        self.upstreams
+            .on_answer(upstream, opened_at, took, now, &self.timeouts);
+    }
+
     /// A link takes long to come up: lets whoever waits for it go another way.
     fn on_late(&mut self, key: LinkKey) {
         if let Some(link) = self.upstreams.link_mut(key) {
@@ -363,6 +375,39 @@ impl Proxy {
         self.retire(key, now, outbox);
         while self.hurry(key, now, outbox) {}
         self.close_if_done(key, outbox);
+    }
+
+    /// A query takes longer than is usual: sends it by another way, too, as often as that may be
+    /// done. If there was no answer since, the link may be dead, and this goes for all its queries.
+    fn hedge(&mut self, key: LinkKey, now: Instant, outbox: &mut Outbox) {
+        while let Some(link) = self.upstreams.link_mut(key) {
+            let upstream = link.upstream;
+            let Some((id, exchange_key)) = link.note_slow() else {
+                return;
+            };
+            let is_silent = link.is_silent();
+            let exchange = self
+                .exchanges
+                .get_mut(exchange_key.0)
+                .expect("a link knows who still waits");
+            exchange.wishes.not_slow.insert(upstream);
+            if exchange.may_be_sent()
+                && !exchange.is_waiting
+                && self.has_other_way(exchange_key, key, now)
+                && self.hedges.take()
+            {
+                self.counters.hedges += 1;
+                let exchange = self
+                    .exchanges
+                    .get_mut(exchange_key.0)
+                    .expect("it was there");
+                exchange.on_overdue(Attempt { link: key, id });
+                self.dispatch(exchange_key, now, outbox);
+            }
+            if !is_silent {
+                return;
+            }
+        }
     }
 
     /// The oldest query of a link that has not been given up on has waited for long enough: makes
@@ -418,6 +463,7 @@ impl Proxy {
     fn next_due(&self, link: &link::Link) -> Option<(Instant, Due)> {
         link.next_due(
             &self.timeouts,
+            self.upstreams.slow_after(link, &self.timeouts),
             self.upstreams.idle_limit(link, &self.timeouts),
         )
     }

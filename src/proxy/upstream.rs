@@ -3,13 +3,14 @@
 use std::time::Duration;
 
 use crate::arena::Arena;
-use crate::config::{Limits, Timeouts};
+use crate::config::{Limits, Policy, Timeouts};
 use crate::failure::{Failure, FailureKind};
 use crate::random::Random;
 use crate::time::Instant;
 
 use super::health::{Change, Health};
 use super::keys::{LinkKey, UpstreamIndex};
+use super::latency::Latency;
 use super::link::{Link, Stage};
 
 /// Some of the upstreams. Those beyond the 64th are in no set.
@@ -77,8 +78,13 @@ struct Upstream {
     label: String,
     /// Its links that take queries or will: opening or up, oldest first.
     links: Vec<LinkKey>,
-    has_been_up: bool,
     health: Health,
+    latency: Latency,
+    last_answer: Option<Instant>,
+    /// How long it takes to connect, if that has come about.
+    opening: Option<Duration>,
+    /// When its latency, if it has not answered by then, should be found out anew.
+    explore_at: Instant,
 }
 
 impl Upstream {
@@ -94,21 +100,30 @@ impl Upstream {
 /// Every resolver and every link.
 #[derive(Debug)]
 pub(super) struct Upstreams {
+    policy: Policy,
     in_order: Vec<Upstream>,
+    /// Who is asked before whom.
+    ranking: Vec<UpstreamIndex>,
     links: Arena<Link>,
     opening: usize,
 }
 
 impl Upstreams {
-    pub(super) fn new(labels: impl IntoIterator<Item = String>) -> Self {
+    pub(super) fn new(policy: Policy, labels: impl IntoIterator<Item = String>) -> Self {
         let upstream = |label| Upstream {
             label,
             links: Vec::new(),
-            has_been_up: false,
             health: Health::default(),
+            latency: Latency::default(),
+            last_answer: None,
+            opening: None,
+            explore_at: Instant::default(),
         };
+        let in_order: Vec<Upstream> = labels.into_iter().map(upstream).collect();
         Self {
-            in_order: labels.into_iter().map(upstream).collect(),
+            policy,
+            ranking: (0..in_order.len()).map(UpstreamIndex).collect(),
+            in_order,
             links: Arena::default(),
             opening: 0,
         }
@@ -138,7 +153,7 @@ impl Upstreams {
     }
 
     /// The way for a query. Those who are well come first, and among them those who have not kept
-    /// this query waiting; who is in trouble is better than nobody.
+    /// this query waiting; who is in trouble is better than nobody. Otherwise it goes by rank.
     pub(super) fn route(
         &self,
         wishes: &Wishes,
@@ -146,7 +161,7 @@ impl Upstreams {
         timeouts: &Timeouts,
         limits: &Limits,
     ) -> Route {
-        let all = || (0..self.in_order.len()).map(UpstreamIndex);
+        let all = || self.ranking.iter().copied();
         let is_well = |index: &UpstreamIndex| self.is_well(*index);
         let is_slow = |index: &UpstreamIndex| wishes.not_slow.contains(*index);
         let quick = all().filter(|index| is_well(index) && !is_slow(index));
@@ -165,13 +180,18 @@ impl Upstreams {
         self.in_order.iter().any(is_hopeful)
     }
 
-    /// Whether nothing is known to be wrong with an upstream, not even that it takes long to
-    /// connect to.
+    /// Whether nothing is known to be wrong with an upstream, nor with every link to it, nor with
+    /// any since it last answered.
     fn is_well(&self, index: UpstreamIndex) -> bool {
         let upstream = &self.in_order[index.0];
-        let is_late = |key: &LinkKey| self.link(*key).is_some_and(Link::is_late);
-        let is_late = !upstream.links.is_empty() && upstream.links.iter().all(is_late);
-        upstream.health.is_well() && !is_late
+        let is_doubtful = |key: &LinkKey| self.link(*key).is_some_and(Link::is_doubtful);
+        let are_doubtful = !upstream.links.is_empty() && upstream.links.iter().all(is_doubtful);
+        let is_silent = |key: &LinkKey| {
+            let link = self.link(*key).filter(|link| link.is_silent());
+            let since = link.and_then(Link::silent_since);
+            since.is_some_and(|since| upstream.last_answer.is_none_or(|answer| answer <= since))
+        };
+        upstream.health.is_well() && !are_doubtful && !upstream.links.iter().any(is_silent)
     }
 
     fn route_to(
@@ -183,7 +203,10 @@ impl Upstreams {
         limits: &Limits,
     ) -> Option<Route> {
         let upstream = &self.in_order[index.0];
-        if let Some(link) = self.link_with_room(upstream, fresh_since, limits) {
+        let is_good = |link: &Link| {
+            !link.is_doubtful() && fresh_since.is_none_or(|since| link.up_since() >= since)
+        };
+        if let Some(link) = self.link_with_room(upstream, is_good, limits) {
             return Some(Route::Link(link));
         }
         if self.is_opening(upstream) {
@@ -200,7 +223,7 @@ impl Upstreams {
                 Route::Soon
             });
         }
-        match self.link_with_room(upstream, None, limits) {
+        match self.link_with_room(upstream, |_| true, limits) {
             Some(link) => Some(Route::Link(link)),
             None if upstream.links.is_empty() => None,
             None => Some(Route::Soon),
@@ -214,27 +237,28 @@ impl Upstreams {
         links.into_iter().any(is_opening)
     }
 
-    /// The oldest link with room, among those that came up no earlier than `fresh_since`: filling
-    /// it first keeps queries together in few records and lets the others fall idle.
+    /// The oldest link with room that is good enough: filling it first keeps queries together in
+    /// few records and lets the others fall idle.
     fn link_with_room(
         &self,
         upstream: &Upstream,
-        fresh_since: Option<Instant>,
+        is_good: impl Fn(&Link) -> bool,
         limits: &Limits,
     ) -> Option<LinkKey> {
         upstream.links.iter().copied().find(|&key| {
             let link = self
                 .link(key)
                 .expect("an upstream lists links that are there");
-            link.stage == Stage::Up
-                && link.waited_for() < limits.link_inflight
-                && fresh_since.is_none_or(|since| link.up_since() >= since)
+            link.stage == Stage::Up && link.waited_for() < limits.link_inflight && is_good(link)
         })
     }
 
     /// Whether any link has room.
     pub(super) fn has_room(&self, limits: &Limits) -> bool {
-        let has_room = |upstream| self.link_with_room(upstream, None, limits).is_some();
+        let has_room = |upstream| {
+            let link = self.link_with_room(upstream, |_| true, limits);
+            link.is_some()
+        };
         self.in_order.iter().any(has_room)
     }
 
@@ -248,24 +272,37 @@ impl Upstreams {
     }
 
     /// How to see whether an upstream other than that of the link `busy`, which serves, is out of
-    /// trouble.
+    /// trouble or, where that decides, how fast it is. The latter only if `may_explore` allows it.
     pub(super) fn next_trial(
         &mut self,
         busy: LinkKey,
+        may_explore: impl FnOnce() -> bool,
         now: Instant,
         timeouts: &Timeouts,
         limits: &Limits,
     ) -> Option<Trial> {
         let busy = self.link(busy).map(|link| link.upstream.0);
-        let place = (0..self.in_order.len())
-            .find(|place| Some(*place) != busy && self.in_order[*place].health.is_trial_due(now))?;
+        let others = || (0..self.in_order.len()).filter(|place| Some(*place) != busy);
+        let is_trial_due = |place: &usize| self.in_order[*place].health.is_trial_due(now);
+        let is_unknown = |place: &usize| {
+            let upstream = &self.in_order[*place];
+            upstream.health.is_well() && upstream.explore_at <= now
+        };
+        let place = match others().find(is_trial_due) {
+            Some(place) => place,
+            None if self.policy == Policy::Fastest => {
+                others().find(is_unknown).filter(|_| may_explore())?
+            }
+            None => return None,
+        };
         let upstream = &self.in_order[place];
-        let trial = match self.link_with_room(upstream, None, limits) {
+        let trial = match self.link_with_room(upstream, |_| true, limits) {
             Some(link) => Trial::Copy(link),
             None if !upstream.links.is_empty() || self.opening >= limits.handshakes => return None,
             None => return Some(Trial::Open(UpstreamIndex(place))),
         };
         self.in_order[place].health.on_trial(now, timeouts);
+        self.in_order[place].explore_at = now + timeouts.latency_known;
         Some(trial)
     }
 
@@ -290,8 +327,15 @@ impl Upstreams {
     }
 
     /// A new link to `upstream`, to be opened.
-    pub(super) fn open(&mut self, upstream: UpstreamIndex, now: Instant) -> LinkKey {
-        let key = LinkKey(self.links.insert(Link::new(upstream, now)));
+    pub(super) fn open(
+        &mut self,
+        upstream: UpstreamIndex,
+        now: Instant,
+        timeouts: &Timeouts,
+    ) -> LinkKey {
+        let usual = self.in_order[upstream.0].opening.unwrap_or_default();
+        let late_at = now + (usual * 3).clamp(timeouts.opening, timeouts.handshake);
+        let key = LinkKey(self.links.insert(Link::new(upstream, now, late_at)));
         self.in_order[upstream.0].links.push(key);
         self.opening += 1;
         key
@@ -306,10 +350,11 @@ impl Upstreams {
         link.on_up(now);
         self.opening -= 1;
         let upstream = &mut self.in_order[link.upstream.0];
-        if !std::mem::replace(&mut upstream.has_been_up, true) {
+        if upstream.opening.is_none() {
             log::info!("upstream {}: connected and authenticated", upstream.label);
         }
-        let change = upstream.health.on_up();
+        upstream.opening = Some(now - link.opened_at());
+        let change = upstream.health.on_up(now);
         upstream.tell(change);
         Some(link.upstream)
     }
@@ -353,11 +398,60 @@ impl Upstreams {
         }
     }
 
-    /// Notes an answer on a link that was opened then.
-    pub(super) fn on_answer(&mut self, upstream: UpstreamIndex, opened_at: Instant) {
-        let upstream = &mut self.in_order[upstream.0];
-        let change = upstream.health.on_answer(opened_at);
+    /// Notes an answer that took so long, on a link that was opened then.
+    pub(super) fn on_answer(
+        &mut self,
+        index: UpstreamIndex,
+        opened_at: Instant,
+        took: Duration,
+        now: Instant,
+        timeouts: &Timeouts,
+    ) {
+        let upstream = &mut self.in_order[index.0];
+        let change = upstream.health.on_answer(opened_at, now);
         upstream.tell(change);
+        upstream.latency.on_answer(took);
+        upstream.last_answer = Some(now);
+        upstream.explore_at = now + timeouts.latency_known;
+        if self.policy == Policy::Fastest {
+            self.rank(index);
+        }
+    }
+
+    /// Gives an upstream the rank that its latency has come to. Whoever is less than a quarter
+    /// faster than another stays behind, so that ranks are no lottery.
+    fn rank(&mut self, index: UpstreamIndex) {
+        let usual = |index: UpstreamIndex| self.in_order[index.0].latency.usual();
+        let is_faster = |one, other| match (usual(one), usual(other)) {
+            (Some(one), Some(other)) => one < other * 4 / 5,
+            (one, other) => one.is_some() && other.is_none(),
+        };
+        let Some(mut place) = self.ranking.iter().position(|ranked| *ranked == index) else {
+            return;
+        };
+        while place > 0 && is_faster(index, self.ranking[place - 1]) {
+            self.ranking.swap(place, place - 1);
+            place -= 1;
+        }
+        while place + 1 < self.ranking.len() && is_faster(self.ranking[place + 1], index) {
+            self.ranking.swap(place, place + 1);
+            place += 1;
+        }
+    }
+
+    /// Lets it be another's turn for the next query, where it goes by turns.
+    pub(super) fn take_turn(&mut self) {
+        if self.policy == Policy::RoundRobin {
+            self.ranking.rotate_left(1);
+        }
+    }
+
+    /// How long a query may take on a link before it is slow.
+    pub(super) fn slow_after(&self, link: &Link, timeouts: &Timeouts) -> Duration {
+        match self.in_order[link.upstream.0].latency.rarely_exceeded() {
+            Some(rare) => (rare * 4).clamp(timeouts.slow_min, timeouts.attempt),
+            None => timeouts.slow,
+        }
     }
 
     /// Notes that something has been wrong with an upstream since then.

@@ -129,7 +129,6 @@ impl<N: Net> Reactor<N> {
         let most = self.limits.stream_octets_per_turn;
         let stepped = stream.ready(&mut self.scratch, most, |event| match event {
             UpstreamEvent::Up { is_resumed } => proxy.handle_link_up(link, is_resumed, now, outbox),
-            UpstreamEvent::Read => proxy.handle_link_read(link, now),
             UpstreamEvent::Message(message) => proxy.handle_reply(link, message, now, outbox),
         });
         match stepped {

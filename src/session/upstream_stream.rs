@@ -17,9 +17,6 @@ pub enum UpstreamEvent<'a> {
         /// The handshake took up an earlier session.
         is_resumed: bool,
     },
-    /// Payload came, be it no whole message. What TLS says on its own account, like a ticket for
-    /// another session, tells nothing of the resolver behind it.
-    Read,
     /// A message.
     Message(&'a [u8]),
 }
@@ -50,12 +47,9 @@ impl<S: Read + Write> UpstreamStream<S> {
         mut on_event: impl FnMut(UpstreamEvent<'_>),
     ) -> Result<Step, Failure> {
         let mut octets = 0;
-        let mut has_told = false;
         while octets < octets_max {
             let mut flow = ControlFlow::Continue(());
-            let mut has_payload = false;
             let received = self.transport.receive(scratch, |piece| {
-                has_payload = true;
                 if flow.is_continue() {
                     flow = self.deframer.feed(piece, |message| {
                         if message.len() < HEADER_LEN {
@@ -74,10 +68,6 @@ impl<S: Read + Write> UpstreamStream<S> {
                 self.is_up = true;
                 let is_resumed = self.transport.is_resumed().unwrap_or(false);
                 on_event(UpstreamEvent::Up { is_resumed });
-            }
-            if has_payload && !has_told {
-                has_told = true;
-                on_event(UpstreamEvent::Read);
             }
             match received {
                 Received::Some(len) => octets += len,
@@ -115,7 +105,6 @@ mod tests {
         let step = stream.ready(&mut Scratch::new(), 1000, |event| {
             events.push(match event {
                 UpstreamEvent::Up { .. } => "up".to_owned(),
-                UpstreamEvent::Read => "read".to_owned(),
                 UpstreamEvent::Message(message) => message.len().to_string(),
             });
         });
@@ -131,7 +120,7 @@ mod tests {
         pipe.push(&octets);
         pipe.end();
         let (events, step) = events(&pipe);
-        assert_eq!(events, ["12", "40", "up", "read"]);
+        assert_eq!(events, ["12", "40", "up"]);
         assert_eq!(step, Err(FailureKind::Closed.into()));
     }
 
@@ -147,15 +136,5 @@ mod tests {
             assert_eq!(events, [""; 0], "{len} octets");
             assert_eq!(step.unwrap_err().kind, FailureKind::Protocol);
         }
-    }
-
-    #[test]
-    fn torn_message_is_a_sign_of_life() {
-        let pipe = Pipe::default();
-        pipe.push(&[0, 100, 1, 2, 3]);
-        assert_eq!(
-            events(&pipe),
-            (vec!["up".to_owned(), "read".to_owned()], Ok(Step::Drained))
-        );
     }
 }

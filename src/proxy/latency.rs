@@ -1,0 +1,138 @@
+//! How long an upstream takes, from how long it took.
+//!
+//! Two figures are drawn from the answers of late: what is usual, to compare upstreams by, and what
+//! is rarely exceeded, to tell a slow answer from one that will not come. Names that a resolver has
+//! at hand and those that it has to look for differ by a hundred times, so the second is no
+//! multiple of the first: it is read off a histogram that forgets.
+
+use std::time::Duration;
+
+/// The latest answers of an upstream.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Latency {
+    usual: Option<Duration>,
+    /// Answers by duration, two buckets for each doubling, from one millisecond on.
+    answers_by_bucket: [u8; BUCKETS],
+    answers: u16,
+}
+
+/// The last takes whatever is longer than eight seconds.
+const BUCKETS: usize = 27;
+
+/// Answers after which the older ones count half.
+const ANSWERS_MAX: u16 = 200;
+
+/// Answers that it takes to know what is rarely exceeded.
+const ANSWERS_MIN: u16 = 10;
+
+impl Latency {
+    /// Takes note of an answer that took so long.
+    pub(super) fn on_answer(&mut self, took: Duration) {
+        self.usual = Some(match self.usual {
+            None => took,
+            Some(usual) => (usual * 7 + took) / 8,
+        });
+        if self.answers == ANSWERS_MAX {
+            for count in &mut self.answers_by_bucket {
+                *count /= 2;
+            }
+            self.answers = self
+                .answers_by_bucket
+                .iter()
+                .map(|count| u16::from(*count))
+                .sum();
+        }
+        self.answers_by_bucket[bucket(took)] += 1;
+        self.answers += 1;
+    }
+
+    /// What is usual of late, if there was an answer.
+    pub(super) fn usual(&self) -> Option<Duration> {
+        self.usual
+    }
+
+    /// What one in twenty answers of late exceeded, rounded up, if there were enough to tell.
+    pub(super) fn rarely_exceeded(&self) -> Option<Duration> {
+        if self.answers < ANSWERS_MIN {
+            return None;
+        }
+        let mut slower = 0;
+        let by_bucket = self.answers_by_bucket.iter().enumerate().rev();
+        for (place, count) in by_bucket {
+            slower += u16::from(*count);
+            if slower * 20 > self.answers {
+                return Some(end(place));
+            }
+        }
+        None
+    }
+}
+
+fn bucket(took: Duration) -> usize {
+    (0..BUCKETS - 1)
+        .find(|place| took < end(*place))
+        .unwrap_or(BUCKETS - 1)
+}
+
+/// What is too long for this bucket: 1, 1.5, 2, 3, 4, 6, 8 ms and so on.
+fn end(place: usize) -> Duration {
+    let doublings = u32::try_from(place / 2).expect("a place is small");
+    let octave = Duration::from_millis(1 << doublings);
+    match place % 2 {
+        0 => octave,
+        _ => octave * 3 / 2,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn latency(milliseconds: impl IntoIterator<Item = u64>) -> Latency {
+        let mut latency = Latency::default();
+        for took in milliseconds {
+            latency.on_answer(Duration::from_millis(took));
+        }
+        latency
+    }
+
+    #[test]
+    fn nothing_is_known_without_answers() {
+        assert_eq!(latency([]).usual(), None);
+        assert_eq!(latency([5; 9]).rarely_exceeded(), None);
+        assert_eq!(latency([5]).usual(), Some(Duration::from_millis(5)));
+    }
+
+    #[test]
+    fn usual_follows() {
+        let mixed = latency([10; 50].into_iter().chain([100; 50]));
+        let usual = mixed.usual().unwrap().as_millis();
+        assert!((99..=100).contains(&usual), "{usual}");
+    }
+
+    #[test]
+    fn one_in_twenty_is_rare_and_more_is_not() {
+        let bound = |slow: usize| {
+            let answers = (0..200).map(|nth| if nth % 100 < slow { 700 } else { 10 });
+            latency(answers).rarely_exceeded().unwrap().as_millis()
+        };
+        assert_eq!(bound(4), 12);
+        assert_eq!(bound(10), 768);
+    }
+
+    #[test]
+    fn old_answers_are_forgotten() {
+        let latency = latency((0..3_200).map(|nth| if nth < 200 { 900 } else { 10 }));
+        assert_eq!(latency.rarely_exceeded(), Some(Duration::from_millis(12)));
+    }
+
+    #[test]
+    fn every_duration_has_a_bucket_that_ends_after_it() {
+        for milliseconds in 0..9_000 {
+            let took = Duration::from_millis(milliseconds);
+            let place = bucket(took);
+            assert!(took < end(place) || place == BUCKETS - 1);
+            assert!(place == 0 || took >= end(place - 1));
+        }
+    }
+}
