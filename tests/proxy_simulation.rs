@@ -147,6 +147,10 @@ impl World {
                 self.chance.clone().between(100, 3_000),
             )),
             _ if self.chance.percent(3) => self.let_pass(Duration::from_secs(100)),
+            _ if self.chance.percent(3) => {
+                self.proxy.handle_resume(self.now, &mut self.outbox);
+                self.obey();
+            }
             _ => {}
         }
         self.chance.next();

@@ -27,6 +27,8 @@ enum Manner {
     Answers { slow: Option<Duration> },
     /// Answers everything after so long.
     Takes(Duration),
+    /// Answers, and closes connections that nobody has used for so long.
+    ClosesIdle(Duration),
     /// Answers so many queries on a connection, then none.
     Stalls { after: usize },
     /// Can be connected to, and says nothing.
@@ -54,6 +56,10 @@ enum Event {
     Up(LinkKey),
     Down(LinkKey, FailureKind),
     Reply(LinkKey, Vec<u8>),
+    /// A link is closed unless it has been sent more queries than these.
+    IdleEnd(LinkKey, usize),
+    /// The host was suspended, and no connection has survived that.
+    Resumed,
     Turns(usize, Manner),
 }
 
@@ -172,6 +178,16 @@ impl World {
                 self.proxy.handle_link_down(link, &kind.into(), now, outbox);
             }
             Event::Reply(link, bytes) => self.proxy.handle_reply(link, &bytes, now, outbox),
+            Event::IdleEnd(link, sent) => {
+                let is_its = self.links.get(&link.index()).is_some_and(|l| l.0 == link);
+                if is_its && self.sent_by_link[&link.index()] == sent {
+                    self.happen(Event::Down(link, FailureKind::Closed));
+                }
+            }
+            Event::Resumed => {
+                self.links.clear();
+                self.proxy.handle_resume(now, outbox);
+            }
             Event::Turns(upstream, manner) => {
                 self.manners[upstream] = manner;
                 if manner == Manner::Refuses {
@@ -225,17 +241,23 @@ impl World {
     }
 
     fn on_send(&mut self, link: LinkKey, bytes: &[u8]) {
-        let (_, upstream) = self.links[&link.index()];
+        let Some((_, upstream)) = self.links.get(&link.index()).copied() else {
+            return;
+        };
         let message = Message::parse(bytes).expect("well formed");
         let is_slow = message.question().expect("a question").name()[1..].starts_with(b"slow");
         self.sent[upstream] += 1;
         let sent = self.sent_by_link.entry(link.index()).or_default();
         *sent += 1;
+        let sent = *sent;
+        if let Manner::ClosesIdle(after) = self.manners[upstream] {
+            self.plan(self.now + after, Event::IdleEnd(link, sent));
+        }
         let delay = match self.manners[upstream] {
             Manner::Takes(delay) => Some(delay),
-            Manner::Stalls { after } => (*sent <= after).then_some(ANSWERING),
+            Manner::Stalls { after } => (sent <= after).then_some(ANSWERING),
             Manner::Answers { slow } if is_slow => slow,
-            Manner::Answers { .. } | Manner::TakesOne => Some(ANSWERING),
+            Manner::Answers { .. } | Manner::TakesOne | Manner::ClosesIdle(_) => Some(ANSWERING),
             _ => None,
         };
         if let Some(delay) = delay {
@@ -399,6 +421,27 @@ fn round_robin_spreads_and_ordered_does_not() {
             assert!(sent.abs_diff(share) <= 20, "{policy}: {:?}", world.sent);
         }
     }
+}
+
+#[test]
+fn idle_limit_of_an_upstream_is_learned() {
+    let mut world = World::new(&[Manner::ClosesIdle(Duration::from_secs(5))]);
+    world.ask("www.example", 1.0 / 7.0, 0.0, 1_000.0);
+    assert_eq!(failed(&world.run("www.example")), 0);
+    let closed = world.proxy.counters().failure(FailureKind::Closed);
+    assert_eq!(closed, 2, "connections that the upstream closed");
+}
+
+#[test]
+fn suspension_costs_no_query() {
+    let mut world = World::new(&[GOOD]);
+    world.ask("www.example", 10.0, 0.0, 5.0);
+    world.plan(at(5.01), Event::Query("www.example"));
+    world.plan(at(5.02), Event::Resumed);
+    world.ask("www.example", 10.0, 5.03, 10.0);
+    let responses = world.run("www.example");
+    assert_eq!(failed(&responses), 0);
+    assert_eq!(slower_than(&responses, 0.1), 0);
 }
 
 #[test]

@@ -13,7 +13,8 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::socket::{
     ControlMessageOwned, MsgFlags, SockaddrStorage, recvmsg, setsockopt, sockopt,
 };
-use socket2::{Domain, MsgHdr, Protocol, SockAddr, SockRef, Socket, Type};
+use nix::time::{ClockId, clock_gettime};
+use socket2::{Domain, MsgHdr, Protocol, SockAddr, SockRef, Socket, TcpKeepalive, Type};
 
 use super::{Event, Net, Signal};
 use crate::address::Address;
@@ -30,6 +31,18 @@ const BACKLOG: i32 = 1024;
 /// Octets of queries that the kernel keeps while we are busy; it may allow less.
 const UDP_BUFFER_LEN: usize = 1024 * 1024;
 
+/// What is no suspension but the time between two readings of clocks.
+const SUSPENDED_MIN: Duration = Duration::from_secs(1);
+
+/// A peer upstream that is gone without a word is found out while nothing is asked, too.
+const KEEPALIVE: TcpKeepalive = TcpKeepalive::new()
+    .with_time(Duration::from_secs(10))
+    .with_interval(Duration::from_secs(3))
+    .with_retries(3);
+
+/// How long a peer upstream may take to acknowledge octets.
+const UNACKNOWLEDGED_MAX: Duration = Duration::from_secs(10);
+
 /// No key has this value: its place would be beyond every arena's capacity.
 const SIGNALS: Token = Token(usize::MAX);
 
@@ -40,6 +53,8 @@ pub struct MioNet {
     ready: Events,
     signals: SignalFd,
     start: std::time::Instant,
+    /// How far the clock that goes on while the host is suspended is ahead of ours.
+    suspended: Duration,
 }
 
 impl MioNet {
@@ -61,6 +76,7 @@ impl MioNet {
             ready: Events::with_capacity(EVENTS_MAX),
             signals,
             start: std::time::Instant::now(),
+            suspended: suspended(),
         })
     }
 
@@ -101,6 +117,11 @@ impl Net for MioNet {
                 events.push(Event::Signal(signal));
             }
         }
+        let suspended = suspended();
+        if suspended.saturating_sub(self.suspended) > SUSPENDED_MIN {
+            events.push(Event::Resumed);
+        }
+        self.suspended = suspended;
         Ok(self.now())
     }
 
@@ -145,8 +166,24 @@ impl Net for MioNet {
     fn connect(&mut self, peer: SocketAddr, key: Key) -> io::Result<TcpStream> {
         let mut stream = TcpStream::connect(peer)?;
         stream.set_nodelay(true)?;
+        let socket = SockRef::from(&stream);
+        socket.set_tcp_keepalive(&KEEPALIVE)?;
+        socket.set_tcp_user_timeout(Some(UNACKNOWLEDGED_MAX))?;
         self.register(&mut stream, key)?;
         Ok(stream)
+    }
+}
+
+/// How long the host has been suspended since it started: our clock stands still meanwhile, that of
+/// the time since booting does not.
+fn suspended() -> Duration {
+    let read = |clock| clock_gettime(clock).map(Duration::from);
+    match (
+        read(ClockId::CLOCK_BOOTTIME),
+        read(ClockId::CLOCK_MONOTONIC),
+    ) {
+        (Ok(since_boot), Ok(awake)) => since_boot.saturating_sub(awake),
+        _ => Duration::ZERO,
     }
 }
 

@@ -22,6 +22,8 @@ pub enum Event {
     Ready(Key),
     /// Someone wants something of the process.
     Signal(Signal),
+    /// The host was suspended and goes on.
+    Resumed,
 }
 
 /// What a signal asks for.

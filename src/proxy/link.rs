@@ -142,6 +142,11 @@ impl Link {
         self.is_late = true;
     }
 
+    /// Since when no query has waited, if none does.
+    pub(super) fn idle_since(&self) -> Instant {
+        self.idle_since
+    }
+
     /// Queries that somebody waits for.
     pub(super) fn waited_for(&self) -> usize {
         self.waited_for

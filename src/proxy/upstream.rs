@@ -9,6 +9,7 @@ use crate::random::Random;
 use crate::time::Instant;
 
 use super::health::{Change, Health};
+use super::idle::Patience;
 use super::keys::{LinkKey, UpstreamIndex};
 use super::latency::Latency;
 use super::link::{Link, Stage};
@@ -80,6 +81,7 @@ struct Upstream {
     links: Vec<LinkKey>,
     health: Health,
     latency: Latency,
+    patience: Patience,
     last_answer: Option<Instant>,
     /// How long it takes to connect, if that has come about.
     opening: Option<Duration>,
@@ -115,6 +117,7 @@ impl Upstreams {
             links: Vec::new(),
             health: Health::default(),
             latency: Latency::default(),
+            patience: Patience::default(),
             last_answer: None,
             opening: None,
             explore_at: Instant::default(),
@@ -387,15 +390,18 @@ impl Upstreams {
     /// How long a link without queries is kept: not for long while its upstream has another.
     pub(super) fn idle_limit(&self, link: &Link, timeouts: &Timeouts) -> Duration {
         let is_up = |key: &&LinkKey| self.link(**key).is_some_and(|l| l.stage == Stage::Up);
-        match self.in_order[link.upstream.0]
-            .links
-            .iter()
-            .filter(is_up)
-            .count()
-        {
+        let upstream = &self.in_order[link.upstream.0];
+        let most = match upstream.links.iter().filter(is_up).count() {
             0 | 1 => timeouts.link_idle,
             _ => timeouts.spare_link_idle,
-        }
+        };
+        upstream.patience.limit(most, link.idle_since())
+    }
+
+    /// Notes that an upstream closed a link without queries.
+    pub(super) fn on_idle_closed(&mut self, link: &Link, now: Instant) {
+        let patience = &mut self.in_order[link.upstream.0].patience;
+        patience.on_closed(now - link.idle_since(), now);
     }
 
     /// Notes an answer that took so long, on a link that was opened then.

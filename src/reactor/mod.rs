@@ -160,16 +160,18 @@ impl<N: Net> Reactor<N> {
             match event {
                 Event::Ready(key) => self.make_runnable(key),
                 Event::Signal(signal) => self.on_signal(signal),
+                Event::Resumed => self.proxy.handle_resume(self.now, &mut self.outbox),
             }
         }
         self.events = events;
-        self.do_what_is_due();
         for _ in 0..self.runnable.len() {
             let Some(key) = self.runnable.pop_front() else {
                 break;
             };
             self.step(key);
         }
+        // What has come counts before what has not: the loop itself may have been held up.
+        self.do_what_is_due();
         self.perform_all();
         self.unpark();
         self.write_log();

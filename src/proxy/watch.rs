@@ -1,0 +1,186 @@
+//! What follows from how connections behave: answers come, or come late, or not at all.
+
+use super::Proxy;
+use super::counters::Outcome;
+use super::exchange::Attempt;
+use super::keys::{LinkKey, UpstreamIndex};
+use super::link::Stage;
+use super::outbox::Outbox;
+use crate::failure::{Failure, FailureKind};
+use crate::time::Instant;
+
+impl Proxy {
+    /// Nobody waits for this answer any more, since the query had this outcome. A link that has let
+    /// a query run out of time and answered nothing since is sent no more, nor is one from which
+    /// too many answers are outstanding.
+    pub(super) fn abandon(
+        &mut self,
+        attempt: Attempt,
+        outcome: Outcome,
+        now: Instant,
+        outbox: &mut Outbox,
+    ) {
+        let Some(link) = self.upstreams.link_mut(attempt.link) else {
+            return;
+        };
+        let silence = link.abandon(attempt.id, now);
+        // It may have been sent shortly before its end.
+        let is_mute = outcome == Outcome::TimedOut && silence >= self.timeouts.attempt / 4;
+        let is_behind = link.abandoned() > self.limits.link_abandoned;
+        let (upstream, since) = (link.upstream, link.silent_since());
+        if link.stage == Stage::Up && (is_mute || is_behind) {
+            if let Some(since) = since.filter(|since| now - *since > self.timeouts.slow) {
+                self.on_failure(upstream, &FailureKind::Stalled.into(), since, now);
+            }
+            self.retire(attempt.link, now, outbox);
+        }
+        self.close_if_done(attempt.link, outbox);
+    }
+
+    /// What there is to do when a link has got room.
+    pub(super) fn after_answer(&mut self, key: LinkKey, now: Instant, outbox: &mut Outbox) {
+        self.close_if_done(key, outbox);
+        if !self.waiting.is_empty() {
+            self.serve_waiting(now, outbox);
+        }
+    }
+
+    /// Closes a link that is retired once nobody waits for it.
+    pub(super) fn close_if_done(&mut self, key: LinkKey, outbox: &mut Outbox) {
+        let link = self.upstreams.link(key);
+        if link.is_some_and(|link| link.stage == Stage::Retired && link.waited_for() == 0) {
+            self.upstreams.remove(key);
+            outbox.close(key);
+        }
+    }
+
+    /// Closes a link that keeps us waiting.
+    pub(super) fn close(
+        &mut self,
+        key: LinkKey,
+        kind: FailureKind,
+        now: Instant,
+        outbox: &mut Outbox,
+    ) {
+        outbox.close(key);
+        self.handle_link_down(key, &kind.into(), now, outbox);
+    }
+
+    /// Lets a link take no new queries.
+    pub(super) fn retire(&mut self, key: LinkKey, now: Instant, outbox: &mut Outbox) {
+        if let Some(one_too_many) = self.upstreams.retire(key, &self.limits) {
+            self.close(one_too_many, FailureKind::Stalled, now, outbox);
+        }
+    }
+
+    /// Takes note of an answer to the query at `place` of those that a link was sent.
+    pub(super) fn on_answer(&mut self, key: LinkKey, place: usize, now: Instant) {
+        let link = self.upstreams.link_mut(key);
+        let link = link.expect("who answers is there");
+        let took = link.on_answer(place, now);
+        let (upstream, opened_at) = (link.upstream, link.opened_at());
+        self.upstreams
+            .on_answer(upstream, opened_at, took, now, &self.timeouts);
+    }
+
+    /// A link takes long to come up: lets whoever waits for it go another way.
+    pub(super) fn on_late(&mut self, key: LinkKey) {
+        if let Some(link) = self.upstreams.link_mut(key) {
+            link.note_late();
+        }
+    }
+
+    /// Nothing has come on a link since a query was sent then: sends it no more, and its queries by
+    /// other ways, too. It is kept while they may still be answered.
+    pub(super) fn on_stalled(
+        &mut self,
+        key: LinkKey,
+        since: Instant,
+        now: Instant,
+        outbox: &mut Outbox,
+    ) {
+        let Some(link) = self.upstreams.link(key) else {
+            return;
+        };
+        let upstream = link.upstream;
+        let kind = FailureKind::Stalled;
+        self.counters.count_failure(kind);
+        self.on_failure(upstream, &kind.into(), since, now);
+        self.retire(key, now, outbox);
+        while self.hurry(key, now, outbox) {}
+        self.close_if_done(key, outbox);
+    }
+
+    /// A query takes longer than is usual: sends it by another way, too, as often as that may be
+    /// done. If there was no answer since, the link may be dead, and this goes for all its queries.
+    pub(super) fn hedge(&mut self, key: LinkKey, now: Instant, outbox: &mut Outbox) {
+        while let Some(link) = self.upstreams.link_mut(key) {
+            let upstream = link.upstream;
+            let Some((id, exchange_key)) = link.note_slow() else {
+                return;
+            };
+            let is_silent = link.is_silent();
+            let exchange = self
+                .exchanges
+                .get_mut(exchange_key.0)
+                .expect("a link knows who still waits");
+            exchange.wishes.not_slow.insert(upstream);
+            if exchange.may_be_sent()
+                && !exchange.is_waiting
+                && self.has_other_way(exchange_key, key, now)
+                && self.hedges.take()
+            {
+                self.counters.hedges += 1;
+                let exchange = self
+                    .exchanges
+                    .get_mut(exchange_key.0)
+                    .expect("it was there");
+                exchange.on_overdue(Attempt { link: key, id });
+                self.dispatch(exchange_key, now, outbox);
+            }
+            if !is_silent {
+                return;
+            }
+        }
+    }
+
+    /// The oldest query of a link that has not been given up on has waited for long enough: makes
+    /// another attempt. Returns whether there was one.
+    pub(super) fn hurry(&mut self, key: LinkKey, now: Instant, outbox: &mut Outbox) -> bool {
+        let Some(link) = self.upstreams.link_mut(key) else {
+            return false;
+        };
+        let upstream = link.upstream;
+        let Some((id, exchange_key)) = link.note_overdue() else {
+            return false;
+        };
+        let exchange = self
+            .exchanges
+            .get_mut(exchange_key.0)
+            .expect("a link knows who still waits");
+        exchange.on_overdue(Attempt { link: key, id });
+        exchange.wishes.not_slow.insert(upstream);
+        exchange.last_failure = Some(FailureKind::Stalled);
+        if exchange.may_be_sent() && !exchange.is_relied_on() && !exchange.is_waiting {
+            self.dispatch(exchange_key, now, outbox);
+        }
+        true
+    }
+
+    pub(super) fn on_failure(
+        &mut self,
+        upstream: UpstreamIndex,
+        failure: &Failure,
+        since: Instant,
+        now: Instant,
+    ) {
+        self.upstreams.on_failure(
+            upstream,
+            failure,
+            since,
+            now,
+            &self.timeouts,
+            &mut self.random,
+        );
+    }
+}
