@@ -18,81 +18,25 @@ import json
 import os
 import re
 import shutil
-import socket
 import statistics
-import struct
 import subprocess
 import sys
 import tempfile
 import time
 
-ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+from testbed import (ROOT, ask, free_port, make_certificates, processor_time, resident_kib, run,
+                     start_unbound, stop)
+
 QUERIES = 200_000
 OUTSTANDING = 200
 # What is resident depends on where the kernel puts the code, so it is started several times.
 IDLE_STARTS = 5
-TICKS = os.sysconf("SC_CLK_TCK")
 
 # What dotproxy promises: processor time against unbound, resident memory in KiB, octets of a file.
 CPU_RATIO_MAX = 0.35
 IDLE_KIB_MAX = {"static": 1536, "dynamic": 3072}
 GROWTH_KIB_MAX = 1024
 STATIC_BYTES_MAX = 1_800_000
-
-
-def run(*command, **options):
-    return subprocess.run(command, check=True, capture_output=True, text=True, **options).stdout
-
-
-def make_certificates(work):
-    """An authority, and a server certificate for dot.example and 127.0.0.1."""
-    new_key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"]
-    run("openssl", "req", "-x509", *new_key, "-days", "2", "-subj", "/CN=bench authority",
-        "-keyout", "ca.key", "-out", "ca.pem", "-addext", "basicConstraints=critical,CA:TRUE",
-        "-addext", "keyUsage=critical,keyCertSign", cwd=work)
-    run("openssl", "req", *new_key, "-subj", "/CN=dot.example", "-keyout", "server.key",
-        "-out", "server.csr", cwd=work)
-    with open(f"{work}/extensions", "w") as file:
-        file.write("subjectAltName=DNS:dot.example,IP:127.0.0.1\nextendedKeyUsage=serverAuth\n")
-    run("openssl", "x509", "-req", "-in", "server.csr", "-CA", "ca.pem", "-CAkey", "ca.key",
-        "-CAcreateserial", "-days", "1", "-extfile", "extensions", "-out", "server.pem", cwd=work)
-
-
-def free_port():
-    """A port of 127.0.0.1 that is free for UDP and TCP."""
-    while True:
-        with socket.socket(type=socket.SOCK_DGRAM) as udp, socket.socket() as tcp:
-            udp.bind(("127.0.0.1", 0))
-            try:
-                tcp.bind(udp.getsockname())
-            except OSError:
-                continue
-            return udp.getsockname()[1]
-
-
-def upstream_conf(work, port):
-    return f"""
-server:
-  num-threads: 1
-  directory: "{work}"
-  chroot: ""
-  username: ""
-  pidfile: ""
-  use-syslog: no
-  logfile: "{work}/upstream.log"
-  interface: 127.0.0.1@{port}
-  tls-port: {port}
-  tls-service-key: "{work}/server.key"
-  tls-service-pem: "{work}/server.pem"
-  access-control: 127.0.0.0/8 allow
-  module-config: "iterator"
-  incoming-num-tcp: 1000
-  tcp-idle-timeout: 60000
-  local-zone: "." redirect
-  local-data: ". 300 IN A 192.0.2.1"
-remote-control:
-  control-enable: no
-"""
 
 
 def unbound_conf(work, port, upstream):
@@ -146,34 +90,6 @@ upstream_recursive_servers:
 """
 
 
-def ask(port, name, timeout=2.0):
-    """Asks for an address; the time it took, or None without an answer."""
-    labels = b"".join(bytes([len(label)]) + label.encode() for label in name.split("."))
-    query = struct.pack("!HHHHHH", 4242, 0x0100, 1, 0, 0, 0) + labels + b"\0\0\1\0\1"
-    with socket.socket(type=socket.SOCK_DGRAM) as udp:
-        udp.settimeout(timeout)
-        start = time.perf_counter()
-        try:
-            udp.sendto(query, ("127.0.0.1", port))
-            answer = udp.recv(4096)
-        except OSError:
-            return None
-        took = time.perf_counter() - start
-    is_answer = answer[:2] == query[:2] and answer[3] & 15 == 0 and answer[6:8] != b"\0\0"
-    return took if is_answer else None
-
-
-def processor_time(pid):
-    with open(f"/proc/{pid}/stat") as file:
-        fields = file.read().rsplit(")", 1)[1].split()
-    return (int(fields[11]) + int(fields[12])) / TICKS
-
-
-def resident_kib(pid):
-    with open(f"/proc/{pid}/status") as file:
-        return int(re.search(r"VmRSS:\s+(\d+)", file.read())[1])
-
-
 def load(port, names, *more):
     out = run("dnsperf", "-s", "127.0.0.1", "-p", str(port), "-d", names, "-n", "1", "-c", "8",
               "-T", "1", "-t", "5", *more)
@@ -183,15 +99,6 @@ def load(port, names, *more):
         "lost": int(number(r"Queries lost:\s+(\d+)")),
         "qps": number(r"Queries per second:\s+([\d.]+)"),
     }
-
-
-def stop(process):
-    process.terminate()
-    try:
-        process.wait(5)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
 
 
 class Proxy:
@@ -315,17 +222,14 @@ def main():
         with open(names, "w") as file:
             file.writelines(f"u{n:07}.miss.example.net A\n" for n in range(QUERIES))
         port = free_port()
-        with open(f"{work}/upstream.conf", "w") as file:
-            file.write(upstream_conf(work, port))
-        upstream = subprocess.Popen(["unbound", "-d", "-c", f"{work}/upstream.conf"])
+        upstream = start_unbound(work, port)
         try:
             time.sleep(1)
             for _ in range(arguments.rounds):
                 for proxy in proxies:
                     proxy.measure(work, port, names)
         finally:
-            upstream.terminate()
-            upstream.wait()
+            stop(upstream)
     table(proxies)
     if arguments.json:
         with open(arguments.json, "w") as file:

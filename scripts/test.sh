@@ -38,6 +38,9 @@ fi
 step "promises: processor time, memory, size"
 scripts/bench.py --rounds 1 --check
 
+step "upstreams that fail"
+scripts/chaos.py --seconds 5 --check
+
 step "fuzz targets"
 scripts/fuzz.sh 5
 

@@ -1,0 +1,306 @@
+#!/usr/bin/env python3
+"""What clients notice of an upstream that fails while another is well.
+
+dotproxy has two upstreams. The second is unbound, the first does something else in each row: clients
+ask 300 queries a second, for a name that is new each time, and the table says how many were answered
+and how long that took. In the last row both are killed for ten seconds and started again; what counts
+is how soon answers flow again.
+
+  scripts/chaos.py [--seconds 20] [--binary PATH] [--policy NAME] [--check]
+
+Needs the packages of scripts/install_test_deps.sh. --check exits with 1 if a query was not answered
+while one upstream was well, one in a hundred took more than 400 ms, or answers came back late.
+"""
+
+import argparse
+import asyncio
+import os
+import re
+import signal
+import socket
+import ssl
+import statistics
+import struct
+import subprocess
+import sys
+import tempfile
+import time
+
+from testbed import ROOT, free_port, make_certificates, query, start_unbound, stop
+
+PER_SECOND = 300
+P99_MAX_S = 0.4
+RETURN_MAX_S = 1.0
+OUTAGE_S = 10
+
+
+class Upstream:
+    """An upstream on a port of its own: here one that refuses connections."""
+
+    def __init__(self, work):
+        self.work, self.port = work, free_port()
+
+    async def start(self):
+        pass
+
+    async def stop(self):
+        pass
+
+
+class Hole(Upstream):
+    """Nothing comes back, not even that nobody is there."""
+
+    async def start(self):
+        self.listener = socket.socket()
+        self.listener.bind(("127.0.0.1", self.port))
+        self.listener.listen(0)
+        # The kernel drops what does not fit the queue of connections to be accepted.
+        self.fillers = []
+        for _ in range(4):
+            filler = socket.socket()
+            filler.setblocking(False)
+            filler.connect_ex(("127.0.0.1", self.port))
+            self.fillers.append(filler)
+        await asyncio.sleep(0.1)
+
+    async def stop(self):
+        for one in [self.listener, *self.fillers]:
+            one.close()
+
+
+class Deaf(Upstream):
+    """Accepts connections and does nothing more."""
+
+    async def start(self):
+        self.listener = socket.socket()
+        self.listener.bind(("127.0.0.1", self.port))
+        self.listener.listen(128)
+
+    async def stop(self):
+        self.listener.close()
+
+
+class Server(Upstream):
+    """Speaks DNS over TLS; answers `answers` queries on a connection, each after `delay` seconds."""
+
+    def __init__(self, work, answers=None, delay=0.0):
+        super().__init__(work)
+        self.answers, self.delay = answers, delay
+
+    async def start(self):
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(f"{self.work}/server.pem", f"{self.work}/server.key")
+        context.set_alpn_protocols(["dot"])
+        self.server = await asyncio.start_server(self.serve, "127.0.0.1", self.port, ssl=context)
+
+    async def serve(self, reader, writer):
+        loop, asked = asyncio.get_running_loop(), 0
+        try:
+            while True:
+                length = struct.unpack("!H", await reader.readexactly(2))[0]
+                message = await reader.readexactly(length)
+                asked += 1
+                if self.answers is None or asked <= self.answers:
+                    loop.call_later(self.delay, writer.write, self.answer(message))
+        except (OSError, asyncio.IncompleteReadError):
+            writer.close()
+
+    @staticmethod
+    def answer(message):
+        end = message.index(b"\0", 12) + 5
+        header = message[:2] + struct.pack("!HHHHH", 0x8180, 1, 1, 0, 0)
+        record = b"\xc0\x0c\0\1\0\1\0\0\1\x2c\0\4\xc0\0\2\1"
+        whole = header + message[12:end] + record
+        return struct.pack("!H", len(whole)) + whole
+
+    async def stop(self):
+        self.server.close()
+
+
+class Unbound(Upstream):
+    """Unbound, which is killed without a chance to say goodbye."""
+
+    async def start(self):
+        self.process = start_unbound(self.work, self.port)
+        await asyncio.sleep(0.3)
+
+    async def stop(self):
+        self.process.kill()
+        self.process.wait()
+
+
+class Flapping(Unbound):
+    """Unbound, killed and started again every two seconds."""
+
+    async def start(self):
+        await super().start()
+        self.flaps = asyncio.create_task(self.flap())
+
+    async def flap(self):
+        while True:
+            await asyncio.sleep(2)
+            await super().stop()
+            await asyncio.sleep(2)
+            await super().start()
+
+    async def stop(self):
+        self.flaps.cancel()
+        await super().stop()
+
+
+class Clients(asyncio.DatagramProtocol):
+    """Asks so many queries a second and notes what comes."""
+
+    def __init__(self):
+        self.sent, self.waited, self.answered_at = {}, [], []
+        self.errors, self.number = [], 0
+
+    def connection_made(self, transport):
+        self.transport = transport
+
+    def datagram_received(self, data, _):
+        number = struct.unpack("!H", data[:2])[0]
+        start = self.sent.pop(number, None)
+        if start is None:
+            return
+        now = time.monotonic()
+        if data[3] & 15 == 0 and data[6:8] != b"\0\0":
+            self.waited.append(now - start)
+            self.answered_at.append(now)
+        else:
+            self.errors.append(now)
+
+    async def ask(self, seconds):
+        start = time.monotonic()
+        for nth in range(int(seconds * PER_SECOND)):
+            await asyncio.sleep(max(0.0, start + nth / PER_SECOND - time.monotonic()))
+            self.number = (self.number + 1) % 65536
+            self.sent[self.number] = time.monotonic()
+            self.transport.sendto(query(self.number, f"n{self.number}.chaos.example.net"))
+
+    async def settle(self):
+        for _ in range(60):
+            if not self.sent:
+                return
+            await asyncio.sleep(0.1)
+
+
+class Proxy:
+    """dotproxy in front of these upstreams."""
+
+    def __init__(self, work, arguments, upstreams):
+        self.port, self.log = free_port(), f"{work}/dotproxy.log"
+        command = [arguments.binary, "-l", "127.0.0.1", "-p", str(self.port), "-v",
+                   "--ca-file", f"{work}/ca.pem", "--policy", arguments.policy]
+        for upstream in upstreams:
+            command += ["-u", f"127.0.0.1:{upstream.port}#dot.example"]
+        with open(self.log, "w") as log:
+            self.process = subprocess.Popen(command, stderr=log)
+
+    def counted(self):
+        """Queries sent upstream more than once, by the reason."""
+        self.process.send_signal(signal.SIGUSR1)
+        time.sleep(0.2)
+        with open(self.log) as log:
+            line = [line for line in log if "queries udp=" in line][-1]
+        return {name: int(re.search(rf"{name}=(\d+)", line)[1])
+                for name in ["retries", "hedges", "copies"]}
+
+
+async def clients_of(proxy):
+    loop = asyncio.get_running_loop()
+    _, clients = await loop.create_datagram_endpoint(
+        Clients, remote_addr=("127.0.0.1", proxy.port))
+    return clients
+
+
+async def chaos(work, arguments, first):
+    """The row of one kind of upstream, and whether it is as it should be."""
+    healthy = Unbound(work)
+    await healthy.start()
+    await first.start()
+    await asyncio.sleep(0.5)
+    proxy = Proxy(work, arguments, [first, healthy])
+    await asyncio.sleep(0.3)
+    try:
+        clients = await clients_of(proxy)
+        await clients.ask(arguments.seconds)
+        await clients.settle()
+        counted = proxy.counted()
+    finally:
+        stop(proxy.process)
+        await first.stop()
+        await healthy.stop()
+    waited = sorted(clients.waited)
+    asked = len(waited) + len(clients.errors) + len(clients.sent)
+    p99 = waited[len(waited) * 99 // 100]
+    twice = counted["retries"] + counted["copies"]
+    print(f"{first.label:28}{asked:>8}{asked - len(waited):>8}"
+          f"{statistics.median(waited) * 1e3:>8.1f} ms{p99 * 1e3:>8.1f} ms"
+          f"{waited[-1] * 1e3:>8.0f} ms{100 * twice / asked:>9.1f} %", flush=True)
+    return asked == len(waited) and p99 <= P99_MAX_S
+
+
+async def outage(work, arguments):
+    """The row of both upstreams killed and started again."""
+    both = [Unbound(work), Unbound(work)]
+    for one in both:
+        await one.start()
+    proxy = Proxy(work, arguments, both)
+    await asyncio.sleep(0.3)
+    try:
+        clients = await clients_of(proxy)
+        asking = asyncio.create_task(clients.ask(OUTAGE_S + 10))
+        await asyncio.sleep(3)
+        for one in both:
+            await one.stop()
+        await asyncio.sleep(OUTAGE_S)
+        for one in both:
+            one.process = start_unbound(one.work, one.port)
+        back = time.monotonic()
+        await asking
+        await clients.settle()
+    finally:
+        stop(proxy.process)
+        for one in both:
+            await one.stop()
+    after = [at - back for at in clients.answered_at if at > back]
+    late = [at - back for at in clients.errors if at > back + RETURN_MAX_S]
+    first = after[0] if after else float("inf")
+    print(f"\nboth killed for {OUTAGE_S} s: first answer {first * 1e3:.0f} ms after they were started "
+          f"again, {len(late)} errors later than {RETURN_MAX_S:.0f} s after that")
+    return first <= RETURN_MAX_S and not late
+
+
+async def main():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
+    parser.add_argument("--seconds", type=float, default=20)
+    parser.add_argument("--binary", default=f"{ROOT}/target/release/dotproxy")
+    parser.add_argument("--policy", default="fastest")
+    parser.add_argument("--check", action="store_true")
+    arguments = parser.parse_args()
+    os.environ["PATH"] += ":/usr/sbin"
+    with tempfile.TemporaryDirectory() as work:
+        make_certificates(work)
+        rows = {
+            "is well": Unbound(work),
+            "refuses connections": Upstream(work),
+            "is a black hole": Hole(work),
+            "accepts and says nothing": Deaf(work),
+            "never answers": Server(work, answers=0),
+            "stalls after 100 answers": Server(work, answers=100),
+            "takes 300 ms": Server(work, delay=0.3),
+            "is killed every 2 s": Flapping(work),
+        }
+        print(f"{'the first upstream':28}{'queries':>8}{'failed':>8}{'median':>11}{'p99':>11}"
+              f"{'slowest':>11}{'sent twice':>11}")
+        is_right = True
+        for label, first in rows.items():
+            first.label = label
+            is_right &= await chaos(work, arguments, first)
+        is_right &= await outage(work, arguments)
+    sys.exit(1 if arguments.check and not is_right else 0)
+
+
+if __name__ == "__main__":
+    asyncio.run(main())

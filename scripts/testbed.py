@@ -1,0 +1,114 @@
+"""What the scripts that measure share: a resolver that speaks DNS over TLS, questions, processes."""
+
+import os
+import re
+import socket
+import struct
+import subprocess
+import time
+
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+TICKS = os.sysconf("SC_CLK_TCK")
+
+
+def run(*command, **options):
+    return subprocess.run(command, check=True, capture_output=True, text=True, **options).stdout
+
+
+def make_certificates(work):
+    """An authority, and a server certificate for dot.example and 127.0.0.1."""
+    new_key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"]
+    run("openssl", "req", "-x509", *new_key, "-days", "2", "-subj", "/CN=bench authority",
+        "-keyout", "ca.key", "-out", "ca.pem", "-addext", "basicConstraints=critical,CA:TRUE",
+        "-addext", "keyUsage=critical,keyCertSign", cwd=work)
+    run("openssl", "req", *new_key, "-subj", "/CN=dot.example", "-keyout", "server.key",
+        "-out", "server.csr", cwd=work)
+    with open(f"{work}/extensions", "w") as file:
+        file.write("subjectAltName=DNS:dot.example,IP:127.0.0.1\nextendedKeyUsage=serverAuth\n")
+    run("openssl", "x509", "-req", "-in", "server.csr", "-CA", "ca.pem", "-CAkey", "ca.key",
+        "-CAcreateserial", "-days", "1", "-extfile", "extensions", "-out", "server.pem", cwd=work)
+
+
+def free_port():
+    """A port of 127.0.0.1 that is free for UDP and TCP."""
+    while True:
+        with socket.socket(type=socket.SOCK_DGRAM) as udp, socket.socket() as tcp:
+            udp.bind(("127.0.0.1", 0))
+            try:
+                tcp.bind(udp.getsockname())
+            except OSError:
+                continue
+            return udp.getsockname()[1]
+
+
+UNBOUND_CONF = """
+server:
+  num-threads: 1
+  directory: "{work}"
+  chroot: ""
+  username: ""
+  pidfile: ""
+  use-syslog: no
+  logfile: "{work}/upstream-{port}.log"
+  interface: 127.0.0.1@{port}
+  tls-port: {port}
+  tls-service-key: "{work}/server.key"
+  tls-service-pem: "{work}/server.pem"
+  access-control: 127.0.0.0/8 allow
+  module-config: "iterator"
+  incoming-num-tcp: 1000
+  tcp-idle-timeout: 60000
+  local-zone: "." redirect
+  local-data: ". 300 IN A 192.0.2.1"
+remote-control:
+  control-enable: no
+"""
+
+
+def start_unbound(work, port):
+    """A resolver on 127.0.0.1 that has the same address for every name."""
+    conf = f"{work}/upstream-{port}.conf"
+    with open(conf, "w") as file:
+        file.write(UNBOUND_CONF.format(work=work, port=port))
+    return subprocess.Popen(["unbound", "-d", "-c", conf])
+
+
+def query(number, name):
+    labels = b"".join(bytes([len(label)]) + label.encode() for label in name.split("."))
+    return struct.pack("!HHHHHH", number, 0x0100, 1, 0, 0, 0) + labels + b"\0\0\1\0\1"
+
+
+def ask(port, name, timeout=2.0):
+    """Asks for an address; the time it took, or None without an answer."""
+    asked = query(4242, name)
+    with socket.socket(type=socket.SOCK_DGRAM) as udp:
+        udp.settimeout(timeout)
+        start = time.perf_counter()
+        try:
+            udp.sendto(asked, ("127.0.0.1", port))
+            answer = udp.recv(4096)
+        except OSError:
+            return None
+        took = time.perf_counter() - start
+    is_answer = answer[:2] == asked[:2] and answer[3] & 15 == 0 and answer[6:8] != b"\0\0"
+    return took if is_answer else None
+
+
+def processor_time(pid):
+    with open(f"/proc/{pid}/stat") as file:
+        fields = file.read().rsplit(")", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / TICKS
+
+
+def resident_kib(pid):
+    with open(f"/proc/{pid}/status") as file:
+        return int(re.search(r"VmRSS:\s+(\d+)", file.read())[1])
+
+
+def stop(process):
+    process.terminate()
+    try:
+        process.wait(5)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
