@@ -8,7 +8,7 @@ FROM rust:1.95-alpine AS build
 # hadolint ignore=DL3018
 RUN apk add --no-cache gcc musl-dev
 WORKDIR /dotproxy
-COPY Cargo.toml Cargo.lock ./
+COPY Cargo.toml Cargo.lock build.rs ./
 COPY src ./src
 # On this system Rust links musl statically.
 RUN cargo build --release --locked --bin dotproxy

@@ -23,6 +23,8 @@ pub struct Config {
     pub policy: Policy,
     /// PEM roots instead of the built-in ones.
     pub ca_file: Option<PathBuf>,
+    /// Where the time of the last run is kept.
+    pub clock_stamp: Option<PathBuf>,
     /// Durations that rule queries and connections.
     pub timeouts: Timeouts,
     /// Bounds of tables, queues and buffers.

@@ -1,6 +1,6 @@
-//! Files that people write, read whole.
+//! Small files, read and written whole.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::Path;
 
@@ -19,6 +19,15 @@ pub fn read(path: &Path) -> io::Result<Vec<u8>> {
     Ok(octets)
 }
 
+/// Writes a file so that, whatever happens meanwhile, it is either the old one or the new one.
+pub fn write(path: &Path, octets: &[u8]) -> io::Result<()> {
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(".new");
+    let beside = path.with_file_name(name);
+    fs::write(&beside, octets)?;
+    fs::rename(&beside, path)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -27,5 +36,17 @@ mod tests {
     fn file_without_an_end_is_an_error() {
         assert!(read(Path::new("/dev/zero")).is_err());
         assert_eq!(read(Path::new("/dev/null")).unwrap(), b"");
+    }
+
+    #[test]
+    fn file_is_replaced_as_a_whole() {
+        let name = format!("dotproxy-file-{}", std::process::id());
+        let path = std::env::temp_dir().join(name);
+        for text in ["first\n", "second\n"] {
+            write(&path, text.as_bytes()).unwrap();
+            assert_eq!(read(&path).unwrap(), text.as_bytes());
+        }
+        fs::remove_file(&path).unwrap();
+        assert!(write(Path::new("/nonexistent/file"), b"").is_err());
     }
 }

@@ -39,9 +39,10 @@
 //! The layers are held by `tests/tidy.rs`.
 //!
 //! Around them: [`options`] (one table for command line, file and help), [`config`] (what the
-//! options come to, and every limit of the program), [`tls`] (whom we trust), [`descriptors`],
-//! [`mod@file`], [`logger`], and the vocabulary that all share: [`arena`] (tables whose keys carry
-//! a generation), [`address`], [`time`], [`random`], [`origin`], [`failure`].
+//! options come to, and every limit of the program), [`tls`] (whom we trust), [`clock`] (what time
+//! it is at least), [`descriptors`], [`mod@file`], [`logger`], and the vocabulary that all share:
+//! [`arena`] (tables whose keys carry a generation), [`address`], [`time`], [`random`], [`origin`],
+//! [`failure`].
 //!
 //! # The life of a query
 //!
@@ -88,6 +89,7 @@
 
 pub mod address;
 pub mod arena;
+pub mod clock;
 pub mod config;
 pub mod descriptors;
 pub mod failure;

@@ -5,6 +5,7 @@ use std::fmt::Display;
 use std::io::{self, ErrorKind, Write};
 use std::process::ExitCode;
 
+use dotproxy::clock::Clock;
 use dotproxy::config::Config;
 use dotproxy::net::mio::MioNet;
 use dotproxy::options::{self, Command};
@@ -31,7 +32,7 @@ fn main() -> ExitCode {
             Ok(()) => ExitCode::SUCCESS,
             Err(problem) => fail(1, problem),
         },
-        Ok(Command::Check(config)) => match tls::connectors(&config) {
+        Ok(Command::Check(config)) => match tls::connectors(&config, &Clock::new(None)) {
             Ok(_) => print("dotproxy: options and files are right\n"),
             Err(problem) => fail(USAGE, problem),
         },
@@ -42,14 +43,15 @@ fn main() -> ExitCode {
 
 fn run(mut config: Config) -> Result<(), String> {
     logger::init(config.log_level, config.limits.log_unwritten);
-    let connectors = tls::connectors(&config).map_err(|error| error.to_string())?;
+    let clock = Clock::new(config.clock_stamp.as_deref());
+    let connectors = tls::connectors(&config, &clock).map_err(|error| error.to_string())?;
     descriptors::fit(&mut config).map_err(|error| error.to_string())?;
     let mut seed = [0; SEED_LEN];
     SystemRandom::new()
         .fill(&mut seed)
         .map_err(|_| "the system gives no random numbers")?;
     let net = MioNet::new().map_err(|error| format!("cannot wait for sockets: {error}"))?;
-    let reactor = Reactor::new(net, &config, connectors, &seed);
+    let reactor = Reactor::new(net, &config, connectors, clock, &seed);
     let mut reactor = reactor.map_err(|error| explain(&error))?;
     for upstream in &config.upstreams {
         log::info!("upstream {upstream}: will be connected to when a query comes");

@@ -81,8 +81,7 @@ const TABLE: &[Row] = &[
         short: "u",
         long: "upstream",
         value: "SPEC",
-        help: "DNS-over-TLS resolver, repeatable:\n\
-               1.1.1.1, [2620:fe::fe]:853, 9.9.9.9#dns.quad9.net",
+        help: "resolver, like 1.1.1.1 or 9.9.9.9#dns.quad9.net",
         apply: |draft, value| {
             draft.upstreams.push(value.parse()?);
             Ok(())
@@ -111,6 +110,16 @@ const TABLE: &[Row] = &[
         apply: |draft, value| {
             draft.ca_file = (!value.is_empty()).then(|| value.into());
             draft.ca_file.is_some().then_some(()).ok_or("a file")
+        },
+    },
+    Row {
+        short: "",
+        long: "clock-stamp",
+        value: "FILE",
+        help: "keeps the time where the clock has no battery",
+        apply: |draft, value| {
+            draft.clock_stamp = (!value.is_empty()).then(|| value.into());
+            draft.clock_stamp.is_some().then_some(()).ok_or("a file")
         },
     },
     Row {
@@ -327,6 +336,7 @@ struct Draft {
     upstreams: Vec<Upstream>,
     policy: Policy,
     ca_file: Option<PathBuf>,
+    clock_stamp: Option<PathBuf>,
     timeout: Duration,
     limits: Limits,
     log_level: LevelFilter,
@@ -342,6 +352,7 @@ impl Default for Draft {
             upstreams: Vec::new(),
             policy: Policy::default(),
             ca_file: None,
+            clock_stamp: None,
             timeout: Timeouts::QUERY,
             limits: Limits::default(),
             log_level: LevelFilter::Info,
@@ -423,6 +434,7 @@ impl Draft {
             upstreams: self.upstreams,
             policy: self.policy,
             ca_file: self.ca_file,
+            clock_stamp: self.clock_stamp,
             timeouts: Timeouts::for_query(self.timeout),
             limits: self.limits,
             log_level: self.log_level.max(self.verbosity),

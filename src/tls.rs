@@ -10,10 +10,12 @@ use rustls::crypto::{CryptoProvider, KeyProvider, ring};
 use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::sign::SigningKey;
+use rustls::time_provider::TimeProvider;
 use rustls::{
     AlertDescription, CertificateError, ClientConfig, RootCertStore, SupportedCipherSuite,
 };
 
+use crate::clock::Clock;
 use crate::config::{Config, Upstream};
 use crate::file;
 
@@ -64,14 +66,23 @@ impl fmt::Display for SetupError {
 impl std::error::Error for SetupError {}
 
 /// What it takes to connect to each upstream, in their order. They share their roots and sessions.
-pub fn connectors(config: &Config) -> Result<Vec<Connector>, SetupError> {
+/// `clock` judges certificates.
+pub fn connectors(config: &Config, clock: &Clock) -> Result<Vec<Connector>, SetupError> {
     let roots = match &config.ca_file {
         Some(path) => read_roots(path).map_err(|cause| SetupError::CaFile(path.clone(), cause))?,
         None => RootCertStore {
             roots: webpki_roots::TLS_SERVER_ROOTS.to_vec(),
         },
     };
-    let mut tls = ClientConfig::builder_with_provider(Arc::new(provider()))
+    if let Some(behind) = clock.is_behind() {
+        log::warn!(
+            "this host's clock is behind by {} s at least: certificates are judged by the time \
+             that the program was built or last ran",
+            behind.as_secs()
+        );
+    }
+    let clock = Arc::new(NeverBehind(clock.clone()));
+    let mut tls = ClientConfig::builder_with_details(Arc::new(provider()), clock)
         .with_safe_default_protocol_versions()
         .expect("the provider has suites for TLS 1.2 and 1.3")
         .with_root_certificates(roots)
@@ -91,6 +102,15 @@ pub fn connectors(config: &Config) -> Result<Vec<Connector>, SetupError> {
         })
     };
     config.upstreams.iter().map(connector).collect()
+}
+
+#[derive(Debug)]
+struct NeverBehind(Clock);
+
+impl TimeProvider for NeverBehind {
+    fn current_time(&self) -> Option<UnixTime> {
+        Some(UnixTime::since_unix_epoch(self.0.now()))
+    }
 }
 
 /// What went wrong in TLS, and what to do about it where that is known.

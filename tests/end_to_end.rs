@@ -430,6 +430,15 @@ fn name_of_the_certificate_is_checked_where_it_is_given() {
 }
 
 #[test]
+fn board_whose_clock_starts_in_1970_is_answered() {
+    let script = "export FAKETIME='@1970-01-02 00:00:00'; \
+                  export LD_PRELOAD=$(echo /usr/lib/*/faketime/libfaketime.so.1); exec \"$@\"";
+    let scene = Scene::with("clock", script, &[]);
+    assert!(scene.is_answered(1));
+    scene.program.await_log("this host's clock is behind");
+}
+
+#[test]
 fn sigterm_answers_what_was_asked_and_ends_with_zero() {
     let mut scene = Scene::new("sigterm");
     assert!(scene.is_answered(1));

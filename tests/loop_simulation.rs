@@ -8,6 +8,7 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::OnceLock;
 use std::time::Duration;
 
+use dotproxy::clock::Clock;
 use dotproxy::config::Config;
 use dotproxy::net::Signal;
 use dotproxy::options::{self, Command};
@@ -206,7 +207,7 @@ fn simulate(scene: Scene) -> Outcome {
         .map(|host| SocketAddr::from(([127, 0, 0, u8::try_from(host).expect("few")], 853)))
         .collect();
     let config = configuration(&servers);
-    let connectors = tls::connectors(&config).expect("the authority's file");
+    let connectors = tls::connectors(&config, &Clock::new(None)).expect("the authority's file");
     let tempers = servers.into_iter().zip(tempers).collect::<BTreeMap<_, _>>();
     let mut world = World::new(Chance::new(seed));
     let lack = scene.no_descriptors_for;
@@ -219,7 +220,8 @@ fn simulate(scene: Scene) -> Outcome {
     }
     let net = SimNet::new(world, cast);
     let key = [u8::try_from(seed % 256).expect("a byte"); 32];
-    let mut reactor = Reactor::new(net, &config, connectors, &key).expect("addresses to listen on");
+    let mut reactor = Reactor::new(net, &config, connectors, Clock::new(None), &key)
+        .expect("addresses to listen on");
     let listening = reactor.sessions();
 
     let mut turns = 0;

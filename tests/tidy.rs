@@ -11,6 +11,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("arena", &[]),
     ("time", &[]),
     ("random", &[]),
+    ("clock", &["file"]),
     ("config", &["address"]),
     ("origin", &["address", "arena"]),
     ("failure", &["wire"]),
@@ -26,14 +27,14 @@ const LAYERS: &[(&str, &[&str])] = &[
         "session",
         &["address", "config", "failure", "time", "tls", "wire"],
     ),
-    ("tls", &["config", "file"]),
+    ("tls", &["clock", "config", "file"]),
     ("net", &["address", "arena", "session", "time"]),
     // What knows them.
     (
         "reactor",
         &[
-            "arena", "config", "failure", "logger", "net", "origin", "proxy", "random", "session",
-            "time", "tls",
+            "arena", "clock", "config", "failure", "logger", "net", "origin", "proxy", "random",
+            "session", "time", "tls",
         ],
     ),
     // Around them.
@@ -52,7 +53,7 @@ const CONFINED: &[(&str, &[&str])] = &[
     ("slab::", &["arena.rs"]),
     ("simple_logger", &["logger.rs"]),
     ("std::time::Instant", &["net/mio.rs"]),
-    ("SystemTime", &["logger.rs"]),
+    ("SystemTime", &["clock.rs", "logger.rs"]),
     ("SystemRandom", &["main.rs"]),
     ("TcpStream", &["net/mio.rs"]),
     ("UdpSocket", &["net/mio.rs"]),

@@ -7,6 +7,7 @@
 
 mod common;
 
+use dotproxy::clock::Clock;
 use dotproxy::session::{Scratch, Transport, UpstreamStream};
 use libfuzzer_sys::fuzz_target;
 
@@ -15,7 +16,8 @@ fuzz_target!(|input: &[u8]| {
         return;
     };
     let (pieces, octets) = rest.split_at(usize::from(*pieces_len).min(rest.len()));
-    let connectors = dotproxy::tls::connectors(&common::config()).expect("built-in roots");
+    let connectors =
+        dotproxy::tls::connectors(&common::config(), &Clock::new(None)).expect("built-in roots");
     let mut scratch = Scratch::new();
     let stream = common::Script {
         octets,

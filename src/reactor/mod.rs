@@ -25,6 +25,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use crate::arena::{Arena, Key};
+use crate::clock::Clock;
 use crate::config::{Config, Limits, Timeouts};
 use crate::logger;
 use crate::net::{self, Event, Net, Signal};
@@ -68,6 +69,9 @@ pub struct Reactor<N: Net> {
     accept_at: Option<Instant>,
     /// When a reader of the log that was slow is tried again.
     log_at: Option<Instant>,
+    clock: Clock,
+    /// When the clock writes its stamp.
+    stamp_at: Option<Instant>,
     /// When the loop ends at the latest, once that was asked for.
     finish_at: Option<Instant>,
     events: Vec<Event>,
@@ -106,6 +110,7 @@ impl<N: Net> Reactor<N> {
         mut net: N,
         config: &Config,
         connectors: Vec<Connector>,
+        clock: Clock,
         seed: &[u8; SEED_LEN],
     ) -> Result<Self, ListenError> {
         let now = net.now();
@@ -138,6 +143,8 @@ impl<N: Net> Reactor<N> {
             parked: Vec::new(),
             accept_at: None,
             log_at: None,
+            stamp_at: clock.stamp_interval().map(|interval| now + interval),
+            clock,
             finish_at: None,
             events: Vec::new(),
             scratch: Scratch::new(),
@@ -148,6 +155,7 @@ impl<N: Net> Reactor<N> {
     /// Takes turns until a signal asks to finish and that is done. Errors are those of the poller.
     pub fn run(&mut self) -> io::Result<()> {
         while self.turn()? == Turn::GoOn {}
+        self.clock.stamp();
         Ok(())
     }
 
@@ -213,6 +221,7 @@ impl<N: Net> Reactor<N> {
             self.clients.next_expiry(),
             self.accept_at,
             self.log_at,
+            self.stamp_at,
             self.finish_at,
         ];
         moments
@@ -229,6 +238,11 @@ impl<N: Net> Reactor<N> {
         self.close_idle_clients();
         if self.accept_at.is_some_and(|at| at <= self.now) {
             self.resume_listeners();
+        }
+        if self.stamp_at.is_some_and(|at| at <= self.now) {
+            let interval = self.clock.stamp_interval();
+            self.stamp_at = interval.map(|interval| self.now + interval);
+            self.clock.stamp();
         }
     }
 

@@ -470,6 +470,7 @@ fn describe(error: rustls::Error) -> Failure {
 mod tests {
     use super::super::testing::Pipe;
     use super::*;
+    use crate::clock::Clock;
     use crate::options::{self, Command};
     use crate::tls;
 
@@ -478,7 +479,7 @@ mod tests {
         let Ok(Command::Run(config)) = options::parse(&arguments) else {
             panic!("the options are right");
         };
-        let connectors = tls::connectors(&config).expect("the built-in roots");
+        let connectors = tls::connectors(&config, &Clock::new(None)).expect("the built-in roots");
         Transport::tls(pipe.clone(), &connectors[0], scratch).expect("a first flight")
     }
 
