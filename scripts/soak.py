@@ -1,0 +1,117 @@
+#!/usr/bin/env python3
+"""Twenty minutes of three upstreams with random faults: nothing is lost, and nothing is left behind.
+
+Each upstream changes its mind every few seconds: it answers, is slow, answers nothing, stalls after a
+few answers, closes its connections, or refuses new ones. At most two of three fail at a time. Clients
+ask 300 queries a second. At the end every table has to be empty, resident memory within 5 % of what
+it was after the first minute, and what was sent twice at most 5 % of what was asked.
+
+  scripts/soak.py [--minutes 20] [--seed 1] [--binary PATH] [--policy NAME] [--check]
+"""
+
+import argparse
+import asyncio
+import os
+import random
+import re
+import sys
+import tempfile
+
+from chaos import Proxy, Server, clients_of
+from testbed import ROOT, make_certificates, resident_kib, stop
+
+MOODS = ["well", "well", "slow", "mute", "stalls", "closes", "refuses"]
+WARM_UP_S = 60
+TWICE_MAX = 0.05
+GROWTH_MAX = 0.05
+
+
+class Moody(Server):
+    """An upstream that changes its mind."""
+
+    def __init__(self, work):
+        super().__init__(work)
+        self.mood, self.connections = "well", set()
+
+    async def be(self, mood):
+        if self.mood == "refuses" and mood != "refuses":
+            await self.start()
+        self.mood = mood
+        self.answers = {"mute": 0, "stalls": 50}.get(mood)
+        self.delay = 0.25 if mood == "slow" else 0.0
+        if mood == "refuses":
+            await self.stop()
+        if mood in ("closes", "refuses"):
+            for writer in list(self.connections):
+                writer.transport.abort()
+
+    async def serve(self, reader, writer):
+        self.connections.add(writer)
+        try:
+            await super().serve(reader, writer)
+        finally:
+            self.connections.discard(writer)
+
+
+async def moods(upstreams, chance):
+    """Lets upstreams change, one always well."""
+    while True:
+        await asyncio.sleep(chance.uniform(1, 5))
+        one = chance.choice(upstreams)
+        others = [other for other in upstreams if other is not one]
+        is_other_well = any(other.mood in ("well", "closes") for other in others)
+        await one.be(chance.choice(MOODS) if is_other_well else "well")
+
+
+async def main():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
+    parser.add_argument("--minutes", type=float, default=20)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--binary", default=f"{ROOT}/target/release/dotproxy")
+    parser.add_argument("--policy", default="fastest")
+    parser.add_argument("--check", action="store_true")
+    arguments = parser.parse_args()
+    os.environ["PATH"] += ":/usr/sbin"
+    seconds = arguments.minutes * 60
+    with tempfile.TemporaryDirectory() as work:
+        make_certificates(work)
+        upstreams = [Moody(work) for _ in range(3)]
+        for upstream in upstreams:
+            await upstream.start()
+        proxy = Proxy(work, arguments, upstreams)
+        await asyncio.sleep(0.5)
+        changes = asyncio.create_task(moods(upstreams, random.Random(arguments.seed)))
+        try:
+            clients = await clients_of(proxy)
+            warm_up = min(WARM_UP_S, seconds / 4)
+            await clients.ask(warm_up)
+            before = resident_kib(proxy.process.pid)
+            await clients.ask(seconds - warm_up)
+            await clients.settle()
+            changes.cancel()
+            # Longer than an idle connection is kept.
+            await asyncio.sleep(25)
+            after = resident_kib(proxy.process.pid)
+            counted = proxy.counted()
+            with open(proxy.log) as log:
+                line = [line for line in log if "queries udp=" in line][-1]
+        finally:
+            changes.cancel()
+            stop(proxy.process)
+    waited = sorted(clients.waited)
+    asked = len(waited) + len(clients.errors) + len(clients.sent)
+    twice = (counted["hedges"] + counted["copies"]) / asked
+    left = [int(number) for number in re.findall(r"(?:inflight|links|tcp-clients)=(\d+)", line)]
+    print(f"queries {asked}, failed {asked - len(waited)}, "
+          f"median {waited[len(waited) // 2] * 1e3:.1f} ms, "
+          f"p99 {waited[len(waited) * 99 // 100] * 1e3:.1f} ms, slowest {waited[-1] * 1e3:.0f} ms")
+    print(f"sent twice before the first had failed {100 * twice:.2f} %, "
+          f"resident {before} KiB, then {after} KiB, left in tables {left}")
+    print(line.strip())
+    is_right = (asked == len(waited) and twice <= TWICE_MAX and not any(left)
+                and after <= before * (1 + GROWTH_MAX))
+    sys.exit(1 if arguments.check and not is_right else 0)
+
+
+if __name__ == "__main__":
+    asyncio.run(main())
