@@ -211,6 +211,10 @@ pub struct Timeouts {
     pub backoff_max: Duration,
     /// The longest such pause while queries come and no other upstream is left.
     pub backoff_max_asked: Duration,
+    /// How long a query that failed is not asked again.
+    pub failed_min: Duration,
+    /// The longest such time, after many failures.
+    pub failed_max: Duration,
     /// How long a TCP client may be idle while there are slots enough.
     pub client_idle_max: Duration,
     /// How long a TCP client may be idle when every slot is taken.
@@ -240,6 +244,8 @@ impl Timeouts {
             backoff_min: Duration::from_millis(500),
             backoff_max: Duration::from_secs(30),
             backoff_max_asked: Duration::from_secs(1),
+            failed_min: Duration::from_secs(1),
+            failed_max: Duration::from_secs(30),
             client_idle_max: Duration::from_secs(10),
             client_idle_min: Duration::from_millis(200),
             accept_pause: Duration::from_millis(100),
@@ -291,6 +297,8 @@ pub struct Limits {
     pub hedges_saved: usize,
     /// Octets of the longest query that is forwarded, padding aside.
     pub forwarded_query: usize,
+    /// Queries that failed and are remembered.
+    pub failures_remembered: usize,
     /// Buffers of finished queries that are kept to be used again.
     pub spare_buffers: usize,
     /// Octets of log lines that have not been written; beyond, lines are dropped.
@@ -321,6 +329,7 @@ impl Default for Limits {
             hedges_per_hundred: 5,
             hedges_saved: 100,
             forwarded_query: 4096,
+            failures_remembered: 512,
             spare_buffers: 256,
             log_unwritten: 64 * 1024,
         }

@@ -518,6 +518,17 @@ fn long_outage_is_told_soon() {
 }
 
 #[test]
+fn storm_of_retries_is_answered_without_asking() {
+    let mut world = World::new(&[Manner::Mute]);
+    world.ask("www.example", 100.0, 0.0, 60.0);
+    let responses = world.run("www.example");
+    let at_once = responses.len() - slower_than(&responses, 0.001);
+    assert!(at_once > 5_000, "{at_once}");
+    // Queries of the first seconds, and then two a second, each three times at the most.
+    assert!(world.sent[0] < 1_500, "{:?}", world.sent);
+}
+
+#[test]
 fn impostor_is_told_soon() {
     let mut world = World::new(&[Manner::Impostor]);
     world.ask("www.example", 10.0, 0.0, 20.0);

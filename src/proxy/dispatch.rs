@@ -10,6 +10,7 @@ use super::upstream::{Route, Trial};
 use crate::failure::FailureKind;
 use crate::origin::Origin;
 use crate::time::Instant;
+use crate::wire::edns::{ExtendedError, ExtendedErrorCode};
 use crate::wire::query::PLAIN_QUERY_LEN_MAX;
 use crate::wire::response::{Asked, write_error};
 use crate::wire::{Message, Query, Rcode};
@@ -60,6 +61,22 @@ impl Proxy {
         }
         if !self.has_room(now) {
             return reject(self, OVERLOADED);
+        }
+        let question = message.question();
+        let question = question.expect("a query that is forwarded has a question");
+        if let Some(reason) = self.memory.recall(question, now, &self.timeouts) {
+            let code = ExtendedErrorCode::CACHED_ERROR;
+            let error = ExtendedError { code, ..reason };
+            let outcome = Outcome::UpstreamFailed;
+            let rcode = Rcode::SERVFAIL;
+            return reject(
+                self,
+                Refusal {
+                    rcode,
+                    error,
+                    outcome,
+                },
+            );
         }
         let buffer = self.spare_buffers.pop().unwrap_or_default();
         let query =
@@ -271,12 +288,20 @@ impl Proxy {
         now: Instant,
         outbox: &mut Outbox,
     ) {
-        let exchange = self.exchange(key);
+        let exchange = self.exchanges.get(key.0);
+        let exchange = exchange.expect("who fails is there");
         let failure = exchange.last_failure.or(self.upstreams.last_failure());
         let error = failure.map_or(NO_ANSWER, FailureKind::extended_error);
         outbox.respond(exchange.origin, |out| {
             write_error(out, &exchange.asked(), Rcode::SERVFAIL, error);
         });
+        self.memory.on_failure(
+            exchange.query.question(),
+            error,
+            now,
+            &self.timeouts,
+            &self.limits,
+        );
         self.end(key, outcome, now, outbox);
     }
 

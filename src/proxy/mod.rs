@@ -15,6 +15,7 @@
 //! - `upstream`: the resolvers, and which of their links is taken
 //! - `health`, `latency`: how a resolver is doing, and how fast it is
 //! - `idle`: for how long it keeps connections that nobody uses
+//! - `memory`: what failed of late
 //! - `hedge`: how often a query may be sent twice
 //! - `link`: one connection, its ids and its timer
 //! - `watch`: what follows from how connections behave
@@ -29,6 +30,7 @@ mod idle;
 mod keys;
 mod latency;
 mod link;
+mod memory;
 mod outbox;
 mod upstream;
 mod watch;
@@ -52,6 +54,7 @@ use exchange::{Attempt, Exchange};
 use hedge::Hedges;
 use keys::ExchangeKey;
 use link::{Due, Stage};
+use memory::Memory;
 use upstream::Upstreams;
 
 /// The decisions about queries. See the [module](self).
@@ -66,6 +69,7 @@ pub struct Proxy {
     waiting: Fifo<ExchangeKey>,
     upstreams: Upstreams,
     hedges: Hedges,
+    memory: Memory,
     random: Random,
     spare_buffers: Vec<Vec<u8>>,
     counters: Counters,
@@ -85,6 +89,7 @@ impl Proxy {
                 config.upstreams.iter().map(ToString::to_string),
             ),
             hedges: Hedges::new(&config.limits),
+            memory: Memory::default(),
             random: Random::new(seed),
             spare_buffers: Vec::new(),
             counters: Counters::default(),
@@ -153,7 +158,7 @@ impl Proxy {
         now: Instant,
         outbox: &mut Outbox,
     ) {
-        let Some(upstream) = self.upstreams.on_up(key, now) else {
+        let Some((upstream, is_recovered)) = self.upstreams.on_up(key, now) else {
             return;
         };
         let (session, counter) = if is_resumed {
@@ -164,6 +169,9 @@ impl Proxy {
         *counter += 1;
         let label = self.upstreams.label(upstream);
         log::debug!("upstream {label}: connected, session {session}");
+        if is_recovered {
+            self.memory.forget();
+        }
         self.serve_waiting(now, outbox);
     }
 
@@ -205,6 +213,7 @@ impl Proxy {
                 outbox.respond(exchange.origin, |out| {
                     write_answer(out, &exchange.asked(), &message);
                 });
+                self.memory.on_answer(exchange.query.question());
                 self.on_answer(key, place, now);
                 self.end(exchange_key, Outcome::Answered, now, outbox);
                 self.after_answer(key, now, outbox);

@@ -344,8 +344,9 @@ impl Upstreams {
         key
     }
 
-    /// Notes that a link came up. Returns where it leads, unless that was known.
-    pub(super) fn on_up(&mut self, key: LinkKey, now: Instant) -> Option<UpstreamIndex> {
+    /// Notes that a link came up. Returns where it leads and whether that ends trouble, unless that
+    /// was known.
+    pub(super) fn on_up(&mut self, key: LinkKey, now: Instant) -> Option<(UpstreamIndex, bool)> {
         let link = self.links.get_mut(key.0)?;
         if link.stage != Stage::Opening {
             return None;
@@ -357,9 +358,11 @@ impl Upstreams {
             log::info!("upstream {}: connected and authenticated", upstream.label);
         }
         upstream.opening = Some(now - link.opened_at());
+        let was_well = upstream.health.is_well();
         let change = upstream.health.on_up(now);
+        let is_recovered = upstream.health.is_well() && !was_well;
         upstream.tell(change);
-        Some(link.upstream)
+        Some((link.upstream, is_recovered))
     }
 
     /// Lets a link take no new queries. Returns the oldest such link where their upstream has too
@@ -404,7 +407,8 @@ impl Upstreams {
         patience.on_closed(now - link.idle_since(), now);
     }
 
-    /// Notes an answer that took so long, on a link that was opened then.
+    /// Notes an answer that took so long, on a link that was opened then. Returns whether that ends
+    /// trouble.
     pub(super) fn on_answer(
         &mut self,
         index: UpstreamIndex,
@@ -412,9 +416,11 @@ impl Upstreams {
         took: Duration,
         now: Instant,
         timeouts: &Timeouts,
-    ) {
+    ) -> bool {
         let upstream = &mut self.in_order[index.0];
+        let was_well = upstream.health.is_well();
         let change = upstream.health.on_answer(opened_at, now);
+        let is_recovered = upstream.health.is_well() && !was_well;
         upstream.tell(change);
         upstream.latency.on_answer(took);
         upstream.last_answer = Some(now);
@@ -422,6 +428,7 @@ impl Upstreams {
         if self.policy == Policy::Fastest {
             self.rank(index);
         }
+        is_recovered
     }
 
     /// Gives an upstream the rank that its latency has come to. Whoever is less than a quarter

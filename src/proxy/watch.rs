@@ -79,8 +79,12 @@ impl Proxy {
         let link = link.expect("who answers is there");
         let took = link.on_answer(place, now);
         let (upstream, opened_at) = (link.upstream, link.opened_at());
-        self.upstreams
+        let is_recovered = self
+            .upstreams
             .on_answer(upstream, opened_at, took, now, &self.timeouts);
+        if is_recovered {
+            self.memory.forget();
+        }
     }
 
     /// A link takes long to come up: lets whoever waits for it go another way.

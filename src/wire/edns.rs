@@ -49,6 +49,8 @@ pub struct ExtendedErrorCode(pub u16);
 impl ExtendedErrorCode {
     /// None of the other codes fits.
     pub const OTHER: Self = Self(0);
+    /// It went wrong shortly before.
+    pub const CACHED_ERROR: Self = Self(13);
     /// The operation or query is not supported.
     pub const NOT_SUPPORTED: Self = Self(21);
     /// No server could be reached that would know the answer.

@@ -1,0 +1,186 @@
+//! Queries that failed of late, so that a storm of retries costs nothing (RFC 9520).
+//!
+//! Clients that get SERVFAIL ask again, and whoever asks for them does so as well. For a second a
+//! failure is therefore told again without asking anybody; each time that the query fails again,
+//! for twice as long. So that the end of the trouble does not go unnoticed, two queries a second
+//! are asked all the same, and when anything changes for the better all is forgotten.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use crate::config::{Limits, Timeouts};
+use crate::time::Instant;
+use crate::wire::Question;
+use crate::wire::edns::ExtendedError;
+
+/// What failed.
+#[derive(Debug, Default)]
+pub(super) struct Memory {
+    /// By the question in small letters.
+    failure_by_question: HashMap<Box<[u8]>, Failed>,
+    ask_at: Instant,
+}
+
+#[derive(Debug)]
+struct Failed {
+    reason: ExtendedError,
+    pause: Duration,
+    until: Instant,
+}
+
+impl Memory {
+    /// Takes note that a query has failed for this reason.
+    pub(super) fn on_failure(
+        &mut self,
+        question: Question<'_>,
+        reason: ExtendedError,
+        now: Instant,
+        timeouts: &Timeouts,
+        limits: &Limits,
+    ) {
+        let key = key(question);
+        let earlier = self.failure_by_question.get(&key);
+        let pause = earlier.map_or(timeouts.failed_min, |failed| {
+            (failed.pause * 2).min(timeouts.failed_max)
+        });
+        if earlier.is_none() && self.failure_by_question.len() >= limits.failures_remembered {
+            self.failure_by_question
+                .retain(|_, failed| failed.until > now);
+            if self.failure_by_question.len() >= limits.failures_remembered {
+                return;
+            }
+        }
+        let until = now + pause;
+        self.failure_by_question.insert(
+            key,
+            Failed {
+                reason,
+                pause,
+                until,
+            },
+        );
+    }
+
+    /// Why this query would fail now; `None` if it should be asked.
+    pub(super) fn recall(
+        &mut self,
+        question: Question<'_>,
+        now: Instant,
+        timeouts: &Timeouts,
+    ) -> Option<ExtendedError> {
+        if self.failure_by_question.is_empty() {
+            return None;
+        }
+        let failed = self.failure_by_question.get_mut(&key(question))?;
+        if failed.until > now && self.ask_at > now {
+            return Some(failed.reason);
+        }
+        // The others wait for what comes of this one.
+        failed.until = failed.until.max(now + timeouts.failed_min);
+        self.ask_at = now + timeouts.failed_min / 2;
+        None
+    }
+
+    /// Takes note that a query was answered.
+    pub(super) fn on_answer(&mut self, question: Question<'_>) {
+        if !self.failure_by_question.is_empty() {
+            self.failure_by_question.remove(&key(question));
+        }
+    }
+
+    /// Something has changed for the better.
+    pub(super) fn forget(&mut self) {
+        self.failure_by_question = HashMap::new();
+    }
+}
+
+fn key(question: Question<'_>) -> Box<[u8]> {
+    question.as_bytes().to_ascii_lowercase().into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::edns::ExtendedErrorCode;
+
+    const REASON: ExtendedError = ExtendedError {
+        code: ExtendedErrorCode::NETWORK_ERROR,
+        text: "why",
+    };
+
+    struct Scene {
+        memory: Memory,
+        timeouts: Timeouts,
+        limits: Limits,
+    }
+
+    impl Scene {
+        fn new() -> Self {
+            Self {
+                memory: Memory::default(),
+                timeouts: Timeouts::for_query(Timeouts::QUERY),
+                limits: Limits::default(),
+            }
+        }
+
+        fn fail(&mut self, letter: u8, now: f64) {
+            let bytes = [1, letter, 0, 0, 1, 0, 1];
+            let question = Question::parse(&bytes, 0).unwrap();
+            self.memory
+                .on_failure(question, REASON, at(now), &self.timeouts, &self.limits);
+            // Who asks next is not one of those that are let through.
+            self.memory.ask_at = at(1_000.0);
+        }
+
+        fn recalls(&mut self, letter: u8, now: f64) -> bool {
+            let bytes = [1, letter, 0, 0, 1, 0, 1];
+            let question = Question::parse(&bytes, 0).unwrap();
+            let recalled = self.memory.recall(question, at(now), &self.timeouts);
+            recalled == Some(REASON)
+        }
+    }
+
+    fn at(seconds: f64) -> Instant {
+        Instant::after_start(Duration::from_secs_f64(seconds))
+    }
+
+    #[test]
+    fn failure_is_remembered_for_a_second_and_then_for_longer() {
+        let mut scene = Scene::new();
+        assert!(!scene.recalls(b'a', 1.0));
+        scene.fail(b'a', 1.0);
+        assert!(scene.recalls(b'A', 1.9) && !scene.recalls(b'b', 1.9));
+        assert!(!scene.recalls(b'a', 2.0));
+        for (failed, remembered) in [(10.0, 2.0), (20.0, 4.0), (30.0, 8.0), (40.0, 16.0)] {
+            scene.fail(b'a', failed);
+            assert!(scene.recalls(b'a', failed + remembered - 0.1), "{failed}");
+            assert!(!scene.recalls(b'a', failed + remembered), "{failed}");
+        }
+        scene.fail(b'a', 100.0);
+        scene.fail(b'a', 200.0);
+        assert!(scene.recalls(b'a', 229.9) && !scene.recalls(b'a', 230.0));
+    }
+
+    #[test]
+    fn two_queries_a_second_are_asked_all_the_same() {
+        let mut scene = Scene::new();
+        (0..10).for_each(|_| scene.fail(b'a', 1.0));
+        scene.memory.ask_at = at(0.0);
+        let asked = (0..100).filter(|nth| !scene.recalls(b'a', 1.0 + 0.1 * f64::from(*nth)));
+        assert_eq!(asked.count(), 20);
+    }
+
+    #[test]
+    fn memory_is_bounded_and_can_be_lost() {
+        let mut scene = Scene::new();
+        scene.limits.failures_remembered = 2;
+        for letter in b'a'..b'f' {
+            scene.fail(letter, 1.0);
+        }
+        assert_eq!(scene.memory.failure_by_question.len(), 2);
+        scene.fail(b'x', 5.0);
+        assert!(scene.recalls(b'x', 5.5));
+        scene.memory.forget();
+        assert!(!scene.recalls(b'x', 5.5));
+    }
+}
