@@ -101,9 +101,14 @@ class Server(Upstream):
                 message = await reader.readexactly(length)
                 asked += 1
                 if self.answers is None or asked <= self.answers:
-                    loop.call_later(self.delay, writer.write, self.answer(message))
+                    loop.call_later(self.delay, self.reply, writer, self.answer(message))
         except (OSError, asyncio.IncompleteReadError):
             writer.close()
+
+    @staticmethod
+    def reply(writer, answer):
+        if not writer.is_closing():
+            writer.write(answer)
 
     @staticmethod
     def answer(message):
