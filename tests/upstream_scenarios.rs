@@ -15,6 +15,7 @@ use dotproxy::proxy::{Action, LinkKey, Outbox, Proxy, Transport};
 use dotproxy::time::Instant;
 use dotproxy::wire::Message;
 
+use support::Chance;
 use support::messages::{query, reply};
 
 const CONNECTING: Duration = Duration::from_millis(30);
@@ -406,6 +407,46 @@ fn fastest_finds_who_is_faster_now() {
         .filter(|r| r.asked_at > at(150.0))
         .collect();
     assert_eq!(slower_than(&late, 0.05), 0);
+}
+
+#[test]
+fn one_of_three_that_is_well_is_enough() {
+    let moods = [
+        GOOD,
+        GOOD,
+        Manner::Mute,
+        Manner::Hole,
+        Manner::Refuses,
+        Manner::Stalls { after: 50 },
+        Manner::Takes(Duration::from_millis(250)),
+    ];
+    let (mut asked, mut late) = (0, 0);
+    for seed in 0..8 {
+        let mut chance = Chance::new(seed);
+        let mut world = World::new(&[GOOD, GOOD, GOOD]);
+        world.ask("www.example", 100.0, 0.0, 300.0);
+        let mut now = [GOOD; 3];
+        let mut time = 0.0;
+        while time < 300.0 {
+            time += f64::from(u32::try_from(chance.between(1_000, 5_000)).expect("small")) / 1e3;
+            let one = chance.below(3);
+            let is_other_well = (0..3).any(|other| other != one && now[other] == GOOD);
+            now[one] = if is_other_well {
+                *chance.pick(&moods)
+            } else {
+                GOOD
+            };
+            world.turn(one, time, now[one]);
+        }
+        let responses = world.run("www.example");
+        assert_eq!(failed(&responses), 0, "seed {seed}");
+        asked += responses.len();
+        late += slower_than(&responses, 1.0);
+    }
+    assert!(
+        late * 100 < asked,
+        "{late} of {asked} took more than a second"
+    );
 }
 
 #[test]

@@ -25,7 +25,7 @@ use crate::wire::response::Asked;
 
 use super::admission::Reception;
 use super::keys::LinkKey;
-use super::upstream::Wishes;
+use super::wishes::Wishes;
 
 /// A query that was sent and may still be answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

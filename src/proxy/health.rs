@@ -43,7 +43,8 @@ struct Trouble {
     at: Instant,
     pause: Duration,
     is_pause_over: bool,
-    trial_at: Instant,
+    /// When it was last seen to be in trouble, or tried.
+    tried_at: Instant,
 }
 
 /// What is worth telling.
@@ -128,16 +129,21 @@ impl Health {
     }
 
     /// Whether it is time to see if the trouble is over.
-    pub(super) fn is_trial_due(&self, now: Instant) -> bool {
-        self.trouble
-            .as_ref()
-            .is_some_and(|trouble| trouble.trial_at <= now)
+    /// At most so long a pause is kept.
+    pub(super) fn is_trial_due(&self, now: Instant, pause_max: Duration) -> bool {
+        let is_due = |trouble: &Trouble| trouble.tried_at + trouble.pause.min(pause_max) <= now;
+        self.trouble.as_ref().is_some_and(is_due)
+    }
+
+    /// When something was last seen to be wrong, if it is.
+    pub(super) fn failed_at(&self) -> Option<Instant> {
+        Some(self.trouble.as_ref()?.at)
     }
 
     /// Takes note that a trial has begun: the next is due after another pause.
-    pub(super) fn on_trial(&mut self, now: Instant, timeouts: &Timeouts) {
+    pub(super) fn on_trial(&mut self, now: Instant) {
         if let Some(trouble) = &mut self.trouble {
-            trouble.trial_at = now + trouble.pause.max(timeouts.attempt);
+            trouble.tried_at = now;
         }
     }
 
@@ -182,7 +188,7 @@ impl Health {
             at: now,
             pause,
             is_pause_over: false,
-            trial_at: now + pause,
+            tried_at: now,
         });
         change
     }
@@ -327,10 +333,14 @@ mod tests {
         }
         assert!(!scene.is_closed(5.0));
         assert!(!scene.health.is_well());
-        assert!(!scene.health.is_trial_due(at(6.0)));
-        assert!(scene.health.is_trial_due(at(13.0)));
-        scene.health.on_trial(at(13.0), &scene.timeouts);
-        assert!(!scene.health.is_trial_due(at(14.0)));
+        let is_due = |scene: &Scene, now, pause_max_s| {
+            let pause_max = Duration::from_secs(pause_max_s);
+            scene.health.is_trial_due(at(now), pause_max)
+        };
+        assert!(!is_due(&scene, 10.9, 30) && is_due(&scene, 13.0, 30));
+        assert!(!is_due(&scene, 5.9, 1) && is_due(&scene, 6.0, 1));
+        scene.health.on_trial(at(13.0));
+        assert!(!is_due(&scene, 14.0, 30) && is_due(&scene, 14.0, 1));
         let change = scene.health.on_answer(at(0.0), at(14.0));
         assert_eq!(change, Change::Recovery { failures: 5 });
         assert!(scene.health.is_well());

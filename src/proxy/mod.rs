@@ -34,6 +34,7 @@ mod memory;
 mod outbox;
 mod upstream;
 mod watch;
+mod wishes;
 
 pub use admission::Transport;
 pub use counters::{Counters, Discard, Outcome};

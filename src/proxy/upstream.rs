@@ -13,42 +13,7 @@ use super::idle::Patience;
 use super::keys::{LinkKey, UpstreamIndex};
 use super::latency::Latency;
 use super::link::{Link, Stage};
-
-/// Some of the upstreams. Those beyond the 64th are in no set.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct UpstreamSet(u64);
-
-impl UpstreamSet {
-    pub(super) fn insert(&mut self, upstream: UpstreamIndex) {
-        self.0 |= Self::bit(upstream);
-    }
-
-    fn contains(self, upstream: UpstreamIndex) -> bool {
-        self.0 & Self::bit(upstream) != 0
-    }
-
-    fn bit(upstream: UpstreamIndex) -> u64 {
-        u32::try_from(upstream.0)
-            .ok()
-            .and_then(|place| 1_u64.checked_shl(place))
-            .unwrap_or(0)
-    }
-}
-
-/// What a query that has gone wrong once would rather have.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Wishes {
-    /// Other upstreams than these, which did not answer it in time.
-    pub(super) not_slow: UpstreamSet,
-    /// A link that came up no earlier: the one it was on was closed, and its siblings may soon be.
-    pub(super) fresh_since: Option<Instant>,
-}
-
-impl Wishes {
-    pub(super) fn are_none(&self) -> bool {
-        self.not_slow == UpstreamSet::default() && self.fresh_since.is_none()
-    }
-}
+use super::wishes::Wishes;
 
 /// How to see whether an upstream is out of trouble, while others serve.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -169,12 +134,20 @@ impl Upstreams {
         let is_slow = |index: &UpstreamIndex| wishes.not_slow.contains(*index);
         let quick = all().filter(|index| is_well(index) && !is_slow(index));
         let slow = all().filter(|index| is_well(index) && is_slow(index));
-        let troubled = all().filter(|index| !is_well(index));
-        quick
-            .chain(slow)
-            .chain(troubled)
-            .find_map(|index| self.route_to(index, wishes.fresh_since, now, timeouts, limits))
-            .unwrap_or_else(|| Route::Later(self.next_retry(timeouts).unwrap_or(now)))
+        let route_to = |index| self.route_to(index, wishes.fresh_since, now, timeouts, limits);
+        if let Some(route) = quick.chain(slow).find_map(route_to) {
+            return route;
+        }
+        // What failed longest ago is the likeliest to work.
+        let troubled = all().filter_map(|index| {
+            let failed_at = self.in_order[index.0].health.failed_at();
+            Some(((is_slow(&index), failed_at), route_to(index)?))
+        });
+        let likeliest = troubled.min_by_key(|(rank, _)| *rank);
+        likeliest.map_or_else(
+            || Route::Later(self.next_retry(timeouts).unwrap_or(now)),
+            |(_, route)| route,
+        )
     }
 
     /// Whether queries that wait should do so although there is no way for them now.
@@ -286,7 +259,14 @@ impl Upstreams {
     ) -> Option<Trial> {
         let busy = self.link(busy).map(|link| link.upstream.0);
         let others = || (0..self.in_order.len()).filter(|place| Some(*place) != busy);
-        let is_trial_due = |place: &usize| self.in_order[*place].health.is_trial_due(now);
+        let is_any_well = self.ranking.iter().any(|index| self.is_well(*index));
+        let pause_max = if is_any_well {
+            timeouts.backoff_max
+        } else {
+            timeouts.backoff_max_asked
+        };
+        let is_trial_due =
+            |place: &usize| self.in_order[*place].health.is_trial_due(now, pause_max);
         let is_unknown = |place: &usize| {
             let upstream = &self.in_order[*place];
             upstream.health.is_well() && upstream.explore_at <= now
@@ -304,7 +284,7 @@ impl Upstreams {
             None if !upstream.links.is_empty() || self.opening >= limits.handshakes => return None,
             None => return Some(Trial::Open(UpstreamIndex(place))),
         };
-        self.in_order[place].health.on_trial(now, timeouts);
+        self.in_order[place].health.on_trial(now);
         self.in_order[place].explore_at = now + timeouts.latency_known;
         Some(trial)
     }
@@ -483,20 +463,5 @@ impl Upstreams {
             _ => log::Level::Debug,
         };
         log::log!(level, "upstream {label}: {failure}; will be tried again");
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn sets_hold_the_first_64() {
-        let mut set = UpstreamSet::default();
-        set.insert(UpstreamIndex(3));
-        set.insert(UpstreamIndex(70));
-        assert!(set.contains(UpstreamIndex(3)));
-        assert!(!set.contains(UpstreamIndex(4)));
-        assert!(!set.contains(UpstreamIndex(70)));
     }
 }
