@@ -35,8 +35,6 @@ IDLE_STARTS = 5
 # What dotproxy promises: processor time against unbound, resident memory in KiB, octets of a file.
 CPU_RATIO_MAX = 0.35
 IDLE_KIB_MAX = {"static": 1536, "dynamic": 3072}
-# What one median differs from the next, of the same program.
-IDLE_KIB_NOISE = 64
 GROWTH_KIB_MAX = 1024
 STATIC_BYTES_MAX = 1_800_000
 
@@ -199,7 +197,7 @@ def broken_promises(proxies):
         idle, after = statistics.median(proxy.idle_kib), proxy.median("after_kib")
         if ratio > CPU_RATIO_MAX:
             yield f"{proxy.label}: {ratio:.2f} of unbound's processor time, not {CPU_RATIO_MAX}"
-        if idle > IDLE_KIB_MAX[proxy.kind] + IDLE_KIB_NOISE:
+        if idle > IDLE_KIB_MAX[proxy.kind]:
             yield f"{proxy.label}: {idle} KiB when idle, not {IDLE_KIB_MAX[proxy.kind]}"
         if after - idle > GROWTH_KIB_MAX:
             yield f"{proxy.label}: {after - idle} KiB more after the load, not {GROWTH_KIB_MAX}"
