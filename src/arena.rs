@@ -199,15 +199,20 @@ impl<T> Fifo<T> {
 
     /// The first entry that holds; what has lapsed before it is dropped.
     pub fn front(&mut self, mut holds: impl FnMut(&T) -> bool) -> Option<&T> {
-        while !holds(self.entries.front()?) {
-            self.entries.pop_front();
+        while self.entries.front().is_some_and(|entry| !holds(entry)) {
+            self.pop();
         }
         self.entries.front()
     }
 
-    /// Takes the first entry out, whether it holds or not.
+    /// Takes the first entry out, whether it holds or not. When the last leaves a queue that has
+    /// grown long, its memory goes back.
     pub fn pop(&mut self) -> Option<T> {
-        self.entries.pop_front()
+        let first = self.entries.pop_front();
+        if self.entries.is_empty() {
+            self.entries.shrink_to(Self::SLACK);
+        }
+        first
     }
 
     /// The number of entries, lapsed ones included.
@@ -266,6 +271,20 @@ mod tests {
         }
         assert_eq!(fifo.front(|&e| e >= 9_999), Some(&9_999));
         assert_eq!(fifo.len(), 1);
+    }
+
+    #[test]
+    fn empty_fifo_gives_its_memory_back() {
+        let drains: [fn(&mut Fifo<u64>); 2] = [
+            |fifo| assert!(fifo.front(|_| false).is_none()),
+            |fifo| while fifo.pop().is_some() {},
+        ];
+        for drain in drains {
+            let mut fifo = Fifo::default();
+            (0..10_000).for_each(|entry| fifo.push(entry, 10_000, |_| true));
+            drain(&mut fifo);
+            assert!(fifo.entries.capacity() <= 2 * Fifo::<u64>::SLACK);
+        }
     }
 
     #[test]

@@ -48,8 +48,10 @@ pub struct Outbox {
 }
 
 impl Outbox {
-    /// Octets that the buffer keeps from turn to turn; what a burst took beyond goes back.
-    const KEPT: usize = 64 * 1024;
+    /// Octets and actions for which there is room from turn to turn; what a burst took beyond goes
+    /// back.
+    const OCTETS_KEPT: usize = 64 * 1024;
+    const ACTIONS_KEPT: usize = 256;
 
     /// The actions in their order.
     pub fn actions(&self) -> &[Action] {
@@ -69,8 +71,9 @@ impl Outbox {
     /// Forgets what has been done.
     pub fn clear(&mut self) {
         self.actions.clear();
+        self.actions.shrink_to(Self::ACTIONS_KEPT);
         self.bytes.clear();
-        self.bytes.shrink_to(Self::KEPT);
+        self.bytes.shrink_to(Self::OCTETS_KEPT);
     }
 
     pub(super) fn respond(&mut self, origin: Origin, write: impl FnOnce(&mut Vec<u8>)) {
@@ -95,5 +98,26 @@ impl Outbox {
         let start = self.bytes.len();
         write(&mut self.bytes);
         start..self.bytes.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn burst_leaves_no_memory_behind() {
+        let mut outbox = Outbox::default();
+        let origin = Origin {
+            session: crate::arena::Key::from_usize(1),
+            peer: ([127, 0, 0, 1], 53).into(),
+            local: None,
+        };
+        for _ in 0..10_000 {
+            outbox.respond(origin, |out| out.extend([7; 100]));
+        }
+        outbox.clear();
+        assert!(outbox.bytes.capacity() <= Outbox::OCTETS_KEPT);
+        assert!(outbox.actions.capacity() <= Outbox::ACTIONS_KEPT);
     }
 }
