@@ -32,6 +32,8 @@ enum Manner {
     ClosesIdle(Duration),
     /// Answers so many queries on a connection, then none.
     Stalls { after: usize },
+    /// Closes the connection instead of answering.
+    Closes,
     /// Can be connected to, and says nothing.
     Mute,
     /// Cannot be reached, and nobody says so.
@@ -175,7 +177,7 @@ impl World {
             }
             Event::Up(link) => self.proxy.handle_link_up(link, false, now, outbox),
             Event::Down(link, kind) => {
-                self.links.remove(&link.index());
+                self.links.retain(|_, (open, _)| *open != link);
                 self.proxy.handle_link_down(link, &kind.into(), now, outbox);
             }
             Event::Reply(link, bytes) => self.proxy.handle_reply(link, &bytes, now, outbox),
@@ -253,6 +255,9 @@ impl World {
         let sent = *sent;
         if let Manner::ClosesIdle(after) = self.manners[upstream] {
             self.plan(self.now + after, Event::IdleEnd(link, sent));
+        }
+        if self.manners[upstream] == Manner::Closes {
+            self.plan(self.now + ANSWERING, Event::Down(link, FailureKind::Closed));
         }
         let delay = match self.manners[upstream] {
             Manner::Takes(delay) => Some(delay),
@@ -548,6 +553,44 @@ fn answers_flow_again_within_a_second_of_the_return() {
         let after = responses.iter().filter(|r| r.asked_at > at(71.0));
         assert_eq!(failed(&after.copied().collect::<Vec<_>>()), 0);
     }
+}
+
+#[test]
+fn end_of_an_outage_is_the_end_for_every_name() {
+    for trouble in [Manner::Refuses, Manner::Mute] {
+        let mut world = World::new(&[GOOD]);
+        for name in ["a.example", "b.example", "c.example", "d.example"] {
+            world.ask(name, 10.0, 0.0, 60.0);
+        }
+        world.turn(0, 10.0, trouble);
+        world.turn(0, 40.0, GOOD);
+        world.run("");
+        let after = |r: &&Response| r.asked_at > at(41.0);
+        let after: Vec<&Response> = world.responses.iter().filter(after).collect();
+        assert_eq!(failed(&after), 0);
+    }
+}
+
+#[test]
+fn queries_of_a_silent_moment_are_sent_again() {
+    // More than may be sent twice before they have failed.
+    let mut world = World::new(&[GOOD]);
+    world.ask("www.example", 10.0, 0.0, 10.0);
+    world.ask("www.example", 3_000.0, 5.0, 5.1);
+    world.turn(0, 4.95, Manner::Mute);
+    world.turn(0, 5.2, GOOD);
+    let responses = world.run("www.example");
+    assert_eq!(failed(&responses), 0);
+    assert_eq!(slower_than(&responses, 2.2), 0);
+}
+
+#[test]
+fn upstream_that_closes_instead_of_answering_is_left_alone() {
+    let mut world = World::with("ordered", &[Manner::Closes, GOOD]);
+    world.ask("www.example", 100.0, 0.0, 60.0);
+    let responses = world.run("www.example");
+    assert_eq!(failed(&responses), 0);
+    assert!(world.sent[0] < 60, "{:?}", world.sent);
 }
 
 #[test]

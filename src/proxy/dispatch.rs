@@ -338,3 +338,133 @@ impl Proxy {
             .expect("only exchanges that are there are worked on")
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Action, Outbox, Proxy, Transport};
+    use super::*;
+    use crate::arena::Key;
+    use crate::options::{self, Command};
+    use crate::wire::edns::OptionCode;
+    use std::time::Duration;
+
+    struct Scene {
+        proxy: Proxy,
+        outbox: Outbox,
+        now: Instant,
+    }
+
+    impl Scene {
+        fn new() -> Self {
+            let Ok(Command::Run(config)) = options::parse(&["-u192.0.2.1".to_owned()]) else {
+                panic!("the option is right");
+            };
+            Self {
+                proxy: Proxy::new(&config, &[3; 32]),
+                outbox: Outbox::default(),
+                now: Instant::after_start(Duration::from_secs(100)),
+            }
+        }
+
+        fn ask(&mut self, query: &[u8], transport: Transport) {
+            self.outbox.clear();
+            let origin = Origin {
+                session: Key::from_usize(1),
+                peer: ([127, 0, 0, 1], 4711).into(),
+                local: None,
+            };
+            let (proxy, outbox) = (&mut self.proxy, &mut self.outbox);
+            assert!(proxy.handle_query(origin, transport, query, self.now, outbox));
+        }
+
+        /// The response code and extended error, where the only action is a response.
+        fn refusal(&self) -> Option<(Rcode, ExtendedErrorCode)> {
+            let [Action::Respond { message, .. }] = self.outbox.actions() else {
+                return None;
+            };
+            let message = Message::parse(self.outbox.bytes(message)).unwrap();
+            let mut options = message.opt()?.options();
+            let reason = options.find(|option| option.code == OptionCode::EXTENDED_ERROR)?;
+            let code = u16::from_be_bytes([reason.data[0], reason.data[1]]);
+            Some((message.header().flags.rcode(), ExtendedErrorCode(code)))
+        }
+
+        fn link(&self) -> LinkKey {
+            match self.outbox.actions() {
+                [Action::OpenLink { link, .. }] => *link,
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+
+    /// A query with an OPT that holds so many octets of an option that passes.
+    fn query(octets: u16) -> Vec<u8> {
+        let mut bytes = b"\x12\x34\x01\0\0\x01\0\0\0\0\0\x01\x03www\0\0\x01\0\x01".to_vec();
+        bytes.extend(b"\0\0\x29\x04\xd0\0\0\0\0");
+        bytes.extend((octets + 4).to_be_bytes());
+        bytes.extend(65_001_u16.to_be_bytes());
+        bytes.extend(octets.to_be_bytes());
+        bytes.resize(bytes.len() + usize::from(octets), 7);
+        bytes
+    }
+
+    #[test]
+    fn query_whose_time_is_over_is_not_sent() {
+        let mut scene = Scene::new();
+        let idle = Duration::from_secs(10);
+        let late = Transport::Tcp {
+            idle,
+            came: Instant::after_start(Duration::from_secs(95)),
+        };
+        scene.ask(&query(0), late);
+        let told = (Rcode::SERVFAIL, ExtendedErrorCode::NO_REACHABLE_AUTHORITY);
+        assert_eq!(scene.refusal(), Some(told));
+        let came = Instant::after_start(Duration::from_secs(97));
+        scene.ask(&query(0), Transport::Tcp { idle, came });
+        scene.link();
+    }
+
+    #[test]
+    fn query_that_is_too_long_is_refused() {
+        let mut scene = Scene::new();
+        scene.ask(&query(5_000), Transport::Udp);
+        let told = (Rcode::REFUSED, ExtendedErrorCode::NOT_SUPPORTED);
+        assert_eq!(scene.refusal(), Some(told));
+        scene.ask(&query(4_000), Transport::Udp);
+        scene.link();
+    }
+
+    #[test]
+    fn query_that_failed_before_is_told_so() {
+        let mut scene = Scene::new();
+        let kind = FailureKind::Connect;
+        scene.ask(&query(0), Transport::Udp);
+        let link = scene.link();
+        scene.outbox.clear();
+        let (proxy, outbox) = (&mut scene.proxy, &mut scene.outbox);
+        proxy.handle_link_down(link, &kind.into(), scene.now, outbox);
+        let told = (Rcode::SERVFAIL, kind.extended_error().code);
+        assert_eq!(scene.refusal(), Some(told));
+        // One waits to see whether that is still so.
+        scene.ask(&query(0), Transport::Udp);
+        assert!(scene.outbox.is_empty());
+        scene.ask(&query(0), Transport::Udp);
+        let told = (Rcode::SERVFAIL, ExtendedErrorCode::CACHED_ERROR);
+        assert_eq!(scene.refusal(), Some(told));
+    }
+
+    #[test]
+    fn buffers_of_many_long_queries_are_not_kept() {
+        let mut scene = Scene::new();
+        for _ in 0..1_000 {
+            scene.ask(&query(4_000), Transport::Udp);
+        }
+        scene.outbox.clear();
+        let end = scene.now + Duration::from_secs(5);
+        scene.proxy.handle_timeout(end, &mut scene.outbox);
+        assert_eq!(scene.proxy.inflight(), 0);
+        let buffers = &scene.proxy.spare_buffers;
+        assert_eq!(buffers.len(), scene.proxy.limits.spare_buffers);
+        assert!(buffers.iter().all(|b| b.capacity() <= PLAIN_QUERY_LEN_MAX));
+    }
+}

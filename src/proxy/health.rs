@@ -378,6 +378,22 @@ mod tests {
     }
 
     #[test]
+    fn trouble_is_told_once_and_again_when_it_is_another() {
+        let mut scene = Scene::new();
+        let mut told = |kind, now| {
+            let (timeouts, random) = (&scene.timeouts, &mut scene.random);
+            let change = scene
+                .health
+                .on_failure(kind, at(now), at(now), timeouts, random);
+            change == Change::Trouble
+        };
+        assert!(told(FailureKind::Connect, 1.0));
+        assert!(!told(FailureKind::Connect, 2.0));
+        assert!(told(FailureKind::Authentication, 3.0));
+        assert!(!told(FailureKind::Authentication, 4.0));
+    }
+
+    #[test]
     fn hope_is_for_those_who_have_answered_and_does_not_last() {
         let mut scene = Scene::new();
         scene.fail(FailureKind::Connect, 1.0, 1.0);

@@ -440,6 +440,16 @@ mod tests {
     }
 
     #[test]
+    fn link_without_queries_holds_no_memory_for_many() {
+        let mut scene = Scene::up();
+        let ids: Vec<u16> = (0..1_000).map(|_| scene.send(0.0)).collect();
+        for id in ids {
+            scene.answer(id, 1.0);
+        }
+        assert!(scene.link.sent.capacity() <= 8);
+    }
+
+    #[test]
     fn opening_has_its_own_limit() {
         let mut link = Link::new(UpstreamIndex(0), at(1.0), at(1.5));
         let due = link.next_due(&timeouts(), SLOW, IDLE);

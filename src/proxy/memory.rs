@@ -125,19 +125,24 @@ mod tests {
 
         fn fail(&mut self, letter: u8, now: f64) {
             let bytes = [1, letter, 0, 0, 1, 0, 1];
-            let question = Question::parse(&bytes, 0).unwrap();
+            let (timeouts, limits) = (&self.timeouts, &self.limits);
             self.memory
-                .on_failure(question, REASON, at(now), &self.timeouts, &self.limits);
+                .on_failure(question(&bytes), REASON, at(now), timeouts, limits);
             // Who asks next is not one of those that are let through.
             self.memory.ask_at = at(1_000.0);
         }
 
         fn recalls(&mut self, letter: u8, now: f64) -> bool {
             let bytes = [1, letter, 0, 0, 1, 0, 1];
-            let question = Question::parse(&bytes, 0).unwrap();
-            let recalled = self.memory.recall(question, at(now), &self.timeouts);
+            let recalled = self
+                .memory
+                .recall(question(&bytes), at(now), &self.timeouts);
             recalled == Some(REASON)
         }
+    }
+
+    fn question(bytes: &[u8]) -> Question<'_> {
+        Question::parse(bytes, 0).unwrap()
     }
 
     fn at(seconds: f64) -> Instant {
@@ -168,6 +173,26 @@ mod tests {
         scene.memory.ask_at = at(0.0);
         let asked = (0..100).filter(|nth| !scene.recalls(b'a', 1.0 + 0.1 * f64::from(*nth)));
         assert_eq!(asked.count(), 20);
+    }
+
+    #[test]
+    fn one_query_asks_whether_the_failure_is_over_and_others_wait_for_it() {
+        let mut scene = Scene::new();
+        scene.fail(b'a', 1.0);
+        assert!(!scene.recalls(b'a', 2.0));
+        assert!(scene.recalls(b'a', 2.4));
+    }
+
+    #[test]
+    fn answer_ends_what_is_remembered_of_its_question() {
+        let mut scene = Scene::new();
+        for letter in *b"aba" {
+            scene.fail(letter, 1.0);
+        }
+        scene.memory.on_answer(question(b"\x01A\0\0\x01\0\x01"));
+        assert!(!scene.recalls(b'a', 1.5) && scene.recalls(b'b', 1.5));
+        scene.fail(b'a', 5.0);
+        assert!(!scene.recalls(b'a', 6.5), "it is as new");
     }
 
     #[test]

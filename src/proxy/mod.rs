@@ -244,7 +244,7 @@ impl Proxy {
             return;
         };
         let was_opening = link.stage == Stage::Opening;
-        let was_idle = link.waited_for() == 0;
+        let was_idle = link.sent().is_empty();
         let counts = was_opening
             || failure.kind != FailureKind::Closed
             || !(was_idle || link.has_answered());

@@ -4,7 +4,7 @@ use super::Proxy;
 use super::counters::Outcome;
 use super::exchange::Attempt;
 use super::keys::{LinkKey, UpstreamIndex};
-use super::link::Stage;
+use super::link::{Link, Stage};
 use super::outbox::Outbox;
 use crate::failure::{Failure, FailureKind};
 use crate::time::Instant;
@@ -151,11 +151,8 @@ impl Proxy {
     /// The oldest query of a link that has not been given up on has waited for long enough: makes
     /// another attempt. Returns whether there was one.
     pub(super) fn hurry(&mut self, key: LinkKey, now: Instant, outbox: &mut Outbox) -> bool {
-        let Some(link) = self.upstreams.link_mut(key) else {
-            return false;
-        };
-        let upstream = link.upstream;
-        let Some((id, exchange_key)) = link.note_overdue() else {
+        let link = self.upstreams.link_mut(key);
+        let Some((id, exchange_key)) = link.and_then(Link::note_overdue) else {
             return false;
         };
         let exchange = self
@@ -163,7 +160,6 @@ impl Proxy {
             .get_mut(exchange_key.0)
             .expect("a link knows who still waits");
         exchange.on_overdue(Attempt { link: key, id });
-        exchange.wishes.not_slow.insert(upstream);
         exchange.last_failure = Some(FailureKind::Stalled);
         if exchange.may_be_sent() && !exchange.is_relied_on() && !exchange.is_waiting {
             self.dispatch(exchange_key, now, outbox);
