@@ -57,6 +57,12 @@ impl ExtendedErrorCode {
     pub const NO_REACHABLE_AUTHORITY: Self = Self(22);
     /// Talking to a server failed.
     pub const NETWORK_ERROR: Self = Self(23);
+
+    /// Whether it is a judgement of the name, which fails validation or is not to be had, rather
+    /// than trouble of the server that says so.
+    pub fn is_judgement(self) -> bool {
+        matches!(self.0, 5..=12 | 15..=17 | 27)
+    }
 }
 
 /// Why a query went wrong, for the one who reads the response (RFC 8914).
@@ -116,6 +122,15 @@ impl<'a> Opt<'a> {
     /// The options that pass from hop to hop.
     pub fn passing_options(&self) -> impl Iterator<Item = EdnsOption<'a>> + use<'a> {
         self.options().filter(|option| !option.code.stays_on_hop())
+    }
+
+    /// Whether one of the reasons given is a [judgement](ExtendedErrorCode::is_judgement).
+    pub fn has_judgement(&self) -> bool {
+        let errors = self
+            .options()
+            .filter(|option| option.code == OptionCode::EXTENDED_ERROR);
+        let mut codes = errors.filter_map(|option| read_u16(option.data, 0).ok());
+        codes.any(|code| ExtendedErrorCode(code).is_judgement())
     }
 
     /// Whether there is an option of this number.

@@ -103,7 +103,7 @@ impl<'a> Message<'a> {
     }
 
     /// The message's bytes.
-    pub(super) fn bytes(&self) -> &'a [u8] {
+    pub fn bytes(&self) -> &'a [u8] {
         self.bytes
     }
 
@@ -131,6 +131,11 @@ impl<'a> Message<'a> {
             None => self.header.additionals,
         };
         [self.header.answers, self.header.authorities, additionals]
+    }
+
+    /// The records of the answer section.
+    pub fn answers(&self) -> impl Iterator<Item = Record> + use<'a> {
+        self.records(self.records_start, self.section_ends[0])
     }
 
     /// The records between two record boundaries.

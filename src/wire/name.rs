@@ -3,14 +3,81 @@
 //! Compression pointers are followed only towards the start of the message, each to a place before
 //! the name that holds it, so that every walk ends.
 
+use std::borrow::Borrow;
 use std::fmt::{self, Write as _};
+use std::str::FromStr;
 
 use super::Malformed;
 
 /// Octets of the longest name, its root label included (RFC 1035, section 2.3.4).
 pub const NAME_LEN_MAX: usize = 255;
 
+/// Octets of the longest label (RFC 1035, section 2.3.4).
+const LABEL_LEN_MAX: usize = 63;
+
 const POINTER: u8 = 0xc0;
+
+/// A domain name that was written by a person: uncompressed and in small letters.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Name(Box<[u8]>);
+
+impl Name {
+    /// The octets that the name has in a message.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl FromStr for Name {
+    type Err = Malformed;
+
+    /// Reads labels of letters, digits, `-` and `_`, with dots between them and possibly one at the
+    /// end. The root is no such name.
+    fn from_str(text: &str) -> Result<Self, Malformed> {
+        let text = text.strip_suffix('.').unwrap_or(text);
+        let mut octets = Vec::with_capacity(text.len() + 2);
+        for label in text.split('.') {
+            let is_ordinary = |b: u8| b.is_ascii_alphanumeric() || b == b'-' || b == b'_';
+            let len = u8::try_from(label.len()).map_err(|_| Malformed)?;
+            if label.is_empty() || label.len() > LABEL_LEN_MAX || !label.bytes().all(is_ordinary) {
+                return Err(Malformed);
+            }
+            octets.push(len);
+            octets.extend(label.bytes().map(|byte| byte.to_ascii_lowercase()));
+        }
+        octets.push(0);
+        if octets.len() > NAME_LEN_MAX {
+            return Err(Malformed);
+        }
+        Ok(Self(octets.into()))
+    }
+}
+
+impl Borrow<[u8]> for Name {
+    fn borrow(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl fmt::Display for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write_presentation(f, &self.0)
+    }
+}
+
+/// The name itself, the name without its first label, and so on up to the root. `name` is
+/// uncompressed.
+pub fn suffixes(name: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let mut rest = Some(name);
+    std::iter::from_fn(move || {
+        let suffix = rest?;
+        rest = match suffix {
+            [] | [0] => None,
+            [len, ..] => suffix.get(1 + usize::from(*len)..),
+        };
+        Some(suffix)
+    })
+}
 
 /// The position after the name at `start`, which may end in a pointer.
 pub fn skip(message: &[u8], start: usize) -> Result<usize, Malformed> {
@@ -18,7 +85,7 @@ pub fn skip(message: &[u8], start: usize) -> Result<usize, Malformed> {
     while at - start < NAME_LEN_MAX {
         match *message.get(at).ok_or(Malformed)? {
             0 => return Ok(at + 1),
-            length if length < 64 => at += 1 + usize::from(length),
+            length if usize::from(length) <= LABEL_LEN_MAX => at += 1 + usize::from(length),
             length if length >= POINTER => {
                 let target = pointer_target(message, at)?;
                 return if target < start {
@@ -39,7 +106,7 @@ pub fn skip_uncompressed(message: &[u8], start: usize) -> Result<usize, Malforme
     while at - start < NAME_LEN_MAX {
         match *message.get(at).ok_or(Malformed)? {
             0 => return Ok(at + 1),
-            length if length < 64 => at += 1 + usize::from(length),
+            length if usize::from(length) <= LABEL_LEN_MAX => at += 1 + usize::from(length),
             _ => return Err(Malformed),
         }
     }
@@ -105,7 +172,7 @@ impl<'a> Labels<'a> {
         loop {
             match *self.message.get(self.at).ok_or(Malformed)? {
                 0 => return Ok(None),
-                length if length < 64 => {
+                length if usize::from(length) <= LABEL_LEN_MAX => {
                     let start = self.at + 1;
                     let end = start + usize::from(length);
                     self.at = end;
@@ -202,6 +269,36 @@ mod tests {
         let last = message.len() - 34;
         assert!(equal(&message, 1, 1));
         assert!(!equal(&message, last, last));
+    }
+
+    #[test]
+    fn written_names_are_read() {
+        let read = |text: &str| text.parse::<Name>().map(|name| name.0.into_vec());
+        assert_eq!(read("Corp.Example"), Ok(b"\x04corp\x07example\0".to_vec()));
+        assert_eq!(read("_dns.a-1."), Ok(b"\x04_dns\x03a-1\0".to_vec()));
+        for text in ["", ".", "a..b", ".a", "a b", "a*", "\u{fc}.example"] {
+            assert_eq!(read(text), Err(Malformed), "{text}");
+        }
+        let label = "a".repeat(63);
+        let longest = format!("{label}.{label}.{label}.{}", &label[..61]);
+        assert_eq!(read(&longest).map(|name| name.len()), Ok(NAME_LEN_MAX));
+        assert_eq!(read(&format!("{longest}a")), Err(Malformed));
+        assert_eq!(read(&format!("{label}a.b")), Err(Malformed));
+        assert_eq!(
+            "a.B".parse::<Name>().map(|name| name.to_string()),
+            Ok("a.b.".to_owned())
+        );
+    }
+
+    #[test]
+    fn suffixes_end_at_the_root() {
+        let of = |name: &'static [u8]| suffixes(name).collect::<Vec<_>>();
+        assert_eq!(
+            of(b"\x01a\x02bc\0"),
+            [&b"\x01a\x02bc\0"[..], b"\x02bc\0", b"\0"]
+        );
+        assert_eq!(of(b"\0"), [b"\0"]);
+        assert_eq!(of(b"\x05a"), [b"\x05a"]);
     }
 
     #[test]

@@ -1,8 +1,9 @@
 //! The query that goes upstream for a client's.
 
-use super::edns::{OPT_LEN, OptWriter};
+use super::edns::{OPT_LEN, Opt, OptWriter};
 use super::header::{Flags, HEADER_LEN, Header};
-use super::question::Question;
+use super::name::Name;
+use super::question::{CLASS_IN, Question, Type};
 use super::{Malformed, Message};
 
 /// Octets of the largest UDP message that we take and send: what passes every network without
@@ -12,8 +13,8 @@ pub const UDP_SIZE: u16 = 1232;
 /// A query's length goes up to the next multiple of this (RFC 8467, section 4.1).
 pub const PADDING_BLOCK: usize = 128;
 
-/// A client's query in the form that upstream gets: question, flags, and an OPT of our own with
-/// those options that pass. Its header has the client's id, until [`Query::write_padded`] puts
+/// A query in the form that upstream gets: question, flags, and an OPT of our own with those
+/// options of the client that pass. Its header has the client's id, until [`Query::write`] puts
 /// another in place.
 #[derive(Debug)]
 pub struct Query {
@@ -23,30 +24,49 @@ pub struct Query {
 
 impl Query {
     /// The query for that of a client, written into `buffer`. `None` without a question.
-    pub fn forward(client: &Message<'_>, mut buffer: Vec<u8>) -> Option<Self> {
+    pub fn forward(client: &Message<'_>, buffer: Vec<u8>) -> Option<Self> {
         let question = client.question()?;
+        let Header { id, flags, .. } = client.header();
+        let flags = flags & (Flags::RD | Flags::Z | Flags::AD | Flags::CD);
+        let write = |out: &mut Vec<u8>| out.extend_from_slice(question.as_bytes());
+        Some(Self::start(buffer, id, flags, write).end(client.opt()))
+    }
+
+    /// A query of our own.
+    pub fn new(name: &Name, rr_type: Type) -> Self {
+        let write = |out: &mut Vec<u8>| {
+            out.extend_from_slice(name.as_bytes());
+            out.extend_from_slice(&rr_type.0.to_be_bytes());
+            out.extend_from_slice(&CLASS_IN.to_be_bytes());
+        };
+        Self::start(Vec::new(), 0, Flags::RD, write).end(None)
+    }
+
+    fn start(buffer: Vec<u8>, id: u16, flags: Flags, question: impl FnOnce(&mut Vec<u8>)) -> Self {
         let header = Header {
-            id: client.header().id,
-            flags: client.header().flags & (Flags::RD | Flags::Z | Flags::AD | Flags::CD),
+            id,
+            flags,
             questions: 1,
             answers: 0,
             authorities: 0,
             additionals: 1,
         };
-        buffer.clear();
-        buffer.extend_from_slice(&header.to_bytes());
-        buffer.extend_from_slice(question.as_bytes());
-        let opt_start = buffer.len();
-        let opt = client.opt();
-        let mut writer = OptWriter::start(&mut buffer, UDP_SIZE, 0, opt.map_or(0, |opt| opt.flags));
+        let mut bytes = buffer;
+        bytes.clear();
+        bytes.extend_from_slice(&header.to_bytes());
+        question(&mut bytes);
+        let opt_start = bytes.len();
+        Self { bytes, opt_start }
+    }
+
+    fn end(mut self, opt: Option<Opt<'_>>) -> Self {
+        let flags = opt.map_or(0, |opt| opt.flags);
+        let mut writer = OptWriter::start(&mut self.bytes, UDP_SIZE, 0, flags);
         if let Some(opt) = opt {
             writer.options(opt.passing_options());
         }
         writer.finish();
-        Some(Self {
-            bytes: buffer,
-            opt_start,
-        })
+        self
     }
 
     /// The client's id.
@@ -71,11 +91,16 @@ impl Query {
         self.bytes.len()
     }
 
-    /// Appends the query with another id, padded.
-    pub fn write_padded(&self, out: &mut Vec<u8>, id: u16) {
-        let start = out.len();
+    /// Appends the query with another id.
+    pub fn write(&self, out: &mut Vec<u8>, id: u16) {
         out.extend_from_slice(&id.to_be_bytes());
         out.extend_from_slice(&self.bytes[2..]);
+    }
+
+    /// [`Query::write`] with padding, which hides the length of the name under encryption.
+    pub fn write_padded(&self, out: &mut Vec<u8>, id: u16) {
+        let start = out.len();
+        self.write(out, id);
         OptWriter::resume(out, start + self.opt_start).pad(start, PADDING_BLOCK);
     }
 
@@ -156,6 +181,20 @@ mod tests {
         assert_eq!(query.question().as_bytes(), &client[12..]);
         assert!(query.flags().contains(Flags::RD));
         assert!(query.unpadded_len() <= PLAIN_QUERY_LEN_MAX);
+    }
+
+    #[test]
+    fn query_of_our_own_asks_for_what_it_was_made_for() {
+        let query = Query::new(&"dns.Example".parse().unwrap(), Type::AAAA);
+        let mut out = Vec::new();
+        query.write(&mut out, 0x7777);
+        let message = Message::parse(&out).unwrap();
+        assert_eq!(message.header().id, 0x7777);
+        assert!(message.header().flags.contains(Flags::RD));
+        let question = message.question().unwrap();
+        assert_eq!(question.to_string(), "dns.example. AAAA");
+        assert_eq!(question.class(), CLASS_IN);
+        assert_eq!(message.opt().unwrap().options().count(), 0);
     }
 
     #[test]

@@ -9,6 +9,16 @@ use super::{Malformed, name, read_u16};
 pub struct Type(pub u16);
 
 impl Type {
+    /// An IPv4 address.
+    pub const A: Self = Self(1);
+    /// The start of a zone, which says for how long a negative answer holds (RFC 2308).
+    pub const SOA: Self = Self(6);
+    /// The name of an address.
+    pub const PTR: Self = Self(12);
+    /// An IPv6 address (RFC 3596).
+    pub const AAAA: Self = Self(28);
+    /// The digest of a key, which stands in the zone above (RFC 4034, section 5).
+    pub const DS: Self = Self(43);
     /// The pseudo-record of EDNS (RFC 6891).
     pub const OPT: Self = Self(41);
     /// A signature of the message by a public key, when it covers type 0 (RFC 2931).
@@ -20,6 +30,9 @@ impl Type {
     /// A request for a whole zone (RFC 5936).
     pub const AXFR: Self = Self(252);
 }
+
+/// The class of the Internet (RFC 1035, section 3.2.4).
+pub const CLASS_IN: u16 = 1;
 
 impl fmt::Display for Type {
     /// The mnemonic of the types that people ask for, the number of the others (RFC 3597, section
@@ -77,6 +90,11 @@ impl<'a> Question<'a> {
     /// The type asked for.
     pub fn rr_type(self) -> Type {
         Type(read_u16(self.bytes, self.bytes.len() - 4).expect("a question ends in four octets"))
+    }
+
+    /// The class asked for.
+    pub fn class(self) -> u16 {
+        read_u16(self.bytes, self.bytes.len() - 2).expect("a question ends in four octets")
     }
 
     /// Whether both ask the same: type, class, and the name with letter case aside (RFC 4343).
