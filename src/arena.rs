@@ -205,6 +205,11 @@ impl<T> Fifo<T> {
         self.entries.front()
     }
 
+    /// Every entry in turn, whether it holds or not.
+    pub fn iter(&self) -> impl Iterator<Item = &T> {
+        self.entries.iter()
+    }
+
     /// Takes the first entry out, whether it holds or not. When the last leaves a queue that has
     /// grown long, its memory goes back.
     pub fn pop(&mut self) -> Option<T> {

@@ -7,7 +7,7 @@ use std::io;
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
-use crate::config::Config;
+use crate::config::{Config, Host, Scheme, Upstream};
 
 /// Standard streams, the poller, the signals, files that are read now and then, and some to spare.
 const OWN: usize = 16;
@@ -46,7 +46,26 @@ pub fn fit(config: &mut Config) -> io::Result<()> {
 /// Descriptors that are not for TCP clients.
 fn reserved(config: &Config) -> usize {
     let listening = 2 * config.listen.addresses().len();
-    // As many links again may be waiting for their last answers.
-    let links = 2 * config.limits.links_per_upstream * config.upstreams.len();
-    OWN + listening + links
+    let upstreams = config
+        .upstreams
+        .iter()
+        .map(|upstream| links(config, upstream));
+    let bootstrap = config.bootstrap.iter().copied().map(Upstream::bootstrap);
+    let bootstrap = bootstrap.map(|server| links(config, &server));
+    OWN + listening + upstreams.chain(bootstrap).sum::<usize>()
+}
+
+/// Links to one upstream: those that take queries, and as many again that may be waiting for their
+/// last answers.
+fn links(config: &Config, upstream: &Upstream) -> usize {
+    let limits = &config.limits;
+    let addresses = match upstream.host {
+        Host::Address(_) => 1,
+        Host::Name(..) => limits.addresses_per_upstream,
+    };
+    let datagrams = match upstream.scheme {
+        Scheme::Tls | Scheme::Tcp => 0,
+        Scheme::Udp => limits.datagrams_per_address,
+    };
+    2 * addresses * (limits.links_per_address + datagrams)
 }

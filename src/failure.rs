@@ -59,11 +59,15 @@ pub enum FailureKind {
     Protocol,
     /// Queries waited and nothing at all came.
     Stalled,
+    /// It answers with errors where another upstream has an answer.
+    BadAnswer,
+    /// No address is known for the upstream's host name.
+    NoAddress,
 }
 
 impl FailureKind {
     /// Every kind, in the order of declaration.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 9] = [
         Self::Connect,
         Self::Authentication,
         Self::Tls,
@@ -71,6 +75,8 @@ impl FailureKind {
         Self::Closed,
         Self::Protocol,
         Self::Stalled,
+        Self::BadAnswer,
+        Self::NoAddress,
     ];
 
     /// One word, for counters.
@@ -83,6 +89,8 @@ impl FailureKind {
             Self::Closed => "closed",
             Self::Protocol => "protocol",
             Self::Stalled => "stalled",
+            Self::BadAnswer => "bad-answer",
+            Self::NoAddress => "no-address",
         }
     }
 
@@ -96,6 +104,8 @@ impl FailureKind {
             Self::Closed => "connection closed by upstream",
             Self::Protocol => "not DNS",
             Self::Stalled => "no answers",
+            Self::BadAnswer => "errors where others have answers",
+            Self::NoAddress => "no address",
         }
     }
 
@@ -126,6 +136,14 @@ impl FailureKind {
             Self::Stalled => (
                 ExtendedErrorCode::NO_REACHABLE_AUTHORITY,
                 "upstream does not answer",
+            ),
+            Self::BadAnswer => (
+                ExtendedErrorCode::NETWORK_ERROR,
+                "upstream answers with errors",
+            ),
+            Self::NoAddress => (
+                ExtendedErrorCode::NO_REACHABLE_AUTHORITY,
+                "the address of upstream is not known",
             ),
         };
         ExtendedError { code, text }

@@ -1,6 +1,7 @@
 //! The options, on the command line and in a file: one table serves both, and the help.
 
 use std::fmt::{self, Write as _};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -8,7 +9,8 @@ use log::LevelFilter;
 
 use crate::address::{Address, parse_endpoint, parse_port};
 use crate::arena;
-use crate::config::{Config, Limits, Listen, Policy, Timeouts, Upstream, parse_duration};
+use crate::config::upstream::PLAIN_PORT;
+use crate::config::{Config, Host, Limits, Listen, Policy, Timeouts, Upstream, parse_duration};
 use crate::file;
 
 /// What the command line asks for.
@@ -81,9 +83,22 @@ const TABLE: &[Row] = &[
         short: "u",
         long: "upstream",
         value: "SPEC",
-        help: "resolver, like 1.1.1.1 or 9.9.9.9#dns.quad9.net",
+        help: "resolver, like 1.1.1.1 or tls://dns.quad9.net",
         apply: |draft, value| {
             draft.upstreams.push(value.parse()?);
+            Ok(())
+        },
+    },
+    Row {
+        short: "b",
+        long: "bootstrap",
+        value: "ADDR[:PORT]",
+        help: "plain DNS server that knows upstreams' addresses",
+        apply: |draft, value| {
+            let endpoint = parse_endpoint(value).filter(|(address, _)| !address.lacks_zone());
+            let (address, port) = endpoint.ok_or("an IP address like 192.168.1.1 or [::1]:53")?;
+            let port = port.unwrap_or(PLAIN_PORT);
+            draft.bootstrap.push(address.with_port(port));
             Ok(())
         },
     },
@@ -334,6 +349,7 @@ struct Draft {
     port: u16,
     listen: Vec<(Address, Option<u16>)>,
     upstreams: Vec<Upstream>,
+    bootstrap: Vec<SocketAddr>,
     policy: Policy,
     ca_file: Option<PathBuf>,
     clock_stamp: Option<PathBuf>,
@@ -350,6 +366,7 @@ impl Default for Draft {
             port: 53,
             listen: Vec::new(),
             upstreams: Vec::new(),
+            bootstrap: Vec::new(),
             policy: Policy::default(),
             ca_file: None,
             clock_stamp: None,
@@ -429,9 +446,22 @@ impl Draft {
             let problem = format!("--listen: \"{address}\": expected each address once");
             return Err(usage(&problem));
         }
+        if let Some(address) = self.bootstrap.iter().find(|address| listen.serves(address)) {
+            let problem = format!("--bootstrap: \"{address}\": expected another server than this");
+            return Err(usage(&problem));
+        }
+        let mut upstreams = self.upstreams.iter();
+        let named = upstreams.find(|upstream| matches!(upstream.host, Host::Name(..)));
+        if let (Some(upstream), []) = (named, &self.bootstrap[..]) {
+            return Err(usage(&format!(
+                "--upstream: \"{upstream}\": expected --bootstrap, too, with the address of a \
+                 plain DNS server that finds this host"
+            )));
+        }
         Ok(Config {
             listen,
             upstreams: self.upstreams,
+            bootstrap: self.bootstrap,
             policy: self.policy,
             ca_file: self.ca_file,
             clock_stamp: self.clock_stamp,
@@ -521,10 +551,33 @@ mod tests {
         assert_eq!(error("--check-conf=1"), "--check-conf: expected no value");
         assert!(error("--cache-size 1m -u 1.1.1.1").contains("unknown option"));
         assert!(
-            error("-u dns.quad9.net").starts_with("--upstream: \"dns.quad9.net\": expected an IP")
+            error("-u udp://1.1.1.1").starts_with("--upstream: \"udp://1.1.1.1\": expected dom")
         );
         assert!(error("--timeout 1 -u 1.1.1.1 --timeout x").contains("\"x\": expected a duration"));
         assert!(error("--max-inflight +5 -u 1.1.1.1").contains("\"+5\": expected a number"));
+    }
+
+    #[test]
+    fn host_names_of_upstreams_need_a_server_that_knows_them() {
+        let error = |line: &str| parse_line(line).unwrap_err();
+        assert!(
+            error("-u tls://dns.quad9.net").starts_with("--upstream: \"dns.quad9.net:853\": exp")
+        );
+        let config = config("-u tls://dns.quad9.net -b 192.168.1.1 -b [::1]:5353");
+        let servers = ["192.168.1.1:53", "[::1]:5353"].map(|server| server.parse().unwrap());
+        assert_eq!(config.bootstrap, servers);
+        assert!(error("-u a.b -b x").starts_with("--bootstrap: \"x\": expected an IP address"));
+        for line in [
+            "-b 127.0.0.1",
+            "-b [::1] -l ::1",
+            "-b 127.0.0.1:54 -l 0.0.0.0:54",
+        ] {
+            let error = error(&format!("-u tls://dns.quad9.net {line}"));
+            assert!(
+                error.ends_with("expected another server than this"),
+                "{error}"
+            );
+        }
     }
 
     #[test]

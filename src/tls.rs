@@ -16,7 +16,7 @@ use rustls::{
 };
 
 use crate::clock::Clock;
-use crate::config::{Config, Upstream};
+use crate::config::{Config, Host, Scheme, Upstream};
 use crate::file;
 
 /// The protocol that is offered in the handshake (RFC 7858; IANA, "dot").
@@ -65,9 +65,9 @@ impl fmt::Display for SetupError {
 
 impl std::error::Error for SetupError {}
 
-/// What it takes to connect to each upstream, in their order. They share their roots and sessions.
-/// `clock` judges certificates.
-pub fn connectors(config: &Config, clock: &Clock) -> Result<Vec<Connector>, SetupError> {
+/// What it takes to connect to each upstream, in their order; `None` for those that do not speak
+/// TLS. They share their roots and sessions. `clock` judges certificates.
+pub fn connectors(config: &Config, clock: &Clock) -> Result<Vec<Option<Connector>>, SetupError> {
     let roots = match &config.ca_file {
         Some(path) => read_roots(path).map_err(|cause| SetupError::CaFile(path.clone(), cause))?,
         None => RootCertStore {
@@ -91,17 +91,24 @@ pub fn connectors(config: &Config, clock: &Clock) -> Result<Vec<Connector>, Setu
     tls.resumption = Resumption::in_memory_sessions(TICKETS_PER_UPSTREAM * config.upstreams.len());
     let tls = Arc::new(tls);
     let connector = |upstream: &Upstream| {
-        let name = match &upstream.name {
-            Some(name) => ServerName::try_from(name.clone())
-                .map_err(|_| SetupError::Name(upstream.clone()))?,
-            None => ServerName::IpAddress(upstream.address.ip().into()),
-        };
-        Ok(Connector {
-            config: Arc::clone(&tls),
-            name,
-        })
+        if upstream.scheme != Scheme::Tls {
+            return Ok(None);
+        }
+        let name = server_name(upstream).ok_or_else(|| SetupError::Name(upstream.clone()))?;
+        let config = Arc::clone(&tls);
+        Ok(Some(Connector { config, name }))
     };
     config.upstreams.iter().map(connector).collect()
+}
+
+/// What the certificate of an upstream must carry. `None` where that can stand in none.
+fn server_name(upstream: &Upstream) -> Option<ServerName<'static>> {
+    let name = match (&upstream.name, &upstream.host) {
+        (Some(name), _) => name.clone(),
+        (None, Host::Address(address)) => return Some(ServerName::IpAddress(address.ip().into())),
+        (None, Host::Name(name, _)) => name.to_string().trim_end_matches('.').to_owned(),
+    };
+    ServerName::try_from(name).ok()
 }
 
 #[derive(Debug)]

@@ -346,7 +346,7 @@ impl World {
                         self.on_response(origin, outbox.bytes(message));
                     }
                     Action::Send { link, message } => self.on_send(*link, outbox.bytes(message)),
-                    Action::OpenLink { link, upstream } => self.on_open(*link, *upstream),
+                    Action::OpenLink { link, to } => self.on_open(*link, to.upstream),
                     Action::CloseLink { link } => {
                         let before = self.links.len();
                         self.links.retain(|(key, _)| key != link);
@@ -408,7 +408,7 @@ impl World {
             "too many handshakes"
         );
         let same = opening.filter(|(_, link)| link.upstream == upstream);
-        assert!(same.count() <= limits.links_per_upstream);
+        assert!(same.count() <= limits.links_per_address);
         if self.chance.percent(10) {
             // There is no network.
             self.links.pop();

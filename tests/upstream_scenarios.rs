@@ -3,301 +3,12 @@
 
 mod support;
 
-use std::collections::{BTreeMap, HashMap};
-use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
-use dotproxy::arena::Key;
-use dotproxy::failure::{Failure, FailureKind};
-use dotproxy::options::{self, Command};
-use dotproxy::origin::Origin;
-use dotproxy::proxy::{Action, LinkKey, Outbox, Proxy, Transport};
-use dotproxy::time::Instant;
-use dotproxy::wire::Message;
+use dotproxy::failure::FailureKind;
 
 use support::Chance;
-use support::messages::{query, reply};
-
-const CONNECTING: Duration = Duration::from_millis(30);
-const ANSWERING: Duration = Duration::from_millis(20);
-
-/// What an upstream does.
-#[derive(Clone, Copy, PartialEq)]
-enum Manner {
-    /// Answers; names that start with "slow" after so long, or never.
-    Answers { slow: Option<Duration> },
-    /// Answers everything after so long.
-    Takes(Duration),
-    /// Answers, and closes connections that nobody has used for so long.
-    ClosesIdle(Duration),
-    /// Answers so many queries on a connection, then none.
-    Stalls { after: usize },
-    /// Closes the connection instead of answering.
-    Closes,
-    /// Can be connected to, and says nothing.
-    Mute,
-    /// Cannot be reached, and nobody says so.
-    Hole,
-    /// Cannot be reached.
-    Refuses,
-    /// Is somebody else.
-    Impostor,
-    /// Takes one connection at a time.
-    TakesOne,
-}
-
-const GOOD: Manner = Manner::Answers { slow: None };
-
-fn slow(milliseconds: u64) -> Manner {
-    Manner::Answers {
-        slow: Some(Duration::from_millis(milliseconds)),
-    }
-}
-
-enum Event {
-    Query(&'static str),
-    Up(LinkKey),
-    Down(LinkKey, FailureKind),
-    Reply(LinkKey, Vec<u8>),
-    /// A link is closed unless it has been sent more queries than these.
-    IdleEnd(LinkKey, usize),
-    /// The host was suspended, and no connection has survived that.
-    Resumed,
-    Turns(usize, Manner),
-}
-
-/// A response, and when it came.
-struct Response {
-    name: &'static str,
-    asked_at: Instant,
-    waited: Duration,
-    is_answer: bool,
-}
-
-struct World {
-    proxy: Proxy,
-    outbox: Outbox,
-    now: Instant,
-    events: BTreeMap<(Instant, u64), Event>,
-    next_event: u64,
-    manners: Vec<Manner>,
-    /// The upstream of each link that is open.
-    links: HashMap<usize, (LinkKey, usize)>,
-    /// Queries that each link was sent.
-    sent_by_link: HashMap<usize, usize>,
-    /// Queries that each upstream was sent.
-    sent: Vec<usize>,
-    asked: HashMap<u16, (&'static str, Instant)>,
-    next_port: u16,
-    responses: Vec<Response>,
-}
-
-impl World {
-    fn new(manners: &[Manner]) -> Self {
-        Self::with("fastest", manners)
-    }
-
-    fn with(policy: &str, manners: &[Manner]) -> Self {
-        let mut arguments = vec![format!("--policy={policy}")];
-        arguments.extend((1..=manners.len()).map(|host| format!("-u192.0.2.{host}")));
-        let Ok(Command::Run(config)) = options::parse(&arguments) else {
-            panic!("{arguments:?}");
-        };
-        Self {
-            proxy: Proxy::new(&config, &[9; 32]),
-            outbox: Outbox::default(),
-            now: at(0.0),
-            events: BTreeMap::new(),
-            next_event: 0,
-            manners: manners.to_vec(),
-            links: HashMap::new(),
-            sent_by_link: HashMap::new(),
-            sent: vec![0; manners.len()],
-            asked: HashMap::new(),
-            next_port: 0,
-            responses: Vec::new(),
-        }
-    }
-
-    fn plan(&mut self, at: Instant, event: Event) {
-        self.next_event += 1;
-        self.events.insert((at, self.next_event), event);
-    }
-
-    /// Lets clients ask for a name so many times a second between two times.
-    fn ask(&mut self, name: &'static str, per_second: f64, from: f64, to: f64) {
-        let mut time = from;
-        while time < to {
-            self.plan(at(time), Event::Query(name));
-            time += 1.0 / per_second;
-        }
-    }
-
-    /// Lets an upstream be another from then on.
-    fn turn(&mut self, upstream: usize, time: f64, manner: Manner) {
-        self.plan(at(time), Event::Turns(upstream, manner));
-    }
-
-    /// Lets everything happen, and looks at the responses to queries for `name`.
-    fn run(&mut self, name: &str) -> Vec<&Response> {
-        loop {
-            let due = self.proxy.poll_timeout();
-            let next = self.events.keys().next().map(|(at, _)| *at);
-            let Some(time) = [due, next].into_iter().flatten().min() else {
-                break;
-            };
-            self.now = time.max(self.now);
-            if due.is_some_and(|due| due <= self.now) {
-                self.proxy.handle_timeout(self.now, &mut self.outbox);
-            } else if let Some((_, event)) = self.events.pop_first() {
-                self.happen(event);
-            }
-            self.perform();
-        }
-        assert!(self.asked.is_empty(), "queries have no response");
-        let named = self.responses.iter();
-        named.filter(|response| response.name == name).collect()
-    }
-
-    fn happen(&mut self, event: Event) {
-        let (now, outbox) = (self.now, &mut self.outbox);
-        match event {
-            Event::Query(name) => {
-                self.next_port = self.next_port.wrapping_add(1);
-                let port = self.next_port;
-                assert!(self.asked.insert(port, (name, now)).is_none());
-                let origin = Origin {
-                    session: Key::from_usize(7),
-                    peer: SocketAddr::from((Ipv4Addr::LOCALHOST, port)),
-                    local: None,
-                };
-                let bytes = query(port, name, 1, Some(1232));
-                self.proxy
-                    .handle_query(origin, Transport::Udp, &bytes, now, outbox);
-            }
-            Event::Up(link) => self.proxy.handle_link_up(link, false, now, outbox),
-            Event::Down(link, kind) => {
-                self.links.retain(|_, (open, _)| *open != link);
-                self.proxy.handle_link_down(link, &kind.into(), now, outbox);
-            }
-            Event::Reply(link, bytes) => self.proxy.handle_reply(link, &bytes, now, outbox),
-            Event::IdleEnd(link, sent) => {
-                let is_its = self.links.get(&link.index()).is_some_and(|l| l.0 == link);
-                if is_its && self.sent_by_link[&link.index()] == sent {
-                    self.happen(Event::Down(link, FailureKind::Closed));
-                }
-            }
-            Event::Resumed => {
-                self.links.clear();
-                self.proxy.handle_resume(now, outbox);
-            }
-            Event::Turns(upstream, manner) => {
-                self.manners[upstream] = manner;
-                if manner == Manner::Refuses {
-                    self.reset_links(upstream);
-                }
-            }
-        }
-    }
-
-    /// The process of an upstream is killed.
-    fn reset_links(&mut self, upstream: usize) {
-        let mut its: Vec<LinkKey> = self
-            .links
-            .values()
-            .filter(|(_, of)| *of == upstream)
-            .map(|(link, _)| *link)
-            .collect();
-        its.sort_by_key(|link| link.index());
-        for link in its {
-            self.links.remove(&link.index());
-            let failure = Failure::from(FailureKind::Closed);
-            self.proxy
-                .handle_link_down(link, &failure, self.now, &mut self.outbox);
-        }
-    }
-
-    fn perform(&mut self) {
-        while !self.outbox.is_empty() {
-            let outbox = std::mem::take(&mut self.outbox);
-            for action in outbox.actions() {
-                match action {
-                    Action::Respond { origin, message } => {
-                        let response = Message::parse(outbox.bytes(message)).expect("well formed");
-                        let asked = self.asked.remove(&origin.peer.port());
-                        let (name, asked_at) = asked.expect("one response a query");
-                        self.responses.push(Response {
-                            name,
-                            asked_at,
-                            waited: self.now - asked_at,
-                            is_answer: response.header().flags.rcode().to_u16() == 0,
-                        });
-                    }
-                    Action::Send { link, message } => {
-                        self.on_send(*link, outbox.bytes(message));
-                    }
-                    Action::OpenLink { link, upstream } => self.on_open(*link, upstream.0),
-                    Action::CloseLink { link } => drop(self.links.remove(&link.index())),
-                }
-            }
-        }
-    }
-
-    fn on_send(&mut self, link: LinkKey, bytes: &[u8]) {
-        let Some((_, upstream)) = self.links.get(&link.index()).copied() else {
-            return;
-        };
-        let message = Message::parse(bytes).expect("well formed");
-        let is_slow = message.question().expect("a question").name()[1..].starts_with(b"slow");
-        self.sent[upstream] += 1;
-        let sent = self.sent_by_link.entry(link.index()).or_default();
-        *sent += 1;
-        let sent = *sent;
-        if let Manner::ClosesIdle(after) = self.manners[upstream] {
-            self.plan(self.now + after, Event::IdleEnd(link, sent));
-        }
-        if self.manners[upstream] == Manner::Closes {
-            self.plan(self.now + ANSWERING, Event::Down(link, FailureKind::Closed));
-        }
-        let delay = match self.manners[upstream] {
-            Manner::Takes(delay) => Some(delay),
-            Manner::Stalls { after } => (sent <= after).then_some(ANSWERING),
-            Manner::Answers { slow } if is_slow => slow,
-            Manner::Answers { .. } | Manner::TakesOne | Manner::ClosesIdle(_) => Some(ANSWERING),
-            _ => None,
-        };
-        if let Some(delay) = delay {
-            self.plan(self.now + delay, Event::Reply(link, reply(bytes, 1)));
-        }
-    }
-
-    fn on_open(&mut self, link: LinkKey, upstream: usize) {
-        let is_first = self.links.values().all(|(_, of)| *of != upstream);
-        self.links.insert(link.index(), (link, upstream));
-        self.sent_by_link.insert(link.index(), 0);
-        let event = match self.manners[upstream] {
-            Manner::Hole => return,
-            Manner::Impostor => Event::Down(link, FailureKind::Authentication),
-            Manner::TakesOne if !is_first => Event::Down(link, FailureKind::Connect),
-            Manner::Refuses => Event::Down(link, FailureKind::Connect),
-            _ => Event::Up(link),
-        };
-        self.plan(self.now + CONNECTING, event);
-    }
-}
-
-fn at(seconds: f64) -> Instant {
-    Instant::after_start(Duration::from_secs_f64(100.0 + seconds))
-}
-
-fn failed(responses: &[&Response]) -> usize {
-    responses.iter().filter(|r| !r.is_answer).count()
-}
-
-fn slower_than(responses: &[&Response], seconds: f64) -> usize {
-    let limit = Duration::from_secs_f64(seconds);
-    responses.iter().filter(|r| r.waited > limit).count()
-}
+use support::days::{Event, GOOD, Manner, Response, World, at, failed, slow, slower_than};
 
 #[test]
 fn name_that_is_never_answered_harms_no_other() {
@@ -352,7 +63,7 @@ fn check_chaos(policy: &str, label: &str, first: Manner, turns: &[(f64, Manner)]
     let mut world = World::with(policy, &[first, GOOD]);
     world.ask("www.example", 300.0, 0.0, 20.0);
     for (time, manner) in turns {
-        world.turn(0, *time, *manner);
+        world.turn(1, *time, *manner);
     }
     let mut responses = world.run("www.example");
     responses.sort_by_key(|response| response.waited);
@@ -404,8 +115,8 @@ fn fastest_finds_who_is_faster_now() {
     let slow = Manner::Takes(Duration::from_millis(100));
     let mut world = World::new(&[GOOD, slow, slow]);
     world.ask("www.example", 50.0, 0.0, 200.0);
-    world.turn(0, 50.0, slow);
-    world.turn(2, 100.0, GOOD);
+    world.turn(1, 50.0, slow);
+    world.turn(3, 100.0, GOOD);
     let responses = world.run("www.example");
     let late: Vec<_> = responses
         .into_iter()
@@ -441,7 +152,7 @@ fn one_of_three_that_is_well_is_enough() {
             } else {
                 GOOD
             };
-            world.turn(one, time, now[one]);
+            world.turn([1, 2, 3][one], time, now[one]);
         }
         let responses = world.run("www.example");
         assert_eq!(failed(&responses), 0, "seed {seed}");
@@ -463,7 +174,8 @@ fn round_robin_spreads_and_ordered_does_not() {
         let mut world = World::with(policy, &[GOOD, GOOD, GOOD]);
         world.ask("www.example", 100.0, 0.0, 30.0);
         world.run("www.example");
-        for (sent, share) in world.sent.iter().zip(shares) {
+        for (host, share) in (1..).zip(shares) {
+            let sent = world.sent_to(host);
             assert!(sent.abs_diff(share) <= 20, "{policy}: {:?}", world.sent);
         }
     }
@@ -496,8 +208,8 @@ fn query_is_sent_twice_only_so_often() {
     let slow = Manner::Takes(Duration::from_millis(1_500));
     let mut world = World::new(&[GOOD, GOOD]);
     world.ask("www.example", 50.0, 0.0, 100.0);
-    world.turn(0, 20.0, slow);
     world.turn(1, 20.0, slow);
+    world.turn(2, 20.0, slow);
     assert_eq!(failed(&world.run("www.example")), 0);
     let counters = world.proxy.counters();
     assert!(
@@ -520,9 +232,9 @@ fn first_upstream_serves_again_when_it_has_recovered() {
     for trouble in [Manner::Mute, Manner::Hole, Manner::Refuses] {
         let mut world = World::new(&[GOOD, GOOD]);
         world.ask("www.example", 20.0, 0.0, 100.0);
-        world.turn(0, 10.0, trouble);
-        world.turn(0, 40.0, GOOD);
-        world.turn(1, 80.0, Manner::Refuses);
+        world.turn(1, 10.0, trouble);
+        world.turn(1, 40.0, GOOD);
+        world.turn(2, 80.0, Manner::Refuses);
         let responses = world.run("www.example");
         assert_eq!(failed(&responses), 0);
         let late = responses.iter().filter(|r| r.asked_at > at(75.0));
@@ -535,8 +247,8 @@ fn restart_of_the_only_upstream_costs_no_query() {
     for down in [0.1, 1.0, 3.0] {
         let mut world = World::new(&[GOOD]);
         world.ask("www.example", 400.0, 0.0, 10.0);
-        world.turn(0, 5.0, Manner::Refuses);
-        world.turn(0, 5.0 + down, GOOD);
+        world.turn(1, 5.0, Manner::Refuses);
+        world.turn(1, 5.0 + down, GOOD);
         assert_eq!(failed(&world.run("www.example")), 0, "down for {down} s");
     }
 }
@@ -546,9 +258,9 @@ fn answers_flow_again_within_a_second_of_the_return() {
     for trouble in [Manner::Refuses, Manner::Mute, Manner::Impostor] {
         let mut world = World::new(&[GOOD]);
         world.ask("www.example", 50.0, 0.0, 100.0);
-        world.turn(0, 10.0, Manner::Refuses);
-        world.turn(0, 10.1, trouble);
-        world.turn(0, 70.0, GOOD);
+        world.turn(1, 10.0, Manner::Refuses);
+        world.turn(1, 10.1, trouble);
+        world.turn(1, 70.0, GOOD);
         let responses = world.run("www.example");
         let after = responses.iter().filter(|r| r.asked_at > at(71.0));
         assert_eq!(failed(&after.copied().collect::<Vec<_>>()), 0);
@@ -562,8 +274,8 @@ fn end_of_an_outage_is_the_end_for_every_name() {
         for name in ["a.example", "b.example", "c.example", "d.example"] {
             world.ask(name, 10.0, 0.0, 60.0);
         }
-        world.turn(0, 10.0, trouble);
-        world.turn(0, 40.0, GOOD);
+        world.turn(1, 10.0, trouble);
+        world.turn(1, 40.0, GOOD);
         world.run("");
         let after = |r: &&Response| r.asked_at > at(41.0);
         let after: Vec<&Response> = world.responses.iter().filter(after).collect();
@@ -577,8 +289,8 @@ fn queries_of_a_silent_moment_are_sent_again() {
     let mut world = World::new(&[GOOD]);
     world.ask("www.example", 10.0, 0.0, 10.0);
     world.ask("www.example", 3_000.0, 5.0, 5.1);
-    world.turn(0, 4.95, Manner::Mute);
-    world.turn(0, 5.2, GOOD);
+    world.turn(1, 4.95, Manner::Mute);
+    world.turn(1, 5.2, GOOD);
     let responses = world.run("www.example");
     assert_eq!(failed(&responses), 0);
     assert_eq!(slower_than(&responses, 2.2), 0);
@@ -590,7 +302,7 @@ fn upstream_that_closes_instead_of_answering_is_left_alone() {
     world.ask("www.example", 100.0, 0.0, 60.0);
     let responses = world.run("www.example");
     assert_eq!(failed(&responses), 0);
-    assert!(world.sent[0] < 60, "{:?}", world.sent);
+    assert!(world.sent_to(1) < 60, "{:?}", world.sent);
 }
 
 #[test]
@@ -609,7 +321,7 @@ fn storm_of_retries_is_answered_without_asking() {
     let at_once = responses.len() - slower_than(&responses, 0.001);
     assert!(at_once > 5_000, "{at_once}");
     // Queries of the first seconds, and then two a second, each three times at the most.
-    assert!(world.sent[0] < 1_500, "{:?}", world.sent);
+    assert!(world.sent_to(1) < 1_500, "{:?}", world.sent);
 }
 
 #[test]
@@ -628,7 +340,7 @@ fn more_than_upstream_can_take_leaves_it_doing_what_it_can() {
     world.ask("slow.example", 400.0, 0.0, 60.0);
     let responses = world.run("slow.example");
     let settled = responses.iter().filter(|r| r.asked_at > at(30.0));
-    let answered = settled.filter(|r| r.is_answer).count();
+    let answered = settled.filter(|r| r.is_answer()).count();
     assert!(answered > 30 * 270, "{} a second", answered / 30);
 }
 

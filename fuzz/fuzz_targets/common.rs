@@ -6,16 +6,22 @@ use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr};
 
 use dotproxy::arena::Key;
-use dotproxy::config::Config;
+use dotproxy::config::{Config, Scheme};
 use dotproxy::options::{self, Command};
 use dotproxy::origin::Origin;
 use dotproxy::proxy::{Action, LinkKey, Outbox, Proxy};
 use dotproxy::time::Instant;
 use dotproxy::wire::{Flags, Message};
 
-/// A configuration with one upstream.
+/// A configuration with an upstream under TLS, and one in the clear for names below `b`.
 pub fn config() -> Config {
-    match options::parse(&["-u".to_owned(), "192.0.2.1#dot.example".to_owned()]) {
+    configured(&["-u192.0.2.1#dot.example", "-uudp://192.0.2.2,domain=b"])
+}
+
+/// What these arguments come to.
+pub fn configured(arguments: &[&str]) -> Config {
+    let arguments: Vec<String> = arguments.iter().map(ToString::to_string).collect();
+    match options::parse(&arguments) {
         Ok(Command::Run(config)) => *config,
         other => panic!("{other:?}"),
     }
@@ -30,14 +36,17 @@ pub fn origin(number: u16) -> Origin {
     }
 }
 
-/// The proxy's link, once it has asked for one: opened and up.
+/// The proxy's link, once it has asked for one: opened and up. A datagram is up at once.
 pub fn bring_up_link(proxy: &mut Proxy, outbox: &mut Outbox, now: Instant) -> Option<LinkKey> {
-    let link = outbox.actions().iter().find_map(|action| match action {
-        Action::OpenLink { link, .. } => Some(*link),
+    let opened = outbox.actions().iter().find_map(|action| match action {
+        Action::OpenLink { link, to } => Some((*link, to.scheme)),
         _ => None,
-    })?;
-    outbox.clear();
-    proxy.handle_link_up(link, false, now, outbox);
+    });
+    let (link, scheme) = opened?;
+    if scheme != Scheme::Udp {
+        outbox.clear();
+        proxy.handle_link_up(link, false, now, outbox);
+    }
     Some(link)
 }
 
@@ -56,14 +65,16 @@ pub fn responses(outbox: &Outbox, len_max: usize) -> Vec<Vec<u8>> {
     responses
 }
 
-/// The queries in the outbox. Each is checked: well formed and padded.
+/// The queries in the outbox. Each is checked: well formed and, but for those in the clear, padded.
 pub fn queries(outbox: &Outbox) -> Vec<Vec<u8>> {
     let mut queries = Vec::new();
     for action in outbox.actions() {
         if let Action::Send { message, .. } = action {
             let bytes = outbox.bytes(message);
             let parsed = Message::parse(bytes).expect("a query is well formed");
-            assert!(parsed.question().is_some() && bytes.len() % 128 == 0);
+            let question = parsed.question().expect("a query has a question");
+            let is_below_b = question.name().to_ascii_lowercase().ends_with(b"\x01b\0");
+            assert!(is_below_b || bytes.len().is_multiple_of(128));
             queries.push(bytes.to_vec());
         }
     }

@@ -81,10 +81,17 @@ impl MioNet {
     }
 
     fn register(&self, source: &mut impl mio::event::Source, key: Key) -> io::Result<()> {
-        let interest = Interest::READABLE | Interest::WRITABLE;
-        self.poll
-            .registry()
-            .register(source, Token(key.to_usize()), interest)
+        self.register_for(Interest::READABLE | Interest::WRITABLE, source, key)
+    }
+
+    fn register_for(
+        &self,
+        interest: Interest,
+        source: &mut impl mio::event::Source,
+        key: Key,
+    ) -> io::Result<()> {
+        let token = Token(key.to_usize());
+        self.poll.registry().register(source, token, interest)
     }
 }
 
@@ -142,6 +149,19 @@ impl Net for MioNet {
             socket,
             is_everywhere,
             control: nix::cmsg_space!(nix::libc::in6_pktinfo),
+        })
+    }
+
+    fn connect_datagram(&mut self, peer: SocketAddr, key: Key) -> io::Result<Udp> {
+        let socket = open(peer, Type::DGRAM, Protocol::UDP)?;
+        // The kernel picks the port, by chance (RFC 6056).
+        socket.connect(&peer.into())?;
+        let mut socket = UdpSocket::from_std(socket.into());
+        self.register_for(Interest::READABLE, &mut socket, key)?;
+        Ok(Udp {
+            socket,
+            is_everywhere: false,
+            control: Vec::new(),
         })
     }
 

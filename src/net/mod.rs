@@ -65,6 +65,10 @@ pub trait Net {
         key: Key,
     ) -> io::Result<(Self::Stream, SocketAddr)>;
 
+    /// A UDP socket on a port that nobody can foresee, which sends to `peer` and receives from it
+    /// alone.
+    fn connect_datagram(&mut self, peer: SocketAddr, key: Key) -> io::Result<Self::Datagram>;
+
     /// Starts to connect to `peer`. Whether that succeeds shows in reading and writing.
     fn connect(&mut self, peer: SocketAddr, key: Key) -> io::Result<Self::Stream>;
 }

@@ -217,6 +217,24 @@ pub(super) const TOO_LATE: Refusal = Refusal {
     outcome: Outcome::TimedOut,
 };
 
+/// Every upstream is for other names.
+pub(super) const NOBODY_TO_ASK: Refusal = refusal(
+    Rcode::REFUSED,
+    ExtendedErrorCode::OTHER,
+    "no upstream is configured for this name",
+    Outcome::Refused,
+);
+
+/// The query failed for this reason shortly before.
+pub(super) fn failed_before(reason: ExtendedError) -> Refusal {
+    let code = ExtendedErrorCode::CACHED_ERROR;
+    Refusal {
+        rcode: Rcode::SERVFAIL,
+        error: ExtendedError { code, ..reason },
+        outcome: Outcome::UpstreamFailed,
+    }
+}
+
 /// There is no room for the query.
 pub(super) const OVERLOADED: Refusal = refusal(
     Rcode::SERVFAIL,

@@ -9,6 +9,8 @@ use crate::failure::FailureKind;
 pub enum Outcome {
     /// With what upstream answered, whatever that was.
     Answered,
+    /// With what is known here of a special name.
+    AnsweredHere,
     /// FORMERR: it could not be parsed.
     Malformed,
     /// NOTIMP: it was no ordinary query.
@@ -32,8 +34,9 @@ impl fmt::Display for Outcome {
 }
 
 impl Outcome {
-    const LABELS: [&'static str; 8] = [
+    const LABELS: [&'static str; 9] = [
         "answered",
+        "answered-here",
         "malformed",
         "not-implemented",
         "bad-version",

@@ -1,18 +1,21 @@
 //! How a query finds its way: to a link, to the queue for one, or to an error.
 
-use super::Proxy;
-use super::admission::{NO_ANSWER, OVERLOADED, Reception, Refusal, Rejection, TOO_LATE, TOO_LONG};
+use super::admission::{
+    NO_ANSWER, NOBODY_TO_ASK, OVERLOADED, Reception, Refusal, Rejection, TOO_LATE, TOO_LONG,
+    failed_before,
+};
 use super::counters::Outcome;
-use super::exchange::{Attempt, Exchange};
-use super::keys::{ExchangeKey, LinkKey, UpstreamIndex};
+use super::exchange::{Asker, Attempt, Exchange};
+use super::keys::{EndpointKey, ExchangeKey, LinkKey, PoolIndex};
 use super::outbox::Outbox;
 use super::upstream::{Route, Trial};
+use super::{Proxy, special};
+use crate::config::Scheme;
 use crate::failure::FailureKind;
 use crate::origin::Origin;
 use crate::time::Instant;
-use crate::wire::edns::{ExtendedError, ExtendedErrorCode};
 use crate::wire::query::PLAIN_QUERY_LEN_MAX;
-use crate::wire::response::{Asked, write_error};
+use crate::wire::response::{Asked, write_answer, write_error};
 use crate::wire::{Message, Query, Rcode};
 
 impl Proxy {
@@ -47,36 +50,34 @@ impl Proxy {
         now: Instant,
         outbox: &mut Outbox,
     ) {
+        let question = message.question();
+        let question = question.expect("a query that is forwarded has a question");
         let mut reject = |proxy: &mut Self, refusal| {
             let rejection = Rejection {
                 header: message.header(),
-                question: message.question(),
+                question: Some(question),
                 reception,
                 refusal,
             };
             proxy.reject(origin, &rejection, outbox);
         };
+        let own_pool = self.routes.own(question.name());
+        if own_pool.is_none()
+            && let Some(reply) = special::reply(question)
+        {
+            return self.answer_here(origin, message, &reception, &reply, outbox);
+        }
+        let Some(pool) = own_pool.or(self.routes.for_others()) else {
+            return reject(self, NOBODY_TO_ASK);
+        };
         if deadline <= now {
             return reject(self, TOO_LATE);
         }
-        if !self.has_room(now) {
+        if self.inflight() >= self.limits.inflight || self.is_backed_up(pool, now) {
             return reject(self, OVERLOADED);
         }
-        let question = message.question();
-        let question = question.expect("a query that is forwarded has a question");
-        if let Some(reason) = self.memory.recall(question, now, &self.timeouts) {
-            let code = ExtendedErrorCode::CACHED_ERROR;
-            let error = ExtendedError { code, ..reason };
-            let outcome = Outcome::UpstreamFailed;
-            let rcode = Rcode::SERVFAIL;
-            return reject(
-                self,
-                Refusal {
-                    rcode,
-                    error,
-                    outcome,
-                },
-            );
+        if let Some(reason) = self.memory.recall(question, now) {
+            return reject(self, failed_before(reason));
         }
         let buffer = self.spare_buffers.pop().unwrap_or_default();
         let query =
@@ -84,7 +85,37 @@ impl Proxy {
         if query.unpadded_len() > self.limits.forwarded_query {
             return reject(self, TOO_LONG);
         }
-        let exchange = Exchange::new(origin, reception, query, deadline);
+        let asker = Asker::Client { origin, reception };
+        let exchange = Exchange::new(asker, pool, query, deadline);
+        self.upstreams.take_turn(pool);
+        self.start(exchange, now, outbox);
+        self.ask_for_addresses(now, outbox);
+    }
+
+    /// Answers a query with what is known here.
+    fn answer_here(
+        &mut self,
+        origin: Origin,
+        message: &Message<'_>,
+        reception: &Reception,
+        reply: &[u8],
+        outbox: &mut Outbox,
+    ) {
+        let asked = Asked {
+            id: message.header().id,
+            flags: message.header().flags,
+            question: message.question(),
+            opt: reception.opt,
+            len_max: reception.len_max,
+        };
+        let reply = Message::parse(reply).expect("replies of our own are well formed");
+        outbox.respond(origin, |out| write_answer(out, &asked, &reply));
+        self.counters.count_outcome(Outcome::AnsweredHere);
+    }
+
+    /// Starts to look for an answer.
+    pub(super) fn start(&mut self, exchange: Exchange, now: Instant, outbox: &mut Outbox) {
+        let deadline = exchange.deadline;
         let key = ExchangeKey(self.exchanges.insert(exchange));
         let exchanges = &self.exchanges;
         self.by_deadline.push_ranked(
@@ -93,7 +124,6 @@ impl Proxy {
             exchanges.len(),
             |(_, key)| exchanges.contains(key.0),
         );
-        self.upstreams.take_turn();
         self.dispatch(key, now, outbox);
     }
 
@@ -101,7 +131,7 @@ impl Proxy {
     pub(super) fn has_other_way(&self, key: ExchangeKey, link: LinkKey, now: Instant) -> bool {
         match self.route(self.exchange(key), now) {
             Route::Link(other) => other != link,
-            Route::Open(_) | Route::Soon => true,
+            Route::Datagram(_) | Route::Open(..) | Route::Soon => true,
             Route::Later(_) => false,
         }
     }
@@ -114,12 +144,17 @@ impl Proxy {
                 self.send(key, link, now, outbox);
                 self.try_others(key, link, now, outbox);
             }
-            Route::Open(upstream) => {
-                self.open(upstream, now, outbox);
+            Route::Datagram(endpoint) => {
+                let link = self.open(endpoint, Scheme::Udp, now, outbox);
+                self.send(key, link, now, outbox);
+                self.try_others(key, link, now, outbox);
+            }
+            Route::Open(endpoint, scheme) => {
+                self.open(endpoint, scheme, now, outbox);
                 self.wait(key, now);
             }
             Route::Soon => self.wait(key, now),
-            Route::Later(retry_at) if retry_at < exchange.deadline => self.wait(key, now),
+            Route::Later(at) if at.is_some_and(|at| at < exchange.deadline) => self.wait(key, now),
             Route::Later(_) => self.give_up(key, now, outbox),
         }
     }
@@ -140,23 +175,28 @@ impl Proxy {
         self.counters.retries += u64::from(exchange.times_sent() > 1);
     }
 
-    /// A query has been sent on the link `busy`: if another upstream may be out of trouble, sees
+    /// A query has been sent on the link `busy`: if another address may be out of trouble, sees
     /// whether it is. That takes a query, which must not depend on it, so it is a copy.
     fn try_others(&mut self, key: ExchangeKey, busy: LinkKey, now: Instant, outbox: &mut Outbox) {
         let hedges = &mut self.hedges;
-        let trial =
-            self.upstreams
-                .next_trial(busy, || hedges.take(), now, &self.timeouts, &self.limits);
-        match trial {
-            Some(Trial::Open(upstream)) => self.open(upstream, now, outbox),
-            Some(Trial::Copy(link)) if self.exchange(key).may_be_copied() => {
-                let attempt = self.put_on_link(key, link, now, outbox);
-                let exchange = self.exchanges.get_mut(key.0).expect("who sends is there");
-                exchange.on_copied(attempt);
-                self.counters.copies += 1;
+        let pool = self.exchanges.get(key.0).expect("who sends is there").pool;
+        let trial = self.upstreams.next_trial(pool, busy, || hedges.take(), now);
+        let may_be_copied = self.exchange(key).may_be_copied();
+        let link = match trial {
+            Some(Trial::Open(endpoint, scheme)) => {
+                self.open(endpoint, scheme, now, outbox);
+                return;
             }
-            _ => {}
-        }
+            Some(Trial::Copy(link)) if may_be_copied => link,
+            Some(Trial::Datagram(endpoint)) if may_be_copied => {
+                self.open(endpoint, Scheme::Udp, now, outbox)
+            }
+            _ => return,
+        };
+        let attempt = self.put_on_link(key, link, now, outbox);
+        let exchange = self.exchanges.get_mut(key.0).expect("who sends is there");
+        exchange.on_copied(attempt);
+        self.counters.copies += 1;
     }
 
     fn put_on_link(
@@ -171,66 +211,84 @@ impl Proxy {
             .link_mut(link_key)
             .expect("a route leads to a link that is there");
         let id = link.send(key, now, &mut self.random);
+        let is_hidden = link.scheme == Scheme::Tls;
         let query = &self.exchange(key).query;
-        outbox.send(link_key, |out| query.write_padded(out, id));
+        outbox.send(link_key, |out| {
+            if is_hidden {
+                query.write_padded(out, id);
+            } else {
+                query.write(out, id);
+            }
+        });
         self.counters.sent += 1;
         Attempt { link: link_key, id }
     }
 
-    pub(super) fn open(&mut self, upstream: UpstreamIndex, now: Instant, outbox: &mut Outbox) {
-        let link = self.upstreams.open(upstream, now, &self.timeouts);
-        outbox.open(link, upstream);
+    fn open(
+        &mut self,
+        endpoint: EndpointKey,
+        scheme: Scheme,
+        now: Instant,
+        outbox: &mut Outbox,
+    ) -> LinkKey {
+        let (link, to) = self.upstreams.open(endpoint, scheme, now);
+        outbox.open(link, to);
+        link
     }
 
-    pub(super) fn wait(&mut self, key: ExchangeKey, now: Instant) {
+    fn wait(&mut self, key: ExchangeKey, now: Instant) {
         let exchange = self.exchanges.get_mut(key.0).expect("who waits is there");
         if !exchange.is_waiting {
             exchange.is_waiting = true;
             exchange.waiting_since = now;
+            let waiting = &mut self.waiting_by_pool[exchange.pool.0];
             let exchanges = &self.exchanges;
-            self.waiting
-                .push(key, exchanges.len(), |key| exchanges.contains(key.0));
+            waiting.push(key, exchanges.len(), |key| exchanges.contains(key.0));
         }
     }
 
-    pub(super) fn first_waiting(&mut self) -> Option<ExchangeKey> {
+    pub(super) fn first_waiting(&mut self, pool: PoolIndex) -> Option<ExchangeKey> {
         let exchanges = &self.exchanges;
-        self.waiting.front(|key| exchanges.contains(key.0)).copied()
+        let waiting = &mut self.waiting_by_pool[pool.0];
+        waiting.front(|key| exchanges.contains(key.0)).copied()
     }
 
-    /// Takes the first out of those who wait.
-    pub(super) fn stop_waiting(&mut self, first: ExchangeKey) {
-        self.waiting.pop();
-        self.exchanges
-            .get_mut(first.0)
-            .expect("who waits is there")
-            .is_waiting = false;
+    /// Takes the first out of those who wait for a pool.
+    fn stop_waiting(&mut self, pool: PoolIndex, first: ExchangeKey) {
+        self.waiting_by_pool[pool.0].pop();
+        let exchange = self.exchanges.get_mut(first.0);
+        exchange.expect("who waits is there").is_waiting = false;
     }
 
-    /// Gives those who wait, in turn, what has become free.
-    pub(super) fn serve_waiting(&mut self, now: Instant, outbox: &mut Outbox) {
-        for _ in 0..self.waiting.len() {
-            let Some(key) = self.first_waiting() else {
+    /// Gives those who wait for a pool, in turn, what has become free.
+    pub(super) fn serve_waiting(&mut self, pool: PoolIndex, now: Instant, outbox: &mut Outbox) {
+        for _ in 0..self.waiting_by_pool[pool.0].len() {
+            let Some(key) = self.first_waiting(pool) else {
                 break;
             };
             let exchange = self.exchange(key);
             let route = self.route(exchange, now);
+            let is_content = exchange.wishes.are_none() && !self.upstreams.has_room(pool);
             match route {
-                Route::Later(retry_at) if retry_at < exchange.deadline => break,
-                Route::Soon | Route::Open(_)
-                    if exchange.wishes.are_none() && !self.upstreams.has_room(&self.limits) =>
-                {
-                    if let Route::Open(upstream) = route {
-                        self.open(upstream, now, outbox);
-                    }
+                Route::Later(at) if at.is_some_and(|at| at < exchange.deadline) => break,
+                Route::Soon if is_content => break,
+                Route::Open(endpoint, scheme) if is_content => {
+                    self.open(endpoint, scheme, now, outbox);
                     break;
                 }
                 // It can go, or is to be given up, or wants a better way than others might.
                 _ => {
-                    self.stop_waiting(key);
+                    self.stop_waiting(pool, key);
                     self.dispatch(key, now, outbox);
                 }
             }
+        }
+    }
+
+    /// [`Proxy::serve_waiting`] for every pool.
+    pub(super) fn serve_all_waiting(&mut self, now: Instant, outbox: &mut Outbox) {
+        for pool in self.pools() {
+            self.serve_waiting(pool, now, outbox);
         }
     }
 
@@ -258,29 +316,33 @@ impl Proxy {
         }
     }
 
-    /// A handshake failed: where no way is left and none may come soon, there is nothing to wait
-    /// for.
-    pub(super) fn fail_waiting_without_way(&mut self, now: Instant, outbox: &mut Outbox) {
-        if self.upstreams.is_hopeful(now, &self.timeouts) {
+    /// A way was closed: where none is left and none may come soon, there is nothing to wait for.
+    pub(super) fn fail_waiting_without_way(
+        &mut self,
+        pool: PoolIndex,
+        now: Instant,
+        outbox: &mut Outbox,
+    ) {
+        if self.upstreams.is_hopeful(pool, now) {
             return;
         }
-        while let Some(key) = self.first_waiting() {
+        while let Some(key) = self.first_waiting(pool) {
             if !matches!(self.route(self.exchange(key), now), Route::Later(_)) {
                 break;
             }
-            self.stop_waiting(key);
+            self.stop_waiting(pool, key);
             self.give_up(key, now, outbox);
         }
     }
 
     /// Leaves a query to the attempts that may still be answered; without any it has failed.
-    pub(super) fn give_up(&mut self, key: ExchangeKey, now: Instant, outbox: &mut Outbox) {
+    fn give_up(&mut self, key: ExchangeKey, now: Instant, outbox: &mut Outbox) {
         if self.exchange(key).open_attempts().next().is_none() {
             self.fail(key, Outcome::UpstreamFailed, now, outbox);
         }
     }
 
-    /// Answers a query with SERVFAIL and the reason.
+    /// Answers a query with what there is, which may be SERVFAIL and the reason.
     pub(super) fn fail(
         &mut self,
         key: ExchangeKey,
@@ -288,21 +350,39 @@ impl Proxy {
         now: Instant,
         outbox: &mut Outbox,
     ) {
-        let exchange = self.exchanges.get(key.0);
+        let exchange = self.exchanges.get_mut(key.0);
         let exchange = exchange.expect("who fails is there");
-        let failure = exchange.last_failure.or(self.upstreams.last_failure());
-        let error = failure.map_or(NO_ANSWER, FailureKind::extended_error);
-        outbox.respond(exchange.origin, |out| {
-            write_error(out, &exchange.asked(), Rcode::SERVFAIL, error);
-        });
-        self.memory.on_failure(
-            exchange.query.question(),
-            error,
-            now,
-            &self.timeouts,
-            &self.limits,
-        );
-        self.end(key, outcome, now, outbox);
+        if let Some(poor) = exchange.poor.take() {
+            let answer = Message::parse(&poor.answer).expect("it was read when it came");
+            return self.deliver(key, &answer, now, outbox);
+        }
+        let (asker, pool) = (exchange.asker, exchange.pool);
+        match asker {
+            Asker::Client { origin, reception } => {
+                let failure = exchange.last_failure;
+                let failure = failure.or_else(|| self.last_failure(pool, now));
+                let error = failure.map_or(NO_ANSWER, FailureKind::extended_error);
+                let exchange = self.exchange(key);
+                let owed = exchange.owed(&reception);
+                outbox.respond(origin, |out| {
+                    write_error(out, &owed, Rcode::SERVFAIL, error);
+                });
+                let exchange = self.exchanges.get(key.0).expect("it is still there");
+                let question = exchange.query.question();
+                self.memory.on_failure(question, pool, error, now);
+                self.end(key, outcome, now, outbox);
+            }
+            Asker::Ourselves(upstream, rr_type) => {
+                self.end(key, outcome, now, outbox);
+                self.on_addresses(upstream, rr_type, None, now, outbox);
+            }
+        }
+    }
+
+    /// What is wrong with a pool, if something is.
+    fn last_failure(&self, pool: PoolIndex, now: Instant) -> Option<FailureKind> {
+        let missing = self.next_address(pool, now).map(|_| FailureKind::NoAddress);
+        self.upstreams.last_failure(pool).or(missing)
     }
 
     /// Forgets a query that has its response.
@@ -314,9 +394,12 @@ impl Proxy {
         outbox: &mut Outbox,
     ) {
         let exchange = self.exchanges.remove(key.0).expect("a query ends once");
-        log::trace!("{}: {outcome}", exchange.query.question());
         for attempt in exchange.open_attempts() {
             self.abandon(attempt, outcome, now, outbox);
+        }
+        if matches!(exchange.asker, Asker::Client { .. }) {
+            log::trace!("{}: {outcome}", exchange.query.question());
+            self.counters.count_outcome(outcome);
         }
         if self.spare_buffers.len() < self.limits.spare_buffers {
             let mut buffer = exchange.query.into_buffer();
@@ -324,12 +407,17 @@ impl Proxy {
             buffer.shrink_to(PLAIN_QUERY_LEN_MAX);
             self.spare_buffers.push(buffer);
         }
-        self.counters.count_outcome(outcome);
     }
 
+    /// The way for a query. One that has nobody to go to may have, once an address is known.
     fn route(&self, exchange: &Exchange, now: Instant) -> Route {
-        self.upstreams
-            .route(&exchange.wishes, now, &self.timeouts, &self.limits)
+        match self.upstreams.route(exchange.pool, &exchange.wishes, now) {
+            Route::Later(retry_at) => {
+                let moments = [retry_at, self.next_address(exchange.pool, now)];
+                Route::Later(moments.into_iter().flatten().min())
+            }
+            route => route,
+        }
     }
 
     pub(super) fn exchange(&self, key: ExchangeKey) -> &Exchange {
@@ -345,7 +433,7 @@ mod tests {
     use super::*;
     use crate::arena::Key;
     use crate::options::{self, Command};
-    use crate::wire::edns::OptionCode;
+    use crate::wire::edns::{ExtendedErrorCode, OptionCode};
     use std::time::Duration;
 
     struct Scene {

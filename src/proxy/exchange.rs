@@ -14,17 +14,19 @@
 //!
 //! An attempt that takes too long stays open while another is made: the first valid answer wins. A
 //! copy, sent to see whether another upstream is out of trouble, may win, too; nothing depends on
-//! it.
+//! it. An answer that others may better, an error or one that is cut short, is kept while they are
+//! asked, and is the response if they do not.
 
 use crate::config::Limits;
 use crate::failure::FailureKind;
 use crate::origin::Origin;
 use crate::time::Instant;
 use crate::wire::Query;
+use crate::wire::question::Type;
 use crate::wire::response::Asked;
 
 use super::admission::Reception;
-use super::keys::LinkKey;
+use super::keys::{EndpointKey, LinkKey, PoolIndex, UpstreamIndex};
 use super::wishes::Wishes;
 
 /// A query that was sent and may still be answered.
@@ -42,13 +44,35 @@ struct Open {
     is_relied_on: bool,
 }
 
+/// Who asked.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Asker {
+    /// A client.
+    Client {
+        /// Where the response goes.
+        origin: Origin,
+        /// How the client wants it.
+        reception: Reception,
+    },
+    /// The proxy itself, for addresses of this type that an upstream has.
+    Ourselves(UpstreamIndex, Type),
+}
+
+/// An answer that others may better.
+#[derive(Debug)]
+pub(super) struct Poor {
+    /// The answer as it came.
+    pub(super) answer: Box<[u8]>,
+    /// Who gave it and when that was asked, if it is an error.
+    pub(super) error_by: Option<(EndpointKey, Instant)>,
+}
+
 /// One query that is being answered.
 #[derive(Debug)]
 pub(super) struct Exchange {
-    /// Where the response goes.
-    pub(super) origin: Origin,
-    /// How the client wants its response.
-    pub(super) reception: Reception,
+    pub(super) asker: Asker,
+    /// Who is asked.
+    pub(super) pool: PoolIndex,
     /// The query, kept until it is answered so that it can be sent again.
     pub(super) query: Query,
     /// When the client is answered at the latest.
@@ -61,6 +85,8 @@ pub(super) struct Exchange {
     pub(super) wishes: Wishes,
     /// Why the last attempt failed, if one did.
     pub(super) last_failure: Option<FailureKind>,
+    /// The response, unless a better comes.
+    pub(super) poor: Option<Box<Poor>>,
     sent: usize,
     open: [Option<Open>; OPEN_MAX],
 }
@@ -70,21 +96,17 @@ pub(super) struct Exchange {
 const OPEN_MAX: usize = Limits::ATTEMPTS + 1;
 
 impl Exchange {
-    pub(super) fn new(
-        origin: Origin,
-        reception: Reception,
-        query: Query,
-        deadline: Instant,
-    ) -> Self {
+    pub(super) fn new(asker: Asker, pool: PoolIndex, query: Query, deadline: Instant) -> Self {
         Self {
-            origin,
-            reception,
+            asker,
+            pool,
             query,
             deadline,
             is_waiting: false,
             waiting_since: deadline,
             wishes: Wishes::default(),
             last_failure: None,
+            poor: None,
             sent: 0,
             open: [None; OPEN_MAX],
         }
@@ -152,14 +174,14 @@ impl Exchange {
         self.open.iter().flatten().any(|open| open.is_relied_on)
     }
 
-    /// What its response owes the query.
-    pub(super) fn asked(&self) -> Asked<'_> {
+    /// What the response to a client owes its query.
+    pub(super) fn owed(&self, reception: &Reception) -> Asked<'_> {
         Asked {
             id: self.query.id(),
             flags: self.query.flags(),
             question: Some(self.query.question()),
-            opt: self.reception.opt,
-            len_max: self.reception.len_max,
+            opt: reception.opt,
+            len_max: reception.len_max,
         }
     }
 }

@@ -18,6 +18,15 @@ impl LinkKey {
     }
 }
 
-/// The place of an upstream in the order of the options.
+/// The name of one address of an upstream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct EndpointKey(pub(super) Key);
+
+/// The place of an upstream in the order of the options; servers that are asked for addresses come
+/// behind the last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct UpstreamIndex(pub usize);
+
+/// The place of a pool: those upstreams that are asked for the same names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct PoolIndex(pub(super) usize);

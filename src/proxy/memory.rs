@@ -8,14 +8,18 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
+use super::keys::PoolIndex;
 use crate::config::{Limits, Timeouts};
 use crate::time::Instant;
 use crate::wire::Question;
 use crate::wire::edns::ExtendedError;
 
 /// What failed.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Memory {
+    pause_min: Duration,
+    pause_max: Duration,
+    len_max: usize,
     /// By the question in small letters.
     failure_by_question: HashMap<Box<[u8]>, Failed>,
     ask_at: Instant,
@@ -23,51 +27,54 @@ pub(super) struct Memory {
 
 #[derive(Debug)]
 struct Failed {
+    /// Who was asked.
+    pool: PoolIndex,
     reason: ExtendedError,
     pause: Duration,
     until: Instant,
 }
 
 impl Memory {
-    /// Takes note that a query has failed for this reason.
+    pub(super) fn new(timeouts: &Timeouts, limits: &Limits) -> Self {
+        Self {
+            pause_min: timeouts.failed_min,
+            pause_max: timeouts.failed_max,
+            len_max: limits.failures_remembered,
+            failure_by_question: HashMap::new(),
+            ask_at: Instant::default(),
+        }
+    }
+
+    /// Takes note that a query which was for this pool has failed for this reason.
     pub(super) fn on_failure(
         &mut self,
         question: Question<'_>,
+        pool: PoolIndex,
         reason: ExtendedError,
         now: Instant,
-        timeouts: &Timeouts,
-        limits: &Limits,
     ) {
         let key = key(question);
         let earlier = self.failure_by_question.get(&key);
-        let pause = earlier.map_or(timeouts.failed_min, |failed| {
-            (failed.pause * 2).min(timeouts.failed_max)
-        });
-        if earlier.is_none() && self.failure_by_question.len() >= limits.failures_remembered {
+        let longer = |failed: &Failed| (failed.pause * 2).min(self.pause_max);
+        let pause = earlier.map_or(self.pause_min, longer);
+        if earlier.is_none() && self.failure_by_question.len() >= self.len_max {
             self.failure_by_question
                 .retain(|_, failed| failed.until > now);
-            if self.failure_by_question.len() >= limits.failures_remembered {
+            if self.failure_by_question.len() >= self.len_max {
                 return;
             }
         }
-        let until = now + pause;
-        self.failure_by_question.insert(
-            key,
-            Failed {
-                reason,
-                pause,
-                until,
-            },
-        );
+        let failed = Failed {
+            pool,
+            reason,
+            pause,
+            until: now + pause,
+        };
+        self.failure_by_question.insert(key, failed);
     }
 
     /// Why this query would fail now; `None` if it should be asked.
-    pub(super) fn recall(
-        &mut self,
-        question: Question<'_>,
-        now: Instant,
-        timeouts: &Timeouts,
-    ) -> Option<ExtendedError> {
+    pub(super) fn recall(&mut self, question: Question<'_>, now: Instant) -> Option<ExtendedError> {
         if self.failure_by_question.is_empty() {
             return None;
         }
@@ -76,8 +83,8 @@ impl Memory {
             return Some(failed.reason);
         }
         // The others wait for what comes of this one.
-        failed.until = failed.until.max(now + timeouts.failed_min);
-        self.ask_at = now + timeouts.failed_min / 2;
+        failed.until = failed.until.max(now + self.pause_min);
+        self.ask_at = now + self.pause_min / 2;
         None
     }
 
@@ -88,9 +95,11 @@ impl Memory {
         }
     }
 
-    /// Something has changed for the better.
-    pub(super) fn forget(&mut self) {
-        self.failure_by_question = HashMap::new();
+    /// Something has changed for the better in a pool.
+    pub(super) fn forget(&mut self, pool: PoolIndex) {
+        self.failure_by_question
+            .retain(|_, failed| failed.pool != pool);
+        self.failure_by_question.shrink_to_fit();
     }
 }
 
@@ -110,34 +119,29 @@ mod tests {
 
     struct Scene {
         memory: Memory,
-        timeouts: Timeouts,
-        limits: Limits,
     }
 
     impl Scene {
         fn new() -> Self {
+            let timeouts = Timeouts::for_query(Timeouts::QUERY);
             Self {
-                memory: Memory::default(),
-                timeouts: Timeouts::for_query(Timeouts::QUERY),
-                limits: Limits::default(),
+                memory: Memory::new(&timeouts, &Limits::default()),
             }
         }
 
+        /// Names in capital letters are for another pool.
         fn fail(&mut self, letter: u8, now: f64) {
             let bytes = [1, letter, 0, 0, 1, 0, 1];
-            let (timeouts, limits) = (&self.timeouts, &self.limits);
+            let pool = PoolIndex(usize::from(letter.is_ascii_uppercase()));
             self.memory
-                .on_failure(question(&bytes), REASON, at(now), timeouts, limits);
+                .on_failure(question(&bytes), pool, REASON, at(now));
             // Who asks next is not one of those that are let through.
             self.memory.ask_at = at(1_000.0);
         }
 
         fn recalls(&mut self, letter: u8, now: f64) -> bool {
             let bytes = [1, letter, 0, 0, 1, 0, 1];
-            let recalled = self
-                .memory
-                .recall(question(&bytes), at(now), &self.timeouts);
-            recalled == Some(REASON)
+            self.memory.recall(question(&bytes), at(now)) == Some(REASON)
         }
     }
 
@@ -198,14 +202,17 @@ mod tests {
     #[test]
     fn memory_is_bounded_and_can_be_lost() {
         let mut scene = Scene::new();
-        scene.limits.failures_remembered = 2;
+        scene.memory.len_max = 2;
         for letter in b'a'..b'f' {
             scene.fail(letter, 1.0);
         }
         assert_eq!(scene.memory.failure_by_question.len(), 2);
         scene.fail(b'x', 5.0);
         assert!(scene.recalls(b'x', 5.5));
-        scene.memory.forget();
-        assert!(!scene.recalls(b'x', 5.5));
+        scene.fail(b'Y', 5.0);
+        scene.memory.forget(PoolIndex(0));
+        assert!(!scene.recalls(b'x', 5.5) && scene.recalls(b'y', 5.5));
+        scene.memory.forget(PoolIndex(1));
+        assert_eq!(scene.memory.failure_by_question.capacity(), 0);
     }
 }

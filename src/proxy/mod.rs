@@ -10,28 +10,28 @@
 //! [`Action::Respond`], within [`Timeouts::deadline`], and ends in exactly one [`Outcome`].
 //!
 //! - `admission`: which messages of clients are forwarded
+//! - `routes`, `special`: who is asked for which names, and which are answered here
 //! - `exchange`: one query that is being answered
 //! - `dispatch`: how it finds its way
-//! - `upstream`: the resolvers, and which of their links is taken
-//! - `health`, `latency`: how a resolver is doing, and how fast it is
-//! - `idle`: for how long it keeps connections that nobody uses
-//! - `memory`: what failed of late
-//! - `hedge`: how often a query may be sent twice
-//! - `link`: one connection, its ids and its timer
+//! - `answer`: what becomes of what comes back
+//! - `upstream`: the resolvers, their addresses and links, and which of them is taken
 //! - `watch`: what follows from how connections behave
+//! - `hedge`: how often a query may be sent twice
+//! - `memory`: what failed of late
+//! - `bootstrap`: the addresses of resolvers that are given by host name
 
 mod admission;
+mod answer;
+mod bootstrap;
 mod counters;
 mod dispatch;
 mod exchange;
-mod health;
 mod hedge;
-mod idle;
 mod keys;
-mod latency;
-mod link;
 mod memory;
 mod outbox;
+mod routes;
+mod special;
 mod upstream;
 mod watch;
 mod wishes;
@@ -39,24 +39,24 @@ mod wishes;
 pub use admission::Transport;
 pub use counters::{Counters, Discard, Outcome};
 pub use keys::{LinkKey, UpstreamIndex};
-pub use outbox::{Action, Outbox};
+pub use outbox::{Action, Destination, Outbox};
 
 use crate::arena::{Arena, Fifo};
-use crate::config::{Config, Limits, Timeouts};
+use crate::config::{Config, Host, Limits, Scheme, Timeouts, Upstream};
 use crate::failure::{Failure, FailureKind};
 use crate::origin::Origin;
 use crate::random::{Random, SEED_LEN};
 use crate::time::Instant;
-use crate::wire::response::write_answer;
-use crate::wire::{Flags, Header, Message, Opcode, Query};
 
 use admission::{Admission, admit};
+use bootstrap::Bootstrap;
 use exchange::{Attempt, Exchange};
 use hedge::Hedges;
-use keys::ExchangeKey;
-use link::{Due, Stage};
+use keys::{ExchangeKey, PoolIndex};
 use memory::Memory;
+use routes::Routes;
 use upstream::Upstreams;
+use upstream::link::{Due, Link, Stage};
 
 /// The decisions about queries. See the [module](self).
 #[derive(Debug)]
@@ -67,8 +67,10 @@ pub struct Proxy {
     /// Every exchange in the order of deadlines.
     by_deadline: Fifo<(Instant, ExchangeKey)>,
     /// Exchanges that wait for a link, in turn.
-    waiting: Fifo<ExchangeKey>,
+    waiting_by_pool: Vec<Fifo<ExchangeKey>>,
+    routes: Routes,
     upstreams: Upstreams,
+    bootstrap: Bootstrap,
     hedges: Hedges,
     memory: Memory,
     random: Random,
@@ -79,18 +81,34 @@ pub struct Proxy {
 impl Proxy {
     /// A proxy that has done nothing yet.
     pub fn new(config: &Config, seed: &[u8; SEED_LEN]) -> Self {
+        let (routes, mut pools) = Routes::new(&config.upstreams);
+        let for_addresses = PoolIndex(pools.len());
+        let servers = config.bootstrap.iter().copied().map(Upstream::bootstrap);
+        let all: Vec<Upstream> = config.upstreams.iter().cloned().chain(servers).collect();
+        pools.push(
+            (config.upstreams.len()..all.len())
+                .map(UpstreamIndex)
+                .collect(),
+        );
+        let waiting_by_pool = pools.iter().map(|_| Fifo::default()).collect();
+        let mut upstreams = Upstreams::new(config, pools);
+        for (place, upstream) in all.iter().enumerate() {
+            if let Host::Address(address) = upstream.host {
+                let label = upstream.to_string();
+                upstreams.add(UpstreamIndex(place), upstream.scheme, address, label);
+            }
+        }
         Self {
             timeouts: config.timeouts,
             limits: config.limits,
             exchanges: Arena::default(),
             by_deadline: Fifo::default(),
-            waiting: Fifo::default(),
-            upstreams: Upstreams::new(
-                config.policy,
-                config.upstreams.iter().map(ToString::to_string),
-            ),
+            waiting_by_pool,
+            routes,
+            upstreams,
+            bootstrap: Bootstrap::new(config, for_addresses),
             hedges: Hedges::new(&config.limits),
-            memory: Memory::default(),
+            memory: Memory::new(&config.timeouts, &config.limits),
             random: Random::new(seed),
             spare_buffers: Vec::new(),
             counters: Counters::default(),
@@ -101,12 +119,14 @@ impl Proxy {
     /// should. Nor is there room while links are up and queries queue for them for long: each would
     /// be sent too late to be answered in time.
     pub fn has_room(&mut self, now: Instant) -> bool {
-        self.exchanges.len() < self.limits.inflight && !self.is_backed_up(now)
+        let pool = self.routes.for_others();
+        self.inflight() < self.limits.inflight
+            && !pool.is_some_and(|pool| self.is_backed_up(pool, now))
     }
 
-    /// Queries that wait for their answer.
+    /// Queries of clients that wait for their answer.
     pub fn inflight(&self) -> usize {
-        self.exchanges.len()
+        self.exchanges.len() - self.bootstrap.asked()
     }
 
     /// Connections upstream, those that are being opened included.
@@ -117,11 +137,6 @@ impl Proxy {
     /// Counts since the start.
     pub fn counters(&self) -> &Counters {
         &self.counters
-    }
-
-    /// What an upstream is called in the log.
-    pub fn upstream_label(&self, upstream: UpstreamIndex) -> &str {
-        self.upstreams.label(upstream)
     }
 
     /// Takes a message from a client. Returns whether a response follows: it does for every query.
@@ -150,8 +165,8 @@ impl Proxy {
         true
     }
 
-    /// Takes note that a link is connected and its peer authenticated, by an earlier session or
-    /// anew.
+    /// Takes note that a link is connected and, under TLS, its peer authenticated: by an earlier
+    /// session or anew.
     pub fn handle_link_up(
         &mut self,
         key: LinkKey,
@@ -159,21 +174,28 @@ impl Proxy {
         now: Instant,
         outbox: &mut Outbox,
     ) {
-        let Some((upstream, is_recovered)) = self.upstreams.on_up(key, now) else {
+        let Some((endpoint, is_recovered)) = self.upstreams.on_up(key, now) else {
             return;
         };
-        let (session, counter) = if is_resumed {
-            ("resumed", &mut self.counters.resumed_handshakes)
-        } else {
-            ("new", &mut self.counters.full_handshakes)
-        };
-        *counter += 1;
-        let label = self.upstreams.label(upstream);
-        log::debug!("upstream {label}: connected, session {session}");
-        if is_recovered {
-            self.memory.forget();
+        if self
+            .upstreams
+            .link(key)
+            .is_some_and(|link| link.scheme == Scheme::Tls)
+        {
+            let (session, counter) = if is_resumed {
+                ("resumed", &mut self.counters.resumed_handshakes)
+            } else {
+                ("new", &mut self.counters.full_handshakes)
+            };
+            *counter += 1;
+            let label = self.upstreams.endpoint(endpoint).label();
+            log::debug!("upstream {label}: connected, session {session}");
         }
-        self.serve_waiting(now, outbox);
+        if is_recovered {
+            self.forget_failures(endpoint);
+        }
+        self.trust_address(endpoint);
+        self.serve_all_waiting(now, outbox);
     }
 
     /// Takes note that the host was suspended: connections are unlikely to have survived that.
@@ -187,47 +209,6 @@ impl Proxy {
             self.retire(key, now, outbox);
             while self.hurry(key, now, outbox) {}
             self.close_if_done(key, outbox);
-        }
-    }
-
-    /// Takes a message from upstream.
-    pub fn handle_reply(&mut self, key: LinkKey, reply: &[u8], now: Instant, outbox: &mut Outbox) {
-        let Some(link) = self.upstreams.link_mut(key) else {
-            return;
-        };
-        let place = Header::parse(reply).and_then(|header| link.place(header.id));
-        let Some(place) = place else {
-            self.counters.count_discard(Discard::UnknownId);
-            return;
-        };
-        let Some(exchange_key) = link.sent()[place].exchange() else {
-            self.on_answer(key, place, now);
-            self.counters.count_discard(Discard::Late);
-            return;
-        };
-        let exchange = self
-            .exchanges
-            .get(exchange_key.0)
-            .expect("a link knows who still waits");
-        match Message::parse(reply) {
-            Ok(message) if answers(&message, &exchange.query) => {
-                outbox.respond(exchange.origin, |out| {
-                    write_answer(out, &exchange.asked(), &message);
-                });
-                self.memory.on_answer(exchange.query.question());
-                self.on_answer(key, place, now);
-                self.end(exchange_key, Outcome::Answered, now, outbox);
-                self.after_answer(key, now, outbox);
-            }
-            Ok(_) => self.counters.count_discard(Discard::Mismatch),
-            Err(_) => {
-                self.counters.count_discard(Discard::Malformed);
-                let id = link.sent()[place].id;
-                let attempt = Attempt { link: key, id };
-                link.on_useless_answer(place, now);
-                self.lose_attempt(exchange_key, attempt, FailureKind::Protocol, now, outbox);
-                self.after_answer(key, now, outbox);
-            }
         }
     }
 
@@ -253,12 +234,10 @@ impl Proxy {
             self.upstreams.on_idle_closed(&link, now);
         }
         if counts {
-            self.on_failure(link.upstream, failure, link.opened_at(), now);
+            self.on_failure(link.endpoint, link.scheme, failure, link.opened_at(), now);
         } else {
-            log::debug!(
-                "upstream {}: {failure}",
-                self.upstreams.label(link.upstream)
-            );
+            let label = self.upstreams.endpoint(link.endpoint).label();
+            log::debug!("upstream {label}: {failure}");
         }
         for sent in link.sent() {
             let Some(exchange_key) = sent.exchange() else {
@@ -273,10 +252,14 @@ impl Proxy {
             };
             self.lose_attempt(exchange_key, attempt, failure.kind, now, outbox);
         }
-        if was_opening {
-            self.fail_waiting_without_way(now, outbox);
+        if was_opening || link.scheme == Scheme::Udp {
+            for pool in self.upstreams.pools_with(link.endpoint) {
+                self.settle_for_poor(pool, |_| true, now, outbox);
+                self.fail_waiting_without_way(pool, now, outbox);
+            }
         }
-        self.serve_waiting(now, outbox);
+        self.ask_for_addresses(now, outbox);
+        self.serve_all_waiting(now, outbox);
     }
 
     /// When [`Proxy::handle_timeout`] has something to do.
@@ -289,19 +272,26 @@ impl Proxy {
             .links()
             .filter_map(|(_, link)| Some(self.next_due(link)?.0))
             .min();
-        let retry = if self.waiting.is_empty() {
-            None
-        } else {
-            self.upstreams.next_retry(&self.timeouts)
-        };
-        [deadline, link, retry].into_iter().flatten().min()
+        let moments = [deadline, link, self.bootstrap.start_at(), self.next_retry()];
+        moments.into_iter().flatten().min()
+    }
+
+    /// When those who wait may have a way that they have not now.
+    fn next_retry(&self) -> Option<Instant> {
+        let pools = self.pools();
+        let waited_for = pools.filter(|pool| !self.waiting_by_pool[pool.0].is_empty());
+        let moments = waited_for.flat_map(|pool| {
+            let asked_at = self.bootstrap.retry_at(&self.upstreams, pool);
+            [self.upstreams.next_retry(pool), asked_at]
+        });
+        moments.flatten().min()
     }
 
     /// Does what is due by now.
     pub fn handle_timeout(&mut self, now: Instant, outbox: &mut Outbox) {
         while let Some((key, due)) = self.first_due(now) {
             match due {
-                Due::Late => self.on_late(key),
+                Due::Late => self.on_late(key, now, outbox),
                 Due::HandshakeTimeout => {
                     self.close(key, FailureKind::HandshakeTimeout, now, outbox);
                 }
@@ -321,25 +311,32 @@ impl Proxy {
             };
             self.fail(key, outcome, now, outbox);
         }
-        self.upstreams.end_pauses(now, &self.timeouts);
-        self.serve_waiting(now, outbox);
+        for pool in self.pools() {
+            self.upstreams.end_pauses(pool, now);
+        }
+        self.ask_for_addresses(now, outbox);
+        self.serve_all_waiting(now, outbox);
+    }
+
+    fn pools(&self) -> impl Iterator<Item = PoolIndex> + use<> {
+        (0..self.waiting_by_pool.len()).map(PoolIndex)
     }
 
     /// Whether queries have waited for room on links that are up for longer than one is worth.
-    fn is_backed_up(&mut self, now: Instant) -> bool {
-        let Some(first) = self.first_waiting() else {
+    fn is_backed_up(&mut self, pool: PoolIndex, now: Instant) -> bool {
+        let Some(first) = self.first_waiting(pool) else {
             return false;
         };
         let waiting_since = self.exchange(first).waiting_since;
-        let up_since = self.upstreams.up_since();
+        let up_since = self.upstreams.up_since(pool);
         up_since.is_some_and(|since| now - since.max(waiting_since) > self.timeouts.attempt)
     }
 
-    fn next_due(&self, link: &link::Link) -> Option<(Instant, Due)> {
+    fn next_due(&self, link: &Link) -> Option<(Instant, Due)> {
         link.next_due(
             &self.timeouts,
-            self.upstreams.slow_after(link, &self.timeouts),
-            self.upstreams.idle_limit(link, &self.timeouts),
+            self.upstreams.slow_after(link),
+            self.upstreams.idle_limit(link),
         )
     }
 
@@ -357,14 +354,4 @@ impl Proxy {
             .front(|(_, key)| exchanges.contains(key.0))?;
         (deadline <= now).then_some(key)
     }
-}
-
-/// Whether `reply` is a response to `query`, its id aside.
-fn answers(reply: &Message<'_>, query: &Query) -> bool {
-    let flags = reply.header().flags;
-    flags.contains(Flags::QR)
-        && flags.opcode() == Opcode::QUERY
-        && reply
-            .question()
-            .is_some_and(|question| question.matches(query.question()))
 }

@@ -1,7 +1,9 @@
 //! What the proxy wants done.
 
+use std::net::SocketAddr;
 use std::ops::Range;
 
+use crate::config::Scheme;
 use crate::origin::Origin;
 
 use super::keys::{LinkKey, UpstreamIndex};
@@ -18,7 +20,7 @@ pub enum Action {
     },
     /// Send a query upstream.
     Send {
-        /// The link to use, which is up.
+        /// The link to use, which is up or a datagram.
         link: LinkKey,
         /// The query, in the outbox's [bytes](Outbox::bytes).
         message: Range<usize>,
@@ -28,13 +30,24 @@ pub enum Action {
         /// What the new link is called from now on.
         link: LinkKey,
         /// Where it leads.
-        upstream: UpstreamIndex,
+        to: Destination,
     },
     /// Close a link, which the proxy has forgotten by now.
     CloseLink {
         /// The link.
         link: LinkKey,
     },
+}
+
+/// Where a link leads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Destination {
+    /// The upstream, which has to prove that it is this one under TLS.
+    pub upstream: UpstreamIndex,
+    /// How it is spoken to. A datagram is no connection: its link is up at once.
+    pub scheme: Scheme,
+    /// One of its addresses.
+    pub address: SocketAddr,
 }
 
 /// The actions that the proxy asks for, in their order, with the bytes that they are about.
@@ -86,8 +99,8 @@ impl Outbox {
         self.actions.push(Action::Send { link, message });
     }
 
-    pub(super) fn open(&mut self, link: LinkKey, upstream: UpstreamIndex) {
-        self.actions.push(Action::OpenLink { link, upstream });
+    pub(super) fn open(&mut self, link: LinkKey, to: Destination) {
+        self.actions.push(Action::OpenLink { link, to });
     }
 
     pub(super) fn close(&mut self, link: LinkKey) {

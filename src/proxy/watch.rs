@@ -3,9 +3,10 @@
 use super::Proxy;
 use super::counters::Outcome;
 use super::exchange::Attempt;
-use super::keys::{LinkKey, UpstreamIndex};
-use super::link::{Link, Stage};
+use super::keys::{EndpointKey, LinkKey};
 use super::outbox::Outbox;
+use super::upstream::link::{Link, Stage};
+use crate::config::Scheme;
 use crate::failure::{Failure, FailureKind};
 use crate::time::Instant;
 
@@ -27,10 +28,10 @@ impl Proxy {
         // It may have been sent shortly before its end.
         let is_mute = outcome == Outcome::TimedOut && silence >= self.timeouts.attempt / 4;
         let is_behind = link.abandoned() > self.limits.link_abandoned;
-        let (upstream, since) = (link.upstream, link.silent_since());
+        let (endpoint, scheme, since) = (link.endpoint, link.scheme, link.silent_since());
         if link.stage == Stage::Up && (is_mute || is_behind) {
             if let Some(since) = since.filter(|since| now - *since > self.timeouts.slow) {
-                self.on_failure(upstream, &FailureKind::Stalled.into(), since, now);
+                self.on_failure(endpoint, scheme, &FailureKind::Stalled.into(), since, now);
             }
             self.retire(attempt.link, now, outbox);
         }
@@ -40,15 +41,12 @@ impl Proxy {
     /// What there is to do when a link has got room.
     pub(super) fn after_answer(&mut self, key: LinkKey, now: Instant, outbox: &mut Outbox) {
         self.close_if_done(key, outbox);
-        if !self.waiting.is_empty() {
-            self.serve_waiting(now, outbox);
-        }
+        self.serve_all_waiting(now, outbox);
     }
 
-    /// Closes a link that is retired once nobody waits for it.
+    /// Closes a link that takes no query any more once nobody waits for it.
     pub(super) fn close_if_done(&mut self, key: LinkKey, outbox: &mut Outbox) {
-        let link = self.upstreams.link(key);
-        if link.is_some_and(|link| link.stage == Stage::Retired && link.waited_for() == 0) {
+        if self.upstreams.link(key).is_some_and(Link::is_done) {
             self.upstreams.remove(key);
             outbox.close(key);
         }
@@ -68,29 +66,41 @@ impl Proxy {
 
     /// Lets a link take no new queries.
     pub(super) fn retire(&mut self, key: LinkKey, now: Instant, outbox: &mut Outbox) {
-        if let Some(one_too_many) = self.upstreams.retire(key, &self.limits) {
+        if let Some(one_too_many) = self.upstreams.retire(key) {
             self.close(one_too_many, FailureKind::Stalled, now, outbox);
         }
     }
 
-    /// Takes note of an answer to the query at `place` of those that a link was sent.
-    pub(super) fn on_answer(&mut self, key: LinkKey, place: usize, now: Instant) {
+    /// Takes note of an answer to the query at `place` of those that a link was sent, and whether
+    /// it is of use to a client.
+    pub(super) fn on_answer(&mut self, key: LinkKey, place: usize, is_useful: bool, now: Instant) {
         let link = self.upstreams.link_mut(key);
         let link = link.expect("who answers is there");
         let took = link.on_answer(place, now);
-        let (upstream, opened_at) = (link.upstream, link.opened_at());
-        let is_recovered = self
-            .upstreams
-            .on_answer(upstream, opened_at, took, now, &self.timeouts);
-        if is_recovered {
-            self.memory.forget();
+        let (endpoint, opened_at) = (link.endpoint, link.opened_at());
+        let upstreams = &mut self.upstreams;
+        if upstreams.on_answer(endpoint, opened_at, took, is_useful, now) {
+            self.forget_failures(endpoint);
         }
     }
 
-    /// A link takes long to come up: lets whoever waits for it go another way.
-    pub(super) fn on_late(&mut self, key: LinkKey) {
-        if let Some(link) = self.upstreams.link_mut(key) {
-            link.note_late();
+    /// An address is out of trouble: what failed because of that may not fail again.
+    pub(super) fn forget_failures(&mut self, endpoint: EndpointKey) {
+        for pool in self.upstreams.pools_with(endpoint) {
+            self.memory.forget(pool);
+        }
+    }
+
+    /// A link takes long to come up: lets whoever waits for it go another way, or have the error
+    /// that is there.
+    pub(super) fn on_late(&mut self, key: LinkKey, now: Instant, outbox: &mut Outbox) {
+        let Some(link) = self.upstreams.link_mut(key) else {
+            return;
+        };
+        link.note_late();
+        let endpoint = link.endpoint;
+        for pool in self.upstreams.pools_with(endpoint) {
+            self.settle_for_poor(pool, |poor| poor.error_by.is_some(), now, outbox);
         }
     }
 
@@ -106,10 +116,10 @@ impl Proxy {
         let Some(link) = self.upstreams.link(key) else {
             return;
         };
-        let upstream = link.upstream;
+        let (endpoint, scheme) = (link.endpoint, link.scheme);
         let kind = FailureKind::Stalled;
         self.counters.count_failure(kind);
-        self.on_failure(upstream, &kind.into(), since, now);
+        self.on_failure(endpoint, scheme, &kind.into(), since, now);
         self.retire(key, now, outbox);
         while self.hurry(key, now, outbox) {}
         self.close_if_done(key, outbox);
@@ -119,7 +129,7 @@ impl Proxy {
     /// done. If there was no answer since, the link may be dead, and this goes for all its queries.
     pub(super) fn hedge(&mut self, key: LinkKey, now: Instant, outbox: &mut Outbox) {
         while let Some(link) = self.upstreams.link_mut(key) {
-            let upstream = link.upstream;
+            let endpoint = link.endpoint;
             let Some((id, exchange_key)) = link.note_slow() else {
                 return;
             };
@@ -128,7 +138,7 @@ impl Proxy {
                 .exchanges
                 .get_mut(exchange_key.0)
                 .expect("a link knows who still waits");
-            exchange.wishes.not_slow.insert(upstream);
+            exchange.wishes.not_at.insert(endpoint);
             if exchange.may_be_sent()
                 && !exchange.is_waiting
                 && self.has_other_way(exchange_key, key, now)
@@ -167,20 +177,17 @@ impl Proxy {
         true
     }
 
+    /// Takes note that something has been wrong since then with links of this kind to an address.
     pub(super) fn on_failure(
         &mut self,
-        upstream: UpstreamIndex,
+        endpoint: EndpointKey,
+        scheme: Scheme,
         failure: &Failure,
         since: Instant,
         now: Instant,
     ) {
-        self.upstreams.on_failure(
-            upstream,
-            failure,
-            since,
-            now,
-            &self.timeouts,
-            &mut self.random,
-        );
+        self.upstreams
+            .on_failure(endpoint, scheme, failure, since, now, &mut self.random);
+        self.doubt_address(endpoint, failure.kind);
     }
 }

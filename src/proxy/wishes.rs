@@ -1,23 +1,23 @@
 //! What a query would rather have after what it has met.
 
-use super::keys::UpstreamIndex;
+use super::keys::EndpointKey;
 use crate::time::Instant;
 
-/// Some of the upstreams. Those beyond the 64th are in no set.
+/// Some addresses of upstreams. What lies beyond the first 64 places is in no set.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct UpstreamSet(u64);
+pub(super) struct EndpointSet(u64);
 
-impl UpstreamSet {
-    pub(super) fn insert(&mut self, upstream: UpstreamIndex) {
-        self.0 |= Self::bit(upstream);
+impl EndpointSet {
+    pub(super) fn insert(&mut self, endpoint: EndpointKey) {
+        self.0 |= Self::bit(endpoint);
     }
 
-    pub(super) fn contains(self, upstream: UpstreamIndex) -> bool {
-        self.0 & Self::bit(upstream) != 0
+    pub(super) fn contains(self, endpoint: EndpointKey) -> bool {
+        self.0 & Self::bit(endpoint) != 0
     }
 
-    fn bit(upstream: UpstreamIndex) -> u64 {
-        u32::try_from(upstream.0)
+    fn bit(endpoint: EndpointKey) -> u64 {
+        u32::try_from(endpoint.0.index())
             .ok()
             .and_then(|place| 1_u64.checked_shl(place))
             .unwrap_or(0)
@@ -27,29 +27,33 @@ impl UpstreamSet {
 /// What a query that has gone wrong once would rather have.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Wishes {
-    /// Other upstreams than these, which did not answer it in time.
-    pub(super) not_slow: UpstreamSet,
+    /// Another address than these, which did not answer it in time, or badly.
+    pub(super) not_at: EndpointSet,
     /// A link that came up no earlier: the one it was on was closed, and its siblings may soon be.
     pub(super) fresh_since: Option<Instant>,
+    /// A connection: the answer does not fit a datagram.
+    pub(super) on_connection: bool,
 }
 
 impl Wishes {
     pub(super) fn are_none(&self) -> bool {
-        self.not_slow == UpstreamSet::default() && self.fresh_since.is_none()
+        self.not_at == EndpointSet::default() && self.fresh_since.is_none() && !self.on_connection
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::arena::Key;
 
     #[test]
     fn sets_hold_the_first_64() {
-        let mut set = UpstreamSet::default();
-        set.insert(UpstreamIndex(3));
-        set.insert(UpstreamIndex(70));
-        assert!(set.contains(UpstreamIndex(3)));
-        assert!(!set.contains(UpstreamIndex(4)));
-        assert!(!set.contains(UpstreamIndex(70)));
+        let key = |place| EndpointKey(Key::from_usize(place));
+        let mut set = EndpointSet::default();
+        set.insert(key(3));
+        set.insert(key(70));
+        assert!(set.contains(key(3)));
+        assert!(!set.contains(key(4)));
+        assert!(!set.contains(key(70)));
     }
 }

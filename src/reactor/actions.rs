@@ -3,11 +3,12 @@
 
 use super::{Reactor, Session, Slot};
 use crate::arena::Key;
+use crate::config::Scheme;
 use crate::failure::{Failure, FailureKind};
 use crate::net::Net;
 use crate::origin::Origin;
-use crate::proxy::{Action, LinkKey, Outbox, UpstreamIndex};
-use crate::session::{Transport, UpstreamStream};
+use crate::proxy::{Action, Destination, LinkKey, Outbox};
+use crate::session::{Transport, UpstreamDatagram, UpstreamStream};
 
 impl<N: Net> Reactor<N> {
     /// Performs actions and flushes sessions until neither is left.
@@ -33,7 +34,7 @@ impl<N: Net> Reactor<N> {
         match action {
             Action::Respond { origin, message } => self.respond(origin, outbox.bytes(message)),
             Action::Send { link, message } => self.send(*link, outbox.bytes(message)),
-            Action::OpenLink { link, upstream } => self.open_link(*link, *upstream),
+            Action::OpenLink { link, to } => self.open_link(*link, to),
             Action::CloseLink { link } => self.close_link(*link),
         }
     }
@@ -61,22 +62,23 @@ impl<N: Net> Reactor<N> {
         let Some(key) = self.session_of(link) else {
             return;
         };
-        if let Some((_, stream)) = self.sessions.get_mut(key).and_then(Slot::upstream) {
-            stream.send(message);
-            self.make_unflushed(key);
+        match self.sessions.get_mut(key).map(|slot| &mut slot.session) {
+            Some(Session::Upstream(_, stream)) => {
+                stream.send(message);
+                self.make_unflushed(key);
+            }
+            Some(Session::UpstreamDatagram(_, datagram)) => {
+                if let Err(failure) = datagram.send(message) {
+                    self.lose_upstream(key, &failure);
+                }
+            }
+            _ => {}
         }
     }
 
-    fn open_link(&mut self, link: LinkKey, upstream: UpstreamIndex) {
-        let (address, connector) = &self.upstreams[upstream.0];
-        let stream = self.net.connect(*address, self.sessions.next_key());
-        let transport = match stream {
-            Ok(stream) => Transport::tls(stream, connector, &mut self.scratch),
-            Err(error) => Err(Failure::new(FailureKind::Connect, error)),
-        };
-        match transport {
-            Ok(transport) => {
-                let session = Session::Upstream(link, UpstreamStream::new(transport));
+    fn open_link(&mut self, link: LinkKey, to: &Destination) {
+        match self.open_session(link, to) {
+            Ok(session) => {
                 let key = self.sessions.insert(Slot::new(session));
                 let places = self.session_by_link.len().max(link.index() + 1);
                 self.session_by_link.resize(places, None);
@@ -90,6 +92,25 @@ impl<N: Net> Reactor<N> {
         }
     }
 
+    fn open_session(&mut self, link: LinkKey, to: &Destination) -> Result<Session<N>, Failure> {
+        let failed = |error| Failure::new(FailureKind::Connect, error);
+        let key = self.sessions.next_key();
+        if to.scheme == Scheme::Udp {
+            let socket = self.net.connect_datagram(to.address, key).map_err(failed)?;
+            let datagram = UpstreamDatagram::new(socket, to.address);
+            return Ok(Session::UpstreamDatagram(link, datagram));
+        }
+        let stream = self.net.connect(to.address, key).map_err(failed)?;
+        let transport = if to.scheme == Scheme::Tls {
+            let connector = self.connectors[to.upstream.0].as_ref();
+            let connector = connector.expect("whoever speaks TLS has to prove who it is");
+            Transport::tls(stream, connector, &mut self.scratch)?
+        } else {
+            Transport::connecting(stream)
+        };
+        Ok(Session::Upstream(link, UpstreamStream::new(transport)))
+    }
+
     fn close_link(&mut self, link: LinkKey) {
         let mut slot = self
             .session_of(link)
@@ -101,10 +122,8 @@ impl<N: Net> Reactor<N> {
 
     fn session_of(&self, link: LinkKey) -> Option<Key> {
         let key = (*self.session_by_link.get(link.index())?)?;
-        match &self.sessions.get(key)?.session {
-            Session::Upstream(of, _) if *of == link => Some(key),
-            _ => None,
-        }
+        let slot = self.sessions.get(key)?;
+        (slot.link() == Some(link)).then_some(key)
     }
 
     fn flush(&mut self, key: Key) {
@@ -127,7 +146,7 @@ impl<N: Net> Reactor<N> {
                     self.lose_upstream(key, &failure);
                 }
             }
-            Session::Datagram(_) | Session::Listener(_) => {}
+            Session::Datagram(_) | Session::Listener(_) | Session::UpstreamDatagram(..) => {}
         }
     }
 }

@@ -31,7 +31,7 @@ use crate::logger;
 use crate::net::{self, Event, Net, Signal};
 use crate::proxy::{LinkKey, Outbox, Proxy};
 use crate::random::SEED_LEN;
-use crate::session::{ClientDatagram, ClientStream, Scratch, UpstreamStream};
+use crate::session::{ClientDatagram, ClientStream, Scratch, UpstreamDatagram, UpstreamStream};
 use crate::time::Instant;
 use crate::tls::Connector;
 
@@ -49,7 +49,8 @@ pub enum Turn {
 /// The loop over a network. See the [module](self).
 pub struct Reactor<N: Net> {
     net: N,
-    upstreams: Vec<(SocketAddr, Connector)>,
+    /// How each upstream that speaks TLS proves who it is.
+    connectors: Vec<Option<Connector>>,
     timeouts: Timeouts,
     limits: Limits,
     proxy: Proxy,
@@ -91,6 +92,7 @@ enum Session<N: Net> {
     Listener(N::Listener),
     Client(ClientStream<N::Stream>),
     Upstream(LinkKey, UpstreamStream<N::Stream>),
+    UpstreamDatagram(LinkKey, UpstreamDatagram<N::Datagram>),
 }
 
 /// A socket for clients that could not be had.
@@ -105,11 +107,12 @@ pub struct ListenError {
 }
 
 impl<N: Net> Reactor<N> {
-    /// A loop that serves where `config` says. There is one connector for each upstream.
+    /// A loop that serves where `config` says. There is a place in `connectors` for
+    /// each upstream.
     pub fn new(
         mut net: N,
         config: &Config,
-        connectors: Vec<Connector>,
+        connectors: Vec<Option<Connector>>,
         clock: Clock,
         seed: &[u8; SEED_LEN],
     ) -> Result<Self, ListenError> {
@@ -126,10 +129,9 @@ impl<N: Net> Reactor<N> {
                 Err(error) => return Err(error),
             }
         }
-        let addresses = config.upstreams.iter().map(|upstream| upstream.address);
         Ok(Self {
             net,
-            upstreams: addresses.zip(connectors).collect(),
+            connectors,
             timeouts: config.timeouts,
             limits: config.limits,
             proxy: Proxy::new(config, seed),
@@ -340,7 +342,7 @@ impl<N: Net> Reactor<N> {
         let is_served = |slot: &Slot<N>| match &slot.session {
             Session::Datagram(datagram) => !datagram.has_unsent(),
             Session::Client(client) => client.is_quiet(),
-            Session::Listener(_) | Session::Upstream(..) => true,
+            Session::Listener(_) | Session::Upstream(..) | Session::UpstreamDatagram(..) => true,
         };
         finish_at <= self.now
             || self.proxy.inflight() == 0 && self.sessions.iter().all(|(_, slot)| is_served(slot))
@@ -381,6 +383,21 @@ impl<N: Net> Slot<N> {
     fn upstream(&mut self) -> Option<(LinkKey, &mut UpstreamStream<N::Stream>)> {
         match &mut self.session {
             Session::Upstream(link, stream) => Some((*link, stream)),
+            _ => None,
+        }
+    }
+
+    fn upstream_datagram(&mut self) -> Option<(LinkKey, &mut UpstreamDatagram<N::Datagram>)> {
+        match &mut self.session {
+            Session::UpstreamDatagram(link, datagram) => Some((*link, datagram)),
+            _ => None,
+        }
+    }
+
+    /// The link that it belongs to, if it does.
+    fn link(&self) -> Option<LinkKey> {
+        match &self.session {
+            Session::Upstream(link, _) | Session::UpstreamDatagram(link, _) => Some(*link),
             _ => None,
         }
     }

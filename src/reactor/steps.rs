@@ -24,6 +24,7 @@ impl<N: Net> Reactor<N> {
             Session::Listener(_) => self.step_listener(key),
             Session::Client(_) => self.step_client(key),
             Session::Upstream(..) => self.step_upstream(key),
+            Session::UpstreamDatagram(..) => self.step_upstream_datagram(key),
         }
     }
 
@@ -143,12 +144,29 @@ impl<N: Net> Reactor<N> {
         }
     }
 
-    /// Forgets a connection upstream that has failed.
-    pub(super) fn lose_upstream(&mut self, key: Key, failure: &Failure) {
-        let Some(mut slot) = self.sessions.remove(key) else {
+    fn step_upstream_datagram(&mut self, key: Key) {
+        let slot = self.sessions.get_mut(key);
+        let Some((link, datagram)) = slot.and_then(Slot::upstream_datagram) else {
             return;
         };
-        if let Some((link, _)) = slot.upstream() {
+        let (proxy, outbox, now) = (&mut self.proxy, &mut self.outbox, self.now);
+        let most = self.limits.datagrams_per_turn;
+        let stepped = datagram.ready(&mut self.scratch, most, |message| {
+            proxy.handle_reply(link, message, now, outbox);
+        });
+        match stepped {
+            Ok(Step::Again) => self.make_runnable(key),
+            Ok(Step::Drained | Step::Full) => {}
+            Err(failure) => self.lose_upstream(key, &failure),
+        }
+    }
+
+    /// Forgets a connection upstream that has failed.
+    pub(super) fn lose_upstream(&mut self, key: Key, failure: &Failure) {
+        let Some(slot) = self.sessions.remove(key) else {
+            return;
+        };
+        if let Some(link) = slot.link() {
             self.proxy
                 .handle_link_down(link, failure, self.now, &mut self.outbox);
         }

@@ -15,11 +15,13 @@ pub mod client_stream;
 #[cfg(test)]
 mod testing;
 pub mod transport;
+pub mod upstream_datagram;
 pub mod upstream_stream;
 
 pub use client_datagram::{ClientDatagram, Datagram};
 pub use client_stream::ClientStream;
 pub use transport::Transport;
+pub use upstream_datagram::UpstreamDatagram;
 pub use upstream_stream::UpstreamStream;
 
 /// Where a session stands after it has been called.

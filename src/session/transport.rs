@@ -42,10 +42,24 @@ pub enum Transport<S> {
 }
 
 impl<S: Read + Write> Transport<S> {
-    /// A stream in the clear.
+    /// A stream in the clear that is connected.
     pub fn plain(stream: S) -> Self {
-        let unsent = Unsent::default();
-        Self::Plain(Plain { stream, unsent })
+        let (unsent, is_connected) = (Unsent::default(), true);
+        Self::Plain(Plain {
+            stream,
+            unsent,
+            is_connected,
+        })
+    }
+
+    /// A stream in the clear that is about to be connected.
+    pub fn connecting(stream: S) -> Self {
+        let (unsent, is_connected) = (Unsent::default(), false);
+        Self::Plain(Plain {
+            stream,
+            unsent,
+            is_connected,
+        })
     }
 
     /// A stream under TLS to the peer that `connector` expects.
@@ -63,10 +77,10 @@ impl<S: Read + Write> Transport<S> {
         Ok(Self::Tls(Box::new(tls)))
     }
 
-    /// Whether the peer is who it should be, so that payload can be sent.
+    /// Whether the peer is there and, under TLS, who it should be, so that payload can be sent.
     pub fn is_established(&self) -> bool {
         match self {
-            Self::Plain(_) => true,
+            Self::Plain(plain) => plain.is_connected,
             Self::Tls(tls) => tls.stage == Stage::Established,
         }
     }
@@ -117,7 +131,7 @@ impl<S: Read + Write> Transport<S> {
             Self::Plain(plain) => plain
                 .unsent
                 .flush(&mut plain.stream)
-                .map_err(|error| failed(&error, true)),
+                .map_err(|error| failed(&error, plain.is_connected)),
             Self::Tls(tls) => tls.flush(scratch),
         }
     }
@@ -134,6 +148,7 @@ impl<S: Read + Write> Transport<S> {
 pub struct Plain<S> {
     stream: S,
     unsent: Unsent,
+    is_connected: bool,
 }
 
 impl<S: Read + Write> Plain<S> {
@@ -143,7 +158,11 @@ impl<S: Read + Write> Plain<S> {
         take: &mut impl FnMut(&[u8]),
     ) -> Result<Received, Failure> {
         let buffer = &mut scratch.incoming[..Scratch::READ_LEN_MAX];
-        match read(&mut self.stream, buffer).map_err(|error| failed(&error, true))? {
+        let read = read(&mut self.stream, buffer);
+        let read = read.map_err(|error| failed(&error, self.is_connected))?;
+        // The poller first speaks up when the connection has come about or failed.
+        self.is_connected = true;
+        match read {
             None => Ok(Received::Nothing),
             Some(0) => Ok(Received::End),
             Some(len) => {
@@ -480,7 +499,8 @@ mod tests {
             panic!("the options are right");
         };
         let connectors = tls::connectors(&config, &Clock::new(None)).expect("the built-in roots");
-        Transport::tls(pipe.clone(), &connectors[0], scratch).expect("a first flight")
+        let connector = connectors[0].as_ref().expect("it speaks TLS");
+        Transport::tls(pipe.clone(), connector, scratch).expect("a first flight")
     }
 
     #[test]

@@ -1,7 +1,10 @@
 //! Queries with something to recognise them by, and answers that follow from their question.
 
+use std::net::IpAddr;
+
 use dotproxy::wire::edns::{DO, OptWriter, OptionCode};
 use dotproxy::wire::header::Header;
+use dotproxy::wire::question::Type;
 use dotproxy::wire::{Flags, Message, Question};
 
 /// A query for `name` (labels with dots) with this id.
@@ -71,6 +74,38 @@ pub fn reply(query: &[u8], records: u16) -> Vec<u8> {
     let mut writer = OptWriter::start(&mut bytes, 1232, 0, DO);
     writer.option(OptionCode::PADDING, &[0; 40]);
     writer.finish();
+    bytes
+}
+
+/// A reply with these addresses, as far as they are of the type that the query asks for.
+pub fn address_reply(query: &[u8], addresses: &[IpAddr], ttl: u32) -> Vec<u8> {
+    let message = Message::parse(query).expect("what is sent is well formed");
+    let question = message.question().expect("what is sent has a question");
+    let is_asked =
+        |ip: &&IpAddr| question.rr_type() == if ip.is_ipv4() { Type::A } else { Type::AAAA };
+    let addresses: Vec<_> = addresses.iter().filter(is_asked).collect();
+    let header = Header {
+        id: message.header().id,
+        flags: Flags::QR | Flags::RA | message.header().flags.echoed(),
+        questions: 1,
+        answers: u16::try_from(addresses.len()).expect("few"),
+        authorities: 0,
+        additionals: 0,
+    };
+    let mut bytes = header.to_bytes().to_vec();
+    bytes.extend(question.as_bytes());
+    for ip in addresses {
+        let data = match ip {
+            IpAddr::V4(ip) => ip.octets().to_vec(),
+            IpAddr::V6(ip) => ip.octets().to_vec(),
+        };
+        bytes.extend(b"\xc0\x0c");
+        bytes.extend(question.rr_type().0.to_be_bytes());
+        bytes.extend(b"\x00\x01");
+        bytes.extend(ttl.to_be_bytes());
+        bytes.extend(u16::try_from(data.len()).expect("short").to_be_bytes());
+        bytes.extend(data);
+    }
     bytes
 }
 

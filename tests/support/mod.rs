@@ -4,6 +4,7 @@
 #![allow(unreachable_pub, reason = "each test has the module for itself")]
 
 pub mod certificates;
+pub mod days;
 pub mod faulty;
 pub mod messages;
 pub mod network;

@@ -33,7 +33,7 @@ pub trait Peers {
     fn on_bytes(&mut self, world: &mut World, stream: StreamId, bytes: &[u8]);
     /// The proxy closed the stream.
     fn on_closed(&mut self, world: &mut World, stream: StreamId);
-    /// The proxy sent a datagram.
+    /// The proxy sent a datagram: to a client, or from a port of its own to a resolver.
     fn on_datagram(&mut self, world: &mut World, from: SocketAddr, to: SocketAddr, bytes: &[u8]);
     /// What a peer asked to be reminded of.
     fn on_reminder(&mut self, world: &mut World, reminder: u64);
@@ -86,6 +86,8 @@ struct Pipe {
 
 struct Inbox {
     key: Key,
+    /// It is connected to this peer.
+    only_from: Option<SocketAddr>,
     datagrams: VecDeque<(Vec<u8>, SocketAddr)>,
 }
 
@@ -263,7 +265,8 @@ impl World {
             }
             Happening::ClosedToPeer(stream) => peers.on_closed(self, stream),
             Happening::DatagramToProxy(from, to, bytes) => {
-                if let Some(inbox) = self.inboxes.get_mut(&to) {
+                let is_heard = |inbox: &&mut Inbox| inbox.only_from.is_none_or(|peer| peer == from);
+                if let Some(inbox) = self.inboxes.get_mut(&to).filter(is_heard) {
                     inbox.datagrams.push_back((bytes, from));
                     self.ready.push(Event::Ready(inbox.key));
                 }
@@ -361,9 +364,35 @@ impl<P: Peers> Net for SimNet<P> {
     fn bind(&mut self, address: SocketAddr, key: Key) -> io::Result<SimDatagram> {
         let inbox = Inbox {
             key,
+            only_from: None,
             datagrams: VecDeque::new(),
         };
         self.world.borrow_mut().inboxes.insert(address, inbox);
+        Ok(SimDatagram {
+            address,
+            world: Rc::clone(&self.world),
+        })
+    }
+
+    fn connect_datagram(&mut self, peer: SocketAddr, key: Key) -> io::Result<SimDatagram> {
+        let mut world = self.world.borrow_mut();
+        if world.now < world.no_descriptors_until {
+            return Err(io::Error::from_raw_os_error(nix::libc::EMFILE));
+        }
+        let address = loop {
+            let port = u16::try_from(world.chance.between(32_768, 60_999)).expect("a port");
+            let address = SocketAddr::from(([192, 0, 2, 1], port));
+            if !world.inboxes.contains_key(&address) {
+                break address;
+            }
+        };
+        let inbox = Inbox {
+            key,
+            only_from: Some(peer),
+            datagrams: VecDeque::new(),
+        };
+        world.inboxes.insert(address, inbox);
+        drop(world);
         Ok(SimDatagram {
             address,
             world: Rc::clone(&self.world),
@@ -494,8 +523,13 @@ impl Datagram for SimDatagram {
         let world = &mut *self.world.borrow_mut();
         let inbox = world.inboxes.get_mut(&self.address).expect("it is bound");
         let (bytes, from) = inbox.datagrams.pop_front().ok_or(ErrorKind::WouldBlock)?;
+        if bytes.is_empty() {
+            // Nobody is there.
+            return Err(ErrorKind::ConnectionRefused.into());
+        }
         buffer[..bytes.len()].copy_from_slice(&bytes);
-        Ok((bytes.len(), from, Some(self.address.ip().into())))
+        let local = inbox.only_from.is_none().then(|| self.address.ip().into());
+        Ok((bytes.len(), from, local))
     }
 
     fn send(
@@ -504,15 +538,19 @@ impl Datagram for SimDatagram {
         peer: SocketAddr,
         local: Option<Address>,
     ) -> io::Result<()> {
-        assert_eq!(
-            local,
-            Some(self.address.ip().into()),
-            "the response leaves from where it was asked"
-        );
         let world = &mut *self.world.borrow_mut();
+        let inbox = &world.inboxes[&self.address];
+        let (key, connected) = (inbox.key, inbox.only_from);
+        match connected {
+            Some(connected) => assert_eq!((connected, None), (peer, local)),
+            None => assert_eq!(
+                local,
+                Some(self.address.ip().into()),
+                "the response leaves from where it was asked"
+            ),
+        }
         if world.chance.percent(2) {
             // Full for a moment.
-            let key = world.inboxes[&self.address].key;
             world.ready.push(Event::Ready(key));
             return Err(ErrorKind::WouldBlock.into());
         }
@@ -522,5 +560,11 @@ impl Datagram for SimDatagram {
             Happening::DatagramToPeer(self.address, peer, datagram.to_vec()),
         );
         Ok(())
+    }
+}
+
+impl Drop for SimDatagram {
+    fn drop(&mut self) {
+        self.world.borrow_mut().inboxes.remove(&self.address);
     }
 }

@@ -10,19 +10,19 @@
 //! ```
 //!
 //! A link that is retired takes no new query. Its last ones may still be answered; meanwhile others
-//! go another way.
+//! go another way. A datagram is a link, too: it is up at once and takes one query, since its port
+//! is part of what an answer is known by (RFC 5452, section 4.5).
 
 use std::time::Duration;
 
-use crate::config::Timeouts;
+use crate::config::{Scheme, Timeouts};
+use crate::proxy::keys::{EndpointKey, ExchangeKey};
 use crate::random::Random;
 use crate::time::Instant;
 
-use super::keys::{ExchangeKey, UpstreamIndex};
-
 /// Where a link is in its life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Stage {
+pub(in crate::proxy) enum Stage {
     Opening,
     Up,
     Retired,
@@ -30,15 +30,15 @@ pub(super) enum Stage {
 
 /// A query that was sent on a link and not answered.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Sent {
-    pub(super) id: u16,
-    at: Instant,
-    pub(super) state: SentState,
+pub(in crate::proxy) struct Sent {
+    pub(in crate::proxy) id: u16,
+    pub(in crate::proxy) at: Instant,
+    pub(in crate::proxy) state: SentState,
 }
 
 /// Who waits for the answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum SentState {
+pub(in crate::proxy) enum SentState {
     /// This exchange.
     InTime(ExchangeKey),
     /// This exchange, for longer than is usual.
@@ -51,7 +51,7 @@ pub(super) enum SentState {
 
 impl Sent {
     /// The exchange that waits, if one does.
-    pub(super) fn exchange(&self) -> Option<ExchangeKey> {
+    pub(in crate::proxy) fn exchange(&self) -> Option<ExchangeKey> {
         match self.state {
             SentState::InTime(key) | SentState::Slow(key) | SentState::Overdue(key) => Some(key),
             SentState::Abandoned => None,
@@ -61,7 +61,7 @@ impl Sent {
 
 /// What a link wants done at some time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Due {
+pub(in crate::proxy) enum Due {
     /// It takes long to come up: whoever waits for it should have another way.
     Late,
     /// It is not up in time.
@@ -81,9 +81,10 @@ pub(super) enum Due {
 
 /// One connection to an upstream.
 #[derive(Debug)]
-pub(super) struct Link {
-    pub(super) upstream: UpstreamIndex,
-    pub(super) stage: Stage,
+pub(in crate::proxy) struct Link {
+    pub(in crate::proxy) endpoint: EndpointKey,
+    pub(in crate::proxy) scheme: Scheme,
+    pub(in crate::proxy) stage: Stage,
     opened_at: Instant,
     up_since: Instant,
     /// When it should be up.
@@ -101,9 +102,15 @@ pub(super) struct Link {
 
 impl Link {
     /// A link that begins to be opened, and should be up at `late_at`.
-    pub(super) fn new(upstream: UpstreamIndex, now: Instant, late_at: Instant) -> Self {
+    pub(in crate::proxy) fn new(
+        endpoint: EndpointKey,
+        scheme: Scheme,
+        now: Instant,
+        late_at: Instant,
+    ) -> Self {
         Self {
-            upstream,
+            endpoint,
+            scheme,
             stage: Stage::Opening,
             opened_at: now,
             up_since: now,
@@ -118,57 +125,62 @@ impl Link {
     }
 
     /// When it began to be opened.
-    pub(super) fn opened_at(&self) -> Instant {
+    pub(in crate::proxy) fn opened_at(&self) -> Instant {
         self.opened_at
     }
 
     /// When it came up.
-    pub(super) fn up_since(&self) -> Instant {
+    pub(in crate::proxy) fn up_since(&self) -> Instant {
         self.up_since
     }
 
     /// Whether it is not up although it should be by now.
-    pub(super) fn is_late(&self) -> bool {
+    pub(in crate::proxy) fn is_late(&self) -> bool {
         self.is_late && self.stage == Stage::Opening
     }
 
     /// Whether there may be better ones.
-    pub(super) fn is_doubtful(&self) -> bool {
+    pub(in crate::proxy) fn is_doubtful(&self) -> bool {
         self.is_late() || self.is_silent
     }
 
     /// Notes that it should be up by now.
-    pub(super) fn note_late(&mut self) {
+    pub(in crate::proxy) fn note_late(&mut self) {
         self.is_late = true;
     }
 
     /// Since when no query has waited, if none does.
-    pub(super) fn idle_since(&self) -> Instant {
+    pub(in crate::proxy) fn idle_since(&self) -> Instant {
         self.idle_since
     }
 
     /// Queries that somebody waits for.
-    pub(super) fn waited_for(&self) -> usize {
+    pub(in crate::proxy) fn waited_for(&self) -> usize {
         self.waited_for
     }
 
     /// Queries that nobody waits for any more and that may still be answered.
-    pub(super) fn abandoned(&self) -> usize {
+    pub(in crate::proxy) fn abandoned(&self) -> usize {
         self.sent.len() - self.waited_for
     }
 
+    /// Whether it takes no query any more, and nobody waits for those that it took.
+    pub(in crate::proxy) fn is_done(&self) -> bool {
+        self.waited_for == 0 && (self.stage == Stage::Retired || self.scheme == Scheme::Udp)
+    }
+
     /// Whether an answer has ever come.
-    pub(super) fn has_answered(&self) -> bool {
+    pub(in crate::proxy) fn has_answered(&self) -> bool {
         self.last_answer.is_some()
     }
 
     /// The queries that were sent and not answered, oldest first.
-    pub(super) fn sent(&self) -> &[Sent] {
+    pub(in crate::proxy) fn sent(&self) -> &[Sent] {
         &self.sent
     }
 
     /// Notes that the peer is connected and authenticated.
-    pub(super) fn on_up(&mut self, now: Instant) {
+    pub(in crate::proxy) fn on_up(&mut self, now: Instant) {
         self.stage = Stage::Up;
         self.up_since = now;
         self.idle_since = now;
@@ -176,7 +188,12 @@ impl Link {
 
     /// Takes a query on board and gives it an id that no other on this link has, and that nobody
     /// can foresee.
-    pub(super) fn send(&mut self, key: ExchangeKey, now: Instant, random: &mut Random) -> u16 {
+    pub(in crate::proxy) fn send(
+        &mut self,
+        key: ExchangeKey,
+        now: Instant,
+        random: &mut Random,
+    ) -> u16 {
         let id = loop {
             let id = random.next_u16();
             if self.place(id).is_none() {
@@ -193,12 +210,12 @@ impl Link {
     }
 
     /// Where the query of this id stands among those [sent](Link::sent).
-    pub(super) fn place(&self, id: u16) -> Option<usize> {
+    pub(in crate::proxy) fn place(&self, id: u16) -> Option<usize> {
         self.sent.iter().position(|sent| sent.id == id)
     }
 
     /// Notes that the query at `place` was answered. Returns how long that took.
-    pub(super) fn on_answer(&mut self, place: usize, now: Instant) -> Duration {
+    pub(in crate::proxy) fn on_answer(&mut self, place: usize, now: Instant) -> Duration {
         let took = now - self.sent[place].at;
         self.last_answer = Some(now);
         self.is_silent = false;
@@ -207,7 +224,7 @@ impl Link {
     }
 
     /// Notes that the query at `place` got an answer that cannot be used.
-    pub(super) fn on_useless_answer(&mut self, place: usize, now: Instant) {
+    pub(in crate::proxy) fn on_useless_answer(&mut self, place: usize, now: Instant) {
         let sent = self.sent.remove(place);
         if sent.exchange().is_some() {
             self.on_one_less(now);
@@ -216,7 +233,7 @@ impl Link {
 
     /// Notes that nobody waits for the query of this id any more. Returns for how long there has
     /// been no answer since it was sent.
-    pub(super) fn abandon(&mut self, id: u16, now: Instant) -> Duration {
+    pub(in crate::proxy) fn abandon(&mut self, id: u16, now: Instant) -> Duration {
         let Some(place) = self.place(id) else {
             return Duration::ZERO;
         };
@@ -243,7 +260,7 @@ impl Link {
 
     /// The next thing that time brings, if any, and when. A query is slow after `slow`, and a link
     /// without queries is kept for `idle`.
-    pub(super) fn next_due(
+    pub(in crate::proxy) fn next_due(
         &self,
         timeouts: &Timeouts,
         slow: Duration,
@@ -277,13 +294,13 @@ impl Link {
 
     /// When the oldest query was sent that was neither answered nor followed by an answer. Whether
     /// somebody waits or has an answer from elsewhere is all one: the upstream owes it.
-    pub(super) fn silent_since(&self) -> Option<Instant> {
+    pub(in crate::proxy) fn silent_since(&self) -> Option<Instant> {
         let mut sent = self.sent.iter().map(|sent| sent.at);
         sent.find(|at| self.last_answer.is_none_or(|answer| answer <= *at))
     }
 
     /// Takes note of the oldest query that has become slow. Returns its id and who waits for it.
-    pub(super) fn note_slow(&mut self) -> Option<(u16, ExchangeKey)> {
+    pub(in crate::proxy) fn note_slow(&mut self) -> Option<(u16, ExchangeKey)> {
         let (sent, key) = self.sent.iter_mut().find_map(|sent| match sent.state {
             SentState::InTime(key) => Some((sent, key)),
             _ => None,
@@ -295,13 +312,13 @@ impl Link {
     }
 
     /// Whether there has been no answer since a query became slow.
-    pub(super) fn is_silent(&self) -> bool {
+    pub(in crate::proxy) fn is_silent(&self) -> bool {
         self.is_silent
     }
 
     /// Takes note of the oldest query that was not answered in time and not noted before. Returns
     /// its id and who waits for it.
-    pub(super) fn note_overdue(&mut self) -> Option<(u16, ExchangeKey)> {
+    pub(in crate::proxy) fn note_overdue(&mut self) -> Option<(u16, ExchangeKey)> {
         self.sent.iter_mut().find_map(|sent| match sent.state {
             SentState::InTime(key) | SentState::Slow(key) => {
                 sent.state = SentState::Overdue(key);
@@ -316,6 +333,10 @@ impl Link {
 mod tests {
     use super::*;
     use crate::arena::Arena;
+
+    fn endpoint() -> EndpointKey {
+        EndpointKey(Arena::default().insert(()))
+    }
 
     const ATTEMPT: Duration = Duration::from_secs(2);
     const SLOW: Duration = Duration::from_millis(200);
@@ -337,7 +358,7 @@ mod tests {
 
     impl Scene {
         fn up() -> Self {
-            let mut link = Link::new(UpstreamIndex(0), at(0.0), at(0.5));
+            let mut link = Link::new(endpoint(), Scheme::Tls, at(0.0), at(0.5));
             link.on_up(at(0.0));
             Self {
                 link,
@@ -451,7 +472,7 @@ mod tests {
 
     #[test]
     fn opening_has_its_own_limit() {
-        let mut link = Link::new(UpstreamIndex(0), at(1.0), at(1.5));
+        let mut link = Link::new(endpoint(), Scheme::Tls, at(1.0), at(1.5));
         let due = link.next_due(&timeouts(), SLOW, IDLE);
         assert_eq!(due, Some((at(1.5), Due::Late)));
         link.note_late();

@@ -1,16 +1,13 @@
 //! What the options come to: plain data, checked, with every default and every bound of the
 //! program.
 
-use std::fmt;
+pub mod upstream;
+
+pub use upstream::{Host, Scheme, Upstream};
+
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
-use std::str::FromStr;
 use std::time::Duration;
-
-use crate::address;
-
-/// The port of DNS over TLS (RFC 7858, section 3.1).
-pub const DOT_PORT: u16 = 853;
 
 /// All that the program needs to run.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,6 +16,8 @@ pub struct Config {
     pub listen: Listen,
     /// The resolvers, in the order of preference. At least one.
     pub upstreams: Vec<Upstream>,
+    /// Servers that are asked in the clear for the addresses of upstreams with a host name.
+    pub bootstrap: Vec<SocketAddr>,
     /// How the resolver for a query is picked.
     pub policy: Policy,
     /// PEM roots instead of the built-in ones.
@@ -76,6 +75,16 @@ impl Listen {
         placed.find(is_covered).map(|(_, address)| *address)
     }
 
+    /// Whether whoever asks `address` on this host asks this program.
+    pub fn serves(&self, address: &SocketAddr) -> bool {
+        let serves = |own: &SocketAddr| {
+            own.port() == address.port()
+                && (own.ip() == address.ip()
+                    || own.ip().is_unspecified() && address.ip().is_loopback())
+        };
+        self.addresses().iter().any(serves)
+    }
+
     /// Whether the program does its job without this address: IPv6, where nobody asked for it by
     /// name.
     pub fn is_optional(&self, address: &SocketAddr) -> bool {
@@ -95,66 +104,6 @@ pub enum Policy {
     RoundRobin,
 }
 
-/// A resolver that is reached by DNS over TLS.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Upstream {
-    /// Where it listens.
-    pub address: SocketAddr,
-    /// The name that its certificate must carry; without one it must carry the address.
-    pub name: Option<String>,
-}
-
-impl fmt::Display for Upstream {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.address)?;
-        match &self.name {
-            Some(name) => write!(f, "#{name}"),
-            None => Ok(()),
-        }
-    }
-}
-
-impl FromStr for Upstream {
-    /// What is wrong with it.
-    type Err = &'static str;
-
-    /// Reads `[tls://]ADDRESS[:PORT][#NAME]`; `@PORT` as unbound and systemd write it is as good.
-    fn from_str(spec: &str) -> Result<Self, Self::Err> {
-        let rest = match spec.split_once("://") {
-            None => spec,
-            Some(("tls", rest)) => rest,
-            Some(("udp" | "tcp", _)) => {
-                return Err("tls:// (nothing leaves in clear text)");
-            }
-            Some(_) => return Err("DNS over TLS: tls:// or no scheme"),
-        };
-        if rest.contains(',') {
-            return Err("one upstream without settings (-u can be given again)");
-        }
-        let (endpoint, name) = match rest.split_once('#') {
-            None => (rest, None),
-            Some((endpoint, name)) if is_host_name(name) => {
-                let name = name.strip_suffix('.').unwrap_or(name);
-                (endpoint, Some(name.to_owned()))
-            }
-            Some(_) => return Err("a host name behind #, like 9.9.9.9#dns.quad9.net"),
-        };
-        let (address, port) = address::parse_endpoint(endpoint).ok_or(
-            "an IP address like 1.1.1.1:853, with the resolver's name behind # if need be",
-        )?;
-        if address.ip.is_unspecified() || address.ip.is_multicast() {
-            return Err("the address of one host");
-        }
-        if address.lacks_zone() {
-            return Err("a link-local address with its interface, like fe80::1%eth0");
-        }
-        Ok(Self {
-            address: address.with_port(port.unwrap_or(DOT_PORT)),
-            name,
-        })
-    }
-}
-
 /// Reads `500ms`, `5s`, `10m`, `1h`, `1d` or a bare number of seconds.
 pub fn parse_duration(text: &str) -> Option<Duration> {
     let digits_len = text.bytes().take_while(u8::is_ascii_digit).count();
@@ -169,17 +118,6 @@ pub fn parse_duration(text: &str) -> Option<Duration> {
         _ => return None,
     };
     Some(Duration::from_millis(number.checked_mul(milliseconds)?))
-}
-
-fn is_host_name(text: &str) -> bool {
-    let is_label = |label: &str| {
-        (1..=63).contains(&label.len())
-            && label
-                .bytes()
-                .all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_')
-    };
-    let text = text.strip_suffix('.').unwrap_or(text);
-    text.len() <= 253 && text.split('.').all(is_label)
 }
 
 /// Durations that rule queries and connections.
@@ -287,8 +225,13 @@ pub struct Limits {
     /// Queries of a link that were given up, whose ids wait for their answers; beyond, the link is
     /// retired.
     pub link_abandoned: usize,
-    /// Links of one upstream that take queries.
-    pub links_per_upstream: usize,
+    /// Addresses of one upstream that are used.
+    pub addresses_per_upstream: usize,
+    /// Connections to one address of an upstream that take queries.
+    pub links_per_address: usize,
+    /// Datagrams to one address of an upstream that wait for their answer, each on a socket of its
+    /// own.
+    pub datagrams_per_address: usize,
     /// Handshakes under way at the same time, all upstreams together.
     pub handshakes: usize,
     /// Of a hundred queries, those that may be sent a second time before the first has failed.
@@ -324,7 +267,9 @@ impl Default for Limits {
             stream_octets_per_turn: 256 * 1024,
             link_inflight: 64,
             link_abandoned: 64,
-            links_per_upstream: 4,
+            addresses_per_upstream: 8,
+            links_per_address: 4,
+            datagrams_per_address: 64,
             handshakes: 8,
             hedges_per_hundred: 5,
             hedges_saved: 100,
@@ -339,78 +284,6 @@ impl Default for Limits {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn upstream(spec: &str) -> Result<(String, Option<String>), &'static str> {
-        let upstream: Upstream = spec.parse()?;
-        Ok((upstream.address.to_string(), upstream.name))
-    }
-
-    #[test]
-    fn every_spelling_of_an_upstream_is_understood() {
-        let named = |address: &str, name: &str| Ok((address.to_owned(), Some(name.to_owned())));
-        let plain = |address: &str| Ok((address.to_owned(), None));
-        assert_eq!(upstream("1.1.1.1"), plain("1.1.1.1:853"));
-        assert_eq!(upstream("1.1.1.1:8853"), plain("1.1.1.1:8853"));
-        assert_eq!(upstream("1.1.1.1@8853"), plain("1.1.1.1:8853"));
-        assert_eq!(upstream("tls://1.1.1.1"), plain("1.1.1.1:853"));
-        let v6 = "[2606:4700:4700::1111]:853";
-        assert_eq!(upstream("2606:4700:4700::1111"), plain(v6));
-        assert_eq!(upstream("[2606:4700:4700::1111]"), plain(v6));
-        assert_eq!(upstream("[2606:4700:4700::1111]:853"), plain(v6));
-        assert_eq!(upstream("2606:4700:4700::1111@853"), plain(v6));
-        assert_eq!(upstream("fe80::1%2"), plain("[fe80::1%2]:853"));
-        assert_eq!(upstream("fe80::1%lo"), plain("[fe80::1%1]:853"));
-        assert_eq!(upstream("1.1.1.1#a.b."), named("1.1.1.1:853", "a.b"));
-        let name = "cloudflare-dns.com";
-        assert_eq!(
-            upstream("1.1.1.1#cloudflare-dns.com"),
-            named("1.1.1.1:853", name)
-        );
-        assert_eq!(
-            upstream("1.1.1.1:853#cloudflare-dns.com"),
-            named("1.1.1.1:853", name)
-        );
-        assert_eq!(
-            upstream("1.1.1.1@853#cloudflare-dns.com"),
-            named("1.1.1.1:853", name)
-        );
-        assert_eq!(upstream("tls://[::1]:1#a.b"), named("[::1]:1", "a.b"));
-    }
-
-    #[test]
-    fn what_is_no_upstream_is_refused() {
-        for spec in [
-            "",
-            "#name",
-            "dns.quad9.net",
-            "1.1.1",
-            "1.1.1.1:",
-            "1.1.1.1:0",
-            "1.1.1.1:65536",
-            "1.1.1.1:+53",
-            "1.1.1.1#",
-            "1.1.1.1#a..b",
-            "1.1.1.1#a b",
-            "[::1",
-            "[::1]x",
-            "[::1]:",
-            "[1.1.1.1]",
-            "::1:853:",
-            "udp://1.1.1.1",
-            "tcp://1.1.1.1",
-            "https://1.1.1.1",
-            "tls://",
-            "0.0.0.0",
-            "::",
-            "224.0.0.1",
-            "1.1.1.1,pin-only",
-            "1.1.1.1:853:853",
-            "fe80::1",
-            "fe80::1%nosuch0",
-        ] {
-            assert!(upstream(spec).is_err(), "{spec}");
-        }
-    }
 
     #[test]
     fn address_is_listened_on_once() {

@@ -9,9 +9,9 @@
 //! ```
 //!
 //! Whoever is well is asked first. While one in trouble pauses, no connection is opened to it.
-//! Where nobody else is left the pause is short, and for one that was only slow there is none: a
-//! resolver that looks long for one name may have the next at hand. Failures that come from one
-//! event, like the end of several connections at once, count once.
+//! Where nobody else is left the pause is short, and for one that was only slow or wrong there is
+//! none: a resolver that looks long for one name may have the next at hand. Failures that come from
+//! one event, like the end of several connections at once, count once.
 
 use std::time::Duration;
 
@@ -22,7 +22,7 @@ use crate::time::Instant;
 
 /// How an upstream is doing.
 #[derive(Debug, Default)]
-pub(super) struct Health {
+pub(in crate::proxy) struct Health {
     trouble: Option<Trouble>,
     /// It has ever answered.
     has_answered: bool,
@@ -49,7 +49,7 @@ struct Trouble {
 
 /// What is worth telling.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Change {
+pub(in crate::proxy) enum Change {
     /// Nothing new.
     None,
     /// Something is wrong, or something else than before.
@@ -70,6 +70,8 @@ enum Nature {
     Unhelpful,
     /// It is connected and says nothing.
     Silent,
+    /// It answers, but with errors where others have an answer.
+    Wrong,
 }
 
 impl Nature {
@@ -78,51 +80,55 @@ impl Nature {
             FailureKind::Connect
             | FailureKind::Authentication
             | FailureKind::Tls
-            | FailureKind::HandshakeTimeout => Self::Unreachable,
+            | FailureKind::HandshakeTimeout
+            | FailureKind::NoAddress => Self::Unreachable,
             FailureKind::Closed | FailureKind::Protocol => Self::Unhelpful,
             FailureKind::Stalled => Self::Silent,
+            FailureKind::BadAnswer => Self::Wrong,
         }
     }
 
     /// How often the first pause has doubled after so many failures in a row. `None` is no pause: a
-    /// peer may have closed just as the query was on its way.
+    /// peer may have closed just as the query was on its way, or have trouble with one name.
     fn doublings(self, count: u32) -> Option<u32> {
         match self {
             Self::Unreachable | Self::Silent => Some(count - 1),
-            Self::Unhelpful if count == 1 => None,
-            Self::Unhelpful => Some(count.saturating_sub(3)),
+            Self::Unhelpful | Self::Wrong if count == 1 => None,
+            Self::Unhelpful | Self::Wrong => Some(count.saturating_sub(3)),
         }
     }
 }
 
 impl Health {
     /// Whether nothing is known to be wrong.
-    pub(super) fn is_well(&self) -> bool {
+    pub(in crate::proxy) fn is_well(&self) -> bool {
         self.trouble.is_none()
     }
 
     /// What went wrong last, if something is wrong.
-    pub(super) fn last_failure(&self) -> Option<FailureKind> {
+    pub(in crate::proxy) fn last_failure(&self) -> Option<FailureKind> {
         Some(self.trouble.as_ref()?.kind)
     }
 
     /// Whether a failed connection is no reason yet to give up the queries that wait: the upstream
     /// has answered before, so this may be a restart.
-    pub(super) fn is_hopeful(&self, now: Instant, timeouts: &Timeouts) -> bool {
+    pub(in crate::proxy) fn is_hopeful(&self, now: Instant, timeouts: &Timeouts) -> bool {
         let is_young = |trouble: &Trouble| now < trouble.since + timeouts.query;
         self.has_answered && self.trouble.as_ref().is_none_or(is_young)
     }
 
     /// While it is earlier than this, no connection may be opened, if at most so long a pause is
     /// kept.
-    pub(super) fn closed_until(&self, pause_max: Duration) -> Option<Instant> {
+    pub(in crate::proxy) fn closed_until(&self, pause_max: Duration) -> Option<Instant> {
         let trouble = self.trouble.as_ref()?;
-        let is_closed = Nature::of(trouble.kind) != Nature::Silent && !trouble.is_pause_over;
+        let nature = Nature::of(trouble.kind);
+        let is_closed =
+            matches!(nature, Nature::Unreachable | Nature::Unhelpful) && !trouble.is_pause_over;
         is_closed.then(|| trouble.at + trouble.pause.min(pause_max))
     }
 
     /// Ends the pause if it is over, where at most so long a pause is kept.
-    pub(super) fn end_pause(&mut self, now: Instant, pause_max: Duration) {
+    pub(in crate::proxy) fn end_pause(&mut self, now: Instant, pause_max: Duration) {
         if let Some(trouble) = &mut self.trouble {
             trouble.is_pause_over |= trouble.at + trouble.pause.min(pause_max) <= now;
         }
@@ -130,18 +136,18 @@ impl Health {
 
     /// Whether it is time to see if the trouble is over.
     /// At most so long a pause is kept.
-    pub(super) fn is_trial_due(&self, now: Instant, pause_max: Duration) -> bool {
+    pub(in crate::proxy) fn is_trial_due(&self, now: Instant, pause_max: Duration) -> bool {
         let is_due = |trouble: &Trouble| trouble.tried_at + trouble.pause.min(pause_max) <= now;
         self.trouble.as_ref().is_some_and(is_due)
     }
 
     /// When something was last seen to be wrong, if it is.
-    pub(super) fn failed_at(&self) -> Option<Instant> {
+    pub(in crate::proxy) fn failed_at(&self) -> Option<Instant> {
         Some(self.trouble.as_ref()?.at)
     }
 
     /// Takes note that a trial has begun: the next is due after another pause.
-    pub(super) fn on_trial(&mut self, now: Instant) {
+    pub(in crate::proxy) fn on_trial(&mut self, now: Instant) {
         if let Some(trouble) = &mut self.trouble {
             trouble.tried_at = now;
         }
@@ -150,7 +156,7 @@ impl Health {
     /// Takes note of a failure. `since` is the time from which on it went wrong: when the
     /// connection was opened or, if nothing came, when the query was sent. One that is part of what
     /// was counted before is not counted.
-    pub(super) fn on_failure(
+    pub(in crate::proxy) fn on_failure(
         &mut self,
         kind: FailureKind,
         since: Instant,
@@ -194,19 +200,25 @@ impl Health {
     }
 
     /// Takes note that a connection came up.
-    pub(super) fn on_up(&mut self, now: Instant) -> Change {
+    pub(in crate::proxy) fn on_up(&mut self, now: Instant) -> Change {
         self.end_if(now, |trouble| {
             Nature::of(trouble.kind) == Nature::Unreachable
         })
     }
 
-    /// Takes note of an answer on a connection that was opened then. Of what connections opened
-    /// since have met, earlier ones know nothing.
-    pub(super) fn on_answer(&mut self, opened_at: Instant, now: Instant) -> Change {
+    /// Takes note of an answer on a connection that was opened then, and whether it was of use. Of
+    /// what connections opened since have met, earlier ones know nothing.
+    pub(in crate::proxy) fn on_answer(
+        &mut self,
+        opened_at: Instant,
+        is_useful: bool,
+        now: Instant,
+    ) -> Change {
         self.has_answered = true;
-        let is_silent = |kind| Nature::of(kind) == Nature::Silent;
-        self.end_if(now, |trouble| {
-            is_silent(trouble.kind) || opened_at >= trouble.at
+        self.end_if(now, |trouble| match Nature::of(trouble.kind) {
+            Nature::Silent => true,
+            Nature::Wrong => is_useful,
+            Nature::Unreachable | Nature::Unhelpful => opened_at >= trouble.at,
         })
     }
 
@@ -226,7 +238,11 @@ impl Health {
 
 /// The pause after so many doublings: between three and four quarters of it, by chance, so that not
 /// all proxies of a place come back at the same time.
-fn backoff(doublings: u32, timeouts: &Timeouts, random: &mut Random) -> Duration {
+pub(in crate::proxy) fn backoff(
+    doublings: u32,
+    timeouts: &Timeouts,
+    random: &mut Random,
+) -> Duration {
     let whole = timeouts
         .backoff_min
         .saturating_mul(1_u32.checked_shl(doublings).unwrap_or(u32::MAX));
@@ -341,7 +357,7 @@ mod tests {
         assert!(!is_due(&scene, 5.9, 1) && is_due(&scene, 6.0, 1));
         scene.health.on_trial(at(13.0));
         assert!(!is_due(&scene, 14.0, 30) && is_due(&scene, 14.0, 1));
-        let change = scene.health.on_answer(at(0.0), at(14.0));
+        let change = scene.health.on_answer(at(0.0), true, at(14.0));
         assert_eq!(change, Change::Recovery { failures: 5 });
         assert!(scene.health.is_well());
     }
@@ -350,9 +366,9 @@ mod tests {
     fn only_later_connections_disprove_a_failure() {
         let mut scene = Scene::new();
         scene.fail(FailureKind::Connect, 1.0, 1.0);
-        scene.health.on_answer(at(0.5), at(1.5));
+        scene.health.on_answer(at(0.5), true, at(1.5));
         assert!(!scene.health.is_well());
-        scene.health.on_answer(at(2.0), at(2.5));
+        scene.health.on_answer(at(2.0), true, at(2.5));
         assert!(scene.health.is_well());
 
         scene.fail(FailureKind::Connect, 3.0, 3.0);
@@ -369,10 +385,10 @@ mod tests {
         for now in [1.0, 2.0, 3.0] {
             scene.fail(FailureKind::Stalled, now, now);
         }
-        scene.health.on_answer(at(4.0), at(4.0));
+        scene.health.on_answer(at(4.0), true, at(4.0));
         let pause = scene.fail(FailureKind::Stalled, 10.0, 10.0);
         assert!(pause >= 3.0, "{pause}");
-        scene.health.on_answer(at(15.0), at(15.0));
+        scene.health.on_answer(at(15.0), true, at(15.0));
         let pause = scene.fail(FailureKind::Stalled, 100.0, 100.0);
         assert!(pause <= 0.5, "{pause}");
     }
@@ -398,7 +414,7 @@ mod tests {
         let mut scene = Scene::new();
         scene.fail(FailureKind::Connect, 1.0, 1.0);
         assert!(!scene.health.is_hopeful(at(1.0), &scene.timeouts));
-        scene.health.on_answer(at(2.0), at(2.5));
+        scene.health.on_answer(at(2.0), true, at(2.5));
         scene.fail(FailureKind::Connect, 3.0, 3.0);
         scene.fail(FailureKind::Connect, 5.0, 5.0);
         assert!(scene.health.is_hopeful(at(7.9), &scene.timeouts));

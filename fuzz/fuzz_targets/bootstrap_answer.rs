@@ -1,0 +1,91 @@
+//! What a server says of the addresses of an upstream: whatever it is, a client has its response, and
+//! what is connected to is an address of the upstream's, on its port.
+//!
+//! Input: how many octets follow the question of the first answer (two octets), these, and those of
+//! the second.
+
+#![no_main]
+
+mod common;
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use dotproxy::config::Scheme;
+use dotproxy::proxy::{Action, LinkKey, Outbox, Proxy, Transport};
+use dotproxy::time::Instant;
+use dotproxy::wire::Message;
+use dotproxy::wire::header::HEADER_LEN;
+use libfuzzer_sys::fuzz_target;
+
+const QUERY: &[u8] = b"\0\x01\x01\0\0\x01\0\0\0\0\0\0\x01a\0\0\x01\0\x01";
+
+fuzz_target!(|input: &[u8]| {
+    let [high, low, rest @ ..] = input else {
+        return;
+    };
+    let first_len = usize::from(u16::from_be_bytes([*high, *low])).min(rest.len());
+    let (first, second) = rest.split_at(first_len);
+    let config = common::configured(&["-utls://dns.example:8853", "-b192.0.2.53"]);
+    let mut proxy = Proxy::new(&config, &[7; 32]);
+    let mut outbox = Outbox::default();
+    let now = Instant::default() + Duration::from_secs(1);
+    proxy.handle_timeout(now, &mut outbox);
+    let asked = sent(&outbox);
+    assert_eq!(asked.len(), 2, "both families are asked for");
+    let origin = common::origin(1);
+    assert!(proxy.handle_query(origin, Transport::Udp, QUERY, now, &mut outbox));
+    let mut given = common::responses(&outbox, 1232);
+    let mut opened = BTreeSet::new();
+    for ((link, query), tail) in asked.iter().zip([first, second]) {
+        outbox.clear();
+        proxy.handle_reply(*link, &reply(query, tail), now, &mut outbox);
+        given.extend(common::responses(&outbox, 1232));
+        opened.extend(connected_to(&outbox));
+    }
+    outbox.clear();
+    proxy.handle_timeout(now + Duration::from_secs(60), &mut outbox);
+    given.extend(common::responses(&outbox, 1232));
+    opened.extend(connected_to(&outbox));
+    assert_eq!(given.len(), 1, "one response to a query");
+    assert_eq!(proxy.inflight(), 0);
+    assert!(
+        opened
+            .iter()
+            .all(|address| address.port() == 8853 && !address.ip().is_multicast())
+    );
+});
+
+/// The queries in the outbox with their links.
+fn sent(outbox: &Outbox) -> Vec<(LinkKey, Vec<u8>)> {
+    let sent = outbox.actions().iter().filter_map(|action| match action {
+        Action::Send { link, message } => Some((*link, outbox.bytes(message).to_vec())),
+        _ => None,
+    });
+    sent.collect()
+}
+
+fn connected_to(outbox: &Outbox) -> Vec<std::net::SocketAddr> {
+    let opened = outbox.actions().iter().filter_map(|action| match action {
+        Action::OpenLink { to, .. } if to.scheme == Scheme::Tls => Some(to.address),
+        _ => None,
+    });
+    opened.collect()
+}
+
+/// A reply to a query, whose flags and counts, too, are the server's.
+fn reply(query: &[u8], tail: &[u8]) -> Vec<u8> {
+    let question = Message::parse(query)
+        .expect("ours")
+        .question()
+        .expect("ours");
+    let mut reply = query[..HEADER_LEN + question.as_bytes().len()].to_vec();
+    reply[11] = 0;
+    if let [flags_high, flags_low, counts @ ..] = tail {
+        (reply[2], reply[3]) = (flags_high | 0x80, *flags_low);
+        let counts_len = counts.len().min(6);
+        reply[6..6 + counts_len].copy_from_slice(&counts[..counts_len]);
+        reply.extend(&counts[counts_len..]);
+    }
+    reply
+}

@@ -1,0 +1,286 @@
+//! The addresses of upstreams that are given by host name.
+//!
+//! They are asked from the servers that the option `--bootstrap` names, as queries of our own: once
+//! at the start, and when a query comes after what was learned has expired or a connection to an
+//! address failed. Until something new is learned, what was known is used, however old. Whoever the
+//! addresses lead to has to prove who it is all the same.
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use super::Proxy;
+use super::exchange::{Asker, Exchange};
+use super::keys::{EndpointKey, LinkKey, PoolIndex, UpstreamIndex};
+use super::outbox::Outbox;
+use super::upstream::{Upstreams, backoff};
+use crate::config::{Config, Host, Scheme};
+use crate::failure::FailureKind;
+use crate::time::Instant;
+use crate::wire::name::Name;
+use crate::wire::question::Type;
+use crate::wire::{Message, Query};
+
+/// Every upstream that is given by host name.
+#[derive(Debug)]
+pub(super) struct Bootstrap {
+    /// Who is asked.
+    servers: PoolIndex,
+    hosts: Vec<Hosted>,
+}
+
+/// An upstream that is given by host name.
+#[derive(Debug)]
+struct Hosted {
+    upstream: UpstreamIndex,
+    label: String,
+    scheme: Scheme,
+    name: Name,
+    port: u16,
+    /// Types of addresses that have been asked for and not answered.
+    asked: Vec<Type>,
+    asked_at: Instant,
+    /// For how long what was learned is valid, as far as has been learned since it was asked.
+    lifetime: Option<Duration>,
+    /// When it may be asked again. `None` while it is being asked.
+    ask_at: Option<Instant>,
+    /// How often in a row asking led to nothing, or to addresses that could not be reached.
+    failures: u32,
+}
+
+/// Both families are asked for at once.
+const TYPES: [Type; 2] = [Type::A, Type::AAAA];
+
+impl Bootstrap {
+    /// The upstreams of `config` with a host name. `servers` is whom to ask.
+    pub(super) fn new(config: &Config, servers: PoolIndex) -> Self {
+        let hosted = |(place, upstream): (usize, &crate::config::Upstream)| {
+            let Host::Name(name, port) = &upstream.host else {
+                return None;
+            };
+            Some(Hosted {
+                upstream: UpstreamIndex(place),
+                label: upstream.to_string(),
+                scheme: upstream.scheme,
+                name: name.clone(),
+                port: *port,
+                asked: Vec::new(),
+                asked_at: Instant::default(),
+                lifetime: None,
+                ask_at: Some(Instant::default()),
+                failures: 0,
+            })
+        };
+        let upstreams = config.upstreams.iter().enumerate();
+        let hosts = upstreams.filter_map(hosted).collect();
+        Self { servers, hosts }
+    }
+
+    /// Queries of our own that are not answered.
+    pub(super) fn asked(&self) -> usize {
+        self.hosts.iter().map(|host| host.asked.len()).sum()
+    }
+
+    /// When there is something to ask, whether or not somebody waits for it: at the start.
+    pub(super) fn start_at(&self) -> Option<Instant> {
+        let mut moments = self.hosts.iter().filter_map(|host| host.ask_at);
+        moments.find(|at| *at == Instant::default())
+    }
+
+    /// When an upstream of a pool without an address is asked for again, if that is still to come.
+    pub(super) fn retry_at(&self, upstreams: &Upstreams, pool: PoolIndex) -> Option<Instant> {
+        self.missing(upstreams, pool)
+            .filter_map(|host| host.ask_at)
+            .min()
+    }
+
+    /// Upstreams of a pool that have no address.
+    fn missing(&self, upstreams: &Upstreams, pool: PoolIndex) -> impl Iterator<Item = &Hosted> {
+        let its = self
+            .hosts
+            .iter()
+            .filter(move |host| upstreams.is_member(pool, host.upstream));
+        its.filter(|host| upstreams.addresses(host.upstream).next().is_none())
+    }
+}
+
+impl Proxy {
+    /// Asks for the addresses that are to be asked for by now.
+    pub(super) fn ask_for_addresses(&mut self, now: Instant, outbox: &mut Outbox) {
+        for place in 0..self.bootstrap.hosts.len() {
+            let host = &mut self.bootstrap.hosts[place];
+            if host.ask_at.is_none_or(|at| at > now) {
+                continue;
+            }
+            (host.asked_at, host.ask_at, host.lifetime) = (now, None, None);
+            host.asked = TYPES.to_vec();
+            for rr_type in TYPES {
+                let host = &self.bootstrap.hosts[place];
+                let asker = Asker::Ourselves(host.upstream, rr_type);
+                let query = Query::new(&host.name, rr_type);
+                let deadline = now + self.timeouts.deadline();
+                let exchange = Exchange::new(asker, self.bootstrap.servers, query, deadline);
+                self.start(exchange, now, outbox);
+            }
+        }
+    }
+
+    /// When an upstream of a pool may have an address that has none yet: now, while it is asked
+    /// for.
+    pub(super) fn next_address(&self, pool: PoolIndex, now: Instant) -> Option<Instant> {
+        let missing = self.bootstrap.missing(&self.upstreams, pool);
+        missing.map(|host| host.ask_at.unwrap_or(now)).min()
+    }
+
+    /// Takes note that a connection to this address failed: its upstream may have moved.
+    pub(super) fn doubt_address(&mut self, endpoint: EndpointKey, kind: FailureKind) {
+        let may_have_moved = matches!(
+            kind,
+            FailureKind::Connect | FailureKind::Authentication | FailureKind::HandshakeTimeout
+        );
+        let Some(host) = self.host_of(endpoint).filter(|_| may_have_moved) else {
+            return;
+        };
+        let host = &mut self.bootstrap.hosts[host];
+        let pause = backoff(host.failures, &self.timeouts, &mut self.random);
+        let soon = host.asked_at + pause;
+        if host.ask_at.is_some_and(|at| at > soon) {
+            host.ask_at = Some(soon);
+            host.failures += 1;
+        }
+    }
+
+    /// Takes note that an address is right.
+    pub(super) fn trust_address(&mut self, endpoint: EndpointKey) {
+        if let Some(host) = self.host_of(endpoint) {
+            self.bootstrap.hosts[host].failures = 0;
+        }
+    }
+
+    fn host_of(&self, endpoint: EndpointKey) -> Option<usize> {
+        if self.bootstrap.hosts.is_empty() {
+            return None;
+        }
+        let upstream = self.upstreams.endpoint(endpoint).upstream;
+        let mut hosts = self.bootstrap.hosts.iter();
+        hosts.position(|host| host.upstream == upstream)
+    }
+
+    /// Takes the answer to a query of our own for addresses of this type; `None` where there is
+    /// none.
+    pub(super) fn on_addresses(
+        &mut self,
+        upstream: UpstreamIndex,
+        rr_type: Type,
+        answer: Option<&Message<'_>>,
+        now: Instant,
+        outbox: &mut Outbox,
+    ) {
+        let hosts = &mut self.bootstrap.hosts;
+        let place = hosts.iter().position(|host| host.upstream == upstream);
+        let place = place.expect("who asked is there");
+        let host = &mut hosts[place];
+        host.asked.retain(|asked| *asked != rr_type);
+        let (addresses, lifetime) = answer
+            .map(|answer| read(answer, rr_type))
+            .unwrap_or_default();
+        if !addresses.is_empty() {
+            host.lifetime = Some(host.lifetime.map_or(lifetime, |other| other.min(lifetime)));
+            self.set_addresses(place, rr_type, &addresses, now, outbox);
+        }
+        let host = &mut self.bootstrap.hosts[place];
+        if !host.asked.is_empty() {
+            return;
+        }
+        if let Some(lifetime) = host.lifetime {
+            host.ask_at = Some(now + lifetime);
+            return;
+        }
+        let is_lost = self.upstreams.addresses(upstream).next().is_none();
+        let pause = backoff(host.failures, &self.timeouts, &mut self.random);
+        let pause_max = if is_lost {
+            self.timeouts.backoff_max_asked
+        } else {
+            self.timeouts.backoff_max
+        };
+        host.ask_at = Some(now + pause.min(pause_max));
+        host.failures += 1;
+        let level = if is_lost && host.failures == 1 {
+            log::Level::Warn
+        } else {
+            log::Level::Debug
+        };
+        let label = &host.label;
+        log::log!(
+            level,
+            "upstream {label}: no address was found; will be tried again"
+        );
+        self.counters.count_failure(FailureKind::NoAddress);
+        for pool in self.upstreams.pools_of(upstream) {
+            self.fail_waiting_without_way(pool, now, outbox);
+        }
+    }
+
+    /// Lets the addresses of this type that an upstream has be these.
+    fn set_addresses(
+        &mut self,
+        place: usize,
+        rr_type: Type,
+        addresses: &[IpAddr],
+        now: Instant,
+        outbox: &mut Outbox,
+    ) {
+        let host = &self.bootstrap.hosts[place];
+        let (upstream, scheme, port) = (host.upstream, host.scheme, host.port);
+        let most = self.limits.addresses_per_upstream / TYPES.len();
+        let wanted = addresses.iter().take(most);
+        let wanted: Vec<_> = wanted.map(|ip| SocketAddr::new(*ip, port)).collect();
+        let known: Vec<_> = self.upstreams.addresses(upstream).collect();
+        let is_of_type = |address: &SocketAddr| address.is_ipv4() == (rr_type == Type::A);
+        let gone = known.iter().filter(|(_, address)| is_of_type(address));
+        let gone: Vec<_> = gone
+            .filter(|(_, address)| !wanted.contains(address))
+            .collect();
+        let is_new = |address: &&SocketAddr| known.iter().all(|(_, known)| known != *address);
+        let new: Vec<_> = wanted.iter().filter(is_new).collect();
+        if gone.is_empty() && new.is_empty() {
+            return;
+        }
+        let listed: Vec<_> = wanted
+            .iter()
+            .map(|address| address.ip().to_string())
+            .collect();
+        log::info!("upstream {}: is at {}", host.label, listed.join(", "));
+        for address in new {
+            let label = format!("{} at {}", self.bootstrap.hosts[place].label, address.ip());
+            self.upstreams.add(upstream, scheme, *address, label);
+        }
+        let gone = gone
+            .iter()
+            .flat_map(|(key, _)| self.upstreams.discard(*key));
+        let gone: Vec<LinkKey> = gone.collect();
+        for link in gone {
+            self.retire(link, now, outbox);
+            self.close_if_done(link, outbox);
+        }
+        for pool in self.upstreams.pools_of(upstream) {
+            self.memory.forget(pool);
+            self.serve_waiting(pool, now, outbox);
+        }
+    }
+}
+
+/// The addresses in an answer, and for how long they hold: between a minute and a day, whatever it
+/// says.
+fn read(answer: &Message<'_>, rr_type: Type) -> (Vec<IpAddr>, Duration) {
+    let mut addresses = Vec::new();
+    let mut seconds = 86_400;
+    for record in answer.answers().filter(|record| record.rr_type == rr_type) {
+        let address = record.address(answer.bytes());
+        let is_host = |ip: &IpAddr| !ip.is_unspecified() && !ip.is_multicast();
+        if let Some(address) = address.filter(|ip| is_host(ip) && !addresses.contains(ip)) {
+            addresses.push(address);
+            seconds = seconds.min(record.ttl(answer.bytes()));
+        }
+    }
+    (addresses, Duration::from_secs(seconds.max(60).into()))
+}

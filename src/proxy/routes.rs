@@ -1,0 +1,111 @@
+//! Which upstreams are asked for which names.
+//!
+//! An upstream with domains has names at and below them to itself; the longest domain decides.
+//! Where none of its upstreams answers nobody else is asked, since nobody else is to know of such
+//! names. All other names are for the upstreams without domains.
+
+use std::collections::HashMap;
+
+use super::keys::{PoolIndex, UpstreamIndex};
+use crate::config::Upstream;
+use crate::wire::name::{self, NAME_LEN_MAX, Name};
+
+/// The pool for each name.
+#[derive(Debug)]
+pub(super) struct Routes {
+    pool_by_domain: HashMap<Name, PoolIndex>,
+    for_others: Option<PoolIndex>,
+}
+
+impl Routes {
+    /// The ways to these upstreams, and the members of each pool.
+    pub(super) fn new(upstreams: &[Upstream]) -> (Self, Vec<Vec<UpstreamIndex>>) {
+        let members = |is_one: &dyn Fn(&Upstream) -> bool| -> Vec<UpstreamIndex> {
+            let places = upstreams.iter().enumerate();
+            let its = places.filter(|(_, upstream)| is_one(upstream));
+            its.map(|(place, _)| UpstreamIndex(place)).collect()
+        };
+        let mut pools: Vec<Vec<UpstreamIndex>> = Vec::new();
+        let mut pool = |members: Vec<UpstreamIndex>| {
+            let place = pools.iter().position(|pool| *pool == members);
+            PoolIndex(place.unwrap_or_else(|| {
+                pools.push(members);
+                pools.len() - 1
+            }))
+        };
+        let others = members(&|upstream| upstream.domains.is_empty());
+        let for_others = (!others.is_empty()).then(|| pool(others));
+        let domains = upstreams.iter().flat_map(|upstream| &upstream.domains);
+        let pool_by_domain = domains
+            .map(|domain| {
+                let members = members(&|upstream| upstream.domains.contains(domain));
+                (domain.clone(), pool(members))
+            })
+            .collect();
+        let routes = Self {
+            pool_by_domain,
+            for_others,
+        };
+        (routes, pools)
+    }
+
+    /// The pool that has this name to itself, if one has. The name is uncompressed.
+    pub(super) fn own(&self, name: &[u8]) -> Option<PoolIndex> {
+        if self.pool_by_domain.is_empty() {
+            return None;
+        }
+        let mut small = [0; NAME_LEN_MAX];
+        let small = small.get_mut(..name.len())?;
+        small.copy_from_slice(name);
+        small.make_ascii_lowercase();
+        name::suffixes(small).find_map(|suffix| self.pool_by_domain.get(suffix).copied())
+    }
+
+    /// The pool for names that no other has to itself.
+    pub(super) fn for_others(&self) -> Option<PoolIndex> {
+        self.for_others
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn routes(specs: &[&str]) -> (Routes, Vec<Vec<UpstreamIndex>>) {
+        let upstreams: Vec<_> = specs.iter().map(|spec| spec.parse().unwrap()).collect();
+        Routes::new(&upstreams)
+    }
+
+    #[test]
+    fn longest_domain_decides() {
+        let (routes, pools) = routes(&[
+            "1.1.1.1",
+            "udp://10.0.0.1,domain=corp.example",
+            "udp://10.0.0.2,domain=lab.corp.example,domain=test",
+            "9.9.9.9",
+            "udp://10.0.0.3,domain=corp.example",
+        ]);
+        let members = |name: &[u8]| {
+            let pool = routes.own(name).or(routes.for_others()).unwrap();
+            let members = pools[pool.0].iter().map(|upstream| upstream.0);
+            members.collect::<Vec<_>>()
+        };
+        assert_eq!(members(b"\x03www\x07example\0"), [0, 3]);
+        assert_eq!(members(b"\0"), [0, 3]);
+        assert_eq!(members(b"\x04corp\x07example\0"), [1, 4]);
+        assert_eq!(members(b"\x01a\x04CoRp\x07eXample\0"), [1, 4]);
+        assert_eq!(members(b"\x05xcorp\x07example\0"), [0, 3]);
+        assert_eq!(members(b"\x03lab\x04corp\x07example\0"), [2]);
+        assert_eq!(members(b"\x01a\x03lab\x04corp\x07example\0"), [2]);
+        assert_eq!(members(b"\x01a\x04test\0"), [2]);
+        assert_eq!(pools.len(), 3);
+    }
+
+    #[test]
+    fn without_an_upstream_for_all_names_others_have_none() {
+        let (routes, _) = routes(&["udp://10.0.0.1,domain=corp.example"]);
+        assert!(routes.for_others().is_none());
+        assert!(routes.own(b"\x04corp\x07example\0").is_some());
+        assert!(routes.own(b"\x07example\0").is_none());
+    }
+}

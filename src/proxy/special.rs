@@ -1,0 +1,333 @@
+//! Names that are answered here, since nobody outside is to be asked for them: those of this host,
+//! those that are promised never to exist, and those of private networks (RFC 6761, 6303, 7686,
+//! 7793, 8375 and 9462). An upstream that has such a name to itself is asked all the same.
+
+use crate::wire::header::{Flags, HEADER_LEN, Header, Rcode};
+use crate::wire::name;
+use crate::wire::question::{CLASS_IN, Question, Type};
+
+/// For how long an answer may be kept, in seconds: the figure of RFC 6303, section 3.
+const TTL: u32 = 10_800;
+
+/// The start of every zone here, which says for how long a negative answer holds (RFC 2308): the
+/// data of RFC 6303, section 3.
+const SOA_DATA: &[u8] = b"\x09localhost\0\x06nobody\x07invalid\0\
+    \0\0\0\x01\0\0\x0e\x10\0\0\x04\xb0\0\x09\x3a\x80\0\0\x2a\x30";
+
+/// What a special name has for its type.
+enum Content {
+    /// The name does not exist.
+    NoName,
+    /// The name exists, without such a record.
+    NoRecord,
+    /// This record.
+    Record(Vec<u8>),
+}
+
+/// The reply to a question for a special name. Its id is for the caller to replace.
+pub(super) fn reply(question: Question<'_>) -> Option<Vec<u8>> {
+    let suffixes: Vec<&[u8]> = name::suffixes(question.name()).collect();
+    // The root is last, so before it comes the top-level domain.
+    let [.., top, _] = suffixes[..] else {
+        return None;
+    };
+    let is_special = |domain: &&[u8]| top[1..top.len() - 1].eq_ignore_ascii_case(domain);
+    let special: [&[u8]; 5] = [b"arpa", b"invalid", b"localhost", b"onion", b"test"];
+    if question.class() != CLASS_IN || !special.iter().any(is_special) {
+        return None;
+    }
+    let label = |suffix: &&[u8]| suffix[1..][..usize::from(suffix[0])].to_ascii_lowercase();
+    let labels: Vec<Vec<u8>> = suffixes.iter().rev().skip(1).map(label).collect();
+    let labels: Vec<&[u8]> = labels.iter().map(Vec::as_slice).collect();
+    let (depth, content) = content(&labels, question.rr_type())?;
+    let zone = suffixes[labels.len() - depth];
+    Some(write(question, zone.len(), &content))
+}
+
+/// What is here at these labels, which come from the top down, and at which depth the zone starts
+/// that says so. `None` where the name is not special.
+fn content(labels: &[&[u8]], rr_type: Type) -> Option<(usize, Content)> {
+    let depth = match labels {
+        [b"localhost", ..] => return Some((1, localhost(rr_type))),
+        [b"invalid" | b"onion" | b"test", ..] => return Some((1, Content::NoName)),
+        [b"arpa", b"resolver", ..] => return Some((2, Content::NoRecord)),
+        [b"arpa", b"home", ..] => 2,
+        [b"arpa", b"in-addr", octets @ ..] => 2 + private_ipv4(octets)?,
+        [b"arpa", b"ip6", nibbles @ ..] => 2 + private_ipv6(nibbles)?,
+        _ => return None,
+    };
+    let is_apex = labels.len() == depth;
+    if is_apex && rr_type == Type::DS {
+        // Those who validate learn from the zone above that this one is not signed.
+        return None;
+    }
+    let content = match () {
+        () if rr_type == Type::PTR && is_loopback(labels) => {
+            Content::Record(b"\x09localhost\0".to_vec())
+        }
+        () if is_apex || is_loopback(labels) => Content::NoRecord,
+        () => Content::NoName,
+    };
+    Some((depth, content))
+}
+
+fn localhost(rr_type: Type) -> Content {
+    match rr_type {
+        Type::A => Content::Record(vec![127, 0, 0, 1]),
+        Type::AAAA => {
+            let mut address = vec![0; 16];
+            address[15] = 1;
+            Content::Record(address)
+        }
+        _ => Content::NoRecord,
+    }
+}
+
+/// How many of these labels, which come from the top down, it takes to be in the zone of a network
+/// that is private.
+fn private_ipv4(octets: &[&[u8]]) -> Option<usize> {
+    let number = |label: &[u8]| str::from_utf8(label).ok()?.parse::<u8>().ok();
+    match octets {
+        [b"0" | b"10" | b"127", ..] => Some(1),
+        [b"100", second, ..] => (64..128).contains(&number(second)?).then_some(2),
+        [b"172", second, ..] => (16..32).contains(&number(second)?).then_some(2),
+        [b"169", b"254", ..] | [b"192", b"168", ..] => Some(2),
+        [b"192", b"0", b"2", ..] | [b"198", b"51", b"100", ..] | [b"203", b"0", b"113", ..] => {
+            Some(3)
+        }
+        [b"255", b"255", b"255", b"255", ..] => Some(4),
+        _ => None,
+    }
+}
+
+/// [`private_ipv4`] for IPv6.
+fn private_ipv6(nibbles: &[&[u8]]) -> Option<usize> {
+    match nibbles {
+        [b"f", b"d", ..] => Some(2),
+        [b"f", b"e", b"8" | b"9" | b"a" | b"b", ..] => Some(3),
+        [b"2", b"0", b"0", b"1", b"0", b"d", b"b", b"8", ..] => Some(8),
+        _ => {
+            let (address, _) = nibbles.split_at_checked(32)?;
+            let (last, zeros) = address.split_last()?;
+            let is_low = zeros.iter().all(|nibble| nibble == b"0");
+            (is_low && (last == b"0" || last == b"1")).then_some(32)
+        }
+    }
+}
+
+/// Whether the labels are those of the address 127.0.0.1 or `::1`.
+fn is_loopback(labels: &[&[u8]]) -> bool {
+    match labels {
+        [b"arpa", b"in-addr", b"127", b"0", b"0", b"1"] => true,
+        [b"arpa", b"ip6", nibbles @ .., b"1"] => {
+            nibbles.len() == 31 && nibbles.iter().all(|nibble| nibble == b"0")
+        }
+        _ => false,
+    }
+}
+
+/// The reply that says so. The zone's name is the last `zone_len` octets of that in the question.
+fn write(question: Question<'_>, zone_len: usize, content: &Content) -> Vec<u8> {
+    let rcode = match content {
+        Content::NoName => Rcode::NXDOMAIN,
+        Content::NoRecord | Content::Record(_) => Rcode::NOERROR,
+    };
+    let is_record = matches!(content, Content::Record(_));
+    let header = Header {
+        id: 0,
+        flags: (Flags::QR | Flags::AA | Flags::RA).with_rcode(rcode),
+        questions: 1,
+        answers: u16::from(is_record),
+        authorities: u16::from(!is_record),
+        additionals: 0,
+    };
+    let mut out = header.to_bytes().to_vec();
+    out.extend_from_slice(question.as_bytes());
+    let (owner_at, rr_type, data) = match content {
+        Content::Record(data) => (HEADER_LEN, question.rr_type(), data.as_slice()),
+        Content::NoName | Content::NoRecord => {
+            let zone_at = HEADER_LEN + question.name().len() - zone_len;
+            (zone_at, Type::SOA, SOA_DATA)
+        }
+    };
+    let pointer = 0xc000 | u16::try_from(owner_at).expect("a question is short");
+    out.extend_from_slice(&pointer.to_be_bytes());
+    out.extend_from_slice(&rr_type.0.to_be_bytes());
+    out.extend_from_slice(&CLASS_IN.to_be_bytes());
+    out.extend_from_slice(&TTL.to_be_bytes());
+    let data_len = u16::try_from(data.len()).expect("these records are short");
+    out.extend_from_slice(&data_len.to_be_bytes());
+    out.extend_from_slice(data);
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::Message;
+
+    /// What is said of a name: a response code, the address or name if there is one, and the zone
+    /// otherwise. Nothing where it is not special.
+    fn said(text: &str, rr_type: Type) -> Option<String> {
+        let mut bytes = Vec::new();
+        for label in text.split('.') {
+            bytes.push(u8::try_from(label.len()).unwrap());
+            bytes.extend(label.bytes());
+        }
+        bytes.push(0);
+        bytes.extend(rr_type.0.to_be_bytes());
+        bytes.extend([0, 1]);
+        let question = Question::parse(&bytes, 0).unwrap();
+        let reply = reply(question)?;
+        let message = Message::parse(&reply).unwrap();
+        assert_eq!(message.question(), Some(question));
+        let header = message.header();
+        assert!(header.flags.contains(Flags::QR | Flags::AA | Flags::RA));
+        assert_eq!(header.answers + header.authorities, 1);
+        let rcode = header.flags.rcode().to_u16();
+        let Some(record) = message.answers().next() else {
+            let start = HEADER_LEN + bytes.len();
+            let owner = usize::from(u16::from_be_bytes([reply[start], reply[start + 1]]) & 0x3fff);
+            let zone_end = name::skip_uncompressed(&reply, owner).unwrap();
+            let zone = Question::parse(&[&reply[owner..zone_end], b"\0\x06\0\x01"].concat(), 0)
+                .map(|zone| zone.to_string());
+            return Some(format!("{rcode} in {}", zone.unwrap()));
+        };
+        assert_eq!(record.rr_type, rr_type);
+        assert_eq!(record.ttl(&reply), TTL);
+        Some(match record.address(&reply) {
+            Some(address) => format!("{rcode} {address}"),
+            None => format!("{rcode} {:?}", String::from_utf8_lossy(record.data(&reply))),
+        })
+    }
+
+    fn is(text: &str, rr_type: Type, expected: &str) {
+        assert_eq!(said(text, rr_type).as_deref(), Some(expected), "{text}");
+    }
+
+    #[test]
+    fn localhost_is_here() {
+        is("localhost", Type::A, "0 127.0.0.1");
+        is("www.LocalHost", Type::AAAA, "0 ::1");
+        is("localhost", Type(15), "0 in localhost. SOA");
+        is("1.0.0.127.in-addr.arpa", Type::PTR, "0 \"\\tlocalhost\\0\"");
+        let zeros = "0.".repeat(31);
+        is(
+            &format!("1.{zeros}ip6.arpa"),
+            Type::PTR,
+            "0 \"\\tlocalhost\\0\"",
+        );
+        is(
+            "1.0.0.127.in-addr.arpa",
+            Type::A,
+            "0 in 127.in-addr.arpa. SOA",
+        );
+        is(
+            "2.0.0.127.in-addr.arpa",
+            Type::PTR,
+            "3 in 127.in-addr.arpa. SOA",
+        );
+    }
+
+    #[test]
+    fn what_is_promised_not_to_exist_does_not() {
+        is("example.test", Type::A, "3 in test. SOA");
+        is("a.b.invalid", Type::A, "3 in invalid. SOA");
+        is(
+            "duckduckgogg42xjoc72x3sjasowoarfbgcmvfimaftt6twagswzczad.onion",
+            Type::A,
+            "3 in onion. SOA",
+        );
+        is("_dns.resolver.arpa", Type(64), "0 in resolver.arpa. SOA");
+        is("router.home.arpa", Type::A, "3 in home.arpa. SOA");
+        is("home.arpa", Type::SOA, "0 in home.arpa. SOA");
+    }
+
+    #[test]
+    fn private_networks_are_nobodys_business() {
+        is(
+            "4.3.2.10.in-addr.arpa",
+            Type::PTR,
+            "3 in 10.in-addr.arpa. SOA",
+        );
+        is(
+            "10.IN-ADDR.arpa",
+            Type::PTR,
+            "0 in 10.in-addr.arpa. SOA"
+                .replace("in-addr", "IN-ADDR")
+                .as_str(),
+        );
+        is(
+            "1.1.168.192.in-addr.arpa",
+            Type::PTR,
+            "3 in 168.192.in-addr.arpa. SOA",
+        );
+        is(
+            "1.31.172.in-addr.arpa",
+            Type::PTR,
+            "3 in 31.172.in-addr.arpa. SOA",
+        );
+        is(
+            "64.100.in-addr.arpa",
+            Type::PTR,
+            "0 in 64.100.in-addr.arpa. SOA",
+        );
+        is(
+            "9.2.0.192.in-addr.arpa",
+            Type::PTR,
+            "3 in 2.0.192.in-addr.arpa. SOA",
+        );
+        is(
+            "255.255.255.255.in-addr.arpa",
+            Type::PTR,
+            "0 in 255.255.255.255.in-addr.arpa. SOA",
+        );
+        is("1.0.d.f.ip6.arpa", Type::PTR, "3 in d.f.ip6.arpa. SOA");
+        is("0.b.e.f.ip6.arpa", Type::PTR, "3 in b.e.f.ip6.arpa. SOA");
+        is(
+            "1.8.b.d.0.1.0.0.2.ip6.arpa",
+            Type::PTR,
+            "3 in 8.b.d.0.1.0.0.2.ip6.arpa. SOA",
+        );
+    }
+
+    #[test]
+    fn all_else_is_not_special() {
+        for name in [
+            "example",
+            "www.example.com",
+            "localhost.example",
+            "test.example",
+            "xtest",
+            "arpa",
+            "in-addr.arpa",
+            "1.in-addr.arpa",
+            "11.in-addr.arpa",
+            "15.172.in-addr.arpa",
+            "32.172.in-addr.arpa",
+            "63.100.in-addr.arpa",
+            "128.100.in-addr.arpa",
+            "172.in-addr.arpa",
+            "1.192.in-addr.arpa",
+            "254.255.255.255.in-addr.arpa",
+            "x.172.in-addr.arpa",
+            "ip6.arpa",
+            "c.f.ip6.arpa",
+            "c.e.f.ip6.arpa",
+            "0.0.ip6.arpa",
+            "ipv4only.arpa",
+        ] {
+            assert_eq!(said(name, Type::A), None, "{name}");
+        }
+        let high = format!("2.{}ip6.arpa", "0.".repeat(31));
+        assert_eq!(said(&high, Type::PTR), None);
+        // That a zone is not signed is said above it.
+        assert_eq!(said("home.arpa", Type::DS), None);
+        assert_eq!(said("10.in-addr.arpa", Type::DS), None);
+        is("a.home.arpa", Type::DS, "3 in home.arpa. SOA");
+        let chaos = Question::parse(b"\x09localhost\0\0\x01\0\x03", 0).unwrap();
+        assert!(reply(chaos).is_none());
+        let root = Question::parse(b"\0\0\x02\0\x01", 0).unwrap();
+        assert!(reply(root).is_none());
+    }
+}

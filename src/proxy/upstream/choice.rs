@@ -1,0 +1,320 @@
+//! Which address of which upstream is asked, and over which of its links.
+
+use super::endpoint::Endpoint;
+use super::link::{Link, Stage};
+use super::{EndpointKey, LinkKey, PoolIndex, Upstreams};
+use crate::config::{Policy, Scheme};
+use crate::failure::FailureKind;
+use crate::proxy::wishes::Wishes;
+use crate::time::Instant;
+
+/// Where a query can go now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::proxy) enum Route {
+    /// On this link, which has room.
+    Link(LinkKey),
+    /// To this address in a datagram, which is a link of its own.
+    Datagram(EndpointKey),
+    /// On a new link of this kind, once it is up.
+    Open(EndpointKey, Scheme),
+    /// On a link that comes up or gets room.
+    Soon,
+    /// Nowhere, until an address is tried again at this time, if one is.
+    Later(Option<Instant>),
+}
+
+/// How to see whether an address is out of trouble, while others serve.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::proxy) enum Trial {
+    /// Send a query on this link as well.
+    Copy(LinkKey),
+    /// Send it in a datagram as well.
+    Datagram(EndpointKey),
+    /// Open a link.
+    Open(EndpointKey, Scheme),
+}
+
+impl Upstreams {
+    /// The way for a query. Those who are well come first, and among them those who have not failed
+    /// this query; who is in trouble is better than nobody. Otherwise it goes by rank.
+    pub(in crate::proxy) fn route(&self, pool: PoolIndex, wishes: &Wishes, now: Instant) -> Route {
+        let all = || self.pools[pool.0].ranking.iter().copied();
+        let is_well = |key: &EndpointKey| self.is_well(*key);
+        let has_failed_it = |key: &EndpointKey| wishes.not_at.contains(*key);
+        let untried = all().filter(|key| is_well(key) && !has_failed_it(key));
+        let tried = all().filter(|key| is_well(key) && has_failed_it(key));
+        if let Some(route) = untried
+            .chain(tried)
+            .find_map(|key| self.route_to(key, wishes, now))
+        {
+            return route;
+        }
+        // What failed longest ago is the likeliest to work.
+        let troubled = all().filter_map(|key| {
+            let failed_at = self.endpoint(key).health.failed_at();
+            Some((
+                (has_failed_it(&key), failed_at),
+                self.route_to(key, wishes, now)?,
+            ))
+        });
+        let likeliest = troubled.min_by_key(|(rank, _)| *rank);
+        likeliest.map_or_else(|| Route::Later(self.next_retry(pool)), |(_, route)| route)
+    }
+
+    /// Whether someone is well who has not failed this query.
+    pub(in crate::proxy) fn has_untried(&self, pool: PoolIndex, wishes: &Wishes) -> bool {
+        let mut ranking = self.pools[pool.0].ranking.iter();
+        ranking.any(|key| self.is_well(*key) && !wishes.not_at.contains(*key))
+    }
+
+    /// Whether queries that wait should do so although there is no way for them now.
+    pub(in crate::proxy) fn is_hopeful(&self, pool: PoolIndex, now: Instant) -> bool {
+        let is_hopeful = |endpoint: &Endpoint| endpoint.health.is_hopeful(now, &self.timeouts);
+        self.members(pool).any(is_hopeful)
+    }
+
+    /// What went wrong last where something is wrong.
+    pub(in crate::proxy) fn last_failure(&self, pool: PoolIndex) -> Option<FailureKind> {
+        let last_failure = |endpoint: &Endpoint| endpoint.health.last_failure();
+        self.members(pool).find_map(last_failure)
+    }
+
+    /// When the next address may be connected to again that now may not, if queries wait for it.
+    pub(in crate::proxy) fn next_retry(&self, pool: PoolIndex) -> Option<Instant> {
+        let pause_max = self.timeouts.backoff_max_asked;
+        let closed_until = |endpoint: &Endpoint| endpoint.health.closed_until(pause_max);
+        self.members(pool).filter_map(closed_until).min()
+    }
+
+    /// Lets addresses be connected to again whose pause is over, if queries wait for that.
+    pub(in crate::proxy) fn end_pauses(&mut self, pool: PoolIndex, now: Instant) {
+        for key in &self.pools[pool.0].ranking {
+            if let Some(endpoint) = self.endpoints.get_mut(key.0) {
+                endpoint
+                    .health
+                    .end_pause(now, self.timeouts.backoff_max_asked);
+            }
+        }
+    }
+
+    /// Whether any link of a pool has room.
+    pub(in crate::proxy) fn has_room(&self, pool: PoolIndex) -> bool {
+        let mut members = self.members(pool);
+        members.any(|endpoint| {
+            self.has_room_for_datagram(endpoint)
+                || self
+                    .link_with_room(endpoint, endpoint.scheme, |_| true)
+                    .is_some()
+        })
+    }
+
+    /// Since when any link of a pool has been up, if one is.
+    pub(in crate::proxy) fn up_since(&self, pool: PoolIndex) -> Option<Instant> {
+        let links = self.members(pool).flat_map(|endpoint| &endpoint.links);
+        let links = links.filter_map(|key| self.link(*key));
+        let up = links.filter(|link| link.stage == Stage::Up);
+        up.map(Link::up_since).min()
+    }
+
+    fn members(&self, pool: PoolIndex) -> impl Iterator<Item = &Endpoint> {
+        let ranking = self.pools[pool.0].ranking.iter();
+        ranking.map(|key| self.endpoint(*key))
+    }
+
+    /// Whether nothing is known to be wrong with an address, nor with every link to it, nor with
+    /// any since it last answered.
+    fn is_well(&self, key: EndpointKey) -> bool {
+        let endpoint = self.endpoint(key);
+        let is_doubtful = |key: &LinkKey| self.link(*key).is_some_and(Link::is_doubtful);
+        let are_doubtful = !endpoint.links.is_empty() && endpoint.links.iter().all(is_doubtful);
+        let is_silent = |key: &LinkKey| {
+            let link = self.link(*key).filter(|link| link.is_silent());
+            let since = link.and_then(Link::silent_since);
+            since.is_some_and(|since| endpoint.last_answer.is_none_or(|answer| answer <= since))
+        };
+        endpoint.health.is_well() && !are_doubtful && !endpoint.links.iter().any(is_silent)
+    }
+
+    fn route_to(&self, key: EndpointKey, wishes: &Wishes, now: Instant) -> Option<Route> {
+        let endpoint = self.endpoint(key);
+        let scheme = endpoint.scheme_for(wishes.on_connection);
+        // Others would have come first, so no other is left.
+        let closed_until = endpoint
+            .health
+            .closed_until(self.timeouts.backoff_max_asked);
+        let may_be_opened = closed_until.is_none_or(|until| until <= now);
+        if scheme == Scheme::Udp {
+            return match (may_be_opened, self.has_room_for_datagram(endpoint)) {
+                (true, true) => Some(Route::Datagram(key)),
+                (true, false) => Some(Route::Soon),
+                (false, _) => None,
+            };
+        }
+        let is_good = |link: &Link| {
+            let is_fresh = |since| link.up_since() >= since;
+            !link.is_doubtful() && wishes.fresh_since.is_none_or(is_fresh)
+        };
+        if let Some(link) = self.link_with_room(endpoint, scheme, is_good) {
+            return Some(Route::Link(link));
+        }
+        let links = || self.links_of(endpoint, scheme).map(|(_, link)| link);
+        if links().any(|link| link.stage == Stage::Opening && !link.is_late()) {
+            return Some(Route::Soon);
+        }
+        if may_be_opened && links().count() < self.limits.links_per_address {
+            let has_turn = self.opening < self.limits.handshakes;
+            return Some(if has_turn {
+                Route::Open(key, scheme)
+            } else {
+                Route::Soon
+            });
+        }
+        match self.link_with_room(endpoint, scheme, |_| true) {
+            Some(link) => Some(Route::Link(link)),
+            None => links().next().map(|_| Route::Soon),
+        }
+    }
+
+    /// The oldest link with room that is good enough: filling it first keeps queries together in
+    /// few records and lets the others fall idle.
+    fn link_with_room(
+        &self,
+        endpoint: &Endpoint,
+        scheme: Scheme,
+        is_good: impl Fn(&Link) -> bool,
+    ) -> Option<LinkKey> {
+        let has_room = |link: &Link| {
+            link.scheme != Scheme::Udp
+                && link.stage == Stage::Up
+                && link.waited_for() < self.limits.link_inflight
+        };
+        let mut links = self.links_of(endpoint, scheme);
+        let (key, _) = links.find(|(_, link)| has_room(link) && is_good(link))?;
+        Some(key)
+    }
+
+    fn has_room_for_datagram(&self, endpoint: &Endpoint) -> bool {
+        let sent = self.links_of(endpoint, Scheme::Udp).count();
+        endpoint.scheme == Scheme::Udp && sent < self.limits.datagrams_per_address
+    }
+
+    fn links_of(
+        &self,
+        endpoint: &Endpoint,
+        scheme: Scheme,
+    ) -> impl Iterator<Item = (LinkKey, &Link)> {
+        let links = endpoint
+            .links
+            .iter()
+            .filter_map(|key| Some((*key, self.link(*key)?)));
+        links.filter(move |(_, link)| link.scheme == scheme)
+    }
+
+    /// How to see whether an address of a pool other than that of the link `busy`, which serves, is
+    /// out of trouble or, where that decides, how fast it is. The latter only if `may_explore`
+    /// allows it.
+    pub(in crate::proxy) fn next_trial(
+        &mut self,
+        pool: PoolIndex,
+        busy: LinkKey,
+        may_explore: impl FnOnce() -> bool,
+        now: Instant,
+    ) -> Option<Trial> {
+        let busy = self.link(busy)?.endpoint;
+        let ranking = &self.pools[pool.0].ranking;
+        if let [only] = ranking[..]
+            && only == busy
+        {
+            return None;
+        }
+        let others = || ranking.iter().copied().filter(|key| *key != busy);
+        let pause_max = if ranking.iter().any(|key| self.is_well(*key)) {
+            self.timeouts.backoff_max
+        } else {
+            self.timeouts.backoff_max_asked
+        };
+        let is_trial_due =
+            |key: &EndpointKey| self.endpoint(*key).health.is_trial_due(now, pause_max);
+        let is_unknown = |key: &EndpointKey| {
+            let endpoint = self.endpoint(*key);
+            endpoint.health.is_well() && endpoint.explore_at <= now && self.are_compared(*key, busy)
+        };
+        let key = match others().find(is_trial_due) {
+            Some(key) => key,
+            None => others().find(is_unknown).filter(|_| may_explore())?,
+        };
+        let endpoint = self.endpoint(key);
+        let trial = match endpoint.scheme {
+            Scheme::Udp if self.has_room_for_datagram(endpoint) => Trial::Datagram(key),
+            Scheme::Udp => return None,
+            scheme => match self.link_with_room(endpoint, scheme, |_| true) {
+                Some(link) => Trial::Copy(link),
+                None if !endpoint.links.is_empty() => return None,
+                None if self.opening >= self.limits.handshakes => return None,
+                None => return Some(Trial::Open(key, scheme)),
+            },
+        };
+        let latency_known = self.timeouts.latency_known;
+        let endpoint = self.endpoint_mut(key);
+        endpoint.health.on_trial(now);
+        endpoint.explore_at = now + latency_known;
+        Some(trial)
+    }
+
+    /// Whether it is their latency that decides between two addresses: those of one upstream, or
+    /// any.
+    fn are_compared(&self, one: EndpointKey, other: EndpointKey) -> bool {
+        self.policy == Policy::Fastest
+            || self.endpoint(one).upstream == self.endpoint(other).upstream
+    }
+
+    /// Gives an address the rank that its latency has come to. Whoever is less than a quarter
+    /// faster than another stays behind, so that ranks are no lottery.
+    pub(super) fn rank(&mut self, key: EndpointKey) {
+        for pool in 0..self.pools.len() {
+            let ranking = &self.pools[pool].ranking;
+            let Some(place) = ranking.iter().position(|ranked| *ranked == key) else {
+                continue;
+            };
+            let goes_before =
+                |one, other| self.are_compared(one, other) && self.is_faster(one, other);
+            let mut to = place;
+            while to > 0 && goes_before(key, ranking[to - 1]) {
+                to -= 1;
+            }
+            while to >= place && to + 1 < ranking.len() && goes_before(ranking[to + 1], key) {
+                to += 1;
+            }
+            let ranking = &mut self.pools[pool].ranking;
+            if to < place {
+                ranking[to..=place].rotate_right(1);
+            } else {
+                ranking[place..=to].rotate_left(1);
+            }
+        }
+    }
+
+    fn is_faster(&self, one: EndpointKey, other: EndpointKey) -> bool {
+        let usual = |key: EndpointKey| self.endpoint(key).latency.usual();
+        match (usual(one), usual(other)) {
+            (Some(one), Some(other)) => one < other * 4 / 5,
+            (one, other) => one.is_some() && other.is_none(),
+        }
+    }
+
+    /// Lets it be another upstream's turn for the next query, where it goes by turns.
+    pub(in crate::proxy) fn take_turn(&mut self, pool: PoolIndex) {
+        if self.policy != Policy::RoundRobin {
+            return;
+        }
+        let endpoints = &self.endpoints;
+        let upstream = |key: &EndpointKey| endpoints.get(key.0).map(|e| e.upstream);
+        let ranking = &mut self.pools[pool.0].ranking;
+        let first = ranking.first().and_then(upstream);
+        let its = ranking
+            .iter()
+            .take_while(|key| upstream(key) == first)
+            .count();
+        ranking.rotate_left(its);
+    }
+}

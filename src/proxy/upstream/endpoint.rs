@@ -1,0 +1,86 @@
+//! One address of an upstream, and what is known of it.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use super::health::{Change, Health};
+use super::idle::Patience;
+use super::latency::Latency;
+use crate::config::Scheme;
+use crate::proxy::keys::{LinkKey, UpstreamIndex};
+use crate::time::Instant;
+
+/// One address of an upstream.
+#[derive(Debug)]
+pub(in crate::proxy) struct Endpoint {
+    pub(in crate::proxy) upstream: UpstreamIndex,
+    pub(in crate::proxy) scheme: Scheme,
+    pub(in crate::proxy) address: SocketAddr,
+    /// What it is called in the log.
+    label: String,
+    /// Its upstream still has this address.
+    pub(super) is_listed: bool,
+    /// Links that take queries or will: opening or up, oldest first.
+    pub(super) links: Vec<LinkKey>,
+    /// Links that take no more queries.
+    pub(super) retired: usize,
+    pub(super) health: Health,
+    pub(super) latency: Latency,
+    pub(super) patience: Patience,
+    pub(super) last_answer: Option<Instant>,
+    /// How long it takes to connect, if that has come about.
+    pub(super) opening: Option<Duration>,
+    /// When its latency, if it has not answered by then, should be found out anew.
+    pub(super) explore_at: Instant,
+}
+
+impl Endpoint {
+    pub(super) fn new(
+        upstream: UpstreamIndex,
+        scheme: Scheme,
+        address: SocketAddr,
+        label: String,
+    ) -> Self {
+        Self {
+            upstream,
+            scheme,
+            address,
+            label,
+            is_listed: true,
+            links: Vec::new(),
+            retired: 0,
+            health: Health::default(),
+            latency: Latency::default(),
+            patience: Patience::default(),
+            last_answer: None,
+            opening: None,
+            explore_at: Instant::default(),
+        }
+    }
+
+    /// What it is called in the log.
+    pub(in crate::proxy) fn label(&self) -> &str {
+        &self.label
+    }
+
+    /// How a query gets there that may need a connection.
+    pub(super) fn scheme_for(&self, on_connection: bool) -> Scheme {
+        match self.scheme {
+            Scheme::Udp if on_connection => Scheme::Tcp,
+            scheme => scheme,
+        }
+    }
+
+    /// Whether nothing is left of it.
+    pub(super) fn is_gone(&self) -> bool {
+        !self.is_listed && self.links.is_empty() && self.retired == 0
+    }
+
+    /// Says when all is well again.
+    pub(super) fn tell(&self, change: Change) {
+        if let Change::Recovery { failures } = change {
+            let label = &self.label;
+            log::warn!("upstream {label}: works again, after {failures} failures");
+        }
+    }
+}

@@ -1,0 +1,365 @@
+//! The upstreams: their addresses, the links to them, and what is known of each.
+//!
+//! An upstream has one address or, where it is given by host name, some. Each is judged for itself:
+//! one family of addresses may work where the other does not. Upstreams that are asked for the same
+//! names form a pool, in which they are ranked; one can be in several.
+//!
+//! - `choice`: which address is asked, and over which link
+//! - `endpoint`: one address
+//! - `health`, `latency`: how it is doing, and how fast it is
+//! - `idle`: for how long it keeps connections that nobody uses
+//! - `link`: one connection, its ids and its timer
+
+mod choice;
+mod endpoint;
+mod health;
+mod idle;
+mod latency;
+pub(super) mod link;
+
+pub(super) use choice::{Route, Trial};
+pub(super) use health::backoff;
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use crate::arena::{Arena, Key};
+use crate::config::{Config, Limits, Policy, Scheme, Timeouts};
+use crate::failure::{Failure, FailureKind};
+use crate::random::Random;
+use crate::time::Instant;
+
+use super::keys::{EndpointKey, LinkKey, PoolIndex, UpstreamIndex};
+use super::outbox::Destination;
+use endpoint::Endpoint;
+use health::Change;
+use link::{Link, Stage};
+
+/// Every upstream, address and link.
+#[derive(Debug)]
+pub(super) struct Upstreams {
+    policy: Policy,
+    timeouts: Timeouts,
+    limits: Limits,
+    endpoints: Arena<Endpoint>,
+    pools: Vec<Pool>,
+    links: Arena<Link>,
+    opening: usize,
+}
+
+/// Upstreams that are asked for the same names.
+#[derive(Debug)]
+struct Pool {
+    members: Vec<UpstreamIndex>,
+    /// Which of their addresses is asked before which.
+    ranking: Vec<EndpointKey>,
+}
+
+impl Upstreams {
+    /// Upstreams without an address yet, in these pools.
+    pub(super) fn new(
+        config: &Config,
+        pools: impl IntoIterator<Item = Vec<UpstreamIndex>>,
+    ) -> Self {
+        let pool = |members| Pool {
+            members,
+            ranking: Vec::new(),
+        };
+        Self {
+            policy: config.policy,
+            timeouts: config.timeouts,
+            limits: config.limits,
+            endpoints: Arena::default(),
+            pools: pools.into_iter().map(pool).collect(),
+            links: Arena::default(),
+            opening: 0,
+        }
+    }
+
+    /// Adds an address. Within its upstream it comes last.
+    pub(super) fn add(
+        &mut self,
+        upstream: UpstreamIndex,
+        scheme: Scheme,
+        address: SocketAddr,
+        label: String,
+    ) {
+        self.sweep();
+        let endpoint = Endpoint::new(upstream, scheme, address, label);
+        let key = EndpointKey(self.endpoints.insert(endpoint));
+        let endpoints = &self.endpoints;
+        let member = |key: &EndpointKey| endpoints.get(key.0).map(|e| e.upstream);
+        for pool in &mut self.pools {
+            if !pool.members.contains(&upstream) {
+                continue;
+            }
+            let own = pool
+                .ranking
+                .iter()
+                .rposition(|k| member(k) == Some(upstream));
+            let later = pool.ranking.iter().position(|k| member(k) > Some(upstream));
+            let place = own.map(|own| own + 1).or(later);
+            pool.ranking
+                .insert(place.unwrap_or(pool.ranking.len()), key);
+        }
+    }
+
+    /// Forgets an address that its upstream no longer has. Returns its links, to be retired.
+    pub(super) fn discard(&mut self, key: EndpointKey) -> Vec<LinkKey> {
+        for pool in &mut self.pools {
+            pool.ranking.retain(|ranked| *ranked != key);
+        }
+        let Some(endpoint) = self.endpoints.get_mut(key.0) else {
+            return Vec::new();
+        };
+        endpoint.is_listed = false;
+        endpoint.links.clone()
+    }
+
+    /// Lets go of addresses that were forgotten and have no link any more.
+    fn sweep(&mut self) {
+        let gone = self
+            .endpoints
+            .iter()
+            .filter(|(_, endpoint)| endpoint.is_gone());
+        let gone: Vec<Key> = gone.map(|(key, _)| key).collect();
+        for key in gone {
+            self.endpoints.remove(key);
+        }
+    }
+
+    /// The addresses that an upstream has.
+    pub(super) fn addresses(
+        &self,
+        upstream: UpstreamIndex,
+    ) -> impl Iterator<Item = (EndpointKey, SocketAddr)> {
+        let listed = self
+            .endpoints
+            .iter()
+            .filter(|(_, endpoint)| endpoint.is_listed);
+        let its = listed.filter(move |(_, endpoint)| endpoint.upstream == upstream);
+        its.map(|(key, endpoint)| (EndpointKey(key), endpoint.address))
+    }
+
+    pub(super) fn endpoint(&self, key: EndpointKey) -> &Endpoint {
+        let endpoint = self.endpoints.get(key.0);
+        endpoint.expect("an address stays while anything refers to it")
+    }
+
+    fn endpoint_mut(&mut self, key: EndpointKey) -> &mut Endpoint {
+        let endpoint = self.endpoints.get_mut(key.0);
+        endpoint.expect("an address stays while anything refers to it")
+    }
+
+    pub(super) fn link(&self, key: LinkKey) -> Option<&Link> {
+        self.links.get(key.0)
+    }
+
+    pub(super) fn link_mut(&mut self, key: LinkKey) -> Option<&mut Link> {
+        self.links.get_mut(key.0)
+    }
+
+    /// How many links there are.
+    pub(super) fn links_len(&self) -> usize {
+        self.links.len()
+    }
+
+    /// Every link, in no particular order.
+    pub(super) fn links(&self) -> impl Iterator<Item = (LinkKey, &Link)> {
+        self.links.iter().map(|(key, link)| (LinkKey(key), link))
+    }
+
+    /// Whether an upstream is in a pool.
+    pub(super) fn is_member(&self, pool: PoolIndex, upstream: UpstreamIndex) -> bool {
+        self.pools[pool.0].members.contains(&upstream)
+    }
+
+    /// The pools that an upstream is in.
+    pub(super) fn pools_of(&self, upstream: UpstreamIndex) -> Vec<PoolIndex> {
+        let pools = (0..self.pools.len()).map(PoolIndex);
+        pools
+            .filter(|pool| self.is_member(*pool, upstream))
+            .collect()
+    }
+
+    /// The pools that an address is in.
+    pub(super) fn pools_with(&self, key: EndpointKey) -> Vec<PoolIndex> {
+        self.pools_of(self.endpoint(key).upstream)
+    }
+
+    /// A new link, to be opened. A datagram needs no opening.
+    pub(super) fn open(
+        &mut self,
+        key: EndpointKey,
+        scheme: Scheme,
+        now: Instant,
+    ) -> (LinkKey, Destination) {
+        let endpoint = self.endpoint(key);
+        let usual = endpoint.opening.unwrap_or_default();
+        let Timeouts {
+            opening, handshake, ..
+        } = self.timeouts;
+        let late_at = now + (usual * 3).clamp(opening, handshake);
+        let destination = Destination {
+            upstream: endpoint.upstream,
+            scheme,
+            address: endpoint.address,
+        };
+        let mut link = Link::new(key, scheme, now, late_at);
+        if scheme == Scheme::Udp {
+            link.on_up(now);
+        } else {
+            self.opening += 1;
+        }
+        let link = LinkKey(self.links.insert(link));
+        self.endpoint_mut(key).links.push(link);
+        (link, destination)
+    }
+
+    /// Notes that a link came up. Returns where it leads and whether that ends trouble, unless that
+    /// was known.
+    pub(super) fn on_up(&mut self, key: LinkKey, now: Instant) -> Option<(EndpointKey, bool)> {
+        let link = self.links.get_mut(key.0)?;
+        if link.stage != Stage::Opening {
+            return None;
+        }
+        link.on_up(now);
+        self.opening -= 1;
+        let (key, took, scheme) = (link.endpoint, now - link.opened_at(), link.scheme);
+        let endpoint = self.endpoint_mut(key);
+        if endpoint.opening.is_none() {
+            let authenticated = match scheme {
+                Scheme::Tls => " and authenticated",
+                Scheme::Tcp | Scheme::Udp => "",
+            };
+            log::info!("upstream {}: connected{authenticated}", endpoint.label());
+        }
+        endpoint.opening = Some(took);
+        let was_well = endpoint.health.is_well();
+        let change = endpoint.health.on_up(now);
+        let is_recovered = endpoint.health.is_well() && !was_well;
+        endpoint.tell(change);
+        Some((key, is_recovered))
+    }
+
+    /// Lets a link take no new queries. Returns the oldest such link where there are too many to
+    /// its address.
+    pub(super) fn retire(&mut self, key: LinkKey) -> Option<LinkKey> {
+        let link = self.links.get_mut(key.0)?;
+        self.opening -= usize::from(link.stage == Stage::Opening);
+        link.stage = Stage::Retired;
+        let (of, scheme) = (link.endpoint, link.scheme);
+        let endpoint = self.endpoint_mut(of);
+        if endpoint.links.contains(&key) {
+            endpoint.links.retain(|listed| *listed != key);
+            endpoint.retired += 1;
+        }
+        let is_retired = |link: &Link| {
+            link.endpoint == of && link.scheme == scheme && link.stage == Stage::Retired
+        };
+        let retired = || self.links().filter(|(_, link)| is_retired(link));
+        let too_many = retired().count() > self.links_max(scheme);
+        let oldest = retired().min_by_key(|(_, link)| link.opened_at())?;
+        too_many.then_some(oldest.0)
+    }
+
+    /// Links to one address that take queries.
+    fn links_max(&self, scheme: Scheme) -> usize {
+        match scheme {
+            Scheme::Tls | Scheme::Tcp => self.limits.links_per_address,
+            Scheme::Udp => self.limits.datagrams_per_address,
+        }
+    }
+
+    /// Forgets a link.
+    pub(super) fn remove(&mut self, key: LinkKey) -> Option<Link> {
+        let link = self.links.remove(key.0)?;
+        self.opening -= usize::from(link.stage == Stage::Opening);
+        let endpoint = self.endpoint_mut(link.endpoint);
+        endpoint.links.retain(|listed| *listed != key);
+        endpoint.retired -= usize::from(link.stage == Stage::Retired);
+        Some(link)
+    }
+
+    /// How long a link without queries is kept: not for long while its address has another.
+    pub(super) fn idle_limit(&self, link: &Link) -> Duration {
+        let is_up = |key: &&LinkKey| self.link(**key).is_some_and(|l| l.stage == Stage::Up);
+        let endpoint = self.endpoint(link.endpoint);
+        let most = match endpoint.links.iter().filter(is_up).count() {
+            0 | 1 => self.timeouts.link_idle,
+            _ => self.timeouts.spare_link_idle,
+        };
+        endpoint.patience.limit(most, link.idle_since())
+    }
+
+    /// How long a query may take on a link before it is slow.
+    pub(super) fn slow_after(&self, link: &Link) -> Duration {
+        match self.endpoint(link.endpoint).latency.rarely_exceeded() {
+            Some(rare) => (rare * 4).clamp(self.timeouts.slow_min, self.timeouts.attempt),
+            None => self.timeouts.slow,
+        }
+    }
+
+    /// Notes that an upstream closed a link without queries.
+    pub(super) fn on_idle_closed(&mut self, link: &Link, now: Instant) {
+        let patience = &mut self.endpoint_mut(link.endpoint).patience;
+        patience.on_closed(now - link.idle_since(), now);
+    }
+
+    /// Notes an answer that took so long, on a link that was opened then, and whether it was of use
+    /// to a client. Returns whether that ends trouble.
+    pub(super) fn on_answer(
+        &mut self,
+        key: EndpointKey,
+        opened_at: Instant,
+        took: Duration,
+        is_useful: bool,
+        now: Instant,
+    ) -> bool {
+        let latency_known = self.timeouts.latency_known;
+        let endpoint = self.endpoint_mut(key);
+        let was_well = endpoint.health.is_well();
+        let change = endpoint.health.on_answer(opened_at, is_useful, now);
+        let is_recovered = endpoint.health.is_well() && !was_well;
+        endpoint.tell(change);
+        endpoint.latency.on_answer(took);
+        endpoint.last_answer = Some(now);
+        endpoint.explore_at = now + latency_known;
+        self.rank(key);
+        is_recovered
+    }
+
+    /// Notes that something has been wrong since then with links of this kind to an address. What
+    /// is wrong with the connections that large answers take says nothing of datagrams.
+    pub(super) fn on_failure(
+        &mut self,
+        key: EndpointKey,
+        scheme: Scheme,
+        failure: &Failure,
+        since: Instant,
+        now: Instant,
+        random: &mut Random,
+    ) {
+        let timeouts = self.timeouts;
+        let endpoint = self.endpoint_mut(key);
+        if scheme != endpoint.scheme {
+            return log::debug!("upstream {}, on a connection: {failure}", endpoint.label());
+        }
+        let health = &mut endpoint.health;
+        let change = health.on_failure(failure.kind, since, now, &timeouts, random);
+        let level = match change {
+            Change::Trouble => log::Level::Warn,
+            _ => log::Level::Debug,
+        };
+        log::log!(
+            level,
+            "upstream {}: {failure}; will be tried again",
+            endpoint.label()
+        );
+    }
+
+    /// What is known to be wrong with an address, if something is.
+    pub(super) fn trouble(&self, key: EndpointKey) -> Option<FailureKind> {
+        self.endpoints.get(key.0)?.health.last_failure()
+    }
+}

@@ -1,0 +1,54 @@
+//! A datagram to an upstream in the clear, and its answer.
+
+use std::io::{self, ErrorKind};
+use std::net::SocketAddr;
+
+use super::client_datagram::Datagram;
+use super::{Scratch, Step};
+use crate::failure::{Failure, FailureKind};
+
+/// The session on a UDP socket that is connected to an upstream.
+#[derive(Debug)]
+pub struct UpstreamDatagram<D> {
+    socket: D,
+    peer: SocketAddr,
+}
+
+impl<D: Datagram> UpstreamDatagram<D> {
+    /// The session of a socket that receives from `peer` alone.
+    pub fn new(socket: D, peer: SocketAddr) -> Self {
+        Self { socket, peer }
+    }
+
+    /// Hands at most `datagrams_max` datagrams to `on_message`. After an error it is over.
+    pub fn ready(
+        &mut self,
+        scratch: &mut Scratch,
+        datagrams_max: usize,
+        mut on_message: impl FnMut(&[u8]),
+    ) -> Result<Step, Failure> {
+        for _ in 0..datagrams_max {
+            match self.socket.receive(&mut scratch.incoming) {
+                Ok((len, _, _)) => on_message(&scratch.incoming[..len]),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(Step::Drained),
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return Err(failed(&error)),
+            }
+        }
+        Ok(Step::Again)
+    }
+
+    /// Sends a message. After an error it is over.
+    pub fn send(&mut self, message: &[u8]) -> Result<(), Failure> {
+        match self.socket.send(message, self.peer, None) {
+            // As good as lost on the way, which is looked after elsewhere.
+            Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(()),
+            result => result.map_err(|error| failed(&error)),
+        }
+    }
+}
+
+/// Nobody is there, or there is no way.
+fn failed(error: &io::Error) -> Failure {
+    Failure::new(FailureKind::Connect, error)
+}

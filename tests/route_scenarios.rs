@@ -1,0 +1,386 @@
+//! Days in the life of a proxy that asks different upstreams for different names, in the clear where
+//! that is wanted, that finds upstreams by their host names, and that gets errors: in simulated time.
+
+mod support;
+
+use std::time::Duration;
+
+use dotproxy::failure::FailureKind;
+use dotproxy::wire::{Message, Rcode};
+
+use support::days::{ANSWERING, GOOD, Manner, Response, World, at, failed, slower_than};
+
+const KNOWS: Manner = Manner::Knows;
+
+/// A proxy started with these arguments, in front of addresses with these last numbers.
+fn world(arguments: &[&str], manners: &[(u8, Manner)]) -> World {
+    let mut world = World::started(arguments);
+    for (host, manner) in manners {
+        world.be(*host, *manner);
+    }
+    world
+}
+
+fn in_the_clear(world: &World) -> Vec<(u8, String)> {
+    let question = |bytes: &[u8]| {
+        let message = Message::parse(bytes).expect("well formed");
+        message.question().expect("a question").to_string()
+    };
+    let sent = world.in_the_clear.iter();
+    sent.map(|(host, bytes)| (*host, question(bytes))).collect()
+}
+
+#[test]
+fn domain_is_for_its_upstreams_alone() {
+    for scheme in ["udp", "tcp", "tls"] {
+        let corp = format!("-u{scheme}://192.0.2.10,domain=corp.example");
+        let mut world = world(&["-u192.0.2.1", &corp], &[(1, GOOD), (10, GOOD)]);
+        world.ask("a.corp.example", 10.0, 0.0, 10.0);
+        world.ask("a.example", 10.0, 0.0, 10.0);
+        for name in ["a.corp.example", "a.example"] {
+            let responses = world.run(name);
+            assert_eq!((failed(&responses), responses.len()), (0, 100));
+        }
+        assert_eq!((world.sent_to(1), world.sent_to(10)), (100, 100));
+        let seen = in_the_clear(&world);
+        assert_eq!(seen.len(), if scheme == "tls" { 0 } else { 100 });
+        let is_right = |(host, name): &(u8, String)| *host == 10 && name == "a.corp.example. A";
+        assert!(seen.iter().all(is_right), "{seen:?}");
+    }
+}
+
+#[test]
+fn nobody_else_is_asked_for_a_domain_whose_upstreams_fail() {
+    let corp = "-uudp://192.0.2.10,domain=corp.example";
+    for trouble in [Manner::Refuses, Manner::Mute, Manner::Says(Rcode::SERVFAIL)] {
+        let mut world = world(&["-u192.0.2.1", corp], &[(1, GOOD), (10, trouble)]);
+        world.ask("a.corp.example", 10.0, 0.0, 10.0);
+        world.ask("a.example", 10.0, 0.0, 10.0);
+        let responses = world.run("a.corp.example");
+        assert!(responses.iter().all(|r| r.rcode == Rcode::SERVFAIL));
+        let others = world.run("a.example");
+        assert_eq!(failed(&others), 0);
+        assert_eq!(slower_than(&others, 0.1), 0);
+        assert_eq!(world.sent_to(1), 100);
+        assert!(in_the_clear(&world).iter().all(|(host, _)| *host == 10));
+    }
+}
+
+#[test]
+fn name_that_is_nobodys_is_refused() {
+    let mut world = world(&["-uudp://192.0.2.10,domain=corp.example"], &[(10, GOOD)]);
+    world.ask("a.example", 10.0, 0.0, 1.0);
+    let responses = world.run("a.example");
+    assert!(responses.iter().all(|r| r.rcode == Rcode::REFUSED));
+    assert_eq!(world.sent_to(10), 0);
+}
+
+#[test]
+fn lost_datagrams_are_sent_again() {
+    let corp = "-uudp://192.0.2.10,domain=corp.example";
+    let mut world = world(&[corp], &[(10, Manner::Loses { every: 50 })]);
+    world.ask("a.corp.example", 100.0, 0.0, 60.0);
+    let responses = world.run("a.corp.example");
+    assert_eq!(failed(&responses), 0);
+    assert_eq!(slower_than(&responses, 0.5), 0);
+    let twice = world.sent_to(10) - 6_000;
+    assert!(twice < 200, "{twice} were sent twice");
+}
+
+#[test]
+fn every_datagram_has_a_port_of_its_own() {
+    // As many as may wait are sent, and the others when there is room.
+    let corp = "-uudp://192.0.2.10,domain=corp.example";
+    let mut world = world(&[corp], &[(10, Manner::Takes(Duration::from_millis(100)))]);
+    world.ask("a.corp.example", 100_000.0, 0.0, 0.003);
+    let responses = world.run("a.corp.example");
+    assert_eq!((failed(&responses), responses.len()), (0, 300));
+    let most = responses.iter().map(|r| r.waited).max().expect("responses");
+    assert!(most < Duration::from_millis(600), "{most:?}");
+    assert!(most > Duration::from_millis(400), "64 at a time: {most:?}");
+}
+
+#[test]
+fn answer_that_is_cut_short_is_asked_for_on_a_connection() {
+    let corp = "-uudp://192.0.2.10,domain=corp.example";
+    for on_connections in [true, false] {
+        let mut world = world(&[corp], &[(10, Manner::Cuts { on_connections })]);
+        world.ask("a.corp.example", 10.0, 0.0, 10.0);
+        let responses = world.run("a.corp.example");
+        assert_eq!(failed(&responses), 0);
+        let cut = responses.iter().filter(|r| r.is_cut).count();
+        assert_eq!(cut, if on_connections { 0 } else { 100 });
+        assert_eq!(slower_than(&responses, 0.2), 0);
+    }
+}
+
+#[test]
+fn refused_datagram_is_told_soon() {
+    let corp = "-uudp://192.0.2.10,domain=corp.example";
+    let mut world = world(&[corp], &[(10, Manner::Refuses)]);
+    world.ask("a.corp.example", 1.0, 0.0, 10.0);
+    let responses = world.run("a.corp.example");
+    assert_eq!(failed(&responses), responses.len());
+    assert_eq!(slower_than(&responses[..1], 0.1), 0);
+    assert_eq!(slower_than(&responses, 1.1), 0);
+}
+
+#[test]
+fn special_names_are_answered_without_asking() {
+    let mut world = world(&["-u192.0.2.1"], &[(1, GOOD)]);
+    world.ask("localhost", 1.0, 0.0, 1.0);
+    world.ask("www.test", 1.0, 0.0, 1.0);
+    assert_eq!(failed(&world.run("localhost")), 0);
+    let responses = world.run("www.test");
+    assert_eq!(responses[0].rcode, Rcode::NXDOMAIN);
+    assert_eq!(world.sent_to(1), 0);
+}
+
+#[test]
+fn special_names_can_belong_to_an_upstream() {
+    let arguments = ["-u192.0.2.1", "-uudp://192.0.2.10,domain=test"];
+    let mut world = world(&arguments, &[(1, GOOD), (10, GOOD)]);
+    world.ask("www.test", 1.0, 0.0, 1.0);
+    assert_eq!(failed(&world.run("www.test")), 0);
+    assert_eq!((world.sent_to(1), world.sent_to(10)), (0, 1));
+}
+
+// Errors.
+
+#[test]
+fn error_that_another_upstream_does_not_have_stays_unseen() {
+    for rcode in [
+        Rcode::SERVFAIL,
+        Rcode::REFUSED,
+        Rcode::NOTIMP,
+        Rcode::FORMERR,
+    ] {
+        for policy in ["fastest", "ordered", "round-robin"] {
+            let mut world = World::with(policy, &[Manner::Says(rcode), GOOD]);
+            world.ask("www.example", 100.0, 0.0, 60.0);
+            let responses = world.run("www.example");
+            assert_eq!(failed(&responses), 0, "{policy}, {rcode:?}");
+            assert_eq!(slower_than(&responses, 0.2), 0);
+            assert!(world.sent_to(1) < 40, "asked {} times", world.sent_to(1));
+            let failures = world.proxy.counters().failure(FailureKind::BadAnswer);
+            assert!(failures > 5, "{failures}");
+        }
+    }
+}
+
+#[test]
+fn error_that_all_have_is_the_answer() {
+    let bad = Manner::SaysOfBad(Rcode::SERVFAIL);
+    let mut world = World::with("ordered", &[bad, bad, bad]);
+    world.ask("bad.example", 10.0, 0.0, 10.0);
+    world.ask("www.example", 10.0, 0.0, 10.0);
+    let responses = world.run("bad.example");
+    assert!(responses.iter().all(|r| r.rcode == Rcode::SERVFAIL));
+    assert_eq!(slower_than(&responses, 0.2), 0);
+    // Two opinions are enough, and nobody is the worse for it.
+    assert_eq!((world.sent_to(1), world.sent_to(3)), (200, 0));
+    assert_eq!(failed(&world.run("www.example")), 0);
+    assert_eq!(world.proxy.counters().failure(FailureKind::BadAnswer), 0);
+}
+
+#[test]
+fn upstream_that_fails_one_name_is_asked_for_the_others() {
+    let manners = [Manner::SaysOfBad(Rcode::SERVFAIL), GOOD];
+    let mut world = World::with("ordered", &manners);
+    world.ask("bad.example", 1.0, 0.0, 60.0);
+    world.ask("www.example", 50.0, 0.0, 60.0);
+    assert_eq!(failed(&world.run("bad.example")), 0);
+    assert_eq!(failed(&world.run("www.example")), 0);
+    assert!(world.sent_to(1) > 2_500, "{}", world.sent_to(1));
+}
+
+#[test]
+fn single_upstream_is_believed_at_once() {
+    let mut world = World::new(&[Manner::Says(Rcode::REFUSED)]);
+    world.ask("www.example", 10.0, 0.0, 10.0);
+    let responses = world.run("www.example");
+    assert!(responses.iter().all(|r| r.rcode == Rcode::REFUSED));
+    let most = responses.iter().skip(1).map(|r| r.waited).max();
+    assert_eq!(most, Some(ANSWERING));
+    assert_eq!(world.sent_to(1), 100);
+}
+
+#[test]
+fn upstream_that_refused_is_asked_again_when_it_answers() {
+    let mut world = World::with("ordered", &[Manner::Says(Rcode::REFUSED), GOOD]);
+    world.ask("www.example", 50.0, 0.0, 120.0);
+    world.turn(1, 30.0, GOOD);
+    world.turn(2, 100.0, Manner::Refuses);
+    let responses = world.run("www.example");
+    assert_eq!(failed(&responses), 0);
+    assert!(world.sent_to(1) > 2_500, "{}", world.sent_to(1));
+}
+
+#[test]
+fn second_opinion_that_does_not_come_costs_little() {
+    for second in [Manner::Hole, Manner::Mute, Manner::Refuses] {
+        let bad = Manner::SaysOfBad(Rcode::SERVFAIL);
+        let mut world = World::with("ordered", &[bad, second]);
+        world.ask("bad.example", 2.0, 0.0, 30.0);
+        let responses = world.run("bad.example");
+        assert!(responses.iter().all(|r| r.rcode == Rcode::SERVFAIL));
+        assert_eq!(slower_than(&responses, 2.1), 0);
+        assert!(slower_than(&responses, 0.4) <= 6);
+    }
+}
+
+// Host names.
+
+const NAMED: [&str; 3] = ["-utls://dns.example", "-b192.0.2.53", "--policy=fastest"];
+
+fn after<'a>(responses: &[&'a Response], seconds: f64) -> Vec<&'a Response> {
+    let later = responses.iter().filter(|r| r.asked_at >= at(seconds));
+    later.copied().collect()
+}
+
+#[test]
+fn upstream_is_found_by_its_name() {
+    let mut world = world(&NAMED, &[(1, GOOD), (2, GOOD), (53, KNOWS)]);
+    world.live_at(&["192.0.2.1", "2001:db8::2"]);
+    world.ask("www.example", 10.0, 0.0, 30.0);
+    let responses = world.run("www.example");
+    assert_eq!(failed(&responses), 0);
+    assert_eq!(slower_than(&responses, 0.1), 0);
+    let questions = ["dns.example. A", "dns.example. AAAA"];
+    let asked = questions.map(|question| (53, question.to_owned()));
+    assert_eq!(in_the_clear(&world), asked);
+    // Once in a while the other address is compared.
+    assert!(world.sent_to(1) > 0 && world.sent_to(2) > 0);
+}
+
+#[test]
+fn queries_wait_for_the_address() {
+    let mut world = world(&NAMED, &[(1, GOOD), (53, Manner::Refuses)]);
+    world.live_at(&["192.0.2.1"]);
+    world.ask("www.example", 10.0, 0.0, 20.0);
+    world.turn(53, 5.0, KNOWS);
+    let responses = world.run("www.example");
+    assert_eq!(failed(&after(&responses, 6.0)), 0);
+    assert_eq!(slower_than(&responses, 1.2), 0);
+    // Who asks first is told at once that there is nothing to be had.
+    assert!(failed(&responses) > 0);
+}
+
+#[test]
+fn address_that_cannot_be_found_is_no_secret() {
+    let mut world = world(&NAMED, &[(53, KNOWS)]);
+    world.ask("www.example", 10.0, 0.0, 20.0);
+    let responses = world.run("www.example");
+    assert_eq!(failed(&responses), responses.len());
+    assert_eq!(slower_than(&responses, 1.2), 0);
+    // Each time it is asked for both families.
+    assert!(world.sent_to(53) <= 2 * 25, "{}", world.sent_to(53));
+}
+
+#[test]
+fn address_is_used_for_longer_than_it_holds_if_there_is_no_other() {
+    let mut world = world(&NAMED, &[(1, GOOD), (53, KNOWS)]);
+    world.ttl = 60;
+    world.live_at(&["192.0.2.1"]);
+    world.ask("www.example", 1.0, 0.0, 600.0);
+    world.turn(53, 30.0, Manner::Mute);
+    let responses = world.run("www.example");
+    assert_eq!(failed(&responses), 0);
+    assert_eq!(slower_than(&responses, 0.1), 0);
+    assert!(world.sent_to(53) > 10, "it is asked again");
+    assert!(world.sent_to(53) < 300, "{}", world.sent_to(53));
+}
+
+#[test]
+fn address_is_asked_for_again_when_it_has_expired_and_not_before() {
+    let mut world = world(&NAMED, &[(1, GOOD), (53, KNOWS)]);
+    world.ttl = 100;
+    world.live_at(&["192.0.2.1"]);
+    world.ask("www.example", 1.0, 0.0, 1_000.0);
+    assert_eq!(failed(&world.run("www.example")), 0);
+    let asked = world.sent_to(53);
+    assert!((2 * 9..=2 * 11).contains(&asked), "{asked}");
+}
+
+#[test]
+fn upstream_that_has_moved_is_found() {
+    for gone in [Manner::Refuses, Manner::Hole, Manner::Impostor] {
+        let manners = [(1, GOOD), (2, GOOD), (53, KNOWS)];
+        let mut world = world(&NAMED, &manners);
+        world.ttl = 86_400;
+        world.live_at(&["192.0.2.1"]);
+        world.ask("www.example", 20.0, 0.0, 60.0);
+        world.move_to(20.0, &["192.0.2.2"]);
+        world.turn(1, 20.0, Manner::Refuses);
+        world.turn(1, 20.001, gone);
+        let responses = world.run("www.example");
+        assert_eq!(failed(&responses), 0);
+        let wait = if gone == Manner::Hole { 3.3 } else { 1.0 };
+        assert_eq!(slower_than(&responses, wait), 0);
+        assert_eq!(slower_than(&after(&responses, 24.0), 0.1), 0);
+    }
+}
+
+#[test]
+fn family_of_addresses_that_does_not_work_is_not_in_the_way() {
+    for (first, second) in [("2001:db8::1", "192.0.2.2"), ("192.0.2.1", "2001:db8::2")] {
+        for trouble in [Manner::Hole, Manner::Refuses, Manner::Mute] {
+            let mut world = world(&NAMED, &[(1, trouble), (2, GOOD), (53, KNOWS)]);
+            world.live_at(&[first, second]);
+            world.ask("www.example", 20.0, 0.0, 60.0);
+            let responses = world.run("www.example");
+            assert_eq!(failed(&responses), 0);
+            assert_eq!(slower_than(&responses, 0.6), 0);
+            assert!(slower_than(&responses, 0.1) < 20);
+        }
+    }
+}
+
+#[test]
+fn addresses_of_one_upstream_are_compared_whatever_the_policy() {
+    let slow = Manner::Takes(Duration::from_millis(100));
+    for policy in ["ordered", "round-robin"] {
+        let policy = format!("--policy={policy}");
+        let arguments = [NAMED[0], NAMED[1], &policy];
+        let mut world = world(&arguments, &[(1, slow), (2, GOOD), (53, KNOWS)]);
+        world.live_at(&["192.0.2.1", "192.0.2.2"]);
+        world.ask("www.example", 50.0, 0.0, 60.0);
+        let responses = world.run("www.example");
+        assert_eq!(slower_than(&after(&responses, 20.0), 0.05), 0, "{policy}");
+    }
+}
+
+#[test]
+fn turns_are_those_of_upstreams_not_of_their_addresses() {
+    let arguments = [
+        "-utls://dns.example",
+        "-u192.0.2.9",
+        NAMED[1],
+        "--policy=round-robin",
+    ];
+    let mut world = world(&arguments, &[(1, GOOD), (2, GOOD), (9, GOOD), (53, KNOWS)]);
+    world.live_at(&["192.0.2.1", "192.0.2.2"]);
+    world.ask("www.example", 100.0, 0.0, 30.0);
+    assert_eq!(failed(&world.run("www.example")), 0);
+    let (named, other) = (world.sent_to(1) + world.sent_to(2), world.sent_to(9));
+    assert!(named.abs_diff(other) < 40, "{named} and {other}");
+}
+
+#[test]
+fn order_is_kept_when_an_address_comes_late() {
+    let arguments = [
+        "-utls://dns.example",
+        "-u192.0.2.9",
+        NAMED[1],
+        "--policy=ordered",
+    ];
+    let manners = [(1, GOOD), (9, GOOD), (53, Manner::Mute)];
+    let mut world = world(&arguments, &manners);
+    world.live_at(&["192.0.2.1"]);
+    world.turn(53, 10.0, KNOWS);
+    world.ask("www.example", 10.0, 0.0, 60.0);
+    let responses = world.run("www.example");
+    assert_eq!(failed(&responses), 0);
+    assert_eq!(slower_than(&responses, 0.1), 0);
+    assert!(world.sent_to(9) < 350, "{}", world.sent_to(9));
+}

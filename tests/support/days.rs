@@ -1,0 +1,430 @@
+//! Days in the life of a proxy: upstreams that do what they are told to, in simulated time.
+
+use std::collections::{BTreeMap, HashMap};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+use dotproxy::arena::Key;
+use dotproxy::config::Scheme;
+use dotproxy::failure::{Failure, FailureKind};
+use dotproxy::options::{self, Command};
+use dotproxy::origin::Origin;
+use dotproxy::proxy::{Action, Destination, LinkKey, Outbox, Proxy, Transport};
+use dotproxy::time::Instant;
+use dotproxy::wire::{Flags, Message, Rcode};
+
+use super::messages::{address_reply, query, reply};
+
+pub const CONNECTING: Duration = Duration::from_millis(30);
+pub const ANSWERING: Duration = Duration::from_millis(20);
+
+/// What an upstream does at one of its addresses.
+#[derive(Clone, Copy, PartialEq)]
+pub enum Manner {
+    /// Answers; names that start with "slow" after so long, or never.
+    Answers { slow: Option<Duration> },
+    /// Answers everything after so long.
+    Takes(Duration),
+    /// Answers, and closes connections that nobody has used for so long.
+    ClosesIdle(Duration),
+    /// Answers so many queries on a connection, then none.
+    Stalls { after: usize },
+    /// Closes the connection instead of answering.
+    Closes,
+    /// Can be connected to, and says nothing.
+    Mute,
+    /// Cannot be reached, and nobody says so.
+    Hole,
+    /// Cannot be reached.
+    Refuses,
+    /// Is somebody else.
+    Impostor,
+    /// Takes one connection at a time.
+    TakesOne,
+    /// Answers everything with this code.
+    Says(Rcode),
+    /// Answers names that start with "bad" with this code.
+    SaysOfBad(Rcode),
+    /// Cuts every answer in a datagram short, and is so on connections.
+    Cuts { on_connections: bool },
+    /// Every so manieth datagram to it gets lost.
+    Loses { every: usize },
+    /// Knows the addresses of `dns.example`.
+    Knows,
+}
+
+pub const GOOD: Manner = Manner::Answers { slow: None };
+
+pub fn slow(milliseconds: u64) -> Manner {
+    Manner::Answers {
+        slow: Some(Duration::from_millis(milliseconds)),
+    }
+}
+
+pub enum Event {
+    Query(&'static str),
+    Up(LinkKey),
+    Down(LinkKey, FailureKind),
+    Reply(LinkKey, Vec<u8>),
+    /// A link is closed unless it has been sent more queries than these.
+    IdleEnd(LinkKey, usize),
+    /// The host was suspended, and no connection has survived that.
+    Resumed,
+    Turns(u8, Manner),
+    /// `dns.example` has these addresses from now on.
+    Moves(Vec<IpAddr>),
+}
+
+/// A response, and when it came.
+pub struct Response {
+    pub name: &'static str,
+    pub asked_at: Instant,
+    pub waited: Duration,
+    pub rcode: Rcode,
+    pub is_cut: bool,
+}
+
+impl Response {
+    pub fn is_answer(&self) -> bool {
+        self.rcode == Rcode::NOERROR
+    }
+}
+
+pub struct World {
+    pub proxy: Proxy,
+    outbox: Outbox,
+    now: Instant,
+    events: BTreeMap<(Instant, u64), Event>,
+    next_event: u64,
+    /// By the last number of the address.
+    manners: BTreeMap<u8, Manner>,
+    /// The addresses of `dns.example`, and for how many seconds they hold.
+    addresses: Vec<IpAddr>,
+    pub ttl: u32,
+    /// Where each open link leads.
+    links: HashMap<usize, (LinkKey, Destination)>,
+    /// Queries that each link was sent.
+    sent_by_link: HashMap<usize, usize>,
+    /// Queries that each address was sent.
+    pub sent: BTreeMap<u8, usize>,
+    /// Messages that were sent in the clear, with where they went.
+    pub in_the_clear: Vec<(u8, Vec<u8>)>,
+    asked: HashMap<u16, (&'static str, Instant)>,
+    next_port: u16,
+    pub responses: Vec<Response>,
+}
+
+impl World {
+    pub fn new(manners: &[Manner]) -> Self {
+        Self::with("fastest", manners)
+    }
+
+    /// Upstreams under TLS at 192.0.2.1 and so on.
+    pub fn with(policy: &str, manners: &[Manner]) -> Self {
+        let mut arguments = vec![format!("--policy={policy}")];
+        arguments.extend((1..=manners.len()).map(|host| format!("-u192.0.2.{host}")));
+        let mut world = Self::started(&arguments);
+        for (host, manner) in (1..).zip(manners) {
+            world.be(host, *manner);
+        }
+        world
+    }
+
+    /// A proxy that was started with these arguments.
+    pub fn started<A: ToString>(arguments: &[A]) -> Self {
+        let arguments: Vec<String> = arguments.iter().map(ToString::to_string).collect();
+        let Ok(Command::Run(config)) = options::parse(&arguments) else {
+            panic!("{arguments:?}: {:?}", options::parse(&arguments));
+        };
+        Self {
+            proxy: Proxy::new(&config, &[9; 32]),
+            outbox: Outbox::default(),
+            now: at(0.0),
+            events: BTreeMap::new(),
+            next_event: 0,
+            manners: BTreeMap::new(),
+            addresses: Vec::new(),
+            ttl: 300,
+            links: HashMap::new(),
+            sent_by_link: HashMap::new(),
+            sent: BTreeMap::new(),
+            in_the_clear: Vec::new(),
+            asked: HashMap::new(),
+            next_port: 0,
+            responses: Vec::new(),
+        }
+    }
+
+    pub fn plan(&mut self, at: Instant, event: Event) {
+        self.next_event += 1;
+        self.events.insert((at, self.next_event), event);
+    }
+
+    /// Lets clients ask for a name so many times a second between two times.
+    pub fn ask(&mut self, name: &'static str, per_second: f64, from: f64, to: f64) {
+        let mut number = 0.0;
+        while number < ((to - from) * per_second).round() {
+            self.plan(at(from + number / per_second), Event::Query(name));
+            number += 1.0;
+        }
+    }
+
+    /// Lets an address be so from the start.
+    pub fn be(&mut self, host: u8, manner: Manner) {
+        self.manners.insert(host, manner);
+    }
+
+    /// Lets an address be another from then on.
+    pub fn turn(&mut self, host: u8, time: f64, manner: Manner) {
+        self.plan(at(time), Event::Turns(host, manner));
+    }
+
+    /// Lets `dns.example` have these addresses from the start.
+    pub fn live_at(&mut self, addresses: &[&str]) {
+        self.addresses = parsed(addresses);
+    }
+
+    /// Lets `dns.example` have other addresses from then on.
+    pub fn move_to(&mut self, time: f64, addresses: &[&str]) {
+        self.plan(at(time), Event::Moves(parsed(addresses)));
+    }
+
+    /// Lets everything happen, and looks at the responses to queries for `name`.
+    pub fn run(&mut self, name: &str) -> Vec<&Response> {
+        loop {
+            let due = self.proxy.poll_timeout();
+            let next = self.events.keys().next().map(|(at, _)| *at);
+            let Some(time) = [due, next].into_iter().flatten().min() else {
+                break;
+            };
+            self.now = time.max(self.now);
+            if due.is_some_and(|due| due <= self.now) {
+                self.proxy.handle_timeout(self.now, &mut self.outbox);
+            } else if let Some((_, event)) = self.events.pop_first() {
+                self.happen(event);
+            }
+            self.perform();
+        }
+        assert!(self.asked.is_empty(), "queries have no response");
+        assert_eq!((self.proxy.inflight(), self.proxy.links()), (0, 0));
+        let named = self.responses.iter();
+        named.filter(|response| response.name == name).collect()
+    }
+
+    /// Queries that an address was sent.
+    pub fn sent_to(&self, host: u8) -> usize {
+        self.sent.get(&host).copied().unwrap_or(0)
+    }
+
+    fn happen(&mut self, event: Event) {
+        let (now, outbox) = (self.now, &mut self.outbox);
+        match event {
+            Event::Query(name) => {
+                self.next_port = self.next_port.wrapping_add(1);
+                let port = self.next_port;
+                assert!(self.asked.insert(port, (name, now)).is_none());
+                let origin = Origin {
+                    session: Key::from_usize(7),
+                    peer: SocketAddr::from((Ipv4Addr::LOCALHOST, port)),
+                    local: None,
+                };
+                let bytes = query(port, name, 1, Some(1232));
+                self.proxy
+                    .handle_query(origin, Transport::Udp, &bytes, now, outbox);
+            }
+            Event::Up(link) => self.proxy.handle_link_up(link, false, now, outbox),
+            Event::Down(link, kind) => {
+                self.links.retain(|_, (open, _)| *open != link);
+                self.proxy.handle_link_down(link, &kind.into(), now, outbox);
+            }
+            Event::Reply(link, bytes) => self.proxy.handle_reply(link, &bytes, now, outbox),
+            Event::IdleEnd(link, sent) => {
+                let is_its = self.links.get(&link.index()).is_some_and(|l| l.0 == link);
+                if is_its && self.sent_by_link[&link.index()] == sent {
+                    self.happen(Event::Down(link, FailureKind::Closed));
+                }
+            }
+            Event::Resumed => {
+                self.links.clear();
+                self.proxy.handle_resume(now, outbox);
+            }
+            Event::Turns(host, manner) => {
+                self.manners.insert(host, manner);
+                if manner == Manner::Refuses {
+                    self.reset_links(host);
+                }
+            }
+            Event::Moves(addresses) => self.addresses = addresses,
+        }
+    }
+
+    /// The process at an address is killed.
+    fn reset_links(&mut self, host: u8) {
+        let is_its = |to: &Destination| number(to) == host && to.scheme != Scheme::Udp;
+        let its = self.links.values().filter(|(_, to)| is_its(to));
+        let mut its: Vec<LinkKey> = its.map(|(link, _)| *link).collect();
+        its.sort_by_key(|link| link.index());
+        for link in its {
+            self.links.remove(&link.index());
+            let failure = Failure::from(FailureKind::Closed);
+            self.proxy
+                .handle_link_down(link, &failure, self.now, &mut self.outbox);
+        }
+    }
+
+    fn perform(&mut self) {
+        while !self.outbox.is_empty() {
+            let outbox = std::mem::take(&mut self.outbox);
+            for action in outbox.actions() {
+                match action {
+                    Action::Respond { origin, message } => {
+                        let response = Message::parse(outbox.bytes(message)).expect("well formed");
+                        let asked = self.asked.remove(&origin.peer.port());
+                        let (name, asked_at) = asked.expect("one response a query");
+                        let flags = response.header().flags;
+                        self.responses.push(Response {
+                            name,
+                            asked_at,
+                            waited: self.now - asked_at,
+                            rcode: flags.rcode(),
+                            is_cut: flags.contains(Flags::TC),
+                        });
+                    }
+                    Action::Send { link, message } => {
+                        self.on_send(*link, outbox.bytes(message));
+                    }
+                    Action::OpenLink { link, to } => self.on_open(*link, *to),
+                    Action::CloseLink { link } => drop(self.links.remove(&link.index())),
+                }
+            }
+        }
+    }
+
+    fn on_send(&mut self, link: LinkKey, bytes: &[u8]) {
+        let Some((_, to)) = self.links.get(&link.index()).copied() else {
+            return;
+        };
+        let host = number(&to);
+        let manner = self.manners.get(&host).copied().expect("somebody is there");
+        let sent_there = self.sent.entry(host).or_default();
+        *sent_there += 1;
+        let is_lost = matches!(manner, Manner::Loses { every } if sent_there.is_multiple_of(every));
+        let sent = self.sent_by_link.entry(link.index()).or_default();
+        *sent += 1;
+        let sent = *sent;
+        if to.scheme == Scheme::Tls {
+            assert_eq!(bytes.len() % 128, 0, "padded");
+        } else {
+            self.in_the_clear.push((host, bytes.to_vec()));
+        }
+        match manner {
+            Manner::ClosesIdle(after) => self.plan(self.now + after, Event::IdleEnd(link, sent)),
+            Manner::Closes => {
+                self.plan(self.now + ANSWERING, Event::Down(link, FailureKind::Closed));
+            }
+            // Nobody is there, says the host.
+            Manner::Refuses => {
+                self.plan(
+                    self.now + ANSWERING,
+                    Event::Down(link, FailureKind::Connect),
+                );
+            }
+            _ => {}
+        }
+        if let Some((delay, reply)) = self.reply(manner, &to, sent, bytes).filter(|_| !is_lost) {
+            self.plan(self.now + delay, Event::Reply(link, reply));
+        }
+    }
+
+    /// What an address replies to a query, and after how long.
+    fn reply(
+        &self,
+        manner: Manner,
+        to: &Destination,
+        sent: usize,
+        query: &[u8],
+    ) -> Option<(Duration, Vec<u8>)> {
+        let message = Message::parse(query).expect("well formed");
+        let name = message.question().expect("a question").name();
+        let right = reply(query, 1);
+        let with_code = |rcode: Rcode| {
+            let mut reply = reply(query, 0);
+            reply[3] = reply[3] & 0xf0 | u8::try_from(rcode.to_u16()).expect("four bits");
+            reply
+        };
+        let answer = |reply| Some((ANSWERING, reply));
+        match manner {
+            Manner::Takes(delay) => Some((delay, right)),
+            Manner::Stalls { after } => (sent <= after).then_some((ANSWERING, right)),
+            Manner::Answers { slow } if name[1..].starts_with(b"slow") => {
+                slow.map(|slow| (slow, right))
+            }
+            Manner::Says(rcode) => answer(with_code(rcode)),
+            Manner::SaysOfBad(rcode) if name[1..].starts_with(b"bad") => answer(with_code(rcode)),
+            Manner::Cuts { .. } if to.scheme == Scheme::Udp => {
+                let mut cut = reply(query, 0);
+                cut[2] |= 2;
+                answer(cut)
+            }
+            Manner::Knows => answer(address_reply(query, &self.addresses, self.ttl)),
+            Manner::Answers { .. }
+            | Manner::TakesOne
+            | Manner::ClosesIdle(_)
+            | Manner::SaysOfBad(_)
+            | Manner::Loses { .. }
+            | Manner::Cuts { .. } => answer(right),
+            Manner::Closes | Manner::Mute | Manner::Hole | Manner::Refuses | Manner::Impostor => {
+                None
+            }
+        }
+    }
+
+    fn on_open(&mut self, link: LinkKey, to: Destination) {
+        let host = number(&to);
+        let is_first = self.links.values().all(|(_, other)| number(other) != host);
+        self.links.insert(link.index(), (link, to));
+        self.sent_by_link.insert(link.index(), 0);
+        if to.scheme == Scheme::Udp {
+            return;
+        }
+        let event = match self.manners.get(&host).copied().expect("somebody is there") {
+            Manner::Hole => return,
+            Manner::Impostor => Event::Down(link, FailureKind::Authentication),
+            Manner::TakesOne if !is_first => Event::Down(link, FailureKind::Connect),
+            Manner::Refuses
+            | Manner::Cuts {
+                on_connections: false,
+            } => Event::Down(link, FailureKind::Connect),
+            _ => Event::Up(link),
+        };
+        self.plan(self.now + CONNECTING, event);
+    }
+}
+
+fn parsed(addresses: &[&str]) -> Vec<IpAddr> {
+    let addresses = addresses
+        .iter()
+        .map(|text| text.parse().expect("an address"));
+    addresses.collect()
+}
+
+/// The last number of an address.
+fn number(to: &Destination) -> u8 {
+    match to.address.ip() {
+        IpAddr::V4(ip) => ip.octets()[3],
+        IpAddr::V6(ip) => ip.octets()[15],
+    }
+}
+
+pub fn at(seconds: f64) -> Instant {
+    Instant::after_start(Duration::from_secs_f64(100.0 + seconds))
+}
+
+pub fn failed(responses: &[&Response]) -> usize {
+    responses.iter().filter(|r| !r.is_answer()).count()
+}
+
+pub fn slower_than(responses: &[&Response], seconds: f64) -> usize {
+    let limit = Duration::from_secs_f64(seconds);
+    responses.iter().filter(|r| r.waited > limit).count()
+}
