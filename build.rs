@@ -1,13 +1,14 @@
-//! Notes when the program was built, and sets code apart that never runs.
+//! Notes when the program was built, and tells the linker what saves memory.
 
 use std::env;
 use std::path::Path;
+use std::process::Command;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");
     note_time();
-    set_dead_code_apart();
+    save_memory();
 }
 
 /// No certificate is judged by an earlier time than that of the build (`src/clock.rs`). For builds
@@ -23,21 +24,39 @@ fn note_time() {
     println!("cargo::rustc-env=BUILT_AT={built_at}");
 }
 
-/// The standard library brings 170 KB of code that reads debug information, for the report of a
-/// panic, whether or not there is any. Where it lies among the rest it comes into memory with it,
-/// since the kernel maps pages in groups; behind the rest it does not. GNU ld and LLD take a script
-/// that adds to their own; other linkers do without.
-fn set_dead_code_apart() {
-    const SCRIPT: &str = "SECTIONS { .text.dead : { *( \
-        .text.*backtrace_rs* .text.*gimli* .text.*addr2line* .text.*miniz_oxide* \
-        .text.*rustc_demangle*) } } INSERT AFTER .text;\n";
+/// What makes less of the program resident. Other linkers than GNU ld and LLD do without.
+fn save_memory() {
     let variable = |name| env::var(name).unwrap_or_default();
     let linker = variable("RUSTC_LINKER") + &variable("CARGO_ENCODED_RUSTFLAGS");
     let is_other = ["gold", "mold", "wild"].iter().any(|n| linker.contains(n));
     if variable("CARGO_CFG_TARGET_OS") != "linux" || is_other {
         return;
     }
-    let path = Path::new(&variable("OUT_DIR")).join("dead-code.ld");
-    std::fs::write(&path, SCRIPT).expect("cargo gives a folder to write to");
-    println!("cargo::rustc-link-arg-bins=-Wl,-T,{}", path.display());
+    let script = Path::new(&variable("OUT_DIR")).join("dead-code.ld");
+    std::fs::write(&script, DEAD_CODE).expect("cargo gives a folder to write to");
+    println!("cargo::rustc-link-arg-bins=-Wl,-T,{}", script.display());
+    // Relocations take a word for a group of them, not three for each, where the C library of this
+    // machine, which is where the program is to run, can read that.
+    let is_for_here = variable("HOST") == variable("TARGET");
+    if is_for_here && variable("CARGO_CFG_TARGET_ENV") == "gnu" && glibc() >= Some((2, 36)) {
+        println!("cargo::rustc-link-arg-bins=-Wl,-z,pack-relative-relocs");
+    }
+}
+
+/// The standard library brings 170 KB of code that reads debug information, for the report of a
+/// panic, whether or not there is any. Where it lies among the rest it comes into memory with it,
+/// since the kernel maps pages in groups; behind the rest it does not.
+const DEAD_CODE: &str = "SECTIONS { .text.dead : { *( \
+    .text.*backtrace_rs* .text.*gimli* .text.*addr2line* .text.*miniz_oxide* \
+    .text.*rustc_demangle*) } } INSERT AFTER .text;\n";
+
+/// The version of this machine's C library, if that is glibc.
+fn glibc() -> Option<(u32, u32)> {
+    let output = Command::new("getconf")
+        .arg("GNU_LIBC_VERSION")
+        .output()
+        .ok()?;
+    let text = String::from_utf8(output.stdout).ok()?;
+    let (major, minor) = text.trim().strip_prefix("glibc ")?.split_once('.')?;
+    Some((major.parse().ok()?, minor.parse().ok()?))
 }
