@@ -4,7 +4,7 @@
 mod support;
 
 use std::collections::BTreeMap;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::OnceLock;
 use std::time::Duration;
 
@@ -39,8 +39,11 @@ fn whatever_happens_every_query_has_one_response_and_all_is_given_back() {
             0
         };
         let no_descriptors_for = Duration::from_millis(lack);
+        let plain = chance.percent(40).then(|| some_temper(&mut chance));
         let scene = Scene {
             no_descriptors_for,
+            plain,
+            is_named: chance.percent(30),
             ..Scene::new(seed, tempers)
         };
         responses += simulate(scene).responses();
@@ -55,9 +58,36 @@ fn healthy_resolver_leaves_no_query_unanswered() {
             test: "loop_simulation",
             seed,
         };
-        let world = simulate(Scene::new(seed, vec![Temper::HEALTHY]));
+        let world = simulate(Scene {
+            plain: Some(Temper::HEALTHY),
+            is_named: seed % 2 == 0,
+            ..Scene::new(seed, vec![Temper::HEALTHY])
+        });
         assert_eq!(world.errors, 0);
     }
+}
+
+#[test]
+fn datagrams_that_get_lost_cost_hardly_a_query() {
+    let (mut answers, mut errors) = (0, 0);
+    for seed in seeds(200) {
+        let _report = SeedReport {
+            test: "loop_simulation",
+            seed,
+        };
+        let plain = Temper {
+            loses: 3,
+            ..Temper::HEALTHY
+        };
+        let world = simulate(Scene {
+            plain: Some(plain),
+            ..Scene::new(seed, vec![Temper::HEALTHY])
+        });
+        answers += world.answers;
+        errors += world.errors;
+    }
+    // A query fails when it, or its answer, gets lost three times.
+    assert!(errors * 1_000 <= answers, "{errors} beside {answers}");
 }
 
 #[test]
@@ -170,6 +200,10 @@ struct Scene {
     signals: Vec<(Duration, Signal)>,
     /// The process has no file descriptors left at first.
     no_descriptors_for: Duration,
+    /// A resolver in the clear for names of its own.
+    plain: Option<Temper>,
+    /// The resolvers under TLS are given by host name.
+    is_named: bool,
 }
 
 impl Scene {
@@ -179,6 +213,8 @@ impl Scene {
             tempers,
             signals: Vec::new(),
             no_descriptors_for: Duration::ZERO,
+            plain: None,
+            is_named: false,
         }
     }
 }
@@ -206,14 +242,22 @@ fn simulate(scene: Scene) -> Outcome {
     let servers: Vec<SocketAddr> = (1..=tempers.len())
         .map(|host| SocketAddr::from(([127, 0, 0, u8::try_from(host).expect("few")], 853)))
         .collect();
-    let config = configuration(&servers);
+    let config = configuration(&servers, scene.plain.is_some(), scene.is_named);
     let connectors = tls::connectors(&config, &Clock::new(None)).expect("the authority's file");
-    let tempers = servers.into_iter().zip(tempers).collect::<BTreeMap<_, _>>();
+    let mut tempers = servers.into_iter().zip(tempers).collect::<BTreeMap<_, _>>();
+    // Nobody proves anything in the clear.
+    let plain = scene.plain.map(|temper| Temper {
+        is_impostor: false,
+        ..temper
+    });
+    tempers.extend(plain.map(|temper| (PLAIN, temper)));
     let mut world = World::new(Chance::new(seed));
     let lack = scene.no_descriptors_for;
     world.no_descriptors_until = world.now + lack;
     let patience = config.timeouts.deadline() + Duration::from_millis(3);
     let mut cast = Cast::new(shows().clone(), patience, tempers);
+    cast.plain = scene.plain.map(|_| PLAIN);
+    cast.bootstrap = scene.is_named.then_some(BOOTSTRAP);
     plan_clients(&mut world, &mut cast, !signals.is_empty());
     for (at, signal) in &signals {
         world.signal(*at, *signal);
@@ -251,13 +295,21 @@ fn simulate(scene: Scene) -> Outcome {
     }
 }
 
-fn configuration(servers: &[SocketAddr]) -> Config {
+const PLAIN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(127, 0, 0, 10)), 53);
+const BOOTSTRAP: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(127, 0, 0, 53)), 54);
+
+fn configuration(servers: &[SocketAddr], has_plain: bool, is_named: bool) -> Config {
     let mut arguments = vec![format!("--ca-file={}", authority().ca_file.display())];
-    arguments.extend(
-        servers
-            .iter()
-            .map(|server| format!("-u{server}#dot.example")),
-    );
+    if is_named {
+        arguments.push("-utls://dot.example".to_owned());
+        arguments.push(format!("-b{BOOTSTRAP}"));
+    } else {
+        let servers = servers.iter();
+        arguments.extend(servers.map(|server| format!("-u{server}#dot.example")));
+    }
+    if has_plain {
+        arguments.push(format!("-uudp://{PLAIN},domain=secret.net"));
+    }
     match options::parse(&arguments) {
         Ok(Command::Run(config)) => *config,
         other => panic!("{other:?}"),

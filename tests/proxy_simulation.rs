@@ -6,22 +6,28 @@
 mod support;
 
 use std::collections::HashMap;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use dotproxy::arena::Key;
-use dotproxy::config::Config;
+use dotproxy::config::{Config, Scheme};
 use dotproxy::failure::{Failure, FailureKind};
 use dotproxy::options::{self, Command};
 use dotproxy::origin::Origin;
-use dotproxy::proxy::{Action, LinkKey, Outbox, Proxy, Transport, UpstreamIndex};
+use dotproxy::proxy::{Action, Destination, LinkKey, Outbox, Proxy, Transport};
 use dotproxy::time::Instant;
 use dotproxy::wire::Message;
 
-use support::messages::{check_response, query, reply};
+use support::messages::{address_reply, check_response, query, reply};
 use support::{Chance, SeedReport, seeds};
 
 const STEPS: usize = 1_500;
+
+/// Whom to ask for the addresses of `dns.example`.
+const BOOTSTRAP: &str = "192.0.2.53:53";
+
+/// Who alone is asked for names below `corp.example`.
+const CORP: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 10));
 
 #[test]
 fn whatever_happens_every_query_ends_once_and_rightly() {
@@ -54,7 +60,7 @@ struct Asked {
 }
 
 struct Link {
-    upstream: UpstreamIndex,
+    to: Destination,
     is_up: bool,
     /// Queries that were not answered, with their ids.
     pending: HashMap<u16, Vec<u8>>,
@@ -65,6 +71,8 @@ struct Link {
 struct World {
     chance: Chance,
     config: Config,
+    /// There are upstreams for `corp.example` alone.
+    serves_corp: bool,
     proxy: Proxy,
     outbox: Outbox,
     now: Instant,
@@ -72,6 +80,8 @@ struct World {
     asked: HashMap<u16, Asked>,
     next_port: u16,
     links: Vec<(LinkKey, Link)>,
+    /// Links that could not be had.
+    unopened: Vec<LinkKey>,
     responses: u64,
     trace: u64,
 }
@@ -87,6 +97,18 @@ impl World {
         let policy = chance.pick(&["fastest", "ordered", "round-robin"]);
         arguments.push(format!("--policy={policy}"));
         arguments.extend((1..=upstreams).map(|host| format!("-u192.0.2.{host}")));
+        if chance.percent(40) {
+            arguments.push("-utls://dns.example".to_owned());
+            arguments.push(format!("-b{BOOTSTRAP}"));
+        }
+        for scheme in ["udp", "tcp", "tls"] {
+            if chance.percent(30) {
+                arguments.push(format!("-u{scheme}://192.0.2.10,domain=corp.example"));
+            }
+        }
+        let serves_corp = arguments
+            .last()
+            .is_some_and(|last| last.contains("domain="));
         let Ok(Command::Run(config)) = options::parse(&arguments) else {
             panic!("{arguments:?}");
         };
@@ -94,12 +116,14 @@ impl World {
         Self {
             proxy: Proxy::new(&config, &key),
             config: *config,
+            serves_corp,
             chance,
             outbox: Outbox::default(),
             now: Instant::default() + Duration::from_secs(1),
             asked: HashMap::new(),
             next_port: 0,
             links: Vec::new(),
+            unopened: Vec::new(),
             responses: 0,
             trace: 0,
         }
@@ -163,6 +187,9 @@ impl World {
             "a.b.c.d.example.org",
             "mail.example",
             "x",
+            "x.test",
+            "intra.corp.example",
+            "Mail.Corp.Example",
         ];
         let name = *self.chance.pick(&labels);
         let id = self.chance.between(0, 65_535);
@@ -235,8 +262,23 @@ impl World {
         let Some((key, bytes)) = self.take_pending(place) else {
             return;
         };
+        if self.links[place].1.to.address == BOOTSTRAP.parse().expect("an address") {
+            let reply = self.addresses(&bytes);
+            return self.give(key, &reply);
+        }
         let records = *self.chance.pick(&[0, 1, 2, 40, 1_000]);
         self.give(key, &reply(&bytes, records));
+    }
+
+    /// A reply with some addresses of `dns.example`, which are others each time.
+    fn addresses(&mut self, query: &[u8]) -> Vec<u8> {
+        let ttl = *self.chance.pick(&[0, 1, 100, u32::MAX]);
+        let hosts = (0..self.chance.below(6)).map(|_| self.chance.below(9) + 100);
+        let addresses: Vec<IpAddr> = hosts
+            .flat_map(|host| [format!("192.0.2.{host}"), format!("2001:db8::{host}")])
+            .map(|text| text.parse().expect("an address"))
+            .collect();
+        address_reply(query, &addresses, ttl)
     }
 
     fn take_pending(&mut self, place: usize) -> Option<(LinkKey, Vec<u8>)> {
@@ -278,7 +320,9 @@ impl World {
         // again.
         let pending = &mut self.links[place].1.pending;
         let mut wrong = reply(&pending.remove(&id).expect("it is pending"), 1);
-        match self.chance.below(6) {
+        match self.chance.below(8) {
+            6 => wrong[3] |= u8::try_from(self.chance.below(6)).expect("a code"),
+            7 => wrong[2] |= 2,
             0 => wrong[2] &= 0x7f,
             1 => wrong[13] ^= 1,
             2 => wrong[2] ^= 0x10,
@@ -346,11 +390,13 @@ impl World {
                         self.on_response(origin, outbox.bytes(message));
                     }
                     Action::Send { link, message } => self.on_send(*link, outbox.bytes(message)),
-                    Action::OpenLink { link, to } => self.on_open(*link, to.upstream),
+                    Action::OpenLink { link, to } => self.on_open(*link, *to),
                     Action::CloseLink { link } => {
                         let before = self.links.len();
                         self.links.retain(|(key, _)| key != link);
-                        assert_eq!(self.links.len() + 1, before, "closed what was not open");
+                        let is_closed = self.links.len() < before;
+                        let was_open = !self.unopened.contains(link);
+                        assert_eq!(is_closed, was_open, "closed what was not open");
                     }
                 }
             }
@@ -373,30 +419,47 @@ impl World {
     }
 
     fn on_send(&mut self, key: LinkKey, bytes: &[u8]) {
-        assert_eq!(bytes.len() % 128, 0, "not padded");
         let message = Message::parse(bytes).expect("well formed");
         let question = message.question().expect("one question");
+        if self.unopened.contains(&key) {
+            // Asked for together with the link.
+            return;
+        }
+        let mut links = self.links.iter_mut();
+        let (_, link) = links.find(|(known, _)| *known == key).expect("open");
+        assert!(link.is_up, "sent before the peer was authenticated");
+        let to = link.to;
+        let taken = link.pending.insert(message.header().id, bytes.to_vec());
+        assert!(taken.is_none(), "the id is in use on this link");
+        let limits = &self.config.limits;
+        let most = match to.scheme {
+            Scheme::Udp => 1,
+            Scheme::Tcp | Scheme::Tls => limits.link_inflight + limits.link_abandoned + 1,
+        };
+        assert!(link.pending.len() + link.answered.len() <= most || to.scheme != Scheme::Udp);
+        assert!(link.pending.len() <= most);
+        assert!(
+            bytes.len().is_multiple_of(128) || to.scheme != Scheme::Tls,
+            "not padded"
+        );
+        if to.address == BOOTSTRAP.parse().expect("an address") {
+            let asked = question.to_string();
+            return assert!(asked.starts_with("dns.example. A"), "{asked}");
+        }
+        let name = question.name().to_ascii_lowercase();
+        let is_corp = self.serves_corp && name.ends_with(b"\x04corp\x07example\0");
+        assert_eq!(is_corp, to.address.ip() == CORP, "the wrong one is asked");
         let is_asked = |asked: &Asked| {
             let own = Message::parse(&asked.query).expect("well formed");
             own.question().is_some_and(|own| own.matches(question))
         };
         assert!(self.asked.values().any(is_asked), "nobody asks that");
-        let (_, link) = self
-            .links
-            .iter_mut()
-            .find(|(known, _)| *known == key)
-            .expect("open");
-        assert!(link.is_up, "sent before the peer was authenticated");
-        let taken = link.pending.insert(message.header().id, bytes.to_vec());
-        assert!(taken.is_none(), "the id is in use on this link");
-        let limits = &self.config.limits;
-        assert!(link.pending.len() <= limits.link_inflight + limits.link_abandoned + 1);
     }
 
-    fn on_open(&mut self, key: LinkKey, upstream: UpstreamIndex) {
+    fn on_open(&mut self, key: LinkKey, to: Destination) {
         let link = Link {
-            upstream,
-            is_up: false,
+            to,
+            is_up: to.scheme == Scheme::Udp,
             pending: HashMap::new(),
             answered: Vec::new(),
         };
@@ -407,11 +470,14 @@ impl World {
             opening.clone().count() <= limits.handshakes,
             "too many handshakes"
         );
-        let same = opening.filter(|(_, link)| link.upstream == upstream);
+        let same = opening.filter(|(_, link)| link.to == to);
         assert!(same.count() <= limits.links_per_address);
+        let same = self.links.iter().filter(|(_, link)| link.to == to);
+        assert!(same.count() <= 2 * (limits.links_per_address + limits.datagrams_per_address));
         if self.chance.percent(10) {
             // There is no network.
             self.links.pop();
+            self.unopened.push(key);
             let failure = Failure::from(FailureKind::Connect);
             self.proxy
                 .handle_link_down(key, &failure, self.now, &mut self.outbox);

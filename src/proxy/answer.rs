@@ -132,8 +132,10 @@ impl Proxy {
     fn on_bad_answer(&mut self, endpoint: EndpointKey, asked_at: Instant, now: Instant) {
         let kind = FailureKind::BadAnswer;
         self.counters.count_failure(kind);
-        let scheme = self.upstreams.endpoint(endpoint).scheme;
-        self.on_failure(endpoint, scheme, &kind.into(), asked_at, now);
+        // It may have been forgotten meanwhile.
+        if let Some(scheme) = self.upstreams.scheme(endpoint) {
+            self.on_failure(endpoint, scheme, &kind.into(), asked_at, now);
+        }
     }
 
     /// A better answer does not come soon: those who wait for one to such an answer get what there

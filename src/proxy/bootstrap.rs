@@ -104,13 +104,27 @@ impl Bootstrap {
 }
 
 impl Proxy {
-    /// Asks for the addresses that are to be asked for by now.
-    pub(super) fn ask_for_addresses(&mut self, now: Instant, outbox: &mut Outbox) {
+    /// Asks for the addresses that are to be asked for by now, if somebody waits for their upstream
+    /// or a query has come for this pool.
+    pub(super) fn ask_for_addresses(
+        &mut self,
+        queried: Option<PoolIndex>,
+        now: Instant,
+        outbox: &mut Outbox,
+    ) {
         for place in 0..self.bootstrap.hosts.len() {
-            let host = &mut self.bootstrap.hosts[place];
+            let host = &self.bootstrap.hosts[place];
             if host.ask_at.is_none_or(|at| at > now) {
                 continue;
             }
+            let mut pools = self.upstreams.pools_of(host.upstream).into_iter();
+            let is_wanted = host.ask_at == Some(Instant::default())
+                || pools
+                    .any(|pool| queried == Some(pool) || !self.waiting_by_pool[pool.0].is_empty());
+            if !is_wanted {
+                continue;
+            }
+            let host = &mut self.bootstrap.hosts[place];
             (host.asked_at, host.ask_at, host.lifetime) = (now, None, None);
             host.asked = TYPES.to_vec();
             for rr_type in TYPES {

@@ -89,7 +89,7 @@ impl Proxy {
         let exchange = Exchange::new(asker, pool, query, deadline);
         self.upstreams.take_turn(pool);
         self.start(exchange, now, outbox);
-        self.ask_for_addresses(now, outbox);
+        self.ask_for_addresses(Some(pool), now, outbox);
     }
 
     /// Answers a query with what is known here.

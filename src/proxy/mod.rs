@@ -258,8 +258,8 @@ impl Proxy {
                 self.fail_waiting_without_way(pool, now, outbox);
             }
         }
-        self.ask_for_addresses(now, outbox);
         self.serve_all_waiting(now, outbox);
+        self.ask_for_addresses(None, now, outbox);
     }
 
     /// When [`Proxy::handle_timeout`] has something to do.
@@ -314,8 +314,8 @@ impl Proxy {
         for pool in self.pools() {
             self.upstreams.end_pauses(pool, now);
         }
-        self.ask_for_addresses(now, outbox);
         self.serve_all_waiting(now, outbox);
+        self.ask_for_addresses(None, now, outbox);
     }
 
     fn pools(&self) -> impl Iterator<Item = PoolIndex> + use<> {

@@ -7,11 +7,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dotproxy::time::Instant;
+use dotproxy::wire::Message;
 use dotproxy::wire::frame;
 use dotproxy::wire::header::HEADER_LEN;
 use rustls::{ServerConfig, ServerConnection};
 
-use super::messages::{check_response, query, reply};
+use super::messages::{address_reply, check_response, query, reply};
 use super::network::{Fate, Peers, StreamId, World};
 
 /// How a resolver behaves: in so many of a hundred cases it does something else than it should.
@@ -54,6 +55,8 @@ struct Served {
     temper: Temper,
     /// `None` where the resolver speaks no TLS.
     tls: Option<ServerConnection>,
+    /// It speaks DNS in the clear.
+    is_plain: bool,
     received: Vec<u8>,
     dripping: VecDeque<u8>,
     /// It stopped within a message.
@@ -93,6 +96,10 @@ pub struct Cast {
     /// The longest time from a query over UDP to its response.
     patience: Duration,
     tempers: BTreeMap<SocketAddr, Temper>,
+    /// A resolver that speaks in the clear, and is to be asked for names below `secret.net` alone.
+    pub plain: Option<SocketAddr>,
+    /// A resolver that knows the addresses of all others.
+    pub bootstrap: Option<SocketAddr>,
     served: BTreeMap<StreamId, Served>,
     clients: BTreeMap<StreamId, TcpClient>,
     udp: BTreeMap<SocketAddr, UdpQuery>,
@@ -129,6 +136,8 @@ impl Cast {
             shows,
             patience,
             tempers,
+            plain: None,
+            bootstrap: None,
             served: BTreeMap::new(),
             clients: BTreeMap::new(),
             udp: BTreeMap::new(),
@@ -298,6 +307,74 @@ impl Cast {
         }
     }
 
+    /// A resolver has a query in a datagram.
+    fn serve_datagram(
+        &mut self,
+        world: &mut World,
+        from: SocketAddr,
+        to: SocketAddr,
+        query: &[u8],
+    ) {
+        check_in_the_clear(query);
+        let temper = self.tempers[&to];
+        if world.chance.percent(temper.loses) {
+            return;
+        }
+        if world.chance.percent(temper.refuses) {
+            return world.send_datagram(to, from, SERVER_LATENCY, Vec::new());
+        }
+        let delay = if world.chance.percent(temper.is_slow) {
+            Duration::from_millis(world.chance.between(500, 6_000))
+        } else {
+            Duration::from_micros(world.chance.between(100, 80_000))
+        };
+        let mut reply = match *world.chance.pick(&[1, 1, 1, 2, 200]) {
+            // Too much for a datagram.
+            200 => {
+                let mut cut = reply(query, 0);
+                cut[2] |= 2;
+                cut
+            }
+            records => reply(query, records),
+        };
+        if world.chance.percent(temper.spoils_answer) {
+            match world.chance.below(6) {
+                0 => reply[0] ^= 0x55,
+                1 => reply[2] &= 0x7f,
+                2 => reply[13] ^= 1,
+                3 => reply.truncate(HEADER_LEN + 3),
+                4 => reply[3] |= 2,
+                // From somebody who guesses.
+                _ => {
+                    let other = SocketAddr::from(([127, 0, 0, 66], 53));
+                    return world.send_datagram(other, from, delay, reply);
+                }
+            }
+        }
+        world.send_datagram(to, from, delay, reply);
+    }
+
+    /// Someone asks for the addresses of the resolvers: here are some of them.
+    fn tell_addresses(
+        &mut self,
+        world: &mut World,
+        from: SocketAddr,
+        to: SocketAddr,
+        query: &[u8],
+    ) {
+        let question = Message::parse(query).expect("well formed").question();
+        let asked = question.expect("a question").to_string();
+        assert!(asked.starts_with("dot.example. A"), "{asked}");
+        let others = self.tempers.keys().filter(|ip| Some(**ip) != self.plain);
+        let mut addresses: Vec<_> = others.map(SocketAddr::ip).collect();
+        let first = world.chance.below(addresses.len());
+        addresses.rotate_left(first);
+        let reply = address_reply(query, &addresses, 60);
+        if world.chance.percent(95) {
+            world.send_datagram(to, from, SERVER_LATENCY, reply);
+        }
+    }
+
     fn flush_tls(&mut self, world: &mut World, stream: StreamId) {
         let Some(tls) = self
             .served
@@ -321,6 +398,16 @@ impl Cast {
             return;
         }
         let temper = served.temper;
+        if served.is_plain {
+            served.received.extend_from_slice(bytes);
+            let mut queries = Vec::new();
+            take_frames(&mut served.received, |query| queries.push(query.to_vec()));
+            for query in queries {
+                check_in_the_clear(&query);
+                self.serve(world, stream, &query);
+            }
+            return;
+        }
         let Some(tls) = &mut served.tls else {
             let has_name = bytes
                 .windows(6)
@@ -391,6 +478,8 @@ impl Cast {
         }
         if !served.dripping.is_empty() {
             served.dripping.extend(bytes);
+        } else if served.is_plain {
+            world.send(stream, SERVER_LATENCY, bytes.to_vec());
         } else if let Some(tls) = &mut served.tls {
             tls.writer()
                 .write_all(bytes)
@@ -403,6 +492,13 @@ impl Cast {
         self.answers += u64::from(is_answer);
         self.errors += u64::from(!is_answer);
     }
+}
+
+/// Checks that a query is one that may be seen by everybody.
+fn check_in_the_clear(query: &[u8]) {
+    let question = Message::parse(query).expect("well formed").question();
+    let asked = question.expect("a question").to_string().to_lowercase();
+    assert!(asked.contains(".secret.net. "), "{asked} in the clear");
 }
 
 const SERVER_LATENCY: Duration = Duration::from_micros(700);
@@ -437,7 +533,8 @@ fn take_frames(received: &mut Vec<u8>, mut take: impl FnMut(&[u8])) {
 impl Peers for Cast {
     fn on_connect(&mut self, world: &mut World, stream: StreamId, to: SocketAddr) -> Fate {
         let temper = self.tempers[&to];
-        let speaks_tls = !world.chance.percent(temper.spoils_handshake / 4);
+        let is_plain = self.plain == Some(to);
+        let speaks_tls = !is_plain && !world.chance.percent(temper.spoils_handshake / 4);
         let config = if temper.is_impostor {
             &self.shows.wrong
         } else {
@@ -453,6 +550,7 @@ impl Peers for Cast {
             Served {
                 temper,
                 tls,
+                is_plain,
                 received: Vec::new(),
                 dripping: VecDeque::new(),
                 is_torn: false,
@@ -475,7 +573,7 @@ impl Peers for Cast {
         if served.temper.lifetime > 0 {
             let lifetime = Duration::from_millis(served.temper.lifetime);
             self.plan_end(world, stream, lifetime);
-        } else if served.tls.is_none() {
+        } else if served.tls.is_none() && !served.is_plain {
             world.send(stream, SERVER_LATENCY, b"SSH-2.0-OpenSSH_9.2\r\n".to_vec());
         }
     }
@@ -499,7 +597,13 @@ impl Peers for Cast {
         }
     }
 
-    fn on_datagram(&mut self, world: &mut World, _: SocketAddr, to: SocketAddr, bytes: &[u8]) {
+    fn on_datagram(&mut self, world: &mut World, from: SocketAddr, to: SocketAddr, bytes: &[u8]) {
+        if self.bootstrap == Some(to) {
+            return self.tell_addresses(world, from, to, bytes);
+        }
+        if self.plain == Some(to) {
+            return self.serve_datagram(world, from, to, bytes);
+        }
         let asked = self.udp.remove(&to).expect("one response to a query");
         let is_answer = check_response(&asked.bytes, bytes);
         assert!(bytes.len() <= 1232);
@@ -538,7 +642,9 @@ impl Peers for Cast {
             }
             Reminder::Close(stream) => {
                 let served = self.served.get_mut(&stream).expect("a resolver's stream");
-                if let Some(tls) = served.tls.as_mut().filter(|_| !served.is_over) {
+                if served.is_plain {
+                    world.end(stream, SERVER_LATENCY);
+                } else if let Some(tls) = served.tls.as_mut().filter(|_| !served.is_over) {
                     tls.send_close_notify();
                     self.flush_tls(world, stream);
                 }

@@ -141,14 +141,20 @@ impl Upstreams {
         its.map(|(key, endpoint)| (EndpointKey(key), endpoint.address))
     }
 
+    /// An address that is listed or has links, which keep it here.
     pub(super) fn endpoint(&self, key: EndpointKey) -> &Endpoint {
         let endpoint = self.endpoints.get(key.0);
-        endpoint.expect("an address stays while anything refers to it")
+        endpoint.expect("an address stays while it has links")
     }
 
     fn endpoint_mut(&mut self, key: EndpointKey) -> &mut Endpoint {
         let endpoint = self.endpoints.get_mut(key.0);
-        endpoint.expect("an address stays while anything refers to it")
+        endpoint.expect("an address stays while it has links")
+    }
+
+    /// How an address is spoken to, unless it was forgotten.
+    pub(super) fn scheme(&self, key: EndpointKey) -> Option<Scheme> {
+        Some(self.endpoints.get(key.0)?.scheme)
     }
 
     pub(super) fn link(&self, key: LinkKey) -> Option<&Link> {
@@ -283,9 +289,10 @@ impl Upstreams {
 
     /// How long a link without queries is kept: not for long while its address has another.
     pub(super) fn idle_limit(&self, link: &Link) -> Duration {
-        let is_up = |key: &&LinkKey| self.link(**key).is_some_and(|l| l.stage == Stage::Up);
+        let is_up = |other: &&Link| other.stage == Stage::Up && other.scheme == link.scheme;
         let endpoint = self.endpoint(link.endpoint);
-        let most = match endpoint.links.iter().filter(is_up).count() {
+        let links = endpoint.links.iter().filter_map(|key| self.link(*key));
+        let most = match links.filter(is_up).count() {
             0 | 1 => self.timeouts.link_idle,
             _ => self.timeouts.spare_link_idle,
         };
