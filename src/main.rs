@@ -11,6 +11,7 @@ use dotproxy::net::mio::MioNet;
 use dotproxy::options::{self, Command};
 use dotproxy::random::SEED_LEN;
 use dotproxy::reactor::{ListenError, Reactor};
+use dotproxy::wire::name::Name;
 use dotproxy::{descriptors, logger, tls};
 
 use ring::rand::{SecureRandom, SystemRandom};
@@ -54,7 +55,14 @@ fn run(mut config: Config) -> Result<(), String> {
     let reactor = Reactor::new(net, &config, connectors, clock, &seed);
     let mut reactor = reactor.map_err(|error| explain(&error))?;
     for upstream in &config.upstreams {
-        log::info!("upstream {upstream}: will be connected to when a query comes");
+        let domains = upstream.domains.iter().map(Name::to_string);
+        let domains = domains.collect::<Vec<_>>().join(" and ");
+        let names = if domains.is_empty() {
+            String::new()
+        } else {
+            format!(" for {domains}")
+        };
+        log::info!("upstream {upstream}: will be asked when a query{names} comes");
     }
     reactor
         .run()
