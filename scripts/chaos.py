@@ -81,11 +81,12 @@ class Deaf(Upstream):
 
 
 class Server(Upstream):
-    """Speaks DNS over TLS; answers `answers` queries on a connection, each after `delay` seconds."""
+    """Speaks DNS over TLS; answers `answers` queries on a connection, each after `delay` seconds and
+    with this code."""
 
-    def __init__(self, work, answers=None, delay=0.0):
+    def __init__(self, work, answers=None, delay=0.0, rcode=0):
         super().__init__(work)
-        self.answers, self.delay = answers, delay
+        self.answers, self.delay, self.rcode = answers, delay, rcode
 
     async def start(self):
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -110,12 +111,12 @@ class Server(Upstream):
         if not writer.is_closing():
             writer.write(answer)
 
-    @staticmethod
-    def answer(message):
+    def answer(self, message):
         end = message.index(b"\0", 12) + 5
-        header = message[:2] + struct.pack("!HHHHH", 0x8180, 1, 1, 0, 0)
+        records = int(self.rcode == 0)
+        header = message[:2] + struct.pack("!HHHHH", 0x8180 | self.rcode, 1, records, 0, 0)
         record = b"\xc0\x0c\0\1\0\1\0\0\1\x2c\0\4\xc0\0\2\1"
-        whole = header + message[12:end] + record
+        whole = header + message[12:end] + record * records
         return struct.pack("!H", len(whole)) + whole
 
     async def stop(self):
@@ -296,6 +297,8 @@ async def main():
             "stalls after 100 answers": Server(work, answers=100),
             "takes 300 ms": Server(work, delay=0.3),
             "is killed every 2 s": Flapping(work),
+            "answers SERVFAIL": Server(work, rcode=2),
+            "answers REFUSED": Server(work, rcode=5),
         }
         print(f"{'the first upstream':28}{'queries':>8}{'failed':>8}{'median':>11}{'p99':>11}"
               f"{'slowest':>11}{'sent twice':>11}")

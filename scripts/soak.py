@@ -2,9 +2,9 @@
 """Twenty minutes of three upstreams with random faults: nothing is lost, and nothing is left behind.
 
 Each upstream changes its mind every few seconds: it answers, is slow, answers nothing, stalls after a
-few answers, closes its connections, or refuses new ones. At most two of three fail at a time. Clients
-ask 300 queries a second. At the end every table has to be empty, resident memory within 5 % of what
-it was after the first minute, and what was sent twice at most 5 % of what was asked.
+few answers, closes its connections, refuses new ones, or answers SERVFAIL. At most two of three fail
+at a time. Clients ask 300 queries a second. At the end every table has to be empty, resident memory
+within 5 % of what it was after the first minute, and what was sent twice at most 5 % of what was asked.
 
   scripts/soak.py [--minutes 20] [--seed 1] [--binary PATH] [--policy NAME] [--check]
 """
@@ -20,7 +20,7 @@ import tempfile
 from chaos import Proxy, Server, clients_of
 from testbed import ROOT, make_certificates, resident_kib, stop
 
-MOODS = ["well", "well", "slow", "mute", "stalls", "closes", "refuses"]
+MOODS = ["well", "well", "slow", "mute", "stalls", "closes", "refuses", "errs"]
 WARM_UP_S = 60
 TWICE_MAX = 0.05
 GROWTH_MAX = 0.05
@@ -39,6 +39,7 @@ class Moody(Server):
         self.mood = mood
         self.answers = {"mute": 0, "stalls": 50}.get(mood)
         self.delay = 0.25 if mood == "slow" else 0.0
+        self.rcode = 2 if mood == "errs" else 0
         if mood == "refuses":
             await self.stop()
         if mood in ("closes", "refuses"):

@@ -23,6 +23,7 @@ cargo test --locked
 step "real clients, real resolver"
 cargo build --release --locked
 scripts/dig_test.sh
+scripts/routes_test.sh
 scripts/address_test.sh
 
 step "static binary"

@@ -1,5 +1,6 @@
 //! dotproxy takes plain DNS from the machines around it, over UDP and TCP, and carries it to a
 //! resolver over TLS (RFC 7858): encrypted, to a peer that has proved who it is, or not at all.
+//! Only names that a resolver has to itself go in the clear, if its user wants that.
 //!
 //! This page is the architecture. The program is `src/main.rs`: options in, exit code out. The
 //! library beside it is there so that tests, benchmarks and fuzzers reach the parts;
@@ -11,11 +12,12 @@
 //!        decides                                        moves bytes
 //!   ┌───────────────┐  queries, replies, time   ┌─────────────────────────┐
 //!   │     proxy     │◄──────────┐   ┌───────────┤        session          │
-//!   │ exchanges     │           │   │ messages  │ client_datagram         │
-//!   │ upstreams     │        ┌──┴───┴──┐        │ client_stream           │
-//!   │ links         │        │ reactor │        │ upstream_stream         │
-//!   │               ├───────►│ the loop├───────►│   over transport: plain │
-//!   └───────┬───────┘ actions└────┬────┘ bytes  │   or TLS                │
+//!   │ routes        │           │   │ messages  │ client_datagram         │
+//!   │ exchanges     │        ┌──┴───┴──┐        │ client_stream           │
+//!   │ upstreams     │        │ reactor │        │ upstream_datagram       │
+//!   │ links         ├───────►│ the loop├───────►│ upstream_stream         │
+//!   └───────┬───────┘ actions└────┬────┘ bytes  │   over transport: plain │
+//!           │                     │             │   or TLS                │
 //!           │                     │             └───────┬─────────────────┘
 //!           │                     ▼ sockets, clock      │
 //!           │               ┌───────────┐               │
@@ -50,30 +52,34 @@
 //!    to 64 datagrams and hands each to [`proxy::Proxy::handle_query`].
 //! 2. The message is walked once, without copying ([`wire::Message::parse`]). What is no query is
 //!    ignored, what cannot be forwarded is answered with an error at once.
-//! 3. An exchange is made: the query in the form that goes upstream, where its response goes, a
-//!    deadline. No memory is allocated for it once the program has warmed up.
-//! 4. The first upstream that can be used has a link with room: the query gets an id that nobody
-//!    can foresee and that no other on this link has, and is appended, padded, to the outbox.
-//!    Without such a link it waits while one is opened.
+//! 3. Its name decides who is asked: the pool of upstreams that have its domain to themselves, or
+//!    that for all other names. Special names are answered here.
+//! 4. An exchange is made: the query in the form that goes upstream, where its response goes, a
+//!    deadline. No memory is allocated for it once the program has warmed up. In the ranking of
+//!    the pool, the first address of an upstream that can be used has a link with room: the query
+//!    gets an id that nobody can foresee and that no other on this link has, and is appended,
+//!    padded, to the outbox. Without such a link it waits while one is opened.
 //! 5. When every session has been stepped, the reactor performs the actions. Queries of the whole
 //!    turn gather in the buffer of their link, which is then encrypted into one record and written
 //!    at once.
 //! 6. The answer comes, in whatever pieces. The session decrypts, finds the frame and hands the
 //!    message to [`proxy::Proxy::handle_reply`]. It is used if link, id, QR, opcode and question
-//!    are those of a query that waits; all else is dropped and counted.
+//!    are those of a query that waits; all else is dropped and counted. An error is kept while
+//!    another upstream is asked, who may do better.
 //! 7. The response is written once: the client's id, flags and letter case, its own OPT, as many
 //!    whole RRsets as it takes. It leaves from the address that was asked.
 //!
 //! If upstream closes instead, the query goes out again on a new link; if it is silent, on another
 //! as well, and the first answer wins; three times at most, and never past the deadline. The states
-//! of a query are drawn in `proxy/exchange.rs`, those of a link in `proxy/link.rs`, those of an
-//! upstream in `proxy/health.rs`, those of connections in [`session::client_stream`] and
-//! [`session::transport`].
+//! of a query are drawn in `proxy/exchange.rs`, those of a link in `proxy/upstream/link.rs`, those
+//! of an address of an upstream in `proxy/upstream/health.rs`, those of connections in
+//! [`session::client_stream`] and [`session::transport`].
 //!
 //! # What always holds
 //!
 //! - Every query gets exactly one response, within the time that the options allow.
-//! - No byte of a query is written to a peer before it is authenticated.
+//! - No byte of a query is written to a peer before it is authenticated, unless the upstream is one
+//!   in the clear; such a one is sent queries for its own domains and nothing else.
 //! - Every table, queue and buffer has a limit in [`config::Limits`]. At the limit the newest is
 //!   refused, or its sender not read, and that is counted.
 //! - After a burst the memory that it took goes back.
@@ -81,11 +87,12 @@
 //!
 //! # Where a new feature goes
 //!
-//! A decision about queries goes to [`proxy`], as a file of its own beside `upstream` and
-//! `admission`: a cache is asked between admission and exchange, a policy for upstreams is a way to
-//! route. A new way for bytes to come or go is a session; DoT for clients is [`session::Transport`]
-//! with the server's side of TLS. A new option is a row in [`options`]. None of them touches the
-//! loop.
+//! A decision about queries goes to [`proxy`], as a file of its own beside `admission` and
+//! `routes`: a cache is asked between routes and exchange. A query of our own is an exchange with
+//! another asker (`proxy/bootstrap.rs`). What is known of an upstream has its place in
+//! `proxy/upstream`. A new way for bytes to come or go is a session; DoT for clients is
+//! [`session::Transport`] with the server's side of TLS. A new option is a row in [`options`]. None
+//! of them touches the loop.
 
 pub mod address;
 pub mod arena;

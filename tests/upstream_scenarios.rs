@@ -6,6 +6,7 @@ mod support;
 use std::time::Duration;
 
 use dotproxy::failure::FailureKind;
+use dotproxy::wire::Rcode;
 
 use support::Chance;
 use support::days::{Event, GOOD, Manner, Response, World, at, failed, slow, slower_than};
@@ -135,11 +136,17 @@ fn one_of_three_that_is_well_is_enough() {
         Manner::Refuses,
         Manner::Stalls { after: 50 },
         Manner::Takes(Duration::from_millis(250)),
+        Manner::Closes,
+        Manner::Impostor,
+        Manner::TakesOne,
+        Manner::Says(Rcode::SERVFAIL),
+        Manner::Says(Rcode::REFUSED),
     ];
-    let (mut asked, mut late) = (0, 0);
-    for seed in 0..8 {
+    let (mut asked, mut lost, mut late) = (0, 0, 0);
+    for seed in support::seeds(24) {
         let mut chance = Chance::new(seed);
-        let mut world = World::new(&[GOOD, GOOD, GOOD]);
+        let policy = ["fastest", "ordered", "round-robin"][chance.below(3)];
+        let mut world = World::with(policy, &[GOOD, GOOD, GOOD]);
         world.ask("www.example", 100.0, 0.0, 300.0);
         let mut now = [GOOD; 3];
         let mut time = 0.0;
@@ -155,10 +162,12 @@ fn one_of_three_that_is_well_is_enough() {
             world.turn([1, 2, 3][one], time, now[one]);
         }
         let responses = world.run("www.example");
-        assert_eq!(failed(&responses), 0, "seed {seed}");
         asked += responses.len();
+        lost += failed(&responses);
         late += slower_than(&responses, 1.0);
     }
+    // Not none: two may have failed a query three times before it is known that they are not well.
+    assert!(lost * 10_000 <= asked, "{lost} of {asked}");
     assert!(
         late * 100 < asked,
         "{late} of {asked} took more than a second"

@@ -1,15 +1,17 @@
 //! What becomes of a message from upstream: a response, a reason to look for a better one, or
 //! nothing.
 //!
-//! An error that is trouble of the resolver which reports it may not be that of another one, so one
-//! more is asked: if that has an answer, the first is known to be in trouble, and if not, the error
-//! is the response. An answer that was cut short to fit a datagram is asked for on a connection.
+//! An error that is trouble of the resolver which reports it may not be that of another one, so
+//! others are asked: if one has an answer, the first is known to be in trouble, and if none has,
+//! the error is the response. An answer that was cut short to fit a datagram is asked for on a
+//! connection.
 
 use super::Proxy;
 use super::counters::{Discard, Outcome};
 use super::exchange::{Asker, Attempt, Poor};
-use super::keys::{EndpointKey, ExchangeKey, LinkKey, PoolIndex};
+use super::keys::{EndpointKey, ExchangeKey, LinkKey, PoolIndex, UpstreamIndex};
 use super::outbox::Outbox;
+use super::upstream::link::SentState;
 use crate::config::Scheme;
 use crate::failure::FailureKind;
 use crate::time::Instant;
@@ -41,7 +43,8 @@ impl Proxy {
         };
         let Some(exchange_key) = link.sent()[place].exchange() else {
             self.counters.count_discard(Discard::Late);
-            return self.on_late_answer(key, place, header.flags.rcode(), now);
+            self.on_late_answer(key, place, header.flags.rcode(), now);
+            return self.close_if_done(key, outbox);
         };
         let exchange = self.exchanges.get(exchange_key.0);
         let query = &exchange.expect("a link knows who still waits").query;
@@ -67,11 +70,11 @@ impl Proxy {
         let Some(link) = self.upstreams.link(key) else {
             return;
         };
-        let (endpoint, asked_at) = (link.endpoint, link.sent()[place].at);
+        let (endpoint, sent) = (link.endpoint, link.sent()[place]);
         self.on_answer(key, place, !is_error(rcode), now);
-        let was_wrong = self.upstreams.trouble(endpoint) == Some(FailureKind::BadAnswer);
-        if was_wrong && is_error(rcode) {
-            self.on_bad_answer(endpoint, asked_at, now);
+        let is_answered = sent.state == SentState::Abandoned { is_answered: true };
+        if is_answered && is_error(rcode) {
+            self.on_bad_answer(endpoint, sent.at, now);
         }
     }
 
@@ -89,42 +92,62 @@ impl Proxy {
         let (sent, endpoint) = (link.sent()[place], link.endpoint);
         let worth = worth(answer, link.scheme);
         self.on_answer(key, place, worth != Worth::Nothing, now);
-        let exchange = self.exchanges.get_mut(exchange_key.0);
-        let exchange = exchange.expect("who waits is there");
-        exchange.on_attempt_lost(Attempt {
+        let exchange = self.exchange_mut(exchange_key);
+        let attempt = Attempt {
             link: key,
             id: sent.id,
-        });
+        };
         if worth == Worth::All {
+            exchange.on_attempt_lost(attempt);
+            exchange.is_answered = true;
             let error_by = exchange.poor.take().and_then(|poor| poor.error_by);
             if let Some((endpoint, asked_at)) = error_by {
                 self.on_bad_answer(endpoint, asked_at, now);
             }
             return self.deliver(exchange_key, answer, now, outbox);
         }
-        let had_error = exchange
-            .poor
-            .as_ref()
-            .is_some_and(|poor| poor.error_by.is_some());
         let is_error = worth == Worth::Nothing;
         exchange.poor = Some(Box::new(Poor {
             answer: answer.bytes().into(),
             error_by: is_error.then_some((endpoint, sent.at)),
         }));
         if is_error {
-            exchange.wishes.not_at.insert(endpoint);
+            exchange.on_error(attempt);
         } else {
+            exchange.on_attempt_lost(attempt);
             exchange.wishes.on_connection = true;
         }
+        let may_be_sent = exchange.may_be_sent();
         if exchange.is_relied_on() || exchange.is_waiting {
             return;
         }
-        let may_be_sent = exchange.may_be_sent() && !had_error;
-        let (pool, wishes) = (exchange.pool, exchange.wishes);
-        if may_be_sent && (!is_error || self.upstreams.has_untried(pool, &wishes)) {
+        if is_error {
+            let upstream = self.upstreams.endpoint(endpoint).upstream;
+            self.ask_elsewhere(exchange_key, upstream, now, outbox);
+        } else if may_be_sent {
             self.dispatch(exchange_key, now, outbox);
         } else {
             self.deliver(exchange_key, answer, now, outbox);
+        }
+    }
+
+    /// Looks for another opinion than that of this upstream, which had an error or nothing to say.
+    /// Without one, the error that there is is the response.
+    pub(super) fn ask_elsewhere(
+        &mut self,
+        key: ExchangeKey,
+        upstream: UpstreamIndex,
+        now: Instant,
+        outbox: &mut Outbox,
+    ) {
+        let exchange = self.exchange_mut(key);
+        exchange.wishes.not_at_all.insert(upstream);
+        let (may_be_sent, is_waiting) = (exchange.may_be_sent(), exchange.is_waiting);
+        let (pool, wishes) = (exchange.pool, exchange.wishes);
+        if !may_be_sent || !self.upstreams.has_other_opinion(pool, &wishes, now) {
+            self.fail(key, Outcome::UpstreamFailed, now, outbox);
+        } else if !is_waiting {
+            self.dispatch(key, now, outbox);
         }
     }
 
@@ -138,26 +161,41 @@ impl Proxy {
         }
     }
 
-    /// A better answer does not come soon: those who wait for one to such an answer get what there
-    /// is.
-    pub(super) fn settle_for_poor(
+    /// An upstream cannot be connected to, or not soon: those who have an error and wait for
+    /// another opinion look elsewhere.
+    pub(super) fn reconsider_errors(
         &mut self,
         pool: PoolIndex,
-        is_such: impl Fn(&Poor) -> bool,
+        upstream: UpstreamIndex,
         now: Instant,
         outbox: &mut Outbox,
     ) {
+        for key in self.waiting_with(pool, |poor| poor.error_by.is_some()) {
+            // One may be answered by what comes of another.
+            if self.exchanges.contains(key.0) {
+                self.ask_elsewhere(key, upstream, now, outbox);
+            }
+        }
+    }
+
+    /// A connection could not be had: those who have an answer that is cut short get that.
+    pub(super) fn settle_for_part(&mut self, pool: PoolIndex, now: Instant, outbox: &mut Outbox) {
+        for key in self.waiting_with(pool, |poor| poor.error_by.is_none()) {
+            if self.exchanges.contains(key.0) {
+                self.fail(key, Outcome::UpstreamFailed, now, outbox);
+            }
+        }
+    }
+
+    /// Who waits for a better answer than one of this kind.
+    fn waiting_with(&self, pool: PoolIndex, is_such: impl Fn(&Poor) -> bool) -> Vec<ExchangeKey> {
         let has_such = |key: &&ExchangeKey| {
             let exchange = self.exchanges.get(key.0);
             let answer = exchange.and_then(|exchange| exchange.poor.as_deref());
             answer.is_some_and(&is_such)
         };
         let waiting = self.waiting_by_pool[pool.0].iter();
-        let settled: Vec<ExchangeKey> = waiting.filter(has_such).copied().collect();
-        for key in settled {
-            // It was the answer of last resort, too.
-            self.fail(key, Outcome::UpstreamFailed, now, outbox);
-        }
+        waiting.filter(has_such).copied().collect()
     }
 
     /// Hands an answer to whoever asked.
@@ -210,4 +248,53 @@ fn is_error(rcode: Rcode) -> bool {
         rcode,
         Rcode::FORMERR | Rcode::SERVFAIL | Rcode::NOTIMP | Rcode::REFUSED
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::edns::{ExtendedError, ExtendedErrorCode, OptWriter};
+
+    fn worth_of(flags: Flags, rcode: Rcode, reason: u16, scheme: Scheme) -> Worth {
+        let header = Header {
+            id: 0,
+            flags: (Flags::QR | flags).with_rcode(rcode),
+            questions: 1,
+            answers: 0,
+            authorities: 0,
+            additionals: 1,
+        };
+        let mut bytes = header.to_bytes().to_vec();
+        bytes.extend(b"\x01a\0\0\x01\0\x01");
+        let mut writer = OptWriter::start(&mut bytes, 1232, 0, 0);
+        writer.extended_error(ExtendedError {
+            code: ExtendedErrorCode(reason),
+            text: "why",
+        });
+        writer.finish();
+        worth(&Message::parse(&bytes).unwrap(), scheme)
+    }
+
+    #[test]
+    fn error_is_worth_something_if_it_is_a_verdict_on_the_name() {
+        let of = |rcode, reason| worth_of(Flags::default(), rcode, reason, Scheme::Tls);
+        for rcode in [Rcode::SERVFAIL, Rcode::REFUSED] {
+            assert_eq!(of(rcode, 22), Worth::Nothing);
+            assert_eq!(of(rcode, 6), Worth::All, "bogus");
+            assert_eq!(of(rcode, 15), Worth::All, "blocked");
+            assert_eq!(of(rcode, 18), Worth::Nothing, "prohibited");
+        }
+        assert_eq!(of(Rcode::FORMERR, 0), Worth::Nothing);
+        assert_eq!(of(Rcode::NOTIMP, 0), Worth::Nothing);
+        assert_eq!(of(Rcode::NXDOMAIN, 0), Worth::All);
+        assert_eq!(of(Rcode::NOERROR, 22), Worth::All);
+    }
+
+    #[test]
+    fn what_is_cut_short_to_fit_a_datagram_is_a_part() {
+        let of = |scheme| worth_of(Flags::TC, Rcode::NOERROR, 0, scheme);
+        assert_eq!(of(Scheme::Udp), Worth::Part);
+        assert_eq!(of(Scheme::Tcp), Worth::All);
+        assert_eq!(of(Scheme::Tls), Worth::All);
+    }
 }

@@ -132,7 +132,7 @@ impl Proxy {
                 let asker = Asker::Ourselves(host.upstream, rr_type);
                 let query = Query::new(&host.name, rr_type);
                 let deadline = now + self.timeouts.deadline();
-                let exchange = Exchange::new(asker, self.bootstrap.servers, query, deadline);
+                let exchange = Exchange::new(asker, self.bootstrap.servers, query, (now, deadline));
                 self.start(exchange, now, outbox);
             }
         }
@@ -277,8 +277,7 @@ impl Proxy {
             self.close_if_done(link, outbox);
         }
         for pool in self.upstreams.pools_of(upstream) {
-            self.memory.forget(pool);
-            self.serve_waiting(pool, now, outbox);
+            self.memory.forget(pool, now);
         }
     }
 }
@@ -297,4 +296,49 @@ fn read(answer: &Message<'_>, rr_type: Type) -> (Vec<IpAddr>, Duration) {
         }
     }
     (addresses, Duration::from_secs(seconds.max(60).into()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// An answer to a question for A with these records: type, TTL and data.
+    fn answer(records: &[(u16, u32, &[u8])]) -> (Vec<IpAddr>, u64) {
+        let count = u8::try_from(records.len()).unwrap();
+        let mut bytes = vec![0, 0, 0x81, 0x80, 0, 1, 0, count, 0, 0, 0, 0];
+        bytes.extend(b"\x03dns\0\0\x01\0\x01");
+        for (rr_type, ttl, data) in records {
+            bytes.extend(b"\xc0\x0c");
+            bytes.extend(rr_type.to_be_bytes());
+            bytes.extend(b"\0\x01");
+            bytes.extend(ttl.to_be_bytes());
+            bytes.extend(u16::try_from(data.len()).unwrap().to_be_bytes());
+            bytes.extend(*data);
+        }
+        let (addresses, lifetime) = read(&Message::parse(&bytes).unwrap(), Type::A);
+        (addresses, lifetime.as_secs())
+    }
+
+    #[test]
+    fn addresses_of_hosts_are_taken_each_once() {
+        let found = answer(&[
+            (5, 10, b"\xc0\x0c"),
+            (1, 500, &[192, 0, 2, 1]),
+            (1, 300, &[192, 0, 2, 2]),
+            (1, 400, &[192, 0, 2, 1]),
+            (1, 10, &[0, 0, 0, 0]),
+            (1, 10, &[224, 0, 0, 1]),
+            (28, 10, &[0x20; 16]),
+        ]);
+        let expected = [[192, 0, 2, 1], [192, 0, 2, 2]].map(IpAddr::from);
+        assert_eq!(found, (expected.to_vec(), 300));
+    }
+
+    #[test]
+    fn what_is_known_holds_for_a_minute_at_least_and_a_day_at_most() {
+        let lifetime = |ttl| answer(&[(1, ttl, &[192, 0, 2, 1])]).1;
+        assert_eq!(lifetime(0), 60);
+        assert_eq!(lifetime(1_000), 1_000);
+        assert_eq!(lifetime(1_000_000), 86_400);
+    }
 }

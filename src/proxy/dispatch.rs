@@ -86,7 +86,7 @@ impl Proxy {
             return reject(self, TOO_LONG);
         }
         let asker = Asker::Client { origin, reception };
-        let exchange = Exchange::new(asker, pool, query, deadline);
+        let exchange = Exchange::new(asker, pool, query, (now, deadline));
         self.upstreams.take_turn(pool);
         self.start(exchange, now, outbox);
         self.ask_for_addresses(Some(pool), now, outbox);
@@ -127,9 +127,15 @@ impl Proxy {
         self.dispatch(key, now, outbox);
     }
 
-    /// Whether a query that was sent on a link has a way other than that link.
+    /// Whether a query that was sent on a link has a way other than that link. Its last try is not
+    /// for another link to an address that has not answered it: in a while there may be better.
     pub(super) fn has_other_way(&self, key: ExchangeKey, link: LinkKey, now: Instant) -> bool {
-        match self.route(self.exchange(key), now) {
+        let exchange = self.exchange(key);
+        let mut wishes = exchange.wishes;
+        if exchange.is_last_try() {
+            wishes.not_at_all = wishes.not_at_all.with(wishes.rather_not);
+        }
+        match self.upstreams.route(exchange.pool, &wishes, now) {
             Route::Link(other) => other != link,
             Route::Datagram(_) | Route::Open(..) | Route::Soon => true,
             Route::Later(_) => false,
@@ -167,12 +173,13 @@ impl Proxy {
         outbox: &mut Outbox,
     ) {
         let attempt = self.put_on_link(key, link_key, now, outbox);
-        let exchange = self.exchanges.get_mut(key.0).expect("who sends is there");
+        let exchange = self.exchange_mut(key);
         exchange.on_sent(attempt);
-        if exchange.times_sent() == 1 {
+        let is_first = exchange.times_sent() == 1;
+        if is_first {
             self.hedges.on_sent();
         }
-        self.counters.retries += u64::from(exchange.times_sent() > 1);
+        self.counters.retries += u64::from(!is_first);
     }
 
     /// A query has been sent on the link `busy`: if another address may be out of trouble, sees
@@ -194,7 +201,7 @@ impl Proxy {
             _ => return,
         };
         let attempt = self.put_on_link(key, link, now, outbox);
-        let exchange = self.exchanges.get_mut(key.0).expect("who sends is there");
+        let exchange = self.exchange_mut(key);
         exchange.on_copied(attempt);
         self.counters.copies += 1;
     }
@@ -256,8 +263,7 @@ impl Proxy {
     /// Takes the first out of those who wait for a pool.
     fn stop_waiting(&mut self, pool: PoolIndex, first: ExchangeKey) {
         self.waiting_by_pool[pool.0].pop();
-        let exchange = self.exchanges.get_mut(first.0);
-        exchange.expect("who waits is there").is_waiting = false;
+        self.exchange_mut(first).is_waiting = false;
     }
 
     /// Gives those who wait for a pool, in turn, what has become free.
@@ -335,9 +341,11 @@ impl Proxy {
         }
     }
 
-    /// Leaves a query to the attempts that may still be answered; without any it has failed.
+    /// Leaves a query to the attempts that may still be answered; without any it has failed. One
+    /// that has an error for an answer has waited long enough for another.
     fn give_up(&mut self, key: ExchangeKey, now: Instant, outbox: &mut Outbox) {
-        if self.exchange(key).open_attempts().next().is_none() {
+        let exchange = self.exchange(key);
+        if exchange.has_error() || exchange.open_attempts().next().is_none() {
             self.fail(key, Outcome::UpstreamFailed, now, outbox);
         }
     }
@@ -350,8 +358,7 @@ impl Proxy {
         now: Instant,
         outbox: &mut Outbox,
     ) {
-        let exchange = self.exchanges.get_mut(key.0);
-        let exchange = exchange.expect("who fails is there");
+        let exchange = self.exchange_mut(key);
         if let Some(poor) = exchange.poor.take() {
             let answer = Message::parse(&poor.answer).expect("it was read when it came");
             return self.deliver(key, &answer, now, outbox);
@@ -369,7 +376,8 @@ impl Proxy {
                 });
                 let exchange = self.exchanges.get(key.0).expect("it is still there");
                 let question = exchange.query.question();
-                self.memory.on_failure(question, pool, error, now);
+                let by = (pool, exchange.asked_at);
+                self.memory.on_failure(question, by, error, now);
                 self.end(key, outcome, now, outbox);
             }
             Asker::Ourselves(upstream, rr_type) => {
@@ -395,7 +403,7 @@ impl Proxy {
     ) {
         let exchange = self.exchanges.remove(key.0).expect("a query ends once");
         for attempt in exchange.open_attempts() {
-            self.abandon(attempt, outcome, now, outbox);
+            self.abandon(attempt, outcome, exchange.is_answered, now, outbox);
         }
         if matches!(exchange.asker, Asker::Client { .. }) {
             log::trace!("{}: {outcome}", exchange.query.question());
@@ -410,7 +418,7 @@ impl Proxy {
     }
 
     /// The way for a query. One that has nobody to go to may have, once an address is known.
-    fn route(&self, exchange: &Exchange, now: Instant) -> Route {
+    pub(super) fn route(&self, exchange: &Exchange, now: Instant) -> Route {
         match self.upstreams.route(exchange.pool, &exchange.wishes, now) {
             Route::Later(retry_at) => {
                 let moments = [retry_at, self.next_address(exchange.pool, now)];
@@ -421,9 +429,13 @@ impl Proxy {
     }
 
     pub(super) fn exchange(&self, key: ExchangeKey) -> &Exchange {
-        self.exchanges
-            .get(key.0)
-            .expect("only exchanges that are there are worked on")
+        let exchange = self.exchanges.get(key.0);
+        exchange.expect("only exchanges that are there are worked on")
+    }
+
+    pub(super) fn exchange_mut(&mut self, key: ExchangeKey) -> &mut Exchange {
+        let exchange = self.exchanges.get_mut(key.0);
+        exchange.expect("only exchanges that are there are worked on")
     }
 }
 

@@ -40,6 +40,8 @@ pub(super) struct Attempt {
 #[derive(Clone, Copy, Debug)]
 struct Open {
     attempt: Attempt,
+    /// It does not count as a try.
+    is_copy: bool,
     /// There is no need for another.
     is_relied_on: bool,
 }
@@ -75,6 +77,8 @@ pub(super) struct Exchange {
     pub(super) pool: PoolIndex,
     /// The query, kept until it is answered so that it can be sent again.
     pub(super) query: Query,
+    /// When it was asked.
+    pub(super) asked_at: Instant,
     /// When the client is answered at the latest.
     pub(super) deadline: Instant,
     /// Whether it stands in the queue for a link.
@@ -87,7 +91,12 @@ pub(super) struct Exchange {
     pub(super) last_failure: Option<FailureKind>,
     /// The response, unless a better comes.
     pub(super) poor: Option<Box<Poor>>,
-    sent: usize,
+    /// An answer has come that none could better.
+    pub(super) is_answered: bool,
+    /// How often it has been sent without coming back as an error.
+    tries: usize,
+    /// How often it has come back so.
+    errors: usize,
     open: [Option<Open>; OPEN_MAX],
 }
 
@@ -96,8 +105,14 @@ pub(super) struct Exchange {
 const OPEN_MAX: usize = Limits::ATTEMPTS + 1;
 
 impl Exchange {
-    pub(super) fn new(asker: Asker, pool: PoolIndex, query: Query, deadline: Instant) -> Self {
+    pub(super) fn new(
+        asker: Asker,
+        pool: PoolIndex,
+        query: Query,
+        (now, deadline): (Instant, Instant),
+    ) -> Self {
         Self {
+            asked_at: now,
             asker,
             pool,
             query,
@@ -107,19 +122,27 @@ impl Exchange {
             wishes: Wishes::default(),
             last_failure: None,
             poor: None,
-            sent: 0,
+            is_answered: false,
+            tries: 0,
+            errors: 0,
             open: [None; OPEN_MAX],
         }
     }
 
     /// How often the query has been sent.
     pub(super) fn times_sent(&self) -> usize {
-        self.sent
+        self.tries + self.errors
     }
 
-    /// Whether the query may be sent once more.
+    /// Whether the query may be sent once more. Who has answered, be it with an error, is not
+    /// pestered with it, so that counts apart.
     pub(super) fn may_be_sent(&self) -> bool {
-        self.sent < Limits::ATTEMPTS
+        self.tries < Limits::ATTEMPTS && self.errors < Limits::ATTEMPTS
+    }
+
+    /// Whether it may be sent once more and then no more.
+    pub(super) fn is_last_try(&self) -> bool {
+        self.tries + 1 == Limits::ATTEMPTS
     }
 
     /// Whether it may be sent as a copy besides.
@@ -128,25 +151,33 @@ impl Exchange {
     }
 
     fn tries_left(&self) -> usize {
-        Limits::ATTEMPTS - self.sent
+        Limits::ATTEMPTS - self.tries
+    }
+
+    /// Whether an answer has come that is an error.
+    pub(super) fn has_error(&self) -> bool {
+        self.poor
+            .as_ref()
+            .is_some_and(|poor| poor.error_by.is_some())
     }
 
     /// Notes that the query was sent.
     pub(super) fn on_sent(&mut self, attempt: Attempt) {
-        self.sent += 1;
-        self.note_open(attempt, true);
+        self.tries += 1;
+        self.note_open(attempt, false);
     }
 
     /// Notes that a copy of the query was sent.
     pub(super) fn on_copied(&mut self, attempt: Attempt) {
-        self.note_open(attempt, false);
+        self.note_open(attempt, true);
     }
 
-    fn note_open(&mut self, attempt: Attempt, is_relied_on: bool) {
+    fn note_open(&mut self, attempt: Attempt, is_copy: bool) {
         let free = self.open.iter_mut().find(|open| open.is_none());
         *free.expect("there is a place for every attempt and one copy") = Some(Open {
             attempt,
-            is_relied_on,
+            is_copy,
+            is_relied_on: !is_copy,
         });
     }
 
@@ -162,6 +193,16 @@ impl Exchange {
         for open in &mut self.open {
             open.take_if(|open| open.attempt == attempt);
         }
+    }
+
+    /// Notes that an attempt, or a copy, has come back as an error.
+    pub(super) fn on_error(&mut self, attempt: Attempt) {
+        let mut open = self.open.iter().flatten();
+        if open.any(|open| open.attempt == attempt && !open.is_copy) {
+            self.tries -= 1;
+            self.errors += 1;
+        }
+        self.on_attempt_lost(attempt);
     }
 
     /// The attempts that may still be answered.

@@ -28,5 +28,5 @@ pub(super) struct EndpointKey(pub(super) Key);
 pub struct UpstreamIndex(pub usize);
 
 /// The place of a pool: those upstreams that are asked for the same names.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct PoolIndex(pub(super) usize);

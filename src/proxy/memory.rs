@@ -23,6 +23,8 @@ pub(super) struct Memory {
     /// By the question in small letters.
     failure_by_question: HashMap<Box<[u8]>, Failed>,
     ask_at: Instant,
+    /// When things last changed for the better.
+    better_since_by_pool: HashMap<PoolIndex, Instant>,
 }
 
 #[derive(Debug)]
@@ -42,17 +44,23 @@ impl Memory {
             len_max: limits.failures_remembered,
             failure_by_question: HashMap::new(),
             ask_at: Instant::default(),
+            better_since_by_pool: HashMap::new(),
         }
     }
 
-    /// Takes note that a query which was for this pool has failed for this reason.
+    /// Takes note that a query which was asked then of this pool has failed for this reason. Where
+    /// things have changed since, that says nothing.
     pub(super) fn on_failure(
         &mut self,
         question: Question<'_>,
-        pool: PoolIndex,
+        (pool, asked_at): (PoolIndex, Instant),
         reason: ExtendedError,
         now: Instant,
     ) {
+        let better_since = self.better_since_by_pool.get(&pool);
+        if better_since.is_some_and(|since| asked_at < *since) {
+            return;
+        }
         let key = key(question);
         let earlier = self.failure_by_question.get(&key);
         let longer = |failed: &Failed| (failed.pause * 2).min(self.pause_max);
@@ -96,7 +104,8 @@ impl Memory {
     }
 
     /// Something has changed for the better in a pool.
-    pub(super) fn forget(&mut self, pool: PoolIndex) {
+    pub(super) fn forget(&mut self, pool: PoolIndex, now: Instant) {
+        self.better_since_by_pool.insert(pool, now);
         self.failure_by_question
             .retain(|_, failed| failed.pool != pool);
         self.failure_by_question.shrink_to_fit();
@@ -134,7 +143,7 @@ mod tests {
             let bytes = [1, letter, 0, 0, 1, 0, 1];
             let pool = PoolIndex(usize::from(letter.is_ascii_uppercase()));
             self.memory
-                .on_failure(question(&bytes), pool, REASON, at(now));
+                .on_failure(question(&bytes), (pool, at(now - 0.5)), REASON, at(now));
             // Who asks next is not one of those that are let through.
             self.memory.ask_at = at(1_000.0);
         }
@@ -200,6 +209,18 @@ mod tests {
     }
 
     #[test]
+    fn what_was_asked_before_things_changed_is_not_remembered() {
+        let mut scene = Scene::new();
+        scene.memory.forget(PoolIndex(0), at(10.0));
+        scene.fail(b'a', 10.4);
+        scene.fail(b'B', 10.4);
+        scene.fail(b'c', 10.6);
+        assert!(!scene.recalls(b'a', 10.7));
+        scene.memory.ask_at = at(1_000.0);
+        assert!(scene.recalls(b'b', 10.7) && scene.recalls(b'c', 10.7));
+    }
+
+    #[test]
     fn memory_is_bounded_and_can_be_lost() {
         let mut scene = Scene::new();
         scene.memory.len_max = 2;
@@ -210,9 +231,9 @@ mod tests {
         scene.fail(b'x', 5.0);
         assert!(scene.recalls(b'x', 5.5));
         scene.fail(b'Y', 5.0);
-        scene.memory.forget(PoolIndex(0));
+        scene.memory.forget(PoolIndex(0), at(5.0));
         assert!(!scene.recalls(b'x', 5.5) && scene.recalls(b'y', 5.5));
-        scene.memory.forget(PoolIndex(1));
+        scene.memory.forget(PoolIndex(1), at(5.0));
         assert_eq!(scene.memory.failure_by_question.capacity(), 0);
     }
 }

@@ -192,7 +192,7 @@ impl Proxy {
             log::debug!("upstream {label}: connected, session {session}");
         }
         if is_recovered {
-            self.forget_failures(endpoint);
+            self.forget_failures(endpoint, now);
         }
         self.trust_address(endpoint);
         self.serve_all_waiting(now, outbox);
@@ -253,8 +253,10 @@ impl Proxy {
             self.lose_attempt(exchange_key, attempt, failure.kind, now, outbox);
         }
         if was_opening || link.scheme == Scheme::Udp {
-            for pool in self.upstreams.pools_with(link.endpoint) {
-                self.settle_for_poor(pool, |_| true, now, outbox);
+            let upstream = self.upstreams.endpoint(link.endpoint).upstream;
+            for pool in self.upstreams.pools_of(upstream) {
+                self.reconsider_errors(pool, upstream, now, outbox);
+                self.settle_for_part(pool, now, outbox);
                 self.fail_waiting_without_way(pool, now, outbox);
             }
         }

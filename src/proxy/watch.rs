@@ -11,20 +11,22 @@ use crate::failure::{Failure, FailureKind};
 use crate::time::Instant;
 
 impl Proxy {
-    /// Nobody waits for this answer any more, since the query had this outcome. A link that has let
+    /// Nobody waits for this answer any more, since the query had this outcome, and an answer from
+    /// elsewhere if `is_answered`. A link that has let
     /// a query run out of time and answered nothing since is sent no more, nor is one from which
     /// too many answers are outstanding.
     pub(super) fn abandon(
         &mut self,
         attempt: Attempt,
         outcome: Outcome,
+        is_answered: bool,
         now: Instant,
         outbox: &mut Outbox,
     ) {
         let Some(link) = self.upstreams.link_mut(attempt.link) else {
             return;
         };
-        let silence = link.abandon(attempt.id, now);
+        let silence = link.abandon(attempt.id, is_answered, now);
         // It may have been sent shortly before its end.
         let is_mute = outcome == Outcome::TimedOut && silence >= self.timeouts.attempt / 4;
         let is_behind = link.abandoned() > self.limits.link_abandoned;
@@ -80,14 +82,14 @@ impl Proxy {
         let (endpoint, opened_at) = (link.endpoint, link.opened_at());
         let upstreams = &mut self.upstreams;
         if upstreams.on_answer(endpoint, opened_at, took, is_useful, now) {
-            self.forget_failures(endpoint);
+            self.forget_failures(endpoint, now);
         }
     }
 
     /// An address is out of trouble: what failed because of that may not fail again.
-    pub(super) fn forget_failures(&mut self, endpoint: EndpointKey) {
+    pub(super) fn forget_failures(&mut self, endpoint: EndpointKey, now: Instant) {
         for pool in self.upstreams.pools_with(endpoint) {
-            self.memory.forget(pool);
+            self.memory.forget(pool, now);
         }
     }
 
@@ -99,8 +101,9 @@ impl Proxy {
         };
         link.note_late();
         let endpoint = link.endpoint;
-        for pool in self.upstreams.pools_with(endpoint) {
-            self.settle_for_poor(pool, |poor| poor.error_by.is_some(), now, outbox);
+        let upstream = self.upstreams.endpoint(endpoint).upstream;
+        for pool in self.upstreams.pools_of(upstream) {
+            self.reconsider_errors(pool, upstream, now, outbox);
         }
     }
 
@@ -118,8 +121,11 @@ impl Proxy {
         };
         let (endpoint, scheme) = (link.endpoint, link.scheme);
         let kind = FailureKind::Stalled;
-        self.counters.count_failure(kind);
-        self.on_failure(endpoint, scheme, &kind.into(), since, now);
+        // That a datagram gets lost says little of who others are answered by.
+        if scheme != Scheme::Udp || self.upstreams.is_silent_since(endpoint, since) {
+            self.counters.count_failure(kind);
+            self.on_failure(endpoint, scheme, &kind.into(), since, now);
+        }
         self.retire(key, now, outbox);
         while self.hurry(key, now, outbox) {}
         self.close_if_done(key, outbox);
@@ -134,22 +140,21 @@ impl Proxy {
                 return;
             };
             let is_silent = link.is_silent();
-            let exchange = self
-                .exchanges
-                .get_mut(exchange_key.0)
-                .expect("a link knows who still waits");
-            exchange.wishes.not_at.insert(endpoint);
-            if exchange.may_be_sent()
-                && !exchange.is_waiting
+            let attempt = Attempt { link: key, id };
+            let upstream = self.upstreams.endpoint(endpoint).upstream;
+            let exchange = self.exchange_mut(exchange_key);
+            exchange.wishes.rather_not.insert(upstream);
+            let may_be_sent = exchange.may_be_sent() && !exchange.is_waiting;
+            if exchange.has_error() && self.upstreams.is_in_trouble(endpoint) {
+                // It was tried, and is still in trouble.
+                self.exchange_mut(exchange_key).on_overdue(attempt);
+                self.ask_elsewhere(exchange_key, upstream, now, outbox);
+            } else if may_be_sent
                 && self.has_other_way(exchange_key, key, now)
                 && self.hedges.take()
             {
                 self.counters.hedges += 1;
-                let exchange = self
-                    .exchanges
-                    .get_mut(exchange_key.0)
-                    .expect("it was there");
-                exchange.on_overdue(Attempt { link: key, id });
+                self.exchange_mut(exchange_key).on_overdue(attempt);
                 self.dispatch(exchange_key, now, outbox);
             }
             if !is_silent {
@@ -161,17 +166,23 @@ impl Proxy {
     /// The oldest query of a link that has not been given up on has waited for long enough: makes
     /// another attempt. Returns whether there was one.
     pub(super) fn hurry(&mut self, key: LinkKey, now: Instant, outbox: &mut Outbox) -> bool {
-        let link = self.upstreams.link_mut(key);
-        let Some((id, exchange_key)) = link.and_then(Link::note_overdue) else {
+        let Some(link) = self.upstreams.link_mut(key) else {
             return false;
         };
-        let exchange = self
-            .exchanges
-            .get_mut(exchange_key.0)
-            .expect("a link knows who still waits");
+        let endpoint = link.endpoint;
+        let Some((id, exchange_key)) = link.note_overdue() else {
+            return false;
+        };
+        let upstream = self.upstreams.endpoint(endpoint).upstream;
+        let exchange = self.exchange_mut(exchange_key);
         exchange.on_overdue(Attempt { link: key, id });
         exchange.last_failure = Some(FailureKind::Stalled);
-        if exchange.may_be_sent() && !exchange.is_relied_on() && !exchange.is_waiting {
+        if exchange.is_relied_on() || exchange.is_waiting {
+            return true;
+        }
+        if exchange.has_error() {
+            self.ask_elsewhere(exchange_key, upstream, now, outbox);
+        } else if exchange.may_be_sent() {
             self.dispatch(exchange_key, now, outbox);
         }
         true

@@ -1,23 +1,32 @@
 //! What a query would rather have after what it has met.
 
-use super::keys::EndpointKey;
+use super::keys::UpstreamIndex;
 use crate::time::Instant;
 
-/// Some addresses of upstreams. What lies beyond the first 64 places is in no set.
+/// Some of the upstreams. Those beyond the 64th are in no set.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct EndpointSet(u64);
+pub(super) struct UpstreamSet(u64);
 
-impl EndpointSet {
-    pub(super) fn insert(&mut self, endpoint: EndpointKey) {
-        self.0 |= Self::bit(endpoint);
+impl UpstreamSet {
+    pub(super) fn is_empty(self) -> bool {
+        self.0 == 0
     }
 
-    pub(super) fn contains(self, endpoint: EndpointKey) -> bool {
-        self.0 & Self::bit(endpoint) != 0
+    /// Those of both.
+    pub(super) fn with(self, other: Self) -> Self {
+        Self(self.0 | other.0)
     }
 
-    fn bit(endpoint: EndpointKey) -> u64 {
-        u32::try_from(endpoint.0.index())
+    pub(super) fn insert(&mut self, upstream: UpstreamIndex) {
+        self.0 |= Self::bit(upstream);
+    }
+
+    pub(super) fn contains(self, upstream: UpstreamIndex) -> bool {
+        self.0 & Self::bit(upstream) != 0
+    }
+
+    fn bit(upstream: UpstreamIndex) -> u64 {
+        u32::try_from(upstream.0)
             .ok()
             .and_then(|place| 1_u64.checked_shl(place))
             .unwrap_or(0)
@@ -27,8 +36,10 @@ impl EndpointSet {
 /// What a query that has gone wrong once would rather have.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Wishes {
-    /// Another address than these, which did not answer it in time, or badly.
-    pub(super) not_at: EndpointSet,
+    /// Another upstream than these, which did not answer it in time.
+    pub(super) rather_not: UpstreamSet,
+    /// None of these, which gave an error: what is looked for is another opinion.
+    pub(super) not_at_all: UpstreamSet,
     /// A link that came up no earlier: the one it was on was closed, and its siblings may soon be.
     pub(super) fresh_since: Option<Instant>,
     /// A connection: the answer does not fit a datagram.
@@ -37,23 +48,24 @@ pub(super) struct Wishes {
 
 impl Wishes {
     pub(super) fn are_none(&self) -> bool {
-        self.not_at == EndpointSet::default() && self.fresh_since.is_none() && !self.on_connection
+        self.rather_not.is_empty()
+            && self.not_at_all.is_empty()
+            && self.fresh_since.is_none()
+            && !self.on_connection
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::arena::Key;
 
     #[test]
     fn sets_hold_the_first_64() {
-        let key = |place| EndpointKey(Key::from_usize(place));
-        let mut set = EndpointSet::default();
-        set.insert(key(3));
-        set.insert(key(70));
-        assert!(set.contains(key(3)));
-        assert!(!set.contains(key(4)));
-        assert!(!set.contains(key(70)));
+        let mut set = UpstreamSet::default();
+        set.insert(UpstreamIndex(3));
+        set.insert(UpstreamIndex(70));
+        assert!(set.contains(UpstreamIndex(3)));
+        assert!(!set.contains(UpstreamIndex(4)));
+        assert!(!set.contains(UpstreamIndex(70)));
     }
 }

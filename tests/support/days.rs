@@ -1,6 +1,6 @@
 //! Days in the life of a proxy: upstreams that do what they are told to, in simulated time.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
@@ -17,6 +17,9 @@ use super::messages::{address_reply, query, reply};
 
 pub const CONNECTING: Duration = Duration::from_millis(30);
 pub const ANSWERING: Duration = Duration::from_millis(20);
+
+/// From the time when something would not get lost any more to its being sent again.
+const RETRANSMITTING: Duration = Duration::from_millis(500);
 
 /// What an upstream does at one of its addresses.
 #[derive(Clone, Copy, PartialEq)]
@@ -63,6 +66,8 @@ pub fn slow(milliseconds: u64) -> Manner {
 
 pub enum Event {
     Query(&'static str),
+    /// A link is on its way.
+    Opens(LinkKey, Destination),
     Up(LinkKey),
     Down(LinkKey, FailureKind),
     Reply(LinkKey, Vec<u8>),
@@ -103,10 +108,14 @@ pub struct World {
     pub ttl: u32,
     /// Where each open link leads.
     links: HashMap<usize, (LinkKey, Destination)>,
+    /// Links whose opening has got lost on the way.
+    lost: Vec<LinkKey>,
     /// Queries that each link was sent.
     sent_by_link: HashMap<usize, usize>,
     /// Queries that each address was sent.
     pub sent: BTreeMap<u8, usize>,
+    /// Addresses that were connected to.
+    pub connected_to: BTreeSet<u8>,
     /// Messages that were sent in the clear, with where they went.
     pub in_the_clear: Vec<(u8, Vec<u8>)>,
     asked: HashMap<u16, (&'static str, Instant)>,
@@ -146,8 +155,10 @@ impl World {
             addresses: Vec::new(),
             ttl: 300,
             links: HashMap::new(),
+            lost: Vec::new(),
             sent_by_link: HashMap::new(),
             sent: BTreeMap::new(),
+            connected_to: BTreeSet::new(),
             in_the_clear: Vec::new(),
             asked: HashMap::new(),
             next_port: 0,
@@ -232,6 +243,15 @@ impl World {
                 self.proxy
                     .handle_query(origin, Transport::Udp, &bytes, now, outbox);
             }
+            Event::Opens(link, to) => {
+                if self
+                    .links
+                    .get(&link.index())
+                    .is_some_and(|open| open.0 == link)
+                {
+                    self.connect(link, to);
+                }
+            }
             Event::Up(link) => self.proxy.handle_link_up(link, false, now, outbox),
             Event::Down(link, kind) => {
                 self.links.retain(|_, (open, _)| *open != link);
@@ -249,12 +269,27 @@ impl World {
                 self.proxy.handle_resume(now, outbox);
             }
             Event::Turns(host, manner) => {
-                self.manners.insert(host, manner);
+                let before = self.manners.insert(host, manner);
                 if manner == Manner::Refuses {
                     self.reset_links(host);
                 }
+                if before == Some(Manner::Hole) {
+                    self.retransmit(host);
+                }
             }
             Event::Moves(addresses) => self.addresses = addresses,
+        }
+    }
+
+    /// What has got lost on the way to an address is sent again some time after.
+    fn retransmit(&mut self, host: u8) {
+        let links = self.links.values();
+        let lost = links.filter(|(link, to)| number(to) == host && self.lost.contains(link));
+        let mut lost: Vec<(LinkKey, Destination)> = lost.copied().collect();
+        lost.sort_by_key(|(link, _)| link.index());
+        for (link, to) in lost {
+            self.lost.retain(|other| *other != link);
+            self.plan(self.now + RETRANSMITTING, Event::Opens(link, to));
         }
     }
 
@@ -380,15 +415,20 @@ impl World {
     }
 
     fn on_open(&mut self, link: LinkKey, to: Destination) {
-        let host = number(&to);
-        let is_first = self.links.values().all(|(_, other)| number(other) != host);
         self.links.insert(link.index(), (link, to));
         self.sent_by_link.insert(link.index(), 0);
-        if to.scheme == Scheme::Udp {
-            return;
+        if to.scheme != Scheme::Udp {
+            self.connect(link, to);
         }
+    }
+
+    fn connect(&mut self, link: LinkKey, to: Destination) {
+        let host = number(&to);
+        self.connected_to.insert(host);
+        let others = self.links.values().filter(|(other, _)| *other != link);
+        let is_first = others.into_iter().all(|(_, other)| number(other) != host);
         let event = match self.manners.get(&host).copied().expect("somebody is there") {
-            Manner::Hole => return,
+            Manner::Hole => return self.lost.push(link),
             Manner::Impostor => Event::Down(link, FailureKind::Authentication),
             Manner::TakesOne if !is_first => Event::Down(link, FailureKind::Connect),
             Manner::Refuses

@@ -38,9 +38,11 @@ impl Upstreams {
     /// The way for a query. Those who are well come first, and among them those who have not failed
     /// this query; who is in trouble is better than nobody. Otherwise it goes by rank.
     pub(in crate::proxy) fn route(&self, pool: PoolIndex, wishes: &Wishes, now: Instant) -> Route {
-        let all = || self.pools[pool.0].ranking.iter().copied();
+        let upstream = |key: &EndpointKey| self.endpoint(*key).upstream;
+        let ranking = || self.pools[pool.0].ranking.iter().copied();
+        let all = || ranking().filter(|key| !wishes.not_at_all.contains(upstream(key)));
         let is_well = |key: &EndpointKey| self.is_well(*key);
-        let has_failed_it = |key: &EndpointKey| wishes.not_at.contains(*key);
+        let has_failed_it = |key: &EndpointKey| wishes.rather_not.contains(upstream(key));
         let untried = all().filter(|key| is_well(key) && !has_failed_it(key));
         let tried = all().filter(|key| is_well(key) && has_failed_it(key));
         if let Some(route) = untried
@@ -49,22 +51,47 @@ impl Upstreams {
         {
             return route;
         }
-        // What failed longest ago is the likeliest to work.
+        // What has not failed again just now, and failed longest ago, is the likeliest to work.
         let troubled = all().filter_map(|key| {
             let failed_at = self.endpoint(key).health.failed_at();
-            Some((
-                (has_failed_it(&key), failed_at),
-                self.route_to(key, wishes, now)?,
-            ))
+            let rank = (has_failed_it(&key), self.is_doubtful(key), failed_at);
+            Some((rank, self.route_to(key, wishes, now)?))
         });
         let likeliest = troubled.min_by_key(|(rank, _)| *rank);
         likeliest.map_or_else(|| Route::Later(self.next_retry(pool)), |(_, route)| route)
     }
 
-    /// Whether someone is well who has not failed this query.
-    pub(in crate::proxy) fn has_untried(&self, pool: PoolIndex, wishes: &Wishes) -> bool {
-        let mut ranking = self.pools[pool.0].ranking.iter();
-        ranking.any(|key| self.is_well(*key) && !wishes.not_at.contains(*key))
+    /// Whether someone may be asked for another opinion on a query: who is well, or who is in
+    /// trouble and is tried again. That is done every second, and at that moment by all who would
+    /// like to know.
+    pub(in crate::proxy) fn has_other_opinion(
+        &mut self,
+        pool: PoolIndex,
+        wishes: &Wishes,
+        now: Instant,
+    ) -> bool {
+        let ranking = self.pools[pool.0].ranking.iter();
+        let upstream = |key: &EndpointKey| self.endpoint(*key).upstream;
+        let untried = ranking.filter(|key| !wishes.not_at_all.contains(upstream(key)));
+        let untried: Vec<EndpointKey> = untried.copied().collect();
+        if untried.iter().any(|key| self.is_well(*key)) {
+            return true;
+        }
+        let (pause_max, moment) = (self.timeouts.backoff_max_asked, self.timeouts.slow);
+        let health = |key: &&EndpointKey| &self.endpoint(**key).health;
+        if untried
+            .iter()
+            .any(|key| health(&key).is_on_trial(now, moment))
+        {
+            return true;
+        }
+        let due = untried
+            .iter()
+            .find(|key| health(key).is_trial_due(now, pause_max));
+        if let Some(key) = due.copied() {
+            self.endpoint_mut(key).health.on_trial(now);
+        }
+        due.is_some()
     }
 
     /// Whether queries that wait should do so although there is no way for them now.
@@ -121,18 +148,22 @@ impl Upstreams {
         ranking.map(|key| self.endpoint(*key))
     }
 
-    /// Whether nothing is known to be wrong with an address, nor with every link to it, nor with
-    /// any since it last answered.
+    /// Whether nothing is known to be wrong with an address, nor doubtful about it.
     fn is_well(&self, key: EndpointKey) -> bool {
-        let endpoint = self.endpoint(key);
+        self.endpoint(key).health.is_well() && !self.is_doubtful(key)
+    }
+
+    /// Whether every link to an address is late or silent, or one is silent since it last answered.
+    fn is_doubtful(&self, address: EndpointKey) -> bool {
+        let endpoint = self.endpoint(address);
         let is_doubtful = |key: &LinkKey| self.link(*key).is_some_and(Link::is_doubtful);
         let are_doubtful = !endpoint.links.is_empty() && endpoint.links.iter().all(is_doubtful);
         let is_silent = |key: &LinkKey| {
             let link = self.link(*key).filter(|link| link.is_silent());
             let since = link.and_then(Link::silent_since);
-            since.is_some_and(|since| endpoint.last_answer.is_none_or(|answer| answer <= since))
+            since.is_some_and(|since| self.is_silent_since(address, since))
         };
-        endpoint.health.is_well() && !are_doubtful && !endpoint.links.iter().any(is_silent)
+        are_doubtful || endpoint.links.iter().any(is_silent)
     }
 
     fn route_to(&self, key: EndpointKey, wishes: &Wishes, now: Instant) -> Option<Route> {
@@ -228,7 +259,10 @@ impl Upstreams {
             return None;
         }
         let others = || ranking.iter().copied().filter(|key| *key != busy);
-        let pause_max = if ranking.iter().any(|key| self.is_well(*key)) {
+        let is_steady = |key: &EndpointKey| {
+            self.is_well(*key) && self.endpoint(*key).health.is_steady(now, &self.timeouts)
+        };
+        let pause_max = if ranking.iter().any(is_steady) {
             self.timeouts.backoff_max
         } else {
             self.timeouts.backoff_max_asked

@@ -24,6 +24,8 @@ use crate::time::Instant;
 #[derive(Debug, Default)]
 pub(in crate::proxy) struct Health {
     trouble: Option<Trouble>,
+    /// When the latest connection was opened that came up.
+    reached: Option<Instant>,
     /// It has ever answered.
     has_answered: bool,
     /// When the last trouble ended, and after how many failures: one that comes and goes is
@@ -45,6 +47,8 @@ struct Trouble {
     is_pause_over: bool,
     /// When it was last seen to be in trouble, or tried.
     tried_at: Instant,
+    /// It has been tried since it was last seen to be in trouble.
+    is_on_trial: bool,
 }
 
 /// What is worth telling.
@@ -105,6 +109,12 @@ impl Health {
         self.trouble.is_none()
     }
 
+    /// Whether nothing has been wrong for some time.
+    pub(in crate::proxy) fn is_steady(&self, now: Instant, timeouts: &Timeouts) -> bool {
+        let is_past = |at: Instant| now >= at + timeouts.backoff_max;
+        self.is_well() && self.recovered.is_none_or(|(at, _)| is_past(at))
+    }
+
     /// What went wrong last, if something is wrong.
     pub(in crate::proxy) fn last_failure(&self) -> Option<FailureKind> {
         Some(self.trouble.as_ref()?.kind)
@@ -150,12 +160,21 @@ impl Health {
     pub(in crate::proxy) fn on_trial(&mut self, now: Instant) {
         if let Some(trouble) = &mut self.trouble {
             trouble.tried_at = now;
+            trouble.is_on_trial = true;
         }
+    }
+
+    /// Whether it has been on trial for no longer than a moment.
+    pub(in crate::proxy) fn is_on_trial(&self, now: Instant, moment: Duration) -> bool {
+        let is_fresh = |trouble: &Trouble| trouble.tried_at + moment >= now;
+        let trouble = self.trouble.as_ref();
+        trouble.is_some_and(|trouble| trouble.is_on_trial && is_fresh(trouble))
     }
 
     /// Takes note of a failure. `since` is the time from which on it went wrong: when the
     /// connection was opened or, if nothing came, when the query was sent. One that is part of what
-    /// was counted before is not counted.
+    /// was counted before is not counted, nor a connection that has not come up where one that was
+    /// opened later has.
     pub(in crate::proxy) fn on_failure(
         &mut self,
         kind: FailureKind,
@@ -165,7 +184,10 @@ impl Health {
         random: &mut Random,
     ) -> Change {
         let earlier = self.trouble.as_ref();
-        if earlier.is_some_and(|trouble| since < trouble.at) {
+        let is_counted = earlier.is_some_and(|trouble| since < trouble.at);
+        let is_disproved = Nature::of(kind) == Nature::Unreachable
+            && self.reached.is_some_and(|later| since < later);
+        if is_counted || is_disproved {
             return Change::None;
         }
         let remembered = self
@@ -195,12 +217,14 @@ impl Health {
             pause,
             is_pause_over: false,
             tried_at: now,
+            is_on_trial: false,
         });
         change
     }
 
-    /// Takes note that a connection came up.
-    pub(in crate::proxy) fn on_up(&mut self, now: Instant) -> Change {
+    /// Takes note that a connection came up which was opened then.
+    pub(in crate::proxy) fn on_up(&mut self, opened_at: Instant, now: Instant) -> Change {
+        self.reached = self.reached.max(Some(opened_at));
         self.end_if(now, |trouble| {
             Nature::of(trouble.kind) == Nature::Unreachable
         })
@@ -372,11 +396,28 @@ mod tests {
         assert!(scene.health.is_well());
 
         scene.fail(FailureKind::Connect, 3.0, 3.0);
-        scene.health.on_up(at(9.0));
+        scene.health.on_up(at(8.0), at(9.0));
         assert!(scene.health.is_well());
-        scene.fail(FailureKind::Protocol, 4.0, 4.0);
-        scene.health.on_up(at(9.0));
+        scene.fail(FailureKind::Protocol, 9.5, 9.5);
+        scene.health.on_up(at(9.6), at(9.7));
         assert!(!scene.health.is_well());
+    }
+
+    #[test]
+    fn connection_that_fails_late_says_nothing_where_a_later_one_came_up() {
+        let mut scene = Scene::new();
+        scene.health.on_up(at(2.0), at(2.1));
+        let (timeouts, random) = (&scene.timeouts, &mut scene.random);
+        let mut fail = |health: &mut Health, kind, since, now| {
+            health.on_failure(kind, at(since), at(now), timeouts, random);
+            !health.is_well()
+        };
+        let health = &mut scene.health;
+        assert!(!fail(health, FailureKind::HandshakeTimeout, 1.0, 4.0));
+        assert!(fail(health, FailureKind::HandshakeTimeout, 2.1, 5.0));
+        // That a connection comes up does not mean that it is answered.
+        health.on_up(at(6.0), at(6.1));
+        assert!(fail(health, FailureKind::Stalled, 5.5, 7.5));
     }
 
     #[test]

@@ -46,7 +46,10 @@ pub(in crate::proxy) enum SentState {
     /// This exchange, for so long that it has looked for another way.
     Overdue(ExchangeKey),
     /// Nobody any more. The id is not used again while the answer may still come.
-    Abandoned,
+    Abandoned {
+        /// Another upstream had an answer.
+        is_answered: bool,
+    },
 }
 
 impl Sent {
@@ -54,7 +57,7 @@ impl Sent {
     pub(in crate::proxy) fn exchange(&self) -> Option<ExchangeKey> {
         match self.state {
             SentState::InTime(key) | SentState::Slow(key) | SentState::Overdue(key) => Some(key),
-            SentState::Abandoned => None,
+            SentState::Abandoned { .. } => None,
         }
     }
 }
@@ -164,9 +167,13 @@ impl Link {
         self.sent.len() - self.waited_for
     }
 
-    /// Whether it takes no query any more, and nobody waits for those that it took.
+    /// Whether it takes no query any more, and there is nothing to be had from it: nobody waits for
+    /// what it took, or that has been answered.
     pub(in crate::proxy) fn is_done(&self) -> bool {
-        self.waited_for == 0 && (self.stage == Stage::Retired || self.scheme == Scheme::Udp)
+        match self.stage {
+            Stage::Retired => self.waited_for == 0,
+            Stage::Opening | Stage::Up => self.scheme == Scheme::Udp && self.sent.is_empty(),
+        }
     }
 
     /// Whether an answer has ever come.
@@ -231,9 +238,14 @@ impl Link {
         }
     }
 
-    /// Notes that nobody waits for the query of this id any more. Returns for how long there has
-    /// been no answer since it was sent.
-    pub(in crate::proxy) fn abandon(&mut self, id: u16, now: Instant) -> Duration {
+    /// Notes that nobody waits for the query of this id any more, and whether another upstream had
+    /// an answer. Returns for how long there has been none on this link since it was sent.
+    pub(in crate::proxy) fn abandon(
+        &mut self,
+        id: u16,
+        is_answered: bool,
+        now: Instant,
+    ) -> Duration {
         let Some(place) = self.place(id) else {
             return Duration::ZERO;
         };
@@ -242,7 +254,7 @@ impl Link {
             .last_answer
             .map_or(sent.at, |answer| answer.max(sent.at));
         if sent.exchange().is_some() {
-            sent.state = SentState::Abandoned;
+            sent.state = SentState::Abandoned { is_answered };
             self.on_one_less(now);
         }
         now - silent_since
@@ -283,7 +295,8 @@ impl Link {
                 });
                 let slow = slow_from.map(|from| (from + slow, Due::Slow));
                 let overdue = overdue_from.map(|from| (from + timeouts.attempt, Due::Overdue));
-                let is_idle = self.waited_for == 0;
+                // A datagram is never idle: either an answer is outstanding, or it is done.
+                let is_idle = self.waited_for == 0 && self.scheme != Scheme::Udp;
                 let idle = is_idle.then_some((self.idle_since + idle, Due::Idle));
                 let all = [stalled, slow, overdue, idle].into_iter().flatten();
                 all.min_by_key(|(at, _)| *at)
@@ -438,7 +451,7 @@ mod tests {
     fn upstream_owes_what_another_has_answered() {
         let mut scene = Scene::up();
         let id = scene.send(1.0);
-        scene.link.abandon(id, at(1.2));
+        scene.link.abandon(id, true, at(1.2));
         assert_eq!(scene.due(), stalled_since(1.0));
     }
 
@@ -455,7 +468,7 @@ mod tests {
     fn id_of_an_abandoned_query_is_not_free() {
         let mut scene = Scene::up();
         let id = scene.send(3.0);
-        scene.link.abandon(id, at(4.0));
+        scene.link.abandon(id, false, at(4.0));
         assert_eq!(scene.link.abandoned(), 1);
         assert!(scene.link.place(id).is_some());
     }

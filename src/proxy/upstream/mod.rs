@@ -25,7 +25,7 @@ use std::time::Duration;
 
 use crate::arena::{Arena, Key};
 use crate::config::{Config, Limits, Policy, Scheme, Timeouts};
-use crate::failure::{Failure, FailureKind};
+use crate::failure::Failure;
 use crate::random::Random;
 use crate::time::Instant;
 
@@ -231,7 +231,7 @@ impl Upstreams {
         }
         link.on_up(now);
         self.opening -= 1;
-        let (key, took, scheme) = (link.endpoint, now - link.opened_at(), link.scheme);
+        let (key, opened_at, scheme) = (link.endpoint, link.opened_at(), link.scheme);
         let endpoint = self.endpoint_mut(key);
         if endpoint.opening.is_none() {
             let authenticated = match scheme {
@@ -240,9 +240,9 @@ impl Upstreams {
             };
             log::info!("upstream {}: connected{authenticated}", endpoint.label());
         }
-        endpoint.opening = Some(took);
+        endpoint.opening = Some(now - opened_at);
         let was_well = endpoint.health.is_well();
-        let change = endpoint.health.on_up(now);
+        let change = endpoint.health.on_up(opened_at, now);
         let is_recovered = endpoint.health.is_well() && !was_well;
         endpoint.tell(change);
         Some((key, is_recovered))
@@ -307,6 +307,17 @@ impl Upstreams {
         }
     }
 
+    /// Whether no answer has come from an address since then.
+    pub(super) fn is_silent_since(&self, key: EndpointKey, since: Instant) -> bool {
+        let last_answer = self.endpoint(key).last_answer;
+        last_answer.is_none_or(|answer| answer <= since)
+    }
+
+    /// Whether something is known to be wrong with an address.
+    pub(super) fn is_in_trouble(&self, key: EndpointKey) -> bool {
+        !self.endpoint(key).health.is_well()
+    }
+
     /// Notes that an upstream closed a link without queries.
     pub(super) fn on_idle_closed(&mut self, link: &Link, now: Instant) {
         let patience = &mut self.endpoint_mut(link.endpoint).patience;
@@ -364,9 +375,39 @@ impl Upstreams {
             endpoint.label()
         );
     }
+}
 
-    /// What is known to be wrong with an address, if something is.
-    pub(super) fn trouble(&self, key: EndpointKey) -> Option<FailureKind> {
-        self.endpoints.get(key.0)?.health.last_failure()
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::options::{self, Command};
+
+    #[test]
+    fn addresses_that_are_gone_are_forgotten_when_their_links_are() {
+        let Ok(Command::Run(config)) = options::parse(&["-u192.0.2.1".to_owned()]) else {
+            panic!("the option is right");
+        };
+        let mut upstreams = Upstreams::new(&config, [vec![UpstreamIndex(0)]]);
+        let now = Instant::default();
+        let mut last = None;
+        for port in 1..1_000 {
+            let address = SocketAddr::from(([192, 0, 2, 1], port));
+            let label = String::new();
+            upstreams.add(UpstreamIndex(0), Scheme::Tls, address, label);
+            let (key, _) = upstreams.addresses(UpstreamIndex(0)).next().unwrap();
+            let (link, _) = upstreams.open(key, Scheme::Tls, now);
+            assert_eq!(upstreams.discard(key), [link]);
+            assert!(upstreams.endpoints.contains(key.0), "it has a link");
+            upstreams.retire(link);
+            // The link ends some time later.
+            let before = last.replace(link);
+            before.and_then(|link| upstreams.remove(link));
+        }
+        assert!(
+            upstreams.endpoints.len() <= 3,
+            "{}",
+            upstreams.endpoints.len()
+        );
+        assert_eq!(upstreams.opening, 0);
     }
 }
