@@ -202,6 +202,20 @@ fn error_that_all_have_is_the_answer() {
 }
 
 #[test]
+fn error_that_all_have_does_not_speak_for_who_is_in_trouble() {
+    let manners = [
+        Manner::Says(Rcode::REFUSED),
+        Manner::SaysOfBad(Rcode::SERVFAIL),
+    ];
+    let mut world = World::with("ordered", &manners);
+    world.ask("bad.example", 10.0, 0.0, 60.0);
+    world.ask("www.example", 10.0, 0.0, 60.0);
+    assert_eq!(failed(&world.run("www.example")), 0);
+    let failures = world.proxy.counters().failure(FailureKind::BadAnswer);
+    assert!(failures < 20, "{failures}");
+}
+
+#[test]
 fn upstream_that_fails_one_name_is_asked_for_the_others() {
     let manners = [Manner::SaysOfBad(Rcode::SERVFAIL), GOOD];
     let mut world = World::with("ordered", &manners);

@@ -226,3 +226,62 @@ impl Exchange {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::arena::Key;
+
+    fn exchange() -> Exchange {
+        let asker = Asker::Ourselves(UpstreamIndex(0), Type::A);
+        let query = Query::new(&"a.example".parse().unwrap(), Type::A);
+        let now = Instant::default();
+        Exchange::new(asker, PoolIndex(0), query, (now, now))
+    }
+
+    fn attempt(id: u16) -> Attempt {
+        let link = LinkKey(Key::from_usize(1));
+        Attempt { link, id }
+    }
+
+    #[test]
+    fn query_is_tried_three_times() {
+        let mut exchange = exchange();
+        for id in 0..3 {
+            assert!(exchange.may_be_sent());
+            assert_eq!(exchange.is_last_try(), id == 2);
+            exchange.on_sent(attempt(id));
+            exchange.on_attempt_lost(attempt(id));
+        }
+        assert!(!exchange.may_be_sent());
+        assert_eq!(exchange.times_sent(), 3);
+    }
+
+    #[test]
+    fn errors_are_no_tries_but_three_are_enough() {
+        let mut exchange = exchange();
+        exchange.on_sent(attempt(0));
+        exchange.on_attempt_lost(attempt(0));
+        for id in 1..4 {
+            assert!(exchange.may_be_sent());
+            exchange.on_sent(attempt(id));
+            exchange.on_error(attempt(id));
+        }
+        assert!(!exchange.may_be_sent());
+        assert_eq!(exchange.times_sent(), 4);
+    }
+
+    #[test]
+    fn copy_counts_for_nothing() {
+        let mut exchange = exchange();
+        exchange.on_sent(attempt(0));
+        assert!(exchange.may_be_copied());
+        exchange.on_copied(attempt(1));
+        assert!(exchange.is_relied_on() && !exchange.may_be_copied());
+        exchange.on_error(attempt(1));
+        assert_eq!((exchange.times_sent(), exchange.errors), (1, 0));
+        exchange.on_overdue(attempt(0));
+        assert!(!exchange.is_relied_on());
+        assert_eq!(exchange.open_attempts().count(), 1);
+    }
+}
