@@ -87,6 +87,8 @@ fn lost_datagrams_are_sent_again() {
     assert_eq!(slower_than(&responses, 0.5), 0);
     let twice = world.sent_to(10) - 6_000;
     assert!(twice < 200, "{twice} were sent twice");
+    // Nobody is the worse for it.
+    assert_eq!(world.proxy.counters().failure(FailureKind::Stalled), 0);
 }
 
 #[test]
@@ -261,6 +263,18 @@ fn second_opinion_that_does_not_come_costs_little() {
     }
 }
 
+#[test]
+fn error_is_not_kept_back_for_an_answer_that_may_never_come() {
+    let silent = Manner::Stalls { after: 3 };
+    let others = [Manner::Says(Rcode::REFUSED), Manner::Closes];
+    for others in [others, [others[1], others[0]]] {
+        let mut world = World::with("ordered", &[silent, others[0], others[1]]);
+        world.ask("www.example", 10.0, 0.0, 5.0);
+        let responses = world.run("www.example");
+        assert_eq!(slower_than(&responses, 0.6), 0);
+    }
+}
+
 // Host names.
 
 const NAMED: [&str; 3] = ["-utls://dns.example", "-b192.0.2.53", "--policy=fastest"];
@@ -394,6 +408,18 @@ fn upstream_that_has_moved_is_found() {
         assert_eq!(slower_than(&responses, wait), 0);
         assert_eq!(slower_than(&after(&responses, 24.0), 0.1), 0);
     }
+}
+
+#[test]
+fn address_that_an_upstream_has_no_more_is_not_used() {
+    let mut world = world(&NAMED, &[(1, GOOD), (2, GOOD), (53, KNOWS)]);
+    world.ttl = 60;
+    world.live_at(&["192.0.2.1"]);
+    world.ask("www.example", 10.0, 0.0, 120.0);
+    world.move_to(30.0, &["192.0.2.2"]);
+    assert_eq!(failed(&world.run("www.example")), 0);
+    let [before, after] = [1, 2].map(|host| world.sent_to(host));
+    assert!(before.abs_diff(600) < 20 && after.abs_diff(600) < 20);
 }
 
 #[test]

@@ -252,6 +252,19 @@ fn first_upstream_serves_again_when_it_has_recovered() {
 }
 
 #[test]
+fn others_are_looked_for_soon_where_who_serves_has_just_recovered() {
+    let mut world = World::with("ordered", &[Manner::Refuses, GOOD]);
+    world.ask("www.example", 20.0, 0.0, 200.0);
+    // The pauses between attempts on the first have grown when the second fails, too.
+    world.turn(2, 120.0, Manner::Refuses);
+    world.turn(2, 125.0, GOOD);
+    world.turn(1, 130.0, GOOD);
+    world.run("www.example");
+    let since = 200 - world.sent_to(1) / 20;
+    assert!((130..135).contains(&since), "from second {since}");
+}
+
+#[test]
 fn restart_of_the_only_upstream_costs_no_query() {
     for down in [0.1, 1.0, 3.0] {
         let mut world = World::new(&[GOOD]);

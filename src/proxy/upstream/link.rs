@@ -465,6 +465,19 @@ mod tests {
     }
 
     #[test]
+    fn datagram_is_never_idle() {
+        let mut scene = Scene::up();
+        scene.link.scheme = Scheme::Udp;
+        assert!(scene.link.is_done());
+        let id = scene.send(1.0);
+        scene.link.abandon(id, true, at(1.1));
+        let idle = Duration::from_millis(10);
+        let due = scene.link.next_due(&timeouts(), SLOW, idle);
+        assert_eq!(due, Some(stalled_since(1.0)));
+        assert!(!scene.link.is_done());
+    }
+
+    #[test]
     fn id_of_an_abandoned_query_is_not_free() {
         let mut scene = Scene::up();
         let id = scene.send(3.0);
