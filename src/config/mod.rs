@@ -28,6 +28,8 @@ pub struct Config {
     pub timeouts: Timeouts,
     /// Bounds of tables, queues and buffers.
     pub limits: Limits,
+    /// What is kept of answers.
+    pub cache: CacheSettings,
     /// The least important messages that are logged.
     pub log_level: log::LevelFilter,
 }
@@ -120,6 +122,52 @@ pub fn parse_duration(text: &str) -> Option<Duration> {
     Some(Duration::from_millis(number.checked_mul(milliseconds)?))
 }
 
+/// Reads a number of octets: a bare number, or one of `k`, `m`, `g`, powers of 1024.
+pub fn parse_size(text: &str) -> Option<usize> {
+    let digits_len = text.bytes().take_while(u8::is_ascii_digit).count();
+    let (number, unit) = text.split_at(digits_len);
+    let number: usize = number.parse().ok()?;
+    let shift = match unit {
+        "" => 0,
+        "k" => 10,
+        "m" => 20,
+        "g" => 30,
+        _ => return None,
+    };
+    number.checked_mul(1 << shift)
+}
+
+/// What is kept of answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CacheSettings {
+    /// Octets that answers may take, with all that keeping them takes; zero to keep none.
+    pub size: usize,
+    /// How long an answer is kept at least, whatever it says.
+    pub ttl_min: Duration,
+    /// How long an answer is kept at most.
+    pub ttl_max: Duration,
+    /// How long a denial is kept at most.
+    pub negative_ttl_max: Duration,
+    /// How long an answer that is no longer fresh is kept in case there is no other.
+    pub stale_max: Duration,
+    /// Whether answers that are much wanted are asked for again before their end.
+    pub prefetch: bool,
+}
+
+impl Default for CacheSettings {
+    fn default() -> Self {
+        let day = Duration::from_secs(24 * 60 * 60);
+        Self {
+            size: 1024 * 1024,
+            ttl_min: Duration::ZERO,
+            ttl_max: day,
+            negative_ttl_max: Duration::from_secs(60 * 60),
+            stale_max: day,
+            prefetch: false,
+        }
+    }
+}
+
 /// Durations that rule queries and connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Timeouts {
@@ -153,6 +201,10 @@ pub struct Timeouts {
     pub failed_min: Duration,
     /// The longest such time, after many failures.
     pub failed_max: Duration,
+    /// From a query to its being answered with what is no longer fresh.
+    pub stale: Duration,
+    /// How long such an answer is used at once before upstream is asked again.
+    pub stale_pause: Duration,
     /// How long a TCP client may be idle while there are slots enough.
     pub client_idle_max: Duration,
     /// How long a TCP client may be idle when every slot is taken.
@@ -184,6 +236,8 @@ impl Timeouts {
             backoff_max_asked: Duration::from_secs(1),
             failed_min: Duration::from_secs(1),
             failed_max: Duration::from_secs(30),
+            stale: (query * 9 / 25).min(Duration::from_millis(1800)),
+            stale_pause: Duration::from_secs(30),
             client_idle_max: Duration::from_secs(10),
             client_idle_min: Duration::from_millis(200),
             accept_pause: Duration::from_millis(100),
@@ -322,6 +376,18 @@ mod tests {
             "18446744073709551615d",
         ] {
             assert_eq!(parse_duration(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn sizes_have_units() {
+        assert_eq!(parse_size("0"), Some(0));
+        assert_eq!(parse_size("1000"), Some(1000));
+        assert_eq!(parse_size("64k"), Some(65_536));
+        assert_eq!(parse_size("1m"), Some(1_048_576));
+        assert_eq!(parse_size("2g"), Some(1 << 31));
+        for text in ["", "m", "-1", "1.5m", "1 m", "1M", "1kb", "99999999999g"] {
+            assert_eq!(parse_size(text), None, "{text}");
         }
     }
 

@@ -62,7 +62,12 @@ impl MioNet {
     pub fn new() -> io::Result<Self> {
         let poll = Poll::new()?;
         let mut numbers = SigSet::empty();
-        for number in [Number::SIGTERM, Number::SIGINT, Number::SIGUSR1] {
+        for number in [
+            Number::SIGTERM,
+            Number::SIGINT,
+            Number::SIGHUP,
+            Number::SIGUSR1,
+        ] {
             numbers.add(number);
         }
         numbers.thread_block()?;
@@ -115,18 +120,19 @@ impl Net for MioNet {
                 continue;
             }
             while let Ok(Some(info)) = self.signals.read_signal() {
-                let is_report = info.ssi_signo == Number::SIGUSR1 as u32;
-                let signal = if is_report {
-                    Signal::Report
-                } else {
-                    Signal::Finish
+                let number = i32::try_from(info.ssi_signo).ok();
+                let signal = match number.and_then(|number| Number::try_from(number).ok()) {
+                    Some(Number::SIGUSR1) => Signal::Report,
+                    Some(Number::SIGHUP) => Signal::Reload,
+                    _ => Signal::Finish,
                 };
                 events.push(Event::Signal(signal));
             }
         }
         let suspended = suspended();
-        if suspended.saturating_sub(self.suspended) > SUSPENDED_MIN {
-            events.push(Event::Resumed);
+        let slept = suspended.saturating_sub(self.suspended);
+        if slept > SUSPENDED_MIN {
+            events.push(Event::Resumed { slept });
         }
         self.suspended = suspended;
         Ok(self.now())

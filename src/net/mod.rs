@@ -23,7 +23,10 @@ pub enum Event {
     /// Someone wants something of the process.
     Signal(Signal),
     /// The host was suspended and goes on.
-    Resumed,
+    Resumed {
+        /// For how long, by a clock that ours is not.
+        slept: Duration,
+    },
 }
 
 /// What a signal asks for.
@@ -31,6 +34,8 @@ pub enum Event {
 pub enum Signal {
     /// To finish and end: SIGTERM, SIGINT.
     Finish,
+    /// To forget what is known from earlier: SIGHUP.
+    Reload,
     /// To log the counters: SIGUSR1.
     Report,
 }

@@ -6,7 +6,10 @@
 //! the error is the response. An answer that was cut short to fit a datagram is asked for on a
 //! connection.
 
+use std::iter;
+
 use super::Proxy;
+use super::cache::Kept;
 use super::counters::{Discard, Outcome};
 use super::exchange::{Asker, Attempt, Poor};
 use super::keys::{EndpointKey, ExchangeKey, LinkKey, PoolIndex, UpstreamIndex};
@@ -206,18 +209,53 @@ impl Proxy {
         now: Instant,
         outbox: &mut Outbox,
     ) {
-        let exchange = self.exchange(key);
-        let asker = exchange.asker;
-        if let Asker::Client { origin, reception } = &asker {
-            let owed = exchange.owed(reception);
-            outbox.respond(*origin, |out| write_answer(out, &owed, answer));
+        let exchange = self.exchanges.get_mut(key.0);
+        let exchange = exchange.expect("who is answered is there");
+        let (asker, question) = (exchange.asker, exchange.query.question());
+        self.memory.on_answer(question);
+        let kept = exchange.variant.map_or(Kept::No, |variant| {
+            self.cache.keep(question, variant, answer, now)
+        });
+        let followers = std::mem::take(&mut exchange.followers);
+        for key in iter::once(key).chain(followers) {
+            self.respond(key, answer, kept, now, outbox);
         }
-        let exchange = self.exchanges.get(key.0).expect("who is answered is there");
-        self.memory.on_answer(exchange.query.question());
-        self.end(key, Outcome::Answered, now, outbox);
-        if let Asker::Ourselves(upstream, rr_type) = asker {
+        if let Asker::Bootstrap(upstream, rr_type) = asker {
             self.on_addresses(upstream, rr_type, Some(answer), now, outbox);
         }
+    }
+
+    /// Ends an exchange with this answer, and with what has become of it in the cache.
+    fn respond(
+        &mut self,
+        key: ExchangeKey,
+        answer: &Message<'_>,
+        kept: Kept,
+        now: Instant,
+        outbox: &mut Outbox,
+    ) {
+        let Some(exchange) = self.exchanges.get(key.0) else {
+            return;
+        };
+        let outcome = match kept {
+            Kept::Yes(entry) => {
+                self.respond_from_cache(key, entry, outbox);
+                Outcome::Answered
+            }
+            Kept::Better(entry) => {
+                self.cache.on_used_instead(entry, now);
+                self.respond_from_cache(key, entry, outbox);
+                Outcome::Stale
+            }
+            Kept::No => {
+                if let Asker::Client { origin, reception } = &exchange.asker {
+                    let owed = exchange.owed(reception);
+                    outbox.respond(*origin, |out| write_answer(out, &owed, answer));
+                }
+                Outcome::Answered
+            }
+        };
+        self.end(key, outcome, now, outbox);
     }
 }
 

@@ -129,7 +129,7 @@ impl Proxy {
             host.asked = TYPES.to_vec();
             for rr_type in TYPES {
                 let host = &self.bootstrap.hosts[place];
-                let asker = Asker::Ourselves(host.upstream, rr_type);
+                let asker = Asker::Bootstrap(host.upstream, rr_type);
                 let query = Query::new(&host.name, rr_type);
                 let deadline = now + self.timeouts.deadline();
                 let exchange = Exchange::new(asker, self.bootstrap.servers, query, (now, deadline));

@@ -11,6 +11,10 @@ pub enum Outcome {
     Answered,
     /// With what is known here of a special name.
     AnsweredHere,
+    /// With what upstream answered before.
+    Cached,
+    /// With what upstream answered before and is no longer fresh, for want of better.
+    Stale,
     /// FORMERR: it could not be parsed.
     Malformed,
     /// NOTIMP: it was no ordinary query.
@@ -34,9 +38,11 @@ impl fmt::Display for Outcome {
 }
 
 impl Outcome {
-    const LABELS: [&'static str; 9] = [
+    const LABELS: [&'static str; 11] = [
         "answered",
         "answered-here",
+        "cached",
+        "stale",
         "malformed",
         "not-implemented",
         "bad-version",
@@ -81,6 +87,8 @@ pub struct Counters {
     pub hedges: u64,
     /// Queries sent to another upstream as well, to see whether it is out of trouble.
     pub copies: u64,
+    /// Queries that the cache asks again.
+    pub refreshes: u64,
     /// Links that came up with a new TLS session.
     pub full_handshakes: u64,
     /// Links that came up with an earlier TLS session.
@@ -156,11 +164,13 @@ impl fmt::Display for Counters {
         }
         write!(
             f,
-            "; upstream sent={} retries={} hedges={} copies={}; handshakes full={} resumed={}",
+            "; upstream sent={} retries={} hedges={} copies={} refreshes={}; handshakes full={} \
+             resumed={}",
             self.sent,
             self.retries,
             self.hedges,
             self.copies,
+            self.refreshes,
             self.full_handshakes,
             self.resumed_handshakes
         )
@@ -183,7 +193,7 @@ mod tests {
         assert_eq!(
             counters.to_string(),
             "queries udp=3 tcp=0 ignored=0; outcomes answered=1 timed-out=1; \
-             upstream-failures stalled=1; upstream sent=0 retries=0 hedges=0 copies=0; handshakes full=0 resumed=0"
+             upstream-failures stalled=1; upstream sent=0 retries=0 hedges=0 copies=0 refreshes=0; handshakes full=0 resumed=0"
         );
         assert_eq!(counters.ended(), 2);
     }

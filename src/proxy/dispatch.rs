@@ -1,121 +1,29 @@
 //! How a query finds its way: to a link, to the queue for one, or to an error.
 
-use super::admission::{
-    NO_ANSWER, NOBODY_TO_ASK, OVERLOADED, Reception, Refusal, Rejection, TOO_LATE, TOO_LONG,
-    failed_before,
-};
+use super::Proxy;
+use super::admission::NO_ANSWER;
 use super::counters::Outcome;
 use super::exchange::{Asker, Attempt, Exchange};
 use super::keys::{EndpointKey, ExchangeKey, LinkKey, PoolIndex};
 use super::outbox::Outbox;
 use super::upstream::{Route, Trial};
-use super::{Proxy, special};
 use crate::config::Scheme;
 use crate::failure::FailureKind;
-use crate::origin::Origin;
 use crate::time::Instant;
 use crate::wire::query::PLAIN_QUERY_LEN_MAX;
-use crate::wire::response::{Asked, write_answer, write_error};
-use crate::wire::{Message, Query, Rcode};
+use crate::wire::response::write_error;
+use crate::wire::{Message, Rcode};
 
 impl Proxy {
-    pub(super) fn reject(
+    /// Adds an exchange, and starts to look for an answer.
+    pub(super) fn start(
         &mut self,
-        origin: Origin,
-        rejection: &Rejection<'_>,
-        outbox: &mut Outbox,
-    ) {
-        let Refusal {
-            rcode,
-            error,
-            outcome,
-        } = rejection.refusal;
-        let asked = Asked {
-            id: rejection.header.id,
-            flags: rejection.header.flags,
-            question: rejection.question,
-            opt: rejection.reception.opt,
-            len_max: rejection.reception.len_max,
-        };
-        outbox.respond(origin, |out| write_error(out, &asked, rcode, error));
-        self.counters.count_outcome(outcome);
-    }
-
-    pub(super) fn forward(
-        &mut self,
-        origin: Origin,
-        message: &Message<'_>,
-        reception: Reception,
-        deadline: Instant,
+        exchange: Exchange,
         now: Instant,
         outbox: &mut Outbox,
-    ) {
-        let question = message.question();
-        let question = question.expect("a query that is forwarded has a question");
-        let mut reject = |proxy: &mut Self, refusal| {
-            let rejection = Rejection {
-                header: message.header(),
-                question: Some(question),
-                reception,
-                refusal,
-            };
-            proxy.reject(origin, &rejection, outbox);
-        };
-        let own_pool = self.routes.own(question.name());
-        if own_pool.is_none()
-            && let Some(reply) = special::reply(question)
-        {
-            return self.answer_here(origin, message, &reception, &reply, outbox);
-        }
-        let Some(pool) = own_pool.or(self.routes.for_others()) else {
-            return reject(self, NOBODY_TO_ASK);
-        };
-        if deadline <= now {
-            return reject(self, TOO_LATE);
-        }
-        if self.inflight() >= self.limits.inflight || self.is_backed_up(pool, now) {
-            return reject(self, OVERLOADED);
-        }
-        if let Some(reason) = self.memory.recall(question, now) {
-            return reject(self, failed_before(reason));
-        }
-        let buffer = self.spare_buffers.pop().unwrap_or_default();
-        let query =
-            Query::forward(message, buffer).expect("a query that is forwarded has a question");
-        if query.unpadded_len() > self.limits.forwarded_query {
-            return reject(self, TOO_LONG);
-        }
-        let asker = Asker::Client { origin, reception };
-        let exchange = Exchange::new(asker, pool, query, (now, deadline));
-        self.upstreams.take_turn(pool);
-        self.start(exchange, now, outbox);
-        self.ask_for_addresses(Some(pool), now, outbox);
-    }
-
-    /// Answers a query with what is known here.
-    fn answer_here(
-        &mut self,
-        origin: Origin,
-        message: &Message<'_>,
-        reception: &Reception,
-        reply: &[u8],
-        outbox: &mut Outbox,
-    ) {
-        let asked = Asked {
-            id: message.header().id,
-            flags: message.header().flags,
-            question: message.question(),
-            opt: reception.opt,
-            len_max: reception.len_max,
-        };
-        let reply = Message::parse(reply).expect("replies of our own are well formed");
-        outbox.respond(origin, |out| write_answer(out, &asked, &reply));
-        self.counters.count_outcome(Outcome::AnsweredHere);
-    }
-
-    /// Starts to look for an answer.
-    pub(super) fn start(&mut self, exchange: Exchange, now: Instant, outbox: &mut Outbox) {
+    ) -> ExchangeKey {
         let deadline = exchange.deadline;
+        self.ours += usize::from(!exchange.is_for_client());
         let key = ExchangeKey(self.exchanges.insert(exchange));
         let exchanges = &self.exchanges;
         self.by_deadline.push_ranked(
@@ -124,7 +32,16 @@ impl Proxy {
             exchanges.len(),
             |(_, key)| exchanges.contains(key.0),
         );
-        self.dispatch(key, now, outbox);
+        self.seek(key, now, outbox);
+        key
+    }
+
+    /// Lets a query find its answer: by itself, unless the same is asked already.
+    pub(super) fn seek(&mut self, key: ExchangeKey, now: Instant, outbox: &mut Outbox) {
+        if !self.follow(key) {
+            self.upstreams.take_turn(self.exchange(key).pool);
+            self.dispatch(key, now, outbox);
+        }
     }
 
     /// Whether a query that was sent on a link has a way other than that link. Its last try is not
@@ -364,9 +281,13 @@ impl Proxy {
             return self.deliver(key, &answer, now, outbox);
         }
         let (asker, pool) = (exchange.asker, exchange.pool);
+        if let Some(entry) = self.stand_in(key, now) {
+            self.respond_from_cache(key, entry, outbox);
+            return self.end(key, Outcome::Stale, now, outbox);
+        }
         match asker {
             Asker::Client { origin, reception } => {
-                let failure = exchange.last_failure;
+                let failure = self.exchange(key).last_failure;
                 let failure = failure.or_else(|| self.last_failure(pool, now));
                 let error = failure.map_or(NO_ANSWER, FailureKind::extended_error);
                 let exchange = self.exchange(key);
@@ -380,7 +301,8 @@ impl Proxy {
                 self.memory.on_failure(question, by, error, now);
                 self.end(key, outcome, now, outbox);
             }
-            Asker::Ourselves(upstream, rr_type) => {
+            Asker::Cache => self.end(key, outcome, now, outbox),
+            Asker::Bootstrap(upstream, rr_type) => {
                 self.end(key, outcome, now, outbox);
                 self.on_addresses(upstream, rr_type, None, now, outbox);
             }
@@ -401,14 +323,18 @@ impl Proxy {
         now: Instant,
         outbox: &mut Outbox,
     ) {
-        let exchange = self.exchanges.remove(key.0).expect("a query ends once");
+        let exchange = self.exchanges.remove(key.0);
+        let mut exchange = exchange.expect("a query ends once");
         for attempt in exchange.open_attempts() {
             self.abandon(attempt, outcome, exchange.is_answered, now, outbox);
         }
-        if matches!(exchange.asker, Asker::Client { .. }) {
+        if exchange.is_for_client() {
             log::trace!("{}: {outcome}", exchange.query.question());
             self.counters.count_outcome(outcome);
+        } else {
+            self.ours -= 1;
         }
+        self.hand_over(&mut exchange, now, outbox);
         if self.spare_buffers.len() < self.limits.spare_buffers {
             let mut buffer = exchange.query.into_buffer();
             buffer.clear();
@@ -445,6 +371,7 @@ mod tests {
     use super::*;
     use crate::arena::Key;
     use crate::options::{self, Command};
+    use crate::origin::Origin;
     use crate::wire::edns::{ExtendedErrorCode, OptionCode};
     use std::time::Duration;
 

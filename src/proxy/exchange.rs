@@ -26,7 +26,8 @@ use crate::wire::question::Type;
 use crate::wire::response::Asked;
 
 use super::admission::Reception;
-use super::keys::{EndpointKey, LinkKey, PoolIndex, UpstreamIndex};
+use super::cache::Variant;
+use super::keys::{EndpointKey, ExchangeKey, LinkKey, PoolIndex, UpstreamIndex};
 use super::wishes::Wishes;
 
 /// A query that was sent and may still be answered.
@@ -56,8 +57,10 @@ pub(super) enum Asker {
         /// How the client wants it.
         reception: Reception,
     },
-    /// The proxy itself, for addresses of this type that an upstream has.
-    Ourselves(UpstreamIndex, Type),
+    /// The cache, which has an answer that is no longer fresh, or soon will be.
+    Cache,
+    /// The bootstrap, for addresses of this type that an upstream has.
+    Bootstrap(UpstreamIndex, Type),
 }
 
 /// An answer that others may better.
@@ -93,6 +96,12 @@ pub(super) struct Exchange {
     pub(super) poor: Option<Box<Poor>>,
     /// An answer has come that none could better.
     pub(super) is_answered: bool,
+    /// What it has in common with others, if its answer is for others, too.
+    pub(super) variant: Option<Variant>,
+    /// Under what hash others find it to follow it, if they may.
+    pub(super) leads_as: Option<u64>,
+    /// Those that wait for its answer.
+    pub(super) followers: Vec<ExchangeKey>,
     /// How often it has been sent without coming back as an error.
     tries: usize,
     /// How often it has come back so.
@@ -123,6 +132,9 @@ impl Exchange {
             last_failure: None,
             poor: None,
             is_answered: false,
+            variant: None,
+            leads_as: None,
+            followers: Vec::new(),
             tries: 0,
             errors: 0,
             open: [None; OPEN_MAX],
@@ -152,6 +164,11 @@ impl Exchange {
 
     fn tries_left(&self) -> usize {
         Limits::ATTEMPTS - self.tries
+    }
+
+    /// Whether a client waits for it.
+    pub(super) fn is_for_client(&self) -> bool {
+        matches!(self.asker, Asker::Client { .. })
     }
 
     /// Whether an answer has come that is an error.
@@ -233,7 +250,7 @@ mod tests {
     use crate::arena::Key;
 
     fn exchange() -> Exchange {
-        let asker = Asker::Ourselves(UpstreamIndex(0), Type::A);
+        let asker = Asker::Bootstrap(UpstreamIndex(0), Type::A);
         let query = Query::new(&"a.example".parse().unwrap(), Type::A);
         let now = Instant::default();
         Exchange::new(asker, PoolIndex(0), query, (now, now))

@@ -34,6 +34,8 @@ struct Failed {
     reason: ExtendedError,
     pause: Duration,
     until: Instant,
+    /// When it failed last.
+    at: Instant,
 }
 
 impl Memory {
@@ -63,6 +65,10 @@ impl Memory {
         }
         let key = key(question);
         let earlier = self.failure_by_question.get(&key);
+        // Who asked before it was known to fail has met the same failure, not another.
+        if earlier.is_some_and(|failed| asked_at < failed.at) {
+            return;
+        }
         let longer = |failed: &Failed| (failed.pause * 2).min(self.pause_max);
         let pause = earlier.map_or(self.pause_min, longer);
         if earlier.is_none() && self.failure_by_question.len() >= self.len_max {
@@ -77,6 +83,7 @@ impl Memory {
             reason,
             pause,
             until: now + pause,
+            at: now,
         };
         self.failure_by_question.insert(key, failed);
     }
@@ -177,6 +184,13 @@ mod tests {
         scene.fail(b'a', 100.0);
         scene.fail(b'a', 200.0);
         assert!(scene.recalls(b'a', 229.9) && !scene.recalls(b'a', 230.0));
+    }
+
+    #[test]
+    fn queries_that_fail_together_are_one_failure() {
+        let mut scene = Scene::new();
+        (0..10).for_each(|_| scene.fail(b'a', 1.0));
+        assert!(scene.recalls(b'a', 1.9) && !scene.recalls(b'a', 2.0));
     }
 
     #[test]

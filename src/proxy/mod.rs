@@ -22,7 +22,9 @@
 
 mod admission;
 mod answer;
+mod arrival;
 mod bootstrap;
+mod cache;
 mod counters;
 mod dispatch;
 mod exchange;
@@ -31,15 +33,20 @@ mod keys;
 mod memory;
 mod outbox;
 mod routes;
+mod sharing;
 mod special;
+mod stale;
 mod upstream;
 mod watch;
 mod wishes;
 
 pub use admission::Transport;
+pub use cache::CacheUsage;
 pub use counters::{Counters, Discard, Outcome};
 pub use keys::{LinkKey, UpstreamIndex};
 pub use outbox::{Action, Destination, Outbox};
+
+use std::time::Duration;
 
 use crate::arena::{Arena, Fifo};
 use crate::config::{Config, Host, Limits, Scheme, Timeouts, Upstream};
@@ -50,11 +57,13 @@ use crate::time::Instant;
 
 use admission::{Admission, admit};
 use bootstrap::Bootstrap;
+use cache::Cache;
 use exchange::{Attempt, Exchange};
 use hedge::Hedges;
 use keys::{ExchangeKey, PoolIndex};
 use memory::Memory;
 use routes::Routes;
+use sharing::Leaders;
 use upstream::Upstreams;
 use upstream::link::{Due, Link, Stage};
 
@@ -68,6 +77,12 @@ pub struct Proxy {
     by_deadline: Fifo<(Instant, ExchangeKey)>,
     /// Exchanges that wait for a link, in turn.
     waiting_by_pool: Vec<Fifo<ExchangeKey>>,
+    /// Exchanges that have an answer which is no longer fresh, and when that has to do.
+    by_patience: Fifo<(Instant, ExchangeKey)>,
+    /// Exchanges that no client waits for.
+    ours: usize,
+    leaders: Leaders,
+    cache: Cache,
     routes: Routes,
     upstreams: Upstreams,
     bootstrap: Bootstrap,
@@ -104,6 +119,10 @@ impl Proxy {
             exchanges: Arena::default(),
             by_deadline: Fifo::default(),
             waiting_by_pool,
+            by_patience: Fifo::default(),
+            ours: 0,
+            leaders: Leaders::default(),
+            cache: Cache::new(&config.cache, &config.timeouts, seed),
             routes,
             upstreams,
             bootstrap: Bootstrap::new(config, for_addresses),
@@ -120,13 +139,28 @@ impl Proxy {
     /// be sent too late to be answered in time.
     pub fn has_room(&mut self, now: Instant) -> bool {
         let pool = self.routes.for_others();
-        self.inflight() < self.limits.inflight
+        self.under_way() < self.limits.inflight
             && !pool.is_some_and(|pool| self.is_backed_up(pool, now))
     }
 
     /// Queries of clients that wait for their answer.
     pub fn inflight(&self) -> usize {
+        self.exchanges.len() - self.ours
+    }
+
+    /// Queries that are to be answered, those for the cache included.
+    fn under_way(&self) -> usize {
         self.exchanges.len() - self.bootstrap.asked()
+    }
+
+    /// What the answers that are known take.
+    pub fn cache_usage(&self) -> CacheUsage {
+        self.cache.usage()
+    }
+
+    /// Forgets every answer that is known.
+    pub fn forget_answers(&mut self) {
+        self.cache.clear();
     }
 
     /// Connections upstream, those that are being opened included.
@@ -198,9 +232,11 @@ impl Proxy {
         self.serve_all_waiting(now, outbox);
     }
 
-    /// Takes note that the host was suspended: connections are unlikely to have survived that.
-    /// Those without queries are closed, and the queries of the others are sent by other ways, too.
-    pub fn handle_resume(&mut self, now: Instant, outbox: &mut Outbox) {
+    /// Takes note that the host was suspended for so long: connections are unlikely to have
+    /// survived that. Those without queries are closed, and the queries of the others are sent by
+    /// other ways, too.
+    pub fn handle_resume(&mut self, slept: Duration, now: Instant, outbox: &mut Outbox) {
+        self.cache.on_sleep(slept);
         log::info!("the host was suspended: connecting anew");
         let up = self.upstreams.links();
         let up = up.filter(|(_, link)| link.stage == Stage::Up);
@@ -274,7 +310,9 @@ impl Proxy {
             .links()
             .filter_map(|(_, link)| Some(self.next_due(link)?.0))
             .min();
-        let moments = [deadline, link, self.bootstrap.start_at(), self.next_retry()];
+        let stale = self.next_stale().map(|(at, _)| at);
+        let start = self.bootstrap.start_at();
+        let moments = [deadline, link, stale, start, self.next_retry()];
         moments.into_iter().flatten().min()
     }
 
@@ -306,6 +344,7 @@ impl Proxy {
                 }
             }
         }
+        self.answer_the_patient(now, outbox);
         while let Some(key) = self.first_expired(now) {
             let outcome = match self.exchange(key).times_sent() {
                 0 => Outcome::UpstreamFailed,

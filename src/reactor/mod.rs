@@ -170,7 +170,9 @@ impl<N: Net> Reactor<N> {
             match event {
                 Event::Ready(key) => self.make_runnable(key),
                 Event::Signal(signal) => self.on_signal(signal),
-                Event::Resumed => self.proxy.handle_resume(self.now, &mut self.outbox),
+                Event::Resumed { slept } => {
+                    self.proxy.handle_resume(slept, self.now, &mut self.outbox);
+                }
             }
         }
         self.events = events;
@@ -298,6 +300,10 @@ impl<N: Net> Reactor<N> {
     fn on_signal(&mut self, signal: Signal) {
         match signal {
             Signal::Report => self.report(),
+            Signal::Reload => {
+                log::info!("forgetting all answers that are known");
+                self.proxy.forget_answers();
+            }
             Signal::Finish if self.finish_at.is_none() => self.start_to_finish(),
             Signal::Finish => self.finish_at = Some(self.now),
         }
@@ -310,8 +316,9 @@ impl<N: Net> Reactor<N> {
         };
         let dropped: u64 = self.sessions.iter().map(|(_, slot)| dropped(slot)).sum();
         log::info!(
-            "{}; responses dropped={dropped}; now inflight={} links={} tcp-clients={}",
+            "{}; responses dropped={dropped}; cache {}; now inflight={} links={} tcp-clients={}",
             self.proxy.counters(),
+            self.proxy.cache_usage(),
             self.proxy.inflight(),
             self.proxy.links(),
             self.clients.len(),

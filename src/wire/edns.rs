@@ -49,8 +49,12 @@ pub struct ExtendedErrorCode(pub u16);
 impl ExtendedErrorCode {
     /// None of the other codes fits.
     pub const OTHER: Self = Self(0);
+    /// The answer is no longer fresh (RFC 8767).
+    pub const STALE_ANSWER: Self = Self(3);
     /// It went wrong shortly before.
     pub const CACHED_ERROR: Self = Self(13);
+    /// The denial is no longer fresh (RFC 8767).
+    pub const STALE_NXDOMAIN: Self = Self(19);
     /// The operation or query is not supported.
     pub const NOT_SUPPORTED: Self = Self(21);
     /// No server could be reached that would know the answer.
@@ -111,12 +115,7 @@ impl<'a> Opt<'a> {
 
     /// The options in their order.
     pub fn options(&self) -> impl Iterator<Item = EdnsOption<'a>> + use<'a> {
-        let mut rest = self.options;
-        std::iter::from_fn(move || {
-            let (option, after) = split_option(rest).ok()?;
-            rest = after;
-            Some(option)
-        })
+        options(self.options)
     }
 
     /// The options that pass from hop to hop.
@@ -139,6 +138,15 @@ impl<'a> Opt<'a> {
     }
 }
 
+/// The options that stand in a row.
+pub fn options(mut row: &[u8]) -> impl Iterator<Item = EdnsOption<'_>> {
+    std::iter::from_fn(move || {
+        let (option, after) = split_option(row).ok()?;
+        row = after;
+        Some(option)
+    })
+}
+
 /// One option of an OPT record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct EdnsOption<'a> {
@@ -149,10 +157,22 @@ pub struct EdnsOption<'a> {
 }
 
 impl EdnsOption<'_> {
+    /// Appends number, length and data.
+    pub fn write(&self, out: &mut Vec<u8>) {
+        write_option_head(out, self.code, self.data.len());
+        out.extend_from_slice(self.data);
+    }
+
     /// Octets of number, length and data.
     pub fn wire_len(&self) -> usize {
         OPTION_HEAD_LEN + self.data.len()
     }
+}
+
+fn write_option_head(out: &mut Vec<u8>, code: OptionCode, data_len: usize) {
+    let data_len = u16::try_from(data_len).expect("options come from messages or are short");
+    out.extend_from_slice(&code.0.to_be_bytes());
+    out.extend_from_slice(&data_len.to_be_bytes());
 }
 
 /// Octets of an option's number and length.
@@ -189,20 +209,19 @@ impl<'a> OptWriter<'a> {
 
     /// Adds an option.
     pub fn option(&mut self, code: OptionCode, data: &[u8]) {
-        self.option_head(code, data.len());
-        self.out.extend_from_slice(data);
+        EdnsOption { code, data }.write(self.out);
     }
 
     /// Adds options.
     pub fn options<'b>(&mut self, options: impl Iterator<Item = EdnsOption<'b>>) {
         for option in options {
-            self.option(option.code, option.data);
+            option.write(self.out);
         }
     }
 
     /// Adds the reason why a query went wrong.
     pub fn extended_error(&mut self, error: ExtendedError) {
-        self.option_head(OptionCode::EXTENDED_ERROR, 2 + error.text.len());
+        write_option_head(self.out, OptionCode::EXTENDED_ERROR, 2 + error.text.len());
         self.out.extend_from_slice(&error.code.0.to_be_bytes());
         self.out.extend_from_slice(error.text.as_bytes());
     }
@@ -215,18 +234,12 @@ impl<'a> OptWriter<'a> {
 
     /// Ends the record with padding, so that the message, which starts at `message_start` of the
     /// buffer and ends with this record, has a multiple of `block` octets (RFC 8467, section 4.1).
-    pub fn pad(mut self, message_start: usize, block: usize) {
+    pub fn pad(self, message_start: usize, block: usize) {
         let unpadded = self.out.len() - message_start + OPTION_HEAD_LEN;
         let padding = unpadded.next_multiple_of(block) - unpadded;
-        self.option_head(OptionCode::PADDING, padding);
+        write_option_head(self.out, OptionCode::PADDING, padding);
         self.out.resize(self.out.len() + padding, 0);
         self.finish();
-    }
-
-    fn option_head(&mut self, code: OptionCode, data_len: usize) {
-        let data_len = u16::try_from(data_len).expect("options come from messages or are short");
-        self.out.extend_from_slice(&code.0.to_be_bytes());
-        self.out.extend_from_slice(&data_len.to_be_bytes());
     }
 
     /// Ends the record.

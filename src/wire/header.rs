@@ -28,12 +28,25 @@ impl Flags {
     /// Checking disabled.
     pub const CD: Self = Self(0x0010);
 
+    /// The bits of the response code.
+    pub const RCODE: Self = Self(0x000f);
+
     const OPCODE: u16 = 0x7800;
-    const RCODE: u16 = 0x000f;
 
     /// Whether every flag of `other` is set.
     pub fn contains(self, other: Self) -> bool {
         self.0 & other.0 == other.0
+    }
+
+    /// These flags and those of `other`.
+    #[must_use]
+    pub const fn with(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+
+    /// The flags as a number.
+    pub fn to_u16(self) -> u16 {
+        self.0
     }
 
     /// These flags without those of `other`.
@@ -49,13 +62,13 @@ impl Flags {
 
     /// The lower four bits of the response code.
     pub fn rcode(self) -> Rcode {
-        Rcode(self.0 & Self::RCODE)
+        Rcode(self.0 & Self::RCODE.0)
     }
 
     /// These flags with the lower four bits of `rcode` in place.
     #[must_use]
     pub fn with_rcode(self, rcode: Rcode) -> Self {
-        Self(self.0 & !Self::RCODE | rcode.0 & Self::RCODE)
+        Self(self.0 & !Self::RCODE.0 | rcode.0 & Self::RCODE.0)
     }
 
     /// The flags and numbers that a response takes over from its query whoever makes it: OPCODE, RD
@@ -63,6 +76,12 @@ impl Flags {
     #[must_use]
     pub fn echoed(self) -> Self {
         Self(self.0 & (Self::OPCODE | Self::RD.0 | Self::CD.0))
+    }
+}
+
+impl From<u16> for Flags {
+    fn from(number: u16) -> Self {
+        Self(number)
     }
 }
 
@@ -120,7 +139,7 @@ impl Rcode {
     /// The code with its upper eight bits from OPT.
     #[must_use]
     pub fn with_extension(self, extension: u8) -> Self {
-        Self(self.0 & Flags::RCODE | u16::from(extension) << 4)
+        Self(self.0 & Flags::RCODE.0 | u16::from(extension) << 4)
     }
 
     /// The upper eight bits, which stand in OPT.

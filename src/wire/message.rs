@@ -108,24 +108,24 @@ impl<'a> Message<'a> {
     }
 
     /// Position of the first record, which is that after the question section.
-    pub(super) fn records_start(&self) -> usize {
+    pub(crate) fn records_start(&self) -> usize {
         self.records_start
     }
 
     /// Position after the answer and the authority section.
-    pub(super) fn answer_and_authority_ends(&self) -> [usize; 2] {
+    pub(crate) fn answer_and_authority_ends(&self) -> [usize; 2] {
         [self.section_ends[0], self.section_ends[1]]
     }
 
     /// Position after the last record that stands before OPT. Where OPT is not the last record,
     /// those behind it are left out: they are additional, so not needed (RFC 2181, section 9), and
     /// names in them may point behind OPT, which moves.
-    pub(super) fn records_end(&self) -> usize {
+    pub(crate) fn records_end(&self) -> usize {
         self.opt.map_or(self.section_ends[2], |placed| placed.start)
     }
 
     /// Records in the answer, authority and additional section up to [`Message::records_end`].
-    pub(super) fn record_counts(&self) -> [u16; 3] {
+    pub(crate) fn record_counts(&self) -> [u16; 3] {
         let additionals = match self.opt {
             Some(placed) => placed.records_before,
             None => self.header.additionals,
@@ -138,8 +138,13 @@ impl<'a> Message<'a> {
         self.records(self.records_start, self.section_ends[0])
     }
 
+    /// The records of the authority section.
+    pub fn authorities(&self) -> impl Iterator<Item = Record> + use<'a> {
+        self.records(self.section_ends[0], self.section_ends[1])
+    }
+
     /// The records between two record boundaries.
-    pub(super) fn records(
+    pub(crate) fn records(
         &self,
         start: usize,
         end: usize,

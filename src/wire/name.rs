@@ -127,6 +127,21 @@ pub fn equal(message: &[u8], a: usize, b: usize) -> bool {
     }
 }
 
+/// Appends the name at `start`, without compression.
+pub fn write_uncompressed(
+    out: &mut Vec<u8>,
+    message: &[u8],
+    start: usize,
+) -> Result<(), Malformed> {
+    let mut labels = Labels::new(message, start);
+    while let Some(label) = labels.next()? {
+        out.push(u8::try_from(label.len()).map_err(|_| Malformed)?);
+        out.extend_from_slice(label);
+    }
+    out.push(0);
+    Ok(())
+}
+
 /// Writes an uncompressed name with dots between its labels; what is no letter, digit or ordinary
 /// sign stands as `\DDD` (RFC 1035, section 5.1).
 pub fn write_presentation(f: &mut fmt::Formatter<'_>, name: &[u8]) -> fmt::Result {

@@ -91,10 +91,13 @@ impl Query {
         self.bytes.len()
     }
 
-    /// Appends the query with another id.
+    /// Appends the query with another id, and with AD, so that the answer is one for every client,
+    /// whether it wants to know if it was validated or not (RFC 6840, section 5.7).
     pub fn write(&self, out: &mut Vec<u8>, id: u16) {
+        let flags = self.flags() | Flags::AD;
         out.extend_from_slice(&id.to_be_bytes());
-        out.extend_from_slice(&self.bytes[2..]);
+        out.extend_from_slice(&flags.to_u16().to_be_bytes());
+        out.extend_from_slice(&self.bytes[4..]);
     }
 
     /// [`Query::write`] with padding, which hides the length of the name under encryption.

@@ -29,6 +29,12 @@ impl Type {
     pub const IXFR: Self = Self(251);
     /// A request for a whole zone (RFC 5936).
     pub const AXFR: Self = Self(252);
+
+    /// Whether no record of a zone has this type: it asks for something else than one kind of data,
+    /// or is about a message (RFC 6895, section 3.1).
+    pub fn is_meta(self) -> bool {
+        self == Self::OPT || matches!(self.0, 128..=255)
+    }
 }
 
 /// The class of the Internet (RFC 1035, section 3.2.4).

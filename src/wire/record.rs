@@ -5,6 +5,9 @@ use std::net::IpAddr;
 use super::question::{CLASS_IN, Type};
 use super::{Malformed, name, read_u16};
 
+/// Octets of the numbers that end the data of a SOA.
+const SOA_NUMBERS_LEN: usize = 20;
+
 /// Where one record of a message stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Record {
@@ -44,21 +47,51 @@ impl Record {
         &message[self.fixed + Self::FIXED_LEN..self.end]
     }
 
-    /// How long the record may be kept, in seconds. What is no number of 31 bits counts as zero
-    /// (RFC 2181, section 8).
+    /// The record's class.
+    pub fn class(&self, message: &[u8]) -> Result<u16, Malformed> {
+        read_u16(message, self.fixed + 2)
+    }
+
+    /// Position of the TTL.
+    pub fn ttl_at(&self) -> usize {
+        self.fixed + 4
+    }
+
+    /// How long the record may be kept, in seconds: 32 bits without a sign, so that whoever keeps
+    /// it sets a limit (RFC 8767, section 4).
     pub fn ttl(&self, message: &[u8]) -> u32 {
         let half = |at| read_u16(message, at).map_or(0, u32::from);
-        let ttl = half(self.fixed + 4) << 16 | half(self.fixed + 6);
-        if ttl > i32::MAX.cast_unsigned() {
-            0
-        } else {
-            ttl
+        half(self.ttl_at()) << 16 | half(self.ttl_at() + 2)
+    }
+
+    /// Appends this record, which is a SOA (RFC 1035, section 3.3.13), without compression. Returns
+    /// the position of its TTL.
+    pub fn write_uncompressed_soa(
+        &self,
+        message: &[u8],
+        out: &mut Vec<u8>,
+    ) -> Result<usize, Malformed> {
+        name::write_uncompressed(out, message, self.start)?;
+        let fixed = out.len();
+        let data = self.fixed + Self::FIXED_LEN;
+        out.extend_from_slice(&message[self.fixed..data]);
+        let data_start = out.len();
+        let mailbox = name::skip(message, data)?;
+        let numbers = name::skip(message, mailbox)?;
+        if numbers + SOA_NUMBERS_LEN != self.end {
+            return Err(Malformed);
         }
+        name::write_uncompressed(out, message, data)?;
+        name::write_uncompressed(out, message, mailbox)?;
+        out.extend_from_slice(&message[numbers..self.end]);
+        let data_len = u16::try_from(out.len() - data_start).map_err(|_| Malformed)?;
+        out[data_start - 2..data_start].copy_from_slice(&data_len.to_be_bytes());
+        Ok(fixed + 4)
     }
 
     /// The address in an A or AAAA record.
     pub fn address(&self, message: &[u8]) -> Option<IpAddr> {
-        if read_u16(message, self.fixed + 2) != Ok(CLASS_IN) {
+        if self.class(message) != Ok(CLASS_IN) {
             return None;
         }
         let data = self.data(message);
@@ -71,9 +104,8 @@ impl Record {
 
     /// Whether both records belong to one RRset: same owner, type and class (RFC 2181, section 5).
     pub fn same_rrset(&self, other: &Self, message: &[u8]) -> bool {
-        let class = |record: &Self| read_u16(message, record.fixed + 2);
         self.rr_type == other.rr_type
-            && class(self) == class(other)
+            && self.class(message) == other.class(message)
             && name::equal(message, self.start, other.start)
     }
 }
@@ -110,7 +142,31 @@ mod tests {
     }
 
     #[test]
-    fn ttl_has_31_bits() {
+    fn soa_can_stand_alone() {
+        let mut bytes = b"\x07example\0".to_vec();
+        bytes.extend(b"\xc0\0\0\x06\0\x01\0\0\x0e\x10\0\x1d\x02ns\xc0\0\x02me\xc0\0");
+        bytes.extend([7; SOA_NUMBERS_LEN]);
+        bytes[20] = 30;
+        let record = Record::parse(&bytes, 9).unwrap();
+        let mut out = b"before".to_vec();
+        let ttl_at = record.write_uncompressed_soa(&bytes, &mut out).unwrap();
+        let alone = Record::parse(&out, 6).unwrap();
+        assert_eq!((alone.ttl_at(), alone.end), (ttl_at, out.len()));
+        assert_eq!(alone.ttl(&out), 3600);
+        let names = b"\x02ns\x07example\0\x02me\x07example\0";
+        assert_eq!(&alone.data(&out)[..24], names);
+        assert_eq!(out[6..15], bytes[..9]);
+        // Numbers are missing, or there are too many.
+        bytes.push(7);
+        for len in [29, 31] {
+            bytes[20] = len;
+            let record = Record::parse(&bytes, 9).unwrap();
+            assert!(record.write_uncompressed_soa(&bytes, &mut out).is_err());
+        }
+    }
+
+    #[test]
+    fn ttl_has_32_bits() {
         let ttl = |octets: [u8; 4]| {
             let mut bytes = b"\0\0\x01\0\x01".to_vec();
             bytes.extend(octets);
@@ -119,7 +175,7 @@ mod tests {
         };
         assert_eq!(ttl([0, 1, 0, 5]), 65_541);
         assert_eq!(ttl([0x7f, 255, 255, 255]), 0x7fff_ffff);
-        assert_eq!(ttl([0x80, 0, 0, 0]), 0);
+        assert_eq!(ttl([0x80, 0, 0, 0]), 0x8000_0000);
     }
 
     #[test]

@@ -25,6 +25,13 @@ pub struct Asked<'a> {
     pub len_max: usize,
 }
 
+impl Asked<'_> {
+    /// Whether the query says that its sender knows what AD means (RFC 6840, section 5.7).
+    fn understands_ad(&self) -> bool {
+        self.flags.contains(Flags::AD) || self.opt.is_some_and(|opt| opt.flags & DO != 0)
+    }
+}
+
 /// What a response owes the OPT of its query.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AskedOpt {
@@ -67,26 +74,67 @@ pub fn write_answer(out: &mut Vec<u8>, asked: &Asked<'_>, reply: &Message<'_>) {
         cut = Cut::new(reply, room(&opt));
     }
 
-    let passing = Flags::QR | Flags::AA | Flags::TC | Flags::RA | Flags::Z | Flags::AD;
     let truncated = if cut.is_truncated {
         Flags::TC
     } else {
         Flags::default()
     };
-    let flags = reply.header().flags & passing | truncated | asked.flags.echoed();
-    let header = Header {
-        id: asked.id,
-        flags: flags.with_rcode(rcode),
-        questions: u16::from(asked.question.is_some()),
-        answers: cut.counts[0],
-        authorities: cut.counts[1],
-        additionals: cut.counts[2] + u16::from(opt.is_some()),
-    };
-    out.extend_from_slice(&header.to_bytes());
-    out.extend_from_slice(question);
+    let flags = reply.header().flags | truncated;
+    start_answer(out, asked, flags.with_rcode(rcode), cut.counts);
     out.extend_from_slice(&reply.bytes()[reply.records_start()..cut.end]);
     if let Some(opt) = opt {
         opt.write(out);
+    }
+}
+
+/// Appends header and question of an answer to `asked` that has these flags and, in each section,
+/// so many records besides OPT. Returns where it starts.
+pub fn start_answer(
+    out: &mut Vec<u8>,
+    asked: &Asked<'_>,
+    flags: Flags,
+    [answers, authorities, additionals]: [u16; 3],
+) -> usize {
+    let start = out.len();
+    let passing = Flags::QR | Flags::AA | Flags::TC | Flags::RA | Flags::Z | Flags::AD;
+    let mut passed = flags & passing | asked.flags.echoed();
+    if !asked.understands_ad() {
+        passed = passed.without(Flags::AD);
+    }
+    let header = Header {
+        id: asked.id,
+        flags: passed.with_rcode(flags.rcode()),
+        questions: u16::from(asked.question.is_some()),
+        answers,
+        authorities,
+        additionals: additionals + u16::from(asked.opt.is_some()),
+    };
+    out.extend_from_slice(&header.to_bytes());
+    out.extend_from_slice(asked.question.map_or(&[], Question::as_bytes));
+    start
+}
+
+/// Ends the answer that [starts](start_answer) at `start`, behind its records: with the OPT that it
+/// owes, which has these options and perhaps an error. What is too long then is made to fit.
+pub fn end_answer<'a>(
+    out: &mut Vec<u8>,
+    start: usize,
+    asked: &Asked<'_>,
+    options: impl Iterator<Item = EdnsOption<'a>>,
+    error: Option<ExtendedError>,
+) {
+    if let Some(opt) = asked.opt {
+        let mut writer = ResponseOpt::new(opt, None, Rcode::NOERROR).start(out);
+        writer.options(options);
+        if let Some(error) = error {
+            writer.extended_error(error);
+        }
+        writer.finish();
+    }
+    if out.len() - start > asked.len_max {
+        let whole = out.split_off(start);
+        let answer = Message::parse(&whole).expect("its records come from a message");
+        write_answer(out, asked, &answer);
     }
 }
 
@@ -295,11 +343,30 @@ mod tests {
         let message = Message::parse(&out).unwrap();
         assert_eq!(message.header().id, 0xabcd);
         let flags = message.header().flags;
-        assert!(flags.contains(Flags::QR | Flags::RA | Flags::AD | Flags::RD));
-        assert!(!flags.contains(Flags::TC));
+        assert_eq!(flags, Flags::QR | Flags::RA | Flags::RD);
         assert_eq!(message.question().unwrap().as_bytes(), QUESTION);
         assert_eq!(counts(&message), [2, 0, 0]);
         assert!(message.opt().is_none());
+    }
+
+    #[test]
+    fn whether_an_answer_is_validated_is_for_those_who_know_what_that_means() {
+        let reply = reply([&[(1, 1)], &[], &[]], None);
+        let has_ad = |flags, opt| {
+            let asked = Asked {
+                flags,
+                ..asked(opt, 512)
+            };
+            let out = answer(&asked, &reply);
+            let flags = Message::parse(&out).unwrap().header().flags;
+            flags.contains(Flags::AD)
+        };
+        let no_do = AskedOpt {
+            flags: 0,
+            keepalive: None,
+        };
+        assert!(!has_ad(Flags::RD, None) && !has_ad(Flags::RD, Some(no_do)));
+        assert!(has_ad(Flags::RD | Flags::AD, None) && has_ad(Flags::RD, Some(PLAIN_OPT)));
     }
 
     #[test]

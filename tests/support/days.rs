@@ -11,6 +11,8 @@ use dotproxy::options::{self, Command};
 use dotproxy::origin::Origin;
 use dotproxy::proxy::{Action, Destination, LinkKey, Outbox, Proxy, Transport};
 use dotproxy::time::Instant;
+use dotproxy::wire::edns::{EdnsOption, OptionCode};
+use dotproxy::wire::record::Record;
 use dotproxy::wire::{Flags, Message, Rcode};
 
 use super::messages::{address_reply, query, reply};
@@ -87,6 +89,10 @@ pub struct Response {
     pub waited: Duration,
     pub rcode: Rcode,
     pub is_cut: bool,
+    /// That of the first record in the answer section.
+    pub ttl: Option<u32>,
+    /// The first extended error.
+    pub error: Option<u16>,
 }
 
 impl Response {
@@ -141,7 +147,10 @@ impl World {
 
     /// A proxy that was started with these arguments.
     pub fn started<A: ToString>(arguments: &[A]) -> Self {
-        let arguments: Vec<String> = arguments.iter().map(ToString::to_string).collect();
+        // Whatever is given later counts.
+        let mut given = vec!["--cache-size=0".to_owned()];
+        given.extend(arguments.iter().map(ToString::to_string));
+        let arguments = given;
         let Ok(Command::Run(config)) = options::parse(&arguments) else {
             panic!("{arguments:?}: {:?}", options::parse(&arguments));
         };
@@ -266,7 +275,8 @@ impl World {
             }
             Event::Resumed => {
                 self.links.clear();
-                self.proxy.handle_resume(now, outbox);
+                let slept = Duration::from_secs(3_600);
+                self.proxy.handle_resume(slept, now, outbox);
             }
             Event::Turns(host, manner) => {
                 let before = self.manners.insert(host, manner);
@@ -317,12 +327,20 @@ impl World {
                         let asked = self.asked.remove(&origin.peer.port());
                         let (name, asked_at) = asked.expect("one response a query");
                         let flags = response.header().flags;
+                        let ttl = |record: Record| record.ttl(response.bytes());
+                        let error = |option: EdnsOption<'_>| {
+                            assert_eq!(option.code, OptionCode::EXTENDED_ERROR);
+                            u16::from_be_bytes([option.data[0], option.data[1]])
+                        };
+                        let options = response.opt().into_iter().flat_map(|opt| opt.options());
                         self.responses.push(Response {
                             name,
                             asked_at,
                             waited: self.now - asked_at,
                             rcode: flags.rcode(),
                             is_cut: flags.contains(Flags::TC),
+                            ttl: response.answers().next().map(ttl),
+                            error: options.map(error).next(),
                         });
                     }
                     Action::Send { link, message } => {

@@ -31,6 +31,8 @@ impl Program {
             Command::new("sh")
                 .args(["-c", script, "sh", env!("CARGO_BIN_EXE_dotproxy")])
                 .args(["-l", "127.0.0.1", "-p", &port.to_string(), "-v"])
+                // Tests are about the way upstream, unless their arguments say otherwise.
+                .args(["--cache-size", "0"])
                 .args(arguments)
                 .stdin(Stdio::null())
                 .stderr(Stdio::piped()),

@@ -1,5 +1,7 @@
 //! The options, on the command line and in a file: one table serves both, and the help.
 
+mod table;
+
 use std::fmt::{self, Write as _};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -7,11 +9,11 @@ use std::time::Duration;
 
 use log::LevelFilter;
 
-use crate::address::{Address, parse_endpoint, parse_port};
-use crate::arena;
-use crate::config::upstream::PLAIN_PORT;
-use crate::config::{Config, Host, Limits, Listen, Policy, Timeouts, Upstream, parse_duration};
+use crate::address::Address;
+use crate::config::{CacheSettings, Config, Host, Limits, Listen, Policy, Timeouts, Upstream};
 use crate::file;
+
+use table::{COMMANDS, TABLE};
 
 /// What the command line asks for.
 #[derive(Debug, PartialEq, Eq)]
@@ -42,183 +44,6 @@ impl fmt::Display for UsageError {
 }
 
 impl std::error::Error for UsageError {}
-
-/// An option of the program, wherever it stands.
-struct Row {
-    short: &'static str,
-    long: &'static str,
-    /// What its value is called; empty for an option without one.
-    value: &'static str,
-    help: &'static str,
-    /// Takes the value over, or says what was expected.
-    apply: fn(&mut Draft, &str) -> Result<(), &'static str>,
-}
-
-/// Options that stand in a file as well as on the command line.
-const TABLE: &[Row] = &[
-    Row {
-        short: "p",
-        long: "port",
-        value: "PORT",
-        help: "UDP and TCP port for clients [53]",
-        apply: |draft, value| {
-            draft.port = parse_port(value).ok_or("a port from 1 to 65535")?;
-            Ok(())
-        },
-    },
-    Row {
-        short: "l",
-        long: "listen",
-        value: "ADDR[:PORT]",
-        help: "address for clients, repeatable [every address]",
-        apply: |draft, value| {
-            let endpoint = parse_endpoint(value);
-            draft
-                .listen
-                .push(endpoint.ok_or("an IP address like 127.0.0.1, 127.0.0.1:5353 or [::1]:53")?);
-            Ok(())
-        },
-    },
-    Row {
-        short: "u",
-        long: "upstream",
-        value: "SPEC",
-        help: "resolver, like 1.1.1.1 or tls://dns.quad9.net",
-        apply: |draft, value| {
-            draft.upstreams.push(value.parse()?);
-            Ok(())
-        },
-    },
-    Row {
-        short: "b",
-        long: "bootstrap",
-        value: "ADDR[:PORT]",
-        help: "plain DNS server that knows upstreams' addresses",
-        apply: |draft, value| {
-            let endpoint = parse_endpoint(value).filter(|(address, _)| !address.lacks_zone());
-            let (address, port) = endpoint.ok_or("an IP address like 192.168.1.1 or [::1]:53")?;
-            let port = port.unwrap_or(PLAIN_PORT);
-            draft.bootstrap.push(address.with_port(port));
-            Ok(())
-        },
-    },
-    Row {
-        short: "",
-        long: "policy",
-        value: "NAME",
-        help: "fastest, ordered or round-robin [fastest]",
-        apply: |draft, value| {
-            draft.policy = match value {
-                "fastest" => Policy::Fastest,
-                "ordered" => Policy::Ordered,
-                "round-robin" => Policy::RoundRobin,
-                _ => return Err("fastest, ordered or round-robin"),
-            };
-            Ok(())
-        },
-    },
-    Row {
-        short: "",
-        long: "ca-file",
-        value: "FILE",
-        help: "PEM roots to trust [built-in Mozilla roots]",
-        apply: |draft, value| {
-            draft.ca_file = (!value.is_empty()).then(|| value.into());
-            draft.ca_file.is_some().then_some(()).ok_or("a file")
-        },
-    },
-    Row {
-        short: "",
-        long: "clock-stamp",
-        value: "FILE",
-        help: "keeps the time where the clock has no battery",
-        apply: |draft, value| {
-            draft.clock_stamp = (!value.is_empty()).then(|| value.into());
-            draft.clock_stamp.is_some().then_some(()).ok_or("a file")
-        },
-    },
-    Row {
-        short: "",
-        long: "timeout",
-        value: "DURATION",
-        help: "longest wait for a response, like 500ms [5s]",
-        apply: |draft, value| {
-            let range = Duration::from_millis(100)..=Duration::from_secs(3600);
-            let timeout = parse_duration(value).filter(|timeout| range.contains(timeout));
-            draft.timeout = timeout.ok_or("a duration from 100ms to 1h, like 500ms or 5s")?;
-            Ok(())
-        },
-    },
-    Row {
-        short: "",
-        long: "max-tcp-clients",
-        value: "N",
-        help: "TCP clients at the same time [256]",
-        apply: |draft, value| parse_limit(&mut draft.limits.tcp_clients, value),
-    },
-    Row {
-        short: "",
-        long: "max-inflight",
-        value: "N",
-        help: "queries waiting for an answer [4096]",
-        apply: |draft, value| parse_limit(&mut draft.limits.inflight, value),
-    },
-    Row {
-        short: "",
-        long: "log-level",
-        value: "LEVEL",
-        help: "error, warn, info, debug or trace [info]",
-        apply: |draft, value| {
-            draft.log_level = match value {
-                "error" => LevelFilter::Error,
-                "warn" => LevelFilter::Warn,
-                "info" => LevelFilter::Info,
-                "debug" => LevelFilter::Debug,
-                "trace" => LevelFilter::Trace,
-                _ => return Err("error, warn, info, debug or trace"),
-            };
-            Ok(())
-        },
-    },
-    Row {
-        short: "v",
-        long: "verbose",
-        value: "",
-        help: "log debug messages, too; -vv: trace messages",
-        apply: |draft, _| {
-            draft.verbosity = match draft.verbosity {
-                LevelFilter::Off => LevelFilter::Debug,
-                _ => LevelFilter::Trace,
-            };
-            Ok(())
-        },
-    },
-    Row {
-        short: "",
-        long: "log-format",
-        value: "FORMAT",
-        help: "text [text]",
-        apply: |_, value| (value == "text").then_some(()).ok_or("text"),
-    },
-];
-
-/// Options of the command line alone, with their help.
-const COMMANDS: &[(&str, &str, &str, &str)] = &[
-    (
-        "C",
-        "conf-file",
-        "FILE",
-        "read options from FILE, option=value a line",
-    ),
-    (
-        "",
-        "check-conf",
-        "",
-        "check options and files, then exit 0 or 2",
-    ),
-    ("h", "help", "", "print this"),
-    ("V", "version", "", "print the version"),
-];
 
 /// Reads the command line, without the program's name, and the file that it names.
 pub fn parse(arguments: &[String]) -> Result<Command, UsageError> {
@@ -315,31 +140,32 @@ fn help() -> String {
     let rows = TABLE
         .iter()
         .map(|row| (row.short, row.long, row.value, row.help));
+    let mut left = String::new();
     for (short, long, value, help) in rows.chain(COMMANDS.iter().copied()) {
-        let short = match short {
-            "" => "    ".to_owned(),
-            letter => format!("-{letter}, "),
-        };
-        let mut left = format!("{short}--{long} {value}");
-        for line in help.lines() {
-            writeln!(text, "  {left:<28} {line}").expect("strings take everything");
+        let indent = if left.is_empty() { "    " } else { "" };
+        match short {
+            "" => write!(left, "{indent}--{long}"),
+            letter => write!(left, "-{letter}, --{long}"),
+        }
+        .expect("strings take everything");
+        if help.is_empty() {
+            left.push_str(", ");
+            continue;
+        }
+        left.push(' ');
+        left.push_str(value);
+        if left.len() > HELP_AT {
+            writeln!(text, "  {left}").expect("strings take everything");
             left.clear();
         }
+        writeln!(text, "  {left:<HELP_AT$} {help}").expect("strings take everything");
+        left.clear();
     }
     text
 }
 
-fn parse_limit(limit: &mut usize, value: &str) -> Result<(), &'static str> {
-    const MAX: usize = 60_000;
-    const { assert!(MAX < arena::CAPACITY_MAX) };
-    let digits = value.bytes().all(|byte| byte.is_ascii_digit());
-    let number = value
-        .parse()
-        .ok()
-        .filter(|number| digits && (1..=MAX).contains(number));
-    *limit = number.ok_or("a number from 1 to 60000")?;
-    Ok(())
-}
+/// Where the second column of the help starts.
+const HELP_AT: usize = 28;
 
 /// Some editors start a file with it.
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
@@ -355,6 +181,7 @@ struct Draft {
     clock_stamp: Option<PathBuf>,
     timeout: Duration,
     limits: Limits,
+    cache: CacheSettings,
     log_level: LevelFilter,
     /// What was asked for besides, word by word.
     verbosity: LevelFilter,
@@ -372,6 +199,7 @@ impl Default for Draft {
             clock_stamp: None,
             timeout: Timeouts::QUERY,
             limits: Limits::default(),
+            cache: CacheSettings::default(),
             log_level: LevelFilter::Info,
             verbosity: LevelFilter::Off,
         }
@@ -450,6 +278,9 @@ impl Draft {
             let problem = format!("--bootstrap: \"{address}\": expected another server than this");
             return Err(usage(&problem));
         }
+        if self.cache.ttl_min > self.cache.ttl_max {
+            return Err(usage("--cache-min-ttl: expected at most --cache-max-ttl"));
+        }
         let mut upstreams = self.upstreams.iter();
         let named = upstreams.find(|upstream| matches!(upstream.host, Host::Name(..)));
         if let (Some(upstream), []) = (named, &self.bootstrap[..]) {
@@ -467,6 +298,7 @@ impl Draft {
             clock_stamp: self.clock_stamp,
             timeouts: Timeouts::for_query(self.timeout),
             limits: self.limits,
+            cache: self.cache,
             log_level: self.log_level.max(self.verbosity),
         })
     }
@@ -549,7 +381,12 @@ mod tests {
             "\"here\": expected an option (see --help)"
         );
         assert_eq!(error("--check-conf=1"), "--check-conf: expected no value");
-        assert!(error("--cache-size 1m -u 1.1.1.1").contains("unknown option"));
+        assert!(error("--http-listen ::1 -u 1.1.1.1").contains("unknown option"));
+        assert!(error("--cache-size 2g -u 1.1.1.1").contains("\"2g\": expected a size up to"));
+        assert_eq!(
+            error("--cache-min-ttl 2h --cache-max-ttl 1h -u 1.1.1.1"),
+            "--cache-min-ttl: expected at most --cache-max-ttl"
+        );
         assert!(
             error("-u udp://1.1.1.1").starts_with("--upstream: \"udp://1.1.1.1\": expected dom")
         );
@@ -627,7 +464,7 @@ mod tests {
         let Ok(Command::Print(text)) = parse_line("--help") else {
             panic!("help is printed");
         };
-        assert!(text.lines().count() <= 24, "{text}");
+        assert!(text.lines().count() <= 30, "{text}");
         assert!(text.lines().all(|line| line.len() <= 80), "{text}");
         for row in TABLE {
             assert!(text.contains(&format!("--{}", row.long)));

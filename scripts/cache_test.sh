@@ -1,0 +1,114 @@
+#!/bin/bash
+# Checks with dig and a real resolver what clients get out of the cache: answers with less and less
+# time, for everybody and for nobody else, and what is left when the resolver is gone.
+#
+#   scripts/cache_test.sh
+#   DOTPROXY=path/to/dotproxy scripts/cache_test.sh    another binary than target/release/dotproxy
+set -u
+cd "$(dirname "$0")/.." || exit 2
+
+# shellcheck source=scripts/testbed.sh
+. scripts/testbed.sh
+need dig kdig
+
+tls_port=$(free_port)
+start_unbound "$tls_port"
+unbound_pid=${pids[-1]}
+port=$(free_port)
+"$binary" -l 127.0.0.1 -p "$port" --ca-file "$work/ca.pem" -u "127.0.0.1:$tls_port" \
+    --cache-max-ttl 8s 2>"$work/dotproxy.log" &
+proxy_pid=$!
+pids+=("$proxy_pid")
+ask() { dig -p "$port" @127.0.0.1 +tries=1 +time=6 "$@"; }
+for _ in $(seq 100); do
+    ask ready.many.example.net A 2>/dev/null | grep -q NOERROR && break
+    sleep 0.05
+done
+# How many queries went upstream so far.
+sent() {
+    local lines
+    lines=$(grep -c 'upstream sent=' "$work/dotproxy.log")
+    kill -USR1 "$proxy_pid"
+    for _ in $(seq 100); do
+        [ "$(grep -c 'upstream sent=' "$work/dotproxy.log")" -gt "$lines" ] && break
+        sleep 0.02
+    done
+    sed -nE 's/.*upstream sent=([0-9]+).*/\1/p' "$work/dotproxy.log" | tail -n 1
+}
+# asks_upstream WHAT TIMES COMMAND...: the command takes so many queries upstream.
+asks_upstream() {
+    local what=$1 times=$2 before after
+    shift 2
+    before=$(sent)
+    "$@" >/dev/null 2>&1
+    after=$(sent)
+    if [ $((after - before)) -eq "$times" ]; then
+        row ok "$what"
+    else
+        row FAILED "$what: $((after - before)) queries went upstream"
+    fi
+}
+twice() { "$@" && "$@"; }
+three_types() { ask "$1" A && ask "$1" AAAA && ask "$1" MX; }
+
+echo "a resolver on 127.0.0.1:$tls_port, the program in front of it on 127.0.0.1:$port"
+asks_upstream "same question twice: upstream is asked once" 1 twice ask www.example.net A
+asks_upstream "in other letters, over TCP: not again" 0 ask WWW.Example.Net A +tcp
+check "letter case is the client's" 'WwW\.Example\.nEt\.' ask WwW.Example.nEt A
+asks_upstream "another type: asked" 1 twice ask www.example.net AAAA
+asks_upstream "with DNSSEC records: asked" 1 twice ask www.example.net A +dnssec
+asks_upstream "without validation: asked" 1 twice ask www.example.net A +cdflag
+asks_upstream "cookie, client subnet: not asked again" 0 \
+    ask www.example.net A +cookie +subnet=192.0.2.0/24
+check "no option of another client comes back" '^; EDNS: version: 0, flags:; udp: 1232$' \
+    ask www.example.net A
+asks_upstream "an option that passes: asked each time" 2 twice ask www.example.net A +nsid
+asks_upstream "name that does not exist: asked once for all types" 1 \
+    three_types NO.example.net
+check "name that does not exist: SOA with its time" 'example\.net\.\s+[1-8]\s+IN\s+SOA' \
+    ask no.example.net TXT
+asks_upstream "type that does not exist: asked once" 1 twice ask txt.example.net A
+asks_upstream "large answer: asked once for UDP and TCP" 1 twice ask large.example.net TXT
+check "large answer over UDP: cut short" '^;; flags:.* tc ' ask large.example.net TXT +ignore
+check "large answer over TCP: whole" 'part 60 of' ask large.example.net TXT +tcp
+asks_upstream "ANY: asked each time" 2 twice ask example.net ANY +notcp
+
+ask count.many.example.net A >/dev/null
+check "TTL: no more than is allowed" '^count\S+\s+[78]\s' ask count.many.example.net A
+sleep 4
+check "TTL: counts down" '^count\S+\s+[34]\s' ask count.many.example.net A
+sleep 5
+asks_upstream "TTL: asked again when it is over" 1 ask count.many.example.net A
+
+burst() {
+    local running=()
+    for _ in $(seq 50); do
+        ask cold.many.example.net A &
+        running+=($!)
+    done
+    wait "${running[@]}"
+}
+pipelined() {
+    local names=()
+    for _ in $(seq 100); do names+=(pipelined.many.example.net A); done
+    kdig -p "$port" @127.0.0.1 +tcp +keepopen +time=6 "${names[@]}"
+}
+asks_upstream "fifty at once: asked once" 1 burst
+asks_upstream "a hundred on one connection: asked once" 1 pipelined
+
+ask stale.many.example.net A >/dev/null
+kill "$unbound_pid"
+wait "$unbound_pid" 2>/dev/null
+sleep 8.5
+check "resolver gone: known answer, TTL 30" '^stale\S+\s+30\s' ask stale.many.example.net A
+check "resolver gone: it says so" 'EDE: 3 ' ask stale.many.example.net A
+check "resolver gone: name that did not exist" 'EDE: 19 ' ask no.example.net A
+check "resolver gone: at once from the second time on" 'Query time: [0-9] msec' \
+    ask stale.many.example.net A
+check "resolver gone: nothing is known" 'SERVFAIL' ask unknown.many.example.net A
+kill -HUP "$proxy_pid"
+sleep 0.2
+check "SIGHUP: everything is forgotten" 'SERVFAIL' ask stale.many.example.net A
+check "SIGHUP: the log says so" 'forgetting' cat "$work/dotproxy.log"
+
+conclude

@@ -1,0 +1,257 @@
+//! The table of options.
+
+use std::time::Duration;
+
+use log::LevelFilter;
+
+use super::Draft;
+use crate::address::{parse_endpoint, parse_port};
+use crate::arena;
+use crate::config::upstream::PLAIN_PORT;
+use crate::config::{Policy, parse_duration, parse_size};
+
+/// An option of the program, wherever it stands.
+pub(super) struct Row {
+    pub(super) short: &'static str,
+    pub(super) long: &'static str,
+    /// What its value is called; empty for an option without one.
+    pub(super) value: &'static str,
+    /// Empty where it shares the help of the next row.
+    pub(super) help: &'static str,
+    /// Takes the value over, or says what was expected.
+    pub(super) apply: fn(&mut Draft, &str) -> Result<(), &'static str>,
+}
+
+/// Options that stand in a file as well as on the command line.
+pub(super) const TABLE: &[Row] = &[
+    Row {
+        short: "p",
+        long: "port",
+        value: "PORT",
+        help: "UDP and TCP port for clients [53]",
+        apply: |draft, value| {
+            draft.port = parse_port(value).ok_or("a port from 1 to 65535")?;
+            Ok(())
+        },
+    },
+    Row {
+        short: "l",
+        long: "listen",
+        value: "ADDR[:PORT]",
+        help: "address for clients, repeatable [every address]",
+        apply: |draft, value| {
+            let endpoint = parse_endpoint(value);
+            draft
+                .listen
+                .push(endpoint.ok_or("an IP address like 127.0.0.1, 127.0.0.1:5353 or [::1]:53")?);
+            Ok(())
+        },
+    },
+    Row {
+        short: "u",
+        long: "upstream",
+        value: "SPEC",
+        help: "resolver, like 1.1.1.1 or tls://dns.quad9.net",
+        apply: |draft, value| {
+            draft.upstreams.push(value.parse()?);
+            Ok(())
+        },
+    },
+    Row {
+        short: "b",
+        long: "bootstrap",
+        value: "ADDR[:PORT]",
+        help: "plain DNS server that knows upstreams' addresses",
+        apply: |draft, value| {
+            let endpoint = parse_endpoint(value).filter(|(address, _)| !address.lacks_zone());
+            let (address, port) = endpoint.ok_or("an IP address like 192.168.1.1 or [::1]:53")?;
+            let port = port.unwrap_or(PLAIN_PORT);
+            draft.bootstrap.push(address.with_port(port));
+            Ok(())
+        },
+    },
+    Row {
+        short: "",
+        long: "policy",
+        value: "NAME",
+        help: "fastest, ordered or round-robin [fastest]",
+        apply: |draft, value| {
+            draft.policy = match value {
+                "fastest" => Policy::Fastest,
+                "ordered" => Policy::Ordered,
+                "round-robin" => Policy::RoundRobin,
+                _ => return Err("fastest, ordered or round-robin"),
+            };
+            Ok(())
+        },
+    },
+    Row {
+        short: "",
+        long: "ca-file",
+        value: "FILE",
+        help: "PEM roots to trust [built-in Mozilla roots]",
+        apply: |draft, value| {
+            draft.ca_file = (!value.is_empty()).then(|| value.into());
+            draft.ca_file.is_some().then_some(()).ok_or("a file")
+        },
+    },
+    Row {
+        short: "",
+        long: "clock-stamp",
+        value: "FILE",
+        help: "keeps the time where the clock has no battery",
+        apply: |draft, value| {
+            draft.clock_stamp = (!value.is_empty()).then(|| value.into());
+            draft.clock_stamp.is_some().then_some(()).ok_or("a file")
+        },
+    },
+    Row {
+        short: "",
+        long: "timeout",
+        value: "DURATION",
+        help: "longest wait for a response, like 500ms [5s]",
+        apply: |draft, value| {
+            let range = Duration::from_millis(100)..=Duration::from_secs(3600);
+            let timeout = parse_duration(value).filter(|timeout| range.contains(timeout));
+            draft.timeout = timeout.ok_or("a duration from 100ms to 1h, like 500ms or 5s")?;
+            Ok(())
+        },
+    },
+    Row {
+        short: "",
+        long: "max-tcp-clients",
+        value: "N",
+        help: "",
+        apply: |draft, value| parse_limit(&mut draft.limits.tcp_clients, value),
+    },
+    Row {
+        short: "",
+        long: "max-inflight",
+        value: "N",
+        help: "how many at the same time [256, 4096]",
+        apply: |draft, value| parse_limit(&mut draft.limits.inflight, value),
+    },
+    Row {
+        short: "",
+        long: "cache-size",
+        value: "SIZE",
+        help: "memory for known answers, like 64k; 0: none [1m]",
+        apply: |draft, value| {
+            let size = parse_size(value).filter(|size| *size <= 1 << 30);
+            draft.cache.size = size.ok_or("a size up to 1g, like 500k or 4m, or 0")?;
+            Ok(())
+        },
+    },
+    Row {
+        short: "",
+        long: "cache-min-ttl",
+        value: "DURATION",
+        help: "",
+        apply: |draft, value| parse_ttl(&mut draft.cache.ttl_min, value),
+    },
+    Row {
+        short: "",
+        long: "cache-max-ttl",
+        value: "DURATION",
+        help: "",
+        apply: |draft, value| parse_ttl(&mut draft.cache.ttl_max, value),
+    },
+    Row {
+        short: "",
+        long: "cache-max-negative-ttl",
+        value: "DURATION",
+        help: "how long answers are known [0s, 1d, 1h]",
+        apply: |draft, value| parse_ttl(&mut draft.cache.negative_ttl_max, value),
+    },
+    Row {
+        short: "",
+        long: "serve-stale",
+        value: "DURATION",
+        help: "how long after that, if upstream fails [1d]",
+        apply: |draft, value| parse_ttl(&mut draft.cache.stale_max, value),
+    },
+    Row {
+        short: "",
+        long: "prefetch",
+        value: "",
+        help: "ask again for popular answers before their end",
+        apply: |draft, _| {
+            draft.cache.prefetch = true;
+            Ok(())
+        },
+    },
+    Row {
+        short: "",
+        long: "log-level",
+        value: "LEVEL",
+        help: "error, warn, info, debug or trace [info]",
+        apply: |draft, value| {
+            draft.log_level = match value {
+                "error" => LevelFilter::Error,
+                "warn" => LevelFilter::Warn,
+                "info" => LevelFilter::Info,
+                "debug" => LevelFilter::Debug,
+                "trace" => LevelFilter::Trace,
+                _ => return Err("error, warn, info, debug or trace"),
+            };
+            Ok(())
+        },
+    },
+    Row {
+        short: "v",
+        long: "verbose",
+        value: "",
+        help: "log debug messages, too; -vv: trace messages",
+        apply: |draft, _| {
+            draft.verbosity = match draft.verbosity {
+                LevelFilter::Off => LevelFilter::Debug,
+                _ => LevelFilter::Trace,
+            };
+            Ok(())
+        },
+    },
+    Row {
+        short: "",
+        long: "log-format",
+        value: "FORMAT",
+        help: "text [text]",
+        apply: |_, value| (value == "text").then_some(()).ok_or("text"),
+    },
+];
+
+/// Options of the command line alone, with their help.
+pub(super) const COMMANDS: &[(&str, &str, &str, &str)] = &[
+    (
+        "C",
+        "conf-file",
+        "FILE",
+        "read options from FILE, option=value a line",
+    ),
+    (
+        "",
+        "check-conf",
+        "",
+        "check options and files, then exit 0 or 2",
+    ),
+    ("h", "help", "", "print this"),
+    ("V", "version", "", "print the version"),
+];
+
+fn parse_limit(limit: &mut usize, value: &str) -> Result<(), &'static str> {
+    const MAX: usize = 60_000;
+    const { assert!(MAX < arena::CAPACITY_MAX) };
+    let digits = value.bytes().all(|byte| byte.is_ascii_digit());
+    let number = value
+        .parse()
+        .ok()
+        .filter(|number| digits && (1..=MAX).contains(number));
+    *limit = number.ok_or("a number from 1 to 60000")?;
+    Ok(())
+}
+
+fn parse_ttl(ttl: &mut Duration, value: &str) -> Result<(), &'static str> {
+    const MAX: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+    let duration = parse_duration(value).filter(|duration| *duration <= MAX);
+    *ttl = duration.ok_or("a duration up to 365d, like 30s or 1h")?;
+    Ok(())
+}

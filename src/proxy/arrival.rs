@@ -1,0 +1,246 @@
+//! What becomes of a query when it comes: an answer that is known, an error, or an exchange.
+
+use super::admission::{
+    NOBODY_TO_ASK, OVERLOADED, Reception, Refusal, Rejection, TOO_LATE, TOO_LONG, failed_before,
+};
+use super::cache::{Entry, Recall, Variant};
+use super::counters::Outcome;
+use super::exchange::{Asker, Exchange};
+use super::keys::PoolIndex;
+use super::outbox::Outbox;
+use super::{Proxy, special};
+use crate::origin::Origin;
+use crate::time::Instant;
+use crate::wire::response::{Asked, write_answer, write_error};
+use crate::wire::{Flags, Message, Query, Question, Rcode};
+
+/// A query that a client is to have the answer to.
+struct Request<'a> {
+    origin: Origin,
+    message: &'a Message<'a>,
+    question: Question<'a>,
+    reception: Reception,
+    /// What it has in common with others, if its answer may be known or be for others, too.
+    variant: Option<Variant>,
+}
+
+impl Request<'_> {
+    fn asked(&self) -> Asked<'_> {
+        Asked {
+            id: self.message.header().id,
+            flags: self.message.header().flags,
+            question: Some(self.question),
+            opt: self.reception.opt,
+            len_max: self.reception.len_max,
+        }
+    }
+}
+
+impl Proxy {
+    pub(super) fn reject(
+        &mut self,
+        origin: Origin,
+        rejection: &Rejection<'_>,
+        outbox: &mut Outbox,
+    ) {
+        let asked = Asked {
+            id: rejection.header.id,
+            flags: rejection.header.flags,
+            question: rejection.question,
+            opt: rejection.reception.opt,
+            len_max: rejection.reception.len_max,
+        };
+        self.refuse(origin, &asked, &rejection.refusal, outbox);
+    }
+
+    fn refuse(
+        &mut self,
+        origin: Origin,
+        asked: &Asked<'_>,
+        refusal: &Refusal,
+        outbox: &mut Outbox,
+    ) {
+        let Refusal {
+            rcode,
+            error,
+            outcome,
+        } = *refusal;
+        outbox.respond(origin, |out| write_error(out, asked, rcode, error));
+        self.counters.count_outcome(outcome);
+    }
+
+    /// Answers a query with what is known, or starts to look for an answer.
+    pub(super) fn forward(
+        &mut self,
+        origin: Origin,
+        message: &Message<'_>,
+        reception: Reception,
+        deadline: Instant,
+        now: Instant,
+        outbox: &mut Outbox,
+    ) {
+        let question = message.question();
+        let question = question.expect("a query that is forwarded has a question");
+        let request = Request {
+            origin,
+            message,
+            question,
+            reception,
+            variant: Variant::of(message).filter(|_| self.cache.is_on()),
+        };
+        let own_pool = self.routes.own(question.name());
+        let stale = match self.recall(&request, own_pool, now) {
+            Recall::Fresh { entry, is_ask_due } => {
+                self.answer_from_cache(&request, entry, Outcome::Cached, outbox);
+                if is_ask_due && self.has_capacity_to_spare() {
+                    self.cache.on_asked_again(entry, now);
+                    self.ask_for_cache(&request, own_pool, now, outbox);
+                }
+                return;
+            }
+            Recall::StandIn { entry, is_ask_due } => {
+                self.answer_from_cache(&request, entry, Outcome::Stale, outbox);
+                if is_ask_due && self.under_way() < self.limits.inflight {
+                    self.cache.on_used_instead(entry, now);
+                    self.ask_for_cache(&request, own_pool, now, outbox);
+                }
+                return;
+            }
+            Recall::Stale(entry) => Some(entry),
+            Recall::Nothing => None,
+        };
+        if own_pool.is_none()
+            && let Some(reply) = special::reply(question)
+        {
+            let reply = Message::parse(&reply).expect("replies of our own are well formed");
+            outbox.respond(origin, |out| write_answer(out, &request.asked(), &reply));
+            self.counters.count_outcome(Outcome::AnsweredHere);
+            return;
+        }
+        match self.exchange_for(&request, own_pool, deadline, now) {
+            Ok(exchange) => {
+                let pool = exchange.pool;
+                let key = self.start(exchange, now, outbox);
+                if stale.is_some() {
+                    self.watch_stale(key, now);
+                }
+                self.ask_for_addresses(Some(pool), now, outbox);
+            }
+            Err(refusal) => match stale.filter(|_| refusal.rcode == Rcode::SERVFAIL) {
+                Some(entry) => {
+                    self.cache.on_used_instead(entry, now);
+                    self.answer_from_cache(&request, entry, Outcome::Stale, outbox);
+                }
+                None => self.refuse(origin, &request.asked(), &refusal, outbox),
+            },
+        }
+    }
+
+    /// What is known of the answer to a query. A denial of all that is below a name holds for names
+    /// that the same upstreams are asked for.
+    fn recall(
+        &mut self,
+        request: &Request<'_>,
+        own_pool: Option<PoolIndex>,
+        now: Instant,
+    ) -> Recall {
+        let Some(variant) = request.variant else {
+            return Recall::Nothing;
+        };
+        let recall = self.cache.recall(request.question, variant, now);
+        if let Recall::Fresh { .. } = recall {
+            return recall;
+        }
+        let (question, routes) = (request.question, &self.routes);
+        let is_alike = |name: &[u8]| routes.own(name) == own_pool;
+        match self.cache.denial_above(question, variant, now, is_alike) {
+            Some(entry) => Recall::Fresh {
+                entry,
+                is_ask_due: false,
+            },
+            None => recall,
+        }
+    }
+
+    fn answer_from_cache(
+        &mut self,
+        request: &Request<'_>,
+        entry: Entry,
+        outcome: Outcome,
+        outbox: &mut Outbox,
+    ) {
+        let cache = &self.cache;
+        outbox.respond(request.origin, |out| {
+            cache.write(entry, &request.asked(), out);
+        });
+        self.counters.count_outcome(outcome);
+    }
+
+    /// The exchange that finds an answer for a client, or why there is none.
+    fn exchange_for(
+        &mut self,
+        request: &Request<'_>,
+        own_pool: Option<PoolIndex>,
+        deadline: Instant,
+        now: Instant,
+    ) -> Result<Exchange, Refusal> {
+        let pool = own_pool.or(self.routes.for_others());
+        let pool = pool.ok_or(NOBODY_TO_ASK)?;
+        if deadline <= now {
+            return Err(TOO_LATE);
+        }
+        if self.under_way() >= self.limits.inflight || self.is_backed_up(pool, now) {
+            return Err(OVERLOADED);
+        }
+        if let Some(reason) = self.memory.recall(request.question, now) {
+            return Err(failed_before(reason));
+        }
+        let query = self.query_for(request);
+        if query.unpadded_len() > self.limits.forwarded_query {
+            return Err(TOO_LONG);
+        }
+        let asker = Asker::Client {
+            origin: request.origin,
+            reception: request.reception,
+        };
+        let mut exchange = Exchange::new(asker, pool, query, (now, deadline));
+        exchange.variant = request.variant.filter(|_| is_recursive(request.message));
+        Ok(exchange)
+    }
+
+    /// Asks for what was just answered from the cache, for the cache alone.
+    fn ask_for_cache(
+        &mut self,
+        request: &Request<'_>,
+        own_pool: Option<PoolIndex>,
+        now: Instant,
+        outbox: &mut Outbox,
+    ) {
+        let pool = own_pool.or(self.routes.for_others());
+        let Some(pool) = pool.filter(|_| is_recursive(request.message)) else {
+            return;
+        };
+        self.counters.refreshes += 1;
+        let query = self.query_for(request);
+        let deadline = now + self.timeouts.deadline();
+        let mut exchange = Exchange::new(Asker::Cache, pool, query, (now, deadline));
+        exchange.variant = request.variant;
+        self.start(exchange, now, outbox);
+    }
+
+    fn query_for(&mut self, request: &Request<'_>) -> Query {
+        let buffer = self.spare_buffers.pop().unwrap_or_default();
+        let query = Query::forward(request.message, buffer);
+        query.expect("a query that is forwarded has a question")
+    }
+
+    /// Whether there is room for queries that nobody waits for.
+    fn has_capacity_to_spare(&self) -> bool {
+        self.under_way() < self.limits.inflight / 2
+    }
+}
+
+/// Whether a query asks to find the answer, not just for what is known.
+fn is_recursive(query: &Message<'_>) -> bool {
+    query.header().flags.contains(Flags::RD)
+}

@@ -1,0 +1,285 @@
+//! What is kept of an answer, and how it lies in the cells.
+//!
+//! ```text
+//!   head │ key │ records │ where their TTLs are │ extended errors
+//! ```
+//!
+//! The key is what the entry is found by. The records are those behind the question, without OPT,
+//! so that they fit behind any question of the same length. Positions of TTLs count from the first
+//! record.
+
+use std::ops::Range;
+
+use super::cells::{CELL_ROOM, NONE};
+use super::keeping::{Extent, Keeping, soa};
+use super::key::Key;
+use crate::wire::edns::{Opt, OptionCode};
+use crate::wire::question::Type;
+use crate::wire::{Flags, Message};
+
+/// Flags of an answer that are true of it later, too; it is not authoritative any more.
+const KEPT_FLAGS: Flags = Flags::QR.with(Flags::RA).with(Flags::AD).with(Flags::RCODE);
+
+/// What is known of an entry without reading it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Head {
+    /// The entry that came next, and the one that came before.
+    pub(super) newer: u32,
+    pub(super) older: u32,
+    /// The hash that it is found under.
+    pub(super) hash: u32,
+    /// The second in which it came.
+    pub(super) came: u32,
+    /// For how many seconds from then on it is fresh.
+    pub(super) lifetime: u32,
+    /// The second from which on whoever gets it instead of a fresh answer asks for that, too; zero
+    /// if nobody has yet got it so.
+    pub(super) ask_from: u32,
+    /// The flags of the answer and its response code.
+    pub(super) flags: Flags,
+    /// Records in the answer, authority and additional section.
+    pub(super) counts: [u16; 3],
+    /// Octets of the records.
+    pub(super) records_len: u16,
+    /// Octets of the extended errors, as options.
+    pub(super) errors_len: u16,
+    /// Octets of the key.
+    pub(super) key_len: u16,
+    pub(super) marks: Marks,
+}
+
+/// Properties of an entry, one bit each, and how often it was of use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Marks(pub(super) u8);
+
+impl Marks {
+    /// It was of use since the hand came by.
+    pub(super) const VISITED: Self = Self(1);
+    /// It answers every name below, too.
+    pub(super) const BELOW: Self = Self(2);
+    /// It says that upstream failed.
+    pub(super) const ERROR: Self = Self(4);
+    /// It has been asked for again before its end.
+    pub(super) const ASKED_AGAIN: Self = Self(8);
+    /// How often it was of use.
+    const HITS: u8 = 0xc0;
+    const HIT: u8 = 0x40;
+
+    pub(super) fn contains(self, other: Self) -> bool {
+        self.0 & other.0 == other.0
+    }
+
+    pub(super) fn insert(&mut self, other: Self) {
+        self.0 |= other.0;
+    }
+
+    pub(super) fn remove(&mut self, other: Self) {
+        self.0 &= !other.0;
+    }
+
+    /// How often it was of use: three is three or more.
+    pub(super) fn hits(self) -> u8 {
+        (self.0 & Self::HITS) / Self::HIT
+    }
+
+    pub(super) fn count_hit(&mut self) {
+        if self.hits() < 3 {
+            self.0 += Self::HIT;
+        }
+    }
+}
+
+/// Where the marks are in an entry.
+pub(super) const MARKS_AT: usize = 38;
+
+impl Head {
+    /// Octets of a head.
+    pub(super) const LEN: usize = 39;
+
+    /// Where the key is in an entry.
+    pub(super) fn key_range(&self) -> Range<usize> {
+        Self::LEN..Self::LEN + usize::from(self.key_len)
+    }
+
+    /// Where records and positions of TTLs are in an entry.
+    pub(super) fn records_range(&self) -> Range<usize> {
+        let start = self.key_range().end;
+        let positions: usize = self.counts.iter().map(|count| usize::from(*count)).sum();
+        start..start + usize::from(self.records_len) + positions * size_of::<u16>()
+    }
+
+    /// Where the extended errors are in an entry.
+    pub(super) fn errors_range(&self) -> Range<usize> {
+        let start = self.records_range().end;
+        start..start + usize::from(self.errors_len)
+    }
+
+    pub(super) fn read(octets: &[u8; CELL_ROOM]) -> Self {
+        let long = |at: usize| {
+            let octets = octets[at..at + 4].try_into().expect("four octets");
+            u32::from_le_bytes(octets)
+        };
+        let short = |at: usize| u16::from_le_bytes([octets[at], octets[at + 1]]);
+        Self {
+            newer: long(0),
+            older: long(4),
+            hash: long(8),
+            came: long(12),
+            lifetime: long(16),
+            ask_from: long(20),
+            flags: Flags::from(short(24)),
+            counts: [short(26), short(28), short(30)],
+            records_len: short(32),
+            errors_len: short(34),
+            key_len: short(36),
+            marks: Marks(octets[MARKS_AT]),
+        }
+    }
+
+    pub(super) fn write(&self, octets: &mut [u8]) {
+        let longs = [
+            self.newer,
+            self.older,
+            self.hash,
+            self.came,
+            self.lifetime,
+            self.ask_from,
+        ];
+        for (octets, long) in octets.chunks_exact_mut(4).zip(longs) {
+            octets.copy_from_slice(&long.to_le_bytes());
+        }
+        let [answers, authorities, additionals] = self.counts;
+        let shorts = [
+            self.flags.to_u16(),
+            answers,
+            authorities,
+            additionals,
+            self.records_len,
+            self.errors_len,
+            self.key_len,
+        ];
+        for (octets, short) in octets[24..].chunks_exact_mut(2).zip(shorts) {
+            octets.copy_from_slice(&short.to_le_bytes());
+        }
+        octets[MARKS_AT] = self.marks.0;
+    }
+}
+
+/// Writes the octets of an entry, with room for its head, which is returned. `None` if the answer
+/// is not one that can be kept after all.
+pub(super) fn compose(
+    out: &mut Vec<u8>,
+    key: &Key,
+    answer: &Message<'_>,
+    keeping: &Keeping,
+) -> Option<Head> {
+    out.clear();
+    out.resize(Head::LEN, 0);
+    out.extend_from_slice(key.as_bytes());
+    let start = out.len();
+    let (records_len, counts) = if keeping.extent == Extent::Below {
+        write_denial(out, answer, keeping)?
+    } else {
+        write_records(out, answer, keeping)
+    };
+    let errors_start = out.len();
+    let options = answer.opt();
+    let options = options.iter().flat_map(Opt::options);
+    for option in options.filter(|option| option.code == OptionCode::EXTENDED_ERROR) {
+        option.write(out);
+    }
+    let mut marks = Marks(0);
+    if keeping.extent == Extent::Below {
+        marks.insert(Marks::BELOW);
+    }
+    if keeping.is_error {
+        marks.insert(Marks::ERROR);
+    }
+    Some(Head {
+        newer: NONE,
+        older: NONE,
+        hash: 0,
+        came: 0,
+        lifetime: keeping.lifetime,
+        ask_from: 0,
+        flags: answer.header().flags & KEPT_FLAGS,
+        counts,
+        records_len: u16::try_from(records_len).ok()?,
+        errors_len: u16::try_from(out.len() - errors_start).ok()?,
+        key_len: u16::try_from(start - Head::LEN).ok()?,
+        marks,
+    })
+}
+
+/// Appends the records of an answer, and where their TTLs are.
+fn write_records(out: &mut Vec<u8>, answer: &Message<'_>, keeping: &Keeping) -> (usize, [u16; 3]) {
+    let bytes = answer.bytes();
+    let (first, end) = (answer.records_start(), answer.records_end());
+    let start = out.len();
+    out.extend_from_slice(&bytes[first..end]);
+    let (least, most) = keeping.ttls;
+    for record in answer.records(first, end) {
+        let ttl = match record.rr_type {
+            Type::SOA if keeping.is_denial => keeping.lifetime,
+            _ => record.ttl(bytes).max(least).min(most),
+        };
+        put_ttl(out, start, record.ttl_at() - first, ttl);
+    }
+    (end - first, answer.record_counts())
+}
+
+/// Appends what denies a name and all that is below it: one record that is uncompressed, so that it
+/// fits behind any question.
+fn write_denial(
+    out: &mut Vec<u8>,
+    answer: &Message<'_>,
+    keeping: &Keeping,
+) -> Option<(usize, [u16; 3])> {
+    let start = out.len();
+    let soa = soa(answer)?;
+    let ttl_at = soa.write_uncompressed_soa(answer.bytes(), out).ok()?;
+    let records_len = out.len() - start;
+    put_ttl(out, start, ttl_at - start, keeping.lifetime);
+    Some((records_len, [0, 1, 0]))
+}
+
+/// Puts a TTL in its position behind `start`, and that position at the end.
+fn put_ttl(out: &mut Vec<u8>, start: usize, position: usize, ttl: u32) {
+    out[start + position..][..size_of::<u32>()].copy_from_slice(&ttl.to_be_bytes());
+    let position = u16::try_from(position).expect("a message has no more octets");
+    out.extend_from_slice(&position.to_le_bytes());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn head_is_read_as_it_was_written() {
+        let mut marks = Marks::ERROR;
+        for hits in [1, 2, 3, 3] {
+            marks.count_hit();
+            assert_eq!(marks.hits(), hits);
+        }
+        assert!(marks.contains(Marks::ERROR) && !marks.contains(Marks::VISITED));
+        let head = Head {
+            newer: 0x0102_0304,
+            older: 0x1112_1314,
+            hash: 0x2122_2324,
+            came: 0x3132_3334,
+            lifetime: 0x4142_4344,
+            ask_from: 0x5152_5354,
+            flags: Flags::QR | Flags::AD,
+            counts: [0x6162, 0x7172, 0x8182],
+            records_len: 0x9192,
+            errors_len: 0xa1a2,
+            key_len: 0xb1b2,
+            marks,
+        };
+        let mut octets = [0; CELL_ROOM];
+        head.write(&mut octets);
+        assert_eq!(Head::read(&octets), head);
+        assert!(octets[Head::LEN..].iter().all(|octet| *octet == 0));
+        assert!(octets[..Head::LEN].iter().all(|octet| *octet != 0));
+    }
+}

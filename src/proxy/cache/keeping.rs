@@ -1,0 +1,211 @@
+//! Which answers are kept, for what, and for how long (RFC 2308, 8020, 8767).
+
+use super::seconds;
+use crate::config::CacheSettings;
+use crate::wire::question::{CLASS_IN, Type};
+use crate::wire::record::Record;
+use crate::wire::{Flags, Message, Question, Rcode};
+
+/// How an answer is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Keeping {
+    /// For how many seconds. That of an error depends on the errors before it.
+    pub(super) lifetime: u32,
+    /// For what.
+    pub(super) extent: Extent,
+    /// It says that something does not exist.
+    pub(super) is_denial: bool,
+    /// It says that there was no answer.
+    pub(super) is_error: bool,
+    /// What TTLs may be, in seconds.
+    pub(super) ttls: (u32, u32),
+}
+
+/// What an answer is one for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Extent {
+    /// The question.
+    Question,
+    /// Every type at the name.
+    Name,
+    /// Every type at the name and all that are below it.
+    Below,
+}
+
+/// How an answer to this question is kept; `None` if it is not. Whether DNSSEC records are part of
+/// it decides whether a denial may be used for names below: proofs are for one name.
+pub(super) fn keeping(
+    answer: &Message<'_>,
+    question: Question<'_>,
+    wants_proof: bool,
+    settings: &CacheSettings,
+) -> Option<Keeping> {
+    let flags = answer.header().flags;
+    let has_extension = answer.opt().is_some_and(|opt| opt.rcode_extension != 0);
+    if flags.contains(Flags::TC) || has_extension {
+        return None;
+    }
+    let rcode = flags.rcode();
+    let ttls = (seconds(settings.ttl_min), seconds(settings.ttl_max));
+    let keeping = Keeping {
+        lifetime: 0,
+        extent: Extent::Question,
+        is_denial: false,
+        is_error: rcode != Rcode::NOERROR && rcode != Rcode::NXDOMAIN,
+        ttls,
+    };
+    if keeping.is_error {
+        return Some(keeping);
+    }
+    let bytes = answer.bytes();
+    let ttl = answer.answers().map(|record| record.ttl(bytes)).min();
+    let is_answered = |record: Record| record.rr_type == question.rr_type();
+    let keeping = if rcode == Rcode::NOERROR && answer.answers().any(is_answered) {
+        let lifetime = ttl?.max(ttls.0).min(ttls.1);
+        Keeping {
+            lifetime,
+            ..keeping
+        }
+    } else {
+        // Without SOA nobody says how long there is nothing (RFC 2308, section 5), and an alias
+        // that leads nowhere is a part of an answer.
+        let soa = soa(answer)?;
+        let soa_ttl = soa.ttl(bytes).min(minimum(soa.data(bytes))?);
+        let most = ttls.1.min(seconds(settings.negative_ttl_max));
+        let lifetime = ttl.unwrap_or(soa_ttl).min(soa_ttl).max(ttls.0).min(most);
+        let is_of_name = rcode == Rcode::NXDOMAIN && answer.header().answers == 0;
+        Keeping {
+            lifetime,
+            extent: match is_of_name {
+                // Some servers deny names that have others below; not where that is validated.
+                true if flags.contains(Flags::AD) && !wants_proof => Extent::Below,
+                true => Extent::Name,
+                false => Extent::Question,
+            },
+            is_denial: true,
+            ..keeping
+        }
+    };
+    (keeping.lifetime > 0).then_some(keeping)
+}
+
+/// The record in the authority section that says for how long a denial holds.
+pub(super) fn soa(answer: &Message<'_>) -> Option<Record> {
+    let is_soa = |record: &Record| {
+        record.rr_type == Type::SOA && record.class(answer.bytes()) == Ok(CLASS_IN)
+    };
+    answer.authorities().find(is_soa)
+}
+
+/// The last field of a SOA record's data (RFC 1035, section 3.3.13).
+fn minimum(data: &[u8]) -> Option<u32> {
+    data.last_chunk().copied().map(u32::from_be_bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::Answer;
+    use super::*;
+
+    fn kept_as(answer: &Answer, settings: &CacheSettings) -> Option<(u32, Extent)> {
+        let bytes = answer.to_bytes();
+        let message = Message::parse(&bytes).unwrap();
+        let question = message.question().unwrap();
+        let keeping = keeping(&message, question, answer.wants_proof, settings)?;
+        assert_eq!(keeping.is_denial, answer.soa.is_some());
+        (!keeping.is_error).then_some((keeping.lifetime, keeping.extent))
+    }
+
+    fn kept(answer: &Answer) -> Option<(u32, Extent)> {
+        kept_as(answer, &CacheSettings::default())
+    }
+
+    const A: u16 = 1;
+    const CNAME: u16 = 5;
+
+    #[test]
+    fn answer_is_kept_as_long_as_its_shortest_record() {
+        let ttls = |ttls: &[(u16, u32)]| kept(&Answer::new("a.example", A).with(ttls));
+        assert_eq!(ttls(&[(A, 300)]), Some((300, Extent::Question)));
+        assert_eq!(ttls(&[(CNAME, 60), (A, 300)]), Some((60, Extent::Question)));
+        assert_eq!(ttls(&[(A, 300), (A, 0)]), None);
+        assert_eq!(ttls(&[(A, u32::MAX)]), Some((86_400, Extent::Question)));
+    }
+
+    #[test]
+    fn denial_is_kept_as_long_as_soa_says() {
+        let soa = |ttl, minimum| Answer::new("a.example", A).with_soa(ttl, minimum);
+        assert_eq!(kept(&soa(900, 300)), Some((300, Extent::Question)));
+        assert_eq!(kept(&soa(60, 300)), Some((60, Extent::Question)));
+        assert_eq!(kept(&soa(86_400, 86_400)), Some((3_600, Extent::Question)));
+        assert_eq!(kept(&soa(300, 0)), None);
+        let alias = soa(900, 300).with(&[(CNAME, 20)]);
+        assert_eq!(kept(&alias), Some((20, Extent::Question)));
+    }
+
+    #[test]
+    fn part_of_an_answer_is_not_kept() {
+        assert_eq!(kept(&Answer::new("a.example", A)), None);
+        assert_eq!(
+            kept(&Answer::new("a.example", A).with(&[(CNAME, 60)])),
+            None
+        );
+        assert_eq!(
+            kept(&Answer::new("a.example", A).says(Rcode::NXDOMAIN)),
+            None
+        );
+        let whole = Answer::new("a.example", A).with(&[(A, 60)]);
+        assert_eq!(kept(&whole.clone().flagged(Flags::TC)), None);
+        let alias = Answer::new("a.example", CNAME).with(&[(CNAME, 60)]);
+        assert_eq!(kept(&alias), Some((60, Extent::Question)));
+    }
+
+    #[test]
+    fn name_is_denied_as_far_as_that_is_safe() {
+        let nothing = Answer::new("a.example", A)
+            .says(Rcode::NXDOMAIN)
+            .with_soa(60, 60);
+        let extent = |answer: Answer| kept(&answer).map(|(_, extent)| extent);
+        assert_eq!(extent(nothing.clone()), Some(Extent::Name));
+        let validated = nothing.clone().flagged(Flags::AD);
+        assert_eq!(extent(validated.clone()), Some(Extent::Below));
+        assert_eq!(extent(validated.wanting_proof()), Some(Extent::Name));
+        // What an alias leads to is denied, and the name is not.
+        let alias = nothing.with(&[(CNAME, 60)]).flagged(Flags::AD);
+        assert_eq!(extent(alias), Some(Extent::Question));
+    }
+
+    #[test]
+    fn bounds_of_ttls_hold() {
+        let seconds = std::time::Duration::from_secs;
+        let settings = CacheSettings {
+            ttl_min: seconds(30),
+            ttl_max: seconds(1_000),
+            negative_ttl_max: seconds(20),
+            ..CacheSettings::default()
+        };
+        let lifetime = |answer: &Answer| kept_as(answer, &settings).map(|(seconds, _)| seconds);
+        for (ttl, lived) in [(0, 30), (100, 100), (5_000, 1_000)] {
+            assert_eq!(
+                lifetime(&Answer::new("a", A).with(&[(A, ttl)])),
+                Some(lived)
+            );
+        }
+        for (ttl, lived) in [(0, 20), (100, 20)] {
+            let denial = Answer::new("a", A).with_soa(ttl, ttl);
+            assert_eq!(lifetime(&denial), Some(lived));
+        }
+    }
+
+    #[test]
+    fn other_codes_are_errors() {
+        let settings = CacheSettings::default();
+        for rcode in [Rcode::SERVFAIL, Rcode::REFUSED, Rcode::from(9)] {
+            let bytes = Answer::new("a.example", A).says(rcode).to_bytes();
+            let message = Message::parse(&bytes).unwrap();
+            let question = message.question().unwrap();
+            let keeping = keeping(&message, question, false, &settings).unwrap();
+            assert!(keeping.is_error && keeping.extent == Extent::Question);
+        }
+    }
+}

@@ -1,0 +1,446 @@
+//! Answers that are known already.
+//!
+//! An answer is kept as the octets that a response to the same question has behind it, so that a
+//! response is a copy with other TTLs. It depends on the question and on what else the query asked
+//! for, its [`Variant`]. What belongs to one client or one hop, OPT above all, is not kept.
+//!
+//! - `keeping`: which answers are kept, for what, and for how long
+//! - `key`: what an answer is found by
+//! - `entry`: what is kept of one
+//! - `store`: all of them, within a budget that is never exceeded
+//! - `cells`, `index`: its memory, and the way to an entry
+
+mod cells;
+mod entry;
+mod index;
+mod keeping;
+mod key;
+mod store;
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;
+
+pub(super) use key::Variant;
+
+use std::fmt;
+use std::hash::{DefaultHasher, Hasher};
+use std::time::Duration;
+
+use crate::config::{CacheSettings, Timeouts};
+use crate::random::SEED_LEN;
+use crate::time::Instant;
+use crate::wire::edns::{self, ExtendedError, ExtendedErrorCode};
+use crate::wire::response::{Asked, end_answer, start_answer};
+use crate::wire::{Message, Question, Rcode, name};
+
+use entry::Marks;
+use keeping::{Extent, keeping};
+use key::Key;
+use store::Store;
+
+/// Seconds for which a client may keep an answer that is no longer fresh (RFC 8767, section 5).
+const STALE_TTL: u32 = 30;
+
+/// Names above one that may have been denied with all that is below: those nearest to it.
+const ANCESTORS_MAX: usize = 16;
+
+/// An entry that was found, until the cache is changed.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Entry {
+    place: u32,
+    ttls: Ttls,
+}
+
+/// The TTLs that records have in a response.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Ttls {
+    /// Less by so many seconds.
+    Less(u32),
+    /// That of records that are no longer fresh.
+    Stale,
+}
+
+/// What the cache has for a query.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Recall {
+    /// An answer.
+    Fresh {
+        entry: Entry,
+        /// Upstream should be asked again: the answer is much wanted and its end is near, or it is
+        /// an error that may be over.
+        is_ask_due: bool,
+    },
+    /// An answer that is no longer fresh, if upstream has none.
+    Stale(Entry),
+    /// An answer that is no longer fresh, since upstream had none a short time ago.
+    StandIn {
+        entry: Entry,
+        /// Upstream should be asked again.
+        is_ask_due: bool,
+    },
+    /// Nothing.
+    Nothing,
+}
+
+/// What has become of an answer.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Kept {
+    /// It is an entry.
+    Yes(Entry),
+    /// It is an error, and there is something better.
+    Better(Entry),
+    /// It is for who asked alone.
+    No,
+}
+
+/// What a cache holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CacheUsage {
+    /// Answers that are known.
+    pub entries: usize,
+    /// Octets of memory that they take.
+    pub octets: usize,
+    /// Answers that had to go for others since the start.
+    pub evicted: u64,
+}
+
+impl fmt::Display for CacheUsage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            entries,
+            octets,
+            evicted,
+        } = self;
+        write!(f, "entries={entries} octets={octets} evicted={evicted}")
+    }
+}
+
+/// The answers that are known. See the [module](self).
+#[derive(Debug)]
+pub(super) struct Cache {
+    settings: CacheSettings,
+    timeouts: Timeouts,
+    store: Store,
+    /// Keyed, so that clients cannot choose names that get in each other's way.
+    hasher: DefaultHasher,
+    /// Errors that came no later than in this second are void.
+    errors_void_until: u32,
+    /// When it is seen to whether errors are over.
+    errors_ask_at: Instant,
+    /// Seconds that the host has slept, in which our clock stood still.
+    asleep: u32,
+    scratch: Vec<u8>,
+}
+
+impl Cache {
+    /// An empty cache.
+    pub(super) fn new(
+        settings: &CacheSettings,
+        timeouts: &Timeouts,
+        seed: &[u8; SEED_LEN],
+    ) -> Self {
+        let mut hasher = DefaultHasher::new();
+        hasher.write(seed);
+        Self {
+            settings: *settings,
+            timeouts: *timeouts,
+            store: Store::new(settings.size),
+            hasher,
+            errors_void_until: 0,
+            errors_ask_at: Instant::default(),
+            asleep: 0,
+            scratch: Vec::new(),
+        }
+    }
+
+    /// Whether there is a cache at all.
+    pub(super) fn is_on(&self) -> bool {
+        self.store.has_cells()
+    }
+
+    /// What it holds, and what that takes.
+    pub(super) fn usage(&self) -> CacheUsage {
+        self.store.usage()
+    }
+
+    /// Forgets all answers, and gives their memory back.
+    pub(super) fn clear(&mut self) {
+        self.store.clear();
+    }
+
+    /// Forgets that anything failed.
+    pub(super) fn forget_errors(&mut self, now: Instant) {
+        self.errors_void_until = self.second(now);
+    }
+
+    /// Takes note that the host has slept for so long.
+    pub(super) fn on_sleep(&mut self, slept: Duration) {
+        self.asleep = self.asleep.saturating_add(seconds(slept));
+    }
+
+    /// The second that it is, those in which the host slept included. None is zero.
+    fn second(&self, now: Instant) -> u32 {
+        let awake = seconds(now - Instant::default());
+        awake.saturating_add(self.asleep).saturating_add(1)
+    }
+
+    /// A number that tells a question and its variant from others, as good as always.
+    pub(super) fn hash(&self, question: Question<'_>, variant: Variant) -> u64 {
+        Key::of(question, variant).hash(&self.hasher)
+    }
+
+    fn find(&self, key: &Key) -> Option<u32> {
+        self.store.find(key.hash(&self.hasher), key)
+    }
+
+    /// What there is for this query. An answer that is fresh is taken to be of use.
+    pub(super) fn recall(
+        &mut self,
+        question: Question<'_>,
+        variant: Variant,
+        now: Instant,
+    ) -> Recall {
+        let mut second_best = Recall::Nothing;
+        for key in keys(question, variant) {
+            let Some(place) = self.find(&key()) else {
+                continue;
+            };
+            match self.judge(place, now) {
+                Recall::Nothing => {}
+                fresh @ Recall::Fresh { .. } => {
+                    self.touch(place);
+                    return fresh;
+                }
+                stale if matches!(second_best, Recall::Nothing) => second_best = stale,
+                _ => {}
+            }
+        }
+        second_best
+    }
+
+    /// The denial of a name above that of this question, which is one of the question's name, too
+    /// (RFC 8020), if there is one. Only names count that `is_alike`.
+    pub(super) fn denial_above(
+        &mut self,
+        question: Question<'_>,
+        variant: Variant,
+        now: Instant,
+        is_alike: impl Fn(&[u8]) -> bool,
+    ) -> Option<Entry> {
+        if !self.store.has_below() || variant.wants_proof() {
+            return None;
+        }
+        let ancestors = name::suffixes(question.name()).skip(1).take(ANCESTORS_MAX);
+        for name in ancestors.filter(|name| name.len() > 1) {
+            let Some(place) = self.find(&Key::of_name(name, variant)) else {
+                continue;
+            };
+            let is_for_all = self.store.head(place).marks.contains(Marks::BELOW);
+            if let Recall::Fresh { entry, .. } = self.judge(place, now)
+                && is_for_all
+                && is_alike(name)
+            {
+                self.touch(place);
+                return Some(entry);
+            }
+        }
+        None
+    }
+
+    /// What an entry is good for by now.
+    fn judge(&self, place: u32, at: Instant) -> Recall {
+        let head = self.store.head(place);
+        let now = self.second(at);
+        let age = now.saturating_sub(head.came);
+        let is_error = head.marks.contains(Marks::ERROR);
+        if age < head.lifetime {
+            if is_error && head.came <= self.errors_void_until {
+                return Recall::Nothing;
+            }
+            let is_ending = self.settings.prefetch
+                && head.lifetime - age <= head.lifetime / 10
+                && head.marks.hits() > 0
+                && !head.marks.contains(Marks::ASKED_AGAIN);
+            let ttls = Ttls::Less(age);
+            return Recall::Fresh {
+                entry: Entry { place, ttls },
+                is_ask_due: if is_error {
+                    self.errors_ask_at <= at
+                } else {
+                    is_ending
+                },
+            };
+        }
+        if is_error || age - head.lifetime >= seconds(self.settings.stale_max) {
+            return Recall::Nothing;
+        }
+        let ttls = Ttls::Stale;
+        let entry = Entry { place, ttls };
+        match head.ask_from {
+            0 => Recall::Stale(entry),
+            from => Recall::StandIn {
+                entry,
+                is_ask_due: from <= now,
+            },
+        }
+    }
+
+    /// Takes note that an entry was of use.
+    fn touch(&mut self, place: u32) {
+        self.store.mark(place, |marks| {
+            marks.insert(Marks::VISITED);
+            marks.count_hit();
+        });
+    }
+
+    /// Takes note that upstream is asked for this again before its end: once for an answer, twice a
+    /// second for all errors together.
+    pub(super) fn on_asked_again(&mut self, entry: Entry, now: Instant) {
+        if self.store.head(entry.place).marks.contains(Marks::ERROR) {
+            self.errors_ask_at = now + self.timeouts.failed_min / 2;
+        } else {
+            self.store
+                .mark(entry.place, |marks| marks.insert(Marks::ASKED_AGAIN));
+        }
+    }
+
+    /// Takes note that this is used for want of a better answer: for some time, upstream need not
+    /// be asked again.
+    pub(super) fn on_used_instead(&mut self, entry: Entry, now: Instant) {
+        let pause = seconds(self.timeouts.stale_pause);
+        let ask_from = self.second(now).saturating_add(pause);
+        self.store
+            .update(entry.place, |head| head.ask_from = ask_from);
+        self.touch(entry.place);
+    }
+
+    /// Appends the response with this answer, at most of the length that is asked for.
+    pub(super) fn write(&self, entry: Entry, asked: &Asked<'_>, out: &mut Vec<u8>) {
+        let head = self.store.head(entry.place);
+        let start = start_answer(out, asked, head.flags, head.counts);
+        let records_start = out.len();
+        let records_end = records_start + usize::from(head.records_len);
+        for part in self.store.read(entry.place, head.records_range()) {
+            out.extend_from_slice(part);
+        }
+        for at in (records_end..out.len()).step_by(size_of::<u16>()) {
+            let position = u16::from_le_bytes([out[at], out[at + 1]]);
+            let ttl = out[records_start + usize::from(position)..].first_chunk_mut();
+            let ttl = ttl.expect("a TTL has four octets");
+            let seconds = match entry.ttls {
+                Ttls::Less(age) => u32::from_be_bytes(*ttl).saturating_sub(age),
+                Ttls::Stale => STALE_TTL,
+            };
+            *ttl = seconds.to_be_bytes();
+        }
+        out.truncate(records_end);
+        let mut errors = Vec::new();
+        for part in self.store.read(entry.place, head.errors_range()) {
+            errors.extend_from_slice(part);
+        }
+        let stale = (entry.ttls == Ttls::Stale).then(|| ExtendedError {
+            code: match head.flags.rcode() {
+                Rcode::NXDOMAIN => ExtendedErrorCode::STALE_NXDOMAIN,
+                _ => ExtendedErrorCode::STALE_ANSWER,
+            },
+            text: "",
+        });
+        end_answer(out, start, asked, edns::options(&errors), stale);
+    }
+
+    /// Keeps the answer to a question, if it can be kept.
+    pub(super) fn keep(
+        &mut self,
+        question: Question<'_>,
+        variant: Variant,
+        answer: &Message<'_>,
+        now: Instant,
+    ) -> Kept {
+        let wants_proof = variant.wants_proof();
+        let Some(keeping) = keeping(answer, question, wants_proof, &self.settings) else {
+            return Kept::No;
+        };
+        let [exact, of_name] = keys(question, variant).map(|key| key());
+        let is_of_name = keeping.extent != Extent::Question;
+        let key = if is_of_name { &of_name } else { &exact };
+        let Some(mut head) = entry::compose(&mut self.scratch, key, answer, &keeping) else {
+            return Kept::No;
+        };
+        if keeping.is_error {
+            if let Some(better) = self.better_than_error(&[&exact, &of_name], now) {
+                return Kept::Better(better);
+            }
+            head.lifetime = self.pause_after_error(&exact, now);
+        }
+        if !self.store.takes(self.scratch.len()) {
+            return Kept::No;
+        }
+        head.came = self.second(now);
+        // Whatever was known of the question is so no longer.
+        for key in [&exact, &of_name] {
+            if let Some(place) = self.find(key) {
+                let was_error = self.store.head(place).marks.contains(Marks::ERROR);
+                if was_error && !keeping.is_error {
+                    // So others may be over, too.
+                    self.forget_errors(now);
+                }
+                self.store.remove(place);
+            }
+        }
+        let hash = key.hash(&self.hasher);
+        let place = self.store.add(hash, head, &mut self.scratch);
+        self.scratch.clear();
+        self.scratch.shrink_to(SCRATCH_KEPT);
+        let ttls = Ttls::Less(0);
+        Kept::Yes(Entry { place, ttls })
+    }
+
+    /// What there is under these keys that is no error.
+    fn better_than_error(&self, keys: &[&Key], now: Instant) -> Option<Entry> {
+        keys.iter().find_map(|key| {
+            let place = self.find(key)?;
+            let is_error = self.store.head(place).marks.contains(Marks::ERROR);
+            match self.judge(place, now) {
+                Recall::Fresh { entry, .. }
+                | Recall::Stale(entry)
+                | Recall::StandIn { entry, .. } => (!is_error).then_some(entry),
+                Recall::Nothing => None,
+            }
+        })
+    }
+
+    /// For how many seconds an error is kept: longer each time (RFC 9520, section 3.2).
+    fn pause_after_error(&self, key: &Key, now: Instant) -> u32 {
+        let least = seconds(self.timeouts.failed_min).max(1);
+        let most = seconds(self.timeouts.failed_max).max(least);
+        let earlier = self.find(key).map(|place| self.store.head(place));
+        let is_recent = |head: &entry::Head| {
+            let end = head.came.saturating_add(head.lifetime);
+            head.marks.contains(Marks::ERROR) && self.second(now) < end.saturating_add(most)
+        };
+        let earlier = earlier.filter(is_recent);
+        earlier.map_or(least, |head| (head.lifetime * 2).min(most))
+    }
+}
+
+/// The keys that an answer may be under, the more likely first. To make one takes time.
+fn keys(question: Question<'_>, variant: Variant) -> [impl Fn() -> Key; 2] {
+    [false, true].map(|is_of_name| {
+        move || {
+            if is_of_name {
+                Key::of_name(question.name(), variant)
+            } else {
+                Key::of(question, variant)
+            }
+        }
+    })
+}
+
+/// Whole seconds.
+fn seconds(duration: Duration) -> u32 {
+    u32::try_from(duration.as_secs()).unwrap_or(u32::MAX)
+}
+
+/// Octets of scratch space that stay; what a long answer took beyond goes back.
+const SCRATCH_KEPT: usize = 4096;

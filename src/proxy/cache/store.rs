@@ -1,0 +1,188 @@
+//! The memory of the cache, and what has to go for something new.
+//!
+//! What goes is found by SIEVE (Zhang and others, NSDI 2024): a hand goes from the oldest entry to
+//! the newest, over and over, and takes away what has not been of use since it came by.
+
+use std::ops::Range;
+
+use super::CacheUsage;
+use super::cells::{CELL_LEN, Cells, NONE};
+use super::entry::{Head, MARKS_AT, Marks};
+use super::index::Index;
+use super::key::Key;
+
+/// Entries that the hand goes past before it takes one that has been of use.
+const STEPS_MAX: usize = 256;
+
+/// An entry may take this part of all cells.
+const PART_MAX: usize = 8;
+
+/// Entries by key, within a budget. An entry is known by the place of its first cell.
+#[derive(Debug)]
+pub(super) struct Store {
+    cells: Cells,
+    index: Index,
+    newest: u32,
+    oldest: u32,
+    /// Where the hand looks next: at the oldest, if nowhere.
+    hand: u32,
+    /// Entries that answer every name below theirs.
+    below: usize,
+    evicted: u64,
+}
+
+impl Store {
+    /// Room for so many octets, all that it takes included.
+    pub(super) fn new(size: usize) -> Self {
+        // An entry takes two cells or three.
+        let slots = (size / CELL_LEN / 2).next_power_of_two();
+        let cells = size.saturating_sub(slots * Index::SLOT_LEN) / CELL_LEN;
+        let cells = Cells::new(cells);
+        let slots = if cells.most() == 0 { 1 } else { slots };
+        Self {
+            cells,
+            index: Index::new(slots),
+            newest: NONE,
+            oldest: NONE,
+            hand: NONE,
+            below: 0,
+            evicted: 0,
+        }
+    }
+
+    /// Whether there is room for anything at all.
+    pub(super) fn has_cells(&self) -> bool {
+        self.cells.most() > 0
+    }
+
+    /// What it holds, and what that takes.
+    pub(super) fn usage(&self) -> CacheUsage {
+        CacheUsage {
+            entries: self.index.len(),
+            octets: self.cells.used() * CELL_LEN + self.index.len() * Index::SLOT_LEN,
+            evicted: self.evicted,
+        }
+    }
+
+    /// Forgets everything, and gives the memory back.
+    pub(super) fn clear(&mut self) {
+        self.cells = Cells::new(self.cells.most());
+        self.index = Index::new(self.index.slots());
+        (self.newest, self.oldest, self.hand) = (NONE, NONE, NONE);
+        self.below = 0;
+    }
+
+    /// Whether an entry answers every name below its own.
+    pub(super) fn has_below(&self) -> bool {
+        self.below > 0
+    }
+
+    /// The entry of a key that has this hash.
+    pub(super) fn find(&self, hash: u64, key: &Key) -> Option<u32> {
+        self.index.find(low_half(hash), |place| {
+            let range = self.head(place).key_range();
+            let mut rest = key.as_bytes();
+            range.len() == rest.len()
+                && self.read(place, range).all(|part| {
+                    let (start, after) = rest.split_at(part.len());
+                    rest = after;
+                    start == part
+                })
+        })
+    }
+
+    /// What is known of an entry.
+    pub(super) fn head(&self, place: u32) -> Head {
+        Head::read(self.cells.start(place))
+    }
+
+    /// The octets of an entry, in parts.
+    pub(super) fn read(&self, place: u32, range: Range<usize>) -> impl Iterator<Item = &[u8]> {
+        self.cells.read(place, range)
+    }
+
+    /// Changes what is known of an entry.
+    pub(super) fn update(&mut self, place: u32, change: impl FnOnce(&mut Head)) {
+        let octets = self.cells.start_mut(place);
+        let mut head = Head::read(octets);
+        change(&mut head);
+        head.write(octets);
+    }
+
+    /// Changes the properties of an entry.
+    pub(super) fn mark(&mut self, place: u32, change: impl FnOnce(&mut Marks)) {
+        let octets = self.cells.start_mut(place);
+        let mut marks = Marks(octets[MARKS_AT]);
+        change(&mut marks);
+        octets[MARKS_AT] = marks.0;
+    }
+
+    /// Whether an entry of so many octets can be kept.
+    pub(super) fn takes(&self, octets: usize) -> bool {
+        Cells::needed_for(octets) <= self.cells.most() / PART_MAX
+    }
+
+    /// Keeps an entry under this hash, for which others may have to go. Its octets begin with room
+    /// for its head. It must be one that the store [takes](Store::takes).
+    pub(super) fn add(&mut self, hash: u64, mut head: Head, octets: &mut [u8]) -> u32 {
+        let needed = Cells::needed_for(octets.len());
+        while self.cells.room() < needed || !self.index.has_room() {
+            self.evict();
+        }
+        (head.hash, head.newer, head.older) = (low_half(hash), NONE, self.newest);
+        head.write(octets);
+        let place = self.cells.store(octets);
+        match self.newest {
+            NONE => self.oldest = place,
+            newest => self.update(newest, |head| head.newer = place),
+        }
+        self.newest = place;
+        self.index.insert(head.hash, place);
+        self.below += usize::from(head.marks.contains(Marks::BELOW));
+        place
+    }
+
+    fn evict(&mut self) {
+        let mut place = match self.hand {
+            NONE => self.oldest,
+            hand => hand,
+        };
+        for _ in 0..STEPS_MAX {
+            let head = self.head(place);
+            if !head.marks.contains(Marks::VISITED) {
+                break;
+            }
+            self.mark(place, |marks| marks.remove(Marks::VISITED));
+            place = match head.newer {
+                NONE => self.oldest,
+                newer => newer,
+            };
+        }
+        self.hand = place;
+        self.remove(place);
+        self.evicted += 1;
+    }
+
+    /// Takes an entry away.
+    pub(super) fn remove(&mut self, place: u32) {
+        let head = self.head(place);
+        self.index.remove(head.hash, place);
+        match head.older {
+            NONE => self.oldest = head.newer,
+            older => self.update(older, |other| other.newer = head.newer),
+        }
+        match head.newer {
+            NONE => self.newest = head.older,
+            newer => self.update(newer, |other| other.older = head.older),
+        }
+        if self.hand == place {
+            self.hand = head.newer;
+        }
+        self.below -= usize::from(head.marks.contains(Marks::BELOW));
+        self.cells.release(place);
+    }
+}
+
+fn low_half(hash: u64) -> u32 {
+    u32::try_from(hash & u64::from(u32::MAX)).expect("32 bits")
+}

@@ -1,0 +1,510 @@
+//! The cache as its users see it.
+
+use std::collections::HashMap;
+
+use proptest::prelude::*;
+
+use super::testing::{Answer, question};
+use super::*;
+use crate::wire::Flags;
+use crate::wire::edns::{DO, OptWriter, OptionCode};
+use crate::wire::response::AskedOpt;
+
+const A: u16 = 1;
+const AAAA: u16 = 28;
+
+const PLAIN: Variant = Variant::of_bits(false, false);
+
+struct Scene {
+    cache: Cache,
+    now: Instant,
+}
+
+/// What a client got.
+#[derive(Debug, PartialEq, Eq)]
+struct Got {
+    is_fresh: bool,
+    rcode: u16,
+    ttls: Vec<u32>,
+    /// Codes of the extended errors.
+    errors: Vec<u16>,
+}
+
+impl Scene {
+    fn new() -> Self {
+        Self::with(&CacheSettings::default())
+    }
+
+    fn with(settings: &CacheSettings) -> Self {
+        let timeouts = Timeouts::for_query(Timeouts::QUERY);
+        Self {
+            cache: Cache::new(settings, &timeouts, &[5; SEED_LEN]),
+            now: Instant::default() + Duration::from_secs(100),
+        }
+    }
+
+    fn wait(&mut self, seconds: f64) {
+        self.now += Duration::from_secs_f64(seconds);
+    }
+
+    fn keep_as(&mut self, answer: &Answer, variant: Variant) -> Kept {
+        let bytes = answer.to_bytes();
+        let message = Message::parse(&bytes).unwrap();
+        let question = message.question().unwrap();
+        self.cache.keep(question, variant, &message, self.now)
+    }
+
+    fn keep(&mut self, answer: &Answer) -> bool {
+        matches!(self.keep_as(answer, PLAIN), Kept::Yes(_))
+    }
+
+    fn recall(&mut self, name: &str, rr_type: u16, variant: Variant) -> Recall {
+        let bytes = question(name, rr_type);
+        let question = Question::parse(&bytes, 0).unwrap();
+        self.cache.recall(question, variant, self.now)
+    }
+
+    fn entry(&mut self, name: &str, rr_type: u16) -> Option<(Entry, bool)> {
+        match self.recall(name, rr_type, PLAIN) {
+            Recall::Fresh { entry, .. } => Some((entry, true)),
+            Recall::Stale(entry) | Recall::StandIn { entry, .. } => Some((entry, false)),
+            Recall::Nothing => None,
+        }
+    }
+
+    fn has(&mut self, name: &str, rr_type: u16) -> bool {
+        self.entry(name, rr_type).is_some_and(|(_, fresh)| fresh)
+    }
+
+    fn response(&self, entry: Entry, name: &str, rr_type: u16, len_max: usize) -> Vec<u8> {
+        let bytes = question(name, rr_type);
+        let asked = Asked {
+            id: 0x4711,
+            flags: Flags::RD,
+            question: Question::parse(&bytes, 0).ok(),
+            opt: Some(AskedOpt {
+                flags: 0,
+                keepalive: None,
+            }),
+            len_max,
+        };
+        let mut out = b"before".to_vec();
+        self.cache.write(entry, &asked, &mut out);
+        out.split_off(6)
+    }
+
+    fn get(&mut self, name: &str, rr_type: u16) -> Option<Got> {
+        let (entry, is_fresh) = self.entry(name, rr_type)?;
+        let bytes = self.response(entry, name, rr_type, 1232);
+        let message = Message::parse(&bytes).unwrap();
+        let asked = question(name, rr_type);
+        assert_eq!(message.header().id, 0x4711);
+        assert_eq!(message.question().unwrap().as_bytes(), asked);
+        let options = message.opt().unwrap().options();
+        let errors = options.map(|option| {
+            assert_eq!(option.code, OptionCode::EXTENDED_ERROR, "of another hop");
+            u16::from_be_bytes([option.data[0], option.data[1]])
+        });
+        let records = message.answers().chain(message.authorities());
+        Some(Got {
+            is_fresh,
+            rcode: message.header().flags.rcode().to_u16(),
+            ttls: records.map(|record| record.ttl(&bytes)).collect(),
+            errors: errors.collect(),
+        })
+    }
+}
+
+fn fresh(ttls: &[u32]) -> Got {
+    Got {
+        is_fresh: true,
+        rcode: 0,
+        ttls: ttls.to_vec(),
+        errors: Vec::new(),
+    }
+}
+
+fn denial(name: &str) -> Answer {
+    Answer::new(name, A).says(Rcode::NXDOMAIN).with_soa(60, 60)
+}
+
+#[test]
+fn answer_is_known_until_its_end_with_less_and_less_time() {
+    let mut scene = Scene::new();
+    assert!(scene.keep(&Answer::new("www.example", A).with(&[(A, 60), (A, 300)])));
+    assert_eq!(scene.get("wWw.Example", A), Some(fresh(&[60, 300])));
+    scene.wait(10.0);
+    assert_eq!(scene.get("www.example", A), Some(fresh(&[50, 290])));
+    scene.wait(49.0);
+    assert_eq!(scene.get("www.example", A), Some(fresh(&[1, 241])));
+    scene.wait(1.0);
+    assert!(!scene.has("www.example", A));
+    assert!(!scene.has("www.example", AAAA) && !scene.has("ww.example", A));
+}
+
+#[test]
+fn later_answer_takes_the_place_of_an_earlier() {
+    let mut scene = Scene::new();
+    for ttls in [&[(A, 60)][..], &[(A, 20), (A, 30)], &[(A, 10)]] {
+        scene.keep(&Answer::new("www.example", A).with(ttls));
+        let ttls: Vec<u32> = ttls.iter().map(|(_, ttl)| *ttl).collect();
+        assert_eq!(scene.get("www.example", A), Some(fresh(&ttls)));
+        assert_eq!(scene.cache.usage().entries, 1);
+    }
+}
+
+#[test]
+fn variants_do_not_mix() {
+    let mut scene = Scene::new();
+    let bits = [(false, false), (true, false), (false, true), (true, true)];
+    let variants = bits.map(|(proof, unchecked)| Variant::of_bits(proof, unchecked));
+    for variant in variants {
+        scene.keep_as(&Answer::new("www.example", A).with(&[(A, 60)]), variant);
+        let known =
+            variants.map(|v| matches!(scene.recall("www.example", A, v), Recall::Fresh { .. }));
+        assert_eq!(known, variants.map(|v| v == variant));
+        scene.cache.clear();
+    }
+}
+
+#[test]
+fn variant_is_what_a_query_has_in_common_with_others() {
+    let of = |flags: u8, rr_type: u16, class: u16, opt: Option<(u16, &[u16])>| {
+        let mut bytes = vec![0, 0, 1, flags, 0, 1, 0, 0, 0, 0, 0, u8::from(opt.is_some())];
+        bytes.extend(question("www.example", rr_type));
+        let class_at = bytes.len() - 2;
+        bytes[class_at..].copy_from_slice(&class.to_be_bytes());
+        if let Some((flags, options)) = opt {
+            let mut writer = OptWriter::start(&mut bytes, 1232, 0, flags);
+            for option in options {
+                writer.option(OptionCode(*option), b"12345678");
+            }
+            writer.finish();
+        }
+        Variant::of(&Message::parse(&bytes).unwrap())
+    };
+    let bits = |proof, unchecked| Some(Variant::of_bits(proof, unchecked));
+    assert_eq!(of(0, A, 1, None), bits(false, false));
+    assert_eq!(of(0x20, A, 1, Some((0, &[]))), bits(false, false));
+    assert_eq!(of(0x10, A, 1, Some((DO, &[]))), bits(true, true));
+    // Client subnet, cookie, keepalive and padding stay on their hop.
+    assert_eq!(of(0, A, 1, Some((0, &[8, 10, 11, 12]))), bits(false, false));
+    assert_eq!(of(0, A, 1, Some((0, &[3]))), None);
+    assert_eq!(of(0, A, 1, Some((1, &[]))), None);
+    assert_eq!(of(0x40, A, 1, None), None);
+    assert_eq!(of(0, A, 3, None), None);
+    for rr_type in [0, 41, 128, 250, 251, 252, 255] {
+        assert_eq!(of(0, rr_type, 1, None), None, "{rr_type}");
+    }
+    assert_eq!(of(0, 65_280, 1, None), bits(false, false));
+}
+
+#[test]
+fn denial_of_a_name_is_one_for_all_types() {
+    let mut scene = Scene::new();
+    scene.keep(&denial("no.example"));
+    for rr_type in [A, AAAA, 65] {
+        let got = scene.get("NO.example", rr_type).unwrap();
+        assert_eq!((got.rcode, got.ttls), (3, vec![60]));
+    }
+    // Until there is something.
+    scene.keep(&Answer::new("no.example", AAAA).with(&[(AAAA, 60)]));
+    assert_eq!(scene.get("no.example", AAAA), Some(fresh(&[60])));
+    assert!(!scene.has("no.example", A));
+    scene.keep(&denial("no.example"));
+    assert_eq!(scene.get("no.example", AAAA).unwrap().ttls, [60]);
+}
+
+#[test]
+fn denial_of_a_type_is_one_for_it_alone() {
+    let mut scene = Scene::new();
+    scene.keep(&Answer::new("www.example", A).with_soa(900, 100));
+    let got = scene.get("www.example", A).unwrap();
+    assert_eq!((got.rcode, got.ttls), (0, vec![100]));
+    assert!(!scene.has("www.example", AAAA));
+}
+
+#[test]
+fn denial_that_is_validated_is_one_for_all_below() {
+    let mut scene = Scene::new();
+    let above = |scene: &mut Scene, name: &str, variant, is_alike: bool| {
+        let bytes = question(name, A);
+        let question = Question::parse(&bytes, 0).unwrap();
+        let entry = scene
+            .cache
+            .denial_above(question, variant, scene.now, |_| is_alike)?;
+        let bytes = scene.response(entry, name, A, 1232);
+        let message = Message::parse(&bytes).unwrap();
+        assert_eq!(message.header().flags.rcode(), Rcode::NXDOMAIN);
+        // The SOA is that of the name that was denied, written out.
+        let soa = message.authorities().next().unwrap();
+        let owner = question_name("no.example");
+        assert_eq!(&bytes[soa.start..soa.fixed], owner);
+        Some(soa.ttl(&bytes))
+    };
+    scene.keep(&denial("no.example"));
+    assert_eq!(above(&mut scene, "a.no.example", PLAIN, true), None);
+    scene.keep(&denial("no.example").flagged(Flags::AD));
+    for name in ["a.no.example", "some.where.below.No.example"] {
+        assert_eq!(above(&mut scene, name, PLAIN, true), Some(60));
+        assert_eq!(above(&mut scene, name, PLAIN, false), None);
+        let proof = Variant::of_bits(true, false);
+        assert_eq!(above(&mut scene, name, proof, true), None);
+    }
+    assert_eq!(above(&mut scene, "yes.example", PLAIN, true), None);
+    assert_eq!(scene.get("no.example", AAAA).unwrap().rcode, 3);
+    scene.wait(60.0);
+    assert_eq!(above(&mut scene, "a.no.example", PLAIN, true), None);
+}
+
+fn question_name(name: &str) -> Vec<u8> {
+    let mut bytes = question(name, A);
+    bytes.truncate(bytes.len() - 4);
+    bytes
+}
+
+#[test]
+fn answer_can_be_had_for_longer_if_there_is_no_better() {
+    let settings = CacheSettings {
+        stale_max: Duration::from_secs(1_000),
+        ..CacheSettings::default()
+    };
+    let mut scene = Scene::with(&settings);
+    scene.keep(&Answer::new("www.example", A).with(&[(A, 60)]));
+    scene.keep(&denial("no.example"));
+    scene.wait(1_059.0);
+    for (name, rcode, error) in [("www.example", 0, 3), ("no.example", 3, 19)] {
+        let stale = Got {
+            is_fresh: false,
+            rcode,
+            ttls: vec![30],
+            errors: vec![error],
+        };
+        assert_eq!(scene.get(name, A), Some(stale));
+    }
+    scene.wait(1.0);
+    assert_eq!(scene.get("www.example", A), None);
+    scene.keep(&Answer::new("www.example", A).with(&[(A, 60)]));
+    assert_eq!(scene.get("www.example", A), Some(fresh(&[60])));
+}
+
+#[test]
+fn what_is_used_instead_is_used_at_once_and_asked_for_every_now_and_then() {
+    let mut scene = Scene::new();
+    scene.keep(&Answer::new("www.example", A).with(&[(A, 60)]));
+    scene.wait(60.0);
+    let Recall::Stale(entry) = scene.recall("www.example", A, PLAIN) else {
+        panic!("it is no longer fresh");
+    };
+    scene.cache.on_used_instead(entry, scene.now);
+    for (seconds, is_due) in [(29.0, false), (1.0, true), (100.0, true)] {
+        scene.wait(seconds);
+        let Recall::StandIn { entry, is_ask_due } = scene.recall("www.example", A, PLAIN) else {
+            panic!("it stands in");
+        };
+        assert_eq!(is_ask_due, is_due);
+        if seconds > 50.0 {
+            scene.cache.on_used_instead(entry, scene.now);
+        }
+    }
+    scene.wait(29.0);
+    let again = scene.recall("www.example", A, PLAIN);
+    assert!(matches!(
+        again,
+        Recall::StandIn {
+            is_ask_due: false,
+            ..
+        }
+    ));
+}
+
+#[test]
+fn error_is_known_for_longer_each_time_and_never_afterwards() {
+    let mut scene = Scene::new();
+    let error = Answer::new("www.example", A)
+        .says(Rcode::SERVFAIL)
+        .because(ExtendedErrorCode::NETWORK_ERROR);
+    for lifetime in [1.0, 2.0, 4.0, 8.0, 16.0, 30.0, 30.0] {
+        assert!(scene.keep(&error));
+        let got = scene.get("www.example", A).unwrap();
+        assert_eq!((got.rcode, got.errors), (2, vec![23]));
+        scene.wait(lifetime - 1.0);
+        assert!(scene.has("www.example", A) || lifetime < 2.0);
+        scene.wait(1.0);
+        assert_eq!(scene.get("www.example", A), None);
+    }
+    // After a long time it is as new, and so it is after an answer.
+    scene.wait(60.0);
+    scene.keep(&error);
+    scene.wait(1.0);
+    assert_eq!(scene.get("www.example", A), None);
+    scene.keep(&error);
+    scene.keep(&Answer::new("www.example", A).with(&[(A, 0)]));
+    scene.cache.forget_errors(scene.now);
+    assert_eq!(scene.get("www.example", A), None);
+}
+
+#[test]
+fn error_takes_nothing_away() {
+    let mut scene = Scene::new();
+    let error = Answer::new("www.example", A).says(Rcode::SERVFAIL);
+    scene.keep(&Answer::new("www.example", A).with(&[(A, 60)]));
+    for is_fresh in [true, false] {
+        let Kept::Better(entry) = scene.keep_as(&error, PLAIN) else {
+            panic!("there is a better answer");
+        };
+        assert_eq!(entry.ttls == Ttls::Stale, !is_fresh);
+        assert_eq!(scene.get("www.example", A).map(|got| got.rcode), Some(0));
+        scene.wait(60.0);
+    }
+}
+
+#[test]
+fn much_wanted_answer_is_asked_for_once_before_its_end() {
+    let settings = CacheSettings {
+        prefetch: true,
+        ..CacheSettings::default()
+    };
+    let mut scene = Scene::with(&settings);
+    for name in ["often.example", "seldom.example"] {
+        scene.keep(&Answer::new(name, A).with(&[(A, 100)]));
+    }
+    scene.entry("often.example", A);
+    scene.wait(89.0);
+    let is_ending = |scene: &mut Scene, name: &str| match scene.recall(name, A, PLAIN) {
+        Recall::Fresh { entry, is_ask_due } => is_ask_due.then_some(entry),
+        other => panic!("{other:?}"),
+    };
+    assert!(is_ending(&mut scene, "often.example").is_none());
+    scene.wait(1.0);
+    assert!(is_ending(&mut scene, "seldom.example").is_none());
+    let entry = is_ending(&mut scene, "often.example").unwrap();
+    scene.cache.on_asked_again(entry, scene.now);
+    assert!(is_ending(&mut scene, "often.example").is_none());
+}
+
+#[test]
+fn time_goes_on_while_the_host_sleeps() {
+    let mut scene = Scene::new();
+    scene.keep(&Answer::new("www.example", A).with(&[(A, 60)]));
+    scene.cache.on_sleep(Duration::from_secs(59));
+    assert_eq!(scene.get("www.example", A), Some(fresh(&[1])));
+    scene.cache.on_sleep(Duration::from_secs(1));
+    assert!(!scene.has("www.example", A));
+    scene.cache.on_sleep(Duration::MAX);
+    assert_eq!(scene.get("www.example", A), None);
+}
+
+#[test]
+fn answer_is_cut_to_what_the_client_takes() {
+    let mut scene = Scene::new();
+    let long = Answer::new("www.example", A).with(&[(A, 60); 100]);
+    assert!(scene.keep(&long));
+    let (entry, _) = scene.entry("www.example", A).unwrap();
+    for (len_max, is_cut) in [(512, true), (1232, true), (65_535, false)] {
+        let bytes = scene.response(entry, "www.example", A, len_max);
+        assert!(bytes.len() <= len_max);
+        let flags = Message::parse(&bytes).unwrap().header().flags;
+        assert_eq!(flags.contains(Flags::TC), is_cut);
+    }
+}
+
+#[test]
+fn memory_is_what_was_given_and_one_answer_takes_no_large_part_of_it() {
+    let mut settings = CacheSettings::default();
+    for size in [0, 100, 1_000, 10_000, 100_000] {
+        settings.size = size;
+        let mut scene = Scene::with(&settings);
+        assert_eq!(scene.cache.is_on(), size >= 100);
+        for number in 0_u16..3_000 {
+            let answer = Answer::new(&format!("{number}.example"), A).with(&[(A, 60)]);
+            let octets = if number % 50 == 0 {
+                20_000
+            } else {
+                number % 200
+            };
+            let is_kept = scene.keep(&answer.with_data_of(octets));
+            assert!(octets == 20_000 || is_kept || size <= 1_000);
+            assert!(scene.cache.usage().octets <= size);
+        }
+        let usage = scene.cache.usage();
+        assert!(
+            usage.octets * 10 > size * 8 || size <= 1_000,
+            "{usage} of {size}"
+        );
+        assert!(usage.evicted > 0 || size <= 1_000);
+        scene.cache.clear();
+        assert_eq!(
+            (scene.cache.usage().entries, scene.cache.usage().octets),
+            (0, 0)
+        );
+        assert!(!scene.has("2999.example", A));
+    }
+}
+
+#[test]
+fn what_is_of_use_stays() {
+    let settings = CacheSettings {
+        size: 20_000,
+        ..CacheSettings::default()
+    };
+    let mut scene = Scene::with(&settings);
+    let keep = |scene: &mut Scene, name: &str| {
+        scene.keep(&Answer::new(name, A).with(&[(A, 3_600)]));
+    };
+    (0..20).for_each(|number| keep(&mut scene, &format!("popular{number}.example")));
+    for number in 0..5_000 {
+        keep(&mut scene, &format!("once{number}.example"));
+        let name = format!("popular{}.example", number % 20);
+        assert!(scene.has(&name, A), "{name}, {number}");
+    }
+}
+
+proptest! {
+    /// Against a map that never forgets: what the cache says is true, and where it has room for
+    /// everything it says all there is.
+    #[test]
+    fn cache_says_what_it_was_told(
+        steps in proptest::collection::vec(
+            (0..30_u16, 0..4_u8, 0..120_u32, 0..300_u16, 0..20_u32),
+            1..300,
+        ),
+        is_small: bool,
+    ) {
+        let settings = CacheSettings {
+            size: if is_small { 4_096 } else { 1024 * 1024 },
+            stale_max: Duration::ZERO,
+            ..CacheSettings::default()
+        };
+        let mut scene = Scene::with(&settings);
+        let mut model: HashMap<u16, (Instant, u32, u16)> = HashMap::new();
+        for (number, action, ttl, octets, pause) in steps {
+            let name = format!("name{number}.example");
+            if action == 0 {
+                let answer = Answer::new(&name, A).with(&[(A, ttl)]).with_data_of(octets);
+                let is_kept = scene.keep(&answer);
+                prop_assert_eq!(is_kept, ttl > 0);
+                if is_kept {
+                    model.insert(number, (scene.now, ttl, octets));
+                }
+            }
+            scene.wait(f64::from(pause));
+            for number in 0..30 {
+                let name = format!("name{number}.example");
+                let told = model.get(&number).and_then(|(at, ttl, octets)| {
+                    let age = seconds(scene.now - *at);
+                    (age < *ttl).then(|| (ttl - age, *octets))
+                });
+                let known = scene.entry(&name, A).map(|(entry, is_fresh)| {
+                    assert!(is_fresh);
+                    let bytes = scene.response(entry, &name, A, 65_535);
+                    let message = Message::parse(&bytes).unwrap();
+                    let record = message.answers().next().unwrap();
+                    let octets = u16::try_from(record.data(&bytes).len()).unwrap();
+                    (record.ttl(&bytes), octets)
+                });
+                prop_assert!(known == told || is_small && known.is_none());
+            }
+        }
+    }
+}

@@ -1,0 +1,84 @@
+//! Answers that are no longer fresh, for want of better ones (RFC 8767).
+//!
+//! Whoever asks for such a one waits for upstream first, though not for long. From then on it is
+//! what everybody gets at once, and every now and then upstream is asked whether there is a better.
+
+use super::Proxy;
+use super::cache::{Entry, Recall};
+use super::counters::Outcome;
+use super::exchange::{Asker, Exchange};
+use super::keys::ExchangeKey;
+use super::outbox::Outbox;
+use crate::time::Instant;
+
+impl Proxy {
+    /// Lets a query whose answer is no longer fresh have that if there is no other soon.
+    pub(super) fn watch_stale(&mut self, key: ExchangeKey, now: Instant) {
+        let at = now + self.timeouts.stale;
+        let exchanges = &self.exchanges;
+        self.by_patience
+            .push((at, key), exchanges.len(), |(_, key)| {
+                exchanges.contains(key.0)
+            });
+    }
+
+    /// The next query that has waited long enough for a fresh answer, and when.
+    pub(super) fn next_stale(&mut self) -> Option<(Instant, ExchangeKey)> {
+        let exchanges = &self.exchanges;
+        let waits = |key: &ExchangeKey| exchanges.get(key.0).is_some_and(Exchange::is_for_client);
+        let first = self.by_patience.front(|(_, key)| waits(key));
+        first.copied()
+    }
+
+    /// Answers those that have waited long enough. Upstream may still answer, for those to come.
+    pub(super) fn answer_the_patient(&mut self, now: Instant, outbox: &mut Outbox) {
+        while let Some((at, key)) = self.next_stale()
+            && at <= now
+        {
+            self.by_patience.pop();
+            if let Some(entry) = self.stand_in(key, now) {
+                self.respond_from_cache(key, entry, outbox);
+                self.leave_to_cache(key, now, outbox);
+            }
+        }
+    }
+
+    /// What there is instead of an answer that upstream does not have.
+    pub(super) fn stand_in(&mut self, key: ExchangeKey, now: Instant) -> Option<Entry> {
+        let exchange = self.exchanges.get(key.0).expect("who asks is there");
+        let variant = exchange.variant?;
+        let question = exchange.query.question();
+        let (Recall::Stale(entry) | Recall::StandIn { entry, .. }) =
+            self.cache.recall(question, variant, now)
+        else {
+            return None;
+        };
+        self.cache.on_used_instead(entry, now);
+        Some(entry)
+    }
+
+    /// A client has got what there is: the answer is for the cache alone, and for those who follow.
+    fn leave_to_cache(&mut self, key: ExchangeKey, now: Instant, outbox: &mut Outbox) {
+        let exchange = self.exchange_mut(key);
+        if exchange.leads_as.is_none() {
+            return self.end(key, Outcome::Stale, now, outbox);
+        }
+        exchange.asker = Asker::Cache;
+        self.ours += 1;
+        self.counters.count_outcome(Outcome::Stale);
+    }
+
+    /// Sends the client, if one asked, a response out of the cache.
+    pub(super) fn respond_from_cache(
+        &mut self,
+        key: ExchangeKey,
+        entry: Entry,
+        outbox: &mut Outbox,
+    ) {
+        let exchange = self.exchange(key);
+        if let Asker::Client { origin, reception } = &exchange.asker {
+            let owed = exchange.owed(reception);
+            outbox.respond(*origin, |out| self.cache.write(entry, &owed, out));
+        }
+    }
+}
