@@ -197,7 +197,8 @@ class Proxy:
     def __init__(self, work, arguments, upstreams):
         self.port, self.log = free_port(), f"{work}/dotproxy.log"
         command = [arguments.binary, "-l", "127.0.0.1", "-p", str(self.port), "-v",
-                   "--ca-file", f"{work}/ca.pem", "--policy", arguments.policy]
+                   "--ca-file", f"{work}/ca.pem", "--policy", arguments.policy,
+                   "--cache-size", "0"]
         for upstream in upstreams:
             command += ["-u", f"127.0.0.1:{upstream.port}#dot.example"]
         with open(self.log, "w") as log:

@@ -15,7 +15,7 @@ export RUSTFLAGS="-Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4
 
 host=$(rustc -vV | sed -n 's/^host: //p')
 cargo build --release --locked --target "$host"
-for target in client_message client_stream upstream_stream tls_records bootstrap_answer; do
+for target in client_message client_stream upstream_stream tls_records bootstrap_answer cached_answer; do
     mkdir -p "corpus/$target" "artifacts/$target"
     printf '%s for %s s\n' "$target" "$seconds"
     log=$(mktemp)

@@ -24,6 +24,7 @@ step "real clients, real resolver"
 cargo build --release --locked
 scripts/dig_test.sh
 scripts/routes_test.sh
+scripts/cache_test.sh
 scripts/address_test.sh
 
 step "static binary"
@@ -38,6 +39,7 @@ fi
 
 step "promises: processor time, memory, size"
 scripts/bench.py --check
+scripts/cache_bench.py --check
 
 step "upstreams that fail"
 scripts/chaos.py --seconds 5 --check

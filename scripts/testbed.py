@@ -94,10 +94,11 @@ def ask(port, name, timeout=2.0):
     return took if is_answer else None
 
 
-def processor_time(pid):
+def processor_times(pid):
+    """Seconds of processor time so far: the program's own, and the kernel's for it."""
     with open(f"/proc/{pid}/stat") as file:
         fields = file.read().rsplit(")", 1)[1].split()
-    return (int(fields[11]) + int(fields[12])) / TICKS
+    return int(fields[11]) / TICKS, int(fields[12]) / TICKS
 
 
 def resident_kib(pid):

@@ -12,7 +12,7 @@
 //!        decides                                        moves bytes
 //!   ┌───────────────┐  queries, replies, time   ┌─────────────────────────┐
 //!   │     proxy     │◄──────────┐   ┌───────────┤        session          │
-//!   │ routes        │           │   │ messages  │ client_datagram         │
+//!   │ cache, routes │           │   │ messages  │ client_datagram         │
 //!   │ exchanges     │        ┌──┴───┴──┐        │ client_stream           │
 //!   │ upstreams     │        │ reactor │        │ upstream_datagram       │
 //!   │ links         ├───────►│ the loop├───────►│ upstream_stream         │
@@ -52,20 +52,23 @@
 //!    to 64 datagrams and hands each to [`proxy::Proxy::handle_query`].
 //! 2. The message is walked once, without copying ([`wire::Message::parse`]). What is no query is
 //!    ignored, what cannot be forwarded is answered with an error at once.
-//! 3. Its name decides who is asked: the pool of upstreams that have its domain to themselves, or
-//!    that for all other names. Special names are answered here.
+//! 3. If the answer is known and fresh, it is copied into the outbox with what is left of its TTLs,
+//!    and that is all. Otherwise its name decides who is asked: the pool of upstreams that have its
+//!    domain to themselves, or that for all other names. Special names are answered here.
 //! 4. An exchange is made: the query in the form that goes upstream, where its response goes, a
-//!    deadline. No memory is allocated for it once the program has warmed up. In the ranking of
-//!    the pool, the first address of an upstream that can be used has a link with room: the query
-//!    gets an id that nobody can foresee and that no other on this link has, and is appended,
-//!    padded, to the outbox. Without such a link it waits while one is opened.
+//!    deadline. No memory is allocated for it once the program has warmed up. If the same is asked
+//!    already, it waits for that answer. If not: in the ranking of the pool, the first address of
+//!    an upstream that can be used has a link with room. The query gets an id that nobody can
+//!    foresee and that no other on this link has, and is appended, padded, to the outbox. Without
+//!    such a link it waits while one is opened.
 //! 5. When every session has been stepped, the reactor performs the actions. Queries of the whole
 //!    turn gather in the buffer of their link, which is then encrypted into one record and written
 //!    at once.
 //! 6. The answer comes, in whatever pieces. The session decrypts, finds the frame and hands the
 //!    message to [`proxy::Proxy::handle_reply`]. It is used if link, id, QR, opcode and question
 //!    are those of a query that waits; all else is dropped and counted. An error is kept while
-//!    another upstream is asked, who may do better.
+//!    another upstream is asked, who may do better. What is of use to others, too, is kept in the
+//!    cache.
 //! 7. The response is written once: the client's id, flags and letter case, its own OPT, as many
 //!    whole RRsets as it takes. It leaves from the address that was asked.
 //!
@@ -88,10 +91,10 @@
 //! # Where a new feature goes
 //!
 //! A decision about queries goes to [`proxy`], as a file of its own beside `admission` and
-//! `routes`: a cache is asked between routes and exchange. A query of our own is an exchange with
-//! another asker (`proxy/bootstrap.rs`). What is known of an upstream has its place in
-//! `proxy/upstream`. A new way for bytes to come or go is a session; DoT for clients is
-//! [`session::Transport`] with the server's side of TLS. A new option is a row in [`options`]. None
+//! `routes`. A query of our own is an exchange with another asker (`proxy/bootstrap.rs`). What is
+//! known of an upstream has its place in `proxy/upstream`. A new way for bytes to come or go is a
+//! session; DoT for clients is [`session::Transport`] with the server's side of TLS. A new option
+//! is a row in `options/table.rs`. None
 //! of them touches the loop.
 
 pub mod address;

@@ -16,9 +16,9 @@ use dotproxy::options::{self, Command};
 use dotproxy::origin::Origin;
 use dotproxy::proxy::{Action, Destination, LinkKey, Outbox, Proxy, Transport};
 use dotproxy::time::Instant;
-use dotproxy::wire::Message;
+use dotproxy::wire::{Flags, Message, Rcode};
 
-use support::messages::{address_reply, check_response, query, reply};
+use support::messages::{address_reply, check_response, denial, query, reply, reply_for};
 use support::{Chance, SeedReport, seeds};
 
 const STEPS: usize = 1_500;
@@ -196,6 +196,7 @@ impl World {
             "www.example",
             "WWW.Example",
             "a.b.c.d.example.org",
+            "B.c.d.example.org",
             "mail.example",
             "x",
             "x.test",
@@ -245,6 +246,7 @@ impl World {
         assert!(is_owed);
         self.obey();
         assert!(self.proxy.inflight() <= self.config.limits.inflight);
+        assert!(self.proxy.cache_usage().octets <= self.config.cache.size);
     }
 
     fn some_link(&mut self, is_up: bool) -> Option<usize> {
@@ -281,8 +283,16 @@ impl World {
             let reply = self.addresses(&bytes);
             return self.give(key, &reply);
         }
-        let records = *self.chance.pick(&[0, 1, 2, 40, 1_000]);
-        self.give(key, &reply(&bytes, records));
+        let ttl = *self.chance.pick(&[0, 1, 30, 300, 300, 86_400, u32::MAX]);
+        let reply = if self.chance.percent(25) {
+            let nothing = Flags::default().with_rcode(Rcode::NXDOMAIN);
+            let flags = [Flags::default(), nothing, nothing | Flags::AD];
+            denial(&bytes, *self.chance.pick(&flags), ttl)
+        } else {
+            let records = *self.chance.pick(&[0, 1, 2, 40, 1_000]);
+            reply_for(&bytes, records, ttl)
+        };
+        self.give(key, &reply);
     }
 
     /// A reply with some addresses of `dns.example`, which are others each time.

@@ -9,9 +9,12 @@
 //! Every query for which [`Proxy::handle_query`] says that a response follows gets exactly one
 //! [`Action::Respond`], within [`Timeouts::deadline`], and ends in exactly one [`Outcome`].
 //!
-//! - `admission`: which messages of clients are forwarded
+//! - `admission`: which messages of clients are queries to be answered
+//! - `arrival`: what becomes of one when it comes
+//! - `cache`: answers that are known, `stale`: those that will do if there is no better
 //! - `routes`, `special`: who is asked for which names, and which are answered here
 //! - `exchange`: one query that is being answered
+//! - `sharing`: queries for the same, which are one
 //! - `dispatch`: how it finds its way
 //! - `answer`: what becomes of what comes back
 //! - `upstream`: the resolvers, their addresses and links, and which of them is taken

@@ -50,6 +50,11 @@ pub fn digest(question: Question<'_>) -> [u8; 4] {
 
 /// The right reply to a query, with so many records, each as long as an A record.
 pub fn reply(query: &[u8], records: u16) -> Vec<u8> {
+    reply_for(query, records, 300)
+}
+
+/// The right reply to a query, with so many records that may be kept for so many seconds.
+pub fn reply_for(query: &[u8], records: u16, ttl: u32) -> Vec<u8> {
     let message = Message::parse(query).expect("what is sent is well formed");
     let question = message.question().expect("what is sent has a question");
     let header = Header {
@@ -68,12 +73,36 @@ pub fn reply(query: &[u8], records: u16) -> Vec<u8> {
     for _ in 0..records {
         bytes.extend(b"\xc0\x0c");
         bytes.extend(rr_type);
-        bytes.extend(b"\x00\x01\x00\x00\x01\x2c\x00\x04");
+        bytes.extend(b"\x00\x01");
+        bytes.extend(ttl.to_be_bytes());
+        bytes.extend(b"\x00\x04");
         bytes.extend(digest(question));
     }
     let mut writer = OptWriter::start(&mut bytes, 1232, 0, DO);
     writer.option(OptionCode::PADDING, &[0; 40]);
     writer.finish();
+    bytes
+}
+
+/// A reply that says for so many seconds that there is nothing, with these flags and code.
+pub fn denial(query: &[u8], flags: Flags, ttl: u32) -> Vec<u8> {
+    let message = Message::parse(query).expect("what is sent is well formed");
+    let question = message.question().expect("what is sent has a question");
+    let header = Header {
+        id: message.header().id,
+        flags: Flags::QR | Flags::RA | flags | message.header().flags.echoed(),
+        questions: 1,
+        answers: 0,
+        authorities: 1,
+        additionals: 0,
+    };
+    let mut bytes = header.to_bytes().to_vec();
+    bytes.extend(question.as_bytes());
+    bytes.extend(b"\xc0\x0c\x00\x06\x00\x01");
+    bytes.extend(ttl.to_be_bytes());
+    bytes.extend(b"\x00\x1e\x02ns\xc0\x0c\x02me\xc0\x0c");
+    bytes.extend([0; 16]);
+    bytes.extend(ttl.to_be_bytes());
     bytes
 }
 

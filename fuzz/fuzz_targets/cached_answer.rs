@@ -1,0 +1,147 @@
+//! What upstream answers, with the cache behind it: whatever it is, every client has its response,
+//! whoever asks the same later has one that is well formed and no longer than may be, and memory keeps
+//! to its limit.
+//!
+//! Input: how the query is made (an octet), for how many seconds to wait (two), how often the last
+//! part is repeated (one), where that begins (two), and the answer behind its question: flags, counts,
+//! records.
+
+#![no_main]
+
+mod common;
+
+use std::time::Duration;
+
+use dotproxy::proxy::{Action, LinkKey, Outbox, Proxy, Transport};
+use dotproxy::time::Instant;
+use dotproxy::wire::edns::{DO, OptWriter};
+use dotproxy::wire::header::HEADER_LEN;
+use dotproxy::wire::{MESSAGE_LEN_MAX, Message};
+use libfuzzer_sys::fuzz_target;
+
+const SIZE: usize = 1024 * 1024;
+
+fuzz_target!(|input: &[u8]| {
+    let [
+        shape,
+        wait_high,
+        wait_low,
+        times,
+        at_high,
+        at_low,
+        rest @ ..,
+    ] = input
+    else {
+        return;
+    };
+    let config = common::configured(&["-u192.0.2.1#dot.example", "--prefetch"]);
+    let mut proxy = Proxy::new(&config, &[7; 32]);
+    let mut now = Instant::default() + Duration::from_secs(1);
+    let pause = u64::from(u16::from_be_bytes([*wait_high, *wait_low]));
+    let at = usize::from(u16::from_be_bytes([*at_high, *at_low])).min(rest.len());
+    let tail = rest[at..].repeat(usize::from(*times));
+    let answer = [&rest[..at], &tail[..]].concat();
+    let mut link = None;
+    for (round, name) in [&b"\x01a\x01c\0"[..], b"\x01A\x01C\0", b"\x01b\x01A\x01c\0"]
+        .into_iter()
+        .cycle()
+        .take(7)
+        .enumerate()
+    {
+        let query = query(
+            name,
+            shape.rotate_left(u32::try_from(round / 3).expect("few")),
+        );
+        for transport in [
+            Transport::Udp,
+            Transport::Tcp {
+                idle: Duration::from_secs(10),
+                came: now,
+            },
+        ] {
+            let mut outbox = Outbox::default();
+            let origin = common::origin(1);
+            assert!(proxy.handle_query(origin, transport, &query, now, &mut outbox));
+            let len_max = match transport {
+                Transport::Udp => 1232,
+                Transport::Tcp { .. } => MESSAGE_LEN_MAX,
+            };
+            let mut given = common::responses(&outbox, len_max);
+            link = common::bring_up_link(&mut proxy, &mut outbox, now).or(link);
+            for (link, sent) in sent(&outbox) {
+                outbox.clear();
+                let reply = reply(&sent, &answer);
+                proxy.handle_reply(link, &reply, now, &mut outbox);
+                given.extend(common::responses(&outbox, len_max));
+            }
+            if given.is_empty() {
+                outbox.clear();
+                now += Duration::from_secs(6);
+                proxy.handle_timeout(now, &mut outbox);
+                given.extend(common::responses(&outbox, len_max));
+            }
+            assert_eq!(given.len(), 1, "one response to a query");
+            let response = Message::parse(&given[0]).expect("it was checked");
+            let question = response.question().expect("it has the question");
+            assert_eq!(question.name(), name, "letter case is the client's");
+            assert!(proxy.cache_usage().octets <= SIZE);
+        }
+        now += Duration::from_secs(pause);
+        let mut outbox = Outbox::default();
+        proxy.handle_timeout(now, &mut outbox);
+    }
+});
+
+/// A query of class IN for this name, whose type, flags and OPT are as these bits are.
+fn query(name: &[u8], shape: u8) -> Vec<u8> {
+    let has_opt = shape & 1 != 0;
+    let checking_disabled = shape & 2 << 3;
+    let mut query = vec![
+        0,
+        1,
+        1,
+        checking_disabled,
+        0,
+        1,
+        0,
+        0,
+        0,
+        0,
+        0,
+        u8::from(has_opt),
+    ];
+    query.extend(name);
+    query.extend([0, [1, 6, 28, 5][usize::from(shape >> 2 & 3)], 0, 1]);
+    if has_opt {
+        let flags = if shape & 16 != 0 { DO } else { 0 };
+        OptWriter::start(&mut query, 1232, 0, flags).finish();
+    }
+    query
+}
+
+/// The queries in the outbox with their links.
+fn sent(outbox: &Outbox) -> Vec<(LinkKey, Vec<u8>)> {
+    let sent = outbox.actions().iter().filter_map(|action| match action {
+        Action::Send { link, message } => Some((*link, outbox.bytes(message).to_vec())),
+        _ => None,
+    });
+    sent.collect()
+}
+
+/// A reply to a query, whose flags and counts, too, are upstream's.
+fn reply(query: &[u8], answer: &[u8]) -> Vec<u8> {
+    let question = Message::parse(query)
+        .expect("ours")
+        .question()
+        .expect("ours");
+    let mut reply = query[..HEADER_LEN + question.as_bytes().len()].to_vec();
+    reply[11] = 0;
+    if let [flags_high, flags_low, counts @ ..] = answer {
+        (reply[2], reply[3]) = (flags_high | 0x80, *flags_low);
+        let counts_len = counts.len().min(6);
+        reply[6..6 + counts_len].copy_from_slice(&counts[..counts_len]);
+        reply.extend(&counts[counts_len..]);
+    }
+    reply.truncate(MESSAGE_LEN_MAX);
+    reply
+}

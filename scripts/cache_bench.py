@@ -1,0 +1,122 @@
+#!/usr/bin/env python3
+"""What the cache costs: processor time as it grows, and memory when it is full.
+
+A hit has to cost the same whether there are a hundred names or a hundred thousand, compared within one
+run, with more than enough memory. Then a million names that nobody asks for twice go through a cache of
+1 MiB and through none: what is resident afterwards differs by no more than 1.2 MB.
+
+  scripts/cache_bench.py [--binary PATH] [--check]
+"""
+
+import argparse
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+
+from bench import load
+from testbed import (ROOT, ask, free_port, make_certificates, processor_times, resident_kib,
+                     start_unbound, stop)
+
+SIZES = [100, 1_000, 10_000, 100_000]
+HITS = 400_000
+ROUNDS = 3
+UNIQUE = 1_000_000
+SPREAD_MAX = 0.10
+MEMORY_MAX_KIB = 1_200_000 / 1024
+
+
+class Proxy:
+    def __init__(self, work, binary, upstream, size):
+        self.port = free_port()
+        self.process = subprocess.Popen(
+            [binary, "-l", "127.0.0.1", "-p", str(self.port), "-u", f"127.0.0.1:{upstream}#dot.example",
+             "--ca-file", f"{work}/ca.pem", "--cache-size", size], stderr=subprocess.DEVNULL)
+        for _ in range(100):
+            if ask(self.port, "ready.example.com", 0.2) is not None:
+                return
+            time.sleep(0.05)
+        sys.exit("dotproxy does not answer")
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        stop(self.process)
+
+
+def write_names(path, names):
+    with open(path, "w") as file:
+        file.writelines(f"{name} A\n" for name in names)
+    return path
+
+
+def cost_of_hit(proxy, names, count):
+    """Microseconds of processor time: in all, and the program's own."""
+    before = processor_times(proxy.process.pid)
+    result = load(proxy.port, names, HITS // count)
+    own, kernel = (after - before
+                   for before, after in zip(before, processor_times(proxy.process.pid)))
+    return [(own + kernel) * 1e6 / result["completed"], own * 1e6 / result["completed"]]
+
+
+def measure_growth(work, binary, upstream):
+    costs = {size: [] for size in SIZES}
+    with Proxy(work, binary, upstream, "64m") as proxy:
+        for size in SIZES:
+            names = (f"hot{n * (SIZES[-1] // size):06}.example.net" for n in range(size))
+            load(proxy.port, write_names(f"{work}/hot{size}", names), 1)
+        for _ in range(ROUNDS):
+            for size in SIZES:
+                costs[size].append(cost_of_hit(proxy, f"{work}/hot{size}", size))
+    print(f"{'names':>8}{'CPU a hit':>13}{'its own':>11}")
+    medians = {}
+    for size, rounds in costs.items():
+        whole, own = (statistics.median(one) for one in zip(*rounds))
+        medians[size] = whole
+        print(f"{size:>8}{whole:>10.2f} µs{own:>8.2f} µs")
+    return max(medians.values()) / medians[SIZES[0]] - 1
+
+
+def measure_memory(work, binary, upstream):
+    names = write_names(f"{work}/unique", (f"u{n:07}.example.net" for n in range(UNIQUE)))
+    resident = {}
+    for size in "0", "1m":
+        with Proxy(work, binary, upstream, size) as proxy:
+            result = load(proxy.port, names, 1)
+            time.sleep(0.5)
+            resident[size] = resident_kib(proxy.process.pid)
+            print(f"{result['completed']} names through --cache-size {size}: {resident[size]} KiB "
+                  f"resident, {result['lost']} lost")
+    return resident["1m"] - resident["0"]
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
+    parser.add_argument("--binary", default=f"{ROOT}/target/release/dotproxy")
+    parser.add_argument("--check", action="store_true")
+    arguments = parser.parse_args()
+    os.environ["PATH"] += ":/usr/sbin"
+    with tempfile.TemporaryDirectory() as work:
+        make_certificates(work)
+        port = free_port()
+        upstream = start_unbound(work, port)
+        try:
+            time.sleep(1)
+            spread = measure_growth(work, arguments.binary, port)
+            more = measure_memory(work, arguments.binary, port)
+        finally:
+            stop(upstream)
+    broken = []
+    if spread > SPREAD_MAX:
+        broken.append(f"a hit costs {spread:.0%} more among many names")
+    if more > MEMORY_MAX_KIB:
+        broken.append(f"a cache of 1 MiB takes {more} KiB")
+    print("\n".join(broken))
+    sys.exit(1 if arguments.check and broken else 0)
+
+
+if __name__ == "__main__":
+    main()
