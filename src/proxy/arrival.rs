@@ -109,6 +109,7 @@ impl Proxy {
             Recall::Stale(entry) => Some(entry),
             Recall::Nothing => None,
         };
+        self.counters.misses += u64::from(request.variant.is_some());
         if own_pool.is_none()
             && let Some(reply) = special::reply(question)
         {

@@ -316,7 +316,7 @@ impl<N: Net> Reactor<N> {
         };
         let dropped: u64 = self.sessions.iter().map(|(_, slot)| dropped(slot)).sum();
         log::info!(
-            "{}; responses dropped={dropped}; cache {}; now inflight={} links={} tcp-clients={}",
+            "{} {}; responses dropped={dropped}; now inflight={} links={} tcp-clients={}",
             self.proxy.counters(),
             self.proxy.cache_usage(),
             self.proxy.inflight(),
