@@ -6,7 +6,6 @@ use super::admission::{
 use super::cache::{Entry, Recall, Variant};
 use super::counters::Outcome;
 use super::exchange::{Asker, Exchange};
-use super::keys::PoolIndex;
 use super::outbox::Outbox;
 use super::{Proxy, special};
 use crate::origin::Origin;
@@ -88,37 +87,71 @@ impl Proxy {
             reception,
             variant: Variant::of(message).filter(|_| self.cache.is_on()),
         };
-        let own_pool = self.routes.own(question.name());
-        let stale = match self.recall(&request, own_pool, now) {
+        let recall = match request.variant {
+            Some(variant) => self.cache.recall(question, variant, now),
+            None => Recall::Nothing,
+        };
+        match recall {
             Recall::Fresh { entry, is_ask_due } => {
                 self.answer_from_cache(&request, entry, Outcome::Cached, outbox);
                 if is_ask_due && self.has_capacity_to_spare() {
                     self.cache.on_asked_again(entry, now);
-                    self.ask_for_cache(&request, own_pool, now, outbox);
+                    self.ask_for_cache(&request, now, outbox);
                 }
-                return;
             }
             Recall::StandIn { entry, is_ask_due } => {
                 self.answer_from_cache(&request, entry, Outcome::Stale, outbox);
-                if is_ask_due && self.under_way() < self.limits.inflight {
+                if is_ask_due && self.has_capacity() {
                     self.cache.on_used_instead(entry, now);
-                    self.ask_for_cache(&request, own_pool, now, outbox);
+                    self.ask_for_cache(&request, now, outbox);
                 }
-                return;
             }
-            Recall::Stale(entry) => Some(entry),
-            Recall::Nothing => None,
-        };
-        self.counters.misses += u64::from(request.variant.is_some());
+            Recall::Stale(entry) => self.ask(&request, Some(entry), deadline, now, outbox),
+            Recall::Nothing => self.answer_or_ask(&request, deadline, now, outbox),
+        }
+    }
+
+    /// Answers a query that was not asked before, if that can be done without asking upstream.
+    fn answer_or_ask(
+        &mut self,
+        request: &Request<'_>,
+        deadline: Instant,
+        now: Instant,
+        outbox: &mut Outbox,
+    ) {
+        let (question, routes) = (request.question, &self.routes);
+        let own_pool = routes.own(question.name());
         if own_pool.is_none()
             && let Some(reply) = special::reply(question)
         {
             let reply = Message::parse(&reply).expect("replies of our own are well formed");
-            outbox.respond(origin, |out| write_answer(out, &request.asked(), &reply));
-            self.counters.count_outcome(Outcome::AnsweredHere);
-            return;
+            outbox.respond(request.origin, |out| {
+                write_answer(out, &request.asked(), &reply);
+            });
+            return self.counters.count_outcome(Outcome::AnsweredHere);
         }
-        match self.exchange_for(&request, own_pool, deadline, now) {
+        // What is denied above a name holds for it if the same upstreams are asked for both.
+        let is_alike = |name: &[u8]| routes.own(name) == own_pool;
+        let denial = request
+            .variant
+            .and_then(|variant| self.cache.denial_above(question, variant, now, is_alike));
+        match denial {
+            Some(entry) => self.answer_from_cache(request, entry, Outcome::Cached, outbox),
+            None => self.ask(request, None, deadline, now, outbox),
+        }
+    }
+
+    /// Asks upstream for a client, who may have an answer that is no longer fresh if that fails.
+    fn ask(
+        &mut self,
+        request: &Request<'_>,
+        stale: Option<Entry>,
+        deadline: Instant,
+        now: Instant,
+        outbox: &mut Outbox,
+    ) {
+        self.counters.misses += u64::from(request.variant.is_some());
+        match self.exchange_for(request, deadline, now) {
             Ok(exchange) => {
                 let pool = exchange.pool;
                 let key = self.start(exchange, now, outbox);
@@ -130,36 +163,10 @@ impl Proxy {
             Err(refusal) => match stale.filter(|_| refusal.rcode == Rcode::SERVFAIL) {
                 Some(entry) => {
                     self.cache.on_used_instead(entry, now);
-                    self.answer_from_cache(&request, entry, Outcome::Stale, outbox);
+                    self.answer_from_cache(request, entry, Outcome::Stale, outbox);
                 }
-                None => self.refuse(origin, &request.asked(), &refusal, outbox),
+                None => self.refuse(request.origin, &request.asked(), &refusal, outbox),
             },
-        }
-    }
-
-    /// What is known of the answer to a query. A denial of all that is below a name holds for names
-    /// that the same upstreams are asked for.
-    fn recall(
-        &mut self,
-        request: &Request<'_>,
-        own_pool: Option<PoolIndex>,
-        now: Instant,
-    ) -> Recall {
-        let Some(variant) = request.variant else {
-            return Recall::Nothing;
-        };
-        let recall = self.cache.recall(request.question, variant, now);
-        if let Recall::Fresh { .. } = recall {
-            return recall;
-        }
-        let (question, routes) = (request.question, &self.routes);
-        let is_alike = |name: &[u8]| routes.own(name) == own_pool;
-        match self.cache.denial_above(question, variant, now, is_alike) {
-            Some(entry) => Recall::Fresh {
-                entry,
-                is_ask_due: false,
-            },
-            None => recall,
         }
     }
 
@@ -181,16 +188,15 @@ impl Proxy {
     fn exchange_for(
         &mut self,
         request: &Request<'_>,
-        own_pool: Option<PoolIndex>,
         deadline: Instant,
         now: Instant,
     ) -> Result<Exchange, Refusal> {
-        let pool = own_pool.or(self.routes.for_others());
+        let pool = self.routes.pool(request.question.name());
         let pool = pool.ok_or(NOBODY_TO_ASK)?;
         if deadline <= now {
             return Err(TOO_LATE);
         }
-        if self.under_way() >= self.limits.inflight || self.is_backed_up(pool, now) {
+        if !self.has_capacity() || self.is_backed_up(pool, now) {
             return Err(OVERLOADED);
         }
         if let Some(reason) = self.memory.recall(request.question, now) {
@@ -210,14 +216,8 @@ impl Proxy {
     }
 
     /// Asks for what was just answered from the cache, for the cache alone.
-    fn ask_for_cache(
-        &mut self,
-        request: &Request<'_>,
-        own_pool: Option<PoolIndex>,
-        now: Instant,
-        outbox: &mut Outbox,
-    ) {
-        let pool = own_pool.or(self.routes.for_others());
+    fn ask_for_cache(&mut self, request: &Request<'_>, now: Instant, outbox: &mut Outbox) {
+        let pool = self.routes.pool(request.question.name());
         let Some(pool) = pool.filter(|_| is_recursive(request.message)) else {
             return;
         };
@@ -233,6 +233,11 @@ impl Proxy {
         let buffer = self.spare_buffers.pop().unwrap_or_default();
         let query = Query::forward(request.message, buffer);
         query.expect("a query that is forwarded has a question")
+    }
+
+    /// Whether there is room for another query.
+    pub(super) fn has_capacity(&self) -> bool {
+        self.under_way() < self.limits.inflight
     }
 
     /// Whether there is room for queries that nobody waits for.

@@ -142,8 +142,7 @@ impl Proxy {
     /// be sent too late to be answered in time.
     pub fn has_room(&mut self, now: Instant) -> bool {
         let pool = self.routes.for_others();
-        self.under_way() < self.limits.inflight
-            && !pool.is_some_and(|pool| self.is_backed_up(pool, now))
+        self.has_capacity() && !pool.is_some_and(|pool| self.is_backed_up(pool, now))
     }
 
     /// Queries of clients that wait for their answer.

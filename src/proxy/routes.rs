@@ -61,6 +61,11 @@ impl Routes {
         name::suffixes(small).find_map(|suffix| self.pool_by_domain.get(suffix).copied())
     }
 
+    /// The pool that is asked for this name, if one is. The name is uncompressed.
+    pub(super) fn pool(&self, name: &[u8]) -> Option<PoolIndex> {
+        self.own(name).or(self.for_others)
+    }
+
     /// The pool for names that no other has to itself.
     pub(super) fn for_others(&self) -> Option<PoolIndex> {
         self.for_others
