@@ -1,7 +1,9 @@
 //! The memory of the cache, and what has to go for something new.
 //!
 //! What goes is found by SIEVE (Zhang and others, NSDI 2024): a hand goes from the oldest entry to
-//! the newest, over and over, and takes away what has not been of use since it came by.
+//! the newest, over and over, and takes away what has not been of use since it came by. New entries
+//! come where the hand is going, so it might never arrive, and what was of use long ago would stay:
+//! once it has taken many, it starts again.
 
 use std::ops::Range;
 
@@ -13,6 +15,9 @@ use super::key::Key;
 
 /// Entries that the hand goes past before it takes one that has been of use.
 const STEPS_MAX: usize = 256;
+
+/// How many times as many as there are the hand takes before it starts again.
+const TAKEN_MAX: usize = 8;
 
 /// An entry may take this part of all cells.
 const PART_MAX: usize = 8;
@@ -26,6 +31,8 @@ pub(super) struct Store {
     oldest: u32,
     /// Where the hand looks next: at the oldest, if nowhere.
     hand: u32,
+    /// Entries that the hand has taken since it started.
+    taken: usize,
     /// Entries that answer every name below theirs.
     below: usize,
     evicted: u64,
@@ -45,6 +52,7 @@ impl Store {
             newest: NONE,
             oldest: NONE,
             hand: NONE,
+            taken: 0,
             below: 0,
             evicted: 0,
         }
@@ -143,24 +151,31 @@ impl Store {
     }
 
     fn evict(&mut self) {
-        let mut place = match self.hand {
-            NONE => self.oldest,
-            hand => hand,
-        };
+        if self.taken >= TAKEN_MAX * self.index.len() {
+            self.hand = NONE;
+        }
         for _ in 0..STEPS_MAX {
+            let place = self.at_hand();
             let head = self.head(place);
             if !head.marks.contains(Marks::VISITED) {
                 break;
             }
             self.mark(place, |marks| marks.remove(Marks::VISITED));
-            place = match head.newer {
-                NONE => self.oldest,
-                newer => newer,
-            };
+            self.hand = head.newer;
         }
-        self.hand = place;
+        let place = self.at_hand();
         self.remove(place);
+        self.taken += 1;
         self.evicted += 1;
+    }
+
+    /// What the hand looks at: it starts again from the end.
+    fn at_hand(&mut self) -> u32 {
+        if self.hand == NONE {
+            self.hand = self.oldest;
+            self.taken = 0;
+        }
+        self.hand
     }
 
     /// Takes an entry away.

@@ -460,6 +460,35 @@ fn what_is_of_use_stays() {
     }
 }
 
+#[test]
+fn what_is_no_longer_of_use_goes() {
+    let settings = CacheSettings {
+        size: 20_000,
+        ..CacheSettings::default()
+    };
+    let mut scene = Scene::with(&settings);
+    let keep = |scene: &mut Scene, name: &str| {
+        scene.keep(&Answer::new(name, A).with(&[(A, 3_600)]));
+    };
+    for time in 0..4 {
+        let mut missed_last = 0;
+        for number in 0..10_000 {
+            keep(&mut scene, &format!("once{number}-{time}.example"));
+            for popular in 0..if number % 10 == 0 { 40 } else { 0 } {
+                let name = format!("popular{popular}-{time}.example");
+                if !scene.has(&name, A) {
+                    missed_last = number;
+                    keep(&mut scene, &name);
+                }
+            }
+        }
+        assert!(missed_last < 500, "{missed_last}");
+    }
+    for (popular, time) in (0..40).flat_map(|popular| [(popular, 0), (popular, 1), (popular, 2)]) {
+        assert!(!scene.has(&format!("popular{popular}-{time}.example"), A));
+    }
+}
+
 proptest! {
     /// Against a map that never forgets: what the cache says is true, and where it has room for
     /// everything it says all there is.
