@@ -252,9 +252,12 @@ fn denial_that_is_validated_is_one_for_all_below() {
         assert_eq!(above(&mut scene, name, proof, true), None);
     }
     assert_eq!(above(&mut scene, "yes.example", PLAIN, true), None);
+    assert!(scene.cache.store.has_below());
     assert_eq!(scene.get("no.example", AAAA).unwrap().rcode, 3);
     scene.wait(60.0);
     assert_eq!(above(&mut scene, "a.no.example", PLAIN, true), None);
+    scene.keep(&Answer::new("no.example", A).with(&[(A, 60)]));
+    assert!(!scene.cache.store.has_below());
 }
 
 fn question_name(name: &str) -> Vec<u8> {
