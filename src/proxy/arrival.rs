@@ -101,7 +101,7 @@ impl Proxy {
             }
             Recall::StandIn { entry, is_ask_due } => {
                 self.answer_from_cache(&request, entry, Outcome::Stale, outbox);
-                if is_ask_due && self.has_capacity() {
+                if is_ask_due && self.has_capacity_to_spare() {
                     self.cache.on_used_instead(entry, now);
                     self.ask_for_cache(&request, now, outbox);
                 }

@@ -12,6 +12,9 @@
 //!                                        the answer comes ---'--> response
 //! ```
 //!
+//! Where another exchange asks the same already, an exchange that is admitted follows it: it waits
+//! for the answer to that, up to its own deadline, and takes its own way if there is none.
+//!
 //! An attempt that takes too long stays open while another is made: the first valid answer wins. A
 //! copy, sent to see whether another upstream is out of trouble, may win, too; nothing depends on
 //! it. An answer that others may better, an error or one that is cut short, is kept while they are

@@ -198,6 +198,23 @@ mod tests {
     }
 
     #[test]
+    fn code_that_takes_more_than_the_header_is_not_kept() {
+        let mut bytes = Answer::new("a", A).with(&[(A, 60)]).to_bytes();
+        let question_end = 12 + 7;
+        let opt_at = question_end + 16;
+        let extension = opt_at + 5;
+        for (code, is_kept) in [(0, true), (1, false)] {
+            bytes[extension] = code;
+            let message = Message::parse(&bytes).unwrap();
+            assert_eq!(message.opt().unwrap().rcode_extension, code);
+            let question = message.question().unwrap();
+            let settings = CacheSettings::default();
+            let keeping = keeping(&message, question, false, &settings);
+            assert_eq!(keeping.is_some(), is_kept);
+        }
+    }
+
+    #[test]
     fn other_codes_are_errors() {
         let settings = CacheSettings::default();
         for rcode in [Rcode::SERVFAIL, Rcode::REFUSED, Rcode::from(9)] {
