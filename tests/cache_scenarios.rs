@@ -214,6 +214,27 @@ fn answer_that_is_seldom_wanted_is_not_asked_for_again() {
 }
 
 #[test]
+fn answers_are_asked_for_in_time_only_where_there_is_room() {
+    let mut world = world(&["--prefetch", "--max-inflight=3"], &[GOOD]);
+    world.ask("www.example", 1.0, 0.0, 1_000.0);
+    // Never answered, so that one of them is always under way.
+    world.ask("slow.example", 0.5, 0.5, 1_000.0);
+    let responses = world.run("www.example");
+    assert_eq!(slower_than(&responses, 0.0), 4);
+}
+
+#[test]
+fn stale_answer_is_better_than_none_for_want_of_room() {
+    let mut world = world(&["--cache-max-ttl=1m", "--max-inflight=1"], &[GOOD]);
+    world.ask("www.example", 1.0, 0.0, 1.0);
+    world.ask("slow.example", 1.0, 100.0, 101.0);
+    world.ask("www.example", 10.0, 100.5, 101.5);
+    let responses = world.run("www.example");
+    assert!(are_stale(&responses[1..]));
+    assert_eq!(slower_than(&responses[1..], 0.0), 0);
+}
+
+#[test]
 fn sleep_of_the_host_makes_answers_old() {
     let mut world = world(&[], &[GOOD]);
     world.ask("www.example", 1.0, 0.0, 10.0);

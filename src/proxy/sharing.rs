@@ -89,3 +89,135 @@ impl Proxy {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::arena::Key;
+    use crate::options::{self, Command};
+    use crate::origin::Origin;
+    use crate::proxy::{Action, Transport};
+    use crate::wire::Message;
+    use std::time::Duration;
+
+    struct Scene {
+        proxy: Proxy,
+        outbox: Outbox,
+        now: Instant,
+    }
+
+    impl Scene {
+        fn new() -> Self {
+            let Ok(Command::Run(config)) = options::parse(&["-u192.0.2.1".to_owned()]) else {
+                panic!("the option is right");
+            };
+            let mut scene = Self {
+                proxy: Proxy::new(&config, &[3; 32]),
+                outbox: Outbox::default(),
+                now: Instant::after_start(Duration::from_secs(100)),
+            };
+            // So that a link is up.
+            scene.ask("first", true);
+            scene
+        }
+
+        /// Asks for a name, and lets the upstream be reached. Returns the queries that it is sent.
+        fn ask(&mut self, name: &str, is_recursive: bool) -> usize {
+            let mut bytes = vec![0, 1, u8::from(is_recursive), 0, 0, 1, 0, 0, 0, 0, 0, 0];
+            bytes.push(u8::try_from(name.len()).unwrap());
+            bytes.extend(name.as_bytes());
+            bytes.extend([0, 0, 1, 0, 1]);
+            let origin = Origin {
+                session: Key::from_usize(1),
+                peer: ([127, 0, 0, 1], 4711).into(),
+                local: None,
+            };
+            let (proxy, outbox, now) = (&mut self.proxy, &mut self.outbox, self.now);
+            outbox.clear();
+            proxy.handle_query(origin, Transport::Udp, &bytes, now, outbox);
+            if let [Action::OpenLink { link, .. }] = *outbox.actions() {
+                proxy.handle_link_up(link, false, now, outbox);
+            }
+            self.sent().len()
+        }
+
+        fn sent(&self) -> Vec<(crate::proxy::LinkKey, Vec<u8>)> {
+            let sent = self
+                .outbox
+                .actions()
+                .iter()
+                .filter_map(|action| match action {
+                    Action::Send { link, message } => {
+                        Some((*link, self.outbox.bytes(message).to_vec()))
+                    }
+                    _ => None,
+                });
+            sent.collect()
+        }
+
+        /// Lets upstream answer what it was sent last. Returns the responses.
+        fn answer(&mut self) -> usize {
+            for (link, mut bytes) in self.sent() {
+                let end = Message::parse(&bytes).unwrap().records_start();
+                bytes.truncate(end);
+                (bytes[2], bytes[3], bytes[7], bytes[11]) = (0x81, 0x80, 1, 0);
+                bytes.extend(b"\xc0\x0c\0\x01\0\x01\0\0\0\x3c\0\x04\xc0\0\x02\x01");
+                let (proxy, outbox) = (&mut self.proxy, &mut self.outbox);
+                outbox.clear();
+                proxy.handle_reply(link, &bytes, self.now, outbox);
+            }
+            let responses = self.outbox.actions().iter();
+            let is_response = |action: &&Action| matches!(action, Action::Respond { .. });
+            responses.filter(is_response).count()
+        }
+    }
+
+    #[test]
+    fn answers_to_those_who_want_no_recursion_are_for_them_alone() {
+        let mut scene = Scene::new();
+        assert_eq!((scene.ask("www", false), scene.answer()), (1, 1));
+        assert_eq!((scene.ask("www", false), scene.ask("www", true)), (1, 1));
+        // What others have been answered is for them, too.
+        assert_eq!(scene.answer(), 1);
+        assert_eq!(scene.ask("www", false), 0);
+    }
+
+    #[test]
+    fn queries_for_the_same_are_one() {
+        let mut scene = Scene::new();
+        assert_eq!(scene.ask("www", true), 1);
+        let sent = scene.sent();
+        assert_eq!((scene.ask("WWW", true), scene.ask("web", true)), (0, 1));
+        scene.outbox.clear();
+        scene.outbox.send(sent[0].0, |out| out.extend(&sent[0].1));
+        assert_eq!(scene.answer(), 2);
+    }
+
+    #[test]
+    fn hash_alone_makes_nobody_follow() {
+        let mut scene = Scene::new();
+        scene.ask("www", true);
+        let by_hash = &mut scene.proxy.leaders.by_hash;
+        let leader = *by_hash.values().last().unwrap();
+        let variant = scene.proxy.exchange(leader).variant.unwrap();
+        let other = b"\x05other\0\0\x01\0\x01";
+        let question = crate::wire::Question::parse(other, 0).unwrap();
+        let hash = scene.proxy.cache.hash(question, variant);
+        scene.proxy.leaders.by_hash.insert(hash, leader);
+        assert_eq!(scene.ask("other", true), 1);
+    }
+
+    #[test]
+    fn many_leaders_leave_no_memory_behind() {
+        let mut scene = Scene::new();
+        for number in 0..2_000 {
+            scene.ask(&format!("name{number}"), true);
+        }
+        assert!(scene.proxy.leaders.by_hash.len() > 1_000);
+        scene.outbox.clear();
+        let end = scene.now + Duration::from_secs(5);
+        scene.proxy.handle_timeout(end, &mut scene.outbox);
+        assert!(scene.proxy.leaders.by_hash.is_empty());
+        assert!(scene.proxy.leaders.by_hash.capacity() <= 64);
+    }
+}

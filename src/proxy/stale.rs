@@ -6,7 +6,7 @@
 use super::Proxy;
 use super::cache::{Entry, Recall};
 use super::counters::Outcome;
-use super::exchange::{Asker, Exchange};
+use super::exchange::Asker;
 use super::keys::ExchangeKey;
 use super::outbox::Outbox;
 use crate::time::Instant;
@@ -25,8 +25,7 @@ impl Proxy {
     /// The next query that has waited long enough for a fresh answer, and when.
     pub(super) fn next_stale(&mut self) -> Option<(Instant, ExchangeKey)> {
         let exchanges = &self.exchanges;
-        let waits = |key: &ExchangeKey| exchanges.get(key.0).is_some_and(Exchange::is_for_client);
-        let first = self.by_patience.front(|(_, key)| waits(key));
+        let first = self.by_patience.front(|(_, key)| exchanges.contains(key.0));
         first.copied()
     }
 

@@ -90,7 +90,6 @@ impl Proxy {
     pub(super) fn forget_failures(&mut self, endpoint: EndpointKey, now: Instant) {
         for pool in self.upstreams.pools_with(endpoint) {
             self.memory.forget(pool, now);
-            self.cache.forget_errors(now);
         }
     }
 

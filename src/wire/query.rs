@@ -160,6 +160,16 @@ mod tests {
     }
 
     #[test]
+    fn upstream_says_whether_an_answer_is_validated_whoever_asks() {
+        let mut client = client_query(None);
+        client[3] = 0;
+        let query = Query::forward(&Message::parse(&client).unwrap(), Vec::new()).unwrap();
+        assert!(!query.flags().contains(Flags::AD), "the client's own");
+        let flags = Header::parse(&forwarded(&client)).unwrap().flags;
+        assert_eq!(flags, Flags::RD | Flags::AD);
+    }
+
+    #[test]
     fn do_and_unknown_options_pass_and_those_of_the_hop_do_not() {
         let client = client_query(Some(&|writer| {
             writer.option(OptionCode::CLIENT_SUBNET, &[0, 1, 24, 0, 192, 0, 2]);

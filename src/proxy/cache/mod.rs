@@ -201,22 +201,24 @@ impl Cache {
         variant: Variant,
         now: Instant,
     ) -> Recall {
-        let mut second_best = Recall::Nothing;
+        // Of two that are no longer fresh, the later counts.
+        let (mut stale, mut stale_came) = (Recall::Nothing, 0);
         for key in keys(question, variant) {
             let Some(place) = self.find(&key()) else {
                 continue;
             };
+            let came = self.store.head(place).came;
             match self.judge(place, now) {
                 Recall::Nothing => {}
                 fresh @ Recall::Fresh { .. } => {
                     self.touch(place);
                     return fresh;
                 }
-                stale if matches!(second_best, Recall::Nothing) => second_best = stale,
+                other if came > stale_came => (stale, stale_came) = (other, came),
                 _ => {}
             }
         }
-        second_best
+        stale
     }
 
     /// The denial of a name above that of this question, which is one of the question's name, too

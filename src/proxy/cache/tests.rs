@@ -216,6 +216,64 @@ fn denial_of_a_name_is_one_for_all_types() {
 }
 
 #[test]
+fn of_two_stale_answers_the_later_counts() {
+    for later in [0, 3] {
+        let mut scene = Scene::new();
+        let positive = Answer::new("www.example", AAAA).with(&[(AAAA, 60)]);
+        let denial = denial("www.example");
+        let in_order = if later == 0 {
+            [&denial, &positive]
+        } else {
+            [&positive, &denial]
+        };
+        for answer in in_order {
+            scene.keep(answer);
+            scene.wait(5.0);
+        }
+        scene.wait(60.0);
+        let got = scene.get("www.example", AAAA).unwrap();
+        assert_eq!((got.is_fresh, got.rcode), (false, later));
+    }
+}
+
+#[test]
+fn what_is_true_of_the_moment_alone_is_not_kept() {
+    let mut scene = Scene::new();
+    let answer = Answer::new("www.example", A).with(&[(A, 60)]);
+    scene.keep(&answer.flagged(Flags::AA | Flags::Z | Flags::RD | Flags::CD));
+    let (entry, _) = scene.entry("www.example", A).unwrap();
+    let bytes = scene.response(entry, "www.example", A, 512);
+    let flags = Message::parse(&bytes).unwrap().header().flags;
+    assert_eq!(flags, Flags::QR | Flags::RA | Flags::RD);
+}
+
+#[test]
+fn long_answer_leaves_no_memory_behind() {
+    let mut scene = Scene::new();
+    assert!(scene.keep(&Answer::new("www.example", A).with(&[(A, 60); 1_000])));
+    assert!(scene.cache.scratch.capacity() <= SCRATCH_KEPT);
+}
+
+#[test]
+fn end_of_one_error_may_be_the_end_of_others() {
+    let mut scene = Scene::new();
+    let error = |name: &str| Answer::new(name, A).says(Rcode::SERVFAIL);
+    for lifetime in [1.0, 2.0, 4.0, 0.0] {
+        for name in ["a.example", "b.example"] {
+            scene.keep(&error(name));
+        }
+        scene.wait(lifetime);
+    }
+    assert!(scene.has("a.example", A) && scene.has("b.example", A));
+    scene.keep(&error("c.example"));
+    assert!(scene.has("b.example", A), "it is no answer");
+    scene.keep(&Answer::new("d.example", A).with(&[(A, 60)]));
+    assert!(scene.has("b.example", A), "it was no error");
+    scene.keep(&Answer::new("a.example", A).with(&[(A, 60)]));
+    assert!(scene.has("a.example", A) && !scene.has("b.example", A));
+}
+
+#[test]
 fn denial_of_a_type_is_one_for_it_alone() {
     let mut scene = Scene::new();
     scene.keep(&Answer::new("www.example", A).with_soa(900, 100));
@@ -252,6 +310,8 @@ fn denial_that_is_validated_is_one_for_all_below() {
         assert_eq!(above(&mut scene, name, proof, true), None);
     }
     assert_eq!(above(&mut scene, "yes.example", PLAIN, true), None);
+    scene.keep(&denial("else.example"));
+    assert_eq!(above(&mut scene, "a.else.example", PLAIN, true), None);
     assert!(scene.cache.store.has_below());
     assert_eq!(scene.get("no.example", AAAA).unwrap().rcode, 3);
     scene.wait(60.0);
