@@ -201,21 +201,19 @@ impl Cache {
         variant: Variant,
         now: Instant,
     ) -> Recall {
-        // Of two that are no longer fresh, the later counts.
-        let (mut stale, mut stale_came) = (Recall::Nothing, 0);
+        let mut stale = Recall::Nothing;
         for key in keys(question, variant) {
             let Some(place) = self.find(&key()) else {
                 continue;
             };
-            let came = self.store.head(place).came;
             match self.judge(place, now) {
                 Recall::Nothing => {}
                 fresh @ Recall::Fresh { .. } => {
                     self.touch(place);
                     return fresh;
                 }
-                other if came > stale_came => (stale, stale_came) = (other, came),
-                _ => {}
+                // A denial of the name came later: what takes its place takes it away.
+                later => stale = later,
             }
         }
         stale
