@@ -109,8 +109,8 @@ fn upstream_that_is_gone_goes_unnoticed() {
     for gone in [Manner::Mute, Manner::Hole, Manner::Refuses, Manner::Closes] {
         let mut world = world(&["--cache-max-ttl=1m"], &[GOOD]);
         let names = ["a.example", "b.example", "c.example"];
-        for name in names {
-            world.ask(name, 0.5, 0.0, 1_000.0);
+        for (name, from) in names.into_iter().zip([0.0, 20.0, 40.0]) {
+            world.ask(name, 0.5, from, 1_000.0);
         }
         world.turn(1, 100.0, gone);
         world.turn(1, 800.0, GOOD);
@@ -129,9 +129,18 @@ fn upstream_that_is_gone_goes_unnoticed() {
                 "from the second time on, at once"
             );
             assert_eq!(slower_than(&responses, 1.8), 0);
-            let later = after(&responses, 840.0);
-            assert!(later.iter().all(|r| r.error.is_none()), "it is asked again");
         }
+        // Once it is found to be back, which takes half a minute, everything is asked again.
+        let mut stale = world.responses.iter().filter(|r| r.error.is_some());
+        let back = |name: &str| {
+            let its = world.responses.iter().filter(|r| r.name == name);
+            let first = its.skip_while(|r| r.asked_at < at(800.0) || r.error.is_some());
+            first.map(|r| r.asked_at).next().expect("it is back")
+        };
+        let all = names.map(back);
+        let first = *all.iter().min().expect("names");
+        assert!(first < at(834.0));
+        assert!(stale.all(|r| r.asked_at < first + Duration::from_secs(4)));
     }
 }
 

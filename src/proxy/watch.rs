@@ -91,6 +91,7 @@ impl Proxy {
         for pool in self.upstreams.pools_with(endpoint) {
             self.memory.forget(pool, now);
         }
+        self.cache.on_recovery(now);
     }
 
     /// A link takes long to come up: lets whoever waits for it go another way, or have the error

@@ -124,8 +124,9 @@ pub(super) struct Cache {
     store: Store,
     /// Keyed, so that clients cannot choose names that get in each other's way.
     hasher: DefaultHasher,
-    /// Errors that came no later than in this second are void.
-    errors_void_until: u32,
+    /// The second in which things last changed for the better: errors from before are void, and
+    /// what stands in since before may do so no longer.
+    better_since: u32,
     /// When it is seen to whether errors are over.
     errors_ask_at: Instant,
     /// Seconds that the host has slept, in which our clock stood still.
@@ -147,7 +148,7 @@ impl Cache {
             timeouts: *timeouts,
             store: Store::new(settings.size),
             hasher,
-            errors_void_until: 0,
+            better_since: 0,
             errors_ask_at: Instant::default(),
             asleep: 0,
             scratch: Vec::new(),
@@ -169,9 +170,9 @@ impl Cache {
         self.store.clear();
     }
 
-    /// Forgets that anything failed.
-    pub(super) fn forget_errors(&mut self, now: Instant) {
-        self.errors_void_until = self.second(now);
+    /// Takes note that what upstream could not answer before, it may now.
+    pub(super) fn on_recovery(&mut self, now: Instant) {
+        self.better_since = self.second(now);
     }
 
     /// Takes note that the host has slept for so long.
@@ -255,7 +256,7 @@ impl Cache {
         let age = now.saturating_sub(head.came);
         let is_error = head.marks.contains(Marks::ERROR);
         if age < head.lifetime {
-            if is_error && head.came <= self.errors_void_until {
+            if is_error && head.came <= self.better_since {
                 return Recall::Nothing;
             }
             let is_ending = self.settings.prefetch
@@ -281,7 +282,8 @@ impl Cache {
             0 => Recall::Stale(entry),
             from => Recall::StandIn {
                 entry,
-                is_ask_due: from <= now,
+                is_ask_due: from <= now
+                    || from <= self.better_since.saturating_add(self.stale_pause()),
             },
         }
     }
@@ -308,11 +310,14 @@ impl Cache {
     /// Takes note that this is used for want of a better answer: for some time, upstream need not
     /// be asked again.
     pub(super) fn on_used_instead(&mut self, entry: Entry, now: Instant) {
-        let pause = seconds(self.timeouts.stale_pause);
-        let ask_from = self.second(now).saturating_add(pause);
+        let ask_from = self.second(now).saturating_add(self.stale_pause());
         self.store
             .update(entry.place, |head| head.ask_from = ask_from);
         self.touch(entry.place);
+    }
+
+    fn stale_pause(&self) -> u32 {
+        seconds(self.timeouts.stale_pause)
     }
 
     /// Appends the response with this answer, at most of the length that is asked for.
@@ -383,7 +388,7 @@ impl Cache {
                 let was_error = self.store.head(place).marks.contains(Marks::ERROR);
                 if was_error && !keeping.is_error {
                     // So others may be over, too.
-                    self.forget_errors(now);
+                    self.on_recovery(now);
                 }
                 self.store.remove(place);
             }

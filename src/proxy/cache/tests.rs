@@ -382,6 +382,28 @@ fn what_is_used_instead_is_used_at_once_and_asked_for_every_now_and_then() {
 }
 
 #[test]
+fn what_is_used_instead_is_asked_for_when_things_are_better() {
+    let mut scene = Scene::new();
+    scene.keep(&Answer::new("www.example", A).with(&[(A, 60)]));
+    scene.wait(60.0);
+    scene.cache.on_recovery(scene.now);
+    scene.wait(5.0);
+    let (entry, _) = scene.entry("www.example", A).unwrap();
+    let is_due = |scene: &mut Scene| match scene.recall("www.example", A, PLAIN) {
+        Recall::StandIn { is_ask_due, .. } => is_ask_due,
+        other => panic!("{other:?}"),
+    };
+    scene.cache.on_used_instead(entry, scene.now);
+    assert!(!is_due(&mut scene));
+    scene.wait(5.0);
+    scene.cache.on_recovery(scene.now);
+    assert!(is_due(&mut scene));
+    scene.wait(1.0);
+    scene.cache.on_used_instead(entry, scene.now);
+    assert!(!is_due(&mut scene));
+}
+
+#[test]
 fn error_is_known_for_longer_each_time_and_never_afterwards() {
     let mut scene = Scene::new();
     let error = Answer::new("www.example", A)
@@ -403,7 +425,7 @@ fn error_is_known_for_longer_each_time_and_never_afterwards() {
     assert_eq!(scene.get("www.example", A), None);
     scene.keep(&error);
     scene.keep(&Answer::new("www.example", A).with(&[(A, 0)]));
-    scene.cache.forget_errors(scene.now);
+    scene.cache.on_recovery(scene.now);
     assert_eq!(scene.get("www.example", A), None);
 }
 
