@@ -34,7 +34,7 @@ fuzz_target!(|input: &[u8]| {
     else {
         return;
     };
-    let config = common::configured(&["-u192.0.2.1#dot.example", "--prefetch"]);
+    let config = common::configured(&["-u192.0.2.1#dot.example", "--cache-size=1m", "--prefetch"]);
     let mut proxy = Proxy::new(&config, &[7; 32]);
     let mut now = Instant::default() + Duration::from_secs(1);
     let pause = u64::from(u16::from_be_bytes([*wait_high, *wait_low]));

@@ -18,9 +18,10 @@ pub fn config() -> Config {
     configured(&["-u192.0.2.1#dot.example", "-uudp://192.0.2.2,domain=b"])
 }
 
-/// What these arguments come to.
+/// What these arguments come to. Without others, every query goes upstream.
 pub fn configured(arguments: &[&str]) -> Config {
-    let arguments: Vec<String> = arguments.iter().map(ToString::to_string).collect();
+    let arguments = ["--cache-size=0"].iter().chain(arguments);
+    let arguments: Vec<String> = arguments.map(ToString::to_string).collect();
     match options::parse(&arguments) {
         Ok(Command::Run(config)) => *config,
         other => panic!("{other:?}"),
