@@ -101,6 +101,9 @@ fn what_all_wait_for_in_vain_is_asked_seldom() {
     let responses = world.run("www.example");
     assert_eq!(failed(&responses), 3_000);
     assert_eq!(slower_than(&responses, 4.95), 0);
+    let counters = world.proxy.counters();
+    let timed_out = counters.outcome(Outcome::TimedOut);
+    assert!(timed_out > 400, "{timed_out}");
     assert!(world.sent_to(1) < 150, "{}", world.sent_to(1));
 }
 

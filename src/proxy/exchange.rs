@@ -169,6 +169,12 @@ impl Exchange {
         Limits::ATTEMPTS - self.tries
     }
 
+    /// Whether upstream was asked, be it for another that this one follows.
+    pub(super) fn was_sent(&self) -> bool {
+        let follows = self.variant.is_some() && self.leads_as.is_none();
+        self.times_sent() > 0 || follows
+    }
+
     /// Whether a client waits for it.
     pub(super) fn is_for_client(&self) -> bool {
         matches!(self.asker, Asker::Client { .. })

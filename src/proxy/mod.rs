@@ -348,9 +348,10 @@ impl Proxy {
         }
         self.answer_the_patient(now, outbox);
         while let Some(key) = self.first_expired(now) {
-            let outcome = match self.exchange(key).times_sent() {
-                0 => Outcome::UpstreamFailed,
-                _ => Outcome::TimedOut,
+            let outcome = if self.exchange(key).was_sent() {
+                Outcome::TimedOut
+            } else {
+                Outcome::UpstreamFailed
             };
             self.fail(key, outcome, now, outbox);
         }
