@@ -94,8 +94,7 @@
 //! `routes`. A query of our own is an exchange with another asker (`proxy/bootstrap.rs`). What is
 //! known of an upstream has its place in `proxy/upstream`. A new way for bytes to come or go is a
 //! session; DoT for clients is [`session::Transport`] with the server's side of TLS. A new option
-//! is a row in `options/table.rs`. None
-//! of them touches the loop.
+//! is a row in `options/table.rs`. None of them touches the loop.
 
 pub mod address;
 pub mod arena;

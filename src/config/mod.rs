@@ -108,9 +108,7 @@ pub enum Policy {
 
 /// Reads `500ms`, `5s`, `10m`, `1h`, `1d` or a bare number of seconds.
 pub fn parse_duration(text: &str) -> Option<Duration> {
-    let digits_len = text.bytes().take_while(u8::is_ascii_digit).count();
-    let (number, unit) = text.split_at(digits_len);
-    let number: u64 = number.parse().ok()?;
+    let (number, unit) = parse_number_and_unit(text)?;
     let milliseconds = match unit {
         "ms" => 1,
         "" | "s" => 1_000,
@@ -124,9 +122,7 @@ pub fn parse_duration(text: &str) -> Option<Duration> {
 
 /// Reads a number of octets: a bare number, or one of `k`, `m`, `g`, powers of 1024.
 pub fn parse_size(text: &str) -> Option<usize> {
-    let digits_len = text.bytes().take_while(u8::is_ascii_digit).count();
-    let (number, unit) = text.split_at(digits_len);
-    let number: usize = number.parse().ok()?;
+    let (number, unit) = parse_number_and_unit(text)?;
     let shift = match unit {
         "" => 0,
         "k" => 10,
@@ -134,7 +130,13 @@ pub fn parse_size(text: &str) -> Option<usize> {
         "g" => 30,
         _ => return None,
     };
-    number.checked_mul(1 << shift)
+    usize::try_from(number.checked_mul(1 << shift)?).ok()
+}
+
+fn parse_number_and_unit(text: &str) -> Option<(u64, &str)> {
+    let digits_len = text.bytes().take_while(u8::is_ascii_digit).count();
+    let (number, unit) = text.split_at(digits_len);
+    Some((number.parse().ok()?, unit))
 }
 
 /// What is kept of answers.

@@ -1,5 +1,6 @@
 //! The table of options.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use log::LevelFilter;
@@ -90,20 +91,14 @@ pub(super) const TABLE: &[Row] = &[
         long: "ca-file",
         value: "FILE",
         help: "PEM roots to trust [built-in Mozilla roots]",
-        apply: |draft, value| {
-            draft.ca_file = (!value.is_empty()).then(|| value.into());
-            draft.ca_file.is_some().then_some(()).ok_or("a file")
-        },
+        apply: |draft, value| parse_path(&mut draft.ca_file, value),
     },
     Row {
         short: "",
         long: "clock-stamp",
         value: "FILE",
         help: "keeps the time where the clock has no battery",
-        apply: |draft, value| {
-            draft.clock_stamp = (!value.is_empty()).then(|| value.into());
-            draft.clock_stamp.is_some().then_some(()).ok_or("a file")
-        },
+        apply: |draft, value| parse_path(&mut draft.clock_stamp, value),
     },
     Row {
         short: "",
@@ -236,6 +231,11 @@ pub(super) const COMMANDS: &[(&str, &str, &str, &str)] = &[
     ("h", "help", "", "print this"),
     ("V", "version", "", "print the version"),
 ];
+
+fn parse_path(path: &mut Option<PathBuf>, value: &str) -> Result<(), &'static str> {
+    *path = (!value.is_empty()).then(|| value.into());
+    path.is_some().then_some(()).ok_or("a file")
+}
 
 fn parse_limit(limit: &mut usize, value: &str) -> Result<(), &'static str> {
     const MAX: usize = 60_000;

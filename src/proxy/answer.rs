@@ -216,46 +216,35 @@ impl Proxy {
         let kept = exchange.variant.map_or(Kept::No, |variant| {
             self.cache.keep(question, variant, answer, now)
         });
-        let followers = std::mem::take(&mut exchange.followers);
-        for key in iter::once(key).chain(followers) {
-            self.respond(key, answer, kept, now, outbox);
+        let outcome = match kept {
+            Kept::Better(entry) if entry.is_stale() => Outcome::Stale,
+            _ => Outcome::Answered,
+        };
+        let mut followers = std::mem::take(&mut exchange.followers);
+        followers.retain(|key| self.exchanges.contains(key.0));
+        let all = || iter::once(key).chain(followers.iter().copied());
+        // Everybody has a response before anybody ends, since that may change the cache.
+        for key in all() {
+            self.respond(key, answer, kept, outbox);
+        }
+        for key in all() {
+            self.end(key, outcome, now, outbox);
         }
         if let Asker::Bootstrap(upstream, rr_type) = asker {
             self.on_addresses(upstream, rr_type, Some(answer), now, outbox);
         }
     }
 
-    /// Ends an exchange with this answer, and with what has become of it in the cache.
-    fn respond(
-        &mut self,
-        key: ExchangeKey,
-        answer: &Message<'_>,
-        kept: Kept,
-        now: Instant,
-        outbox: &mut Outbox,
-    ) {
-        let Some(exchange) = self.exchanges.get(key.0) else {
-            return;
-        };
-        let outcome = match kept {
-            Kept::Yes(entry) => {
-                self.respond_from_cache(key, entry, outbox);
-                Outcome::Answered
-            }
-            Kept::Better(entry) => {
-                self.cache.on_used_instead(entry, now);
-                self.respond_from_cache(key, entry, outbox);
-                Outcome::Stale
-            }
-            Kept::No => {
-                if let Asker::Client { origin, reception } = &exchange.asker {
-                    let owed = exchange.owed(reception);
-                    outbox.respond(*origin, |out| write_answer(out, &owed, answer));
-                }
-                Outcome::Answered
-            }
-        };
-        self.end(key, outcome, now, outbox);
+    /// Sends the client, if one asked, this answer or what there is of it in the cache.
+    fn respond(&self, key: ExchangeKey, answer: &Message<'_>, kept: Kept, outbox: &mut Outbox) {
+        if let Kept::Yes(entry) | Kept::Better(entry) = kept {
+            return self.respond_from_cache(key, entry, outbox);
+        }
+        let exchange = self.exchange(key);
+        if let Asker::Client { origin, reception } = &exchange.asker {
+            let owed = exchange.owed(reception);
+            outbox.respond(*origin, |out| write_answer(out, &owed, answer));
+        }
     }
 }
 

@@ -108,8 +108,13 @@ mod tests {
 
     impl Scene {
         fn new() -> Self {
-            let Ok(Command::Run(config)) = options::parse(&["-u192.0.2.1".to_owned()]) else {
-                panic!("the option is right");
+            Self::with(&["-u192.0.2.1"])
+        }
+
+        fn with(arguments: &[&str]) -> Self {
+            let arguments: Vec<String> = arguments.iter().map(ToString::to_string).collect();
+            let Ok(Command::Run(config)) = options::parse(&arguments) else {
+                panic!("the options are right");
             };
             let mut scene = Self {
                 proxy: Proxy::new(&config, &[3; 32]),
@@ -135,10 +140,20 @@ mod tests {
             let (proxy, outbox, now) = (&mut self.proxy, &mut self.outbox, self.now);
             outbox.clear();
             proxy.handle_query(origin, Transport::Udp, &bytes, now, outbox);
-            if let [Action::OpenLink { link, .. }] = *outbox.actions() {
-                proxy.handle_link_up(link, false, now, outbox);
-            }
+            self.bring_up();
             self.sent().len()
+        }
+
+        fn bring_up(&mut self) {
+            let actions = self.outbox.actions().iter();
+            let opened = actions.filter_map(|action| match action {
+                Action::OpenLink { link, .. } => Some(*link),
+                _ => None,
+            });
+            for link in opened.collect::<Vec<_>>() {
+                let (proxy, outbox) = (&mut self.proxy, &mut self.outbox);
+                proxy.handle_link_up(link, false, self.now, outbox);
+            }
         }
 
         fn sent(&self) -> Vec<(crate::proxy::LinkKey, Vec<u8>)> {
@@ -191,6 +206,28 @@ mod tests {
         scene.outbox.clear();
         scene.outbox.send(sent[0].0, |out| out.extend(&sent[0].1));
         assert_eq!(scene.answer(), 2);
+    }
+
+    #[test]
+    fn everybody_is_answered_before_anything_comes_of_it() {
+        let mut scene = Scene::with(&["-u192.0.2.1", "-u192.0.2.2", "--policy=ordered"]);
+        assert_eq!(scene.answer(), 1);
+        // Whoever lets a query go unanswered is asked no more.
+        scene.proxy.limits.link_abandoned = 0;
+        assert_eq!((scene.ask("www", true), scene.ask("WWW", true)), (1, 0));
+        scene.outbox.clear();
+        while scene.sent().is_empty() {
+            scene.now = scene.proxy.poll_timeout().unwrap();
+            scene.proxy.handle_timeout(scene.now, &mut scene.outbox);
+            scene.bring_up();
+        }
+        assert_eq!(scene.answer(), 2);
+        let is_response = |action: &Action| matches!(action, Action::Respond { .. });
+        let [first, second, third] = scene.outbox.actions() else {
+            panic!("{:?}", scene.outbox.actions());
+        };
+        assert!(is_response(first) && is_response(second));
+        assert!(matches!(third, Action::CloseLink { .. }));
     }
 
     #[test]

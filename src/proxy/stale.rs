@@ -68,12 +68,7 @@ impl Proxy {
     }
 
     /// Sends the client, if one asked, a response out of the cache.
-    pub(super) fn respond_from_cache(
-        &mut self,
-        key: ExchangeKey,
-        entry: Entry,
-        outbox: &mut Outbox,
-    ) {
+    pub(super) fn respond_from_cache(&self, key: ExchangeKey, entry: Entry, outbox: &mut Outbox) {
         let exchange = self.exchange(key);
         if let Asker::Client { origin, reception } = &exchange.asker {
             let owed = exchange.owed(reception);

@@ -12,9 +12,8 @@ use crate::time::Instant;
 
 impl Proxy {
     /// Nobody waits for this answer any more, since the query had this outcome, and an answer from
-    /// elsewhere if `is_answered`. A link that has let
-    /// a query run out of time and answered nothing since is sent no more, nor is one from which
-    /// too many answers are outstanding.
+    /// elsewhere if `is_answered`. A link that has let a query run out of time and answered nothing
+    /// since is sent no more, nor is one from which too many answers are outstanding.
     pub(super) fn abandon(
         &mut self,
         attempt: Attempt,

@@ -58,6 +58,11 @@ impl Key {
         Self::new(question.name(), question.rr_type().0, variant)
     }
 
+    /// That of the denial of a question's name.
+    pub(super) fn of_denial(question: Question<'_>, variant: Variant) -> Self {
+        Self::of_name(question.name(), variant)
+    }
+
     /// That of the denial of a name.
     pub(super) fn of_name(name: &[u8], variant: Variant) -> Self {
         Self::new(name, 0, variant)

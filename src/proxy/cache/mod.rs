@@ -52,6 +52,13 @@ pub(super) struct Entry {
     ttls: Ttls,
 }
 
+impl Entry {
+    /// Whether it is no longer fresh.
+    pub(super) fn is_stale(self) -> bool {
+        self.ttls == Ttls::Stale
+    }
+}
+
 /// The TTLs that records have in a response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Ttls {
@@ -203,8 +210,8 @@ impl Cache {
         now: Instant,
     ) -> Recall {
         let mut stale = Recall::Nothing;
-        for key in keys(question, variant) {
-            let Some(place) = self.find(&key()) else {
+        for key in KEYS {
+            let Some(place) = self.find(&key(question, variant)) else {
                 continue;
             };
             match self.judge(place, now) {
@@ -344,7 +351,7 @@ impl Cache {
         for part in self.store.read(entry.place, head.errors_range()) {
             errors.extend_from_slice(part);
         }
-        let stale = (entry.ttls == Ttls::Stale).then(|| ExtendedError {
+        let stale = entry.is_stale().then(|| ExtendedError {
             code: match head.flags.rcode() {
                 Rcode::NXDOMAIN => ExtendedErrorCode::STALE_NXDOMAIN,
                 _ => ExtendedErrorCode::STALE_ANSWER,
@@ -366,14 +373,14 @@ impl Cache {
         let Some(keeping) = keeping(answer, question, wants_proof, &self.settings) else {
             return Kept::No;
         };
-        let [exact, of_name] = keys(question, variant).map(|key| key());
+        let [exact, of_name] = KEYS.map(|key| key(question, variant));
         let is_of_name = keeping.extent != Extent::Question;
         let key = if is_of_name { &of_name } else { &exact };
         let Some(mut head) = entry::compose(&mut self.scratch, key, answer, &keeping) else {
             return Kept::No;
         };
         if keeping.is_error {
-            if let Some(better) = self.better_than_error(&[&exact, &of_name], now) {
+            if let Some(better) = self.better_than_error(question, variant, now) {
                 return Kept::Better(better);
             }
             head.lifetime = self.pause_after_error(&exact, now);
@@ -401,18 +408,24 @@ impl Cache {
         Kept::Yes(Entry { place, ttls })
     }
 
-    /// What there is under these keys that is no error.
-    fn better_than_error(&self, keys: &[&Key], now: Instant) -> Option<Entry> {
-        keys.iter().find_map(|key| {
-            let place = self.find(key)?;
-            let is_error = self.store.head(place).marks.contains(Marks::ERROR);
-            match self.judge(place, now) {
-                Recall::Fresh { entry, .. }
-                | Recall::Stale(entry)
-                | Recall::StandIn { entry, .. } => (!is_error).then_some(entry),
-                Recall::Nothing => None,
+    /// What there is that is no error. If it is no longer fresh, it is used instead from now on.
+    fn better_than_error(
+        &mut self,
+        question: Question<'_>,
+        variant: Variant,
+        now: Instant,
+    ) -> Option<Entry> {
+        match self.recall(question, variant, now) {
+            Recall::Fresh { entry, .. } => {
+                let marks = self.store.head(entry.place).marks;
+                (!marks.contains(Marks::ERROR)).then_some(entry)
             }
-        })
+            Recall::Stale(entry) | Recall::StandIn { entry, .. } => {
+                self.on_used_instead(entry, now);
+                Some(entry)
+            }
+            Recall::Nothing => None,
+        }
     }
 
     /// For how many seconds an error is kept: longer each time (RFC 9520, section 3.2).
@@ -429,18 +442,8 @@ impl Cache {
     }
 }
 
-/// The keys that an answer may be under, the more likely first. To make one takes time.
-fn keys(question: Question<'_>, variant: Variant) -> [impl Fn() -> Key; 2] {
-    [false, true].map(|is_of_name| {
-        move || {
-            if is_of_name {
-                Key::of_name(question.name(), variant)
-            } else {
-                Key::of(question, variant)
-            }
-        }
-    })
-}
+/// The keys that an answer may be under, the more likely first.
+const KEYS: [fn(Question<'_>, Variant) -> Key; 2] = [Key::of, Key::of_denial];
 
 /// Whole seconds.
 fn seconds(duration: Duration) -> u32 {

@@ -438,10 +438,33 @@ fn error_takes_nothing_away() {
         let Kept::Better(entry) = scene.keep_as(&error, PLAIN) else {
             panic!("there is a better answer");
         };
-        assert_eq!(entry.ttls == Ttls::Stale, !is_fresh);
+        assert_eq!(entry.is_stale(), !is_fresh);
         assert_eq!(scene.get("www.example", A).map(|got| got.rcode), Some(0));
         scene.wait(60.0);
     }
+}
+
+#[test]
+fn error_that_comes_before_the_end_of_an_answer_leaves_it_as_it_is() {
+    let mut scene = Scene::new();
+    scene.keep(&Answer::new("www.example", A).with(&[(A, 60)]));
+    let error = Answer::new("www.example", A).says(Rcode::SERVFAIL);
+    scene.keep_as(&error, PLAIN);
+    scene.wait(60.0);
+    // Whoever asks now waits for upstream first.
+    assert!(matches!(
+        scene.recall("www.example", A, PLAIN),
+        Recall::Stale(_)
+    ));
+    scene.keep_as(&error, PLAIN);
+    let stand_in = scene.recall("www.example", A, PLAIN);
+    assert!(matches!(
+        stand_in,
+        Recall::StandIn {
+            is_ask_due: false,
+            ..
+        }
+    ));
 }
 
 #[test]
