@@ -23,14 +23,6 @@ unshare --net sleep 600 &
 client=$!
 pids+=("$client")
 on_client() { nsenter --target "$client" --net "$@"; }
-await() {
-    for _ in $(seq 100); do
-        "$@" >/dev/null 2>&1 && return
-        sleep 0.05
-    done
-    echo "in vain: $*" >&2
-    exit 2
-}
 has_left() { [ "$(readlink /proc/self/ns/net)" != "$(readlink "/proc/$client/ns/net")" ]; }
 await has_left
 

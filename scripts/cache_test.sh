@@ -19,11 +19,8 @@ port=$(free_port)
     --cache-max-ttl 8s 2>"$work/dotproxy.log" &
 proxy_pid=$!
 pids+=("$proxy_pid")
-ask() { dig -p "$port" @127.0.0.1 +tries=1 +time=6 "$@"; }
-for _ in $(seq 100); do
-    ask ready.many.example.net A 2>/dev/null | grep -q NOERROR && break
-    sleep 0.05
-done
+is_ready() { ask ready.many.example.net A | grep -q NOERROR; }
+await is_ready
 # How many queries went upstream so far.
 sent() {
     local lines

@@ -53,14 +53,6 @@ start() { # arguments
     "$binary" -l 127.0.0.1 -p "$port" --ca-file "$work/ca.pem" "$@" 2>>"$work/dotproxy.log" &
     pids+=($!)
 }
-ask() { dig -p "$port" @127.0.0.1 +tries=1 +time=6 "$@"; }
-await() {
-    for _ in $(seq 100); do
-        "$@" >/dev/null 2>&1 && return
-        sleep 0.05
-    done
-    echo "in vain: $*" >&2
-}
 
 echo "a resolver under TLS on 127.0.0.1:$tls_port, one in the clear on 127.0.0.1:$plain_port"
 start -u tls://dot.example:"$tls_port" -b 127.0.0.1:"$plain_port"

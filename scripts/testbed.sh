@@ -91,6 +91,19 @@ CONF
     pids+=($!)
 }
 
+# Asks the program that listens on $port.
+ask() { dig -p "${port:?}" @127.0.0.1 +tries=1 +time=6 "$@"; }
+
+# Waits until the command succeeds.
+await() {
+    for _ in $(seq 100); do
+        "$@" >/dev/null 2>&1 && return
+        sleep 0.05
+    done
+    echo "in vain: $*" >&2
+    exit 2
+}
+
 failed=0
 row() { # outcome, what
     printf '%-7s %s\n' "$1" "$2"

@@ -12,10 +12,8 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use dotproxy::config::Scheme;
-use dotproxy::proxy::{Action, LinkKey, Outbox, Proxy, Transport};
+use dotproxy::proxy::{Action, Outbox, Proxy, Transport};
 use dotproxy::time::Instant;
-use dotproxy::wire::Message;
-use dotproxy::wire::header::HEADER_LEN;
 use libfuzzer_sys::fuzz_target;
 
 const QUERY: &[u8] = b"\0\x01\x01\0\0\x01\0\0\0\0\0\0\x01a\0\0\x01\0\x01";
@@ -31,7 +29,7 @@ fuzz_target!(|input: &[u8]| {
     let mut outbox = Outbox::default();
     let now = Instant::default() + Duration::from_secs(1);
     proxy.handle_timeout(now, &mut outbox);
-    let asked = sent(&outbox);
+    let asked = common::sent(&outbox);
     assert_eq!(asked.len(), 2, "both families are asked for");
     let origin = common::origin(1);
     assert!(proxy.handle_query(origin, Transport::Udp, QUERY, now, &mut outbox));
@@ -39,7 +37,7 @@ fuzz_target!(|input: &[u8]| {
     let mut opened = BTreeSet::new();
     for ((link, query), tail) in asked.iter().zip([first, second]) {
         outbox.clear();
-        proxy.handle_reply(*link, &reply(query, tail), now, &mut outbox);
+        proxy.handle_reply(*link, &common::reply(query, tail), now, &mut outbox);
         given.extend(common::responses(&outbox, 1232));
         opened.extend(connected_to(&outbox));
     }
@@ -56,36 +54,10 @@ fuzz_target!(|input: &[u8]| {
     );
 });
 
-/// The queries in the outbox with their links.
-fn sent(outbox: &Outbox) -> Vec<(LinkKey, Vec<u8>)> {
-    let sent = outbox.actions().iter().filter_map(|action| match action {
-        Action::Send { link, message } => Some((*link, outbox.bytes(message).to_vec())),
-        _ => None,
-    });
-    sent.collect()
-}
-
 fn connected_to(outbox: &Outbox) -> Vec<std::net::SocketAddr> {
     let opened = outbox.actions().iter().filter_map(|action| match action {
         Action::OpenLink { to, .. } if to.scheme == Scheme::Tls => Some(to.address),
         _ => None,
     });
     opened.collect()
-}
-
-/// A reply to a query, whose flags and counts, too, are the server's.
-fn reply(query: &[u8], tail: &[u8]) -> Vec<u8> {
-    let question = Message::parse(query)
-        .expect("ours")
-        .question()
-        .expect("ours");
-    let mut reply = query[..HEADER_LEN + question.as_bytes().len()].to_vec();
-    reply[11] = 0;
-    if let [flags_high, flags_low, counts @ ..] = tail {
-        (reply[2], reply[3]) = (flags_high | 0x80, *flags_low);
-        let counts_len = counts.len().min(6);
-        reply[6..6 + counts_len].copy_from_slice(&counts[..counts_len]);
-        reply.extend(&counts[counts_len..]);
-    }
-    reply
 }

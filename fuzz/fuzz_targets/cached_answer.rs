@@ -12,10 +12,9 @@ mod common;
 
 use std::time::Duration;
 
-use dotproxy::proxy::{Action, LinkKey, Outbox, Proxy, Transport};
+use dotproxy::proxy::{Outbox, Proxy, Transport};
 use dotproxy::time::Instant;
 use dotproxy::wire::edns::{DO, OptWriter};
-use dotproxy::wire::header::HEADER_LEN;
 use dotproxy::wire::{MESSAGE_LEN_MAX, Message};
 use libfuzzer_sys::fuzz_target;
 
@@ -68,9 +67,9 @@ fuzz_target!(|input: &[u8]| {
             };
             let mut given = common::responses(&outbox, len_max);
             link = common::bring_up_link(&mut proxy, &mut outbox, now).or(link);
-            for (link, sent) in sent(&outbox) {
+            for (link, sent) in common::sent(&outbox) {
                 outbox.clear();
-                let reply = reply(&sent, &answer);
+                let reply = common::reply(&sent, &answer);
                 proxy.handle_reply(link, &reply, now, &mut outbox);
                 given.extend(common::responses(&outbox, len_max));
             }
@@ -117,31 +116,4 @@ fn query(name: &[u8], shape: u8) -> Vec<u8> {
         OptWriter::start(&mut query, 1232, 0, flags).finish();
     }
     query
-}
-
-/// The queries in the outbox with their links.
-fn sent(outbox: &Outbox) -> Vec<(LinkKey, Vec<u8>)> {
-    let sent = outbox.actions().iter().filter_map(|action| match action {
-        Action::Send { link, message } => Some((*link, outbox.bytes(message).to_vec())),
-        _ => None,
-    });
-    sent.collect()
-}
-
-/// A reply to a query, whose flags and counts, too, are upstream's.
-fn reply(query: &[u8], answer: &[u8]) -> Vec<u8> {
-    let question = Message::parse(query)
-        .expect("ours")
-        .question()
-        .expect("ours");
-    let mut reply = query[..HEADER_LEN + question.as_bytes().len()].to_vec();
-    reply[11] = 0;
-    if let [flags_high, flags_low, counts @ ..] = answer {
-        (reply[2], reply[3]) = (flags_high | 0x80, *flags_low);
-        let counts_len = counts.len().min(6);
-        reply[6..6 + counts_len].copy_from_slice(&counts[..counts_len]);
-        reply.extend(&counts[counts_len..]);
-    }
-    reply.truncate(MESSAGE_LEN_MAX);
-    reply
 }

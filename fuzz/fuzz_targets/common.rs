@@ -11,7 +11,8 @@ use dotproxy::options::{self, Command};
 use dotproxy::origin::Origin;
 use dotproxy::proxy::{Action, LinkKey, Outbox, Proxy};
 use dotproxy::time::Instant;
-use dotproxy::wire::{Flags, Message};
+use dotproxy::wire::header::HEADER_LEN;
+use dotproxy::wire::{Flags, MESSAGE_LEN_MAX, Message};
 
 /// A configuration with an upstream under TLS, and one in the clear for names below `b`.
 pub fn config() -> Config {
@@ -66,20 +67,41 @@ pub fn responses(outbox: &Outbox, len_max: usize) -> Vec<Vec<u8>> {
     responses
 }
 
+/// The queries in the outbox with their links.
+pub fn sent(outbox: &Outbox) -> Vec<(LinkKey, Vec<u8>)> {
+    let sent = outbox.actions().iter().filter_map(|action| match action {
+        Action::Send { link, message } => Some((*link, outbox.bytes(message).to_vec())),
+        _ => None,
+    });
+    sent.collect()
+}
+
+/// A reply to a query, of which all behind the question is given: flags, counts, records.
+pub fn reply(query: &[u8], rest: &[u8]) -> Vec<u8> {
+    let message = Message::parse(query).expect("ours");
+    let question = message.question().expect("ours");
+    let mut reply = query[..HEADER_LEN + question.as_bytes().len()].to_vec();
+    reply[11] = 0;
+    if let [flags_high, flags_low, counts @ ..] = rest {
+        (reply[2], reply[3]) = (flags_high | 0x80, *flags_low);
+        let counts_len = counts.len().min(6);
+        reply[6..6 + counts_len].copy_from_slice(&counts[..counts_len]);
+        reply.extend(&counts[counts_len..]);
+    }
+    reply.truncate(MESSAGE_LEN_MAX);
+    reply
+}
+
 /// The queries in the outbox. Each is checked: well formed and, but for those in the clear, padded.
 pub fn queries(outbox: &Outbox) -> Vec<Vec<u8>> {
-    let mut queries = Vec::new();
-    for action in outbox.actions() {
-        if let Action::Send { message, .. } = action {
-            let bytes = outbox.bytes(message);
-            let parsed = Message::parse(bytes).expect("a query is well formed");
-            let question = parsed.question().expect("a query has a question");
-            let is_below_b = question.name().to_ascii_lowercase().ends_with(b"\x01b\0");
-            assert!(is_below_b || bytes.len().is_multiple_of(128));
-            queries.push(bytes.to_vec());
-        }
-    }
-    queries
+    let queries = sent(outbox).into_iter().map(|(_, bytes)| {
+        let parsed = Message::parse(&bytes).expect("a query is well formed");
+        let question = parsed.question().expect("a query has a question");
+        let is_below_b = question.name().to_ascii_lowercase().ends_with(b"\x01b\0");
+        assert!(is_below_b || bytes.len().is_multiple_of(128));
+        bytes
+    });
+    queries.collect()
 }
 
 /// A stream whose peer sends these octets, in pieces of the given lengths, and reads everything.

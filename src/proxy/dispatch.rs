@@ -367,43 +367,17 @@ impl Proxy {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Action, Outbox, Proxy, Transport};
+    use super::super::testing::Scene;
+    use super::super::{Action, Transport};
     use super::*;
-    use crate::arena::Key;
-    use crate::options::{self, Command};
-    use crate::origin::Origin;
     use crate::wire::edns::{ExtendedErrorCode, OptionCode};
     use std::time::Duration;
 
-    struct Scene {
-        proxy: Proxy,
-        outbox: Outbox,
-        now: Instant,
+    fn scene() -> Scene {
+        Scene::with(&["-u192.0.2.1"])
     }
 
     impl Scene {
-        fn new() -> Self {
-            let Ok(Command::Run(config)) = options::parse(&["-u192.0.2.1".to_owned()]) else {
-                panic!("the option is right");
-            };
-            Self {
-                proxy: Proxy::new(&config, &[3; 32]),
-                outbox: Outbox::default(),
-                now: Instant::after_start(Duration::from_secs(100)),
-            }
-        }
-
-        fn ask(&mut self, query: &[u8], transport: Transport) {
-            self.outbox.clear();
-            let origin = Origin {
-                session: Key::from_usize(1),
-                peer: ([127, 0, 0, 1], 4711).into(),
-                local: None,
-            };
-            let (proxy, outbox) = (&mut self.proxy, &mut self.outbox);
-            assert!(proxy.handle_query(origin, transport, query, self.now, outbox));
-        }
-
         /// The response code and extended error, where the only action is a response.
         fn refusal(&self) -> Option<(Rcode, ExtendedErrorCode)> {
             let [Action::Respond { message, .. }] = self.outbox.actions() else {
@@ -437,7 +411,7 @@ mod tests {
 
     #[test]
     fn query_whose_time_is_over_is_not_sent() {
-        let mut scene = Scene::new();
+        let mut scene = scene();
         let idle = Duration::from_secs(10);
         let late = Transport::Tcp {
             idle,
@@ -453,7 +427,7 @@ mod tests {
 
     #[test]
     fn query_that_is_too_long_is_refused() {
-        let mut scene = Scene::new();
+        let mut scene = scene();
         scene.ask(&query(5_000), Transport::Udp);
         let told = (Rcode::REFUSED, ExtendedErrorCode::NOT_SUPPORTED);
         assert_eq!(scene.refusal(), Some(told));
@@ -463,7 +437,7 @@ mod tests {
 
     #[test]
     fn query_that_failed_before_is_told_so() {
-        let mut scene = Scene::new();
+        let mut scene = scene();
         let kind = FailureKind::Connect;
         scene.ask(&query(0), Transport::Udp);
         let link = scene.link();
@@ -482,7 +456,7 @@ mod tests {
 
     #[test]
     fn buffers_of_many_long_queries_are_not_kept() {
-        let mut scene = Scene::new();
+        let mut scene = scene();
         for _ in 0..1_000 {
             scene.ask(&query(4_000), Transport::Udp);
         }

@@ -39,6 +39,8 @@ mod routes;
 mod sharing;
 mod special;
 mod stale;
+#[cfg(test)]
+mod testing;
 mod upstream;
 mod watch;
 mod wishes;

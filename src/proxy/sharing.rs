@@ -92,82 +92,30 @@ impl Proxy {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-    use crate::arena::Key;
-    use crate::options::{self, Command};
-    use crate::origin::Origin;
+    use super::super::testing::Scene;
     use crate::proxy::{Action, Transport};
     use crate::wire::Message;
     use std::time::Duration;
 
-    struct Scene {
-        proxy: Proxy,
-        outbox: Outbox,
-        now: Instant,
+    /// With a link that is up.
+    fn scene(arguments: &[&str]) -> Scene {
+        let mut scene = Scene::with(arguments);
+        scene.ask_for("first", true);
+        scene
     }
 
+    const ONE: &[&str] = &["-u192.0.2.1"];
+
     impl Scene {
-        fn new() -> Self {
-            Self::with(&["-u192.0.2.1"])
-        }
-
-        fn with(arguments: &[&str]) -> Self {
-            let arguments: Vec<String> = arguments.iter().map(ToString::to_string).collect();
-            let Ok(Command::Run(config)) = options::parse(&arguments) else {
-                panic!("the options are right");
-            };
-            let mut scene = Self {
-                proxy: Proxy::new(&config, &[3; 32]),
-                outbox: Outbox::default(),
-                now: Instant::after_start(Duration::from_secs(100)),
-            };
-            // So that a link is up.
-            scene.ask("first", true);
-            scene
-        }
-
-        /// Asks for a name, and lets the upstream be reached. Returns the queries that it is sent.
-        fn ask(&mut self, name: &str, is_recursive: bool) -> usize {
+        /// Asks for a name, and lets the upstream be reached. Returns how many queries it is sent.
+        fn ask_for(&mut self, name: &str, is_recursive: bool) -> usize {
             let mut bytes = vec![0, 1, u8::from(is_recursive), 0, 0, 1, 0, 0, 0, 0, 0, 0];
             bytes.push(u8::try_from(name.len()).unwrap());
             bytes.extend(name.as_bytes());
             bytes.extend([0, 0, 1, 0, 1]);
-            let origin = Origin {
-                session: Key::from_usize(1),
-                peer: ([127, 0, 0, 1], 4711).into(),
-                local: None,
-            };
-            let (proxy, outbox, now) = (&mut self.proxy, &mut self.outbox, self.now);
-            outbox.clear();
-            proxy.handle_query(origin, Transport::Udp, &bytes, now, outbox);
+            self.ask(&bytes, Transport::Udp);
             self.bring_up();
             self.sent().len()
-        }
-
-        fn bring_up(&mut self) {
-            let actions = self.outbox.actions().iter();
-            let opened = actions.filter_map(|action| match action {
-                Action::OpenLink { link, .. } => Some(*link),
-                _ => None,
-            });
-            for link in opened.collect::<Vec<_>>() {
-                let (proxy, outbox) = (&mut self.proxy, &mut self.outbox);
-                proxy.handle_link_up(link, false, self.now, outbox);
-            }
-        }
-
-        fn sent(&self) -> Vec<(crate::proxy::LinkKey, Vec<u8>)> {
-            let sent = self
-                .outbox
-                .actions()
-                .iter()
-                .filter_map(|action| match action {
-                    Action::Send { link, message } => {
-                        Some((*link, self.outbox.bytes(message).to_vec()))
-                    }
-                    _ => None,
-                });
-            sent.collect()
         }
 
         /// Lets upstream answer what it was sent last. Returns the responses.
@@ -189,20 +137,26 @@ mod tests {
 
     #[test]
     fn answers_to_those_who_want_no_recursion_are_for_them_alone() {
-        let mut scene = Scene::new();
-        assert_eq!((scene.ask("www", false), scene.answer()), (1, 1));
-        assert_eq!((scene.ask("www", false), scene.ask("www", true)), (1, 1));
+        let mut scene = scene(ONE);
+        assert_eq!((scene.ask_for("www", false), scene.answer()), (1, 1));
+        assert_eq!(
+            (scene.ask_for("www", false), scene.ask_for("www", true)),
+            (1, 1)
+        );
         // What others have been answered is for them, too.
         assert_eq!(scene.answer(), 1);
-        assert_eq!(scene.ask("www", false), 0);
+        assert_eq!(scene.ask_for("www", false), 0);
     }
 
     #[test]
     fn queries_for_the_same_are_one() {
-        let mut scene = Scene::new();
-        assert_eq!(scene.ask("www", true), 1);
+        let mut scene = scene(ONE);
+        assert_eq!(scene.ask_for("www", true), 1);
         let sent = scene.sent();
-        assert_eq!((scene.ask("WWW", true), scene.ask("web", true)), (0, 1));
+        assert_eq!(
+            (scene.ask_for("WWW", true), scene.ask_for("web", true)),
+            (0, 1)
+        );
         scene.outbox.clear();
         scene.outbox.send(sent[0].0, |out| out.extend(&sent[0].1));
         assert_eq!(scene.answer(), 2);
@@ -210,11 +164,14 @@ mod tests {
 
     #[test]
     fn everybody_is_answered_before_anything_comes_of_it() {
-        let mut scene = Scene::with(&["-u192.0.2.1", "-u192.0.2.2", "--policy=ordered"]);
+        let mut scene = scene(&["-u192.0.2.1", "-u192.0.2.2", "--policy=ordered"]);
         assert_eq!(scene.answer(), 1);
         // Whoever lets a query go unanswered is asked no more.
         scene.proxy.limits.link_abandoned = 0;
-        assert_eq!((scene.ask("www", true), scene.ask("WWW", true)), (1, 0));
+        assert_eq!(
+            (scene.ask_for("www", true), scene.ask_for("WWW", true)),
+            (1, 0)
+        );
         scene.outbox.clear();
         while scene.sent().is_empty() {
             scene.now = scene.proxy.poll_timeout().unwrap();
@@ -232,8 +189,8 @@ mod tests {
 
     #[test]
     fn hash_alone_makes_nobody_follow() {
-        let mut scene = Scene::new();
-        scene.ask("www", true);
+        let mut scene = scene(ONE);
+        scene.ask_for("www", true);
         let by_hash = &mut scene.proxy.leaders.by_hash;
         let leader = *by_hash.values().last().unwrap();
         let variant = scene.proxy.exchange(leader).variant.unwrap();
@@ -241,14 +198,14 @@ mod tests {
         let question = crate::wire::Question::parse(other, 0).unwrap();
         let hash = scene.proxy.cache.hash(question, variant);
         scene.proxy.leaders.by_hash.insert(hash, leader);
-        assert_eq!(scene.ask("other", true), 1);
+        assert_eq!(scene.ask_for("other", true), 1);
     }
 
     #[test]
     fn many_leaders_leave_no_memory_behind() {
-        let mut scene = Scene::new();
+        let mut scene = scene(ONE);
         for number in 0..2_000 {
-            scene.ask(&format!("name{number}"), true);
+            scene.ask_for(&format!("name{number}"), true);
         }
         assert!(scene.proxy.leaders.by_hash.len() > 1_000);
         scene.outbox.clear();

@@ -1,0 +1,70 @@
+//! A proxy to be tried, with what it wants done and the time.
+
+use std::time::Duration;
+
+use super::{Action, LinkKey, Outbox, Proxy, Transport};
+use crate::arena::Key;
+use crate::options::{self, Command};
+use crate::origin::Origin;
+use crate::time::Instant;
+
+pub(super) struct Scene {
+    pub(super) proxy: Proxy,
+    pub(super) outbox: Outbox,
+    pub(super) now: Instant,
+}
+
+impl Scene {
+    /// A proxy that was started with these arguments.
+    pub(super) fn with(arguments: &[&str]) -> Self {
+        let arguments: Vec<String> = arguments.iter().map(ToString::to_string).collect();
+        let Ok(Command::Run(config)) = options::parse(&arguments) else {
+            panic!("{arguments:?}");
+        };
+        Self {
+            proxy: Proxy::new(&config, &[3; 32]),
+            outbox: Outbox::default(),
+            now: Instant::after_start(Duration::from_secs(100)),
+        }
+    }
+
+    /// Lets a client send this query. The outbox has what comes of it.
+    pub(super) fn ask(&mut self, query: &[u8], transport: Transport) {
+        self.outbox.clear();
+        let origin = Origin {
+            session: Key::from_usize(1),
+            peer: ([127, 0, 0, 1], 4711).into(),
+            local: None,
+        };
+        let (proxy, outbox) = (&mut self.proxy, &mut self.outbox);
+        assert!(proxy.handle_query(origin, transport, query, self.now, outbox));
+    }
+
+    /// Lets every link that is to be opened come up.
+    pub(super) fn bring_up(&mut self) {
+        let actions = self.outbox.actions().iter();
+        let opened = actions.filter_map(|action| match action {
+            Action::OpenLink { link, .. } => Some(*link),
+            _ => None,
+        });
+        for link in opened.collect::<Vec<_>>() {
+            let (proxy, outbox) = (&mut self.proxy, &mut self.outbox);
+            proxy.handle_link_up(link, false, self.now, outbox);
+        }
+    }
+
+    /// The queries in the outbox with their links.
+    pub(super) fn sent(&self) -> Vec<(LinkKey, Vec<u8>)> {
+        let sent = self
+            .outbox
+            .actions()
+            .iter()
+            .filter_map(|action| match action {
+                Action::Send { link, message } => {
+                    Some((*link, self.outbox.bytes(message).to_vec()))
+                }
+                _ => None,
+            });
+        sent.collect()
+    }
+}
