@@ -96,6 +96,8 @@
 //! session; DoT for clients is [`session::Transport`] with the server's side of TLS. A new option
 //! is a row in `options/table.rs`. None of them touches the loop.
 
+#![forbid(unsafe_code)]
+
 pub mod address;
 pub mod arena;
 pub mod clock;

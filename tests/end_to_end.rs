@@ -220,6 +220,43 @@ fn client_that_never_reads_is_closed_and_harms_nobody() {
 }
 
 #[test]
+fn memory_goes_back_after_bursts() {
+    let scene = Scene::new("bursts");
+    assert!(scene.is_answered(1));
+    let before = scene.program.resident_kib();
+    // So many that what comes for one fits its buffer.
+    let sockets = [(); 20].map(|()| {
+        let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).expect("a socket");
+        let timeout = Some(Duration::from_secs(6));
+        socket.set_read_timeout(timeout).expect("a timeout");
+        socket
+    });
+    let mut after = Vec::new();
+    for _ in 0..4 {
+        // On each connection; what comes meanwhile waits.
+        let late = Fault::AnswerLate(Duration::from_millis(600));
+        scene.server.plan(late, 4);
+        for id in 0..100 {
+            let bytes = query(id, "www.example", 1, None);
+            for socket in &sockets {
+                let result = socket.send_to(&bytes, scene.program.address);
+                result.expect("loopback takes it");
+            }
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        for socket in &sockets {
+            for _ in 0..100 {
+                socket.recv(&mut [0; 2048]).expect("a response");
+            }
+        }
+        std::thread::sleep(Duration::from_millis(50));
+        after.push(scene.program.resident_kib());
+    }
+    println!("{before} KiB before, {after:?} KiB after each");
+    assert!(after.iter().all(|&after| after < before + 512));
+}
+
+#[test]
 fn lack_of_descriptors_leaves_udp_and_the_processor_alone() {
     let scene = Scene::with("descriptors", "ulimit -n 64; exec \"$@\"", &[]);
     scene.program.await_log("file descriptors leaves room for");

@@ -331,7 +331,7 @@ impl Default for Limits {
             hedges_saved: 100,
             forwarded_query: 4096,
             failures_remembered: 512,
-            spare_buffers: 256,
+            spare_buffers: 64,
             log_unwritten: 64 * 1024,
         }
     }

@@ -63,8 +63,8 @@ pub struct Outbox {
 impl Outbox {
     /// Octets and actions for which there is room from turn to turn; what a burst took beyond goes
     /// back.
-    const OCTETS_KEPT: usize = 64 * 1024;
-    const ACTIONS_KEPT: usize = 256;
+    const OCTETS_KEPT: usize = 16 * 1024;
+    const ACTIONS_KEPT: usize = 128;
 
     /// The actions in their order.
     pub fn actions(&self) -> &[Action] {
