@@ -14,12 +14,14 @@ use nix::sys::socket::{
     ControlMessageOwned, MsgFlags, SockaddrStorage, recvmsg, setsockopt, sockopt,
 };
 use nix::time::{ClockId, clock_gettime};
+use rustix::net::addr::SocketAddrArg;
+use rustix::net::{MMsgHdr, SendAncillaryBuffer, SendFlags, sendmmsg};
 use socket2::{Domain, MsgHdr, Protocol, SockAddr, SockRef, Socket, TcpKeepalive, Type};
 
 use super::{Event, Net, Signal};
 use crate::address::Address;
 use crate::arena::Key;
-use crate::session::Datagram;
+use crate::session::client_datagram::{Datagram, Outgoing};
 use crate::time::Instant;
 
 /// Events that one call of the poller reports; what is more comes with the next.
@@ -30,6 +32,9 @@ const BACKLOG: i32 = 1024;
 
 /// Octets of queries that the kernel keeps while we are busy; it may allow less.
 const UDP_BUFFER_LEN: usize = 1024 * 1024;
+
+/// Datagrams that are sent by one call.
+const BATCH_LEN: usize = 16;
 
 /// What is no suspension but the time between two readings of clocks.
 const SUSPENDED_MIN: Duration = Duration::from_secs(1);
@@ -150,12 +155,20 @@ impl Net for MioNet {
         }
         socket.bind(&address.into())?;
         let mut socket = UdpSocket::from_std(socket.into());
-        self.register(&mut socket, key)?;
+        self.register_for(Interest::READABLE, &mut socket, key)?;
         Ok(Udp {
             socket,
             is_everywhere,
             control: nix::cmsg_space!(nix::libc::in6_pktinfo),
         })
+    }
+
+    fn watch_room(&mut self, socket: &mut Udp, key: Key, is_watched: bool) -> io::Result<()> {
+        let writable = is_watched.then_some(Interest::WRITABLE);
+        let interest = writable.map_or(Interest::READABLE, |it| it | Interest::READABLE);
+        let token = Token(key.to_usize());
+        let registry = self.poll.registry();
+        registry.reregister(&mut socket.socket, token, interest)
     }
 
     fn connect_datagram(&mut self, peer: SocketAddr, key: Key) -> io::Result<Udp> {
@@ -178,7 +191,7 @@ impl Net for MioNet {
         socket.bind(&address.into())?;
         socket.listen(BACKLOG)?;
         let mut listener = TcpListener::from_std(socket.into());
-        self.register(&mut listener, key)?;
+        self.register_for(Interest::READABLE, &mut listener, key)?;
         Ok(listener)
     }
 
@@ -262,24 +275,60 @@ impl Datagram for Udp {
         Ok((received.bytes, peer, local))
     }
 
-    fn send(
+    fn send<'a>(
         &mut self,
-        datagram: &[u8],
-        peer: SocketAddr,
-        local: Option<Address>,
-    ) -> io::Result<()> {
+        datagrams: impl Iterator<Item = Outgoing<'a>> + Clone,
+    ) -> io::Result<usize> {
+        let mut batch = datagrams.clone().take_while(|next| next.local.is_none());
+        match (batch.next(), batch.next()) {
+            (Some(_), Some(_)) => self.send_batch(datagrams),
+            _ => datagrams.take(1).try_fold(0, |sent, next| {
+                self.send_one(next)?;
+                Ok(sent + 1)
+            }),
+        }
+    }
+}
+
+impl Udp {
+    fn send_one(&self, Outgoing { bytes, peer, local }: Outgoing<'_>) -> io::Result<()> {
         let Some(local) = local else {
-            return self.socket.send_to(datagram, peer).map(|_| ());
+            return self.socket.send_to(bytes, peer).map(|_| ());
         };
         let mut control = [0; CONTROL_LEN_MAX];
         let control = packet_info(local, &mut control);
         let peer = SockAddr::from(peer);
-        let parts = [IoSlice::new(datagram)];
+        let parts = [IoSlice::new(bytes)];
         let message = MsgHdr::new()
             .with_addr(&peer)
             .with_buffers(&parts)
             .with_control(control);
         SockRef::from(&self.socket).sendmsg(&message, 0).map(|_| ())
+    }
+
+    /// Sends by one call as many datagrams as may leave from any address.
+    fn send_batch<'a>(&self, datagrams: impl Iterator<Item = Outgoing<'a>>) -> io::Result<usize> {
+        let nobody = SocketAddr::from(([0; 4], 0));
+        let mut datagrams = datagrams.take_while(|next| next.local.is_none());
+        let mut len = 0;
+        let batch: [_; BATCH_LEN] = std::array::from_fn(|_| match datagrams.next() {
+            Some(Outgoing { bytes, peer, .. }) => {
+                len += 1;
+                ([IoSlice::new(bytes)], peer.as_any())
+            }
+            None => ([IoSlice::new(&[])], nobody.as_any()),
+        });
+        let mut controls = [(); BATCH_LEN].map(|()| SendAncillaryBuffer::default());
+        let mut control = controls.iter_mut();
+        let mut messages = batch.each_ref().map(|(parts, peer)| {
+            let control = control.next().expect("there is one for each");
+            MMsgHdr::new_with_addr(peer, parts, control)
+        });
+        Ok(sendmmsg(
+            &self.socket,
+            &mut messages[..len],
+            SendFlags::empty(),
+        )?)
     }
 }
 

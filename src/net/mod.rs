@@ -57,8 +57,17 @@ pub trait Net {
     /// returns the time.
     fn wait(&mut self, timeout: Option<Duration>, events: &mut Vec<Event>) -> io::Result<Instant>;
 
-    /// A UDP socket bound to `address`.
+    /// A UDP socket bound to `address`. It is reported when it can be read, and when it can be
+    /// written only while it is [watched](Net::watch_room).
     fn bind(&mut self, address: SocketAddr, key: Key) -> io::Result<Self::Datagram>;
+
+    /// From now on reports, or no longer reports, that a UDP socket has room for what is sent.
+    fn watch_room(
+        &mut self,
+        socket: &mut Self::Datagram,
+        key: Key,
+        is_watched: bool,
+    ) -> io::Result<()>;
 
     /// A TCP socket that listens on `address`.
     fn listen(&mut self, address: SocketAddr, key: Key) -> io::Result<Self::Listener>;

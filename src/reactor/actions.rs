@@ -6,9 +6,9 @@ use crate::arena::Key;
 use crate::config::Scheme;
 use crate::failure::{Failure, FailureKind};
 use crate::net::Net;
-use crate::origin::Origin;
 use crate::proxy::{Action, Destination, LinkKey, Outbox};
-use crate::session::{Transport, UpstreamDatagram, UpstreamStream};
+use crate::session::client_datagram::Outgoing;
+use crate::session::{ClientDatagram, Transport, UpstreamDatagram, UpstreamStream};
 
 impl<N: Net> Reactor<N> {
     /// Performs actions and flushes sessions until neither is left.
@@ -17,8 +17,10 @@ impl<N: Net> Reactor<N> {
             if !self.outbox.is_empty() {
                 std::mem::swap(&mut self.outbox, &mut self.outbox_in_work);
                 let mut outbox = std::mem::take(&mut self.outbox_in_work);
-                for action in outbox.actions() {
-                    self.perform(action, &outbox);
+                let mut actions = outbox.actions();
+                while !actions.is_empty() {
+                    let done = self.perform(actions, &outbox);
+                    actions = &actions[done..];
                 }
                 outbox.clear();
                 self.outbox_in_work = outbox;
@@ -30,23 +32,41 @@ impl<N: Net> Reactor<N> {
         }
     }
 
-    fn perform(&mut self, action: &Action, outbox: &Outbox) {
-        match action {
-            Action::Respond { origin, message } => self.respond(origin, outbox.bytes(message)),
+    /// Performs the first of the actions. Responses to the same session that follow each other are
+    /// performed at once. Returns how many it has performed.
+    fn perform(&mut self, actions: &[Action], outbox: &Outbox) -> usize {
+        match &actions[0] {
+            Action::Respond { origin, .. } => {
+                let responses = actions.iter().map_while(|action| match action {
+                    Action::Respond {
+                        origin: other,
+                        message,
+                    } if other.session == origin.session => Some(Outgoing {
+                        bytes: outbox.bytes(message),
+                        peer: other.peer,
+                        local: other.local,
+                    }),
+                    _ => None,
+                });
+                self.respond(origin.session, responses.clone());
+                return responses.count();
+            }
             Action::Send { link, message } => self.send(*link, outbox.bytes(message)),
             Action::OpenLink { link, to } => self.open_link(*link, to),
             Action::CloseLink { link } => self.close_link(*link),
         }
+        1
     }
 
-    fn respond(&mut self, origin: &Origin, message: &[u8]) {
-        let key = origin.session;
+    fn respond<'a>(&mut self, key: Key, responses: impl Iterator<Item = Outgoing<'a>> + Clone) {
         match self.sessions.get_mut(key).map(|slot| &mut slot.session) {
             Some(Session::Datagram(datagram)) => {
-                datagram.send(message, origin.peer, origin.local, self.limits.udp_unsent);
+                datagram.send(responses, self.limits.udp_unsent);
+                self.watch_room(key);
             }
             Some(Session::Client(client)) => {
-                if client.send(message, &self.limits) {
+                let mut responses = responses.map(|response| response.bytes);
+                if responses.all(|response| client.send(response, &self.limits)) {
                     self.make_unflushed(key);
                 } else {
                     log::debug!("closing a TCP client that does not take its responses");
@@ -55,6 +75,17 @@ impl<N: Net> Reactor<N> {
             }
             // The client has gone.
             _ => {}
+        }
+    }
+
+    /// Has the network tell when a socket has room, if it has none, or no longer.
+    pub(super) fn watch_room(&mut self, key: Key) {
+        let datagram = self.sessions.get_mut(key).and_then(Slot::datagram);
+        if let Some((socket, is_watched)) = datagram.and_then(ClientDatagram::poll_watch)
+            && let Err(error) = self.net.watch_room(socket, key, is_watched)
+        {
+            // The next query is the next occasion then.
+            log::warn!("cannot wait for room in a UDP socket: {error}");
         }
     }
 

@@ -156,6 +156,8 @@ impl<N: Net> Reactor<N> {
 
     /// Takes turns until a signal asks to finish and that is done. Errors are those of the poller.
     pub fn run(&mut self) -> io::Result<()> {
+        // Nothing may come for long.
+        self.write_log();
         while self.turn()? == Turn::GoOn {}
         self.clock.stamp();
         Ok(())

@@ -33,23 +33,23 @@ impl<N: Net> Reactor<N> {
             return;
         };
         datagram.flush();
-        if self.finish_at.is_some() {
-            return;
+        if self.finish_at.is_none() {
+            let (proxy, outbox, now) = (&mut self.proxy, &mut self.outbox, self.now);
+            let most = self.limits.datagrams_per_turn;
+            let step = datagram.ready(&mut self.scratch, most, |message, peer, local| {
+                let session = key;
+                let origin = Origin {
+                    session,
+                    peer,
+                    local,
+                };
+                proxy.handle_query(origin, ClientTransport::Udp, message, now, outbox);
+            });
+            if step == Step::Again {
+                self.make_runnable(key);
+            }
         }
-        let (proxy, outbox, now) = (&mut self.proxy, &mut self.outbox, self.now);
-        let most = self.limits.datagrams_per_turn;
-        let step = datagram.ready(&mut self.scratch, most, |message, peer, local| {
-            let session = key;
-            let origin = Origin {
-                session,
-                peer,
-                local,
-            };
-            proxy.handle_query(origin, ClientTransport::Udp, message, now, outbox);
-        });
-        if step == Step::Again {
-            self.make_runnable(key);
-        }
+        self.watch_room(key);
     }
 
     fn step_listener(&mut self, key: Key) {

@@ -13,9 +13,23 @@ pub trait Datagram {
     /// than one address, which of them it was sent to.
     fn receive(&mut self, buffer: &mut [u8]) -> io::Result<(usize, SocketAddr, Option<Address>)>;
 
-    /// Sends a datagram to `peer`, from the address `local` if that is given.
-    fn send(&mut self, datagram: &[u8], peer: SocketAddr, local: Option<Address>)
-    -> io::Result<()>;
+    /// Sends some of the datagrams, in their order: how many, at least one. The error is that of
+    /// the first, and none was sent.
+    fn send<'a>(
+        &mut self,
+        datagrams: impl Iterator<Item = Outgoing<'a>> + Clone,
+    ) -> io::Result<usize>;
+}
+
+/// A datagram to be sent.
+#[derive(Clone, Copy, Debug)]
+pub struct Outgoing<'a> {
+    /// What it says.
+    pub bytes: &'a [u8],
+    /// Where it goes.
+    pub peer: SocketAddr,
+    /// The address that it leaves from, if it matters.
+    pub local: Option<Address>,
 }
 
 /// The session on a UDP socket.
@@ -24,15 +38,28 @@ pub struct ClientDatagram<D> {
     socket: D,
     unsent: VecDeque<Unsent>,
     unsent_len: usize,
+    /// The loop tells when there is room.
+    is_watched: bool,
     dropped: u64,
 }
 
 /// A response that the socket did not take.
 #[derive(Debug)]
 struct Unsent {
-    datagram: Box<[u8]>,
+    bytes: Box<[u8]>,
     peer: SocketAddr,
     local: Option<Address>,
+}
+
+impl Unsent {
+    fn outgoing(&self) -> Outgoing<'_> {
+        let &Self {
+            ref bytes,
+            peer,
+            local,
+        } = self;
+        Outgoing { bytes, peer, local }
+    }
 }
 
 impl<D: Datagram> ClientDatagram<D> {
@@ -42,6 +69,7 @@ impl<D: Datagram> ClientDatagram<D> {
             socket,
             unsent: VecDeque::new(),
             unsent_len: 0,
+            is_watched: false,
             dropped: 0,
         }
     }
@@ -54,6 +82,13 @@ impl<D: Datagram> ClientDatagram<D> {
     /// Whether a response waits for room in the socket.
     pub fn has_unsent(&self) -> bool {
         !self.unsent.is_empty()
+    }
+
+    /// The socket, and whether it has to be watched for room, if that has changed.
+    pub fn poll_watch(&mut self) -> Option<(&mut D, bool)> {
+        let is_watched = self.has_unsent();
+        let was_watched = std::mem::replace(&mut self.is_watched, is_watched);
+        (is_watched != was_watched).then_some((&mut self.socket, is_watched))
     }
 
     /// Hands at most `datagrams_max` datagrams to `take`: the bytes, who sent them, to which
@@ -75,60 +110,63 @@ impl<D: Datagram> ClientDatagram<D> {
         Step::Again
     }
 
-    /// Sends a response, at once or when the socket takes it. At most `unsent_max` octets wait;
-    /// beyond, the response is dropped and counted.
-    pub fn send(
+    /// Sends responses, at once or when the socket takes them. At most `unsent_max` octets wait;
+    /// beyond, responses are dropped and counted.
+    pub fn send<'a>(
         &mut self,
-        datagram: &[u8],
-        peer: SocketAddr,
-        local: Option<Address>,
+        responses: impl Iterator<Item = Outgoing<'a>> + Clone,
         unsent_max: usize,
     ) {
-        if self.unsent.is_empty() {
-            match self.socket.send(datagram, peer, local) {
-                Err(error) if error.kind() == ErrorKind::WouldBlock => {}
-                result => return self.on_sent(result),
+        let sent = if self.unsent.is_empty() {
+            self.send_now(responses.clone())
+        } else {
+            0
+        };
+        for Outgoing { bytes, peer, local } in responses.skip(sent) {
+            if self.unsent_len + bytes.len() > unsent_max {
+                self.dropped += 1;
+                continue;
             }
+            self.unsent_len += bytes.len();
+            self.unsent.push_back(Unsent {
+                bytes: bytes.into(),
+                peer,
+                local,
+            });
         }
-        if self.unsent_len + datagram.len() > unsent_max {
-            self.dropped += 1;
-            return;
-        }
-        self.unsent_len += datagram.len();
-        self.unsent.push_back(Unsent {
-            datagram: datagram.into(),
-            peer,
-            local,
-        });
     }
 
     /// Sends what waits, as far as the socket takes it.
     pub fn flush(&mut self) {
-        while let Some(Unsent {
-            datagram,
-            peer,
-            local,
-        }) = self.unsent.front()
-        {
-            let result = self.socket.send(datagram, *peer, *local);
-            if result
-                .as_ref()
-                .is_err_and(|error| error.kind() == ErrorKind::WouldBlock)
-            {
-                return;
-            }
-            self.unsent_len -= datagram.len();
-            self.unsent.pop_front();
-            self.on_sent(result);
+        let unsent = std::mem::take(&mut self.unsent);
+        let sent = self.send_now(unsent.iter().map(Unsent::outgoing));
+        self.unsent = unsent;
+        let octets = |one: Unsent| one.bytes.len();
+        self.unsent_len -= self.unsent.drain(..sent).map(octets).sum::<usize>();
+        if self.unsent.is_empty() {
+            self.unsent.shrink_to(0);
         }
-        self.unsent.shrink_to(0);
     }
 
-    fn on_sent(&mut self, result: io::Result<()>) {
-        if let Err(error) = result {
-            self.dropped += 1;
-            log::debug!("UDP response not sent: {error}");
+    /// Sends as much as the socket takes. Returns how many it has done with: a datagram that it
+    /// refuses for good is dropped and counted.
+    fn send_now<'a>(&mut self, datagrams: impl Iterator<Item = Outgoing<'a>> + Clone) -> usize {
+        let mut left = datagrams.peekable();
+        let mut done = 0;
+        while left.peek().is_some() {
+            let sent = match self.socket.send(left.clone()) {
+                Ok(sent) => sent,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+                Err(error) => {
+                    self.dropped += 1;
+                    log::debug!("UDP response not sent: {error}");
+                    1
+                }
+            };
+            done += sent;
+            left.by_ref().take(sent).for_each(drop);
         }
+        done
     }
 }
 
@@ -148,34 +186,66 @@ mod tests {
             Err(ErrorKind::WouldBlock.into())
         }
 
-        fn send(&mut self, datagram: &[u8], _: SocketAddr, _: Option<Address>) -> io::Result<()> {
-            if self.room == 0 {
-                return Err(ErrorKind::WouldBlock.into());
+        fn send<'a>(
+            &mut self,
+            datagrams: impl Iterator<Item = Outgoing<'a>> + Clone,
+        ) -> io::Result<usize> {
+            let before = self.sent.len();
+            for datagram in datagrams.take(self.room.min(2)) {
+                if datagram.bytes == b"bad" {
+                    break;
+                }
+                self.sent.push(datagram.bytes.to_vec());
             }
-            self.room -= 1;
-            self.sent.push(datagram.to_vec());
-            Ok(())
+            let sent = self.sent.len() - before;
+            self.room -= sent;
+            match sent {
+                0 if self.room == 0 => Err(ErrorKind::WouldBlock.into()),
+                0 => Err(ErrorKind::PermissionDenied.into()),
+                _ => Ok(sent),
+            }
         }
+    }
+
+    fn responses<'a>(texts: &'a [&'a str]) -> impl Iterator<Item = Outgoing<'a>> + Clone + use<'a> {
+        texts.iter().map(|text| Outgoing {
+            bytes: text.as_bytes(),
+            peer: ([127, 0, 0, 1], 4711).into(),
+            local: None,
+        })
+    }
+
+    fn session(room: usize) -> ClientDatagram<Socket> {
+        ClientDatagram::new(Socket {
+            room,
+            ..Socket::default()
+        })
     }
 
     #[test]
     fn full_socket_keeps_responses_in_order_and_drops_those_beyond_the_limit() {
-        let peer = ([127, 0, 0, 1], 4711).into();
-        let mut session = ClientDatagram::new(Socket {
-            room: 1,
-            ..Socket::default()
-        });
-        for datagram in [b"one", b"two", b"six", b"ten"] {
-            session.send(datagram, peer, None, 6);
-        }
+        let mut session = session(1);
+        session.send(responses(&["one", "two"]), 6);
+        session.send(responses(&["six", "ten"]), 6);
         assert_eq!(session.socket.sent, [b"one"]);
         assert_eq!(session.dropped(), 1);
         assert!(session.has_unsent());
+        assert_eq!(session.poll_watch().map(|(_, watch)| watch), Some(true));
+        assert!(session.poll_watch().is_none());
         session.socket.room = 5;
         session.flush();
+        assert_eq!(session.poll_watch().map(|(_, watch)| watch), Some(false));
         assert_eq!(session.socket.sent, [b"one", b"two", b"six"]);
         assert!(!session.has_unsent());
-        session.send(b"ten", peer, None, 6);
+        session.send(responses(&["ten"]), 6);
         assert_eq!(session.socket.sent.len(), 4);
+    }
+
+    #[test]
+    fn response_that_cannot_be_sent_is_dropped_and_spares_those_behind_it() {
+        let mut session = session(9);
+        session.send(responses(&["one", "bad", "two", "six", "ten", "bad"]), 6);
+        assert_eq!(session.socket.sent, [b"one", b"two", b"six", b"ten"]);
+        assert_eq!((session.dropped(), session.has_unsent()), (2, false));
     }
 }

@@ -3,7 +3,7 @@
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
 
-use super::client_datagram::Datagram;
+use super::client_datagram::{Datagram, Outgoing};
 use super::{Scratch, Step};
 use crate::failure::{Failure, FailureKind};
 
@@ -40,10 +40,15 @@ impl<D: Datagram> UpstreamDatagram<D> {
 
     /// Sends a message. After an error it is over.
     pub fn send(&mut self, message: &[u8]) -> Result<(), Failure> {
-        match self.socket.send(message, self.peer, None) {
+        let query = Outgoing {
+            bytes: message,
+            peer: self.peer,
+            local: None,
+        };
+        match self.socket.send(std::iter::once(query)) {
             // As good as lost on the way, which is looked after elsewhere.
-            Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(()),
-            result => result.map_err(|error| failed(&error)),
+            Err(error) if error.kind() != ErrorKind::WouldBlock => Err(failed(&error)),
+            _ => Ok(()),
         }
     }
 }

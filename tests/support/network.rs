@@ -15,7 +15,7 @@ use std::time::Duration;
 use dotproxy::address::Address;
 use dotproxy::arena::Key;
 use dotproxy::net::{Event, Net, Signal};
-use dotproxy::session::Datagram;
+use dotproxy::session::client_datagram::{Datagram, Outgoing};
 use dotproxy::time::Instant;
 
 use super::Chance;
@@ -88,6 +88,8 @@ struct Inbox {
     key: Key,
     /// It is connected to this peer.
     only_from: Option<SocketAddr>,
+    /// The proxy wants to know when there is room.
+    is_watched: bool,
     datagrams: VecDeque<(Vec<u8>, SocketAddr)>,
 }
 
@@ -365,6 +367,7 @@ impl<P: Peers> Net for SimNet<P> {
         let inbox = Inbox {
             key,
             only_from: None,
+            is_watched: false,
             datagrams: VecDeque::new(),
         };
         self.world.borrow_mut().inboxes.insert(address, inbox);
@@ -372,6 +375,22 @@ impl<P: Peers> Net for SimNet<P> {
             address,
             world: Rc::clone(&self.world),
         })
+    }
+
+    fn watch_room(
+        &mut self,
+        socket: &mut SimDatagram,
+        key: Key,
+        is_watched: bool,
+    ) -> io::Result<()> {
+        let world = &mut *self.world.borrow_mut();
+        let inbox = world.inboxes.get_mut(&socket.address);
+        inbox.expect("it is bound").is_watched = is_watched;
+        if is_watched {
+            // It was full for a moment only.
+            world.ready.push(Event::Ready(key));
+        }
+        Ok(())
     }
 
     fn connect_datagram(&mut self, peer: SocketAddr, key: Key) -> io::Result<SimDatagram> {
@@ -389,6 +408,7 @@ impl<P: Peers> Net for SimNet<P> {
         let inbox = Inbox {
             key,
             only_from: Some(peer),
+            is_watched: false,
             datagrams: VecDeque::new(),
         };
         world.inboxes.insert(address, inbox);
@@ -532,15 +552,28 @@ impl Datagram for SimDatagram {
         Ok((bytes.len(), from, local))
     }
 
-    fn send(
+    fn send<'a>(
         &mut self,
-        datagram: &[u8],
-        peer: SocketAddr,
-        local: Option<Address>,
-    ) -> io::Result<()> {
+        datagrams: impl Iterator<Item = Outgoing<'a>> + Clone,
+    ) -> io::Result<usize> {
+        let taken = self.world.borrow_mut().chance.between(1, 4);
+        let mut sent = 0;
+        for datagram in datagrams.take(usize::try_from(taken).expect("a few")) {
+            match self.send_one(datagram) {
+                Ok(()) => sent += 1,
+                Err(error) if sent == 0 => return Err(error),
+                Err(_) => break,
+            }
+        }
+        Ok(sent)
+    }
+}
+
+impl SimDatagram {
+    fn send_one(&self, Outgoing { bytes, peer, local }: Outgoing<'_>) -> io::Result<()> {
         let world = &mut *self.world.borrow_mut();
         let inbox = &world.inboxes[&self.address];
-        let (key, connected) = (inbox.key, inbox.only_from);
+        let (key, connected, is_watched) = (inbox.key, inbox.only_from, inbox.is_watched);
         match connected {
             Some(connected) => assert_eq!((connected, None), (peer, local)),
             None => assert_eq!(
@@ -552,13 +585,15 @@ impl Datagram for SimDatagram {
         // Full for a moment; a socket that is used once hardly ever is.
         let in_thousand = if connected.is_some() { 1 } else { 20 };
         if world.chance.below(1_000) < in_thousand {
-            world.ready.push(Event::Ready(key));
+            if is_watched {
+                world.ready.push(Event::Ready(key));
+            }
             return Err(ErrorKind::WouldBlock.into());
         }
         let delay = Duration::from_micros(world.chance.between(20, 2_000));
         world.after(
             delay,
-            Happening::DatagramToPeer(self.address, peer, datagram.to_vec()),
+            Happening::DatagramToPeer(self.address, peer, bytes.to_vec()),
         );
         Ok(())
     }
