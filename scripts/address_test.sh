@@ -46,7 +46,11 @@ link_local() { ip -6 address show dev server0 scope link -tentative | grep -oE '
 await link_local
 
 start_unbound 853
-"$binary" -u 127.0.0.1 --ca-file "$work/ca.pem" 2>"$work/dotproxy.log" &
+"$binary" -u 127.0.0.1 --ca-file "$work/ca.pem" \
+    --allow 192.0.2.0/24 --allow 2001:db8::/32 --allow fe80::/10 2>"$work/dotproxy.log" &
+pids+=($!)
+# This one answers as it does by itself.
+"$binary" -p 5300 -u 127.0.0.1 --ca-file "$work/ca.pem" 2>"$work/private.log" &
 pids+=($!)
 
 ask() { on_client dig www.example.net A +short +tries=1 +time=2 "$@"; }
@@ -59,4 +63,12 @@ for address in 192.0.2.1 192.0.2.2 198.51.100.1 \
     check "tcp to $address" '^192\.0\.2\.80$' ask "@$address" +tcp
 done
 check "udp to $zone from 2001:db8::9" '^192\.0\.2\.80$' ask "@$zone" -b 2001:db8::9
+
+denied='status: REFUSED.*EDE: 18 \(Prohibited\)'
+ask_private() { on_client dig www.example.net A -p 5300 +tries=1 +time=2 "$@" | tr '\n' ' '; }
+check "private: 192.0.2.9 is refused" "$denied" ask_private @192.0.2.1
+check "private: 2001:db8::9 is refused" "$denied" ask_private @2001:db8::1
+check "private: a connection of 192.0.2.9 is closed" 'communications error|end of file' \
+    ask_private @192.0.2.1 +tcp
+check "private: a link-local client is answered" 'status: NOERROR' ask_private "@$zone"
 conclude

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use dotproxy::wire::edns::{OptWriter, OptionCode};
 use dotproxy::wire::{Flags, Message, Rcode};
 use nix::sys::signal::Signal;
+use socket2::{Domain, Socket, Type};
 
 use support::certificates::Authority;
 use support::faulty::{End, Fault, Faulty};
@@ -418,6 +419,43 @@ fn errors_of_its_own_have_codes_and_reasons() {
         .server
         .plan(Fault::EndBeforeAnswer(End::Fin), u64::MAX);
     assert_eq!(rcode_and_reason(&plain), (2, Some(23)));
+}
+
+#[test]
+fn client_that_may_not_ask_is_told_so_and_nothing_goes_upstream() {
+    let scene = Scene::with("denied", "exec \"$@\"", &["--deny=127.0.0.9"]);
+    let query = query(1, "www.example", 1, Some(1232));
+    let stranger = UdpSocket::bind((Ipv4Addr::new(127, 0, 0, 9), 0)).expect("a socket");
+    let timeout = Some(Duration::from_secs(6));
+    stranger.set_read_timeout(timeout).expect("a timeout");
+    let sent = stranger.send_to(&query, scene.program.address);
+    sent.expect("loopback takes it");
+    let mut response = [0; 2048];
+    let len = stranger.recv(&mut response).expect("a response");
+    let message = Message::parse(&response[..len]).expect("whole");
+    assert_eq!(message.header().flags.rcode(), Rcode::REFUSED);
+    assert_eq!(message.question().map(|q| q.rr_type().0), Some(1));
+    let mut options = message.opt().expect("it was asked with one").options();
+    let reason = options.find(|option| option.code == OptionCode::EXTENDED_ERROR);
+    assert_eq!(reason.expect("a reason").data[..2], [0, 18]);
+
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
+    let own = SocketAddr::from((Ipv4Addr::new(127, 0, 0, 9), 0));
+    socket.bind(&own.into()).expect("loopback");
+    let connected = socket.connect(&scene.program.address.into());
+    connected.expect("it listens");
+    let mut stream = TcpStream::from(socket);
+    stream.set_read_timeout(timeout).expect("a timeout");
+    // It is closed before anything is read.
+    let end = stream.read(&mut [0; 2]).expect("an end");
+    assert_eq!(end, 0);
+
+    let counts = scene.server.counts();
+    assert_eq!(counts.connections.load(Ordering::Relaxed), 0);
+    assert!(scene.is_answered(2));
+    scene.program.signal(Signal::SIGUSR1);
+    scene.program.await_log("denied=1");
+    scene.program.await_log("tcp-clients-denied=1");
 }
 
 #[test]

@@ -1,8 +1,10 @@
 //! What the options come to: plain data, checked, with every default and every bound of the
 //! program.
 
+pub mod access;
 pub mod upstream;
 
+pub use access::{Access, Network};
 pub use upstream::{Host, Scheme, Upstream};
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -14,6 +16,8 @@ use std::time::Duration;
 pub struct Config {
     /// Where clients are served.
     pub listen: Listen,
+    /// Which clients are served.
+    pub access: Access,
     /// The resolvers, in the order of preference. At least one.
     pub upstreams: Vec<Upstream>,
     /// Servers that are asked in the clear for the addresses of upstreams with a host name.

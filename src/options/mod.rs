@@ -10,7 +10,9 @@ use std::time::Duration;
 use log::LevelFilter;
 
 use crate::address::Address;
-use crate::config::{CacheSettings, Config, Host, Limits, Listen, Policy, Timeouts, Upstream};
+use crate::config::{
+    Access, CacheSettings, Config, Host, Limits, Listen, Network, Policy, Timeouts, Upstream,
+};
 use crate::file;
 
 use table::{COMMANDS, TABLE};
@@ -174,6 +176,8 @@ const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 struct Draft {
     port: u16,
     listen: Vec<(Address, Option<u16>)>,
+    allowed: Vec<Network>,
+    denied: Vec<Network>,
     upstreams: Vec<Upstream>,
     bootstrap: Vec<SocketAddr>,
     policy: Policy,
@@ -192,6 +196,8 @@ impl Default for Draft {
         Self {
             port: 53,
             listen: Vec::new(),
+            allowed: Vec::new(),
+            denied: Vec::new(),
             upstreams: Vec::new(),
             bootstrap: Vec::new(),
             policy: Policy::default(),
@@ -291,6 +297,7 @@ impl Draft {
         }
         Ok(Config {
             listen,
+            access: Access::new(&self.allowed, &self.denied),
             upstreams: self.upstreams,
             bootstrap: self.bootstrap,
             policy: self.policy,
@@ -348,6 +355,19 @@ mod tests {
         let addresses = ["127.0.0.1:5353", "[::1]:54", "[::1]:5353"];
         let addresses = addresses.map(|address| address.parse().unwrap()).to_vec();
         assert_eq!(config.listen, Listen::Addresses(addresses));
+    }
+
+    #[test]
+    fn whoever_is_allowed_takes_the_place_of_the_neighbours() {
+        let allows = |line: &str, ip: &str| config(line).access.allows(ip.parse().unwrap());
+        assert!(allows("-u 1.1.1.1", "192.168.1.1"));
+        assert!(!allows("-u 1.1.1.1", "203.0.113.1"));
+        let line = "-u 1.1.1.1 --allow 203.0.113.0/24 --deny 203.0.113.9";
+        assert!(allows(line, "203.0.113.1"));
+        assert!(!allows(line, "203.0.113.9"));
+        assert!(!allows(line, "192.168.1.1"));
+        let error = parse_line("-u 1.1.1.1 --deny 10.0.0.1/8").unwrap_err();
+        assert!(error.starts_with("--deny: \"10.0.0.1/8\": expected a network whose address ends"));
     }
 
     #[test]

@@ -49,6 +49,26 @@ pub(super) const TABLE: &[Row] = &[
         },
     },
     Row {
+        short: "",
+        long: "allow",
+        value: "NETWORK",
+        help: "",
+        apply: |draft, value| {
+            draft.allowed.push(value.parse()?);
+            Ok(())
+        },
+    },
+    Row {
+        short: "",
+        long: "deny",
+        value: "NETWORK",
+        help: "who may ask, who not [only private networks]",
+        apply: |draft, value| {
+            draft.denied.push(value.parse()?);
+            Ok(())
+        },
+    },
+    Row {
         short: "u",
         long: "upstream",
         value: "SPEC",

@@ -72,6 +72,25 @@ pub(super) struct Refusal {
     pub(super) outcome: Outcome,
 }
 
+impl Admission<'_> {
+    /// The same message from a client that may not ask.
+    pub(super) fn denied(self) -> Self {
+        match self {
+            Self::Forward(message, reception) => Self::Reject(Rejection {
+                header: message.header(),
+                question: message.question(),
+                reception,
+                refusal: DENIED,
+            }),
+            Self::Reject(rejection) => Self::Reject(Rejection {
+                refusal: DENIED,
+                ..rejection
+            }),
+            Self::Ignore => Self::Ignore,
+        }
+    }
+}
+
 /// Judges a message.
 pub(super) fn admit(bytes: &[u8], transport: Transport) -> Admission<'_> {
     let Some(header) = Header::parse(bytes).filter(|header| !header.flags.contains(Flags::QR))
@@ -186,6 +205,13 @@ const ZONE_TRANSFER: Refusal = refusal(
     ExtendedErrorCode::NOT_SUPPORTED,
     "zone transfers are not forwarded",
     Outcome::Refused,
+);
+
+const DENIED: Refusal = refusal(
+    Rcode::REFUSED,
+    ExtendedErrorCode::PROHIBITED,
+    "this client may not ask here",
+    Outcome::Denied,
 );
 
 /// The query goes upstream in other bytes, which would break the signature.
@@ -304,6 +330,23 @@ mod tests {
         };
         assert_eq!(message.question().unwrap().rr_type(), Type(28));
         assert_eq!((reception.opt, reception.len_max), (None, 512));
+    }
+
+    #[test]
+    fn client_that_may_not_ask_learns_nothing_else() {
+        for bytes in [
+            &query(1, 28, None)[..],
+            &query(1, 252, None),
+            &query(1, 1, None)[..20],
+        ] {
+            let Admission::Reject(rejection) = admit(bytes, Transport::Udp).denied() else {
+                panic!("not refused");
+            };
+            let Refusal { rcode, outcome, .. } = rejection.refusal;
+            assert_eq!((rcode, outcome), (Rcode::REFUSED, Outcome::Denied));
+        }
+        let admission = admit(&[0; 3], Transport::Udp).denied();
+        assert!(matches!(admission, Admission::Ignore));
     }
 
     #[test]

@@ -23,6 +23,8 @@ pub enum Outcome {
     BadVersion,
     /// REFUSED: this is not done here.
     Refused,
+    /// REFUSED: the client may not ask.
+    Denied,
     /// SERVFAIL: too many queries waited already.
     Shed,
     /// SERVFAIL: upstream could not be reached or gave no usable answer.
@@ -38,7 +40,7 @@ impl fmt::Display for Outcome {
 }
 
 impl Outcome {
-    const LABELS: [&'static str; 11] = [
+    const LABELS: [&'static str; 12] = [
         "answered",
         "answered-here",
         "cached",
@@ -47,6 +49,7 @@ impl Outcome {
         "not-implemented",
         "bad-version",
         "refused",
+        "denied",
         "shed",
         "upstream-failed",
         "timed-out",
@@ -77,6 +80,8 @@ pub struct Counters {
     pub udp_queries: u64,
     /// Queries over TCP.
     pub tcp_queries: u64,
+    /// TCP connections of clients that may not ask.
+    pub denied_connections: u64,
     /// Messages from clients that were no queries.
     pub ignored: u64,
     /// Queries sent upstream, those sent again included.
@@ -142,6 +147,9 @@ impl fmt::Display for Counters {
             "queries udp={} tcp={} ignored={}",
             self.udp_queries, self.tcp_queries, self.ignored
         )?;
+        if self.denied_connections > 0 {
+            write!(f, " tcp-clients-denied={}", self.denied_connections)?;
+        }
         let groups = [
             ("outcomes", &Outcome::LABELS[..], &self.outcomes[..]),
             ("discarded", &Discard::LABELS, &self.discards),

@@ -51,10 +51,11 @@ pub use counters::{Counters, Discard, Outcome};
 pub use keys::{LinkKey, UpstreamIndex};
 pub use outbox::{Action, Destination, Outbox};
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use crate::arena::{Arena, Fifo};
-use crate::config::{Config, Host, Limits, Scheme, Timeouts, Upstream};
+use crate::config::{Access, Config, Host, Limits, Scheme, Timeouts, Upstream};
 use crate::failure::{Failure, FailureKind};
 use crate::origin::Origin;
 use crate::random::{Random, SEED_LEN};
@@ -77,6 +78,7 @@ use upstream::link::{Due, Link, Stage};
 pub struct Proxy {
     timeouts: Timeouts,
     limits: Limits,
+    access: Access,
     exchanges: Arena<Exchange>,
     /// Every exchange in the order of deadlines.
     by_deadline: Fifo<(Instant, ExchangeKey)>,
@@ -121,6 +123,7 @@ impl Proxy {
         Self {
             timeouts: config.timeouts,
             limits: config.limits,
+            access: config.access.clone(),
             exchanges: Arena::default(),
             by_deadline: Fifo::default(),
             waiting_by_pool,
@@ -186,11 +189,14 @@ impl Proxy {
         now: Instant,
         outbox: &mut Outbox,
     ) -> bool {
-        let admission = admit(message, transport);
+        let mut admission = admit(message, transport);
         match (&admission, transport) {
             (Admission::Ignore, _) => self.counters.ignored += 1,
             (_, Transport::Udp) => self.counters.udp_queries += 1,
             (_, Transport::Tcp { .. }) => self.counters.tcp_queries += 1,
+        }
+        if !self.access.allows(origin.peer.ip()) {
+            admission = admission.denied();
         }
         match admission {
             Admission::Ignore => return false,
@@ -201,6 +207,15 @@ impl Proxy {
             }
         }
         true
+    }
+
+    /// Whether a client with this address may connect.
+    pub fn admits(&mut self, ip: IpAddr) -> bool {
+        let is_allowed = self.access.allows(ip);
+        if !is_allowed {
+            self.counters.denied_connections += 1;
+        }
+        is_allowed
     }
 
     /// Takes note that a link is connected and, under TLS, its peer authenticated: by an earlier

@@ -61,6 +61,7 @@ impl<N: Net> Reactor<N> {
                 return;
             };
             match self.net.accept(listener, self.sessions.next_key()) {
+                Ok((_, peer)) if !self.proxy.admits(peer.ip()) => {}
                 Ok((stream, peer)) => {
                     let client = ClientStream::new(Transport::plain(stream), peer, self.now);
                     let key = self.sessions.insert(Slot::new(Session::Client(client)));

@@ -53,6 +53,8 @@ impl ExtendedErrorCode {
     pub const STALE_ANSWER: Self = Self(3);
     /// It went wrong shortly before.
     pub const CACHED_ERROR: Self = Self(13);
+    /// The client may not ask here.
+    pub const PROHIBITED: Self = Self(18);
     /// The denial is no longer fresh (RFC 8767).
     pub const STALE_NXDOMAIN: Self = Self(19);
     /// The operation or query is not supported.

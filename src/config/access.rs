@@ -1,0 +1,252 @@
+//! Who may ask.
+
+use std::net::{IpAddr, Ipv6Addr};
+use std::str::FromStr;
+
+/// A network: the addresses that start with the same bits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Network {
+    family: Family,
+    /// How many bits its addresses have in common.
+    len: u8,
+    /// Those bits, the first of them highest, and zeros.
+    bits: u128,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Family {
+    V4,
+    V6,
+}
+
+/// The family of an address and its bits, the first of them highest. An IPv4 address is one however
+/// it is written (RFC 4291, section 2.5.5.2).
+fn bits(ip: IpAddr) -> (Family, u128) {
+    match ip.to_canonical() {
+        IpAddr::V4(ip) => (Family::V4, u128::from(ip.to_bits()) << 96),
+        IpAddr::V6(ip) => (Family::V6, ip.to_bits()),
+    }
+}
+
+fn mask(len: u8) -> u128 {
+    u128::MAX
+        .checked_shl(128 - u32::from(len))
+        .unwrap_or_default()
+}
+
+impl Network {
+    const fn v4(ip: [u8; 4], len: u8) -> Self {
+        Self {
+            family: Family::V4,
+            len,
+            bits: (u32::from_be_bytes(ip) as u128) << 96,
+        }
+    }
+
+    const fn v6(start: u16, len: u8) -> Self {
+        Self {
+            family: Family::V6,
+            len,
+            bits: (start as u128) << 112,
+        }
+    }
+}
+
+impl FromStr for Network {
+    type Err = &'static str;
+
+    /// Reads `ADDRESS/LENGTH` (RFC 4632, section 3.1; RFC 4291, section 2.3) or an address.
+    fn from_str(text: &str) -> Result<Self, &'static str> {
+        const EXPECTED: &str = "a network like 192.168.0.0/16 or fd00::/8, or an address";
+        let (ip, len) = match text.split_once('/') {
+            Some((ip, len)) => (ip, Some(len)),
+            None => (text, None),
+        };
+        let ip: IpAddr = ip.parse().map_err(|_| EXPECTED)?;
+        let (family, bits) = bits(ip);
+        let written_len = if ip.is_ipv4() { 32 } else { 128 };
+        let len = match len {
+            Some(len) if len.bytes().all(|byte| byte.is_ascii_digit()) => {
+                len.parse().map_err(|_| EXPECTED)?
+            }
+            Some(_) => return Err(EXPECTED),
+            None => written_len,
+        };
+        let mapped_len = if family == Family::V4 && ip.is_ipv6() {
+            96
+        } else {
+            0
+        };
+        if !(mapped_len..=written_len).contains(&len) {
+            return Err(EXPECTED);
+        }
+        let len = len - mapped_len;
+        if bits & !mask(len) != 0 {
+            return Err("a network whose address ends in zeros, like 192.168.0.0/16");
+        }
+        Ok(Self { family, len, bits })
+    }
+}
+
+/// Who may ask: of the networks that a client is in, the longest says. Who is in none may not.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Access {
+    /// The longest first.
+    by_len: Vec<Verdicts>,
+}
+
+/// The verdicts on networks of one length, in their order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Verdicts {
+    family: Family,
+    len: u8,
+    by_bits: Vec<(u128, bool)>,
+}
+
+/// The networks of this host and its neighbours: loopback, private use (RFC 1918), link-local (RFC
+/// 3927, RFC 4291), shared address space (RFC 6598), unique local (RFC 4193).
+pub const NEIGHBOURS: &[Network] = &[
+    Network::v4([127, 0, 0, 0], 8),
+    Network::v4([10, 0, 0, 0], 8),
+    Network::v4([172, 16, 0, 0], 12),
+    Network::v4([192, 168, 0, 0], 16),
+    Network::v4([169, 254, 0, 0], 16),
+    Network::v4([100, 64, 0, 0], 10),
+    Network {
+        family: Family::V6,
+        len: 128,
+        bits: Ipv6Addr::LOCALHOST.to_bits(),
+    },
+    Network::v6(0xfe80, 10),
+    Network::v6(0xfc00, 7),
+];
+
+impl Access {
+    /// Who may ask where these networks are allowed, or else the [neighbours](NEIGHBOURS), and
+    /// these denied. A network that is both is denied.
+    pub fn new(allowed: &[Network], denied: &[Network]) -> Self {
+        let allowed = if allowed.is_empty() {
+            NEIGHBOURS
+        } else {
+            allowed
+        };
+        let denied = denied.iter().map(|network| (*network, false));
+        let allowed = allowed.iter().map(|network| (*network, true));
+        let mut verdicts: Vec<(Network, bool)> = denied.chain(allowed).collect();
+        // Of equals, which stay in their order, the first counts.
+        verdicts.sort_by_key(|(network, _)| *network);
+        verdicts.dedup_by_key(|(network, _)| *network);
+        let mut by_len: Vec<Verdicts> = verdicts
+            .chunk_by(|(one, _), (other, _)| (one.family, one.len) == (other.family, other.len))
+            .map(|alike| Verdicts {
+                family: alike[0].0.family,
+                len: alike[0].0.len,
+                by_bits: alike
+                    .iter()
+                    .map(|(network, verdict)| (network.bits, *verdict))
+                    .collect(),
+            })
+            .collect();
+        by_len.reverse();
+        Self { by_len }
+    }
+
+    /// Whether a client with this address may ask.
+    pub fn allows(&self, ip: IpAddr) -> bool {
+        let (family, bits) = bits(ip);
+        let mut verdicts = self.by_len.iter().filter(|alike| alike.family == family);
+        let verdict = verdicts.find_map(|alike| {
+            let bits = bits & mask(alike.len);
+            let place = alike.by_bits.binary_search_by_key(&bits, |(bits, _)| *bits);
+            Some(alike.by_bits[place.ok()?].1)
+        });
+        verdict.unwrap_or(false)
+    }
+}
+
+impl Default for Access {
+    fn default() -> Self {
+        Self::new(&[], &[])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn networks(texts: &str) -> Vec<Network> {
+        let texts = texts.split_whitespace();
+        texts.map(|text| text.parse().expect(text)).collect()
+    }
+
+    fn allowed<'a>(access: &Access, ips: &'a str) -> Vec<&'a str> {
+        let ips = ips.split_whitespace();
+        ips.filter(|ip| access.allows(ip.parse().unwrap()))
+            .collect()
+    }
+
+    #[test]
+    fn neighbours_may_ask_and_nobody_else() {
+        let access = Access::default();
+        let neighbours = "127.0.0.1 127.255.255.255 10.0.0.1 172.16.0.1 172.31.255.255 192.168.7.7 \
+                          169.254.1.1 100.64.0.1 100.127.255.255 ::1 fe80::1 febf::1 fc00::1 \
+                          fdff:ffff::1 ::ffff:10.1.2.3";
+        assert_eq!(allowed(&access, neighbours).join(" "), neighbours);
+        let strangers = "126.255.255.255 128.0.0.0 9.9.9.9 11.0.0.0 172.15.255.255 172.32.0.0 \
+                         192.167.255.255 192.169.0.0 100.63.255.255 100.128.0.0 0.0.0.0 \
+                         255.255.255.255 :: ::2 fec0::1 fbff::1 fe00::1 2001:db8::1 ::ffff:9.9.9.9";
+        assert!(allowed(&access, strangers).is_empty());
+    }
+
+    #[test]
+    fn longest_network_says_and_denial_wins_over_its_like() {
+        let access = Access::new(
+            &networks("10.0.0.0/8 10.1.2.0/24 203.0.113.7 2001:db8::/32 10.9.0.0/16"),
+            &networks("10.1.0.0/16 2001:db8:1::/48 10.9.0.0/16"),
+        );
+        let ips = "10.0.0.1 10.1.0.1 10.1.2.3 10.1.3.1 203.0.113.7 203.0.113.8 2001:db8::1 \
+                   2001:db8:1::1 10.9.1.1 127.0.0.1 ::1";
+        let expected = ["10.0.0.1", "10.1.2.3", "203.0.113.7", "2001:db8::1"];
+        assert_eq!(allowed(&access, ips), expected);
+        let access = Access::new(&[], &networks("127.0.0.9"));
+        assert_eq!(
+            allowed(&access, "127.0.0.9 127.0.0.8 ::ffff:127.0.0.9"),
+            ["127.0.0.8"]
+        );
+    }
+
+    #[test]
+    fn every_address_of_a_family_is_a_network() {
+        let ips = "9.9.9.9 ::ffff:9.9.9.9 2001:db8::1 ::1";
+        let v4 = Access::new(&networks("0.0.0.0/0"), &[]);
+        assert_eq!(allowed(&v4, ips), ["9.9.9.9", "::ffff:9.9.9.9"]);
+        let mapped = Access::new(&networks("::ffff:0:0/96"), &[]);
+        assert_eq!(mapped, v4);
+        let v6 = Access::new(&networks("::/0"), &[]);
+        assert_eq!(allowed(&v6, ips), ["2001:db8::1", "::1"]);
+    }
+
+    #[test]
+    fn networks_are_read_strictly() {
+        for text in [
+            "",
+            "/",
+            "10",
+            "10.0.0.0/",
+            "10.0.0.0/33",
+            "10.0.0.0/+8",
+            "10.0.0.0/8/8",
+            "10.0.0.1/8",
+            "::/129",
+            "fe80::1/64",
+            "fe80::1%1",
+            "::ffff:10.0.0.0/95",
+            "10.0.0.0/256",
+            "host",
+        ] {
+            assert!(text.parse::<Network>().is_err(), "{text}");
+        }
+        assert_eq!(networks("::ffff:10.0.0.0/104"), networks("10.0.0.0/8"));
+        assert_eq!(networks("::1"), networks("::1/128"));
+    }
+}
