@@ -459,6 +459,68 @@ fn client_that_may_not_ask_is_told_so_and_nothing_goes_upstream() {
 }
 
 #[test]
+fn client_that_floods_is_held_to_its_rate_and_harms_nobody() {
+    let scene = Scene::with("floods", "exec \"$@\"", &["--rate-limit=100"]);
+    assert!(scene.is_answered(1));
+    let before = scene.program.resident_kib();
+    let flood = UdpSocket::bind((Ipv4Addr::new(127, 0, 0, 9), 0)).expect("a socket");
+    flood.set_nonblocking(true).expect("a socket of ours");
+    let question = query(7, "www.example", 1, None);
+    let (mut sent, mut whole, mut cut, mut waits) = (0, 0, 0, Vec::new());
+    let (start, second) = (Instant::now(), Duration::from_secs(1));
+    for turn in 1_u16.. {
+        for _ in 0..100 {
+            sent += u32::from(flood.send_to(&question, scene.program.address).is_ok());
+        }
+        let mut response = [0; 2048];
+        while let Ok(len) = flood.recv(&mut response) {
+            let message = Message::parse(&response[..len]).expect("whole");
+            if message.header().flags.contains(Flags::TC) {
+                assert_eq!(len, question.len());
+                cut += 1;
+            } else {
+                assert!(check_response(&question, &response[..len]));
+                whole += 1;
+            }
+        }
+        if turn % 4 == 0 {
+            let asked = Instant::now();
+            assert!(scene.is_answered(turn));
+            waits.push(asked.elapsed());
+        }
+        let due = start + Duration::from_millis(5) * u32::from(turn);
+        std::thread::sleep(due.saturating_duration_since(Instant::now()));
+        if start.elapsed() > 2 * second {
+            break;
+        }
+    }
+    let seconds = start.elapsed().as_secs_f64();
+    waits.sort();
+    let median = waits[waits.len() / 2];
+    println!("{sent} sent, {whole} answered, {cut} cut; beside it {median:?}");
+    assert!(
+        f64::from(whole) <= 101.0 + 100.0 * seconds,
+        "{whole} answered"
+    );
+    assert!(whole >= 200);
+    // Of the others every second, but for what the kernel dropped.
+    assert!(cut <= (sent - whole) / 2 + 1 && cut > (sent - whole) / 4);
+    assert!(median < Duration::from_millis(2));
+    let grown = scene.program.resident_kib() - before;
+    assert!(grown < 256, "{grown} KiB");
+
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
+    let own = SocketAddr::from((Ipv4Addr::new(127, 0, 0, 9), 0));
+    socket.bind(&own.into()).expect("loopback");
+    let connected = socket.connect(&scene.program.address.into());
+    connected.expect("it listens");
+    let mut stream = TcpStream::from(socket);
+    send_framed(&mut stream, std::slice::from_ref(&question)).expect("it reads");
+    let response = read_framed(&mut stream).expect("a response");
+    assert!(check_response(&question, &response));
+}
+
+#[test]
 fn second_upstream_is_asked_when_the_first_is_gone() {
     let authority = Authority::new("second");
     let server = Faulty::start(&authority, 0);

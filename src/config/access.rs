@@ -1,4 +1,4 @@
-//! Who may ask.
+//! Who may ask, and how often.
 
 use std::net::{IpAddr, Ipv6Addr};
 use std::str::FromStr;
@@ -170,6 +170,33 @@ impl Default for Access {
     }
 }
 
+/// How often a client may ask.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RateLimit {
+    /// Queries a second in the long run, not zero.
+    pub per_second: u32,
+    /// Queries at once, not zero.
+    pub burst: u32,
+}
+
+impl FromStr for RateLimit {
+    type Err = &'static str;
+
+    /// Reads `QPS` or `QPS/BURST`. Without a burst it is what comes in a second.
+    fn from_str(text: &str) -> Result<Self, &'static str> {
+        let number = |text: &str| {
+            let is_number = text.bytes().all(|byte| byte.is_ascii_digit());
+            let number = text.parse().ok().filter(|_| is_number);
+            number.filter(|number| (1..=1_000_000).contains(number))
+        };
+        let (rate, burst) = text.split_once('/').unwrap_or((text, text));
+        match (number(rate), number(burst)) {
+            (Some(per_second), Some(burst)) => Ok(Self { per_second, burst }),
+            _ => Err("queries a second and at once, like 100 or 100/500"),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -224,6 +251,19 @@ mod tests {
         assert_eq!(mapped, v4);
         let v6 = Access::new(&networks("::/0"), &[]);
         assert_eq!(allowed(&v6, ips), ["2001:db8::1", "::1"]);
+    }
+
+    #[test]
+    fn rate_has_a_burst_of_its_own_or_that_of_a_second() {
+        let rate = |text: &str| text.parse::<RateLimit>().ok();
+        let is = |per_second, burst| Some(RateLimit { per_second, burst });
+        assert_eq!(rate("100"), is(100, 100));
+        assert_eq!(rate("1/1000000"), is(1, 1_000_000));
+        for text in [
+            "", "0", "/", "5/", "/5", "5/0", "1000001", "+5", "1/2/3", "x",
+        ] {
+            assert_eq!(rate(text), None, "{text}");
+        }
     }
 
     #[test]

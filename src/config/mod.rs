@@ -4,7 +4,7 @@
 pub mod access;
 pub mod upstream;
 
-pub use access::{Access, Network};
+pub use access::{Access, Network, RateLimit};
 pub use upstream::{Host, Scheme, Upstream};
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -18,6 +18,8 @@ pub struct Config {
     pub listen: Listen,
     /// Which clients are served.
     pub access: Access,
+    /// How often each of them may ask over UDP, if not as often as it likes.
+    pub rate_limit: Option<RateLimit>,
     /// The resolvers, in the order of preference. At least one.
     pub upstreams: Vec<Upstream>,
     /// Servers that are asked in the clear for the addresses of upstreams with a host name.

@@ -11,7 +11,8 @@ use log::LevelFilter;
 
 use crate::address::Address;
 use crate::config::{
-    Access, CacheSettings, Config, Host, Limits, Listen, Network, Policy, Timeouts, Upstream,
+    Access, CacheSettings, Config, Host, Limits, Listen, Network, Policy, RateLimit, Timeouts,
+    Upstream,
 };
 use crate::file;
 
@@ -178,6 +179,7 @@ struct Draft {
     listen: Vec<(Address, Option<u16>)>,
     allowed: Vec<Network>,
     denied: Vec<Network>,
+    rate_limit: Option<RateLimit>,
     upstreams: Vec<Upstream>,
     bootstrap: Vec<SocketAddr>,
     policy: Policy,
@@ -198,6 +200,7 @@ impl Default for Draft {
             listen: Vec::new(),
             allowed: Vec::new(),
             denied: Vec::new(),
+            rate_limit: None,
             upstreams: Vec::new(),
             bootstrap: Vec::new(),
             policy: Policy::default(),
@@ -298,6 +301,7 @@ impl Draft {
         Ok(Config {
             listen,
             access: Access::new(&self.allowed, &self.denied),
+            rate_limit: self.rate_limit,
             upstreams: self.upstreams,
             bootstrap: self.bootstrap,
             policy: self.policy,

@@ -69,6 +69,16 @@ pub(super) const TABLE: &[Row] = &[
         },
     },
     Row {
+        short: "",
+        long: "rate-limit",
+        value: "QPS[/BURST]",
+        help: "queries a second for each client [no limit]",
+        apply: |draft, value| {
+            draft.rate_limit = Some(value.parse()?);
+            Ok(())
+        },
+    },
+    Row {
         short: "u",
         long: "upstream",
         value: "SPEC",

@@ -1,7 +1,7 @@
 //! What becomes of a query when it comes: an answer that is known, an error, or an exchange.
 
 use super::admission::{
-    NOBODY_TO_ASK, OVERLOADED, Reception, Refusal, Rejection, TOO_LATE, TOO_LONG, failed_before,
+    NOBODY_TO_ASK, OVERLOADED, Reception, Refusal, TOO_LATE, TOO_LONG, failed_before,
 };
 use super::cache::{Entry, Recall, Variant};
 use super::counters::Outcome;
@@ -10,7 +10,7 @@ use super::outbox::Outbox;
 use super::{Proxy, special};
 use crate::origin::Origin;
 use crate::time::Instant;
-use crate::wire::response::{Asked, write_answer, write_error};
+use crate::wire::response::{Asked, end_answer, start_answer, write_answer, write_error};
 use crate::wire::{Flags, Message, Query, Question, Rcode};
 
 /// A query that a client is to have the answer to.
@@ -25,34 +25,23 @@ struct Request<'a> {
 
 impl Request<'_> {
     fn asked(&self) -> Asked<'_> {
-        Asked {
-            id: self.message.header().id,
-            flags: self.message.header().flags,
-            question: Some(self.question),
-            opt: self.reception.opt,
-            len_max: self.reception.len_max,
-        }
+        self.reception
+            .asked(self.message.header(), Some(self.question))
     }
 }
 
 impl Proxy {
-    pub(super) fn reject(
-        &mut self,
-        origin: Origin,
-        rejection: &Rejection<'_>,
-        outbox: &mut Outbox,
-    ) {
-        let asked = Asked {
-            id: rejection.header.id,
-            flags: rejection.header.flags,
-            question: rejection.question,
-            opt: rejection.reception.opt,
-            len_max: rejection.reception.len_max,
-        };
-        self.refuse(origin, &asked, &rejection.refusal, outbox);
+    /// Tells a client to come by TCP.
+    pub(super) fn slip(&mut self, origin: Origin, asked: &Asked<'_>, outbox: &mut Outbox) {
+        outbox.respond(origin, |out| {
+            let flags = Flags::QR | Flags::RA | Flags::TC;
+            let start = start_answer(out, asked, flags, [0; 3]);
+            end_answer(out, start, asked, std::iter::empty(), None);
+        });
+        self.counters.count_outcome(Outcome::Slipped);
     }
 
-    fn refuse(
+    pub(super) fn refuse(
         &mut self,
         origin: Origin,
         asked: &Asked<'_>,

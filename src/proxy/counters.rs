@@ -25,6 +25,10 @@ pub enum Outcome {
     Refused,
     /// REFUSED: the client may not ask.
     Denied,
+    /// TC: the client asked too often, and may come by TCP.
+    Slipped,
+    /// With nothing: the client asked too often.
+    RateLimited,
     /// SERVFAIL: too many queries waited already.
     Shed,
     /// SERVFAIL: upstream could not be reached or gave no usable answer.
@@ -40,7 +44,7 @@ impl fmt::Display for Outcome {
 }
 
 impl Outcome {
-    const LABELS: [&'static str; 12] = [
+    const LABELS: [&'static str; 14] = [
         "answered",
         "answered-here",
         "cached",
@@ -50,6 +54,8 @@ impl Outcome {
         "bad-version",
         "refused",
         "denied",
+        "slipped",
+        "rate-limited",
         "shed",
         "upstream-failed",
         "timed-out",

@@ -35,6 +35,7 @@ mod hedge;
 mod keys;
 mod memory;
 mod outbox;
+mod rate;
 mod routes;
 mod sharing;
 mod special;
@@ -61,13 +62,14 @@ use crate::origin::Origin;
 use crate::random::{Random, SEED_LEN};
 use crate::time::Instant;
 
-use admission::{Admission, admit};
+use admission::{Admission, DENIED, admit};
 use bootstrap::Bootstrap;
 use cache::Cache;
 use exchange::{Attempt, Exchange};
 use hedge::Hedges;
 use keys::{ExchangeKey, PoolIndex};
 use memory::Memory;
+use rate::{RateLimiter, Verdict};
 use routes::Routes;
 use sharing::Leaders;
 use upstream::Upstreams;
@@ -79,6 +81,7 @@ pub struct Proxy {
     timeouts: Timeouts,
     limits: Limits,
     access: Access,
+    rate_limiter: Option<RateLimiter>,
     exchanges: Arena<Exchange>,
     /// Every exchange in the order of deadlines.
     by_deadline: Fifo<(Instant, ExchangeKey)>,
@@ -124,6 +127,7 @@ impl Proxy {
             timeouts: config.timeouts,
             limits: config.limits,
             access: config.access.clone(),
+            rate_limiter: config.rate_limit.map(|limit| RateLimiter::new(limit, seed)),
             exchanges: Arena::default(),
             by_deadline: Fifo::default(),
             waiting_by_pool,
@@ -180,7 +184,8 @@ impl Proxy {
         &self.counters
     }
 
-    /// Takes a message from a client. Returns whether a response follows: it does for every query.
+    /// Takes a message from a client. Returns whether a response follows: it does for every query
+    /// of a client that does not ask too often.
     pub fn handle_query(
         &mut self,
         origin: Origin,
@@ -189,24 +194,46 @@ impl Proxy {
         now: Instant,
         outbox: &mut Outbox,
     ) -> bool {
-        let mut admission = admit(message, transport);
-        match (&admission, transport) {
-            (Admission::Ignore, _) => self.counters.ignored += 1,
-            (_, Transport::Udp) => self.counters.udp_queries += 1,
-            (_, Transport::Tcp { .. }) => self.counters.tcp_queries += 1,
+        let admission = admit(message, transport);
+        let Some(asked) = admission.asked() else {
+            self.counters.ignored += 1;
+            return false;
+        };
+        match transport {
+            Transport::Udp => self.counters.udp_queries += 1,
+            Transport::Tcp { .. } => self.counters.tcp_queries += 1,
         }
-        if !self.access.allows(origin.peer.ip()) {
-            admission = admission.denied();
+        match self.verdict(origin.peer.ip(), transport, now) {
+            Verdict::Within => {}
+            Verdict::Slip => {
+                self.slip(origin, &asked, outbox);
+                return true;
+            }
+            Verdict::Drop => {
+                self.counters.count_outcome(Outcome::RateLimited);
+                return false;
+            }
         }
         match admission {
-            Admission::Ignore => return false,
-            Admission::Reject(rejection) => self.reject(origin, &rejection, outbox),
+            _ if !self.access.allows(origin.peer.ip()) => {
+                self.refuse(origin, &asked, &DENIED, outbox);
+            }
             Admission::Forward(message, reception) => {
                 let deadline = transport.came(now) + self.timeouts.deadline();
                 self.forward(origin, &message, reception, deadline, now, outbox);
             }
+            Admission::Reject(_, refusal) => self.refuse(origin, &asked, &refusal, outbox),
+            Admission::Ignore => {}
         }
         true
+    }
+
+    /// Whether a client asks too often. TCP shows who asks, and has limits of its own.
+    fn verdict(&mut self, ip: IpAddr, transport: Transport, now: Instant) -> Verdict {
+        match &mut self.rate_limiter {
+            Some(limiter) if transport == Transport::Udp => limiter.judge(ip, now),
+            _ => Verdict::Within,
+        }
     }
 
     /// Whether a client with this address may connect.
