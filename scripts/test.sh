@@ -38,6 +38,7 @@ else
 fi
 
 step "promises: processor time, memory, size"
+cargo build --release --locked --examples
 scripts/bench.py --check
 scripts/cache_bench.py --check
 

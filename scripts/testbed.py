@@ -101,9 +101,10 @@ def processor_times(pid):
     return int(fields[11]) / TICKS, int(fields[12]) / TICKS
 
 
-def resident_kib(pid):
+def resident_kib(pid, kind="VmRSS"):
+    """Resident memory: all of it, or what is the process's own (RssAnon), or files' (RssFile)."""
     with open(f"/proc/{pid}/status") as file:
-        return int(re.search(r"VmRSS:\s+(\d+)", file.read())[1])
+        return int(re.search(rf"{kind}:\s+(\d+)", file.read())[1])
 
 
 def stop(process):
