@@ -39,7 +39,7 @@ OUTSTANDING = 200
 IDLE_STARTS = 5
 
 # What dotproxy promises: processor time against unbound, resident memory in KiB, octets of a file.
-CPU_RATIO_MAX = {"forwarded": 0.35, "cached": 0.85}
+CPU_RATIO_MAX = {"forwarded": 0.35, "cached": 0.95}
 OWN_CPU_RATIO_MAX = {"forwarded": 0.35, "cached": 0.7}
 IDLE_KIB_MAX = {"static": 1536, "dynamic": 3072}
 ECHO_RATIO_MAX = 1.25
