@@ -6,11 +6,9 @@
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 
+use dotproxy::wire::header::HEADER_LEN;
 use mio::net::UdpSocket;
 use mio::{Events, Interest, Poll, Token};
-
-/// Octets of the header, which starts a message (RFC 1035, section 4.1.1).
-const HEADER_LEN: usize = 12;
 
 fn main() -> io::Result<()> {
     let port = std::env::args().nth(1).and_then(|port| port.parse().ok());

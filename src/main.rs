@@ -47,7 +47,7 @@ fn main() -> ExitCode {
 /// Has the GNU allocator give memory back when a burst is over, as others do of themselves. Left
 /// alone, it keeps more free memory each time it sees large pieces come and go.
 #[cfg(target_env = "gnu")]
-#[allow(unsafe_code)]
+#[expect(unsafe_code, reason = "nothing wraps mallopt")]
 fn give_memory_back() {
     use nix::libc::{M_MMAP_THRESHOLD, M_TOP_PAD, M_TRIM_THRESHOLD, mallopt};
     let octets_by_setting = [

@@ -11,7 +11,6 @@ use std::time::{Duration, Instant};
 use dotproxy::wire::edns::{OptWriter, OptionCode};
 use dotproxy::wire::{Flags, Message, Rcode};
 use nix::sys::signal::Signal;
-use socket2::{Domain, Socket, Type};
 
 use support::certificates::Authority;
 use support::faulty::{End, Fault, Faulty};
@@ -224,7 +223,7 @@ fn client_that_never_reads_is_closed_and_harms_nobody() {
 fn memory_goes_back_after_bursts() {
     let scene = Scene::new("bursts");
     assert!(scene.is_answered(1));
-    let before = scene.program.resident_kib();
+    let before = scene.program.own_kib();
     // So many that what comes for one fits its buffer.
     let sockets = [(); 20].map(|()| {
         let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).expect("a socket");
@@ -251,7 +250,7 @@ fn memory_goes_back_after_bursts() {
             }
         }
         std::thread::sleep(Duration::from_millis(50));
-        after.push(scene.program.resident_kib());
+        after.push(scene.program.own_kib());
     }
     println!("{before} KiB before, {after:?} KiB after each");
     assert!(after.iter().all(|&after| after < before + 512));
@@ -370,23 +369,27 @@ fn response_leaves_from_the_address_that_was_asked() {
     program.wait().expect("it is ours");
 }
 
+/// The response code, and the number of the extended error if there is one.
+fn read_rcode_and_reason(response: &[u8]) -> (u16, Option<u16>) {
+    let message = Message::parse(response).expect("whole");
+    let opt = message.opt();
+    let extension = opt.map_or(0, |opt| opt.rcode_extension);
+    let reason = opt.and_then(|opt| opt.options().find(|o| o.code == OptionCode::EXTENDED_ERROR));
+    let rcode = message.header().flags.rcode().with_extension(extension);
+    assert!(message.header().flags.contains(Flags::QR));
+    (
+        rcode.to_u16(),
+        reason.map(|option| u16::from_be_bytes([option.data[0], option.data[1]])),
+    )
+}
+
 #[test]
 fn errors_of_its_own_have_codes_and_reasons() {
     let scene = Scene::new("errors");
     let plain = query(8, "www.example", 1, Some(1232));
     let rcode_and_reason = |bytes: &[u8]| {
         let response = scene.program.ask(bytes).expect("a response");
-        let message = Message::parse(&response).expect("whole");
-        let opt = message.opt();
-        let extension = opt.map_or(0, |opt| opt.rcode_extension);
-        let reason =
-            opt.and_then(|opt| opt.options().find(|o| o.code == OptionCode::EXTENDED_ERROR));
-        let rcode = message.header().flags.rcode().with_extension(extension);
-        assert!(message.header().flags.contains(Flags::QR));
-        (
-            rcode.to_u16(),
-            reason.map(|option| u16::from_be_bytes([option.data[0], option.data[1]])),
-        )
+        read_rcode_and_reason(&response)
     };
     let changed = |at: usize, value: u8| {
         let mut bytes = plain.clone();
@@ -432,20 +435,11 @@ fn client_that_may_not_ask_is_told_so_and_nothing_goes_upstream() {
     sent.expect("loopback takes it");
     let mut response = [0; 2048];
     let len = stranger.recv(&mut response).expect("a response");
-    let message = Message::parse(&response[..len]).expect("whole");
-    assert_eq!(message.header().flags.rcode(), Rcode::REFUSED);
-    assert_eq!(message.question().map(|q| q.rr_type().0), Some(1));
-    let mut options = message.opt().expect("it was asked with one").options();
-    let reason = options.find(|option| option.code == OptionCode::EXTENDED_ERROR);
-    assert_eq!(reason.expect("a reason").data[..2], [0, 18]);
+    let response = &response[..len];
+    assert_eq!(read_rcode_and_reason(response), (5, Some(18)));
+    assert!(!check_response(&query, response));
 
-    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
-    let own = SocketAddr::from((Ipv4Addr::new(127, 0, 0, 9), 0));
-    socket.bind(&own.into()).expect("loopback");
-    let connected = socket.connect(&scene.program.address.into());
-    connected.expect("it listens");
-    let mut stream = TcpStream::from(socket);
-    stream.set_read_timeout(timeout).expect("a timeout");
+    let mut stream = scene.program.connect_from(Ipv4Addr::new(127, 0, 0, 9));
     // It is closed before anything is read.
     let end = stream.read(&mut [0; 2]).expect("an end");
     assert_eq!(end, 0);
@@ -462,7 +456,7 @@ fn client_that_may_not_ask_is_told_so_and_nothing_goes_upstream() {
 fn client_that_floods_is_held_to_its_rate_and_harms_nobody() {
     let scene = Scene::with("floods", "exec \"$@\"", &["--rate-limit=100"]);
     assert!(scene.is_answered(1));
-    let before = scene.program.resident_kib();
+    let before = scene.program.own_kib();
     let flood = UdpSocket::bind((Ipv4Addr::new(127, 0, 0, 9), 0)).expect("a socket");
     flood.set_nonblocking(true).expect("a socket of ours");
     let question = query(7, "www.example", 1, None);
@@ -506,15 +500,10 @@ fn client_that_floods_is_held_to_its_rate_and_harms_nobody() {
     // Of the others every second, but for what the kernel dropped.
     assert!(cut <= (sent - whole) / 2 + 1 && cut > (sent - whole) / 4);
     assert!(median < Duration::from_millis(2));
-    let grown = scene.program.resident_kib() - before;
+    let grown = scene.program.own_kib() - before;
     assert!(grown < 256, "{grown} KiB");
 
-    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
-    let own = SocketAddr::from((Ipv4Addr::new(127, 0, 0, 9), 0));
-    socket.bind(&own.into()).expect("loopback");
-    let connected = socket.connect(&scene.program.address.into());
-    connected.expect("it listens");
-    let mut stream = TcpStream::from(socket);
+    let mut stream = scene.program.connect_from(Ipv4Addr::new(127, 0, 0, 9));
     send_framed(&mut stream, std::slice::from_ref(&question)).expect("it reads");
     let response = read_framed(&mut stream).expect("a response");
     assert!(check_response(&question, &response));

@@ -3,6 +3,8 @@
 use std::net::{IpAddr, Ipv6Addr};
 use std::str::FromStr;
 
+use super::parse_number;
+
 /// A network: the addresses that start with the same bits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Network {
@@ -59,28 +61,22 @@ impl FromStr for Network {
     fn from_str(text: &str) -> Result<Self, &'static str> {
         const EXPECTED: &str = "a network like 192.168.0.0/16 or fd00::/8, or an address";
         let (ip, len) = match text.split_once('/') {
-            Some((ip, len)) => (ip, Some(len)),
+            Some((ip, len)) => (ip, Some(parse_number(len).ok_or(EXPECTED)?)),
             None => (text, None),
         };
         let ip: IpAddr = ip.parse().map_err(|_| EXPECTED)?;
         let (family, bits) = bits(ip);
-        let written_len = if ip.is_ipv4() { 32 } else { 128 };
-        let len = match len {
-            Some(len) if len.bytes().all(|byte| byte.is_ascii_digit()) => {
-                len.parse().map_err(|_| EXPECTED)?
-            }
-            Some(_) => return Err(EXPECTED),
-            None => written_len,
+        // The bits before an IPv4 address are no part of it.
+        let (len_min, len_max) = match (ip, family) {
+            (IpAddr::V4(_), _) => (0, 32),
+            (IpAddr::V6(_), Family::V4) => (96, 128),
+            (IpAddr::V6(_), Family::V6) => (0, 128),
         };
-        let mapped_len = if family == Family::V4 && ip.is_ipv6() {
-            96
-        } else {
-            0
-        };
-        if !(mapped_len..=written_len).contains(&len) {
+        let len = len.unwrap_or(len_max);
+        if !(len_min..=len_max).contains(&len) {
             return Err(EXPECTED);
         }
-        let len = len - mapped_len;
+        let len = len - len_min;
         if bits & !mask(len) != 0 {
             return Err("a network whose address ends in zeros, like 192.168.0.0/16");
         }
@@ -184,11 +180,7 @@ impl FromStr for RateLimit {
 
     /// Reads `QPS` or `QPS/BURST`. Without a burst it is what comes in a second.
     fn from_str(text: &str) -> Result<Self, &'static str> {
-        let number = |text: &str| {
-            let is_number = text.bytes().all(|byte| byte.is_ascii_digit());
-            let number = text.parse().ok().filter(|_| is_number);
-            number.filter(|number| (1..=1_000_000).contains(number))
-        };
+        let number = |text| parse_number(text).filter(|number| (1..=1_000_000).contains(number));
         let (rate, burst) = text.split_once('/').unwrap_or((text, text));
         match (number(rate), number(burst)) {
             (Some(per_second), Some(burst)) => Ok(Self { per_second, burst }),
@@ -268,22 +260,9 @@ mod tests {
 
     #[test]
     fn networks_are_read_strictly() {
-        for text in [
-            "",
-            "/",
-            "10",
-            "10.0.0.0/",
-            "10.0.0.0/33",
-            "10.0.0.0/+8",
-            "10.0.0.0/8/8",
-            "10.0.0.1/8",
-            "::/129",
-            "fe80::1/64",
-            "fe80::1%1",
-            "::ffff:10.0.0.0/95",
-            "10.0.0.0/256",
-            "host",
-        ] {
+        let wrong = "/ 10 10.0.0.0/ 10.0.0.0/33 10.0.0.0/+8 10.0.0.0/8/8 10.0.0.0/256 10.0.0.1/8 \
+                     ::/129 fe80::1/64 fe80::1%1 ::ffff:10.0.0.0/95 ::ffff:10.0.0.0/8 host";
+        for text in wrong.split_whitespace().chain([""]) {
             assert!(text.parse::<Network>().is_err(), "{text}");
         }
         assert_eq!(networks("::ffff:10.0.0.0/104"), networks("10.0.0.0/8"));

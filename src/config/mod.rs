@@ -9,6 +9,7 @@ pub use upstream::{Host, Scheme, Upstream};
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
+use std::str::FromStr;
 use std::time::Duration;
 
 /// All that the program needs to run.
@@ -137,6 +138,12 @@ pub fn parse_size(text: &str) -> Option<usize> {
         _ => return None,
     };
     usize::try_from(number.checked_mul(1 << shift)?).ok()
+}
+
+/// Reads a number: digits, and nothing else, not even a sign.
+pub fn parse_number<N: FromStr>(text: &str) -> Option<N> {
+    let is_number = text.bytes().all(|byte| byte.is_ascii_digit());
+    text.parse().ok().filter(|_| is_number)
 }
 
 fn parse_number_and_unit(text: &str) -> Option<(u64, &str)> {

@@ -277,15 +277,15 @@ impl Datagram for Udp {
 
     fn send<'a>(
         &mut self,
-        datagrams: impl Iterator<Item = Outgoing<'a>> + Clone,
+        mut datagrams: impl Iterator<Item = Outgoing<'a>> + Clone,
     ) -> io::Result<usize> {
-        let mut batch = datagrams.clone().take_while(|next| next.local.is_none());
-        match (batch.next(), batch.next()) {
-            (Some(_), Some(_)) => self.send_batch(datagrams),
-            _ => datagrams.take(1).try_fold(0, |sent, next| {
-                self.send_one(next)?;
-                Ok(sent + 1)
-            }),
+        let batch = datagrams.clone().take_while(|next| next.local.is_none());
+        if batch.clone().nth(1).is_some() {
+            return self.send_batch(batch);
+        }
+        match datagrams.next() {
+            Some(one) => self.send_one(one).map(|()| 1),
+            None => Ok(0),
         }
     }
 }
@@ -306,10 +306,12 @@ impl Udp {
         SockRef::from(&self.socket).sendmsg(&message, 0).map(|_| ())
     }
 
-    /// Sends by one call as many datagrams as may leave from any address.
-    fn send_batch<'a>(&self, datagrams: impl Iterator<Item = Outgoing<'a>>) -> io::Result<usize> {
+    /// Sends by one call datagrams that may leave from any address.
+    fn send_batch<'a>(
+        &self,
+        mut datagrams: impl Iterator<Item = Outgoing<'a>>,
+    ) -> io::Result<usize> {
         let nobody = SocketAddr::from(([0; 4], 0));
-        let mut datagrams = datagrams.take_while(|next| next.local.is_none());
         let mut len = 0;
         let batch: [_; BATCH_LEN] = std::array::from_fn(|_| match datagrams.next() {
             Some(Outgoing { bytes, peer, .. }) => {

@@ -9,7 +9,7 @@ use super::Draft;
 use crate::address::{parse_endpoint, parse_port};
 use crate::arena;
 use crate::config::upstream::PLAIN_PORT;
-use crate::config::{Policy, parse_duration, parse_size};
+use crate::config::{Policy, parse_duration, parse_number, parse_size};
 
 /// An option of the program, wherever it stands.
 pub(super) struct Row {
@@ -270,11 +270,7 @@ fn parse_path(path: &mut Option<PathBuf>, value: &str) -> Result<(), &'static st
 fn parse_limit(limit: &mut usize, value: &str) -> Result<(), &'static str> {
     const MAX: usize = 60_000;
     const { assert!(MAX < arena::CAPACITY_MAX) };
-    let digits = value.bytes().all(|byte| byte.is_ascii_digit());
-    let number = value
-        .parse()
-        .ok()
-        .filter(|number| digits && (1..=MAX).contains(number));
+    let number = parse_number(value).filter(|number| (1..=MAX).contains(number));
     *limit = number.ok_or("a number from 1 to 60000")?;
     Ok(())
 }

@@ -13,10 +13,10 @@ use crate::config::RateLimit;
 use crate::random::SEED_LEN;
 use crate::time::Instant;
 
-/// Clients that are known at the same time, by the remainder of their hash.
+/// Sets of clients: each client belongs to one, by its hash.
 const SETS: usize = 512;
 
-/// Clients with the same remainder.
+/// Clients of a set that are known at the same time.
 const SET_LEN: usize = 8;
 
 /// What to do with a query.
@@ -30,9 +30,10 @@ pub(super) enum Verdict {
     Drop,
 }
 
-/// A client: the first 64 bits of its address where these are its own, as far as anybody knows.
+/// A client, as far as its address tells who it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Client {
+    /// The address.
     V4(u32),
     /// The first 56 bits: what a subscriber of an access network has (RIPE-690).
     V6(u64),
@@ -42,7 +43,7 @@ impl Client {
     fn of(ip: IpAddr) -> Self {
         match ip.to_canonical() {
             IpAddr::V4(ip) => Self::V4(ip.to_bits()),
-            IpAddr::V6(ip) => Self::V6(u64::try_from(ip.to_bits() >> 72).unwrap_or(u64::MAX)),
+            IpAddr::V6(ip) => Self::V6(u64::try_from(ip.to_bits() >> 72).expect("it is 56 bits")),
         }
     }
 }

@@ -13,8 +13,8 @@ pub trait Datagram {
     /// than one address, which of them it was sent to.
     fn receive(&mut self, buffer: &mut [u8]) -> io::Result<(usize, SocketAddr, Option<Address>)>;
 
-    /// Sends some of the datagrams, in their order: how many, at least one. The error is that of
-    /// the first, and none was sent.
+    /// Sends the first of the datagrams, at least one if there is one: how many. The error is that
+    /// of the first, and none was sent.
     fn send<'a>(
         &mut self,
         datagrams: impl Iterator<Item = Outgoing<'a>> + Clone,
@@ -53,12 +53,11 @@ struct Unsent {
 
 impl Unsent {
     fn outgoing(&self) -> Outgoing<'_> {
-        let &Self {
-            ref bytes,
-            peer,
-            local,
-        } = self;
-        Outgoing { bytes, peer, local }
+        Outgoing {
+            bytes: &self.bytes,
+            peer: self.peer,
+            local: self.local,
+        }
     }
 }
 

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use socket2::{Domain, Socket, Type};
 
 /// A running dotproxy.
 pub struct Program {
@@ -89,10 +90,18 @@ impl Program {
 
     /// A TCP connection to it.
     pub fn connect(&self) -> TcpStream {
-        let stream = TcpStream::connect(self.address).expect("it listens");
-        stream
-            .set_read_timeout(Some(Duration::from_secs(6)))
-            .expect("a timeout");
+        self.connect_from(Ipv4Addr::LOCALHOST)
+    }
+
+    /// A TCP connection to it from an address of this host.
+    pub fn connect_from(&self, own: Ipv4Addr) -> TcpStream {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
+        let own = SocketAddr::from((own, 0));
+        socket.bind(&own.into()).expect("an address of ours");
+        socket.connect(&self.address.into()).expect("it listens");
+        let stream = TcpStream::from(socket);
+        let timeout = Some(Duration::from_secs(6));
+        stream.set_read_timeout(timeout).expect("a timeout");
         stream
     }
 
@@ -114,13 +123,22 @@ impl Program {
         self.child.try_wait().expect("it is ours").is_none()
     }
 
-    /// Resident memory in KiB, without that of files, like its code, which nothing gives back.
+    /// Resident memory in KiB.
     pub fn resident_kib(&self) -> u64 {
+        self.memory_kib("VmRSS:")
+    }
+
+    /// Resident memory in KiB, without that of files, like its code, which nothing gives back.
+    pub fn own_kib(&self) -> u64 {
+        self.memory_kib("RssAnon:")
+    }
+
+    fn memory_kib(&self, kind: &str) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id()));
         let status = status.expect("it runs");
         let line = status
             .lines()
-            .find(|line| line.starts_with("RssAnon:"))
+            .find(|line| line.starts_with(kind))
             .expect("it has memory");
         line.split_whitespace()
             .nth(1)
