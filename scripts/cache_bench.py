@@ -2,8 +2,10 @@
 """What the cache costs: processor time as it grows, and memory when it is full.
 
 A hit has to cost the same whether there are a hundred names or a hundred thousand, compared within one
-run, with more than enough memory; the least of several rounds counts. Then a million names that nobody asks for twice go through a cache of
-1 MiB and through none: what is resident afterwards differs by no more than 1.2 MB.
+run, with more than enough memory. The least of several rounds counts, since what else happens on the
+machine only adds to it; there are more rounds while it is not shown. Then a million names that nobody
+asks for twice go through a cache of 1 MiB and through none: what is resident afterwards differs by no
+more than 1.2 MB.
 
   scripts/cache_bench.py [--binary PATH] [--check]
 """
@@ -21,7 +23,7 @@ from testbed import (ROOT, ask, free_port, make_certificates, processor_times, r
 
 SIZES = [100, 1_000, 10_000, 100_000]
 HITS = 400_000
-ROUNDS = 5
+ROUNDS, ROUNDS_MAX = 5, 15
 UNIQUE = 1_000_000
 SPREAD_MAX = 0.10
 MEMORY_MAX_KIB = 1_200_000 / 1024
@@ -61,22 +63,28 @@ def cost_of_hit(proxy, names, count):
     return [(own + kernel) * 1e6 / result["completed"], own * 1e6 / result["completed"]]
 
 
+def spread(costs):
+    """How much more a hit costs among many names than among few, as a fraction."""
+    least = {size: min(whole for whole, _ in rounds) for size, rounds in costs.items()}
+    return max(least.values()) / least[SIZES[0]] - 1
+
+
 def measure_growth(work, binary, upstream):
     costs = {size: [] for size in SIZES}
     with Proxy(work, binary, upstream, "64m") as proxy:
         for size in SIZES:
             names = (f"hot{n * (SIZES[-1] // size):06}.example.net" for n in range(size))
             load(proxy.port, write_names(f"{work}/hot{size}", names), 1)
-        for _ in range(ROUNDS):
+        for nth in range(ROUNDS_MAX):
+            if nth >= ROUNDS and spread(costs) <= SPREAD_MAX:
+                break
             for size in SIZES:
                 costs[size].append(cost_of_hit(proxy, f"{work}/hot{size}", size))
-    print(f"{'names':>8}{'CPU a hit':>13}{'its own':>11}")
-    least = {}
+    print(f"{'names':>8}{'CPU a hit':>13}{'its own':>11}{'rounds':>8}")
     for size, rounds in costs.items():
         whole, own = (min(one) for one in zip(*rounds))
-        least[size] = whole
-        print(f"{size:>8}{whole:>10.2f} µs{own:>8.2f} µs")
-    return max(least.values()) / least[SIZES[0]] - 1
+        print(f"{size:>8}{whole:>10.2f} µs{own:>8.2f} µs{len(rounds):>8}")
+    return spread(costs)
 
 
 def measure_memory(work, binary, upstream):
@@ -106,13 +114,13 @@ def main():
         upstream = start_unbound(work, port)
         try:
             time.sleep(1)
-            spread = measure_growth(work, arguments.binary, port)
+            growth = measure_growth(work, arguments.binary, port)
             more = measure_memory(work, arguments.binary, port)
         finally:
             stop(upstream)
     broken = []
-    if spread > SPREAD_MAX:
-        broken.append(f"a hit costs {spread:.0%} more among many names")
+    if growth > SPREAD_MAX:
+        broken.append(f"a hit costs {growth:.0%} more among many names")
     if more > MEMORY_MAX_KIB:
         broken.append(f"a cache of 1 MiB takes {more} KiB")
     print("\n".join(broken))

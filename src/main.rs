@@ -1,5 +1,7 @@
 //! The program: options in, exit code out.
 
+mod allocator;
+
 use std::ffi::OsString;
 use std::fmt::Display;
 use std::io::{self, ErrorKind, Write};
@@ -20,8 +22,7 @@ use ring::rand::{SecureRandom, SystemRandom};
 const USAGE: u8 = 2;
 
 fn main() -> ExitCode {
-    #[cfg(target_env = "gnu")]
-    give_memory_back();
+    allocator::set_up();
     let arguments: Vec<String> = match std::env::args_os()
         .skip(1)
         .map(OsString::into_string)
@@ -41,26 +42,6 @@ fn main() -> ExitCode {
         },
         Ok(Command::Print(text)) => print(&text),
         Err(problem) => fail(USAGE, problem),
-    }
-}
-
-/// Has the GNU allocator give memory back when a burst is over, as others do of themselves. Left
-/// alone, it keeps more free memory each time it sees large pieces come and go.
-#[cfg(target_env = "gnu")]
-#[expect(unsafe_code, reason = "nothing wraps mallopt")]
-fn give_memory_back() {
-    use nix::libc::{M_MMAP_THRESHOLD, M_TOP_PAD, M_TRIM_THRESHOLD, mallopt};
-    let octets_by_setting = [
-        // From here on, a piece is the system's own and goes back to it at once.
-        (M_MMAP_THRESHOLD, 16 * 1024),
-        // So much that is free at the end of the rest goes back, but for as much as is taken at a
-        // time.
-        (M_TRIM_THRESHOLD, 64 * 1024),
-        (M_TOP_PAD, 16 * 1024),
-    ];
-    for (setting, octets) in octets_by_setting {
-        // SAFETY: it takes numbers, and those that it does not like it leaves alone.
-        unsafe { mallopt(setting, octets) };
     }
 }
 
@@ -87,7 +68,7 @@ fn run(mut config: Config) -> Result<(), String> {
         log::info!("upstream {upstream}: will be asked when a query{names} comes");
     }
     reactor
-        .run()
+        .run(allocator::give_back)
         .map_err(|error| format!("cannot wait for sockets: {error}"))
 }
 

@@ -249,11 +249,12 @@ fn memory_goes_back_after_bursts() {
                 socket.recv(&mut [0; 2048]).expect("a response");
             }
         }
-        std::thread::sleep(Duration::from_millis(50));
+        // When it has been quiet for a second, the burst is over.
+        std::thread::sleep(Duration::from_millis(1_500));
         after.push(scene.program.own_kib());
     }
     println!("{before} KiB before, {after:?} KiB after each");
-    assert!(after.iter().all(|&after| after < before + 512));
+    assert!(after.iter().all(|&after| after < before + 256));
 }
 
 #[test]

@@ -39,6 +39,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ),
     // Around them.
     ("descriptors", &["config"]),
+    ("allocator", &[]),
     ("logger", &[]),
     ("file", &[]),
     ("options", &["address", "arena", "config", "file"]),
@@ -68,8 +69,8 @@ const CONFINED: &[(&str, &[&str])] = &[
     ("FIXME", &[]),
     (".unwrap()", &[]),
     ("#[allow(", &[]),
-    ("#[expect(", &["main.rs"]),
-    ("unsafe {", &["main.rs"]),
+    ("#[expect(", &["allocator.rs"]),
+    ("unsafe {", &["allocator.rs"]),
 ];
 
 const FILE_LINES_MAX: usize = 500;

@@ -174,6 +174,11 @@ impl Proxy {
         self.cache.clear();
     }
 
+    /// Gives up memory that is kept for the next queries.
+    pub fn release_spare(&mut self) {
+        self.spare_buffers = Vec::new();
+    }
+
     /// Connections upstream, those that are being opened included.
     pub fn links(&self) -> usize {
         self.upstreams.links_len()

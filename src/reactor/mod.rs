@@ -42,6 +42,8 @@ use clients::Clients;
 pub enum Turn {
     /// There will be another turn.
     GoOn,
+    /// There will be another turn, and a burst is over: memory that is free is not needed soon.
+    Relax,
     /// All is done that was asked for.
     Finished,
 }
@@ -73,6 +75,8 @@ pub struct Reactor<N: Net> {
     clock: Clock,
     /// When the clock writes its stamp.
     stamp_at: Option<Instant>,
+    /// When a burst counts as over, if there was one.
+    relax_at: Option<Instant>,
     /// When the loop ends at the latest, once that was asked for.
     finish_at: Option<Instant>,
     events: Vec<Event>,
@@ -147,6 +151,7 @@ impl<N: Net> Reactor<N> {
             log_at: None,
             stamp_at: clock.stamp_interval().map(|interval| now + interval),
             clock,
+            relax_at: None,
             finish_at: None,
             events: Vec::new(),
             scratch: Scratch::new(),
@@ -154,11 +159,18 @@ impl<N: Net> Reactor<N> {
         })
     }
 
-    /// Takes turns until a signal asks to finish and that is done. Errors are those of the poller.
-    pub fn run(&mut self) -> io::Result<()> {
+    /// Takes turns until a signal asks to finish and that is done; `relax` is called when a burst
+    /// is over. Errors are those of the poller.
+    pub fn run(&mut self, relax: impl Fn()) -> io::Result<()> {
         // Nothing may come for long.
         self.write_log();
-        while self.turn()? == Turn::GoOn {}
+        loop {
+            match self.turn()? {
+                Turn::GoOn => {}
+                Turn::Relax => relax(),
+                Turn::Finished => break,
+            }
+        }
         self.clock.stamp();
         Ok(())
     }
@@ -191,6 +203,9 @@ impl<N: Net> Reactor<N> {
         self.write_log();
         Ok(if self.is_finished() {
             Turn::Finished
+        } else if self.is_burst_over() {
+            self.release_spare();
+            Turn::Relax
         } else {
             Turn::GoOn
         })
@@ -228,6 +243,7 @@ impl<N: Net> Reactor<N> {
             self.accept_at,
             self.log_at,
             self.stamp_at,
+            self.relax_at,
             self.finish_at,
         ];
         moments
@@ -275,6 +291,23 @@ impl<N: Net> Reactor<N> {
         }
         let is_left = logger::write_queued();
         self.log_at = is_left.then(|| self.now + LOG_PAUSE);
+    }
+
+    // Memory.
+
+    fn is_burst_over(&mut self) -> bool {
+        if self.proxy.inflight() >= BURST_LEN {
+            self.relax_at = Some(self.now + BURST_PAUSE);
+        }
+        self.relax_at.take_if(|at| *at <= self.now).is_some()
+    }
+
+    /// Gives up memory that is kept from turn to turn, since the next needs as much.
+    fn release_spare(&mut self) {
+        self.proxy.release_spare();
+        self.outbox = Outbox::default();
+        self.outbox_in_work = Outbox::default();
+        self.scratch = Scratch::new();
     }
 
     // Sessions.
@@ -411,6 +444,12 @@ impl<N: Net> Slot<N> {
         }
     }
 }
+
+/// Queries in flight that make a burst.
+const BURST_LEN: usize = 256;
+
+/// How long there have to be fewer for a burst to be over.
+const BURST_PAUSE: Duration = Duration::from_secs(1);
 
 /// How long a reader of the log that takes nothing is left alone.
 const LOG_PAUSE: Duration = Duration::from_millis(100);
