@@ -248,7 +248,7 @@ impl Timeouts {
             spare_link_idle: Duration::from_secs(2),
             backoff_min: Duration::from_millis(500),
             backoff_max: Duration::from_secs(30),
-            backoff_max_asked: Duration::from_secs(1),
+            backoff_max_asked: Duration::from_millis(900),
             failed_min: Duration::from_secs(1),
             failed_max: Duration::from_secs(30),
             stale: (query * 9 / 25).min(Duration::from_millis(1800)),
