@@ -68,7 +68,7 @@ asks_upstream "type that does not exist: asked once" 1 twice ask txt.example.net
 asks_upstream "large answer: asked once for UDP and TCP" 1 twice ask large.example.net TXT
 check "large answer over UDP: cut short" '^;; flags:.* tc ' ask large.example.net TXT +ignore
 check "large answer over TCP: whole" 'part 60 of' ask large.example.net TXT +tcp
-asks_upstream "ANY: asked each time" 2 twice ask example.net ANY +notcp
+asks_upstream "ANY over TCP: asked each time" 2 twice ask example.net ANY +tcp
 
 ask count.many.example.net A >/dev/null
 check "TTL: no more than is allowed" '^count\S+\s+[78]\s' ask count.many.example.net A

@@ -93,6 +93,11 @@ check "dig: zone transfer is refused" 'Transfer failed|REFUSED' ask dig tcp "$mx
 check "dig: unknown opcode" 'NOTIMP' ask dig udp "$a_name" A +opcode=15
 check "kdig: several queries on one connection" "$a_data" \
     kdig -p "$port" @127.0.0.1 +tcp +keepopen "$aaaa_name" AAAA "$mx_name" MX "$a_name" A
+check "dig: any record over UDP" '^[^;].*HINFO.*RFC8482' ask dig udp "$mx_name" ANY +notcp
+check "dig: any record over TCP" '^[^;].*IN[[:space:]]+[^H]' ask dig tcp "$mx_name" ANY
+check "dig: cookie, first time and again" 'COOKIE: [0-9a-f]{48} \(good\)' \
+    ask dig udp "$a_name" A +cookie
+check "dig: cookie alone" ';; flags: qr rd ra; QUERY: 0, ANSWER: 0' ask dig udp "$a_name" A +cookie +header-only
 check "kdig: padded query with a cookie" 'NOERROR' ask kdig udp "$a_name" A +padding=64 +cookie
 
 for number in $(seq "$many_count"); do

@@ -514,6 +514,66 @@ fn client_that_floods_is_held_to_its_rate_and_harms_nobody() {
 }
 
 #[test]
+fn cookie_shows_that_an_address_is_the_clients_own() {
+    let scene = Scene::with("cookies", "exec \"$@\"", &["--rate-limit=1/2"]);
+    let client_at = |ip: Ipv4Addr| {
+        let socket = UdpSocket::bind((ip, 0)).expect("a socket");
+        let timeout = Some(Duration::from_millis(200));
+        socket.set_read_timeout(timeout).expect("a timeout");
+        let address = scene.program.address;
+        move |query: &[u8]| {
+            socket.send_to(query, address).expect("loopback takes it");
+            let mut response = vec![0; 2048];
+            let len = socket.recv(&mut response).ok()?;
+            response.truncate(len);
+            Some(response)
+        }
+    };
+    let ask = client_at(Ipv4Addr::new(127, 0, 0, 9));
+    let without = query(1, "www.example", 1, None);
+    let first = query(2, "www.example", 1, Some(1232));
+    let cookie_at = first.len() - 8;
+    for _ in 0..2 {
+        assert!(check_response(
+            &without,
+            &ask(&without).expect("a response")
+        ));
+    }
+    // Somebody has used up what an address may ask.
+    assert_eq!(ask(&first), None);
+    let response = ask(&first).expect("every second is answered");
+    assert_eq!(read_rcode_and_reason(&response), (23, None));
+    assert!(response.len() <= first.len() + 16);
+    let message = Message::parse(&response).expect("whole");
+    let cookie = message.opt().expect("as asked").cookie().expect("right");
+    let server_part = cookie.expect("as asked").server.expect("that, too");
+
+    // With its cookie, it is served.
+    let mut second = [&first[..], server_part].concat();
+    second[cookie_at - 1] += 16;
+    second[cookie_at - 5] += 16;
+    for _ in 0..2 {
+        assert!(check_response(&second, &ask(&second).expect("a response")));
+    }
+    // But held to the same rate.
+    assert_eq!(ask(&second), None);
+    let response = Message::parse(&ask(&second).expect("cut")).map(|message| message.header());
+    assert!(response.expect("whole").flags.contains(Flags::TC));
+
+    // It is good for nobody else.
+    let other = client_at(Ipv4Addr::new(127, 0, 0, 10));
+    for _ in 0..2 {
+        assert!(check_response(
+            &without,
+            &other(&without).expect("a response")
+        ));
+    }
+    assert_eq!(other(&second), None);
+    let response = other(&second).expect("every second is answered");
+    assert_eq!(read_rcode_and_reason(&response), (23, None));
+}
+
+#[test]
 fn second_upstream_is_asked_when_the_first_is_gone() {
     let authority = Authority::new("second");
     let server = Faulty::start(&authority, 0);

@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use crate::time::Instant;
-use crate::wire::edns::{self, ExtendedError, ExtendedErrorCode, OptionCode};
+use crate::wire::edns::{self, Cookie, ExtendedError, ExtendedErrorCode, OptionCode};
 use crate::wire::header::HEADER_LEN;
-use crate::wire::question::Type;
+use crate::wire::question::{CLASS_IN, Type};
 use crate::wire::response::{Asked, AskedOpt, STREAM_LEN_MAX, udp_len_max};
-use crate::wire::{Flags, Header, Message, Opcode, Question, Rcode};
+use crate::wire::{Flags, Header, Message, Opcode, Opt, Question, Rcode};
 
 use super::counters::Outcome;
 
@@ -35,24 +35,37 @@ impl Transport {
     }
 }
 
-/// What to do with a message.
+/// A query, and what to do with it.
 #[derive(Debug)]
-pub(super) enum Admission<'a> {
+pub(super) struct Admission<'a> {
+    /// What its response has to say of it.
+    pub(super) asked: Asked<'a>,
+    /// The cookie that it came with.
+    pub(super) cookie: Option<Cookie<'a>>,
+    pub(super) decision: Decision<'a>,
+}
+
+/// What to do with a query.
+#[derive(Debug)]
+pub(super) enum Decision<'a> {
     /// Find the answer upstream.
-    Forward(Message<'a>, Reception),
+    Forward(Message<'a>),
+    /// Say as little as there can be said of any record (RFC 8482).
+    SayLittle,
+    /// Say nothing but the cookie, which is all that it asks for, for the first time or again
+    /// (RFC 7873, section 5.4).
+    SayCookie { is_first: bool },
     /// Refuse it.
-    Reject(Asked<'a>, Refusal),
-    /// Nothing: it is no query.
-    Ignore,
+    Reject(Refusal),
 }
 
 /// How the client wants its response.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Reception {
     /// What its OPT asked for.
-    pub(super) opt: Option<AskedOpt>,
+    opt: Option<AskedOpt>,
     /// Octets of the largest response that it takes.
-    pub(super) len_max: usize,
+    len_max: usize,
 }
 
 /// Why a query is refused.
@@ -63,93 +76,95 @@ pub(super) struct Refusal {
     pub(super) outcome: Outcome,
 }
 
-impl<'a> Admission<'a> {
-    /// What a response has to say of the query, if it is one.
-    pub(super) fn asked(&self) -> Option<Asked<'a>> {
-        match self {
-            Self::Forward(message, reception) => {
-                Some(reception.asked(message.header(), message.question()))
-            }
-            Self::Reject(asked, _) => Some(*asked),
-            Self::Ignore => None,
-        }
-    }
-}
-
-/// Judges a message.
-pub(super) fn admit(bytes: &[u8], transport: Transport) -> Admission<'_> {
-    let Some(header) = Header::parse(bytes).filter(|header| !header.flags.contains(Flags::QR))
-    else {
-        return Admission::Ignore;
-    };
+/// Judges a message. `None` is no query.
+pub(super) fn admit(bytes: &[u8], transport: Transport) -> Option<Admission<'_>> {
+    let header = Header::parse(bytes).filter(|header| !header.flags.contains(Flags::QR))?;
     let parsed = Message::parse(bytes).ok();
-    let reception = Reception::new(parsed.as_ref(), transport);
-    let refusal = match &parsed {
-        _ if header.flags.opcode() != Opcode::QUERY => Some(NOT_IMPLEMENTED),
-        Some(message) => judge(message),
-        None => Some(MALFORMED),
+    let question = match &parsed {
+        Some(message) => message.question(),
+        None if header.questions == 1 => Question::parse(bytes, HEADER_LEN).ok(),
+        None => None,
     };
-    match (parsed, refusal) {
-        (Some(message), None) => Admission::Forward(message, reception),
-        (parsed, refusal) => {
-            let question = match parsed {
-                Some(message) => message.question(),
-                None if header.questions == 1 => Question::parse(bytes, HEADER_LEN).ok(),
-                None => None,
-            };
-            let asked = reception.asked(header, question);
-            Admission::Reject(asked, refusal.unwrap_or(MALFORMED))
-        }
-    }
-}
-
-fn judge(message: &Message<'_>) -> Option<Refusal> {
-    let Some(question) = message.question() else {
-        return Some(NOT_ONE_QUESTION);
+    let opt = parsed.as_ref().and_then(Message::opt);
+    let cookie = opt.map_or(Ok(None), |opt| opt.cookie());
+    let decision = match (parsed, cookie) {
+        _ if header.flags.opcode() != Opcode::QUERY => Decision::Reject(NOT_IMPLEMENTED),
+        (Some(message), Ok(cookie)) => decide(message, cookie, transport),
+        _ => Decision::Reject(MALFORMED),
     };
-    if message
-        .opt()
-        .is_some_and(|opt| opt.version != edns::VERSION)
-    {
-        return Some(BAD_VERSION);
-    }
-    if matches!(question.rr_type(), Type::AXFR | Type::IXFR) {
-        return Some(ZONE_TRANSFER);
-    }
-    message.is_signed().then_some(SIGNED)
-}
-
-impl Reception {
-    /// What a response has to say of a query with this header and question.
-    pub(super) fn asked<'a>(&self, header: Header, question: Option<Question<'a>>) -> Asked<'a> {
-        Asked {
+    Some(Admission {
+        asked: Asked {
             id: header.id,
             flags: header.flags,
             question,
-            opt: self.opt,
-            len_max: self.len_max,
-        }
-    }
-
-    fn new(message: Option<&Message<'_>>, transport: Transport) -> Self {
-        let opt = message.and_then(Message::opt);
-        let keepalive = match transport {
-            Transport::Tcp { idle, .. }
-                if opt.is_some_and(|opt| opt.has_option(OptionCode::TCP_KEEPALIVE)) =>
-            {
-                Some(u16::try_from(idle.as_millis() / 100).unwrap_or(u16::MAX))
-            }
-            _ => None,
-        };
-        Self {
-            opt: opt.map(|opt| AskedOpt {
-                flags: opt.flags,
-                keepalive,
-            }),
+            opt: opt.map(|opt| asked_opt(opt, transport)),
             len_max: match transport {
                 Transport::Udp => udp_len_max(opt),
                 Transport::Tcp { .. } => STREAM_LEN_MAX,
             },
+        },
+        cookie: cookie.ok().flatten(),
+        decision,
+    })
+}
+
+fn decide<'a>(
+    message: Message<'a>,
+    cookie: Option<Cookie<'a>>,
+    transport: Transport,
+) -> Decision<'a> {
+    let is_spoken = |opt: Opt<'_>| opt.version == edns::VERSION;
+    if !message.opt().is_none_or(is_spoken) {
+        return Decision::Reject(BAD_VERSION);
+    }
+    match message.question() {
+        None => match cookie {
+            Some(cookie) if message.header().questions == 0 => Decision::SayCookie {
+                is_first: cookie.server.is_none(),
+            },
+            _ => Decision::Reject(NOT_ONE_QUESTION),
+        },
+        Some(question) => match question.rr_type() {
+            Type::AXFR | Type::IXFR => Decision::Reject(ZONE_TRANSFER),
+            _ if message.is_signed() => Decision::Reject(SIGNED),
+            // Over TCP its sender cannot be forged, so that what it sets off harms nobody else.
+            Type::ANY if question.class() == CLASS_IN && transport == Transport::Udp => {
+                Decision::SayLittle
+            }
+            _ => Decision::Forward(message),
+        },
+    }
+}
+
+fn asked_opt(opt: Opt<'_>, transport: Transport) -> AskedOpt {
+    let keepalive = match transport {
+        Transport::Tcp { idle, .. } if opt.has_option(OptionCode::TCP_KEEPALIVE) => {
+            Some(u16::try_from(idle.as_millis() / 100).unwrap_or(u16::MAX))
+        }
+        _ => None,
+    };
+    AskedOpt {
+        flags: opt.flags,
+        keepalive,
+        cookie: None,
+    }
+}
+
+impl Reception {
+    /// What a query asked for.
+    pub(super) fn of(asked: &Asked<'_>) -> Self {
+        let Asked { opt, len_max, .. } = *asked;
+        Self { opt, len_max }
+    }
+
+    /// What a response has to say of a query that asked for this.
+    pub(super) fn asked<'a>(&self, id: u16, flags: Flags, question: Question<'a>) -> Asked<'a> {
+        Asked {
+            id,
+            flags,
+            question: Some(question),
+            opt: self.opt,
+            len_max: self.len_max,
         }
     }
 }
@@ -306,9 +321,19 @@ mod tests {
         bytes
     }
 
+    /// What is asked by a query that is forwarded.
+    fn forwarded(bytes: &[u8], transport: Transport) -> Asked<'_> {
+        let admission = admit(bytes, transport).expect("a query");
+        assert!(matches!(admission.decision, Decision::Forward(_)));
+        admission.asked
+    }
+
     fn rejection(bytes: &[u8]) -> (u16, Outcome, bool, bool) {
-        match admit(bytes, Transport::Udp) {
-            Admission::Reject(asked, refusal) => (
+        let Admission {
+            asked, decision, ..
+        } = admit(bytes, Transport::Udp).expect("a query");
+        match decision {
+            Decision::Reject(refusal) => (
                 refusal.rcode.to_u16(),
                 refusal.outcome,
                 asked.question.is_some(),
@@ -321,21 +346,16 @@ mod tests {
     #[test]
     fn ordinary_query_is_forwarded() {
         let bytes = query(1, 28, None);
-        let Admission::Forward(message, reception) = admit(&bytes, Transport::Udp) else {
-            panic!("refused");
-        };
-        assert_eq!(message.question().unwrap().rr_type(), Type(28));
-        assert_eq!((reception.opt, reception.len_max), (None, 512));
+        let asked = forwarded(&bytes, Transport::Udp);
+        assert_eq!(asked.question.unwrap().rr_type(), Type(28));
+        assert_eq!((asked.opt, asked.len_max), (None, 512));
     }
 
     #[test]
     fn client_says_how_much_it_takes() {
         for (size, len_max) in [(0, 512), (512, 512), (900, 900), (1232, 1232), (4096, 1232)] {
             let bytes = query(1, 1, Some((0, size)));
-            let Admission::Forward(_, reception) = admit(&bytes, Transport::Udp) else {
-                panic!("refused");
-            };
-            assert_eq!(reception.len_max, len_max);
+            assert_eq!(forwarded(&bytes, Transport::Udp).len_max, len_max);
         }
     }
 
@@ -343,24 +363,65 @@ mod tests {
     fn keepalive_is_for_connections() {
         let bytes = query(1, 1, Some((0, 1232)));
         for (transport, keepalive) in [(Transport::Udp, None), (tcp(), Some(100))] {
-            let Admission::Forward(_, reception) = admit(&bytes, transport) else {
-                panic!("refused");
+            let expected = AskedOpt {
+                flags: DO,
+                keepalive,
+                cookie: None,
             };
-            assert_eq!(
-                reception.opt,
-                Some(AskedOpt {
-                    flags: DO,
-                    keepalive
-                })
-            );
+            assert_eq!(forwarded(&bytes, transport).opt, Some(expected));
         }
     }
 
     #[test]
     fn what_is_no_query_is_ignored() {
         for bytes in [&b""[..], &[0; 11], &query(0x81, 1, None)] {
-            assert!(matches!(admit(bytes, tcp()), Admission::Ignore));
+            assert!(admit(bytes, tcp()).is_none());
         }
+    }
+
+    #[test]
+    fn any_record_is_for_connections() {
+        let bytes = query(1, 255, None);
+        let decision = admit(&bytes, Transport::Udp).unwrap().decision;
+        assert!(matches!(decision, Decision::SayLittle));
+        forwarded(&bytes, tcp());
+        let mut chaos = query(1, 255, None);
+        *chaos.last_mut().unwrap() = 3;
+        forwarded(&chaos, Transport::Udp);
+    }
+
+    /// A query, perhaps without a question, with a cookie of so many octets.
+    fn cookie_query(questions: u8, len: usize) -> Vec<u8> {
+        let mut bytes = vec![1, 2, 1, 0, 0, questions, 0, 0, 0, 0, 0, 1];
+        for _ in 0..questions {
+            bytes.extend(b"\x07example\x00\x00\x01\x00\x01");
+        }
+        let mut writer = OptWriter::start(&mut bytes, 1232, 0, 0);
+        writer.option(OptionCode::COOKIE, &vec![7; len]);
+        writer.finish();
+        bytes
+    }
+
+    #[test]
+    fn cookie_is_read_and_may_be_all_that_is_asked_for() {
+        for (questions, len) in [(1, 8), (1, 24), (0, 8), (0, 24)] {
+            let bytes = cookie_query(questions, len);
+            let admission = admit(&bytes, Transport::Udp).unwrap();
+            assert_eq!(admission.cookie.unwrap().client, [7; 8]);
+            match admission.decision {
+                Decision::Forward(_) => assert_eq!(questions, 1),
+                Decision::SayCookie { is_first } => {
+                    assert_eq!((questions, is_first), (0, len == 8));
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+        let malformed = (1, Outcome::Malformed, true, true);
+        for len in [0, 7, 9, 15, 41] {
+            assert_eq!(rejection(&cookie_query(1, len)), malformed);
+        }
+        let two = (1, Outcome::Malformed, false, true);
+        assert_eq!(rejection(&cookie_query(2, 8)), two);
     }
 
     #[test]

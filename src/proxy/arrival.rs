@@ -1,5 +1,7 @@
 //! What becomes of a query when it comes: an answer that is known, an error, or an exchange.
 
+use std::iter;
+
 use super::admission::{
     NOBODY_TO_ASK, OVERLOADED, Reception, Refusal, TOO_LATE, TOO_LONG, failed_before,
 };
@@ -18,27 +20,59 @@ struct Request<'a> {
     origin: Origin,
     message: &'a Message<'a>,
     question: Question<'a>,
-    reception: Reception,
+    asked: Asked<'a>,
     /// What it has in common with others, if its answer may be known or be for others, too.
     variant: Option<Variant>,
 }
 
-impl Request<'_> {
-    fn asked(&self) -> Asked<'_> {
-        self.reception
-            .asked(self.message.header(), Some(self.question))
-    }
-}
-
 impl Proxy {
-    /// Tells a client to come by TCP.
-    pub(super) fn slip(&mut self, origin: Origin, asked: &Asked<'_>, outbox: &mut Outbox) {
+    /// Tells a client to show that its address is its own: to come with the cookie that it is
+    /// given, or by TCP.
+    pub(super) fn slip(
+        &mut self,
+        origin: Origin,
+        asked: &Asked<'_>,
+        has_our_cookie: bool,
+        outbox: &mut Outbox,
+    ) {
+        let gets_cookie = asked.opt.is_some_and(|opt| opt.cookie.is_some());
         outbox.respond(origin, |out| {
-            let flags = Flags::QR | Flags::RA | Flags::TC;
-            let start = start_answer(out, asked, flags, [0; 3]);
-            end_answer(out, start, asked, std::iter::empty(), None);
+            if gets_cookie && !has_our_cookie {
+                write_error(out, asked, Rcode::BADCOOKIE, None);
+            } else {
+                write_bare(out, asked, Flags::TC);
+            }
         });
         self.counters.count_outcome(Outcome::Slipped);
+    }
+
+    /// Says that there is no more to be said of any record (RFC 8482, section 4.2).
+    pub(super) fn say_little(&mut self, origin: Origin, asked: &Asked<'_>, outbox: &mut Outbox) {
+        outbox.respond(origin, |out| {
+            let start = start_answer(out, asked, Flags::QR | Flags::RA, [1, 0, 0]);
+            out.extend_from_slice(ANY_RECORD);
+            end_answer(out, start, asked, iter::empty(), None);
+        });
+        self.counters.count_outcome(Outcome::AnsweredHere);
+    }
+
+    /// Says nothing but the cookie that the response has anyway, and whether that of the client
+    /// was right.
+    pub(super) fn say_cookie(
+        &mut self,
+        origin: Origin,
+        asked: &Asked<'_>,
+        is_right: bool,
+        outbox: &mut Outbox,
+    ) {
+        outbox.respond(origin, |out| {
+            if is_right {
+                write_bare(out, asked, Flags::default());
+            } else {
+                write_error(out, asked, Rcode::BADCOOKIE, None);
+            }
+        });
+        self.counters.count_outcome(Outcome::AnsweredHere);
     }
 
     pub(super) fn refuse(
@@ -53,7 +87,7 @@ impl Proxy {
             error,
             outcome,
         } = *refusal;
-        outbox.respond(origin, |out| write_error(out, asked, rcode, error));
+        outbox.respond(origin, |out| write_error(out, asked, rcode, Some(error)));
         self.counters.count_outcome(outcome);
     }
 
@@ -62,7 +96,7 @@ impl Proxy {
         &mut self,
         origin: Origin,
         message: &Message<'_>,
-        reception: Reception,
+        asked: Asked<'_>,
         deadline: Instant,
         now: Instant,
         outbox: &mut Outbox,
@@ -73,7 +107,7 @@ impl Proxy {
             origin,
             message,
             question,
-            reception,
+            asked,
             variant: Variant::of(message).filter(|_| self.cache.is_on()),
         };
         let recall = match request.variant {
@@ -115,7 +149,7 @@ impl Proxy {
         {
             let reply = Message::parse(&reply).expect("replies of our own are well formed");
             outbox.respond(request.origin, |out| {
-                write_answer(out, &request.asked(), &reply);
+                write_answer(out, &request.asked, &reply);
             });
             return self.counters.count_outcome(Outcome::AnsweredHere);
         }
@@ -154,7 +188,7 @@ impl Proxy {
                     self.cache.on_used_instead(entry, now);
                     self.answer_from_cache(request, entry, Outcome::Stale, outbox);
                 }
-                None => self.refuse(request.origin, &request.asked(), &refusal, outbox),
+                None => self.refuse(request.origin, &request.asked, &refusal, outbox),
             },
         }
     }
@@ -168,7 +202,7 @@ impl Proxy {
     ) {
         let cache = &self.cache;
         outbox.respond(request.origin, |out| {
-            cache.write(entry, &request.asked(), out);
+            cache.write(entry, &request.asked, out);
         });
         self.counters.count_outcome(outcome);
     }
@@ -197,7 +231,7 @@ impl Proxy {
         }
         let asker = Asker::Client {
             origin: request.origin,
-            reception: request.reception,
+            reception: Reception::of(&request.asked),
         };
         let mut exchange = Exchange::new(asker, pool, query, (now, deadline));
         exchange.variant = request.variant.filter(|_| is_recursive(request.message));
@@ -233,6 +267,15 @@ impl Proxy {
     fn has_capacity_to_spare(&self) -> bool {
         self.under_way() < self.limits.inflight / 2
     }
+}
+
+/// The record that stands for any other, at the name in the question, for an hour.
+const ANY_RECORD: &[u8] = b"\xc0\x0c\0\x0d\0\x01\0\0\x0e\x10\0\x09\x07RFC8482\0";
+
+/// Appends an answer without records.
+fn write_bare(out: &mut Vec<u8>, asked: &Asked<'_>, flags: Flags) {
+    let start = start_answer(out, asked, Flags::QR | Flags::RA | flags, [0; 3]);
+    end_answer(out, start, asked, iter::empty(), None);
 }
 
 /// Whether a query asks to find the answer, not just for what is known.

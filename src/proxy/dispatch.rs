@@ -293,7 +293,7 @@ impl Proxy {
                 let exchange = self.exchange(key);
                 let owed = exchange.owed(&reception);
                 outbox.respond(origin, |out| {
-                    write_error(out, &owed, Rcode::SERVFAIL, error);
+                    write_error(out, &owed, Rcode::SERVFAIL, Some(error));
                 });
                 let exchange = self.exchanges.get(key.0).expect("it is still there");
                 let question = exchange.query.question();

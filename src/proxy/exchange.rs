@@ -243,13 +243,7 @@ impl Exchange {
 
     /// What the response to a client owes its query.
     pub(super) fn owed(&self, reception: &Reception) -> Asked<'_> {
-        Asked {
-            id: self.query.id(),
-            flags: self.query.flags(),
-            question: Some(self.query.question()),
-            opt: reception.opt,
-            len_max: reception.len_max,
-        }
+        reception.asked(self.query.id(), self.query.flags(), self.query.question())
     }
 }
 

@@ -10,6 +10,7 @@
 //! [`Action::Respond`], within [`Timeouts::deadline`], and ends in exactly one [`Outcome`].
 //!
 //! - `admission`: which messages of clients are queries to be answered
+//! - `rate`: how often a client may ask, `cookies`: who it is
 //! - `arrival`: what becomes of one when it comes
 //! - `cache`: answers that are known, `stale`: those that will do if there is no better
 //! - `routes`, `special`: who is asked for which names, and which are answered here
@@ -28,6 +29,7 @@ mod answer;
 mod arrival;
 mod bootstrap;
 mod cache;
+mod cookies;
 mod counters;
 mod dispatch;
 mod exchange;
@@ -62,9 +64,10 @@ use crate::origin::Origin;
 use crate::random::{Random, SEED_LEN};
 use crate::time::Instant;
 
-use admission::{Admission, DENIED, admit};
+use admission::{Admission, DENIED, Decision, admit};
 use bootstrap::Bootstrap;
 use cache::Cache;
+use cookies::Cookies;
 use exchange::{Attempt, Exchange};
 use hedge::Hedges;
 use keys::{ExchangeKey, PoolIndex};
@@ -81,6 +84,7 @@ pub struct Proxy {
     timeouts: Timeouts,
     limits: Limits,
     access: Access,
+    cookies: Cookies,
     rate_limiter: Option<RateLimiter>,
     exchanges: Arena<Exchange>,
     /// Every exchange in the order of deadlines.
@@ -123,10 +127,12 @@ impl Proxy {
                 upstreams.add(UpstreamIndex(place), upstream.scheme, address, label);
             }
         }
+        let mut random = Random::new(seed);
         Self {
             timeouts: config.timeouts,
             limits: config.limits,
             access: config.access.clone(),
+            cookies: Cookies::new(&mut random),
             rate_limiter: config.rate_limit.map(|limit| RateLimiter::new(limit, seed)),
             exchanges: Arena::default(),
             by_deadline: Fifo::default(),
@@ -140,7 +146,7 @@ impl Proxy {
             bootstrap: Bootstrap::new(config, for_addresses),
             hedges: Hedges::new(&config.limits),
             memory: Memory::new(&config.timeouts, &config.limits),
-            random: Random::new(seed),
+            random,
             spare_buffers: Vec::new(),
             counters: Counters::default(),
         }
@@ -199,8 +205,7 @@ impl Proxy {
         now: Instant,
         outbox: &mut Outbox,
     ) -> bool {
-        let admission = admit(message, transport);
-        let Some(asked) = admission.asked() else {
+        let Some(mut admission) = admit(message, transport) else {
             self.counters.ignored += 1;
             return false;
         };
@@ -208,10 +213,15 @@ impl Proxy {
             Transport::Udp => self.counters.udp_queries += 1,
             Transport::Tcp { .. } => self.counters.tcp_queries += 1,
         }
-        match self.verdict(origin.peer.ip(), transport, now) {
+        let ip = origin.peer.ip();
+        let has_our_cookie = self.meet(&mut admission, ip, now);
+        let Admission {
+            asked, decision, ..
+        } = admission;
+        match self.verdict(ip, has_our_cookie, transport, now) {
             Verdict::Within => {}
             Verdict::Slip => {
-                self.slip(origin, &asked, outbox);
+                self.slip(origin, &asked, has_our_cookie, outbox);
                 return true;
             }
             Verdict::Drop => {
@@ -219,24 +229,41 @@ impl Proxy {
                 return false;
             }
         }
-        match admission {
-            _ if !self.access.allows(origin.peer.ip()) => {
-                self.refuse(origin, &asked, &DENIED, outbox);
-            }
-            Admission::Forward(message, reception) => {
+        match decision {
+            _ if !self.access.allows(ip) => self.refuse(origin, &asked, &DENIED, outbox),
+            Decision::Forward(message) => {
                 let deadline = transport.came(now) + self.timeouts.deadline();
-                self.forward(origin, &message, reception, deadline, now, outbox);
+                self.forward(origin, &message, asked, deadline, now, outbox);
             }
-            Admission::Reject(_, refusal) => self.refuse(origin, &asked, &refusal, outbox),
-            Admission::Ignore => {}
+            Decision::SayLittle => self.say_little(origin, &asked, outbox),
+            Decision::SayCookie { is_first } => {
+                self.say_cookie(origin, &asked, is_first || has_our_cookie, outbox);
+            }
+            Decision::Reject(refusal) => self.refuse(origin, &asked, &refusal, outbox),
         }
         true
     }
 
+    /// Gives the client a cookie if it knows what that is. Returns whether it had one, which it got
+    /// at this address.
+    fn meet(&self, admission: &mut Admission<'_>, ip: IpAddr, now: Instant) -> bool {
+        let (Some(cookie), Some(opt)) = (admission.cookie, &mut admission.asked.opt) else {
+            return false;
+        };
+        opt.cookie = Some(self.cookies.issue(cookie, ip, now));
+        self.cookies.is_ours(cookie, ip, now)
+    }
+
     /// Whether a client asks too often. TCP shows who asks, and has limits of its own.
-    fn verdict(&mut self, ip: IpAddr, transport: Transport, now: Instant) -> Verdict {
+    fn verdict(
+        &mut self,
+        ip: IpAddr,
+        is_proven: bool,
+        transport: Transport,
+        now: Instant,
+    ) -> Verdict {
         match &mut self.rate_limiter {
-            Some(limiter) if transport == Transport::Udp => limiter.judge(ip, now),
+            Some(limiter) if transport == Transport::Udp => limiter.judge(ip, is_proven, now),
             _ => Verdict::Within,
         }
     }

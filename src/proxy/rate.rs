@@ -24,27 +24,28 @@ const SET_LEN: usize = 8;
 pub(super) enum Verdict {
     /// Its client is within the limit.
     Within,
-    /// Tell the client to come by TCP, which shows that its address is its own.
+    /// Tell the client to come in a way that shows that its address is its own.
     Slip,
     /// Nothing.
     Drop,
 }
 
-/// A client, as far as its address tells who it is.
+/// A client: the address of IPv4, or the first 56 bits of that of IPv6, which is what a subscriber
+/// of an access network has (RIPE-690). Those who have shown that the address is their own are
+/// apart, so that nobody who forges it uses up what they may ask.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-enum Client {
-    /// The address.
-    V4(u32),
-    /// The first 56 bits: what a subscriber of an access network has (RIPE-690).
-    V6(u64),
-}
+struct Client(u64);
 
 impl Client {
-    fn of(ip: IpAddr) -> Self {
-        match ip.to_canonical() {
-            IpAddr::V4(ip) => Self::V4(ip.to_bits()),
-            IpAddr::V6(ip) => Self::V6(u64::try_from(ip.to_bits() >> 72).expect("it is 56 bits")),
-        }
+    const IS_V4: u64 = 1 << 63;
+    const IS_PROVEN: u64 = 1 << 62;
+
+    fn new(ip: IpAddr, is_proven: bool) -> Self {
+        let network = match ip.to_canonical() {
+            IpAddr::V4(ip) => u64::from(ip.to_bits()) | Self::IS_V4,
+            IpAddr::V6(ip) => u64::try_from(ip.to_bits() >> 72).expect("it is 56 bits"),
+        };
+        Self(network | if is_proven { Self::IS_PROVEN } else { 0 })
     }
 }
 
@@ -83,10 +84,11 @@ impl RateLimiter {
         }
     }
 
-    /// Judges a query that has just come from this address.
-    pub(super) fn judge(&mut self, ip: IpAddr, now: Instant) -> Verdict {
+    /// Judges a query that has just come from this address, which is proven to be its sender's or
+    /// is not.
+    pub(super) fn judge(&mut self, ip: IpAddr, is_proven: bool, now: Instant) -> Verdict {
         let (interval, stock) = (self.interval, self.stock);
-        let known = self.known_of(Client::of(ip), now);
+        let known = self.known_of(Client::new(ip, is_proven), now);
         let full_at = known.full_at.max(now) + interval;
         if full_at - now <= stock {
             known.full_at = full_at;
@@ -138,7 +140,7 @@ mod tests {
 
     /// Queries within the limit, of so many at once.
     fn within(limiter: &mut RateLimiter, queries: usize, client: &str, now: Instant) -> usize {
-        let verdicts = (0..queries).map(|_| limiter.judge(ip(client), now));
+        let verdicts = (0..queries).map(|_| limiter.judge(ip(client), false, now));
         verdicts
             .filter(|verdict| *verdict == Verdict::Within)
             .count()
@@ -163,7 +165,7 @@ mod tests {
     fn every_second_query_beyond_the_limit_slips() {
         let mut limiter = limiter(1, 1);
         let verdicts: Vec<_> = (0..5)
-            .map(|_| limiter.judge(ip("192.0.2.1"), at(0)))
+            .map(|_| limiter.judge(ip("192.0.2.1"), false, at(0)))
             .collect();
         let [first, rest @ ..] = &verdicts[..] else {
             panic!("none");
@@ -185,13 +187,22 @@ mod tests {
     }
 
     #[test]
+    fn whoever_forges_an_address_takes_nothing_from_its_owner() {
+        let mut limiter = limiter(1, 1);
+        assert_eq!(within(&mut limiter, 9, "192.0.2.1", at(0)), 1);
+        let mut own = || limiter.judge(ip("192.0.2.1"), true, at(0));
+        assert_eq!(own(), Verdict::Within);
+        assert_eq!(own(), Verdict::Drop);
+    }
+
+    #[test]
     fn forged_addresses_do_not_help_whoever_floods() {
         let mut limiter = limiter(100, 100);
         let mut flooded = within(&mut limiter, 200, "192.0.2.1", at(0));
         for forged in 0..200_000_u32 {
             let other = IpAddr::V4((0x0a00_0000 + forged).into());
             let now = at(u64::from(forged) / 200);
-            assert_eq!(limiter.judge(other, now), Verdict::Within);
+            assert_eq!(limiter.judge(other, false, now), Verdict::Within);
             flooded += within(&mut limiter, 1, "192.0.2.1", now);
         }
         assert_eq!(flooded, 100 + 99);

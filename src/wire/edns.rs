@@ -3,6 +3,8 @@
 //! OPT belongs to one hop. What a client says in it shapes the response to that client and the
 //! query that goes upstream, but the record itself is made anew on each side: see [`OptWriter`].
 
+use std::ops::RangeInclusive;
+
 use super::question::Type;
 use super::record::Record;
 use super::{Malformed, read_u16};
@@ -134,9 +136,43 @@ impl<'a> Opt<'a> {
         codes.any(|code| ExtendedErrorCode(code).is_judgement())
     }
 
+    /// The cookie, of several the first (RFC 7873, section 5.2).
+    pub fn cookie(&self) -> Result<Option<Cookie<'a>>, Malformed> {
+        let mut options = self.options();
+        let cookie = options.find(|option| option.code == OptionCode::COOKIE);
+        cookie.map(|cookie| Cookie::parse(cookie.data)).transpose()
+    }
+
     /// Whether there is an option of this number.
     pub fn has_option(&self, code: OptionCode) -> bool {
         self.options().any(|option| option.code == code)
+    }
+}
+
+/// Octets of a client's part of a cookie, and of a server's.
+const CLIENT_COOKIE_LEN: usize = 8;
+const SERVER_COOKIE_LEN: RangeInclusive<usize> = 8..=32;
+
+/// A client's cookie (RFC 7873, section 4).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Cookie<'a> {
+    /// What the client knows its responses by.
+    pub client: [u8; CLIENT_COOKIE_LEN],
+    /// What the client had from the server, if that is so.
+    pub server: Option<&'a [u8]>,
+}
+
+impl<'a> Cookie<'a> {
+    fn parse(data: &'a [u8]) -> Result<Self, Malformed> {
+        let (client, server) = data.split_first_chunk().ok_or(Malformed)?;
+        let server = (!server.is_empty()).then_some(server);
+        let is_right = server.is_none_or(|server| SERVER_COOKIE_LEN.contains(&server.len()));
+        is_right
+            .then_some(Self {
+                client: *client,
+                server,
+            })
+            .ok_or(Malformed)
     }
 }
 
@@ -309,6 +345,30 @@ mod tests {
             assert_eq!((out.len() - 5) % 128, 0);
             assert!(out.len() - 5 - filled < OPT_LEN + 4 + 128);
         }
+    }
+
+    #[test]
+    fn cookie_has_a_part_of_the_client_and_may_have_one_of_the_server() {
+        let octets: Vec<u8> = (0..50).collect();
+        let cookie = |len: usize| {
+            let bytes = written(|writer| {
+                writer.option(OptionCode::COOKIE, &octets[..len]);
+                writer.option(OptionCode::COOKIE, &[]);
+            });
+            parsed(&bytes)
+                .unwrap()
+                .cookie()
+                .map(|cookie| cookie.map(|cookie| cookie.server.map(<[u8]>::len)))
+        };
+        assert_eq!(cookie(8), Ok(Some(None)));
+        for len in 16..=40 {
+            assert_eq!(cookie(len), Ok(Some(Some(len - 8))));
+        }
+        for len in (0..8).chain(9..16).chain(41..50) {
+            assert_eq!(cookie(len), Err(Malformed), "{len}");
+        }
+        let bytes = written(|writer| writer.option(OptionCode(3), b""));
+        assert_eq!(parsed(&bytes).unwrap().cookie(), Ok(None));
     }
 
     #[test]

@@ -135,6 +135,8 @@ impl Rcode {
     pub const REFUSED: Self = Self(5);
     /// The EDNS version is not supported (RFC 6891, section 9).
     pub const BADVERS: Self = Self(16);
+    /// The cookie is not one of this server's (RFC 7873, section 8).
+    pub const BADCOOKIE: Self = Self(23);
 
     /// The code with its upper eight bits from OPT.
     #[must_use]

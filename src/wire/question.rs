@@ -29,6 +29,8 @@ impl Type {
     pub const IXFR: Self = Self(251);
     /// A request for a whole zone (RFC 5936).
     pub const AXFR: Self = Self(252);
+    /// Any record, as a question (RFC 8482).
+    pub const ANY: Self = Self(255);
 
     /// Whether no record of a zone has this type: it asks for something else than one kind of data,
     /// or is about a message (RFC 6895, section 3.1).

@@ -39,7 +39,12 @@ pub struct AskedOpt {
     pub flags: u16,
     /// How long the connection may be idle, in units of 100 ms, if that was asked (RFC 7828).
     pub keepalive: Option<u16>,
+    /// The client's cookie and the server's to it, if there was one (RFC 7873, section 5.2).
+    pub cookie: Option<[u8; COOKIE_LEN]>,
 }
+
+/// Octets of a cookie with both parts (RFC 9018, section 4).
+pub const COOKIE_LEN: usize = 24;
 
 /// Octets of the largest response over UDP to a client that sent this OPT.
 pub fn udp_len_max(opt: Option<Opt<'_>>) -> usize {
@@ -138,8 +143,13 @@ pub fn end_answer<'a>(
     }
 }
 
-/// Appends an error of our own.
-pub fn write_error(out: &mut Vec<u8>, asked: &Asked<'_>, rcode: Rcode, error: ExtendedError) {
+/// Appends an error of our own, with the reason if there is one to tell.
+pub fn write_error(
+    out: &mut Vec<u8>,
+    asked: &Asked<'_>,
+    rcode: Rcode,
+    error: Option<ExtendedError>,
+) {
     let flags = Flags::QR | Flags::RA | asked.flags.echoed();
     let header = Header {
         id: asked.id,
@@ -153,7 +163,9 @@ pub fn write_error(out: &mut Vec<u8>, asked: &Asked<'_>, rcode: Rcode, error: Ex
     out.extend_from_slice(asked.question.map_or(&[], Question::as_bytes));
     if let Some(opt) = asked.opt {
         let mut writer = ResponseOpt::new(opt, None, rcode).start(out);
-        writer.extended_error(error);
+        if let Some(error) = error {
+            writer.extended_error(error);
+        }
         writer.finish();
     }
 }
@@ -175,6 +187,7 @@ struct ResponseOpt<'a> {
     rcode: Rcode,
     flags: u16,
     keepalive: Option<[u8; 2]>,
+    cookie: Option<[u8; COOKIE_LEN]>,
     options_of_reply: Option<Opt<'a>>,
 }
 
@@ -184,6 +197,7 @@ impl<'a> ResponseOpt<'a> {
             rcode,
             flags: reply.map_or(0, |opt| opt.flags) & !DO | asked.flags & DO,
             keepalive: asked.keepalive.map(u16::to_be_bytes),
+            cookie: asked.cookie,
             options_of_reply: reply,
         }
     }
@@ -193,7 +207,12 @@ impl<'a> ResponseOpt<'a> {
             code: OptionCode::TCP_KEEPALIVE,
             data: idle,
         });
-        keepalive.chain(self.options_of_reply.iter().flat_map(Opt::passing_options))
+        let cookie = self.cookie.iter().map(|cookie| EdnsOption {
+            code: OptionCode::COOKIE,
+            data: cookie,
+        });
+        let own = keepalive.chain(cookie);
+        own.chain(self.options_of_reply.iter().flat_map(Opt::passing_options))
     }
 
     /// Octets of the record.
@@ -292,6 +311,7 @@ mod tests {
     const PLAIN_OPT: AskedOpt = AskedOpt {
         flags: DO,
         keepalive: None,
+        cookie: None,
     };
 
     /// A reply in lower case whose sections hold the given RRsets: (type, number of records).
@@ -363,7 +383,7 @@ mod tests {
         };
         let no_do = AskedOpt {
             flags: 0,
-            keepalive: None,
+            ..PLAIN_OPT
         };
         assert!(!has_ad(Flags::RD, None) && !has_ad(Flags::RD, Some(no_do)));
         assert!(has_ad(Flags::RD | Flags::AD, None) && has_ad(Flags::RD, Some(PLAIN_OPT)));
@@ -381,8 +401,8 @@ mod tests {
             }),
         );
         let keepalive = AskedOpt {
-            flags: DO,
             keepalive: Some(100),
+            ..PLAIN_OPT
         };
         let out = answer(&asked(Some(keepalive), STREAM_LEN_MAX), &reply);
         let message = Message::parse(&out).unwrap();
@@ -498,7 +518,7 @@ mod tests {
             &mut out,
             &asked(Some(PLAIN_OPT), 512),
             Rcode::SERVFAIL,
-            error,
+            Some(error),
         );
         let message = Message::parse(&out).unwrap();
         assert_eq!(message.header().flags.rcode(), Rcode::SERVFAIL);
@@ -506,7 +526,7 @@ mod tests {
         assert_eq!(opt.options().next().unwrap().data, b"\x00\x17no upstream");
 
         out.clear();
-        write_error(&mut out, &asked(None, 512), Rcode::SERVFAIL, error);
+        write_error(&mut out, &asked(None, 512), Rcode::SERVFAIL, Some(error));
         assert_eq!(out.len(), HEADER_LEN + QUESTION.len());
     }
 

@@ -328,11 +328,14 @@ impl World {
                         let (name, asked_at) = asked.expect("one response a query");
                         let flags = response.header().flags;
                         let ttl = |record: Record| record.ttl(response.bytes());
-                        let error = |option: EdnsOption<'_>| {
-                            assert_eq!(option.code, OptionCode::EXTENDED_ERROR);
-                            u16::from_be_bytes([option.data[0], option.data[1]])
+                        let error = |option: EdnsOption<'_>| match option.code {
+                            OptionCode::EXTENDED_ERROR => {
+                                Some(u16::from_be_bytes([option.data[0], option.data[1]]))
+                            }
+                            OptionCode::COOKIE => None,
+                            other => panic!("{other:?}"),
                         };
-                        let options = response.opt().into_iter().flat_map(|opt| opt.options());
+                        let mut options = response.opt().into_iter().flat_map(|opt| opt.options());
                         self.responses.push(Response {
                             name,
                             asked_at,
@@ -340,7 +343,7 @@ impl World {
                             rcode: flags.rcode(),
                             is_cut: flags.contains(Flags::TC),
                             ttl: response.answers().next().map(ttl),
-                            error: options.map(error).next(),
+                            error: options.find_map(error),
                         });
                     }
                     Action::Send { link, message } => {

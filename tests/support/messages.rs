@@ -138,7 +138,7 @@ pub fn address_reply(query: &[u8], addresses: &[IpAddr], ttl: u32) -> Vec<u8> {
     bytes
 }
 
-/// Checks that `response` is one to `query`: id, question to the letter, flags, OPT. Returns
+/// Checks that `response` is one to `query`: id, question to the letter, flags, OPT, cookie. Returns
 /// whether it is an answer rather than an error.
 pub fn check_response(query: &[u8], response: &[u8]) -> bool {
     let asked = Message::parse(query).expect("a query of ours");
@@ -160,7 +160,17 @@ pub fn check_response(query: &[u8], response: &[u8]) -> bool {
         "OPT if and only if asked"
     );
     if let Some(opt) = given.opt() {
-        assert!(!opt.has_option(OptionCode::COOKIE) && !opt.has_option(OptionCode::PADDING));
+        let sent = asked.opt().and_then(|opt| opt.cookie().expect("ours"));
+        let got = opt.cookie().expect("a right one");
+        assert_eq!(
+            got.map(|cookie| cookie.client),
+            sent.map(|cookie| cookie.client)
+        );
+        assert!(
+            got.is_none_or(|cookie| cookie.server.is_some()),
+            "a cookie of the server, too"
+        );
+        assert!(!opt.has_option(OptionCode::PADDING));
     }
     let is_answer = flags.rcode().to_u16() == 0;
     if is_answer && given.header().answers > 0 {

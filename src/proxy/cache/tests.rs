@@ -85,6 +85,7 @@ impl Scene {
             opt: Some(AskedOpt {
                 flags: 0,
                 keepalive: None,
+                cookie: None,
             }),
             len_max,
         };

@@ -1,0 +1,163 @@
+//! Cookies that show a client's address to be its own: it has had a response there (RFC 7873).
+//!
+//! The server's part is made and read as RFC 9018 says, but for the clock: it is read here alone,
+//! so it counts from an arbitrary start.
+
+use std::hash::Hasher;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use siphasher::sip::SipHasher24;
+
+use crate::random::Random;
+use crate::time::Instant;
+use crate::wire::edns::Cookie;
+use crate::wire::response::COOKIE_LEN;
+
+/// For how long a cookie is good (RFC 9018, section 4.3).
+const LIFETIME: Duration = Duration::from_secs(3600);
+
+/// The version and what is reserved (RFC 9018, section 4.1 and 4.2).
+const VERSION: [u8; 4] = [1, 0, 0, 0];
+
+/// Octets of the server's part.
+const SERVER_LEN: usize = 16;
+
+/// What makes cookies.
+#[derive(Debug)]
+pub(super) struct Cookies {
+    hasher: SipHasher24,
+    /// Keeps others from learning for how long this host has been up.
+    epoch: u32,
+}
+
+impl Cookies {
+    /// Cookies with a secret of their own.
+    pub(super) fn new(random: &mut Random) -> Self {
+        let mut words = || u64::from(random.next_u16());
+        let mut number = || (0..4).fold(0, |number, _| number << 16 | words());
+        let [first, second, epoch] = [number(), number(), number()];
+        Self {
+            hasher: SipHasher24::new_with_keys(first, second),
+            epoch: u32::try_from(epoch >> 32).expect("half of it"),
+        }
+    }
+
+    /// A cookie for the client at this address.
+    pub(super) fn issue(&self, cookie: Cookie<'_>, ip: IpAddr, now: Instant) -> [u8; COOKIE_LEN] {
+        let server = self.server_part(cookie.client, ip, self.seconds(now));
+        let mut whole = [0; COOKIE_LEN];
+        let (client_part, server_part) = whole.split_at_mut(cookie.client.len());
+        client_part.copy_from_slice(&cookie.client);
+        server_part.copy_from_slice(&server);
+        whole
+    }
+
+    /// Whether the client at this address had its cookie from here, and not long ago.
+    pub(super) fn is_ours(&self, cookie: Cookie<'_>, ip: IpAddr, now: Instant) -> bool {
+        let Some(Ok(server)) = cookie.server.map(<[u8; SERVER_LEN]>::try_from) else {
+            return false;
+        };
+        let [_, _, _, _, made @ .., _, _, _, _, _, _, _, _] = server;
+        let made = u32::from_be_bytes(made);
+        let age = self.seconds(now).wrapping_sub(made);
+        // As numbers, so that it takes as long wherever they differ.
+        let ours = u128::from_be_bytes(self.server_part(cookie.client, ip, made));
+        u64::from(age) <= LIFETIME.as_secs() && u128::from_be_bytes(server) == ours
+    }
+
+    fn seconds(&self, now: Instant) -> u32 {
+        let since_start = now - Instant::default();
+        let seconds = u32::try_from(since_start.as_secs()).unwrap_or(u32::MAX);
+        self.epoch.wrapping_add(seconds)
+    }
+
+    /// The server's part of the cookie that was made then: version, time, and a hash of them, of
+    /// the client's part and of its address.
+    fn server_part(&self, client: [u8; 8], ip: IpAddr, made: u32) -> [u8; SERVER_LEN] {
+        let mut part = [0; SERVER_LEN];
+        let (start, hash) = part.split_at_mut(8);
+        start[..4].copy_from_slice(&VERSION);
+        start[4..].copy_from_slice(&made.to_be_bytes());
+        let mut hasher = self.hasher;
+        hasher.write(&client);
+        hasher.write(start);
+        match ip.to_canonical() {
+            IpAddr::V4(ip) => hasher.write(&ip.octets()),
+            IpAddr::V6(ip) => hasher.write(&ip.octets()),
+        }
+        hash.copy_from_slice(&hasher.finish().to_le_bytes());
+        part
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn octets<const LEN: usize>(hex: &str) -> [u8; LEN] {
+        assert_eq!(hex.len(), 2 * LEN);
+        std::array::from_fn(|at| u8::from_str_radix(&hex[2 * at..][..2], 16).unwrap())
+    }
+
+    fn cookies(key: &str, epoch: u32) -> Cookies {
+        Cookies {
+            hasher: SipHasher24::new_with_key(&octets(key)),
+            epoch,
+        }
+    }
+
+    fn cookie(whole: &[u8]) -> Cookie<'_> {
+        let (client, server) = whole.split_first_chunk().unwrap();
+        Cookie {
+            client: *client,
+            server: (!server.is_empty()).then_some(server),
+        }
+    }
+
+    fn at(seconds: u64) -> Instant {
+        Instant::default() + Duration::from_secs(seconds)
+    }
+
+    #[test]
+    fn cookies_are_those_of_the_standard() {
+        // RFC 9018, appendix A.1 and A.2.
+        let v4 = cookies("e5e973e5a6b2a43f48e7dc849e37bfcf", 1_559_731_985);
+        let ip = "198.51.100.100".parse().unwrap();
+        let first = octets("2464c4abcf10c957010000005cf79f111f8130c3eee29480");
+        assert_eq!(v4.issue(cookie(&first[..8]), ip, at(0)), first);
+        assert!(v4.is_ours(cookie(&first), ip, at(2_400)));
+        let renewed = octets("2464c4abcf10c957010000005cf7a871d4a564a1442aca77");
+        assert_eq!(v4.issue(cookie(&first), ip, at(2_400)), renewed);
+        // A.4.
+        let ip = "2001:db8:220:1:59de:d0f4:8769:82b8".parse().unwrap();
+        let before = cookies("dd3bdf9344b678b185a6f5cb60fca715", 1_559_741_817);
+        let first = octets("22681ab97d52c298010000005cf7c57926556bd0934c72f8");
+        assert_eq!(before.issue(cookie(&first[..8]), ip, at(0)), first);
+        let after = cookies("445536bcd2513298075a5d379663c962", 1_559_741_961);
+        let renewed = octets("22681ab97d52c298010000005cf7c609a6bb79d16625507a");
+        assert_eq!(after.issue(cookie(&first), ip, at(0)), renewed);
+    }
+
+    #[test]
+    fn cookie_is_good_for_an_hour_at_its_address_and_as_it_is() {
+        let cookies = cookies("e5e973e5a6b2a43f48e7dc849e37bfcf", u32::MAX - 5);
+        let ip = "192.0.2.1".parse().unwrap();
+        let good = cookies.issue(cookie(b"client's"), ip, at(10));
+        assert!(cookies.is_ours(cookie(&good), ip, at(10)));
+        assert!(cookies.is_ours(cookie(&good), "::ffff:192.0.2.1".parse().unwrap(), at(10)));
+        assert!(cookies.is_ours(cookie(&good), ip, at(3_610)));
+        assert!(!cookies.is_ours(cookie(&good), ip, at(3_611)));
+        assert!(!cookies.is_ours(cookie(&good), ip, at(9)), "not made yet");
+        assert!(!cookies.is_ours(cookie(&good), "192.0.2.2".parse().unwrap(), at(10)));
+        for place in 0..good.len() {
+            let mut other = good;
+            other[place] ^= 1;
+            assert!(!cookies.is_ours(cookie(&other), ip, at(10)), "{place}");
+        }
+        assert!(!cookies.is_ours(cookie(&good[..8]), ip, at(10)));
+        assert!(!cookies.is_ours(cookie(&good[..23]), ip, at(10)));
+        let long = [&good[..], &[0; 16]].concat();
+        assert!(!cookies.is_ours(cookie(&long), ip, at(10)));
+    }
+}
