@@ -15,7 +15,9 @@ export RUSTFLAGS="-Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4
 
 host=$(rustc -vV | sed -n 's/^host: //p')
 cargo build --release --locked --target "$host"
-for target in client_message client_stream upstream_stream tls_records bootstrap_answer cached_answer; do
+for source in fuzz_targets/*.rs; do
+    target=$(basename "$source" .rs)
+    [ "$target" != common ] || continue
     mkdir -p "corpus/$target" "artifacts/$target"
     printf '%s for %s s\n' "$target" "$seconds"
     log=$(mktemp)

@@ -24,6 +24,7 @@ step "real clients, real resolver"
 cargo build --release --locked
 scripts/dig_test.sh
 scripts/routes_test.sh
+scripts/tls_test.sh
 scripts/cache_test.sh
 scripts/address_test.sh
 

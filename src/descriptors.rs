@@ -45,7 +45,8 @@ pub fn fit(config: &mut Config) -> io::Result<()> {
 
 /// Descriptors that are not for TCP clients.
 fn reserved(config: &Config) -> usize {
-    let listening = 2 * config.listen.addresses().len();
+    let under_tls = config.tls.as_ref().map_or(0, |tls| tls.addresses.len());
+    let listening = 2 * config.listen.addresses().len() + under_tls;
     let upstreams = config
         .upstreams
         .iter()

@@ -36,7 +36,7 @@ fn main() -> ExitCode {
             Ok(()) => ExitCode::SUCCESS,
             Err(problem) => fail(1, problem),
         },
-        Ok(Command::Check(config)) => match tls::connectors(&config, &Clock::new(None)) {
+        Ok(Command::Check(config)) => match tls::set_up(&config, &Clock::new(None)) {
             Ok(_) => print("dotproxy: options and files are right\n"),
             Err(problem) => fail(USAGE, problem),
         },
@@ -48,14 +48,14 @@ fn main() -> ExitCode {
 fn run(mut config: Config) -> Result<(), String> {
     logger::init(config.log_level, config.limits.log_unwritten);
     let clock = Clock::new(config.clock_stamp.as_deref());
-    let connectors = tls::connectors(&config, &clock).map_err(|error| error.to_string())?;
+    let tls = tls::set_up(&config, &clock).map_err(|error| error.to_string())?;
     descriptors::fit(&mut config).map_err(|error| error.to_string())?;
     let mut seed = [0; SEED_LEN];
     SystemRandom::new()
         .fill(&mut seed)
         .map_err(|_| "the system gives no random numbers")?;
     let net = MioNet::new().map_err(|error| format!("cannot wait for sockets: {error}"))?;
-    let reactor = Reactor::new(net, &config, connectors, clock, &seed);
+    let reactor = Reactor::new(net, &config, tls, clock, &seed);
     let mut reactor = reactor.map_err(|error| explain(&error))?;
     for upstream in &config.upstreams {
         let domains = upstream.domains.iter().map(Name::to_string);

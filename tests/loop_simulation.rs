@@ -243,7 +243,7 @@ fn simulate(scene: Scene) -> Outcome {
         .map(|host| SocketAddr::from(([127, 0, 0, u8::try_from(host).expect("few")], 853)))
         .collect();
     let config = configuration(&servers, scene.plain.is_some(), scene.is_named);
-    let connectors = tls::connectors(&config, &Clock::new(None)).expect("the authority's file");
+    let tls = tls::set_up(&config, &Clock::new(None)).expect("the authority's file");
     let mut tempers = servers.into_iter().zip(tempers).collect::<BTreeMap<_, _>>();
     // Nobody proves anything in the clear.
     let plain = scene.plain.map(|temper| Temper {
@@ -264,8 +264,8 @@ fn simulate(scene: Scene) -> Outcome {
     }
     let net = SimNet::new(world, cast);
     let key = [u8::try_from(seed % 256).expect("a byte"); 32];
-    let mut reactor = Reactor::new(net, &config, connectors, Clock::new(None), &key)
-        .expect("addresses to listen on");
+    let mut reactor =
+        Reactor::new(net, &config, tls, Clock::new(None), &key).expect("addresses to listen on");
     let listening = reactor.sessions();
 
     let mut turns = 0;

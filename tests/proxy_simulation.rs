@@ -216,7 +216,14 @@ impl World {
             (Transport::Udp, self.now)
         } else {
             let idle = Duration::from_secs(10);
-            (Transport::Tcp { idle, came }, came)
+            (
+                Transport::Stream {
+                    idle,
+                    came,
+                    is_private: false,
+                },
+                came,
+            )
         };
         while self.asked.contains_key(&self.next_port) {
             self.next_port = self.next_port.wrapping_add(1);

@@ -53,9 +53,10 @@ fuzz_target!(|input: &[u8]| {
         );
         for transport in [
             Transport::Udp,
-            Transport::Tcp {
+            Transport::Stream {
                 idle: Duration::from_secs(10),
                 came: now,
+                is_private: false,
             },
         ] {
             let mut outbox = Outbox::default();
@@ -63,7 +64,7 @@ fuzz_target!(|input: &[u8]| {
             assert!(proxy.handle_query(origin, transport, &query, now, &mut outbox));
             let len_max = match transport {
                 Transport::Udp => 1232,
-                Transport::Tcp { .. } => MESSAGE_LEN_MAX,
+                Transport::Stream { .. } => MESSAGE_LEN_MAX,
             };
             let mut given = common::responses(&outbox, len_max);
             link = common::bring_up_link(&mut proxy, &mut outbox, now).or(link);

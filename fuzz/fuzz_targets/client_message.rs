@@ -26,9 +26,10 @@ fuzz_target!(|input: &[u8]| {
     let (transport, len_max) = match transport & 1 {
         0 => (Transport::Udp, 1232),
         _ => (
-            Transport::Tcp {
+            Transport::Stream {
                 idle: Duration::from_secs(10),
                 came: now,
+                is_private: false,
             },
             65_535,
         ),

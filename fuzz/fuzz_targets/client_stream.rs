@@ -33,9 +33,10 @@ fuzz_target!(|input: &[u8]| {
     let mut client = ClientStream::new(Transport::plain(stream), peer, now);
     let mut proxy = Proxy::new(&common::config(), &[7; 32]);
     let mut outbox = Outbox::default();
-    let transport = ClientTransport::Tcp {
+    let transport = ClientTransport::Stream {
         idle: Duration::from_secs(10),
         came: now,
+        is_private: false,
     };
     let (mut messages, mut owed, mut answered) = (Vec::new(), 0, 0);
     let mut is_over = false;

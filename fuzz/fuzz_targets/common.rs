@@ -4,13 +4,16 @@
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::LazyLock;
 
 use dotproxy::arena::Key;
+use dotproxy::clock::Clock;
 use dotproxy::config::{Config, Scheme};
 use dotproxy::options::{self, Command};
 use dotproxy::origin::Origin;
 use dotproxy::proxy::{Action, LinkKey, Outbox, Proxy};
 use dotproxy::time::Instant;
+use dotproxy::tls::Setup;
 use dotproxy::wire::header::HEADER_LEN;
 use dotproxy::wire::{Flags, MESSAGE_LEN_MAX, Message};
 
@@ -27,6 +30,36 @@ pub fn configured(arguments: &[&str]) -> Config {
         Ok(Command::Run(config)) => *config,
         other => panic!("{other:?}"),
     }
+}
+
+/// An upstream under TLS and clients under TLS, with a certificate of this run.
+pub fn tls() -> &'static Setup {
+    static TLS: LazyLock<Setup> = LazyLock::new(|| {
+        let names = vec!["dot.example".to_owned()];
+        let certified = rcgen::generate_simple_self_signed(names).expect("a certificate");
+        let file = |kind: &str, pem: String| {
+            let name = format!("dotproxy-fuzz-{}.{kind}", std::process::id());
+            let path = std::env::temp_dir().join(name);
+            std::fs::write(&path, pem).expect("a temporary file");
+            path
+        };
+        let certificate = file("pem", certified.cert.pem());
+        let key = file("key", certified.signing_key.serialize_pem());
+        let files = [("cert", &certificate), ("key", &key)];
+        let files = files.map(|(option, path)| format!("--tls-{option}={}", path.display()));
+        let config = configured(&[
+            "-u192.0.2.1#dot.example",
+            "--tls-listen=127.0.0.1",
+            &files[0],
+            &files[1],
+        ]);
+        let tls = dotproxy::tls::set_up(&config, &Clock::new(None)).expect("files of ours");
+        for path in [certificate, key] {
+            let _ = std::fs::remove_file(path);
+        }
+        tls
+    });
+    &TLS
 }
 
 /// A client, by number.

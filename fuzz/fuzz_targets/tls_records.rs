@@ -1,40 +1,68 @@
-//! What a peer sends that is no resolver of ours: whatever it is in whatever pieces, nothing panics,
-//! and nothing is taken for payload.
+//! What a peer sends under TLS that is no resolver of ours, or no client that has shaken hands:
+//! whatever it is in whatever pieces, nothing panics, and nothing is taken for payload.
 //!
-//! Input: how many pieces there are (one octet), their lengths, the octets of the connection.
+//! Input: which end we are (one octet), how many pieces there are (one octet), their lengths, the
+//! octets of the connection.
 
 #![no_main]
 
 mod common;
 
-use dotproxy::clock::Clock;
-use dotproxy::session::{Scratch, Transport, UpstreamStream};
+use common::Script;
+use dotproxy::config::Limits;
+use dotproxy::session::{ClientStream, Scratch, Transport, UpstreamStream};
+use dotproxy::time::Instant;
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|input: &[u8]| {
-    let [pieces_len, rest @ ..] = input else {
+    let [end, pieces_len, rest @ ..] = input else {
         return;
     };
     let (pieces, octets) = rest.split_at(usize::from(*pieces_len).min(rest.len()));
-    let connectors =
-        dotproxy::tls::connectors(&common::config(), &Clock::new(None)).expect("built-in roots");
     let mut scratch = Scratch::new();
     let stream = common::Script {
         octets,
         pieces,
         turn: 0,
     };
-    let connector = connectors[0].as_ref().expect("it speaks TLS");
-    let transport = Transport::tls(stream, connector, &mut scratch).expect("a first flight");
-    let mut upstream = UpstreamStream::new(transport);
+    let turns = 2 * octets.len() + 600;
+    let tls = common::tls();
+    if end % 2 == 0 {
+        let connector = tls.connectors[0].as_ref().expect("it speaks TLS");
+        let transport = Transport::tls(stream, connector, &mut scratch).expect("a first flight");
+        speak_to_server(UpstreamStream::new(transport), turns, &mut scratch);
+    } else {
+        let acceptor = tls.acceptor.as_ref().expect("it listens");
+        let transport = Transport::accepted(stream, acceptor).expect("a connection");
+        let client =
+            ClientStream::new(transport, ([127, 0, 0, 1], 4711).into(), Instant::default());
+        speak_to_client(client, turns, &mut scratch);
+    }
+});
+
+fn speak_to_server(mut upstream: UpstreamStream<Script<'_>>, turns: usize, scratch: &mut Scratch) {
     upstream.send(b"a query that must wait");
-    for _ in 0..2 * octets.len() + 600 {
-        let step = upstream.ready(&mut scratch, 100_000, |event| {
+    for _ in 0..turns {
+        let step = upstream.ready(scratch, 100_000, |event| {
             panic!("nobody has proved anything, and yet: {event:?}")
         });
-        if step.is_err() || upstream.flush(&mut scratch).is_err() {
+        if step.is_err() || upstream.flush(scratch).is_err() {
             break;
         }
     }
-    upstream.close(&mut scratch);
-});
+    upstream.close(scratch);
+}
+
+fn speak_to_client(mut client: ClientStream<Script<'_>>, turns: usize, scratch: &mut Scratch) {
+    let (limits, now) = (Limits::default(), Instant::default());
+    for _ in 0..turns {
+        let step = client.ready(scratch, &limits, now, |message, _| {
+            panic!("no handshake is over, and yet: {message:?}")
+        });
+        if step.is_err() || client.flush(scratch, now).is_err() {
+            break;
+        }
+        assert!(client.account().1 < 200_000);
+    }
+    client.close(scratch);
+}

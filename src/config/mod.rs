@@ -2,10 +2,12 @@
 //! program.
 
 pub mod access;
+pub mod pin;
 pub mod upstream;
 
 pub use access::{Access, Network, RateLimit};
-pub use upstream::{Host, Scheme, Upstream};
+pub use pin::{Pin, PinRule, Pins};
+pub use upstream::{Host, Identity, Scheme, Upstream};
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
@@ -17,6 +19,8 @@ use std::time::Duration;
 pub struct Config {
     /// Where clients are served.
     pub listen: Listen,
+    /// Where clients are served under TLS.
+    pub tls: Option<TlsSettings>,
     /// Which clients are served.
     pub access: Access,
     /// How often each of them may ask over UDP, if not as often as it likes.
@@ -65,9 +69,9 @@ impl Listen {
         }
     }
 
-    /// An address that cannot be bound, since another one is the same or every address.
-    pub fn covered_twice(&self) -> Option<SocketAddr> {
-        let addresses = self.addresses();
+    /// Of these addresses one that cannot be bound, since another one is the same or every
+    /// address.
+    pub fn covered_twice(addresses: &[SocketAddr]) -> Option<SocketAddr> {
         let covers = |one: &SocketAddr, other: &SocketAddr| {
             one.port() == other.port()
                 && one.is_ipv4() == other.is_ipv4()
@@ -99,6 +103,17 @@ impl Listen {
     pub fn is_optional(&self, address: &SocketAddr) -> bool {
         matches!(self, Self::Everywhere { .. }) && address.is_ipv6()
     }
+}
+
+/// How clients are served under TLS (RFC 7858).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TlsSettings {
+    /// The TCP addresses.
+    pub addresses: Vec<SocketAddr>,
+    /// Who we are.
+    pub identity: Identity,
+    /// PEM roots of the certificates that clients must have, if they must.
+    pub client_ca: Option<PathBuf>,
 }
 
 /// How the resolver for a query is picked, among those that are well.
@@ -357,10 +372,9 @@ mod tests {
     #[test]
     fn address_is_listened_on_once() {
         let covered = |addresses: &[&str]| {
-            let addresses = addresses.iter().map(|a| a.parse().unwrap()).collect();
-            Listen::Addresses(addresses)
-                .covered_twice()
-                .map(|address| address.to_string())
+            let addresses = addresses.iter().map(|a| a.parse().unwrap());
+            let addresses: Vec<SocketAddr> = addresses.collect();
+            Listen::covered_twice(&addresses).map(|address| address.to_string())
         };
         let some = |address: &str| Some(address.to_owned());
         assert_eq!(covered(&["127.0.0.1:53", "127.0.0.1:54", "[::]:53"]), None);
@@ -369,7 +383,8 @@ mod tests {
             covered(&["0.0.0.0:53", "127.0.0.1:53"]),
             some("127.0.0.1:53")
         );
-        assert_eq!(Listen::Everywhere { port: 53 }.covered_twice(), None);
+        let everywhere = Listen::Everywhere { port: 53 }.addresses();
+        assert_eq!(Listen::covered_twice(&everywhere), None);
     }
 
     #[test]

@@ -2,13 +2,15 @@
 
 use std::fmt;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::str::FromStr;
 
+use super::pin::{PinRule, Pins};
 use crate::address;
 use crate::wire::name::Name;
 
 /// The port of DNS over TLS (RFC 7858, section 3.1).
-const TLS_PORT: u16 = 853;
+pub const TLS_PORT: u16 = 853;
 
 /// The port of DNS in the clear (RFC 1035, section 4.2).
 pub const PLAIN_PORT: u16 = 53;
@@ -25,6 +27,19 @@ pub struct Upstream {
     /// It is asked for names at and below these alone. Without any, for all that no other upstream
     /// has to itself.
     pub domains: Vec<Name>,
+    /// The keys that its certificate may have.
+    pub pins: Pins,
+    /// What we show it, if it asks who we are.
+    pub identity: Option<Identity>,
+}
+
+/// Files in PEM that show who somebody is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// The certificate, with those of its authorities behind it.
+    pub certificate: PathBuf,
+    /// Its private key.
+    pub key: PathBuf,
 }
 
 /// How an upstream is spoken to.
@@ -57,6 +72,11 @@ pub enum Host {
 }
 
 impl Upstream {
+    /// Whether it is to be treated unlike others under TLS.
+    pub fn has_own_terms(&self) -> bool {
+        self.pins != Pins::default() || self.identity.is_some()
+    }
+
     /// A server that is asked in the clear, and only for the addresses of upstreams.
     pub fn bootstrap(address: SocketAddr) -> Self {
         Self {
@@ -64,6 +84,8 @@ impl Upstream {
             host: Host::Address(address),
             name: None,
             domains: Vec::new(),
+            pins: Pins::default(),
+            identity: None,
         }
     }
 }
@@ -105,7 +127,14 @@ impl FromStr for Upstream {
         };
         let mut parts = rest.split(',');
         let place = parts.next().unwrap_or_default();
-        let domains = parts.map(parse_setting).collect::<Result<Vec<_>, _>>()?;
+        let mut settings = Settings::default();
+        parts.try_for_each(|setting| settings.take(setting))?;
+        if scheme != Scheme::Tls && settings.is_about_tls() {
+            return Err("no pin and no certificate with udp:// and tcp://, which are clear text");
+        }
+        let pins = settings.pins()?;
+        let identity = settings.identity()?;
+        let domains = settings.domains;
         let (place, name) = match place.split_once('#') {
             None => (place, None),
             Some(_) if scheme != Scheme::Tls => {
@@ -128,16 +157,73 @@ impl FromStr for Upstream {
             host: parse_host(place, scheme.default_port())?,
             name,
             domains,
+            pins,
+            identity,
         })
     }
 }
 
-fn parse_setting(setting: &str) -> Result<Name, &'static str> {
-    let Some(("domain", domain)) = setting.split_once('=') else {
-        return Err("no other setting than domain=, like 10.0.0.53,domain=corp.example");
-    };
-    let expected = "a domain behind domain=, like corp.example";
-    domain.parse().map_err(|_| expected)
+/// What stands behind an upstream, between commas.
+#[derive(Default)]
+struct Settings {
+    domains: Vec<Name>,
+    pins: Pins,
+    certificate: Option<PathBuf>,
+    key: Option<PathBuf>,
+}
+
+impl Settings {
+    fn take(&mut self, setting: &str) -> Result<(), &'static str> {
+        match setting.split_once('=').unwrap_or((setting, "")) {
+            ("domain", domain) => {
+                let expected = "a domain behind domain=, like corp.example";
+                self.domains.push(domain.parse().map_err(|_| expected)?);
+            }
+            ("pin-sha256", pin) => self.pins.pins.push(pin.parse()?),
+            ("pin-only", "") => self.set_rule(PinRule::Instead)?,
+            ("pin-report", "") => self.set_rule(PinRule::Report)?,
+            ("client-cert", path) if !path.is_empty() => self.certificate = Some(path.into()),
+            ("client-key", path) if !path.is_empty() => self.key = Some(path.into()),
+            ("client-cert" | "client-key", _) => {
+                return Err("a file behind client-cert= and client-key=");
+            }
+            _ => {
+                return Err(
+                    "no other settings than domain=, pin-sha256=, pin-only, pin-report, \
+                            client-cert= and client-key=",
+                );
+            }
+        }
+        Ok(())
+    }
+
+    fn set_rule(&mut self, rule: PinRule) -> Result<(), &'static str> {
+        if ![PinRule::Besides, rule].contains(&self.pins.rule) {
+            return Err("pin-only, which trusts a pin alone, or pin-report, which trusts none");
+        }
+        self.pins.rule = rule;
+        Ok(())
+    }
+
+    fn is_about_tls(&self) -> bool {
+        self.pins != Pins::default() || self.certificate.is_some() || self.key.is_some()
+    }
+
+    fn pins(&mut self) -> Result<Pins, &'static str> {
+        let pins = std::mem::take(&mut self.pins);
+        if pins.pins.is_empty() && pins.rule != PinRule::Besides {
+            return Err("pin-sha256= with pin-only and pin-report");
+        }
+        Ok(pins)
+    }
+
+    fn identity(&mut self) -> Result<Option<Identity>, &'static str> {
+        match (self.certificate.take(), self.key.take()) {
+            (Some(certificate), Some(key)) => Ok(Some(Identity { certificate, key })),
+            (None, None) => Ok(None),
+            _ => Err("client-cert= and client-key= together"),
+        }
+    }
 }
 
 fn parse_host(place: &str, default_port: u16) -> Result<Host, &'static str> {
@@ -241,6 +327,54 @@ mod tests {
             assert!(expected.starts_with("domain="), "{spec}: {expected}");
         }
         assert!(read("udp://10.0.0.53#name,domain=a").is_err());
+    }
+
+    #[test]
+    fn keys_are_pinned() {
+        let pin = |octet| super::super::Pin([octet; 32]).to_string();
+        let (one, other) = (pin(1), pin(2));
+        let pins = |settings: &str| -> Result<Pins, &str> {
+            Ok(format!("1.1.1.1{settings}").parse::<Upstream>()?.pins)
+        };
+        let is = |settings: &str, count: usize, rule| {
+            let pins = pins(settings).map(|pins| (pins.pins.len(), pins.rule));
+            assert_eq!(pins, Ok((count, rule)), "{settings}");
+        };
+        is("", 0, PinRule::Besides);
+        is(&format!(",pin-sha256={one}"), 1, PinRule::Besides);
+        let both = format!(",pin-sha256={one},domain=a,pin-sha256={other}");
+        is(&both, 2, PinRule::Besides);
+        is(&format!("{both},pin-only"), 2, PinRule::Instead);
+        is(&format!(",pin-report{both}"), 2, PinRule::Report);
+        for settings in [
+            ",pin-sha256=".to_owned(),
+            ",pin-sha256".to_owned(),
+            ",pin-only".to_owned(),
+            ",pin-report".to_owned(),
+            format!("{both},pin-only,pin-report"),
+            format!("{both},pin-only=yes"),
+            format!(",pin-sha1={one}"),
+        ] {
+            assert!(pins(&settings).is_err(), "{settings}");
+        }
+        assert!(read(&format!("udp://10.0.0.53,domain=a,pin-sha256={one}")).is_err());
+    }
+
+    #[test]
+    fn identity_is_a_certificate_and_its_key() {
+        let identity = |settings: &str| {
+            let upstream: Upstream = format!("1.1.1.1{settings}").parse()?;
+            Ok::<_, &str>(upstream.identity)
+        };
+        let both = identity(",client-cert=a/b.pem,client-key=c")
+            .unwrap()
+            .unwrap();
+        assert_eq!(both.certificate, PathBuf::from("a/b.pem"));
+        assert_eq!(both.key, PathBuf::from("c"));
+        assert_eq!(identity(""), Ok(None));
+        assert!(identity(",client-cert=a").is_err() && identity(",client-key=a").is_err());
+        assert!(identity(",client-cert=,client-key=a").is_err());
+        assert!(read("tcp://10.0.0.53,domain=a,client-cert=a,client-key=b").is_err());
     }
 
     #[test]

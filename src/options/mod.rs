@@ -10,9 +10,10 @@ use std::time::Duration;
 use log::LevelFilter;
 
 use crate::address::Address;
+use crate::config::upstream::TLS_PORT;
 use crate::config::{
-    Access, CacheSettings, Config, Host, Limits, Listen, Network, Policy, RateLimit, Timeouts,
-    Upstream,
+    Access, CacheSettings, Config, Host, Identity, Limits, Listen, Network, Policy, RateLimit,
+    Timeouts, TlsSettings, Upstream,
 };
 use crate::file;
 
@@ -186,6 +187,10 @@ struct Draft {
     ca_file: Option<PathBuf>,
     clock_stamp: Option<PathBuf>,
     timeout: Duration,
+    tls_listen: Vec<(Address, Option<u16>)>,
+    tls_cert: Option<PathBuf>,
+    tls_key: Option<PathBuf>,
+    tls_client_ca: Option<PathBuf>,
     limits: Limits,
     cache: CacheSettings,
     log_level: LevelFilter,
@@ -207,6 +212,10 @@ impl Default for Draft {
             ca_file: None,
             clock_stamp: None,
             timeout: Timeouts::QUERY,
+            tls_listen: Vec::new(),
+            tls_cert: None,
+            tls_key: None,
+            tls_client_ca: None,
             limits: Limits::default(),
             cache: CacheSettings::default(),
             log_level: LevelFilter::Info,
@@ -279,10 +288,15 @@ impl Draft {
             };
             Listen::Addresses(self.listen.into_iter().map(address).collect())
         };
-        if let Some(address) = listen.covered_twice() {
+        if let Some(address) = Listen::covered_twice(&listen.addresses()) {
             let problem = format!("--listen: \"{address}\": expected each address once");
             return Err(usage(&problem));
         }
+        let tls = tls_settings(
+            &self.tls_listen,
+            (self.tls_cert, self.tls_key, self.tls_client_ca),
+            &listen,
+        )?;
         if let Some(address) = self.bootstrap.iter().find(|address| listen.serves(address)) {
             let problem = format!("--bootstrap: \"{address}\": expected another server than this");
             return Err(usage(&problem));
@@ -300,6 +314,7 @@ impl Draft {
         }
         Ok(Config {
             listen,
+            tls,
             access: Access::new(&self.allowed, &self.denied),
             rate_limit: self.rate_limit,
             upstreams: self.upstreams,
@@ -313,6 +328,39 @@ impl Draft {
             log_level: self.log_level.max(self.verbosity),
         })
     }
+}
+
+fn tls_settings(
+    listen: &[(Address, Option<u16>)],
+    files: (Option<PathBuf>, Option<PathBuf>, Option<PathBuf>),
+    plain: &Listen,
+) -> Result<Option<TlsSettings>, UsageError> {
+    let addresses = listen.iter();
+    let addresses = addresses.map(|(address, port)| address.with_port(port.unwrap_or(TLS_PORT)));
+    let addresses: Vec<SocketAddr> = addresses.collect();
+    let (certificate, key, client_ca) = match (addresses.as_slice(), files) {
+        ([], (None, None, None)) => return Ok(None),
+        ([], _) => {
+            let problem = "--tls-cert, --tls-key, --tls-client-ca: expected --tls-listen, too";
+            return Err(usage(problem));
+        }
+        (_, (Some(certificate), Some(key), client_ca)) => (certificate, key, client_ca),
+        _ => {
+            let problem = "--tls-listen: expected --tls-cert and --tls-key, too, with the \
+                           certificate that clients are shown and its key";
+            return Err(usage(problem));
+        }
+    };
+    let all = [&plain.addresses()[..], &addresses].concat();
+    if let Some(address) = Listen::covered_twice(&all) {
+        let problem = format!("--tls-listen: \"{address}\": expected each address and port once");
+        return Err(usage(&problem));
+    }
+    Ok(Some(TlsSettings {
+        addresses,
+        identity: Identity { certificate, key },
+        client_ca,
+    }))
 }
 
 #[cfg(test)]
@@ -484,11 +532,46 @@ mod tests {
     }
 
     #[test]
+    fn clients_are_served_under_tls() {
+        let files = "--tls-cert a.pem --tls-key b.key";
+        let tls = config(&format!("-u 1.1.1.1 --tls-listen 127.0.0.1 {files}")).tls;
+        let tls = tls.unwrap();
+        assert_eq!(tls.addresses, ["127.0.0.1:853".parse().unwrap()]);
+        assert_eq!(tls.identity.certificate, PathBuf::from("a.pem"));
+        assert_eq!(tls.identity.key, PathBuf::from("b.key"));
+        assert_eq!(tls.client_ca, None);
+        let more = "--tls-listen=[::1]:8853 --tls-listen=127.0.0.1 --tls-client-ca=c.pem";
+        let tls = config(&format!("-u 1.1.1.1 {more} {files}")).tls.unwrap();
+        assert_eq!(tls.addresses.len(), 2);
+        assert_eq!(tls.client_ca, Some(PathBuf::from("c.pem")));
+        assert_eq!(config("-u 1.1.1.1").tls, None);
+        for (line, start) in [
+            (files, "--tls-cert, --tls-key"),
+            ("--tls-client-ca=c.pem", "--tls-cert, --tls-key"),
+            (
+                "--tls-listen=127.0.0.1",
+                "--tls-listen: expected --tls-cert",
+            ),
+            (
+                "--tls-listen=127.0.0.1 --tls-cert=a.pem",
+                "--tls-listen: expected --tls-cert",
+            ),
+            (
+                "--tls-cert=a --tls-key=b --tls-listen=0.0.0.0:53",
+                "--tls-listen: \"0.0.0.0:53\": expected each",
+            ),
+        ] {
+            let problem = parse_line(&format!("-u 1.1.1.1 {line}")).unwrap_err();
+            assert!(problem.starts_with(start), "{line}: {problem}");
+        }
+    }
+
+    #[test]
     fn help_fits_a_screen() {
         let Ok(Command::Print(text)) = parse_line("--help") else {
             panic!("help is printed");
         };
-        assert!(text.lines().count() <= 30, "{text}");
+        assert!(text.lines().count() <= 40, "{text}");
         assert!(text.lines().all(|line| line.len() <= 80), "{text}");
         for row in TABLE {
             assert!(text.contains(&format!("--{}", row.long)));

@@ -132,6 +132,40 @@ pub(super) const TABLE: &[Row] = &[
     },
     Row {
         short: "",
+        long: "tls-listen",
+        value: "ADDR[:PORT]",
+        help: "address for clients under TLS, repeatable",
+        apply: |draft, value| {
+            let endpoint = parse_endpoint(value);
+            draft
+                .tls_listen
+                .push(endpoint.ok_or("an IP address like 192.168.1.1, 0.0.0.0:853 or [::]")?);
+            Ok(())
+        },
+    },
+    Row {
+        short: "",
+        long: "tls-cert",
+        value: "FILE",
+        help: "",
+        apply: |draft, value| parse_path(&mut draft.tls_cert, value),
+    },
+    Row {
+        short: "",
+        long: "tls-key",
+        value: "FILE",
+        help: "PEM chain that they are shown, and its key",
+        apply: |draft, value| parse_path(&mut draft.tls_key, value),
+    },
+    Row {
+        short: "",
+        long: "tls-client-ca",
+        value: "FILE",
+        help: "PEM roots of certificates that they must have",
+        apply: |draft, value| parse_path(&mut draft.tls_client_ca, value),
+    },
+    Row {
+        short: "",
         long: "timeout",
         value: "DURATION",
         help: "longest wait for a response, like 500ms [5s]",

@@ -17,11 +17,13 @@ pub enum Transport {
     /// In a datagram.
     Udp,
     /// On a connection.
-    Tcp {
+    Stream {
         /// For how long the connection may be idle, as things stand.
         idle: Duration,
         /// When the query came, if it was kept until now because others had to go first.
         came: Instant,
+        /// It is under TLS.
+        is_private: bool,
     },
 }
 
@@ -30,7 +32,7 @@ impl Transport {
     pub(super) fn came(self, now: Instant) -> Instant {
         match self {
             Self::Udp => now,
-            Self::Tcp { came, .. } => came,
+            Self::Stream { came, .. } => came,
         }
     }
 }
@@ -100,7 +102,7 @@ pub(super) fn admit(bytes: &[u8], transport: Transport) -> Option<Admission<'_>>
             opt: opt.map(|opt| asked_opt(opt, transport)),
             len_max: match transport {
                 Transport::Udp => udp_len_max(opt),
-                Transport::Tcp { .. } => STREAM_LEN_MAX,
+                Transport::Stream { .. } => STREAM_LEN_MAX,
             },
         },
         cookie: cookie.ok().flatten(),
@@ -138,15 +140,23 @@ fn decide<'a>(
 
 fn asked_opt(opt: Opt<'_>, transport: Transport) -> AskedOpt {
     let keepalive = match transport {
-        Transport::Tcp { idle, .. } if opt.has_option(OptionCode::TCP_KEEPALIVE) => {
+        Transport::Stream { idle, .. } if opt.has_option(OptionCode::TCP_KEEPALIVE) => {
             Some(u16::try_from(idle.as_millis() / 100).unwrap_or(u16::MAX))
         }
         _ => None,
     };
+    let is_private = matches!(
+        transport,
+        Transport::Stream {
+            is_private: true,
+            ..
+        }
+    );
     AskedOpt {
         flags: opt.flags,
         keepalive,
         cookie: None,
+        is_padded: is_private && opt.has_option(OptionCode::PADDING),
     }
 }
 
@@ -286,9 +296,10 @@ mod tests {
     use crate::wire::edns::{DO, OptWriter};
 
     fn tcp() -> Transport {
-        Transport::Tcp {
+        Transport::Stream {
             idle: Duration::from_secs(10),
             came: Instant::default(),
+            is_private: false,
         }
     }
 
@@ -367,8 +378,31 @@ mod tests {
                 flags: DO,
                 keepalive,
                 cookie: None,
+                is_padded: false,
             };
             assert_eq!(forwarded(&bytes, transport).opt, Some(expected));
+        }
+    }
+
+    #[test]
+    fn padding_is_for_those_who_pad_under_tls() {
+        for (option, is_private, is_padded) in [
+            (OptionCode::PADDING, true, true),
+            (OptionCode::PADDING, false, false),
+            (OptionCode(65_001), true, false),
+        ] {
+            let mut bytes = query(1, 1, None);
+            bytes[11] = 1;
+            let mut writer = OptWriter::start(&mut bytes, 1232, 0, 0);
+            writer.option(option, &[0; 5]);
+            writer.finish();
+            let transport = Transport::Stream {
+                idle: Duration::from_secs(10),
+                came: Instant::default(),
+                is_private,
+            };
+            let opt = forwarded(&bytes, transport).opt.unwrap();
+            assert_eq!(opt.is_padded, is_padded);
         }
     }
 

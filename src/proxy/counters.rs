@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use super::admission::Transport;
 use crate::failure::FailureKind;
 
 /// How a query ended: every one ends in exactly one of these.
@@ -84,8 +85,10 @@ impl Discard {
 pub struct Counters {
     /// Queries over UDP.
     pub udp_queries: u64,
-    /// Queries over TCP.
+    /// Queries over TCP in the clear.
     pub tcp_queries: u64,
+    /// Queries under TLS.
+    pub tls_queries: u64,
     /// TCP connections of clients that may not ask.
     pub denied_connections: u64,
     /// Messages from clients that were no queries.
@@ -132,6 +135,14 @@ impl Counters {
         self.outcomes.iter().sum()
     }
 
+    pub(super) fn count_query(&mut self, transport: Transport) {
+        *match transport {
+            Transport::Udp => &mut self.udp_queries,
+            Transport::Stream { is_private, .. } if is_private => &mut self.tls_queries,
+            Transport::Stream { .. } => &mut self.tcp_queries,
+        } += 1;
+    }
+
     pub(super) fn count_outcome(&mut self, outcome: Outcome) {
         self.outcomes[outcome as usize] += 1;
     }
@@ -150,8 +161,8 @@ impl fmt::Display for Counters {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "queries udp={} tcp={} ignored={}",
-            self.udp_queries, self.tcp_queries, self.ignored
+            "queries udp={} tcp={} tls={} ignored={}",
+            self.udp_queries, self.tcp_queries, self.tls_queries, self.ignored
         )?;
         if self.denied_connections > 0 {
             write!(f, " tcp-clients-denied={}", self.denied_connections)?;
@@ -210,7 +221,7 @@ mod tests {
         counters.count_failure(FailureKind::Stalled);
         assert_eq!(
             counters.to_string(),
-            "queries udp=3 tcp=0 ignored=0; outcomes answered=1 timed-out=1; \
+            "queries udp=3 tcp=0 tls=0 ignored=0; outcomes answered=1 timed-out=1; \
              upstream-failures stalled=1; upstream sent=0 retries=0 hedges=0 copies=0; \
              handshakes full=0 resumed=0; cache hits=0 misses=0 refreshes=0"
         );

@@ -413,15 +413,23 @@ mod tests {
     fn query_whose_time_is_over_is_not_sent() {
         let mut scene = scene();
         let idle = Duration::from_secs(10);
-        let late = Transport::Tcp {
+        let late = Transport::Stream {
             idle,
             came: Instant::after_start(Duration::from_secs(95)),
+            is_private: false,
         };
         scene.ask(&query(0), late);
         let told = (Rcode::SERVFAIL, ExtendedErrorCode::NO_REACHABLE_AUTHORITY);
         assert_eq!(scene.refusal(), Some(told));
         let came = Instant::after_start(Duration::from_secs(97));
-        scene.ask(&query(0), Transport::Tcp { idle, came });
+        scene.ask(
+            &query(0),
+            Transport::Stream {
+                idle,
+                came,
+                is_private: false,
+            },
+        );
         scene.link();
     }
 

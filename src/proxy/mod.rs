@@ -209,10 +209,7 @@ impl Proxy {
             self.counters.ignored += 1;
             return false;
         };
-        match transport {
-            Transport::Udp => self.counters.udp_queries += 1,
-            Transport::Tcp { .. } => self.counters.tcp_queries += 1,
-        }
+        self.counters.count_query(transport);
         let ip = origin.peer.ip();
         let has_our_cookie = self.meet(&mut admission, ip, now);
         let Admission {

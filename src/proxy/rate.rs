@@ -10,6 +10,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use crate::config::RateLimit;
+use crate::origin::Subscriber;
 use crate::random::SEED_LEN;
 use crate::time::Instant;
 
@@ -30,23 +31,12 @@ pub(super) enum Verdict {
     Drop,
 }
 
-/// A client: the address of IPv4, or the first 56 bits of that of IPv6, which is what a subscriber
-/// of an access network has (RIPE-690). Those who have shown that the address is their own are
-/// apart, so that nobody who forges it uses up what they may ask.
+/// A client. Those who have shown that the address is their own are apart, so that nobody who
+/// forges it uses up what they may ask.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-struct Client(u64);
-
-impl Client {
-    const IS_V4: u64 = 1 << 63;
-    const IS_PROVEN: u64 = 1 << 62;
-
-    fn new(ip: IpAddr, is_proven: bool) -> Self {
-        let network = match ip.to_canonical() {
-            IpAddr::V4(ip) => u64::from(ip.to_bits()) | Self::IS_V4,
-            IpAddr::V6(ip) => u64::try_from(ip.to_bits() >> 72).expect("it is 56 bits"),
-        };
-        Self(network | if is_proven { Self::IS_PROVEN } else { 0 })
-    }
+struct Client {
+    subscriber: Subscriber,
+    is_proven: bool,
 }
 
 /// What is known of a client.
@@ -88,7 +78,12 @@ impl RateLimiter {
     /// is not.
     pub(super) fn judge(&mut self, ip: IpAddr, is_proven: bool, now: Instant) -> Verdict {
         let (interval, stock) = (self.interval, self.stock);
-        let known = self.known_of(Client::new(ip, is_proven), now);
+        let subscriber = Subscriber::of(ip);
+        let client = Client {
+            subscriber,
+            is_proven,
+        };
+        let known = self.known_of(client, now);
         let full_at = known.full_at.max(now) + interval;
         if full_at - now <= stock {
             known.full_at = full_at;

@@ -133,7 +133,7 @@ impl<N: Net> Reactor<N> {
         }
         let stream = self.net.connect(to.address, key).map_err(failed)?;
         let transport = if to.scheme == Scheme::Tls {
-            let connector = self.connectors[to.upstream.0].as_ref();
+            let connector = self.tls.connectors[to.upstream.0].as_ref();
             let connector = connector.expect("whoever speaks TLS has to prove who it is");
             Transport::tls(stream, connector, &mut self.scratch)?
         } else {
@@ -177,7 +177,7 @@ impl<N: Net> Reactor<N> {
                     self.lose_upstream(key, &failure);
                 }
             }
-            Session::Datagram(_) | Session::Listener(_) | Session::UpstreamDatagram(..) => {}
+            Session::Datagram(_) | Session::Listener(..) | Session::UpstreamDatagram(..) => {}
         }
     }
 }

@@ -1,17 +1,20 @@
 //! What all TCP clients take up together, and for how long they may be idle.
 
 use std::cmp::Reverse;
-use std::collections::BinaryHeap;
+use std::collections::hash_map::Entry;
+use std::collections::{BinaryHeap, HashMap};
 use std::time::Duration;
 
 use crate::arena::Key;
 use crate::config::{Limits, Timeouts};
+use crate::origin::Subscriber;
 use crate::time::Instant;
 
 /// The slots, the memory and the patience that TCP clients share.
 #[derive(Debug)]
 pub(super) struct Clients {
     len: usize,
+    len_by_subscriber: HashMap<Subscriber, usize>,
     len_max: usize,
     held: usize,
     held_max: usize,
@@ -29,6 +32,7 @@ impl Clients {
     pub(super) fn new(limits: &Limits, timeouts: &Timeouts) -> Self {
         Self {
             len: 0,
+            len_by_subscriber: HashMap::new(),
             len_max: limits.tcp_clients,
             held: 0,
             held_max: limits.tcp_clients_held,
@@ -60,8 +64,15 @@ impl Clients {
     }
 
     /// Adds a client, which has just been active. `is_there` tells the clients that are not gone.
-    pub(super) fn add(&mut self, key: Key, now: Instant, is_there: impl Fn(Key) -> bool) {
+    pub(super) fn add(
+        &mut self,
+        key: Key,
+        subscriber: Subscriber,
+        now: Instant,
+        is_there: impl Fn(Key) -> bool,
+    ) {
         self.len += 1;
+        *self.len_by_subscriber.entry(subscriber).or_default() += 1;
         if self.by_activity.len() >= 2 * self.len + Self::GONE_MAX {
             self.by_activity.retain(|Reverse((_, key))| is_there(*key));
             self.by_activity.shrink_to(2 * self.len + Self::GONE_MAX);
@@ -69,9 +80,25 @@ impl Clients {
         self.by_activity.push(Reverse((now, key)));
     }
 
+    /// Whether one subscriber may have another connection: a quarter of the slots is not for those
+    /// that have the others.
+    pub(super) fn have_room_for(&self, subscriber: Subscriber) -> bool {
+        let len = self.len_by_subscriber.get(&subscriber).copied();
+        len.unwrap_or(0) < self.len_max - self.len_max / 4
+    }
+
     /// Notes that a client is gone for which so many octets were held.
-    pub(super) fn remove(&mut self, held: usize) {
+    pub(super) fn remove(&mut self, subscriber: Subscriber, held: usize) {
         self.len -= 1;
+        if let Entry::Occupied(mut entry) = self.len_by_subscriber.entry(subscriber) {
+            *entry.get_mut() -= 1;
+            if *entry.get() == 0 {
+                entry.remove();
+            }
+        }
+        if self.len == 0 {
+            self.len_by_subscriber.shrink_to_fit();
+        }
         self.held -= held;
     }
 
@@ -136,13 +163,35 @@ mod tests {
         Clients::new(&limits, &Timeouts::for_query(Timeouts::QUERY))
     }
 
+    fn somebody() -> Subscriber {
+        Subscriber::of([192, 0, 2, 1].into())
+    }
+
+    #[test]
+    fn slots_are_not_all_for_one() {
+        let mut clients = clients(8);
+        let mut keys = Arena::default();
+        let other = Subscriber::of([192, 0, 2, 2].into());
+        for _ in 0..6 {
+            assert!(clients.have_room_for(somebody()));
+            clients.add(keys.insert(()), somebody(), at(0), |_| true);
+        }
+        assert!(!clients.have_room_for(somebody()) && clients.have_room_for(other));
+        clients.remove(somebody(), 0);
+        assert!(clients.have_room_for(somebody()));
+        for _ in 0..5 {
+            clients.remove(somebody(), 0);
+        }
+        assert!(clients.len_by_subscriber.is_empty());
+    }
+
     #[test]
     fn patience_shrinks_as_slots_run_out() {
         let mut clients = clients(8);
         let mut keys = Arena::default();
         let mut limits = Vec::new();
         for _ in 0..8 {
-            clients.add(keys.insert(()), at(0), |_| true);
+            clients.add(keys.insert(()), somebody(), at(0), |_| true);
             limits.push(clients.idle_limit().as_millis());
         }
         assert_eq!(
@@ -158,8 +207,8 @@ mod tests {
         let mut keys = Arena::default();
         let idle = keys.insert(at(0));
         let active = keys.insert(at(0));
-        clients.add(idle, at(0), |_| true);
-        clients.add(active, at(0), |_| true);
+        clients.add(idle, somebody(), at(0), |_| true);
+        clients.add(active, somebody(), at(0), |_| true);
         *keys.get_mut(active).unwrap() = at(4_000);
         let mut pop = |now| clients.pop_expired(at(now), |key| keys.get(key).copied());
         assert_eq!(pop(9_999), None);
@@ -175,9 +224,9 @@ mod tests {
         let mut keys = Arena::default();
         for _ in 0..10_000 {
             let key = keys.insert(());
-            clients.add(key, at(0), |key| keys.contains(key));
+            clients.add(key, somebody(), at(0), |key| keys.contains(key));
             keys.remove(key);
-            clients.remove(0);
+            clients.remove(somebody(), 0);
         }
         assert!(clients.by_activity.len() <= 2 + Clients::GONE_MAX);
     }

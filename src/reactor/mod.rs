@@ -17,6 +17,7 @@
 
 mod actions;
 mod clients;
+mod signals;
 mod steps;
 
 use std::collections::VecDeque;
@@ -28,12 +29,12 @@ use crate::arena::{Arena, Key};
 use crate::clock::Clock;
 use crate::config::{Config, Limits, Timeouts};
 use crate::logger;
-use crate::net::{self, Event, Net, Signal};
+use crate::net::{self, Event, Net};
 use crate::proxy::{LinkKey, Outbox, Proxy};
 use crate::random::SEED_LEN;
 use crate::session::{ClientDatagram, ClientStream, Scratch, UpstreamDatagram, UpstreamStream};
 use crate::time::Instant;
-use crate::tls::Connector;
+use crate::tls;
 
 use clients::Clients;
 
@@ -51,8 +52,10 @@ pub enum Turn {
 /// The loop over a network. See the [module](self).
 pub struct Reactor<N: Net> {
     net: N,
-    /// How each upstream that speaks TLS proves who it is.
-    connectors: Vec<Option<Connector>>,
+    config: Config,
+    tls: tls::Setup,
+    /// How often pins had not matched before `tls` was last read.
+    pins_mismatched: u64,
     timeouts: Timeouts,
     limits: Limits,
     proxy: Proxy,
@@ -93,10 +96,17 @@ struct Slot<N: Net> {
 
 enum Session<N: Net> {
     Datagram(ClientDatagram<N::Datagram>),
-    Listener(N::Listener),
+    Listener(N::Listener, ClientProtocol),
     Client(ClientStream<N::Stream>),
     Upstream(LinkKey, UpstreamStream<N::Stream>),
     UpstreamDatagram(LinkKey, UpstreamDatagram<N::Datagram>),
+}
+
+/// What clients speak on a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum ClientProtocol {
+    Tcp,
+    Tls,
 }
 
 /// A socket for clients that could not be had.
@@ -104,19 +114,18 @@ enum Session<N: Net> {
 pub struct ListenError {
     /// Where it should have listened.
     pub address: SocketAddr,
-    /// `UDP` or `TCP`.
+    /// `UDP`, `TCP` or `TLS`.
     pub protocol: &'static str,
     /// Why it does not.
     pub cause: io::Error,
 }
 
 impl<N: Net> Reactor<N> {
-    /// A loop that serves where `config` says. There is a place in `connectors` for
-    /// each upstream.
+    /// A loop that serves where `config` says. `tls` is what its files hold.
     pub fn new(
         mut net: N,
         config: &Config,
-        connectors: Vec<Option<Connector>>,
+        tls: tls::Setup,
         clock: Clock,
         seed: &[u8; SEED_LEN],
     ) -> Result<Self, ListenError> {
@@ -133,9 +142,15 @@ impl<N: Net> Reactor<N> {
                 Err(error) => return Err(error),
             }
         }
+        for &address in config.tls.iter().flat_map(|tls| &tls.addresses) {
+            listen_for(ClientProtocol::Tls, &mut net, &mut sessions, address)?;
+            log::info!("listening on {address} under TLS");
+        }
         Ok(Self {
             net,
-            connectors,
+            config: config.clone(),
+            tls,
+            pins_mismatched: 0,
             timeouts: config.timeouts,
             limits: config.limits,
             proxy: Proxy::new(config, seed),
@@ -329,66 +344,6 @@ impl<N: Net> Reactor<N> {
             self.unflushed.push(key);
         }
     }
-
-    // Signals.
-
-    fn on_signal(&mut self, signal: Signal) {
-        match signal {
-            Signal::Report => self.report(),
-            Signal::Reload => {
-                log::info!("forgetting all answers that are known");
-                self.proxy.forget_answers();
-            }
-            Signal::Finish if self.finish_at.is_none() => self.start_to_finish(),
-            Signal::Finish => self.finish_at = Some(self.now),
-        }
-    }
-
-    fn report(&self) {
-        let dropped = |slot: &Slot<N>| match &slot.session {
-            Session::Datagram(datagram) => datagram.dropped(),
-            _ => 0,
-        };
-        let dropped: u64 = self.sessions.iter().map(|(_, slot)| dropped(slot)).sum();
-        log::info!(
-            "{} {}; responses dropped={dropped}; now inflight={} links={} tcp-clients={}",
-            self.proxy.counters(),
-            self.proxy.cache_usage(),
-            self.proxy.inflight(),
-            self.proxy.links(),
-            self.clients.len(),
-        );
-    }
-
-    /// Takes what clients have sent by now, then nothing more.
-    fn start_to_finish(&mut self) {
-        log::info!("finishing, queries in flight: {}", self.proxy.inflight());
-        let keys: Vec<Key> = self.sessions.iter().map(|(key, _)| key).collect();
-        for key in &keys {
-            self.step(*key);
-        }
-        self.finish_at = Some(self.now + self.timeouts.query);
-        for key in keys {
-            match self.sessions.get(key).map(|slot| &slot.session) {
-                Some(Session::Listener(_)) => drop(self.sessions.remove(key)),
-                Some(Session::Client(client)) if client.is_quiet() => self.close_client(key),
-                _ => {}
-            }
-        }
-    }
-
-    fn is_finished(&self) -> bool {
-        let Some(finish_at) = self.finish_at else {
-            return false;
-        };
-        let is_served = |slot: &Slot<N>| match &slot.session {
-            Session::Datagram(datagram) => !datagram.has_unsent(),
-            Session::Client(client) => client.is_quiet(),
-            Session::Listener(_) | Session::Upstream(..) | Session::UpstreamDatagram(..) => true,
-        };
-        finish_at <= self.now
-            || self.proxy.inflight() == 0 && self.sessions.iter().all(|(_, slot)| is_served(slot))
-    }
 }
 
 impl<N: Net> Slot<N> {
@@ -408,9 +363,9 @@ impl<N: Net> Slot<N> {
         }
     }
 
-    fn listener(&self) -> Option<&N::Listener> {
+    fn listener(&self) -> Option<(&N::Listener, ClientProtocol)> {
         match &self.session {
-            Session::Listener(listener) => Some(listener),
+            Session::Listener(listener, protocol) => Some((listener, *protocol)),
             _ => None,
         }
     }
@@ -459,21 +414,32 @@ fn listen<N: Net>(
     sessions: &mut Arena<Slot<N>>,
     address: SocketAddr,
 ) -> Result<(), ListenError> {
-    let failed = |protocol| {
-        move |cause| ListenError {
-            address,
-            protocol,
-            cause,
-        }
+    let failed = |cause| ListenError {
+        address,
+        protocol: "UDP",
+        cause,
     };
-    let datagram = net
-        .bind(address, sessions.next_key())
-        .map_err(failed("UDP"))?;
+    let datagram = net.bind(address, sessions.next_key()).map_err(failed)?;
     sessions.insert(Slot::new(Session::Datagram(ClientDatagram::new(datagram))));
-    let listener = net
-        .listen(address, sessions.next_key())
-        .map_err(failed("TCP"))?;
-    sessions.insert(Slot::new(Session::Listener(listener)));
+    listen_for(ClientProtocol::Tcp, net, sessions, address)
+}
+
+fn listen_for<N: Net>(
+    protocol: ClientProtocol,
+    net: &mut N,
+    sessions: &mut Arena<Slot<N>>,
+    address: SocketAddr,
+) -> Result<(), ListenError> {
+    let listener = net.listen(address, sessions.next_key());
+    let listener = listener.map_err(|cause| ListenError {
+        address,
+        protocol: match protocol {
+            ClientProtocol::Tcp => "TCP",
+            ClientProtocol::Tls => "TLS",
+        },
+        cause,
+    })?;
+    sessions.insert(Slot::new(Session::Listener(listener, protocol)));
     Ok(())
 }
 

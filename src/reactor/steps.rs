@@ -1,12 +1,13 @@
 //! What a session does when it is its turn: it reads, and what it reads goes to the proxy.
 
 use std::io::ErrorKind;
+use std::net::SocketAddr;
 
-use super::{Reactor, Session, Slot};
+use super::{ClientProtocol, Reactor, Session, Slot};
 use crate::arena::Key;
 use crate::failure::Failure;
 use crate::net::{self, Net};
-use crate::origin::Origin;
+use crate::origin::{Origin, Subscriber};
 use crate::proxy::Transport as ClientTransport;
 use crate::session::client_stream::Taken;
 use crate::session::upstream_stream::UpstreamEvent;
@@ -21,7 +22,7 @@ impl<N: Net> Reactor<N> {
         slot.is_runnable = false;
         match slot.session {
             Session::Datagram(_) => self.step_datagram(key),
-            Session::Listener(_) => self.step_listener(key),
+            Session::Listener(..) => self.step_listener(key),
             Session::Client(_) => self.step_client(key),
             Session::Upstream(..) => self.step_upstream(key),
             Session::UpstreamDatagram(..) => self.step_upstream_datagram(key),
@@ -57,18 +58,12 @@ impl<N: Net> Reactor<N> {
             if self.clients.are_at_limit() || self.finish_at.is_some() {
                 return;
             }
-            let Some(listener) = self.sessions.get(key).and_then(Slot::listener) else {
+            let Some((listener, protocol)) = self.sessions.get(key).and_then(Slot::listener) else {
                 return;
             };
             match self.net.accept(listener, self.sessions.next_key()) {
                 Ok((_, peer)) if !self.proxy.admits(peer.ip()) => {}
-                Ok((stream, peer)) => {
-                    let client = ClientStream::new(Transport::plain(stream), peer, self.now);
-                    let key = self.sessions.insert(Slot::new(Session::Client(client)));
-                    let sessions = &self.sessions;
-                    self.clients
-                        .add(key, self.now, |key| sessions.contains(key));
-                }
+                Ok((stream, peer)) => self.add_client(stream, peer, protocol),
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return,
                 Err(error) if net::is_out_of_resources(&error) => {
                     log::warn!("cannot accept TCP clients for now: {error}");
@@ -79,6 +74,30 @@ impl<N: Net> Reactor<N> {
             }
         }
         self.make_runnable(key);
+    }
+
+    fn add_client(&mut self, stream: N::Stream, peer: SocketAddr, protocol: ClientProtocol) {
+        let subscriber = Subscriber::of(peer.ip());
+        if !self.clients.have_room_for(subscriber) {
+            return log::debug!("{peer} has too many connections already");
+        }
+        let transport = match (protocol, &self.tls.acceptor) {
+            (ClientProtocol::Tcp, _) => Ok(Transport::plain(stream)),
+            (ClientProtocol::Tls, acceptor) => {
+                let acceptor = acceptor.as_ref().expect("whoever listens for TLS has it");
+                Transport::accepted(stream, acceptor)
+            }
+        };
+        match transport {
+            Ok(transport) => {
+                let client = ClientStream::new(transport, peer, self.now);
+                let key = self.sessions.insert(Slot::new(Session::Client(client)));
+                let sessions = &self.sessions;
+                self.clients
+                    .add(key, subscriber, self.now, |key| sessions.contains(key));
+            }
+            Err(failure) => log::warn!("cannot serve a client: {failure}"),
+        }
     }
 
     fn step_client(&mut self, key: Key) {
@@ -99,8 +118,13 @@ impl<N: Net> Reactor<N> {
             local: None,
         };
         let idle = self.clients.idle_limit();
+        let is_private = client.is_private();
         let take = |message: &[u8], came| {
-            let transport = ClientTransport::Tcp { idle, came };
+            let transport = ClientTransport::Stream {
+                idle,
+                came,
+                is_private,
+            };
             Taken {
                 is_owed: proxy.handle_query(origin, transport, message, now, outbox),
                 has_room: proxy.has_room(now),
@@ -120,6 +144,8 @@ impl<N: Net> Reactor<N> {
                 return self.close_client(key);
             }
         }
+        // The handshake, too, has something to say.
+        self.make_unflushed(key);
         self.settle_client(key);
     }
 
@@ -193,7 +219,9 @@ impl<N: Net> Reactor<N> {
         };
         if let Some(client) = slot.client() {
             let was_at_limit = self.clients.are_at_limit();
-            self.clients.remove(client.accounted());
+            let subscriber = Subscriber::of(client.peer().ip());
+            self.clients.remove(subscriber, client.accounted());
+            client.close(&mut self.scratch);
             if was_at_limit || self.accept_at.is_some() {
                 self.resume_listeners();
             }

@@ -90,13 +90,23 @@ impl<S: Read + Write> ClientStream<S> {
     /// Counts the octets that are held for this client: how many there were when last counted, and
     /// how many there are.
     pub fn account(&mut self) -> (usize, usize) {
-        let held = self.deframer.len() + self.transport.unsent_len();
+        let held = self.deframer.len() + self.transport.held_len();
         (std::mem::replace(&mut self.accounted, held), held)
     }
 
     /// The octets that were held when last counted.
     pub fn accounted(&self) -> usize {
         self.accounted
+    }
+
+    /// Whether nobody on the way can read along.
+    pub fn is_private(&self) -> bool {
+        self.transport.is_private()
+    }
+
+    /// Tells the client that this is the end.
+    pub fn close(&mut self, scratch: &mut Scratch) {
+        self.transport.close(scratch);
     }
 
     /// Hands whole messages to `take`, with the time at which each came, as long as it has room and

@@ -14,6 +14,7 @@ pub mod client_datagram;
 pub mod client_stream;
 #[cfg(test)]
 mod testing;
+pub mod tls_stream;
 pub mod transport;
 pub mod upstream_datagram;
 pub mod upstream_stream;

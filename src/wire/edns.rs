@@ -271,10 +271,14 @@ impl<'a> OptWriter<'a> {
     }
 
     /// Ends the record with padding, so that the message, which starts at `message_start` of the
-    /// buffer and ends with this record, has a multiple of `block` octets (RFC 8467, section 4.1).
-    pub fn pad(self, message_start: usize, block: usize) {
+    /// buffer and ends with this record, has a multiple of `block` octets, or, if that is too much,
+    /// `len_max` (RFC 8467, section 4.1).
+    pub fn pad(self, message_start: usize, block: usize, len_max: usize) {
         let unpadded = self.out.len() - message_start + OPTION_HEAD_LEN;
-        let padding = unpadded.next_multiple_of(block) - unpadded;
+        let padded = unpadded.next_multiple_of(block).min(len_max);
+        let Some(padding) = padded.checked_sub(unpadded) else {
+            return self.finish();
+        };
         write_option_head(self.out, OptionCode::PADDING, padding);
         self.out.resize(self.out.len() + padding, 0);
         self.finish();
@@ -341,9 +345,26 @@ mod tests {
     fn padding_fills_the_block() {
         for filled in 0..300 {
             let mut out = vec![7; 5 + filled];
-            OptWriter::start(&mut out, 1232, 0, 0).pad(5, 128);
+            OptWriter::start(&mut out, 1232, 0, 0).pad(5, 128, 10_000);
             assert_eq!((out.len() - 5) % 128, 0);
             assert!(out.len() - 5 - filled < OPT_LEN + 4 + 128);
+        }
+    }
+
+    #[test]
+    fn padding_stays_within_what_a_message_may_have() {
+        for (len_max, len) in [
+            (200, 128),
+            (128, 128),
+            (100, 100),
+            (15, 15),
+            (14, 11),
+            (11, 11),
+        ] {
+            let mut out = Vec::new();
+            OptWriter::start(&mut out, 1232, 0, 0).pad(0, 128, len_max);
+            assert_eq!(out.len(), len, "{len_max}");
+            assert!(parsed(&out).is_ok());
         }
     }
 

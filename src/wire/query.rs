@@ -4,7 +4,7 @@ use super::edns::{OPT_LEN, Opt, OptWriter};
 use super::header::{Flags, HEADER_LEN, Header};
 use super::name::Name;
 use super::question::{CLASS_IN, Question, Type};
-use super::{Malformed, Message};
+use super::{MESSAGE_LEN_MAX, Malformed, Message};
 
 /// Octets of the largest UDP message that we take and send: what passes every network without
 /// fragments (the figure agreed for DNS Flag Day 2020).
@@ -104,7 +104,7 @@ impl Query {
     pub fn write_padded(&self, out: &mut Vec<u8>, id: u16) {
         let start = out.len();
         self.write(out, id);
-        OptWriter::resume(out, start + self.opt_start).pad(start, PADDING_BLOCK);
+        OptWriter::resume(out, start + self.opt_start).pad(start, PADDING_BLOCK, MESSAGE_LEN_MAX);
     }
 
     /// The buffer, to be used again.

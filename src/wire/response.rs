@@ -30,6 +30,15 @@ impl Asked<'_> {
     fn understands_ad(&self) -> bool {
         self.flags.contains(Flags::AD) || self.opt.is_some_and(|opt| opt.flags & DO != 0)
     }
+
+    /// Ends the OPT of a response that starts at `start` of the buffer, and the response with it.
+    fn end_opt(&self, opt: OptWriter<'_>, start: usize) {
+        if self.opt.is_some_and(|opt| opt.is_padded) {
+            opt.pad(start, RESPONSE_PADDING_BLOCK, self.len_max);
+        } else {
+            opt.finish();
+        }
+    }
 }
 
 /// What a response owes the OPT of its query.
@@ -41,7 +50,12 @@ pub struct AskedOpt {
     pub keepalive: Option<u16>,
     /// The client's cookie and the server's to it, if there was one (RFC 7873, section 5.2).
     pub cookie: Option<[u8; COOKIE_LEN]>,
+    /// The response hides its length under encryption.
+    pub is_padded: bool,
 }
+
+/// A padded response's length goes up to the next multiple of this (RFC 8467, section 4.1).
+pub const RESPONSE_PADDING_BLOCK: usize = 468;
 
 /// Octets of a cookie with both parts (RFC 9018, section 4).
 pub const COOKIE_LEN: usize = 24;
@@ -85,10 +99,10 @@ pub fn write_answer(out: &mut Vec<u8>, asked: &Asked<'_>, reply: &Message<'_>) {
         Flags::default()
     };
     let flags = reply.header().flags | truncated;
-    start_answer(out, asked, flags.with_rcode(rcode), cut.counts);
+    let start = start_answer(out, asked, flags.with_rcode(rcode), cut.counts);
     out.extend_from_slice(&reply.bytes()[reply.records_start()..cut.end]);
     if let Some(opt) = opt {
-        opt.write(out);
+        asked.end_opt(opt.start(out), start);
     }
 }
 
@@ -134,7 +148,7 @@ pub fn end_answer<'a>(
         if let Some(error) = error {
             writer.extended_error(error);
         }
-        writer.finish();
+        asked.end_opt(writer, start);
     }
     if out.len() - start > asked.len_max {
         let whole = out.split_off(start);
@@ -150,6 +164,7 @@ pub fn write_error(
     rcode: Rcode,
     error: Option<ExtendedError>,
 ) {
+    let start = out.len();
     let flags = Flags::QR | Flags::RA | asked.flags.echoed();
     let header = Header {
         id: asked.id,
@@ -166,7 +181,7 @@ pub fn write_error(
         if let Some(error) = error {
             writer.extended_error(error);
         }
-        writer.finish();
+        asked.end_opt(writer, start);
     }
 }
 
@@ -228,10 +243,6 @@ impl<'a> ResponseOpt<'a> {
         let mut writer = OptWriter::start(out, UDP_SIZE, self.rcode.extension(), self.flags);
         writer.options(self.options());
         writer
-    }
-
-    fn write(&self, out: &mut Vec<u8>) {
-        self.start(out).finish();
     }
 }
 
@@ -312,6 +323,7 @@ mod tests {
         flags: DO,
         keepalive: None,
         cookie: None,
+        is_padded: false,
     };
 
     /// A reply in lower case whose sections hold the given RRsets: (type, number of records).
@@ -481,6 +493,32 @@ mod tests {
                 .count(),
             0
         );
+    }
+
+    #[test]
+    fn response_is_padded_where_that_is_asked() {
+        let padded = AskedOpt {
+            is_padded: true,
+            cookie: Some([7; COOKIE_LEN]),
+            ..PLAIN_OPT
+        };
+        for records in [0, 1, 40, 400, 4_000] {
+            let reply = reply([&[(1, records)], &[], &[]], None);
+            let asked = asked(Some(padded), STREAM_LEN_MAX);
+            let out = answer(&asked, &reply);
+            assert_eq!(out.len() % RESPONSE_PADDING_BLOCK, 0);
+            let message = Message::parse(&out).unwrap();
+            assert_eq!(counts(&message), [records, 0, 1]);
+            assert!(message.opt().unwrap().has_option(OptionCode::PADDING));
+
+            let mut out = b"before".to_vec();
+            let start = start_answer(&mut out, &asked, Flags::QR, [0; 3]);
+            end_answer(&mut out, start, &asked, std::iter::empty(), None);
+            assert_eq!((out.len() - 6) % RESPONSE_PADDING_BLOCK, 0);
+            out.truncate(6);
+            write_error(&mut out, &asked, Rcode::SERVFAIL, None);
+            assert_eq!((out.len() - 6) % RESPONSE_PADDING_BLOCK, 0);
+        }
     }
 
     #[test]

@@ -4,10 +4,12 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use dotproxy::config::Pin;
 use rcgen::{
-    BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair, PKCS_ED25519, SanType,
-    date_time_ymd,
+    BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair, PKCS_ED25519,
+    PublicKeyData, SanType, date_time_ymd,
 };
+use ring::digest::{SHA256, digest};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ServerConfig, SupportedProtocolVersion};
 
@@ -27,6 +29,8 @@ pub enum Flaw {
 /// An authority and the file that it can be trusted by.
 pub struct Authority {
     issuer: CertifiedIssuer<'static, KeyPair>,
+    /// That of all its servers.
+    server_key: KeyPair,
     pub ca_file: PathBuf,
 }
 
@@ -40,7 +44,21 @@ impl Authority {
         let name = format!("dotproxy-{label}-{}.pem", std::process::id());
         let ca_file = std::env::temp_dir().join(name);
         std::fs::write(&ca_file, issuer.pem()).expect("a temporary file");
-        Self { issuer, ca_file }
+        Self {
+            issuer,
+            server_key: key(),
+            ca_file,
+        }
+    }
+
+    /// The pin of its own key.
+    pub fn pin(&self) -> Pin {
+        pin_of(self.issuer.key())
+    }
+
+    /// The pin of its servers' key.
+    pub fn server_pin(&self) -> Pin {
+        pin_of(&self.server_key)
     }
 
     /// The configuration of a DoT server with such a certificate.
@@ -64,10 +82,10 @@ impl Authority {
             params.not_before = date_time_ymd(2000, 1, 1);
             params.not_after = date_time_ymd(2001, 1, 1);
         }
-        let key = key();
+        let key = &self.server_key;
         let certificate = match flaw {
-            Flaw::SelfSigned => params.self_signed(&key),
-            _ => params.signed_by(&key, &self.issuer),
+            Flaw::SelfSigned => params.self_signed(key),
+            _ => params.signed_by(key, &self.issuer),
         };
         let chain: Vec<CertificateDer<'static>> = vec![certificate.expect("a certificate").into()];
         let key = PrivateKeyDer::try_from(key.serialize_der()).expect("a key");
@@ -87,6 +105,11 @@ impl Drop for Authority {
     fn drop(&mut self) {
         let _ = std::fs::remove_file(&self.ca_file);
     }
+}
+
+fn pin_of(key: &KeyPair) -> Pin {
+    let digest = digest(&SHA256, &key.subject_public_key_info());
+    Pin(digest.as_ref().try_into().expect("32 octets"))
 }
 
 /// Ed25519 signatures all have the same length, so that handshakes have, too.

@@ -86,6 +86,7 @@ impl Scene {
                 flags: 0,
                 keepalive: None,
                 cookie: None,
+                is_padded: false,
             }),
             len_max,
         };

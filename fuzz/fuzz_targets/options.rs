@@ -1,0 +1,35 @@
+//! Options, on the command line and in a file, upstreams among them: whatever they are, there is a
+//! configuration or one line that says what is wrong.
+//!
+//! Input: where they stand (one octet), the lines.
+
+#![no_main]
+
+mod common;
+
+use dotproxy::options;
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|input: &[u8]| {
+    let [place, octets @ ..] = input else {
+        return;
+    };
+    let arguments = if place % 2 == 0 {
+        let Ok(text) = str::from_utf8(octets) else {
+            return;
+        };
+        text.lines().map(str::to_owned).collect()
+    } else {
+        let name = format!("dotproxy-fuzz-{}.conf", std::process::id());
+        let path = std::env::temp_dir().join(name);
+        std::fs::write(&path, octets).expect("a temporary file");
+        vec![format!("-C{}", path.display())]
+    };
+    if let Err(problem) = options::parse(&arguments) {
+        let problem = problem.to_string();
+        assert!(
+            !problem.is_empty() && !problem.contains('\n'),
+            "{problem:?}"
+        );
+    }
+});

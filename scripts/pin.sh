@@ -1,0 +1,29 @@
+#!/bin/sh
+# Prints the pin of a DNS-over-TLS server's key, to stand behind an upstream: 1.1.1.1,pin-sha256=...
+#
+#   scripts/pin.sh HOST:PORT [NAME]
+#
+# NAME is the name to ask for, where HOST is an address that has several. Whoever is on the way can
+# answer: check the certificate that is shown against what you know of the server, once.
+set -eu
+
+if [ $# -lt 1 ] || [ $# -gt 2 ]; then
+    sed -n '2,/^set/s/^# \{0,1\}//p' "$0" >&2
+    exit 2
+fi
+case $1 in
+    *:*) ;;
+    *) set -- "$1:853" "${2:-}" ;;
+esac
+
+if [ -n "${2:-}" ]; then
+    certificate=$(openssl s_client -connect "$1" -servername "$2" </dev/null 2>/dev/null)
+else
+    certificate=$(openssl s_client -connect "$1" </dev/null 2>/dev/null)
+fi || {
+    echo "pin.sh: $1: no TLS server answers" >&2
+    exit 1
+}
+printf '%s\n' "$certificate" | openssl x509 -noout -subject -issuer -enddate >&2
+printf '%s\n' "$certificate" | openssl x509 -noout -pubkey | openssl pkey -pubin -outform der |
+    openssl dgst -sha256 -binary | openssl base64

@@ -1,0 +1,92 @@
+//! Keys that an upstream may have, by their digest: SHA-256 of the DER of `SubjectPublicKeyInfo`,
+//! in base64 (RFC 7858, section 4.2; RFC 7469, section 2.4).
+
+use std::fmt;
+use std::str::FromStr;
+
+use base64::Engine;
+use base64::display::Base64Display;
+use base64::engine::general_purpose::STANDARD;
+
+/// Octets of a digest.
+pub const PIN_LEN: usize = 32;
+
+/// The digest of a public key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pin(pub [u8; PIN_LEN]);
+
+impl fmt::Display for Pin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        Base64Display::new(&self.0, &STANDARD).fmt(f)
+    }
+}
+
+impl FromStr for Pin {
+    /// What was expected instead.
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        // Room for what the decoder cannot tell beforehand.
+        let mut octets = [0; PIN_LEN + 1];
+        let len = STANDARD.decode_slice(text, &mut octets).ok();
+        match (len, octets) {
+            (Some(PIN_LEN), [pin @ .., _]) => Ok(Self(pin)),
+            _ => Err(
+                "a SHA-256 digest in base64 behind pin-sha256=, 44 characters like the \
+                      output of scripts/pin.sh",
+            ),
+        }
+    }
+}
+
+/// Which keys an upstream may have.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Pins {
+    /// Any of these, if there are some.
+    pub pins: Vec<Pin>,
+    /// What they are good for.
+    pub rule: PinRule,
+}
+
+/// What pins are good for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum PinRule {
+    /// A certificate is right if its chain and name are, and it or an authority of the chain has a
+    /// pinned key.
+    #[default]
+    Besides,
+    /// It is right if it has a pinned key, whatever its chain and name.
+    Instead,
+    /// It is right if chain and name are; other keys are told.
+    Report,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pin_is_read_and_written() {
+        let text = "4vXyBr4ekUPlPmNR9ehPwBsG3o5QFuYXoSQrvRvHlxk=";
+        let pin: Pin = text.parse().unwrap();
+        assert_eq!(pin.0[..3], [0xe2, 0xf5, 0xf2]);
+        assert_eq!(pin.to_string(), text);
+    }
+
+    #[test]
+    fn what_is_no_digest_is_refused() {
+        for text in [
+            "",
+            "====",
+            "4vXyBr4ekUPlPmNR9ehPwBsG3o5QFuYXoSQrvRvHlxk",
+            "4vXyBr4ekUPlPmNR9ehPwBsG3o5QFuYXoSQrvRvHlxk==",
+            "4vXyBr4ekUPlPmNR9ehPwBsG3o5QFuYXoSQrvRvHlxkA",
+            "4vXyBr4ekUPlPmNR9ehPwBsG3o5QFuYXoSQrvRvHlxl=",
+            "4vXyBr4ekUPlPmNR9ehPwBsG3o5QFuYXoSQrvRvHlw==",
+            "4vXyBr4ekUPlPmNR9ehPwBsG3o5QFuYXoSQrvRvHlxkAAAA=",
+            "4vXyBr4ekUPlPmNR9ehPwBsG3o5QFuYXoSQrvRvHlx-_",
+        ] {
+            assert!(text.parse::<Pin>().is_err(), "{text}");
+        }
+    }
+}

@@ -1,0 +1,453 @@
+//! A stream of octets under TLS.
+//!
+//! ```text
+//!              something goes                peer authenticated              close alert
+//!   connecting ---------------> handshaking ---------------------> established ----------> ended
+//!       |                            |                                  |
+//!       '----------------------------'----------------------------------'----> failed
+//! ```
+//!
+//! What is sent during the handshake waits: nothing is written to a peer before it is
+//! authenticated, and nothing of one that has to prove who it is comes through before. Between
+//! calls a connection holds no buffer unless a record is torn or the socket is full.
+
+use std::io::{Read, Write};
+
+use rustls::HandshakeKind;
+use rustls::client::{ClientConnectionData, UnbufferedClientConnection};
+use rustls::server::{ServerConnectionData, UnbufferedServerConnection};
+use rustls::unbuffered::{
+    ConnectionState, EncodeError, EncodeTlsData, EncryptError, UnbufferedStatus,
+};
+
+use super::Scratch;
+use super::transport::{Received, Unsent, failed, read, write};
+use crate::failure::{Failure, FailureKind};
+use crate::tls::{self, Acceptor, Connector};
+
+/// One of the two ends of a connection.
+pub trait End {
+    /// What the library keeps for this end.
+    type Data;
+
+    /// Works on what came.
+    fn process<'c, 'i>(
+        &'c mut self,
+        incoming: &'i mut [u8],
+    ) -> UnbufferedStatus<'c, 'i, Self::Data>;
+
+    /// What kind of handshake it was, when it is over.
+    fn handshake_kind(&self) -> Option<HandshakeKind>;
+}
+
+/// The end that connects.
+pub type Client = UnbufferedClientConnection;
+
+impl End for Client {
+    type Data = ClientConnectionData;
+
+    fn process<'c, 'i>(
+        &'c mut self,
+        incoming: &'i mut [u8],
+    ) -> UnbufferedStatus<'c, 'i, Self::Data> {
+        self.process_tls_records(incoming)
+    }
+
+    fn handshake_kind(&self) -> Option<HandshakeKind> {
+        (***self).handshake_kind()
+    }
+}
+
+/// The end that is connected to.
+pub type Server = UnbufferedServerConnection;
+
+impl End for Server {
+    type Data = ServerConnectionData;
+
+    fn process<'c, 'i>(
+        &'c mut self,
+        incoming: &'i mut [u8],
+    ) -> UnbufferedStatus<'c, 'i, Self::Data> {
+        self.process_tls_records(incoming)
+    }
+
+    fn handshake_kind(&self) -> Option<HandshakeKind> {
+        (***self).handshake_kind()
+    }
+}
+
+/// A stream under TLS over `S`, seen from the end `E`.
+pub struct TlsStream<S, E> {
+    stream: S,
+    connection: E,
+    /// What was read of records and handshake messages that are not whole.
+    torn: Vec<u8>,
+    /// Payload that is not encrypted yet.
+    plaintext: Vec<u8>,
+    /// Records that the socket has not taken.
+    unsent: Unsent,
+    stage: Stage,
+}
+
+/// Where a connection under TLS is in its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    /// Nothing has gone either way.
+    Connecting,
+    /// The peer has not proved who it is.
+    Handshaking,
+    /// Payload goes both ways.
+    Established,
+    /// The peer has sent its close alert. It may still be sent to.
+    Ended,
+    /// It is left alone: what it knew of `torn` is lost.
+    Failed,
+}
+
+impl<S: Read + Write> TlsStream<S, Client> {
+    /// A stream to the peer that `connector` expects.
+    pub(super) fn connect(
+        stream: S,
+        connector: &Connector,
+        scratch: &mut Scratch,
+    ) -> Result<Self, Failure> {
+        let connection = connector.connection().map_err(describe)?;
+        let mut tls = Self::new(stream, connection, Stage::Connecting);
+        // The first flight is made without input.
+        tls.process_torn(&mut scratch.outgoing)?;
+        Ok(tls)
+    }
+}
+
+impl<S: Read + Write> TlsStream<S, Server> {
+    /// A stream that was accepted.
+    pub(super) fn accept(stream: S, acceptor: &Acceptor) -> Result<Self, Failure> {
+        let connection = acceptor.connection().map_err(describe)?;
+        Ok(Self::new(stream, connection, Stage::Handshaking))
+    }
+}
+
+impl<S: Read + Write, E: End> TlsStream<S, E> {
+    fn new(stream: S, connection: E, stage: Stage) -> Self {
+        Self {
+            stream,
+            connection,
+            torn: Vec::new(),
+            plaintext: Vec::new(),
+            unsent: Unsent::default(),
+            stage,
+        }
+    }
+
+    pub(super) fn is_established(&self) -> bool {
+        self.stage == Stage::Established
+    }
+
+    pub(super) fn is_resumed(&self) -> Option<bool> {
+        let kind = self.connection.handshake_kind()?;
+        Some(kind == HandshakeKind::Resumed)
+    }
+
+    pub(super) fn plaintext(&mut self) -> &mut Vec<u8> {
+        &mut self.plaintext
+    }
+
+    pub(super) fn unsent_len(&self) -> usize {
+        self.plaintext.len() + self.unsent.len()
+    }
+
+    pub(super) fn torn_len(&self) -> usize {
+        self.torn.len()
+    }
+
+    fn may_send(&self) -> bool {
+        matches!(self.stage, Stage::Established | Stage::Ended)
+    }
+
+    fn is_connected(&self) -> bool {
+        self.stage != Stage::Connecting
+    }
+
+    fn on_connected(&mut self) {
+        if self.stage == Stage::Connecting {
+            self.stage = Stage::Handshaking;
+        }
+    }
+
+    pub(super) fn receive(
+        &mut self,
+        scratch: &mut Scratch,
+        take: &mut impl FnMut(&[u8]),
+    ) -> Result<Received, Failure> {
+        let torn_len = self.torn.len();
+        if torn_len > Scratch::TORN_LEN_MAX {
+            return Err(Failure::new(FailureKind::Tls, "handshake message too long"));
+        }
+        let Scratch { incoming, outgoing } = scratch;
+        let free = &mut incoming[torn_len..torn_len + Scratch::READ_LEN_MAX];
+        let read = read(&mut self.stream, free);
+        let len = match read.map_err(|error| failed(&error, self.is_connected()))? {
+            None => return Ok(Received::Nothing),
+            Some(0) => return Ok(Received::End),
+            Some(len) => len,
+        };
+        self.on_connected();
+        incoming[..torn_len].copy_from_slice(&self.torn);
+        let filled = &mut incoming[..torn_len + len];
+        let mut used = 0;
+        let processed = self.process(filled, &mut used, outgoing, take);
+        if let Err(failure) = processed {
+            self.send_alert(&mut filled[used..], outgoing);
+            self.stage = Stage::Failed;
+            return Err(failure);
+        }
+        self.torn.clear();
+        self.torn.extend_from_slice(&filled[used..]);
+        self.torn.shrink_to(0);
+        Ok(match self.stage {
+            Stage::Ended => Received::End,
+            _ => Received::Some(len),
+        })
+    }
+
+    /// Lets the connection work on `incoming`: what is torn and what was read after it, all of it,
+    /// for the connection knows places in it. Adds to `used` how many octets it is done with.
+    fn process(
+        &mut self,
+        incoming: &mut [u8],
+        used: &mut usize,
+        outgoing: &mut Vec<u8>,
+        take: &mut impl FnMut(&[u8]),
+    ) -> Result<(), Failure> {
+        loop {
+            let UnbufferedStatus { discard, state, .. } =
+                self.connection.process(&mut incoming[*used..]);
+            *used += discard;
+            match state.map_err(describe)? {
+                ConnectionState::ReadTraffic(mut traffic) => {
+                    while let Some(record) = traffic.next_record() {
+                        let record = record.map_err(describe)?;
+                        *used += record.discard;
+                        take(record.payload);
+                    }
+                }
+                ConnectionState::EncodeTlsData(record) => {
+                    encode(record, outgoing, &mut self.unsent)?;
+                }
+                ConnectionState::TransmitTlsData(transmit) => transmit.done(),
+                ConnectionState::WriteTraffic(_) => {
+                    if self.stage == Stage::Handshaking {
+                        self.stage = Stage::Established;
+                    }
+                    return Ok(());
+                }
+                ConnectionState::PeerClosed | ConnectionState::Closed => {
+                    self.stage = Stage::Ended;
+                    return Ok(());
+                }
+                _ => return Ok(()),
+            }
+        }
+    }
+
+    /// [`TlsStream::process`] without anything new to read.
+    fn process_torn(&mut self, outgoing: &mut Vec<u8>) -> Result<(), Failure> {
+        let mut torn = std::mem::take(&mut self.torn);
+        let mut used = 0;
+        let processed = self.process(&mut torn, &mut used, outgoing, &mut |_| {});
+        torn.drain(..used);
+        self.torn = torn;
+        processed
+    }
+
+    pub(super) fn flush(&mut self, scratch: &mut Scratch) -> Result<usize, Failure> {
+        let mut written = 0;
+        loop {
+            let taken = self.unsent.flush(&mut self.stream);
+            let taken = taken.map_err(|error| failed(&error, self.is_connected()))?;
+            if taken > 0 {
+                self.on_connected();
+            }
+            written += taken;
+            let may_send = self.may_send() && self.unsent.len() == 0;
+            if !may_send || self.plaintext.is_empty() {
+                return Ok(written);
+            }
+            written += self.encrypt_and_write(&mut scratch.outgoing)?;
+        }
+    }
+
+    /// Encrypts what waits into records and writes them, with nothing unsent before them.
+    fn encrypt_and_write(&mut self, outgoing: &mut Vec<u8>) -> Result<usize, Failure> {
+        // Something of the connection's own may have to go first.
+        self.process_torn(outgoing)?;
+        if self.unsent.len() > 0 {
+            return Ok(0);
+        }
+        let chunk_len = self.plaintext.len().min(RECORD_PAYLOAD_LEN_MAX);
+        let UnbufferedStatus { state, .. } = self.connection.process(&mut self.torn);
+        let ConnectionState::WriteTraffic(mut traffic) = state.map_err(describe)? else {
+            return Err(Failure::new(
+                FailureKind::Tls,
+                "the connection takes no more",
+            ));
+        };
+        let payload = &self.plaintext[..chunk_len];
+        let len = with_room(outgoing, |room| match traffic.encrypt(payload, room) {
+            Ok(len) => Ok(len),
+            Err(EncryptError::InsufficientSize(size)) => Err(Some(size.required_size)),
+            Err(EncryptError::EncryptExhausted) => Err(None),
+        })?;
+        self.plaintext.drain(..chunk_len);
+        self.plaintext.shrink_to(KEPT_LEN);
+        let records = &outgoing[..len];
+        let taken = write(&mut self.stream, records).map_err(|error| failed(&error, true))?;
+        self.unsent.bytes.extend_from_slice(&records[taken..]);
+        Ok(taken)
+    }
+
+    pub(super) fn close(&mut self, scratch: &mut Scratch) {
+        if !self.may_send() {
+            return;
+        }
+        let UnbufferedStatus { state, .. } = self.connection.process(&mut self.torn);
+        if let Ok(ConnectionState::WriteTraffic(mut traffic)) = state
+            && self.unsent.len() == 0
+            && let Ok(len) = traffic.queue_close_notify(&mut scratch.outgoing)
+        {
+            // Whoever is closed on learns of it anyway.
+            let _ = write(&mut self.stream, &scratch.outgoing[..len]);
+        }
+    }
+
+    /// Tells the peer why the connection fails, if that can be done without waiting. `incoming` is
+    /// what [`TlsStream::process`] left.
+    fn send_alert(&mut self, incoming: &mut [u8], outgoing: &mut Vec<u8>) {
+        loop {
+            match self.connection.process(incoming).state {
+                Ok(ConnectionState::EncodeTlsData(record)) => {
+                    let start = self.unsent.bytes.len();
+                    let encoded = encode(record, outgoing, &mut self.unsent);
+                    // What was to be said before may come first.
+                    if encoded.is_err() || is_alert(&self.unsent.bytes[start..]) {
+                        break;
+                    }
+                }
+                Ok(ConnectionState::TransmitTlsData(transmit)) => transmit.done(),
+                _ => break,
+            }
+        }
+        let _ = self.unsent.flush(&mut self.stream);
+    }
+}
+
+/// Whether a record holds an alert. Under TLS 1.3, where all look alike, none is as short: two
+/// octets, the type, and a tag of sixteen (RFC 8446, sections 5.2 and 6).
+fn is_alert(record: &[u8]) -> bool {
+    matches!(record, [21, ..] | [23, _, _, 0, 19, ..])
+}
+
+/// Appends a record of the connection's own to what is to be sent.
+fn encode<D>(
+    mut record: EncodeTlsData<'_, D>,
+    outgoing: &mut Vec<u8>,
+    unsent: &mut Unsent,
+) -> Result<(), Failure> {
+    let len = with_room(outgoing, |room| match record.encode(room) {
+        Ok(len) => Ok(len),
+        Err(EncodeError::InsufficientSize(size)) => Err(Some(size.required_size)),
+        Err(EncodeError::AlreadyEncoded) => Err(None),
+    })?;
+    unsent.bytes.extend_from_slice(&outgoing[..len]);
+    Ok(())
+}
+
+/// Octets of payload in the largest record (RFC 8446, section 5.1).
+const RECORD_PAYLOAD_LEN_MAX: usize = 16 * 1024;
+
+/// Octets that an empty buffer of a connection keeps, since the next turn will need as many.
+const KEPT_LEN: usize = RECORD_PAYLOAD_LEN_MAX;
+
+/// Runs `attempt` with a buffer that is made as large as it asks for. `Err(None)` is final.
+fn with_room(
+    buffer: &mut Vec<u8>,
+    mut attempt: impl FnMut(&mut [u8]) -> Result<usize, Option<usize>>,
+) -> Result<usize, Failure> {
+    loop {
+        match attempt(buffer) {
+            Ok(len) => return Ok(len),
+            Err(Some(required)) if required > buffer.len() => buffer.resize(required, 0),
+            Err(_) => return Err(Failure::new(FailureKind::Tls, "keys are used up")),
+        }
+    }
+}
+
+/// What an error of TLS means.
+fn describe(error: rustls::Error) -> Failure {
+    let kind = match error {
+        rustls::Error::InvalidCertificate(_) | rustls::Error::NoCertificatesPresented => {
+            FailureKind::Authentication
+        }
+        _ => FailureKind::Tls,
+    };
+    Failure::new(kind, tls::explain(&error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Transport;
+    use super::super::testing::Pipe;
+    use super::*;
+    use crate::clock::Clock;
+    use crate::options::{self, Command};
+    use crate::tls;
+
+    fn tls_over(pipe: &Pipe, scratch: &mut Scratch) -> Transport<Pipe> {
+        let arguments = ["-u".to_owned(), "192.0.2.1".to_owned()];
+        let Ok(Command::Run(config)) = options::parse(&arguments) else {
+            panic!("the options are right");
+        };
+        let tls = tls::set_up(&config, &Clock::new(None)).expect("the built-in roots");
+        let connector = tls.connectors[0].as_ref().expect("it speaks TLS");
+        Transport::tls(pipe.clone(), connector, scratch).expect("a first flight")
+    }
+
+    #[test]
+    fn payload_waits_until_the_peer_is_authenticated() {
+        let (pipe, mut scratch) = (Pipe::default(), Scratch::new());
+        let mut transport = tls_over(&pipe, &mut scratch);
+        transport.send(|out| out.extend(b"a secret"));
+        transport.flush(&mut scratch).unwrap();
+        let sent = pipe.sent();
+        assert!(sent.starts_with(&[22, 3, 1]), "a handshake record");
+        assert!(!sent.windows(8).any(|window| window == b"a secret"));
+        assert_eq!(transport.unsent_len(), 8);
+        assert!(!transport.is_established());
+    }
+
+    #[test]
+    fn what_is_no_tls_fails_and_the_connection_is_left_alone() {
+        let (pipe, mut scratch) = (Pipe::default(), Scratch::new());
+        let mut transport = tls_over(&pipe, &mut scratch);
+        transport.flush(&mut scratch).unwrap();
+        pipe.sent();
+        pipe.push(b"220 mail.example.org ESMTP ready\r\n");
+        let failure = transport.receive(&mut scratch, |_| panic!("no payload"));
+        assert_eq!(failure.unwrap_err().kind, FailureKind::Tls);
+        assert_eq!(pipe.sent().first(), Some(&21), "an alert");
+        transport.close(&mut scratch);
+        assert_eq!(pipe.sent(), b"");
+    }
+
+    #[test]
+    fn end_before_any_answer_is_an_end() {
+        let (pipe, mut scratch) = (Pipe::default(), Scratch::new());
+        let mut transport = tls_over(&pipe, &mut scratch);
+        assert_eq!(
+            transport.receive(&mut scratch, |_| {}),
+            Ok(Received::Nothing)
+        );
+        pipe.end();
+        assert_eq!(transport.receive(&mut scratch, |_| {}), Ok(Received::End));
+    }
+}

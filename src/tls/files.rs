@@ -1,0 +1,96 @@
+//! Certificates and keys in files.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use rustls::RootCertStore;
+use rustls::pki_types::pem::{self, PemObject};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+
+use crate::file;
+
+/// A file that cannot be used.
+#[derive(Debug)]
+pub struct FileError {
+    /// The option or setting that names it.
+    option: &'static str,
+    path: PathBuf,
+    cause: String,
+}
+
+impl FileError {
+    pub(super) fn new(option: &'static str, path: &Path, cause: impl fmt::Display) -> Self {
+        Self {
+            option,
+            path: path.to_owned(),
+            cause: cause.to_string(),
+        }
+    }
+}
+
+impl fmt::Display for FileError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            option,
+            path,
+            cause,
+        } = self;
+        write!(f, "{option}: {:?}: {cause}", path.display())
+    }
+}
+
+impl std::error::Error for FileError {}
+
+/// Reads authorities to trust: one at least.
+pub(super) fn read_roots(option: &'static str, path: &Path) -> Result<RootCertStore, FileError> {
+    let mut roots = RootCertStore::empty();
+    for (place, certificate) in read_chain(option, path)?.into_iter().enumerate() {
+        roots.add(certificate).map_err(|_| {
+            let cause = format!("certificate {} cannot be read", place + 1);
+            FileError::new(option, path, cause)
+        })?;
+    }
+    Ok(roots)
+}
+
+/// Reads certificates: one at least.
+pub(super) fn read_chain(
+    option: &'static str,
+    path: &Path,
+) -> Result<Vec<CertificateDer<'static>>, FileError> {
+    let failed = |cause: String| FileError::new(option, path, cause);
+    let pem = file::read(path).map_err(|error| failed(error.to_string()))?;
+    let certificates = CertificateDer::pem_slice_iter(&pem);
+    let certificates = certificates.enumerate().map(|(place, certificate)| {
+        certificate
+            .map_err(|error| failed(format!("certificate {}: {}", place + 1, describe(&error))))
+    });
+    let certificates = certificates.collect::<Result<Vec<_>, _>>()?;
+    if certificates.is_empty() {
+        return Err(failed("expected certificates in PEM".to_owned()));
+    }
+    Ok(certificates)
+}
+
+/// Reads a private key.
+pub(super) fn read_key(
+    option: &'static str,
+    path: &Path,
+) -> Result<PrivateKeyDer<'static>, FileError> {
+    let failed = |cause: String| FileError::new(option, path, cause);
+    let pem = file::read(path).map_err(|error| failed(error.to_string()))?;
+    PrivateKeyDer::from_pem_slice(&pem).map_err(|error| {
+        failed(match error {
+            pem::Error::NoItemsFound => "expected a private key in PEM, without a password".into(),
+            error => describe(&error),
+        })
+    })
+}
+
+fn describe(error: &pem::Error) -> String {
+    match error {
+        pem::Error::MissingSectionEnd { .. } => "expected a line that ends it".to_owned(),
+        pem::Error::Base64Decode(_) => "expected base64".to_owned(),
+        error => error.to_string(),
+    }
+}

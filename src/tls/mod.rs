@@ -1,0 +1,256 @@
+//! Whom we trust and who we are, upstream and for clients that speak TLS.
+
+mod acceptor;
+mod explain;
+mod files;
+mod pins;
+
+pub use acceptor::Acceptor;
+pub use explain::explain;
+pub use files::FileError;
+
+use std::fmt;
+use std::sync::Arc;
+
+use rustls::client::danger::ServerCertVerifier;
+use rustls::client::{Resumption, UnbufferedClientConnection, WebPkiServerVerifier};
+use rustls::crypto::{CryptoProvider, ring};
+use rustls::pki_types::{ServerName, UnixTime};
+use rustls::time_provider::TimeProvider;
+use rustls::{ClientConfig, RootCertStore, SupportedCipherSuite};
+
+use crate::clock::Clock;
+use crate::config::{Config, Host, Identity, Pins, Scheme, Upstream};
+
+use explain::explain_key;
+use pins::PinVerifier;
+
+/// The protocol that is offered in the handshake (RFC 7858; IANA, "dot").
+const ALPN: &[u8] = b"dot";
+
+/// Sessions that are kept to be resumed, for each upstream. Every ticket is used once (RFC 8446,
+/// appendix C.4), and a burst opens several links.
+const TICKETS_PER_UPSTREAM: usize = 8;
+
+/// How to authenticate one upstream.
+#[derive(Clone, Debug)]
+pub struct Connector {
+    config: Arc<ClientConfig>,
+    name: ServerName<'static>,
+    pins: Option<Arc<PinVerifier>>,
+}
+
+impl Connector {
+    /// A connection that will prove who the peer is before it carries anything.
+    pub fn connection(&self) -> Result<UnbufferedClientConnection, rustls::Error> {
+        UnbufferedClientConnection::new(Arc::clone(&self.config), self.name.clone())
+    }
+
+    /// How often the peer has had a key other than those that are pinned.
+    pub fn pin_mismatches(&self) -> u64 {
+        self.pins.as_ref().map_or(0, |pins| pins.mismatches())
+    }
+}
+
+/// Why TLS could not be set up.
+#[derive(Debug)]
+pub enum SetupError {
+    /// A file cannot be used.
+    File(FileError),
+    /// An upstream's name can stand in no certificate.
+    Name(String),
+    /// The system gives no random numbers.
+    Random(rustls::Error),
+}
+
+impl fmt::Display for SetupError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File(error) => error.fmt(f),
+            Self::Random(error) => write!(f, "--tls-listen: {error}"),
+            Self::Name(upstream) => {
+                let expected = "a host name behind #, like 9.9.9.9#dns.quad9.net";
+                write!(f, "--upstream: \"{upstream}\": expected {expected}")
+            }
+        }
+    }
+}
+
+impl std::error::Error for SetupError {}
+
+impl From<FileError> for SetupError {
+    fn from(error: FileError) -> Self {
+        Self::File(error)
+    }
+}
+
+/// All that TLS needs.
+#[derive(Debug)]
+pub struct Setup {
+    /// How each upstream that speaks TLS proves who it is, in their order.
+    pub connectors: Vec<Option<Connector>>,
+    /// How we do, for clients that speak TLS.
+    pub acceptor: Option<Acceptor>,
+}
+
+/// Reads the files that TLS needs. `clock` judges certificates.
+pub fn set_up(config: &Config, clock: &Clock) -> Result<Setup, SetupError> {
+    let roots = match &config.ca_file {
+        Some(path) => files::read_roots("--ca-file", path)?,
+        None => RootCertStore {
+            roots: webpki_roots::TLS_SERVER_ROOTS.to_vec(),
+        },
+    };
+    if let Some(behind) = clock.is_behind() {
+        log::warn!(
+            "this host's clock is behind by {} s at least: certificates are judged by the time \
+             that the program was built or last ran",
+            behind.as_secs()
+        );
+    }
+    let trust = Trust {
+        provider: Arc::new(provider()),
+        clock: Arc::new(NeverBehind(clock.clone())),
+        roots: Arc::new(roots),
+    };
+    // Those with neither pins nor a certificate of ours share all, sessions included.
+    let is_plain = |upstream: &&Upstream| !upstream.has_own_terms();
+    let plain = config.upstreams.iter().filter(is_plain).count();
+    let shared = Arc::new(trust.client(trust.by_chain(), None, plain)?);
+    let connector = |upstream: &Upstream| {
+        if upstream.scheme != Scheme::Tls {
+            return Ok(None);
+        }
+        let name = server_name(upstream).ok_or_else(|| SetupError::Name(upstream.to_string()))?;
+        let (config, pins) = if upstream.has_own_terms() {
+            trust.own(upstream)?
+        } else {
+            (Arc::clone(&shared), None)
+        };
+        Ok(Some(Connector { config, name, pins }))
+    };
+    Ok(Setup {
+        connectors: config
+            .upstreams
+            .iter()
+            .map(connector)
+            .collect::<Result<_, SetupError>>()?,
+        acceptor: match &config.tls {
+            Some(settings) => Some(Acceptor::new(settings, &trust.provider, &trust.clock)?),
+            None => None,
+        },
+    })
+}
+
+/// What certificates are judged by.
+struct Trust {
+    provider: Arc<CryptoProvider>,
+    clock: Arc<NeverBehind>,
+    roots: Arc<RootCertStore>,
+}
+
+impl Trust {
+    /// Judges by chain and name.
+    fn by_chain(&self) -> Arc<WebPkiServerVerifier> {
+        let roots = Arc::clone(&self.roots);
+        WebPkiServerVerifier::builder_with_provider(roots, Arc::clone(&self.provider))
+            .build()
+            .expect("there are roots, and no revocation lists that could be wrong")
+    }
+
+    /// For an upstream that has pins, or asks who we are.
+    fn own(
+        &self,
+        upstream: &Upstream,
+    ) -> Result<(Arc<ClientConfig>, Option<Arc<PinVerifier>>), SetupError> {
+        let by_chain = self.by_chain();
+        let pins = (upstream.pins != Pins::default())
+            .then(|| Arc::new(PinVerifier::new(upstream, by_chain.clone(), &self.roots)));
+        let verifier = match &pins {
+            Some(pins) => Arc::clone(pins) as Arc<dyn ServerCertVerifier>,
+            None => by_chain,
+        };
+        let client = self.client(verifier, upstream.identity.as_ref(), 1)?;
+        Ok((Arc::new(client), pins))
+    }
+
+    fn client(
+        &self,
+        verifier: Arc<dyn ServerCertVerifier>,
+        identity: Option<&Identity>,
+        upstreams: usize,
+    ) -> Result<ClientConfig, SetupError> {
+        let clock = Arc::clone(&self.clock) as Arc<dyn TimeProvider>;
+        let client = ClientConfig::builder_with_details(Arc::clone(&self.provider), clock)
+            .with_safe_default_protocol_versions()
+            .expect("the provider has suites for TLS 1.2 and 1.3")
+            .dangerous()
+            .with_custom_certificate_verifier(verifier);
+        let mut client = match identity {
+            None => client.with_no_client_auth(),
+            Some(Identity { certificate, key }) => {
+                let chain = files::read_chain("client-cert", certificate)?;
+                let read = files::read_key("client-key", key)?;
+                let client = client.with_client_auth_cert(chain, read);
+                client.map_err(|error| FileError::new("client-key", key, explain_key(&error)))?
+            }
+        };
+        client.alpn_protocols = vec![ALPN.to_vec()];
+        client.resumption = Resumption::in_memory_sessions(TICKETS_PER_UPSTREAM * upstreams);
+        Ok(client)
+    }
+}
+
+/// What the certificate of an upstream must carry. `None` where that can stand in none.
+fn server_name(upstream: &Upstream) -> Option<ServerName<'static>> {
+    let name = match (&upstream.name, &upstream.host) {
+        (Some(name), _) => name.clone(),
+        (None, Host::Address(address)) => return Some(ServerName::IpAddress(address.ip().into())),
+        (None, Host::Name(name, _)) => name.to_string().trim_end_matches('.').to_owned(),
+    };
+    ServerName::try_from(name).ok()
+}
+
+#[derive(Debug)]
+struct NeverBehind(Clock);
+
+impl TimeProvider for NeverBehind {
+    fn current_time(&self) -> Option<UnixTime> {
+        Some(UnixTime::since_unix_epoch(self.0.now()))
+    }
+}
+
+/// The algorithms, with the cheapest cipher of this processor first: messages are short, so AES-128
+/// where there are instructions for it, else ChaCha20, which needs none.
+fn provider() -> CryptoProvider {
+    use ring::cipher_suite as suite;
+    let mut provider = ring::default_provider();
+    let cheap = if has_aes_instructions() {
+        [
+            suite::TLS13_AES_128_GCM_SHA256,
+            suite::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256,
+            suite::TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256,
+        ]
+    } else {
+        [
+            suite::TLS13_CHACHA20_POLY1305_SHA256,
+            suite::TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256,
+            suite::TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256,
+        ]
+    };
+    let is_cheap = |suite: &SupportedCipherSuite| cheap.contains(suite);
+    let (mut suites, dear): (Vec<_>, Vec<_>) =
+        provider.cipher_suites.into_iter().partition(is_cheap);
+    suites.extend(dear);
+    provider.cipher_suites = suites;
+    provider
+}
+
+fn has_aes_instructions() -> bool {
+    #[cfg(any(target_arch = "x86", target_arch = "x86_64"))]
+    return std::arch::is_x86_feature_detected!("aes");
+    #[cfg(target_arch = "aarch64")]
+    return std::arch::is_aarch64_feature_detected!("aes");
+    #[cfg(not(any(target_arch = "x86", target_arch = "x86_64", target_arch = "aarch64")))]
+    return false;
+}

@@ -1,0 +1,112 @@
+//! Upstreams that are known by their keys: who is believed, and that nobody else sees a query.
+
+mod support;
+
+use std::sync::atomic::Ordering;
+
+use dotproxy::config::Pin;
+use nix::sys::signal::Signal;
+
+use support::certificates::{Authority, Flaw};
+use support::faulty::{Fault, Faulty};
+use support::messages::{check_response, query};
+use support::program::Program;
+
+/// A server, and the proxy in front of it.
+struct Scene {
+    program: Program,
+    server: Faulty,
+}
+
+impl Scene {
+    /// `settings` are those of the upstream.
+    fn new(authority: &Authority, flaw: Flaw, settings: &[&str]) -> Self {
+        let server = Faulty::start(authority, 0);
+        if flaw != Flaw::None {
+            server.plan(Fault::Certificate(flaw), u64::MAX);
+        }
+        let program = Program::start(&[
+            format!("--upstream={},{}", server.address, settings.join(",")),
+            format!("--ca-file={}", authority.ca_file.display()),
+        ]);
+        Self { program, server }
+    }
+
+    /// Whether a query is answered; if not, that the server has not seen it.
+    fn is_trusted(&self) -> bool {
+        let query = query(1, "secret.example", 1, None);
+        let response = self.program.ask(&query).expect("a response");
+        let is_answered = check_response(&query, &response);
+        let seen = self.server.counts().queries.load(Ordering::Relaxed);
+        assert_eq!(seen, u64::from(is_answered));
+        if !is_answered {
+            self.program.await_log("authentication failed");
+        }
+        is_answered
+    }
+}
+
+fn pin(pin: Pin) -> String {
+    format!("pin-sha256={pin}")
+}
+
+/// A pin of nobody.
+fn other() -> String {
+    pin(Pin([7; 32]))
+}
+
+#[test]
+fn pinned_key_is_asked_for_besides_chain_and_name() {
+    let authority = Authority::new("pins-besides");
+    let (own, its_authority) = (pin(authority.server_pin()), pin(authority.pin()));
+    let none = Flaw::None;
+    let is_trusted = |flaw, settings: &[&str]| Scene::new(&authority, flaw, settings).is_trusted();
+    assert!(is_trusted(none, &[&own]));
+    assert!(is_trusted(none, &[&its_authority]));
+    assert!(is_trusted(none, &[&other(), &own]));
+    for flaw in [Flaw::SelfSigned, Flaw::Expired, Flaw::WrongName] {
+        assert!(!is_trusted(flaw, &[&own, &its_authority]));
+    }
+    let scene = Scene::new(&authority, none, &[&other()]);
+    assert!(!scene.is_trusted());
+    // What to do about it.
+    scene
+        .program
+        .await_log(&format!("no pin is right; that of its key is {own}"));
+}
+
+#[test]
+fn pinned_key_may_be_all_that_is_asked_for() {
+    let authority = Authority::new("pins-only");
+    let (own, its_authority) = (pin(authority.server_pin()), pin(authority.pin()));
+    let only = "pin-only";
+    let is_trusted = |flaw, pin: &str| Scene::new(&authority, flaw, &[pin, only]).is_trusted();
+    for flaw in [Flaw::SelfSigned, Flaw::Expired, Flaw::WrongName, Flaw::None] {
+        assert!(is_trusted(flaw, &own));
+        assert!(!is_trusted(flaw, &other()));
+    }
+    // Nobody has verified that it vouches for the server.
+    assert!(!is_trusted(Flaw::None, &its_authority));
+}
+
+#[test]
+fn key_that_is_not_pinned_may_be_told_and_be_right() {
+    let authority = Authority::new("pins-report");
+    let report = "pin-report";
+    let scene = Scene::new(&authority, Flaw::None, &[&other(), report]);
+    assert!(scene.is_trusted());
+    let own = pin(authority.server_pin());
+    scene
+        .program
+        .await_log(&format!("no pin is right; that of its key is {own}"));
+    scene.program.signal(Signal::SIGUSR1);
+    scene.program.await_log("pins mismatched=1");
+
+    let scene = Scene::new(&authority, Flaw::None, &[&own, report]);
+    assert!(scene.is_trusted());
+    scene.program.signal(Signal::SIGUSR1);
+    scene.program.await_log("pins mismatched=0");
+
+    let scene = Scene::new(&authority, Flaw::WrongName, &[&own, report]);
+    assert!(!scene.is_trusted());
+}
