@@ -401,7 +401,7 @@ impl<N: Net> Slot<N> {
 }
 
 /// Queries in flight that make a burst.
-const BURST_LEN: usize = 256;
+const BURST_LEN: usize = 32;
 
 /// How long there have to be fewer for a burst to be over.
 const BURST_PAUSE: Duration = Duration::from_secs(1);
