@@ -32,8 +32,8 @@ fn save_memory() {
     if variable("CARGO_CFG_TARGET_OS") != "linux" || is_other {
         return;
     }
-    let script = Path::new(&variable("OUT_DIR")).join("dead-code.ld");
-    std::fs::write(&script, DEAD_CODE).expect("cargo gives a folder to write to");
+    let script = Path::new(&variable("OUT_DIR")).join("cold-code.ld");
+    std::fs::write(&script, COLD_CODE).expect("cargo gives a folder to write to");
     println!("cargo::rustc-link-arg-bins=-Wl,-T,{}", script.display());
     // Relocations take a word for a group of them, not three for each, where the C library of this
     // machine, which is where the program is to run, can read that.
@@ -43,12 +43,19 @@ fn save_memory() {
     }
 }
 
-/// The standard library brings 170 KB of code that reads debug information, for the report of a
-/// panic, whether or not there is any. Where it lies among the rest it comes into memory with it,
-/// since the kernel maps pages in groups; behind the rest it does not.
-const DEAD_CODE: &str = "SECTIONS { .text.dead : { *( \
-    .text.*backtrace_rs* .text.*gimli* .text.*addr2line* .text.*miniz_oxide* \
-    .text.*rustc_demangle*) } } INSERT AFTER .text;\n";
+/// Code that runs at the start, or for few, or never: where it lies among the rest it comes into
+/// memory with it, since the kernel maps pages in groups; behind the rest it does not. The last are
+/// 170 KB of the standard library that read debug information for the report of a panic, whether or
+/// not there is any.
+const COLD_CODE: &str = "SECTIONS { .text.cold : { \
+    *( .text.*dotproxy4main* .text.*dotproxy7options* .text.*getopts* .text.*dotproxy3tls5files* \
+    .text.*dotproxy3tls6set_up* .text.*pki_types3pem* .text.*landlock* \
+    .text.*dotproxy11confinement* .text.*dotproxy..confinement* .text.__getgr_a .text.__getpw_a ) \
+    *( .text.*rustls6server* .text.*rustls..server..* .text.*rustls..crypto..ring..sign* \
+    .text.*ring3rsa7keypair* .text.*ecdsa7signing* .text.*x25519_sc_muladd* \
+    .text.*webpki3crl* .text.*webpki..crl* .text.*parse_crls* ) \
+    *( .text.*backtrace_rs* .text.*gimli* .text.*addr2line* .text.*miniz_oxide* \
+    .text.*rustc_demangle* ) } } INSERT AFTER .text;\n";
 
 /// The version of this machine's C library, if that is glibc.
 fn glibc() -> Option<(u32, u32)> {

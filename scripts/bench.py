@@ -41,10 +41,10 @@ IDLE_STARTS = 5
 # What dotproxy promises: processor time against unbound, resident memory in KiB, octets of a file.
 CPU_RATIO_MAX = {"forwarded": 0.35, "cached": 0.95}
 OWN_CPU_RATIO_MAX = {"forwarded": 0.35, "cached": 0.7}
-IDLE_KIB_MAX = {"static": 1536, "dynamic": 3072}
+IDLE_KIB_MAX = {"static": 2048, "dynamic": 3584}
 ECHO, ECHO_RATIO_MAX = "bare echo", 1.25
 GROWTH_KIB_MAX = 1024
-STATIC_BYTES_MAX = 1_900_000
+STATIC_BYTES_MAX = 2_000_000
 
 
 def unbound_conf(work, port, upstream, workload):
