@@ -102,6 +102,7 @@ pub mod address;
 pub mod arena;
 pub mod clock;
 pub mod config;
+pub mod confinement;
 pub mod descriptors;
 pub mod failure;
 pub mod file;

@@ -9,6 +9,7 @@ use std::process::ExitCode;
 
 use dotproxy::clock::Clock;
 use dotproxy::config::Config;
+use dotproxy::confinement::{self, Who};
 use dotproxy::net::mio::MioNet;
 use dotproxy::options::{self, Command};
 use dotproxy::random::SEED_LEN;
@@ -55,8 +56,10 @@ fn run(mut config: Config) -> Result<(), String> {
         .fill(&mut seed)
         .map_err(|_| "the system gives no random numbers")?;
     let net = MioNet::new().map_err(|error| format!("cannot wait for sockets: {error}"))?;
+    let who = config.user.as_ref().map(Who::find).transpose()?;
     let reactor = Reactor::new(net, &config, tls, clock, &seed);
     let mut reactor = reactor.map_err(|error| explain(&error))?;
+    log::info!("confinement: {}", confinement::confine(&config, who)?);
     for upstream in &config.upstreams {
         let domains = upstream.domains.iter().map(Name::to_string);
         let domains = domains.collect::<Vec<_>>().join(" and ");

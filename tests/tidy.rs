@@ -38,6 +38,7 @@ const LAYERS: &[(&str, &[&str])] = &[
         ],
     ),
     // Around them.
+    ("confinement", &["config"]),
     ("descriptors", &["config"]),
     ("allocator", &[]),
     ("logger", &[]),
@@ -55,6 +56,7 @@ const CONFINED: &[(&str, &[&str])] = &[
     ("siphasher::", &["proxy/cookies.rs"]),
     ("getopts::", &["options/mod.rs"]),
     ("slab::", &["arena.rs"]),
+    ("landlock::", &["confinement.rs"]),
     ("simple_logger", &["logger.rs"]),
     ("std::time::Instant", &["net/mio.rs"]),
     ("SystemTime", &["clock.rs", "logger.rs"]),

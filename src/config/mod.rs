@@ -43,6 +43,39 @@ pub struct Config {
     pub cache: CacheSettings,
     /// The least important messages that are logged.
     pub log_level: log::LevelFilter,
+    /// Who the process becomes once its sockets are bound, if somebody else.
+    pub user: Option<UserName>,
+    /// Whether it gives up then what it does not need.
+    pub is_confined: bool,
+}
+
+/// A user of this host.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UserName {
+    /// By name or number.
+    pub user: String,
+    /// By name or number; if none, the user's own.
+    pub group: Option<String>,
+}
+
+impl FromStr for UserName {
+    /// What was expected instead.
+    type Err = &'static str;
+
+    /// Reads `NAME` or `NAME:GROUP`.
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let (user, group) = match text.split_once(':') {
+            Some((user, group)) => (user, Some(group)),
+            None => (text, None),
+        };
+        if user.is_empty() || group.is_some_and(str::is_empty) {
+            return Err("a user, or a user and a group, like nobody or nobody:nogroup");
+        }
+        Ok(Self {
+            user: user.to_owned(),
+            group: group.map(str::to_owned),
+        })
+    }
 }
 
 /// Where clients are served.

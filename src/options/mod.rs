@@ -13,7 +13,7 @@ use crate::address::Address;
 use crate::config::upstream::TLS_PORT;
 use crate::config::{
     Access, CacheSettings, Config, Host, Identity, Limits, Listen, Network, Policy, RateLimit,
-    Timeouts, TlsSettings, Upstream,
+    Timeouts, TlsSettings, Upstream, UserName,
 };
 use crate::file;
 
@@ -193,6 +193,8 @@ struct Draft {
     tls_client_ca: Option<PathBuf>,
     limits: Limits,
     cache: CacheSettings,
+    user: Option<UserName>,
+    no_sandbox: bool,
     log_level: LevelFilter,
     /// What was asked for besides, word by word.
     verbosity: LevelFilter,
@@ -218,6 +220,8 @@ impl Default for Draft {
             tls_client_ca: None,
             limits: Limits::default(),
             cache: CacheSettings::default(),
+            user: None,
+            no_sandbox: false,
             log_level: LevelFilter::Info,
             verbosity: LevelFilter::Off,
         }
@@ -326,6 +330,8 @@ impl Draft {
             limits: self.limits,
             cache: self.cache,
             log_level: self.log_level.max(self.verbosity),
+            user: self.user,
+            is_confined: !self.no_sandbox,
         })
     }
 }
@@ -563,6 +569,21 @@ mod tests {
         ] {
             let problem = parse_line(&format!("-u 1.1.1.1 {line}")).unwrap_err();
             assert!(problem.starts_with(start), "{line}: {problem}");
+        }
+    }
+
+    #[test]
+    fn process_is_confined_unless_that_is_not_wanted() {
+        let plain = config("-u 1.1.1.1");
+        assert_eq!((plain.user, plain.is_confined), (None, true));
+        let config = config("-u 1.1.1.1 --user nobody:nogroup --no-sandbox");
+        let user = config.user.unwrap();
+        assert_eq!(user.user, "nobody");
+        assert_eq!(user.group.as_deref(), Some("nogroup"));
+        assert!(!config.is_confined);
+        for user in ["", ":", "a:", ":a"] {
+            let arguments = ["-u1.1.1.1".to_owned(), format!("--user={user}")];
+            assert!(parse(&arguments).is_err(), "{user}");
         }
     }
 

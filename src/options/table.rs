@@ -241,6 +241,26 @@ pub(super) const TABLE: &[Row] = &[
     },
     Row {
         short: "",
+        long: "user",
+        value: "NAME[:GROUP]",
+        help: "who to become once the sockets are bound",
+        apply: |draft, value| {
+            draft.user = Some(value.parse()?);
+            Ok(())
+        },
+    },
+    Row {
+        short: "",
+        long: "no-sandbox",
+        value: "",
+        help: "keep capabilities, files and ports after that",
+        apply: |draft, _| {
+            draft.no_sandbox = true;
+            Ok(())
+        },
+    },
+    Row {
+        short: "",
         long: "log-level",
         value: "LEVEL",
         help: "error, warn, info, debug or trace [info]",

@@ -133,9 +133,14 @@ impl Program {
         self.memory_kib("RssAnon:")
     }
 
+    /// What the kernel says of the process.
+    pub fn status(&self) -> String {
+        let path = format!("/proc/{}/status", self.child.id());
+        std::fs::read_to_string(path).expect("it runs")
+    }
+
     fn memory_kib(&self, kind: &str) -> u64 {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id()));
-        let status = status.expect("it runs");
+        let status = self.status();
         let line = status
             .lines()
             .find(|line| line.starts_with(kind))

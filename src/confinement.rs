@@ -1,0 +1,276 @@
+//! What the process may still do once its sockets are bound: as little as it needs.
+//!
+//! ```text
+//! look up the user --> bind --> become that user --> give up capabilities --> close the doors
+//! ```
+//!
+//! The doors are those of landlock, as far as the kernel has it: files other than those that the
+//! options name, and TCP to other ports than those of upstreams. What the options name is read
+//! again later, perhaps as a new file in place of the old one, so it is folders that stay open.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use landlock::{
+    ABI, Access, AccessFs, AccessNet, BitFlags, NetPort, Ruleset, RulesetAttr, RulesetCreatedAttr,
+    RulesetError, RulesetStatus, Scope, path_beneath_rules,
+};
+use nix::unistd::{Gid, Group, Uid, User, setgroups, setresgid, setresuid};
+use rustix::thread::{
+    CapabilitySet, CapabilitySets, clear_ambient_capability_set,
+    remove_capability_from_bounding_set, set_capabilities, set_no_new_privs,
+};
+
+use crate::config::{Config, Host, UserName};
+
+/// The latest landlock that is made use of; earlier ones do what they can.
+const LANDLOCK: ABI = ABI::V6;
+
+/// Who the process becomes.
+#[derive(Clone, Copy, Debug)]
+pub struct Who {
+    uid: Uid,
+    gid: Gid,
+}
+
+impl Who {
+    /// Looks up a user and a group, by name or number. Without a group it is the user's own.
+    pub fn find(name: &UserName) -> Result<Self, String> {
+        let failed = |what: &str| format!("--user: {what}: no such user or group on this host");
+        let user = match name.user.parse() {
+            Ok(uid) => User::from_uid(Uid::from_raw(uid)),
+            Err(_) => User::from_name(&name.user),
+        };
+        let user = user.map_err(|error| format!("--user: {error}"))?;
+        let uid = match (&user, name.user.parse()) {
+            (Some(user), _) => user.uid,
+            // Who has a number needs no entry.
+            (None, Ok(uid)) => Uid::from_raw(uid),
+            (None, Err(_)) => return Err(failed(&name.user)),
+        };
+        let gid = match &name.group {
+            None => user.map_or(Gid::from_raw(uid.as_raw()), |user| user.gid),
+            Some(group) => match group.parse() {
+                Ok(gid) => Gid::from_raw(gid),
+                Err(_) => {
+                    Group::from_name(group)
+                        .map_err(|error| format!("--user: {error}"))?
+                        .ok_or_else(|| failed(group))?
+                        .gid
+                }
+            },
+        };
+        Ok(Self { uid, gid })
+    }
+
+    fn become_it(self) -> io::Result<()> {
+        if Uid::effective().is_root() {
+            setgroups(&[self.gid])?;
+        }
+        setresgid(self.gid, self.gid, self.gid)?;
+        setresuid(self.uid, self.uid, self.uid)?;
+        Ok(())
+    }
+}
+
+/// Gives up what is not needed any more. Returns what is in force, in one line.
+pub fn confine(config: &Config, who: Option<Who>) -> Result<String, String> {
+    if config.is_confined {
+        // While it may still be done.
+        let _ = clear_ambient_capability_set();
+        for capability in CapabilitySet::all().iter() {
+            // Those of a later kernel are none of this one.
+            let _ = remove_capability_from_bounding_set(capability);
+        }
+    }
+    let mut in_force = Vec::new();
+    if let Some(who) = who {
+        who.become_it().map_err(|error| {
+            format!(
+                "--user: cannot become user {}: {error}; only root can",
+                who.uid
+            )
+        })?;
+        in_force.push(format!("user {}, group {}", who.uid, who.gid));
+    }
+    if !config.is_confined {
+        let rest = if who.is_some() {
+            "nothing else"
+        } else {
+            "nothing"
+        };
+        in_force.push(format!("{rest} is given up (--no-sandbox)"));
+        return Ok(in_force.join("; "));
+    }
+    let none = CapabilitySet::empty();
+    let sets = CapabilitySets {
+        effective: none,
+        permitted: none,
+        inheritable: none,
+    };
+    let failed = |error| format!("cannot give up capabilities: {error}");
+    set_capabilities(None, sets).map_err(failed)?;
+    set_no_new_privs(true).map_err(failed)?;
+    in_force.push("no capabilities, no new privileges".to_owned());
+    let doors = Doors::of(config);
+    in_force.push(match doors.close() {
+        Ok(RulesetStatus::NotEnforced) => "files as before: the kernel has no landlock".to_owned(),
+        Ok(RulesetStatus::FullyEnforced) => doors.to_string(),
+        Ok(RulesetStatus::PartiallyEnforced) => {
+            format!("{doors}, as far as this kernel's landlock goes")
+        }
+        Err(error) => format!("files as before: {error}"),
+    });
+    Ok(in_force.join("; "))
+}
+
+/// What stays open.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Doors {
+    read: BTreeSet<PathBuf>,
+    write: BTreeSet<PathBuf>,
+    ports: BTreeSet<u16>,
+}
+
+impl Doors {
+    fn of(config: &Config) -> Self {
+        let tls = config.tls.as_ref();
+        let identities = config.upstreams.iter();
+        let identities = identities.filter_map(|upstream| upstream.identity.as_ref());
+        let identities = identities.chain(tls.map(|tls| &tls.identity));
+        let files = identities
+            .flat_map(|identity| [&identity.certificate, &identity.key])
+            .chain(&config.ca_file)
+            .chain(tls.and_then(|tls| tls.client_ca.as_ref()));
+        let upstreams = config.upstreams.iter().map(|upstream| match upstream.host {
+            Host::Address(address) => address.port(),
+            Host::Name(_, port) => port,
+        });
+        let bootstrap = config.bootstrap.iter().map(SocketAddr::port);
+        Self {
+            read: files.flat_map(|file| folders(file)).collect(),
+            write: config.clock_stamp.iter().flat_map(|f| folders(f)).collect(),
+            ports: upstreams.chain(bootstrap).collect(),
+        }
+    }
+
+    fn close(&self) -> Result<RulesetStatus, RulesetError> {
+        let writing = AccessFs::ReadFile
+            | AccessFs::WriteFile
+            | AccessFs::MakeReg
+            | AccessFs::RemoveFile
+            | AccessFs::Truncate;
+        let reading: BitFlags<AccessFs> = AccessFs::ReadFile.into();
+        let ports = self.ports.iter();
+        let status = Ruleset::default()
+            .handle_access(AccessFs::from_all(LANDLOCK))?
+            .handle_access(AccessNet::from_all(LANDLOCK))?
+            .scope(Scope::from_all(LANDLOCK))?
+            .create()?
+            .add_rules(path_beneath_rules(&self.read, reading))?
+            .add_rules(path_beneath_rules(&self.write, writing))?
+            .add_rules(
+                ports.map(|port| Ok::<_, RulesetError>(NetPort::new(*port, AccessNet::ConnectTcp))),
+            )?
+            .restrict_self()?;
+        Ok(status.ruleset)
+    }
+}
+
+impl fmt::Display for Doors {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let list = |paths: &BTreeSet<PathBuf>| {
+            let paths: Vec<_> = paths
+                .iter()
+                .map(|path| path.display().to_string())
+                .collect();
+            paths.join(" and ")
+        };
+        let ports: Vec<_> = self.ports.iter().map(u16::to_string).collect();
+        write!(f, "TCP to port {} only", ports.join(" and "))?;
+        match (self.read.is_empty(), self.write.is_empty()) {
+            (true, true) => write!(f, ", no files"),
+            _ => Ok(()),
+        }?;
+        if !self.read.is_empty() {
+            write!(f, ", files of {}", list(&self.read))?;
+        }
+        if !self.write.is_empty() {
+            write!(f, ", writes to {}", list(&self.write))?;
+        }
+        Ok(())
+    }
+}
+
+/// Where a file lies, and where it is found if that is elsewhere.
+fn folders(file: &Path) -> Vec<PathBuf> {
+    let folder = |path: &Path| match path.parent() {
+        Some(folder) if folder != Path::new("") => folder.to_owned(),
+        _ => PathBuf::from("."),
+    };
+    let real = file.canonicalize().ok();
+    [Some(folder(file)), real.as_deref().map(folder)]
+        .into_iter()
+        .flatten()
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::options::{self, Command};
+
+    fn doors(line: &str) -> Doors {
+        let arguments: Vec<String> = line.split_whitespace().map(str::to_owned).collect();
+        match options::parse(&arguments) {
+            Ok(Command::Run(config)) => Doors::of(&config),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn what_options_name_stays_open() {
+        let doors = doors(
+            "-u 1.1.1.1 -u udp://10.0.0.53,domain=a -u 9.9.9.9:8853,client-cert=c/d,client-key=/e/f \
+             --ca-file=/nowhere/ca.pem --clock-stamp=/stamps/time -b 192.0.2.53 \
+             --tls-listen=127.0.0.1 --tls-cert=a --tls-key=/b/k --tls-client-ca=/clients/ca.pem",
+        );
+        let paths = |paths: &[&str]| paths.iter().map(PathBuf::from).collect::<BTreeSet<_>>();
+        assert_eq!(
+            doors.read,
+            paths(&[".", "/b", "/clients", "/e", "/nowhere", "c"])
+        );
+        assert_eq!(doors.write, paths(&["/stamps"]));
+        assert_eq!(doors.ports, [53, 853, 8853].into());
+    }
+
+    #[test]
+    fn nothing_is_open_that_is_not_needed() {
+        let doors = doors("-u 1.1.1.1");
+        assert_eq!(doors.to_string(), "TCP to port 853 only, no files");
+    }
+
+    #[test]
+    fn user_is_found_by_name_or_number() {
+        let find = |user: &str, group: Option<&str>| {
+            let name = UserName {
+                user: user.to_owned(),
+                group: group.map(str::to_owned),
+            };
+            let who = Who::find(&name)?;
+            Ok::<_, String>((who.uid.as_raw(), who.gid.as_raw()))
+        };
+        assert_eq!(find("root", None), Ok((0, 0)));
+        assert_eq!(find("0", Some("4321")), Ok((0, 4321)));
+        assert_eq!(find("54321", None), Ok((54321, 54321)));
+        assert!(
+            find("no such user", None)
+                .unwrap_err()
+                .contains("no such user:")
+        );
+        assert!(find("root", Some("no such group")).is_err());
+    }
+}

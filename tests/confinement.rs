@@ -1,0 +1,173 @@
+//! What the process may still do once it serves.
+
+mod support;
+
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+use nix::unistd::Uid;
+
+use support::certificates::Authority;
+use support::faulty::{End, Faulty};
+use support::messages::{check_response, query};
+use support::program::Program;
+
+/// A folder that goes with its test.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new(label: &str) -> Self {
+        let name = format!("dotproxy-{label}-{}", std::process::id());
+        let path = std::env::temp_dir().join(name);
+        std::fs::create_dir_all(&path).expect("a temporary folder");
+        let everybody = PermissionsExt::from_mode(0o777);
+        std::fs::set_permissions(&path, everybody).expect("a folder of ours");
+        Self(path)
+    }
+
+    fn file(&self, name: &str) -> PathBuf {
+        self.0.join(name)
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+/// The program in front of a server, with its authority's certificate in a folder.
+struct Scene {
+    authority: Authority,
+    folder: Folder,
+    server: Faulty,
+    program: Program,
+}
+
+impl Scene {
+    fn new(label: &str, arguments: &[&str]) -> Self {
+        let authority = Authority::new(label);
+        let folder = Folder::new(label);
+        let ca_file = folder.file("ca.pem");
+        std::fs::copy(&authority.ca_file, &ca_file).expect("a temporary file");
+        let server = Faulty::start(&authority, 0);
+        let mut all = vec![
+            format!("--upstream={}", server.address),
+            format!("--ca-file={}", ca_file.display()),
+            format!("--clock-stamp={}", folder.file("stamp").display()),
+        ];
+        all.extend(arguments.iter().map(ToString::to_string));
+        let program = Program::start(&all);
+        program.await_log("confinement: ");
+        Self {
+            authority,
+            folder,
+            server,
+            program,
+        }
+    }
+
+    fn is_answered(&self, id: u16) -> bool {
+        let query = query(id, "www.example", 1, None);
+        check_response(&query, &self.program.ask(&query).expect("a response"))
+    }
+
+    /// Has it read its files again; returns what it logged of that.
+    fn reload(&self) -> String {
+        let before = self.program.log().len();
+        self.program.signal(Signal::SIGHUP);
+        self.program.await_log("forgetting");
+        // The outcome comes in the same turn.
+        std::thread::sleep(Duration::from_millis(300));
+        self.program.log()[before..].to_owned()
+    }
+
+    /// What the kernel knows of the process.
+    fn status(&self, name: &str) -> String {
+        let status = self.program.status();
+        let line = status.lines().find(|line| line.starts_with(name));
+        let value = line.expect("the kernel says so")[name.len()..].trim();
+        value.to_owned()
+    }
+
+    fn check_status(&self) {
+        for name in ["CapInh:", "CapPrm:", "CapEff:", "CapAmb:"] {
+            assert_eq!(self.status(name), "0000000000000000", "{name}");
+        }
+        if Uid::effective().is_root() {
+            assert_eq!(self.status("CapBnd:"), "0000000000000000");
+        }
+        assert_eq!(self.status("NoNewPrivs:"), "1");
+    }
+
+    /// All that it does later is still possible.
+    fn check_service(&mut self) {
+        assert!(self.is_answered(1));
+        self.server.end_all(End::Reset);
+        assert!(self.is_answered(2), "it connects again");
+        let new = self.folder.file("new.pem");
+        std::fs::copy(&self.authority.ca_file, &new).expect("a temporary file");
+        std::fs::rename(&new, self.folder.file("ca.pem")).expect("a folder of ours");
+        let log = self.reload();
+        assert!(!log.contains("ERROR"), "{log}");
+        self.server.end_all(End::Reset);
+        assert!(self.is_answered(3));
+        self.program.signal(Signal::SIGTERM);
+        assert_eq!(self.program.wait(), Some(0));
+        assert!(self.folder.file("stamp").exists(), "{}", self.program.log());
+    }
+}
+
+#[test]
+fn process_keeps_what_it_needs_and_no_more() {
+    let mut scene = Scene::new("confined", &[]);
+    scene.check_status();
+    scene.check_service();
+}
+
+#[test]
+fn file_that_is_not_named_stays_closed() {
+    let scene = Scene::new("closed", &[]);
+    if scene.program.log().contains("no landlock") {
+        println!("this kernel has no landlock: nothing was checked");
+        return;
+    }
+    // It would do, and whoever may read it can say so.
+    let elsewhere = &scene.authority.ca_file;
+    let named = scene.folder.file("ca.pem");
+    let point_elsewhere = || {
+        std::fs::remove_file(&named).expect("a file of ours");
+        symlink(elsewhere, &named).expect("a folder of ours");
+    };
+    point_elsewhere();
+    let log = scene.reload();
+    assert!(log.contains("Permission denied"), "{log}");
+    assert!(log.contains("going on with what was read before"));
+    assert!(scene.is_answered(1));
+
+    let open = Scene::new("open", &["--no-sandbox"]);
+    std::fs::remove_file(open.folder.file("ca.pem")).expect("a file of ours");
+    symlink(&open.authority.ca_file, open.folder.file("ca.pem")).expect("a folder of ours");
+    let log = open.reload();
+    assert!(!log.contains("ERROR"), "{log}");
+    assert_eq!(open.status("NoNewPrivs:"), "0");
+}
+
+#[test]
+fn root_becomes_another_user() {
+    if !Uid::effective().is_root() {
+        println!("only root can: nothing was checked");
+        return;
+    }
+    for (user, uid, gid) in [("nobody", 65_534, 65_534), ("12345:54321", 12_345, 54_321)] {
+        let mut scene = Scene::new(&format!("user-{uid}"), &["--user", user]);
+        let four = |id: u32| format!("{id}\t{id}\t{id}\t{id}");
+        assert_eq!(scene.status("Uid:"), four(uid));
+        assert_eq!(scene.status("Gid:"), four(gid));
+        assert_eq!(scene.status("Groups:"), gid.to_string());
+        scene.check_status();
+        scene.check_service();
+    }
+}
