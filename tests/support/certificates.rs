@@ -11,7 +11,7 @@ use rcgen::{
 };
 use ring::digest::{SHA256, digest};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::{ServerConfig, SupportedProtocolVersion};
+use rustls::{ClientConfig, RootCertStore, ServerConfig, SupportedProtocolVersion};
 
 /// What is wrong with a server's certificate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,6 +61,35 @@ impl Authority {
         pin_of(&self.server_key)
     }
 
+    /// Files of a server's certificate and of its key, beside that of the authority.
+    pub fn server_files(&self) -> [PathBuf; 2] {
+        let mut params = CertificateParams::default();
+        params.subject_alt_names = vec![SanType::IpAddress(IpAddr::from([127, 0, 0, 1]))];
+        let certificate = params.signed_by(&self.server_key, &self.issuer);
+        let pems = [
+            certificate.expect("a certificate").pem(),
+            self.server_key.serialize_pem(),
+        ];
+        let paths = ["server", "key"].map(|kind| self.ca_file.with_extension(kind));
+        for (path, pem) in paths.iter().zip(pems) {
+            std::fs::write(path, pem).expect("a temporary file");
+        }
+        paths
+    }
+
+    /// The configuration of a client that trusts this authority.
+    pub fn client(&self) -> Arc<ClientConfig> {
+        let mut roots = RootCertStore::empty();
+        roots.add(self.issuer.der().clone()).expect("an authority");
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let config = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .expect("versions that the provider has")
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        Arc::new(config)
+    }
+
     /// The configuration of a DoT server with such a certificate.
     pub fn server(
         &self,
@@ -103,7 +132,9 @@ impl Authority {
 
 impl Drop for Authority {
     fn drop(&mut self) {
-        let _ = std::fs::remove_file(&self.ca_file);
+        for kind in ["pem", "server", "key"] {
+            let _ = std::fs::remove_file(self.ca_file.with_extension(kind));
+        }
     }
 }
 

@@ -1,0 +1,170 @@
+//! Clients under TLS that are slow, silent or many: they take little, and nothing from others.
+
+mod support;
+
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpStream};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rustls::{ClientConnection, StreamOwned};
+use socket2::{Domain, Socket, Type};
+
+use support::certificates::Authority;
+use support::faulty::Faulty;
+use support::messages::{check_response, query};
+use support::program::{Program, free_port, read_framed, send_framed};
+
+struct Scene {
+    authority: Authority,
+    address: SocketAddr,
+    program: Program,
+    _server: Faulty,
+}
+
+type Tls = StreamOwned<ClientConnection, TcpStream>;
+
+impl Scene {
+    fn new(label: &str, arguments: &[&str]) -> Self {
+        let authority = Authority::new(label);
+        let server = Faulty::start(&authority, 0);
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()));
+        let [certificate, key] = authority.server_files();
+        let mut all = vec![
+            format!("--upstream={}", server.address),
+            format!("--ca-file={}", authority.ca_file.display()),
+            format!("--tls-listen={address}"),
+            format!("--tls-cert={}", certificate.display()),
+            format!("--tls-key={}", key.display()),
+        ];
+        all.extend(arguments.iter().map(ToString::to_string));
+        let program = Program::start(&all);
+        program.await_log("under TLS");
+        Self {
+            authority,
+            address,
+            program,
+            _server: server,
+        }
+    }
+
+    /// A connection from 127.0.0.`last`.
+    fn connect(&self, last: u8) -> TcpStream {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
+        let own = SocketAddr::from((Ipv4Addr::new(127, 0, 0, last), 0));
+        socket.bind(&own.into()).expect("an address of ours");
+        socket.connect(&self.address.into()).expect("it listens");
+        let stream = TcpStream::from(socket);
+        let timeout = Some(Duration::from_secs(12));
+        stream.set_read_timeout(timeout).expect("a timeout");
+        stream
+    }
+
+    fn connect_tls(&self, last: u8) -> Tls {
+        let name = self.address.ip().into();
+        let connection = ClientConnection::new(self.authority.client(), name);
+        StreamOwned::new(connection.expect("a client"), self.connect(last))
+    }
+
+    /// Whether a query over UDP is answered at once.
+    fn is_answered(&self, id: u16) -> bool {
+        let query = query(id, "www.example", 1, None);
+        let response = self.program.ask_within(&query, Duration::from_secs(1));
+        response.is_some_and(|response| check_response(&query, &response))
+    }
+}
+
+fn is_served(tls: &mut Tls, id: u16) -> bool {
+    let query = query(id, "www.example", 28, Some(1232));
+    send_framed(tls, std::slice::from_ref(&query)).is_ok()
+        && read_framed(tls).is_ok_and(|response| check_response(&query, &response))
+}
+
+#[test]
+fn client_that_has_said_all_has_its_answers() {
+    let scene = Scene::new("tls-half", &[]);
+    let mut tls = scene.connect_tls(1);
+    let queries: Vec<_> = (0..50)
+        .map(|id| query(id, "www.example", 1, None))
+        .collect();
+    send_framed(&mut tls, &queries).expect("it reads");
+    tls.conn.send_close_notify();
+    tls.flush().expect("it reads");
+    tls.sock
+        .shutdown(Shutdown::Write)
+        .expect("a socket of ours");
+    for _ in 0..50 {
+        let response = read_framed(&mut tls).expect("a response");
+        let id = usize::from(u16::from_be_bytes([response[0], response[1]]));
+        assert!(check_response(&queries[id], &response));
+    }
+    // And is told that this was all.
+    assert_eq!(tls.read(&mut [0; 1]).expect("a close alert"), 0);
+}
+
+#[test]
+fn clients_that_are_silent_or_slow_make_room_for_others() {
+    let scene = Scene::new("tls-slow", &["--max-tcp-clients=4"]);
+    let mut hello = Vec::new();
+    let mut connection = ClientConnection::new(scene.authority.client(), scene.address.ip().into())
+        .expect("a client");
+    connection.write_tls(&mut hello).expect("a buffer takes it");
+    // One says nothing, one is in the middle of its hello, one says no more after it.
+    let silent = scene.connect(1);
+    let mut slow = scene.connect(1);
+    let mut halfway = scene.connect(1);
+    halfway.write_all(&hello).expect("it reads");
+    let mut served = scene.connect_tls(2);
+    assert!(is_served(&mut served, 1));
+    let start = Instant::now();
+    let mut is_dripping = true;
+    while is_dripping && start.elapsed() < Duration::from_secs(11) {
+        for octet in &hello {
+            is_dripping = slow.write_all(&[*octet]).is_ok();
+            if !is_dripping || start.elapsed() > Duration::from_secs(11) {
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    }
+    assert!(!is_dripping, "a hello without an end is waited for");
+    for mut idle in [silent, halfway] {
+        let mut rest = Vec::new();
+        // Closed, be it with an alert.
+        assert!(idle.read_to_end(&mut rest).is_ok() || start.elapsed().as_secs() < 12);
+    }
+    assert!(is_served(&mut scene.connect_tls(2), 2));
+}
+
+#[test]
+fn handshakes_that_lead_nowhere_harm_nobody() {
+    let scene = Scene::new("tls-flood", &[]);
+    assert!(scene.is_answered(1));
+    let before = scene.program.own_kib();
+    let config = scene.authority.client();
+    let mut waits = Vec::new();
+    for round in 0..400_u16 {
+        let name = scene.address.ip().into();
+        let connection = ClientConnection::new(Arc::clone(&config), name);
+        let mut connection = connection.expect("a client");
+        let mut stream = scene.connect(3);
+        connection.write_tls(&mut stream).expect("it reads");
+        if round % 2 == 0 {
+            // The work is done, and it was for nothing.
+            let _ = stream.read(&mut [0; 64]);
+        }
+        if round % 4 == 0 {
+            let start = Instant::now();
+            assert!(scene.is_answered(round));
+            waits.push(start.elapsed());
+        }
+    }
+    waits.sort();
+    let median = waits[waits.len() / 2];
+    std::thread::sleep(Duration::from_millis(500));
+    let grown = scene.program.own_kib().saturating_sub(before);
+    println!("median {median:?} beside them, {grown} KiB more afterwards");
+    assert!(median < Duration::from_millis(20), "{median:?}");
+    assert!(grown < 512, "{grown} KiB");
+    assert!(is_served(&mut scene.connect_tls(3), 9));
+}
