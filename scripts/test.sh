@@ -27,6 +27,7 @@ scripts/routes_test.sh
 scripts/tls_test.sh
 scripts/cache_test.sh
 scripts/address_test.sh
+scripts/flood_test.sh
 
 step "static binary"
 target="$(uname -m)-unknown-linux-musl"

@@ -1,0 +1,59 @@
+#!/usr/bin/env python3
+"""Sends queries with forged sources, each another one, and asks in its own name meanwhile.
+
+  scripts/flood.py SERVER COUNT
+
+Prints how many were forged a second, and what the honest client noticed; exits with 1 if it lost a query,
+or half of its answers took more than two milliseconds. Needs a raw socket; scripts/flood_test.sh runs it
+in a network namespace.
+"""
+
+import random
+import socket
+import statistics
+import struct
+import sys
+import time
+
+from testbed import query
+
+# An honest client asks once a batch, less often than the limit allows.
+BATCH, PER_SECOND = 1000, 60_000
+MEDIAN_MAX_S = 0.002
+
+
+def main():
+    server, count = sys.argv[1], int(sys.argv[2])
+    raw = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW)
+    honest = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    honest.settimeout(1)
+    honest.connect((server, 53))
+    message = query(1, "www.example.net")
+    udp = struct.pack("!HHHH", 5353, 53, 8 + len(message), 0) + message
+    # The kernel fills in the checksum; where it is zero, UDP has none.
+    head = struct.pack("!BBHHHBBH", 0x45, 0, 20 + len(udp), 0, 0, 64, socket.IPPROTO_UDP, 0)
+    target = socket.inet_aton(server)
+    # Every number once, in no order.
+    sources = random.Random(1).sample(range(0x0A010000, 0x0A010000 + count), count)
+    waits, lost = [], 0
+    start = time.monotonic()
+    for first in range(0, count, BATCH):
+        time.sleep(max(0.0, start + first / PER_SECOND - time.monotonic()))
+        for source in sources[first:first + BATCH]:
+            raw.sendto(head + struct.pack("!I", source) + target + udp, (server, 0))
+        asked = time.monotonic()
+        honest.send(query(first // BATCH, "www.example.net"))
+        try:
+            honest.recv(2048)
+            waits.append(time.monotonic() - asked)
+        except TimeoutError:
+            lost += 1
+    seconds = time.monotonic() - start
+    median = statistics.median(waits)
+    print(f"{count} sources forged, {count / seconds:.0f} a second; an honest client asked "
+          f"{len(waits) + lost} times, lost {lost}, median {median * 1e3:.2f} ms")
+    sys.exit(1 if lost or median > MEDIAN_MAX_S else 0)
+
+
+if __name__ == "__main__":
+    main()
