@@ -1,0 +1,68 @@
+#!/usr/bin/env python3
+"""Checks licences, sources and versions of all dependencies against deny.toml.
+
+It reads of that file what cargo-deny reads there, too; this takes no time to install.
+
+  scripts/check_dependencies.py
+"""
+
+import collections
+import json
+import re
+import sys
+import tomllib
+
+from testbed import ROOT, run
+
+
+def may_be_used(expression, allowed):
+    """Whether a licence expression (SPDX) can be met with these licences alone."""
+    # Old packages write a slash for OR.
+    tokens = re.findall(r"[()]|[^\s()/]+|/", expression)
+    known = {"OR": "or", "/": "or", "AND": "and", "(": "(", ")": ")"}
+    words, is_exception = [], False
+    for token in tokens:
+        if is_exception:
+            is_exception = False
+        elif token == "WITH":
+            # An exception takes nothing away.
+            is_exception = True
+        else:
+            words.append(known.get(token) or str(token in allowed))
+    return bool(words) and eval(" ".join(words), {"__builtins__": {}})
+
+
+def problems(packages, rules):
+    allowed = set(rules["licenses"]["allow"])
+    banned = {ban["crate"] for ban in rules["bans"]["deny"]}
+    skipped = {skip["crate"] for skip in rules["bans"].get("skip", [])}
+    registries = {f"registry+{url}" for url in rules["sources"]["allow-registry"]}
+    versions = collections.defaultdict(set)
+    for package in packages:
+        name, version, source = package["name"], package["version"], package["source"]
+        versions[name].add(version)
+        if not may_be_used(package["license"] or "", allowed):
+            yield f"{name} {version}: licence {package['license']}"
+        if name in banned:
+            yield f"{name} {version}: is not to be used"
+        # What has no source is in this repository.
+        if source and source not in registries:
+            yield f"{name} {version}: comes from {source}"
+    for name, several in versions.items():
+        if len(several) > 1 and name not in skipped:
+            yield f"{name}: versions {' and '.join(sorted(several))}"
+
+
+def main():
+    with open(f"{ROOT}/deny.toml", "rb") as file:
+        rules = tomllib.load(file)
+    manifest, target = f"{ROOT}/Cargo.toml", rules["graph"]["targets"][0]
+    metadata = json.loads(run("cargo", "metadata", "--locked", "--format-version", "1",
+                              "--manifest-path", manifest, "--filter-platform", target))
+    found = sorted(problems(metadata["packages"], rules))
+    print("\n".join(found) or f"{len(metadata['packages'])} packages are as deny.toml says")
+    sys.exit(1 if found else 0)
+
+
+if __name__ == "__main__":
+    main()
