@@ -41,8 +41,9 @@
 //! The layers are held by `tests/tidy.rs`.
 //!
 //! Around them: [`options`] (one table for command line, file and help), [`config`] (what the
-//! options come to, and every limit of the program), [`tls`] (whom we trust), [`clock`] (what time
-//! it is at least), [`descriptors`], [`mod@file`], [`logger`], and the vocabulary that all share:
+//! options come to, and every limit of the program), [`tls`] (whom we trust, and who we
+//! are), [`clock`] (what time it is at least), [`confinement`] (what the process may still do),
+//! [`descriptors`], [`mod@file`], [`logger`], and the vocabulary that all share:
 //! [`arena`] (tables whose keys carry a generation), [`address`], [`time`], [`random`], [`origin`],
 //! [`failure`].
 //!
@@ -76,7 +77,7 @@
 //! as well, and the first answer wins; three times at most, and never past the deadline. The states
 //! of a query are drawn in `proxy/exchange.rs`, those of a link in `proxy/upstream/link.rs`, those
 //! of an address of an upstream in `proxy/upstream/health.rs`, those of connections in
-//! [`session::client_stream`] and [`session::transport`].
+//! [`session::client_stream`] and [`session::tls_stream`].
 //!
 //! # What always holds
 //!
@@ -93,7 +94,7 @@
 //! A decision about queries goes to [`proxy`], as a file of its own beside `admission` and
 //! `routes`. A query of our own is an exchange with another asker (`proxy/bootstrap.rs`). What is
 //! known of an upstream has its place in `proxy/upstream`. A new way for bytes to come or go is a
-//! session; DoT for clients is [`session::Transport`] with the server's side of TLS. A new option
+//! session, or another [`session::Transport`] beneath one. A new option
 //! is a row in `options/table.rs`. None of them touches the loop.
 
 #![forbid(unsafe_code)]
