@@ -43,7 +43,8 @@ use clients::Clients;
 pub enum Turn {
     /// There will be another turn.
     GoOn,
-    /// There will be another turn, and a burst is over: memory that is free is not needed soon.
+    /// There will be another turn, and a burst is over or connections are: memory that is free is
+    /// not needed soon.
     Relax,
     /// All is done that was asked for.
     Finished,
@@ -78,7 +79,7 @@ pub struct Reactor<N: Net> {
     clock: Clock,
     /// When the clock writes its stamp.
     stamp_at: Option<Instant>,
-    /// When a burst counts as over, if there was one.
+    /// When memory that is free goes back, if some may be.
     relax_at: Option<Instant>,
     /// When the loop ends at the latest, once that was asked for.
     finish_at: Option<Instant>,
@@ -174,8 +175,8 @@ impl<N: Net> Reactor<N> {
         })
     }
 
-    /// Takes turns until a signal asks to finish and that is done; `relax` is called when a burst
-    /// is over. Errors are those of the poller.
+    /// Takes turns until a signal asks to finish and that is done; `relax` is called when memory that
+    /// is free is not needed soon. Errors are those of the poller.
     pub fn run(&mut self, relax: impl Fn()) -> io::Result<()> {
         // Nothing may come for long.
         self.write_log();
@@ -218,7 +219,7 @@ impl<N: Net> Reactor<N> {
         self.write_log();
         Ok(if self.is_finished() {
             Turn::Finished
-        } else if self.is_burst_over() {
+        } else if self.may_relax() {
             self.release_spare();
             Turn::Relax
         } else {
@@ -310,11 +311,17 @@ impl<N: Net> Reactor<N> {
 
     // Memory.
 
-    fn is_burst_over(&mut self) -> bool {
+    /// Whether there is less to do than a second ago.
+    fn may_relax(&mut self) -> bool {
         if self.proxy.inflight() >= BURST_LEN {
             self.relax_at = Some(self.now + BURST_PAUSE);
         }
         self.relax_at.take_if(|at| *at <= self.now).is_some()
+    }
+
+    /// Takes note that a connection is gone, with its buffers.
+    fn on_gone(&mut self) {
+        self.relax_at.get_or_insert(self.now + BURST_PAUSE);
     }
 
     /// Gives up memory that is kept from turn to turn, since the next needs as much.

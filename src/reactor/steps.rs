@@ -193,6 +193,7 @@ impl<N: Net> Reactor<N> {
         let Some(slot) = self.sessions.remove(key) else {
             return;
         };
+        self.on_gone();
         if let Some(link) = slot.link() {
             self.proxy
                 .handle_link_down(link, failure, self.now, &mut self.outbox);
@@ -217,6 +218,7 @@ impl<N: Net> Reactor<N> {
         let Some(mut slot) = self.sessions.remove(key) else {
             return;
         };
+        self.on_gone();
         if let Some(client) = slot.client() {
             let was_at_limit = self.clients.are_at_limit();
             let subscriber = Subscriber::of(client.peer().ip());
