@@ -175,8 +175,8 @@ impl<N: Net> Reactor<N> {
         })
     }
 
-    /// Takes turns until a signal asks to finish and that is done; `relax` is called when memory that
-    /// is free is not needed soon. Errors are those of the poller.
+    /// Takes turns until a signal asks to finish and that is done; `relax` is called when memory
+    /// that is free is not needed soon. Errors are those of the poller.
     pub fn run(&mut self, relax: impl Fn()) -> io::Result<()> {
         // Nothing may come for long.
         self.write_log();
