@@ -13,7 +13,6 @@ step "format, lints, documentation, scripts"
 cargo fmt --check
 cargo fmt --check --manifest-path fuzz/Cargo.toml
 cargo clippy --all-targets --locked -- -D warnings
-cargo check --locked --manifest-path fuzz/Cargo.toml
 RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --locked
 scripts/check_dependencies.py
 shellcheck --external-sources scripts/*.sh .ci/run
