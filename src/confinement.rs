@@ -63,6 +63,10 @@ impl Who {
                 }
             },
         };
+        // To the kernel, the last number is nobody: it would change nothing.
+        if [uid.as_raw(), gid.as_raw()].contains(&u32::MAX) {
+            return Err(failed(&u32::MAX.to_string()));
+        }
         Ok(Self { uid, gid })
     }
 
@@ -272,5 +276,7 @@ mod tests {
                 .contains("no such user:")
         );
         assert!(find("root", Some("no such group")).is_err());
+        assert!(find("4294967295", Some("0")).is_err());
+        assert!(find("0", Some("4294967295")).is_err());
     }
 }

@@ -59,7 +59,9 @@ fn run(mut config: Config) -> Result<(), String> {
     let who = config.user.as_ref().map(Who::find).transpose()?;
     let reactor = Reactor::new(net, &config, tls, clock, &seed);
     let mut reactor = reactor.map_err(|error| explain(&error))?;
-    log::info!("confinement: {}", confinement::confine(&config, who)?);
+    // Not within the log's arguments, which are evaluated only if somebody wants to know.
+    let in_force = confinement::confine(&config, who)?;
+    log::info!("confinement: {in_force}");
     for upstream in &config.upstreams {
         let domains = upstream.domains.iter().map(Name::to_string);
         let domains = domains.collect::<Vec<_>>().join(" and ");

@@ -129,6 +129,10 @@ impl<S: Read + Write> ClientStream<S> {
                 last_active: &mut self.last_active,
             };
             let received = self.transport.receive(scratch, |piece| {
+                // Under TLS there are several pieces to a read.
+                if self.kept_since.is_some() {
+                    return self.deframer.keep(piece);
+                }
                 let flow = self.deframer.feed(piece, |message| {
                     counts.on_taken(take(message, now), limits, now)
                 });

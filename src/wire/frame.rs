@@ -65,6 +65,11 @@ impl Deframer {
         flow
     }
 
+    /// Keeps bytes that come while nothing may be taken.
+    pub fn keep(&mut self, piece: &[u8]) {
+        self.kept.extend_from_slice(piece);
+    }
+
     /// [`Deframer::feed`] when what is kept starts with a whole message.
     fn feed_kept(
         &mut self,
