@@ -4,6 +4,7 @@ mod support;
 
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::PathBuf;
+use std::process::Command;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
@@ -12,7 +13,7 @@ use nix::unistd::Uid;
 use support::certificates::Authority;
 use support::faulty::{End, Faulty};
 use support::messages::{check_response, query};
-use support::program::Program;
+use support::program::{Program, await_that, free_port, spawn};
 
 /// A folder that goes with its test.
 struct Folder(PathBuf);
@@ -170,4 +171,24 @@ fn root_becomes_another_user() {
         scene.check_status();
         scene.check_service();
     }
+}
+
+#[test]
+fn process_gives_up_as_much_when_it_logs_little() {
+    let port = free_port().to_string();
+    let mut child = spawn(Command::new(env!("CARGO_BIN_EXE_dotproxy")).args([
+        "-l127.0.0.1",
+        "-u192.0.2.1",
+        "--log-level=error",
+        "-p",
+        &port,
+    ]));
+    let path = format!("/proc/{}/status", child.id());
+    let is_confined = || {
+        let status = std::fs::read_to_string(&path).expect("it runs");
+        status.contains("NoNewPrivs:\t1") && status.contains("CapEff:\t0000000000000000")
+    };
+    await_that("it is confined", is_confined);
+    child.kill().expect("it runs");
+    child.wait().expect("it is ours");
 }
