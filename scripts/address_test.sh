@@ -5,38 +5,16 @@
 set -u
 cd "$(dirname "$0")/.." || exit 2
 
-if [ "${1:-}" != within ]; then
-    for kind in --net "--net --map-root-user"; do
-        # shellcheck disable=SC2086 # it is several options
-        unshare $kind true 2>/dev/null && exec unshare $kind "$0" within
-    done
-    echo "this needs root, or a kernel that gives network namespaces to users: nothing was checked"
-    exit 0
-fi
-
-# shellcheck source=scripts/testbed.sh
-. scripts/testbed.sh
-need dig ip nsenter unshare
-
-# The server is here, the client on the other side of a cable.
-unshare --net sleep 600 &
-client=$!
-pids+=("$client")
-on_client() { nsenter --target "$client" --net "$@"; }
-has_left() { [ "$(readlink /proc/self/ns/net)" != "$(readlink "/proc/$client/ns/net")" ]; }
-await has_left
+# shellcheck source=scripts/network.sh
+. scripts/network.sh
 
 set -e
-ip link set lo up
-ip link add server0 type veth peer name client0 netns "$client"
-ip link set server0 up
 ip address add 192.0.2.1/24 dev server0
 ip address add 192.0.2.2/24 dev server0
 ip address add 198.51.100.1/32 dev lo
 ip address add 2001:db8::1/64 dev server0 nodad
 ip address add 2001:db8::2/64 dev server0 nodad
 ip address add 2001:db8:1::1/128 dev lo nodad
-on_client ip link set client0 up
 on_client ip address add 192.0.2.9/24 dev client0
 on_client ip address add 2001:db8::9/64 dev client0 nodad
 on_client ip route add 198.51.100.1 via 192.0.2.2

@@ -4,33 +4,12 @@
 set -u
 cd "$(dirname "$0")/.." || exit 2
 
-if [ "${1:-}" != within ]; then
-    for kind in --net "--net --map-root-user"; do
-        # shellcheck disable=SC2086 # it is several options
-        unshare $kind true 2>/dev/null && exec unshare $kind "$0" within
-    done
-    echo "this needs root, or a kernel that gives network namespaces to users: nothing was checked"
-    exit 0
-fi
-
-# shellcheck source=scripts/testbed.sh
-. scripts/testbed.sh
-need dig ip nsenter unshare python3
-
-# The server is here, the client on the other side of a cable.
-unshare --net sleep 600 &
-client=$!
-pids+=("$client")
-on_client() { nsenter --target "$client" --net "$@"; }
-has_left() { [ "$(readlink /proc/self/ns/net)" != "$(readlink "/proc/$client/ns/net")" ]; }
-await has_left
+# shellcheck source=scripts/network.sh
+. scripts/network.sh
+need python3
 
 set -e
-ip link set lo up
-ip link add server0 type veth peer name client0 netns "$client"
-ip link set server0 up
 ip address add 192.168.7.1/24 dev server0
-on_client ip link set client0 up
 on_client ip address add 192.168.7.9/24 dev client0
 # Those whose addresses are forged are behind the client, which does not know them.
 ip route add 10.0.0.0/8 via 192.168.7.9

@@ -24,7 +24,7 @@ use rustix::thread::{
     remove_capability_from_bounding_set, set_capabilities, set_no_new_privs,
 };
 
-use crate::config::{Config, Host, UserName};
+use crate::config::{Config, Host, UserName, parse_number};
 
 /// The latest landlock that is made use of; earlier ones do what they can.
 const LANDLOCK: ABI = ABI::V6;
@@ -39,33 +39,33 @@ pub struct Who {
 impl Who {
     /// Looks up a user and a group, by name or number. Without a group it is the user's own.
     pub fn find(name: &UserName) -> Result<Self, String> {
-        let failed = |what: &str| format!("--user: {what}: no such user or group on this host");
-        let user = match name.user.parse() {
-            Ok(uid) => User::from_uid(Uid::from_raw(uid)),
-            Err(_) => User::from_name(&name.user),
-        };
-        let user = user.map_err(|error| format!("--user: {error}"))?;
-        let uid = match (&user, name.user.parse()) {
-            (Some(user), _) => user.uid,
+        let missing = |what: &str| format!("--user: {what}: no such user or group on this host");
+        let failed = |error| format!("--user: {error}");
+        let (uid, own_gid) = if let Some(uid) = parse_number(&name.user) {
+            let user = User::from_uid(Uid::from_raw(uid)).map_err(failed)?;
             // Who has a number needs no entry.
-            (None, Ok(uid)) => Uid::from_raw(uid),
-            (None, Err(_)) => return Err(failed(&name.user)),
+            user.map_or((Uid::from_raw(uid), Gid::from_raw(uid)), |user| {
+                (user.uid, user.gid)
+            })
+        } else {
+            let user = User::from_name(&name.user).map_err(failed)?;
+            let user = user.ok_or_else(|| missing(&name.user))?;
+            (user.uid, user.gid)
         };
-        let gid = match &name.group {
-            None => user.map_or(Gid::from_raw(uid.as_raw()), |user| user.gid),
-            Some(group) => match group.parse() {
-                Ok(gid) => Gid::from_raw(gid),
-                Err(_) => {
-                    Group::from_name(group)
-                        .map_err(|error| format!("--user: {error}"))?
-                        .ok_or_else(|| failed(group))?
-                        .gid
+        let gid = match name.group.as_deref() {
+            None => own_gid,
+            Some(group) => {
+                if let Some(gid) = parse_number(group) {
+                    Gid::from_raw(gid)
+                } else {
+                    let found = Group::from_name(group).map_err(failed)?;
+                    found.ok_or_else(|| missing(group))?.gid
                 }
-            },
+            }
         };
         // To the kernel, the last number is nobody: it would change nothing.
         if [uid.as_raw(), gid.as_raw()].contains(&u32::MAX) {
-            return Err(failed(&u32::MAX.to_string()));
+            return Err(missing(&u32::MAX.to_string()));
         }
         Ok(Self { uid, gid })
     }
@@ -195,10 +195,9 @@ impl fmt::Display for Doors {
         };
         let ports: Vec<_> = self.ports.iter().map(u16::to_string).collect();
         write!(f, "TCP to port {} only", ports.join(" and "))?;
-        match (self.read.is_empty(), self.write.is_empty()) {
-            (true, true) => write!(f, ", no files"),
-            _ => Ok(()),
-        }?;
+        if self.read.is_empty() && self.write.is_empty() {
+            write!(f, ", no files")?;
+        }
         if !self.read.is_empty() {
             write!(f, ", files of {}", list(&self.read))?;
         }

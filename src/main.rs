@@ -37,13 +37,19 @@ fn main() -> ExitCode {
             Ok(()) => ExitCode::SUCCESS,
             Err(problem) => fail(1, problem),
         },
-        Ok(Command::Check(config)) => match tls::set_up(&config, &Clock::new(None)) {
-            Ok(_) => print("dotproxy: options and files are right\n"),
+        Ok(Command::Check(config)) => match check(&config) {
+            Ok(()) => print("dotproxy: options and files are right\n"),
             Err(problem) => fail(USAGE, problem),
         },
         Ok(Command::Print(text)) => print(&text),
         Err(problem) => fail(USAGE, problem),
     }
+}
+
+fn check(config: &Config) -> Result<(), String> {
+    tls::set_up(config, &Clock::new(None)).map_err(|error| error.to_string())?;
+    config.user.as_ref().map(Who::find).transpose()?;
+    Ok(())
 }
 
 fn run(mut config: Config) -> Result<(), String> {

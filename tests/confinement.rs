@@ -174,6 +174,19 @@ fn root_becomes_another_user() {
 }
 
 #[test]
+fn user_is_looked_up_before_anything_is_served() {
+    for (arguments, code) in [(&["--check-conf"][..], 2), (&[], 1)] {
+        let mut child = spawn(
+            Command::new(env!("CARGO_BIN_EXE_dotproxy"))
+                .args(["-u192.0.2.1", "-l127.0.0.1", "-p1", "--user=no such user"])
+                .args(arguments),
+        );
+        let status = child.wait().expect("it is ours");
+        assert_eq!(status.code(), Some(code));
+    }
+}
+
+#[test]
 fn process_gives_up_as_much_when_it_logs_little() {
     let port = free_port().to_string();
     let mut child = spawn(Command::new(env!("CARGO_BIN_EXE_dotproxy")).args([

@@ -15,7 +15,9 @@ use nix::sys::signal::Signal;
 use support::certificates::Authority;
 use support::faulty::{End, Fault, Faulty};
 use support::messages::{check_response, query};
-use support::program::{Program, await_that, free_port, read_framed, send_framed, spawn};
+use support::program::{
+    Program, await_that, datagrams_from, free_port, read_framed, send_framed, spawn,
+};
 
 /// An upstream, and the program in front of it.
 struct Scene {
@@ -225,12 +227,8 @@ fn memory_goes_back_after_bursts() {
     assert!(scene.is_answered(1));
     let before = scene.program.own_kib();
     // So many that what comes for one fits its buffer.
-    let sockets = [(); 20].map(|()| {
-        let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).expect("a socket");
-        let timeout = Some(Duration::from_secs(6));
-        socket.set_read_timeout(timeout).expect("a timeout");
-        socket
-    });
+    let patience = Duration::from_secs(6);
+    let sockets = [(); 20].map(|()| datagrams_from(Ipv4Addr::LOCALHOST, patience));
     let mut after = Vec::new();
     for _ in 0..4 {
         // On each connection; what comes meanwhile waits.
@@ -432,9 +430,7 @@ fn errors_of_its_own_have_codes_and_reasons() {
 fn client_that_may_not_ask_is_told_so_and_nothing_goes_upstream() {
     let scene = Scene::with("denied", "exec \"$@\"", &["--deny=127.0.0.9"]);
     let query = query(1, "www.example", 1, Some(1232));
-    let stranger = UdpSocket::bind((Ipv4Addr::new(127, 0, 0, 9), 0)).expect("a socket");
-    let timeout = Some(Duration::from_secs(6));
-    stranger.set_read_timeout(timeout).expect("a timeout");
+    let stranger = datagrams_from(Ipv4Addr::new(127, 0, 0, 9), Duration::from_secs(6));
     let sent = stranger.send_to(&query, scene.program.address);
     sent.expect("loopback takes it");
     let mut response = [0; 2048];
@@ -520,9 +516,7 @@ fn client_that_floods_is_held_to_its_rate_and_harms_nobody() {
 fn cookie_shows_that_an_address_is_the_clients_own() {
     let scene = Scene::with("cookies", "exec \"$@\"", &["--rate-limit=1/2"]);
     let client_at = |ip: Ipv4Addr| {
-        let socket = UdpSocket::bind((ip, 0)).expect("a socket");
-        let timeout = Some(Duration::from_millis(200));
-        socket.set_read_timeout(timeout).expect("a timeout");
+        let socket = datagrams_from(ip, Duration::from_millis(200));
         let address = scene.program.address;
         move |query: &[u8]| {
             socket.send_to(query, address).expect("loopback takes it");

@@ -5,21 +5,21 @@ mod support;
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpStream};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use rustls::{ClientConnection, StreamOwned};
-use socket2::{Domain, Socket, Type};
 
 use support::certificates::Authority;
-use support::faulty::Faulty;
+use support::faulty::{Fault, Faulty};
 use support::messages::{check_response, query};
-use support::program::{Program, free_port, read_framed, send_framed};
+use support::program::{Program, await_that, connect_from, free_port, read_framed, send_framed};
 
 struct Scene {
     authority: Authority,
     address: SocketAddr,
     program: Program,
-    _server: Faulty,
+    server: Faulty,
 }
 
 type Tls = StreamOwned<ClientConnection, TcpStream>;
@@ -44,17 +44,14 @@ impl Scene {
             authority,
             address,
             program,
-            _server: server,
+            server,
         }
     }
 
     /// A connection from 127.0.0.`last`.
     fn connect(&self, last: u8) -> TcpStream {
-        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
-        let own = SocketAddr::from((Ipv4Addr::new(127, 0, 0, last), 0));
-        socket.bind(&own.into()).expect("an address of ours");
-        socket.connect(&self.address.into()).expect("it listens");
-        let stream = TcpStream::from(socket);
+        let stream = connect_from(Ipv4Addr::new(127, 0, 0, last), self.address);
+        // Longer than an idle one is kept.
         let timeout = Some(Duration::from_secs(12));
         stream.set_read_timeout(timeout).expect("a timeout");
         stream
@@ -100,6 +97,26 @@ fn client_that_has_said_all_has_its_answers() {
     }
     // And is told that this was all.
     assert_eq!(tls.read(&mut [0; 1]).expect("a close alert"), 0);
+}
+
+#[test]
+fn client_waits_behind_its_limit_however_it_cuts_its_records() {
+    let scene = Scene::new("tls-records", &[]);
+    scene.server.plan(Fault::Silence, u64::MAX);
+    let mut tls = scene.connect_tls(1);
+    while tls.conn.is_handshaking() {
+        tls.conn.complete_io(&mut tls.sock).expect("a handshake");
+    }
+    // Each in a record of its own, and all that fits at once.
+    for id in 0..200 {
+        let mut writer = tls.conn.writer();
+        send_framed(&mut writer, &[query(id, "www.example", 1, None)]).expect("a buffer takes it");
+    }
+    tls.flush().expect("it reads");
+    let seen = || scene.server.counts().queries.load(Ordering::Relaxed);
+    await_that("a full share has gone upstream", || seen() >= 64);
+    std::thread::sleep(Duration::from_millis(200));
+    assert_eq!(seen(), 64);
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::time::Duration;
 use log::LevelFilter;
 
 use super::Draft;
-use crate::address::{parse_endpoint, parse_port};
+use crate::address::{Address, parse_endpoint, parse_port};
 use crate::arena;
 use crate::config::upstream::PLAIN_PORT;
 use crate::config::{Policy, parse_duration, parse_number, parse_size};
@@ -40,13 +40,7 @@ pub(super) const TABLE: &[Row] = &[
         long: "listen",
         value: "ADDR[:PORT]",
         help: "address for clients, repeatable [every address]",
-        apply: |draft, value| {
-            let endpoint = parse_endpoint(value);
-            draft
-                .listen
-                .push(endpoint.ok_or("an IP address like 127.0.0.1, 127.0.0.1:5353 or [::1]:53")?);
-            Ok(())
-        },
+        apply: |draft, value| parse_listen(&mut draft.listen, value),
     },
     Row {
         short: "",
@@ -135,13 +129,7 @@ pub(super) const TABLE: &[Row] = &[
         long: "tls-listen",
         value: "ADDR[:PORT]",
         help: "address for clients under TLS, repeatable",
-        apply: |draft, value| {
-            let endpoint = parse_endpoint(value);
-            draft
-                .tls_listen
-                .push(endpoint.ok_or("an IP address like 192.168.1.1, 0.0.0.0:853 or [::]")?);
-            Ok(())
-        },
+        apply: |draft, value| parse_listen(&mut draft.tls_listen, value),
     },
     Row {
         short: "",
@@ -315,6 +303,12 @@ pub(super) const COMMANDS: &[(&str, &str, &str, &str)] = &[
     ("h", "help", "", "print this"),
     ("V", "version", "", "print the version"),
 ];
+
+fn parse_listen(listen: &mut Vec<(Address, Option<u16>)>, value: &str) -> Result<(), &'static str> {
+    let expected = "an IP address like 127.0.0.1, 127.0.0.1:5353 or [::1]:53";
+    listen.push(parse_endpoint(value).ok_or(expected)?);
+    Ok(())
+}
 
 fn parse_path(path: &mut Option<PathBuf>, value: &str) -> Result<(), &'static str> {
     *path = (!value.is_empty()).then(|| value.into());

@@ -12,12 +12,14 @@
 //! calls a connection holds no buffer unless a record is torn or the socket is full.
 
 use std::io::{Read, Write};
+use std::ops::Deref;
 
 use rustls::HandshakeKind;
 use rustls::client::{ClientConnectionData, UnbufferedClientConnection};
 use rustls::server::{ServerConnectionData, UnbufferedServerConnection};
 use rustls::unbuffered::{
-    ConnectionState, EncodeError, EncodeTlsData, EncryptError, UnbufferedStatus,
+    ConnectionState, EncodeError, EncodeTlsData, EncryptError, UnbufferedConnectionCommon,
+    UnbufferedStatus,
 };
 
 use super::Scratch;
@@ -26,19 +28,18 @@ use crate::failure::{Failure, FailureKind};
 use crate::tls::{self, Acceptor, Connector};
 
 /// One of the two ends of a connection.
-pub trait End {
+pub trait End: Deref<Target = UnbufferedConnectionCommon<Self::Data>> {
     /// What the library keeps for this end.
     type Data;
 
-    /// Works on what came.
-    fn process<'c, 'i>(
-        &'c mut self,
-        incoming: &'i mut [u8],
-    ) -> UnbufferedStatus<'c, 'i, Self::Data>;
+    /// Octets that an empty buffer keeps from turn to turn.
+    const KEPT_LEN: usize;
 
-    /// What kind of handshake it was, when it is over.
-    fn handshake_kind(&self) -> Option<HandshakeKind>;
+    /// Works on what came.
+    fn process<'c, 'i>(&'c mut self, incoming: &'i mut [u8]) -> Status<'c, 'i, Self::Data>;
 }
+
+type Status<'c, 'i, D> = UnbufferedStatus<'c, 'i, D>;
 
 /// The end that connects.
 pub type Client = UnbufferedClientConnection;
@@ -46,15 +47,11 @@ pub type Client = UnbufferedClientConnection;
 impl End for Client {
     type Data = ClientConnectionData;
 
-    fn process<'c, 'i>(
-        &'c mut self,
-        incoming: &'i mut [u8],
-    ) -> UnbufferedStatus<'c, 'i, Self::Data> {
-        self.process_tls_records(incoming)
-    }
+    /// There are few, and the next turn will need as many.
+    const KEPT_LEN: usize = RECORD_PAYLOAD_LEN_MAX;
 
-    fn handshake_kind(&self) -> Option<HandshakeKind> {
-        (***self).handshake_kind()
+    fn process<'c, 'i>(&'c mut self, incoming: &'i mut [u8]) -> Status<'c, 'i, Self::Data> {
+        self.process_tls_records(incoming)
     }
 }
 
@@ -64,15 +61,11 @@ pub type Server = UnbufferedServerConnection;
 impl End for Server {
     type Data = ServerConnectionData;
 
-    fn process<'c, 'i>(
-        &'c mut self,
-        incoming: &'i mut [u8],
-    ) -> UnbufferedStatus<'c, 'i, Self::Data> {
-        self.process_tls_records(incoming)
-    }
+    /// There may be many, and most are idle.
+    const KEPT_LEN: usize = 0;
 
-    fn handshake_kind(&self) -> Option<HandshakeKind> {
-        (***self).handshake_kind()
+    fn process<'c, 'i>(&'c mut self, incoming: &'i mut [u8]) -> Status<'c, 'i, Self::Data> {
+        self.process_tls_records(incoming)
     }
 }
 
@@ -299,7 +292,7 @@ impl<S: Read + Write, E: End> TlsStream<S, E> {
             Err(EncryptError::EncryptExhausted) => Err(None),
         })?;
         self.plaintext.drain(..chunk_len);
-        self.plaintext.shrink_to(KEPT_LEN);
+        self.plaintext.shrink_to(E::KEPT_LEN);
         let records = &outgoing[..len];
         let taken = write(&mut self.stream, records).map_err(|error| failed(&error, true))?;
         self.unsent.bytes.extend_from_slice(&records[taken..]);
@@ -364,9 +357,6 @@ fn encode<D>(
 
 /// Octets of payload in the largest record (RFC 8446, section 5.1).
 const RECORD_PAYLOAD_LEN_MAX: usize = 16 * 1024;
-
-/// Octets that an empty buffer of a connection keeps, since the next turn will need as many.
-const KEPT_LEN: usize = RECORD_PAYLOAD_LEN_MAX;
 
 /// Runs `attempt` with a buffer that is made as large as it asks for. `Err(None)` is final.
 fn with_room(

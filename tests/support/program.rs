@@ -77,8 +77,7 @@ impl Program {
 
     /// Sends a query over UDP and waits so long for its response.
     pub fn ask_within(&self, query: &[u8], patience: Duration) -> Option<Vec<u8>> {
-        let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).expect("a socket");
-        socket.set_read_timeout(Some(patience)).expect("a timeout");
+        let socket = datagrams_from(Ipv4Addr::LOCALHOST, patience);
         socket
             .send_to(query, self.address)
             .expect("loopback takes it");
@@ -95,14 +94,7 @@ impl Program {
 
     /// A TCP connection to it from an address of this host.
     pub fn connect_from(&self, own: Ipv4Addr) -> TcpStream {
-        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
-        let own = SocketAddr::from((own, 0));
-        socket.bind(&own.into()).expect("an address of ours");
-        socket.connect(&self.address.into()).expect("it listens");
-        let stream = TcpStream::from(socket);
-        let timeout = Some(Duration::from_secs(6));
-        stream.set_read_timeout(timeout).expect("a timeout");
-        stream
+        connect_from(own, self.address)
     }
 
     pub fn signal(&self, signal: Signal) {
@@ -184,6 +176,25 @@ impl Drop for Program {
             eprintln!("--- its log ---\n{}", self.log());
         }
     }
+}
+
+/// A TCP connection from an address of this host.
+pub fn connect_from(own: Ipv4Addr, to: SocketAddr) -> TcpStream {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
+    let own = SocketAddr::from((own, 0));
+    socket.bind(&own.into()).expect("an address of ours");
+    socket.connect(&to.into()).expect("it listens");
+    let stream = TcpStream::from(socket);
+    let timeout = Some(Duration::from_secs(6));
+    stream.set_read_timeout(timeout).expect("a timeout");
+    stream
+}
+
+/// A UDP socket on an address of this host, which waits so long for responses.
+pub fn datagrams_from(own: Ipv4Addr, patience: Duration) -> UdpSocket {
+    let socket = UdpSocket::bind((own, 0)).expect("an address of ours");
+    socket.set_read_timeout(Some(patience)).expect("a timeout");
+    socket
 }
 
 /// Waits until something holds, ten seconds at the most.
