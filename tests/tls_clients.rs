@@ -107,10 +107,10 @@ fn client_waits_behind_its_limit_however_it_cuts_its_records() {
     while tls.conn.is_handshaking() {
         tls.conn.complete_io(&mut tls.sock).expect("a handshake");
     }
-    // Each in a record of its own, and all that fits at once.
-    for id in 0..200 {
-        let mut writer = tls.conn.writer();
-        send_framed(&mut writer, &[query(id, "www.example", 1, None)]).expect("a buffer takes it");
+    // Three to a record, and many records at once.
+    for id in (0..300).step_by(3) {
+        let three = [0, 1, 2].map(|more| query(id + more, "www.example", 1, None));
+        send_framed(&mut tls.conn.writer(), &three).expect("a buffer takes it");
     }
     tls.flush().expect("it reads");
     let seen = || scene.server.counts().queries.load(Ordering::Relaxed);
