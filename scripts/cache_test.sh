@@ -106,6 +106,6 @@ check "resolver gone: nothing is known" 'SERVFAIL' ask unknown.many.example.net 
 kill -HUP "$proxy_pid"
 sleep 0.2
 check "SIGHUP: everything is forgotten" 'SERVFAIL' ask stale.many.example.net A
-check "SIGHUP: the log says so" 'forgetting' cat "$work/dotproxy.log"
+check "SIGHUP: the log says so" 'known answers forgotten' cat "$work/dotproxy.log"
 
 conclude

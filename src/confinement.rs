@@ -6,7 +6,8 @@
 //!
 //! The doors are those of landlock, as far as the kernel has it: files other than those that the
 //! options name, and TCP to other ports than those of upstreams. What the options name is read
-//! again later, perhaps as a new file in place of the old one, so it is folders that stay open.
+//! again later, perhaps as a new file in place of the old one, so it is folders that stay open; of
+//! a folder just below the root, which is everybody's, the file alone.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -25,6 +26,7 @@ use rustix::thread::{
 };
 
 use crate::config::{Config, Host, UserName, parse_number};
+use crate::file;
 
 /// The latest landlock that is made use of; earlier ones do what they can.
 const LANDLOCK: ABI = ABI::V6;
@@ -80,8 +82,39 @@ impl Who {
     }
 }
 
-/// Gives up what is not needed any more. Returns what is in force, in one line.
-pub fn confine(config: &Config, who: Option<Who>) -> Result<String, String> {
+/// What was given up.
+#[derive(Debug, Default)]
+pub struct Confinement {
+    in_force: Vec<String>,
+    /// TCP ports that can be connected to, if not all.
+    ports: Option<BTreeSet<u16>>,
+}
+
+impl fmt::Display for Confinement {
+    /// What is in force, in one line.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.in_force.join("; "))
+    }
+}
+
+impl Confinement {
+    /// Whether the process can do with what it has left if these become its settings. What was
+    /// given up does not come back.
+    pub fn admits(&self, config: &Config) -> Result<(), String> {
+        let Some(open) = &self.ports else {
+            return Ok(());
+        };
+        match ports(config).find(|port| !open.contains(port)) {
+            Some(port) => Err(format!(
+                "TCP to port {port} was given up at the start, which takes a restart"
+            )),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Gives up what is not needed any more.
+pub fn confine(config: &Config, who: Option<Who>) -> Result<Confinement, String> {
     if config.is_confined {
         // While it may still be done.
         let _ = clear_ambient_capability_set();
@@ -90,7 +123,8 @@ pub fn confine(config: &Config, who: Option<Who>) -> Result<String, String> {
             let _ = remove_capability_from_bounding_set(capability);
         }
     }
-    let mut in_force = Vec::new();
+    let mut confinement = Confinement::default();
+    let in_force = &mut confinement.in_force;
     if let Some(who) = who {
         who.become_it().map_err(|error| {
             format!(
@@ -107,7 +141,8 @@ pub fn confine(config: &Config, who: Option<Who>) -> Result<String, String> {
             "nothing"
         };
         in_force.push(format!("{rest} is given up (--no-sandbox)"));
-        return Ok(in_force.join("; "));
+        warn_of_closed_files(config);
+        return Ok(confinement);
     }
     let none = CapabilitySet::empty();
     let sets = CapabilitySets {
@@ -120,7 +155,8 @@ pub fn confine(config: &Config, who: Option<Who>) -> Result<String, String> {
     set_no_new_privs(true).map_err(failed)?;
     in_force.push("no capabilities, no new privileges".to_owned());
     let doors = Doors::of(config);
-    in_force.push(match doors.close() {
+    let status = doors.close();
+    in_force.push(match &status {
         Ok(RulesetStatus::NotEnforced) => "files as before: the kernel has no landlock".to_owned(),
         Ok(RulesetStatus::FullyEnforced) => doors.to_string(),
         Ok(RulesetStatus::PartiallyEnforced) => {
@@ -128,7 +164,45 @@ pub fn confine(config: &Config, who: Option<Who>) -> Result<String, String> {
         }
         Err(error) => format!("files as before: {error}"),
     });
-    Ok(in_force.join("; "))
+    if status.is_ok_and(|status| status != RulesetStatus::NotEnforced) {
+        confinement.ports = Some(doors.ports);
+    }
+    warn_of_closed_files(config);
+    Ok(confinement)
+}
+
+/// Who becomes another user may have read what that user cannot read again.
+fn warn_of_closed_files(config: &Config) {
+    for path in files(config) {
+        if let Err(error) = file::try_to_open(path) {
+            log::warn!(
+                "{}: {error}: it was read, and cannot be read again on SIGHUP",
+                path.display()
+            );
+        }
+    }
+}
+
+/// The files that are read, at the start and again.
+fn files(config: &Config) -> impl Iterator<Item = &PathBuf> {
+    let tls = config.tls.as_ref();
+    let identities = config.upstreams.iter();
+    let identities = identities.filter_map(|upstream| upstream.identity.as_ref());
+    let identities = identities.chain(tls.map(|tls| &tls.identity));
+    identities
+        .flat_map(|identity| [&identity.certificate, &identity.key])
+        .chain(&config.ca_file)
+        .chain(tls.and_then(|tls| tls.client_ca.as_ref()))
+        .chain(&config.file)
+}
+
+/// The TCP ports that are connected to.
+fn ports(config: &Config) -> impl Iterator<Item = u16> {
+    let upstreams = config.upstreams.iter().map(|upstream| match upstream.host {
+        Host::Address(address) => address.port(),
+        Host::Name(_, port) => port,
+    });
+    upstreams.chain(config.bootstrap.iter().map(SocketAddr::port))
 }
 
 /// What stays open.
@@ -141,23 +215,10 @@ struct Doors {
 
 impl Doors {
     fn of(config: &Config) -> Self {
-        let tls = config.tls.as_ref();
-        let identities = config.upstreams.iter();
-        let identities = identities.filter_map(|upstream| upstream.identity.as_ref());
-        let identities = identities.chain(tls.map(|tls| &tls.identity));
-        let files = identities
-            .flat_map(|identity| [&identity.certificate, &identity.key])
-            .chain(&config.ca_file)
-            .chain(tls.and_then(|tls| tls.client_ca.as_ref()));
-        let upstreams = config.upstreams.iter().map(|upstream| match upstream.host {
-            Host::Address(address) => address.port(),
-            Host::Name(_, port) => port,
-        });
-        let bootstrap = config.bootstrap.iter().map(SocketAddr::port);
         Self {
-            read: files.flat_map(|file| folders(file)).collect(),
+            read: files(config).flat_map(|file| around(file)).collect(),
             write: config.clock_stamp.iter().flat_map(|f| folders(f)).collect(),
-            ports: upstreams.chain(bootstrap).collect(),
+            ports: ports(config).collect(),
         }
     }
 
@@ -199,26 +260,39 @@ impl fmt::Display for Doors {
             write!(f, ", no files")?;
         }
         if !self.read.is_empty() {
-            write!(f, ", files of {}", list(&self.read))?;
+            write!(f, ", reads in {}", list(&self.read))?;
         }
         if !self.write.is_empty() {
-            write!(f, ", writes to {}", list(&self.write))?;
+            write!(f, ", writes in {}", list(&self.write))?;
         }
         Ok(())
     }
 }
 
 /// Where a file lies, and where it is found if that is elsewhere.
-fn folders(file: &Path) -> Vec<PathBuf> {
+fn folders(file: &Path) -> BTreeSet<PathBuf> {
     let folder = |path: &Path| match path.parent() {
         Some(folder) if folder != Path::new("") => folder.to_owned(),
         _ => PathBuf::from("."),
     };
     let real = file.canonicalize().ok();
-    [Some(folder(file)), real.as_deref().map(folder)]
-        .into_iter()
-        .flatten()
-        .collect()
+    let paths = [Some(file), real.as_deref()];
+    paths.into_iter().flatten().map(folder).collect()
+}
+
+/// What has to stay open for a file to be read again.
+fn around(file: &Path) -> BTreeSet<PathBuf> {
+    let is_everybodys = |folder: &PathBuf| {
+        let real = folder.canonicalize();
+        real.is_ok_and(|real| real.components().count() <= 2)
+    };
+    let mut open = folders(file);
+    let before = open.len();
+    open.retain(|folder| !is_everybodys(folder));
+    if open.len() < before {
+        open.insert(file.to_owned());
+    }
+    open
 }
 
 #[cfg(test)]
@@ -234,6 +308,10 @@ mod tests {
         }
     }
 
+    fn paths(paths: &[&str]) -> BTreeSet<PathBuf> {
+        paths.iter().map(PathBuf::from).collect()
+    }
+
     #[test]
     fn what_options_name_stays_open() {
         let doors = doors(
@@ -241,13 +319,21 @@ mod tests {
              --ca-file=/nowhere/ca.pem --clock-stamp=/stamps/time -b 192.0.2.53 \
              --tls-listen=127.0.0.1 --tls-cert=a --tls-key=/b/k --tls-client-ca=/clients/ca.pem",
         );
-        let paths = |paths: &[&str]| paths.iter().map(PathBuf::from).collect::<BTreeSet<_>>();
         assert_eq!(
             doors.read,
             paths(&[".", "/b", "/clients", "/e", "/nowhere", "c"])
         );
         assert_eq!(doors.write, paths(&["/stamps"]));
         assert_eq!(doors.ports, [53, 853, 8853].into());
+    }
+
+    #[test]
+    fn of_a_folder_for_everybody_the_file_alone_stays_open() {
+        let shared = doors("-u 1.1.1.1 --ca-file=/proc/version --clock-stamp=/tmp/x");
+        assert_eq!(shared.read, paths(&["/proc/version"]));
+        assert_eq!(shared.write, paths(&["/tmp"]));
+        let own = doors("-u 1.1.1.1 --ca-file=/proc/sys/vm/swappiness");
+        assert_eq!(own.read, paths(&["/proc/sys/vm"]));
     }
 
     #[test]

@@ -19,6 +19,11 @@ pub fn read(path: &Path) -> io::Result<Vec<u8>> {
     Ok(octets)
 }
 
+/// Whether a file can be read, without reading it.
+pub fn try_to_open(path: &Path) -> io::Result<()> {
+    File::open(path).map(drop)
+}
+
 /// Writes a file so that, whatever happens meanwhile, it is either the old one or the new one.
 pub fn write(path: &Path, octets: &[u8]) -> io::Result<()> {
     let mut name = path.file_name().unwrap_or_default().to_owned();

@@ -24,15 +24,18 @@ static LOGGER: OnceLock<Logger> = OnceLock::new();
 /// their reader. A second call changes nothing.
 pub fn init(level: LevelFilter, unwritten_max: usize) {
     let logger = LOGGER.get_or_init(|| Logger {
-        terminal: io::stderr()
-            .is_terminal()
-            .then(|| SimpleLogger::new().with_level(level)),
+        terminal: io::stderr().is_terminal().then(SimpleLogger::new),
         queue: Mutex::default(),
         unwritten_max,
     });
     if log::set_logger(logger).is_ok() {
         log::set_max_level(level);
     }
+}
+
+/// Logs what is at least as important as `level` from now on.
+pub fn set_level(level: LevelFilter) {
+    log::set_max_level(level);
 }
 
 /// Writes what the reader takes now. Returns whether something is left.

@@ -14,7 +14,6 @@ use dotproxy::net::mio::MioNet;
 use dotproxy::options::{self, Command};
 use dotproxy::random::SEED_LEN;
 use dotproxy::reactor::{ListenError, Reactor};
-use dotproxy::wire::name::Name;
 use dotproxy::{descriptors, logger, tls};
 
 use ring::rand::{SecureRandom, SystemRandom};
@@ -33,7 +32,7 @@ fn main() -> ExitCode {
         Err(argument) => return fail(USAGE, format!("{}: expected UTF-8", argument.display())),
     };
     match options::parse(&arguments) {
-        Ok(Command::Run(config)) => match run(*config) {
+        Ok(Command::Run(config)) => match run(*config, &arguments) {
             Ok(()) => ExitCode::SUCCESS,
             Err(problem) => fail(1, problem),
         },
@@ -52,7 +51,7 @@ fn check(config: &Config) -> Result<(), String> {
     Ok(())
 }
 
-fn run(mut config: Config) -> Result<(), String> {
+fn run(mut config: Config, arguments: &[String]) -> Result<(), String> {
     logger::init(config.log_level, config.limits.log_unwritten);
     let clock = Clock::new(config.clock_stamp.as_deref());
     let tls = tls::set_up(&config, &clock).map_err(|error| error.to_string())?;
@@ -66,21 +65,25 @@ fn run(mut config: Config) -> Result<(), String> {
     let reactor = Reactor::new(net, &config, tls, clock, &seed);
     let mut reactor = reactor.map_err(|error| explain(&error))?;
     // Not within the log's arguments, which are evaluated only if somebody wants to know.
-    let in_force = confinement::confine(&config, who)?;
-    log::info!("confinement: {in_force}");
-    for upstream in &config.upstreams {
-        let domains = upstream.domains.iter().map(Name::to_string);
-        let domains = domains.collect::<Vec<_>>().join(" and ");
-        let names = if domains.is_empty() {
-            String::new()
-        } else {
-            format!(" for {domains}")
-        };
-        log::info!("upstream {upstream}: will be asked when a query{names} comes");
-    }
+    let confinement = confinement::confine(&config, who)?;
+    log::info!("confinement: {confinement}");
+    let read_again = || {
+        let mut config = read_again(arguments)?;
+        confinement.admits(&config)?;
+        descriptors::fit(&mut config).map_err(|error| error.to_string())?;
+        Ok(config)
+    };
     reactor
-        .run(allocator::give_back)
+        .run(allocator::give_back, read_again)
         .map_err(|error| format!("cannot wait for sockets: {error}"))
+}
+
+fn read_again(arguments: &[String]) -> Result<Config, String> {
+    match options::parse(arguments) {
+        Ok(Command::Run(config)) => Ok(*config),
+        Ok(Command::Check(_) | Command::Print(_)) => unreachable!("it was a command to run"),
+        Err(problem) => Err(problem.to_string()),
+    }
 }
 
 /// What is wrong with an address for clients, and what to do about it.

@@ -40,6 +40,15 @@ impl Random {
         self.used += 2;
         u16::from_be_bytes(pair)
     }
+
+    /// The seed of another generator.
+    pub fn next_seed(&mut self) -> [u8; SEED_LEN] {
+        let mut seed = [0; SEED_LEN];
+        for pair in seed.chunks_exact_mut(2) {
+            pair.copy_from_slice(&self.next_u16().to_be_bytes());
+        }
+        seed
+    }
 }
 
 #[cfg(test)]

@@ -3,41 +3,16 @@
 mod support;
 
 use std::os::unix::fs::{PermissionsExt, symlink};
-use std::path::PathBuf;
 use std::process::Command;
-use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use nix::unistd::Uid;
 
 use support::certificates::Authority;
 use support::faulty::{End, Faulty};
+use support::folder::Folder;
 use support::messages::{check_response, query};
 use support::program::{Program, await_that, free_port, spawn};
-
-/// A folder that goes with its test.
-struct Folder(PathBuf);
-
-impl Folder {
-    fn new(label: &str) -> Self {
-        let name = format!("dotproxy-{label}-{}", std::process::id());
-        let path = std::env::temp_dir().join(name);
-        std::fs::create_dir_all(&path).expect("a temporary folder");
-        let everybody = PermissionsExt::from_mode(0o777);
-        std::fs::set_permissions(&path, everybody).expect("a folder of ours");
-        Self(path)
-    }
-
-    fn file(&self, name: &str) -> PathBuf {
-        self.0.join(name)
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
-}
 
 /// The program in front of a server, with its authority's certificate in a folder.
 struct Scene {
@@ -75,16 +50,6 @@ impl Scene {
         check_response(&query, &self.program.ask(&query).expect("a response"))
     }
 
-    /// Has it read its files again; returns what it logged of that.
-    fn reload(&self) -> String {
-        let before = self.program.log().len();
-        self.program.signal(Signal::SIGHUP);
-        self.program.await_log("forgetting");
-        // The outcome comes in the same turn.
-        std::thread::sleep(Duration::from_millis(300));
-        self.program.log()[before..].to_owned()
-    }
-
     /// What the kernel knows of the process.
     fn status(&self, name: &str) -> String {
         let status = self.program.status();
@@ -111,7 +76,7 @@ impl Scene {
         let new = self.folder.file("new.pem");
         std::fs::copy(&self.authority.ca_file, &new).expect("a temporary file");
         std::fs::rename(&new, self.folder.file("ca.pem")).expect("a folder of ours");
-        let log = self.reload();
+        let log = self.program.reload();
         assert!(!log.contains("ERROR"), "{log}");
         self.server.end_all(End::Reset);
         assert!(self.is_answered(3));
@@ -143,7 +108,7 @@ fn file_that_is_not_named_stays_closed() {
         symlink(elsewhere, &named).expect("a folder of ours");
     };
     point_elsewhere();
-    let log = scene.reload();
+    let log = scene.program.reload();
     assert!(log.contains("Permission denied"), "{log}");
     assert!(log.contains("going on with what was read before"));
     assert!(scene.is_answered(1));
@@ -151,7 +116,7 @@ fn file_that_is_not_named_stays_closed() {
     let open = Scene::new("open", &["--no-sandbox"]);
     std::fs::remove_file(open.folder.file("ca.pem")).expect("a file of ours");
     symlink(&open.authority.ca_file, open.folder.file("ca.pem")).expect("a folder of ours");
-    let log = open.reload();
+    let log = open.program.reload();
     assert!(!log.contains("ERROR"), "{log}");
     assert_eq!(open.status("NoNewPrivs:"), "0");
 }
@@ -171,6 +136,29 @@ fn root_becomes_another_user() {
         scene.check_status();
         scene.check_service();
     }
+}
+
+#[test]
+fn file_that_another_user_cannot_read_again_is_named() {
+    if !Uid::effective().is_root() {
+        println!("only root can: nothing was checked");
+        return;
+    }
+    let authority = Authority::new("unreadable");
+    let folder = Folder::new("unreadable");
+    let ca_file = folder.file("ca.pem");
+    std::fs::copy(&authority.ca_file, &ca_file).expect("a temporary file");
+    let for_root_alone = PermissionsExt::from_mode(0o600);
+    std::fs::set_permissions(&ca_file, for_root_alone).expect("a file of ours");
+    let arguments = [
+        "--upstream=192.0.2.1".to_owned(),
+        format!("--ca-file={}", ca_file.display()),
+        "--user=nobody".to_owned(),
+    ];
+    let program = Program::start(&arguments);
+    let line = format!("{}: Permission denied", ca_file.display());
+    program.await_log(&line);
+    program.await_log("cannot be read again on SIGHUP");
 }
 
 #[test]

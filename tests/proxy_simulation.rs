@@ -88,44 +88,49 @@ struct World {
     trace: u64,
 }
 
+fn some_settings(inflight: usize, chance: &mut Chance) -> Config {
+    let upstreams = chance.between(1, 3);
+    let mut arguments = vec![format!("--max-inflight={inflight}")];
+    let policy = chance.pick(&["fastest", "ordered", "round-robin"]);
+    arguments.push(format!("--policy={policy}"));
+    let size = chance.pick(&["0", "2k", "16k", "1m"]);
+    arguments.push(format!("--cache-size={size}"));
+    let stale = chance.pick(&["0s", "1m", "1d"]);
+    arguments.push(format!("--serve-stale={stale}"));
+    if chance.percent(50) {
+        arguments.push("--prefetch".to_owned());
+    }
+    arguments.extend((1..=upstreams).map(|host| format!("-u192.0.2.{host}")));
+    if chance.percent(40) {
+        arguments.push("-utls://dns.example".to_owned());
+        arguments.push(format!("-b{BOOTSTRAP}"));
+    }
+    for scheme in ["udp", "tcp", "tls"] {
+        if chance.percent(30) {
+            arguments.push(format!("-u{scheme}://192.0.2.10,domain=corp.example"));
+        }
+    }
+    match options::parse(&arguments) {
+        Ok(Command::Run(config)) => *config,
+        other => panic!("{arguments:?}: {other:?}"),
+    }
+}
+
+fn serves_corp(config: &Config) -> bool {
+    let mut upstreams = config.upstreams.iter();
+    upstreams.any(|upstream| !upstream.domains.is_empty())
+}
+
 impl World {
     fn new(seed: u64) -> Self {
         let mut chance = Chance::new(seed);
-        let upstreams = chance.between(1, 3);
-        let mut arguments = vec![format!(
-            "--max-inflight={}",
-            chance.pick(&[1, 20, 300, 4096])
-        )];
-        let policy = chance.pick(&["fastest", "ordered", "round-robin"]);
-        arguments.push(format!("--policy={policy}"));
-        let size = chance.pick(&["0", "2k", "16k", "1m"]);
-        arguments.push(format!("--cache-size={size}"));
-        let stale = chance.pick(&["0s", "1m", "1d"]);
-        arguments.push(format!("--serve-stale={stale}"));
-        if chance.percent(50) {
-            arguments.push("--prefetch".to_owned());
-        }
-        arguments.extend((1..=upstreams).map(|host| format!("-u192.0.2.{host}")));
-        if chance.percent(40) {
-            arguments.push("-utls://dns.example".to_owned());
-            arguments.push(format!("-b{BOOTSTRAP}"));
-        }
-        for scheme in ["udp", "tcp", "tls"] {
-            if chance.percent(30) {
-                arguments.push(format!("-u{scheme}://192.0.2.10,domain=corp.example"));
-            }
-        }
-        let serves_corp = arguments
-            .last()
-            .is_some_and(|last| last.contains("domain="));
-        let Ok(Command::Run(config)) = options::parse(&arguments) else {
-            panic!("{arguments:?}");
-        };
+        let inflight = *chance.pick(&[1, 20, 300, 4096]);
+        let config = some_settings(inflight, &mut chance);
         let key = [u8::try_from(seed % 256).expect("a byte"); 32];
         Self {
             proxy: Proxy::new(&config, &key),
-            config: *config,
-            serves_corp,
+            serves_corp: serves_corp(&config),
+            config,
             chance,
             outbox: Outbox::default(),
             now: Instant::default() + Duration::from_secs(1),
@@ -186,9 +191,18 @@ impl World {
                 self.proxy.handle_resume(slept, self.now, &mut self.outbox);
                 self.obey();
             }
+            _ if self.chance.percent(3) => self.reconfigure(),
             _ => {}
         }
         self.chance.next();
+    }
+
+    fn reconfigure(&mut self) {
+        self.config = some_settings(self.config.limits.inflight, &mut self.chance);
+        self.serves_corp = serves_corp(&self.config);
+        self.proxy
+            .reconfigure(&self.config, self.now, &mut self.outbox);
+        self.obey();
     }
 
     fn ask(&mut self) {

@@ -38,7 +38,7 @@ const LAYERS: &[(&str, &[&str])] = &[
         ],
     ),
     // Around them.
-    ("confinement", &["config"]),
+    ("confinement", &["config", "file"]),
     ("descriptors", &["config"]),
     ("allocator", &[]),
     ("logger", &[]),

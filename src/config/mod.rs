@@ -47,6 +47,38 @@ pub struct Config {
     pub user: Option<UserName>,
     /// Whether it gives up then what it does not need.
     pub is_confined: bool,
+    /// Where some of this was read from.
+    pub file: Option<PathBuf>,
+}
+
+impl Config {
+    /// Puts back what cannot be changed while the program runs. Returns the options concerned.
+    pub fn keep_what_is_fixed(&mut self, running: &Self) -> Vec<&'static str> {
+        let mut kept = Vec::new();
+        let mut keep = |option, has_changed| {
+            if has_changed {
+                kept.push(option);
+            }
+        };
+        keep("listen", self.listen != running.listen);
+        let addresses = |config: &Self| config.tls.as_ref().map(|tls| tls.addresses.clone());
+        keep("tls-listen", addresses(self) != addresses(running));
+        keep("clock-stamp", self.clock_stamp != running.clock_stamp);
+        keep("user", self.user != running.user);
+        keep("no-sandbox", self.is_confined != running.is_confined);
+        self.listen.clone_from(&running.listen);
+        self.clock_stamp.clone_from(&running.clock_stamp);
+        self.user.clone_from(&running.user);
+        self.is_confined = running.is_confined;
+        self.tls = match (self.tls.take(), &running.tls) {
+            (Some(tls), Some(running)) => Some(TlsSettings {
+                addresses: running.addresses.clone(),
+                ..tls
+            }),
+            (_, running) => running.clone(),
+        };
+        kept
+    }
 }
 
 /// A user of this host.

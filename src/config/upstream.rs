@@ -88,6 +88,15 @@ impl Upstream {
             identity: None,
         }
     }
+
+    /// The names that it is asked for, in words.
+    pub fn names(&self) -> String {
+        if self.domains.is_empty() {
+            return "any name".to_owned();
+        }
+        let domains = self.domains.iter().map(Name::to_string);
+        domains.collect::<Vec<_>>().join(" and ")
+    }
 }
 
 impl fmt::Display for Upstream {

@@ -34,7 +34,7 @@ pub enum Event {
 pub enum Signal {
     /// To finish and end: SIGTERM, SIGINT.
     Finish,
-    /// To forget what is known from earlier: SIGHUP.
+    /// To read settings and files again: SIGHUP.
     Reload,
     /// To log the counters: SIGUSR1.
     Report,

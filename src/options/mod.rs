@@ -71,6 +71,7 @@ pub fn parse(arguments: &[String]) -> Result<Command, UsageError> {
     let mut draft = Draft::default();
     if let Some(path) = given.opt_str("conf-file") {
         draft.read_file(Path::new(&path))?;
+        draft.file = Some(path.into());
     }
     for row in TABLE {
         let flags = std::iter::repeat_n(String::new(), given.opt_count(row.long));
@@ -195,6 +196,7 @@ struct Draft {
     cache: CacheSettings,
     user: Option<UserName>,
     no_sandbox: bool,
+    file: Option<PathBuf>,
     log_level: LevelFilter,
     /// What was asked for besides, word by word.
     verbosity: LevelFilter,
@@ -222,6 +224,7 @@ impl Default for Draft {
             cache: CacheSettings::default(),
             user: None,
             no_sandbox: false,
+            file: None,
             log_level: LevelFilter::Info,
             verbosity: LevelFilter::Off,
         }
@@ -332,6 +335,7 @@ impl Draft {
             log_level: self.log_level.max(self.verbosity),
             user: self.user,
             is_confined: !self.no_sandbox,
+            file: self.file,
         })
     }
 }

@@ -226,7 +226,7 @@ impl Proxy {
             return Err(failed_before(reason));
         }
         let query = self.query_for(request);
-        if query.unpadded_len() > self.limits.forwarded_query {
+        if query.unpadded_len() > self.config.limits.forwarded_query {
             return Err(TOO_LONG);
         }
         let asker = Asker::Client {
@@ -246,7 +246,7 @@ impl Proxy {
         };
         self.counters.refreshes += 1;
         let query = self.query_for(request);
-        let deadline = now + self.timeouts.deadline();
+        let deadline = now + self.config.timeouts.deadline();
         let mut exchange = Exchange::new(Asker::Cache, pool, query, (now, deadline));
         exchange.variant = request.variant;
         self.start(exchange, now, outbox);
@@ -260,12 +260,12 @@ impl Proxy {
 
     /// Whether there is room for another query.
     pub(super) fn has_capacity(&self) -> bool {
-        self.under_way() < self.limits.inflight
+        self.under_way() < self.config.limits.inflight
     }
 
     /// Whether there is room for queries that nobody waits for.
     fn has_capacity_to_spare(&self) -> bool {
-        self.under_way() < self.limits.inflight / 2
+        self.under_way() < self.config.limits.inflight / 2
     }
 }
 

@@ -131,7 +131,7 @@ impl Proxy {
                 let host = &self.bootstrap.hosts[place];
                 let asker = Asker::Bootstrap(host.upstream, rr_type);
                 let query = Query::new(&host.name, rr_type);
-                let deadline = now + self.timeouts.deadline();
+                let deadline = now + self.config.timeouts.deadline();
                 let exchange = Exchange::new(asker, self.bootstrap.servers, query, (now, deadline));
                 self.start(exchange, now, outbox);
             }
@@ -155,7 +155,7 @@ impl Proxy {
             return;
         };
         let host = &mut self.bootstrap.hosts[host];
-        let pause = backoff(host.failures, &self.timeouts, &mut self.random);
+        let pause = backoff(host.failures, &self.config.timeouts, &mut self.random);
         let soon = host.asked_at + pause;
         if host.ask_at.is_some_and(|at| at > soon) {
             host.ask_at = Some(soon);
@@ -210,11 +210,11 @@ impl Proxy {
             return;
         }
         let is_lost = self.upstreams.addresses(upstream).next().is_none();
-        let pause = backoff(host.failures, &self.timeouts, &mut self.random);
+        let pause = backoff(host.failures, &self.config.timeouts, &mut self.random);
         let pause_max = if is_lost {
-            self.timeouts.backoff_max_asked
+            self.config.timeouts.backoff_max_asked
         } else {
-            self.timeouts.backoff_max
+            self.config.timeouts.backoff_max
         };
         host.ask_at = Some(now + pause.min(pause_max));
         host.failures += 1;
@@ -245,7 +245,7 @@ impl Proxy {
     ) {
         let host = &self.bootstrap.hosts[place];
         let (upstream, scheme, port) = (host.upstream, host.scheme, host.port);
-        let most = self.limits.addresses_per_upstream / TYPES.len();
+        let most = self.config.limits.addresses_per_upstream / TYPES.len();
         let wanted = addresses.iter().take(most);
         let wanted: Vec<_> = wanted.map(|ip| SocketAddr::new(*ip, port)).collect();
         let known: Vec<_> = self.upstreams.addresses(upstream).collect();

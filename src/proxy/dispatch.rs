@@ -335,7 +335,7 @@ impl Proxy {
             self.ours -= 1;
         }
         self.hand_over(&mut exchange, now, outbox);
-        if self.spare_buffers.len() < self.limits.spare_buffers {
+        if self.spare_buffers.len() < self.config.limits.spare_buffers {
             let mut buffer = exchange.query.into_buffer();
             buffer.clear();
             buffer.shrink_to(PLAIN_QUERY_LEN_MAX);
@@ -473,7 +473,7 @@ mod tests {
         scene.proxy.handle_timeout(end, &mut scene.outbox);
         assert_eq!(scene.proxy.inflight(), 0);
         let buffers = &scene.proxy.spare_buffers;
-        assert_eq!(buffers.len(), scene.proxy.limits.spare_buffers);
+        assert_eq!(buffers.len(), scene.proxy.config.limits.spare_buffers);
         assert!(buffers.iter().all(|b| b.capacity() <= PLAIN_QUERY_LEN_MAX));
     }
 }

@@ -144,6 +144,19 @@ impl Exchange {
         }
     }
 
+    /// Has it as it was before it was sent, for this pool.
+    pub(super) fn start_over(&mut self, pool: PoolIndex) {
+        self.pool = pool;
+        self.is_waiting = false;
+        self.wishes = Wishes::default();
+        self.last_failure = None;
+        self.poor = None;
+        self.leads_as = None;
+        self.followers.clear();
+        (self.tries, self.errors) = (0, 0);
+        self.open = [None; OPEN_MAX];
+    }
+
     /// How often the query has been sent.
     pub(super) fn times_sent(&self) -> usize {
         self.tries + self.errors

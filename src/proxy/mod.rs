@@ -7,7 +7,8 @@
 //! Call the `handle_` methods with what happens, perform the actions in the [`Outbox`] after each,
 //! and call [`Proxy::handle_timeout`] when the time that [`Proxy::poll_timeout`] names has come.
 //! Every query for which [`Proxy::handle_query`] says that a response follows gets exactly one
-//! [`Action::Respond`], within [`Timeouts::deadline`], and ends in exactly one [`Outcome`].
+//! [`Action::Respond`], within [the deadline](crate::config::Timeouts::deadline), and ends in
+//! exactly one [`Outcome`].
 //!
 //! - `admission`: which messages of clients are queries to be answered
 //! - `rate`: how often a client may ask, `cookies`: who it is
@@ -23,6 +24,7 @@
 //! - `hedge`: how often a query may be sent twice
 //! - `memory`: what failed of late
 //! - `bootstrap`: the addresses of resolvers that are given by host name
+//! - `reconfigure`: other settings than before
 
 mod admission;
 mod answer;
@@ -38,6 +40,7 @@ mod keys;
 mod memory;
 mod outbox;
 mod rate;
+mod reconfigure;
 mod routes;
 mod sharing;
 mod special;
@@ -58,7 +61,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use crate::arena::{Arena, Fifo};
-use crate::config::{Access, Config, Host, Limits, Scheme, Timeouts, Upstream};
+use crate::config::{Config, Scheme};
 use crate::failure::{Failure, FailureKind};
 use crate::origin::Origin;
 use crate::random::{Random, SEED_LEN};
@@ -73,6 +76,7 @@ use hedge::Hedges;
 use keys::{ExchangeKey, PoolIndex};
 use memory::Memory;
 use rate::{RateLimiter, Verdict};
+use reconfigure::Ways;
 use routes::Routes;
 use sharing::Leaders;
 use upstream::Upstreams;
@@ -81,9 +85,7 @@ use upstream::link::{Due, Link, Stage};
 /// The decisions about queries. See the [module](self).
 #[derive(Debug)]
 pub struct Proxy {
-    timeouts: Timeouts,
-    limits: Limits,
-    access: Access,
+    config: Config,
     cookies: Cookies,
     rate_limiter: Option<RateLimiter>,
     exchanges: Arena<Exchange>,
@@ -110,40 +112,22 @@ pub struct Proxy {
 impl Proxy {
     /// A proxy that has done nothing yet.
     pub fn new(config: &Config, seed: &[u8; SEED_LEN]) -> Self {
-        let (routes, mut pools) = Routes::new(&config.upstreams);
-        let for_addresses = PoolIndex(pools.len());
-        let servers = config.bootstrap.iter().copied().map(Upstream::bootstrap);
-        let all: Vec<Upstream> = config.upstreams.iter().cloned().chain(servers).collect();
-        pools.push(
-            (config.upstreams.len()..all.len())
-                .map(UpstreamIndex)
-                .collect(),
-        );
-        let waiting_by_pool = pools.iter().map(|_| Fifo::default()).collect();
-        let mut upstreams = Upstreams::new(config, pools);
-        for (place, upstream) in all.iter().enumerate() {
-            if let Host::Address(address) = upstream.host {
-                let label = upstream.to_string();
-                upstreams.add(UpstreamIndex(place), upstream.scheme, address, label);
-            }
-        }
+        let ways = Ways::new(config);
         let mut random = Random::new(seed);
         Self {
-            timeouts: config.timeouts,
-            limits: config.limits,
-            access: config.access.clone(),
+            config: config.clone(),
             cookies: Cookies::new(&mut random),
             rate_limiter: config.rate_limit.map(|limit| RateLimiter::new(limit, seed)),
             exchanges: Arena::default(),
             by_deadline: Fifo::default(),
-            waiting_by_pool,
+            waiting_by_pool: ways.waiting_by_pool,
             by_patience: Fifo::default(),
             ours: 0,
             leaders: Leaders::default(),
             cache: Cache::new(&config.cache, &config.timeouts, seed),
-            routes,
-            upstreams,
-            bootstrap: Bootstrap::new(config, for_addresses),
+            routes: ways.routes,
+            upstreams: ways.upstreams,
+            bootstrap: ways.bootstrap,
             hedges: Hedges::new(&config.limits),
             memory: Memory::new(&config.timeouts, &config.limits),
             random,
@@ -173,11 +157,6 @@ impl Proxy {
     /// What the answers that are known take.
     pub fn cache_usage(&self) -> CacheUsage {
         self.cache.usage()
-    }
-
-    /// Forgets every answer that is known.
-    pub fn forget_answers(&mut self) {
-        self.cache.clear();
     }
 
     /// Gives up memory that is kept for the next queries.
@@ -227,9 +206,9 @@ impl Proxy {
             }
         }
         match decision {
-            _ if !self.access.allows(ip) => self.refuse(origin, &asked, &DENIED, outbox),
+            _ if !self.config.access.allows(ip) => self.refuse(origin, &asked, &DENIED, outbox),
             Decision::Forward(message) => {
-                let deadline = transport.came(now) + self.timeouts.deadline();
+                let deadline = transport.came(now) + self.config.timeouts.deadline();
                 self.forward(origin, &message, asked, deadline, now, outbox);
             }
             Decision::SayLittle => self.say_little(origin, &asked, outbox),
@@ -267,7 +246,7 @@ impl Proxy {
 
     /// Whether a client with this address may connect.
     pub fn admits(&mut self, ip: IpAddr) -> bool {
-        let is_allowed = self.access.allows(ip);
+        let is_allowed = self.config.access.allows(ip);
         if !is_allowed {
             self.counters.denied_connections += 1;
         }
@@ -446,12 +425,12 @@ impl Proxy {
         };
         let waiting_since = self.exchange(first).waiting_since;
         let up_since = self.upstreams.up_since(pool);
-        up_since.is_some_and(|since| now - since.max(waiting_since) > self.timeouts.attempt)
+        up_since.is_some_and(|since| now - since.max(waiting_since) > self.config.timeouts.attempt)
     }
 
     fn next_due(&self, link: &Link) -> Option<(Instant, Due)> {
         link.next_due(
-            &self.timeouts,
+            &self.config.timeouts,
             self.upstreams.slow_after(link),
             self.upstreams.idle_limit(link),
         )

@@ -167,7 +167,7 @@ mod tests {
         let mut scene = scene(&["-u192.0.2.1", "-u192.0.2.2", "--policy=ordered"]);
         assert_eq!(scene.answer(), 1);
         // Whoever lets a query go unanswered is asked no more.
-        scene.proxy.limits.link_abandoned = 0;
+        scene.proxy.config.limits.link_abandoned = 0;
         assert_eq!(
             (scene.ask_for("www", true), scene.ask_for("WWW", true)),
             (1, 0)

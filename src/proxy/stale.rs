@@ -14,7 +14,7 @@ use crate::time::Instant;
 impl Proxy {
     /// Lets a query whose answer is no longer fresh have that if there is no other soon.
     pub(super) fn watch_stale(&mut self, key: ExchangeKey, now: Instant) {
-        let at = now + self.timeouts.stale;
+        let at = now + self.config.timeouts.stale;
         let exchanges = &self.exchanges;
         self.by_patience
             .push((at, key), exchanges.len(), |(_, key)| {

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::{Action, LinkKey, Outbox, Proxy, Transport};
 use crate::arena::Key;
+use crate::config::Config;
 use crate::options::{self, Command};
 use crate::origin::Origin;
 use crate::time::Instant;
@@ -14,22 +15,32 @@ pub(super) struct Scene {
     pub(super) now: Instant,
 }
 
+/// What these arguments come to.
+pub(super) fn config(arguments: &[&str]) -> Config {
+    let arguments: Vec<String> = arguments.iter().map(ToString::to_string).collect();
+    match options::parse(&arguments) {
+        Ok(Command::Run(config)) => *config,
+        other => panic!("{other:?}"),
+    }
+}
+
 impl Scene {
     /// A proxy that was started with these arguments.
     pub(super) fn with(arguments: &[&str]) -> Self {
-        let arguments: Vec<String> = arguments.iter().map(ToString::to_string).collect();
-        let Ok(Command::Run(config)) = options::parse(&arguments) else {
-            panic!("{arguments:?}");
-        };
         Self {
-            proxy: Proxy::new(&config, &[3; 32]),
+            proxy: Proxy::new(&config(arguments), &[3; 32]),
             outbox: Outbox::default(),
             now: Instant::after_start(Duration::from_secs(100)),
         }
     }
 
-    /// Lets a client send this query. The outbox has what comes of it.
+    /// Lets a client send this query, which gets a response. The outbox has what comes of it.
     pub(super) fn ask(&mut self, query: &[u8], transport: Transport) {
+        assert!(self.offer(query, transport));
+    }
+
+    /// Lets a client send this query. Returns whether a response follows.
+    pub(super) fn offer(&mut self, query: &[u8], transport: Transport) -> bool {
         self.outbox.clear();
         let origin = Origin {
             session: Key::from_usize(1),
@@ -37,7 +48,7 @@ impl Scene {
             local: None,
         };
         let (proxy, outbox) = (&mut self.proxy, &mut self.outbox);
-        assert!(proxy.handle_query(origin, transport, query, self.now, outbox));
+        proxy.handle_query(origin, transport, query, self.now, outbox)
     }
 
     /// Lets every link that is to be opened come up.

@@ -27,11 +27,11 @@ impl Proxy {
         };
         let silence = link.abandon(attempt.id, is_answered, now);
         // It may have been sent shortly before its end.
-        let is_mute = outcome == Outcome::TimedOut && silence >= self.timeouts.attempt / 4;
-        let is_behind = link.abandoned() > self.limits.link_abandoned;
+        let is_mute = outcome == Outcome::TimedOut && silence >= self.config.timeouts.attempt / 4;
+        let is_behind = link.abandoned() > self.config.limits.link_abandoned;
         let (endpoint, scheme, since) = (link.endpoint, link.scheme, link.silent_since());
         if link.stage == Stage::Up && (is_mute || is_behind) {
-            if let Some(since) = since.filter(|since| now - *since > self.timeouts.slow) {
+            if let Some(since) = since.filter(|since| now - *since > self.config.timeouts.slow) {
                 self.on_failure(endpoint, scheme, &FailureKind::Stalled.into(), since, now);
             }
             self.retire(attempt.link, now, outbox);

@@ -61,12 +61,12 @@ impl<N: Net> Reactor<N> {
     fn respond<'a>(&mut self, key: Key, responses: impl Iterator<Item = Outgoing<'a>> + Clone) {
         match self.sessions.get_mut(key).map(|slot| &mut slot.session) {
             Some(Session::Datagram(datagram)) => {
-                datagram.send(responses, self.limits.udp_unsent);
+                datagram.send(responses, self.config.limits.udp_unsent);
                 self.watch_room(key);
             }
             Some(Session::Client(client)) => {
                 let mut responses = responses.map(|response| response.bytes);
-                if responses.all(|response| client.send(response, &self.limits)) {
+                if responses.all(|response| client.send(response, &self.config.limits)) {
                     self.make_unflushed(key);
                 } else {
                     log::debug!("closing a TCP client that does not take its responses");
@@ -168,7 +168,7 @@ impl<N: Net> Reactor<N> {
                 if client.flush(&mut self.scratch, self.now).is_err() {
                     return self.close_client(key);
                 }
-                if client.can_go_on(&self.limits) {
+                if client.can_go_on(&self.config.limits) {
                     self.make_runnable(key);
                 }
                 self.settle_client(key);

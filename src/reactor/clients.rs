@@ -42,6 +42,14 @@ impl Clients {
         }
     }
 
+    /// Goes on with these bounds.
+    pub(super) fn reconfigure(&mut self, limits: &Limits, timeouts: &Timeouts) {
+        self.len_max = limits.tcp_clients;
+        self.held_max = limits.tcp_clients_held;
+        self.idle_max = timeouts.client_idle_max;
+        self.idle_min = timeouts.client_idle_min;
+    }
+
     /// How many there are.
     pub(super) fn len(&self) -> usize {
         self.len

@@ -27,7 +27,7 @@ use std::time::Duration;
 
 use crate::arena::{Arena, Key};
 use crate::clock::Clock;
-use crate::config::{Config, Limits, Timeouts};
+use crate::config::Config;
 use crate::logger;
 use crate::net::{self, Event, Net};
 use crate::proxy::{LinkKey, Outbox, Proxy};
@@ -46,6 +46,8 @@ pub enum Turn {
     /// There will be another turn, and a burst is over or connections are: memory that is free is
     /// not needed soon.
     Relax,
+    /// There will be another turn, and [`Reactor::reload`] is wanted first.
+    Reload,
     /// All is done that was asked for.
     Finished,
 }
@@ -57,8 +59,6 @@ pub struct Reactor<N: Net> {
     tls: tls::Setup,
     /// How often pins had not matched before `tls` was last read.
     pins_mismatched: u64,
-    timeouts: Timeouts,
-    limits: Limits,
     proxy: Proxy,
     /// What the proxy asks for, while it is asked.
     outbox: Outbox,
@@ -81,6 +81,8 @@ pub struct Reactor<N: Net> {
     stamp_at: Option<Instant>,
     /// When memory that is free goes back, if some may be.
     relax_at: Option<Instant>,
+    /// The settings are to be read again.
+    is_reload_asked: bool,
     /// When the loop ends at the latest, once that was asked for.
     finish_at: Option<Instant>,
     events: Vec<Event>,
@@ -152,8 +154,6 @@ impl<N: Net> Reactor<N> {
             config: config.clone(),
             tls,
             pins_mismatched: 0,
-            timeouts: config.timeouts,
-            limits: config.limits,
             proxy: Proxy::new(config, seed),
             outbox: Outbox::default(),
             outbox_in_work: Outbox::default(),
@@ -168,6 +168,7 @@ impl<N: Net> Reactor<N> {
             stamp_at: clock.stamp_interval().map(|interval| now + interval),
             clock,
             relax_at: None,
+            is_reload_asked: false,
             finish_at: None,
             events: Vec::new(),
             scratch: Scratch::new(),
@@ -176,19 +177,34 @@ impl<N: Net> Reactor<N> {
     }
 
     /// Takes turns until a signal asks to finish and that is done; `relax` is called when memory
-    /// that is free is not needed soon. Errors are those of the poller.
-    pub fn run(&mut self, relax: impl Fn()) -> io::Result<()> {
+    /// that is free is not needed soon, `read_again` when a signal asks for that. Errors are those
+    /// of the poller.
+    pub fn run(
+        &mut self,
+        relax: impl Fn(),
+        read_again: impl Fn() -> Result<Config, String>,
+    ) -> io::Result<()> {
+        self.announce();
         // Nothing may come for long.
         self.write_log();
         loop {
             match self.turn()? {
                 Turn::GoOn => {}
                 Turn::Relax => relax(),
+                Turn::Reload => self.reload(read_again()),
                 Turn::Finished => break,
             }
         }
         self.clock.stamp();
         Ok(())
+    }
+
+    /// Tells who is asked for what.
+    fn announce(&self) {
+        for upstream in &self.config.upstreams {
+            let names = upstream.names();
+            log::info!("upstream {upstream}: will be asked when a query for {names} comes");
+        }
     }
 
     /// Takes one turn.
@@ -219,6 +235,8 @@ impl<N: Net> Reactor<N> {
         self.write_log();
         Ok(if self.is_finished() {
             Turn::Finished
+        } else if std::mem::take(&mut self.is_reload_asked) {
+            Turn::Reload
         } else if self.may_relax() {
             self.release_spare();
             Turn::Relax

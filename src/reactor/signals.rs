@@ -2,6 +2,8 @@
 
 use super::{Reactor, Session, Slot};
 use crate::arena::Key;
+use crate::config::Config;
+use crate::logger;
 use crate::net::{Net, Signal};
 use crate::tls::{self, Connector};
 
@@ -9,25 +11,42 @@ impl<N: Net> Reactor<N> {
     pub(super) fn on_signal(&mut self, signal: Signal) {
         match signal {
             Signal::Report => self.report(),
-            Signal::Reload => self.reload(),
+            Signal::Reload => self.is_reload_asked = true,
             Signal::Finish if self.finish_at.is_none() => self.start_to_finish(),
             Signal::Finish => self.finish_at = Some(self.now),
         }
     }
 
-    /// Starts anew as far as that can be done without losing anything: connections go on with the
-    /// certificates and keys that they were made with.
-    fn reload(&mut self) {
-        log::info!("forgetting all answers that are known");
-        self.proxy.forget_answers();
-        let mismatched = self.pins_mismatched();
-        match tls::set_up(&self.config, &self.clock) {
-            Ok(tls) => {
-                self.pins_mismatched = mismatched;
-                self.tls = tls;
+    /// Goes on with other settings and what their files hold, as far as that can be done without
+    /// losing anything: clients keep their connections, with the keys that those were made with. If
+    /// something is wrong it goes on with the settings that it has.
+    pub fn reload(&mut self, config: Result<Config, String>) {
+        match config.and_then(|config| self.take_over(config)) {
+            Ok(()) => log::info!("settings and files were read again, known answers forgotten"),
+            Err(problem) => {
+                log::error!("{problem}; going on with what was read before");
+                let (proxy, outbox) = (&mut self.proxy, &mut self.outbox);
+                proxy.reconfigure(&self.config, self.now, outbox);
             }
-            Err(error) => log::error!("{error}; going on with what was read before"),
         }
+        self.perform_all();
+        // Nothing may come for long.
+        self.write_log();
+    }
+
+    fn take_over(&mut self, mut config: Config) -> Result<(), String> {
+        for option in config.keep_what_is_fixed(&self.config) {
+            log::warn!("--{option} has changed, which takes a restart");
+        }
+        let tls = tls::set_up(&config, &self.clock).map_err(|error| error.to_string())?;
+        self.pins_mismatched = self.pins_mismatched();
+        self.tls = tls;
+        self.clients.reconfigure(&config.limits, &config.timeouts);
+        self.proxy.reconfigure(&config, self.now, &mut self.outbox);
+        logger::set_level(config.log_level);
+        self.config = config;
+        self.announce();
+        Ok(())
     }
 
     fn pins_mismatched(&self) -> u64 {
@@ -61,7 +80,7 @@ impl<N: Net> Reactor<N> {
         for key in &keys {
             self.step(*key);
         }
-        self.finish_at = Some(self.now + self.timeouts.query);
+        self.finish_at = Some(self.now + self.config.timeouts.query);
         for key in keys {
             match self.sessions.get(key).map(|slot| &slot.session) {
                 Some(Session::Listener(..)) => drop(self.sessions.remove(key)),

@@ -36,7 +36,7 @@ impl<N: Net> Reactor<N> {
         datagram.flush();
         if self.finish_at.is_none() {
             let (proxy, outbox, now) = (&mut self.proxy, &mut self.outbox, self.now);
-            let most = self.limits.datagrams_per_turn;
+            let most = self.config.limits.datagrams_per_turn;
             let step = datagram.ready(&mut self.scratch, most, |message, peer, local| {
                 let session = key;
                 let origin = Origin {
@@ -54,7 +54,7 @@ impl<N: Net> Reactor<N> {
     }
 
     fn step_listener(&mut self, key: Key) {
-        for _ in 0..self.limits.accepts_per_turn {
+        for _ in 0..self.config.limits.accepts_per_turn {
             if self.clients.are_at_limit() || self.finish_at.is_some() {
                 return;
             }
@@ -67,7 +67,7 @@ impl<N: Net> Reactor<N> {
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return,
                 Err(error) if net::is_out_of_resources(&error) => {
                     log::warn!("cannot accept TCP clients for now: {error}");
-                    self.accept_at = Some(self.now + self.timeouts.accept_pause);
+                    self.accept_at = Some(self.now + self.config.timeouts.accept_pause);
                     return;
                 }
                 Err(error) => log::debug!("a TCP client was gone before it was accepted: {error}"),
@@ -131,9 +131,9 @@ impl<N: Net> Reactor<N> {
             }
         };
         let stepped = if self.finish_at.is_some() {
-            Ok(client.take_kept(&self.limits, now, take))
+            Ok(client.take_kept(&self.config.limits, now, take))
         } else {
-            client.ready(&mut self.scratch, &self.limits, now, take)
+            client.ready(&mut self.scratch, &self.config.limits, now, take)
         };
         match stepped {
             Ok(Step::Again) => self.make_runnable(key),
@@ -154,7 +154,7 @@ impl<N: Net> Reactor<N> {
             return;
         };
         let (proxy, outbox, now) = (&mut self.proxy, &mut self.outbox, self.now);
-        let most = self.limits.stream_octets_per_turn;
+        let most = self.config.limits.stream_octets_per_turn;
         let stepped = stream.ready(&mut self.scratch, most, |event| match event {
             UpstreamEvent::Up { is_resumed } => proxy.handle_link_up(link, is_resumed, now, outbox),
             UpstreamEvent::Message(message) => proxy.handle_reply(link, message, now, outbox),
@@ -177,7 +177,7 @@ impl<N: Net> Reactor<N> {
             return;
         };
         let (proxy, outbox, now) = (&mut self.proxy, &mut self.outbox, self.now);
-        let most = self.limits.datagrams_per_turn;
+        let most = self.config.limits.datagrams_per_turn;
         let stepped = datagram.ready(&mut self.scratch, most, |message| {
             proxy.handle_reply(link, message, now, outbox);
         });

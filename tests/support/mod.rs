@@ -6,6 +6,7 @@
 pub mod certificates;
 pub mod days;
 pub mod faulty;
+pub mod folder;
 pub mod messages;
 pub mod network;
 pub mod peers;

@@ -101,6 +101,17 @@ impl Program {
         kill(self.pid(), signal).expect("it runs");
     }
 
+    /// Has it read its settings and files again; returns what it logged of that.
+    pub fn reload(&self) -> String {
+        let before = self.log().len();
+        self.signal(Signal::SIGHUP);
+        let is_done = |log: &str| {
+            log.contains("were read again") || log.contains("going on with what was read before")
+        };
+        await_that("it has read them", || is_done(&self.log()[before..]));
+        self.log()[before..].to_owned()
+    }
+
     /// Waits for its end; returns the exit code.
     pub fn wait(&mut self) -> Option<i32> {
         let mut code = None;

@@ -21,11 +21,6 @@ impl Index {
         }
     }
 
-    /// How many slots there are.
-    pub(super) fn slots(&self) -> usize {
-        self.slots.len()
-    }
-
     /// How many places there are.
     pub(super) fn len(&self) -> usize {
         self.len

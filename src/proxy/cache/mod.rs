@@ -172,9 +172,11 @@ impl Cache {
         self.store.usage()
     }
 
-    /// Forgets all answers, and gives their memory back.
-    pub(super) fn clear(&mut self) {
-        self.store.clear();
+    /// Goes on with these settings. Forgets all answers, and gives their memory back.
+    pub(super) fn reconfigure(&mut self, settings: &CacheSettings, timeouts: &Timeouts) {
+        self.settings = *settings;
+        self.timeouts = *timeouts;
+        self.store.start_over(settings.size);
     }
 
     /// Takes note that what upstream could not answer before, it may now.

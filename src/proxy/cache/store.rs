@@ -72,12 +72,12 @@ impl Store {
         }
     }
 
-    /// Forgets everything, and gives the memory back.
-    pub(super) fn clear(&mut self) {
-        self.cells = Cells::new(self.cells.most());
-        self.index = Index::new(self.index.slots());
-        (self.newest, self.oldest, self.hand) = (NONE, NONE, NONE);
-        self.below = 0;
+    /// Forgets everything, and gives the memory back. Has room for so many octets from now on.
+    pub(super) fn start_over(&mut self, size: usize) {
+        *self = Self {
+            evicted: self.evicted,
+            ..Self::new(size)
+        };
     }
 
     /// Whether an entry answers every name below its own.

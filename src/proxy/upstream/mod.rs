@@ -76,6 +76,12 @@ impl Upstreams {
         }
     }
 
+    /// Becomes others, once there is no link to these any more. No key of a link comes twice.
+    pub(super) fn start_over(&mut self, others: Self) {
+        let links = std::mem::take(&mut self.links);
+        *self = Self { links, ..others };
+    }
+
     /// Adds an address. Within its upstream it comes last.
     pub(super) fn add(
         &mut self,

@@ -1,0 +1,257 @@
+//! Other settings while queries are being answered.
+//!
+//! If they name other upstreams, or what rules them is another, connections to those before are
+//! closed, and all queries that wait look for their answer anew, each in the time that it has left.
+
+use std::cmp::Reverse;
+
+use super::Proxy;
+use super::admission::NOBODY_TO_ASK;
+use super::bootstrap::Bootstrap;
+use super::exchange::Asker;
+use super::hedge::Hedges;
+use super::keys::{ExchangeKey, LinkKey, PoolIndex, UpstreamIndex};
+use super::memory::Memory;
+use super::outbox::Outbox;
+use super::rate::RateLimiter;
+use super::routes::Routes;
+use super::sharing::Leaders;
+use super::upstream::Upstreams;
+use crate::arena::Fifo;
+use crate::config::{Config, Host, Upstream};
+use crate::time::Instant;
+use crate::wire::response::write_error;
+
+/// Who is asked for what, where nobody has been asked yet.
+#[derive(Debug)]
+pub(super) struct Ways {
+    pub(super) routes: Routes,
+    pub(super) upstreams: Upstreams,
+    pub(super) bootstrap: Bootstrap,
+    pub(super) waiting_by_pool: Vec<Fifo<ExchangeKey>>,
+}
+
+impl Ways {
+    pub(super) fn new(config: &Config) -> Self {
+        let (routes, mut pools) = Routes::new(&config.upstreams);
+        let for_addresses = PoolIndex(pools.len());
+        let servers = config.bootstrap.iter().copied().map(Upstream::bootstrap);
+        let all: Vec<Upstream> = config.upstreams.iter().cloned().chain(servers).collect();
+        pools.push(
+            (config.upstreams.len()..all.len())
+                .map(UpstreamIndex)
+                .collect(),
+        );
+        let waiting_by_pool = pools.iter().map(|_| Fifo::default()).collect();
+        let mut upstreams = Upstreams::new(config, pools);
+        for (place, upstream) in all.iter().enumerate() {
+            if let Host::Address(address) = upstream.host {
+                let label = upstream.to_string();
+                upstreams.add(UpstreamIndex(place), upstream.scheme, address, label);
+            }
+        }
+        Self {
+            routes,
+            upstreams,
+            bootstrap: Bootstrap::new(config, for_addresses),
+            waiting_by_pool,
+        }
+    }
+}
+
+impl Proxy {
+    /// Goes on with these settings. Answers that are known are forgotten.
+    pub fn reconfigure(&mut self, config: &Config, now: Instant, outbox: &mut Outbox) {
+        let before = std::mem::replace(&mut self.config, config.clone());
+        self.cache.reconfigure(&config.cache, &config.timeouts);
+        self.memory = Memory::new(&config.timeouts, &config.limits);
+        if config.rate_limit != before.rate_limit {
+            let seed = self.random.next_seed();
+            let limiter = |limit| RateLimiter::new(limit, &seed);
+            self.rate_limiter = config.rate_limit.map(limiter);
+        }
+        let is_same_way = config.upstreams == before.upstreams
+            && config.bootstrap == before.bootstrap
+            && config.policy == before.policy
+            && config.timeouts == before.timeouts
+            && config.limits == before.limits;
+        if !is_same_way {
+            self.go_other_ways(now, outbox);
+        }
+    }
+
+    fn go_other_ways(&mut self, now: Instant, outbox: &mut Outbox) {
+        let links: Vec<LinkKey> = self.upstreams.links().map(|(key, _)| key).collect();
+        for key in links {
+            self.upstreams.remove(key);
+            outbox.close(key);
+        }
+        let ways = Ways::new(&self.config);
+        self.upstreams.start_over(ways.upstreams);
+        self.routes = ways.routes;
+        self.bootstrap = ways.bootstrap;
+        self.waiting_by_pool = ways.waiting_by_pool;
+        self.leaders = Leaders::default();
+        self.hedges = Hedges::new(&self.config.limits);
+        let keys = self.exchanges.iter().map(|(key, _)| ExchangeKey(key));
+        let mut keys: Vec<ExchangeKey> = keys.collect();
+        // The last to come has the most time left, so that the others can follow it.
+        keys.sort_by_key(|key| Reverse(self.exchange(*key).deadline));
+        keys.retain(|key| self.start_over(*key, outbox));
+        for key in keys {
+            self.seek(key, now, outbox);
+        }
+        self.ask_for_addresses(None, now, outbox);
+    }
+
+    /// Has a query not been sent yet, for the ways that there are now. Returns whether it is to be
+    /// answered still.
+    fn start_over(&mut self, key: ExchangeKey, outbox: &mut Outbox) -> bool {
+        let exchange = self.exchange(key);
+        let pool = self.routes.pool(exchange.query.question().name());
+        match (exchange.asker, pool) {
+            (Asker::Client { .. }, Some(pool)) => {
+                let is_shared = self.cache.is_on();
+                let exchange = self.exchange_mut(key);
+                exchange.start_over(pool);
+                exchange.variant.take_if(|_| !is_shared);
+                return true;
+            }
+            (Asker::Client { origin, reception }, None) => {
+                let owed = exchange.owed(&reception);
+                let refusal = NOBODY_TO_ASK;
+                outbox.respond(origin, |out| {
+                    write_error(out, &owed, refusal.rcode, Some(refusal.error));
+                });
+                self.counters.count_outcome(refusal.outcome);
+            }
+            (Asker::Cache | Asker::Bootstrap(..), _) => self.ours -= 1,
+        }
+        self.exchanges.remove(key.0);
+        false
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{Scene, config};
+    use super::super::{Action, Transport};
+    use super::*;
+    use crate::wire::{Message, Rcode};
+    use std::time::Duration;
+
+    fn query(name: u8) -> [u8; 19] {
+        let mut query = *b"\x12\x34\x01\0\0\x01\0\0\0\0\0\0\x01?\0\0\x01\0\x01";
+        query[13] = name;
+        query
+    }
+
+    impl Scene {
+        fn reconfigure(&mut self, arguments: &[&str]) {
+            let (proxy, outbox) = (&mut self.proxy, &mut self.outbox);
+            outbox.clear();
+            proxy.reconfigure(&config(arguments), self.now, outbox);
+        }
+
+        /// Lets upstream answer a query that it was sent. Returns how many responses follow.
+        fn reply_to(&mut self, link: LinkKey, query: &[u8]) -> usize {
+            let end = Message::parse(query).unwrap().records_start();
+            let mut bytes = query[..end].to_vec();
+            (bytes[2], bytes[3], bytes[11]) = (0x81, 0x80, 0);
+            let (proxy, outbox) = (&mut self.proxy, &mut self.outbox);
+            outbox.clear();
+            proxy.handle_reply(link, &bytes, self.now, outbox);
+            self.rcodes().len()
+        }
+
+        fn rcodes(&self) -> Vec<Rcode> {
+            let rcode = |action: &Action| match action {
+                Action::Respond { message, .. } => {
+                    let message = Message::parse(self.outbox.bytes(message)).unwrap();
+                    Some(message.header().flags.rcode())
+                }
+                _ => None,
+            };
+            self.outbox.actions().iter().filter_map(rcode).collect()
+        }
+
+        fn opened(&self) -> Vec<String> {
+            let address = |action: &Action| match action {
+                Action::OpenLink { to, .. } => Some(to.address.to_string()),
+                _ => None,
+            };
+            self.outbox.actions().iter().filter_map(address).collect()
+        }
+    }
+
+    #[test]
+    fn queries_under_way_are_answered_by_the_new_upstream() {
+        let mut scene = Scene::with(&["-u192.0.2.1"]);
+        scene.ask(&query(b'a'), Transport::Udp);
+        scene.bring_up();
+        let (old_link, sent) = scene.sent().remove(0);
+        // One that follows, and one that waits for room.
+        scene.ask(&query(b'a'), Transport::Udp);
+        scene.ask(&query(b'b'), Transport::Udp);
+        scene.reconfigure(&["-u192.0.2.2"]);
+        assert_eq!(scene.opened(), ["192.0.2.2:853"]);
+        assert_eq!(scene.reply_to(old_link, &sent), 0);
+        assert_eq!(scene.proxy.inflight(), 3);
+        scene.reconfigure(&["-u192.0.2.3"]);
+        scene.bring_up();
+        let sent = scene.sent();
+        assert_eq!(sent.len(), 2, "two ask the same");
+        let responses = sent
+            .iter()
+            .map(|(link, query)| scene.reply_to(*link, query));
+        assert_eq!(responses.sum::<usize>(), 3);
+        assert_eq!(scene.proxy.links(), 1);
+    }
+
+    #[test]
+    fn time_that_is_left_is_not_more_than_it_was() {
+        let mut scene = Scene::with(&["-u192.0.2.1"]);
+        scene.ask(&query(b'a'), Transport::Udp);
+        scene.now += Duration::from_secs(4);
+        scene.reconfigure(&["-u192.0.2.2"]);
+        scene.now += Duration::from_secs(1);
+        scene.proxy.handle_timeout(scene.now, &mut scene.outbox);
+        assert_eq!(scene.rcodes(), [Rcode::SERVFAIL]);
+    }
+
+    #[test]
+    fn connections_stay_while_nothing_changes_for_them() {
+        let mut scene = Scene::with(&["-u192.0.2.1"]);
+        scene.ask(&query(b'a'), Transport::Udp);
+        scene.bring_up();
+        let (link, sent) = scene.sent().remove(0);
+        scene.reconfigure(&["-u192.0.2.1", "--cache-size=0", "--deny=127.0.0.1"]);
+        assert!(scene.outbox.is_empty());
+        assert_eq!(scene.reply_to(link, &sent), 1);
+        scene.ask(&query(b'b'), Transport::Udp);
+        assert_eq!(scene.rcodes(), [Rcode::REFUSED]);
+    }
+
+    #[test]
+    fn name_that_nobody_is_asked_for_any_more_is_refused() {
+        let mut scene = Scene::with(&["-u192.0.2.1"]);
+        scene.ask(&query(b'a'), Transport::Udp);
+        scene.ask(&query(b'a'), Transport::Udp);
+        scene.reconfigure(&["-u192.0.2.1,domain=b"]);
+        assert_eq!(scene.rcodes(), [Rcode::REFUSED, Rcode::REFUSED]);
+        assert_eq!(scene.proxy.inflight(), 0);
+        assert_eq!(scene.proxy.poll_timeout(), None);
+    }
+
+    #[test]
+    fn cache_and_rate_limit_are_what_the_settings_say() {
+        let mut scene = Scene::with(&["-u192.0.2.1"]);
+        scene.reconfigure(&["-u192.0.2.1", "--cache-size=0", "--rate-limit=1/1"]);
+        scene.ask(&query(b'a'), Transport::Udp);
+        assert!(!scene.proxy.cache.is_on());
+        assert!(!scene.offer(&query(b'b'), Transport::Udp));
+        scene.reconfigure(&["-u192.0.2.1"]);
+        scene.ask(&query(b'c'), Transport::Udp);
+        assert!(scene.rcodes().is_empty() && scene.proxy.cache.is_on());
+    }
+}
