@@ -95,7 +95,8 @@ def measure_memory(work, binary, upstream):
             before = sum(processor_times(proxy.process.pid))
             result = load(proxy.port, names, 1)
             used = sum(processor_times(proxy.process.pid)) - before
-            time.sleep(0.5)
+            # What a burst took goes back a second after it.
+            time.sleep(2)
             resident[size] = resident_kib(proxy.process.pid)
             print(f"{result['completed']} names through --cache-size {size:2}: {resident[size]} KiB "
                   f"resident, {used * 1e6 / result['completed']:.2f} µs a name, {result['lost']} lost")
