@@ -57,7 +57,7 @@ def main():
     with open(f"{ROOT}/deny.toml", "rb") as file:
         rules = tomllib.load(file)
     manifest, target = f"{ROOT}/Cargo.toml", rules["graph"]["targets"][0]
-    metadata = json.loads(run("cargo", "metadata", "--locked", "--format-version", "1",
+    metadata = json.loads(run("cargo", "metadata", "--all-features", "--locked", "--format-version", "1",
                               "--manifest-path", manifest, "--filter-platform", target))
     found = sorted(problems(metadata["packages"], rules))
     print("\n".join(found) or f"{len(metadata['packages'])} packages are as deny.toml says")

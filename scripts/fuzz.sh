@@ -1,9 +1,14 @@
 #!/bin/sh
-# Runs every fuzz target for so many seconds: scripts/fuzz.sh [SECONDS], 60 if not given.
+# Runs fuzz targets, every one if none is named, for so many seconds each, 60 if not given:
+# scripts/fuzz.sh [SECONDS [TARGET ...]].
 # Findings stay in fuzz/artifacts, and what the fuzzer has learned in fuzz/corpus.
 set -eu
 cd "$(dirname "$0")/../fuzz"
 seconds=${1:-60}
+[ $# -eq 0 ] || shift
+if [ $# -eq 0 ]; then
+    set -- fuzz_targets/*.rs
+fi
 
 # The targets want unstable compiler flags, which a stable compiler takes with this.
 export RUSTC_BOOTSTRAP=1
@@ -15,7 +20,7 @@ export RUSTFLAGS="-Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4
 
 host=$(rustc -vV | sed -n 's/^host: //p')
 cargo build --release --locked --target "$host"
-for source in fuzz_targets/*.rs; do
+for source; do
     target=$(basename "$source" .rs)
     [ "$target" != common ] || continue
     mkdir -p "corpus/$target" "artifacts/$target"

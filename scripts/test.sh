@@ -12,13 +12,13 @@ scripts/install_test_deps.sh
 step "format, lints, documentation, scripts"
 cargo fmt --check
 cargo fmt --check --manifest-path fuzz/Cargo.toml
-cargo clippy --all-targets --locked -- -D warnings
-RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --locked
+cargo clippy --all-targets --all-features --locked -- -D warnings
+RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --all-features --locked
 scripts/check_dependencies.py
 shellcheck --external-sources scripts/*.sh .ci/run
 
 step "tests"
-cargo test --locked
+cargo test --all-features --locked
 
 step "real clients, real resolver"
 cargo build --release --locked

@@ -66,6 +66,9 @@ impl Scene {
             assert_eq!(self.status("CapBnd:"), "0000000000000000");
         }
         assert_eq!(self.status("NoNewPrivs:"), "1");
+        if cfg!(feature = "seccomp") {
+            assert_eq!(self.status("Seccomp:"), "2", "there is a filter");
+        }
     }
 
     /// All that it does later is still possible.

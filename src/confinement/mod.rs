@@ -9,6 +9,9 @@
 //! again later, perhaps as a new file in place of the old one, so it is folders that stay open; of
 //! a folder just below the root, which is everybody's, the file alone.
 
+#[cfg(feature = "seccomp")]
+mod calls;
+
 use std::collections::BTreeSet;
 use std::fmt;
 use std::io;
@@ -167,6 +170,11 @@ pub fn confine(config: &Config, who: Option<Who>) -> Result<Confinement, String>
     if status.is_ok_and(|status| status != RulesetStatus::NotEnforced) {
         confinement.ports = Some(doors.ports);
     }
+    #[cfg(feature = "seccomp")]
+    in_force.push(match calls::close() {
+        Ok(()) => "no calls of the kernel but those that are needed (seccomp)".to_owned(),
+        Err(error) => format!("all calls of the kernel: {error}"),
+    });
     warn_of_closed_files(config);
     Ok(confinement)
 }
