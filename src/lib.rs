@@ -45,7 +45,7 @@
 //! are), [`clock`] (what time it is at least), [`confinement`] (what the process may still do),
 //! [`descriptors`], [`mod@file`], [`logger`], and the vocabulary that all share:
 //! [`arena`] (tables whose keys carry a generation), [`address`], [`time`], [`random`], [`origin`],
-//! [`failure`].
+//! [`failure`], [`histogram`].
 //!
 //! # The life of a query
 //!
@@ -107,6 +107,7 @@ pub mod confinement;
 pub mod descriptors;
 pub mod failure;
 pub mod file;
+pub mod histogram;
 pub mod logger;
 pub mod net;
 pub mod options;

@@ -85,6 +85,7 @@ struct World {
     /// Links that could not be had.
     unopened: Vec<LinkKey>,
     responses: u64,
+    records: u64,
     trace: u64,
 }
 
@@ -132,7 +133,7 @@ impl World {
             serves_corp: serves_corp(&config),
             config,
             chance,
-            outbox: Outbox::default(),
+            outbox: Outbox::new(true),
             now: Instant::default() + Duration::from_secs(1),
             asked: HashMap::new(),
             ever_asked: HashSet::new(),
@@ -140,6 +141,7 @@ impl World {
             links: Vec::new(),
             unopened: Vec::new(),
             responses: 0,
+            records: 0,
             trace: 0,
         }
     }
@@ -163,6 +165,10 @@ impl World {
         let counters = self.proxy.counters();
         assert_eq!(counters.ended(), self.responses);
         assert_eq!(counters.udp_queries + counters.tcp_queries, self.responses);
+        let by_code = counters.responses().map(|(_, count)| count);
+        assert_eq!(by_code.sum::<u64>(), self.responses);
+        assert_eq!(counters.durations.count(), self.responses);
+        assert_eq!(self.records, self.responses);
         self.trace
     }
 
@@ -428,7 +434,8 @@ impl World {
     /// Does what the proxy asks for, and checks that it may ask for it.
     fn obey(&mut self) {
         while !self.outbox.is_empty() {
-            let outbox = std::mem::take(&mut self.outbox);
+            let outbox = std::mem::replace(&mut self.outbox, Outbox::new(true));
+            self.check_records(&outbox);
             for action in outbox.actions() {
                 self.note(&format!("{:?} {action:?}", self.now));
                 match action {
@@ -447,6 +454,27 @@ impl World {
                 }
             }
         }
+    }
+
+    /// Each response has a record that says the same.
+    fn check_records(&mut self, outbox: &Outbox) {
+        let responses = outbox.actions().iter();
+        let responses = responses.filter_map(|action| match action {
+            Action::Respond { origin, message } => Some((origin, outbox.bytes(message))),
+            _ => None,
+        });
+        let mut records = outbox.records().iter();
+        for (origin, bytes) in responses {
+            let record = records.next().expect("one for each response");
+            let message = Message::parse(bytes).expect("well formed");
+            assert_eq!((record.origin, record.octets), (*origin, bytes.len()));
+            assert_eq!(record.rcode, Some(message.header().flags.rcode()));
+            let question = record.question.as_ref().map(|range| outbox.bytes(range));
+            let expected = message.question().expect("one question");
+            assert_eq!(question, Some(expected.as_bytes()));
+            self.records += 1;
+        }
+        assert!(records.next().is_none());
     }
 
     fn on_response(&mut self, origin: &Origin, bytes: &[u8]) {

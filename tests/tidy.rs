@@ -15,12 +15,20 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("config", &["address", "wire"]),
     ("origin", &["address", "arena"]),
     ("failure", &["wire"]),
+    ("histogram", &[]),
     // The tiers.
     ("wire", &[]),
     (
         "proxy",
         &[
-            "arena", "config", "failure", "origin", "random", "time", "wire",
+            "arena",
+            "config",
+            "failure",
+            "histogram",
+            "origin",
+            "random",
+            "time",
+            "wire",
         ],
     ),
     (

@@ -27,7 +27,40 @@ pub enum Transport {
     },
 }
 
+/// What a client speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Protocol {
+    /// Datagrams in the clear.
+    Udp,
+    /// A connection in the clear.
+    Tcp,
+    /// A connection under TLS.
+    Tls,
+}
+
+impl Protocol {
+    /// Every one, in the order of declaration.
+    pub const ALL: [Self; 3] = [Self::Udp, Self::Tcp, Self::Tls];
+
+    /// One word, for counters and records.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Udp => "udp",
+            Self::Tcp => "tcp",
+            Self::Tls => "tls",
+        }
+    }
+}
+
 impl Transport {
+    pub(super) fn protocol(self) -> Protocol {
+        match self {
+            Self::Udp => Protocol::Udp,
+            Self::Stream { is_private, .. } if is_private => Protocol::Tls,
+            Self::Stream { .. } => Protocol::Tcp,
+        }
+    }
+
     /// When the query came.
     pub(super) fn came(self, now: Instant) -> Instant {
         match self {
@@ -145,18 +178,11 @@ fn asked_opt(opt: Opt<'_>, transport: Transport) -> AskedOpt {
         }
         _ => None,
     };
-    let is_private = matches!(
-        transport,
-        Transport::Stream {
-            is_private: true,
-            ..
-        }
-    );
     AskedOpt {
         flags: opt.flags,
         keepalive,
         cookie: None,
-        is_padded: is_private && opt.has_option(OptionCode::PADDING),
+        is_padded: transport.protocol() == Protocol::Tls && opt.has_option(OptionCode::PADDING),
     }
 }
 

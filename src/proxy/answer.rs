@@ -95,7 +95,9 @@ impl Proxy {
         let (sent, endpoint) = (link.sent()[place], link.endpoint);
         let worth = worth(answer, link.scheme);
         self.on_answer(key, place, worth != Worth::Nothing, now);
+        let upstream = self.upstreams.endpoint(endpoint).upstream;
         let exchange = self.exchange_mut(exchange_key);
+        exchange.answered_by = Some(upstream);
         let attempt = Attempt {
             link: key,
             id: sent.id,
@@ -125,7 +127,6 @@ impl Proxy {
             return;
         }
         if is_error {
-            let upstream = self.upstreams.endpoint(endpoint).upstream;
             self.ask_elsewhere(exchange_key, upstream, now, outbox);
         } else if may_be_sent {
             self.dispatch(exchange_key, now, outbox);
@@ -157,9 +158,9 @@ impl Proxy {
     /// An address gave an error to a query that was sent then, and another had an answer.
     fn on_bad_answer(&mut self, endpoint: EndpointKey, asked_at: Instant, now: Instant) {
         let kind = FailureKind::BadAnswer;
-        self.counters.count_failure(kind);
         // It may have been forgotten meanwhile.
         if let Some(scheme) = self.upstreams.scheme(endpoint) {
+            self.count_failure(self.upstreams.endpoint(endpoint).upstream, kind);
             self.on_failure(endpoint, scheme, &kind.into(), asked_at, now);
         }
     }
@@ -220,12 +221,16 @@ impl Proxy {
             Kept::Better(entry) if entry.is_stale() => Outcome::Stale,
             _ => Outcome::Answered,
         };
+        let answered_by = exchange.answered_by;
         let mut followers = std::mem::take(&mut exchange.followers);
         followers.retain(|key| self.exchanges.contains(key.0));
+        for follower in &followers {
+            self.exchange_mut(*follower).answered_by = answered_by;
+        }
         let all = || iter::once(key).chain(followers.iter().copied());
         // Everybody has a response before anybody ends, since that may change the cache.
         for key in all() {
-            self.respond(key, answer, kept, outbox);
+            self.respond(key, answer, kept, outcome, now, outbox);
         }
         for key in all() {
             self.end(key, outcome, now, outbox);
@@ -236,14 +241,23 @@ impl Proxy {
     }
 
     /// Sends the client, if one asked, this answer or what there is of it in the cache.
-    fn respond(&self, key: ExchangeKey, answer: &Message<'_>, kept: Kept, outbox: &mut Outbox) {
+    fn respond(
+        &mut self,
+        key: ExchangeKey,
+        answer: &Message<'_>,
+        kept: Kept,
+        outcome: Outcome,
+        now: Instant,
+        outbox: &mut Outbox,
+    ) {
         if let Kept::Yes(entry) | Kept::Better(entry) = kept {
-            return self.respond_from_cache(key, entry, outbox);
+            return self.respond_from_cache(key, entry, outcome, now, outbox);
         }
-        let exchange = self.exchange(key);
-        if let Asker::Client { origin, reception } = &exchange.asker {
-            let owed = exchange.owed(reception);
-            outbox.respond(*origin, |out| write_answer(out, &owed, answer));
+        let exchange = self.exchanges.get(key.0).expect("who asks is there");
+        if let Some((ending, owed)) = exchange.ending(outcome) {
+            ending.respond(&mut self.counters, now, outbox, |out| {
+                write_answer(out, &owed, answer);
+            });
         }
     }
 }

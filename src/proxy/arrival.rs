@@ -7,17 +7,18 @@ use super::admission::{
 };
 use super::cache::{Entry, Recall, Variant};
 use super::counters::Outcome;
+use super::ending::{Client, Ending};
 use super::exchange::{Asker, Exchange};
 use super::outbox::Outbox;
 use super::{Proxy, special};
-use crate::origin::Origin;
 use crate::time::Instant;
+use crate::wire::edns::ExtendedError;
 use crate::wire::response::{Asked, end_answer, start_answer, write_answer, write_error};
 use crate::wire::{Flags, Message, Query, Question, Rcode};
 
 /// A query that a client is to have the answer to.
 struct Request<'a> {
-    origin: Origin,
+    client: Client,
     message: &'a Message<'a>,
     question: Question<'a>,
     asked: Asked<'a>,
@@ -30,81 +31,99 @@ impl Proxy {
     /// given, or by TCP.
     pub(super) fn slip(
         &mut self,
-        origin: Origin,
+        client: Client,
         asked: &Asked<'_>,
         has_our_cookie: bool,
+        now: Instant,
         outbox: &mut Outbox,
     ) {
+        let ending = at_once(client, asked, Outcome::Slipped);
         let gets_cookie = asked.opt.is_some_and(|opt| opt.cookie.is_some());
-        outbox.respond(origin, |out| {
-            if gets_cookie && !has_our_cookie {
-                write_error(out, asked, Rcode::BADCOOKIE, None);
-            } else {
+        if gets_cookie && !has_our_cookie {
+            self.say_no(&ending, asked, Rcode::BADCOOKIE, None, now, outbox);
+        } else {
+            ending.respond(&mut self.counters, now, outbox, |out| {
                 write_bare(out, asked, Flags::TC);
-            }
-        });
-        self.counters.count_outcome(Outcome::Slipped);
+            });
+        }
     }
 
     /// Says that there is no more to be said of any record (RFC 8482, section 4.2).
-    pub(super) fn say_little(&mut self, origin: Origin, asked: &Asked<'_>, outbox: &mut Outbox) {
-        outbox.respond(origin, |out| {
+    pub(super) fn say_little(
+        &mut self,
+        client: Client,
+        asked: &Asked<'_>,
+        now: Instant,
+        outbox: &mut Outbox,
+    ) {
+        let ending = at_once(client, asked, Outcome::AnsweredHere);
+        ending.respond(&mut self.counters, now, outbox, |out| {
             let start = start_answer(out, asked, Flags::QR | Flags::RA, [1, 0, 0]);
             out.extend_from_slice(ANY_RECORD);
             end_answer(out, start, asked, iter::empty(), None);
         });
-        self.counters.count_outcome(Outcome::AnsweredHere);
     }
 
     /// Says nothing but the cookie that the response has anyway, and whether that of the client
     /// was right.
     pub(super) fn say_cookie(
         &mut self,
-        origin: Origin,
+        client: Client,
         asked: &Asked<'_>,
         is_right: bool,
+        now: Instant,
         outbox: &mut Outbox,
     ) {
-        outbox.respond(origin, |out| {
-            if is_right {
+        let ending = at_once(client, asked, Outcome::AnsweredHere);
+        if is_right {
+            ending.respond(&mut self.counters, now, outbox, |out| {
                 write_bare(out, asked, Flags::default());
-            } else {
-                write_error(out, asked, Rcode::BADCOOKIE, None);
-            }
-        });
-        self.counters.count_outcome(Outcome::AnsweredHere);
+            });
+        } else {
+            self.say_no(&ending, asked, Rcode::BADCOOKIE, None, now, outbox);
+        }
     }
 
     pub(super) fn refuse(
         &mut self,
-        origin: Origin,
+        client: Client,
         asked: &Asked<'_>,
         refusal: &Refusal,
+        now: Instant,
         outbox: &mut Outbox,
     ) {
-        let Refusal {
-            rcode,
-            error,
-            outcome,
-        } = *refusal;
-        outbox.respond(origin, |out| write_error(out, asked, rcode, Some(error)));
-        self.counters.count_outcome(outcome);
+        let ending = at_once(client, asked, refusal.outcome);
+        let (rcode, error) = (refusal.rcode, Some(refusal.error));
+        self.say_no(&ending, asked, rcode, error, now, outbox);
+    }
+
+    fn say_no(
+        &mut self,
+        ending: &Ending<'_>,
+        asked: &Asked<'_>,
+        rcode: Rcode,
+        error: Option<ExtendedError>,
+        now: Instant,
+        outbox: &mut Outbox,
+    ) {
+        ending.respond_with(rcode, &mut self.counters, now, outbox, |out| {
+            write_error(out, asked, rcode, error);
+        });
     }
 
     /// Answers a query with what is known, or starts to look for an answer.
     pub(super) fn forward(
         &mut self,
-        origin: Origin,
+        client: Client,
         message: &Message<'_>,
         asked: Asked<'_>,
-        deadline: Instant,
         now: Instant,
         outbox: &mut Outbox,
     ) {
         let question = message.question();
         let question = question.expect("a query that is forwarded has a question");
         let request = Request {
-            origin,
+            client,
             message,
             question,
             asked,
@@ -116,42 +135,36 @@ impl Proxy {
         };
         match recall {
             Recall::Fresh { entry, is_ask_due } => {
-                self.answer_from_cache(&request, entry, Outcome::Cached, outbox);
+                self.answer_from_cache(&request, entry, Outcome::Cached, now, outbox);
                 if is_ask_due && self.has_capacity_to_spare() {
                     self.cache.on_asked_again(entry, now);
                     self.ask_for_cache(&request, now, outbox);
                 }
             }
             Recall::StandIn { entry, is_ask_due } => {
-                self.answer_from_cache(&request, entry, Outcome::Stale, outbox);
+                self.answer_from_cache(&request, entry, Outcome::Stale, now, outbox);
                 if is_ask_due && self.has_capacity_to_spare() {
                     self.cache.on_used_instead(entry, now);
                     self.ask_for_cache(&request, now, outbox);
                 }
             }
-            Recall::Stale(entry) => self.ask(&request, Some(entry), deadline, now, outbox),
-            Recall::Nothing => self.answer_or_ask(&request, deadline, now, outbox),
+            Recall::Stale(entry) => self.ask(&request, Some(entry), now, outbox),
+            Recall::Nothing => self.answer_or_ask(&request, now, outbox),
         }
     }
 
     /// Answers a query that was not asked before, if that can be done without asking upstream.
-    fn answer_or_ask(
-        &mut self,
-        request: &Request<'_>,
-        deadline: Instant,
-        now: Instant,
-        outbox: &mut Outbox,
-    ) {
+    fn answer_or_ask(&mut self, request: &Request<'_>, now: Instant, outbox: &mut Outbox) {
         let (question, routes) = (request.question, &self.routes);
         let own_pool = routes.own(question.name());
         if own_pool.is_none()
             && let Some(reply) = special::reply(question)
         {
             let reply = Message::parse(&reply).expect("replies of our own are well formed");
-            outbox.respond(request.origin, |out| {
+            let ending = at_once(request.client, &request.asked, Outcome::AnsweredHere);
+            return ending.respond(&mut self.counters, now, outbox, |out| {
                 write_answer(out, &request.asked, &reply);
             });
-            return self.counters.count_outcome(Outcome::AnsweredHere);
         }
         // What is denied above a name holds for it if the same upstreams are asked for both.
         let is_alike = |name: &[u8]| routes.own(name) == own_pool;
@@ -159,8 +172,8 @@ impl Proxy {
             .variant
             .and_then(|variant| self.cache.denial_above(question, variant, now, is_alike));
         match denial {
-            Some(entry) => self.answer_from_cache(request, entry, Outcome::Cached, outbox),
-            None => self.ask(request, None, deadline, now, outbox),
+            Some(entry) => self.answer_from_cache(request, entry, Outcome::Cached, now, outbox),
+            None => self.ask(request, None, now, outbox),
         }
     }
 
@@ -169,12 +182,11 @@ impl Proxy {
         &mut self,
         request: &Request<'_>,
         stale: Option<Entry>,
-        deadline: Instant,
         now: Instant,
         outbox: &mut Outbox,
     ) {
         self.counters.misses += u64::from(request.variant.is_some());
-        match self.exchange_for(request, deadline, now) {
+        match self.exchange_for(request, now) {
             Ok(exchange) => {
                 let pool = exchange.pool;
                 let key = self.start(exchange, now, outbox);
@@ -186,9 +198,9 @@ impl Proxy {
             Err(refusal) => match stale.filter(|_| refusal.rcode == Rcode::SERVFAIL) {
                 Some(entry) => {
                     self.cache.on_used_instead(entry, now);
-                    self.answer_from_cache(request, entry, Outcome::Stale, outbox);
+                    self.answer_from_cache(request, entry, Outcome::Stale, now, outbox);
                 }
-                None => self.refuse(request.origin, &request.asked, &refusal, outbox),
+                None => self.refuse(request.client, &request.asked, &refusal, now, outbox),
             },
         }
     }
@@ -198,24 +210,21 @@ impl Proxy {
         request: &Request<'_>,
         entry: Entry,
         outcome: Outcome,
+        now: Instant,
         outbox: &mut Outbox,
     ) {
+        let ending = at_once(request.client, &request.asked, outcome);
         let cache = &self.cache;
-        outbox.respond(request.origin, |out| {
+        ending.respond(&mut self.counters, now, outbox, |out| {
             cache.write(entry, &request.asked, out);
         });
-        self.counters.count_outcome(outcome);
     }
 
     /// The exchange that finds an answer for a client, or why there is none.
-    fn exchange_for(
-        &mut self,
-        request: &Request<'_>,
-        deadline: Instant,
-        now: Instant,
-    ) -> Result<Exchange, Refusal> {
+    fn exchange_for(&mut self, request: &Request<'_>, now: Instant) -> Result<Exchange, Refusal> {
         let pool = self.routes.pool(request.question.name());
         let pool = pool.ok_or(NOBODY_TO_ASK)?;
+        let deadline = request.client.came + self.config.timeouts.deadline();
         if deadline <= now {
             return Err(TOO_LATE);
         }
@@ -230,7 +239,7 @@ impl Proxy {
             return Err(TOO_LONG);
         }
         let asker = Asker::Client {
-            origin: request.origin,
+            client: request.client,
             reception: Reception::of(&request.asked),
         };
         let mut exchange = Exchange::new(asker, pool, query, (now, deadline));
@@ -266,6 +275,16 @@ impl Proxy {
     /// Whether there is room for queries that nobody waits for.
     fn has_capacity_to_spare(&self) -> bool {
         self.under_way() < self.config.limits.inflight / 2
+    }
+}
+
+/// The end of a query that is answered when it comes.
+fn at_once<'a>(client: Client, asked: &Asked<'a>, outcome: Outcome) -> Ending<'a> {
+    Ending {
+        client,
+        question: asked.question,
+        outcome,
+        upstream: None,
     }
 }
 

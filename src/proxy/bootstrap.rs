@@ -228,7 +228,7 @@ impl Proxy {
             level,
             "upstream {label}: no address was found; will be tried again"
         );
-        self.counters.count_failure(FailureKind::NoAddress);
+        self.count_failure(upstream, FailureKind::NoAddress);
         for pool in self.upstreams.pools_of(upstream) {
             self.fail_waiting_without_way(pool, now, outbox);
         }

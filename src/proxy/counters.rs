@@ -1,9 +1,12 @@
 //! What happened, in numbers.
 
 use std::fmt;
+use std::time::Duration;
 
-use super::admission::Transport;
+use super::admission::Protocol;
 use crate::failure::FailureKind;
+use crate::histogram::Histogram;
+use crate::wire::Rcode;
 
 /// How a query ended: every one ends in exactly one of these.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -80,6 +83,9 @@ impl Discard {
     const LABELS: [&'static str; 4] = ["unknown-id", "mismatch", "malformed", "late"];
 }
 
+/// Response codes that are counted one by one: all that there are (IANA, "DNS RCODEs").
+const RCODES: usize = 25;
+
 /// Counts since the start.
 #[derive(Clone, Debug, Default)]
 pub struct Counters {
@@ -109,7 +115,11 @@ pub struct Counters {
     pub full_handshakes: u64,
     /// Links that came up with an earlier TLS session.
     pub resumed_handshakes: u64,
+    /// How long queries took.
+    pub durations: Histogram,
     outcomes: [u64; Outcome::LABELS.len()],
+    /// By code; the last is for all others.
+    responses: [u64; RCODES],
     discards: [u64; Discard::LABELS.len()],
     failures: [u64; FailureKind::ALL.len()],
 }
@@ -118,6 +128,12 @@ impl Counters {
     /// Queries that ended so.
     pub fn outcome(&self, outcome: Outcome) -> u64 {
         self.outcomes[outcome as usize]
+    }
+
+    /// Responses with each code that there were, and how many.
+    pub fn responses(&self) -> impl Iterator<Item = (Rcode, u64)> {
+        let codes = (0..).map(Rcode::from).zip(self.responses);
+        codes.filter(|(_, count)| *count > 0)
     }
 
     /// Messages from upstream that were not used for this reason.
@@ -135,16 +151,22 @@ impl Counters {
         self.outcomes.iter().sum()
     }
 
-    pub(super) fn count_query(&mut self, transport: Transport) {
-        *match transport {
-            Transport::Udp => &mut self.udp_queries,
-            Transport::Stream { is_private, .. } if is_private => &mut self.tls_queries,
-            Transport::Stream { .. } => &mut self.tcp_queries,
+    pub(super) fn count_query(&mut self, protocol: Protocol) {
+        *match protocol {
+            Protocol::Udp => &mut self.udp_queries,
+            Protocol::Tcp => &mut self.tcp_queries,
+            Protocol::Tls => &mut self.tls_queries,
         } += 1;
     }
 
-    pub(super) fn count_outcome(&mut self, outcome: Outcome) {
+    /// Counts a query that has ended so, after such a time.
+    pub(super) fn count_end(&mut self, outcome: Outcome, rcode: Option<Rcode>, took: Duration) {
         self.outcomes[outcome as usize] += 1;
+        if let Some(rcode) = rcode {
+            let place = usize::from(rcode.to_u16()).min(RCODES - 1);
+            self.responses[place] += 1;
+        }
+        self.durations.observe(took);
     }
 
     pub(super) fn count_discard(&mut self, discard: Discard) {
@@ -216,8 +238,9 @@ mod tests {
             udp_queries: 3,
             ..Counters::default()
         };
-        counters.count_outcome(Outcome::Answered);
-        counters.count_outcome(Outcome::TimedOut);
+        let took = Duration::from_millis(3);
+        counters.count_end(Outcome::Answered, Some(Rcode::NOERROR), took);
+        counters.count_end(Outcome::TimedOut, Some(Rcode::SERVFAIL), took);
         counters.count_failure(FailureKind::Stalled);
         assert_eq!(
             counters.to_string(),

@@ -92,11 +92,12 @@ impl Proxy {
         let attempt = self.put_on_link(key, link_key, now, outbox);
         let exchange = self.exchange_mut(key);
         exchange.on_sent(attempt);
-        let is_first = exchange.times_sent() == 1;
-        if is_first {
+        if exchange.times_sent() == 1 {
             self.hedges.on_sent();
+        } else {
+            self.counters.retries += 1;
+            self.upstreams.stats_mut(link_key).retries += 1;
         }
-        self.counters.retries += u64::from(!is_first);
     }
 
     /// A query has been sent on the link `busy`: if another address may be out of trouble, sees
@@ -145,6 +146,7 @@ impl Proxy {
             }
         });
         self.counters.sent += 1;
+        self.upstreams.stats_mut(link_key).sent += 1;
         Attempt { link: link_key, id }
     }
 
@@ -282,20 +284,19 @@ impl Proxy {
         }
         let (asker, pool) = (exchange.asker, exchange.pool);
         if let Some(entry) = self.stand_in(key, now) {
-            self.respond_from_cache(key, entry, outbox);
+            self.respond_from_cache(key, entry, Outcome::Stale, now, outbox);
             return self.end(key, Outcome::Stale, now, outbox);
         }
         match asker {
-            Asker::Client { origin, reception } => {
+            Asker::Client { .. } => {
                 let failure = self.exchange(key).last_failure;
                 let failure = failure.or_else(|| self.last_failure(pool, now));
                 let error = failure.map_or(NO_ANSWER, FailureKind::extended_error);
-                let exchange = self.exchange(key);
-                let owed = exchange.owed(&reception);
-                outbox.respond(origin, |out| {
+                let exchange = self.exchanges.get(key.0).expect("it is still there");
+                let (ending, owed) = exchange.ending(outcome).expect("a client asked");
+                ending.respond(&mut self.counters, now, outbox, |out| {
                     write_error(out, &owed, Rcode::SERVFAIL, Some(error));
                 });
-                let exchange = self.exchanges.get(key.0).expect("it is still there");
                 let question = exchange.query.question();
                 let by = (pool, exchange.asked_at);
                 self.memory.on_failure(question, by, error, now);
@@ -330,7 +331,6 @@ impl Proxy {
         }
         if exchange.is_for_client() {
             log::trace!("{}: {outcome}", exchange.query.question());
-            self.counters.count_outcome(outcome);
         } else {
             self.ours -= 1;
         }

@@ -22,7 +22,6 @@
 
 use crate::config::Limits;
 use crate::failure::FailureKind;
-use crate::origin::Origin;
 use crate::time::Instant;
 use crate::wire::Query;
 use crate::wire::question::Type;
@@ -30,6 +29,8 @@ use crate::wire::response::Asked;
 
 use super::admission::Reception;
 use super::cache::Variant;
+use super::counters::Outcome;
+use super::ending::{Client, Ending};
 use super::keys::{EndpointKey, ExchangeKey, LinkKey, PoolIndex, UpstreamIndex};
 use super::wishes::Wishes;
 
@@ -55,8 +56,8 @@ struct Open {
 pub(super) enum Asker {
     /// A client.
     Client {
-        /// Where the response goes.
-        origin: Origin,
+        /// Who it is.
+        client: Client,
         /// How the client wants it.
         reception: Reception,
     },
@@ -97,6 +98,8 @@ pub(super) struct Exchange {
     pub(super) last_failure: Option<FailureKind>,
     /// The response, unless a better comes.
     pub(super) poor: Option<Box<Poor>>,
+    /// Who gave the answer that it has.
+    pub(super) answered_by: Option<UpstreamIndex>,
     /// An answer has come that none could better.
     pub(super) is_answered: bool,
     /// What it has in common with others, if its answer is for others, too.
@@ -134,6 +137,7 @@ impl Exchange {
             wishes: Wishes::default(),
             last_failure: None,
             poor: None,
+            answered_by: None,
             is_answered: false,
             variant: None,
             leads_as: None,
@@ -151,6 +155,7 @@ impl Exchange {
         self.wishes = Wishes::default();
         self.last_failure = None;
         self.poor = None;
+        self.answered_by = None;
         self.leads_as = None;
         self.followers.clear();
         (self.tries, self.errors) = (0, 0);
@@ -254,9 +259,20 @@ impl Exchange {
         self.open.iter().flatten().any(|open| open.is_relied_on)
     }
 
-    /// What the response to a client owes its query.
-    pub(super) fn owed(&self, reception: &Reception) -> Asked<'_> {
-        reception.asked(self.query.id(), self.query.flags(), self.query.question())
+    /// The end of the query, and what the response owes it, if it is a client's.
+    pub(super) fn ending(&self, outcome: Outcome) -> Option<(Ending<'_>, Asked<'_>)> {
+        let Asker::Client { client, reception } = &self.asker else {
+            return None;
+        };
+        let question = self.query.question();
+        let ending = Ending {
+            client: *client,
+            question: Some(question),
+            outcome,
+            upstream: self.answered_by,
+        };
+        let owed = reception.asked(self.query.id(), self.query.flags(), question);
+        Some((ending, owed))
     }
 }
 

@@ -19,6 +19,7 @@
 //! - `sharing`: queries for the same, which are one
 //! - `dispatch`: how it finds its way
 //! - `answer`: what becomes of what comes back
+//! - `ending`: the response, and what is told of it
 //! - `upstream`: the resolvers, their addresses and links, and which of them is taken
 //! - `watch`: what follows from how connections behave
 //! - `hedge`: how often a query may be sent twice
@@ -34,6 +35,7 @@ mod cache;
 mod cookies;
 mod counters;
 mod dispatch;
+mod ending;
 mod exchange;
 mod hedge;
 mod keys;
@@ -51,11 +53,13 @@ mod upstream;
 mod watch;
 mod wishes;
 
-pub use admission::Transport;
+pub use admission::{Protocol, Transport};
 pub use cache::CacheUsage;
 pub use counters::{Counters, Discard, Outcome};
+pub use ending::Record;
 pub use keys::{LinkKey, UpstreamIndex};
 pub use outbox::{Action, Destination, Outbox};
+pub use upstream::UpstreamView;
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -71,6 +75,7 @@ use admission::{Admission, DENIED, Decision, admit};
 use bootstrap::Bootstrap;
 use cache::Cache;
 use cookies::Cookies;
+use ending::{Client, Ending};
 use exchange::{Attempt, Exchange};
 use hedge::Hedges;
 use keys::{ExchangeKey, PoolIndex};
@@ -188,7 +193,12 @@ impl Proxy {
             self.counters.ignored += 1;
             return false;
         };
-        self.counters.count_query(transport);
+        let client = Client {
+            origin,
+            protocol: transport.protocol(),
+            came: transport.came(now),
+        };
+        self.counters.count_query(client.protocol);
         let ip = origin.peer.ip();
         let has_our_cookie = self.meet(&mut admission, ip, now);
         let Admission {
@@ -197,25 +207,32 @@ impl Proxy {
         match self.verdict(ip, has_our_cookie, transport, now) {
             Verdict::Within => {}
             Verdict::Slip => {
-                self.slip(origin, &asked, has_our_cookie, outbox);
+                self.slip(client, &asked, has_our_cookie, now, outbox);
                 return true;
             }
             Verdict::Drop => {
-                self.counters.count_outcome(Outcome::RateLimited);
+                let ending = Ending {
+                    client,
+                    question: asked.question,
+                    outcome: Outcome::RateLimited,
+                    upstream: None,
+                };
+                ending.drop(&mut self.counters, now, outbox);
                 return false;
             }
         }
         match decision {
-            _ if !self.config.access.allows(ip) => self.refuse(origin, &asked, &DENIED, outbox),
+            _ if !self.config.access.allows(ip) => {
+                self.refuse(client, &asked, &DENIED, now, outbox);
+            }
             Decision::Forward(message) => {
-                let deadline = transport.came(now) + self.config.timeouts.deadline();
-                self.forward(origin, &message, asked, deadline, now, outbox);
+                self.forward(client, &message, asked, now, outbox);
             }
-            Decision::SayLittle => self.say_little(origin, &asked, outbox),
+            Decision::SayLittle => self.say_little(client, &asked, now, outbox),
             Decision::SayCookie { is_first } => {
-                self.say_cookie(origin, &asked, is_first || has_our_cookie, outbox);
+                self.say_cookie(client, &asked, is_first || has_our_cookie, now, outbox);
             }
-            Decision::Reject(refusal) => self.refuse(origin, &asked, &refusal, outbox),
+            Decision::Reject(refusal) => self.refuse(client, &asked, &refusal, now, outbox),
         }
         true
     }
@@ -276,6 +293,7 @@ impl Proxy {
                 ("new", &mut self.counters.full_handshakes)
             };
             *counter += 1;
+            self.upstreams.stats_mut(key).count_handshake(is_resumed);
             let label = self.upstreams.endpoint(endpoint).label();
             log::debug!("upstream {label}: connected, session {session}");
         }
@@ -284,6 +302,19 @@ impl Proxy {
         }
         self.trust_address(endpoint);
         self.serve_all_waiting(now, outbox);
+    }
+
+    /// Takes note of when the certificate of a link's peer expires, in time since 1970.
+    pub fn handle_certificate(&mut self, key: LinkKey, expires_at: Duration) {
+        if self.upstreams.link(key).is_some() {
+            self.upstreams.stats_mut(key).certificate_expires_at = Some(expires_at);
+        }
+    }
+
+    /// What there is to tell of each upstream, in the order of the options, and of the servers that
+    /// are asked for addresses behind them.
+    pub fn upstreams(&self, now: Instant) -> impl Iterator<Item = UpstreamView<'_>> {
+        self.upstreams.views(now)
     }
 
     /// Takes note that the host was suspended for so long: connections are unlikely to have
@@ -319,7 +350,8 @@ impl Proxy {
         let counts = was_opening
             || failure.kind != FailureKind::Closed
             || !(was_idle || link.has_answered());
-        self.counters.count_failure(failure.kind);
+        let upstream = self.upstreams.endpoint(link.endpoint).upstream;
+        self.count_failure(upstream, failure.kind);
         if was_idle && link.stage == Stage::Up && failure.kind == FailureKind::Closed {
             self.upstreams.on_idle_closed(&link, now);
         }
@@ -343,7 +375,6 @@ impl Proxy {
             self.lose_attempt(exchange_key, attempt, failure.kind, now, outbox);
         }
         if was_opening || link.scheme == Scheme::Udp {
-            let upstream = self.upstreams.endpoint(link.endpoint).upstream;
             for pool in self.upstreams.pools_of(upstream) {
                 self.reconsider_errors(pool, upstream, now, outbox);
                 self.settle_for_part(pool, now, outbox);

@@ -6,6 +6,7 @@ use std::ops::Range;
 use crate::config::Scheme;
 use crate::origin::Origin;
 
+use super::ending::Record;
 use super::keys::{LinkKey, UpstreamIndex};
 
 /// One thing to do.
@@ -57,6 +58,8 @@ pub struct Destination {
 #[derive(Debug, Default)]
 pub struct Outbox {
     actions: Vec<Action>,
+    records: Vec<Record>,
+    takes_records: bool,
     bytes: Vec<u8>,
 }
 
@@ -66,32 +69,69 @@ impl Outbox {
     const OCTETS_KEPT: usize = 16 * 1024;
     const ACTIONS_KEPT: usize = 128;
 
+    /// An empty one, which takes records of queries that end, or does not.
+    pub fn new(takes_records: bool) -> Self {
+        Self {
+            takes_records,
+            ..Self::default()
+        }
+    }
+
     /// The actions in their order.
     pub fn actions(&self) -> &[Action] {
         &self.actions
     }
 
-    /// The bytes of a message that an action names.
+    /// What there is to tell of queries that have ended.
+    pub fn records(&self) -> &[Record] {
+        &self.records
+    }
+
+    /// The bytes of a message that an action names, or of the question of a record.
     pub fn bytes(&self, message: &Range<usize>) -> &[u8] {
         &self.bytes[message.clone()]
     }
 
     /// Whether there is nothing to do.
     pub fn is_empty(&self) -> bool {
-        self.actions.is_empty()
+        self.actions.is_empty() && self.records.is_empty()
     }
 
     /// Forgets what has been done.
     pub fn clear(&mut self) {
         self.actions.clear();
         self.actions.shrink_to(Self::ACTIONS_KEPT);
+        self.records.clear();
+        self.records.shrink_to(Self::ACTIONS_KEPT);
         self.bytes.clear();
         self.bytes.shrink_to(Self::OCTETS_KEPT);
     }
 
-    pub(super) fn respond(&mut self, origin: Origin, write: impl FnOnce(&mut Vec<u8>)) {
+    /// Returns where the response stands.
+    pub(super) fn respond(
+        &mut self,
+        origin: Origin,
+        write: impl FnOnce(&mut Vec<u8>),
+    ) -> Range<usize> {
         let message = self.write(write);
-        self.actions.push(Action::Respond { origin, message });
+        self.actions.push(Action::Respond {
+            origin,
+            message: message.clone(),
+        });
+        message
+    }
+
+    pub(super) fn takes_records(&self) -> bool {
+        self.takes_records
+    }
+
+    pub(super) fn record(&mut self, record: Record) {
+        self.records.push(record);
+    }
+
+    /// Keeps bytes that a record is about.
+    pub(super) fn keep(&mut self, bytes: &[u8]) -> Range<usize> {
+        self.write(|out| out.extend_from_slice(bytes))
     }
 
     pub(super) fn send(&mut self, link: LinkKey, write: impl FnOnce(&mut Vec<u8>)) {

@@ -43,7 +43,8 @@ impl Ways {
                 .collect(),
         );
         let waiting_by_pool = pools.iter().map(|_| Fifo::default()).collect();
-        let mut upstreams = Upstreams::new(config, pools);
+        let labels = labels(&all);
+        let mut upstreams = Upstreams::new(config, labels, pools);
         for (place, upstream) in all.iter().enumerate() {
             if let Host::Address(address) = upstream.host {
                 let label = upstream.to_string();
@@ -57,6 +58,23 @@ impl Ways {
             waiting_by_pool,
         }
     }
+}
+
+/// What each of these upstreams is called, by a name that no other has.
+fn labels(upstreams: &[Upstream]) -> Vec<String> {
+    let mut labels: Vec<String> = Vec::new();
+    for upstream in upstreams {
+        let name = upstream.to_string();
+        let mut label = name.clone();
+        for number in 2.. {
+            if !labels.contains(&label) {
+                break;
+            }
+            label = format!("{name} ({number})");
+        }
+        labels.push(label);
+    }
+    labels
 }
 
 impl Proxy {
@@ -97,7 +115,7 @@ impl Proxy {
         let mut keys: Vec<ExchangeKey> = keys.collect();
         // The last to come has the most time left, so that the others can follow it.
         keys.sort_by_key(|key| Reverse(self.exchange(*key).deadline));
-        keys.retain(|key| self.start_over(*key, outbox));
+        keys.retain(|key| self.start_over(*key, now, outbox));
         for key in keys {
             self.seek(key, now, outbox);
         }
@@ -106,7 +124,7 @@ impl Proxy {
 
     /// Has a query not been sent yet, for the ways that there are now. Returns whether it is to be
     /// answered still.
-    fn start_over(&mut self, key: ExchangeKey, outbox: &mut Outbox) -> bool {
+    fn start_over(&mut self, key: ExchangeKey, now: Instant, outbox: &mut Outbox) -> bool {
         let exchange = self.exchange(key);
         let pool = self.routes.pool(exchange.query.question().name());
         match (exchange.asker, pool) {
@@ -117,13 +135,14 @@ impl Proxy {
                 exchange.variant.take_if(|_| !is_shared);
                 return true;
             }
-            (Asker::Client { origin, reception }, None) => {
-                let owed = exchange.owed(&reception);
+            (Asker::Client { .. }, None) => {
                 let refusal = NOBODY_TO_ASK;
-                outbox.respond(origin, |out| {
+                let exchange = self.exchanges.get(key.0).expect("it is still there");
+                let ending = exchange.ending(refusal.outcome);
+                let (ending, owed) = ending.expect("a client asked");
+                ending.respond(&mut self.counters, now, outbox, |out| {
                     write_error(out, &owed, refusal.rcode, Some(refusal.error));
                 });
-                self.counters.count_outcome(refusal.outcome);
             }
             (Asker::Cache | Asker::Bootstrap(..), _) => self.ours -= 1,
         }
@@ -182,6 +201,22 @@ mod tests {
             };
             self.outbox.actions().iter().filter_map(address).collect()
         }
+    }
+
+    #[test]
+    fn every_upstream_has_a_name_of_its_own() {
+        let config = config(&[
+            "-u192.0.2.1,domain=a",
+            "-u192.0.2.1,domain=b",
+            "-u192.0.2.1",
+        ]);
+        let same = "192.0.2.1:853";
+        let expected = [
+            same.to_owned(),
+            format!("{same} (2)"),
+            format!("{same} (3)"),
+        ];
+        assert_eq!(labels(&config.upstreams), expected);
     }
 
     #[test]

@@ -36,7 +36,7 @@ impl Proxy {
         {
             self.by_patience.pop();
             if let Some(entry) = self.stand_in(key, now) {
-                self.respond_from_cache(key, entry, outbox);
+                self.respond_from_cache(key, entry, Outcome::Stale, now, outbox);
                 self.leave_to_cache(key, now, outbox);
             }
         }
@@ -64,15 +64,21 @@ impl Proxy {
         }
         exchange.asker = Asker::Cache;
         self.ours += 1;
-        self.counters.count_outcome(Outcome::Stale);
     }
 
     /// Sends the client, if one asked, a response out of the cache.
-    pub(super) fn respond_from_cache(&self, key: ExchangeKey, entry: Entry, outbox: &mut Outbox) {
-        let exchange = self.exchange(key);
-        if let Asker::Client { origin, reception } = &exchange.asker {
-            let owed = exchange.owed(reception);
-            outbox.respond(*origin, |out| self.cache.write(entry, &owed, out));
+    pub(super) fn respond_from_cache(
+        &mut self,
+        key: ExchangeKey,
+        entry: Entry,
+        outcome: Outcome,
+        now: Instant,
+        outbox: &mut Outbox,
+    ) {
+        let exchange = self.exchanges.get(key.0).expect("who asks is there");
+        let (cache, counters) = (&self.cache, &mut self.counters);
+        if let Some((ending, owed)) = exchange.ending(outcome) {
+            ending.respond(counters, now, outbox, |out| cache.write(entry, &owed, out));
         }
     }
 }

@@ -3,7 +3,7 @@
 use super::Proxy;
 use super::counters::Outcome;
 use super::exchange::Attempt;
-use super::keys::{EndpointKey, LinkKey};
+use super::keys::{EndpointKey, LinkKey, UpstreamIndex};
 use super::outbox::Outbox;
 use super::upstream::link::{Link, Stage};
 use crate::config::Scheme;
@@ -123,7 +123,7 @@ impl Proxy {
         let kind = FailureKind::Stalled;
         // That a datagram gets lost says little of who others are answered by.
         if scheme != Scheme::Udp || self.upstreams.is_silent_since(endpoint, since) {
-            self.counters.count_failure(kind);
+            self.count_failure(self.upstreams.endpoint(endpoint).upstream, kind);
             self.on_failure(endpoint, scheme, &kind.into(), since, now);
         }
         self.retire(key, now, outbox);
@@ -186,6 +186,11 @@ impl Proxy {
             self.dispatch(exchange_key, now, outbox);
         }
         true
+    }
+
+    pub(super) fn count_failure(&mut self, upstream: UpstreamIndex, kind: FailureKind) {
+        self.counters.count_failure(kind);
+        self.upstreams.stats_of_mut(upstream).failures[kind as usize] += 1;
     }
 
     /// Takes note that something has been wrong since then with links of this kind to an address.

@@ -42,12 +42,18 @@ impl Patience {
         }
     }
 
+    /// After how long connections are closed, if that was learned of late.
+    pub(super) fn learned(&self, now: Instant) -> Option<Duration> {
+        let learned = self.learned.as_ref();
+        let valid = learned.filter(|learned| now - learned.at < Self::VALID);
+        valid.map(|learned| learned.limit)
+    }
+
     /// For how long a connection may be idle and still be used, if `most` is the longest that is
     /// wanted.
     pub(super) fn limit(&self, most: Duration, now: Instant) -> Duration {
-        let learned = self.learned.as_ref();
-        let valid = learned.filter(|learned| now - learned.at < Self::VALID);
-        valid.map_or(most, |learned| most.min(learned.limit * 9 / 10))
+        let learned = self.learned(now);
+        learned.map_or(most, |limit| most.min(limit * 9 / 10))
     }
 }
 

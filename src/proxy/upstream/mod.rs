@@ -8,6 +8,7 @@
 //! - `endpoint`: one address
 //! - `health`, `latency`: how it is doing, and how fast it is
 //! - `idle`: for how long it keeps connections that nobody uses
+//! - `stats`: what there is to tell of an upstream
 //! - `link`: one connection, its ids and its timer
 
 mod choice;
@@ -16,9 +17,11 @@ mod health;
 mod idle;
 mod latency;
 pub(super) mod link;
+mod stats;
 
 pub(super) use choice::{Route, Trial};
 pub(super) use health::backoff;
+pub use stats::UpstreamView;
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -34,6 +37,7 @@ use super::outbox::Destination;
 use endpoint::Endpoint;
 use health::Change;
 use link::{Link, Stage};
+use stats::Stats;
 
 /// Every upstream, address and link.
 #[derive(Debug)]
@@ -45,6 +49,8 @@ pub(super) struct Upstreams {
     pools: Vec<Pool>,
     links: Arena<Link>,
     opening: usize,
+    /// What each did, by its place.
+    stats: Vec<Stats>,
 }
 
 /// Upstreams that are asked for the same names.
@@ -59,6 +65,7 @@ impl Upstreams {
     /// Upstreams without an address yet, in these pools.
     pub(super) fn new(
         config: &Config,
+        labels: impl IntoIterator<Item = String>,
         pools: impl IntoIterator<Item = Vec<UpstreamIndex>>,
     ) -> Self {
         let pool = |members| Pool {
@@ -73,6 +80,7 @@ impl Upstreams {
             pools: pools.into_iter().map(pool).collect(),
             links: Arena::default(),
             opening: 0,
+            stats: labels.into_iter().map(Stats::new).collect(),
         }
     }
 
@@ -341,6 +349,8 @@ impl Upstreams {
         now: Instant,
     ) -> bool {
         let latency_known = self.timeouts.latency_known;
+        let upstream = self.endpoint(key).upstream;
+        self.stats_of_mut(upstream).answers.observe(took);
         let endpoint = self.endpoint_mut(key);
         let was_well = endpoint.health.is_well();
         let change = endpoint.health.on_answer(opened_at, is_useful, now);
@@ -393,7 +403,7 @@ mod tests {
         let Ok(Command::Run(config)) = options::parse(&["-u192.0.2.1".to_owned()]) else {
             panic!("the option is right");
         };
-        let mut upstreams = Upstreams::new(&config, [vec![UpstreamIndex(0)]]);
+        let mut upstreams = Upstreams::new(&config, [String::new()], [vec![UpstreamIndex(0)]]);
         let now = Instant::default();
         let mut last = None;
         for port in 1..1_000 {

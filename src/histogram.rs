@@ -1,0 +1,80 @@
+//! How long things take: counts of durations between fixed bounds.
+
+use std::time::Duration;
+
+/// Durations that things took, by the bounds that they stayed within.
+#[derive(Clone, Debug, Default)]
+pub struct Histogram {
+    counts: [u64; Histogram::BOUNDS.len() + 1],
+    sum: Duration,
+}
+
+impl Histogram {
+    /// The bounds, from what a cached answer takes to what nobody waits for.
+    pub const BOUNDS: [Duration; 15] = [
+        Duration::from_micros(100),
+        Duration::from_micros(250),
+        Duration::from_micros(500),
+        Duration::from_millis(1),
+        Duration::from_micros(2_500),
+        Duration::from_millis(5),
+        Duration::from_millis(10),
+        Duration::from_millis(25),
+        Duration::from_millis(50),
+        Duration::from_millis(100),
+        Duration::from_millis(250),
+        Duration::from_millis(500),
+        Duration::from_secs(1),
+        Duration::from_millis(2_500),
+        Duration::from_secs(5),
+    ];
+
+    /// Counts something that took so long.
+    pub fn observe(&mut self, took: Duration) {
+        let place = Self::BOUNDS.iter().position(|bound| took <= *bound);
+        self.counts[place.unwrap_or(Self::BOUNDS.len())] += 1;
+        self.sum += took;
+    }
+
+    /// For each bound, how many stayed within it.
+    pub fn within(&self) -> impl Iterator<Item = (Duration, u64)> {
+        let sums = self.counts.iter().scan(0, |sum, count| {
+            *sum += count;
+            Some(*sum)
+        });
+        Self::BOUNDS.into_iter().zip(sums)
+    }
+
+    /// How many there were.
+    pub fn count(&self) -> u64 {
+        self.counts.iter().sum()
+    }
+
+    /// How long all of them took together.
+    pub fn sum(&self) -> Duration {
+        self.sum
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_duration_counts_for_its_bound_and_those_above() {
+        let mut histogram = Histogram::default();
+        for micros in [0, 100, 101, 5_000_000, 5_000_001] {
+            histogram.observe(Duration::from_micros(micros));
+        }
+        let within: Vec<u64> = histogram.within().map(|(_, count)| count).collect();
+        assert_eq!(within[..3], [2, 3, 3]);
+        assert_eq!(within[14], 4);
+        assert_eq!(histogram.count(), 5);
+        assert_eq!(histogram.sum(), Duration::from_micros(10_000_202));
+    }
+
+    #[test]
+    fn bounds_ascend() {
+        assert!(Histogram::BOUNDS.is_sorted());
+    }
+}

@@ -1,0 +1,112 @@
+//! How a query of a client ends: with its response, or without one, and counted once.
+
+use std::ops::Range;
+use std::time::Duration;
+
+use super::admission::Protocol;
+use super::counters::{Counters, Outcome};
+use super::keys::UpstreamIndex;
+use super::outbox::Outbox;
+use crate::origin::Origin;
+use crate::time::Instant;
+use crate::wire::{Header, Question, Rcode};
+
+/// Who asked, how, and when.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Client {
+    pub(super) origin: Origin,
+    pub(super) protocol: Protocol,
+    pub(super) came: Instant,
+}
+
+/// The end of a query of a client.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Ending<'a> {
+    pub(super) client: Client,
+    pub(super) question: Option<Question<'a>>,
+    pub(super) outcome: Outcome,
+    /// Who gave the answer.
+    pub(super) upstream: Option<UpstreamIndex>,
+}
+
+/// What is told of a query that has ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Record {
+    /// Who asked.
+    pub origin: Origin,
+    /// How.
+    pub protocol: Protocol,
+    /// The question, in the outbox's [bytes](Outbox::bytes), if there was one that could be read.
+    pub question: Option<Range<usize>>,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// What the response said, if there was one.
+    pub rcode: Option<Rcode>,
+    /// Octets of the response.
+    pub octets: usize,
+    /// How long it took.
+    pub took: Duration,
+    /// Who gave the answer.
+    pub upstream: Option<UpstreamIndex>,
+}
+
+impl Ending<'_> {
+    /// Sends the response.
+    pub(super) fn respond(
+        &self,
+        counters: &mut Counters,
+        now: Instant,
+        outbox: &mut Outbox,
+        write: impl FnOnce(&mut Vec<u8>),
+    ) {
+        let message = outbox.respond(self.client.origin, write);
+        let rcode = Header::parse(outbox.bytes(&message)).map(|header| header.flags.rcode());
+        self.note(rcode, message.len(), counters, now, outbox);
+    }
+
+    /// Sends a response whose code does not stand in its header alone.
+    pub(super) fn respond_with(
+        &self,
+        rcode: Rcode,
+        counters: &mut Counters,
+        now: Instant,
+        outbox: &mut Outbox,
+        write: impl FnOnce(&mut Vec<u8>),
+    ) {
+        let message = outbox.respond(self.client.origin, write);
+        self.note(Some(rcode), message.len(), counters, now, outbox);
+    }
+
+    /// Leaves the query without a response.
+    pub(super) fn drop(&self, counters: &mut Counters, now: Instant, outbox: &mut Outbox) {
+        self.note(None, 0, counters, now, outbox);
+    }
+
+    fn note(
+        &self,
+        rcode: Option<Rcode>,
+        octets: usize,
+        counters: &mut Counters,
+        now: Instant,
+        outbox: &mut Outbox,
+    ) {
+        let took = now - self.client.came;
+        counters.count_end(self.outcome, rcode, took);
+        if !outbox.takes_records() {
+            return;
+        }
+        let question = self
+            .question
+            .map(|question| outbox.keep(question.as_bytes()));
+        outbox.record(Record {
+            origin: self.client.origin,
+            protocol: self.client.protocol,
+            question,
+            outcome: self.outcome,
+            rcode,
+            octets,
+            took,
+            upstream: self.upstream,
+        });
+    }
+}
