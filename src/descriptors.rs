@@ -46,7 +46,11 @@ pub fn fit(config: &mut Config) -> io::Result<()> {
 /// Descriptors that are not for TCP clients.
 fn reserved(config: &Config) -> usize {
     let under_tls = config.tls.as_ref().map_or(0, |tls| tls.addresses.len());
-    let listening = 2 * config.listen.addresses().len() + under_tls;
+    let http = match config.http_listen.len() {
+        0 => 0,
+        listeners => listeners + config.limits.http_clients,
+    };
+    let listening = 2 * config.listen.addresses().len() + under_tls + http;
     let upstreams = config
         .upstreams
         .iter()

@@ -17,7 +17,7 @@
 //!   │ upstreams     │        │ reactor │        │ upstream_datagram       │
 //!   │ links         ├───────►│ the loop├───────►│ upstream_stream         │
 //!   └───────┬───────┘ actions└────┬────┘ bytes  │   over transport: plain │
-//!           │                     │             │   or TLS                │
+//!           │                     │             │   or TLS; http          │
 //!           │                     │             └───────┬─────────────────┘
 //!           │                     ▼ sockets, clock      │
 //!           │               ┌───────────┐               │
@@ -31,6 +31,8 @@
 //!   nothing of each other and work on whatever reads and writes.
 //! - [`reactor`] is the loop that knows both. It waits, hands bytes to sessions and messages to the
 //!   proxy, and performs the actions.
+//! - [`reactor`] also answers, over HTTP, how the program is doing: [`exposition`] is the format of
+//!   its numbers, [`process`] what the kernel says of it.
 //! - [`net`] is the way to sockets and clock, a trait with one implementation over mio. Tests have
 //!   another, with a clock that jumps.
 //! - [`wire`] is the bytes of DNS, for both tiers.
@@ -105,6 +107,7 @@ pub mod clock;
 pub mod config;
 pub mod confinement;
 pub mod descriptors;
+pub mod exposition;
 pub mod failure;
 pub mod file;
 pub mod histogram;
@@ -112,6 +115,7 @@ pub mod logger;
 pub mod net;
 pub mod options;
 pub mod origin;
+pub mod process;
 pub mod proxy;
 pub mod random;
 pub mod reactor;

@@ -8,7 +8,7 @@
 use std::fmt::Write as _;
 use std::io::{self, IsTerminal, Write};
 use std::os::fd::AsFd;
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use log::{LevelFilter, Log, Metadata, Record};
@@ -38,6 +38,13 @@ pub fn set_level(level: LevelFilter) {
     log::set_max_level(level);
 }
 
+/// Lines that nobody took, since the start.
+pub fn dropped() -> u64 {
+    LOGGER
+        .get()
+        .map_or(0, |logger| logger.lock().dropped_in_all)
+}
+
 /// Writes what the reader takes now. Returns whether something is left.
 pub fn write_queued() -> bool {
     LOGGER
@@ -61,7 +68,9 @@ struct Logger {
 #[derive(Default)]
 struct Queue {
     text: Vec<u8>,
+    /// Lines that were dropped since that was last told.
     dropped: u64,
+    dropped_in_all: u64,
 }
 
 impl Log for Logger {
@@ -88,15 +97,26 @@ impl Log for Logger {
     fn flush(&self) {}
 }
 
+impl Queue {
+    fn count_dropped(&mut self, lines: u64) {
+        self.dropped += lines;
+        self.dropped_in_all += lines;
+    }
+}
+
 impl Logger {
+    fn lock(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn queue(&self, record: &Record<'_>) {
         let mut line = String::new();
         let time = humantime::format_rfc3339_seconds(SystemTime::now());
         let level = record.level();
         writeln!(line, "{time} {level:<5} {}", record.args()).expect("strings take everything");
-        let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut queue = self.lock();
         if queue.text.len() + line.len() > self.unwritten_max {
-            queue.dropped += 1;
+            queue.count_dropped(1);
         } else {
             queue.text.extend_from_slice(line.as_bytes());
         }
@@ -105,7 +125,7 @@ impl Logger {
     /// Writes what the reader takes within `patience` of each chunk. Returns whether something is
     /// left.
     fn write_queued(&self, patience: Duration) -> bool {
-        let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut queue = self.lock();
         while !queue.text.is_empty() && takes_now(patience) {
             let chunk_len = queue.text.len().min(CHUNK_LEN);
             match io::stderr().write(&queue.text[..chunk_len]) {
@@ -114,7 +134,8 @@ impl Logger {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                 // Nobody reads any more, or the disk is full.
                 Err(_) => {
-                    queue.dropped += queue.text.split(|byte| *byte == b'\n').count() as u64 - 1;
+                    let lines = queue.text.split(|byte| *byte == b'\n').count() as u64 - 1;
+                    queue.count_dropped(lines);
                     queue.text.clear();
                     break;
                 }

@@ -14,7 +14,7 @@ use dotproxy::config::{Config, Scheme};
 use dotproxy::failure::{Failure, FailureKind};
 use dotproxy::options::{self, Command};
 use dotproxy::origin::Origin;
-use dotproxy::proxy::{Action, Destination, LinkKey, Outbox, Proxy, Transport};
+use dotproxy::proxy::{Action, Destination, LinkKey, Outbox, Protocol, Proxy, Transport};
 use dotproxy::time::Instant;
 use dotproxy::wire::{Flags, Message, Rcode};
 
@@ -164,7 +164,8 @@ impl World {
         assert_eq!(self.proxy.poll_timeout(), None, "something is still due");
         let counters = self.proxy.counters();
         assert_eq!(counters.ended(), self.responses);
-        assert_eq!(counters.udp_queries + counters.tcp_queries, self.responses);
+        let queries = Protocol::ALL.map(|protocol| counters.queries(protocol));
+        assert_eq!(queries.iter().sum::<u64>(), self.responses);
         let by_code = counters.responses().map(|(_, count)| count);
         assert_eq!(by_code.sum::<u64>(), self.responses);
         assert_eq!(counters.durations.count(), self.responses);

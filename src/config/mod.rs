@@ -21,6 +21,8 @@ pub struct Config {
     pub listen: Listen,
     /// Where clients are served under TLS.
     pub tls: Option<TlsSettings>,
+    /// Where those are served who ask over HTTP how the program is doing.
+    pub http_listen: Vec<SocketAddr>,
     /// Which clients are served.
     pub access: Access,
     /// How often each of them may ask over UDP, if not as often as it likes.
@@ -63,10 +65,12 @@ impl Config {
         keep("listen", self.listen != running.listen);
         let addresses = |config: &Self| config.tls.as_ref().map(|tls| tls.addresses.clone());
         keep("tls-listen", addresses(self) != addresses(running));
+        keep("http-listen", self.http_listen != running.http_listen);
         keep("clock-stamp", self.clock_stamp != running.clock_stamp);
         keep("user", self.user != running.user);
         keep("no-sandbox", self.is_confined != running.is_confined);
         self.listen.clone_from(&running.listen);
+        self.http_listen.clone_from(&running.http_listen);
         self.clock_stamp.clone_from(&running.clock_stamp);
         self.user.clone_from(&running.user);
         self.is_confined = running.is_confined;
@@ -304,6 +308,9 @@ pub struct Timeouts {
     pub client_idle_max: Duration,
     /// How long a TCP client may be idle when every slot is taken.
     pub client_idle_min: Duration,
+    /// How long somebody who asks over HTTP may be idle, which is longer than the pause between
+    /// two visits of those who come regularly.
+    pub http_idle_max: Duration,
     /// The pause in accepting connections when file descriptors have run out.
     pub accept_pause: Duration,
 }
@@ -335,6 +342,7 @@ impl Timeouts {
             stale_pause: Duration::from_secs(30),
             client_idle_max: Duration::from_secs(10),
             client_idle_min: Duration::from_millis(200),
+            http_idle_max: Duration::from_secs(75),
             accept_pause: Duration::from_millis(100),
         }
     }
@@ -361,6 +369,10 @@ pub struct Limits {
     /// Octets held for all TCP clients: responses not taken and queries not whole. A client that
     /// takes it beyond is closed.
     pub tcp_clients_held: usize,
+    /// Connections of those who ask over HTTP how the program is doing.
+    pub http_clients: usize,
+    /// Octets held for all of them.
+    pub http_clients_held: usize,
     /// Octets of responses that a UDP socket has not taken; beyond, responses are dropped.
     pub udp_unsent: usize,
     /// Datagrams taken from one UDP socket before others have their turn.
@@ -410,6 +422,8 @@ impl Default for Limits {
             tcp_client_inflight: 64,
             tcp_client_unsent: 1024 * 1024,
             tcp_clients_held: 4 * 1024 * 1024,
+            http_clients: 16,
+            http_clients_held: 1024 * 1024,
             udp_unsent: 256 * 1024,
             datagrams_per_turn: 64,
             accepts_per_turn: 16,

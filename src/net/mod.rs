@@ -50,7 +50,7 @@ pub trait Net {
     /// A UDP socket.
     type Datagram: Datagram;
 
-    /// The time now. Only for the start: within the loop, the time is that of the turn.
+    /// The time now. Within the loop, the time is that of the turn.
     fn now(&self) -> Instant;
 
     /// Waits until something is ready or `timeout` is over, appends what is ready to `events`, and

@@ -190,6 +190,7 @@ struct Draft {
     timeout: Duration,
     tls_listen: Vec<(Address, Option<u16>)>,
     tls_cert: Option<PathBuf>,
+    http_listen: Vec<SocketAddr>,
     tls_key: Option<PathBuf>,
     tls_client_ca: Option<PathBuf>,
     limits: Limits,
@@ -218,6 +219,7 @@ impl Default for Draft {
             timeout: Timeouts::QUERY,
             tls_listen: Vec::new(),
             tls_cert: None,
+            http_listen: Vec::new(),
             tls_key: None,
             tls_client_ca: None,
             limits: Limits::default(),
@@ -304,6 +306,17 @@ impl Draft {
             (self.tls_cert, self.tls_key, self.tls_client_ca),
             &listen,
         )?;
+        let under_tls = tls.iter().flat_map(|tls| &tls.addresses);
+        let all: Vec<SocketAddr> = listen
+            .addresses()
+            .into_iter()
+            .chain(under_tls.copied())
+            .chain(self.http_listen.iter().copied())
+            .collect();
+        if let Some(address) = Listen::covered_twice(&all) {
+            let problem = format!("--http-listen: \"{address}\": expected each address once");
+            return Err(usage(&problem));
+        }
         if let Some(address) = self.bootstrap.iter().find(|address| listen.serves(address)) {
             let problem = format!("--bootstrap: \"{address}\": expected another server than this");
             return Err(usage(&problem));
@@ -322,6 +335,7 @@ impl Draft {
         Ok(Config {
             listen,
             tls,
+            http_listen: self.http_listen,
             access: Access::new(&self.allowed, &self.denied),
             rate_limit: self.rate_limit,
             upstreams: self.upstreams,
@@ -463,7 +477,7 @@ mod tests {
             "\"here\": expected an option (see --help)"
         );
         assert_eq!(error("--check-conf=1"), "--check-conf: expected no value");
-        assert!(error("--http-listen ::1 -u 1.1.1.1").contains("unknown option"));
+        assert!(error("--listen-on ::1 -u 1.1.1.1").contains("unknown option"));
         assert!(error("--cache-size 2g -u 1.1.1.1").contains("\"2g\": expected a size up to"));
         assert_eq!(
             error("--cache-min-ttl 2h --cache-max-ttl 1h -u 1.1.1.1"),
@@ -573,6 +587,28 @@ mod tests {
         ] {
             let problem = parse_line(&format!("-u 1.1.1.1 {line}")).unwrap_err();
             assert!(problem.starts_with(start), "{line}: {problem}");
+        }
+    }
+
+    #[test]
+    fn http_is_served_where_that_is_wanted() {
+        assert!(config("-u 1.1.1.1").http_listen.is_empty());
+        let two = config("-u 1.1.1.1 --http-listen 127.0.0.1:9153 --http-listen [::1]:9153");
+        let expected = ["127.0.0.1:9153", "[::1]:9153"].map(|text| text.parse().unwrap());
+        assert_eq!(two.http_listen, expected);
+        for (value, start) in [
+            (
+                "127.0.0.1",
+                "--http-listen: \"127.0.0.1\": expected an address and a port",
+            ),
+            (":9153", "--http-listen: \":9153\": expected"),
+            (
+                "127.0.0.1:53",
+                "--http-listen: \"127.0.0.1:53\": expected each",
+            ),
+        ] {
+            let problem = parse_line(&format!("-u 1.1.1.1 --http-listen {value}")).unwrap_err();
+            assert!(problem.starts_with(start), "{problem}");
         }
     }
 

@@ -133,6 +133,20 @@ pub(super) const TABLE: &[Row] = &[
     },
     Row {
         short: "",
+        long: "http-listen",
+        value: "ADDR:PORT",
+        help: "/metrics, /healthz and /readyz, repeatable",
+        apply: |draft, value| {
+            let endpoint = parse_endpoint(value).filter(|(address, _)| !address.lacks_zone());
+            let Some((address, Some(port))) = endpoint else {
+                return Err("an address and a port like 127.0.0.1:9153");
+            };
+            draft.http_listen.push(address.with_port(port));
+            Ok(())
+        },
+    },
+    Row {
+        short: "",
         long: "tls-cert",
         value: "FILE",
         help: "",

@@ -41,29 +41,44 @@ pub enum Outcome {
     TimedOut,
 }
 
-impl fmt::Display for Outcome {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(Self::LABELS[*self as usize])
-    }
-}
-
 impl Outcome {
-    const LABELS: [&'static str; 14] = [
-        "answered",
-        "answered-here",
-        "cached",
-        "stale",
-        "malformed",
-        "not-implemented",
-        "bad-version",
-        "refused",
-        "denied",
-        "slipped",
-        "rate-limited",
-        "shed",
-        "upstream-failed",
-        "timed-out",
+    /// Every one, in the order of declaration.
+    pub const ALL: [Self; 14] = [
+        Self::Answered,
+        Self::AnsweredHere,
+        Self::Cached,
+        Self::Stale,
+        Self::Malformed,
+        Self::NotImplemented,
+        Self::BadVersion,
+        Self::Refused,
+        Self::Denied,
+        Self::Slipped,
+        Self::RateLimited,
+        Self::Shed,
+        Self::UpstreamFailed,
+        Self::TimedOut,
     ];
+
+    /// One word, for counters and records.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Answered => "answered",
+            Self::AnsweredHere => "answered-here",
+            Self::Cached => "cached",
+            Self::Stale => "stale",
+            Self::Malformed => "malformed",
+            Self::NotImplemented => "not-implemented",
+            Self::BadVersion => "bad-version",
+            Self::Refused => "refused",
+            Self::Denied => "denied",
+            Self::Slipped => "slipped",
+            Self::RateLimited => "rate-limited",
+            Self::Shed => "shed",
+            Self::UpstreamFailed => "upstream-failed",
+            Self::TimedOut => "timed-out",
+        }
+    }
 }
 
 /// Why a message from upstream was not used.
@@ -80,7 +95,18 @@ pub enum Discard {
 }
 
 impl Discard {
-    const LABELS: [&'static str; 4] = ["unknown-id", "mismatch", "malformed", "late"];
+    /// Every one, in the order of declaration.
+    pub const ALL: [Self; 4] = [Self::UnknownId, Self::Mismatch, Self::Malformed, Self::Late];
+
+    /// One word, for counters.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::UnknownId => "unknown-id",
+            Self::Mismatch => "mismatch",
+            Self::Malformed => "malformed",
+            Self::Late => "late",
+        }
+    }
 }
 
 /// Response codes that are counted one by one: all that there are (IANA, "DNS RCODEs").
@@ -89,12 +115,6 @@ const RCODES: usize = 25;
 /// Counts since the start.
 #[derive(Clone, Debug, Default)]
 pub struct Counters {
-    /// Queries over UDP.
-    pub udp_queries: u64,
-    /// Queries over TCP in the clear.
-    pub tcp_queries: u64,
-    /// Queries under TLS.
-    pub tls_queries: u64,
     /// TCP connections of clients that may not ask.
     pub denied_connections: u64,
     /// Messages from clients that were no queries.
@@ -115,16 +135,22 @@ pub struct Counters {
     pub full_handshakes: u64,
     /// Links that came up with an earlier TLS session.
     pub resumed_handshakes: u64,
+    queries: [u64; Protocol::ALL.len()],
     /// How long queries took.
     pub durations: Histogram,
-    outcomes: [u64; Outcome::LABELS.len()],
+    outcomes: [u64; Outcome::ALL.len()],
     /// By code; the last is for all others.
     responses: [u64; RCODES],
-    discards: [u64; Discard::LABELS.len()],
+    discards: [u64; Discard::ALL.len()],
     failures: [u64; FailureKind::ALL.len()],
 }
 
 impl Counters {
+    /// Queries that came so.
+    pub fn queries(&self, protocol: Protocol) -> u64 {
+        self.queries[protocol as usize]
+    }
+
     /// Queries that ended so.
     pub fn outcome(&self, outcome: Outcome) -> u64 {
         self.outcomes[outcome as usize]
@@ -152,11 +178,7 @@ impl Counters {
     }
 
     pub(super) fn count_query(&mut self, protocol: Protocol) {
-        *match protocol {
-            Protocol::Udp => &mut self.udp_queries,
-            Protocol::Tcp => &mut self.tcp_queries,
-            Protocol::Tls => &mut self.tls_queries,
-        } += 1;
+        self.queries[protocol as usize] += 1;
     }
 
     /// Counts a query that has ended so, after such a time.
@@ -181,17 +203,25 @@ impl Counters {
 impl fmt::Display for Counters {
     /// One line, with the counts of rare things only where they are not zero.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "queries udp={} tcp={} tls={} ignored={}",
-            self.udp_queries, self.tcp_queries, self.tls_queries, self.ignored
-        )?;
+        f.write_str("queries")?;
+        for protocol in Protocol::ALL {
+            write!(f, " {}={}", protocol.label(), self.queries(protocol))?;
+        }
+        write!(f, " ignored={}", self.ignored)?;
         if self.denied_connections > 0 {
             write!(f, " tcp-clients-denied={}", self.denied_connections)?;
         }
         let groups = [
-            ("outcomes", &Outcome::LABELS[..], &self.outcomes[..]),
-            ("discarded", &Discard::LABELS, &self.discards),
+            (
+                "outcomes",
+                &Outcome::ALL.map(Outcome::label)[..],
+                &self.outcomes[..],
+            ),
+            (
+                "discarded",
+                &Discard::ALL.map(Discard::label),
+                &self.discards,
+            ),
             (
                 "upstream-failures",
                 &FailureKind::ALL.map(FailureKind::label),
@@ -235,7 +265,7 @@ mod tests {
     #[test]
     fn line_names_what_was_counted() {
         let mut counters = Counters {
-            udp_queries: 3,
+            queries: [3, 0, 0],
             ..Counters::default()
         };
         let took = Duration::from_millis(3);
@@ -249,5 +279,15 @@ mod tests {
              handshakes full=0 resumed=0; cache hits=0 misses=0 refreshes=0"
         );
         assert_eq!(counters.ended(), 2);
+    }
+
+    #[test]
+    fn every_kind_has_its_place() {
+        let places = Outcome::ALL.map(|outcome| outcome as usize);
+        assert!(places.into_iter().eq(0..Outcome::ALL.len()));
+        let places = Discard::ALL.map(|discard| discard as usize);
+        assert!(places.into_iter().eq(0..Discard::ALL.len()));
+        let places = Protocol::ALL.map(|protocol| protocol as usize);
+        assert!(places.into_iter().eq(0..Protocol::ALL.len()));
     }
 }

@@ -302,7 +302,7 @@ impl Proxy {
                 self.memory.on_failure(question, by, error, now);
                 self.end(key, outcome, now, outbox);
             }
-            Asker::Cache => self.end(key, outcome, now, outbox),
+            Asker::Cache | Asker::Probe => self.end(key, outcome, now, outbox),
             Asker::Bootstrap(upstream, rr_type) => {
                 self.end(key, outcome, now, outbox);
                 self.on_addresses(upstream, rr_type, None, now, outbox);
@@ -330,7 +330,7 @@ impl Proxy {
             self.abandon(attempt, outcome, exchange.is_answered, now, outbox);
         }
         if exchange.is_for_client() {
-            log::trace!("{}: {outcome}", exchange.query.question());
+            log::trace!("{}: {}", exchange.query.question(), outcome.label());
         } else {
             self.ours -= 1;
         }

@@ -63,6 +63,8 @@ pub(super) enum Asker {
     },
     /// The cache, which has an answer that is no longer fresh, or soon will be.
     Cache,
+    /// Somebody who wants to know whether upstream answers.
+    Probe,
     /// The bootstrap, for addresses of this type that an upstream has.
     Bootstrap(UpstreamIndex, Type),
 }

@@ -25,6 +25,7 @@
 //! - `hedge`: how often a query may be sent twice
 //! - `memory`: what failed of late
 //! - `bootstrap`: the addresses of resolvers that are given by host name
+//! - `readiness`: whether queries can be answered
 //! - `reconfigure`: other settings than before
 
 mod admission;
@@ -42,6 +43,7 @@ mod keys;
 mod memory;
 mod outbox;
 mod rate;
+mod readiness;
 mod reconfigure;
 mod routes;
 mod sharing;
@@ -59,6 +61,7 @@ pub use counters::{Counters, Discard, Outcome};
 pub use ending::Record;
 pub use keys::{LinkKey, UpstreamIndex};
 pub use outbox::{Action, Destination, Outbox};
+pub use readiness::Unready;
 pub use upstream::UpstreamView;
 
 use std::net::IpAddr;
@@ -81,6 +84,7 @@ use hedge::Hedges;
 use keys::{ExchangeKey, PoolIndex};
 use memory::Memory;
 use rate::{RateLimiter, Verdict};
+use readiness::Probes;
 use reconfigure::Ways;
 use routes::Routes;
 use sharing::Leaders;
@@ -109,6 +113,7 @@ pub struct Proxy {
     bootstrap: Bootstrap,
     hedges: Hedges,
     memory: Memory,
+    probes: Probes,
     random: Random,
     spare_buffers: Vec<Vec<u8>>,
     counters: Counters,
@@ -135,6 +140,7 @@ impl Proxy {
             bootstrap: ways.bootstrap,
             hedges: Hedges::new(&config.limits),
             memory: Memory::new(&config.timeouts, &config.limits),
+            probes: Probes::default(),
             random,
             spare_buffers: Vec::new(),
             counters: Counters::default(),
@@ -397,7 +403,8 @@ impl Proxy {
             .min();
         let stale = self.next_stale().map(|(at, _)| at);
         let start = self.bootstrap.start_at();
-        let moments = [deadline, link, stale, start, self.next_retry()];
+        let probe = self.next_probe();
+        let moments = [deadline, link, stale, start, probe, self.next_retry()];
         moments.into_iter().flatten().min()
     }
 
@@ -441,6 +448,7 @@ impl Proxy {
         for pool in self.pools() {
             self.upstreams.end_pauses(pool, now);
         }
+        self.probe_if_due(now, outbox);
         self.serve_all_waiting(now, outbox);
         self.ask_for_addresses(None, now, outbox);
     }

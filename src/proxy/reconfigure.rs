@@ -144,7 +144,7 @@ impl Proxy {
                     write_error(out, &owed, refusal.rcode, Some(refusal.error));
                 });
             }
-            (Asker::Cache | Asker::Bootstrap(..), _) => self.ours -= 1,
+            (Asker::Cache | Asker::Probe | Asker::Bootstrap(..), _) => self.ours -= 1,
         }
         self.exchanges.remove(key.0);
         false

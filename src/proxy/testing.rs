@@ -64,6 +64,16 @@ impl Scene {
         }
     }
 
+    /// The link that was opened last.
+    pub(super) fn opened_last(&self) -> LinkKey {
+        let mut actions = self.outbox.actions().iter().rev();
+        let opened = actions.find_map(|action| match action {
+            Action::OpenLink { link, .. } => Some(*link),
+            _ => None,
+        });
+        opened.expect("a link was opened")
+    }
+
     /// The queries in the outbox with their links.
     pub(super) fn sent(&self) -> Vec<(LinkKey, Vec<u8>)> {
         let sent = self

@@ -178,6 +178,7 @@ impl<N: Net> Reactor<N> {
                     self.lose_upstream(key, &failure);
                 }
             }
+            Session::Http(_) => self.flush_http(key),
             Session::Datagram(_) | Session::Listener(..) | Session::UpstreamDatagram(..) => {}
         }
     }

@@ -6,7 +6,7 @@ use std::collections::{BinaryHeap, HashMap};
 use std::time::Duration;
 
 use crate::arena::Key;
-use crate::config::{Limits, Timeouts};
+use crate::config::Config;
 use crate::origin::Subscriber;
 use crate::time::Instant;
 
@@ -15,39 +15,61 @@ use crate::time::Instant;
 pub(super) struct Clients {
     len: usize,
     len_by_subscriber: HashMap<Subscriber, usize>,
-    len_max: usize,
     held: usize,
-    held_max: usize,
-    idle_max: Duration,
-    idle_min: Duration,
+    bounds: Bounds,
     /// Each client with a time since which it may have been idle, the earliest on top. Activity
     /// leaves it alone: whether a client has been active since is asked when its turn has come.
     by_activity: BinaryHeap<Reverse<(Instant, Key)>>,
+}
+
+/// What they may have.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Bounds {
+    len_max: usize,
+    held_max: usize,
+    idle_max: Duration,
+    idle_min: Duration,
+}
+
+impl Bounds {
+    /// Those that ask for names.
+    pub(super) fn of_clients(config: &Config) -> Self {
+        Self {
+            len_max: config.limits.tcp_clients,
+            held_max: config.limits.tcp_clients_held,
+            idle_max: config.timeouts.client_idle_max,
+            idle_min: config.timeouts.client_idle_min,
+        }
+    }
+
+    /// Those that ask how the program is doing.
+    pub(super) fn of_http(config: &Config) -> Self {
+        Self {
+            len_max: config.limits.http_clients,
+            held_max: config.limits.http_clients_held,
+            idle_max: config.timeouts.http_idle_max,
+            idle_min: config.timeouts.client_idle_min,
+        }
+    }
 }
 
 impl Clients {
     /// Entries of clients that are gone, before they are swept.
     const GONE_MAX: usize = 64;
 
-    pub(super) fn new(limits: &Limits, timeouts: &Timeouts) -> Self {
+    pub(super) fn new(bounds: Bounds) -> Self {
         Self {
             len: 0,
             len_by_subscriber: HashMap::new(),
-            len_max: limits.tcp_clients,
             held: 0,
-            held_max: limits.tcp_clients_held,
-            idle_max: timeouts.client_idle_max,
-            idle_min: timeouts.client_idle_min,
+            bounds,
             by_activity: BinaryHeap::new(),
         }
     }
 
     /// Goes on with these bounds.
-    pub(super) fn reconfigure(&mut self, limits: &Limits, timeouts: &Timeouts) {
-        self.len_max = limits.tcp_clients;
-        self.held_max = limits.tcp_clients_held;
-        self.idle_max = timeouts.client_idle_max;
-        self.idle_min = timeouts.client_idle_min;
+    pub(super) fn reconfigure(&mut self, bounds: Bounds) {
+        self.bounds = bounds;
     }
 
     /// How many there are.
@@ -57,18 +79,24 @@ impl Clients {
 
     /// Whether every slot is taken.
     pub(super) fn are_at_limit(&self) -> bool {
-        self.len >= self.len_max
+        self.len >= self.bounds.len_max
     }
 
     /// How long a client may be idle now: the longest time while half of the slots are free, less
     /// and less as they run out, so that those who are left find one (RFC 7766, section 6.2.3).
     pub(super) fn idle_limit(&self) -> Duration {
-        let free = u32::try_from(self.len_max.saturating_sub(self.len)).unwrap_or(u32::MAX);
-        let half = u32::try_from(self.len_max.div_ceil(2)).unwrap_or(u32::MAX);
+        let Bounds {
+            len_max,
+            idle_max,
+            idle_min,
+            ..
+        } = self.bounds;
+        let free = u32::try_from(len_max.saturating_sub(self.len)).unwrap_or(u32::MAX);
+        let half = u32::try_from(len_max.div_ceil(2)).unwrap_or(u32::MAX);
         if free >= half {
-            return self.idle_max;
+            return idle_max;
         }
-        (self.idle_max * free / half).max(self.idle_min)
+        (idle_max * free / half).max(idle_min)
     }
 
     /// Adds a client, which has just been active. `is_there` tells the clients that are not gone.
@@ -92,7 +120,8 @@ impl Clients {
     /// that have the others.
     pub(super) fn have_room_for(&self, subscriber: Subscriber) -> bool {
         let len = self.len_by_subscriber.get(&subscriber).copied();
-        len.unwrap_or(0) < self.len_max - self.len_max / 4
+        let most = self.bounds.len_max;
+        len.unwrap_or(0) < most - most / 4
     }
 
     /// Notes that a client is gone for which so many octets were held.
@@ -119,7 +148,7 @@ impl Clients {
     /// much for all of them.
     pub(super) fn on_held(&mut self, (before, after): (usize, usize)) -> bool {
         self.held = self.held + after - before;
-        after <= before || self.held <= self.held_max
+        after <= before || self.held <= self.bounds.held_max
     }
 
     /// Lets a client that waits for us be idle for another time.
@@ -158,17 +187,20 @@ impl Clients {
 mod tests {
     use super::*;
     use crate::arena::Arena;
+    use crate::config::{Limits, Timeouts};
 
     fn at(milliseconds: u64) -> Instant {
         Instant::after_start(Duration::from_millis(milliseconds))
     }
 
     fn clients(len_max: usize) -> Clients {
-        let limits = Limits {
-            tcp_clients: len_max,
-            ..Limits::default()
-        };
-        Clients::new(&limits, &Timeouts::for_query(Timeouts::QUERY))
+        let timeouts = Timeouts::for_query(Timeouts::QUERY);
+        Clients::new(Bounds {
+            len_max,
+            held_max: Limits::default().tcp_clients_held,
+            idle_max: timeouts.client_idle_max,
+            idle_min: timeouts.client_idle_min,
+        })
     }
 
     fn somebody() -> Subscriber {

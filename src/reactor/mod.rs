@@ -17,26 +17,35 @@
 
 mod actions;
 mod clients;
+mod http;
+mod listen;
+mod metrics;
 mod signals;
 mod steps;
 
 use std::collections::VecDeque;
 use std::io;
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use crate::arena::{Arena, Key};
 use crate::clock::Clock;
 use crate::config::Config;
+use crate::histogram::Histogram;
 use crate::logger;
-use crate::net::{self, Event, Net};
+use crate::net::{Event, Net};
+use crate::process::Process;
 use crate::proxy::{LinkKey, Outbox, Proxy};
 use crate::random::SEED_LEN;
-use crate::session::{ClientDatagram, ClientStream, Scratch, UpstreamDatagram, UpstreamStream};
+use crate::session::{
+    ClientDatagram, ClientStream, HttpStream, Scratch, UpstreamDatagram, UpstreamStream,
+};
 use crate::time::Instant;
 use crate::tls;
 
-use clients::Clients;
+pub use listen::ListenError;
+
+use clients::{Bounds, Clients};
+use listen::{ClientProtocol, listen_everywhere};
 
 /// Whether the loop goes on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,6 +77,7 @@ pub struct Reactor<N: Net> {
     /// The session of each link, by the link's index.
     session_by_link: Vec<Option<Key>>,
     clients: Clients,
+    http_clients: Clients,
     runnable: VecDeque<Key>,
     unflushed: Vec<Key>,
     /// Clients that found no room in the proxy.
@@ -81,6 +91,9 @@ pub struct Reactor<N: Net> {
     stamp_at: Option<Instant>,
     /// When memory that is free goes back, if some may be.
     relax_at: Option<Instant>,
+    process: Process,
+    /// What turns took, waiting aside.
+    turns: Histogram,
     /// The settings are to be read again.
     is_reload_asked: bool,
     /// When the loop ends at the latest, once that was asked for.
@@ -101,26 +114,9 @@ enum Session<N: Net> {
     Datagram(ClientDatagram<N::Datagram>),
     Listener(N::Listener, ClientProtocol),
     Client(ClientStream<N::Stream>),
+    Http(HttpStream<N::Stream>),
     Upstream(LinkKey, UpstreamStream<N::Stream>),
     UpstreamDatagram(LinkKey, UpstreamDatagram<N::Datagram>),
-}
-
-/// What clients speak on a connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum ClientProtocol {
-    Tcp,
-    Tls,
-}
-
-/// A socket for clients that could not be had.
-#[derive(Debug)]
-pub struct ListenError {
-    /// Where it should have listened.
-    pub address: SocketAddr,
-    /// `UDP`, `TCP` or `TLS`.
-    pub protocol: &'static str,
-    /// Why it does not.
-    pub cause: io::Error,
 }
 
 impl<N: Net> Reactor<N> {
@@ -133,22 +129,7 @@ impl<N: Net> Reactor<N> {
         seed: &[u8; SEED_LEN],
     ) -> Result<Self, ListenError> {
         let now = net.now();
-        let mut sessions = Arena::default();
-        for address in config.listen.addresses() {
-            match listen(&mut net, &mut sessions, address) {
-                Ok(()) => log::info!("listening on {address}"),
-                Err(error)
-                    if config.listen.is_optional(&address) && net::has_no_ipv6(&error.cause) =>
-                {
-                    log::info!("not listening on {address}: {}", error.cause);
-                }
-                Err(error) => return Err(error),
-            }
-        }
-        for &address in config.tls.iter().flat_map(|tls| &tls.addresses) {
-            listen_for(ClientProtocol::Tls, &mut net, &mut sessions, address)?;
-            log::info!("listening on {address} under TLS");
-        }
+        let sessions = listen_everywhere(&mut net, config)?;
         Ok(Self {
             net,
             config: config.clone(),
@@ -159,7 +140,10 @@ impl<N: Net> Reactor<N> {
             outbox_in_work: Outbox::default(),
             sessions,
             session_by_link: Vec::new(),
-            clients: Clients::new(&config.limits, &config.timeouts),
+            clients: Clients::new(Bounds::of_clients(config)),
+            http_clients: Clients::new(Bounds::of_http(config)),
+            process: Process::open(),
+            turns: Histogram::default(),
             runnable: VecDeque::new(),
             unflushed: Vec::new(),
             parked: Vec::new(),
@@ -233,6 +217,7 @@ impl<N: Net> Reactor<N> {
         self.perform_all();
         self.unpark();
         self.write_log();
+        self.turns.observe(self.net.now() - self.now);
         Ok(if self.is_finished() {
             Turn::Finished
         } else if std::mem::take(&mut self.is_reload_asked) {
@@ -274,6 +259,7 @@ impl<N: Net> Reactor<N> {
         let moments = [
             self.proxy.poll_timeout(),
             self.clients.next_expiry(),
+            self.http_clients.next_expiry(),
             self.accept_at,
             self.log_at,
             self.stamp_at,
@@ -292,6 +278,7 @@ impl<N: Net> Reactor<N> {
             self.proxy.handle_timeout(self.now, &mut self.outbox);
         }
         self.close_idle_clients();
+        self.close_idle_http();
         if self.accept_at.is_some_and(|at| at <= self.now) {
             self.resume_listeners();
         }
@@ -402,6 +389,13 @@ impl<N: Net> Slot<N> {
         }
     }
 
+    fn http(&mut self) -> Option<&mut HttpStream<N::Stream>> {
+        match &mut self.session {
+            Session::Http(http) => Some(http),
+            _ => None,
+        }
+    }
+
     fn upstream(&mut self) -> Option<(LinkKey, &mut UpstreamStream<N::Stream>)> {
         match &mut self.session {
             Session::Upstream(link, stream) => Some((*link, stream)),
@@ -433,40 +427,6 @@ const BURST_PAUSE: Duration = Duration::from_secs(1);
 
 /// How long a reader of the log that takes nothing is left alone.
 const LOG_PAUSE: Duration = Duration::from_millis(100);
-
-fn listen<N: Net>(
-    net: &mut N,
-    sessions: &mut Arena<Slot<N>>,
-    address: SocketAddr,
-) -> Result<(), ListenError> {
-    let failed = |cause| ListenError {
-        address,
-        protocol: "UDP",
-        cause,
-    };
-    let datagram = net.bind(address, sessions.next_key()).map_err(failed)?;
-    sessions.insert(Slot::new(Session::Datagram(ClientDatagram::new(datagram))));
-    listen_for(ClientProtocol::Tcp, net, sessions, address)
-}
-
-fn listen_for<N: Net>(
-    protocol: ClientProtocol,
-    net: &mut N,
-    sessions: &mut Arena<Slot<N>>,
-    address: SocketAddr,
-) -> Result<(), ListenError> {
-    let listener = net.listen(address, sessions.next_key());
-    let listener = listener.map_err(|cause| ListenError {
-        address,
-        protocol: match protocol {
-            ClientProtocol::Tcp => "TCP",
-            ClientProtocol::Tls => "TLS",
-        },
-        cause,
-    })?;
-    sessions.insert(Slot::new(Session::Listener(listener, protocol)));
-    Ok(())
-}
 
 fn client_at<N: Net>(sessions: &Arena<Slot<N>>, key: Key) -> Option<&ClientStream<N::Stream>> {
     match &sessions.get(key)?.session {

@@ -1,5 +1,6 @@
 //! What the process is asked for by signals: to report, to start anew, to end.
 
+use super::clients::Bounds;
 use super::{Reactor, Session, Slot};
 use crate::arena::Key;
 use crate::config::Config;
@@ -41,7 +42,8 @@ impl<N: Net> Reactor<N> {
         let tls = tls::set_up(&config, &self.clock).map_err(|error| error.to_string())?;
         self.pins_mismatched = self.pins_mismatched();
         self.tls = tls;
-        self.clients.reconfigure(&config.limits, &config.timeouts);
+        self.clients.reconfigure(Bounds::of_clients(&config));
+        self.http_clients.reconfigure(Bounds::of_http(&config));
         self.proxy.reconfigure(&config, self.now, &mut self.outbox);
         logger::set_level(config.log_level);
         self.config = config;
@@ -56,12 +58,8 @@ impl<N: Net> Reactor<N> {
     }
 
     fn report(&self) {
-        let dropped = |slot: &Slot<N>| match &slot.session {
-            Session::Datagram(datagram) => datagram.dropped(),
-            _ => 0,
-        };
         let mismatched = self.pins_mismatched();
-        let dropped: u64 = self.sessions.iter().map(|(_, slot)| dropped(slot)).sum();
+        let dropped = self.responses_dropped();
         log::info!(
             "{} {}; responses dropped={dropped}; pins mismatched={mismatched}; now inflight={} \
              links={} tcp-clients={}",
@@ -97,7 +95,10 @@ impl<N: Net> Reactor<N> {
         let is_served = |slot: &Slot<N>| match &slot.session {
             Session::Datagram(datagram) => !datagram.has_unsent(),
             Session::Client(client) => client.is_quiet(),
-            Session::Listener(..) | Session::Upstream(..) | Session::UpstreamDatagram(..) => true,
+            Session::Listener(..)
+            | Session::Http(_)
+            | Session::Upstream(..)
+            | Session::UpstreamDatagram(..) => true,
         };
         finish_at <= self.now
             || self.proxy.inflight() == 0 && self.sessions.iter().all(|(_, slot)| is_served(slot))

@@ -3,6 +3,7 @@
 use std::io::ErrorKind;
 use std::net::SocketAddr;
 
+use super::clients::Clients;
 use super::{ClientProtocol, Reactor, Session, Slot};
 use crate::arena::Key;
 use crate::failure::Failure;
@@ -24,6 +25,7 @@ impl<N: Net> Reactor<N> {
             Session::Datagram(_) => self.step_datagram(key),
             Session::Listener(..) => self.step_listener(key),
             Session::Client(_) => self.step_client(key),
+            Session::Http(_) => self.step_http(key),
             Session::Upstream(..) => self.step_upstream(key),
             Session::UpstreamDatagram(..) => self.step_upstream_datagram(key),
         }
@@ -55,14 +57,13 @@ impl<N: Net> Reactor<N> {
 
     fn step_listener(&mut self, key: Key) {
         for _ in 0..self.config.limits.accepts_per_turn {
-            if self.clients.are_at_limit() || self.finish_at.is_some() {
-                return;
-            }
             let Some((listener, protocol)) = self.sessions.get(key).and_then(Slot::listener) else {
                 return;
             };
+            if self.clients_of(protocol).are_at_limit() || self.finish_at.is_some() {
+                return;
+            }
             match self.net.accept(listener, self.sessions.next_key()) {
-                Ok((_, peer)) if !self.proxy.admits(peer.ip()) => {}
                 Ok((stream, peer)) => self.add_client(stream, peer, protocol),
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return,
                 Err(error) if net::is_out_of_resources(&error) => {
@@ -76,15 +77,26 @@ impl<N: Net> Reactor<N> {
         self.make_runnable(key);
     }
 
+    fn clients_of(&self, protocol: ClientProtocol) -> &Clients {
+        match protocol {
+            ClientProtocol::Tcp | ClientProtocol::Tls => &self.clients,
+            ClientProtocol::Http => &self.http_clients,
+        }
+    }
+
     fn add_client(&mut self, stream: N::Stream, peer: SocketAddr, protocol: ClientProtocol) {
         let subscriber = Subscriber::of(peer.ip());
-        if !self.clients.have_room_for(subscriber) {
+        if !self.clients_of(protocol).have_room_for(subscriber) {
             return log::debug!("{peer} has too many connections already");
         }
-        let transport = match (protocol, &self.tls.acceptor) {
-            (ClientProtocol::Tcp, _) => Ok(Transport::plain(stream)),
-            (ClientProtocol::Tls, acceptor) => {
-                let acceptor = acceptor.as_ref().expect("whoever listens for TLS has it");
+        let transport = match protocol {
+            // Who may see how the program is doing is who can reach that address.
+            ClientProtocol::Http => return self.add_http(stream, peer),
+            _ if !self.proxy.admits(peer.ip()) => return,
+            ClientProtocol::Tcp => Ok(Transport::plain(stream)),
+            ClientProtocol::Tls => {
+                let acceptor = self.tls.acceptor.as_ref();
+                let acceptor = acceptor.expect("whoever listens for TLS has it");
                 Transport::accepted(stream, acceptor)
             }
         };
@@ -156,7 +168,15 @@ impl<N: Net> Reactor<N> {
         let (proxy, outbox, now) = (&mut self.proxy, &mut self.outbox, self.now);
         let most = self.config.limits.stream_octets_per_turn;
         let stepped = stream.ready(&mut self.scratch, most, |event| match event {
-            UpstreamEvent::Up { is_resumed } => proxy.handle_link_up(link, is_resumed, now, outbox),
+            UpstreamEvent::Up {
+                is_resumed,
+                expires_at,
+            } => {
+                proxy.handle_link_up(link, is_resumed, now, outbox);
+                if let Some(expires_at) = expires_at {
+                    proxy.handle_certificate(link, expires_at);
+                }
+            }
             UpstreamEvent::Message(message) => proxy.handle_reply(link, message, now, outbox),
         });
         match stepped {

@@ -12,6 +12,7 @@
 
 pub mod client_datagram;
 pub mod client_stream;
+pub mod http;
 #[cfg(test)]
 mod testing;
 pub mod tls_stream;
@@ -21,6 +22,7 @@ pub mod upstream_stream;
 
 pub use client_datagram::{ClientDatagram, Datagram};
 pub use client_stream::ClientStream;
+pub use http::HttpStream;
 pub use transport::Transport;
 pub use upstream_datagram::UpstreamDatagram;
 pub use upstream_stream::UpstreamStream;

@@ -141,6 +141,12 @@ impl<S: Read + Write, E: End> TlsStream<S, E> {
         Some(kind == HandshakeKind::Resumed)
     }
 
+    /// The certificate of the peer, if it has shown one.
+    pub(super) fn certificate(&self) -> Option<&[u8]> {
+        let chain = self.connection.peer_certificates()?;
+        chain.first().map(AsRef::as_ref)
+    }
+
     pub(super) fn plaintext(&mut self) -> &mut Vec<u8> {
         &mut self.plaintext
     }

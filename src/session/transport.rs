@@ -85,6 +85,15 @@ impl<S: Read + Write> Transport<S> {
         }
     }
 
+    /// The certificate of the peer, if it has shown one.
+    pub fn certificate(&self) -> Option<&[u8]> {
+        match self {
+            Self::Plain(_) => None,
+            Self::TlsClient(tls) => tls.certificate(),
+            Self::TlsServer(tls) => tls.certificate(),
+        }
+    }
+
     /// Reads once, and hands the payload to `take` piece by piece.
     pub fn receive(
         &mut self,

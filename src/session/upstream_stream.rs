@@ -2,10 +2,12 @@
 
 use std::io::{Read, Write};
 use std::ops::ControlFlow;
+use std::time::Duration;
 
 use super::transport::{Received, Transport};
 use super::{Scratch, Step};
 use crate::failure::{Failure, FailureKind};
+use crate::tls;
 use crate::wire::frame::{self, Deframer};
 use crate::wire::header::HEADER_LEN;
 
@@ -16,6 +18,8 @@ pub enum UpstreamEvent<'a> {
     Up {
         /// The handshake took up an earlier session.
         is_resumed: bool,
+        /// When the certificate of the peer expires, in time since 1970.
+        expires_at: Option<Duration>,
     },
     /// A message.
     Message(&'a [u8]),
@@ -67,7 +71,11 @@ impl<S: Read + Write> UpstreamStream<S> {
             if !self.is_up && self.transport.is_established() {
                 self.is_up = true;
                 let is_resumed = self.transport.is_resumed().unwrap_or(false);
-                on_event(UpstreamEvent::Up { is_resumed });
+                let certificate = self.transport.certificate();
+                on_event(UpstreamEvent::Up {
+                    is_resumed,
+                    expires_at: certificate.and_then(tls::expires_at),
+                });
             }
             match received {
                 Received::Some(len) => octets += len,

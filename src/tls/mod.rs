@@ -1,11 +1,13 @@
 //! Whom we trust and who we are, upstream and for clients that speak TLS.
 
 mod acceptor;
+mod certificate;
 mod explain;
 mod files;
 mod pins;
 
 pub use acceptor::Acceptor;
+pub use certificate::{expires_at, subject};
 pub use explain::explain;
 pub use files::FileError;
 

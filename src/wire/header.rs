@@ -156,6 +156,29 @@ impl Rcode {
     }
 }
 
+impl fmt::Display for Rcode {
+    /// The mnemonic (IANA, "DNS RCODEs"), or the number.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mnemonic = match self.0 {
+            0 => "NOERROR",
+            1 => "FORMERR",
+            2 => "SERVFAIL",
+            3 => "NXDOMAIN",
+            4 => "NOTIMP",
+            5 => "REFUSED",
+            6 => "YXDOMAIN",
+            7 => "YXRRSET",
+            8 => "NXRRSET",
+            9 => "NOTAUTH",
+            10 => "NOTZONE",
+            16 => "BADVERS",
+            23 => "BADCOOKIE",
+            number => return write!(f, "RCODE{number}"),
+        };
+        f.write_str(mnemonic)
+    }
+}
+
 impl From<u16> for Rcode {
     /// The code of this number, of which 12 bits count.
     fn from(number: u16) -> Self {

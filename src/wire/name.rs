@@ -22,6 +22,11 @@ const POINTER: u8 = 0xc0;
 pub struct Name(Box<[u8]>);
 
 impl Name {
+    /// The name at which all others start.
+    pub fn root() -> Self {
+        Self([0].into())
+    }
+
     /// The octets that the name has in a message.
     pub fn as_bytes(&self) -> &[u8] {
         &self.0

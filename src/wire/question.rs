@@ -11,6 +11,8 @@ pub struct Type(pub u16);
 impl Type {
     /// An IPv4 address.
     pub const A: Self = Self(1);
+    /// A server of a zone.
+    pub const NS: Self = Self(2);
     /// The start of a zone, which says for how long a negative answer holds (RFC 2308).
     pub const SOA: Self = Self(6);
     /// The name of an address.

@@ -327,6 +327,20 @@ impl Upstreams {
         last_answer.is_none_or(|answer| answer <= since)
     }
 
+    /// When an upstream of a pool last answered, if one has.
+    pub(super) fn last_answer(&self, pool: PoolIndex) -> Option<Instant> {
+        let ranking = self.pools[pool.0].ranking.iter();
+        ranking
+            .filter_map(|key| self.endpoint(*key).last_answer)
+            .max()
+    }
+
+    /// Whether nothing is known to be wrong with one of the addresses of a pool.
+    pub(super) fn is_usable(&self, pool: PoolIndex) -> bool {
+        let mut ranking = self.pools[pool.0].ranking.iter();
+        ranking.any(|key| self.endpoint(*key).health.is_well())
+    }
+
     /// Whether something is known to be wrong with an address.
     pub(super) fn is_in_trouble(&self, key: EndpointKey) -> bool {
         !self.endpoint(key).health.is_well()

@@ -1,0 +1,117 @@
+//! Whoever asks over HTTP how the program is doing: pages, and who is served with them.
+
+use std::net::SocketAddr;
+
+use super::{Reactor, Session, Slot};
+use crate::arena::Key;
+use crate::exposition::Format;
+use crate::net::Net;
+use crate::origin::Subscriber;
+use crate::session::HttpStream;
+use crate::session::http::{Request, Response};
+
+impl<N: Net> Reactor<N> {
+    pub(super) fn add_http(&mut self, stream: N::Stream, peer: SocketAddr) {
+        let http = HttpStream::new(stream, peer, self.now);
+        let key = self.sessions.insert(Slot::new(Session::Http(http)));
+        let (sessions, subscriber) = (&self.sessions, Subscriber::of(peer.ip()));
+        self.http_clients
+            .add(key, subscriber, self.now, |key| sessions.contains(key));
+    }
+
+    /// Answers one request, if one is there and the response to the last is on its way.
+    pub(super) fn step_http(&mut self, key: Key) {
+        let Some(http) = self.sessions.get_mut(key).and_then(Slot::http) else {
+            return;
+        };
+        match http.ready(&mut self.scratch, self.now) {
+            Err(failure) => {
+                log::debug!("an HTTP client is gone: {failure}");
+                return self.close_http(key);
+            }
+            Ok(None) => {}
+            Ok(Some(request)) => {
+                let response = self.page(&request);
+                let http = self.sessions.get_mut(key).and_then(Slot::http);
+                http.expect("it has just asked")
+                    .respond(&request, &response);
+            }
+        }
+        self.make_unflushed(key);
+    }
+
+    pub(super) fn flush_http(&mut self, key: Key) {
+        let Some(http) = self.sessions.get_mut(key).and_then(Slot::http) else {
+            return;
+        };
+        let Ok(may_go_on) = http.flush(&mut self.scratch, self.now) else {
+            return self.close_http(key);
+        };
+        let is_over = http.is_over();
+        let may_hold = self.http_clients.on_held(http.account());
+        if is_over || !may_hold {
+            self.close_http(key);
+        } else if may_go_on {
+            self.make_runnable(key);
+        }
+    }
+
+    pub(super) fn close_http(&mut self, key: Key) {
+        let Some(mut slot) = self.sessions.remove(key) else {
+            return;
+        };
+        self.on_gone();
+        if let Some(http) = slot.http() {
+            let was_at_limit = self.http_clients.are_at_limit();
+            let subscriber = Subscriber::of(http.peer().ip());
+            self.http_clients.remove(subscriber, http.accounted());
+            if was_at_limit || self.accept_at.is_some() {
+                self.resume_listeners();
+            }
+        }
+    }
+
+    pub(super) fn close_idle_http(&mut self) {
+        loop {
+            let sessions = &self.sessions;
+            let last_active = |key| match &sessions.get(key)?.session {
+                Session::Http(http) => Some(http.last_active()),
+                _ => None,
+            };
+            let Some(key) = self.http_clients.pop_expired(self.now, last_active) else {
+                return;
+            };
+            self.close_http(key);
+        }
+    }
+
+    fn page(&mut self, request: &Request) -> Response {
+        match request.path.as_str() {
+            "/healthz" => Response::line("200 OK", "ok"),
+            "/readyz" => self.readiness(),
+            "/metrics" => {
+                let format = if request.takes_openmetrics {
+                    Format::OpenMetrics
+                } else {
+                    Format::Prometheus
+                };
+                Response {
+                    status: "200 OK",
+                    content_type: format.content_type(),
+                    body: self.metrics(format),
+                }
+            }
+            _ => Response::line("404 Not Found", "there are /metrics, /healthz and /readyz"),
+        }
+    }
+
+    fn readiness(&mut self) -> Response {
+        if self.finish_at.is_some() {
+            return Response::line("503 Service Unavailable", "the program is about to end");
+        }
+        match self.proxy.check_readiness(self.now, &mut self.outbox) {
+            Ok(()) => Response::line("200 OK", "ok"),
+            Err(reason) => Response::line("503 Service Unavailable", &reason.to_string()),
+        }
+    }
+}

@@ -1,0 +1,90 @@
+//! The sockets that clients come to.
+
+use std::io;
+use std::net::SocketAddr;
+
+use super::{Session, Slot};
+use crate::arena::Arena;
+use crate::config::Config;
+use crate::net::{self, Net};
+use crate::session::ClientDatagram;
+
+/// What clients speak on a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum ClientProtocol {
+    Tcp,
+    Tls,
+    Http,
+}
+
+/// A socket for clients that could not be had.
+#[derive(Debug)]
+pub struct ListenError {
+    /// Where it should have listened.
+    pub address: SocketAddr,
+    /// `UDP`, `TCP`, `TLS` or `HTTP`.
+    pub protocol: &'static str,
+    /// Why it does not.
+    pub cause: io::Error,
+}
+
+/// Listens wherever `config` says.
+pub(super) fn listen_everywhere<N: Net>(
+    net: &mut N,
+    config: &Config,
+) -> Result<Arena<Slot<N>>, ListenError> {
+    let mut sessions = Arena::default();
+    for address in config.listen.addresses() {
+        match listen(net, &mut sessions, address) {
+            Ok(()) => log::info!("listening on {address}"),
+            Err(error) if config.listen.is_optional(&address) && net::has_no_ipv6(&error.cause) => {
+                log::info!("not listening on {address}: {}", error.cause);
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    for &address in config.tls.iter().flat_map(|tls| &tls.addresses) {
+        listen_for(ClientProtocol::Tls, net, &mut sessions, address)?;
+        log::info!("listening on {address} under TLS");
+    }
+    for &address in &config.http_listen {
+        listen_for(ClientProtocol::Http, net, &mut sessions, address)?;
+        log::info!("listening on {address} for HTTP");
+    }
+    Ok(sessions)
+}
+
+fn listen<N: Net>(
+    net: &mut N,
+    sessions: &mut Arena<Slot<N>>,
+    address: SocketAddr,
+) -> Result<(), ListenError> {
+    let failed = |cause| ListenError {
+        address,
+        protocol: "UDP",
+        cause,
+    };
+    let datagram = net.bind(address, sessions.next_key()).map_err(failed)?;
+    sessions.insert(Slot::new(Session::Datagram(ClientDatagram::new(datagram))));
+    listen_for(ClientProtocol::Tcp, net, sessions, address)
+}
+
+fn listen_for<N: Net>(
+    protocol: ClientProtocol,
+    net: &mut N,
+    sessions: &mut Arena<Slot<N>>,
+    address: SocketAddr,
+) -> Result<(), ListenError> {
+    let listener = net.listen(address, sessions.next_key());
+    let listener = listener.map_err(|cause| ListenError {
+        address,
+        protocol: match protocol {
+            ClientProtocol::Tcp => "TCP",
+            ClientProtocol::Tls => "TLS",
+            ClientProtocol::Http => "HTTP",
+        },
+        cause,
+    })?;
+    sessions.insert(Slot::new(Session::Listener(listener, protocol)));
+    Ok(())
+}

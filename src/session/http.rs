@@ -1,0 +1,387 @@
+//! A connection of somebody who asks how the program is doing: HTTP/1.1 (RFC 9112), requests for
+//! pages, and nothing else.
+//!
+//! Requests are taken one after the other, the next when the response to the last is on its way. A
+//! request with a body is answered, and then the connection ends: what follows is not read as
+//! another request.
+
+use std::io::{Read, Write};
+use std::net::SocketAddr;
+use std::time::SystemTime;
+
+use super::Scratch;
+use super::transport::{Received, Transport};
+use crate::failure::Failure;
+use crate::time::Instant;
+
+/// Octets of the longest head of a request.
+const HEAD_LEN_MAX: usize = 8 * 1024;
+
+/// Header fields of one request.
+const FIELDS_MAX: usize = 48;
+
+/// What is asked for, to be answered by [`HttpStream::respond`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Request {
+    /// The path, without a query.
+    pub path: String,
+    /// Whether the response may be in the format of `OpenMetrics`.
+    pub takes_openmetrics: bool,
+    /// The response is wanted without its body.
+    is_for_head: bool,
+    /// The connection goes on.
+    is_kept: bool,
+}
+
+/// What there is to say.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Response {
+    /// Code and reason (RFC 9110, section 15).
+    pub status: &'static str,
+    /// The media type of the body.
+    pub content_type: &'static str,
+    /// The body.
+    pub body: String,
+}
+
+impl Response {
+    /// A line for people, and for programs that look at the status alone.
+    pub fn line(status: &'static str, text: &str) -> Self {
+        Self {
+            status,
+            content_type: "text/plain; charset=utf-8",
+            body: format!("{text}\n"),
+        }
+    }
+}
+
+/// A connection over `S`.
+pub struct HttpStream<S> {
+    transport: Transport<S>,
+    peer: SocketAddr,
+    /// What has come of requests that were not answered.
+    received: Vec<u8>,
+    /// It ends once everything is sent.
+    is_ending: bool,
+    last_active: Instant,
+    /// Octets that were held for it when last counted.
+    accounted: usize,
+}
+
+/// What the start of a stream of requests is.
+enum Parsed<'a> {
+    /// Not yet a whole head.
+    Part,
+    /// A head of so many octets, with this method.
+    Whole {
+        len: usize,
+        method: &'a str,
+        request: Request,
+    },
+    /// Nothing that could be answered.
+    Bad(Response),
+}
+
+impl<S: Read + Write> HttpStream<S> {
+    /// The session of a connection that was accepted from `peer`.
+    pub fn new(stream: S, peer: SocketAddr, now: Instant) -> Self {
+        Self {
+            transport: Transport::plain(stream),
+            peer,
+            received: Vec::new(),
+            is_ending: false,
+            last_active: now,
+            accounted: 0,
+        }
+    }
+
+    /// The address of whoever asks.
+    pub fn peer(&self) -> SocketAddr {
+        self.peer
+    }
+
+    /// When a whole request last came or some of a response was taken.
+    pub fn last_active(&self) -> Instant {
+        self.last_active
+    }
+
+    /// Whether there is nothing more to do.
+    pub fn is_over(&self) -> bool {
+        self.is_ending && self.transport.unsent_len() == 0
+    }
+
+    /// Counts the octets that are held: how many there were when last counted, and how many there
+    /// are.
+    pub fn account(&mut self) -> (usize, usize) {
+        let held = self.received.capacity() + self.transport.unsent_len();
+        (std::mem::replace(&mut self.accounted, held), held)
+    }
+
+    /// The octets that were held when last counted.
+    pub fn accounted(&self) -> usize {
+        self.accounted
+    }
+
+    /// The next request, if one is there.
+    pub fn ready(
+        &mut self,
+        scratch: &mut Scratch,
+        now: Instant,
+    ) -> Result<Option<Request>, Failure> {
+        while !self.is_ending && self.transport.unsent_len() == 0 {
+            match parse(&self.received) {
+                Parsed::Whole {
+                    len,
+                    method,
+                    request,
+                } => {
+                    let is_known = matches!(method, "GET" | "HEAD");
+                    self.received.drain(..len);
+                    self.received.shrink_to(HEAD_LEN_MAX);
+                    self.last_active = now;
+                    if is_known {
+                        return Ok(Some(request));
+                    }
+                    let text = "only GET and HEAD are known here";
+                    let response = Response::line("405 Method Not Allowed", text);
+                    self.respond(&request, &response);
+                    break;
+                }
+                Parsed::Bad(response) => {
+                    self.is_ending = true;
+                    send(&mut self.transport, &response, true, true);
+                    break;
+                }
+                Parsed::Part => {}
+            }
+            let received = &mut self.received;
+            let read = self
+                .transport
+                .receive(scratch, |piece| received.extend_from_slice(piece))?;
+            match read {
+                Received::Some(_) => {}
+                Received::Nothing => break,
+                Received::End => self.is_ending = true,
+            }
+        }
+        Ok(None)
+    }
+
+    /// Takes the response to a request.
+    pub fn respond(&mut self, request: &Request, response: &Response) {
+        self.is_ending |= !request.is_kept;
+        let has_body = !request.is_for_head;
+        send(&mut self.transport, response, has_body, self.is_ending);
+    }
+
+    /// Sends what waits, as far as it is taken. Returns whether all is sent and another request may
+    /// be there.
+    pub fn flush(&mut self, scratch: &mut Scratch, now: Instant) -> Result<bool, Failure> {
+        let taken = self.transport.flush(scratch)?;
+        if taken > 0 {
+            self.last_active = now;
+        }
+        Ok(taken > 0 && self.transport.unsent_len() == 0 && !self.is_ending)
+    }
+}
+
+fn parse(octets: &[u8]) -> Parsed<'_> {
+    let mut fields = [httparse::EMPTY_HEADER; FIELDS_MAX];
+    let mut request = httparse::Request::new(&mut fields);
+    let bad = |text| Parsed::Bad(Response::line("400 Bad Request", text));
+    let too_large = || {
+        let text = "the head of the request is too large";
+        Parsed::Bad(Response::line("431 Request Header Fields Too Large", text))
+    };
+    let len = match request.parse(octets) {
+        Ok(httparse::Status::Complete(len)) if len <= HEAD_LEN_MAX => len,
+        Ok(httparse::Status::Partial) if octets.len() <= HEAD_LEN_MAX => return Parsed::Part,
+        Ok(_) | Err(httparse::Error::TooManyHeaders) => return too_large(),
+        Err(_) => return bad("no HTTP request"),
+    };
+    let (Some(method), Some(target), Some(minor)) = (request.method, request.path, request.version)
+    else {
+        return bad("no HTTP request");
+    };
+    let field = |name: &str| {
+        let mut fields = request.headers.iter();
+        let field = fields.find(|field| field.name.eq_ignore_ascii_case(name));
+        field.and_then(|field| str::from_utf8(field.value).ok())
+    };
+    // RFC 9112, section 3.2.
+    if minor >= 1 && field("host").is_none() {
+        return bad("a request has a Host");
+    }
+    let has_body = field("transfer-encoding").is_some()
+        || field("content-length").is_some_and(|len| len.trim() != "0");
+    let is_closing = field("connection").is_some_and(|options| has_item(options, "close"));
+    let accept = field("accept").unwrap_or_default();
+    let request = Request {
+        path: path(target).to_owned(),
+        takes_openmetrics: has_item(accept, "application/openmetrics-text"),
+        is_for_head: method == "HEAD",
+        is_kept: minor >= 1 && !has_body && !is_closing,
+    };
+    Parsed::Whole {
+        len,
+        method,
+        request,
+    }
+}
+
+/// The path in the target of a request, which can be a whole URI (RFC 9112, section 3.2.2).
+fn path(target: &str) -> &str {
+    let path = match target.split_once("://") {
+        Some((_, rest)) => rest.find('/').map_or("/", |at| &rest[at..]),
+        None => target,
+    };
+    path.split('?').next().unwrap_or_default()
+}
+
+/// Whether a list has this item, parameters aside (RFC 9110, section 5.6.1).
+fn has_item(list: &str, item: &str) -> bool {
+    let mut items = list.split(',').map(|item| item.split(';').next());
+    items.any(|own| own.is_some_and(|own| own.trim().eq_ignore_ascii_case(item)))
+}
+
+fn send<S: Read + Write>(
+    transport: &mut Transport<S>,
+    response: &Response,
+    has_body: bool,
+    is_last: bool,
+) {
+    let Response {
+        status,
+        content_type,
+        body,
+    } = response;
+    let date = httpdate::fmt_http_date(SystemTime::now());
+    let mut head = format!(
+        "HTTP/1.1 {status}\r\nDate: {date}\r\nContent-Type: {content_type}\r\n\
+         Content-Length: {}\r\nCache-Control: no-store\r\n",
+        body.len()
+    );
+    if status.starts_with("405") {
+        head.push_str("Allow: GET, HEAD\r\n");
+    }
+    if is_last {
+        head.push_str("Connection: close\r\n");
+    }
+    head.push_str("\r\n");
+    transport.send(|out| {
+        out.extend_from_slice(head.as_bytes());
+        if has_body {
+            out.extend_from_slice(body.as_bytes());
+        }
+    });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::Pipe;
+    use super::*;
+
+    /// What is sent back for what comes, and whether that is all.
+    fn exchange(octets: &[u8]) -> (String, bool) {
+        let pipe = Pipe::default();
+        let now = Instant::default();
+        let mut http = HttpStream::new(pipe.clone(), ([127, 0, 0, 1], 4711).into(), now);
+        let mut scratch = Scratch::new();
+        for piece in octets.chunks(7) {
+            pipe.push(piece);
+            loop {
+                if let Some(request) = http.ready(&mut scratch, now).unwrap() {
+                    http.respond(&request, &answer(&request));
+                }
+                if !http.flush(&mut scratch, now).unwrap() {
+                    break;
+                }
+            }
+        }
+        let sent = String::from_utf8(pipe.sent()).unwrap();
+        let lines = sent.lines().filter(|line| !line.starts_with("Date: "));
+        (lines.collect::<Vec<_>>().join("\n"), http.is_over())
+    }
+
+    fn answer(request: &Request) -> Response {
+        let format = if request.takes_openmetrics {
+            " (open)"
+        } else {
+            ""
+        };
+        Response::line("200 OK", &format!("{}{format}", request.path))
+    }
+
+    fn ok(len: usize) -> String {
+        format!(
+            "HTTP/1.1 200 OK\nContent-Type: text/plain; charset=utf-8\nContent-Length: {len}\n\
+             Cache-Control: no-store\n"
+        )
+    }
+
+    #[test]
+    fn requests_are_answered_one_after_the_other() {
+        let requests = b"GET /a HTTP/1.1\r\nHost: x\r\n\r\nGET /b?c=d HTTP/1.1\r\nhost: x\r\n\
+                         Accept: text/html, application/openmetrics-text;version=1.0.0\r\n\r\n";
+        let expected = format!("{}\n/a\n{}\n/b (open)", ok(3), ok(10));
+        assert_eq!(exchange(requests), (expected, false));
+    }
+
+    #[test]
+    fn connection_ends_when_that_is_asked() {
+        for request in [
+            "GET /a HTTP/1.1\r\nHost: x\r\nConnection: foo, Close\r\n\r\n",
+            "GET /a HTTP/1.0\r\n\r\n",
+            "GET /a HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\nGET",
+            "GET http://x/a HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n",
+        ] {
+            let expected = format!("{}Connection: close\n\n/a", ok(3));
+            assert_eq!(exchange(request.as_bytes()), (expected, true), "{request}");
+        }
+    }
+
+    #[test]
+    fn head_is_as_long_as_the_whole() {
+        let (sent, is_over) = exchange(b"HEAD /a HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n");
+        assert_eq!((sent.as_str(), is_over), (ok(3).as_str(), false));
+    }
+
+    #[test]
+    fn what_is_no_request_for_a_page_is_refused() {
+        let long = format!("GET /{} HTTP/1.1\r\n", "a".repeat(HEAD_LEN_MAX));
+        let field = "A: b\r\n".repeat(FIELDS_MAX + 1);
+        let many = format!("GET / HTTP/1.1\r\nHost: x\r\n{field}\r\n");
+        for (octets, status, is_over) in [
+            ("POST / HTTP/1.1\r\nHost: x\r\n\r\n", "405", false),
+            ("GET / HTTP/1.1\r\n\r\n", "400", true),
+            ("GET / HTTP/2.0\r\n\r\n", "400", true),
+            ("\x16\x03\x01\0\0\r\n\r\n", "400", true),
+            (long.as_str(), "431", true),
+            (many.as_str(), "431", true),
+        ] {
+            let (sent, was_over) = exchange(octets.as_bytes());
+            assert!(sent.starts_with(&format!("HTTP/1.1 {status} ")), "{sent}");
+            assert_eq!(was_over, is_over, "{sent}");
+            assert_eq!(sent.contains("\nAllow: GET, HEAD\n"), status == "405");
+        }
+    }
+
+    #[test]
+    fn nothing_is_read_while_a_response_is_not_taken() {
+        let pipe = Pipe::default();
+        let now = Instant::default();
+        let mut http = HttpStream::new(pipe.clone(), ([127, 0, 0, 1], 4711).into(), now);
+        let mut scratch = Scratch::new();
+        pipe.set_window(10);
+        pipe.push(b"GET /a HTTP/1.1\r\nHost: x\r\n\r\nGET /b HTTP/1.1\r\nHost: x\r\n\r\n");
+        for _ in 0..3 {
+            if let Some(request) = http.ready(&mut scratch, now).unwrap() {
+                assert_eq!(request.path, "/a");
+                http.respond(&request, &answer(&request));
+            }
+            assert_eq!(http.flush(&mut scratch, now), Ok(false));
+        }
+        let (_, held) = http.account();
+        assert!(held < 3 * HEAD_LEN_MAX, "{held}");
+    }
+}

@@ -1,0 +1,191 @@
+//! What a certificate says that the library which verifies it does not tell: until when it is
+//! valid, and whose it is (RFC 5280, section 4.1).
+
+use std::time::{Duration, SystemTime};
+
+/// Characters of the longest subject that is told.
+const SUBJECT_LEN_MAX: usize = 256;
+
+const SEQUENCE: u8 = 0x30;
+const SET: u8 = 0x31;
+const OID: u8 = 0x06;
+const UTC_TIME: u8 = 0x17;
+const GENERALIZED_TIME: u8 = 0x18;
+/// The version, which the oldest certificates lack.
+const VERSION: u8 = 0xa0;
+/// `UTF8String`, `PrintableString`, `IA5String`.
+const STRINGS: [u8; 3] = [0x0c, 0x13, 0x16];
+
+/// Attributes of a name, by their object identifiers (RFC 4514, section 3; RFC 2985).
+const ATTRIBUTES: [(&[u8], &str); 9] = [
+    (b"\x55\x04\x03", "CN"),
+    (b"\x55\x04\x05", "serialNumber"),
+    (b"\x55\x04\x06", "C"),
+    (b"\x55\x04\x07", "L"),
+    (b"\x55\x04\x08", "ST"),
+    (b"\x55\x04\x0a", "O"),
+    (b"\x55\x04\x0b", "OU"),
+    (b"\x09\x92\x26\x89\x93\xf2\x2c\x64\x01\x19", "DC"),
+    (b"\x2a\x86\x48\x86\xf7\x0d\x01\x09\x01", "emailAddress"),
+];
+
+/// When a certificate expires, in time since 1970.
+pub fn expires_at(certificate: &[u8]) -> Option<Duration> {
+    let mut validity = Fields::of(certificate)?.validity;
+    validity.next()?;
+    let (kind, text) = validity.next()?;
+    let text = str::from_utf8(text).ok()?;
+    let (year, rest) = match kind {
+        // RFC 5280, section 4.1.2.5.1.
+        UTC_TIME => {
+            let (year, rest) = text.split_at_checked(2)?;
+            let century = if year < "50" { "20" } else { "19" };
+            (format!("{century}{year}"), rest)
+        }
+        GENERALIZED_TIME => {
+            let (year, rest) = text.split_at_checked(4)?;
+            (year.to_owned(), rest)
+        }
+        _ => return None,
+    };
+    let digits = rest.strip_suffix('Z').filter(|digits| digits.len() == 10)?;
+    let pairs: Vec<&str> = (0..5)
+        .map(|i| digits.get(2 * i..2 * i + 2))
+        .collect::<Option<_>>()?;
+    let [month, day, hour, minute, second] = pairs[..] else {
+        return None;
+    };
+    let text = format!("{year}-{month}-{day}T{hour}:{minute}:{second}Z");
+    let time = humantime::parse_rfc3339(&text).ok()?;
+    time.duration_since(SystemTime::UNIX_EPOCH).ok()
+}
+
+/// Whose a certificate is, as people write it (RFC 4514), the most particular first.
+pub fn subject(certificate: &[u8]) -> Option<String> {
+    let mut parts: Vec<String> = Vec::new();
+    let sets = Fields::of(certificate)?.subject;
+    for (_, set) in sets.filter(|(kind, _)| *kind == SET) {
+        let attributes = Items(set).filter_map(|(_, attribute)| attribute_text(attribute));
+        let text = attributes.collect::<Vec<_>>().join("+");
+        if !text.is_empty() {
+            parts.insert(0, text);
+        }
+    }
+    let subject = parts.join(",");
+    Some(subject.chars().take(SUBJECT_LEN_MAX).collect())
+}
+
+fn attribute_text(attribute: &[u8]) -> Option<String> {
+    let mut items = Items(attribute);
+    let (_, id) = items.next().filter(|(kind, _)| *kind == OID)?;
+    let (_, name) = ATTRIBUTES.iter().find(|(known, _)| *known == id)?;
+    let (_, value) = items.next().filter(|(kind, _)| STRINGS.contains(kind))?;
+    let mut text = format!("{name}=");
+    for character in str::from_utf8(value).ok()?.chars() {
+        if ",+\"\\<>;=".contains(character) {
+            text.push('\\');
+        }
+        text.push(character);
+    }
+    Some(text)
+}
+
+/// The parts of a certificate that are of use here.
+struct Fields<'a> {
+    validity: Items<'a>,
+    subject: Items<'a>,
+}
+
+impl<'a> Fields<'a> {
+    fn of(certificate: &'a [u8]) -> Option<Self> {
+        let (_, whole) = Items(certificate)
+            .next()
+            .filter(|(kind, _)| *kind == SEQUENCE)?;
+        let (_, signed) = Items(whole).next().filter(|(kind, _)| *kind == SEQUENCE)?;
+        // The version; serial number, algorithm and issuer; validity; subject.
+        let mut items = Items(signed)
+            .skip_while(|(kind, _)| *kind == VERSION)
+            .skip(3);
+        let mut next = || {
+            let (_, item) = items.next().filter(|(kind, _)| *kind == SEQUENCE)?;
+            Some(Items(item))
+        };
+        Some(Self {
+            validity: next()?,
+            subject: next()?,
+        })
+    }
+}
+
+/// What stands one after the other in DER: kinds and contents (ITU-T X.690). It ends where that
+/// ends, or makes no sense.
+struct Items<'a>(&'a [u8]);
+
+impl<'a> Iterator for Items<'a> {
+    type Item = (u8, &'a [u8]);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let (&[kind, first], rest) = self.0.split_first_chunk()?;
+        let (len, rest) = match usize::from(first) {
+            len @ ..=0x7f => (len, rest),
+            // The length of the length.
+            0x81 => (usize::from(*rest.first()?), &rest[1..]),
+            0x82 => {
+                let (len, rest) = rest.split_first_chunk()?;
+                (usize::from(u16::from_be_bytes(*len)), rest)
+            }
+            _ => return None,
+        };
+        let (content, rest) = rest.split_at_checked(len)?;
+        self.0 = rest;
+        Some((kind, content))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use rcgen::{CertificateParams, DistinguishedName, DnType, KeyPair, date_time_ymd};
+
+    fn certificate(year: i32) -> Vec<u8> {
+        let mut params = CertificateParams::default();
+        params.not_after = date_time_ymd(year, 2, 28);
+        let mut name = DistinguishedName::new();
+        name.push(DnType::OrganizationName, "Example, Inc.");
+        name.push(DnType::CommonName, "phone \u{e9}");
+        params.distinguished_name = name;
+        let key = KeyPair::generate().unwrap();
+        params.self_signed(&key).unwrap().der().to_vec()
+    }
+
+    #[test]
+    fn end_of_validity_is_read_in_both_forms() {
+        let seconds = |year| expires_at(&certificate(year)).unwrap().as_secs();
+        assert_eq!(seconds(2049), 2_498_083_200);
+        assert_eq!(seconds(2051), 2_561_155_200);
+    }
+
+    #[test]
+    fn subject_reads_as_people_write_it() {
+        let subject = subject(&certificate(2030)).unwrap();
+        assert_eq!(subject, "CN=phone \u{e9},O=Example\\, Inc.");
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_it_says_it_is_read_or_not(
+            octets in proptest::collection::vec(any::<u8>(), 0..200),
+            at in 0..1_000_usize,
+            octet: u8,
+        ) {
+            let _ = (expires_at(&octets), subject(&octets));
+            let mut changed = certificate(2030);
+            let at = at % changed.len();
+            changed[at] = octet;
+            let _ = expires_at(&changed);
+            let told = subject(&changed);
+            prop_assert!(told.is_none_or(|told| told.chars().count() <= SUBJECT_LEN_MAX));
+        }
+    }
+}
