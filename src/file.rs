@@ -1,8 +1,11 @@
 //! Small files, read and written whole.
 
-use std::fs::{self, File};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read};
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::Path;
+
+use nix::libc::O_NONBLOCK;
 
 /// Octets of the largest file that is read. All roots of a system together have a quarter of it.
 const LEN_MAX: u64 = 1024 * 1024;
@@ -22,6 +25,29 @@ pub fn read(path: &Path) -> io::Result<Vec<u8>> {
 /// Whether a file can be read, without reading it.
 pub fn try_to_open(path: &Path) -> io::Result<()> {
     File::open(path).map(drop)
+}
+
+/// Whether there is a file with contents of its own.
+pub fn is_ordinary(path: &Path) -> bool {
+    fs::metadata(path).is_ok_and(|metadata| metadata.is_file())
+}
+
+/// Whether there is a device or a pipe.
+pub fn is_special(path: &Path) -> bool {
+    fs::metadata(path).is_ok_and(|metadata| !metadata.is_file() && !metadata.is_dir())
+}
+
+/// Opens a file to add to it, so that nobody waits for whoever reads it. It is made if need be. A
+/// pipe is opened whether somebody reads it or not.
+pub fn append(path: &Path) -> io::Result<File> {
+    let is_pipe = fs::metadata(path).is_ok_and(|metadata| metadata.file_type().is_fifo());
+    OpenOptions::new()
+        .read(is_pipe)
+        .append(true)
+        .create(true)
+        .mode(0o640)
+        .custom_flags(O_NONBLOCK)
+        .open(path)
 }
 
 /// Writes a file so that, whatever happens meanwhile, it is either the old one or the new one.

@@ -5,18 +5,14 @@
 //! where a person watches, lines go straight out through `simple_logger`; it would panic if the
 //! terminal had gone away, so that is asked before each line.
 
-use std::fmt::Write as _;
-use std::io::{self, IsTerminal, Write};
-use std::os::fd::AsFd;
+use std::io::{self, IsTerminal};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use log::{LevelFilter, Log, Metadata, Record};
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use simple_logger::SimpleLogger;
 
-/// Octets that a pipe takes without blocking once it reports room (POSIX, `PIPE_BUF`).
-const CHUNK_LEN: usize = 4096;
+use crate::sink::{Lines, takes_now};
 
 static LOGGER: OnceLock<Logger> = OnceLock::new();
 
@@ -42,7 +38,7 @@ pub fn set_level(level: LevelFilter) {
 pub fn dropped() -> u64 {
     LOGGER
         .get()
-        .map_or(0, |logger| logger.lock().dropped_in_all)
+        .map_or(0, |logger| logger.lock().lines.dropped())
 }
 
 /// Writes what the reader takes now. Returns whether something is left.
@@ -67,10 +63,9 @@ struct Logger {
 
 #[derive(Default)]
 struct Queue {
-    text: Vec<u8>,
-    /// Lines that were dropped since that was last told.
-    dropped: u64,
-    dropped_in_all: u64,
+    lines: Lines,
+    /// Lines that were dropped, as far as that was told.
+    told: u64,
 }
 
 impl Log for Logger {
@@ -86,7 +81,7 @@ impl Log for Logger {
         }
         match &self.terminal {
             Some(terminal) => {
-                if takes_now(Duration::ZERO) && io::stderr().is_terminal() {
+                if takes_now(&io::stderr(), Duration::ZERO) && io::stderr().is_terminal() {
                     terminal.log(record);
                 }
             }
@@ -97,68 +92,33 @@ impl Log for Logger {
     fn flush(&self) {}
 }
 
-impl Queue {
-    fn count_dropped(&mut self, lines: u64) {
-        self.dropped += lines;
-        self.dropped_in_all += lines;
-    }
-}
-
 impl Logger {
     fn lock(&self) -> MutexGuard<'_, Queue> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn queue(&self, record: &Record<'_>) {
-        let mut line = String::new();
         let time = humantime::format_rfc3339_seconds(SystemTime::now());
         let level = record.level();
-        writeln!(line, "{time} {level:<5} {}", record.args()).expect("strings take everything");
-        let mut queue = self.lock();
-        if queue.text.len() + line.len() > self.unwritten_max {
-            queue.count_dropped(1);
-        } else {
-            queue.text.extend_from_slice(line.as_bytes());
-        }
+        let line = format!("{time} {level:<5} {}\n", record.args());
+        let write = |out: &mut Vec<u8>| out.extend_from_slice(line.as_bytes());
+        self.lock().lines.push(self.unwritten_max, write);
     }
 
-    /// Writes what the reader takes within `patience` of each chunk. Returns whether something is
+    /// Writes what the reader takes within `patience` of each piece. Returns whether something is
     /// left.
     fn write_queued(&self, patience: Duration) -> bool {
         let mut queue = self.lock();
-        while !queue.text.is_empty() && takes_now(patience) {
-            let chunk_len = queue.text.len().min(CHUNK_LEN);
-            match io::stderr().write(&queue.text[..chunk_len]) {
-                Ok(written) => drop(queue.text.drain(..written)),
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
-                // Nobody reads any more, or the disk is full.
-                Err(_) => {
-                    let lines = queue.text.split(|byte| *byte == b'\n').count() as u64 - 1;
-                    queue.count_dropped(lines);
-                    queue.text.clear();
-                    break;
-                }
-            }
-            if queue.text.is_empty() && queue.dropped > 0 {
-                let line = format!(
-                    "{} log lines were dropped\n",
-                    std::mem::take(&mut queue.dropped)
-                );
-                queue.text.extend_from_slice(line.as_bytes());
-            }
+        let Queue { lines, told } = &mut *queue;
+        lines.write_gently(&mut io::stderr(), patience);
+        if lines.is_empty() && lines.dropped() > *told {
+            let line = format!("{} log lines were dropped\n", lines.dropped() - *told);
+            *told = lines.dropped();
+            lines.push(self.unwritten_max, |out| {
+                out.extend_from_slice(line.as_bytes());
+            });
+            lines.write_gently(&mut io::stderr(), patience);
         }
-        if queue.text.is_empty() {
-            queue.text.shrink_to(CHUNK_LEN);
-        }
-        !queue.text.is_empty()
+        !lines.is_empty()
     }
-}
-
-/// Whether standard error takes octets within `patience`.
-fn takes_now(patience: Duration) -> bool {
-    let stderr = io::stderr();
-    let mut descriptors = [PollFd::new(stderr.as_fd(), PollFlags::POLLOUT)];
-    let timeout = PollTimeout::try_from(patience).unwrap_or(PollTimeout::ZERO);
-    poll(&mut descriptors, timeout).is_ok_and(|ready| ready > 0)
 }

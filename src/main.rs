@@ -12,6 +12,7 @@ use dotproxy::config::Config;
 use dotproxy::confinement::{self, Who};
 use dotproxy::net::mio::MioNet;
 use dotproxy::options::{self, Command};
+use dotproxy::query_log::QueryLog;
 use dotproxy::random::SEED_LEN;
 use dotproxy::reactor::{ListenError, Reactor};
 use dotproxy::{descriptors, logger, tls};
@@ -62,7 +63,10 @@ fn run(mut config: Config, arguments: &[String]) -> Result<(), String> {
         .map_err(|_| "the system gives no random numbers")?;
     let net = MioNet::new().map_err(|error| format!("cannot wait for sockets: {error}"))?;
     let who = config.user.as_ref().map(Who::find).transpose()?;
-    let reactor = Reactor::new(net, &config, tls, clock, &seed);
+    let query_log = config.query_log.as_ref();
+    let open = |settings| QueryLog::open(settings, config.limits.query_log_unwritten);
+    let query_log = query_log.map(open).transpose()?;
+    let reactor = Reactor::new(net, &config, tls, query_log, clock, &seed);
     let mut reactor = reactor.map_err(|error| explain(&error))?;
     // Not within the log's arguments, which are evaluated only if somebody wants to know.
     let confinement = confinement::confine(&config, who)?;

@@ -264,8 +264,8 @@ fn simulate(scene: Scene) -> Outcome {
     }
     let net = SimNet::new(world, cast);
     let key = [u8::try_from(seed % 256).expect("a byte"); 32];
-    let mut reactor =
-        Reactor::new(net, &config, tls, Clock::new(None), &key).expect("addresses to listen on");
+    let mut reactor = Reactor::new(net, &config, tls, None, Clock::new(None), &key)
+        .expect("addresses to listen on");
     let listening = reactor.sessions();
 
     let mut turns = 0;

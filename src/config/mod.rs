@@ -9,6 +9,7 @@ pub use access::{Access, Network, RateLimit};
 pub use pin::{Pin, PinRule, Pins};
 pub use upstream::{Host, Identity, Scheme, Upstream};
 
+use std::fmt;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -45,6 +46,8 @@ pub struct Config {
     pub cache: CacheSettings,
     /// The least important messages that are logged.
     pub log_level: log::LevelFilter,
+    /// Where a line is written for each query.
+    pub query_log: Option<QueryLogSettings>,
     /// Who the process becomes once its sockets are bound, if somebody else.
     pub user: Option<UserName>,
     /// Whether it gives up then what it does not need.
@@ -83,6 +86,47 @@ impl Config {
         };
         kept
     }
+}
+
+/// Where and how a line is written for each query.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct QueryLogSettings {
+    /// Where it is written.
+    pub target: LogTarget,
+    /// It is written for one query of so many.
+    pub sample: u32,
+    /// What it says of clients.
+    pub clients: ClientDetail,
+}
+
+/// Where lines are written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LogTarget {
+    /// To standard output.
+    Stdout,
+    /// To the end of this file.
+    File(PathBuf),
+}
+
+impl fmt::Display for LogTarget {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Stdout => f.write_str("standard output"),
+            Self::File(path) => path.display().fmt(f),
+        }
+    }
+}
+
+/// What is told of a client.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ClientDetail {
+    /// Its address.
+    Full,
+    /// The network that it is in: the first 24 bits of an IPv4 address, 56 of an IPv6 address.
+    #[default]
+    Subnet,
+    /// Nothing.
+    None,
 }
 
 /// A user of this host.
@@ -407,6 +451,8 @@ pub struct Limits {
     pub spare_buffers: usize,
     /// Octets of log lines that have not been written; beyond, lines are dropped.
     pub log_unwritten: usize,
+    /// Octets of lines of the query log that have not been written; beyond, lines are dropped.
+    pub query_log_unwritten: usize,
 }
 
 impl Limits {
@@ -440,6 +486,7 @@ impl Default for Limits {
             failures_remembered: 512,
             spare_buffers: 64,
             log_unwritten: 64 * 1024,
+            query_log_unwritten: 256 * 1024,
         }
     }
 }

@@ -16,6 +16,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
+use std::os::unix::fs::chown;
 use std::path::{Path, PathBuf};
 
 use landlock::{
@@ -28,7 +29,7 @@ use rustix::thread::{
     remove_capability_from_bounding_set, set_capabilities, set_no_new_privs,
 };
 
-use crate::config::{Config, Host, UserName, parse_number};
+use crate::config::{Config, Host, LogTarget, UserName, parse_number};
 use crate::file;
 
 /// The latest landlock that is made use of; earlier ones do what they can.
@@ -73,6 +74,16 @@ impl Who {
             return Err(missing(&u32::MAX.to_string()));
         }
         Ok(Self { uid, gid })
+    }
+
+    /// Hands over what was made to be written by whom the process becomes.
+    fn take_over(self, config: &Config) -> io::Result<()> {
+        if Uid::effective().is_root() {
+            for file in written(config).filter(|file| file::is_ordinary(file)) {
+                chown(file, Some(self.uid.as_raw()), Some(self.gid.as_raw()))?;
+            }
+        }
+        Ok(())
     }
 
     fn become_it(self) -> io::Result<()> {
@@ -129,6 +140,8 @@ pub fn confine(config: &Config, who: Option<Who>) -> Result<Confinement, String>
     let mut confinement = Confinement::default();
     let in_force = &mut confinement.in_force;
     if let Some(who) = who {
+        who.take_over(config)
+            .map_err(|error| format!("--user: cannot hand over files: {error}"))?;
         who.become_it().map_err(|error| {
             format!(
                 "--user: cannot become user {}: {error}; only root can",
@@ -204,6 +217,15 @@ fn files(config: &Config) -> impl Iterator<Item = &PathBuf> {
         .chain(&config.file)
 }
 
+/// The files that are written.
+fn written(config: &Config) -> impl Iterator<Item = &PathBuf> {
+    let log = config.query_log.as_ref().and_then(|log| match &log.target {
+        LogTarget::File(path) => Some(path),
+        LogTarget::Stdout => None,
+    });
+    config.clock_stamp.iter().chain(log)
+}
+
 /// The TCP ports that are connected to.
 fn ports(config: &Config) -> impl Iterator<Item = u16> {
     let upstreams = config.upstreams.iter().map(|upstream| match upstream.host {
@@ -225,7 +247,7 @@ impl Doors {
     fn of(config: &Config) -> Self {
         Self {
             read: files(config).flat_map(|file| around(file)).collect(),
-            write: config.clock_stamp.iter().flat_map(|f| folders(f)).collect(),
+            write: written(config).flat_map(|file| to_write(file)).collect(),
             ports: ports(config).collect(),
         }
     }
@@ -286,6 +308,14 @@ fn folders(file: &Path) -> BTreeSet<PathBuf> {
     let real = file.canonicalize().ok();
     let paths = [Some(file), real.as_deref()];
     paths.into_iter().flatten().map(folder).collect()
+}
+
+/// What has to stay open for a file to be written, which may be made anew. A pipe is not.
+fn to_write(file: &Path) -> BTreeSet<PathBuf> {
+    if file::is_special(file) {
+        return [file.to_owned()].into();
+    }
+    folders(file)
 }
 
 /// What has to stay open for a file to be read again.

@@ -12,8 +12,8 @@ use log::LevelFilter;
 use crate::address::Address;
 use crate::config::upstream::TLS_PORT;
 use crate::config::{
-    Access, CacheSettings, Config, Host, Identity, Limits, Listen, Network, Policy, RateLimit,
-    Timeouts, TlsSettings, Upstream, UserName,
+    Access, CacheSettings, ClientDetail, Config, Host, Identity, Limits, Listen, LogTarget,
+    Network, Policy, QueryLogSettings, RateLimit, Timeouts, TlsSettings, Upstream, UserName,
 };
 use crate::file;
 
@@ -195,6 +195,8 @@ struct Draft {
     tls_client_ca: Option<PathBuf>,
     limits: Limits,
     cache: CacheSettings,
+    query_log: Option<(LogTarget, u32)>,
+    query_log_clients: ClientDetail,
     user: Option<UserName>,
     no_sandbox: bool,
     file: Option<PathBuf>,
@@ -224,6 +226,8 @@ impl Default for Draft {
             tls_client_ca: None,
             limits: Limits::default(),
             cache: CacheSettings::default(),
+            query_log: None,
+            query_log_clients: ClientDetail::default(),
             user: None,
             no_sandbox: false,
             file: None,
@@ -306,17 +310,7 @@ impl Draft {
             (self.tls_cert, self.tls_key, self.tls_client_ca),
             &listen,
         )?;
-        let under_tls = tls.iter().flat_map(|tls| &tls.addresses);
-        let all: Vec<SocketAddr> = listen
-            .addresses()
-            .into_iter()
-            .chain(under_tls.copied())
-            .chain(self.http_listen.iter().copied())
-            .collect();
-        if let Some(address) = Listen::covered_twice(&all) {
-            let problem = format!("--http-listen: \"{address}\": expected each address once");
-            return Err(usage(&problem));
-        }
+        check_http_addresses(&self.http_listen, &listen, tls.as_ref())?;
         if let Some(address) = self.bootstrap.iter().find(|address| listen.serves(address)) {
             let problem = format!("--bootstrap: \"{address}\": expected another server than this");
             return Err(usage(&problem));
@@ -347,10 +341,30 @@ impl Draft {
             limits: self.limits,
             cache: self.cache,
             log_level: self.log_level.max(self.verbosity),
+            query_log: self.query_log.map(|(target, sample)| QueryLogSettings {
+                target,
+                sample,
+                clients: self.query_log_clients,
+            }),
             user: self.user,
             is_confined: !self.no_sandbox,
             file: self.file,
         })
+    }
+}
+
+fn check_http_addresses(
+    http: &[SocketAddr],
+    plain: &Listen,
+    tls: Option<&TlsSettings>,
+) -> Result<(), UsageError> {
+    let under_tls = tls.map_or(&[][..], |tls| &tls.addresses);
+    match Listen::covered_twice(&[&plain.addresses()[..], under_tls, http].concat()) {
+        Some(address) => {
+            let problem = format!("--http-listen: \"{address}\": expected each address once");
+            Err(usage(&problem))
+        }
+        None => Ok(()),
     }
 }
 

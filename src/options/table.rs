@@ -9,7 +9,7 @@ use super::Draft;
 use crate::address::{Address, parse_endpoint, parse_port};
 use crate::arena;
 use crate::config::upstream::PLAIN_PORT;
-use crate::config::{Policy, parse_duration, parse_number, parse_size};
+use crate::config::{ClientDetail, LogTarget, Policy, parse_duration, parse_number, parse_size};
 
 /// An option of the program, wherever it stands.
 pub(super) struct Row {
@@ -238,6 +238,39 @@ pub(super) const TABLE: &[Row] = &[
         help: "ask again for popular answers before their end",
         apply: |draft, _| {
             draft.cache.prefetch = true;
+            Ok(())
+        },
+    },
+    Row {
+        short: "",
+        long: "query-log",
+        value: "FILE[,sample=N]",
+        help: "a line of JSON a query, - for standard output",
+        apply: |draft, value| {
+            let (target, sample) = match value.rsplit_once(",sample=") {
+                Some((target, sample)) => (target, parse_number(sample).filter(|n| *n > 0)),
+                None => (value, Some(1)),
+            };
+            draft.query_log = match (target, sample) {
+                ("", _) | (_, None) => return Err("a file, like /var/log/dns.json,sample=10"),
+                ("-", Some(sample)) => Some((LogTarget::Stdout, sample)),
+                (path, Some(sample)) => Some((LogTarget::File(path.into()), sample)),
+            };
+            Ok(())
+        },
+    },
+    Row {
+        short: "",
+        long: "query-log-clients",
+        value: "MODE",
+        help: "full, subnet or none [subnet]",
+        apply: |draft, value| {
+            draft.query_log_clients = match value {
+                "full" => ClientDetail::Full,
+                "subnet" => ClientDetail::Subnet,
+                "none" => ClientDetail::None,
+                _ => return Err("full, subnet or none"),
+            };
             Ok(())
         },
     },

@@ -323,6 +323,11 @@ impl Proxy {
         self.upstreams.views(now)
     }
 
+    /// What an upstream is called.
+    pub fn upstream_label(&self, upstream: UpstreamIndex) -> &str {
+        self.upstreams.label(upstream)
+    }
+
     /// Takes note that the host was suspended for so long: connections are unlikely to have
     /// survived that. Those without queries are closed, and the queries of the others are sent by
     /// other ways, too.

@@ -1,14 +1,14 @@
 //! What the proxy asks for is done here: responses and queries go to sessions, sessions come and
 //! go, and what they have to send is sent.
 
-use super::{Reactor, Session, Slot};
+use super::{Reactor, Session, Slot, client_at};
 use crate::arena::Key;
 use crate::config::Scheme;
 use crate::failure::{Failure, FailureKind};
 use crate::net::Net;
 use crate::proxy::{Action, Destination, LinkKey, Outbox};
 use crate::session::client_datagram::Outgoing;
-use crate::session::{ClientDatagram, Transport, UpstreamDatagram, UpstreamStream};
+use crate::session::{ClientDatagram, ClientStream, Transport, UpstreamDatagram, UpstreamStream};
 
 impl<N: Net> Reactor<N> {
     /// Performs actions and flushes sessions until neither is left.
@@ -22,6 +22,7 @@ impl<N: Net> Reactor<N> {
                     let done = self.perform(actions, &outbox);
                     actions = &actions[done..];
                 }
+                self.record_all(&outbox);
                 outbox.clear();
                 self.outbox_in_work = outbox;
             } else if let Some(key) = self.unflushed.pop() {
@@ -29,6 +30,22 @@ impl<N: Net> Reactor<N> {
             } else {
                 return;
             }
+        }
+    }
+
+    /// Adds to the query log what has ended.
+    fn record_all(&mut self, outbox: &Outbox) {
+        let Some(query_log) = &mut self.query_log else {
+            return;
+        };
+        for record in outbox.records() {
+            let question = record.question.as_ref().map(|range| outbox.bytes(range));
+            let upstream = record
+                .upstream
+                .map(|index| self.proxy.upstream_label(index));
+            let client = client_at(&self.sessions, record.origin.session);
+            let identity = client.and_then(ClientStream::identity);
+            query_log.add(record, question, upstream, identity);
         }
     }
 

@@ -7,6 +7,7 @@ use crate::logger;
 use crate::net::Net;
 use crate::process::Usage;
 use crate::proxy::{Discard, Outcome, Protocol, UpstreamView};
+use crate::query_log::QueryLog;
 use crate::tls::Connector;
 
 impl<N: Net> Reactor<N> {
@@ -219,6 +220,9 @@ impl<N: Net> Reactor<N> {
             .durations(&[], &self.turns);
         page.counter("dotproxy_log_dropped", "Lines of the log that nobody took.")
             .sample(&[], logger::dropped());
+        let help = "Lines of the query log that nobody took.";
+        page.counter("dotproxy_query_log_dropped", help)
+            .sample(&[], self.query_log.as_ref().map_or(0, QueryLog::dropped));
     }
 
     /// Responses over UDP that the system did not take.

@@ -35,6 +35,7 @@ use crate::logger;
 use crate::net::{Event, Net};
 use crate::process::Process;
 use crate::proxy::{LinkKey, Outbox, Proxy};
+use crate::query_log::QueryLog;
 use crate::random::SEED_LEN;
 use crate::session::{
     ClientDatagram, ClientStream, HttpStream, Scratch, UpstreamDatagram, UpstreamStream,
@@ -84,6 +85,7 @@ pub struct Reactor<N: Net> {
     parked: Vec<Key>,
     /// When listeners that ran out of file descriptors try again.
     accept_at: Option<Instant>,
+    query_log: Option<QueryLog>,
     /// When a reader of the log that was slow is tried again.
     log_at: Option<Instant>,
     clock: Clock,
@@ -125,6 +127,7 @@ impl<N: Net> Reactor<N> {
         mut net: N,
         config: &Config,
         tls: tls::Setup,
+        query_log: Option<QueryLog>,
         clock: Clock,
         seed: &[u8; SEED_LEN],
     ) -> Result<Self, ListenError> {
@@ -136,8 +139,9 @@ impl<N: Net> Reactor<N> {
             tls,
             pins_mismatched: 0,
             proxy: Proxy::new(config, seed),
-            outbox: Outbox::default(),
-            outbox_in_work: Outbox::default(),
+            outbox: Outbox::new(query_log.is_some()),
+            outbox_in_work: Outbox::new(query_log.is_some()),
+            query_log,
             sessions,
             session_by_link: Vec::new(),
             clients: Clients::new(Bounds::of_clients(config)),
@@ -310,7 +314,8 @@ impl<N: Net> Reactor<N> {
         if self.log_at.is_some_and(|at| at > self.now) {
             return;
         }
-        let is_left = logger::write_queued();
+        let is_left = self.query_log.as_mut().is_some_and(QueryLog::write);
+        let is_left = logger::write_queued() || is_left;
         self.log_at = is_left.then(|| self.now + LOG_PAUSE);
     }
 
@@ -332,8 +337,9 @@ impl<N: Net> Reactor<N> {
     /// Gives up memory that is kept from turn to turn, since the next needs as much.
     fn release_spare(&mut self) {
         self.proxy.release_spare();
-        self.outbox = Outbox::default();
-        self.outbox_in_work = Outbox::default();
+        let takes_records = self.query_log.is_some();
+        self.outbox = Outbox::new(takes_records);
+        self.outbox_in_work = Outbox::new(takes_records);
         self.scratch = Scratch::new();
     }
 

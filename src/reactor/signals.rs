@@ -6,6 +6,7 @@ use crate::arena::Key;
 use crate::config::Config;
 use crate::logger;
 use crate::net::{Net, Signal};
+use crate::query_log::QueryLog;
 use crate::tls::{self, Connector};
 
 impl<N: Net> Reactor<N> {
@@ -40,6 +41,7 @@ impl<N: Net> Reactor<N> {
             log::warn!("--{option} has changed, which takes a restart");
         }
         let tls = tls::set_up(&config, &self.clock).map_err(|error| error.to_string())?;
+        self.reopen_query_log(&config)?;
         self.pins_mismatched = self.pins_mismatched();
         self.tls = tls;
         self.clients.reconfigure(Bounds::of_clients(&config));
@@ -48,6 +50,21 @@ impl<N: Net> Reactor<N> {
         logger::set_level(config.log_level);
         self.config = config;
         self.announce();
+        Ok(())
+    }
+
+    /// Lets the query log be what `config` says, if that can be done.
+    fn reopen_query_log(&mut self, config: &Config) -> Result<(), String> {
+        match (&mut self.query_log, &config.query_log) {
+            (Some(log), Some(settings)) => log.reopen(settings)?,
+            (log, settings) => {
+                let most = config.limits.query_log_unwritten;
+                let settings = settings.as_ref();
+                let open = |settings| QueryLog::open(settings, most);
+                *log = settings.map(open).transpose()?;
+                self.release_spare();
+            }
+        }
         Ok(())
     }
 

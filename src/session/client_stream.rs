@@ -20,6 +20,7 @@ use super::{Scratch, Step};
 use crate::config::Limits;
 use crate::failure::Failure;
 use crate::time::Instant;
+use crate::tls;
 use crate::wire::frame::{self, Deframer};
 
 /// What became of a message.
@@ -35,6 +36,8 @@ pub struct Taken {
 pub struct ClientStream<S> {
     transport: Transport<S>,
     peer: SocketAddr,
+    /// Whose certificate it has shown, once it has.
+    identity: Option<Box<str>>,
     deframer: Deframer,
     /// Responses that are owed.
     inflight: usize,
@@ -53,6 +56,7 @@ impl<S: Read + Write> ClientStream<S> {
         Self {
             transport,
             peer,
+            identity: None,
             deframer: Deframer::default(),
             inflight: 0,
             kept_since: None,
@@ -65,6 +69,11 @@ impl<S: Read + Write> ClientStream<S> {
     /// The client's address.
     pub fn peer(&self) -> SocketAddr {
         self.peer
+    }
+
+    /// Whose certificate the client has shown, if it was asked for one.
+    pub fn identity(&self) -> Option<&str> {
+        self.identity.as_deref()
     }
 
     /// When the client last sent a whole query or took some of a response.
@@ -140,6 +149,10 @@ impl<S: Read + Write> ClientStream<S> {
                     self.kept_since = Some(now);
                 }
             })?;
+            if self.identity.is_none() {
+                let certificate = self.transport.certificate();
+                self.identity = certificate.and_then(tls::subject).map(Into::into);
+            }
             match received {
                 Received::Some(len) => octets += len,
                 Received::Nothing => return Ok(Step::Drained),

@@ -97,6 +97,17 @@ impl<'a> Question<'a> {
         &self.bytes[..self.bytes.len() - 4]
     }
 
+    /// The name as people write it.
+    pub fn shown_name(self) -> impl fmt::Display {
+        struct Shown<'a>(&'a [u8]);
+        impl fmt::Display for Shown<'_> {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                name::write_presentation(f, self.0)
+            }
+        }
+        Shown(self.name())
+    }
+
     /// The type asked for.
     pub fn rr_type(self) -> Type {
         Type(read_u16(self.bytes, self.bytes.len() - 4).expect("a question ends in four octets"))
@@ -121,8 +132,7 @@ impl<'a> Question<'a> {
 impl fmt::Display for Question<'_> {
     /// Name and type, for the log.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        name::write_presentation(f, self.name())?;
-        write!(f, " {}", self.rr_type())
+        write!(f, "{} {}", self.shown_name(), self.rr_type())
     }
 }
 

@@ -101,6 +101,11 @@ impl<'a> UpstreamView<'a> {
 }
 
 impl Upstreams {
+    /// What an upstream is called.
+    pub(in crate::proxy) fn label(&self, upstream: UpstreamIndex) -> &str {
+        &self.stats[upstream.0].label
+    }
+
     pub(in crate::proxy) fn stats_of_mut(&mut self, upstream: UpstreamIndex) -> &mut Stats {
         &mut self.stats[upstream.0]
     }

@@ -1,0 +1,101 @@
+//! JSON as it is written line by line (RFC 8259): objects of texts, numbers and truths.
+
+use std::fmt::{self, Display, Write as _};
+
+/// An object that is being written at the end of a buffer.
+#[derive(Debug)]
+pub struct Object<'a> {
+    out: &'a mut Vec<u8>,
+    before: u8,
+}
+
+impl<'a> Object<'a> {
+    /// An object without members yet.
+    pub fn start(out: &'a mut Vec<u8>) -> Self {
+        Self { out, before: b'{' }
+    }
+
+    /// Adds a member that is a text.
+    pub fn text(&mut self, name: &str, value: impl Display) -> &mut Self {
+        self.name(name);
+        self.out.push(b'"');
+        write!(Escaped(self.out), "{value}").expect("a buffer takes everything");
+        self.out.push(b'"');
+        self
+    }
+
+    /// Adds a member that is a number, or `true` or `false`.
+    pub fn plain(&mut self, name: &str, value: impl Display) -> &mut Self {
+        self.name(name);
+        write!(Raw(self.out), "{value}").expect("a buffer takes everything");
+        self
+    }
+
+    /// Ends the object, and its line.
+    pub fn end_line(&mut self) {
+        if self.before == b'{' {
+            self.out.push(b'{');
+        }
+        self.out.extend_from_slice(b"}\n");
+    }
+
+    /// Names are ours, so there is nothing in them to escape.
+    fn name(&mut self, name: &str) {
+        self.out.push(self.before);
+        self.before = b',';
+        self.out.push(b'"');
+        self.out.extend_from_slice(name.as_bytes());
+        self.out.extend_from_slice(b"\":");
+    }
+}
+
+struct Raw<'a>(&'a mut Vec<u8>);
+
+impl fmt::Write for Raw<'_> {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        self.0.extend_from_slice(text.as_bytes());
+        Ok(())
+    }
+}
+
+struct Escaped<'a>(&'a mut Vec<u8>);
+
+impl fmt::Write for Escaped<'_> {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        for &octet in text.as_bytes() {
+            match octet {
+                b'"' | b'\\' => self.0.extend_from_slice(&[b'\\', octet]),
+                b'\n' => self.0.extend_from_slice(b"\\n"),
+                0..0x20 | 0x7f => write!(Raw(self.0), "\\u{octet:04x}")?,
+                _ => self.0.push(octet),
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn members_follow_each_other() {
+        let mut out = b"before ".to_vec();
+        Object::start(&mut out)
+            .text("a", "x")
+            .plain("b", 1.5)
+            .plain("c", true)
+            .end_line();
+        Object::start(&mut out).end_line();
+        assert_eq!(out, b"before {\"a\":\"x\",\"b\":1.5,\"c\":true}\n{}\n");
+    }
+
+    #[test]
+    fn what_would_end_a_text_does_not() {
+        let mut out = Vec::new();
+        let text = "\"quoted\", c:\\dir\n\t\0\u{7f} \u{e9}";
+        Object::start(&mut out).text("a", text).end_line();
+        let expected = "{\"a\":\"\\\"quoted\\\", c:\\\\dir\\n\\u0009\\u0000\\u007f \u{e9}\"}\n";
+        assert_eq!(String::from_utf8(out).unwrap(), expected);
+    }
+}

@@ -1,0 +1,187 @@
+//! The query log: a line of JSON for each query that has ended.
+
+use std::fmt;
+use std::fs::File;
+use std::io;
+use std::net::{IpAddr, Ipv6Addr};
+use std::time::SystemTime;
+
+use crate::config::{ClientDetail, LogTarget, QueryLogSettings};
+use crate::file;
+use crate::json::Object;
+use crate::proxy::{Outcome, Record};
+use crate::sink::Lines;
+use crate::wire::Question;
+
+/// A file, or standard output, that lines are written to.
+#[derive(Debug)]
+pub struct QueryLog {
+    settings: QueryLogSettings,
+    file: Target,
+    lines: Lines,
+    unwritten_max: usize,
+    /// Records since the last that was written.
+    passed_over: u32,
+}
+
+#[derive(Debug)]
+enum Target {
+    Stdout(io::Stdout),
+    File(File),
+}
+
+impl Target {
+    fn open(target: &LogTarget) -> io::Result<Self> {
+        match target {
+            LogTarget::Stdout => Ok(Self::Stdout(io::stdout())),
+            LogTarget::File(path) => file::append(path).map(Self::File),
+        }
+    }
+}
+
+impl QueryLog {
+    /// The log of these settings. At most `unwritten_max` octets wait to be written.
+    pub fn open(settings: &QueryLogSettings, unwritten_max: usize) -> Result<Self, String> {
+        Ok(Self {
+            file: Target::open(&settings.target).map_err(|error| explain(settings, &error))?,
+            settings: settings.clone(),
+            lines: Lines::default(),
+            unwritten_max,
+            passed_over: 0,
+        })
+    }
+
+    /// Goes on with other settings, and with the file that has its name now: the old one may have
+    /// been put away.
+    pub fn reopen(&mut self, settings: &QueryLogSettings) -> Result<(), String> {
+        let file = Target::open(&settings.target).map_err(|error| explain(settings, &error))?;
+        self.write();
+        self.file = file;
+        self.settings = settings.clone();
+        Ok(())
+    }
+
+    /// Lines that could not be written.
+    pub fn dropped(&self) -> u64 {
+        self.lines.dropped()
+    }
+
+    /// Adds a query with this question, unless it is not its turn. The answer came from `upstream`;
+    /// `identity` is whose certificate the client has shown.
+    pub fn add(
+        &mut self,
+        record: &Record,
+        question: Option<&[u8]>,
+        upstream: Option<&str>,
+        identity: Option<&str>,
+    ) {
+        self.passed_over += 1;
+        if self.passed_over < self.settings.sample {
+            return;
+        }
+        self.passed_over = 0;
+        let detail = self.settings.clients;
+        self.lines.push(self.unwritten_max, |out| {
+            let mut object = Object::start(out);
+            object.text("time", humantime::format_rfc3339_millis(SystemTime::now()));
+            if let Some(client) = shown(record.origin.peer.ip(), detail) {
+                object.text("client", client);
+            }
+            object.text("transport", record.protocol.label());
+            if let Some(question) = question.and_then(|octets| Question::parse(octets, 0).ok()) {
+                object.text("name", question.shown_name());
+                object.text("type", question.rr_type());
+            }
+            object.text("outcome", record.outcome.label());
+            if let Some(rcode) = record.rcode {
+                object.text("rcode", rcode);
+            }
+            let milliseconds = record.took.as_secs_f64() * 1000.0;
+            object.plain("ms", format_args!("{milliseconds:.3}"));
+            if let Some(upstream) = upstream {
+                object.text("upstream", upstream);
+            }
+            object
+                .plain("bytes", record.octets)
+                .plain("cached", record.outcome == Outcome::Cached)
+                .plain("stale", record.outcome == Outcome::Stale);
+            if let Some(identity) = identity.filter(|_| detail != ClientDetail::None) {
+                object.text("identity", identity);
+            }
+            object.end_line();
+        });
+    }
+
+    /// Writes what is taken now. Returns whether something is left.
+    pub fn write(&mut self) -> bool {
+        if self.lines.is_empty() {
+            return false;
+        }
+        match &mut self.file {
+            Target::Stdout(stdout) => self.lines.write_gently(stdout, std::time::Duration::ZERO),
+            Target::File(file) => self.lines.write_all(file),
+        }
+        !self.lines.is_empty()
+    }
+}
+
+fn explain(settings: &QueryLogSettings, error: &io::Error) -> String {
+    format!("--query-log: {}: {error}", settings.target)
+}
+
+/// What is shown of a client's address.
+fn shown(ip: IpAddr, detail: ClientDetail) -> Option<Shown> {
+    match (detail, ip.to_canonical()) {
+        (ClientDetail::None, _) => None,
+        (ClientDetail::Full, ip) => Some(Shown { ip, len: None }),
+        (ClientDetail::Subnet, IpAddr::V4(ip)) => {
+            let [a, b, c, _] = ip.octets();
+            let ip = IpAddr::from([a, b, c, 0]);
+            Some(Shown { ip, len: Some(24) })
+        }
+        (ClientDetail::Subnet, IpAddr::V6(ip)) => {
+            let bits = ip.to_bits() >> 72 << 72;
+            let ip = IpAddr::from(Ipv6Addr::from_bits(bits));
+            Some(Shown { ip, len: Some(56) })
+        }
+    }
+}
+
+/// An address, or the network that it is in.
+struct Shown {
+    ip: IpAddr,
+    len: Option<u8>,
+}
+
+impl fmt::Display for Shown {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.len {
+            Some(len) => write!(f, "{}/{len}", self.ip),
+            None => self.ip.fmt(f),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn client_is_shown_as_far_as_that_is_wanted() {
+        let shown = |ip: &str, detail| {
+            let shown = shown(ip.parse().unwrap(), detail);
+            shown.map(|shown| shown.to_string())
+        };
+        let some = |text: &str| Some(text.to_owned());
+        assert_eq!(shown("192.0.2.7", ClientDetail::Full), some("192.0.2.7"));
+        assert_eq!(
+            shown("::ffff:192.0.2.7", ClientDetail::Subnet),
+            some("192.0.2.0/24")
+        );
+        assert_eq!(
+            shown("2001:db8:1:2ff::1", ClientDetail::Subnet),
+            some("2001:db8:1:200::/56")
+        );
+        assert_eq!(shown("192.0.2.7", ClientDetail::None), None);
+    }
+}
