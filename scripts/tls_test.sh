@@ -132,7 +132,7 @@ trust=(--ca-file "$work/ca.pem")
 # Clients with a certificate.
 mutual_port=$(free_port)
 start mutual -u "127.0.0.1:$resolver_port" --tls-listen "127.0.0.1:$mutual_port" "${shown[@]}" \
-    --tls-client-ca "$work/ca.pem"
+    --tls-client-ca "$work/ca.pem" --query-log "$work/queries.json"
 mutual=$pid
 check "no certificate: refused" '' fails under_tls "$mutual_port" www.example.net A
 check "certificate of a stranger: refused" 'alert' fails say_hello "$mutual_port" -tls1_2 \
@@ -141,6 +141,8 @@ check "refused before a query is read" ' tls=0 ' counters mutual
 own=",client-cert=$work/client.pem,client-key=$work/client.key"
 start shows -u "127.0.0.1:$mutual_port$own"
 check "certificate is shown upstream" '192\.0\.2\.80' ask www.example.net A
+check "its owner stands in the query log" '"transport":"tls".*"identity":"CN=[a-z. ]+"' \
+    cat "$work/queries.json"
 strange=",client-cert=$work/stranger.pem,client-key=$work/stranger.key"
 start stranger -u "127.0.0.1:$mutual_port$strange"
 check "certificate of a stranger upstream: refused" 'SERVFAIL' ask www.example.net A
