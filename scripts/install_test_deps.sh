@@ -5,7 +5,7 @@
 set -eu
 
 packages="bind9-dnsutils dnsperf faketime g++ iproute2 knot-dnsutils ldnsutils libc6-dev musl-tools \
-openssl python3 shellcheck stubby unbound"
+openssl prometheus python3 shellcheck stubby unbound"
 
 missing=""
 for package in $packages; do
@@ -26,9 +26,9 @@ as_root apt-get update -qq
 # shellcheck disable=SC2086 # a list of words
 as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $missing
 
-# The packages start resolvers of their own on port 53, which the tests do not need.
+# The packages start services of their own, on port 53 for one, which the tests do not need.
 if [ -d /run/systemd/system ]; then
-    for service in unbound stubby; do
+    for service in unbound stubby prometheus; do
         case $missing in *$service*) as_root systemctl disable --now "$service" || true ;; esac
     done
 fi

@@ -26,6 +26,7 @@ scripts/dig_test.sh
 scripts/routes_test.sh
 scripts/tls_test.sh
 scripts/cache_test.sh
+scripts/metrics_test.sh
 scripts/address_test.sh
 scripts/flood_test.sh
 

@@ -71,6 +71,8 @@ server:
     access-control: 127.0.0.0/8 allow
     module-config: "iterator"
     incoming-num-tcp: 100
+    local-zone: "." transparent
+    local-data: ". 86400 IN NS a.root-servers.net."
     local-zone: "example.net." static
     local-data: "example.net. 300 IN SOA ns.example.net. hostmaster.example.net. 1 3600 600 86400 60"
     local-data: "www.example.net. 300 IN A 192.0.2.80"

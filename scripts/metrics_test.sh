@@ -1,0 +1,112 @@
+#!/bin/bash
+# Checks what the program tells of itself with those who read it: Prometheus, promtool, a reader of JSON.
+set -u
+cd "$(dirname "$0")/.." || exit 2
+
+# shellcheck source=scripts/testbed.sh
+. scripts/testbed.sh
+need dig dnsperf prometheus promtool python3
+
+resolver_port=$(free_port)
+start_unbound "$resolver_port"
+resolver=${pids[-1]}
+port=$(free_port)
+http_port=$(free_port)
+page="http://127.0.0.1:$http_port"
+"$binary" -l 127.0.0.1 -p "$port" -u "127.0.0.1:$resolver_port" --ca-file "$work/ca.pem" \
+    --http-listen "127.0.0.1:$http_port" --query-log "$work/queries.json" 2>"$work/dotproxy.log" &
+pids+=("$!")
+
+# A page, or the status that it has instead of 200.
+get() { # path
+    python3 - "$page$1" <<'PYTHON'
+import sys, urllib.error, urllib.request
+try:
+    print(urllib.request.urlopen(sys.argv[1], timeout=5).read().decode(), end="")
+except urllib.error.HTTPError as error:
+    print(error.code, error.read().decode(), end="")
+PYTHON
+}
+await get /healthz
+
+prometheus_port=$(free_port)
+cat >"$work/prometheus.yaml" <<CONF
+global: {scrape_interval: 1s, evaluation_interval: 1s}
+rule_files: [$PWD/deploy/prometheus/rules.yaml, $PWD/deploy/prometheus/alerts.yaml]
+scrape_configs:
+  - job_name: dotproxy
+    static_configs: [{targets: ["127.0.0.1:$http_port"]}]
+CONF
+prometheus --config.file="$work/prometheus.yaml" --storage.tsdb.path="$work/tsdb" \
+    --web.listen-address="127.0.0.1:$prometheus_port" >"$work/prometheus.log" 2>&1 &
+pids+=("$!")
+query() { promtool query instant "http://127.0.0.1:$prometheus_port" "$1"; }
+
+check "promtool: the page is as it should be" '^$' eval 'get /metrics | promtool check metrics 2>&1'
+check "promtool: rules" 'SUCCESS: 5 rules' promtool check rules deploy/prometheus/rules.yaml
+check "promtool: alerts" 'SUCCESS: 1[0-9] rules' promtool check rules deploy/prometheus/alerts.yaml
+check "promtool: tests of the alerts" 'SUCCESS' promtool test rules deploy/prometheus/alerts_test.yaml
+
+# Under load, what is counted is what was sent.
+printf 'www.example.net A\nwww.example.net AAAA\nexample.net MX\nnone.example.net A\n' >"$work/names"
+dnsperf -s 127.0.0.1 -p "$port" -d "$work/names" -c 4 -Q 1000 -n 1000 >"$work/dnsperf.out" 2>&1
+check "dnsperf meanwhile: none lost" 'Queries lost: +0 ' cat "$work/dnsperf.out"
+sent=$(awk '/Queries sent:/ { print $3 }' "$work/dnsperf.out")
+sleep 2.5
+check "Prometheus: it is up" '=> 1 @' query 'up{job="dotproxy"}'
+check "Prometheus: queries are those that were sent" "=> $sent @" \
+    query 'dotproxy_queries_total{transport="udp"}'
+check "Prometheus: each has its outcome" "=> $sent @" query 'sum(dotproxy_query_outcomes_total)'
+check "Prometheus: each has its response" "=> $sent @" query 'sum(dotproxy_responses_total)'
+check "Prometheus: each took some time" "=> $sent @" query 'dotproxy_query_duration_seconds_count'
+check "Prometheus: a quarter does not exist" "=> $((sent / 4)) @" \
+    query 'dotproxy_responses_total{rcode="NXDOMAIN"}'
+complaints() { grep -cE 'level=(warn|error)' "$work/prometheus.log" || true; }
+check "Prometheus: nothing was wrong with a page" '^0$' complaints
+check "dashboard and alerts name what there is" 'are right' \
+    scripts/check_deploy.py "http://127.0.0.1:$prometheus_port" "$page"
+lines() {
+    python3 - "$work/queries.json" <<'PYTHON'
+import json, sys
+lines = [json.loads(line) for line in open(sys.argv[1])]
+print(len(lines), "lines,", sum(line["rcode"] == "NXDOMAIN" for line in lines), "without an answer")
+PYTHON
+}
+check "query log: a line of JSON each" "^$sent lines, $((sent / 4)) without" lines
+
+# Whether it can answer.
+status_becomes() { # status, path, within seconds
+    local end=$((SECONDS + $3))
+    while [ "$SECONDS" -le "$end" ]; do
+        get "$2" | grep -q "^$1" && echo "it does" && return
+        sleep 0.2
+    done
+    return 1
+}
+check "ready" 'it does' status_becomes ok /readyz 2
+kill "$resolver" && wait "$resolver" 2>/dev/null
+check "upstream has ended: not ready" 'it does' status_becomes 503 /readyz 5
+check "upstream has ended: it lives" 'it does' status_becomes ok /healthz 1
+unbound -d -c "$work/unbound.conf" 2>>"$work/unbound.log" &
+pids+=("$!")
+check "upstream is back: ready" 'it does' status_becomes ok /readyz 2
+
+# A log on a disk that is full.
+if unshare -m true 2>/dev/null; then
+    mkdir "$work/small"
+    small_port=$(free_port)
+    http_port=$(free_port)
+    page="http://127.0.0.1:$http_port"
+    # shellcheck disable=SC2016 # it is the other shell that expands
+    unshare -m sh -c 'mount -t tmpfs -o size=64k none "$1/small" && shift && exec "$@"' sh "$work" \
+        "$binary" -l 127.0.0.1 -p "$small_port" -u "127.0.0.1:$resolver_port" \
+        --ca-file "$work/ca.pem" --http-listen "127.0.0.1:$http_port" \
+        --query-log "$work/small/queries.json" 2>"$work/small.log" &
+    pids+=("$!")
+    await get /healthz
+    dnsperf -s 127.0.0.1 -p "$small_port" -d "$work/names" -c 4 -Q 2000 -n 1000 >"$work/dnsperf.out" 2>&1
+    check "full disk: no query is lost" 'Queries lost: +0 ' cat "$work/dnsperf.out"
+    check "full disk: lines are dropped and counted" 'dotproxy_query_log_dropped_total [1-9]' \
+        eval 'get /metrics | grep query_log_dropped'
+fi
+conclude
