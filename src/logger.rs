@@ -1,5 +1,8 @@
 //! Log lines to standard error, without ever waiting for whoever reads them.
 //!
+//! They are text for people, or JSON: a line is an object then, and what can be told of an event
+//! apart from its message has members of its own.
+//!
 //! Lines are queued and written by the loop as far as the reader takes them. When it takes none for
 //! a while, or has gone away, lines are dropped and counted; the program goes on. At a terminal,
 //! where a person watches, lines go straight out through `simple_logger`; it would panic if the
@@ -9,18 +12,23 @@ use std::io::{self, IsTerminal};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use log::{LevelFilter, Log, Metadata, Record};
+use log::kv::{self, VisitSource};
+use log::{Level, LevelFilter, Log, Metadata, Record};
 use simple_logger::SimpleLogger;
 
+use crate::config::LogFormat;
+use crate::json::Object;
 use crate::sink::{Lines, takes_now};
 
 static LOGGER: OnceLock<Logger> = OnceLock::new();
 
 /// Starts to log what is at least as important as `level`. At most `unwritten_max` octets wait for
 /// their reader. A second call changes nothing.
-pub fn init(level: LevelFilter, unwritten_max: usize) {
+pub fn init(level: LevelFilter, format: LogFormat, unwritten_max: usize) {
+    let is_for_people = || format == LogFormat::Text && io::stderr().is_terminal();
     let logger = LOGGER.get_or_init(|| Logger {
-        terminal: io::stderr().is_terminal().then(SimpleLogger::new),
+        format,
+        terminal: is_for_people().then(SimpleLogger::new),
         queue: Mutex::default(),
         unwritten_max,
     });
@@ -32,6 +40,12 @@ pub fn init(level: LevelFilter, unwritten_max: usize) {
 /// Logs what is at least as important as `level` from now on.
 pub fn set_level(level: LevelFilter) {
     log::set_max_level(level);
+}
+
+/// Whether lines are JSON.
+pub fn is_json() -> bool {
+    let logger = LOGGER.get();
+    logger.is_some_and(|logger| logger.format == LogFormat::Json)
 }
 
 /// Lines that nobody took, since the start.
@@ -56,6 +70,7 @@ pub fn write_rest() {
 }
 
 struct Logger {
+    format: LogFormat,
     terminal: Option<SimpleLogger>,
     queue: Mutex<Queue>,
     unwritten_max: usize,
@@ -98,11 +113,29 @@ impl Logger {
     }
 
     fn queue(&self, record: &Record<'_>) {
-        let time = humantime::format_rfc3339_seconds(SystemTime::now());
+        let mut queue = self.lock();
+        let most = self.unwritten_max;
+        queue.lines.push(most, |out| self.write(record, out));
+    }
+
+    fn write(&self, record: &Record<'_>, out: &mut Vec<u8>) {
+        let time = SystemTime::now();
         let level = record.level();
-        let line = format!("{time} {level:<5} {}\n", record.args());
-        let write = |out: &mut Vec<u8>| out.extend_from_slice(line.as_bytes());
-        self.lock().lines.push(self.unwritten_max, write);
+        match self.format {
+            LogFormat::Text => {
+                let time = humantime::format_rfc3339_seconds(time);
+                let line = format!("{time} {level:<5} {}\n", record.args());
+                out.extend_from_slice(line.as_bytes());
+            }
+            LogFormat::Json => {
+                let mut object = Object::start(out);
+                object.text("time", humantime::format_rfc3339_millis(time));
+                object.text("level", level.as_str().to_ascii_lowercase());
+                let visited = record.key_values().visit(&mut Members(&mut object));
+                visited.expect("members of ours can be written");
+                object.text("message", record.args()).end_line();
+            }
+        }
     }
 
     /// Writes what the reader takes within `patience` of each piece. Returns whether something is
@@ -112,13 +145,29 @@ impl Logger {
         let Queue { lines, told } = &mut *queue;
         lines.write_gently(&mut io::stderr(), patience);
         if lines.is_empty() && lines.dropped() > *told {
-            let line = format!("{} log lines were dropped\n", lines.dropped() - *told);
+            let count = lines.dropped() - *told;
             *told = lines.dropped();
             lines.push(self.unwritten_max, |out| {
-                out.extend_from_slice(line.as_bytes());
+                let args = format_args!("{count} log lines were dropped");
+                let record = Record::builder().level(Level::Warn).args(args).build();
+                self.write(&record, out);
             });
             lines.write_gently(&mut io::stderr(), patience);
         }
         !lines.is_empty()
+    }
+}
+
+/// Adds what is told of an event to its object.
+struct Members<'a, 'b>(&'a mut Object<'b>);
+
+impl<'kvs> VisitSource<'kvs> for Members<'_, '_> {
+    fn visit_pair(&mut self, key: kv::Key<'kvs>, value: kv::Value<'kvs>) -> Result<(), kv::Error> {
+        if value.to_f64().is_some() {
+            self.0.plain(key.as_str(), value);
+        } else {
+            self.0.text(key.as_str(), value);
+        }
+        Ok(())
     }
 }

@@ -53,7 +53,11 @@ fn check(config: &Config) -> Result<(), String> {
 }
 
 fn run(mut config: Config, arguments: &[String]) -> Result<(), String> {
-    logger::init(config.log_level, config.limits.log_unwritten);
+    logger::init(
+        config.log_level,
+        config.log_format,
+        config.limits.log_unwritten,
+    );
     let clock = Clock::new(config.clock_stamp.as_deref());
     let tls = tls::set_up(&config, &clock).map_err(|error| error.to_string())?;
     descriptors::fit(&mut config).map_err(|error| error.to_string())?;
@@ -70,7 +74,7 @@ fn run(mut config: Config, arguments: &[String]) -> Result<(), String> {
     let mut reactor = reactor.map_err(|error| explain(&error))?;
     // Not within the log's arguments, which are evaluated only if somebody wants to know.
     let confinement = confinement::confine(&config, who)?;
-    log::info!("confinement: {confinement}");
+    log::info!(event = "confined"; "confinement: {confinement}");
     let read_again = || {
         let mut config = read_again(arguments)?;
         confinement.admits(&config)?;
@@ -126,8 +130,13 @@ fn print(text: &str) -> ExitCode {
 }
 
 fn fail(code: u8, problem: impl Display) -> ExitCode {
-    logger::write_rest();
-    // Nobody may be there to read it.
-    let _ = writeln!(io::stderr(), "dotproxy: {problem}");
+    if logger::is_json() {
+        log::error!(event = "failed"; "{problem}");
+        logger::write_rest();
+    } else {
+        logger::write_rest();
+        // Nobody may be there to read it.
+        let _ = writeln!(io::stderr(), "dotproxy: {problem}");
+    }
     ExitCode::from(code)
 }

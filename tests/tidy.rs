@@ -67,7 +67,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("allocator", &[]),
     ("sink", &[]),
     ("json", &[]),
-    ("logger", &["json", "sink"]),
+    ("logger", &["config", "json", "sink"]),
     (
         "query_log",
         &["config", "file", "json", "proxy", "sink", "wire"],

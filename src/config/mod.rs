@@ -46,6 +46,8 @@ pub struct Config {
     pub cache: CacheSettings,
     /// The least important messages that are logged.
     pub log_level: log::LevelFilter,
+    /// What they look like.
+    pub log_format: LogFormat,
     /// Where a line is written for each query.
     pub query_log: Option<QueryLogSettings>,
     /// Who the process becomes once its sockets are bound, if somebody else.
@@ -70,6 +72,7 @@ impl Config {
         keep("tls-listen", addresses(self) != addresses(running));
         keep("http-listen", self.http_listen != running.http_listen);
         keep("clock-stamp", self.clock_stamp != running.clock_stamp);
+        keep("log-format", self.log_format != running.log_format);
         keep("user", self.user != running.user);
         keep("no-sandbox", self.is_confined != running.is_confined);
         self.listen.clone_from(&running.listen);
@@ -77,6 +80,7 @@ impl Config {
         self.clock_stamp.clone_from(&running.clock_stamp);
         self.user.clone_from(&running.user);
         self.is_confined = running.is_confined;
+        self.log_format = running.log_format;
         self.tls = match (self.tls.take(), &running.tls) {
             (Some(tls), Some(running)) => Some(TlsSettings {
                 addresses: running.addresses.clone(),
@@ -97,6 +101,16 @@ pub struct QueryLogSettings {
     pub sample: u32,
     /// What it says of clients.
     pub clients: ClientDetail,
+}
+
+/// What log lines look like.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LogFormat {
+    /// Text for people.
+    #[default]
+    Text,
+    /// An object of JSON each.
+    Json,
 }
 
 /// Where lines are written.

@@ -9,7 +9,9 @@ use super::Draft;
 use crate::address::{Address, parse_endpoint, parse_port};
 use crate::arena;
 use crate::config::upstream::PLAIN_PORT;
-use crate::config::{ClientDetail, LogTarget, Policy, parse_duration, parse_number, parse_size};
+use crate::config::{
+    ClientDetail, LogFormat, LogTarget, Policy, parse_duration, parse_number, parse_size,
+};
 
 /// An option of the program, wherever it stands.
 pub(super) struct Row {
@@ -243,6 +245,20 @@ pub(super) const TABLE: &[Row] = &[
     },
     Row {
         short: "",
+        long: "log-format",
+        value: "FORMAT",
+        help: "text or json [text]",
+        apply: |draft, value| {
+            draft.log_format = match value {
+                "text" => LogFormat::Text,
+                "json" => LogFormat::Json,
+                _ => return Err("text or json"),
+            };
+            Ok(())
+        },
+    },
+    Row {
+        short: "",
         long: "query-log",
         value: "FILE[,sample=N]",
         help: "a line of JSON a query, - for standard output",
@@ -323,13 +339,6 @@ pub(super) const TABLE: &[Row] = &[
             };
             Ok(())
         },
-    },
-    Row {
-        short: "",
-        long: "log-format",
-        value: "FORMAT",
-        help: "text [text]",
-        apply: |_, value| (value == "text").then_some(()).ok_or("text"),
     },
 ];
 

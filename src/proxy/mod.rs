@@ -24,6 +24,7 @@
 //! - `watch`: what follows from how connections behave
 //! - `hedge`: how often a query may be sent twice
 //! - `memory`: what failed of late
+//! - `notices`: what the log tells of clients that are turned away
 //! - `bootstrap`: the addresses of resolvers that are given by host name
 //! - `readiness`: whether queries can be answered
 //! - `reconfigure`: other settings than before
@@ -41,6 +42,7 @@ mod exchange;
 mod hedge;
 mod keys;
 mod memory;
+mod notices;
 mod outbox;
 mod rate;
 mod readiness;
@@ -83,6 +85,7 @@ use exchange::{Attempt, Exchange};
 use hedge::Hedges;
 use keys::{ExchangeKey, PoolIndex};
 use memory::Memory;
+use notices::Notices;
 use rate::{RateLimiter, Verdict};
 use readiness::Probes;
 use reconfigure::Ways;
@@ -114,6 +117,7 @@ pub struct Proxy {
     hedges: Hedges,
     memory: Memory,
     probes: Probes,
+    notices: Notices,
     random: Random,
     spare_buffers: Vec<Vec<u8>>,
     counters: Counters,
@@ -141,6 +145,7 @@ impl Proxy {
             hedges: Hedges::new(&config.limits),
             memory: Memory::new(&config.timeouts, &config.limits),
             probes: Probes::default(),
+            notices: Notices::default(),
             random,
             spare_buffers: Vec::new(),
             counters: Counters::default(),
@@ -213,10 +218,12 @@ impl Proxy {
         match self.verdict(ip, has_our_cookie, transport, now) {
             Verdict::Within => {}
             Verdict::Slip => {
+                self.notices.on_limited(ip, now);
                 self.slip(client, &asked, has_our_cookie, now, outbox);
                 return true;
             }
             Verdict::Drop => {
+                self.notices.on_limited(ip, now);
                 let ending = Ending {
                     client,
                     question: asked.question,
@@ -229,6 +236,7 @@ impl Proxy {
         }
         match decision {
             _ if !self.config.access.allows(ip) => {
+                self.notices.on_denied(ip, now);
                 self.refuse(client, &asked, &DENIED, now, outbox);
             }
             Decision::Forward(message) => {
@@ -268,10 +276,11 @@ impl Proxy {
     }
 
     /// Whether a client with this address may connect.
-    pub fn admits(&mut self, ip: IpAddr) -> bool {
+    pub fn admits(&mut self, ip: IpAddr, now: Instant) -> bool {
         let is_allowed = self.config.access.allows(ip);
         if !is_allowed {
             self.counters.denied_connections += 1;
+            self.notices.on_denied(ip, now);
         }
         is_allowed
     }
@@ -310,10 +319,12 @@ impl Proxy {
         self.serve_all_waiting(now, outbox);
     }
 
-    /// Takes note of when the certificate of a link's peer expires, in time since 1970.
-    pub fn handle_certificate(&mut self, key: LinkKey, expires_at: Duration) {
+    /// Takes note of when the certificate of a link's peer expires, and of what time it is, both
+    /// since 1970.
+    pub fn handle_certificate(&mut self, key: LinkKey, expires_at: Duration, wall_clock: Duration) {
         if self.upstreams.link(key).is_some() {
-            self.upstreams.stats_mut(key).certificate_expires_at = Some(expires_at);
+            let stats = self.upstreams.stats_mut(key);
+            stats.on_certificate(expires_at, wall_clock);
         }
     }
 
@@ -333,7 +344,7 @@ impl Proxy {
     /// other ways, too.
     pub fn handle_resume(&mut self, slept: Duration, now: Instant, outbox: &mut Outbox) {
         self.cache.on_sleep(slept);
-        log::info!("the host was suspended: connecting anew");
+        log::info!(event = "resumed"; "the host was suspended: connecting anew");
         let up = self.upstreams.links();
         let up = up.filter(|(_, link)| link.stage == Stage::Up);
         let up: Vec<LinkKey> = up.map(|(key, _)| key).collect();

@@ -36,7 +36,9 @@ pub(super) fn listen_everywhere<N: Net>(
     let mut sessions = Arena::default();
     for address in config.listen.addresses() {
         match listen(net, &mut sessions, address) {
-            Ok(()) => log::info!("listening on {address}"),
+            Ok(()) => {
+                log::info!(event = "listening", address:% = address; "listening on {address}");
+            }
             Err(error) if config.listen.is_optional(&address) && net::has_no_ipv6(&error.cause) => {
                 log::info!("not listening on {address}: {}", error.cause);
             }
@@ -45,11 +47,11 @@ pub(super) fn listen_everywhere<N: Net>(
     }
     for &address in config.tls.iter().flat_map(|tls| &tls.addresses) {
         listen_for(ClientProtocol::Tls, net, &mut sessions, address)?;
-        log::info!("listening on {address} under TLS");
+        log::info!(event = "listening", address:% = address; "listening on {address} under TLS");
     }
     for &address in &config.http_listen {
         listen_for(ClientProtocol::Http, net, &mut sessions, address)?;
-        log::info!("listening on {address} for HTTP");
+        log::info!(event = "listening", address:% = address; "listening on {address} for HTTP");
     }
     Ok(sessions)
 }

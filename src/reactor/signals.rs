@@ -24,9 +24,12 @@ impl<N: Net> Reactor<N> {
     /// something is wrong it goes on with the settings that it has.
     pub fn reload(&mut self, config: Result<Config, String>) {
         match config.and_then(|config| self.take_over(config)) {
-            Ok(()) => log::info!("settings and files were read again, known answers forgotten"),
+            Ok(()) => {
+                let message = "settings and files were read again, known answers forgotten";
+                log::info!(event = "reloaded"; "{message}");
+            }
             Err(problem) => {
-                log::error!("{problem}; going on with what was read before");
+                log::error!(event = "reload-failed"; "{problem}; going on with what was read before");
                 let (proxy, outbox) = (&mut self.proxy, &mut self.outbox);
                 proxy.reconfigure(&self.config, self.now, outbox);
             }
@@ -38,7 +41,7 @@ impl<N: Net> Reactor<N> {
 
     fn take_over(&mut self, mut config: Config) -> Result<(), String> {
         for option in config.keep_what_is_fixed(&self.config) {
-            log::warn!("--{option} has changed, which takes a restart");
+            log::warn!(event = "not-reloaded", option = option; "--{option} has changed, which takes a restart");
         }
         let tls = tls::set_up(&config, &self.clock).map_err(|error| error.to_string())?;
         self.reopen_query_log(&config)?;
@@ -78,6 +81,7 @@ impl<N: Net> Reactor<N> {
         let mismatched = self.pins_mismatched();
         let dropped = self.responses_dropped();
         log::info!(
+            event = "counters";
             "{} {}; responses dropped={dropped}; pins mismatched={mismatched}; now inflight={} \
              links={} tcp-clients={}",
             self.proxy.counters(),
@@ -90,7 +94,8 @@ impl<N: Net> Reactor<N> {
 
     /// Takes what clients have sent by now, then nothing more.
     fn start_to_finish(&mut self) {
-        log::info!("finishing, queries in flight: {}", self.proxy.inflight());
+        let inflight = self.proxy.inflight();
+        log::info!(event = "finishing", inflight = inflight; "finishing, queries in flight: {inflight}");
         let keys: Vec<Key> = self.sessions.iter().map(|(key, _)| key).collect();
         for key in &keys {
             self.step(*key);

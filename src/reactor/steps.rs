@@ -92,7 +92,7 @@ impl<N: Net> Reactor<N> {
         let transport = match protocol {
             // Who may see how the program is doing is who can reach that address.
             ClientProtocol::Http => return self.add_http(stream, peer),
-            _ if !self.proxy.admits(peer.ip()) => return,
+            _ if !self.proxy.admits(peer.ip(), self.now) => return,
             ClientProtocol::Tcp => Ok(Transport::plain(stream)),
             ClientProtocol::Tls => {
                 let acceptor = self.tls.acceptor.as_ref();
@@ -166,7 +166,7 @@ impl<N: Net> Reactor<N> {
             return;
         };
         let (proxy, outbox, now) = (&mut self.proxy, &mut self.outbox, self.now);
-        let most = self.config.limits.stream_octets_per_turn;
+        let (most, clock) = (self.config.limits.stream_octets_per_turn, &self.clock);
         let stepped = stream.ready(&mut self.scratch, most, |event| match event {
             UpstreamEvent::Up {
                 is_resumed,
@@ -174,7 +174,7 @@ impl<N: Net> Reactor<N> {
             } => {
                 proxy.handle_link_up(link, is_resumed, now, outbox);
                 if let Some(expires_at) = expires_at {
-                    proxy.handle_certificate(link, expires_at);
+                    proxy.handle_certificate(link, expires_at, clock.now());
                 }
             }
             UpstreamEvent::Message(message) => proxy.handle_reply(link, message, now, outbox),

@@ -89,7 +89,8 @@ impl PinVerifier {
         let mut mismatches = mismatches.unwrap_or_else(PoisonError::into_inner);
         mismatches.count += 1;
         if self.pins.rule == PinRule::Report && mismatches.told.replace(own) != Some(own) {
-            log::warn!("upstream {}: {}", self.label, Unpinned { own });
+            let label = self.label.as_str();
+            log::warn!(event = "pin-mismatch", upstream = label; "upstream {label}: {}", Unpinned { own });
         }
     }
 }

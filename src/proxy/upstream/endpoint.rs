@@ -80,7 +80,10 @@ impl Endpoint {
     pub(super) fn tell(&self, change: Change) {
         if let Change::Recovery { failures } = change {
             let label = &self.label;
-            log::warn!("upstream {label}: works again, after {failures} failures");
+            log::warn!(
+                event = "upstream-up", upstream = label.as_str(), failures = failures;
+                "upstream {label}: works again, after {failures} failures"
+            );
         }
     }
 }

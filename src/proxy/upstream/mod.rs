@@ -28,7 +28,7 @@ use std::time::Duration;
 
 use crate::arena::{Arena, Key};
 use crate::config::{Config, Limits, Policy, Scheme, Timeouts};
-use crate::failure::Failure;
+use crate::failure::{Failure, FailureKind};
 use crate::random::Random;
 use crate::time::Instant;
 
@@ -252,7 +252,8 @@ impl Upstreams {
                 Scheme::Tls => " and authenticated",
                 Scheme::Tcp | Scheme::Udp => "",
             };
-            log::info!("upstream {}: connected{authenticated}", endpoint.label());
+            let label = endpoint.label();
+            log::info!(event = "upstream-connected", upstream = label; "upstream {label}: connected{authenticated}");
         }
         endpoint.opening = Some(now - opened_at);
         let was_well = endpoint.health.is_well();
@@ -399,10 +400,16 @@ impl Upstreams {
             Change::Trouble => log::Level::Warn,
             _ => log::Level::Debug,
         };
+        let event = match (change, failure.kind) {
+            (Change::Trouble, FailureKind::Authentication) => "authentication-failure",
+            (Change::Trouble, _) => "upstream-down",
+            _ => "upstream-failure",
+        };
+        let label = endpoint.label();
         log::log!(
             level,
-            "upstream {}: {failure}; will be tried again",
-            endpoint.label()
+            event = event, upstream = label, reason = failure.kind.label();
+            "upstream {label}: {failure}; will be tried again"
         );
     }
 }

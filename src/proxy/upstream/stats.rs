@@ -9,6 +9,9 @@ use crate::histogram::Histogram;
 use crate::proxy::keys::{LinkKey, UpstreamIndex};
 use crate::time::Instant;
 
+/// How long before its end that of a certificate is told.
+const EXPIRES_SOON: Duration = Duration::from_secs(7 * 86_400);
+
 /// What an upstream did, since the start or since it has been one.
 #[derive(Debug)]
 pub(in crate::proxy) struct Stats {
@@ -27,7 +30,7 @@ pub(in crate::proxy) struct Stats {
     /// By their kind.
     pub(in crate::proxy) failures: [u64; FailureKind::ALL.len()],
     /// Since 1970.
-    pub(in crate::proxy) certificate_expires_at: Option<Duration>,
+    certificate_expires_at: Option<Duration>,
 }
 
 /// What there is to tell of an upstream.
@@ -51,6 +54,19 @@ impl Stats {
             resumed_handshakes: 0,
             failures: Default::default(),
             certificate_expires_at: None,
+        }
+    }
+
+    /// Takes note of when the certificate expires, and tells of it, once, if that is soon.
+    pub(in crate::proxy) fn on_certificate(&mut self, expires_at: Duration, wall_clock: Duration) {
+        let before = self.certificate_expires_at.replace(expires_at);
+        let left = expires_at.saturating_sub(wall_clock);
+        if before != Some(expires_at) && left < EXPIRES_SOON {
+            let (label, days) = (self.label.as_str(), left.as_secs() / 86_400);
+            log::warn!(
+                event = "certificate-expiry", upstream = label, days = days;
+                "upstream {label}: its certificate expires in {days} days"
+            );
         }
     }
 
