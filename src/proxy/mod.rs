@@ -19,6 +19,7 @@
 //! - `sharing`: queries for the same, which are one
 //! - `dispatch`: how it finds its way
 //! - `answer`: what becomes of what comes back
+//! - `view`: what there is to see from outside
 //! - `ending`: the response, and what is told of it
 //! - `upstream`: the resolvers, their addresses and links, and which of them is taken
 //! - `watch`: what follows from how connections behave
@@ -54,6 +55,7 @@ mod stale;
 #[cfg(test)]
 mod testing;
 mod upstream;
+mod view;
 mod watch;
 mod wishes;
 
@@ -160,34 +162,14 @@ impl Proxy {
         self.has_capacity() && !pool.is_some_and(|pool| self.is_backed_up(pool, now))
     }
 
-    /// Queries of clients that wait for their answer.
-    pub fn inflight(&self) -> usize {
-        self.exchanges.len() - self.ours
-    }
-
     /// Queries that are to be answered, those for the cache included.
     fn under_way(&self) -> usize {
         self.exchanges.len() - self.bootstrap.asked()
     }
 
-    /// What the answers that are known take.
-    pub fn cache_usage(&self) -> CacheUsage {
-        self.cache.usage()
-    }
-
     /// Gives up memory that is kept for the next queries.
     pub fn release_spare(&mut self) {
         self.spare_buffers = Vec::new();
-    }
-
-    /// Connections upstream, those that are being opened included.
-    pub fn links(&self) -> usize {
-        self.upstreams.links_len()
-    }
-
-    /// Counts since the start.
-    pub fn counters(&self) -> &Counters {
-        &self.counters
     }
 
     /// Takes a message from a client. Returns whether a response follows: it does for every query
@@ -326,17 +308,6 @@ impl Proxy {
             let stats = self.upstreams.stats_mut(key);
             stats.on_certificate(expires_at, wall_clock);
         }
-    }
-
-    /// What there is to tell of each upstream, in the order of the options, and of the servers that
-    /// are asked for addresses behind them.
-    pub fn upstreams(&self, now: Instant) -> impl Iterator<Item = UpstreamView<'_>> {
-        self.upstreams.views(now)
-    }
-
-    /// What an upstream is called.
-    pub fn upstream_label(&self, upstream: UpstreamIndex) -> &str {
-        self.upstreams.label(upstream)
     }
 
     /// Takes note that the host was suspended for so long: connections are unlikely to have

@@ -29,7 +29,10 @@ impl<N: Net> Reactor<N> {
                 log::info!(event = "reloaded"; "{message}");
             }
             Err(problem) => {
-                log::error!(event = "reload-failed"; "{problem}; going on with what was read before");
+                log::error!(
+                    event = "reload-failed";
+                    "{problem}; going on with what was read before"
+                );
                 let (proxy, outbox) = (&mut self.proxy, &mut self.outbox);
                 proxy.reconfigure(&self.config, self.now, outbox);
             }
@@ -41,7 +44,10 @@ impl<N: Net> Reactor<N> {
 
     fn take_over(&mut self, mut config: Config) -> Result<(), String> {
         for option in config.keep_what_is_fixed(&self.config) {
-            log::warn!(event = "not-reloaded", option = option; "--{option} has changed, which takes a restart");
+            log::warn!(
+                event = "not-reloaded", option = option;
+                "--{option} has changed, which takes a restart"
+            );
         }
         let tls = tls::set_up(&config, &self.clock).map_err(|error| error.to_string())?;
         self.reopen_query_log(&config)?;
@@ -95,7 +101,10 @@ impl<N: Net> Reactor<N> {
     /// Takes what clients have sent by now, then nothing more.
     fn start_to_finish(&mut self) {
         let inflight = self.proxy.inflight();
-        log::info!(event = "finishing", inflight = inflight; "finishing, queries in flight: {inflight}");
+        log::info!(
+            event = "finishing", inflight = inflight;
+            "finishing, queries in flight: {inflight}"
+        );
         let keys: Vec<Key> = self.sessions.iter().map(|(key, _)| key).collect();
         for key in &keys {
             self.step(*key);

@@ -90,7 +90,10 @@ impl PinVerifier {
         mismatches.count += 1;
         if self.pins.rule == PinRule::Report && mismatches.told.replace(own) != Some(own) {
             let label = self.label.as_str();
-            log::warn!(event = "pin-mismatch", upstream = label; "upstream {label}: {}", Unpinned { own });
+            log::warn!(
+                event = "pin-mismatch", upstream = label;
+                "upstream {label}: {}", Unpinned { own }
+            );
         }
     }
 }

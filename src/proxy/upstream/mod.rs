@@ -253,7 +253,10 @@ impl Upstreams {
                 Scheme::Tcp | Scheme::Udp => "",
             };
             let label = endpoint.label();
-            log::info!(event = "upstream-connected", upstream = label; "upstream {label}: connected{authenticated}");
+            log::info!(
+                event = "upstream-connected", upstream = label;
+                "upstream {label}: connected{authenticated}"
+            );
         }
         endpoint.opening = Some(now - opened_at);
         let was_well = endpoint.health.is_well();

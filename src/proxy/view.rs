@@ -1,0 +1,40 @@
+//! What there is to see of the proxy, for whoever counts and logs.
+
+use super::cache::CacheUsage;
+use super::counters::Counters;
+use super::keys::UpstreamIndex;
+use super::{Proxy, UpstreamView};
+use crate::time::Instant;
+
+impl Proxy {
+    /// Queries of clients that wait for their answer.
+    pub fn inflight(&self) -> usize {
+        self.exchanges.len() - self.ours
+    }
+
+    /// What the answers that are known take.
+    pub fn cache_usage(&self) -> CacheUsage {
+        self.cache.usage()
+    }
+
+    /// Connections upstream, those that are being opened included.
+    pub fn links(&self) -> usize {
+        self.upstreams.links_len()
+    }
+
+    /// Counts since the start.
+    pub fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    /// What there is to tell of each upstream, in the order of the options, and of the servers that
+    /// are asked for addresses behind them.
+    pub fn upstreams(&self, now: Instant) -> impl Iterator<Item = UpstreamView<'_>> {
+        self.upstreams.views(now)
+    }
+
+    /// What an upstream is called.
+    pub fn upstream_label(&self, upstream: UpstreamIndex) -> &str {
+        self.upstreams.label(upstream)
+    }
+}
