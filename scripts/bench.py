@@ -44,7 +44,7 @@ OWN_CPU_RATIO_MAX = {"forwarded": 0.35, "cached": 0.7}
 IDLE_KIB_MAX = {"static": 2048, "dynamic": 3584}
 ECHO, ECHO_RATIO_MAX = "bare echo", 1.25
 GROWTH_KIB_MAX = 1024
-STATIC_BYTES_MAX = 2_000_000
+STATIC_BYTES_MAX = 2_100_000
 
 
 def unbound_conf(work, port, upstream, workload):
