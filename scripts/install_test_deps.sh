@@ -4,8 +4,8 @@
 # or where sudo works.
 set -eu
 
-packages="bind9-dnsutils dnsperf faketime g++ iproute2 knot-dnsutils ldnsutils libc6-dev musl-tools \
-openssl prometheus python3 shellcheck stubby unbound"
+packages="bind9-dnsutils dnsperf dnstap-ldns faketime fstrm-bin g++ iproute2 knot-dnsutils ldnsutils \
+libc6-dev musl-tools openssl prometheus python3 shellcheck stubby unbound"
 
 missing=""
 for package in $packages; do

@@ -5,7 +5,7 @@ cd "$(dirname "$0")/.." || exit 2
 
 # shellcheck source=scripts/testbed.sh
 . scripts/testbed.sh
-need dig dnsperf prometheus promtool python3
+need dig dnsperf dnstap-ldns fstrm_capture prometheus promtool python3
 
 resolver_port=$(free_port)
 start_unbound "$resolver_port"
@@ -90,6 +90,46 @@ check "upstream has ended: it lives" 'it does' status_becomes ok /healthz 1
 unbound -d -c "$work/unbound.conf" 2>>"$work/unbound.log" &
 pids+=("$!")
 check "upstream is back: ready" 'it does' status_becomes ok /readyz 2
+
+# Every message, to readers of dnstap: over a local socket, and over TCP.
+tap_start() { # name, arguments of fstrm_capture
+    local name=$1
+    shift
+    fstrm_capture -t protobuf:dnstap.Dnstap -w "$work/$name.tap" "$@" >"$work/$name.out" 2>&1 &
+    reader=$!
+    pids+=("$reader")
+}
+tap_read() { # name
+    kill -TERM "$reader" && wait "$reader"
+    dnstap-ldns -q -r "$work/$1.tap"
+}
+for kind in local tcp; do
+    tap_port=$(free_port)
+    tap_client_port=$(free_port)
+    case $kind in
+        local) target="unix:$work/tap.sock" arguments=(-u "$work/tap.sock") ;;
+        tcp) target="tcp:127.0.0.1:$tap_port" arguments=(-a 127.0.0.1 -p "$tap_port") ;;
+    esac
+    "$binary" -l 127.0.0.1 -p "$tap_client_port" -u "127.0.0.1:$resolver_port" \
+        --ca-file "$work/ca.pem" --dnstap "$target" 2>"$work/tap.log" &
+    tapped=$!
+    pids+=("$tapped")
+    connected() { grep -q 'takes messages' "$work/tap.log"; }
+    # Nobody reads yet, which is no reason not to answer.
+    await dig @127.0.0.1 -p "$tap_client_port" www.example.net A +tries=1 +time=2
+    tap_start "$kind" "${arguments[@]}"
+    await connected
+    dig @127.0.0.1 -p "$tap_client_port" txt.example.net TXT >/dev/null
+    dig @127.0.0.1 -p "$tap_client_port" +tcp txt.example.net TXT >/dev/null
+    kill -TERM "$tapped" && wait "$tapped"
+    tap=$(tap_read "$kind")
+    says() { grep -cE "$1" <<<"$tap"; }
+    name='"txt.example.net." IN TXT'
+    check "dnstap, $kind: queries of clients" '^2$' says "CQ 127.0.0.1 (UDP|TCP) .* $name"
+    check "dnstap, $kind: their responses" '^2$' says "CR 127.0.0.1 (UDP|TCP) .* $name"
+    check "dnstap, $kind: one query upstream" '^1$' says "FQ 127.0.0.1 .* $name"
+    check "dnstap, $kind: its answer" '^1$' says "FR 127.0.0.1 .* $name"
+done
 
 # A log on a disk that is full.
 if unshare -m true 2>/dev/null; then

@@ -107,6 +107,7 @@ pub mod clock;
 pub mod config;
 pub mod confinement;
 pub mod descriptors;
+pub mod dnstap;
 pub mod exposition;
 pub mod failure;
 pub mod file;

@@ -17,6 +17,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("failure", &["wire"]),
     ("histogram", &[]),
     ("exposition", &["histogram"]),
+    ("dnstap", &[]),
     ("process", &[]),
     // The tiers.
     ("wire", &[]),
@@ -46,6 +47,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "arena",
             "clock",
             "config",
+            "dnstap",
             "exposition",
             "failure",
             "histogram",
@@ -97,6 +99,7 @@ const CONFINED: &[(&str, &[&str])] = &[
             "logger.rs",
             "process.rs",
             "query_log.rs",
+            "reactor/tap.rs",
             "session/http.rs",
             "tls/certificate.rs",
         ],

@@ -1,7 +1,9 @@
 //! What is logged, and where.
 
 use std::fmt;
+use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::str::FromStr;
 
 /// Where and how a line is written for each query.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,6 +40,39 @@ impl fmt::Display for LogTarget {
         match self {
             Self::Stdout => f.write_str("standard output"),
             Self::File(path) => path.display().fmt(f),
+        }
+    }
+}
+
+/// Who reads dnstap.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum DnstapTarget {
+    /// Whoever listens on the local socket with this path.
+    Local(PathBuf),
+    /// Whoever listens there.
+    Tcp(SocketAddr),
+}
+
+impl FromStr for DnstapTarget {
+    /// What was expected instead.
+    type Err = &'static str;
+
+    /// Reads `unix:PATH` or `tcp:ADDRESS:PORT`.
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        const EXPECTED: &str = "a socket like unix:/run/dnstap.sock or tcp:127.0.0.1:6000";
+        match text.split_once(':').ok_or(EXPECTED)? {
+            ("unix", path) if !path.is_empty() => Ok(Self::Local(path.into())),
+            ("tcp", address) => address.parse().map(Self::Tcp).map_err(|_| EXPECTED),
+            _ => Err(EXPECTED),
+        }
+    }
+}
+
+impl fmt::Display for DnstapTarget {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Local(path) => path.display().fmt(f),
+            Self::Tcp(address) => address.fmt(f),
         }
     }
 }

@@ -7,7 +7,7 @@ pub mod pin;
 pub mod upstream;
 
 pub use access::{Access, Network, RateLimit};
-pub use log::{ClientDetail, LogFormat, LogTarget, QueryLogSettings};
+pub use log::{ClientDetail, DnstapTarget, LogFormat, LogTarget, QueryLogSettings};
 pub use pin::{Pin, PinRule, Pins};
 pub use upstream::{Host, Identity, Scheme, Upstream};
 
@@ -53,6 +53,8 @@ pub struct Config {
     pub log_format: LogFormat,
     /// Where a line is written for each query.
     pub query_log: Option<QueryLogSettings>,
+    /// Who is told of each message.
+    pub dnstap: Option<DnstapTarget>,
     /// Who the process becomes once its sockets are bound, if somebody else.
     pub user: Option<UserName>,
     /// Whether it gives up then what it does not need.
@@ -76,6 +78,7 @@ impl Config {
         keep("http-listen", self.http_listen != running.http_listen);
         keep("clock-stamp", self.clock_stamp != running.clock_stamp);
         keep("log-format", self.log_format != running.log_format);
+        keep("dnstap", self.dnstap != running.dnstap);
         keep("user", self.user != running.user);
         keep("no-sandbox", self.is_confined != running.is_confined);
         self.listen.clone_from(&running.listen);
@@ -84,6 +87,7 @@ impl Config {
         self.user.clone_from(&running.user);
         self.is_confined = running.is_confined;
         self.log_format = running.log_format;
+        self.dnstap.clone_from(&running.dnstap);
         self.tls = match (self.tls.take(), &running.tls) {
             (Some(tls), Some(running)) => Some(TlsSettings {
                 addresses: running.addresses.clone(),
@@ -321,6 +325,8 @@ pub struct Timeouts {
     /// How long somebody who asks over HTTP may be idle, which is longer than the pause between
     /// two visits of those who come regularly.
     pub http_idle_max: Duration,
+    /// The pause before a reader of dnstap that was not there is tried again.
+    pub dnstap_pause: Duration,
     /// The pause in accepting connections when file descriptors have run out.
     pub accept_pause: Duration,
 }
@@ -353,6 +359,7 @@ impl Timeouts {
             client_idle_max: Duration::from_secs(10),
             client_idle_min: Duration::from_millis(200),
             http_idle_max: Duration::from_secs(75),
+            dnstap_pause: Duration::from_secs(1),
             accept_pause: Duration::from_millis(100),
         }
     }
@@ -417,6 +424,8 @@ pub struct Limits {
     pub spare_buffers: usize,
     /// Octets of log lines that have not been written; beyond, lines are dropped.
     pub log_unwritten: usize,
+    /// Octets for a reader of dnstap that it has not taken; beyond, messages are dropped.
+    pub dnstap_unsent: usize,
     /// Octets of lines of the query log that have not been written; beyond, lines are dropped.
     pub query_log_unwritten: usize,
 }
@@ -452,6 +461,7 @@ impl Default for Limits {
             failures_remembered: 512,
             spare_buffers: 64,
             log_unwritten: 64 * 1024,
+            dnstap_unsent: 1024 * 1024,
             query_log_unwritten: 256 * 1024,
         }
     }

@@ -29,7 +29,7 @@ use rustix::thread::{
     remove_capability_from_bounding_set, set_capabilities, set_no_new_privs,
 };
 
-use crate::config::{Config, Host, LogTarget, UserName, parse_number};
+use crate::config::{Config, DnstapTarget, Host, LogTarget, UserName, parse_number};
 use crate::file;
 
 /// The latest landlock that is made use of; earlier ones do what they can.
@@ -232,7 +232,13 @@ fn ports(config: &Config) -> impl Iterator<Item = u16> {
         Host::Address(address) => address.port(),
         Host::Name(_, port) => port,
     });
-    upstreams.chain(config.bootstrap.iter().map(SocketAddr::port))
+    let dnstap = config.dnstap.iter().filter_map(|target| match target {
+        DnstapTarget::Tcp(address) => Some(address.port()),
+        DnstapTarget::Local(_) => None,
+    });
+    upstreams
+        .chain(config.bootstrap.iter().map(SocketAddr::port))
+        .chain(dnstap)
 }
 
 /// What stays open.

@@ -1,11 +1,12 @@
 //! The network of the operating system, through mio: the only file that knows either.
 
-use std::io::{self, ErrorKind, IoSlice, IoSliceMut};
+use std::io::{self, ErrorKind, IoSlice, IoSliceMut, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::AsRawFd;
+use std::path::Path;
 use std::time::Duration;
 
-use mio::net::{TcpListener, TcpStream, UdpSocket};
+use mio::net::{TcpListener, TcpStream, UdpSocket, UnixStream};
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
 use nix::sys::signal::{SigSet, Signal as Number};
@@ -106,7 +107,7 @@ impl MioNet {
 }
 
 impl Net for MioNet {
-    type Stream = TcpStream;
+    type Stream = Stream;
     type Listener = TcpListener;
     type Datagram = Udp;
 
@@ -195,21 +196,61 @@ impl Net for MioNet {
         Ok(listener)
     }
 
-    fn accept(&mut self, listener: &TcpListener, key: Key) -> io::Result<(TcpStream, SocketAddr)> {
+    fn accept(&mut self, listener: &TcpListener, key: Key) -> io::Result<(Stream, SocketAddr)> {
         let (mut stream, peer) = listener.accept()?;
         stream.set_nodelay(true)?;
         self.register(&mut stream, key)?;
-        Ok((stream, peer))
+        Ok((Stream::Tcp(stream), peer))
     }
 
-    fn connect(&mut self, peer: SocketAddr, key: Key) -> io::Result<TcpStream> {
+    fn connect_local(&mut self, path: &Path, key: Key) -> io::Result<Stream> {
+        let mut stream = UnixStream::connect(path)?;
+        self.register(&mut stream, key)?;
+        Ok(Stream::Local(stream))
+    }
+
+    fn connect(&mut self, peer: SocketAddr, key: Key) -> io::Result<Stream> {
         let mut stream = TcpStream::connect(peer)?;
         stream.set_nodelay(true)?;
         let socket = SockRef::from(&stream);
         socket.set_tcp_keepalive(&KEEPALIVE)?;
         socket.set_tcp_user_timeout(Some(UNACKNOWLEDGED_MAX))?;
         self.register(&mut stream, key)?;
-        Ok(stream)
+        Ok(Stream::Tcp(stream))
+    }
+}
+
+/// A connection of the operating system.
+#[derive(Debug)]
+pub enum Stream {
+    /// Over TCP.
+    Tcp(TcpStream),
+    /// To a socket of this host.
+    Local(UnixStream),
+}
+
+impl Read for Stream {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Self::Tcp(stream) => stream.read(buffer),
+            Self::Local(stream) => stream.read(buffer),
+        }
+    }
+}
+
+impl Write for Stream {
+    fn write(&mut self, octets: &[u8]) -> io::Result<usize> {
+        match self {
+            Self::Tcp(stream) => stream.write(octets),
+            Self::Local(stream) => stream.write(octets),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        match self {
+            Self::Tcp(stream) => stream.flush(),
+            Self::Local(stream) => stream.flush(),
+        }
     }
 }
 

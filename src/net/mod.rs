@@ -6,6 +6,7 @@ pub mod mio;
 
 use std::io::{self, Read, Write};
 use std::net::SocketAddr;
+use std::path::Path;
 use std::time::Duration;
 
 use nix::libc::{EADDRNOTAVAIL, EAFNOSUPPORT, EMFILE, ENFILE, ENOBUFS, ENOMEM};
@@ -82,6 +83,9 @@ pub trait Net {
     /// A UDP socket on a port that nobody can foresee, which sends to `peer` and receives from it
     /// alone.
     fn connect_datagram(&mut self, peer: SocketAddr, key: Key) -> io::Result<Self::Datagram>;
+
+    /// Connects to the local socket that has a path.
+    fn connect_local(&mut self, path: &Path, key: Key) -> io::Result<Self::Stream>;
 
     /// Starts to connect to `peer`. Whether that succeeds shows in reading and writing.
     fn connect(&mut self, peer: SocketAddr, key: Key) -> io::Result<Self::Stream>;

@@ -12,9 +12,9 @@ use log::LevelFilter;
 use crate::address::Address;
 use crate::config::upstream::TLS_PORT;
 use crate::config::{
-    Access, CacheSettings, ClientDetail, Config, Host, Identity, Limits, Listen, LogFormat,
-    LogTarget, Network, Policy, QueryLogSettings, RateLimit, Timeouts, TlsSettings, Upstream,
-    UserName,
+    Access, CacheSettings, ClientDetail, Config, DnstapTarget, Host, Identity, Limits, Listen,
+    LogFormat, LogTarget, Network, Policy, QueryLogSettings, RateLimit, Timeouts, TlsSettings,
+    Upstream, UserName,
 };
 use crate::file;
 
@@ -196,6 +196,7 @@ struct Draft {
     tls_client_ca: Option<PathBuf>,
     limits: Limits,
     cache: CacheSettings,
+    dnstap: Option<DnstapTarget>,
     log_format: LogFormat,
     query_log: Option<(LogTarget, u32)>,
     query_log_clients: ClientDetail,
@@ -228,6 +229,7 @@ impl Default for Draft {
             tls_client_ca: None,
             limits: Limits::default(),
             cache: CacheSettings::default(),
+            dnstap: None,
             log_format: LogFormat::default(),
             query_log: None,
             query_log_clients: ClientDetail::default(),
@@ -344,6 +346,7 @@ impl Draft {
             limits: self.limits,
             cache: self.cache,
             log_level: self.log_level.max(self.verbosity),
+            dnstap: self.dnstap,
             log_format: self.log_format,
             query_log: self.query_log.map(|(target, sample)| QueryLogSettings {
                 target,

@@ -292,6 +292,16 @@ pub(super) const TABLE: &[Row] = &[
     },
     Row {
         short: "",
+        long: "dnstap",
+        value: "unix:PATH|tcp:ADDR:PORT",
+        help: "every message, to a reader of dnstap",
+        apply: |draft, value| {
+            draft.dnstap = Some(value.parse()?);
+            Ok(())
+        },
+    },
+    Row {
+        short: "",
         long: "user",
         value: "NAME[:GROUP]",
         help: "who to become once the sockets are bound",

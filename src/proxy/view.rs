@@ -1,9 +1,12 @@
 //! What there is to see of the proxy, for whoever counts and logs.
 
+use std::net::SocketAddr;
+
 use super::cache::CacheUsage;
 use super::counters::Counters;
-use super::keys::UpstreamIndex;
+use super::keys::{LinkKey, UpstreamIndex};
 use super::{Proxy, UpstreamView};
+use crate::config::Scheme;
 use crate::time::Instant;
 
 impl Proxy {
@@ -31,6 +34,13 @@ impl Proxy {
     /// are asked for addresses behind them.
     pub fn upstreams(&self, now: Instant) -> impl Iterator<Item = UpstreamView<'_>> {
         self.upstreams.views(now)
+    }
+
+    /// Where a link leads, and how it is spoken to.
+    pub fn link_peer(&self, link: LinkKey) -> Option<(Scheme, SocketAddr)> {
+        let link = self.upstreams.link(link)?;
+        let endpoint = self.upstreams.endpoint(link.endpoint);
+        Some((link.scheme, endpoint.address))
     }
 
     /// What an upstream is called.

@@ -4,9 +4,10 @@
 use super::{Reactor, Session, Slot, client_at};
 use crate::arena::Key;
 use crate::config::Scheme;
+use crate::dnstap::Kind;
 use crate::failure::{Failure, FailureKind};
 use crate::net::Net;
-use crate::proxy::{Action, Destination, LinkKey, Outbox};
+use crate::proxy::{Action, Destination, LinkKey, Outbox, Protocol};
 use crate::session::client_datagram::Outgoing;
 use crate::session::{ClientDatagram, ClientStream, Transport, UpstreamDatagram, UpstreamStream};
 
@@ -76,6 +77,7 @@ impl<N: Net> Reactor<N> {
     }
 
     fn respond<'a>(&mut self, key: Key, responses: impl Iterator<Item = Outgoing<'a>> + Clone) {
+        self.tap_responses(key, responses.clone());
         match self.sessions.get_mut(key).map(|slot| &mut slot.session) {
             Some(Session::Datagram(datagram)) => {
                 datagram.send(responses, self.config.limits.udp_unsent);
@@ -95,6 +97,20 @@ impl<N: Net> Reactor<N> {
         }
     }
 
+    fn tap_responses<'a>(&mut self, key: Key, responses: impl Iterator<Item = Outgoing<'a>>) {
+        let Some(tap) = &mut self.tap else {
+            return;
+        };
+        let protocol = match client_at(&self.sessions, key) {
+            Some(client) if client.is_private() => Protocol::Tls,
+            Some(_) => Protocol::Tcp,
+            None => Protocol::Udp,
+        };
+        for response in responses {
+            tap.on_response(protocol, response.peer, response.bytes);
+        }
+    }
+
     /// Has the network tell when a socket has room, if it has none, or no longer.
     pub(super) fn watch_room(&mut self, key: Key) {
         let datagram = self.sessions.get_mut(key).and_then(Slot::datagram);
@@ -110,6 +126,9 @@ impl<N: Net> Reactor<N> {
         let Some(key) = self.session_of(link) else {
             return;
         };
+        if let (Some(tap), Some(to)) = (&mut self.tap, self.proxy.link_peer(link)) {
+            tap.on_forwarded(Kind::ForwarderQuery, to, message);
+        }
         match self.sessions.get_mut(key).map(|slot| &mut slot.session) {
             Some(Session::Upstream(_, stream)) => {
                 stream.send(message);
@@ -196,6 +215,7 @@ impl<N: Net> Reactor<N> {
                 }
             }
             Session::Http(_) => self.flush_http(key),
+            Session::Tap(_) => self.flush_tap(key),
             Session::Datagram(_) | Session::Listener(..) | Session::UpstreamDatagram(..) => {}
         }
     }

@@ -1,5 +1,6 @@
 //! The page of metrics.
 
+use super::tap::Tap;
 use super::{Reactor, Session, Slot};
 use crate::exposition::{Format, Page};
 use crate::failure::FailureKind;
@@ -220,6 +221,9 @@ impl<N: Net> Reactor<N> {
             .durations(&[], &self.turns);
         page.counter("dotproxy_log_dropped", "Lines of the log that nobody took.")
             .sample(&[], logger::dropped());
+        let help = "Messages that no reader of dnstap took.";
+        page.counter("dotproxy_dnstap_dropped", help)
+            .sample(&[], self.tap.as_ref().map_or(0, Tap::dropped));
         let help = "Lines of the query log that nobody took.";
         page.counter("dotproxy_query_log_dropped", help)
             .sample(&[], self.query_log.as_ref().map_or(0, QueryLog::dropped));

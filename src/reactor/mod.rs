@@ -22,6 +22,7 @@ mod listen;
 mod metrics;
 mod signals;
 mod steps;
+mod tap;
 
 use std::collections::VecDeque;
 use std::io;
@@ -38,7 +39,8 @@ use crate::proxy::{LinkKey, Outbox, Proxy};
 use crate::query_log::QueryLog;
 use crate::random::SEED_LEN;
 use crate::session::{
-    ClientDatagram, ClientStream, HttpStream, Scratch, UpstreamDatagram, UpstreamStream,
+    ClientDatagram, ClientStream, FrameStream, HttpStream, Scratch, UpstreamDatagram,
+    UpstreamStream,
 };
 use crate::time::Instant;
 use crate::tls;
@@ -47,6 +49,7 @@ pub use listen::ListenError;
 
 use clients::{Bounds, Clients};
 use listen::{ClientProtocol, listen_everywhere};
+use tap::Tap;
 
 /// Whether the loop goes on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -86,6 +89,7 @@ pub struct Reactor<N: Net> {
     /// When listeners that ran out of file descriptors try again.
     accept_at: Option<Instant>,
     query_log: Option<QueryLog>,
+    tap: Option<Tap>,
     /// When a reader of the log that was slow is tried again.
     log_at: Option<Instant>,
     clock: Clock,
@@ -117,6 +121,7 @@ enum Session<N: Net> {
     Listener(N::Listener, ClientProtocol),
     Client(ClientStream<N::Stream>),
     Http(HttpStream<N::Stream>),
+    Tap(FrameStream<N::Stream>),
     Upstream(LinkKey, UpstreamStream<N::Stream>),
     UpstreamDatagram(LinkKey, UpstreamDatagram<N::Datagram>),
 }
@@ -142,6 +147,7 @@ impl<N: Net> Reactor<N> {
             outbox: Outbox::new(query_log.is_some()),
             outbox_in_work: Outbox::new(query_log.is_some()),
             query_log,
+            tap: config.dnstap.clone().map(|target| Tap::new(target, now)),
             sessions,
             session_by_link: Vec::new(),
             clients: Clients::new(Bounds::of_clients(config)),
@@ -183,6 +189,7 @@ impl<N: Net> Reactor<N> {
                 Turn::Finished => break,
             }
         }
+        self.end_tap();
         self.clock.stamp();
         Ok(())
     }
@@ -218,6 +225,8 @@ impl<N: Net> Reactor<N> {
         }
         // What has come counts before what has not: the loop itself may have been held up.
         self.do_what_is_due();
+        self.perform_all();
+        self.send_tap();
         self.perform_all();
         self.unpark();
         self.write_log();
@@ -265,6 +274,7 @@ impl<N: Net> Reactor<N> {
             self.clients.next_expiry(),
             self.http_clients.next_expiry(),
             self.accept_at,
+            self.tap.as_ref().and_then(Tap::next_due),
             self.log_at,
             self.stamp_at,
             self.relax_at,
@@ -283,6 +293,7 @@ impl<N: Net> Reactor<N> {
         }
         self.close_idle_clients();
         self.close_idle_http();
+        self.connect_tap();
         if self.accept_at.is_some_and(|at| at <= self.now) {
             self.resume_listeners();
         }
@@ -398,6 +409,13 @@ impl<N: Net> Slot<N> {
     fn http(&mut self) -> Option<&mut HttpStream<N::Stream>> {
         match &mut self.session {
             Session::Http(http) => Some(http),
+            _ => None,
+        }
+    }
+
+    fn tap(&mut self) -> Option<&mut FrameStream<N::Stream>> {
+        match &mut self.session {
+            Session::Tap(stream) => Some(stream),
             _ => None,
         }
     }

@@ -128,6 +128,7 @@ impl<N: Net> Reactor<N> {
             Session::Client(client) => client.is_quiet(),
             Session::Listener(..)
             | Session::Http(_)
+            | Session::Tap(_)
             | Session::Upstream(..)
             | Session::UpstreamDatagram(..) => true,
         };

@@ -6,10 +6,11 @@ use std::net::SocketAddr;
 use super::clients::Clients;
 use super::{ClientProtocol, Reactor, Session, Slot};
 use crate::arena::Key;
+use crate::dnstap::Kind;
 use crate::failure::Failure;
 use crate::net::{self, Net};
 use crate::origin::{Origin, Subscriber};
-use crate::proxy::Transport as ClientTransport;
+use crate::proxy::{Protocol, Transport as ClientTransport};
 use crate::session::client_stream::Taken;
 use crate::session::upstream_stream::UpstreamEvent;
 use crate::session::{ClientStream, Step, Transport};
@@ -26,6 +27,7 @@ impl<N: Net> Reactor<N> {
             Session::Listener(..) => self.step_listener(key),
             Session::Client(_) => self.step_client(key),
             Session::Http(_) => self.step_http(key),
+            Session::Tap(_) => self.step_tap(key),
             Session::Upstream(..) => self.step_upstream(key),
             Session::UpstreamDatagram(..) => self.step_upstream_datagram(key),
         }
@@ -38,7 +40,7 @@ impl<N: Net> Reactor<N> {
         datagram.flush();
         if self.finish_at.is_none() {
             let (proxy, outbox, now) = (&mut self.proxy, &mut self.outbox, self.now);
-            let most = self.config.limits.datagrams_per_turn;
+            let (most, tap) = (self.config.limits.datagrams_per_turn, &mut self.tap);
             let step = datagram.ready(&mut self.scratch, most, |message, peer, local| {
                 let session = key;
                 let origin = Origin {
@@ -46,6 +48,9 @@ impl<N: Net> Reactor<N> {
                     peer,
                     local,
                 };
+                if let Some(tap) = tap.as_mut().filter(|_| is_query(message)) {
+                    tap.on_query(Protocol::Udp, peer, message);
+                }
                 proxy.handle_query(origin, ClientTransport::Udp, message, now, outbox);
             });
             if step == Step::Again {
@@ -131,7 +136,16 @@ impl<N: Net> Reactor<N> {
         };
         let idle = self.clients.idle_limit();
         let is_private = client.is_private();
+        let tap = &mut self.tap;
         let take = |message: &[u8], came| {
+            if let Some(tap) = tap.as_mut().filter(|_| is_query(message)) {
+                let protocol = if is_private {
+                    Protocol::Tls
+                } else {
+                    Protocol::Tcp
+                };
+                tap.on_query(protocol, origin.peer, message);
+            }
             let transport = ClientTransport::Stream {
                 idle,
                 came,
@@ -167,6 +181,7 @@ impl<N: Net> Reactor<N> {
         };
         let (proxy, outbox, now) = (&mut self.proxy, &mut self.outbox, self.now);
         let (most, clock) = (self.config.limits.stream_octets_per_turn, &self.clock);
+        let tap = &mut self.tap;
         let stepped = stream.ready(&mut self.scratch, most, |event| match event {
             UpstreamEvent::Up {
                 is_resumed,
@@ -177,7 +192,12 @@ impl<N: Net> Reactor<N> {
                     proxy.handle_certificate(link, expires_at, clock.now());
                 }
             }
-            UpstreamEvent::Message(message) => proxy.handle_reply(link, message, now, outbox),
+            UpstreamEvent::Message(message) => {
+                if let (Some(tap), Some(from)) = (tap.as_mut(), proxy.link_peer(link)) {
+                    tap.on_forwarded(Kind::ForwarderResponse, from, message);
+                }
+                proxy.handle_reply(link, message, now, outbox);
+            }
         });
         match stepped {
             Ok(step) => {
@@ -198,7 +218,11 @@ impl<N: Net> Reactor<N> {
         };
         let (proxy, outbox, now) = (&mut self.proxy, &mut self.outbox, self.now);
         let most = self.config.limits.datagrams_per_turn;
+        let tap = &mut self.tap;
         let stepped = datagram.ready(&mut self.scratch, most, |message| {
+            if let (Some(tap), Some(from)) = (tap.as_mut(), proxy.link_peer(link)) {
+                tap.on_forwarded(Kind::ForwarderResponse, from, message);
+            }
             proxy.handle_reply(link, message, now, outbox);
         });
         match stepped {
@@ -285,4 +309,9 @@ impl<N: Net> Reactor<N> {
             self.make_runnable(key);
         }
     }
+}
+
+/// Whether a message of a client is one that is answered: it has a header, and no QR.
+fn is_query(message: &[u8]) -> bool {
+    message.len() >= 12 && message[2] & 0x80 == 0
 }

@@ -12,6 +12,7 @@
 
 pub mod client_datagram;
 pub mod client_stream;
+pub mod frame_stream;
 pub mod http;
 #[cfg(test)]
 mod testing;
@@ -22,6 +23,7 @@ pub mod upstream_stream;
 
 pub use client_datagram::{ClientDatagram, Datagram};
 pub use client_stream::ClientStream;
+pub use frame_stream::FrameStream;
 pub use http::HttpStream;
 pub use transport::Transport;
 pub use upstream_datagram::UpstreamDatagram;

@@ -9,6 +9,7 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, VecDeque};
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::SocketAddr;
+use std::path::Path;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -439,6 +440,10 @@ impl<P: Peers> Net for SimNet<P> {
         world.after(Duration::ZERO, Happening::Opened(id));
         drop(world);
         Ok((self.stream(id), from))
+    }
+
+    fn connect_local(&mut self, _: &Path, _: Key) -> io::Result<SimStream> {
+        Err(io::ErrorKind::NotFound.into())
     }
 
     fn connect(&mut self, peer: SocketAddr, key: Key) -> io::Result<SimStream> {

@@ -1,0 +1,195 @@
+//! The way of messages to a reader of dnstap: gathered within a turn, sent at its end, and dropped
+//! if there is no reader or it is too slow.
+
+use std::net::SocketAddr;
+use std::time::SystemTime;
+
+use super::{Reactor, Session, Slot};
+use crate::arena::Key;
+use crate::config::{DnstapTarget, Scheme};
+use crate::dnstap::{self, Kind, Way};
+use crate::net::Net;
+use crate::proxy::Protocol;
+use crate::session::FrameStream;
+use crate::session::frame_stream::frame;
+use crate::time::Instant;
+
+/// What has been gathered, and who is to have it.
+#[derive(Debug)]
+pub(super) struct Tap {
+    target: DnstapTarget,
+    frames: Vec<u8>,
+    count: u64,
+    dropped: u64,
+    /// The connection to the reader, if there is one.
+    session: Option<Key>,
+    /// When the reader is tried again, without one.
+    connect_at: Option<Instant>,
+    /// It was told that there is no reader.
+    is_told: bool,
+}
+
+impl Tap {
+    pub(super) fn new(target: DnstapTarget, now: Instant) -> Self {
+        Self {
+            target,
+            frames: Vec::new(),
+            count: 0,
+            dropped: 0,
+            session: None,
+            connect_at: Some(now),
+            is_told: false,
+        }
+    }
+
+    /// When there is something to do.
+    pub(super) fn next_due(&self) -> Option<Instant> {
+        self.connect_at
+    }
+
+    /// Messages that the reader did not get.
+    pub(super) fn dropped(&self) -> u64 {
+        self.dropped
+    }
+
+    /// A query of a client.
+    pub(super) fn on_query(&mut self, protocol: Protocol, client: SocketAddr, message: &[u8]) {
+        self.add(Kind::ClientQuery, way_of(protocol), client, message);
+    }
+
+    /// The response to one.
+    pub(super) fn on_response(&mut self, protocol: Protocol, client: SocketAddr, message: &[u8]) {
+        self.add(Kind::ClientResponse, way_of(protocol), client, message);
+    }
+
+    /// A message to or from an upstream.
+    pub(super) fn on_forwarded(&mut self, kind: Kind, to: (Scheme, SocketAddr), message: &[u8]) {
+        let way = match to.0 {
+            Scheme::Udp => Way::Udp,
+            Scheme::Tcp => Way::Tcp,
+            Scheme::Tls => Way::Tls,
+        };
+        self.add(kind, way, to.1, message);
+    }
+
+    fn add(&mut self, kind: Kind, way: Way, peer: SocketAddr, message: &[u8]) {
+        if self.session.is_none() {
+            self.dropped += 1;
+            return;
+        }
+        let time = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+        frame(&mut self.frames, |out| {
+            dnstap::write(out, kind, way, peer, time.unwrap_or_default(), message);
+        });
+        self.count += 1;
+    }
+}
+
+fn way_of(protocol: Protocol) -> Way {
+    match protocol {
+        Protocol::Udp => Way::Udp,
+        Protocol::Tcp => Way::Tcp,
+        Protocol::Tls => Way::Tls,
+    }
+}
+
+impl<N: Net> Reactor<N> {
+    /// Connects to the reader if it is time to.
+    pub(super) fn connect_tap(&mut self) {
+        let now = self.now;
+        let is_due = |tap: &&mut Tap| tap.connect_at.is_some_and(|at| at <= now);
+        let Some(tap) = self.tap.as_mut().filter(is_due) else {
+            return;
+        };
+        let key = self.sessions.next_key();
+        let stream = match &tap.target {
+            DnstapTarget::Local(path) => self.net.connect_local(path, key),
+            DnstapTarget::Tcp(address) => self.net.connect(*address, key),
+        };
+        match stream {
+            Ok(stream) => {
+                let session = Session::Tap(FrameStream::new(stream));
+                tap.connect_at = None;
+                tap.session = Some(self.sessions.insert(Slot::new(session)));
+                self.make_unflushed(key);
+            }
+            Err(error) => self.lose_tap(&error.to_string()),
+        }
+    }
+
+    pub(super) fn step_tap(&mut self, key: Key) {
+        if let Some(stream) = self.sessions.get_mut(key).and_then(Slot::tap) {
+            let was_accepted = stream.is_accepted();
+            if let Err(failure) = stream.ready(&mut self.scratch) {
+                return self.lose_tap(&failure.to_string());
+            }
+            if let Some(tap) = self
+                .tap
+                .as_mut()
+                .filter(|_| stream.is_accepted() && !was_accepted)
+            {
+                tap.is_told = false;
+                log::info!(event = "dnstap-connected"; "dnstap: {} takes messages", tap.target);
+            }
+            self.make_unflushed(key);
+        }
+    }
+
+    pub(super) fn flush_tap(&mut self, key: Key) {
+        if let Some(stream) = self.sessions.get_mut(key).and_then(Slot::tap)
+            && let Err(failure) = stream.flush(&mut self.scratch)
+        {
+            self.lose_tap(&failure.to_string());
+        }
+    }
+
+    /// Hands over what was gathered.
+    pub(super) fn send_tap(&mut self) {
+        let Some(tap) = self.tap.as_mut().filter(|tap| tap.count > 0) else {
+            return;
+        };
+        let most = self.config.limits.dnstap_unsent;
+        let stream = tap.session.and_then(|key| self.sessions.get_mut(key));
+        let stream = stream.and_then(Slot::tap);
+        let count = std::mem::take(&mut tap.count);
+        let is_taken = stream
+            .is_some_and(|stream| stream.send(most, |out| out.extend_from_slice(&tap.frames)));
+        tap.frames.clear();
+        tap.frames.shrink_to(FRAMES_KEPT);
+        if is_taken {
+            let key = tap.session.expect("it has just taken them");
+            self.make_unflushed(key);
+        } else {
+            tap.dropped += count;
+        }
+    }
+
+    /// Says to the reader that this is the end.
+    pub(super) fn end_tap(&mut self) {
+        self.send_tap();
+        let key = self.tap.as_ref().and_then(|tap| tap.session);
+        let slot = key.and_then(|key| self.sessions.get_mut(key));
+        if let Some(stream) = slot.and_then(Slot::tap) {
+            stream.stop();
+            // Whatever it does not take now it would not take later.
+            let _ = stream.flush(&mut self.scratch);
+        }
+    }
+
+    fn lose_tap(&mut self, reason: &str) {
+        let Some(tap) = &mut self.tap else {
+            return;
+        };
+        if let Some(key) = tap.session.take() {
+            self.sessions.remove(key);
+        }
+        tap.connect_at = Some(self.now + self.config.timeouts.dnstap_pause);
+        if !std::mem::replace(&mut tap.is_told, true) {
+            let target = &tap.target;
+            log::warn!(event = "dnstap-lost"; "dnstap: {target}: {reason}; will be tried again");
+        }
+    }
+}
+
+/// Octets of room that is kept from turn to turn.
+const FRAMES_KEPT: usize = 16 * 1024;

@@ -1,0 +1,240 @@
+//! A connection to somebody who reads frames: Frame Streams (farsightsec.github.io/fstrm), as the
+//! side that writes.
+//!
+//! ```text
+//!   READY --> ACCEPT --> START, frames, frames ... --> STOP
+//!   (ours)   (theirs)
+//! ```
+
+use std::io::{Read, Write};
+
+use super::Scratch;
+use super::transport::{Received, Transport};
+use crate::failure::{Failure, FailureKind};
+
+const ACCEPT: u32 = 1;
+const START: u32 = 2;
+const STOP: u32 = 3;
+const READY: u32 = 4;
+
+/// The only field of a control frame.
+const CONTENT_TYPE: u32 = 1;
+
+/// Octets of the longest control frame.
+const CONTROL_LEN_MAX: usize = 512;
+
+/// What is in the frames.
+const DNSTAP: &[u8] = b"protobuf:dnstap.Dnstap";
+
+/// A connection over `S`.
+pub struct FrameStream<S> {
+    transport: Transport<S>,
+    received: Vec<u8>,
+    /// The other side takes frames.
+    is_accepted: bool,
+}
+
+impl<S: Read + Write> FrameStream<S> {
+    /// The session of a connection that is about to come about.
+    pub fn new(stream: S) -> Self {
+        let mut transport = Transport::connecting(stream);
+        transport.send(|out| control(out, READY, true));
+        Self {
+            transport,
+            received: Vec::new(),
+            is_accepted: false,
+        }
+    }
+
+    /// Whether frames are taken.
+    pub fn is_accepted(&self) -> bool {
+        self.is_accepted
+    }
+
+    /// Reads what the other side says.
+    pub fn ready(&mut self, scratch: &mut Scratch) -> Result<(), Failure> {
+        loop {
+            let received = &mut self.received;
+            let read = self
+                .transport
+                .receive(scratch, |piece| received.extend_from_slice(piece))?;
+            if !self.is_accepted && says_accept(received)? {
+                self.is_accepted = true;
+                self.transport.send(|out| control(out, START, true));
+            }
+            if self.is_accepted {
+                // It has nothing more to say that matters.
+                *received = Vec::new();
+            }
+            match read {
+                Received::Some(_) => {}
+                Received::Nothing => return Ok(()),
+                Received::End => return Err(FailureKind::Closed.into()),
+            }
+        }
+    }
+
+    /// Takes whole frames, which `frames` appends, unless more than so many octets wait already.
+    /// Returns whether it has.
+    pub fn send(&mut self, unsent_max: usize, frames: impl FnOnce(&mut Vec<u8>)) -> bool {
+        let has_room = self.is_accepted && self.transport.unsent_len() <= unsent_max;
+        if has_room {
+            self.transport.send(frames);
+        }
+        has_room
+    }
+
+    /// Says that there will be no more frames.
+    pub fn stop(&mut self) {
+        if self.is_accepted {
+            self.transport.send(|out| control(out, STOP, false));
+        }
+    }
+
+    /// Sends what waits, as far as it is taken.
+    pub fn flush(&mut self, scratch: &mut Scratch) -> Result<(), Failure> {
+        self.transport.flush(scratch).map(drop)
+    }
+
+    /// Octets that wait to be sent.
+    pub fn unsent_len(&self) -> usize {
+        self.transport.unsent_len()
+    }
+}
+
+/// Appends a frame, which `write` fills.
+pub fn frame(out: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>)) {
+    let start = out.len();
+    out.extend_from_slice(&[0; 4]);
+    write(out);
+    let len = out.len() - start - 4;
+    let len = u32::try_from(len).expect("frames are short");
+    out[start..start + 4].copy_from_slice(&len.to_be_bytes());
+}
+
+fn control(out: &mut Vec<u8>, kind: u32, has_type: bool) {
+    out.extend_from_slice(&[0; 4]);
+    frame(out, |out| {
+        out.extend_from_slice(&kind.to_be_bytes());
+        if has_type {
+            out.extend_from_slice(&CONTENT_TYPE.to_be_bytes());
+            frame(out, |out| out.extend_from_slice(DNSTAP));
+        }
+    });
+}
+
+/// Whether the other side has accepted what we have; `false` if it has not said all yet.
+fn says_accept(received: &[u8]) -> Result<bool, Failure> {
+    let refused = |detail: &str| Err(Failure::new(FailureKind::Protocol, detail));
+    let word = |at: usize| {
+        let octets = received.get(at..)?.first_chunk()?;
+        Some(u32::from_be_bytes(*octets))
+    };
+    let (Some(escape), Some(len)) = (word(0), word(4)) else {
+        return Ok(false);
+    };
+    let len = usize::try_from(len).unwrap_or(usize::MAX);
+    if escape != 0 || len > CONTROL_LEN_MAX {
+        return refused("what came is no Frame Streams");
+    }
+    let Some(body) = received.get(8..8 + len) else {
+        return Ok(false);
+    };
+    if word(8) != Some(ACCEPT) {
+        return refused("the reader does not accept frames");
+    }
+    // Whoever names no type takes any.
+    if body.len() > 4 && !body.ends_with(DNSTAP) {
+        return refused("the reader wants something else than dnstap");
+    }
+    Ok(true)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::Pipe;
+    use super::*;
+
+    const START_FRAME: &[u8] =
+        b"\0\0\0\0\0\0\0\x22\0\0\0\x02\0\0\0\x01\0\0\0\x16protobuf:dnstap.Dnstap";
+
+    struct Scene {
+        pipe: Pipe,
+        stream: FrameStream<Pipe>,
+        scratch: Scratch,
+    }
+
+    impl Scene {
+        fn new() -> Self {
+            let pipe = Pipe::default();
+            Self {
+                stream: FrameStream::new(pipe.clone()),
+                pipe,
+                scratch: Scratch::new(),
+            }
+        }
+
+        fn take(&mut self, octets: &[u8]) -> Result<(), Failure> {
+            self.pipe.push(octets);
+            self.stream.ready(&mut self.scratch)?;
+            self.stream.flush(&mut self.scratch)
+        }
+    }
+
+    fn accept() -> Vec<u8> {
+        let mut octets = START_FRAME.to_vec();
+        octets[11] = 1;
+        octets
+    }
+
+    #[test]
+    fn frames_follow_when_they_are_accepted() {
+        let mut scene = Scene::new();
+        let hello = |out: &mut Vec<u8>| frame(out, |out| out.extend_from_slice(b"hello"));
+        assert!(!scene.stream.send(1_000, hello));
+        scene.take(b"").unwrap();
+        let mut ready = START_FRAME.to_vec();
+        ready[11] = 4;
+        assert_eq!(scene.pipe.sent(), ready);
+        let octets = accept();
+        scene.take(&octets[..20]).unwrap();
+        assert!(!scene.stream.is_accepted());
+        scene.take(&octets[20..]).unwrap();
+        assert!(scene.stream.send(1_000, hello));
+        scene.stream.stop();
+        scene.take(b"whatever").unwrap();
+        let expected = [
+            START_FRAME,
+            b"\0\0\0\x05hello",
+            b"\0\0\0\0\0\0\0\x04\0\0\0\x03",
+        ];
+        assert_eq!(scene.pipe.sent(), expected.concat());
+    }
+
+    #[test]
+    fn reader_that_takes_something_else_is_left() {
+        let mut other = accept();
+        *other.last_mut().unwrap() = b'x';
+        let mut wrong = accept();
+        wrong[11] = 5;
+        for octets in [
+            &other[..],
+            &wrong,
+            b"HTTP/1.1 400 Bad Request\r\n",
+            &[0, 0, 0, 0, 1, 0, 0, 0],
+        ] {
+            let failure = Scene::new().take(octets).unwrap_err();
+            assert_eq!(failure.kind, FailureKind::Protocol);
+        }
+    }
+
+    #[test]
+    fn reader_that_takes_nothing_is_given_no_more() {
+        let mut scene = Scene::new();
+        scene.take(&accept()).unwrap();
+        scene.pipe.set_window(0);
+        let much = |out: &mut Vec<u8>| out.resize(out.len() + 1_000, 7);
+        let taken = (0..100).filter(|_| scene.stream.send(5_000, much)).count();
+        assert!(taken <= 6, "{taken}");
+    }
+}

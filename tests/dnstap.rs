@@ -1,0 +1,120 @@
+//! Readers of dnstap that come and go, and take little.
+
+mod support;
+
+use std::io::{Read, Write};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::time::Duration;
+
+use support::certificates::Authority;
+use support::faulty::Faulty;
+use support::folder::Folder;
+use support::messages::{check_response, query};
+use support::program::{Program, await_that};
+
+struct Scene {
+    folder: Folder,
+    _server: Faulty,
+    program: Program,
+}
+
+impl Scene {
+    fn new(label: &str) -> Self {
+        let authority = Authority::new(label);
+        let folder = Folder::new(label);
+        let server = Faulty::start(&authority, 0);
+        let program = Program::start(&[
+            format!("--upstream={}", server.address),
+            format!("--ca-file={}", authority.ca_file.display()),
+            "--cache-size=1m".to_owned(),
+            format!("--dnstap=unix:{}", folder.file("tap").display()),
+        ]);
+        program.await_log("confinement: ");
+        Self {
+            folder,
+            _server: server,
+            program,
+        }
+    }
+
+    fn ask(&self, id: u16) {
+        let query = query(id, "www.example", 1, None);
+        let response = self.program.ask(&query).expect("a response");
+        assert!(check_response(&query, &response));
+    }
+
+    fn listen(&self) -> UnixListener {
+        let path = self.folder.file("tap");
+        let _ = std::fs::remove_file(&path);
+        UnixListener::bind(path).expect("a folder of ours")
+    }
+}
+
+/// Lets the program connect, and accepts what it has.
+fn accept(listener: &UnixListener) -> UnixStream {
+    let (mut stream, _) = listener.accept().expect("it connects");
+    let timeout = Some(Duration::from_secs(5));
+    stream.set_read_timeout(timeout).expect("a timeout");
+    let mut ready = read(&mut stream, 42);
+    assert_eq!(ready[8..12], [0, 0, 0, 4], "READY");
+    // ACCEPT has the same type of content.
+    ready[11] = 1;
+    stream.write_all(&ready).expect("it takes that");
+    assert_eq!(read(&mut stream, 42)[8..12], [0, 0, 0, 2], "START");
+    stream
+}
+
+fn read(stream: &mut UnixStream, len: usize) -> Vec<u8> {
+    let mut octets = vec![0; len];
+    stream.read_exact(&mut octets).expect("so much comes");
+    octets
+}
+
+/// The next frame.
+fn frame(stream: &mut UnixStream) -> Vec<u8> {
+    let len = read(stream, 4);
+    let len = u32::from_be_bytes([len[0], len[1], len[2], len[3]]);
+    read(stream, usize::try_from(len).expect("it is short"))
+}
+
+#[test]
+fn reader_may_go_and_come_again() {
+    let scene = Scene::new("dnstap-again");
+    scene.ask(1);
+    for round in 0..3 {
+        let listener = scene.listen();
+        let mut stream = accept(&listener);
+        scene.ask(round);
+        let first = frame(&mut stream);
+        let has_name = first.windows(4).any(|part| part == b"\x03www");
+        assert!(has_name, "{first:?}");
+        drop(stream);
+        scene.ask(round);
+    }
+    // There was none at first, and none after each.
+    let told = || scene.program.log().matches("will be tried again").count();
+    await_that("each time it is told once", || told() == 4);
+}
+
+#[test]
+fn reader_that_takes_nothing_costs_nothing() {
+    let scene = Scene::new("dnstap-stuck");
+    let listener = scene.listen();
+    let mut stream = accept(&listener);
+    let before = scene.program.own_kib();
+    for id in 0..20_000 {
+        scene.ask(id);
+    }
+    let more = scene.program.own_kib() - before;
+    assert!(more < 4_000, "{more} KiB");
+    // What was kept is there, frame by frame.
+    for _ in 0..1_000 {
+        frame(&mut stream);
+    }
+    drop(stream);
+    drop(listener);
+    scene.ask(1);
+    await_that("its memory goes back", || {
+        scene.program.own_kib() < before + 600
+    });
+}
