@@ -1,0 +1,37 @@
+//! The answers of a reader of dnstap: whatever they are, frames are taken once they are accepted, and
+//! little is held.
+//!
+//! Input: how many pieces there are (one octet), their lengths, the octets of the connection.
+
+#![no_main]
+
+mod common;
+
+use dotproxy::session::frame_stream::frame;
+use dotproxy::session::{FrameStream, Scratch};
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|input: &[u8]| {
+    let [pieces_len, rest @ ..] = input else {
+        return;
+    };
+    let (pieces, octets) = rest.split_at(usize::from(*pieces_len).min(rest.len()));
+    let stream = common::Script {
+        octets,
+        pieces,
+        turn: 0,
+    };
+    let mut scratch = Scratch::new();
+    let mut stream = FrameStream::new(stream);
+    for _ in 0..octets.len() + 2 {
+        if stream.ready(&mut scratch).is_err() {
+            return;
+        }
+        let is_taken = stream.send(1_000, |out| frame(out, |out| out.push(7)));
+        assert_eq!(is_taken, stream.is_accepted());
+        stream
+            .flush(&mut scratch)
+            .expect("the script has no errors");
+        assert_eq!(stream.unsent_len(), 0);
+    }
+});
