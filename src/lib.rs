@@ -31,8 +31,6 @@
 //!   nothing of each other and work on whatever reads and writes.
 //! - [`reactor`] is the loop that knows both. It waits, hands bytes to sessions and messages to the
 //!   proxy, and performs the actions.
-//! - [`reactor`] also answers, over HTTP, how the program is doing: [`exposition`] is the format of
-//!   its numbers, [`process`] what the kernel says of it.
 //! - [`net`] is the way to sockets and clock, a trait with one implementation over mio. Tests have
 //!   another, with a clock that jumps.
 //! - [`wire`] is the bytes of DNS, for both tiers.
@@ -45,7 +43,8 @@
 //! Around them: [`options`] (one table for command line, file and help), [`config`] (what the
 //! options come to, and every limit of the program), [`tls`] (whom we trust, and who we
 //! are), [`clock`] (what time it is at least), [`confinement`] (what the process may still do),
-//! [`descriptors`], [`mod@file`], [`logger`], and the vocabulary that all share:
+//! [`telemetry`] (what others read of all this: logs, numbers, messages), [`descriptors`],
+//! [`mod@file`], and the vocabulary that all share:
 //! [`arena`] (tables whose keys carry a generation), [`address`], [`time`], [`random`], [`origin`],
 //! [`failure`], [`histogram`].
 //!
@@ -96,8 +95,9 @@
 //! A decision about queries goes to [`proxy`], as a file of its own beside `admission` and
 //! `routes`. A query of our own is an exchange with another asker (`proxy/bootstrap.rs`). What is
 //! known of an upstream has its place in `proxy/upstream`. A new way for bytes to come or go is a
-//! session, or another [`session::Transport`] beneath one. A new option
-//! is a row in `options/table.rs`. None of them touches the loop.
+//! session, or another [`session::Transport`] beneath one. What is told to others has its form in
+//! [`telemetry`]; the reactor hands it over. A new option is a row in `options/table.rs`. None of
+//! them touches the loop.
 
 #![forbid(unsafe_code)]
 
@@ -107,23 +107,17 @@ pub mod clock;
 pub mod config;
 pub mod confinement;
 pub mod descriptors;
-pub mod dnstap;
-pub mod exposition;
 pub mod failure;
 pub mod file;
 pub mod histogram;
-pub mod json;
-pub mod logger;
 pub mod net;
 pub mod options;
 pub mod origin;
-pub mod process;
 pub mod proxy;
-pub mod query_log;
 pub mod random;
 pub mod reactor;
 pub mod session;
-pub mod sink;
+pub mod telemetry;
 pub mod time;
 pub mod tls;
 pub mod wire;

@@ -12,10 +12,11 @@ use dotproxy::config::Config;
 use dotproxy::confinement::{self, Who};
 use dotproxy::net::mio::MioNet;
 use dotproxy::options::{self, Command};
-use dotproxy::query_log::QueryLog;
 use dotproxy::random::SEED_LEN;
 use dotproxy::reactor::{ListenError, Reactor};
-use dotproxy::{descriptors, logger, tls};
+use dotproxy::telemetry::logger;
+use dotproxy::telemetry::query_log::QueryLog;
+use dotproxy::{descriptors, tls};
 
 use ring::rand::{SecureRandom, SystemRandom};
 

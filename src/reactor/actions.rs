@@ -4,12 +4,12 @@
 use super::{Reactor, Session, Slot, client_at};
 use crate::arena::Key;
 use crate::config::Scheme;
-use crate::dnstap::Kind;
 use crate::failure::{Failure, FailureKind};
 use crate::net::Net;
 use crate::proxy::{Action, Destination, LinkKey, Outbox, Protocol};
 use crate::session::client_datagram::Outgoing;
 use crate::session::{ClientDatagram, ClientStream, Transport, UpstreamDatagram, UpstreamStream};
+use crate::telemetry::dnstap::Kind;
 
 impl<N: Net> Reactor<N> {
     /// Performs actions and flushes sessions until neither is left.

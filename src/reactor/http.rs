@@ -4,11 +4,11 @@ use std::net::SocketAddr;
 
 use super::{Reactor, Session, Slot};
 use crate::arena::Key;
-use crate::exposition::Format;
 use crate::net::Net;
 use crate::origin::Subscriber;
 use crate::session::HttpStream;
 use crate::session::http::{Request, Response};
+use crate::telemetry::exposition::Format;
 
 impl<N: Net> Reactor<N> {
     pub(super) fn add_http(&mut self, stream: N::Stream, peer: SocketAddr) {

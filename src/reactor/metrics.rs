@@ -2,13 +2,13 @@
 
 use super::tap::Tap;
 use super::{Reactor, Session, Slot};
-use crate::exposition::{Format, Page};
 use crate::failure::FailureKind;
-use crate::logger;
 use crate::net::Net;
-use crate::process::Usage;
 use crate::proxy::{Discard, Outcome, Protocol, UpstreamView};
-use crate::query_log::QueryLog;
+use crate::telemetry::exposition::{Format, Page};
+use crate::telemetry::logger;
+use crate::telemetry::process::Usage;
+use crate::telemetry::query_log::QueryLog;
 use crate::tls::Connector;
 
 impl<N: Net> Reactor<N> {

@@ -32,16 +32,16 @@ use crate::arena::{Arena, Key};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::histogram::Histogram;
-use crate::logger;
 use crate::net::{Event, Net};
-use crate::process::Process;
 use crate::proxy::{LinkKey, Outbox, Proxy};
-use crate::query_log::QueryLog;
 use crate::random::SEED_LEN;
 use crate::session::{
     ClientDatagram, ClientStream, FrameStream, HttpStream, Scratch, UpstreamDatagram,
     UpstreamStream,
 };
+use crate::telemetry::logger;
+use crate::telemetry::process::Process;
+use crate::telemetry::query_log::QueryLog;
 use crate::time::Instant;
 use crate::tls;
 

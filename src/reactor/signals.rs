@@ -4,9 +4,9 @@ use super::clients::Bounds;
 use super::{Reactor, Session, Slot};
 use crate::arena::Key;
 use crate::config::Config;
-use crate::logger;
 use crate::net::{Net, Signal};
-use crate::query_log::QueryLog;
+use crate::telemetry::logger;
+use crate::telemetry::query_log::QueryLog;
 use crate::tls::{self, Connector};
 
 impl<N: Net> Reactor<N> {

@@ -6,7 +6,6 @@ use std::net::SocketAddr;
 use super::clients::Clients;
 use super::{ClientProtocol, Reactor, Session, Slot};
 use crate::arena::Key;
-use crate::dnstap::Kind;
 use crate::failure::Failure;
 use crate::net::{self, Net};
 use crate::origin::{Origin, Subscriber};
@@ -14,6 +13,7 @@ use crate::proxy::{Protocol, Transport as ClientTransport};
 use crate::session::client_stream::Taken;
 use crate::session::upstream_stream::UpstreamEvent;
 use crate::session::{ClientStream, Step, Transport};
+use crate::telemetry::dnstap::Kind;
 
 impl<N: Net> Reactor<N> {
     /// Lets a session do as much as it may at a time.

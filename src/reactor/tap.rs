@@ -7,11 +7,11 @@ use std::time::SystemTime;
 use super::{Reactor, Session, Slot};
 use crate::arena::Key;
 use crate::config::{DnstapTarget, Scheme};
-use crate::dnstap::{self, Kind, Way};
 use crate::net::Net;
 use crate::proxy::Protocol;
 use crate::session::FrameStream;
 use crate::session::frame_stream::frame;
+use crate::telemetry::dnstap::{self, Kind, Way};
 use crate::time::Instant;
 
 /// What has been gathered, and who is to have it.

@@ -16,9 +16,9 @@ use log::kv::{self, VisitSource};
 use log::{Level, LevelFilter, Log, Metadata, Record};
 use simple_logger::SimpleLogger;
 
+use super::json::Object;
+use super::sink::{Lines, takes_now};
 use crate::config::LogFormat;
-use crate::json::Object;
-use crate::sink::{Lines, takes_now};
 
 static LOGGER: OnceLock<Logger> = OnceLock::new();
 

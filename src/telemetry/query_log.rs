@@ -6,11 +6,11 @@ use std::io;
 use std::net::{IpAddr, Ipv6Addr};
 use std::time::SystemTime;
 
+use super::json::Object;
+use super::sink::Lines;
 use crate::config::{ClientDetail, LogTarget, QueryLogSettings};
 use crate::file;
-use crate::json::Object;
 use crate::proxy::{Outcome, Record};
-use crate::sink::Lines;
 use crate::wire::Question;
 
 /// A file, or standard output, that lines are written to.

@@ -1,0 +1,15 @@
+//! What the program tells of itself, and of what passes through it, in the forms that others read.
+//!
+//! - `logger`: lines about the program, for people or as JSON
+//! - `query_log`: a line for each query
+//! - `exposition`: the page of numbers, `process`: what the kernel says of us
+//! - `dnstap`: every message
+//! - `json`, `sink`: how lines are written, and how they get to readers that nobody waits for
+
+pub mod dnstap;
+pub mod exposition;
+pub mod json;
+pub mod logger;
+pub mod process;
+pub mod query_log;
+pub mod sink;
