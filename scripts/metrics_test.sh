@@ -95,13 +95,15 @@ check "upstream is back: ready" 'it does' status_becomes ok /readyz 2
 tap_start() { # name, arguments of fstrm_capture
     local name=$1
     shift
-    fstrm_capture -t protobuf:dnstap.Dnstap -w "$work/$name.tap" "$@" >"$work/$name.out" 2>&1 &
+    fstrm_capture -dddd -t protobuf:dnstap.Dnstap -w "$work/$name.tap" "$@" >"$work/$name.out" 2>&1 &
     reader=$!
     pids+=("$reader")
 }
-tap_read() { # name
-    kill -TERM "$reader" && wait "$reader"
-    dnstap-ldns -q -r "$work/$1.tap"
+# Once the reader has all, and has written it.
+tap_end() { # name
+    await grep -q 'closing (read' "$work/$1.out"
+    kill -TERM "$reader"
+    wait "$reader"
 }
 for kind in local tcp; do
     tap_port=$(free_port)
@@ -122,7 +124,8 @@ for kind in local tcp; do
     dig @127.0.0.1 -p "$tap_client_port" txt.example.net TXT >/dev/null
     dig @127.0.0.1 -p "$tap_client_port" +tcp txt.example.net TXT >/dev/null
     kill -TERM "$tapped" && wait "$tapped"
-    tap=$(tap_read "$kind")
+    tap_end "$kind"
+    tap=$(dnstap-ldns -q -r "$work/$kind.tap")
     says() { grep -cE "$1" <<<"$tap"; }
     name='"txt.example.net." IN TXT'
     check "dnstap, $kind: queries of clients" '^2$' says "CQ 127.0.0.1 (UDP|TCP) .* $name"
