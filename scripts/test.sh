@@ -27,6 +27,7 @@ scripts/routes_test.sh
 scripts/tls_test.sh
 scripts/cache_test.sh
 scripts/metrics_test.sh
+scripts/traces_test.sh
 scripts/address_test.sh
 scripts/flood_test.sh
 

@@ -57,8 +57,8 @@ fn reserved(config: &Config) -> usize {
         .map(|upstream| links(config, upstream));
     let bootstrap = config.bootstrap.iter().copied().map(Upstream::bootstrap);
     let bootstrap = bootstrap.map(|server| links(config, &server));
-    let dnstap = usize::from(config.dnstap.is_some());
-    OWN + dnstap + listening + upstreams.chain(bootstrap).sum::<usize>()
+    let told = usize::from(config.dnstap.is_some()) + usize::from(config.traces.is_some());
+    OWN + told + listening + upstreams.chain(bootstrap).sum::<usize>()
 }
 
 /// Links to one upstream: those that take queries, and as many again that may be waiting for their

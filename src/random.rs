@@ -41,6 +41,11 @@ impl Random {
         u16::from_be_bytes(pair)
     }
 
+    /// Any number of 32 bits, each as likely as the others.
+    pub fn next_u32(&mut self) -> u32 {
+        u32::from(self.next_u16()) << 16 | u32::from(self.next_u16())
+    }
+
     /// The seed of another generator.
     pub fn next_seed(&mut self) -> [u8; SEED_LEN] {
         let mut seed = [0; SEED_LEN];

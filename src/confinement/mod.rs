@@ -236,9 +236,11 @@ fn ports(config: &Config) -> impl Iterator<Item = u16> {
         DnstapTarget::Tcp(address) => Some(address.port()),
         DnstapTarget::Local(_) => None,
     });
+    let traces = config.traces.iter();
     upstreams
         .chain(config.bootstrap.iter().map(SocketAddr::port))
         .chain(dnstap)
+        .chain(traces.map(|traces| traces.collector.address.port()))
 }
 
 /// What stays open.

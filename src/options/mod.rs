@@ -12,9 +12,9 @@ use log::LevelFilter;
 use crate::address::Address;
 use crate::config::upstream::TLS_PORT;
 use crate::config::{
-    Access, CacheSettings, ClientDetail, Config, DnstapTarget, Host, Identity, Limits, Listen,
-    LogFormat, LogTarget, Network, Policy, QueryLogSettings, RateLimit, Timeouts, TlsSettings,
-    Upstream, UserName,
+    Access, CacheSettings, ClientDetail, Collector, Config, DnstapTarget, Host, Identity, Limits,
+    Listen, LogFormat, LogTarget, Network, Policy, QueryLogSettings, RateLimit, Share, Timeouts,
+    TlsSettings, TraceSettings, Upstream, UserName,
 };
 use crate::file;
 
@@ -197,6 +197,8 @@ struct Draft {
     limits: Limits,
     cache: CacheSettings,
     dnstap: Option<DnstapTarget>,
+    collector: Option<Collector>,
+    trace_share: Share,
     log_format: LogFormat,
     query_log: Option<(LogTarget, u32)>,
     query_log_clients: ClientDetail,
@@ -230,6 +232,8 @@ impl Default for Draft {
             limits: Limits::default(),
             cache: CacheSettings::default(),
             dnstap: None,
+            collector: None,
+            trace_share: Share::PERCENT,
             log_format: LogFormat::default(),
             query_log: None,
             query_log_clients: ClientDetail::default(),
@@ -347,6 +351,11 @@ impl Draft {
             cache: self.cache,
             log_level: self.log_level.max(self.verbosity),
             dnstap: self.dnstap,
+            traces: self.collector.map(|collector| TraceSettings {
+                collector,
+                share: self.trace_share,
+                clients: self.query_log_clients,
+            }),
             log_format: self.log_format,
             query_log: self.query_log.map(|(target, sample)| QueryLogSettings {
                 target,

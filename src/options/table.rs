@@ -260,8 +260,8 @@ pub(super) const TABLE: &[Row] = &[
     Row {
         short: "",
         long: "query-log",
-        value: "FILE[,sample=N]",
-        help: "a line of JSON a query, - for standard output",
+        value: "FILE",
+        help: "JSON a query, -: standard output; FILE,sample=N",
         apply: |draft, value| {
             let (target, sample) = match value.rsplit_once(",sample=") {
                 Some((target, sample)) => (target, parse_number(sample).filter(|n| *n > 0)),
@@ -293,10 +293,30 @@ pub(super) const TABLE: &[Row] = &[
     Row {
         short: "",
         long: "dnstap",
-        value: "unix:PATH|tcp:ADDR:PORT",
-        help: "every message, to a reader of dnstap",
+        value: "SOCKET",
+        help: "every message, to unix:PATH or tcp:ADDR:PORT",
         apply: |draft, value| {
             draft.dnstap = Some(value.parse()?);
+            Ok(())
+        },
+    },
+    Row {
+        short: "",
+        long: "otlp",
+        value: "http://ADDR:PORT",
+        help: "traces, to a collector of OpenTelemetry",
+        apply: |draft, value| {
+            draft.collector = Some(value.parse()?);
+            Ok(())
+        },
+    },
+    Row {
+        short: "",
+        long: "trace-sample",
+        value: "RATIO",
+        help: "how many queries are traced [0.01]",
+        apply: |draft, value| {
+            draft.trace_share = value.parse()?;
             Ok(())
         },
     },

@@ -14,6 +14,7 @@ use super::counters::{Discard, Outcome};
 use super::exchange::{Asker, Attempt, Poor};
 use super::keys::{EndpointKey, ExchangeKey, LinkKey, PoolIndex, UpstreamIndex};
 use super::outbox::Outbox;
+use super::trace::StepEnd;
 use super::upstream::link::SentState;
 use crate::config::Scheme;
 use crate::failure::FailureKind;
@@ -102,6 +103,8 @@ impl Proxy {
             link: key,
             id: sent.id,
         };
+        let end = StepEnd::Answered(answer.header().flags.rcode());
+        exchange.tracer.on_attempt_end(attempt, end, now);
         if worth == Worth::All {
             exchange.on_attempt_lost(attempt);
             exchange.is_answered = true;

@@ -10,6 +10,7 @@ use super::counters::Outcome;
 use super::ending::{Client, Ending};
 use super::exchange::{Asker, Exchange};
 use super::outbox::Outbox;
+use super::trace::Tracer;
 use super::{Proxy, special};
 use crate::time::Instant;
 use crate::wire::edns::ExtendedError;
@@ -244,6 +245,10 @@ impl Proxy {
         };
         let mut exchange = Exchange::new(asker, pool, query, (now, deadline));
         exchange.variant = request.variant.filter(|_| is_recursive(request.message));
+        exchange.tracer = Tracer::new(request.client.is_traced);
+        if request.variant.is_some() {
+            exchange.tracer.on_miss(now);
+        }
         Ok(exchange)
     }
 
@@ -285,6 +290,7 @@ fn at_once<'a>(client: Client, asked: &Asked<'a>, outcome: Outcome) -> Ending<'a
         question: asked.question,
         outcome,
         upstream: None,
+        trace: None,
     }
 }
 

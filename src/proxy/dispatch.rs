@@ -6,6 +6,7 @@ use super::counters::Outcome;
 use super::exchange::{Asker, Attempt, Exchange};
 use super::keys::{EndpointKey, ExchangeKey, LinkKey, PoolIndex};
 use super::outbox::Outbox;
+use super::trace::{StepEnd, StepKind};
 use super::upstream::{Route, Trial};
 use crate::config::Scheme;
 use crate::failure::FailureKind;
@@ -38,7 +39,7 @@ impl Proxy {
 
     /// Lets a query find its answer: by itself, unless the same is asked already.
     pub(super) fn seek(&mut self, key: ExchangeKey, now: Instant, outbox: &mut Outbox) {
-        if !self.follow(key) {
+        if !self.follow(key, now) {
             self.upstreams.take_turn(self.exchange(key).pool);
             self.dispatch(key, now, outbox);
         }
@@ -90,6 +91,7 @@ impl Proxy {
         outbox: &mut Outbox,
     ) {
         let attempt = self.put_on_link(key, link_key, now, outbox);
+        self.trace_sent(key, attempt, false, now);
         let exchange = self.exchange_mut(key);
         exchange.on_sent(attempt);
         if exchange.times_sent() == 1 {
@@ -119,6 +121,7 @@ impl Proxy {
             _ => return,
         };
         let attempt = self.put_on_link(key, link, now, outbox);
+        self.trace_sent(key, attempt, true, now);
         let exchange = self.exchange_mut(key);
         exchange.on_copied(attempt);
         self.counters.copies += 1;
@@ -167,6 +170,7 @@ impl Proxy {
         if !exchange.is_waiting {
             exchange.is_waiting = true;
             exchange.waiting_since = now;
+            exchange.tracer.on_wait(StepKind::Waiting, now);
             let waiting = &mut self.waiting_by_pool[exchange.pool.0];
             let exchanges = &self.exchanges;
             waiting.push(key, exchanges.len(), |key| exchanges.contains(key.0));
@@ -180,9 +184,11 @@ impl Proxy {
     }
 
     /// Takes the first out of those who wait for a pool.
-    fn stop_waiting(&mut self, pool: PoolIndex, first: ExchangeKey) {
+    fn stop_waiting(&mut self, pool: PoolIndex, first: ExchangeKey, now: Instant) {
         self.waiting_by_pool[pool.0].pop();
-        self.exchange_mut(first).is_waiting = false;
+        let exchange = self.exchange_mut(first);
+        exchange.is_waiting = false;
+        exchange.tracer.on_wait_end(now);
     }
 
     /// Gives those who wait for a pool, in turn, what has become free.
@@ -203,7 +209,7 @@ impl Proxy {
                 }
                 // It can go, or is to be given up, or wants a better way than others might.
                 _ => {
-                    self.stop_waiting(pool, key);
+                    self.stop_waiting(pool, key, now);
                     self.dispatch(key, now, outbox);
                 }
             }
@@ -231,6 +237,8 @@ impl Proxy {
         };
         exchange.on_attempt_lost(attempt);
         exchange.last_failure = Some(failure);
+        let end = StepEnd::Failed(failure);
+        exchange.tracer.on_attempt_end(attempt, end, now);
         if exchange.is_relied_on() || exchange.is_waiting {
             return;
         }
@@ -255,7 +263,7 @@ impl Proxy {
             if !matches!(self.route(self.exchange(key), now), Route::Later(_)) {
                 break;
             }
-            self.stop_waiting(pool, key);
+            self.stop_waiting(pool, key, now);
             self.give_up(key, now, outbox);
         }
     }

@@ -7,6 +7,7 @@ use super::admission::Protocol;
 use super::counters::{Counters, Outcome};
 use super::keys::UpstreamIndex;
 use super::outbox::Outbox;
+use super::trace::Trace;
 use crate::origin::Origin;
 use crate::time::Instant;
 use crate::wire::{Header, Question, Rcode};
@@ -17,6 +18,8 @@ pub(super) struct Client {
     pub(super) origin: Origin,
     pub(super) protocol: Protocol,
     pub(super) came: Instant,
+    /// What becomes of it is followed step by step.
+    pub(super) is_traced: bool,
 }
 
 /// The end of a query of a client.
@@ -27,6 +30,8 @@ pub(super) struct Ending<'a> {
     pub(super) outcome: Outcome,
     /// Who gave the answer.
     pub(super) upstream: Option<UpstreamIndex>,
+    /// How it came about, if that was followed and took more than a moment.
+    pub(super) trace: Option<&'a Trace>,
 }
 
 /// What is told of a query that has ended.
@@ -48,6 +53,8 @@ pub struct Record {
     pub took: Duration,
     /// Who gave the answer.
     pub upstream: Option<UpstreamIndex>,
+    /// How it came about, if that was followed.
+    pub trace: Option<Trace>,
 }
 
 impl Ending<'_> {
@@ -92,7 +99,8 @@ impl Ending<'_> {
     ) {
         let took = now - self.client.came;
         counters.count_end(self.outcome, rcode, took);
-        if !outbox.takes_records() {
+        let is_traced = self.client.is_traced;
+        if !outbox.takes_records() && !is_traced {
             return;
         }
         let question = self
@@ -107,6 +115,7 @@ impl Ending<'_> {
             octets,
             took,
             upstream: self.upstream,
+            trace: is_traced.then(|| self.trace.cloned().unwrap_or_default()),
         });
     }
 }

@@ -32,6 +32,7 @@ use super::cache::Variant;
 use super::counters::Outcome;
 use super::ending::{Client, Ending};
 use super::keys::{EndpointKey, ExchangeKey, LinkKey, PoolIndex, UpstreamIndex};
+use super::trace::Tracer;
 use super::wishes::Wishes;
 
 /// A query that was sent and may still be answered.
@@ -110,6 +111,8 @@ pub(super) struct Exchange {
     pub(super) leads_as: Option<u64>,
     /// Those that wait for its answer.
     pub(super) followers: Vec<ExchangeKey>,
+    /// What notes its way.
+    pub(super) tracer: Tracer,
     /// How often it has been sent without coming back as an error.
     tries: usize,
     /// How often it has come back so.
@@ -144,6 +147,7 @@ impl Exchange {
             variant: None,
             leads_as: None,
             followers: Vec::new(),
+            tracer: Tracer::default(),
             tries: 0,
             errors: 0,
             open: [None; OPEN_MAX],
@@ -151,7 +155,8 @@ impl Exchange {
     }
 
     /// Has it as it was before it was sent, for this pool.
-    pub(super) fn start_over(&mut self, pool: PoolIndex) {
+    pub(super) fn start_over(&mut self, pool: PoolIndex, now: Instant) {
+        self.tracer.on_start_over(now);
         self.pool = pool;
         self.is_waiting = false;
         self.wishes = Wishes::default();
@@ -272,6 +277,7 @@ impl Exchange {
             question: Some(question),
             outcome,
             upstream: self.answered_by,
+            trace: self.tracer.trace(),
         };
         let owed = reception.asked(self.query.id(), self.query.flags(), question);
         Some((ending, owed))

@@ -20,7 +20,7 @@
 //! - `dispatch`: how it finds its way
 //! - `answer`: what becomes of what comes back
 //! - `view`: what there is to see from outside
-//! - `ending`: the response, and what is told of it
+//! - `ending`: the response, and what is told of it, `trace`: step by step
 //! - `upstream`: the resolvers, their addresses and links, and which of them is taken
 //! - `watch`: what follows from how connections behave
 //! - `hedge`: how often a query may be sent twice
@@ -54,6 +54,7 @@ mod special;
 mod stale;
 #[cfg(test)]
 mod testing;
+mod trace;
 mod upstream;
 mod view;
 mod watch;
@@ -66,6 +67,7 @@ pub use ending::Record;
 pub use keys::{LinkKey, UpstreamIndex};
 pub use outbox::{Action, Destination, Outbox};
 pub use readiness::Unready;
+pub use trace::{Place, Step, StepEnd, StepKind, Trace};
 pub use upstream::UpstreamView;
 
 use std::net::IpAddr;
@@ -190,6 +192,7 @@ impl Proxy {
             origin,
             protocol: transport.protocol(),
             came: transport.came(now),
+            is_traced: self.draws_trace(),
         };
         self.counters.count_query(client.protocol);
         let ip = origin.peer.ip();
@@ -211,6 +214,7 @@ impl Proxy {
                     question: asked.question,
                     outcome: Outcome::RateLimited,
                     upstream: None,
+                    trace: None,
                 };
                 ending.drop(&mut self.counters, now, outbox);
                 return false;
@@ -353,6 +357,9 @@ impl Proxy {
         } else {
             let label = self.upstreams.endpoint(link.endpoint).label();
             log::debug!("upstream {label}: {failure}");
+        }
+        if was_opening {
+            self.trace_failed_handshake(&link, failure.kind, now);
         }
         for sent in link.sent() {
             let Some(exchange_key) = sent.exchange() else {

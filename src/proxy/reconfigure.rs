@@ -131,7 +131,7 @@ impl Proxy {
             (Asker::Client { .. }, Some(pool)) => {
                 let is_shared = self.cache.is_on();
                 let exchange = self.exchange_mut(key);
-                exchange.start_over(pool);
+                exchange.start_over(pool, now);
                 exchange.variant.take_if(|_| !is_shared);
                 return true;
             }

@@ -10,6 +10,7 @@ use super::Proxy;
 use super::exchange::Exchange;
 use super::keys::ExchangeKey;
 use super::outbox::Outbox;
+use super::trace::StepKind;
 use crate::time::Instant;
 
 /// The exchanges that others may follow, by a hash of what they ask.
@@ -47,7 +48,7 @@ impl Hasher for AsItIs {
 impl Proxy {
     /// Lets an exchange follow one that asks the same, if there is one, and others follow it if
     /// there is none. Returns whether it follows.
-    pub(super) fn follow(&mut self, key: ExchangeKey) -> bool {
+    pub(super) fn follow(&mut self, key: ExchangeKey, now: Instant) -> bool {
         let exchange = self.exchange(key);
         let Some(variant) = exchange.variant else {
             return false;
@@ -61,6 +62,8 @@ impl Proxy {
         match leader.filter(|leader| asks_same(self.exchange(*leader))) {
             Some(leader) => {
                 self.exchange_mut(leader).followers.push(key);
+                let follower = self.exchange_mut(key);
+                follower.tracer.on_wait(StepKind::Sharing, now);
                 true
             }
             // Another question may have the same hash, and the place.
@@ -85,6 +88,7 @@ impl Proxy {
         // The last to come has the most time left, so that the others can follow it.
         followers.reverse();
         for key in followers {
+            self.exchange_mut(key).tracer.on_wait_end(now);
             self.seek(key, now, outbox);
         }
     }

@@ -24,6 +24,7 @@ impl<N: Net> Reactor<N> {
                     actions = &actions[done..];
                 }
                 self.record_all(&outbox);
+                self.trace_all(&outbox);
                 outbox.clear();
                 self.outbox_in_work = outbox;
             } else if let Some(key) = self.unflushed.pop() {
@@ -216,6 +217,7 @@ impl<N: Net> Reactor<N> {
             }
             Session::Http(_) => self.flush_http(key),
             Session::Tap(_) => self.flush_tap(key),
+            Session::Collector(_) => self.flush_collector(key),
             Session::Datagram(_) | Session::Listener(..) | Session::UpstreamDatagram(..) => {}
         }
     }

@@ -1,6 +1,7 @@
 //! The page of metrics.
 
 use super::tap::Tap;
+use super::traces::Traces;
 use super::{Reactor, Session, Slot};
 use crate::failure::FailureKind;
 use crate::net::Net;
@@ -224,6 +225,13 @@ impl<N: Net> Reactor<N> {
         let help = "Messages that no reader of dnstap took.";
         page.counter("dotproxy_dnstap_dropped", help)
             .sample(&[], self.tap.as_ref().map_or(0, Tap::dropped));
+        let traces = self.traces.as_ref();
+        let help = "Spans of traces that the collector took.";
+        page.counter("dotproxy_trace_spans_posted", help)
+            .sample(&[], traces.map_or(0, Traces::posted));
+        let help = "Spans of traces that it did not.";
+        page.counter("dotproxy_trace_spans_dropped", help)
+            .sample(&[], traces.map_or(0, Traces::dropped));
         let help = "Lines of the query log that nobody took.";
         page.counter("dotproxy_query_log_dropped", help)
             .sample(&[], self.query_log.as_ref().map_or(0, QueryLog::dropped));

@@ -23,6 +23,7 @@ mod metrics;
 mod signals;
 mod steps;
 mod tap;
+mod traces;
 
 use std::collections::VecDeque;
 use std::io;
@@ -34,9 +35,9 @@ use crate::config::Config;
 use crate::histogram::Histogram;
 use crate::net::{Event, Net};
 use crate::proxy::{LinkKey, Outbox, Proxy};
-use crate::random::SEED_LEN;
+use crate::random::{Random, SEED_LEN};
 use crate::session::{
-    ClientDatagram, ClientStream, FrameStream, HttpStream, Scratch, UpstreamDatagram,
+    ClientDatagram, ClientStream, FrameStream, HttpClient, HttpStream, Scratch, UpstreamDatagram,
     UpstreamStream,
 };
 use crate::telemetry::logger;
@@ -50,6 +51,7 @@ pub use listen::ListenError;
 use clients::{Bounds, Clients};
 use listen::{ClientProtocol, listen_everywhere};
 use tap::Tap;
+use traces::Traces;
 
 /// Whether the loop goes on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -90,6 +92,7 @@ pub struct Reactor<N: Net> {
     accept_at: Option<Instant>,
     query_log: Option<QueryLog>,
     tap: Option<Tap>,
+    traces: Option<Traces>,
     /// When a reader of the log that was slow is tried again.
     log_at: Option<Instant>,
     clock: Clock,
@@ -122,6 +125,7 @@ enum Session<N: Net> {
     Client(ClientStream<N::Stream>),
     Http(HttpStream<N::Stream>),
     Tap(FrameStream<N::Stream>),
+    Collector(HttpClient<N::Stream>),
     Upstream(LinkKey, UpstreamStream<N::Stream>),
     UpstreamDatagram(LinkKey, UpstreamDatagram<N::Datagram>),
 }
@@ -137,17 +141,23 @@ impl<N: Net> Reactor<N> {
         seed: &[u8; SEED_LEN],
     ) -> Result<Self, ListenError> {
         let now = net.now();
+        // Whoever sees the ids of traces must not know those of queries to come.
+        let mut random = Random::new(seed);
         let sessions = listen_everywhere(&mut net, config)?;
         Ok(Self {
             net,
             config: config.clone(),
             tls,
             pins_mismatched: 0,
-            proxy: Proxy::new(config, seed),
+            proxy: Proxy::new(config, &random.next_seed()),
             outbox: Outbox::new(query_log.is_some()),
             outbox_in_work: Outbox::new(query_log.is_some()),
             query_log,
             tap: config.dnstap.clone().map(|target| Tap::new(target, now)),
+            traces: config.traces.as_ref().map(|settings| {
+                let random = Random::new(&random.next_seed());
+                Traces::new(settings, random)
+            }),
             sessions,
             session_by_link: Vec::new(),
             clients: Clients::new(Bounds::of_clients(config)),
@@ -275,6 +285,7 @@ impl<N: Net> Reactor<N> {
             self.http_clients.next_expiry(),
             self.accept_at,
             self.tap.as_ref().and_then(Tap::next_due),
+            self.traces_due(),
             self.log_at,
             self.stamp_at,
             self.relax_at,
@@ -294,6 +305,7 @@ impl<N: Net> Reactor<N> {
         self.close_idle_clients();
         self.close_idle_http();
         self.connect_tap();
+        self.post_traces();
         if self.accept_at.is_some_and(|at| at <= self.now) {
             self.resume_listeners();
         }
@@ -416,6 +428,13 @@ impl<N: Net> Slot<N> {
     fn tap(&mut self) -> Option<&mut FrameStream<N::Stream>> {
         match &mut self.session {
             Session::Tap(stream) => Some(stream),
+            _ => None,
+        }
+    }
+
+    fn collector(&mut self) -> Option<&mut HttpClient<N::Stream>> {
+        match &mut self.session {
+            Session::Collector(collector) => Some(collector),
             _ => None,
         }
     }

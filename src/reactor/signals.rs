@@ -1,6 +1,7 @@
 //! What the process is asked for by signals: to report, to start anew, to end.
 
 use super::clients::Bounds;
+use super::traces::Traces;
 use super::{Reactor, Session, Slot};
 use crate::arena::Key;
 use crate::config::Config;
@@ -55,6 +56,9 @@ impl<N: Net> Reactor<N> {
         self.tls = tls;
         self.clients.reconfigure(Bounds::of_clients(&config));
         self.http_clients.reconfigure(Bounds::of_http(&config));
+        if let (Some(traces), Some(settings)) = (&mut self.traces, &config.traces) {
+            traces.reconfigure(settings);
+        }
         self.proxy.reconfigure(&config, self.now, &mut self.outbox);
         logger::set_level(config.log_level);
         self.config = config;
@@ -129,10 +133,13 @@ impl<N: Net> Reactor<N> {
             Session::Listener(..)
             | Session::Http(_)
             | Session::Tap(_)
+            | Session::Collector(_)
             | Session::Upstream(..)
             | Session::UpstreamDatagram(..) => true,
         };
         finish_at <= self.now
-            || self.proxy.inflight() == 0 && self.sessions.iter().all(|(_, slot)| is_served(slot))
+            || self.proxy.inflight() == 0
+                && !self.traces.as_ref().is_some_and(Traces::is_busy)
+                && self.sessions.iter().all(|(_, slot)| is_served(slot))
     }
 }

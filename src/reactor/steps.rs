@@ -28,6 +28,7 @@ impl<N: Net> Reactor<N> {
             Session::Client(_) => self.step_client(key),
             Session::Http(_) => self.step_http(key),
             Session::Tap(_) => self.step_tap(key),
+            Session::Collector(_) => self.step_collector(key),
             Session::Upstream(..) => self.step_upstream(key),
             Session::UpstreamDatagram(..) => self.step_upstream_datagram(key),
         }

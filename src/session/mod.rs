@@ -14,6 +14,7 @@ pub mod client_datagram;
 pub mod client_stream;
 pub mod frame_stream;
 pub mod http;
+pub mod http_client;
 #[cfg(test)]
 mod testing;
 pub mod tls_stream;
@@ -25,6 +26,7 @@ pub use client_datagram::{ClientDatagram, Datagram};
 pub use client_stream::ClientStream;
 pub use frame_stream::FrameStream;
 pub use http::HttpStream;
+pub use http_client::HttpClient;
 pub use transport::Transport;
 pub use upstream_datagram::UpstreamDatagram;
 pub use upstream_stream::UpstreamStream;

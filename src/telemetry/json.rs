@@ -1,4 +1,4 @@
-//! JSON as it is written line by line (RFC 8259): objects of texts, numbers and truths.
+//! JSON as it is written (RFC 8259): objects of texts, numbers and truths, and lists.
 
 use std::fmt::{self, Display, Write as _};
 
@@ -31,12 +31,25 @@ impl<'a> Object<'a> {
         self
     }
 
-    /// Ends the object, and its line.
-    pub fn end_line(&mut self) {
+    /// Adds a member that `write` writes.
+    pub fn nested(&mut self, name: &str, write: impl FnOnce(&mut Vec<u8>)) -> &mut Self {
+        self.name(name);
+        write(self.out);
+        self
+    }
+
+    /// Ends the object.
+    pub fn end(&mut self) {
         if self.before == b'{' {
             self.out.push(b'{');
         }
-        self.out.extend_from_slice(b"}\n");
+        self.out.push(b'}');
+    }
+
+    /// Ends the object, and its line.
+    pub fn end_line(&mut self) {
+        self.end();
+        self.out.push(b'\n');
     }
 
     /// Names are ours, so there is nothing in them to escape.
@@ -46,6 +59,35 @@ impl<'a> Object<'a> {
         self.out.push(b'"');
         self.out.extend_from_slice(name.as_bytes());
         self.out.extend_from_slice(b"\":");
+    }
+}
+
+/// A list that is being written at the end of a buffer.
+#[derive(Debug)]
+pub struct List<'a> {
+    out: &'a mut Vec<u8>,
+    before: u8,
+}
+
+impl<'a> List<'a> {
+    /// A list without items yet.
+    pub fn start(out: &'a mut Vec<u8>) -> Self {
+        Self { out, before: b'[' }
+    }
+
+    /// Adds an item, which is to be written there.
+    pub fn item(&mut self) -> &mut Vec<u8> {
+        self.out.push(self.before);
+        self.before = b',';
+        self.out
+    }
+
+    /// Ends the list.
+    pub fn end(&mut self) {
+        if self.before == b'[' {
+            self.out.push(b'[');
+        }
+        self.out.push(b']');
     }
 }
 
@@ -88,6 +130,18 @@ mod tests {
             .end_line();
         Object::start(&mut out).end_line();
         assert_eq!(out, b"before {\"a\":\"x\",\"b\":1.5,\"c\":true}\n{}\n");
+    }
+
+    #[test]
+    fn lists_and_objects_are_in_each_other() {
+        let mut out = Vec::new();
+        let mut list = List::start(&mut out);
+        Object::start(list.item()).plain("a", 1).end();
+        Object::start(list.item())
+            .nested("b", |out| List::start(out).end())
+            .end();
+        list.end();
+        assert_eq!(out, b"[{\"a\":1},{\"b\":[]}]");
     }
 
     #[test]

@@ -4,12 +4,16 @@
 //! - `query_log`: a line for each query
 //! - `exposition`: the page of numbers, `process`: what the kernel says of us
 //! - `dnstap`: every message
+//! - `otlp`: what becomes of some queries, step by step
+//! - `client`: what is told of clients
 //! - `json`, `sink`: how lines are written, and how they get to readers that nobody waits for
 
+pub mod client;
 pub mod dnstap;
 pub mod exposition;
 pub mod json;
 pub mod logger;
+pub mod otlp;
 pub mod process;
 pub mod query_log;
 pub mod sink;

@@ -1,0 +1,93 @@
+#!/bin/bash
+# Checks the traces with a collector that reads them by the published schema of OpenTelemetry.
+set -u
+cd "$(dirname "$0")/.." || exit 2
+
+# shellcheck source=scripts/testbed.sh
+. scripts/testbed.sh
+need dig dnsperf python3
+export PYTHONPATH=$PWD/target/python
+if ! python3 -c 'import opentelemetry.proto.trace.v1.trace_pb2' 2>/dev/null; then
+    echo "opentelemetry-proto is missing: run scripts/install_test_deps.sh" >&2
+    exit 2
+fi
+
+resolver_port=$(free_port)
+start_unbound "$resolver_port"
+dead_port=$(free_port)
+port=0 proxy='' spans=''
+# A collector, and the program that tells it what share of queries.
+start() { # name, share, status that the collector refuses with at first
+    local collector_port
+    collector_port=$(free_port)
+    spans="$work/$1.spans"
+    STATUS=${3-} scripts/otlp_collector.py "$collector_port" "$spans" &
+    pids+=("$!")
+    await test -e "$spans"
+    port=$(free_port)
+    "$binary" -l 127.0.0.1 -p "$port" --ca-file "$work/ca.pem" --policy ordered \
+        -u "127.0.0.1:$dead_port" -u "127.0.0.1:$resolver_port" --query-log-clients none \
+        --otlp "http://127.0.0.1:$collector_port" --trace-sample "$2" 2>"$work/dotproxy.log" &
+    proxy=$!
+    pids+=("$proxy")
+    listens() { grep -q 'listening on' "$work/dotproxy.log"; }
+    await listens
+}
+stop() { kill -TERM "$proxy" && wait "$proxy"; }
+# What the expression comes to. In it, `values(NAME, KEY)` are those of an attribute in the spans of
+# this name, and `count` is how many spans there are of each.
+of_spans() { # expression
+    python3 - "$spans" "$1" <<'PYTHON'
+import collections, json, sys
+spans = [json.loads(line) for line in open(sys.argv[1])]
+for span in spans:
+    if "error" in span:
+        sys.exit(span["error"])
+count = collections.Counter(span["name"] for span in spans)
+def values(name, key):
+    return [span["attributes"].get(key) for span in spans if span["name"] == name]
+print(eval(sys.argv[2]))
+PYTHON
+}
+
+start steps 1
+ask www.example.net A >/dev/null
+ask www.example.net A +tcp >/dev/null
+ask nobody.example.net AAAA >/dev/null
+stop
+check "steps: three queries" '^3$' of_spans 'count["query"]'
+check "steps: what they are for" "^\['www.example.net.', 'www.example.net.', 'nobody.example.net.'\]$" \
+    of_spans 'values("query", "dns.question.name")'
+check "steps: how they ended" "^\['answered', 'cached', 'answered'\]$" \
+    of_spans 'values("query", "dotproxy.outcome")'
+check "steps: nothing of clients, if so wanted" '^\[None, None, None\]$' \
+    of_spans 'values("query", "client.address")'
+check "steps: the cache" "^\['miss', 'hit', 'miss'\]$" of_spans 'values("cache", "dotproxy.cache.result")'
+check "steps: one wait for a connection" '^1$' of_spans 'count["connection wait"]'
+check "steps: a server that is not there, one that is" \
+    "^\[\('connect', $dead_port\), \(None, $resolver_port\)\]$" \
+    of_spans 'list(zip(values("handshake", "error.type"), values("handshake", "server.port")))'
+check "steps: two queries upstream" "^\['NOERROR', 'NXDOMAIN'\]$" \
+    of_spans 'values("upstream query", "dns.response.code")'
+
+printf 'www.example.net A\nwww.example.net AAAA\nexample.net MX\nnone.example.net A\n' >"$work/names"
+load() { # queries, queries a second
+    dnsperf -s 127.0.0.1 -p "$port" -d "$work/names" -c 4 -Q "$2" -n "$(($1 / 4))" \
+        >"$work/dnsperf.out" 2>&1
+    check "$1 queries: none lost" 'Queries lost: +0 ' cat "$work/dnsperf.out"
+}
+start all 1
+load 600 300
+stop
+check "all: each has its trace" '^600$' of_spans 'count["query"]'
+start busy 1 503
+load 100 100
+has_all() { of_spans 'count["query"]' | grep -qx 100; }
+await has_all
+stop
+check "a collector that is busy twice: it has all by then" '^100$' of_spans 'count["query"]'
+start some 0.1
+load 4000 2000
+stop
+check "one in ten: about so many" '^(3[0-9][0-9]|4[0-9][0-9]|500)$' of_spans 'count["query"]'
+conclude

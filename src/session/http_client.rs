@@ -1,0 +1,230 @@
+//! A connection to somebody who takes documents: HTTP/1.1 (RFC 9112), as the side that asks.
+//!
+//! One document is posted at a time. What the response says beyond its head is passed over; where
+//! it does not say how long that is, the connection ends with it.
+
+use std::fmt::Display;
+use std::io::{Read, Write};
+use std::time::Duration;
+
+use super::Scratch;
+use super::transport::{Received, Transport};
+use crate::failure::{Failure, FailureKind};
+
+/// Octets of the longest head of a response.
+const HEAD_LEN_MAX: usize = 8 * 1024;
+
+/// Octets of the longest body that is passed over.
+const BODY_LEN_MAX: usize = 64 * 1024;
+
+/// Header fields of one response.
+const FIELDS_MAX: usize = 48;
+
+/// What came of a document.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Answer {
+    /// The status code (RFC 9110, section 15).
+    pub status: u16,
+    /// When to come again, if it says so in seconds (RFC 9110, section 10.2.3).
+    pub retry_after: Option<Duration>,
+    /// Whether another document can be posted on this connection.
+    pub is_kept: bool,
+}
+
+/// A connection over `S`.
+pub struct HttpClient<S> {
+    transport: Transport<S>,
+    received: Vec<u8>,
+    /// A document was posted and has had no answer.
+    is_waiting: bool,
+}
+
+impl<S: Read + Write> HttpClient<S> {
+    /// The session of a connection that is about to come about.
+    pub fn new(stream: S) -> Self {
+        Self {
+            transport: Transport::connecting(stream),
+            received: Vec::new(),
+            is_waiting: false,
+        }
+    }
+
+    /// Posts a document. The last one has to have had its answer.
+    pub fn post(&mut self, host: impl Display, path: &str, content_type: &str, body: &[u8]) {
+        let program = concat!("dotproxy/", env!("CARGO_PKG_VERSION"));
+        let len = body.len();
+        let head = format!(
+            "POST {path} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: {program}\r\n\
+             Content-Type: {content_type}\r\nContent-Length: {len}\r\n\r\n"
+        );
+        self.transport.send(|out| {
+            out.extend_from_slice(head.as_bytes());
+            out.extend_from_slice(body);
+        });
+        self.is_waiting = true;
+    }
+
+    /// Reads what comes. Returns the answer to the document, once.
+    pub fn ready(&mut self, scratch: &mut Scratch) -> Result<Option<Answer>, Failure> {
+        loop {
+            let received = &mut self.received;
+            let read = self
+                .transport
+                .receive(scratch, |piece| received.extend_from_slice(piece))?;
+            if !self.is_waiting && !self.received.is_empty() {
+                let detail = "an HTTP response that nobody asked for";
+                return Err(Failure::new(FailureKind::Protocol, detail));
+            }
+            if let Some(answer) = parse(&mut self.received)? {
+                self.is_waiting = false;
+                self.received = Vec::new();
+                return Ok(Some(answer));
+            }
+            match read {
+                Received::Some(_) => {}
+                Received::Nothing => return Ok(None),
+                Received::End => return Err(FailureKind::Closed.into()),
+            }
+        }
+    }
+
+    /// Sends what waits, as far as it is taken.
+    pub fn flush(&mut self, scratch: &mut Scratch) -> Result<(), Failure> {
+        self.transport.flush(scratch).map(drop)
+    }
+}
+
+/// The answer in a response, if that is there with its body.
+fn parse(received: &mut Vec<u8>) -> Result<Option<Answer>, Failure> {
+    let failed = |detail: &str| Err(Failure::new(FailureKind::Protocol, detail));
+    loop {
+        let mut fields = [httparse::EMPTY_HEADER; FIELDS_MAX];
+        let mut response = httparse::Response::new(&mut fields);
+        let len = match response.parse(received) {
+            Ok(httparse::Status::Complete(len)) if len <= HEAD_LEN_MAX => len,
+            Ok(httparse::Status::Partial) if received.len() <= HEAD_LEN_MAX => return Ok(None),
+            Ok(_) => return failed("the head of the response is too long"),
+            Err(error) => return failed(&format!("no HTTP response: {error}")),
+        };
+        let status = response.code.unwrap_or_default();
+        if (100..200).contains(&status) {
+            // There is more to come (RFC 9110, section 15.2).
+            received.drain(..len);
+            continue;
+        }
+        let field = |name: &str| {
+            let mut fields = response.headers.iter();
+            let field = fields.find(|field| field.name.eq_ignore_ascii_case(name));
+            field.and_then(|field| str::from_utf8(field.value).ok())
+        };
+        let number = |name: &str| field(name).and_then(|text| text.trim().parse::<u64>().ok());
+        let is_chunked = field("transfer-encoding").is_some();
+        let body_len = match (status, number("content-length")) {
+            (204 | 304, _) => Some(0),
+            (_, body_len) => body_len
+                .and_then(|len| usize::try_from(len).ok())
+                .filter(|len| *len <= BODY_LEN_MAX && !is_chunked),
+        };
+        if body_len.is_some_and(|body_len| received.len() < len + body_len) {
+            return Ok(None);
+        }
+        let is_closing = field("connection").is_some_and(|options| {
+            let mut options = options.split(',');
+            options.any(|option| option.trim().eq_ignore_ascii_case("close"))
+        });
+        return Ok(Some(Answer {
+            status,
+            retry_after: number("retry-after").map(Duration::from_secs),
+            is_kept: response.version == Some(1)
+                && !is_closing
+                && body_len.is_some_and(|body_len| received.len() == len + body_len),
+        }));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::Pipe;
+    use super::*;
+
+    struct Scene {
+        pipe: Pipe,
+        client: HttpClient<Pipe>,
+        scratch: Scratch,
+    }
+
+    impl Scene {
+        /// With a document under way.
+        fn new() -> Self {
+            let pipe = Pipe::default();
+            let mut scene = Self {
+                client: HttpClient::new(pipe.clone()),
+                pipe,
+                scratch: Scratch::new(),
+            };
+            scene
+                .client
+                .post("a.example:80", "/b", "text/plain", b"document");
+            scene.client.flush(&mut scene.scratch).unwrap();
+            scene
+        }
+
+        /// What comes of octets that come a few at a time.
+        fn take(&mut self, octets: &[u8]) -> Result<Vec<Answer>, FailureKind> {
+            let mut answers = Vec::new();
+            for piece in octets.chunks(9) {
+                self.pipe.push(piece);
+                let answer = self.client.ready(&mut self.scratch);
+                answers.extend(answer.map_err(|failure| failure.kind)?);
+            }
+            Ok(answers)
+        }
+    }
+
+    fn answer(status: u16, retry_after: Option<u64>, is_kept: bool) -> Vec<Answer> {
+        let retry_after = retry_after.map(Duration::from_secs);
+        vec![Answer {
+            status,
+            retry_after,
+            is_kept,
+        }]
+    }
+
+    #[test]
+    fn documents_are_posted_one_after_the_other() {
+        let mut scene = Scene::new();
+        let head = "POST /b HTTP/1.1\r\nHost: a.example:80\r\nUser-Agent: dotproxy/0.1.0\r\n\
+                    Content-Type: text/plain\r\nContent-Length: 8\r\n\r\ndocument";
+        assert_eq!(scene.pipe.sent(), head.as_bytes());
+        let taken = b"HTTP/1.1 200 OK\r\nContent-Length: 21\r\n\r\n{\"partialSuccess\":{}}";
+        assert_eq!(scene.take(taken), Ok(answer(200, None, true)));
+        scene.client.post("a.example", "/c", "text/plain", b"");
+        let refused = b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 503 Busy\r\nretry-after: 7\r\n\
+                        content-length: 0\r\n\r\n";
+        assert_eq!(scene.take(refused), Ok(answer(503, Some(7), true)));
+        assert_eq!(scene.take(b"HTTP/1.1 408"), Err(FailureKind::Protocol));
+    }
+
+    #[test]
+    fn connection_ends_with_a_body_of_unknown_length() {
+        for head in [
+            "HTTP/1.1 200 OK\r\n\r\n",
+            "HTTP/1.0 200 OK\r\nContent-Length: 0\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: x, Close\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nContent-Length: 99999999999\r\n\r\n",
+        ] {
+            let answers = Scene::new().take(head.as_bytes());
+            assert_eq!(answers, Ok(answer(200, None, false)));
+        }
+    }
+
+    #[test]
+    fn what_is_no_response_is_not_read() {
+        let long = format!("HTTP/1.1 200 OK\r\nA: {}", "a".repeat(HEAD_LEN_MAX));
+        for octets in ["SSH-2.0-x\r\n\r\n", "HTTP/1.1 20x OK\r\n\r\n", &long] {
+            let failure = Scene::new().take(octets.as_bytes());
+            assert_eq!(failure, Err(FailureKind::Protocol), "{octets:.40}");
+        }
+    }
+}

@@ -1,0 +1,460 @@
+//! What becomes of a query, as spans of a trace in the JSON form of OTLP (OTLP specification 1.x,
+//! "OTLP/HTTP"; fields: opentelemetry-proto, `trace.proto`). Attributes have their names from the
+//! semantic conventions of OpenTelemetry where there are some, others begin with `dotproxy`.
+//!
+//! ```text
+//!   query                           from its coming to its response
+//!     cache                         whether the answer was known
+//!     shared wait                   for the answer to another query for the same
+//!     connection wait               for a connection with room
+//!     handshake                     until a connection is up, or is not
+//!     upstream query                from its being sent to its answer
+//!     retry, copy                   the same, for one that was sent before or besides
+//! ```
+
+use std::fmt;
+use std::time::Duration;
+
+use super::client::shown;
+use super::json::{List, Object};
+use crate::config::{ClientDetail, Scheme};
+use crate::proxy::{Outcome, Place, Protocol, Record, Step, StepEnd, StepKind, Trace};
+use crate::random::Random;
+use crate::time::Instant;
+use crate::wire::Question;
+
+/// What the collector is told at once.
+pub const CONTENT_TYPE: &str = "application/json";
+
+/// Kinds of spans.
+const INTERNAL: u8 = 1;
+const SERVER: u8 = 2;
+const CLIENT: u8 = 3;
+
+/// The status of a span that is an error.
+const ERROR: u8 = 2;
+
+/// What there is to tell of a query that has ended.
+#[derive(Debug)]
+pub struct Told<'a> {
+    /// How it ended.
+    pub record: &'a Record,
+    /// Its way.
+    pub trace: &'a Trace,
+    /// What it asked, if that could be read.
+    pub question: Option<&'a [u8]>,
+    /// What the upstream is called that answered.
+    pub upstream: Option<&'a str>,
+    /// What is said of the client.
+    pub clients: ClientDetail,
+    /// When it ended.
+    pub ended: Instant,
+    /// The same since 1970.
+    pub ended_at: Duration,
+}
+
+/// How many spans there are of a query.
+pub fn spans_of(record: &Record, trace: &Trace) -> u64 {
+    1 + u64::from(cache_result(record.outcome).is_some()) + trace.steps.len() as u64
+}
+
+/// Spans, as items of a list without its ends.
+#[derive(Debug, Default)]
+pub struct Spans {
+    items: Vec<u8>,
+    count: u64,
+}
+
+impl Spans {
+    /// How many there are.
+    pub fn count(&self) -> u64 {
+        self.count
+    }
+
+    /// Octets that they take.
+    pub fn len(&self) -> usize {
+        self.items.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.items.is_empty()
+    }
+
+    /// Adds those of a query.
+    pub fn add(&mut self, told: &Told<'_>, random: &mut Random) {
+        let trace: [u8; 16] = id(random);
+        let query: [u8; 8] = id(random);
+        told.write_query(self.next(), (&trace, &query));
+        if let Some(result) = cache_result(told.record.outcome) {
+            let moment = (told.ended_at, told.ended_at);
+            let head = Head::of("cache", INTERNAL, moment);
+            head.write(
+                self.next(),
+                (&trace, &id(random)),
+                Some(&query),
+                None,
+                |attributes| {
+                    attributes.text("dotproxy.cache.result", result);
+                },
+            );
+        }
+        for step in &told.trace.steps {
+            told.write_step(step, self.next(), (&trace, &id(random)), &query);
+        }
+    }
+
+    /// Where the next is to be written.
+    fn next(&mut self) -> &mut Vec<u8> {
+        if !self.items.is_empty() {
+            self.items.push(b',');
+        }
+        self.count += 1;
+        &mut self.items
+    }
+
+    /// The request that tells of them (`ExportTraceServiceRequest`).
+    pub fn request(&self) -> Vec<u8> {
+        let mut out = Vec::with_capacity(self.items.len() + 512);
+        Object::start(&mut out)
+            .nested("resourceSpans", |out| {
+                let mut resources = List::start(out);
+                Object::start(resources.item())
+                    .nested("resource", write_resource)
+                    .nested("scopeSpans", |out| self.write_scope(out))
+                    .end();
+                resources.end();
+            })
+            .end();
+        out
+    }
+
+    fn write_scope(&self, out: &mut Vec<u8>) {
+        let mut scopes = List::start(out);
+        Object::start(scopes.item())
+            .nested("scope", |out| {
+                Object::start(out)
+                    .text("name", "dotproxy")
+                    .text("version", env!("CARGO_PKG_VERSION"))
+                    .end();
+            })
+            .nested("spans", |out| {
+                out.push(b'[');
+                out.extend_from_slice(&self.items);
+                out.push(b']');
+            })
+            .end();
+        scopes.end();
+    }
+}
+
+fn write_resource(out: &mut Vec<u8>) {
+    Object::start(out)
+        .nested("attributes", |out| {
+            let mut attributes = Attributes(List::start(out));
+            attributes
+                .text("service.name", "dotproxy")
+                .text("service.version", env!("CARGO_PKG_VERSION"))
+                .number("process.pid", std::process::id());
+            attributes.0.end();
+        })
+        .end();
+}
+
+impl Told<'_> {
+    fn write_query(&self, out: &mut Vec<u8>, ids: Ids<'_>) {
+        let record = self.record;
+        let time = (self.ended_at.saturating_sub(record.took), self.ended_at);
+        let error = is_error(record.outcome).then(|| record.outcome.label());
+        Head::of("query", SERVER, time).write(out, ids, None, error, |attributes| {
+            let question = self.question;
+            if let Some(question) = question.and_then(|octets| Question::parse(octets, 0).ok()) {
+                attributes
+                    .text("dns.question.name", question.shown_name())
+                    .text("dns.question.type", question.rr_type());
+            }
+            if let Some(rcode) = record.rcode {
+                attributes.text("dns.response.code", rcode);
+            }
+            let transport = match record.protocol {
+                Protocol::Udp => "udp",
+                Protocol::Tcp | Protocol::Tls => "tcp",
+            };
+            attributes
+                .text("network.transport", transport)
+                .truth("dotproxy.tls", record.protocol == Protocol::Tls);
+            if let Some(client) = shown(record.origin.peer.ip(), self.clients) {
+                attributes.text("client.address", client);
+            }
+            attributes.text("dotproxy.outcome", record.outcome.label());
+            if let Some(upstream) = self.upstream {
+                attributes.text("dotproxy.upstream", upstream);
+            }
+            attributes.number("dotproxy.response.size", record.octets);
+        });
+    }
+
+    fn write_step(&self, step: &Step, out: &mut Vec<u8>, ids: Ids<'_>, query: &[u8]) {
+        let until = step.end.map_or(self.ended, |(at, _)| at);
+        let time = (self.since_1970(step.from), self.since_1970(until));
+        let (name, kind, to) = match step.kind {
+            StepKind::Cache => ("cache", INTERNAL, None),
+            StepKind::Sharing => ("shared wait", INTERNAL, None),
+            StepKind::Waiting => ("connection wait", INTERNAL, None),
+            StepKind::Handshake(to) => ("handshake", CLIENT, Some(to)),
+            StepKind::Attempt {
+                to, is_copy: true, ..
+            } => ("copy", CLIENT, Some(to)),
+            StepKind::Attempt { to, before: 0, .. } => ("upstream query", CLIENT, Some(to)),
+            StepKind::Attempt { to, .. } => ("retry", CLIENT, Some(to)),
+        };
+        let error = match step.end {
+            Some((_, StepEnd::Failed(kind))) => Some(kind.label()),
+            Some((_, StepEnd::Reconfigured)) => Some("reconfigured"),
+            Some((_, StepEnd::Done | StepEnd::Answered(_))) | None => None,
+        };
+        Head::of(name, kind, time).write(out, ids, Some(query), error, |attributes| {
+            if let Some(to) = to {
+                write_place(to, attributes);
+            }
+            match (step.kind, step.end) {
+                (StepKind::Cache, _) => {
+                    attributes.text("dotproxy.cache.result", "miss");
+                }
+                (_, Some((_, StepEnd::Answered(rcode)))) => {
+                    attributes.text("dns.response.code", rcode);
+                }
+                // Another answer came first, or the client could wait no more.
+                (StepKind::Attempt { .. }, None) => {
+                    attributes.truth("dotproxy.abandoned", true);
+                }
+                _ => {}
+            }
+        });
+    }
+
+    fn since_1970(&self, instant: Instant) -> Duration {
+        self.ended_at.saturating_sub(self.ended - instant)
+    }
+}
+
+fn write_place((scheme, address): Place, attributes: &mut Attributes<'_>) {
+    let transport = match scheme {
+        Scheme::Udp => "udp",
+        Scheme::Tcp | Scheme::Tls => "tcp",
+    };
+    attributes
+        .text("server.address", address.ip())
+        .number("server.port", address.port())
+        .text("network.transport", transport)
+        .truth("dotproxy.tls", scheme == Scheme::Tls);
+}
+
+/// What is known before a query was asked upstream.
+fn cache_result(outcome: Outcome) -> Option<&'static str> {
+    match outcome {
+        Outcome::Cached => Some("hit"),
+        Outcome::Stale => Some("stale"),
+        _ => None,
+    }
+}
+
+/// Whether a query ended as it should not, for reasons that lie here or upstream.
+fn is_error(outcome: Outcome) -> bool {
+    matches!(
+        outcome,
+        Outcome::Shed | Outcome::UpstreamFailed | Outcome::TimedOut
+    )
+}
+
+/// Of the trace and of the span.
+type Ids<'a> = (&'a [u8; 16], &'a [u8; 8]);
+
+/// An id that no other has; zeroes would be none.
+fn id<const LEN: usize>(random: &mut Random) -> [u8; LEN] {
+    let seed = random.next_seed();
+    let mut id = [0; LEN];
+    id.copy_from_slice(&seed[..LEN]);
+    id[LEN - 1] |= 1;
+    id
+}
+
+/// What every span has.
+struct Head {
+    name: &'static str,
+    kind: u8,
+    /// Since 1970.
+    time: (Duration, Duration),
+}
+
+impl Head {
+    fn of(name: &'static str, kind: u8, time: (Duration, Duration)) -> Self {
+        Self { name, kind, time }
+    }
+
+    fn write(
+        &self,
+        out: &mut Vec<u8>,
+        (trace, span): Ids<'_>,
+        parent: Option<&[u8]>,
+        error: Option<&str>,
+        attribute: impl FnOnce(&mut Attributes<'_>),
+    ) {
+        let mut object = Object::start(out);
+        object.text("traceId", Hex(trace)).text("spanId", Hex(span));
+        if let Some(parent) = parent {
+            object.text("parentSpanId", Hex(parent));
+        }
+        object
+            .text("name", self.name)
+            .plain("kind", self.kind)
+            .text("startTimeUnixNano", self.time.0.as_nanos())
+            .text("endTimeUnixNano", self.time.1.as_nanos())
+            .nested("attributes", |out| {
+                let mut attributes = Attributes(List::start(out));
+                attribute(&mut attributes);
+                if let Some(error) = error {
+                    attributes.text("error.type", error);
+                }
+                attributes.0.end();
+            });
+        if let Some(error) = error {
+            object.nested("status", |out| {
+                Object::start(out)
+                    .plain("code", ERROR)
+                    .text("message", error)
+                    .end();
+            });
+        }
+        object.end();
+    }
+}
+
+/// What is said of a span, or of the program (`KeyValue`).
+struct Attributes<'a>(List<'a>);
+
+impl Attributes<'_> {
+    fn text(&mut self, key: &str, value: impl fmt::Display) -> &mut Self {
+        self.add(key, |object| {
+            object.text("stringValue", value);
+        })
+    }
+
+    /// A number of 64 bits is a text in JSON.
+    fn number(&mut self, key: &str, value: impl fmt::Display) -> &mut Self {
+        self.add(key, |object| {
+            object.text("intValue", value);
+        })
+    }
+
+    fn truth(&mut self, key: &str, value: bool) -> &mut Self {
+        self.add(key, |object| {
+            object.plain("boolValue", value);
+        })
+    }
+
+    fn add(&mut self, key: &str, write: impl FnOnce(&mut Object<'_>)) -> &mut Self {
+        Object::start(self.0.item())
+            .text("key", key)
+            .nested("value", |out| {
+                let mut value = Object::start(out);
+                write(&mut value);
+                value.end();
+            })
+            .end();
+        self
+    }
+}
+
+/// As ids are shown.
+struct Hex<'a>(&'a [u8]);
+
+impl fmt::Display for Hex<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|octet| write!(f, "{octet:02x}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::arena::Key;
+    use crate::origin::Origin;
+    use crate::wire::Rcode;
+
+    fn record(outcome: Outcome) -> Record {
+        Record {
+            origin: Origin {
+                session: Key::from_usize(1),
+                peer: ([192, 0, 2, 7], 4711).into(),
+                local: None,
+            },
+            protocol: Protocol::Tls,
+            question: None,
+            outcome,
+            rcode: Some(Rcode::NOERROR),
+            octets: 88,
+            took: Duration::from_millis(3),
+            upstream: None,
+            trace: None,
+        }
+    }
+
+    /// The request of one query that ended so, with every number of an id a zero.
+    fn request(record: &Record) -> (String, u64) {
+        let octets = b"\x03www\x01\"\x00\x00\x01\x00\x01";
+        let trace = Trace::default();
+        let told = Told {
+            record,
+            trace: &trace,
+            question: Some(octets),
+            upstream: Some("192.0.2.1:853"),
+            clients: ClientDetail::Subnet,
+            ended: Instant::after_start(Duration::from_secs(100)),
+            ended_at: Duration::from_secs(1_600_000_000),
+        };
+        let mut spans = Spans::default();
+        spans.add(&told, &mut Random::new(&[7; 32]));
+        let text = String::from_utf8(spans.request()).unwrap();
+        (text, spans.count())
+    }
+
+    #[test]
+    fn known_answer_is_two_spans() {
+        let record = record(Outcome::Cached);
+        let (text, count) = request(&record);
+        assert_eq!((count, spans_of(&record, &Trace::default())), (2, 2));
+        for part in [
+            r#"{"resourceSpans":[{"resource":{"attributes":[{"key":"service.name","value":{"stringValue":"dotproxy"}},"#,
+            r#""name":"query","kind":2,"startTimeUnixNano":"1599999999997000000","endTimeUnixNano":"1600000000000000000","attributes":["#,
+            r#"{"key":"dns.question.name","value":{"stringValue":"www.\"."}}"#,
+            r#"{"key":"client.address","value":{"stringValue":"192.0.2.0/24"}}"#,
+            r#"{"key":"dotproxy.tls","value":{"boolValue":true}}"#,
+            r#"{"key":"dotproxy.response.size","value":{"intValue":"88"}}]},{"traceId":""#,
+            r#""name":"cache","kind":1,"startTimeUnixNano":"1600000000000000000","#,
+            r#""attributes":[{"key":"dotproxy.cache.result","value":{"stringValue":"hit"}}]}]}]}]}"#,
+        ] {
+            assert!(text.contains(part), "{part} in {text}");
+        }
+        assert!(!text.contains("status"));
+    }
+
+    #[test]
+    fn query_that_failed_is_an_error() {
+        let (text, count) = request(&record(Outcome::TimedOut));
+        assert_eq!(count, 1);
+        let part = r#"{"key":"error.type","value":{"stringValue":"timed-out"}}],"status":{"code":2,"message":"timed-out"}}]"#;
+        assert!(text.contains(part), "{text}");
+    }
+
+    #[test]
+    fn ids_are_of_their_length_and_never_twice() {
+        let mut random = Random::new(&[7; 32]);
+        let ids: Vec<[u8; 8]> = (0..1_000).map(|_| id(&mut random)).collect();
+        let mut shown: Vec<String> = ids.iter().map(|id| Hex(id).to_string()).collect();
+        assert!(shown.iter().all(|id| id.len() == 16));
+        shown.sort_unstable();
+        shown.dedup();
+        assert_eq!(shown.len(), 1_000);
+    }
+}
