@@ -181,6 +181,8 @@ fn what_was_gathered_is_told_at_the_end() {
     scene.program.signal(Signal::SIGTERM);
     let mut stream = accept(&listener);
     assert!(spans(&take_request(&mut stream)) > 1);
+    // It waits for the answer.
+    std::thread::sleep(Duration::from_millis(300));
     assert!(scene.program.is_running());
     answer(&mut stream, "200 OK");
     assert_eq!(scene.program.wait(), Some(0));
