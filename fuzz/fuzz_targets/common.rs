@@ -12,6 +12,7 @@ use dotproxy::config::{Config, Scheme};
 use dotproxy::options::{self, Command};
 use dotproxy::origin::Origin;
 use dotproxy::proxy::{Action, LinkKey, Outbox, Proxy};
+use dotproxy::session::Stream;
 use dotproxy::time::Instant;
 use dotproxy::tls::Setup;
 use dotproxy::wire::header::HEADER_LEN;
@@ -161,6 +162,8 @@ impl Read for Script<'_> {
         Ok(len)
     }
 }
+
+impl Stream for Script<'_> {}
 
 impl Write for Script<'_> {
     fn write(&mut self, octets: &[u8]) -> io::Result<usize> {

@@ -4,7 +4,7 @@
 
 pub mod mio;
 
-use std::io::{self, Read, Write};
+use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
@@ -12,7 +12,7 @@ use std::time::Duration;
 use nix::libc::{EADDRNOTAVAIL, EAFNOSUPPORT, EMFILE, ENFILE, ENOBUFS, ENOMEM};
 
 use crate::arena::Key;
-use crate::session::Datagram;
+use crate::session::{Datagram, Stream};
 use crate::time::Instant;
 
 /// Something that the loop has waited for.
@@ -45,7 +45,7 @@ pub enum Signal {
 /// with, until it is dropped.
 pub trait Net {
     /// A TCP connection.
-    type Stream: Read + Write;
+    type Stream: Stream;
     /// A TCP socket that listens.
     type Listener;
     /// A UDP socket.

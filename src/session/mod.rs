@@ -27,7 +27,7 @@ pub use client_stream::ClientStream;
 pub use frame_stream::FrameStream;
 pub use http::HttpStream;
 pub use http_client::HttpClient;
-pub use transport::Transport;
+pub use transport::{Stream, Transport};
 pub use upstream_datagram::UpstreamDatagram;
 pub use upstream_stream::UpstreamStream;
 

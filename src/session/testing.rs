@@ -5,6 +5,8 @@ use std::collections::VecDeque;
 use std::io::{self, ErrorKind, Read, Write};
 use std::rc::Rc;
 
+use super::Stream;
+
 /// Both ends of a stream: one is a session's, the other a test's.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Pipe {
@@ -18,6 +20,7 @@ struct Ends {
     outgoing: Vec<u8>,
     /// Octets that the peer still takes; `None` is any number.
     window: Option<usize>,
+    acknowledged: usize,
 }
 
 impl Pipe {
@@ -36,9 +39,20 @@ impl Pipe {
         self.ends.borrow_mut().window = Some(window);
     }
 
+    /// How often the peer was told that it was heard.
+    pub(crate) fn acknowledged(&self) -> usize {
+        self.ends.borrow().acknowledged
+    }
+
     /// What was sent to the peer since it was asked last.
     pub(crate) fn sent(&self) -> Vec<u8> {
         std::mem::take(&mut self.ends.borrow_mut().outgoing)
+    }
+}
+
+impl Stream for Pipe {
+    fn acknowledge(&mut self) {
+        self.ends.borrow_mut().acknowledged += 1;
     }
 }
 

@@ -132,6 +132,10 @@ impl<S: Read + Write, E: End> TlsStream<S, E> {
         }
     }
 
+    pub(super) fn stream(&mut self) -> &mut S {
+        &mut self.stream
+    }
+
     pub(super) fn is_established(&self) -> bool {
         self.stage == Stage::Established
     }

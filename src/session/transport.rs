@@ -7,6 +7,13 @@ use super::tls_stream::{Client, Server, TlsStream};
 use crate::failure::{Failure, FailureKind};
 use crate::tls::{Acceptor, Connector};
 
+/// A socket of a connection.
+pub trait Stream: Read + Write {
+    /// Tells the peer at once that it was heard, if the system meant to wait with that until there
+    /// is something to say.
+    fn acknowledge(&mut self) {}
+}
+
 /// What a read came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Received {
@@ -153,6 +160,17 @@ impl<S: Read + Write> Transport<S> {
             Self::Plain(_) => {}
             Self::TlsClient(tls) => tls.close(scratch),
             Self::TlsServer(tls) => tls.close(scratch),
+        }
+    }
+}
+
+impl<S: Stream> Transport<S> {
+    /// [`Stream::acknowledge`].
+    pub fn acknowledge(&mut self) {
+        match self {
+            Self::Plain(plain) => plain.stream.acknowledge(),
+            Self::TlsClient(tls) => tls.stream().acknowledge(),
+            Self::TlsServer(tls) => tls.stream().acknowledge(),
         }
     }
 }

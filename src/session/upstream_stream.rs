@@ -1,11 +1,10 @@
 //! A connection to an upstream: TLS, then messages both ways.
 
-use std::io::{Read, Write};
 use std::ops::ControlFlow;
 use std::time::Duration;
 
 use super::transport::{Received, Transport};
-use super::{Scratch, Step};
+use super::{Scratch, Step, Stream};
 use crate::failure::{Failure, FailureKind};
 use crate::tls;
 use crate::wire::frame::{self, Deframer};
@@ -32,7 +31,7 @@ pub struct UpstreamStream<S> {
     is_up: bool,
 }
 
-impl<S: Read + Write> UpstreamStream<S> {
+impl<S: Stream> UpstreamStream<S> {
     /// The session on a transport that has just been made.
     pub fn new(transport: Transport<S>) -> Self {
         Self {
@@ -44,6 +43,9 @@ impl<S: Read + Write> UpstreamStream<S> {
 
     /// Reads at most about `octets_max`, and tells what came. After an error the connection is
     /// over.
+    ///
+    /// What is no whole message yet is acknowledged at once: a peer that has more to send may wait
+    /// for that (RFC 896), be it after a ticket or after the length of a message.
     pub fn ready(
         &mut self,
         scratch: &mut Scratch,
@@ -51,14 +53,17 @@ impl<S: Read + Write> UpstreamStream<S> {
         mut on_event: impl FnMut(UpstreamEvent<'_>),
     ) -> Result<Step, Failure> {
         let mut octets = 0;
+        let mut is_owed_more = false;
         while octets < octets_max {
             let mut flow = ControlFlow::Continue(());
+            let mut is_part = true;
             let received = self.transport.receive(scratch, |piece| {
                 if flow.is_continue() {
                     flow = self.deframer.feed(piece, |message| {
                         if message.len() < HEADER_LEN {
                             return ControlFlow::Break(());
                         }
+                        is_part = false;
                         on_event(UpstreamEvent::Message(message));
                         ControlFlow::Continue(())
                     });
@@ -78,8 +83,16 @@ impl<S: Read + Write> UpstreamStream<S> {
                 });
             }
             match received {
-                Received::Some(len) => octets += len,
-                Received::Nothing => return Ok(Step::Drained),
+                Received::Some(len) => {
+                    octets += len;
+                    is_owed_more = self.is_up && is_part;
+                }
+                Received::Nothing => {
+                    if is_owed_more {
+                        self.transport.acknowledge();
+                    }
+                    return Ok(Step::Drained);
+                }
                 Received::End => return Err(FailureKind::Closed.into()),
             }
         }
@@ -130,6 +143,23 @@ mod tests {
         let (events, step) = events(&pipe);
         assert_eq!(events, ["12", "40", "up"]);
         assert_eq!(step, Err(FailureKind::Closed.into()));
+    }
+
+    #[test]
+    fn part_of_a_message_is_acknowledged_at_once() {
+        let pipe = Pipe::default();
+        let mut stream = UpstreamStream::new(Transport::plain(pipe.clone()));
+        let mut ready = |octets: &[u8]| {
+            pipe.push(octets);
+            let step = stream.ready(&mut Scratch::new(), 1000, |_| {});
+            assert_eq!(step, Ok(Step::Drained));
+            pipe.acknowledged()
+        };
+        let mut octets = Vec::new();
+        frame::write(&mut octets, &[1; 12]);
+        assert_eq!(ready(b""), 0);
+        assert_eq!((ready(&octets), ready(&octets[..2])), (0, 1));
+        assert_eq!((ready(&octets[2..]), ready(b"")), (1, 1));
     }
 
     #[test]

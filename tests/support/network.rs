@@ -16,6 +16,7 @@ use std::time::Duration;
 use dotproxy::address::Address;
 use dotproxy::arena::Key;
 use dotproxy::net::{Event, Net, Signal};
+use dotproxy::session::Stream;
 use dotproxy::session::client_datagram::{Datagram, Outgoing};
 use dotproxy::time::Instant;
 
@@ -492,6 +493,8 @@ impl Read for SimStream {
         Ok(len)
     }
 }
+
+impl Stream for SimStream {}
 
 impl Write for SimStream {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
