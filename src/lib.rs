@@ -38,7 +38,7 @@
 //! Why so: one object that does all, TLS included, would have to invent back-pressure again at its
 //! border; sessions that call each other end as a web that nobody can simulate. Two tiers that
 //! never meet can each be tested alone, and whoever adds a decision knows in which one it belongs.
-//! The layers are held by `tests/tidy.rs`.
+//! The layers are held by `tests/suite/tidy.rs`.
 //!
 //! Around them: [`options`] (one table for command line, file and help), [`config`] (what the
 //! options come to, and every limit of the program), [`tls`] (whom we trust, and who we

@@ -1,17 +1,15 @@
 //! How the program is doing, as it says over HTTP.
 
-mod support;
-
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 
-use support::certificates::Authority;
-use support::faulty::{End, Fault, Faulty};
-use support::messages::{check_response, query};
-use support::program::{Program, await_that, connect_from, free_port};
+use crate::support::certificates::Authority;
+use crate::support::faulty::{End, Fault, Faulty};
+use crate::support::messages::{check_response, query};
+use crate::support::program::{Program, await_that, connect_from, free_port};
 
 struct Scene {
     server: Faulty,

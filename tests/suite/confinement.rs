@@ -1,18 +1,16 @@
 //! What the process may still do once it serves.
 
-mod support;
-
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::process::Command;
 
 use nix::sys::signal::Signal;
 use nix::unistd::Uid;
 
-use support::certificates::Authority;
-use support::faulty::{End, Faulty};
-use support::folder::Folder;
-use support::messages::{check_response, query};
-use support::program::{Program, await_that, free_port, spawn};
+use crate::support::certificates::Authority;
+use crate::support::faulty::{End, Faulty};
+use crate::support::folder::Folder;
+use crate::support::messages::{check_response, query};
+use crate::support::program::{Program, await_that, free_port, spawn};
 
 /// The program in front of a server, with its authority's certificate in a folder.
 struct Scene {

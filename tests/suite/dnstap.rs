@@ -1,16 +1,14 @@
 //! Readers of dnstap that come and go, and take little.
 
-mod support;
-
 use std::io::{Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::time::Duration;
 
-use support::certificates::Authority;
-use support::faulty::Faulty;
-use support::folder::Folder;
-use support::messages::{check_response, query};
-use support::program::{Program, await_that};
+use crate::support::certificates::Authority;
+use crate::support::faulty::Faulty;
+use crate::support::folder::Folder;
+use crate::support::messages::{check_response, query};
+use crate::support::program::{Program, await_that};
 
 struct Scene {
     folder: Folder,

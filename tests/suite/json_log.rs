@@ -1,14 +1,12 @@
 //! The log as those read it who take JSON.
 
-mod support;
-
 use std::net::UdpSocket;
 use std::process::{Command, Stdio};
 
-use support::certificates::Authority;
-use support::faulty::{End, Fault, Faulty};
-use support::messages::{check_response, query};
-use support::program::{Program, spawn};
+use crate::support::certificates::Authority;
+use crate::support::faulty::{End, Fault, Faulty};
+use crate::support::messages::{check_response, query};
+use crate::support::program::{Program, spawn};
 
 /// The members of a line behind its time.
 fn event(log: &str, name: &str) -> String {
@@ -67,6 +65,8 @@ fn events_have_their_own_members() {
     );
     server.plan(Fault::EndAtAccept(End::Reset), u64::MAX);
     server.end_all(End::Reset);
+    // What was sent before that might still be answered.
+    program.await_log("connection closed by upstream");
     let socket = UdpSocket::bind("127.0.0.2:0").expect("a free port");
     socket
         .send_to(&query, program.address)

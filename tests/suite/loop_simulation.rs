@@ -1,8 +1,6 @@
 //! The whole loop over a network of chance: real sessions and real TLS, streams in pieces, resets,
 //! latency, resolvers that lie, clients that misbehave, a clock that jumps.
 
-mod support;
-
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::OnceLock;
@@ -16,10 +14,10 @@ use dotproxy::reactor::{Reactor, Turn};
 use dotproxy::tls;
 use rustls::version::{TLS12, TLS13};
 
-use support::certificates::{Authority, Flaw};
-use support::network::{SimNet, World};
-use support::peers::{Cast, Kind, Shows, Temper};
-use support::{Chance, SeedReport, seeds};
+use crate::support::certificates::{Authority, Flaw};
+use crate::support::network::{SimNet, World};
+use crate::support::peers::{Cast, Kind, Shows, Temper};
+use crate::support::{Chance, SeedReport, seeds};
 
 #[test]
 fn whatever_happens_every_query_has_one_response_and_all_is_given_back() {

@@ -1,7 +1,6 @@
 //! What several tests share: chance from a seed, and messages that can be checked.
 
-#![allow(dead_code, reason = "each test uses its part")]
-#![allow(unreachable_pub, reason = "each test has the module for itself")]
+#![allow(unreachable_pub, reason = "what is public here is public to the tests")]
 
 pub mod certificates;
 pub mod days;

@@ -1,7 +1,5 @@
 //! Clients under TLS that are slow, silent or many: they take little, and nothing from others.
 
-mod support;
-
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpStream};
 use std::sync::Arc;
@@ -10,10 +8,12 @@ use std::time::{Duration, Instant};
 
 use rustls::{ClientConnection, StreamOwned};
 
-use support::certificates::Authority;
-use support::faulty::{Fault, Faulty};
-use support::messages::{check_response, query};
-use support::program::{Program, await_that, connect_from, free_port, read_framed, send_framed};
+use crate::support::certificates::Authority;
+use crate::support::faulty::{Fault, Faulty};
+use crate::support::messages::{check_response, query};
+use crate::support::program::{
+    Program, await_that, connect_from, free_port, read_framed, send_framed,
+};
 
 struct Scene {
     authority: Authority,

@@ -1,14 +1,12 @@
 //! Days in the life of a proxy that knows answers: what its clients get, and what upstream sees of
 //! them, in simulated time.
 
-mod support;
-
 use std::time::Duration;
 
 use dotproxy::proxy::Outcome;
 use dotproxy::wire::Rcode;
 
-use support::days::{
+use crate::support::days::{
     ANSWERING, CONNECTING, GOOD, Manner, Response, World, at, failed, slow, slower_than,
 };
 
@@ -219,8 +217,8 @@ fn much_wanted_answer_is_there_before_it_is_wanted() {
 #[test]
 fn answer_that_is_seldom_wanted_is_not_asked_for_again() {
     let mut world = world(&["--prefetch"], &[GOOD]);
-    world.plan(at(0.0), support::days::Event::Query("www.example"));
-    world.plan(at(290.0), support::days::Event::Query("www.example"));
+    world.plan(at(0.0), crate::support::days::Event::Query("www.example"));
+    world.plan(at(290.0), crate::support::days::Event::Query("www.example"));
     world.run("www.example");
     assert_eq!(world.sent_to(1), 1);
 }
@@ -250,7 +248,7 @@ fn stale_answer_is_better_than_none_for_want_of_room() {
 fn sleep_of_the_host_makes_answers_old() {
     let mut world = world(&[], &[GOOD]);
     world.ask("www.example", 1.0, 0.0, 10.0);
-    world.plan(at(5.5), support::days::Event::Resumed);
+    world.plan(at(5.5), crate::support::days::Event::Resumed);
     let responses = world.run("www.example");
     let waits: Vec<_> = responses.iter().map(|r| r.waited).collect();
     assert_eq!(waits[0], CONNECTING + ANSWERING);

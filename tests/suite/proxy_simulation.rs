@@ -3,8 +3,6 @@
 //!
 //! What must hold whatever happens is checked at every step. The same seed gives the same world.
 
-mod support;
-
 use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
@@ -18,8 +16,8 @@ use dotproxy::proxy::{Action, Destination, LinkKey, Outbox, Protocol, Proxy, Tra
 use dotproxy::time::Instant;
 use dotproxy::wire::{Flags, Message, Rcode};
 
-use support::messages::{address_reply, check_response, denial, query, reply, reply_for};
-use support::{Chance, SeedReport, seeds};
+use crate::support::messages::{address_reply, check_response, denial, query, reply, reply_for};
+use crate::support::{Chance, SeedReport, seeds};
 
 const STEPS: usize = 1_500;
 

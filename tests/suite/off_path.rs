@@ -1,8 +1,6 @@
 //! What comes from where it should not: answers of others, ids of others, and records that nobody
 //! asked for are of no use to whoever sends them.
 
-mod support;
-
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -14,7 +12,7 @@ use dotproxy::proxy::{Action, Discard, LinkKey, Outbox, Proxy, Transport};
 use dotproxy::time::Instant;
 use dotproxy::wire::Message;
 
-use support::messages::{check_response, query, reply};
+use crate::support::messages::{check_response, query, reply};
 
 struct Scene {
     proxy: Proxy,

@@ -1,15 +1,13 @@
 //! Days in the life of a proxy whose upstreams are slow, silent, gone, restarted or too small, in
 //! simulated time: how many clients have their answer, and how soon.
 
-mod support;
-
 use std::time::Duration;
 
 use dotproxy::failure::FailureKind;
 use dotproxy::wire::Rcode;
 
-use support::Chance;
-use support::days::{Event, GOOD, Manner, Response, World, at, failed, slow, slower_than};
+use crate::support::Chance;
+use crate::support::days::{Event, GOOD, Manner, Response, World, at, failed, slow, slower_than};
 
 #[test]
 fn name_that_is_never_answered_harms_no_other() {
@@ -143,7 +141,7 @@ fn one_of_three_that_is_well_is_enough() {
         Manner::Says(Rcode::REFUSED),
     ];
     let (mut asked, mut lost, mut late) = (0, 0, 0);
-    for seed in support::seeds(24) {
+    for seed in crate::support::seeds(24) {
         let mut chance = Chance::new(seed);
         let policy = ["fastest", "ordered", "round-robin"][chance.below(3)];
         let mut world = World::with(policy, &[GOOD, GOOD, GOOD]);

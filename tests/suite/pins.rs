@@ -1,16 +1,14 @@
 //! Upstreams that are known by their keys: who is believed, and that nobody else sees a query.
 
-mod support;
-
 use std::sync::atomic::Ordering;
 
 use dotproxy::config::Pin;
 use nix::sys::signal::Signal;
 
-use support::certificates::{Authority, Flaw};
-use support::faulty::{Fault, Faulty};
-use support::messages::{check_response, query};
-use support::program::Program;
+use crate::support::certificates::{Authority, Flaw};
+use crate::support::faulty::{Fault, Faulty};
+use crate::support::messages::{check_response, query};
+use crate::support::program::Program;
 
 /// A server, and the proxy in front of it.
 struct Scene {

@@ -1,16 +1,14 @@
 //! Days in the life of a proxy that asks different upstreams for different names, in the clear where
 //! that is wanted, that finds upstreams by their host names, and that gets errors: in simulated time.
 
-mod support;
-
 use std::time::Duration;
 
 use dotproxy::failure::FailureKind;
 use dotproxy::proxy::Outcome;
 use dotproxy::wire::{Message, Rcode};
 
-use support::Chance;
-use support::days::{ANSWERING, GOOD, Manner, Response, World, at, failed, slower_than};
+use crate::support::Chance;
+use crate::support::days::{ANSWERING, GOOD, Manner, Response, World, at, failed, slower_than};
 
 const KNOWS: Manner = Manner::Knows;
 
@@ -500,7 +498,7 @@ fn upstream_that_moves_about_is_as_good_as_its_addresses() {
         Manner::Says(Rcode::SERVFAIL),
     ];
     let (mut asked, mut lost) = (0, 0);
-    for seed in support::seeds(24) {
+    for seed in crate::support::seeds(24) {
         let mut chance = Chance::new(seed);
         let arguments = ["-utls://dns.example", "-u192.0.2.9", NAMED[1]];
         let manners = [(1, GOOD), (2, GOOD), (3, GOOD), (9, GOOD), (53, KNOWS)];

@@ -1,18 +1,16 @@
 //! What a client gets when upstream does what it should not, what the next client gets, and what an
 //! upstream learns that cannot prove who it is. Prints a table.
 
-mod support;
-
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use dotproxy::wire::{Message, Rcode};
 
-use support::certificates::{Authority, Flaw};
-use support::faulty::{End, Fault, Faulty};
-use support::messages::{check_response, query};
-use support::program::{Program, await_that, free_port, read_framed, send_framed, spawn};
+use crate::support::certificates::{Authority, Flaw};
+use crate::support::faulty::{End, Fault, Faulty};
+use crate::support::messages::{check_response, query};
+use crate::support::program::{Program, await_that, free_port, read_framed, send_framed, spawn};
 
 const ALWAYS: u64 = u64::MAX;
 

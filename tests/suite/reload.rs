@@ -1,16 +1,14 @@
 //! The file with options is read again while the program serves.
 
-mod support;
-
 use std::net::UdpSocket;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use support::certificates::Authority;
-use support::faulty::{Fault, Faulty};
-use support::folder::Folder;
-use support::messages::{check_response, query};
-use support::program::Program;
+use crate::support::certificates::Authority;
+use crate::support::faulty::{Fault, Faulty};
+use crate::support::folder::Folder;
+use crate::support::messages::{check_response, query};
+use crate::support::program::Program;
 
 /// The program in front of one of two servers.
 struct Scene {

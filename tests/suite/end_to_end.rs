@@ -1,7 +1,5 @@
 //! The program as its users have it: started, asked, overrun, starved, told to end.
 
-mod support;
-
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpStream, UdpSocket};
 use std::process::{Command, Stdio};
@@ -12,10 +10,10 @@ use dotproxy::wire::edns::{OptWriter, OptionCode};
 use dotproxy::wire::{Flags, Message, Rcode};
 use nix::sys::signal::Signal;
 
-use support::certificates::Authority;
-use support::faulty::{End, Fault, Faulty};
-use support::messages::{check_response, query};
-use support::program::{
+use crate::support::certificates::Authority;
+use crate::support::faulty::{End, Fault, Faulty};
+use crate::support::messages::{check_response, query};
+use crate::support::program::{
     Program, await_that, datagrams_from, free_port, read_framed, send_framed, spawn,
 };
 

@@ -1,17 +1,15 @@
 //! Collectors of traces that come and go, are busy, or take little.
 
-mod support;
-
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
 
-use support::certificates::Authority;
-use support::faulty::Faulty;
-use support::messages::{check_response, query};
-use support::program::{Program, await_that, connect_from, free_port};
+use crate::support::certificates::Authority;
+use crate::support::faulty::Faulty;
+use crate::support::messages::{check_response, query};
+use crate::support::program::{Program, await_that, connect_from, free_port};
 
 struct Scene {
     _server: Faulty,

@@ -1,8 +1,6 @@
 //! How many queries a small cache answers, beside a cache of the same memory that throws out what has
 //! not been used for longest.
 
-mod support;
-
 use std::collections::{BTreeMap, HashMap};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
@@ -13,8 +11,8 @@ use dotproxy::origin::Origin;
 use dotproxy::proxy::{Action, LinkKey, Outbox, Outcome, Proxy, Transport};
 use dotproxy::time::Instant;
 
-use support::Chance;
-use support::messages::{query, reply};
+use crate::support::Chance;
+use crate::support::messages::{query, reply};
 
 const NAMES: usize = 100_000;
 const QUERIES: u64 = 400_000;

@@ -1,18 +1,16 @@
 //! The query log, read by those who read it well, badly or not at all.
 
-mod support;
-
 use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use support::certificates::Authority;
-use support::faulty::Faulty;
-use support::folder::Folder;
-use support::messages::{check_response, query};
-use support::program::{Program, await_that, spawn};
+use crate::support::certificates::Authority;
+use crate::support::faulty::Faulty;
+use crate::support::folder::Folder;
+use crate::support::messages::{check_response, query};
+use crate::support::program::{Program, await_that, spawn};
 
 struct Scene {
     /// Its files are read again.

@@ -1,7 +1,5 @@
 //! Upstreams in the clear: what is sent to them, and what is believed of them.
 
-mod support;
-
 use std::collections::HashSet;
 use std::io::Read;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
@@ -10,8 +8,8 @@ use std::time::{Duration, Instant};
 
 use dotproxy::wire::{Flags, Message};
 
-use support::messages::{check_response, query, reply};
-use support::program::{Program, free_port, read_framed, send_framed};
+use crate::support::messages::{check_response, query, reply};
+use crate::support::program::{Program, free_port, read_framed, send_framed};
 
 /// What a server in the clear does with a query.
 #[derive(Clone, Copy)]
