@@ -35,10 +35,16 @@ fn save_memory() {
     let script = Path::new(&variable("OUT_DIR")).join("cold-code.ld");
     std::fs::write(&script, COLD_CODE).expect("cargo gives a folder to write to");
     println!("cargo::rustc-link-arg-bins=-Wl,-T,{}", script.display());
-    // Relocations take a word for a group of them, not three for each, where the C library of this
-    // machine, which is where the program is to run, can read that.
+    // Relocations take a word for a group of them, not three for each, where the C library can read
+    // that: glibc of this machine, if it is the one that the program is to run on, or the musl that
+    // comes with the compiler and goes into the program.
     let is_for_here = variable("HOST") == variable("TARGET");
-    if is_for_here && variable("CARGO_CFG_TARGET_ENV") == "gnu" && glibc() >= Some((2, 36)) {
+    let can_read = match variable("CARGO_CFG_TARGET_ENV").as_str() {
+        "gnu" => is_for_here && glibc() >= Some((2, 36)),
+        "musl" => compiler() >= Some((1, 93)),
+        _ => false,
+    };
+    if can_read {
         println!("cargo::rustc-link-arg-bins=-Wl,-z,pack-relative-relocs");
     }
 }
@@ -59,11 +65,19 @@ const COLD_CODE: &str = "SECTIONS { .text.cold : { \
 
 /// The version of this machine's C library, if that is glibc.
 fn glibc() -> Option<(u32, u32)> {
-    let output = Command::new("getconf")
-        .arg("GNU_LIBC_VERSION")
-        .output()
-        .ok()?;
-    let text = String::from_utf8(output.stdout).ok()?;
-    let (major, minor) = text.trim().strip_prefix("glibc ")?.split_once('.')?;
-    Some((major.parse().ok()?, minor.parse().ok()?))
+    version(Command::new("getconf").arg("GNU_LIBC_VERSION"), "glibc ")
+}
+
+/// The version of the compiler.
+fn compiler() -> Option<(u32, u32)> {
+    let rustc = env::var_os("RUSTC")?;
+    version(Command::new(rustc).arg("--version"), "rustc ")
+}
+
+/// The two numbers that follow `name` in what the command prints.
+fn version(command: &mut Command, name: &str) -> Option<(u32, u32)> {
+    let text = String::from_utf8(command.output().ok()?.stdout).ok()?;
+    let mut numbers = text.strip_prefix(name)?.trim().split('.');
+    let mut number = || numbers.next()?.parse().ok();
+    Some((number()?, number()?))
 }

@@ -18,7 +18,8 @@ scripts/check_dependencies.py
 shellcheck --external-sources scripts/*.sh .ci/run
 
 step "tests"
-cargo test --all-features --locked
+# They wait more than they work.
+RUST_TEST_THREADS=4 cargo test --all-features --locked
 
 step "real clients, real resolver"
 cargo build --release --locked

@@ -4,7 +4,8 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
-use std::time::Duration;
+
+use super::parse_number;
 
 /// Where and how a line is written for each query.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -149,16 +150,18 @@ impl FromStr for Share {
 
     /// Reads a number from 0 to 1.
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let share = text
-            .parse()
-            .ok()
-            .filter(|share| (0.0..=1.0).contains(share));
-        let share = share.ok_or("a number from 0 to 1, like 0.01")?;
-        // Which counts in billionths, too.
-        let share = Duration::from_secs_f64(share).as_nanos();
-        Ok(Self {
-            billionths: u64::try_from(share).expect("it is at most 1"),
-        })
+        let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
+        // What stands behind the ninth digit is next to nothing.
+        let digits = fraction.get(..9).unwrap_or(fraction);
+        let fraction = parse_number::<u64>(&format!("{digits:0<9}"));
+        let billionths = match (whole, fraction) {
+            ("0", Some(fraction)) => Some(fraction),
+            ("", Some(fraction)) if !digits.is_empty() => Some(fraction),
+            ("1", Some(0)) => Some(1_000_000_000),
+            _ => None,
+        };
+        let billionths = billionths.ok_or("a number from 0 to 1, like 0.01")?;
+        Ok(Self { billionths })
     }
 }
 
@@ -210,12 +213,16 @@ mod tests {
     #[test]
     fn share_is_of_all_that_can_be_drawn() {
         let share = |text: &str| text.parse::<Share>();
-        assert_eq!(share("0.01"), Ok(Share::PERCENT));
+        for text in ["0.01", ".01", "0.0100000000001"] {
+            assert_eq!(share(text), Ok(Share::PERCENT), "{text}");
+        }
         let (all, none, half) = (share("1"), share("0"), share("0.5"));
         assert!(all.is_ok_and(|all| all.has(u32::MAX)));
         assert!(none.is_ok_and(|none| !none.has(0)));
         assert!(half.is_ok_and(|half| half.has((1 << 31) - 1) && !half.has(1 << 31)));
-        for text in ["", "-0.1", "1.1", "nan", "1%"] {
+        for text in [
+            "", ".", "-0.1", "1.1", "2", "nan", "1%", "0.1e1", "0.+1", "0. 1",
+        ] {
             assert!(share(text).is_err(), "{text}");
         }
     }

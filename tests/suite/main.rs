@@ -1,0 +1,36 @@
+//! The tests of the whole, in one program, so that they are linked once and wait together.
+//!
+//! ```text
+//! cargo test --test suite                     all of them
+//! cargo test --test suite proxy_simulation    those of a module
+//! ```
+
+// The decisions, driven by calls.
+mod cache_hit_rate;
+mod cache_scenarios;
+mod proxy_simulation;
+mod route_scenarios;
+mod upstream_scenarios;
+
+// The loop, over a network in memory.
+mod loop_simulation;
+
+// The program, as a user starts it.
+mod clear_text;
+mod confinement;
+mod dnstap;
+mod end_to_end;
+mod faulty_upstream;
+mod http;
+mod json_log;
+mod off_path;
+mod pins;
+mod query_log;
+mod reload;
+mod tls_clients;
+mod traces;
+
+// The sources.
+mod tidy;
+
+mod support;
