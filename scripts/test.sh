@@ -30,6 +30,7 @@ scripts/cache_test.sh
 scripts/metrics_test.sh
 scripts/traces_test.sh
 scripts/address_test.sh
+scripts/restart_test.sh
 scripts/flood_test.sh
 
 step "static binary"

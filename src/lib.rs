@@ -43,8 +43,8 @@
 //! Around them: [`options`] (one table for command line, file and help), [`config`] (what the
 //! options come to, and every limit of the program), [`tls`] (whom we trust, and who we
 //! are), [`clock`] (what time it is at least), [`confinement`] (what the process may still do),
-//! [`telemetry`] (what others read of all this: logs, numbers, messages), [`descriptors`],
-//! [`mod@file`], and the vocabulary that all share:
+//! [`telemetry`] (what others read of all this: logs, numbers, messages, traces), [`supervisor`]
+//! (who has started the process), [`probe`], [`descriptors`], [`mod@file`], and the vocabulary that all share:
 //! [`arena`] (tables whose keys carry a generation), [`address`], [`time`], [`random`], [`origin`],
 //! [`failure`], [`histogram`].
 //!
@@ -113,10 +113,12 @@ pub mod histogram;
 pub mod net;
 pub mod options;
 pub mod origin;
+pub mod probe;
 pub mod proxy;
 pub mod random;
 pub mod reactor;
 pub mod session;
+pub mod supervisor;
 pub mod telemetry;
 pub mod time;
 pub mod tls;

@@ -8,14 +8,18 @@ use std::io::{self, ErrorKind, Write};
 use std::process::ExitCode;
 
 use dotproxy::clock::Clock;
-use dotproxy::config::Config;
-use dotproxy::confinement::{self, Who};
+use dotproxy::config::{Config, Place};
+use dotproxy::confinement::{self, Confinement, Who};
+use dotproxy::net::inherited::Inherited;
 use dotproxy::net::mio::MioNet;
 use dotproxy::options::{self, Command};
+use dotproxy::probe::probe;
 use dotproxy::random::SEED_LEN;
-use dotproxy::reactor::{ListenError, Reactor};
+use dotproxy::reactor::{Host, ListenError, Reactor};
+use dotproxy::supervisor::Supervisor;
 use dotproxy::telemetry::logger;
 use dotproxy::telemetry::query_log::QueryLog;
+use dotproxy::time::Instant;
 use dotproxy::{descriptors, tls};
 
 use ring::rand::{SecureRandom, SystemRandom};
@@ -42,6 +46,10 @@ fn main() -> ExitCode {
             Ok(()) => print("dotproxy: options and files are right\n"),
             Err(problem) => fail(USAGE, problem),
         },
+        Ok(Command::Probe(url)) => match probe(&url) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(problem) => fail(1, problem),
+        },
         Ok(Command::Print(text)) => print(&text),
         Err(problem) => fail(USAGE, problem),
     }
@@ -59,6 +67,10 @@ fn run(mut config: Config, arguments: &[String]) -> Result<(), String> {
         config.log_format,
         config.limits.log_unwritten,
     );
+    let inherited = Inherited::from_environment()
+        .map_err(|error| format!("cannot use the sockets that it was started with: {error}"))?;
+    let places = inherited.places();
+    config.inherit(&places);
     let clock = Clock::new(config.clock_stamp.as_deref());
     let tls = tls::set_up(&config, &clock).map_err(|error| error.to_string())?;
     descriptors::fit(&mut config).map_err(|error| error.to_string())?;
@@ -66,7 +78,7 @@ fn run(mut config: Config, arguments: &[String]) -> Result<(), String> {
     SystemRandom::new()
         .fill(&mut seed)
         .map_err(|_| "the system gives no random numbers")?;
-    let net = MioNet::new().map_err(|error| format!("cannot wait for sockets: {error}"))?;
+    let net = MioNet::new(inherited, config.reuse_port).map_err(explain_poller)?;
     let who = config.user.as_ref().map(Who::find).transpose()?;
     let query_log = config.query_log.as_ref();
     let open = |settings| QueryLog::open(settings, config.limits.query_log_unwritten);
@@ -76,23 +88,60 @@ fn run(mut config: Config, arguments: &[String]) -> Result<(), String> {
     // Not within the log's arguments, which are evaluated only if somebody wants to know.
     let confinement = confinement::confine(&config, who)?;
     log::info!(event = "confined"; "confinement: {confinement}");
-    let read_again = || {
-        let mut config = read_again(arguments)?;
-        confinement.admits(&config)?;
-        descriptors::fit(&mut config).map_err(|error| error.to_string())?;
-        Ok(config)
+    let process = Process {
+        arguments,
+        places,
+        confinement,
+        supervisor: Supervisor::from_environment(),
     };
-    reactor
-        .run(allocator::give_back, read_again)
-        .map_err(|error| format!("cannot wait for sockets: {error}"))
+    reactor.run(&process).map_err(explain_poller)
 }
 
-fn read_again(arguments: &[String]) -> Result<Config, String> {
-    match options::parse(arguments) {
-        Ok(Command::Run(config)) => Ok(*config),
-        Ok(Command::Check(_) | Command::Print(_)) => unreachable!("it was a command to run"),
-        Err(problem) => Err(problem.to_string()),
+/// What the loop runs in.
+struct Process<'a> {
+    arguments: &'a [String],
+    /// Where sockets are bound that it was started with.
+    places: Vec<Place>,
+    confinement: Confinement,
+    supervisor: Supervisor,
+}
+
+impl Host for Process<'_> {
+    fn on_ready(&self) {
+        self.supervisor.tell_ready();
     }
+
+    fn on_reload(&self) {
+        self.supervisor.tell_reloading();
+    }
+
+    fn on_finish(&self) {
+        self.supervisor.tell_stopping();
+    }
+
+    fn on_relax(&self) {
+        allocator::give_back();
+    }
+
+    fn read_again(&self) -> Result<Config, String> {
+        let mut config = match options::parse(self.arguments) {
+            Ok(Command::Run(config)) => *config,
+            Ok(_) => unreachable!("it was a command to run"),
+            Err(problem) => return Err(problem.to_string()),
+        };
+        config.inherit(&self.places);
+        self.confinement.admits(&config)?;
+        descriptors::fit(&mut config).map_err(|error| error.to_string())?;
+        Ok(config)
+    }
+
+    fn sign_of_life(&self, now: Instant) -> Option<Instant> {
+        self.supervisor.tell_alive(now)
+    }
+}
+
+fn explain_poller(error: io::Error) -> String {
+    format!("cannot wait for sockets: {error}")
 }
 
 /// What is wrong with an address for clients, and what to do about it.

@@ -62,6 +62,8 @@ pub struct Config {
     pub dnstap: Option<DnstapTarget>,
     /// Who is told what becomes of some queries, step by step.
     pub traces: Option<TraceSettings>,
+    /// Whether other processes may serve clients on the same ports.
+    pub reuse_port: bool,
     /// Who the process becomes once its sockets are bound, if somebody else.
     pub user: Option<UserName>,
     /// Whether it gives up then what it does not need.
@@ -71,6 +73,21 @@ pub struct Config {
 }
 
 impl Config {
+    /// Serves clients on sockets that the process was started with, instead of those of its own. A
+    /// socket for connections whose address is that of another option is for that.
+    pub fn inherit(&mut self, places: &[Place]) {
+        let under_tls = self.tls.iter().flat_map(|tls| &tls.addresses);
+        let others: Vec<&SocketAddr> = under_tls.chain(&self.http_listen).collect();
+        let plain = places.iter().map(|place| Place {
+            has_tcp: place.has_tcp && !others.contains(&&place.address),
+            ..*place
+        });
+        let plain: Vec<Place> = plain.filter(|p| p.has_udp || p.has_tcp).collect();
+        if !plain.is_empty() {
+            self.listen = Listen::Inherited(plain);
+        }
+    }
+
     /// Puts back what cannot be changed while the program runs. Returns the options concerned.
     pub fn keep_what_is_fixed(&mut self, running: &Self) -> Vec<&'static str> {
         let mut kept = Vec::new();
@@ -88,11 +105,13 @@ impl Config {
         keep("dnstap", self.dnstap != running.dnstap);
         let collector = |config: &Self| config.traces.as_ref().map(|to| to.collector.clone());
         keep("otlp", collector(self) != collector(running));
+        keep("reuse-port", self.reuse_port != running.reuse_port);
         keep("user", self.user != running.user);
         keep("no-sandbox", self.is_confined != running.is_confined);
         self.listen.clone_from(&running.listen);
         self.http_listen.clone_from(&running.http_listen);
         self.clock_stamp.clone_from(&running.clock_stamp);
+        self.reuse_port = running.reuse_port;
         self.user.clone_from(&running.user);
         self.is_confined = running.is_confined;
         self.log_format = running.log_format;
@@ -154,6 +173,19 @@ pub enum Listen {
     },
     /// On these addresses.
     Addresses(Vec<SocketAddr>),
+    /// On sockets that the process was started with.
+    Inherited(Vec<Place>),
+}
+
+/// An address, and what is bound there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// The address.
+    pub address: SocketAddr,
+    /// A socket for datagrams.
+    pub has_udp: bool,
+    /// A socket for connections.
+    pub has_tcp: bool,
 }
 
 impl Listen {
@@ -165,7 +197,21 @@ impl Listen {
                 SocketAddr::from((Ipv6Addr::UNSPECIFIED, *port)),
             ],
             Self::Addresses(addresses) => addresses.clone(),
+            Self::Inherited(places) => places.iter().map(|place| place.address).collect(),
         }
+    }
+
+    /// What is bound at these addresses.
+    pub fn places(&self) -> Vec<Place> {
+        if let Self::Inherited(places) = self {
+            return places.clone();
+        }
+        let both = |address| Place {
+            address,
+            has_udp: true,
+            has_tcp: true,
+        };
+        self.addresses().into_iter().map(both).collect()
     }
 
     /// Of these addresses one that cannot be bound, since another one is the same or every

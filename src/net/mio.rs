@@ -19,6 +19,7 @@ use rustix::net::addr::SocketAddrArg;
 use rustix::net::{MMsgHdr, SendAncillaryBuffer, SendFlags, sendmmsg};
 use socket2::{Domain, MsgHdr, Protocol, SockAddr, SockRef, Socket, TcpKeepalive, Type};
 
+use super::inherited::Inherited;
 use super::{Event, Net, Signal};
 use crate::address::Address;
 use crate::arena::Key;
@@ -37,6 +38,9 @@ const UDP_BUFFER_LEN: usize = 1024 * 1024;
 
 /// Datagrams that are sent by one call.
 const BATCH_LEN: usize = 16;
+
+/// The port of the discard protocol (RFC 863).
+const DISCARD_PORT: u16 = 9;
 
 /// What is no suspension but the time between two readings of clocks.
 const SUSPENDED_MIN: Duration = Duration::from_secs(1);
@@ -62,11 +66,15 @@ pub struct MioNet {
     start: std::time::Instant,
     /// How far the clock that goes on while the host is suspended is ahead of ours.
     suspended: Duration,
+    inherited: Inherited,
+    is_port_shared: bool,
 }
 
 impl MioNet {
-    /// A poller, with the signals that the program heeds blocked and led into it.
-    pub fn new() -> io::Result<Self> {
+    /// A poller, with the signals that the program heeds blocked and led into it. Sockets for
+    /// clients are those that are inherited, where there are some; those that are not share their
+    /// port with other processes, if so wanted.
+    pub fn new(inherited: Inherited, is_port_shared: bool) -> io::Result<Self> {
         let poll = Poll::new()?;
         let mut numbers = SigSet::empty();
         for number in [
@@ -89,11 +97,24 @@ impl MioNet {
             signals,
             start: std::time::Instant::now(),
             suspended: suspended(),
+            inherited,
+            is_port_shared,
         })
     }
 
     fn register(&self, source: &mut impl mio::event::Source, key: Key) -> io::Result<()> {
         self.register_for(Interest::READABLE | Interest::WRITABLE, source, key)
+    }
+
+    fn open_for_clients(
+        &self,
+        address: SocketAddr,
+        kind: Type,
+        protocol: Protocol,
+    ) -> io::Result<Socket> {
+        let socket = open(address, kind, protocol)?;
+        socket.set_reuse_port(self.is_port_shared)?;
+        Ok(socket)
     }
 
     fn register_for(
@@ -146,7 +167,12 @@ impl Net for MioNet {
     }
 
     fn bind(&mut self, address: SocketAddr, key: Key) -> io::Result<Udp> {
-        let socket = open(address, Type::DGRAM, Protocol::UDP)?;
+        let inherited = self.inherited.take(address, Type::DGRAM);
+        let is_inherited = inherited.is_some();
+        let socket = match inherited {
+            Some(socket) => socket,
+            None => self.open_for_clients(address, Type::DGRAM, Protocol::UDP)?,
+        };
         // The kernel caps this at net.core.rmem_max without an error.
         let _ = socket.set_recv_buffer_size(UDP_BUFFER_LEN);
         let is_everywhere = address.ip().is_unspecified();
@@ -155,12 +181,15 @@ impl Net for MioNet {
         } else if is_everywhere {
             setsockopt(&socket, sockopt::Ipv6RecvPacketInfo, &true)?;
         }
-        socket.bind(&address.into())?;
+        if !is_inherited {
+            socket.bind(&address.into())?;
+        }
         let mut socket = UdpSocket::from_std(socket.into());
         self.register_for(Interest::READABLE, &mut socket, key)?;
         Ok(Udp {
             socket,
             is_everywhere,
+            is_inherited,
             control: nix::cmsg_space!(nix::libc::in6_pktinfo),
         })
     }
@@ -182,16 +211,24 @@ impl Net for MioNet {
         Ok(Udp {
             socket,
             is_everywhere: false,
+            is_inherited: false,
             control: Vec::new(),
         })
     }
 
     fn listen(&mut self, address: SocketAddr, key: Key) -> io::Result<TcpListener> {
-        let socket = open(address, Type::STREAM, Protocol::TCP)?;
-        // Connections of an earlier process that linger are no reason not to start.
-        socket.set_reuse_address(true)?;
-        socket.bind(&address.into())?;
-        socket.listen(BACKLOG)?;
+        let inherited = self.inherited.take(address, Type::STREAM);
+        let is_inherited = inherited.is_some();
+        let socket = match inherited {
+            Some(socket) => socket,
+            None => self.open_for_clients(address, Type::STREAM, Protocol::TCP)?,
+        };
+        if !is_inherited {
+            // Connections of an earlier process that linger are no reason not to start.
+            socket.set_reuse_address(true)?;
+            socket.bind(&address.into())?;
+            socket.listen(BACKLOG)?;
+        }
         let mut listener = TcpListener::from_std(socket.into());
         self.register_for(Interest::READABLE, &mut listener, key)?;
         Ok(listener)
@@ -293,10 +330,27 @@ pub struct Udp {
     socket: UdpSocket,
     /// It is bound to every address, so the kernel tells which one was asked.
     is_everywhere: bool,
+    /// Whoever has started the process has it, too.
+    is_inherited: bool,
     control: Vec<u8>,
 }
 
 impl Datagram for Udp {
+    fn leave(&mut self) -> bool {
+        if self.is_inherited {
+            return false;
+        }
+        // A socket that is connected gets what its peer sends and nothing else, and others that
+        // share the port get the rest. Nobody sends from the port for what is to be discarded.
+        let is_ipv4 = self.socket.local_addr().is_ok_and(|own| own.is_ipv4());
+        let host: IpAddr = if is_ipv4 {
+            Ipv4Addr::LOCALHOST.into()
+        } else {
+            Ipv6Addr::LOCALHOST.into()
+        };
+        self.socket.connect((host, DISCARD_PORT).into()).is_ok()
+    }
+
     fn receive(&mut self, buffer: &mut [u8]) -> io::Result<(usize, SocketAddr, Option<Address>)> {
         if !self.is_everywhere {
             let (len, peer) = self.socket.recv_from(buffer)?;

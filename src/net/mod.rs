@@ -1,7 +1,9 @@
-//! The way to the sockets and to the clock: [`Net`] says what the loop needs, [`mio`] provides it.
+//! The way to the sockets and to the clock: [`Net`] says what the loop needs, [`mio`] provides it,
+//! of sockets that are [`inherited`] if there are any.
 //!
 //! Tests provide a network of their own, with a clock that jumps.
 
+pub mod inherited;
 pub mod mio;
 
 use std::io;

@@ -27,6 +27,8 @@ pub enum Command {
     Run(Box<Config>),
     /// To check the options and end.
     Check(Box<Config>),
+    /// To see whether this page is there and end.
+    Probe(String),
     /// To print this and end.
     Print(String),
 }
@@ -63,6 +65,9 @@ pub fn parse(arguments: &[String]) -> Result<Command, UsageError> {
             "dotproxy {}\n",
             env!("CARGO_PKG_VERSION")
         )));
+    }
+    if let Some(url) = given.opt_str("probe") {
+        return Ok(Command::Probe(url));
     }
     if let Some(argument) = given.free.first() {
         return Err(usage(&format!(
@@ -171,7 +176,7 @@ fn help() -> String {
 }
 
 /// Where the second column of the help starts.
-const HELP_AT: usize = 28;
+const HELP_AT: usize = 30;
 
 /// Some editors start a file with it.
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
@@ -202,6 +207,7 @@ struct Draft {
     log_format: LogFormat,
     query_log: Option<(LogTarget, u32)>,
     query_log_clients: ClientDetail,
+    reuse_port: bool,
     user: Option<UserName>,
     no_sandbox: bool,
     file: Option<PathBuf>,
@@ -237,6 +243,7 @@ impl Default for Draft {
             log_format: LogFormat::default(),
             query_log: None,
             query_log_clients: ClientDetail::default(),
+            reuse_port: false,
             user: None,
             no_sandbox: false,
             file: None,
@@ -362,6 +369,7 @@ impl Draft {
                 sample,
                 clients: self.query_log_clients,
             }),
+            reuse_port: self.reuse_port,
             user: self.user,
             is_confined: !self.no_sandbox,
             file: self.file,

@@ -88,7 +88,7 @@ pub(super) const TABLE: &[Row] = &[
         short: "b",
         long: "bootstrap",
         value: "ADDR[:PORT]",
-        help: "plain DNS server that knows upstreams' addresses",
+        help: "plain DNS server that knows hosts of upstreams",
         apply: |draft, value| {
             let endpoint = parse_endpoint(value).filter(|(address, _)| !address.lacks_zone());
             let (address, port) = endpoint.ok_or("an IP address like 192.168.1.1 or [::1]:53")?;
@@ -198,7 +198,7 @@ pub(super) const TABLE: &[Row] = &[
         short: "",
         long: "cache-size",
         value: "SIZE",
-        help: "memory for known answers, like 64k; 0: none [1m]",
+        help: "memory for known answers, like 64k, or 0 [1m]",
         apply: |draft, value| {
             let size = parse_size(value).filter(|size| *size <= 1 << 30);
             draft.cache.size = size.ok_or("a size up to 1g, like 500k or 4m, or 0")?;
@@ -322,6 +322,16 @@ pub(super) const TABLE: &[Row] = &[
     },
     Row {
         short: "",
+        long: "reuse-port",
+        value: "",
+        help: "share the port with other processes",
+        apply: |draft, _| {
+            draft.reuse_port = true;
+            Ok(())
+        },
+    },
+    Row {
+        short: "",
         long: "user",
         value: "NAME[:GROUP]",
         help: "who to become once the sockets are bound",
@@ -386,8 +396,14 @@ pub(super) const COMMANDS: &[(&str, &str, &str, &str)] = &[
         "",
         "check options and files, then exit 0 or 2",
     ),
-    ("h", "help", "", "print this"),
-    ("V", "version", "", "print the version"),
+    (
+        "",
+        "probe",
+        "URL",
+        "exit 0 if the status of URL is 200, else 1",
+    ),
+    ("h", "help", "", ""),
+    ("V", "version", "", "print this; print the version"),
 ];
 
 fn parse_listen(listen: &mut Vec<(Address, Option<u16>)>, value: &str) -> Result<(), &'static str> {

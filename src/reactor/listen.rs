@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 
 use super::{Session, Slot};
 use crate::arena::Arena;
-use crate::config::Config;
+use crate::config::{Config, Place};
 use crate::net::{self, Net};
 use crate::session::ClientDatagram;
 
@@ -34,10 +34,19 @@ pub(super) fn listen_everywhere<N: Net>(
     config: &Config,
 ) -> Result<Arena<Slot<N>>, ListenError> {
     let mut sessions = Arena::default();
-    for address in config.listen.addresses() {
-        match listen(net, &mut sessions, address) {
+    for place in config.listen.places() {
+        let address = place.address;
+        match listen(net, &mut sessions, place) {
             Ok(()) => {
-                log::info!(event = "listening", address:% = address; "listening on {address}");
+                let alone = match (place.has_udp, place.has_tcp) {
+                    (true, false) => " for UDP alone",
+                    (false, true) => " for TCP alone",
+                    _ => "",
+                };
+                log::info!(
+                    event = "listening", address:% = address;
+                    "listening on {address}{alone}"
+                );
             }
             Err(error) if config.listen.is_optional(&address) && net::has_no_ipv6(&error.cause) => {
                 log::info!("not listening on {address}: {}", error.cause);
@@ -59,16 +68,22 @@ pub(super) fn listen_everywhere<N: Net>(
 fn listen<N: Net>(
     net: &mut N,
     sessions: &mut Arena<Slot<N>>,
-    address: SocketAddr,
+    place: Place,
 ) -> Result<(), ListenError> {
-    let failed = |cause| ListenError {
-        address,
-        protocol: "UDP",
-        cause,
-    };
-    let datagram = net.bind(address, sessions.next_key()).map_err(failed)?;
-    sessions.insert(Slot::new(Session::Datagram(ClientDatagram::new(datagram))));
-    listen_for(ClientProtocol::Tcp, net, sessions, address)
+    let address = place.address;
+    if place.has_udp {
+        let datagram = net.bind(address, sessions.next_key());
+        let datagram = datagram.map_err(|cause| ListenError {
+            address,
+            protocol: "UDP",
+            cause,
+        })?;
+        sessions.insert(Slot::new(Session::Datagram(ClientDatagram::new(datagram))));
+    }
+    if place.has_tcp {
+        listen_for(ClientProtocol::Tcp, net, sessions, address)?;
+    }
+    Ok(())
 }
 
 fn listen_for<N: Net>(

@@ -21,6 +21,7 @@ mod http;
 mod listen;
 mod metrics;
 mod signals;
+mod slot;
 mod steps;
 mod tap;
 mod traces;
@@ -34,12 +35,9 @@ use crate::clock::Clock;
 use crate::config::Config;
 use crate::histogram::Histogram;
 use crate::net::{Event, Net};
-use crate::proxy::{LinkKey, Outbox, Proxy};
+use crate::proxy::{Outbox, Proxy};
 use crate::random::{Random, SEED_LEN};
-use crate::session::{
-    ClientDatagram, ClientStream, FrameStream, HttpClient, HttpStream, Scratch, UpstreamDatagram,
-    UpstreamStream,
-};
+use crate::session::{ClientStream, Scratch};
 use crate::telemetry::logger;
 use crate::telemetry::process::Process;
 use crate::telemetry::query_log::QueryLog;
@@ -50,6 +48,7 @@ pub use listen::ListenError;
 
 use clients::{Bounds, Clients};
 use listen::{ClientProtocol, listen_everywhere};
+use slot::{Session, Slot, client_at};
 use tap::Tap;
 use traces::Traces;
 
@@ -65,6 +64,27 @@ pub enum Turn {
     Reload,
     /// All is done that was asked for.
     Finished,
+}
+
+/// What is around the loop: the process, and whoever watches over it.
+pub trait Host {
+    /// Clients are served, for the first time or with other settings.
+    fn on_ready(&self);
+
+    /// Settings are about to be read again.
+    fn on_reload(&self);
+
+    /// There will be no more clients.
+    fn on_finish(&self);
+
+    /// Memory that is free is not needed soon.
+    fn on_relax(&self);
+
+    /// The settings as they are now.
+    fn read_again(&self) -> Result<Config, String>;
+
+    /// Tells whoever watches that the loop turns, if it is time to. Returns when it is next.
+    fn sign_of_life(&self, now: Instant) -> Option<Instant>;
 }
 
 /// The loop over a network. See the [module](self).
@@ -98,6 +118,8 @@ pub struct Reactor<N: Net> {
     clock: Clock,
     /// When the clock writes its stamp.
     stamp_at: Option<Instant>,
+    /// When whoever watches is to be told that the loop turns.
+    sign_of_life_at: Option<Instant>,
     /// When memory that is free goes back, if some may be.
     relax_at: Option<Instant>,
     process: Process,
@@ -110,24 +132,6 @@ pub struct Reactor<N: Net> {
     events: Vec<Event>,
     scratch: Scratch,
     now: Instant,
-}
-
-struct Slot<N: Net> {
-    session: Session<N>,
-    is_runnable: bool,
-    is_unflushed: bool,
-    is_parked: bool,
-}
-
-enum Session<N: Net> {
-    Datagram(ClientDatagram<N::Datagram>),
-    Listener(N::Listener, ClientProtocol),
-    Client(ClientStream<N::Stream>),
-    Http(HttpStream<N::Stream>),
-    Tap(FrameStream<N::Stream>),
-    Collector(HttpClient<N::Stream>),
-    Upstream(LinkKey, UpstreamStream<N::Stream>),
-    UpstreamDatagram(LinkKey, UpstreamDatagram<N::Datagram>),
 }
 
 impl<N: Net> Reactor<N> {
@@ -171,6 +175,7 @@ impl<N: Net> Reactor<N> {
             log_at: None,
             stamp_at: clock.stamp_interval().map(|interval| now + interval),
             clock,
+            sign_of_life_at: None,
             relax_at: None,
             is_reload_asked: false,
             finish_at: None,
@@ -180,22 +185,27 @@ impl<N: Net> Reactor<N> {
         })
     }
 
-    /// Takes turns until a signal asks to finish and that is done; `relax` is called when memory
-    /// that is free is not needed soon, `read_again` when a signal asks for that. Errors are those
-    /// of the poller.
-    pub fn run(
-        &mut self,
-        relax: impl Fn(),
-        read_again: impl Fn() -> Result<Config, String>,
-    ) -> io::Result<()> {
+    /// Takes turns until a signal asks to finish and that is done. Errors are those of the poller.
+    pub fn run(&mut self, host: &impl Host) -> io::Result<()> {
         self.announce();
         // Nothing may come for long.
         self.write_log();
+        host.on_ready();
+        let mut is_finishing = false;
         loop {
-            match self.turn()? {
+            self.sign_of_life_at = host.sign_of_life(self.now);
+            let turn = self.turn()?;
+            if self.finish_at.is_some() && !std::mem::replace(&mut is_finishing, true) {
+                host.on_finish();
+            }
+            match turn {
                 Turn::GoOn => {}
-                Turn::Relax => relax(),
-                Turn::Reload => self.reload(read_again()),
+                Turn::Relax => host.on_relax(),
+                Turn::Reload => {
+                    host.on_reload();
+                    self.reload(host.read_again());
+                    host.on_ready();
+                }
                 Turn::Finished => break,
             }
         }
@@ -288,6 +298,7 @@ impl<N: Net> Reactor<N> {
             self.traces_due(),
             self.log_at,
             self.stamp_at,
+            self.sign_of_life_at,
             self.relax_at,
             self.finish_at,
         ];
@@ -387,81 +398,6 @@ impl<N: Net> Reactor<N> {
     }
 }
 
-impl<N: Net> Slot<N> {
-    fn new(session: Session<N>) -> Self {
-        Self {
-            session,
-            is_runnable: false,
-            is_unflushed: false,
-            is_parked: false,
-        }
-    }
-
-    fn datagram(&mut self) -> Option<&mut ClientDatagram<N::Datagram>> {
-        match &mut self.session {
-            Session::Datagram(datagram) => Some(datagram),
-            _ => None,
-        }
-    }
-
-    fn listener(&self) -> Option<(&N::Listener, ClientProtocol)> {
-        match &self.session {
-            Session::Listener(listener, protocol) => Some((listener, *protocol)),
-            _ => None,
-        }
-    }
-
-    fn client(&mut self) -> Option<&mut ClientStream<N::Stream>> {
-        match &mut self.session {
-            Session::Client(client) => Some(client),
-            _ => None,
-        }
-    }
-
-    fn http(&mut self) -> Option<&mut HttpStream<N::Stream>> {
-        match &mut self.session {
-            Session::Http(http) => Some(http),
-            _ => None,
-        }
-    }
-
-    fn tap(&mut self) -> Option<&mut FrameStream<N::Stream>> {
-        match &mut self.session {
-            Session::Tap(stream) => Some(stream),
-            _ => None,
-        }
-    }
-
-    fn collector(&mut self) -> Option<&mut HttpClient<N::Stream>> {
-        match &mut self.session {
-            Session::Collector(collector) => Some(collector),
-            _ => None,
-        }
-    }
-
-    fn upstream(&mut self) -> Option<(LinkKey, &mut UpstreamStream<N::Stream>)> {
-        match &mut self.session {
-            Session::Upstream(link, stream) => Some((*link, stream)),
-            _ => None,
-        }
-    }
-
-    fn upstream_datagram(&mut self) -> Option<(LinkKey, &mut UpstreamDatagram<N::Datagram>)> {
-        match &mut self.session {
-            Session::UpstreamDatagram(link, datagram) => Some((*link, datagram)),
-            _ => None,
-        }
-    }
-
-    /// The link that it belongs to, if it does.
-    fn link(&self) -> Option<LinkKey> {
-        match &self.session {
-            Session::Upstream(link, _) | Session::UpstreamDatagram(link, _) => Some(*link),
-            _ => None,
-        }
-    }
-}
-
 /// Queries in flight that make a burst.
 const BURST_LEN: usize = 32;
 
@@ -470,10 +406,3 @@ const BURST_PAUSE: Duration = Duration::from_secs(1);
 
 /// How long a reader of the log that takes nothing is left alone.
 const LOG_PAUSE: Duration = Duration::from_millis(100);
-
-fn client_at<N: Net>(sessions: &Arena<Slot<N>>, key: Key) -> Option<&ClientStream<N::Stream>> {
-    match &sessions.get(key)?.session {
-        Session::Client(client) => Some(client),
-        _ => None,
-    }
-}

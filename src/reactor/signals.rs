@@ -102,7 +102,8 @@ impl<N: Net> Reactor<N> {
         );
     }
 
-    /// Takes what clients have sent by now, then nothing more.
+    /// Takes what clients have sent by now, then nothing more: what comes is for those who listen
+    /// there, too, or will.
     fn start_to_finish(&mut self) {
         let inflight = self.proxy.inflight();
         log::info!(
@@ -115,7 +116,11 @@ impl<N: Net> Reactor<N> {
         }
         self.finish_at = Some(self.now + self.config.timeouts.query);
         for key in keys {
-            match self.sessions.get(key).map(|slot| &slot.session) {
+            match self.sessions.get_mut(key).map(|slot| &mut slot.session) {
+                Some(Session::Datagram(datagram)) => {
+                    datagram.leave();
+                    self.make_runnable(key);
+                }
                 Some(Session::Listener(..)) => drop(self.sessions.remove(key)),
                 Some(Session::Client(client)) if client.is_quiet() => self.close_client(key),
                 _ => {}
@@ -128,7 +133,7 @@ impl<N: Net> Reactor<N> {
             return false;
         };
         let is_served = |slot: &Slot<N>| match &slot.session {
-            Session::Datagram(datagram) => !datagram.has_unsent(),
+            Session::Datagram(datagram) => !datagram.has_unsent() && !slot.is_runnable,
             Session::Client(client) => client.is_quiet(),
             Session::Listener(..)
             | Session::Http(_)

@@ -39,7 +39,7 @@ impl<N: Net> Reactor<N> {
             return;
         };
         datagram.flush();
-        if self.finish_at.is_none() {
+        if self.finish_at.is_none() || datagram.has_left() {
             let (proxy, outbox, now) = (&mut self.proxy, &mut self.outbox, self.now);
             let (most, tap) = (self.config.limits.datagrams_per_turn, &mut self.tap);
             let step = datagram.ready(&mut self.scratch, most, |message, peer, local| {

@@ -9,6 +9,12 @@ use crate::address::Address;
 
 /// A UDP socket.
 pub trait Datagram {
+    /// Lets others have what is sent from now on to where it is bound. Returns whether that can be
+    /// done, so that what has come by now is still ours.
+    fn leave(&mut self) -> bool {
+        false
+    }
+
     /// Receives a datagram into `buffer`: its length, who sent it, and, where the socket has more
     /// than one address, which of them it was sent to.
     fn receive(&mut self, buffer: &mut [u8]) -> io::Result<(usize, SocketAddr, Option<Address>)>;
@@ -40,6 +46,8 @@ pub struct ClientDatagram<D> {
     unsent_len: usize,
     /// The loop tells when there is room.
     is_watched: bool,
+    /// Nothing more will come than what has come.
+    has_left: bool,
     dropped: u64,
 }
 
@@ -69,6 +77,7 @@ impl<D: Datagram> ClientDatagram<D> {
             unsent: VecDeque::new(),
             unsent_len: 0,
             is_watched: false,
+            has_left: false,
             dropped: 0,
         }
     }
@@ -76,6 +85,16 @@ impl<D: Datagram> ClientDatagram<D> {
     /// Responses that could not be sent.
     pub fn dropped(&self) -> u64 {
         self.dropped
+    }
+
+    /// Lets others have what is sent from now on, if that can be done.
+    pub fn leave(&mut self) {
+        self.has_left = self.socket.leave();
+    }
+
+    /// Whether what is still to be read is for nobody else.
+    pub fn has_left(&self) -> bool {
+        self.has_left
     }
 
     /// Whether a response waits for room in the socket.

@@ -27,6 +27,7 @@ mod off_path;
 mod pins;
 mod query_log;
 mod reload;
+mod supervision;
 mod tls_clients;
 mod traces;
 

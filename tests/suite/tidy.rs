@@ -36,7 +36,7 @@ const LAYERS: &[(&str, &[&str])] = &[
         &["address", "config", "failure", "time", "tls", "wire"],
     ),
     ("tls", &["clock", "config", "file"]),
-    ("net", &["address", "arena", "session", "time"]),
+    ("net", &["address", "arena", "config", "session", "time"]),
     // What knows them.
     (
         "reactor",
@@ -71,6 +71,8 @@ const LAYERS: &[(&str, &[&str])] = &[
         ],
     ),
     ("descriptors", &["config"]),
+    ("supervisor", &["time"]),
+    ("probe", &[]),
     ("allocator", &[]),
     ("file", &[]),
     ("options", &["address", "arena", "config", "file"]),
@@ -103,7 +105,9 @@ const CONFINED: &[(&str, &[&str])] = &[
         ],
     ),
     ("SystemRandom", &["main.rs"]),
-    ("TcpStream", &["net/mio.rs"]),
+    ("listenfd::", &["net/inherited.rs"]),
+    ("sd_notify::", &["supervisor.rs"]),
+    ("TcpStream", &["net/mio.rs", "probe.rs"]),
     ("UdpSocket", &["net/mio.rs"]),
     ("std::thread", &[]),
     ("std::env::", &["main.rs"]),

@@ -1,0 +1,67 @@
+#!/bin/bash
+# Checks that the program can be replaced while clients ask: by another that shares its port, or by
+# another on the same sockets, which systemd or somebody like it keeps.
+set -u
+cd "$(dirname "$0")/.." || exit 2
+
+# shellcheck source=scripts/testbed.sh
+. scripts/testbed.sh
+need dig dnsperf python3
+
+resolver_port=$(free_port)
+start_unbound "$resolver_port"
+port=$(free_port)
+options=(-u "127.0.0.1:$resolver_port" --ca-file "$work/ca.pem")
+for number in $(seq 2000); do echo "host$number.many.example.net A"; done >"$work/names"
+load() { # seconds
+    dnsperf -s 127.0.0.1 -p "$port" -d "$work/names" -c 8 -Q 500 -l "$1" -t 6 >"$work/dnsperf.out" 2>&1
+}
+restarts=8
+
+# By another that shares the port.
+start() {
+    "$binary" -l 127.0.0.1 -p "$port" --reuse-port "${options[@]}" 2>"$work/dotproxy.log" &
+    proxy=$!
+    pids+=("$proxy")
+    serves() { grep -q 'will be asked' "$work/dotproxy.log"; }
+    await serves
+}
+start
+load 20 &
+running=$!
+ended=0
+for _ in $(seq "$restarts"); do
+    sleep 2
+    old=$proxy
+    start
+    kill -TERM "$old"
+    wait "$old" && ended=$((ended + 1))
+done
+wait "$running"
+check "shared port, $restarts restarts under 500 queries/s: none lost" 'Queries lost: +0 ' cat "$work/dnsperf.out"
+check "shared port: all were answered" 'NOERROR [0-9]+ \(100' cat "$work/dnsperf.out"
+check "shared port: each ends as it should" "^$restarts\$" echo "$ended"
+kill -TERM "$proxy"
+wait "$proxy"
+refused() { ask www.example.net A || true; }
+check "shared port: it is free afterwards" 'connection refused' refused
+
+# On sockets that outlive it.
+scripts/activate.py "127.0.0.1:$port" "$binary" "${options[@]}" 2>"$work/dotproxy.log" &
+keeper=$!
+pids+=("$keeper")
+await ask www.example.net A
+check "sockets of its starter: UDP and TCP" 'listening on 127.0.0.1:[0-9]+$' cat "$work/dotproxy.log"
+check "sockets of its starter: TCP is served" 'NOERROR' ask www.example.net A +tcp
+load 10 &
+running=$!
+for _ in $(seq "$restarts"); do
+    sleep 1
+    pkill -TERM -P "$keeper"
+done
+wait "$running"
+check "sockets of its starter, $restarts restarts: none lost" 'Queries lost: +0 ' cat "$work/dnsperf.out"
+check "sockets of its starter: all were answered" 'NOERROR [0-9]+ \(100' cat "$work/dnsperf.out"
+check "sockets of its starter: it was started anew each time" "^$((restarts + 1))\$" \
+    grep -c 'listening on' "$work/dotproxy.log"
+conclude
