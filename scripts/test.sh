@@ -43,6 +43,9 @@ else
     rm -f "target/$target/release/dotproxy"
 fi
 
+step "what it is shipped with"
+scripts/check_deploy.sh
+
 step "promises: processor time, memory, size"
 cargo build --release --locked --examples
 scripts/bench.py --check

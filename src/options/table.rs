@@ -143,7 +143,11 @@ pub(super) const TABLE: &[Row] = &[
             let Some((address, Some(port))) = endpoint else {
                 return Err("an address and a port like 127.0.0.1:9153");
             };
-            draft.http_listen.push(address.with_port(port));
+            let address = address.with_port(port);
+            // The entry point of the image may say the same.
+            if !draft.http_listen.contains(&address) {
+                draft.http_listen.push(address);
+            }
             Ok(())
         },
     },

@@ -2,7 +2,7 @@
 """Checks what deploy/ has for Prometheus and Grafana against a Prometheus that scrapes a running dotproxy: every
 metric that is named exists, and every query is understood.
 
-  scripts/check_deploy.py http://127.0.0.1:9090 http://127.0.0.1:9153
+  scripts/check_dashboard.py http://127.0.0.1:9090 http://127.0.0.1:9153
 """
 
 import json

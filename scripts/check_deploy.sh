@@ -1,0 +1,162 @@
+#!/bin/bash
+# Checks what the program is shipped with, by those who read it: manual page and completions, units of
+# systemd, manifests of Kubernetes, the image, the package of OpenWrt, the binary for ARM64, and
+# forwarders in front of it.
+set -u
+cd "$(dirname "$0")/.." || exit 2
+
+# shellcheck source=scripts/testbed.sh
+. scripts/testbed.sh
+need aarch64-linux-gnu-gcc buildah dig dnsmasq fish mandoc python3 qemu-aarch64 systemd-analyze zsh
+export PYTHONPATH=$PWD/target/python PATH=$PATH:$PWD/target/python/bin
+absolute=$(realpath "$binary")
+silent() { "$@" 2>&1 || echo "exit code $?"; }
+
+# The manual page and the completions.
+check "manual page and completions are those of the options" '^man/' scripts/manual.py --check
+check "manual page: nothing to complain of" '^$' silent mandoc -Tlint -Wwarning man/dotproxy.1
+check "manual page: it can be read" '<b>-u, --upstream$' mandoc -Thtml man/dotproxy.1
+completed() {
+    bash -c '. man/dotproxy.bash; COMP_WORDS=(dotproxy --ups) COMP_CWORD=1; _dotproxy; echo "${COMPREPLY[@]}"'
+}
+check "completion of bash" '^--upstream$' completed
+check "completion of zsh: it can be read" '^$' silent zsh -n man/_dotproxy
+check "completion of fish" '^--upstream' fish -c 'source man/dotproxy.fish; complete -C "dotproxy --ups"'
+
+# systemd: what it says of the units, and whether their commands are right.
+mkdir "$work/units"
+for unit in deploy/systemd/*; do
+    sed "s|/usr/bin/dotproxy|$absolute|; s|man:dotproxy(1)|file:///dotproxy.1|; s|^User=dotproxy|User=daemon|" \
+        "$unit" >"$work/units/$(basename "$unit")"
+done
+mv "$work/units/dotproxy@.service" "$work/units/dotproxy@1.service"
+for unit in "$work"/units/*; do
+    name=$(basename "$unit")
+    check "systemd, $name: nothing to complain of" '^$' silent env SYSTEMD_UNIT_PATH="$work/units:" \
+        systemd-analyze verify --man=no --recursive-errors=no "$unit"
+    case $name in *.socket) continue ;; esac
+    check "systemd, $name: exposure 1.5 at most" 'exposure level for [^:]*: (0\.[0-9]|1\.[0-5]) ' \
+        systemd-analyze security --offline=yes --no-pager "$unit"
+    command=$(sed -n 's|^ExecStart=\S* -C /etc/dotproxy.conf||p' "$unit")
+    # shellcheck disable=SC2086 # a list of words
+    check "systemd, $name: its command is right" 'are right' "$binary" -u 192.0.2.1 $command --check-conf
+done
+
+# Kubernetes: manifests as they come out, checked by the schemas of Kubernetes, and their options by
+# the program.
+render() { kubectl kustomize "$1"; }
+if kubectl kustomize deploy/kubernetes/base >/dev/null 2>&1; then
+    mkdir "$work/sidecar"
+    cp deploy/kubernetes/sidecar/*.yaml "$work/sidecar"
+    mkdir "$work/with-sidecar"
+    cat >"$work/with-sidecar/kustomization.yaml" <<'YAML'
+resources: [deployment.yaml]
+components: [../sidecar]
+YAML
+    cat >"$work/with-sidecar/deployment.yaml" <<'YAML'
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: shop, labels: {dotproxy: sidecar}}
+spec:
+  selector: {matchLabels: {app: shop}}
+  template:
+    metadata: {labels: {app: shop}}
+    spec: {containers: [{name: shop, image: "shop:1"}]}
+YAML
+    for overlay in deploy/kubernetes/{base,node-local,monitoring,scaling,pinned} "$work/with-sidecar"; do
+        name=$(basename "$overlay")
+        render "$overlay" >"$work/$name.yaml"
+        check "Kubernetes, $name: as its schemas say, and its options are right" '^[0-9]+ resources are right' \
+            scripts/check_manifests.py "$work/$name.yaml" "$absolute"
+    done
+else
+    echo "skipped Kubernetes: no kubectl here with kustomize 5"
+fi
+
+# The image, of which the first stage is what was built here.
+static="target/$(uname -m)-unknown-linux-musl/release/dotproxy"
+if [ -e "$static" ]; then
+    check "Dockerfile: nothing to complain of" '^$' silent hadolint Dockerfile
+    mkdir -p "$work/build/dotproxy/target/release"
+    cp "$static" "$work/build/dotproxy/target/release/"
+    echo '{"default": [{"type": "insecureAcceptAnything"}]}' >"$work/policy.json"
+    image() { buildah --storage-driver vfs --root "$work/images" --runroot "$work/run" "$@"; }
+    check "image: it is built" '[0-9a-f]{64}' image bud -q --isolation chroot --format docker \
+        --signature-policy "$work/policy.json" --build-context "build=$work/build" -t dotproxy .
+    check "image: unprivileged user" '"User": "65532:65532"' image inspect --type image dotproxy
+    check "image: it looks after its health" '"--probe"' image inspect --type image dotproxy
+    container=$(image from --signature-policy "$work/policy.json" dotproxy)
+    root=$(image mount "$container")
+    check "image: one file" '^/dotproxy$' find "$root" -type f -printf '/%P\n'
+    check "image: 2.2 MB at most" '^(1[0-9]|20|21)[0-9]{5}$' stat -c %s "$root/dotproxy"
+    check "image: it runs" '^dotproxy [0-9]' chroot --userspec=65532:65532 "$root" /dotproxy --version
+    image umount "$container" >/dev/null
+    image rm "$container" >/dev/null
+else
+    echo "skipped image: there is no static binary"
+fi
+
+# OpenWrt: the options file that comes of its settings.
+openwrt_options() { scripts/openwrt_options.sh deploy/openwrt/files/dotproxy.config; }
+openwrt_options >"$work/openwrt.conf"
+check "OpenWrt: its script" '^$' silent shellcheck -s dash deploy/openwrt/files/dotproxy.init
+check "OpenWrt: lists, values" '^upstream = 149.112.112.112@853#dns.quad9.net$' cat "$work/openwrt.conf"
+check "OpenWrt: the options are right" 'are right' "$binary" -C "$work/openwrt.conf" --check-conf
+
+# In front of it, for whoever has one of these already.
+resolver_port=$(free_port)
+start_unbound "$resolver_port"
+port=$(free_port)
+"$binary" -l 127.0.0.1 -p "$port" -u "127.0.0.1:$resolver_port" --ca-file "$work/ca.pem" --cache-size 0 \
+    2>"$work/dotproxy.log" &
+pids+=("$!")
+await ask www.example.net A
+front_port=$(free_port)
+dnsmasq --no-daemon --conf-file=/dev/null --no-resolv --no-hosts --bind-interfaces --user="$(id -un)" \
+    --listen-address=127.0.0.1 --port="$front_port" --server="127.0.0.1#$port" 2>"$work/dnsmasq.log" &
+pids+=("$!")
+front() { dig -p "$front_port" @127.0.0.1 +tries=1 +time=5 "$@"; }
+await front www.example.net A
+check "behind dnsmasq: A" '192\.0\.2\.80' front www.example.net A
+check "behind dnsmasq: no such name" 'NXDOMAIN' front none.example.net A
+front_port=$(free_port)
+mkdir "$work/front"
+cat >"$work/front.conf" <<CONF
+server:
+    directory: "$work/front"
+    chroot: ""
+    username: ""
+    pidfile: ""
+    use-syslog: no
+    interface: 127.0.0.1@$front_port
+    do-not-query-localhost: no
+    module-config: "iterator"
+forward-zone:
+    name: "."
+    forward-addr: 127.0.0.1@$port
+remote-control:
+    control-enable: no
+CONF
+unbound -d -c "$work/front.conf" 2>"$work/front.log" &
+pids+=("$!")
+await front www.example.net A
+check "behind unbound: A" '192\.0\.2\.80' front www.example.net A
+check "behind unbound: a large answer" 'part 60 of' front large.example.net TXT
+
+# Another processor.
+target=aarch64-unknown-linux-musl
+if rustup target add "$target" 2>/dev/null; then
+    export CC_aarch64_unknown_linux_musl=aarch64-linux-gnu-gcc
+    export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_MUSL_LINKER=aarch64-linux-gnu-gcc
+    check "ARM64: it is built" 'Finished' cargo build --release --locked --target "$target"
+    port=$(free_port)
+    qemu-aarch64 "target/$target/release/dotproxy" -l 127.0.0.1 -p "$port" --no-sandbox \
+        -u "127.0.0.1:$resolver_port" --ca-file "$work/ca.pem" 2>"$work/dotproxy.log" &
+    pids+=("$!")
+    await ask www.example.net A
+    check "ARM64: it answers" '192\.0\.2\.80' ask www.example.net A
+    check "ARM64: over TCP" '2001:db8::80' ask www.example.net AAAA +tcp
+else
+    echo "skipped ARM64: rustup has no $target here"
+fi
+conclude
