@@ -6,7 +6,7 @@ cd "$(dirname "$0")/.." || exit 2
 
 # shellcheck source=scripts/testbed.sh
 . scripts/testbed.sh
-need dig dnsperf python3
+need dig dnsperf python3 systemd-socket-activate
 
 resolver_port=$(free_port)
 start_unbound "$resolver_port"
@@ -64,4 +64,14 @@ check "sockets of its starter, $restarts restarts: none lost" 'Queries lost: +0 
 check "sockets of its starter: all were answered" 'NOERROR [0-9]+ \(100' cat "$work/dnsperf.out"
 check "sockets of its starter: it was started anew each time" "^$((restarts + 1))\$" \
     grep -c 'listening on' "$work/dotproxy.log"
+kill "$keeper"
+wait "$keeper" 2>/dev/null
+
+# On a socket of systemd's own tool, which has one kind at a time, and starts it when a query comes.
+systemd-socket-activate --datagram -l "127.0.0.1:$port" "$binary" "${options[@]}" 2>"$work/dotproxy.log" &
+pids+=("$!")
+activated() { grep -q 'Listening on' "$work/dotproxy.log"; }
+await activated
+check "socket of systemd: the query that starts it is answered" '192\.0\.2\.80' ask www.example.net A
+check "socket of systemd: that and no other" 'listening on 127.0.0.1:[0-9]+ for UDP alone' cat "$work/dotproxy.log"
 conclude

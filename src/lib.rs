@@ -41,10 +41,10 @@
 //! The layers are held by `tests/suite/tidy.rs`.
 //!
 //! Around them: [`options`] (one table for command line, file and help), [`config`] (what the
-//! options come to, and every limit of the program), [`tls`] (whom we trust, and who we
-//! are), [`clock`] (what time it is at least), [`confinement`] (what the process may still do),
-//! [`telemetry`] (what others read of all this: logs, numbers, messages, traces), [`supervisor`]
-//! (who has started the process), [`probe`], [`descriptors`], [`mod@file`], and the vocabulary that all share:
+//! options come to, and every limit of the program), [`tls`] (whom we trust, and who we are),
+//! [`clock`] (what time it is at least), [`confinement`] (what the process may still do),
+//! [`supervisor`] (who has started it), [`telemetry`] (what others read of all this: logs, numbers,
+//! messages, traces), [`probe`], [`descriptors`], [`mod@file`], and the vocabulary that all share:
 //! [`arena`] (tables whose keys carry a generation), [`address`], [`time`], [`random`], [`origin`],
 //! [`failure`], [`histogram`].
 //!
