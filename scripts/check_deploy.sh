@@ -188,6 +188,32 @@ await front www.example.net A
 check "behind unbound: A" '192\.0\.2\.80' front www.example.net A
 check "behind unbound: a large answer" 'part 60 of' front large.example.net TXT
 
+# The package for Debian, installed into a folder that has nothing but the libraries it needs.
+if cargo deb --version >/dev/null 2>&1; then
+    check "Debian: it is built" '\.deb$' cargo deb --locked --quiet --output "$work/dotproxy.deb"
+    root="$work/debian"
+    mkdir -p "$root/var/lib/dpkg/updates" "$root/var/lib/dpkg/info" "$root/dev"
+    touch "$root/var/lib/dpkg/status" "$root/dev/null"
+    check "Debian: it is installed" 'Setting up dotproxy' \
+        dpkg --root="$root" --force-depends --force-script-chrootless -i "$work/dotproxy.deb"
+    for library in $(ldd "$root/usr/bin/dotproxy" | grep -o '/[^ ]*'); do
+        mkdir -p "$root$(dirname "$library")"
+        cp -L "$library" "$root$library"
+    done
+    cp "$work/ca.pem" "$root/etc/ca.pem"
+    check "Debian: its options are right" 'are right' \
+        chroot "$root" /usr/bin/dotproxy -C /etc/dotproxy.conf --check-conf
+    port=$(free_port)
+    sed -i "/^upstream/d; /^listen/d" "$root/etc/dotproxy.conf"
+    printf 'upstream = 127.0.0.1:%s\nlisten = 127.0.0.1:%s\n' "$resolver_port" "$port" >>"$root/etc/dotproxy.conf"
+    chroot "$root" /usr/bin/dotproxy -C /etc/dotproxy.conf --ca-file /etc/ca.pem 2>"$work/dotproxy.log" &
+    pids+=("$!")
+    await ask www.example.net A
+    check "Debian: it answers" '192\.0\.2\.80' ask www.example.net A
+else
+    echo "skipped Debian: there is no cargo deb (cargo install cargo-deb)"
+fi
+
 # Another processor.
 target=aarch64-unknown-linux-musl
 if rustup target add "$target" 2>/dev/null; then
