@@ -1,0 +1,11 @@
+#!/bin/sh
+# Packs the chart and gives it to a registry, with a Helm that is logged in there.
+#
+#   scripts/publish_chart.sh oci://ghcr.io/OWNER/charts
+set -eu
+cd "$(dirname "$0")/.."
+out=target/chart
+rm -rf "$out"
+helm lint --strict deploy/helm/dotproxy
+helm package --destination "$out" deploy/helm/dotproxy
+helm push "$out"/dotproxy-*.tgz "$1"
