@@ -23,7 +23,7 @@ from testbed import (ROOT, ask, free_port, make_certificates, processor_times, r
 
 SIZES = [100, 1_000, 10_000, 100_000]
 HITS = 400_000
-ROUNDS, ROUNDS_MAX = 5, 15
+ROUNDS, ROUNDS_MAX = 3, 15
 UNIQUE = 1_000_000
 SPREAD_MAX = 0.10
 TELLING_MAX = 0.40

@@ -428,6 +428,7 @@ fn tls_settings(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Place;
 
     fn parse_line(line: &str) -> Result<Command, String> {
         let arguments: Vec<String> = line.split_whitespace().map(str::to_owned).collect();
@@ -663,6 +664,25 @@ mod tests {
             let arguments = ["-u1.1.1.1".to_owned(), format!("--user={user}")];
             assert!(parse(&arguments).is_err(), "{user}");
         }
+    }
+
+    #[test]
+    fn sockets_of_whoever_has_started_it_stand_for_addresses() {
+        let mut config = config("-u 1.1.1.1 -l 127.0.0.1 --http-listen 127.0.0.1:9153");
+        let place = |address: &str, has_udp, has_tcp| Place {
+            address: address.parse().unwrap(),
+            has_udp,
+            has_tcp,
+        };
+        let http = place("127.0.0.1:9153", false, true);
+        config.inherit(&[http]);
+        let own = Listen::Addresses(vec!["127.0.0.1:53".parse().unwrap()]);
+        assert_eq!(config.listen, own);
+        let udp = place("192.0.2.1:53", true, false);
+        let both = place("[::1]:5353", true, true);
+        config.inherit(&[udp, http, both]);
+        assert_eq!(config.listen, Listen::Inherited(vec![udp, both]));
+        assert_eq!(config.listen.places(), [udp, both]);
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! Those who watch over the process: systemd, by its protocol, and whoever looks at a page.
 
+use std::io::ErrorKind;
+use std::net::{Ipv4Addr, TcpListener};
 use std::os::unix::net::UnixDatagram;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -7,7 +9,8 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 
 use crate::support::folder::Folder;
-use crate::support::program::{Program, free_port, spawn};
+use crate::support::messages::{check_response, query};
+use crate::support::program::{Program, datagrams_from, free_port, spawn};
 
 /// The next thing that is told, one line for each.
 fn told(socket: &UnixDatagram) -> Vec<String> {
@@ -56,6 +59,41 @@ fn whoever_has_started_it_is_told_how_it_is_doing() {
     program.signal(Signal::SIGTERM);
     assert_eq!(told_besides(&socket), ["STOPPING=1"]);
     assert_eq!(program.wait(), Some(0));
+}
+
+#[test]
+fn who_comes_after_the_end_has_begun_is_told_so_at_once() {
+    // Whoever accepts and says nothing keeps queries waiting.
+    let silent = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let upstream = silent.local_addr().expect("it is bound");
+    // Once on an address, once on all of them, of which another is asked.
+    for (listen, asked) in [("127.0.0.1", "127.0.0.1"), ("0.0.0.0", "127.0.0.2")] {
+        let port = free_port();
+        let mut program = Program::start(&[
+            format!("--upstream={upstream}"),
+            format!("--listen={listen}:{port}"),
+            "--timeout=2s".to_owned(),
+        ]);
+        program.await_log(&format!("listening on {listen}:{port}"));
+        let connect = || {
+            let socket = datagrams_from(Ipv4Addr::LOCALHOST, Duration::from_secs(5));
+            socket.connect((asked, port)).expect("a way");
+            socket
+        };
+        let (early, late) = (connect(), connect());
+        let query = query(1, "www.example", 1, None);
+        early.send(&query).expect("it is taken");
+        program.signal(Signal::SIGTERM);
+        program.await_log("queries in flight: 1");
+        let mut response = [0; 512];
+        let refused = late.send(&query).and_then(|_| late.recv(&mut response));
+        let refused = refused.expect_err("nobody is there any more");
+        assert_eq!(refused.kind(), ErrorKind::ConnectionRefused);
+        // It comes from the address that was asked, or this socket would not take it.
+        let len = early.recv(&mut response).expect("a response");
+        assert!(check_response(&query, &response[..len]));
+        assert_eq!(program.wait(), Some(0));
+    }
 }
 
 #[test]
