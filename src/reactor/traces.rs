@@ -261,6 +261,8 @@ impl<N: Net> Reactor<N> {
                     self.sessions.remove(key);
                     return self.on_gone();
                 }
+                // The end may have come with it.
+                self.make_runnable(key);
             }
         }
         self.make_unflushed(key);

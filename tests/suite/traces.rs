@@ -172,6 +172,22 @@ fn collector_that_takes_nothing_costs_nothing() {
 }
 
 #[test]
+fn collector_may_close_without_a_word() {
+    let scene = Scene::new("traces-closed");
+    let listener = scene.listen();
+    let mut all = 0;
+    for id in 0..3 {
+        scene.ask(id);
+        let mut stream = accept(&listener);
+        all += spans(&take_request(&mut stream));
+        answer(&mut stream, "200 OK");
+        drop(stream);
+        await_that("they are counted", || scene.posted() == all);
+    }
+    assert!(!scene.program.log().contains("will be tried again"));
+}
+
+#[test]
 fn what_was_gathered_is_told_at_the_end() {
     let mut scene = Scene::new("traces-end");
     let listener = scene.listen();
