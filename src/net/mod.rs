@@ -1,10 +1,11 @@
 //! The way to the sockets and to the clock: [`Net`] says what the loop needs, [`mio`] provides it,
-//! of sockets that are [`inherited`] if there are any.
+//! with [`udp`] sockets of its own, of those that are [`inherited`] if there are any.
 //!
 //! Tests provide a network of their own, with a clock that jumps.
 
 pub mod inherited;
 pub mod mio;
+pub mod udp;
 
 use std::io;
 use std::net::SocketAddr;

@@ -80,7 +80,10 @@ const LAYERS: &[(&str, &[&str])] = &[
 
 /// Words, and the files and folders that may hold them.
 const CONFINED: &[(&str, &[&str])] = &[
-    ("mio::", &["net/mio.rs", "net/mod.rs", "main.rs"]),
+    (
+        "mio::",
+        &["net/mio.rs", "net/udp.rs", "net/mod.rs", "main.rs"],
+    ),
     ("rustls", &["tls/", "session/tls_stream.rs"]),
     ("webpki_roots", &["tls/mod.rs"]),
     ("webpki::", &["tls/pins.rs"]),
@@ -108,7 +111,7 @@ const CONFINED: &[(&str, &[&str])] = &[
     ("listenfd::", &["net/inherited.rs"]),
     ("sd_notify::", &["supervisor.rs"]),
     ("TcpStream", &["net/mio.rs", "probe.rs"]),
-    ("UdpSocket", &["net/mio.rs"]),
+    ("UdpSocket", &["net/udp.rs"]),
     ("std::thread", &[]),
     ("std::env::", &["main.rs"]),
     (
