@@ -7,6 +7,7 @@ cd "$(dirname "$0")/.." || exit 2
 
 # shellcheck source=scripts/network.sh
 . scripts/network.sh
+need dnsperf
 
 set -e
 ip address add 192.0.2.1/24 dev server0
@@ -28,7 +29,7 @@ start_unbound 853
     --allow 192.0.2.0/24 --allow 2001:db8::/32 --allow fe80::/10 2>"$work/dotproxy.log" &
 pids+=($!)
 # This one answers as it does by itself.
-"$binary" -p 5300 -u 127.0.0.1 --ca-file "$work/ca.pem" 2>"$work/private.log" &
+"$binary" -v -p 5300 -u 127.0.0.1 --ca-file "$work/ca.pem" 2>"$work/private.log" &
 pids+=($!)
 
 ask() { on_client dig www.example.net A +short +tries=1 +time=2 "$@"; }
@@ -56,4 +57,14 @@ ask_surely() {
     echo "$said"
 }
 check "private: a link-local client is answered" 'status: NOERROR' ask_surely "@$zone"
+
+# Responses to a client on this host leave many at a time, unless the kernel refuses to take them apart.
+yes 'www.example.net A' | head -n 2000 >"$work/names"
+ask_much() { dnsperf -s 127.0.0.1 -p 5300 -d "$work/names" -q 100 -t 5; }
+one_by_one() { grep -c 'one by one' "$work/private.log" || true; }
+check "private: 2,000 queries from this host, none lost" 'lost: +0 ' ask_much
+check "private: there is a way to send many at a time" '^0$' one_by_one
+ip link set lo mtu 68
+check "private: the same with packets of 68 octets" 'lost: +0 ' ask_much
+check "private: responses are sent one by one then" '^1$' one_by_one
 conclude

@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::AsRawFd;
 
 use mio::net::UdpSocket;
+use nix::libc;
 use nix::sys::socket::{
     ControlMessageOwned, MsgFlags, SockaddrStorage, recvmsg, setsockopt, sockopt,
 };
@@ -21,6 +22,11 @@ const UDP_BUFFER_LEN: usize = 1024 * 1024;
 /// Datagrams that are sent by one call.
 const BATCH_LEN: usize = 16;
 
+/// Datagrams that leave as one: what the kernel takes, and what a datagram holds behind the headers
+/// of IPv6 and UDP.
+const SEGMENTS_MAX: usize = 64;
+const SEGMENTED_LEN_MAX: usize = 65_535 - 48;
+
 /// The port of the discard protocol (RFC 863).
 const DISCARD_PORT: u16 = 9;
 
@@ -32,6 +38,8 @@ pub struct Udp {
     is_everywhere: bool,
     /// Whoever has started the process has it, too.
     is_inherited: bool,
+    /// The kernel takes datagrams apart.
+    can_segment: bool,
     control: Vec<u8>,
 }
 
@@ -54,11 +62,14 @@ impl Udp {
         if !is_inherited {
             socket.bind(&address.into())?;
         }
+        // None is taken apart unless it says so itself; kernels before 4.18 know neither.
+        let can_segment = setsockopt(&socket, sockopt::UdpGsoSegment, &0).is_ok();
         Ok(Self {
             socket: UdpSocket::from_std(socket.into()),
             is_everywhere,
             is_inherited,
-            control: nix::cmsg_space!(nix::libc::in6_pktinfo),
+            can_segment,
+            control: nix::cmsg_space!(libc::in6_pktinfo),
         })
     }
 
@@ -70,6 +81,7 @@ impl Udp {
             socket: UdpSocket::from_std(socket.into()),
             is_everywhere: false,
             is_inherited: false,
+            can_segment: false,
             control: Vec::new(),
         })
     }
@@ -125,50 +137,95 @@ impl Datagram for Udp {
         Ok((received.bytes, peer, local))
     }
 
-    fn send<'a>(
-        &mut self,
-        mut datagrams: impl Iterator<Item = Outgoing<'a>> + Clone,
-    ) -> io::Result<usize> {
-        let batch = datagrams.clone().take_while(|next| next.local.is_none());
-        if batch.clone().nth(1).is_some() {
-            return self.send_batch(batch);
+    fn send(&mut self, datagrams: &[Outgoing<'_>]) -> io::Result<usize> {
+        let alike = self.alike(datagrams);
+        if alike > 1 {
+            match self.send_segments(&datagrams[..alike]) {
+                Ok(()) => return Ok(alike),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Err(error),
+                Err(error) => {
+                    log::debug!("sending datagrams one by one, not as segments: {error}");
+                    self.can_segment = false;
+                }
+            }
         }
-        match datagrams.next() {
-            Some(one) => self.send_one(one).map(|()| 1),
-            None => Ok(0),
+        let apart = |&at: &usize| datagrams[at].local.is_none() && self.alike(&datagrams[at..]) < 2;
+        let len = datagrams.len().min(BATCH_LEN);
+        match (0..len).take_while(apart).count() {
+            0 | 1 => self.send_one(&datagrams[0]).map(|()| 1),
+            batch => self.send_batch(&datagrams[..batch]),
         }
     }
 }
 
 impl Udp {
-    fn send_one(&self, Outgoing { bytes, peer, local }: Outgoing<'_>) -> io::Result<()> {
-        let Some(local) = local else {
-            return self.socket.send_to(bytes, peer).map(|_| ());
-        };
-        let mut control = [0; CONTROL_LEN_MAX];
-        let control = packet_info(local, &mut control);
-        let peer = SockAddr::from(peer);
-        let parts = [IoSlice::new(bytes)];
+    /// How many of the first datagrams can leave as one that the kernel takes apart: to one client
+    /// on this host, of one length but for the last, which may be shorter.
+    ///
+    /// Only on this host, where the kernel takes them apart as it hands them over. Elsewhere
+    /// devices do so, and there are those that corrupt what they take apart.
+    fn alike(&self, datagrams: &[Outgoing<'_>]) -> usize {
+        let first = &datagrams[0];
+        if !self.can_segment || !first.peer.ip().is_loopback() {
+            return 1;
+        }
+        let len = first.bytes.len();
+        let most = SEGMENTS_MAX.min(SEGMENTED_LEN_MAX / len.max(1));
+        let mut same_way = datagrams
+            .iter()
+            .take(most)
+            .take_while(|next| next.peer == first.peer && next.local == first.local)
+            .map(|next| next.bytes.len())
+            .peekable();
+        let mut alike = 0;
+        while same_way.next_if_eq(&len).is_some() {
+            alike += 1;
+        }
+        alike + usize::from(same_way.next().is_some_and(|next| (1..len).contains(&next)))
+    }
+
+    /// Sends datagrams that are alike.
+    fn send_segments(&self, datagrams: &[Outgoing<'_>]) -> io::Result<()> {
+        let mut parts = [IoSlice::new(&[]); SEGMENTS_MAX];
+        for (part, datagram) in parts.iter_mut().zip(datagrams) {
+            *part = IoSlice::new(datagram.bytes);
+        }
+        let mut control = Control::new();
+        control.push_segment_len(datagrams[0].bytes.len());
+        self.send_message(&parts[..datagrams.len()], &datagrams[0], control)
+    }
+
+    fn send_one(&self, datagram: &Outgoing<'_>) -> io::Result<()> {
+        if datagram.local.is_none() {
+            let sent = self.socket.send_to(datagram.bytes, *datagram.peer);
+            return sent.map(|_| ());
+        }
+        let parts = [IoSlice::new(datagram.bytes)];
+        self.send_message(&parts, datagram, Control::new())
+    }
+
+    fn send_message(
+        &self,
+        parts: &[IoSlice<'_>],
+        to: &Outgoing<'_>,
+        mut control: Control,
+    ) -> io::Result<()> {
+        if let Some(local) = to.local {
+            control.push_packet_info(local);
+        }
+        let peer = SockAddr::from(*to.peer);
         let message = MsgHdr::new()
             .with_addr(&peer)
-            .with_buffers(&parts)
-            .with_control(control);
+            .with_buffers(parts)
+            .with_control(control.octets());
         SockRef::from(&self.socket).sendmsg(&message, 0).map(|_| ())
     }
 
     /// Sends by one call datagrams that may leave from any address.
-    fn send_batch<'a>(
-        &self,
-        mut datagrams: impl Iterator<Item = Outgoing<'a>>,
-    ) -> io::Result<usize> {
-        let nobody = SocketAddr::from(([0; 4], 0));
-        let mut len = 0;
-        let batch: [_; BATCH_LEN] = std::array::from_fn(|_| match datagrams.next() {
-            Some(Outgoing { bytes, peer, .. }) => {
-                len += 1;
-                ([IoSlice::new(bytes)], peer.as_any())
-            }
-            None => ([IoSlice::new(&[])], nobody.as_any()),
+    fn send_batch(&self, datagrams: &[Outgoing<'_>]) -> io::Result<usize> {
+        let batch: [_; BATCH_LEN] = std::array::from_fn(|at| {
+            let Outgoing { bytes, peer, .. } = datagrams[at.min(datagrams.len() - 1)];
+            ([IoSlice::new(bytes)], peer.as_any())
         });
         let mut controls = [(); BATCH_LEN].map(|()| SendAncillaryBuffer::default());
         let mut control = controls.iter_mut();
@@ -178,7 +235,7 @@ impl Udp {
         });
         Ok(sendmmsg(
             &self.socket,
-            &mut messages[..len],
+            &mut messages[..datagrams.len()],
             SendFlags::empty(),
         )?)
     }
@@ -193,29 +250,172 @@ fn socket_address(address: &SockaddrStorage) -> Option<SocketAddr> {
         .map(|address| SocketAddr::V6((*address).into()))
 }
 
-/// Octets of the longest control message made here, on any host.
-const CONTROL_LEN_MAX: usize = 40;
+/// Control messages for a datagram to be sent: struct cmsghdr before each, and each padded to whole
+/// words. Written by hand, since the safe interfaces for it allocate for every datagram.
+struct Control {
+    octets: [u8; Self::LEN_MAX],
+    len: usize,
+}
 
-/// Writes the control message that makes a datagram leave from `local`: struct cmsghdr, then struct
-/// `in_pktinfo` (ip(7)) or struct `in6_pktinfo` (RFC 3542, section 6.2), padded to whole words.
-/// Written by hand, since the safe interfaces for it allocate for every datagram.
-fn packet_info(local: Address, control: &mut [u8; CONTROL_LEN_MAX]) -> &[u8] {
+impl Control {
     const WORD: usize = size_of::<usize>();
-    const HEAD_LEN: usize = WORD + 8;
-    let (level, kind, data_len) = match local.ip {
-        IpAddr::V4(address) => {
-            // No interface: the routing table finds it.
-            control[HEAD_LEN + 4..][..4].copy_from_slice(&address.octets());
-            (nix::libc::IPPROTO_IP, nix::libc::IP_PKTINFO, 12)
+    const HEAD_LEN: usize = Self::WORD + 8;
+    /// Octets of one message of each kind, on any host.
+    const LEN_MAX: usize = 40 + 24;
+
+    fn new() -> Self {
+        Self {
+            octets: [0; Self::LEN_MAX],
+            len: 0,
         }
-        IpAddr::V6(address) => {
-            control[HEAD_LEN..][..16].copy_from_slice(&address.octets());
-            control[HEAD_LEN + 16..][..4].copy_from_slice(&local.zone.to_ne_bytes());
-            (nix::libc::IPPROTO_IPV6, nix::libc::IPV6_PKTINFO, 20)
+    }
+
+    fn octets(&self) -> &[u8] {
+        &self.octets[..self.len]
+    }
+
+    /// The datagram leaves from `local`: struct `in_pktinfo` (ip(7)) or struct `in6_pktinfo` (RFC
+    /// 3542, section 6.2).
+    fn push_packet_info(&mut self, local: &Address) {
+        match local.ip {
+            IpAddr::V4(address) => {
+                // No interface: the routing table finds it.
+                let mut info = [0; 12];
+                info[4..8].copy_from_slice(&address.octets());
+                self.push(libc::IPPROTO_IP, libc::IP_PKTINFO, &info);
+            }
+            IpAddr::V6(address) => {
+                let mut info = [0; 20];
+                info[..16].copy_from_slice(&address.octets());
+                info[16..].copy_from_slice(&local.zone.to_ne_bytes());
+                self.push(libc::IPPROTO_IPV6, libc::IPV6_PKTINFO, &info);
+            }
         }
-    };
-    control[..WORD].copy_from_slice(&(HEAD_LEN + data_len).to_ne_bytes());
-    control[WORD..][..4].copy_from_slice(&level.to_ne_bytes());
-    control[WORD + 4..][..4].copy_from_slice(&kind.to_ne_bytes());
-    &control[..HEAD_LEN + usize::next_multiple_of(data_len, WORD)]
+    }
+
+    /// The kernel takes the datagram apart into datagrams of this length (udp(7)).
+    fn push_segment_len(&mut self, len: usize) {
+        let len = u16::try_from(len).expect("a response has at most 65,535 octets");
+        self.push(libc::SOL_UDP, libc::UDP_SEGMENT, &len.to_ne_bytes());
+    }
+
+    fn push(&mut self, level: i32, kind: i32, data: &[u8]) {
+        let message = &mut self.octets[self.len..];
+        message[..Self::WORD].copy_from_slice(&(Self::HEAD_LEN + data.len()).to_ne_bytes());
+        message[Self::WORD..][..4].copy_from_slice(&level.to_ne_bytes());
+        message[Self::WORD + 4..][..4].copy_from_slice(&kind.to_ne_bytes());
+        message[Self::HEAD_LEN..][..data.len()].copy_from_slice(data);
+        self.len += Self::HEAD_LEN + data.len().next_multiple_of(Self::WORD);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::net::mio::open;
+    use socket2::{Protocol, Type};
+    use std::net::UdpSocket;
+
+    fn server(address: SocketAddr) -> Udp {
+        let socket = open(address, Type::DGRAM, Protocol::UDP).unwrap();
+        Udp::for_clients(socket, address, false).unwrap()
+    }
+
+    /// A client that takes nothing but what comes from `from` at the port of `server`.
+    fn client(server: &Udp, from: IpAddr) -> UdpSocket {
+        let client = UdpSocket::bind((from, 0)).unwrap();
+        let port = server.socket.local_addr().unwrap().port();
+        client.connect((from, port)).unwrap();
+        client
+            .set_read_timeout(Some(std::time::Duration::from_secs(5)))
+            .unwrap();
+        client
+    }
+
+    fn receive(client: &UdpSocket, count: usize) -> Vec<Vec<u8>> {
+        let mut buffer = [0; 2048];
+        let mut receive = |_| {
+            let len = client.recv(&mut buffer).unwrap();
+            buffer[..len].to_vec()
+        };
+        (0..count).map(&mut receive).collect()
+    }
+
+    /// Sends them all: how many with each call.
+    fn send_all(server: &mut Udp, datagrams: &[Outgoing<'_>]) -> Vec<usize> {
+        let mut done = 0;
+        let mut counts = Vec::new();
+        while done < datagrams.len() {
+            counts.push(server.send(&datagrams[done..]).unwrap());
+            done += counts.last().unwrap();
+        }
+        counts
+    }
+
+    #[test]
+    fn datagrams_that_are_alike_leave_together_and_come_one_by_one() {
+        let messages: Vec<Vec<u8>> = (0..=255).map(|number| vec![number; 1232]).collect();
+        for (listens, asked) in [
+            ("127.0.0.1:0", "127.0.0.1"),
+            ("0.0.0.0:0", "127.0.0.2"),
+            ("[::1]:0", "::1"),
+            ("[::]:0", "::1"),
+        ] {
+            let asked: IpAddr = asked.parse().unwrap();
+            let mut server = server(listens.parse().unwrap());
+            let local = server.is_everywhere.then(|| Address::from(asked));
+            let [one, two] = [(); 2].map(|()| client(&server, asked));
+            let [one_peer, two_peer] = [&one, &two].map(|client| client.local_addr().unwrap());
+            let to = |peer, number: usize, len| Outgoing {
+                bytes: &messages[number][..len],
+                peer,
+                local: local.as_ref(),
+            };
+            let mut datagrams: Vec<_> = (0..40).map(|number| to(&one_peer, number, 100)).collect();
+            datagrams.extend([to(&one_peer, 40, 60), to(&one_peer, 41, 61)]);
+            datagrams.extend((42..107).map(|number| to(&two_peer, number, 30)));
+            datagrams.extend((107..161).map(|number| to(&two_peer, number, 1232)));
+            let sent = send_all(&mut server, &datagrams);
+            assert_eq!(sent, [41, 1, 64, 1, 53, 1], "{listens}");
+            let expect = |those: &[Outgoing<'_>]| -> Vec<Vec<u8>> {
+                those.iter().map(|one| one.bytes.to_vec()).collect()
+            };
+            assert_eq!(receive(&one, 42), expect(&datagrams[..42]));
+            assert_eq!(receive(&two, 119), expect(&datagrams[42..]));
+        }
+    }
+
+    #[test]
+    fn only_datagrams_to_this_host_leave_as_one() {
+        let server = server("127.0.0.1:0".parse().unwrap());
+        for (peer, alike) in [
+            ("127.9.9.9:5", 3),
+            ("[::1]:5", 3),
+            ("192.0.2.1:5", 1),
+            ("[2001:db8::1]:5", 1),
+        ] {
+            let datagram = Outgoing {
+                bytes: &[7; 12],
+                peer: &peer.parse().unwrap(),
+                local: None,
+            };
+            assert_eq!(server.alike(&[datagram; 3]), alike, "{peer}");
+        }
+    }
+
+    #[test]
+    fn datagrams_by_other_ways_are_not_alike() {
+        let server = server("127.0.0.1:0".parse().unwrap());
+        let [one, two] = [1, 2].map(|port| SocketAddr::from(([127, 0, 0, 1], port)));
+        let address = Address::from(IpAddr::from([127, 0, 0, 1]));
+        let datagram = |peer, local| Outgoing {
+            bytes: &[7; 12],
+            peer,
+            local,
+        };
+        let first = datagram(&one, None);
+        assert_eq!(server.alike(&[first, first]), 2);
+        assert_eq!(server.alike(&[first, datagram(&two, None)]), 1);
+        assert_eq!(server.alike(&[first, datagram(&one, Some(&address))]), 1);
+    }
 }

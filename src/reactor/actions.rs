@@ -62,8 +62,8 @@ impl<N: Net> Reactor<N> {
                         message,
                     } if other.session == origin.session => Some(Outgoing {
                         bytes: outbox.bytes(message),
-                        peer: other.peer,
-                        local: other.local,
+                        peer: &other.peer,
+                        local: other.local.as_ref(),
                     }),
                     _ => None,
                 });
@@ -108,7 +108,7 @@ impl<N: Net> Reactor<N> {
             None => Protocol::Udp,
         };
         for response in responses {
-            tap.on_response(protocol, response.peer, response.bytes);
+            tap.on_response(protocol, *response.peer, response.bytes);
         }
     }
 

@@ -1,8 +1,9 @@
 //! A UDP socket that clients send their queries to.
 
+use std::cmp::Reverse;
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind};
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use super::{Scratch, Step};
 use crate::address::Address;
@@ -19,12 +20,9 @@ pub trait Datagram {
     /// than one address, which of them it was sent to.
     fn receive(&mut self, buffer: &mut [u8]) -> io::Result<(usize, SocketAddr, Option<Address>)>;
 
-    /// Sends the first of the datagrams, at least one if there is one: how many. The error is that
-    /// of the first, and none was sent.
-    fn send<'a>(
-        &mut self,
-        datagrams: impl Iterator<Item = Outgoing<'a>> + Clone,
-    ) -> io::Result<usize>;
+    /// Sends the first of the datagrams, at least one: how many. The error is that of the first,
+    /// and none was sent. Those that stand together and are alike may cost as much as one.
+    fn send(&mut self, datagrams: &[Outgoing<'_>]) -> io::Result<usize>;
 }
 
 /// A datagram to be sent.
@@ -33,10 +31,21 @@ pub struct Outgoing<'a> {
     /// What it says.
     pub bytes: &'a [u8],
     /// Where it goes.
-    pub peer: SocketAddr,
+    pub peer: &'a SocketAddr,
     /// The address that it leaves from, if it matters.
-    pub local: Option<Address>,
+    pub local: Option<&'a Address>,
 }
+
+impl Outgoing<'_> {
+    const NONE: Self = Self {
+        bytes: &[],
+        peer: &SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0),
+        local: None,
+    };
+}
+
+/// Responses that are put in order and sent at a time.
+const BATCH_LEN: usize = 64;
 
 /// The session on a UDP socket.
 #[derive(Debug)]
@@ -63,8 +72,8 @@ impl Unsent {
     fn outgoing(&self) -> Outgoing<'_> {
         Outgoing {
             bytes: &self.bytes,
-            peer: self.peer,
-            local: self.local,
+            peer: &self.peer,
+            local: self.local.as_ref(),
         }
     }
 }
@@ -128,39 +137,59 @@ impl<D: Datagram> ClientDatagram<D> {
         Step::Again
     }
 
-    /// Sends responses, at once or when the socket takes them. At most `unsent_max` octets wait;
-    /// beyond, responses are dropped and counted.
-    pub fn send<'a>(
-        &mut self,
-        responses: impl Iterator<Item = Outgoing<'a>> + Clone,
-        unsent_max: usize,
-    ) {
-        let sent = if self.unsent.is_empty() {
-            self.send_now(responses.clone())
-        } else {
-            0
-        };
-        for Outgoing { bytes, peer, local } in responses.skip(sent) {
-            if self.unsent_len + bytes.len() > unsent_max {
-                self.dropped += 1;
-                continue;
+    /// Sends responses, at once or when the socket takes them, those to one client side by side
+    /// from the longest on. At most `unsent_max` octets wait; beyond, responses are dropped and
+    /// counted.
+    pub fn send<'a>(&mut self, responses: impl Iterator<Item = Outgoing<'a>>, unsent_max: usize) {
+        let mut responses = responses.fuse();
+        let mut batch = [Outgoing::NONE; BATCH_LEN];
+        loop {
+            let batch = fill(&mut batch, &mut responses);
+            if batch.is_empty() {
+                return;
             }
-            self.unsent_len += bytes.len();
-            self.unsent.push_back(Unsent {
-                bytes: bytes.into(),
-                peer,
-                local,
-            });
+            batch.sort_by_key(|one| (one.peer, Reverse(one.bytes.len())));
+            let sent = if self.unsent.is_empty() {
+                self.send_now(batch)
+            } else {
+                0
+            };
+            for one in &batch[sent..] {
+                self.keep(one, unsent_max);
+            }
         }
+    }
+
+    fn keep(&mut self, response: &Outgoing<'_>, unsent_max: usize) {
+        if self.unsent_len + response.bytes.len() > unsent_max {
+            self.dropped += 1;
+            return;
+        }
+        self.unsent_len += response.bytes.len();
+        self.unsent.push_back(Unsent {
+            bytes: response.bytes.into(),
+            peer: *response.peer,
+            local: response.local.copied(),
+        });
     }
 
     /// Sends what waits, as far as the socket takes it.
     pub fn flush(&mut self) {
         let unsent = std::mem::take(&mut self.unsent);
-        let sent = self.send_now(unsent.iter().map(Unsent::outgoing));
+        let mut left = unsent.iter().map(Unsent::outgoing);
+        let mut batch = [Outgoing::NONE; BATCH_LEN];
+        let mut done = 0;
+        loop {
+            let batch = fill(&mut batch, &mut left);
+            let sent = self.send_now(batch);
+            done += sent;
+            if sent < BATCH_LEN {
+                break;
+            }
+        }
         self.unsent = unsent;
         let octets = |one: Unsent| one.bytes.len();
-        self.unsent_len -= self.unsent.drain(..sent).map(octets).sum::<usize>();
+        self.unsent_len -= self.unsent.drain(..done).map(octets).sum::<usize>();
         if self.unsent.is_empty() {
             self.unsent.shrink_to(0);
         }
@@ -168,11 +197,10 @@ impl<D: Datagram> ClientDatagram<D> {
 
     /// Sends as much as the socket takes. Returns how many it has done with: a datagram that it
     /// refuses for good is dropped and counted.
-    fn send_now<'a>(&mut self, datagrams: impl Iterator<Item = Outgoing<'a>> + Clone) -> usize {
-        let mut left = datagrams.peekable();
+    fn send_now(&mut self, datagrams: &[Outgoing<'_>]) -> usize {
         let mut done = 0;
-        while left.peek().is_some() {
-            let sent = match self.socket.send(left.clone()) {
+        while done < datagrams.len() {
+            done += match self.socket.send(&datagrams[done..]) {
                 Ok(sent) => sent,
                 Err(error) if error.kind() == ErrorKind::WouldBlock => break,
                 Err(error) => {
@@ -181,11 +209,22 @@ impl<D: Datagram> ClientDatagram<D> {
                     1
                 }
             };
-            done += sent;
-            left.by_ref().take(sent).for_each(drop);
         }
         done
     }
+}
+
+/// Puts the next responses into `batch`, as many as it holds.
+fn fill<'b, 'a>(
+    batch: &'b mut [Outgoing<'a>],
+    responses: &mut impl Iterator<Item = Outgoing<'a>>,
+) -> &'b mut [Outgoing<'a>] {
+    let mut len = 0;
+    for (place, response) in batch.iter_mut().zip(responses) {
+        *place = response;
+        len += 1;
+    }
+    &mut batch[..len]
 }
 
 #[cfg(test)]
@@ -204,12 +243,9 @@ mod tests {
             Err(ErrorKind::WouldBlock.into())
         }
 
-        fn send<'a>(
-            &mut self,
-            datagrams: impl Iterator<Item = Outgoing<'a>> + Clone,
-        ) -> io::Result<usize> {
+        fn send(&mut self, datagrams: &[Outgoing<'_>]) -> io::Result<usize> {
             let before = self.sent.len();
-            for datagram in datagrams.take(self.room.min(2)) {
+            for datagram in datagrams.iter().take(self.room.min(2)) {
                 if datagram.bytes == b"bad" {
                     break;
                 }
@@ -225,10 +261,12 @@ mod tests {
         }
     }
 
-    fn responses<'a>(texts: &'a [&'a str]) -> impl Iterator<Item = Outgoing<'a>> + Clone + use<'a> {
+    const PEER: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 4711);
+
+    fn responses<'a>(texts: &'a [&'a str]) -> impl Iterator<Item = Outgoing<'a>> {
         texts.iter().map(|text| Outgoing {
             bytes: text.as_bytes(),
-            peer: ([127, 0, 0, 1], 4711).into(),
+            peer: &PEER,
             local: None,
         })
     }
@@ -257,6 +295,37 @@ mod tests {
         assert!(!session.has_unsent());
         session.send(responses(&["ten"]), 6);
         assert_eq!(session.socket.sent.len(), 4);
+    }
+
+    #[test]
+    fn responses_to_a_client_stand_side_by_side_from_the_longest_on() {
+        let mut session = session(1_000);
+        let others: SocketAddr = ([127, 0, 0, 1], 4710).into();
+        let texts: Vec<String> = (0..70).map(|number| format!("{:1$}", 7, number)).collect();
+        let mut turn = 0;
+        let mixed = texts.iter().map(|text| {
+            turn += 1;
+            Outgoing {
+                bytes: text.as_bytes(),
+                peer: if turn % 2 == 0 { &others } else { &PEER },
+                local: None,
+            }
+        });
+        session.send(mixed, 0);
+        let lens: Vec<_> = session.socket.sent.iter().map(Vec::len).collect();
+        let down = |from: usize| (0..=from).rev().step_by(2);
+        let first = down(63).chain(down(62).map(|len| len.max(1)));
+        let rest = [69, 67, 65, 68, 66, 64];
+        assert_eq!(lens, first.chain(rest).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn what_follows_the_responses_is_left_alone() {
+        let mut session = session(1_000);
+        let texts = ["one", "end", "two"];
+        let until_end = responses(&texts).map_while(|one| (one.bytes != b"end").then_some(one));
+        session.send(until_end, 0);
+        assert_eq!(session.socket.sent, [b"one"]);
     }
 
     #[test]

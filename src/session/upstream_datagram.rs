@@ -42,10 +42,10 @@ impl<D: Datagram> UpstreamDatagram<D> {
     pub fn send(&mut self, message: &[u8]) -> Result<(), Failure> {
         let query = Outgoing {
             bytes: message,
-            peer: self.peer,
+            peer: &self.peer,
             local: None,
         };
-        match self.socket.send(std::iter::once(query)) {
+        match self.socket.send(&[query]) {
             // As good as lost on the way, which is looked after elsewhere.
             Err(error) if error.kind() != ErrorKind::WouldBlock => Err(failed(&error)),
             _ => Ok(()),

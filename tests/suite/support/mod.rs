@@ -40,7 +40,7 @@ impl Drop for SeedReport {
     fn drop(&mut self) {
         if std::thread::panicking() {
             eprintln!(
-                "failed with seed {}; again: SEED={} cargo test --test {}",
+                "failed with seed {}; again: SEED={} cargo test --test suite {}",
                 self.seed, self.seed, self.test
             );
         }

@@ -560,13 +560,13 @@ impl Datagram for SimDatagram {
         Ok((bytes.len(), from, local))
     }
 
-    fn send<'a>(
-        &mut self,
-        datagrams: impl Iterator<Item = Outgoing<'a>> + Clone,
-    ) -> io::Result<usize> {
+    fn send(&mut self, datagrams: &[Outgoing<'_>]) -> io::Result<usize> {
         let taken = self.world.borrow_mut().chance.between(1, 4);
         let mut sent = 0;
-        for datagram in datagrams.take(usize::try_from(taken).expect("a few")) {
+        for datagram in datagrams
+            .iter()
+            .take(usize::try_from(taken).expect("a few"))
+        {
             match self.send_one(datagram) {
                 Ok(()) => sent += 1,
                 Err(error) if sent == 0 => return Err(error),
@@ -578,7 +578,8 @@ impl Datagram for SimDatagram {
 }
 
 impl SimDatagram {
-    fn send_one(&self, Outgoing { bytes, peer, local }: Outgoing<'_>) -> io::Result<()> {
+    fn send_one(&self, datagram: &Outgoing<'_>) -> io::Result<()> {
+        let (bytes, peer, local) = (datagram.bytes, *datagram.peer, datagram.local.copied());
         let world = &mut *self.world.borrow_mut();
         let inbox = &world.inboxes[&self.address];
         let (key, connected, is_watched) = (inbox.key, inbox.only_from, inbox.is_watched);
