@@ -2,18 +2,9 @@
 # Two hosts, the server here and a client on the other side of a cable: network namespaces that end with
 # the script. To be sourced before anything else, in bash, at the root of the repository.
 
-if [ "${1:-}" != within ]; then
-    for kind in --net "--net --map-root-user"; do
-        # shellcheck disable=SC2086 # it is several options
-        unshare $kind true 2>/dev/null && exec unshare $kind "$0" within
-    done
-    echo "this needs root, or a kernel that gives network namespaces to users: nothing was checked"
-    exit 0
-fi
-
-# shellcheck source=scripts/testbed.sh
-. scripts/testbed.sh
-need dig ip nsenter unshare
+# shellcheck source=scripts/namespace.sh
+. scripts/namespace.sh
+need dig nsenter
 
 # The server is here, the client on the other side of a cable.
 unshare --net sleep 600 &
@@ -22,6 +13,5 @@ pids+=("$client")
 on_client() { nsenter --target "$client" --net "$@"; }
 has_left() { [ "$(readlink /proc/self/ns/net)" != "$(readlink "/proc/$client/ns/net")" ]; }
 await has_left
-ip link set lo up &&
-    ip link add server0 type veth peer name client0 netns "$client" &&
+ip link add server0 type veth peer name client0 netns "$client" &&
     ip link set server0 up && on_client ip link set client0 up || exit 2

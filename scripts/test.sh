@@ -31,6 +31,7 @@ scripts/metrics_test.sh
 scripts/traces_test.sh
 scripts/address_test.sh
 scripts/restart_test.sh
+scripts/units_test.sh
 scripts/flood_test.sh
 
 step "static binary"

@@ -1,0 +1,148 @@
+#!/bin/bash
+# Runs the units of deploy/systemd, installed as deploy/README.md says, under a systemd that is process 1 of
+# namespaces of its own. Its root is that of this host, with changes that end with the script.
+set -u
+cd "$(dirname "$0")/.." || exit 2
+
+# shellcheck source=scripts/namespace.sh
+. scripts/namespace.sh
+need dig dnsperf nsenter systemctl
+start_unbound 853
+
+# Becomes systemd, in namespaces of its own: it has the units that are installed as in deploy/README.md and
+# its own journal, and nothing that looks after hardware.
+become_systemd() {
+    set -e
+    local root=$work/space/root place device
+    mount --make-rprivate /
+    mount -t tmpfs tmpfs "$work/space"
+    mkdir "$work/space"/{changes,scratch,root}
+    mount -t overlay overlay "$root" \
+        -o "lowerdir=/,upperdir=$work/space/changes,workdir=$work/space/scratch"
+    mount -t proc proc "$root/proc"
+    mount -t sysfs -o ro sysfs "$root/sys"
+    mount -t cgroup2 cgroup2 "$root/sys/fs/cgroup"
+    for place in dev run tmp etc/systemd/system usr/lib/systemd/system/{sysinit,sockets}.target.wants; do
+        mount -t tmpfs -o mode=755 tmpfs "$root/$place"
+    done
+    for device in null zero full random urandom tty; do
+        touch "$root/dev/$device"
+        mount --bind "/dev/$device" "$root/dev/$device"
+    done
+    ln -s /proc/self/fd pts/ptmx "$root/dev/"
+    rm -rf "$root/var/log/journal"
+
+    install "$binary" "$root/usr/bin/dotproxy"
+    install -m 644 deploy/systemd/dotproxy* "$root/etc/systemd/system/"
+    install -m 644 "$work/ca.pem" "$root/etc/dotproxy-ca.pem"
+    printf '%s\n' 'upstream = 127.0.0.1' 'ca-file = /etc/dotproxy-ca.pem' >"$root/etc/dotproxy.conf"
+    mkdir "$root/etc/systemd/system/dotproxy.service.d"
+    printf '[Service]\nWatchdogSec=2\n' >"$root/etc/systemd/system/dotproxy.service.d/soon.conf"
+
+    cd "$root"
+    pivot_root . mnt
+    umount --lazy /mnt
+    exec env -i container=test PATH=/usr/sbin:/usr/bin:/sbin:/bin \
+        /lib/systemd/systemd --unit=sysinit.target --log-target=null
+}
+export work binary
+export -f become_systemd
+mkdir "$work/space"
+unshare --pid --fork --kill-child --mount --uts --ipc --cgroup bash -c become_systemd 2>"$work/why" &
+outside=$!
+first=
+for _ in $(seq 100); do
+    first=$(pgrep -P "$outside") || break
+    grep -qs systemd "/proc/$first/comm" && break
+    sleep 0.05
+done
+if [ -z "$first" ]; then
+    echo "skipped: this takes a kernel that lets root mount another root"
+    cat "$work/why"
+    exit 0
+fi
+within() { nsenter --target "$first" --pid --mount "$@"; }
+await within systemctl is-active sysinit.target
+within systemctl start systemd-journald.service
+said() { within journalctl --no-pager --output cat --unit "${1:-dotproxy.service}"; }
+shown() { within systemctl show --value --property "$1" "${2:-dotproxy.service}"; }
+ask() { dig +tries=1 +time=6 "$@"; }
+trap 'kill -KILL "$first"; finish' EXIT
+
+within systemctl enable --now --quiet dotproxy.socket dotproxy.service
+check "service: it says that it is ready" '^active$' within systemctl is-active dotproxy.service
+check "service: it has the sockets of systemd" 'listening on \[::1\]:53$' said
+for server in 127.0.0.1 ::1; do
+    check "service: UDP to $server" '192\.0\.2\.80' ask "@$server" www.example.net A +notcp
+    check "service: TCP to $server" '192\.0\.2\.80' ask "@$server" www.example.net A +tcp
+done
+process() { within cat "/proc/$(shown MainPID)/status"; }
+check "service: a user of its own" '^Uid:\s+(6[0-9]{4})\s+\1\s+\1\s' process
+check "service: no privilege but one" '^CapEff:\s+0{16}$' process
+check "service: it is confined" '^Seccomp:\s+2' process
+check "service: it confines itself, too" 'no capabilities, no new privileges; TCP to port 853 only' said
+
+# Reading its options again, right ones and wrong ones.
+before=$(shown MainPID)
+within sh -c 'echo "upstream = 127.0.0.1,domain=corp.example" >>/etc/dotproxy.conf'
+check "reload: right options" '^$' within systemctl reload dotproxy.service
+check "reload: they hold" 'a query for corp\.example' said
+within sh -c 'echo "no-such-option = 1" >>/etc/dotproxy.conf'
+within systemctl reload dotproxy.service
+check "reload: wrong options are reported" 'no-such-option' said
+check "reload: it goes on with the old ones" '192\.0\.2\.80' ask @127.0.0.1 www.example.net A
+check "reload: it is the same process" "^$before\$" shown MainPID
+within sed -i '/no-such-option/d' /etc/dotproxy.conf
+
+# Replacing it while clients ask.
+for number in $(seq 2000); do echo "host$number.many.example.net A"; done >"$work/names"
+load() { # seconds
+    dnsperf -s 127.0.0.1 -d "$work/names" -c 8 -Q 500 -l "$1" -t 6 >"$work/dnsperf.out" 2>&1
+}
+load 6 &
+running=$!
+for _ in 1 2 3; do
+    sleep 1
+    within systemctl restart dotproxy.service
+done
+wait "$running"
+check "service, 3 restarts under 500 queries/s: none lost" 'Queries lost: +0 ' cat "$work/dnsperf.out"
+check "service: all were answered" 'NOERROR [0-9]+ \(100' cat "$work/dnsperf.out"
+
+# What takes it away, it survives: a kill, and not getting on.
+goes_on() { # signal
+    local before
+    before=$(shown MainPID)
+    within kill "-$1" "$before"
+    # shellcheck disable=SC2317 # it is awaited
+    restarted() { [ "$(shown MainPID)" != "$before" ] && within systemctl is-active dotproxy.service; }
+    await restarted
+    ask @127.0.0.1 "$1.many.example.net" A
+}
+check "service: a kill" '192\.0\.2\.1$' goes_on KILL
+check "service: standing still" '192\.0\.2\.1$' goes_on STOP
+check "service: the watchdog saw that" '^2$' shown NRestarts
+within systemctl stop dotproxy.socket dotproxy.service
+check "service: it ends as it should" '^success$' shown Result
+check "service: it leaves nothing behind" '^inactive$' shown ActiveState
+
+# Several processes on a port.
+within useradd --system dotproxy
+within systemctl start dotproxy@1.service dotproxy@2.service
+for number in 1 2; do
+    check "process $number of several: ready" '^active$' within systemctl is-active "dotproxy@$number.service"
+done
+load 6 &
+running=$!
+for number in 1 2 1; do
+    sleep 1
+    within systemctl restart "dotproxy@$number.service"
+done
+wait "$running"
+check "several processes, 3 restarts under 500 queries/s: none lost" 'Queries lost: +0 ' cat "$work/dnsperf.out"
+check "several processes: all were answered" 'NOERROR [0-9]+ \(100' cat "$work/dnsperf.out"
+within systemctl stop dotproxy@1.service dotproxy@2.service
+check "several processes: each ends as it should" '^success$' shown Result dotproxy@2.service
+
+within journalctl --no-pager --output cat >"$work/dotproxy.log"
+conclude
