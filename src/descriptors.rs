@@ -5,7 +5,7 @@
 
 use std::io;
 
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::config::{Config, Host, Scheme, Upstream};
 
@@ -17,10 +17,12 @@ const OWN: usize = 16;
 pub fn fit(config: &mut Config) -> io::Result<()> {
     let reserved = reserved(config);
     let needed = (reserved + config.limits.tcp_clients) as u64;
-    let (mut soft, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    let (mut soft, hard) = (current.unwrap_or(u64::MAX), maximum.unwrap_or(u64::MAX));
     if soft < needed && soft < hard {
         soft = needed.min(hard);
-        setrlimit(Resource::RLIMIT_NOFILE, soft, hard)?;
+        let current = Some(soft);
+        setrlimit(Resource::Nofile, Rlimit { current, maximum })?;
     }
     if soft < needed {
         let left = usize::try_from(soft)

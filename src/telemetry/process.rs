@@ -6,10 +6,11 @@ use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::time::{Duration, SystemTime};
 
-use nix::sys::resource::{Resource, UsageWho, getrlimit, getrusage};
+use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::time::TimeValLike;
 use nix::unistd::{SysconfVar, sysconf};
 use rustix::fs::{Dir, Mode, OFlags};
+use rustix::process::{Resource, getrlimit};
 
 /// The way to what the kernel says of this process.
 #[derive(Debug)]
@@ -60,9 +61,7 @@ impl Process {
             resident: octets(pages.map(|(_, resident)| resident)),
             virtual_memory: octets(pages.map(|(all, _)| all)),
             open_descriptors: self.descriptors.as_mut().and_then(count),
-            descriptors_max: getrlimit(Resource::RLIMIT_NOFILE)
-                .ok()
-                .map(|(soft, _)| soft),
+            descriptors_max: getrlimit(Resource::Nofile).current,
         }
     }
 }
