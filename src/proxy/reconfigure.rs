@@ -137,6 +137,9 @@ impl Proxy {
             }
             (Asker::Client { .. }, None) => {
                 let refusal = NOBODY_TO_ASK;
+                let exchange = self.exchange_mut(key);
+                // Upstreams have other numbers now.
+                exchange.answered_by = None;
                 let exchange = self.exchanges.get(key.0).expect("it is still there");
                 let ending = exchange.ending(refusal.outcome);
                 let (ending, owed) = ending.expect("a client asked");
@@ -154,7 +157,7 @@ impl Proxy {
 #[cfg(test)]
 mod tests {
     use super::super::testing::{Scene, config};
-    use super::super::{Action, Transport};
+    use super::super::{Action, Transport, UpstreamIndex};
     use super::*;
     use crate::wire::{Message, Rcode};
     use std::time::Duration;
@@ -201,6 +204,20 @@ mod tests {
             };
             self.outbox.actions().iter().filter_map(address).collect()
         }
+    }
+
+    #[test]
+    fn who_had_answered_is_nobody_any_more() {
+        let mut scene = Scene::with(&["-u192.0.2.1", "-u192.0.2.2"]);
+        scene.outbox = Outbox::new(true);
+        scene.ask(&query(b'a'), Transport::Udp);
+        let under_way = scene.proxy.exchanges.iter().next();
+        let key = under_way.map(|(key, _)| ExchangeKey(key)).unwrap();
+        scene.proxy.exchange_mut(key).answered_by = Some(UpstreamIndex(1));
+        scene.reconfigure(&["-u192.0.2.3,domain=b"]);
+        let records = scene.outbox.records().iter();
+        let upstreams: Vec<_> = records.map(|record| record.upstream).collect();
+        assert_eq!(upstreams, [None]);
     }
 
     #[test]
