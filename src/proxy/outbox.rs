@@ -68,6 +68,8 @@ impl Outbox {
     /// back.
     const OCTETS_KEPT: usize = 16 * 1024;
     const ACTIONS_KEPT: usize = 128;
+    /// Octets after which it is long: more than a turn of datagrams takes.
+    const OCTETS_LONG: usize = 128 * 1024;
 
     /// An empty one, which takes records of queries that end, or does not.
     pub fn new(takes_records: bool) -> Self {
@@ -95,6 +97,11 @@ impl Outbox {
     /// Whether there is nothing to do.
     pub fn is_empty(&self) -> bool {
         self.actions.is_empty() && self.records.is_empty()
+    }
+
+    /// Whether it is time to do something of it before there is more.
+    pub fn is_long(&self) -> bool {
+        self.bytes.len() >= Self::OCTETS_LONG
     }
 
     /// Forgets what has been done.

@@ -85,8 +85,9 @@ impl<N: Net> Reactor<N> {
                 self.watch_room(key);
             }
             Some(Session::Client(client)) => {
+                let (scratch, limits) = (&mut self.scratch, &self.config.limits);
                 let mut responses = responses.map(|response| response.bytes);
-                if responses.all(|response| client.send(response, &self.config.limits)) {
+                if responses.all(|response| client.send(response, scratch, limits, self.now)) {
                     self.make_unflushed(key);
                 } else {
                     log::debug!("closing a TCP client that does not take its responses");

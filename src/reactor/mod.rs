@@ -211,6 +211,8 @@ impl<N: Net> Reactor<N> {
         }
         self.end_tap();
         self.clock.stamp();
+        self.log_at = None;
+        self.write_log();
         Ok(())
     }
 
@@ -242,6 +244,9 @@ impl<N: Net> Reactor<N> {
                 break;
             };
             self.step(key);
+            if self.outbox.is_long() {
+                self.perform_all();
+            }
         }
         // What has come counts before what has not: the loop itself may have been held up.
         self.do_what_is_due();
@@ -329,7 +334,9 @@ impl<N: Net> Reactor<N> {
 
     fn close_idle_clients(&mut self) {
         while let Some(key) = self.pop_idle_client() {
-            if client_at(&self.sessions, key).is_some_and(ClientStream::is_waiting) {
+            let is_parked = self.sessions.get(key).is_some_and(|slot| slot.is_parked);
+            let client = client_at(&self.sessions, key);
+            if is_parked || client.is_some_and(ClientStream::is_waiting) {
                 self.clients.excuse(key, self.now);
             } else {
                 log::debug!("closing an idle TCP client");

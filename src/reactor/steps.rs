@@ -154,7 +154,7 @@ impl<N: Net> Reactor<N> {
             };
             Taken {
                 is_owed: proxy.handle_query(origin, transport, message, now, outbox),
-                has_room: proxy.has_room(now),
+                has_room: proxy.has_room(now) && !outbox.is_long(),
             }
         };
         let stepped = if self.finish_at.is_some() {
