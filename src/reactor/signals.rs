@@ -4,7 +4,7 @@ use super::clients::Bounds;
 use super::traces::Traces;
 use super::{Reactor, Session, Slot};
 use crate::arena::Key;
-use crate::config::Config;
+use crate::config::{Config, Listen};
 use crate::net::{Net, Signal};
 use crate::telemetry::logger;
 use crate::telemetry::query_log::QueryLog;
@@ -56,6 +56,8 @@ impl<N: Net> Reactor<N> {
         self.tls = tls;
         self.clients.reconfigure(Bounds::of_clients(&config));
         self.http_clients.reconfigure(Bounds::of_http(&config));
+        // There may be room for those who wait.
+        self.resume_listeners();
         if let (Some(traces), Some(settings)) = (&mut self.traces, &config.traces) {
             traces.reconfigure(settings);
         }
@@ -110,9 +112,20 @@ impl<N: Net> Reactor<N> {
             event = "finishing", inflight = inflight;
             "finishing, queries in flight: {inflight}"
         );
+        if !matches!(self.config.listen, Listen::Inherited(_)) {
+            // Nobody else would take these connections.
+            self.resume_listeners();
+            for key in std::mem::take(&mut self.runnable) {
+                self.step(key);
+            }
+        }
+        let brings_queries =
+            |slot: &Slot<N>| matches!(slot.session, Session::Datagram(_) | Session::Client(_));
         let keys: Vec<Key> = self.sessions.iter().map(|(key, _)| key).collect();
         for key in &keys {
-            self.step(*key);
+            if self.sessions.get(*key).is_some_and(brings_queries) {
+                self.step(*key);
+            }
         }
         self.finish_at = Some(self.now + self.config.timeouts.query);
         for key in keys {
