@@ -13,7 +13,6 @@ use super::keys::{ExchangeKey, PoolIndex};
 use super::outbox::Outbox;
 use crate::time::Instant;
 use crate::wire::Query;
-use crate::wire::name::Name;
 use crate::wire::question::Type;
 
 /// Why queries cannot be answered.
@@ -87,10 +86,9 @@ impl Proxy {
         if self.next_probe().is_none_or(|at| at > now) {
             return;
         }
-        // Every resolver knows who serves the root (RFC 8109).
-        let query = Query::new(&Name::root(), Type::NS);
+        let (name, pool) = self.routes.known_name();
+        let query = Query::new(&name, Type::NS);
         let deadline = now + self.config.timeouts.deadline();
-        let pool = self.main_pool();
         let exchange = Exchange::new(Asker::Probe, pool, query, (now, deadline));
         let key = self.start(exchange, now, outbox);
         self.probes.last = Some((key, now));
@@ -99,7 +97,7 @@ impl Proxy {
 
     /// The pool that is asked for all names, or the first where all have their own.
     fn main_pool(&self) -> PoolIndex {
-        self.routes.for_others().unwrap_or(PoolIndex(0))
+        self.routes.known_name().1
     }
 }
 

@@ -70,6 +70,19 @@ impl Routes {
     pub(super) fn for_others(&self) -> Option<PoolIndex> {
         self.for_others
     }
+
+    /// A name that somebody knows about, and the pool that is asked for it: the root, whose servers
+    /// every resolver knows (RFC 8109), or a domain where all upstreams have their own.
+    pub(super) fn known_name(&self) -> (Name, PoolIndex) {
+        if let Some(pool) = self.for_others {
+            return (Name::root(), pool);
+        }
+        let domains = self.pool_by_domain.iter();
+        let (domain, pool) = domains
+            .min_by_key(|(_, pool)| pool.0)
+            .expect("there is an upstream");
+        (domain.clone(), *pool)
+    }
 }
 
 #[cfg(test)]
@@ -112,5 +125,7 @@ mod tests {
         assert!(routes.for_others().is_none());
         assert!(routes.own(b"\x04corp\x07example\0").is_some());
         assert!(routes.own(b"\x07example\0").is_none());
+        let (name, _) = routes.known_name();
+        assert_eq!(name.as_bytes(), b"\x04corp\x07example\0");
     }
 }
