@@ -151,7 +151,8 @@ impl Traces {
     fn on_answer(&mut self, answer: &Answer, now: Instant, timeouts: &Timeouts) {
         match (answer.status, &mut self.batch) {
             (200..300, batch) => {
-                if self.posted == 0 || !std::mem::take(&mut self.told).is_empty() {
+                let was_in_trouble = !std::mem::take(&mut self.told).is_empty();
+                if self.posted == 0 || was_in_trouble {
                     let collector = &self.settings.collector;
                     log::info!(event = "traces-taken"; "traces: {collector} takes them");
                 }
@@ -285,7 +286,9 @@ impl<N: Net> Reactor<N> {
         if let Some(key) = traces.session.take() {
             self.sessions.remove(key);
         }
-        if let Some(batch) = &mut traces.batch {
+        // Whoever closes after an answer has said in it what is to be done.
+        let is_under_way = |batch: &&mut Batch| batch.answer_by.is_some();
+        if let Some(batch) = traces.batch.as_mut().filter(is_under_way) {
             batch.answer_by = None;
             traces.pause_until = self.now + self.config.timeouts.traces_pause;
             traces.tell(format!("{failure}; will be tried again"));
