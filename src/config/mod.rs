@@ -220,7 +220,7 @@ impl Listen {
         let covers = |one: &SocketAddr, other: &SocketAddr| {
             one.port() == other.port()
                 && one.is_ipv4() == other.is_ipv4()
-                && (one.ip() == other.ip() || one.ip().is_unspecified())
+                && (one.ip() == other.ip() && zone(one) == zone(other) || one.ip().is_unspecified())
         };
         let others = |place: usize| {
             let others = addresses.iter().enumerate();
@@ -237,7 +237,7 @@ impl Listen {
     pub fn serves(&self, address: &SocketAddr) -> bool {
         let serves = |own: &SocketAddr| {
             own.port() == address.port()
-                && (own.ip() == address.ip()
+                && (own.ip() == address.ip() && zone(own) == zone(address)
                     || own.ip().is_unspecified() && address.ip().is_loopback())
         };
         self.addresses().iter().any(serves)
@@ -247,6 +247,14 @@ impl Listen {
     /// name.
     pub fn is_optional(&self, address: &SocketAddr) -> bool {
         matches!(self, Self::Everywhere { .. }) && address.is_ipv6()
+    }
+}
+
+/// The interface of an address that means nothing without one.
+fn zone(address: &SocketAddr) -> u32 {
+    match address {
+        SocketAddr::V4(_) => 0,
+        SocketAddr::V6(address) => address.scope_id(),
     }
 }
 
@@ -361,6 +369,9 @@ mod tests {
             covered(&["0.0.0.0:53", "127.0.0.1:53"]),
             some("127.0.0.1:53")
         );
+        assert_eq!(covered(&["[fe80::1%1]:53", "[fe80::1%2]:53"]), None);
+        let twice = ["[fe80::1%2]:53", "[fe80::1%2]:53"];
+        assert_eq!(covered(&twice), some(twice[0]));
         let everywhere = Listen::Everywhere { port: 53 }.addresses();
         assert_eq!(Listen::covered_twice(&everywhere), None);
     }

@@ -510,6 +510,11 @@ mod tests {
             error("--nonsense"),
             "--nonsense: unknown option (see --help)"
         );
+        assert_eq!(
+            error("--listen fe80::1 -u 1.1.1.1"),
+            "--listen: \"fe80::1\": expected a link-local address with its interface, like \
+             fe80::1%eth0"
+        );
         assert_eq!(error("-u"), "-u: expected a value");
         assert_eq!(
             error("-u 1.1.1.1 here"),

@@ -412,7 +412,11 @@ pub(super) const COMMANDS: &[(&str, &str, &str, &str)] = &[
 
 fn parse_listen(listen: &mut Vec<(Address, Option<u16>)>, value: &str) -> Result<(), &'static str> {
     let expected = "an IP address like 127.0.0.1, 127.0.0.1:5353 or [::1]:53";
-    listen.push(parse_endpoint(value).ok_or(expected)?);
+    let endpoint = parse_endpoint(value).ok_or(expected)?;
+    if endpoint.0.lacks_zone() {
+        return Err("a link-local address with its interface, like fe80::1%eth0");
+    }
+    listen.push(endpoint);
     Ok(())
 }
 
