@@ -22,7 +22,9 @@ impl Supervisor {
     pub fn from_environment() -> Self {
         Self {
             // Early enough for a loop that is busy.
-            interval: sd_notify::watchdog_enabled().map(|longest| longest / 3),
+            interval: sd_notify::watchdog_enabled()
+                .filter(|longest| !longest.is_zero())
+                .map(|longest| longest / 3),
             due: Cell::default(),
         }
     }

@@ -69,7 +69,8 @@ impl Udp {
             is_everywhere,
             is_inherited,
             can_segment,
-            control: nix::cmsg_space!(libc::in6_pktinfo),
+            // Whoever has opened an inherited socket may have asked for times as well.
+            control: nix::cmsg_space!(libc::in6_pktinfo, [libc::timespec; 3]),
         })
     }
 

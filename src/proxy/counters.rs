@@ -187,8 +187,8 @@ impl Counters {
         if let Some(rcode) = rcode {
             let place = usize::from(rcode.to_u16()).min(RCODES - 1);
             self.responses[place] += 1;
+            self.durations.observe(took);
         }
-        self.durations.observe(took);
     }
 
     pub(super) fn count_discard(&mut self, discard: Discard) {
@@ -279,6 +279,8 @@ mod tests {
              handshakes full=0 resumed=0; cache hits=0 misses=0 refreshes=0"
         );
         assert_eq!(counters.ended(), 2);
+        counters.count_end(Outcome::RateLimited, None, Duration::ZERO);
+        assert_eq!(counters.durations.count(), 2, "there was no response");
     }
 
     #[test]

@@ -232,8 +232,8 @@ fn parse(octets: &[u8]) -> Parsed<'_> {
 /// The path in the target of a request, which can be a whole URI (RFC 9112, section 3.2.2).
 fn path(target: &str) -> &str {
     let path = match target.split_once("://") {
-        Some((_, rest)) => rest.find('/').map_or("/", |at| &rest[at..]),
-        None => target,
+        Some((_, rest)) if !target.starts_with('/') => rest.find('/').map_or("/", |at| &rest[at..]),
+        _ => target,
     };
     path.split('?').next().unwrap_or_default()
 }
@@ -334,6 +334,7 @@ mod tests {
             "GET /a HTTP/1.0\r\n\r\n",
             "GET /a HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\nGET",
             "GET http://x/a HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n",
+            "GET /a?b=http://c/d HTTP/1.0\r\n\r\n",
         ] {
             let expected = format!("{}Connection: close\n\n/a", ok(3));
             assert_eq!(exchange(request.as_bytes()), (expected, true), "{request}");

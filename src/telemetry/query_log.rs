@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io;
+use std::os::fd::AsFd;
 use std::time::SystemTime;
 
 use super::client::shown;
@@ -25,14 +26,18 @@ pub struct QueryLog {
 
 #[derive(Debug)]
 enum Target {
-    Stdout(io::Stdout),
+    /// Standard output without the library's own buffer, which would write more than it is given.
+    Stdout(File),
     File(File),
 }
 
 impl Target {
     fn open(target: &LogTarget) -> io::Result<Self> {
         match target {
-            LogTarget::Stdout => Ok(Self::Stdout(io::stdout())),
+            LogTarget::Stdout => {
+                let own = io::stdout().as_fd().try_clone_to_owned()?;
+                Ok(Self::Stdout(own.into()))
+            }
             LogTarget::File(path) => file::append(path).map(Self::File),
         }
     }
