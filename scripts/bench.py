@@ -7,9 +7,10 @@ same 200,000 names that none has seen before, 200 outstanding, in several rounds
 medians are printed. Of processor time it is the least of the rounds, since what else happens on the
 machine only adds to it, and what of it is the program's own, not the kernel's. Latency is that of one query at a time to an idle proxy.
 
-Then, without stubby, which has no cache, the same with caches: 10,000 names again and again. Nearly all
-of that is the kernel's, and the same for all; how much shows a program that does nothing but send each
-datagram back (examples/udp_echo.rs).
+Then, without stubby, which has no cache, the same with caches: 10,000 names again and again, from eight
+sockets as before, and from one. Nearly all of that is the kernel's; how much shows a program that does
+nothing but send each datagram back (examples/udp_echo.rs). The fewer the sockets, the more responses leave
+together.
 
   scripts/bench.py [--rounds 3] [--binary LABEL=PATH ...] [--check] [--json FILE]
 
@@ -33,14 +34,16 @@ from testbed import (ROOT, ask, free_port, make_certificates, processor_times, r
                      start_unbound, stop)
 
 QUERIES = 200_000
-HOT_NAMES, HOT_TIMES = 10_000, 40
+HOT_NAMES, HOT_TIMES = 10_000, 30
 OUTSTANDING = 200
 # What is resident depends on where the kernel puts the code, so it is started several times.
-IDLE_STARTS = 5
+IDLE_STARTS = 4
 
 # What dotproxy promises: processor time against unbound, resident memory in KiB, octets of a file.
-CPU_RATIO_MAX = {"forwarded": 0.35, "cached": 0.95}
-OWN_CPU_RATIO_MAX = {"forwarded": 0.35, "cached": 0.7}
+CPU_RATIO_MAX = {"forwarded": 0.3, "cached": 0.85, "one socket": 0.72}
+OWN_CPU_RATIO_MAX = {"forwarded": 0.35, "cached": 0.7, "one socket": 0.7}
+# How many sockets ask.
+SOCKETS = {"forwarded": 8, "cached": 8, "one socket": 1}
 IDLE_KIB_MAX = {"static": 2048, "dynamic": 3584}
 ECHO, ECHO_RATIO_MAX = "bare echo", 1.25
 GROWTH_KIB_MAX = 1024
@@ -99,9 +102,9 @@ upstream_recursive_servers:
 """
 
 
-def load(port, names, times):
+def load(port, names, times, sockets):
     out = run("dnsperf", "-s", "127.0.0.1", "-p", str(port), "-d", names, "-n", str(times), "-c",
-              "8", "-T", "1", "-t", "5", "-q", str(OUTSTANDING))
+              str(sockets), "-T", "1", "-t", "5", "-q", str(OUTSTANDING))
     number = lambda pattern: float(re.search(pattern, out)[1])
     return {
         "completed": int(number(r"Queries completed:\s+(\d+)")),
@@ -113,10 +116,10 @@ def load(port, names, times):
 class Proxy:
     """A program under test."""
 
-    def __init__(self, label, command, conf=None, kind=None, size=None, without=None):
+    def __init__(self, label, command, conf=None, kind=None, size=None, workloads=tuple(SOCKETS)):
         self.label, self.command, self.conf, self.kind, self.size = label, command, conf, kind, size
-        self.workloads = [workload for workload in CPU_RATIO_MAX if workload != without]
-        self.rounds, self.idle_kib = {"forwarded": [], "cached": []}, []
+        self.workloads = workloads
+        self.rounds, self.idle_kib = {workload: [] for workload in SOCKETS}, []
 
     def start(self, work, upstream, workload):
         """Starts it and waits for its first answer; the process and its port."""
@@ -148,15 +151,16 @@ class Proxy:
 
     def measure(self, work, upstream, workload):
         process, port = self.start(work, upstream, workload)
-        names, times = f"{work}/{workload}.names", 1
+        is_cold = workload == "forwarded"
+        names, times = f"{work}/{'cold' if is_cold else 'hot'}.names", 1 if is_cold else HOT_TIMES
+        sockets = SOCKETS[workload]
         try:
-            if workload == "cached":
-                load(port, names, 1)
-                times = HOT_TIMES
-            single = "l{}.single.example.com" if workload == "forwarded" else "hot{}.example.net"
+            if not is_cold:
+                load(port, names, 1, sockets)
+            single = "l{}.single.example.com" if is_cold else "hot{}.example.net"
             latencies = [ask(port, single.format(n)) for n in range(1000)]
             before = processor_times(process.pid)
-            result = load(port, names, times)
+            result = load(port, names, times, sockets)
             own, kernel = (after - before
                            for before, after in zip(before, processor_times(process.pid)))
             time.sleep(0.5)
@@ -185,10 +189,10 @@ def programs(arguments):
     if not arguments.check:
         # It is slow, and nothing is promised beside it.
         found.append(Proxy("stubby", ["stubby", "-C", "{work}/stubby.yml"], stubby_conf,
-                           without="cached"))
+                           workloads=("forwarded",)))
     echo = f"{ROOT}/target/release/examples/udp_echo"
     if os.path.exists(echo):
-        found.append(Proxy(ECHO, [echo, "{port}"], without="forwarded"))
+        found.append(Proxy(ECHO, [echo, "{port}"], workloads=("cached", "one socket")))
     binaries = [binary.split("=", 1) for binary in arguments.binary]
     if not binaries:
         machine = os.uname().machine
@@ -260,9 +264,9 @@ def main():
     proxies = programs(arguments)
     with tempfile.TemporaryDirectory() as work:
         make_certificates(work)
-        with open(f"{work}/forwarded.names", "w") as file:
+        with open(f"{work}/cold.names", "w") as file:
             file.writelines(f"u{n:07}.miss.example.net A\n" for n in range(QUERIES))
-        with open(f"{work}/cached.names", "w") as file:
+        with open(f"{work}/hot.names", "w") as file:
             file.writelines(f"hot{n}.example.net A\n" for n in range(HOT_NAMES))
         port = free_port()
         upstream = start_unbound(work, port)
