@@ -1,6 +1,7 @@
 //! What the proxy asks for is done here: responses and queries go to sessions, sessions come and
 //! go, and what they have to send is sent.
 
+use super::tap::Tap;
 use super::{Reactor, Session, Slot, client_at};
 use crate::arena::Key;
 use crate::config::Scheme;
@@ -78,13 +79,20 @@ impl<N: Net> Reactor<N> {
     }
 
     fn respond<'a>(&mut self, key: Key, responses: impl Iterator<Item = Outgoing<'a>> + Clone) {
-        self.tap_responses(key, responses.clone());
+        let tap = self.tap.as_mut();
         match self.sessions.get_mut(key).map(|slot| &mut slot.session) {
             Some(Session::Datagram(datagram)) => {
+                tap_responses(tap, Protocol::Udp, responses.clone());
                 datagram.send(responses, self.config.limits.udp_unsent);
                 self.watch_room(key);
             }
             Some(Session::Client(client)) => {
+                let protocol = if client.is_private() {
+                    Protocol::Tls
+                } else {
+                    Protocol::Tcp
+                };
+                tap_responses(tap, protocol, responses.clone());
                 let (scratch, limits) = (&mut self.scratch, &self.config.limits);
                 let mut responses = responses.map(|response| response.bytes);
                 if responses.all(|response| client.send(response, scratch, limits, self.now)) {
@@ -96,20 +104,6 @@ impl<N: Net> Reactor<N> {
             }
             // The client has gone.
             _ => {}
-        }
-    }
-
-    fn tap_responses<'a>(&mut self, key: Key, responses: impl Iterator<Item = Outgoing<'a>>) {
-        let Some(tap) = &mut self.tap else {
-            return;
-        };
-        let protocol = match client_at(&self.sessions, key) {
-            Some(client) if client.is_private() => Protocol::Tls,
-            Some(_) => Protocol::Tcp,
-            None => Protocol::Udp,
-        };
-        for response in responses {
-            tap.on_response(protocol, *response.peer, response.bytes);
         }
     }
 
@@ -221,5 +215,15 @@ impl<N: Net> Reactor<N> {
             Session::Collector(_) => self.flush_collector(key),
             Session::Datagram(_) | Session::Listener(..) | Session::UpstreamDatagram(..) => {}
         }
+    }
+}
+
+fn tap_responses<'a>(
+    tap: Option<&mut Tap>,
+    protocol: Protocol,
+    responses: impl Iterator<Item = Outgoing<'a>>,
+) {
+    if let Some(tap) = tap {
+        responses.for_each(|one| tap.on_response(protocol, *one.peer, one.bytes));
     }
 }

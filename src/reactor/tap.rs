@@ -73,7 +73,7 @@ impl Tap {
     }
 
     fn add(&mut self, kind: Kind, way: Way, peer: SocketAddr, message: &[u8]) {
-        if self.session.is_none() {
+        if self.session.is_none() || self.frames.len() > FRAMES_MAX {
             self.dropped += 1;
             return;
         }
@@ -190,6 +190,9 @@ impl<N: Net> Reactor<N> {
         }
     }
 }
+
+/// Octets that are gathered in a turn.
+const FRAMES_MAX: usize = 1024 * 1024;
 
 /// Octets of room that is kept from turn to turn.
 const FRAMES_KEPT: usize = 16 * 1024;

@@ -23,6 +23,9 @@ const CONTENT_TYPE: u32 = 1;
 /// Octets of the longest control frame.
 const CONTROL_LEN_MAX: usize = 512;
 
+/// Octets that a reader may say at a time: it has to say little, and nobody else is served meanwhile.
+const SAID_MAX: usize = 64 * 1024;
+
 /// What is in the frames.
 const DNSTAP: &[u8] = b"protobuf:dnstap.Dnstap";
 
@@ -53,7 +56,8 @@ impl<S: Read + Write> FrameStream<S> {
 
     /// Reads what the other side says.
     pub fn ready(&mut self, scratch: &mut Scratch) -> Result<(), Failure> {
-        loop {
+        let mut said = 0;
+        while said < SAID_MAX {
             let received = &mut self.received;
             let read = self
                 .transport
@@ -67,11 +71,15 @@ impl<S: Read + Write> FrameStream<S> {
                 *received = Vec::new();
             }
             match read {
-                Received::Some(_) => {}
+                Received::Some(len) => said += len,
                 Received::Nothing => return Ok(()),
                 Received::End => return Err(FailureKind::Closed.into()),
             }
         }
+        Err(Failure::new(
+            FailureKind::Protocol,
+            "a reader that does not stop talking",
+        ))
     }
 
     /// Takes whole frames, which `frames` appends, unless more than so many octets wait already.
@@ -226,6 +234,15 @@ mod tests {
             let failure = Scene::new().take(octets).unwrap_err();
             assert_eq!(failure.kind, FailureKind::Protocol);
         }
+    }
+
+    #[test]
+    fn reader_that_does_not_stop_talking_is_left() {
+        let mut scene = Scene::new();
+        scene.take(&accept()).unwrap();
+        assert!(scene.take(&vec![7; SAID_MAX / 2]).is_ok());
+        let failure = scene.take(&vec![7; 2 * SAID_MAX]).unwrap_err();
+        assert_eq!(failure.kind, FailureKind::Protocol);
     }
 
     #[test]

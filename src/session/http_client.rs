@@ -20,6 +20,9 @@ const BODY_LEN_MAX: usize = 64 * 1024;
 /// Header fields of one response.
 const FIELDS_MAX: usize = 48;
 
+/// Octets that are read at a time: more than a response has, with those that announce it.
+const SAID_MAX: usize = 256 * 1024;
+
 /// What came of a document.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Answer {
@@ -66,7 +69,8 @@ impl<S: Read + Write> HttpClient<S> {
 
     /// Reads what comes. Returns the answer to the document, once.
     pub fn ready(&mut self, scratch: &mut Scratch) -> Result<Option<Answer>, Failure> {
-        loop {
+        let mut said = 0;
+        while said < SAID_MAX {
             let received = &mut self.received;
             let read = self
                 .transport
@@ -81,11 +85,15 @@ impl<S: Read + Write> HttpClient<S> {
                 return Ok(Some(answer));
             }
             match read {
-                Received::Some(_) => {}
+                Received::Some(len) => said += len,
                 Received::Nothing => return Ok(None),
                 Received::End => return Err(FailureKind::Closed.into()),
             }
         }
+        Err(Failure::new(
+            FailureKind::Protocol,
+            "an HTTP response without an end",
+        ))
     }
 
     /// Sends what waits, as far as it is taken.
@@ -226,5 +234,15 @@ mod tests {
             let failure = Scene::new().take(octets.as_bytes());
             assert_eq!(failure, Err(FailureKind::Protocol), "{octets:.40}");
         }
+    }
+
+    #[test]
+    fn whoever_announces_a_response_for_ever_is_left() {
+        let mut scene = Scene::new();
+        scene
+            .pipe
+            .push(&b"HTTP/1.1 100 Continue\r\n\r\n".repeat(20_000));
+        let failure = scene.client.ready(&mut scene.scratch).unwrap_err();
+        assert_eq!(failure.kind, FailureKind::Protocol);
     }
 }
