@@ -2,10 +2,10 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read};
-use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt, fchown};
 use std::path::Path;
 
-use nix::libc::O_NONBLOCK;
+use nix::libc::{ELOOP, O_NOFOLLOW, O_NONBLOCK};
 
 /// Octets of the largest file that is read. All roots of a system together have a quarter of it.
 const LEN_MAX: u64 = 1024 * 1024;
@@ -50,6 +50,20 @@ pub fn append(path: &Path) -> io::Result<File> {
         .open(path)
 }
 
+/// Gives an ordinary file to another user and group. What is behind a link stays whose it is: who has
+/// put the link there may not have it.
+pub fn give(path: &Path, uid: u32, gid: u32) -> io::Result<()> {
+    let opened = OpenOptions::new()
+        .append(true)
+        .custom_flags(O_NONBLOCK | O_NOFOLLOW)
+        .open(path);
+    match opened {
+        Ok(file) => fchown(file, Some(uid), Some(gid)),
+        Err(error) if error.raw_os_error() == Some(ELOOP) => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
 /// Writes a file so that, whatever happens meanwhile, it is either the old one or the new one.
 pub fn write(path: &Path, octets: &[u8]) -> io::Result<()> {
     let mut name = path.file_name().unwrap_or_default().to_owned();
@@ -62,11 +76,29 @@ pub fn write(path: &Path, octets: &[u8]) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::unix::fs::MetadataExt;
 
     #[test]
     fn file_without_an_end_is_an_error() {
         assert!(read(Path::new("/dev/zero")).is_err());
         assert_eq!(read(Path::new("/dev/null")).unwrap(), b"");
+    }
+
+    #[test]
+    fn what_is_behind_a_link_stays_whose_it_is() {
+        let folder = std::env::temp_dir().join(format!("dotproxy-give-{}", std::process::id()));
+        fs::create_dir(&folder).unwrap();
+        let (file, link) = (folder.join("file"), folder.join("link"));
+        write(&file, b"").unwrap();
+        std::os::unix::fs::symlink(&file, &link).unwrap();
+        let own = fs::metadata(&file).unwrap();
+        // Only root can give anything away.
+        let other = if own.uid() == 0 { 65_532 } else { own.uid() };
+        give(&link, other, own.gid()).unwrap();
+        assert_eq!(fs::metadata(&file).unwrap().uid(), own.uid());
+        give(&file, other, own.gid()).unwrap();
+        assert_eq!(fs::metadata(&file).unwrap().uid(), other);
+        fs::remove_dir_all(&folder).unwrap();
     }
 
     #[test]

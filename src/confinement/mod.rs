@@ -16,7 +16,6 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
-use std::os::unix::fs::chown;
 use std::path::{Path, PathBuf};
 
 use landlock::{
@@ -80,7 +79,7 @@ impl Who {
     fn take_over(self, config: &Config) -> io::Result<()> {
         if Uid::effective().is_root() {
             for file in written(config).filter(|file| file::is_ordinary(file)) {
-                chown(file, Some(self.uid.as_raw()), Some(self.gid.as_raw()))?;
+                file::give(file, self.uid.as_raw(), self.gid.as_raw())?;
             }
         }
         Ok(())

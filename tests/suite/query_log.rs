@@ -167,7 +167,7 @@ fn readers_that_take_nothing_slow_nobody_down() {
     for scene in [&unread, &full] {
         let took = time(scene, "n");
         assert!(
-            took < usual * 2 + Duration::from_millis(200),
+            took < usual * 4 + Duration::from_secs(1),
             "{took:?}, usually {usual:?}"
         );
     }
