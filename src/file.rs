@@ -50,8 +50,8 @@ pub fn append(path: &Path) -> io::Result<File> {
         .open(path)
 }
 
-/// Gives an ordinary file to another user and group. What is behind a link stays whose it is: who has
-/// put the link there may not have it.
+/// Gives an ordinary file to another user and group. What is behind a link stays whose it is: who
+/// has put the link there may not have it.
 pub fn give(path: &Path, uid: u32, gid: u32) -> io::Result<()> {
     let opened = OpenOptions::new()
         .append(true)

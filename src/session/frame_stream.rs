@@ -23,7 +23,8 @@ const CONTENT_TYPE: u32 = 1;
 /// Octets of the longest control frame.
 const CONTROL_LEN_MAX: usize = 512;
 
-/// Octets that a reader may say at a time: it has to say little, and nobody else is served meanwhile.
+/// Octets that a reader may say at a time: it has to say little, and nobody else is served
+/// meanwhile.
 const SAID_MAX: usize = 64 * 1024;
 
 /// What is in the frames.
