@@ -31,6 +31,7 @@ become_systemd() {
     done
     ln -s /proc/self/fd pts/ptmx "$root/dev/"
     rm -rf "$root/var/log/journal"
+    touch "$work/mounted"
 
     install "$binary" "$root/usr/bin/dotproxy"
     install -m 644 deploy/systemd/dotproxy* "$root/etc/systemd/system/"
@@ -51,23 +52,23 @@ mkdir "$work/space"
 unshare --pid --fork --kill-child --mount --uts --ipc --cgroup bash -c become_systemd 2>"$work/why" &
 outside=$!
 first=
-for _ in $(seq 100); do
-    first=$(pgrep -P "$outside") || break
-    grep -qs systemd "/proc/$first/comm" && break
-    sleep 0.05
-done
-if [ -z "$first" ]; then
-    echo "skipped: this takes a kernel that lets root mount another root"
+is_there() {
+    first=$(pgrep -P "$outside") && grep -qs systemd "/proc/$first/comm"
+}
+until is_there; do
+    kill -0 "$outside" 2>/dev/null && sleep 0.05 && continue
     cat "$work/why"
+    [ -e "$work/mounted" ] && { echo "FAILED  systemd was not started"; exit 1; }
+    echo "skipped: this takes a kernel that lets root mount another root"
     exit 0
-fi
+done
+trap 'kill -KILL "$first"; finish' EXIT
 within() { nsenter --target "$first" --pid --mount "$@"; }
 await within systemctl is-active sysinit.target
 within systemctl start systemd-journald.service
 said() { within journalctl --no-pager --output cat --unit "${1:-dotproxy.service}"; }
 shown() { within systemctl show --value --property "$1" "${2:-dotproxy.service}"; }
 ask() { dig +tries=1 +time=6 "$@"; }
-trap 'kill -KILL "$first"; finish' EXIT
 
 within systemctl enable --now --quiet dotproxy.socket dotproxy.service
 check "service: it says that it is ready" '^active$' within systemctl is-active dotproxy.service

@@ -16,6 +16,9 @@ pub struct Address {
 }
 
 impl Address {
+    /// What is expected instead of an address that [lacks its zone](Self::lacks_zone).
+    pub const WITH_ZONE: &str = "a link-local address with its interface, like fe80::1%eth0";
+
     /// The address `ip` of a datagram that came through `interface`.
     pub fn on_interface(ip: Ipv6Addr, interface: u32) -> Self {
         let zone = if ip.is_unicast_link_local() {

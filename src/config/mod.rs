@@ -218,9 +218,8 @@ impl Listen {
     /// address.
     pub fn covered_twice(addresses: &[SocketAddr]) -> Option<SocketAddr> {
         let covers = |one: &SocketAddr, other: &SocketAddr| {
-            one.port() == other.port()
-                && one.is_ipv4() == other.is_ipv4()
-                && (one.ip() == other.ip() && zone(one) == zone(other) || one.ip().is_unspecified())
+            let is_everywhere = one.ip().is_unspecified() && one.is_ipv4() == other.is_ipv4();
+            one == other || is_everywhere && one.port() == other.port()
         };
         let others = |place: usize| {
             let others = addresses.iter().enumerate();
@@ -236,9 +235,8 @@ impl Listen {
     /// Whether whoever asks `address` on this host asks this program.
     pub fn serves(&self, address: &SocketAddr) -> bool {
         let serves = |own: &SocketAddr| {
-            own.port() == address.port()
-                && (own.ip() == address.ip() && zone(own) == zone(address)
-                    || own.ip().is_unspecified() && address.ip().is_loopback())
+            let is_reached = own.ip().is_unspecified() && address.ip().is_loopback();
+            own == address || is_reached && own.port() == address.port()
         };
         self.addresses().iter().any(serves)
     }
@@ -247,14 +245,6 @@ impl Listen {
     /// name.
     pub fn is_optional(&self, address: &SocketAddr) -> bool {
         matches!(self, Self::Everywhere { .. }) && address.is_ipv6()
-    }
-}
-
-/// The interface of an address that means nothing without one.
-fn zone(address: &SocketAddr) -> u32 {
-    match address {
-        SocketAddr::V4(_) => 0,
-        SocketAddr::V6(address) => address.scope_id(),
     }
 }
 

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use super::pin::{PinRule, Pins};
-use crate::address;
+use crate::address::{self, Address};
 use crate::wire::name::Name;
 
 /// The port of DNS over TLS (RFC 7858, section 3.1).
@@ -241,7 +241,7 @@ fn parse_host(place: &str, default_port: u16) -> Result<Host, &'static str> {
             return Err("the address of one host");
         }
         if address.lacks_zone() {
-            return Err("a link-local address with its interface, like fe80::1%eth0");
+            return Err(Address::WITH_ZONE);
         }
         let port = port.unwrap_or(default_port);
         return Ok(Host::Address(address.with_port(port)));

@@ -1,23 +1,15 @@
-//! The options, on the command line and in a file: one table serves both, and the help.
+//! The options, on the command line and in a file: one table serves both, and the help. What has
+//! been read is gathered in a draft.
 
+mod draft;
 mod table;
 
 use std::fmt::{self, Write as _};
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
-use log::LevelFilter;
+use crate::config::Config;
 
-use crate::address::Address;
-use crate::config::upstream::TLS_PORT;
-use crate::config::{
-    Access, CacheSettings, ClientDetail, Collector, Config, DnstapTarget, Host, Identity, Limits,
-    Listen, LogFormat, LogTarget, Network, Policy, QueryLogSettings, RateLimit, Share, Timeouts,
-    TlsSettings, TraceSettings, Upstream, UserName,
-};
-use crate::file;
-
+use draft::Draft;
 use table::{COMMANDS, TABLE};
 
 /// What the command line asks for.
@@ -178,257 +170,12 @@ fn help() -> String {
 /// Where the second column of the help starts.
 const HELP_AT: usize = 30;
 
-/// Some editors start a file with it.
-const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
-
-/// What has been read so far.
-struct Draft {
-    port: u16,
-    listen: Vec<(Address, Option<u16>)>,
-    allowed: Vec<Network>,
-    denied: Vec<Network>,
-    rate_limit: Option<RateLimit>,
-    upstreams: Vec<Upstream>,
-    bootstrap: Vec<SocketAddr>,
-    policy: Policy,
-    ca_file: Option<PathBuf>,
-    clock_stamp: Option<PathBuf>,
-    timeout: Duration,
-    tls_listen: Vec<(Address, Option<u16>)>,
-    tls_cert: Option<PathBuf>,
-    http_listen: Vec<SocketAddr>,
-    tls_key: Option<PathBuf>,
-    tls_client_ca: Option<PathBuf>,
-    limits: Limits,
-    cache: CacheSettings,
-    dnstap: Option<DnstapTarget>,
-    collector: Option<Collector>,
-    trace_share: Share,
-    log_format: LogFormat,
-    query_log: Option<(LogTarget, u32)>,
-    query_log_clients: ClientDetail,
-    reuse_port: bool,
-    user: Option<UserName>,
-    no_sandbox: bool,
-    file: Option<PathBuf>,
-    log_level: LevelFilter,
-    /// What was asked for besides, word by word.
-    verbosity: LevelFilter,
-}
-
-impl Default for Draft {
-    fn default() -> Self {
-        Self {
-            port: 53,
-            listen: Vec::new(),
-            allowed: Vec::new(),
-            denied: Vec::new(),
-            rate_limit: None,
-            upstreams: Vec::new(),
-            bootstrap: Vec::new(),
-            policy: Policy::default(),
-            ca_file: None,
-            clock_stamp: None,
-            timeout: Timeouts::QUERY,
-            tls_listen: Vec::new(),
-            tls_cert: None,
-            http_listen: Vec::new(),
-            tls_key: None,
-            tls_client_ca: None,
-            limits: Limits::default(),
-            cache: CacheSettings::default(),
-            dnstap: None,
-            collector: None,
-            trace_share: Share::PERCENT,
-            log_format: LogFormat::default(),
-            query_log: None,
-            query_log_clients: ClientDetail::default(),
-            reuse_port: false,
-            user: None,
-            no_sandbox: false,
-            file: None,
-            log_level: LevelFilter::Info,
-            verbosity: LevelFilter::Off,
-        }
-    }
-}
-
-impl Draft {
-    fn read_file(&mut self, path: &Path) -> Result<(), UsageError> {
-        let octets = file::read(path)
-            .map_err(|error| usage(&format!("--conf-file: {:?}: {error}", path.display())))?;
-        let octets = octets.strip_prefix(BYTE_ORDER_MARK).unwrap_or(&octets);
-        for (index, line) in octets.split(|octet| *octet == b'\n').enumerate() {
-            let result = match str::from_utf8(line) {
-                Ok(line) => self.read_line(line),
-                Err(_) => Err("expected UTF-8 text".to_owned()),
-            };
-            result.map_err(|problem| UsageError {
-                place: Some((path.to_owned(), index + 1)),
-                problem,
-            })?;
-        }
-        Ok(())
-    }
-
-    /// Takes over `option=value` or `option value`. A `#` at the start or behind white space starts
-    /// a comment.
-    fn read_line(&mut self, line: &str) -> Result<(), String> {
-        let comment = line.char_indices().find(|&(at, c)| {
-            c == '#' && !line[..at].ends_with(|before: char| !before.is_whitespace())
-        });
-        let line = line[..comment.map_or(line.len(), |(at, _)| at)].trim();
-        if line.is_empty() {
-            return Ok(());
-        }
-        let (option, value) = match line.split_once(|c: char| c == '=' || c.is_whitespace()) {
-            Some((option, value)) => (
-                option,
-                value.trim_start().trim_start_matches('=').trim_start(),
-            ),
-            None => (line, ""),
-        };
-        if COMMANDS.iter().any(|(_, long, ..)| *long == option) {
-            return Err(format!("{option}: expected on the command line only"));
-        }
-        let row = TABLE.iter().find(|row| row.long == option);
-        let row = row.ok_or_else(|| {
-            format!("{option:?}: unknown option (long names of --help, like upstream = 1.1.1.1)")
-        })?;
-        if value.starts_with(['"', '\'']) {
-            return Err(format!("{option}: {value:?}: expected no quotes"));
-        }
-        if row.value.is_empty() && !value.is_empty() {
-            return Err(format!("{option}: {value:?}: expected no value"));
-        }
-        (row.apply)(self, value)
-            .map_err(|expected| format!("{option}: {value:?}: expected {expected}"))
-    }
-
-    fn finish(self) -> Result<Config, UsageError> {
-        if self.upstreams.is_empty() {
-            return Err(usage("--upstream: expected at least one, like -u 1.1.1.1"));
-        }
-        let listen = if self.listen.is_empty() {
-            Listen::Everywhere { port: self.port }
-        } else {
-            let address = |(address, port): (Address, Option<u16>)| {
-                address.with_port(port.unwrap_or(self.port))
-            };
-            Listen::Addresses(self.listen.into_iter().map(address).collect())
-        };
-        if let Some(address) = Listen::covered_twice(&listen.addresses()) {
-            let problem = format!("--listen: \"{address}\": expected each address once");
-            return Err(usage(&problem));
-        }
-        let tls = tls_settings(
-            &self.tls_listen,
-            (self.tls_cert, self.tls_key, self.tls_client_ca),
-            &listen,
-        )?;
-        check_http_addresses(&self.http_listen, &listen, tls.as_ref())?;
-        if let Some(address) = self.bootstrap.iter().find(|address| listen.serves(address)) {
-            let problem = format!("--bootstrap: \"{address}\": expected another server than this");
-            return Err(usage(&problem));
-        }
-        if self.cache.ttl_min > self.cache.ttl_max {
-            return Err(usage("--cache-min-ttl: expected at most --cache-max-ttl"));
-        }
-        let mut upstreams = self.upstreams.iter();
-        let named = upstreams.find(|upstream| matches!(upstream.host, Host::Name(..)));
-        if let (Some(upstream), []) = (named, &self.bootstrap[..]) {
-            return Err(usage(&format!(
-                "--upstream: \"{upstream}\": expected --bootstrap, too, with the address of a \
-                 plain DNS server that finds this host"
-            )));
-        }
-        Ok(Config {
-            listen,
-            tls,
-            http_listen: self.http_listen,
-            access: Access::new(&self.allowed, &self.denied),
-            rate_limit: self.rate_limit,
-            upstreams: self.upstreams,
-            bootstrap: self.bootstrap,
-            policy: self.policy,
-            ca_file: self.ca_file,
-            clock_stamp: self.clock_stamp,
-            timeouts: Timeouts::for_query(self.timeout),
-            limits: self.limits,
-            cache: self.cache,
-            log_level: self.log_level.max(self.verbosity),
-            dnstap: self.dnstap,
-            traces: self.collector.map(|collector| TraceSettings {
-                collector,
-                share: self.trace_share,
-                clients: self.query_log_clients,
-            }),
-            log_format: self.log_format,
-            query_log: self.query_log.map(|(target, sample)| QueryLogSettings {
-                target,
-                sample,
-                clients: self.query_log_clients,
-            }),
-            reuse_port: self.reuse_port,
-            user: self.user,
-            is_confined: !self.no_sandbox,
-            file: self.file,
-        })
-    }
-}
-
-fn check_http_addresses(
-    http: &[SocketAddr],
-    plain: &Listen,
-    tls: Option<&TlsSettings>,
-) -> Result<(), UsageError> {
-    let under_tls = tls.map_or(&[][..], |tls| &tls.addresses);
-    match Listen::covered_twice(&[&plain.addresses()[..], under_tls, http].concat()) {
-        Some(address) => {
-            let problem = format!("--http-listen: \"{address}\": expected each address once");
-            Err(usage(&problem))
-        }
-        None => Ok(()),
-    }
-}
-
-fn tls_settings(
-    listen: &[(Address, Option<u16>)],
-    files: (Option<PathBuf>, Option<PathBuf>, Option<PathBuf>),
-    plain: &Listen,
-) -> Result<Option<TlsSettings>, UsageError> {
-    let addresses = listen.iter();
-    let addresses = addresses.map(|(address, port)| address.with_port(port.unwrap_or(TLS_PORT)));
-    let addresses: Vec<SocketAddr> = addresses.collect();
-    let (certificate, key, client_ca) = match (addresses.as_slice(), files) {
-        ([], (None, None, None)) => return Ok(None),
-        ([], _) => {
-            let problem = "--tls-cert, --tls-key, --tls-client-ca: expected --tls-listen, too";
-            return Err(usage(problem));
-        }
-        (_, (Some(certificate), Some(key), client_ca)) => (certificate, key, client_ca),
-        _ => {
-            let problem = "--tls-listen: expected --tls-cert and --tls-key, too, with the \
-                           certificate that clients are shown and its key";
-            return Err(usage(problem));
-        }
-    };
-    let all = [&plain.addresses()[..], &addresses].concat();
-    if let Some(address) = Listen::covered_twice(&all) {
-        let problem = format!("--tls-listen: \"{address}\": expected each address and port once");
-        return Err(usage(&problem));
-    }
-    Ok(Some(TlsSettings {
-        addresses,
-        identity: Identity { certificate, key },
-        client_ca,
-    }))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::Place;
+    use crate::config::{Limits, Listen, Place, Timeouts, Upstream};
+    use log::LevelFilter;
+    use std::time::Duration;
 
     fn parse_line(line: &str) -> Result<Command, String> {
         let arguments: Vec<String> = line.split_whitespace().map(str::to_owned).collect();

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use log::LevelFilter;
 
-use super::Draft;
+use super::draft::Draft;
 use crate::address::{Address, parse_endpoint, parse_port};
 use crate::arena;
 use crate::config::upstream::PLAIN_PORT;
@@ -414,7 +414,7 @@ fn parse_listen(listen: &mut Vec<(Address, Option<u16>)>, value: &str) -> Result
     let expected = "an IP address like 127.0.0.1, 127.0.0.1:5353 or [::1]:53";
     let endpoint = parse_endpoint(value).ok_or(expected)?;
     if endpoint.0.lacks_zone() {
-        return Err("a link-local address with its interface, like fe80::1%eth0");
+        return Err(Address::WITH_ZONE);
     }
     listen.push(endpoint);
     Ok(())

@@ -157,7 +157,10 @@ impl<N: Net> Reactor<N> {
             outbox: Outbox::new(query_log.is_some()),
             outbox_in_work: Outbox::new(query_log.is_some()),
             query_log,
-            tap: config.dnstap.clone().map(|target| Tap::new(target, now)),
+            tap: config.dnstap.clone().map(|target| {
+                let unsent_max = config.limits.dnstap_unsent;
+                Tap::new(target, unsent_max, now)
+            }),
             traces: config.traces.as_ref().map(|settings| {
                 let random = Random::new(&random.next_seed());
                 Traces::new(settings, random)
@@ -244,9 +247,6 @@ impl<N: Net> Reactor<N> {
                 break;
             };
             self.step(key);
-            if self.outbox.is_long() {
-                self.perform_all();
-            }
         }
         // What has come counts before what has not: the loop itself may have been held up.
         self.do_what_is_due();

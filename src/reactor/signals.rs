@@ -114,14 +114,17 @@ impl<N: Net> Reactor<N> {
         );
         if !matches!(self.config.listen, Listen::Inherited(_)) {
             // Nobody else would take these connections.
-            self.resume_listeners();
-            for key in std::mem::take(&mut self.runnable) {
+            for key in self.listeners() {
                 self.step(key);
+                while self.sessions.get(key).is_some_and(|slot| slot.is_runnable) {
+                    self.step(key);
+                }
             }
         }
-        let brings_queries =
-            |slot: &Slot<N>| matches!(slot.session, Session::Datagram(_) | Session::Client(_));
-        let keys: Vec<Key> = self.sessions.iter().map(|(key, _)| key).collect();
+        // Those upstream have to wait for the poller, which tells when they are connected.
+        let brings_queries = |slot: &Slot<N>| slot.link().is_none() && slot.listener().is_none();
+        let slots = self.sessions.iter();
+        let keys: Vec<Key> = slots.map(|(key, _)| key).collect();
         for key in &keys {
             if self.sessions.get(*key).is_some_and(brings_queries) {
                 self.step(*key);

@@ -32,6 +32,9 @@ impl<N: Net> Reactor<N> {
             Session::Upstream(..) => self.step_upstream(key),
             Session::UpstreamDatagram(..) => self.step_upstream_datagram(key),
         }
+        if self.outbox.is_long() {
+            self.perform_all();
+        }
     }
 
     fn step_datagram(&mut self, key: Key) {
@@ -278,14 +281,15 @@ impl<N: Net> Reactor<N> {
     /// Lets listeners try again, now that there is a slot or a descriptor.
     pub(super) fn resume_listeners(&mut self) {
         self.accept_at = None;
-        let listeners = self
-            .sessions
-            .iter()
-            .filter(|(_, slot)| slot.listener().is_some());
-        let listeners: Vec<Key> = listeners.map(|(key, _)| key).collect();
-        for key in listeners {
+        for key in self.listeners() {
             self.make_runnable(key);
         }
+    }
+
+    pub(super) fn listeners(&self) -> Vec<Key> {
+        let slots = self.sessions.iter();
+        let listeners = slots.filter(|(_, slot)| slot.listener().is_some());
+        listeners.map(|(key, _)| key).collect()
     }
 
     /// Lets a client wait that found the proxy full.

@@ -18,6 +18,8 @@ use crate::time::Instant;
 #[derive(Debug)]
 pub(super) struct Tap {
     target: DnstapTarget,
+    /// Octets that may be gathered, and that may wait for the reader.
+    unsent_max: usize,
     frames: Vec<u8>,
     count: u64,
     dropped: u64,
@@ -30,9 +32,11 @@ pub(super) struct Tap {
 }
 
 impl Tap {
-    pub(super) fn new(target: DnstapTarget, now: Instant) -> Self {
+    /// The way to `target`, for which no more than some `unsent_max` octets wait.
+    pub(super) fn new(target: DnstapTarget, unsent_max: usize, now: Instant) -> Self {
         Self {
             target,
+            unsent_max,
             frames: Vec::new(),
             count: 0,
             dropped: 0,
@@ -73,7 +77,7 @@ impl Tap {
     }
 
     fn add(&mut self, kind: Kind, way: Way, peer: SocketAddr, message: &[u8]) {
-        if self.session.is_none() || self.frames.len() > FRAMES_MAX {
+        if self.session.is_none() || self.frames.len() > self.unsent_max {
             self.dropped += 1;
             return;
         }
@@ -148,12 +152,12 @@ impl<N: Net> Reactor<N> {
         let Some(tap) = self.tap.as_mut().filter(|tap| tap.count > 0) else {
             return;
         };
-        let most = self.config.limits.dnstap_unsent;
         let stream = tap.session.and_then(|key| self.sessions.get_mut(key));
         let stream = stream.and_then(Slot::tap);
         let count = std::mem::take(&mut tap.count);
-        let is_taken = stream
-            .is_some_and(|stream| stream.send(most, |out| out.extend_from_slice(&tap.frames)));
+        let is_taken = stream.is_some_and(|stream| {
+            stream.send(tap.unsent_max, |out| out.extend_from_slice(&tap.frames))
+        });
         tap.frames.clear();
         tap.frames.shrink_to(FRAMES_KEPT);
         if is_taken {
@@ -190,9 +194,6 @@ impl<N: Net> Reactor<N> {
         }
     }
 }
-
-/// Octets that are gathered in a turn.
-const FRAMES_MAX: usize = 1024 * 1024;
 
 /// Octets of room that is kept from turn to turn.
 const FRAMES_KEPT: usize = 16 * 1024;

@@ -165,9 +165,10 @@ fn readers_that_take_nothing_slow_nobody_down() {
     let unread = Scene::within(folder, "query-log-pipe", &["--query-log=@pipe"]);
     let full = Scene::new("query-log-full", &["--query-log=/dev/full"]);
     for scene in [&unread, &full] {
-        let took = time(scene, "n");
+        // What else happens on the machine only adds to it.
+        let took = (0..3).map(|_| time(scene, "n")).min().expect("three times");
         assert!(
-            took < usual * 4 + Duration::from_secs(1),
+            took < usual * 2 + Duration::from_millis(200),
             "{took:?}, usually {usual:?}"
         );
     }
