@@ -26,7 +26,8 @@ HITS = 400_000
 ROUNDS, ROUNDS_MAX = 3, 15
 UNIQUE = 1_000_000
 SPREAD_MAX = 0.10
-TELLING_MAX = 0.40
+# How many sockets ask.
+SOCKETS = 8
 MEMORY_MAX_KIB = 1_200_000 / 1024
 
 
@@ -58,7 +59,7 @@ def write_names(path, names):
 def cost_of_hit(proxy, names, count, hits=HITS):
     """Microseconds of processor time: in all, and the program's own."""
     before = processor_times(proxy.process.pid)
-    result = load(proxy.port, names, hits // count)
+    result = load(proxy.port, names, hits // count, SOCKETS)
     own, kernel = (after - before
                    for before, after in zip(before, processor_times(proxy.process.pid)))
     return [(own + kernel) * 1e6 / result["completed"], own * 1e6 / result["completed"]]
@@ -75,7 +76,7 @@ def measure_growth(work, binary, upstream):
     with Proxy(work, binary, upstream, "64m") as proxy:
         for size in SIZES:
             names = (f"hot{n * (SIZES[-1] // size):06}.example.net" for n in range(size))
-            load(proxy.port, write_names(f"{work}/hot{size}", names), 1)
+            load(proxy.port, write_names(f"{work}/hot{size}", names), 1, SOCKETS)
         for nth in range(ROUNDS_MAX):
             if nth >= ROUNDS and spread(costs) <= SPREAD_MAX:
                 break
@@ -89,7 +90,7 @@ def measure_growth(work, binary, upstream):
 
 
 def measure_telling(work, binary, upstream):
-    """How much more a hit costs where everything is told, as a fraction."""
+    """What a hit costs where more is told."""
     names = write_names(f"{work}/told", (f"t{n:07}.example.net" for n in range(SIZES[0])))
     ways = {"nothing": (), "metrics": ("--http-listen", f"127.0.0.1:{free_port()}"),
             "query log": ("--query-log", f"{work}/queries.json")}
@@ -97,11 +98,10 @@ def measure_telling(work, binary, upstream):
     for _ in range(ROUNDS):
         for way, arguments in ways.items():
             with Proxy(work, binary, upstream, "1m", *arguments) as proxy:
-                load(proxy.port, names, 1)
+                load(proxy.port, names, 1, SOCKETS)
                 least[way] = min(least[way], cost_of_hit(proxy, names, SIZES[0], HITS // 4)[0])
     for way, cost in least.items():
         print(f"a hit where {way} is told: {cost:.2f} µs ({cost / least['nothing']:.2f})")
-    return least["query log"] / least["nothing"] - 1
 
 
 def measure_memory(work, binary, upstream):
@@ -110,7 +110,7 @@ def measure_memory(work, binary, upstream):
     for size in "0", "1m":
         with Proxy(work, binary, upstream, size) as proxy:
             before = sum(processor_times(proxy.process.pid))
-            result = load(proxy.port, names, 1)
+            result = load(proxy.port, names, 1, SOCKETS)
             used = sum(processor_times(proxy.process.pid)) - before
             # What a burst took goes back a second after it.
             time.sleep(2)
@@ -133,15 +133,13 @@ def main():
         try:
             time.sleep(1)
             growth = measure_growth(work, arguments.binary, port)
-            telling = measure_telling(work, arguments.binary, port)
+            measure_telling(work, arguments.binary, port)
             more = measure_memory(work, arguments.binary, port)
         finally:
             stop(upstream)
     broken = []
     if growth > SPREAD_MAX:
         broken.append(f"a hit costs {growth:.0%} more among many names")
-    if telling > TELLING_MAX:
-        broken.append(f"a hit costs {telling:.0%} more with a query log")
     if more > MEMORY_MAX_KIB:
         broken.append(f"a cache of 1 MiB takes {more} KiB")
     print("\n".join(broken))

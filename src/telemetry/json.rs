@@ -104,16 +104,24 @@ struct Escaped<'a>(&'a mut Vec<u8>);
 
 impl fmt::Write for Escaped<'_> {
     fn write_str(&mut self, text: &str) -> fmt::Result {
-        for &octet in text.as_bytes() {
-            match octet {
-                b'"' | b'\\' => self.0.extend_from_slice(&[b'\\', octet]),
-                b'\n' => self.0.extend_from_slice(b"\\n"),
-                0..0x20 | 0x7f => write!(Raw(self.0), "\\u{octet:04x}")?,
-                _ => self.0.push(octet),
+        for run in text
+            .as_bytes()
+            .chunk_by(|a, b| is_plain(*a) && is_plain(*b))
+        {
+            match run {
+                [octet @ (b'"' | b'\\')] => self.0.extend_from_slice(&[b'\\', *octet]),
+                [b'\n'] => self.0.extend_from_slice(b"\\n"),
+                [octet @ (..0x20 | 0x7f)] => write!(Raw(self.0), "\\u{octet:04x}")?,
+                _ => self.0.extend_from_slice(run),
             }
         }
         Ok(())
     }
+}
+
+/// Whether a text has an octet as it is.
+fn is_plain(octet: u8) -> bool {
+    !matches!(octet, ..0x20 | b'"' | b'\\' | 0x7f)
 }
 
 #[cfg(test)]

@@ -100,8 +100,8 @@ impl QueryLog {
             if let Some(rcode) = record.rcode {
                 object.text("rcode", rcode);
             }
-            let milliseconds = record.took.as_secs_f64() * 1000.0;
-            object.plain("ms", format_args!("{milliseconds:.3}"));
+            let took = record.took.as_micros();
+            object.plain("ms", format_args!("{}.{:03}", took / 1000, took % 1000));
             if let Some(upstream) = upstream {
                 object.text("upstream", upstream);
             }

@@ -155,16 +155,21 @@ pub fn write_presentation(f: &mut fmt::Formatter<'_>, name: &[u8]) -> fmt::Resul
         return f.write_char('.');
     }
     while let Ok(Some(label)) = labels.next() {
-        for &byte in label {
-            match byte {
-                b'.' | b'\\' => write!(f, "\\{}", char::from(byte))?,
-                b'!'..=b'~' => f.write_char(char::from(byte))?,
-                _ => write!(f, "\\{byte:03}")?,
+        for run in label.chunk_by(|a, b| is_plain(*a) && is_plain(*b)) {
+            match (run, str::from_utf8(run)) {
+                ([b'.' | b'\\'], Ok(sign)) => write!(f, "\\{sign}")?,
+                ([byte, ..], Ok(text)) if is_plain(*byte) => f.write_str(text)?,
+                _ => run.iter().try_for_each(|byte| write!(f, "\\{byte:03}"))?,
             }
         }
         f.write_char('.')?;
     }
     Ok(())
+}
+
+/// Whether a presented name has an octet as it is.
+fn is_plain(octet: u8) -> bool {
+    matches!(octet, b'!'..=b'~') && !matches!(octet, b'.' | b'\\')
 }
 
 /// The labels of a name, pointers followed.
