@@ -126,6 +126,7 @@ impl<T> Arena<T> {
 
     /// Takes the value of this key out. When the last value leaves a table that has grown large,
     /// its memory goes back.
+    #[inline]
     pub fn remove(&mut self, key: Key) -> Option<T> {
         self.get(key)?;
         let slot = self.slots.remove(key.index());

@@ -152,6 +152,8 @@ pub struct Limits {
     pub hedges_saved: usize,
     /// Octets of the longest query that is forwarded, padding aside.
     pub forwarded_query: usize,
+    /// Answers that are kept for those whose responses have to wait for room.
+    pub answers_postponed: usize,
     /// Queries that failed and are remembered.
     pub failures_remembered: usize,
     /// Buffers of finished queries that are kept to be used again.
@@ -196,6 +198,7 @@ impl Default for Limits {
             hedges_per_hundred: 5,
             hedges_saved: 100,
             forwarded_query: 4096,
+            answers_postponed: 8,
             failures_remembered: 512,
             spare_buffers: 64,
             log_unwritten: 64 * 1024,

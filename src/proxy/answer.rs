@@ -19,6 +19,7 @@ use super::upstream::link::SentState;
 use crate::config::Scheme;
 use crate::failure::FailureKind;
 use crate::time::Instant;
+use crate::wire::query::UDP_SIZE;
 use crate::wire::response::write_answer;
 use crate::wire::{Flags, Header, Message, Opcode, Opt, Query, Rcode};
 
@@ -116,7 +117,7 @@ impl Proxy {
         }
         let is_error = worth == Worth::Nothing;
         exchange.poor = Some(Box::new(Poor {
-            answer: answer.bytes().into(),
+            answer: shortened(answer),
             error_by: is_error.then_some((endpoint, sent.at)),
         }));
         if is_error {
@@ -217,8 +218,8 @@ impl Proxy {
         let exchange = exchange.expect("who is answered is there");
         let (asker, question) = (exchange.asker, exchange.query.question());
         self.memory.on_answer(question);
-        let kept = exchange.variant.map_or(Kept::No, |variant| {
-            self.cache.keep(question, variant, answer, now)
+        let kept = exchange.sought.map_or(Kept::No, |sought| {
+            self.cache.keep(question, sought, answer, now)
         });
         let outcome = match kept {
             Kept::Better(entry) if entry.is_stale() => Outcome::Stale,
@@ -227,19 +228,69 @@ impl Proxy {
         let answered_by = exchange.answered_by;
         let mut followers = std::mem::take(&mut exchange.followers);
         followers.retain(|key| self.exchanges.contains(key.0));
-        for follower in &followers {
-            self.exchange_mut(*follower).answered_by = answered_by;
-        }
-        let all = || iter::once(key).chain(followers.iter().copied());
         // Everybody has a response before anybody ends, since that may change the cache.
-        for key in all() {
-            self.respond(key, answer, kept, outcome, now, outbox);
+        self.respond(key, answer, kept, outcome, now, outbox);
+        let mut answered = 0;
+        while answered < followers.len() && !outbox.is_long() {
+            let follower = followers[answered];
+            self.exchange_mut(follower).answered_by = answered_by;
+            self.respond(follower, answer, kept, outcome, now, outbox);
+            answered += 1;
         }
-        for key in all() {
+        let later = followers.split_off(answered);
+        for key in iter::once(key).chain(followers) {
             self.end(key, outcome, now, outbox);
         }
+        self.postpone(later, answer, answered_by, now, outbox);
         if let Asker::Bootstrap(upstream, rr_type) = asker {
             self.on_addresses(upstream, rr_type, Some(answer), now, outbox);
+        }
+    }
+
+    /// Leaves these to a later time, when there is room for their responses: the first of them has
+    /// the answer, and the others follow it.
+    fn postpone(
+        &mut self,
+        mut later: Vec<ExchangeKey>,
+        answer: &Message<'_>,
+        answered_by: Option<UpstreamIndex>,
+        now: Instant,
+        outbox: &mut Outbox,
+    ) {
+        if later.is_empty() {
+            return;
+        }
+        if self.postponed.len() >= self.config.limits.answers_postponed {
+            // They find it in the cache, or ask once more.
+            return self.seek_all(later, now, outbox);
+        }
+        let first = later.swap_remove(0);
+        let exchange = self.exchange_mut(first);
+        exchange.answered_by = answered_by;
+        exchange.poor = Some(Box::new(Poor {
+            answer: answer.bytes().into(),
+            error_by: None,
+        }));
+        exchange.followers = later;
+        self.postponed.push_back((now, first));
+    }
+
+    /// Since when responses wait for room, if some do.
+    pub(super) fn postponed_since(&self) -> Option<Instant> {
+        self.postponed.front().map(|(since, _)| *since)
+    }
+
+    /// Answers those for whom there was no room, as far as there is now.
+    pub(super) fn answer_postponed(&mut self, now: Instant, outbox: &mut Outbox) {
+        while !outbox.is_long()
+            && let Some((_, key)) = self.postponed.pop_front()
+        {
+            if self.exchanges.contains(key.0) {
+                self.fail(key, Outcome::UpstreamFailed, now, outbox);
+            }
+        }
+        if self.postponed.is_empty() {
+            self.postponed.shrink_to(0);
         }
     }
 
@@ -273,6 +324,25 @@ fn answers(reply: &Message<'_>, query: &Query) -> bool {
         && reply
             .question()
             .is_some_and(|question| question.matches(query.question()))
+}
+
+/// An answer as it is kept while a better is looked for: of a long one, be it an error or cut short
+/// all the same, hardly more than that.
+fn shortened(answer: &Message<'_>) -> Box<[u8]> {
+    match answer.question() {
+        Some(question) if answer.bytes().len() > usize::from(UDP_SIZE) => {
+            let header = Header {
+                answers: 0,
+                authorities: 0,
+                additionals: 0,
+                ..answer.header()
+            };
+            [&header.to_bytes()[..], question.as_bytes()]
+                .concat()
+                .into()
+        }
+        _ => answer.bytes().into(),
+    }
 }
 
 fn worth(answer: &Message<'_>, scheme: Scheme) -> Worth {

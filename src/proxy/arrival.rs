@@ -5,7 +5,7 @@ use std::iter;
 use super::admission::{
     NOBODY_TO_ASK, OVERLOADED, Reception, Refusal, TOO_LATE, TOO_LONG, failed_before,
 };
-use super::cache::{Entry, Recall, Variant};
+use super::cache::{Entry, Recall, Sought};
 use super::counters::Outcome;
 use super::ending::{Client, Ending};
 use super::exchange::{Asker, Exchange};
@@ -24,7 +24,7 @@ struct Request<'a> {
     question: Question<'a>,
     asked: Asked<'a>,
     /// What it has in common with others, if its answer may be known or be for others, too.
-    variant: Option<Variant>,
+    sought: Option<Sought>,
 }
 
 impl Proxy {
@@ -128,10 +128,10 @@ impl Proxy {
             message,
             question,
             asked,
-            variant: Variant::of(message).filter(|_| self.cache.is_on()),
+            sought: self.cache.sought(message),
         };
-        let recall = match request.variant {
-            Some(variant) => self.cache.recall(question, variant, now),
+        let recall = match request.sought {
+            Some(sought) => self.cache.recall(question, sought, now),
             None => Recall::Nothing,
         };
         match recall {
@@ -170,8 +170,8 @@ impl Proxy {
         // What is denied above a name holds for it if the same upstreams are asked for both.
         let is_alike = |name: &[u8]| routes.own(name) == own_pool;
         let denial = request
-            .variant
-            .and_then(|variant| self.cache.denial_above(question, variant, now, is_alike));
+            .sought
+            .and_then(|sought| self.cache.denial_above(question, sought, now, is_alike));
         match denial {
             Some(entry) => self.answer_from_cache(request, entry, Outcome::Cached, now, outbox),
             None => self.ask(request, None, now, outbox),
@@ -186,7 +186,7 @@ impl Proxy {
         now: Instant,
         outbox: &mut Outbox,
     ) {
-        self.counters.misses += u64::from(request.variant.is_some());
+        self.counters.misses += u64::from(request.sought.is_some());
         match self.exchange_for(request, now) {
             Ok(exchange) => {
                 let pool = exchange.pool;
@@ -244,9 +244,9 @@ impl Proxy {
             reception: Reception::of(&request.asked),
         };
         let mut exchange = Exchange::new(asker, pool, query, (now, deadline));
-        exchange.variant = request.variant.filter(|_| is_recursive(request.message));
+        exchange.sought = request.sought.filter(|_| is_recursive(request.message));
         exchange.tracer = Tracer::new(request.client.is_traced);
-        if request.variant.is_some() {
+        if request.sought.is_some() {
             exchange.tracer.on_miss(now);
         }
         Ok(exchange)
@@ -262,7 +262,7 @@ impl Proxy {
         let query = self.query_for(request);
         let deadline = now + self.config.timeouts.deadline();
         let mut exchange = Exchange::new(Asker::Cache, pool, query, (now, deadline));
-        exchange.variant = request.variant;
+        exchange.sought = request.sought;
         self.start(exchange, now, outbox);
     }
 

@@ -28,7 +28,7 @@ use crate::wire::question::Type;
 use crate::wire::response::Asked;
 
 use super::admission::Reception;
-use super::cache::Variant;
+use super::cache::Sought;
 use super::counters::Outcome;
 use super::ending::{Client, Ending};
 use super::keys::{EndpointKey, ExchangeKey, LinkKey, PoolIndex, UpstreamIndex};
@@ -106,7 +106,7 @@ pub(super) struct Exchange {
     /// An answer has come that none could better.
     pub(super) is_answered: bool,
     /// What it has in common with others, if its answer is for others, too.
-    pub(super) variant: Option<Variant>,
+    pub(super) sought: Option<Sought>,
     /// Under what hash others find it to follow it, if they may.
     pub(super) leads_as: Option<u64>,
     /// Those that wait for its answer.
@@ -144,7 +144,7 @@ impl Exchange {
             poor: None,
             answered_by: None,
             is_answered: false,
-            variant: None,
+            sought: None,
             leads_as: None,
             followers: Vec::new(),
             tracer: Tracer::default(),
@@ -196,7 +196,7 @@ impl Exchange {
 
     /// Whether upstream was asked, be it for another that this one follows.
     pub(super) fn was_sent(&self) -> bool {
-        let follows = self.variant.is_some() && self.leads_as.is_none();
+        let follows = self.sought.is_some() && self.leads_as.is_none();
         self.times_sent() > 0 || follows
     }
 

@@ -70,6 +70,7 @@ pub use readiness::Unready;
 pub use trace::{Place, Step, StepEnd, StepKind, Trace};
 pub use upstream::UpstreamView;
 
+use std::collections::VecDeque;
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -111,6 +112,8 @@ pub struct Proxy {
     waiting_by_pool: Vec<Fifo<ExchangeKey>>,
     /// Exchanges that have an answer which is no longer fresh, and when that has to do.
     by_patience: Fifo<(Instant, ExchangeKey)>,
+    /// Exchanges that have an answer and wait for room to respond, and since when they do.
+    postponed: VecDeque<(Instant, ExchangeKey)>,
     /// Exchanges that no client waits for.
     ours: usize,
     leaders: Leaders,
@@ -140,6 +143,7 @@ impl Proxy {
             by_deadline: Fifo::default(),
             waiting_by_pool: ways.waiting_by_pool,
             by_patience: Fifo::default(),
+            postponed: VecDeque::new(),
             ours: 0,
             leaders: Leaders::default(),
             cache: Cache::new(&config.cache, &config.timeouts, seed),
@@ -398,7 +402,9 @@ impl Proxy {
         let stale = self.next_stale().map(|(at, _)| at);
         let start = self.bootstrap.start_at();
         let probe = self.next_probe();
-        let moments = [deadline, link, stale, start, probe, self.next_retry()];
+        let retry = self.next_retry();
+        let postponed = self.postponed_since();
+        let moments = [postponed, deadline, link, stale, start, probe, retry];
         moments.into_iter().flatten().min()
     }
 
@@ -415,6 +421,7 @@ impl Proxy {
 
     /// Does what is due by now.
     pub fn handle_timeout(&mut self, now: Instant, outbox: &mut Outbox) {
+        self.answer_postponed(now, outbox);
         while let Some((key, due)) = self.first_due(now) {
             match due {
                 Due::Late => self.on_late(key, now, outbox),

@@ -18,7 +18,7 @@ use super::routes::Routes;
 use super::sharing::Leaders;
 use super::upstream::Upstreams;
 use crate::arena::Fifo;
-use crate::config::{Config, Host, Upstream};
+use crate::config::{Config, Host, Limits, Upstream};
 use crate::time::Instant;
 use crate::wire::response::write_error;
 
@@ -77,6 +77,15 @@ fn labels(upstreams: &[Upstream]) -> Vec<String> {
     labels
 }
 
+/// The limits, but for those that have nothing to do with upstreams.
+fn of_ways(limits: &Limits) -> Limits {
+    Limits {
+        inflight: 0,
+        tcp_clients: 0,
+        ..*limits
+    }
+}
+
 impl Proxy {
     /// Goes on with these settings. Answers that are known are forgotten.
     pub fn reconfigure(&mut self, config: &Config, now: Instant, outbox: &mut Outbox) {
@@ -92,7 +101,7 @@ impl Proxy {
             && config.bootstrap == before.bootstrap
             && config.policy == before.policy
             && config.timeouts == before.timeouts
-            && config.limits == before.limits;
+            && of_ways(&config.limits) == of_ways(&before.limits);
         if !is_same_way {
             self.go_other_ways(now, outbox);
         }
@@ -111,6 +120,7 @@ impl Proxy {
         self.waiting_by_pool = ways.waiting_by_pool;
         self.leaders = Leaders::default();
         self.hedges = Hedges::new(&self.config.limits);
+        self.postponed.clear();
         let keys = self.exchanges.iter().map(|(key, _)| ExchangeKey(key));
         let mut keys: Vec<ExchangeKey> = keys.collect();
         // The last to come has the most time left, so that the others can follow it.
@@ -132,7 +142,7 @@ impl Proxy {
                 let is_shared = self.cache.is_on();
                 let exchange = self.exchange_mut(key);
                 exchange.start_over(pool, now);
-                exchange.variant.take_if(|_| !is_shared);
+                exchange.sought.take_if(|_| !is_shared);
                 return true;
             }
             (Asker::Client { .. }, None) => {

@@ -50,14 +50,14 @@ impl Proxy {
     /// there is none. Returns whether it follows.
     pub(super) fn follow(&mut self, key: ExchangeKey, now: Instant) -> bool {
         let exchange = self.exchange(key);
-        let Some(variant) = exchange.variant else {
+        let Some(sought) = exchange.sought else {
             return false;
         };
         let question = exchange.query.question();
-        let hash = self.cache.hash(question, variant);
+        let hash = sought.hash(question.rr_type());
         let leader = self.leaders.by_hash.get(&hash).copied();
         let asks_same = |leader: &Exchange| {
-            leader.variant == Some(variant) && leader.query.question().matches(question)
+            leader.sought == Some(sought) && leader.query.question().matches(question)
         };
         match leader.filter(|leader| asks_same(self.exchange(*leader))) {
             Some(leader) => {
@@ -83,7 +83,17 @@ impl Proxy {
             self.leaders.by_hash.remove(&hash);
             self.leaders.shrink();
         }
-        let mut followers = std::mem::take(&mut ended.followers);
+        let followers = std::mem::take(&mut ended.followers);
+        self.seek_all(followers, now, outbox);
+    }
+
+    /// Lets those who have followed another look for an answer themselves.
+    pub(super) fn seek_all(
+        &mut self,
+        mut followers: Vec<ExchangeKey>,
+        now: Instant,
+        outbox: &mut Outbox,
+    ) {
         followers.retain(|key| self.exchanges.contains(key.0));
         // The last to come has the most time left, so that the others can follow it.
         followers.reverse();
@@ -197,12 +207,55 @@ mod tests {
         scene.ask_for("www", true);
         let by_hash = &mut scene.proxy.leaders.by_hash;
         let leader = *by_hash.values().last().unwrap();
-        let variant = scene.proxy.exchange(leader).variant.unwrap();
+        let sought = scene.proxy.exchange(leader).sought.unwrap();
         let other = b"\x05other\0\0\x01\0\x01";
         let question = crate::wire::Question::parse(other, 0).unwrap();
-        let hash = scene.proxy.cache.hash(question, variant);
+        let hash = sought.hash(question.rr_type());
         scene.proxy.leaders.by_hash.insert(hash, leader);
         assert_eq!(scene.ask_for("other", true), 1);
+    }
+
+    #[test]
+    fn long_answer_to_many_goes_out_bit_by_bit() {
+        const CLIENTS: usize = 300;
+        let mut scene = scene(ONE);
+        let query = b"\0\x01\x01\0\0\x01\0\0\0\0\0\0\x03www\0\0\x01\0\x01";
+        let transport = Transport::Stream {
+            idle: Duration::from_secs(10),
+            came: scene.now,
+            is_private: false,
+        };
+        let mut sent = Vec::new();
+        for _ in 0..CLIENTS {
+            assert!(scene.offer(query, transport));
+            sent.extend(scene.sent());
+        }
+        let (link, mut bytes) = sent.pop().unwrap();
+        assert!(sent.is_empty());
+        bytes.truncate(Message::parse(&bytes).unwrap().records_start());
+        (bytes[2], bytes[3], bytes[7], bytes[11]) = (0x81, 0x80, 1, 0);
+        bytes.extend(b"\xc0\x0c\0\x01\0\x01\0\0\0\x3c\xea\x60");
+        bytes.resize(bytes.len() + 60_000, 0);
+        scene.outbox.clear();
+        let (proxy, outbox) = (&mut scene.proxy, &mut scene.outbox);
+        proxy.handle_reply(link, &bytes, scene.now, outbox);
+        let mut responses = 0;
+        while responses < CLIENTS {
+            let messages = outbox.actions().iter().filter_map(|action| match action {
+                Action::Respond { message, .. } => Some(message.len()),
+                _ => None,
+            });
+            let lens: Vec<usize> = messages.collect();
+            assert!(lens.iter().all(|len| *len > 60_000));
+            assert!((1..4).contains(&lens.len()), "{} at a time", lens.len());
+            responses += lens.len();
+            outbox.clear();
+            let due = proxy.poll_timeout().unwrap();
+            assert_eq!(due == scene.now, responses < CLIENTS);
+            proxy.handle_timeout(scene.now, outbox);
+        }
+        // One that has nothing to do with it is left.
+        assert_eq!((responses, proxy.inflight()), (CLIENTS, 1));
     }
 
     #[test]

@@ -26,16 +26,14 @@ enum Content {
 
 /// The reply to a question for a special name. Its id is for the caller to replace.
 pub(super) fn reply(question: Question<'_>) -> Option<Vec<u8>> {
-    let suffixes: Vec<&[u8]> = name::suffixes(question.name()).collect();
-    // The root is last, so before it comes the top-level domain.
-    let [.., top, _] = suffixes[..] else {
-        return None;
-    };
+    let below_root = |suffix: &&[u8]| suffix.len() > 1;
+    let top = name::suffixes(question.name()).filter(below_root).last()?;
     let is_special = |domain: &&[u8]| top[1..top.len() - 1].eq_ignore_ascii_case(domain);
     let special: [&[u8]; 5] = [b"arpa", b"invalid", b"localhost", b"onion", b"test"];
     if question.class() != CLASS_IN || !special.iter().any(is_special) {
         return None;
     }
+    let suffixes: Vec<&[u8]> = name::suffixes(question.name()).collect();
     let label = |suffix: &&[u8]| suffix[1..][..usize::from(suffix[0])].to_ascii_lowercase();
     let labels: Vec<Vec<u8>> = suffixes.iter().rev().skip(1).map(label).collect();
     let labels: Vec<&[u8]> = labels.iter().map(Vec::as_slice).collect();

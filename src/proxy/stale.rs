@@ -45,10 +45,10 @@ impl Proxy {
     /// What there is instead of an answer that upstream does not have.
     pub(super) fn stand_in(&mut self, key: ExchangeKey, now: Instant) -> Option<Entry> {
         let exchange = self.exchanges.get(key.0).expect("who asks is there");
-        let variant = exchange.variant?;
+        let sought = exchange.sought?;
         let question = exchange.query.question();
         let (Recall::Stale(entry) | Recall::StandIn { entry, .. }) =
-            self.cache.recall(question, variant, now)
+            self.cache.recall(question, sought, now)
         else {
             return None;
         };

@@ -209,8 +209,8 @@ impl EdnsOption<'_> {
 
 fn write_option_head(out: &mut Vec<u8>, code: OptionCode, data_len: usize) {
     let data_len = u16::try_from(data_len).expect("options come from messages or are short");
-    out.extend_from_slice(&code.0.to_be_bytes());
-    out.extend_from_slice(&data_len.to_be_bytes());
+    let (code, len) = (code.0.to_be_bytes(), data_len.to_be_bytes());
+    out.extend([code[0], code[1], len[0], len[1]]);
 }
 
 /// Octets of an option's number and length.
@@ -235,13 +235,25 @@ pub struct OptWriter<'a> {
 impl<'a> OptWriter<'a> {
     /// Starts the record. `udp_size` is what its sender takes, in octets.
     pub fn start(out: &'a mut Vec<u8>, udp_size: u16, rcode_extension: u8, flags: u16) -> Self {
-        out.push(0);
-        out.extend_from_slice(&Type::OPT.0.to_be_bytes());
-        out.extend_from_slice(&udp_size.to_be_bytes());
-        out.extend_from_slice(&[rcode_extension, VERSION]);
-        out.extend_from_slice(&flags.to_be_bytes());
-        let data_len_at = out.len();
-        out.extend_from_slice(&[0, 0]);
+        let opt = Type::OPT.0.to_be_bytes();
+        let size = udp_size.to_be_bytes();
+        let bits = flags.to_be_bytes();
+        // The root, type, size, extended code, version, flags, and the length to come.
+        let record: [u8; OPT_LEN] = [
+            0,
+            opt[0],
+            opt[1],
+            size[0],
+            size[1],
+            rcode_extension,
+            VERSION,
+            bits[0],
+            bits[1],
+            0,
+            0,
+        ];
+        out.extend(record);
+        let data_len_at = out.len() - 2;
         Self { out, data_len_at }
     }
 

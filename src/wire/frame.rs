@@ -14,7 +14,7 @@ const LENGTH_LEN: usize = 2;
 /// [`MESSAGE_LEN_MAX`].
 pub fn write(out: &mut Vec<u8>, message: &[u8]) {
     let length = u16::try_from(message.len()).expect("messages are at most 65,535 octets");
-    out.extend_from_slice(&length.to_be_bytes());
+    out.extend(length.to_be_bytes());
     out.extend_from_slice(message);
 }
 

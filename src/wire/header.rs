@@ -221,17 +221,15 @@ impl Header {
     /// The twelve octets of this header.
     pub fn to_bytes(self) -> [u8; HEADER_LEN] {
         let mut bytes = [0; HEADER_LEN];
-        let numbers = [
-            self.id,
-            self.flags.0,
-            self.questions,
-            self.answers,
-            self.authorities,
-            self.additionals,
-        ];
-        for (place, number) in bytes.chunks_exact_mut(2).zip(numbers) {
-            place.copy_from_slice(&number.to_be_bytes());
-        }
+        let mut put = |at: usize, number: u16| {
+            bytes[at..at + 2].copy_from_slice(&number.to_be_bytes());
+        };
+        put(0, self.id);
+        put(2, self.flags.0);
+        put(4, self.questions);
+        put(6, self.answers);
+        put(8, self.authorities);
+        put(10, self.additionals);
         bytes
     }
 }

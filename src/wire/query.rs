@@ -4,7 +4,7 @@ use super::edns::{OPT_LEN, Opt, OptWriter};
 use super::header::{Flags, HEADER_LEN, Header};
 use super::name::Name;
 use super::question::{CLASS_IN, Question, Type};
-use super::{MESSAGE_LEN_MAX, Malformed, Message};
+use super::{MESSAGE_LEN_MAX, Message};
 
 /// Octets of the largest UDP message that we take and send: what passes every network without
 /// fragments (the figure agreed for DNS Flag Day 2020).
@@ -26,47 +26,36 @@ impl Query {
     /// The query for that of a client, written into `buffer`. `None` without a question.
     pub fn forward(client: &Message<'_>, buffer: Vec<u8>) -> Option<Self> {
         let question = client.question()?;
-        let Header { id, flags, .. } = client.header();
-        let flags = flags & (Flags::RD | Flags::Z | Flags::AD | Flags::CD);
-        let write = |out: &mut Vec<u8>| out.extend_from_slice(question.as_bytes());
-        Some(Self::start(buffer, id, flags, write).end(client.opt()))
+        let flags = client.header().flags & (Flags::RD | Flags::Z | Flags::AD | Flags::CD);
+        let mut bytes = buffer;
+        bytes.clear();
+        bytes.extend_from_slice(&client.bytes()[..HEADER_LEN + question.as_bytes().len()]);
+        bytes[2..4].copy_from_slice(&flags.to_u16().to_be_bytes());
+        bytes[4..HEADER_LEN].copy_from_slice(&COUNTS);
+        Some(Self::end(bytes, client.opt()))
     }
 
     /// A query of our own.
     pub fn new(name: &Name, rr_type: Type) -> Self {
-        let write = |out: &mut Vec<u8>| {
-            out.extend_from_slice(name.as_bytes());
-            out.extend_from_slice(&rr_type.0.to_be_bytes());
-            out.extend_from_slice(&CLASS_IN.to_be_bytes());
-        };
-        Self::start(Vec::new(), 0, Flags::RD, write).end(None)
+        let mut bytes = vec![0, 0];
+        bytes.extend(Flags::RD.to_u16().to_be_bytes());
+        bytes.extend(COUNTS);
+        bytes.extend_from_slice(name.as_bytes());
+        bytes.extend(rr_type.0.to_be_bytes());
+        bytes.extend(CLASS_IN.to_be_bytes());
+        Self::end(bytes, None)
     }
 
-    fn start(buffer: Vec<u8>, id: u16, flags: Flags, question: impl FnOnce(&mut Vec<u8>)) -> Self {
-        let header = Header {
-            id,
-            flags,
-            questions: 1,
-            answers: 0,
-            authorities: 0,
-            additionals: 1,
-        };
-        let mut bytes = buffer;
-        bytes.clear();
-        bytes.extend_from_slice(&header.to_bytes());
-        question(&mut bytes);
+    /// Adds OPT to header and question.
+    fn end(mut bytes: Vec<u8>, opt: Option<Opt<'_>>) -> Self {
         let opt_start = bytes.len();
-        Self { bytes, opt_start }
-    }
-
-    fn end(mut self, opt: Option<Opt<'_>>) -> Self {
         let flags = opt.map_or(0, |opt| opt.flags);
-        let mut writer = OptWriter::start(&mut self.bytes, UDP_SIZE, 0, flags);
+        let mut writer = OptWriter::start(&mut bytes, UDP_SIZE, 0, flags);
         if let Some(opt) = opt {
             writer.options(opt.passing_options());
         }
         writer.finish();
-        self
+        Self { bytes, opt_start }
     }
 
     /// The client's id.
@@ -82,8 +71,7 @@ impl Query {
 
     /// What is asked.
     pub fn question(&self) -> Question<'_> {
-        let question: Result<_, Malformed> = Question::parse(&self.bytes, HEADER_LEN);
-        question.expect("a query holds the question it was made of")
+        Question::of_octets(&self.bytes[HEADER_LEN..self.opt_start])
     }
 
     /// Octets of the query without padding.
@@ -95,9 +83,10 @@ impl Query {
     /// whether it wants to know if it was validated or not (RFC 6840, section 5.7).
     pub fn write(&self, out: &mut Vec<u8>, id: u16) {
         let flags = self.flags() | Flags::AD;
-        out.extend_from_slice(&id.to_be_bytes());
-        out.extend_from_slice(&flags.to_u16().to_be_bytes());
-        out.extend_from_slice(&self.bytes[4..]);
+        let start = out.len();
+        out.extend_from_slice(&self.bytes);
+        out[start..start + 2].copy_from_slice(&id.to_be_bytes());
+        out[start + 2..start + 4].copy_from_slice(&flags.to_u16().to_be_bytes());
     }
 
     /// [`Query::write`] with padding, which hides the length of the name under encryption.
@@ -112,6 +101,9 @@ impl Query {
         self.bytes
     }
 }
+
+/// The end of a header: one question, and OPT.
+const COUNTS: [u8; 8] = [0, 1, 0, 0, 0, 0, 0, 1];
 
 /// Octets of the longest query without options that pass.
 pub const PLAIN_QUERY_LEN_MAX: usize = HEADER_LEN + super::name::NAME_LEN_MAX + 4 + OPT_LEN;

@@ -87,6 +87,11 @@ impl<'a> Question<'a> {
         Ok(Self { bytes })
     }
 
+    /// The question that these octets are, which were copied from one.
+    pub(super) fn of_octets(bytes: &'a [u8]) -> Self {
+        Self { bytes }
+    }
+
     /// The question in the form that a message has it: name, type, class.
     pub fn as_bytes(self) -> &'a [u8] {
         self.bytes
@@ -120,6 +125,9 @@ impl<'a> Question<'a> {
 
     /// Whether both ask the same: type, class, and the name with letter case aside (RFC 4343).
     pub fn matches(self, other: Question<'_>) -> bool {
+        if self.bytes == other.bytes {
+            return true;
+        }
         // Length octets are below 64 and so below every letter, type and class are compared apart.
         let (name, rest) = self.bytes.split_at(self.bytes.len() - 4);
         let Some((other_name, other_rest)) = other.bytes.split_at_checked(name.len()) else {

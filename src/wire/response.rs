@@ -128,7 +128,7 @@ pub fn start_answer(
         authorities,
         additionals: additionals + u16::from(asked.opt.is_some()),
     };
-    out.extend_from_slice(&header.to_bytes());
+    out.extend(header.to_bytes());
     out.extend_from_slice(asked.question.map_or(&[], Question::as_bytes));
     start
 }
@@ -174,7 +174,7 @@ pub fn write_error(
         authorities: 0,
         additionals: u16::from(asked.opt.is_some()),
     };
-    out.extend_from_slice(&header.to_bytes());
+    out.extend(header.to_bytes());
     out.extend_from_slice(asked.question.map_or(&[], Question::as_bytes));
     if let Some(opt) = asked.opt {
         let mut writer = ResponseOpt::new(opt, None, rcode).start(out);

@@ -89,7 +89,9 @@ impl Marks {
     }
 }
 
-/// Where the marks are in an entry.
+/// Where the entries beside it, and the marks, are in an entry.
+const NEWER_AT: usize = 0;
+const OLDER_AT: usize = 4;
 pub(super) const MARKS_AT: usize = 38;
 
 impl Head {
@@ -121,8 +123,8 @@ impl Head {
         };
         let short = |at: usize| u16::from_le_bytes([octets[at], octets[at + 1]]);
         Self {
-            newer: long(0),
-            older: long(4),
+            newer: long(NEWER_AT),
+            older: long(OLDER_AT),
             hash: long(8),
             came: long(12),
             lifetime: long(16),
@@ -136,32 +138,37 @@ impl Head {
         }
     }
 
-    pub(super) fn write(&self, octets: &mut [u8]) {
-        let longs = [
-            self.newer,
-            self.older,
-            self.hash,
-            self.came,
-            self.lifetime,
-            self.ask_from,
-        ];
-        for (octets, long) in octets.chunks_exact_mut(4).zip(longs) {
-            octets.copy_from_slice(&long.to_le_bytes());
-        }
-        let [answers, authorities, additionals] = self.counts;
-        let shorts = [
-            self.flags.to_u16(),
-            answers,
-            authorities,
-            additionals,
-            self.records_len,
-            self.errors_len,
-            self.key_len,
-        ];
-        for (octets, short) in octets[24..].chunks_exact_mut(2).zip(shorts) {
-            octets.copy_from_slice(&short.to_le_bytes());
-        }
+    pub(super) fn write(&self, octets: &mut [u8; Self::LEN]) {
+        let mut long = |at: usize, value: u32| {
+            octets[at..at + 4].copy_from_slice(&value.to_le_bytes());
+        };
+        long(NEWER_AT, self.newer);
+        long(OLDER_AT, self.older);
+        long(8, self.hash);
+        long(12, self.came);
+        long(16, self.lifetime);
+        long(20, self.ask_from);
+        let mut short = |at: usize, value: u16| {
+            octets[at..at + 2].copy_from_slice(&value.to_le_bytes());
+        };
+        short(24, self.flags.to_u16());
+        short(26, self.counts[0]);
+        short(28, self.counts[1]);
+        short(30, self.counts[2]);
+        short(32, self.records_len);
+        short(34, self.errors_len);
+        short(36, self.key_len);
         octets[MARKS_AT] = self.marks.0;
+    }
+
+    /// Writes which entry came next.
+    pub(super) fn set_newer(octets: &mut [u8; CELL_ROOM], newer: u32) {
+        octets[NEWER_AT..NEWER_AT + 4].copy_from_slice(&newer.to_le_bytes());
+    }
+
+    /// Writes which entry came before.
+    pub(super) fn set_older(octets: &mut [u8; CELL_ROOM], older: u32) {
+        octets[OLDER_AT..OLDER_AT + 4].copy_from_slice(&older.to_le_bytes());
     }
 }
 
@@ -169,13 +176,13 @@ impl Head {
 /// is not one that can be kept after all.
 pub(super) fn compose(
     out: &mut Vec<u8>,
-    key: &Key,
+    key: Key<'_>,
     answer: &Message<'_>,
     keeping: &Keeping,
 ) -> Option<Head> {
     out.clear();
     out.resize(Head::LEN, 0);
-    out.extend_from_slice(key.as_bytes());
+    key.write(out);
     let start = out.len();
     let (records_len, counts) = if keeping.extent == Extent::Below {
         write_denial(out, answer, keeping)?
@@ -277,7 +284,7 @@ mod tests {
             marks,
         };
         let mut octets = [0; CELL_ROOM];
-        head.write(&mut octets);
+        head.write(octets.first_chunk_mut().unwrap());
         assert_eq!(Head::read(&octets), head);
         assert!(octets[Head::LEN..].iter().all(|octet| *octet == 0));
         assert!(octets[..Head::LEN].iter().all(|octet| *octet != 0));

@@ -1,4 +1,7 @@
-//! Where the entry of a hash is: open addressing, so that a look takes one line of memory.
+//! Where the entry of a hash is: open addressing, so that a look takes a line of memory or two.
+//!
+//! Who stands where is ordered by how far it is from home (Robin Hood hashing), so that a look for
+//! what is not there ends soon, however full the index is.
 
 /// Places of entries by the hashes of their keys. Its size is fixed.
 #[derive(Debug)]
@@ -34,44 +37,62 @@ impl Index {
     /// The place under this hash that is the one looked for.
     pub(super) fn find(&self, hash: u32, mut is_it: impl FnMut(u32) -> bool) -> Option<u32> {
         let mut at = self.home(hash);
+        let mut distance = 0;
         loop {
             let (other, place) = read(self.slots[at])?;
+            if self.distance(other, at) < distance {
+                // It would stand here.
+                return None;
+            }
             if other == hash && is_it(place) {
                 return Some(place);
             }
             at = self.after(at);
+            distance += 1;
         }
     }
 
-    /// Adds a place, for which there must be [room](Index::has_room).
+    /// Adds a place, for which there must be [room](Index::has_room). Those who are nearer to their
+    /// home make room for those who are farther.
     pub(super) fn insert(&mut self, hash: u32, place: u32) {
+        let mut slot = write(hash, place);
         let mut at = self.home(hash);
-        while self.slots[at] != 0 {
+        let mut distance = 0;
+        while let Some((other, _)) = read(self.slots[at]) {
+            let others = self.distance(other, at);
+            if others < distance {
+                std::mem::swap(&mut self.slots[at], &mut slot);
+                distance = others;
+            }
             at = self.after(at);
+            distance += 1;
         }
-        self.slots[at] = u64::from(hash) << 32 | (u64::from(place) + 1);
+        self.slots[at] = slot;
         self.len += 1;
     }
 
-    /// Takes a place out, which must be there. Those behind it that could stand nearer to their
-    /// home move up, so that no look ends too early.
+    /// Takes a place out, which must be there. Those behind it that are not at home move up.
     pub(super) fn remove(&mut self, hash: u32, place: u32) {
-        let slot = u64::from(hash) << 32 | (u64::from(place) + 1);
+        let slot = write(hash, place);
         let mut gap = self.home(hash);
         while self.slots[gap] != slot {
             gap = self.after(gap);
         }
-        let mut at = self.after(gap);
-        while let Some((other, _)) = read(self.slots[at]) {
-            let from_home = |to: usize| to.wrapping_sub(self.home(other)) & self.mask();
-            if from_home(gap) <= from_home(at) {
-                self.slots[gap] = self.slots[at];
-                gap = at;
-            }
-            at = self.after(at);
+        let mut next = self.after(gap);
+        while let Some((other, _)) = read(self.slots[next])
+            && self.distance(other, next) > 0
+        {
+            self.slots[gap] = self.slots[next];
+            gap = next;
+            next = self.after(gap);
         }
         self.slots[gap] = 0;
         self.len -= 1;
+    }
+
+    /// How far from its home a hash is here.
+    fn distance(&self, hash: u32, at: usize) -> usize {
+        at.wrapping_sub(self.home(hash)) & self.mask()
     }
 
     fn mask(&self) -> usize {
@@ -85,6 +106,11 @@ impl Index {
     fn after(&self, at: usize) -> usize {
         (at + 1) & self.mask()
     }
+}
+
+/// The slot for a place under this hash.
+fn write(hash: u32, place: u32) -> u64 {
+    u64::from(hash) << 32 | (u64::from(place) + 1)
 }
 
 /// The hash and the place in a slot, unless it is empty.

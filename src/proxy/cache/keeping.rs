@@ -58,9 +58,13 @@ pub(super) fn keeping(
         return Some(keeping);
     }
     let bytes = answer.bytes();
-    let ttl = answer.answers().map(|record| record.ttl(bytes)).min();
-    let is_answered = |record: Record| record.rr_type == question.rr_type();
-    let keeping = if rcode == Rcode::NOERROR && answer.answers().any(is_answered) {
+    let (mut ttl, mut is_answered) = (None, false);
+    for record in answer.answers() {
+        let other = record.ttl(bytes);
+        ttl = Some(ttl.map_or(other, |ttl: u32| ttl.min(other)));
+        is_answered |= record.rr_type == question.rr_type();
+    }
+    let keeping = if rcode == Rcode::NOERROR && is_answered {
         let lifetime = ttl?.max(ttls.0).min(ttls.1);
         Keeping {
             lifetime,

@@ -4,7 +4,7 @@ use std::hash::{DefaultHasher, Hasher};
 
 use crate::wire::edns::{self, DO};
 use crate::wire::name::NAME_LEN_MAX;
-use crate::wire::question::CLASS_IN;
+use crate::wire::question::{CLASS_IN, Type};
 use crate::wire::{Flags, Message, Question};
 
 /// What an answer depends on besides the question: whether the query asked for DNSSEC records, and
@@ -39,55 +39,121 @@ impl Variant {
         let unchecked = if is_unchecked { Self::CD } else { 0 };
         Self(proof | unchecked)
     }
+}
+
+/// A query as the cache looks for it: its variant, and a hash of its name that nobody outside can
+/// foresee.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::proxy) struct Sought {
+    variant: Variant,
+    name_hash: u64,
+}
+
+impl Sought {
+    /// What is sought where this name is asked for, by the keyed state that `hasher` has.
+    pub(super) fn new(name: &[u8], variant: Variant, hasher: &DefaultHasher) -> Self {
+        let mut small = [0; NAME_LEN_MAX];
+        let small = &mut small[..name.len()];
+        small.copy_from_slice(name);
+        small.make_ascii_lowercase();
+        let mut hasher = hasher.clone();
+        hasher.write(small);
+        Self {
+            variant,
+            name_hash: hasher.finish(),
+        }
+    }
 
     /// Whether DNSSEC records are part of the answer.
     pub(super) fn wants_proof(self) -> bool {
-        self.0 & Self::DO != 0
+        self.variant.0 & Variant::DO != 0
+    }
+
+    /// The variant.
+    pub(super) fn variant(self) -> Variant {
+        self.variant
+    }
+
+    /// A number that tells a name, this type and the variant from others.
+    pub(in crate::proxy) fn hash(self, rr_type: Type) -> u64 {
+        let rest = u64::from(rr_type.0) << 8 | u64::from(self.variant.0);
+        self.name_hash ^ (rest + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15)
     }
 }
 
 /// What an entry is found by: the name in small letters, the type or zero for all, and the variant.
-pub(super) struct Key {
-    octets: [u8; NAME_LEN_MAX + 3],
-    len: usize,
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Key<'a> {
+    /// In any letters.
+    name: &'a [u8],
+    rest: [u8; 3],
+    hash: u32,
 }
 
-impl Key {
+impl<'a> Key<'a> {
+    /// Types that names are asked for one after the other, and that of denials. For the same name
+    /// they lie beside each other in the index.
+    const COMMON: [u16; 4] = [0, 1, 28, 65];
+
     /// That of the answer to a question.
-    pub(super) fn of(question: Question<'_>, variant: Variant) -> Self {
-        Self::new(question.name(), question.rr_type().0, variant)
+    pub(super) fn of(question: Question<'a>, sought: Sought) -> Self {
+        Self::new(question.name(), question.rr_type().0, sought)
     }
 
     /// That of the denial of a question's name.
-    pub(super) fn of_denial(question: Question<'_>, variant: Variant) -> Self {
-        Self::of_name(question.name(), variant)
+    pub(super) fn of_denial(question: Question<'a>, sought: Sought) -> Self {
+        Self::of_name(question.name(), sought)
     }
 
     /// That of the denial of a name.
-    pub(super) fn of_name(name: &[u8], variant: Variant) -> Self {
-        Self::new(name, 0, variant)
+    pub(super) fn of_name(name: &'a [u8], sought: Sought) -> Self {
+        Self::new(name, 0, sought)
     }
 
-    fn new(name: &[u8], rr_type: u16, variant: Variant) -> Self {
-        let mut octets = [0; NAME_LEN_MAX + 3];
-        let (start, end) = octets.split_at_mut(name.len());
-        start.copy_from_slice(name);
-        start.make_ascii_lowercase();
-        end[..2].copy_from_slice(&rr_type.to_be_bytes());
-        end[2] = variant.0;
-        let len = name.len() + 3;
-        Self { octets, len }
+    fn new(name: &'a [u8], rr_type: u16, sought: Sought) -> Self {
+        let [high, low] = rr_type.to_be_bytes();
+        let hash = match Self::COMMON.iter().position(|common| *common == rr_type) {
+            Some(place) => {
+                let which = place << 2 | usize::from(sought.variant.0);
+                sought.name_hash ^ (which as u64) << 28
+            }
+            None => sought.hash(Type(rr_type)) >> 32,
+        };
+        Self {
+            name,
+            rest: [high, low, sought.variant.0],
+            hash: u32::try_from(hash & u64::from(u32::MAX)).expect("32 bits"),
+        }
+    }
+
+    /// Its hash, whose lower part says where it lies.
+    pub(super) fn hash(&self) -> u32 {
+        self.hash
     }
 
     /// Its octets.
-    pub(super) fn as_bytes(&self) -> &[u8] {
-        &self.octets[..self.len]
+    pub(super) fn len(&self) -> usize {
+        self.name.len() + self.rest.len()
     }
 
-    /// Its hash, with the keyed state that `hasher` has.
-    pub(super) fn hash(&self, hasher: &DefaultHasher) -> u64 {
-        let mut hasher = hasher.clone();
-        hasher.write(self.as_bytes());
-        hasher.finish()
+    /// Whether these parts, which have its length, are its octets.
+    pub(super) fn is<'b>(&self, mut parts: impl Iterator<Item = &'b [u8]>) -> bool {
+        let (mut name, mut rest) = (self.name, &self.rest[..]);
+        parts.all(|part| {
+            let (of_name, of_rest) = part.split_at(part.len().min(name.len()));
+            let (name_start, rest_start);
+            (name_start, name) = name.split_at(of_name.len());
+            (rest_start, rest) = rest.split_at(of_rest.len());
+            (name_start == of_name || name_start.eq_ignore_ascii_case(of_name))
+                && rest_start == of_rest
+        })
+    }
+
+    /// Appends its octets.
+    pub(super) fn write(&self, out: &mut Vec<u8>) {
+        let start = out.len();
+        out.extend_from_slice(self.name);
+        out[start..].make_ascii_lowercase();
+        out.extend_from_slice(&self.rest);
     }
 }

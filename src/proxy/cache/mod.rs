@@ -21,7 +21,7 @@ mod testing;
 #[cfg(test)]
 mod tests;
 
-pub(super) use key::Variant;
+pub(super) use key::{Sought, Variant};
 
 use std::fmt;
 use std::hash::{DefaultHasher, Hasher};
@@ -195,25 +195,23 @@ impl Cache {
         awake.saturating_add(self.asleep).saturating_add(1)
     }
 
-    /// A number that tells a question and its variant from others, as good as always.
-    pub(super) fn hash(&self, question: Question<'_>, variant: Variant) -> u64 {
-        Key::of(question, variant).hash(&self.hasher)
-    }
-
-    fn find(&self, key: &Key) -> Option<u32> {
-        self.store.find(key.hash(&self.hasher), key)
+    /// What is sought for a query; `None` if its answer is not known and will not be.
+    pub(super) fn sought(&self, query: &Message<'_>) -> Option<Sought> {
+        let question = query.question().filter(|_| self.is_on())?;
+        let variant = Variant::of(query)?;
+        Some(Sought::new(question.name(), variant, &self.hasher))
     }
 
     /// What there is for this query. An answer that is fresh is taken to be of use.
     pub(super) fn recall(
         &mut self,
         question: Question<'_>,
-        variant: Variant,
+        sought: Sought,
         now: Instant,
     ) -> Recall {
         let mut stale = Recall::Nothing;
-        for key in KEYS {
-            let Some(place) = self.find(&key(question, variant)) else {
+        for key in keys(question, sought) {
+            let Some(place) = self.store.find(key) else {
                 continue;
             };
             match self.judge(place, now) {
@@ -234,16 +232,17 @@ impl Cache {
     pub(super) fn denial_above(
         &mut self,
         question: Question<'_>,
-        variant: Variant,
+        sought: Sought,
         now: Instant,
         is_alike: impl Fn(&[u8]) -> bool,
     ) -> Option<Entry> {
-        if !self.store.has_below() || variant.wants_proof() {
+        if !self.store.has_below() || sought.wants_proof() {
             return None;
         }
         let ancestors = name::suffixes(question.name()).skip(1).take(ANCESTORS_MAX);
         for name in ancestors.filter(|name| name.len() > 1) {
-            let Some(place) = self.find(&Key::of_name(name, variant)) else {
+            let above = Sought::new(name, sought.variant(), &self.hasher);
+            let Some(place) = self.store.find(Key::of_name(name, above)) else {
                 continue;
             };
             let is_for_all = self.store.head(place).marks.contains(Marks::BELOW);
@@ -367,33 +366,33 @@ impl Cache {
     pub(super) fn keep(
         &mut self,
         question: Question<'_>,
-        variant: Variant,
+        sought: Sought,
         answer: &Message<'_>,
         now: Instant,
     ) -> Kept {
-        let wants_proof = variant.wants_proof();
+        let wants_proof = sought.wants_proof();
         let Some(keeping) = keeping(answer, question, wants_proof, &self.settings) else {
             return Kept::No;
         };
-        let [exact, of_name] = KEYS.map(|key| key(question, variant));
+        let [exact, of_name] = keys(question, sought);
         let is_of_name = keeping.extent != Extent::Question;
-        let key = if is_of_name { &of_name } else { &exact };
+        let key = if is_of_name { of_name } else { exact };
         let Some(mut head) = entry::compose(&mut self.scratch, key, answer, &keeping) else {
             return Kept::No;
         };
         if keeping.is_error {
-            if let Some(better) = self.better_than_error(question, variant, now) {
+            if let Some(better) = self.better_than_error(question, sought, now) {
                 return Kept::Better(better);
             }
-            head.lifetime = self.pause_after_error(&exact, now);
+            head.lifetime = self.pause_after_error(exact, now);
         }
         if !self.store.takes(self.scratch.len()) {
             return Kept::No;
         }
         head.came = self.second(now);
         // Whatever was known of the question is so no longer.
-        for key in [&exact, &of_name] {
-            if let Some(place) = self.find(key) {
+        for key in [exact, of_name] {
+            if let Some(place) = self.store.find(key) {
                 let was_error = self.store.head(place).marks.contains(Marks::ERROR);
                 if was_error && !keeping.is_error {
                     // So others may be over, too.
@@ -402,8 +401,7 @@ impl Cache {
                 self.store.remove(place);
             }
         }
-        let hash = key.hash(&self.hasher);
-        let place = self.store.add(hash, head, &mut self.scratch);
+        let place = self.store.add(key.hash(), head, &mut self.scratch);
         self.scratch.clear();
         self.scratch.shrink_to(SCRATCH_KEPT);
         let ttls = Ttls::Less(0);
@@ -414,10 +412,10 @@ impl Cache {
     fn better_than_error(
         &mut self,
         question: Question<'_>,
-        variant: Variant,
+        sought: Sought,
         now: Instant,
     ) -> Option<Entry> {
-        match self.recall(question, variant, now) {
+        match self.recall(question, sought, now) {
             Recall::Fresh { entry, .. } => {
                 let marks = self.store.head(entry.place).marks;
                 (!marks.contains(Marks::ERROR)).then_some(entry)
@@ -431,10 +429,10 @@ impl Cache {
     }
 
     /// For how many seconds an error is kept: longer each time (RFC 9520, section 3.2).
-    fn pause_after_error(&self, key: &Key, now: Instant) -> u32 {
+    fn pause_after_error(&self, key: Key<'_>, now: Instant) -> u32 {
         let least = seconds(self.timeouts.failed_min).max(1);
         let most = seconds(self.timeouts.failed_max).max(least);
-        let earlier = self.find(key).map(|place| self.store.head(place));
+        let earlier = self.store.find(key).map(|place| self.store.head(place));
         let is_recent = |head: &entry::Head| {
             let end = head.came.saturating_add(head.lifetime);
             head.marks.contains(Marks::ERROR) && self.second(now) < end.saturating_add(most)
@@ -445,7 +443,9 @@ impl Cache {
 }
 
 /// The keys that an answer may be under, the more likely first.
-const KEYS: [fn(Question<'_>, Variant) -> Key; 2] = [Key::of, Key::of_denial];
+fn keys(question: Question<'_>, sought: Sought) -> [Key<'_>; 2] {
+    [Key::of(question, sought), Key::of_denial(question, sought)]
+}
 
 /// Whole seconds.
 fn seconds(duration: Duration) -> u32 {

@@ -85,17 +85,11 @@ impl Store {
         self.below > 0
     }
 
-    /// The entry of a key that has this hash.
-    pub(super) fn find(&self, hash: u64, key: &Key) -> Option<u32> {
-        self.index.find(low_half(hash), |place| {
+    /// The entry of a key.
+    pub(super) fn find(&self, key: Key<'_>) -> Option<u32> {
+        self.index.find(key.hash(), |place| {
             let range = self.head(place).key_range();
-            let mut rest = key.as_bytes();
-            range.len() == rest.len()
-                && self.read(place, range).all(|part| {
-                    let (start, after) = rest.split_at(part.len());
-                    rest = after;
-                    start == part
-                })
+            range.len() == key.len() && key.is(self.read(place, range))
         })
     }
 
@@ -114,7 +108,7 @@ impl Store {
         let octets = self.cells.start_mut(place);
         let mut head = Head::read(octets);
         change(&mut head);
-        head.write(octets);
+        head.write(octets.first_chunk_mut().expect("a cell holds a head"));
     }
 
     /// Changes the properties of an entry.
@@ -132,17 +126,17 @@ impl Store {
 
     /// Keeps an entry under this hash, for which others may have to go. Its octets begin with room
     /// for its head. It must be one that the store [takes](Store::takes).
-    pub(super) fn add(&mut self, hash: u64, mut head: Head, octets: &mut [u8]) -> u32 {
+    pub(super) fn add(&mut self, hash: u32, mut head: Head, octets: &mut [u8]) -> u32 {
         let needed = Cells::needed_for(octets.len());
         while self.cells.room() < needed || !self.index.has_room() {
             self.evict();
         }
-        (head.hash, head.newer, head.older) = (low_half(hash), NONE, self.newest);
-        head.write(octets);
+        (head.hash, head.newer, head.older) = (hash, NONE, self.newest);
+        head.write(octets.first_chunk_mut().expect("there is room for it"));
         let place = self.cells.store(octets);
         match self.newest {
             NONE => self.oldest = place,
-            newest => self.update(newest, |head| head.newer = place),
+            newest => Head::set_newer(self.cells.start_mut(newest), place),
         }
         self.newest = place;
         self.index.insert(head.hash, place);
@@ -184,11 +178,11 @@ impl Store {
         self.index.remove(head.hash, place);
         match head.older {
             NONE => self.oldest = head.newer,
-            older => self.update(older, |other| other.newer = head.newer),
+            older => Head::set_newer(self.cells.start_mut(older), head.newer),
         }
         match head.newer {
             NONE => self.newest = head.older,
-            newer => self.update(newer, |other| other.older = head.older),
+            newer => Head::set_older(self.cells.start_mut(newer), head.older),
         }
         if self.hand == place {
             self.hand = head.newer;
@@ -196,8 +190,4 @@ impl Store {
         self.below -= usize::from(head.marks.contains(Marks::BELOW));
         self.cells.release(place);
     }
-}
-
-fn low_half(hash: u64) -> u32 {
-    u32::try_from(hash & u64::from(u32::MAX)).expect("32 bits")
 }

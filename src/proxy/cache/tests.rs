@@ -52,11 +52,16 @@ impl Scene {
         self.now += Duration::from_secs_f64(seconds);
     }
 
+    fn sought(&self, question: Question<'_>, variant: Variant) -> Sought {
+        Sought::new(question.name(), variant, &self.cache.hasher)
+    }
+
     fn keep_as(&mut self, answer: &Answer, variant: Variant) -> Kept {
         let bytes = answer.to_bytes();
         let message = Message::parse(&bytes).unwrap();
         let question = message.question().unwrap();
-        self.cache.keep(question, variant, &message, self.now)
+        let sought = self.sought(question, variant);
+        self.cache.keep(question, sought, &message, self.now)
     }
 
     fn keep(&mut self, answer: &Answer) -> bool {
@@ -66,7 +71,8 @@ impl Scene {
     fn recall(&mut self, name: &str, rr_type: u16, variant: Variant) -> Recall {
         let bytes = question(name, rr_type);
         let question = Question::parse(&bytes, 0).unwrap();
-        self.cache.recall(question, variant, self.now)
+        let sought = self.sought(question, variant);
+        self.cache.recall(question, sought, self.now)
     }
 
     fn entry(&mut self, name: &str, rr_type: u16) -> Option<(Entry, bool)> {
@@ -295,9 +301,10 @@ fn denial_that_is_validated_is_one_for_all_below() {
     let above = |scene: &mut Scene, name: &str, variant, is_alike: bool| {
         let bytes = question(name, A);
         let question = Question::parse(&bytes, 0).unwrap();
+        let sought = scene.sought(question, variant);
         let entry = scene
             .cache
-            .denial_above(question, variant, scene.now, |_| is_alike)?;
+            .denial_above(question, sought, scene.now, |_| is_alike)?;
         let bytes = scene.response(entry, name, A, 1232);
         let message = Message::parse(&bytes).unwrap();
         assert_eq!(message.header().flags.rcode(), Rcode::NXDOMAIN);
