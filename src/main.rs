@@ -1,6 +1,7 @@
 //! The program: options in, exit code out.
 
 mod allocator;
+mod code;
 
 use std::ffi::OsString;
 use std::fmt::Display;
@@ -85,6 +86,8 @@ fn run(mut config: Config, arguments: &[String]) -> Result<(), String> {
     let query_log = query_log.map(open).transpose()?;
     let reactor = Reactor::new(net, &config, tls, query_log, clock, &seed);
     let mut reactor = reactor.map_err(|error| explain(&error))?;
+    // It does not show any more once the process is confined.
+    let code = code::Code::find();
     // Not within the log's arguments, which are evaluated only if somebody wants to know.
     let confinement = confinement::confine(&config, who)?;
     log::info!(event = "confined"; "confinement: {confinement}");
@@ -92,6 +95,7 @@ fn run(mut config: Config, arguments: &[String]) -> Result<(), String> {
         arguments,
         places,
         confinement,
+        code,
         supervisor: Supervisor::from_environment(),
     };
     reactor.run(&process).map_err(explain_poller)
@@ -103,6 +107,7 @@ struct Process<'a> {
     /// Where sockets are bound that it was started with.
     places: Vec<Place>,
     confinement: Confinement,
+    code: code::Code,
     supervisor: Supervisor,
 }
 
@@ -121,6 +126,7 @@ impl Host for Process<'_> {
 
     fn on_relax(&self) {
         allocator::give_back();
+        self.code.leave();
     }
 
     fn read_again(&self) -> Result<Config, String> {

@@ -180,7 +180,7 @@ impl<N: Net> Reactor<N> {
             .and_then(|key| self.sessions.remove(key));
         if let Some((_, stream)) = slot.as_mut().and_then(Slot::upstream) {
             stream.close(&mut self.scratch);
-            self.on_gone();
+            self.relax_soon();
         }
     }
 

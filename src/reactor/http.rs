@@ -60,7 +60,7 @@ impl<N: Net> Reactor<N> {
         let Some(mut slot) = self.sessions.remove(key) else {
             return;
         };
-        self.on_gone();
+        self.relax_soon();
         if let Some(http) = slot.http() {
             let was_at_limit = self.http_clients.are_at_limit();
             let subscriber = Subscriber::of(http.peer().ip());

@@ -57,8 +57,8 @@ use traces::Traces;
 pub enum Turn {
     /// There will be another turn.
     GoOn,
-    /// There will be another turn, and a burst is over or connections are: memory that is free is
-    /// not needed soon.
+    /// There will be another turn, and a burst is over, or connections are, or it has been a while:
+    /// memory that is free is not needed soon.
     Relax,
     /// There will be another turn, and [`Reactor::reload`] is wanted first.
     Reload,
@@ -179,7 +179,7 @@ impl<N: Net> Reactor<N> {
             stamp_at: clock.stamp_interval().map(|interval| now + interval),
             clock,
             sign_of_life_at: None,
-            relax_at: None,
+            relax_at: Some(now + BURST_PAUSE),
             is_reload_asked: false,
             finish_at: None,
             events: Vec::new(),
@@ -232,6 +232,9 @@ impl<N: Net> Reactor<N> {
         let timeout = self.timeout();
         self.now = self.net.wait(timeout, &mut self.events)?;
         let mut events = std::mem::take(&mut self.events);
+        if !events.is_empty() {
+            self.relax_at.get_or_insert(self.now + QUIET_PAUSE);
+        }
         for event in events.drain(..) {
             match event {
                 Event::Ready(key) => self.make_runnable(key),
@@ -370,9 +373,11 @@ impl<N: Net> Reactor<N> {
         self.relax_at.take_if(|at| *at <= self.now).is_some()
     }
 
-    /// Takes note that a connection is gone, with its buffers.
-    fn on_gone(&mut self) {
-        self.relax_at.get_or_insert(self.now + BURST_PAUSE);
+    /// Takes note that a connection has come about, or is gone with its buffers: what was needed
+    /// for that is not needed all the time.
+    fn relax_soon(&mut self) {
+        let soon = self.now + BURST_PAUSE;
+        self.relax_at = Some(self.relax_at.map_or(soon, |at| at.min(soon)));
     }
 
     /// Gives up memory that is kept from turn to turn, since the next needs as much.
@@ -410,6 +415,9 @@ const BURST_LEN: usize = 32;
 
 /// How long there have to be fewer for a burst to be over.
 const BURST_PAUSE: Duration = Duration::from_secs(1);
+
+/// How long at the most until memory goes back after anything has happened.
+const QUIET_PAUSE: Duration = Duration::from_secs(5);
 
 /// How long a reader of the log that takes nothing is left alone.
 const LOG_PAUSE: Duration = Duration::from_millis(100);

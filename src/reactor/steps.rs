@@ -186,11 +186,13 @@ impl<N: Net> Reactor<N> {
         let (proxy, outbox, now) = (&mut self.proxy, &mut self.outbox, self.now);
         let (most, clock) = (self.config.limits.stream_octets_per_turn, &self.clock);
         let tap = &mut self.tap;
+        let mut has_come_up = false;
         let stepped = stream.ready(&mut self.scratch, most, |event| match event {
             UpstreamEvent::Up {
                 is_resumed,
                 expires_at,
             } => {
+                has_come_up = true;
                 proxy.handle_link_up(link, is_resumed, now, outbox);
                 if let Some(expires_at) = expires_at {
                     proxy.handle_certificate(link, expires_at, clock.now());
@@ -203,6 +205,9 @@ impl<N: Net> Reactor<N> {
                 proxy.handle_reply(link, message, now, outbox);
             }
         });
+        if has_come_up {
+            self.relax_soon();
+        }
         match stepped {
             Ok(step) => {
                 // The handshake, too, has something to say.
@@ -241,7 +246,7 @@ impl<N: Net> Reactor<N> {
         let Some(slot) = self.sessions.remove(key) else {
             return;
         };
-        self.on_gone();
+        self.relax_soon();
         if let Some(link) = slot.link() {
             self.proxy
                 .handle_link_down(link, failure, self.now, &mut self.outbox);
@@ -266,7 +271,7 @@ impl<N: Net> Reactor<N> {
         let Some(mut slot) = self.sessions.remove(key) else {
             return;
         };
-        self.on_gone();
+        self.relax_soon();
         if let Some(client) = slot.client() {
             let was_at_limit = self.clients.are_at_limit();
             let subscriber = Subscriber::of(client.peer().ip());

@@ -260,7 +260,7 @@ impl<N: Net> Reactor<N> {
                 if !answer.is_kept {
                     traces.session = None;
                     self.sessions.remove(key);
-                    return self.on_gone();
+                    return self.relax_soon();
                 }
                 // The end may have come with it.
                 self.make_runnable(key);
@@ -293,6 +293,6 @@ impl<N: Net> Reactor<N> {
             traces.pause_until = self.now + self.config.timeouts.traces_pause;
             traces.tell(format!("{failure}; will be tried again"));
         }
-        self.on_gone();
+        self.relax_soon();
     }
 }

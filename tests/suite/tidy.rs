@@ -74,6 +74,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("supervisor", &["time"]),
     ("probe", &[]),
     ("allocator", &[]),
+    ("code", &[]),
     ("file", &[]),
     ("options", &["address", "arena", "config", "file"]),
 ];
@@ -128,8 +129,8 @@ const CONFINED: &[(&str, &[&str])] = &[
     ("FIXME", &[]),
     (".unwrap()", &[]),
     ("#[allow(", &[]),
-    ("#[expect(", &["allocator.rs"]),
-    ("unsafe {", &["allocator.rs"]),
+    ("#[expect(", &["allocator.rs", "code.rs"]),
+    ("unsafe {", &["allocator.rs", "code.rs"]),
 ];
 
 const FILE_LINES_MAX: usize = 500;
