@@ -19,6 +19,7 @@ complete -c dotproxy -l timeout -x -d 'longest wait for a response, like 500ms [
 complete -c dotproxy -l max-tcp-clients -x -d 'how many at the same time [256, 4096]'
 complete -c dotproxy -l max-inflight -x -d 'how many at the same time [256, 4096]'
 complete -c dotproxy -l cache-size -x -d 'memory for known answers, like 64k, or 0 [1m]'
+complete -c dotproxy -l memory-limit -x -d 'memory for it all, like 8m; the rest follows'
 complete -c dotproxy -l cache-min-ttl -x -d 'how long answers are known [0s, 1d, 1h]'
 complete -c dotproxy -l cache-max-ttl -x -d 'how long answers are known [0s, 1d, 1h]'
 complete -c dotproxy -l cache-max-negative-ttl -x -d 'how long answers are known [0s, 1d, 1h]'

@@ -3,12 +3,14 @@
 
 pub mod access;
 pub mod bounds;
+pub mod budget;
 pub mod log;
 pub mod pin;
 pub mod upstream;
 
 pub use access::{Access, Network, RateLimit};
 pub use bounds::{Limits, Timeouts};
+pub use budget::Budget;
 pub use log::{
     ClientDetail, Collector, DnstapTarget, LogFormat, LogTarget, QueryLogSettings, Share,
     TraceSettings,

@@ -11,9 +11,9 @@ use super::{UsageError, usage};
 use crate::address::Address;
 use crate::config::upstream::TLS_PORT;
 use crate::config::{
-    Access, CacheSettings, ClientDetail, Collector, Config, DnstapTarget, Host, Identity, Limits,
-    Listen, LogFormat, LogTarget, Network, Policy, QueryLogSettings, RateLimit, Share, Timeouts,
-    TlsSettings, TraceSettings, Upstream, UserName,
+    Access, Budget, CacheSettings, ClientDetail, Collector, Config, DnstapTarget, Host, Identity,
+    Limits, Listen, LogFormat, LogTarget, Network, Policy, QueryLogSettings, RateLimit, Share,
+    Timeouts, TlsSettings, TraceSettings, Upstream, UserName,
 };
 use crate::file;
 
@@ -38,7 +38,11 @@ pub(super) struct Draft {
     pub(super) http_listen: Vec<SocketAddr>,
     pub(super) tls_key: Option<PathBuf>,
     pub(super) tls_client_ca: Option<PathBuf>,
-    pub(super) limits: Limits,
+    pub(super) memory_limit: Option<Budget>,
+    pub(super) tcp_clients: Option<usize>,
+    pub(super) inflight: Option<usize>,
+    pub(super) cache_size: Option<usize>,
+    /// What is kept of answers, their memory aside.
     pub(super) cache: CacheSettings,
     pub(super) dnstap: Option<DnstapTarget>,
     pub(super) collector: Option<Collector>,
@@ -74,7 +78,10 @@ impl Default for Draft {
             http_listen: Vec::new(),
             tls_key: None,
             tls_client_ca: None,
-            limits: Limits::default(),
+            memory_limit: None,
+            tcp_clients: None,
+            inflight: None,
+            cache_size: None,
             cache: CacheSettings::default(),
             dnstap: None,
             collector: None,
@@ -148,6 +155,7 @@ impl Draft {
         if self.upstreams.is_empty() {
             return Err(usage("--upstream: expected at least one, like -u 1.1.1.1"));
         }
+        let (limits, cache_size) = self.limits(!self.tls_listen.is_empty())?;
         let listen = if self.listen.is_empty() {
             Listen::Everywhere { port: self.port }
         } else {
@@ -173,14 +181,7 @@ impl Draft {
         if self.cache.ttl_min > self.cache.ttl_max {
             return Err(usage("--cache-min-ttl: expected at most --cache-max-ttl"));
         }
-        let mut upstreams = self.upstreams.iter();
-        let named = upstreams.find(|upstream| matches!(upstream.host, Host::Name(..)));
-        if let (Some(upstream), []) = (named, &self.bootstrap[..]) {
-            return Err(usage(&format!(
-                "--upstream: \"{upstream}\": expected --bootstrap, too, with the address of a \
-                 plain DNS server that finds this host"
-            )));
-        }
+        check_hosts(&self.upstreams, &self.bootstrap)?;
         Ok(Config {
             listen,
             tls,
@@ -193,8 +194,11 @@ impl Draft {
             ca_file: self.ca_file,
             clock_stamp: self.clock_stamp,
             timeouts: Timeouts::for_query(self.timeout),
-            limits: self.limits,
-            cache: self.cache,
+            limits,
+            cache: CacheSettings {
+                size: cache_size,
+                ..self.cache
+            },
             log_level: self.log_level.max(self.verbosity),
             dnstap: self.dnstap,
             traces: self.collector.map(|collector| TraceSettings {
@@ -213,6 +217,46 @@ impl Draft {
             is_confined: !self.no_sandbox,
             file: self.file,
         })
+    }
+}
+
+impl Draft {
+    /// The limits and the octets for the cache: those that are asked for, and what follows from the
+    /// memory that there is.
+    fn limits(&self, serves_tls: bool) -> Result<(Limits, usize), UsageError> {
+        let budget = self.memory_limit;
+        let mut limits = budget.map_or_else(Limits::default, |budget| budget.limits(serves_tls));
+        limits.tcp_clients = self.tcp_clients.unwrap_or(limits.tcp_clients);
+        limits.inflight = self.inflight.unwrap_or(limits.inflight);
+        let Some(budget) = budget else {
+            let size = self.cache_size.unwrap_or(CacheSettings::default().size);
+            return Ok((limits, size));
+        };
+        let Some(most) = budget.cache_size(&limits, serves_tls) else {
+            let problem = "--max-inflight, --max-tcp-clients: expected fewer with --memory-limit";
+            return Err(usage(problem));
+        };
+        match self.cache_size {
+            Some(size) if size > most => {
+                let most = most / 1024;
+                let problem = format!("--cache-size: expected at most {most}k with --memory-limit");
+                Err(usage(&problem))
+            }
+            size => Ok((limits, size.unwrap_or(most))),
+        }
+    }
+}
+
+/// Host names of upstreams need somebody who knows their addresses.
+fn check_hosts(upstreams: &[Upstream], bootstrap: &[SocketAddr]) -> Result<(), UsageError> {
+    let mut upstreams = upstreams.iter();
+    let named = upstreams.find(|upstream| matches!(upstream.host, Host::Name(..)));
+    match (named, bootstrap) {
+        (Some(upstream), []) => Err(usage(&format!(
+            "--upstream: \"{upstream}\": expected --bootstrap, too, with the address of a plain \
+             DNS server that finds this host"
+        ))),
+        _ => Ok(()),
     }
 }
 

@@ -137,7 +137,7 @@ fn describe(fail: &getopts::Fail) -> String {
 
 fn help() -> String {
     let mut text = String::from(
-        "dotproxy: plain DNS in, authenticated DNS over TLS out\n\n\
+        "dotproxy: plain DNS in, authenticated DNS over TLS out\n\
          Usage: dotproxy -u UPSTREAM [OPTIONS]\n\n",
     );
     let rows = TABLE
@@ -279,6 +279,25 @@ mod tests {
         );
         assert!(error("--timeout 1 -u 1.1.1.1 --timeout x").contains("\"x\": expected a duration"));
         assert!(error("--max-inflight +5 -u 1.1.1.1").contains("\"+5\": expected a number"));
+    }
+
+    #[test]
+    fn limits_follow_from_the_memory_that_there_is() {
+        let small = config("-u 1.1.1.1 --memory-limit 8m");
+        let all = Limits::default();
+        assert!(small.limits.inflight < all.inflight);
+        assert!(small.cache.size > 64 * 1024 && small.cache.size < 8 << 20);
+        let given = config("-u 1.1.1.1 --memory-limit 8m --max-inflight 300 --cache-size 64k");
+        assert_eq!((given.limits.inflight, given.cache.size), (300, 64 << 10));
+        let error = |line: &str| parse_line(&format!("-u 1.1.1.1 {line}")).unwrap_err();
+        assert!(error("--memory-limit 3m").starts_with("--memory-limit: \"3m\": expected a size"));
+        let problem = error("--memory-limit 8m --cache-size 8m");
+        assert!(
+            problem.starts_with("--cache-size: expected at most"),
+            "{problem}"
+        );
+        let problem = error("--memory-limit 8m --max-inflight 50000");
+        assert!(problem.starts_with("--max-inflight, --max-tcp-clients: expected fewer"));
     }
 
     #[test]

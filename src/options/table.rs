@@ -8,9 +8,10 @@ use log::LevelFilter;
 use super::draft::Draft;
 use crate::address::{Address, parse_endpoint, parse_port};
 use crate::arena;
+use crate::config::budget::CACHE_MAX;
 use crate::config::upstream::PLAIN_PORT;
 use crate::config::{
-    ClientDetail, LogFormat, LogTarget, Policy, parse_duration, parse_number, parse_size,
+    Budget, ClientDetail, LogFormat, LogTarget, Policy, parse_duration, parse_number, parse_size,
 };
 
 /// An option of the program, wherever it stands.
@@ -189,14 +190,14 @@ pub(super) const TABLE: &[Row] = &[
         long: "max-tcp-clients",
         value: "N",
         help: "",
-        apply: |draft, value| parse_limit(&mut draft.limits.tcp_clients, value),
+        apply: |draft, value| parse_limit(&mut draft.tcp_clients, value),
     },
     Row {
         short: "",
         long: "max-inflight",
         value: "N",
         help: "how many at the same time [256, 4096]",
-        apply: |draft, value| parse_limit(&mut draft.limits.inflight, value),
+        apply: |draft, value| parse_limit(&mut draft.inflight, value),
     },
     Row {
         short: "",
@@ -204,8 +205,19 @@ pub(super) const TABLE: &[Row] = &[
         value: "SIZE",
         help: "memory for known answers, like 64k, or 0 [1m]",
         apply: |draft, value| {
-            let size = parse_size(value).filter(|size| *size <= 1 << 30);
-            draft.cache.size = size.ok_or("a size up to 1g, like 500k or 4m, or 0")?;
+            let size = parse_size(value).filter(|size| *size <= CACHE_MAX);
+            draft.cache_size = Some(size.ok_or("a size up to 1g, like 500k or 4m, or 0")?);
+            Ok(())
+        },
+    },
+    Row {
+        short: "",
+        long: "memory-limit",
+        value: "SIZE",
+        help: "memory for it all, like 8m; the rest follows",
+        apply: |draft, value| {
+            let budget = parse_size(value).and_then(Budget::of);
+            draft.memory_limit = Some(budget.ok_or(Budget::EXPECTED)?);
             Ok(())
         },
     },
@@ -425,11 +437,11 @@ fn parse_path(path: &mut Option<PathBuf>, value: &str) -> Result<(), &'static st
     path.is_some().then_some(()).ok_or("a file")
 }
 
-fn parse_limit(limit: &mut usize, value: &str) -> Result<(), &'static str> {
+fn parse_limit(limit: &mut Option<usize>, value: &str) -> Result<(), &'static str> {
     const MAX: usize = 60_000;
     const { assert!(MAX < arena::CAPACITY_MAX) };
     let number = parse_number(value).filter(|number| (1..=MAX).contains(number));
-    *limit = number.ok_or("a number from 1 to 60000")?;
+    *limit = Some(number.ok_or("a number from 1 to 60000")?);
     Ok(())
 }
 
