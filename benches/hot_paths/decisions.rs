@@ -1,0 +1,131 @@
+//! What the proxy decides, without a socket.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+use dotproxy::arena::Key;
+use dotproxy::options::{self, Command};
+use dotproxy::origin::Origin;
+use dotproxy::proxy::{Action, LinkKey, Outbox, Proxy, Transport};
+use dotproxy::time::Instant;
+
+use crate::Once;
+use crate::messages::{query, reply};
+
+/// Queries that are in flight at a time.
+pub(crate) const BURST: u32 = 32;
+
+/// A proxy with one upstream, which answers whatever it is asked.
+struct World {
+    proxy: Proxy,
+    outbox: Outbox,
+    now: Instant,
+    /// What was asked upstream since it answered last.
+    sent: Vec<(LinkKey, [u8; 2])>,
+}
+
+impl World {
+    fn new(cache_size: &str) -> Self {
+        let arguments = ["-u192.0.2.1", "--cache-size", cache_size].map(str::to_owned);
+        let Ok(Command::Run(config)) = options::parse(&arguments) else {
+            panic!("{arguments:?}");
+        };
+        Self {
+            proxy: Proxy::new(&config, &[7; 32]),
+            outbox: Outbox::default(),
+            now: Instant::after_start(Duration::from_secs(100)),
+            sent: Vec::new(),
+        }
+    }
+
+    fn ask(&mut self, query: &[u8]) {
+        let origin = Origin {
+            session: Key::from_usize(7),
+            peer: SocketAddr::from((Ipv4Addr::LOCALHOST, 4711)),
+            local: None,
+        };
+        let (now, outbox) = (self.now, &mut self.outbox);
+        let is_owed = self
+            .proxy
+            .handle_query(origin, Transport::Udp, query, now, outbox);
+        assert!(is_owed);
+        self.obey();
+    }
+
+    /// Lets upstream answer the queries in their turn. The answers are theirs but for their ids.
+    fn answer(&mut self, answers: &mut [Vec<u8>]) {
+        assert_eq!(self.sent.len(), answers.len());
+        let sent = std::mem::take(&mut self.sent);
+        for ((link, id), answer) in sent.iter().zip(answers) {
+            answer[..2].copy_from_slice(id);
+            let (now, outbox) = (self.now, &mut self.outbox);
+            self.proxy.handle_reply(*link, answer, now, outbox);
+            self.obey();
+        }
+        self.sent = sent;
+        self.sent.clear();
+    }
+
+    fn obey(&mut self) {
+        let mut opened = None;
+        for action in self.outbox.actions() {
+            match action {
+                Action::OpenLink { link, .. } => opened = Some(*link),
+                Action::Send { link, message } => {
+                    let message = self.outbox.bytes(message);
+                    self.sent.push((*link, [message[0], message[1]]));
+                }
+                Action::Respond { .. } | Action::CloseLink { .. } => {}
+            }
+        }
+        self.outbox.clear();
+        if let Some(link) = opened {
+            let (now, outbox) = (self.now, &mut self.outbox);
+            self.proxy.handle_link_up(link, false, now, outbox);
+            self.obey();
+        }
+    }
+}
+
+/// Queries for so many names, and what upstream says to each.
+fn names(count: u32) -> (Vec<Vec<u8>>, Vec<Vec<u8>>) {
+    let query = |number| query(1, &format!("name{number:05}.example.net"), 1, Some(1232));
+    let queries: Vec<Vec<u8>> = (0..count).map(query).collect();
+    let answers = queries.iter().map(|query| reply(query, 1)).collect();
+    (queries, answers)
+}
+
+/// An answer is in the cache.
+pub(crate) fn cached() -> Once {
+    let mut world = World::new("1m");
+    let (queries, mut answers) = names(1);
+    world.ask(&queries[0]);
+    world.answer(&mut answers);
+    Box::new(move || {
+        world.ask(&queries[0]);
+        assert!(world.sent.is_empty());
+    })
+}
+
+/// Nothing is in the cache, since there is none: queries go upstream, and answers come back.
+pub(crate) fn forwarded() -> Once {
+    in_bursts(World::new("0"), BURST)
+}
+
+/// As before, and every answer takes the place of others in the cache.
+pub(crate) fn kept() -> Once {
+    in_bursts(World::new("64k"), 64 * BURST)
+}
+
+/// Asks for so many names in their turn, a burst at a time.
+fn in_bursts(mut world: World, count: u32) -> Once {
+    let (queries, mut answers) = names(count);
+    let burst = BURST as usize;
+    let mut start = 0;
+    Box::new(move || {
+        let turn = start..start + burst;
+        queries[turn.clone()].iter().for_each(|one| world.ask(one));
+        world.answer(&mut answers[turn]);
+        start = (start + burst) % queries.len();
+    })
+}

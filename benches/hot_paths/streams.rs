@@ -1,0 +1,160 @@
+//! What a connection upstream does: messages, records, and nothing of the socket.
+
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::io::{self, ErrorKind, Read, Write};
+use std::rc::Rc;
+use std::sync::Arc;
+
+use dotproxy::clock::Clock;
+use dotproxy::options::{self, Command};
+use dotproxy::session::upstream_stream::UpstreamEvent;
+use dotproxy::session::{Scratch, Stream, Transport, UpstreamStream};
+use dotproxy::tls;
+use dotproxy::wire::frame;
+use rustls::ServerConnection;
+use rustls::version::TLS13;
+
+use crate::certificates::{Authority, Flaw};
+use crate::messages::{query, reply};
+use crate::{Once, TIMES_MAX};
+
+/// Messages in a record.
+pub(crate) const BURST: u32 = 16;
+
+/// A socket in memory.
+#[derive(Clone, Default)]
+struct Socket(Rc<RefCell<Ends>>);
+
+#[derive(Default)]
+struct Ends {
+    /// What a read gets, in pieces.
+    incoming: VecDeque<Vec<u8>>,
+    outgoing: Vec<u8>,
+}
+
+impl Stream for Socket {}
+
+impl Read for Socket {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let piece = self.0.borrow_mut().incoming.pop_front();
+        let piece = piece.ok_or(ErrorKind::WouldBlock)?;
+        buffer[..piece.len()].copy_from_slice(&piece);
+        Ok(piece.len())
+    }
+}
+
+impl Write for Socket {
+    fn write(&mut self, octets: &[u8]) -> io::Result<usize> {
+        self.0.borrow_mut().outgoing.extend_from_slice(octets);
+        Ok(octets.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// A connection that is up, and its far end.
+struct Connection {
+    socket: Socket,
+    stream: UpstreamStream<Socket>,
+    peer: ServerConnection,
+    scratch: Scratch,
+}
+
+impl Connection {
+    fn new() -> Self {
+        let authority = Authority::new("bench");
+        let ca_file = format!("--ca-file={}", authority.ca_file.display());
+        let arguments = ["-u127.0.0.1".to_owned(), ca_file];
+        let Ok(Command::Run(config)) = options::parse(&arguments) else {
+            panic!("{arguments:?}");
+        };
+        let setup = tls::set_up(&config, &Clock::new(None)).expect("the file is there");
+        let connector = setup.connectors[0].as_ref().expect("it speaks TLS");
+        let socket = Socket::default();
+        let mut scratch = Scratch::new();
+        let transport = Transport::tls(socket.clone(), connector, &mut scratch);
+        let mut stream = UpstreamStream::new(transport.expect("the first flight is made"));
+        let mut server = Arc::unwrap_or_clone(authority.server(Flaw::None, &[&TLS13]));
+        server.send_tls13_tickets = 0;
+        let mut peer = ServerConnection::new(Arc::new(server)).expect("a server");
+        let mut is_up = false;
+        while !is_up || peer.is_handshaking() {
+            let on_event = |event: UpstreamEvent<'_>| {
+                is_up |= matches!(event, UpstreamEvent::Up { .. });
+            };
+            let went = stream.ready(&mut scratch, usize::MAX, on_event);
+            went.expect("the authority is trusted");
+            stream.flush(&mut scratch).expect("memory takes everything");
+            let flight = std::mem::take(&mut socket.0.borrow_mut().outgoing);
+            peer.read_tls(&mut flight.as_slice()).expect("octets");
+            peer.process_new_packets().expect("a handshake");
+            socket.deliver(&mut peer);
+        }
+        Self {
+            socket,
+            stream,
+            peer,
+            scratch,
+        }
+    }
+}
+
+impl Socket {
+    /// Lets what the peer has to say be read at once.
+    fn deliver(&self, peer: &mut ServerConnection) {
+        let mut octets = Vec::new();
+        while peer.wants_write() {
+            peer.write_tls(&mut octets)
+                .expect("memory takes everything");
+        }
+        if !octets.is_empty() {
+            self.0.borrow_mut().incoming.push_back(octets);
+        }
+    }
+}
+
+/// Queries are framed and leave in one record.
+pub(crate) fn send() -> Once {
+    let mut connection = Connection::new();
+    let message = vec![7; 128];
+    Box::new(move || {
+        let Connection {
+            stream, scratch, ..
+        } = &mut connection;
+        (0..BURST).for_each(|_| stream.send(&message));
+        stream.flush(scratch).expect("memory takes everything");
+        connection.socket.0.borrow_mut().outgoing.clear();
+    })
+}
+
+/// Answers come in one record.
+pub(crate) fn receive() -> Once {
+    let mut connection = Connection::new();
+    let answer = reply(&query(1, "www.hot.example.net", 1, Some(1232)), 1);
+    let mut answers = Vec::new();
+    (0..BURST).for_each(|_| frame::write(&mut answers, &answer));
+    for _ in 0..TIMES_MAX {
+        let mut writer = connection.peer.writer();
+        writer.write_all(&answers).expect("it is established");
+        connection.socket.deliver(&mut connection.peer);
+    }
+    // A read gets one record, and the next that there is no more.
+    let pieces = std::mem::take(&mut connection.socket.0.borrow_mut().incoming);
+    let mut pieces = pieces.into_iter();
+    Box::new(move || {
+        let piece = pieces.next().expect("there are as many as are read");
+        connection.socket.0.borrow_mut().incoming.push_back(piece);
+        let mut count = 0;
+        let on_event = |_: UpstreamEvent<'_>| count += 1;
+        let Connection {
+            stream, scratch, ..
+        } = &mut connection;
+        stream
+            .ready(scratch, usize::MAX, on_event)
+            .expect("answers");
+        assert_eq!(count, BURST);
+    })
+}

@@ -1,0 +1,110 @@
+#!/usr/bin/env python3
+"""How many instructions a query costs on each of the hot paths, against the numbers of this repository.
+
+Time differs from machine to machine and from run to run; the number of instructions hardly does. valgrind
+counts them for the ways of benches/hot_paths: once for a few times and once for more, so that what it takes
+to get ready drops out. A way that costs more than 5 % beyond its number in benches/instructions.json fails.
+The compiler that wrote those numbers is named there; by another one, 15 % more are let pass.
+
+  scripts/instructions.py [--record] [--by-function WAY]
+
+--record writes the numbers of now. --by-function tells for one way what its functions cost.
+"""
+
+import argparse
+import json
+import os
+import re
+import sys
+import tempfile
+
+from testbed import ROOT, run
+
+NUMBERS = f"{ROOT}/benches/instructions.json"
+FEW, MANY = 100, 600
+GROWTH_MAX, GROWTH_MAX_OTHERWISE = 0.05, 0.15
+# What shows in a profile by functions, a part of all.
+SHOWN_MIN = 0.01
+
+
+def build():
+    """The program of benches/hot_paths."""
+    out = run("cargo", "bench", "--bench", "hot_paths", "--no-run", "--locked", "--message-format=json",
+              cwd=ROOT)
+    artifacts = (json.loads(line) for line in out.splitlines() if line.startswith("{"))
+    return next(one["executable"] for one in artifacts
+                if one.get("target", {}).get("name") == "hot_paths" and one.get("executable"))
+
+
+def ways():
+    with open(f"{ROOT}/benches/hot_paths/main.rs") as file:
+        return re.findall(r'^ *way\(\s*"(\w+)"', file.read(), re.M)
+
+
+def count(program, way, times):
+    """Instructions in all, and how many queries take the way at a time."""
+    command = ["valgrind", "--tool=cachegrind", "--cache-sim=no", "--cachegrind-out-file=/dev/null",
+               "--log-file=%s"]
+    with tempfile.NamedTemporaryFile("r") as log:
+        command[-1] %= log.name
+        queries = run(*command, program, way, str(times))
+        return int(re.search(r"I +refs: +([\d,]+)", log.read())[1].replace(",", "")), int(queries)
+
+
+def cost(program, way):
+    few, _ = count(program, way, FEW)
+    many, queries = count(program, way, MANY)
+    return round((many - few) / (MANY - FEW) / queries)
+
+
+def profile(program, way):
+    """Instructions of each function, those of the functions that it calls not included."""
+    functions = {}
+    for times, sign in (FEW, -1), (MANY, 1):
+        with tempfile.NamedTemporaryFile("r") as out:
+            run("valgrind", "--tool=callgrind", f"--callgrind-out-file={out.name}", program, way,
+                str(times), stderr=None)
+            listed = run("callgrind_annotate", "--threshold=100", out.name)
+        for number, name in re.findall(r"^ *([\d,]+) \([ \d.]+%\)  \S*?:(\S.*?)(?: \[.*)?$", listed, re.M):
+            functions[name] = functions.get(name, 0) + sign * int(number.replace(",", ""))
+    _, queries = count(program, way, 0)
+    each = {name: number / (MANY - FEW) / queries for name, number in functions.items()}
+    whole = sum(each.values())
+    for name, number in sorted(each.items(), key=lambda one: -one[1]):
+        if number >= SHOWN_MIN * whole:
+            print(f"{number:8.0f}  {name}")
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
+    parser.add_argument("--record", action="store_true")
+    parser.add_argument("--by-function", metavar="WAY")
+    arguments = parser.parse_args()
+    program = build()
+    if arguments.by_function:
+        return profile(program, arguments.by_function)
+    compiler = run("rustc", "--version").strip()
+    costs = {way: cost(program, way) for way in ways()}
+    if arguments.record:
+        with open(NUMBERS, "w") as file:
+            json.dump({"compiler": compiler, "instructions": costs}, file, indent=2)
+            file.write("\n")
+    with open(NUMBERS) as file:
+        recorded = json.load(file)
+    known = recorded["instructions"]
+    most = GROWTH_MAX if recorded["compiler"] == compiler else GROWTH_MAX_OTHERWISE
+    print(f"{'instructions a query':24}{'now':>8}{'known':>8}")
+    broken = []
+    for way, number in costs.items():
+        growth = number / known[way] - 1 if way in known else float("inf")
+        print(f"{way:24}{number:>8}{known.get(way, '-'):>8}{growth:>+8.1%}")
+        if growth > most:
+            broken.append(f"{way}: {growth:+.1%}, not {most:+.0%} at most")
+    if known.keys() - costs.keys():
+        broken.append(f"not measured: {', '.join(sorted(known.keys() - costs.keys()))}")
+    if broken:
+        sys.exit("\n".join(broken + ["if that is what it is worth: scripts/instructions.py --record"]))
+
+
+if __name__ == "__main__":
+    main()
