@@ -1,12 +1,15 @@
 #!/bin/sh
 # Installs what the tests need on Debian: real resolvers, clients and load, compilers for the C of
 # ring and the C++ of libFuzzer, and those who read what the program is shipped with. What is there
-# already is left alone. Run it as root, or where sudo works.
+# already is left alone. Run it as root, or where sudo works. With --peers, those that scripts/bench.py
+# can measure beside, too.
 set -eu
 
 packages="bind9-dnsutils buildah dnsmasq-base dnsperf dnstap-ldns faketime fish fstrm-bin g++ \
 gcc-aarch64-linux-gnu iproute2 knot-dnsutils ldnsutils libc6-dev libc6-dev-arm64-cross mandoc musl-tools \
-openssl prometheus python3 python3-pip qemu-user shellcheck stubby systemd unbound zsh"
+openssl prometheus python3 python3-pip qemu-user shellcheck stubby systemd unbound valgrind zsh"
+peers="dnsdist knot-resolver pdns-recursor smartdns"
+[ "${1:-}" != --peers ] || packages="$packages $peers"
 
 as_root() {
     if [ "$(id -u)" -eq 0 ]; then "$@"; else sudo "$@"; fi
@@ -24,7 +27,7 @@ if [ -n "$missing" ]; then
     as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $missing
     # The packages start services of their own, on port 53 for one, which the tests do not need.
     if [ -d /run/systemd/system ]; then
-        for service in unbound stubby prometheus; do
+        for service in unbound stubby prometheus $peers; do
             case $missing in *$service*) as_root systemctl disable --now "$service" || true ;; esac
         done
     fi

@@ -33,12 +33,14 @@ scripts/address_test.sh
 scripts/restart_test.sh
 scripts/units_test.sh
 scripts/flood_test.sh
+scripts/memory_test.py --binary target/release/dotproxy --limit 6m --seconds 5
 
 step "static binary"
 target="$(uname -m)-unknown-linux-musl"
 if rustup target add "$target"; then
     cargo build --release --locked --target "$target"
     DOTPROXY="target/$target/release/dotproxy" scripts/dig_test.sh
+    scripts/memory_test.py --binary "target/$target/release/dotproxy" --limit 4m --seconds 5
 else
     echo "rustup has no $target here: the static binary is not checked"
     rm -f "target/$target/release/dotproxy"
@@ -47,9 +49,10 @@ fi
 step "what it is shipped with"
 scripts/check_deploy.sh
 
-step "promises: processor time, memory, size"
+step "promises: instructions, processor time, memory, size"
+scripts/instructions.py
 cargo build --release --locked --examples
-scripts/bench.py --check --rounds 2
+scripts/bench.py --check --rounds 2 --workloads "forwarded,cached,one socket"
 scripts/cache_bench.py --check
 
 step "upstreams that fail"

@@ -1,5 +1,6 @@
 """What the scripts that measure share: a resolver that speaks DNS over TLS, questions, processes."""
 
+import glob
 import os
 import re
 import socket
@@ -42,6 +43,8 @@ def free_port():
 
 
 UNBOUND_CONF = """
+remote-control:
+  control-enable: no
 server:
   num-threads: 1
   directory: "{work}"
@@ -60,16 +63,16 @@ server:
   tcp-idle-timeout: 60000
   local-zone: "." redirect
   local-data: ". 300 IN A 192.0.2.1"
-remote-control:
-  control-enable: no
 """
 
 
-def start_unbound(work, port):
-    """A resolver on 127.0.0.1 that has the same address for every name."""
+def start_unbound(work, port, *more):
+    """A resolver on 127.0.0.1 that has the same address for every name. `more` are lines of its
+    settings."""
     conf = f"{work}/upstream-{port}.conf"
     with open(conf, "w") as file:
         file.write(UNBOUND_CONF.format(work=work, port=port))
+        file.writelines(f"{line}\n" for line in more)
     return subprocess.Popen(["unbound", "-d", "-c", conf])
 
 
@@ -99,6 +102,12 @@ def processor_times(pid):
     with open(f"/proc/{pid}/stat") as file:
         fields = file.read().rsplit(")", 1)[1].split()
     return int(fields[11]) / TICKS, int(fields[12]) / TICKS
+
+
+def processor_time(pid):
+    """Seconds of processor time so far, of all threads that there are, by a finer clock."""
+    threads = glob.glob(f"/proc/{pid}/task/*/schedstat")
+    return sum(int(open(thread).read().split()[0]) for thread in threads) / 1e9
 
 
 def resident_kib(pid, kind="VmRSS"):

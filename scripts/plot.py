@@ -1,0 +1,36 @@
+"""Figures as SVG: bars beside each other, and curves."""
+
+from html import escape
+
+BAR, GAP, LABEL, WIDTH = 18, 6, 130, 420
+COLOURS = ["#4c78a8", "#f58518", "#54a24b", "#b279a2", "#e45756", "#72b7b2"]
+
+
+def document(width, height, parts):
+    return (f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" '
+            f'viewBox="0 0 {width} {height}" font-family="sans-serif" font-size="12">\n'
+            f'<rect width="100%" height="100%" fill="white"/>\n' + "\n".join(parts) + "\n</svg>\n")
+
+
+def text(x, y, words, **more):
+    more = "".join(f' {name.replace("_", "-")}="{value}"' for name, value in more.items())
+    return f'<text x="{x:.0f}" y="{y:.0f}"{more}>{escape(words)}</text>'
+
+
+def bars(title, groups):
+    """A group of bars for each workload, each as long as its figure against the longest of its group."""
+    parts, y = [text(10, 20, title, font_size=14)], 36
+    for group, figures in groups.items():
+        y += 12
+        parts.append(text(10, y, group, font_weight="bold"))
+        y += 8
+        longest = max(figures.values())
+        for label, figure in figures.items():
+            colour = COLOURS[1] if label.startswith("dotproxy") else COLOURS[0]
+            length = figure / longest * WIDTH
+            parts.append(text(LABEL, y + BAR - 5, label, text_anchor="end"))
+            parts.append(f'<rect x="{LABEL + 6}" y="{y}" width="{length:.1f}" height="{BAR}" '
+                         f'fill="{colour}"/>')
+            parts.append(text(LABEL + 12 + length, y + BAR - 5, f"{figure:.2f}"))
+            y += BAR + GAP
+    return document(LABEL + WIDTH + 70, y + 10, parts)
