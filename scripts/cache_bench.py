@@ -32,8 +32,8 @@ MEMORY_MAX_KIB = 1_200_000 / 1024
 
 
 class Proxy:
-    def __init__(self, work, binary, upstream, size, *more):
-        self.port = free_port()
+    def __init__(self, work, binary, upstream, size, *more, port=None):
+        self.port = port or free_port()
         self.process = subprocess.Popen(
             [binary, "-l", "127.0.0.1", "-p", str(self.port), "-u", f"127.0.0.1:{upstream}#dot.example",
              "--ca-file", f"{work}/ca.pem", "--cache-size", size, *more], stderr=subprocess.DEVNULL)

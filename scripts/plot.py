@@ -1,5 +1,6 @@
 """Figures as SVG: bars beside each other, and curves."""
 
+import math
 from html import escape
 
 BAR, GAP, LABEL, WIDTH = 18, 6, 130, 420
@@ -34,3 +35,28 @@ def bars(title, groups):
             parts.append(text(LABEL + 12 + length, y + BAR - 5, f"{figure:.2f}"))
             y += BAR + GAP
     return document(LABEL + WIDTH + 70, y + 10, parts)
+
+
+def curves(title, series):
+    """Curves over one scale that grows by tens; each series has a figure for each of its places."""
+    left, top, width, height = 50, 40, 460, 260
+    places = sorted({place for figures in series.values() for place in figures})
+    highest = max(figure for figures in series.values() for figure in figures.values())
+    across = lambda place: left + width * math.log10(place) / math.log10(places[-1])
+    down = lambda figure: top + height * (1 - figure / highest)
+    parts = [text(10, 20, title, font_size=14)]
+    for place in places:
+        parts.append(text(across(place), top + height + 18, f"{place:,}", text_anchor="middle"))
+    for part in range(5):
+        figure = highest * part / 4
+        parts.append(f'<line x1="{left}" x2="{left + width}" y1="{down(figure):.1f}" y2="{down(figure):.1f}" '
+                     'stroke="#ddd"/>')
+        parts.append(text(left - 6, down(figure) + 4, f"{figure:.1f}", text_anchor="end"))
+    for nth, (label, figures) in enumerate(series.items()):
+        colour = COLOURS[nth % len(COLOURS)]
+        points = " ".join(f"{across(place):.1f},{down(figure):.1f}" for place, figure in figures.items())
+        parts.append(f'<polyline points="{points}" fill="none" stroke="{colour}" stroke-width="2"/>')
+        y = top + height + 42 + 18 * nth
+        parts.append(f'<rect x="{left}" y="{y - 10}" width="12" height="12" fill="{colour}"/>')
+        parts.append(text(left + 18, y, label))
+    return document(left + width + 40, top + height + 50 + 18 * len(series), parts)
