@@ -19,8 +19,9 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use landlock::{
-    ABI, Access, AccessFs, AccessNet, BitFlags, NetPort, Ruleset, RulesetAttr, RulesetCreatedAttr,
-    RulesetError, RulesetStatus, Scope, path_beneath_rules,
+    ABI, Access, AccessFs, AccessNet, BitFlags, LandlockStatus, NetPort, RestrictionStatus,
+    Ruleset, RulesetAttr, RulesetCreatedAttr, RulesetError, RulesetStatus, Scope,
+    path_beneath_rules,
 };
 use nix::unistd::{Gid, Group, Uid, User, setgroups, setresgid, setresuid};
 use rustix::thread::{
@@ -171,7 +172,7 @@ pub fn confine(config: &Config, who: Option<Who>) -> Result<Confinement, String>
     in_force.push("no capabilities, no new privileges".to_owned());
     let doors = Doors::of(config);
     let status = doors.close();
-    in_force.push(match &status {
+    in_force.push(match status.as_ref().map(|status| &status.ruleset) {
         Ok(RulesetStatus::NotEnforced) => "files as before: the kernel has no landlock".to_owned(),
         Ok(RulesetStatus::FullyEnforced) => doors.to_string(),
         Ok(RulesetStatus::PartiallyEnforced) => {
@@ -179,7 +180,7 @@ pub fn confine(config: &Config, who: Option<Who>) -> Result<Confinement, String>
         }
         Err(error) => format!("files as before: {error}"),
     });
-    if status.is_ok_and(|status| status != RulesetStatus::NotEnforced) {
+    if status.is_ok_and(|status| closes_ports(&status)) {
         confinement.ports = Some(doors.ports);
     }
     #[cfg(feature = "seccomp")]
@@ -189,6 +190,14 @@ pub fn confine(config: &Config, who: Option<Who>) -> Result<Confinement, String>
     });
     warn_of_closed_files(config);
     Ok(confinement)
+}
+
+/// Whether this kernel's landlock knows of TCP, which it does from Linux 6.7 on.
+fn closes_ports(status: &RestrictionStatus) -> bool {
+    let LandlockStatus::Available { effective_abi, .. } = status.landlock else {
+        return false;
+    };
+    status.ruleset != RulesetStatus::NotEnforced && effective_abi >= ABI::V4
 }
 
 /// Who becomes another user may have read what that user cannot read again.
@@ -259,7 +268,7 @@ impl Doors {
         }
     }
 
-    fn close(&self) -> Result<RulesetStatus, RulesetError> {
+    fn close(&self) -> Result<RestrictionStatus, RulesetError> {
         let writing = AccessFs::ReadFile
             | AccessFs::WriteFile
             | AccessFs::MakeReg
@@ -267,7 +276,7 @@ impl Doors {
             | AccessFs::Truncate;
         let reading: BitFlags<AccessFs> = AccessFs::ReadFile.into();
         let ports = self.ports.iter();
-        let status = Ruleset::default()
+        Ruleset::default()
             .handle_access(AccessFs::from_all(LANDLOCK))?
             .handle_access(AccessNet::from_all(LANDLOCK))?
             .scope(Scope::from_all(LANDLOCK))?
@@ -277,8 +286,7 @@ impl Doors {
             .add_rules(
                 ports.map(|port| Ok::<_, RulesetError>(NetPort::new(*port, AccessNet::ConnectTcp))),
             )?
-            .restrict_self()?;
-        Ok(status.ruleset)
+            .restrict_self()
     }
 }
 

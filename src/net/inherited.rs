@@ -27,13 +27,24 @@ impl Inherited {
                 Err(_) => descriptors.take_udp_socket(index)?.map(Socket::from),
             };
             if let Some(socket) = socket {
-                socket.set_nonblocking(true)?;
-                let address = socket.local_addr()?.as_socket();
-                let address = address.ok_or(io::ErrorKind::AddrNotAvailable)?;
-                inherited.sockets.push((address, socket.r#type()?, socket));
+                inherited.add(socket)?;
             }
         }
         Ok(inherited)
+    }
+
+    /// A second one at the same place would be served by nobody.
+    fn add(&mut self, socket: Socket) -> io::Result<()> {
+        socket.set_nonblocking(true)?;
+        let address = socket.local_addr()?.as_socket();
+        let address = address.ok_or(io::ErrorKind::AddrNotAvailable)?;
+        let kind = socket.r#type()?;
+        if self.position(address, kind).is_some() {
+            let problem = format!("two of them have the address {address}");
+            return Err(io::Error::other(problem));
+        }
+        self.sockets.push((address, kind, socket));
+        Ok(())
     }
 
     /// Where they are bound.
@@ -57,8 +68,38 @@ impl Inherited {
 
     /// Takes the one of this kind that is bound there, if there is one.
     pub(super) fn take(&mut self, address: SocketAddr, kind: Type) -> Option<Socket> {
+        let position = self.position(address, kind)?;
+        Some(self.sockets.swap_remove(position).2)
+    }
+
+    fn position(&self, address: SocketAddr, kind: Type) -> Option<usize> {
         let mut sockets = self.sockets.iter();
-        let place = sockets.position(|(own, own_kind, _)| (*own, *own_kind) == (address, kind))?;
-        Some(self.sockets.swap_remove(place).2)
+        sockets.position(|(own, own_kind, _)| (*own, *own_kind) == (address, kind))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    use socket2::Domain;
+
+    fn bound_to(address: SocketAddr, kind: Type) -> Socket {
+        let socket = Socket::new(Domain::IPV4, kind, None).unwrap();
+        socket.set_reuse_port(true).unwrap();
+        socket.bind(&address.into()).unwrap();
+        socket
+    }
+
+    #[test]
+    fn second_socket_of_a_kind_at_one_place_is_an_error() {
+        let mut inherited = Inherited::default();
+        let first = bound_to("127.0.0.1:0".parse().unwrap(), Type::DGRAM);
+        let address = first.local_addr().unwrap().as_socket().unwrap();
+        inherited.add(first).unwrap();
+        inherited.add(bound_to(address, Type::STREAM)).unwrap();
+        let error = inherited.add(bound_to(address, Type::DGRAM)).unwrap_err();
+        assert!(error.to_string().contains(&address.to_string()), "{error}");
+        assert_eq!(inherited.places().len(), 1);
     }
 }

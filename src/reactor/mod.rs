@@ -191,6 +191,8 @@ impl<N: Net> Reactor<N> {
     /// Takes turns until a signal asks to finish and that is done. Errors are those of the poller.
     pub fn run(&mut self, host: &impl Host) -> io::Result<()> {
         self.announce();
+        // Whether it can be written shows now, and not in an hour.
+        self.clock.stamp();
         // Nothing may come for long.
         self.write_log();
         host.on_ready();
