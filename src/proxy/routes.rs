@@ -57,7 +57,7 @@ impl Routes {
         let mut small = [0; NAME_LEN_MAX];
         let small = small.get_mut(..name.len())?;
         small.copy_from_slice(name);
-        small.make_ascii_lowercase();
+        name::make_small(small);
         name::suffixes(small).find_map(|suffix| self.pool_by_domain.get(suffix).copied())
     }
 

@@ -17,6 +17,25 @@ const LABEL_LEN_MAX: usize = 63;
 
 const POINTER: u8 = 0xc0;
 
+/// Puts letters in small ones, eight octets at a time; other octets stay as they are.
+pub fn make_small(octets: &mut [u8]) {
+    let (words, rest) = octets.as_chunks_mut();
+    for word in words {
+        *word = u64::to_ne_bytes(small(u64::from_ne_bytes(*word)));
+    }
+    rest.make_ascii_lowercase();
+}
+
+/// Each octet is looked at in its lower seven bits, whose sums stay within it.
+fn small(word: u64) -> u64 {
+    let each = |octet: u8| u64::from_ne_bytes([octet; 8]);
+    let lower = word & each(0x7f);
+    let from_a = lower + each(0x80 - b'A');
+    let beyond_z = lower + each(0x80 - b'Z' - 1);
+    let is_capital = from_a & !beyond_z & !word & each(0x80);
+    word | is_capital >> 2
+}
+
 /// A domain name that was written by a person: uncompressed and in small letters.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Name(Box<[u8]>);
@@ -229,6 +248,7 @@ fn pointer_target(message: &[u8], at: usize) -> Result<usize, Malformed> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     #[test]
     fn names_are_skipped_to_their_end() {
@@ -324,6 +344,28 @@ mod tests {
         );
         assert_eq!(of(b"\0"), [b"\0"]);
         assert_eq!(of(b"\x05a"), [b"\x05a"]);
+    }
+
+    proptest! {
+        #[test]
+        fn letters_become_small_and_nothing_else_changes(
+            octets in proptest::collection::vec(any::<u8>(), 0..64),
+        ) {
+            let mut small = octets.clone();
+            make_small(&mut small);
+            prop_assert_eq!(small, octets.to_ascii_lowercase());
+        }
+    }
+
+    #[test]
+    fn every_octet_has_its_small_one() {
+        let mut octets: Vec<u8> = (0..=u8::MAX).collect();
+        make_small(&mut octets);
+        assert!(
+            (0..=u8::MAX)
+                .map(|octet| octet.to_ascii_lowercase())
+                .eq(octets)
+        );
     }
 
     #[test]

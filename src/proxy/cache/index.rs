@@ -1,27 +1,41 @@
-//! Where the entry of a hash is: open addressing, so that a look takes a line of memory or two.
+//! Where the entry of a hash is: a table in the order of hashes, so that a look takes a line of
+//! memory or two.
 //!
-//! Who stands where is ordered by how far it is from home (Robin Hood hashing), so that a look for
-//! what is not there ends soon, however full the index is.
+//! The home of a hash is as far up in the table as the hash is among all hashes. Where others are at
+//! home, too, it stands as near below as the order lets it. So a look goes down from home, and ends
+//! at whoever is less (Amble and Knuth, Ordered Hash Tables, 1974).
 
 /// Places of entries by the hashes of their keys. Its size is fixed.
 #[derive(Debug)]
 pub(super) struct Index {
-    /// Zero is empty; otherwise half of it is a hash, and the rest a place plus one.
+    /// Zero is empty; otherwise half of it is a hash, and the rest a place plus one. The first is
+    /// always empty, and ends every way down.
     slots: Vec<u64>,
+    /// The lowest home. That all slots below it are taken is next to impossible; some go then.
+    lowest: usize,
     len: usize,
+    most: usize,
 }
 
 impl Index {
-    /// Octets of a slot.
-    pub(super) const SLOT_LEN: usize = size_of::<u64>();
-
-    /// An index of so many slots, a power of two.
-    pub(super) fn new(slots: usize) -> Self {
-        debug_assert!(slots.is_power_of_two());
+    /// An index of so many places.
+    pub(super) fn new(most: usize) -> Self {
         Self {
-            slots: vec![0; slots],
+            slots: vec![0; Self::size(most) / size_of::<u64>()],
+            lowest: Self::lowest(most),
             len: 0,
+            most,
         }
+    }
+
+    /// Octets of an index of so many places. A quarter of its slots is empty at least, so that a
+    /// look passes by one or two.
+    pub(super) const fn size(most: usize) -> usize {
+        (Self::lowest(most) + most + most / 3 + 1) * size_of::<u64>()
+    }
+
+    const fn lowest(most: usize) -> usize {
+        if most < 64 { most + 1 } else { 64 }
     }
 
     /// How many places there are.
@@ -29,82 +43,62 @@ impl Index {
         self.len
     }
 
-    /// Whether there is room for another place. Some slots stay empty, where a look ends.
+    /// Whether there is room for another place.
     pub(super) fn has_room(&self) -> bool {
-        (self.len + 1) * 8 <= self.slots.len() * 7
+        self.len < self.most && self.slots[1] == 0
     }
 
     /// The place under this hash that is the one looked for.
     pub(super) fn find(&self, hash: u32, mut is_it: impl FnMut(u32) -> bool) -> Option<u32> {
         let mut at = self.home(hash);
-        let mut distance = 0;
         loop {
             let (other, place) = read(self.slots[at])?;
-            if self.distance(other, at) < distance {
-                // It would stand here.
+            if other < hash {
                 return None;
             }
             if other == hash && is_it(place) {
                 return Some(place);
             }
-            at = self.after(at);
-            distance += 1;
+            at -= 1;
         }
     }
 
-    /// Adds a place, for which there must be [room](Index::has_room). Those who are nearer to their
-    /// home make room for those who are farther.
+    /// Adds a place, for which there must be [room](Index::has_room). Those who are less make room.
     pub(super) fn insert(&mut self, hash: u32, place: u32) {
         let mut slot = write(hash, place);
         let mut at = self.home(hash);
-        let mut distance = 0;
-        while let Some((other, _)) = read(self.slots[at]) {
-            let others = self.distance(other, at);
-            if others < distance {
-                std::mem::swap(&mut self.slots[at], &mut slot);
-                distance = others;
-            }
-            at = self.after(at);
-            distance += 1;
+        while self.slots[at] > slot {
+            at -= 1;
+        }
+        while self.slots[at] != 0 {
+            std::mem::swap(&mut self.slots[at], &mut slot);
+            at -= 1;
         }
         self.slots[at] = slot;
         self.len += 1;
     }
 
-    /// Takes a place out, which must be there. Those behind it that are not at home move up.
+    /// Takes a place out, which must be there. Those below it that are not at home move up.
     pub(super) fn remove(&mut self, hash: u32, place: u32) {
         let slot = write(hash, place);
         let mut gap = self.home(hash);
         while self.slots[gap] != slot {
-            gap = self.after(gap);
+            gap -= 1;
         }
-        let mut next = self.after(gap);
-        while let Some((other, _)) = read(self.slots[next])
-            && self.distance(other, next) > 0
+        while let Some((other, _)) = read(self.slots[gap - 1])
+            && self.home(other) >= gap
         {
-            self.slots[gap] = self.slots[next];
-            gap = next;
-            next = self.after(gap);
+            self.slots[gap] = self.slots[gap - 1];
+            gap -= 1;
         }
         self.slots[gap] = 0;
         self.len -= 1;
     }
 
-    /// How far from its home a hash is here.
-    fn distance(&self, hash: u32, at: usize) -> usize {
-        at.wrapping_sub(self.home(hash)) & self.mask()
-    }
-
-    fn mask(&self) -> usize {
-        self.slots.len() - 1
-    }
-
     fn home(&self, hash: u32) -> usize {
-        hash as usize & self.mask()
-    }
-
-    fn after(&self, at: usize) -> usize {
-        (at + 1) & self.mask()
+        let homes = (self.slots.len() - self.lowest) as u64;
+        let home = (u64::from(hash) * homes) >> 32;
+        self.lowest + usize::try_from(home).expect("it is less than the slots")
     }
 }
 
@@ -130,9 +124,9 @@ mod tests {
         fn index_finds_what_is_in_it_and_nothing_else(
             steps in proptest::collection::vec((0..40_u32, 0..4_u8), 1..400),
         ) {
-            // Few hashes, so that many have the same home or the same hash.
-            let hash = |place: u32| place % 7 * 5;
-            let mut index = Index::new(32);
+            // Few hashes, so that many have the same home or the same hash, the least and the most too.
+            let hash = |place: u32| (place % 7).wrapping_mul(u32::MAX / 6 + 1 - place % 2);
+            let mut index = Index::new(28);
             let mut model = std::collections::BTreeSet::new();
             for (place, action) in steps {
                 let is_insert = action > 0;
@@ -149,5 +143,22 @@ mod tests {
             }
             prop_assert!(index.len() <= 28);
         }
+    }
+
+    #[test]
+    fn index_has_no_room_where_the_way_down_is_full() {
+        let mut index = Index::new(1000);
+        let mut place = 0;
+        while index.has_room() {
+            index.insert(0, place);
+            place += 1;
+        }
+        assert_eq!(index.len(), 64);
+        for place in 0..64 {
+            assert_eq!(index.find(0, |found| found == place), Some(place));
+        }
+        assert_eq!(index.find(0, |found| found == 64), None);
+        index.remove(0, 7);
+        assert!(index.has_room());
     }
 }

@@ -3,7 +3,7 @@
 use std::hash::{DefaultHasher, Hasher};
 
 use crate::wire::edns::{self, DO};
-use crate::wire::name::NAME_LEN_MAX;
+use crate::wire::name::{self, NAME_LEN_MAX};
 use crate::wire::question::{CLASS_IN, Type};
 use crate::wire::{Flags, Message, Question};
 
@@ -55,7 +55,7 @@ impl Sought {
         let mut small = [0; NAME_LEN_MAX];
         let small = &mut small[..name.len()];
         small.copy_from_slice(name);
-        small.make_ascii_lowercase();
+        name::make_small(small);
         let mut hasher = hasher.clone();
         hasher.write(small);
         Self {
@@ -115,7 +115,7 @@ impl<'a> Key<'a> {
         let hash = match Self::COMMON.iter().position(|common| *common == rr_type) {
             Some(place) => {
                 let which = place << 2 | usize::from(sought.variant.0);
-                sought.name_hash ^ (which as u64) << 28
+                sought.name_hash ^ which as u64
             }
             None => sought.hash(Type(rr_type)) >> 32,
         };
@@ -126,7 +126,7 @@ impl<'a> Key<'a> {
         }
     }
 
-    /// Its hash, whose lower part says where it lies.
+    /// Its hash, whose upper part says where it lies.
     pub(super) fn hash(&self) -> u32 {
         self.hash
     }
@@ -153,7 +153,7 @@ impl<'a> Key<'a> {
     pub(super) fn write(&self, out: &mut Vec<u8>) {
         let start = out.len();
         out.extend_from_slice(self.name);
-        out[start..].make_ascii_lowercase();
+        name::make_small(&mut out[start..]);
         out.extend_from_slice(&self.rest);
     }
 }

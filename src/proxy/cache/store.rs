@@ -22,6 +22,12 @@ const TAKEN_MAX: usize = 8;
 /// An entry may take this part of all cells.
 const PART_MAX: usize = 8;
 
+/// Octets of the index for an entry.
+const PLACE_LEN: usize = Index::size(1_000_000) / 1_000_000;
+
+/// The least that an entry takes, which has two cells or more.
+const ENTRY_LEN: usize = 2 * CELL_LEN + PLACE_LEN;
+
 /// Entries by key, within a budget. An entry is known by the place of its first cell.
 #[derive(Debug)]
 pub(super) struct Store {
@@ -41,14 +47,11 @@ pub(super) struct Store {
 impl Store {
     /// Room for so many octets, all that it takes included.
     pub(super) fn new(size: usize) -> Self {
-        // An entry takes two cells or three.
-        let slots = (size / CELL_LEN / 2).next_power_of_two();
-        let cells = size.saturating_sub(slots * Index::SLOT_LEN) / CELL_LEN;
-        let cells = Cells::new(cells);
-        let slots = if cells.most() == 0 { 1 } else { slots };
+        let entries = size / ENTRY_LEN;
+        let cells = size.saturating_sub(Index::size(entries)) / CELL_LEN;
         Self {
-            cells,
-            index: Index::new(slots),
+            cells: Cells::new(cells),
+            index: Index::new(entries),
             newest: NONE,
             oldest: NONE,
             hand: NONE,
@@ -67,7 +70,7 @@ impl Store {
     pub(super) fn usage(&self) -> CacheUsage {
         CacheUsage {
             entries: self.index.len(),
-            octets: self.cells.used() * CELL_LEN + self.index.len() * Index::SLOT_LEN,
+            octets: self.cells.used() * CELL_LEN + self.index.len() * PLACE_LEN,
             evicted: self.evicted,
         }
     }

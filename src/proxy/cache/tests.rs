@@ -623,7 +623,7 @@ proptest! {
         is_small: bool,
     ) {
         let settings = CacheSettings {
-            size: if is_small { 4_096 } else { 1024 * 1024 },
+            size: if is_small { 4_608 } else { 1024 * 1024 },
             stale_max: Duration::ZERO,
             ..CacheSettings::default()
         };
