@@ -24,6 +24,15 @@ impl<'a> Object<'a> {
         self
     }
 
+    /// Adds a member that is a word of ours, in which there is nothing to escape.
+    pub fn word(&mut self, name: &str, word: &'static str) -> &mut Self {
+        self.name(name);
+        self.out.push(b'"');
+        self.out.extend_from_slice(word.as_bytes());
+        self.out.push(b'"');
+        self
+    }
+
     /// Adds a member that is a number, or `true` or `false`.
     pub fn plain(&mut self, name: &str, value: impl Display) -> &mut Self {
         self.name(name);
@@ -104,14 +113,20 @@ struct Escaped<'a>(&'a mut Vec<u8>);
 
 impl fmt::Write for Escaped<'_> {
     fn write_str(&mut self, text: &str) -> fmt::Result {
-        for run in text
-            .as_bytes()
-            .chunk_by(|a, b| is_plain(*a) && is_plain(*b))
-        {
+        for run in text.as_bytes().split_inclusive(|octet| !is_plain(*octet)) {
             match run {
-                [octet @ (b'"' | b'\\')] => self.0.extend_from_slice(&[b'\\', *octet]),
-                [b'\n'] => self.0.extend_from_slice(b"\\n"),
-                [octet @ (..0x20 | 0x7f)] => write!(Raw(self.0), "\\u{octet:04x}")?,
+                [before @ .., octet @ (b'"' | b'\\')] => {
+                    self.0.extend_from_slice(before);
+                    self.0.extend_from_slice(&[b'\\', *octet]);
+                }
+                [before @ .., b'\n'] => {
+                    self.0.extend_from_slice(before);
+                    self.0.extend_from_slice(b"\\n");
+                }
+                [before @ .., octet @ (..0x20 | 0x7f)] => {
+                    self.0.extend_from_slice(before);
+                    write!(Raw(self.0), "\\u{octet:04x}")?;
+                }
                 _ => self.0.extend_from_slice(run),
             }
         }
@@ -121,8 +136,18 @@ impl fmt::Write for Escaped<'_> {
 
 /// Whether a text has an octet as it is.
 fn is_plain(octet: u8) -> bool {
-    !matches!(octet, ..0x20 | b'"' | b'\\' | 0x7f)
+    PLAIN[usize::from(octet)]
 }
+
+static PLAIN: [bool; 256] = {
+    let mut plain = [true; 256];
+    let mut octet = 0;
+    while octet < plain.len() {
+        plain[octet] = !matches!(octet, ..0x20 | 0x22 | 0x5c | 0x7f);
+        octet += 1;
+    }
+    plain
+};
 
 #[cfg(test)]
 mod tests {

@@ -91,12 +91,12 @@ impl QueryLog {
             if let Some(client) = shown(record.origin.peer.ip(), detail) {
                 object.text("client", client);
             }
-            object.text("transport", record.protocol.label());
+            object.word("transport", record.protocol.label());
             if let Some(question) = question.and_then(|octets| Question::parse(octets, 0).ok()) {
                 object.text("name", question.shown_name());
                 object.text("type", question.rr_type());
             }
-            object.text("outcome", record.outcome.label());
+            object.word("outcome", record.outcome.label());
             if let Some(rcode) = record.rcode {
                 object.text("rcode", rcode);
             }

@@ -174,11 +174,14 @@ pub fn write_presentation(f: &mut fmt::Formatter<'_>, name: &[u8]) -> fmt::Resul
         return f.write_char('.');
     }
     while let Ok(Some(label)) = labels.next() {
-        for run in label.chunk_by(|a, b| is_plain(*a) && is_plain(*b)) {
-            match (run, str::from_utf8(run)) {
-                ([b'.' | b'\\'], Ok(sign)) => write!(f, "\\{sign}")?,
-                ([byte, ..], Ok(text)) if is_plain(*byte) => f.write_str(text)?,
-                _ => run.iter().try_for_each(|byte| write!(f, "\\{byte:03}"))?,
+        for run in label.split_inclusive(|octet| !is_plain(*octet)) {
+            let (last, before) = run.split_last().ok_or(fmt::Error)?;
+            let plain = if is_plain(*last) { run } else { before };
+            f.write_str(str::from_utf8(plain).map_err(|_| fmt::Error)?)?;
+            match last {
+                b'.' | b'\\' => write!(f, "\\{}", char::from(*last))?,
+                last if !is_plain(*last) => write!(f, "\\{last:03}")?,
+                _ => {}
             }
         }
         f.write_char('.')?;

@@ -1,9 +1,9 @@
 //! Where the entry of a hash is: a table in the order of hashes, so that a look takes a line of
 //! memory or two.
 //!
-//! The home of a hash is as far up in the table as the hash is among all hashes. Where others are at
-//! home, too, it stands as near below as the order lets it. So a look goes down from home, and ends
-//! at whoever is less (Amble and Knuth, Ordered Hash Tables, 1974).
+//! The home of a hash is as far up in the table as the hash is among all hashes. Where others are
+//! at home, too, it stands as near below as the order lets it. So a look goes down from home, and
+//! ends at whoever is less (Amble and Knuth, Ordered Hash Tables, 1974).
 
 /// Places of entries by the hashes of their keys. Its size is fixed.
 #[derive(Debug)]
