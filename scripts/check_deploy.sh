@@ -23,6 +23,8 @@ check "completion of bash" '^--upstream$' completed
 check "completion of zsh: it can be read" '^$' silent zsh -n man/_dotproxy
 check "completion of fish" '^--upstream' fish -c 'source man/dotproxy.fish; complete -C "dotproxy --ups"'
 
+check "documents: what they say to type is right" 'are right' scripts/check_recipes.py "$binary"
+
 # systemd: what it says of the units, and whether their commands are right.
 mkdir "$work/units"
 for unit in deploy/systemd/*; do
@@ -69,6 +71,11 @@ YAML
         check "Kubernetes, $name: as its schemas say, and its options are right" '^[0-9]+ resources are right' \
             scripts/check_manifests.py "$work/$name.yaml" "$absolute"
     done
+    mkdir "$work/tree" && cp -r deploy "$work/tree"
+    name_image=$(grep '^sed -i .* deploy/kubernetes/base/kustomization.yaml$' README.md)
+    (cd "$work/tree" && eval "$name_image")
+    check "Kubernetes: the image is named as the README says" 'image: registry\.example/dotproxy:[0-9.]+$' \
+        render "$work/tree/deploy/kubernetes/base"
 else
     echo "skipped Kubernetes: no kubectl here with kustomize 5"
 fi
