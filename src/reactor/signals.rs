@@ -132,12 +132,15 @@ impl<N: Net> Reactor<N> {
         }
         self.finish_at = Some(self.now + self.config.timeouts.query);
         for key in keys {
-            match self.sessions.get_mut(key).map(|slot| &mut slot.session) {
+            let slot = self.sessions.get_mut(key);
+            let is_parked = slot.as_ref().is_some_and(|slot| slot.is_parked);
+            match slot.map(|slot| &mut slot.session) {
                 Some(Session::Datagram(datagram)) => {
                     datagram.leave();
                     self.make_runnable(key);
                 }
                 Some(Session::Listener(..)) => drop(self.sessions.remove(key)),
+                Some(Session::Client(client)) if is_parked => client.defer_reading(),
                 Some(Session::Client(client)) if client.is_quiet() => self.close_client(key),
                 _ => {}
             }

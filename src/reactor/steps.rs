@@ -160,10 +160,10 @@ impl<N: Net> Reactor<N> {
                 has_room: proxy.has_room(now) && !outbox.is_long(),
             }
         };
-        let stepped = if self.finish_at.is_some() {
-            Ok(client.take_kept(&self.config.limits, now, take))
-        } else {
+        let stepped = if self.finish_at.is_none() || client.is_unread() {
             client.ready(&mut self.scratch, &self.config.limits, now, take)
+        } else {
+            Ok(client.take_kept(&self.config.limits, now, take))
         };
         match stepped {
             Ok(Step::Again) => self.make_runnable(key),

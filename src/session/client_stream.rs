@@ -43,6 +43,8 @@ pub struct ClientStream<S> {
     inflight: usize,
     /// When messages came that could not all be handed on, until they are.
     kept_since: Option<Instant>,
+    /// What it has sent is still to be read, though no other client is read any more.
+    is_unread: bool,
     /// No more will come from the client.
     is_ended: bool,
     last_active: Instant,
@@ -60,6 +62,7 @@ impl<S: Read + Write> ClientStream<S> {
             deframer: Deframer::default(),
             inflight: 0,
             kept_since: None,
+            is_unread: false,
             is_ended: false,
             last_active: now,
             accounted: 0,
@@ -91,9 +94,20 @@ impl<S: Read + Write> ClientStream<S> {
         self.is_ended && self.is_quiet()
     }
 
-    /// Whether no response is owed or on its way.
+    /// Whether no response is owed or on its way, and nothing is to be [read](Self::defer_reading).
     pub fn is_quiet(&self) -> bool {
-        self.inflight == 0 && self.transport.unsent_len() == 0 && self.kept_since.is_none()
+        let has_all = self.inflight == 0 && self.transport.unsent_len() == 0;
+        has_all && self.kept_since.is_none() && !self.is_unread
+    }
+
+    /// Takes note that there is no room now to read what the client has sent for the last time.
+    pub fn defer_reading(&mut self) {
+        self.is_unread = true;
+    }
+
+    /// Whether that is so and there was no room yet.
+    pub fn is_unread(&self) -> bool {
+        self.is_unread
     }
 
     /// Counts the octets that are held for this client: how many there were when last counted, and
@@ -155,8 +169,11 @@ impl<S: Read + Write> ClientStream<S> {
             }
             match received {
                 Received::Some(len) => octets += len,
-                Received::Nothing => return Ok(Step::Drained),
-                Received::End => self.is_ended = true,
+                Received::Nothing => {
+                    self.is_unread = false;
+                    return Ok(Step::Drained);
+                }
+                Received::End => (self.is_unread, self.is_ended) = (false, true),
             }
         }
         Ok(if self.kept_since.is_some() {

@@ -678,6 +678,27 @@ fn sigterm_answers_what_was_kept_behind_other_queries() {
 }
 
 #[test]
+fn sigterm_answers_those_that_wait_for_room() {
+    let mut scene = Scene::with("sigterm-room", "exec \"$@\"", &["--max-inflight=1"]);
+    assert!(scene.is_answered(1));
+    let late = Fault::AnswerLate(Duration::from_millis(300));
+    scene.server.plan(late, u64::MAX);
+    let mut streams = [1, 2, 3].map(|number| {
+        let query = query(number, &format!("www{number}.example"), 1, None);
+        let mut stream = scene.program.connect();
+        send_framed(&mut stream, std::slice::from_ref(&query)).expect("it reads");
+        (query, stream)
+    });
+    std::thread::sleep(Duration::from_millis(100));
+    scene.program.signal(Signal::SIGTERM);
+    for (query, stream) in &mut streams {
+        let response = read_framed(stream).expect("a response");
+        assert!(check_response(query, &response));
+    }
+    assert_eq!(scene.program.wait(), Some(0));
+}
+
+#[test]
 fn sigint_ends_what_upstream_never_answers() {
     let mut scene = Scene::with("sigint", "exec \"$@\"", &["--timeout=1s"]);
     scene.server.plan(Fault::Silence, u64::MAX);
