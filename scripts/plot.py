@@ -42,7 +42,7 @@ def curves(title, series):
     left, top, width, height = 50, 40, 460, 260
     places = sorted({place for figures in series.values() for place in figures})
     highest = max(figure for figures in series.values() for figure in figures.values())
-    across = lambda place: left + width * math.log10(place) / math.log10(places[-1])
+    across = lambda place: left + width * math.log(place / places[0]) / math.log(places[-1] / places[0])
     down = lambda figure: top + height * (1 - figure / highest)
     parts = [text(10, 20, title, font_size=14)]
     for place in places:
