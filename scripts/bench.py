@@ -6,7 +6,7 @@ one run: load generator, upstream and proxy share the machine. There are several
 processor time the least of them counts, since what else happens on the machine only adds to it, and of all
 else the median.
 
-  forwarded     200,000 names that none has seen before, 200 queries outstanding, from eight sockets
+  forwarded     100,000 names that none has seen before, 200 queries outstanding, from eight sockets
   cached        10,000 names again and again, as above
   one socket    the same from one socket: the fewer there are, the more responses leave together
   over TCP      the same from eight TCP connections
@@ -42,8 +42,8 @@ from peers import PEERS, Settings
 from testbed import (ROOT, ask, free_port, make_certificates, processor_time, processor_times, resident_kib,
                      run, start_unbound, stop)
 
-QUERIES = 200_000
-HOT_NAMES, HOT_TIMES = 10_000, 30
+QUERIES = 100_000
+HOT_NAMES, HOT_TIMES = 10_000, 15
 OUTSTANDING = 200
 SINGLE_QUERIES = 1000
 SESSIONS, SESSION_PAUSE = 40, 0.12

@@ -22,7 +22,7 @@ from testbed import (ROOT, ask, free_port, make_certificates, processor_times, r
                      start_unbound, stop)
 
 SIZES = [100, 1_000, 10_000, 100_000]
-HITS = 400_000
+HITS = 200_000
 ROUNDS, ROUNDS_MAX = 3, 15
 UNIQUE = 1_000_000
 SPREAD_MAX = 0.10
@@ -99,7 +99,7 @@ def measure_telling(work, binary, upstream):
         for way, arguments in ways.items():
             with Proxy(work, binary, upstream, "1m", *arguments) as proxy:
                 load(proxy.port, names, 1, SOCKETS)
-                least[way] = min(least[way], cost_of_hit(proxy, names, SIZES[0], HITS // 4)[0])
+                least[way] = min(least[way], cost_of_hit(proxy, names, SIZES[0], HITS // 2)[0])
     for way, cost in least.items():
         print(f"a hit where {way} is told: {cost:.2f} µs ({cost / least['nothing']:.2f})")
 

@@ -74,20 +74,20 @@ mod tests {
     #[test]
     fn code_of_files_is_found_as_long_as_nobody_has_changed_it() {
         let smaps = "\
-7f0000001000-7f0000005000 r-xp 00001000 08:01 42    /usr/bin/dotproxy
+7f001000-7f005000 r-xp 00001000 08:01 42    /usr/bin/dotproxy
 Size:                 16 kB
 Anonymous:             0 kB
 VmFlags: rd ex mr mw me sd
-7f0000005000-7f0000006000 r--p 00005000 08:01 42    /usr/bin/dotproxy
+7f005000-7f006000 r--p 00005000 08:01 42    /usr/bin/dotproxy
 Anonymous:             0 kB
-7f0000007000-7f0000008000 r-xp 00001000 08:01 43    /usr/lib/libc.so.6
+7f007000-7f008000 r-xp 00001000 08:01 43    /usr/lib/libc.so.6
 Anonymous:             4 kB
-7ffd00000000-7ffd00002000 r-xp 00000000 00:00 0     [vdso]
+7ffd0000-7ffd2000 r-xp 00000000 00:00 0     [vdso]
 Anonymous:             0 kB
-7ffd00002000-7ffd00003000 r-xp 00000000 00:00 0
+7ffd2000-7ffd3000 r-xp 00000000 00:00 0
 Anonymous:             0 kB
 ";
-        assert_eq!(parse(smaps), vec![0x7f00_0000_1000..0x7f00_0000_5000]);
+        assert_eq!(parse(smaps), vec![0x7f00_1000..0x7f00_5000]);
     }
 
     #[test]

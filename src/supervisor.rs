@@ -4,6 +4,7 @@
 use std::cell::Cell;
 use std::time::Duration;
 
+use nix::time::{ClockId, clock_gettime};
 use sd_notify::NotifyState;
 
 use crate::time::Instant;
@@ -36,8 +37,12 @@ impl Supervisor {
 
     /// It is about to do that in another way.
     pub fn tell_reloading(&self) {
-        match NotifyState::monotonic_usec_now() {
-            Ok(now) => tell(&[NotifyState::Reloading, now]),
+        // What the library has for this overflows on hosts with 32 bits.
+        match clock_gettime(ClockId::CLOCK_MONOTONIC).map(Duration::from) {
+            Ok(now) => {
+                let now = i128::try_from(now.as_micros()).unwrap_or(i128::MAX);
+                tell(&[NotifyState::Reloading, NotifyState::MonotonicUsec(now)]);
+            }
             Err(error) => log::debug!("no time for whoever has started this: {error}"),
         }
     }

@@ -102,7 +102,7 @@ mod tests {
     #[test]
     fn there_is_room_for_all_of_it() {
         assert_eq!(Budget::of(LEAST - 1), None);
-        for limit in [LEAST, 2 * LEAST, 10 * LEAST, 1000 * LEAST] {
+        for limit in [LEAST, 2 * LEAST, 10 * LEAST, 500 * LEAST] {
             for serves_tls in [false, true] {
                 let budget = Budget::of(limit).unwrap();
                 let limits = budget.limits(serves_tls);

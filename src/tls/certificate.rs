@@ -1,7 +1,7 @@
 //! What a certificate says that the library which verifies it does not tell: until when it is
 //! valid, and whose it is (RFC 5280, section 4.1).
 
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 /// Characters of the longest subject that is told.
 const SUBJECT_LEN_MAX: usize = 256;
@@ -49,15 +49,32 @@ pub fn expires_at(certificate: &[u8]) -> Option<Duration> {
         _ => return None,
     };
     let digits = rest.strip_suffix('Z').filter(|digits| digits.len() == 10)?;
-    let pairs: Vec<&str> = (0..5)
-        .map(|i| digits.get(2 * i..2 * i + 2))
+    let pairs: Vec<u64> = (0..5)
+        .map(|i| digits.get(2 * i..2 * i + 2)?.parse().ok())
         .collect::<Option<_>>()?;
     let [month, day, hour, minute, second] = pairs[..] else {
         return None;
     };
-    let text = format!("{year}-{month}-{day}T{hour}:{minute}:{second}Z");
-    let time = humantime::parse_rfc3339(&text).ok()?;
-    time.duration_since(SystemTime::UNIX_EPOCH).ok()
+    let days = days_since_1970(year.parse().ok()?, month, day)?;
+    let minutes = (days * 24 + hour) * 60 + minute;
+    Some(Duration::from_secs(minutes * 60 + second))
+}
+
+/// Days from the start of 1970 to a date. What the standard library counts with ends in 2038 on
+/// hosts with 32 bits.
+fn days_since_1970(year: u64, month: u64, day: u64) -> Option<u64> {
+    if !(1..=12).contains(&month) || !(1..=31).contains(&day) {
+        return None;
+    }
+    // In a year that begins in March, the day that leap years have more is the last.
+    let (year, month) = if month > 2 {
+        (year, month - 3)
+    } else {
+        (year.checked_sub(1)?, month + 9)
+    };
+    let days_of_months = (153 * month + 2) / 5;
+    let days = 365 * year + year / 4 - year / 100 + year / 400 + days_of_months + day - 1;
+    days.checked_sub(719_468)
 }
 
 /// Whose a certificate is, as people write it (RFC 4514), the most particular first.
@@ -162,8 +179,21 @@ mod tests {
     #[test]
     fn end_of_validity_is_read_in_both_forms() {
         let seconds = |year| expires_at(&certificate(year)).unwrap().as_secs();
+        assert_eq!(seconds(2037), 2_119_392_000);
         assert_eq!(seconds(2049), 2_498_083_200);
         assert_eq!(seconds(2051), 2_561_155_200);
+    }
+
+    #[test]
+    fn days_are_counted_as_the_calendar_does() {
+        assert_eq!(days_since_1970(1970, 1, 1), Some(0));
+        assert_eq!(days_since_1970(1969, 12, 31), None);
+        assert_eq!(days_since_1970(2000, 2, 29), Some(11_016));
+        assert_eq!(days_since_1970(2100, 3, 1), Some(47_541));
+        assert_eq!(days_since_1970(9999, 12, 31), Some(2_932_896));
+        assert_eq!(days_since_1970(2000, 13, 1), None);
+        assert_eq!(days_since_1970(2000, 1, 0), None);
+        assert_eq!(days_since_1970(0, 1, 1), None);
     }
 
     #[test]

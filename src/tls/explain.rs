@@ -1,5 +1,6 @@
 //! What went wrong in TLS, in words for people.
 
+use std::fmt::Write as _;
 use std::time::{Duration, UNIX_EPOCH};
 
 use rustls::pki_types::UnixTime;
@@ -31,9 +32,15 @@ pub(super) fn explain_key(error: &rustls::Error) -> String {
 }
 
 fn explain_certificate(problem: &CertificateError) -> String {
+    // Whoever shows a certificate may write any time into it, more than some hosts can count to.
     let day = |time: &UnixTime| {
-        let time = UNIX_EPOCH + Duration::from_secs(time.as_secs());
-        humantime::format_rfc3339_seconds(time).to_string()
+        let time = UNIX_EPOCH.checked_add(Duration::from_secs(time.as_secs()));
+        let mut text = String::new();
+        let written = time.map(|time| write!(text, "{}", humantime::format_rfc3339_seconds(time)));
+        match written {
+            Some(Ok(())) => text,
+            Some(Err(_)) | None => "a time far away".to_owned(),
+        }
     };
     match problem {
         CertificateError::UnknownIssuer => "its certificate is from an authority that is not \
@@ -117,5 +124,16 @@ mod tests {
             "its certificate expired at 1970-01-01T00:00:00Z, and this host's clock says \
              2001-09-09T01:46:40Z"
         );
+        for far in [253_402_300_800, u64::MAX] {
+            let problem = CertificateError::NotValidYetContext {
+                time: at(0),
+                not_before: at(far),
+            };
+            assert_eq!(
+                explain(&rustls::Error::InvalidCertificate(problem)),
+                "its certificate begins at a time far away, and this host's clock says \
+                 1970-01-01T00:00:00Z"
+            );
+        }
     }
 }
