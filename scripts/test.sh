@@ -50,7 +50,7 @@ scripts/check_dependencies.py
 shellcheck --external-sources scripts/*.sh .ci/run
 
 step "tests"
-RUST_TEST_THREADS=8 cargo test --all-features --locked
+RUST_TEST_THREADS=6 cargo test --all-features --locked
 
 step "real clients, real resolver"
 scripts/dig_test.sh
