@@ -7,10 +7,14 @@ target=i686-unknown-linux-gnu
 as_root() {
     if [ "$(id -u)" -eq 0 ]; then "$@"; else sudo "$@"; fi
 }
-if ! dpkg-query -W -f='${db:Status-Status}' gcc-multilib 2>/dev/null | grep -qx installed; then
+# Not gcc-multilib, which Debian lets nobody have beside compilers for other processors.
+package=gcc-$(gcc -dumpversion | cut -d. -f1)-multilib
+if ! dpkg-query -W -f='${db:Status-Status}' "$package" 2>/dev/null | grep -qx installed; then
     as_root apt-get update -qq
-    as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends gcc-multilib
+    as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$package"
 fi
+headers=/usr/include/$(uname -m)-linux-gnu
+export CFLAGS_i686_unknown_linux_gnu="-isystem $headers"
 rustup target add "$target"
 # The clock of a board is set by a library that Debian has not for 32 bits beside that for 64.
 RUST_TEST_THREADS=8 cargo test --locked --target "$target" -- --skip board_whose_clock_starts_in_1970
