@@ -91,7 +91,9 @@ class Program:
         """Starts it and waits for its first answer; the process and its port."""
         port = free_port()
         has_cache = workload not in ("forwarded", "new sessions")
-        os.makedirs(f"{work}/kresd", exist_ok=True)
+        # What knot-resolver knows outlives it.
+        shutil.rmtree(f"{work}/kresd", ignore_errors=True)
+        os.makedirs(f"{work}/kresd")
         if self.conf:
             place, write = self.conf
             os.makedirs(os.path.dirname(f"{work}/{place}"), exist_ok=True)
