@@ -17,6 +17,8 @@ pub struct Timeouts {
     pub slow: Duration,
     /// The shortest such time, where it is known.
     pub slow_min: Duration,
+    /// The longest that a query waits on a link which answers promptly.
+    pub prompt: Duration,
     /// How long the latency of an upstream that is not used is taken for true.
     pub latency_known: Duration,
     /// From opening a connection upstream to its being authenticated.
@@ -75,6 +77,7 @@ impl Timeouts {
             opening: (query / 20).min(Duration::from_millis(250)),
             slow: (query * 3 / 50).min(Duration::from_millis(300)),
             slow_min: (query / 50).min(Duration::from_millis(100)),
+            prompt: (query / 500).min(Duration::from_millis(10)),
             latency_known: Duration::from_secs(10),
             handshake: (query * 3 / 5).min(Duration::from_secs(3)),
             link_idle: Duration::from_secs(20),
@@ -132,8 +135,10 @@ pub struct Limits {
     pub accepts_per_turn: usize,
     /// Octets taken from one stream before others have their turn.
     pub stream_octets_per_turn: usize,
-    /// Queries in flight on one link.
+    /// Queries in flight on one link before another is opened, unless it answers promptly.
     pub link_inflight: usize,
+    /// Queries in flight on one link at most.
+    pub link_inflight_max: usize,
     /// Queries of a link that were given up, whose ids wait for their answers; beyond, the link is
     /// retired.
     pub link_abandoned: usize,
@@ -190,6 +195,7 @@ impl Default for Limits {
             accepts_per_turn: 16,
             stream_octets_per_turn: 256 * 1024,
             link_inflight: 64,
+            link_inflight_max: 256,
             link_abandoned: 64,
             addresses_per_upstream: 8,
             links_per_address: 4,

@@ -119,7 +119,11 @@ fn depth_brings_links_and_quiet_takes_them_back() {
     let scene = Scene::new("depth");
     scene
         .server
-        .plan(Fault::AnswerLate(Duration::from_millis(3)), u64::MAX);
+        .plan(Fault::AnswerLate(Duration::from_millis(30)), u64::MAX);
+    // Who answers promptly needs no more links.
+    for id in 0..10 {
+        assert!(scene.is_answered(id));
+    }
     let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).expect("a socket");
     socket
         .set_read_timeout(Some(Duration::from_secs(6)))

@@ -507,7 +507,7 @@ impl World {
         let limits = &self.config.limits;
         let most = match to.scheme {
             Scheme::Udp => 1,
-            Scheme::Tcp | Scheme::Tls => limits.link_inflight + limits.link_abandoned + 1,
+            Scheme::Tcp | Scheme::Tls => limits.link_inflight_max + limits.link_abandoned + 1,
         };
         assert!(link.pending.len() + link.answered.len() <= most || to.scheme != Scheme::Udp);
         assert!(link.pending.len() <= most);

@@ -129,9 +129,7 @@ impl Upstreams {
         let mut members = self.members(pool);
         members.any(|endpoint| {
             self.has_room_for_datagram(endpoint)
-                || self
-                    .link_with_room(endpoint, endpoint.scheme, |_| true)
-                    .is_some()
+                || self.least_busy_link(endpoint, endpoint.scheme).is_some()
         })
     }
 
@@ -185,7 +183,7 @@ impl Upstreams {
             let is_fresh = |since| link.up_since() >= since;
             !link.is_doubtful() && wishes.fresh_since.is_none_or(is_fresh)
         };
-        if let Some(link) = self.link_with_room(endpoint, scheme, is_good) {
+        if let Some(link) = self.link_with_room(endpoint, scheme, is_good, now) {
             return Some(Route::Link(link));
         }
         let links = || self.links_of(endpoint, scheme).map(|(_, link)| link);
@@ -200,28 +198,46 @@ impl Upstreams {
                 Route::Soon
             });
         }
-        match self.link_with_room(endpoint, scheme, |_| true) {
+        match self.least_busy_link(endpoint, scheme) {
             Some(link) => Some(Route::Link(link)),
             None => links().next().map(|_| Route::Soon),
         }
     }
 
     /// The oldest link with room that is good enough: filling it first keeps queries together in
-    /// few records and lets the others fall idle.
+    /// few records and lets the others fall idle. Where answers come promptly there is more room.
     fn link_with_room(
         &self,
         endpoint: &Endpoint,
         scheme: Scheme,
         is_good: impl Fn(&Link) -> bool,
+        now: Instant,
     ) -> Option<LinkKey> {
-        let has_room = |link: &Link| {
-            link.scheme != Scheme::Udp
-                && link.stage == Stage::Up
-                && link.waited_for() < self.limits.link_inflight
-        };
+        let prompt = self.timeouts.prompt;
+        let is_prompt = endpoint.latency.usual().is_some_and(|usual| usual < prompt);
+        let is_worth_more = |link: &Link| is_prompt && !link.has_waited(prompt, now);
+        let has_room = |link: &Link| self.takes_more(link, is_worth_more(link));
         let mut links = self.links_of(endpoint, scheme);
         let (key, _) = links.find(|(_, link)| has_room(link) && is_good(link))?;
         Some(key)
+    }
+
+    /// The link for a query that cannot have one with room. One that may be dead is not filled.
+    fn least_busy_link(&self, endpoint: &Endpoint, scheme: Scheme) -> Option<LinkKey> {
+        let links = self.links_of(endpoint, scheme);
+        let is_alive = |link: &Link| link.has_answered() && !link.is_doubtful();
+        let usable = links.filter(|(_, link)| self.takes_more(link, is_alive(link)));
+        let (key, _) = usable.min_by_key(|(_, link)| link.waited_for())?;
+        Some(key)
+    }
+
+    fn takes_more(&self, link: &Link, is_worth_more: bool) -> bool {
+        let most = if is_worth_more {
+            self.limits.link_inflight_max
+        } else {
+            self.limits.link_inflight
+        };
+        link.scheme != Scheme::Udp && link.stage == Stage::Up && link.waited_for() < most
     }
 
     fn has_room_for_datagram(&self, endpoint: &Endpoint) -> bool {
@@ -281,7 +297,7 @@ impl Upstreams {
         let trial = match endpoint.scheme {
             Scheme::Udp if self.has_room_for_datagram(endpoint) => Trial::Datagram(key),
             Scheme::Udp => return None,
-            scheme => match self.link_with_room(endpoint, scheme, |_| true) {
+            scheme => match self.least_busy_link(endpoint, scheme) {
                 Some(link) => Trial::Copy(link),
                 None if !endpoint.links.is_empty() => return None,
                 None if self.opening >= self.limits.handshakes => return None,

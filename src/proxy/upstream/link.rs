@@ -13,6 +13,7 @@
 //! go another way. A datagram is a link, too: it is up at once and takes one query, since its port
 //! is part of what an answer is known by (RFC 5452, section 4.5).
 
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use crate::config::{Scheme, Timeouts};
@@ -99,7 +100,7 @@ pub(in crate::proxy) struct Link {
     idle_since: Instant,
     last_answer: Option<Instant>,
     /// In the order of sending.
-    sent: Vec<Sent>,
+    sent: VecDeque<Sent>,
     waited_for: usize,
 }
 
@@ -122,7 +123,7 @@ impl Link {
             is_silent: false,
             idle_since: now,
             last_answer: None,
-            sent: Vec::new(),
+            sent: VecDeque::new(),
             waited_for: 0,
         }
     }
@@ -145,6 +146,13 @@ impl Link {
     /// Whether there may be better ones.
     pub(in crate::proxy) fn is_doubtful(&self) -> bool {
         self.is_late() || self.is_silent
+    }
+
+    /// Whether a query has waited for so long.
+    pub(in crate::proxy) fn has_waited(&self, long: Duration, now: Instant) -> bool {
+        self.sent
+            .front()
+            .is_some_and(|oldest| now - oldest.at >= long)
     }
 
     /// Notes that it should be up by now.
@@ -182,7 +190,7 @@ impl Link {
     }
 
     /// The queries that were sent and not answered, oldest first.
-    pub(in crate::proxy) fn sent(&self) -> &[Sent] {
+    pub(in crate::proxy) fn sent(&self) -> &VecDeque<Sent> {
         &self.sent
     }
 
@@ -207,7 +215,7 @@ impl Link {
                 break id;
             }
         };
-        self.sent.push(Sent {
+        self.sent.push_back(Sent {
             id,
             at: now,
             state: SentState::InTime(key),
@@ -233,7 +241,7 @@ impl Link {
     /// Notes that the query at `place` got an answer that cannot be used.
     pub(in crate::proxy) fn on_useless_answer(&mut self, place: usize, now: Instant) {
         let sent = self.sent.remove(place);
-        if sent.exchange().is_some() {
+        if sent.is_some_and(|sent| sent.exchange().is_some()) {
             self.on_one_less(now);
         }
     }
