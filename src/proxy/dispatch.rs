@@ -471,6 +471,30 @@ mod tests {
     }
 
     #[test]
+    fn who_answers_promptly_has_queries_on_one_link() {
+        for (milliseconds, expected) in [(5, 1), (15, 4)] {
+            let mut scene = scene();
+            let mut links = std::collections::BTreeSet::new();
+            let mut query = query(0);
+            // No two of these are one.
+            query[2] = 0;
+            for nth in 0..200 {
+                scene.ask(&query, Transport::Udp);
+                scene.bring_up();
+                let (link, mut answer) = scene.sent().remove(0);
+                links.insert(link.0);
+                if nth == 0 {
+                    answer[2] |= 0x80;
+                    scene.now += Duration::from_millis(milliseconds);
+                    let (proxy, outbox) = (&mut scene.proxy, &mut scene.outbox);
+                    proxy.handle_reply(link, &answer, scene.now, outbox);
+                }
+            }
+            assert_eq!(links.len(), expected, "{milliseconds} ms");
+        }
+    }
+
+    #[test]
     fn buffers_of_many_long_queries_are_not_kept() {
         let mut scene = scene();
         for _ in 0..1_000 {
