@@ -8,8 +8,6 @@
 use std::collections::VecDeque;
 use std::fmt;
 
-use slab::Slab;
-
 const HALF: u32 = usize::BITS / 2;
 const MASK: usize = (1 << HALF) - 1;
 
@@ -58,40 +56,54 @@ impl fmt::Debug for Key {
 /// Values by [`Key`].
 #[derive(Debug)]
 pub struct Arena<T> {
-    slots: Slab<Slot<T>>,
+    slots: Vec<Slot<T>>,
+    /// The slot that the next value takes: the one that was left last, or a new one.
+    next: usize,
+    len: usize,
     generation: usize,
 }
 
 #[derive(Debug)]
-struct Slot<T> {
-    generation: usize,
-    value: T,
+enum Slot<T> {
+    /// The slot that was left before this one, or the length of the table.
+    Vacant {
+        next: usize,
+    },
+    Taken {
+        generation: usize,
+        value: T,
+    },
 }
 
 impl<T> Default for Arena<T> {
     fn default() -> Self {
         Self {
-            slots: Slab::new(),
+            slots: Vec::new(),
+            next: 0,
+            len: 0,
             generation: 0,
         }
     }
 }
 
 impl<T> Arena<T> {
+    /// Slots that a table without values may keep.
+    const KEPT: usize = 64;
+
     /// How many values there are.
     pub fn len(&self) -> usize {
-        self.slots.len()
+        self.len
     }
 
     /// Whether there is no value.
     pub fn is_empty(&self) -> bool {
-        self.slots.is_empty()
+        self.len == 0
     }
 
     /// The key that the next value will have. No earlier value of its place had it (until the
     /// generation, half a word, comes round).
     pub fn next_key(&self) -> Key {
-        Key::new(self.slots.vacant_key(), (self.generation + 1) & MASK)
+        Key::new(self.next, (self.generation + 1) & MASK)
     }
 
     /// Adds a value.
@@ -102,21 +114,40 @@ impl<T> Arena<T> {
             "every table has a limit below the arena's"
         );
         self.generation = key.generation();
-        let generation = self.generation;
-        self.slots.insert(Slot { generation, value });
+        let taken = Slot::Taken {
+            generation: self.generation,
+            value,
+        };
+        match self.slots.get_mut(self.next) {
+            Some(slot) => {
+                if let Slot::Vacant { next } = slot {
+                    self.next = *next;
+                }
+                *slot = taken;
+            }
+            None => {
+                self.slots.push(taken);
+                self.next = self.slots.len();
+            }
+        }
+        self.len += 1;
         key
     }
 
     /// The value of this key, unless it is gone.
     pub fn get(&self, key: Key) -> Option<&T> {
-        let slot = self.slots.get(key.index())?;
-        (slot.generation == key.generation()).then_some(&slot.value)
+        match self.slots.get(key.index())? {
+            Slot::Taken { generation, value } if *generation == key.generation() => Some(value),
+            _ => None,
+        }
     }
 
     /// The value of this key, unless it is gone.
     pub fn get_mut(&mut self, key: Key) -> Option<&mut T> {
-        let slot = self.slots.get_mut(key.index())?;
-        (slot.generation == key.generation()).then_some(&mut slot.value)
+        match self.slots.get_mut(key.index())? {
+            Slot::Taken { generation, value } if *generation == key.generation() => Some(value),
+            _ => None,
+        }
     }
 
     /// Whether the value of this key is still here.
@@ -126,21 +157,41 @@ impl<T> Arena<T> {
 
     /// Takes the value of this key out. When the last value leaves a table that has grown large,
     /// its memory goes back.
-    #[inline]
     pub fn remove(&mut self, key: Key) -> Option<T> {
         self.get(key)?;
-        let slot = self.slots.remove(key.index());
-        if self.slots.is_empty() && self.slots.capacity() > 64 {
-            self.slots = Slab::new();
+        let vacant = Slot::Vacant { next: self.next };
+        let slot = std::mem::replace(&mut self.slots[key.index()], vacant);
+        self.on_left(key);
+        match slot {
+            Slot::Taken { value, .. } => Some(value),
+            Slot::Vacant { .. } => None,
         }
-        Some(slot.value)
+    }
+
+    /// [`Arena::remove`] for a value that nobody wants any more, which is not moved.
+    pub fn discard(&mut self, key: Key) {
+        if self.contains(key) {
+            self.slots[key.index()] = Slot::Vacant { next: self.next };
+            self.on_left(key);
+        }
+    }
+
+    fn on_left(&mut self, key: Key) {
+        self.next = key.index();
+        self.len -= 1;
+        if self.len == 0 && self.slots.capacity() > Self::KEPT {
+            self.slots = Vec::new();
+            self.next = 0;
+        }
     }
 
     /// Every key and value, by place.
     pub fn iter(&self) -> impl Iterator<Item = (Key, &T)> {
-        self.slots
-            .iter()
-            .map(|(index, slot)| (Key::new(index, slot.generation), &slot.value))
+        let slots = self.slots.iter().enumerate();
+        slots.filter_map(|(index, slot)| match slot {
+            Slot::Taken { generation, value } => Some((Key::new(index, *generation), value)),
+            Slot::Vacant { .. } => None,
+        })
     }
 }
 
@@ -235,6 +286,9 @@ impl<T> Fifo<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+    use std::collections::BTreeMap;
 
     #[test]
     fn stale_key_misses_the_value_that_took_its_place() {
@@ -266,6 +320,38 @@ mod tests {
             arena.remove(key);
         }
         assert_eq!(arena.slots.capacity(), 0);
+    }
+
+    proptest! {
+        #[test]
+        fn arena_does_what_a_map_does(steps in vec((0..6_u8, any::<prop::sample::Index>()), 0..400)) {
+            let mut arena = Arena::default();
+            let mut model = BTreeMap::new();
+            for (value, (step, which)) in steps.into_iter().enumerate() {
+                if step < 3 || model.is_empty() {
+                    let next = arena.next_key();
+                    prop_assert_eq!(arena.insert(value), next);
+                    prop_assert_eq!(model.insert(next, value), None);
+                } else {
+                    let at = which.index(model.len());
+                    let key = *model.keys().nth(at).unwrap();
+                    let gone = model.remove(&key);
+                    if step < 5 {
+                        prop_assert_eq!(arena.remove(key), gone);
+                    } else {
+                        arena.discard(key);
+                    }
+                    arena.discard(key);
+                    prop_assert_eq!(arena.get(key), None);
+                }
+                let held: BTreeMap<Key, usize> = arena.iter().map(|(k, v)| (k, *v)).collect();
+                prop_assert_eq!(&held, &model);
+                prop_assert_eq!(arena.len(), model.len());
+                for (key, value) in &model {
+                    prop_assert_eq!(arena.get(*key), Some(value));
+                }
+            }
+        }
     }
 
     #[test]

@@ -29,10 +29,22 @@ impl Histogram {
         Duration::from_secs(5),
     ];
 
+    /// The bounds in nanoseconds.
+    const NANOSECONDS: [u64; Self::BOUNDS.len()] = {
+        let mut bounds = [0; Self::BOUNDS.len()];
+        let mut place = 0;
+        while place < bounds.len() {
+            bounds[place] = Self::BOUNDS[place].as_nanos() as u64;
+            place += 1;
+        }
+        bounds
+    };
+
     /// Counts something that took so long.
     pub fn observe(&mut self, took: Duration) {
-        let place = Self::BOUNDS.iter().position(|bound| took <= *bound);
-        self.counts[place.unwrap_or(Self::BOUNDS.len())] += 1;
+        let nanoseconds = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
+        let place = Self::NANOSECONDS.partition_point(|bound| *bound < nanoseconds);
+        self.counts[place] += 1;
         self.sum += took;
     }
 

@@ -95,7 +95,7 @@ pub struct Access {
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Verdicts {
     family: Family,
-    len: u8,
+    mask: u128,
     by_bits: Vec<(u128, bool)>,
 }
 
@@ -136,7 +136,7 @@ impl Access {
             .chunk_by(|(one, _), (other, _)| (one.family, one.len) == (other.family, other.len))
             .map(|alike| Verdicts {
                 family: alike[0].0.family,
-                len: alike[0].0.len,
+                mask: mask(alike[0].0.len),
                 by_bits: alike
                     .iter()
                     .map(|(network, verdict)| (network.bits, *verdict))
@@ -152,7 +152,7 @@ impl Access {
         let (family, bits) = bits(ip);
         let mut verdicts = self.by_len.iter().filter(|alike| alike.family == family);
         let verdict = verdicts.find_map(|alike| {
-            let bits = bits & mask(alike.len);
+            let bits = bits & alike.mask;
             let place = alike.by_bits.binary_search_by_key(&bits, |(bits, _)| *bits);
             Some(alike.by_bits[place.ok()?].1)
         });

@@ -216,7 +216,11 @@ impl Proxy {
     ) {
         let exchange = self.exchanges.get_mut(key.0);
         let exchange = exchange.expect("who is answered is there");
-        let (asker, question) = (exchange.asker, exchange.query.question());
+        let is_for_bootstrap = match exchange.asker {
+            Asker::Bootstrap(upstream, rr_type) => Some((upstream, rr_type)),
+            _ => None,
+        };
+        let question = exchange.query.question();
         self.memory.on_answer(question);
         let kept = exchange.sought.map_or(Kept::No, |sought| {
             self.cache.keep(question, sought, answer, now)
@@ -242,7 +246,7 @@ impl Proxy {
             self.end(key, outcome, now, outbox);
         }
         self.postpone(later, answer, answered_by, now, outbox);
-        if let Asker::Bootstrap(upstream, rr_type) = asker {
+        if let Some((upstream, rr_type)) = is_for_bootstrap {
             self.on_addresses(upstream, rr_type, Some(answer), now, outbox);
         }
     }

@@ -332,19 +332,30 @@ impl Proxy {
         now: Instant,
         outbox: &mut Outbox,
     ) {
-        let exchange = self.exchanges.remove(key.0);
-        let mut exchange = exchange.expect("a query ends once");
-        for attempt in exchange.open_attempts() {
-            self.abandon(attempt, outcome, exchange.is_answered, now, outbox);
-        }
+        let exchange = self.exchange_mut(key);
         if exchange.is_for_client() {
             log::trace!("{}: {}", exchange.query.question(), outcome.label());
-        } else {
-            self.ours -= 1;
         }
-        self.hand_over(&mut exchange, now, outbox);
+        let (attempts, is_answered) = (exchange.open_attempts(), exchange.is_answered);
+        let (leads_as, followers) = (exchange.leads_as, std::mem::take(&mut exchange.followers));
+        let buffer = exchange.query.take_buffer();
+        let is_ours = !exchange.is_for_client();
+        self.ours -= usize::from(is_ours);
+        self.exchanges.discard(key.0);
+        self.keep_buffer(buffer);
+        for attempt in attempts {
+            self.abandon(attempt, outcome, is_answered, now, outbox);
+        }
+        if let Some(hash) = leads_as {
+            self.lead_no_more(hash);
+        }
+        // They have got nothing from it.
+        self.seek_all(followers, now, outbox);
+    }
+
+    /// Keeps the buffer of a query that has ended for one that is to come.
+    fn keep_buffer(&mut self, mut buffer: Vec<u8>) {
         if self.spare_buffers.len() < self.config.limits.spare_buffers {
-            let mut buffer = exchange.query.into_buffer();
             buffer.clear();
             buffer.shrink_to(PLAIN_QUERY_LEN_MAX);
             self.spare_buffers.push(buffer);

@@ -159,7 +159,7 @@ impl Proxy {
             }
             (Asker::Cache | Asker::Probe | Asker::Bootstrap(..), _) => self.ours -= 1,
         }
-        self.exchanges.remove(key.0);
+        self.exchanges.discard(key.0);
         false
     }
 }

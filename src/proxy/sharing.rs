@@ -76,15 +76,10 @@ impl Proxy {
         }
     }
 
-    /// Takes note that an exchange which has ended leads no more. Those that followed and have got
-    /// nothing from it look for an answer themselves.
-    pub(super) fn hand_over(&mut self, ended: &mut Exchange, now: Instant, outbox: &mut Outbox) {
-        if let Some(hash) = ended.leads_as {
-            self.leaders.by_hash.remove(&hash);
-            self.leaders.shrink();
-        }
-        let followers = std::mem::take(&mut ended.followers);
-        self.seek_all(followers, now, outbox);
+    /// Takes note that who was found under this hash leads no more.
+    pub(super) fn lead_no_more(&mut self, hash: u64) {
+        self.leaders.by_hash.remove(&hash);
+        self.leaders.shrink();
     }
 
     /// Lets those who have followed another look for an answer themselves.

@@ -122,7 +122,9 @@ impl<N: Net> Reactor<N> {
         let Some(key) = self.session_of(link) else {
             return;
         };
-        if let (Some(tap), Some(to)) = (&mut self.tap, self.proxy.link_peer(link)) {
+        if let Some(tap) = &mut self.tap
+            && let Some(to) = self.proxy.link_peer(link)
+        {
             tap.on_forwarded(Kind::ForwarderQuery, to, message);
         }
         match self.sessions.get_mut(key).map(|slot| &mut slot.session) {

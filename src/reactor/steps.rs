@@ -199,7 +199,9 @@ impl<N: Net> Reactor<N> {
                 }
             }
             UpstreamEvent::Message(message) => {
-                if let (Some(tap), Some(from)) = (tap.as_mut(), proxy.link_peer(link)) {
+                if let Some(tap) = tap.as_mut()
+                    && let Some(from) = proxy.link_peer(link)
+                {
                     tap.on_forwarded(Kind::ForwarderResponse, from, message);
                 }
                 proxy.handle_reply(link, message, now, outbox);
@@ -229,7 +231,9 @@ impl<N: Net> Reactor<N> {
         let most = self.config.limits.datagrams_per_turn;
         let tap = &mut self.tap;
         let stepped = datagram.ready(&mut self.scratch, most, |message| {
-            if let (Some(tap), Some(from)) = (tap.as_mut(), proxy.link_peer(link)) {
+            if let Some(tap) = tap.as_mut()
+                && let Some(from) = proxy.link_peer(link)
+            {
                 tap.on_forwarded(Kind::ForwarderResponse, from, message);
             }
             proxy.handle_reply(link, message, now, outbox);

@@ -1,6 +1,6 @@
 //! A UDP socket that clients send their queries to.
 
-use std::cmp::Reverse;
+use std::cmp::Ordering;
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -148,7 +148,7 @@ impl<D: Datagram> ClientDatagram<D> {
             if batch.is_empty() {
                 return;
             }
-            batch.sort_by_key(|one| (one.peer, Reverse(one.bytes.len())));
+            batch.sort_by(by_client);
             let sent = if self.unsent.is_empty() {
                 self.send_now(batch)
             } else {
@@ -212,6 +212,15 @@ impl<D: Datagram> ClientDatagram<D> {
         }
         done
     }
+}
+
+/// Those to one client side by side, from the longest on. Its port is what clients differ in, as a
+/// rule.
+fn by_client(one: &Outgoing<'_>, other: &Outgoing<'_>) -> Ordering {
+    let by_port = one.peer.port().cmp(&other.peer.port());
+    by_port
+        .then_with(|| one.peer.cmp(other.peer))
+        .then_with(|| other.bytes.len().cmp(&one.bytes.len()))
 }
 
 /// Puts the next responses into `batch`, as many as it holds.

@@ -7,7 +7,7 @@ use std::ops::RangeInclusive;
 
 use super::question::Type;
 use super::record::Record;
-use super::{Malformed, read_u16};
+use super::{Malformed, push_u16, read_u16};
 
 /// Octets of an OPT record without options.
 pub const OPT_LEN: usize = 11;
@@ -209,8 +209,8 @@ impl EdnsOption<'_> {
 
 fn write_option_head(out: &mut Vec<u8>, code: OptionCode, data_len: usize) {
     let data_len = u16::try_from(data_len).expect("options come from messages or are short");
-    let (code, len) = (code.0.to_be_bytes(), data_len.to_be_bytes());
-    out.extend([code[0], code[1], len[0], len[1]]);
+    push_u16(out, code.0);
+    push_u16(out, data_len);
 }
 
 /// Octets of an option's number and length.

@@ -3,7 +3,7 @@
 
 use std::ops::ControlFlow;
 
-use super::MESSAGE_LEN_MAX;
+use super::{MESSAGE_LEN_MAX, push_u16};
 
 const LENGTH_LEN: usize = 2;
 
@@ -14,7 +14,7 @@ const LENGTH_LEN: usize = 2;
 /// [`MESSAGE_LEN_MAX`].
 pub fn write(out: &mut Vec<u8>, message: &[u8]) {
     let length = u16::try_from(message.len()).expect("messages are at most 65,535 octets");
-    out.extend(length.to_be_bytes());
+    push_u16(out, length);
     out.extend_from_slice(message);
 }
 
@@ -61,7 +61,9 @@ impl Deframer {
             piece = rest;
         }
         let (flow, rest) = take_whole(piece, &mut take);
-        self.kept.extend_from_slice(rest);
+        if !rest.is_empty() {
+            self.kept.extend_from_slice(rest);
+        }
         flow
     }
 

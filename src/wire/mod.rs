@@ -51,3 +51,11 @@ fn read_u16(bytes: &[u8], at: usize) -> Result<u16, Malformed> {
     let pair = bytes.get(at..).and_then(|rest| rest.first_chunk());
     pair.map(|pair| u16::from_be_bytes(*pair)).ok_or(Malformed)
 }
+
+/// Appends a 16-bit number in network order: octet by octet, which for so few costs less than a
+/// copy.
+fn push_u16(out: &mut Vec<u8>, number: u16) {
+    let [high, low] = number.to_be_bytes();
+    out.push(high);
+    out.push(low);
+}

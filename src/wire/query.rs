@@ -96,9 +96,9 @@ impl Query {
         OptWriter::resume(out, start + self.opt_start).pad(start, PADDING_BLOCK, MESSAGE_LEN_MAX);
     }
 
-    /// The buffer, to be used again.
-    pub fn into_buffer(self) -> Vec<u8> {
-        self.bytes
+    /// The buffer, to be used again. The query is of no use without.
+    pub fn take_buffer(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.bytes)
     }
 }
 

@@ -38,24 +38,31 @@ impl Upstreams {
     /// The way for a query. Those who are well come first, and among them those who have not failed
     /// this query; who is in trouble is better than nobody. Otherwise it goes by rank.
     pub(in crate::proxy) fn route(&self, pool: PoolIndex, wishes: &Wishes, now: Instant) -> Route {
-        let upstream = |key: &EndpointKey| self.endpoint(*key).upstream;
-        let ranking = || self.pools[pool.0].ranking.iter().copied();
-        let all = || ranking().filter(|key| !wishes.not_at_all.contains(upstream(key)));
-        let is_well = |key: &EndpointKey| self.is_well(*key);
-        let has_failed_it = |key: &EndpointKey| wishes.rather_not.contains(upstream(key));
-        let untried = all().filter(|key| is_well(key) && !has_failed_it(key));
-        let tried = all().filter(|key| is_well(key) && has_failed_it(key));
-        if let Some(route) = untried
-            .chain(tried)
-            .find_map(|key| self.route_to(key, wishes, now))
+        let all = || {
+            let ranked = self.ranked(pool);
+            ranked.filter(|(_, endpoint)| !wishes.not_at_all.contains(endpoint.upstream))
+        };
+        let has_failed_it = |endpoint: &Endpoint| wishes.rather_not.contains(endpoint.upstream);
+        let well = |has_failed: bool| {
+            all().filter(move |(_, endpoint)| {
+                has_failed_it(endpoint) == has_failed && self.is_well(endpoint)
+            })
+        };
+        if let Some(route) = well(false)
+            .chain(well(true))
+            .find_map(|(key, endpoint)| self.route_to(key, endpoint, wishes, now))
         {
             return route;
         }
         // What has not failed again just now, and failed longest ago, is the likeliest to work.
-        let troubled = all().filter_map(|key| {
-            let failed_at = self.endpoint(key).health.failed_at();
-            let rank = (has_failed_it(&key), self.is_doubtful(key), failed_at);
-            Some((rank, self.route_to(key, wishes, now)?))
+        let troubled = all().filter_map(|(key, endpoint)| {
+            let failed_at = endpoint.health.failed_at();
+            let rank = (
+                has_failed_it(endpoint),
+                self.is_doubtful(endpoint),
+                failed_at,
+            );
+            Some((rank, self.route_to(key, endpoint, wishes, now)?))
         });
         let likeliest = troubled.min_by_key(|(rank, _)| *rank);
         likeliest.map_or_else(|| Route::Later(self.next_retry(pool)), |(_, route)| route)
@@ -74,7 +81,7 @@ impl Upstreams {
         let upstream = |key: &EndpointKey| self.endpoint(*key).upstream;
         let untried = ranking.filter(|key| !wishes.not_at_all.contains(upstream(key)));
         let untried: Vec<EndpointKey> = untried.copied().collect();
-        if untried.iter().any(|key| self.is_well(*key)) {
+        if untried.iter().any(|key| self.is_well(self.endpoint(*key))) {
             return true;
         }
         let (pause_max, moment) = (self.timeouts.backoff_max_asked, self.timeouts.slow);
@@ -141,31 +148,43 @@ impl Upstreams {
         up.map(Link::up_since).min()
     }
 
-    fn members(&self, pool: PoolIndex) -> impl Iterator<Item = &Endpoint> {
+    /// The addresses of a pool, the best first.
+    fn ranked(&self, pool: PoolIndex) -> impl Iterator<Item = (EndpointKey, &Endpoint)> {
         let ranking = self.pools[pool.0].ranking.iter();
-        ranking.map(|key| self.endpoint(*key))
+        ranking.map(|key| (*key, self.endpoint(*key)))
+    }
+
+    fn members(&self, pool: PoolIndex) -> impl Iterator<Item = &Endpoint> {
+        self.ranked(pool).map(|(_, endpoint)| endpoint)
     }
 
     /// Whether nothing is known to be wrong with an address, nor doubtful about it.
-    fn is_well(&self, key: EndpointKey) -> bool {
-        self.endpoint(key).health.is_well() && !self.is_doubtful(key)
+    fn is_well(&self, endpoint: &Endpoint) -> bool {
+        endpoint.health.is_well() && !self.is_doubtful(endpoint)
     }
 
     /// Whether every link to an address is late or silent, or one is silent since it last answered.
-    fn is_doubtful(&self, address: EndpointKey) -> bool {
-        let endpoint = self.endpoint(address);
-        let is_doubtful = |key: &LinkKey| self.link(*key).is_some_and(Link::is_doubtful);
-        let are_doubtful = !endpoint.links.is_empty() && endpoint.links.iter().all(is_doubtful);
-        let is_silent = |key: &LinkKey| {
-            let link = self.link(*key).filter(|link| link.is_silent());
-            let since = link.and_then(Link::silent_since);
-            since.is_some_and(|since| self.is_silent_since(address, since))
-        };
-        are_doubtful || endpoint.links.iter().any(is_silent)
+    fn is_doubtful(&self, endpoint: &Endpoint) -> bool {
+        let mut doubtful = 0;
+        for link in endpoint.links.iter().filter_map(|key| self.link(*key)) {
+            if link.is_silent()
+                && let Some(since) = link.silent_since()
+                && endpoint.is_silent_since(since)
+            {
+                return true;
+            }
+            doubtful += usize::from(link.is_doubtful());
+        }
+        doubtful > 0 && doubtful == endpoint.links.len()
     }
 
-    fn route_to(&self, key: EndpointKey, wishes: &Wishes, now: Instant) -> Option<Route> {
-        let endpoint = self.endpoint(key);
+    fn route_to(
+        &self,
+        key: EndpointKey,
+        endpoint: &Endpoint,
+        wishes: &Wishes,
+        now: Instant,
+    ) -> Option<Route> {
         let scheme = endpoint.scheme_for(wishes.on_connection);
         // Others would have come first, so no other is left.
         let closed_until = endpoint
@@ -276,7 +295,8 @@ impl Upstreams {
         }
         let others = || ranking.iter().copied().filter(|key| *key != busy);
         let is_steady = |key: &EndpointKey| {
-            self.is_well(*key) && self.endpoint(*key).health.is_steady(now, &self.timeouts)
+            let endpoint = self.endpoint(*key);
+            self.is_well(endpoint) && endpoint.health.is_steady(now, &self.timeouts)
         };
         let pause_max = if ranking.iter().any(is_steady) {
             self.timeouts.backoff_max

@@ -71,6 +71,11 @@ impl Endpoint {
         }
     }
 
+    /// Whether no answer has come from it since then.
+    pub(super) fn is_silent_since(&self, since: Instant) -> bool {
+        self.last_answer.is_none_or(|answer| answer <= since)
+    }
+
     /// Whether nothing is left of it.
     pub(super) fn is_gone(&self) -> bool {
         !self.is_listed && self.links.is_empty() && self.retired == 0

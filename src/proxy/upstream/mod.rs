@@ -9,12 +9,13 @@
 //! - `health`, `latency`: how it is doing, and how fast it is
 //! - `idle`: for how long it keeps connections that nobody uses
 //! - `stats`: what there is to tell of an upstream
-//! - `link`: one connection, its ids and its timer
+//! - `link`: one connection and its timer, `ids`: those of its queries
 
 mod choice;
 mod endpoint;
 mod health;
 mod idle;
+mod ids;
 mod latency;
 pub(super) mod link;
 mod stats;
@@ -327,8 +328,7 @@ impl Upstreams {
 
     /// Whether no answer has come from an address since then.
     pub(super) fn is_silent_since(&self, key: EndpointKey, since: Instant) -> bool {
-        let last_answer = self.endpoint(key).last_answer;
-        last_answer.is_none_or(|answer| answer <= since)
+        self.endpoint(key).is_silent_since(since)
     }
 
     /// When an upstream of a pool last answered, if one has.

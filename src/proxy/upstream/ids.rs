@@ -1,0 +1,77 @@
+//! The ids of queries on one link.
+
+use crate::random::Random;
+
+/// Ids that are out. No two of them agree in their last ten bits, so that a bit for each such end
+/// tells which may be given out.
+#[derive(Debug, Default)]
+pub(super) struct Ids {
+    by_end: [u64; ENDS / 64],
+}
+
+/// Ids that may be out at a time.
+const ENDS: usize = 1024;
+
+impl Ids {
+    /// Gives out one that is not out, and that nobody can foresee. There must not be more than
+    /// [`ENDS`].
+    pub(super) fn take(&mut self, random: &mut Random) -> u16 {
+        loop {
+            let id = random.next_u16();
+            let (word, bit) = place(id);
+            if self.by_end[word] & bit == 0 {
+                self.by_end[word] |= bit;
+                return id;
+            }
+        }
+    }
+
+    /// Takes one back.
+    pub(super) fn give_back(&mut self, id: u16) {
+        let (word, bit) = place(id);
+        self.by_end[word] &= !bit;
+    }
+}
+
+fn place(id: u16) -> (usize, u64) {
+    let end = usize::from(id) % ENDS;
+    (end / 64, 1 << (end % 64))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Limits;
+
+    #[test]
+    fn there_are_more_than_a_link_needs() {
+        let limits = Limits::default();
+        assert!(limits.link_inflight_max + limits.link_abandoned < ENDS);
+    }
+
+    #[test]
+    fn all_that_are_out_differ() {
+        let (mut ids, mut random) = (Ids::default(), Random::new(&[7; 32]));
+        for _ in 0..100 {
+            let mut out: Vec<u16> = (0..ENDS).map(|_| ids.take(&mut random)).collect();
+            for id in &out {
+                ids.give_back(*id);
+            }
+            out.sort_unstable();
+            out.dedup();
+            assert_eq!(out.len(), ENDS);
+        }
+    }
+
+    #[test]
+    fn any_number_is_given_out() {
+        let (mut ids, mut random) = (Ids::default(), Random::new(&[7; 32]));
+        let mut was_out = vec![false; 1 << 16];
+        for _ in 0..2_000_000 {
+            let id = ids.take(&mut random);
+            was_out[usize::from(id)] = true;
+            ids.give_back(id);
+        }
+        assert!(was_out.into_iter().all(|was| was));
+    }
+}
