@@ -118,17 +118,14 @@ impl<T> Arena<T> {
             generation: self.generation,
             value,
         };
-        match self.slots.get_mut(self.next) {
-            Some(slot) => {
-                if let Slot::Vacant { next } = slot {
-                    self.next = *next;
-                }
-                *slot = taken;
+        if let Some(slot) = self.slots.get_mut(self.next) {
+            if let Slot::Vacant { next } = *slot {
+                self.next = next;
             }
-            None => {
-                self.slots.push(taken);
-                self.next = self.slots.len();
-            }
+            *slot = taken;
+        } else {
+            self.slots.push(taken);
+            self.next = self.slots.len();
         }
         self.len += 1;
         key

@@ -2,6 +2,12 @@
 
 use std::time::Duration;
 
+/// Bounds, in microseconds.
+const MICROSECONDS: [u64; 15] = [
+    100, 250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000,
+    1_000_000, 2_500_000, 5_000_000,
+];
+
 /// Durations that things took, by the bounds that they stayed within.
 #[derive(Clone, Debug, Default)]
 pub struct Histogram {
@@ -11,30 +17,11 @@ pub struct Histogram {
 
 impl Histogram {
     /// The bounds, from what a cached answer takes to what nobody waits for.
-    pub const BOUNDS: [Duration; 15] = [
-        Duration::from_micros(100),
-        Duration::from_micros(250),
-        Duration::from_micros(500),
-        Duration::from_millis(1),
-        Duration::from_micros(2_500),
-        Duration::from_millis(5),
-        Duration::from_millis(10),
-        Duration::from_millis(25),
-        Duration::from_millis(50),
-        Duration::from_millis(100),
-        Duration::from_millis(250),
-        Duration::from_millis(500),
-        Duration::from_secs(1),
-        Duration::from_millis(2_500),
-        Duration::from_secs(5),
-    ];
-
-    /// The bounds in nanoseconds.
-    const NANOSECONDS: [u64; Self::BOUNDS.len()] = {
-        let mut bounds = [0; Self::BOUNDS.len()];
+    pub const BOUNDS: [Duration; MICROSECONDS.len()] = {
+        let mut bounds = [Duration::ZERO; MICROSECONDS.len()];
         let mut place = 0;
         while place < bounds.len() {
-            bounds[place] = Self::BOUNDS[place].as_nanos() as u64;
+            bounds[place] = Duration::from_micros(MICROSECONDS[place]);
             place += 1;
         }
         bounds
@@ -43,7 +30,7 @@ impl Histogram {
     /// Counts something that took so long.
     pub fn observe(&mut self, took: Duration) {
         let nanoseconds = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
-        let place = Self::NANOSECONDS.partition_point(|bound| *bound < nanoseconds);
+        let place = MICROSECONDS.partition_point(|bound| bound * 1_000 < nanoseconds);
         self.counts[place] += 1;
         self.sum += took;
     }

@@ -5,6 +5,7 @@
 
 use std::borrow::Borrow;
 use std::fmt::{self, Write as _};
+use std::hash::Hasher;
 use std::str::FromStr;
 
 use super::Malformed;
@@ -24,6 +25,21 @@ pub fn make_small(octets: &mut [u8]) {
         *word = u64::to_ne_bytes(small(u64::from_ne_bytes(*word)));
     }
     rest.make_ascii_lowercase();
+}
+
+/// Hashes octets as if letters were small ones. Those of different lengths, or with other octets,
+/// are different to the hasher.
+pub fn hash_small(octets: &[u8], hasher: &mut impl Hasher) {
+    let (words, rest) = octets.as_chunks();
+    for word in words {
+        hasher.write_u64(small(u64::from_ne_bytes(*word)));
+    }
+    // Less than eight octets, behind the number of all.
+    let length = (octets.len() as u64) << 56;
+    let rest = rest
+        .iter()
+        .fold(0, |word, octet| word << 8 | u64::from(*octet));
+    hasher.write_u64(length | small(rest));
 }
 
 /// Each octet is looked at in its lower seven bits, whose sums stay within it.
@@ -357,6 +373,42 @@ mod tests {
             let mut small = octets.clone();
             make_small(&mut small);
             prop_assert_eq!(small, octets.to_ascii_lowercase());
+        }
+    }
+
+    /// What it is given.
+    #[derive(Default, PartialEq, Eq, Debug)]
+    struct Recorder(Vec<u8>);
+
+    impl Hasher for Recorder {
+        fn write(&mut self, octets: &[u8]) {
+            self.0.extend(octets);
+        }
+
+        fn finish(&self) -> u64 {
+            unreachable!("nobody asks for it")
+        }
+    }
+
+    fn hashed(octets: &[u8]) -> Recorder {
+        let mut recorder = Recorder::default();
+        hash_small(octets, &mut recorder);
+        recorder
+    }
+
+    proptest! {
+        #[test]
+        fn names_that_differ_in_more_than_letter_case_are_hashed_differently(
+            [one, other] in [(); 2].map(|()| proptest::collection::vec(0_usize..5, 0..20)),
+            is_other_case in any::<bool>(),
+        ) {
+            let octets = |places: &[usize]| -> Vec<u8> {
+                places.iter().map(|place| b"\0aAz\xe1"[*place]).collect()
+            };
+            let one = octets(&one);
+            let other = if is_other_case { one.to_ascii_uppercase() } else { octets(&other) };
+            let are_same = one.eq_ignore_ascii_case(&other);
+            prop_assert_eq!(hashed(&one) == hashed(&other), are_same);
         }
     }
 

@@ -68,15 +68,17 @@ impl Cells {
         self.most - self.used()
     }
 
-    /// Keeps octets, for which there must be [room](Cells::room). Returns the first cell.
-    pub(super) fn store(&mut self, octets: &[u8]) -> u32 {
+    /// Keeps octets, for which there must be [room](Cells::room), in whole cells. Returns the first
+    /// cell.
+    pub(super) fn store(&mut self, octets: &[[u8; CELL_ROOM]]) -> u32 {
         let mut first = NONE;
         let mut last = NONE;
-        for part in octets.chunks(CELL_ROOM) {
+        for part in octets {
             let place = self.take();
-            let cell = &mut self.all[place as usize];
-            cell.octets[..part.len()].copy_from_slice(part);
-            cell.next = NONE;
+            self.all[place as usize] = Cell {
+                octets: *part,
+                next: NONE,
+            };
             match last {
                 NONE => first = place,
                 last => self.all[last as usize].next = place,
@@ -151,6 +153,12 @@ mod tests {
         (0..len).map(|at| at.to_le_bytes()[0] ^ seed).collect()
     }
 
+    fn store(cells: &mut Cells, octets: &[u8]) -> u32 {
+        let mut whole = octets.to_vec();
+        whole.resize(Cells::needed_for(octets.len()) * CELL_ROOM, 0);
+        cells.store(whole.as_chunks().0)
+    }
+
     #[test]
     fn cell_is_a_line_of_the_cache() {
         assert_eq!(size_of::<Cell>(), CELL_LEN);
@@ -161,7 +169,7 @@ mod tests {
         let mut cells = Cells::new(100);
         for len in [1, 59, 60, 61, 120, 500] {
             let whole = octets(7, len);
-            let first = cells.store(&whole);
+            let first = store(&mut cells, &whole);
             for range in [0..len, 0..1, len - 1..len, len / 3..len / 2, len / 2..len] {
                 let read: Vec<u8> = cells
                     .read(first, range.clone())
@@ -185,7 +193,8 @@ mod tests {
                 let (first, _): (u32, Vec<u8>) = kept.remove(usize::from(round) % kept.len());
                 cells.release(first);
             }
-            kept.push((cells.store(&octets(round, len)), octets(round, len)));
+            let octets = octets(round, len);
+            kept.push((store(&mut cells, &octets), octets));
             let used: usize = kept.iter().map(|(_, o)| Cells::needed_for(o.len())).sum();
             assert_eq!((cells.used(), cells.room()), (used, 20 - used));
             for (first, octets) in &kept {

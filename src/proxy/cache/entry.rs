@@ -254,7 +254,9 @@ fn write_denial(
 fn put_ttl(out: &mut Vec<u8>, start: usize, position: usize, ttl: u32) {
     out[start + position..][..size_of::<u32>()].copy_from_slice(&ttl.to_be_bytes());
     let position = u16::try_from(position).expect("a message has no more octets");
-    out.extend_from_slice(&position.to_le_bytes());
+    let [low, high] = position.to_le_bytes();
+    out.push(low);
+    out.push(high);
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 use std::hash::{DefaultHasher, Hasher};
 
 use crate::wire::edns::{self, DO};
-use crate::wire::name::{self, NAME_LEN_MAX};
+use crate::wire::name;
 use crate::wire::question::{CLASS_IN, Type};
 use crate::wire::{Flags, Message, Question};
 
@@ -52,12 +52,8 @@ pub(in crate::proxy) struct Sought {
 impl Sought {
     /// What is sought where this name is asked for, by the keyed state that `hasher` has.
     pub(super) fn new(name: &[u8], variant: Variant, hasher: &DefaultHasher) -> Self {
-        let mut small = [0; NAME_LEN_MAX];
-        let small = &mut small[..name.len()];
-        small.copy_from_slice(name);
-        name::make_small(small);
         let mut hasher = hasher.clone();
-        hasher.write(small);
+        name::hash_small(name, &mut hasher);
         Self {
             variant,
             name_hash: hasher.finish(),
@@ -154,6 +150,6 @@ impl<'a> Key<'a> {
         let start = out.len();
         out.extend_from_slice(self.name);
         name::make_small(&mut out[start..]);
-        out.extend_from_slice(&self.rest);
+        self.rest.iter().for_each(|octet| out.push(*octet));
     }
 }

@@ -8,7 +8,7 @@
 use std::ops::Range;
 
 use super::CacheUsage;
-use super::cells::{CELL_LEN, Cells, NONE};
+use super::cells::{CELL_LEN, CELL_ROOM, Cells, NONE};
 use super::entry::{Head, MARKS_AT, Marks};
 use super::index::Index;
 use super::key::Key;
@@ -129,14 +129,15 @@ impl Store {
 
     /// Keeps an entry under this hash, for which others may have to go. Its octets begin with room
     /// for its head. It must be one that the store [takes](Store::takes).
-    pub(super) fn add(&mut self, hash: u32, mut head: Head, octets: &mut [u8]) -> u32 {
+    pub(super) fn add(&mut self, hash: u32, mut head: Head, octets: &mut Vec<u8>) -> u32 {
         let needed = Cells::needed_for(octets.len());
         while self.cells.room() < needed || !self.index.has_room() {
             self.evict();
         }
         (head.hash, head.newer, head.older) = (hash, NONE, self.newest);
         head.write(octets.first_chunk_mut().expect("there is room for it"));
-        let place = self.cells.store(octets);
+        octets.resize(needed * CELL_ROOM, 0);
+        let place = self.cells.store(octets.as_chunks().0);
         match self.newest {
             NONE => self.oldest = place,
             newest => Head::set_newer(self.cells.start_mut(newest), place),
