@@ -140,15 +140,15 @@ daemon=no
 
 PEERS = [
     Peer("unbound", ["unbound", "-d", "-c", "{work}/unbound.conf"], "unbound.conf", unbound,
-         ["forwarded", "cached", "one socket", "over TCP", "new sessions"]),
+         ["forwarded", "kept", "cached", "one socket", "over TCP", "new sessions"]),
     Peer("knot-resolver", ["kresd", "-n", "-c", "{work}/kresd.conf", "{work}/kresd"], "kresd.conf",
-         knot_resolver, ["forwarded", "cached", "one socket", "over TCP", "new sessions"]),
+         knot_resolver, ["forwarded", "kept", "cached", "one socket", "over TCP", "new sessions"]),
     Peer("smartdns", ["smartdns", "-f", "-x", "-p", "-", "-c", "{work}/smartdns.conf"], "smartdns.conf",
-         smartdns, ["forwarded", "cached", "one socket", "over TCP", "new sessions"]),
+         smartdns, ["forwarded", "kept", "cached", "one socket", "over TCP", "new sessions"]),
     Peer("dnsdist", ["dnsdist", "--supervised", "--disable-syslog", "-C", "{work}/dnsdist.lua"],
-         "dnsdist.lua", dnsdist, ["forwarded", "cached", "one socket", "over TCP", "new sessions"]),
+         "dnsdist.lua", dnsdist, ["forwarded", "kept", "cached", "one socket", "over TCP", "new sessions"]),
     Peer("stubby", ["stubby", "-C", "{work}/stubby.yml"], "stubby.yml", stubby,
          ["forwarded", "new sessions"]),
     Peer("pdns-recursor", ["pdns_recursor", "--config-dir={work}/recursor"], "recursor/recursor.conf",
-         pdns_recursor, ["cached", "one socket", "over TCP"]),
+         pdns_recursor, ["kept", "cached", "one socket", "over TCP"]),
 ]
