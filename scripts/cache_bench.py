@@ -7,7 +7,7 @@ machine only adds to it; there are more rounds while it is not shown. Then a mil
 asks for twice go through a cache of 1 MiB and through none: what is resident afterwards differs by no
 more than 1.2 MB. With a query log a hit costs no more than 1.4 of what it does without.
 
-  scripts/cache_bench.py [--binary PATH] [--check]
+  scripts/cache_bench.py [--binary PATH] [--names 1000000] [--check]
 """
 
 import argparse
@@ -24,7 +24,6 @@ from testbed import (ROOT, ask, free_port, make_certificates, processor_times, r
 SIZES = [100, 1_000, 10_000, 100_000]
 HITS = 200_000
 ROUNDS, ROUNDS_MAX = 3, 15
-UNIQUE = 1_000_000
 SPREAD_MAX = 0.10
 # How many sockets ask.
 SOCKETS = 8
@@ -104,8 +103,8 @@ def measure_telling(work, binary, upstream):
         print(f"a hit where {way} is told: {cost:.2f} µs ({cost / least['nothing']:.2f})")
 
 
-def measure_memory(work, binary, upstream):
-    names = write_names(f"{work}/unique", (f"u{n:07}.example.net" for n in range(UNIQUE)))
+def measure_memory(work, binary, upstream, count):
+    names = write_names(f"{work}/unique", (f"u{n:07}.example.net" for n in range(count)))
     resident = {}
     for size in "0", "1m":
         with Proxy(work, binary, upstream, size) as proxy:
@@ -123,6 +122,7 @@ def measure_memory(work, binary, upstream):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("--binary", default=f"{ROOT}/target/release/dotproxy")
+    parser.add_argument("--names", type=int, default=1_000_000)
     parser.add_argument("--check", action="store_true")
     arguments = parser.parse_args()
     os.environ["PATH"] += ":/usr/sbin"
@@ -134,7 +134,7 @@ def main():
             time.sleep(1)
             growth = measure_growth(work, arguments.binary, port)
             measure_telling(work, arguments.binary, port)
-            more = measure_memory(work, arguments.binary, port)
+            more = measure_memory(work, arguments.binary, port, arguments.names)
         finally:
             stop(upstream)
     broken = []

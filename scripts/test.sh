@@ -71,8 +71,8 @@ scripts/check_deploy.sh
 
 step "promises: instructions, processor time, memory, size"
 scripts/instructions.py
-scripts/bench.py --check --rounds 2 --workloads "forwarded,cached,one socket"
-scripts/cache_bench.py --check
+scripts/bench.py --check --rounds 1 --workloads "forwarded,cached,one socket"
+scripts/cache_bench.py --names 250000 --check
 
 step "upstreams that fail"
 scripts/chaos.py --seconds 3 --check

@@ -4,8 +4,8 @@
 //! ```text
 //! a turn:  wait until a socket is ready or something is due; not at all with sessions runnable
 //!          take the time, once
+//!          step the runnable sessions, each as far as it may go at a time, listeners last
 //!          do what is due
-//!          step the runnable sessions, each as far as it may go at a time
 //!          perform the proxy's actions: queries gather in the buffers of links
 //!          flush the sessions that were written to: one record and one write for each link
 //! ```
@@ -105,6 +105,8 @@ pub struct Reactor<N: Net> {
     clients: Clients,
     http_clients: Clients,
     runnable: VecDeque<Key>,
+    /// Listeners that are runnable: those who have left make room for those who come.
+    accepting: Vec<Key>,
     unflushed: Vec<Key>,
     /// Clients that found no room in the proxy.
     parked: Vec<Key>,
@@ -172,6 +174,7 @@ impl<N: Net> Reactor<N> {
             process: Process::open(),
             turns: Histogram::default(),
             runnable: VecDeque::new(),
+            accepting: Vec::new(),
             unflushed: Vec::new(),
             parked: Vec::new(),
             accept_at: None,
@@ -253,6 +256,9 @@ impl<N: Net> Reactor<N> {
             };
             self.step(key);
         }
+        for key in std::mem::take(&mut self.accepting) {
+            self.step(key);
+        }
         // What has come counts before what has not: the loop itself may have been held up.
         self.do_what_is_due();
         self.perform_all();
@@ -296,7 +302,7 @@ impl<N: Net> Reactor<N> {
     // Time.
 
     fn timeout(&mut self) -> Option<Duration> {
-        if !self.runnable.is_empty() {
+        if !self.runnable.is_empty() || !self.accepting.is_empty() {
             return Some(Duration::ZERO);
         }
         let moments = [
@@ -398,7 +404,10 @@ impl<N: Net> Reactor<N> {
             && !slot.is_runnable
         {
             slot.is_runnable = true;
-            self.runnable.push_back(key);
+            match slot.session {
+                Session::Listener(..) => self.accepting.push(key),
+                _ => self.runnable.push_back(key),
+            }
         }
     }
 
