@@ -1,6 +1,6 @@
 #!/bin/sh
 # Runs fuzz targets, every one if none is named, for so many seconds each, 60 if not given:
-# scripts/fuzz.sh [SECONDS [TARGET ...]].
+# scripts/fuzz.sh [SECONDS [TARGET ...]]. Or makes them ready for that, and no more: scripts/fuzz.sh build.
 # Findings stay in fuzz/artifacts, and what the fuzzer has learned in fuzz/corpus.
 set -eu
 cd "$(dirname "$0")/../fuzz"
@@ -20,6 +20,7 @@ export RUSTFLAGS="-Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4
 
 host=$(rustc -vV | sed -n 's/^host: //p')
 cargo build --release --locked --target "$host"
+[ "$seconds" != build ] || exit 0
 for source; do
     target=$(basename "$source" .rs)
     [ "$target" != common ] || continue
