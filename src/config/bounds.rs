@@ -153,7 +153,7 @@ pub struct Limits {
     pub handshakes: usize,
     /// Of a hundred queries, those that may be sent a second time before the first has failed.
     pub hedges_per_hundred: usize,
-    /// Such queries that may be saved up.
+    /// Such queries that may be saved up: enough for a link that falls silent with all that it has.
     pub hedges_saved: usize,
     /// Octets of the longest query that is forwarded, padding aside.
     pub forwarded_query: usize,
@@ -202,7 +202,7 @@ impl Default for Limits {
             datagrams_per_address: 64,
             handshakes: 8,
             hedges_per_hundred: 5,
-            hedges_saved: 100,
+            hedges_saved: 256,
             forwarded_query: 4096,
             answers_postponed: 8,
             failures_remembered: 512,

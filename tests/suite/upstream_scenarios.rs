@@ -317,6 +317,15 @@ fn queries_of_a_silent_moment_are_sent_again() {
 }
 
 #[test]
+fn link_with_all_queries_that_falls_silent_keeps_nobody_waiting_for_long() {
+    let mut world = World::new(&[Manner::StallsPromptly { after: 20_000 }]);
+    world.ask("www.example", 30_000.0, 0.0, 1.0);
+    let responses = world.run("www.example");
+    assert_eq!(failed(&responses), 0);
+    assert_eq!(slower_than(&responses, 0.5), 0);
+}
+
+#[test]
 fn upstream_that_closes_instead_of_answering_is_left_alone() {
     let mut world = World::with("ordered", &[Manner::Closes, GOOD]);
     world.ask("www.example", 100.0, 0.0, 60.0);

@@ -77,10 +77,9 @@ impl Sought {
     }
 }
 
-/// What an entry is found by: the name in small letters, the type or zero for all, and the variant.
+/// What an entry is found by: the name in any letters, the type or zero for all, and the variant.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Key<'a> {
-    /// In any letters.
     name: &'a [u8],
     rest: [u8; 3],
     hash: u32,
@@ -132,7 +131,7 @@ impl<'a> Key<'a> {
         self.name.len() + self.rest.len()
     }
 
-    /// Whether these parts, which have its length, are its octets.
+    /// Whether these parts, which have its length, are its octets, whatever letters are small.
     pub(super) fn is<'b>(&self, mut parts: impl Iterator<Item = &'b [u8]>) -> bool {
         let (mut name, mut rest) = (self.name, &self.rest[..]);
         parts.all(|part| {
@@ -147,9 +146,7 @@ impl<'a> Key<'a> {
 
     /// Appends its octets.
     pub(super) fn write(&self, out: &mut Vec<u8>) {
-        let start = out.len();
         out.extend_from_slice(self.name);
-        name::make_small(&mut out[start..]);
         self.rest.iter().for_each(|octet| out.push(*octet));
     }
 }

@@ -19,6 +19,7 @@ use super::messages::{address_reply, query, reply};
 
 pub const CONNECTING: Duration = Duration::from_millis(30);
 pub const ANSWERING: Duration = Duration::from_millis(20);
+const PROMPTLY: Duration = Duration::from_millis(2);
 
 /// From the time when something would not get lost any more to its being sent again.
 const RETRANSMITTING: Duration = Duration::from_millis(500);
@@ -34,6 +35,8 @@ pub enum Manner {
     ClosesIdle(Duration),
     /// Answers so many queries on a connection, then none.
     Stalls { after: usize },
+    /// So does this one, promptly.
+    StallsPromptly { after: usize },
     /// Closes the connection instead of answering.
     Closes,
     /// Can be connected to, and says nothing.
@@ -412,6 +415,7 @@ impl World {
         match manner {
             Manner::Takes(delay) => Some((delay, right)),
             Manner::Stalls { after } => (sent <= after).then_some((ANSWERING, right)),
+            Manner::StallsPromptly { after } => (sent <= after).then_some((PROMPTLY, right)),
             Manner::Answers { slow } if name[1..].starts_with(b"slow") => {
                 slow.map(|slow| (slow, right))
             }
