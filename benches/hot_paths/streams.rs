@@ -87,7 +87,9 @@ impl Connection {
             };
             let went = stream.ready(&mut scratch, usize::MAX, on_event);
             went.expect("the authority is trusted");
-            stream.flush(&mut scratch).expect("memory takes everything");
+            stream
+                .flush(&mut scratch, 0)
+                .expect("memory takes everything");
             let flight = std::mem::take(&mut socket.0.borrow_mut().outgoing);
             peer.read_tls(&mut flight.as_slice()).expect("octets");
             peer.process_new_packets().expect("a handshake");
@@ -125,7 +127,7 @@ pub(crate) fn send() -> Once {
             stream, scratch, ..
         } = &mut connection;
         (0..BURST).for_each(|_| stream.send(&message));
-        stream.flush(scratch).expect("memory takes everything");
+        stream.flush(scratch, 16).expect("memory takes everything");
         connection.socket.0.borrow_mut().outgoing.clear();
     })
 }

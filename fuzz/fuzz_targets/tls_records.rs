@@ -46,7 +46,7 @@ fn speak_to_server(mut upstream: UpstreamStream<Script<'_>>, turns: usize, scrat
         let step = upstream.ready(scratch, 100_000, |event| {
             panic!("nobody has proved anything, and yet: {event:?}")
         });
-        if step.is_err() || upstream.flush(scratch).is_err() {
+        if step.is_err() || upstream.flush(scratch, 1).is_err() {
             break;
         }
     }

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use super::cache::CacheUsage;
 use super::counters::Counters;
 use super::keys::{LinkKey, UpstreamIndex};
+use super::upstream::link::Link;
 use super::{Proxy, UpstreamView};
 use crate::config::Scheme;
 use crate::time::Instant;
@@ -34,6 +35,11 @@ impl Proxy {
     /// are asked for addresses behind them.
     pub fn upstreams(&self, now: Instant) -> impl Iterator<Item = UpstreamView<'_>> {
         self.upstreams.views(now)
+    }
+
+    /// Answers that are waited for on a link.
+    pub fn awaited(&self, link: LinkKey) -> usize {
+        self.upstreams.link(link).map_or(0, Link::waited_for)
     }
 
     /// Where a link leads, and how it is spoken to.

@@ -207,8 +207,9 @@ impl<N: Net> Reactor<N> {
                 }
                 self.settle_client(key);
             }
-            Session::Upstream(_, stream) => {
-                if let Err(failure) = stream.flush(&mut self.scratch) {
+            Session::Upstream(link, stream) => {
+                let awaited = self.proxy.awaited(*link);
+                if let Err(failure) = stream.flush(&mut self.scratch, awaited) {
                     self.lose_upstream(key, &failure);
                 }
             }
