@@ -149,6 +149,25 @@ fn depth_brings_links_and_quiet_takes_them_back() {
 }
 
 #[test]
+fn second_of_two_answers_does_not_come_with_the_next_query() {
+    let scene = Scene::new("nagle");
+    scene.server.wait_for_acknowledgements();
+    let mut stream = scene.program.connect();
+    let mut waited = Duration::ZERO;
+    for id in (0..200).step_by(2) {
+        let queries = [id, id + 1].map(|id| query(id, &format!("www{id}.example"), 1, None));
+        send_framed(&mut stream, &queries).expect("it reads");
+        read_framed(&mut stream).expect("a response");
+        let start = Instant::now();
+        read_framed(&mut stream).expect("a response");
+        waited += start.elapsed();
+    }
+    // Acknowledgements that wait for a query do so for 40 ms.
+    println!("{waited:?} in all for the second of a hundred pairs");
+    assert!(waited < Duration::from_secs(1), "{waited:?}");
+}
+
+#[test]
 fn pipelined_queries_are_answered_and_half_closing_costs_none() {
     let scene = Scene::new("pipeline");
     let mut stream = scene.program.connect();

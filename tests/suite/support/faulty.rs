@@ -103,6 +103,7 @@ struct Shared {
     is_stopped: AtomicBool,
     /// Connections without traffic for so long are closed.
     idle: Mutex<Option<Duration>>,
+    waits_for_acknowledgements: AtomicBool,
     streams: Mutex<Vec<TcpStream>>,
 }
 
@@ -128,6 +129,7 @@ impl Faulty {
                 .into(),
             is_stopped: AtomicBool::new(false),
             idle: Mutex::default(),
+            waits_for_acknowledgements: AtomicBool::default(),
             streams: Mutex::default(),
         });
         let for_thread = Arc::clone(&shared);
@@ -156,6 +158,12 @@ impl Faulty {
     /// Closes connections without traffic after so long.
     pub fn set_idle(&self, idle: Duration) {
         *self.shared.idle.lock().expect("nobody panics with it") = Some(idle);
+    }
+
+    /// Sends no answer before the last is acknowledged (RFC 896).
+    pub fn wait_for_acknowledgements(&self) {
+        let waits = &self.shared.waits_for_acknowledgements;
+        waits.store(true, Ordering::Relaxed);
     }
 
     pub fn counts(&self) -> &Counts {
@@ -222,7 +230,8 @@ impl Shared {
     fn serve(&self, stream: TcpStream) {
         self.counts.connections.fetch_add(1, Ordering::Relaxed);
         self.counts.open.fetch_add(1, Ordering::Relaxed);
-        stream.set_nodelay(true).expect("a socket of ours");
+        let waits = self.waits_for_acknowledgements.load(Ordering::Relaxed);
+        stream.set_nodelay(!waits).expect("a socket of ours");
         let copy = stream.try_clone().expect("a descriptor");
         self.streams
             .lock()
