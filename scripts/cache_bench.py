@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
 """What the cache costs: processor time as it grows, and memory when it is full.
 
-A hit has to cost the same whether there are a hundred names or a hundred thousand, compared within one
-run, with more than enough memory. The least of several rounds counts, since what else happens on the
-machine only adds to it; there are more rounds while it is not shown. Then a million names that nobody
-asks for twice go through a cache of 1 MiB and through none: what is resident afterwards differs by no
-more than 1.2 MB. With a query log a hit costs no more than 1.4 of what it does without.
+A hit has to cost the same whether there are a hundred names or a hundred thousand (at most a tenth more, or
+0.3 µs), compared within one run, with more than enough memory. The least of several rounds counts, since what
+else happens on the machine only adds to it; there are more rounds while it is not shown. What a hit costs with
+metrics and with a query log is told, too. Then a million names that nobody asks for twice go through a cache of
+1 MiB and through none: what is resident afterwards differs by no more than 1.2 MB.
 
   scripts/cache_bench.py [--binary PATH] [--names 1000000] [--check]
 """
@@ -18,13 +18,14 @@ import tempfile
 import time
 
 from bench import load
-from testbed import (ROOT, ask, free_port, make_certificates, processor_times, resident_kib,
-                     start_unbound, stop)
+from testbed import (ROOT, ask, free_port, make_certificates, processor_time, processor_times,
+                     resident_kib, start_unbound, stop)
 
 SIZES = [100, 1_000, 10_000, 100_000]
 HITS = 200_000
 ROUNDS, ROUNDS_MAX = 3, 15
-SPREAD_MAX = 0.10
+# A few lines of memory that the processor does not have at hand take a tenth of what a hit costs by now.
+SPREAD_MAX, SPREAD_MAX_US = 0.10, 0.3
 # How many sockets ask.
 SOCKETS = 8
 MEMORY_MAX_KIB = 1_200_000 / 1024
@@ -57,17 +58,18 @@ def write_names(path, names):
 
 def cost_of_hit(proxy, names, count, hits=HITS):
     """Microseconds of processor time: in all, and the program's own."""
-    before = processor_times(proxy.process.pid)
-    result = load(proxy.port, names, hits // count, SOCKETS)
-    own, kernel = (after - before
-                   for before, after in zip(before, processor_times(proxy.process.pid)))
-    return [(own + kernel) * 1e6 / result["completed"], own * 1e6 / result["completed"]]
+    pid = proxy.process.pid
+    before, own_before = processor_time(pid), processor_times(pid)[0]
+    completed = load(proxy.port, names, hits // count, SOCKETS)["completed"]
+    whole, own = processor_time(pid) - before, processor_times(pid)[0] - own_before
+    return [whole * 1e6 / completed, own * 1e6 / completed]
 
 
-def spread(costs):
-    """How much more a hit costs among many names than among few, as a fraction."""
+def is_flat(costs):
+    """Whether a hit costs the same among many names and among few."""
     least = {size: min(whole for whole, _ in rounds) for size, rounds in costs.items()}
-    return max(least.values()) / least[SIZES[0]] - 1
+    few = least[SIZES[0]]
+    return max(least.values()) <= max(few * (1 + SPREAD_MAX), few + SPREAD_MAX_US)
 
 
 def measure_growth(work, binary, upstream):
@@ -77,7 +79,7 @@ def measure_growth(work, binary, upstream):
             names = (f"hot{n * (SIZES[-1] // size):06}.example.net" for n in range(size))
             load(proxy.port, write_names(f"{work}/hot{size}", names), 1, SOCKETS)
         for nth in range(ROUNDS_MAX):
-            if nth >= ROUNDS and spread(costs) <= SPREAD_MAX:
+            if nth >= ROUNDS and is_flat(costs):
                 break
             for size in SIZES:
                 costs[size].append(cost_of_hit(proxy, f"{work}/hot{size}", size))
@@ -85,7 +87,7 @@ def measure_growth(work, binary, upstream):
     for size, rounds in costs.items():
         whole, own = (min(one) for one in zip(*rounds))
         print(f"{size:>8}{whole:>10.2f} µs{own:>8.2f} µs{len(rounds):>8}")
-    return spread(costs)
+    return is_flat(costs)
 
 
 def measure_telling(work, binary, upstream):
@@ -132,14 +134,14 @@ def main():
         upstream = start_unbound(work, port)
         try:
             time.sleep(1)
-            growth = measure_growth(work, arguments.binary, port)
+            flat = measure_growth(work, arguments.binary, port)
             measure_telling(work, arguments.binary, port)
             more = measure_memory(work, arguments.binary, port, arguments.names)
         finally:
             stop(upstream)
     broken = []
-    if growth > SPREAD_MAX:
-        broken.append(f"a hit costs {growth:.0%} more among many names")
+    if not flat:
+        broken.append("a hit costs more among many names")
     if more > MEMORY_MAX_KIB:
         broken.append(f"a cache of 1 MiB takes {more} KiB")
     print("\n".join(broken))

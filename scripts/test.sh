@@ -1,5 +1,5 @@
 #!/bin/sh
-# Installs what the tests need (Debian) and passes all of them. About a quarter of an hour on two cores,
+# Installs what the tests need (Debian) and passes all of them. Ten minutes to a quarter of an hour on two cores,
 # a third of it compiling.
 set -eu
 cd "$(dirname "$0")/.."
