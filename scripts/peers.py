@@ -138,15 +138,17 @@ daemon=no
 """
 
 
+ALL = ["forwarded", "kept", "cached", "one socket", "over TCP", "new sessions"]
+
 PEERS = [
     Peer("unbound", ["unbound", "-d", "-c", "{work}/unbound.conf"], "unbound.conf", unbound,
-         ["forwarded", "kept", "cached", "one socket", "over TCP", "new sessions"]),
+         ALL),
     Peer("knot-resolver", ["kresd", "-n", "-c", "{work}/kresd.conf", "{work}/kresd"], "kresd.conf",
-         knot_resolver, ["forwarded", "kept", "cached", "one socket", "over TCP", "new sessions"]),
+         knot_resolver, ALL),
     Peer("smartdns", ["smartdns", "-f", "-x", "-p", "-", "-c", "{work}/smartdns.conf"], "smartdns.conf",
-         smartdns, ["forwarded", "kept", "cached", "one socket", "over TCP", "new sessions"]),
+         smartdns, ALL),
     Peer("dnsdist", ["dnsdist", "--supervised", "--disable-syslog", "-C", "{work}/dnsdist.lua"],
-         "dnsdist.lua", dnsdist, ["forwarded", "kept", "cached", "one socket", "over TCP", "new sessions"]),
+         "dnsdist.lua", dnsdist, ALL),
     Peer("stubby", ["stubby", "-C", "{work}/stubby.yml"], "stubby.yml", stubby,
          ["forwarded", "new sessions"]),
     Peer("pdns-recursor", ["pdns_recursor", "--config-dir={work}/recursor"], "recursor/recursor.conf",

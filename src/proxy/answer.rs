@@ -216,7 +216,7 @@ impl Proxy {
     ) {
         let exchange = self.exchanges.get_mut(key.0);
         let exchange = exchange.expect("who is answered is there");
-        let is_for_bootstrap = match exchange.asker {
+        let bootstrap = match exchange.asker {
             Asker::Bootstrap(upstream, rr_type) => Some((upstream, rr_type)),
             _ => None,
         };
@@ -246,7 +246,7 @@ impl Proxy {
             self.end(key, outcome, now, outbox);
         }
         self.postpone(later, answer, answered_by, now, outbox);
-        if let Some((upstream, rr_type)) = is_for_bootstrap {
+        if let Some((upstream, rr_type)) = bootstrap {
             self.on_addresses(upstream, rr_type, Some(answer), now, outbox);
         }
     }

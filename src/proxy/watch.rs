@@ -122,8 +122,9 @@ impl Proxy {
         let (endpoint, scheme) = (link.endpoint, link.scheme);
         let kind = FailureKind::Stalled;
         // That a datagram gets lost says little of who others are answered by.
-        if scheme != Scheme::Udp || self.upstreams.is_silent_since(endpoint, since) {
-            self.count_failure(self.upstreams.endpoint(endpoint).upstream, kind);
+        let address = self.upstreams.endpoint(endpoint);
+        if scheme != Scheme::Udp || address.is_silent_since(since) {
+            self.count_failure(address.upstream, kind);
             self.on_failure(endpoint, scheme, &kind.into(), since, now);
         }
         self.retire(key, now, outbox);

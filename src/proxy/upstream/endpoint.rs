@@ -72,7 +72,7 @@ impl Endpoint {
     }
 
     /// Whether no answer has come from it since then.
-    pub(super) fn is_silent_since(&self, since: Instant) -> bool {
+    pub(in crate::proxy) fn is_silent_since(&self, since: Instant) -> bool {
         self.last_answer.is_none_or(|answer| answer <= since)
     }
 

@@ -326,11 +326,6 @@ impl Upstreams {
         }
     }
 
-    /// Whether no answer has come from an address since then.
-    pub(super) fn is_silent_since(&self, key: EndpointKey, since: Instant) -> bool {
-        self.endpoint(key).is_silent_since(since)
-    }
-
     /// When an upstream of a pool last answered, if one has.
     pub(super) fn last_answer(&self, pool: PoolIndex) -> Option<Instant> {
         let ranking = self.pools[pool.0].ranking.iter();
