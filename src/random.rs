@@ -1,44 +1,57 @@
 //! Numbers that nobody outside can foresee, from a seed.
 
-use ring::hmac;
+use ring::aead::{Aad, CHACHA20_POLY1305, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 
 /// Octets of a seed.
 pub const SEED_LEN: usize = 32;
 
-const BLOCK_LEN: usize = 32;
+/// Octets that are drawn at a time.
+const DRAWN_LEN: usize = 256;
 
-/// A generator of unpredictable numbers: HMAC-SHA-256 over a counter, keyed by the seed. The same
-/// seed gives the same numbers, so that what depends on them can be replayed.
+/// A generator of unpredictable numbers: the key stream of `ChaCha20` (RFC 8439), of which the seed
+/// is the key. The same seed gives the same numbers, so that what depends on them can be replayed.
 #[derive(Debug)]
 pub struct Random {
-    key: hmac::Key,
+    key: LessSafeKey,
     counter: u64,
-    block: [u8; BLOCK_LEN],
+    drawn: [u8; DRAWN_LEN],
     used: usize,
 }
 
 impl Random {
     /// The generator of this seed.
     pub fn new(seed: &[u8; SEED_LEN]) -> Self {
+        let key = UnboundKey::new(&CHACHA20_POLY1305, seed).expect("a key is as long as a seed");
         Self {
-            key: hmac::Key::new(hmac::HMAC_SHA256, seed),
+            key: LessSafeKey::new(key),
             counter: 0,
-            block: [0; BLOCK_LEN],
-            used: BLOCK_LEN,
+            drawn: [0; DRAWN_LEN],
+            used: DRAWN_LEN,
         }
     }
 
     /// Any of the 65,536 numbers, each as likely as the others.
     pub fn next_u16(&mut self) -> u16 {
-        if self.used == BLOCK_LEN {
-            let tag = hmac::sign(&self.key, &self.counter.to_be_bytes());
-            self.block.copy_from_slice(tag.as_ref());
-            self.counter += 1;
-            self.used = 0;
+        if self.used == DRAWN_LEN {
+            self.draw();
         }
-        let pair = [self.block[self.used], self.block[self.used + 1]];
+        let pair = [self.drawn[self.used], self.drawn[self.used + 1]];
         self.used += 2;
         u16::from_be_bytes(pair)
+    }
+
+    /// Zeros that are encrypted are the key stream.
+    fn draw(&mut self) {
+        let mut nonce = [0; NONCE_LEN];
+        nonce[..size_of::<u64>()].copy_from_slice(&self.counter.to_be_bytes());
+        let nonce = Nonce::assume_unique_for_key(nonce);
+        self.counter += 1;
+        self.drawn = [0; DRAWN_LEN];
+        let tag = self
+            .key
+            .seal_in_place_separate_tag(nonce, Aad::empty(), &mut self.drawn);
+        let _unused = tag.expect("so few octets can be encrypted");
+        self.used = 0;
     }
 
     /// Any number of 32 bits, each as likely as the others.
@@ -69,6 +82,15 @@ mod tests {
     fn seed_decides_the_numbers() {
         assert_eq!(numbers(1), numbers(1));
         assert_ne!(numbers(1), numbers(2));
+    }
+
+    /// For a key and a nonce of zeros, the block with counter one is test vector 2 of RFC 8439,
+    /// appendix A.1. That with counter zero is for the tag.
+    #[test]
+    fn numbers_are_the_key_stream_of_chacha20() {
+        let mut random = Random::new(&[0; SEED_LEN]);
+        let start = [0; 4].map(|_: u16| random.next_u16());
+        assert_eq!(start, [0x9f07, 0xe7be, 0x5551, 0x387a]);
     }
 
     #[test]
