@@ -12,6 +12,7 @@ RUN apk add --no-cache gcc musl-dev
 WORKDIR /dotproxy
 COPY Cargo.toml Cargo.lock build.rs ./
 COPY src ./src
+COPY wire ./wire
 # On this system Rust links musl statically.
 RUN cargo build --release --locked --bin dotproxy
 

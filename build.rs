@@ -1,4 +1,4 @@
-//! Notes when the program was built, and tells the linker what saves memory.
+//! Notes when the program was built, and tells the linker what saves memory and octets.
 
 use std::env;
 use std::path::Path;
@@ -33,7 +33,11 @@ fn save_memory() {
         return;
     }
     let script = Path::new(&variable("OUT_DIR")).join("cold-code.ld");
-    std::fs::write(&script, COLD_CODE).expect("cargo gives a folder to write to");
+    // A profiler walks the stack by the tables.
+    let has_debuginfo = variable("DEBUG") != "false";
+    let tables = if has_debuginfo { "" } else { NO_UNWINDING };
+    let text = format!("SECTIONS {{ {COLD_CODE} {tables} }} INSERT AFTER .text;\n");
+    std::fs::write(&script, text).expect("cargo gives a folder to write to");
     println!("cargo::rustc-link-arg-bins=-Wl,-T,{}", script.display());
     // Relocations take a word for a group of them, not three for each, where the C library can read
     // that: glibc of this machine, if it is the one that the program is to run on, or the musl that
@@ -53,7 +57,7 @@ fn save_memory() {
 /// memory with it, since the kernel maps pages in groups; behind the rest it does not. The last are
 /// 170 KB of the standard library that read debug information for the report of a panic, whether or
 /// not there is any.
-const COLD_CODE: &str = "SECTIONS { .text.cold : { \
+const COLD_CODE: &str = ".text.cold : { \
     *( .text.*dotproxy4main* .text.*dotproxy7options* .text.*getopts* .text.*dotproxy3tls5files* \
     .text.*dotproxy3tls6set_up* .text.*pki_types3pem* .text.*landlock* \
     .text.*dotproxy11confinement* .text.*dotproxy..confinement* .text.__getgr_a .text.__getpw_a ) \
@@ -61,7 +65,13 @@ const COLD_CODE: &str = "SECTIONS { .text.cold : { \
     .text.*ring3rsa7keypair* .text.*ecdsa7signing* .text.*x25519_sc_muladd* \
     .text.*webpki3crl* .text.*webpki..crl* .text.*parse_crls* ) \
     *( .text.*backtrace_rs* .text.*gimli* .text.*addr2line* .text.*miniz_oxide* \
-    .text.*rustc_demangle* ) } } INSERT AFTER .text;\n";
+    .text.*rustc_demangle* ) }";
+
+/// What unwinding would need, which are 160 KB: a panic says where it is, and ends the program. Those
+/// who begin and end the program refer to theirs.
+const NO_UNWINDING: &str = "/DISCARD/ : { \
+    *( EXCLUDE_FILE( *crtbegin*.o *crtend*.o *crt1.o *crti.o *crtn.o ) .eh_frame ) \
+    *( .gcc_except_table .gcc_except_table.* ) }";
 
 /// The version of this machine's C library, if that is glibc.
 fn glibc() -> Option<(u32, u32)> {

@@ -38,7 +38,7 @@ needs=$!
 in_one_piece release &
 releases=$!
 trap 'kill "$needs" "$releases" 2>/dev/null || true' EXIT
-cargo fmt --check
+cargo fmt --all --check
 cargo fmt --check --manifest-path fuzz/Cargo.toml
 cargo clippy --all-targets --all-features --locked -- -D warnings
 RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --all-features --locked

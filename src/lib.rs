@@ -33,7 +33,8 @@
 //!   proxy, and performs the actions.
 //! - [`net`] is the way to sockets and clock, a trait with one implementation over mio. Tests have
 //!   another, with a clock that jumps.
-//! - [`wire`] is the bytes of DNS, for both tiers.
+//! - [`wire`] is the bytes of DNS, for both tiers. Its crate knows nothing of the others, and is
+//!   optimised for time where the rest is for size.
 //!
 //! Why so: one object that does all, TLS included, would have to invent back-pressure again at its
 //! border; sessions that call each other end as a web that nobody can simulate. Two tiers that
@@ -122,4 +123,5 @@ pub mod supervisor;
 pub mod telemetry;
 pub mod time;
 pub mod tls;
-pub mod wire;
+
+pub use dotproxy_wire as wire;

@@ -1,10 +1,10 @@
 //! What is kept of an answer, and how it lies in the cells.
 //!
 //! ```text
-//!   head │ key │ records │ where their TTLs are │ extended errors
+//!   head │ name │ records │ where their TTLs are │ extended errors
 //! ```
 //!
-//! The key is what the entry is found by. The records are those behind the question, without OPT,
+//! Head and name have what the entry is found by. The records are those behind the question, without OPT,
 //! so that they fit behind any question of the same length. Positions of TTLs count from the first
 //! record.
 
@@ -12,10 +12,10 @@ use std::ops::Range;
 
 use super::cells::{CELL_ROOM, NONE};
 use super::keeping::{Extent, Keeping, soa};
-use super::key::Key;
+use super::key::{Key, Kind};
 use crate::wire::edns::{Opt, OptionCode};
 use crate::wire::question::Type;
-use crate::wire::{Flags, Message};
+use crate::wire::{Flags, Message, octets};
 
 /// Flags of an answer that are true of it later, too; it is not authoritative any more.
 const KEPT_FLAGS: Flags = Flags::QR.with(Flags::RA).with(Flags::AD).with(Flags::RCODE);
@@ -43,8 +43,10 @@ pub(super) struct Head {
     pub(super) records_len: u16,
     /// Octets of the extended errors, as options.
     pub(super) errors_len: u16,
-    /// Octets of the key.
-    pub(super) key_len: u16,
+    /// What it is of the name.
+    pub(super) kind: Kind,
+    /// Octets of the name.
+    pub(super) name_len: u8,
     pub(super) marks: Marks,
 }
 
@@ -92,20 +94,20 @@ impl Marks {
 /// Where the entries beside it, and the marks, are in an entry.
 const NEWER_AT: usize = 0;
 const OLDER_AT: usize = 4;
-pub(super) const MARKS_AT: usize = 38;
+pub(super) const MARKS_AT: usize = 40;
 
 impl Head {
     /// Octets of a head.
-    pub(super) const LEN: usize = 39;
+    pub(super) const LEN: usize = 41;
 
-    /// Where the key is in an entry.
-    pub(super) fn key_range(&self) -> Range<usize> {
-        Self::LEN..Self::LEN + usize::from(self.key_len)
+    /// Where the name is in an entry.
+    pub(super) fn name_range(&self) -> Range<usize> {
+        Self::LEN..Self::LEN + usize::from(self.name_len)
     }
 
     /// Where records and positions of TTLs are in an entry.
     pub(super) fn records_range(&self) -> Range<usize> {
-        let start = self.key_range().end;
+        let start = self.name_range().end;
         let positions: usize = self.counts.iter().map(|count| usize::from(*count)).sum();
         start..start + usize::from(self.records_len) + positions * size_of::<u16>()
     }
@@ -133,7 +135,8 @@ impl Head {
             counts: [short(26), short(28), short(30)],
             records_len: short(32),
             errors_len: short(34),
-            key_len: short(36),
+            kind: Kind::of_bytes([octets[36], octets[37], octets[38]]),
+            name_len: octets[39],
             marks: Marks(octets[MARKS_AT]),
         }
     }
@@ -157,7 +160,8 @@ impl Head {
         short(30, self.counts[2]);
         short(32, self.records_len);
         short(34, self.errors_len);
-        short(36, self.key_len);
+        octets[36..][..Kind::LEN].copy_from_slice(&self.kind.to_bytes());
+        octets[39] = self.name_len;
         octets[MARKS_AT] = self.marks.0;
     }
 
@@ -181,9 +185,8 @@ pub(super) fn compose(
     keeping: &Keeping,
 ) -> Option<Head> {
     out.clear();
-    out.resize(Head::LEN, 0);
-    key.write(out);
-    let start = out.len();
+    out.extend([0; Head::LEN]);
+    octets::append(out, key.name());
     let (records_len, counts) = if keeping.extent == Extent::Below {
         write_denial(out, answer, keeping)?
     } else {
@@ -213,7 +216,8 @@ pub(super) fn compose(
         counts,
         records_len: u16::try_from(records_len).ok()?,
         errors_len: u16::try_from(out.len() - errors_start).ok()?,
-        key_len: u16::try_from(start - Head::LEN).ok()?,
+        kind: key.kind(),
+        name_len: u8::try_from(key.name().len()).ok()?,
         marks,
     })
 }
@@ -223,7 +227,7 @@ fn write_records(out: &mut Vec<u8>, answer: &Message<'_>, keeping: &Keeping) -> 
     let bytes = answer.bytes();
     let (first, end) = (answer.records_start(), answer.records_end());
     let start = out.len();
-    out.extend_from_slice(&bytes[first..end]);
+    octets::append(out, &bytes[first..end]);
     let (least, most) = keeping.ttls;
     for record in answer.records(first, end) {
         let ttl = match record.rr_type {
@@ -282,7 +286,8 @@ mod tests {
             counts: [0x6162, 0x7172, 0x8182],
             records_len: 0x9192,
             errors_len: 0xa1a2,
-            key_len: 0xb1b2,
+            kind: Kind::of_bytes([0xb1, 0xb2, 0xb3]),
+            name_len: 0xc1,
             marks,
         };
         let mut octets = [0; CELL_ROOM];

@@ -3,9 +3,9 @@
 use std::hash::{DefaultHasher, Hasher};
 
 use crate::wire::edns::{self, DO};
-use crate::wire::name;
 use crate::wire::question::{CLASS_IN, Type};
 use crate::wire::{Flags, Message, Question};
+use crate::wire::{name, octets};
 
 /// What an answer depends on besides the question: whether the query asked for DNSSEC records, and
 /// whether it asked not to validate.
@@ -77,12 +77,39 @@ impl Sought {
     }
 }
 
-/// What an entry is found by: the name in any letters, the type or zero for all, and the variant.
+/// What an entry is found by: the name in any letters, and its kind.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Key<'a> {
     name: &'a [u8],
-    rest: [u8; 3],
+    kind: Kind,
     hash: u32,
+}
+
+/// What an entry is of a name: the answer for a type, or for all if that is zero, and in which
+/// variant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Kind {
+    rr_type: u16,
+    variant: Variant,
+}
+
+impl Kind {
+    /// Octets of a kind.
+    pub(super) const LEN: usize = 3;
+
+    /// Its octets.
+    pub(super) fn to_bytes(self) -> [u8; Self::LEN] {
+        let [high, low] = self.rr_type.to_be_bytes();
+        [high, low, self.variant.0]
+    }
+
+    /// The kind that has these octets.
+    pub(super) fn of_bytes([high, low, variant]: [u8; Self::LEN]) -> Self {
+        Self {
+            rr_type: u16::from_be_bytes([high, low]),
+            variant: Variant(variant),
+        }
+    }
 }
 
 impl<'a> Key<'a> {
@@ -106,17 +133,17 @@ impl<'a> Key<'a> {
     }
 
     fn new(name: &'a [u8], rr_type: u16, sought: Sought) -> Self {
-        let [high, low] = rr_type.to_be_bytes();
+        let variant = sought.variant;
         let hash = match Self::COMMON.iter().position(|common| *common == rr_type) {
             Some(place) => {
-                let which = place << 2 | usize::from(sought.variant.0);
+                let which = place << 2 | usize::from(variant.0);
                 sought.name_hash ^ which as u64
             }
             None => sought.hash(Type(rr_type)) >> 32,
         };
         Self {
             name,
-            rest: [high, low, sought.variant.0],
+            kind: Kind { rr_type, variant },
             hash: u32::try_from(hash & u64::from(u32::MAX)).expect("32 bits"),
         }
     }
@@ -126,27 +153,23 @@ impl<'a> Key<'a> {
         self.hash
     }
 
-    /// Its octets.
-    pub(super) fn len(&self) -> usize {
-        self.name.len() + self.rest.len()
+    /// What it is of the name.
+    pub(super) fn kind(&self) -> Kind {
+        self.kind
     }
 
-    /// Whether these parts, which have its length, are its octets, whatever letters are small.
-    pub(super) fn is<'b>(&self, mut parts: impl Iterator<Item = &'b [u8]>) -> bool {
-        let (mut name, mut rest) = (self.name, &self.rest[..]);
+    /// Its name.
+    pub(super) fn name(&self) -> &'a [u8] {
+        self.name
+    }
+
+    /// Whether these parts, which have its length, are its name, whatever letters are small.
+    pub(super) fn is_named<'b>(&self, mut parts: impl Iterator<Item = &'b [u8]>) -> bool {
+        let mut name = self.name;
         parts.all(|part| {
-            let (of_name, of_rest) = part.split_at(part.len().min(name.len()));
-            let (name_start, rest_start);
-            (name_start, name) = name.split_at(of_name.len());
-            (rest_start, rest) = rest.split_at(of_rest.len());
-            (name_start == of_name || name_start.eq_ignore_ascii_case(of_name))
-                && rest_start == of_rest
+            let start;
+            (start, name) = name.split_at(part.len());
+            octets::are_same(start, part) || start.eq_ignore_ascii_case(part)
         })
-    }
-
-    /// Appends its octets.
-    pub(super) fn write(&self, out: &mut Vec<u8>) {
-        out.extend_from_slice(self.name);
-        self.rest.iter().for_each(|octet| out.push(*octet));
     }
 }

@@ -32,7 +32,7 @@ use crate::random::SEED_LEN;
 use crate::time::Instant;
 use crate::wire::edns::{self, ExtendedError, ExtendedErrorCode};
 use crate::wire::response::{Asked, end_answer, start_answer};
-use crate::wire::{Message, Question, Rcode, name};
+use crate::wire::{Message, Question, Rcode, name, octets};
 
 use entry::Marks;
 use keeping::{Extent, keeping};
@@ -335,7 +335,7 @@ impl Cache {
         let records_start = out.len();
         let records_end = records_start + usize::from(head.records_len);
         for part in self.store.read(entry.place, head.records_range()) {
-            out.extend_from_slice(part);
+            octets::append(out, part);
         }
         for at in (records_end..out.len()).step_by(size_of::<u16>()) {
             let position = u16::from_le_bytes([out[at], out[at + 1]]);

@@ -91,8 +91,11 @@ impl Store {
     /// The entry of a key.
     pub(super) fn find(&self, key: Key<'_>) -> Option<u32> {
         self.index.find(key.hash(), |place| {
-            let range = self.head(place).key_range();
-            range.len() == key.len() && key.is(self.read(place, range))
+            let head = self.head(place);
+            let range = head.name_range();
+            head.kind == key.kind()
+                && range.len() == key.name().len()
+                && key.is_named(self.read(place, range))
         })
     }
 
@@ -136,7 +139,9 @@ impl Store {
         }
         (head.hash, head.newer, head.older) = (hash, NONE, self.newest);
         head.write(octets.first_chunk_mut().expect("there is room for it"));
-        octets.resize(needed * CELL_ROOM, 0);
+        // The rest of the last cell.
+        octets.extend([0; CELL_ROOM]);
+        octets.truncate(needed * CELL_ROOM);
         let place = self.cells.store(octets.as_chunks().0);
         match self.newest {
             NONE => self.oldest = place,

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::{Malformed, name, read_u16};
+use super::{Malformed, name, octets, read_u16};
 
 /// A record type, query types included (RFC 1035, sections 3.2.2 and 3.2.3).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -125,7 +125,7 @@ impl<'a> Question<'a> {
 
     /// Whether both ask the same: type, class, and the name with letter case aside (RFC 4343).
     pub fn matches(self, other: Question<'_>) -> bool {
-        if self.bytes == other.bytes {
+        if octets::are_same(self.bytes, other.bytes) {
             return true;
         }
         // Length octets are below 64 and so below every letter, type and class are compared apart.

@@ -5,7 +5,7 @@ use super::header::{Flags, HEADER_LEN, Header, Rcode};
 use super::query::UDP_SIZE;
 use super::question::Question;
 use super::record::Record;
-use super::{MESSAGE_LEN_MAX, Message, Opt};
+use super::{MESSAGE_LEN_MAX, Message, Opt, octets};
 
 /// Octets of the largest response over UDP to a client without EDNS (RFC 1035, section 4.2.1).
 const PLAIN_UDP_LEN_MAX: usize = 512;
@@ -100,7 +100,7 @@ pub fn write_answer(out: &mut Vec<u8>, asked: &Asked<'_>, reply: &Message<'_>) {
     };
     let flags = reply.header().flags | truncated;
     let start = start_answer(out, asked, flags.with_rcode(rcode), cut.counts);
-    out.extend_from_slice(&reply.bytes()[reply.records_start()..cut.end]);
+    octets::append(out, &reply.bytes()[reply.records_start()..cut.end]);
     if let Some(opt) = opt {
         asked.end_opt(opt.start(out), start);
     }
@@ -129,7 +129,7 @@ pub fn start_answer(
         additionals: additionals + u16::from(asked.opt.is_some()),
     };
     out.extend(header.to_bytes());
-    out.extend_from_slice(asked.question.map_or(&[], Question::as_bytes));
+    octets::append(out, asked.question.map_or(&[], Question::as_bytes));
     start
 }
 
@@ -175,7 +175,7 @@ pub fn write_error(
         additionals: u16::from(asked.opt.is_some()),
     };
     out.extend(header.to_bytes());
-    out.extend_from_slice(asked.question.map_or(&[], Question::as_bytes));
+    octets::append(out, asked.question.map_or(&[], Question::as_bytes));
     if let Some(opt) = asked.opt {
         let mut writer = ResponseOpt::new(opt, None, rcode).start(out);
         if let Some(error) = error {

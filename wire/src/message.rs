@@ -108,24 +108,24 @@ impl<'a> Message<'a> {
     }
 
     /// Position of the first record, which is that after the question section.
-    pub(crate) fn records_start(&self) -> usize {
+    pub fn records_start(&self) -> usize {
         self.records_start
     }
 
     /// Position after the answer and the authority section.
-    pub(crate) fn answer_and_authority_ends(&self) -> [usize; 2] {
+    pub fn answer_and_authority_ends(&self) -> [usize; 2] {
         [self.section_ends[0], self.section_ends[1]]
     }
 
     /// Position after the last record that stands before OPT. Where OPT is not the last record,
     /// those behind it are left out: they are additional, so not needed (RFC 2181, section 9), and
     /// names in them may point behind OPT, which moves.
-    pub(crate) fn records_end(&self) -> usize {
+    pub fn records_end(&self) -> usize {
         self.opt.map_or(self.section_ends[2], |placed| placed.start)
     }
 
     /// Records in the answer, authority and additional section up to [`Message::records_end`].
-    pub(crate) fn record_counts(&self) -> [u16; 3] {
+    pub fn record_counts(&self) -> [u16; 3] {
         let additionals = match self.opt {
             Some(placed) => placed.records_before,
             None => self.header.additionals,
@@ -144,11 +144,7 @@ impl<'a> Message<'a> {
     }
 
     /// The records between two record boundaries.
-    pub(crate) fn records(
-        &self,
-        start: usize,
-        end: usize,
-    ) -> impl Iterator<Item = Record> + use<'a> {
+    pub fn records(&self, start: usize, end: usize) -> impl Iterator<Item = Record> + use<'a> {
         let bytes = self.bytes;
         let mut at = start;
         std::iter::from_fn(move || {

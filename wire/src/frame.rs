@@ -3,7 +3,7 @@
 
 use std::ops::ControlFlow;
 
-use super::{MESSAGE_LEN_MAX, push_u16};
+use super::{MESSAGE_LEN_MAX, octets, push_u16};
 
 const LENGTH_LEN: usize = 2;
 
@@ -15,7 +15,7 @@ const LENGTH_LEN: usize = 2;
 pub fn write(out: &mut Vec<u8>, message: &[u8]) {
     let length = u16::try_from(message.len()).expect("messages are at most 65,535 octets");
     push_u16(out, length);
-    out.extend_from_slice(message);
+    octets::append(out, message);
 }
 
 /// Takes messages out of a stream, however it comes in pieces.

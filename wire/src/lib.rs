@@ -11,12 +11,16 @@
 //! - [`query`]: the query that goes upstream for a client's
 //! - [`response`]: the response that a client gets
 //! - [`frame`]: messages on a stream
+//! - [`octets`]: few of them, copied and compared
+
+#![forbid(unsafe_code)]
 
 pub mod edns;
 pub mod frame;
 pub mod header;
 pub mod message;
 pub mod name;
+pub mod octets;
 pub mod query;
 pub mod question;
 pub mod record;

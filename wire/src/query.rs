@@ -4,7 +4,7 @@ use super::edns::{OPT_LEN, Opt, OptWriter};
 use super::header::{Flags, HEADER_LEN, Header};
 use super::name::Name;
 use super::question::{CLASS_IN, Question, Type};
-use super::{MESSAGE_LEN_MAX, Message};
+use super::{MESSAGE_LEN_MAX, Message, octets};
 
 /// Octets of the largest UDP message that we take and send: what passes every network without
 /// fragments (the figure agreed for DNS Flag Day 2020).
@@ -29,7 +29,8 @@ impl Query {
         let flags = client.header().flags & (Flags::RD | Flags::Z | Flags::AD | Flags::CD);
         let mut bytes = buffer;
         bytes.clear();
-        bytes.extend_from_slice(&client.bytes()[..HEADER_LEN + question.as_bytes().len()]);
+        let question_end = HEADER_LEN + question.as_bytes().len();
+        octets::append(&mut bytes, &client.bytes()[..question_end]);
         bytes[2..4].copy_from_slice(&flags.to_u16().to_be_bytes());
         bytes[4..HEADER_LEN].copy_from_slice(&COUNTS);
         Some(Self::end(bytes, client.opt()))
@@ -84,7 +85,7 @@ impl Query {
     pub fn write(&self, out: &mut Vec<u8>, id: u16) {
         let flags = self.flags() | Flags::AD;
         let start = out.len();
-        out.extend_from_slice(&self.bytes);
+        octets::append(out, &self.bytes);
         out[start..start + 2].copy_from_slice(&id.to_be_bytes());
         out[start + 2..start + 4].copy_from_slice(&flags.to_u16().to_be_bytes());
     }
