@@ -7,6 +7,7 @@
 
 use std::collections::VecDeque;
 use std::fmt;
+use std::mem;
 
 const HALF: u32 = usize::BITS / 2;
 const MASK: usize = (1 << HALF) - 1;
@@ -113,18 +114,16 @@ impl<T> Arena<T> {
             key.index() < CAPACITY_MAX,
             "every table has a limit below the arena's"
         );
-        self.generation = key.generation();
-        let taken = Slot::Taken {
-            generation: self.generation,
-            value,
-        };
+        let generation = key.generation();
+        self.generation = generation;
         if let Some(slot) = self.slots.get_mut(self.next) {
             if let Slot::Vacant { next } = *slot {
                 self.next = next;
             }
-            *slot = taken;
+            // Nothing is there to be dropped, which spares the value a second move.
+            mem::forget(mem::replace(slot, Slot::Taken { generation, value }));
         } else {
-            self.slots.push(taken);
+            self.slots.push(Slot::Taken { generation, value });
             self.next = self.slots.len();
         }
         self.len += 1;
@@ -157,7 +156,7 @@ impl<T> Arena<T> {
     pub fn remove(&mut self, key: Key) -> Option<T> {
         self.get(key)?;
         let vacant = Slot::Vacant { next: self.next };
-        let slot = std::mem::replace(&mut self.slots[key.index()], vacant);
+        let slot = mem::replace(&mut self.slots[key.index()], vacant);
         self.on_left(key);
         match slot {
             Slot::Taken { value, .. } => Some(value),

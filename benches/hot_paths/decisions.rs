@@ -109,7 +109,7 @@ pub(crate) fn cached() -> Once {
 
 /// Nothing is in the cache, since there is none: queries go upstream, and answers come back.
 pub(crate) fn forwarded() -> Once {
-    in_bursts(World::new("0"), BURST)
+    in_bursts(World::new("0"), 64 * BURST)
 }
 
 /// As before, and every answer takes the place of others in the cache.

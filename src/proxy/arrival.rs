@@ -9,6 +9,7 @@ use super::cache::{Entry, Recall, Sought};
 use super::counters::Outcome;
 use super::ending::{Client, Ending};
 use super::exchange::{Asker, Exchange};
+use super::keys::{ExchangeKey, PoolIndex};
 use super::outbox::Outbox;
 use super::trace::Tracer;
 use super::{Proxy, special};
@@ -187,10 +188,8 @@ impl Proxy {
         outbox: &mut Outbox,
     ) {
         self.counters.misses += u64::from(request.sought.is_some());
-        match self.exchange_for(request, now) {
-            Ok(exchange) => {
-                let pool = exchange.pool;
-                let key = self.start(exchange, now, outbox);
+        match self.start_for(request, now, outbox) {
+            Ok((key, pool)) => {
                 if stale.is_some() {
                     self.watch_stale(key, now);
                 }
@@ -221,8 +220,13 @@ impl Proxy {
         });
     }
 
-    /// The exchange that finds an answer for a client, or why there is none.
-    fn exchange_for(&mut self, request: &Request<'_>, now: Instant) -> Result<Exchange, Refusal> {
+    /// Starts to look for an answer for a client, which these are asked for, or says why not.
+    fn start_for(
+        &mut self,
+        request: &Request<'_>,
+        now: Instant,
+        outbox: &mut Outbox,
+    ) -> Result<(ExchangeKey, PoolIndex), Refusal> {
         let pool = self.routes.pool(request.question.name());
         let pool = pool.ok_or(NOBODY_TO_ASK)?;
         let deadline = request.client.came + self.config.timeouts.deadline();
@@ -249,7 +253,7 @@ impl Proxy {
         if request.sought.is_some() {
             exchange.tracer.on_miss(now);
         }
-        Ok(exchange)
+        Ok((self.start(exchange, now, outbox), pool))
     }
 
     /// Asks for what was just answered from the cache, for the cache alone.

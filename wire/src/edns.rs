@@ -7,7 +7,7 @@ use std::ops::RangeInclusive;
 
 use super::question::Type;
 use super::record::Record;
-use super::{Malformed, push_u16, read_u16};
+use super::{Malformed, octets, push_u16, read_u16};
 
 /// Octets of an OPT record without options.
 pub const OPT_LEN: usize = 11;
@@ -198,7 +198,7 @@ impl EdnsOption<'_> {
     /// Appends number, length and data.
     pub fn write(&self, out: &mut Vec<u8>) {
         write_option_head(out, self.code, self.data.len());
-        out.extend_from_slice(self.data);
+        octets::append(out, self.data);
     }
 
     /// Octets of number, length and data.

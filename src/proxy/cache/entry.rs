@@ -183,9 +183,10 @@ pub(super) fn compose(
     key: Key<'_>,
     answer: &Message<'_>,
     keeping: &Keeping,
+    came: u32,
 ) -> Option<Head> {
     out.clear();
-    out.extend([0; Head::LEN]);
+    octets::append(out, &[0; Head::LEN]);
     octets::append(out, key.name());
     let (records_len, counts) = if keeping.extent == Extent::Below {
         write_denial(out, answer, keeping)?
@@ -209,7 +210,7 @@ pub(super) fn compose(
         newer: NONE,
         older: NONE,
         hash: 0,
-        came: 0,
+        came,
         lifetime: keeping.lifetime,
         ask_from: 0,
         flags: answer.header().flags & KEPT_FLAGS,

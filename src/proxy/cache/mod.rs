@@ -371,25 +371,23 @@ impl Cache {
         now: Instant,
     ) -> Kept {
         let wants_proof = sought.wants_proof();
-        let Some(keeping) = keeping(answer, question, wants_proof, &self.settings) else {
+        let Some(mut keeping) = keeping(answer, question, wants_proof, &self.settings) else {
             return Kept::No;
         };
         let [exact, of_name] = keys(question, sought);
         let is_of_name = keeping.extent != Extent::Question;
         let key = if is_of_name { of_name } else { exact };
-        let Some(mut head) = entry::compose(&mut self.scratch, key, answer, &keeping) else {
-            return Kept::No;
-        };
         if keeping.is_error {
             if let Some(better) = self.better_than_error(question, sought, now) {
                 return Kept::Better(better);
             }
-            head.lifetime = self.pause_after_error(exact, now);
+            keeping.lifetime = self.pause_after_error(exact, now);
         }
-        if !self.store.takes(self.scratch.len()) {
+        let came = self.second(now);
+        let head = entry::compose(&mut self.scratch, key, answer, &keeping, came);
+        let Some(head) = head.filter(|_| self.store.takes(self.scratch.len())) else {
             return Kept::No;
-        }
-        head.came = self.second(now);
+        };
         // Whatever was known of the question is so no longer.
         for key in [exact, of_name] {
             if let Some(place) = self.store.find(key) {

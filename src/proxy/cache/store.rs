@@ -12,6 +12,7 @@ use super::cells::{CELL_LEN, CELL_ROOM, Cells, NONE};
 use super::entry::{Head, MARKS_AT, Marks};
 use super::index::Index;
 use super::key::Key;
+use crate::wire::octets;
 
 /// Entries that the hand goes past before it takes one that has been of use.
 const STEPS_MAX: usize = 256;
@@ -132,17 +133,16 @@ impl Store {
 
     /// Keeps an entry under this hash, for which others may have to go. Its octets begin with room
     /// for its head. It must be one that the store [takes](Store::takes).
-    pub(super) fn add(&mut self, hash: u32, mut head: Head, octets: &mut Vec<u8>) -> u32 {
-        let needed = Cells::needed_for(octets.len());
+    pub(super) fn add(&mut self, hash: u32, mut head: Head, entry: &mut Vec<u8>) -> u32 {
+        let needed = Cells::needed_for(entry.len());
         while self.cells.room() < needed || !self.index.has_room() {
             self.evict();
         }
         (head.hash, head.newer, head.older) = (hash, NONE, self.newest);
-        head.write(octets.first_chunk_mut().expect("there is room for it"));
-        // The rest of the last cell.
-        octets.extend([0; CELL_ROOM]);
-        octets.truncate(needed * CELL_ROOM);
-        let place = self.cells.store(octets.as_chunks().0);
+        head.write(entry.first_chunk_mut().expect("there is room for it"));
+        let rest = needed * CELL_ROOM - entry.len();
+        octets::append(entry, &[0; CELL_ROOM][..rest]);
+        let place = self.cells.store(entry.as_chunks().0);
         match self.newest {
             NONE => self.oldest = place,
             newest => Head::set_newer(self.cells.start_mut(newest), place),
