@@ -5,14 +5,15 @@
 //! octet by octet. Here they go by sixteen octets at a time, the last of which may have been gone
 //! over already.
 
-/// Octets of which a call costs less.
-const MANY: usize = 128;
+/// Octets that cost no less by a call.
+const FEW_MAX: usize = 100;
 
 /// Appends octets.
 pub fn append(out: &mut Vec<u8>, octets: &[u8]) {
-    if octets.len() >= MANY {
+    if octets.len() > FEW_MAX {
         return out.extend_from_slice(octets);
     }
+    out.reserve(octets.len());
     // Nothing is left to do for none.
     let _ = append_by::<16>(out, octets)
         || append_by::<8>(out, octets)

@@ -4,9 +4,9 @@
 //!   head │ name │ records │ where their TTLs are │ extended errors
 //! ```
 //!
-//! Head and name have what the entry is found by. The records are those behind the question, without OPT,
-//! so that they fit behind any question of the same length. Positions of TTLs count from the first
-//! record.
+//! Head and name have what the entry is found by. The records are those behind the question,
+//! without OPT, so that they fit behind any question of the same length. Positions of TTLs count
+//! from the first record.
 
 use std::ops::Range;
 
