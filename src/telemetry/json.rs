@@ -2,6 +2,8 @@
 
 use std::fmt::{self, Display, Write as _};
 
+use crate::wire::octets;
+
 /// An object that is being written at the end of a buffer.
 #[derive(Debug)]
 pub struct Object<'a> {
@@ -25,10 +27,10 @@ impl<'a> Object<'a> {
     }
 
     /// Adds a member that is a word of ours, in which there is nothing to escape.
-    pub fn word(&mut self, name: &str, word: &'static str) -> &mut Self {
+    pub fn word(&mut self, name: &str, word: &str) -> &mut Self {
         self.name(name);
         self.out.push(b'"');
-        self.out.extend_from_slice(word.as_bytes());
+        octets::append(self.out, word.as_bytes());
         self.out.push(b'"');
         self
     }
@@ -66,8 +68,8 @@ impl<'a> Object<'a> {
         self.out.push(self.before);
         self.before = b',';
         self.out.push(b'"');
-        self.out.extend_from_slice(name.as_bytes());
-        self.out.extend_from_slice(b"\":");
+        octets::append(self.out, name.as_bytes());
+        self.out.extend(*b"\":");
     }
 }
 
@@ -104,7 +106,7 @@ struct Raw<'a>(&'a mut Vec<u8>);
 
 impl fmt::Write for Raw<'_> {
     fn write_str(&mut self, text: &str) -> fmt::Result {
-        self.0.extend_from_slice(text.as_bytes());
+        octets::append(self.0, text.as_bytes());
         Ok(())
     }
 }
@@ -113,6 +115,10 @@ struct Escaped<'a>(&'a mut Vec<u8>);
 
 impl fmt::Write for Escaped<'_> {
     fn write_str(&mut self, text: &str) -> fmt::Result {
+        if text.bytes().all(is_plain) {
+            octets::append(self.0, text.as_bytes());
+            return Ok(());
+        }
         for run in text.as_bytes().split_inclusive(|octet| !is_plain(*octet)) {
             match run {
                 [before @ .., octet @ (b'"' | b'\\')] => {
