@@ -66,13 +66,21 @@ trap 'kill -KILL "$first"; finish' EXIT
 within() { nsenter --target "$first" --pid --mount "$@"; }
 await within systemctl is-active sysinit.target
 within systemctl start systemd-journald.service
-said() { within journalctl --no-pager --output cat --unit "${1:-dotproxy.service}"; }
+said() { within journalctl --no-pager --output cat --unit dotproxy.service; }
+# Checks for what the journal has or will have in a moment.
+check_said() { # what, pattern
+    for _ in $(seq 100); do
+        said | grep -qE -- "$2" && break
+        sleep 0.05
+    done
+    check "$1" "$2" said
+}
 shown() { within systemctl show --value --property "$1" "${2:-dotproxy.service}"; }
 ask() { dig +tries=1 +time=6 "$@"; }
 
 within systemctl enable --now --quiet dotproxy.socket dotproxy.service
 check "service: it says that it is ready" '^active$' within systemctl is-active dotproxy.service
-check "service: it has the sockets of systemd" 'listening on \[::1\]:53$' said
+check_said "service: it has the sockets of systemd" 'listening on \[::1\]:53$'
 for server in 127.0.0.1 ::1; do
     check "service: UDP to $server" '192\.0\.2\.80' ask "@$server" www.example.net A +notcp
     check "service: TCP to $server" '192\.0\.2\.80' ask "@$server" www.example.net A +tcp
@@ -81,16 +89,16 @@ process() { within cat "/proc/$(shown MainPID)/status"; }
 check "service: a user of its own" '^Uid:\s+(6[0-9]{4})\s+\1\s+\1\s' process
 check "service: no privilege but one" '^CapEff:\s+0{16}$' process
 check "service: it is confined" '^Seccomp:\s+2' process
-check "service: it confines itself, too" 'no capabilities, no new privileges; TCP to port 853 only' said
+check_said "service: it confines itself, too" 'no capabilities, no new privileges; TCP to port 853 only'
 
 # Reading its options again, right ones and wrong ones.
 before=$(shown MainPID)
 within sh -c 'echo "upstream = 127.0.0.1,domain=corp.example" >>/etc/dotproxy.conf'
 check "reload: right options" '^$' within systemctl reload dotproxy.service
-check "reload: they hold" 'a query for corp\.example' said
+check_said "reload: they hold" 'a query for corp\.example'
 within sh -c 'echo "no-such-option = 1" >>/etc/dotproxy.conf'
 within systemctl reload dotproxy.service
-check "reload: wrong options are reported" 'no-such-option' said
+check_said "reload: wrong options are reported" 'no-such-option'
 check "reload: it goes on with the old ones" '192\.0\.2\.80' ask @127.0.0.1 www.example.net A
 check "reload: it is the same process" "^$before\$" shown MainPID
 within sed -i '/no-such-option/d' /etc/dotproxy.conf
