@@ -1,9 +1,9 @@
 //! A connection of somebody who asks how the program is doing: HTTP/1.1 (RFC 9112), requests for
 //! pages, and nothing else.
 //!
-//! Requests are taken one after the other, the next when the response to the last is on its way. A
-//! request with a body is answered, and then the connection ends: what follows is not read as
-//! another request.
+//! Requests are taken one after the other, the next when the response to the last is on its way.
+//! After one with a body the connection ends: what follows is not read as another request. A short
+//! body is passed over first, since the kernel takes responses back where something came unread.
 
 use std::io::{Read, Write};
 use std::net::SocketAddr;
@@ -16,6 +16,9 @@ use crate::time::Instant;
 
 /// Octets of the longest head of a request.
 const HEAD_LEN_MAX: usize = 8 * 1024;
+
+/// Octets of the longest body that is passed over.
+const BODY_LEN_MAX: usize = 16 * 1024;
 
 /// Header fields of one request.
 const FIELDS_MAX: usize = 48;
@@ -70,9 +73,9 @@ pub struct HttpStream<S> {
 
 /// What the start of a stream of requests is.
 enum Parsed<'a> {
-    /// Not yet a whole head.
+    /// Not yet the whole of a head and a body that is passed over.
     Part,
-    /// A head of so many octets, with this method.
+    /// So many octets, with this method.
     Whole {
         len: usize,
         method: &'a str,
@@ -212,8 +215,18 @@ fn parse(octets: &[u8]) -> Parsed<'_> {
     if minor >= 1 && field("host").is_none() {
         return bad("a request has a Host");
     }
-    let has_body = field("transfer-encoding").is_some()
-        || field("content-length").is_some_and(|len| len.trim() != "0");
+    let body_len = field("content-length").map(|len| len.trim().parse());
+    let has_body = field("transfer-encoding").is_some() || !matches!(body_len, None | Some(Ok(0)));
+    // Whoever expects to be told to go on waits for that, not for a response.
+    let len = match body_len {
+        Some(Ok(body_len)) if body_len <= BODY_LEN_MAX && field("expect").is_none() => {
+            len + body_len
+        }
+        _ => len,
+    };
+    if octets.len() < len {
+        return Parsed::Part;
+    }
     let is_closing = field("connection").is_some_and(|options| has_item(options, "close"));
     let accept = field("accept").unwrap_or_default();
     let request = Request {
@@ -334,11 +347,25 @@ mod tests {
             "GET /a HTTP/1.0\r\n\r\n",
             "GET /a HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\nGET",
             "GET http://x/a HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n",
+            "GET /a HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\nExpect: 100-continue\r\n\r\n",
+            "GET /a HTTP/1.1\r\nHost: x\r\nContent-Length: 16385\r\n\r\n",
+            "GET /a HTTP/1.1\r\nHost: x\r\nContent-Length: what\r\n\r\n",
             "GET /a?b=http://c/d HTTP/1.0\r\n\r\n",
         ] {
             let expected = format!("{}Connection: close\n\n/a", ok(3));
             assert_eq!(exchange(request.as_bytes()), (expected, true), "{request}");
         }
+    }
+
+    #[test]
+    fn short_body_comes_before_the_response() {
+        let head = "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 16384\r\n\r\n";
+        let mut octets = head.as_bytes().to_vec();
+        octets.resize(head.len() + 16_383, b'a');
+        assert_eq!(exchange(&octets), (String::new(), false));
+        octets.push(b'a');
+        let (sent, is_over) = exchange(&octets);
+        assert!(sent.starts_with("HTTP/1.1 405 ") && is_over, "{sent}");
     }
 
     #[test]
