@@ -105,6 +105,8 @@ impl Net for Network {
         Ok(self.now)
     }
 
+    fn pause(&mut self, _: Duration) {}
+
     fn bind(&mut self, _: SocketAddr, key: Key) -> io::Result<Socket> {
         self.clients = Some(key);
         Ok(Socket::Clients {

@@ -3,6 +3,7 @@
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::SocketAddr;
+use std::num::NonZero;
 use std::os::fd::AsRawFd;
 use std::path::Path;
 use std::time::Duration;
@@ -12,7 +13,8 @@ use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
 use nix::sys::signal::{SigSet, Signal as Number};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
-use nix::time::{ClockId, clock_gettime};
+use nix::time::{ClockId, clock_getres, clock_gettime};
+use rustix::thread::{nanosleep, set_current_timer_slack};
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 
 use super::inherited::Inherited;
@@ -52,6 +54,8 @@ pub struct MioNet {
     start: std::time::Instant,
     /// How far the clock that goes on while the host is suspended is ahead of ours.
     suspended: Duration,
+    /// The kernel has timers that are finer than its ticks.
+    has_fine_timers: bool,
     inherited: Inherited,
     is_port_shared: bool,
 }
@@ -83,6 +87,7 @@ impl MioNet {
             signals,
             start: std::time::Instant::now(),
             suspended: suspended(),
+            has_fine_timers: has_fine_timers(),
             inherited,
             is_port_shared,
         })
@@ -150,6 +155,15 @@ impl Net for MioNet {
         }
         self.suspended = suspended;
         Ok(self.now())
+    }
+
+    fn pause(&mut self, length: Duration) {
+        if self.has_fine_timers
+            && let Ok(length) = length.try_into()
+        {
+            // A signal may end it sooner.
+            let _ = nanosleep(&length);
+        }
     }
 
     fn bind(&mut self, address: SocketAddr, key: Key) -> io::Result<Udp> {
@@ -262,6 +276,14 @@ impl session::Stream for Stream {
             let _ = SockRef::from(&*stream).set_tcp_quickack(true);
         }
     }
+}
+
+/// Whether short pauses are as short as they should be. The kernel would make each up to 50 µs
+/// longer, to let timers end together.
+fn has_fine_timers() -> bool {
+    let resolution = clock_getres(ClockId::CLOCK_MONOTONIC).map(Duration::from);
+    let slack = set_current_timer_slack(NonZero::new(1));
+    slack.is_ok() && resolution.is_ok_and(|resolution| resolution <= Duration::from_micros(1))
 }
 
 /// How long the host has been suspended since it started: our clock stands still meanwhile, that of

@@ -61,6 +61,10 @@ pub trait Net {
     /// returns the time.
     fn wait(&mut self, timeout: Option<Duration>, events: &mut Vec<Event>) -> io::Result<Instant>;
 
+    /// Lets so much time pass, in which more gets ready; none where the system cannot wait for so
+    /// little.
+    fn pause(&mut self, length: Duration);
+
     /// A UDP socket bound to `address`. It is reported when it can be read, and when it can be
     /// written only while it is [watched](Net::watch_room).
     fn bind(&mut self, address: SocketAddr, key: Key) -> io::Result<Self::Datagram>;

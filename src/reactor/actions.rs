@@ -20,6 +20,7 @@ impl<N: Net> Reactor<N> {
                 std::mem::swap(&mut self.outbox, &mut self.outbox_in_work);
                 let mut outbox = std::mem::take(&mut self.outbox_in_work);
                 let mut actions = outbox.actions();
+                self.performed += actions.len();
                 while !actions.is_empty() {
                     let done = self.perform(actions, &outbox);
                     actions = &actions[done..];

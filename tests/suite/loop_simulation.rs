@@ -177,6 +177,28 @@ fn finishing_answers_what_was_asked() {
     }
 }
 
+#[test]
+fn more_may_come_where_many_have() {
+    let server = SocketAddr::from(([127, 0, 0, 1], 853));
+    for (queries, has_paused) in [(5, false), (60, true)] {
+        let config = configuration(&[server], false, false);
+        let patience = config.timeouts.deadline();
+        let tempers = BTreeMap::from([(server, Temper::HEALTHY)]);
+        let mut world = World::new(Chance::new(7));
+        let mut cast = Cast::new(shows().clone(), patience, tempers);
+        let client_side = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 53));
+        for _ in 0..queries {
+            cast.plan_udp_query(&mut world, client_side, Duration::from_secs(1));
+        }
+        let mut reactor = reactor_in(world, cast, &config, 7);
+        while !reactor.net_mut().world.borrow().is_over {
+            reactor.turn().expect("this poller does not fail");
+        }
+        let pauses = reactor.net_mut().world.borrow().pauses;
+        assert_eq!(pauses > 0, has_paused, "{queries} queries");
+    }
+}
+
 fn some_temper(chance: &mut Chance) -> Temper {
     let mut degree = || *chance.pick(&[0, 0, 0, 1, 10, 50, 100]);
     Temper {
@@ -241,7 +263,6 @@ fn simulate(scene: Scene) -> Outcome {
         .map(|host| SocketAddr::from(([127, 0, 0, u8::try_from(host).expect("few")], 853)))
         .collect();
     let config = configuration(&servers, scene.plain.is_some(), scene.is_named);
-    let tls = tls::set_up(&config, &Clock::new(None)).expect("the authority's file");
     let mut tempers = servers.into_iter().zip(tempers).collect::<BTreeMap<_, _>>();
     // Nobody proves anything in the clear.
     let plain = scene.plain.map(|temper| Temper {
@@ -260,10 +281,7 @@ fn simulate(scene: Scene) -> Outcome {
     for (at, signal) in &signals {
         world.signal(*at, *signal);
     }
-    let net = SimNet::new(world, cast);
-    let key = [u8::try_from(seed % 256).expect("a byte"); 32];
-    let mut reactor = Reactor::new(net, &config, tls, None, Clock::new(None), &key)
-        .expect("addresses to listen on");
+    let mut reactor = reactor_in(world, cast, &config, seed);
     let listening = reactor.sessions();
 
     let mut turns = 0;
@@ -291,6 +309,13 @@ fn simulate(scene: Scene) -> Outcome {
         errors: cast.errors,
         trace: cast.trace,
     }
+}
+
+fn reactor_in(world: World, cast: Cast, config: &Config, seed: u64) -> Reactor<SimNet<Cast>> {
+    let net = SimNet::new(world, cast);
+    let tls = tls::set_up(config, &Clock::new(None)).expect("the authority's file");
+    let key = [u8::try_from(seed % 256).expect("a byte"); 32];
+    Reactor::new(net, config, tls, None, Clock::new(None), &key).expect("addresses to listen on")
 }
 
 const PLAIN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(127, 0, 0, 10)), 53);

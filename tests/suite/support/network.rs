@@ -108,6 +108,8 @@ pub struct World {
     pub no_descriptors_until: Instant,
     /// Nothing will ever happen any more.
     pub is_over: bool,
+    /// How often the loop has let time pass.
+    pub pauses: usize,
     queue: BinaryHeap<Reverse<(Instant, u64)>>,
     happenings: BTreeMap<u64, Happening>,
     sequence: u64,
@@ -126,6 +128,7 @@ impl World {
             chance,
             no_descriptors_until: Instant::default(),
             is_over: false,
+            pauses: 0,
             queue: BinaryHeap::new(),
             happenings: BTreeMap::new(),
             sequence: 0,
@@ -363,6 +366,12 @@ impl<P: Peers> Net for SimNet<P> {
         }
         events.append(&mut world.ready);
         Ok(world.now)
+    }
+
+    fn pause(&mut self, length: Duration) {
+        let world = &mut *self.world.borrow_mut();
+        world.now += length;
+        world.pauses += 1;
     }
 
     fn bind(&mut self, address: SocketAddr, key: Key) -> io::Result<SimDatagram> {
