@@ -1,5 +1,6 @@
 """What the scripts that measure share: a resolver that speaks DNS over TLS, questions, processes."""
 
+import contextlib
 import glob
 import os
 import re
@@ -28,6 +29,21 @@ def make_certificates(work):
         file.write("subjectAltName=DNS:dot.example,IP:127.0.0.1\nextendedKeyUsage=serverAuth\n")
     run("openssl", "x509", "-req", "-in", "server.csr", "-CA", "ca.pem", "-CAkey", "ca.key",
         "-CAcreateserial", "-days", "1", "-extfile", "extensions", "-out", "server.pem", cwd=work)
+
+
+@contextlib.contextmanager
+def apart(pid):
+    """Gives a process a processor, and what is started meanwhile the others. Otherwise it is up to chance
+    whether the load generator is beside it, where a query costs half as much."""
+    own = os.sched_getaffinity(0)
+    first, *others = sorted(own)
+    if others:
+        os.sched_setaffinity(pid, {first})
+        os.sched_setaffinity(0, others)
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, own)
 
 
 def free_port():
