@@ -201,6 +201,8 @@ def main():
                 if ask(port, "ready.example.com", 0.2) is not None:
                     break
                 time.sleep(0.05)
+            else:
+                sys.exit("dotproxy does not answer")
             idle = resident_kib(process.pid)
             crowd = Crowd(port, arguments.seconds)
             crowd.go()
