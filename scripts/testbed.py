@@ -97,19 +97,25 @@ def query(number, name):
     return struct.pack("!HHHHHH", number, 0x0100, 1, 0, 0, 0) + labels + b"\0\0\1\0\1"
 
 
-def ask(port, name, timeout=2.0):
-    """Asks for an address; the time it took, or None without an answer."""
-    asked = query(4242, name)
+def exchange(port, message, timeout):
+    """Sends a query over UDP: the response and the time it took, or None twice."""
     with socket.socket(type=socket.SOCK_DGRAM) as udp:
         udp.settimeout(timeout)
         start = time.perf_counter()
         try:
-            udp.sendto(asked, ("127.0.0.1", port))
-            answer = udp.recv(4096)
+            udp.sendto(message, ("127.0.0.1", port))
+            response = udp.recv(4096)
         except OSError:
-            return None
-        took = time.perf_counter() - start
-    is_answer = answer[:2] == asked[:2] and answer[3] & 15 == 0 and answer[6:8] != b"\0\0"
+            return None, None
+        return response, time.perf_counter() - start
+
+
+def ask(port, name, timeout=2.0):
+    """Asks for an address; the time it took, or None without an answer."""
+    asked = query(4242, name)
+    response, took = exchange(port, asked, timeout)
+    is_answer = (response and response[:2] == asked[:2] and response[3] & 15 == 0
+                 and response[6:8] != b"\0\0")
     return took if is_answer else None
 
 
