@@ -48,6 +48,9 @@ def problems(packages, rules):
         # What has no source is in this repository.
         if source and source not in registries:
             yield f"{name} {version}: comes from {source}"
+    own = {package["version"] for package in packages if not package["source"]}
+    if len(own) > 1:
+        yield f"what is in this repository has versions {' and '.join(sorted(own))}"
     for name, several in versions.items():
         if len(several) > 1 and name not in skipped:
             yield f"{name}: versions {' and '.join(sorted(several))}"

@@ -96,7 +96,7 @@ fn run(mut config: Config, arguments: &[String]) -> Result<(), String> {
         places,
         confinement,
         code,
-        supervisor: Supervisor::from_environment(),
+        supervisor: Supervisor::from_environment(|variable| std::env::var_os(variable)),
     };
     reactor.run(&process).map_err(explain_poller)
 }

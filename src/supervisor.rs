@@ -1,47 +1,69 @@
 //! Whoever has started the process and watches over it: systemd, or somebody else who speaks its
 //! protocol (`sd_notify(3)`, `sd_watchdog_enabled(3)`), or nobody.
+//!
+//! It may be held up itself, and nobody waits for it: what it does not take at once, it gets later.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::ffi::{OsStr, OsString};
+use std::io::{self, ErrorKind};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::time::Duration;
 
 use nix::time::{ClockId, clock_gettime};
-use sd_notify::NotifyState;
+use socket2::{Domain, SockAddr, Socket, Type};
 
 use crate::time::Instant;
+
+/// How long it has to make room for what it did not take.
+const ROOM_PAUSE: Duration = Duration::from_millis(100);
+
+/// Messages that wait for room at the most; of more, the oldest are out of date.
+const UNTOLD_MAX: usize = 8;
 
 /// The way to tell it how the process is doing.
 #[derive(Debug, Default)]
 pub struct Supervisor {
+    /// Where it listens, if there is one.
+    address: Option<SockAddr>,
     /// How often it wants to hear that the process is alive, if it does.
     interval: Option<Duration>,
-    /// When it is told next.
-    due: Cell<Instant>,
+    /// What it has not taken yet, oldest first.
+    untold: RefCell<VecDeque<String>>,
+    /// When there is something to tell it, if there will be.
+    due: Cell<Option<Instant>>,
 }
 
 impl Supervisor {
-    /// The one that the environment tells of.
-    pub fn from_environment() -> Self {
-        Self {
+    /// The one that the environment tells of, by its variables.
+    pub fn from_environment(variable: impl Fn(&str) -> Option<OsString>) -> Self {
+        let number = |name| variable(name)?.to_str()?.parse::<u64>().ok();
+        let is_ours = |pid| pid == u64::from(std::process::id());
+        let address = variable("NOTIFY_SOCKET").and_then(|place| address(&place));
+        let interval = number("WATCHDOG_USEC")
+            .filter(|longest| *longest > 0 && number("WATCHDOG_PID").is_none_or(is_ours))
             // Early enough for a loop that is busy.
-            interval: sd_notify::watchdog_enabled()
-                .filter(|longest| !longest.is_zero())
-                .map(|longest| longest / 3),
-            due: Cell::default(),
+            .map(|longest| Duration::from_micros(longest) / 3)
+            .filter(|_| address.is_some());
+        Self {
+            address,
+            interval,
+            untold: RefCell::default(),
+            due: Cell::new(interval.map(|_| Instant::default())),
         }
     }
 
     /// The process does what it was started for.
     pub fn tell_ready(&self) {
-        tell(&[NotifyState::Ready]);
+        self.tell("READY=1".to_owned());
     }
 
     /// It is about to do that in another way.
     pub fn tell_reloading(&self) {
-        // What the library has for this overflows on hosts with 32 bits.
         match clock_gettime(ClockId::CLOCK_MONOTONIC).map(Duration::from) {
             Ok(now) => {
-                let now = i128::try_from(now.as_micros()).unwrap_or(i128::MAX);
-                tell(&[NotifyState::Reloading, NotifyState::MonotonicUsec(now)]);
+                let now = now.as_micros();
+                self.tell(format!("RELOADING=1\nMONOTONIC_USEC={now}"));
             }
             Err(error) => log::debug!("no time for whoever has started this: {error}"),
         }
@@ -49,22 +71,164 @@ impl Supervisor {
 
     /// It is about to end.
     pub fn tell_stopping(&self) {
-        tell(&[NotifyState::Stopping]);
+        self.tell("STOPPING=1".to_owned());
     }
 
-    /// It is alive, which is told if it is time to. Returns when it is next.
+    /// It is alive, which is told, and what is left to tell, if it is time to. Returns when it is
+    /// next.
     pub fn tell_alive(&self, now: Instant) -> Option<Instant> {
-        let interval = self.interval?;
-        if self.due.get() <= now {
-            tell(&[NotifyState::Watchdog]);
-            self.due.set(now + interval);
+        if self.due.get().is_some_and(|due| due <= now) {
+            if self.tell_untold() && self.interval.is_some() {
+                self.tell("WATCHDOG=1".to_owned());
+            }
+            let is_all_told = self.untold.borrow().is_empty();
+            let pause = if is_all_told {
+                self.interval
+            } else {
+                Some(ROOM_PAUSE)
+            };
+            self.due.set(pause.map(|pause| now + pause));
         }
-        Some(self.due.get())
+        self.due.get()
+    }
+
+    fn tell(&self, message: String) {
+        let mut untold = self.untold.borrow_mut();
+        if untold.len() == UNTOLD_MAX {
+            untold.pop_front();
+        }
+        untold.push_back(message);
+        drop(untold);
+        if !self.tell_untold() {
+            self.due.set(Some(Instant::default()));
+        }
+    }
+
+    /// Tells what was not told; returns whether that is all of it.
+    fn tell_untold(&self) -> bool {
+        let mut untold = self.untold.borrow_mut();
+        while let Some(message) = untold.front() {
+            match self.send(message) {
+                Ok(()) => {}
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return false,
+                Err(error) => {
+                    log::debug!("cannot tell whoever has started this how it is doing: {error}");
+                }
+            }
+            untold.pop_front();
+        }
+        true
+    }
+
+    fn send(&self, message: &str) -> io::Result<()> {
+        let Some(address) = &self.address else {
+            return Ok(());
+        };
+        let socket = Socket::new(Domain::UNIX, Type::DGRAM.nonblocking(), None)?;
+        socket.send_to(message.as_bytes(), address).map(|_| ())
     }
 }
 
-fn tell(states: &[NotifyState<'_>]) {
-    if let Err(error) = sd_notify::notify(states) {
-        log::debug!("cannot tell whoever has started this how it is doing: {error}");
+/// The address of a socket that stands in the file system or, with `@` before its name, beside it.
+fn address(place: &OsStr) -> Option<SockAddr> {
+    let mut octets = place.as_bytes().to_vec();
+    match octets.first_mut()? {
+        b'/' => {}
+        first @ b'@' => *first = 0,
+        _ => return None,
+    }
+    SockAddr::unix(OsString::from_vec(octets)).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::linux::net::SocketAddrExt;
+    use std::os::unix::net::{SocketAddr, UnixDatagram};
+
+    /// Somebody who listens beside the file system, and what tells him, asked for a sign of life
+    /// every three seconds by a variable that may be meant for another process.
+    fn scene(label: &str, pid: u32) -> (UnixDatagram, Supervisor) {
+        let name = format!("dotproxy-{label}-{}", std::process::id());
+        let address = SocketAddr::from_abstract_name(&name).unwrap();
+        let listener = UnixDatagram::bind_addr(&address).unwrap();
+        listener.set_nonblocking(true).unwrap();
+        let supervisor = Supervisor::from_environment(|variable| match variable {
+            "NOTIFY_SOCKET" => Some(format!("@{name}").into()),
+            "WATCHDOG_USEC" => Some("9000000".into()),
+            "WATCHDOG_PID" => Some(pid.to_string().into()),
+            other => panic!("{other}"),
+        });
+        (listener, supervisor)
+    }
+
+    /// All that was told since.
+    fn told(listener: &UnixDatagram) -> Vec<String> {
+        let mut buffer = [0; 100];
+        let next = || {
+            let len = listener.recv(&mut buffer).ok()?;
+            Some(String::from_utf8(buffer[..len].to_vec()).unwrap())
+        };
+        std::iter::from_fn(next).collect()
+    }
+
+    fn at(milliseconds: u64) -> Instant {
+        Instant::after_start(Duration::from_millis(milliseconds))
+    }
+
+    #[test]
+    fn sign_of_life_comes_three_times_in_the_longest_silence() {
+        let (listener, supervisor) = scene("alive", std::process::id());
+        supervisor.tell_ready();
+        assert_eq!(supervisor.tell_alive(at(0)), Some(at(3_000)));
+        assert_eq!(supervisor.tell_alive(at(2_999)), Some(at(3_000)));
+        assert_eq!(told(&listener), ["READY=1", "WATCHDOG=1"]);
+        assert_eq!(supervisor.tell_alive(at(3_000)), Some(at(6_000)));
+        assert_eq!(told(&listener), ["WATCHDOG=1"]);
+    }
+
+    #[test]
+    fn what_is_meant_for_another_process_is_nothing_to_this_one() {
+        let (listener, supervisor) = scene("other", std::process::id() + 1);
+        supervisor.tell_ready();
+        assert_eq!(supervisor.tell_alive(at(0)), None);
+        assert_eq!(told(&listener), ["READY=1"]);
+    }
+
+    #[test]
+    fn who_has_no_room_is_told_later_and_not_too_much() {
+        let (listener, supervisor) = scene("full", std::process::id());
+        // Each socket has a limit of its own.
+        let address = listener.local_addr().unwrap();
+        loop {
+            let other = UnixDatagram::unbound().unwrap();
+            other.set_nonblocking(true).unwrap();
+            if other.send_to_addr(b"", &address).is_err() {
+                break;
+            }
+        }
+        for _ in 0..100 {
+            supervisor.tell_reloading();
+            supervisor.tell_ready();
+        }
+        assert_eq!(supervisor.tell_alive(at(5_000)), Some(at(5_100)));
+        assert!(told(&listener).iter().all(String::is_empty));
+        assert_eq!(supervisor.tell_alive(at(5_099)), Some(at(5_100)));
+        assert_eq!(told(&listener), [""; 0]);
+        assert_eq!(supervisor.tell_alive(at(5_100)), Some(at(8_100)));
+        let late = told(&listener);
+        assert_eq!(late.len(), UNTOLD_MAX + 1);
+        assert_eq!(late[UNTOLD_MAX - 1..], ["READY=1", "WATCHDOG=1"]);
+    }
+
+    #[test]
+    fn without_anybody_there_is_nothing_to_do() {
+        let supervisor = Supervisor::from_environment(|_| None);
+        supervisor.tell_ready();
+        assert_eq!(supervisor.tell_alive(at(0)), None);
+        for place in ["", "vsock:2:1", "relative/path"] {
+            assert!(address(OsStr::new(place)).is_none(), "{place}");
+        }
+        assert!(address(OsStr::new("/run/systemd/notify")).is_some());
     }
 }

@@ -9,6 +9,7 @@ use dotproxy::wire::{Message, Rcode};
 
 use crate::support::certificates::{Authority, Flaw};
 use crate::support::faulty::{End, Fault, Faulty};
+use crate::support::folder::Folder;
 use crate::support::messages::{check_response, query};
 use crate::support::program::{Program, await_that, free_port, read_framed, send_framed, spawn};
 
@@ -219,8 +220,9 @@ fn refused_connection_fails_at_once_and_the_next_query_finds_the_server() {
 #[test]
 fn tls_1_1_is_refused_without_a_query() {
     let authority = Authority::new("faulty-tls11");
+    let folder = Folder::new("faulty-tls11");
     let port = free_port();
-    let mut server = openssl_server(port);
+    let mut server = openssl_server(port, &folder);
     let program = Program::start(&[
         format!("--upstream=127.0.0.1:{port}"),
         format!("--ca-file={}", authority.ca_file.display()),
@@ -240,9 +242,8 @@ fn tls_1_1_is_refused_without_a_query() {
 }
 
 /// A real server that speaks nothing later than TLS 1.1.
-fn openssl_server(port: u16) -> Child {
-    let directory = std::env::temp_dir();
-    let key = directory.join(format!("dotproxy-tls11-{port}.pem"));
+fn openssl_server(port: u16, folder: &Folder) -> Child {
+    let (key, certificate) = (folder.file("key"), folder.file("certificate"));
     let made = Command::new("openssl")
         .args([
             "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1",
@@ -250,7 +251,7 @@ fn openssl_server(port: u16) -> Child {
         .args(["-subj", "/CN=127.0.0.1", "-keyout"])
         .arg(&key)
         .arg("-out")
-        .arg(key.with_extension("crt"))
+        .arg(&certificate)
         .stderr(Stdio::null())
         .status();
     assert!(made.expect("openssl is installed").success());
@@ -262,7 +263,7 @@ fn openssl_server(port: u16) -> Child {
             .arg("-key")
             .arg(&key)
             .arg("-cert")
-            .arg(key.with_extension("crt"))
+            .arg(&certificate)
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
             .stderr(Stdio::null()),

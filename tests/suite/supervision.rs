@@ -62,6 +62,32 @@ fn whoever_has_started_it_is_told_how_it_is_doing() {
 }
 
 #[test]
+fn whoever_has_started_it_may_be_held_up() {
+    let folder = Folder::new("supervision-full");
+    let path = folder.file("notify");
+    let socket = UnixDatagram::bind(&path).expect("a folder of ours");
+    let patience = Some(Duration::from_secs(10));
+    socket.set_read_timeout(patience).expect("a timeout");
+    // Each sender has a limit of its own besides that of the receiver.
+    let is_sent = || {
+        let other = UnixDatagram::unbound().expect("a socket");
+        other.set_nonblocking(true).expect("it may");
+        other.send_to(b"", &path).is_ok()
+    };
+    while is_sent() {}
+    let script = format!("export NOTIFY_SOCKET={}; exec \"$@\"", path.display());
+    let program = Program::start_in(&script, &["--upstream=192.0.2.1".to_owned()]);
+    let query = query(1, "localhost", 1, None);
+    let response = program.ask(&query).expect("a response");
+    assert_eq!(response[3] & 15, 0);
+    let mut said = told(&socket);
+    while said.is_empty() {
+        said = told(&socket);
+    }
+    assert_eq!(said, ["READY=1"]);
+}
+
+#[test]
 fn who_comes_after_the_end_has_begun_is_told_so_at_once() {
     // Whoever accepts and says nothing keeps queries waiting.
     let silent = TcpListener::bind("127.0.0.1:0").expect("a free port");

@@ -109,7 +109,6 @@ const CONFINED: &[(&str, &[&str])] = &[
     ),
     ("SystemRandom", &["main.rs"]),
     ("listenfd::", &["net/inherited.rs"]),
-    ("sd_notify::", &["supervisor.rs"]),
     ("TcpStream", &["net/mio.rs", "probe.rs"]),
     ("UdpSocket", &["net/udp.rs"]),
     ("std::thread", &[]),
