@@ -2,9 +2,8 @@
 """dotproxy beside what Debian has for the same job, all in front of the same DNS-over-TLS upstream.
 
 The figure that holds on any machine is processor time a query (user and system, all threads) compared within
-one run: load generator, upstream and proxy share the machine. There are several rounds, taken in turn. Of
-processor time the least of them counts, since what else happens on the machine only adds to it, and of all
-else the median.
+one run: load generator, upstream and proxy share the machine. There are several rounds, taken in turn, of
+which the median counts: a query costs half as much where chance has put the load generator beside the program.
 
   forwarded     100,000 names that none has seen before, 200 queries outstanding, from eight sockets
   kept          the same with a cache, which keeps the answers
@@ -15,7 +14,8 @@ else the median.
 
 What a cached answer costs is mostly the kernel's. How much shows a program that does nothing but send each
 datagram back (examples/udp_echo.rs). Latency is that of one query at a time to an idle proxy; p99 is that of
-such queries while others come at half the rate that the first of the programs takes, which is unbound.
+such queries while others come at half the rate that the first of the programs takes, which is unbound, the
+median of three times.
 
   scripts/bench.py [--rounds 3] [--peers NAME,...|all] [--binary LABEL=PATH ...] [--workloads NAME,...]
                    [--check] [--json FILE] [--svg FILE]
@@ -50,6 +50,8 @@ SINGLE_QUERIES = 1000
 SESSIONS, SESSION_PAUSE = 40, 0.12
 # What is resident depends on where the kernel puts the code, so it is started several times.
 IDLE_STARTS = 3
+# How often the latency under load is looked at.
+UNDER_LOAD_TIMES = 3
 # Rounds at the most while it is not shown that a promise is kept.
 ROUNDS_MAX = 3
 
@@ -174,7 +176,7 @@ class Program:
         }
 
     def measure_under_load(self, work, upstream, workload, rate):
-        """The 99th of a hundred latencies while there is this rate of queries."""
+        """The 99th of a hundred latencies while there is this rate of queries, in microseconds."""
         process, port = self.start(work, upstream, workload)
         names = f"{work}/{'cold' if workload in COLD else 'hot'}.names"
         sockets, mode = LOADS[workload]
@@ -187,15 +189,12 @@ class Program:
                 latencies.append(ask(port, f"p{len(latencies)}.single.example.com"))
                 time.sleep(0.002)
             latencies = sorted(5.0 if latency is None else latency for latency in latencies)
-            self.rounds[workload][-1]["p99_us"] = latencies[len(latencies) * 99 // 100] * 1e6
+            return latencies[len(latencies) * 99 // 100] * 1e6
         finally:
             stop(process)
 
     def median(self, workload, key):
         return statistics.median(one[key] for one in self.rounds[workload] if key in one)
-
-    def least(self, workload, key):
-        return min(one[key] for one in self.rounds[workload])
 
     def has(self, workload, key):
         return any(key in one for one in self.rounds[workload])
@@ -236,19 +235,18 @@ def programs(arguments, workloads):
 
 def table(found, workload):
     found = [program for program in found if workload in program.workloads]
-    reference = found[0].least(workload, "cpu_us")
+    reference = found[0].median(workload, "cpu_us")
     print(f"{workload:17}{'CPU a query':>12}{'against':>9}{'its own':>10}{'queries/s':>11}{'lost':>6}"
           f"{'latency':>10}{'p99':>10}{'idle':>11}{'after load':>12}{'binary':>10}")
     for program in found:
-        shown = lambda key, width, unit, way=program.median: (
-            f"{way(workload, key):>{width}.0f}{unit}" if program.has(workload, key)
+        shown = lambda key, width, unit, decimals=0: (
+            f"{program.median(workload, key):>{width}.{decimals}f}{unit}" if program.has(workload, key)
             else " " * (width + len(unit)))
-        cpu = program.least(workload, "cpu_us")
-        own = f"{program.least(workload, 'own_cpu_us'):>7.2f} µs" if program.has(workload, "own_cpu_us") \
-            else " " * 10
+        against = program.median(workload, "cpu_us") / reference
         lost = sum(one["lost"] for one in program.rounds[workload])
         size = f"{program.size / 1e6:.2f} MB" if program.size else ""
-        print(f"{program.label:17}{cpu:>9.2f} µs{cpu / reference:>9.2f}{own}{shown('qps', 11, '')}{lost:>6}"
+        print(f"{program.label:17}{shown('cpu_us', 9, ' µs', 2)}{against:>9.2f}"
+              f"{shown('own_cpu_us', 7, ' µs', 2)}{shown('qps', 11, '')}{lost:>6}"
               f"{shown('latency_us', 7, ' µs')}{shown('p99_us', 7, ' µs')}"
               f"{statistics.median(program.idle_kib):>7.0f} KiB{shown('after_kib', 8, ' KiB')}{size:>10}")
 
@@ -257,7 +255,7 @@ def broken_promises(found, workloads):
     unbound = found[0]
     for program in (program for program in found if program.kind):
         for workload in (workload for workload in PROMISED if workload in workloads):
-            ratio = lambda key: program.least(workload, key) / unbound.least(workload, key)
+            ratio = lambda key: program.median(workload, key) / unbound.median(workload, key)
             for key, most in ("cpu_us", CPU_RATIO_MAX), ("own_cpu_us", OWN_CPU_RATIO_MAX):
                 if ratio(key) > most[workload]:
                     yield (f"{program.label}: {workload}, {key} is {ratio(key):.2f} of unbound's, "
@@ -265,7 +263,7 @@ def broken_promises(found, workloads):
             if any(one["lost"] for one in program.rounds[workload]):
                 yield f"{program.label}: {workload}, queries were lost"
         for echo in (one for one in found if one.label == ECHO and "cached" in workloads):
-            ratio = program.least("cached", "cpu_us") / echo.least("cached", "cpu_us")
+            ratio = program.median("cached", "cpu_us") / echo.median("cached", "cpu_us")
             if ratio > ECHO_RATIO_MAX:
                 yield f"{program.label}: cached, {ratio:.2f} of a bare echo, not {ECHO_RATIO_MAX}"
         idle = statistics.median(program.idle_kib)
@@ -298,7 +296,9 @@ def measure(found, workloads, arguments, work):
             for program in those:
                 # Who takes less has no latency to speak of.
                 if program.median(workload, "qps") > rate:
-                    program.measure_under_load(work, port, workload, round(rate))
+                    times = [program.measure_under_load(work, port, workload, round(rate))
+                             for _ in range(UNDER_LOAD_TIMES)]
+                    program.rounds[workload][-1]["p99_us"] = statistics.median(times)
     finally:
         for resolver in resolvers:
             stop(resolver)
@@ -331,7 +331,7 @@ def main():
             json.dump({program.label: {"rounds": program.rounds, "idle_kib": program.idle_kib}
                        for program in found}, file, indent=1)
     if arguments.svg:
-        costs = {workload: {program.label: program.least(workload, "cpu_us") for program in found
+        costs = {workload: {program.label: program.median(workload, "cpu_us") for program in found
                             if workload in program.workloads} for workload in workloads}
         with open(arguments.svg, "w") as file:
             file.write(plot.bars("processor time a query, in microseconds", costs))
