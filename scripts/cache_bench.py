@@ -26,7 +26,7 @@ from testbed import (ROOT, apart, ask, free_port, make_certificates, processor_t
 SIZES = [100, 1_000, 10_000, 100_000]
 HITS = 200_000
 # A round differs from the next by more than is to be shown.
-ROUNDS, ROUNDS_MAX = 5, 40
+ROUNDS, ROUNDS_MAX = 9, 40
 UNIQUE = 1_000_000
 SPREAD_MAX = 0.10
 # How many sockets ask.

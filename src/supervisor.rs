@@ -22,7 +22,7 @@ const ROOM_PAUSE: Duration = Duration::from_millis(100);
 const UNTOLD_MAX: usize = 8;
 
 /// The way to tell it how the process is doing.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Supervisor {
     /// Where it listens, if there is one.
     address: Option<SockAddr>,

@@ -3,6 +3,7 @@
 use std::io::ErrorKind;
 use std::net::{Ipv4Addr, TcpListener};
 use std::os::unix::net::UnixDatagram;
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -11,6 +12,15 @@ use nix::sys::signal::Signal;
 use crate::support::folder::Folder;
 use crate::support::messages::query;
 use crate::support::program::{Program, datagrams_from, free_port, spawn};
+
+/// Whoever is told, with the place of the socket.
+fn listener(folder: &Folder) -> (UnixDatagram, PathBuf) {
+    let path = folder.file("notify");
+    let socket = UnixDatagram::bind(&path).expect("a folder of ours");
+    let patience = Some(Duration::from_secs(10));
+    socket.set_read_timeout(patience).expect("a timeout");
+    (socket, path)
+}
 
 /// The next thing that is told, one line for each.
 fn told(socket: &UnixDatagram) -> Vec<String> {
@@ -33,10 +43,7 @@ fn told_besides(socket: &UnixDatagram) -> Vec<String> {
 #[test]
 fn whoever_has_started_it_is_told_how_it_is_doing() {
     let folder = Folder::new("supervision");
-    let path = folder.file("notify");
-    let socket = UnixDatagram::bind(&path).expect("a folder of ours");
-    let patience = Some(Duration::from_secs(10));
-    socket.set_read_timeout(patience).expect("a timeout");
+    let (socket, path) = listener(&folder);
     let script = format!(
         "export NOTIFY_SOCKET={} WATCHDOG_USEC=600000 WATCHDOG_PID=$$; exec \"$@\"",
         path.display()
@@ -64,10 +71,7 @@ fn whoever_has_started_it_is_told_how_it_is_doing() {
 #[test]
 fn whoever_has_started_it_may_be_held_up() {
     let folder = Folder::new("supervision-full");
-    let path = folder.file("notify");
-    let socket = UnixDatagram::bind(&path).expect("a folder of ours");
-    let patience = Some(Duration::from_secs(10));
-    socket.set_read_timeout(patience).expect("a timeout");
+    let (socket, path) = listener(&folder);
     // Each sender has a limit of its own besides that of the receiver.
     let is_sent = || {
         let other = UnixDatagram::unbound().expect("a socket");
