@@ -19,9 +19,10 @@ use super::upstream::link::SentState;
 use crate::config::Scheme;
 use crate::failure::FailureKind;
 use crate::time::Instant;
+use crate::wire::edns::ExtendedErrorCode;
 use crate::wire::query::UDP_SIZE;
 use crate::wire::response::write_answer;
-use crate::wire::{Flags, Header, Message, Opcode, Opt, Query, Rcode};
+use crate::wire::{Flags, Header, Message, Opcode, Query, Rcode};
 
 /// What an answer is worth.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -351,13 +352,26 @@ fn shortened(answer: &Message<'_>) -> Box<[u8]> {
 
 fn worth(answer: &Message<'_>, scheme: Scheme) -> Worth {
     let flags = answer.header().flags;
-    if is_error(flags.rcode()) && !answer.opt().as_ref().is_some_and(Opt::has_judgement) {
+    if is_error(flags.rcode()) && !is_verdict(answer) {
         Worth::Nothing
     } else if scheme == Scheme::Udp && flags.contains(Flags::TC) {
         Worth::Part
     } else {
         Worth::All
     }
+}
+
+/// Whether an error is a verdict on the name, which is believed at once. REFUSED with the extended
+/// error Prohibited is not: it says that the upstream does not serve this client (RFC 8914, section
+/// 4.19), and another upstream may.
+fn is_verdict(answer: &Message<'_>) -> bool {
+    let is_refusal = answer.header().flags.rcode() == Rcode::REFUSED;
+    let is_verdict = |code: ExtendedErrorCode| {
+        code.is_judgement() && !(is_refusal && code == ExtendedErrorCode::PROHIBITED)
+    };
+    answer
+        .opt()
+        .is_some_and(|opt| opt.error_codes().any(is_verdict))
 }
 
 /// Whether a resolver says with this code that it could not or would not answer.
@@ -371,7 +385,7 @@ fn is_error(rcode: Rcode) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::wire::edns::{ExtendedError, ExtendedErrorCode, OptWriter};
+    use crate::wire::edns::{ExtendedError, OptWriter};
 
     fn worth_of(flags: Flags, rcode: Rcode, reason: u16, scheme: Scheme) -> Worth {
         let header = Header {
@@ -400,8 +414,11 @@ mod tests {
             assert_eq!(of(rcode, 22), Worth::Nothing);
             assert_eq!(of(rcode, 6), Worth::All, "bogus");
             assert_eq!(of(rcode, 15), Worth::All, "blocked");
-            assert_eq!(of(rcode, 18), Worth::Nothing, "prohibited");
+            assert_eq!(of(rcode, 16), Worth::All, "censored");
+            assert_eq!(of(rcode, 17), Worth::All, "filtered");
         }
+        assert_eq!(of(Rcode::SERVFAIL, 18), Worth::All, "prohibited");
+        assert_eq!(of(Rcode::REFUSED, 18), Worth::Nothing, "for this client");
         assert_eq!(of(Rcode::FORMERR, 0), Worth::Nothing);
         assert_eq!(of(Rcode::NOTIMP, 0), Worth::Nothing);
         assert_eq!(of(Rcode::NXDOMAIN, 0), Worth::All);

@@ -69,7 +69,7 @@ impl ExtendedErrorCode {
     /// Whether it is a judgement of the name, which fails validation or is not to be had, rather
     /// than trouble of the server that says so.
     pub fn is_judgement(self) -> bool {
-        matches!(self.0, 5..=12 | 15..=17 | 27)
+        matches!(self.0, 5..=12 | 15..=18 | 27)
     }
 }
 
@@ -127,13 +127,18 @@ impl<'a> Opt<'a> {
         self.options().filter(|option| !option.code.stays_on_hop())
     }
 
-    /// Whether one of the reasons given is a [judgement](ExtendedErrorCode::is_judgement).
-    pub fn has_judgement(&self) -> bool {
+    /// The codes of the extended errors.
+    pub fn error_codes(&self) -> impl Iterator<Item = ExtendedErrorCode> + use<'a> {
         let errors = self
             .options()
             .filter(|option| option.code == OptionCode::EXTENDED_ERROR);
-        let mut codes = errors.filter_map(|option| read_u16(option.data, 0).ok());
-        codes.any(|code| ExtendedErrorCode(code).is_judgement())
+        let codes = errors.filter_map(|option| read_u16(option.data, 0).ok());
+        codes.map(ExtendedErrorCode)
+    }
+
+    /// Whether one of the reasons given is a [judgement](ExtendedErrorCode::is_judgement).
+    pub fn has_judgement(&self) -> bool {
+        self.error_codes().any(ExtendedErrorCode::is_judgement)
     }
 
     /// The cookie, of several the first (RFC 7873, section 5.2).
