@@ -223,9 +223,15 @@ impl Proxy {
         };
         let question = exchange.query.question();
         self.memory.on_answer(question);
-        let kept = exchange.sought.map_or(Kept::No, |sought| {
-            self.cache.keep(question, sought, answer, now)
-        });
+        let kept = match exchange.sought {
+            Some(sought) => self.cache.keep(question, sought, answer, now),
+            None if exchange.is_for_client() => {
+                let flags = exchange.query.flags();
+                self.cache.on_reply_apart(question, flags, answer, now);
+                Kept::No
+            }
+            None => Kept::No,
+        };
         let outcome = match kept {
             Kept::Better(entry) if entry.is_stale() => Outcome::Stale,
             _ => Outcome::Answered,

@@ -8,6 +8,7 @@
 // The decisions, driven by calls.
 mod cache_hit_rate;
 mod cache_scenarios;
+mod freshness_scenarios;
 mod proxy_simulation;
 mod route_scenarios;
 mod upstream_scenarios;

@@ -2,9 +2,10 @@
 
 use super::seconds;
 use crate::config::CacheSettings;
+use crate::wire::header::HEADER_LEN;
 use crate::wire::question::{CLASS_IN, Type};
 use crate::wire::record::Record;
-use crate::wire::{Flags, Message, Question, Rcode};
+use crate::wire::{Flags, Message, Question, Rcode, name};
 
 /// How an answer is kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,12 +59,12 @@ pub(super) fn keeping(
         return Some(keeping);
     }
     let bytes = answer.bytes();
-    let (mut ttl, mut is_answered) = (None, false);
-    for record in answer.answers() {
-        let other = record.ttl(bytes);
-        ttl = Some(ttl.map_or(other, |ttl: u32| ttl.min(other)));
-        is_answered |= record.rr_type == question.rr_type();
-    }
+    let (content, ttl) = content(answer, question.rr_type());
+    let is_answered = match content {
+        Content::Records => true,
+        Content::None => false,
+        Content::Unrelated => return None,
+    };
     let keeping = if rcode == Rcode::NOERROR && is_answered {
         let lifetime = ttl?.max(ttls.0).min(ttls.1);
         Keeping {
@@ -93,6 +94,91 @@ pub(super) fn keeping(
     (keeping.lifetime > 0).then_some(keeping)
 }
 
+/// The records of the type asked for in the answer section.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Content {
+    /// All belong to the name in the question, or to the one that its aliases lead to.
+    Records,
+    /// There are none, and the name or its last alias may be denied.
+    None,
+    /// One belongs to another name, or the answer section has other records alone.
+    Unrelated,
+}
+
+/// Returns also the least TTL in the answer section.
+fn content(answer: &Message<'_>, rr_type: Type) -> (Content, Option<u32>) {
+    let bytes = answer.bytes();
+    let (mut ttl, mut of_type, mut of_name, mut has_alias) = (None, 0, 0, false);
+    for record in answer.answers() {
+        let other = record.ttl(bytes);
+        ttl = Some(ttl.map_or(other, |ttl: u32| ttl.min(other)));
+        if record.rr_type == rr_type {
+            of_type += 1;
+            of_name += u32::from(belongs_to(HEADER_LEN, &record, bytes));
+        } else {
+            has_alias |= record.rr_type == CNAME;
+        }
+    }
+    let owner = if has_alias {
+        last_alias(answer)
+    } else {
+        HEADER_LEN
+    };
+    if owner != HEADER_LEN {
+        let records = answer.answers().filter(|record| record.rr_type == rr_type);
+        let its = records.filter(|record| belongs_to(owner, record, bytes));
+        of_name = its.fold(0, |count, _| count + 1);
+    }
+    let content = if of_name != of_type {
+        Content::Unrelated
+    } else if of_type > 0 {
+        Content::Records
+    } else if owner != HEADER_LEN || ttl.is_none() {
+        Content::None
+    } else {
+        Content::Unrelated
+    };
+    (content, ttl)
+}
+
+/// The position of the name that the aliases of an answer lead to from the name in the question.
+/// Resolvers write aliases in their order; a few that are not are found by further passes.
+fn last_alias(answer: &Message<'_>) -> usize {
+    let bytes = answer.bytes();
+    let mut owner = HEADER_LEN;
+    for _ in 0..ALIAS_PASSES_MAX {
+        let before = owner;
+        for record in answer.answers() {
+            if record.rr_type == CNAME && belongs_to(owner, &record, bytes) {
+                owner = record.fixed + Record::FIXED_LEN;
+            }
+        }
+        if owner == before {
+            break;
+        }
+    }
+    owner
+}
+
+/// Passes over an answer that are made to follow its aliases, so that the time is bounded.
+const ALIAS_PASSES_MAX: usize = 4;
+
+/// Whether the owner of a record is the name at this position.
+fn belongs_to(owner: usize, record: &Record, bytes: &[u8]) -> bool {
+    let is_pointer = || {
+        let start: Option<[u8; 2]> = bytes.get(record.start..record.fixed)?.try_into().ok();
+        Some(usize::from(u16::from_be_bytes(start?)) == (POINTER | owner))
+    };
+    let is_same = is_pointer() == Some(true) || name::equal(bytes, record.start, owner);
+    is_same && record.class(bytes) == Ok(CLASS_IN)
+}
+
+/// An alias of its owner (RFC 1035, section 3.3.1).
+const CNAME: Type = Type(5);
+
+/// The bits that make a compression pointer of a position (RFC 1035, section 4.1.4).
+const POINTER: usize = 0xc000;
+
 /// The record in the authority section that says for how long a denial holds.
 pub(super) fn soa(answer: &Message<'_>) -> Option<Record> {
     let is_soa = |record: &Record| {
@@ -108,7 +194,7 @@ fn minimum(data: &[u8]) -> Option<u32> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::Answer;
+    use super::super::testing::{Answer, question};
     use super::*;
 
     fn kept_as(answer: &Answer, settings: &CacheSettings) -> Option<(u32, Extent)> {
@@ -162,6 +248,82 @@ mod tests {
         assert_eq!(kept(&whole.clone().flagged(Flags::TC)), None);
         let alias = Answer::new("a.example", CNAME).with(&[(CNAME, 60)]);
         assert_eq!(kept(&alias), Some((60, Extent::Question)));
+    }
+
+    /// Whether an answer for `www.example A` with these records is kept: owner, type, and target or
+    /// nothing for an address. A SOA record comes last if `is_denial`.
+    fn keeps(records: &[(&str, u16, &str)], is_denial: bool) -> bool {
+        let mut bytes = vec![0, 0, 0x81, 0x80, 0, 1, 0, 0, 0, u8::from(is_denial), 0, 0];
+        bytes[7] = u8::try_from(records.len()).unwrap();
+        bytes.extend(question("www.example", A));
+        let name = |text: &str| {
+            let mut name = question(text, A);
+            name.truncate(name.len() - 4);
+            name
+        };
+        let record = |owner: &str, rr_type: u16, data: &[u8]| {
+            let data_len = u16::try_from(data.len()).unwrap().to_be_bytes();
+            let fixed = [&rr_type.to_be_bytes()[..], b"\0\x01\0\0\0\x3c", &data_len].concat();
+            [name(owner), fixed, data.to_vec()].concat()
+        };
+        for (owner, rr_type, target) in records {
+            let data = match *target {
+                "" => vec![192, 0, 2, 1],
+                target => name(target),
+            };
+            bytes.extend(record(owner, *rr_type, &data));
+        }
+        if is_denial {
+            let data = [b"\0\0".to_vec(), vec![1; 20]].concat();
+            bytes.extend(record("example", 6, &data));
+        }
+        let message = Message::parse(&bytes).unwrap();
+        let question = message.question().unwrap();
+        keeping(&message, question, false, &CacheSettings::default()).is_some()
+    }
+
+    #[test]
+    fn answer_is_kept_if_its_aliases_lead_to_the_owner_of_its_records() {
+        let alias = |owner, target| (owner, CNAME, target);
+        let address = |owner| (owner, A, "");
+        for records in [
+            vec![address("www.example")],
+            vec![address("WWW.Example"), address("www.example")],
+            vec![alias("www.example", "a.test"), address("A.test")],
+            vec![alias("www.example", "a"), alias("a", "b"), address("b")],
+            vec![alias("a", "b"), alias("www.example", "a"), address("b")],
+            vec![address("a"), alias("www.example", "a")],
+            // A signature, and the alias of a whole domain that an alias follows from.
+            vec![address("www.example"), ("www.example", 46, "")],
+            vec![
+                ("example", 39, "b"),
+                alias("www.example", "www.b"),
+                address("www.b"),
+            ],
+        ] {
+            assert!(keeps(&records, false), "{records:?}");
+        }
+        for records in [
+            vec![address("web.example")],
+            vec![address("www.example"), address("web.example")],
+            vec![alias("www.example", "a"), address("b")],
+            vec![alias("www.example", "a"), address("www.example")],
+            vec![alias("www.example", "a"), address("a"), address("b")],
+            vec![alias("web.example", "a"), address("a")],
+            vec![alias("www.example", "a"), alias("b", "c"), address("c")],
+            vec![
+                alias("www.example", "a"),
+                alias("a", "www.example"),
+                address("a.example"),
+            ],
+            vec![("example", 39, "b"), address("www.b")],
+        ] {
+            assert!(!keeps(&records, false), "{records:?}");
+            assert!(!keeps(&records, true), "{records:?}");
+        }
+        assert!(keeps(&[], true));
+        assert!(keeps(&[alias("www.example", "a")], true));
+        assert!(!keeps(&[alias("web.example", "a")], true));
     }
 
     #[test]

@@ -39,6 +39,16 @@ impl Variant {
         let unchecked = if is_unchecked { Self::CD } else { 0 };
         Self(proof | unchecked)
     }
+
+    /// The variant with the same CD and the other DO.
+    pub(super) fn with_other_proof(self) -> Self {
+        Self(self.0 ^ Self::DO)
+    }
+
+    /// The variant with the same CD and without DO.
+    pub(super) fn without_proof(self) -> Self {
+        Self(self.0 & !Self::DO)
+    }
 }
 
 /// A query as the cache looks for it: its variant, and a hash of its name that nobody outside can
@@ -68,6 +78,11 @@ impl Sought {
     /// The variant.
     pub(super) fn variant(self) -> Variant {
         self.variant
+    }
+
+    /// The same name in another variant.
+    pub(super) fn in_variant(self, variant: Variant) -> Self {
+        Self { variant, ..self }
     }
 
     /// A number that tells a name, this type and the variant from others.
@@ -130,6 +145,11 @@ impl<'a> Key<'a> {
     /// That of the denial of a name.
     pub(super) fn of_name(name: &'a [u8], sought: Sought) -> Self {
         Self::new(name, 0, sought)
+    }
+
+    /// The key of the answer to a question for this type of a name.
+    pub(super) fn of_type(name: &'a [u8], rr_type: u16, sought: Sought) -> Self {
+        Self::new(name, rr_type, sought)
     }
 
     fn new(name: &'a [u8], rr_type: u16, sought: Sought) -> Self {

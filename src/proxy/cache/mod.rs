@@ -6,6 +6,7 @@
 //!
 //! - `keeping`: which answers are kept, for what, and for how long
 //! - `key`: what an answer is found by
+//! - `newer`: what a newer reply ends
 //! - `entry`: what is kept of one
 //! - `store`: all of them, within a budget that is never exceeded
 //! - `cells`, `index`: its memory, and the way to an entry
@@ -15,6 +16,7 @@ mod entry;
 mod index;
 mod keeping;
 mod key;
+mod newer;
 mod store;
 #[cfg(test)]
 mod testing;
@@ -35,8 +37,9 @@ use crate::wire::response::{Asked, end_answer, start_answer};
 use crate::wire::{Message, Question, Rcode, name, octets};
 
 use entry::Marks;
-use keeping::{Extent, keeping};
+use keeping::{Extent, Keeping, keeping};
 use key::Key;
+use newer::News;
 use store::Store;
 
 /// Seconds for which a client may keep an answer that is no longer fresh (RFC 8767, section 5).
@@ -362,7 +365,8 @@ impl Cache {
         end_answer(out, start, asked, edns::options(&errors), stale);
     }
 
-    /// Keeps the answer to a question, if it can be kept.
+    /// Keeps the answer to a question, if it can be kept. Ends what the answer makes obsolete in any
+    /// case.
     pub(super) fn keep(
         &mut self,
         question: Question<'_>,
@@ -370,32 +374,34 @@ impl Cache {
         answer: &Message<'_>,
         now: Instant,
     ) -> Kept {
-        let wants_proof = sought.wants_proof();
-        let Some(mut keeping) = keeping(answer, question, wants_proof, &self.settings) else {
+        let news = News::of(answer);
+        let keeping = keeping(answer, question, sought.wants_proof(), &self.settings);
+        let [exact, of_name] = keys(question, sought);
+        let keeping = match keeping {
+            Some(error) if error.is_error => {
+                if news == News::Nothing
+                    && let Some(better) = self.better_than_error(question, sought, now)
+                {
+                    return Kept::Better(better);
+                }
+                let lifetime = self.pause_after_error(exact, now);
+                Some(Keeping { lifetime, ..error })
+            }
+            other => other,
+        };
+        self.end_older(question, sought, news, true, now);
+        let Some(keeping) = keeping else {
             return Kept::No;
         };
-        let [exact, of_name] = keys(question, sought);
         let is_of_name = keeping.extent != Extent::Question;
         let key = if is_of_name { of_name } else { exact };
-        if keeping.is_error {
-            if let Some(better) = self.better_than_error(question, sought, now) {
-                return Kept::Better(better);
-            }
-            keeping.lifetime = self.pause_after_error(exact, now);
-        }
         let came = self.second(now);
         let head = entry::compose(&mut self.scratch, key, answer, &keeping, came);
         let Some(head) = head.filter(|_| self.store.takes(self.scratch.len())) else {
             return Kept::No;
         };
-        // Whatever was known of the question is so no longer.
         for key in [exact, of_name] {
             if let Some(place) = self.store.find(key) {
-                let was_error = self.store.head(place).marks.contains(Marks::ERROR);
-                if was_error && !keeping.is_error {
-                    // So others may be over, too.
-                    self.on_recovery(now);
-                }
                 self.store.remove(place);
             }
         }

@@ -3,6 +3,8 @@
 use crate::wire::edns::{ExtendedError, ExtendedErrorCode, OptWriter, OptionCode};
 use crate::wire::{Flags, Header, Rcode};
 
+const CNAME: u16 = 5;
+
 /// An answer to a question of class IN.
 #[derive(Clone, Debug)]
 pub(super) struct Answer {
@@ -18,6 +20,10 @@ pub(super) struct Answer {
     pub(super) soa: Option<(u32, u32)>,
     pub(super) wants_proof: bool,
     error: Option<ExtendedError>,
+    /// The upper eight bits of the response code.
+    extension: u8,
+    /// The owner of the records behind the aliases is not the target of the last alias.
+    is_unrelated: bool,
 }
 
 impl Answer {
@@ -32,6 +38,8 @@ impl Answer {
             soa: None,
             wants_proof: false,
             error: None,
+            extension: 0,
+            is_unrelated: false,
         }
     }
 
@@ -70,7 +78,18 @@ impl Answer {
         self
     }
 
-    /// The answer as upstream sends it. Owners are compressed, and so are the names of SOA.
+    pub(super) fn extended(mut self, extension: u8) -> Self {
+        self.extension = extension;
+        self
+    }
+
+    pub(super) fn unrelated(mut self) -> Self {
+        self.is_unrelated = true;
+        self
+    }
+
+    /// The answer as upstream sends it. Owners are compressed, and so are the names of SOA. The
+    /// target of an alias is the owner of the next record.
     pub(super) fn to_bytes(&self) -> Vec<u8> {
         let header = Header {
             id: 0x5555,
@@ -82,8 +101,9 @@ impl Answer {
         };
         let mut bytes = header.to_bytes().to_vec();
         bytes.extend(question(&self.name, self.rr_type));
-        let record = |bytes: &mut Vec<u8>, rr_type: u16, ttl: u32, data: &[u8]| {
-            bytes.extend(b"\xc0\x0c");
+        let mut owner = 12_u16;
+        let record = |bytes: &mut Vec<u8>, owner: u16, rr_type: u16, ttl: u32, data: &[u8]| {
+            bytes.extend((0xc000 | owner).to_be_bytes());
             bytes.extend(rr_type.to_be_bytes());
             bytes.extend(b"\0\x01");
             bytes.extend(ttl.to_be_bytes());
@@ -91,16 +111,29 @@ impl Answer {
             bytes.extend(data);
         };
         for (place, (rr_type, ttl)) in self.records.iter().enumerate() {
+            let letter = b'a' + place.to_le_bytes()[0] % 16;
+            if *rr_type == CNAME {
+                let target = [1, letter, 0xc0, 12];
+                record(&mut bytes, owner, *rr_type, *ttl, &target);
+                owner = u16::try_from(bytes.len() - target.len()).unwrap();
+                continue;
+            }
+            let parent = 13 + self.name.split('.').next().unwrap().len();
+            let owner = if self.is_unrelated {
+                u16::try_from(parent).unwrap()
+            } else {
+                owner
+            };
             let data = vec![place.to_le_bytes()[0]; self.data_len.into()];
-            record(&mut bytes, *rr_type, *ttl, &data);
+            record(&mut bytes, owner, *rr_type, *ttl, &data);
         }
         if let Some((ttl, minimum)) = self.soa {
             let mut data = b"\x02ns\xc0\x0c\x02me\xc0\x0c".to_vec();
             data.extend([1; 16]);
             data.extend(minimum.to_be_bytes());
-            record(&mut bytes, 6, ttl, &data);
+            record(&mut bytes, 12, 6, ttl, &data);
         }
-        let mut writer = OptWriter::start(&mut bytes, 1232, 0, 0);
+        let mut writer = OptWriter::start(&mut bytes, 1232, self.extension, 0);
         writer.option(OptionCode::COOKIE, &[7; 16]);
         writer.option(OptionCode(3), b"nsid");
         if let Some(error) = self.error {

@@ -15,7 +15,7 @@ use dotproxy::wire::edns::{EdnsOption, OptionCode};
 use dotproxy::wire::record::Record;
 use dotproxy::wire::{Flags, Message, Rcode};
 
-use super::messages::{address_reply, query, reply};
+use super::messages::{address_reply, error_reply, query, reply, reply_for};
 
 pub const CONNECTING: Duration = Duration::from_millis(30);
 pub const ANSWERING: Duration = Duration::from_millis(20);
@@ -59,6 +59,56 @@ pub enum Manner {
     Loses { every: usize },
     /// Knows the addresses of `dns.example`.
     Knows,
+    /// Gives this reply to names that start with "bad", and answers others.
+    OfBad(Reply),
+}
+
+/// A reply of an upstream.
+#[derive(Clone, Copy, PartialEq)]
+pub struct Reply {
+    pub rcode: Rcode,
+    /// TTL of the records of an answer.
+    pub ttl: u32,
+    /// The extended error of an error.
+    pub reason: Option<u16>,
+    /// Time after which the reply comes.
+    pub after: Duration,
+}
+
+impl Reply {
+    /// An answer whose records have this TTL.
+    pub fn answer(ttl: u32) -> Self {
+        Self {
+            ttl,
+            ..Self::error(Rcode::NOERROR, None)
+        }
+    }
+
+    /// An error, and the extended error that it carries.
+    pub fn error(rcode: Rcode, reason: Option<u16>) -> Self {
+        Self {
+            rcode,
+            ttl: 0,
+            reason,
+            after: ANSWERING,
+        }
+    }
+
+    /// The same reply after so many milliseconds.
+    pub fn after(self, milliseconds: u64) -> Self {
+        Self {
+            after: Duration::from_millis(milliseconds),
+            ..self
+        }
+    }
+
+    fn to_bytes(self, query: &[u8]) -> Vec<u8> {
+        if self.rcode == Rcode::NOERROR {
+            reply_for(query, 1, self.ttl)
+        } else {
+            error_reply(query, self.rcode, self.reason)
+        }
+    }
 }
 
 pub const GOOD: Manner = Manner::Answers { slow: None };
@@ -71,6 +121,8 @@ pub fn slow(milliseconds: u64) -> Manner {
 
 pub enum Event {
     Query(&'static str),
+    /// A query without OPT.
+    PlainQuery(&'static str),
     /// A link is on its way.
     Opens(LinkKey, Destination),
     Up(LinkKey),
@@ -123,6 +175,8 @@ pub struct World {
     sent_by_link: HashMap<usize, usize>,
     /// Queries that each address was sent.
     pub sent: BTreeMap<u8, usize>,
+    /// Times at which a query for a name that starts with "bad" was sent.
+    pub bad_sent_at: Vec<Instant>,
     /// Addresses that were connected to.
     pub connected_to: BTreeSet<u8>,
     /// Messages that were sent in the clear, with where they went.
@@ -170,6 +224,7 @@ impl World {
             lost: Vec::new(),
             sent_by_link: HashMap::new(),
             sent: BTreeMap::new(),
+            bad_sent_at: Vec::new(),
             connected_to: BTreeSet::new(),
             in_the_clear: Vec::new(),
             asked: HashMap::new(),
@@ -242,7 +297,8 @@ impl World {
     fn happen(&mut self, event: Event) {
         let (now, outbox) = (self.now, &mut self.outbox);
         match event {
-            Event::Query(name) => {
+            Event::Query(name) | Event::PlainQuery(name) => {
+                let opt_size = matches!(event, Event::Query(_)).then_some(1232);
                 self.next_port = self.next_port.wrapping_add(1);
                 let port = self.next_port;
                 assert!(self.asked.insert(port, (name, now)).is_none());
@@ -251,7 +307,7 @@ impl World {
                     peer: SocketAddr::from((Ipv4Addr::LOCALHOST, port)),
                     local: None,
                 };
-                let bytes = query(port, name, 1, Some(1232));
+                let bytes = query(port, name, 1, opt_size);
                 self.proxy
                     .handle_query(origin, Transport::Udp, &bytes, now, outbox);
             }
@@ -365,6 +421,10 @@ impl World {
         };
         let host = number(&to);
         let manner = self.manners.get(&host).copied().expect("somebody is there");
+        let question = Message::parse(bytes).expect("well formed").question();
+        if question.is_some_and(|question| question.name()[1..].starts_with(b"bad")) {
+            self.bad_sent_at.push(self.now);
+        }
         let sent_there = self.sent.entry(host).or_default();
         *sent_there += 1;
         let is_lost = matches!(manner, Manner::Loses { every } if sent_there.is_multiple_of(every));
@@ -420,6 +480,9 @@ impl World {
                 slow.map(|slow| (slow, right))
             }
             Manner::Says(rcode) => answer(with_code(rcode)),
+            Manner::OfBad(reply) if name[1..].starts_with(b"bad") => {
+                Some((reply.after, reply.to_bytes(query)))
+            }
             Manner::SaysOfBad(rcode) if name[1..].starts_with(b"bad") => answer(with_code(rcode)),
             Manner::Cuts { .. } if to.scheme == Scheme::Udp => {
                 let mut cut = reply(query, 0);
@@ -431,6 +494,7 @@ impl World {
             | Manner::TakesOne
             | Manner::ClosesIdle(_)
             | Manner::SaysOfBad(_)
+            | Manner::OfBad(_)
             | Manner::Loses { .. }
             | Manner::Cuts { .. } => answer(right),
             Manner::Closes | Manner::Mute | Manner::Hole | Manner::Refuses | Manner::Impostor => {

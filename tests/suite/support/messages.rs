@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use dotproxy::wire::edns::{DO, OptWriter, OptionCode};
 use dotproxy::wire::header::Header;
 use dotproxy::wire::question::Type;
-use dotproxy::wire::{Flags, Message, Question};
+use dotproxy::wire::{Flags, Message, Question, Rcode};
 
 /// A query for `name` (labels with dots) with this id.
 pub fn query(id: u16, name: &str, rr_type: u16, opt_size: Option<u16>) -> Vec<u8> {
@@ -80,6 +80,29 @@ pub fn reply_for(query: &[u8], records: u16, ttl: u32) -> Vec<u8> {
     }
     let mut writer = OptWriter::start(&mut bytes, 1232, 0, DO);
     writer.option(OptionCode::PADDING, &[0; 40]);
+    writer.finish();
+    bytes
+}
+
+/// A reply with this code and, if there is one, an extended error.
+pub fn error_reply(query: &[u8], rcode: Rcode, reason: Option<u16>) -> Vec<u8> {
+    let message = Message::parse(query).expect("what is sent is well formed");
+    let question = message.question().expect("what is sent has a question");
+    let flags = Flags::QR | Flags::RA | message.header().flags.echoed();
+    let header = Header {
+        id: message.header().id,
+        flags: flags.with_rcode(rcode),
+        questions: 1,
+        answers: 0,
+        authorities: 0,
+        additionals: 1,
+    };
+    let mut bytes = header.to_bytes().to_vec();
+    bytes.extend(question.as_bytes());
+    let mut writer = OptWriter::start(&mut bytes, 1232, 0, DO);
+    if let Some(reason) = reason {
+        writer.option(OptionCode::EXTENDED_ERROR, &reason.to_be_bytes());
+    }
     writer.finish();
     bytes
 }

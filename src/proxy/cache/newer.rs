@@ -1,0 +1,145 @@
+//! The end of older entries: removes what a newer reply contradicts or refreshes.
+//!
+//! A NOERROR or NXDOMAIN reply refreshes the data (RFC 8767, section 4), even if the reply itself
+//! cannot be kept: its TTL is zero, it is too large, truncated, or its aliases do not lead to its
+//! records. So does a verdict on the name. Other errors end nothing.
+//!
+//! Entries for queries with and without DO come from the same data. A reply to one kind of query
+//! therefore ends what is stale for the other kind, and what contradicts the existence of the name.
+//! Entries for queries with CD are kept apart: those answers are not validated.
+
+use super::key::{Key, Sought, Variant};
+use super::{ANCESTORS_MAX, Cache, Marks};
+use crate::time::Instant;
+use crate::wire::question::CLASS_IN;
+use crate::wire::{Flags, Message, Question, Rcode, name};
+
+/// Types of which a denial of the name removes the entries. Those of other types end as soon as
+/// they are stale, since the denial is newer.
+const TYPES: [u16; 20] = [
+    1, 28, 65, 2, 5, 6, 12, 13, 15, 16, 29, 33, 35, 43, 44, 48, 52, 64, 256, 257,
+];
+
+/// The statement of a reply about the name in its question.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum News {
+    /// The name exists, with or without records of the type.
+    Exists,
+    /// The name does not exist.
+    Denied,
+    /// The name is bogus, blocked or the like (RFC 8914).
+    Judged,
+    /// Nothing: the reply is an error.
+    Nothing,
+}
+
+impl News {
+    pub(super) fn of(reply: &Message<'_>) -> Self {
+        let (header, opt) = (reply.header(), reply.opt());
+        if opt.is_some_and(|opt| opt.rcode_extension != 0) {
+            return Self::Nothing;
+        }
+        match header.flags.rcode() {
+            Rcode::NOERROR => Self::Exists,
+            // The target of an alias is denied, and the alias exists.
+            Rcode::NXDOMAIN if header.answers > 0 => Self::Exists,
+            Rcode::NXDOMAIN => Self::Denied,
+            _ if opt.is_some_and(|opt| opt.has_judgement()) => Self::Judged,
+            _ => Self::Nothing,
+        }
+    }
+}
+
+impl Cache {
+    /// Ends what a reply makes obsolete that cannot be kept since its query has no variant: the
+    /// query has options that pass, or asks for no type of data.
+    pub(in crate::proxy) fn on_reply_apart(
+        &mut self,
+        question: Question<'_>,
+        flags: Flags,
+        reply: &Message<'_>,
+        now: Instant,
+    ) {
+        if !self.is_on() || question.class() != CLASS_IN || !flags.contains(Flags::RD) {
+            return;
+        }
+        let variant = Variant::of_bits(false, flags.contains(Flags::CD));
+        let sought = Sought::new(question.name(), variant, &self.hasher);
+        self.end_older(question, sought, News::of(reply), false, now);
+    }
+
+    /// Ends what a reply to this question makes obsolete. `is_own`: the reply is one for this
+    /// variant, so that no entry of the variant outlives it.
+    pub(super) fn end_older(
+        &mut self,
+        question: Question<'_>,
+        sought: Sought,
+        news: News,
+        is_own: bool,
+        now: Instant,
+    ) {
+        if news == News::Nothing {
+            return;
+        }
+        let is_judged = news == News::Judged;
+        for variant in [sought.variant(), sought.variant().with_other_proof()] {
+            let is_own = is_own && variant == sought.variant();
+            let sought = sought.in_variant(variant);
+            if let Some(place) = self.store.find(Key::of(question, sought)) {
+                let is_error = self.store.head(place).marks.contains(Marks::ERROR);
+                if is_error && !is_judged {
+                    // Other errors may be over as well.
+                    self.on_recovery(now);
+                }
+                let is_over = is_error && !is_judged || !self.is_in_time(place, now);
+                if is_own || is_over || news == News::Denied {
+                    self.store.remove(place);
+                }
+            }
+            if let Some(place) = self.store.find(Key::of_denial(question, sought))
+                && (is_own || news == News::Exists || !self.is_in_time(place, now))
+            {
+                self.store.remove(place);
+            }
+            if news == News::Denied {
+                self.remove_types(question, sought);
+            }
+        }
+        if news == News::Exists {
+            self.remove_denials_above(question, sought.variant());
+        }
+    }
+
+    /// Whether the lifetime of an entry is not over.
+    fn is_in_time(&self, place: u32, now: Instant) -> bool {
+        let head = self.store.head(place);
+        self.second(now).saturating_sub(head.came) < head.lifetime
+    }
+
+    /// Removes the entries of the name for all common types.
+    fn remove_types(&mut self, question: Question<'_>, sought: Sought) {
+        for rr_type in TYPES {
+            let key = Key::of_type(question.name(), rr_type, sought);
+            if let Some(place) = self.store.find(key) {
+                self.store.remove(place);
+            }
+        }
+    }
+
+    /// Removes denials of names above, which hold for all names below them (RFC 8020), since the
+    /// name in the question exists.
+    fn remove_denials_above(&mut self, question: Question<'_>, variant: Variant) {
+        if !self.store.has_below() {
+            return;
+        }
+        let ancestors = name::suffixes(question.name()).skip(1).take(ANCESTORS_MAX);
+        for name in ancestors.filter(|name| name.len() > 1) {
+            let above = Sought::new(name, variant.without_proof(), &self.hasher);
+            if let Some(place) = self.store.find(Key::of_name(name, above))
+                && self.store.head(place).marks.contains(Marks::BELOW)
+            {
+                self.store.remove(place);
+            }
+        }
+    }
+}
