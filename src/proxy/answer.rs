@@ -222,7 +222,9 @@ impl Proxy {
             _ => None,
         };
         let question = exchange.query.question();
-        self.memory.on_answer(question);
+        if !is_error(answer.header().flags.rcode()) {
+            self.memory.on_answer(question, now);
+        }
         let kept = match exchange.sought {
             Some(sought) => self.cache.keep(question, sought, answer, now),
             None if exchange.is_for_client() => {

@@ -15,6 +15,7 @@ use super::trace::Tracer;
 use super::{Proxy, special};
 use crate::time::Instant;
 use crate::wire::edns::ExtendedError;
+use crate::wire::question::Type;
 use crate::wire::response::{Asked, end_answer, start_answer, write_answer, write_error};
 use crate::wire::{Flags, Message, Query, Question, Rcode};
 
@@ -138,14 +139,20 @@ impl Proxy {
         match recall {
             Recall::Fresh { entry, is_ask_due } => {
                 self.answer_from_cache(&request, entry, Outcome::Cached, now, outbox);
-                if is_ask_due && self.has_capacity_to_spare() {
-                    self.cache.on_asked_again(entry, now);
+                if is_ask_due && self.may_refresh(&request, now) {
+                    self.cache.on_asked_again(entry);
                     self.ask_for_cache(&request, now, outbox);
+                }
+            }
+            Recall::Failed(entry) => {
+                self.answer_from_cache(&request, entry, Outcome::Cached, now, outbox);
+                if let Some(pool) = self.routes.pool(question.name()) {
+                    self.look_for_recovery(question, pool, now, outbox);
                 }
             }
             Recall::StandIn { entry, is_ask_due } => {
                 self.answer_from_cache(&request, entry, Outcome::Stale, now, outbox);
-                if is_ask_due && self.has_capacity_to_spare() {
+                if is_ask_due && self.may_refresh(&request, now) {
                     self.cache.on_used_instead(entry, now);
                     self.ask_for_cache(&request, now, outbox);
                 }
@@ -237,6 +244,7 @@ impl Proxy {
             return Err(OVERLOADED);
         }
         if let Some(reason) = self.memory.recall(request.question, now) {
+            self.look_for_recovery(request.question, pool, now, outbox);
             return Err(failed_before(reason));
         }
         let query = self.query_for(request);
@@ -256,10 +264,17 @@ impl Proxy {
         Ok((self.start(exchange, now, outbox), pool))
     }
 
+    /// Whether what was just answered from the cache may be asked for again: there is room, and its
+    /// question did not fail a short time ago.
+    fn may_refresh(&mut self, request: &Request<'_>, now: Instant) -> bool {
+        is_recursive(request.message)
+            && self.has_capacity_to_spare()
+            && self.memory.recall(request.question, now).is_none()
+    }
+
     /// Asks for what was just answered from the cache, for the cache alone.
     fn ask_for_cache(&mut self, request: &Request<'_>, now: Instant, outbox: &mut Outbox) {
-        let pool = self.routes.pool(request.question.name());
-        let Some(pool) = pool.filter(|_| is_recursive(request.message)) else {
+        let Some(pool) = self.routes.pool(request.question.name()) else {
             return;
         };
         self.counters.refreshes += 1;
@@ -268,6 +283,27 @@ impl Proxy {
         let mut exchange = Exchange::new(Asker::Cache, pool, query, (now, deadline));
         exchange.sought = request.sought;
         self.start(exchange, now, outbox);
+    }
+
+    /// A question is not asked since it failed: where an upstream of its pool is in trouble or has
+    /// no address, sends queries of our own to find out when that is over.
+    fn look_for_recovery(
+        &mut self,
+        question: Question<'_>,
+        pool: PoolIndex,
+        now: Instant,
+        outbox: &mut Outbox,
+    ) {
+        if !self.has_capacity_to_spare() || !self.memory.takes_probe(now) {
+            return;
+        }
+        if self.upstreams.last_failure(pool).is_some() {
+            let query = Query::new(&self.routes.domain(question.name()), Type::NS);
+            let deadline = now + self.config.timeouts.attempt;
+            let exchange = Exchange::new(Asker::Probe, pool, query, (now, deadline));
+            self.start(exchange, now, outbox);
+        }
+        self.ask_for_addresses(Some(pool), now, outbox);
     }
 
     fn query_for(&mut self, request: &Request<'_>) -> Query {

@@ -277,7 +277,7 @@ impl Proxy {
             self.close_if_done(link, outbox);
         }
         for pool in self.upstreams.pools_of(upstream) {
-            self.memory.forget(pool, now);
+            self.memory.on_addresses(pool, now);
         }
     }
 }

@@ -295,22 +295,28 @@ impl Proxy {
             self.respond_from_cache(key, entry, Outcome::Stale, now, outbox);
             return self.end(key, Outcome::Stale, now, outbox);
         }
+        let failure = self.exchange(key).last_failure;
+        let failure = failure.or_else(|| self.last_failure(pool, now));
+        let error = failure.map_or(NO_ANSWER, FailureKind::extended_error);
+        let exchange = self.exchanges.get(key.0).expect("it is still there");
+        let (question, by) = (exchange.query.question(), (pool, exchange.asked_at));
         match asker {
             Asker::Client { .. } => {
-                let failure = self.exchange(key).last_failure;
-                let failure = failure.or_else(|| self.last_failure(pool, now));
-                let error = failure.map_or(NO_ANSWER, FailureKind::extended_error);
-                let exchange = self.exchanges.get(key.0).expect("it is still there");
                 let (ending, owed) = exchange.ending(outcome).expect("a client asked");
                 ending.respond(&mut self.counters, now, outbox, |out| {
                     write_error(out, &owed, Rcode::SERVFAIL, Some(error));
                 });
-                let question = exchange.query.question();
-                let by = (pool, exchange.asked_at);
                 self.memory.on_failure(question, by, error, now);
                 self.end(key, outcome, now, outbox);
             }
-            Asker::Cache | Asker::Probe => self.end(key, outcome, now, outbox),
+            Asker::Cache => {
+                self.memory.on_failure(question, by, error, now);
+                if let Some(sought) = exchange.sought {
+                    self.cache.on_refresh_failed(question, sought, now);
+                }
+                self.end(key, outcome, now, outbox);
+            }
+            Asker::Probe => self.end(key, outcome, now, outbox),
             Asker::Bootstrap(upstream, rr_type) => {
                 self.end(key, outcome, now, outbox);
                 self.on_addresses(upstream, rr_type, None, now, outbox);
@@ -473,9 +479,6 @@ mod tests {
         proxy.handle_link_down(link, &kind.into(), scene.now, outbox);
         let told = (Rcode::SERVFAIL, kind.extended_error().code);
         assert_eq!(scene.refusal(), Some(told));
-        // One waits to see whether that is still so.
-        scene.ask(&query(0), Transport::Udp);
-        assert!(scene.outbox.is_empty());
         scene.ask(&query(0), Transport::Udp);
         let told = (Rcode::SERVFAIL, ExtendedErrorCode::CACHED_ERROR);
         assert_eq!(scene.refusal(), Some(told));

@@ -1,9 +1,10 @@
-//! Queries that failed of late, so that a storm of retries costs nothing (RFC 9520).
+//! The failure cache: questions that recently failed without a reply, so that a storm of retries
+//! costs nothing (RFC 9520).
 //!
-//! Clients that get SERVFAIL ask again, and whoever asks for them does so as well. For a second a
-//! failure is therefore told again without asking anybody; each time that the query fails again,
-//! for twice as long. So that the end of the trouble does not go unnoticed, two queries a second
-//! are asked all the same, and when anything changes for the better all is forgotten.
+//! Clients that get SERVFAIL ask again. For a second a failure is therefore repeated without a
+//! query upstream; each time that the question fails again, for twice as long, up to 30 seconds.
+//! When an upstream recovers, only the first second holds. While an upstream of the pool is in
+//! trouble, a query of our own for another name finds out when that is over (`arrival`).
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -19,10 +20,14 @@ use crate::wire::edns::ExtendedError;
 pub(super) struct Memory {
     pause_min: Duration,
     pause_max: Duration,
+    deadline: Duration,
     len_max: usize,
     /// By the question in small letters.
     failure_by_question: HashMap<Box<[u8]>, Failed>,
-    ask_at: Instant,
+    /// When a query of our own may look for a recovery.
+    probe_at: Instant,
+    /// When entries are removed that matter no more.
+    sweep_at: Instant,
     /// When things last changed for the better.
     better_since_by_pool: HashMap<PoolIndex, Instant>,
 }
@@ -34,6 +39,8 @@ struct Failed {
     reason: ExtendedError,
     pause: Duration,
     until: Instant,
+    /// When the query is over that asks again for all that wait for its outcome, if one does.
+    asked_until: Instant,
     /// When it failed last.
     at: Instant,
 }
@@ -43,9 +50,11 @@ impl Memory {
         Self {
             pause_min: timeouts.failed_min,
             pause_max: timeouts.failed_max,
+            deadline: timeouts.deadline(),
             len_max: limits.failures_remembered,
             failure_by_question: HashMap::new(),
-            ask_at: Instant::default(),
+            probe_at: Instant::default(),
+            sweep_at: Instant::default(),
             better_since_by_pool: HashMap::new(),
         }
     }
@@ -83,6 +92,7 @@ impl Memory {
             reason,
             pause,
             until: now + pause,
+            asked_until: now,
             at: now,
         };
         self.failure_by_question.insert(key, failed);
@@ -94,30 +104,60 @@ impl Memory {
             return None;
         }
         let failed = self.failure_by_question.get_mut(&key(question))?;
-        if failed.until > now && self.ask_at > now {
+        if failed.until > now || failed.asked_until > now {
             return Some(failed.reason);
         }
-        // The others wait for what comes of this one.
-        failed.until = failed.until.max(now + self.pause_min);
-        self.ask_at = now + self.pause_min / 2;
+        // The others wait for the outcome of this one, which is known by its deadline.
+        failed.asked_until = now + self.deadline;
         None
     }
 
-    /// Takes note that a query was answered.
-    pub(super) fn on_answer(&mut self, question: Question<'_>) {
-        if !self.failure_by_question.is_empty() {
-            self.failure_by_question.remove(&key(question));
+    /// Whether a query of our own should find out if an upstream has recovered: two a second may.
+    pub(super) fn takes_probe(&mut self, now: Instant) -> bool {
+        let is_due = self.probe_at <= now;
+        if is_due {
+            self.probe_at = now + self.pause_min / 2;
+        }
+        is_due
+    }
+
+    /// Records that a question was answered.
+    pub(super) fn on_answer(&mut self, question: Question<'_>, now: Instant) {
+        if self.failure_by_question.is_empty() {
+            return;
+        }
+        self.failure_by_question.remove(&key(question));
+        if self.sweep_at <= now {
+            self.sweep_at = now + SWEEP_PAUSE;
+            let pause_max = self.pause_max;
+            self.failure_by_question
+                .retain(|_, failed| failed.until + pause_max > now);
+            self.failure_by_question.shrink_to_fit();
         }
     }
 
-    /// Something has changed for the better in a pool.
-    pub(super) fn forget(&mut self, pool: PoolIndex, now: Instant) {
+    /// Records that an upstream of a pool has addresses: what failed for want of one may be asked
+    /// at once.
+    pub(super) fn on_addresses(&mut self, pool: PoolIndex, now: Instant) {
         self.better_since_by_pool.insert(pool, now);
         self.failure_by_question
             .retain(|_, failed| failed.pool != pool);
         self.failure_by_question.shrink_to_fit();
     }
+
+    /// Records that something has changed for the better in a pool: its questions may be asked
+    /// again a second after they failed. The pauses go on growing if they fail again.
+    pub(super) fn forget(&mut self, pool: PoolIndex, now: Instant) {
+        self.better_since_by_pool.insert(pool, now);
+        let its = self.failure_by_question.values_mut();
+        for failed in its.filter(|failed| failed.pool == pool) {
+            failed.until = failed.until.min(failed.at + self.pause_min);
+        }
+    }
 }
+
+/// Time between removals of entries that matter no more.
+const SWEEP_PAUSE: Duration = Duration::from_secs(10);
 
 fn key(question: Question<'_>) -> Box<[u8]> {
     question.as_bytes().to_ascii_lowercase().into()
@@ -151,8 +191,6 @@ mod tests {
             let pool = PoolIndex(usize::from(letter.is_ascii_uppercase()));
             self.memory
                 .on_failure(question(&bytes), (pool, at(now - 0.5)), REASON, at(now));
-            // Who asks next is not one of those that are let through.
-            self.memory.ask_at = at(1_000.0);
         }
 
         fn recalls(&mut self, letter: u8, now: f64) -> bool {
@@ -194,12 +232,24 @@ mod tests {
     }
 
     #[test]
-    fn two_queries_a_second_are_asked_all_the_same() {
+    fn question_is_asked_only_after_its_pause_while_it_fails() {
         let mut scene = Scene::new();
-        (0..10).for_each(|_| scene.fail(b'a', 1.0));
-        scene.memory.ask_at = at(0.0);
-        let asked = (0..100).filter(|nth| !scene.recalls(b'a', 1.0 + 0.1 * f64::from(*nth)));
-        assert_eq!(asked.count(), 20);
+        let mut asked = Vec::new();
+        for nth in 0..1_000 {
+            let now = 1.0 + f64::from(nth) / 10.0;
+            if !scene.recalls(b'a', now) {
+                asked.push(nth);
+                scene.fail(b'a', now);
+            }
+        }
+        assert_eq!(asked, [0, 10, 30, 70, 150, 310, 610, 910]);
+    }
+
+    #[test]
+    fn two_probes_a_second_look_for_a_recovery() {
+        let mut scene = Scene::new();
+        let probes = (0..100).filter(|nth| scene.memory.takes_probe(at(0.1 * f64::from(*nth))));
+        assert_eq!(probes.count(), 20);
     }
 
     #[test]
@@ -207,7 +257,8 @@ mod tests {
         let mut scene = Scene::new();
         scene.fail(b'a', 1.0);
         assert!(!scene.recalls(b'a', 2.0));
-        assert!(scene.recalls(b'a', 2.4));
+        assert!(scene.recalls(b'a', 2.4) && scene.recalls(b'a', 6.8));
+        assert!(!scene.recalls(b'a', 7.0), "its deadline is over");
     }
 
     #[test]
@@ -216,7 +267,9 @@ mod tests {
         for letter in *b"aba" {
             scene.fail(letter, 1.0);
         }
-        scene.memory.on_answer(question(b"\x01A\0\0\x01\0\x01"));
+        scene
+            .memory
+            .on_answer(question(b"\x01A\0\0\x01\0\x01"), at(1.2));
         assert!(!scene.recalls(b'a', 1.5) && scene.recalls(b'b', 1.5));
         scene.fail(b'a', 5.0);
         assert!(!scene.recalls(b'a', 6.5), "it is as new");
@@ -230,7 +283,6 @@ mod tests {
         scene.fail(b'B', 10.4);
         scene.fail(b'c', 10.6);
         assert!(!scene.recalls(b'a', 10.7));
-        scene.memory.ask_at = at(1_000.0);
         assert!(scene.recalls(b'b', 10.7) && scene.recalls(b'c', 10.7));
     }
 
@@ -245,9 +297,22 @@ mod tests {
         scene.fail(b'x', 5.0);
         assert!(scene.recalls(b'x', 5.5));
         scene.fail(b'Y', 5.0);
-        scene.memory.forget(PoolIndex(0), at(5.0));
-        assert!(!scene.recalls(b'x', 5.5) && scene.recalls(b'y', 5.5));
-        scene.memory.forget(PoolIndex(1), at(5.0));
+        let answered = question(b"\x01z\0\0\x01\0\x01");
+        scene.memory.on_answer(answered, at(100.0));
         assert_eq!(scene.memory.failure_by_question.capacity(), 0);
+    }
+
+    #[test]
+    fn recovery_ends_pauses_after_their_first_second_and_they_go_on_growing() {
+        let mut scene = Scene::new();
+        for now in [1.0, 2.0, 4.0] {
+            scene.fail(b'a', now);
+            scene.fail(b'Y', now);
+        }
+        scene.memory.forget(PoolIndex(0), at(4.2));
+        assert!(scene.recalls(b'a', 4.9) && !scene.recalls(b'a', 5.0));
+        assert!(scene.recalls(b'y', 7.9));
+        scene.fail(b'a', 5.1);
+        assert!(scene.recalls(b'a', 13.0) && !scene.recalls(b'a', 13.1));
     }
 }

@@ -51,6 +51,17 @@ impl Routes {
 
     /// The pool that has this name to itself, if one has. The name is uncompressed.
     pub(super) fn own(&self, name: &[u8]) -> Option<PoolIndex> {
+        self.own_domain(name).map(|(_, pool)| *pool)
+    }
+
+    /// The domain that decides which pool is asked for this name: the root unless a pool has one to
+    /// itself. The name is uncompressed.
+    pub(super) fn domain(&self, name: &[u8]) -> Name {
+        let own = self.own_domain(name);
+        own.map_or_else(Name::root, |(domain, _)| domain.clone())
+    }
+
+    fn own_domain(&self, name: &[u8]) -> Option<(&Name, &PoolIndex)> {
         if self.pool_by_domain.is_empty() {
             return None;
         }
@@ -58,7 +69,7 @@ impl Routes {
         let small = small.get_mut(..name.len())?;
         small.copy_from_slice(name);
         name::make_small(small);
-        name::suffixes(small).find_map(|suffix| self.pool_by_domain.get(suffix).copied())
+        name::suffixes(small).find_map(|suffix| self.pool_by_domain.get_key_value(suffix))
     }
 
     /// The pool that is asked for this name, if one is. The name is uncompressed.
@@ -117,6 +128,9 @@ mod tests {
         assert_eq!(members(b"\x01a\x03lab\x04corp\x07example\0"), [2]);
         assert_eq!(members(b"\x01a\x04test\0"), [2]);
         assert_eq!(pools.len(), 3);
+        let domain = |name: &[u8]| routes.domain(name).to_string();
+        assert_eq!(domain(b"\x03www\x07example\0"), ".");
+        assert_eq!(domain(b"\x01a\x04CoRp\x07example\0"), "corp.example.");
     }
 
     #[test]

@@ -227,8 +227,33 @@ fn answer_that_is_seldom_wanted_is_not_asked_for_again() {
 fn answers_are_asked_for_in_time_only_where_there_is_room() {
     let mut world = world(&["--prefetch", "--max-inflight=3"], &[GOOD]);
     world.ask("www.example", 1.0, 0.0, 1_000.0);
-    // Never answered, so that one of them is always under way.
-    world.ask("slow.example", 0.5, 0.5, 1_000.0);
+    // Never answered, so that one of them is always under way. Each name is asked for so seldom
+    // that the pause after its last failure is over.
+    let slow = [
+        "slow0.example",
+        "slow1.example",
+        "slow2.example",
+        "slow3.example",
+        "slow4.example",
+        "slow5.example",
+        "slow6.example",
+        "slow7.example",
+        "slow8.example",
+        "slow9.example",
+        "slow10.example",
+        "slow11.example",
+        "slow12.example",
+        "slow13.example",
+        "slow14.example",
+        "slow15.example",
+        "slow16.example",
+        "slow17.example",
+        "slow18.example",
+        "slow19.example",
+    ];
+    for (nth, name) in (0_u8..).zip(slow) {
+        world.ask(name, 0.025, 0.5 + 2.0 * f64::from(nth), 1_000.0);
+    }
     let responses = world.run("www.example");
     assert_eq!(slower_than(&responses, 0.0), 4);
 }

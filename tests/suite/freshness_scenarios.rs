@@ -1,8 +1,12 @@
-//! What newer replies end: stale answers and cached errors, in simulated time.
+//! What newer replies end: stale answers and cached errors, and failures that pause the queries for
+//! a question, in simulated time.
 
+use std::time::Duration;
+
+use dotproxy::time::Instant;
 use dotproxy::wire::Rcode;
 
-use crate::support::days::{Manner, Reply, Response, World, at, failed};
+use crate::support::days::{Event, GOOD, Manner, Reply, Response, World, at, failed, slower_than};
 
 const NAME: &str = "bad.example";
 
@@ -106,4 +110,105 @@ fn verdict_ends_what_is_stale() {
             );
         }
     }
+}
+
+/// The times between queries upstream for the name, those of one resolution taken together.
+fn pauses(sent_at: &[Instant]) -> Vec<Duration> {
+    let all = sent_at.windows(2).map(|two| two[1] - two[0]);
+    all.filter(|pause| *pause > Duration::from_millis(500))
+        .collect()
+}
+
+#[test]
+fn error_pauses_the_queries_for_its_question_for_one_to_thirty_seconds() {
+    for rcode in [Rcode::SERVFAIL, Rcode::REFUSED, Rcode::NOTIMP] {
+        for upstreams in [1, 2] {
+            // Started at fractions of a second.
+            for start in [0.0, 0.3, 0.9, 0.99] {
+                let error = Reply::error(rcode, None);
+                let mut world = world(&["--policy=ordered"], upstreams, error);
+                world.ask(NAME, 50.0, start, start + 100.0);
+                for number in 0..2_000 {
+                    let time = start + 0.5 + 0.05 * f64::from(number);
+                    world.plan(at(time), Event::PlainQuery(NAME));
+                }
+                world.ask("www.example", 3.0, 0.0, 100.0);
+                let responses = world.run(NAME);
+                assert_eq!(failed(&responses), responses.len());
+                let sent_at = &world.bad_sent_at;
+                let first = sent_at.iter().filter(|sent| **sent < at(start + 0.9));
+                assert_eq!(first.count(), usize::from(upstreams));
+                let expected = [1, 2, 4, 8, 16, 30, 30].map(Duration::from_secs);
+                let pauses = pauses(sent_at);
+                assert!(pauses.len() >= 6, "{pauses:?}");
+                for (pause, expected) in pauses.iter().zip(expected) {
+                    let most = expected + Duration::from_millis(400);
+                    assert!((expected..most).contains(pause), "{rcode:?}: {pauses:?}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn timeout_pauses_the_queries_for_its_question() {
+    let mut world = world(&[], 1, Reply::answer(1));
+    world.be(1, Manner::Mute);
+    world.ask(NAME, 20.0, 0.0, 60.0);
+    let responses = world.run(NAME);
+    assert_eq!(failed(&responses), responses.len());
+    // A resolution takes five seconds and three queries; those that wait at its end go on for as
+    // long. After that, one starts at 13, 22, 35 and 56 seconds.
+    let sent_at = &world.bad_sent_at;
+    assert!(sent_at.len() <= 21, "{} at {sent_at:?}", sent_at.len());
+    for pause in [4, 8, 16].map(Duration::from_secs) {
+        let most = pause + Duration::from_secs(4);
+        let mut pauses = pauses(sent_at).into_iter();
+        assert!(
+            pauses.any(|other| (pause..most).contains(&other)),
+            "{sent_at:?}"
+        );
+    }
+}
+
+#[test]
+fn prefetch_refreshes_answers_with_short_ttls_before_their_end() {
+    for ttl in [2, 3, 6, 9, 10, 15, 30] {
+        let mut world = world(&["--prefetch"], 1, Reply::answer(ttl));
+        world.ask(NAME, 10.0, 0.35, 120.0);
+        let responses = world.run(NAME);
+        assert_eq!(failed(&responses), 0);
+        // The first query waits for the connection, and a second one may come meanwhile.
+        assert!(slower_than(&responses, 0.0) <= 1, "{ttl}");
+        let most = 120 * 3 / usize::try_from(ttl).unwrap() / 2 + 1;
+        assert!(world.sent_to(1) <= most, "{ttl}: {}", world.sent_to(1));
+    }
+}
+
+#[test]
+fn prefetch_that_failed_is_repeated_while_the_answer_lives() {
+    for outage in [Manner::OfBad(servfail()), Manner::Mute, Manner::Closes] {
+        let mut world = world(&["--prefetch"], 1, Reply::answer(200));
+        world.ask(NAME, 10.0, 0.0, 260.0);
+        world.turn(1, 170.0, outage);
+        world.turn(1, 188.0, Manner::OfBad(Reply::answer(200)));
+        let responses = world.run(NAME);
+        assert_eq!((failed(&responses), stale(&responses)), (0, 0));
+        assert_eq!(slower_than(&responses, 0.0), 1);
+        let pauses = pauses(&world.bad_sent_at);
+        let is_error = outage == Manner::OfBad(servfail());
+        let is_short = |pause: &Duration| *pause < Duration::from_secs(1);
+        assert!(!is_error || !pauses.iter().any(is_short), "{pauses:?}");
+    }
+}
+
+#[test]
+fn prefetch_that_failed_does_not_make_the_answer_stale() {
+    let mut world = world(&["--prefetch"], 1, Reply::answer(20));
+    world.ask(NAME, 10.0, 0.0, 18.5);
+    world.turn(1, 10.0, Manner::OfBad(servfail()));
+    world.turn(1, 19.0, GOOD);
+    world.ask(NAME, 10.0, 30.0, 31.0);
+    let responses = world.run(NAME);
+    assert_eq!((failed(&responses), stale(&responses)), (0, 0));
 }

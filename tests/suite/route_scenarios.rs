@@ -531,7 +531,10 @@ fn upstream_that_moves_about_is_as_good_as_its_addresses() {
         }
         let responses = world.run("www.example");
         (asked, lost) = (asked + responses.len(), lost + failed(&responses));
-        assert_eq!(world.proxy.counters().outcome(Outcome::UpstreamFailed), 0);
+        // A query that timed out pauses its question for a second.
+        let counters = world.proxy.counters();
+        let is_paused = counters.outcome(Outcome::TimedOut) > 0;
+        assert!(counters.outcome(Outcome::UpstreamFailed) == 0 || is_paused);
     }
     // Not none: all but one may have failed a query three times before it is known who is well.
     assert!(lost * 5_000 <= asked, "{lost} of {asked}");

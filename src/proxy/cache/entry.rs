@@ -28,12 +28,12 @@ pub(super) struct Head {
     pub(super) older: u32,
     /// The hash that it is found under.
     pub(super) hash: u32,
-    /// The second in which it came.
+    /// The tick in which it came.
     pub(super) came: u32,
     /// For how many seconds from then on it is fresh.
     pub(super) lifetime: u32,
-    /// The second from which on whoever gets it instead of a fresh answer asks for that, too; zero
-    /// if nobody has yet got it so.
+    /// The tick from which on upstream is asked again: by a prefetch if the mark says so, and else
+    /// by a query that is answered with this entry although it is stale. Zero: neither happened.
     pub(super) ask_from: u32,
     /// The flags of the answer and its response code.
     pub(super) flags: Flags,
@@ -61,7 +61,7 @@ impl Marks {
     pub(super) const BELOW: Self = Self(2);
     /// It says that upstream failed.
     pub(super) const ERROR: Self = Self(4);
-    /// It has been asked for again before its end.
+    /// Upstream was asked for it again before its end.
     pub(super) const ASKED_AGAIN: Self = Self(8);
     /// How often it was of use.
     const HITS: u8 = 0xc0;

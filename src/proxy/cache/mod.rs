@@ -7,6 +7,7 @@
 //! - `keeping`: which answers are kept, for what, and for how long
 //! - `key`: what an answer is found by
 //! - `newer`: what a newer reply ends
+//! - `pauses`: when upstream is asked again for what is known
 //! - `entry`: what is kept of one
 //! - `store`: all of them, within a budget that is never exceeded
 //! - `cells`, `index`: its memory, and the way to an entry
@@ -17,6 +18,7 @@ mod index;
 mod keeping;
 mod key;
 mod newer;
+mod pauses;
 mod store;
 #[cfg(test)]
 mod testing;
@@ -40,7 +42,15 @@ use entry::Marks;
 use keeping::{Extent, Keeping, keeping};
 use key::Key;
 use newer::News;
+use pauses::{ASKED, prefetch_window};
 use store::Store;
+
+/// Ticks of the cache's clock in a second: a lifetime of a few seconds is divided finely enough, and
+/// 32 bits last for 17 years.
+const TICKS: u32 = 8;
+
+/// A tick.
+const TICK: Duration = Duration::from_millis(1000 / TICKS as u64);
 
 /// Seconds for which a client may keep an answer that is no longer fresh (RFC 8767, section 5).
 const STALE_TTL: u32 = 30;
@@ -77,10 +87,11 @@ pub(super) enum Recall {
     /// An answer.
     Fresh {
         entry: Entry,
-        /// Upstream should be asked again: the answer is much wanted and its end is near, or it is
-        /// an error that may be over.
+        /// Upstream should be asked again: the answer is much wanted and its end is near.
         is_ask_due: bool,
     },
+    /// An error, during whose pause upstream is not asked (RFC 9520).
+    Failed(Entry),
     /// An answer that is no longer fresh, if upstream has none.
     Stale(Entry),
     /// An answer that is no longer fresh, since upstream had none a short time ago.
@@ -134,12 +145,10 @@ pub(super) struct Cache {
     store: Store,
     /// Keyed, so that clients cannot choose names that get in each other's way.
     hasher: DefaultHasher,
-    /// The second in which things last changed for the better: errors from before are void, and
+    /// The tick in which things last changed for the better: errors from before are void, and
     /// what stands in since before may do so no longer.
     better_since: u32,
-    /// When it is seen to whether errors are over.
-    errors_ask_at: Instant,
-    /// Seconds that the host has slept, in which our clock stood still.
+    /// Ticks that the host has slept, in which our clock stood still.
     asleep: u32,
     scratch: Vec<u8>,
 }
@@ -159,7 +168,6 @@ impl Cache {
             store: Store::new(settings.size),
             hasher,
             better_since: 0,
-            errors_ask_at: Instant::default(),
             asleep: 0,
             scratch: Vec::new(),
         }
@@ -184,17 +192,17 @@ impl Cache {
 
     /// Takes note that what upstream could not answer before, it may now.
     pub(super) fn on_recovery(&mut self, now: Instant) {
-        self.better_since = self.second(now);
+        self.better_since = self.tick(now);
     }
 
     /// Takes note that the host has slept for so long.
     pub(super) fn on_sleep(&mut self, slept: Duration) {
-        self.asleep = self.asleep.saturating_add(seconds(slept));
+        self.asleep = self.asleep.saturating_add(ticks(slept));
     }
 
-    /// The second that it is, those in which the host slept included. None is zero.
-    fn second(&self, now: Instant) -> u32 {
-        let awake = seconds(now - Instant::default());
+    /// The current tick, counting those in which the host slept. None is zero.
+    fn tick(&self, now: Instant) -> u32 {
+        let awake = ticks(now - Instant::default());
         awake.saturating_add(self.asleep).saturating_add(1)
     }
 
@@ -219,7 +227,7 @@ impl Cache {
             };
             match self.judge(place, now) {
                 Recall::Nothing => {}
-                fresh @ Recall::Fresh { .. } => {
+                fresh @ (Recall::Fresh { .. } | Recall::Failed(_)) => {
                     self.touch(place);
                     return fresh;
                 }
@@ -227,7 +235,30 @@ impl Cache {
                 later => stale = later,
             }
         }
-        stale
+        self.recall_error_of_others(question, sought, now, stale)
+    }
+
+    /// What there is for this query if its own variant has nothing, or this that is stale: an error
+    /// for the variant with the other DO holds for both.
+    fn recall_error_of_others(
+        &self,
+        question: Question<'_>,
+        sought: Sought,
+        now: Instant,
+        stale: Recall,
+    ) -> Recall {
+        let other = sought.in_variant(sought.variant().with_other_proof());
+        let place = self.store.find(Key::of(question, other));
+        let Some(Recall::Failed(error)) = place.map(|place| self.judge(place, now)) else {
+            return stale;
+        };
+        match stale {
+            Recall::Stale(entry) | Recall::StandIn { entry, .. } => Recall::StandIn {
+                entry,
+                is_ask_due: false,
+            },
+            _ => Recall::Failed(error),
+        }
     }
 
     /// The denial of a name above that of this question, which is one of the question's name, too
@@ -263,34 +294,45 @@ impl Cache {
     /// What an entry is good for by now.
     fn judge(&self, place: u32, at: Instant) -> Recall {
         let head = self.store.head(place);
-        let now = self.second(at);
+        let now = self.tick(at);
         let age = now.saturating_sub(head.came);
+        let lifetime = head.lifetime.saturating_mul(TICKS);
         let is_error = head.marks.contains(Marks::ERROR);
-        if age < head.lifetime {
-            if is_error && head.came <= self.better_since {
-                return Recall::Nothing;
-            }
-            let is_ending = self.settings.prefetch
-                && head.lifetime - age <= head.lifetime / 10
-                && head.marks.hits() > 0
-                && !head.marks.contains(Marks::ASKED_AGAIN);
-            let ttls = Ttls::Less(age);
-            return Recall::Fresh {
-                entry: Entry { place, ttls },
-                is_ask_due: if is_error {
-                    self.errors_ask_at <= at
+        if age < lifetime {
+            let ttls = Ttls::Less(age / TICKS);
+            let entry = Entry { place, ttls };
+            if is_error {
+                let is_void =
+                    head.came <= self.better_since && age >= ticks(self.timeouts.failed_min);
+                return if is_void {
+                    Recall::Nothing
                 } else {
-                    is_ending
-                },
-            };
+                    Recall::Failed(entry)
+                };
+            }
+            let is_ask_due = self.settings.prefetch
+                && lifetime - age <= prefetch_window(lifetime)
+                && head.marks.hits() > 0
+                && head.ask_from <= now;
+            return Recall::Fresh { entry, is_ask_due };
         }
-        if is_error || age - head.lifetime >= seconds(self.settings.stale_max) {
+        if is_error || age - lifetime >= ticks(self.settings.stale_max) {
             return Recall::Nothing;
         }
         let ttls = Ttls::Stale;
         let entry = Entry { place, ttls };
         match head.ask_from {
             0 => Recall::Stale(entry),
+            from if head.marks.contains(Marks::ASKED_AGAIN) => {
+                if from > now && from != ASKED {
+                    Recall::StandIn {
+                        entry,
+                        is_ask_due: false,
+                    }
+                } else {
+                    Recall::Stale(entry)
+                }
+            }
             from => Recall::StandIn {
                 entry,
                 is_ask_due: from <= now
@@ -305,30 +347,6 @@ impl Cache {
             marks.insert(Marks::VISITED);
             marks.count_hit();
         });
-    }
-
-    /// Takes note that upstream is asked for this again before its end: once for an answer, twice a
-    /// second for all errors together.
-    pub(super) fn on_asked_again(&mut self, entry: Entry, now: Instant) {
-        if self.store.head(entry.place).marks.contains(Marks::ERROR) {
-            self.errors_ask_at = now + self.timeouts.failed_min / 2;
-        } else {
-            self.store
-                .mark(entry.place, |marks| marks.insert(Marks::ASKED_AGAIN));
-        }
-    }
-
-    /// Takes note that this is used for want of a better answer: for some time, upstream need not
-    /// be asked again.
-    pub(super) fn on_used_instead(&mut self, entry: Entry, now: Instant) {
-        let ask_from = self.second(now).saturating_add(self.stale_pause());
-        self.store
-            .update(entry.place, |head| head.ask_from = ask_from);
-        self.touch(entry.place);
-    }
-
-    fn stale_pause(&self) -> u32 {
-        seconds(self.timeouts.stale_pause)
     }
 
     /// Appends the response with this answer, at most of the length that is asked for.
@@ -377,14 +395,14 @@ impl Cache {
         let news = News::of(answer);
         let keeping = keeping(answer, question, sought.wants_proof(), &self.settings);
         let [exact, of_name] = keys(question, sought);
+        if news == News::Nothing
+            && let Some(better) = self.better_than_error(question, sought, now)
+        {
+            return Kept::Better(better);
+        }
         let keeping = match keeping {
             Some(error) if error.is_error => {
-                if news == News::Nothing
-                    && let Some(better) = self.better_than_error(question, sought, now)
-                {
-                    return Kept::Better(better);
-                }
-                let lifetime = self.pause_after_error(exact, now);
+                let lifetime = self.pause_after_error(question, sought, now);
                 Some(Keeping { lifetime, ..error })
             }
             other => other,
@@ -395,14 +413,21 @@ impl Cache {
         };
         let is_of_name = keeping.extent != Extent::Question;
         let key = if is_of_name { of_name } else { exact };
-        let came = self.second(now);
+        // The pause of an error is not shortened by the tick that has begun.
+        let came = if keeping.is_error {
+            self.tick(now + TICK.saturating_sub(Duration::from_nanos(1)))
+        } else {
+            self.tick(now)
+        };
         let head = entry::compose(&mut self.scratch, key, answer, &keeping, came);
         let Some(head) = head.filter(|_| self.store.takes(self.scratch.len())) else {
             return Kept::No;
         };
-        for key in [exact, of_name] {
-            if let Some(place) = self.store.find(key) {
-                self.store.remove(place);
+        if news == News::Nothing {
+            for key in [exact, of_name] {
+                if let Some(place) = self.store.find(key) {
+                    self.store.remove(place);
+                }
             }
         }
         let place = self.store.add(key.hash(), head, &mut self.scratch);
@@ -421,28 +446,15 @@ impl Cache {
     ) -> Option<Entry> {
         match self.recall(question, sought, now) {
             Recall::Fresh { entry, .. } => {
-                let marks = self.store.head(entry.place).marks;
-                (!marks.contains(Marks::ERROR)).then_some(entry)
+                self.pause_refresh(entry.place, now);
+                Some(entry)
             }
             Recall::Stale(entry) | Recall::StandIn { entry, .. } => {
                 self.on_used_instead(entry, now);
                 Some(entry)
             }
-            Recall::Nothing => None,
+            Recall::Failed(_) | Recall::Nothing => None,
         }
-    }
-
-    /// For how many seconds an error is kept: longer each time (RFC 9520, section 3.2).
-    fn pause_after_error(&self, key: Key<'_>, now: Instant) -> u32 {
-        let least = seconds(self.timeouts.failed_min).max(1);
-        let most = seconds(self.timeouts.failed_max).max(least);
-        let earlier = self.store.find(key).map(|place| self.store.head(place));
-        let is_recent = |head: &entry::Head| {
-            let end = head.came.saturating_add(head.lifetime);
-            head.marks.contains(Marks::ERROR) && self.second(now) < end.saturating_add(most)
-        };
-        let earlier = earlier.filter(is_recent);
-        earlier.map_or(least, |head| (head.lifetime * 2).min(most))
     }
 }
 
@@ -454,6 +466,13 @@ fn keys(question: Question<'_>, sought: Sought) -> [Key<'_>; 2] {
 /// Whole seconds.
 fn seconds(duration: Duration) -> u32 {
     u32::try_from(duration.as_secs()).unwrap_or(u32::MAX)
+}
+
+/// Whole ticks.
+fn ticks(duration: Duration) -> u32 {
+    let begun = u64::from(duration.subsec_nanos() / TICK.subsec_nanos());
+    let whole = duration.as_secs().saturating_mul(TICKS.into());
+    u32::try_from(whole.saturating_add(begun)).unwrap_or(u32::MAX)
 }
 
 /// Octets of scratch space that stay; what a long answer took beyond goes back.

@@ -9,7 +9,7 @@
 //! Entries for queries with CD are kept apart: those answers are not validated.
 
 use super::key::{Key, Sought, Variant};
-use super::{ANCESTORS_MAX, Cache, Marks};
+use super::{ANCESTORS_MAX, Cache, Marks, TICKS};
 use crate::time::Instant;
 use crate::wire::question::CLASS_IN;
 use crate::wire::{Flags, Message, Question, Rcode, name};
@@ -113,7 +113,7 @@ impl Cache {
     /// Whether the lifetime of an entry is not over.
     fn is_in_time(&self, place: u32, now: Instant) -> bool {
         let head = self.store.head(place);
-        self.second(now).saturating_sub(head.came) < head.lifetime
+        self.tick(now).saturating_sub(head.came) < head.lifetime.saturating_mul(TICKS)
     }
 
     /// Removes the entries of the name for all common types.

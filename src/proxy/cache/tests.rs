@@ -77,7 +77,7 @@ impl Scene {
 
     fn entry(&mut self, name: &str, rr_type: u16) -> Option<(Entry, bool)> {
         match self.recall(name, rr_type, PLAIN) {
-            Recall::Fresh { entry, .. } => Some((entry, true)),
+            Recall::Fresh { entry, .. } | Recall::Failed(entry) => Some((entry, true)),
             Recall::Stale(entry) | Recall::StandIn { entry, .. } => Some((entry, false)),
             Recall::Nothing => None,
         }
@@ -282,6 +282,10 @@ fn end_of_one_error_may_be_the_end_of_others() {
     assert!(scene.has("b.example", A), "it is no answer");
     scene.keep(&Answer::new("d.example", A).with(&[(A, 60)]));
     assert!(scene.has("b.example", A), "it was no error");
+    scene.wait(0.9);
+    scene.cache.on_recovery(scene.now);
+    assert!(scene.has("b.example", A), "it holds for a second");
+    scene.wait(0.2);
     scene.keep(&Answer::new("a.example", A).with(&[(A, 60)]));
     assert!(scene.has("a.example", A) && !scene.has("b.example", A));
 }
@@ -501,7 +505,7 @@ fn much_wanted_answer_is_asked_for_once_before_its_end() {
     scene.wait(1.0);
     assert!(is_ending(&mut scene, "seldom.example").is_none());
     let entry = is_ending(&mut scene, "often.example").unwrap();
-    scene.cache.on_asked_again(entry, scene.now);
+    scene.cache.on_asked_again(entry);
     assert!(is_ending(&mut scene, "often.example").is_none());
 }
 

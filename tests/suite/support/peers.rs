@@ -498,7 +498,9 @@ impl Cast {
 fn check_in_the_clear(query: &[u8]) {
     let question = Message::parse(query).expect("well formed").question();
     let asked = question.expect("a question").to_string().to_lowercase();
-    assert!(asked.contains(".secret.net. "), "{asked} in the clear");
+    // A query of our own for the domain finds out whether its upstream is out of trouble.
+    let is_known = asked.contains(".secret.net. ") || asked == "secret.net. ns";
+    assert!(is_known, "{asked} in the clear");
 }
 
 const SERVER_LATENCY: Duration = Duration::from_micros(700);

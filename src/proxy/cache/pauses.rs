@@ -1,0 +1,106 @@
+//! The pauses between queries upstream for one question: after an error (RFC 9520), after a
+//! prefetch that failed, and while a stale answer is served (RFC 8767).
+
+use super::entry::Head;
+use super::key::{Key, Sought};
+use super::{Cache, Entry, Marks, TICKS, keys, seconds, ticks};
+use crate::time::Instant;
+use crate::wire::Question;
+
+/// In the place of the tick from which upstream is asked again: it is being asked.
+pub(super) const ASKED: u32 = u32::MAX;
+
+impl Cache {
+    /// Records that upstream is asked for this answer again before its end.
+    pub(in crate::proxy) fn on_asked_again(&mut self, entry: Entry) {
+        self.store.update(entry.place, |head| {
+            head.ask_from = ASKED;
+            head.marks.insert(Marks::ASKED_AGAIN);
+        });
+    }
+
+    /// Records that upstream, asked again for an answer that is not yet stale, had none: the next
+    /// attempt has to wait for the pause of an error, longer each time.
+    pub(in crate::proxy) fn on_refresh_failed(
+        &mut self,
+        question: Question<'_>,
+        sought: Sought,
+        now: Instant,
+    ) {
+        for key in keys(question, sought) {
+            if let Some(place) = self.store.find(key) {
+                self.pause_refresh(place, now);
+            }
+        }
+    }
+
+    /// Starts the pause after a prefetch that failed, if this entry was asked for again.
+    pub(super) fn pause_refresh(&mut self, place: u32, now: Instant) {
+        let head = self.store.head(place);
+        if !head.marks.contains(Marks::ASKED_AGAIN) {
+            return;
+        }
+        let lifetime = head.lifetime.saturating_mul(TICKS);
+        let before = lifetime - prefetch_window(lifetime);
+        let window_start = head.came.saturating_add(before);
+        let since = self.tick(now).saturating_sub(window_start);
+        let least = ticks(self.timeouts.failed_min);
+        let most = ticks(self.timeouts.failed_max).max(least);
+        // Half of the time since the first attempt: the pauses grow as those of an error do.
+        let pause = (since / 2).clamp(least, most);
+        let ask_from = self.tick(now).saturating_add(pause + 1);
+        self.store.update(place, |head| head.ask_from = ask_from);
+    }
+
+    /// Takes note that this is used for want of a better answer: for some time, upstream need not
+    /// be asked again.
+    pub(in crate::proxy) fn on_used_instead(&mut self, entry: Entry, now: Instant) {
+        let ask_from = self.tick(now).saturating_add(self.stale_pause());
+        self.store.update(entry.place, |head| {
+            head.ask_from = ask_from;
+            head.marks.remove(Marks::ASKED_AGAIN);
+        });
+        self.touch(entry.place);
+    }
+
+    /// Ticks between queries upstream while a stale answer is served.
+    pub(super) fn stale_pause(&self) -> u32 {
+        ticks(self.timeouts.stale_pause)
+    }
+
+    /// For how many seconds an error is kept: longer each time (RFC 9520, section 3.2). Errors for
+    /// queries with and without DO count together, and those that come at the same time once.
+    pub(super) fn pause_after_error(
+        &self,
+        question: Question<'_>,
+        sought: Sought,
+        now: Instant,
+    ) -> u32 {
+        let least = seconds(self.timeouts.failed_min).max(1);
+        let most = seconds(self.timeouts.failed_max).max(least);
+        let now = self.tick(now);
+        let pause_after = |head: Head| {
+            let pause = head.lifetime.saturating_mul(TICKS);
+            let forgotten_at = head
+                .came
+                .saturating_add(pause)
+                .saturating_add(most.saturating_mul(TICKS));
+            let is_recent = head.marks.contains(Marks::ERROR) && now < forgotten_at;
+            let is_same = now.saturating_sub(head.came) < least.saturating_mul(TICKS);
+            let factor = if is_same { 1 } else { 2 };
+            is_recent.then(|| head.lifetime.saturating_mul(factor).min(most))
+        };
+        let variant = sought.variant();
+        let variants = [variant, variant.with_other_proof()];
+        let keys = variants.map(|variant| Key::of(question, sought.in_variant(variant)));
+        let earlier = keys.into_iter().filter_map(|key| self.store.find(key));
+        let pauses = earlier.filter_map(|place| pause_after(self.store.head(place)));
+        pauses.max().unwrap_or(least)
+    }
+}
+
+/// The last ticks of a lifetime, in which an answer that is much wanted is asked for again: a tenth
+/// of the lifetime, or a second if that is more, but no more than a quarter.
+pub(super) fn prefetch_window(lifetime: u32) -> u32 {
+    (lifetime / 10).max(TICKS.min(lifetime / 4))
+}
