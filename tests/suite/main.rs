@@ -9,6 +9,7 @@
 mod cache_hit_rate;
 mod cache_scenarios;
 mod freshness_scenarios;
+mod hostile_replies;
 mod proxy_simulation;
 mod route_scenarios;
 mod upstream_scenarios;

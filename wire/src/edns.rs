@@ -7,7 +7,7 @@ use std::ops::RangeInclusive;
 
 use super::question::Type;
 use super::record::Record;
-use super::{Malformed, octets, push_u16, read_u16};
+use super::{Malformed, octets, push_u16, read_u16, steps};
 
 /// Octets of an OPT record without options.
 pub const OPT_LEN: usize = 11;
@@ -127,6 +127,26 @@ impl<'a> Opt<'a> {
         self.options().filter(|option| !option.code.stays_on_hop())
     }
 
+    /// The options of a reply that a client gets: those that pass. Of extended errors there are at
+    /// most [`EXTENDED_ERRORS_MAX`], and each has a text of at most [`EXTENDED_TEXT_LEN_MAX`] octets
+    /// of UTF-8.
+    pub fn options_for_client(&self) -> impl Iterator<Item = EdnsOption<'a>> + use<'a> {
+        let mut errors_left = EXTENDED_ERRORS_MAX;
+        self.passing_options().filter_map(move |option| {
+            if option.code != OptionCode::EXTENDED_ERROR {
+                return Some(option);
+            }
+            errors_left = errors_left.checked_sub(1)?;
+            option.bounded_error()
+        })
+    }
+
+    /// The extended errors among the [options for a client](Self::options_for_client).
+    pub fn extended_errors(&self) -> impl Iterator<Item = EdnsOption<'a>> + use<'a> {
+        self.options_for_client()
+            .filter(|option| option.code == OptionCode::EXTENDED_ERROR)
+    }
+
     /// The codes of the extended errors.
     pub fn error_codes(&self) -> impl Iterator<Item = ExtendedErrorCode> + use<'a> {
         let errors = self
@@ -153,6 +173,15 @@ impl<'a> Opt<'a> {
         self.options().any(|option| option.code == code)
     }
 }
+
+/// Octets of the longest text of an extended error that is kept and forwarded.
+pub const EXTENDED_TEXT_LEN_MAX: usize = 256;
+
+/// Extended errors of a reply that are kept and forwarded, at most.
+pub const EXTENDED_ERRORS_MAX: usize = 8;
+
+/// Octets of the code of an extended error, which stands before the text (RFC 8914, section 2).
+const EXTENDED_CODE_LEN: usize = 2;
 
 /// Octets of a client's part of a cookie, and of a server's.
 const CLIENT_COOKIE_LEN: usize = 8;
@@ -190,6 +219,15 @@ pub fn options(mut row: &[u8]) -> impl Iterator<Item = EdnsOption<'_>> {
     })
 }
 
+/// Appends options in a row, as [`options`] reads them. Their data come from a message.
+pub fn write_options<'a>(out: &mut Vec<u8>, options: impl Iterator<Item = EdnsOption<'a>>) {
+    for option in options {
+        push_u16(out, option.code.0);
+        push_u16(out, low_u16(option.data.len()));
+        octets::append(out, option.data);
+    }
+}
+
 /// One option of an OPT record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct EdnsOption<'a> {
@@ -199,29 +237,32 @@ pub struct EdnsOption<'a> {
     pub data: &'a [u8],
 }
 
-impl EdnsOption<'_> {
-    /// Appends number, length and data.
-    pub fn write(&self, out: &mut Vec<u8>) {
-        write_option_head(out, self.code, self.data.len());
-        octets::append(out, self.data);
-    }
-
+impl<'a> EdnsOption<'a> {
     /// Octets of number, length and data.
     pub fn wire_len(&self) -> usize {
         OPTION_HEAD_LEN + self.data.len()
     }
-}
 
-fn write_option_head(out: &mut Vec<u8>, code: OptionCode, data_len: usize) {
-    let data_len = u16::try_from(data_len).expect("options come from messages or are short");
-    push_u16(out, code.0);
-    push_u16(out, data_len);
+    /// This extended error with a text that is not too long and is UTF-8; `None` if it has no code.
+    fn bounded_error(self) -> Option<Self> {
+        let (_, text) = self.data.split_at_checked(EXTENDED_CODE_LEN)?;
+        let text = &text[..text.len().min(EXTENDED_TEXT_LEN_MAX)];
+        let text_len = match str::from_utf8(text) {
+            Ok(text) => text.len(),
+            Err(error) => error.valid_up_to(),
+        };
+        Some(Self {
+            data: &self.data[..EXTENDED_CODE_LEN + text_len],
+            ..self
+        })
+    }
 }
 
 /// Octets of an option's number and length.
-const OPTION_HEAD_LEN: usize = 4;
+pub(super) const OPTION_HEAD_LEN: usize = 4;
 
 fn split_option(bytes: &[u8]) -> Result<(EdnsOption<'_>, &[u8]), Malformed> {
+    steps::count();
     let code = OptionCode(read_u16(bytes, 0)?);
     let data_len = usize::from(read_u16(bytes, 2)?);
     let (data, rest) = bytes[OPTION_HEAD_LEN..]
@@ -230,11 +271,14 @@ fn split_option(bytes: &[u8]) -> Result<(EdnsOption<'_>, &[u8]), Malformed> {
     Ok((EdnsOption { code, data }, rest))
 }
 
-/// Appends one OPT record to a message.
+/// Appends one OPT record to a message. An option for which the record or the message has no room is
+/// left out.
 #[derive(Debug)]
 pub struct OptWriter<'a> {
     out: &'a mut Vec<u8>,
     data_len_at: usize,
+    /// The buffer ends here at the latest.
+    end_max: usize,
 }
 
 impl<'a> OptWriter<'a> {
@@ -258,56 +302,90 @@ impl<'a> OptWriter<'a> {
             0,
         ];
         out.extend(record);
-        let data_len_at = out.len() - 2;
-        Self { out, data_len_at }
+        let data_len_at = out.len() - DATA_LEN_LEN;
+        Self::at(out, data_len_at)
+    }
+
+    /// Goes on with the record that starts at `opt_start` and ends the buffer.
+    pub fn resume(out: &'a mut Vec<u8>, opt_start: usize) -> Self {
+        Self::at(out, opt_start + OPT_LEN - DATA_LEN_LEN)
+    }
+
+    fn at(out: &'a mut Vec<u8>, data_len_at: usize) -> Self {
+        Self {
+            out,
+            data_len_at,
+            end_max: data_len_at + DATA_LEN_LEN + usize::from(u16::MAX),
+        }
+    }
+
+    /// Leaves out options from now on that would take the buffer beyond this length.
+    pub fn end_before(&mut self, buffer_len_max: usize) {
+        self.end_max = self.end_max.min(buffer_len_max);
     }
 
     /// Adds an option.
     pub fn option(&mut self, code: OptionCode, data: &[u8]) {
-        EdnsOption { code, data }.write(self.out);
+        if self.start_option(code, data.len()) {
+            octets::append(self.out, data);
+        }
     }
 
     /// Adds options.
     pub fn options<'b>(&mut self, options: impl Iterator<Item = EdnsOption<'b>>) {
         for option in options {
-            option.write(self.out);
+            self.option(option.code, option.data);
         }
     }
 
     /// Adds the reason why a query went wrong.
     pub fn extended_error(&mut self, error: ExtendedError) {
-        write_option_head(self.out, OptionCode::EXTENDED_ERROR, 2 + error.text.len());
-        self.out.extend_from_slice(&error.code.0.to_be_bytes());
-        self.out.extend_from_slice(error.text.as_bytes());
+        let data_len = EXTENDED_CODE_LEN + error.text.len();
+        if self.start_option(OptionCode::EXTENDED_ERROR, data_len) {
+            self.out.extend_from_slice(&error.code.0.to_be_bytes());
+            self.out.extend_from_slice(error.text.as_bytes());
+        }
     }
 
-    /// Goes on with the record that starts at `opt_start` and ends the buffer.
-    pub fn resume(out: &'a mut Vec<u8>, opt_start: usize) -> Self {
-        let data_len_at = opt_start + OPT_LEN - 2;
-        Self { out, data_len_at }
+    /// Appends number and length of an option, if there is room for it.
+    fn start_option(&mut self, code: OptionCode, data_len: usize) -> bool {
+        if self.out.len() + OPTION_HEAD_LEN + data_len > self.end_max {
+            return false;
+        }
+        push_u16(self.out, code.0);
+        push_u16(self.out, low_u16(data_len));
+        true
     }
 
     /// Ends the record with padding, so that the message, which starts at `message_start` of the
     /// buffer and ends with this record, has a multiple of `block` octets, or, if that is too much,
     /// `len_max` (RFC 8467, section 4.1).
-    pub fn pad(self, message_start: usize, block: usize, len_max: usize) {
+    pub fn pad(mut self, message_start: usize, block: usize, len_max: usize) {
         let unpadded = self.out.len() - message_start + OPTION_HEAD_LEN;
         let padded = unpadded.next_multiple_of(block).min(len_max);
-        let Some(padding) = padded.checked_sub(unpadded) else {
-            return self.finish();
-        };
-        write_option_head(self.out, OptionCode::PADDING, padding);
-        self.out.resize(self.out.len() + padding, 0);
+        if let Some(padding) = padded.checked_sub(unpadded)
+            && self.start_option(OptionCode::PADDING, padding)
+        {
+            self.out.resize(self.out.len() + padding, 0);
+        }
         self.finish();
     }
 
     /// Ends the record.
     pub fn finish(self) {
-        let data_len = self.out.len() - self.data_len_at - 2;
-        let data_len =
-            u16::try_from(data_len).expect("fewer octets than the message they are from");
-        self.out[self.data_len_at..][..2].copy_from_slice(&data_len.to_be_bytes());
+        let data_len = self.out.len() - self.data_len_at - DATA_LEN_LEN;
+        self.out[self.data_len_at..][..DATA_LEN_LEN]
+            .copy_from_slice(&low_u16(data_len).to_be_bytes());
     }
+}
+
+/// Octets of the length of an OPT record's options.
+const DATA_LEN_LEN: usize = 2;
+
+/// A length of which [`OptWriter::end_max`] sees to it that it has 16 bits.
+fn low_u16(len: usize) -> u16 {
+    debug_assert!(len <= usize::from(u16::MAX), "{len} octets in an OPT");
+    len as u16
 }
 
 #[cfg(test)]

@@ -1,20 +1,23 @@
 //! Bytes of DNS messages, and nothing else: no socket, no clock, no decision.
 //!
-//! Reading never copies and never allocates: [`Message::parse`] walks the records of a message once
-//! and remembers where things stand. Writing appends to a buffer that the caller owns. Whatever the
+//! Reading does not copy, and allocates for no ordinary message: [`Message::parse`] walks the records
+//! of a message once, follows every name to its end, and remembers where things stand. Writing appends to a buffer that the caller owns. Whatever the
 //! bytes are, reading ends in a value or in [`Malformed`], never in a panic.
 //!
 //! - [`header`]: the twelve octets that every message starts with
 //! - [`name`], [`question`], [`record`]: what follows them
+//! - `data`: the form that the data of records has, type by type
 //! - [`edns`]: the OPT record and its options
 //! - [`message`]: a whole message, checked
 //! - [`query`]: the query that goes upstream for a client's
 //! - [`response`]: the response that a client gets
 //! - [`frame`]: messages on a stream
 //! - [`octets`]: few of them, copied and compared
+//! - [`steps`]: a counter for tests that bound the cost of walks
 
 #![forbid(unsafe_code)]
 
+mod data;
 pub mod edns;
 pub mod frame;
 pub mod header;
@@ -25,6 +28,7 @@ pub mod query;
 pub mod question;
 pub mod record;
 pub mod response;
+pub mod steps;
 
 pub use edns::Opt;
 pub use header::{Flags, Header, Opcode, Rcode};

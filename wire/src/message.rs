@@ -1,11 +1,13 @@
 //! A whole message, checked once from its first octet to its last record.
 
 use super::header::{HEADER_LEN, Header};
+use super::name::Names;
 use super::question::{Question, Type};
-use super::record::Record;
-use super::{Malformed, Opt, read_u16};
+use super::record::{Record, records};
+use super::{MESSAGE_LEN_MAX, Malformed, Opt, read_u16};
 
-/// A message whose records are all where its header says. Octets after the last record are ignored.
+/// A message whose records are all where its header says, whose names can be followed to their ends
+/// and whose data has the form that its type asks for. Octets after the last record are ignored.
 #[derive(Clone, Copy, Debug)]
 pub struct Message<'a> {
     bytes: &'a [u8],
@@ -32,6 +34,9 @@ impl<'a> Message<'a> {
     /// section 6.1.1).
     pub fn parse(bytes: &'a [u8]) -> Result<Self, Malformed> {
         let header = Header::parse(bytes).ok_or(Malformed)?;
+        if bytes.len() > MESSAGE_LEN_MAX {
+            return Err(Malformed);
+        }
         let mut question = None;
         let mut at = HEADER_LEN;
         for _ in 0..header.questions {
@@ -48,10 +53,11 @@ impl<'a> Message<'a> {
             opt: None,
             is_signed: false,
         };
+        let mut names = Names::new(bytes, question.map_or(0, |entry| entry.name().len()));
         let counts = [header.answers, header.authorities, header.additionals];
         for (section, count) in counts.into_iter().enumerate() {
             for nth in 0..count {
-                let record = Record::parse(bytes, at)?;
+                let record = Record::parse_checked(&mut names, at)?;
                 message.take_special(&record, (section == 2).then_some(nth))?;
                 at = record.end;
             }
@@ -145,16 +151,7 @@ impl<'a> Message<'a> {
 
     /// The records between two record boundaries.
     pub fn records(&self, start: usize, end: usize) -> impl Iterator<Item = Record> + use<'a> {
-        let bytes = self.bytes;
-        let mut at = start;
-        std::iter::from_fn(move || {
-            if at >= end {
-                return None;
-            }
-            let record = Record::parse(bytes, at).ok()?;
-            at = record.end;
-            Some(record)
-        })
+        records(self.bytes, start, end)
     }
 }
 

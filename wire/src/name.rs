@@ -1,20 +1,25 @@
 //! Domain names as they stand in a message (RFC 1035, sections 3.1 and 4.1.4).
 //!
-//! Compression pointers are followed only towards the start of the message, each to a place before
-//! the name that holds it, so that every walk ends.
+//! A compression pointer leads to an earlier position of the message, behind the header, and a name
+//! has at most [`POINTERS_MAX`] pointers, so that the cost of each name has a bound. [`Names`]
+//! follows names to their end; the other functions take names that it has checked.
 
 use std::borrow::Borrow;
 use std::fmt::{self, Write as _};
 use std::hash::Hasher;
 use std::str::FromStr;
 
-use super::Malformed;
+use super::header::HEADER_LEN;
+use super::{Malformed, steps};
 
 /// Octets of the longest name, its root label included (RFC 1035, section 2.3.4).
 pub const NAME_LEN_MAX: usize = 255;
 
 /// Octets of the longest label (RFC 1035, section 2.3.4).
 const LABEL_LEN_MAX: usize = 63;
+
+/// Compression pointers in a name, at most: as many as the longest name has labels.
+pub const POINTERS_MAX: usize = 127;
 
 const POINTER: u8 = 0xc0;
 
@@ -120,20 +125,17 @@ pub fn suffixes(name: &[u8]) -> impl Iterator<Item = &[u8]> {
     })
 }
 
-/// The position after the name at `start`, which may end in a pointer.
+/// The position after the name at `start`, which may end in a pointer. The pointer is not followed.
 pub fn skip(message: &[u8], start: usize) -> Result<usize, Malformed> {
     let mut at = start;
     while at - start < NAME_LEN_MAX {
+        steps::count();
         match *message.get(at).ok_or(Malformed)? {
             0 => return Ok(at + 1),
             length if usize::from(length) <= LABEL_LEN_MAX => at += 1 + usize::from(length),
             length if length >= POINTER => {
-                let target = pointer_target(message, at)?;
-                return if target < start {
-                    Ok(at + 2)
-                } else {
-                    Err(Malformed)
-                };
+                pointer_target(message, at, start)?;
+                return Ok(at + 2);
             }
             _ => return Err(Malformed),
         }
@@ -154,18 +156,27 @@ pub fn skip_uncompressed(message: &[u8], start: usize) -> Result<usize, Malforme
     Err(Malformed)
 }
 
-/// Whether the names at `a` and `b` of the same message are equal, letter case aside (RFC 4343).
-/// What cannot be read as a name equals nothing.
-pub fn equal(message: &[u8], a: usize, b: usize) -> bool {
+/// Returns whether the names at `a` and `b` of the same message are equal, letter case aside (RFC
+/// 4343). The cost is taken from `steps_left`; names that would cost more count as equal. A name
+/// that cannot be read equals only names that end in the same octets of the message.
+pub fn equal(message: &[u8], a: usize, b: usize, steps_left: &mut usize) -> bool {
     let mut left = Labels::new(message, a);
     let mut right = Labels::new(message, b);
-    loop {
+    while *steps_left > 0 {
+        let (Ok(one), Ok(other)) = (left.follow_pointers(), right.follow_pointers()) else {
+            return false;
+        };
+        *steps_left = steps_left.saturating_sub(1 + one + other);
+        if left.at == right.at {
+            return true;
+        }
         match (left.next(), right.next()) {
             (Ok(None), Ok(None)) => return true,
             (Ok(Some(x)), Ok(Some(y))) if x.eq_ignore_ascii_case(y) => {}
             _ => return false,
         }
     }
+    true
 }
 
 /// Appends the name at `start`, without compression.
@@ -215,10 +226,10 @@ fn is_plain(octet: u8) -> bool {
 struct Labels<'a> {
     message: &'a [u8],
     at: usize,
-    /// A pointer must lead to a place before this one.
+    /// A pointer must lead to a position before this one.
     floor: usize,
-    /// Octets of the name so far, so that hostile pointers cannot make a walk long.
-    octets: usize,
+    /// Octets and pointers of the name so far.
+    passed: Extent,
 }
 
 impl<'a> Labels<'a> {
@@ -227,53 +238,232 @@ impl<'a> Labels<'a> {
             message,
             at: start,
             floor: start,
-            octets: 0,
+            passed: Extent::default(),
         }
     }
 
     /// The next label; `None` at the root.
     fn next(&mut self) -> Result<Option<&'a [u8]>, Malformed> {
-        loop {
-            match *self.message.get(self.at).ok_or(Malformed)? {
-                0 => return Ok(None),
-                length if usize::from(length) <= LABEL_LEN_MAX => {
-                    let start = self.at + 1;
-                    let end = start + usize::from(length);
-                    self.at = end;
-                    self.octets += 1 + usize::from(length);
-                    if self.octets >= NAME_LEN_MAX {
-                        return Err(Malformed);
-                    }
-                    return self.message.get(start..end).map(Some).ok_or(Malformed);
+        self.follow_pointers()?;
+        steps::count();
+        match *self.message.get(self.at).ok_or(Malformed)? {
+            0 => Ok(None),
+            length if usize::from(length) <= LABEL_LEN_MAX => {
+                let start = self.at + 1;
+                let end = start + usize::from(length);
+                self.at = end;
+                self.passed.octets += 1 + u16::from(length);
+                if usize::from(self.passed.octets) >= NAME_LEN_MAX {
+                    return Err(Malformed);
                 }
+                self.message.get(start..end).map(Some).ok_or(Malformed)
+            }
+            _ => Err(Malformed),
+        }
+    }
+
+    /// Follows pointers until a label comes. Returns how many there were.
+    fn follow_pointers(&mut self) -> Result<usize, Malformed> {
+        let before = self.passed.pointers;
+        while self.follow_pointer()? {}
+        Ok(usize::from(self.passed.pointers - before))
+    }
+
+    /// Follows the pointer that comes next, if one does.
+    fn follow_pointer(&mut self) -> Result<bool, Malformed> {
+        if *self.message.get(self.at).ok_or(Malformed)? < POINTER {
+            return Ok(false);
+        }
+        steps::count();
+        self.passed.pointers += 1;
+        if usize::from(self.passed.pointers) > POINTERS_MAX {
+            return Err(Malformed);
+        }
+        self.at = pointer_target(self.message, self.at, self.floor)?;
+        self.floor = self.at;
+        Ok(true)
+    }
+}
+
+/// The position that the pointer at `at` leads to, which must be before `floor` and behind the
+/// header (RFC 1035, section 4.1.4: a prior occurrence of a name).
+fn pointer_target(message: &[u8], at: usize, floor: usize) -> Result<usize, Malformed> {
+    let pointer = super::read_u16(message, at)?;
+    let target = usize::from(pointer & 0x3fff);
+    (HEADER_LEN..floor)
+        .contains(&target)
+        .then_some(target)
+        .ok_or(Malformed)
+}
+
+/// Follows the names of a message to their ends. Suffixes that pointers lead to are remembered, so
+/// that the cost of all names together is linear in the length of the message.
+#[derive(Debug)]
+pub(crate) struct Names<'a> {
+    message: &'a [u8],
+    /// The suffixes that most pointers lead to: the name in the question, and the latest other one.
+    recent: [(usize, Extent); 2],
+    /// Steps that were taken to follow pointers.
+    steps: usize,
+    /// Every suffix that a pointer led to, by position, once following them took many steps.
+    known: Vec<Extent>,
+}
+
+/// The length of a part of a name.
+#[derive(Clone, Copy, Debug, Default)]
+struct Extent {
+    /// Octets without compression. No suffix has zero of them.
+    octets: u16,
+    pointers: u16,
+}
+
+/// Steps beyond which every suffix is remembered.
+const STEPS_UNREMEMBERED: usize = 4096;
+
+/// A pointer has 14 bits for a position.
+const POINTER_TARGETS: usize = 1 << 14;
+
+impl<'a> Names<'a> {
+    /// The names of `message`, of which the one behind the header has this length and is checked.
+    pub(crate) fn new(message: &'a [u8], question_name_len: usize) -> Self {
+        let question = Extent {
+            octets: u16::try_from(question_name_len).unwrap_or_default(),
+            pointers: 0,
+        };
+        Self {
+            message,
+            recent: [(HEADER_LEN, question), (0, Extent::default())],
+            steps: 0,
+            known: Vec::new(),
+        }
+    }
+
+    /// The message.
+    pub(crate) fn message(&self) -> &'a [u8] {
+        self.message
+    }
+
+    /// Checks the name at `start`. Returns the position after it, which is after the pointer if
+    /// there is one.
+    pub(crate) fn check(&mut self, start: usize) -> Result<usize, Malformed> {
+        let mut at = start;
+        while at - start < NAME_LEN_MAX {
+            steps::count();
+            match *self.message.get(at).ok_or(Malformed)? {
+                0 => return Ok(at + 1),
+                length if usize::from(length) <= LABEL_LEN_MAX => at += 1 + usize::from(length),
                 length if length >= POINTER => {
-                    let target = pointer_target(self.message, self.at)?;
-                    if target >= self.floor {
-                        return Err(Malformed);
-                    }
-                    self.at = target;
-                    self.floor = target;
+                    let target = pointer_target(self.message, at, start)?;
+                    let rest = self.suffix(target)?;
+                    let is_right = at - start + usize::from(rest.octets) <= NAME_LEN_MAX
+                        && usize::from(rest.pointers) < POINTERS_MAX;
+                    return is_right.then_some(at + 2).ok_or(Malformed);
                 }
                 _ => return Err(Malformed),
             }
         }
+        Err(Malformed)
+    }
+
+    fn suffix(&mut self, start: usize) -> Result<Extent, Malformed> {
+        let recent = self.recent.iter().find(|(at, _)| *at == start);
+        if let Some((_, extent)) = recent
+            && extent.octets > 0
+        {
+            return Ok(*extent);
+        }
+        let extent = self.follow(start)?;
+        self.recent[1] = (start, extent);
+        Ok(extent)
+    }
+
+    /// Follows the suffix at `start` to a part that is known, or to its end.
+    fn follow(&mut self, start: usize) -> Result<Extent, Malformed> {
+        let mut labels = Labels::new(self.message, start);
+        let rest = loop {
+            if labels.at == labels.floor
+                && let Some(known) = self.known.get(labels.at)
+                && known.octets > 0
+            {
+                break *known;
+            }
+            self.steps += 1;
+            if !labels.follow_pointer()? && labels.next()?.is_none() {
+                break ROOT;
+            }
+        };
+        let whole = Extent {
+            octets: labels.passed.octets + rest.octets,
+            pointers: labels.passed.pointers + rest.pointers,
+        };
+        if usize::from(whole.octets) > NAME_LEN_MAX || usize::from(whole.pointers) > POINTERS_MAX {
+            return Err(Malformed);
+        }
+        if self.steps > STEPS_UNREMEMBERED {
+            self.remember(start, whole, labels.at)?;
+        }
+        Ok(whole)
+    }
+
+    /// Remembers the suffixes from the one at `start` to the position `end`.
+    fn remember(&mut self, start: usize, whole: Extent, end: usize) -> Result<(), Malformed> {
+        self.known.resize(POINTER_TARGETS, Extent::default());
+        let mut labels = Labels::new(self.message, start);
+        while labels.at != end {
+            if labels.at == labels.floor
+                && let Some(known) = self.known.get_mut(labels.at)
+            {
+                *known = Extent {
+                    octets: whole.octets - labels.passed.octets,
+                    pointers: whole.pointers - labels.passed.pointers,
+                };
+            }
+            if !labels.follow_pointer()? {
+                labels.next()?;
+            }
+        }
+        Ok(())
     }
 }
 
-fn pointer_target(message: &[u8], at: usize) -> Result<usize, Malformed> {
-    let pointer = super::read_u16(message, at)?;
-    Ok(usize::from(pointer & 0x3fff))
-}
+/// The root, at which every name ends.
+const ROOT: Extent = Extent {
+    octets: 1,
+    pointers: 0,
+};
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    /// Octets of a message behind its header.
+    fn behind_header(octets: &[u8]) -> Vec<u8> {
+        [&[0; HEADER_LEN], octets].concat()
+    }
+
+    /// The position after the name at `start`, if it can be followed to its end.
+    fn checked(message: &[u8], start: usize) -> Result<usize, Malformed> {
+        Names::new(message, 0).check(start)
+    }
+
+    /// Whether two names are equal, with enough steps to tell.
+    fn are_equal(message: &[u8], a: usize, b: usize) -> bool {
+        equal(message, a, b, &mut 10_000)
+    }
+
+    /// Appends a pointer to this position. Returns its own position.
+    fn push_pointer(message: &mut Vec<u8>, target: usize) -> usize {
+        let at = message.len();
+        let target = u16::try_from(target).expect("a position of 14 bits");
+        message.extend((0xc000 | target).to_be_bytes());
+        at
+    }
+
     #[test]
     fn names_are_skipped_to_their_end() {
         assert_eq!(skip(b"\x03www\x07example\x00!", 0), Ok(13));
-        assert_eq!(skip(b"\x00\x03www\xc0\x00!", 1), Ok(7));
+        assert_eq!(skip(&behind_header(b"\x00\x03www\xc0\x0c!"), 13), Ok(19));
         assert_eq!(skip_uncompressed(b"\x03www\x00", 0), Ok(5));
         assert_eq!(skip_uncompressed(b"\x00\x03www\xc0\x00", 1), Err(Malformed));
     }
@@ -316,24 +506,163 @@ mod tests {
 
     #[test]
     fn pointers_to_themselves_or_ahead_are_malformed() {
-        assert_eq!(skip(b"\xc0\x00", 0), Err(Malformed));
-        assert_eq!(skip(b"\xc0\x02\x00", 0), Err(Malformed));
-        assert_eq!(skip(b"\x01a\xc0\x00", 0), Err(Malformed));
-        assert!(!equal(b"\xc0\x02\xc0\x00", 0, 2));
+        for octets in [
+            &b"\xc0\x0c"[..],
+            b"\xc0\x0e\x00",
+            b"\x01a\xc0\x0c",
+            b"\xc0\xff",
+        ] {
+            let message = behind_header(octets);
+            assert_eq!(skip(&message, 12), Err(Malformed));
+            assert_eq!(checked(&message, 12), Err(Malformed));
+        }
+        assert!(!are_equal(&behind_header(b"\xc0\x0e\xc0\x0c"), 12, 14));
+    }
+
+    #[test]
+    fn pointers_into_the_header_are_malformed() {
+        for target in 0..=HEADER_LEN {
+            let mut message = behind_header(b"\0");
+            let at = push_pointer(&mut message, target);
+            let indirect = push_pointer(&mut message, at);
+            let labels = message.len();
+            message.extend(b"\x03www");
+            push_pointer(&mut message, target);
+            let is_right = target == HEADER_LEN;
+            for start in [at, indirect, labels] {
+                assert_eq!(checked(&message, start).is_ok(), is_right, "{target}");
+                assert!(is_right || !are_equal(&message, start, 12));
+            }
+            assert_eq!(skip(&message, at).is_ok(), is_right);
+        }
+    }
+
+    #[test]
+    fn names_are_followed_to_their_ends() {
+        // A label that leaves the message, a type of label that is none, a name without end.
+        for octets in [&b"\x05abc"[..], b"\x41a\0", b"\x01a\x80\0", b"\x01a"] {
+            let mut message = behind_header(octets);
+            if octets.len() > 2 && octets[0] != 5 {
+                let at = push_pointer(&mut message, HEADER_LEN);
+                assert_eq!(skip(&message, at), Ok(at + 2));
+                assert_eq!(checked(&message, at), Err(Malformed), "{octets:?}");
+                let indirect = push_pointer(&mut message, at);
+                assert_eq!(checked(&message, indirect), Err(Malformed), "{octets:?}");
+            } else {
+                assert_eq!(checked(&message, HEADER_LEN), Err(Malformed), "{octets:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn name_has_127_pointers_at_most() {
+        for is_remembered in [false, true] {
+            let mut message = behind_header(b"\x01a\0");
+            let mut starts = vec![HEADER_LEN];
+            for _ in 0..=POINTERS_MAX {
+                starts.push(push_pointer(&mut message, starts[starts.len() - 1]));
+            }
+            let mut names = Names::new(&message, 0);
+            if is_remembered {
+                names.steps = STEPS_UNREMEMBERED;
+            }
+            for (pointers, start) in starts.iter().enumerate() {
+                let end = (pointers <= POINTERS_MAX).then(|| message.len().min(start + 2));
+                let end = if pointers == 0 {
+                    Some(HEADER_LEN + 3)
+                } else {
+                    end
+                };
+                assert_eq!(names.check(*start).ok(), end, "{pointers} pointers");
+            }
+            assert_eq!(checked(&message, starts[POINTERS_MAX + 1]), Err(Malformed));
+            assert_eq!(
+                checked(&message, starts[POINTERS_MAX]).ok(),
+                Some(message.len() - 2)
+            );
+        }
     }
 
     #[test]
     fn pointers_cannot_build_a_name_beyond_255_octets() {
-        let mut message = vec![0];
+        let mut message = behind_header(b"\0");
+        let mut starts = vec![HEADER_LEN];
         for _ in 0..8 {
-            let previous = message.len().saturating_sub(34);
+            starts.push(message.len());
             message.push(31);
             message.extend([b'a'; 31]);
-            message.extend([0xc0, u8::try_from(previous).expect("short")]);
+            push_pointer(&mut message, starts[starts.len() - 2]);
         }
-        let last = message.len() - 34;
-        assert!(equal(&message, 1, 1));
-        assert!(!equal(&message, last, last));
+        for (labels, start) in starts.iter().enumerate().skip(1) {
+            // Each label has 32 octets with its length, the root has one: seven fit.
+            assert_eq!(
+                checked(&message, *start).is_ok(),
+                labels <= 7,
+                "{labels} labels"
+            );
+            let mut out = Vec::new();
+            let written = write_uncompressed(&mut out, &message, *start);
+            assert_eq!(written.is_ok(), labels <= 7, "{labels} labels");
+        }
+    }
+
+    /// A message that is as hostile as pointers can make it: each of as many names as possible leads
+    /// to another suffix of a long name.
+    fn hostile(suffix: impl Fn(&mut Vec<u8>, usize)) -> (Vec<u8>, Vec<usize>) {
+        let mut message = behind_header(b"\0");
+        while message.len() < POINTER_TARGETS - 300 {
+            let block = message.len();
+            suffix(&mut message, block);
+        }
+        let mut names = Vec::new();
+        while message.len() + 2 <= super::super::MESSAGE_LEN_MAX {
+            let target = HEADER_LEN + names.len() * 7 % (POINTER_TARGETS - 400);
+            names.push(push_pointer(&mut message, target | 1));
+        }
+        (message, names)
+    }
+
+    #[test]
+    fn cost_of_all_names_is_linear_in_the_length_of_the_message() {
+        let chains = |message: &mut Vec<u8>, block: usize| {
+            push_pointer(message, HEADER_LEN);
+            for link in 0..126 {
+                push_pointer(message, block + 2 * link);
+            }
+        };
+        let labels = |message: &mut Vec<u8>, _: usize| {
+            message.extend(b"\x01a".repeat(126));
+            message.extend(b"\0\0");
+        };
+        for (message, starts) in [hostile(chains), hostile(labels)] {
+            steps::take();
+            let mut names = Names::new(&message, 0);
+            let mut right = 0;
+            for start in &starts {
+                right += usize::from(names.check(*start).is_ok());
+            }
+            assert!(right > starts.len() / 4, "{right} of {}", starts.len());
+            let taken = usize::try_from(steps::take()).expect("few");
+            // Records have 12 octets or more: six times as many names as there can be.
+            assert!(taken < 16 * message.len(), "{taken} steps");
+        }
+    }
+
+    #[test]
+    fn comparison_ends_when_its_steps_are_used_up() {
+        let mut message = behind_header(b"\0");
+        let (one, other) = (message.len(), message.len() + 201);
+        for _ in 0..2 {
+            message.extend(b"\x01a".repeat(100));
+            message.push(0);
+        }
+        message[other + 198] ^= 1;
+        message[other + 199] ^= 2;
+        for (steps, is_equal) in [(50, true), (10_000, false)] {
+            let mut steps_left = steps;
+            assert_eq!(equal(&message, one, other, &mut steps_left), is_equal);
+        }
+        assert!(equal(&message, one, one, &mut 1), "the same octets");
     }
 
     #[test]
@@ -415,9 +744,10 @@ mod tests {
 
     #[test]
     fn equality_ignores_case_and_compression() {
-        let message = b"\x03www\x07example\x00\x03WWW\xc0\x04\x03web\xc0\x04";
-        assert!(equal(message, 0, 13));
-        assert!(!equal(message, 0, 19));
-        assert!(!equal(message, 0, 4));
+        let octets = b"\x03www\x07example\x00\x03WWW\xc0\x10\x03web\xc0\x10";
+        let message = behind_header(octets);
+        assert!(are_equal(&message, 12, 25));
+        assert!(!are_equal(&message, 12, 31));
+        assert!(!are_equal(&message, 12, 16));
     }
 }

@@ -2,8 +2,9 @@
 
 use std::net::IpAddr;
 
+use super::name::Names;
 use super::question::{CLASS_IN, Type};
-use super::{Malformed, name, read_u16};
+use super::{Malformed, data, name, read_u16, steps};
 
 /// Octets of the numbers that end the data of a SOA.
 const SOA_NUMBERS_LEN: usize = 20;
@@ -25,26 +26,55 @@ impl Record {
     /// Octets between owner name and data: type, class, TTL, data length.
     pub const FIXED_LEN: usize = 10;
 
-    /// The record at `start` of `message`.
+    /// The record at `start` of `message`. Names are not followed, and the data may have any form.
     pub fn parse(message: &[u8], start: usize) -> Result<Self, Malformed> {
-        let fixed = name::skip(message, start)?;
-        let rr_type = Type(read_u16(message, fixed)?);
-        let data_len = usize::from(read_u16(message, fixed + 8)?);
-        let end = fixed + Self::FIXED_LEN + data_len;
-        if end > message.len() {
+        let record = Self::parse_head(message, start)?;
+        (record.end <= message.len())
+            .then_some(record)
+            .ok_or(Malformed)
+    }
+
+    /// The record at `start` of `message`, which may end before the data does.
+    pub(super) fn parse_head(message: &[u8], start: usize) -> Result<Self, Malformed> {
+        let (record, _) = Self::behind_owner(message, start, name::skip(message, start)?)?;
+        Ok(record)
+    }
+
+    /// The record at `start`, whose names and data are checked.
+    pub(super) fn parse_checked(names: &mut Names<'_>, start: usize) -> Result<Self, Malformed> {
+        let message = names.message();
+        let fixed = names.check(start)?;
+        let (record, class) = Self::behind_owner(message, start, fixed)?;
+        if record.end > message.len() {
             return Err(Malformed);
         }
-        Ok(Self {
+        data::check(names, &record, class)?;
+        Ok(record)
+    }
+
+    /// The record at `start` and its class. The owner name ends at `fixed`.
+    fn behind_owner(message: &[u8], start: usize, fixed: usize) -> Result<(Self, u16), Malformed> {
+        steps::count();
+        let octets = message.get(fixed..).and_then(|rest| rest.first_chunk());
+        let octets: &[u8; Self::FIXED_LEN] = octets.ok_or(Malformed)?;
+        let number = |at: usize| u16::from_be_bytes([octets[at], octets[at + 1]]);
+        let record = Self {
             start,
             fixed,
-            end,
-            rr_type,
-        })
+            end: fixed + Self::FIXED_LEN + usize::from(number(8)),
+            rr_type: Type(number(0)),
+        };
+        Ok((record, number(2)))
+    }
+
+    /// Position of the data.
+    pub fn data_start(&self) -> usize {
+        self.fixed + Self::FIXED_LEN
     }
 
     /// The record's data in the bytes of its message.
     pub fn data<'a>(&self, message: &'a [u8]) -> &'a [u8] {
-        &message[self.fixed + Self::FIXED_LEN..self.end]
+        &message[self.data_start()..self.end]
     }
 
     /// The record's class.
@@ -62,6 +92,12 @@ impl Record {
     pub fn ttl(&self, message: &[u8]) -> u32 {
         let half = |at| read_u16(message, at).map_or(0, u32::from);
         half(self.ttl_at()) << 16 | half(self.ttl_at() + 2)
+    }
+
+    /// Puts this TTL into the record.
+    pub(super) fn set_ttl(&self, message: &mut [u8], ttl: u32) {
+        let at = self.ttl_at();
+        message[at..at + size_of::<u32>()].copy_from_slice(&ttl.to_be_bytes());
     }
 
     /// Appends this record, which is a SOA (RFC 1035, section 3.3.13), without compression. Returns
@@ -102,12 +138,26 @@ impl Record {
         }
     }
 
-    /// Whether both records belong to one RRset: same owner, type and class (RFC 2181, section 5).
-    pub fn same_rrset(&self, other: &Self, message: &[u8]) -> bool {
+    /// Returns whether both records belong to one RRset: same owner, type and class (RFC 2181, section
+    /// 5). The comparison of the owners costs at most `steps_left`; see [`name::equal`].
+    pub fn same_rrset(&self, other: &Self, message: &[u8], steps_left: &mut usize) -> bool {
         self.rr_type == other.rr_type
             && self.class(message) == other.class(message)
-            && name::equal(message, self.start, other.start)
+            && name::equal(message, self.start, other.start, steps_left)
     }
+}
+
+/// The records between two record boundaries of a message.
+pub fn records(message: &[u8], start: usize, end: usize) -> impl Iterator<Item = Record> {
+    let mut at = start;
+    std::iter::from_fn(move || {
+        if at >= end {
+            return None;
+        }
+        let record = Record::parse(message, at).ok()?;
+        at = record.end;
+        Some(record)
+    })
 }
 
 #[cfg(test)]
@@ -143,11 +193,12 @@ mod tests {
 
     #[test]
     fn soa_can_stand_alone() {
-        let mut bytes = b"\x07example\0".to_vec();
-        bytes.extend(b"\xc0\0\0\x06\0\x01\0\0\x0e\x10\0\x1d\x02ns\xc0\0\x02me\xc0\0");
+        let mut bytes = b"\0\0\0\0\0\0\0\0\0\0\0\0\x07example\0".to_vec();
+        bytes.extend(b"\xc0\x0c\0\x06\0\x01\0\0\x0e\x10\0\x1d");
+        bytes.extend(b"\x02ns\xc0\x0c\x02me\xc0\x0c");
         bytes.extend([7; SOA_NUMBERS_LEN]);
-        bytes[20] = 30;
-        let record = Record::parse(&bytes, 9).unwrap();
+        bytes[32] = 30;
+        let record = Record::parse(&bytes, 21).unwrap();
         let mut out = b"before".to_vec();
         let ttl_at = record.write_uncompressed_soa(&bytes, &mut out).unwrap();
         let alone = Record::parse(&out, 6).unwrap();
@@ -155,12 +206,12 @@ mod tests {
         assert_eq!(alone.ttl(&out), 3600);
         let names = b"\x02ns\x07example\0\x02me\x07example\0";
         assert_eq!(&alone.data(&out)[..24], names);
-        assert_eq!(out[6..15], bytes[..9]);
+        assert_eq!(out[6..15], bytes[12..21]);
         // Numbers are missing, or there are too many.
         bytes.push(7);
         for len in [29, 31] {
-            bytes[20] = len;
-            let record = Record::parse(&bytes, 9).unwrap();
+            bytes[32] = len;
+            let record = Record::parse(&bytes, 21).unwrap();
             assert!(record.write_uncompressed_soa(&bytes, &mut out).is_err());
         }
     }

@@ -1,7 +1,10 @@
 //! The response that a client gets: an answer from upstream made to fit, or an error of our own.
 
-use super::edns::{DO, EdnsOption, ExtendedError, OPT_LEN, OptWriter, OptionCode};
+use std::iter;
+
+use super::edns::{DO, EdnsOption, ExtendedError, OPT_LEN, OPTION_HEAD_LEN, OptWriter, OptionCode};
 use super::header::{Flags, HEADER_LEN, Header, Rcode};
+use super::name::NAME_LEN_MAX;
 use super::query::UDP_SIZE;
 use super::question::Question;
 use super::record::Record;
@@ -31,6 +34,22 @@ impl Asked<'_> {
         self.flags.contains(Flags::AD) || self.opt.is_some_and(|opt| opt.flags & DO != 0)
     }
 
+    /// Octets that all records of a response may have besides OPT, if OPT has no option but those that
+    /// its query asked for. `None` is less than none.
+    fn room(&self, opt_len: usize) -> Option<usize> {
+        let question_len = self
+            .question
+            .map_or(0, |question| question.as_bytes().len());
+        self.len_max
+            .checked_sub(HEADER_LEN + question_len + opt_len)
+    }
+
+    /// Octets that the records of an answer may have besides OPT.
+    pub fn records_len_max(&self) -> usize {
+        let opt_len = self.opt.map_or(0, |opt| opt.wire_len());
+        self.room(opt_len).unwrap_or_default()
+    }
+
     /// Ends the OPT of a response that starts at `start` of the buffer, and the response with it.
     fn end_opt(&self, opt: OptWriter<'_>, start: usize) {
         if self.opt.is_some_and(|opt| opt.is_padded) {
@@ -54,6 +73,16 @@ pub struct AskedOpt {
     pub is_padded: bool,
 }
 
+impl AskedOpt {
+    /// Octets of the OPT that has the options which the query asked for, and no others.
+    fn wire_len(&self) -> usize {
+        let option_len = |len| OPTION_HEAD_LEN + len;
+        let keepalive_len = self.keepalive.map_or(0, |_| option_len(size_of::<u16>()));
+        let cookie_len = self.cookie.map_or(0, |_| option_len(COOKIE_LEN));
+        OPT_LEN + keepalive_len + cookie_len
+    }
+}
+
 /// A padded response's length goes up to the next multiple of this (RFC 8467, section 4.1).
 pub const RESPONSE_PADDING_BLOCK: usize = 468;
 
@@ -74,17 +103,12 @@ pub const STREAM_LEN_MAX: usize = MESSAGE_LEN_MAX;
 /// does not fit goes by whole RRsets from the end: options first, then additional records, then,
 /// with TC set, the others (RFC 2181, section 9).
 pub fn write_answer(out: &mut Vec<u8>, asked: &Asked<'_>, reply: &Message<'_>) {
-    let question = asked.question.map_or(&[][..], Question::as_bytes);
     let rcode = client_rcode(asked, reply);
     let mut opt = asked
         .opt
         .map(|asked_opt| ResponseOpt::new(asked_opt, reply.opt(), rcode));
-    let room = |opt: &Option<ResponseOpt<'_>>| {
-        let opt_len = opt.as_ref().map_or(0, ResponseOpt::wire_len);
-        asked
-            .len_max
-            .checked_sub(HEADER_LEN + question.len() + opt_len)
-    };
+    let room =
+        |opt: &Option<ResponseOpt<'_>>| asked.room(opt.as_ref().map_or(0, ResponseOpt::wire_len));
     let mut cut = Cut::new(reply, room(&opt));
     if let Some(opt_whole) = &mut opt
         && !cut.is_whole
@@ -93,12 +117,7 @@ pub fn write_answer(out: &mut Vec<u8>, asked: &Asked<'_>, reply: &Message<'_>) {
         cut = Cut::new(reply, room(&opt));
     }
 
-    let truncated = if cut.is_truncated {
-        Flags::TC
-    } else {
-        Flags::default()
-    };
-    let flags = reply.header().flags | truncated;
+    let flags = reply.header().flags | cut.flags();
     let start = start_answer(out, asked, flags.with_rcode(rcode), cut.counts);
     octets::append(out, &reply.bytes()[reply.records_start()..cut.end]);
     if let Some(opt) = opt {
@@ -133,8 +152,9 @@ pub fn start_answer(
     start
 }
 
-/// Ends the answer that [starts](start_answer) at `start`, behind its records: with the OPT that it
-/// owes, which has these options and perhaps an error. What is too long then is made to fit.
+/// Ends the answer that [starts](start_answer) at `start`, behind its records, for which there must
+/// be [room](Asked::records_len_max): with the OPT that it owes, and with those of the options and
+/// the error that fit.
 pub fn end_answer<'a>(
     out: &mut Vec<u8>,
     start: usize,
@@ -142,19 +162,55 @@ pub fn end_answer<'a>(
     options: impl Iterator<Item = EdnsOption<'a>>,
     error: Option<ExtendedError>,
 ) {
-    if let Some(opt) = asked.opt {
-        let mut writer = ResponseOpt::new(opt, None, Rcode::NOERROR).start(out);
-        writer.options(options);
-        if let Some(error) = error {
-            writer.extended_error(error);
-        }
-        asked.end_opt(writer, start);
+    let Some(opt) = asked.opt else {
+        return;
+    };
+    let mut writer = ResponseOpt::new(opt, None, Rcode::NOERROR).start(out);
+    writer.end_before(start + asked.len_max);
+    writer.options(options);
+    if let Some(error) = error {
+        writer.extended_error(error);
     }
-    if out.len() - start > asked.len_max {
-        let whole = out.split_off(start);
-        let answer = Message::parse(&whole).expect("its records come from a message");
-        write_answer(out, asked, &answer);
+    asked.end_opt(writer, start);
+}
+
+/// Octets of records beyond [`Asked::records_len_max`] that [`end_cut_answer`] needs at most, to see
+/// what the first record that does not fit is.
+pub const CUT_LOOKAHEAD_LEN: usize = NAME_LEN_MAX + Record::FIXED_LEN;
+
+/// Ends the answer that [starts](start_answer) at `start`, with so many records in each section, of
+/// which more follow than there is [room](Asked::records_len_max) for: with those whole RRsets that
+/// fit and the OPT that it owes. The buffer ends with the records, or with as many of their octets as
+/// fit and [`CUT_LOOKAHEAD_LEN`]. Puts `ttl` of each TTL in its place.
+pub fn end_cut_answer(
+    out: &mut Vec<u8>,
+    start: usize,
+    asked: &Asked<'_>,
+    counts: [u16; 3],
+    ttl: impl Fn(u32) -> u32,
+) {
+    let records_start = HEADER_LEN + asked.question.map_or(0, |entry| entry.as_bytes().len());
+    let message = &out[start..];
+    let cut = Cut::longest(message, records_start, counts, asked.records_len_max());
+    out.truncate(start + cut.end);
+    let message = &mut out[start..];
+    let mut at = records_start;
+    while let Ok(record) = Record::parse(message, at) {
+        record.set_ttl(message, ttl(record.ttl(message)));
+        at = record.end;
     }
+    if let Some(header) = Header::parse(message) {
+        let [answers, authorities, additionals] = cut.counts;
+        let header = Header {
+            flags: header.flags | cut.flags(),
+            answers,
+            authorities,
+            additionals: additionals + u16::from(asked.opt.is_some()),
+            ..header
+        };
+        message[..HEADER_LEN].copy_from_slice(&header.to_bytes());
+    }
+    end_answer(out, start, asked, iter::empty(), None);
 }
 
 /// Appends an error of our own, with the reason if there is one to tell.
@@ -227,7 +283,8 @@ impl<'a> ResponseOpt<'a> {
             data: cookie,
         });
         let own = keepalive.chain(cookie);
-        own.chain(self.options_of_reply.iter().flat_map(Opt::passing_options))
+        let of_reply = self.options_of_reply.iter();
+        own.chain(of_reply.flat_map(Opt::options_for_client))
     }
 
     /// Octets of the record.
@@ -246,10 +303,10 @@ impl<'a> ResponseOpt<'a> {
     }
 }
 
-/// How much of a reply fits.
+/// How much of an answer fits.
 #[derive(Debug)]
 struct Cut {
-    /// Position after the last record that fits, in the reply.
+    /// Position after the last record that fits, in the answer.
     end: usize,
     /// Records that fit in the answer, authority and additional section.
     counts: [u16; 3],
@@ -259,51 +316,74 @@ struct Cut {
     is_truncated: bool,
 }
 
+/// Steps that the comparison of owner names may take for one answer. If they do not suffice, records
+/// of one type that follow each other count as one RRset.
+const COMPARISON_STEPS_MAX: usize = 1 << 14;
+
 impl Cut {
     /// The longest run of whole RRsets that has at most `room` octets. `None` is less than no room.
     fn new(reply: &Message<'_>, room: Option<usize>) -> Self {
-        let start = reply.records_start();
-        let whole_end = reply.records_end();
-        if room.is_some_and(|room| whole_end - start <= room) {
+        let (start, end) = (reply.records_start(), reply.records_end());
+        let counts = reply.record_counts();
+        if room.is_some_and(|room| end - start <= room) {
             return Self {
-                end: whole_end,
-                counts: reply.record_counts(),
+                end,
+                counts,
                 is_whole: true,
                 is_truncated: false,
             };
         }
-        let [answer_end, authority_end] = reply.answer_and_authority_ends();
-        let section = |at: usize| usize::from(at >= answer_end) + usize::from(at >= authority_end);
+        Self::longest(reply.bytes(), start, counts, room.unwrap_or_default())
+    }
+
+    /// The longest run of whole RRsets that has at most `room` octets, of an answer with so many
+    /// records from `start` on, not all of which fit.
+    fn longest(message: &[u8], start: usize, counts: [u16; 3], room: usize) -> Self {
         let mut cut = Self {
             end: start,
             counts: [0; 3],
             is_whole: false,
-            is_truncated: false,
+            is_truncated: counts[..2] != [0; 2],
         };
-        let mut counts = [0; 3];
-        let mut previous: Option<Record> = None;
-        for record in reply.records(start, whole_end) {
-            let goes_on = previous.is_some_and(|previous| {
-                section(previous.start) == section(record.start)
-                    && previous.same_rrset(&record, reply.bytes())
-            });
-            if !goes_on {
-                (cut.end, cut.counts) = (record.start, counts);
+        let mut steps_left = COMPARISON_STEPS_MAX;
+        let (mut at, mut fitting) = (start, [0; 3]);
+        for (section, count) in counts.into_iter().enumerate() {
+            let mut previous: Option<Record> = None;
+            for _ in 0..count {
+                let Ok(record) = Record::parse_head(message, at) else {
+                    return cut;
+                };
+                let goes_on = previous
+                    .is_some_and(|previous| previous.same_rrset(&record, message, &mut steps_left));
+                if !goes_on {
+                    (cut.end, cut.counts) = (at, fitting);
+                    cut.is_truncated = fitting[..2] != counts[..2];
+                }
+                if record.end - start > room {
+                    return cut;
+                }
+                fitting[section] += 1;
+                previous = Some(record);
+                at = record.end;
             }
-            if room.is_none_or(|room| record.end - start > room) {
-                break;
-            }
-            counts[section(record.start)] += 1;
-            previous = Some(record);
         }
-        cut.is_truncated = cut.end < authority_end;
         cut
+    }
+
+    /// The flag that says so to a client.
+    fn flags(&self) -> Flags {
+        if self.is_truncated {
+            Flags::TC
+        } else {
+            Flags::default()
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::edns::ExtendedErrorCode;
+    use super::super::edns::{EXTENDED_ERRORS_MAX, ExtendedErrorCode};
+    use super::super::steps;
     use super::*;
     use proptest::prelude::*;
 
@@ -343,8 +423,15 @@ mod tests {
             for record in 0..*records {
                 bytes.extend(b"\xc0\x0c");
                 bytes.extend(rr_type.to_be_bytes());
-                bytes.extend(b"\x00\x01\x00\x00\x01\x2c\x00\x04\x0a\x00");
-                bytes.extend(record.to_be_bytes());
+                bytes.extend(b"\x00\x01\x00\x00\x01\x2c\x00\x04");
+                // An address, a name, a text.
+                let [high, low] = record.to_be_bytes();
+                bytes.extend(match rr_type {
+                    1 => [10, 0, high, low],
+                    2 | 3 => [2, high, low, 0],
+                    16 => [3, 0, high, low],
+                    other => panic!("type {other}"),
+                });
             }
         }
         if let Some(write) = opt {
@@ -456,7 +543,7 @@ mod tests {
 
     #[test]
     fn additional_records_fall_off_without_tc() {
-        let reply = reply([&[(1, 20)], &[(2, 5)], &[(1, 3), (28, 10)]], None);
+        let reply = reply([&[(1, 20)], &[(2, 5)], &[(1, 3), (16, 10)]], None);
         let out = answer(&asked(None, 512), &reply);
         let message = Message::parse(&out).unwrap();
         assert!(!message.header().flags.contains(Flags::TC));
@@ -568,7 +655,120 @@ mod tests {
         assert_eq!(out.len(), HEADER_LEN + QUESTION.len());
     }
 
+    /// An OPT with extended errors whose texts have these lengths.
+    fn with_texts(texts: &[usize]) -> Vec<u8> {
+        let texts: Vec<String> = texts.iter().map(|len| "x".repeat(*len)).collect();
+        let write = |writer: &mut OptWriter<'_>| {
+            for text in &texts {
+                let data = [b"\0\x06", text.as_bytes()].concat();
+                writer.option(OptionCode::EXTENDED_ERROR, &data);
+            }
+        };
+        reply([&[], &[], &[]], Some(&write))
+    }
+
+    #[test]
+    fn errors_of_upstream_are_few_and_short() {
+        let kept = |texts: &[usize]| {
+            let out = answer(&asked(Some(PLAIN_OPT), STREAM_LEN_MAX), &with_texts(texts));
+            let opt = Message::parse(&out).unwrap().opt().unwrap();
+            let texts = opt.options().map(|option| option.data.len() - 2);
+            texts.collect::<Vec<usize>>()
+        };
+        assert_eq!(kept(&[0, 255, 256, 257, 60_000]), [0, 255, 256, 256, 256]);
+        assert_eq!(kept(&[7; 500]), [7; EXTENDED_ERRORS_MAX]);
+    }
+
+    #[test]
+    fn options_that_do_not_fit_are_left_out() {
+        let owed = AskedOpt {
+            keepalive: Some(100),
+            cookie: Some([7; COOKIE_LEN]),
+            is_padded: true,
+            ..PLAIN_OPT
+        };
+        for len_max in [512, 1232, STREAM_LEN_MAX] {
+            let asked = asked(Some(owed), len_max);
+            for left in 0..asked.records_len_max().min(500) {
+                let data = vec![1; asked.records_len_max() - left];
+                let mut out = b"before".to_vec();
+                let start = start_answer(&mut out, &asked, Flags::QR, [0; 3]);
+                let option = EdnsOption {
+                    code: OptionCode(65_001),
+                    data: &data,
+                };
+                end_answer(&mut out, start, &asked, iter::once(option), Some(WHY));
+                assert!(out.len() - start <= len_max);
+                let opt = Message::parse(&out[start..]).unwrap().opt().unwrap();
+                let codes: Vec<u16> = opt.options().map(|option| option.code.0).collect();
+                assert_eq!(codes[..2], [11, 10]);
+                assert_eq!(codes.contains(&65_001), left >= 4, "{left} octets left");
+            }
+        }
+    }
+
+    const WHY: ExtendedError = ExtendedError {
+        code: ExtendedErrorCode::OTHER,
+        text: "",
+    };
+
+    #[test]
+    fn cost_of_a_cut_is_linear_in_the_length_of_the_answer() {
+        // Two chains of pointers, and owners that lead to the end of the one and the other in turn.
+        let mut bytes = reply([&[], &[], &[]], None);
+        let mut chains = Vec::new();
+        for _ in 0..2 {
+            let data = bytes.len() + 12;
+            bytes.extend(b"\xc0\x0c\xff\0\0\x01\0\0\0\0\0\xfc\xc0\x0c");
+            for link in 0..125 {
+                let target = u16::try_from(data + 2 * link).unwrap();
+                bytes.extend((0xc000 | target).to_be_bytes());
+            }
+            chains.push((0xc000 | u16::try_from(bytes.len() - 2).unwrap()).to_be_bytes());
+        }
+        let mut records = 2_u16;
+        while bytes.len() + 12 <= MESSAGE_LEN_MAX {
+            bytes.extend(chains[usize::from(records) % 2]);
+            bytes.extend(b"\xff\0\0\x01\0\0\0\0\0\0");
+            records += 1;
+        }
+        bytes[6..8].copy_from_slice(&records.to_be_bytes());
+        steps::take();
+        let message = Message::parse(&bytes).unwrap();
+        let read = usize::try_from(steps::take()).unwrap();
+        assert!(read < bytes.len(), "{read} steps to read");
+        let mut out = Vec::new();
+        write_answer(&mut out, &asked(Some(PLAIN_OPT), STREAM_LEN_MAX), &message);
+        let cut = usize::try_from(steps::take()).unwrap();
+        assert!(cut < bytes.len(), "{cut} steps to cut");
+    }
+
     proptest! {
+        /// What is cut from the front of an answer is what is cut from the whole.
+        #[test]
+        fn part_of_an_answer_is_cut_as_the_whole(
+            answers in proptest::collection::vec((1..4u16, 0..30u16), 0..4),
+            authorities in proptest::collection::vec((1..4u16, 0..10u16), 0..3),
+            additionals in proptest::collection::vec((1..4u16, 0..10u16), 0..3),
+            with_opt: bool,
+            len_max in 512..1300usize,
+        ) {
+            let bytes = reply([&answers, &authorities, &additionals], None);
+            let message = Message::parse(&bytes).unwrap();
+            let asked = asked(with_opt.then_some(PLAIN_OPT), len_max);
+            let records = &bytes[message.records_start()..];
+            let room = asked.records_len_max();
+            if records.len() > room {
+                let mut out = b"before".to_vec();
+                let flags = message.header().flags;
+                let start = start_answer(&mut out, &asked, flags, message.record_counts());
+                let read_len = records.len().min(room + CUT_LOOKAHEAD_LEN);
+                out.extend(&records[..read_len]);
+                end_cut_answer(&mut out, start, &asked, message.record_counts(), |ttl| ttl);
+                prop_assert_eq!(&out[start..], &answer(&asked, &bytes));
+            }
+        }
+
         #[test]
         fn every_reply_fits_and_stays_well_formed(
             answers in proptest::collection::vec((1..4u16, 0..30u16), 0..4),

@@ -13,7 +13,7 @@ use std::ops::Range;
 use super::cells::{CELL_ROOM, NONE};
 use super::keeping::{Extent, Keeping, soa};
 use super::key::{Key, Kind};
-use crate::wire::edns::{Opt, OptionCode};
+use crate::wire::edns;
 use crate::wire::question::Type;
 use crate::wire::{Flags, Message, octets};
 
@@ -112,6 +112,12 @@ impl Head {
         start..start + usize::from(self.records_len) + positions * size_of::<u16>()
     }
 
+    /// Where the records are in an entry, or this many octets of them.
+    pub(super) fn records_start_range(&self, len_max: usize) -> Range<usize> {
+        let start = self.name_range().end;
+        start..start + usize::from(self.records_len).min(len_max)
+    }
+
     /// Where the extended errors are in an entry.
     pub(super) fn errors_range(&self) -> Range<usize> {
         let start = self.records_range().end;
@@ -194,10 +200,8 @@ pub(super) fn compose(
         write_records(out, answer, keeping)
     };
     let errors_start = out.len();
-    let options = answer.opt();
-    let options = options.iter().flat_map(Opt::options);
-    for option in options.filter(|option| option.code == OptionCode::EXTENDED_ERROR) {
-        option.write(out);
+    if let Some(opt) = answer.opt() {
+        edns::write_options(out, opt.extended_errors());
     }
     let mut marks = Marks(0);
     if keeping.extent == Extent::Below {

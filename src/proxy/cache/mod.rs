@@ -35,7 +35,7 @@ use crate::config::{CacheSettings, Timeouts};
 use crate::random::SEED_LEN;
 use crate::time::Instant;
 use crate::wire::edns::{self, ExtendedError, ExtendedErrorCode};
-use crate::wire::response::{Asked, end_answer, start_answer};
+use crate::wire::response::{Asked, CUT_LOOKAHEAD_LEN, end_answer, end_cut_answer, start_answer};
 use crate::wire::{Message, Question, Rcode, name, octets};
 
 use entry::Marks;
@@ -79,6 +79,16 @@ enum Ttls {
     Less(u32),
     /// That of records that are no longer fresh.
     Stale,
+}
+
+impl Ttls {
+    /// The TTL in a response of a record that is kept with this one, in seconds.
+    fn of(self, kept: u32) -> u32 {
+        match self {
+            Self::Less(age) => kept.saturating_sub(age),
+            Self::Stale => STALE_TTL,
+        }
+    }
 }
 
 /// What the cache has for a query.
@@ -354,6 +364,18 @@ impl Cache {
         let head = self.store.head(entry.place);
         let start = start_answer(out, asked, head.flags, head.counts);
         let records_start = out.len();
+        let records_len_max = asked.records_len_max();
+        if usize::from(head.records_len) > records_len_max {
+            let read_len = records_len_max + CUT_LOOKAHEAD_LEN;
+            for part in self
+                .store
+                .read(entry.place, head.records_start_range(read_len))
+            {
+                octets::append(out, part);
+            }
+            let ttl = |ttl| entry.ttls.of(ttl);
+            return end_cut_answer(out, start, asked, head.counts, ttl);
+        }
         let records_end = records_start + usize::from(head.records_len);
         for part in self.store.read(entry.place, head.records_range()) {
             octets::append(out, part);
@@ -362,11 +384,7 @@ impl Cache {
             let position = u16::from_le_bytes([out[at], out[at + 1]]);
             let ttl = out[records_start + usize::from(position)..].first_chunk_mut();
             let ttl = ttl.expect("a TTL has four octets");
-            let seconds = match entry.ttls {
-                Ttls::Less(age) => u32::from_be_bytes(*ttl).saturating_sub(age),
-                Ttls::Stale => STALE_TTL,
-            };
-            *ttl = seconds.to_be_bytes();
+            *ttl = entry.ttls.of(u32::from_be_bytes(*ttl)).to_be_bytes();
         }
         out.truncate(records_end);
         let mut errors = Vec::new();

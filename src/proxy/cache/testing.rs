@@ -14,7 +14,7 @@ pub(super) struct Answer {
     flags: Flags,
     /// Types and TTLs of the records in the answer section.
     records: Vec<(u16, u32)>,
-    /// Octets of the data of each.
+    /// Octets of the data of each that is of no type with a length of its own.
     data_len: u16,
     /// TTL and last field.
     pub(super) soa: Option<(u32, u32)>,
@@ -124,7 +124,11 @@ impl Answer {
             } else {
                 owner
             };
-            let data = vec![place.to_le_bytes()[0]; self.data_len.into()];
+            let octet = place.to_le_bytes()[0];
+            let data = match rr_type {
+                28 => vec![octet; 16],
+                _ => vec![octet; self.data_len.into()],
+            };
             record(&mut bytes, owner, *rr_type, *ttl, &data);
         }
         if let Some((ttl, minimum)) = self.soa {

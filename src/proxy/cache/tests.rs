@@ -12,6 +12,8 @@ use crate::wire::response::AskedOpt;
 
 const A: u16 = 1;
 const AAAA: u16 = 28;
+/// A type whose data may have any length.
+const OPAQUE: u16 = 65_280;
 
 const PLAIN: Variant = Variant::of_bits(false, false);
 
@@ -543,7 +545,8 @@ fn memory_is_what_was_given_and_one_answer_takes_no_large_part_of_it() {
         let mut scene = Scene::with(&settings);
         assert_eq!(scene.cache.is_on(), size >= 100);
         for number in 0_u16..3_000 {
-            let answer = Answer::new(&format!("{number}.example"), A).with(&[(A, 60)]);
+            let name = format!("{number}.example");
+            let answer = Answer::new(&name, OPAQUE).with(&[(OPAQUE, 60)]);
             let octets = if number % 50 == 0 {
                 20_000
             } else {
@@ -564,7 +567,7 @@ fn memory_is_what_was_given_and_one_answer_takes_no_large_part_of_it() {
             (scene.cache.usage().entries, scene.cache.usage().octets),
             (0, 0)
         );
-        assert!(!scene.has("2999.example", A));
+        assert!(!scene.has("2999.example", OPAQUE));
     }
 }
 
@@ -857,7 +860,9 @@ proptest! {
         for (number, action, ttl, octets, pause) in steps {
             let name = format!("name{number}.example");
             if action == 0 {
-                let answer = Answer::new(&name, A).with(&[(A, ttl)]).with_data_of(octets);
+                let answer = Answer::new(&name, OPAQUE)
+                    .with(&[(OPAQUE, ttl)])
+                    .with_data_of(octets);
                 let is_kept = scene.keep(&answer);
                 prop_assert_eq!(is_kept, ttl > 0);
                 model.remove(&number);
@@ -872,9 +877,9 @@ proptest! {
                     let age = seconds(scene.now - *at);
                     (age < *ttl).then(|| (ttl - age, *octets))
                 });
-                let known = scene.entry(&name, A).map(|(entry, is_fresh)| {
+                let known = scene.entry(&name, OPAQUE).map(|(entry, is_fresh)| {
                     assert!(is_fresh);
-                    let bytes = scene.response(entry, &name, A, 65_535);
+                    let bytes = scene.response(entry, &name, OPAQUE, 65_535);
                     let message = Message::parse(&bytes).unwrap();
                     let record = message.answers().next().unwrap();
                     let octets = u16::try_from(record.data(&bytes).len()).unwrap();

@@ -48,7 +48,19 @@ pub fn digest(question: Question<'_>) -> [u8; 4] {
     hash.to_be_bytes()
 }
 
-/// The right reply to a query, with so many records, each as long as an A record.
+/// The data of a record that answers a question rightly: the digest in the form that the type has.
+fn data(question: Question<'_>) -> Vec<u8> {
+    let digest = digest(question);
+    match question.rr_type().0 {
+        2 | 5 | 12 => [&[4], &digest[..], &[0]].concat(),
+        16 => [&[4], &digest[..]].concat(),
+        28 => digest.repeat(4),
+        64 | 65 => [&b"\0\x01\0\xff\x01\0\x04"[..], &digest].concat(),
+        _ => digest.to_vec(),
+    }
+}
+
+/// The right reply to a query, with so many records.
 pub fn reply(query: &[u8], records: u16) -> Vec<u8> {
     reply_for(query, records, 300)
 }
@@ -75,8 +87,9 @@ pub fn reply_for(query: &[u8], records: u16, ttl: u32) -> Vec<u8> {
         bytes.extend(rr_type);
         bytes.extend(b"\x00\x01");
         bytes.extend(ttl.to_be_bytes());
-        bytes.extend(b"\x00\x04");
-        bytes.extend(digest(question));
+        let data = data(question);
+        bytes.extend(u16::try_from(data.len()).expect("short").to_be_bytes());
+        bytes.extend(data);
     }
     let mut writer = OptWriter::start(&mut bytes, 1232, 0, DO);
     writer.option(OptionCode::PADDING, &[0; 40]);
@@ -198,9 +211,10 @@ pub fn check_response(query: &[u8], response: &[u8]) -> bool {
     let is_answer = flags.rcode().to_u16() == 0;
     if is_answer && given.header().answers > 0 {
         let data_at = dotproxy::wire::header::HEADER_LEN + question.as_bytes().len() + 12;
+        let data = data(question);
         assert_eq!(
-            response[data_at..data_at + 4],
-            digest(question),
+            response[data_at..data_at + data.len()],
+            data,
             "the answer to another question"
         );
     }
