@@ -320,6 +320,7 @@ pub(super) const OVERLOADED: Refusal = refusal(
 mod tests {
     use super::*;
     use crate::wire::edns::{DO, OptWriter};
+    use crate::wire::response::write_error;
 
     fn tcp() -> Transport {
         Transport::Stream {
@@ -482,6 +483,38 @@ mod tests {
         }
         let two = (1, Outcome::Malformed, false, true);
         assert_eq!(rejection(&cookie_query(2, 8)), two);
+    }
+
+    #[test]
+    fn octets_behind_the_last_record_are_ignored() {
+        for opt in [None, Some((0, 1232))] {
+            let plain = query(1, 1, opt);
+            for behind in [&b"\0"[..], b"\xc0\x0c", &[0xff; 300]] {
+                let longer = [&plain, behind].concat();
+                for transport in [Transport::Udp, tcp()] {
+                    let (asked, expected) =
+                        (forwarded(&longer, transport), forwarded(&plain, transport));
+                    assert_eq!(asked.question, expected.question);
+                    assert_eq!(asked.opt, expected.opt);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn flags_of_an_unknown_opcode_are_not_echoed() {
+        for opcode in 1..16_u8 {
+            // All flags of a query are set.
+            let mut bytes = query(opcode << 3 | 0b111, 1, Some((0, 1232)));
+            bytes[3] = 0xf0;
+            let admission = admit(&bytes, Transport::Udp).expect("a query");
+            let Decision::Reject(refusal) = admission.decision else {
+                panic!("opcode {opcode}");
+            };
+            let mut out = Vec::new();
+            write_error(&mut out, &admission.asked, refusal.rcode, None);
+            assert_eq!(out[2..4], [0x80 | opcode << 3, 4], "QR, opcode, NOTIMP");
+        }
     }
 
     #[test]

@@ -71,11 +71,15 @@ impl Flags {
         Self(self.0 & !Self::RCODE.0 | rcode.0 & Self::RCODE.0)
     }
 
-    /// The flags and numbers that a response takes over from its query whoever makes it: OPCODE, RD
-    /// and CD (RFC 1035, section 4.1.1; RFC 4035, section 3.2.2).
+    /// The flags and numbers that each response takes over from its query: OPCODE and, for an
+    /// ordinary query, RD and CD (RFC 1035, section 4.1.1; RFC 4035, section 3.2.2). What these flags
+    /// mean to another opcode is not known here, so they are clear, as in BIND's responses.
     #[must_use]
     pub fn echoed(self) -> Self {
-        Self(self.0 & (Self::OPCODE | Self::RD.0 | Self::CD.0))
+        match self.0 & Self::OPCODE {
+            0 => Self(self.0 & (Self::RD.0 | Self::CD.0)),
+            opcode => Self(opcode),
+        }
     }
 }
 

@@ -3,7 +3,7 @@
 use std::iter;
 
 use super::edns::{DO, EdnsOption, ExtendedError, OPT_LEN, OPTION_HEAD_LEN, OptWriter, OptionCode};
-use super::header::{Flags, HEADER_LEN, Header, Rcode};
+use super::header::{Flags, HEADER_LEN, Header, Opcode, Rcode};
 use super::name::NAME_LEN_MAX;
 use super::query::UDP_SIZE;
 use super::question::Question;
@@ -221,7 +221,12 @@ pub fn write_error(
     error: Option<ExtendedError>,
 ) {
     let start = out.len();
-    let flags = Flags::QR | Flags::RA | asked.flags.echoed();
+    let available = if asked.flags.opcode() == Opcode::QUERY {
+        Flags::RA
+    } else {
+        Flags::default()
+    };
+    let flags = Flags::QR | available | asked.flags.echoed();
     let header = Header {
         id: asked.id,
         flags: flags.with_rcode(rcode),
