@@ -107,6 +107,18 @@ pub(crate) fn cached() -> Once {
     })
 }
 
+/// A long answer is in the cache, of which the client takes a small part.
+pub(crate) fn truncated() -> Once {
+    let mut world = World::new("1m");
+    let asked = query(1, "long.example.net", 1, Some(1232));
+    world.ask(&asked);
+    world.answer(&mut [reply(&asked, 4_000)]);
+    Box::new(move || {
+        world.ask(&asked);
+        assert!(world.sent.is_empty());
+    })
+}
+
 /// Nothing is in the cache, since there is none: queries go upstream, and answers come back.
 pub(crate) fn forwarded() -> Once {
     in_bursts(World::new("0"), 64 * BURST)

@@ -41,6 +41,7 @@ const WAYS: &[Way] = &[
     way("scan_query", 1, parts::scan_query),
     way("scan_answer", 1, parts::scan_answer),
     way("decide_cached", 1, decisions::cached),
+    way("decide_truncated", 1, decisions::truncated),
     way("decide_forwarded", decisions::BURST, decisions::forwarded),
     way("decide_kept", decisions::BURST, decisions::kept),
     way("frame_and_encrypt", streams::BURST, streams::send),
