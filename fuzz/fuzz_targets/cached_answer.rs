@@ -2,9 +2,9 @@
 //! whoever asks the same later has one that is well formed and no longer than may be, and memory keeps
 //! to its limit.
 //!
-//! Input: how the query is made (an octet), for how many seconds to wait (two), how often the last
-//! part is repeated (one), where that begins (two), and the answer behind its question: flags, counts,
-//! records.
+//! Input: how the query is made (an octet), which options it has (one), with what the answer is filled
+//! up (one), for how many seconds to wait (two), how often the last part is repeated (one), where that
+//! begins (two), and the answer behind its question: flags, counts, records.
 
 #![no_main]
 
@@ -14,8 +14,8 @@ use std::time::Duration;
 
 use dotproxy::proxy::{Outbox, Proxy, Transport};
 use dotproxy::time::Instant;
-use dotproxy::wire::edns::{DO, OptWriter};
-use dotproxy::wire::{MESSAGE_LEN_MAX, Message};
+use dotproxy::wire::edns::{DO, OptWriter, OptionCode};
+use dotproxy::wire::{MESSAGE_LEN_MAX, Message, steps};
 use libfuzzer_sys::fuzz_target;
 
 const SIZE: usize = 1024 * 1024;
@@ -23,6 +23,8 @@ const SIZE: usize = 1024 * 1024;
 fuzz_target!(|input: &[u8]| {
     let [
         shape,
+        options,
+        filling,
         wait_high,
         wait_low,
         times,
@@ -47,19 +49,17 @@ fuzz_target!(|input: &[u8]| {
         .take(7)
         .enumerate()
     {
-        let query = query(
-            name,
-            shape.rotate_left(u32::try_from(round / 3).expect("few")),
-        );
-        for transport in [
-            Transport::Udp,
-            Transport::Stream {
-                idle: Duration::from_secs(10),
-                came: now,
-                is_private: false,
-            },
-        ] {
+        let turn = u32::try_from(round / 3).expect("few");
+        let query = query(name, shape.rotate_left(turn), options.rotate_left(turn));
+        let stream = |is_private| Transport::Stream {
+            idle: Duration::from_secs(10),
+            came: now,
+            is_private,
+        };
+        for transport in [Transport::Udp, stream(false), stream(true)] {
             let mut outbox = Outbox::default();
+            steps::take();
+            let mut octets = query.len();
             let origin = common::origin(1);
             assert!(proxy.handle_query(origin, transport, &query, now, &mut outbox));
             let len_max = match transport {
@@ -70,7 +70,11 @@ fuzz_target!(|input: &[u8]| {
             link = common::bring_up_link(&mut proxy, &mut outbox, now).or(link);
             for (link, sent) in common::sent(&outbox) {
                 outbox.clear();
-                let reply = common::reply(&sent, &answer);
+                let mut reply = common::reply(&sent, &answer);
+                if *filling != 0 {
+                    common::fill(&mut reply, [15, 3][usize::from(filling & 1)], filling / 2);
+                }
+                octets += reply.len();
                 proxy.handle_reply(link, &reply, now, &mut outbox);
                 given.extend(common::responses(&outbox, len_max));
             }
@@ -81,6 +85,7 @@ fuzz_target!(|input: &[u8]| {
                 given.extend(common::responses(&outbox, len_max));
             }
             assert_eq!(given.len(), 1, "one response to a query");
+            common::check_steps(octets + given[0].len());
             let response = Message::parse(&given[0]).expect("it was checked");
             let question = response.question().expect("it has the question");
             assert_eq!(question.name(), name, "letter case is the client's");
@@ -92,8 +97,8 @@ fuzz_target!(|input: &[u8]| {
     }
 });
 
-/// A query of class IN for this name, whose type, flags and OPT are as these bits are.
-fn query(name: &[u8], shape: u8) -> Vec<u8> {
+/// A query of class IN for this name, whose type, flags, OPT and options are as these bits are.
+fn query(name: &[u8], shape: u8, options: u8) -> Vec<u8> {
     let has_opt = shape & 1 != 0;
     let checking_disabled = shape & 2 << 3;
     let mut query = vec![
@@ -114,7 +119,18 @@ fn query(name: &[u8], shape: u8) -> Vec<u8> {
     query.extend([0, [1, 6, 28, 5][usize::from(shape >> 2 & 3)], 0, 1]);
     if has_opt {
         let flags = if shape & 16 != 0 { DO } else { 0 };
-        OptWriter::start(&mut query, 1232, 0, flags).finish();
+        let mut writer = OptWriter::start(&mut query, 1232, 0, flags);
+        let all: [(OptionCode, &[u8]); 3] = [
+            (OptionCode::COOKIE, &[7; 8]),
+            (OptionCode::TCP_KEEPALIVE, &[]),
+            (OptionCode::PADDING, &[0; 5]),
+        ];
+        for (place, (code, data)) in all.into_iter().enumerate() {
+            if options & 1 << place != 0 {
+                writer.option(code, data);
+            }
+        }
+        writer.finish();
     }
     query
 }

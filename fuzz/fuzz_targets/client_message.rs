@@ -1,8 +1,8 @@
-//! A message from a client, and what upstream says to it: every query gets one response, whatever
-//! both are.
+//! A message from a client, twice, and what upstream says to it: every query gets one response,
+//! whatever both are, with a cache and without.
 //!
-//! Input: how the client asks (one octet), the length of its message (two octets), the message; the
-//! rest stands behind the question of the answer.
+//! Input: how the client asks and what the answer is filled up with (one octet), the length of its
+//! message (two octets), the message; the rest stands behind the question of the answer.
 
 #![no_main]
 
@@ -12,62 +12,67 @@ use std::time::Duration;
 
 use dotproxy::proxy::{Outbox, Proxy, Transport};
 use dotproxy::time::Instant;
-use dotproxy::wire::header::HEADER_LEN;
-use dotproxy::wire::{Flags, Header, Message};
+use dotproxy::wire::{Flags, Header, MESSAGE_LEN_MAX, steps};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|input: &[u8]| {
-    let [transport, high, low, rest @ ..] = input else {
+    let [shape, high, low, rest @ ..] = input else {
         return;
     };
     let message_len = usize::from(u16::from_be_bytes([*high, *low])).min(rest.len());
     let (message, tail) = rest.split_at(message_len);
-    let now = Instant::default() + Duration::from_secs(1);
-    let (transport, len_max) = match transport & 1 {
+    let mut now = Instant::default() + Duration::from_secs(1);
+    let (transport, len_max) = match shape & 1 {
         0 => (Transport::Udp, 1232),
         _ => (
             Transport::Stream {
                 idle: Duration::from_secs(10),
                 came: now,
-                is_private: false,
+                is_private: shape & 2 != 0,
             },
-            65_535,
+            MESSAGE_LEN_MAX,
         ),
     };
-    let mut proxy = Proxy::new(&common::config(), &[7; 32]);
-    let mut outbox = Outbox::default();
-    let is_owed = proxy.handle_query(common::origin(1), transport, message, now, &mut outbox);
-    let header = Header::parse(message);
-    let is_query = header.is_some_and(|header| !header.flags.contains(Flags::QR));
-    assert_eq!(is_owed, is_query);
-    let mut given = common::responses(&outbox, len_max);
+    let config = match shape & 4 {
+        0 => common::config(),
+        _ => common::configured(&["-u192.0.2.1#dot.example", "--cache-size=1m"]),
+    };
+    let mut proxy = Proxy::new(&config, &[7; 32]);
+    for _ in 0..2 {
+        let mut outbox = Outbox::default();
+        steps::take();
+        let mut octets = message.len();
+        let is_owed = proxy.handle_query(common::origin(1), transport, message, now, &mut outbox);
+        let header = Header::parse(message);
+        let is_query = header.is_some_and(|header| !header.flags.contains(Flags::QR));
+        assert_eq!(is_owed, is_query);
+        let mut given = common::responses(&outbox, len_max);
 
-    if let Some(link) = common::bring_up_link(&mut proxy, &mut outbox, now) {
-        for query in common::queries(&outbox) {
-            let question = Message::parse(&query)
-                .expect("checked")
-                .question()
-                .expect("checked");
-            let mut reply = query[..HEADER_LEN + question.as_bytes().len()].to_vec();
-            // The flags and the counts, too, are upstream's.
-            if let [flags_high, flags_low, counts @ ..] = tail {
-                (reply[2], reply[3]) = (flags_high | 0x80, *flags_low);
-                let counts_len = counts.len().min(6);
-                reply[6..6 + counts_len].copy_from_slice(&counts[..counts_len]);
-                reply.extend(&counts[counts_len..]);
+        common::bring_up_link(&mut proxy, &mut outbox, now);
+        common::queries(&outbox);
+        for (link, query) in common::sent(&outbox) {
+            let mut reply = common::reply(&query, tail);
+            if shape & 8 != 0 {
+                common::fill(&mut reply, 15, shape >> 4);
             }
+            octets += query.len() + reply.len();
             outbox.clear();
             proxy.handle_reply(link, &reply, now, &mut outbox);
             given.extend(common::responses(&outbox, len_max));
         }
+        outbox.clear();
+        if given.is_empty() {
+            now += Duration::from_secs(60);
+            proxy.handle_timeout(now, &mut outbox);
+            given.extend(common::responses(&outbox, len_max));
+        }
+        common::check_steps(octets + given.iter().map(Vec::len).sum::<usize>());
+        assert_eq!(given.len(), usize::from(is_owed), "one response to a query");
+        for response in &given {
+            assert_eq!(response[..2], message[..2], "the client's id");
+        }
     }
-    outbox.clear();
-    let later = now + Duration::from_secs(60);
-    proxy.handle_timeout(later, &mut outbox);
-    given.extend(common::responses(&outbox, len_max));
-    assert_eq!(given.len(), usize::from(is_owed), "one response to a query");
+    let mut outbox = Outbox::default();
+    proxy.handle_timeout(now + Duration::from_secs(60), &mut outbox);
     assert_eq!(proxy.inflight(), 0);
-    for response in &given {
-        assert_eq!(response[..2], message[..2], "the client's id");
-    }
 });

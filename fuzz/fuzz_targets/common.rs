@@ -15,8 +15,9 @@ use dotproxy::proxy::{Action, LinkKey, Outbox, Proxy};
 use dotproxy::session::Stream;
 use dotproxy::time::Instant;
 use dotproxy::tls::Setup;
+use dotproxy::wire::edns::{OPT_LEN, OptWriter, OptionCode};
 use dotproxy::wire::header::HEADER_LEN;
-use dotproxy::wire::{Flags, MESSAGE_LEN_MAX, Message};
+use dotproxy::wire::{Flags, MESSAGE_LEN_MAX, Message, steps};
 
 /// A configuration with an upstream under TLS, and one in the clear for names below `b`.
 pub fn config() -> Config {
@@ -124,6 +125,33 @@ pub fn reply(query: &[u8], rest: &[u8]) -> Vec<u8> {
     }
     reply.truncate(MESSAGE_LEN_MAX);
     reply
+}
+
+/// Adds an OPT to a reply that has none and is well formed, whose only option, an extended error that
+/// judges the name or one of this number, leaves so many octets of the longest message.
+pub fn fill(reply: &mut Vec<u8>, code: u16, left: u8) {
+    let head_len = OPT_LEN + 4;
+    let room = MESSAGE_LEN_MAX - usize::from(left);
+    let is_fit = Message::parse(reply).is_ok_and(|message| message.opt().is_none());
+    let Some(data_len) = room.checked_sub(reply.len() + head_len).filter(|_| is_fit) else {
+        return;
+    };
+    let mut data = vec![b'x'; data_len];
+    if let Some(error) = data.first_chunk_mut() {
+        *error = [0, 6];
+    }
+    let additionals = u16::from_be_bytes([reply[10], reply[11]]) + 1;
+    reply[10..12].copy_from_slice(&additionals.to_be_bytes());
+    let mut writer = OptWriter::start(reply, 1232, 0, 0);
+    writer.option(OptionCode(code), &data);
+    writer.finish();
+}
+
+/// Checks that walks over messages of so many octets have taken no more steps than that allows.
+pub fn check_steps(octets: usize) {
+    let taken = steps::take();
+    let allowed = 32 * u64::try_from(octets).expect("few") + 65_536;
+    assert!(taken <= allowed, "{taken} steps for {octets} octets");
 }
 
 /// The queries in the outbox. Each is checked: well formed and, but for those in the clear, padded.
