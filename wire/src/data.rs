@@ -182,9 +182,11 @@ mod tests {
         is_right(rr_type, CLASS_IN, data)
     }
 
-    /// Types that have names, with the octets before and behind them, and whether these may be
-    /// compressed.
-    const NAMED: &[(u16, &[u8], usize, &[u8], bool)] = &[
+    /// A type, the octets before its names, how many names there are, the octets behind them, and
+    /// whether the names may be compressed.
+    type Named = (u16, &'static [u8], usize, &'static [u8], bool);
+
+    const NAMED: &[Named] = &[
         (2, b"", 1, b"", true),
         (5, b"", 1, b"", true),
         (6, b"", 2, &[0; 20], true),

@@ -237,7 +237,7 @@ pub struct EdnsOption<'a> {
     pub data: &'a [u8],
 }
 
-impl<'a> EdnsOption<'a> {
+impl EdnsOption<'_> {
     /// Octets of number, length and data.
     pub fn wire_len(&self) -> usize {
         OPTION_HEAD_LEN + self.data.len()
@@ -384,8 +384,7 @@ const DATA_LEN_LEN: usize = 2;
 
 /// A length of which [`OptWriter::end_max`] sees to it that it has 16 bits.
 fn low_u16(len: usize) -> u16 {
-    debug_assert!(len <= usize::from(u16::MAX), "{len} octets in an OPT");
-    len as u16
+    u16::try_from(len).unwrap_or(u16::MAX)
 }
 
 #[cfg(test)]
