@@ -23,6 +23,10 @@ pub const POINTERS_MAX: usize = 127;
 
 const POINTER: u8 = 0xc0;
 
+/// Position of the name in the question.
+const QUESTION_NAME_AT: u8 = 12;
+const _: () = assert!(QUESTION_NAME_AT as usize == HEADER_LEN);
+
 /// Puts letters in small ones, eight octets at a time; other octets stay as they are.
 pub fn make_small(octets: &mut [u8]) {
     let (words, rest) = octets.as_chunks_mut();
@@ -301,11 +305,19 @@ fn pointer_target(message: &[u8], at: usize, floor: usize) -> Result<usize, Malf
 #[derive(Debug)]
 pub(crate) struct Names<'a> {
     message: &'a [u8],
-    /// The suffixes that most pointers lead to: the name in the question, and the latest other one.
-    recent: [(usize, Extent); 2],
+    /// Octets of the name behind the header, which is checked; zero if there is none.
+    question_name_len: usize,
+    followed: Option<Followed>,
+}
+
+/// The suffixes of names that pointers led to.
+#[derive(Debug, Default)]
+struct Followed {
+    /// The latest one and its position.
+    latest: (usize, Extent),
     /// Steps that were taken to follow pointers.
     steps: usize,
-    /// Every suffix that a pointer led to, by position, once following them took many steps.
+    /// Every suffix, by position, once following them took many steps.
     known: Vec<Extent>,
 }
 
@@ -325,16 +337,12 @@ const POINTER_TARGETS: usize = 1 << 14;
 
 impl<'a> Names<'a> {
     /// The names of `message`, of which the one behind the header has this length and is checked.
+    #[inline]
     pub(crate) fn new(message: &'a [u8], question_name_len: usize) -> Self {
-        let question = Extent {
-            octets: u16::try_from(question_name_len).unwrap_or_default(),
-            pointers: 0,
-        };
         Self {
             message,
-            recent: [(HEADER_LEN, question), (0, Extent::default())],
-            steps: 0,
-            known: Vec::new(),
+            question_name_len,
+            followed: None,
         }
     }
 
@@ -345,7 +353,22 @@ impl<'a> Names<'a> {
 
     /// Checks the name at `start`. Returns the position after it, which is after the pointer if
     /// there is one.
+    #[inline]
     pub(crate) fn check(&mut self, start: usize) -> Result<usize, Malformed> {
+        // Most names are the one in the question or, that of OPT, the root.
+        match self.message.get(start..) {
+            Some([POINTER, QUESTION_NAME_AT, ..])
+                if self.question_name_len > 0 && start > HEADER_LEN =>
+            {
+                Ok(start + 2)
+            }
+            Some([0, ..]) => Ok(start + 1),
+            _ => self.check_any(start),
+        }
+    }
+
+    #[inline(never)]
+    fn check_any(&mut self, start: usize) -> Result<usize, Malformed> {
         let mut at = start;
         while at - start < NAME_LEN_MAX {
             steps::count();
@@ -366,20 +389,24 @@ impl<'a> Names<'a> {
     }
 
     fn suffix(&mut self, start: usize) -> Result<Extent, Malformed> {
-        let recent = self.recent.iter().find(|(at, _)| *at == start);
-        if let Some((_, extent)) = recent
-            && extent.octets > 0
-        {
-            return Ok(*extent);
+        if start == HEADER_LEN && self.question_name_len > 0 {
+            return Ok(Extent {
+                octets: u16::try_from(self.question_name_len).map_err(|_| Malformed)?,
+                pointers: 0,
+            });
         }
-        let extent = self.follow(start)?;
-        self.recent[1] = (start, extent);
-        Ok(extent)
+        let followed = self.followed.get_or_insert_default();
+        if followed.latest.0 != start {
+            followed.latest = (start, followed.follow(self.message, start)?);
+        }
+        Ok(followed.latest.1)
     }
+}
 
+impl Followed {
     /// Follows the suffix at `start` to a part that is known, or to its end.
-    fn follow(&mut self, start: usize) -> Result<Extent, Malformed> {
-        let mut labels = Labels::new(self.message, start);
+    fn follow(&mut self, message: &[u8], start: usize) -> Result<Extent, Malformed> {
+        let mut labels = Labels::new(message, start);
         let rest = loop {
             if labels.at == labels.floor
                 && let Some(known) = self.known.get(labels.at)
@@ -400,15 +427,21 @@ impl<'a> Names<'a> {
             return Err(Malformed);
         }
         if self.steps > STEPS_UNREMEMBERED {
-            self.remember(start, whole, labels.at)?;
+            self.remember(message, start, whole, labels.at)?;
         }
         Ok(whole)
     }
 
     /// Remembers the suffixes from the one at `start` to the position `end`.
-    fn remember(&mut self, start: usize, whole: Extent, end: usize) -> Result<(), Malformed> {
+    fn remember(
+        &mut self,
+        message: &[u8],
+        start: usize,
+        whole: Extent,
+        end: usize,
+    ) -> Result<(), Malformed> {
         self.known.resize(POINTER_TARGETS, Extent::default());
-        let mut labels = Labels::new(self.message, start);
+        let mut labels = Labels::new(message, start);
         while labels.at != end {
             if labels.at == labels.floor
                 && let Some(known) = self.known.get_mut(labels.at)
@@ -564,7 +597,7 @@ mod tests {
             }
             let mut names = Names::new(&message, 0);
             if is_remembered {
-                names.steps = STEPS_UNREMEMBERED;
+                names.followed.get_or_insert_default().steps = STEPS_UNREMEMBERED;
             }
             for (pointers, start) in starts.iter().enumerate() {
                 let end = (pointers <= POINTERS_MAX).then(|| message.len().min(start + 2));

@@ -41,6 +41,7 @@ impl Record {
     }
 
     /// The record at `start`, whose names and data are checked.
+    #[inline]
     pub(super) fn parse_checked(names: &mut Names<'_>, start: usize) -> Result<Self, Malformed> {
         let message = names.message();
         let fixed = names.check(start)?;
@@ -53,6 +54,7 @@ impl Record {
     }
 
     /// The record at `start` and its class. The owner name ends at `fixed`.
+    #[inline]
     fn behind_owner(message: &[u8], start: usize, fixed: usize) -> Result<(Self, u16), Malformed> {
         steps::count();
         let octets = message.get(fixed..).and_then(|rest| rest.first_chunk());
