@@ -1,8 +1,9 @@
 //! The data of records, as far as their type is known: lengths, character strings and names.
 //!
-//! A client reads the data of the types that it knows, so a record whose data has another form makes
-//! its message useless to the client. Names in the data of the types that RFC 3597, section 4, lists
-//! may be compressed, those in the data of younger types may not. Data of other types is opaque.
+//! A client reads the data of the types that it knows, so a record whose data has another form
+//! makes its message useless to the client. Names in the data of the types that RFC 3597, section
+//! 4, lists may be compressed, those in the data of younger types may not. Data of other types is
+//! opaque.
 
 use super::name::{self, Names};
 use super::question::{CLASS_IN, Type};

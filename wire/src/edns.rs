@@ -128,8 +128,8 @@ impl<'a> Opt<'a> {
     }
 
     /// The options of a reply that a client gets: those that pass. Of extended errors there are at
-    /// most [`EXTENDED_ERRORS_MAX`], and each has a text of at most [`EXTENDED_TEXT_LEN_MAX`] octets
-    /// of UTF-8.
+    /// most [`EXTENDED_ERRORS_MAX`], and each has a text of at most [`EXTENDED_TEXT_LEN_MAX`]
+    /// octets of UTF-8.
     pub fn options_for_client(&self) -> impl Iterator<Item = EdnsOption<'a>> + use<'a> {
         let mut errors_left = EXTENDED_ERRORS_MAX;
         self.passing_options().filter_map(move |option| {
@@ -271,8 +271,8 @@ fn split_option(bytes: &[u8]) -> Result<(EdnsOption<'_>, &[u8]), Malformed> {
     Ok((EdnsOption { code, data }, rest))
 }
 
-/// Appends one OPT record to a message. An option for which the record or the message has no room is
-/// left out.
+/// Appends one OPT record to a message. An option for which the record or the message has no room
+/// is left out.
 #[derive(Debug)]
 pub struct OptWriter<'a> {
     out: &'a mut Vec<u8>,

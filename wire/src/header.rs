@@ -72,8 +72,8 @@ impl Flags {
     }
 
     /// The flags and numbers that each response takes over from its query: OPCODE and, for an
-    /// ordinary query, RD and CD (RFC 1035, section 4.1.1; RFC 4035, section 3.2.2). What these flags
-    /// mean to another opcode is not known here, so they are clear, as in BIND's responses.
+    /// ordinary query, RD and CD (RFC 1035, section 4.1.1; RFC 4035, section 3.2.2). What these
+    /// flags mean to another opcode is not known here, so they are clear, as in BIND's responses.
     #[must_use]
     pub fn echoed(self) -> Self {
         match self.0 & Self::OPCODE {

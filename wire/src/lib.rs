@@ -1,8 +1,9 @@
 //! Bytes of DNS messages, and nothing else: no socket, no clock, no decision.
 //!
-//! Reading does not copy, and allocates for no ordinary message: [`Message::parse`] walks the records
-//! of a message once, follows every name to its end, and remembers where things stand. Writing appends to a buffer that the caller owns. Whatever the
-//! bytes are, reading ends in a value or in [`Malformed`], never in a panic.
+//! Reading does not copy, and allocates for no ordinary message: [`Message::parse`] walks the
+//! records of a message once, follows every name to its end, and remembers where things stand.
+//! Writing appends to a buffer that the caller owns. Whatever the bytes are, reading ends in a
+//! value or in [`Malformed`], never in a panic.
 //!
 //! - [`header`]: the twelve octets that every message starts with
 //! - [`name`], [`question`], [`record`]: what follows them

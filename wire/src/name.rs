@@ -639,8 +639,8 @@ mod tests {
         }
     }
 
-    /// A message that is as hostile as pointers can make it: each of as many names as possible leads
-    /// to another suffix of a long name.
+    /// A message that is as hostile as pointers can make it: each of as many names as possible
+    /// leads to another suffix of a long name.
     fn hostile(suffix: impl Fn(&mut Vec<u8>, usize)) -> (Vec<u8>, Vec<usize>) {
         let mut message = behind_header(b"\0");
         while message.len() < POINTER_TARGETS - 300 {

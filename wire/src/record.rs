@@ -140,8 +140,8 @@ impl Record {
         }
     }
 
-    /// Returns whether both records belong to one RRset: same owner, type and class (RFC 2181, section
-    /// 5). The comparison of the owners costs at most `steps_left`; see [`name::equal`].
+    /// Returns whether both records belong to one RRset: same owner, type and class (RFC 2181,
+    /// section 5). The comparison of the owners costs at most `steps_left`; see [`name::equal`].
     pub fn same_rrset(&self, other: &Self, message: &[u8], steps_left: &mut usize) -> bool {
         self.rr_type == other.rr_type
             && self.class(message) == other.class(message)

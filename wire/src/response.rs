@@ -34,8 +34,8 @@ impl Asked<'_> {
         self.flags.contains(Flags::AD) || self.opt.is_some_and(|opt| opt.flags & DO != 0)
     }
 
-    /// Octets that all records of a response may have besides OPT, if OPT has no option but those that
-    /// its query asked for. `None` is less than none.
+    /// Octets that all records of a response may have besides OPT, if OPT has no option but those
+    /// that its query asked for. `None` is less than none.
     fn room(&self, opt_len: usize) -> Option<usize> {
         let question_len = self
             .question
@@ -174,14 +174,14 @@ pub fn end_answer<'a>(
     asked.end_opt(writer, start);
 }
 
-/// Octets of records beyond [`Asked::records_len_max`] that [`end_cut_answer`] needs at most, to see
-/// what the first record that does not fit is.
+/// Octets of records beyond [`Asked::records_len_max`] that [`end_cut_answer`] needs at most, to
+/// see what the first record that does not fit is.
 pub const CUT_LOOKAHEAD_LEN: usize = NAME_LEN_MAX + Record::FIXED_LEN;
 
 /// Ends the answer that [starts](start_answer) at `start`, with so many records in each section, of
 /// which more follow than there is [room](Asked::records_len_max) for: with those whole RRsets that
-/// fit and the OPT that it owes. The buffer ends with the records, or with as many of their octets as
-/// fit and [`CUT_LOOKAHEAD_LEN`]. Puts `ttl` of each TTL in its place.
+/// fit and the OPT that it owes. The buffer ends with the records, or with as many of their octets
+/// as fit and [`CUT_LOOKAHEAD_LEN`]. Puts `ttl` of each TTL in its place.
 pub fn end_cut_answer(
     out: &mut Vec<u8>,
     start: usize,
@@ -321,8 +321,8 @@ struct Cut {
     is_truncated: bool,
 }
 
-/// Steps that the comparison of owner names may take for one answer. If they do not suffice, records
-/// of one type that follow each other count as one RRset.
+/// Steps that the comparison of owner names may take for one answer. If they do not suffice,
+/// records of one type that follow each other count as one RRset.
 const COMPARISON_STEPS_MAX: usize = 1 << 14;
 
 impl Cut {

@@ -1,5 +1,5 @@
-//! A counter of the steps that walks over a message take, for tests and fuzz targets that hold these
-//! against the length of the message. Other builds do not count.
+//! A counter of the steps that walks over a message take, for tests and fuzz targets that hold
+//! these against the length of the message. Other builds do not count.
 
 #[cfg(any(test, fuzzing))]
 thread_local! {
