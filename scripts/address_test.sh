@@ -29,15 +29,14 @@ await link_local_of_server
 await link_local_of_client
 
 start_unbound 853
-"$binary" -u 127.0.0.1 --ca-file "$work/ca.pem" \
-    --allow 192.0.2.0/24 --allow 2001:db8::/32 --allow fe80::/10 2>"$work/dotproxy.log" &
-pids+=($!)
+launch "$work/dotproxy.log" "$binary" -u 127.0.0.1 --ca-file "$work/ca.pem" \
+    --allow 192.0.2.0/24 --allow 2001:db8::/32 --allow fe80::/10
 # This one answers as it does by itself.
-"$binary" -v -p 5300 -u 127.0.0.1 --ca-file "$work/ca.pem" 2>"$work/private.log" &
-pids+=($!)
+launch "$work/private.log" "$binary" -v -p 5300 -u 127.0.0.1 --ca-file "$work/ca.pem"
 
-ask() { on_client dig www.example.net A +short +tries=1 +time=2 "$@"; }
+ask() { on_client dig www.example.net A +short +tries=1 +time=30 "$@"; }
 await ask @192.0.2.1
+await grep -q 'will be asked' "$work/private.log"
 
 zone=$(link_local_of_server)%client0
 for address in 192.0.2.1 192.0.2.2 198.51.100.1 \
@@ -48,7 +47,7 @@ done
 check "udp to $zone from 2001:db8::9" '^192\.0\.2\.80$' ask "@$zone" -b 2001:db8::9
 
 denied='status: REFUSED.*EDE: 18 \(Prohibited\)'
-ask_private() { on_client dig www.example.net A -p 5300 +tries=1 +time=2 "$@" | tr '\n' ' '; }
+ask_private() { on_client dig www.example.net A -p 5300 +tries=1 +time=30 "$@" | tr '\n' ' '; }
 check "private: 192.0.2.9 is refused" "$denied" ask_private @192.0.2.1
 check "private: 2001:db8::9 is refused" "$denied" ask_private @2001:db8::1
 check "private: a connection of 192.0.2.9 is closed" 'communications error|end of file' \
@@ -64,7 +63,7 @@ check "private: a link-local client is answered" 'status: NOERROR' ask_surely "@
 
 # Responses to a client on this host leave many at a time, unless the kernel refuses to take them apart.
 yes 'www.example.net A' | head -n 2000 >"$work/names"
-ask_much() { dnsperf -s 127.0.0.1 -p 5300 -d "$work/names" -q 100 -t 5; }
+ask_much() { dnsperf -s 127.0.0.1 -p 5300 -d "$work/names" -q 100 -t 30; }
 one_by_one() { grep -c 'one by one' "$work/private.log" || true; }
 check "private: 2,000 queries from this host, none lost" 'lost: +0 ' ask_much
 check "private: there is a way to send many at a time" '^0$' one_by_one

@@ -37,27 +37,24 @@ else
     many='host%d.many.example.net A' many_count=5000
 fi
 
-"$binary" -l 127.0.0.1 -p "$port" -u "$upstream" "${trust[@]}" 2>"$work/dotproxy.log" &
-pids+=($!)
+launch "$work/dotproxy.log" "$binary" -l 127.0.0.1 -p "$port" -u "$upstream" "${trust[@]}"
 
 # Every client has its own way to say the same.
 ask() { # client, udp or tcp, name, type, more options
     local client=$1 transport=$2 name=$3 type=$4
     shift 4
     case $client in
-        dig) dig -p "$port" @127.0.0.1 "$name" "$type" +tries=1 +time=5 \
+        dig) dig -p "$port" @127.0.0.1 "$name" "$type" +tries=1 +time=30 \
             "$([ "$transport" = tcp ] && echo +tcp || echo +notcp)" "$@" ;;
-        kdig) kdig -p "$port" @127.0.0.1 "$name" "$type" +retry=0 +timeout=5 \
+        kdig) kdig -p "$port" @127.0.0.1 "$name" "$type" +retry=0 +timeout=30 \
             "$([ "$transport" = tcp ] && echo +tcp || echo +notcp)" "$@" ;;
         drill) drill -p "$port" "$([ "$transport" = tcp ] && echo -t || echo -u)" "$@" \
             "$name" @127.0.0.1 "$type" ;;
     esac
 }
 
-for _ in $(seq 100); do
-    ask dig udp "$a_name" A 2>/dev/null | grep -q NOERROR && break
-    sleep 0.05
-done
+is_ready() { ask dig udp "$a_name" A | grep -q NOERROR; }
+await is_ready
 
 echo "dotproxy on 127.0.0.1:$port, upstream $upstream"
 for client in dig kdig drill; do
@@ -100,21 +97,27 @@ check "dig: cookie, first time and again" 'COOKIE: [0-9a-f]{48} \(good\)' \
 check "dig: cookie alone" ';; flags: qr rd ra; QUERY: 0, ANSWER: 0' ask dig udp "$a_name" A +cookie +header-only
 check "kdig: padded query with a cookie" 'NOERROR' ask kdig udp "$a_name" A +padding=64 +cookie
 
-# A peer that sends tickets first may wait for their acknowledgement, which takes 40 ms if we do, too.
-first_answers() {
-    local first_port pid
+# A peer that sends tickets first may wait for their acknowledgement. It takes 40 ms each time if dotproxy waits
+# as well, so the quickest of many first answers shows it; the others may be slow because the machine is busy.
+first_answer() {
+    local first_port answer
     first_port=$(free_port)
-    for _ in 1 2 3; do
-        "$binary" -l 127.0.0.1 -p "$first_port" -u "$upstream" "${trust[@]}" 2>"$work/first.log" &
-        pid=$!
-        until grep -q 'will be asked' "$work/first.log"; do sleep 0.02; done
-        dig -p "$first_port" @127.0.0.1 "$a_name" A +tries=1 +time=5
-        kill "$pid"
-        wait "$pid"
+    launch "$work/first.log" "$binary" -l 127.0.0.1 -p "$first_port" -u "$upstream" "${trust[@]}"
+    await grep -q 'will be asked' "$work/first.log"
+    answer=$(dig -p "$first_port" @127.0.0.1 "$a_name" A +tries=1 +time=30)
+    kill "$launched"
+    wait "$launched"
+    grep 'Query time:' <<<"$answer"
+}
+quickest_first_answer() {
+    for _ in $(seq 60); do
+        first_answer | grep -E 'Query time: [0-3]?[0-9] msec' && return
     done
+    first_answer
 }
 if [ -z "${UPSTREAM:-}" ]; then
-    check "dig: first answer on a new connection comes soon" 'Query time: (1?[0-9]|2[0-5]) msec' first_answers
+    check "dig: first answer on a new connection waits for no acknowledgement" \
+        'Query time: [0-3]?[0-9] msec' quickest_first_answer
 fi
 
 for number in $(seq "$many_count"); do
@@ -123,7 +126,7 @@ for number in $(seq "$many_count"); do
 done >"$work/many"
 for transport in udp tcp; do
     check "dnsperf, $transport: $many_count queries, 20 clients, none lost" 'lost: +0 ' \
-        dnsperf -s 127.0.0.1 -p "$port" -m $transport -d "$work/many" -c 20 -q 100 -n 1 -t 5
+        dnsperf -s 127.0.0.1 -p "$port" -m $transport -d "$work/many" -c 20 -q 100 -n 1 -t 30
 done
 
 conclude

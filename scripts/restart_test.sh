@@ -14,17 +14,15 @@ port=$(free_port)
 options=(-u "127.0.0.1:$resolver_port" --ca-file "$work/ca.pem")
 for number in $(seq 2000); do echo "host$number.many.example.net A"; done >"$work/names"
 load() { # seconds
-    dnsperf -s 127.0.0.1 -p "$port" -d "$work/names" -c 8 -Q 500 -l "$1" -t 6 >"$work/dnsperf.out" 2>&1
+    dnsperf -s 127.0.0.1 -p "$port" -d "$work/names" -c 8 -Q 500 -l "$1" -t 30 >"$work/dnsperf.out" 2>&1
 }
 restarts=8
 
 # By another that shares the port.
 start() {
-    "$binary" -l 127.0.0.1 -p "$port" --reuse-port "${options[@]}" 2>"$work/dotproxy.log" &
-    proxy=$!
-    pids+=("$proxy")
-    serves() { grep -q 'will be asked' "$work/dotproxy.log"; }
-    await serves
+    launch "$work/dotproxy.log" "$binary" -l 127.0.0.1 -p "$port" --reuse-port "${options[@]}"
+    proxy=$launched
+    await grep -q 'will be asked' "$work/dotproxy.log"
 }
 start
 load 20 &
@@ -47,17 +45,17 @@ refused() { ask www.example.net A || true; }
 check "shared port: it is free afterwards" 'connection refused' refused
 
 # On sockets that outlive it.
-scripts/activate.py "127.0.0.1:$port" "$binary" "${options[@]}" 2>"$work/dotproxy.log" &
-keeper=$!
-pids+=("$keeper")
+launch "$work/dotproxy.log" scripts/activate.py "127.0.0.1:$port" "$binary" "${options[@]}"
+keeper=$launched
 await ask www.example.net A
 check "sockets of its starter: UDP and TCP" 'listening on 127.0.0.1:[0-9]+$' cat "$work/dotproxy.log"
 check "sockets of its starter: TCP is served" 'NOERROR' ask www.example.net A +tcp
 load 10 &
 running=$!
-for _ in $(seq "$restarts"); do
+for number in $(seq "$restarts"); do
     sleep 1
     pkill -TERM -P "$keeper"
+    await logs_more "$work/dotproxy.log" 'listening on' "$number"
 done
 wait "$running"
 check "sockets of its starter, $restarts restarts: none lost" 'Queries lost: +0 ' cat "$work/dnsperf.out"
@@ -68,10 +66,8 @@ kill "$keeper"
 wait "$keeper" 2>/dev/null
 
 # On a socket of systemd's own tool, which has one kind at a time, and starts it when a query comes.
-systemd-socket-activate --datagram -l "127.0.0.1:$port" "$binary" "${options[@]}" 2>"$work/dotproxy.log" &
-pids+=("$!")
-activated() { grep -q 'Listening on' "$work/dotproxy.log"; }
-await activated
+launch "$work/dotproxy.log" systemd-socket-activate --datagram -l "127.0.0.1:$port" "$binary" "${options[@]}"
+await grep -q 'Listening on' "$work/dotproxy.log"
 check "socket of systemd: the query that starts it is answered" '192\.0\.2\.80' ask www.example.net A
 check "socket of systemd: that and no other" 'listening on 127.0.0.1:[0-9]+ for UDP alone' cat "$work/dotproxy.log"
 conclude

@@ -59,8 +59,7 @@ start -u tls://dot.example:"$tls_port" -b 127.0.0.1:"$plain_port"
 check "host name, its server is down: SERVFAIL, with the reason" 'EDE: (22|23)' \
     ask www.example.net A
 start_plain_unbound
-sleep 1
-check "host name, its server is back" '192\.0\.2\.80' ask www.example.net A +retry=0
+check_soon "host name, its server is back" '192\.0\.2\.80' ask www.example.net A +retry=0
 
 for scheme in udp tcp; do
     start -u "127.0.0.1:$tls_port" -u "$scheme://127.0.0.1:$plain_port,domain=corp.example.net" \

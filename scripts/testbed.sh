@@ -27,7 +27,20 @@ if [ -z "${DOTPROXY:-}" ]; then
     cargo build --release --quiet || exit 2
 fi
 
-# A port that nobody listens on, below those that the system gives to clients.
+# Starts a command in the background, which logs to this file: `launch LOG COMMAND...`. The file is new, and
+# the one before it is gone when this returns, so a line that is waited for is one of this command. Its process
+# is in `launched`.
+launched=
+launch() {
+    local log=$1
+    shift
+    rm -f "$log"
+    "$@" 2>"$log" &
+    launched=$!
+    pids+=("$launched")
+}
+
+# A port that no socket listens on, below those that the system gives to clients.
 free_port() {
     local port
     while :; do
@@ -94,14 +107,25 @@ CONF
 }
 
 # Asks the program that listens on $port.
-ask() { dig -p "${port:?}" @127.0.0.1 +tries=1 +time=6 "$@"; }
+ask() { dig -p "${port:?}" @127.0.0.1 +tries=1 +time=30 "$@"; }
 
-# Waits until the command succeeds.
-await() {
-    for _ in $(seq 100); do
-        "$@" >/dev/null 2>&1 && return
+# Whether the command succeeds within a minute. It is repeated until then, since a busy machine is slow.
+becomes() {
+    local end=$((SECONDS + 60))
+    until "$@" >/dev/null 2>&1; do
+        [ "$SECONDS" -lt "$end" ] || return 1
         sleep 0.05
     done
+}
+
+# Whether a log has more lines with this pattern than so many.
+logs_more() { # log, pattern, number
+    [ "$(grep -cE -- "$2" "$1")" -gt "$3" ]
+}
+
+# Waits until the command succeeds, and ends the script if it does not.
+await() {
+    becomes "$@" && return
     echo "in vain: $*" >&2
     exit 2
 }
@@ -123,6 +147,15 @@ check() {
         printf '        $ %s\n' "$*"
         printf '        | %s\n' "${output//$'\n'/$'\n'        | }"
     fi
+}
+
+# check_soon WHAT PATTERN COMMAND...: as `check`, for what becomes true in a moment.
+check_soon() {
+    becomes prints "${@:2}"
+    check "$@"
+}
+prints() { # pattern, command
+    "${@:2}" 2>&1 | grep -E -- "$1"
 }
 
 # Ends with what failed, and what the program said about it.

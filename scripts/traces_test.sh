@@ -25,13 +25,11 @@ start() { # name, share, status that the collector refuses with at first
     pids+=("$!")
     await test -e "$spans"
     port=$(free_port)
-    "$binary" -l 127.0.0.1 -p "$port" --ca-file "$work/ca.pem" --policy ordered \
+    launch "$work/dotproxy.log" "$binary" -l 127.0.0.1 -p "$port" --ca-file "$work/ca.pem" --policy ordered \
         -u "127.0.0.1:$dead_port" -u "127.0.0.1:$resolver_port" --query-log-clients none \
-        --otlp "http://127.0.0.1:$collector_port" --trace-sample "$2" 2>"$work/dotproxy.log" &
-    proxy=$!
-    pids+=("$proxy")
-    listens() { grep -q 'listening on' "$work/dotproxy.log"; }
-    await listens
+        --otlp "http://127.0.0.1:$collector_port" --trace-sample "$2"
+    proxy=$launched
+    await grep -q 'listening on' "$work/dotproxy.log"
 }
 stop() { kill -TERM "$proxy" && wait "$proxy"; }
 # What the expression comes to. In it, `values(NAME, KEY)` are those of an attribute in the spans of
@@ -72,7 +70,7 @@ check "steps: two queries upstream" "^\['NOERROR', 'NXDOMAIN'\]$" \
 
 printf 'www.example.net A\nwww.example.net AAAA\nexample.net MX\nnone.example.net A\n' >"$work/names"
 load() { # queries, queries a second
-    dnsperf -s 127.0.0.1 -p "$port" -d "$work/names" -c 4 -Q "$2" -n "$(($1 / 4))" \
+    dnsperf -s 127.0.0.1 -p "$port" -d "$work/names" -c 4 -Q "$2" -n "$(($1 / 4))" -t 30 \
         >"$work/dnsperf.out" 2>&1
     check "$1 queries: none lost" 'Queries lost: +0 ' cat "$work/dnsperf.out"
 }
