@@ -2,13 +2,12 @@
 
 use std::io::{Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::time::Duration;
 
 use crate::support::certificates::Authority;
 use crate::support::faulty::Faulty;
 use crate::support::folder::Folder;
 use crate::support::messages::{check_response, query};
-use crate::support::program::{Program, await_that};
+use crate::support::program::{PATIENCE, Program, await_that};
 
 struct Scene {
     folder: Folder,
@@ -51,8 +50,7 @@ impl Scene {
 /// Lets the program connect, and accepts what it has.
 fn accept(listener: &UnixListener) -> UnixStream {
     let (mut stream, _) = listener.accept().expect("it connects");
-    let timeout = Some(Duration::from_secs(5));
-    stream.set_read_timeout(timeout).expect("a timeout");
+    stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
     let mut ready = read(&mut stream, 42);
     assert_eq!(ready[8..12], [0, 0, 0, 4], "READY");
     // ACCEPT has the same type of content.

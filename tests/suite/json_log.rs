@@ -45,7 +45,9 @@ fn events_have_their_own_members() {
         &program.ask(&query).expect("a response")
     ));
     // It asks too often; another may not ask at all, and one that is well falls ill.
-    for address in ["127.0.0.1:0", "127.0.0.1:0", "127.0.0.9:0"] {
+    // On a busy machine one of them may come late enough to be answered.
+    let often = ["127.0.0.1:0"; 5];
+    for address in often.iter().chain(&["127.0.0.9:0"]) {
         let socket = UdpSocket::bind(address).expect("a free port");
         socket
             .send_to(&query, program.address)

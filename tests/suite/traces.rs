@@ -9,7 +9,7 @@ use nix::sys::signal::Signal;
 use crate::support::certificates::Authority;
 use crate::support::faulty::Faulty;
 use crate::support::messages::{check_response, query};
-use crate::support::program::{Program, await_that, connect_from, free_port};
+use crate::support::program::{PATIENCE, Program, await_that, connect_from, free_port};
 
 struct Scene {
     _server: Faulty,
@@ -74,8 +74,7 @@ impl Scene {
 
 fn accept(listener: &TcpListener) -> TcpStream {
     let (stream, _) = listener.accept().expect("it connects");
-    let timeout = Some(Duration::from_secs(5));
-    stream.set_read_timeout(timeout).expect("a timeout");
+    stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
     stream
 }
 

@@ -101,7 +101,7 @@ struct Shared {
     right: Arc<ServerConfig>,
     flawed: BTreeMap<&'static str, Arc<ServerConfig>>,
     is_stopped: AtomicBool,
-    /// Connections without traffic for so long are closed.
+    /// Connections without traffic for so long after an answer are closed.
     idle: Mutex<Option<Duration>>,
     waits_for_acknowledgements: AtomicBool,
     streams: Mutex<Vec<TcpStream>>,
@@ -155,7 +155,7 @@ impl Faulty {
         *self.shared.plan.lock().expect("nobody panics with it") = None;
     }
 
-    /// Closes connections without traffic after so long.
+    /// Closes connections that have had an answer and no traffic after it for so long.
     pub fn set_idle(&self, idle: Duration) {
         *self.shared.idle.lock().expect("nobody panics with it") = Some(idle);
     }
@@ -237,8 +237,6 @@ impl Shared {
             .lock()
             .expect("nobody panics with it")
             .push(copy);
-        let idle = *self.idle.lock().expect("nobody panics with it");
-        stream.set_read_timeout(idle).expect("a timeout");
         let peer = stream.peer_addr().ok();
         self.serve_with(stream, self.strike(true));
         self.forget(peer);
@@ -283,6 +281,9 @@ impl Shared {
                 }
                 None => {
                     send(&mut tls, &reply(&query, 1));
+                    // A connection is idle after an answer: before one, the peer may be slow.
+                    let idle = *self.idle.lock().expect("nobody panics with it");
+                    tls.sock.set_read_timeout(idle).expect("a timeout");
                     if let Some(query) = held.take() {
                         send(&mut tls, &reply(&query, 1));
                     }

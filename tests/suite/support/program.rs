@@ -1,15 +1,20 @@
 //! The program itself, started as a user starts it.
 
+use std::collections::hash_map::RandomState;
+use std::hash::{BuildHasher, Hasher};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use socket2::{Domain, Socket, Type};
+
+/// How long an event is waited for at most. A busy machine delays everything, so only a program that is wrong
+/// exceeds it.
+pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A running dotproxy.
 pub struct Program {
@@ -63,6 +68,25 @@ impl Program {
         self.log.lock().expect("nobody panics with it").clone()
     }
 
+    /// Waits until it has read what was sent to it before.
+    pub fn await_reading(&self) {
+        await_reading(self.address);
+    }
+
+    /// The line of its counters as they are now.
+    pub fn counters(&self) -> String {
+        let is_counters = |line: &&str| line.contains("queries udp=");
+        let before = self.log().lines().filter(is_counters).count();
+        let line = || {
+            let log = self.log();
+            let mut lines = log.lines().filter(is_counters);
+            lines.nth(before).map(str::to_owned)
+        };
+        self.signal(Signal::SIGUSR1);
+        await_that("it logs its counters", || line().is_some());
+        line().expect("it is there")
+    }
+
     /// Waits until it has logged this.
     pub fn await_log(&self, text: &str) {
         await_that(&format!("the log says {text:?}"), || {
@@ -72,7 +96,7 @@ impl Program {
 
     /// Sends a query over UDP and waits for its response.
     pub fn ask(&self, query: &[u8]) -> Option<Vec<u8>> {
-        self.ask_within(query, Duration::from_secs(6))
+        self.ask_within(query, PATIENCE)
     }
 
     /// Sends a query over UDP and waits so long for its response.
@@ -196,8 +220,7 @@ pub fn connect_from(own: Ipv4Addr, to: SocketAddr) -> TcpStream {
     socket.bind(&own.into()).expect("an address of ours");
     socket.connect(&to.into()).expect("it listens");
     let stream = TcpStream::from(socket);
-    let timeout = Some(Duration::from_secs(6));
-    stream.set_read_timeout(timeout).expect("a timeout");
+    stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
     stream
 }
 
@@ -208,9 +231,21 @@ pub fn datagrams_from(own: Ipv4Addr, patience: Duration) -> UdpSocket {
     socket
 }
 
-/// Waits until something holds, ten seconds at the most.
+/// Waits until a dotproxy has read what was sent to this address of it before. It looks at all its sockets
+/// before it waits for more, so a second response follows a look at every one of them.
+pub fn await_reading(address: SocketAddr) {
+    let socket = datagrams_from(Ipv4Addr::LOCALHOST, PATIENCE);
+    // It answers this name itself.
+    let query = b"\x12\x34\x01\0\0\x01\0\0\0\0\0\0\x09localhost\0\0\x01\0\x01";
+    for _ in 0..2 {
+        socket.send_to(query, address).expect("loopback takes it");
+        socket.recv(&mut [0; 512]).expect("a response");
+    }
+}
+
+/// Waits until something holds.
 pub fn await_that(what: &str, mut holds: impl FnMut() -> bool) {
-    let end = Instant::now() + Duration::from_secs(10);
+    let end = Instant::now() + PATIENCE;
     while !holds() {
         assert!(Instant::now() < end, "waited in vain until {what}");
         std::thread::sleep(Duration::from_millis(2));
@@ -230,11 +265,11 @@ pub fn spawn(command: &mut Command) -> Child {
 /// A port of 127.0.0.1 that is free for UDP and TCP. It is below those that the system gives to
 /// clients, so that none of them takes it before it is used.
 pub fn free_port() -> u16 {
-    static NEXT: AtomicU16 = AtomicU16::new(0);
     let _alone = FORKING.lock().unwrap_or_else(PoisonError::into_inner);
     loop {
-        let process = u16::try_from(std::process::id() % 200).expect("below 200");
-        let port = 12_000 + (process * 97 + NEXT.fetch_add(1, Ordering::Relaxed)) % 20_000;
+        // Other tests that run at the same time draw others.
+        let draw = RandomState::new().build_hasher().finish() % 20_000;
+        let port = 12_000 + u16::try_from(draw).expect("below 20,000");
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
         if UdpSocket::bind(address).is_ok() && TcpListener::bind(address).is_ok() {
             return port;
