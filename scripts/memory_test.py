@@ -23,7 +23,7 @@ import threading
 import time
 import urllib.request
 
-from testbed import ROOT, exchange, free_port, make_certificates, query, resident_kib, stop
+from testbed import PATIENCE_S, ROOT, exchange, free_port, make_certificates, query, resident_kib, stop
 
 ANSWER_LEN = 60_000
 # Octets for the kernel, which are sockets for the most part.
@@ -100,13 +100,13 @@ class Crowd:
         return time.time() < self.end
 
     def connect(self):
-        stream = socket.create_connection(("127.0.0.1", self.port), timeout=10)
+        stream = socket.create_connection(("127.0.0.1", self.port), timeout=PATIENCE_S)
         return stream
 
     def flood(self):
         with socket.socket(type=socket.SOCK_DGRAM) as udp:
             udp.connect(("127.0.0.1", self.port))
-            udp.settimeout(6)
+            udp.settimeout(PATIENCE_S)
             while self.is_on():
                 for _ in range(50):
                     udp.send(query(7, f"u{random.random()}.example.org"))
@@ -178,6 +178,18 @@ def counters(port):
     return found
 
 
+def await_end(port):
+    """Counters once no query is in flight and each has its outcome, or after a while."""
+    end = time.monotonic() + PATIENCE_S
+    while True:
+        told = counters(port)
+        is_over = (not told["dotproxy_inflight_queries"]
+                   and told["dotproxy_queries_total"] == told["dotproxy_query_outcomes_total"])
+        if is_over or time.monotonic() > end:
+            return told
+        time.sleep(0.5)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("--binary", default=f"{ROOT}/target/{os.uname().machine}-unknown-linux-musl/release/dotproxy")
@@ -197,18 +209,16 @@ def main():
              "--ca-file", f"{work}/ca.pem", "--http-listen", f"127.0.0.1:{http}", "--memory-limit",
              arguments.limit], preexec_fn=enter)
         try:
-            for _ in range(100):
-                # The response is truncated: none that would do for `ask`.
-                if exchange(port, query(1, "ready.example.com"), 0.2)[0] is not None:
-                    break
+            end = time.monotonic() + PATIENCE_S
+            # The response is truncated: none that would do for `ask`.
+            while exchange(port, query(1, "ready.example.com"), 1)[0] is None:
+                if time.monotonic() > end:
+                    sys.exit("dotproxy does not answer")
                 time.sleep(0.05)
-            else:
-                sys.exit("dotproxy does not answer")
             idle = resident_kib(process.pid)
             crowd = Crowd(port, arguments.seconds)
             crowd.go()
-            time.sleep(7)
-            seen, told = crowd.seen, counters(http)
+            seen, told = crowd.seen, await_end(http)
             peak, rest = resident_kib(process.pid, "VmHWM"), resident_kib(process.pid)
         finally:
             stop(process)

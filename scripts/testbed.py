@@ -3,6 +3,7 @@
 import contextlib
 import glob
 import os
+import random
 import re
 import socket
 import struct
@@ -11,6 +12,8 @@ import time
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 TICKS = os.sysconf("SC_CLK_TCK")
+# Seconds that an event is waited for at most, on a machine that may be busy.
+PATIENCE_S = 60
 
 
 def run(*command, **options):
@@ -47,15 +50,17 @@ def apart(pid):
 
 
 def free_port():
-    """A port of 127.0.0.1 that is free for UDP and TCP."""
+    """A port of 127.0.0.1 that is free for UDP and TCP. It is below those that the system gives to clients, so
+    that none of them takes it before it is used."""
     while True:
+        address = ("127.0.0.1", random.randrange(20_000, 30_000))
         with socket.socket(type=socket.SOCK_DGRAM) as udp, socket.socket() as tcp:
-            udp.bind(("127.0.0.1", 0))
             try:
-                tcp.bind(udp.getsockname())
+                udp.bind(address)
+                tcp.bind(address)
             except OSError:
                 continue
-            return udp.getsockname()[1]
+            return address[1]
 
 
 UNBOUND_CONF = """
@@ -138,10 +143,20 @@ def resident_kib(pid, kind="VmRSS"):
         return int(re.search(rf"{kind}:\s+(\d+)", file.read())[1])
 
 
+def await_at_most(most, read):
+    """What `read` returns, once it is not above `most` or a while has passed."""
+    end = time.monotonic() + PATIENCE_S
+    value = read()
+    while value > most and time.monotonic() < end:
+        time.sleep(0.5)
+        value = read()
+    return value
+
+
 def stop(process):
     process.terminate()
     try:
-        process.wait(5)
+        process.wait(30)
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()
