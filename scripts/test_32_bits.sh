@@ -10,8 +10,10 @@ as_root() {
 # Not gcc-multilib, which Debian lets nobody have beside compilers for other processors.
 package=gcc-$(gcc -dumpversion | cut -d. -f1)-multilib
 if ! dpkg-query -W -f='${db:Status-Status}' "$package" 2>/dev/null | grep -qx installed; then
-    as_root apt-get update -qq
-    as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$package"
+    # Another process may be installing packages.
+    as_root apt-get -o DPkg::Lock::Timeout=300 update -qq
+    as_root env DEBIAN_FRONTEND=noninteractive apt-get -o DPkg::Lock::Timeout=300 install -y -qq \
+        --no-install-recommends "$package"
 fi
 headers=/usr/include/$(uname -m)-linux-gnu
 export CFLAGS_i686_unknown_linux_gnu="-isystem $headers"
