@@ -20,8 +20,8 @@ import tempfile
 import time
 
 from bench import load
-from testbed import (ROOT, apart, ask, free_port, make_certificates, processor_time, processor_times,
-                     resident_kib, start_unbound, stop)
+from testbed import (ROOT, PATIENCE_S, apart, ask, await_at_most, free_port, make_certificates, processor_time,
+                     processor_times, resident_kib, start_unbound, stop)
 
 SIZES = [100, 1_000, 10_000, 100_000]
 HITS = 200_000
@@ -40,7 +40,8 @@ class Proxy:
         self.process = subprocess.Popen(
             [binary, "-l", "127.0.0.1", "-p", str(self.port), "-u", f"127.0.0.1:{upstream}#dot.example",
              "--ca-file", f"{work}/ca.pem", "--cache-size", size, *more], stderr=subprocess.DEVNULL)
-        for _ in range(100):
+        end = time.monotonic() + PATIENCE_S
+        while time.monotonic() < end:
             if ask(self.port, "ready.example.com", 0.2) is not None:
                 return
             time.sleep(0.05)
@@ -120,7 +121,8 @@ def measure_memory(work, binary, upstream):
             used = sum(processor_times(proxy.process.pid)) - before
             # What a burst took goes back a second after it, or when the connections that it needed are closed.
             time.sleep(4)
-            resident[size] = resident_kib(proxy.process.pid, "RssAnon")
+            resident[size] = await_at_most(resident.get("0", 0) + MEMORY_MAX_KIB,
+                                           lambda: resident_kib(proxy.process.pid, "RssAnon"))
             whole = resident_kib(proxy.process.pid)
             print(f"{result['completed']} names through --cache-size {size:2}: {resident[size]} KiB "
                   f"of its own, {whole} KiB resident, {used * 1e6 / result['completed']:.2f} µs a name, "

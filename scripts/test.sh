@@ -1,6 +1,7 @@
 #!/bin/sh
 # Installs what the tests need (Debian) and passes all of them. Ten minutes to a quarter of an hour on two cores,
-# a third of it compiling.
+# a third of it compiling. Nothing here depends on how busy the machine is: what is promised of speed is checked
+# by scripts/promises.sh.
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -53,9 +54,9 @@ step "tests"
 RUST_TEST_THREADS=6 cargo test --all-features --locked
 
 step "real clients, real resolver"
-scripts/dig_test.sh
+scripts/side_by_side.sh scripts/dig_test.sh
 if [ -e "target/$host/release/dotproxy" ]; then
-    DOTPROXY="target/$host/release/dotproxy" scripts/dig_test.sh
+    DOTPROXY="target/$host/release/dotproxy" scripts/side_by_side.sh scripts/dig_test.sh
 fi
 scripts/side_by_side.sh scripts/restart_test.sh scripts/cache_test.sh scripts/units_test.sh \
     scripts/metrics_test.sh scripts/traces_test.sh scripts/tls_test.sh scripts/routes_test.sh \
@@ -83,8 +84,7 @@ trap - EXIT
 step "fuzz targets"
 scripts/fuzz.sh 1
 
-step "promises: processor time, memory, size"
-scripts/bench.py --check --rounds 1 --workloads "forwarded,cached,one socket"
-scripts/cache_bench.py --check
+step "memory, size"
+scripts/footprint.py
 
 printf '\nall passed\n'
