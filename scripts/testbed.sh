@@ -104,6 +104,12 @@ CONF
     } >"$work/unbound.conf"
     unbound -d -c "$work/unbound.conf" &
     pids+=($!)
+    await is_connectable "$port"
+}
+
+# Whether a server on this host takes a TCP connection to a port.
+is_connectable() { # port
+    (exec 3<>"/dev/tcp/127.0.0.1/$1")
 }
 
 # Asks the program that listens on $port.
