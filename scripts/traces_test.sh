@@ -74,18 +74,26 @@ load() { # queries, queries a second
         >"$work/dnsperf.out" 2>&1
     check "$1 queries: none lost" 'Queries lost: +0 ' cat "$work/dnsperf.out"
 }
+# Queries come in portions, each when the collector has what is due of those before: beyond 256 KiB that a slow
+# collector has not taken, dotproxy drops traces.
+has_queries() { [ "$(of_spans 'count["query"]')" -ge "$1" ]; }
 start all 1
-load 600 300
+for portion in $(seq 6); do
+    load 100 300
+    await has_queries "$((portion * 100))"
+done
 stop
 check "all: each has its trace" '^600$' of_spans 'count["query"]'
 start busy 1 503
 load 100 100
-has_all() { of_spans 'count["query"]' | grep -qx 100; }
-await has_all
+await has_queries 100
 stop
 check "a collector that is busy twice: it has all by then" '^100$' of_spans 'count["query"]'
 start some 0.1
-load 4000 2000
+for portion in $(seq 4); do
+    load 1000 2000
+    await has_queries "$((portion * 50))"
+done
 stop
 check "one in ten: about so many" '^(3[0-9][0-9]|4[0-9][0-9]|500)$' of_spans 'count["query"]'
 conclude
