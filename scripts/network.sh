@@ -7,7 +7,7 @@
 need dig nsenter
 
 # The server is here, the client on the other side of a cable.
-unshare --net sleep 600 &
+unshare --net sleep 3600 &
 client=$!
 pids+=("$client")
 on_client() { nsenter --target "$client" --net "$@"; }
