@@ -17,13 +17,21 @@ datagram back (examples/udp_echo.rs). Latency is that of one query at a time to 
 such queries while others come at half the rate that the first of the programs takes, which is unbound, the
 median of three times.
 
+With --closed-loop it measures something else: a number of queries is outstanding, and each response asks the
+next query at once (examples/closed_loop.rs). For each number of queries and sockets it shows the throughput,
+the mean latency and the processor time a query, cached and forwarded. Programs take turns in each round, and the
+median of the rounds counts.
+
   scripts/bench.py [--rounds 3] [--peers NAME,...|all] [--binary LABEL=PATH ...] [--workloads NAME,...]
                    [--check] [--json FILE] [--svg FILE]
+  scripts/bench.py --closed-loop [--rounds 3] [--seconds 0.5] [--peers ...] [--binary ...]
+                   [--workloads cached,forwarded] [--check] [--json FILE]
 
 Needs the packages of scripts/install_test_deps.sh, and of --peers those that are named; those that are not
 there are left out. Without --binary it takes the release builds that are there, the dynamic one and the static
-one, and that of the example (cargo build --release --examples). --check takes more rounds while dotproxy exceeds
-what it promises, and exits with 1 if it still does: scripts/promises.sh runs it.
+one, and those of the examples (cargo build --release --examples). --check takes more rounds while dotproxy exceeds
+what it promises, and exits with 1 if it still does: scripts/promises.sh runs it. With --closed-loop the promise is
+that dotproxy has at each load at least the throughput of the best peer.
 """
 
 import argparse
@@ -69,6 +77,10 @@ IDLE_KIB_MAX = {"static": 1536, "dynamic": 2304}
 ECHO, ECHO_RATIO_MAX = "bare echo", 1.25
 GROWTH_KIB_MAX = 512
 STATIC_BYTES_MAX = 2_000_000
+
+# The loads of --closed-loop: queries outstanding, sockets.
+CLOSED_LOOPS = [(1, 1), (4, 1), (8, 1), (16, 1), (16, 16), (32, 1), (64, 64), (200, 8)]
+CLOSED_LOOP = f"{ROOT}/target/release/examples/closed_loop"
 
 
 def load(port, names, times, sockets, mode="udp", rate=None):
@@ -194,6 +206,25 @@ class Program:
         finally:
             stop(process)
 
+    def measure_closed_loops(self, work, upstream, workload, seconds):
+        """One round of every closed loop."""
+        process, port = self.start(work, upstream, workload)
+        fresh = "1" if workload in COLD else "0"
+        closed_loop = lambda outstanding, sockets, length: [float(number) for number in run(
+            CLOSED_LOOP, str(port), str(outstanding), str(sockets), str(length), fresh).split()]
+        try:
+            # The names get known, the connections come about.
+            closed_loop(32, 1, 0.5)
+            for outstanding, sockets in CLOSED_LOOPS:
+                before = processor_time(process.pid)
+                qps, latency_us, latency_max_us = closed_loop(outstanding, sockets, seconds)
+                used = processor_time(process.pid) - before
+                self.rounds.setdefault(f"{workload} {outstanding}/{sockets}", []).append({
+                    "qps": qps, "latency_us": latency_us, "latency_max_us": latency_max_us,
+                    "cpu_us": used * 1e6 / max(1, qps * seconds)})
+        finally:
+            stop(process)
+
     def median(self, workload, key):
         return statistics.median(one[key] for one in self.rounds[workload] if key in one)
 
@@ -305,6 +336,61 @@ def measure(found, workloads, arguments, work):
             stop(resolver)
 
 
+def closed_loop_table(found, workload):
+    those = [program for program in found if workload in program.workloads]
+    print(f"{workload:16}" + "".join(f"{program.label:>33}" for program in those))
+    print(f"{'queries/sockets':16}" + f"{'queries/s':>12}{'latency':>10}{'CPU':>11}" * len(those))
+    for outstanding, sockets in CLOSED_LOOPS:
+        load = f"{workload} {outstanding}/{sockets}"
+        print(f"{outstanding:>10}/{sockets:<5}" + "".join(
+            f"{program.median(load, 'qps'):>12,.0f}{program.median(load, 'latency_us'):>7,.0f} µs"
+            f"{program.median(load, 'cpu_us'):>8.2f} µs" for program in those))
+
+
+def slower_than_peers(found, workloads):
+    """The closed loops in which dotproxy has less throughput than the best of the others."""
+    for workload in workloads:
+        peers = [program for program in found if not program.kind and workload in program.workloads]
+        for load in (f"{workload} {outstanding}/{sockets}" for outstanding, sockets in CLOSED_LOOPS):
+            best = max(peers, key=lambda peer: peer.median(load, "qps"), default=None)
+            for program in (program for program in found if program.kind and best):
+                own, other = program.median(load, "qps"), best.median(load, "qps")
+                if own < other:
+                    yield f"{program.label}: {load}, {own:,.0f} queries/s, {best.label} has {other:,.0f}"
+
+
+def measure_closed_loops(arguments):
+    workloads = arguments.workloads.split(",") if arguments.workloads else ["cached", "forwarded"]
+    if not os.path.exists(CLOSED_LOOP):
+        sys.exit("the load generator is not there: run cargo build --release --examples")
+    # The echo program does not answer what was asked.
+    found = [program for program in programs(arguments, workloads) if program.label != ECHO]
+    with tempfile.TemporaryDirectory() as work:
+        make_certificates(work)
+        port = free_port()
+        also = ["interface: 127.0.0.2@853", "tls-additional-port: 853"] if os.geteuid() == 0 else []
+        resolver = start_unbound(work, port, *also)
+        try:
+            time.sleep(1)
+            for number in range(max(arguments.rounds, ROUNDS_MAX if arguments.check else 0)):
+                if number >= arguments.rounds and not list(slower_than_peers(found, workloads)):
+                    break
+                for workload in workloads:
+                    for program in (program for program in found if workload in program.workloads):
+                        program.measure_closed_loops(work, port, workload, arguments.seconds)
+        finally:
+            stop(resolver)
+    for workload in workloads:
+        closed_loop_table(found, workload)
+    if arguments.json:
+        with open(arguments.json, "w") as file:
+            json.dump({program.label: program.rounds for program in found}, file, indent=1)
+    broken = list(slower_than_peers(found, workloads))
+    for promise in broken:
+        print(promise)
+    sys.exit(1 if arguments.check and broken else 0)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("--rounds", type=int, default=3)
@@ -312,10 +398,14 @@ def main():
     parser.add_argument("--workloads")
     parser.add_argument("--binary", action="append", default=[], metavar="LABEL=PATH")
     parser.add_argument("--check", action="store_true")
+    parser.add_argument("--closed-loop", action="store_true")
+    parser.add_argument("--seconds", type=float, default=0.5, help="length of each closed loop")
     parser.add_argument("--json", metavar="FILE")
     parser.add_argument("--svg", metavar="FILE")
     arguments = parser.parse_args()
     os.environ["PATH"] += ":/usr/sbin"
+    if arguments.closed_loop:
+        return measure_closed_loops(arguments)
     workloads = arguments.workloads.split(",") if arguments.workloads else WORKLOADS
     found = programs(arguments, workloads)
     with tempfile.TemporaryDirectory() as work:
