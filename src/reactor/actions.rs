@@ -17,24 +17,34 @@ impl<N: Net> Reactor<N> {
     pub(super) fn perform_all(&mut self) {
         loop {
             if !self.outbox.is_empty() {
-                std::mem::swap(&mut self.outbox, &mut self.outbox_in_work);
-                let mut outbox = std::mem::take(&mut self.outbox_in_work);
-                let mut actions = outbox.actions();
-                self.performed += actions.len();
-                while !actions.is_empty() {
-                    let done = self.perform(actions, &outbox);
-                    actions = &actions[done..];
-                }
-                self.record_all(&outbox);
-                self.trace_all(&outbox);
-                outbox.clear();
-                self.outbox_in_work = outbox;
+                self.perform_actions();
             } else if let Some(key) = self.unflushed.pop() {
                 self.flush(key);
             } else {
                 return;
             }
         }
+    }
+
+    /// Performs the actions that the proxy has asked for by now. Datagrams leave at once; queries
+    /// to links and responses to TCP clients gather in the buffers of their sessions until those
+    /// are flushed.
+    pub(super) fn perform_actions(&mut self) {
+        if self.outbox.is_empty() {
+            return;
+        }
+        std::mem::swap(&mut self.outbox, &mut self.outbox_in_work);
+        let mut outbox = std::mem::take(&mut self.outbox_in_work);
+        let mut actions = outbox.actions();
+        self.performed += actions.len();
+        while !actions.is_empty() {
+            let done = self.perform(actions, &outbox);
+            actions = &actions[done..];
+        }
+        self.record_all(&outbox);
+        self.trace_all(&outbox);
+        outbox.clear();
+        self.outbox_in_work = outbox;
     }
 
     /// Adds to the query log what has ended.

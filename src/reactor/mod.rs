@@ -20,6 +20,7 @@ mod clients;
 mod http;
 mod listen;
 mod metrics;
+mod moderation;
 mod signals;
 mod slot;
 mod steps;
@@ -48,6 +49,7 @@ pub use listen::ListenError;
 
 use clients::{Bounds, Clients};
 use listen::{ClientProtocol, listen_everywhere};
+use moderation::Moderation;
 use slot::{Session, Slot, client_at};
 use tap::Tap;
 use traces::Traces;
@@ -110,6 +112,7 @@ pub struct Reactor<N: Net> {
     unflushed: Vec<Key>,
     /// Actions that were performed in this turn.
     performed: usize,
+    moderation: Moderation,
     /// Clients that found no room in the proxy.
     parked: Vec<Key>,
     /// When listeners that ran out of file descriptors try again.
@@ -179,6 +182,7 @@ impl<N: Net> Reactor<N> {
             accepting: Vec::new(),
             unflushed: Vec::new(),
             performed: 0,
+            moderation: Moderation::new(now),
             parked: Vec::new(),
             accept_at: None,
             log_at: None,
@@ -237,7 +241,7 @@ impl<N: Net> Reactor<N> {
 
     /// Takes one turn.
     pub fn turn(&mut self) -> io::Result<Turn> {
-        self.let_more_come();
+        self.moderate();
         let timeout = self.timeout();
         self.now = self.net.wait(timeout, &mut self.events)?;
         let mut events = std::mem::take(&mut self.events);
@@ -306,7 +310,7 @@ impl<N: Net> Reactor<N> {
     // Time.
 
     fn timeout(&mut self) -> Option<Duration> {
-        if !self.runnable.is_empty() || !self.accepting.is_empty() {
+        if self.has_runnable() {
             return Some(Duration::ZERO);
         }
         let moments = [
@@ -329,13 +333,14 @@ impl<N: Net> Reactor<N> {
             .map(|moment| moment - self.now)
     }
 
-    /// Where queries come thick and fast, lets some more come before they are looked at: a turn for
-    /// many takes hardly more than a turn for a few.
-    fn let_more_come(&mut self) {
+    /// Pauses before the next turn where [`moderation`] finds that this costs no throughput.
+    fn moderate(&mut self) {
         let performed = std::mem::take(&mut self.performed);
-        let is_left = !self.runnable.is_empty() || !self.accepting.is_empty();
-        if performed >= ACTIONS_OF_MANY && !is_left {
-            self.net.pause(MORE_PAUSE);
+        let is_left = self.has_runnable();
+        if let Some(pause) = self.moderation.on_turn(performed, self.now)
+            && !is_left
+        {
+            self.net.pause(pause);
         }
     }
 
@@ -413,6 +418,10 @@ impl<N: Net> Reactor<N> {
 
     // Sessions.
 
+    fn has_runnable(&self) -> bool {
+        !self.runnable.is_empty() || !self.accepting.is_empty()
+    }
+
     fn make_runnable(&mut self, key: Key) {
         if let Some(slot) = self.sessions.get_mut(key)
             && !slot.is_runnable
@@ -434,12 +443,6 @@ impl<N: Net> Reactor<N> {
         }
     }
 }
-
-/// Actions of a turn that show that many queries are on their way.
-const ACTIONS_OF_MANY: usize = 8;
-
-/// How long they have to come. It is added to what a query takes then.
-const MORE_PAUSE: Duration = Duration::from_micros(50);
 
 /// Queries in flight that make a burst.
 const BURST_LEN: usize = 32;

@@ -4,6 +4,7 @@ use std::io::ErrorKind;
 use std::net::SocketAddr;
 
 use super::clients::Clients;
+use super::moderation::Pace;
 use super::{ClientProtocol, Reactor, Session, Slot};
 use crate::arena::Key;
 use crate::failure::Failure;
@@ -37,31 +38,53 @@ impl<N: Net> Reactor<N> {
         }
     }
 
+    /// Takes queries in groups, each of which may be twice as large as the one before. The
+    /// responses to a group leave before the next is read, so that its clients work while we do:
+    /// the first ones are small. Where turns are batched there is one group.
     fn step_datagram(&mut self, key: Key) {
         let Some(datagram) = self.sessions.get_mut(key).and_then(Slot::datagram) else {
             return;
         };
         datagram.flush();
-        if self.finish_at.is_none() || datagram.has_left() {
-            let (proxy, outbox, now) = (&mut self.proxy, &mut self.outbox, self.now);
-            let (most, tap) = (self.config.limits.datagrams_per_turn, &mut self.tap);
-            let step = datagram.ready(&mut self.scratch, most, |message, peer, local| {
-                let session = key;
-                let origin = Origin {
-                    session,
-                    peer,
-                    local,
-                };
-                if let Some(tap) = tap.as_mut().filter(|_| is_query(message)) {
-                    tap.on_query(Protocol::Udp, peer, message);
+        let has_left = datagram.has_left();
+        if self.finish_at.is_none() || has_left {
+            let mut left = self.config.limits.datagrams_per_turn;
+            let mut group = match self.moderation.pace() {
+                Pace::Prompt => FIRST_GROUP_LEN,
+                Pace::Batching => left,
+            };
+            while self.take_datagrams(key, group.min(left)) == Step::Again {
+                left = left.saturating_sub(group);
+                group *= 2;
+                if left == 0 {
+                    self.make_runnable(key);
+                    break;
                 }
-                proxy.handle_query(origin, ClientTransport::Udp, message, now, outbox);
-            });
-            if step == Step::Again {
-                self.make_runnable(key);
+                self.perform_actions();
             }
         }
         self.watch_room(key);
+    }
+
+    /// Hands at most `most` queries of a UDP socket to the proxy.
+    fn take_datagrams(&mut self, key: Key, most: usize) -> Step {
+        let Some(datagram) = self.sessions.get_mut(key).and_then(Slot::datagram) else {
+            return Step::Drained;
+        };
+        let (proxy, outbox, now) = (&mut self.proxy, &mut self.outbox, self.now);
+        let tap = &mut self.tap;
+        datagram.ready(&mut self.scratch, most, |message, peer, local| {
+            let session = key;
+            let origin = Origin {
+                session,
+                peer,
+                local,
+            };
+            if let Some(tap) = tap.as_mut().filter(|_| is_query(message)) {
+                tap.on_query(Protocol::Udp, peer, message);
+            }
+            proxy.handle_query(origin, ClientTransport::Udp, message, now, outbox);
+        })
     }
 
     fn step_listener(&mut self, key: Key) {
@@ -324,6 +347,9 @@ impl<N: Net> Reactor<N> {
         }
     }
 }
+
+/// Datagrams that are taken from a UDP socket before the first responses leave.
+const FIRST_GROUP_LEN: usize = 4;
 
 /// Whether a message of a client is one that is answered: it has a header, and no QR.
 fn is_query(message: &[u8]) -> bool {

@@ -15,7 +15,8 @@ use dotproxy::tls;
 use rustls::version::{TLS12, TLS13};
 
 use crate::support::certificates::{Authority, Flaw};
-use crate::support::network::{SimNet, World};
+use crate::support::messages::query;
+use crate::support::network::{Fate, Peers, SimNet, StreamId, World};
 use crate::support::peers::{Cast, Kind, Shows, Temper};
 use crate::support::{Chance, SeedReport, seeds};
 
@@ -178,9 +179,9 @@ fn finishing_answers_what_was_asked() {
 }
 
 #[test]
-fn more_may_come_where_many_have() {
+fn burst_of_queries_is_not_kept_waiting() {
     let server = SocketAddr::from(([127, 0, 0, 1], 853));
-    for (queries, has_paused) in [(5, false), (60, true)] {
+    for queries in [5, 60, 300] {
         let config = configuration(&[server], false, false);
         let patience = config.timeouts.deadline();
         let tempers = BTreeMap::from([(server, Temper::HEALTHY)]);
@@ -191,11 +192,57 @@ fn more_may_come_where_many_have() {
             cast.plan_udp_query(&mut world, client_side, Duration::from_secs(1));
         }
         let mut reactor = reactor_in(world, cast, &config, 7);
-        while !reactor.net_mut().world.borrow().is_over {
-            reactor.turn().expect("this poller does not fail");
-        }
+        run_to_the_end(&mut reactor);
         let pauses = reactor.net_mut().world.borrow().pauses;
-        assert_eq!(pauses > 0, has_paused, "{queries} queries");
+        assert_eq!(pauses, 0, "{queries} queries");
+    }
+}
+
+#[test]
+fn first_responses_leave_before_the_last_queries_are_read() {
+    let server = SocketAddr::from(([127, 0, 0, 1], 853));
+    // Of those that are there at once, the most that are read before a response leaves.
+    for (queries, most) in [(4, 4), (8, 4), (16, 8), (40, 16)] {
+        let config = configuration(&[server], false, false);
+        let mut world = World::new(Chance::new(7));
+        let client_side = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 53));
+        for nth in 0..queries {
+            // An opcode that is not implemented is answered at once.
+            let mut bytes = query(nth, "www.example", 1, None);
+            bytes[2] = 2 << 3;
+            let client = SocketAddr::from(([127, 0, 0, 1], 4000 + nth));
+            world.send_datagram(client, client_side, Duration::from_secs(1), bytes);
+        }
+        let mut reactor = reactor_in(world, Listeners::default(), &config, 7);
+        run_to_the_end(&mut reactor);
+        assert_eq!(reactor.net_mut().peers.responses, queries);
+        let unsent = reactor.net_mut().world.borrow().received_since_sent_max;
+        assert_eq!(unsent, most, "{queries} queries");
+    }
+}
+
+/// Clients that do nothing but count their responses.
+#[derive(Default)]
+struct Listeners {
+    responses: u16,
+}
+
+impl Peers for Listeners {
+    fn on_connect(&mut self, _: &mut World, _: StreamId, _: SocketAddr) -> Fate {
+        Fate::Refused
+    }
+    fn on_open(&mut self, _: &mut World, _: StreamId) {}
+    fn on_bytes(&mut self, _: &mut World, _: StreamId, _: &[u8]) {}
+    fn on_closed(&mut self, _: &mut World, _: StreamId) {}
+    fn on_datagram(&mut self, _: &mut World, _: SocketAddr, _: SocketAddr, _: &[u8]) {
+        self.responses += 1;
+    }
+    fn on_reminder(&mut self, _: &mut World, _: u64) {}
+}
+
+fn run_to_the_end<P: Peers>(reactor: &mut Reactor<SimNet<P>>) {
+    while !reactor.net_mut().world.borrow().is_over {
+        reactor.turn().expect("this poller does not fail");
     }
 }
 
@@ -311,8 +358,8 @@ fn simulate(scene: Scene) -> Outcome {
     }
 }
 
-fn reactor_in(world: World, cast: Cast, config: &Config, seed: u64) -> Reactor<SimNet<Cast>> {
-    let net = SimNet::new(world, cast);
+fn reactor_in<P: Peers>(world: World, peers: P, config: &Config, seed: u64) -> Reactor<SimNet<P>> {
+    let net = SimNet::new(world, peers);
     let tls = tls::set_up(config, &Clock::new(None)).expect("the authority's file");
     let key = [u8::try_from(seed % 256).expect("a byte"); 32];
     Reactor::new(net, config, tls, None, Clock::new(None), &key).expect("addresses to listen on")
@@ -333,7 +380,11 @@ fn configuration(servers: &[SocketAddr], has_plain: bool, is_named: bool) -> Con
     if has_plain {
         arguments.push(format!("-uudp://{PLAIN},domain=secret.net"));
     }
-    match options::parse(&arguments) {
+    configured(&arguments)
+}
+
+fn configured(arguments: &[String]) -> Config {
+    match options::parse(arguments) {
         Ok(Command::Run(config)) => *config,
         other => panic!("{other:?}"),
     }

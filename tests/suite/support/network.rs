@@ -110,6 +110,9 @@ pub struct World {
     pub is_over: bool,
     /// How often the loop has let time pass.
     pub pauses: usize,
+    /// Datagrams that the loop has received since it last sent one, and the most that were so.
+    received_since_sent: usize,
+    pub received_since_sent_max: usize,
     queue: BinaryHeap<Reverse<(Instant, u64)>>,
     happenings: BTreeMap<u64, Happening>,
     sequence: u64,
@@ -129,6 +132,8 @@ impl World {
             no_descriptors_until: Instant::default(),
             is_over: false,
             pauses: 0,
+            received_since_sent: 0,
+            received_since_sent_max: 0,
             queue: BinaryHeap::new(),
             happenings: BTreeMap::new(),
             sequence: 0,
@@ -560,6 +565,9 @@ impl Datagram for SimDatagram {
         let world = &mut *self.world.borrow_mut();
         let inbox = world.inboxes.get_mut(&self.address).expect("it is bound");
         let (bytes, from) = inbox.datagrams.pop_front().ok_or(ErrorKind::WouldBlock)?;
+        world.received_since_sent += 1;
+        let most = world.received_since_sent_max.max(world.received_since_sent);
+        world.received_since_sent_max = most;
         if bytes.is_empty() {
             // Nobody is there.
             return Err(ErrorKind::ConnectionRefused.into());
@@ -590,6 +598,7 @@ impl SimDatagram {
     fn send_one(&self, datagram: &Outgoing<'_>) -> io::Result<()> {
         let (bytes, peer, local) = (datagram.bytes, *datagram.peer, datagram.local.copied());
         let world = &mut *self.world.borrow_mut();
+        world.received_since_sent = 0;
         let inbox = &world.inboxes[&self.address];
         let (key, connected, is_watched) = (inbox.key, inbox.only_from, inbox.is_watched);
         match connected {

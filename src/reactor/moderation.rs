@@ -1,0 +1,265 @@
+//! Adaptive moderation of turns: whether the loop pauses so that one turn serves more queries.
+//!
+//! A turn costs some calls of the kernel and wakes up each client that gets a response, for one
+//! query as for twenty. Where queries arrive independently of the responses, or a client takes
+//! longer for a response than we take for a query, a short pause before a turn saves processor time
+//! and takes nothing from the throughput. Where clients wait for responses before they send the
+//! next queries, the pause costs throughput and latency, and responses should leave as early as
+//! possible.
+//!
+//! ```text
+//!            busy for some windows            batching is as fast as prompt
+//!   prompt -----------------------> trial ---------------------------------> batching
+//!      ^                            |   ^                                        |
+//!      |  batching is slower        |   |          busy for some windows         |
+//!      '----------------------------'   '----------------------------------------'
+//! ```
+//!
+//! Which of the two is the case shows in the throughput. A trial has windows with and without
+//! pauses in turn, and the loop batches from then on only if it performs as many actions that way.
+//! Trials are repeated, less and less often while they confirm what the loop does. A loop that is
+//! not busy never pauses.
+
+use std::time::Duration;
+
+use crate::time::Instant;
+
+/// How turns are taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Pace {
+    /// No pauses, and responses leave early.
+    Prompt,
+    /// A pause before a turn, and the responses of a turn leave together.
+    Batching,
+}
+
+/// Chooses the pace by what it does to the throughput. See the [module](self).
+#[derive(Debug)]
+pub(super) struct Moderation {
+    /// What the last trial found.
+    settled: Pace,
+    window_since: Instant,
+    window_actions: u32,
+    trial: Option<Trial>,
+    /// Windows until the next trial.
+    windows_left: u32,
+    /// Windows between the last trial and the next.
+    trial_interval: u32,
+}
+
+/// Windows of both paces in turn.
+#[derive(Debug, Default)]
+struct Trial {
+    windows: u32,
+    prompt: Tally,
+    batching: Tally,
+}
+
+/// What windows of one pace have come to.
+#[derive(Debug, Default)]
+struct Tally {
+    actions: u32,
+    time: Duration,
+}
+
+impl Tally {
+    fn actions_per_second(&self) -> f64 {
+        f64::from(self.actions) / self.time.as_secs_f64()
+    }
+}
+
+impl Trial {
+    fn pace(&self) -> Pace {
+        match self.windows % 2 {
+            0 => Pace::Batching,
+            _ => Pace::Prompt,
+        }
+    }
+
+    fn add(&mut self, actions: u32, time: Duration) {
+        let tally = match self.pace() {
+            Pace::Batching => &mut self.batching,
+            Pace::Prompt => &mut self.prompt,
+        };
+        tally.actions += actions;
+        tally.time += time;
+        self.windows += 1;
+    }
+
+    /// The pace to go on with, once every window is over.
+    fn verdict(&self) -> Option<Pace> {
+        if self.windows < TRIAL_WINDOWS {
+            return None;
+        }
+        let least = self.prompt.actions_per_second() * THROUGHPUT_MIN;
+        Some(if self.batching.actions_per_second() >= least {
+            Pace::Batching
+        } else {
+            Pace::Prompt
+        })
+    }
+}
+
+impl Moderation {
+    pub(super) fn new(now: Instant) -> Self {
+        Self {
+            settled: Pace::Prompt,
+            window_since: now,
+            window_actions: 0,
+            trial: None,
+            windows_left: INTERVAL_MIN,
+            trial_interval: INTERVAL_MIN,
+        }
+    }
+
+    /// The pace of the turn that comes.
+    pub(super) fn pace(&self) -> Pace {
+        self.trial.as_ref().map_or(self.settled, Trial::pace)
+    }
+
+    /// Counts the actions of a turn that began at `now`. Returns the pause to take before the next.
+    pub(super) fn on_turn(&mut self, actions: usize, now: Instant) -> Option<Duration> {
+        let actions = u32::try_from(actions).unwrap_or(u32::MAX);
+        self.window_actions = self.window_actions.saturating_add(actions);
+        let time = now - self.window_since;
+        if time >= WINDOW {
+            self.on_window(self.window_actions, time);
+            (self.window_since, self.window_actions) = (now, 0);
+        }
+        (self.pace() == Pace::Batching && actions >= ACTIONS_MIN).then_some(PAUSE)
+    }
+
+    fn on_window(&mut self, actions: u32, time: Duration) {
+        if f64::from(actions) < time.as_secs_f64() * BUSY_PER_SECOND {
+            self.settle(Pace::Prompt, INTERVAL_MIN);
+            return;
+        }
+        if let Some(trial) = &mut self.trial {
+            trial.add(actions, time);
+            if let Some(verdict) = trial.verdict() {
+                let interval = if verdict == self.settled {
+                    INTERVAL_MAX.min(2 * self.trial_interval)
+                } else {
+                    INTERVAL_MIN
+                };
+                self.settle(verdict, interval);
+            }
+            return;
+        }
+        self.windows_left -= 1;
+        if self.windows_left == 0 {
+            self.trial = Some(Trial::default());
+        }
+    }
+
+    fn settle(&mut self, pace: Pace, trial_interval: u32) {
+        self.settled = pace;
+        self.trial = None;
+        self.trial_interval = trial_interval;
+        self.windows_left = trial_interval;
+    }
+}
+
+/// The pause before a turn, which it adds to the latency of a query at most.
+const PAUSE: Duration = Duration::from_micros(50);
+
+/// Actions of a turn after which it is worth a pause to have more of them in the next.
+const ACTIONS_MIN: u32 = 8;
+
+/// The time over which actions are counted.
+const WINDOW: Duration = Duration::from_millis(1);
+
+/// Windows of a trial, half of them with pauses.
+const TRIAL_WINDOWS: u32 = 8;
+
+/// Windows between two trials, at first and at most.
+const INTERVAL_MIN: u32 = 8;
+const INTERVAL_MAX: u32 = 256;
+
+/// Actions per second below which the loop is not busy: fewer than two come in a pause.
+const BUSY_PER_SECOND: f64 = 32_000.0;
+
+/// The part of the throughput that has to be left with pauses: less is within what windows differ.
+const THROUGHPUT_MIN: f64 = 0.95;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Takes turns for two seconds. `turn` tells for the pause before it how many actions a turn
+    /// has and how long it takes. Returns the part of the turns of the last second that had a
+    /// pause.
+    fn paused(mut turn: impl FnMut(Duration) -> (usize, Duration)) -> f64 {
+        let start = Instant::after_start(Duration::from_secs(1));
+        let mut now = start;
+        let mut moderation = Moderation::new(now);
+        let mut pause = Duration::ZERO;
+        let (mut turns, mut pauses) = (0, 0);
+        while now - start < Duration::from_secs(2) {
+            if now - start >= Duration::from_secs(1) {
+                turns += 1;
+                pauses += u32::from(!pause.is_zero());
+            }
+            let (actions, took) = turn(pause);
+            now = now + pause + took;
+            pause = moderation.on_turn(actions, now).unwrap_or_default();
+        }
+        f64::from(pauses) / f64::from(turns)
+    }
+
+    const fn microseconds(number: u64) -> Duration {
+        Duration::from_micros(number)
+    }
+
+    #[test]
+    fn clients_that_wait_for_responses_are_not_kept_waiting() {
+        for outstanding in [8, 16, 32, 64] {
+            // Each response asks the next query, and all are there when the turn begins.
+            let took = microseconds(10 + 3 * outstanding);
+            let outstanding = usize::try_from(outstanding).unwrap();
+            let part = paused(|_| (outstanding, took));
+            assert!(part < 0.1, "{outstanding} outstanding: {part} of the turns");
+        }
+    }
+
+    #[test]
+    fn queries_that_come_anyway_are_batched() {
+        // One every four microseconds, whatever the loop does.
+        let part = paused(|pause| {
+            let took = microseconds(20);
+            let queries = (pause + took).as_micros() / 4;
+            (usize::try_from(queries).unwrap(), took)
+        });
+        // A turn without a pause has too few.
+        assert!(part < 0.01, "{part} of the turns");
+        let part = paused(|pause| {
+            let took = microseconds(40);
+            let queries = (pause + took).as_micros() / 4;
+            (usize::try_from(queries).unwrap(), took)
+        });
+        assert!(part > 0.9, "{part} of the turns");
+    }
+
+    #[test]
+    fn loop_that_is_not_busy_does_not_pause() {
+        // A burst of sixteen every millisecond.
+        let part = paused(|pause| (16, microseconds(1_000) - pause));
+        assert!(part < 0.01, "{part} of the turns");
+    }
+
+    #[test]
+    fn pace_follows_the_load() {
+        let mut turns = 0;
+        let part = paused(|pause| {
+            turns += 1;
+            if turns < 5_000 {
+                // As many come anyway.
+                let took = microseconds(40);
+                let queries = (pause + took).as_micros() / 4;
+                return (usize::try_from(queries).unwrap(), took);
+            }
+            (16, microseconds(58))
+        });
+        assert!(part < 0.1, "{part} of the turns");
+    }
+}
