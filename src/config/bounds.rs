@@ -133,6 +133,11 @@ pub struct Limits {
     pub datagrams_per_turn: usize,
     /// Connections taken from one listener before others have their turn.
     pub accepts_per_turn: usize,
+    /// Steps of TLS handshakes per turn, those with clients and those with upstreams each: a
+    /// signature with an RSA key of 4,096 bits takes 6 ms.
+    pub handshake_steps_per_turn: usize,
+    /// HTTP requests that are answered per turn.
+    pub http_requests_per_turn: usize,
     /// Octets taken from one stream before others have their turn.
     pub stream_octets_per_turn: usize,
     /// Queries in flight on one link before another is opened, unless it answers promptly.
@@ -193,6 +198,8 @@ impl Default for Limits {
             udp_unsent: 256 * 1024,
             datagrams_per_turn: 64,
             accepts_per_turn: 16,
+            handshake_steps_per_turn: 1,
+            http_requests_per_turn: 1,
             stream_octets_per_turn: 256 * 1024,
             link_inflight: 64,
             link_inflight_max: 256,

@@ -8,6 +8,8 @@
 //!          do what is due
 //!          perform the proxy's actions: queries gather in the buffers of links
 //!          flush the sessions that were written to: one record and one write for each link
+//!          take a few costly steps: TLS handshakes, HTTP requests
+//!          perform and flush what those have led to
 //! ```
 //!
 //! The poller reports an edge once. A session that has not read all there is stays in the queue of
@@ -16,6 +18,7 @@
 //! slot or a file descriptor is free. An error closes one session, never the loop.
 
 mod actions;
+mod burdens;
 mod clients;
 mod http;
 mod listen;
@@ -47,6 +50,7 @@ use crate::tls;
 
 pub use listen::ListenError;
 
+use burdens::Burdens;
 use clients::{Bounds, Clients};
 use listen::{ClientProtocol, listen_everywhere};
 use moderation::Moderation;
@@ -107,6 +111,8 @@ pub struct Reactor<N: Net> {
     clients: Clients,
     http_clients: Clients,
     runnable: VecDeque<Key>,
+    /// Sessions that are runnable and whose steps are costly.
+    burdens: Burdens,
     /// Listeners that are runnable: those who have left make room for those who come.
     accepting: Vec<Key>,
     unflushed: Vec<Key>,
@@ -179,6 +185,7 @@ impl<N: Net> Reactor<N> {
             process: Process::open(),
             turns: Histogram::default(),
             runnable: VecDeque::new(),
+            burdens: Burdens::default(),
             accepting: Vec::new(),
             unflushed: Vec::new(),
             performed: 0,
@@ -270,6 +277,7 @@ impl<N: Net> Reactor<N> {
         // What has come counts before what has not: the loop itself may have been held up.
         self.do_what_is_due();
         self.perform_all();
+        self.step_burdens();
         self.send_tap();
         self.perform_all();
         self.unpark();
@@ -364,9 +372,10 @@ impl<N: Net> Reactor<N> {
 
     fn close_idle_clients(&mut self) {
         while let Some(key) = self.pop_idle_client() {
-            let is_parked = self.sessions.get(key).is_some_and(|slot| slot.is_parked);
+            let slot = self.sessions.get(key);
+            let is_kept_waiting = slot.is_some_and(|slot| slot.is_parked || slot.is_runnable);
             let client = client_at(&self.sessions, key);
-            if is_parked || client.is_some_and(ClientStream::is_waiting) {
+            if is_kept_waiting || client.is_some_and(ClientStream::is_waiting) {
                 self.clients.excuse(key, self.now);
             } else {
                 log::debug!("closing an idle TCP client");
@@ -419,7 +428,7 @@ impl<N: Net> Reactor<N> {
     // Sessions.
 
     fn has_runnable(&self) -> bool {
-        !self.runnable.is_empty() || !self.accepting.is_empty()
+        !self.runnable.is_empty() || !self.accepting.is_empty() || !self.burdens.is_empty()
     }
 
     fn make_runnable(&mut self, key: Key) {
@@ -427,8 +436,9 @@ impl<N: Net> Reactor<N> {
             && !slot.is_runnable
         {
             slot.is_runnable = true;
-            match slot.session {
-                Session::Listener(..) => self.accepting.push(key),
+            match (&slot.session, slot.burden()) {
+                (Session::Listener(..), _) => self.accepting.push(key),
+                (_, Some(burden)) => self.burdens.push(burden, key),
                 _ => self.runnable.push_back(key),
             }
         }

@@ -19,6 +19,14 @@ pub(super) struct Slot<N: Net> {
     pub(super) is_parked: bool,
 }
 
+/// What makes a step costly.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Burden {
+    UpstreamHandshake,
+    HttpRequest,
+    ClientHandshake,
+}
+
 pub(super) enum Session<N: Net> {
     Datagram(ClientDatagram<N::Datagram>),
     Listener(N::Listener, ClientProtocol),
@@ -94,6 +102,18 @@ impl<N: Net> Slot<N> {
     ) -> Option<(LinkKey, &mut UpstreamDatagram<N::Datagram>)> {
         match &mut self.session {
             Session::UpstreamDatagram(link, datagram) => Some((*link, datagram)),
+            _ => None,
+        }
+    }
+
+    /// Why a step of it may cost as much as the responses to hundreds of queries, if it may.
+    pub(super) fn burden(&self) -> Option<Burden> {
+        match &self.session {
+            Session::Upstream(_, stream) if stream.is_handshaking() => {
+                Some(Burden::UpstreamHandshake)
+            }
+            Session::Client(client) if client.is_handshaking() => Some(Burden::ClientHandshake),
+            Session::Http(_) => Some(Burden::HttpRequest),
             _ => None,
         }
     }

@@ -127,6 +127,11 @@ impl<S: Read + Write> ClientStream<S> {
         self.transport.is_private()
     }
 
+    /// Whether its next step belongs to a TLS handshake, which may take a signature.
+    pub fn is_handshaking(&self) -> bool {
+        self.transport.is_private() && !self.transport.is_established() && !self.is_ended
+    }
+
     /// Tells the client that this is the end.
     pub fn close(&mut self, scratch: &mut Scratch) {
         self.transport.close(scratch);

@@ -101,6 +101,11 @@ impl<S: Stream> UpstreamStream<S> {
         Ok(Step::Again)
     }
 
+    /// Whether its next step belongs to a TLS handshake, which may take a signature.
+    pub fn is_handshaking(&self) -> bool {
+        !self.is_up && self.transport.is_private()
+    }
+
     /// Takes a message to be sent.
     pub fn send(&mut self, message: &[u8]) {
         self.transport.send(|out| frame::write(out, message));

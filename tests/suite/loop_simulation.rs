@@ -12,6 +12,7 @@ use dotproxy::net::Signal;
 use dotproxy::options::{self, Command};
 use dotproxy::reactor::{Reactor, Turn};
 use dotproxy::tls;
+use rustls::ClientConnection;
 use rustls::version::{TLS12, TLS13};
 
 use crate::support::certificates::{Authority, Flaw};
@@ -219,6 +220,71 @@ fn first_responses_leave_before_the_last_queries_are_read() {
         let unsent = reactor.net_mut().world.borrow().received_since_sent_max;
         assert_eq!(unsent, most, "{queries} queries");
     }
+}
+
+#[test]
+fn handshakes_of_clients_come_after_responses_and_one_by_one() {
+    let server = SocketAddr::from(([127, 0, 0, 1], 853));
+    let [certificate, key] = authority().server_files();
+    let tls_side = SocketAddr::from(([127, 0, 0, 1], 8853));
+    let client_side = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 53));
+    let config = configured(&[
+        format!("-u{server}"),
+        format!("--tls-listen={tls_side}"),
+        format!("--tls-cert={}", certificate.display()),
+        format!("--tls-key={}", key.display()),
+    ]);
+    let mut world = World::new(Chance::new(7));
+    let streams: Vec<StreamId> = (0..12)
+        .map(|nth| {
+            let from = SocketAddr::from(([127, 0, 0, 1], 5000 + nth));
+            world.connect(from, tls_side, Duration::from_millis(500), 60_000)
+        })
+        .collect();
+    // All say hello at the same time, and a query comes with them.
+    let together = Duration::from_secs(1);
+    for stream in &streams {
+        world.send(*stream, together, client_hello());
+    }
+    let mut bytes = query(1, "www.example", 1, None);
+    bytes[2] = 2 << 3;
+    let client = SocketAddr::from(([127, 0, 0, 1], 4000));
+    world.send_datagram(client, client_side, together, bytes);
+    let hello_at = world.now + together;
+
+    let mut reactor = reactor_in(world, Listeners::default(), &config, 7);
+    let mut read_before = 0;
+    while read_before < streams.len() {
+        reactor.turn().expect("this poller does not fail");
+        let world = reactor.net_mut().world.borrow();
+        let read = streams
+            .iter()
+            .filter(|stream| world.has_read(**stream))
+            .count();
+        assert!(
+            read <= read_before + 1,
+            "{read} handshakes, {read_before} before this turn"
+        );
+        assert!(
+            read == 0 || world.datagrams_sent == 1,
+            "the response waits for handshakes"
+        );
+        assert!(
+            world.now <= hello_at + Duration::from_millis(1),
+            "handshakes do not wait"
+        );
+        read_before = read;
+    }
+}
+
+/// The first message of a TLS client.
+fn client_hello() -> Vec<u8> {
+    let name = "127.0.0.1".try_into().expect("an address");
+    let connection = ClientConnection::new(authority().client(), name);
+    let mut bytes = Vec::new();
+    let mut connection = connection.expect("a configuration");
+    connection.write_tls(&mut bytes).expect("memory has room");
+    bytes
 }
 
 /// Clients that do nothing but count their responses.

@@ -74,6 +74,7 @@ struct Pipe {
     key: Option<Key>,
     is_open: bool,
     to_proxy: VecDeque<u8>,
+    is_read: bool,
     is_ended: bool,
     error: Option<ErrorKind>,
     /// Octets that the peer has not taken.
@@ -113,6 +114,8 @@ pub struct World {
     /// Datagrams that the loop has received since it last sent one, and the most that were so.
     received_since_sent: usize,
     pub received_since_sent_max: usize,
+    /// Datagrams that the loop has sent.
+    pub datagrams_sent: usize,
     queue: BinaryHeap<Reverse<(Instant, u64)>>,
     happenings: BTreeMap<u64, Happening>,
     sequence: u64,
@@ -134,6 +137,7 @@ impl World {
             pauses: 0,
             received_since_sent: 0,
             received_since_sent_max: 0,
+            datagrams_sent: 0,
             queue: BinaryHeap::new(),
             happenings: BTreeMap::new(),
             sequence: 0,
@@ -215,6 +219,11 @@ impl World {
             .values()
             .filter(|pipe| pipe.key.is_some() && !pipe.is_closed_by_proxy)
             .count()
+    }
+
+    /// Whether the proxy has read any of what was sent on a stream.
+    pub fn has_read(&self, stream: StreamId) -> bool {
+        self.pipes[&stream].is_read
     }
 
     fn new_stream(&mut self, window: usize) -> StreamId {
@@ -501,6 +510,7 @@ impl Read for SimStream {
         } else {
             1 + world.chance.below(available)
         };
+        pipe.is_read = true;
         for (place, byte) in buffer.iter_mut().zip(pipe.to_proxy.drain(..len)) {
             *place = byte;
         }
@@ -599,6 +609,7 @@ impl SimDatagram {
         let (bytes, peer, local) = (datagram.bytes, *datagram.peer, datagram.local.copied());
         let world = &mut *self.world.borrow_mut();
         world.received_since_sent = 0;
+        world.datagrams_sent += 1;
         let inbox = &world.inboxes[&self.address];
         let (key, connected, is_watched) = (inbox.key, inbox.only_from, inbox.is_watched);
         match connected {

@@ -1,0 +1,79 @@
+//! Sessions whose steps are costly: TLS handshakes, whose signatures may take milliseconds, and
+//! HTTP clients, whose pages are long.
+//!
+//! They are stepped last in a turn, after the responses of all others have left, and only a few of
+//! each kind per turn. While other sessions have more to read they are put off, for a bounded
+//! number of turns.
+
+use std::collections::VecDeque;
+
+use super::Reactor;
+use super::slot::Burden;
+use crate::arena::Key;
+use crate::config::Limits;
+use crate::net::Net;
+
+/// The sessions that are ready for a costly step, by kind, in the order in which they became ready.
+#[derive(Debug, Default)]
+pub(super) struct Burdens {
+    upstream_handshakes: VecDeque<Key>,
+    http_requests: VecDeque<Key>,
+    client_handshakes: VecDeque<Key>,
+    /// Turns in a row that had no time for them.
+    put_off: u32,
+}
+
+impl Burdens {
+    /// Turns in a row that may pass without a costly step because other sessions have more to read.
+    const PUT_OFF_MAX: u32 = 8;
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.upstream_handshakes.is_empty()
+            && self.http_requests.is_empty()
+            && self.client_handshakes.is_empty()
+    }
+
+    pub(super) fn push(&mut self, burden: Burden, key: Key) {
+        match burden {
+            Burden::UpstreamHandshake => self.upstream_handshakes.push_back(key),
+            Burden::HttpRequest => self.http_requests.push_back(key),
+            Burden::ClientHandshake => self.client_handshakes.push_back(key),
+        }
+    }
+
+    /// Takes the sessions that are stepped in this turn.
+    fn take(&mut self, limits: &Limits) -> Vec<Key> {
+        let mut taken = Vec::new();
+        for (queue, most) in [
+            (
+                &mut self.upstream_handshakes,
+                limits.handshake_steps_per_turn,
+            ),
+            (&mut self.http_requests, limits.http_requests_per_turn),
+            (&mut self.client_handshakes, limits.handshake_steps_per_turn),
+        ] {
+            taken.extend(queue.drain(..most.min(queue.len())));
+            if queue.is_empty() {
+                queue.shrink_to(0);
+            }
+        }
+        taken
+    }
+}
+
+impl<N: Net> Reactor<N> {
+    /// Takes a few costly steps, unless others have more to read.
+    pub(super) fn step_burdens(&mut self) {
+        if self.burdens.is_empty() {
+            return;
+        }
+        if !self.runnable.is_empty() && self.burdens.put_off < Burdens::PUT_OFF_MAX {
+            self.burdens.put_off += 1;
+            return;
+        }
+        self.burdens.put_off = 0;
+        for key in self.burdens.take(&self.config.limits) {
+            self.step(key);
+        }
+    }
+}
