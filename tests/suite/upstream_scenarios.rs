@@ -7,7 +7,9 @@ use dotproxy::failure::FailureKind;
 use dotproxy::wire::Rcode;
 
 use crate::support::Chance;
-use crate::support::days::{Event, GOOD, Manner, Response, World, at, failed, slow, slower_than};
+use crate::support::days::{
+    CONNECTING, Event, GOOD, Manner, Response, World, at, failed, slow, slower_than,
+};
 
 #[test]
 fn name_that_is_never_answered_harms_no_other() {
@@ -380,4 +382,46 @@ fn upstream_that_takes_one_connection_is_not_pestered() {
     world.run("www.example");
     let failures = world.proxy.counters().failure(FailureKind::Connect);
     assert!(failures <= 14, "{failures} connections refused");
+}
+
+#[test]
+fn query_beyond_the_room_of_a_warm_link_waits_for_no_more_than_a_handshake() {
+    for queries in [100, 200, 256] {
+        for spread in [0.0, 0.005, 0.02, 0.1] {
+            for is_warm in [false, true] {
+                let waited = longest_wait_beside_slow_names(queries, spread, is_warm);
+                let label = format!("{queries} within {spread} s, warm: {is_warm}");
+                assert!(waited <= CONNECTING, "{label}: {waited:?}");
+            }
+        }
+    }
+}
+
+/// Lets so many queries come within `spread` seconds, of which a quarter each takes 0, 200, 400 and
+/// 600 ms, to an upstream that has one link which has answered promptly, or none. Returns the
+/// longest time that one waited beyond that.
+fn longest_wait_beside_slow_names(queries: u32, spread: f64, is_warm: bool) -> Duration {
+    let mut world = World::new(&[Manner::TakesWhatNamesSay]);
+    if is_warm {
+        world.ask("1ms.example", 50.0, 0.0, 1.0);
+    }
+    for nth in 0..queries {
+        let takes = [0, 200, 400, 600][nth as usize % 4];
+        let name: &'static str = format!("{takes}ms-{nth}.example").leak();
+        let time = at(2.0 + spread * f64::from(nth) / f64::from(queries));
+        world.plan(time, Event::Query(name));
+    }
+    world.run("1ms.example");
+    let responses: Vec<&Response> = world.responses.iter().collect();
+    assert_eq!(failed(&responses), 0);
+    let beyond = |response: &&Response| {
+        let takes = response.name.split("ms").next().expect("a number");
+        let takes = Duration::from_millis(takes.parse().expect("a number"));
+        response.waited.saturating_sub(takes)
+    };
+    let waited = responses
+        .iter()
+        .filter(|one| one.asked_at >= at(2.0))
+        .map(beyond);
+    waited.max().expect("there are responses")
 }

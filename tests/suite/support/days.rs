@@ -31,6 +31,8 @@ pub enum Manner {
     Answers { slow: Option<Duration> },
     /// Answers everything after so long.
     Takes(Duration),
+    /// Answers each name after the milliseconds that it starts with: `200ms-7.example`.
+    TakesWhatNamesSay,
     /// Answers, and closes connections that nobody has used for so long.
     ClosesIdle(Duration),
     /// Answers so many queries on a connection, then none.
@@ -474,6 +476,11 @@ impl World {
         let answer = |reply| Some((ANSWERING, reply));
         match manner {
             Manner::Takes(delay) => Some((delay, right)),
+            Manner::TakesWhatNamesSay => {
+                let digits = name[1..].iter().take_while(|byte| byte.is_ascii_digit());
+                let milliseconds = digits.fold(0, |sum, digit| 10 * sum + u64::from(digit - b'0'));
+                Some((Duration::from_millis(milliseconds), right))
+            }
             Manner::Stalls { after } => (sent <= after).then_some((ANSWERING, right)),
             Manner::StallsPromptly { after } => (sent <= after).then_some((PROMPTLY, right)),
             Manner::Answers { slow } if name[1..].starts_with(b"slow") => {
