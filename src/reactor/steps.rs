@@ -349,7 +349,7 @@ impl<N: Net> Reactor<N> {
 }
 
 /// Datagrams that are taken from a UDP socket before the first responses leave.
-const FIRST_GROUP_LEN: usize = 4;
+const FIRST_GROUP_LEN: usize = 2;
 
 /// Whether a message of a client is one that is answered: it has a header, and no QR.
 fn is_query(message: &[u8]) -> bool {
