@@ -168,6 +168,15 @@ impl<'a> Opt<'a> {
         cookie.map(|cookie| Cookie::parse(cookie.data)).transpose()
     }
 
+    /// Returns the idle timeout of the TCP connection that a server asks for, in units of 100 ms
+    /// (edns-tcp-keepalive, RFC 7828, section 3.1).
+    pub fn keepalive_timeout(&self) -> Option<u16> {
+        let mut options = self.options();
+        let keepalive = options.find(|option| option.code == OptionCode::TCP_KEEPALIVE)?;
+        let timeout = <[u8; 2]>::try_from(keepalive.data).ok()?;
+        Some(u16::from_be_bytes(timeout))
+    }
+
     /// Whether there is an option of this number.
     pub fn has_option(&self, code: OptionCode) -> bool {
         self.options().any(|option| option.code == code)
@@ -484,6 +493,19 @@ mod tests {
         }
         let bytes = written(|writer| writer.option(OptionCode(3), b""));
         assert_eq!(parsed(&bytes).unwrap().cookie(), Ok(None));
+    }
+
+    #[test]
+    fn keepalive_timeout_has_two_bytes() {
+        let timeout = |data: &[u8]| {
+            let bytes = written(|writer| writer.option(OptionCode::TCP_KEEPALIVE, data));
+            parsed(&bytes).unwrap().keepalive_timeout()
+        };
+        assert_eq!(timeout(&[0, 0]), Some(0));
+        assert_eq!(timeout(&[1, 2]), Some(258));
+        for data in [&[][..], &[1], &[0, 0, 0]] {
+            assert_eq!(timeout(data), None);
+        }
     }
 
     #[test]

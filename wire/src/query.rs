@@ -1,10 +1,10 @@
 //! The query that goes upstream for a client's.
 
-use super::edns::{OPT_LEN, Opt, OptWriter};
+use super::edns::{DO, OPT_LEN, Opt, OptWriter};
 use super::header::{Flags, HEADER_LEN, Header};
 use super::name::Name;
 use super::question::{CLASS_IN, Question, Type};
-use super::{MESSAGE_LEN_MAX, Message, octets};
+use super::{MESSAGE_LEN_MAX, Message, octets, read_u16};
 
 /// Octets of the largest UDP message that we take and send: what passes every network without
 /// fragments (the figure agreed for DNS Flag Day 2020).
@@ -12,6 +12,19 @@ pub const UDP_SIZE: u16 = 1232;
 
 /// A query's length goes up to the next multiple of this (RFC 8467, section 4.1).
 pub const PADDING_BLOCK: usize = 128;
+
+/// How much of EDNS a query uses. Upstreams that refuse a query because of EDNS are asked with less
+/// of it (RFC 6891, section 6.2.2).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum EdnsLevel {
+    /// An OPT record with the client's options and, under encryption, padding.
+    #[default]
+    Full,
+    /// An OPT record without options.
+    NoOptions,
+    /// No OPT record.
+    Off,
+}
 
 /// A query in the form that upstream gets: question, flags, and an OPT of our own with those
 /// options of the client that pass. Its header has the client's id, until [`Query::write`] puts
@@ -80,6 +93,39 @@ impl Query {
         self.bytes.len()
     }
 
+    /// Returns whether the client asks for DNSSEC records (DO, RFC 3225), which takes EDNS.
+    pub fn wants_dnssec(&self) -> bool {
+        let flags_at = self.opt_start + OPT_LEN - 4;
+        read_u16(&self.bytes, flags_at).is_ok_and(|flags| flags & DO != 0)
+    }
+
+    /// Returns whether the client sent options that pass.
+    pub fn has_options(&self) -> bool {
+        self.bytes.len() > self.opt_start + OPT_LEN
+    }
+
+    /// Appends the query with another id and less of EDNS than [`Query::write`] and
+    /// [`Query::write_padded`] use.
+    pub fn write_reduced(&self, out: &mut Vec<u8>, id: u16, level: EdnsLevel) {
+        let start = out.len();
+        self.write(out, id);
+        match level {
+            EdnsLevel::Full => {}
+            EdnsLevel::NoOptions => {
+                out.truncate(start + self.opt_start);
+                let flags = if self.wants_dnssec() { DO } else { 0 };
+                OptWriter::start(out, UDP_SIZE, 0, flags).finish();
+            }
+            EdnsLevel::Off => {
+                out.truncate(start + self.opt_start);
+                out[start + HEADER_LEN - 2..start + HEADER_LEN].fill(0);
+                // A server without EDNS may take AD for a bit that must be zero (RFC 1035).
+                let flags = self.flags().to_u16().to_be_bytes();
+                out[start + 2..start + 4].copy_from_slice(&flags);
+            }
+        }
+    }
+
     /// Appends the query with another id, and with AD, so that the answer is one for every client,
     /// whether it wants to know if it was validated or not (RFC 6840, section 5.7).
     pub fn write(&self, out: &mut Vec<u8>, id: u16) {
@@ -111,7 +157,7 @@ pub const PLAIN_QUERY_LEN_MAX: usize = HEADER_LEN + super::name::NAME_LEN_MAX + 
 
 #[cfg(test)]
 mod tests {
-    use super::super::edns::{DO, OptionCode};
+    use super::super::edns::OptionCode;
     use super::*;
 
     fn client_query(opt: Option<&dyn Fn(&mut OptWriter<'_>)>) -> Vec<u8> {
@@ -177,6 +223,33 @@ mod tests {
         assert_eq!(opt.flags, DO);
         let codes: Vec<_> = opt.options().map(|option| option.code.0).collect();
         assert_eq!(codes, [65_001, 12]);
+    }
+
+    #[test]
+    fn query_can_use_less_of_edns() {
+        let client = client_query(Some(&|writer| writer.option(OptionCode(65_001), b"passes")));
+        let query = Query::forward(&Message::parse(&client).unwrap(), Vec::new()).unwrap();
+        assert!(query.wants_dnssec() && query.has_options());
+        let written = |level| {
+            let mut out = b"before".to_vec();
+            query.write_reduced(&mut out, 0x7777, level);
+            out.split_off(6)
+        };
+        let out = written(EdnsLevel::NoOptions);
+        let message = Message::parse(&out).unwrap();
+        let opt = message.opt().unwrap();
+        assert_eq!((opt.flags, opt.options().count()), (DO, 0));
+        assert!(message.header().flags.contains(Flags::RD | Flags::AD));
+
+        let out = written(EdnsLevel::Off);
+        let message = Message::parse(&out).unwrap();
+        assert_eq!((message.opt(), message.header().additionals), (None, 0));
+        assert_eq!(message.header().id, 0x7777);
+        assert_eq!(message.bytes().len(), message.records_start());
+
+        let plain = client_query(None);
+        let query = Query::forward(&Message::parse(&plain).unwrap(), Vec::new()).unwrap();
+        assert!(!query.wants_dnssec() && !query.has_options());
     }
 
     #[test]
