@@ -1,7 +1,7 @@
 //! Domain names as they stand in a message (RFC 1035, sections 3.1 and 4.1.4).
 //!
 //! A compression pointer leads to an earlier position of the message, behind the header, and a name
-//! has at most [`POINTERS_MAX`] pointers, so that the cost of each name has a bound. [`Names`]
+//! has at most [`POINTERS_MAX`] pointers, so that the cost of each name has a bound. `Names`
 //! follows names to their end; the other functions take names that it has checked.
 
 use std::borrow::Borrow;
