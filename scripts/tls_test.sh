@@ -150,7 +150,7 @@ check "certificate of a stranger upstream: refused" 'SERVFAIL' ask www.example.n
 pid=$mutual
 check "one client was served" ' tls=1 ' counters mutual
 check "key of another certificate" 'is not the key of the certificate' \
-    fails "$binary" --check-conf -u 127.0.0.1 --tls-listen 127.0.0.1 --tls-cert "$work/shown.pem" \
+    fails "$binary" --check-conf -u 192.0.2.1 --tls-listen 127.0.0.1 --tls-cert "$work/shown.pem" \
     --tls-key "$work/client.key"
 
 # Certificates change while queries flow.

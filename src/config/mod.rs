@@ -234,13 +234,17 @@ impl Listen {
         placed.find(is_covered).map(|(_, address)| *address)
     }
 
-    /// Whether whoever asks `address` on this host asks this program.
-    pub fn serves(&self, address: &SocketAddr) -> bool {
-        let serves = |own: &SocketAddr| {
-            let is_reached = own.ip().is_unspecified() && address.ip().is_loopback();
-            own == address || is_reached && own.port() == address.port()
-        };
-        self.addresses().iter().any(serves)
+    /// Whether a message sent to `address` on this host reaches one of these listening addresses.
+    pub fn reaches(addresses: &[SocketAddr], address: &SocketAddr) -> bool {
+        let ip = address.ip().to_canonical();
+        // A socket that connects to the unspecified address reaches the host's own.
+        let is_host = ip.is_loopback() || ip.is_unspecified();
+        addresses.iter().any(|own| {
+            let own_ip = own.ip().to_canonical();
+            let is_reached =
+                is_host && own_ip.is_unspecified() || ip.is_unspecified() && own_ip.is_loopback();
+            own.port() == address.port() && (own_ip == ip || is_reached)
+        })
     }
 
     /// Whether the program does its job without this address: IPv6, where nobody asked for it by

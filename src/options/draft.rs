@@ -12,8 +12,8 @@ use crate::address::Address;
 use crate::config::upstream::TLS_PORT;
 use crate::config::{
     Access, Budget, CacheSettings, ClientDetail, Collector, Config, DnstapTarget, Host, Identity,
-    Limits, Listen, LogFormat, LogTarget, Network, Policy, QueryLogSettings, RateLimit, Share,
-    Timeouts, TlsSettings, TraceSettings, Upstream, UserName,
+    Limits, Listen, LogFormat, LogTarget, Network, Policy, QueryLogSettings, RateLimit, Scheme,
+    Share, Timeouts, TlsSettings, TraceSettings, Upstream, UserName,
 };
 use crate::file;
 
@@ -174,10 +174,7 @@ impl Draft {
             &listen,
         )?;
         check_http_addresses(&self.http_listen, &listen, tls.as_ref())?;
-        if let Some(address) = self.bootstrap.iter().find(|address| listen.serves(address)) {
-            let problem = format!("--bootstrap: \"{address}\": expected another server than this");
-            return Err(usage(&problem));
-        }
+        check_loops(&self.upstreams, &self.bootstrap, &listen, tls.as_ref())?;
         if self.cache.ttl_min > self.cache.ttl_max {
             return Err(usage("--cache-min-ttl: expected at most --cache-max-ttl"));
         }
@@ -245,6 +242,43 @@ impl Draft {
             size => Ok((limits, size.unwrap_or(most))),
         }
     }
+}
+
+/// A server that is asked must not be this program, which would ask itself again and again.
+fn check_loops(
+    upstreams: &[Upstream],
+    bootstrap: &[SocketAddr],
+    plain: &Listen,
+    tls: Option<&TlsSettings>,
+) -> Result<(), UsageError> {
+    let plain = plain.addresses();
+    let under_tls = tls.map_or(&[][..], |tls| &tls.addresses);
+    let error = |option, server: &dyn std::fmt::Display| {
+        let problem = format!(
+            "{option}: \"{server}\": expected another server than this program, which listens \
+             there: queries would go round in a loop"
+        );
+        Err(usage(&problem))
+    };
+    if let Some(address) = bootstrap
+        .iter()
+        .find(|address| Listen::reaches(&plain, address))
+    {
+        return error("--bootstrap", address);
+    }
+    for upstream in upstreams {
+        let own = match upstream.scheme {
+            Scheme::Tls => under_tls,
+            Scheme::Udp | Scheme::Tcp => &plain,
+        };
+        match &upstream.host {
+            Host::Address(address) if Listen::reaches(own, address) => {
+                return error("--upstream", upstream);
+            }
+            _ => {}
+        }
+    }
+    Ok(())
 }
 
 /// Host names of upstreams need somebody who knows their addresses.

@@ -317,9 +317,39 @@ mod tests {
         ] {
             let error = error(&format!("-u tls://dns.quad9.net {line}"));
             assert!(
-                error.ends_with("expected another server than this"),
+                error.ends_with("queries would go round in a loop"),
                 "{error}"
             );
+        }
+    }
+
+    #[test]
+    fn upstream_that_is_this_program_is_refused() {
+        let own_tls = "--tls-cert c --tls-key k --tls-listen";
+        for line in [
+            format!("-u 127.0.0.1 {own_tls} 0.0.0.0"),
+            format!("-u 127.0.0.1:8853 {own_tls} 127.0.0.1:8853"),
+            format!("-u [::1] {own_tls} [::]"),
+            format!("-u [::ffff:127.0.0.1] {own_tls} 0.0.0.0"),
+            format!("-u 1.1.1.1 -u 192.0.2.7#a.example {own_tls} 192.0.2.7"),
+            "-u 1.1.1.1 -u udp://127.0.0.1,domain=a.example".to_owned(),
+            "-u 1.1.1.1 -u tcp://[::1]:5353,domain=a.example -p 5353".to_owned(),
+        ] {
+            let error = parse_line(&line).unwrap_err();
+            assert!(error.starts_with("--upstream: "), "{line}: {error}");
+            assert!(
+                error.ends_with("queries would go round in a loop"),
+                "{line}: {error}"
+            );
+        }
+        for line in [
+            // Another port, another address, or another transport than the listener's.
+            format!("-u 127.0.0.1:8853 {own_tls} 0.0.0.0"),
+            format!("-u 127.0.0.2 {own_tls} 127.0.0.1"),
+            "-u 127.0.0.1:53".to_owned(),
+            "-u 1.1.1.1 -u udp://127.0.0.1:5353,domain=a.example".to_owned(),
+        ] {
+            parse_line(&line).unwrap_or_else(|error| panic!("{line}: {error}"));
         }
     }
 

@@ -431,7 +431,7 @@ fn reactor_in<P: Peers>(world: World, peers: P, config: &Config, seed: u64) -> R
     Reactor::new(net, config, tls, None, Clock::new(None), &key).expect("addresses to listen on")
 }
 
-const PLAIN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(127, 0, 0, 10)), 53);
+const PLAIN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(192, 0, 2, 10)), 53);
 const BOOTSTRAP: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(127, 0, 0, 53)), 54);
 
 fn configuration(servers: &[SocketAddr], has_plain: bool, is_named: bool) -> Config {
