@@ -28,6 +28,9 @@ enum By {
     Tls,
 }
 
+/// Queries to upstream, and the links that they were sent on.
+type Sent = Vec<(LinkKey, Vec<u8>)>;
+
 impl Scene {
     fn new() -> Self {
         let arguments = ["-u192.0.2.1".to_owned(), "--cache-size=1m".to_owned()];
@@ -42,7 +45,7 @@ impl Scene {
     }
 
     /// The responses to a query, and the queries to upstream. Links come up at once.
-    fn ask(&mut self, query: &[u8], by: By) -> (Vec<Vec<u8>>, Vec<(LinkKey, Vec<u8>)>) {
+    fn ask(&mut self, query: &[u8], by: By) -> (Vec<Vec<u8>>, Sent) {
         let transport = match by {
             By::Udp => Transport::Udp,
             By::Tcp | By::Tls => Transport::Stream {
@@ -65,7 +68,7 @@ impl Scene {
         self.collect(outbox)
     }
 
-    fn collect(&mut self, mut outbox: Outbox) -> (Vec<Vec<u8>>, Vec<(LinkKey, Vec<u8>)>) {
+    fn collect(&mut self, mut outbox: Outbox) -> (Vec<Vec<u8>>, Sent) {
         let (mut responses, mut queries) = (Vec::new(), Vec::new());
         loop {
             let mut opened = Vec::new();
@@ -92,8 +95,8 @@ impl Scene {
         }
     }
 
-    /// The response to a query to which upstream makes this reply of its own query, as often as it is
-    /// asked.
+    /// The response to a query to which upstream makes this reply of its own query, as often as it
+    /// is asked.
     fn response(
         &mut self,
         query: &[u8],
@@ -199,7 +202,7 @@ fn error_text_that_fills_the_message_is_cut_short() {
     for round in ["from upstream", "from the cache"] {
         let response = scene.response(asked, By::Tcp, |query| {
             let mut rest = b"\0\0\x29\x04\xd0\0\0\0\0\xff\xde\0\x0f\xff\xda\0\x06".to_vec();
-            rest.extend([b'x'; 65_496]);
+            rest.resize(rest.len() + 65_496, b'x');
             reply(query, [0x81, 0x82], [0, 0, 1], &rest)
         });
         assert_eq!(rcode(&response), 2, "{round}");
@@ -274,7 +277,7 @@ fn text_of_an_error_stays_text() {
             let response = scene.response(&query(b"\x01a\0", &[]), By::Tcp, |query| {
                 reply(query, [0x81, 0x82], [0, 0, 1], &rest)
             });
-            assert_eq!(texts(&response), [kept.clone()]);
+            assert_eq!(texts(&response), std::slice::from_ref(&kept));
         }
     }
 }
@@ -374,7 +377,9 @@ fn answer_with_a_malformed_name_or_length_is_neither_forwarded_nor_kept() {
         assert_eq!(rcode(&response), 2, "{what}");
         assert_eq!(scene.proxy.cache_usage().entries, 0, "{what}");
     }
-    let (scene, response) = response_to(&[record(b"\xc0\x0c", CNAME, b"\x01b\xc0\x10"), address()]);
+    let target = b"\x01b\xc0\x10";
+    let alias = record(b"\xc0\x0c", CNAME, target);
+    let (scene, response) = response_to(&[alias, record(target, A, ADDRESS)]);
     assert_eq!(rcode(&response), 0);
     assert_eq!(scene.proxy.cache_usage().entries, 1);
 }

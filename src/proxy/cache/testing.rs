@@ -126,7 +126,15 @@ impl Answer {
             };
             let octet = place.to_le_bytes()[0];
             let data = match rr_type {
+                2 | 12 => vec![1, octet, 0],
+                6 => vec![0; 22],
+                15 => vec![0, 10, 1, octet, 0],
+                16 => vec![2, octet, octet],
                 28 => vec![octet; 16],
+                33 => vec![0; 7],
+                35 => vec![0; 8],
+                64 | 65 => vec![0, 1, 0],
+                257 => vec![0, 1, b'a'],
                 _ => vec![octet; self.data_len.into()],
             };
             record(&mut bytes, owner, *rr_type, *ttl, &data);

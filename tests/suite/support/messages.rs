@@ -69,6 +69,10 @@ pub fn reply(query: &[u8], records: u16) -> Vec<u8> {
 pub fn reply_for(query: &[u8], records: u16, ttl: u32) -> Vec<u8> {
     let message = Message::parse(query).expect("what is sent is well formed");
     let question = message.question().expect("what is sent has a question");
+    let data = data(question);
+    // They fit a message.
+    let room = usize::from(u16::MAX) - 12 - question.as_bytes().len() - 55;
+    let records = records.min(u16::try_from(room / (12 + data.len())).expect("few"));
     let header = Header {
         id: message.header().id,
         flags: Flags::QR | Flags::RA | message.header().flags.echoed(),
@@ -87,9 +91,8 @@ pub fn reply_for(query: &[u8], records: u16, ttl: u32) -> Vec<u8> {
         bytes.extend(rr_type);
         bytes.extend(b"\x00\x01");
         bytes.extend(ttl.to_be_bytes());
-        let data = data(question);
         bytes.extend(u16::try_from(data.len()).expect("short").to_be_bytes());
-        bytes.extend(data);
+        bytes.extend(&data);
     }
     let mut writer = OptWriter::start(&mut bytes, 1232, 0, DO);
     writer.option(OptionCode::PADDING, &[0; 40]);
