@@ -258,6 +258,19 @@ impl<T> Fifo<T> {
         self.entries.iter()
     }
 
+    /// Returns the entry at a position, whether it holds or not.
+    pub fn get(&self, position: usize) -> Option<&T> {
+        self.entries.get(position)
+    }
+
+    /// Takes out the entry at a position, whether it holds or not.
+    pub fn take(&mut self, position: usize) -> Option<T> {
+        match position {
+            0 => self.pop(),
+            _ => self.entries.remove(position),
+        }
+    }
+
     /// Takes the first entry out, whether it holds or not. When the last leaves a queue that has
     /// grown long, its memory goes back.
     pub fn pop(&mut self) -> Option<T> {

@@ -63,11 +63,13 @@ pub enum FailureKind {
     BadAnswer,
     /// No address is known for the upstream's host name.
     NoAddress,
+    /// The upstream sends queries back to this server.
+    Loop,
 }
 
 impl FailureKind {
     /// Every kind, in the order of declaration.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Connect,
         Self::Authentication,
         Self::Tls,
@@ -77,6 +79,7 @@ impl FailureKind {
         Self::Stalled,
         Self::BadAnswer,
         Self::NoAddress,
+        Self::Loop,
     ];
 
     /// One word, for counters.
@@ -91,6 +94,7 @@ impl FailureKind {
             Self::Stalled => "stalled",
             Self::BadAnswer => "bad-answer",
             Self::NoAddress => "no-address",
+            Self::Loop => "loop",
         }
     }
 
@@ -106,6 +110,7 @@ impl FailureKind {
             Self::Stalled => "no answers",
             Self::BadAnswer => "errors where others have answers",
             Self::NoAddress => "no address",
+            Self::Loop => "forwarding loop, queries come back to this server",
         }
     }
 
@@ -145,6 +150,7 @@ impl FailureKind {
                 ExtendedErrorCode::NO_REACHABLE_AUTHORITY,
                 "the address of upstream is not known",
             ),
+            Self::Loop => (ExtendedErrorCode::OTHER, "forwarding loop"),
         };
         ExtendedError { code, text }
     }

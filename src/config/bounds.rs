@@ -151,9 +151,13 @@ pub struct Limits {
     pub addresses_per_upstream: usize,
     /// Connections to one address of an upstream that take queries.
     pub links_per_address: usize,
+    /// Connections to one address of an upstream that takes few queries on each.
+    pub small_links_per_address: usize,
     /// Datagrams to one address of an upstream that wait for their answer, each on a socket of its
     /// own.
     pub datagrams_per_address: usize,
+    /// Datagrams to one address of an upstream that are probes, beside those.
+    pub probe_datagrams_per_address: usize,
     /// Handshakes under way at the same time, all upstreams together.
     pub handshakes: usize,
     /// Of a hundred queries, those that may be sent a second time before the first has failed.
@@ -166,6 +170,10 @@ pub struct Limits {
     pub answers_postponed: usize,
     /// Queries that failed and are remembered.
     pub failures_remembered: usize,
+    /// Questions that are remembered because one upstream failed them where another had an answer.
+    pub bad_answers_remembered: usize,
+    /// Forwarding-loop tests that may be under way.
+    pub loop_tests: usize,
     /// Buffers of finished queries that are kept to be used again.
     pub spare_buffers: usize,
     /// Octets of log lines that have not been written; beyond, lines are dropped.
@@ -183,6 +191,10 @@ pub struct Limits {
 impl Limits {
     /// Times that one query is sent. It sizes an array, so it is not a setting.
     pub const ATTEMPTS: usize = 3;
+
+    /// Attempts of one query that are not counted because the upstream closed the connection after
+    /// answers to other queries.
+    pub const RETURNS: usize = 32;
 }
 
 impl Default for Limits {
@@ -206,13 +218,17 @@ impl Default for Limits {
             link_abandoned: 64,
             addresses_per_upstream: 8,
             links_per_address: 4,
+            small_links_per_address: 16,
             datagrams_per_address: 64,
+            probe_datagrams_per_address: 2,
             handshakes: 8,
             hedges_per_hundred: 5,
             hedges_saved: 256,
             forwarded_query: 4096,
             answers_postponed: 8,
             failures_remembered: 512,
+            bad_answers_remembered: 512,
+            loop_tests: 8,
             spare_buffers: 64,
             log_unwritten: 64 * 1024,
             dnstap_unsent: 1024 * 1024,

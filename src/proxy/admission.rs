@@ -298,6 +298,14 @@ pub(super) const NOBODY_TO_ASK: Refusal = refusal(
     Outcome::Refused,
 );
 
+/// An upstream has sent a query of this proxy back to it.
+pub(super) const LOOPED: Refusal = refusal(
+    Rcode::SERVFAIL,
+    ExtendedErrorCode::OTHER,
+    "forwarding loop",
+    Outcome::UpstreamFailed,
+);
+
 /// The query failed for this reason shortly before.
 pub(super) fn failed_before(reason: ExtendedError) -> Refusal {
     let code = ExtendedErrorCode::CACHED_ERROR;

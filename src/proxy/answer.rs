@@ -11,29 +11,18 @@ use std::iter;
 use super::Proxy;
 use super::cache::Kept;
 use super::counters::{Discard, Outcome};
-use super::exchange::{Asker, Attempt, Poor};
+use super::exchange::{Asker, Attempt, BadAnswer, Exchange};
 use super::keys::{EndpointKey, ExchangeKey, LinkKey, PoolIndex, UpstreamIndex};
 use super::outbox::Outbox;
+use super::reply::{Reply, Worth, classify, is_error, keepalive, less_edns, shortened, worth};
 use super::trace::StepEnd;
 use super::upstream::link::SentState;
 use crate::config::Scheme;
 use crate::failure::FailureKind;
 use crate::time::Instant;
-use crate::wire::edns::ExtendedErrorCode;
-use crate::wire::query::UDP_SIZE;
+use crate::wire::query::EdnsLevel;
 use crate::wire::response::write_answer;
-use crate::wire::{Flags, Header, Message, Opcode, Query, Rcode};
-
-/// What an answer is worth.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Worth {
-    /// It is the response.
-    All,
-    /// It is cut short, which it would not be on a connection.
-    Part,
-    /// It is an error, which another upstream may not have.
-    Nothing,
-}
+use crate::wire::{Flags, Header, Message};
 
 impl Proxy {
     /// Takes a message from upstream.
@@ -47,40 +36,97 @@ impl Proxy {
             self.counters.count_discard(Discard::UnknownId);
             return;
         };
-        let Some(exchange_key) = link.sent()[place].exchange() else {
-            self.counters.count_discard(Discard::Late);
-            self.on_late_answer(key, place, header.flags.rcode(), now);
-            return self.close_if_done(key, outbox);
+        let sent = link.sent()[place];
+        if !header.flags.contains(Flags::QR) {
+            return self.counters.count_discard(Discard::Mismatch);
+        }
+        let Some(exchange_key) = sent.exchange() else {
+            if sent.state != SentState::Probe {
+                self.counters.count_discard(Discard::Late);
+            }
+            self.on_late_answer(key, place, reply, now);
+            self.close_if_done(key, outbox);
+            return self.serve_all_waiting(now, outbox);
         };
+        let scheme = link.scheme;
         let exchange = self.exchanges.get(exchange_key.0);
         let query = &exchange.expect("a link knows who still waits").query;
-        match Message::parse(reply) {
-            Ok(message) if answers(&message, query) => {
+        match classify(reply, header, query, scheme) {
+            Reply::Answer(message) => {
                 self.on_right_answer(key, place, exchange_key, &message, now, outbox);
-                self.after_answer(key, now, outbox);
             }
-            Ok(_) => self.counters.count_discard(Discard::Mismatch),
-            Err(_) => {
+            Reply::Bare(header) => {
+                let bytes = header.to_bytes();
+                let message = Message::parse(&bytes).expect("a header without records");
+                self.on_right_answer(key, place, exchange_key, &message, now, outbox);
+            }
+            Reply::Mismatch => return self.counters.count_discard(Discard::Mismatch),
+            // A datagram may be forged, and the right one still come (RFC 5452, section 9.1).
+            Reply::Malformed if scheme == Scheme::Udp => {
+                return self.counters.count_discard(Discard::Malformed);
+            }
+            Reply::Malformed => {
                 self.counters.count_discard(Discard::Malformed);
-                let id = link.sent()[place].id;
-                let attempt = Attempt { link: key, id };
-                link.on_useless_answer(place, now);
-                self.lose_attempt(exchange_key, attempt, FailureKind::Protocol, now, outbox);
-                self.after_answer(key, now, outbox);
+                self.on_malformed_reply(key, place, exchange_key, now, outbox);
             }
+        }
+        self.after_answer(key, now, outbox);
+    }
+
+    /// A reply to a query cannot be used: asks another upstream or, if there is none, this one once
+    /// more.
+    fn on_malformed_reply(
+        &mut self,
+        key: LinkKey,
+        place: usize,
+        exchange_key: ExchangeKey,
+        now: Instant,
+        outbox: &mut Outbox,
+    ) {
+        let kind = FailureKind::Protocol;
+        let link = self.upstreams.link_mut(key).expect("who answers is there");
+        let (sent, endpoint) = (link.sent()[place], link.endpoint);
+        link.on_useless_answer(place, now);
+        let upstream = self.upstreams.endpoint(endpoint).upstream;
+        self.count_failure(upstream, kind);
+        let attempt = Attempt {
+            link: key,
+            id: sent.id,
+        };
+        let exchange = self.exchange_mut(exchange_key);
+        exchange.last_failure = Some(kind);
+        exchange.on_error(attempt);
+        let end = StepEnd::Failed(kind);
+        exchange.tracer.on_attempt_end(attempt, end, now);
+        exchange.bad_answer = Some(BadAnswer {
+            by: endpoint,
+            sent_at: sent.at,
+        });
+        let is_first = !exchange.malformed_from.contains(upstream);
+        exchange.malformed_from.insert(upstream);
+        if exchange.is_relied_on() || exchange.is_waiting {
+            return;
+        }
+        if is_first && exchange.may_be_sent() {
+            exchange.wishes.rather_not.insert(upstream);
+            self.dispatch(exchange_key, now, outbox);
+        } else {
+            self.ask_elsewhere(exchange_key, upstream, now, outbox);
         }
     }
 
     /// An answer that nobody waits for tells how its upstream is doing.
-    fn on_late_answer(&mut self, key: LinkKey, place: usize, rcode: Rcode, now: Instant) {
+    fn on_late_answer(&mut self, key: LinkKey, place: usize, reply: &[u8], now: Instant) {
         let Some(link) = self.upstreams.link(key) else {
             return;
         };
-        let (endpoint, sent) = (link.endpoint, link.sent()[place]);
-        self.on_answer(key, place, !is_error(rcode), now);
+        let (endpoint, sent, scheme) = (link.endpoint, link.sent()[place], link.scheme);
+        let is_useful = Message::parse(reply)
+            .is_ok_and(|reply| reply.question().is_some() && worth(&reply, scheme) == Worth::All);
+        self.on_answer(key, place, is_useful, now);
         let is_answered = sent.state == SentState::Abandoned { is_answered: true };
-        if is_answered && is_error(rcode) {
-            self.on_bad_answer(endpoint, sent.at, now);
+        if is_answered && !is_useful && self.upstreams.is_in_trouble(endpoint) {
+            self.on_bad_answer_in_trouble(endpoint, sent.at, now);
         }
     }
 
@@ -94,12 +140,16 @@ impl Proxy {
         now: Instant,
         outbox: &mut Outbox,
     ) {
-        let link = self.upstreams.link(key).expect("who answers is there");
-        let (sent, endpoint) = (link.sent()[place], link.endpoint);
-        let worth = worth(answer, link.scheme);
+        let link = self.upstreams.link_mut(key).expect("who answers is there");
+        let (sent, endpoint, scheme) = (link.sent()[place], link.endpoint, link.scheme);
+        if let Some(timeout) = keepalive(answer, scheme) {
+            link.on_keepalive(timeout);
+        }
+        let worth = worth(answer, scheme);
         self.on_answer(key, place, worth != Worth::Nothing, now);
         let upstream = self.upstreams.endpoint(endpoint).upstream;
-        let exchange = self.exchange_mut(exchange_key);
+        let exchange = self.exchanges.get_mut(exchange_key.0);
+        let exchange = exchange.expect("a query that is answered has an exchange");
         exchange.answered_by = Some(upstream);
         let attempt = Attempt {
             link: key,
@@ -110,18 +160,30 @@ impl Proxy {
         if worth == Worth::All {
             exchange.on_attempt_lost(attempt);
             exchange.is_answered = true;
-            let error_by = exchange.poor.take().and_then(|poor| poor.error_by);
-            if let Some((endpoint, asked_at)) = error_by {
-                self.on_bad_answer(endpoint, asked_at, now);
+            exchange.poor = None;
+            if exchange.has_history() || !self.bad_answers.is_empty() {
+                self.on_good_answer(exchange_key, endpoint, (scheme, sent.edns), now);
             }
             return self.deliver(exchange_key, answer, now, outbox);
         }
         let is_error = worth == Worth::Nothing;
-        exchange.poor = Some(Box::new(Poor {
-            answer: shortened(answer),
-            error_by: is_error.then_some((endpoint, sent.at)),
-        }));
+        if is_error
+            && self.upstreams.endpoint(endpoint).is_edns_in_doubt(now)
+            && let Some(edns) = less_edns(answer, &exchange.query, sent.edns, scheme)
+        {
+            exchange.reduced_edns = Some((endpoint, edns));
+            let is_idle = |exchange: &Exchange| !exchange.is_relied_on() && !exchange.is_waiting;
+            exchange.on_error(attempt);
+            if exchange.may_be_sent() && is_idle(exchange) {
+                return self.ask_again(exchange_key, key, endpoint, now, outbox);
+            }
+        }
+        exchange.poor = Some(shortened(answer));
         if is_error {
+            exchange.bad_answer = Some(BadAnswer {
+                by: endpoint,
+                sent_at: sent.at,
+            });
             exchange.on_error(attempt);
         } else {
             exchange.on_attempt_lost(attempt);
@@ -160,13 +222,76 @@ impl Proxy {
         }
     }
 
-    /// An address gave an error to a query that was sent then, and another had an answer.
-    fn on_bad_answer(&mut self, endpoint: EndpointKey, asked_at: Instant, now: Instant) {
-        let kind = FailureKind::BadAnswer;
+    /// An endpoint has answered a question that was sent in this way, after other attempts: records
+    /// what that says of it, and of an upstream that failed the question before.
+    fn on_good_answer(
+        &mut self,
+        key: ExchangeKey,
+        endpoint: EndpointKey,
+        (scheme, edns): (Scheme, EdnsLevel),
+        now: Instant,
+    ) {
+        let exchange = self.exchanges.get(key.0).expect("who is answered is there");
+        if exchange.is_stream_fallback {
+            let are_lost = scheme == Scheme::Tcp;
+            self.upstreams.set_datagrams_lost(endpoint, are_lost, now);
+        }
+        // A client must not decide with its options what others are asked with.
+        if exchange.reduced_edns == Some((endpoint, edns)) && !exchange.query.has_options() {
+            self.upstreams.on_reduced_answer(endpoint, edns, now);
+        }
+        let upstream = self.upstreams.endpoint(endpoint).upstream;
+        let question = exchange.query.question();
+        self.bad_answers.on_answer(question, upstream);
+        let Some(BadAnswer { by, sent_at }) = exchange.bad_answer else {
+            return;
+        };
         // It may have been forgotten meanwhile.
+        let Some(endpoint) = self.upstreams.find_endpoint(by) else {
+            return;
+        };
+        let failed = endpoint.upstream;
+        if failed != upstream {
+            self.bad_answers.add(question, failed, now);
+        }
+        if self.upstreams.on_bad_answer(by, question, now) {
+            self.on_bad_answer_in_trouble(by, sent_at, now);
+        } else {
+            self.count_failure(failed, FailureKind::BadAnswer);
+        }
+    }
+
+    /// An address that is in trouble gave an error to a query that was sent then, and another had
+    /// an answer.
+    fn on_bad_answer_in_trouble(&mut self, endpoint: EndpointKey, sent_at: Instant, now: Instant) {
+        let kind = FailureKind::BadAnswer;
         if let Some(scheme) = self.upstreams.scheme(endpoint) {
             self.count_failure(self.upstreams.endpoint(endpoint).upstream, kind);
-            self.on_failure(endpoint, scheme, &kind.into(), asked_at, now);
+            self.on_failure(endpoint, scheme, &kind.into(), sent_at, now);
+        }
+    }
+
+    /// Asks the same endpoint again, on the same link if that takes another query, since a query
+    /// with less of EDNS may be answered.
+    fn ask_again(
+        &mut self,
+        key: ExchangeKey,
+        link_key: LinkKey,
+        endpoint: EndpointKey,
+        now: Instant,
+        outbox: &mut Outbox,
+    ) {
+        let link = self.upstreams.link(link_key);
+        match link
+            .filter(|link| link.takes_queries())
+            .map(|link| link.scheme)
+        {
+            Some(Scheme::Udp) if self.upstreams.has_room_for_datagram_to(endpoint) => {
+                let link = self.open(endpoint, Scheme::Udp, now, outbox);
+                self.send(key, link, now, outbox);
+            }
+            Some(Scheme::Tcp | Scheme::Tls) => self.send(key, link_key, now, outbox),
+            Some(Scheme::Udp) | None => self.dispatch(key, now, outbox),
         }
     }
 
@@ -179,7 +304,7 @@ impl Proxy {
         now: Instant,
         outbox: &mut Outbox,
     ) {
-        for key in self.waiting_with(pool, |poor| poor.error_by.is_some()) {
+        for key in self.waiting_with(pool, Exchange::has_error) {
             // One may be answered by what comes of another.
             if self.exchanges.contains(key.0) {
                 self.ask_elsewhere(key, upstream, now, outbox);
@@ -189,22 +314,22 @@ impl Proxy {
 
     /// A connection could not be had: those who have an answer that is cut short get that.
     pub(super) fn settle_for_part(&mut self, pool: PoolIndex, now: Instant, outbox: &mut Outbox) {
-        for key in self.waiting_with(pool, |poor| poor.error_by.is_none()) {
+        for key in self.waiting_with(pool, Exchange::has_truncated) {
             if self.exchanges.contains(key.0) {
                 self.fail(key, Outcome::UpstreamFailed, now, outbox);
             }
         }
     }
 
-    /// Who waits for a better answer than one of this kind.
-    fn waiting_with(&self, pool: PoolIndex, is_such: impl Fn(&Poor) -> bool) -> Vec<ExchangeKey> {
-        let has_such = |key: &&ExchangeKey| {
-            let exchange = self.exchanges.get(key.0);
-            let answer = exchange.and_then(|exchange| exchange.poor.as_deref());
-            answer.is_some_and(&is_such)
-        };
+    /// Returns the exchanges that wait for a link of a pool and are like this.
+    pub(super) fn waiting_with(
+        &self,
+        pool: PoolIndex,
+        is_such: impl Fn(&Exchange) -> bool,
+    ) -> Vec<ExchangeKey> {
+        let is_one = |key: &&ExchangeKey| self.exchanges.get(key.0).is_some_and(&is_such);
         let waiting = self.waiting_by_pool[pool.0].iter();
-        waiting.filter(has_such).copied().collect()
+        waiting.filter(is_one).copied().collect()
     }
 
     /// Hands an answer to whoever asked.
@@ -280,10 +405,8 @@ impl Proxy {
         let first = later.swap_remove(0);
         let exchange = self.exchange_mut(first);
         exchange.answered_by = answered_by;
-        exchange.poor = Some(Box::new(Poor {
-            answer: answer.bytes().into(),
-            error_by: None,
-        }));
+        exchange.poor = Some(answer.bytes().into());
+        exchange.bad_answer = None;
         exchange.followers = later;
         self.postponed.push_back((now, first));
     }
@@ -326,118 +449,5 @@ impl Proxy {
                 write_answer(out, &owed, answer);
             });
         }
-    }
-}
-
-/// Whether `reply` is a response to `query`, its id aside.
-fn answers(reply: &Message<'_>, query: &Query) -> bool {
-    let flags = reply.header().flags;
-    flags.contains(Flags::QR)
-        && flags.opcode() == Opcode::QUERY
-        && reply
-            .question()
-            .is_some_and(|question| question.matches(query.question()))
-}
-
-/// An answer as it is kept while a better is looked for: of a long one, be it an error or cut short
-/// all the same, hardly more than that.
-fn shortened(answer: &Message<'_>) -> Box<[u8]> {
-    match answer.question() {
-        Some(question) if answer.bytes().len() > usize::from(UDP_SIZE) => {
-            let header = Header {
-                answers: 0,
-                authorities: 0,
-                additionals: 0,
-                ..answer.header()
-            };
-            [&header.to_bytes()[..], question.as_bytes()]
-                .concat()
-                .into()
-        }
-        _ => answer.bytes().into(),
-    }
-}
-
-fn worth(answer: &Message<'_>, scheme: Scheme) -> Worth {
-    let flags = answer.header().flags;
-    if is_error(flags.rcode()) && !is_verdict(answer) {
-        Worth::Nothing
-    } else if scheme == Scheme::Udp && flags.contains(Flags::TC) {
-        Worth::Part
-    } else {
-        Worth::All
-    }
-}
-
-/// Whether an error is a verdict on the name, which is believed at once. REFUSED with the extended
-/// error Prohibited is not: it says that the upstream does not serve this client (RFC 8914, section
-/// 4.19), and another upstream may.
-fn is_verdict(answer: &Message<'_>) -> bool {
-    let is_refusal = answer.header().flags.rcode() == Rcode::REFUSED;
-    let is_verdict = |code: ExtendedErrorCode| {
-        code.is_judgement() && !(is_refusal && code == ExtendedErrorCode::PROHIBITED)
-    };
-    answer
-        .opt()
-        .is_some_and(|opt| opt.error_codes().any(is_verdict))
-}
-
-/// Whether a resolver says with this code that it could not or would not answer.
-fn is_error(rcode: Rcode) -> bool {
-    matches!(
-        rcode,
-        Rcode::FORMERR | Rcode::SERVFAIL | Rcode::NOTIMP | Rcode::REFUSED
-    )
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::wire::edns::{ExtendedError, OptWriter};
-
-    fn worth_of(flags: Flags, rcode: Rcode, reason: u16, scheme: Scheme) -> Worth {
-        let header = Header {
-            id: 0,
-            flags: (Flags::QR | flags).with_rcode(rcode),
-            questions: 1,
-            answers: 0,
-            authorities: 0,
-            additionals: 1,
-        };
-        let mut bytes = header.to_bytes().to_vec();
-        bytes.extend(b"\x01a\0\0\x01\0\x01");
-        let mut writer = OptWriter::start(&mut bytes, 1232, 0, 0);
-        writer.extended_error(ExtendedError {
-            code: ExtendedErrorCode(reason),
-            text: "why",
-        });
-        writer.finish();
-        worth(&Message::parse(&bytes).unwrap(), scheme)
-    }
-
-    #[test]
-    fn error_is_worth_something_if_it_is_a_verdict_on_the_name() {
-        let of = |rcode, reason| worth_of(Flags::default(), rcode, reason, Scheme::Tls);
-        for rcode in [Rcode::SERVFAIL, Rcode::REFUSED] {
-            assert_eq!(of(rcode, 22), Worth::Nothing);
-            assert_eq!(of(rcode, 6), Worth::All, "bogus");
-            assert_eq!(of(rcode, 15), Worth::All, "blocked");
-            assert_eq!(of(rcode, 16), Worth::All, "censored");
-            assert_eq!(of(rcode, 17), Worth::All, "filtered");
-        }
-        assert_eq!(of(Rcode::SERVFAIL, 18), Worth::All, "prohibited");
-        assert_eq!(of(Rcode::REFUSED, 18), Worth::Nothing, "for this client");
-        assert_eq!(of(Rcode::FORMERR, 0), Worth::Nothing);
-        assert_eq!(of(Rcode::NOTIMP, 0), Worth::Nothing);
-        assert_eq!(of(Rcode::NXDOMAIN, 0), Worth::All);
-        assert_eq!(of(Rcode::NOERROR, 22), Worth::All);
-    }
-
-    #[test]
-    fn what_is_cut_short_to_fit_a_datagram_is_a_part() {
-        let of = |scheme| worth_of(Flags::TC, Rcode::NOERROR, 0, scheme);
-        assert_eq!(of(Scheme::Udp), Worth::Part);
-        assert_eq!(of(Scheme::Tcp), Worth::All);
-        assert_eq!(of(Scheme::Tls), Worth::All);
     }
 }

@@ -3,7 +3,7 @@
 use std::iter;
 
 use super::admission::{
-    NOBODY_TO_ASK, OVERLOADED, Reception, Refusal, TOO_LATE, TOO_LONG, failed_before,
+    LOOPED, NOBODY_TO_ASK, OVERLOADED, Reception, Refusal, TOO_LATE, TOO_LONG, failed_before,
 };
 use super::cache::{Entry, Recall, Sought};
 use super::counters::Outcome;
@@ -125,6 +125,9 @@ impl Proxy {
     ) {
         let question = message.question();
         let question = question.expect("a query that is forwarded has a question");
+        if self.is_looped(question, now, outbox) {
+            return self.refuse(client, &asked, &LOOPED, now, outbox);
+        }
         let request = Request {
             client,
             message,

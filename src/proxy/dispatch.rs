@@ -7,13 +7,13 @@ use super::exchange::{Asker, Attempt, Exchange};
 use super::keys::{EndpointKey, ExchangeKey, LinkKey, PoolIndex};
 use super::outbox::Outbox;
 use super::trace::{StepEnd, StepKind};
-use super::upstream::{Route, Trial};
+use super::upstream::{Endpoint, Route, Trial};
 use crate::config::Scheme;
 use crate::failure::FailureKind;
 use crate::time::Instant;
-use crate::wire::query::PLAIN_QUERY_LEN_MAX;
+use crate::wire::query::{EdnsLevel, PLAIN_QUERY_LEN_MAX};
 use crate::wire::response::write_error;
-use crate::wire::{Message, Rcode};
+use crate::wire::{Message, Query, Rcode};
 
 impl Proxy {
     /// Adds an exchange, and starts to look for an answer.
@@ -41,6 +41,9 @@ impl Proxy {
     pub(super) fn seek(&mut self, key: ExchangeKey, now: Instant, outbox: &mut Outbox) {
         if !self.follow(key, now) {
             self.upstreams.take_turn(self.exchange(key).pool);
+            let exchange = self.exchanges.get_mut(key.0).expect("it was added");
+            let avoid = self.bad_answers.recall(exchange.query.question(), now);
+            exchange.wishes.rather_not = avoid;
             self.dispatch(key, now, outbox);
         }
     }
@@ -53,7 +56,8 @@ impl Proxy {
         if exchange.is_last_try() {
             wishes.not_at_all = wishes.not_at_all.with(wishes.rather_not);
         }
-        match self.upstreams.route(exchange.pool, &wishes, now) {
+        let demand = self.waiting_by_pool[exchange.pool.0].len() + 1;
+        match self.upstreams.route(exchange.pool, &wishes, demand, now) {
             Route::Link(other) => other != link,
             Route::Datagram(_) | Route::Open(..) | Route::Soon => true,
             Route::Later(_) => false,
@@ -134,26 +138,21 @@ impl Proxy {
         now: Instant,
         outbox: &mut Outbox,
     ) -> Attempt {
-        let link = self
-            .upstreams
-            .link_mut(link_key)
-            .expect("a route leads to a link that is there");
-        let id = link.send(key, now, &mut self.random);
-        let is_hidden = link.scheme == Scheme::Tls;
-        let query = &self.exchange(key).query;
-        outbox.send(link_key, |out| {
-            if is_hidden {
-                query.write_padded(out, id);
-            } else {
-                query.write(out, id);
-            }
-        });
+        let link = self.upstreams.link(link_key);
+        let link = link.expect("a route leads to a link that exists");
+        let (scheme, endpoint) = (link.scheme, link.endpoint);
+        let exchange = self.exchanges.get(key.0).expect("who sends is there");
+        let edns = edns_for(exchange, endpoint, self.upstreams.endpoint(endpoint), now);
+        let link = self.upstreams.link_mut(link_key).expect("as before");
+        let id = link.send(key, edns, now, &mut self.random);
+        let query = &exchange.query;
+        outbox.send(link_key, |out| write_query(query, id, (scheme, edns), out));
         self.counters.sent += 1;
         self.upstreams.stats_mut(link_key).sent += 1;
         Attempt { link: link_key, id }
     }
 
-    fn open(
+    pub(super) fn open(
         &mut self,
         endpoint: EndpointKey,
         scheme: Scheme,
@@ -185,31 +184,50 @@ impl Proxy {
 
     /// Takes the first out of those who wait for a pool.
     fn stop_waiting(&mut self, pool: PoolIndex, first: ExchangeKey, now: Instant) {
-        self.waiting_by_pool[pool.0].pop();
-        let exchange = self.exchange_mut(first);
+        self.stop_waiting_at(0, pool, first, now);
+    }
+
+    /// Takes the exchange at this position out of those that wait for a pool.
+    fn stop_waiting_at(
+        &mut self,
+        position: usize,
+        pool: PoolIndex,
+        key: ExchangeKey,
+        now: Instant,
+    ) {
+        self.waiting_by_pool[pool.0].take(position);
+        let exchange = self.exchange_mut(key);
         exchange.is_waiting = false;
         exchange.tracer.on_wait_end(now);
     }
 
     /// Gives those who wait for a pool, in turn, what has become free.
     pub(super) fn serve_waiting(&mut self, pool: PoolIndex, now: Instant, outbox: &mut Outbox) {
+        let mut position = 0;
         for _ in 0..self.waiting_by_pool[pool.0].len() {
-            let Some(key) = self.first_waiting(pool) else {
+            let waiting = &mut self.waiting_by_pool[pool.0];
+            let demand = waiting.len();
+            let Some(key) = waiting.get(position).copied() else {
                 break;
             };
+            if !self.exchanges.contains(key.0) {
+                waiting.take(position);
+                continue;
+            }
             let exchange = self.exchange(key);
-            let route = self.route(exchange, now);
-            let is_content = exchange.wishes.are_none() && !self.upstreams.has_room(pool);
+            let route = self.route_for(exchange, demand, now);
+            let is_content = exchange.wishes.are_none() && !self.upstreams.has_room(pool, now);
             match route {
                 Route::Later(at) if at.is_some_and(|at| at < exchange.deadline) => break,
                 Route::Soon if is_content => break,
-                Route::Open(endpoint, scheme) if is_content => {
+                // It wants a better way than others might, and keeps its turn.
+                Route::Soon => position += 1,
+                // One link is enough unless each takes few queries.
+                Route::Open(endpoint, scheme) => {
                     self.open(endpoint, scheme, now, outbox);
-                    break;
                 }
-                // It can go, or is to be given up, or wants a better way than others might.
-                _ => {
-                    self.stop_waiting(pool, key, now);
+                Route::Link(_) | Route::Datagram(_) | Route::Later(_) => {
+                    self.stop_waiting_at(position, pool, key, now);
                     self.dispatch(key, now, outbox);
                 }
             }
@@ -287,7 +305,7 @@ impl Proxy {
     ) {
         let exchange = self.exchange_mut(key);
         if let Some(poor) = exchange.poor.take() {
-            let answer = Message::parse(&poor.answer).expect("it was read when it came");
+            let answer = Message::parse(&poor).expect("it was read when it came");
             return self.deliver(key, &answer, now, outbox);
         }
         let (asker, pool) = (exchange.asker, exchange.pool);
@@ -370,7 +388,14 @@ impl Proxy {
 
     /// The way for a query. One that has nobody to go to may have, once an address is known.
     pub(super) fn route(&self, exchange: &Exchange, now: Instant) -> Route {
-        match self.upstreams.route(exchange.pool, &exchange.wishes, now) {
+        let demand = self.waiting_by_pool[exchange.pool.0].len() + 1;
+        self.route_for(exchange, demand, now)
+    }
+
+    /// [`Proxy::route`] where so many queries would wait for a link, this one included.
+    fn route_for(&self, exchange: &Exchange, demand: usize, now: Instant) -> Route {
+        let (pool, wishes) = (exchange.pool, &exchange.wishes);
+        match self.upstreams.route(pool, wishes, demand, now) {
             Route::Later(retry_at) => {
                 let moments = [retry_at, self.next_address(exchange.pool, now)];
                 Route::Later(moments.into_iter().flatten().min())
@@ -387,6 +412,32 @@ impl Proxy {
     pub(super) fn exchange_mut(&mut self, key: ExchangeKey) -> &mut Exchange {
         let exchange = self.exchanges.get_mut(key.0);
         exchange.expect("only exchanges that are there are worked on")
+    }
+}
+
+/// Returns how much of EDNS a query uses at an endpoint. A client that asks for DNSSEC records
+/// needs an OPT record.
+fn edns_for(exchange: &Exchange, key: EndpointKey, endpoint: &Endpoint, now: Instant) -> EdnsLevel {
+    let level = match exchange.reduced_edns {
+        Some((refused_by, level)) if refused_by == key => level,
+        _ => endpoint.edns_level(now),
+    };
+    match level {
+        EdnsLevel::Off if exchange.query.wants_dnssec() => EdnsLevel::NoOptions,
+        level => level,
+    }
+}
+
+/// Appends a query in the form that goes to an upstream: padded under encryption.
+pub(super) fn write_query(
+    query: &Query,
+    id: u16,
+    (scheme, edns): (Scheme, EdnsLevel),
+    out: &mut Vec<u8>,
+) {
+    match (scheme, edns) {
+        (Scheme::Tls, EdnsLevel::Full) => query.write_padded(out, id),
+        (_, level) => query.write_reduced(out, id, level),
     }
 }
 

@@ -24,6 +24,7 @@ use crate::config::Limits;
 use crate::failure::FailureKind;
 use crate::time::Instant;
 use crate::wire::Query;
+use crate::wire::query::EdnsLevel;
 use crate::wire::question::Type;
 use crate::wire::response::Asked;
 
@@ -33,7 +34,7 @@ use super::counters::Outcome;
 use super::ending::{Client, Ending};
 use super::keys::{EndpointKey, ExchangeKey, LinkKey, PoolIndex, UpstreamIndex};
 use super::trace::Tracer;
-use super::wishes::Wishes;
+use super::wishes::{UpstreamSet, Wishes};
 
 /// A query that was sent and may still be answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,13 +71,12 @@ pub(super) enum Asker {
     Bootstrap(UpstreamIndex, Type),
 }
 
-/// An answer that others may better.
-#[derive(Debug)]
-pub(super) struct Poor {
-    /// The answer as it came.
-    pub(super) answer: Box<[u8]>,
-    /// Who gave it and when that was asked, if it is an error.
-    pub(super) error_by: Option<(EndpointKey, Instant)>,
+/// An error, or a reply that cannot be used, which another upstream may not have.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct BadAnswer {
+    pub(super) by: EndpointKey,
+    /// When the query was sent there.
+    pub(super) sent_at: Instant,
 }
 
 /// One query that is being answered.
@@ -100,7 +100,15 @@ pub(super) struct Exchange {
     /// Why the last attempt failed, if one did.
     pub(super) last_failure: Option<FailureKind>,
     /// The response, unless a better comes.
-    pub(super) poor: Option<Box<Poor>>,
+    pub(super) poor: Option<Box<[u8]>>,
+    /// The last error that came for an answer.
+    pub(super) bad_answer: Option<BadAnswer>,
+    /// Upstreams whose reply was malformed.
+    pub(super) malformed_from: UpstreamSet,
+    /// The endpoint that refused its EDNS, and how much of EDNS it is asked with instead.
+    pub(super) reduced_edns: Option<(EndpointKey, EdnsLevel)>,
+    /// Its datagrams were not answered, so it went on a connection.
+    pub(super) is_stream_fallback: bool,
     /// Who gave the answer that it has.
     pub(super) answered_by: Option<UpstreamIndex>,
     /// An answer has come that none could better.
@@ -117,6 +125,10 @@ pub(super) struct Exchange {
     tries: usize,
     /// How often it has come back so.
     errors: usize,
+    /// How often it has been sent.
+    times_sent: usize,
+    /// How often an attempt has been returned.
+    returns: usize,
     open: [Option<Open>; OPEN_MAX],
 }
 
@@ -142,6 +154,10 @@ impl Exchange {
             wishes: Wishes::default(),
             last_failure: None,
             poor: None,
+            bad_answer: None,
+            malformed_from: UpstreamSet::default(),
+            reduced_edns: None,
+            is_stream_fallback: false,
             answered_by: None,
             is_answered: false,
             sought: None,
@@ -150,6 +166,8 @@ impl Exchange {
             tracer: Tracer::default(),
             tries: 0,
             errors: 0,
+            times_sent: 0,
+            returns: 0,
             open: [None; OPEN_MAX],
         }
     }
@@ -162,16 +180,21 @@ impl Exchange {
         self.wishes = Wishes::default();
         self.last_failure = None;
         self.poor = None;
+        self.bad_answer = None;
+        self.malformed_from = UpstreamSet::default();
+        self.reduced_edns = None;
+        self.is_stream_fallback = false;
         self.answered_by = None;
         self.leads_as = None;
         self.followers.clear();
-        (self.tries, self.errors) = (0, 0);
+        (self.tries, self.errors, self.returns) = (0, 0, 0);
+        self.times_sent = 0;
         self.open = [None; OPEN_MAX];
     }
 
     /// How often the query has been sent.
     pub(super) fn times_sent(&self) -> usize {
-        self.tries + self.errors
+        self.times_sent
     }
 
     /// Whether the query may be sent once more. Who has answered, be it with an error, is not
@@ -207,14 +230,23 @@ impl Exchange {
 
     /// Whether an answer has come that is an error.
     pub(super) fn has_error(&self) -> bool {
-        self.poor
-            .as_ref()
-            .is_some_and(|poor| poor.error_by.is_some())
+        self.bad_answer.is_some()
+    }
+
+    /// Whether something went wrong before that an answer says more about.
+    pub(super) fn has_history(&self) -> bool {
+        self.bad_answer.is_some() || self.reduced_edns.is_some() || self.is_stream_fallback
+    }
+
+    /// Whether an answer has come that is truncated, and no error.
+    pub(super) fn has_truncated(&self) -> bool {
+        self.poor.is_some() && self.bad_answer.is_none()
     }
 
     /// Notes that the query was sent.
     pub(super) fn on_sent(&mut self, attempt: Attempt) {
         self.tries += 1;
+        self.times_sent += 1;
         self.note_open(attempt, false);
     }
 
@@ -244,6 +276,18 @@ impl Exchange {
         for open in &mut self.open {
             open.take_if(|open| open.attempt == attempt);
         }
+    }
+
+    /// Records that an attempt was lost when its connection ended after answers to other queries:
+    /// the upstream works, so the attempt is not counted (RFC 7766, section 6.2.4).
+    pub(super) fn on_attempt_returned(&mut self, attempt: Attempt) {
+        let mut open = self.open.iter().flatten();
+        let is_counted = open.any(|open| open.attempt == attempt && !open.is_copy);
+        if is_counted && self.returns < Limits::RETURNS {
+            self.tries -= 1;
+            self.returns += 1;
+        }
+        self.on_attempt_lost(attempt);
     }
 
     /// Notes that an attempt, or a copy, has come back as an error.
@@ -326,6 +370,19 @@ mod tests {
         }
         assert!(!exchange.may_be_sent());
         assert_eq!(exchange.times_sent(), 4);
+    }
+
+    #[test]
+    fn returned_attempt_is_no_try_and_returns_are_bounded() {
+        let mut exchange = exchange();
+        let mut sent = 0;
+        while exchange.may_be_sent() {
+            exchange.on_sent(attempt(sent));
+            exchange.on_attempt_returned(attempt(sent));
+            sent += 1;
+        }
+        assert_eq!(usize::from(sent), Limits::RETURNS + Limits::ATTEMPTS);
+        assert_eq!(exchange.times_sent(), usize::from(sent));
     }
 
     #[test]

@@ -18,13 +18,15 @@
 //! - `exchange`: one query that is being answered
 //! - `sharing`: queries for the same, which are one
 //! - `dispatch`: how it finds its way
-//! - `answer`: what becomes of what comes back
+//! - `reply`: what a message from upstream is, `answer`: what becomes of it
 //! - `view`: what there is to see from outside
 //! - `ending`: the response, and what is told of it, `trace`: step by step
 //! - `upstream`: the resolvers, their addresses and links, and which of them is taken
 //! - `watch`: what follows from how connections behave
 //! - `hedge`: how often a query may be sent twice
 //! - `memory`: what failed of late
+//! - `bad_answers`: questions that one upstream failed and another one answered
+//! - `loops`: upstreams that send queries back to this server
 //! - `notices`: what the log tells of clients that are turned away
 //! - `bootstrap`: the addresses of resolvers that are given by host name
 //! - `readiness`: whether queries can be answered
@@ -33,6 +35,7 @@
 mod admission;
 mod answer;
 mod arrival;
+mod bad_answers;
 mod bootstrap;
 mod cache;
 mod cookies;
@@ -42,12 +45,14 @@ mod ending;
 mod exchange;
 mod hedge;
 mod keys;
+mod loops;
 mod memory;
 mod notices;
 mod outbox;
 mod rate;
 mod readiness;
 mod reconfigure;
+mod reply;
 mod routes;
 mod sharing;
 mod special;
@@ -76,19 +81,21 @@ use std::time::Duration;
 
 use crate::arena::{Arena, Fifo};
 use crate::config::{Config, Scheme};
-use crate::failure::{Failure, FailureKind};
+use crate::failure::FailureKind;
 use crate::origin::Origin;
 use crate::random::{Random, SEED_LEN};
 use crate::time::Instant;
 
 use admission::{Admission, DENIED, Decision, admit};
+use bad_answers::BadAnswers;
 use bootstrap::Bootstrap;
 use cache::Cache;
 use cookies::Cookies;
 use ending::{Client, Ending};
-use exchange::{Attempt, Exchange};
+use exchange::Exchange;
 use hedge::Hedges;
 use keys::{ExchangeKey, PoolIndex};
+use loops::LoopTests;
 use memory::Memory;
 use notices::Notices;
 use rate::{RateLimiter, Verdict};
@@ -123,6 +130,8 @@ pub struct Proxy {
     bootstrap: Bootstrap,
     hedges: Hedges,
     memory: Memory,
+    bad_answers: BadAnswers,
+    loop_tests: LoopTests,
     probes: Probes,
     notices: Notices,
     random: Random,
@@ -152,6 +161,8 @@ impl Proxy {
             bootstrap: ways.bootstrap,
             hedges: Hedges::new(&config.limits),
             memory: Memory::new(&config.timeouts, &config.limits),
+            bad_answers: BadAnswers::new(&config.timeouts, &config.limits),
+            loop_tests: LoopTests::default(),
             probes: Probes::default(),
             notices: Notices::default(),
             random,
@@ -334,61 +345,6 @@ impl Proxy {
         }
     }
 
-    /// Takes note that a link ended, or could not be had, for a reason that lies with the other
-    /// side.
-    pub fn handle_link_down(
-        &mut self,
-        key: LinkKey,
-        failure: &Failure,
-        now: Instant,
-        outbox: &mut Outbox,
-    ) {
-        let Some(link) = self.upstreams.remove(key) else {
-            return;
-        };
-        let was_opening = link.stage == Stage::Opening;
-        let was_idle = link.sent().is_empty();
-        let counts = was_opening
-            || failure.kind != FailureKind::Closed
-            || !(was_idle || link.has_answered());
-        let upstream = self.upstreams.endpoint(link.endpoint).upstream;
-        self.count_failure(upstream, failure.kind);
-        if was_idle && link.stage == Stage::Up && failure.kind == FailureKind::Closed {
-            self.upstreams.on_idle_closed(&link, now);
-        }
-        if counts {
-            self.on_failure(link.endpoint, link.scheme, failure, link.opened_at(), now);
-        } else {
-            let label = self.upstreams.endpoint(link.endpoint).label();
-            log::debug!("upstream {label}: {failure}");
-        }
-        if was_opening {
-            self.trace_failed_handshake(&link, failure.kind, now);
-        }
-        for sent in link.sent() {
-            let Some(exchange_key) = sent.exchange() else {
-                continue;
-            };
-            if let Some(exchange) = self.exchanges.get_mut(exchange_key.0) {
-                exchange.wishes.fresh_since = Some(now);
-            }
-            let attempt = Attempt {
-                link: key,
-                id: sent.id,
-            };
-            self.lose_attempt(exchange_key, attempt, failure.kind, now, outbox);
-        }
-        if was_opening || link.scheme == Scheme::Udp {
-            for pool in self.upstreams.pools_of(upstream) {
-                self.reconsider_errors(pool, upstream, now, outbox);
-                self.settle_for_part(pool, now, outbox);
-                self.fail_waiting_without_way(pool, now, outbox);
-            }
-        }
-        self.serve_all_waiting(now, outbox);
-        self.ask_for_addresses(None, now, outbox);
-    }
-
     /// When [`Proxy::handle_timeout`] has something to do.
     pub fn poll_timeout(&mut self) -> Option<Instant> {
         let exchanges = &self.exchanges;
@@ -428,6 +384,7 @@ impl Proxy {
                 Due::HandshakeTimeout => {
                     self.close(key, FailureKind::HandshakeTimeout, now, outbox);
                 }
+                Due::Probe { since } => self.probe_silent_link(key, since, now, outbox),
                 Due::Stalled { since } => self.on_stalled(key, since, now, outbox),
                 Due::Slow => self.hedge(key, now, outbox),
                 Due::Overdue => drop(self.hurry(key, now, outbox)),

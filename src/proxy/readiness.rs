@@ -1,8 +1,9 @@
 //! Whether queries can be answered, as far as is known.
 //!
-//! While somebody wants to know, a query of our own goes upstream whenever no answer has come for a
-//! while: who asks for nothing else learns of the end of an upstream, and of its return, all the
-//! same.
+//! While readiness is asked for, a probe (a query of our own) goes upstream whenever no answer has
+//! come for a while. It finds the end of an outage, and its begin, where no client asks. For some
+//! seconds after the metrics are read the same is done, and pools with an upstream in trouble are
+//! probed as well, so that a network without traffic does not keep showing an old state.
 
 use std::fmt;
 use std::time::Duration;
@@ -36,14 +37,19 @@ impl fmt::Display for Unready {
 /// Our own queries to find out.
 #[derive(Debug, Default)]
 pub(super) struct Probes {
-    /// Until when somebody wants to know.
-    wanted_until: Instant,
-    /// The last one, and when it was sent.
-    last: Option<(ExchangeKey, Instant)>,
+    /// Until when readiness is asked for.
+    readiness_until: Instant,
+    /// Until when metrics show the state.
+    metrics_until: Instant,
+    /// The last probe of each pool, and when it was sent.
+    last_by_pool: Vec<Option<(ExchangeKey, Instant)>>,
 }
 
-/// How long somebody who has asked wants to know.
-const INTEREST: Duration = Duration::from_secs(60);
+/// How long probes go on after readiness was asked for.
+const READINESS_INTEREST: Duration = Duration::from_secs(60);
+
+/// How long probes go on after the metrics were read: scrapes may be minutes apart.
+const METRICS_INTEREST: Duration = Duration::from_secs(5);
 
 /// How old an answer may be that says how things stand.
 const FRESH: Duration = Duration::from_secs(2);
@@ -51,10 +57,18 @@ const FRESH: Duration = Duration::from_secs(2);
 /// The shortest pause between two of our own queries.
 const PAUSE: Duration = Duration::from_millis(500);
 
+impl Probes {
+    /// Until when the state of upstreams is of interest.
+    fn until(&self) -> Instant {
+        self.readiness_until.max(self.metrics_until)
+    }
+}
+
 impl Proxy {
-    /// Whether queries can be answered. Somebody wants to know, and will again.
+    /// Returns whether queries can be answered, and probes upstream for a while if none is known to
+    /// have answered.
     pub fn check_readiness(&mut self, now: Instant, outbox: &mut Outbox) -> Result<(), Unready> {
-        self.probes.wanted_until = now + INTEREST;
+        self.probes.readiness_until = now + READINESS_INTEREST;
         self.probe_if_due(now, outbox);
         let pool = self.main_pool();
         if self.upstreams.last_answer(pool).is_none() {
@@ -66,38 +80,68 @@ impl Proxy {
         }
     }
 
+    /// Probes upstreams whose state the metrics show and that have not answered for a while.
+    pub fn on_metrics_read(&mut self, now: Instant, outbox: &mut Outbox) {
+        self.probes.metrics_until = now + METRICS_INTEREST;
+        self.probe_if_due(now, outbox);
+    }
+
     /// When a query of our own is due.
     pub(super) fn next_probe(&self) -> Option<Instant> {
-        let is_under_way = |(key, _): &(ExchangeKey, Instant)| self.exchanges.contains(key.0);
-        if self.probes.last.as_ref().is_some_and(is_under_way) {
+        if self.probes.until() == Instant::default() {
             return None;
         }
-        let after_last = self.probes.last.map(|(_, at)| at + PAUSE);
-        let last_answer = self.upstreams.last_answer(self.main_pool());
+        let pools = self.pools().filter_map(|pool| self.next_probe_of(pool));
+        pools.min()
+    }
+
+    /// When a probe of this pool is due, if its state is of interest.
+    fn next_probe_of(&self, pool: PoolIndex) -> Option<Instant> {
+        let until = if pool == self.routes.main_pool() {
+            self.probes.until()
+        } else if self.upstreams.has_trouble(pool) {
+            self.probes.metrics_until
+        } else {
+            return None;
+        };
+        let last = self.probes.last_by_pool.get(pool.0).copied().flatten();
+        if last.is_some_and(|(key, _)| self.exchanges.contains(key.0)) {
+            return None;
+        }
+        let after_last = last.map(|(_, at)| at + PAUSE);
+        let last_answer = self.upstreams.last_answer(pool);
         let after_answer = last_answer.map(|at| at + FRESH);
         let at = after_last.max(after_answer).unwrap_or_default();
-        (at < self.probes.wanted_until).then_some(at)
+        (at < until).then_some(at)
     }
 
     pub(super) fn probe_if_due(&mut self, now: Instant, outbox: &mut Outbox) {
-        if now >= self.probes.wanted_until {
+        if self.probes.until() <= now {
             self.probes = Probes::default();
-        }
-        if self.next_probe().is_none_or(|at| at > now) {
             return;
         }
-        let (name, pool) = self.routes.known_name();
+        for pool in self.pools() {
+            if self.next_probe_of(pool).is_some_and(|at| at <= now) {
+                self.probe(pool, now, outbox);
+            }
+        }
+    }
+
+    fn probe(&mut self, pool: PoolIndex, now: Instant, outbox: &mut Outbox) {
+        let name = self.routes.probe_name(Some(pool));
         let query = Query::new(&name, Type::NS);
         let deadline = now + self.config.timeouts.deadline();
         let exchange = Exchange::new(Asker::Probe, pool, query, (now, deadline));
         let key = self.start(exchange, now, outbox);
-        self.probes.last = Some((key, now));
+        let pools = self.waiting_by_pool.len();
+        self.probes.last_by_pool.resize(pools, None);
+        self.probes.last_by_pool[pool.0] = Some((key, now));
         self.ask_for_addresses(Some(pool), now, outbox);
     }
 
     /// The pool that is asked for all names, or the first where all have their own.
     fn main_pool(&self) -> PoolIndex {
-        self.routes.known_name().1
+        self.routes.main_pool()
     }
 }
 
@@ -156,6 +200,42 @@ mod tests {
         scene.bring_up();
         scene.reply_to_probe();
         assert_eq!(scene.readiness(), Ok(()));
+    }
+
+    #[test]
+    fn end_of_an_outage_is_found_when_only_the_metrics_are_read() {
+        let mut scene = Scene::with(&["-u192.0.2.1"]);
+        let read = |scene: &mut Scene| {
+            scene.outbox.clear();
+            let (proxy, outbox) = (&mut scene.proxy, &mut scene.outbox);
+            proxy.on_metrics_read(scene.now, outbox);
+            proxy.upstreams(scene.now).all(|upstream| upstream.is_up)
+        };
+        assert!(read(&mut scene), "nothing is known to be wrong");
+        let link = scene.opened_last();
+        let (proxy, outbox) = (&mut scene.proxy, &mut scene.outbox);
+        proxy.handle_link_down(link, &FailureKind::Connect.into(), scene.now, outbox);
+        scene.wait(Duration::from_secs(60));
+        // A scrape finds that the outage is over, and the next one shows it.
+        assert!(!read(&mut scene));
+        scene.bring_up();
+        scene.reply_to_probe();
+        scene.wait(Duration::from_secs(15));
+        assert!(read(&mut scene));
+        // And one finds that the upstream has fallen silent.
+        for _ in 0..30 {
+            scene.wait(Duration::from_millis(100));
+        }
+        assert!(!read(&mut scene));
+        for _ in 0..300 {
+            scene.wait(Duration::from_millis(100));
+        }
+        scene.outbox.clear();
+        scene.wait(Duration::from_secs(1));
+        assert!(
+            scene.sent().is_empty(),
+            "no probe long after the last scrape"
+        );
     }
 
     #[test]

@@ -7,10 +7,12 @@ use std::cmp::Reverse;
 
 use super::Proxy;
 use super::admission::NOBODY_TO_ASK;
+use super::bad_answers::BadAnswers;
 use super::bootstrap::Bootstrap;
 use super::exchange::Asker;
 use super::hedge::Hedges;
 use super::keys::{ExchangeKey, LinkKey, PoolIndex, UpstreamIndex};
+use super::loops::LoopTests;
 use super::memory::Memory;
 use super::outbox::Outbox;
 use super::rate::RateLimiter;
@@ -92,6 +94,8 @@ impl Proxy {
         let before = std::mem::replace(&mut self.config, config.clone());
         self.cache.reconfigure(&config.cache, &config.timeouts);
         self.memory = Memory::new(&config.timeouts, &config.limits);
+        self.bad_answers = BadAnswers::new(&config.timeouts, &config.limits);
+        self.loop_tests = LoopTests::default();
         if config.rate_limit != before.rate_limit {
             let seed = self.random.next_seed();
             let limiter = |limit| RateLimiter::new(limit, &seed);

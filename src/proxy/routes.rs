@@ -82,17 +82,28 @@ impl Routes {
         self.for_others
     }
 
-    /// A name that somebody knows about, and the pool that is asked for it: the root, whose servers
-    /// every resolver knows (RFC 8109), or a domain where all upstreams have their own.
-    pub(super) fn known_name(&self) -> (Name, PoolIndex) {
-        if let Some(pool) = self.for_others {
-            return (Name::root(), pool);
-        }
-        let domains = self.pool_by_domain.iter();
-        let (domain, pool) = domains
-            .min_by_key(|(_, pool)| pool.0)
-            .expect("there is an upstream");
-        (domain.clone(), *pool)
+    /// The pool for names that no other has to itself, or the first where all have their own.
+    pub(super) fn main_pool(&self) -> PoolIndex {
+        let first = || {
+            self.pool_by_domain
+                .values()
+                .min_by_key(|pool| pool.0)
+                .copied()
+        };
+        self.for_others
+            .or_else(first)
+            .expect("there is an upstream")
+    }
+
+    /// A name that the upstreams of a pool know about and may be asked for: a domain that they have
+    /// to themselves, or the root, whose servers every resolver knows (RFC 8109).
+    pub(super) fn probe_name(&self, pool: Option<PoolIndex>) -> Name {
+        let is_general = pool == self.for_others;
+        let domains = self.pool_by_domain.iter().filter(|_| !is_general);
+        let its = domains.filter(|(_, its)| Some(**its) == pool);
+        let domain = its.map(|(domain, _)| domain);
+        let domain = domain.min_by_key(|domain| domain.as_bytes());
+        domain.cloned().unwrap_or_else(Name::root)
     }
 }
 
@@ -139,7 +150,7 @@ mod tests {
         assert!(routes.for_others().is_none());
         assert!(routes.own(b"\x04corp\x07example\0").is_some());
         assert!(routes.own(b"\x07example\0").is_none());
-        let (name, _) = routes.known_name();
+        let name = routes.probe_name(Some(routes.main_pool()));
         assert_eq!(name.as_bytes(), b"\x04corp\x07example\0");
     }
 }

@@ -2,15 +2,98 @@
 
 use super::Proxy;
 use super::counters::Outcome;
-use super::exchange::Attempt;
-use super::keys::{EndpointKey, LinkKey, UpstreamIndex};
+use super::dispatch::write_query;
+use super::exchange::{Asker, Attempt, Exchange};
+use super::keys::{EndpointKey, ExchangeKey, LinkKey, PoolIndex, UpstreamIndex};
 use super::outbox::Outbox;
+use super::upstream::AnswerFacts;
 use super::upstream::link::{Link, Stage};
 use crate::config::Scheme;
 use crate::failure::{Failure, FailureKind};
 use crate::time::Instant;
+use crate::wire::Query;
+use crate::wire::query::EdnsLevel;
+use crate::wire::question::Type;
 
 impl Proxy {
+    /// Records that a link ended, or could not be opened, for a reason that lies with the peer.
+    pub fn handle_link_down(
+        &mut self,
+        key: LinkKey,
+        failure: &Failure,
+        now: Instant,
+        outbox: &mut Outbox,
+    ) {
+        let Some(link) = self.upstreams.remove(key) else {
+            return;
+        };
+        let was_opening = link.stage == Stage::Opening;
+        let was_idle = link.sent().is_empty();
+        let counts = was_opening
+            || failure.kind != FailureKind::Closed
+            || !(was_idle || link.has_answered());
+        let upstream = self.upstreams.endpoint(link.endpoint).upstream;
+        self.count_failure(upstream, failure.kind);
+        let is_closed = link.stage == Stage::Up && failure.kind == FailureKind::Closed;
+        if is_closed {
+            self.upstreams.on_closed(&link, now);
+        }
+        if counts {
+            self.on_failure(link.endpoint, link.scheme, failure, link.opened_at(), now);
+        } else {
+            let label = self.upstreams.endpoint(link.endpoint).label();
+            log::debug!("upstream {label}: {failure}");
+        }
+        if was_opening {
+            self.trace_failed_handshake(&link, failure.kind, now);
+        }
+        self.resend_queries_of(key, &link, is_closed, failure.kind, now, outbox);
+        if was_opening || link.scheme == Scheme::Udp {
+            for pool in self.upstreams.pools_of(upstream) {
+                if link.scheme == Scheme::Tcp {
+                    self.return_to_datagrams(link.endpoint, pool, now);
+                }
+                self.reconsider_errors(pool, upstream, now, outbox);
+                self.settle_for_part(pool, now, outbox);
+                self.fail_waiting_without_way(pool, now, outbox);
+            }
+        }
+        self.serve_all_waiting(now, outbox);
+        self.ask_for_addresses(None, now, outbox);
+    }
+
+    /// Sends the queries of a link that has ended by other ways. A close after an answer is
+    /// progress and costs a try only the oldest query, which may be the reason for the close (RFC
+    /// 7766, section 6.2.4).
+    fn resend_queries_of(
+        &mut self,
+        key: LinkKey,
+        link: &Link,
+        is_closed: bool,
+        failure: FailureKind,
+        now: Instant,
+        outbox: &mut Outbox,
+    ) {
+        let mut is_try_returned = false;
+        for sent in link.sent() {
+            let Some(exchange_key) = sent.exchange() else {
+                continue;
+            };
+            let attempt = Attempt {
+                link: key,
+                id: sent.id,
+            };
+            if let Some(exchange) = self.exchanges.get_mut(exchange_key.0) {
+                exchange.wishes.fresh_since = Some(now);
+                if is_try_returned {
+                    exchange.on_attempt_returned(attempt);
+                }
+            }
+            is_try_returned = is_closed && link.has_answered();
+            self.lose_attempt(exchange_key, attempt, failure, now, outbox);
+        }
+    }
+
     /// Nobody waits for this answer any more, since the query had this outcome, and an answer from
     /// elsewhere if `is_answered`. A link that has let a query run out of time and answered nothing
     /// since is sent no more, nor is one from which too many answers are outstanding.
@@ -77,10 +160,15 @@ impl Proxy {
     pub(super) fn on_answer(&mut self, key: LinkKey, place: usize, is_useful: bool, now: Instant) {
         let link = self.upstreams.link_mut(key);
         let link = link.expect("who answers is there");
-        let took = link.on_answer(place, now);
+        let answer = AnswerFacts {
+            is_useful,
+            is_overtaken: link.scheme != Scheme::Udp && link.is_overtaken(place),
+            has_full_edns: link.sent()[place].edns == EdnsLevel::Full,
+            took: link.on_answer(place, now),
+        };
         let (endpoint, opened_at) = (link.endpoint, link.opened_at());
         let upstreams = &mut self.upstreams;
-        if upstreams.on_answer(endpoint, opened_at, took, is_useful, now) {
+        if upstreams.on_answer(endpoint, opened_at, answer, now) {
             self.forget_failures(endpoint, now);
         }
     }
@@ -126,6 +214,7 @@ impl Proxy {
         if scheme != Scheme::Udp || address.is_silent_since(since) {
             self.count_failure(address.upstream, kind);
             self.on_failure(endpoint, scheme, &kind.into(), since, now);
+            self.test_for_loop(key, now, outbox);
         }
         self.retire(key, now, outbox);
         while self.hurry(key, now, outbox) {}
@@ -140,11 +229,17 @@ impl Proxy {
             let Some((id, exchange_key)) = link.note_slow() else {
                 return;
             };
-            let is_silent = link.is_silent();
+            let (is_silent, scheme) = (link.is_silent(), link.scheme);
+            let place = link.place(id).expect("a slow query was sent");
+            if scheme != Scheme::Udp && link.is_overtaken(place) {
+                self.upstreams.on_pipelined_silence(endpoint, now);
+            }
             let attempt = Attempt { link: key, id };
             let upstream = self.upstreams.endpoint(endpoint).upstream;
             let exchange = self.exchange_mut(exchange_key);
             exchange.wishes.rather_not.insert(upstream);
+            self.prefer_stream(exchange_key, scheme);
+            let exchange = self.exchange(exchange_key);
             let may_be_sent = exchange.may_be_sent() && !exchange.is_waiting;
             if exchange.has_error() && self.upstreams.is_in_trouble(endpoint) {
                 // It was tried, and is still in trouble.
@@ -170,7 +265,7 @@ impl Proxy {
         let Some(link) = self.upstreams.link_mut(key) else {
             return false;
         };
-        let endpoint = link.endpoint;
+        let (endpoint, scheme) = (link.endpoint, link.scheme);
         let Some((id, exchange_key)) = link.note_overdue() else {
             return false;
         };
@@ -178,6 +273,8 @@ impl Proxy {
         let exchange = self.exchange_mut(exchange_key);
         exchange.on_overdue(Attempt { link: key, id });
         exchange.last_failure = Some(FailureKind::Stalled);
+        self.prefer_stream(exchange_key, scheme);
+        let exchange = self.exchange(exchange_key);
         if exchange.is_relied_on() || exchange.is_waiting {
             return true;
         }
@@ -186,6 +283,104 @@ impl Proxy {
         } else if exchange.may_be_sent() {
             self.dispatch(exchange_key, now, outbox);
         }
+        true
+    }
+
+    /// A query has not been answered on a link of this kind. If that was a datagram and every
+    /// upstream of the pool has had one, the next attempt goes on a connection, since a firewall
+    /// may block UDP port 53. A query for the address of an upstream does so at once, others after
+    /// a second datagram, since the network may have lost the first.
+    fn prefer_stream(&mut self, key: ExchangeKey, scheme: Scheme) {
+        let exchange = self.exchanges.get_mut(key.0);
+        let exchange = exchange.expect("only exchanges that are there are worked on");
+        let is_for_address = matches!(exchange.asker, Asker::Bootstrap(..));
+        let had_datagrams = exchange.times_sent() >= if is_for_address { 1 } else { 2 };
+        let tried = exchange.wishes.rather_not;
+        if scheme == Scheme::Udp
+            && had_datagrams
+            && !exchange.is_stream_fallback
+            && self.upstreams.is_covered(exchange.pool, tried)
+        {
+            exchange.is_stream_fallback = true;
+            exchange.wishes.on_connection = true;
+        }
+    }
+
+    /// A connection could not be had in place of datagrams: lets those that wait for it go in
+    /// datagrams again.
+    pub(super) fn return_to_datagrams(
+        &mut self,
+        endpoint: EndpointKey,
+        pool: PoolIndex,
+        now: Instant,
+    ) {
+        let is_fallback =
+            |exchange: &Exchange| exchange.is_stream_fallback && exchange.poor.is_none();
+        for key in self.waiting_with(pool, is_fallback) {
+            self.exchange_mut(key).wishes.on_connection = false;
+        }
+        self.upstreams.set_datagrams_lost(endpoint, false, now);
+    }
+
+    /// Sends a query of our own because nothing has come on a link since a query was sent: its
+    /// answer tells a slow name from an upstream that does not answer.
+    pub(super) fn probe_silent_link(
+        &mut self,
+        key: LinkKey,
+        since: Instant,
+        now: Instant,
+        outbox: &mut Outbox,
+    ) {
+        let Some(link) = self.upstreams.link_mut(key) else {
+            return;
+        };
+        link.on_probed(now);
+        let endpoint = link.endpoint;
+        let upstream = self.upstreams.endpoint(endpoint);
+        // A datagram is silent if it gets lost; the endpoint may be answering others.
+        let is_answering = upstream.scheme == Scheme::Udp && !upstream.is_silent_since(since);
+        if is_answering || self.upstreams.is_in_trouble(endpoint) {
+            return;
+        }
+        if self.may_loop(key) {
+            self.test_for_loop(key, now, outbox);
+        }
+        let pool = self.upstreams.pools_with(endpoint).first().copied();
+        let name = self.routes.probe_name(pool);
+        let query = Query::new(&name, Type::NS);
+        self.send_probe(key, &query, now, outbox);
+    }
+
+    /// Sends a query that no exchange waits for: on this link, or beside it where a link takes one
+    /// query. Returns whether it was sent.
+    pub(super) fn send_probe(
+        &mut self,
+        key: LinkKey,
+        query: &Query,
+        now: Instant,
+        outbox: &mut Outbox,
+    ) -> bool {
+        let Some(link) = self.upstreams.link(key) else {
+            return false;
+        };
+        let (endpoint, scheme) = (link.endpoint, link.scheme);
+        let key = match scheme {
+            Scheme::Udp if self.upstreams.has_room_for_probe(endpoint) => {
+                self.open(endpoint, Scheme::Udp, now, outbox)
+            }
+            Scheme::Udp => return false,
+            Scheme::Tcp | Scheme::Tls => key,
+        };
+        let edns = self.upstreams.endpoint(endpoint).edns_level(now);
+        let link = self
+            .upstreams
+            .link_mut(key)
+            .expect("it was found or opened");
+        let id = link.send_probe(edns, now, &mut self.random);
+        link.on_probed(now);
+        outbox.send(key, |out| write_query(query, id, (scheme, edns), out));
+        self.counters.sent += 1;
+        self.upstreams.stats_mut(key).sent += 1;
         true
     }
 

@@ -90,6 +90,9 @@ impl<N: Net> Reactor<N> {
             "/healthz" => Response::line("200 OK", "ok"),
             "/readyz" => self.readiness(),
             "/metrics" => {
+                if self.finish_at.is_none() {
+                    self.proxy.on_metrics_read(self.now, &mut self.outbox);
+                }
                 let format = if request.takes_openmetrics {
                     Format::OpenMetrics
                 } else {

@@ -159,7 +159,10 @@ fn slow_answer_is_for_those_to_come() {
     assert_eq!(waits.iter().max(), Some(&Duration::from_millis(1_800)));
     assert!(are_stale(&responses[1..4]));
     assert!(after(&responses, 103.0).iter().all(|r| r.error.is_none()));
-    assert!(world.sent_to(1) <= 4, "{}", world.sent_to(1));
+    // Probes that tell a slow name from an outage aside.
+    let asked = world.questions.iter();
+    let asked = asked.filter(|(_, question)| question.starts_with("slow"));
+    assert!(asked.count() <= 4, "{:?}", world.questions);
 }
 
 #[test]

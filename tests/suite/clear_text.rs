@@ -156,7 +156,12 @@ fn query_that_gets_lost_is_sent_again_from_another_port() {
         let query = query(7, name, 1, Some(1232));
         let response = program.ask(&query).expect("a response");
         assert!(check_response(&query, &response));
-        let seen = server.seen();
+        // Silence is also tested with queries for the domain itself.
+        let mut seen = server.seen();
+        seen.retain(|(_, query)| {
+            let question = Message::parse(query).expect("well formed").question();
+            question.expect("a question").to_string() != "corp.example. NS"
+        });
         assert!(seen.len() >= 2, "it is lost once");
         assert_ne!(seen[0].0, seen[1].0, "the same port");
         assert_ne!(seen[0].1[..2], seen[1].1[..2], "the same id");

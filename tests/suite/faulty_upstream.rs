@@ -307,6 +307,26 @@ fn answers_out_of_order_reach_those_who_asked() {
 }
 
 #[test]
+fn queries_behind_the_end_of_a_connection_are_answered() {
+    let authority = Authority::new("faulty-one-answer");
+    for end in [End::Fin, End::Reset, End::CloseNotify] {
+        let server = Faulty::start(&authority, 0);
+        let program = program(&authority, &server);
+        server.plan(Fault::EndAfterAnswer(end), ALWAYS);
+        let name = |number| format!("name{number}.example");
+        let queries: Vec<_> = (0..20).map(|id| query(id, &name(id), 1, None)).collect();
+        let mut stream = program.connect();
+        send_framed(&mut stream, &queries).expect("it reads");
+        for _ in &queries {
+            let response = read_framed(&mut stream).expect("a response");
+            let header = Message::parse(&response).expect("whole").header();
+            assert_eq!(header.flags.rcode(), Rcode::NOERROR, "{end:?}");
+            assert!(check_response(&queries[usize::from(header.id)], &response));
+        }
+    }
+}
+
+#[test]
 fn largest_answer_is_truncated_over_udp_and_whole_over_tcp() {
     let authority = Authority::new("faulty-large");
     let server = Faulty::start(&authority, 0);

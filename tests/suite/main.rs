@@ -25,6 +25,7 @@ mod end_to_end;
 mod faulty_upstream;
 mod http;
 mod json_log;
+mod odd_upstreams;
 mod off_path;
 mod pins;
 mod query_log;

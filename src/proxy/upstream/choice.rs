@@ -36,8 +36,15 @@ pub(in crate::proxy) enum Trial {
 
 impl Upstreams {
     /// The way for a query. Those who are well come first, and among them those who have not failed
-    /// this query; who is in trouble is better than nobody. Otherwise it goes by rank.
-    pub(in crate::proxy) fn route(&self, pool: PoolIndex, wishes: &Wishes, now: Instant) -> Route {
+    /// this query; who is in trouble is better than nobody. Otherwise it goes by rank. `demand` is
+    /// the number of queries of the pool that would wait for a link, this one included.
+    pub(in crate::proxy) fn route(
+        &self,
+        pool: PoolIndex,
+        wishes: &Wishes,
+        demand: usize,
+        now: Instant,
+    ) -> Route {
         let all = || {
             let ranked = self.ranked(pool);
             ranked.filter(|(_, endpoint)| !wishes.not_at_all.contains(endpoint.upstream))
@@ -50,7 +57,7 @@ impl Upstreams {
         };
         if let Some(route) = well(false)
             .chain(well(true))
-            .find_map(|(key, endpoint)| self.route_to(key, endpoint, wishes, now))
+            .find_map(|(key, endpoint)| self.route_to(key, endpoint, wishes, demand, now))
         {
             return route;
         }
@@ -62,7 +69,7 @@ impl Upstreams {
                 self.is_doubtful(endpoint),
                 failed_at,
             );
-            Some((rank, self.route_to(key, endpoint, wishes, now)?))
+            Some((rank, self.route_to(key, endpoint, wishes, demand, now)?))
         });
         let likeliest = troubled.min_by_key(|(rank, _)| *rank);
         likeliest.map_or_else(|| Route::Later(self.next_retry(pool)), |(_, route)| route)
@@ -132,11 +139,12 @@ impl Upstreams {
     }
 
     /// Whether any link of a pool has room.
-    pub(in crate::proxy) fn has_room(&self, pool: PoolIndex) -> bool {
+    pub(in crate::proxy) fn has_room(&self, pool: PoolIndex, now: Instant) -> bool {
         let mut members = self.members(pool);
         members.any(|endpoint| {
-            self.has_room_for_datagram(endpoint)
-                || self.least_busy_link(endpoint, endpoint.scheme).is_some()
+            let scheme = endpoint.scheme_for(false, now);
+            scheme == Scheme::Udp && self.has_room_for_datagram(endpoint)
+                || self.least_busy_link(endpoint, scheme, now).is_some()
         })
     }
 
@@ -183,9 +191,10 @@ impl Upstreams {
         key: EndpointKey,
         endpoint: &Endpoint,
         wishes: &Wishes,
+        demand: usize,
         now: Instant,
     ) -> Option<Route> {
-        let scheme = endpoint.scheme_for(wishes.on_connection);
+        let scheme = endpoint.scheme_for(wishes.on_connection, now);
         // Others would have come first, so no other is left.
         let closed_until = endpoint
             .health
@@ -206,10 +215,15 @@ impl Upstreams {
             return Some(Route::Link(link));
         }
         let links = || self.links_of(endpoint, scheme).map(|(_, link)| link);
-        if links().any(|link| link.stage == Stage::Opening && !link.is_late()) {
+        let is_opening = |link: &&Link| link.stage == Stage::Opening && !link.is_late();
+        let opening = links().filter(is_opening).count();
+        // Links that take few queries are opened for all that wait.
+        let room_by_link = endpoint.capacity.known_inflight_max(now);
+        let room = opening.saturating_mul(room_by_link.unwrap_or(usize::MAX));
+        if opening > 0 && room >= demand {
             return Some(Route::Soon);
         }
-        if may_be_opened && links().count() < self.limits.links_per_address {
+        if may_be_opened && links().count() < self.links_per_address(endpoint, now) {
             let has_turn = self.opening < self.limits.handshakes;
             return Some(if has_turn {
                 Route::Open(key, scheme)
@@ -217,9 +231,17 @@ impl Upstreams {
                 Route::Soon
             });
         }
-        match self.least_busy_link(endpoint, scheme) {
+        match self.least_busy_link(endpoint, scheme, now) {
             Some(link) => Some(Route::Link(link)),
             None => links().next().map(|_| Route::Soon),
+        }
+    }
+
+    /// Connections to an address that may be open: more where each takes few queries.
+    fn links_per_address(&self, endpoint: &Endpoint, now: Instant) -> usize {
+        match endpoint.capacity.known_inflight_max(now) {
+            Some(few) if few < self.limits.link_inflight => self.limits.small_links_per_address,
+            _ => self.limits.links_per_address,
         }
     }
 
@@ -235,28 +257,49 @@ impl Upstreams {
         let prompt = self.timeouts.prompt;
         let is_prompt = endpoint.latency.usual().is_some_and(|usual| usual < prompt);
         let is_worth_more = |link: &Link| is_prompt && !link.has_waited(prompt, now);
-        let has_room = |link: &Link| self.takes_more(link, is_worth_more(link));
+        let is_serial = endpoint.capacity.is_serial(now);
+        let has_room = |link: &Link| self.takes_more(link, is_serial, is_worth_more(link));
         let mut links = self.links_of(endpoint, scheme);
         let (key, _) = links.find(|(_, link)| has_room(link) && is_good(link))?;
         Some(key)
     }
 
     /// The link for a query that cannot have one with room. One that may be dead is not filled.
-    fn least_busy_link(&self, endpoint: &Endpoint, scheme: Scheme) -> Option<LinkKey> {
+    fn least_busy_link(
+        &self,
+        endpoint: &Endpoint,
+        scheme: Scheme,
+        now: Instant,
+    ) -> Option<LinkKey> {
         let links = self.links_of(endpoint, scheme);
+        let is_serial = endpoint.capacity.is_serial(now);
         let is_alive = |link: &Link| link.has_answered() && !link.is_doubtful();
-        let usable = links.filter(|(_, link)| self.takes_more(link, is_alive(link)));
+        let usable = links.filter(|(_, link)| self.takes_more(link, is_serial, is_alive(link)));
         let (key, _) = usable.min_by_key(|(_, link)| link.waited_for())?;
         Some(key)
     }
 
-    fn takes_more(&self, link: &Link, is_worth_more: bool) -> bool {
-        let most = if is_worth_more {
-            self.limits.link_inflight_max
-        } else {
-            self.limits.link_inflight
+    fn takes_more(&self, link: &Link, is_serial: bool, is_worth_more: bool) -> bool {
+        let most = match (is_serial, is_worth_more) {
+            (true, _) => 1,
+            (false, true) => self.limits.link_inflight_max,
+            (false, false) => self.limits.link_inflight,
         };
-        link.scheme != Scheme::Udp && link.stage == Stage::Up && link.waited_for() < most
+        link.scheme != Scheme::Udp && link.takes_queries() && link.waited_for() < most
+    }
+
+    /// Whether one more datagram may wait for its answer from an address.
+    pub(in crate::proxy) fn has_room_for_datagram_to(&self, key: EndpointKey) -> bool {
+        self.has_room_for_datagram(self.endpoint(key))
+    }
+
+    /// Whether one more probe may wait for its answer from an address: there is room for some when
+    /// queries have taken theirs, since silence is what they test.
+    pub(in crate::proxy) fn has_room_for_probe(&self, key: EndpointKey) -> bool {
+        let endpoint = self.endpoint(key);
+        let sent = self.links_of(endpoint, Scheme::Udp).count();
+        let limits = &self.limits;
+        sent < limits.datagrams_per_address + limits.probe_datagrams_per_address
     }
 
     fn has_room_for_datagram(&self, endpoint: &Endpoint) -> bool {
@@ -317,7 +360,7 @@ impl Upstreams {
         let trial = match endpoint.scheme {
             Scheme::Udp if self.has_room_for_datagram(endpoint) => Trial::Datagram(key),
             Scheme::Udp => return None,
-            scheme => match self.least_busy_link(endpoint, scheme) {
+            scheme => match self.least_busy_link(endpoint, scheme, now) {
                 Some(link) => Trial::Copy(link),
                 None if !endpoint.links.is_empty() => return None,
                 None if self.opening >= self.limits.handshakes => return None,

@@ -3,12 +3,15 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use super::capacity::ConnectionCapacity;
+use super::edns::EdnsSupport;
 use super::health::{Change, Health};
 use super::idle::Patience;
 use super::latency::Latency;
 use crate::config::Scheme;
 use crate::proxy::keys::{LinkKey, UpstreamIndex};
 use crate::time::Instant;
+use crate::wire::query::EdnsLevel;
 
 /// One address of an upstream.
 #[derive(Debug)]
@@ -27,6 +30,11 @@ pub(in crate::proxy) struct Endpoint {
     pub(super) health: Health,
     pub(super) latency: Latency,
     pub(super) patience: Patience,
+    /// How many queries its connections take.
+    pub(super) capacity: ConnectionCapacity,
+    pub(super) edns: EdnsSupport,
+    /// Until when queries go on connections, since datagrams were not answered.
+    datagrams_lost_until: Option<Instant>,
     pub(super) last_answer: Option<Instant>,
     /// How long it takes to connect, if that has come about.
     pub(super) opening: Option<Duration>,
@@ -52,6 +60,9 @@ impl Endpoint {
             health: Health::default(),
             latency: Latency::default(),
             patience: Patience::default(),
+            capacity: ConnectionCapacity::default(),
+            edns: EdnsSupport::default(),
+            datagrams_lost_until: None,
             last_answer: None,
             opening: None,
             explore_at: Instant::default(),
@@ -64,11 +75,30 @@ impl Endpoint {
     }
 
     /// How a query gets there that may need a connection.
-    pub(super) fn scheme_for(&self, on_connection: bool) -> Scheme {
+    pub(super) fn scheme_for(&self, on_connection: bool, now: Instant) -> Scheme {
+        let is_lost = || self.datagrams_lost_until.is_some_and(|until| now < until);
         match self.scheme {
-            Scheme::Udp if on_connection => Scheme::Tcp,
+            Scheme::Udp if on_connection || is_lost() => Scheme::Tcp,
             scheme => scheme,
         }
+    }
+
+    /// How long queries go on connections after one was answered there and not in a datagram.
+    const DATAGRAMS_LOST: Duration = Duration::from_secs(60);
+
+    /// Records that a connection was of use where datagrams were not answered, or was not.
+    pub(super) fn set_datagrams_lost(&mut self, are_lost: bool, now: Instant) {
+        self.datagrams_lost_until = are_lost.then(|| now + Self::DATAGRAMS_LOST);
+    }
+
+    /// How much of EDNS a query to this endpoint uses.
+    pub(in crate::proxy) fn edns_level(&self, now: Instant) -> EdnsLevel {
+        self.edns.level(now)
+    }
+
+    /// Whether an error may be about EDNS.
+    pub(in crate::proxy) fn is_edns_in_doubt(&self, now: Instant) -> bool {
+        self.edns.is_in_doubt(now)
     }
 
     /// Whether no answer has come from it since then.
@@ -85,7 +115,7 @@ impl Endpoint {
     pub(super) fn tell(&self, change: Change) {
         if let Change::Recovery { failures } = change {
             let label = &self.label;
-            log::warn!(
+            log::info!(
                 event = "upstream-up", upstream = label.as_str(), failures = failures;
                 "upstream {label}: works again, after {failures} failures"
             );

@@ -13,12 +13,15 @@
 //! none: a resolver that looks long for one name may have the next at hand. Failures that come from
 //! one event, like the end of several connections at once, count once.
 
+use std::hash::{DefaultHasher, Hasher as _};
 use std::time::Duration;
 
 use crate::config::Timeouts;
 use crate::failure::FailureKind;
 use crate::random::Random;
 use crate::time::Instant;
+use crate::wire::name::hash_small;
+use crate::wire::question::{Question, Type};
 
 /// How an upstream is doing.
 #[derive(Debug, Default)]
@@ -31,6 +34,48 @@ pub(in crate::proxy) struct Health {
     /// When the last trouble ended, and after how many failures: one that comes and goes is
     /// believed less and less.
     recovered: Option<(Instant, u32)>,
+    bad_answers: BadAnswerRow,
+}
+
+/// Questions that failed in a row, each of which another upstream answered.
+///
+/// One name may be broken, and one type refused, where all others are answered. Failures of other
+/// types than A and AAAA therefore count only if no answer has been of use for a while.
+#[derive(Debug, Default)]
+struct BadAnswerRow {
+    /// Hashes of the different names.
+    names: Vec<u64>,
+    last_useful: Option<Instant>,
+}
+
+impl BadAnswerRow {
+    /// Different names that fail in a row before the upstream is in trouble.
+    const NAMES_MAX: usize = 3;
+
+    /// How long no answer has been of use before failures of any type count.
+    const USELESS: Duration = Duration::from_secs(1);
+
+    /// Adds a failed question. Returns whether there are too many.
+    fn add(&mut self, question: Question<'_>, now: Instant) -> bool {
+        let is_address = matches!(question.rr_type(), Type::A | Type::AAAA);
+        let is_recent = |at: Instant| now - at < Self::USELESS;
+        if !is_address && self.last_useful.is_none_or(is_recent) {
+            self.last_useful.get_or_insert(now);
+            return false;
+        }
+        let mut hasher = DefaultHasher::new();
+        hash_small(question.name(), &mut hasher);
+        let name = hasher.finish();
+        if !self.names.contains(&name) && self.names.len() < Self::NAMES_MAX {
+            self.names.push(name);
+        }
+        self.names.len() >= Self::NAMES_MAX
+    }
+
+    fn on_useful_answer(&mut self, now: Instant) {
+        self.last_useful = Some(now);
+        self.names.clear();
+    }
 }
 
 /// What is wrong with an upstream.
@@ -76,6 +121,19 @@ enum Nature {
     Silent,
     /// It answers, but with errors where others have an answer.
     Wrong,
+    /// It sends queries back to this server.
+    Looping,
+}
+
+impl Trouble {
+    /// The pause, where at most so long a pause is kept. A loop is not tested more often because
+    /// queries wait: each test would go round.
+    fn pause_within(&self, pause_max: Duration) -> Duration {
+        match self.kind {
+            FailureKind::Loop => self.pause,
+            _ => self.pause.min(pause_max),
+        }
+    }
 }
 
 impl Nature {
@@ -89,6 +147,7 @@ impl Nature {
             FailureKind::Closed | FailureKind::Protocol => Self::Unhelpful,
             FailureKind::Stalled => Self::Silent,
             FailureKind::BadAnswer => Self::Wrong,
+            FailureKind::Loop => Self::Looping,
         }
     }
 
@@ -97,6 +156,8 @@ impl Nature {
     fn doublings(self, count: u32) -> Option<u32> {
         match self {
             Self::Unreachable | Self::Silent => Some(count - 1),
+            // The longest pause: a loop lasts until the operator ends it.
+            Self::Looping => Some(u32::BITS),
             Self::Unhelpful | Self::Wrong if count == 1 => None,
             Self::Unhelpful | Self::Wrong => Some(count.saturating_sub(3)),
         }
@@ -131,23 +192,24 @@ impl Health {
     /// kept.
     pub(in crate::proxy) fn closed_until(&self, pause_max: Duration) -> Option<Instant> {
         let trouble = self.trouble.as_ref()?;
-        let nature = Nature::of(trouble.kind);
-        let is_closed =
-            matches!(nature, Nature::Unreachable | Nature::Unhelpful) && !trouble.is_pause_over;
-        is_closed.then(|| trouble.at + trouble.pause.min(pause_max))
+        let is_closed = match Nature::of(trouble.kind) {
+            Nature::Unreachable | Nature::Unhelpful | Nature::Looping => !trouble.is_pause_over,
+            Nature::Silent | Nature::Wrong => false,
+        };
+        is_closed.then(|| trouble.at + trouble.pause_within(pause_max))
     }
 
     /// Ends the pause if it is over, where at most so long a pause is kept.
     pub(in crate::proxy) fn end_pause(&mut self, now: Instant, pause_max: Duration) {
         if let Some(trouble) = &mut self.trouble {
-            trouble.is_pause_over |= trouble.at + trouble.pause.min(pause_max) <= now;
+            trouble.is_pause_over |= trouble.at + trouble.pause_within(pause_max) <= now;
         }
     }
 
     /// Whether it is time to see if the trouble is over.
     /// At most so long a pause is kept.
     pub(in crate::proxy) fn is_trial_due(&self, now: Instant, pause_max: Duration) -> bool {
-        let is_due = |trouble: &Trouble| trouble.tried_at + trouble.pause.min(pause_max) <= now;
+        let is_due = |trouble: &Trouble| trouble.tried_at + trouble.pause_within(pause_max) <= now;
         self.trouble.as_ref().is_some_and(is_due)
     }
 
@@ -171,6 +233,14 @@ impl Health {
         trouble.is_some_and(|trouble| trouble.is_on_trial && is_fresh(trouble))
     }
 
+    /// Records a question that failed here where another upstream had an answer. Returns whether
+    /// that means trouble: it does if several different questions have failed in a row, or if the
+    /// upstream is in trouble anyway.
+    pub(in crate::proxy) fn on_bad_answer(&mut self, question: Question<'_>, now: Instant) -> bool {
+        let are_too_many = self.bad_answers.add(question, now);
+        are_too_many || !self.is_well()
+    }
+
     /// Takes note of a failure. `since` is the time from which on it went wrong: when the
     /// connection was opened or, if nothing came, when the query was sent. One that is part of what
     /// was counted before is not counted, nor a connection that has not come up where one that was
@@ -190,6 +260,11 @@ impl Health {
         if is_counted || is_disproved {
             return Change::None;
         }
+        // A loop is over when an answer comes, and until then silence is part of it.
+        let kind = match earlier {
+            Some(trouble) if trouble.kind == FailureKind::Loop => FailureKind::Loop,
+            _ => kind,
+        };
         let remembered = self
             .recovered
             .filter(|(at, _)| now - *at < timeouts.backoff_max);
@@ -239,10 +314,13 @@ impl Health {
         now: Instant,
     ) -> Change {
         self.has_answered = true;
+        if is_useful {
+            self.bad_answers.on_useful_answer(now);
+        }
         self.end_if(now, |trouble| match Nature::of(trouble.kind) {
             Nature::Silent => true,
             Nature::Wrong => is_useful,
-            Nature::Unreachable | Nature::Unhelpful => opened_at >= trouble.at,
+            Nature::Unreachable | Nature::Unhelpful | Nature::Looping => opened_at >= trouble.at,
         })
     }
 
@@ -432,6 +510,73 @@ mod tests {
         scene.health.on_answer(at(15.0), true, at(15.0));
         let pause = scene.fail(FailureKind::Stalled, 100.0, 100.0);
         assert!(pause <= 0.5, "{pause}");
+    }
+
+    /// Whether the last of these names and types, which fail at these seconds, means trouble.
+    fn is_trouble(failures: &[(u8, u16, f64)], useful: Option<f64>) -> bool {
+        let mut health = Health::default();
+        if let Some(time) = useful {
+            health.on_answer(at(0.0), true, at(time));
+        }
+        let mut is_trouble = false;
+        for (name, rr_type, time) in failures {
+            let mut bytes = vec![1, *name, 0];
+            bytes.extend(rr_type.to_be_bytes());
+            bytes.extend([0, 1]);
+            let question = Question::parse(&bytes, 0).unwrap();
+            is_trouble = health.on_bad_answer(question, at(*time));
+        }
+        is_trouble
+    }
+
+    #[test]
+    fn several_names_in_a_row_are_trouble_and_one_name_or_one_type_is_not() {
+        let (a, aaaa, https) = (1, 28, 65);
+        assert!(is_trouble(
+            &[(b'a', a, 1.0), (b'b', aaaa, 1.1), (b'c', a, 1.2)],
+            None
+        ));
+        let one_name = [
+            (b'a', a, 1.0),
+            (b'A', aaaa, 1.1),
+            (b'a', https, 1.2),
+            (b'a', a, 3.0),
+        ];
+        assert!(!is_trouble(&one_name, Some(0.5)));
+        let one_type: Vec<_> = (b'a'..=b'z').map(|name| (name, https, 1.4)).collect();
+        assert!(!is_trouble(&one_type, Some(0.5)));
+        // A mail server asks for other types than addresses, and gets no answer at all.
+        let mail: Vec<_> = (b'a'..=b'z')
+            .map(|name| (name, 15, f64::from(name - b'a')))
+            .collect();
+        assert!(is_trouble(&mail, None));
+    }
+
+    #[test]
+    fn useful_answer_ends_the_row() {
+        let mut health = Health::default();
+        let question = |name: u8| [1, name, 0, 0, 1, 0, 1];
+        for name in b'a'..=b'z' {
+            let bytes = question(name);
+            let question = Question::parse(&bytes, 0).unwrap();
+            assert!(!health.on_bad_answer(question, at(f64::from(name))));
+            health.on_answer(at(0.0), true, at(f64::from(name)));
+        }
+    }
+
+    #[test]
+    fn loop_ends_with_an_answer_and_is_tested_rarely() {
+        let mut scene = Scene::new();
+        let pause = scene.fail(FailureKind::Loop, 1.0, 1.0);
+        assert!(pause > 20.0, "{pause}");
+        let soon = Duration::from_secs(1);
+        assert!(scene.health.closed_until(soon) > Some(at(20.0)));
+        scene.health.on_up(at(40.0), at(40.1));
+        assert!(!scene.health.is_well());
+        scene.fail(FailureKind::Stalled, 40.2, 42.2);
+        assert_eq!(scene.health.last_failure(), Some(FailureKind::Loop));
+        scene.health.on_answer(at(90.0), true, at(90.1));
+        assert!(scene.health.is_well());
     }
 
     #[test]

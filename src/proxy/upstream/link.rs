@@ -21,6 +21,7 @@ use crate::config::{Scheme, Timeouts};
 use crate::proxy::keys::{EndpointKey, ExchangeKey};
 use crate::random::Random;
 use crate::time::Instant;
+use crate::wire::query::EdnsLevel;
 
 /// Where a link is in its life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,6 +37,8 @@ pub(in crate::proxy) struct Sent {
     pub(in crate::proxy) id: u16,
     pub(in crate::proxy) at: Instant,
     pub(in crate::proxy) state: SentState,
+    /// How much of EDNS the query used.
+    pub(in crate::proxy) edns: EdnsLevel,
 }
 
 /// Who waits for the answer.
@@ -52,6 +55,8 @@ pub(in crate::proxy) enum SentState {
         /// Another upstream had an answer.
         is_answered: bool,
     },
+    /// No exchange: the query is a probe that tests the upstream.
+    Probe,
 }
 
 impl Sent {
@@ -59,7 +64,7 @@ impl Sent {
     pub(in crate::proxy) fn exchange(&self) -> Option<ExchangeKey> {
         match self.state {
             SentState::InTime(key) | SentState::Slow(key) | SentState::Overdue(key) => Some(key),
-            SentState::Abandoned { .. } => None,
+            SentState::Abandoned { .. } | SentState::Probe => None,
         }
     }
 }
@@ -71,6 +76,12 @@ pub(in crate::proxy) enum Due {
     Late,
     /// It is not up in time.
     HandshakeTimeout,
+    /// A query was sent then, and nothing has come since: a probe of our own tells a slow name from
+    /// an upstream that does not answer.
+    Probe {
+        /// When the query was sent.
+        since: Instant,
+    },
     /// There has been no answer since a query was sent, for too long.
     Stalled {
         /// When the query was sent.
@@ -104,6 +115,16 @@ pub(in crate::proxy) struct Link {
     sent: VecDeque<Sent>,
     ids: Ids,
     waited_for: usize,
+    /// Queries that were sent, answered ones included.
+    sent_count: usize,
+    /// Answers that came.
+    answers: usize,
+    /// Queries that the link takes; then it is drained and closed.
+    queries_max: usize,
+    /// When the last probe was sent because of silence on this link.
+    probed_at: Option<Instant>,
+    /// How long the peer keeps an idle connection, if it says so (RFC 7828).
+    keepalive: Option<Duration>,
 }
 
 impl Link {
@@ -128,7 +149,41 @@ impl Link {
             sent: VecDeque::new(),
             ids: Ids::default(),
             waited_for: 0,
+            sent_count: 0,
+            answers: 0,
+            queries_max: usize::MAX,
+            probed_at: None,
+            keepalive: None,
         }
+    }
+
+    /// Lets the link take at most this many queries in its life.
+    pub(in crate::proxy) fn limit_queries(&mut self, queries_max: usize) {
+        self.queries_max = self.queries_max.min(queries_max);
+    }
+
+    /// Records how long the peer keeps an idle connection (edns-tcp-keepalive, RFC 7828, section
+    /// 3.2.2). Zero ends the connection: it takes no new query and closes after the last answer.
+    pub(in crate::proxy) fn on_keepalive(&mut self, timeout: Duration) {
+        if timeout.is_zero() {
+            self.limit_queries(self.sent_count);
+        }
+        self.keepalive = Some(timeout);
+    }
+
+    /// How long the peer keeps an idle connection, if it says so.
+    pub(in crate::proxy) fn keepalive(&self) -> Option<Duration> {
+        self.keepalive
+    }
+
+    /// Whether the link is up and takes another query.
+    pub(in crate::proxy) fn takes_queries(&self) -> bool {
+        self.stage == Stage::Up && self.sent_count < self.queries_max
+    }
+
+    /// Answers that came on the link.
+    pub(in crate::proxy) fn answers(&self) -> usize {
+        self.answers
     }
 
     /// When it began to be opened.
@@ -183,7 +238,9 @@ impl Link {
     pub(in crate::proxy) fn is_done(&self) -> bool {
         match self.stage {
             Stage::Retired => self.waited_for == 0,
-            Stage::Opening | Stage::Up => self.scheme == Scheme::Udp && self.sent.is_empty(),
+            Stage::Opening => false,
+            Stage::Up if self.scheme == Scheme::Udp => self.sent.is_empty(),
+            Stage::Up => self.waited_for == 0 && !self.takes_queries(),
         }
     }
 
@@ -209,17 +266,46 @@ impl Link {
     pub(in crate::proxy) fn send(
         &mut self,
         key: ExchangeKey,
+        edns: EdnsLevel,
+        now: Instant,
+        random: &mut Random,
+    ) -> u16 {
+        self.waited_for += 1;
+        self.push_sent(SentState::InTime(key), edns, now, random)
+    }
+
+    /// Adds a probe, which no exchange waits for, and returns its id.
+    pub(in crate::proxy) fn send_probe(
+        &mut self,
+        edns: EdnsLevel,
+        now: Instant,
+        random: &mut Random,
+    ) -> u16 {
+        self.push_sent(SentState::Probe, edns, now, random)
+    }
+
+    fn push_sent(
+        &mut self,
+        state: SentState,
+        edns: EdnsLevel,
         now: Instant,
         random: &mut Random,
     ) -> u16 {
         let id = self.ids.take(random);
+        self.sent_count += 1;
+        let at = now;
         self.sent.push_back(Sent {
             id,
-            at: now,
-            state: SentState::InTime(key),
+            at,
+            state,
+            edns,
         });
-        self.waited_for += 1;
         id
+    }
+
+    /// Records that a probe was sent because of silence on this link.
+    pub(in crate::proxy) fn on_probed(&mut self, now: Instant) {
+        self.probed_at = Some(now);
     }
 
     /// Where the query of this id stands among those [sent](Link::sent).
@@ -231,6 +317,7 @@ impl Link {
     pub(in crate::proxy) fn on_answer(&mut self, place: usize, now: Instant) -> Duration {
         let took = now - self.sent[place].at;
         self.last_answer = Some(now);
+        self.answers += 1;
         self.is_silent = false;
         self.on_useless_answer(place, now);
         took
@@ -248,7 +335,7 @@ impl Link {
     }
 
     /// Notes that nobody waits for the query of this id any more, and whether another upstream had
-    /// an answer. Returns for how long there has been none on this link since it was sent.
+    /// an answer. Returns how long a query on this link has waited without any answer since.
     pub(in crate::proxy) fn abandon(
         &mut self,
         id: u16,
@@ -258,15 +345,13 @@ impl Link {
         let Some(place) = self.place(id) else {
             return Duration::ZERO;
         };
+        let silent_since = self.silent_since();
         let sent = &mut self.sent[place];
-        let silent_since = self
-            .last_answer
-            .map_or(sent.at, |answer| answer.max(sent.at));
         if sent.exchange().is_some() {
             sent.state = SentState::Abandoned { is_answered };
             self.on_one_less(now);
         }
-        now - silent_since
+        silent_since.map_or(Duration::ZERO, |since| now - since)
     }
 
     fn on_one_less(&mut self, now: Instant) {
@@ -298,16 +383,25 @@ impl Link {
                 let slow_from = first(|state| matches!(state, SentState::InTime(_)));
                 let overdue_from =
                     first(|state| matches!(state, SentState::InTime(_) | SentState::Slow(_)));
-                let stalled = self.silent_since().map(|since| {
-                    let at = since + timeouts.attempt;
-                    (at, Due::Stalled { since })
+                let silent = self.silent_since().map(|since| {
+                    match self.probed_at.filter(|at| *at >= since) {
+                        None => {
+                            let at = since + slow.min(timeouts.attempt / 2);
+                            (at, Due::Probe { since })
+                        }
+                        // The probe has time for an answer even if its timer was late.
+                        Some(at) => {
+                            let at = (since + timeouts.attempt).max(at + timeouts.attempt / 2);
+                            (at, Due::Stalled { since })
+                        }
+                    }
                 });
                 let slow = slow_from.map(|from| (from + slow, Due::Slow));
                 let overdue = overdue_from.map(|from| (from + timeouts.attempt, Due::Overdue));
                 // A datagram is never idle: either an answer is outstanding, or it is done.
                 let is_idle = self.waited_for == 0 && self.scheme != Scheme::Udp;
                 let idle = is_idle.then_some((self.idle_since + idle, Due::Idle));
-                let all = [stalled, slow, overdue, idle].into_iter().flatten();
+                let all = [silent, slow, overdue, idle].into_iter().flatten();
                 all.min_by_key(|(at, _)| *at)
             }
             Stage::Retired => None,
@@ -319,6 +413,12 @@ impl Link {
     pub(in crate::proxy) fn silent_since(&self) -> Option<Instant> {
         let mut sent = self.sent.iter().map(|sent| sent.at);
         sent.find(|at| self.last_answer.is_none_or(|answer| answer <= *at))
+    }
+
+    /// Returns whether the query at `place` was sent before the last answer to another one.
+    pub(in crate::proxy) fn is_overtaken(&self, place: usize) -> bool {
+        let sent_at = self.sent[place].at;
+        self.last_answer.is_some_and(|answer| answer > sent_at)
     }
 
     /// Takes note of the oldest query that has become slow. Returns its id and who waits for it.
@@ -391,7 +491,8 @@ mod tests {
 
         fn send(&mut self, now: f64) -> u16 {
             let key = ExchangeKey(self.exchanges.insert(()));
-            self.link.send(key, at(now), &mut self.random)
+            let edns = EdnsLevel::Full;
+            self.link.send(key, edns, at(now), &mut self.random)
         }
 
         fn answer(&mut self, id: u16, now: f64) {
@@ -417,9 +518,57 @@ mod tests {
         let first = scene.send(1.0);
         scene.send(2.5);
         while scene.link.note_slow().is_some() {}
+        scene.link.on_probed(at(1.2));
         assert_eq!(scene.due(), stalled_since(1.0));
         scene.answer(first, 2.0);
+        scene.link.on_probed(at(2.7));
         assert_eq!(scene.due(), stalled_since(2.5));
+    }
+
+    #[test]
+    fn silent_link_is_probed_before_it_is_stalled() {
+        let mut scene = Scene::up();
+        scene.send(1.0);
+        let probe = |since, due| (at(since) + due, Due::Probe { since: at(since) });
+        assert_eq!(scene.due(), probe(1.0, SLOW));
+        scene.link.note_slow();
+        // A timer that is late leaves the probe half an attempt for its answer.
+        scene.link.on_probed(at(2.5));
+        assert_eq!(scene.due(), (at(1.0) + ATTEMPT, Due::Overdue));
+        scene.link.note_overdue();
+        let stalled = Due::Stalled { since: at(1.0) };
+        assert_eq!(scene.due(), (at(2.5) + ATTEMPT / 2, stalled));
+        let edns = EdnsLevel::Full;
+        let id = scene.link.send_probe(edns, at(2.5), &mut scene.random);
+        scene.answer(id, 2.6);
+        assert_eq!(scene.link.next_due(&timeouts(), SLOW, IDLE), None);
+        // The next silence is another one.
+        scene.send(4.0);
+        assert_eq!(scene.due(), probe(4.0, SLOW));
+    }
+
+    #[test]
+    fn link_with_as_many_queries_as_it_takes_is_done_after_the_last_answer() {
+        let mut scene = Scene::up();
+        scene.link.limit_queries(2);
+        let ids = [scene.send(1.0), scene.send(1.0)];
+        assert!(!scene.link.takes_queries() && !scene.link.is_done());
+        for id in ids {
+            scene.answer(id, 1.1);
+        }
+        assert!(scene.link.is_done());
+    }
+
+    #[test]
+    fn keepalive_of_zero_drains_a_link() {
+        let mut scene = Scene::up();
+        let id = scene.send(1.0);
+        scene.link.on_keepalive(Duration::from_secs(3));
+        assert!(scene.link.takes_queries());
+        scene.link.on_keepalive(Duration::ZERO);
+        assert!(!scene.link.takes_queries() && !scene.link.is_done());
+        scene.answer(id, 1.1);
+        assert!(scene.link.is_done());
     }
 
     #[test]
@@ -452,6 +601,7 @@ mod tests {
         let mut scene = Scene::up();
         let id = scene.send(1.0);
         scene.link.abandon(id, true, at(1.2));
+        scene.link.on_probed(at(1.2));
         assert_eq!(scene.due(), stalled_since(1.0));
     }
 
@@ -472,6 +622,7 @@ mod tests {
         let id = scene.send(1.0);
         scene.link.abandon(id, true, at(1.1));
         let idle = Duration::from_millis(10);
+        scene.link.on_probed(at(1.2));
         let due = scene.link.next_due(&timeouts(), SLOW, idle);
         assert_eq!(due, Some(stalled_since(1.0)));
         assert!(!scene.link.is_done());

@@ -8,19 +8,25 @@
 //! - `endpoint`: one address
 //! - `health`, `latency`: how it is doing, and how fast it is
 //! - `idle`: for how long it keeps connections that nobody uses
+//! - `capacity`: how many queries one of its connections takes
+//! - `edns`: how much of EDNS it accepts, `learning`: what closes and answers say of all this
 //! - `stats`: what there is to tell of an upstream
 //! - `link`: one connection and its timer, `ids`: those of its queries
 
+mod capacity;
 mod choice;
+mod edns;
 mod endpoint;
 mod health;
 mod idle;
 mod ids;
 mod latency;
+mod learning;
 pub(super) mod link;
 mod stats;
 
 pub(super) use choice::{Route, Trial};
+pub(super) use endpoint::Endpoint;
 pub(super) use health::backoff;
 pub use stats::UpstreamView;
 
@@ -35,7 +41,7 @@ use crate::time::Instant;
 
 use super::keys::{EndpointKey, LinkKey, PoolIndex, UpstreamIndex};
 use super::outbox::Destination;
-use endpoint::Endpoint;
+use super::wishes::UpstreamSet;
 use health::Change;
 use link::{Link, Stage};
 use stats::Stats;
@@ -52,6 +58,19 @@ pub(super) struct Upstreams {
     opening: usize,
     /// What each did, by its place.
     stats: Vec<Stats>,
+}
+
+/// What is known of an answer as such.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct AnswerFacts {
+    /// Time since the query was sent.
+    pub(super) took: Duration,
+    /// It is of use to a client.
+    pub(super) is_useful: bool,
+    /// Another query was answered on the link since this one was sent.
+    pub(super) is_overtaken: bool,
+    /// The query used all of EDNS.
+    pub(super) has_full_edns: bool,
 }
 
 /// Upstreams that are asked for the same names.
@@ -230,6 +249,7 @@ impl Upstreams {
         if scheme == Scheme::Udp {
             link.on_up(now);
         } else {
+            link.limit_queries(endpoint.capacity.queries_max(now));
             self.opening += 1;
         }
         let link = LinkKey(self.links.insert(link));
@@ -315,6 +335,9 @@ impl Upstreams {
             0 | 1 => self.timeouts.link_idle,
             _ => self.timeouts.spare_link_idle,
         };
+        let most = link
+            .keepalive()
+            .map_or(most, |keepalive| most.min(keepalive));
         endpoint.patience.limit(most, link.idle_since())
     }
 
@@ -345,24 +368,45 @@ impl Upstreams {
         !self.endpoint(key).health.is_well()
     }
 
-    /// Notes that an upstream closed a link without queries.
-    pub(super) fn on_idle_closed(&mut self, link: &Link, now: Instant) {
-        let patience = &mut self.endpoint_mut(link.endpoint).patience;
-        patience.on_closed(now - link.idle_since(), now);
+    /// Returns whether every upstream of a pool is in `set`.
+    pub(super) fn is_covered(&self, pool: PoolIndex, set: UpstreamSet) -> bool {
+        let mut members = self.pools[pool.0].members.iter();
+        members.all(|upstream| set.contains(*upstream))
     }
 
-    /// Notes an answer that took so long, on a link that was opened then, and whether it was of use
-    /// to a client. Returns whether that ends trouble.
+    /// Returns whether something is known to be wrong with an address of a pool.
+    pub(super) fn has_trouble(&self, pool: PoolIndex) -> bool {
+        let mut ranking = self.pools[pool.0].ranking.iter();
+        ranking.any(|key| !self.endpoint(*key).health.is_well())
+    }
+
+    /// Returns the links to an address, those that take no more queries included.
+    pub(super) fn links_to(&self, key: EndpointKey) -> Vec<LinkKey> {
+        let links = self.links().filter(|(_, link)| link.endpoint == key);
+        links.map(|(link, _)| link).collect()
+    }
+
+    /// Returns an address by its key, unless it was forgotten.
+    pub(super) fn find_endpoint(&self, key: EndpointKey) -> Option<&Endpoint> {
+        self.endpoints.get(key.0)
+    }
+
+    /// Records an answer on a link that was opened then. Returns whether the answer ends trouble.
     pub(super) fn on_answer(
         &mut self,
         key: EndpointKey,
         opened_at: Instant,
-        took: Duration,
-        is_useful: bool,
+        answer: AnswerFacts,
         now: Instant,
     ) -> bool {
         let latency_known = self.timeouts.latency_known;
         let upstream = self.endpoint(key).upstream;
+        let AnswerFacts {
+            took,
+            is_useful,
+            is_overtaken,
+            has_full_edns,
+        } = answer;
         self.stats_of_mut(upstream).answers.observe(took);
         let endpoint = self.endpoint_mut(key);
         let was_well = endpoint.health.is_well();
@@ -370,6 +414,12 @@ impl Upstreams {
         let is_recovered = endpoint.health.is_well() && !was_well;
         endpoint.tell(change);
         endpoint.latency.on_answer(took);
+        if is_overtaken {
+            endpoint.capacity.on_pipelined_answer();
+        }
+        if is_useful && has_full_edns {
+            endpoint.edns.on_full_answer(now);
+        }
         endpoint.last_answer = Some(now);
         endpoint.explore_at = now + latency_known;
         self.rank(key);

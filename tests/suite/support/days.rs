@@ -63,6 +63,34 @@ pub enum Manner {
     Knows,
     /// Gives this reply to names that start with "bad", and answers others.
     OfBad(Reply),
+    /// Answers after `takes`, and closes each connection after so many answers, whatever else it
+    /// was sent.
+    ClosesAfter { answers: usize, takes: Duration },
+    /// Answers after `takes`, and drops every query that arrives on a connection meanwhile.
+    DropsPipelined { takes: Duration },
+    /// Sends a defective reply to every query.
+    Defective(Defect),
+    /// Sends a defective reply to queries for names that start with "bad".
+    DefectiveForBad(Defect),
+    /// Sends a defective datagram before each right one.
+    DefectiveFirst(Defect),
+    /// Answers queries of this type with this code.
+    SaysOfType(u16, Rcode),
+    /// Answers every query that has an OPT record with FORMERR, without OPT, and with the question
+    /// section unless `is_bare`.
+    NoEdns { is_bare: bool },
+    /// Answers every query whose OPT record has an option with FORMERR, with or without OPT.
+    NoOptions { has_opt: bool },
+    /// Answers and asks with edns-tcp-keepalive for the end of the connection (RFC 7828).
+    EndsKeepalive,
+    /// Answers on connections and loses every datagram.
+    StreamsOnly,
+    /// Knows the addresses of `dns.example`, and says so on connections alone.
+    KnowsOnStreams,
+    /// Knows the addresses of `dns.example`, and answers a query with OPT with FORMERR.
+    KnowsWithoutEdns,
+    /// Sends every query back to the proxy, as a client with EDNS options of its own.
+    Loops,
 }
 
 /// A reply of an upstream.
@@ -113,6 +141,70 @@ impl Reply {
     }
 }
 
+/// What is wrong with a reply.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Defect {
+    /// A header without a question section, with this code.
+    HeaderOnly(Rcode),
+    /// A header that counts one question, and ends there, with this code.
+    QuestionMissing(Rcode),
+    /// Two OPT records.
+    TwoOpts,
+    /// An EDNS option that is longer than its OPT record.
+    OptionOverruns,
+    /// An OPT record in the answer section.
+    OptInAnswer,
+    /// Two questions.
+    TwoQuestions,
+    /// A record that ends before its data does.
+    RecordCut,
+    /// TC on a connection.
+    TruncatedOnStream,
+}
+
+impl Defect {
+    pub const MALFORMED: [Self; 5] = [
+        Self::TwoOpts,
+        Self::OptionOverruns,
+        Self::OptInAnswer,
+        Self::TwoQuestions,
+        Self::RecordCut,
+    ];
+
+    /// Makes the right reply to `query` defective.
+    fn apply(self, query: &[u8], mut right: Vec<u8>) -> Vec<u8> {
+        let header_with = |rcode: Rcode, questions: u8| {
+            let code = u8::try_from(rcode.to_u16()).expect("four bits");
+            let mut header = vec![query[0], query[1], 0x81, 0x80 | code];
+            header.extend([0, questions, 0, 0, 0, 0, 0, 0]);
+            header
+        };
+        match self {
+            Self::HeaderOnly(rcode) => return header_with(rcode, 0),
+            Self::QuestionMissing(rcode) => return header_with(rcode, 1),
+            Self::TwoOpts => {
+                right[11] += 1;
+                right.extend(b"\0\0\x29\x04\xd0\0\0\0\0\0\0");
+            }
+            Self::OptionOverruns => {
+                let end = Message::parse(&right).expect("well formed").records_end();
+                right.truncate(end);
+                right.extend(b"\0\0\x29\x04\xd0\0\0\0\0\0\x05\0\x03\0\x09x");
+            }
+            Self::OptInAnswer => (right[7], right[11]) = (right[7] + right[11], 0),
+            Self::TwoQuestions => {
+                let question = Message::parse(&right).expect("well formed").question();
+                let question = question.expect("a question").as_bytes().to_vec();
+                right[5] = 2;
+                right.splice(12..12, question);
+            }
+            Self::RecordCut => right.truncate(right.len() - 3),
+            Self::TruncatedOnStream => right[2] |= 2,
+        }
+        right
+    }
+}
+
 pub const GOOD: Manner = Manner::Answers { slow: None };
 
 pub fn slow(milliseconds: u64) -> Manner {
@@ -125,6 +217,10 @@ pub enum Event {
     Query(&'static str),
     /// A query without OPT.
     PlainQuery(&'static str),
+    /// A query for this name and type.
+    QueryOfType(&'static str, u16),
+    /// A query for this question comes back from a forwarder.
+    Returned(Vec<u8>),
     /// A link is on its way.
     Opens(LinkKey, Destination),
     Up(LinkKey),
@@ -175,6 +271,12 @@ pub struct World {
     lost: Vec<LinkKey>,
     /// Queries that each link was sent.
     sent_by_link: HashMap<usize, usize>,
+    /// Until when the peer of a link works on a query and drops others.
+    busy_until_by_link: HashMap<usize, Instant>,
+    /// Questions that each address was sent, in order.
+    pub questions: Vec<(u8, String)>,
+    /// Links that are open at the same time, at most.
+    pub links_max: usize,
     /// Queries that each address was sent.
     pub sent: BTreeMap<u8, usize>,
     /// Times at which a query for a name that starts with "bad" was sent.
@@ -225,6 +327,9 @@ impl World {
             links: HashMap::new(),
             lost: Vec::new(),
             sent_by_link: HashMap::new(),
+            busy_until_by_link: HashMap::new(),
+            questions: Vec::new(),
+            links_max: 0,
             sent: BTreeMap::new(),
             bad_sent_at: Vec::new(),
             connected_to: BTreeSet::new(),
@@ -246,6 +351,15 @@ impl World {
         while number < ((to - from) * per_second).round() {
             self.plan(at(from + number / per_second), Event::Query(name));
             number += 1.0;
+        }
+    }
+
+    /// Lets clients ask for a type of so many different names, one each `gap` seconds.
+    pub fn ask_names(&mut self, stem: &str, rr_type: u16, from: f64, count: u32, gap: f64) {
+        for number in 0..count {
+            let name = Box::leak(format!("{stem}{number}.example").into_boxed_str());
+            let time = at(from + gap * f64::from(number));
+            self.plan(time, Event::QueryOfType(name, rr_type));
         }
     }
 
@@ -299,19 +413,25 @@ impl World {
     fn happen(&mut self, event: Event) {
         let (now, outbox) = (self.now, &mut self.outbox);
         match event {
-            Event::Query(name) | Event::PlainQuery(name) => {
-                let opt_size = matches!(event, Event::Query(_)).then_some(1232);
+            Event::PlainQuery(name) => self.query(name, 1, None),
+            Event::Returned(question) => {
                 self.next_port = self.next_port.wrapping_add(1);
                 let port = self.next_port;
-                assert!(self.asked.insert(port, (name, now)).is_none());
+                self.asked.insert(port, ("returned", now));
                 let origin = Origin {
                     session: Key::from_usize(7),
-                    peer: SocketAddr::from((Ipv4Addr::LOCALHOST, port)),
+                    peer: SocketAddr::from((Ipv4Addr::new(127, 0, 0, 2), port)),
                     local: None,
                 };
-                let bytes = query(port, name, 1, opt_size);
+                let mut bytes = vec![1, 2, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0];
+                bytes.extend(question);
                 self.proxy
                     .handle_query(origin, Transport::Udp, &bytes, now, outbox);
+            }
+            Event::Query(name) => self.happen(Event::QueryOfType(name, 1)),
+            Event::QueryOfType(name, rr_type) => {
+                let size = (!name.starts_with("plain")).then_some(1232);
+                self.query(name, rr_type, size);
             }
             Event::Opens(link, to) => {
                 if self
@@ -350,6 +470,21 @@ impl World {
             }
             Event::Moves(addresses) => self.addresses = addresses,
         }
+    }
+
+    /// Lets a client ask for a name, with an OPT record of this size or none.
+    fn query(&mut self, name: &'static str, rr_type: u16, size: Option<u16>) {
+        self.next_port = self.next_port.wrapping_add(1);
+        let port = self.next_port;
+        assert!(self.asked.insert(port, (name, self.now)).is_none());
+        let origin = Origin {
+            session: Key::from_usize(7),
+            peer: SocketAddr::from((Ipv4Addr::LOCALHOST, port)),
+            local: None,
+        };
+        let bytes = query(port, name, rr_type, size);
+        self.proxy
+            .handle_query(origin, Transport::Udp, &bytes, self.now, &mut self.outbox);
     }
 
     /// What has got lost on the way to an address is sent again some time after.
@@ -433,8 +568,26 @@ impl World {
         let sent = self.sent_by_link.entry(link.index()).or_default();
         *sent += 1;
         let sent = *sent;
+        let question = Message::parse(bytes).expect("well formed").question();
+        let question = question.expect("a question").to_string();
+        self.questions.push((host, question));
+        if manner == Manner::Loops {
+            let question = Message::parse(bytes).expect("well formed").question();
+            let question = question.expect("a question").as_bytes().to_vec();
+            self.plan(self.now + PROMPTLY, Event::Returned(question));
+        }
         if to.scheme == Scheme::Tls {
-            assert_eq!(bytes.len() % 128, 0, "padded");
+            // Padding is left out for an upstream that refuses a query because of its form alone.
+            let may_refuse_padding = matches!(
+                manner,
+                Manner::NoEdns { .. }
+                    | Manner::NoOptions { .. }
+                    | Manner::Defective(_)
+                    | Manner::Says(Rcode::FORMERR)
+                    | Manner::SaysOfType(_, Rcode::FORMERR)
+            );
+            let is_padded = bytes.len().is_multiple_of(128);
+            assert!(is_padded || may_refuse_padding, "{}", bytes.len());
         } else {
             self.in_the_clear.push((host, bytes.to_vec()));
         }
@@ -452,8 +605,27 @@ impl World {
             }
             _ => {}
         }
+        if let Manner::DropsPipelined { takes } = manner {
+            let busy_until = self.busy_until_by_link.entry(link.index()).or_default();
+            if to.scheme != Scheme::Udp && *busy_until > self.now {
+                return;
+            }
+            *busy_until = self.now + takes;
+        }
+        if let Manner::DefectiveFirst(defect) = manner {
+            let defective = defect.apply(bytes, reply(bytes, 1));
+            for _ in 0..3 {
+                self.plan(self.now + PROMPTLY, Event::Reply(link, defective.clone()));
+            }
+        }
         if let Some((delay, reply)) = self.reply(manner, &to, sent, bytes).filter(|_| !is_lost) {
             self.plan(self.now + delay, Event::Reply(link, reply));
+        }
+        if let Manner::ClosesAfter { answers, takes } = manner
+            && sent == answers
+            && to.scheme != Scheme::Udp
+        {
+            self.plan(self.now + takes, Event::Down(link, FailureKind::Closed));
         }
     }
 
@@ -474,7 +646,47 @@ impl World {
             reply
         };
         let answer = |reply| Some((ANSWERING, reply));
+        let is_bad = name[1..].starts_with(b"bad");
+        let rr_type = message.question().expect("a question").rr_type();
         match manner {
+            Manner::ClosesAfter { takes, .. } | Manner::DropsPipelined { takes }
+                if to.scheme == Scheme::Udp =>
+            {
+                let mut cut = reply(query, 0);
+                cut[2] |= 2;
+                Some((takes, cut))
+            }
+            Manner::ClosesAfter { answers, takes } => (sent <= answers).then_some((takes, right)),
+            Manner::DropsPipelined { takes } => Some((takes, right)),
+            Manner::Defective(defect) => answer(defect.apply(query, right)),
+            Manner::DefectiveForBad(defect) if is_bad => answer(defect.apply(query, right)),
+            Manner::SaysOfType(bad, rcode) if rr_type.0 == bad => answer(with_code(rcode)),
+            Manner::NoEdns { is_bare } if message.opt().is_some() => {
+                answer(without_opt(with_code(Rcode::FORMERR), is_bare))
+            }
+            Manner::NoOptions { has_opt }
+                if message
+                    .opt()
+                    .is_some_and(|opt| opt.options().next().is_some()) =>
+            {
+                let reply = with_code(Rcode::FORMERR);
+                answer(if has_opt {
+                    reply
+                } else {
+                    without_opt(reply, false)
+                })
+            }
+            Manner::EndsKeepalive => {
+                let end = Message::parse(&right).expect("well formed").records_end();
+                let mut reply = right;
+                reply.truncate(end);
+                reply.extend(b"\0\0\x29\x04\xd0\0\0\0\0\0\x06\0\x0b\0\x02\0\0");
+                answer(reply)
+            }
+            Manner::KnowsWithoutEdns if message.opt().is_some() => {
+                answer(without_opt(with_code(Rcode::FORMERR), true))
+            }
+            Manner::StreamsOnly | Manner::KnowsOnStreams if to.scheme == Scheme::Udp => None,
             Manner::Takes(delay) => Some((delay, right)),
             Manner::TakesWhatNamesSay => {
                 let digits = name[1..].iter().take_while(|byte| byte.is_ascii_digit());
@@ -496,23 +708,36 @@ impl World {
                 cut[2] |= 2;
                 answer(cut)
             }
-            Manner::Knows => answer(address_reply(query, &self.addresses, self.ttl)),
+            Manner::Knows | Manner::KnowsOnStreams | Manner::KnowsWithoutEdns => {
+                answer(address_reply(query, &self.addresses, self.ttl))
+            }
             Manner::Answers { .. }
             | Manner::TakesOne
             | Manner::ClosesIdle(_)
             | Manner::SaysOfBad(_)
             | Manner::OfBad(_)
+            | Manner::SaysOfType(..)
+            | Manner::DefectiveForBad(_)
+            | Manner::DefectiveFirst(_)
+            | Manner::NoEdns { .. }
+            | Manner::NoOptions { .. }
+            | Manner::StreamsOnly
             | Manner::Loses { .. }
             | Manner::Cuts { .. } => answer(right),
-            Manner::Closes | Manner::Mute | Manner::Hole | Manner::Refuses | Manner::Impostor => {
-                None
-            }
+            Manner::Loops
+            | Manner::Closes
+            | Manner::Mute
+            | Manner::Hole
+            | Manner::Refuses
+            | Manner::Impostor => None,
         }
     }
 
     fn on_open(&mut self, link: LinkKey, to: Destination) {
         self.links.insert(link.index(), (link, to));
+        self.links_max = self.links_max.max(self.links.len());
         self.sent_by_link.insert(link.index(), 0);
+        self.busy_until_by_link.remove(&link.index());
         if to.scheme != Scheme::Udp {
             self.connect(link, to);
         }
@@ -535,6 +760,14 @@ impl World {
         };
         self.plan(self.now + CONNECTING, event);
     }
+}
+
+/// A reply without its OPT record and, if `is_bare`, without its question.
+fn without_opt(mut reply: Vec<u8>, is_bare: bool) -> Vec<u8> {
+    let opt_start = Message::parse(&reply).expect("well formed").records_end();
+    reply.truncate(if is_bare { 12 } else { opt_start });
+    (reply[5], reply[11]) = (u8::from(!is_bare), 0);
+    reply
 }
 
 fn parsed(addresses: &[&str]) -> Vec<IpAddr> {

@@ -1,0 +1,183 @@
+//! Questions that one upstream failed and another one answered.
+//!
+//! Such a question goes to another upstream first, so that it is not asked twice each time. What it
+//! says of the upstream as a whole is decided in `upstream/health.rs`.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use super::keys::UpstreamIndex;
+use super::wishes::UpstreamSet;
+use crate::config::{Limits, Timeouts};
+use crate::time::Instant;
+use crate::wire::Question;
+
+/// Which upstreams failed which questions recently.
+#[derive(Debug)]
+pub(super) struct BadAnswers {
+    pause_min: Duration,
+    pause_max: Duration,
+    len_max: usize,
+    /// By the question in lower case.
+    bad_answer_by_question: HashMap<Box<[u8]>, BadAnswer>,
+}
+
+#[derive(Debug)]
+struct BadAnswer {
+    upstreams: UpstreamSet,
+    /// How long the upstreams are avoided; the time doubles each time that they fail again.
+    pause: Duration,
+    until: Instant,
+}
+
+impl BadAnswers {
+    pub(super) fn new(timeouts: &Timeouts, limits: &Limits) -> Self {
+        Self {
+            pause_min: timeouts.failed_min,
+            pause_max: timeouts.failed_max,
+            len_max: limits.bad_answers_remembered,
+            bad_answer_by_question: HashMap::new(),
+        }
+    }
+
+    /// Records that an upstream failed a question that another one answered.
+    pub(super) fn add(&mut self, question: Question<'_>, upstream: UpstreamIndex, now: Instant) {
+        let bad_answers = &mut self.bad_answer_by_question;
+        let key = key(question);
+        if let Some(earlier) = bad_answers.get_mut(&key) {
+            earlier.upstreams.insert(upstream);
+            earlier.pause = (earlier.pause * 2).min(self.pause_max);
+            earlier.until = now + earlier.pause;
+            return;
+        }
+        if bad_answers.len() >= self.len_max {
+            bad_answers.retain(|_, bad_answer| bad_answer.until > now);
+        }
+        if bad_answers.len() < self.len_max {
+            let mut upstreams = UpstreamSet::default();
+            upstreams.insert(upstream);
+            let bad_answer = BadAnswer {
+                upstreams,
+                pause: self.pause_min,
+                until: now + self.pause_min,
+            };
+            bad_answers.insert(key, bad_answer);
+        }
+    }
+
+    /// Returns the upstreams that a question should rather not go to. After a pause one query tests
+    /// whether they still fail it, while others avoid them.
+    pub(super) fn recall(&mut self, question: Question<'_>, now: Instant) -> UpstreamSet {
+        if self.is_empty() {
+            return UpstreamSet::default();
+        }
+        let pause_min = self.pause_min;
+        let bad_answer = self.bad_answer_by_question.get_mut(&key(question));
+        bad_answer.map_or(UpstreamSet::default(), |bad_answer| {
+            if bad_answer.until > now {
+                return bad_answer.upstreams;
+            }
+            bad_answer.until = now + pause_min;
+            UpstreamSet::default()
+        })
+    }
+
+    /// Returns whether no question is remembered.
+    pub(super) fn is_empty(&self) -> bool {
+        self.bad_answer_by_question.is_empty()
+    }
+
+    /// Records that an upstream answered a question.
+    pub(super) fn on_answer(&mut self, question: Question<'_>, upstream: UpstreamIndex) {
+        let key = key(question);
+        let bad_answer = self.bad_answer_by_question.get(&key);
+        if bad_answer.is_some_and(|bad_answer| bad_answer.upstreams.contains(upstream)) {
+            self.bad_answer_by_question.remove(&key);
+            if self.bad_answer_by_question.is_empty() {
+                self.bad_answer_by_question.shrink_to_fit();
+            }
+        }
+    }
+}
+
+fn key(question: Question<'_>) -> Box<[u8]> {
+    question.as_bytes().to_ascii_lowercase().into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(seconds: f64) -> Instant {
+        Instant::after_start(Duration::from_secs_f64(seconds))
+    }
+
+    fn question(bytes: &[u8]) -> Question<'_> {
+        Question::parse(bytes, 0).unwrap()
+    }
+
+    struct Scene(BadAnswers);
+
+    impl Scene {
+        fn new(len_max: usize) -> Self {
+            let limits = Limits {
+                bad_answers_remembered: len_max,
+                ..Limits::default()
+            };
+            Self(BadAnswers::new(
+                &Timeouts::for_query(Timeouts::QUERY),
+                &limits,
+            ))
+        }
+
+        fn fail(&mut self, name: u8, upstream: usize, now: f64) {
+            let bytes = [1, name, 0, 0, 1, 0, 1];
+            let upstream = UpstreamIndex(upstream);
+            self.0.add(question(&bytes), upstream, at(now));
+        }
+
+        fn avoids(&mut self, name: u8, upstream: usize, now: f64) -> bool {
+            let bytes = [1, name, 0, 0, 1, 0, 1];
+            let set = self.0.recall(question(&bytes), at(now));
+            set.contains(UpstreamIndex(upstream))
+        }
+    }
+
+    #[test]
+    fn upstream_is_avoided_for_one_question_and_for_longer_each_time() {
+        let mut scene = Scene::new(10);
+        scene.fail(b'a', 0, 1.0);
+        assert!(scene.avoids(b'A', 0, 1.9) && !scene.avoids(b'a', 1, 1.9));
+        assert!(!scene.avoids(b'b', 0, 1.9));
+        assert!(!scene.avoids(b'a', 0, 2.0), "one query tests it");
+        assert!(
+            scene.avoids(b'a', 0, 2.1),
+            "others wait for what comes of it"
+        );
+        scene.fail(b'a', 0, 2.2);
+        assert!(scene.avoids(b'a', 0, 4.1) && !scene.avoids(b'a', 0, 4.3));
+    }
+
+    #[test]
+    fn answer_ends_it() {
+        let mut scene = Scene::new(10);
+        scene.fail(b'a', 0, 1.0);
+        let bytes = [1, b'a', 0, 0, 1, 0, 1];
+        scene.0.on_answer(question(&bytes), UpstreamIndex(1));
+        assert!(scene.avoids(b'a', 0, 1.1));
+        scene.0.on_answer(question(&bytes), UpstreamIndex(0));
+        assert!(!scene.avoids(b'a', 0, 1.1));
+        assert_eq!(scene.0.bad_answer_by_question.capacity(), 0);
+    }
+
+    #[test]
+    fn table_is_bounded() {
+        let mut scene = Scene::new(2);
+        for name in b'a'..b'e' {
+            scene.fail(name, 0, 1.0);
+        }
+        assert_eq!(scene.0.bad_answer_by_question.len(), 2);
+        scene.fail(b'x', 0, 9.0);
+        assert!(scene.avoids(b'x', 0, 9.1));
+    }
+}

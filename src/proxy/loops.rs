@@ -1,0 +1,152 @@
+//! Forwarding loops: an upstream that sends queries back to this server, directly or through
+//! another forwarder.
+//!
+//! In a loop no query is ever answered. An upstream that has been silent for as long as an attempt
+//! may take, or for less if a question waits more than once, is therefore sent a test query for a
+//! name that nothing else asks for. If the test comes back as the query of a client, the upstream
+//! loops: it is not used for a while, and the queries that wait for it fail at once. Only the name
+//! tells a test from other queries, since forwarders make their own EDNS options.
+
+use std::time::Duration;
+
+use super::Proxy;
+use super::keys::{EndpointKey, LinkKey};
+use super::outbox::Outbox;
+use super::upstream::link::Sent;
+use crate::config::Limits;
+use crate::failure::FailureKind;
+use crate::random::Random;
+use crate::time::Instant;
+use crate::wire::name::Name;
+use crate::wire::question::Type;
+use crate::wire::{Query, Question};
+
+/// The tests that are under way.
+#[derive(Debug, Default)]
+pub(super) struct LoopTests {
+    tests: Vec<LoopTest>,
+}
+
+#[derive(Debug)]
+struct LoopTest {
+    endpoint: EndpointKey,
+    /// The first label of the name, which is random.
+    label: String,
+    until: Instant,
+}
+
+/// How long a query may take to come back.
+const RETURN_MAX: Duration = Duration::from_secs(10);
+
+/// What the first label of a test begins with.
+const PREFIX: &str = "loop-test-";
+
+impl LoopTests {
+    /// Returns a label for a test of this endpoint, unless one is under way or there are too many.
+    fn start(
+        &mut self,
+        endpoint: EndpointKey,
+        limits: &Limits,
+        now: Instant,
+        random: &mut Random,
+    ) -> Option<String> {
+        self.tests.retain(|test| test.until > now);
+        let is_under_way = self.tests.iter().any(|test| test.endpoint == endpoint);
+        if is_under_way || self.tests.len() >= limits.loop_tests {
+            return None;
+        }
+        let number = (0..4).map(|_| format!("{:04x}", random.next_u16()));
+        let label = format!("{PREFIX}{}", number.collect::<String>());
+        self.tests.push(LoopTest {
+            endpoint,
+            label: label.clone(),
+            until: now + RETURN_MAX,
+        });
+        Some(label)
+    }
+
+    /// Returns the endpoint that sent this question back, if it is one of a test.
+    fn returned(&mut self, question: Question<'_>, now: Instant) -> Option<EndpointKey> {
+        let (len, rest) = question.name().split_first()?;
+        let label = rest.get(..usize::from(*len))?;
+        let is_its =
+            |test: &LoopTest| test.until > now && test.label.as_bytes().eq_ignore_ascii_case(label);
+        self.tests
+            .iter()
+            .find(|test| is_its(test))
+            .map(|test| test.endpoint)
+    }
+}
+
+impl Proxy {
+    /// Returns whether the oldest question of a silent link waits for an answer of this upstream
+    /// more than once, as it does if it comes back. Several clients may ask it as well.
+    pub(super) fn may_loop(&self, key: LinkKey) -> bool {
+        let Some(link) = self.upstreams.link(key) else {
+            return false;
+        };
+        let mut sent = link.sent().iter().filter_map(Sent::exchange);
+        let Some(oldest) = sent.find_map(|key| self.exchanges.get(key.0)) else {
+            return false;
+        };
+        let question = oldest.query.question();
+        let links = self.upstreams.links();
+        let links = links.filter(|(_, other)| other.endpoint == link.endpoint);
+        let keys = links.flat_map(|(_, link)| link.sent().iter().filter_map(Sent::exchange));
+        let exchanges = keys.filter_map(|key| self.exchanges.get(key.0));
+        let same = exchanges.filter(|other| other.query.question().matches(question));
+        !oldest.followers.is_empty() || same.take(2).count() == 2
+    }
+
+    /// Tests whether a link that says nothing leads back to this server.
+    pub(super) fn test_for_loop(&mut self, key: LinkKey, now: Instant, outbox: &mut Outbox) {
+        let Some(link) = self.upstreams.link(key) else {
+            return;
+        };
+        let endpoint = link.endpoint;
+        let upstream = self.upstreams.endpoint(endpoint).upstream;
+        let limits = &self.config.limits;
+        let label = self
+            .loop_tests
+            .start(endpoint, limits, now, &mut self.random);
+        let pool = self.upstreams.pools_of(upstream).first().copied();
+        let suffix = self.routes.probe_name(pool);
+        // A domain may leave no room for a label.
+        let name = label.and_then(|label| {
+            let text = if suffix == Name::root() {
+                label
+            } else {
+                format!("{label}.{suffix}")
+            };
+            text.parse().ok()
+        });
+        if let Some(name) = name {
+            self.send_probe(key, &Query::new(&name, Type::A), now, outbox);
+        }
+    }
+
+    /// Returns whether a client's query is one of our own that came back. Its upstream is not used
+    /// for a while.
+    pub(super) fn is_looped(
+        &mut self,
+        question: Question<'_>,
+        now: Instant,
+        outbox: &mut Outbox,
+    ) -> bool {
+        if self.loop_tests.tests.is_empty() {
+            return false;
+        }
+        let Some(key) = self.loop_tests.returned(question, now) else {
+            return false;
+        };
+        if let Some(endpoint) = self.upstreams.find_endpoint(key) {
+            let (scheme, upstream) = (endpoint.scheme, endpoint.upstream);
+            self.count_failure(upstream, FailureKind::Loop);
+            self.on_failure(key, scheme, &FailureKind::Loop.into(), now, now);
+            for link in self.upstreams.links_to(key) {
+                self.close(link, FailureKind::Loop, now, outbox);
+            }
+        }
+        true
+    }
+}

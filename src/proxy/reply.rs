@@ -1,0 +1,217 @@
+//! What a message from upstream is to the query that has its id, and what it is worth.
+
+use std::time::Duration;
+
+use crate::config::Scheme;
+use crate::wire::edns::ExtendedErrorCode;
+use crate::wire::header::HEADER_LEN;
+use crate::wire::query::{EdnsLevel, UDP_SIZE};
+use crate::wire::{Flags, Header, Message, Opcode, Query, Question, Rcode};
+
+/// What an answer is worth.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Worth {
+    /// It is the response.
+    All,
+    /// It is truncated, which it would not be on a connection.
+    Part,
+    /// It is an error, or truncated on a connection, which that of another upstream may not be.
+    Nothing,
+}
+
+/// What a message from upstream is to the query that has its id.
+#[derive(Debug)]
+pub(super) enum Reply<'a> {
+    /// A reply to its question.
+    Answer(Message<'a>),
+    /// An error without a question section, or a truncated reply with broken records: what this
+    /// header says is all that can be used.
+    Bare(Header),
+    /// No reply to this query. The right one may still come.
+    Mismatch,
+    /// A reply that breaks the rules of the protocol.
+    Malformed,
+}
+
+pub(super) fn classify<'a>(
+    reply: &'a [u8],
+    header: Header,
+    query: &Query,
+    scheme: Scheme,
+) -> Reply<'a> {
+    let flags = header.flags;
+    if flags.opcode() != Opcode::QUERY {
+        return Reply::Mismatch;
+    }
+    let parsed = Message::parse(reply);
+    if let Ok(message) = parsed
+        && let Some(question) = message.question()
+    {
+        return if question.matches(query.question()) {
+            Reply::Answer(message)
+        } else {
+            Reply::Mismatch
+        };
+    }
+    let bare = Header {
+        questions: 0,
+        answers: 0,
+        authorities: 0,
+        additionals: 0,
+        ..header
+    };
+    let has_no_question = header.questions == 0 || reply.len() == HEADER_LEN;
+    if has_no_question && is_error(flags.rcode()) {
+        return Reply::Bare(bare);
+    }
+    let question = match header.questions {
+        1 => Question::parse(reply, HEADER_LEN).ok(),
+        _ => None,
+    };
+    match question.map(|question| question.matches(query.question())) {
+        Some(false) => Reply::Mismatch,
+        // Some servers cut a datagram anywhere.
+        Some(true) if scheme == Scheme::Udp && flags.contains(Flags::TC) => Reply::Bare(bare),
+        Some(true) | None => Reply::Malformed,
+    }
+}
+
+/// Returns the idle timeout that an answer announces for its connection (edns-tcp-keepalive, RFC
+/// 7828).
+pub(super) fn keepalive(answer: &Message<'_>, scheme: Scheme) -> Option<Duration> {
+    if scheme == Scheme::Udp {
+        return None;
+    }
+    let timeout = answer.opt()?.keepalive_timeout()?;
+    Some(Duration::from_millis(100) * u32::from(timeout))
+}
+
+/// Returns how much of EDNS a query is sent with once more after this error, if it is: the server
+/// may know nothing of EDNS, or of an option (RFC 6891, section 7). A client that asks for DNSSEC
+/// records needs EDNS.
+pub(super) fn less_edns(
+    error: &Message<'_>,
+    query: &Query,
+    sent: EdnsLevel,
+    scheme: Scheme,
+) -> Option<EdnsLevel> {
+    let rcode = error.header().flags.rcode();
+    let knows_edns = error.opt().is_some();
+    if rcode != Rcode::FORMERR && (rcode != Rcode::NOTIMP || knows_edns) {
+        return None;
+    }
+    let had_options = scheme == Scheme::Tls || query.has_options();
+    let without_edns = (!knows_edns && !query.wants_dnssec()).then_some(EdnsLevel::Off);
+    match sent {
+        EdnsLevel::Full if had_options => Some(without_edns.unwrap_or(EdnsLevel::NoOptions)),
+        EdnsLevel::Full | EdnsLevel::NoOptions => without_edns,
+        EdnsLevel::Off => None,
+    }
+}
+
+/// An answer as it is kept while a better is looked for: of a long one, be it an error or cut short
+/// all the same, hardly more than that.
+pub(super) fn shortened(answer: &Message<'_>) -> Box<[u8]> {
+    match answer.question() {
+        Some(question) if answer.bytes().len() > usize::from(UDP_SIZE) => {
+            let header = Header {
+                answers: 0,
+                authorities: 0,
+                additionals: 0,
+                ..answer.header()
+            };
+            [&header.to_bytes()[..], question.as_bytes()]
+                .concat()
+                .into()
+        }
+        _ => answer.bytes().into(),
+    }
+}
+
+pub(super) fn worth(answer: &Message<'_>, scheme: Scheme) -> Worth {
+    let flags = answer.header().flags;
+    if is_error(flags.rcode()) && !is_verdict(answer) {
+        Worth::Nothing
+    } else if flags.contains(Flags::TC) {
+        match scheme {
+            Scheme::Udp => Worth::Part,
+            // There is room for all of it.
+            Scheme::Tcp | Scheme::Tls => Worth::Nothing,
+        }
+    } else {
+        Worth::All
+    }
+}
+
+/// Whether an error is a verdict on the name, which is believed at once. REFUSED with the extended
+/// error Prohibited is not: it says that the upstream does not serve this client (RFC 8914, section
+/// 4.19), and another upstream may.
+fn is_verdict(answer: &Message<'_>) -> bool {
+    let is_refusal = answer.header().flags.rcode() == Rcode::REFUSED;
+    let is_verdict = |code: ExtendedErrorCode| {
+        code.is_judgement() && !(is_refusal && code == ExtendedErrorCode::PROHIBITED)
+    };
+    answer
+        .opt()
+        .is_some_and(|opt| opt.error_codes().any(is_verdict))
+}
+
+/// Whether a resolver says with this code that it could not or would not answer.
+pub(super) fn is_error(rcode: Rcode) -> bool {
+    matches!(
+        rcode,
+        Rcode::FORMERR | Rcode::SERVFAIL | Rcode::NOTIMP | Rcode::REFUSED
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::edns::{ExtendedError, OptWriter};
+
+    fn worth_of(flags: Flags, rcode: Rcode, reason: u16, scheme: Scheme) -> Worth {
+        let header = Header {
+            id: 0,
+            flags: (Flags::QR | flags).with_rcode(rcode),
+            questions: 1,
+            answers: 0,
+            authorities: 0,
+            additionals: 1,
+        };
+        let mut bytes = header.to_bytes().to_vec();
+        bytes.extend(b"\x01a\0\0\x01\0\x01");
+        let mut writer = OptWriter::start(&mut bytes, 1232, 0, 0);
+        writer.extended_error(ExtendedError {
+            code: ExtendedErrorCode(reason),
+            text: "why",
+        });
+        writer.finish();
+        worth(&Message::parse(&bytes).unwrap(), scheme)
+    }
+
+    #[test]
+    fn error_is_worth_something_if_it_is_a_verdict_on_the_name() {
+        let of = |rcode, reason| worth_of(Flags::default(), rcode, reason, Scheme::Tls);
+        for rcode in [Rcode::SERVFAIL, Rcode::REFUSED] {
+            assert_eq!(of(rcode, 22), Worth::Nothing);
+            assert_eq!(of(rcode, 6), Worth::All, "bogus");
+            assert_eq!(of(rcode, 15), Worth::All, "blocked");
+            assert_eq!(of(rcode, 16), Worth::All, "censored");
+            assert_eq!(of(rcode, 17), Worth::All, "filtered");
+        }
+        assert_eq!(of(Rcode::SERVFAIL, 18), Worth::All, "prohibited");
+        assert_eq!(of(Rcode::REFUSED, 18), Worth::Nothing, "for this client");
+        assert_eq!(of(Rcode::FORMERR, 0), Worth::Nothing);
+        assert_eq!(of(Rcode::NOTIMP, 0), Worth::Nothing);
+        assert_eq!(of(Rcode::NXDOMAIN, 0), Worth::All);
+        assert_eq!(of(Rcode::NOERROR, 22), Worth::All);
+    }
+
+    #[test]
+    fn what_is_cut_short_to_fit_a_datagram_is_a_part() {
+        let of = |scheme| worth_of(Flags::TC, Rcode::NOERROR, 0, scheme);
+        assert_eq!(of(Scheme::Udp), Worth::Part);
+        assert_eq!(of(Scheme::Tcp), Worth::Nothing);
+        assert_eq!(of(Scheme::Tls), Worth::Nothing);
+    }
+}

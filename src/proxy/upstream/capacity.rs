@@ -1,0 +1,165 @@
+//! How many queries one connection to an upstream takes, learned from closes and from answers.
+//!
+//! Some servers close each connection after a number of answers; queries that were pipelined behind
+//! those are lost and are sent again. Others read one query at a time and drop what was pipelined
+//! meanwhile. Both are common in middleboxes and in small servers, and neither says so.
+
+use std::time::Duration;
+
+use crate::time::Instant;
+
+/// What is known of the connections of one endpoint.
+#[derive(Debug, Default)]
+pub(super) struct ConnectionCapacity {
+    /// Answers on the last connection that was closed soon after one.
+    last_close: Option<usize>,
+    limit: Option<QueryLimit>,
+    pipelining: Pipelining,
+}
+
+/// The number of queries that a connection takes, and when it was learned.
+#[derive(Debug)]
+struct QueryLimit {
+    queries: usize,
+    at: Instant,
+}
+
+/// Whether an upstream answers queries that were sent while it worked on another one.
+#[derive(Debug, Default)]
+enum Pipelining {
+    #[default]
+    Unknown,
+    /// Such a query was answered.
+    Works,
+    /// Such a query was not answered: one query at a time until then.
+    Suspended { until: Instant, pause: Duration },
+}
+
+impl ConnectionCapacity {
+    /// How long a learned number of queries is used before it is tested again.
+    const VALID: Duration = Duration::from_secs(600);
+
+    /// A connection that was idle for longer was closed because it was idle.
+    const SOON: Duration = Duration::from_secs(1);
+
+    /// How long pipelining is suspended for the first time. The time doubles up to `PAUSE_MAX`,
+    /// since a single slow name looks the same.
+    const PAUSE_MIN: Duration = Duration::from_secs(10);
+    const PAUSE_MAX: Duration = Duration::from_secs(600);
+
+    /// Records that the upstream closed a connection after `answers` answers, the last of which
+    /// came `idle` ago. Two closes with about the same number set the limit.
+    pub(super) fn on_closed(&mut self, answers: usize, idle: Duration, now: Instant) {
+        if answers == 0 || idle >= Self::SOON {
+            return;
+        }
+        let last = self.last_close.replace(answers);
+        let agrees = |last: &usize| *last * 4 < answers * 5 && answers * 4 < *last * 5;
+        if let Some(last) = last.filter(agrees) {
+            let queries = last.min(answers);
+            self.limit = Some(QueryLimit { queries, at: now });
+        }
+    }
+
+    /// Returns how many queries a new connection takes; `usize::MAX` if no limit is known.
+    pub(super) fn queries_max(&self, now: Instant) -> usize {
+        let limit = self.limit.as_ref();
+        let valid = limit.filter(|limit| now - limit.at < Self::VALID);
+        valid.map_or(usize::MAX, |limit| limit.queries)
+    }
+
+    /// Records an answer to a query that another answer had overtaken: pipelining works.
+    pub(super) fn on_pipelined_answer(&mut self) {
+        self.pipelining = Pipelining::Works;
+    }
+
+    /// Records that a query has not been answered for long, although a query that was sent before
+    /// the last answer was. Unless pipelining is known to work, queries go one at a time for a
+    /// while. Returns whether that is new.
+    pub(super) fn on_pipelined_silence(&mut self, now: Instant) -> bool {
+        let pause = match &self.pipelining {
+            Pipelining::Works => return false,
+            Pipelining::Suspended { until, .. } if now < *until => return false,
+            Pipelining::Suspended { pause, .. } => (*pause * 2).min(Self::PAUSE_MAX),
+            Pipelining::Unknown => Self::PAUSE_MIN,
+        };
+        let until = now + pause;
+        self.pipelining = Pipelining::Suspended { until, pause };
+        true
+    }
+
+    /// Returns whether a connection is sent one query at a time.
+    pub(super) fn is_serial(&self, now: Instant) -> bool {
+        matches!(&self.pipelining, Pipelining::Suspended { until, .. } if now < *until)
+    }
+
+    /// Returns how many queries a new connection takes at a time, if that is known to be fewer than
+    /// usual.
+    pub(super) fn known_inflight_max(&self, now: Instant) -> Option<usize> {
+        if self.is_serial(now) {
+            return Some(1);
+        }
+        Some(self.queries_max(now)).filter(|queries| *queries < usize::MAX)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(seconds: u64) -> Instant {
+        Instant::after_start(Duration::from_secs(seconds))
+    }
+
+    fn queries_max(closes: &[usize]) -> usize {
+        let mut capacity = ConnectionCapacity::default();
+        for answers in closes {
+            capacity.on_closed(*answers, Duration::from_millis(5), at(1));
+        }
+        capacity.queries_max(at(1))
+    }
+
+    #[test]
+    fn two_closes_that_agree_set_the_limit() {
+        assert_eq!(queries_max(&[]), usize::MAX);
+        assert_eq!(queries_max(&[1]), usize::MAX);
+        assert_eq!(queries_max(&[1, 1]), 1);
+        assert_eq!(queries_max(&[1, 2]), usize::MAX);
+        assert_eq!(queries_max(&[100, 7, 97, 100]), 97);
+        assert_eq!(queries_max(&[0, 0, 0]), usize::MAX);
+    }
+
+    #[test]
+    fn close_of_an_idle_connection_sets_no_limit() {
+        let mut capacity = ConnectionCapacity::default();
+        for second in 0..5 {
+            capacity.on_closed(1, Duration::from_secs(10), at(second));
+        }
+        assert_eq!(capacity.queries_max(at(5)), usize::MAX);
+    }
+
+    #[test]
+    fn limit_is_tested_again_after_some_time() {
+        let mut capacity = ConnectionCapacity::default();
+        capacity.on_closed(3, Duration::ZERO, at(1));
+        capacity.on_closed(3, Duration::ZERO, at(2));
+        assert_eq!(capacity.queries_max(at(601)), 3);
+        assert_eq!(capacity.queries_max(at(602)), usize::MAX);
+    }
+
+    #[test]
+    fn pipelining_is_suspended_for_longer_each_time_and_never_where_it_worked() {
+        let mut capacity = ConnectionCapacity::default();
+        assert!(!capacity.is_serial(at(0)));
+        assert!(capacity.on_pipelined_silence(at(0)));
+        assert!(
+            !capacity.on_pipelined_silence(at(1)),
+            "it is suspended already"
+        );
+        assert!(capacity.is_serial(at(9)) && !capacity.is_serial(at(10)));
+        assert!(capacity.on_pipelined_silence(at(20)));
+        assert!(capacity.is_serial(at(39)) && !capacity.is_serial(at(40)));
+        capacity.on_pipelined_answer();
+        assert!(!capacity.on_pipelined_silence(at(50)) && !capacity.is_serial(at(50)));
+    }
+}

@@ -1,0 +1,90 @@
+//! What closes, answers and errors say of an endpoint, beside its health and latency.
+
+use std::time::Duration;
+
+use super::link::Link;
+use super::{EndpointKey, Upstreams};
+use crate::config::Scheme;
+use crate::time::Instant;
+use crate::wire::Question;
+use crate::wire::query::EdnsLevel;
+
+impl Upstreams {
+    /// Records that an upstream closed a link that was up: an idle one shows how long it keeps
+    /// those, one that has just answered how many queries it takes on each.
+    pub(in crate::proxy) fn on_closed(&mut self, link: &Link, now: Instant) {
+        let is_idle = link.waited_for() == 0;
+        let idle = if is_idle {
+            now - link.idle_since()
+        } else {
+            Duration::ZERO
+        };
+        let endpoint = self.endpoint_mut(link.endpoint);
+        if link.sent().is_empty() {
+            endpoint.patience.on_closed(idle, now);
+        }
+        let before = endpoint.capacity.queries_max(now);
+        endpoint.capacity.on_closed(link.answers(), idle, now);
+        let queries = endpoint.capacity.queries_max(now);
+        if queries < before {
+            let label = &endpoint.label();
+            log::info!("upstream {label}: closes connections after {queries} queries");
+        }
+        let links = endpoint.links.clone();
+        for key in links {
+            if let Some(link) = self.link_mut(key).filter(|link| link.scheme != Scheme::Udp) {
+                link.limit_queries(queries);
+            }
+        }
+    }
+
+    /// Records that the query at `place` of a link has waited for long although a query that was
+    /// sent later or at the same time was answered.
+    pub(in crate::proxy) fn on_pipelined_silence(&mut self, key: EndpointKey, now: Instant) {
+        let endpoint = self.endpoint_mut(key);
+        if endpoint.capacity.on_pipelined_silence(now) {
+            let label = &endpoint.label();
+            log::debug!("upstream {label}: may drop pipelined queries, is sent one at a time");
+        }
+    }
+
+    /// Records that an endpoint answered a query that used less of EDNS after it had refused one
+    /// that used more.
+    pub(in crate::proxy) fn on_reduced_answer(
+        &mut self,
+        key: EndpointKey,
+        edns: EdnsLevel,
+        now: Instant,
+    ) {
+        let endpoint = self.endpoint_mut(key);
+        if endpoint.edns.on_reduced_answer(edns, now) {
+            let label = &endpoint.label();
+            let what = match edns {
+                EdnsLevel::NoOptions => "EDNS options",
+                EdnsLevel::Full | EdnsLevel::Off => "EDNS",
+            };
+            log::info!("upstream {label}: refuses {what}, is asked without for a while");
+        }
+    }
+
+    /// Records whether an endpoint answers on connections and not in datagrams.
+    pub(in crate::proxy) fn set_datagrams_lost(
+        &mut self,
+        key: EndpointKey,
+        are_lost: bool,
+        now: Instant,
+    ) {
+        self.endpoint_mut(key).set_datagrams_lost(are_lost, now);
+    }
+
+    /// Records that a question failed at an address where another upstream had an answer. Returns
+    /// whether the address is in trouble for it: one question, or one type, is not enough.
+    pub(in crate::proxy) fn on_bad_answer(
+        &mut self,
+        key: EndpointKey,
+        question: Question<'_>,
+        now: Instant,
+    ) -> bool {
+        self.endpoint_mut(key).health.on_bad_answer(question, now)
+    }
+}

@@ -1,0 +1,527 @@
+//! Upstreams that are odd but common, in simulated time: connections that end after a few answers,
+//! servers without EDNS, replies that cannot be used, one question that fails where others do not.
+
+use std::time::Duration;
+
+use dotproxy::failure::FailureKind;
+use dotproxy::wire::Rcode;
+
+use crate::support::days::{Defect, Event, GOOD, Manner, Response, World, at, failed, slower_than};
+
+const THIRTY: Duration = Duration::from_millis(30);
+
+/// A proxy with these upstreams, the options that each one takes, at 192.0.2.10 and so on.
+fn world(scheme: &str, manners: &[Manner]) -> World {
+    let mut arguments = vec!["--policy=ordered".to_owned()];
+    let suffix = if scheme == "tls" {
+        ""
+    } else {
+        ",domain=example"
+    };
+    for host in (10..).take(manners.len()) {
+        arguments.push(format!("-u{scheme}://192.0.2.{host}{suffix}"));
+    }
+    let mut world = World::started(&arguments);
+    for (host, manner) in (10..).zip(manners) {
+        world.be(host, *manner);
+    }
+    world
+}
+
+fn all(world: &World) -> Vec<&Response> {
+    world.responses.iter().collect()
+}
+
+fn longest(world: &World) -> Duration {
+    let waits = world.responses.iter().map(|response| response.waited);
+    waits.max().expect("there are responses")
+}
+
+// Connections that end after some answers, or take one query at a time.
+
+#[test]
+fn queries_behind_a_close_are_sent_again_without_losing_a_try() {
+    for scheme in ["tls", "tcp", "udp"] {
+        for answers in 1..5 {
+            for concurrent in [10, 40] {
+                let manner = Manner::ClosesAfter {
+                    answers,
+                    takes: THIRTY,
+                };
+                let mut world = world(scheme, &[manner]);
+                world.ask_names("www", 1, 0.0, concurrent, 0.0);
+                world.run("");
+                let case =
+                    format!("{scheme}, {answers} answers a connection, {concurrent} queries");
+                assert_eq!(failed(&all(&world)), 0, "{case}");
+                assert!(longest(&world) < Duration::from_secs(4), "{case}");
+            }
+        }
+    }
+}
+
+#[test]
+fn number_of_queries_that_a_connection_takes_is_learned() {
+    for scheme in ["tls", "tcp"] {
+        let manner = Manner::ClosesAfter {
+            answers: 2,
+            takes: THIRTY,
+        };
+        let mut world = world(scheme, &[manner]);
+        world.ask_names("www", 1, 0.0, 3_000, 0.01);
+        world.run("");
+        assert_eq!(failed(&all(&world)), 0);
+        let late = all(&world).into_iter().filter(|r| r.asked_at > at(2.0));
+        assert_eq!(slower_than(&late.collect::<Vec<_>>(), 0.3), 0);
+        // Only queries that teach how many a connection takes are sent more than once.
+        assert!(world.sent_to(10) < 3_100, "{}", world.sent_to(10));
+    }
+}
+
+#[test]
+fn load_is_carried_by_connections_of_one_query_each() {
+    for scheme in ["tls", "tcp", "udp"] {
+        let manners = [
+            Manner::ClosesAfter {
+                answers: 1,
+                takes: THIRTY,
+            },
+            Manner::DropsPipelined { takes: THIRTY },
+        ];
+        for manner in manners {
+            let mut world = world(scheme, &[manner]);
+            world.ask_names("www", 1, 0.0, 3_000, 0.01);
+            world.run("");
+            let failed = all(&world).into_iter().filter(|r| !r.is_answer());
+            let failed: Vec<_> = failed.map(|r| (r.name, r.waited, r.error)).collect();
+            assert_eq!(failed, [], "{scheme}");
+            let late = all(&world).into_iter().filter(|r| r.asked_at > at(5.0));
+            let slow = slower_than(&late.collect::<Vec<_>>(), 1.0);
+            assert!(slow < 25, "{scheme}: {slow}");
+        }
+    }
+}
+
+#[test]
+fn query_that_makes_its_upstream_close_does_not_go_on_until_the_deadline() {
+    let mut world = world("tls", &[Manner::Closes]);
+    world.ask("www.example", 10.0, 0.0, 2.0);
+    let responses = world.run("www.example");
+    assert_eq!(failed(&responses), responses.len());
+    assert!(world.sent_to(10) < 60, "{}", world.sent_to(10));
+}
+
+#[test]
+fn pipelined_queries_that_are_dropped_are_asked_one_at_a_time() {
+    for scheme in ["tls", "tcp"] {
+        let mut world = world(scheme, &[Manner::DropsPipelined { takes: THIRTY }]);
+        world.ask_names("www", 1, 0.0, 10, 0.0);
+        // A little later, when the server is known.
+        world.ask_names("late", 1, 3.0, 10, 0.0);
+        world.run("");
+        assert_eq!(failed(&all(&world)), 0);
+        assert!(longest(&world) < Duration::from_millis(1_500));
+        let late = all(&world).into_iter().filter(|r| r.asked_at > at(2.0));
+        assert_eq!(slower_than(&late.collect::<Vec<_>>(), 0.2), 0);
+    }
+}
+
+#[test]
+fn one_slow_name_is_no_sign_of_dropped_queries() {
+    let slow = Manner::Answers {
+        slow: Some(Duration::from_millis(1_200)),
+    };
+    let mut world = world("tls", &[slow]);
+    world.ask("slow.example", 1.0, 0.0, 60.0);
+    world.ask_names("www", 1, 0.0, 3_000, 0.02);
+    world.run("");
+    assert_eq!(failed(&all(&world)), 0);
+    assert!(world.links_max <= 2, "{} links", world.links_max);
+}
+
+#[test]
+fn keepalive_of_zero_ends_a_connection_and_no_query() {
+    for scheme in ["tls", "tcp"] {
+        let mut world = world(scheme, &[Manner::EndsKeepalive]);
+        world.ask_names("www", 1, 0.0, 3, 0.0);
+        world.ask_names("late", 1, 1.0, 5, 1.0);
+        world.run("");
+        assert_eq!(failed(&all(&world)), 0);
+        // Each of the later queries finds no connection.
+        let late = all(&world).into_iter().filter(|r| r.asked_at > at(0.5));
+        assert_eq!(slower_than(&late.collect::<Vec<_>>(), 0.045), 5, "{scheme}");
+        assert_eq!(world.proxy.counters().failure(FailureKind::Closed), 0);
+    }
+}
+
+// Replies that cannot be used.
+
+#[test]
+fn error_without_a_question_section_is_an_error_at_once() {
+    for scheme in ["tls", "tcp", "udp"] {
+        for rcode in [
+            Rcode::SERVFAIL,
+            Rcode::REFUSED,
+            Rcode::NOTIMP,
+            Rcode::FORMERR,
+        ] {
+            for defect in [Defect::HeaderOnly(rcode), Defect::QuestionMissing(rcode)] {
+                let mut single = world(scheme, &[Manner::Defective(defect)]);
+                single.ask("www.example", 1.0, 0.0, 1.0);
+                single.run("");
+                assert!(
+                    longest(&single) < Duration::from_millis(150),
+                    "{scheme}: {defect:?}"
+                );
+                assert_eq!(single.responses[0].rcode, rcode, "{scheme}: {defect:?}");
+
+                let mut two = world(scheme, &[Manner::Defective(defect), GOOD]);
+                two.ask("www.example", 1.0, 0.0, 1.0);
+                two.run("");
+                assert_eq!(failed(&all(&two)), 0, "{scheme}: {defect:?}");
+                assert!(
+                    longest(&two) < Duration::from_millis(200),
+                    "{scheme}: {defect:?}"
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn malformed_reply_on_a_connection_fails_the_attempt_once() {
+    for scheme in ["tls", "tcp"] {
+        for defect in Defect::MALFORMED {
+            let mut single = world(scheme, &[Manner::Defective(defect)]);
+            single.ask("www.example", 1.0, 0.0, 1.0);
+            single.run("");
+            let response = &single.responses[0];
+            assert_eq!(response.rcode, Rcode::SERVFAIL, "{defect:?}");
+            assert!(response.waited < Duration::from_millis(200), "{defect:?}");
+            assert!(
+                single.sent_to(10) <= 2,
+                "{defect:?}: {}",
+                single.sent_to(10)
+            );
+
+            let mut two = world(scheme, &[Manner::Defective(defect), GOOD]);
+            two.ask_names("www", 1, 0.0, 20, 0.5);
+            two.run("");
+            assert_eq!(failed(&all(&two)), 0, "{defect:?}");
+            assert!(longest(&two) < Duration::from_millis(200), "{defect:?}");
+            assert!(two.sent_to(10) < 20, "{defect:?}: {}", two.sent_to(10));
+        }
+    }
+}
+
+#[test]
+fn malformed_reply_to_one_name_leaves_the_upstream_first() {
+    for defect in Defect::MALFORMED {
+        let mut world = world("tls", &[Manner::DefectiveForBad(defect), GOOD]);
+        world.ask_names("bad", 1, 0.0, 20, 1.0);
+        world.ask_names("www", 1, 0.1, 200, 0.1);
+        world.run("");
+        assert_eq!(failed(&all(&world)), 0, "{defect:?}");
+        let wrong = world.questions.iter();
+        let wrong = wrong.filter(|(host, name)| *host == 11 && name.starts_with("www"));
+        assert_eq!(wrong.count(), 0, "{defect:?}");
+    }
+}
+
+#[test]
+fn malformed_datagram_is_dropped_and_the_right_one_awaited() {
+    for defect in Defect::MALFORMED {
+        let mut world = world("udp", &[Manner::DefectiveFirst(defect)]);
+        world.ask("www.example", 10.0, 0.0, 1.0);
+        world.run("");
+        assert_eq!(failed(&all(&world)), 0, "{defect:?}");
+        assert_eq!(world.sent_to(10), 10, "{defect:?}");
+    }
+}
+
+#[test]
+fn truncated_answer_on_a_connection_is_asked_of_another_upstream() {
+    for scheme in ["tls", "tcp"] {
+        let defective = Manner::Defective(Defect::TruncatedOnStream);
+        let mut world = world(scheme, &[defective, GOOD]);
+        world.ask("www.example", 10.0, 0.0, 1.0);
+        let responses = world.run("www.example");
+        assert!(responses.iter().all(|response| !response.is_cut));
+        assert_eq!(failed(&responses), 0);
+        assert_eq!(slower_than(&responses, 0.2), 0);
+    }
+}
+
+// One question that fails.
+
+/// How many queries for names that the first upstream answers went to the second one.
+fn strays(world: &World, stem: &str) -> usize {
+    let strays = world.questions.iter();
+    let is_stray = |(host, question): &&(u8, String)| *host == 11 && question.starts_with(stem);
+    strays.filter(is_stray).count()
+}
+
+#[test]
+fn type_that_the_first_upstream_refuses_moves_no_other_query() {
+    for rcode in [
+        Rcode::NOTIMP,
+        Rcode::REFUSED,
+        Rcode::SERVFAIL,
+        Rcode::FORMERR,
+    ] {
+        for policy in ["ordered", "fastest"] {
+            let first = Manner::SaysOfType(65, rcode);
+            let arguments = [
+                "-u192.0.2.10",
+                "-u192.0.2.11",
+                &format!("--policy={policy}"),
+            ];
+            let mut world = World::started(&arguments);
+            world.be(10, first);
+            world.be(11, Manner::Takes(Duration::from_millis(60)));
+            // A browser asks for three types of each name at once.
+            for rr_type in [65, 1, 28] {
+                world.ask_names("www", rr_type, 0.0, 100, 0.1);
+            }
+            world.run("");
+            assert_eq!(failed(&all(&world)), 0);
+            let moved = world.questions.iter();
+            let moved = moved.filter(|(host, name)| *host == 11 && !name.ends_with("HTTPS"));
+            let moved = moved.count();
+            // With the policy `fastest`, a few queries measure the second upstream.
+            assert!(
+                moved <= if policy == "ordered" { 0 } else { 20 },
+                "{policy}: {moved}"
+            );
+        }
+    }
+}
+
+#[test]
+fn name_that_the_first_upstream_cannot_resolve_moves_no_other_query() {
+    let mut world = world("tls", &[Manner::SaysOfBad(Rcode::SERVFAIL), GOOD]);
+    for rr_type in [1, 28, 65] {
+        world.ask_names("bad", rr_type, 0.0, 1, 0.0);
+        world.plan(at(5.0), Event::QueryOfType("bad.example", rr_type));
+    }
+    world.ask_names("www", 1, 0.05, 200, 0.05);
+    world.run("");
+    assert_eq!(failed(&all(&world)), 0);
+    assert_eq!(strays(&world, "www"), 0);
+}
+
+#[test]
+fn upstream_that_fails_several_questions_in_a_row_is_left() {
+    for rcode in [Rcode::REFUSED, Rcode::SERVFAIL, Rcode::NOTIMP] {
+        let mut world = world("tls", &[Manner::Says(rcode), GOOD]);
+        world.ask_names("www", 1, 0.0, 400, 0.05);
+        world.run("");
+        assert_eq!(failed(&all(&world)), 0);
+        assert!(world.sent_to(10) < 30, "{}", world.sent_to(10));
+    }
+}
+
+// EDNS.
+
+#[test]
+fn upstream_without_edns_is_asked_without_it() {
+    for scheme in ["tls", "tcp", "udp"] {
+        for is_bare in [true, false] {
+            let mut world = world(scheme, &[Manner::NoEdns { is_bare }]);
+            world.ask_names("plain", 1, 0.0, 20, 1.0);
+            world.run("");
+            assert_eq!(failed(&all(&world)), 0, "{scheme}, {is_bare}");
+            // The first query teaches it.
+            assert_eq!(world.sent_to(10), 21, "{scheme}, {is_bare}");
+        }
+    }
+}
+
+#[test]
+fn client_that_asks_for_dnssec_records_needs_edns() {
+    let mut world = world("tls", &[Manner::NoEdns { is_bare: false }]);
+    world.ask_names("www", 1, 0.0, 5, 1.0);
+    world.run("");
+    assert!(
+        world
+            .responses
+            .iter()
+            .all(|response| response.rcode == Rcode::FORMERR)
+    );
+}
+
+#[test]
+fn upstream_that_refuses_options_is_asked_without_them() {
+    for has_opt in [true, false] {
+        for stem in ["plain", "www"] {
+            let mut world = world("tls", &[Manner::NoOptions { has_opt }]);
+            world.ask_names(stem, 1, 0.0, 20, 1.0);
+            world.run("");
+            assert_eq!(failed(&all(&world)), 0, "{stem}, {has_opt}");
+            assert_eq!(world.sent_to(10), 21, "{stem}, {has_opt}");
+        }
+    }
+}
+
+#[test]
+fn edns_is_tried_again_after_some_time() {
+    let mut world = world("udp", &[Manner::NoEdns { is_bare: true }]);
+    world.ask_names("plain", 1, 0.0, 4, 600.0);
+    world.run("");
+    assert_eq!(failed(&all(&world)), 0);
+    // At 0 and at 1200 seconds.
+    assert_eq!(world.sent_to(10), 4 + 2);
+}
+
+#[test]
+fn formerr_of_a_server_that_knows_edns_is_the_answer() {
+    let mut world = world("udp", &[Manner::Says(Rcode::FORMERR)]);
+    world.ask_names("plain", 1, 0.0, 5, 1.0);
+    world.run("");
+    assert!(
+        world
+            .responses
+            .iter()
+            .all(|response| response.rcode == Rcode::FORMERR)
+    );
+    assert_eq!(world.sent_to(10), 5);
+}
+
+// Bootstrap.
+
+fn named(bootstrap: &[Manner]) -> World {
+    let mut arguments = vec!["-utls://dns.example".to_owned()];
+    for host in (53..).take(bootstrap.len()) {
+        arguments.push(format!("-b192.0.2.{host}"));
+    }
+    let mut world = World::started(&arguments);
+    world.be(1, GOOD);
+    for (host, manner) in (53..).zip(bootstrap) {
+        world.be(host, *manner);
+    }
+    world.live_at(&["192.0.2.1"]);
+    world
+}
+
+#[test]
+fn bootstrap_uses_tcp_where_datagrams_are_lost() {
+    for servers in [
+        &[Manner::KnowsOnStreams][..],
+        &[Manner::KnowsOnStreams, Manner::Hole],
+    ] {
+        let mut world = named(servers);
+        world.ask_names("www", 1, 0.0, 20, 1.0);
+        world.run("");
+        assert_eq!(failed(&all(&world)), 0);
+        assert!(longest(&world) < Duration::from_secs(3));
+    }
+}
+
+#[test]
+fn bootstrap_uses_a_server_without_edns() {
+    let mut world = named(&[Manner::KnowsWithoutEdns]);
+    world.ask_names("www", 1, 0.0, 20, 1.0);
+    world.run("");
+    assert_eq!(failed(&all(&world)), 0);
+    assert!(longest(&world) < Duration::from_millis(300));
+}
+
+#[test]
+fn upstream_whose_datagrams_are_lost_is_asked_on_connections() {
+    let mut world = world("udp", &[Manner::StreamsOnly]);
+    world.ask_names("www", 1, 0.0, 100, 1.0);
+    world.run("");
+    assert_eq!(failed(&all(&world)), 0);
+    let slow = slower_than(&all(&world), 0.2);
+    // One query a minute finds out.
+    assert!(slow <= 8, "{slow}");
+}
+
+// Slow names and outages.
+
+#[test]
+fn one_slow_name_is_no_outage() {
+    for scheme in ["tls", "tcp", "udp"] {
+        for slow in [None, Some(Duration::from_millis(4_500))] {
+            let mut world = world(scheme, &[Manner::Answers { slow }]);
+            // On a quiet network, and last of several queries.
+            world.ask("slow.example", 0.1, 0.0, 60.0);
+            world.ask("www.example", 0.1, 59.0, 60.0);
+            world.plan(at(100.0), Event::Query("www.example"));
+            world.plan(at(100.1), Event::Query("slow.example"));
+            world.run("");
+            let stalled = world.proxy.counters().failure(FailureKind::Stalled);
+            assert_eq!(stalled, 0, "{scheme}, {slow:?}");
+        }
+    }
+}
+
+#[test]
+fn upstream_that_answers_nothing_is_an_outage() {
+    for scheme in ["tls", "tcp", "udp"] {
+        let mut world = world(scheme, &[Manner::Mute]);
+        world.ask("www.example", 1.0, 0.0, 1.0);
+        world.run("");
+        let stalled = world.proxy.counters().failure(FailureKind::Stalled);
+        assert!(stalled > 0, "{scheme}");
+    }
+}
+
+// Loops.
+
+#[test]
+fn forwarding_loop_is_found_and_ends() {
+    for scheme in ["tls", "tcp", "udp"] {
+        let mut world = world(scheme, &[Manner::Loops]);
+        world.ask_names("www", 1, 0.0, 1, 0.0);
+        world.ask_names("late", 1, 5.0, 10, 1.0);
+        world.run("");
+        let asked = world
+            .responses
+            .iter()
+            .filter(|response| response.name != "returned");
+        let asked: Vec<_> = asked.collect();
+        assert!(
+            asked
+                .iter()
+                .all(|response| response.rcode == Rcode::SERVFAIL)
+        );
+        assert_eq!(asked[0].error, Some(0), "{scheme}");
+        assert!(
+            asked[0].waited < Duration::from_millis(2_500),
+            "{:?}",
+            asked[0].waited
+        );
+        assert_eq!(slower_than(&asked[1..], 0.1), 0, "{scheme}");
+        // Without a cache no two queries are one, so that each goes round until the loop is found.
+        assert!(world.sent_to(10) < 400, "{scheme}: {}", world.sent_to(10));
+        let loops = world.proxy.counters().failure(FailureKind::Loop);
+        assert!(loops > 0, "{scheme}");
+    }
+}
+
+#[test]
+fn loop_of_one_upstream_leaves_the_other() {
+    let mut world = world("tls", &[Manner::Loops, GOOD]);
+    world.ask_names("www", 1, 0.0, 60, 1.0);
+    world.run("");
+    let asked = world
+        .responses
+        .iter()
+        .filter(|response| response.name != "returned");
+    let asked: Vec<_> = asked.collect();
+    assert_eq!(failed(&asked), 0);
+    assert_eq!(slower_than(&asked[5..], 0.2), 0);
+}
+
+#[test]
+fn forwarding_loop_costs_few_queries() {
+    for scheme in ["tls", "tcp", "udp"] {
+        let upstream = format!("-u{scheme}://192.0.2.10,domain=example");
+        let mut world = World::started(&[upstream.as_str(), "--cache-size=1m"]);
+        world.be(10, Manner::Loops);
+        world.ask("www.example", 1.0, 0.0, 60.0);
+        world.run("");
+        assert!(world.sent_to(10) < 40, "{scheme}: {}", world.sent_to(10));
+    }
+}
