@@ -11,8 +11,8 @@ use crate::time::Instant;
 /// What is known of the connections of one endpoint.
 #[derive(Debug, Default)]
 pub(super) struct ConnectionCapacity {
-    /// Answers on the last connection that was closed soon after one.
-    last_close: Option<usize>,
+    /// Answers on the last connection that was closed soon after one, and when it was closed.
+    last_close: Option<(usize, Instant)>,
     limit: Option<QueryLimit>,
     pipelining: Pipelining,
 }
@@ -47,15 +47,25 @@ impl ConnectionCapacity {
     const PAUSE_MIN: Duration = Duration::from_secs(10);
     const PAUSE_MAX: Duration = Duration::from_secs(600);
 
-    /// Records that the upstream closed a connection after `answers` answers, the last of which
-    /// came `idle` ago. Two closes with about the same number set the limit.
-    pub(super) fn on_closed(&mut self, answers: usize, idle: Duration, now: Instant) {
-        if answers == 0 || idle >= Self::SOON {
+    /// Records that the upstream closed a connection which was opened at `opened_at`, after
+    /// `answers` answers, the last of which came `since_answer` ago. Two closes with about the same
+    /// number set the limit.
+    pub(super) fn on_closed(
+        &mut self,
+        answers: usize,
+        since_answer: Duration,
+        opened_at: Instant,
+        now: Instant,
+    ) {
+        // Connections that end in one event, such as a restart, count once.
+        let is_same_event = |(_, at): (usize, Instant)| opened_at < at;
+        if answers == 0 || since_answer >= Self::SOON || self.last_close.is_some_and(is_same_event)
+        {
             return;
         }
-        let last = self.last_close.replace(answers);
+        let last = self.last_close.replace((answers, now));
         let agrees = |last: &usize| *last * 4 < answers * 5 && answers * 4 < *last * 5;
-        if let Some(last) = last.filter(agrees) {
+        if let Some(last) = last.map(|(last, _)| last).filter(agrees) {
             let queries = last.min(answers);
             self.limit = Some(QueryLimit { queries, at: now });
         }
@@ -113,10 +123,10 @@ mod tests {
 
     fn queries_max(closes: &[usize]) -> usize {
         let mut capacity = ConnectionCapacity::default();
-        for answers in closes {
-            capacity.on_closed(*answers, Duration::from_millis(5), at(1));
+        for (second, answers) in (1..).zip(closes) {
+            capacity.on_closed(*answers, Duration::from_millis(5), at(second), at(second));
         }
-        capacity.queries_max(at(1))
+        capacity.queries_max(at(10))
     }
 
     #[test]
@@ -133,16 +143,25 @@ mod tests {
     fn close_of_an_idle_connection_sets_no_limit() {
         let mut capacity = ConnectionCapacity::default();
         for second in 0..5 {
-            capacity.on_closed(1, Duration::from_secs(10), at(second));
+            capacity.on_closed(1, Duration::from_secs(10), at(second), at(second));
         }
         assert_eq!(capacity.queries_max(at(5)), usize::MAX);
     }
 
     #[test]
+    fn restart_that_closes_all_connections_sets_no_limit() {
+        let mut capacity = ConnectionCapacity::default();
+        for _ in 0..4 {
+            capacity.on_closed(50, Duration::ZERO, at(1), at(9));
+        }
+        assert_eq!(capacity.queries_max(at(9)), usize::MAX);
+    }
+
+    #[test]
     fn limit_is_tested_again_after_some_time() {
         let mut capacity = ConnectionCapacity::default();
-        capacity.on_closed(3, Duration::ZERO, at(1));
-        capacity.on_closed(3, Duration::ZERO, at(2));
+        capacity.on_closed(3, Duration::ZERO, at(0), at(1));
+        capacity.on_closed(3, Duration::ZERO, at(1), at(2));
         assert_eq!(capacity.queries_max(at(601)), 3);
         assert_eq!(capacity.queries_max(at(602)), usize::MAX);
     }

@@ -1,4 +1,4 @@
-//! What closes, answers and errors say of an endpoint, beside its health and latency.
+//! Learns from closes, answers and errors of an endpoint how to send queries to it.
 
 use std::time::Duration;
 
@@ -13,6 +13,7 @@ impl Upstreams {
     /// Records that an upstream closed a link that was up: an idle one shows how long it keeps
     /// those, one that has just answered how many queries it takes on each.
     pub(in crate::proxy) fn on_closed(&mut self, link: &Link, now: Instant) {
+        let since_answer = now - link.last_answer().unwrap_or(now);
         let is_idle = link.waited_for() == 0;
         let idle = if is_idle {
             now - link.idle_since()
@@ -24,11 +25,15 @@ impl Upstreams {
             endpoint.patience.on_closed(idle, now);
         }
         let before = endpoint.capacity.queries_max(now);
-        endpoint.capacity.on_closed(link.answers(), idle, now);
+        let capacity = &mut endpoint.capacity;
+        capacity.on_closed(link.answers(), since_answer, link.opened_at(), now);
         let queries = endpoint.capacity.queries_max(now);
         if queries < before {
             let label = &endpoint.label();
-            log::info!("upstream {label}: closes connections after {queries} queries");
+            log::info!(
+                "upstream {label}: closes connections after {queries} queries; sending as many on \
+                 each for 10 min"
+            );
         }
         let links = endpoint.links.clone();
         for key in links {
@@ -38,13 +43,15 @@ impl Upstreams {
         }
     }
 
-    /// Records that the query at `place` of a link has waited for long although a query that was
-    /// sent later or at the same time was answered.
+    /// Records that an endpoint left a query unanswered for long although it answered one that was
+    /// sent at the same time or later.
     pub(in crate::proxy) fn on_pipelined_silence(&mut self, key: EndpointKey, now: Instant) {
         let endpoint = self.endpoint_mut(key);
         if endpoint.capacity.on_pipelined_silence(now) {
             let label = &endpoint.label();
-            log::debug!("upstream {label}: may drop pipelined queries, is sent one at a time");
+            log::debug!(
+                "upstream {label}: left a pipelined query unanswered; sending one query at a time"
+            );
         }
     }
 
@@ -63,7 +70,7 @@ impl Upstreams {
                 EdnsLevel::NoOptions => "EDNS options",
                 EdnsLevel::Full | EdnsLevel::Off => "EDNS",
             };
-            log::info!("upstream {label}: refuses {what}, is asked without for a while");
+            log::info!("upstream {label}: refuses {what}; querying without for 15 min");
         }
     }
 

@@ -181,6 +181,11 @@ impl Link {
         self.stage == Stage::Up && self.sent_count < self.queries_max
     }
 
+    /// When the last answer came, if one has.
+    pub(in crate::proxy) fn last_answer(&self) -> Option<Instant> {
+        self.last_answer
+    }
+
     /// Answers that came on the link.
     pub(in crate::proxy) fn answers(&self) -> usize {
         self.answers
