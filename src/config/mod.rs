@@ -237,12 +237,11 @@ impl Listen {
     /// Whether a message sent to `address` on this host reaches one of these listening addresses.
     pub fn reaches(addresses: &[SocketAddr], address: &SocketAddr) -> bool {
         let ip = address.ip().to_canonical();
-        // A socket that connects to the unspecified address reaches the host's own.
-        let is_host = ip.is_loopback() || ip.is_unspecified();
         addresses.iter().any(|own| {
             let own_ip = own.ip().to_canonical();
-            let is_reached =
-                is_host && own_ip.is_unspecified() || ip.is_unspecified() && own_ip.is_loopback();
+            // A wildcard address of one family takes nothing of the other one.
+            let is_same_family = own_ip.is_ipv4() == ip.is_ipv4();
+            let is_reached = is_same_family && own_ip.is_unspecified() && ip.is_loopback();
             own.port() == address.port() && (own_ip == ip || is_reached)
         })
     }

@@ -348,6 +348,9 @@ mod tests {
             format!("-u 127.0.0.2 {own_tls} 127.0.0.1"),
             "-u 127.0.0.1:53".to_owned(),
             "-u 1.1.1.1 -u udp://127.0.0.1:5353,domain=a.example".to_owned(),
+            // Another family.
+            "-u 1.1.1.1 -l 0.0.0.0 -u tcp://[::1]:53,domain=a.example".to_owned(),
+            "-u 1.1.1.1 -l [::] -u udp://127.0.0.1:53,domain=a.example".to_owned(),
         ] {
             parse_line(&line).unwrap_or_else(|error| panic!("{line}: {error}"));
         }
