@@ -297,10 +297,8 @@ impl Proxy {
         now: Instant,
         outbox: &mut Outbox,
     ) {
-        if !self.has_capacity_to_spare() || !self.memory.takes_probe(now) {
-            return;
-        }
-        if self.upstreams.last_failure(pool).is_some() {
+        let is_in_trouble = self.upstreams.last_failure(pool).is_some();
+        if is_in_trouble && self.has_capacity_to_spare() && self.memory.takes_probe(pool, now) {
             let query = Query::new(&self.routes.domain(question.name()), Type::NS);
             let deadline = now + self.config.timeouts.attempt;
             let exchange = Exchange::new(Asker::Probe, pool, query, (now, deadline));

@@ -25,7 +25,7 @@ pub(super) struct BadAnswers {
 #[derive(Debug)]
 struct BadAnswer {
     upstreams: UpstreamSet,
-    /// How long the upstreams are avoided; the time doubles each time that they fail again.
+    /// Time for which the upstreams are avoided. It doubles with each failure.
     pause: Duration,
     until: Instant,
 }
@@ -46,7 +46,12 @@ impl BadAnswers {
         let key = key(question);
         if let Some(earlier) = bad_answers.get_mut(&key) {
             earlier.upstreams.insert(upstream);
-            earlier.pause = (earlier.pause * 2).min(self.pause_max);
+            let is_old = now > earlier.until + self.pause_max;
+            earlier.pause = if is_old {
+                self.pause_min
+            } else {
+                (earlier.pause * 2).min(self.pause_max)
+            };
             earlier.until = now + earlier.pause;
             return;
         }
@@ -65,8 +70,8 @@ impl BadAnswers {
         }
     }
 
-    /// Returns the upstreams that a question should rather not go to. After a pause one query tests
-    /// whether they still fail it, while others avoid them.
+    /// Returns the upstreams to avoid for a question. After each pause one query tests them again;
+    /// the others keep avoiding them.
     pub(super) fn recall(&mut self, question: Question<'_>, now: Instant) -> UpstreamSet {
         if self.is_empty() {
             return UpstreamSet::default();

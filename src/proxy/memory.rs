@@ -24,8 +24,8 @@ pub(super) struct Memory {
     len_max: usize,
     /// By the question in small letters.
     failure_by_question: HashMap<Box<[u8]>, Failed>,
-    /// When a query of our own may look for a recovery.
-    probe_at: Instant,
+    /// When the next probe of a pool may look for a recovery.
+    probe_at_by_pool: HashMap<PoolIndex, Instant>,
     /// When entries are removed that matter no more.
     sweep_at: Instant,
     /// When things last changed for the better.
@@ -53,7 +53,7 @@ impl Memory {
             deadline: timeouts.deadline(),
             len_max: limits.failures_remembered,
             failure_by_question: HashMap::new(),
-            probe_at: Instant::default(),
+            probe_at_by_pool: HashMap::new(),
             sweep_at: Instant::default(),
             better_since_by_pool: HashMap::new(),
         }
@@ -112,11 +112,12 @@ impl Memory {
         None
     }
 
-    /// Whether a query of our own should find out if an upstream has recovered: two a second may.
-    pub(super) fn takes_probe(&mut self, now: Instant) -> bool {
-        let is_due = self.probe_at <= now;
+    /// Returns whether a probe of this pool may be sent now: at most two per second are.
+    pub(super) fn takes_probe(&mut self, pool: PoolIndex, now: Instant) -> bool {
+        let probe_at = self.probe_at_by_pool.entry(pool).or_default();
+        let is_due = *probe_at <= now;
         if is_due {
-            self.probe_at = now + self.pause_min / 2;
+            *probe_at = now + self.pause_min / 2;
         }
         is_due
     }
@@ -248,7 +249,11 @@ mod tests {
     #[test]
     fn two_probes_a_second_look_for_a_recovery() {
         let mut scene = Scene::new();
-        let probes = (0..100).filter(|nth| scene.memory.takes_probe(at(0.1 * f64::from(*nth))));
+        let probes = (0..100).filter(|nth| {
+            scene
+                .memory
+                .takes_probe(PoolIndex(0), at(0.1 * f64::from(*nth)))
+        });
         assert_eq!(probes.count(), 20);
     }
 
