@@ -23,15 +23,16 @@ start() {
     await is_ready
 }
 is_ready() { ask ready.many.example.net A | grep -q NOERROR; }
-# How many queries went upstream so far, each counted once, however often it was sent (hedges are retries).
+# How many queries of clients went upstream so far, each counted once, however often it was sent (hedges are
+# retries).
 sent() {
     local lines
     lines=$(grep -c 'upstream sent=' "$work/dotproxy.log")
     kill -USR1 "$proxy_pid"
     await logs_more "$work/dotproxy.log" 'upstream sent=' "$lines"
     # The expression is of numbers alone.
-    echo $(($(grep -oE 'upstream sent=.* copies=[0-9]+' "$work/dotproxy.log" | tail -n 1 |
-        sed -E 's/.*sent=([0-9]+) retries=([0-9]+) .* copies=([0-9]+)/\1 - \2 - \3/')))
+    echo $(($(grep -oE 'upstream sent=.* probes=[0-9]+' "$work/dotproxy.log" | tail -n 1 |
+        sed -E 's/.*sent=([0-9]+) retries=([0-9]+) .* copies=([0-9]+) probes=([0-9]+)/\1 - \2 - \3 - \4/')))
 }
 # asks_upstream WHAT TIMES COMMAND...: the command takes so many queries upstream.
 asks_upstream() {

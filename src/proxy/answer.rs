@@ -73,8 +73,7 @@ impl Proxy {
         self.after_answer(key, now, outbox);
     }
 
-    /// A reply to a query cannot be used: asks another upstream or, if there is none, this one once
-    /// more.
+    /// Handles a malformed reply: asks another upstream or, if there is none, this one once more.
     fn on_malformed_reply(
         &mut self,
         key: LinkKey,
@@ -101,6 +100,7 @@ impl Proxy {
         exchange.bad_answer = Some(BadAnswer {
             by: endpoint,
             sent_at: sent.at,
+            is_malformed: true,
         });
         let is_first = !exchange.malformed_from.contains(upstream);
         exchange.malformed_from.insert(upstream);
@@ -151,10 +151,8 @@ impl Proxy {
         let exchange = self.exchanges.get_mut(exchange_key.0);
         let exchange = exchange.expect("a query that is answered has an exchange");
         exchange.answered_by = Some(upstream);
-        let attempt = Attempt {
-            link: key,
-            id: sent.id,
-        };
+        let id = sent.id;
+        let attempt = Attempt { link: key, id };
         let end = StepEnd::Answered(answer.header().flags.rcode());
         exchange.tracer.on_attempt_end(attempt, end, now);
         if worth == Worth::All {
@@ -183,6 +181,7 @@ impl Proxy {
             exchange.bad_answer = Some(BadAnswer {
                 by: endpoint,
                 sent_at: sent.at,
+                is_malformed: false,
             });
             exchange.on_error(attempt);
         } else {
@@ -202,8 +201,8 @@ impl Proxy {
         }
     }
 
-    /// Looks for another opinion than that of this upstream, which had an error or nothing to say.
-    /// Without one, the error that there is is the response.
+    /// Asks another upstream than the one that gave an error or a malformed reply. If there is
+    /// none, the error is the response, unless an attempt may still be answered.
     pub(super) fn ask_elsewhere(
         &mut self,
         key: ExchangeKey,
@@ -216,14 +215,14 @@ impl Proxy {
         let (may_be_sent, is_waiting) = (exchange.may_be_sent(), exchange.is_waiting);
         let (pool, wishes) = (exchange.pool, exchange.wishes);
         if !may_be_sent || !self.upstreams.has_other_opinion(pool, &wishes, now) {
-            self.fail(key, Outcome::UpstreamFailed, now, outbox);
+            self.give_up(key, now, outbox);
         } else if !is_waiting {
             self.dispatch(key, now, outbox);
         }
     }
 
-    /// An endpoint has answered a question that was sent in this way, after other attempts: records
-    /// what that says of it, and of an upstream that failed the question before.
+    /// Records what a good answer after failed attempts says of its endpoint and of the upstream
+    /// that failed before.
     fn on_good_answer(
         &mut self,
         key: ExchangeKey,
@@ -243,20 +242,20 @@ impl Proxy {
         let upstream = self.upstreams.endpoint(endpoint).upstream;
         let question = exchange.query.question();
         self.bad_answers.on_answer(question, upstream);
-        let Some(BadAnswer { by, sent_at }) = exchange.bad_answer else {
+        let Some(bad_answer) = exchange.bad_answer.filter(|bad| bad.by != endpoint) else {
             return;
         };
         // It may have been forgotten meanwhile.
-        let Some(endpoint) = self.upstreams.find_endpoint(by) else {
+        let Some(failed_endpoint) = self.upstreams.find_endpoint(bad_answer.by) else {
             return;
         };
-        let failed = endpoint.upstream;
+        let failed = failed_endpoint.upstream;
         if failed != upstream {
             self.bad_answers.add(question, failed, now);
         }
-        if self.upstreams.on_bad_answer(by, question, now) {
-            self.on_bad_answer_in_trouble(by, sent_at, now);
-        } else {
+        if self.upstreams.on_bad_answer(bad_answer.by, question, now) {
+            self.on_bad_answer_in_trouble(bad_answer.by, bad_answer.sent_at, now);
+        } else if !bad_answer.is_malformed {
             self.count_failure(failed, FailureKind::BadAnswer);
         }
     }

@@ -127,6 +127,8 @@ pub struct Counters {
     pub hedges: u64,
     /// Queries sent to another upstream as well, to see whether it is out of trouble.
     pub copies: u64,
+    /// Queries of the program's own that test an upstream.
+    pub probes: u64,
     /// Queries whose answer might have been known, and was not.
     pub misses: u64,
     /// Queries that the cache asks again.
@@ -243,12 +245,13 @@ impl fmt::Display for Counters {
         }
         write!(
             f,
-            "; upstream sent={} retries={} hedges={} copies={}; handshakes full={} resumed={}; \
-             cache hits={} misses={} refreshes={}",
+            "; upstream sent={} retries={} hedges={} copies={} probes={}; handshakes full={} \
+             resumed={}; cache hits={} misses={} refreshes={}",
             self.sent,
             self.retries,
             self.hedges,
             self.copies,
+            self.probes,
             self.full_handshakes,
             self.resumed_handshakes,
             self.outcome(Outcome::Cached),
@@ -275,7 +278,7 @@ mod tests {
         assert_eq!(
             counters.to_string(),
             "queries udp=3 tcp=0 tls=0 ignored=0; outcomes answered=1 timed-out=1; \
-             upstream-failures stalled=1; upstream sent=0 retries=0 hedges=0 copies=0; \
+             upstream-failures stalled=1; upstream sent=0 retries=0 hedges=0 copies=0 probes=0; \
              handshakes full=0 resumed=0; cache hits=0 misses=0 refreshes=0"
         );
         assert_eq!(counters.ended(), 2);

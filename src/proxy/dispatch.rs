@@ -99,6 +99,7 @@ impl Proxy {
         let exchange = self.exchange_mut(key);
         exchange.on_sent(attempt);
         if exchange.times_sent() == 1 {
+            self.counters.probes += u64::from(matches!(exchange.asker, Asker::Probe));
             self.hedges.on_sent();
         } else {
             self.counters.retries += 1;
@@ -287,10 +288,11 @@ impl Proxy {
     }
 
     /// Leaves a query to the attempts that may still be answered; without any it has failed. One
-    /// that has an error for an answer has waited long enough for another.
-    fn give_up(&mut self, key: ExchangeKey, now: Instant, outbox: &mut Outbox) {
+    /// that has an error to pass on has waited long enough for another answer.
+    pub(super) fn give_up(&mut self, key: ExchangeKey, now: Instant, outbox: &mut Outbox) {
         let exchange = self.exchange(key);
-        if exchange.has_error() || exchange.open_attempts().next().is_none() {
+        let has_response = exchange.has_error() && exchange.poor.is_some();
+        if has_response || exchange.open_attempts().next().is_none() {
             self.fail(key, Outcome::UpstreamFailed, now, outbox);
         }
     }

@@ -77,6 +77,8 @@ pub(super) struct BadAnswer {
     pub(super) by: EndpointKey,
     /// When the query was sent there.
     pub(super) sent_at: Instant,
+    /// The reply was malformed, so it is no answer either.
+    pub(super) is_malformed: bool,
 }
 
 /// One query that is being answered.

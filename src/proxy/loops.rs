@@ -33,17 +33,19 @@ struct LoopTest {
     /// The first label of the name, which is random.
     label: String,
     until: Instant,
+    has_returned: bool,
 }
 
-/// How long a query may take to come back.
+/// Maximum time for a loop test to come back.
 const RETURN_MAX: Duration = Duration::from_secs(10);
 
-/// What the first label of a test begins with.
+/// Prefix of the first label of a loop test.
 const PREFIX: &str = "loop-test-";
 
 impl LoopTests {
-    /// Returns a label for a test of this endpoint, unless one is under way or there are too many.
-    fn start(
+    /// Returns the label of a new test of this endpoint, unless one is under way or there are too
+    /// many.
+    fn next_label(
         &mut self,
         endpoint: EndpointKey,
         limits: &Limits,
@@ -56,25 +58,29 @@ impl LoopTests {
             return None;
         }
         let number = (0..4).map(|_| format!("{:04x}", random.next_u16()));
-        let label = format!("{PREFIX}{}", number.collect::<String>());
-        self.tests.push(LoopTest {
-            endpoint,
-            label: label.clone(),
-            until: now + RETURN_MAX,
-        });
-        Some(label)
+        Some(format!("{PREFIX}{}", number.collect::<String>()))
     }
 
-    /// Returns the endpoint that sent this question back, if it is one of a test.
-    fn returned(&mut self, question: Question<'_>, now: Instant) -> Option<EndpointKey> {
+    /// Records that a test was sent.
+    fn on_sent(&mut self, endpoint: EndpointKey, label: String, now: Instant) {
+        self.tests.push(LoopTest {
+            endpoint,
+            label,
+            until: now + RETURN_MAX,
+            has_returned: false,
+        });
+    }
+
+    /// Returns the endpoint that sent this question back, if the question is that of a test, and
+    /// whether it did so for the first time.
+    fn returned(&mut self, question: Question<'_>, now: Instant) -> Option<(EndpointKey, bool)> {
         let (len, rest) = question.name().split_first()?;
         let label = rest.get(..usize::from(*len))?;
         let is_its =
             |test: &LoopTest| test.until > now && test.label.as_bytes().eq_ignore_ascii_case(label);
-        self.tests
-            .iter()
-            .find(|test| is_its(test))
-            .map(|test| test.endpoint)
+        let test = self.tests.iter_mut().find(|test| is_its(test))?;
+        let is_first = !std::mem::replace(&mut test.has_returned, true);
+        Some((test.endpoint, is_first))
     }
 }
 
@@ -104,29 +110,28 @@ impl Proxy {
             return;
         };
         let endpoint = link.endpoint;
-        let upstream = self.upstreams.endpoint(endpoint).upstream;
         let limits = &self.config.limits;
-        let label = self
-            .loop_tests
-            .start(endpoint, limits, now, &mut self.random);
-        let pool = self.upstreams.pools_of(upstream).first().copied();
+        let tests = &mut self.loop_tests;
+        let Some(label) = tests.next_label(endpoint, limits, now, &mut self.random) else {
+            return;
+        };
+        let pool = self.upstreams.pools_with(endpoint).first().copied();
         let suffix = self.routes.probe_name(pool);
+        let text = if suffix == Name::root() {
+            label.clone()
+        } else {
+            format!("{label}.{suffix}")
+        };
         // A domain may leave no room for a label.
-        let name = label.and_then(|label| {
-            let text = if suffix == Name::root() {
-                label
-            } else {
-                format!("{label}.{suffix}")
-            };
-            text.parse().ok()
-        });
-        if let Some(name) = name {
-            self.send_probe(key, &Query::new(&name, Type::A), now, outbox);
+        if let Ok(name) = text.parse()
+            && self.send_probe(key, &Query::new(&name, Type::A), now, outbox)
+        {
+            self.loop_tests.on_sent(endpoint, label, now);
         }
     }
 
-    /// Returns whether a client's query is one of our own that came back. Its upstream is not used
-    /// for a while.
+    /// Returns whether a client's query is a loop test that came back. Its upstream is not used for
+    /// a while.
     pub(super) fn is_looped(
         &mut self,
         question: Question<'_>,
@@ -136,10 +141,10 @@ impl Proxy {
         if self.loop_tests.tests.is_empty() {
             return false;
         }
-        let Some(key) = self.loop_tests.returned(question, now) else {
+        let Some((key, is_first)) = self.loop_tests.returned(question, now) else {
             return false;
         };
-        if let Some(endpoint) = self.upstreams.find_endpoint(key) {
+        if let Some(endpoint) = self.upstreams.find_endpoint(key).filter(|_| is_first) {
             let (scheme, upstream) = (endpoint.scheme, endpoint.upstream);
             self.count_failure(upstream, FailureKind::Loop);
             self.on_failure(key, scheme, &FailureKind::Loop.into(), now, now);

@@ -33,7 +33,10 @@ impl Proxy {
             || failure.kind != FailureKind::Closed
             || !(was_idle || link.has_answered());
         let upstream = self.upstreams.endpoint(link.endpoint).upstream;
-        self.count_failure(upstream, failure.kind);
+        // A loop is counted once, however many links it ends.
+        if failure.kind != FailureKind::Loop {
+            self.count_failure(upstream, failure.kind);
+        }
         let is_closed = link.stage == Stage::Up && failure.kind == FailureKind::Closed;
         if is_closed {
             self.upstreams.on_closed(&link, now);
@@ -380,6 +383,7 @@ impl Proxy {
         link.on_probed(now);
         outbox.send(key, |out| write_query(query, id, (scheme, edns), out));
         self.counters.sent += 1;
+        self.counters.probes += 1;
         self.upstreams.stats_mut(key).sent += 1;
         true
     }

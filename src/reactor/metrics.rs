@@ -204,6 +204,11 @@ impl<N: Net> Reactor<N> {
                 "Queries sent to see whether an upstream is out of trouble.",
                 counters.copies,
             ),
+            (
+                "dotproxy_probes",
+                "Queries of the program's own that test upstreams.",
+                counters.probes,
+            ),
         ] {
             page.counter(name, help).sample(&[], count);
         }
