@@ -200,6 +200,29 @@ fn burst_of_queries_is_not_kept_waiting() {
 }
 
 #[test]
+fn steady_load_of_many_queries_is_batched() {
+    let server = SocketAddr::from(([127, 0, 0, 1], 853));
+    let config = configuration(&[server], false, false);
+    let mut world = World::new(Chance::new(7));
+    let client_side = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 53));
+    for millisecond in 0..100 {
+        for nth in 0..60 {
+            // An opcode that is not implemented is answered at once.
+            let mut bytes = query(nth, "www.example", 1, None);
+            bytes[2] = 2 << 3;
+            let client = SocketAddr::from(([127, 0, 0, 1], 4000 + nth));
+            let after = Duration::from_millis(1_000 + millisecond);
+            world.send_datagram(client, client_side, after, bytes);
+        }
+    }
+    let mut reactor = reactor_in(world, Listeners::default(), &config, 7);
+    run_to_the_end(&mut reactor);
+    assert_eq!(reactor.net_mut().peers.responses, 6_000);
+    let pauses = reactor.net_mut().world.borrow().pauses;
+    assert!(pauses > 0, "the load does not depend on the responses");
+}
+
+#[test]
 fn first_responses_leave_before_the_last_queries_are_read() {
     let server = SocketAddr::from(([127, 0, 0, 1], 853));
     // Of those that are there at once, the most that are read before a response leaves.
