@@ -30,7 +30,7 @@ CERTIFICATES = ("tls-cert", "client-cert")
 # Options of other programs that have names like ours, and those that stand for many.
 OTHERS = {"release", "target", "features", "no-default-features", "all-targets", "open", "namespace", "set",
           "create-namespace", "rm", "check", "peers", "rounds", "workloads", "json", "svg", "system", "now",
-          "by-function", "record", "all", "bench", "seconds", "binary", "minutes"}
+          "by-function", "closed-loop", "record", "all", "bench", "seconds", "binary", "minutes"}
 
 
 def commands(text):
