@@ -36,20 +36,34 @@ pub fn make_small(octets: &mut [u8]) {
     rest.make_ascii_lowercase();
 }
 
+/// Bytes that are hashed at once.
+const BLOCK_LEN: usize = 64;
+
 /// Hashes octets with small letters for capital ones, a block of them at a time.
 pub fn hash_small(octets: &[u8], hasher: &mut impl Hasher) {
-    for block in octets.chunks(8 * 8) {
-        let mut copy = [[0; 8]; 8];
-        let (words, rest) = block.as_chunks();
-        for (word, copied) in words.iter().zip(&mut copy) {
-            *copied = u64::to_ne_bytes(small(u64::from_ne_bytes(*word)));
-        }
-        let copy = copy.as_flattened_mut();
-        for (octet, copied) in rest.iter().zip(&mut copy[8 * words.len()..]) {
+    for block in octets.chunks(BLOCK_LEN) {
+        let mut copy = [0; BLOCK_LEN];
+        hasher.write(copy_small(block, &mut copy));
+    }
+}
+
+/// Copies a block and makes its letters small. Returns the copy. The function is not generic, so
+/// that it is compiled with the optimisation level of this crate.
+fn copy_small<'a>(block: &[u8], copy: &'a mut [u8; BLOCK_LEN]) -> &'a [u8] {
+    let copy = &mut copy[..block.len()];
+    let words = block.as_chunks().0.iter();
+    for (word, copied) in words.zip(copy.as_chunks_mut().0) {
+        *copied = u64::to_ne_bytes(small(u64::from_ne_bytes(*word)));
+    }
+    // The last word may overlap the one before.
+    if let (Some(last), Some(copied)) = (block.last_chunk(), copy.last_chunk_mut()) {
+        *copied = u64::to_ne_bytes(small(u64::from_ne_bytes(*last)));
+    } else {
+        for (octet, copied) in block.iter().zip(&mut *copy) {
             *copied = octet.to_ascii_lowercase();
         }
-        hasher.write(&copy[..block.len()]);
     }
+    copy
 }
 
 /// Each octet is looked at in its lower seven bits, whose sums stay within it.
