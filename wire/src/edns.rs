@@ -99,20 +99,43 @@ pub struct Opt<'a> {
 impl<'a> Opt<'a> {
     /// Reads the OPT that stands at `record`; its owner must be the root and its options whole.
     pub fn parse(message: &'a [u8], record: &Record) -> Result<Self, Malformed> {
-        if record.rr_type != Type::OPT || record.fixed != record.start + 1 {
+        Self::parse_at(message, record.start)
+    }
+
+    /// Returns whether the record that starts at `start` is an OPT with the root as its owner.
+    #[inline]
+    pub(super) fn starts_at(message: &[u8], start: usize) -> bool {
+        let [high, low] = Type::OPT.0.to_be_bytes();
+        let record = message.get(start..);
+        record.is_some_and(|record| record.starts_with(&[0, high, low]))
+    }
+
+    /// Octets of the record.
+    pub(super) fn wire_len(&self) -> usize {
+        OPT_LEN + self.options.len()
+    }
+
+    /// Reads the OPT that starts at `start`.
+    #[inline]
+    pub(super) fn parse_at(message: &'a [u8], start: usize) -> Result<Self, Malformed> {
+        let (head, rest) = message
+            .get(start..)
+            .and_then(|record| record.split_first_chunk::<OPT_LEN>())
+            .ok_or(Malformed)?;
+        let number = |at: usize| u16::from_be_bytes([head[at], head[at + 1]]);
+        if head[0] != 0 || number(1) != Type::OPT.0 {
             return Err(Malformed);
         }
-        let [rcode_extension, version] = read_u16(message, record.fixed + 4)?.to_be_bytes();
-        let options = record.data(message);
-        let mut rest = options;
-        while !rest.is_empty() {
-            (_, rest) = split_option(rest)?;
+        let options = rest.get(..usize::from(number(9))).ok_or(Malformed)?;
+        let mut left = options;
+        while !left.is_empty() {
+            (_, left) = split_option(left)?;
         }
         Ok(Self {
-            udp_size: read_u16(message, record.fixed + 2)?,
-            rcode_extension,
-            version,
-            flags: read_u16(message, record.fixed + 6)?,
+            udp_size: number(3),
+            rcode_extension: head[5],
+            version: head[6],
+            flags: number(7),
             options,
         })
     }

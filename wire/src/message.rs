@@ -29,6 +29,71 @@ struct PlacedOpt<'a> {
     records_before: u16,
 }
 
+/// A check of the records of a message. It remembers the records that are about the message rather
+/// than part of an answer.
+#[derive(Debug)]
+struct Records<'a> {
+    names: Names<'a>,
+    /// The position of the OPT record, and the additional records that stand before it.
+    opt: Option<(usize, u16)>,
+    is_signed: bool,
+}
+
+impl<'a> Records<'a> {
+    /// Checks a section of `count` records that starts at `start`. Returns the position after it.
+    #[inline(never)]
+    fn check(&mut self, start: usize, count: u16, is_additional: bool) -> Result<usize, Malformed> {
+        let mut at = start;
+        for nth in 0..count {
+            let record = Record::parse_checked(&mut self.names, at)?;
+            self.take_special(&record, is_additional.then_some(nth))?;
+            at = record.end;
+        }
+        Ok(at)
+    }
+
+    /// Notes a record that is about the message. `additional` is the position of the record among
+    /// the additional records, if it is one of them.
+    #[inline]
+    fn take_special(&mut self, record: &Record, additional: Option<u16>) -> Result<(), Malformed> {
+        match (record.rr_type, additional) {
+            (Type::OPT, Some(records_before)) if self.opt.is_none() => {
+                self.opt = Some((record.start, records_before));
+            }
+            (Type::OPT, _) => return Err(Malformed),
+            (Type::TSIG, Some(_)) => self.is_signed = true,
+            (Type::SIG, Some(_)) => {
+                let data = record.data(self.names.message());
+                self.is_signed |= read_u16(data, 0) == Ok(0);
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// Reads the OPT record, if there is one.
+    fn opt(&self) -> Result<Option<PlacedOpt<'a>>, Malformed> {
+        let Some((start, records_before)) = self.opt else {
+            return Ok(None);
+        };
+        Ok(Some(PlacedOpt {
+            opt: Opt::parse_at(self.names.message(), start)?,
+            start,
+            records_before,
+        }))
+    }
+}
+
+/// Skips the questions of a message that has none or several. Returns the position after them.
+#[cold]
+fn skip_questions(bytes: &[u8], count: u16) -> Result<usize, Malformed> {
+    let mut at = HEADER_LEN;
+    for _ in 0..count {
+        at += Question::parse(bytes, at)?.as_bytes().len();
+    }
+    Ok(at)
+}
+
 impl<'a> Message<'a> {
     /// Checks `bytes`. A message holds at most one OPT, in its additional section (RFC 6891,
     /// section 6.1.1).
@@ -37,54 +102,51 @@ impl<'a> Message<'a> {
         if bytes.len() > MESSAGE_LEN_MAX {
             return Err(Malformed);
         }
-        let mut question = None;
-        let mut at = HEADER_LEN;
-        for _ in 0..header.questions {
-            let entry = Question::parse(bytes, at)?;
-            at += entry.as_bytes().len();
-            question = (header.questions == 1).then_some(entry);
-        }
-        let mut message = Self {
-            bytes,
-            header,
-            question,
-            records_start: at,
-            section_ends: [at; 3],
+        let (question, records_start) = match header.questions {
+            1 => {
+                let question = Question::parse(bytes, HEADER_LEN)?;
+                (Some(question), HEADER_LEN + question.as_bytes().len())
+            }
+            count => (None, skip_questions(bytes, count)?),
+        };
+        let mut records = Records {
+            names: Names::new(bytes, question.map_or(0, |entry| entry.name().len())),
             opt: None,
             is_signed: false,
         };
-        let mut names = Names::new(bytes, question.map_or(0, |entry| entry.name().len()));
-        let counts = [header.answers, header.authorities, header.additionals];
-        for (section, count) in counts.into_iter().enumerate() {
-            for nth in 0..count {
-                let record = Record::parse_checked(&mut names, at)?;
-                message.take_special(&record, (section == 2).then_some(nth))?;
-                at = record.end;
-            }
-            message.section_ends[section] = at;
+        // Most queries have neither answers nor authorities.
+        let mut at = records_start;
+        if header.answers > 0 {
+            at = records.check(at, header.answers, false)?;
         }
-        Ok(message)
-    }
-
-    /// Notes the records that are about the message rather than part of an answer. `additional` is
-    /// the record's place in the additional section, if it is there.
-    fn take_special(&mut self, record: &Record, additional: Option<u16>) -> Result<(), Malformed> {
-        match (record.rr_type, additional) {
-            (Type::OPT, Some(records_before)) if self.opt.is_none() => {
-                self.opt = Some(PlacedOpt {
-                    opt: Opt::parse(self.bytes, record)?,
-                    start: record.start,
-                    records_before,
-                });
-            }
-            (Type::OPT, _) => return Err(Malformed),
-            (Type::TSIG, Some(_)) => self.is_signed = true,
-            (Type::SIG, Some(_)) => {
-                self.is_signed |= read_u16(record.data(self.bytes), 0) == Ok(0);
-            }
-            _ => {}
+        let answers_end = at;
+        if header.authorities > 0 {
+            at = records.check(at, header.authorities, false)?;
         }
-        Ok(())
+        let authorities_end = at;
+        // Most messages have one additional record, OPT, which is read at once.
+        let opt = if header.additionals == 1 && Opt::starts_at(bytes, at) {
+            let opt = Opt::parse_at(bytes, at)?;
+            let start = at;
+            at += opt.wire_len();
+            Some(PlacedOpt {
+                opt,
+                start,
+                records_before: 0,
+            })
+        } else {
+            at = records.check(at, header.additionals, true)?;
+            records.opt()?
+        };
+        Ok(Self {
+            bytes,
+            header,
+            question,
+            records_start,
+            section_ends: [answers_end, authorities_end, at],
+            opt,
+            is_signed: records.is_signed,
+        })
     }
 
     /// The header.

@@ -163,15 +163,16 @@ pub fn skip(message: &[u8], start: usize) -> Result<usize, Malformed> {
 
 /// The position after the name at `start`, which must not be compressed.
 pub fn skip_uncompressed(message: &[u8], start: usize) -> Result<usize, Malformed> {
-    let mut at = start;
-    while at - start < NAME_LEN_MAX {
-        match *message.get(at).ok_or(Malformed)? {
-            0 => return Ok(at + 1),
-            length if usize::from(length) <= LABEL_LEN_MAX => at += 1 + usize::from(length),
+    let rest = message.get(start..).ok_or(Malformed)?;
+    let name = &rest[..rest.len().min(NAME_LEN_MAX)];
+    let mut len = 0;
+    loop {
+        match *name.get(len).ok_or(Malformed)? {
+            0 => return Ok(start + len + 1),
+            length if usize::from(length) <= LABEL_LEN_MAX => len += 1 + usize::from(length),
             _ => return Err(Malformed),
         }
     }
-    Err(Malformed)
 }
 
 /// Returns whether the names at `a` and `b` of the same message are equal, letter case aside (RFC
@@ -370,15 +371,16 @@ impl<'a> Names<'a> {
     #[inline]
     pub(crate) fn check(&mut self, start: usize) -> Result<usize, Malformed> {
         // Most names are the one in the question or, that of OPT, the root.
-        match self.message.get(start..) {
+        let end = match self.message.get(start..) {
             Some([POINTER, QUESTION_NAME_AT, ..])
                 if self.question_name_len > 0 && start > HEADER_LEN =>
             {
-                Ok(start + 2)
+                start + 2
             }
-            Some([0, ..]) => Ok(start + 1),
-            _ => self.check_any(start),
-        }
+            Some([0, ..]) => start + 1,
+            _ => self.check_any(start)?,
+        };
+        Ok(end)
     }
 
     #[inline(never)]
