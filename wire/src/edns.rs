@@ -384,8 +384,8 @@ impl<'a> OptWriter<'a> {
         if self.out.len() + OPTION_HEAD_LEN + data_len > self.end_max {
             return false;
         }
-        push_u16(self.out, code.0);
-        push_u16(self.out, low_u16(data_len));
+        let ([a, b], [c, d]) = (code.0.to_be_bytes(), low_u16(data_len).to_be_bytes());
+        self.out.extend([a, b, c, d]);
         true
     }
 
