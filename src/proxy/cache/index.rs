@@ -5,6 +5,8 @@
 //! at home, too, it stands as near below as the order lets it. So a look goes down from home, and
 //! ends at whoever is less (Amble and Knuth, Ordered Hash Tables, 1974).
 
+use std::ops::RangeInclusive;
+
 /// Places of entries by the hashes of their keys. Its size is fixed.
 #[derive(Debug)]
 pub(super) struct Index {
@@ -60,6 +62,20 @@ impl Index {
                 return Some(place);
             }
             at -= 1;
+        }
+    }
+
+    /// Returns whether a place is under one of these hashes.
+    pub(super) fn has_any(&self, hashes: RangeInclusive<u32>) -> bool {
+        let (least, most) = hashes.into_inner();
+        let mut at = self.home(most);
+        loop {
+            match read(self.slots[at]) {
+                Some((hash, _)) if hash <= most => return hash >= least,
+                // The home of a lower hash may be further down.
+                None if at <= self.home(least) => return false,
+                _ => at -= 1,
+            }
         }
     }
 
@@ -136,7 +152,12 @@ mod tests {
                     index.insert(hash(place), place);
                 }
                 prop_assert_eq!(index.len(), model.len());
+                let has_hash = |hashes: &RangeInclusive<u32>| {
+                    model.iter().any(|place| hashes.contains(&hash(*place)))
+                };
                 for other in 0..40 {
+                    let hashes = hash(other)..=hash(other).saturating_add(5);
+                    prop_assert_eq!(index.has_any(hashes.clone()), has_hash(&hashes));
                     let found = index.find(hash(other), |found| found == other);
                     prop_assert_eq!(found.is_some(), model.contains(&other));
                 }

@@ -1,6 +1,7 @@
 //! What an answer is found by.
 
 use std::hash::{DefaultHasher, Hasher};
+use std::ops::RangeInclusive;
 
 use crate::wire::edns::{self, DO};
 use crate::wire::question::{CLASS_IN, Type};
@@ -92,6 +93,8 @@ impl Sought {
     }
 }
 
+const _: () = assert!(Key::COMMON.len() << 2 == Key::COMMON_HASHES as usize);
+
 /// What an entry is found by: the name in any letters, and its kind.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Key<'a> {
@@ -152,6 +155,21 @@ impl<'a> Key<'a> {
         Self::new(name, rr_type, sought)
     }
 
+    /// Returns whether the hashes of keys for this type are in [`Key::common_hashes`].
+    pub(super) fn is_common(rr_type: Type) -> bool {
+        Self::COMMON.contains(&rr_type.0)
+    }
+
+    /// The hashes of the keys for common types and of the denial of a name, in all variants.
+    pub(super) fn common_hashes(sought: Sought) -> RangeInclusive<u32> {
+        let hash = low_u32(sought.name_hash);
+        let few = u32::from(Self::COMMON_HASHES) - 1;
+        hash & !few..=hash | few
+    }
+
+    /// Hashes of a name for all common types and variants.
+    const COMMON_HASHES: u8 = 16;
+
     fn new(name: &'a [u8], rr_type: u16, sought: Sought) -> Self {
         let variant = sought.variant;
         let hash = match Self::COMMON.iter().position(|common| *common == rr_type) {
@@ -164,7 +182,7 @@ impl<'a> Key<'a> {
         Self {
             name,
             kind: Kind { rr_type, variant },
-            hash: u32::try_from(hash & u64::from(u32::MAX)).expect("32 bits"),
+            hash: low_u32(hash),
         }
     }
 
@@ -192,4 +210,9 @@ impl<'a> Key<'a> {
             octets::are_same(start, part) || start.eq_ignore_ascii_case(part)
         })
     }
+}
+
+/// The lower 32 bits.
+fn low_u32(number: u64) -> u32 {
+    u32::try_from(number & u64::from(u32::MAX)).expect("32 bits")
 }

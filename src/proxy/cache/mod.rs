@@ -114,6 +114,13 @@ pub(super) enum Recall {
     Nothing,
 }
 
+impl Recall {
+    /// Returns whether no other entry can be better.
+    fn is_final(&self) -> bool {
+        matches!(self, Self::Fresh { .. } | Self::Failed(_))
+    }
+}
+
 /// What has become of an answer.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Kept {
@@ -230,21 +237,21 @@ impl Cache {
         sought: Sought,
         now: Instant,
     ) -> Recall {
-        let mut stale = Recall::Nothing;
-        for key in keys(question, sought) {
-            let Some(place) = self.store.find(key) else {
-                continue;
-            };
-            match self.judge(place, now) {
-                Recall::Nothing => {}
-                fresh @ (Recall::Fresh { .. } | Recall::Failed(_)) => {
-                    self.touch(place);
-                    return fresh;
-                }
-                // A denial of the name came later: what takes its place takes it away.
-                later => stale = later,
-            }
+        let exact = self.store.find(Key::of(question, sought));
+        if exact.is_none() && self.has_none(question, sought) {
+            return Recall::Nothing;
         }
+        let recall = self.recall_at(exact, now);
+        if recall.is_final() {
+            return recall;
+        }
+        let denial = self.store.find(Key::of_denial(question, sought));
+        // A denial of the name came later: what takes its place takes it away.
+        let stale = match self.recall_at(denial, now) {
+            Recall::Nothing => recall,
+            later if later.is_final() => return later,
+            later => later,
+        };
         self.recall_error_of_others(question, sought, now, stale)
     }
 
@@ -299,6 +306,18 @@ impl Cache {
             }
         }
         None
+    }
+
+    /// Judges an entry if there is one. Counts the use of an entry that is the answer.
+    fn recall_at(&mut self, place: Option<u32>, now: Instant) -> Recall {
+        let Some(place) = place else {
+            return Recall::Nothing;
+        };
+        let recall = self.judge(place, now);
+        if recall.is_final() {
+            self.touch(place);
+        }
+        recall
     }
 
     /// What an entry is good for by now.
@@ -412,7 +431,6 @@ impl Cache {
     ) -> Kept {
         let news = News::of(answer);
         let keeping = keeping(answer, question, sought.wants_proof(), &self.settings);
-        let [exact, of_name] = keys(question, sought);
         if news == News::Nothing
             && let Some(better) = self.better_than_error(question, sought, now)
         {
@@ -429,8 +447,10 @@ impl Cache {
         let Some(keeping) = keeping else {
             return Kept::No;
         };
-        let is_of_name = keeping.extent != Extent::Question;
-        let key = if is_of_name { of_name } else { exact };
+        let key = match keeping.extent {
+            Extent::Question => Key::of(question, sought),
+            Extent::Name | Extent::Below => Key::of_denial(question, sought),
+        };
         // The pause of an error is not shortened by the tick that has begun.
         let came = if keeping.is_error {
             self.tick(now + TICK.saturating_sub(Duration::from_nanos(1)))
@@ -442,7 +462,7 @@ impl Cache {
             return Kept::No;
         };
         if news == News::Nothing {
-            for key in [exact, of_name] {
+            for key in keys(question, sought) {
                 if let Some(place) = self.store.find(key) {
                     self.store.remove(place);
                 }
@@ -453,26 +473,6 @@ impl Cache {
         self.scratch.shrink_to(SCRATCH_KEPT);
         let ttls = Ttls::Less(0);
         Kept::Yes(Entry { place, ttls })
-    }
-
-    /// What there is that is no error. If it is no longer fresh, it is used instead from now on.
-    fn better_than_error(
-        &mut self,
-        question: Question<'_>,
-        sought: Sought,
-        now: Instant,
-    ) -> Option<Entry> {
-        match self.recall(question, sought, now) {
-            Recall::Fresh { entry, .. } => {
-                self.pause_refresh(entry.place, now);
-                Some(entry)
-            }
-            Recall::Stale(entry) | Recall::StandIn { entry, .. } => {
-                self.on_used_instead(entry, now);
-                Some(entry)
-            }
-            Recall::Failed(_) | Recall::Nothing => None,
-        }
     }
 }
 

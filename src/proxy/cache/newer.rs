@@ -81,6 +81,9 @@ impl Cache {
         if news == News::Nothing {
             return;
         }
+        if news != News::Denied && self.has_none(question, sought) {
+            return self.end_denials_above(question, sought, news);
+        }
         let is_judged = news == News::Judged;
         for variant in [sought.variant(), sought.variant().with_other_proof()] {
             let is_own = is_own && variant == sought.variant();
@@ -105,6 +108,17 @@ impl Cache {
                 self.remove_types(question, sought);
             }
         }
+        self.end_denials_above(question, sought, news);
+    }
+
+    /// Returns whether one look tells that the cache has no entry for the question in any variant
+    /// and no denial of its name.
+    pub(super) fn has_none(&self, question: Question<'_>, sought: Sought) -> bool {
+        Key::is_common(question.rr_type()) && !self.store.may_have_common(sought)
+    }
+
+    /// Removes the denials of names above that the news contradicts.
+    fn end_denials_above(&mut self, question: Question<'_>, sought: Sought, news: News) {
         if news == News::Exists {
             self.remove_denials_above(question, sought.variant());
         }

@@ -3,7 +3,7 @@
 
 use super::entry::Head;
 use super::key::{Key, Sought};
-use super::{Cache, Entry, Marks, TICKS, keys, seconds, ticks};
+use super::{Cache, Entry, Marks, Recall, TICKS, keys, seconds, ticks};
 use crate::time::Instant;
 use crate::wire::Question;
 
@@ -11,6 +11,27 @@ use crate::wire::Question;
 pub(super) const ASKED: u32 = u32::MAX;
 
 impl Cache {
+    /// Returns the answer that the cache has for a question and that is better than an error. If
+    /// the answer is stale, it is served instead of the error from now on.
+    pub(super) fn better_than_error(
+        &mut self,
+        question: Question<'_>,
+        sought: Sought,
+        now: Instant,
+    ) -> Option<Entry> {
+        match self.recall(question, sought, now) {
+            Recall::Fresh { entry, .. } => {
+                self.pause_refresh(entry.place, now);
+                Some(entry)
+            }
+            Recall::Stale(entry) | Recall::StandIn { entry, .. } => {
+                self.on_used_instead(entry, now);
+                Some(entry)
+            }
+            Recall::Failed(_) | Recall::Nothing => None,
+        }
+    }
+
     /// Records that upstream is asked for this answer again before its end.
     pub(in crate::proxy) fn on_asked_again(&mut self, entry: Entry) {
         self.store.update(entry.place, |head| {
