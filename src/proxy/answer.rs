@@ -51,9 +51,10 @@ impl Proxy {
         let scheme = link.scheme;
         let exchange = self.exchanges.get(exchange_key.0);
         let query = &exchange.expect("a link knows who still waits").query;
-        match classify(reply, header, query, scheme) {
+        let parsed = Message::parse(reply);
+        match classify(reply, parsed.as_ref().ok(), header, query, scheme) {
             Reply::Answer(message) => {
-                self.on_right_answer(key, place, exchange_key, &message, now, outbox);
+                self.on_right_answer(key, place, exchange_key, message, now, outbox);
             }
             Reply::Bare(header) => {
                 let bytes = header.to_bytes();
@@ -146,8 +147,7 @@ impl Proxy {
             link.on_keepalive(timeout);
         }
         let worth = worth(answer, scheme);
-        self.on_answer(key, place, worth != Worth::Nothing, now);
-        let upstream = self.upstreams.endpoint(endpoint).upstream;
+        let upstream = self.on_answer(key, place, worth != Worth::Nothing, now);
         let exchange = self.exchanges.get_mut(exchange_key.0);
         let exchange = exchange.expect("a query that is answered has an exchange");
         exchange.answered_by = Some(upstream);

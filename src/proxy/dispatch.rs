@@ -8,6 +8,7 @@ use super::keys::{EndpointKey, ExchangeKey, LinkKey, PoolIndex};
 use super::outbox::Outbox;
 use super::trace::{StepEnd, StepKind};
 use super::upstream::{Endpoint, Route, Trial};
+use super::wishes::UpstreamSet;
 use crate::config::Scheme;
 use crate::failure::FailureKind;
 use crate::time::Instant;
@@ -42,8 +43,11 @@ impl Proxy {
         if !self.follow(key, now) {
             self.upstreams.take_turn(self.exchange(key).pool);
             let exchange = self.exchanges.get_mut(key.0).expect("it was added");
-            let avoid = self.bad_answers.recall(exchange.query.question(), now);
-            exchange.wishes.rather_not = avoid;
+            exchange.wishes.rather_not = if self.bad_answers.is_empty() {
+                UpstreamSet::default()
+            } else {
+                self.bad_answers.recall(exchange.query.question(), now)
+            };
             self.dispatch(key, now, outbox);
         }
     }
@@ -431,6 +435,7 @@ fn edns_for(exchange: &Exchange, key: EndpointKey, endpoint: &Endpoint, now: Ins
 }
 
 /// Appends a query in the form that goes to an upstream: padded under encryption.
+#[inline]
 pub(super) fn write_query(
     query: &Query,
     id: u16,

@@ -23,7 +23,7 @@ pub(super) enum Worth {
 #[derive(Debug)]
 pub(super) enum Reply<'a> {
     /// A reply to its question.
-    Answer(Message<'a>),
+    Answer(&'a Message<'a>),
     /// An error without a question section, or a truncated reply with broken records: what this
     /// header says is all that can be used.
     Bare(Header),
@@ -33,8 +33,10 @@ pub(super) enum Reply<'a> {
     Malformed,
 }
 
+/// Classifies the message `reply`, which has this header and was parsed.
 pub(super) fn classify<'a>(
-    reply: &'a [u8],
+    reply: &[u8],
+    parsed: Option<&'a Message<'a>>,
     header: Header,
     query: &Query,
     scheme: Scheme,
@@ -43,8 +45,7 @@ pub(super) fn classify<'a>(
     if flags.opcode() != Opcode::QUERY {
         return Reply::Mismatch;
     }
-    let parsed = Message::parse(reply);
-    if let Ok(message) = parsed
+    if let Some(message) = parsed
         && let Some(question) = message.question()
     {
         return if question.matches(query.question()) {

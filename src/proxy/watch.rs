@@ -159,8 +159,14 @@ impl Proxy {
     }
 
     /// Takes note of an answer to the query at `place` of those that a link was sent, and whether
-    /// it is of use to a client.
-    pub(super) fn on_answer(&mut self, key: LinkKey, place: usize, is_useful: bool, now: Instant) {
+    /// it is of use to a client. Returns the upstream.
+    pub(super) fn on_answer(
+        &mut self,
+        key: LinkKey,
+        place: usize,
+        is_useful: bool,
+        now: Instant,
+    ) -> UpstreamIndex {
         let link = self.upstreams.link_mut(key);
         let link = link.expect("who answers is there");
         let answer = AnswerFacts {
@@ -171,9 +177,11 @@ impl Proxy {
         };
         let (endpoint, opened_at) = (link.endpoint, link.opened_at());
         let upstreams = &mut self.upstreams;
-        if upstreams.on_answer(endpoint, opened_at, answer, now) {
+        let (upstream, is_recovered) = upstreams.on_answer(endpoint, opened_at, answer, now);
+        if is_recovered {
             self.forget_failures(endpoint, now);
         }
+        upstream
     }
 
     /// An address is out of trouble: what failed because of that may not fail again.

@@ -289,6 +289,7 @@ impl Link {
         self.push_sent(SentState::Probe, edns, now, random)
     }
 
+    #[inline]
     fn push_sent(
         &mut self,
         state: SentState,

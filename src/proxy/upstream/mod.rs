@@ -391,24 +391,26 @@ impl Upstreams {
         self.endpoints.get(key.0)
     }
 
-    /// Records an answer on a link that was opened then. Returns whether the answer ends trouble.
+    /// Records an answer on a link that was opened then. Returns the upstream, and whether the
+    /// answer ends trouble.
     pub(super) fn on_answer(
         &mut self,
         key: EndpointKey,
         opened_at: Instant,
         answer: AnswerFacts,
         now: Instant,
-    ) -> bool {
+    ) -> (UpstreamIndex, bool) {
         let latency_known = self.timeouts.latency_known;
-        let upstream = self.endpoint(key).upstream;
         let AnswerFacts {
             took,
             is_useful,
             is_overtaken,
             has_full_edns,
         } = answer;
-        self.stats_of_mut(upstream).answers.observe(took);
-        let endpoint = self.endpoint_mut(key);
+        let endpoint = self.endpoints.get_mut(key.0);
+        let endpoint = endpoint.expect("an address stays while it has links");
+        let upstream = endpoint.upstream;
+        self.stats[upstream.0].answers.observe(took);
         let was_well = endpoint.health.is_well();
         let change = endpoint.health.on_answer(opened_at, is_useful, now);
         let is_recovered = endpoint.health.is_well() && !was_well;
@@ -423,7 +425,7 @@ impl Upstreams {
         endpoint.last_answer = Some(now);
         endpoint.explore_at = now + latency_known;
         self.rank(key);
-        is_recovered
+        (upstream, is_recovered)
     }
 
     /// Notes that something has been wrong since then with links of this kind to an address. What
