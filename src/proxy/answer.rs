@@ -165,9 +165,10 @@ impl Proxy {
             return self.deliver(exchange_key, answer, now, outbox);
         }
         let is_error = worth == Worth::Nothing;
+        let is_in_doubt = self.upstreams.endpoint(endpoint).is_edns_in_doubt(now);
+        let exchange = self.exchange_mut(exchange_key);
         if is_error
-            && self.upstreams.endpoint(endpoint).is_edns_in_doubt(now)
-            && let Some(edns) = less_edns(answer, &exchange.query, sent.edns, scheme)
+            && let Some(edns) = less_edns(answer, &exchange.query, sent.edns, scheme, is_in_doubt)
         {
             exchange.reduced_edns = Some((endpoint, edns));
             let is_idle = |exchange: &Exchange| !exchange.is_relied_on() && !exchange.is_waiting;
@@ -185,7 +186,7 @@ impl Proxy {
             });
             exchange.on_error(attempt);
         } else {
-            exchange.on_attempt_lost(attempt);
+            exchange.on_attempt_returned(attempt);
             exchange.wishes.on_connection = true;
         }
         let may_be_sent = exchange.may_be_sent();

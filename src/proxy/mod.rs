@@ -385,6 +385,7 @@ impl Proxy {
                     self.close(key, FailureKind::HandshakeTimeout, now, outbox);
                 }
                 Due::Probe { since } => self.probe_silent_link(key, since, now, outbox),
+                Due::ProbeBeside { since } => self.probe_beside(key, since, now, outbox),
                 Due::Stalled { since } => self.on_stalled(key, since, now, outbox),
                 Due::Slow => self.hedge(key, now, outbox),
                 Due::Overdue => drop(self.hurry(key, now, outbox)),

@@ -88,25 +88,29 @@ pub(super) fn keepalive(answer: &Message<'_>, scheme: Scheme) -> Option<Duration
 }
 
 /// Returns how much of EDNS a query is sent with once more after this error, if it is: the server
-/// may know nothing of EDNS, or of an option (RFC 6891, section 7). A client that asks for DNSSEC
-/// records needs EDNS.
+/// may know nothing of EDNS, or of an option (RFC 6891, section 7). An error without OPT says so.
+/// One with OPT may come from a server that echoes the query, and counts if `is_in_doubt`: queries
+/// with all of EDNS have not been answered recently. A client that asks for DNSSEC records needs
+/// EDNS.
 pub(super) fn less_edns(
     error: &Message<'_>,
     query: &Query,
     sent: EdnsLevel,
     scheme: Scheme,
+    is_in_doubt: bool,
 ) -> Option<EdnsLevel> {
-    let rcode = error.header().flags.rcode();
-    let knows_edns = error.opt().is_some();
-    if rcode != Rcode::FORMERR && (rcode != Rcode::NOTIMP || knows_edns) {
+    if !matches!(error.header().flags.rcode(), Rcode::FORMERR | Rcode::NOTIMP) {
         return None;
     }
+    let has_opt = error.opt().is_some();
     let had_options = scheme == Scheme::Tls || query.has_options();
-    let without_edns = (!knows_edns && !query.wants_dnssec()).then_some(EdnsLevel::Off);
+    let without_options = had_options && (!has_opt || is_in_doubt || query.has_options());
+    let without_edns = !query.wants_dnssec() && (!has_opt || is_in_doubt);
     match sent {
-        EdnsLevel::Full if had_options => Some(without_edns.unwrap_or(EdnsLevel::NoOptions)),
-        EdnsLevel::Full | EdnsLevel::NoOptions => without_edns,
-        EdnsLevel::Off => None,
+        EdnsLevel::Full if !has_opt && without_edns => Some(EdnsLevel::Off),
+        EdnsLevel::Full if without_options => Some(EdnsLevel::NoOptions),
+        EdnsLevel::Full | EdnsLevel::NoOptions if without_edns => Some(EdnsLevel::Off),
+        EdnsLevel::Full | EdnsLevel::NoOptions | EdnsLevel::Off => None,
     }
 }
 

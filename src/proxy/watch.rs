@@ -8,6 +8,7 @@ use super::keys::{EndpointKey, ExchangeKey, LinkKey, PoolIndex, UpstreamIndex};
 use super::outbox::Outbox;
 use super::upstream::AnswerFacts;
 use super::upstream::link::{Link, Stage};
+use super::wishes::UpstreamSet;
 use crate::config::Scheme;
 use crate::failure::{Failure, FailureKind};
 use crate::time::Instant;
@@ -37,11 +38,13 @@ impl Proxy {
         if failure.kind != FailureKind::Loop {
             self.count_failure(upstream, failure.kind);
         }
-        let is_closed = link.stage == Stage::Up && failure.kind == FailureKind::Closed;
-        if is_closed {
+        let is_closed = failure.kind == FailureKind::Closed && link.scheme != Scheme::Udp;
+        let is_turned_away =
+            is_closed && !link.has_answered() && self.upstreams.is_turned_away(&link, now);
+        if is_closed && link.stage == Stage::Up {
             self.upstreams.on_closed(&link, now);
         }
-        if counts {
+        if counts && !is_turned_away {
             self.on_failure(link.endpoint, link.scheme, failure, link.opened_at(), now);
         } else {
             let label = self.upstreams.endpoint(link.endpoint).label();
@@ -50,7 +53,7 @@ impl Proxy {
         if was_opening {
             self.trace_failed_handshake(&link, failure.kind, now);
         }
-        self.resend_queries_of(key, &link, is_closed, failure.kind, now, outbox);
+        self.resend_queries_of(key, &link, is_turned_away, failure.kind, now, outbox);
         if was_opening || link.scheme == Scheme::Udp {
             for pool in self.upstreams.pools_of(upstream) {
                 if link.scheme == Scheme::Tcp {
@@ -67,17 +70,23 @@ impl Proxy {
 
     /// Sends the queries of a link that has ended by other ways. A close after an answer is
     /// progress and costs a try only the oldest query, which may be the reason for the close (RFC
-    /// 7766, section 6.2.4).
+    /// 7766, section 6.2.4). A close because of too many connections costs none, and so does one
+    /// soon after another connection has answered.
     fn resend_queries_of(
         &mut self,
         key: LinkKey,
         link: &Link,
-        is_closed: bool,
+        is_turned_away: bool,
         failure: FailureKind,
         now: Instant,
         outbox: &mut Outbox,
     ) {
-        let mut is_try_returned = false;
+        let is_closed = link.stage == Stage::Up && failure == FailureKind::Closed;
+        let endpoint = self.upstreams.endpoint(link.endpoint);
+        let has_others = endpoint
+            .last_answer
+            .is_some_and(|at| at >= link.opened_at());
+        let mut is_try_returned = is_turned_away || is_closed && !link.has_answered() && has_others;
         for sent in link.sent() {
             let Some(exchange_key) = sent.exchange() else {
                 continue;
@@ -87,12 +96,19 @@ impl Proxy {
                 id: sent.id,
             };
             if let Some(exchange) = self.exchanges.get_mut(exchange_key.0) {
-                exchange.wishes.fresh_since = Some(now);
+                if !is_turned_away {
+                    exchange.wishes.fresh_since = Some(now);
+                }
                 if is_try_returned {
                     exchange.on_attempt_returned(attempt);
                 }
+                if link.scheme == Scheme::Udp && failure == FailureKind::Connect {
+                    let upstream = self.upstreams.endpoint(link.endpoint).upstream;
+                    exchange.wishes.rather_not.insert(upstream);
+                    self.prefer_stream(exchange_key, Scheme::Udp, true);
+                }
             }
-            is_try_returned = is_closed && link.has_answered();
+            is_try_returned |= is_closed && link.has_answered();
             self.lose_attempt(exchange_key, attempt, failure, now, outbox);
         }
     }
@@ -117,7 +133,10 @@ impl Proxy {
         let is_behind = link.abandoned() > self.config.limits.link_abandoned;
         let (endpoint, scheme, since) = (link.endpoint, link.scheme, link.silent_since());
         if link.stage == Stage::Up && (is_mute || is_behind) {
-            if let Some(since) = since.filter(|since| now - *since > self.config.timeouts.slow) {
+            let is_outage = |since: &Instant| {
+                now - *since > self.config.timeouts.slow && self.is_outage(attempt.link, *since)
+            };
+            if let Some(since) = since.filter(is_outage) {
                 self.on_failure(endpoint, scheme, &FailureKind::Stalled.into(), since, now);
             }
             self.retire(attempt.link, now, outbox);
@@ -154,6 +173,8 @@ impl Proxy {
     /// Lets a link take no new queries.
     pub(super) fn retire(&mut self, key: LinkKey, now: Instant, outbox: &mut Outbox) {
         if let Some(one_too_many) = self.upstreams.retire(key) {
+            // A handshake that is given up makes room for another one only when it has ended.
+            self.close_if_done(key, outbox);
             self.close(one_too_many, FailureKind::Stalled, now, outbox);
         }
     }
@@ -220,9 +241,9 @@ impl Proxy {
         };
         let (endpoint, scheme) = (link.endpoint, link.scheme);
         let kind = FailureKind::Stalled;
-        // That a datagram gets lost says little of who others are answered by.
+        let is_outage = self.is_outage(key, since);
         let address = self.upstreams.endpoint(endpoint);
-        if scheme != Scheme::Udp || address.is_silent_since(since) {
+        if is_outage {
             self.count_failure(address.upstream, kind);
             self.on_failure(endpoint, scheme, &kind.into(), since, now);
             self.test_for_loop(key, now, outbox);
@@ -230,6 +251,17 @@ impl Proxy {
         self.retire(key, now, outbox);
         while self.hurry(key, now, outbox) {}
         self.close_if_done(key, outbox);
+    }
+
+    /// Returns whether silence on a link since then means that its endpoint does not answer. One
+    /// slow question, or a lost datagram, does not while other links are answered.
+    fn is_outage(&self, key: LinkKey, since: Instant) -> bool {
+        self.upstreams.link(key).is_some_and(|link| {
+            self.upstreams
+                .endpoint(link.endpoint)
+                .is_silent_since(since)
+                || link.has_several_silent()
+        })
     }
 
     /// A query takes longer than is usual: sends it by another way, too, as often as that may be
@@ -249,7 +281,7 @@ impl Proxy {
             let upstream = self.upstreams.endpoint(endpoint).upstream;
             let exchange = self.exchange_mut(exchange_key);
             exchange.wishes.rather_not.insert(upstream);
-            self.prefer_stream(exchange_key, scheme);
+            self.prefer_stream(exchange_key, scheme, false);
             let exchange = self.exchange(exchange_key);
             let may_be_sent = exchange.may_be_sent() && !exchange.is_waiting;
             if exchange.has_error() && self.upstreams.is_in_trouble(endpoint) {
@@ -280,11 +312,15 @@ impl Proxy {
         let Some((id, exchange_key)) = link.note_overdue() else {
             return false;
         };
+        let is_overtaken = link.place(id).is_some_and(|place| link.is_overtaken(place));
+        if scheme != Scheme::Udp && is_overtaken {
+            self.upstreams.on_pipelined_silence(endpoint, now);
+        }
         let upstream = self.upstreams.endpoint(endpoint).upstream;
         let exchange = self.exchange_mut(exchange_key);
         exchange.on_overdue(Attempt { link: key, id });
         exchange.last_failure = Some(FailureKind::Stalled);
-        self.prefer_stream(exchange_key, scheme);
+        self.prefer_stream(exchange_key, scheme, false);
         let exchange = self.exchange(exchange_key);
         if exchange.is_relied_on() || exchange.is_waiting {
             return true;
@@ -299,13 +335,14 @@ impl Proxy {
 
     /// A query has not been answered on a link of this kind. If that was a datagram and every
     /// upstream of the pool has had one, the next attempt goes on a connection, since a firewall
-    /// may block UDP port 53. A query for the address of an upstream does so at once, others after
-    /// a second datagram, since the network may have lost the first.
-    fn prefer_stream(&mut self, key: ExchangeKey, scheme: Scheme) {
+    /// may block UDP port 53. A query for the address of an upstream does so at once, and every
+    /// query if the datagram was rejected; others do after a second datagram, since the network may
+    /// have lost the first.
+    fn prefer_stream(&mut self, key: ExchangeKey, scheme: Scheme, is_rejected: bool) {
         let exchange = self.exchanges.get_mut(key.0);
         let exchange = exchange.expect("only exchanges that are there are worked on");
-        let is_for_address = matches!(exchange.asker, Asker::Bootstrap(..));
-        let had_datagrams = exchange.times_sent() >= if is_for_address { 1 } else { 2 };
+        let is_one_enough = is_rejected || matches!(exchange.asker, Asker::Bootstrap(..));
+        let had_datagrams = exchange.times_sent() >= if is_one_enough { 1 } else { 2 };
         let tried = exchange.wishes.rather_not;
         if scheme == Scheme::Udp
             && had_datagrams
@@ -349,17 +386,50 @@ impl Proxy {
         let endpoint = link.endpoint;
         let upstream = self.upstreams.endpoint(endpoint);
         // A datagram is silent if it gets lost; the endpoint may be answering others.
-        let is_answering = upstream.scheme == Scheme::Udp && !upstream.is_silent_since(since);
-        if is_answering || self.upstreams.is_in_trouble(endpoint) {
+        if upstream.scheme == Scheme::Udp && !upstream.is_silent_since(since) {
             return;
         }
-        if self.may_loop(key) {
+        let failure = upstream.last_failure();
+        if failure == Some(FailureKind::Loop) || self.may_loop(key) {
             self.test_for_loop(key, now, outbox);
+        }
+        if failure.is_some() {
+            return;
         }
         let pool = self.upstreams.pools_with(endpoint).first().copied();
         let name = self.routes.probe_name(pool);
         let query = Query::new(&name, Type::NS);
         self.send_probe(key, &query, now, outbox);
+    }
+
+    /// A probe on a silent link has not been answered, perhaps because the upstream answers the
+    /// queries of a connection in order: sends another one on a new link.
+    pub(super) fn probe_beside(
+        &mut self,
+        key: LinkKey,
+        since: Instant,
+        now: Instant,
+        outbox: &mut Outbox,
+    ) {
+        let Some(link) = self.upstreams.link_mut(key) else {
+            return;
+        };
+        link.on_probed_beside(now);
+        // Several questions are not slow at the same time because of one of them.
+        let is_one_question = !link.has_several_silent();
+        let endpoint = link.endpoint;
+        let address = self.upstreams.endpoint(endpoint);
+        let upstream = address.upstream;
+        let pool = self.upstreams.pools_with(endpoint).first().copied();
+        let is_silent = address.is_silent_since(since) && address.last_failure().is_none();
+        if let Some(pool) = pool.filter(|_| is_silent && is_one_question) {
+            let query = Query::new(&self.routes.probe_name(Some(pool)), Type::NS);
+            let deadline = now + self.config.timeouts.attempt;
+            let mut exchange = Exchange::new(Asker::Probe, pool, query, (now, deadline));
+            exchange.wishes.fresh_since = Some(now);
+            exchange.wishes.not_at_all = UpstreamSet::all_but(upstream);
+            self.start(exchange, now, outbox);
+        }
     }
 
     /// Sends a query that no exchange waits for: on this link, or beside it where a link takes one

@@ -12,6 +12,11 @@ impl UpstreamSet {
         self.0 == 0
     }
 
+    /// All of the first 64 but this one.
+    pub(super) fn all_but(upstream: UpstreamIndex) -> Self {
+        Self(!Self::bit(upstream))
+    }
+
     /// Those of both.
     pub(super) fn with(self, other: Self) -> Self {
         Self(self.0 | other.0)

@@ -77,7 +77,9 @@ fn everybody_who_waits_for_an_answer_has_it_by_another_way_if_the_first_fails() 
         world.ask("www.example", 1e4, 0.0, 0.1);
         let responses = world.run("www.example");
         assert_eq!((responses.len(), failed(&responses)), (1_000, 0));
-        assert!(world.sent_to(1) + world.sent_to(2) <= 4);
+        let asked = world.questions.iter();
+        let asked = asked.filter(|(_, question)| question.starts_with("www"));
+        assert!(asked.count() <= 4, "{:?}", world.questions);
     }
 }
 

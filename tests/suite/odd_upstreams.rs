@@ -61,6 +61,27 @@ fn queries_behind_a_close_are_sent_again_without_losing_a_try() {
 }
 
 #[test]
+fn upstream_that_limits_connections_and_queries_answers_all() {
+    for scheme in ["tls", "tcp", "udp"] {
+        for (connections, answers, milliseconds) in [(1, 1, 5), (2, 1, 20), (2, 5, 20), (3, 2, 50)]
+        {
+            let manner = Manner::LimitsClients {
+                connections,
+                answers,
+                takes: Duration::from_millis(milliseconds),
+            };
+            let mut world = world(scheme, &[manner]);
+            world.ask_names("www", 1, 0.0, 50, 0.0);
+            world.run("");
+            let case = format!("{scheme}, {connections} connections, {answers} answers");
+            assert_eq!(failed(&all(&world)), 0, "{case}");
+            let cut = world.responses.iter().filter(|response| response.is_cut);
+            assert_eq!(cut.count(), 0, "{case}");
+        }
+    }
+}
+
+#[test]
 fn number_of_queries_that_a_connection_takes_is_learned() {
     for scheme in ["tls", "tcp"] {
         let manner = Manner::ClosesAfter {
@@ -384,7 +405,19 @@ fn formerr_of_a_server_that_knows_edns_is_the_answer() {
             .iter()
             .all(|response| response.rcode == Rcode::FORMERR)
     );
-    assert_eq!(world.sent_to(10), 5);
+    // Each is asked once more without OPT, since some servers echo the OPT of a query.
+    assert_eq!(world.sent_to(10), 10);
+}
+
+#[test]
+fn upstream_that_loses_edns_is_asked_without_it_at_once() {
+    for scheme in ["tls", "tcp", "udp"] {
+        let mut world = world(scheme, &[GOOD]);
+        world.ask_names("plain", 1, 0.0, 40, 1.0);
+        world.turn(10, 10.5, Manner::NoEdns { is_bare: false });
+        world.run("");
+        assert_eq!(failed(&all(&world)), 0, "{scheme}");
+    }
 }
 
 // Bootstrap.
@@ -437,6 +470,19 @@ fn upstream_whose_datagrams_are_lost_is_asked_on_connections() {
     assert!(slow <= 8, "{slow}");
 }
 
+#[test]
+fn rejected_datagrams_are_followed_by_connections() {
+    let mut bootstrap = named(&[Manner::RejectsDatagrams]);
+    bootstrap.ask_names("www", 1, 0.0, 20, 1.0);
+    bootstrap.run("");
+    assert_eq!(failed(&all(&bootstrap)), 0);
+    let mut world = world("udp", &[Manner::RejectsDatagrams]);
+    world.ask_names("www", 1, 0.0, 100, 1.0);
+    world.run("");
+    assert_eq!(failed(&all(&world)), 0);
+    assert_eq!(slower_than(&all(&world), 0.2), 0);
+}
+
 // Slow names and outages.
 
 #[test]
@@ -453,6 +499,20 @@ fn one_slow_name_is_no_outage() {
             let stalled = world.proxy.counters().failure(FailureKind::Stalled);
             assert_eq!(stalled, 0, "{scheme}, {slow:?}");
         }
+    }
+}
+
+#[test]
+fn slow_name_that_others_wait_behind_is_no_outage() {
+    for scheme in ["tls", "tcp"] {
+        let takes = Duration::from_secs(3);
+        let mut world = world(scheme, &[Manner::InOrder { slow: takes }]);
+        world.ask("www.example", 1.0, 0.0, 1.0);
+        world.ask("slow.example", 0.1, 5.0, 65.0);
+        world.run("");
+        let stalled = world.proxy.counters().failure(FailureKind::Stalled);
+        assert_eq!(stalled, 0, "{scheme}");
+        assert_eq!(failed(&all(&world)), 0, "{scheme}");
     }
 }
 

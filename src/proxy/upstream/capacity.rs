@@ -15,6 +15,8 @@ pub(super) struct ConnectionCapacity {
     last_close: Option<(usize, Instant)>,
     limit: Option<QueryLimit>,
     pipelining: Pipelining,
+    /// Connections that the endpoint takes at the same time, and when that was learned.
+    connections: Option<(usize, Instant)>,
 }
 
 /// The number of queries that a connection takes, and when it was learned.
@@ -41,6 +43,9 @@ impl ConnectionCapacity {
 
     /// A connection that was idle for longer was closed because it was idle.
     const SOON: Duration = Duration::from_secs(1);
+
+    /// How long a learned number of connections is used before more are tried.
+    const CONNECTIONS_VALID: Duration = Duration::from_secs(60);
 
     /// How long pipelining is suspended for the first time. The time doubles up to `PAUSE_MAX`,
     /// since a single slow name looks the same.
@@ -96,6 +101,20 @@ impl ConnectionCapacity {
         let until = now + pause;
         self.pipelining = Pipelining::Suspended { until, pause };
         true
+    }
+
+    /// Records that the endpoint closed a connection without an answer while it kept `others`: it
+    /// limits the connections of a client.
+    pub(super) fn on_turned_away(&mut self, others: usize, now: Instant) {
+        self.connections = Some((others, now));
+    }
+
+    /// Returns how many connections the endpoint takes at the same time, if that is known.
+    pub(super) fn connections_max(&self, now: Instant) -> Option<usize> {
+        let valid = |(_, at): &(usize, Instant)| now - *at < Self::CONNECTIONS_VALID;
+        self.connections
+            .filter(valid)
+            .map(|(connections, _)| connections)
     }
 
     /// Returns whether a connection is sent one query at a time.
@@ -164,6 +183,15 @@ mod tests {
         capacity.on_closed(3, Duration::ZERO, at(1), at(2));
         assert_eq!(capacity.queries_max(at(601)), 3);
         assert_eq!(capacity.queries_max(at(602)), usize::MAX);
+    }
+
+    #[test]
+    fn number_of_connections_is_used_for_a_while() {
+        let mut capacity = ConnectionCapacity::default();
+        assert_eq!(capacity.connections_max(at(1)), None);
+        capacity.on_turned_away(2, at(1));
+        assert_eq!(capacity.connections_max(at(60)), Some(2));
+        assert_eq!(capacity.connections_max(at(61)), None);
     }
 
     #[test]

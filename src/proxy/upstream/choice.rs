@@ -199,7 +199,9 @@ impl Upstreams {
         let closed_until = endpoint
             .health
             .closed_until(self.timeouts.backoff_max_asked);
-        let may_be_opened = closed_until.is_none_or(|until| until <= now);
+        // What is wrong with datagrams says nothing of connections.
+        let is_other_kind = scheme != endpoint.scheme;
+        let may_be_opened = is_other_kind || closed_until.is_none_or(|until| until <= now);
         if scheme == Scheme::Udp {
             return match (may_be_opened, self.has_room_for_datagram(endpoint)) {
                 (true, true) => Some(Route::Datagram(key)),
@@ -239,10 +241,12 @@ impl Upstreams {
 
     /// Connections to an address that may be open: more where each takes few queries.
     fn links_per_address(&self, endpoint: &Endpoint, now: Instant) -> usize {
-        match endpoint.capacity.known_inflight_max(now) {
+        let most = match endpoint.capacity.known_inflight_max(now) {
             Some(few) if few < self.limits.link_inflight => self.limits.small_links_per_address,
             _ => self.limits.links_per_address,
-        }
+        };
+        let taken = endpoint.capacity.connections_max(now);
+        taken.map_or(most, |taken| most.min(taken))
     }
 
     /// The oldest link with room that is good enough: filling it first keeps queries together in

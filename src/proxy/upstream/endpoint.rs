@@ -9,6 +9,7 @@ use super::health::{Change, Health};
 use super::idle::Patience;
 use super::latency::Latency;
 use crate::config::Scheme;
+use crate::failure::FailureKind;
 use crate::proxy::keys::{LinkKey, UpstreamIndex};
 use crate::time::Instant;
 use crate::wire::query::EdnsLevel;
@@ -35,7 +36,7 @@ pub(in crate::proxy) struct Endpoint {
     pub(super) edns: EdnsSupport,
     /// Until when queries go on connections, since datagrams were not answered.
     datagrams_lost_until: Option<Instant>,
-    pub(super) last_answer: Option<Instant>,
+    pub(in crate::proxy) last_answer: Option<Instant>,
     /// How long it takes to connect, if that has come about.
     pub(super) opening: Option<Duration>,
     /// When its latency, if it has not answered by then, should be found out anew.
@@ -99,6 +100,11 @@ impl Endpoint {
     /// Whether an error may be about EDNS.
     pub(in crate::proxy) fn is_edns_in_doubt(&self, now: Instant) -> bool {
         self.edns.is_in_doubt(now)
+    }
+
+    /// What is wrong with it, if something is.
+    pub(in crate::proxy) fn last_failure(&self) -> Option<FailureKind> {
+        self.health.last_failure()
     }
 
     /// Whether no answer has come from it since then.

@@ -320,7 +320,9 @@ impl Health {
         self.end_if(now, |trouble| match Nature::of(trouble.kind) {
             Nature::Silent => true,
             Nature::Wrong => is_useful,
-            Nature::Unreachable | Nature::Unhelpful | Nature::Looping => opened_at >= trouble.at,
+            Nature::Unreachable | Nature::Unhelpful => opened_at >= trouble.at,
+            // In a loop, errors come back as answers.
+            Nature::Looping => is_useful && opened_at >= trouble.at,
         })
     }
 

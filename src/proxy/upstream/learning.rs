@@ -43,6 +43,21 @@ impl Upstreams {
         }
     }
 
+    /// Records that an upstream closed a link, which is no longer known, without an answer. Returns
+    /// whether it limits the connections of a client: it keeps others that work.
+    pub(in crate::proxy) fn is_turned_away(&mut self, link: &Link, now: Instant) -> bool {
+        let others = self.links().filter(|(_, other)| {
+            other.endpoint == link.endpoint && other.scheme == link.scheme && other.is_working()
+        });
+        let others = others.count();
+        if others == 0 {
+            return false;
+        }
+        let capacity = &mut self.endpoint_mut(link.endpoint).capacity;
+        capacity.on_turned_away(others, now);
+        true
+    }
+
     /// Records that an endpoint left a query unanswered for long although it answered one that was
     /// sent at the same time or later.
     pub(in crate::proxy) fn on_pipelined_silence(&mut self, key: EndpointKey, now: Instant) {

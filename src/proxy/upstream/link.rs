@@ -82,6 +82,12 @@ pub(in crate::proxy) enum Due {
         /// When the query was sent.
         since: Instant,
     },
+    /// That probe was not answered, perhaps because the upstream answers in order: another probe
+    /// goes on another link.
+    ProbeBeside {
+        /// When the query was sent.
+        since: Instant,
+    },
     /// There has been no answer since a query was sent, for too long.
     Stalled {
         /// When the query was sent.
@@ -123,6 +129,8 @@ pub(in crate::proxy) struct Link {
     queries_max: usize,
     /// When the last probe was sent because of silence on this link.
     probed_at: Option<Instant>,
+    /// When another link was used for that.
+    probed_beside_at: Option<Instant>,
     /// How long the peer keeps an idle connection, if it says so (RFC 7828).
     keepalive: Option<Duration>,
 }
@@ -153,6 +161,7 @@ impl Link {
             answers: 0,
             queries_max: usize::MAX,
             probed_at: None,
+            probed_beside_at: None,
             keepalive: None,
         }
     }
@@ -179,6 +188,23 @@ impl Link {
     /// Whether the link is up and takes another query.
     pub(in crate::proxy) fn takes_queries(&self) -> bool {
         self.stage == Stage::Up && self.sent_count < self.queries_max
+    }
+
+    /// Whether the link has come up and owes no answer for long.
+    pub(in crate::proxy) fn is_working(&self) -> bool {
+        self.stage != Stage::Opening && !self.is_silent
+    }
+
+    /// Whether several queries of exchanges wait that no answer came after.
+    pub(in crate::proxy) fn has_several_silent(&self) -> bool {
+        let of_exchanges = self
+            .sent
+            .iter()
+            .filter(|sent| sent.state != SentState::Probe);
+        of_exchanges
+            .filter(|sent| Some(sent.at) >= self.last_answer)
+            .nth(2)
+            .is_some()
     }
 
     /// When the last answer came, if one has.
@@ -309,9 +335,32 @@ impl Link {
         id
     }
 
-    /// Records that a probe was sent because of silence on this link.
+    /// Records that a probe was sent on this link because of silence.
     pub(in crate::proxy) fn on_probed(&mut self, now: Instant) {
         self.probed_at = Some(now);
+    }
+
+    /// Records that a probe was sent on another link because of silence on this one.
+    pub(in crate::proxy) fn on_probed_beside(&mut self, now: Instant) {
+        self.probed_beside_at = Some(now);
+    }
+
+    /// What silence since then brings next, and when.
+    fn due_of_silence(&self, since: Instant, slow: Duration, attempt: Duration) -> (Instant, Due) {
+        let quarter = attempt / 4;
+        let recent = |at: Option<Instant>| at.filter(|at| *at >= since);
+        match (recent(self.probed_at), recent(self.probed_beside_at)) {
+            (None, _) => (since + slow.min(quarter), Due::Probe { since }),
+            (Some(at), None) if self.scheme != Scheme::Udp => {
+                (at + quarter, Due::ProbeBeside { since })
+            }
+            // The last probe has time for an answer even if its timer was late.
+            (at, beside_at) => {
+                let last = at.max(beside_at).unwrap_or(since);
+                let at = (since + attempt).max(last + 2 * quarter);
+                (at, Due::Stalled { since })
+            }
+        }
     }
 
     /// Where the query of this id stands among those [sent](Link::sent).
@@ -389,19 +438,8 @@ impl Link {
                 let slow_from = first(|state| matches!(state, SentState::InTime(_)));
                 let overdue_from =
                     first(|state| matches!(state, SentState::InTime(_) | SentState::Slow(_)));
-                let silent = self.silent_since().map(|since| {
-                    match self.probed_at.filter(|at| *at >= since) {
-                        None => {
-                            let at = since + slow.min(timeouts.attempt / 2);
-                            (at, Due::Probe { since })
-                        }
-                        // The probe has time for an answer even if its timer was late.
-                        Some(at) => {
-                            let at = (since + timeouts.attempt).max(at + timeouts.attempt / 2);
-                            (at, Due::Stalled { since })
-                        }
-                    }
-                });
+                let silent = self.silent_since();
+                let silent = silent.map(|since| self.due_of_silence(since, slow, timeouts.attempt));
                 let slow = slow_from.map(|from| (from + slow, Due::Slow));
                 let overdue = overdue_from.map(|from| (from + timeouts.attempt, Due::Overdue));
                 // A datagram is never idle: either an answer is outstanding, or it is done.
@@ -423,8 +461,7 @@ impl Link {
 
     /// Returns whether the query at `place` was sent before the last answer to another one.
     pub(in crate::proxy) fn is_overtaken(&self, place: usize) -> bool {
-        let sent_at = self.sent[place].at;
-        self.last_answer.is_some_and(|answer| answer > sent_at)
+        self.last_answer > Some(self.sent[place].at)
     }
 
     /// Takes note of the oldest query that has become slow. Returns its id and who waits for it.
@@ -501,6 +538,11 @@ mod tests {
             self.link.send(key, edns, at(now), &mut self.random)
         }
 
+        fn probe(&mut self, now: f64) {
+            self.link.on_probed(at(now));
+            self.link.on_probed_beside(at(now));
+        }
+
         fn answer(&mut self, id: u16, now: f64) {
             let place = self.link.place(id).unwrap();
             self.link.on_answer(place, at(now));
@@ -524,10 +566,10 @@ mod tests {
         let first = scene.send(1.0);
         scene.send(2.5);
         while scene.link.note_slow().is_some() {}
-        scene.link.on_probed(at(1.2));
+        scene.probe(1.2);
         assert_eq!(scene.due(), stalled_since(1.0));
         scene.answer(first, 2.0);
-        scene.link.on_probed(at(2.7));
+        scene.probe(2.7);
         assert_eq!(scene.due(), stalled_since(2.5));
     }
 
@@ -535,11 +577,17 @@ mod tests {
     fn silent_link_is_probed_before_it_is_stalled() {
         let mut scene = Scene::up();
         scene.send(1.0);
-        let probe = |since, due| (at(since) + due, Due::Probe { since: at(since) });
+        let probe = |since, due| {
+            let since = at(since);
+            (since + due, Due::Probe { since })
+        };
         assert_eq!(scene.due(), probe(1.0, SLOW));
         scene.link.note_slow();
+        scene.link.on_probed(at(1.3));
+        let beside = Due::ProbeBeside { since: at(1.0) };
+        assert_eq!(scene.due(), (at(1.3) + ATTEMPT / 4, beside));
         // A timer that is late leaves the probe half an attempt for its answer.
-        scene.link.on_probed(at(2.5));
+        scene.link.on_probed_beside(at(2.5));
         assert_eq!(scene.due(), (at(1.0) + ATTEMPT, Due::Overdue));
         scene.link.note_overdue();
         let stalled = Due::Stalled { since: at(1.0) };
@@ -607,7 +655,7 @@ mod tests {
         let mut scene = Scene::up();
         let id = scene.send(1.0);
         scene.link.abandon(id, true, at(1.2));
-        scene.link.on_probed(at(1.2));
+        scene.probe(1.2);
         assert_eq!(scene.due(), stalled_since(1.0));
     }
 
@@ -628,7 +676,7 @@ mod tests {
         let id = scene.send(1.0);
         scene.link.abandon(id, true, at(1.1));
         let idle = Duration::from_millis(10);
-        scene.link.on_probed(at(1.2));
+        scene.probe(1.2);
         let due = scene.link.next_due(&timeouts(), SLOW, idle);
         assert_eq!(due, Some(stalled_since(1.0)));
         assert!(!scene.link.is_done());

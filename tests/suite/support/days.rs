@@ -66,6 +66,13 @@ pub enum Manner {
     /// Answers after `takes`, and closes each connection after so many answers, whatever else it
     /// was sent.
     ClosesAfter { answers: usize, takes: Duration },
+    /// Closes each connection after `answers` answers, each of which takes so long, and further
+    /// connections than these as soon as they are up.
+    LimitsClients {
+        connections: usize,
+        answers: usize,
+        takes: Duration,
+    },
     /// Answers after `takes`, and drops every query that arrives on a connection meanwhile.
     DropsPipelined { takes: Duration },
     /// Sends a defective reply to every query.
@@ -89,6 +96,10 @@ pub enum Manner {
     KnowsOnStreams,
     /// Knows the addresses of `dns.example`, and answers a query with OPT with FORMERR.
     KnowsWithoutEdns,
+    /// Answers the queries of a connection in order; names that start with "slow" take so long.
+    InOrder { slow: Duration },
+    /// Rejects datagrams, and answers on connections (and knows the addresses of `dns.example`).
+    RejectsDatagrams,
     /// Sends every query back to the proxy, as a client with EDNS options of its own.
     Loops,
 }
@@ -577,17 +588,11 @@ impl World {
             self.plan(self.now + PROMPTLY, Event::Returned(question));
         }
         if to.scheme == Scheme::Tls {
-            // Padding is left out for an upstream that refuses a query because of its form alone.
-            let may_refuse_padding = matches!(
-                manner,
-                Manner::NoEdns { .. }
-                    | Manner::NoOptions { .. }
-                    | Manner::Defective(_)
-                    | Manner::Says(Rcode::FORMERR)
-                    | Manner::SaysOfType(_, Rcode::FORMERR)
-            );
+            // Padding is left out with all other options alone, for an upstream that refuses them.
+            let opt = Message::parse(bytes).expect("well formed").opt();
+            let has_options = opt.is_some_and(|opt| opt.options().next().is_some());
             let is_padded = bytes.len().is_multiple_of(128);
-            assert!(is_padded || may_refuse_padding, "{}", bytes.len());
+            assert!(is_padded || !has_options, "{}", bytes.len());
         } else {
             self.in_the_clear.push((host, bytes.to_vec()));
         }
@@ -612,6 +617,20 @@ impl World {
             }
             *busy_until = self.now + takes;
         }
+        if let Manner::InOrder { slow } = manner {
+            let name = Message::parse(bytes).expect("well formed").question();
+            let name = name.expect("a question").name();
+            let is_slow = name.get(1..5) == Some(b"slow");
+            let takes = if is_slow { slow } else { ANSWERING };
+            let free_at = self.busy_until_by_link.entry(link.index()).or_default();
+            *free_at = (*free_at).max(self.now) + takes;
+            let at = *free_at;
+            return self.plan(at, Event::Reply(link, reply(bytes, 1)));
+        }
+        if manner == Manner::RejectsDatagrams && to.scheme == Scheme::Udp {
+            let at = self.now + PROMPTLY;
+            return self.plan(at, Event::Down(link, FailureKind::Connect));
+        }
         if let Manner::DefectiveFirst(defect) = manner {
             let defective = defect.apply(bytes, reply(bytes, 1));
             for _ in 0..3 {
@@ -621,7 +640,8 @@ impl World {
         if let Some((delay, reply)) = self.reply(manner, &to, sent, bytes).filter(|_| !is_lost) {
             self.plan(self.now + delay, Event::Reply(link, reply));
         }
-        if let Manner::ClosesAfter { answers, takes } = manner
+        if let Manner::ClosesAfter { answers, takes } | Manner::LimitsClients { answers, takes, .. } =
+            manner
             && sent == answers
             && to.scheme != Scheme::Udp
         {
@@ -649,14 +669,19 @@ impl World {
         let is_bad = name[1..].starts_with(b"bad");
         let rr_type = message.question().expect("a question").rr_type();
         match manner {
-            Manner::ClosesAfter { takes, .. } | Manner::DropsPipelined { takes }
+            Manner::ClosesAfter { takes, .. }
+            | Manner::LimitsClients { takes, .. }
+            | Manner::DropsPipelined { takes }
                 if to.scheme == Scheme::Udp =>
             {
                 let mut cut = reply(query, 0);
                 cut[2] |= 2;
                 Some((takes, cut))
             }
-            Manner::ClosesAfter { answers, takes } => (sent <= answers).then_some((takes, right)),
+            Manner::ClosesAfter { answers, takes }
+            | Manner::LimitsClients { answers, takes, .. } => {
+                (sent <= answers).then_some((takes, right))
+            }
             Manner::DropsPipelined { takes } => Some((takes, right)),
             Manner::Defective(defect) => answer(defect.apply(query, right)),
             Manner::DefectiveForBad(defect) if is_bad => answer(defect.apply(query, right)),
@@ -676,13 +701,7 @@ impl World {
                     without_opt(reply, false)
                 })
             }
-            Manner::EndsKeepalive => {
-                let end = Message::parse(&right).expect("well formed").records_end();
-                let mut reply = right;
-                reply.truncate(end);
-                reply.extend(b"\0\0\x29\x04\xd0\0\0\0\0\0\x06\0\x0b\0\x02\0\0");
-                answer(reply)
-            }
+            Manner::EndsKeepalive => answer(with_keepalive(right)),
             Manner::KnowsWithoutEdns if message.opt().is_some() => {
                 answer(without_opt(with_code(Rcode::FORMERR), true))
             }
@@ -708,9 +727,11 @@ impl World {
                 cut[2] |= 2;
                 answer(cut)
             }
-            Manner::Knows | Manner::KnowsOnStreams | Manner::KnowsWithoutEdns => {
-                answer(address_reply(query, &self.addresses, self.ttl))
-            }
+            Manner::RejectsDatagrams if name != b"\x03dns\x07example\0" => answer(right),
+            Manner::RejectsDatagrams
+            | Manner::Knows
+            | Manner::KnowsOnStreams
+            | Manner::KnowsWithoutEdns => answer(address_reply(query, &self.addresses, self.ttl)),
             Manner::Answers { .. }
             | Manner::TakesOne
             | Manner::ClosesIdle(_)
@@ -725,6 +746,7 @@ impl World {
             | Manner::Loses { .. }
             | Manner::Cuts { .. } => answer(right),
             Manner::Loops
+            | Manner::InOrder { .. }
             | Manner::Closes
             | Manner::Mute
             | Manner::Hole
@@ -747,7 +769,9 @@ impl World {
         let host = number(&to);
         self.connected_to.insert(host);
         let others = self.links.values().filter(|(other, _)| *other != link);
-        let is_first = others.into_iter().all(|(_, other)| number(other) != host);
+        let others = others.filter(|(_, other)| number(other) == host && other.scheme == to.scheme);
+        let others = others.count();
+        let is_first = others == 0;
         let event = match self.manners.get(&host).copied().expect("somebody is there") {
             Manner::Hole => return self.lost.push(link),
             Manner::Impostor => Event::Down(link, FailureKind::Authentication),
@@ -756,10 +780,23 @@ impl World {
             | Manner::Cuts {
                 on_connections: false,
             } => Event::Down(link, FailureKind::Connect),
+            Manner::LimitsClients { connections, .. } if others >= connections => {
+                let soon = self.now + CONNECTING + Duration::from_millis(1);
+                self.plan(soon, Event::Down(link, FailureKind::Closed));
+                Event::Up(link)
+            }
             _ => Event::Up(link),
         };
         self.plan(self.now + CONNECTING, event);
     }
+}
+
+/// A reply whose OPT record asks for the end of the connection (RFC 7828).
+fn with_keepalive(mut reply: Vec<u8>) -> Vec<u8> {
+    let end = Message::parse(&reply).expect("well formed").records_end();
+    reply.truncate(end);
+    reply.extend(b"\0\0\x29\x04\xd0\0\0\0\0\0\x06\0\x0b\0\x02\0\0");
+    reply
 }
 
 /// A reply without its OPT record and, if `is_bare`, without its question.
