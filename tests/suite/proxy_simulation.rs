@@ -542,7 +542,7 @@ impl World {
         let is_probe = is_probe || asked[1..].starts_with(b"loop-test-");
         assert!(
             self.ever_asked.contains(&asked) || is_probe,
-            "nobody asks that"
+            "no client asks that"
         );
     }
 

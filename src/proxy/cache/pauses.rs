@@ -73,8 +73,7 @@ impl Cache {
         self.store.update(place, |head| head.ask_from = ask_from);
     }
 
-    /// Takes note that this is used for want of a better answer: for some time, upstream need not
-    /// be asked again.
+    /// Records that a stale entry was served; upstream is not asked again for `stale_pause`.
     pub(in crate::proxy) fn on_used_instead(&mut self, entry: Entry, now: Instant) {
         let ask_from = self.tick(now).saturating_add(self.stale_pause());
         self.store.update(entry.place, |head| {

@@ -35,9 +35,10 @@ pub(in crate::proxy) enum Trial {
 }
 
 impl Upstreams {
-    /// The way for a query. Those who are well come first, and among them those who have not failed
-    /// this query; who is in trouble is better than nobody. Otherwise it goes by rank. `demand` is
-    /// the number of queries of the pool that would wait for a link, this one included.
+    /// Returns the route for a query. Healthy endpoints come first, and among them those that have
+    /// not failed this query; an endpoint in trouble is better than none. Otherwise the rank
+    /// decides. `demand` is the number of queries of the pool that would wait for a link, this one
+    /// included.
     pub(in crate::proxy) fn route(
         &self,
         pool: PoolIndex,
