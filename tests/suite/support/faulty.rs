@@ -147,17 +147,29 @@ impl Faulty {
 
     /// Lets a fault strike so often from now on.
     pub fn plan(&self, fault: Fault, times: u64) {
-        *self.shared.plan.lock().expect("nobody panics with it") = Some((fault, times));
+        *self
+            .shared
+            .plan
+            .lock()
+            .expect("no thread panics with the lock") = Some((fault, times));
     }
 
     /// Lets nothing go wrong any more.
     pub fn recover(&self) {
-        *self.shared.plan.lock().expect("nobody panics with it") = None;
+        *self
+            .shared
+            .plan
+            .lock()
+            .expect("no thread panics with the lock") = None;
     }
 
     /// Closes connections that have had an answer and no traffic after it for so long.
     pub fn set_idle(&self, idle: Duration) {
-        *self.shared.idle.lock().expect("nobody panics with it") = Some(idle);
+        *self
+            .shared
+            .idle
+            .lock()
+            .expect("no thread panics with the lock") = Some(idle);
     }
 
     /// Sends no answer before the last is acknowledged (RFC 896).
@@ -176,7 +188,7 @@ impl Faulty {
             .shared
             .streams
             .lock()
-            .expect("nobody panics with it")
+            .expect("no thread panics with the lock")
             .drain(..)
         {
             // The close alert needs the connection's keys, which are not here: it is planned
@@ -218,7 +230,7 @@ type Tls = StreamOwned<ServerConnection, TcpStream>;
 impl Shared {
     /// The fault that strikes now, if one does.
     fn strike(&self, is_connection: bool) -> Option<Fault> {
-        let mut plan = self.plan.lock().expect("nobody panics with it");
+        let mut plan = self.plan.lock().expect("no thread panics with the lock");
         let (fault, times) = plan.as_mut()?;
         if fault.strikes_connection() != is_connection || *times == 0 {
             return None;
@@ -235,7 +247,7 @@ impl Shared {
         let copy = stream.try_clone().expect("a descriptor");
         self.streams
             .lock()
-            .expect("nobody panics with it")
+            .expect("no thread panics with the lock")
             .push(copy);
         let peer = stream.peer_addr().ok();
         self.serve_with(stream, self.strike(true));
@@ -282,7 +294,7 @@ impl Shared {
                 None => {
                     send(&mut tls, &reply(&query, 1));
                     // A connection is idle after an answer: before one, the peer may be slow.
-                    let idle = *self.idle.lock().expect("nobody panics with it");
+                    let idle = *self.idle.lock().expect("no thread panics with the lock");
                     tls.sock.set_read_timeout(idle).expect("a timeout");
                     if let Some(query) = held.take() {
                         send(&mut tls, &reply(&query, 1));
@@ -384,7 +396,7 @@ impl Shared {
 
     /// Drops the copy of a stream, which would keep it open.
     fn forget(&self, peer: Option<SocketAddr>) {
-        let mut streams = self.streams.lock().expect("nobody panics with it");
+        let mut streams = self.streams.lock().expect("no thread panics with the lock");
         streams.retain(|copy| copy.peer_addr().ok() != peer);
     }
 }
