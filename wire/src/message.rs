@@ -110,7 +110,11 @@ impl<'a> Message<'a> {
             count => (None, skip_questions(bytes, count)?),
         };
         let mut records = Records {
-            names: Names::new(bytes, question.map_or(0, |entry| entry.name().len())),
+            names: Names::new(
+                bytes,
+                question.map_or(0, |entry| entry.name().len()),
+                records_start,
+            ),
             opt: None,
             is_signed: false,
         };
@@ -258,6 +262,47 @@ mod tests {
         let mut in_answer = QUERY.to_vec();
         (in_answer[7], in_answer[11]) = (1, 0);
         assert!(Message::parse(&in_answer).is_err());
+    }
+
+    /// A query whose question has the name `a.`, with these records in the answer section.
+    fn answer(records: &[&[u8]]) -> Vec<u8> {
+        let mut bytes = b"\0\0\x81\x80\0\x01\0\0\0\0\0\0\x01a\0\0\x01\0\x01".to_vec();
+        bytes[7] = u8::try_from(records.len()).unwrap();
+        bytes.extend(records.concat());
+        bytes
+    }
+
+    #[test]
+    fn name_outside_the_octets_before_it_is_malformed() {
+        // The pointer leads into the type of the question, and the label there runs on behind the
+        // record.
+        let a = b"\xc0\x10\0\x01\0\x01\0\0\x01\x2c\0\x04\x01\x02\x03\x04";
+        let mut bytes = answer(&[a]);
+        bytes.extend(b"\0\x23\0\0\x81\x80");
+        assert!(Message::parse(&bytes).is_err());
+        // The same pointer, to a name that ends before the record.
+        bytes[16..19].copy_from_slice(b"\x01\0\0");
+        assert!(Message::parse(&bytes).is_ok());
+    }
+
+    #[test]
+    fn name_in_a_ttl_is_malformed() {
+        // The TTL of the first record is at 25, its data at 31.
+        let first = b"\xc0\x0c\0\x01\0\x01\0\x01b\0\0\x04\x01c\0\0";
+        let pointing = |target: u8| {
+            let mut second = b"\xc0\0\0\x01\0\x01\0\0\0\0\0\x04\0\0\0\0".to_vec();
+            second[1] = target;
+            Message::parse(&answer(&[first, &second])).is_ok()
+        };
+        assert_eq!([24, 25, 26, 27, 28].map(pointing), [false; 5]);
+        // The data, and octets beside the TTL.
+        assert_eq!([29, 31, 33, 34].map(pointing), [true; 4]);
+        // A name in the data of the record itself.
+        let own = |target: u8| {
+            let cname = [0xc0, 0x0c, 0, 5, 0, 1, 0, 1, b'b', 0, 0, 2, 0xc0, target];
+            Message::parse(&answer(&[&cname])).is_ok()
+        };
+        assert!(own(12) && !own(25) && !own(26) && !own(28));
     }
 
     #[test]

@@ -7,9 +7,11 @@
 use std::borrow::Borrow;
 use std::fmt::{self, Write as _};
 use std::hash::Hasher;
+use std::ops::Range;
 use std::str::FromStr;
 
 use super::header::HEADER_LEN;
+use super::record::Record;
 use super::{Malformed, steps};
 
 /// Octets of the longest name, its root label included (RFC 1035, section 2.3.4).
@@ -317,16 +319,22 @@ fn pointer_target(message: &[u8], at: usize, floor: usize) -> Result<usize, Malf
 
 /// Follows the names of a message to their ends. Suffixes that pointers lead to are remembered, so
 /// that the cost of all names together is linear in the length of the message.
+///
+/// What a pointer leads to must stand before the name that has the pointer, and outside the TTL of
+/// any record. A prior occurrence of a name always does (RFC 1035, section 4.1.4), and such a name
+/// stays the same when the message is truncated behind it and when the cache changes a TTL.
 #[derive(Debug)]
 pub(crate) struct Names<'a> {
     message: &'a [u8],
+    /// Position of the first record.
+    records_start: usize,
     /// Octets of the name behind the header, which is checked; zero if there is none.
     question_name_len: usize,
     followed: Option<Followed>,
 }
 
 /// The suffixes of names that pointers led to.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Followed {
     /// The latest one and its position.
     latest: (usize, Extent),
@@ -334,7 +342,19 @@ struct Followed {
     steps: usize,
     /// Every suffix, by position, once following them took many steps.
     known: Vec<Extent>,
+    ttls: Ttls,
 }
+
+/// The positions of the TTLs of a message, as far as its records were read.
+#[derive(Debug)]
+struct Ttls {
+    positions: Vec<usize>,
+    /// Position of the next record.
+    next_record: usize,
+}
+
+/// Octets of a TTL.
+const TTL_LEN: usize = size_of::<u32>();
 
 /// The length of a part of a name.
 #[derive(Clone, Copy, Debug, Default)]
@@ -351,11 +371,13 @@ const STEPS_UNREMEMBERED: usize = 4096;
 const POINTER_TARGETS: usize = 1 << 14;
 
 impl<'a> Names<'a> {
-    /// The names of `message`, of which the one behind the header has this length and is checked.
+    /// The names of `message`, whose records start at `records_start`. The name behind the header
+    /// has this length and is checked.
     #[inline]
-    pub(crate) fn new(message: &'a [u8], question_name_len: usize) -> Self {
+    pub(crate) fn new(message: &'a [u8], question_name_len: usize, records_start: usize) -> Self {
         Self {
             message,
+            records_start,
             question_name_len,
             followed: None,
         }
@@ -393,7 +415,7 @@ impl<'a> Names<'a> {
                 length if usize::from(length) <= LABEL_LEN_MAX => at += 1 + usize::from(length),
                 length if length >= POINTER => {
                     let target = pointer_target(self.message, at, start)?;
-                    let rest = self.suffix(target)?;
+                    let rest = self.suffix(target, start)?;
                     let is_right = at - start + usize::from(rest.octets) <= NAME_LEN_MAX
                         && usize::from(rest.pointers) < POINTERS_MAX;
                     return is_right.then_some(at + 2).ok_or(Malformed);
@@ -404,22 +426,62 @@ impl<'a> Names<'a> {
         Err(Malformed)
     }
 
-    fn suffix(&mut self, start: usize) -> Result<Extent, Malformed> {
+    /// The length of the suffix at `start`, which must end before `limit`.
+    fn suffix(&mut self, start: usize, limit: usize) -> Result<Extent, Malformed> {
         if start == HEADER_LEN && self.question_name_len > 0 {
             return Ok(Extent {
                 octets: u16::try_from(self.question_name_len).map_err(|_| Malformed)?,
                 pointers: 0,
             });
         }
-        let followed = self.followed.get_or_insert_default();
+        let records_start = self.records_start;
+        let followed = self
+            .followed
+            .get_or_insert_with(|| Followed::new(records_start));
         if followed.latest.0 != start {
-            followed.latest = (start, followed.follow(self.message, start)?);
+            let before = self.message.get(..limit).ok_or(Malformed)?;
+            followed.ttls.read_up_to(self.message, limit)?;
+            followed.latest = (start, followed.follow(before, start)?);
         }
         Ok(followed.latest.1)
     }
 }
 
+impl Ttls {
+    /// Reads the records that start before `limit`. All parts of them before `limit` are checked.
+    fn read_up_to(&mut self, message: &[u8], limit: usize) -> Result<(), Malformed> {
+        while self.next_record < limit {
+            let record = Record::parse_head(message, self.next_record)?;
+            self.positions.push(record.ttl_at());
+            self.next_record = record.end;
+        }
+        Ok(())
+    }
+
+    /// Returns whether a TTL has any of these octets.
+    fn overlap(&self, octets: Range<usize>) -> bool {
+        let next = self
+            .positions
+            .partition_point(|ttl_at| ttl_at + TTL_LEN <= octets.start);
+        self.positions
+            .get(next)
+            .is_some_and(|ttl_at| *ttl_at < octets.end)
+    }
+}
+
 impl Followed {
+    fn new(records_start: usize) -> Self {
+        Self {
+            latest: Default::default(),
+            steps: 0,
+            known: Vec::new(),
+            ttls: Ttls {
+                positions: Vec::new(),
+                next_record: records_start,
+            },
+        }
+    }
+
     /// Follows the suffix at `start` to a part that is known, or to its end.
     fn follow(&mut self, message: &[u8], start: usize) -> Result<Extent, Malformed> {
         let mut labels = Labels::new(message, start);
@@ -431,7 +493,18 @@ impl Followed {
                 break *known;
             }
             self.steps += 1;
-            if !labels.follow_pointer()? && labels.next()?.is_none() {
+            let at = labels.at;
+            let is_pointer = labels.follow_pointer()?;
+            let is_root = !is_pointer && labels.next()?.is_none();
+            let len = match (is_pointer, is_root) {
+                (true, _) => 2,
+                (_, true) => 1,
+                _ => labels.at - at,
+            };
+            if self.ttls.overlap(at..at + len) {
+                return Err(Malformed);
+            }
+            if is_root {
                 break ROOT;
             }
         };
@@ -493,7 +566,7 @@ mod tests {
 
     /// The position after the name at `start`, if it can be followed to its end.
     fn checked(message: &[u8], start: usize) -> Result<usize, Malformed> {
-        Names::new(message, 0).check(start)
+        Names::new(message, 0, message.len()).check(start)
     }
 
     /// Whether two names are equal, with enough steps to tell.
@@ -611,9 +684,12 @@ mod tests {
             for _ in 0..=POINTERS_MAX {
                 starts.push(push_pointer(&mut message, starts[starts.len() - 1]));
             }
-            let mut names = Names::new(&message, 0);
+            let mut names = Names::new(&message, 0, message.len());
             if is_remembered {
-                names.followed.get_or_insert_default().steps = STEPS_UNREMEMBERED;
+                names
+                    .followed
+                    .get_or_insert_with(|| Followed::new(message.len()))
+                    .steps = STEPS_UNREMEMBERED;
             }
             for (pointers, start) in starts.iter().enumerate() {
                 let end = (pointers <= POINTERS_MAX).then(|| message.len().min(start + 2));
@@ -685,7 +761,7 @@ mod tests {
         };
         for (message, starts) in [hostile(chains), hostile(labels)] {
             steps::take();
-            let mut names = Names::new(&message, 0);
+            let mut names = Names::new(&message, 0, message.len());
             let mut right = 0;
             for start in &starts {
                 right += usize::from(names.check(*start).is_ok());
