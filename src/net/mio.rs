@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::num::NonZero;
 use std::os::fd::AsRawFd;
 use std::path::Path;
+use std::thread;
 use std::time::Duration;
 
 use mio::net::{TcpListener, TcpStream, UnixStream};
@@ -17,6 +18,7 @@ use nix::time::{ClockId, clock_getres, clock_gettime};
 use rustix::thread::{nanosleep, set_current_timer_slack};
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 
+use super::busy_poll::{BusyPoll, POLL_TIME};
 use super::inherited::Inherited;
 use super::udp::Udp;
 use super::{Event, Net, Signal};
@@ -58,6 +60,7 @@ pub struct MioNet {
     has_fine_timers: bool,
     inherited: Inherited,
     is_port_shared: bool,
+    busy_poll: BusyPoll,
 }
 
 impl MioNet {
@@ -88,9 +91,38 @@ impl MioNet {
             start: std::time::Instant::now(),
             suspended: suspended(),
             has_fine_timers: has_fine_timers(),
+            busy_poll: BusyPoll::new(thread::available_parallelism().map_or(1, usize::from)),
             inherited,
             is_port_shared,
         })
+    }
+
+    /// Waits until something is ready or `timeout` is over.
+    fn wait_for_events(&mut self, timeout: Option<Duration>) -> io::Result<()> {
+        let start = self.now();
+        let may_sleep = timeout.is_none_or(|timeout| timeout > POLL_TIME);
+        if may_sleep && self.busy_poll.is_on() {
+            while self.now() - start < POLL_TIME {
+                self.poll_for(Some(Duration::ZERO))?;
+                if !self.ready.is_empty() {
+                    self.busy_poll.on_wait(self.now() - start);
+                    return Ok(());
+                }
+            }
+        }
+        self.poll_for(timeout)?;
+        if may_sleep {
+            self.busy_poll.on_wait(self.now() - start);
+        }
+        Ok(())
+    }
+
+    fn poll_for(&mut self, timeout: Option<Duration>) -> io::Result<()> {
+        match self.poll.poll(&mut self.ready, timeout) {
+            Err(error) if error.kind() == ErrorKind::Interrupted => self.ready.clear(),
+            result => result?,
+        }
+        Ok(())
     }
 
     fn register(&self, source: &mut impl mio::event::Source, key: Key) -> io::Result<()> {
@@ -129,10 +161,7 @@ impl Net for MioNet {
     }
 
     fn wait(&mut self, timeout: Option<Duration>, events: &mut Vec<Event>) -> io::Result<Instant> {
-        match self.poll.poll(&mut self.ready, timeout) {
-            Err(error) if error.kind() == ErrorKind::Interrupted => self.ready.clear(),
-            result => result?,
-        }
+        self.wait_for_events(timeout)?;
         for event in &self.ready {
             if event.token() != SIGNALS {
                 events.push(Event::Ready(Key::from_usize(event.token().0)));

@@ -3,6 +3,7 @@
 //!
 //! Tests provide a network of their own, with a clock that jumps.
 
+mod busy_poll;
 pub mod inherited;
 pub mod mio;
 pub mod udp;

@@ -1,0 +1,95 @@
+//! Adaptive busy polling: whether the loop asks for events again for a moment before it sleeps.
+//!
+//! Sleep and wake-up cost some microseconds of processor time and more of latency. Where the next
+//! event arrives sooner than that, as with a client on the same host that waits for each response,
+//! asking again is cheaper than sleep. Whether events arrive that soon shows in the waits: the loop
+//! polls only while most of the last waits were short, and a poll that finds no event counts twice.
+
+use std::time::Duration;
+
+/// Decides whether a wait begins with polling. See the [module](self).
+#[derive(Debug)]
+pub(super) struct BusyPoll {
+    /// Another process can run while this one polls.
+    is_possible: bool,
+    /// Short waits less long ones, within bounds.
+    score: u8,
+}
+
+/// The time that the loop polls before it sleeps.
+pub(super) const POLL_TIME: Duration = Duration::from_micros(20);
+
+/// A wait that was no longer than this could have been polled: it includes a wake-up.
+const SHORT_WAIT: Duration = Duration::from_micros(30);
+
+const SCORE_MAX: u8 = 16;
+
+/// The score from which on the loop polls.
+const SCORE_MIN: u8 = 8;
+
+/// What a wait takes from the score where no event came within [`POLL_TIME`].
+const LONG_WAIT_COST: u8 = 2;
+
+impl BusyPoll {
+    /// A loop that shares `processors` with all other processes.
+    pub(super) fn new(processors: usize) -> Self {
+        Self {
+            is_possible: processors > 1,
+            score: 0,
+        }
+    }
+
+    /// Returns whether the next wait begins with polling.
+    pub(super) fn is_on(&self) -> bool {
+        self.is_possible && self.score >= SCORE_MIN
+    }
+
+    /// Takes into account how long the loop waited for an event.
+    pub(super) fn on_wait(&mut self, waited: Duration) {
+        let limit = if self.is_on() { POLL_TIME } else { SHORT_WAIT };
+        self.score = if waited <= limit {
+            SCORE_MAX.min(self.score + 1)
+        } else {
+            self.score.saturating_sub(LONG_WAIT_COST)
+        };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn after_waits(processors: usize, waits: impl IntoIterator<Item = u64>) -> bool {
+        let mut busy_poll = BusyPoll::new(processors);
+        for micros in waits {
+            busy_poll.on_wait(Duration::from_micros(micros));
+        }
+        busy_poll.is_on()
+    }
+
+    #[test]
+    fn short_waits_turn_polling_on_and_long_waits_turn_it_off() {
+        assert!(!after_waits(2, []));
+        assert!(after_waits(2, [10; 100]));
+        assert!(!after_waits(2, [100; 100]));
+        let then_long = |long| [10; 100].into_iter().chain(vec![100; long]);
+        assert!(after_waits(2, then_long(1)));
+        assert!(!after_waits(2, then_long(8)));
+    }
+
+    #[test]
+    fn most_waits_have_to_be_short() {
+        let of_three = |short: usize| {
+            let waits = (0..300).map(move |n| if n % 3 < short { 10 } else { 100 });
+            after_waits(2, waits)
+        };
+        assert!(!of_three(1));
+        let of_eight = (0..800).map(|n| if n % 8 < 7 { 10 } else { 100 });
+        assert!(after_waits(2, of_eight));
+    }
+
+    #[test]
+    fn one_processor_is_left_to_the_others() {
+        assert!(!after_waits(1, [10; 100]));
+    }
+}
