@@ -107,7 +107,10 @@ fn load_is_carried_by_connections_of_one_query_each() {
                 answers: 1,
                 takes: THIRTY,
             },
-            Manner::DropsPipelined { takes: THIRTY },
+            Manner::DropsPipelined {
+                takes: THIRTY,
+                reads: usize::MAX,
+            },
         ];
         for manner in manners {
             let mut world = world(scheme, &[manner]);
@@ -135,15 +138,22 @@ fn query_that_makes_its_upstream_close_does_not_go_on_until_the_deadline() {
 #[test]
 fn pipelined_queries_that_are_dropped_are_asked_one_at_a_time() {
     for scheme in ["tls", "tcp"] {
-        let mut world = world(scheme, &[Manner::DropsPipelined { takes: THIRTY }]);
-        world.ask_names("www", 1, 0.0, 10, 0.0);
-        // A little later, when the server is known.
-        world.ask_names("late", 1, 3.0, 10, 0.0);
-        world.run("");
-        assert_eq!(failed(&all(&world)), 0);
-        assert!(longest(&world) < Duration::from_millis(1_500));
-        let late = all(&world).into_iter().filter(|r| r.asked_at > at(2.0));
-        assert_eq!(slower_than(&late.collect::<Vec<_>>(), 0.2), 0);
+        for (queries, reads, limit) in [(10, usize::MAX, 1.5), (50, 20, 3.0), (60, 12, 3.0)] {
+            let manner = Manner::DropsPipelined {
+                takes: THIRTY,
+                reads,
+            };
+            let mut world = world(scheme, &[manner]);
+            world.ask_names("www", 1, 0.0, queries, 0.0);
+            // A little later, when the server is known.
+            world.ask_names("late", 1, 6.0, 10, 0.0);
+            world.run("");
+            assert_eq!(failed(&all(&world)), 0, "{scheme}, {queries}, {reads}");
+            let longest = longest(&world).as_secs_f64();
+            assert!(longest < limit, "{scheme}, {queries}, {reads}: {longest}");
+            let late = all(&world).into_iter().filter(|r| r.asked_at > at(5.0));
+            assert_eq!(slower_than(&late.collect::<Vec<_>>(), 0.2), 0);
+        }
     }
 }
 

@@ -31,8 +31,8 @@ struct QueryLimit {
 enum Pipelining {
     #[default]
     Unknown,
-    /// Such a query was answered.
-    Works,
+    /// Such a query was answered. The credit is how many may be silent until that counts as luck.
+    Works { credit: u8 },
     /// Such a query was not answered: one query at a time until then.
     Suspended { until: Instant, pause: Duration },
 }
@@ -51,6 +51,11 @@ impl ConnectionCapacity {
     /// since a single slow name looks the same.
     const PAUSE_MIN: Duration = Duration::from_secs(10);
     const PAUSE_MAX: Duration = Duration::from_secs(600);
+
+    /// Silent queries that each answer to a pipelined query outweighs, and the most that all such
+    /// answers do. A server that drops pipelined queries may read one of them in time.
+    const CREDIT_PER_ANSWER: u8 = 4;
+    const CREDIT_MAX: u8 = 16;
 
     /// Records that the upstream closed a connection which was opened at `opened_at`, after
     /// `answers` answers, the last of which came `since_answer` ago. Two closes with about the same
@@ -83,20 +88,30 @@ impl ConnectionCapacity {
         valid.map_or(usize::MAX, |limit| limit.queries)
     }
 
-    /// Records an answer to a query that another answer had overtaken: pipelining works.
-    pub(super) fn on_pipelined_answer(&mut self) {
-        self.pipelining = Pipelining::Works;
+    /// Records an answer to a query that another answer had overtaken: pipelining works. While it
+    /// is suspended, such an answer belongs to a query that was sent before.
+    pub(super) fn on_pipelined_answer(&mut self, now: Instant) {
+        let credit = match &self.pipelining {
+            Pipelining::Works { credit } => *credit,
+            Pipelining::Suspended { until, .. } if now < *until => return,
+            Pipelining::Unknown | Pipelining::Suspended { .. } => 0,
+        };
+        let credit = Self::CREDIT_MAX.min(credit + Self::CREDIT_PER_ANSWER);
+        self.pipelining = Pipelining::Works { credit };
     }
 
     /// Records that a query has not been answered for long, although a query that was sent before
-    /// the last answer was. Unless pipelining is known to work, queries go one at a time for a
-    /// while. Returns whether that is new.
+    /// the last answer was. Unless answers to pipelined queries outweigh it, queries go one at a
+    /// time for a while. Returns whether that is new.
     pub(super) fn on_pipelined_silence(&mut self, now: Instant) -> bool {
-        let pause = match &self.pipelining {
-            Pipelining::Works => return false,
+        let pause = match &mut self.pipelining {
+            Pipelining::Works { credit } if *credit > 1 => {
+                *credit -= 1;
+                return false;
+            }
             Pipelining::Suspended { until, .. } if now < *until => return false,
             Pipelining::Suspended { pause, .. } => (*pause * 2).min(Self::PAUSE_MAX),
-            Pipelining::Unknown => Self::PAUSE_MIN,
+            Pipelining::Unknown | Pipelining::Works { .. } => Self::PAUSE_MIN,
         };
         let until = now + pause;
         self.pipelining = Pipelining::Suspended { until, pause };
@@ -195,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn pipelining_is_suspended_for_longer_each_time_and_never_where_it_worked() {
+    fn pipelining_is_suspended_for_longer_each_time() {
         let mut capacity = ConnectionCapacity::default();
         assert!(!capacity.is_serial(at(0)));
         assert!(capacity.on_pipelined_silence(at(0)));
@@ -206,7 +221,26 @@ mod tests {
         assert!(capacity.is_serial(at(9)) && !capacity.is_serial(at(10)));
         assert!(capacity.on_pipelined_silence(at(20)));
         assert!(capacity.is_serial(at(39)) && !capacity.is_serial(at(40)));
-        capacity.on_pipelined_answer();
+        capacity.on_pipelined_answer(at(39));
+        assert!(capacity.is_serial(at(39)), "it was sent before");
+        capacity.on_pipelined_answer(at(41));
         assert!(!capacity.on_pipelined_silence(at(50)) && !capacity.is_serial(at(50)));
+    }
+
+    /// Whether pipelining is suspended after so many answers and silences.
+    fn is_suspended(answers: usize, silences: usize) -> bool {
+        let mut capacity = ConnectionCapacity::default();
+        for _ in 0..answers {
+            capacity.on_pipelined_answer(at(1));
+        }
+        (0..silences).any(|_| capacity.on_pipelined_silence(at(2)))
+    }
+
+    #[test]
+    fn one_answer_by_luck_does_not_outweigh_many_silent_queries() {
+        assert!(!is_suspended(1, 3));
+        assert!(is_suspended(1, 4));
+        assert!(!is_suspended(100, 15));
+        assert!(is_suspended(100, 16));
     }
 }

@@ -417,7 +417,7 @@ impl Upstreams {
         endpoint.tell(change);
         endpoint.latency.on_answer(took);
         if is_overtaken {
-            endpoint.capacity.on_pipelined_answer();
+            endpoint.capacity.on_pipelined_answer(now);
         }
         if is_useful && has_full_edns {
             endpoint.edns.on_full_answer(now);

@@ -73,8 +73,9 @@ pub enum Manner {
         answers: usize,
         takes: Duration,
     },
-    /// Answers after `takes`, and drops every query that arrives on a connection meanwhile.
-    DropsPipelined { takes: Duration },
+    /// Answers after `takes`, and drops the queries that arrive on a connection meanwhile, except
+    /// each one whose number on the connection is a multiple of `reads`.
+    DropsPipelined { takes: Duration, reads: usize },
     /// Sends a defective reply to every query.
     Defective(Defect),
     /// Sends a defective reply to queries for names that start with "bad".
@@ -610,10 +611,14 @@ impl World {
             }
             _ => {}
         }
-        if let Manner::DropsPipelined { takes } = manner {
+        if let Manner::DropsPipelined { takes, reads } = manner {
             let busy_until = self.busy_until_by_link.entry(link.index()).or_default();
             if to.scheme != Scheme::Udp && *busy_until > self.now {
-                return;
+                if !sent.is_multiple_of(reads) {
+                    return;
+                }
+                let at = *busy_until + takes;
+                return self.plan(at, Event::Reply(link, reply(bytes, 1)));
             }
             *busy_until = self.now + takes;
         }
@@ -671,7 +676,7 @@ impl World {
         match manner {
             Manner::ClosesAfter { takes, .. }
             | Manner::LimitsClients { takes, .. }
-            | Manner::DropsPipelined { takes }
+            | Manner::DropsPipelined { takes, .. }
                 if to.scheme == Scheme::Udp =>
             {
                 let mut cut = reply(query, 0);
@@ -682,7 +687,7 @@ impl World {
             | Manner::LimitsClients { answers, takes, .. } => {
                 (sent <= answers).then_some((takes, right))
             }
-            Manner::DropsPipelined { takes } => Some((takes, right)),
+            Manner::DropsPipelined { takes, .. } => Some((takes, right)),
             Manner::Defective(defect) => answer(defect.apply(query, right)),
             Manner::DefectiveForBad(defect) if is_bad => answer(defect.apply(query, right)),
             Manner::SaysOfType(bad, rcode) if rr_type.0 == bad => answer(with_code(rcode)),
