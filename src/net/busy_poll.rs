@@ -31,8 +31,8 @@ const SCORE_MIN: u8 = 8;
 const LONG_WAIT_COST: u8 = 2;
 
 impl BusyPoll {
-    /// A loop that shares `processors` with all other processes.
-    pub(super) fn new(processors: usize) -> Self {
+    /// A loop that may run on so many processors.
+    pub(super) fn new(processors: u32) -> Self {
         Self {
             is_possible: processors > 1,
             score: 0,
@@ -59,7 +59,7 @@ impl BusyPoll {
 mod tests {
     use super::*;
 
-    fn after_waits(processors: usize, waits: impl IntoIterator<Item = u64>) -> bool {
+    fn after_waits(processors: u32, waits: impl IntoIterator<Item = u64>) -> bool {
         let mut busy_poll = BusyPoll::new(processors);
         for micros in waits {
             busy_poll.on_wait(Duration::from_micros(micros));

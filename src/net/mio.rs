@@ -6,7 +6,6 @@ use std::net::SocketAddr;
 use std::num::NonZero;
 use std::os::fd::AsRawFd;
 use std::path::Path;
-use std::thread;
 use std::time::Duration;
 
 use mio::net::{TcpListener, TcpStream, UnixStream};
@@ -15,7 +14,7 @@ use mio::{Events, Interest, Poll, Token};
 use nix::sys::signal::{SigSet, Signal as Number};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::time::{ClockId, clock_getres, clock_gettime};
-use rustix::thread::{nanosleep, set_current_timer_slack};
+use rustix::thread::{nanosleep, sched_getaffinity, set_current_timer_slack};
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 
 use super::busy_poll::{BusyPoll, POLL_TIME};
@@ -91,7 +90,7 @@ impl MioNet {
             start: std::time::Instant::now(),
             suspended: suspended(),
             has_fine_timers: has_fine_timers(),
-            busy_poll: BusyPoll::new(thread::available_parallelism().map_or(1, usize::from)),
+            busy_poll: BusyPoll::new(sched_getaffinity(None).map_or(1, |own| own.count())),
             inherited,
             is_port_shared,
         })

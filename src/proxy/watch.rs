@@ -275,7 +275,7 @@ impl Proxy {
             let (is_silent, scheme) = (link.is_silent(), link.scheme);
             let place = link.place(id).expect("a slow query was sent");
             if scheme != Scheme::Udp && link.is_overtaken(place) {
-                self.upstreams.on_pipelined_silence(endpoint, now);
+                self.upstreams.on_pipelined_silence(endpoint, false, now);
             }
             let attempt = Attempt { link: key, id };
             let upstream = self.upstreams.endpoint(endpoint).upstream;
@@ -314,7 +314,7 @@ impl Proxy {
         };
         let is_overtaken = link.place(id).is_some_and(|place| link.is_overtaken(place));
         if scheme != Scheme::Udp && is_overtaken {
-            self.upstreams.on_pipelined_silence(endpoint, now);
+            self.upstreams.on_pipelined_silence(endpoint, true, now);
         }
         let upstream = self.upstreams.endpoint(endpoint).upstream;
         let exchange = self.exchange_mut(exchange_key);

@@ -138,7 +138,7 @@ fn query_that_makes_its_upstream_close_does_not_go_on_until_the_deadline() {
 #[test]
 fn pipelined_queries_that_are_dropped_are_asked_one_at_a_time() {
     for scheme in ["tls", "tcp"] {
-        for (queries, reads, limit) in [(10, usize::MAX, 1.5), (50, 20, 3.0), (60, 12, 3.0)] {
+        for (queries, reads, limit) in [(10, usize::MAX, 1.5), (50, 20, 4.5), (60, 12, 4.5)] {
             let manner = Manner::DropsPipelined {
                 takes: THIRTY,
                 reads,

@@ -5,7 +5,8 @@
 //! 4, lists may be compressed, those in the data of younger types may not. Data of other types is
 //! opaque.
 
-use super::name::{self, Names};
+use super::name;
+use super::names::Names;
 use super::question::{CLASS_IN, Type};
 use super::record::Record;
 use super::{Malformed, read_u16, steps};

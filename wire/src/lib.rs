@@ -24,6 +24,7 @@ pub mod frame;
 pub mod header;
 pub mod message;
 pub mod name;
+mod names;
 pub mod octets;
 pub mod query;
 pub mod question;

@@ -1,7 +1,7 @@
 //! A whole message, checked once from its first octet to its last record.
 
 use super::header::{HEADER_LEN, Header};
-use super::name::Names;
+use super::names::Names;
 use super::question::{Question, Type};
 use super::record::{Record, records};
 use super::{MESSAGE_LEN_MAX, Malformed, Opt, read_u16};

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use super::name::Names;
+use super::names::Names;
 use super::question::{CLASS_IN, Type};
 use super::{Malformed, data, name, read_u16, steps};
 

@@ -31,8 +31,9 @@ struct QueryLimit {
 enum Pipelining {
     #[default]
     Unknown,
-    /// Such a query was answered. The credit is how many may be silent until that counts as luck.
-    Works { credit: u8 },
+    /// Such a query was answered, and when the last was. The credit is how many may be overdue
+    /// until the answers count as luck.
+    Works { credit: u8, last: Instant },
     /// Such a query was not answered: one query at a time until then.
     Suspended { until: Instant, pause: Duration },
 }
@@ -52,10 +53,14 @@ impl ConnectionCapacity {
     const PAUSE_MIN: Duration = Duration::from_secs(10);
     const PAUSE_MAX: Duration = Duration::from_secs(600);
 
-    /// Silent queries that each answer to a pipelined query outweighs, and the most that all such
+    /// Overdue queries that each answer to a pipelined query outweighs, and the most that all such
     /// answers do. A server that drops pipelined queries may read one of them in time.
-    const CREDIT_PER_ANSWER: u8 = 4;
-    const CREDIT_MAX: u8 = 16;
+    const CREDIT_PER_ANSWER: u8 = 2;
+    const CREDIT_MAX: u8 = 8;
+
+    /// Queries that are overdue so soon after an answer to a pipelined query wait for a server that
+    /// is slow.
+    const ANSWERING: Duration = Duration::from_millis(500);
 
     /// Records that the upstream closed a connection which was opened at `opened_at`, after
     /// `answers` answers, the last of which came `since_answer` ago. Two closes with about the same
@@ -88,24 +93,25 @@ impl ConnectionCapacity {
         valid.map_or(usize::MAX, |limit| limit.queries)
     }
 
-    /// Records an answer to a query that another answer had overtaken: pipelining works. While it
-    /// is suspended, such an answer belongs to a query that was sent before.
+    /// Records an answer to a query that another answer had overtaken: pipelining works.
     pub(super) fn on_pipelined_answer(&mut self, now: Instant) {
         let credit = match &self.pipelining {
-            Pipelining::Works { credit } => *credit,
-            Pipelining::Suspended { until, .. } if now < *until => return,
+            Pipelining::Works { credit, .. } => *credit,
             Pipelining::Unknown | Pipelining::Suspended { .. } => 0,
         };
         let credit = Self::CREDIT_MAX.min(credit + Self::CREDIT_PER_ANSWER);
-        self.pipelining = Pipelining::Works { credit };
+        self.pipelining = Pipelining::Works { credit, last: now };
     }
 
-    /// Records that a query has not been answered for long, although a query that was sent before
-    /// the last answer was. Unless answers to pipelined queries outweigh it, queries go one at a
-    /// time for a while. Returns whether that is new.
-    pub(super) fn on_pipelined_silence(&mut self, now: Instant) -> bool {
+    /// Records that a query has not been answered for long, or is overdue, although a query that
+    /// was sent before the last answer was. Unless answers to pipelined queries outweigh it,
+    /// queries go one at a time for a while. Returns whether that is new.
+    pub(super) fn on_pipelined_silence(&mut self, is_overdue: bool, now: Instant) -> bool {
         let pause = match &mut self.pipelining {
-            Pipelining::Works { credit } if *credit > 1 => {
+            Pipelining::Works { last, .. } if !is_overdue || now - *last < Self::ANSWERING => {
+                return false;
+            }
+            Pipelining::Works { credit, .. } if *credit > 1 => {
                 *credit -= 1;
                 return false;
             }
@@ -213,18 +219,16 @@ mod tests {
     fn pipelining_is_suspended_for_longer_each_time() {
         let mut capacity = ConnectionCapacity::default();
         assert!(!capacity.is_serial(at(0)));
-        assert!(capacity.on_pipelined_silence(at(0)));
+        assert!(capacity.on_pipelined_silence(true, at(0)));
         assert!(
-            !capacity.on_pipelined_silence(at(1)),
+            !capacity.on_pipelined_silence(true, at(1)),
             "it is suspended already"
         );
         assert!(capacity.is_serial(at(9)) && !capacity.is_serial(at(10)));
-        assert!(capacity.on_pipelined_silence(at(20)));
+        assert!(capacity.on_pipelined_silence(true, at(20)));
         assert!(capacity.is_serial(at(39)) && !capacity.is_serial(at(40)));
         capacity.on_pipelined_answer(at(39));
-        assert!(capacity.is_serial(at(39)), "it was sent before");
-        capacity.on_pipelined_answer(at(41));
-        assert!(!capacity.on_pipelined_silence(at(50)) && !capacity.is_serial(at(50)));
+        assert!(!capacity.is_serial(at(39)), "it works after all");
     }
 
     /// Whether pipelining is suspended after so many answers and silences.
@@ -233,14 +237,20 @@ mod tests {
         for _ in 0..answers {
             capacity.on_pipelined_answer(at(1));
         }
-        (0..silences).any(|_| capacity.on_pipelined_silence(at(2)))
+        (0..silences).any(|_| capacity.on_pipelined_silence(true, at(2)))
     }
 
     #[test]
     fn one_answer_by_luck_does_not_outweigh_many_silent_queries() {
-        assert!(!is_suspended(1, 3));
-        assert!(is_suspended(1, 4));
-        assert!(!is_suspended(100, 15));
-        assert!(is_suspended(100, 16));
+        assert!(!is_suspended(1, 1));
+        assert!(is_suspended(1, 2));
+        assert!(!is_suspended(100, 7));
+        assert!(is_suspended(100, 8));
+        let mut capacity = ConnectionCapacity::default();
+        capacity.on_pipelined_answer(at(1));
+        let is_suspended = (0..99).any(|_| capacity.on_pipelined_silence(false, at(2)));
+        assert!(!is_suspended, "they are slow and not overdue");
+        let is_suspended = (0..99).any(|_| capacity.on_pipelined_silence(true, at(1)));
+        assert!(!is_suspended, "the server answers");
     }
 }

@@ -60,9 +60,14 @@ impl Upstreams {
 
     /// Records that an endpoint left a query unanswered for long although it answered one that was
     /// sent at the same time or later.
-    pub(in crate::proxy) fn on_pipelined_silence(&mut self, key: EndpointKey, now: Instant) {
+    pub(in crate::proxy) fn on_pipelined_silence(
+        &mut self,
+        key: EndpointKey,
+        is_overdue: bool,
+        now: Instant,
+    ) {
         let endpoint = self.endpoint_mut(key);
-        if endpoint.capacity.on_pipelined_silence(now) {
+        if endpoint.capacity.on_pipelined_silence(is_overdue, now) {
             let label = &endpoint.label();
             log::debug!(
                 "upstream {label}: left a pipelined query unanswered; sending one query at a time"
