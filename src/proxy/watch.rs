@@ -158,7 +158,7 @@ impl Proxy {
         }
     }
 
-    /// Closes a link that keeps us waiting.
+    /// Closes a link that keeps us waiting, unless it is closed already.
     pub(super) fn close(
         &mut self,
         key: LinkKey,
@@ -166,8 +166,10 @@ impl Proxy {
         now: Instant,
         outbox: &mut Outbox,
     ) {
-        outbox.close(key);
-        self.handle_link_down(key, &kind.into(), now, outbox);
+        if self.upstreams.link(key).is_some() {
+            outbox.close(key);
+            self.handle_link_down(key, &kind.into(), now, outbox);
+        }
     }
 
     /// Lets a link take no new queries.
@@ -483,5 +485,40 @@ impl Proxy {
         self.upstreams
             .on_failure(endpoint, scheme, failure, since, now, &mut self.random);
         self.doubt_address(endpoint, failure.kind);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::Scene;
+    use super::super::{Action, Transport};
+    use super::*;
+    use std::time::Duration;
+
+    const QUERY: &[u8] = b"\0\x01\x01\0\0\x01\0\0\0\0\0\0\x01a\0\0\x01\0\x01";
+
+    #[test]
+    fn link_that_is_done_and_one_too_many_is_closed_once() {
+        let mut scene = Scene::with(&["-u", "192.0.2.1"]);
+        scene.ask(QUERY, Transport::Udp);
+        let first = scene.opened_last();
+        let endpoint = scene.proxy.upstreams.link(first).expect("open").endpoint;
+        let links_max = scene.proxy.config.limits.links_per_address;
+        let mut links = Vec::new();
+        for _ in 0..=links_max {
+            scene.now += Duration::from_secs(1);
+            let (proxy, outbox) = (&mut scene.proxy, &mut scene.outbox);
+            links.push(proxy.open(endpoint, Scheme::Tls, scene.now, outbox));
+        }
+        scene.bring_up();
+        scene.outbox.clear();
+        // The oldest is retired last, when there are too many.
+        for link in links.iter().rev() {
+            let (proxy, outbox) = (&mut scene.proxy, &mut scene.outbox);
+            proxy.retire(*link, scene.now, outbox);
+        }
+        let actions = scene.outbox.actions().iter();
+        let is_close = |action: &&Action| matches!(action, Action::CloseLink { .. });
+        assert_eq!(actions.filter(is_close).count(), 1);
     }
 }
