@@ -69,6 +69,7 @@ fn upstream_that_limits_connections_and_queries_answers_all() {
                 connections,
                 answers,
                 takes: Duration::from_millis(milliseconds),
+                stalls: false,
             };
             let mut world = world(scheme, &[manner]);
             world.ask_names("www", 1, 0.0, 50, 0.0);
@@ -77,6 +78,25 @@ fn upstream_that_limits_connections_and_queries_answers_all() {
             assert_eq!(failed(&all(&world)), 0, "{case}");
             let cut = world.responses.iter().filter(|response| response.is_cut);
             assert_eq!(cut.count(), 0, "{case}");
+        }
+    }
+}
+
+#[test]
+fn upstream_that_stalls_on_pipelined_queries_and_limits_connections_answers_all() {
+    for scheme in ["tls", "tcp"] {
+        for (answers, queries) in [(5, 10), (5, 50), (6, 100), (20, 100)] {
+            let manner = Manner::LimitsClients {
+                connections: 2,
+                answers,
+                takes: Duration::from_millis(2),
+                stalls: true,
+            };
+            let mut world = world(scheme, &[manner]);
+            world.ask_names("www", 1, 0.0, queries, 0.0);
+            world.run("");
+            let case = format!("{scheme}, {answers} answers, {queries} queries");
+            assert_eq!(failed(&all(&world)), 0, "{case}");
         }
     }
 }

@@ -19,11 +19,11 @@ pub(super) struct ConnectionCapacity {
     connections: Option<(usize, Instant)>,
 }
 
-/// The number of queries that a connection takes, and when it was learned.
+/// The number of queries that a connection takes, and until when that is used.
 #[derive(Debug)]
 struct QueryLimit {
     queries: usize,
-    at: Instant,
+    until: Instant,
 }
 
 /// Whether an upstream answers queries that were sent while it worked on another one.
@@ -41,6 +41,9 @@ enum Pipelining {
 impl ConnectionCapacity {
     /// How long a learned number of queries is used before it is tested again.
     const VALID: Duration = Duration::from_secs(600);
+
+    /// How long a number of queries is used that only one close has shown so far.
+    const ASSUMED: Duration = Duration::from_secs(10);
 
     /// A connection that was idle for longer was closed because it was idle.
     const SOON: Duration = Duration::from_secs(1);
@@ -63,12 +66,14 @@ impl ConnectionCapacity {
     const ANSWERING: Duration = Duration::from_millis(500);
 
     /// Records that the upstream closed a connection which was opened at `opened_at`, after
-    /// `answers` answers, the last of which came `since_answer` ago. Two closes with about the same
-    /// number set the limit.
+    /// `answers` answers, the last of which came `since_answer` ago, and whether it owed others.
+    /// Two closes with about the same number set the limit. Until then, a close that cut off
+    /// queries sets it for a short time.
     pub(super) fn on_closed(
         &mut self,
         answers: usize,
         since_answer: Duration,
+        owes_answers: bool,
         opened_at: Instant,
         now: Instant,
     ) {
@@ -82,14 +87,21 @@ impl ConnectionCapacity {
         let agrees = |last: &usize| *last * 4 < answers * 5 && answers * 4 < *last * 5;
         if let Some(last) = last.map(|(last, _)| last).filter(agrees) {
             let queries = last.min(answers);
-            self.limit = Some(QueryLimit { queries, at: now });
+            let until = now + Self::VALID;
+            self.limit = Some(QueryLimit { queries, until });
+        } else if owes_answers && self.queries_max(now) > answers {
+            let until = now + Self::ASSUMED;
+            self.limit = Some(QueryLimit {
+                queries: answers,
+                until,
+            });
         }
     }
 
     /// Returns how many queries a new connection takes; `usize::MAX` if no limit is known.
     pub(super) fn queries_max(&self, now: Instant) -> usize {
         let limit = self.limit.as_ref();
-        let valid = limit.filter(|limit| now - limit.at < Self::VALID);
+        let valid = limit.filter(|limit| now < limit.until);
         valid.map_or(usize::MAX, |limit| limit.queries)
     }
 
@@ -130,6 +142,13 @@ impl ConnectionCapacity {
         self.connections = Some((others, now));
     }
 
+    /// Records that so many connections to the endpoint work at the same time.
+    pub(super) fn on_connected(&mut self, connections: usize) {
+        if let Some((known, _)) = &mut self.connections {
+            *known = connections.max(*known);
+        }
+    }
+
     /// Returns how many connections the endpoint takes at the same time, if that is known.
     pub(super) fn connections_max(&self, now: Instant) -> Option<usize> {
         let valid = |(_, at): &(usize, Instant)| now - *at < Self::CONNECTIONS_VALID;
@@ -164,7 +183,8 @@ mod tests {
     fn queries_max(closes: &[usize]) -> usize {
         let mut capacity = ConnectionCapacity::default();
         for (second, answers) in (1..).zip(closes) {
-            capacity.on_closed(*answers, Duration::from_millis(5), at(second), at(second));
+            let soon = Duration::from_millis(5);
+            capacity.on_closed(*answers, soon, false, at(second), at(second));
         }
         capacity.queries_max(at(10))
     }
@@ -183,7 +203,7 @@ mod tests {
     fn close_of_an_idle_connection_sets_no_limit() {
         let mut capacity = ConnectionCapacity::default();
         for second in 0..5 {
-            capacity.on_closed(1, Duration::from_secs(10), at(second), at(second));
+            capacity.on_closed(1, Duration::from_secs(10), false, at(second), at(second));
         }
         assert_eq!(capacity.queries_max(at(5)), usize::MAX);
     }
@@ -192,7 +212,7 @@ mod tests {
     fn restart_that_closes_all_connections_sets_no_limit() {
         let mut capacity = ConnectionCapacity::default();
         for _ in 0..4 {
-            capacity.on_closed(50, Duration::ZERO, at(1), at(9));
+            capacity.on_closed(50, Duration::ZERO, false, at(1), at(9));
         }
         assert_eq!(capacity.queries_max(at(9)), usize::MAX);
     }
@@ -200,10 +220,24 @@ mod tests {
     #[test]
     fn limit_is_tested_again_after_some_time() {
         let mut capacity = ConnectionCapacity::default();
-        capacity.on_closed(3, Duration::ZERO, at(0), at(1));
-        capacity.on_closed(3, Duration::ZERO, at(1), at(2));
+        capacity.on_closed(3, Duration::ZERO, false, at(0), at(1));
+        capacity.on_closed(3, Duration::ZERO, false, at(1), at(2));
         assert_eq!(capacity.queries_max(at(601)), 3);
         assert_eq!(capacity.queries_max(at(602)), usize::MAX);
+    }
+
+    #[test]
+    fn close_that_cuts_off_queries_sets_the_limit_for_a_short_time() {
+        let mut capacity = ConnectionCapacity::default();
+        capacity.on_closed(6, Duration::ZERO, true, at(0), at(1));
+        assert_eq!(capacity.queries_max(at(10)), 6);
+        assert_eq!(capacity.queries_max(at(11)), usize::MAX);
+        // A second close with the same number confirms it.
+        capacity.on_closed(6, Duration::ZERO, true, at(2), at(3));
+        assert_eq!(capacity.queries_max(at(602)), 6);
+        // Another number does not replace a limit that is lower.
+        capacity.on_closed(50, Duration::ZERO, true, at(4), at(5));
+        assert_eq!(capacity.queries_max(at(602)), 6);
     }
 
     #[test]
@@ -212,6 +246,10 @@ mod tests {
         assert_eq!(capacity.connections_max(at(1)), None);
         capacity.on_turned_away(2, at(1));
         assert_eq!(capacity.connections_max(at(60)), Some(2));
+        capacity.on_connected(1);
+        assert_eq!(capacity.connections_max(at(60)), Some(2));
+        capacity.on_connected(3);
+        assert_eq!(capacity.connections_max(at(60)), Some(3));
         assert_eq!(capacity.connections_max(at(61)), None);
     }
 

@@ -312,7 +312,7 @@ impl Upstreams {
         endpoint.scheme == Scheme::Udp && sent < self.limits.datagrams_per_address
     }
 
-    fn links_of(
+    pub(super) fn links_of(
         &self,
         endpoint: &Endpoint,
         scheme: Scheme,

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::link::Link;
+use super::link::{Link, Stage};
 use super::{EndpointKey, Upstreams};
 use crate::config::Scheme;
 use crate::time::Instant;
@@ -26,13 +26,19 @@ impl Upstreams {
         }
         let before = endpoint.capacity.queries_max(now);
         let capacity = &mut endpoint.capacity;
-        capacity.on_closed(link.answers(), since_answer, link.opened_at(), now);
+        capacity.on_closed(
+            link.answers(),
+            since_answer,
+            !is_idle,
+            link.opened_at(),
+            now,
+        );
         let queries = endpoint.capacity.queries_max(now);
         if queries < before {
             let label = &endpoint.label();
             log::info!(
-                "upstream {label}: closes connections after {queries} queries; sending as many on \
-                 each for 10 min"
+                "upstream {label}: closes connections after {queries} queries; \
+                 sending no more on each"
             );
         }
         let links = endpoint.links.clone();
@@ -56,6 +62,13 @@ impl Upstreams {
         let capacity = &mut self.endpoint_mut(link.endpoint).capacity;
         capacity.on_turned_away(others, now);
         true
+    }
+
+    /// Records that a connection to an endpoint was made beside others.
+    pub(super) fn on_connected(&mut self, key: EndpointKey, scheme: Scheme) {
+        let links = self.links_of(self.endpoint(key), scheme);
+        let up = links.filter(|(_, link)| link.stage == Stage::Up).count();
+        self.endpoint_mut(key).capacity.on_connected(up);
     }
 
     /// Records that an endpoint left a query unanswered for long although it answered one that was

@@ -267,6 +267,7 @@ impl Upstreams {
         link.on_up(now);
         self.opening -= 1;
         let (key, opened_at, scheme) = (link.endpoint, link.opened_at(), link.scheme);
+        self.on_connected(key, scheme);
         let endpoint = self.endpoint_mut(key);
         if endpoint.opening.is_none() {
             let authenticated = match scheme {

@@ -67,11 +67,13 @@ pub enum Manner {
     /// was sent.
     ClosesAfter { answers: usize, takes: Duration },
     /// Closes each connection after `answers` answers, each of which takes so long, and further
-    /// connections than these as soon as they are up.
+    /// connections than these as soon as they are up. If `stalls`, every connection but the first
+    /// stays open without further answers for two seconds if a query arrives beside another.
     LimitsClients {
         connections: usize,
         answers: usize,
         takes: Duration,
+        stalls: bool,
     },
     /// Answers after `takes`, and drops the queries that arrive on a connection meanwhile, except
     /// each one whose number on the connection is a multiple of `reads`.
@@ -285,6 +287,8 @@ pub struct World {
     sent_by_link: HashMap<usize, usize>,
     /// Until when the peer of a link works on a query and drops others.
     busy_until_by_link: HashMap<usize, Instant>,
+    /// The connection that the first query was sent on.
+    first_link: Option<LinkKey>,
     /// Questions that each address was sent, in order.
     pub questions: Vec<(u8, String)>,
     /// Links that are open at the same time, at most.
@@ -340,6 +344,7 @@ impl World {
             lost: Vec::new(),
             sent_by_link: HashMap::new(),
             busy_until_by_link: HashMap::new(),
+            first_link: None,
             questions: Vec::new(),
             links_max: 0,
             sent: BTreeMap::new(),
@@ -611,16 +616,8 @@ impl World {
             }
             _ => {}
         }
-        if let Manner::DropsPipelined { takes, reads } = manner {
-            let busy_until = self.busy_until_by_link.entry(link.index()).or_default();
-            if to.scheme != Scheme::Udp && *busy_until > self.now {
-                if !sent.is_multiple_of(reads) {
-                    return;
-                }
-                let at = *busy_until + takes;
-                return self.plan(at, Event::Reply(link, reply(bytes, 1)));
-            }
-            *busy_until = self.now + takes;
+        if !self.is_read(manner, link, &to, sent, bytes) {
+            return;
         }
         if let Manner::InOrder { slow } = manner {
             let name = Message::parse(bytes).expect("well formed").question();
@@ -652,6 +649,47 @@ impl World {
         {
             self.plan(self.now + takes, Event::Down(link, FailureKind::Closed));
         }
+    }
+
+    /// Whether an upstream of this manner reads a query on a connection that it is busy with.
+    fn is_read(
+        &mut self,
+        manner: Manner,
+        link: LinkKey,
+        to: &Destination,
+        sent: usize,
+        bytes: &[u8],
+    ) -> bool {
+        if let Manner::DropsPipelined { takes, reads } = manner {
+            let busy_until = self.busy_until_by_link.entry(link.index()).or_default();
+            if to.scheme != Scheme::Udp && *busy_until > self.now {
+                if !sent.is_multiple_of(reads) {
+                    return false;
+                }
+                let at = *busy_until + takes;
+                self.plan(at, Event::Reply(link, reply(bytes, 1)));
+                return false;
+            }
+            *busy_until = self.now + takes;
+        }
+        if let Manner::LimitsClients {
+            takes,
+            stalls: true,
+            ..
+        } = manner
+            && to.scheme != Scheme::Udp
+        {
+            let is_first = *self.first_link.get_or_insert(link) == link;
+            let busy_until = self.busy_until_by_link.entry(link.index()).or_default();
+            if *busy_until > self.now && !is_first {
+                let end = self.now + Duration::from_secs(2);
+                *busy_until = end;
+                self.plan(end, Event::Down(link, FailureKind::Closed));
+                return false;
+            }
+            *busy_until = self.now + takes;
+        }
+        true
     }
 
     /// What an address replies to a query, and after how long.
