@@ -2,6 +2,7 @@
 
 use std::io::ErrorKind;
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use super::clients::Clients;
 use super::moderation::Pace;
@@ -151,6 +152,10 @@ impl<N: Net> Reactor<N> {
         if client.flush(&mut self.scratch, self.now).is_err() {
             return self.close_client(key);
         }
+        if client.has_expired(self.now) {
+            log::debug!("closing a client whose certificate has expired");
+            return self.close_client(key);
+        }
         if !self.proxy.has_room(self.now) {
             self.park(key);
             return self.settle_client(key);
@@ -188,6 +193,12 @@ impl<N: Net> Reactor<N> {
         } else {
             Ok(client.take_kept(&self.config.limits, now, take))
         };
+        if let Some(acceptor) = &self.tls.acceptor
+            && let Some(certificate) = client.new_certificate()
+        {
+            let left = acceptor.time_left(certificate).unwrap_or(Duration::MAX);
+            client.expire_at(now + left);
+        }
         match stepped {
             Ok(Step::Again) => self.make_runnable(key),
             Ok(Step::Full) if !self.proxy.has_room(self.now) => self.park(key),

@@ -4,7 +4,9 @@ mod acceptor;
 mod certificate;
 mod explain;
 mod files;
+mod fingerprint;
 mod pins;
+mod tickets;
 
 pub use acceptor::Acceptor;
 pub use certificate::{expires_at, subject};
@@ -25,6 +27,8 @@ use crate::clock::Clock;
 use crate::config::{Config, Host, Identity, Pins, Scheme, Upstream};
 
 use explain::explain_key;
+use files::Credentials;
+use fingerprint::Fingerprint;
 use pins::PinVerifier;
 
 /// The protocol that is offered in the handshake (RFC 7858; IANA, "dot").
@@ -40,6 +44,7 @@ pub struct Connector {
     config: Arc<ClientConfig>,
     name: ServerName<'static>,
     pins: Option<Arc<PinVerifier>>,
+    fingerprint: Fingerprint,
 }
 
 impl Connector {
@@ -95,6 +100,19 @@ pub struct Setup {
     pub acceptor: Option<Acceptor>,
 }
 
+impl Setup {
+    /// Returns the places of upstreams whose certificates were judged by other rules `before`, or
+    /// that were shown another certificate, for the same list of upstreams.
+    pub fn changed_upstreams(&self, before: &Self) -> Vec<usize> {
+        let pairs = self.connectors.iter().zip(&before.connectors);
+        let changed = pairs.enumerate().filter(|(_, pair)| match pair {
+            (Some(now), Some(before)) => now.fingerprint != before.fingerprint,
+            _ => false,
+        });
+        changed.map(|(place, _)| place).collect()
+    }
+}
+
 /// Reads the files that TLS needs. `clock` judges certificates.
 pub fn set_up(config: &Config, clock: &Clock) -> Result<Setup, SetupError> {
     let roots = match &config.ca_file {
@@ -119,17 +137,23 @@ pub fn set_up(config: &Config, clock: &Clock) -> Result<Setup, SetupError> {
     let is_plain = |upstream: &&Upstream| !upstream.has_own_terms();
     let plain = config.upstreams.iter().filter(is_plain).count();
     let shared = Arc::new(trust.client(trust.by_chain(), None, plain)?);
+    let no_pins = Pins::default();
+    let shared_fingerprint = Fingerprint::of_upstream(&trust.roots, &no_pins, None);
     let connector = |upstream: &Upstream| {
         if upstream.scheme != Scheme::Tls {
             return Ok(None);
         }
         let name = server_name(upstream).ok_or_else(|| SetupError::Name(upstream.to_string()))?;
-        let (config, pins) = if upstream.has_own_terms() {
-            trust.own(upstream)?
+        Ok(Some(if upstream.has_own_terms() {
+            trust.own(upstream, name)?
         } else {
-            (Arc::clone(&shared), None)
-        };
-        Ok(Some(Connector { config, name, pins }))
+            Connector {
+                config: Arc::clone(&shared),
+                name,
+                pins: None,
+                fingerprint: shared_fingerprint,
+            }
+        }))
     };
     Ok(Setup {
         connectors: config
@@ -161,10 +185,7 @@ impl Trust {
     }
 
     /// For an upstream that has pins, or asks who we are.
-    fn own(
-        &self,
-        upstream: &Upstream,
-    ) -> Result<(Arc<ClientConfig>, Option<Arc<PinVerifier>>), SetupError> {
+    fn own(&self, upstream: &Upstream, name: ServerName<'static>) -> Result<Connector, SetupError> {
         let by_chain = self.by_chain();
         let pins = (upstream.pins != Pins::default())
             .then(|| Arc::new(PinVerifier::new(upstream, by_chain.clone(), &self.roots)));
@@ -172,14 +193,24 @@ impl Trust {
             Some(pins) => Arc::clone(pins) as Arc<dyn ServerCertVerifier>,
             None => by_chain,
         };
-        let client = self.client(verifier, upstream.identity.as_ref(), 1)?;
-        Ok((Arc::new(client), pins))
+        let identity = upstream.identity.as_ref();
+        let read = |identity| files::read_credentials(["client-cert", "client-key"], identity);
+        let credentials = identity.map(read).transpose()?;
+        let fingerprint =
+            Fingerprint::of_upstream(&self.roots, &upstream.pins, credentials.as_ref());
+        let config = self.client(verifier, identity.zip(credentials), 1)?;
+        Ok(Connector {
+            config: Arc::new(config),
+            name,
+            pins,
+            fingerprint,
+        })
     }
 
     fn client(
         &self,
         verifier: Arc<dyn ServerCertVerifier>,
-        identity: Option<&Identity>,
+        identity: Option<(&Identity, Credentials)>,
         upstreams: usize,
     ) -> Result<ClientConfig, SetupError> {
         let clock = Arc::clone(&self.clock) as Arc<dyn TimeProvider>;
@@ -190,11 +221,9 @@ impl Trust {
             .with_custom_certificate_verifier(verifier);
         let mut client = match identity {
             None => client.with_no_client_auth(),
-            Some(Identity { certificate, key }) => {
-                let chain = files::read_chain("client-cert", certificate)?;
-                let read = files::read_key("client-key", key)?;
-                let client = client.with_client_auth_cert(chain, read);
-                client.map_err(|error| FileError::new("client-key", key, explain_key(&error)))?
+            Some((Identity { key: path, .. }, Credentials { chain, key })) => {
+                let client = client.with_client_auth_cert(chain, key);
+                client.map_err(|error| FileError::new("client-key", path, explain_key(&error)))?
             }
         };
         client.alpn_protocols = vec![ALPN.to_vec()];

@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use dotproxy::config::Pin;
 use rcgen::{
@@ -10,8 +11,10 @@ use rcgen::{
     PublicKeyData, SanType, date_time_ymd,
 };
 use ring::digest::{SHA256, digest};
+use rustls::client::WantsClientCert;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::{ClientConfig, RootCertStore, ServerConfig, SupportedProtocolVersion};
+use rustls::version::{TLS12, TLS13};
+use rustls::{ClientConfig, ConfigBuilder, RootCertStore, ServerConfig, SupportedProtocolVersion};
 
 /// What is wrong with a server's certificate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,15 +82,40 @@ impl Authority {
 
     /// The configuration of a client that trusts this authority.
     pub fn client(&self) -> Arc<ClientConfig> {
+        Arc::new(self.client_of(&[&TLS13, &TLS12]).with_no_client_auth())
+    }
+
+    /// The configuration of a client that trusts this authority and has a certificate of `issuer`
+    /// that expires at this time.
+    pub fn client_certified_by(
+        &self,
+        issuer: &Self,
+        not_after: SystemTime,
+        version: &'static SupportedProtocolVersion,
+    ) -> Arc<ClientConfig> {
+        let mut params = CertificateParams::default();
+        let since_1970 = not_after.duration_since(UNIX_EPOCH);
+        params.not_after = date_time_ymd(1970, 1, 1) + since_1970.expect("a time of today");
+        let key = key();
+        let certificate = params.signed_by(&key, &issuer.issuer);
+        let chain = vec![certificate.expect("a certificate").into()];
+        let key = PrivateKeyDer::try_from(key.serialize_der()).expect("a key");
+        let config = self.client_of(&[version]);
+        let config = config.with_client_auth_cert(chain, key);
+        Arc::new(config.expect("a key that fits its certificate"))
+    }
+
+    fn client_of(
+        &self,
+        versions: &[&'static SupportedProtocolVersion],
+    ) -> ConfigBuilder<ClientConfig, WantsClientCert> {
         let mut roots = RootCertStore::empty();
         roots.add(self.issuer.der().clone()).expect("an authority");
         let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let config = ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
+        ClientConfig::builder_with_provider(provider)
+            .with_protocol_versions(versions)
             .expect("versions that the provider has")
             .with_root_certificates(roots)
-            .with_no_client_auth();
-        Arc::new(config)
     }
 
     /// The configuration of a DoT server with such a certificate.
