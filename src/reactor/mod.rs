@@ -208,8 +208,6 @@ impl<N: Net> Reactor<N> {
     /// Takes turns until a signal asks to finish and that is done. Errors are those of the poller.
     pub fn run(&mut self, host: &impl Host) -> io::Result<()> {
         self.announce();
-        // Whether it can be written shows now, and not in an hour.
-        self.clock.stamp();
         // Nothing may come for long.
         self.write_log();
         host.on_ready();
@@ -232,7 +230,7 @@ impl<N: Net> Reactor<N> {
             }
         }
         self.end_tap();
-        self.clock.stamp();
+        self.clock.stamp(self.now);
         self.log_at = None;
         self.write_log();
         Ok(())
@@ -366,7 +364,7 @@ impl<N: Net> Reactor<N> {
         if self.stamp_at.is_some_and(|at| at <= self.now) {
             let interval = self.clock.stamp_interval();
             self.stamp_at = interval.map(|interval| self.now + interval);
-            self.clock.stamp();
+            self.clock.stamp(self.now);
         }
     }
 

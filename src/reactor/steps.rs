@@ -8,14 +8,15 @@ use super::clients::Clients;
 use super::moderation::Pace;
 use super::{ClientProtocol, Reactor, Session, Slot};
 use crate::arena::Key;
-use crate::failure::Failure;
+use crate::failure::{Failure, FailureKind};
 use crate::net::{self, Net};
 use crate::origin::{Origin, Subscriber};
-use crate::proxy::{Protocol, Transport as ClientTransport};
+use crate::proxy::{LinkKey, Protocol, Transport as ClientTransport};
 use crate::session::client_stream::Taken;
 use crate::session::upstream_stream::UpstreamEvent;
 use crate::session::{ClientStream, Step, Transport};
 use crate::telemetry::dnstap::Kind;
+use crate::tls::Connector;
 
 impl<N: Net> Reactor<N> {
     /// Lets a session do as much as it may at a time.
@@ -220,13 +221,13 @@ impl<N: Net> Reactor<N> {
         let (proxy, outbox, now) = (&mut self.proxy, &mut self.outbox, self.now);
         let (most, clock) = (self.config.limits.stream_octets_per_turn, &self.clock);
         let tap = &mut self.tap;
-        let mut has_come_up = false;
+        let mut came_up = None;
         let stepped = stream.ready(&mut self.scratch, most, |event| match event {
             UpstreamEvent::Up {
                 is_resumed,
                 expires_at,
             } => {
-                has_come_up = true;
+                came_up = Some(is_resumed);
                 proxy.handle_link_up(link, is_resumed, now, outbox);
                 if let Some(expires_at) = expires_at {
                     proxy.handle_certificate(link, expires_at, clock.now());
@@ -241,8 +242,9 @@ impl<N: Net> Reactor<N> {
                 proxy.handle_reply(link, message, now, outbox);
             }
         });
-        if has_come_up {
+        if let Some(is_resumed) = came_up {
             self.relax_soon();
+            self.on_authenticated(link, is_resumed);
         }
         match stepped {
             Ok(step) => {
@@ -253,6 +255,17 @@ impl<N: Net> Reactor<N> {
                 }
             }
             Err(failure) => self.lose_upstream(key, &failure),
+        }
+    }
+
+    /// A certificate that was verified, by its dates too, shows that the clock may be right.
+    fn on_authenticated(&mut self, link: LinkKey, is_resumed: bool) {
+        let upstream = self.proxy.link_upstream(link).map(|upstream| upstream.0);
+        let connector = upstream.and_then(|place| self.tls.connectors.get(place)?.as_ref());
+        let is_dated = connector.is_some_and(Connector::judges_dates);
+        if is_dated && !is_resumed && self.clock.on_verified(self.now) {
+            // Whether it can be written shows now, and not in an hour.
+            self.clock.stamp(self.now);
         }
     }
 
@@ -285,9 +298,15 @@ impl<N: Net> Reactor<N> {
             return;
         };
         self.relax_soon();
+        let mut failure = failure.clone();
+        if failure.kind == FailureKind::Authentication
+            && let Some(replacement) = self.clock.replacement()
+        {
+            failure.detail = format!("{}; {replacement}", failure.detail);
+        }
         if let Some(link) = slot.link() {
             self.proxy
-                .handle_link_down(link, failure, self.now, &mut self.outbox);
+                .handle_link_down(link, &failure, self.now, &mut self.outbox);
         }
     }
 

@@ -53,6 +53,12 @@ impl Connector {
         UnbufferedClientConnection::new(Arc::clone(&self.config), self.name.clone())
     }
 
+    /// Returns whether certificates are judged by their dates, which a pin alone does not.
+    pub fn judges_dates(&self) -> bool {
+        let is_pin_enough = |pins: &Arc<PinVerifier>| pins.is_pin_enough();
+        !self.pins.as_ref().is_some_and(is_pin_enough)
+    }
+
     /// How often the peer has had a key other than those that are pinned.
     pub fn pin_mismatches(&self) -> u64 {
         self.pins.as_ref().map_or(0, |pins| pins.mismatches())
@@ -121,12 +127,8 @@ pub fn set_up(config: &Config, clock: &Clock) -> Result<Setup, SetupError> {
             roots: webpki_roots::TLS_SERVER_ROOTS.to_vec(),
         },
     };
-    if let Some(behind) = clock.is_behind() {
-        log::warn!(
-            "this host's clock is behind by {} s at least: certificates are judged by the time \
-             that the program was built or last ran",
-            behind.as_secs()
-        );
+    if let Some(replacement) = clock.replacement() {
+        log::warn!("{replacement}");
     }
     let trust = Trust {
         provider: Arc::new(provider()),

@@ -56,6 +56,11 @@ impl PinVerifier {
         mismatches.unwrap_or_else(PoisonError::into_inner).count
     }
 
+    /// Whether a pinned key is right whatever else the certificate says.
+    pub(super) fn is_pin_enough(&self) -> bool {
+        self.pins.rule == PinRule::Instead
+    }
+
     fn is_pinned(&self, key: &SubjectPublicKeyInfoDer<'_>) -> bool {
         self.pins.pins.contains(&pin_of(key))
     }
@@ -114,7 +119,7 @@ impl ServerCertVerifier for PinVerifier {
         ocsp_response: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
-        let by_chain = self.pins.rule != PinRule::Instead;
+        let by_chain = !self.is_pin_enough();
         if by_chain {
             let chain = &self.by_chain;
             chain.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)?;

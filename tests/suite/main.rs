@@ -19,6 +19,7 @@ mod loop_simulation;
 
 // The program, as a user starts it.
 mod clear_text;
+mod clock;
 mod confinement;
 mod dnstap;
 mod end_to_end;
