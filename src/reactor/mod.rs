@@ -148,12 +148,12 @@ pub struct Reactor<N: Net> {
 }
 
 impl<N: Net> Reactor<N> {
-    /// A loop that serves where `config` says. `tls` is what its files hold.
+    /// A loop that serves where `config` says. `tls` is what its files hold. Until
+    /// [`Reactor::open_query_log`] there is no query log.
     pub fn new(
         mut net: N,
         config: &Config,
         tls: tls::Setup,
-        query_log: Option<QueryLog>,
         clock: Clock,
         seed: &[u8; SEED_LEN],
     ) -> Result<Self, ListenError> {
@@ -167,9 +167,9 @@ impl<N: Net> Reactor<N> {
             tls,
             pins_mismatched: 0,
             proxy: Proxy::new(config, &random.next_seed()),
-            outbox: Outbox::new(query_log.is_some()),
-            outbox_in_work: Outbox::new(query_log.is_some()),
-            query_log,
+            outbox: Outbox::default(),
+            outbox_in_work: Outbox::default(),
+            query_log: None,
             tap: config.dnstap.clone().map(|target| {
                 let unsent_max = config.limits.dnstap_unsent;
                 Tap::new(target, unsent_max, now)

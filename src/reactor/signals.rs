@@ -101,6 +101,11 @@ impl<N: Net> Reactor<N> {
         }
     }
 
+    /// Opens the query log of the settings, with the rights that the process has now.
+    pub fn open_query_log(&mut self) -> Result<(), String> {
+        self.reopen_query_log(&self.config.clone())
+    }
+
     /// Lets the query log be what `config` says, if that can be done.
     fn reopen_query_log(&mut self, config: &Config) -> Result<(), String> {
         match (&mut self.query_log, &config.query_log) {

@@ -24,6 +24,7 @@ mod confinement;
 mod dnstap;
 mod end_to_end;
 mod faulty_upstream;
+mod files;
 mod http;
 mod json_log;
 mod odd_upstreams;
