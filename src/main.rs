@@ -93,6 +93,7 @@ fn run(mut config: Config, arguments: &[String]) -> Result<(), String> {
     let mut reactor = reactor.map_err(|error| explain(&error))?;
     // It does not show any more once the process is confined.
     let code = code::Code::find();
+    let supervisor = Supervisor::from_environment(|variable| std::env::var_os(variable));
     let confinement = confinement::switch_user(&config, who)?;
     reactor.open_query_log()?;
     // Not within the log's arguments, which are evaluated only if somebody wants to know.
@@ -103,7 +104,7 @@ fn run(mut config: Config, arguments: &[String]) -> Result<(), String> {
         places,
         confinement,
         code,
-        supervisor: Supervisor::from_environment(|variable| std::env::var_os(variable)),
+        supervisor,
     };
     reactor.run(&process).map_err(explain_poller)
 }
