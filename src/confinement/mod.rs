@@ -181,6 +181,18 @@ pub fn switch_user(config: &Config, who: Option<Who>) -> Result<Confinement, Str
         let user = format!("user {}, group {}", who.uid, who.gid);
         confinement.in_force.push(user);
     }
+    if Uid::effective().is_root() {
+        log::warn!(
+            "running as root without --user: files and Unix sockets that only root may use stay \
+             within reach of a process that is taken over; give --user, like --user nobody"
+        );
+        if who.is_none() && config.is_confined {
+            confinement.in_force.push(match setgroups(&[]) {
+                Ok(()) => "no supplementary groups".to_owned(),
+                Err(error) => format!("supplementary groups as before: {error}"),
+            });
+        }
+    }
     Ok(confinement)
 }
 
