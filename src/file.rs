@@ -77,17 +77,17 @@ fn appending() -> OpenOptions {
     options
 }
 
-/// Opens a file to append to it, without waiting for a slow reader. It is created if need be. A pipe
-/// is opened whether or not it has a reader.
+/// Opens a file to append to it, without waiting for a slow reader. It is created if need be. A
+/// pipe is opened whether or not it has a reader.
 pub fn append(path: &Path) -> io::Result<File> {
     let is_pipe = fs::metadata(path).is_ok_and(|metadata| metadata.file_type().is_fifo());
     appending().read(is_pipe).create(true).open(path)
 }
 
-/// Prepares a file that another user is going to [append] to, as root: creates it and gives
-/// it to that user where the folder is root's. In a folder that the user may write, anything may
-/// lie, so the user has to do that itself. A file that is a link, has several names, or belongs to a
-/// third user stays as it is.
+/// Prepares a file that another user is going to [append] to, as root: creates it and gives it to
+/// that user where the folder is root's. In a folder that the user may write, anything may lie, so
+/// the user has to do that itself. A file that is a link, has several names, or belongs to a third
+/// user stays as it is.
 pub fn prepare_for(user: Owner, path: &Path) -> io::Result<()> {
     let folder = match path.parent() {
         Some(folder) if folder != Path::new("") => folder,

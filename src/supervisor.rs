@@ -26,7 +26,8 @@ const UNTOLD_MAX: usize = 8;
 pub struct Supervisor {
     /// Where it listens, if there is one.
     address: Option<SockAddr>,
-    /// The socket that is connected to it. A confined process cannot connect beside the file system.
+    /// The socket that is connected to it. A confined process cannot connect beside the file
+    /// system.
     socket: RefCell<Option<Socket>>,
     /// How often it wants to hear that the process is alive, if it does.
     interval: Option<Duration>,

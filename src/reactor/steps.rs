@@ -16,7 +16,6 @@ use crate::session::client_stream::Taken;
 use crate::session::upstream_stream::UpstreamEvent;
 use crate::session::{ClientStream, Step, Transport};
 use crate::telemetry::dnstap::Kind;
-use crate::tls::Connector;
 
 impl<N: Net> Reactor<N> {
     /// Lets a session do as much as it may at a time.
@@ -227,7 +226,7 @@ impl<N: Net> Reactor<N> {
                 is_resumed,
                 expires_at,
             } => {
-                came_up = Some(is_resumed);
+                came_up = Some((is_resumed, expires_at));
                 proxy.handle_link_up(link, is_resumed, now, outbox);
                 if let Some(expires_at) = expires_at {
                     proxy.handle_certificate(link, expires_at, clock.now());
@@ -242,9 +241,11 @@ impl<N: Net> Reactor<N> {
                 proxy.handle_reply(link, message, now, outbox);
             }
         });
-        if let Some(is_resumed) = came_up {
+        if let Some((is_resumed, expires_at)) = came_up {
             self.relax_soon();
-            self.on_authenticated(link, is_resumed);
+            if !is_resumed {
+                self.on_authenticated(link, expires_at);
+            }
         }
         match stepped {
             Ok(step) => {
@@ -258,12 +259,19 @@ impl<N: Net> Reactor<N> {
         }
     }
 
-    /// A certificate that was verified, by its dates too, shows that the clock may be right.
-    fn on_authenticated(&mut self, link: LinkKey, is_resumed: bool) {
+    /// The certificate of an upstream was verified. If that was by its dates, the clock may be
+    /// right.
+    fn on_authenticated(&mut self, link: LinkKey, expires_at: Option<Duration>) {
         let upstream = self.proxy.link_upstream(link).map(|upstream| upstream.0);
-        let connector = upstream.and_then(|place| self.tls.connectors.get(place)?.as_ref());
-        let is_dated = connector.is_some_and(Connector::judges_dates);
-        if is_dated && !is_resumed && self.clock.on_verified(self.now) {
+        let connectors = &self.tls.connectors;
+        let connector = upstream.and_then(|place| connectors.get(place)?.as_ref());
+        let Some(connector) = connector else {
+            return;
+        };
+        if let Some(expires_at) = expires_at {
+            connector.on_certificate(expires_at);
+        }
+        if connector.judges_dates() && self.clock.on_verified(self.now) {
             // Whether it can be written shows now, and not in an hour.
             self.clock.stamp(self.now);
         }

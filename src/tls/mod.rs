@@ -6,6 +6,7 @@ mod explain;
 mod files;
 mod fingerprint;
 mod pins;
+mod sessions;
 mod tickets;
 
 pub use acceptor::Acceptor;
@@ -15,9 +16,12 @@ pub use files::FileError;
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use rustls::client::danger::ServerCertVerifier;
-use rustls::client::{Resumption, UnbufferedClientConnection, WebPkiServerVerifier};
+use rustls::client::{
+    ClientSessionStore, Resumption, UnbufferedClientConnection, WebPkiServerVerifier,
+};
 use rustls::crypto::{CryptoProvider, ring};
 use rustls::pki_types::{ServerName, UnixTime};
 use rustls::time_provider::TimeProvider;
@@ -30,6 +34,7 @@ use explain::explain_key;
 use files::Credentials;
 use fingerprint::Fingerprint;
 use pins::PinVerifier;
+use sessions::Sessions;
 
 /// The protocol that is offered in the handshake (RFC 7858; IANA, "dot").
 const ALPN: &[u8] = b"dot";
@@ -42,6 +47,7 @@ const TICKETS_PER_UPSTREAM: usize = 8;
 #[derive(Clone, Debug)]
 pub struct Connector {
     config: Arc<ClientConfig>,
+    sessions: Arc<Sessions>,
     name: ServerName<'static>,
     pins: Option<Arc<PinVerifier>>,
     fingerprint: Fingerprint,
@@ -51,6 +57,14 @@ impl Connector {
     /// A connection that will prove who the peer is before it carries anything.
     pub fn connection(&self) -> Result<UnbufferedClientConnection, rustls::Error> {
         UnbufferedClientConnection::new(Arc::clone(&self.config), self.name.clone())
+    }
+
+    /// Records that the upstream has shown a certificate that expires at this time since 1970. Its
+    /// sessions are not resumed after that, unless certificates are not judged by their dates.
+    pub fn on_certificate(&self, expires_at: Duration) {
+        if self.judges_dates() {
+            self.sessions.on_certificate(&self.name, expires_at);
+        }
     }
 
     /// Returns whether certificates are judged by their dates, which a pin alone does not.
@@ -138,7 +152,7 @@ pub fn set_up(config: &Config, clock: &Clock) -> Result<Setup, SetupError> {
     // Those with neither pins nor a certificate of ours share all, sessions included.
     let is_plain = |upstream: &&Upstream| !upstream.has_own_terms();
     let plain = config.upstreams.iter().filter(is_plain).count();
-    let shared = Arc::new(trust.client(trust.by_chain(), None, plain)?);
+    let (shared, shared_sessions) = trust.client(trust.by_chain(), None, plain)?;
     let no_pins = Pins::default();
     let shared_fingerprint = Fingerprint::of_upstream(&trust.roots, &no_pins, None);
     let connector = |upstream: &Upstream| {
@@ -151,6 +165,7 @@ pub fn set_up(config: &Config, clock: &Clock) -> Result<Setup, SetupError> {
         } else {
             Connector {
                 config: Arc::clone(&shared),
+                sessions: Arc::clone(&shared_sessions),
                 name,
                 pins: None,
                 fingerprint: shared_fingerprint,
@@ -200,9 +215,10 @@ impl Trust {
         let credentials = identity.map(read).transpose()?;
         let fingerprint =
             Fingerprint::of_upstream(&self.roots, &upstream.pins, credentials.as_ref());
-        let config = self.client(verifier, identity.zip(credentials), 1)?;
+        let (config, sessions) = self.client(verifier, identity.zip(credentials), 1)?;
         Ok(Connector {
-            config: Arc::new(config),
+            config,
+            sessions,
             name,
             pins,
             fingerprint,
@@ -214,8 +230,10 @@ impl Trust {
         verifier: Arc<dyn ServerCertVerifier>,
         identity: Option<(&Identity, Credentials)>,
         upstreams: usize,
-    ) -> Result<ClientConfig, SetupError> {
+    ) -> Result<(Arc<ClientConfig>, Arc<Sessions>), SetupError> {
         let clock = Arc::clone(&self.clock) as Arc<dyn TimeProvider>;
+        let sessions_max = TICKETS_PER_UPSTREAM * upstreams;
+        let sessions = Arc::new(Sessions::new(sessions_max, Arc::clone(&clock)));
         let client = ClientConfig::builder_with_details(Arc::clone(&self.provider), clock)
             .with_safe_default_protocol_versions()
             .expect("the provider has suites for TLS 1.2 and 1.3")
@@ -229,8 +247,8 @@ impl Trust {
             }
         };
         client.alpn_protocols = vec![ALPN.to_vec()];
-        client.resumption = Resumption::in_memory_sessions(TICKETS_PER_UPSTREAM * upstreams);
-        Ok(client)
+        client.resumption = Resumption::store(Arc::clone(&sessions) as Arc<dyn ClientSessionStore>);
+        Ok((Arc::new(client), sessions))
     }
 }
 

@@ -94,8 +94,7 @@ impl Authority {
         version: &'static SupportedProtocolVersion,
     ) -> Arc<ClientConfig> {
         let mut params = CertificateParams::default();
-        let since_1970 = not_after.duration_since(UNIX_EPOCH);
-        params.not_after = date_time_ymd(1970, 1, 1) + since_1970.expect("a time of today");
+        expire_at(&mut params, not_after);
         let key = key();
         let certificate = params.signed_by(&key, &issuer.issuer);
         let chain = vec![certificate.expect("a certificate").into()];
@@ -124,7 +123,26 @@ impl Authority {
         flaw: Flaw,
         versions: &[&'static SupportedProtocolVersion],
     ) -> Arc<ServerConfig> {
+        self.server_with(CertificateParams::default(), flaw, versions)
+    }
+
+    /// The configuration of a DoT server with a right certificate that expires at this time.
+    pub fn server_until(
+        &self,
+        not_after: SystemTime,
+        version: &'static SupportedProtocolVersion,
+    ) -> Arc<ServerConfig> {
         let mut params = CertificateParams::default();
+        expire_at(&mut params, not_after);
+        self.server_with(params, Flaw::None, &[version])
+    }
+
+    fn server_with(
+        &self,
+        mut params: CertificateParams,
+        flaw: Flaw,
+        versions: &[&'static SupportedProtocolVersion],
+    ) -> Arc<ServerConfig> {
         // The same length in every run, so that a seed means the same in every run.
         params.serial_number = Some(2.into());
         let (name, address) = match flaw {
@@ -164,6 +182,11 @@ impl Drop for Authority {
             let _ = std::fs::remove_file(self.ca_file.with_extension(kind));
         }
     }
+}
+
+fn expire_at(params: &mut CertificateParams, time: SystemTime) {
+    let since_1970 = time.duration_since(UNIX_EPOCH);
+    params.not_after = date_time_ymd(1970, 1, 1) + since_1970.expect("a time of today");
 }
 
 fn pin_of(key: &KeyPair) -> Pin {
