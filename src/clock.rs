@@ -23,7 +23,7 @@ const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 const BUILD_AGE_MAX: Duration = DAY.saturating_mul(15 * 365);
 
 /// The time by which a stamp may be later than the system's clock, if the clock is not known to be
-/// behind: nobody sets a clock back by more to correct it.
+/// behind: no correction of a clock is larger.
 const STAMP_AHEAD_MAX: Duration = DAY.saturating_mul(365);
 
 /// A clock that does not fall behind what is known to have passed.

@@ -1,7 +1,7 @@
 //! Small files, read and written whole.
 //!
 //! Another user may have put something else in place of a file: a named pipe, on which a read would
-//! wait for ever, or a link to a file that is none of its business. So only regular files are read,
+//! wait for ever, or a link to a file of a third user. So only regular files are read,
 //! without waiting, and new files replace whatever has their name.
 
 use std::ffi::OsString;
@@ -190,7 +190,7 @@ impl Owner {
         let is_group = metadata.gid() == self.gid;
         let needed = if is_group { 0o020 } else { 0o002 };
         let may = metadata.uid() == self.uid || metadata.mode() & needed != 0;
-        // Kubernetes mounts settings so that only the mount keeps everybody from writing them.
+        // Kubernetes mounts settings so that only the mount makes them read-only.
         let is_read_only = || {
             let flags = statvfs(path).map(|found| found.f_flag);
             flags.is_ok_and(|flags| flags.contains(StatVfsMountFlags::RDONLY))

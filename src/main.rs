@@ -61,7 +61,7 @@ fn check(config: &Config) -> Result<(), String> {
     Ok(())
 }
 
-/// Looks up the user that the process becomes, who must not be able to write the options of root.
+/// Looks up the user that the process becomes. It must not be able to write the options of root.
 fn find_user(config: &Config) -> Result<Option<Who>, String> {
     let who = config.user.as_ref().map(Who::find).transpose()?;
     if let Some(who) = who {

@@ -109,7 +109,7 @@ impl Who {
         }
     }
 
-    /// Lets whom the process becomes write a query log in a folder of root.
+    /// Gives the user a query log in a folder of root.
     fn take_over(self, config: &Config) -> io::Result<()> {
         match query_log(config).filter(|_| self.changes_rights()) {
             Some(path) => file::prepare_for(self.owner(), path),

@@ -82,7 +82,7 @@ impl<S: Read + Write> ClientStream<S> {
         self.identity.as_deref()
     }
 
-    /// Returns whether `acceptor` would admit the client now. Clients in the clear it always does.
+    /// Returns whether `acceptor` would admit the client now. It admits every client in the clear.
     pub fn is_admitted_by(&self, acceptor: &Acceptor) -> bool {
         self.transport.is_admitted_by(acceptor)
     }

@@ -101,8 +101,8 @@ impl<S: Read + Write> Transport<S> {
         }
     }
 
-    /// Returns whether `acceptor` admits the client at the other end. A stream in the clear is none
-    /// of its business.
+    /// Returns whether `acceptor` admits the client at the other end. Clients in the clear are always
+    /// admitted.
     pub fn is_admitted_by(&self, acceptor: &Acceptor) -> bool {
         match self {
             Self::TlsServer(tls) => tls.is_admitted_by(acceptor),

@@ -267,7 +267,7 @@ fn session_is_not_resumed_once_the_certificate_of_its_client_has_expired() {
                 Some((config, end))
             })
             .expect("a certificate that is valid for long enough");
-        // It serves whoever is connected until then.
+        // A connection is served until then.
         let mut connected = scene.connect_with(Arc::clone(&config), 1);
         let was_served = is_served(&mut connected, 2);
         // Certificates end with a whole second.
