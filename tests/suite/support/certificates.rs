@@ -137,6 +137,26 @@ impl Authority {
         self.server_with(params, Flaw::None, &[version])
     }
 
+    /// The configuration of a DoT server that sends a certificate of this authority by `farther`
+    /// along with its own.
+    pub fn server_cross_signed(&self, farther: &Self) -> Arc<ServerConfig> {
+        let mut params = CertificateParams::default();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let cross = params.signed_by(self.issuer.key(), &farther.issuer);
+        let mut params = CertificateParams::default();
+        params.subject_alt_names = vec![SanType::IpAddress(IpAddr::from([127, 0, 0, 1]))];
+        let own = params.signed_by(&self.server_key, &self.issuer);
+        let chain = [own, cross].map(|one| CertificateDer::from(one.expect("a certificate")));
+        let key = PrivateKeyDer::try_from(self.server_key.serialize_der()).expect("a key");
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let config = ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .expect("versions that the provider has")
+            .with_no_client_auth()
+            .with_single_cert(chain.to_vec(), key);
+        Arc::new(config.expect("a key that fits its certificate"))
+    }
+
     fn server_with(
         &self,
         mut params: CertificateParams,
