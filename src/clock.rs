@@ -4,18 +4,37 @@
 //! names it cannot resolve while every certificate is still to begin. So time is taken to be no
 //! earlier than two moments that have surely passed: when the program was built, and, where it may
 //! keep a file, when it last ran. Everything else about a certificate is judged as ever.
+//!
+//! A clock that is wrong must not leave a stamp that stops the service for good: a stamp is written
+//! only once a certificate of an upstream was verified by that time, and one that is implausibly
+//! late is ignored.
 
+use std::fmt::Write as _;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::file;
+use crate::time::Instant;
+
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// The time for which a build is in use at most. A stamp that is later is wrong.
+const BUILD_AGE_MAX: Duration = DAY.saturating_mul(15 * 365);
+
+/// The time by which a stamp may be later than the system's clock, if the clock is not known to be
+/// behind: no correction of a clock is larger.
+const STAMP_AHEAD_MAX: Duration = DAY.saturating_mul(365);
 
 /// A clock that does not fall behind what is known to have passed.
 #[derive(Clone, Debug)]
 pub struct Clock {
     floor: Duration,
+    /// The floor is the time in the stamp's file, not that of the build.
+    is_stamped: bool,
     stamp: Option<PathBuf>,
+    /// The last time by which a certificate was verified, and when that was.
+    verified: Option<(Duration, Instant)>,
 }
 
 impl Clock {
@@ -27,14 +46,20 @@ impl Clock {
     /// The clock whose floor is in the file `stamp`, if there is one by now.
     pub fn new(stamp: Option<&Path>) -> Self {
         let stamped = stamp.map_or(Duration::ZERO, |path| {
-            read(path).unwrap_or_else(|error| {
+            let plausible = read(path).and_then(|time| match doubt(time, system_time()) {
+                None => Ok(time),
+                Some(doubt) => Err(io::Error::other(doubt)),
+            });
+            plausible.unwrap_or_else(|error| {
                 log::warn!("--clock-stamp: {}: {error}", path.display());
                 Duration::ZERO
             })
         });
         Self {
             floor: stamped.max(built_at()),
+            is_stamped: stamped > built_at(),
             stamp: stamp.map(Path::to_owned),
+            verified: None,
         }
     }
 
@@ -43,19 +68,45 @@ impl Clock {
         self.at_least_floor(system_time())
     }
 
-    /// For how long the system's clock is behind what is known to have passed, if it is.
-    pub fn is_behind(&self) -> Option<Duration> {
-        let behind = self.floor.saturating_sub(system_time());
-        (!behind.is_zero()).then_some(behind)
+    /// What certificates are judged by instead of the system's clock, as a part of a sentence, if
+    /// that is behind what is known to have passed.
+    pub fn replacement(&self) -> Option<String> {
+        if system_time() >= self.floor {
+            return None;
+        }
+        let (clock, floor) = (shown(system_time()), shown(self.floor));
+        let source = match &self.stamp {
+            Some(path) if self.is_stamped => format!(
+                "the time in --clock-stamp {}; remove the file if its time is wrong",
+                path.display()
+            ),
+            _ => "the time when the program was built".to_owned(),
+        };
+        Some(format!(
+            "this host's clock is behind and says {clock}: certificates are judged by {floor}, \
+             {source}"
+        ))
     }
 
-    /// Writes the time to the file, if there is one. As long as the system's clock is behind there
-    /// is nothing new to write.
-    pub fn stamp(&self) {
-        let (Some(path), None) = (&self.stamp, self.is_behind()) else {
+    /// Records that the certificate of an upstream was verified just now, by chain and dates.
+    /// Returns whether that is the first one, so that there is a stamp to write.
+    pub fn on_verified(&mut self, now: Instant) -> bool {
+        let time = system_time();
+        time >= self.floor && self.verified.replace((time, now)).is_none()
+    }
+
+    /// Writes the time to the file, if there is one. There is nothing to write before a certificate
+    /// was verified by the system's clock: the clock may be wrong. Later, the stamp is no further
+    /// ahead of that time than has passed since.
+    pub fn stamp(&self, now: Instant) {
+        let (Some(path), Some((time, at))) = (&self.stamp, self.verified) else {
             return;
         };
-        let text = format!("{}\n", system_time().as_secs());
+        let time = system_time().min(time + (now - at));
+        if time < self.floor {
+            return;
+        }
+        let text = format!("{}\n", time.as_secs());
         if let Err(error) = file::write(path, text.as_bytes()) {
             log::warn!("--clock-stamp: {}: {error}", path.display());
         }
@@ -63,6 +114,36 @@ impl Clock {
 
     fn at_least_floor(&self, time: Duration) -> Duration {
         time.max(self.floor)
+    }
+}
+
+/// Returns why a stamp is not to be believed, if it is not. A clock that says an earlier time than
+/// that of the build says nothing.
+fn doubt(stamp: Duration, clock: Duration) -> Option<String> {
+    let seconds = stamp.as_secs();
+    if stamp > built_at() + BUILD_AGE_MAX {
+        Some(format!(
+            "ignored, since {seconds} s is later than 15 years after the program was built ({} s)",
+            built_at().as_secs()
+        ))
+    } else if clock >= built_at() && stamp > clock + STAMP_AHEAD_MAX {
+        Some(format!(
+            "ignored, since {seconds} s is more than a year later than this host's clock ({} s)",
+            clock.as_secs()
+        ))
+    } else {
+        None
+    }
+}
+
+/// A time since 1970, for people.
+fn shown(time: Duration) -> String {
+    let mut text = String::new();
+    let time = UNIX_EPOCH.checked_add(time);
+    let written = time.map(|time| write!(text, "{}", humantime::format_rfc3339_seconds(time)));
+    match written {
+        Some(Ok(())) => text,
+        Some(Err(_)) | None => "a time far away".to_owned(),
     }
 }
 
@@ -104,6 +185,10 @@ mod tests {
         }
     }
 
+    fn at(seconds: u64) -> Instant {
+        Instant::after_start(Duration::from_secs(seconds))
+    }
+
     impl Drop for Stamp {
         fn drop(&mut self) {
             let _ = std::fs::remove_file(&self.0);
@@ -122,21 +207,61 @@ mod tests {
     #[test]
     fn time_is_not_before_the_last_run() {
         let stamp = Stamp::new("last-run");
-        assert_eq!(stamp.clock().floor, built_at());
-        stamp.clock().stamp();
+        let mut clock = stamp.clock();
+        assert_eq!(clock.floor, built_at());
+        clock.stamp(at(0));
+        assert!(!stamp.0.exists(), "the clock may be wrong");
+        assert!(clock.on_verified(at(0)));
+        assert!(!clock.on_verified(at(1)));
+        clock.stamp(at(100));
         let floor = stamp.clock().floor;
         assert!(floor >= built_at() && floor + Duration::from_secs(60) > system_time());
 
         let future = system_time().as_secs() + 1_000_000;
         std::fs::write(&stamp.0, format!("{future}\n")).unwrap();
-        let clock = stamp.clock();
+        let mut clock = stamp.clock();
         assert_eq!(clock.now().as_secs(), future);
-        assert!(clock.is_behind().is_some());
-        clock.stamp();
+        let replacement = clock.replacement().unwrap();
+        let name = format!("--clock-stamp {};", stamp.0.display());
+        assert!(replacement.contains(&name), "{replacement}");
+        assert!(!clock.on_verified(at(0)), "not by the system's clock");
+        clock.stamp(at(1));
         assert_eq!(
             std::fs::read_to_string(&stamp.0).unwrap(),
             format!("{future}\n")
         );
+    }
+
+    #[test]
+    fn stamp_is_no_later_than_what_has_passed_since_a_certificate_was_verified() {
+        let stamp = Stamp::new("jump");
+        let mut clock = stamp.clock();
+        clock.floor = Duration::ZERO;
+        let verified_at = system_time().saturating_sub(DAY);
+        clock.verified = Some((verified_at, at(10)));
+        // The clock was set to a day later meanwhile.
+        clock.stamp(at(15));
+        let written = std::fs::read_to_string(&stamp.0).unwrap();
+        let expected = (verified_at + Duration::from_secs(5)).as_secs();
+        assert_eq!(written, format!("{expected}\n"));
+    }
+
+    #[test]
+    fn stamp_far_ahead_is_not_believed() {
+        let (year, built_at) = (DAY * 365, built_at());
+        let is_believed = |stamp, clock| doubt(stamp, clock).is_none();
+        // A clock without a battery.
+        assert!(is_believed(built_at + 15 * year, Duration::ZERO));
+        assert!(!is_believed(built_at + 15 * year + DAY, Duration::ZERO));
+        // A clock that may be right.
+        assert!(is_believed(built_at + year, built_at));
+        assert!(!is_believed(built_at + year + DAY, built_at));
+        assert!(!is_believed(Duration::from_secs(u64::MAX), built_at));
+        assert!(!is_believed(built_at + 16 * year, built_at + 16 * year));
+
+        let stamp = Stamp::new("far");
+        std::fs::write(&stamp.0, format!("{}\n", u64::MAX)).unwrap();
+        assert_eq!(stamp.clock().floor, built_at);
     }
 
     #[test]

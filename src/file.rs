@@ -1,35 +1,65 @@
 //! Small files, read and written whole.
+//!
+//! Another user may have put something else in place of a file: a named pipe, on which a read would
+//! wait for ever, or a link to a file of a third user. So only regular files are read,
+//! without waiting, and new files replace whatever has their name.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read};
-use std::os::unix::fs::{FileTypeExt, OpenOptionsExt, fchown};
-use std::path::Path;
+use std::ffi::OsString;
+use std::fs::{self, File, FileType, Metadata, OpenOptions};
+use std::io::{self, ErrorKind, Read, Write};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt, fchown};
+use std::path::{Component, Path, PathBuf};
 
-use nix::libc::{ELOOP, O_NOFOLLOW, O_NONBLOCK};
+use nix::libc::{O_NOCTTY, O_NOFOLLOW, O_NONBLOCK};
+use rustix::fs::{StatVfsMountFlags, statvfs};
 
 /// Octets of the largest file that is read. All roots of a system together have a quarter of it.
 const LEN_MAX: u64 = 1024 * 1024;
 
-/// Reads a file, which is an error if it is larger than anybody writes.
+/// Symbolic links on the way to one file, as many as the kernel follows.
+const LINKS_MAX: usize = 40;
+
+/// Reads a regular file, which is an error if it is larger than any that is of use here.
 pub fn read(path: &Path) -> io::Result<Vec<u8>> {
     let mut octets = Vec::new();
-    File::open(path)?
-        .take(LEN_MAX + 1)
-        .read_to_end(&mut octets)?;
+    open(path)?.take(LEN_MAX + 1).read_to_end(&mut octets)?;
     if octets.len() as u64 > LEN_MAX {
         return Err(io::Error::other("larger than 1 MiB"));
     }
     Ok(octets)
 }
 
-/// Whether a file can be read, without reading it.
-pub fn try_to_open(path: &Path) -> io::Result<()> {
-    File::open(path).map(drop)
+/// Opens a regular file. Opening anything else could wait for ever, and so could reading it.
+fn open(path: &Path) -> io::Result<File> {
+    let file = OpenOptions::new()
+        .read(true)
+        .custom_flags(O_NONBLOCK | O_NOCTTY)
+        .open(path)?;
+    let kind = file.metadata()?.file_type();
+    if kind.is_file() {
+        return Ok(file);
+    }
+    let found = name_of(kind);
+    Err(io::Error::other(format!(
+        "expected a regular file, found {found}"
+    )))
 }
 
-/// Whether there is a file with contents of its own.
-pub fn is_ordinary(path: &Path) -> bool {
-    fs::metadata(path).is_ok_and(|metadata| metadata.is_file())
+fn name_of(kind: FileType) -> &'static str {
+    if kind.is_dir() {
+        "a folder"
+    } else if kind.is_fifo() {
+        "a named pipe"
+    } else if kind.is_socket() {
+        "a socket"
+    } else {
+        "a device"
+    }
+}
+
+/// Whether a file can be read, without reading it.
+pub fn try_to_open(path: &Path) -> io::Result<()> {
+    open(path).map(drop)
 }
 
 /// Whether there is a device or a pipe.
@@ -37,68 +67,221 @@ pub fn is_special(path: &Path) -> bool {
     fs::metadata(path).is_ok_and(|metadata| !metadata.is_file() && !metadata.is_dir())
 }
 
-/// Opens a file to add to it, so that nobody waits for whoever reads it. It is made if need be. A
-/// pipe is opened whether somebody reads it or not.
+/// The options to append to a file without waiting.
+fn appending() -> OpenOptions {
+    let mut options = OpenOptions::new();
+    options
+        .append(true)
+        .mode(0o640)
+        .custom_flags(O_NONBLOCK | O_NOCTTY);
+    options
+}
+
+/// Opens a file to append to it, without waiting for a slow reader. It is created if need be. A
+/// pipe is opened whether or not it has a reader.
 pub fn append(path: &Path) -> io::Result<File> {
     let is_pipe = fs::metadata(path).is_ok_and(|metadata| metadata.file_type().is_fifo());
-    OpenOptions::new()
-        .read(is_pipe)
-        .append(true)
-        .create(true)
-        .mode(0o640)
-        .custom_flags(O_NONBLOCK)
-        .open(path)
+    appending().read(is_pipe).create(true).open(path)
 }
 
-/// Gives an ordinary file to another user and group. What is behind a link stays whose it is: who
-/// has put the link there may not have it.
-pub fn give(path: &Path, uid: u32, gid: u32) -> io::Result<()> {
-    let opened = OpenOptions::new()
-        .append(true)
-        .custom_flags(O_NONBLOCK | O_NOFOLLOW)
-        .open(path);
-    match opened {
-        Ok(file) => fchown(file, Some(uid), Some(gid)),
-        Err(error) if error.raw_os_error() == Some(ELOOP) => Ok(()),
-        Err(error) => Err(error),
+/// Prepares a file that another user is going to [append] to, as root: creates it and gives it to
+/// that user where the folder is root's. In a folder that the user may write, anything may lie, so
+/// the user has to do that itself. A file that is a link, has several names, or belongs to a third
+/// user stays as it is.
+pub fn prepare_for(user: Owner, path: &Path) -> io::Result<()> {
+    let folder = match path.parent() {
+        Some(folder) if folder != Path::new("") => folder,
+        _ => Path::new("."),
+    };
+    match user.place_to_write(folder) {
+        Ok(None) => {}
+        Ok(Some(_)) => return Ok(()),
+        // The user is told when it opens the file.
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(error),
     }
+    let is_there = fs::symlink_metadata(path);
+    if is_there.is_ok_and(|metadata| !metadata.is_file()) {
+        return Ok(());
+    }
+    let flags = O_NONBLOCK | O_NOCTTY | O_NOFOLLOW;
+    let file = appending().create(true).custom_flags(flags).open(path)?;
+    let metadata = file.metadata()?;
+    let is_own = metadata.uid() == 0 || metadata.uid() == user.uid;
+    if metadata.is_file() && metadata.nlink() == 1 && is_own {
+        fchown(&file, Some(user.uid), Some(user.gid))?;
+    }
+    Ok(())
 }
 
-/// Writes a file so that, whatever happens meanwhile, it is either the old one or the new one.
+/// Writes a file so that, whatever happens meanwhile, it is either the old one or the new one. What
+/// has the name of the file, or that of the new one before, is replaced, not followed or opened.
 pub fn write(path: &Path, octets: &[u8]) -> io::Result<()> {
     let mut name = path.file_name().unwrap_or_default().to_owned();
     name.push(".new");
     let beside = path.with_file_name(name);
-    fs::write(&beside, octets)?;
+    let create = || {
+        OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .open(&beside)
+    };
+    let mut file = create().or_else(|error| match error.kind() {
+        // Left by a process that was killed, or put there.
+        ErrorKind::AlreadyExists => fs::remove_file(&beside).and_then(|()| create()),
+        _ => Err(error),
+    })?;
+    file.write_all(octets)?;
     fs::rename(&beside, path)
+}
+
+/// A user and its only group.
+#[derive(Clone, Copy, Debug)]
+pub struct Owner {
+    /// The user's number.
+    pub uid: u32,
+    /// The group's number.
+    pub gid: u32,
+}
+
+impl Owner {
+    /// Returns the first file or folder on the way to a file that this user may write, or whose
+    /// mode it may change: by that it decides what the file contains.
+    pub fn place_to_write(self, path: &Path) -> io::Result<Option<PathBuf>> {
+        let mut at = PathBuf::from("/");
+        let mut rest = components(&std::path::absolute(path)?);
+        let mut links = 0;
+        while let Some(name) = rest.pop() {
+            if name == ".." {
+                at.pop();
+                continue;
+            }
+            let folder = fs::metadata(&at)?;
+            let next = at.join(name);
+            let entry = fs::symlink_metadata(&next)?;
+            if self.may_write(&at, &folder) {
+                // In a folder like /tmp, entries are replaced by their owners alone.
+                let is_sticky = folder.mode() & 0o1000 != 0 && folder.uid() != self.uid;
+                if !is_sticky {
+                    return Ok(Some(at));
+                } else if entry.uid() == self.uid {
+                    return Ok(Some(next));
+                }
+            }
+            if !entry.is_symlink() {
+                at = next;
+                continue;
+            }
+            links += 1;
+            if links > LINKS_MAX {
+                return Err(io::Error::other("too many symbolic links"));
+            }
+            let target = fs::read_link(&next)?;
+            if target.is_absolute() {
+                at = PathBuf::from("/");
+            }
+            rest.extend(components(&target));
+        }
+        let may_write = self.may_write(&at, &fs::metadata(&at)?);
+        Ok(may_write.then_some(at))
+    }
+
+    fn may_write(self, path: &Path, metadata: &Metadata) -> bool {
+        let is_group = metadata.gid() == self.gid;
+        let needed = if is_group { 0o020 } else { 0o002 };
+        let may = metadata.uid() == self.uid || metadata.mode() & needed != 0;
+        // Kubernetes mounts settings so that only the mount makes them read-only.
+        let is_read_only = || {
+            let flags = statvfs(path).map(|found| found.f_flag);
+            flags.is_ok_and(|flags| flags.contains(StatVfsMountFlags::RDONLY))
+        };
+        may && !is_read_only()
+    }
+}
+
+/// The names in a path, the last one first, without the root.
+fn components(path: &Path) -> Vec<OsString> {
+    let names = path.components().rev();
+    let names = names.filter(|name| matches!(name, Component::Normal(_) | Component::ParentDir));
+    names.map(|name| name.as_os_str().to_owned()).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::os::unix::fs::MetadataExt;
+    use std::os::unix::fs::{PermissionsExt, symlink};
 
     #[test]
     fn file_without_an_end_is_an_error() {
-        assert!(read(Path::new("/dev/zero")).is_err());
-        assert_eq!(read(Path::new("/dev/null")).unwrap(), b"");
+        for (path, found) in [("/dev/zero", "a device"), ("/proc/self", "a folder")] {
+            let error = read(Path::new(path)).unwrap_err().to_string();
+            assert_eq!(error, format!("expected a regular file, found {found}"));
+        }
+    }
+
+    /// A folder that goes with its test.
+    struct Folder(PathBuf);
+
+    impl Folder {
+        fn new(label: &str) -> Self {
+            let name = format!("dotproxy-file-{label}-{}", std::process::id());
+            let folder = std::env::temp_dir().join(name);
+            fs::create_dir(&folder).unwrap();
+            // Not under other names.
+            Self(folder.canonicalize().unwrap())
+        }
+    }
+
+    impl Drop for Folder {
+        fn drop(&mut self) {
+            let _ = fs::remove_dir_all(&self.0);
+        }
     }
 
     #[test]
-    fn what_is_behind_a_link_stays_whose_it_is() {
-        let folder = std::env::temp_dir().join(format!("dotproxy-give-{}", std::process::id()));
-        fs::create_dir(&folder).unwrap();
-        let (file, link) = (folder.join("file"), folder.join("link"));
-        write(&file, b"").unwrap();
-        std::os::unix::fs::symlink(&file, &link).unwrap();
-        let own = fs::metadata(&file).unwrap();
-        // Only root can give anything away.
-        let other = if own.uid() == 0 { 65_532 } else { own.uid() };
-        give(&link, other, own.gid()).unwrap();
-        assert_eq!(fs::metadata(&file).unwrap().uid(), own.uid());
-        give(&file, other, own.gid()).unwrap();
-        assert_eq!(fs::metadata(&file).unwrap().uid(), other);
-        fs::remove_dir_all(&folder).unwrap();
+    fn place_that_a_user_may_write_is_found_behind_links() {
+        let folder = Folder::new("place");
+        let path = |name: &str| folder.0.join(name);
+        let own = fs::metadata(&folder.0).unwrap();
+        let (owner, stranger) = (
+            Owner {
+                uid: own.uid(),
+                gid: own.gid(),
+            },
+            Owner {
+                uid: 65_530,
+                gid: 65_530,
+            },
+        );
+        let set_mode = |name: &str, mode| {
+            fs::set_permissions(path(name), PermissionsExt::from_mode(mode)).unwrap();
+        };
+        fs::create_dir(path("open")).unwrap();
+        fs::write(path("file"), b"").unwrap();
+        set_mode("", 0o755);
+        set_mode("file", 0o644);
+        set_mode("open", 0o777);
+        symlink("../file", path("open/link")).unwrap();
+        symlink("open/../file", path("link")).unwrap();
+        symlink("loop", path("loop")).unwrap();
+        let place = |user: Owner, name: &str| user.place_to_write(&path(name)).unwrap();
+        assert_eq!(place(stranger, "file"), None);
+        assert_eq!(
+            place(stranger, "link"),
+            None,
+            "only entries can be replaced"
+        );
+        assert_eq!(place(stranger, "open/link"), Some(path("open")));
+        set_mode("open", 0o1777);
+        assert_eq!(place(stranger, "open/link"), None);
+        set_mode("file", 0o666);
+        for name in ["file", "link", "open/link"] {
+            assert_eq!(place(stranger, name), Some(path("file")));
+        }
+        assert!(place(owner, "file").is_some());
+        assert!(stranger.place_to_write(&path("loop")).is_err());
+        let missing = stranger.place_to_write(&path("none")).unwrap_err();
+        assert_eq!(missing.kind(), ErrorKind::NotFound);
     }
 
     #[test]

@@ -19,7 +19,6 @@ use dotproxy::random::SEED_LEN;
 use dotproxy::reactor::{Host, ListenError, Reactor};
 use dotproxy::supervisor::Supervisor;
 use dotproxy::telemetry::logger;
-use dotproxy::telemetry::query_log::QueryLog;
 use dotproxy::time::Instant;
 use dotproxy::{descriptors, tls};
 
@@ -58,8 +57,17 @@ fn main() -> ExitCode {
 
 fn check(config: &Config) -> Result<(), String> {
     tls::set_up(config, &Clock::new(None)).map_err(|error| error.to_string())?;
-    config.user.as_ref().map(Who::find).transpose()?;
+    find_user(config)?;
     Ok(())
+}
+
+/// Looks up the user that the process becomes. It must not be able to write the options of root.
+fn find_user(config: &Config) -> Result<Option<Who>, String> {
+    let who = config.user.as_ref().map(Who::find).transpose()?;
+    if let Some(who) = who {
+        who.check_options_file(config)?;
+    }
+    Ok(who)
 }
 
 fn run(mut config: Config, arguments: &[String]) -> Result<(), String> {
@@ -68,6 +76,7 @@ fn run(mut config: Config, arguments: &[String]) -> Result<(), String> {
         config.log_format,
         config.limits.log_unwritten,
     );
+    let who = find_user(&config)?;
     let inherited = Inherited::from_environment()
         .map_err(|error| format!("cannot use the sockets that it was started with: {error}"))?;
     let places = inherited.places();
@@ -80,23 +89,22 @@ fn run(mut config: Config, arguments: &[String]) -> Result<(), String> {
         .fill(&mut seed)
         .map_err(|_| "the system gives no random numbers")?;
     let net = MioNet::new(inherited, config.reuse_port).map_err(explain_poller)?;
-    let who = config.user.as_ref().map(Who::find).transpose()?;
-    let query_log = config.query_log.as_ref();
-    let open = |settings| QueryLog::open(settings, config.limits.query_log_unwritten);
-    let query_log = query_log.map(open).transpose()?;
-    let reactor = Reactor::new(net, &config, tls, query_log, clock, &seed);
+    let reactor = Reactor::new(net, &config, tls, clock, &seed);
     let mut reactor = reactor.map_err(|error| explain(&error))?;
     // It does not show any more once the process is confined.
     let code = code::Code::find();
+    let supervisor = Supervisor::from_environment(|variable| std::env::var_os(variable));
+    let confinement = confinement::switch_user(&config, who)?;
+    reactor.open_query_log()?;
     // Not within the log's arguments, which are evaluated only if somebody wants to know.
-    let confinement = confinement::confine(&config, who)?;
+    let confinement = confinement::confine(&config, confinement)?;
     log::info!(event = "confined"; "confinement: {confinement}");
     let process = Process {
         arguments,
         places,
         confinement,
         code,
-        supervisor: Supervisor::from_environment(|variable| std::env::var_os(variable)),
+        supervisor,
     };
     reactor.run(&process).map_err(explain_poller)
 }

@@ -26,6 +26,9 @@ const UNTOLD_MAX: usize = 8;
 pub struct Supervisor {
     /// Where it listens, if there is one.
     address: Option<SockAddr>,
+    /// The socket that is connected to it. A confined process cannot connect beside the file
+    /// system.
+    socket: RefCell<Option<Socket>>,
     /// How often it wants to hear that the process is alive, if it does.
     interval: Option<Duration>,
     /// What it has not taken yet, oldest first.
@@ -35,7 +38,8 @@ pub struct Supervisor {
 }
 
 impl Supervisor {
-    /// The one that the environment tells of, by its variables.
+    /// The one that the environment tells of, by its variables. To be called before the process is
+    /// confined: it connects.
     pub fn from_environment(variable: impl Fn(&str) -> Option<OsString>) -> Self {
         let number = |name| variable(name)?.to_str()?.parse::<u64>().ok();
         let is_ours = |pid| pid == u64::from(std::process::id());
@@ -45,8 +49,13 @@ impl Supervisor {
             // Early enough for a loop that is busy.
             .map(|longest| Duration::from_micros(longest) / 3)
             .filter(|_| address.is_some());
+        let socket = address.as_ref().and_then(|address| {
+            let problem = |error| log::debug!("cannot connect to NOTIFY_SOCKET yet: {error}");
+            connect(address).map_err(problem).ok()
+        });
         Self {
             address,
+            socket: socket.into(),
             interval,
             untold: RefCell::default(),
             due: Cell::new(interval.map(|_| Instant::default())),
@@ -120,13 +129,27 @@ impl Supervisor {
         true
     }
 
+    /// Sends a message. If its socket is not the one any more that was connected to, connects anew.
     fn send(&self, message: &str) -> io::Result<()> {
         let Some(address) = &self.address else {
             return Ok(());
         };
-        let socket = Socket::new(Domain::UNIX, Type::DGRAM.nonblocking(), None)?;
-        socket.send_to(message.as_bytes(), address).map(|_| ())
+        let mut socket = self.socket.borrow_mut();
+        if let Some(socket) = &*socket {
+            match socket.send(message.as_bytes()) {
+                Err(error) if error.kind() != ErrorKind::WouldBlock => {}
+                sent => return sent.map(|_| ()),
+            }
+        }
+        let connected = socket.insert(connect(address)?);
+        connected.send(message.as_bytes()).map(|_| ())
     }
+}
+
+fn connect(address: &SockAddr) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::UNIX, Type::DGRAM.nonblocking(), None)?;
+    socket.connect(address)?;
+    Ok(socket)
 }
 
 /// The address of a socket that stands in the file system or, with `@` before its name, beside it.

@@ -13,7 +13,6 @@ use dotproxy::options::{self, Command};
 use dotproxy::reactor::Reactor;
 use dotproxy::session::Stream;
 use dotproxy::session::client_datagram::{Datagram, Outgoing};
-use dotproxy::telemetry::query_log::QueryLog;
 use dotproxy::time::Instant;
 use dotproxy::tls;
 
@@ -171,10 +170,9 @@ fn turns(more: &[&str]) -> Once {
     };
     let clock = Clock::new(None);
     let tls = tls::set_up(&config, &clock).expect("there are no files");
-    let log = config.query_log.as_ref();
-    let log = log.map(|log| QueryLog::open(log, 1 << 20).expect("/dev/null is there"));
-    let reactor = Reactor::new(network, &config, tls, log, clock, &[7; 32]);
+    let reactor = Reactor::new(network, &config, tls, clock, &[7; 32]);
     let mut reactor = reactor.expect("memory is bound to everything");
+    reactor.open_query_log().expect("/dev/null is there");
     // The answer comes in the first of them.
     for _ in 0..3 {
         reactor.turn().expect("memory has no errors");

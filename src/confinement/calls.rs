@@ -48,6 +48,7 @@ const ALLOWED: &[libc::c_long] = &[
     libc::SYS_readv,
     libc::SYS_renameat2,
     libc::SYS_statx,
+    libc::SYS_unlinkat,
     libc::SYS_write,
     libc::SYS_writev,
     // Memory.
@@ -94,6 +95,7 @@ const ALLOWED_BEFORE: &[libc::c_long] = &[
     libc::SYS_rename,
     libc::SYS_stat,
     libc::SYS_time,
+    libc::SYS_unlink,
 ];
 #[cfg(target_arch = "aarch64")]
 const ALLOWED_BEFORE: &[libc::c_long] = &[libc::SYS_renameat];

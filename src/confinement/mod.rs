@@ -1,7 +1,8 @@
 //! What the process may still do once its sockets are bound: as little as it needs.
 //!
 //! ```text
-//! look up the user --> bind --> become that user --> give up capabilities --> close the doors
+//! look up the user --> bind --> become that user --> open logs --> give up capabilities
+//!   --> close the doors
 //! ```
 //!
 //! The doors are those of landlock, as far as the kernel has it: files other than those that the
@@ -30,7 +31,7 @@ use rustix::thread::{
 };
 
 use crate::config::{Config, DnstapTarget, Host, LogTarget, UserName, parse_number};
-use crate::file;
+use crate::file::{self, Owner};
 
 /// The latest landlock that is made use of; earlier ones do what they can.
 const LANDLOCK: ABI = ABI::V6;
@@ -76,14 +77,44 @@ impl Who {
         Ok(Self { uid, gid })
     }
 
-    /// Hands over what was made to be written by whom the process becomes.
-    fn take_over(self, config: &Config) -> io::Result<()> {
-        if Uid::effective().is_root() {
-            for file in written(config).filter(|file| file::is_ordinary(file)) {
-                file::give(file, self.uid.as_raw(), self.gid.as_raw())?;
-            }
+    /// Refuses an options file that the process may write once it is this user: root reads the file
+    /// again at the next start.
+    pub fn check_options_file(self, config: &Config) -> Result<(), String> {
+        let Some(path) = config.file.as_ref().filter(|_| self.changes_rights()) else {
+            return Ok(());
+        };
+        let shown = path.display();
+        match self.owner().place_to_write(path) {
+            Ok(None) => Ok(()),
+            Ok(Some(place)) => Err(format!(
+                "--conf-file: {shown:?}: user {} of --user may write {:?}, and root reads the \
+                 file: expected a file and folders that only root may write; give them to root and \
+                 keep files that are written, like that of --clock-stamp, in another folder",
+                self.uid,
+                place.display()
+            )),
+            Err(error) => Err(format!("--conf-file: {shown:?}: {error}")),
         }
-        Ok(())
+    }
+
+    /// Whether root becomes a user that may do less.
+    fn changes_rights(self) -> bool {
+        Uid::effective().is_root() && !self.uid.is_root()
+    }
+
+    fn owner(self) -> Owner {
+        Owner {
+            uid: self.uid.as_raw(),
+            gid: self.gid.as_raw(),
+        }
+    }
+
+    /// Gives the user a query log in a folder of root.
+    fn take_over(self, config: &Config) -> io::Result<()> {
+        match query_log(config).filter(|_| self.changes_rights()) {
+            Some(path) => file::prepare_for(self.owner(), path),
+            None => Ok(()),
+        }
     }
 
     fn become_it(self) -> io::Result<()> {
@@ -127,8 +158,8 @@ impl Confinement {
     }
 }
 
-/// Gives up what is not needed any more.
-pub fn confine(config: &Config, who: Option<Who>) -> Result<Confinement, String> {
+/// Becomes `who`. What is opened afterwards is opened with the rights of that user.
+pub fn switch_user(config: &Config, who: Option<Who>) -> Result<Confinement, String> {
     if config.is_confined {
         // While it may still be done.
         let _ = clear_ambient_capability_set();
@@ -138,7 +169,6 @@ pub fn confine(config: &Config, who: Option<Who>) -> Result<Confinement, String>
         }
     }
     let mut confinement = Confinement::default();
-    let in_force = &mut confinement.in_force;
     if let Some(who) = who {
         who.take_over(config)
             .map_err(|error| format!("--user: cannot hand over files: {error}"))?;
@@ -148,13 +178,32 @@ pub fn confine(config: &Config, who: Option<Who>) -> Result<Confinement, String>
                 who.uid
             )
         })?;
-        in_force.push(format!("user {}, group {}", who.uid, who.gid));
+        let user = format!("user {}, group {}", who.uid, who.gid);
+        confinement.in_force.push(user);
     }
+    if Uid::effective().is_root() {
+        log::warn!(
+            "running as root without --user: files and Unix sockets that only root may use stay \
+             within reach of a process that is taken over; give --user, like --user nobody"
+        );
+        if who.is_none() && config.is_confined {
+            confinement.in_force.push(match setgroups(&[]) {
+                Ok(()) => "no supplementary groups".to_owned(),
+                Err(error) => format!("supplementary groups as before: {error}"),
+            });
+        }
+    }
+    Ok(confinement)
+}
+
+/// Gives up what is not needed any more, besides what `confinement` says.
+pub fn confine(config: &Config, mut confinement: Confinement) -> Result<Confinement, String> {
+    let in_force = &mut confinement.in_force;
     if !config.is_confined {
-        let rest = if who.is_some() {
-            "nothing else"
-        } else {
+        let rest = if in_force.is_empty() {
             "nothing"
+        } else {
+            "nothing else"
         };
         in_force.push(format!("{rest} is given up (--no-sandbox)"));
         warn_of_closed_files(config);
@@ -227,11 +276,14 @@ fn files(config: &Config) -> impl Iterator<Item = &PathBuf> {
 
 /// The files that are written.
 fn written(config: &Config) -> impl Iterator<Item = &PathBuf> {
-    let log = config.query_log.as_ref().and_then(|log| match &log.target {
+    config.clock_stamp.iter().chain(query_log(config))
+}
+
+fn query_log(config: &Config) -> Option<&PathBuf> {
+    match &config.query_log.as_ref()?.target {
         LogTarget::File(path) => Some(path),
         LogTarget::Stdout => None,
-    });
-    config.clock_stamp.iter().chain(log)
+    }
 }
 
 /// The TCP ports that are connected to.

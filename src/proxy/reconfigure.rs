@@ -19,8 +19,10 @@ use super::rate::RateLimiter;
 use super::routes::Routes;
 use super::sharing::Leaders;
 use super::upstream::Upstreams;
+use super::upstream::link::{Link, Stage};
 use crate::arena::Fifo;
 use crate::config::{Config, Host, Limits, Upstream};
+use crate::failure::FailureKind;
 use crate::time::Instant;
 use crate::wire::response::write_error;
 
@@ -111,6 +113,43 @@ impl Proxy {
         }
     }
 
+    /// Retires the links of these upstreams because their certificates are judged by other rules
+    /// now, or they are shown another one. The links take no new query. Answers to queries that
+    /// were sent may still come; queries that wait for a handshake are sent on new links.
+    pub fn retire_links(&mut self, upstreams: &[UpstreamIndex], now: Instant, outbox: &mut Outbox) {
+        let is_concerned = |link: &Link| {
+            let upstream = self.upstreams.endpoint(link.endpoint).upstream;
+            link.stage != Stage::Retired && upstreams.contains(&upstream)
+        };
+        let links = self
+            .upstreams
+            .links()
+            .filter(|(_, link)| is_concerned(link));
+        let (opening, up): (Vec<_>, Vec<_>) = links
+            .map(|(key, link)| (key, link.stage == Stage::Opening))
+            .partition(|(_, is_opening)| *is_opening);
+        let keys = |links: Vec<(LinkKey, bool)>| links.into_iter().map(|(key, _)| key).collect();
+        let (mut ended, up): (Vec<LinkKey>, Vec<LinkKey>) = (keys(opening), keys(up));
+        for key in &up {
+            ended.extend(self.upstreams.retire(*key));
+        }
+        // All are removed before a query of one of them could be sent on another one.
+        let ended: Vec<(LinkKey, Option<Link>)> = ended
+            .into_iter()
+            .map(|key| (key, self.upstreams.remove(key)))
+            .collect();
+        for (key, link) in ended {
+            outbox.close(key);
+            if let Some(link) = link {
+                self.resend_queries_of(key, &link, true, FailureKind::Closed, now, outbox);
+            }
+        }
+        for key in up {
+            self.close_if_done(key, outbox);
+        }
+        self.serve_all_waiting(now, outbox);
+    }
+
     fn go_other_ways(&mut self, now: Instant, outbox: &mut Outbox) {
         let links: Vec<LinkKey> = self.upstreams.links().map(|(key, _)| key).collect();
         for key in links {
@@ -198,6 +237,27 @@ mod tests {
             outbox.clear();
             proxy.handle_reply(link, &bytes, self.now, outbox);
             self.rcodes().len()
+        }
+
+        fn retire_links(&mut self, upstreams: &[usize]) {
+            let upstreams: Vec<_> = upstreams.iter().copied().map(UpstreamIndex).collect();
+            let (proxy, outbox) = (&mut self.proxy, &mut self.outbox);
+            outbox.clear();
+            proxy.retire_links(&upstreams, self.now, outbox);
+        }
+
+        fn bring_up_link(&mut self, link: LinkKey) {
+            let (proxy, outbox) = (&mut self.proxy, &mut self.outbox);
+            outbox.clear();
+            proxy.handle_link_up(link, false, self.now, outbox);
+        }
+
+        fn closed(&self) -> Vec<LinkKey> {
+            let link = |action: &Action| match action {
+                Action::CloseLink { link } => Some(*link),
+                _ => None,
+            };
+            self.outbox.actions().iter().filter_map(link).collect()
         }
 
         fn rcodes(&self) -> Vec<Rcode> {
@@ -296,6 +356,62 @@ mod tests {
         assert_eq!(scene.reply_to(link, &sent), 1);
         scene.ask(&query(b'b'), Transport::Udp);
         assert_eq!(scene.rcodes(), [Rcode::REFUSED]);
+    }
+
+    #[test]
+    fn link_whose_trust_has_changed_gets_no_new_query() {
+        let mut scene = Scene::with(&["-u192.0.2.1"]);
+        scene.ask(&query(b'a'), Transport::Udp);
+        scene.bring_up();
+        let (old, sent) = scene.sent().remove(0);
+        scene.retire_links(&[0]);
+        assert!(scene.outbox.is_empty(), "its answer may still come");
+        scene.ask(&query(b'b'), Transport::Udp);
+        let new = scene.opened_last();
+        assert_ne!(new, old);
+        assert_eq!(scene.reply_to(old, &sent), 1);
+        assert_eq!(scene.closed(), [old]);
+        // Without queries it is closed at once.
+        scene.bring_up_link(new);
+        let (new, sent) = scene.sent().remove(0);
+        assert_eq!(scene.reply_to(new, &sent), 1);
+        scene.retire_links(&[0]);
+        assert_eq!(scene.closed(), [new]);
+        assert_eq!(scene.proxy.links(), 0);
+    }
+
+    #[test]
+    fn queries_of_a_handshake_under_other_trust_are_sent_on_a_new_link() {
+        let mut scene = Scene::with(&["-u192.0.2.1"]);
+        scene.ask(&query(b'a'), Transport::Udp);
+        let old = scene.opened_last();
+        for _ in 0..10 {
+            let before = scene.opened_last();
+            scene.retire_links(&[0]);
+            assert_eq!(scene.closed(), [before]);
+        }
+        let new = scene.opened_last();
+        assert_ne!(new, old);
+        scene.bring_up_link(new);
+        let (link, sent) = scene.sent().remove(0);
+        assert_eq!(link, new);
+        assert_eq!(scene.reply_to(new, &sent), 1);
+        let counters = scene.proxy.counters();
+        let failed = FailureKind::ALL.map(|kind| counters.failure(kind));
+        assert_eq!(failed.iter().sum::<u64>(), 0, "nothing has failed");
+    }
+
+    #[test]
+    fn links_whose_trust_has_not_changed_stay() {
+        let mut scene = Scene::with(&["-u192.0.2.1,domain=a", "-u192.0.2.2"]);
+        scene.ask(&query(b'b'), Transport::Udp);
+        scene.bring_up();
+        let (link, sent) = scene.sent().remove(0);
+        scene.retire_links(&[0]);
+        assert!(scene.outbox.is_empty());
+        assert_eq!(scene.reply_to(link, &sent), 1);
+        scene.ask(&query(b'c'), Transport::Udp);
+        assert_eq!(scene.sent().remove(0).0, link);
     }
 
     #[test]

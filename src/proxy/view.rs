@@ -49,6 +49,12 @@ impl Proxy {
         Some((link.scheme, endpoint.address))
     }
 
+    /// The upstream of a link.
+    pub fn link_upstream(&self, link: LinkKey) -> Option<UpstreamIndex> {
+        let link = self.upstreams.link(link)?;
+        Some(self.upstreams.endpoint(link.endpoint).upstream)
+    }
+
     /// What an upstream is called.
     pub fn upstream_label(&self, upstream: UpstreamIndex) -> &str {
         self.upstreams.label(upstream)

@@ -72,7 +72,7 @@ impl Proxy {
     /// progress and costs a try only the oldest query, which may be the reason for the close (RFC
     /// 7766, section 6.2.4). A close because of too many connections costs none, and so does one
     /// soon after another connection has answered.
-    fn resend_queries_of(
+    pub(super) fn resend_queries_of(
         &mut self,
         key: LinkKey,
         link: &Link,

@@ -148,12 +148,12 @@ pub struct Reactor<N: Net> {
 }
 
 impl<N: Net> Reactor<N> {
-    /// A loop that serves where `config` says. `tls` is what its files hold.
+    /// A loop that serves where `config` says. `tls` is what its files hold. Until
+    /// [`Reactor::open_query_log`] there is no query log.
     pub fn new(
         mut net: N,
         config: &Config,
         tls: tls::Setup,
-        query_log: Option<QueryLog>,
         clock: Clock,
         seed: &[u8; SEED_LEN],
     ) -> Result<Self, ListenError> {
@@ -167,9 +167,9 @@ impl<N: Net> Reactor<N> {
             tls,
             pins_mismatched: 0,
             proxy: Proxy::new(config, &random.next_seed()),
-            outbox: Outbox::new(query_log.is_some()),
-            outbox_in_work: Outbox::new(query_log.is_some()),
-            query_log,
+            outbox: Outbox::default(),
+            outbox_in_work: Outbox::default(),
+            query_log: None,
             tap: config.dnstap.clone().map(|target| {
                 let unsent_max = config.limits.dnstap_unsent;
                 Tap::new(target, unsent_max, now)
@@ -208,8 +208,6 @@ impl<N: Net> Reactor<N> {
     /// Takes turns until a signal asks to finish and that is done. Errors are those of the poller.
     pub fn run(&mut self, host: &impl Host) -> io::Result<()> {
         self.announce();
-        // Whether it can be written shows now, and not in an hour.
-        self.clock.stamp();
         // Nothing may come for long.
         self.write_log();
         host.on_ready();
@@ -232,7 +230,7 @@ impl<N: Net> Reactor<N> {
             }
         }
         self.end_tap();
-        self.clock.stamp();
+        self.clock.stamp(self.now);
         self.log_at = None;
         self.write_log();
         Ok(())
@@ -366,7 +364,7 @@ impl<N: Net> Reactor<N> {
         if self.stamp_at.is_some_and(|at| at <= self.now) {
             let interval = self.clock.stamp_interval();
             self.stamp_at = interval.map(|interval| self.now + interval);
-            self.clock.stamp();
+            self.clock.stamp(self.now);
         }
     }
 

@@ -6,6 +6,7 @@ use super::{Reactor, Session, Slot};
 use crate::arena::Key;
 use crate::config::{Config, Listen};
 use crate::net::{Net, Signal};
+use crate::proxy::UpstreamIndex;
 use crate::telemetry::logger;
 use crate::telemetry::query_log::QueryLog;
 use crate::tls::{self, Connector};
@@ -21,8 +22,9 @@ impl<N: Net> Reactor<N> {
     }
 
     /// Goes on with other settings and what their files hold, as far as that can be done without
-    /// losing anything: clients keep their connections, with the keys that those were made with. If
-    /// something is wrong it goes on with the settings that it has.
+    /// losing anything: clients keep their connections, with the keys that those were made with.
+    /// Connections to peers that may not be trusted any more are not used further. If something is
+    /// wrong it goes on with the settings that it has.
     pub fn reload(&mut self, config: Result<Config, String>) {
         match config.and_then(|config| self.take_over(config)) {
             Ok(()) => {
@@ -53,7 +55,14 @@ impl<N: Net> Reactor<N> {
         let tls = tls::set_up(&config, &self.clock).map_err(|error| error.to_string())?;
         self.reopen_query_log(&config)?;
         self.pins_mismatched = self.pins_mismatched();
-        self.tls = tls;
+        let before = std::mem::replace(&mut self.tls, tls);
+        self.close_clients_not_admitted(&before);
+        if config.upstreams == self.config.upstreams {
+            let changed = self.tls.changed_upstreams(&before).into_iter();
+            let changed: Vec<UpstreamIndex> = changed.map(UpstreamIndex).collect();
+            let (proxy, outbox) = (&mut self.proxy, &mut self.outbox);
+            proxy.retire_links(&changed, self.now, outbox);
+        }
         self.clients.reconfigure(Bounds::of_clients(&config));
         self.http_clients.reconfigure(Bounds::of_http(&config));
         // There may be room for those who wait.
@@ -66,6 +75,35 @@ impl<N: Net> Reactor<N> {
         self.config = config;
         self.announce();
         Ok(())
+    }
+
+    /// Closes clients under TLS that could not connect now, if the rules for their certificates are
+    /// others than `before`.
+    fn close_clients_not_admitted(&mut self, before: &tls::Setup) {
+        let (Some(acceptor), Some(before)) = (&self.tls.acceptor, &before.acceptor) else {
+            return;
+        };
+        if acceptor.judges_like(before) {
+            return;
+        }
+        let is_refused = |slot: &Slot<N>| match &slot.session {
+            Session::Client(client) => !client.is_admitted_by(acceptor),
+            _ => false,
+        };
+        let refused = self.sessions.iter().filter(|(_, slot)| is_refused(slot));
+        let refused: Vec<Key> = refused.map(|(key, _)| key).collect();
+        log::info!(
+            "--tls-client-ca has changed: closing {} TLS clients that it does not admit",
+            refused.len()
+        );
+        for key in refused {
+            self.close_client(key);
+        }
+    }
+
+    /// Opens the query log of the settings, with the rights that the process has now.
+    pub fn open_query_log(&mut self) -> Result<(), String> {
+        self.reopen_query_log(&self.config.clone())
     }
 
     /// Lets the query log be what `config` says, if that can be done.

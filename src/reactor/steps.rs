@@ -2,15 +2,16 @@
 
 use std::io::ErrorKind;
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use super::clients::Clients;
 use super::moderation::Pace;
 use super::{ClientProtocol, Reactor, Session, Slot};
 use crate::arena::Key;
-use crate::failure::Failure;
+use crate::failure::{Failure, FailureKind};
 use crate::net::{self, Net};
 use crate::origin::{Origin, Subscriber};
-use crate::proxy::{Protocol, Transport as ClientTransport};
+use crate::proxy::{LinkKey, Protocol, Transport as ClientTransport};
 use crate::session::client_stream::Taken;
 use crate::session::upstream_stream::UpstreamEvent;
 use crate::session::{ClientStream, Step, Transport};
@@ -151,6 +152,10 @@ impl<N: Net> Reactor<N> {
         if client.flush(&mut self.scratch, self.now).is_err() {
             return self.close_client(key);
         }
+        if client.has_expired(self.now) {
+            log::debug!("closing a client whose certificate has expired");
+            return self.close_client(key);
+        }
         if !self.proxy.has_room(self.now) {
             self.park(key);
             return self.settle_client(key);
@@ -188,6 +193,12 @@ impl<N: Net> Reactor<N> {
         } else {
             Ok(client.take_kept(&self.config.limits, now, take))
         };
+        if let Some(acceptor) = &self.tls.acceptor
+            && let Some(certificate) = client.new_certificate()
+        {
+            let left = acceptor.time_left(certificate).unwrap_or(Duration::MAX);
+            client.expire_at(now + left);
+        }
         match stepped {
             Ok(Step::Again) => self.make_runnable(key),
             Ok(Step::Full) if !self.proxy.has_room(self.now) => self.park(key),
@@ -209,13 +220,13 @@ impl<N: Net> Reactor<N> {
         let (proxy, outbox, now) = (&mut self.proxy, &mut self.outbox, self.now);
         let (most, clock) = (self.config.limits.stream_octets_per_turn, &self.clock);
         let tap = &mut self.tap;
-        let mut has_come_up = false;
+        let mut came_up = None;
         let stepped = stream.ready(&mut self.scratch, most, |event| match event {
             UpstreamEvent::Up {
                 is_resumed,
                 expires_at,
             } => {
-                has_come_up = true;
+                came_up = Some((is_resumed, expires_at));
                 proxy.handle_link_up(link, is_resumed, now, outbox);
                 if let Some(expires_at) = expires_at {
                     proxy.handle_certificate(link, expires_at, clock.now());
@@ -230,8 +241,11 @@ impl<N: Net> Reactor<N> {
                 proxy.handle_reply(link, message, now, outbox);
             }
         });
-        if has_come_up {
+        if let Some((is_resumed, expires_at)) = came_up {
             self.relax_soon();
+            if !is_resumed {
+                self.on_authenticated(link, expires_at);
+            }
         }
         match stepped {
             Ok(step) => {
@@ -242,6 +256,24 @@ impl<N: Net> Reactor<N> {
                 }
             }
             Err(failure) => self.lose_upstream(key, &failure),
+        }
+    }
+
+    /// The certificate of an upstream was verified. If that was by its dates, the clock may be
+    /// right.
+    fn on_authenticated(&mut self, link: LinkKey, expires_at: Option<Duration>) {
+        let upstream = self.proxy.link_upstream(link).map(|upstream| upstream.0);
+        let connectors = &self.tls.connectors;
+        let connector = upstream.and_then(|place| connectors.get(place)?.as_ref());
+        let Some(connector) = connector else {
+            return;
+        };
+        if let Some(expires_at) = expires_at {
+            connector.on_certificate(expires_at);
+        }
+        if connector.judges_dates() && self.clock.on_verified(self.now) {
+            // Whether it can be written shows now, and not in an hour.
+            self.clock.stamp(self.now);
         }
     }
 
@@ -274,9 +306,15 @@ impl<N: Net> Reactor<N> {
             return;
         };
         self.relax_soon();
+        let mut failure = failure.clone();
+        if failure.kind == FailureKind::Authentication
+            && let Some(replacement) = self.clock.replacement()
+        {
+            failure.detail = format!("{}; {replacement}", failure.detail);
+        }
         if let Some(link) = slot.link() {
             self.proxy
-                .handle_link_down(link, failure, self.now, &mut self.outbox);
+                .handle_link_down(link, &failure, self.now, &mut self.outbox);
         }
     }
 

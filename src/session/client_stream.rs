@@ -20,7 +20,7 @@ use super::{Scratch, Step};
 use crate::config::Limits;
 use crate::failure::Failure;
 use crate::time::Instant;
-use crate::tls;
+use crate::tls::{self, Acceptor};
 use crate::wire::frame::{self, Deframer};
 
 /// What became of a message.
@@ -38,6 +38,8 @@ pub struct ClientStream<S> {
     peer: SocketAddr,
     /// Whose certificate it has shown, once it has.
     identity: Option<Box<str>>,
+    /// When that certificate expires, once that is known.
+    expires_at: Option<Instant>,
     deframer: Deframer,
     /// Responses that are owed.
     inflight: usize,
@@ -59,6 +61,7 @@ impl<S: Read + Write> ClientStream<S> {
             transport,
             peer,
             identity: None,
+            expires_at: None,
             deframer: Deframer::default(),
             inflight: 0,
             kept_since: None,
@@ -77,6 +80,28 @@ impl<S: Read + Write> ClientStream<S> {
     /// Whose certificate the client has shown, if it was asked for one.
     pub fn identity(&self) -> Option<&str> {
         self.identity.as_deref()
+    }
+
+    /// Returns whether `acceptor` would admit the client now. It admits every client in the clear.
+    pub fn is_admitted_by(&self, acceptor: &Acceptor) -> bool {
+        self.transport.is_admitted_by(acceptor)
+    }
+
+    /// Returns the certificate that the client has shown, until [its expiry](Self::expire_at) is
+    /// known.
+    pub fn new_certificate(&self) -> Option<&[u8]> {
+        let certificate = self.transport.certificate();
+        certificate.filter(|_| self.expires_at.is_none())
+    }
+
+    /// Sets the time at which the certificate of the client expires.
+    pub fn expire_at(&mut self, expires_at: Instant) {
+        self.expires_at = Some(expires_at);
+    }
+
+    /// Returns whether the certificate of the client has expired.
+    pub fn has_expired(&self, now: Instant) -> bool {
+        self.expires_at.is_some_and(|at| at <= now)
     }
 
     /// When the client last sent a whole query or took some of a response.

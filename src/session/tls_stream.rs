@@ -120,6 +120,16 @@ impl<S: Read + Write> TlsStream<S, Server> {
     }
 }
 
+impl<S> TlsStream<S, Server> {
+    /// Returns whether `acceptor` admits the client. A client whose handshake is not over is
+    /// judged by the acceptor that accepted it, and thus not admitted.
+    pub(super) fn is_admitted_by(&self, acceptor: &Acceptor) -> bool {
+        let is_judged = matches!(self.stage, Stage::Established | Stage::Ended);
+        let shown = self.connection.peer_certificates();
+        is_judged && acceptor.judge(shown).is_ok()
+    }
+}
+
 impl<S: Read + Write, E: End> TlsStream<S, E> {
     fn new(stream: S, connection: E, stage: Stage) -> Self {
         Self {

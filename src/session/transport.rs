@@ -101,6 +101,15 @@ impl<S: Read + Write> Transport<S> {
         }
     }
 
+    /// Returns whether `acceptor` admits the client at the other end. Clients in the clear are always
+    /// admitted.
+    pub fn is_admitted_by(&self, acceptor: &Acceptor) -> bool {
+        match self {
+            Self::TlsServer(tls) => tls.is_admitted_by(acceptor),
+            Self::Plain(_) | Self::TlsClient(_) => true,
+        }
+    }
+
     /// Reads once, and hands the payload to `take` piece by piece.
     pub fn receive(
         &mut self,

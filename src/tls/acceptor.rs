@@ -1,22 +1,51 @@
 //! Clients that speak TLS (RFC 7858).
 
+use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use rustls::ServerConfig;
 use rustls::crypto::CryptoProvider;
 use rustls::crypto::ring::Ticketer;
+use rustls::pki_types::{CertificateDer, UnixTime};
+use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{UnbufferedServerConnection, WebPkiClientVerifier};
 use rustls::time_provider::TimeProvider;
 
+use super::certificate::expires_at;
 use super::explain::explain_key;
-use super::files::{self, FileError};
+use super::files::{self, Credentials, FileError};
+use super::fingerprint::Fingerprint;
+use super::tickets::ExpiringTickets;
 use super::{ALPN, SetupError};
-use crate::config::{Identity, TlsSettings};
+use crate::config::TlsSettings;
 
 /// How we prove to clients who we are, and they perhaps to us.
 #[derive(Clone, Debug)]
 pub struct Acceptor {
     config: Arc<ServerConfig>,
+    /// Which clients may connect, if they need a certificate.
+    gate: Option<Gate>,
+}
+
+/// Judges the certificates of clients (mutual TLS).
+#[derive(Clone, Debug)]
+struct Gate {
+    verifier: Arc<dyn ClientCertVerifier>,
+    fingerprint: Fingerprint,
+}
+
+impl Gate {
+    fn new(path: &Path, provider: &Arc<CryptoProvider>) -> Result<Self, FileError> {
+        let roots = files::read_roots("--tls-client-ca", path)?;
+        let fingerprint = Fingerprint::of_clients(&roots);
+        let (roots, provider) = (Arc::new(roots), Arc::clone(provider));
+        let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider).build();
+        Ok(Self {
+            verifier: verifier.expect("there are roots, and no lists that could be wrong"),
+            fingerprint,
+        })
+    }
 }
 
 impl Acceptor {
@@ -29,39 +58,72 @@ impl Acceptor {
         let server = ServerConfig::builder_with_details(Arc::clone(provider), clock)
             .with_safe_default_protocol_versions()
             .expect("the provider has suites for TLS 1.2 and 1.3");
-        let server = match &settings.client_ca {
+        let client_ca = settings.client_ca.as_ref();
+        let gate = client_ca
+            .map(|path| Gate::new(path, provider))
+            .transpose()?;
+        let server = match &gate {
             None => server.with_no_client_auth(),
-            Some(path) => {
-                let roots = files::read_roots("--tls-client-ca", path)?;
-                let verifier = WebPkiClientVerifier::builder_with_provider(
-                    Arc::new(roots),
-                    Arc::clone(provider),
-                );
-                let verifier = verifier.build();
-                server.with_client_cert_verifier(
-                    verifier.expect("there are roots, and no lists that could be wrong"),
-                )
-            }
+            Some(gate) => server.with_client_cert_verifier(Arc::clone(&gate.verifier)),
         };
-        let Identity { certificate, key } = &settings.identity;
-        let chain = files::read_chain("--tls-cert", certificate)?;
-        let read = files::read_key("--tls-key", key)?;
-        let server = server.with_single_cert(chain, read);
-        let mut server =
-            server.map_err(|error| FileError::new("--tls-key", key, explain_key(&error)))?;
+        let identity = &settings.identity;
+        let Credentials { chain, key } =
+            files::read_credentials(["--tls-cert", "--tls-key"], identity)?;
+        let server = server
+            .with_single_cert(chain, key)
+            .map_err(|error| FileError::new("--tls-key", &identity.key, explain_key(&error)));
+        let mut server = server?;
         server.alpn_protocols = vec![ALPN.to_vec()];
         // What a session is goes to the client, encrypted: nothing is kept here. One ticket does,
         // since clients of DNS come back one at a time.
         server.session_storage = Arc::new(rustls::server::NoServerSessionStorage {});
         server.ticketer = Ticketer::new().map_err(SetupError::Random)?;
+        if gate.is_some() {
+            server.ticketer = Arc::new(ExpiringTickets {
+                tickets: Arc::clone(&server.ticketer),
+                clock: Arc::clone(&server.time_provider),
+            });
+        }
         server.send_tls13_tickets = 1;
         Ok(Self {
             config: Arc::new(server),
+            gate,
         })
     }
 
     /// A connection to a client.
     pub fn connection(&self) -> Result<UnbufferedServerConnection, rustls::Error> {
         UnbufferedServerConnection::new(Arc::clone(&self.config))
+    }
+
+    /// Whether it judges certificates of clients as `before` did.
+    pub fn judges_like(&self, before: &Self) -> bool {
+        let fingerprint = |acceptor: &Self| acceptor.gate.as_ref().map(|gate| gate.fingerprint);
+        fingerprint(self) == fingerprint(before)
+    }
+
+    /// Judges the certificates that a client has shown when it connected.
+    pub fn judge(&self, shown: Option<&[CertificateDer<'_>]>) -> Result<(), rustls::Error> {
+        let Some(gate) = &self.gate else {
+            return Ok(());
+        };
+        let (own, intermediates) = shown
+            .and_then(<[_]>::split_first)
+            .ok_or(rustls::Error::NoCertificatesPresented)?;
+        let verified = gate
+            .verifier
+            .verify_client_cert(own, intermediates, self.now()?);
+        verified.map(drop)
+    }
+
+    /// The time until a client's certificate expires, if the certificate says when it does.
+    pub fn time_left(&self, certificate: &[u8]) -> Option<Duration> {
+        let now = self.now().ok()?.as_secs();
+        Some(expires_at(certificate)?.saturating_sub(Duration::from_secs(now)))
+    }
+
+    fn now(&self) -> Result<UnixTime, rustls::Error> {
+        let time = self.config.time_provider.current_time();
+        time.ok_or(rustls::Error::FailedToGetCurrentTime)
     }
 }

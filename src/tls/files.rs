@@ -7,6 +7,7 @@ use rustls::RootCertStore;
 use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
+use crate::config::Identity;
 use crate::file;
 
 /// A file that cannot be used.
@@ -41,6 +42,23 @@ impl fmt::Display for FileError {
 
 impl std::error::Error for FileError {}
 
+/// A certificate with its chain, and its key.
+pub(super) struct Credentials {
+    pub(super) chain: Vec<CertificateDer<'static>>,
+    pub(super) key: PrivateKeyDer<'static>,
+}
+
+/// Reads a certificate and its key, which these options name.
+pub(super) fn read_credentials(
+    options: [&'static str; 2],
+    identity: &Identity,
+) -> Result<Credentials, FileError> {
+    Ok(Credentials {
+        chain: read_chain(options[0], &identity.certificate)?,
+        key: read_key(options[1], &identity.key)?,
+    })
+}
+
 /// Reads authorities to trust: one at least.
 pub(super) fn read_roots(option: &'static str, path: &Path) -> Result<RootCertStore, FileError> {
     let mut roots = RootCertStore::empty();
@@ -54,7 +72,7 @@ pub(super) fn read_roots(option: &'static str, path: &Path) -> Result<RootCertSt
 }
 
 /// Reads certificates: one at least.
-pub(super) fn read_chain(
+fn read_chain(
     option: &'static str,
     path: &Path,
 ) -> Result<Vec<CertificateDer<'static>>, FileError> {
@@ -73,10 +91,7 @@ pub(super) fn read_chain(
 }
 
 /// Reads a private key.
-pub(super) fn read_key(
-    option: &'static str,
-    path: &Path,
-) -> Result<PrivateKeyDer<'static>, FileError> {
+fn read_key(option: &'static str, path: &Path) -> Result<PrivateKeyDer<'static>, FileError> {
     let failed = |cause: String| FileError::new(option, path, cause);
     let pem = file::read(path).map_err(|error| failed(error.to_string()))?;
     PrivateKeyDer::from_pem_slice(&pem).map_err(|error| {

@@ -4,7 +4,10 @@ mod acceptor;
 mod certificate;
 mod explain;
 mod files;
+mod fingerprint;
 mod pins;
+mod sessions;
+mod tickets;
 
 pub use acceptor::Acceptor;
 pub use certificate::{expires_at, subject};
@@ -13,9 +16,12 @@ pub use files::FileError;
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use rustls::client::danger::ServerCertVerifier;
-use rustls::client::{Resumption, UnbufferedClientConnection, WebPkiServerVerifier};
+use rustls::client::{
+    ClientSessionStore, Resumption, UnbufferedClientConnection, WebPkiServerVerifier,
+};
 use rustls::crypto::{CryptoProvider, ring};
 use rustls::pki_types::{ServerName, UnixTime};
 use rustls::time_provider::TimeProvider;
@@ -25,7 +31,10 @@ use crate::clock::Clock;
 use crate::config::{Config, Host, Identity, Pins, Scheme, Upstream};
 
 use explain::explain_key;
+use files::Credentials;
+use fingerprint::Fingerprint;
 use pins::PinVerifier;
+use sessions::Sessions;
 
 /// The protocol that is offered in the handshake (RFC 7858; IANA, "dot").
 const ALPN: &[u8] = b"dot";
@@ -38,14 +47,30 @@ const TICKETS_PER_UPSTREAM: usize = 8;
 #[derive(Clone, Debug)]
 pub struct Connector {
     config: Arc<ClientConfig>,
+    sessions: Arc<Sessions>,
     name: ServerName<'static>,
     pins: Option<Arc<PinVerifier>>,
+    fingerprint: Fingerprint,
 }
 
 impl Connector {
     /// A connection that will prove who the peer is before it carries anything.
     pub fn connection(&self) -> Result<UnbufferedClientConnection, rustls::Error> {
         UnbufferedClientConnection::new(Arc::clone(&self.config), self.name.clone())
+    }
+
+    /// Records that the upstream has shown a certificate that expires at this time since 1970. Its
+    /// sessions are not resumed after that, unless certificates are not judged by their dates.
+    pub fn on_certificate(&self, expires_at: Duration) {
+        if self.judges_dates() {
+            self.sessions.on_certificate(&self.name, expires_at);
+        }
+    }
+
+    /// Returns whether certificates are judged by their dates, which a pin alone does not.
+    pub fn judges_dates(&self) -> bool {
+        let is_pin_enough = |pins: &Arc<PinVerifier>| pins.is_pin_enough();
+        !self.pins.as_ref().is_some_and(is_pin_enough)
     }
 
     /// How often the peer has had a key other than those that are pinned.
@@ -95,6 +120,19 @@ pub struct Setup {
     pub acceptor: Option<Acceptor>,
 }
 
+impl Setup {
+    /// Returns the places of upstreams whose certificates were judged by other rules `before`, or
+    /// that were shown another certificate, for the same list of upstreams.
+    pub fn changed_upstreams(&self, before: &Self) -> Vec<usize> {
+        let pairs = self.connectors.iter().zip(&before.connectors);
+        let changed = pairs.enumerate().filter(|(_, pair)| match pair {
+            (Some(now), Some(before)) => now.fingerprint != before.fingerprint,
+            _ => false,
+        });
+        changed.map(|(place, _)| place).collect()
+    }
+}
+
 /// Reads the files that TLS needs. `clock` judges certificates.
 pub fn set_up(config: &Config, clock: &Clock) -> Result<Setup, SetupError> {
     let roots = match &config.ca_file {
@@ -103,12 +141,8 @@ pub fn set_up(config: &Config, clock: &Clock) -> Result<Setup, SetupError> {
             roots: webpki_roots::TLS_SERVER_ROOTS.to_vec(),
         },
     };
-    if let Some(behind) = clock.is_behind() {
-        log::warn!(
-            "this host's clock is behind by {} s at least: certificates are judged by the time \
-             that the program was built or last ran",
-            behind.as_secs()
-        );
+    if let Some(replacement) = clock.replacement() {
+        log::warn!("{replacement}");
     }
     let trust = Trust {
         provider: Arc::new(provider()),
@@ -118,18 +152,25 @@ pub fn set_up(config: &Config, clock: &Clock) -> Result<Setup, SetupError> {
     // Those with neither pins nor a certificate of ours share all, sessions included.
     let is_plain = |upstream: &&Upstream| !upstream.has_own_terms();
     let plain = config.upstreams.iter().filter(is_plain).count();
-    let shared = Arc::new(trust.client(trust.by_chain(), None, plain)?);
+    let (shared, shared_sessions) = trust.client(trust.by_chain(), None, plain)?;
+    let no_pins = Pins::default();
+    let shared_fingerprint = Fingerprint::of_upstream(&trust.roots, &no_pins, None);
     let connector = |upstream: &Upstream| {
         if upstream.scheme != Scheme::Tls {
             return Ok(None);
         }
         let name = server_name(upstream).ok_or_else(|| SetupError::Name(upstream.to_string()))?;
-        let (config, pins) = if upstream.has_own_terms() {
-            trust.own(upstream)?
+        Ok(Some(if upstream.has_own_terms() {
+            trust.own(upstream, name)?
         } else {
-            (Arc::clone(&shared), None)
-        };
-        Ok(Some(Connector { config, name, pins }))
+            Connector {
+                config: Arc::clone(&shared),
+                sessions: Arc::clone(&shared_sessions),
+                name,
+                pins: None,
+                fingerprint: shared_fingerprint,
+            }
+        }))
     };
     Ok(Setup {
         connectors: config
@@ -161,10 +202,7 @@ impl Trust {
     }
 
     /// For an upstream that has pins, or asks who we are.
-    fn own(
-        &self,
-        upstream: &Upstream,
-    ) -> Result<(Arc<ClientConfig>, Option<Arc<PinVerifier>>), SetupError> {
+    fn own(&self, upstream: &Upstream, name: ServerName<'static>) -> Result<Connector, SetupError> {
         let by_chain = self.by_chain();
         let pins = (upstream.pins != Pins::default())
             .then(|| Arc::new(PinVerifier::new(upstream, by_chain.clone(), &self.roots)));
@@ -172,17 +210,30 @@ impl Trust {
             Some(pins) => Arc::clone(pins) as Arc<dyn ServerCertVerifier>,
             None => by_chain,
         };
-        let client = self.client(verifier, upstream.identity.as_ref(), 1)?;
-        Ok((Arc::new(client), pins))
+        let identity = upstream.identity.as_ref();
+        let read = |identity| files::read_credentials(["client-cert", "client-key"], identity);
+        let credentials = identity.map(read).transpose()?;
+        let fingerprint =
+            Fingerprint::of_upstream(&self.roots, &upstream.pins, credentials.as_ref());
+        let (config, sessions) = self.client(verifier, identity.zip(credentials), 1)?;
+        Ok(Connector {
+            config,
+            sessions,
+            name,
+            pins,
+            fingerprint,
+        })
     }
 
     fn client(
         &self,
         verifier: Arc<dyn ServerCertVerifier>,
-        identity: Option<&Identity>,
+        identity: Option<(&Identity, Credentials)>,
         upstreams: usize,
-    ) -> Result<ClientConfig, SetupError> {
+    ) -> Result<(Arc<ClientConfig>, Arc<Sessions>), SetupError> {
         let clock = Arc::clone(&self.clock) as Arc<dyn TimeProvider>;
+        let sessions_max = TICKETS_PER_UPSTREAM * upstreams;
+        let sessions = Arc::new(Sessions::new(sessions_max, Arc::clone(&clock)));
         let client = ClientConfig::builder_with_details(Arc::clone(&self.provider), clock)
             .with_safe_default_protocol_versions()
             .expect("the provider has suites for TLS 1.2 and 1.3")
@@ -190,16 +241,14 @@ impl Trust {
             .with_custom_certificate_verifier(verifier);
         let mut client = match identity {
             None => client.with_no_client_auth(),
-            Some(Identity { certificate, key }) => {
-                let chain = files::read_chain("client-cert", certificate)?;
-                let read = files::read_key("client-key", key)?;
-                let client = client.with_client_auth_cert(chain, read);
-                client.map_err(|error| FileError::new("client-key", key, explain_key(&error)))?
+            Some((Identity { key: path, .. }, Credentials { chain, key })) => {
+                let client = client.with_client_auth_cert(chain, key);
+                client.map_err(|error| FileError::new("client-key", path, explain_key(&error)))?
             }
         };
         client.alpn_protocols = vec![ALPN.to_vec()];
-        client.resumption = Resumption::in_memory_sessions(TICKETS_PER_UPSTREAM * upstreams);
-        Ok(client)
+        client.resumption = Resumption::store(Arc::clone(&sessions) as Arc<dyn ClientSessionStore>);
+        Ok((Arc::new(client), sessions))
     }
 }
 

@@ -10,7 +10,7 @@ use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, Server
 use rustls::crypto::WebPkiSupportedAlgorithms;
 use rustls::pki_types::{CertificateDer, ServerName, SubjectPublicKeyInfoDer, UnixTime};
 use rustls::{CertificateError, DigitallySignedStruct, OtherError, RootCertStore, SignatureScheme};
-use webpki::{EndEntityCert, KeyUsage};
+use webpki::{EndEntityCert, KeyUsage, VerifiedPath};
 
 use crate::config::{Pin, PinRule, Pins, Upstream};
 
@@ -56,18 +56,34 @@ impl PinVerifier {
         mismatches.unwrap_or_else(PoisonError::into_inner).count
     }
 
+    /// Whether a pinned key is right whatever else the certificate says.
+    pub(super) fn is_pin_enough(&self) -> bool {
+        self.pins.rule == PinRule::Instead
+    }
+
     fn is_pinned(&self, key: &SubjectPublicKeyInfoDer<'_>) -> bool {
         self.pins.pins.contains(&pin_of(key))
     }
 
-    /// Whether an authority has a pinned key by which the chain is right. What else comes with the
-    /// certificate proves nothing.
+    /// Returns whether an authority of any path that can be verified has a pinned key: where a
+    /// nearer authority is also trusted, the pinned one may be farther (cross-signed roots). What
+    /// else comes with the certificate proves nothing.
     fn is_authority_pinned(
         &self,
         certificate: &EndEntityCert<'_>,
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> bool {
+        let is_pinned = |path: &VerifiedPath<'_>| {
+            let mut authorities = path.intermediate_certificates();
+            authorities.any(|authority| self.is_pinned(&authority.subject_public_key_info()))
+                || self.is_pinned(&wrapped(&path.anchor().subject_public_key_info))
+        };
+        // The search goes on after an error, within the bounds of the library.
+        let check = |path: &VerifiedPath<'_>| {
+            let pinned = is_pinned(path).then_some(());
+            pinned.ok_or(webpki::Error::UnknownIssuer)
+        };
         let path = certificate.verify_for_usage(
             self.algorithms.all,
             &self.roots.roots,
@@ -75,13 +91,9 @@ impl PinVerifier {
             now,
             KeyUsage::server_auth(),
             None,
-            None,
+            Some(&check),
         );
-        path.is_ok_and(|path| {
-            let mut authorities = path.intermediate_certificates();
-            authorities.any(|authority| self.is_pinned(&authority.subject_public_key_info()))
-                || self.is_pinned(&wrapped(&path.anchor().subject_public_key_info))
-        })
+        path.is_ok()
     }
 
     fn report(&self, own: Pin) {
@@ -107,7 +119,7 @@ impl ServerCertVerifier for PinVerifier {
         ocsp_response: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
-        let by_chain = self.pins.rule != PinRule::Instead;
+        let by_chain = !self.is_pin_enough();
         if by_chain {
             let chain = &self.by_chain;
             chain.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)?;
@@ -187,4 +199,116 @@ fn wrapped(content: &[u8]) -> SubjectPublicKeyInfoDer<'static> {
     };
     der.extend_from_slice(content);
     der.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::options::{self, Command};
+    use rcgen::{
+        BasicConstraints, CertificateParams, CertifiedIssuer, DistinguishedName, DnType, IsCa,
+        Issuer, KeyPair, PublicKeyData, SanType,
+    };
+    use rustls::crypto::ring::default_provider;
+
+    type Authority = CertifiedIssuer<'static, KeyPair>;
+
+    fn params_of(name: &str) -> CertificateParams {
+        let mut params = CertificateParams::default();
+        params.distinguished_name = DistinguishedName::new();
+        params.distinguished_name.push(DnType::CommonName, name);
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params
+    }
+
+    fn root(name: &str) -> Authority {
+        let key = KeyPair::generate().unwrap();
+        CertifiedIssuer::self_signed(params_of(name), key).unwrap()
+    }
+
+    fn pin(authority: &Authority) -> Pin {
+        pin_of(&authority.key().subject_public_key_info().into())
+    }
+
+    /// A server whose authority is trusted itself, is vouched for by a farther one, and that again
+    /// by the farthest.
+    struct Scene {
+        near: Authority,
+        far: Authority,
+        farthest: Authority,
+        chain: Vec<CertificateDer<'static>>,
+        own: CertificateDer<'static>,
+    }
+
+    impl Scene {
+        fn new() -> Self {
+            let [near, far, farthest] = ["near", "far", "farthest"].map(root);
+            let cross = |name, below: &Authority, above: &Authority| {
+                let certificate = params_of(name).signed_by(below.key(), above);
+                certificate.unwrap().der().clone()
+            };
+            let intermediate_key = KeyPair::generate().unwrap();
+            let params = params_of("intermediate");
+            let intermediate = params.signed_by(&intermediate_key, &near).unwrap();
+            let mut own = CertificateParams::default();
+            own.subject_alt_names = vec![SanType::IpAddress([127, 0, 0, 1].into())];
+            let issuer = Issuer::new(params, intermediate_key);
+            let own = own.signed_by(&KeyPair::generate().unwrap(), &issuer);
+            Self {
+                chain: vec![
+                    intermediate.der().clone(),
+                    cross("near", &near, &far),
+                    cross("far", &far, &farthest),
+                ],
+                own: own.unwrap().der().clone(),
+                near,
+                far,
+                farthest,
+            }
+        }
+
+        fn is_trusted(&self, trusted: &[&Authority], pin: Pin) -> bool {
+            let mut roots = RootCertStore::empty();
+            for authority in trusted {
+                roots.add(authority.der().clone()).unwrap();
+            }
+            let roots = Arc::new(roots);
+            let provider = Arc::new(default_provider());
+            let by_chain =
+                WebPkiServerVerifier::builder_with_provider(Arc::clone(&roots), provider);
+            let argument = format!("--upstream=127.0.0.1,pin-sha256={pin}");
+            let Ok(Command::Run(config)) = options::parse(&[argument]) else {
+                panic!("the options are right");
+            };
+            let verifier =
+                PinVerifier::new(&config.upstreams[0], by_chain.build().unwrap(), &roots);
+            let name = ServerName::IpAddress(std::net::IpAddr::from([127, 0, 0, 1]).into());
+            let now = UnixTime::now();
+            let judged = verifier.verify_server_cert(&self.own, &self.chain, &name, &[], now);
+            judged.is_ok()
+        }
+    }
+
+    #[test]
+    fn pin_of_any_authority_on_a_verified_path_is_right() {
+        let scene = Scene::new();
+        let all = [&scene.near, &scene.far, &scene.farthest];
+        for pinned in all {
+            assert!(scene.is_trusted(&all, pin(pinned)));
+            assert!(scene.is_trusted(&[&scene.farthest], pin(pinned)));
+        }
+        assert!(!scene.is_trusted(&all, pin(&root("near"))));
+    }
+
+    #[test]
+    fn pin_of_an_authority_beyond_the_trusted_ones_is_wrong() {
+        let scene = Scene::new();
+        // The chain has its certificate, and its own issuer is not trusted.
+        let trusted = [&scene.near];
+        assert!(scene.is_trusted(&trusted, pin(&scene.near)));
+        assert!(!scene.is_trusted(&trusted, pin(&scene.far)));
+        assert!(!scene.is_trusted(&trusted, pin(&scene.farthest)));
+        // The key of another one under the same name.
+        assert!(!scene.is_trusted(&[&root("near")], pin(&scene.near)));
+    }
 }

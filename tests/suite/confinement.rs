@@ -197,3 +197,28 @@ fn process_gives_up_as_much_when_it_logs_little() {
     child.kill().expect("it runs");
     child.wait().expect("it is ours");
 }
+
+#[test]
+fn root_without_another_user_is_warned_and_drops_its_groups() {
+    if !Uid::effective().is_root() {
+        println!("only root can: nothing was checked");
+        return;
+    }
+    let warning = "running as root without --user";
+    for (option, groups) in [("--timeout=5s", ""), ("--no-sandbox", "4 24")] {
+        let program = Program::start_in(
+            "exec setpriv --groups=4,24 \"$@\"",
+            &["--upstream=192.0.2.1".to_owned(), option.to_owned()],
+        );
+        program.await_log("confinement: ");
+        let status = program.status();
+        let line = status.lines().find(|line| line.starts_with("Groups:"));
+        let line = line.expect("the kernel says so");
+        assert_eq!(line["Groups:".len()..].trim(), groups);
+        let log = program.log();
+        let line = log.lines().find(|line| line.contains(warning));
+        assert!(line.is_some_and(|line| line.contains("WARN")), "{log}");
+    }
+    let scene = Scene::new("warned", &["--user=12345"]);
+    assert!(!scene.program.log().contains(warning));
+}

@@ -4,9 +4,10 @@
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::Ordering;
 use std::thread::ScopedJoinHandle;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use dotproxy::wire::{Message, Rcode};
+use rustls::version::{TLS12, TLS13};
 
 use crate::support::certificates::{Authority, Flaw};
 use crate::support::faulty::{End, Fault, Faulty};
@@ -348,4 +349,44 @@ fn largest_answer_is_truncated_over_udp_and_whole_over_tcp() {
         4_090
     );
     assert!(over_tcp.len() > 65_000);
+}
+
+#[test]
+fn session_is_not_resumed_once_the_certificate_of_the_upstream_has_expired() {
+    let authority = Authority::new("faulty-expiry");
+    for version in [&TLS13, &TLS12] {
+        // A busy machine may need longer than the first certificates are valid.
+        let (server, program, end) = [5, 15, 45]
+            .into_iter()
+            .find_map(|seconds| {
+                let end = SystemTime::now() + Duration::from_secs(seconds);
+                let config = authority.server_until(end, version);
+                let server = Faulty::start_with(&authority, config, 0);
+                // Each query takes a connection of its own.
+                server.plan(Fault::EndAfterAnswer(End::CloseNotify), u64::MAX);
+                let program = Program::start(&[
+                    format!("--upstream={}", server.address),
+                    format!("--ca-file={}", authority.ca_file.display()),
+                ]);
+                let is_in_time = (1..4).all(|id| is_answered(&program, id));
+                let resumed = server.counts().resumed.load(Ordering::Relaxed);
+                (is_in_time && resumed > 0).then_some((server, program, end))
+            })
+            .expect("a certificate that is valid for long enough");
+        // Certificates end with a whole second.
+        let end = end + Duration::from_secs(2);
+        while let Ok(left) = end.duration_since(SystemTime::now()) {
+            std::thread::sleep(left);
+        }
+        let before = server.counts().resumed.load(Ordering::Relaxed);
+        assert!(!is_answered(&program, 4));
+        program.await_log("authentication failed: its certificate expired");
+        let after = server.counts().resumed.load(Ordering::Relaxed);
+        assert_eq!(after, before);
+    }
+}
+
+fn is_answered(program: &Program, id: u16) -> bool {
+    let query = query(id, "www.example", 1, None);
+    check_response(&query, &program.ask(&query).expect("a response"))
 }

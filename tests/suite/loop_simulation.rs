@@ -451,7 +451,7 @@ fn reactor_in<P: Peers>(world: World, peers: P, config: &Config, seed: u64) -> R
     let net = SimNet::new(world, peers);
     let tls = tls::set_up(config, &Clock::new(None)).expect("the authority's file");
     let key = [u8::try_from(seed % 256).expect("a byte"); 32];
-    Reactor::new(net, config, tls, None, Clock::new(None), &key).expect("addresses to listen on")
+    Reactor::new(net, config, tls, Clock::new(None), &key).expect("addresses to listen on")
 }
 
 const PLAIN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(192, 0, 2, 10)), 53);

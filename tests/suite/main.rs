@@ -19,10 +19,12 @@ mod loop_simulation;
 
 // The program, as a user starts it.
 mod clear_text;
+mod clock;
 mod confinement;
 mod dnstap;
 mod end_to_end;
 mod faulty_upstream;
+mod files;
 mod http;
 mod json_log;
 mod odd_upstreams;

@@ -7,6 +7,7 @@ use nix::sys::signal::Signal;
 
 use crate::support::certificates::{Authority, Flaw};
 use crate::support::faulty::{Fault, Faulty};
+use crate::support::folder::Folder;
 use crate::support::messages::{check_response, query};
 use crate::support::program::Program;
 
@@ -107,4 +108,27 @@ fn key_that_is_not_pinned_may_be_told_and_be_right() {
 
     let scene = Scene::new(&authority, Flaw::WrongName, &[&own, report]);
     assert!(!scene.is_trusted());
+}
+
+#[test]
+fn pin_of_a_farther_authority_is_right_where_a_nearer_one_is_trusted() {
+    let [near, far] = ["near", "far"].map(|which| Authority::new(&format!("pins-{which}")));
+    let folder = Folder::new("pins-cross");
+    let ca_file = folder.file("ca.pem");
+    let both = [&near, &far]
+        .map(|authority| std::fs::read_to_string(&authority.ca_file).expect("a file of ours"));
+    std::fs::write(&ca_file, both.concat()).expect("a folder of ours");
+    for (pinned, is_right) in [
+        (near.server_pin(), true),
+        (near.pin(), true),
+        (far.pin(), true),
+        (far.server_pin(), false),
+    ] {
+        let server = Faulty::start_with(&near, near.server_cross_signed(&far), 0);
+        let program = Program::start(&[
+            format!("--upstream={},{}", server.address, pin(pinned)),
+            format!("--ca-file={}", ca_file.display()),
+        ]);
+        assert_eq!(Scene { program, server }.is_trusted(), is_right);
+    }
 }

@@ -2,6 +2,7 @@
 
 use std::net::UdpSocket;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use crate::support::certificates::Authority;
 use crate::support::faulty::{Fault, Faulty};
@@ -157,4 +158,157 @@ fn file_that_lies_where_everybodys_do_is_read_again() {
     let query = query(1, "www.example", 1, None);
     let response = program.ask(&query).expect("a response");
     assert_eq!(response[3] & 15, 5);
+}
+
+/// The program in front of servers of two authorities, one of which is all that it trusts. It was
+/// asked once and has a connection to each server that it trusts.
+struct TrustScene {
+    old: Authority,
+    new: Authority,
+    folder: Folder,
+    server: Faulty,
+    program: Program,
+}
+
+impl TrustScene {
+    /// `settings` are those of the upstream.
+    fn new(label: &str, settings: &str) -> Self {
+        let [old, new] = ["old", "new"].map(|which| Authority::new(&format!("{label}-{which}")));
+        let folder = Folder::new(label);
+        let server = Faulty::start(&old, 0);
+        let ca_file = folder.file("ca.pem");
+        std::fs::copy(&old.ca_file, &ca_file).expect("a folder of ours");
+        for (from, to) in old.server_files().iter().zip(["client.pem", "client.key"]) {
+            std::fs::copy(from, folder.file(to)).expect("a folder of ours");
+        }
+        let settings = settings.replace("FOLDER", &folder.file("").display().to_string());
+        let program = Program::start(&[
+            format!("--upstream={}{settings}", server.address),
+            format!("--ca-file={}", ca_file.display()),
+        ]);
+        let scene = Self {
+            old,
+            new,
+            folder,
+            server,
+            program,
+        };
+        assert_eq!(scene.rcode(1), 0);
+        assert_eq!(scene.connections(), 1);
+        scene
+    }
+
+    fn rcode(&self, id: u16) -> u8 {
+        let query = query(id, "www.example", 1, None);
+        let response = self.program.ask(&query).expect("a response");
+        check_response(&query, &response);
+        response[3] & 15
+    }
+
+    fn connections(&self) -> u64 {
+        self.server.counts().connections.load(Ordering::Relaxed)
+    }
+
+    fn await_open(&self, expected: u64) {
+        let open = &self.server.counts().open;
+        await_that("connections are closed", || {
+            open.load(Ordering::Relaxed) == expected
+        });
+    }
+
+    fn replace(&self, file: &str, contents: &str) {
+        std::fs::write(self.folder.file(file), contents).expect("a folder of ours");
+    }
+}
+
+fn contents(path: &std::path::Path) -> String {
+    std::fs::read_to_string(path).expect("a file of ours")
+}
+
+#[test]
+fn upstream_of_an_authority_that_is_no_longer_trusted_gets_no_query() {
+    let scene = TrustScene::new("reload-roots", "");
+    let (old, new) = (contents(&scene.old.ca_file), contents(&scene.new.ca_file));
+    // The same authorities in other words.
+    scene.replace("ca.pem", &format!("# the same\n{old}"));
+    scene.program.reload();
+    assert_eq!((scene.rcode(2), scene.connections()), (0, 1));
+    scene.replace("ca.pem", &new);
+    scene.program.reload();
+    assert_eq!(scene.rcode(3), 2, "SERVFAIL");
+    assert_eq!(queries(&scene.server), 2);
+    scene.await_open(0);
+    scene.replace("ca.pem", &format!("{new}{old}"));
+    scene.program.reload();
+    await_that("the upstream is used again", || scene.rcode(4) == 0);
+}
+
+#[test]
+fn upstream_whose_trust_is_as_before_keeps_its_connection() {
+    let old = Authority::new("reload-pin-only-server");
+    let server = Faulty::start(&old, 0);
+    let other = Authority::new("reload-pin-only-other");
+    let folder = Folder::new("reload-pin-only");
+    let ca_file = folder.file("ca.pem");
+    std::fs::copy(&other.ca_file, &ca_file).expect("a folder of ours");
+    let program = Program::start(&[
+        format!(
+            "--upstream={},pin-sha256={},pin-only",
+            server.address,
+            old.server_pin()
+        ),
+        format!("--ca-file={}", ca_file.display()),
+    ]);
+    let is_answered = |id| {
+        let query = query(id, "www.example", 1, None);
+        check_response(&query, &program.ask(&query).expect("a response"))
+    };
+    assert!(is_answered(1));
+    std::fs::copy(&old.ca_file, &ca_file).expect("a folder of ours");
+    program.reload();
+    assert!(is_answered(2));
+    assert_eq!(server.counts().connections.load(Ordering::Relaxed), 1);
+}
+
+#[test]
+fn other_client_certificate_is_shown_on_a_new_connection() {
+    let settings = ",client-cert=FOLDERclient.pem,client-key=FOLDERclient.key";
+    let scene = TrustScene::new("reload-client-cert", settings);
+    scene.program.reload();
+    assert_eq!((scene.rcode(2), scene.connections()), (0, 1));
+    for (from, to) in scene
+        .new
+        .server_files()
+        .iter()
+        .zip(["client.pem", "client.key"])
+    {
+        scene.replace(to, &contents(from));
+    }
+    scene.program.reload();
+    assert_eq!((scene.rcode(3), scene.connections()), (0, 2));
+    assert_eq!(scene.server.counts().resumed.load(Ordering::Relaxed), 0);
+    scene.await_open(1);
+}
+
+#[test]
+fn answers_under_way_survive_a_change_of_trust() {
+    let scene = TrustScene::new("reload-under-way", "");
+    scene
+        .server
+        .plan(Fault::AnswerLate(Duration::from_secs(1)), 1);
+    let before = queries(&scene.server);
+    let asked = query(2, "late.example", 1, None);
+    let client = UdpSocket::bind("127.0.0.1:0").expect("a free port");
+    client.set_read_timeout(Some(PATIENCE)).expect("a duration");
+    let to = scene.program.address;
+    client.send_to(&asked, to).expect("loopback takes it");
+    await_that("it is sent", || queries(&scene.server) > before);
+    let both = [&scene.new.ca_file, &scene.old.ca_file].map(|path| contents(path));
+    scene.replace("ca.pem", &both.concat());
+    let log = scene.program.reload();
+    assert!(!log.contains("WARN"), "{log}");
+    let mut response = [0; 1_232];
+    let len = client.recv(&mut response).expect("a response in time");
+    assert!(check_response(&asked, &response[..len]));
+    assert_eq!(scene.rcode(3), 0);
 }

@@ -2,7 +2,8 @@
 
 use std::io::ErrorKind;
 use std::net::{Ipv4Addr, TcpListener};
-use std::os::unix::net::UnixDatagram;
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -64,6 +65,42 @@ fn whoever_has_started_it_is_told_how_it_is_doing() {
     program.signal(Signal::SIGTERM);
     assert_eq!(told_besides(&socket), ["STOPPING=1"]);
     assert_eq!(program.wait(), Some(0));
+}
+
+/// Linux 6.12 and later keep a confined process from sockets beside the file system to which it is
+/// not connected.
+#[test]
+fn service_manager_beside_the_file_system_gets_every_message() {
+    let name = format!("dotproxy-supervision-{}", std::process::id());
+    let address = SocketAddr::from_abstract_name(&name).expect("a name");
+    let socket = UnixDatagram::bind_addr(&address).expect("a name of ours");
+    socket.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+    let script =
+        format!("export NOTIFY_SOCKET=@{name} WATCHDOG_USEC=600000 WATCHDOG_PID=$$; exec \"$@\"");
+    let mut program = Program::start_in(&script, &["--upstream=192.0.2.1".to_owned()]);
+    assert_eq!(told_besides(&socket), ["READY=1"]);
+    assert_eq!(told(&socket), ["WATCHDOG=1"]);
+    program.reload();
+    assert_eq!(told_besides(&socket)[0], "RELOADING=1");
+    assert_eq!(told_besides(&socket), ["READY=1"]);
+    program.signal(Signal::SIGTERM);
+    assert_eq!(told_besides(&socket), ["STOPPING=1"]);
+    assert_eq!(program.wait(), Some(0));
+}
+
+#[test]
+fn service_manager_that_binds_its_socket_anew_is_found_again() {
+    let folder = Folder::new("supervision-anew");
+    let (socket, path) = listener(&folder);
+    let script = format!("export NOTIFY_SOCKET={}; exec \"$@\"", path.display());
+    let program = Program::start_in(&script, &["--upstream=192.0.2.1".to_owned()]);
+    assert_eq!(told(&socket), ["READY=1"]);
+    drop(socket);
+    std::fs::remove_file(&path).expect("a folder of ours");
+    let (socket, _) = listener(&folder);
+    program.reload();
+    assert_eq!(told(&socket)[0], "RELOADING=1");
+    assert_eq!(told(&socket), ["READY=1"]);
 }
 
 #[test]

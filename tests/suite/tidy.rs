@@ -11,7 +11,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("arena", &[]),
     ("time", &[]),
     ("random", &[]),
-    ("clock", &["file"]),
+    ("clock", &["file", "time"]),
     ("config", &["address", "wire"]),
     ("origin", &["address", "arena"]),
     ("failure", &["wire"]),

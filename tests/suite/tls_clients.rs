@@ -3,12 +3,14 @@
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpStream};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
-use rustls::{ClientConnection, StreamOwned};
+use rustls::version::{TLS12, TLS13};
+use rustls::{ClientConfig, ClientConnection, HandshakeKind, StreamOwned};
 
 use crate::support::certificates::Authority;
 use crate::support::faulty::{Fault, Faulty};
+use crate::support::folder::Folder;
 use crate::support::messages::{check_response, query};
 use crate::support::program::{
     Program, await_that, connect_from, free_port, read_framed, send_framed,
@@ -53,8 +55,12 @@ impl Scene {
     }
 
     fn connect_tls(&self, last: u8) -> Tls {
+        self.connect_with(self.authority.client(), last)
+    }
+
+    fn connect_with(&self, config: Arc<ClientConfig>, last: u8) -> Tls {
         let name = self.address.ip().into();
-        let connection = ClientConnection::new(self.authority.client(), name);
+        let connection = ClientConnection::new(config, name);
         StreamOwned::new(connection.expect("a client"), self.connect(last))
     }
 
@@ -168,4 +174,113 @@ fn handshakes_that_lead_nowhere_harm_nobody() {
         scene.program.own_kib() < before + 512
     });
     assert!(is_served(&mut scene.connect_tls(3), 9));
+}
+
+/// A time at which no certificate of a test expires.
+fn tomorrow() -> SystemTime {
+    SystemTime::now() + Duration::from_secs(86_400)
+}
+
+#[test]
+fn client_whose_certificate_is_no_longer_vouched_for_is_closed() {
+    let [old, new] = ["old", "new"].map(|which| Authority::new(&format!("tls-ca-{which}")));
+    let folder = Folder::new("tls-ca");
+    let client_ca = folder.file("clients.pem");
+    let both = [&old, &new]
+        .map(|authority| std::fs::read_to_string(&authority.ca_file).expect("a file of ours"));
+    std::fs::write(&client_ca, both.concat()).expect("a folder of ours");
+    let option = format!("--tls-client-ca={}", client_ca.display());
+    let scene = Scene::new("tls-ca-server", &[&option]);
+    let client = |issuer, version| {
+        let config = &scene.authority;
+        scene.connect_with(config.client_certified_by(issuer, tomorrow(), version), 1)
+    };
+    let mut refused = [client(&old, &TLS13), client(&old, &TLS12)];
+    let mut kept = client(&new, &TLS13);
+    for tls in refused.iter_mut().chain([&mut kept]) {
+        assert!(is_served(tls, 1));
+    }
+    // One is in the middle of its handshake.
+    let mut halfway = client(&old, &TLS13);
+    halfway
+        .conn
+        .write_tls(&mut halfway.sock)
+        .expect("it is read");
+    while halfway.conn.wants_read() && !halfway.conn.wants_write() {
+        halfway.conn.read_tls(&mut halfway.sock).expect("a hello");
+        halfway.conn.process_new_packets().expect("a right one");
+    }
+    std::fs::copy(&new.ca_file, &client_ca).expect("a folder of ours");
+    let log = scene.program.reload();
+    assert!(!log.contains("ERROR"), "{log}");
+    for tls in &mut refused {
+        assert!(!is_served(tls, 2));
+    }
+    assert!(!is_served(&mut halfway, 2));
+    assert!(is_served(&mut kept, 3));
+    assert!(!is_served(&mut client(&old, &TLS13), 4));
+    assert!(is_served(&mut client(&new, &TLS13), 5));
+}
+
+#[test]
+fn client_without_a_certificate_is_closed_when_one_is_asked_for() {
+    let clients = Authority::new("tls-ca-added");
+    let folder = Folder::new("tls-ca-added");
+    let options = folder.file("options");
+    std::fs::write(&options, "").expect("a folder of ours");
+    let scene = Scene::new(
+        "tls-ca-added-server",
+        &["-C", &options.display().to_string()],
+    );
+    let mut tls = scene.connect_tls(1);
+    assert!(is_served(&mut tls, 1));
+    let client_ca = folder.file("clients.pem");
+    std::fs::copy(&clients.ca_file, &client_ca).expect("a folder of ours");
+    let line = format!("tls-client-ca = {}\n", client_ca.display());
+    std::fs::write(&options, line).expect("a folder of ours");
+    let log = scene.program.reload();
+    assert!(!log.contains("ERROR"), "{log}");
+    assert!(!is_served(&mut tls, 2));
+}
+
+#[test]
+fn session_is_not_resumed_once_the_certificate_of_its_client_has_expired() {
+    let clients = Authority::new("tls-expiry");
+    let option = format!("--tls-client-ca={}", clients.ca_file.display());
+    let scene = Scene::new("tls-expiry-server", &[&option]);
+    for version in [&TLS13, &TLS12] {
+        // A busy machine may need longer than the first certificates are valid.
+        let (config, end) = [5, 15, 45]
+            .into_iter()
+            .find_map(|seconds| {
+                let end = SystemTime::now() + Duration::from_secs(seconds);
+                let config = scene.authority.client_certified_by(&clients, end, version);
+                let resumed = || {
+                    let mut tls = scene.connect_with(Arc::clone(&config), 1);
+                    is_served(&mut tls, 1).then(|| tls.conn.handshake_kind())
+                };
+                let kinds = [resumed()?, resumed()?];
+                assert_eq!(
+                    kinds,
+                    [HandshakeKind::Full, HandshakeKind::Resumed].map(Some)
+                );
+                Some((config, end))
+            })
+            .expect("a certificate that is valid for long enough");
+        // A connection is served until then.
+        let mut connected = scene.connect_with(Arc::clone(&config), 1);
+        let was_served = is_served(&mut connected, 2);
+        // Certificates end with a whole second.
+        let end = end + Duration::from_secs(2);
+        while let Ok(left) = end.duration_since(SystemTime::now()) {
+            std::thread::sleep(left);
+        }
+        for id in 3..6 {
+            let mut tls = scene.connect_with(Arc::clone(&config), 1);
+            assert!(!is_served(&mut tls, id), "{:?}", tls.conn.handshake_kind());
+        }
+        if was_served {
+            assert!(!is_served(&mut connected, 6), "its time is over");
+        }
+    }
 }

@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use dotproxy::config::Pin;
 use rcgen::{
@@ -10,8 +11,10 @@ use rcgen::{
     PublicKeyData, SanType, date_time_ymd,
 };
 use ring::digest::{SHA256, digest};
+use rustls::client::WantsClientCert;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::{ClientConfig, RootCertStore, ServerConfig, SupportedProtocolVersion};
+use rustls::version::{TLS12, TLS13};
+use rustls::{ClientConfig, ConfigBuilder, RootCertStore, ServerConfig, SupportedProtocolVersion};
 
 /// What is wrong with a server's certificate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,15 +82,39 @@ impl Authority {
 
     /// The configuration of a client that trusts this authority.
     pub fn client(&self) -> Arc<ClientConfig> {
+        Arc::new(self.client_of(&[&TLS13, &TLS12]).with_no_client_auth())
+    }
+
+    /// The configuration of a client that trusts this authority and has a certificate of `issuer`
+    /// that expires at this time.
+    pub fn client_certified_by(
+        &self,
+        issuer: &Self,
+        not_after: SystemTime,
+        version: &'static SupportedProtocolVersion,
+    ) -> Arc<ClientConfig> {
+        let mut params = CertificateParams::default();
+        expire_at(&mut params, not_after);
+        let key = key();
+        let certificate = params.signed_by(&key, &issuer.issuer);
+        let chain = vec![certificate.expect("a certificate").into()];
+        let key = PrivateKeyDer::try_from(key.serialize_der()).expect("a key");
+        let config = self.client_of(&[version]);
+        let config = config.with_client_auth_cert(chain, key);
+        Arc::new(config.expect("a key that fits its certificate"))
+    }
+
+    fn client_of(
+        &self,
+        versions: &[&'static SupportedProtocolVersion],
+    ) -> ConfigBuilder<ClientConfig, WantsClientCert> {
         let mut roots = RootCertStore::empty();
         roots.add(self.issuer.der().clone()).expect("an authority");
         let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let config = ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
+        ClientConfig::builder_with_provider(provider)
+            .with_protocol_versions(versions)
             .expect("versions that the provider has")
             .with_root_certificates(roots)
-            .with_no_client_auth();
-        Arc::new(config)
     }
 
     /// The configuration of a DoT server with such a certificate.
@@ -96,7 +123,46 @@ impl Authority {
         flaw: Flaw,
         versions: &[&'static SupportedProtocolVersion],
     ) -> Arc<ServerConfig> {
+        self.server_with(CertificateParams::default(), flaw, versions)
+    }
+
+    /// The configuration of a DoT server with a right certificate that expires at this time.
+    pub fn server_until(
+        &self,
+        not_after: SystemTime,
+        version: &'static SupportedProtocolVersion,
+    ) -> Arc<ServerConfig> {
         let mut params = CertificateParams::default();
+        expire_at(&mut params, not_after);
+        self.server_with(params, Flaw::None, &[version])
+    }
+
+    /// The configuration of a DoT server that sends a certificate of this authority by `farther`
+    /// along with its own.
+    pub fn server_cross_signed(&self, farther: &Self) -> Arc<ServerConfig> {
+        let mut params = CertificateParams::default();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let cross = params.signed_by(self.issuer.key(), &farther.issuer);
+        let mut params = CertificateParams::default();
+        params.subject_alt_names = vec![SanType::IpAddress(IpAddr::from([127, 0, 0, 1]))];
+        let own = params.signed_by(&self.server_key, &self.issuer);
+        let chain = [own, cross].map(|one| CertificateDer::from(one.expect("a certificate")));
+        let key = PrivateKeyDer::try_from(self.server_key.serialize_der()).expect("a key");
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let config = ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .expect("versions that the provider has")
+            .with_no_client_auth()
+            .with_single_cert(chain.to_vec(), key);
+        Arc::new(config.expect("a key that fits its certificate"))
+    }
+
+    fn server_with(
+        &self,
+        mut params: CertificateParams,
+        flaw: Flaw,
+        versions: &[&'static SupportedProtocolVersion],
+    ) -> Arc<ServerConfig> {
         // The same length in every run, so that a seed means the same in every run.
         params.serial_number = Some(2.into());
         let (name, address) = match flaw {
@@ -136,6 +202,11 @@ impl Drop for Authority {
             let _ = std::fs::remove_file(self.ca_file.with_extension(kind));
         }
     }
+}
+
+fn expire_at(params: &mut CertificateParams, time: SystemTime) {
+    let since_1970 = time.duration_since(UNIX_EPOCH);
+    params.not_after = date_time_ymd(1970, 1, 1) + since_1970.expect("a time of today");
 }
 
 fn pin_of(key: &KeyPair) -> Pin {

@@ -116,6 +116,12 @@ pub struct Faulty {
 impl Faulty {
     /// Starts it, with nothing wrong yet, on a port of 127.0.0.1.
     pub fn start(authority: &Authority, port: u16) -> Self {
+        let right = authority.server(Flaw::None, &[&TLS13, &TLS12]);
+        Self::start_with(authority, right, port)
+    }
+
+    /// Starts it with another configuration as the right one.
+    pub fn start_with(authority: &Authority, right: Arc<ServerConfig>, port: u16) -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).expect("a free port");
         let address = listener.local_addr().expect("it is bound");
         let versions = [&TLS13, &TLS12];
@@ -123,7 +129,7 @@ impl Faulty {
         let shared = Arc::new(Shared {
             plan: Mutex::default(),
             counts: Counts::default(),
-            right: authority.server(Flaw::None, &versions),
+            right,
             flawed: flaws
                 .map(|flaw| (name_of(flaw), authority.server(flaw, &versions)))
                 .into(),

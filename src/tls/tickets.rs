@@ -1,0 +1,137 @@
+//! Session tickets of clients with certificates.
+//!
+//! A session that is resumed is not verified again: the library restores the client's certificate
+//! from the ticket. So a ticket is refused once a certificate in it has expired, and the client
+//! has to show a valid certificate in a full handshake.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustls::server::ProducesTickets;
+use rustls::time_provider::TimeProvider;
+
+use super::certificate::expires_at;
+
+/// Tickets that are of no use after the client's certificate has expired.
+#[derive(Debug)]
+pub(super) struct ExpiringTickets {
+    pub(super) tickets: Arc<dyn ProducesTickets>,
+    pub(super) clock: Arc<dyn TimeProvider>,
+}
+
+impl ProducesTickets for ExpiringTickets {
+    fn enabled(&self) -> bool {
+        self.tickets.enabled()
+    }
+
+    fn lifetime(&self) -> u32 {
+        self.tickets.lifetime()
+    }
+
+    fn encrypt(&self, plain: &[u8]) -> Option<Vec<u8>> {
+        self.tickets.encrypt(plain)
+    }
+
+    fn decrypt(&self, cipher: &[u8]) -> Option<Vec<u8>> {
+        let plain = self.tickets.decrypt(cipher)?;
+        let now = Duration::from_secs(self.clock.current_time()?.as_secs());
+        let ends_at = certificates(&plain)?.try_fold(Duration::MAX, |end, certificate| {
+            Some(end.min(expires_at(certificate?)?))
+        })?;
+        (now < ends_at).then_some(plain)
+    }
+}
+
+/// The certificates of the client in a session as rustls writes it into a ticket, at least one.
+/// `None` if there is none or the session cannot be read; tests of resumption notice if an update
+/// of rustls writes sessions in another form.
+fn certificates(session: &[u8]) -> Option<impl Iterator<Item = Option<&[u8]>>> {
+    let mut rest = session;
+    if take(&mut rest, 1)? == [1] {
+        // The server name.
+        take_with_length(&mut rest, 1)?;
+    }
+    // The version and the cipher suite; the secret; whether it is an extended one.
+    take(&mut rest, 4)?;
+    take_with_length(&mut rest, 1)?;
+    take(&mut rest, 1)?;
+    if take(&mut rest, 1)? != [1] {
+        return None;
+    }
+    let mut list = take_with_length(&mut rest, 3)?;
+    if list.is_empty() {
+        return None;
+    }
+    Some(std::iter::from_fn(move || {
+        (!list.is_empty()).then(|| {
+            let certificate = take_with_length(&mut list, 3);
+            if certificate.is_none() {
+                list = &[];
+            }
+            certificate
+        })
+    }))
+}
+
+fn take<'a>(rest: &mut &'a [u8], len: usize) -> Option<&'a [u8]> {
+    let (taken, left) = rest.split_at_checked(len)?;
+    *rest = left;
+    Some(taken)
+}
+
+/// Takes a field behind its length, which has `len_len` bytes.
+fn take_with_length<'a>(rest: &mut &'a [u8], len_len: usize) -> Option<&'a [u8]> {
+    let len = take(rest, len_len)?.iter();
+    let len = len.fold(0, |len, byte| len << 8 | usize::from(*byte));
+    take(rest, len)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn session(name: Option<&[u8]>, chain: &[&[u8]]) -> Vec<u8> {
+        let mut session = match name {
+            Some(name) => [&[1, u8::try_from(name.len()).unwrap()], name].concat(),
+            None => vec![0],
+        };
+        session.extend(b"\x03\x04\x13\x01\x04abcd\x01");
+        let mut list = Vec::new();
+        for certificate in chain {
+            list.extend(&u32::try_from(certificate.len()).unwrap().to_be_bytes()[1..]);
+            list.extend_from_slice(certificate);
+        }
+        if chain.is_empty() {
+            session.push(0);
+        } else {
+            session.push(1);
+            session.extend(&u32::try_from(list.len()).unwrap().to_be_bytes()[1..]);
+            session.extend(list);
+        }
+        session.extend([0; 15]);
+        session
+    }
+
+    fn read(session: &[u8]) -> Option<Vec<&[u8]>> {
+        certificates(session)?.collect()
+    }
+
+    #[test]
+    fn certificates_of_a_session_are_found() {
+        let chain: [&[u8]; 2] = [b"own", &[7; 1_000]];
+        for name in [None, Some(&b"dot.example"[..])] {
+            assert_eq!(read(&session(name, &chain)), Some(chain.to_vec()));
+            assert_eq!(read(&session(name, &[])), None);
+        }
+        let whole = session(None, &chain);
+        assert_eq!(read(&whole[..1_000]), None);
+    }
+
+    proptest! {
+        #[test]
+        fn any_session_is_read_or_refused(bytes in proptest::collection::vec(any::<u8>(), 0..100)) {
+            let _ = read(&bytes);
+        }
+    }
+}
