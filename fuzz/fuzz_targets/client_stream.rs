@@ -47,6 +47,7 @@ fuzz_target!(|input: &[u8]| {
                 proxy.handle_query(common::origin(1), transport, message, now, &mut outbox);
             owed += usize::from(is_owed);
             Taken {
+                is_query: message.len() >= 12,
                 is_owed,
                 has_room: proxy.has_room(now),
             }

@@ -374,8 +374,13 @@ impl<N: Net> Reactor<N> {
         while let Some(key) = self.pop_idle_client() {
             let slot = self.sessions.get(key);
             let is_kept_waiting = slot.is_some_and(|slot| slot.is_parked || slot.is_runnable);
-            let client = client_at(&self.sessions, key);
-            if is_kept_waiting || client.is_some_and(ClientStream::is_waiting) {
+            let may_wait = |client: &ClientStream<_>| {
+                let inactive = self.now - client.last_active();
+                // What it is owed comes in time; what it sends while it waits is no reason.
+                client.is_waiting()
+                    || is_kept_waiting && inactive < self.config.timeouts.client_waiting_max
+            };
+            if client_at(&self.sessions, key).is_some_and(may_wait) {
                 self.clients.excuse(key, self.now);
             } else {
                 log::debug!("closing an idle TCP client");

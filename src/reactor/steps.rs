@@ -179,6 +179,7 @@ impl<N: Net> Reactor<N> {
                 is_private,
             };
             Taken {
+                is_query: is_query(message),
                 is_owed: proxy.handle_query(origin, transport, message, now, outbox),
                 has_room: proxy.has_room(now) && !outbox.is_long(),
             }

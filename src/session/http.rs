@@ -10,6 +10,7 @@ use std::net::SocketAddr;
 use std::time::SystemTime;
 
 use super::Scratch;
+use super::activity::Activity;
 use super::transport::{Received, Transport};
 use crate::failure::Failure;
 use crate::time::Instant;
@@ -66,7 +67,7 @@ pub struct HttpStream<S> {
     received: Vec<u8>,
     /// It ends once everything is sent.
     is_ending: bool,
-    last_active: Instant,
+    activity: Activity,
     /// Octets that were held for it when last counted.
     accounted: usize,
 }
@@ -93,7 +94,7 @@ impl<S: Read + Write> HttpStream<S> {
             peer,
             received: Vec::new(),
             is_ending: false,
-            last_active: now,
+            activity: Activity::new(now),
             accounted: 0,
         }
     }
@@ -103,9 +104,9 @@ impl<S: Read + Write> HttpStream<S> {
         self.peer
     }
 
-    /// When a whole request last came or some of a response was taken.
+    /// When a whole request last came or a part of a response that counts was taken.
     pub fn last_active(&self) -> Instant {
-        self.last_active
+        self.activity.last()
     }
 
     /// Whether there is nothing more to do.
@@ -141,7 +142,7 @@ impl<S: Read + Write> HttpStream<S> {
                     let is_known = matches!(method, "GET" | "HEAD");
                     self.received.drain(..len);
                     self.received.shrink_to(HEAD_LEN_MAX);
-                    self.last_active = now;
+                    self.activity.note(now);
                     if is_known {
                         return Ok(Some(request));
                     }
@@ -181,10 +182,9 @@ impl<S: Read + Write> HttpStream<S> {
     /// be there.
     pub fn flush(&mut self, scratch: &mut Scratch, now: Instant) -> Result<bool, Failure> {
         let taken = self.transport.flush(scratch)?;
-        if taken > 0 {
-            self.last_active = now;
-        }
-        Ok(taken > 0 && self.transport.unsent_len() == 0 && !self.is_ending)
+        let is_rest = self.transport.unsent_len() == 0;
+        self.activity.note_taken(taken, is_rest, now);
+        Ok(taken > 0 && is_rest && !self.is_ending)
     }
 }
 

@@ -1,0 +1,260 @@
+//! The loop with TCP and TLS clients that take more than their share of the connections.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use dotproxy::reactor::Reactor;
+use dotproxy::time::Instant;
+
+use crate::loop_simulation::{client_hello, configured, reactor_in};
+use crate::support::Chance;
+use crate::support::certificates::Authority;
+use crate::support::messages::query;
+use crate::support::network::{Fate, Peers, SimNet, StreamId, World};
+
+const UPSTREAM: &str = "-u127.0.0.1:853";
+const TLS_SIDE: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8853);
+const HTTP_SIDE: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8080);
+
+/// Peers that record what the loop does to their connections.
+#[derive(Default)]
+struct Watchers {
+    closed_at: BTreeMap<StreamId, Instant>,
+    received: BTreeMap<StreamId, Vec<u8>>,
+}
+
+impl Peers for Watchers {
+    fn on_connect(&mut self, _: &mut World, _: StreamId, _: SocketAddr) -> Fate {
+        Fate::Lost
+    }
+    fn on_open(&mut self, _: &mut World, _: StreamId) {}
+    fn on_bytes(&mut self, _: &mut World, stream: StreamId, bytes: &[u8]) {
+        self.received.entry(stream).or_default().extend(bytes);
+    }
+    fn on_closed(&mut self, world: &mut World, stream: StreamId) {
+        self.closed_at.insert(stream, world.now);
+    }
+    fn on_datagram(&mut self, _: &mut World, _: SocketAddr, _: SocketAddr, _: &[u8]) {}
+    fn on_reminder(&mut self, _: &mut World, _: u64) {}
+}
+
+/// A loop and its clients. Times count from the start of the world.
+struct Scene {
+    start: Instant,
+    reactor: Reactor<SimNet<Watchers>>,
+    ports: u16,
+}
+
+impl Scene {
+    fn new(arguments: &[&str]) -> Self {
+        let [certificate, key] = files();
+        let mut all = vec![
+            UPSTREAM.to_owned(),
+            format!("--tls-listen={TLS_SIDE}"),
+            format!("--tls-cert={}", certificate.display()),
+            format!("--tls-key={}", key.display()),
+            format!("--http-listen={HTTP_SIDE}"),
+        ];
+        all.extend(arguments.iter().map(ToString::to_string));
+        let world = World::new(Chance::new(7));
+        let start = world.now;
+        Self {
+            start,
+            reactor: reactor_in(world, Watchers::default(), &configured(&all), 7),
+            ports: 0,
+        }
+    }
+
+    fn world<T>(&mut self, act: impl FnOnce(&mut World) -> T) -> T {
+        act(&mut self.reactor.net_mut().world.borrow_mut())
+    }
+
+    fn after(&mut self, seconds: f64) -> Duration {
+        let start = self.start;
+        let at = start + Duration::from_secs_f64(seconds);
+        self.world(|world| at - world.now)
+    }
+
+    /// Connects from 127.0.0.`host` at this second.
+    fn connect(&mut self, seconds: f64, host: u8, to: SocketAddr) -> StreamId {
+        self.ports += 1;
+        let from = SocketAddr::from(([127, 0, 0, host], 5000 + self.ports));
+        let after = self.after(seconds);
+        self.world(|world| world.connect(from, to, after, 60_000))
+    }
+
+    fn connect_tcp(&mut self, seconds: f64, host: u8) -> StreamId {
+        let everywhere = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 53));
+        self.connect(seconds, host, everywhere)
+    }
+
+    fn send(&mut self, seconds: f64, stream: StreamId, bytes: &[u8]) {
+        let after = self.after(seconds);
+        self.world(|world| world.send(stream, after, bytes.to_vec()));
+    }
+
+    /// Takes turns until this second.
+    fn run_until(&mut self, seconds: f64) {
+        let after = self.after(seconds);
+        self.world(|world| world.remind(after, 0));
+        let end = self.start + Duration::from_secs_f64(seconds);
+        let mut turns = 0;
+        while self.world(|world| world.now < end) {
+            self.reactor.turn().expect("this poller does not fail");
+            turns += 1;
+            assert!(turns < 100_000, "the loop does not come to rest");
+        }
+    }
+
+    /// The second at which the loop closed a connection.
+    fn closed_at(&mut self, stream: StreamId) -> Option<f64> {
+        let start = self.start;
+        let closed_at = &self.reactor.net_mut().peers.closed_at;
+        closed_at.get(&stream).map(|at| (*at - start).as_secs_f64())
+    }
+
+    fn received(&mut self, stream: StreamId) -> Vec<u8> {
+        let received = &self.reactor.net_mut().peers.received;
+        received.get(&stream).cloned().unwrap_or_default()
+    }
+}
+
+/// The files of the certificate and its key.
+fn files() -> &'static [PathBuf; 2] {
+    static FILES: OnceLock<(Authority, [PathBuf; 2])> = OnceLock::new();
+    let make = || {
+        let authority = Authority::new("client-limits");
+        let files = authority.server_files();
+        (authority, files)
+    };
+    &FILES.get_or_init(make).1
+}
+
+/// A message behind its length.
+fn framed(message: &[u8]) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    dotproxy::wire::frame::write(&mut bytes, message);
+    bytes
+}
+
+/// A query that is answered at once: its opcode is not implemented.
+fn question(id: u16) -> Vec<u8> {
+    let mut bytes = query(id, "www.example", 1, None);
+    bytes[2] = 2 << 3;
+    framed(&bytes)
+}
+
+/// What looks like a response.
+fn response() -> Vec<u8> {
+    let mut bytes = query(1, "www.example", 1, None);
+    bytes[2] |= 0x80;
+    framed(&bytes)
+}
+
+#[test]
+fn messages_that_are_no_query_do_not_keep_a_connection() {
+    for message in [framed(b""), framed(b"x"), framed(&[0; 11]), response()] {
+        let mut scene = Scene::new(&[]);
+        let stream = scene.connect_tcp(0.0, 1);
+        for nth in 0..20_u8 {
+            scene.send(4.0 * f64::from(nth), stream, &message);
+        }
+        scene.run_until(40.0);
+        let closed_at = scene.closed_at(stream).expect("it is closed");
+        assert!((9.9..10.2).contains(&closed_at), "{closed_at}, {message:?}");
+    }
+}
+
+#[test]
+fn message_that_comes_byte_by_byte_does_not_keep_a_connection() {
+    let mut scene = Scene::new(&[]);
+    let stream = scene.connect_tcp(0.0, 1);
+    for (nth, byte) in (0..20_u8).zip(question(1)) {
+        scene.send(4.0 * f64::from(nth), stream, &[byte]);
+    }
+    scene.run_until(40.0);
+    let closed_at = scene.closed_at(stream).expect("it is closed");
+    assert!((9.9..10.2).contains(&closed_at), "{closed_at}");
+}
+
+#[test]
+fn queries_keep_a_connection() {
+    let mut scene = Scene::new(&[]);
+    let stream = scene.connect_tcp(0.0, 1);
+    for nth in 0..10_u8 {
+        scene.send(
+            6.0 * f64::from(nth),
+            stream,
+            &[&framed(b""), &question(1)[..]].concat(),
+        );
+    }
+    scene.run_until(60.0);
+    assert_eq!(scene.closed_at(stream), None);
+    scene.run_until(70.0);
+    let closed_at = scene.closed_at(stream).expect("it is closed");
+    assert!((63.9..64.2).contains(&closed_at), "{closed_at}");
+}
+
+#[test]
+fn messages_in_a_row_that_are_no_query_end_a_connection_behind_its_responses() {
+    for message in [framed(b""), framed(b"x"), response()] {
+        let mut scene = Scene::new(&[]);
+        let stream = scene.connect_tcp(0.0, 1);
+        scene.send(
+            1.0,
+            stream,
+            &[&question(1)[..], &message.repeat(100)].concat(),
+        );
+        scene.run_until(2.0);
+        let closed_at = scene.closed_at(stream).expect("it is closed");
+        assert!(closed_at < 1.1, "{closed_at}, {message:?}");
+        assert_eq!(
+            scene.received(stream)[2..4],
+            [0, 1],
+            "the query is answered"
+        );
+    }
+}
+
+#[test]
+fn flood_of_messages_that_are_no_query_does_not_keep_the_loop_busy() {
+    let mut scene = Scene::new(&[]);
+    let stream = scene.connect_tcp(0.0, 1);
+    scene.run_until(0.5);
+    for millisecond in 0..1_000_u16 {
+        let at = 1.0 + f64::from(millisecond) / 1000.0;
+        scene.send(at, stream, &[0; 2_000]);
+    }
+    scene.run_until(3.0);
+    assert!(scene.closed_at(stream).is_some_and(|at| at < 1.1));
+}
+
+#[test]
+fn tls_client_whose_handshake_waits_for_us_is_not_excused_for_ever() {
+    let mut scene = Scene::new(&[]);
+    let stream = scene.connect(0.0, 1, TLS_SIDE);
+    scene.run_until(0.5);
+    // Each byte is there in the turn that looks for idle clients.
+    for (nth, byte) in (1..8_u8).zip(client_hello()) {
+        scene.send(10.0 * f64::from(nth), stream, &[byte]);
+    }
+    scene.run_until(65.0);
+    let closed_at = scene.closed_at(stream).expect("it is closed");
+    assert!(closed_at < 25.0, "{closed_at}");
+}
+
+#[test]
+fn http_client_whose_request_comes_byte_by_byte_is_closed() {
+    let mut scene = Scene::new(&[]);
+    let stream = scene.connect(0.0, 1, HTTP_SIDE);
+    let request = b"GET /healthz HTTP/1.1\r\nHost: x\r\nA: bcdefghijklmnopqrstuvwxyz";
+    for (nth, byte) in (0_u8..).zip(request) {
+        scene.send(5.0 * f64::from(nth), stream, &[*byte]);
+    }
+    scene.run_until(200.0);
+    let closed_at = scene.closed_at(stream).expect("it is closed");
+    assert!(closed_at < 76.0, "{closed_at}");
+}
