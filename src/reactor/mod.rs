@@ -15,7 +15,7 @@
 //! The poller reports an edge once. A session that has not read all there is stays in the queue of
 //! the runnable, or where it is remembered why it cannot run: a client that is full until it has
 //! taken a response, a client that found the proxy full until there is room, a listener until a
-//! slot or a file descriptor is free. An error closes one session, never the loop.
+//! file descriptor is free. An error closes one session, never the loop.
 
 mod actions;
 mod burdens;
@@ -39,6 +39,7 @@ use crate::clock::Clock;
 use crate::config::Config;
 use crate::histogram::Histogram;
 use crate::net::{Event, Net};
+use crate::origin::Subscriber;
 use crate::proxy::{Outbox, Proxy};
 use crate::random::{Random, SEED_LEN};
 use crate::session::{ClientStream, Scratch};
@@ -371,7 +372,7 @@ impl<N: Net> Reactor<N> {
     }
 
     fn close_idle_clients(&mut self) {
-        while let Some(key) = self.pop_idle_client() {
+        while let Some((key, subscriber)) = self.pop_idle_client() {
             let slot = self.sessions.get(key);
             let is_kept_waiting = slot.is_some_and(|slot| slot.is_parked || slot.is_runnable);
             let may_wait = |client: &ClientStream<_>| {
@@ -381,7 +382,7 @@ impl<N: Net> Reactor<N> {
                     || is_kept_waiting && inactive < self.config.timeouts.client_waiting_max
             };
             if client_at(&self.sessions, key).is_some_and(may_wait) {
-                self.clients.excuse(key, self.now);
+                self.clients.excuse(key, subscriber, self.now);
             } else {
                 log::debug!("closing an idle TCP client");
                 self.close_client(key);
@@ -389,7 +390,7 @@ impl<N: Net> Reactor<N> {
         }
     }
 
-    fn pop_idle_client(&mut self) -> Option<Key> {
+    fn pop_idle_client(&mut self) -> Option<(Key, Subscriber)> {
         let sessions = &self.sessions;
         let last_active = |key| Some(client_at(sessions, key)?.last_active());
         self.clients.pop_expired(self.now, last_active)

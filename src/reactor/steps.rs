@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 
 use super::clients::Clients;
 use super::moderation::Pace;
-use super::{ClientProtocol, Reactor, Session, Slot};
+use super::{ClientProtocol, Reactor, Session, Slot, client_at};
 use crate::arena::Key;
 use crate::failure::Failure;
 use crate::net::{self, Net};
@@ -92,7 +92,7 @@ impl<N: Net> Reactor<N> {
             let Some((listener, protocol)) = self.sessions.get(key).and_then(Slot::listener) else {
                 return;
             };
-            if self.clients_of(protocol).are_at_limit() || self.finish_at.is_some() {
+            if self.finish_at.is_some() {
                 return;
             }
             match self.net.accept(listener, self.sessions.next_key()) {
@@ -139,8 +139,23 @@ impl<N: Net> Reactor<N> {
                 let sessions = &self.sessions;
                 self.clients
                     .add(key, subscriber, self.now, |key| sessions.contains(key));
+                self.make_room_for_client(key, subscriber);
             }
             Err(failure) => log::warn!("cannot serve a client: {failure}"),
+        }
+    }
+
+    /// Closes clients as long as there are more than slots, but not the newcomer.
+    fn make_room_for_client(&mut self, newcomer: Key, subscriber: Subscriber) {
+        let to_close = |reactor: &Self| {
+            let last_active = |key| Some(client_at(&reactor.sessions, key)?.last_active());
+            reactor
+                .clients
+                .to_close_for(newcomer, subscriber, last_active)
+        };
+        while let Some(key) = to_close(self) {
+            log::debug!("closing the TCP client that was idle longest for a new one");
+            self.close_client(key);
         }
     }
 
@@ -301,17 +316,16 @@ impl<N: Net> Reactor<N> {
         };
         self.relax_soon();
         if let Some(client) = slot.client() {
-            let was_at_limit = self.clients.are_at_limit();
             let subscriber = Subscriber::of(client.peer().ip());
             self.clients.remove(subscriber, client.accounted());
             client.close(&mut self.scratch);
-            if was_at_limit || self.accept_at.is_some() {
+            if self.accept_at.is_some() {
                 self.resume_listeners();
             }
         }
     }
 
-    /// Lets listeners try again, now that there is a slot or a descriptor.
+    /// Lets listeners try again, now that there may be a descriptor.
     pub(super) fn resume_listeners(&mut self) {
         self.accept_at = None;
         for key in self.listeners() {

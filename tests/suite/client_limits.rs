@@ -258,3 +258,88 @@ fn http_client_whose_request_comes_byte_by_byte_is_closed() {
     let closed_at = scene.closed_at(stream).expect("it is closed");
     assert!(closed_at < 76.0, "{closed_at}");
 }
+
+#[test]
+fn quietest_connection_of_the_address_that_has_most_makes_room() {
+    let mut scene = Scene::new(&["--max-tcp-clients=8"]);
+    let many: Vec<_> = (0..5).map(|_| scene.connect_tcp(0.0, 1)).collect();
+    let few: Vec<_> = (0..3).map(|_| scene.connect_tcp(0.0, 2)).collect();
+    // All are active, those of the other address less than most.
+    for tenth in 0..30_u8 {
+        for (nth, stream) in (0_u8..).zip(many.iter().chain(&few)) {
+            if nth < 5 || tenth % 2 == 0 {
+                let place = if nth == 3 {
+                    0.001
+                } else {
+                    0.01 + f64::from(nth) / 1000.0
+                };
+                scene.send(f64::from(tenth) / 10.0 + place, *stream, &question(1));
+            }
+        }
+    }
+    let newcomer = scene.connect_tcp(2.05, 3);
+    scene.send(2.06, newcomer, &question(77));
+    scene.run_until(2.9);
+    assert_eq!(
+        scene.received(newcomer)[2..4],
+        [0, 77],
+        "the newcomer is served"
+    );
+    let closed: Vec<_> = many
+        .iter()
+        .chain(&few)
+        .map(|it| scene.closed_at(*it))
+        .collect();
+    let gone: Vec<_> = (0..8).filter(|nth| closed[*nth].is_some()).collect();
+    assert_eq!(gone, [3], "{closed:?}");
+}
+
+#[test]
+fn two_addresses_that_hold_every_connection_shut_nothing_out() {
+    for side in [SocketAddr::from((Ipv4Addr::UNSPECIFIED, 53)), HTTP_SIDE] {
+        let mut scene = Scene::new(&["--max-tcp-clients=16"]);
+        let get = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n".to_vec();
+        let ask = if side == HTTP_SIDE { get } else { question(5) };
+        let held: Vec<_> = (0..16)
+            .map(|nth| scene.connect(0.0, 1 + nth % 2, side))
+            .collect();
+        for tenth in 0..50_u8 {
+            for stream in &held {
+                scene.send(f64::from(tenth) / 10.0, *stream, &ask);
+            }
+        }
+        // Each that is closed is replaced at once.
+        for tenth in 10..50_u8 {
+            scene.connect(f64::from(tenth) / 10.0, 1 + tenth % 2, side);
+        }
+        let others: Vec<_> = (0..5)
+            .map(|nth| scene.connect(2.0, 10 + nth, side))
+            .collect();
+        for stream in &others {
+            scene.send(2.15, *stream, &ask);
+        }
+        scene.run_until(5.0);
+        for stream in others {
+            assert!(!scene.received(stream).is_empty(), "{side}");
+        }
+    }
+}
+
+#[test]
+fn refused_clients_close_no_connection() {
+    let mut scene = Scene::new(&["--max-tcp-clients=4", "--deny=127.0.0.9"]);
+    let held: Vec<_> = (0..4)
+        .map(|nth| scene.connect_tcp(0.0, 1 + nth % 2))
+        .collect();
+    for tenth in 0..10_u8 {
+        for stream in &held {
+            scene.send(f64::from(tenth) / 10.0, *stream, &question(1));
+        }
+    }
+    let denied = scene.connect_tcp(0.5, 9);
+    scene.run_until(0.95);
+    assert!(scene.closed_at(denied).is_some());
+    for stream in held {
+        assert_eq!(scene.closed_at(stream), None);
+    }
+}
