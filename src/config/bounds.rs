@@ -65,7 +65,8 @@ pub struct Timeouts {
     pub traces_pause_max: Duration,
     /// From posting traces to their being taken.
     pub traces_answer: Duration,
-    /// The pause in accepting connections when file descriptors have run out.
+    /// The pause in accepting connections after an error that is not that of one connection, like a
+    /// lack of file descriptors.
     pub accept_pause: Duration,
 }
 
@@ -146,6 +147,9 @@ pub struct Limits {
     pub datagrams_per_turn: usize,
     /// Connections taken from one listener before others have their turn.
     pub accepts_per_turn: usize,
+    /// Connections taken from one listener before the program ends: those that the kernel has
+    /// completed by then, but not those that come without end.
+    pub accepts_at_finish: usize,
     /// Steps of TLS handshakes per turn, those with clients and those with upstreams each: a
     /// signature with an RSA key of 4,096 bits takes 6 ms.
     pub handshake_steps_per_turn: usize,
@@ -225,6 +229,7 @@ impl Default for Limits {
             udp_unsent: 256 * 1024,
             datagrams_per_turn: 64,
             accepts_per_turn: 16,
+            accepts_at_finish: 1024,
             handshake_steps_per_turn: 1,
             http_requests_per_turn: 1,
             stream_octets_per_turn: 256 * 1024,

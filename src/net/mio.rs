@@ -242,7 +242,8 @@ impl Net for MioNet {
 
     fn accept(&mut self, listener: &TcpListener, key: Key) -> io::Result<(Stream, SocketAddr)> {
         let (mut stream, peer) = listener.accept()?;
-        stream.set_nodelay(true)?;
+        // Without it some responses wait for others to be acknowledged.
+        let _ = stream.set_nodelay(true);
         self.register(&mut stream, key)?;
         Ok((Stream::Tcp(stream), peer))
     }

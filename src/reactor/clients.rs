@@ -114,8 +114,8 @@ impl Clients {
 
     /// The client to close so that `newcomer`, which was just added, has a slot, if there are more
     /// clients than slots: of the subscriber that has most connections, the one that was inactive
-    /// longest. Between subscribers that have as many, it is the newcomer's own. `last_active` tells
-    /// when a client last was active, if it is still there.
+    /// longest. Between subscribers that have as many, it is the newcomer's own. `last_active`
+    /// tells when a client last was active, if it is still there.
     pub(super) fn to_close_for(
         &self,
         newcomer: Key,
@@ -190,8 +190,8 @@ impl Clients {
         Some(*since + self.idle_limit())
     }
 
-    /// The next client that has been idle for too long, and its subscriber. `last_active` tells when a client last was
-    /// active, if it is still there.
+    /// The next client that has been idle for too long, and its subscriber. `last_active`
+    /// tells when a client last was active, if it is still there.
     pub(super) fn pop_expired(
         &mut self,
         now: Instant,

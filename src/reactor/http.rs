@@ -74,7 +74,7 @@ impl<N: Net> Reactor<N> {
         if let Some(http) = slot.http() {
             let subscriber = Subscriber::of(http.peer().ip());
             self.http_clients.remove(subscriber, http.accounted());
-            if self.accept_at.is_some() {
+            if self.accept_pause.until().is_some() {
                 self.resume_listeners();
             }
         }

@@ -15,8 +15,10 @@
 //! The poller reports an edge once. A session that has not read all there is stays in the queue of
 //! the runnable, or where it is remembered why it cannot run: a client that is full until it has
 //! taken a response, a client that found the proxy full until there is room, a listener until a
-//! file descriptor is free. An error closes one session, never the loop.
+//! file descriptor is free or the error of `accept` may be over. An error closes one session, never
+//! the loop.
 
+mod accepting;
 mod actions;
 mod burdens;
 mod clients;
@@ -51,6 +53,7 @@ use crate::tls;
 
 pub use listen::ListenError;
 
+use accepting::AcceptPause;
 use burdens::Burdens;
 use clients::{Bounds, Clients};
 use listen::{ClientProtocol, listen_everywhere};
@@ -122,8 +125,7 @@ pub struct Reactor<N: Net> {
     moderation: Moderation,
     /// Clients that found no room in the proxy.
     parked: Vec<Key>,
-    /// When listeners that ran out of file descriptors try again.
-    accept_at: Option<Instant>,
+    accept_pause: AcceptPause,
     query_log: Option<QueryLog>,
     tap: Option<Tap>,
     traces: Option<Traces>,
@@ -192,7 +194,7 @@ impl<N: Net> Reactor<N> {
             performed: 0,
             moderation: Moderation::new(now),
             parked: Vec::new(),
-            accept_at: None,
+            accept_pause: AcceptPause::default(),
             log_at: None,
             stamp_at: clock.stamp_interval().map(|interval| now + interval),
             clock,
@@ -326,7 +328,7 @@ impl<N: Net> Reactor<N> {
             self.proxy.poll_timeout(),
             self.clients.next_expiry(),
             self.http_clients.next_expiry(),
-            self.accept_at,
+            self.accept_pause.until(),
             self.tap.as_ref().and_then(Tap::next_due),
             self.traces_due(),
             self.log_at,
@@ -361,7 +363,7 @@ impl<N: Net> Reactor<N> {
         self.close_idle_http();
         self.connect_tap();
         self.post_traces();
-        if self.accept_at.is_some_and(|at| at <= self.now) {
+        if self.accept_pause.until().is_some_and(|at| at <= self.now) {
             self.resume_listeners();
         }
         if self.stamp_at.is_some_and(|at| at <= self.now) {

@@ -87,7 +87,11 @@ impl<N: Net> Reactor<N> {
         })
     }
 
+    /// Accepts as many connections as may be at a time. After an error that is not that of one
+    /// connection, or as many errors as connections may be, listeners pause: an error that lasts
+    /// must not hold the processor.
     fn step_listener(&mut self, key: Key) {
+        let mut failed = 0;
         for _ in 0..self.config.limits.accepts_per_turn {
             let Some((listener, protocol)) = self.sessions.get(key).and_then(Slot::listener) else {
                 return;
@@ -98,12 +102,15 @@ impl<N: Net> Reactor<N> {
             match self.net.accept(listener, self.sessions.next_key()) {
                 Ok((stream, peer)) => self.add_client(stream, peer, protocol),
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return,
-                Err(error) if net::is_out_of_resources(&error) => {
-                    log::warn!("cannot accept TCP clients for now: {error}");
-                    self.accept_at = Some(self.now + self.config.timeouts.accept_pause);
-                    return;
+                Err(error) => {
+                    log::debug!("cannot accept a TCP client: {error}");
+                    failed += 1;
+                    let is_last = failed == self.config.limits.accepts_per_turn;
+                    if is_last || !net::is_of_one_connection(&error) {
+                        let length = self.config.timeouts.accept_pause;
+                        return self.accept_pause.start(&error, self.now, length);
+                    }
                 }
-                Err(error) => log::debug!("a TCP client was gone before it was accepted: {error}"),
             }
         }
         self.make_runnable(key);
@@ -319,7 +326,7 @@ impl<N: Net> Reactor<N> {
             let subscriber = Subscriber::of(client.peer().ip());
             self.clients.remove(subscriber, client.accounted());
             client.close(&mut self.scratch);
-            if self.accept_at.is_some() {
+            if self.accept_pause.until().is_some() {
                 self.resume_listeners();
             }
         }
@@ -327,7 +334,7 @@ impl<N: Net> Reactor<N> {
 
     /// Lets listeners try again, now that there may be a descriptor.
     pub(super) fn resume_listeners(&mut self) {
-        self.accept_at = None;
+        self.accept_pause.end();
         for key in self.listeners() {
             self.make_runnable(key);
         }

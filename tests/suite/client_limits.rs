@@ -6,8 +6,11 @@ use std::path::PathBuf;
 use std::sync::OnceLock;
 use std::time::Duration;
 
-use dotproxy::reactor::Reactor;
+use dotproxy::net::Signal;
+use dotproxy::reactor::{Reactor, Turn};
 use dotproxy::time::Instant;
+
+use nix::libc::{EACCES, ECONNABORTED, EINVAL, EMFILE, ENOSYS, EOPNOTSUPP, EPERM};
 
 use crate::loop_simulation::{client_hello, configured, reactor_in};
 use crate::support::Chance;
@@ -341,5 +344,52 @@ fn refused_clients_close_no_connection() {
     assert!(scene.closed_at(denied).is_some());
     for stream in held {
         assert_eq!(scene.closed_at(stream), None);
+    }
+}
+
+#[test]
+fn lasting_error_of_accept_pauses_the_loop_and_lets_it_end() {
+    for errno in [
+        EPERM,
+        EACCES,
+        ENOSYS,
+        EINVAL,
+        EMFILE,
+        // What concerns one connection, if it is said without end.
+        ECONNABORTED,
+        EOPNOTSUPP,
+        9_999,
+    ] {
+        let mut scene = Scene::new(&["--timeout=2s"]);
+        scene.world(|world| world.accept_error = Some(errno));
+        scene.connect_tcp(1.0, 1);
+        let mut turns = 0;
+        scene.world(|world| world.remind(Duration::from_secs(11), 0));
+        let end = scene.start + Duration::from_secs(11);
+        while scene.world(|world| world.now < end) {
+            scene.reactor.turn().expect("this poller does not fail");
+            turns += 1;
+            assert!(turns < 300, "the loop does not pause, error {errno}");
+        }
+        scene.world(|world| world.signal(Duration::ZERO, Signal::Finish));
+        let mut turn = Turn::GoOn;
+        while turn != Turn::Finished {
+            turn = scene.reactor.turn().expect("this poller does not fail");
+            turns += 1;
+            assert!(turns < 400, "the loop does not end, error {errno}");
+        }
+    }
+}
+
+#[test]
+fn connections_without_end_do_not_keep_the_loop_from_ending() {
+    let mut scene = Scene::new(&[]);
+    scene.run_until(0.5);
+    scene.world(|world| world.accepts_for_ever = true);
+    scene.world(|world| world.signal(Duration::from_secs(1), Signal::Finish));
+    let mut turns = 0;
+    while scene.reactor.turn().expect("this poller does not fail") != Turn::Finished {
+        turns += 1;
+        assert!(turns < 1_000, "the loop does not end");
     }
 }

@@ -13,6 +13,7 @@ use nix::sys::signal::Signal;
 
 use crate::support::certificates::Authority;
 use crate::support::faulty::{End, Fault, Faulty};
+use crate::support::folder::Folder;
 use crate::support::messages::{check_response, query};
 use crate::support::program::{
     PATIENCE, Program, await_that, datagrams_from, free_port, read_framed, send_framed, spawn,
@@ -309,6 +310,46 @@ fn lack_of_descriptors_leaves_udp_and_the_processor_alone() {
     send_framed(&mut stream, std::slice::from_ref(&query)).expect("it reads");
     let response = read_framed(&mut stream).expect("those who have left have no share");
     assert!(check_response(&query, &response));
+}
+
+#[test]
+fn lasting_error_of_accept_leaves_the_processor_alone_and_the_program_ends() {
+    let folder = Folder::new("accept-error");
+    let calls = folder.file("calls");
+    // The tracer is a process of its own, so that the program has the signals and the exit code.
+    let script = format!(
+        "exec strace -D -o {} -e trace=accept4 -e inject=accept4:error=EPERM \"$@\"",
+        calls.display()
+    );
+    let mut scene = Scene::with("accept-error", &script, &[]);
+    let start = Instant::now();
+    let _waiting = scene.program.connect();
+    scene.program.await_log("cannot accept TCP clients for now");
+    for id in 0..50 {
+        assert!(scene.is_answered(id));
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    scene.program.signal(Signal::SIGTERM);
+    assert_eq!(scene.program.wait(), Some(0));
+    let read = || std::fs::read_to_string(&calls).expect("strace writes it");
+    await_that("strace has seen the end", || {
+        read().contains("exited with 0")
+    });
+    let calls = read();
+    let (made, seconds) = (calls.matches("accept4(").count(), start.elapsed().as_secs());
+    assert!(calls.contains("EPERM"), "{calls}");
+    assert!(
+        made < 20 + 20 * usize::try_from(seconds).expect("a few"),
+        "{made} calls"
+    );
+    assert_eq!(
+        scene
+            .program
+            .log()
+            .matches("cannot accept TCP clients for now")
+            .count(),
+        1
+    );
 }
 
 #[test]

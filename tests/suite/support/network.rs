@@ -107,6 +107,10 @@ pub struct World {
     pub chance: Chance,
     /// Accepting fails for want of file descriptors until then.
     pub no_descriptors_until: Instant,
+    /// Accepting fails with this error.
+    pub accept_error: Option<i32>,
+    /// There is always another connection to accept.
+    pub accepts_for_ever: bool,
     /// Nothing will ever happen any more.
     pub is_over: bool,
     /// How often the loop has let time pass.
@@ -133,6 +137,8 @@ impl World {
             now: Instant::default() + Duration::from_secs(1),
             chance,
             no_descriptors_until: Instant::default(),
+            accept_error: None,
+            accepts_for_ever: false,
             is_over: false,
             pauses: 0,
             received_since_sent: 0,
@@ -457,6 +463,16 @@ impl<P: Peers> Net for SimNet<P> {
         let mut world = self.world.borrow_mut();
         if world.now < world.no_descriptors_until {
             return Err(io::Error::from_raw_os_error(nix::libc::EMFILE));
+        }
+        if let Some(errno) = world.accept_error {
+            return Err(io::Error::from_raw_os_error(errno));
+        }
+        if world.accepts_for_ever {
+            let from = SocketAddr::from(([127, 0, 0, 1], 4));
+            world.connect(from, *listener, Duration::ZERO, 1_000);
+            let stream = world.next_stream;
+            let backlog = world.backlogs.get_mut(listener).expect("it listens");
+            backlog.streams.push_back((stream, from));
         }
         let backlog = world.backlogs.get_mut(listener).expect("it listens");
         let (id, from) = backlog.streams.pop_front().ok_or(ErrorKind::WouldBlock)?;
