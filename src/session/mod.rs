@@ -16,6 +16,7 @@ pub mod client_stream;
 pub mod frame_stream;
 pub mod http;
 pub mod http_client;
+mod http_fields;
 #[cfg(test)]
 mod testing;
 pub mod tls_stream;
