@@ -505,7 +505,7 @@ fn client_that_may_not_ask_is_told_so_and_nothing_goes_upstream() {
     let len = stranger.recv(&mut response).expect("a response");
     let response = &response[..len];
     assert_eq!(read_rcode_and_reason(response), (5, Some(18)));
-    assert!(!check_response(&query, response));
+    assert!(len <= query.len(), "{len} bytes for {}", query.len());
 
     let mut stream = scene.program.connect_from(Ipv4Addr::new(127, 0, 0, 9));
     // It is closed before anything is read.
