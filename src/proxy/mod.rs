@@ -263,10 +263,11 @@ impl Proxy {
 
     /// Gives the client a cookie if it knows what that is. Returns whether it had one, which it got
     /// at this address.
-    fn meet(&self, admission: &mut Admission<'_>, ip: IpAddr, now: Instant) -> bool {
+    fn meet(&mut self, admission: &mut Admission<'_>, ip: IpAddr, now: Instant) -> bool {
         let (Some(cookie), Some(opt)) = (admission.cookie, &mut admission.asked.opt) else {
             return false;
         };
+        self.cookies.roll_over(&mut self.random, now);
         opt.cookie = Some(self.cookies.issue(cookie, ip, now));
         self.cookies.is_ours(cookie, ip, now)
     }
