@@ -18,16 +18,16 @@ use nix::libc::{
     ENETUNREACH, ENONET, ENOPROTOOPT, EOPNOTSUPP, EPROTO,
 };
 
-use crate::arena::Key;
+use crate::arena::{Key, Token};
 use crate::session::{Datagram, Stream};
 use crate::time::Instant;
 
 /// Something that the loop has waited for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Event {
-    /// The socket of this key may have become readable or writable. It is said once: who does not
-    /// read until there is nothing more is not told again.
-    Ready(Key),
+    /// The socket whose key has this token may have become readable or writable. It is reported
+    /// once: a reader that stops before there is nothing more is not told again.
+    Ready(Token),
     /// Someone wants something of the process.
     Signal(Signal),
     /// The host was suspended and goes on.

@@ -260,7 +260,11 @@ impl<N: Net> Reactor<N> {
         }
         for event in events.drain(..) {
             match event {
-                Event::Ready(key) => self.make_runnable(key),
+                Event::Ready(token) => {
+                    if let Some(key) = self.sessions.key_of(token) {
+                        self.make_runnable(key);
+                    }
+                }
                 Event::Signal(signal) => self.on_signal(signal),
                 Event::Resumed { slept } => {
                     self.proxy.handle_resume(slept, self.now, &mut self.outbox);

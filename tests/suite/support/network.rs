@@ -250,7 +250,7 @@ impl World {
             .get(&stream)
             .filter(|pipe| !pipe.is_closed_by_proxy)
             .and_then(|pipe| pipe.key);
-        self.ready.extend(key.map(Event::Ready));
+        self.ready.extend(key.map(|key| Event::Ready(key.token())));
     }
 
     fn happen(&mut self, happening: Happening, peers: &mut dyn Peers) {
@@ -295,14 +295,14 @@ impl World {
                 let is_heard = |inbox: &&mut Inbox| inbox.only_from.is_none_or(|peer| peer == from);
                 if let Some(inbox) = self.inboxes.get_mut(&to).filter(is_heard) {
                     inbox.datagrams.push_back((bytes, from));
-                    self.ready.push(Event::Ready(inbox.key));
+                    self.ready.push(Event::Ready(inbox.key.token()));
                 }
             }
             Happening::DatagramToPeer(from, to, bytes) => peers.on_datagram(self, from, to, &bytes),
             Happening::Arrived(from, to, stream) => {
                 if let Some(backlog) = self.backlogs.get_mut(&to) {
                     backlog.streams.push_back((stream, from));
-                    self.ready.push(Event::Ready(backlog.key));
+                    self.ready.push(Event::Ready(backlog.key.token()));
                 }
             }
             Happening::Reminder(reminder) => peers.on_reminder(self, reminder),
@@ -419,7 +419,7 @@ impl<P: Peers> Net for SimNet<P> {
         inbox.expect("it is bound").is_watched = is_watched;
         if is_watched {
             // It was full for a moment only.
-            world.ready.push(Event::Ready(key));
+            world.ready.push(Event::Ready(key.token()));
         }
         Ok(())
     }
@@ -640,7 +640,7 @@ impl SimDatagram {
         let in_thousand = if connected.is_some() { 1 } else { 20 };
         if world.chance.below(1_000) < in_thousand {
             if is_watched {
-                world.ready.push(Event::Ready(key));
+                world.ready.push(Event::Ready(key.token()));
             }
             return Err(ErrorKind::WouldBlock.into());
         }
