@@ -4,7 +4,7 @@ use std::io::{Read, Write};
 use std::net::{Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpStream, UdpSocket};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use dotproxy::wire::edns::{OptWriter, OptionCode};
@@ -16,7 +16,8 @@ use crate::support::faulty::{End, Fault, Faulty};
 use crate::support::folder::Folder;
 use crate::support::messages::{check_response, query};
 use crate::support::program::{
-    PATIENCE, Program, await_that, datagrams_from, free_port, read_framed, send_framed, spawn,
+    PATIENCE, Program, await_that, connect_from, datagrams_from, free_port, read_framed,
+    send_framed, spawn,
 };
 
 /// An upstream, and the program in front of it.
@@ -367,6 +368,43 @@ fn slots_for_tcp_clients_are_given_back_to_those_who_wait() {
         &read_framed(&mut fifth).expect("a response")
     ));
     drop(idle);
+}
+
+#[test]
+fn two_addresses_that_hold_every_connection_shut_no_client_out() {
+    let scene = Scene::with("two-addresses", "exec \"$@\"", &["--max-tcp-clients=8"]);
+    let address = scene.program.address;
+    let ask = |stream: &mut TcpStream, id| {
+        let query = query(id, "www.example", 1, None);
+        send_framed(stream, std::slice::from_ref(&query))?;
+        read_framed(stream).map(|response| check_response(&query, &response))
+    };
+    let is_over = Arc::new(AtomicBool::new(false));
+    let holders = [1, 2].map(|last| {
+        let is_over = Arc::clone(&is_over);
+        std::thread::spawn(move || {
+            let connect = || connect_from(Ipv4Addr::new(127, 0, 0, last), address);
+            let mut held: Vec<TcpStream> = (0..6).map(|_| connect()).collect();
+            while !is_over.load(Ordering::Relaxed) {
+                for stream in &mut held {
+                    // Each connection that is closed is replaced at once.
+                    if ask(stream, 1).is_err() {
+                        *stream = connect();
+                    }
+                }
+            }
+        })
+    });
+    let is_full = || scene.program.counters().contains("tcp-clients=8");
+    await_that("every connection is taken", is_full);
+    for id in 0..50 {
+        let mut other = scene.program.connect_from(Ipv4Addr::new(127, 0, 0, 3));
+        assert!(ask(&mut other, id).expect("a response"));
+    }
+    is_over.store(true, Ordering::Relaxed);
+    for holder in holders {
+        holder.join().expect("it does not panic");
+    }
 }
 
 #[test]
