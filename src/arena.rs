@@ -1,56 +1,91 @@
 //! A slab whose keys carry a generation, so that a key outliving its value misses instead of
 //! hitting whatever took the place.
 //!
-//! Sockets, links and exchanges live in arenas and refer to each other by key. A key fits a `usize`
-//! ([`Key::to_usize`]), which is what the poller hands back with an event: half of the bits are the
-//! place, half the generation, 16 of each on a 32-bit host.
+//! Sockets, links and exchanges live in arenas and refer to each other by key: 32 bits for the
+//! place and 32 for the generation, on every host. What the poller hands back with an event is a
+//! `usize`, a [`Token`]: on a 32-bit host it has 16 bits of each.
 
 use std::collections::VecDeque;
 use std::fmt;
 use std::mem;
 
-const HALF: u32 = usize::BITS / 2;
-const MASK: usize = (1 << HALF) - 1;
+/// Bits of a key, and of a token, that are the place.
+const KEY_HALF: u32 = u64::BITS / 2;
+const TOKEN_HALF: u32 = usize::BITS / 2;
+const TOKEN_MASK: usize = (1 << TOKEN_HALF) - 1;
 
-/// Values an arena can hold at the same time; beyond it, keys could not name them.
-pub const CAPACITY_MAX: usize = if MASK < 1 << 20 { MASK } else { 1 << 20 };
+/// Values an arena can hold at the same time; beyond it, tokens could not name them.
+pub const CAPACITY_MAX: usize = if TOKEN_MASK < 1 << 20 {
+    TOKEN_MASK
+} else {
+    1 << 20
+};
 
 /// The name of a value in an [`Arena`].
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Key {
-    packed: usize,
+    packed: u64,
 }
 
 impl Key {
-    fn new(index: usize, generation: usize) -> Self {
+    fn new(index: usize, generation: u32) -> Self {
         Self {
-            packed: (generation & MASK) << HALF | index,
+            packed: u64::from(generation) << KEY_HALF | index as u64,
+        }
+    }
+
+    /// A key by number, for callers without an arena.
+    pub fn from_usize(number: usize) -> Self {
+        Self {
+            packed: number as u64,
         }
     }
 
     /// The place of the value: small, and used again by later values.
     pub fn index(self) -> usize {
-        self.packed & MASK
+        let index = self.packed & u64::from(u32::MAX);
+        usize::try_from(index).expect("a place in a table fits a usize")
     }
 
-    fn generation(self) -> usize {
-        self.packed >> HALF
+    fn generation(self) -> u32 {
+        u32::try_from(self.packed >> KEY_HALF).expect("half of the bits are left")
     }
 
-    /// The key as one word, for a poller's token.
-    pub fn to_usize(self) -> usize {
-        self.packed
-    }
-
-    /// The key that [`Key::to_usize`] gave.
-    pub fn from_usize(packed: usize) -> Self {
-        Self { packed }
+    /// The token of the value.
+    pub fn token(self) -> Token {
+        Token::new(self.index(), self.generation())
     }
 }
 
 impl fmt::Debug for Key {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}.{}", self.index(), self.generation())
+    }
+}
+
+/// The name of a value for a poller. On a 32-bit host it is also that of the value which takes the
+/// place 65,536 values later, so that an event may come to the wrong one: an event says only that
+/// something may be ready, which does no harm.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Token {
+    packed: usize,
+}
+
+impl Token {
+    fn new(index: usize, generation: u32) -> Self {
+        Self {
+            packed: (generation as usize & TOKEN_MASK) << TOKEN_HALF | index,
+        }
+    }
+
+    /// The token as one word.
+    pub fn to_usize(self) -> usize {
+        self.packed
+    }
+
+    /// The token that [`Token::to_usize`] gave.
+    pub fn from_usize(packed: usize) -> Self {
+        Self { packed }
     }
 }
 
@@ -61,7 +96,7 @@ pub struct Arena<T> {
     /// The slot that the next value takes: the one that was left last, or a new one.
     next: usize,
     len: usize,
-    generation: usize,
+    generation: u32,
 }
 
 #[derive(Debug)]
@@ -71,7 +106,7 @@ enum Slot<T> {
         next: usize,
     },
     Taken {
-        generation: usize,
+        generation: u32,
         value: T,
     },
 }
@@ -102,9 +137,20 @@ impl<T> Arena<T> {
     }
 
     /// The key that the next value will have. No earlier value of its place had it (until the
-    /// generation, half a word, comes round).
+    /// generation, 32 bits, comes round).
     pub fn next_key(&self) -> Key {
-        Key::new(self.next, (self.generation + 1) & MASK)
+        Key::new(self.next, self.generation.wrapping_add(1))
+    }
+
+    /// The key of the value that has this token, unless it is gone.
+    pub fn key_of(&self, token: Token) -> Option<Key> {
+        let index = token.packed & TOKEN_MASK;
+        match self.slots.get(index)? {
+            Slot::Taken { generation, .. } if Token::new(index, *generation) == token => {
+                Some(Key::new(index, *generation))
+            }
+            _ => None,
+        }
     }
 
     /// Adds a value.
@@ -316,9 +362,32 @@ mod tests {
         let mut arena = Arena::default();
         for value in 0..5 {
             let key = arena.insert(value);
-            assert_eq!(Key::from_usize(key.to_usize()), key);
-            assert_eq!(arena.get(Key::from_usize(key.to_usize())), Some(&value));
+            let token = Token::from_usize(key.token().to_usize());
+            assert_eq!(arena.key_of(token), Some(key));
+            assert_eq!(arena.get(key), Some(&value));
+            if value % 2 == 0 {
+                arena.remove(key);
+                assert_eq!(arena.key_of(token), None);
+            }
         }
+    }
+
+    #[test]
+    fn key_misses_the_value_that_takes_its_place_65536_values_later() {
+        let mut arena = Arena::default();
+        let mut value = arena.insert(0);
+        let old = value;
+        for number in 1..=65_536 {
+            arena.remove(value);
+            value = arena.insert(number);
+        }
+        assert_eq!(value.index(), old.index());
+        assert_ne!(value, old);
+        assert_eq!(arena.get(old), None);
+        // The poller knows no more than a word.
+        let is_shared = usize::BITS == 32;
+        assert_eq!(value.token() == old.token(), is_shared);
+        assert_eq!(arena.key_of(value.token()), Some(value));
     }
 
     #[test]

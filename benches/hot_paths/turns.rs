@@ -100,7 +100,11 @@ impl Net for Network {
 
     fn wait(&mut self, _: Option<Duration>, events: &mut Vec<Event>) -> io::Result<Instant> {
         let keys = [self.clients, self.upstream];
-        events.extend(keys.into_iter().flatten().map(Event::Ready));
+        events.extend(
+            keys.into_iter()
+                .flatten()
+                .map(|key| Event::Ready(key.token())),
+        );
         Ok(self.now)
     }
 

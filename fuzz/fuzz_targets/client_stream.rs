@@ -1,5 +1,5 @@
 //! A client's connection: whatever comes on it in whatever pieces, messages come out as they went in,
-//! and every query has its response.
+//! and every query has its response. Too many messages in a row that are no queries end it.
 //!
 //! Input: how many pieces there are (one octet), their lengths, the octets of the connection.
 
@@ -39,14 +39,17 @@ fuzz_target!(|input: &[u8]| {
         is_private: false,
     };
     let (mut messages, mut owed, mut answered) = (Vec::new(), 0, 0);
-    let mut is_over = false;
+    let (mut is_over, mut unasked) = (false, 0);
     for _ in 0..2 * octets.len() + 600 {
         let step = client.ready(&mut scratch, &limits, now, |message, _| {
             messages.push(message.to_vec());
+            let is_query = message.len() >= 12 && message[2] & 0x80 == 0;
+            unasked = if is_query { 0 } else { unasked + 1 };
             let is_owed =
                 proxy.handle_query(common::origin(1), transport, message, now, &mut outbox);
             owed += usize::from(is_owed);
             Taken {
+                is_query,
                 is_owed,
                 has_room: proxy.has_room(now),
             }
@@ -79,7 +82,8 @@ fuzz_target!(|input: &[u8]| {
         assert_eq!(came, message);
         rest = after;
     }
-    if is_over {
+    assert!(unasked <= limits.tcp_client_unasked_messages);
+    if is_over && unasked < limits.tcp_client_unasked_messages {
         let is_whole = rest
             .split_first_chunk()
             .is_some_and(|(length, rest)| rest.len() >= usize::from(u16::from_be_bytes(*length)));

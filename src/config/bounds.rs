@@ -2,6 +2,9 @@
 
 use std::time::Duration;
 
+/// How long a TCP client may be idle: RFC 7766, section 6.2.3 asks for a few seconds.
+const CLIENT_IDLE_MAX: Duration = Duration::from_secs(10);
+
 /// Durations that rule queries and connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Timeouts {
@@ -45,6 +48,9 @@ pub struct Timeouts {
     pub client_idle_max: Duration,
     /// How long a TCP client may be idle when every slot is taken.
     pub client_idle_min: Duration,
+    /// How long a TCP client may be inactive while the proxy keeps it waiting: its handshake is
+    /// queued, or there is no room for its queries.
+    pub client_waiting_max: Duration,
     /// How long somebody who asks over HTTP may be idle, which is longer than the pause between
     /// two visits of those who come regularly.
     pub http_idle_max: Duration,
@@ -59,7 +65,8 @@ pub struct Timeouts {
     pub traces_pause_max: Duration,
     /// From posting traces to their being taken.
     pub traces_answer: Duration,
-    /// The pause in accepting connections when file descriptors have run out.
+    /// The pause in accepting connections after an error that is not that of one connection, like a
+    /// lack of file descriptors.
     pub accept_pause: Duration,
 }
 
@@ -89,8 +96,9 @@ impl Timeouts {
             failed_max: Duration::from_secs(30),
             stale: (query * 9 / 25).min(Duration::from_millis(1800)),
             stale_pause: Duration::from_secs(30),
-            client_idle_max: Duration::from_secs(10),
+            client_idle_max: CLIENT_IDLE_MAX,
             client_idle_min: Duration::from_millis(200),
+            client_waiting_max: CLIENT_IDLE_MAX + query.max(CLIENT_IDLE_MAX),
             http_idle_max: Duration::from_secs(75),
             dnstap_pause: Duration::from_secs(1),
             traces_gather: Duration::from_secs(1),
@@ -120,6 +128,12 @@ pub struct Limits {
     pub tcp_client_inflight: usize,
     /// Octets of responses that one TCP client has not taken; beyond it is closed.
     pub tcp_client_unsent: usize,
+    /// Messages in a row of one TCP client that are no queries: empty ones, those without a whole
+    /// header, responses. At this number it is not read further, and closed.
+    pub tcp_client_unasked_messages: usize,
+    /// Bytes of one TCP client without a query among them, TLS included; beyond, it is closed. They
+    /// are more than the longest message has.
+    pub tcp_client_unasked_bytes: usize,
     /// Octets held for all TCP clients: responses not taken and queries not whole. A client that
     /// takes it beyond is closed.
     pub tcp_clients_held: usize,
@@ -133,6 +147,9 @@ pub struct Limits {
     pub datagrams_per_turn: usize,
     /// Connections taken from one listener before others have their turn.
     pub accepts_per_turn: usize,
+    /// Connections taken from one listener before the program ends: those that the kernel has
+    /// completed by then, but not those that come without end.
+    pub accepts_at_finish: usize,
     /// Steps of TLS handshakes per turn, those with clients and those with upstreams each: a
     /// signature with an RSA key of 4,096 bits takes 6 ms.
     pub handshake_steps_per_turn: usize,
@@ -204,12 +221,15 @@ impl Default for Limits {
             tcp_clients: 256,
             tcp_client_inflight: 64,
             tcp_client_unsent: 1024 * 1024,
+            tcp_client_unasked_messages: 8,
+            tcp_client_unasked_bytes: 256 * 1024,
             tcp_clients_held: 4 * 1024 * 1024,
             http_clients: 16,
             http_clients_held: 1024 * 1024,
             udp_unsent: 256 * 1024,
             datagrams_per_turn: 64,
             accepts_per_turn: 16,
+            accepts_at_finish: 1024,
             handshake_steps_per_turn: 1,
             http_requests_per_turn: 1,
             stream_octets_per_turn: 256 * 1024,

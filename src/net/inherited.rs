@@ -3,9 +3,10 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::{AsRawFd, RawFd};
 
 use listenfd::ListenFd;
-use socket2::{Socket, Type};
+use socket2::{Protocol, Socket, Type};
 
 use crate::config::Place;
 
@@ -21,10 +22,13 @@ impl Inherited {
         let mut inherited = Self::default();
         let mut descriptors = ListenFd::from_env();
         for index in 0..descriptors.len() {
-            let socket = match descriptors.take_tcp_listener(index) {
-                Ok(listener) => listener.map(Socket::from),
-                // What is no such socket may be the other kind.
-                Err(_) => descriptors.take_udp_socket(index)?.map(Socket::from),
+            let socket = if let Ok(listener) = descriptors.take_tcp_listener(index) {
+                listener.map(Socket::from)
+            } else if let Ok(socket) = descriptors.take_udp_socket(index) {
+                socket.map(Socket::from)
+            } else {
+                let number = descriptors.take_raw_fd(index)?.unwrap_or_default();
+                return Err(unusable(number, "neither a TCP nor a UDP socket"));
             };
             if let Some(socket) = socket {
                 inherited.add(socket)?;
@@ -33,12 +37,16 @@ impl Inherited {
         Ok(inherited)
     }
 
-    /// A second one at the same place would be served by nobody.
+    /// Adds a socket that can be used as it is. A second one at the same place would be served by
+    /// nobody.
     fn add(&mut self, socket: Socket) -> io::Result<()> {
+        let kind = socket.r#type()?;
+        if let Some(problem) = problem(&socket, kind)? {
+            return Err(unusable(socket.as_raw_fd(), problem));
+        }
         socket.set_nonblocking(true)?;
         let address = socket.local_addr()?.as_socket();
         let address = address.ok_or(io::ErrorKind::AddrNotAvailable)?;
-        let kind = socket.r#type()?;
         if self.position(address, kind).is_some() {
             let problem = format!("two of them have the address {address}");
             return Err(io::Error::other(problem));
@@ -78,28 +86,126 @@ impl Inherited {
     }
 }
 
+/// Why clients cannot be served on a socket, if they cannot.
+fn problem(socket: &Socket, kind: Type) -> io::Result<Option<&'static str>> {
+    let is_bound = || -> io::Result<bool> {
+        let address = socket.local_addr()?.as_socket();
+        Ok(address.is_some_and(|address| address.port() != 0))
+    };
+    let is_connected = || socket.peer_addr().is_ok();
+    let of_tcp = [Some(Protocol::TCP), Some(Protocol::MPTCP)];
+    Ok(match (kind, socket.protocol()?) {
+        (Type::STREAM, protocol) if of_tcp.contains(&protocol) => {
+            if is_connected() {
+                Some("a TCP connection (systemd: Accept=no)")
+            } else if !socket.is_listener()? {
+                Some("a TCP socket that does not listen")
+            } else {
+                None
+            }
+        }
+        (Type::DGRAM, Some(Protocol::UDP)) => {
+            if is_connected() {
+                Some("a UDP socket that is connected to one client")
+            } else if !is_bound()? {
+                Some("a UDP socket that is not bound to a port")
+            } else {
+                None
+            }
+        }
+        _ => Some("neither a TCP nor a UDP socket"),
+    })
+}
+
+fn unusable(number: RawFd, problem: &str) -> io::Error {
+    io::Error::other(format!(
+        "descriptor {number} is {problem}; expected a TCP socket that listens (systemd: \
+         ListenStream=) or a UDP socket that is bound and not connected (ListenDatagram=)"
+    ))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     use socket2::Domain;
 
-    fn bound_to(address: SocketAddr, kind: Type) -> Socket {
+    fn open(kind: Type) -> Socket {
         let socket = Socket::new(Domain::IPV4, kind, None).unwrap();
         socket.set_reuse_port(true).unwrap();
-        socket.bind(&address.into()).unwrap();
         socket
+    }
+
+    fn bound_to(address: SocketAddr, kind: Type) -> io::Result<Socket> {
+        let socket = open(kind);
+        socket.bind(&address.into())?;
+        if kind == Type::STREAM {
+            socket.listen(1)?;
+        }
+        Ok(socket)
+    }
+
+    fn bound(kind: Type) -> Socket {
+        bound_to("127.0.0.1:0".parse().unwrap(), kind).unwrap()
+    }
+
+    fn address_of(socket: &Socket) -> SocketAddr {
+        socket.local_addr().unwrap().as_socket().unwrap()
+    }
+
+    /// A UDP and a TCP socket with the same address. A port that is free for UDP may be that of a
+    /// TCP connection of another test.
+    fn bound_together() -> [Socket; 2] {
+        loop {
+            let udp = bound(Type::DGRAM);
+            if let Ok(tcp) = bound_to(address_of(&udp), Type::STREAM) {
+                return [udp, tcp];
+            }
+        }
     }
 
     #[test]
     fn second_socket_of_a_kind_at_one_place_is_an_error() {
         let mut inherited = Inherited::default();
-        let first = bound_to("127.0.0.1:0".parse().unwrap(), Type::DGRAM);
-        let address = first.local_addr().unwrap().as_socket().unwrap();
-        inherited.add(first).unwrap();
-        inherited.add(bound_to(address, Type::STREAM)).unwrap();
-        let error = inherited.add(bound_to(address, Type::DGRAM)).unwrap_err();
+        let [udp, tcp] = bound_together();
+        let address = address_of(&udp);
+        inherited.add(udp).unwrap();
+        inherited.add(tcp).unwrap();
+        let second = bound_to(address, Type::DGRAM).unwrap();
+        let error = inherited.add(second).unwrap_err();
         assert!(error.to_string().contains(&address.to_string()), "{error}");
         assert_eq!(inherited.places().len(), 1);
+    }
+
+    #[test]
+    fn socket_that_cannot_serve_clients_is_an_error() {
+        let listener = bound(Type::STREAM);
+        let to_listener = |kind| {
+            let socket = open(kind);
+            socket.connect(&address_of(&listener).into()).unwrap();
+            socket
+        };
+        let bound_only = open(Type::STREAM);
+        let anywhere: SocketAddr = "127.0.0.1:0".parse().unwrap();
+        bound_only.bind(&anywhere.into()).unwrap();
+        let local = Socket::new(Domain::UNIX, Type::DGRAM, None).unwrap();
+        for (socket, problem) in [
+            (open(Type::STREAM), "a TCP socket that does not listen"),
+            (bound_only, "a TCP socket that does not listen"),
+            (to_listener(Type::STREAM), "a TCP connection"),
+            (open(Type::DGRAM), "not bound to a port"),
+            (to_listener(Type::DGRAM), "connected to one client"),
+            (local, "neither a TCP nor a UDP socket"),
+        ] {
+            let number = socket.as_raw_fd();
+            let error = Inherited::default().add(socket).unwrap_err().to_string();
+            let start = format!("descriptor {number} is ");
+            assert!(
+                error.starts_with(&start) && error.contains(problem),
+                "{error}"
+            );
+        }
+        Inherited::default().add(listener).unwrap();
+        Inherited::default().add(bound(Type::DGRAM)).unwrap();
     }
 }

@@ -21,7 +21,7 @@ use super::busy_poll::{BusyPoll, POLL_TIME};
 use super::inherited::Inherited;
 use super::udp::Udp;
 use super::{Event, Net, Signal};
-use crate::arena::Key;
+use crate::arena::{self, Key};
 use crate::session;
 use crate::time::Instant;
 
@@ -43,7 +43,7 @@ const KEEPALIVE: TcpKeepalive = TcpKeepalive::new()
 /// How long a peer upstream may take to acknowledge octets.
 const UNACKNOWLEDGED_MAX: Duration = Duration::from_secs(10);
 
-/// No key has this value: its place would be beyond every arena's capacity.
+/// No key has this token: its place would be beyond every arena's capacity.
 const SIGNALS: Token = Token(usize::MAX);
 
 /// The network of the operating system.
@@ -145,7 +145,7 @@ impl MioNet {
         source: &mut impl mio::event::Source,
         key: Key,
     ) -> io::Result<()> {
-        let token = Token(key.to_usize());
+        let token = Token(key.token().to_usize());
         self.poll.registry().register(source, token, interest)
     }
 }
@@ -163,7 +163,8 @@ impl Net for MioNet {
         self.wait_for_events(timeout)?;
         for event in &self.ready {
             if event.token() != SIGNALS {
-                events.push(Event::Ready(Key::from_usize(event.token().0)));
+                let token = arena::Token::from_usize(event.token().0);
+                events.push(Event::Ready(token));
                 continue;
             }
             while let Ok(Some(info)) = self.signals.read_signal() {
@@ -209,7 +210,7 @@ impl Net for MioNet {
     fn watch_room(&mut self, socket: &mut Udp, key: Key, is_watched: bool) -> io::Result<()> {
         let writable = is_watched.then_some(Interest::WRITABLE);
         let interest = writable.map_or(Interest::READABLE, |it| it | Interest::READABLE);
-        let token = Token(key.to_usize());
+        let token = Token(key.token().to_usize());
         let registry = self.poll.registry();
         registry.reregister(socket.source(), token, interest)
     }
@@ -241,7 +242,8 @@ impl Net for MioNet {
 
     fn accept(&mut self, listener: &TcpListener, key: Key) -> io::Result<(Stream, SocketAddr)> {
         let (mut stream, peer) = listener.accept()?;
-        stream.set_nodelay(true)?;
+        // Without it some responses wait for others to be acknowledged.
+        let _ = stream.set_nodelay(true);
         self.register(&mut stream, key)?;
         Ok((Stream::Tcp(stream), peer))
     }

@@ -13,18 +13,21 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
-use nix::libc::{EADDRNOTAVAIL, EAFNOSUPPORT, EMFILE, ENFILE, ENOBUFS, ENOMEM};
+use nix::libc::{
+    EADDRNOTAVAIL, EAFNOSUPPORT, ECONNABORTED, ECONNRESET, EHOSTDOWN, EHOSTUNREACH, ENETDOWN,
+    ENETUNREACH, ENONET, ENOPROTOOPT, EOPNOTSUPP, EPROTO,
+};
 
-use crate::arena::Key;
+use crate::arena::{Key, Token};
 use crate::session::{Datagram, Stream};
 use crate::time::Instant;
 
 /// Something that the loop has waited for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Event {
-    /// The socket of this key may have become readable or writable. It is said once: who does not
-    /// read until there is nothing more is not told again.
-    Ready(Key),
+    /// The socket whose key has this token may have become readable or writable. It is reported
+    /// once: a reader that stops before there is nothing more is not told again.
+    Ready(Token),
     /// Someone wants something of the process.
     Signal(Signal),
     /// The host was suspended and goes on.
@@ -99,11 +102,23 @@ pub trait Net {
     fn connect(&mut self, peer: SocketAddr, key: Key) -> io::Result<Self::Stream>;
 }
 
-/// Whether nothing more can be opened until something is given back.
-pub fn is_out_of_resources(error: &io::Error) -> bool {
+/// Whether accepting failed because of the connection that would have been the next, so that the
+/// one behind it can be accepted at once (`accept(2)`). All other errors may last.
+pub fn is_of_one_connection(error: &io::Error) -> bool {
     matches!(
         error.raw_os_error(),
-        Some(EMFILE | ENFILE | ENOBUFS | ENOMEM)
+        Some(
+            ECONNABORTED
+                | ECONNRESET
+                | EHOSTDOWN
+                | EHOSTUNREACH
+                | ENETDOWN
+                | ENETUNREACH
+                | ENONET
+                | ENOPROTOOPT
+                | EOPNOTSUPP
+                | EPROTO
+        )
     )
 }
 

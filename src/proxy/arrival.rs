@@ -348,3 +348,93 @@ fn write_bare(out: &mut Vec<u8>, asked: &Asked<'_>, flags: Flags) {
 fn is_recursive(query: &Message<'_>) -> bool {
     query.header().flags.contains(Flags::RD)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::Scene;
+    use super::super::{Action, Transport};
+    use super::*;
+    use crate::wire::Header;
+    use crate::wire::edns::{OptWriter, OptionCode};
+
+    /// A query with this second byte of flags and counts, and an OPT with these options.
+    fn query(flags: u8, rr_type: u16, options: Option<&[(OptionCode, &[u8])]>) -> Vec<u8> {
+        let additionals = u8::from(options.is_some());
+        let mut bytes = vec![1, 2, flags, 0, 0, 1, 0, 0, 0, 0, 0, additionals];
+        bytes.extend(b"\x03www\x07example\0");
+        bytes.extend(rr_type.to_be_bytes());
+        bytes.extend([0, 1]);
+        if let Some(options) = options {
+            let mut writer = OptWriter::start(&mut bytes, 1232, 0, 0);
+            for (code, data) in options {
+                writer.option(*code, data);
+            }
+            writer.finish();
+        }
+        bytes
+    }
+
+    fn response(scene: &Scene) -> Vec<u8> {
+        match scene.outbox.actions() {
+            [Action::Respond { message, .. }] => scene.outbox.bytes(message).to_vec(),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn refusal_of_a_denied_udp_client_is_not_larger_than_its_query() {
+        let cookie = |data| Some([(OptionCode::COOKIE, data)]);
+        let [first, short, full] = [&[7; 8][..], &[7; 16], &[7; 24]].map(cookie);
+        let padding = [(OptionCode::PADDING, &[0; 100][..])];
+        let mut malformed = query(1, 1, Some(&[]));
+        malformed.push(0);
+        let mut no_question = query(1, 1, first.as_ref().map(|it| &it[..]));
+        no_question.drain(12..29);
+        no_question[5] = 0;
+        let header = query(1, 1, None)[..12].to_vec();
+        for limit in [None, Some("--rate-limit=1/1")] {
+            let mut arguments = vec!["-u192.0.2.1", "--deny=127.0.0.1"];
+            arguments.extend(limit);
+            for query in [
+                query(1, 1, None),
+                query(1, 1, Some(&[])),
+                query(1, 1, first.as_ref().map(|it| &it[..])),
+                query(1, 1, short.as_ref().map(|it| &it[..])),
+                query(1, 1, full.as_ref().map(|it| &it[..])),
+                query(1, 1, Some(&padding)),
+                query(1, 255, Some(&[])),
+                query(1, 252, Some(&[])),
+                query(2 << 3, 1, Some(&[])),
+                malformed.clone(),
+                no_question.clone(),
+                header.clone(),
+            ] {
+                let mut scene = Scene::with(&arguments);
+                for _ in 0..4 {
+                    if !scene.offer(&query, Transport::Udp) {
+                        continue;
+                    }
+                    let response = response(&scene);
+                    assert!(response.len() <= query.len(), "{response:?} to {query:?}");
+                    let flags = Header::parse(&response).expect("a header").flags;
+                    assert_eq!(flags.rcode(), Rcode::REFUSED);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn denied_udp_client_is_told_why_if_its_query_is_long_enough() {
+        let padding = [(OptionCode::PADDING, &[0; 100][..])];
+        let mut scene = Scene::with(&["-u192.0.2.1", "--deny=127.0.0.1"]);
+        for (options, is_told) in [(&[][..], false), (&padding, true)] {
+            scene.ask(&query(1, 1, Some(options)), Transport::Udp);
+            let response = response(&scene);
+            let opt = Message::parse(&response)
+                .expect("whole")
+                .opt()
+                .expect("OPT");
+            assert_eq!(opt.has_option(OptionCode::EXTENDED_ERROR), is_told);
+        }
+    }
+}

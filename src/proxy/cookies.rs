@@ -1,7 +1,8 @@
 //! Cookies that show a client's address to be its own: it has had a response there (RFC 7873).
 //!
 //! The server's part is made and read as RFC 9018 says, but for the clock: it is read here alone,
-//! so it counts from an arbitrary start.
+//! so it counts from an arbitrary start. The secret rolls over (RFC 9018, section 5): cookies of
+//! the old one stay good until they expire.
 
 use std::hash::Hasher;
 use std::net::IpAddr;
@@ -17,6 +18,10 @@ use crate::wire::response::COOKIE_LEN;
 /// For how long a cookie is good (RFC 9018, section 4.3).
 const LIFETIME: Duration = Duration::from_secs(3600);
 
+/// How long cookies are made with one secret. A secret is used for no more than 26 hours (RFC 7873,
+/// section 7.1); a day keeps below that, and a client that returns within an hour never notices.
+const SECRET_PERIOD: Duration = Duration::from_secs(24 * 3600);
+
 /// The version and what is reserved (RFC 9018, section 4.1 and 4.2).
 const VERSION: [u8; 4] = [1, 0, 0, 0];
 
@@ -26,26 +31,42 @@ const SERVER_LEN: usize = 16;
 /// What makes cookies.
 #[derive(Debug)]
 pub(super) struct Cookies {
+    /// The hash with the secret that cookies are made with.
     hasher: SipHasher24,
+    /// The hash with the secret before that, which reads those made earlier.
+    retired: Option<SipHasher24>,
+    /// When the present secret came into use.
+    rolled_at: Instant,
     /// Keeps others from learning for how long this host has been up.
     epoch: u32,
 }
 
 impl Cookies {
-    /// Cookies with a secret of their own.
+    /// Cookies with a secret of their own, which is in use since the clock's start.
     pub(super) fn new(random: &mut Random) -> Self {
-        let mut words = || u64::from(random.next_u16());
-        let mut number = || (0..4).fold(0, |number, _| number << 16 | words());
-        let [first, second, epoch] = [number(), number(), number()];
+        let hasher = secret(random);
+        // Two numbers are drawn, as for a secret: recorded seeds keep their meaning.
+        let [epoch, _] = [random.next_u32(), random.next_u32()];
         Self {
-            hasher: SipHasher24::new_with_keys(first, second),
-            epoch: u32::try_from(epoch >> 32).expect("half of it"),
+            hasher,
+            retired: None,
+            rolled_at: Instant::default(),
+            epoch,
+        }
+    }
+
+    /// Takes a new secret into use if the present one has been used for long enough.
+    pub(super) fn roll_over(&mut self, random: &mut Random, now: Instant) {
+        if now - self.rolled_at >= SECRET_PERIOD {
+            self.retired = Some(std::mem::replace(&mut self.hasher, secret(random)));
+            self.rolled_at = now;
         }
     }
 
     /// A cookie for the client at this address.
     pub(super) fn issue(&self, cookie: Cookie<'_>, ip: IpAddr, now: Instant) -> [u8; COOKIE_LEN] {
-        let server = self.server_part(cookie.client, ip, self.seconds(now));
+        let made = self.seconds(now);
+        let server = server_part(self.hasher, cookie.client, ip, made);
         let mut whole = [0; COOKIE_LEN];
         let (client_part, server_part) = whole.split_at_mut(cookie.client.len());
         client_part.copy_from_slice(&cookie.client);
@@ -60,10 +81,17 @@ impl Cookies {
         };
         let [_, _, _, _, made @ .., _, _, _, _, _, _, _, _] = server;
         let made = u32::from_be_bytes(made);
-        let age = self.seconds(now).wrapping_sub(made);
+        let age = u64::from(self.seconds(now).wrapping_sub(made));
         // As numbers, so that it takes as long wherever they differ.
-        let ours = u128::from_be_bytes(self.server_part(cookie.client, ip, made));
-        u64::from(age) <= LIFETIME.as_secs() && u128::from_be_bytes(server) == ours
+        let is_made_with = |hasher| {
+            let ours = server_part(hasher, cookie.client, ip, made);
+            u128::from_be_bytes(server) == u128::from_be_bytes(ours)
+        };
+        // Both are counted in whole seconds from the same start.
+        let since_rolled = u64::from(self.seconds(now).wrapping_sub(self.seconds(self.rolled_at)));
+        let is_retired = |hasher| age >= since_rolled && is_made_with(hasher);
+        age <= LIFETIME.as_secs()
+            && (is_made_with(self.hasher) || self.retired.is_some_and(is_retired))
     }
 
     fn seconds(&self, now: Instant) -> u32 {
@@ -71,24 +99,33 @@ impl Cookies {
         let seconds = u32::try_from(since_start.as_secs()).unwrap_or(u32::MAX);
         self.epoch.wrapping_add(seconds)
     }
+}
 
-    /// The server's part of the cookie that was made then: version, time, and a hash of them, of
-    /// the client's part and of its address.
-    fn server_part(&self, client: [u8; 8], ip: IpAddr, made: u32) -> [u8; SERVER_LEN] {
-        let mut part = [0; SERVER_LEN];
-        let (start, hash) = part.split_at_mut(8);
-        start[..4].copy_from_slice(&VERSION);
-        start[4..].copy_from_slice(&made.to_be_bytes());
-        let mut hasher = self.hasher;
-        hasher.write(&client);
-        hasher.write(start);
-        match ip.to_canonical() {
-            IpAddr::V4(ip) => hasher.write(&ip.octets()),
-            IpAddr::V6(ip) => hasher.write(&ip.octets()),
-        }
-        hash.copy_from_slice(&hasher.finish().to_le_bytes());
-        part
+fn secret(random: &mut Random) -> SipHasher24 {
+    let mut word = || u64::from(random.next_u32()) << 32 | u64::from(random.next_u32());
+    SipHasher24::new_with_keys(word(), word())
+}
+
+/// The server's part of the cookie that was made then: version, time, and a hash of them, of the
+/// client's part and of its address.
+fn server_part(
+    mut hasher: SipHasher24,
+    client: [u8; 8],
+    ip: IpAddr,
+    made: u32,
+) -> [u8; SERVER_LEN] {
+    let mut part = [0; SERVER_LEN];
+    let (start, hash) = part.split_at_mut(8);
+    start[..4].copy_from_slice(&VERSION);
+    start[4..].copy_from_slice(&made.to_be_bytes());
+    hasher.write(&client);
+    hasher.write(start);
+    match ip.to_canonical() {
+        IpAddr::V4(ip) => hasher.write(&ip.octets()),
+        IpAddr::V6(ip) => hasher.write(&ip.octets()),
     }
+    hash.copy_from_slice(&hasher.finish().to_le_bytes());
+    part
 }
 
 #[cfg(test)]
@@ -103,6 +140,8 @@ mod tests {
     fn cookies(key: &str, epoch: u32) -> Cookies {
         Cookies {
             hasher: SipHasher24::new_with_key(&octets(key)),
+            retired: None,
+            rolled_at: at(0),
             epoch,
         }
     }
@@ -159,5 +198,34 @@ mod tests {
         assert!(!cookies.is_ours(cookie(&good[..23]), ip, at(10)));
         let long = [&good[..], &[0; 16]].concat();
         assert!(!cookies.is_ours(cookie(&long), ip, at(10)));
+    }
+
+    #[test]
+    fn secret_rolls_over_and_cookies_of_the_old_one_are_good_until_they_expire() {
+        let mut random = Random::new(&[5; 32]);
+        let mut cookies = Cookies::new(&mut random);
+        let ip = "192.0.2.1".parse().unwrap();
+        let day = SECRET_PERIOD.as_secs();
+        let before = cookies.issue(cookie(b"client's"), ip, at(day - 1));
+        cookies.roll_over(&mut random, at(day - 1));
+        let same = cookies.issue(cookie(b"client's"), ip, at(day - 1));
+        assert_eq!(before, same, "not yet");
+
+        let rolled_at = day + 100;
+        cookies.roll_over(&mut random, at(rolled_at));
+        assert!(cookies.is_ours(cookie(&before), ip, at(rolled_at)));
+        assert!(cookies.is_ours(cookie(&before), ip, at(day - 1 + 3_600)));
+        assert!(!cookies.is_ours(cookie(&before), ip, at(day + 3_600)));
+        let after = cookies.issue(cookie(&before), ip, at(rolled_at));
+        assert!(cookies.is_ours(cookie(&after), ip, at(rolled_at + 3_600)));
+
+        // A retired secret makes no more cookies.
+        let retired = Cookies {
+            hasher: cookies.retired.expect("it was rolled over"),
+            retired: None,
+            ..cookies
+        };
+        let forged = retired.issue(cookie(b"client's"), ip, at(rolled_at + 1));
+        assert!(!cookies.is_ours(cookie(&forged), ip, at(rolled_at + 1)));
     }
 }

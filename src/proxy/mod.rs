@@ -213,10 +213,19 @@ impl Proxy {
         let ip = origin.peer.ip();
         let has_our_cookie = self.meet(&mut admission, ip, now);
         let Admission {
-            asked, decision, ..
+            mut asked,
+            decision,
+            ..
         } = admission;
+        let is_allowed = self.config.access.allows(ip);
+        if !is_allowed && transport == Transport::Udp {
+            // The address may be forged: nothing is amplified.
+            asked.len_max = asked.len_max.min(message.len());
+        }
         match self.verdict(ip, has_our_cookie, transport, now) {
             Verdict::Within => {}
+            // A denied client is refused instead, in no more bytes.
+            Verdict::Slip if !is_allowed => {}
             Verdict::Slip => {
                 self.notices.on_limited(ip, now);
                 self.slip(client, &asked, has_our_cookie, now, outbox);
@@ -236,7 +245,7 @@ impl Proxy {
             }
         }
         match decision {
-            _ if !self.config.access.allows(ip) => {
+            _ if !is_allowed => {
                 self.notices.on_denied(ip, now);
                 self.refuse(client, &asked, &DENIED, now, outbox);
             }
@@ -254,10 +263,11 @@ impl Proxy {
 
     /// Gives the client a cookie if it knows what that is. Returns whether it had one, which it got
     /// at this address.
-    fn meet(&self, admission: &mut Admission<'_>, ip: IpAddr, now: Instant) -> bool {
+    fn meet(&mut self, admission: &mut Admission<'_>, ip: IpAddr, now: Instant) -> bool {
         let (Some(cookie), Some(opt)) = (admission.cookie, &mut admission.asked.opt) else {
             return false;
         };
+        self.cookies.roll_over(&mut self.random, now);
         opt.cookie = Some(self.cookies.issue(cookie, ip, now));
         self.cookies.is_ours(cookie, ip, now)
     }

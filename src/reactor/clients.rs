@@ -19,7 +19,7 @@ pub(super) struct Clients {
     bounds: Bounds,
     /// Each client with a time since which it may have been idle, the earliest on top. Activity
     /// leaves it alone: whether a client has been active since is asked when its turn has come.
-    by_activity: BinaryHeap<Reverse<(Instant, Key)>>,
+    by_activity: BinaryHeap<Reverse<(Instant, Key, Subscriber)>>,
 }
 
 /// What they may have.
@@ -77,11 +77,6 @@ impl Clients {
         self.len
     }
 
-    /// Whether every slot is taken.
-    pub(super) fn are_at_limit(&self) -> bool {
-        self.len >= self.bounds.len_max
-    }
-
     /// How long a client may be idle now: the longest time while half of the slots are free, less
     /// and less as they run out, so that those who are left find one (RFC 7766, section 6.2.3).
     pub(super) fn idle_limit(&self) -> Duration {
@@ -110,10 +105,43 @@ impl Clients {
         self.len += 1;
         *self.len_by_subscriber.entry(subscriber).or_default() += 1;
         if self.by_activity.len() >= 2 * self.len + Self::GONE_MAX {
-            self.by_activity.retain(|Reverse((_, key))| is_there(*key));
+            self.by_activity
+                .retain(|Reverse((_, key, _))| is_there(*key));
             self.by_activity.shrink_to(2 * self.len + Self::GONE_MAX);
         }
-        self.by_activity.push(Reverse((now, key)));
+        self.by_activity.push(Reverse((now, key, subscriber)));
+    }
+
+    /// The client to close so that `newcomer`, which was just added, has a slot, if there are more
+    /// clients than slots: of the subscriber that has most connections, the one that was inactive
+    /// longest. Between subscribers that have as many, it is the newcomer's own. `last_active`
+    /// tells when a client last was active, if it is still there.
+    pub(super) fn to_close_for(
+        &self,
+        newcomer: Key,
+        subscriber: Subscriber,
+        last_active: impl Fn(Key) -> Option<Instant>,
+    ) -> Option<Key> {
+        if self.len <= self.bounds.len_max {
+            return None;
+        }
+        let lens = self.len_by_subscriber.iter();
+        let (most, _, heaviest) = lens
+            .map(|(other, len)| (*len, *other == subscriber, *other))
+            .max()?;
+        let mut quietest: Option<(Instant, Key)> = None;
+        for Reverse((since, key, other)) in &self.by_activity {
+            let is_candidate = *key != newcomer && (most == 1 || *other == heaviest);
+            // A client was active when its entry says, or later.
+            if is_candidate
+                && quietest.is_none_or(|(best, _)| *since < best)
+                && let Some(last_active) = last_active(*key)
+                && quietest.is_none_or(|(best, _)| last_active < best)
+            {
+                quietest = Some((last_active, *key));
+            }
+        }
+        quietest.map(|(_, key)| key)
     }
 
     /// Whether one subscriber may have another connection: a quarter of the slots is not for those
@@ -152,31 +180,32 @@ impl Clients {
     }
 
     /// Lets a client that waits for us be idle for another time.
-    pub(super) fn excuse(&mut self, key: Key, now: Instant) {
-        self.by_activity.push(Reverse((now, key)));
+    pub(super) fn excuse(&mut self, key: Key, subscriber: Subscriber, now: Instant) {
+        self.by_activity.push(Reverse((now, key, subscriber)));
     }
 
     /// When to ask for clients that have been idle for too long.
     pub(super) fn next_expiry(&self) -> Option<Instant> {
-        let Reverse((since, _)) = self.by_activity.peek()?;
+        let Reverse((since, ..)) = self.by_activity.peek()?;
         Some(*since + self.idle_limit())
     }
 
-    /// The next client that has been idle for too long. `last_active` tells when a client last was
-    /// active, if it is still there.
+    /// The next client that has been idle for too long, and its subscriber. `last_active`
+    /// tells when a client last was active, if it is still there.
     pub(super) fn pop_expired(
         &mut self,
         now: Instant,
         last_active: impl Fn(Key) -> Option<Instant>,
-    ) -> Option<Key> {
+    ) -> Option<(Key, Subscriber)> {
         while self.next_expiry()? <= now {
-            let Reverse((since, key)) = self.by_activity.pop()?;
+            let Reverse((since, key, subscriber)) = self.by_activity.pop()?;
             match last_active(key) {
                 None => {}
                 Some(last_active) if last_active > since => {
-                    self.by_activity.push(Reverse((last_active, key)));
+                    let entry = (last_active, key, subscriber);
+                    self.by_activity.push(Reverse(entry));
                 }
-                Some(_) => return Some(key),
+                Some(_) => return Some((key, subscriber)),
             }
         }
         None
@@ -238,7 +267,6 @@ mod tests {
             limits,
             [10_000, 10_000, 10_000, 10_000, 7_500, 5_000, 2_500, 200]
         );
-        assert!(clients.are_at_limit());
     }
 
     #[test]
@@ -252,10 +280,55 @@ mod tests {
         *keys.get_mut(active).unwrap() = at(4_000);
         let mut pop = |now| clients.pop_expired(at(now), |key| keys.get(key).copied());
         assert_eq!(pop(9_999), None);
-        assert_eq!(pop(10_000), Some(idle));
+        assert_eq!(pop(10_000), Some((idle, somebody())));
         assert_eq!(pop(13_999), None);
-        assert_eq!(pop(14_000), Some(active));
+        assert_eq!(pop(14_000), Some((active, somebody())));
         assert_eq!(pop(99_000), None);
+    }
+
+    /// The place among `clients`, of which each has a subscriber and a second in which it was last
+    /// active, of the one that is closed for the last of them.
+    fn closed_for_the_last(clients: &[(u8, u64)]) -> Option<usize> {
+        let mut all = super::tests::clients(clients.len() - 1);
+        let mut arena = Arena::default();
+        let of = |host| Subscriber::of([192, 0, 2, host].into());
+        let keys: Vec<_> = clients
+            .iter()
+            .map(|(host, last_active)| {
+                let key = arena.insert(at(1_000 * last_active));
+                all.add(key, of(*host), at(0), |_| true);
+                key
+            })
+            .collect();
+        let newcomer = *keys.last()?;
+        let last_active = |key| arena.get(key).copied();
+        let closed = all.to_close_for(newcomer, of(clients.last()?.0), last_active)?;
+        keys.iter().position(|key| *key == closed)
+    }
+
+    #[test]
+    fn client_inactive_longest_of_the_subscriber_that_has_most_is_closed() {
+        let closed = closed_for_the_last;
+        assert_eq!(closed(&[(1, 5), (1, 4), (2, 1), (3, 9)]), Some(1));
+        assert_eq!(closed(&[(1, 5), (2, 4), (2, 8), (2, 7), (1, 9)]), Some(1));
+        // The newcomer counts, and does not make room for itself.
+        assert_eq!(closed(&[(1, 5), (1, 4), (2, 2), (2, 3), (2, 9)]), Some(2));
+        assert_eq!(closed(&[(1, 5), (1, 4), (2, 3), (2, 9)]), Some(2));
+        assert_eq!(closed(&[(1, 5), (2, 4), (3, 6), (4, 1)]), Some(1));
+        assert_eq!(closed(&[(1, 5), (2, 4), (1, 1)]), Some(0));
+    }
+
+    #[test]
+    fn client_is_closed_only_if_there_are_more_than_slots() {
+        let mut clients = clients(2);
+        let mut keys = Arena::default();
+        for len in 1..=3 {
+            let key = keys.insert(at(0));
+            clients.add(key, somebody(), at(0), |_| true);
+            let last_active = |key| keys.get(key).copied();
+            let closed = clients.to_close_for(key, somebody(), last_active);
+            assert_eq!(closed.is_some(), len == 3);
+        }
     }
 
     #[test]

@@ -3,12 +3,13 @@
 use std::net::SocketAddr;
 
 use super::{Reactor, Session, Slot};
-use crate::arena::Key;
+use crate::arena::{Arena, Key};
 use crate::net::Net;
 use crate::origin::Subscriber;
 use crate::session::HttpStream;
 use crate::session::http::{Request, Response};
 use crate::telemetry::exposition::Format;
+use crate::time::Instant;
 
 impl<N: Net> Reactor<N> {
     pub(super) fn add_http(&mut self, stream: N::Stream, peer: SocketAddr) {
@@ -17,6 +18,15 @@ impl<N: Net> Reactor<N> {
         let (sessions, subscriber) = (&self.sessions, Subscriber::of(peer.ip()));
         self.http_clients
             .add(key, subscriber, self.now, |key| sessions.contains(key));
+        let to_close = |reactor: &Self| {
+            let last_active = |key| http_last_active(&reactor.sessions, key);
+            let clients = &reactor.http_clients;
+            clients.to_close_for(key, subscriber, last_active)
+        };
+        while let Some(key) = to_close(self) {
+            log::debug!("closing the HTTP client that was idle longest for a new one");
+            self.close_http(key);
+        }
     }
 
     /// Answers one request, if one is there and the response to the last is on its way.
@@ -62,10 +72,9 @@ impl<N: Net> Reactor<N> {
         };
         self.relax_soon();
         if let Some(http) = slot.http() {
-            let was_at_limit = self.http_clients.are_at_limit();
             let subscriber = Subscriber::of(http.peer().ip());
             self.http_clients.remove(subscriber, http.accounted());
-            if was_at_limit || self.accept_at.is_some() {
+            if self.accept_pause.until().is_some() {
                 self.resume_listeners();
             }
         }
@@ -74,11 +83,8 @@ impl<N: Net> Reactor<N> {
     pub(super) fn close_idle_http(&mut self) {
         loop {
             let sessions = &self.sessions;
-            let last_active = |key| match &sessions.get(key)?.session {
-                Session::Http(http) => Some(http.last_active()),
-                _ => None,
-            };
-            let Some(key) = self.http_clients.pop_expired(self.now, last_active) else {
+            let last_active = |key| http_last_active(sessions, key);
+            let Some((key, _)) = self.http_clients.pop_expired(self.now, last_active) else {
                 return;
             };
             self.close_http(key);
@@ -116,5 +122,12 @@ impl<N: Net> Reactor<N> {
             Ok(()) => Response::line("200 OK", "ok"),
             Err(reason) => Response::line("503 Service Unavailable", &reason.to_string()),
         }
+    }
+}
+
+fn http_last_active<N: Net>(sessions: &Arena<Slot<N>>, key: Key) -> Option<Instant> {
+    match &sessions.get(key)?.session {
+        Session::Http(http) => Some(http.last_active()),
+        _ => None,
     }
 }

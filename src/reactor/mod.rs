@@ -15,8 +15,10 @@
 //! The poller reports an edge once. A session that has not read all there is stays in the queue of
 //! the runnable, or where it is remembered why it cannot run: a client that is full until it has
 //! taken a response, a client that found the proxy full until there is room, a listener until a
-//! slot or a file descriptor is free. An error closes one session, never the loop.
+//! file descriptor is free or the error of `accept` may be over. An error closes one session, never
+//! the loop.
 
+mod accepting;
 mod actions;
 mod burdens;
 mod clients;
@@ -39,6 +41,7 @@ use crate::clock::Clock;
 use crate::config::Config;
 use crate::histogram::Histogram;
 use crate::net::{Event, Net};
+use crate::origin::Subscriber;
 use crate::proxy::{Outbox, Proxy};
 use crate::random::{Random, SEED_LEN};
 use crate::session::{ClientStream, Scratch};
@@ -50,6 +53,7 @@ use crate::tls;
 
 pub use listen::ListenError;
 
+use accepting::AcceptPause;
 use burdens::Burdens;
 use clients::{Bounds, Clients};
 use listen::{ClientProtocol, listen_everywhere};
@@ -121,8 +125,7 @@ pub struct Reactor<N: Net> {
     moderation: Moderation,
     /// Clients that found no room in the proxy.
     parked: Vec<Key>,
-    /// When listeners that ran out of file descriptors try again.
-    accept_at: Option<Instant>,
+    accept_pause: AcceptPause,
     query_log: Option<QueryLog>,
     tap: Option<Tap>,
     traces: Option<Traces>,
@@ -191,7 +194,7 @@ impl<N: Net> Reactor<N> {
             performed: 0,
             moderation: Moderation::new(now),
             parked: Vec::new(),
-            accept_at: None,
+            accept_pause: AcceptPause::default(),
             log_at: None,
             stamp_at: clock.stamp_interval().map(|interval| now + interval),
             clock,
@@ -255,7 +258,11 @@ impl<N: Net> Reactor<N> {
         }
         for event in events.drain(..) {
             match event {
-                Event::Ready(key) => self.make_runnable(key),
+                Event::Ready(token) => {
+                    if let Some(key) = self.sessions.key_of(token) {
+                        self.make_runnable(key);
+                    }
+                }
                 Event::Signal(signal) => self.on_signal(signal),
                 Event::Resumed { slept } => {
                     self.proxy.handle_resume(slept, self.now, &mut self.outbox);
@@ -323,7 +330,7 @@ impl<N: Net> Reactor<N> {
             self.proxy.poll_timeout(),
             self.clients.next_expiry(),
             self.http_clients.next_expiry(),
-            self.accept_at,
+            self.accept_pause.until(),
             self.tap.as_ref().and_then(Tap::next_due),
             self.traces_due(),
             self.log_at,
@@ -358,7 +365,7 @@ impl<N: Net> Reactor<N> {
         self.close_idle_http();
         self.connect_tap();
         self.post_traces();
-        if self.accept_at.is_some_and(|at| at <= self.now) {
+        if self.accept_pause.until().is_some_and(|at| at <= self.now) {
             self.resume_listeners();
         }
         if self.stamp_at.is_some_and(|at| at <= self.now) {
@@ -369,12 +376,17 @@ impl<N: Net> Reactor<N> {
     }
 
     fn close_idle_clients(&mut self) {
-        while let Some(key) = self.pop_idle_client() {
+        while let Some((key, subscriber)) = self.pop_idle_client() {
             let slot = self.sessions.get(key);
             let is_kept_waiting = slot.is_some_and(|slot| slot.is_parked || slot.is_runnable);
-            let client = client_at(&self.sessions, key);
-            if is_kept_waiting || client.is_some_and(ClientStream::is_waiting) {
-                self.clients.excuse(key, self.now);
+            let may_wait = |client: &ClientStream<_>| {
+                let inactive = self.now - client.last_active();
+                // What it is owed comes in time; what it sends while it waits is no reason.
+                client.is_waiting()
+                    || is_kept_waiting && inactive < self.config.timeouts.client_waiting_max
+            };
+            if client_at(&self.sessions, key).is_some_and(may_wait) {
+                self.clients.excuse(key, subscriber, self.now);
             } else {
                 log::debug!("closing an idle TCP client");
                 self.close_client(key);
@@ -382,7 +394,7 @@ impl<N: Net> Reactor<N> {
         }
     }
 
-    fn pop_idle_client(&mut self) -> Option<Key> {
+    fn pop_idle_client(&mut self) -> Option<(Key, Subscriber)> {
         let sessions = &self.sessions;
         let last_active = |key| Some(client_at(sessions, key)?.last_active());
         self.clients.pop_expired(self.now, last_active)

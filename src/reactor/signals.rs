@@ -152,9 +152,14 @@ impl<N: Net> Reactor<N> {
         );
         if !matches!(self.config.listen, Listen::Inherited(_)) {
             // Nobody else would take these connections.
+            let limits = &self.config.limits;
+            let steps = limits.accepts_at_finish / limits.accepts_per_turn;
             for key in self.listeners() {
                 self.step(key);
-                while self.sessions.get(key).is_some_and(|slot| slot.is_runnable) {
+                for _ in 1..steps {
+                    if !self.sessions.get(key).is_some_and(|slot| slot.is_runnable) {
+                        break;
+                    }
                     self.step(key);
                 }
             }

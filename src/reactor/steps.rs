@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::clients::Clients;
 use super::moderation::Pace;
-use super::{ClientProtocol, Reactor, Session, Slot};
+use super::{ClientProtocol, Reactor, Session, Slot, client_at};
 use crate::arena::Key;
 use crate::failure::{Failure, FailureKind};
 use crate::net::{self, Net};
@@ -88,23 +88,30 @@ impl<N: Net> Reactor<N> {
         })
     }
 
+    /// Accepts as many connections as may be at a time. After an error that is not that of one
+    /// connection, or as many errors as connections may be, listeners pause: an error that lasts
+    /// must not hold the processor.
     fn step_listener(&mut self, key: Key) {
+        let mut failed = 0;
         for _ in 0..self.config.limits.accepts_per_turn {
             let Some((listener, protocol)) = self.sessions.get(key).and_then(Slot::listener) else {
                 return;
             };
-            if self.clients_of(protocol).are_at_limit() || self.finish_at.is_some() {
+            if self.finish_at.is_some() {
                 return;
             }
             match self.net.accept(listener, self.sessions.next_key()) {
                 Ok((stream, peer)) => self.add_client(stream, peer, protocol),
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return,
-                Err(error) if net::is_out_of_resources(&error) => {
-                    log::warn!("cannot accept TCP clients for now: {error}");
-                    self.accept_at = Some(self.now + self.config.timeouts.accept_pause);
-                    return;
+                Err(error) => {
+                    log::debug!("cannot accept a TCP client: {error}");
+                    failed += 1;
+                    let is_last = failed == self.config.limits.accepts_per_turn;
+                    if is_last || !net::is_of_one_connection(&error) {
+                        let length = self.config.timeouts.accept_pause;
+                        return self.accept_pause.start(&error, self.now, length);
+                    }
                 }
-                Err(error) => log::debug!("a TCP client was gone before it was accepted: {error}"),
             }
         }
         self.make_runnable(key);
@@ -140,8 +147,23 @@ impl<N: Net> Reactor<N> {
                 let sessions = &self.sessions;
                 self.clients
                     .add(key, subscriber, self.now, |key| sessions.contains(key));
+                self.make_room_for_client(key, subscriber);
             }
             Err(failure) => log::warn!("cannot serve a client: {failure}"),
+        }
+    }
+
+    /// Closes clients as long as there are more than slots, but not the newcomer.
+    fn make_room_for_client(&mut self, newcomer: Key, subscriber: Subscriber) {
+        let to_close = |reactor: &Self| {
+            let last_active = |key| Some(client_at(&reactor.sessions, key)?.last_active());
+            reactor
+                .clients
+                .to_close_for(newcomer, subscriber, last_active)
+        };
+        while let Some(key) = to_close(self) {
+            log::debug!("closing the TCP client that was idle longest for a new one");
+            self.close_client(key);
         }
     }
 
@@ -184,6 +206,7 @@ impl<N: Net> Reactor<N> {
                 is_private,
             };
             Taken {
+                is_query: is_query(message),
                 is_owed: proxy.handle_query(origin, transport, message, now, outbox),
                 has_room: proxy.has_room(now) && !outbox.is_long(),
             }
@@ -338,19 +361,18 @@ impl<N: Net> Reactor<N> {
         };
         self.relax_soon();
         if let Some(client) = slot.client() {
-            let was_at_limit = self.clients.are_at_limit();
             let subscriber = Subscriber::of(client.peer().ip());
             self.clients.remove(subscriber, client.accounted());
             client.close(&mut self.scratch);
-            if was_at_limit || self.accept_at.is_some() {
+            if self.accept_pause.until().is_some() {
                 self.resume_listeners();
             }
         }
     }
 
-    /// Lets listeners try again, now that there is a slot or a descriptor.
+    /// Lets listeners try again, now that there may be a descriptor.
     pub(super) fn resume_listeners(&mut self) {
-        self.accept_at = None;
+        self.accept_pause.end();
         for key in self.listeners() {
             self.make_runnable(key);
         }

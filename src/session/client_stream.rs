@@ -9,12 +9,14 @@
 //! ```
 //!
 //! A client that does not read its responses is not read either, and closed when it is idle for too
-//! long: whatever it sends, what is held for it stays small.
+//! long: whatever it sends, what is held for it stays small. Messages that are no queries are no
+//! activity; several in a row, or many bytes without a query, count as the end of the stream.
 
 use std::io::{Read, Write};
 use std::net::SocketAddr;
 use std::ops::ControlFlow;
 
+use super::activity::Activity;
 use super::transport::{Received, Transport};
 use super::{Scratch, Step};
 use crate::config::Limits;
@@ -26,6 +28,8 @@ use crate::wire::frame::{self, Deframer};
 /// What became of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Taken {
+    /// It was a query.
+    pub is_query: bool,
     /// A response will follow.
     pub is_owed: bool,
     /// Another message can be taken.
@@ -43,15 +47,36 @@ pub struct ClientStream<S> {
     deframer: Deframer,
     /// Responses that are owed.
     inflight: usize,
+    /// What came since the last query.
+    unasked: Unasked,
     /// When messages came that could not all be handed on, until they are.
     kept_since: Option<Instant>,
     /// What it has sent is still to be read, though no other client is read any more.
     is_unread: bool,
     /// No more will come from the client.
     is_ended: bool,
-    last_active: Instant,
+    activity: Activity,
+    unsent: Unsent,
     /// Octets that were held for it when last counted.
     accounted: usize,
+}
+
+/// What a connection has to send.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Unsent {
+    /// Flights of the handshake.
+    Handshake,
+    /// Responses.
+    Responses,
+    /// Nothing, or what TLS needs between responses.
+    Control,
+}
+
+/// What a client has sent since its last query.
+#[derive(Clone, Copy, Debug, Default)]
+struct Unasked {
+    messages: usize,
+    bytes: usize,
 }
 
 impl<S: Read + Write> ClientStream<S> {
@@ -67,7 +92,9 @@ impl<S: Read + Write> ClientStream<S> {
             kept_since: None,
             is_unread: false,
             is_ended: false,
-            last_active: now,
+            unasked: Unasked::default(),
+            activity: Activity::new(now),
+            unsent: Unsent::Handshake,
             accounted: 0,
         }
     }
@@ -104,9 +131,9 @@ impl<S: Read + Write> ClientStream<S> {
         self.expires_at.is_some_and(|at| at <= now)
     }
 
-    /// When the client last sent a whole query or took some of a response.
+    /// When the client last sent a whole query or took a part of a response that counts.
     pub fn last_active(&self) -> Instant {
-        self.last_active
+        self.activity.last()
     }
 
     /// Whether the client waits for a response.
@@ -179,7 +206,8 @@ impl<S: Read + Write> ClientStream<S> {
         {
             let mut counts = Counts {
                 inflight: &mut self.inflight,
-                last_active: &mut self.last_active,
+                unasked: &mut self.unasked,
+                activity: &mut self.activity,
             };
             let received = self.transport.receive(scratch, |piece| {
                 // Under TLS there are several pieces to a read.
@@ -198,13 +226,17 @@ impl<S: Read + Write> ClientStream<S> {
                 self.identity = certificate.and_then(tls::subject).map(Into::into);
             }
             match received {
-                Received::Some(len) => octets += len,
+                Received::Some(len) => {
+                    octets += len;
+                    self.unasked.bytes += len;
+                }
                 Received::Nothing => {
                     self.is_unread = false;
                     return Ok(Step::Drained);
                 }
                 Received::End => (self.is_unread, self.is_ended) = (false, true),
             }
+            self.end_without_query(limits);
         }
         Ok(if self.kept_since.is_some() {
             Step::Full
@@ -230,16 +262,35 @@ impl<S: Read + Write> ClientStream<S> {
         }
         let mut counts = Counts {
             inflight: &mut self.inflight,
-            last_active: &mut self.last_active,
+            unasked: &mut self.unasked,
+            activity: &mut self.activity,
         };
         let flow = self.deframer.feed(&[], |message| {
             counts.on_taken(take(message, since), limits, now)
         });
-        if flow.is_break() {
-            return Step::Full;
+        if flow.is_continue() {
+            self.kept_since = None;
         }
-        self.kept_since = None;
-        Step::Drained
+        self.end_without_query(limits);
+        if self.kept_since.is_some() {
+            Step::Full
+        } else {
+            Step::Drained
+        }
+    }
+
+    /// Reads no more of a client that has sent too much without a query among it. The responses
+    /// that it is owed still go out.
+    fn end_without_query(&mut self, limits: &Limits) {
+        let Unasked { messages, bytes } = self.unasked;
+        if messages >= limits.tcp_client_unasked_messages
+            || bytes > limits.tcp_client_unasked_bytes && self.kept_since.is_none()
+        {
+            log::debug!("a TCP client is read no further: it sends no queries");
+            self.deframer = Deframer::default();
+            self.kept_since = None;
+            (self.is_unread, self.is_ended) = (false, true);
+        }
     }
 
     /// Takes a response to be sent. `false` when the client leaves so much that it is given up.
@@ -251,6 +302,7 @@ impl<S: Read + Write> ClientStream<S> {
         now: Instant,
     ) -> bool {
         self.inflight = self.inflight.saturating_sub(1);
+        self.unsent = Unsent::Responses;
         self.transport.send(|out| frame::write(out, message));
         let has_much = |client: &Self| client.transport.unsent_len() > limits.tcp_client_unsent;
         // It may never have been offered what it is said to leave.
@@ -259,8 +311,15 @@ impl<S: Read + Write> ClientStream<S> {
 
     /// Sends what waits, as far as the client takes it.
     pub fn flush(&mut self, scratch: &mut Scratch, now: Instant) -> Result<(), Failure> {
-        if self.transport.flush(scratch)? > 0 {
-            self.last_active = now;
+        let taken = self.transport.flush(scratch)?;
+        let is_rest = self.transport.unsent_len() == 0;
+        match self.unsent {
+            Unsent::Responses => self.activity.note_taken(taken, is_rest, now),
+            Unsent::Handshake if taken > 0 => self.activity.note(now),
+            Unsent::Handshake | Unsent::Control => {}
+        }
+        if is_rest && self.transport.is_established() {
+            self.unsent = Unsent::Control;
         }
         Ok(())
     }
@@ -279,14 +338,21 @@ impl<S: Read + Write> ClientStream<S> {
 /// What taking a message changes, apart from the buffers that it stands in.
 struct Counts<'a> {
     inflight: &'a mut usize,
-    last_active: &'a mut Instant,
+    unasked: &'a mut Unasked,
+    activity: &'a mut Activity,
 }
 
 impl Counts<'_> {
     fn on_taken(&mut self, taken: Taken, limits: &Limits, now: Instant) -> ControlFlow<()> {
-        *self.last_active = now;
+        if taken.is_query {
+            *self.unasked = Unasked::default();
+            self.activity.note(now);
+        } else {
+            self.unasked.messages += 1;
+        }
         *self.inflight += usize::from(taken.is_owed);
-        if taken.has_room && *self.inflight < limits.tcp_client_inflight {
+        let may_go_on = self.unasked.messages < limits.tcp_client_unasked_messages;
+        if taken.has_room && may_go_on && *self.inflight < limits.tcp_client_inflight {
             ControlFlow::Continue(())
         } else {
             ControlFlow::Break(())
@@ -347,8 +413,10 @@ mod tests {
                 |message, came| {
                     self.taken.push(message.to_vec());
                     self.came.push((came - Instant::default()).as_secs());
+                    let is_query = message != b"no query";
                     Taken {
-                        is_owed: true,
+                        is_query,
+                        is_owed: is_query,
                         has_room,
                     }
                 },
@@ -436,6 +504,65 @@ mod tests {
         scene.respond(b"second");
         assert!(scene.client.is_over());
         assert_eq!(scene.pipe.sent(), b"\0\x05first\0\x06second");
+    }
+
+    #[test]
+    fn messages_in_a_row_that_are_no_query_end_it_behind_its_responses() {
+        for has_room in [true, false] {
+            let mut scene = Scene::new();
+            let most = scene.limits.tcp_client_unasked_messages;
+            scene.push(&[b"one"]);
+            scene.push(&vec![&b"no query"[..]; most - 1]);
+            scene.push(&[b"two"]);
+            scene.push(&vec![&b"no query"[..]; most]);
+            scene.push(&[b"three"]);
+            for _ in 0..100 {
+                let _ = scene.ready(has_room);
+            }
+            assert_eq!(scene.taken.len(), 2 * most + 1);
+            assert_eq!(scene.client.account(), (0, 0));
+            assert!(!scene.client.is_over());
+            (0..2).for_each(|_| scene.respond(b"answer"));
+            assert!(scene.client.is_over());
+        }
+    }
+
+    #[test]
+    fn many_bytes_without_a_query_end_it() {
+        let mut scene = Scene::new();
+        let most = scene.limits.tcp_client_unasked_bytes;
+        // The longest message is none too many.
+        scene.push(&[&vec![0; 65_535], b"one"]);
+        assert_eq!(scene.ready(true), Ok(Step::Drained));
+        assert_eq!(scene.taken.len(), 2);
+        (0..2).for_each(|_| scene.respond(b"answer"));
+        scene.limits.tcp_client_unasked_messages = usize::MAX;
+        scene.push(&vec![&b"no query"[..]; most / 10 - 1]);
+        while scene.ready(true) == Ok(Step::Again) {}
+        assert!(!scene.client.is_over());
+        scene.push(&[&b"no query"[..]; 2]);
+        assert_eq!(scene.ready(true), Ok(Step::Drained));
+        assert!(scene.client.is_over());
+    }
+
+    #[test]
+    fn only_queries_and_responses_taken_are_activity() {
+        let mut scene = Scene::new();
+        let at = |seconds| Instant::after_start(Duration::from_secs(seconds));
+        scene.push(&[b"no query"]);
+        assert_eq!(scene.ready(true), Ok(Step::Drained));
+        assert_eq!(scene.client.last_active(), at(0));
+        scene.push(&[b"one"]);
+        assert_eq!(scene.ready(true), Ok(Step::Drained));
+        assert_eq!(scene.client.last_active(), at(2));
+        scene.pipe.set_window(3);
+        let (scratch, limits) = (&mut scene.scratch, &scene.limits);
+        assert!(scene.client.send(b"answer", scratch, limits, at(3)));
+        scene.client.flush(&mut scene.scratch, at(3)).unwrap();
+        assert_eq!(scene.client.last_active(), at(2));
+        scene.pipe.set_window(100);
+        scene.client.flush(&mut scene.scratch, at(4)).unwrap();
+        assert_eq!(scene.client.last_active(), at(4));
     }
 
     #[test]

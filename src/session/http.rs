@@ -10,6 +10,8 @@ use std::net::SocketAddr;
 use std::time::SystemTime;
 
 use super::Scratch;
+use super::activity::Activity;
+use super::http_fields;
 use super::transport::{Received, Transport};
 use crate::failure::Failure;
 use crate::time::Instant;
@@ -66,7 +68,7 @@ pub struct HttpStream<S> {
     received: Vec<u8>,
     /// It ends once everything is sent.
     is_ending: bool,
-    last_active: Instant,
+    activity: Activity,
     /// Octets that were held for it when last counted.
     accounted: usize,
 }
@@ -93,7 +95,7 @@ impl<S: Read + Write> HttpStream<S> {
             peer,
             received: Vec::new(),
             is_ending: false,
-            last_active: now,
+            activity: Activity::new(now),
             accounted: 0,
         }
     }
@@ -103,9 +105,9 @@ impl<S: Read + Write> HttpStream<S> {
         self.peer
     }
 
-    /// When a whole request last came or some of a response was taken.
+    /// When a whole request last came or a part of a response that counts was taken.
     pub fn last_active(&self) -> Instant {
-        self.last_active
+        self.activity.last()
     }
 
     /// Whether there is nothing more to do.
@@ -141,7 +143,7 @@ impl<S: Read + Write> HttpStream<S> {
                     let is_known = matches!(method, "GET" | "HEAD");
                     self.received.drain(..len);
                     self.received.shrink_to(HEAD_LEN_MAX);
-                    self.last_active = now;
+                    self.activity.note(now);
                     if is_known {
                         return Ok(Some(request));
                     }
@@ -181,10 +183,9 @@ impl<S: Read + Write> HttpStream<S> {
     /// be there.
     pub fn flush(&mut self, scratch: &mut Scratch, now: Instant) -> Result<bool, Failure> {
         let taken = self.transport.flush(scratch)?;
-        if taken > 0 {
-            self.last_active = now;
-        }
-        Ok(taken > 0 && self.transport.unsent_len() == 0 && !self.is_ending)
+        let is_rest = self.transport.unsent_len() == 0;
+        self.activity.note_taken(taken, is_rest, now);
+        Ok(taken > 0 && is_rest && !self.is_ending)
     }
 }
 
@@ -211,17 +212,23 @@ fn parse(octets: &[u8]) -> Parsed<'_> {
         let field = fields.find(|field| field.name.eq_ignore_ascii_case(name));
         field.and_then(|field| str::from_utf8(field.value).ok())
     };
+    let count = |name| http_fields::count(request.headers, name);
     // RFC 9112, section 3.2.
-    if minor >= 1 && field("host").is_none() {
-        return bad("a request has a Host");
+    if count("host") > 1 || minor >= 1 && count("host") == 0 {
+        return bad("a request has one Host");
     }
-    let body_len = field("content-length").map(|len| len.trim().parse());
-    let has_body = field("transfer-encoding").is_some() || !matches!(body_len, None | Some(Ok(0)));
+    let Ok(body_len) = http_fields::content_length(request.headers) else {
+        return bad("Content-Length is not one number");
+    };
+    let is_encoded = count("transfer-encoding") > 0;
+    if is_encoded && body_len.is_some() {
+        return bad("a request has Content-Length or Transfer-Encoding, not both");
+    }
+    let has_body = is_encoded || body_len.is_some_and(|len| len > 0);
+    let body_len = body_len.and_then(|len| usize::try_from(len).ok());
     // Whoever expects to be told to go on waits for that, not for a response.
     let len = match body_len {
-        Some(Ok(body_len)) if body_len <= BODY_LEN_MAX && field("expect").is_none() => {
-            len + body_len
-        }
+        Some(body_len) if body_len <= BODY_LEN_MAX && count("expect") == 0 => len + body_len,
         _ => len,
     };
     if octets.len() < len {
@@ -349,7 +356,8 @@ mod tests {
             "GET http://x/a HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n",
             "GET /a HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\nExpect: 100-continue\r\n\r\n",
             "GET /a HTTP/1.1\r\nHost: x\r\nContent-Length: 16385\r\n\r\n",
-            "GET /a HTTP/1.1\r\nHost: x\r\nContent-Length: what\r\n\r\n",
+            "GET /a HTTP/1.1\r\nHost: x\r\nContent-Length: 99999999999999999999999\r\n\r\n",
+            "GET /a HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\nContent-Length: 3\r\n\r\nGET",
             "GET /a?b=http://c/d HTTP/1.0\r\n\r\n",
         ] {
             let expected = format!("{}Connection: close\n\n/a", ok(3));
@@ -391,6 +399,33 @@ mod tests {
             assert!(sent.starts_with(&format!("HTTP/1.1 {status} ")), "{sent}");
             assert_eq!(was_over, is_over, "{sent}");
             assert_eq!(sent.contains("\nAllow: GET, HEAD\n"), status == "405");
+        }
+    }
+
+    #[test]
+    fn request_that_can_be_read_in_two_ways_is_refused() {
+        for fields in [
+            "Content-Length: 3\r\nContent-Length: 4\r\n",
+            "Content-Length: 0\r\nContent-Length: 3\r\n",
+            "Content-Length: 3, 4\r\n",
+            "Content-Length: +3\r\n",
+            "Content-Length: -0\r\n",
+            "Content-Length: 1 3\r\n",
+            "Content-Length: what\r\n",
+            "Content-Length:\r\n",
+            "Content-Length : 3\r\n",
+            "Content-Length: \u{a0}3\r\n",
+            "Content-Length: 3\r\nTransfer-Encoding: chunked\r\n",
+            "transfer-encoding: \u{ff}\r\nContent-Length: 3\r\n",
+            "Host: y\r\n",
+        ] {
+            let request = format!("GET /a HTTP/1.1\r\nHost: x\r\n{fields}\r\nGET");
+            let latin1: Vec<u8> = request.chars().map(|c| u8::try_from(c).unwrap()).collect();
+            let (sent, is_over) = exchange(&latin1);
+            assert!(
+                sent.starts_with("HTTP/1.1 400 ") && is_over,
+                "{fields}: {sent}"
+            );
         }
     }
 

@@ -8,6 +8,7 @@ use std::io::{Read, Write};
 use std::time::Duration;
 
 use super::Scratch;
+use super::http_fields;
 use super::transport::{Received, Transport};
 use crate::failure::{Failure, FailureKind};
 
@@ -125,9 +126,13 @@ fn parse(received: &mut Vec<u8>) -> Result<Option<Answer>, Failure> {
             let field = fields.find(|field| field.name.eq_ignore_ascii_case(name));
             field.and_then(|field| str::from_utf8(field.value).ok())
         };
-        let number = |name: &str| field(name).and_then(|text| text.trim().parse::<u64>().ok());
-        let is_chunked = field("transfer-encoding").is_some();
-        let body_len = match (status, number("content-length")) {
+        let Ok(body_len) = http_fields::content_length(response.headers) else {
+            return failed("the Content-Length of the response is not one number");
+        };
+        let is_chunked = http_fields::count(response.headers, "transfer-encoding") > 0;
+        let retry_after =
+            field("retry-after").and_then(|text| http_fields::number(text.as_bytes()));
+        let body_len = match (status, body_len) {
             (204 | 304, _) => Some(0),
             (_, body_len) => body_len
                 .and_then(|len| usize::try_from(len).ok())
@@ -142,7 +147,7 @@ fn parse(received: &mut Vec<u8>) -> Result<Option<Answer>, Failure> {
         });
         return Ok(Some(Answer {
             status,
-            retry_after: number("retry-after").map(Duration::from_secs),
+            retry_after: retry_after.map(Duration::from_secs),
             is_kept: response.version == Some(1)
                 && !is_closing
                 && body_len.is_some_and(|body_len| received.len() == len + body_len),
@@ -234,6 +239,22 @@ mod tests {
             let failure = Scene::new().take(octets.as_bytes());
             assert_eq!(failure, Err(FailureKind::Protocol), "{octets:.40}");
         }
+    }
+
+    #[test]
+    fn response_that_can_be_read_in_two_ways_is_not_used() {
+        for fields in [
+            "Content-Length: 0\r\nContent-Length: 5\r\n",
+            "Content-Length: 0, 5\r\n",
+            "Content-Length: +0\r\n",
+            "Content-Length: what\r\n",
+        ] {
+            let head = format!("HTTP/1.1 200 OK\r\n{fields}\r\n");
+            let failure = Scene::new().take(head.as_bytes());
+            assert_eq!(failure, Err(FailureKind::Protocol), "{fields}");
+        }
+        let taken = b"HTTP/1.1 503 Busy\r\nContent-Length: 0\r\nRetry-After: +7\r\n\r\n";
+        assert_eq!(Scene::new().take(taken), Ok(answer(503, None, true)));
     }
 
     #[test]

@@ -10,11 +10,13 @@
 //! whoever stops early has to be asked again. It hands every whole message to its caller. `send`
 //! takes a message to be sent, and `flush` sends as much as the socket takes.
 
+mod activity;
 pub mod client_datagram;
 pub mod client_stream;
 pub mod frame_stream;
 pub mod http;
 pub mod http_client;
+mod http_fields;
 #[cfg(test)]
 mod testing;
 pub mod tls_stream;

@@ -301,7 +301,7 @@ fn handshakes_of_clients_come_after_responses_and_one_by_one() {
 }
 
 /// The first message of a TLS client.
-fn client_hello() -> Vec<u8> {
+pub(crate) fn client_hello() -> Vec<u8> {
     let name = "127.0.0.1".try_into().expect("an address");
     let connection = ClientConnection::new(authority().client(), name);
     let mut bytes = Vec::new();
@@ -447,7 +447,12 @@ fn simulate(scene: Scene) -> Outcome {
     }
 }
 
-fn reactor_in<P: Peers>(world: World, peers: P, config: &Config, seed: u64) -> Reactor<SimNet<P>> {
+pub(crate) fn reactor_in<P: Peers>(
+    world: World,
+    peers: P,
+    config: &Config,
+    seed: u64,
+) -> Reactor<SimNet<P>> {
     let net = SimNet::new(world, peers);
     let tls = tls::set_up(config, &Clock::new(None)).expect("the authority's file");
     let key = [u8::try_from(seed % 256).expect("a byte"); 32];
@@ -472,7 +477,7 @@ fn configuration(servers: &[SocketAddr], has_plain: bool, is_named: bool) -> Con
     configured(&arguments)
 }
 
-fn configured(arguments: &[String]) -> Config {
+pub(crate) fn configured(arguments: &[String]) -> Config {
     match options::parse(arguments) {
         Ok(Command::Run(config)) => *config,
         other => panic!("{other:?}"),

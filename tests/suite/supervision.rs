@@ -168,6 +168,39 @@ fn who_comes_after_the_end_has_begun_is_told_so_at_once() {
 }
 
 #[test]
+fn inherited_socket_that_cannot_serve_clients_stops_the_start() {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let port = listener.local_addr().expect("it is bound").port();
+    for (opened, problem) in [
+        (format!("3<>/dev/tcp/127.0.0.1/{port}"), "a TCP connection"),
+        (
+            format!("3<>/dev/udp/127.0.0.1/{port}"),
+            "a UDP socket that is connected to one client",
+        ),
+        ("3</dev/null".to_owned(), "neither a TCP nor a UDP socket"),
+    ] {
+        let script = format!("exec {opened}; LISTEN_FDS=1 LISTEN_PID=$$ exec \"$@\"");
+        let child = spawn(
+            Command::new("bash")
+                .args([
+                    "-c",
+                    &script,
+                    "bash",
+                    env!("CARGO_BIN_EXE_dotproxy"),
+                    "-u192.0.2.1",
+                ])
+                .stdin(Stdio::null())
+                .stderr(Stdio::piped()),
+        );
+        let output = child.wait_with_output().expect("it ends");
+        let said = String::from_utf8(output.stderr).expect("text");
+        assert_eq!(output.status.code(), Some(1), "{said}");
+        let problem = format!("descriptor 3 is {problem}");
+        assert!(said.contains(&problem), "{said}");
+    }
+}
+
+#[test]
 fn probe_says_by_its_exit_code_whether_a_page_is_there() {
     let http = format!("127.0.0.1:{}", free_port());
     let program = Program::start(&[

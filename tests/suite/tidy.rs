@@ -117,7 +117,14 @@ const CONFINED: &[(&str, &[&str])] = &[
         "std::fs",
         &["file.rs", "telemetry/process.rs", "telemetry/query_log.rs"],
     ),
-    ("httparse::", &["session/http.rs", "session/http_client.rs"]),
+    (
+        "httparse::",
+        &[
+            "session/http.rs",
+            "session/http_client.rs",
+            "session/http_fields.rs",
+        ],
+    ),
     ("httpdate::", &["session/http.rs"]),
     ("println!", &[]),
     ("todo!", &[]),

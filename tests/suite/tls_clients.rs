@@ -151,6 +151,34 @@ fn clients_that_are_silent_or_slow_make_room_for_others() {
 }
 
 #[test]
+fn client_that_sends_messages_but_no_query_is_closed() {
+    let scene = Scene::new("tls-no-query", &[]);
+    let mut response = query(1, "www.example", 1, None);
+    response[2] |= 0x80;
+    for message in [Vec::new(), vec![0], response] {
+        let flood = vec![message; 2_000];
+        let mut plain = scene.program.connect();
+        let mut tls = scene.connect_tls(1);
+        assert!(is_served(&mut tls, 1));
+        // The program may have closed it before all is sent.
+        let _ = send_framed(&mut plain, &flood);
+        let _ = send_framed(&mut tls, &flood);
+        let end = plain.read(&mut [0; 1]);
+        assert!(matches!(end, Ok(0)) || is_reset(&end), "{end:?}");
+        let end = tls.read(&mut [0; 1]);
+        assert!(matches!(end, Ok(0)) || is_reset(&end), "{end:?}");
+    }
+    assert!(is_served(&mut scene.connect_tls(1), 2));
+}
+
+/// Whether a connection has ended because the program did not want what was sent.
+fn is_reset(read: &std::io::Result<usize>) -> bool {
+    let kinds = [ErrorKind::ConnectionReset, ErrorKind::UnexpectedEof];
+    read.as_ref()
+        .is_err_and(|error| kinds.contains(&error.kind()))
+}
+
+#[test]
 fn handshakes_that_lead_nowhere_harm_nobody() {
     let scene = Scene::new("tls-flood", &[]);
     assert!(scene.is_answered(1));

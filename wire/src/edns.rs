@@ -370,12 +370,15 @@ impl<'a> OptWriter<'a> {
         }
     }
 
-    /// Adds the reason why a query went wrong.
+    /// Adds the reason why a query went wrong, without its text if there is no room for that.
     pub fn extended_error(&mut self, error: ExtendedError) {
-        let data_len = EXTENDED_CODE_LEN + error.text.len();
-        if self.start_option(OptionCode::EXTENDED_ERROR, data_len) {
-            self.out.extend_from_slice(&error.code.0.to_be_bytes());
-            self.out.extend_from_slice(error.text.as_bytes());
+        for text in [error.text, ""] {
+            let data_len = EXTENDED_CODE_LEN + text.len();
+            if self.start_option(OptionCode::EXTENDED_ERROR, data_len) {
+                self.out.extend_from_slice(&error.code.0.to_be_bytes());
+                self.out.extend_from_slice(text.as_bytes());
+                return;
+            }
         }
     }
 

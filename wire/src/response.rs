@@ -213,7 +213,8 @@ pub fn end_cut_answer(
     end_answer(out, start, asked, iter::empty(), None);
 }
 
-/// Appends an error of our own, with the reason if there is one to tell.
+/// Appends an error of our own, with the reason if there is one to tell. Options and reason are
+/// left out as far as the response would be longer than `asked.len_max` with them.
 pub fn write_error(
     out: &mut Vec<u8>,
     asked: &Asked<'_>,
@@ -238,7 +239,8 @@ pub fn write_error(
     out.extend(header.to_bytes());
     octets::append(out, asked.question.map_or(&[], Question::as_bytes));
     if let Some(opt) = asked.opt {
-        let mut writer = ResponseOpt::new(opt, None, rcode).start(out);
+        let end_max = start + asked.len_max;
+        let mut writer = ResponseOpt::new(opt, None, rcode).start_before(out, end_max);
         if let Some(error) = error {
             writer.extended_error(error);
         }
@@ -302,7 +304,13 @@ impl<'a> ResponseOpt<'a> {
     }
 
     fn start<'out>(&self, out: &'out mut Vec<u8>) -> OptWriter<'out> {
+        self.start_before(out, usize::MAX)
+    }
+
+    /// Starts the record, with those options that do not take the buffer beyond `end_max`.
+    fn start_before<'out>(&self, out: &'out mut Vec<u8>, end_max: usize) -> OptWriter<'out> {
         let mut writer = OptWriter::start(out, UDP_SIZE, self.rcode.extension(), self.flags);
+        writer.end_before(end_max);
         writer.options(self.options());
         writer
     }

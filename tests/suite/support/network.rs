@@ -107,6 +107,10 @@ pub struct World {
     pub chance: Chance,
     /// Accepting fails for want of file descriptors until then.
     pub no_descriptors_until: Instant,
+    /// Accepting fails with this error.
+    pub accept_error: Option<i32>,
+    /// There is always another connection to accept.
+    pub accepts_for_ever: bool,
     /// Nothing will ever happen any more.
     pub is_over: bool,
     /// How often the loop has let time pass.
@@ -133,6 +137,8 @@ impl World {
             now: Instant::default() + Duration::from_secs(1),
             chance,
             no_descriptors_until: Instant::default(),
+            accept_error: None,
+            accepts_for_ever: false,
             is_over: false,
             pauses: 0,
             received_since_sent: 0,
@@ -244,7 +250,7 @@ impl World {
             .get(&stream)
             .filter(|pipe| !pipe.is_closed_by_proxy)
             .and_then(|pipe| pipe.key);
-        self.ready.extend(key.map(Event::Ready));
+        self.ready.extend(key.map(|key| Event::Ready(key.token())));
     }
 
     fn happen(&mut self, happening: Happening, peers: &mut dyn Peers) {
@@ -289,14 +295,14 @@ impl World {
                 let is_heard = |inbox: &&mut Inbox| inbox.only_from.is_none_or(|peer| peer == from);
                 if let Some(inbox) = self.inboxes.get_mut(&to).filter(is_heard) {
                     inbox.datagrams.push_back((bytes, from));
-                    self.ready.push(Event::Ready(inbox.key));
+                    self.ready.push(Event::Ready(inbox.key.token()));
                 }
             }
             Happening::DatagramToPeer(from, to, bytes) => peers.on_datagram(self, from, to, &bytes),
             Happening::Arrived(from, to, stream) => {
                 if let Some(backlog) = self.backlogs.get_mut(&to) {
                     backlog.streams.push_back((stream, from));
-                    self.ready.push(Event::Ready(backlog.key));
+                    self.ready.push(Event::Ready(backlog.key.token()));
                 }
             }
             Happening::Reminder(reminder) => peers.on_reminder(self, reminder),
@@ -413,7 +419,7 @@ impl<P: Peers> Net for SimNet<P> {
         inbox.expect("it is bound").is_watched = is_watched;
         if is_watched {
             // It was full for a moment only.
-            world.ready.push(Event::Ready(key));
+            world.ready.push(Event::Ready(key.token()));
         }
         Ok(())
     }
@@ -457,6 +463,16 @@ impl<P: Peers> Net for SimNet<P> {
         let mut world = self.world.borrow_mut();
         if world.now < world.no_descriptors_until {
             return Err(io::Error::from_raw_os_error(nix::libc::EMFILE));
+        }
+        if let Some(errno) = world.accept_error {
+            return Err(io::Error::from_raw_os_error(errno));
+        }
+        if world.accepts_for_ever {
+            let from = SocketAddr::from(([127, 0, 0, 1], 4));
+            world.connect(from, *listener, Duration::ZERO, 1_000);
+            let stream = world.next_stream;
+            let backlog = world.backlogs.get_mut(listener).expect("it listens");
+            backlog.streams.push_back((stream, from));
         }
         let backlog = world.backlogs.get_mut(listener).expect("it listens");
         let (id, from) = backlog.streams.pop_front().ok_or(ErrorKind::WouldBlock)?;
@@ -624,7 +640,7 @@ impl SimDatagram {
         let in_thousand = if connected.is_some() { 1 } else { 20 };
         if world.chance.below(1_000) < in_thousand {
             if is_watched {
-                world.ready.push(Event::Ready(key));
+                world.ready.push(Event::Ready(key.token()));
             }
             return Err(ErrorKind::WouldBlock.into());
         }

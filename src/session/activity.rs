@@ -1,0 +1,67 @@
+//! The time at which a client last did what keeps its connection open.
+
+use crate::time::Instant;
+
+/// Bytes of responses that a client has to take to count as active, unless it takes all that there
+/// are: a client that takes a byte at a time would hold its slot for days.
+const TAKEN_LEN_MIN: usize = 4 * 1024;
+
+/// What a client last did.
+#[derive(Debug)]
+pub(super) struct Activity {
+    last: Instant,
+    /// Bytes that it has taken since, too few to count.
+    taken: usize,
+}
+
+impl Activity {
+    /// The activity of a client that has just connected.
+    pub(super) fn new(now: Instant) -> Self {
+        Self {
+            last: now,
+            taken: 0,
+        }
+    }
+
+    /// When the client was last active.
+    pub(super) fn last(&self) -> Instant {
+        self.last
+    }
+
+    /// Notes that the client was active.
+    pub(super) fn note(&mut self, now: Instant) {
+        self.last = now;
+        self.taken = 0;
+    }
+
+    /// Notes that the client took so many bytes of its responses, and whether these were the rest.
+    pub(super) fn note_taken(&mut self, len: usize, is_rest: bool, now: Instant) {
+        self.taken += len;
+        if self.taken >= TAKEN_LEN_MIN || is_rest && len > 0 {
+            self.note(now);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    #[test]
+    fn few_bytes_taken_are_no_activity_unless_they_are_the_rest() {
+        let at = |seconds| Instant::after_start(Duration::from_secs(seconds));
+        let mut activity = Activity::new(at(0));
+        for second in 1..100 {
+            activity.note_taken(1, false, at(second));
+        }
+        assert_eq!(activity.last(), at(0));
+        activity.note_taken(TAKEN_LEN_MIN - 99, false, at(100));
+        assert_eq!(activity.last(), at(100));
+        activity.note_taken(1, false, at(101));
+        activity.note_taken(0, true, at(102));
+        assert_eq!(activity.last(), at(100));
+        activity.note_taken(1, true, at(103));
+        assert_eq!(activity.last(), at(103));
+    }
+}

@@ -1,0 +1,84 @@
+//! Header fields that say where a message of HTTP/1.1 ends (RFC 9112, section 6). What two readers
+//! could understand in two ways is refused.
+
+use httparse::Header;
+
+/// A message whose length is not clear.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct UnclearLength;
+
+/// How many fields have this name, whatever their values are.
+pub(super) fn count(fields: &[Header<'_>], name: &str) -> usize {
+    let fields = fields.iter();
+    fields
+        .filter(|field| field.name.eq_ignore_ascii_case(name))
+        .count()
+}
+
+/// The length in the Content-Length fields, if there are any: all have to say the same (RFC 9110,
+/// section 8.6).
+pub(super) fn content_length(fields: &[Header<'_>]) -> Result<Option<u64>, UnclearLength> {
+    let is_length = |field: &&Header<'_>| field.name.eq_ignore_ascii_case("content-length");
+    let mut length = None;
+    for field in fields.iter().filter(is_length) {
+        for item in field.value.split(|byte| *byte == b',') {
+            let number = number(item).ok_or(UnclearLength)?;
+            if length.replace(number).is_some_and(|other| other != number) {
+                return Err(UnclearLength);
+            }
+        }
+    }
+    Ok(length)
+}
+
+/// The number that consists of these digits and of nothing but blanks around them. It is the
+/// largest there is if it would be larger.
+pub(super) fn number(text: &[u8]) -> Option<u64> {
+    let is_blank = |byte: &u8| matches!(byte, b' ' | b'\t');
+    let start = text.iter().position(|byte| !is_blank(byte))?;
+    let end = text.iter().rposition(|byte| !is_blank(byte))?;
+    text[start..=end].iter().try_fold(0, |number: u64, byte| {
+        let digit = byte.is_ascii_digit().then(|| byte - b'0')?;
+        Some(number.saturating_mul(10).saturating_add(digit.into()))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn length(values: &[&str]) -> Result<Option<u64>, UnclearLength> {
+        let field = |value: &&'static str| Header {
+            name: "content-LENGTH",
+            value: value.as_bytes(),
+        };
+        let values: Vec<&'static str> = values.iter().map(|it| &*it.to_string().leak()).collect();
+        let fields: Vec<_> = values.iter().map(field).collect();
+        content_length(&fields)
+    }
+
+    #[test]
+    fn length_is_a_number_of_digits_that_all_fields_agree_on() {
+        assert_eq!(length(&[]), Ok(None));
+        assert_eq!(length(&["0"]), Ok(Some(0)));
+        assert_eq!(length(&[" 12\t"]), Ok(Some(12)));
+        assert_eq!(length(&["012", "12"]), Ok(Some(12)));
+        assert_eq!(length(&["3, 3", "3"]), Ok(Some(3)));
+        assert_eq!(length(&["99999999999999999999999"]), Ok(Some(u64::MAX)));
+        for values in [
+            &["3", "4"][..],
+            &["3, 4"],
+            &["3,"],
+            &["3", ""],
+            &[""],
+            &["+3"],
+            &["-3"],
+            &["3 4"],
+            &["0x3"],
+            &["3.0"],
+            &["٣"],
+        ] {
+            assert_eq!(length(values), Err(UnclearLength), "{values:?}");
+        }
+    }
+}

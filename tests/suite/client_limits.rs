@@ -1,0 +1,395 @@
+//! The loop with TCP and TLS clients that take more than their share of the connections.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use dotproxy::net::Signal;
+use dotproxy::reactor::{Reactor, Turn};
+use dotproxy::time::Instant;
+
+use nix::libc::{EACCES, ECONNABORTED, EINVAL, EMFILE, ENOSYS, EOPNOTSUPP, EPERM};
+
+use crate::loop_simulation::{client_hello, configured, reactor_in};
+use crate::support::Chance;
+use crate::support::certificates::Authority;
+use crate::support::messages::query;
+use crate::support::network::{Fate, Peers, SimNet, StreamId, World};
+
+const UPSTREAM: &str = "-u127.0.0.1:853";
+const TLS_SIDE: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8853);
+const HTTP_SIDE: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8080);
+
+/// Peers that record what the loop does to their connections.
+#[derive(Default)]
+struct Watchers {
+    closed_at: BTreeMap<StreamId, Instant>,
+    received: BTreeMap<StreamId, Vec<u8>>,
+}
+
+impl Peers for Watchers {
+    fn on_connect(&mut self, _: &mut World, _: StreamId, _: SocketAddr) -> Fate {
+        Fate::Lost
+    }
+    fn on_open(&mut self, _: &mut World, _: StreamId) {}
+    fn on_bytes(&mut self, _: &mut World, stream: StreamId, bytes: &[u8]) {
+        self.received.entry(stream).or_default().extend(bytes);
+    }
+    fn on_closed(&mut self, world: &mut World, stream: StreamId) {
+        self.closed_at.insert(stream, world.now);
+    }
+    fn on_datagram(&mut self, _: &mut World, _: SocketAddr, _: SocketAddr, _: &[u8]) {}
+    fn on_reminder(&mut self, _: &mut World, _: u64) {}
+}
+
+/// A loop and its clients. Times count from the start of the world.
+struct Scene {
+    start: Instant,
+    reactor: Reactor<SimNet<Watchers>>,
+    ports: u16,
+}
+
+impl Scene {
+    fn new(arguments: &[&str]) -> Self {
+        let [certificate, key] = files();
+        let mut all = vec![
+            UPSTREAM.to_owned(),
+            format!("--tls-listen={TLS_SIDE}"),
+            format!("--tls-cert={}", certificate.display()),
+            format!("--tls-key={}", key.display()),
+            format!("--http-listen={HTTP_SIDE}"),
+        ];
+        all.extend(arguments.iter().map(ToString::to_string));
+        let world = World::new(Chance::new(7));
+        let start = world.now;
+        Self {
+            start,
+            reactor: reactor_in(world, Watchers::default(), &configured(&all), 7),
+            ports: 0,
+        }
+    }
+
+    fn world<T>(&mut self, act: impl FnOnce(&mut World) -> T) -> T {
+        act(&mut self.reactor.net_mut().world.borrow_mut())
+    }
+
+    fn after(&mut self, seconds: f64) -> Duration {
+        let start = self.start;
+        let at = start + Duration::from_secs_f64(seconds);
+        self.world(|world| at - world.now)
+    }
+
+    /// Connects from 127.0.0.`host` at this second.
+    fn connect(&mut self, seconds: f64, host: u8, to: SocketAddr) -> StreamId {
+        self.ports += 1;
+        let from = SocketAddr::from(([127, 0, 0, host], 5000 + self.ports));
+        let after = self.after(seconds);
+        self.world(|world| world.connect(from, to, after, 60_000))
+    }
+
+    fn connect_tcp(&mut self, seconds: f64, host: u8) -> StreamId {
+        let everywhere = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 53));
+        self.connect(seconds, host, everywhere)
+    }
+
+    fn send(&mut self, seconds: f64, stream: StreamId, bytes: &[u8]) {
+        let after = self.after(seconds);
+        self.world(|world| world.send(stream, after, bytes.to_vec()));
+    }
+
+    /// Takes turns until this second.
+    fn run_until(&mut self, seconds: f64) {
+        let after = self.after(seconds);
+        self.world(|world| world.remind(after, 0));
+        let end = self.start + Duration::from_secs_f64(seconds);
+        let mut turns = 0;
+        while self.world(|world| world.now < end) {
+            self.reactor.turn().expect("this poller does not fail");
+            turns += 1;
+            assert!(turns < 100_000, "the loop does not come to rest");
+        }
+    }
+
+    /// The second at which the loop closed a connection.
+    fn closed_at(&mut self, stream: StreamId) -> Option<f64> {
+        let start = self.start;
+        let closed_at = &self.reactor.net_mut().peers.closed_at;
+        closed_at.get(&stream).map(|at| (*at - start).as_secs_f64())
+    }
+
+    fn received(&mut self, stream: StreamId) -> Vec<u8> {
+        let received = &self.reactor.net_mut().peers.received;
+        received.get(&stream).cloned().unwrap_or_default()
+    }
+}
+
+/// The files of the certificate and its key.
+fn files() -> &'static [PathBuf; 2] {
+    static FILES: OnceLock<(Authority, [PathBuf; 2])> = OnceLock::new();
+    let make = || {
+        let authority = Authority::new("client-limits");
+        let files = authority.server_files();
+        (authority, files)
+    };
+    &FILES.get_or_init(make).1
+}
+
+/// A message behind its length.
+fn framed(message: &[u8]) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    dotproxy::wire::frame::write(&mut bytes, message);
+    bytes
+}
+
+/// A query that is answered at once: its opcode is not implemented.
+fn question(id: u16) -> Vec<u8> {
+    let mut bytes = query(id, "www.example", 1, None);
+    bytes[2] = 2 << 3;
+    framed(&bytes)
+}
+
+/// What looks like a response.
+fn response() -> Vec<u8> {
+    let mut bytes = query(1, "www.example", 1, None);
+    bytes[2] |= 0x80;
+    framed(&bytes)
+}
+
+#[test]
+fn messages_that_are_no_query_do_not_keep_a_connection() {
+    for message in [framed(b""), framed(b"x"), framed(&[0; 11]), response()] {
+        let mut scene = Scene::new(&[]);
+        let stream = scene.connect_tcp(0.0, 1);
+        for nth in 0..20_u8 {
+            scene.send(4.0 * f64::from(nth), stream, &message);
+        }
+        scene.run_until(40.0);
+        let closed_at = scene.closed_at(stream).expect("it is closed");
+        assert!((9.9..10.2).contains(&closed_at), "{closed_at}, {message:?}");
+    }
+}
+
+#[test]
+fn message_that_comes_byte_by_byte_does_not_keep_a_connection() {
+    let mut scene = Scene::new(&[]);
+    let stream = scene.connect_tcp(0.0, 1);
+    for (nth, byte) in (0..20_u8).zip(question(1)) {
+        scene.send(4.0 * f64::from(nth), stream, &[byte]);
+    }
+    scene.run_until(40.0);
+    let closed_at = scene.closed_at(stream).expect("it is closed");
+    assert!((9.9..10.2).contains(&closed_at), "{closed_at}");
+}
+
+#[test]
+fn queries_keep_a_connection() {
+    let mut scene = Scene::new(&[]);
+    let stream = scene.connect_tcp(0.0, 1);
+    for nth in 0..10_u8 {
+        scene.send(
+            6.0 * f64::from(nth),
+            stream,
+            &[&framed(b""), &question(1)[..]].concat(),
+        );
+    }
+    scene.run_until(60.0);
+    assert_eq!(scene.closed_at(stream), None);
+    scene.run_until(70.0);
+    let closed_at = scene.closed_at(stream).expect("it is closed");
+    assert!((63.9..64.2).contains(&closed_at), "{closed_at}");
+}
+
+#[test]
+fn messages_in_a_row_that_are_no_query_end_a_connection_behind_its_responses() {
+    for message in [framed(b""), framed(b"x"), response()] {
+        let mut scene = Scene::new(&[]);
+        let stream = scene.connect_tcp(0.0, 1);
+        scene.send(
+            1.0,
+            stream,
+            &[&question(1)[..], &message.repeat(100)].concat(),
+        );
+        scene.run_until(2.0);
+        let closed_at = scene.closed_at(stream).expect("it is closed");
+        assert!(closed_at < 1.1, "{closed_at}, {message:?}");
+        assert_eq!(
+            scene.received(stream)[2..4],
+            [0, 1],
+            "the query is answered"
+        );
+    }
+}
+
+#[test]
+fn flood_of_messages_that_are_no_query_does_not_keep_the_loop_busy() {
+    let mut scene = Scene::new(&[]);
+    let stream = scene.connect_tcp(0.0, 1);
+    scene.run_until(0.5);
+    for millisecond in 0..1_000_u16 {
+        let at = 1.0 + f64::from(millisecond) / 1000.0;
+        scene.send(at, stream, &[0; 2_000]);
+    }
+    scene.run_until(3.0);
+    assert!(scene.closed_at(stream).is_some_and(|at| at < 1.1));
+}
+
+#[test]
+fn tls_client_whose_handshake_waits_for_us_is_not_excused_for_ever() {
+    let mut scene = Scene::new(&[]);
+    let stream = scene.connect(0.0, 1, TLS_SIDE);
+    scene.run_until(0.5);
+    // Each byte is there in the turn that looks for idle clients.
+    for (nth, byte) in (1..8_u8).zip(client_hello()) {
+        scene.send(10.0 * f64::from(nth), stream, &[byte]);
+    }
+    scene.run_until(65.0);
+    let closed_at = scene.closed_at(stream).expect("it is closed");
+    assert!(closed_at < 25.0, "{closed_at}");
+}
+
+#[test]
+fn http_client_whose_request_comes_byte_by_byte_is_closed() {
+    let mut scene = Scene::new(&[]);
+    let stream = scene.connect(0.0, 1, HTTP_SIDE);
+    let request = b"GET /healthz HTTP/1.1\r\nHost: x\r\nA: bcdefghijklmnopqrstuvwxyz";
+    for (nth, byte) in (0_u8..).zip(request) {
+        scene.send(5.0 * f64::from(nth), stream, &[*byte]);
+    }
+    scene.run_until(200.0);
+    let closed_at = scene.closed_at(stream).expect("it is closed");
+    assert!(closed_at < 76.0, "{closed_at}");
+}
+
+#[test]
+fn quietest_connection_of_the_address_that_has_most_makes_room() {
+    let mut scene = Scene::new(&["--max-tcp-clients=8"]);
+    let many: Vec<_> = (0..5).map(|_| scene.connect_tcp(0.0, 1)).collect();
+    let few: Vec<_> = (0..3).map(|_| scene.connect_tcp(0.0, 2)).collect();
+    // All are active, those of the other address less than most.
+    for tenth in 0..30_u8 {
+        for (nth, stream) in (0_u8..).zip(many.iter().chain(&few)) {
+            if nth < 5 || tenth % 2 == 0 {
+                let place = if nth == 3 {
+                    0.001
+                } else {
+                    0.01 + f64::from(nth) / 1000.0
+                };
+                scene.send(f64::from(tenth) / 10.0 + place, *stream, &question(1));
+            }
+        }
+    }
+    let newcomer = scene.connect_tcp(2.05, 3);
+    scene.send(2.06, newcomer, &question(77));
+    scene.run_until(2.9);
+    assert_eq!(
+        scene.received(newcomer)[2..4],
+        [0, 77],
+        "the newcomer is served"
+    );
+    let closed: Vec<_> = many
+        .iter()
+        .chain(&few)
+        .map(|it| scene.closed_at(*it))
+        .collect();
+    let gone: Vec<_> = (0..8).filter(|nth| closed[*nth].is_some()).collect();
+    assert_eq!(gone, [3], "{closed:?}");
+}
+
+#[test]
+fn two_addresses_that_hold_every_connection_shut_nothing_out() {
+    for side in [SocketAddr::from((Ipv4Addr::UNSPECIFIED, 53)), HTTP_SIDE] {
+        let mut scene = Scene::new(&["--max-tcp-clients=16"]);
+        let get = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n".to_vec();
+        let ask = if side == HTTP_SIDE { get } else { question(5) };
+        let held: Vec<_> = (0..16)
+            .map(|nth| scene.connect(0.0, 1 + nth % 2, side))
+            .collect();
+        for tenth in 0..50_u8 {
+            for stream in &held {
+                scene.send(f64::from(tenth) / 10.0, *stream, &ask);
+            }
+        }
+        // Each that is closed is replaced at once.
+        for tenth in 10..50_u8 {
+            scene.connect(f64::from(tenth) / 10.0, 1 + tenth % 2, side);
+        }
+        let others: Vec<_> = (0..5)
+            .map(|nth| scene.connect(2.0, 10 + nth, side))
+            .collect();
+        for stream in &others {
+            scene.send(2.15, *stream, &ask);
+        }
+        scene.run_until(5.0);
+        for stream in others {
+            assert!(!scene.received(stream).is_empty(), "{side}");
+        }
+    }
+}
+
+#[test]
+fn refused_clients_close_no_connection() {
+    let mut scene = Scene::new(&["--max-tcp-clients=4", "--deny=127.0.0.9"]);
+    let held: Vec<_> = (0..4)
+        .map(|nth| scene.connect_tcp(0.0, 1 + nth % 2))
+        .collect();
+    for tenth in 0..10_u8 {
+        for stream in &held {
+            scene.send(f64::from(tenth) / 10.0, *stream, &question(1));
+        }
+    }
+    let denied = scene.connect_tcp(0.5, 9);
+    scene.run_until(0.95);
+    assert!(scene.closed_at(denied).is_some());
+    for stream in held {
+        assert_eq!(scene.closed_at(stream), None);
+    }
+}
+
+#[test]
+fn lasting_error_of_accept_pauses_the_loop_and_lets_it_end() {
+    for errno in [
+        EPERM,
+        EACCES,
+        ENOSYS,
+        EINVAL,
+        EMFILE,
+        // What concerns one connection, if it is said without end.
+        ECONNABORTED,
+        EOPNOTSUPP,
+        9_999,
+    ] {
+        let mut scene = Scene::new(&["--timeout=2s"]);
+        scene.world(|world| world.accept_error = Some(errno));
+        scene.connect_tcp(1.0, 1);
+        let mut turns = 0;
+        scene.world(|world| world.remind(Duration::from_secs(11), 0));
+        let end = scene.start + Duration::from_secs(11);
+        while scene.world(|world| world.now < end) {
+            scene.reactor.turn().expect("this poller does not fail");
+            turns += 1;
+            assert!(turns < 300, "the loop does not pause, error {errno}");
+        }
+        scene.world(|world| world.signal(Duration::ZERO, Signal::Finish));
+        let mut turn = Turn::GoOn;
+        while turn != Turn::Finished {
+            turn = scene.reactor.turn().expect("this poller does not fail");
+            turns += 1;
+            assert!(turns < 400, "the loop does not end, error {errno}");
+        }
+    }
+}
+
+#[test]
+fn connections_without_end_do_not_keep_the_loop_from_ending() {
+    let mut scene = Scene::new(&[]);
+    scene.run_until(0.5);
+    scene.world(|world| world.accepts_for_ever = true);
+    scene.world(|world| world.signal(Duration::from_secs(1), Signal::Finish));
+    let mut turns = 0;
+    while scene.reactor.turn().expect("this poller does not fail") != Turn::Finished {
+        turns += 1;
+        assert!(turns < 1_000, "the loop does not end");
+    }
+}
