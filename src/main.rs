@@ -19,6 +19,7 @@ use dotproxy::random::SEED_LEN;
 use dotproxy::reactor::{Host, ListenError, Reactor};
 use dotproxy::supervisor::Supervisor;
 use dotproxy::telemetry::logger;
+use dotproxy::telemetry::one_line::OneLine;
 use dotproxy::telemetry::query_log::QueryLog;
 use dotproxy::time::Instant;
 use dotproxy::{descriptors, tls};
@@ -192,7 +193,7 @@ fn fail(code: u8, problem: impl Display) -> ExitCode {
     } else {
         logger::write_rest();
         // Nobody may be there to read it.
-        let _ = writeln!(io::stderr(), "dotproxy: {problem}");
+        let _ = writeln!(io::stderr(), "dotproxy: {}", OneLine(problem));
     }
     ExitCode::from(code)
 }

@@ -6,6 +6,7 @@
 //! - `dnstap`: every message
 //! - `otlp`: what becomes of some queries, step by step
 //! - `client`: what is told of clients
+//! - `one_line`: how text from outside is kept within its line
 //! - `json`, `sink`: how lines are written, and how they get to readers that nobody waits for
 
 pub mod client;
@@ -13,6 +14,7 @@ pub mod dnstap;
 pub mod exposition;
 pub mod json;
 pub mod logger;
+pub mod one_line;
 pub mod otlp;
 pub mod process;
 pub mod query_log;

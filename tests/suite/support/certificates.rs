@@ -24,7 +24,12 @@ pub enum Flaw {
     SelfSigned,
     /// It is for another name and address.
     WrongName,
+    /// It is for a name that has the characters of [`STEERING`] in it.
+    SteeringName,
 }
+
+/// The end of a line, a line that nobody logged, and what clears a screen.
+pub const STEERING: &str = "x\n2026-01-01T00:00:00Z WARN  forged\x1b[2J\r\x07";
 
 /// An authority and the file that it can be trusted by.
 pub struct Authority {
@@ -101,6 +106,7 @@ impl Authority {
         params.serial_number = Some(2.into());
         let (name, address) = match flaw {
             Flaw::WrongName => ("other.example", [192, 0, 2, 1]),
+            Flaw::SteeringName => (STEERING, [192, 0, 2, 1]),
             _ => ("dot.example", [127, 0, 0, 1]),
         };
         params.subject_alt_names = vec![

@@ -1,0 +1,91 @@
+//! The text log: each line is one line, whatever text from outside it quotes.
+
+use std::process::{Command, Stdio};
+
+use crate::support::certificates::{Authority, Flaw};
+use crate::support::faulty::{Fault, Faulty};
+use crate::support::messages::query;
+use crate::support::program::{Program, await_that, spawn};
+
+/// A character that ends a line, steers a terminal, or changes the direction of text.
+fn is_steering(character: char) -> bool {
+    let is_bidi = matches!(character, '\u{61c}' | '\u{200e}' | '\u{200f}')
+        || ('\u{202a}'..='\u{202e}').contains(&character)
+        || ('\u{2066}'..='\u{2069}').contains(&character);
+    character.is_control() || is_bidi || matches!(character, '\u{2028}' | '\u{2029}')
+}
+
+/// Starts the program with arguments that keep it from running. Returns the exit code and what it
+/// wrote to standard error.
+fn failed(arguments: &[&str]) -> (Option<i32>, String) {
+    let child = spawn(
+        Command::new(env!("CARGO_BIN_EXE_dotproxy"))
+            .args(arguments)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped()),
+    );
+    let output = child.wait_with_output().expect("it is ours");
+    let text = String::from_utf8(output.stderr).expect("text");
+    (output.status.code(), text)
+}
+
+fn assert_steers_nothing(log: &str) {
+    for line in log.lines() {
+        assert!(!line.contains(is_steering), "{line:?}");
+    }
+}
+
+#[test]
+fn name_in_a_certificate_stays_within_its_line() {
+    for format in ["text", "json"] {
+        let authority = Authority::new("log-lines");
+        let server = Faulty::start(&authority, 0);
+        server.plan(Fault::Certificate(Flaw::SteeringName), u64::MAX);
+        let program = Program::start(&[
+            format!("--upstream={}", server.address),
+            format!("--ca-file={}", authority.ca_file.display()),
+            format!("--log-format={format}"),
+        ]);
+        program.ask(&query(1, "www.example", 1, None));
+        await_that("it says why", || {
+            program.log().contains("its certificate is for")
+        });
+        let log = program.log();
+        let lines = log.lines();
+        let forged = lines.filter(|line| line.starts_with("2026-01-01T00:00:00Z"));
+        assert_eq!(forged.count(), 0, "{log}");
+        assert!(log.contains("forged\\u"), "the name is in the log: {log}");
+        assert_steers_nothing(&log);
+    }
+}
+
+#[test]
+fn option_value_stays_within_its_line() {
+    let steering = "x\n2026-01-01T00:00:00Z ERROR forged\u{1b}[2J\u{9b}31m\u{202e}\u{2028}";
+    let long = [
+        format!("--{steering}"),
+        format!("--{steering}=1"),
+        format!("--upstream={steering}"),
+        format!("--ca-file=/nonexistent/{steering}"),
+        format!("--query-log=/nonexistent/{steering}"),
+        format!("--tls-cert={steering}"),
+        format!("--user={steering}"),
+        format!("--conf-file=/nonexistent/{steering}"),
+        format!("--probe=http://127.0.0.1:1/{steering}"),
+        format!("--probe={steering}"),
+        steering.to_owned(),
+    ];
+    for argument in &long {
+        let mut arguments = vec!["-u192.0.2.1", "-l127.0.0.1", "-p1"];
+        arguments.push(argument);
+        let (code, text) = failed(&arguments);
+        assert!(matches!(code, Some(1 | 2)), "{argument:?}: {code:?}");
+        let line = text.strip_suffix('\n').expect("a whole line");
+        // It may have been able to log before it failed.
+        let last = line.lines().last().expect("a line");
+        assert!(last.starts_with("dotproxy: "), "{text:?}");
+        assert!(!line.contains("\n2026-01-01"), "{text:?}");
+        assert_steers_nothing(line);
+    }
+}
