@@ -18,6 +18,7 @@ use dotproxy::probe::probe;
 use dotproxy::random::SEED_LEN;
 use dotproxy::reactor::{Host, ListenError, Reactor};
 use dotproxy::supervisor::Supervisor;
+use dotproxy::telemetry::journal;
 use dotproxy::telemetry::logger;
 use dotproxy::telemetry::one_line::OneLine;
 use dotproxy::telemetry::query_log::QueryLog;
@@ -31,6 +32,7 @@ const USAGE: u8 = 2;
 
 fn main() -> ExitCode {
     allocator::set_up();
+    journal::detect(std::env::var_os("JOURNAL_STREAM").as_deref());
     let arguments: Vec<String> = match std::env::args_os()
         .skip(1)
         .map(OsString::into_string)
@@ -193,7 +195,8 @@ fn fail(code: u8, problem: impl Display) -> ExitCode {
     } else {
         logger::write_rest();
         // Nobody may be there to read it.
-        let _ = writeln!(io::stderr(), "dotproxy: {}", OneLine(problem));
+        let prefix = journal::prefix(log::Level::Error);
+        let _ = writeln!(io::stderr(), "{prefix}dotproxy: {}", OneLine(problem));
     }
     ExitCode::from(code)
 }

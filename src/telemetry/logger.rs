@@ -19,6 +19,7 @@ use log::kv::{self, VisitSource};
 use log::{Level, LevelFilter, Log, Metadata, Record};
 use simple_logger::SimpleLogger;
 
+use super::journal;
 use super::json::Object;
 use super::one_line::OneLine;
 use super::sink::{Lines, takes_now};
@@ -126,7 +127,12 @@ impl Logger {
     fn write(&self, record: &Record<'_>, out: &mut Vec<u8>) {
         let time = SystemTime::now();
         let level = record.level();
+        out.extend_from_slice(journal::prefix(level).as_bytes());
         match self.format {
+            LogFormat::Text if journal::is_reader() => {
+                let line = format!("{level:<5} {}\n", OneLine(record.args()));
+                out.extend_from_slice(line.as_bytes());
+            }
             LogFormat::Text => {
                 let time = humantime::format_rfc3339_seconds(time);
                 let line = format!("{time} {level:<5} {}\n", OneLine(record.args()));

@@ -1,6 +1,7 @@
 //! What the program tells of itself, and of what passes through it, in the forms that others read.
 //!
 //! - `logger`: lines about the program, for people or as JSON
+//! - `journal`: the system's journal as their reader
 //! - `query_log`: a line for each query
 //! - `exposition`: the page of numbers, `process`: what the kernel says of us
 //! - `dnstap`: every message
@@ -12,6 +13,7 @@
 pub mod client;
 pub mod dnstap;
 pub mod exposition;
+pub mod journal;
 pub mod json;
 pub mod logger;
 pub mod one_line;

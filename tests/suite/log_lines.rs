@@ -89,3 +89,71 @@ fn option_value_stays_within_its_line() {
         assert_steers_nothing(line);
     }
 }
+
+/// Starts the program with `JOURNAL_STREAM` naming this device and inode, in the words of a shell.
+fn start_under_journal(stream: &str, arguments: &[String]) -> Program {
+    let script = format!("export JOURNAL_STREAM=\"{stream}\"; exec \"$@\"");
+    Program::start_in(&script, arguments)
+}
+
+const STDERR: &str = "$(stat -L -c %d:%i /proc/self/fd/2)";
+
+#[test]
+fn lines_for_the_journal_have_priorities_and_no_time() {
+    let upstream = ["--upstream=127.0.0.1:9".to_owned()];
+    let program = start_under_journal(STDERR, &upstream);
+    program.ask(&query(1, "www.example", 1, None));
+    program.await_log("connection failed");
+    for line in program.log().lines() {
+        let (priority, text) = line.split_at(3);
+        assert!(["<3>", "<4>", "<6>", "<7>"].contains(&priority), "{line:?}");
+        assert!(!text.starts_with("20"), "no time: {line:?}");
+    }
+    assert!(
+        program.log().contains("<6>INFO  listening on"),
+        "{}",
+        program.log()
+    );
+    assert!(
+        program.log().contains("<4>WARN  upstream"),
+        "{}",
+        program.log()
+    );
+}
+
+#[test]
+fn json_lines_for_the_journal_have_priorities_and_their_time() {
+    let arguments = ["--upstream=127.0.0.1:9", "--log-format=json"].map(str::to_owned);
+    let program = start_under_journal(STDERR, &arguments);
+    let log = program.log();
+    assert!(
+        log.lines().all(|line| line.starts_with("<6>{\"time\":\"")),
+        "{log}"
+    );
+}
+
+#[test]
+fn journal_elsewhere_changes_nothing() {
+    let upstream = ["--upstream=127.0.0.1:9".to_owned()];
+    for stream in ["$(stat -L -c %d:%i /dev/null)", "1:", "", "x"] {
+        let program = start_under_journal(stream, &upstream);
+        let log = program.log();
+        assert!(
+            log.lines().all(|line| line.starts_with("20")),
+            "{stream}: {log}"
+        );
+    }
+}
+
+#[test]
+fn failure_at_the_start_has_a_priority_for_the_journal() {
+    let script = format!("export JOURNAL_STREAM=\"{STDERR}\"; exec \"$@\"");
+    let child = spawn(
+        Command::new("sh")
+            .args(["-c", &script, "sh", env!("CARGO_BIN_EXE_dotproxy"), "-p0"])
+            .stderr(Stdio::piped()),
+    );
+    let output = child.wait_with_output().expect("it is ours");
+    let text = String::from_utf8(output.stderr).expect("text");
+    assert!(text.starts_with("<3>dotproxy: --port"), "{text}");
+}
