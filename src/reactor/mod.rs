@@ -238,8 +238,11 @@ impl<N: Net> Reactor<N> {
         Ok(())
     }
 
-    /// Tells who is asked for what.
+    /// Tells who is asked for what, and what may not be meant.
     fn announce(&self) {
+        for warning in &self.config.warnings {
+            log::warn!(event = "option-warning"; "{warning}");
+        }
         for upstream in &self.config.upstreams {
             let names = upstream.names();
             log::info!("upstream {upstream}: will be asked when a query for {names} comes");
