@@ -1,11 +1,12 @@
 //! Small files, read and written whole.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read};
+use std::io::{self, ErrorKind, Read};
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt, fchown};
 use std::path::Path;
 
 use nix::libc::{ELOOP, O_NOFOLLOW, O_NONBLOCK};
+use rustix::fs::{Access, access};
 
 /// Octets of the largest file that is read. All roots of a system together have a quarter of it.
 const LEN_MAX: u64 = 1024 * 1024;
@@ -48,6 +49,44 @@ pub fn append(path: &Path) -> io::Result<File> {
         .mode(0o640)
         .custom_flags(O_NONBLOCK)
         .open(path)
+}
+
+/// Returns whether [`append`] would open a file, without making or changing one.
+pub fn try_to_append(path: &Path) -> io::Result<()> {
+    match fs::metadata(path) {
+        Err(error) if error.kind() == ErrorKind::NotFound => try_to_make(path),
+        Err(error) => Err(error),
+        Ok(metadata) if metadata.is_dir() => Err(ErrorKind::IsADirectory.into()),
+        Ok(metadata) if metadata.file_type().is_socket() => {
+            Err(io::Error::other("expected a file, not a socket"))
+        }
+        Ok(_) => Ok(access(path, Access::WRITE_OK)?),
+    }
+}
+
+/// Returns whether [`write()`] would make or replace a file, without doing so.
+pub fn try_to_write(path: &Path) -> io::Result<()> {
+    match fs::metadata(path) {
+        Ok(metadata) if metadata.is_dir() => Err(ErrorKind::IsADirectory.into()),
+        _ => try_to_make(path),
+    }
+}
+
+/// Returns whether a file of this name could be made.
+fn try_to_make(path: &Path) -> io::Result<()> {
+    let folder = path
+        .parent()
+        .filter(|folder| !folder.as_os_str().is_empty());
+    let folder = folder.unwrap_or(Path::new("."));
+    if path.file_name().is_none() || !fs::metadata(folder)?.is_dir() {
+        return Err(ErrorKind::NotADirectory.into());
+    }
+    Ok(access(folder, Access::WRITE_OK | Access::EXEC_OK)?)
+}
+
+/// Returns whether something other than a socket has this name.
+pub fn is_no_socket(path: &Path) -> bool {
+    fs::metadata(path).is_ok_and(|metadata| !metadata.file_type().is_socket())
 }
 
 /// Gives an ordinary file to another user and group. What is behind a link stays whose it is: who

@@ -8,6 +8,7 @@ use std::fmt::Display;
 use std::io::{self, ErrorKind, Write};
 use std::process::ExitCode;
 
+use dotproxy::check::check;
 use dotproxy::clock::Clock;
 use dotproxy::config::{Config, Place};
 use dotproxy::confinement::{self, Confinement, Who};
@@ -25,6 +26,7 @@ use dotproxy::telemetry::query_log::QueryLog;
 use dotproxy::time::Instant;
 use dotproxy::{descriptors, tls};
 
+use log::Level;
 use ring::rand::{SecureRandom, SystemRandom};
 
 /// What was asked for makes no sense.
@@ -47,7 +49,12 @@ fn main() -> ExitCode {
             Err(problem) => fail(1, problem),
         },
         Ok(Command::Check(config)) => match check(&config) {
-            Ok(()) => print("dotproxy: options and files are right\n"),
+            Ok(warnings) => {
+                for warning in warnings {
+                    complain(Level::Warn, format!("warning: {warning}"));
+                }
+                print("dotproxy: options and files are right\n")
+            }
             Err(problem) => fail(USAGE, problem),
         },
         Ok(Command::Probe(url)) => match probe(&url) {
@@ -57,12 +64,6 @@ fn main() -> ExitCode {
         Ok(Command::Print(text)) => print(&text),
         Err(problem) => fail(USAGE, problem),
     }
-}
-
-fn check(config: &Config) -> Result<(), String> {
-    tls::set_up(config, &Clock::new(None)).map_err(|error| error.to_string())?;
-    config.user.as_ref().map(Who::find).transpose()?;
-    Ok(())
 }
 
 fn run(mut config: Config, arguments: &[String]) -> Result<(), String> {
@@ -194,9 +195,14 @@ fn fail(code: u8, problem: impl Display) -> ExitCode {
         logger::write_rest();
     } else {
         logger::write_rest();
-        // Nobody may be there to read it.
-        let prefix = journal::prefix(log::Level::Error);
-        let _ = writeln!(io::stderr(), "{prefix}dotproxy: {}", OneLine(problem));
+        complain(Level::Error, problem);
     }
     ExitCode::from(code)
+}
+
+/// Writes a line to standard error past the log, which may not be open.
+fn complain(level: Level, problem: impl Display) {
+    let prefix = journal::prefix(level);
+    // Nobody may be there to read it.
+    let _ = writeln!(io::stderr(), "{prefix}dotproxy: {}", OneLine(problem));
 }

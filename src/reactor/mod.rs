@@ -243,6 +243,11 @@ impl<N: Net> Reactor<N> {
         for warning in &self.config.warnings {
             log::warn!(event = "option-warning"; "{warning}");
         }
+        for own in &self.tls.own {
+            if let Some(problem) = own.problem(self.clock.now()) {
+                log::warn!(event = "own-certificate"; "{problem}");
+            }
+        }
         for upstream in &self.config.upstreams {
             let names = upstream.names();
             log::info!("upstream {upstream}: will be asked when a query for {names} comes");

@@ -10,13 +10,14 @@ use rustls::time_provider::TimeProvider;
 
 use super::explain::explain_key;
 use super::files::{self, FileError};
-use super::{ALPN, SetupError};
+use super::{ALPN, OwnCertificate, SetupError};
 use crate::config::{Identity, TlsSettings};
 
 /// How we prove to clients who we are, and they perhaps to us.
 #[derive(Clone, Debug)]
 pub struct Acceptor {
     config: Arc<ServerConfig>,
+    own: Option<OwnCertificate>,
 }
 
 impl Acceptor {
@@ -45,6 +46,7 @@ impl Acceptor {
         };
         let Identity { certificate, key } = &settings.identity;
         let chain = files::read_chain("--tls-cert", certificate)?;
+        let own = OwnCertificate::new("--tls-cert", certificate, &chain);
         let read = files::read_key("--tls-key", key)?;
         let server = server.with_single_cert(chain, read);
         let mut server =
@@ -57,7 +59,13 @@ impl Acceptor {
         server.send_tls13_tickets = 1;
         Ok(Self {
             config: Arc::new(server),
+            own,
         })
+    }
+
+    /// The certificate that clients are shown, if its dates could be read.
+    pub fn own(&self) -> Option<&OwnCertificate> {
+        self.own.as_ref()
     }
 
     /// A connection to a client.

@@ -32,16 +32,7 @@ pub(super) fn explain_key(error: &rustls::Error) -> String {
 }
 
 fn explain_certificate(problem: &CertificateError) -> String {
-    // Whoever shows a certificate may write any time into it, more than some hosts can count to.
-    let day = |time: &UnixTime| {
-        let time = UNIX_EPOCH.checked_add(Duration::from_secs(time.as_secs()));
-        let mut text = String::new();
-        let written = time.map(|time| write!(text, "{}", humantime::format_rfc3339_seconds(time)));
-        match written {
-            Some(Ok(())) => text,
-            Some(Err(_)) | None => "a time far away".to_owned(),
-        }
-    };
+    let day = |time: &UnixTime| date(Duration::from_secs(time.as_secs()));
     match problem {
         CertificateError::UnknownIssuer => "its certificate is from an authority that is not \
                                             trusted; for a resolver of your own give --ca-file"
@@ -80,6 +71,17 @@ fn explain_certificate(problem: &CertificateError) -> String {
             }
             text => format!("its certificate cannot be used: {text}"),
         },
+    }
+}
+
+/// A time since 1970 as a date. A certificate may hold any time, more than some hosts can count to.
+pub(super) fn date(since_1970: Duration) -> String {
+    let time = UNIX_EPOCH.checked_add(Duration::from_secs(since_1970.as_secs()));
+    let mut text = String::new();
+    let written = time.map(|time| write!(text, "{}", humantime::format_rfc3339_seconds(time)));
+    match written {
+        Some(Ok(())) => text,
+        Some(Err(_)) | None => "a time far away".to_owned(),
     }
 }
 

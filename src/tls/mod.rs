@@ -4,12 +4,14 @@ mod acceptor;
 mod certificate;
 mod explain;
 mod files;
+mod own;
 mod pins;
 
 pub use acceptor::Acceptor;
 pub use certificate::{expires_at, subject};
 pub use explain::explain;
 pub use files::FileError;
+pub use own::OwnCertificate;
 
 use std::fmt;
 use std::sync::Arc;
@@ -93,6 +95,8 @@ pub struct Setup {
     pub connectors: Vec<Option<Connector>>,
     /// How we do, for clients that speak TLS.
     pub acceptor: Option<Acceptor>,
+    /// The certificates that we show, to clients and to upstreams, if their dates could be read.
+    pub own: Vec<OwnCertificate>,
 }
 
 /// Reads the files that TLS needs. `clock` judges certificates.
@@ -131,17 +135,29 @@ pub fn set_up(config: &Config, clock: &Clock) -> Result<Setup, SetupError> {
         };
         Ok(Some(Connector { config, name, pins }))
     };
+    let connectors = config.upstreams.iter().map(connector);
+    let connectors = connectors.collect::<Result<_, SetupError>>()?;
+    let acceptor = match &config.tls {
+        Some(settings) => Some(Acceptor::new(settings, &trust.provider, &trust.clock)?),
+        None => None,
+    };
+    let for_clients = acceptor.iter().filter_map(Acceptor::own).cloned();
+    let own = for_clients.chain(shown_to(&config.upstreams)?).collect();
     Ok(Setup {
-        connectors: config
-            .upstreams
-            .iter()
-            .map(connector)
-            .collect::<Result<_, SetupError>>()?,
-        acceptor: match &config.tls {
-            Some(settings) => Some(Acceptor::new(settings, &trust.provider, &trust.clock)?),
-            None => None,
-        },
+        connectors,
+        acceptor,
+        own,
     })
+}
+
+/// The certificates that upstreams are shown.
+fn shown_to(upstreams: &[Upstream]) -> Result<Vec<OwnCertificate>, FileError> {
+    let mut own = Vec::new();
+    for Identity { certificate, .. } in upstreams.iter().filter_map(|one| one.identity.as_ref()) {
+        let chain = files::read_chain("client-cert", certificate)?;
+        own.extend(OwnCertificate::new("client-cert", certificate, &chain));
+    }
+    Ok(own)
 }
 
 /// What certificates are judged by.

@@ -19,6 +19,7 @@ mod log_lines;
 mod loop_simulation;
 
 // The program, as a user starts it.
+mod check_conf;
 mod clear_text;
 mod confinement;
 mod dnstap;

@@ -25,7 +25,10 @@ type Tls = StreamOwned<ClientConnection, TcpStream>;
 
 impl Scene {
     fn new(label: &str, arguments: &[&str]) -> Self {
-        let authority = Authority::new(label);
+        Self::of_authority(Authority::new(label), arguments)
+    }
+
+    fn of_authority(authority: Authority, arguments: &[&str]) -> Self {
         let server = Faulty::start(&authority, 0);
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()));
         let [certificate, key] = authority.server_files();
@@ -168,4 +171,32 @@ fn handshakes_that_lead_nowhere_harm_nobody() {
         scene.program.own_kib() < before + 512
     });
     assert!(is_served(&mut scene.connect_tls(3), 9));
+}
+
+#[test]
+fn own_certificate_has_its_end_in_the_metrics_and_the_log() {
+    let http = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()));
+    let scene = Scene::new("tls-expiry", &[&format!("--http-listen={http}")]);
+    let mut page = TcpStream::connect(http).expect("it listens");
+    page.write_all(b"GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        .expect("it reads");
+    let mut text = String::new();
+    page.read_to_string(&mut text).expect("a page");
+    let name = "dotproxy_certificate_expiry_timestamp_seconds";
+    let line = text.lines().find(|line| line.starts_with(name));
+    // What rcgen writes where it is told nothing: the year 4096.
+    assert_eq!(line, Some(format!("{name} 67090118400").as_str()), "{text}");
+    assert!(!scene.program.log().contains("the certificate"));
+}
+
+#[test]
+fn expired_own_certificate_is_a_warning_at_the_start() {
+    let scene = Scene::of_authority(Authority::expired("tls-expired"), &[]);
+    let warning = "the certificate expired at 2001-01-01T00:00:00Z, and this host's clock says 20";
+    scene.program.await_log(warning);
+    assert!(
+        scene.program.log().contains("WARN"),
+        "{}",
+        scene.program.log()
+    );
 }

@@ -36,6 +36,8 @@ pub struct Authority {
     issuer: CertifiedIssuer<'static, KeyPair>,
     /// That of all its servers.
     server_key: KeyPair,
+    /// The files of a server have a certificate that has expired.
+    is_expired: bool,
     pub ca_file: PathBuf,
 }
 
@@ -52,8 +54,16 @@ impl Authority {
         Self {
             issuer,
             server_key: key(),
+            is_expired: false,
             ca_file,
         }
+    }
+
+    /// A new authority whose [server files](Self::server_files) have expired in 2001.
+    pub fn expired(label: &str) -> Self {
+        let mut authority = Self::new(label);
+        authority.is_expired = true;
+        authority
     }
 
     /// The pin of its own key.
@@ -70,6 +80,10 @@ impl Authority {
     pub fn server_files(&self) -> [PathBuf; 2] {
         let mut params = CertificateParams::default();
         params.subject_alt_names = vec![SanType::IpAddress(IpAddr::from([127, 0, 0, 1]))];
+        if self.is_expired {
+            params.not_before = date_time_ymd(2000, 1, 1);
+            params.not_after = date_time_ymd(2001, 1, 1);
+        }
         let certificate = params.signed_by(&self.server_key, &self.issuer);
         let pems = [
             certificate.expect("a certificate").pem(),
