@@ -48,6 +48,7 @@ mod keys;
 mod loops;
 mod memory;
 mod notices;
+mod opening;
 mod outbox;
 mod rate;
 mod readiness;
@@ -318,6 +319,13 @@ impl Proxy {
         }
         self.trust_address(endpoint);
         self.serve_all_waiting(now, outbox);
+    }
+
+    /// Records that TCP is connected on a link that is being opened.
+    pub fn handle_link_connected(&mut self, key: LinkKey) {
+        if let Some(link) = self.upstreams.link_mut(key) {
+            link.is_connected = true;
+        }
     }
 
     /// Takes note of when the certificate of a link's peer expires, and of what time it is, both

@@ -220,8 +220,10 @@ impl<N: Net> Reactor<N> {
             }
             Session::Upstream(link, stream) => {
                 let awaited = self.proxy.awaited(*link);
-                if let Err(failure) = stream.flush(&mut self.scratch, awaited) {
-                    self.lose_upstream(key, &failure);
+                match stream.flush(&mut self.scratch, awaited) {
+                    Ok(()) if stream.is_on_the_way() => self.proxy.handle_link_connected(*link),
+                    Ok(()) => {}
+                    Err(failure) => self.lose_upstream(key, &failure),
                 }
             }
             Session::Http(_) => self.flush_http(key),

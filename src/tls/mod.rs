@@ -9,7 +9,7 @@ mod pins;
 
 pub use acceptor::Acceptor;
 pub use certificate::{expires_at, subject};
-pub use explain::explain;
+pub use explain::{RootSource, explain};
 pub use files::FileError;
 pub use own::OwnCertificate;
 
@@ -23,10 +23,10 @@ use rustls::pki_types::{ServerName, UnixTime};
 use rustls::time_provider::TimeProvider;
 use rustls::{ClientConfig, RootCertStore, SupportedCipherSuite};
 
-use crate::clock::Clock;
+use crate::clock::{Clock, system_time};
 use crate::config::{Config, Host, Identity, Pins, Scheme, Upstream};
 
-use explain::explain_key;
+use explain::{date, explain_key};
 use pins::PinVerifier;
 
 /// The protocol that is offered in the handshake (RFC 7858; IANA, "dot").
@@ -42,9 +42,15 @@ pub struct Connector {
     config: Arc<ClientConfig>,
     name: ServerName<'static>,
     pins: Option<Arc<PinVerifier>>,
+    roots: RootSource,
 }
 
 impl Connector {
+    /// What certificates of the peer are verified against.
+    pub fn roots(&self) -> RootSource {
+        self.roots
+    }
+
     /// A connection that will prove who the peer is before it carries anything.
     pub fn connection(&self) -> Result<UnbufferedClientConnection, rustls::Error> {
         UnbufferedClientConnection::new(Arc::clone(&self.config), self.name.clone())
@@ -101,19 +107,16 @@ pub struct Setup {
 
 /// Reads the files that TLS needs. `clock` judges certificates.
 pub fn set_up(config: &Config, clock: &Clock) -> Result<Setup, SetupError> {
-    let roots = match &config.ca_file {
-        Some(path) => files::read_roots("--ca-file", path)?,
-        None => RootCertStore {
-            roots: webpki_roots::TLS_SERVER_ROOTS.to_vec(),
-        },
+    let (source, roots) = match &config.ca_file {
+        Some(path) => (RootSource::CaFile, files::read_roots("--ca-file", path)?),
+        None => (
+            RootSource::BuiltIn,
+            RootCertStore {
+                roots: webpki_roots::TLS_SERVER_ROOTS.to_vec(),
+            },
+        ),
     };
-    if let Some(behind) = clock.is_behind() {
-        log::warn!(
-            "this host's clock is behind by {} s at least: certificates are judged by the time \
-             that the program was built or last ran",
-            behind.as_secs()
-        );
-    }
+    warn_of_clock(clock);
     let trust = Trust {
         provider: Arc::new(provider()),
         clock: Arc::new(NeverBehind(clock.clone())),
@@ -133,7 +136,12 @@ pub fn set_up(config: &Config, clock: &Clock) -> Result<Setup, SetupError> {
         } else {
             (Arc::clone(&shared), None)
         };
-        Ok(Some(Connector { config, name, pins }))
+        Ok(Some(Connector {
+            config,
+            name,
+            pins,
+            roots: source,
+        }))
     };
     let connectors = config.upstreams.iter().map(connector);
     let connectors = connectors.collect::<Result<_, SetupError>>()?;
@@ -148,6 +156,17 @@ pub fn set_up(config: &Config, clock: &Clock) -> Result<Setup, SetupError> {
         acceptor,
         own,
     })
+}
+
+fn warn_of_clock(clock: &Clock) {
+    if let Some(behind) = clock.is_behind() {
+        log::warn!(
+            "this host's clock is behind by {} s at least: it says {}, and certificates are judged \
+             by the time that the program was built or last ran; set the clock",
+            behind.as_secs(),
+            date(system_time())
+        );
+    }
 }
 
 /// The certificates that upstreams are shown.

@@ -35,6 +35,7 @@ mod reload;
 mod supervision;
 mod tls_clients;
 mod traces;
+mod upstream_messages;
 
 // The sources.
 mod tidy;

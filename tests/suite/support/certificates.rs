@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use dotproxy::config::Pin;
 use rcgen::{
@@ -24,6 +25,8 @@ pub enum Flaw {
     SelfSigned,
     /// It is for another name and address.
     WrongName,
+    /// It is valid for another hundred days.
+    ExpiresSoon,
     /// It is for a name that has the characters of [`STEERING`] in it.
     SteeringName,
 }
@@ -130,6 +133,11 @@ impl Authority {
         if flaw == Flaw::Expired {
             params.not_before = date_time_ymd(2000, 1, 1);
             params.not_after = date_time_ymd(2001, 1, 1);
+        }
+        if flaw == Flaw::ExpiresSoon {
+            let now = SystemTime::now().duration_since(UNIX_EPOCH);
+            let end = now.expect("after 1970") + Duration::from_secs(100 * 86_400);
+            params.not_after = date_time_ymd(1970, 1, 1) + end;
         }
         let key = &self.server_key;
         let certificate = match flaw {

@@ -124,6 +124,7 @@ impl Faulty {
             Flaw::SelfSigned,
             Flaw::WrongName,
             Flaw::SteeringName,
+            Flaw::ExpiresSoon,
         ];
         let shared = Arc::new(Shared {
             plan: Mutex::default(),
@@ -218,6 +219,7 @@ fn name_of(flaw: Flaw) -> &'static str {
         Flaw::SelfSigned => "self-signed",
         Flaw::WrongName => "wrong name",
         Flaw::SteeringName => "steering name",
+        Flaw::ExpiresSoon => "expires soon",
     }
 }
 
