@@ -50,6 +50,7 @@ impl<N: Net> Reactor<N> {
         let rejected = [
             ("denied", counters.outcome(Outcome::Denied)),
             ("denied-connection", counters.denied_connections),
+            ("client-certificate", counters.refused_certificates),
             ("rate-limited", counters.outcome(Outcome::RateLimited)),
             ("slipped", counters.outcome(Outcome::Slipped)),
             ("refused", counters.outcome(Outcome::Refused)),

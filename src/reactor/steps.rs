@@ -7,7 +7,7 @@ use super::clients::Clients;
 use super::moderation::Pace;
 use super::{ClientProtocol, Reactor, Session, Slot};
 use crate::arena::Key;
-use crate::failure::Failure;
+use crate::failure::{Failure, FailureKind};
 use crate::net::{self, Net};
 use crate::origin::{Origin, Subscriber};
 use crate::proxy::{Protocol, Transport as ClientTransport};
@@ -194,6 +194,10 @@ impl<N: Net> Reactor<N> {
             Ok(Step::Full | Step::Drained) => {}
             Err(failure) => {
                 log::debug!("a TCP client is gone: {failure}");
+                if failure.kind == FailureKind::Authentication {
+                    let (ip, reason) = (origin.peer.ip(), &failure.detail);
+                    self.proxy.handle_refused_certificate(ip, reason, self.now);
+                }
                 return self.close_client(key);
             }
         }

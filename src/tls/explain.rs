@@ -21,7 +21,8 @@ pub enum RootSource {
 
 /// What `ring` and the library on top of it can use.
 const POSSIBLE: &str = "certificates with keys of RSA, P-256, P-384 or Ed25519 and key exchange \
-                        by ECDHE are possible here; P-521, Ed448 and RSA key exchange are not possible";
+                        by ECDHE are possible here; P-521, Ed448 and RSA key exchange are not \
+                        possible";
 
 /// What went wrong in TLS, and what to do about it where that is known.
 pub fn explain(error: &rustls::Error, roots: RootSource) -> String {
