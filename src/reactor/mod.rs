@@ -24,6 +24,7 @@ mod http;
 mod listen;
 mod metrics;
 mod moderation;
+mod records;
 mod signals;
 mod slot;
 mod steps;
@@ -167,8 +168,8 @@ impl<N: Net> Reactor<N> {
             tls,
             pins_mismatched: 0,
             proxy: Proxy::new(config, &random.next_seed()),
-            outbox: Outbox::new(query_log.is_some()),
-            outbox_in_work: Outbox::new(query_log.is_some()),
+            outbox: Outbox::new(records::are_taken(query_log.as_ref())),
+            outbox_in_work: Outbox::new(records::are_taken(query_log.as_ref())),
             query_log,
             tap: config.dnstap.clone().map(|target| {
                 let unsent_max = config.limits.dnstap_unsent;
@@ -427,7 +428,7 @@ impl<N: Net> Reactor<N> {
     /// Gives up memory that is kept from turn to turn, since the next needs as much.
     fn release_spare(&mut self) {
         self.proxy.release_spare();
-        let takes_records = self.query_log.is_some();
+        let takes_records = records::are_taken(self.query_log.as_ref());
         self.outbox = Outbox::new(takes_records);
         self.outbox_in_work = Outbox::new(takes_records);
         self.scratch = Scratch::new();

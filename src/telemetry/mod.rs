@@ -2,7 +2,7 @@
 //!
 //! - `logger`: lines about the program, for people or as JSON
 //! - `journal`: the system's journal as their reader
-//! - `query_log`: a line for each query
+//! - `query_log`: a line for each query, `query_line`: one in the log
 //! - `exposition`: the page of numbers, `process`: what the kernel says of us
 //! - `dnstap`: every message
 //! - `otlp`: what becomes of some queries, step by step
@@ -19,5 +19,6 @@ pub mod logger;
 pub mod one_line;
 pub mod otlp;
 pub mod process;
+pub mod query_line;
 pub mod query_log;
 pub mod sink;

@@ -4,6 +4,7 @@ use std::process::{Command, Stdio};
 
 use crate::support::certificates::{Authority, Flaw};
 use crate::support::faulty::{Fault, Faulty};
+use crate::support::folder::Folder;
 use crate::support::messages::query;
 use crate::support::program::{Program, await_that, spawn};
 
@@ -156,4 +157,100 @@ fn failure_at_the_start_has_a_priority_for_the_journal() {
     let output = child.wait_with_output().expect("it is ours");
     let text = String::from_utf8(output.stderr).expect("text");
     assert!(text.starts_with("<3>dotproxy: --port"), "{text}");
+}
+
+/// The program in front of a server that is well.
+fn started(label: &str, arguments: &[&str]) -> (Program, Faulty, Authority) {
+    let authority = Authority::new(label);
+    let server = Faulty::start(&authority, 0);
+    let mut all = vec![
+        format!("--upstream={}", server.address),
+        format!("--ca-file={}", authority.ca_file.display()),
+    ];
+    all.extend(arguments.iter().map(ToString::to_string));
+    (Program::start(&all), server, authority)
+}
+
+#[test]
+fn answered_query_is_a_trace_line_with_client_upstream_and_duration() {
+    let (program, server, _authority) = started("trace-lines", &["-v"]);
+    let socket = std::net::UdpSocket::bind("127.0.0.7:0").expect("an address of ours");
+    let client = socket.local_addr().expect("it is bound");
+    let query = query(1, "www.example", 28, None);
+    socket
+        .send_to(&query, program.address)
+        .expect("loopback takes it");
+    socket.recv(&mut [0; 512]).expect("a response");
+    program.await_log("TRACE query");
+    let log = program.log();
+    let line = log
+        .lines()
+        .find(|line| line.contains("TRACE query"))
+        .expect("it is there");
+    let start = format!(
+        "query of {client} over udp: www.example. AAAA: NOERROR (answered), upstream {}, ",
+        server.address
+    );
+    let (_, rest) = line
+        .split_once(&start)
+        .unwrap_or_else(|| panic!("{line:?}: {start:?}"));
+    let duration = rest.strip_suffix(" ms").expect("a unit");
+    assert!(duration.parse::<f64>().is_ok_and(|ms| ms > 0.0), "{line}");
+    // What is answered here has no upstream.
+    program.await_reading();
+    program.await_log("localhost. A: NOERROR (answered-here), upstream none, ");
+}
+
+#[test]
+fn trace_lines_come_and_go_with_the_level() {
+    let folder = Folder::new("trace-level");
+    let file = folder.file("options");
+    std::fs::write(&file, "log-level = info\n").expect("our folder");
+    let conf = format!("-C{}", file.display());
+    let authority = Authority::new("trace-level");
+    let server = Faulty::start(&authority, 0);
+    let program = Program::start_in(
+        // Without the -v that every other test has.
+        "shift_v() { for a; do shift; [ \"$a\" = -v ] || set -- \"$@\" \"$a\"; done; exec \"$@\"; }; \
+         shift_v \"$@\"",
+        &[
+            conf,
+            format!("--upstream={}", server.address),
+            format!("--ca-file={}", authority.ca_file.display()),
+        ],
+    );
+    program.await_reading();
+    assert!(!program.log().contains(" query of "), "{}", program.log());
+    std::fs::write(&file, "log-level = trace\n").expect("our folder");
+    program.reload();
+    program.await_reading();
+    program.await_log(" query of ");
+    std::fs::write(&file, "log-level = info\n").expect("our folder");
+    program.reload();
+    let before = program.log().matches(" query of ").count();
+    program.await_reading();
+    assert_eq!(program.log().matches(" query of ").count(), before);
+}
+
+#[test]
+fn answered_query_has_members_in_json() {
+    let (program, server, _authority) = started("trace-json", &["--log-format=json", "-v"]);
+    program.ask(&query(1, "www.example", 1, None));
+    program.await_log("\"event\":\"query\"");
+    let log = program.log();
+    let line = log
+        .lines()
+        .find(|line| line.contains("\"event\":\"query\""))
+        .expect("it is there");
+    for member in [
+        "\"level\":\"trace\"".to_owned(),
+        "\"client\":\"127.0.0.1:".to_owned(),
+        "\"transport\":\"udp\"".to_owned(),
+        "\"name\":\"www.example.\",\"type\":\"A\"".to_owned(),
+        "\"rcode\":\"NOERROR\"".to_owned(),
+        format!("\"upstream\":\"{}\"", server.address),
+        "\"ms\":".to_owned(),
+    ] {
+        assert!(line.contains(&member), "{line} lacks {member}");
+    }
 }
