@@ -3,6 +3,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 
+use nix::ifaddrs::getifaddrs;
 use nix::net::if_::if_nametoindex;
 
 /// An IP address and the interface that it is on.
@@ -18,6 +19,10 @@ pub struct Address {
 impl Address {
     /// What is expected instead of an address that [lacks its zone](Self::lacks_zone).
     pub const WITH_ZONE: &str = "a link-local address with its interface, like fe80::1%eth0";
+
+    /// What is expected instead of an address that [has an unknown zone](has_unknown_zone).
+    pub const WITH_KNOWN_ZONE: &str = "an interface of this host behind %, and that interface \
+                                       does not exist (`ip link` lists them)";
 
     /// The address `ip` of a datagram that came through `interface`.
     pub fn on_interface(ip: Ipv6Addr, interface: u32) -> Self {
@@ -35,6 +40,20 @@ impl Address {
     /// Whether it takes an interface to say where this is.
     pub fn lacks_zone(&self) -> bool {
         matches!(self.ip, IpAddr::V6(ip) if ip.is_unicast_link_local()) && self.zone == 0
+    }
+
+    /// Returns whether packets to this address go to many hosts: multicast, or the broadcast
+    /// address (RFC 919, section 7).
+    pub fn is_of_many_hosts(&self) -> bool {
+        match self.ip.to_canonical() {
+            IpAddr::V4(ip) => ip.is_multicast() || ip.is_broadcast(),
+            IpAddr::V6(ip) => ip.is_multicast(),
+        }
+    }
+
+    /// Returns whether this can be the address of one host.
+    pub fn is_of_one_host(&self) -> bool {
+        !self.is_of_many_hosts() && !self.ip.to_canonical().is_unspecified()
     }
 
     /// This address with a port.
@@ -80,6 +99,32 @@ pub fn parse_endpoint(text: &str) -> Option<(Address, Option<u16>)> {
         None => None,
     };
     Some((address, port))
+}
+
+/// Returns whether an endpoint cannot be read because no interface has the name behind `%`.
+pub fn has_unknown_zone(text: &str) -> bool {
+    let text = text.strip_prefix('[').unwrap_or(text);
+    let Some((ip, rest)) = text.split_once('%') else {
+        return false;
+    };
+    let zone = rest.split([']', '@', ':']).next().unwrap_or_default();
+    ip.parse::<Ipv6Addr>().is_ok() && parse_ipv6(&format!("{ip}%{zone}")).is_none()
+}
+
+/// Returns whether this is the broadcast address of a network that this host is on.
+pub fn is_broadcast_here(ip: IpAddr) -> bool {
+    let IpAddr::V4(ip) = ip.to_canonical() else {
+        return false;
+    };
+    let mut interfaces = getifaddrs().into_iter().flatten();
+    interfaces.any(|interface| {
+        let broadcast = interface.broadcast;
+        let broadcast = broadcast.and_then(|address| Some(address.as_sockaddr_in()?.ip()));
+        let own = interface.address;
+        let own = own.and_then(|address| Some(address.as_sockaddr_in()?.ip()));
+        // An address without a network, like that of a tunnel, may be named as its own broadcast.
+        broadcast == Some(ip) && own != Some(ip)
+    })
 }
 
 /// Reads a port that can be bound and reached: 1 to 65535.

@@ -147,7 +147,14 @@ fn shown(time: Duration) -> String {
     }
 }
 
-fn system_time() -> Duration {
+/// Returns why a stamp cannot be kept in a file, without changing the file.
+pub fn check_stamp(path: &Path) -> Result<(), String> {
+    let read = read_octets(path).and_then(|_| file::try_to_write(path));
+    read.map_err(|error| format!("--clock-stamp: {}: {error}", path.display()))
+}
+
+/// The time of the system's clock since 1970.
+pub fn system_time() -> Duration {
     let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH);
     since_1970.unwrap_or(Duration::ZERO)
 }
@@ -156,11 +163,18 @@ fn built_at() -> Duration {
     Duration::from_secs(env!("BUILT_AT").parse().unwrap_or(0))
 }
 
+/// Reads the file if it is there.
+fn read_octets(path: &Path) -> io::Result<Option<Vec<u8>>> {
+    match file::read(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        octets => octets.map(Some),
+    }
+}
+
 /// Reads seconds since 1970. A file that is not there yet says nothing.
 fn read(path: &Path) -> io::Result<Duration> {
-    let octets = match file::read(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Duration::ZERO),
-        octets => octets?,
+    let Some(octets) = read_octets(path)? else {
+        return Ok(Duration::ZERO);
     };
     let text = str::from_utf8(&octets).ok().map(str::trim);
     let seconds = text.and_then(|text| text.parse().ok());

@@ -104,7 +104,7 @@ impl FailureKind {
             Self::Connect => "connection failed",
             Self::Authentication => "authentication failed",
             Self::Tls => "TLS failed",
-            Self::HandshakeTimeout => "no connection in time",
+            Self::HandshakeTimeout => "handshake timeout",
             Self::Closed => "connection closed by upstream",
             Self::Protocol => "not DNS",
             Self::Stalled => "no answers",

@@ -11,7 +11,7 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt, fchown};
 use std::path::{Component, Path, PathBuf};
 
 use nix::libc::{O_NOCTTY, O_NOFOLLOW, O_NONBLOCK};
-use rustix::fs::{StatVfsMountFlags, statvfs};
+use rustix::fs::{Access, StatVfsMountFlags, access, statvfs};
 
 /// Octets of the largest file that is read. All roots of a system together have a quarter of it.
 const LEN_MAX: u64 = 1024 * 1024;
@@ -82,6 +82,44 @@ fn appending() -> OpenOptions {
 pub fn append(path: &Path) -> io::Result<File> {
     let is_pipe = fs::metadata(path).is_ok_and(|metadata| metadata.file_type().is_fifo());
     appending().read(is_pipe).create(true).open(path)
+}
+
+/// Returns whether [`append`] would open a file, without making or changing one.
+pub fn try_to_append(path: &Path) -> io::Result<()> {
+    match fs::metadata(path) {
+        Err(error) if error.kind() == ErrorKind::NotFound => try_to_make(path),
+        Err(error) => Err(error),
+        Ok(metadata) if metadata.is_dir() => Err(ErrorKind::IsADirectory.into()),
+        Ok(metadata) if metadata.file_type().is_socket() => {
+            Err(io::Error::other("expected a file, not a socket"))
+        }
+        Ok(_) => Ok(access(path, Access::WRITE_OK)?),
+    }
+}
+
+/// Returns whether [`write()`] would make or replace a file, without doing so.
+pub fn try_to_write(path: &Path) -> io::Result<()> {
+    match fs::metadata(path) {
+        Ok(metadata) if metadata.is_dir() => Err(ErrorKind::IsADirectory.into()),
+        _ => try_to_make(path),
+    }
+}
+
+/// Returns whether a file of this name could be made.
+fn try_to_make(path: &Path) -> io::Result<()> {
+    let folder = path
+        .parent()
+        .filter(|folder| !folder.as_os_str().is_empty());
+    let folder = folder.unwrap_or(Path::new("."));
+    if path.file_name().is_none() || !fs::metadata(folder)?.is_dir() {
+        return Err(ErrorKind::NotADirectory.into());
+    }
+    Ok(access(folder, Access::WRITE_OK | Access::EXEC_OK)?)
+}
+
+/// Returns whether something other than a socket has this name.
+pub fn is_no_socket(path: &Path) -> bool {
+    fs::metadata(path).is_ok_and(|metadata| !metadata.file_type().is_socket())
 }
 
 /// Prepares a file that another user is going to [append] to, as root: creates it and gives it to

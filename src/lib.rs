@@ -104,6 +104,7 @@
 
 pub mod address;
 pub mod arena;
+pub mod check;
 pub mod clock;
 pub mod config;
 pub mod confinement;

@@ -8,6 +8,7 @@ use std::fmt::Display;
 use std::io::{self, ErrorKind, Write};
 use std::process::ExitCode;
 
+use dotproxy::check::check;
 use dotproxy::clock::Clock;
 use dotproxy::config::{Config, Place};
 use dotproxy::confinement::{self, Confinement, Who};
@@ -18,10 +19,13 @@ use dotproxy::probe::probe;
 use dotproxy::random::SEED_LEN;
 use dotproxy::reactor::{Host, ListenError, Reactor};
 use dotproxy::supervisor::Supervisor;
+use dotproxy::telemetry::journal;
 use dotproxy::telemetry::logger;
+use dotproxy::telemetry::one_line::OneLine;
 use dotproxy::time::Instant;
 use dotproxy::{descriptors, tls};
 
+use log::Level;
 use ring::rand::{SecureRandom, SystemRandom};
 
 /// What was asked for makes no sense.
@@ -29,6 +33,7 @@ const USAGE: u8 = 2;
 
 fn main() -> ExitCode {
     allocator::set_up();
+    journal::detect(std::env::var_os("JOURNAL_STREAM").as_deref());
     let arguments: Vec<String> = match std::env::args_os()
         .skip(1)
         .map(OsString::into_string)
@@ -43,7 +48,12 @@ fn main() -> ExitCode {
             Err(problem) => fail(1, problem),
         },
         Ok(Command::Check(config)) => match check(&config) {
-            Ok(()) => print("dotproxy: options and files are right\n"),
+            Ok(warnings) => {
+                for warning in warnings {
+                    complain(Level::Warn, format!("warning: {warning}"));
+                }
+                print("dotproxy: options and files are right\n")
+            }
             Err(problem) => fail(USAGE, problem),
         },
         Ok(Command::Probe(url)) => match probe(&url) {
@@ -53,12 +63,6 @@ fn main() -> ExitCode {
         Ok(Command::Print(text)) => print(&text),
         Err(problem) => fail(USAGE, problem),
     }
-}
-
-fn check(config: &Config) -> Result<(), String> {
-    tls::set_up(config, &Clock::new(None)).map_err(|error| error.to_string())?;
-    find_user(config)?;
-    Ok(())
 }
 
 /// Looks up the user that the process becomes. It must not be able to write the options of root.
@@ -199,8 +203,14 @@ fn fail(code: u8, problem: impl Display) -> ExitCode {
         logger::write_rest();
     } else {
         logger::write_rest();
-        // Nobody may be there to read it.
-        let _ = writeln!(io::stderr(), "dotproxy: {problem}");
+        complain(Level::Error, problem);
     }
     ExitCode::from(code)
+}
+
+/// Writes a line to standard error past the log, which may not be open.
+fn complain(level: Level, problem: impl Display) {
+    let prefix = journal::prefix(level);
+    // Nobody may be there to read it.
+    let _ = writeln!(io::stderr(), "{prefix}dotproxy: {}", OneLine(problem));
 }

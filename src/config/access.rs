@@ -54,6 +54,22 @@ impl Network {
     }
 }
 
+impl Network {
+    /// Returns whether the network is larger than any that one operator has, and not private: a /8
+    /// of IPv4 and a /16 of IPv6 are the largest that registries have given away.
+    pub fn is_much_of_the_internet(&self) -> bool {
+        let len_min = match self.family {
+            Family::V4 => 8,
+            Family::V6 => 16,
+        };
+        let is_within = |outer: &Self| {
+            let is_longer = outer.family == self.family && outer.len <= self.len;
+            is_longer && self.bits & mask(outer.len) == outer.bits
+        };
+        self.len < len_min && !NEIGHBOURS.iter().any(is_within)
+    }
+}
+
 impl FromStr for Network {
     type Err = &'static str;
 

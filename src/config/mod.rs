@@ -72,6 +72,8 @@ pub struct Config {
     pub is_confined: bool,
     /// Where some of this was read from.
     pub file: Option<PathBuf>,
+    /// What is allowed and may not be meant, each in one line.
+    pub warnings: Vec<String>,
 }
 
 impl Config {
@@ -279,7 +281,7 @@ pub enum Policy {
 /// Reads `500ms`, `5s`, `10m`, `1h`, `1d` or a bare number of seconds.
 pub fn parse_duration(text: &str) -> Option<Duration> {
     let (number, unit) = parse_number_and_unit(text)?;
-    let milliseconds = match unit {
+    let milliseconds = match unit.as_str() {
         "ms" => 1,
         "" | "s" => 1_000,
         "m" => 60_000,
@@ -293,7 +295,7 @@ pub fn parse_duration(text: &str) -> Option<Duration> {
 /// Reads a number of octets: a bare number, or one of `k`, `m`, `g`, powers of 1024.
 pub fn parse_size(text: &str) -> Option<usize> {
     let (number, unit) = parse_number_and_unit(text)?;
-    let shift = match unit {
+    let shift = match unit.as_str() {
         "" => 0,
         "k" => 10,
         "m" => 20,
@@ -309,10 +311,11 @@ pub fn parse_number<N: FromStr>(text: &str) -> Option<N> {
     text.parse().ok().filter(|_| is_number)
 }
 
-fn parse_number_and_unit(text: &str) -> Option<(u64, &str)> {
+/// The unit is in lower case: no two units differ in letter case alone.
+fn parse_number_and_unit(text: &str) -> Option<(u64, String)> {
     let digits_len = text.bytes().take_while(u8::is_ascii_digit).count();
     let (number, unit) = text.split_at(digits_len);
-    Some((number.parse().ok()?, unit))
+    Some((number.parse().ok()?, unit.to_ascii_lowercase()))
 }
 
 /// What is kept of answers.
@@ -379,6 +382,8 @@ mod tests {
         assert_eq!(parse_duration("10m"), Some(Duration::from_secs(600)));
         assert_eq!(parse_duration("1h"), Some(Duration::from_secs(3600)));
         assert_eq!(parse_duration("1d"), Some(Duration::from_secs(86_400)));
+        assert_eq!(parse_duration("5S"), Some(Duration::from_secs(5)));
+        assert_eq!(parse_duration("500Ms"), Some(Duration::from_millis(500)));
         for text in [
             "",
             "s",
@@ -400,7 +405,8 @@ mod tests {
         assert_eq!(parse_size("64k"), Some(65_536));
         assert_eq!(parse_size("1m"), Some(1_048_576));
         assert_eq!(parse_size("2g"), Some(1 << 31));
-        for text in ["", "m", "-1", "1.5m", "1 m", "1M", "1kb", "99999999999g"] {
+        assert_eq!(parse_size("1M"), Some(1_048_576));
+        for text in ["", "m", "-1", "1.5m", "1 m", "1kb", "99999999999g"] {
             assert_eq!(parse_size(text), None, "{text}");
         }
     }

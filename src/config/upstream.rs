@@ -237,7 +237,7 @@ impl Settings {
 
 fn parse_host(place: &str, default_port: u16) -> Result<Host, &'static str> {
     if let Some((address, port)) = address::parse_endpoint(place) {
-        if address.ip.is_unspecified() || address.ip.is_multicast() {
+        if !address.is_of_one_host() {
             return Err("the address of one host");
         }
         if address.lacks_zone() {
@@ -245,6 +245,9 @@ fn parse_host(place: &str, default_port: u16) -> Result<Host, &'static str> {
         }
         let port = port.unwrap_or(default_port);
         return Ok(Host::Address(address.with_port(port)));
+    }
+    if address::has_unknown_zone(place) {
+        return Err(Address::WITH_KNOWN_ZONE);
     }
     let expected = "an address or a host name, like 1.1.1.1, [2606:4700:4700::1111]:853 or \
                     tls://dns.quad9.net";

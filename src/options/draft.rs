@@ -7,6 +7,7 @@ use std::time::Duration;
 use log::LevelFilter;
 
 use super::table::{COMMANDS, TABLE};
+use super::values::parse_switch;
 use super::{UsageError, usage};
 use crate::address::Address;
 use crate::config::upstream::TLS_PORT;
@@ -54,6 +55,7 @@ pub(super) struct Draft {
     pub(super) user: Option<UserName>,
     pub(super) no_sandbox: bool,
     pub(super) file: Option<PathBuf>,
+    pub(super) warnings: Vec<String>,
     pub(super) log_level: LevelFilter,
     /// What was asked for besides, word by word.
     pub(super) verbosity: LevelFilter,
@@ -93,6 +95,7 @@ impl Default for Draft {
             user: None,
             no_sandbox: false,
             file: None,
+            warnings: Vec::new(),
             log_level: LevelFilter::Info,
             verbosity: LevelFilter::Off,
         }
@@ -100,6 +103,11 @@ impl Default for Draft {
 }
 
 impl Draft {
+    /// Keeps a warning, if there is one, for when the log is open.
+    pub(super) fn warn(&mut self, warning: Option<String>) {
+        self.warnings.extend(warning);
+    }
+
     pub(super) fn read_file(&mut self, path: &Path) -> Result<(), UsageError> {
         let octets = file::read(path)
             .map_err(|error| usage(&format!("--conf-file: {:?}: {error}", path.display())))?;
@@ -144,10 +152,14 @@ impl Draft {
         if value.starts_with(['"', '\'']) {
             return Err(format!("{option}: {value:?}: expected no quotes"));
         }
-        if row.value.is_empty() && !value.is_empty() {
-            return Err(format!("{option}: {value:?}: expected no value"));
-        }
-        (row.apply)(self, value)
+        let taken = match row.value {
+            "" => parse_switch(value),
+            _ => Some(value),
+        };
+        let Some(taken) = taken else {
+            return Err(format!("{option}: {value:?}: expected no value, yes or no"));
+        };
+        (row.apply)(self, taken)
             .map_err(|expected| format!("{option}: {value:?}: expected {expected}"))
     }
 
@@ -213,6 +225,7 @@ impl Draft {
             user: self.user,
             is_confined: !self.no_sandbox,
             file: self.file,
+            warnings: self.warnings,
         })
     }
 }
@@ -253,27 +266,28 @@ fn check_loops(
 ) -> Result<(), UsageError> {
     let plain = plain.addresses();
     let under_tls = tls.map_or(&[][..], |tls| &tls.addresses);
-    let error = |option, server: &dyn std::fmt::Display| {
+    let error = |option, server: &dyn std::fmt::Display, listeners| {
         let problem = format!(
-            "{option}: \"{server}\": expected another server than this program, which listens \
-             there: queries would go round in a loop"
+            "{option}: \"{server}\": this program itself listens there ({listeners}): expected \
+             another server, since queries would go round in a loop"
         );
         Err(usage(&problem))
     };
+    let of_plain = "--listen, --port";
     if let Some(address) = bootstrap
         .iter()
         .find(|address| Listen::reaches(&plain, address))
     {
-        return error("--bootstrap", address);
+        return error("--bootstrap", address, of_plain);
     }
     for upstream in upstreams {
-        let own = match upstream.scheme {
-            Scheme::Tls => under_tls,
-            Scheme::Udp | Scheme::Tcp => &plain,
+        let (own, listeners) = match upstream.scheme {
+            Scheme::Tls => (under_tls, "--tls-listen"),
+            Scheme::Udp | Scheme::Tcp => (&plain[..], of_plain),
         };
         match &upstream.host {
             Host::Address(address) if Listen::reaches(own, address) => {
-                return error("--upstream", upstream);
+                return error("--upstream", upstream, listeners);
             }
             _ => {}
         }

@@ -3,6 +3,8 @@
 
 mod draft;
 mod table;
+mod values;
+mod warnings;
 
 use std::fmt::{self, Write as _};
 use std::path::{Path, PathBuf};
@@ -49,6 +51,7 @@ pub fn parse(arguments: &[String]) -> Result<Command, UsageError> {
     let given = grammar()
         .parse(arguments)
         .map_err(|fail| usage(&describe(&fail)))?;
+    check_values(&given)?;
     if given.opt_present("help") {
         return Ok(Command::Print(help()));
     }
@@ -105,6 +108,27 @@ fn grammar() -> getopts::Options {
         };
     }
     grammar
+}
+
+/// An option that lacks its value takes the next option for it. No value starts with a dash; a file
+/// name that does is written with its folder (`./-name`).
+fn check_values(given: &getopts::Matches) -> Result<(), UsageError> {
+    let table = TABLE.iter().map(|row| (row.long, row.value));
+    let commands = COMMANDS.iter().map(|(_, long, value, _)| (*long, *value));
+    for (long, _) in table.chain(commands).filter(|(_, value)| !value.is_empty()) {
+        let values = given.opt_strs(long);
+        // `-` alone is standard output.
+        let is_dashed = |value: &str| {
+            let rest = value.strip_prefix('-');
+            rest.is_some_and(|rest| rest.starts_with(|c: char| c == '-' || c.is_alphabetic()))
+        };
+        let is_option = |value: &&String| is_dashed(value);
+        if let Some(value) = values.iter().find(is_option) {
+            let problem = format!("--{long}: expected a value, not the option {value:?}");
+            return Err(usage(&problem));
+        }
+    }
+    Ok(())
 }
 
 fn usage(problem: &str) -> UsageError {
@@ -385,7 +409,7 @@ mod tests {
         );
         assert_eq!(
             error("verbose=1"),
-            "FILE:1: verbose: \"1\": expected no value"
+            "FILE:1: verbose: \"1\": expected no value, yes or no"
         );
         assert_eq!(
             error("conf-file=x"),
@@ -487,6 +511,214 @@ mod tests {
         config.inherit(&[udp, http, both]);
         assert_eq!(config.listen, Listen::Inherited(vec![udp, both]));
         assert_eq!(config.listen.places(), [udp, both]);
+    }
+
+    #[test]
+    fn option_is_not_the_value_of_the_option_before_it() {
+        let sampled = config("-u 1.1.1.1 --query-log -,sample=3").query_log;
+        assert_eq!(sampled.unwrap().sample, 3);
+        for (line, option, next) in [
+            ("-u --check-conf", "upstream", "--check-conf"),
+            (
+                "-u 1.1.1.1 --query-log --check-conf",
+                "query-log",
+                "--check-conf",
+            ),
+            ("-p -u 1.1.1.1", "port", "-u"),
+            ("-u 1.1.1.1 --ca-file -v", "ca-file", "-v"),
+            ("-u 1.1.1.1 -C --check-conf", "conf-file", "--check-conf"),
+            ("--probe --help", "probe", "--help"),
+            ("-u 1.1.1.1 --user=--no-sandbox", "user", "--no-sandbox"),
+        ] {
+            let problem = format!("--{option}: expected a value, not the option {next:?}");
+            assert_eq!(parse_line(line), Err(problem), "{line}");
+        }
+        let log = config("-u 1.1.1.1 --query-log -").query_log.unwrap();
+        assert_eq!(log.target, crate::config::LogTarget::Stdout);
+    }
+
+    #[test]
+    fn unknown_setting_of_the_query_log_is_an_error() {
+        let error = |value: &str| parse_line(&format!("-u 1.1.1.1 --query-log {value}"));
+        for (value, key) in [
+            ("f,smaple=10", "smaple"),
+            ("-,Sample=10", "Sample"),
+            ("/var/log/dns,sample=10,size=3", "size"),
+            ("f,rotate", "rotate"),
+            ("f,", ""),
+        ] {
+            let problem = error(value).unwrap_err();
+            let expected = format!(
+                "--query-log: {value:?}: expected no setting behind a comma but sample=N, \
+                 not {key:?}"
+            );
+            assert_eq!(problem, expected);
+        }
+        assert!(error("f,sample=0").is_err() && error(",sample=2").is_err());
+        let log = config("-u 1.1.1.1 --query-log f,sample=10")
+            .query_log
+            .unwrap();
+        assert_eq!(log.sample, 10);
+    }
+
+    #[test]
+    fn switches_in_a_file_are_on_or_off() {
+        let is_on = |text: &str| match with_file(text, "-u 1.1.1.1").unwrap() {
+            Command::Run(config) => (config.cache.prefetch, config.reuse_port, config.is_confined),
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(is_on(""), (false, false, true));
+        for on in [
+            "prefetch",
+            "prefetch = yes",
+            "prefetch=true",
+            "prefetch on",
+            "prefetch=YES",
+        ] {
+            assert_eq!(is_on(on), (true, false, true), "{on}");
+        }
+        for off in ["no", "false", "off", "No"] {
+            assert_eq!(
+                is_on(&format!("prefetch\nprefetch = {off}")),
+                (false, false, true)
+            );
+        }
+        let text = "reuse-port = no\nno-sandbox = yes\nverbose = no";
+        assert_eq!(is_on(text), (false, false, false));
+        let problem = with_file("prefetch = maybe", "-u 1.1.1.1").unwrap_err();
+        assert_eq!(
+            problem,
+            "FILE:1: prefetch: \"maybe\": expected no value, yes or no"
+        );
+    }
+
+    #[test]
+    fn spelling_of_units_and_levels_is_free() {
+        let all = config("-u 1.1.1.1 --cache-size 1M --timeout 5S --log-level warning");
+        assert_eq!((all.cache.size, all.timeouts.query.as_secs()), (1 << 20, 5));
+        assert_eq!(all.log_level, LevelFilter::Warn);
+        assert_eq!(
+            config("-u 1.1.1.1 --log-level INFO").log_level,
+            LevelFilter::Info
+        );
+    }
+
+    #[test]
+    fn address_of_many_hosts_is_not_listened_on() {
+        let of_many = "224.0.0.251 [ff02::fb]:53 255.255.255.255 ::ffff:239.1.2.3 ff02::1%1";
+        for address in of_many.split_whitespace() {
+            for option in ["--listen", "--tls-listen"] {
+                let line = format!("-u 1.1.1.1 --tls-cert c --tls-key k {option} {address}");
+                let problem = parse_line(&line).unwrap_err();
+                let start = format!("{option}: {address:?}: expected the address of this host");
+                assert!(problem.starts_with(&start), "{problem}");
+            }
+            let problem = parse_line(&format!("-u a.b -b {address}")).unwrap_err();
+            assert!(
+                problem.ends_with("expected the address of one host"),
+                "{problem}"
+            );
+            assert!(parse_line(&format!("-u {address}")).is_err(), "{address}");
+        }
+        assert!(parse_line("-u 1.1.1.1 --http-listen 224.0.0.1:80").is_err());
+        assert!(parse_line("-u a.b -b 0.0.0.0").is_err());
+    }
+
+    #[test]
+    fn interface_that_does_not_exist_is_named_as_the_cause() {
+        for line in [
+            "-u fe80::1%nosuch0",
+            "-u [fe80::1%nosuch0]:853",
+            "-u 1.1.1.1 -l fe80::1%nosuch0",
+            "-u 1.1.1.1 --http-listen [fe80::1%nosuch0]:80",
+            "-u a.b -b fe80::1%nosuch0",
+        ] {
+            let problem = parse_line(line).unwrap_err();
+            let end = "that interface does not exist (`ip link` lists them)";
+            assert!(problem.ends_with(end), "{line}: {problem}");
+        }
+    }
+
+    fn warnings(line: &str) -> Vec<String> {
+        config(line).warnings
+    }
+
+    #[test]
+    fn port_without_brackets_is_a_warning() {
+        for (line, shown) in [
+            ("-u 2606:4700:4700::1111:853", "[2606:4700:4700::1111]:853"),
+            (
+                "-u tls://2620:fe::fe:8853#dns.quad9.net,domain=a",
+                "[2620:fe::fe]:8853",
+            ),
+            ("-u 1.1.1.1 -l ::1:53", "[::1]:53"),
+            ("-u a.b -b 2001:db8::1:53", "[2001:db8::1]:53"),
+        ] {
+            let warnings = warnings(line);
+            assert_eq!(warnings.len(), 1, "{line}: {warnings:?}");
+            assert!(
+                warnings[0].contains(&format!("write {shown}")),
+                "{warnings:?}"
+            );
+        }
+        for line in [
+            "-u [2606:4700:4700::1111:853]",
+            "-u [2606:4700:4700::1111]:853",
+            "-u 2620:119:53::53",
+            "-u 2606:4700:4700::1111",
+            "-u 1.1.1.1:853",
+        ] {
+            assert!(warnings(line).is_empty(), "{line}: {:?}", warnings(line));
+        }
+    }
+
+    #[test]
+    fn open_resolver_is_a_warning() {
+        for network in [
+            "0.0.0.0/0",
+            "::/0",
+            "0.0.0.0/1",
+            "::ffff:0.0.0.0/96",
+            "2000::/3",
+        ] {
+            let warnings = warnings(&format!("-u 1.1.1.1 --allow {network}"));
+            assert_eq!(warnings.len(), 1, "{network}: {warnings:?}");
+            assert!(warnings[0].contains(network), "{warnings:?}");
+            assert!(warnings[0].contains("open resolver"), "{warnings:?}");
+        }
+        for line in [
+            "--allow fc00::/7 --allow 10.0.0.0/8 --allow fe80::/10",
+            "--deny ::/0",
+        ] {
+            assert!(warnings(&format!("-u 1.1.1.1 {line}")).is_empty(), "{line}");
+        }
+    }
+
+    #[test]
+    fn port_of_plain_dns_is_a_warning() {
+        let warning = &warnings("-u 1.1.1.1:53 -u udp://10.0.0.1,domain=a -u 9.9.9.9")[..];
+        let expected = "--upstream: \"1.1.1.1:53\": port 53 is for plain DNS, which this program \
+                        does not use without udp:// or tcp://; DNS over TLS is on port 853";
+        assert_eq!(warning, [expected]);
+    }
+
+    #[test]
+    fn own_listener_as_a_bootstrap_server_is_named_as_the_cause() {
+        let problem = parse_line("-u a.b -b ::1").unwrap_err();
+        let expected = "--bootstrap: \"[::1]:53\": this program itself listens there (--listen, \
+                        --port): expected another server, since queries would go round in a loop";
+        assert_eq!(problem, expected);
+        let problem = parse_line("-u 1.1.1.1 -u udp://127.0.0.1,domain=a").unwrap_err();
+        assert!(
+            problem.contains("itself listens there (--listen, --port)"),
+            "{problem}"
+        );
+        let tls = "--tls-cert c --tls-key k --tls-listen 0.0.0.0";
+        let problem = parse_line(&format!("-u 127.0.0.1 {tls}")).unwrap_err();
+        assert!(
+            problem.contains("itself listens there (--tls-listen)"),
+            "{problem}"
+        );
     }
 
     #[test]

@@ -1,18 +1,18 @@
 //! The table of options.
 
-use std::path::PathBuf;
 use std::time::Duration;
 
 use log::LevelFilter;
 
 use super::draft::Draft;
-use crate::address::{Address, parse_endpoint, parse_port};
-use crate::arena;
-use crate::config::budget::CACHE_MAX;
-use crate::config::upstream::PLAIN_PORT;
-use crate::config::{
-    Budget, ClientDetail, LogFormat, LogTarget, Policy, parse_duration, parse_number, parse_size,
+use super::values::{
+    Applied, OFF, parse_bootstrap, parse_http_listen, parse_level, parse_limit, parse_listen,
+    parse_path, parse_query_log, parse_ttl, parse_upstream,
 };
+use super::warnings;
+use crate::address::parse_port;
+use crate::config::budget::CACHE_MAX;
+use crate::config::{Budget, ClientDetail, LogFormat, Network, Policy, parse_duration, parse_size};
 
 /// An option of the program, wherever it stands.
 pub(super) struct Row {
@@ -23,7 +23,7 @@ pub(super) struct Row {
     /// Empty where it shares the help of the next row.
     pub(super) help: &'static str,
     /// Takes the value over, or says what was expected.
-    pub(super) apply: fn(&mut Draft, &str) -> Result<(), &'static str>,
+    pub(super) apply: fn(&mut Draft, &str) -> Applied,
 }
 
 /// Options that stand in a file as well as on the command line.
@@ -43,7 +43,11 @@ pub(super) const TABLE: &[Row] = &[
         long: "listen",
         value: "ADDR[:PORT]",
         help: "address for clients, repeatable [every address]",
-        apply: |draft, value| parse_listen(&mut draft.listen, value),
+        apply: |draft, value| {
+            let warning = parse_listen("listen", &mut draft.listen, value)?;
+            draft.warn(warning);
+            Ok(())
+        },
     },
     Row {
         short: "",
@@ -51,7 +55,9 @@ pub(super) const TABLE: &[Row] = &[
         value: "NETWORK",
         help: "",
         apply: |draft, value| {
-            draft.allowed.push(value.parse()?);
+            let network: Network = value.parse()?;
+            draft.warn(warnings::open_resolver(&network, value));
+            draft.allowed.push(network);
             Ok(())
         },
     },
@@ -80,23 +86,14 @@ pub(super) const TABLE: &[Row] = &[
         long: "upstream",
         value: "SPEC",
         help: "resolver, like 1.1.1.1 or tls://dns.quad9.net",
-        apply: |draft, value| {
-            draft.upstreams.push(value.parse()?);
-            Ok(())
-        },
+        apply: parse_upstream,
     },
     Row {
         short: "b",
         long: "bootstrap",
         value: "ADDR[:PORT]",
         help: "plain DNS server that knows hosts of upstreams",
-        apply: |draft, value| {
-            let endpoint = parse_endpoint(value).filter(|(address, _)| !address.lacks_zone());
-            let (address, port) = endpoint.ok_or("an IP address like 192.168.1.1 or [::1]:53")?;
-            let port = port.unwrap_or(PLAIN_PORT);
-            draft.bootstrap.push(address.with_port(port));
-            Ok(())
-        },
+        apply: parse_bootstrap,
     },
     Row {
         short: "",
@@ -108,7 +105,7 @@ pub(super) const TABLE: &[Row] = &[
                 "fastest" => Policy::Fastest,
                 "ordered" => Policy::Ordered,
                 "round-robin" => Policy::RoundRobin,
-                _ => return Err("fastest, ordered or round-robin"),
+                _ => return Err("fastest, ordered or round-robin".into()),
             };
             Ok(())
         },
@@ -132,25 +129,18 @@ pub(super) const TABLE: &[Row] = &[
         long: "tls-listen",
         value: "ADDR[:PORT]",
         help: "address for clients under TLS, repeatable",
-        apply: |draft, value| parse_listen(&mut draft.tls_listen, value),
+        apply: |draft, value| {
+            let warning = parse_listen("tls-listen", &mut draft.tls_listen, value)?;
+            draft.warn(warning);
+            Ok(())
+        },
     },
     Row {
         short: "",
         long: "http-listen",
         value: "ADDR:PORT",
         help: "/metrics, /healthz and /readyz, repeatable",
-        apply: |draft, value| {
-            let endpoint = parse_endpoint(value).filter(|(address, _)| !address.lacks_zone());
-            let Some((address, Some(port))) = endpoint else {
-                return Err("an address and a port like 127.0.0.1:9153");
-            };
-            let address = address.with_port(port);
-            // The entry point of the image may say the same.
-            if !draft.http_listen.contains(&address) {
-                draft.http_listen.push(address);
-            }
-            Ok(())
-        },
+        apply: |draft, value| parse_http_listen(&mut draft.http_listen, value),
     },
     Row {
         short: "",
@@ -254,8 +244,8 @@ pub(super) const TABLE: &[Row] = &[
         long: "prefetch",
         value: "",
         help: "ask again for popular answers before their end",
-        apply: |draft, _| {
-            draft.cache.prefetch = true;
+        apply: |draft, value| {
+            draft.cache.prefetch = value != OFF;
             Ok(())
         },
     },
@@ -268,7 +258,7 @@ pub(super) const TABLE: &[Row] = &[
             draft.log_format = match value {
                 "text" => LogFormat::Text,
                 "json" => LogFormat::Json,
-                _ => return Err("text or json"),
+                _ => return Err("text or json".into()),
             };
             Ok(())
         },
@@ -279,15 +269,7 @@ pub(super) const TABLE: &[Row] = &[
         value: "FILE",
         help: "JSON a query, -: standard output; FILE,sample=N",
         apply: |draft, value| {
-            let (target, sample) = match value.rsplit_once(",sample=") {
-                Some((target, sample)) => (target, parse_number(sample).filter(|n| *n > 0)),
-                None => (value, Some(1)),
-            };
-            draft.query_log = match (target, sample) {
-                ("", _) | (_, None) => return Err("a file, like /var/log/dns.json,sample=10"),
-                ("-", Some(sample)) => Some((LogTarget::Stdout, sample)),
-                (path, Some(sample)) => Some((LogTarget::File(path.into()), sample)),
-            };
+            draft.query_log = parse_query_log(value)?;
             Ok(())
         },
     },
@@ -301,7 +283,7 @@ pub(super) const TABLE: &[Row] = &[
                 "full" => ClientDetail::Full,
                 "subnet" => ClientDetail::Subnet,
                 "none" => ClientDetail::None,
-                _ => return Err("full, subnet or none"),
+                _ => return Err("full, subnet or none".into()),
             };
             Ok(())
         },
@@ -341,8 +323,8 @@ pub(super) const TABLE: &[Row] = &[
         long: "reuse-port",
         value: "",
         help: "share the port with other processes",
-        apply: |draft, _| {
-            draft.reuse_port = true;
+        apply: |draft, value| {
+            draft.reuse_port = value != OFF;
             Ok(())
         },
     },
@@ -361,8 +343,8 @@ pub(super) const TABLE: &[Row] = &[
         long: "no-sandbox",
         value: "",
         help: "keep capabilities, files and ports after that",
-        apply: |draft, _| {
-            draft.no_sandbox = true;
+        apply: |draft, value| {
+            draft.no_sandbox = value != OFF;
             Ok(())
         },
     },
@@ -372,14 +354,7 @@ pub(super) const TABLE: &[Row] = &[
         value: "LEVEL",
         help: "error, warn, info, debug or trace [info]",
         apply: |draft, value| {
-            draft.log_level = match value {
-                "error" => LevelFilter::Error,
-                "warn" => LevelFilter::Warn,
-                "info" => LevelFilter::Info,
-                "debug" => LevelFilter::Debug,
-                "trace" => LevelFilter::Trace,
-                _ => return Err("error, warn, info, debug or trace"),
-            };
+            draft.log_level = parse_level(value)?;
             Ok(())
         },
     },
@@ -388,8 +363,9 @@ pub(super) const TABLE: &[Row] = &[
         long: "verbose",
         value: "",
         help: "log debug messages, too; -vv: trace messages",
-        apply: |draft, _| {
+        apply: |draft, value| {
             draft.verbosity = match draft.verbosity {
+                _ if value == OFF => LevelFilter::Off,
                 LevelFilter::Off => LevelFilter::Debug,
                 _ => LevelFilter::Trace,
             };
@@ -421,33 +397,3 @@ pub(super) const COMMANDS: &[(&str, &str, &str, &str)] = &[
     ("h", "help", "", ""),
     ("V", "version", "", "print this; print the version"),
 ];
-
-fn parse_listen(listen: &mut Vec<(Address, Option<u16>)>, value: &str) -> Result<(), &'static str> {
-    let expected = "an IP address like 127.0.0.1, 127.0.0.1:5353 or [::1]:53";
-    let endpoint = parse_endpoint(value).ok_or(expected)?;
-    if endpoint.0.lacks_zone() {
-        return Err(Address::WITH_ZONE);
-    }
-    listen.push(endpoint);
-    Ok(())
-}
-
-fn parse_path(path: &mut Option<PathBuf>, value: &str) -> Result<(), &'static str> {
-    *path = (!value.is_empty()).then(|| value.into());
-    path.is_some().then_some(()).ok_or("a file")
-}
-
-fn parse_limit(limit: &mut Option<usize>, value: &str) -> Result<(), &'static str> {
-    const MAX: usize = 60_000;
-    const { assert!(MAX < arena::CAPACITY_MAX) };
-    let number = parse_number(value).filter(|number| (1..=MAX).contains(number));
-    *limit = Some(number.ok_or("a number from 1 to 60000")?);
-    Ok(())
-}
-
-fn parse_ttl(ttl: &mut Duration, value: &str) -> Result<(), &'static str> {
-    const MAX: Duration = Duration::from_secs(365 * 24 * 60 * 60);
-    let duration = parse_duration(value).filter(|duration| *duration <= MAX);
-    *ttl = duration.ok_or("a duration up to 365d, like 30s or 1h")?;
-    Ok(())
-}

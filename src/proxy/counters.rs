@@ -117,6 +117,8 @@ const RCODES: usize = 25;
 pub struct Counters {
     /// TCP connections of clients that may not ask.
     pub denied_connections: u64,
+    /// Connections of clients that mutual TLS refused.
+    pub refused_certificates: u64,
     /// Messages from clients that were no queries.
     pub ignored: u64,
     /// Queries sent upstream, those sent again included.
@@ -212,6 +214,13 @@ impl fmt::Display for Counters {
         write!(f, " ignored={}", self.ignored)?;
         if self.denied_connections > 0 {
             write!(f, " tcp-clients-denied={}", self.denied_connections)?;
+        }
+        if self.refused_certificates > 0 {
+            write!(
+                f,
+                " client-certificates-refused={}",
+                self.refused_certificates
+            )?;
         }
         let groups = [
             (

@@ -363,9 +363,6 @@ impl Proxy {
         outbox: &mut Outbox,
     ) {
         let exchange = self.exchange_mut(key);
-        if exchange.is_for_client() {
-            log::trace!("{}: {}", exchange.query.question(), outcome.label());
-        }
         let (attempts, is_answered) = (exchange.open_attempts(), exchange.is_answered);
         let (leads_as, followers) = (exchange.leads_as, std::mem::take(&mut exchange.followers));
         let buffer = exchange.query.take_buffer();

@@ -48,6 +48,7 @@ mod keys;
 mod loops;
 mod memory;
 mod notices;
+mod opening;
 mod outbox;
 mod rate;
 mod readiness;
@@ -328,6 +329,19 @@ impl Proxy {
         }
         self.trust_address(endpoint);
         self.serve_all_waiting(now, outbox);
+    }
+
+    /// Records that mutual TLS refused a client, and why.
+    pub fn handle_refused_certificate(&mut self, ip: IpAddr, reason: &str, now: Instant) {
+        self.counters.refused_certificates += 1;
+        self.notices.on_refused_certificate(ip, reason, now);
+    }
+
+    /// Records that TCP is connected on a link that is being opened.
+    pub fn handle_link_connected(&mut self, key: LinkKey) {
+        if let Some(link) = self.upstreams.link_mut(key) {
+            link.is_connected = true;
+        }
     }
 
     /// Takes note of when the certificate of a link's peer expires, and of what time it is, both

@@ -11,6 +11,7 @@ use crate::time::Instant;
 pub(super) struct Notices {
     denied: Notice,
     limited: Notice,
+    without_certificate: Notice,
 }
 
 /// Things of one kind.
@@ -30,6 +31,16 @@ impl Notices {
             log::warn!(
                 event = "denied-client", client:% = ip, count = count;
                 "{ip} may not ask here; since this was last told, so often: {count}"
+            );
+        }
+    }
+
+    /// Records a client that mutual TLS refused.
+    pub(super) fn on_refused_certificate(&mut self, ip: IpAddr, reason: &str, now: Instant) {
+        if let Some(count) = self.without_certificate.count(now) {
+            log::info!(
+                event = "refused-tls-client", client:% = ip, reason = reason, count = count;
+                "refused TLS client {ip}: {reason} ({count} since the last report)"
             );
         }
     }

@@ -79,6 +79,11 @@ impl Outbox {
         }
     }
 
+    /// Takes records of queries that end from now on, or does not.
+    pub fn set_takes_records(&mut self, takes_records: bool) {
+        self.takes_records = takes_records;
+    }
+
     /// The actions in their order.
     pub fn actions(&self) -> &[Action] {
         &self.actions

@@ -2,7 +2,9 @@
 //!
 //! An upstream with domains has names at and below them to itself; the longest domain decides.
 //! Where none of its upstreams answers nobody else is asked, since nobody else is to know of such
-//! names. All other names are for the upstreams without domains.
+//! names. This holds for DS of the domain itself also: the zone above has that record (RFC 4035,
+//! section 2.4), but a question to the servers of that zone would show the name of a private zone.
+//! All other names are for the upstreams without domains.
 
 use std::collections::HashMap;
 

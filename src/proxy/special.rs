@@ -1,6 +1,7 @@
 //! Names that are answered here, since nobody outside is to be asked for them: those of this host,
-//! those that are promised never to exist, and those of private networks (RFC 6761, 6303, 7686,
-//! 7793, 8375 and 9462). An upstream that has such a name to itself is asked all the same.
+//! those that are promised never to exist, those that other protocols resolve, and those of private
+//! networks (RFC 6761, 6303, 6762, 7686, 7793, 8375, 9462, 9476, 9665). An upstream that has such a
+//! name to itself is asked all the same.
 
 use crate::wire::header::{Flags, HEADER_LEN, Header, Rcode};
 use crate::wire::name;
@@ -13,6 +14,19 @@ const TTL: u32 = 10_800;
 /// data of RFC 6303, section 3.
 const SOA_DATA: &[u8] = b"\x09localhost\0\x06nobody\x07invalid\0\
     \0\0\0\x01\0\0\x0e\x10\0\0\x04\xb0\0\x09\x3a\x80\0\0\x2a\x30";
+
+/// Top-level domains of which nothing, or nothing but `localhost`, exists in DNS. `alt` is for
+/// other name systems (RFC 9476), `internal` for private use (ICANN, 2024), `local` for multicast
+/// DNS, for which a resolver answers NXDOMAIN at once (RFC 6762, section 22.1).
+const TOP_DOMAINS: [&[u8]; 7] = [
+    b"alt",
+    b"internal",
+    b"invalid",
+    b"local",
+    b"localhost",
+    b"onion",
+    b"test",
+];
 
 /// What a special name has for its type.
 enum Content {
@@ -29,8 +43,8 @@ pub(super) fn reply(question: Question<'_>) -> Option<Vec<u8>> {
     let below_root = |suffix: &&[u8]| suffix.len() > 1;
     let top = name::suffixes(question.name()).filter(below_root).last()?;
     let is_special = |domain: &&[u8]| top[1..top.len() - 1].eq_ignore_ascii_case(domain);
-    let special: [&[u8]; 5] = [b"arpa", b"invalid", b"localhost", b"onion", b"test"];
-    if question.class() != CLASS_IN || !special.iter().any(is_special) {
+    let is_arpa = top[1..top.len() - 1].eq_ignore_ascii_case(b"arpa");
+    if question.class() != CLASS_IN || !is_arpa && !TOP_DOMAINS.iter().any(is_special) {
         return None;
     }
     let suffixes: Vec<&[u8]> = name::suffixes(question.name()).collect();
@@ -47,9 +61,9 @@ pub(super) fn reply(question: Question<'_>) -> Option<Vec<u8>> {
 fn content(labels: &[&[u8]], rr_type: Type) -> Option<(usize, Content)> {
     let depth = match labels {
         [b"localhost", ..] => return Some((1, localhost(rr_type))),
-        [b"invalid" | b"onion" | b"test", ..] => return Some((1, Content::NoName)),
+        [top, ..] if *top != b"arpa" => return Some((1, Content::NoName)),
         [b"arpa", b"resolver", ..] => return Some((2, Content::NoRecord)),
-        [b"arpa", b"home", ..] => 2,
+        [b"arpa", b"home" | b"service", ..] => 2,
         [b"arpa", b"in-addr", octets @ ..] => 2 + private_ipv4(octets)?,
         [b"arpa", b"ip6", nibbles @ ..] => 2 + private_ipv6(nibbles)?,
         _ => return None,
@@ -239,6 +253,34 @@ mod tests {
         is("_dns.resolver.arpa", Type(64), "0 in resolver.arpa. SOA");
         is("router.home.arpa", Type::A, "3 in home.arpa. SOA");
         is("home.arpa", Type::SOA, "0 in home.arpa. SOA");
+    }
+
+    #[test]
+    fn names_of_other_ways_to_resolve_them_do_not_exist_in_dns() {
+        // Multicast DNS (RFC 6762, section 22.1), other name systems (RFC 9476), private use (ICANN,
+        // 2024), service registration (RFC 9665).
+        is("printer.Local", Type::A, "3 in Local. SOA");
+        is("local", Type::SOA, "3 in local. SOA");
+        is("_ipp._tcp.local", Type::PTR, "3 in local. SOA");
+        is("name.gns.alt", Type::AAAA, "3 in alt. SOA");
+        is("db.internal", Type::A, "3 in internal. SOA");
+        is("a.default.service.arpa", Type::A, "3 in service.arpa. SOA");
+        is("service.arpa", Type::NS, "0 in service.arpa. SOA");
+        is(
+            "254.169.in-addr.arpa",
+            Type::PTR,
+            "0 in 254.169.in-addr.arpa. SOA",
+        );
+        assert_eq!(said("service.arpa", Type::DS), None);
+        for name in [
+            "local.example",
+            "xlocal",
+            "internal.example",
+            "alt.example",
+            "xservice.arpa",
+        ] {
+            assert_eq!(said(name, Type::A), None, "{name}");
+        }
     }
 
     #[test]

@@ -5,6 +5,7 @@ use super::counters::Outcome;
 use super::dispatch::write_query;
 use super::exchange::{Asker, Attempt, Exchange};
 use super::keys::{EndpointKey, ExchangeKey, LinkKey, PoolIndex, UpstreamIndex};
+use super::opening;
 use super::outbox::Outbox;
 use super::upstream::AnswerFacts;
 use super::upstream::link::{Link, Stage};
@@ -33,7 +34,9 @@ impl Proxy {
         let counts = was_opening
             || failure.kind != FailureKind::Closed
             || !(was_idle || link.has_answered());
-        let upstream = self.upstreams.endpoint(link.endpoint).upstream;
+        let endpoint = self.upstreams.endpoint(link.endpoint);
+        let upstream = endpoint.upstream;
+        let failure = &opening::explained(&link, endpoint.address.port(), failure);
         // A loop is counted once, however many links it ends.
         if failure.kind != FailureKind::Loop {
             self.count_failure(upstream, failure.kind);

@@ -2,14 +2,14 @@
 //! go, and what they have to send is sent.
 
 use super::tap::Tap;
-use super::{Reactor, Session, Slot, client_at};
+use super::{Reactor, Session, Slot};
 use crate::arena::Key;
 use crate::config::Scheme;
 use crate::failure::{Failure, FailureKind};
 use crate::net::Net;
 use crate::proxy::{Action, Destination, LinkKey, Outbox, Protocol};
 use crate::session::client_datagram::Outgoing;
-use crate::session::{ClientDatagram, ClientStream, Transport, UpstreamDatagram, UpstreamStream};
+use crate::session::{ClientDatagram, Transport, UpstreamDatagram, UpstreamStream};
 use crate::telemetry::dnstap::Kind;
 
 impl<N: Net> Reactor<N> {
@@ -45,22 +45,6 @@ impl<N: Net> Reactor<N> {
         self.trace_all(&outbox);
         outbox.clear();
         self.outbox_in_work = outbox;
-    }
-
-    /// Adds to the query log what has ended.
-    fn record_all(&mut self, outbox: &Outbox) {
-        let Some(query_log) = &mut self.query_log else {
-            return;
-        };
-        for record in outbox.records() {
-            let question = record.question.as_ref().map(|range| outbox.bytes(range));
-            let upstream = record
-                .upstream
-                .map(|index| self.proxy.upstream_label(index));
-            let client = client_at(&self.sessions, record.origin.session);
-            let identity = client.and_then(ClientStream::identity);
-            query_log.add(record, question, upstream, identity);
-        }
     }
 
     /// Performs the first of the actions. Responses to the same session that follow each other are
@@ -220,8 +204,10 @@ impl<N: Net> Reactor<N> {
             }
             Session::Upstream(link, stream) => {
                 let awaited = self.proxy.awaited(*link);
-                if let Err(failure) = stream.flush(&mut self.scratch, awaited) {
-                    self.lose_upstream(key, &failure);
+                match stream.flush(&mut self.scratch, awaited) {
+                    Ok(()) if stream.is_on_the_way() => self.proxy.handle_link_connected(*link),
+                    Ok(()) => {}
+                    Err(failure) => self.lose_upstream(key, &failure),
                 }
             }
             Session::Http(_) => self.flush_http(key),

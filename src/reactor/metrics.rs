@@ -10,7 +10,7 @@ use crate::telemetry::exposition::{Format, Page};
 use crate::telemetry::logger;
 use crate::telemetry::process::Usage;
 use crate::telemetry::query_log::QueryLog;
-use crate::tls::Connector;
+use crate::tls::{Acceptor, Connector};
 
 impl<N: Net> Reactor<N> {
     pub(super) fn metrics(&mut self, format: Format) -> String {
@@ -50,6 +50,7 @@ impl<N: Net> Reactor<N> {
         let rejected = [
             ("denied", counters.outcome(Outcome::Denied)),
             ("denied-connection", counters.denied_connections),
+            ("client-certificate", counters.refused_certificates),
             ("rate-limited", counters.outcome(Outcome::RateLimited)),
             ("slipped", counters.outcome(Outcome::Slipped)),
             ("refused", counters.outcome(Outcome::Refused)),
@@ -79,6 +80,11 @@ impl<N: Net> Reactor<N> {
             "Connections that clients may have.",
         )
         .sample(&[], self.config.limits.tcp_clients);
+        let help = "When the certificate that clients are shown expires.";
+        let mut family = page.gauge("dotproxy_certificate_expiry_timestamp_seconds", help);
+        if let Some(own) = self.tls.acceptor.as_ref().and_then(Acceptor::own) {
+            family.sample(&[], own.expires_at().as_secs());
+        }
         let help = "Octets held for connections of clients.";
         page.gauge("dotproxy_tcp_clients_held_bytes", help)
             .sample(&[], self.clients.held());

@@ -26,6 +26,7 @@ mod http;
 mod listen;
 mod metrics;
 mod moderation;
+mod records;
 mod signals;
 mod slot;
 mod steps;
@@ -170,8 +171,8 @@ impl<N: Net> Reactor<N> {
             tls,
             pins_mismatched: 0,
             proxy: Proxy::new(config, &random.next_seed()),
-            outbox: Outbox::default(),
-            outbox_in_work: Outbox::default(),
+            outbox: Outbox::new(records::are_taken(None)),
+            outbox_in_work: Outbox::new(records::are_taken(None)),
             query_log: None,
             tap: config.dnstap.clone().map(|target| {
                 let unsent_max = config.limits.dnstap_unsent;
@@ -239,8 +240,16 @@ impl<N: Net> Reactor<N> {
         Ok(())
     }
 
-    /// Tells who is asked for what.
+    /// Tells who is asked for what, and what may not be meant.
     fn announce(&self) {
+        for warning in &self.config.warnings {
+            log::warn!(event = "option-warning"; "{warning}");
+        }
+        for own in &self.tls.own {
+            if let Some(problem) = own.problem(self.clock.now()) {
+                log::warn!(event = "own-certificate"; "{problem}");
+            }
+        }
         for upstream in &self.config.upstreams {
             let names = upstream.names();
             log::info!("upstream {upstream}: will be asked when a query for {names} comes");
@@ -429,7 +438,7 @@ impl<N: Net> Reactor<N> {
     /// Gives up memory that is kept from turn to turn, since the next needs as much.
     fn release_spare(&mut self) {
         self.proxy.release_spare();
-        let takes_records = self.query_log.is_some();
+        let takes_records = records::are_taken(self.query_log.as_ref());
         self.outbox = Outbox::new(takes_records);
         self.outbox_in_work = Outbox::new(takes_records);
         self.scratch = Scratch::new();

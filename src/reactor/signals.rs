@@ -72,6 +72,7 @@ impl<N: Net> Reactor<N> {
         }
         self.proxy.reconfigure(&config, self.now, &mut self.outbox);
         logger::set_level(config.log_level);
+        self.follow_log_level();
         self.config = config;
         self.announce();
         Ok(())

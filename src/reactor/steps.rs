@@ -228,6 +228,10 @@ impl<N: Net> Reactor<N> {
             Ok(Step::Full | Step::Drained) => {}
             Err(failure) => {
                 log::debug!("a TCP client is gone: {failure}");
+                if failure.kind == FailureKind::Authentication {
+                    let (ip, reason) = (origin.peer.ip(), &failure.detail);
+                    self.proxy.handle_refused_certificate(ip, reason, self.now);
+                }
                 return self.close_client(key);
             }
         }

@@ -25,7 +25,7 @@ use rustls::unbuffered::{
 use super::Scratch;
 use super::transport::{Received, Unsent, failed, read, write};
 use crate::failure::{Failure, FailureKind};
-use crate::tls::{self, Acceptor, Connector};
+use crate::tls::{self, Acceptor, Connector, RootSource};
 
 /// One of the two ends of a connection.
 pub trait End: Deref<Target = UnbufferedConnectionCommon<Self::Data>> {
@@ -80,6 +80,8 @@ pub struct TlsStream<S, E> {
     /// Records that the socket has not taken.
     unsent: Unsent,
     stage: Stage,
+    /// What certificates of the peer are verified against.
+    roots: RootSource,
 }
 
 /// Where a connection under TLS is in its life.
@@ -104,8 +106,10 @@ impl<S: Read + Write> TlsStream<S, Client> {
         connector: &Connector,
         scratch: &mut Scratch,
     ) -> Result<Self, Failure> {
-        let connection = connector.connection().map_err(describe)?;
-        let mut tls = Self::new(stream, connection, Stage::Connecting);
+        let roots = connector.roots();
+        let connection = connector.connection();
+        let connection = connection.map_err(|error| describe(&error, roots))?;
+        let mut tls = Self::new(stream, connection, Stage::Connecting, roots);
         // The first flight is made without input.
         tls.process_torn(&mut scratch.outgoing)?;
         Ok(tls)
@@ -115,8 +119,10 @@ impl<S: Read + Write> TlsStream<S, Client> {
 impl<S: Read + Write> TlsStream<S, Server> {
     /// A stream that was accepted.
     pub(super) fn accept(stream: S, acceptor: &Acceptor) -> Result<Self, Failure> {
-        let connection = acceptor.connection().map_err(describe)?;
-        Ok(Self::new(stream, connection, Stage::Handshaking))
+        let roots = RootSource::ClientCa;
+        let connection = acceptor.connection();
+        let connection = connection.map_err(|error| describe(&error, roots))?;
+        Ok(Self::new(stream, connection, Stage::Handshaking, roots))
     }
 }
 
@@ -131,7 +137,7 @@ impl<S> TlsStream<S, Server> {
 }
 
 impl<S: Read + Write, E: End> TlsStream<S, E> {
-    fn new(stream: S, connection: E, stage: Stage) -> Self {
+    fn new(stream: S, connection: E, stage: Stage, roots: RootSource) -> Self {
         Self {
             stream,
             connection,
@@ -139,6 +145,7 @@ impl<S: Read + Write, E: End> TlsStream<S, E> {
             plaintext: Vec::new(),
             unsent: Unsent::default(),
             stage,
+            roots,
         }
     }
 
@@ -177,7 +184,7 @@ impl<S: Read + Write, E: End> TlsStream<S, E> {
         matches!(self.stage, Stage::Established | Stage::Ended)
     }
 
-    fn is_connected(&self) -> bool {
+    pub(super) fn is_connected(&self) -> bool {
         self.stage != Stage::Connecting
     }
 
@@ -232,14 +239,15 @@ impl<S: Read + Write, E: End> TlsStream<S, E> {
         outgoing: &mut Vec<u8>,
         take: &mut impl FnMut(&[u8]),
     ) -> Result<(), Failure> {
+        let roots = self.roots;
         loop {
             let UnbufferedStatus { discard, state, .. } =
                 self.connection.process(&mut incoming[*used..]);
             *used += discard;
-            match state.map_err(describe)? {
+            match state.map_err(|error| describe(&error, roots))? {
                 ConnectionState::ReadTraffic(mut traffic) => {
                     while let Some(record) = traffic.next_record() {
-                        let record = record.map_err(describe)?;
+                        let record = record.map_err(|error| describe(&error, roots))?;
                         *used += record.discard;
                         take(record.payload);
                     }
@@ -297,9 +305,11 @@ impl<S: Read + Write, E: End> TlsStream<S, E> {
         if self.unsent.len() > 0 {
             return Ok(0);
         }
+        let roots = self.roots;
         let chunk_len = self.plaintext.len().min(RECORD_PAYLOAD_LEN_MAX);
         let UnbufferedStatus { state, .. } = self.connection.process(&mut self.torn);
-        let ConnectionState::WriteTraffic(mut traffic) = state.map_err(describe)? else {
+        let state = state.map_err(|error| describe(&error, roots))?;
+        let ConnectionState::WriteTraffic(mut traffic) = state else {
             return Err(Failure::new(
                 FailureKind::Tls,
                 "the connection takes no more",
@@ -393,14 +403,14 @@ fn with_room(
 }
 
 /// What an error of TLS means.
-fn describe(error: rustls::Error) -> Failure {
+fn describe(error: &rustls::Error, roots: RootSource) -> Failure {
     let kind = match error {
         rustls::Error::InvalidCertificate(_) | rustls::Error::NoCertificatesPresented => {
             FailureKind::Authentication
         }
         _ => FailureKind::Tls,
     };
-    Failure::new(kind, tls::explain(&error))
+    Failure::new(kind, tls::explain(error, roots))
 }
 
 #[cfg(test)]

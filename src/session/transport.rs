@@ -77,6 +77,15 @@ impl<S: Read + Write> Transport<S> {
         }
     }
 
+    /// Whether TCP is connected.
+    pub fn is_connected(&self) -> bool {
+        match self {
+            Self::Plain(plain) => plain.is_connected,
+            Self::TlsClient(tls) => tls.is_connected(),
+            Self::TlsServer(tls) => tls.is_connected(),
+        }
+    }
+
     /// Whether nobody on the way can read along.
     pub fn is_private(&self) -> bool {
         !matches!(self, Self::Plain(_))

@@ -101,6 +101,11 @@ impl<S: Stream> UpstreamStream<S> {
         Ok(Step::Again)
     }
 
+    /// Whether TCP is connected while the handshake has not ended.
+    pub fn is_on_the_way(&self) -> bool {
+        !self.is_up && self.transport.is_connected()
+    }
+
     /// Whether its next step belongs to a TLS handshake, which may take a signature.
     pub fn is_handshaking(&self) -> bool {
         !self.is_up && self.transport.is_private()

@@ -2,6 +2,7 @@
 
 use std::fmt::{self, Display, Write as _};
 
+use super::one_line::is_steering;
 use crate::wire::octets;
 
 /// An object that is being written at the end of a buffer.
@@ -119,28 +120,56 @@ impl fmt::Write for Escaped<'_> {
             octets::append(self.0, text.as_bytes());
             return Ok(());
         }
-        for run in text.as_bytes().split_inclusive(|octet| !is_plain(*octet)) {
-            match run {
-                [before @ .., octet @ (b'"' | b'\\')] => {
-                    self.0.extend_from_slice(before);
-                    self.0.extend_from_slice(&[b'\\', *octet]);
+        self.write_escaped(text)
+    }
+
+    /// Names are written character by character.
+    fn write_char(&mut self, character: char) -> fmt::Result {
+        match u8::try_from(character) {
+            Ok(octet) if is_plain(octet) => {
+                self.0.push(octet);
+                Ok(())
+            }
+            _ => self.write_escaped(character.encode_utf8(&mut [0; 4])),
+        }
+    }
+}
+
+impl Escaped<'_> {
+    /// Few texts need it: the others must not pay for it.
+    #[cold]
+    #[inline(never)]
+    fn write_escaped(&mut self, text: &str) -> fmt::Result {
+        let mut rest = text;
+        let is_escaped = |c: char| matches!(c, '"' | '\\') || is_steering(c);
+        while let Some(at) = rest.find(is_escaped) {
+            let (before, from) = rest.split_at(at);
+            octets::append(self.0, before.as_bytes());
+            let mut characters = from.chars();
+            if let Some(character) = characters.next() {
+                self.escape(character)?;
+            }
+            rest = characters.as_str();
+        }
+        octets::append(self.0, rest.as_bytes());
+        Ok(())
+    }
+
+    fn escape(&mut self, character: char) -> fmt::Result {
+        match character {
+            '"' | '\\' => self.0.extend([b'\\', character as u8]),
+            '\n' => self.0.extend(*b"\\n"),
+            _ => {
+                for unit in character.encode_utf16(&mut [0; 2]) {
+                    write!(Raw(self.0), "\\u{unit:04x}")?;
                 }
-                [before @ .., b'\n'] => {
-                    self.0.extend_from_slice(before);
-                    self.0.extend_from_slice(b"\\n");
-                }
-                [before @ .., octet @ (..0x20 | 0x7f)] => {
-                    self.0.extend_from_slice(before);
-                    write!(Raw(self.0), "\\u{octet:04x}")?;
-                }
-                _ => self.0.extend_from_slice(run),
             }
         }
         Ok(())
     }
 }
 
-/// Whether a text has an octet as it is.
+/// Returns whether an octet is for certain part of a text that needs no escape.
 fn is_plain(octet: u8) -> bool {
     PLAIN[usize::from(octet)]
 }
@@ -149,7 +178,7 @@ static PLAIN: [bool; 256] = {
     let mut plain = [true; 256];
     let mut octet = 0;
     while octet < plain.len() {
-        plain[octet] = !matches!(octet, ..0x20 | 0x22 | 0x5c | 0x7f);
+        plain[octet] = matches!(octet, 0x20..0x7f) && !matches!(octet, 0x22 | 0x5c);
         octet += 1;
     }
     plain
@@ -189,6 +218,31 @@ mod tests {
         let text = "\"quoted\", c:\\dir\n\t\0\u{7f} \u{e9}";
         Object::start(&mut out).text("a", text).end_line();
         let expected = "{\"a\":\"\\\"quoted\\\", c:\\\\dir\\n\\u0009\\u0000\\u007f \u{e9}\"}\n";
+        assert_eq!(String::from_utf8(out).unwrap(), expected);
+    }
+
+    #[test]
+    fn characters_are_escaped_one_by_one() {
+        struct Characters;
+        impl Display for Characters {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                "a\"\n\u{9b}\u{e9}\u{202e}\u{1f600}"
+                    .chars()
+                    .try_for_each(|character| f.write_char(character))
+            }
+        }
+        let mut out = Vec::new();
+        Object::start(&mut out).text("a", Characters).end();
+        let expected = "{\"a\":\"a\\\"\\n\\u009b\u{e9}\\u202e\u{1f600}\"}";
+        assert_eq!(String::from_utf8(out).unwrap(), expected);
+    }
+
+    #[test]
+    fn characters_that_steer_a_terminal_are_escaped() {
+        let mut out = Vec::new();
+        let text = "\u{9b}1m \u{202e} \u{2028} \u{e0041} \u{1f600}";
+        Object::start(&mut out).text("a", text).end_line();
+        let expected = "{\"a\":\"\\u009b1m \\u202e \\u2028 \\udb40\\udc41 \u{1f600}\"}\n";
         assert_eq!(String::from_utf8(out).unwrap(), expected);
     }
 }

@@ -3,6 +3,9 @@
 //! They are text for people, or JSON: a line is an object then, and what can be told of an event
 //! apart from its message has members of its own.
 //!
+//! What a line quotes from outside cannot end the line: its control characters are escaped here, in
+//! text as in JSON.
+//!
 //! Lines are queued and written by the loop as far as the reader takes them. When it takes none for
 //! a while, or has gone away, lines are dropped and counted; the program goes on. At a terminal,
 //! where a person watches, lines go straight out through `simple_logger`; it would panic if the
@@ -16,7 +19,9 @@ use log::kv::{self, VisitSource};
 use log::{Level, LevelFilter, Log, Metadata, Record};
 use simple_logger::SimpleLogger;
 
+use super::journal;
 use super::json::Object;
+use super::one_line::OneLine;
 use super::sink::{Lines, takes_now};
 use crate::config::LogFormat;
 
@@ -97,7 +102,8 @@ impl Log for Logger {
         match &self.terminal {
             Some(terminal) => {
                 if takes_now(&io::stderr(), Duration::ZERO) && io::stderr().is_terminal() {
-                    terminal.log(record);
+                    let args = OneLine(record.args());
+                    terminal.log(&record.to_builder().args(format_args!("{args}")).build());
                 }
             }
             None => self.queue(record),
@@ -121,10 +127,15 @@ impl Logger {
     fn write(&self, record: &Record<'_>, out: &mut Vec<u8>) {
         let time = SystemTime::now();
         let level = record.level();
+        out.extend_from_slice(journal::prefix(level).as_bytes());
         match self.format {
+            LogFormat::Text if journal::is_reader() => {
+                let line = format!("{level:<5} {}\n", OneLine(record.args()));
+                out.extend_from_slice(line.as_bytes());
+            }
             LogFormat::Text => {
                 let time = humantime::format_rfc3339_seconds(time);
-                let line = format!("{time} {level:<5} {}\n", record.args());
+                let line = format!("{time} {level:<5} {}\n", OneLine(record.args()));
                 out.extend_from_slice(line.as_bytes());
             }
             LogFormat::Json => {

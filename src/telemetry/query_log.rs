@@ -57,6 +57,16 @@ impl QueryLog {
         })
     }
 
+    /// Returns why a log of these settings could not be opened, without making or changing a file.
+    pub fn check(settings: &QueryLogSettings) -> Result<(), String> {
+        match &settings.target {
+            LogTarget::Stdout => Ok(()),
+            LogTarget::File(path) => {
+                file::try_to_append(path).map_err(|error| explain(settings, &error))
+            }
+        }
+    }
+
     /// Goes on with other settings, and with the file that has its name now: the old one may have
     /// been put away.
     pub fn reopen(&mut self, settings: &QueryLogSettings) -> Result<(), String> {

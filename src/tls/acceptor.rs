@@ -17,7 +17,7 @@ use super::explain::explain_key;
 use super::files::{self, Credentials, FileError};
 use super::fingerprint::Fingerprint;
 use super::tickets::ExpiringTickets;
-use super::{ALPN, SetupError};
+use super::{ALPN, OwnCertificate, SetupError};
 use crate::config::TlsSettings;
 
 /// How we prove to clients who we are, and they perhaps to us.
@@ -26,6 +26,7 @@ pub struct Acceptor {
     config: Arc<ServerConfig>,
     /// Which clients may connect, if they need a certificate.
     gate: Option<Gate>,
+    own: Option<OwnCertificate>,
 }
 
 /// Judges the certificates of clients (mutual TLS).
@@ -69,6 +70,7 @@ impl Acceptor {
         let identity = &settings.identity;
         let Credentials { chain, key } =
             files::read_credentials(["--tls-cert", "--tls-key"], identity)?;
+        let own = OwnCertificate::new("--tls-cert", &identity.certificate, &chain);
         let server = server
             .with_single_cert(chain, key)
             .map_err(|error| FileError::new("--tls-key", &identity.key, explain_key(&error)));
@@ -88,7 +90,13 @@ impl Acceptor {
         Ok(Self {
             config: Arc::new(server),
             gate,
+            own,
         })
+    }
+
+    /// The certificate that clients are shown, if its dates could be read.
+    pub fn own(&self) -> Option<&OwnCertificate> {
+        self.own.as_ref()
     }
 
     /// A connection to a client.

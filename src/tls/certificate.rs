@@ -31,9 +31,18 @@ const ATTRIBUTES: [(&[u8], &str); 9] = [
 
 /// When a certificate expires, in time since 1970.
 pub fn expires_at(certificate: &[u8]) -> Option<Duration> {
+    validity(certificate).map(|(_, expires_at)| expires_at)
+}
+
+/// When a certificate begins and when it expires, in time since 1970. One that begins before 1970
+/// begins at zero.
+pub(super) fn validity(certificate: &[u8]) -> Option<(Duration, Duration)> {
     let mut validity = Fields::of(certificate)?.validity;
-    validity.next()?;
-    let (kind, text) = validity.next()?;
+    let begins_at = read_time(validity.next()?).unwrap_or_default();
+    Some((begins_at, read_time(validity.next()?)?))
+}
+
+fn read_time((kind, text): (u8, &[u8])) -> Option<Duration> {
     let text = str::from_utf8(text).ok()?;
     let (year, rest) = match kind {
         // RFC 5280, section 4.1.2.5.1.

@@ -4,12 +4,33 @@ use std::fmt::Write as _;
 use std::time::{Duration, UNIX_EPOCH};
 
 use rustls::pki_types::UnixTime;
-use rustls::{AlertDescription, CertificateError};
+use rustls::{AlertDescription, CertificateError, PeerIncompatible};
+
+use crate::clock::system_time;
+
+/// What the certificates of a peer are verified against.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RootSource {
+    /// The built-in roots.
+    BuiltIn,
+    /// The file of `--ca-file`.
+    CaFile,
+    /// The file of `--tls-client-ca`.
+    ClientCa,
+}
+
+/// What `ring` and the library on top of it can use.
+const POSSIBLE: &str = "certificates with keys of RSA, P-256, P-384 or Ed25519 and key exchange \
+                        by ECDHE are possible here; P-521, Ed448 and RSA key exchange are not \
+                        possible";
 
 /// What went wrong in TLS, and what to do about it where that is known.
-pub fn explain(error: &rustls::Error) -> String {
+pub fn explain(error: &rustls::Error, roots: RootSource) -> String {
+    let no_common = || format!("it has nothing in common with this program: {POSSIBLE}");
     match error {
-        rustls::Error::InvalidCertificate(problem) => explain_certificate(problem),
+        rustls::Error::InvalidCertificate(problem) => {
+            explain_certificate(problem, roots, system_time())
+        }
         rustls::Error::NoCertificatesPresented => "it has no certificate".to_owned(),
         rustls::Error::InvalidMessage(_) => "it does not speak TLS".to_owned(),
         rustls::Error::AlertReceived(AlertDescription::ProtocolVersion) => {
@@ -18,7 +39,19 @@ pub fn explain(error: &rustls::Error) -> String {
         rustls::Error::AlertReceived(AlertDescription::NoApplicationProtocol) => {
             "it does not offer DNS over TLS".to_owned()
         }
+        // An upstream sends it that finds no certificate or cipher in what it is offered.
+        rustls::Error::AlertReceived(
+            alert @ (AlertDescription::HandshakeFailure | AlertDescription::InsufficientSecurity),
+        ) if roots != RootSource::ClientCa => {
+            format!("it says {alert:?}, as if {}", no_common())
+        }
         rustls::Error::AlertReceived(alert) => format!("it says {alert:?}"),
+        rustls::Error::PeerIncompatible(
+            PeerIncompatible::NoCipherSuitesInCommon
+            | PeerIncompatible::NoKxGroupsInCommon
+            | PeerIncompatible::NoSignatureSchemesInCommon
+            | PeerIncompatible::NoCertificateRequestSignatureSchemesInCommon,
+        ) => no_common(),
         error => error.to_string(),
     }
 }
@@ -27,35 +60,37 @@ pub fn explain(error: &rustls::Error) -> String {
 pub(super) fn explain_key(error: &rustls::Error) -> String {
     match error {
         rustls::Error::InconsistentKeys(_) => "it is not the key of the certificate".to_owned(),
-        error => format!("the key cannot be used: {error}"),
+        error => format!("the key cannot be used ({error}): {POSSIBLE}"),
     }
 }
 
-fn explain_certificate(problem: &CertificateError) -> String {
-    // Whoever shows a certificate may write any time into it, more than some hosts can count to.
-    let day = |time: &UnixTime| {
-        let time = UNIX_EPOCH.checked_add(Duration::from_secs(time.as_secs()));
-        let mut text = String::new();
-        let written = time.map(|time| write!(text, "{}", humantime::format_rfc3339_seconds(time)));
-        match written {
-            Some(Ok(())) => text,
-            Some(Err(_)) | None => "a time far away".to_owned(),
-        }
+/// `clock` is what the system's clock says, which may be behind the time that certificates are
+/// judged by.
+fn explain_certificate(problem: &CertificateError, roots: RootSource, clock: Duration) -> String {
+    let dates = |what: &str, limit: &UnixTime, judged_by: &UnixTime| {
+        let day = |time: &UnixTime| date(Duration::from_secs(time.as_secs()));
+        let is_behind = clock.as_secs() < judged_by.as_secs().saturating_sub(CLOCK_MARGIN_S);
+        let (limit, judged_by) = (day(limit), day(judged_by));
+        let (clock, judged) = if is_behind {
+            let judged = format!(" (certificates are judged by {judged_by}): set the clock");
+            (date(clock), judged)
+        } else {
+            (judged_by, String::new())
+        };
+        format!("its certificate {what} at {limit}, and this host's clock says {clock}{judged}")
     };
     match problem {
-        CertificateError::UnknownIssuer => "its certificate is from an authority that is not \
-                                            trusted; for a resolver of your own give --ca-file"
-            .to_owned(),
-        CertificateError::ExpiredContext { time, not_after } => format!(
-            "its certificate expired at {}, and this host's clock says {}",
-            day(not_after),
-            day(time)
-        ),
-        CertificateError::NotValidYetContext { time, not_before } => format!(
-            "its certificate begins at {}, and this host's clock says {}",
-            day(not_before),
-            day(time)
-        ),
+        CertificateError::UnknownIssuer => unknown_issuer(roots).to_owned(),
+        CertificateError::BadSignature => {
+            format!(
+                "{}, though one of the same name is, with another key",
+                unknown_issuer(roots)
+            )
+        }
+        CertificateError::ExpiredContext { time, not_after } => dates("expired", not_after, time),
+        CertificateError::NotValidYetContext { time, not_before } => {
+            dates("begins", not_before, time)
+        }
         CertificateError::NotValidForNameContext {
             expected,
             presented,
@@ -70,16 +105,54 @@ fn explain_certificate(problem: &CertificateError) -> String {
         CertificateError::Expired => "its certificate has expired".to_owned(),
         CertificateError::NotValidYet => "its certificate is not valid yet".to_owned(),
         CertificateError::Other(other) => other.to_string(),
-        problem => match format!("{problem:?}") {
-            text if text.contains("CaUsedAsEndEntity") => {
-                "its certificate is that of an authority; it needs one of its own, signed by that"
-                    .to_owned()
-            }
-            text if text.contains("UnsupportedCertVersion") => {
-                "its certificate is of X.509 version 1, which holds no names".to_owned()
-            }
-            text => format!("its certificate cannot be used: {text}"),
-        },
+        problem => explain_form(&format!("{problem:?}")),
+    }
+}
+
+/// What is wrong with a certificate, whatever its dates and names.
+fn explain_form(problem: &str) -> String {
+    let text = match problem {
+        text if text.contains("CaUsedAsEndEntity") => {
+            "is that of an authority; it needs one of its own, signed by that".to_owned()
+        }
+        text if text.contains("UnsupportedCertVersion") => {
+            "is of X.509 version 1, which holds no names".to_owned()
+        }
+        text if text.contains("UnsupportedSignatureAlgorithm") => {
+            format!("has a key or a signature that cannot be used: {POSSIBLE}")
+        }
+        text => format!("cannot be used: {text}"),
+    };
+    format!("its certificate {text}")
+}
+
+fn unknown_issuer(roots: RootSource) -> &'static str {
+    match roots {
+        RootSource::BuiltIn => {
+            "its certificate is from an authority that is not trusted; for a resolver of your own \
+             give --ca-file"
+        }
+        RootSource::CaFile => {
+            "its certificate is from an authority that is not in --ca-file, which takes the place \
+             of the built-in roots"
+        }
+        RootSource::ClientCa => {
+            "its certificate is from an authority that is not in --tls-client-ca"
+        }
+    }
+}
+
+/// Seconds by which the system's clock may differ from the time of a verification a moment before.
+const CLOCK_MARGIN_S: u64 = 60;
+
+/// A time since 1970 as a date. A certificate may hold any time, more than some hosts can count to.
+pub(super) fn date(since_1970: Duration) -> String {
+    let time = UNIX_EPOCH.checked_add(Duration::from_secs(since_1970.as_secs()));
+    let mut text = String::new();
+    let written = time.map(|time| write!(text, "{}", humantime::format_rfc3339_seconds(time)));
+    match written {
+        Some(Ok(())) => text,
+        Some(Err(_)) | None => "a time far away".to_owned(),
     }
 }
 
@@ -106,9 +179,29 @@ mod tests {
             ],
         };
         assert_eq!(
-            explain(&rustls::Error::InvalidCertificate(problem)),
+            shown(&problem),
             "its certificate is for b.example, 192.0.2.1, not for a.example; the name to expect \
              stands behind #"
+        );
+    }
+
+    /// As it is explained where the built-in roots are in use and the clock is right.
+    fn shown(problem: &CertificateError) -> String {
+        let clock = Duration::from_secs(1_000_000_000);
+        explain_certificate(problem, RootSource::BuiltIn, clock)
+    }
+
+    #[test]
+    fn advice_is_not_what_was_done_already() {
+        let shown = |problem, roots| explain_certificate(&problem, roots, Duration::ZERO);
+        let unknown = |roots| shown(CertificateError::UnknownIssuer, roots);
+        assert!(unknown(RootSource::BuiltIn).ends_with("give --ca-file"));
+        assert!(unknown(RootSource::CaFile).contains("that is not in --ca-file"));
+        assert!(unknown(RootSource::ClientCa).ends_with("that is not in --tls-client-ca"));
+        let forged = shown(CertificateError::BadSignature, RootSource::CaFile);
+        assert!(
+            forged.ends_with("of the same name is, with another key"),
+            "{forged}"
         );
     }
 
@@ -120,9 +213,18 @@ mod tests {
             not_after: at(0),
         };
         assert_eq!(
-            explain(&rustls::Error::InvalidCertificate(problem)),
+            shown(&problem),
             "its certificate expired at 1970-01-01T00:00:00Z, and this host's clock says \
              2001-09-09T01:46:40Z"
+        );
+        let problem = CertificateError::NotValidYetContext {
+            time: at(1_700_000_000),
+            not_before: at(1_800_000_000),
+        };
+        assert_eq!(
+            explain_certificate(&problem, RootSource::BuiltIn, Duration::from_secs(100)),
+            "its certificate begins at 2027-01-15T08:00:00Z, and this host's clock says \
+             1970-01-01T00:01:40Z (certificates are judged by 2023-11-14T22:13:20Z): set the clock"
         );
         for far in [253_402_300_800, u64::MAX] {
             let problem = CertificateError::NotValidYetContext {
@@ -130,7 +232,7 @@ mod tests {
                 not_before: at(far),
             };
             assert_eq!(
-                explain(&rustls::Error::InvalidCertificate(problem)),
+                shown(&problem),
                 "its certificate begins at a time far away, and this host's clock says \
                  1970-01-01T00:00:00Z"
             );

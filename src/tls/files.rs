@@ -72,7 +72,7 @@ pub(super) fn read_roots(option: &'static str, path: &Path) -> Result<RootCertSt
 }
 
 /// Reads certificates: one at least.
-fn read_chain(
+pub(super) fn read_chain(
     option: &'static str,
     path: &Path,
 ) -> Result<Vec<CertificateDer<'static>>, FileError> {

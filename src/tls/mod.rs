@@ -5,14 +5,16 @@ mod certificate;
 mod explain;
 mod files;
 mod fingerprint;
+mod own;
 mod pins;
 mod sessions;
 mod tickets;
 
 pub use acceptor::Acceptor;
 pub use certificate::{expires_at, subject};
-pub use explain::explain;
+pub use explain::{RootSource, explain};
 pub use files::FileError;
+pub use own::OwnCertificate;
 
 use std::fmt;
 use std::sync::Arc;
@@ -51,9 +53,15 @@ pub struct Connector {
     name: ServerName<'static>,
     pins: Option<Arc<PinVerifier>>,
     fingerprint: Fingerprint,
+    roots: RootSource,
 }
 
 impl Connector {
+    /// What certificates of the peer are verified against.
+    pub fn roots(&self) -> RootSource {
+        self.roots
+    }
+
     /// A connection that will prove who the peer is before it carries anything.
     pub fn connection(&self) -> Result<UnbufferedClientConnection, rustls::Error> {
         UnbufferedClientConnection::new(Arc::clone(&self.config), self.name.clone())
@@ -118,6 +126,8 @@ pub struct Setup {
     pub connectors: Vec<Option<Connector>>,
     /// How we do, for clients that speak TLS.
     pub acceptor: Option<Acceptor>,
+    /// The certificates that we show, to clients and to upstreams, if their dates could be read.
+    pub own: Vec<OwnCertificate>,
 }
 
 impl Setup {
@@ -135,11 +145,14 @@ impl Setup {
 
 /// Reads the files that TLS needs. `clock` judges certificates.
 pub fn set_up(config: &Config, clock: &Clock) -> Result<Setup, SetupError> {
-    let roots = match &config.ca_file {
-        Some(path) => files::read_roots("--ca-file", path)?,
-        None => RootCertStore {
-            roots: webpki_roots::TLS_SERVER_ROOTS.to_vec(),
-        },
+    let (source, roots) = match &config.ca_file {
+        Some(path) => (RootSource::CaFile, files::read_roots("--ca-file", path)?),
+        None => (
+            RootSource::BuiltIn,
+            RootCertStore {
+                roots: webpki_roots::TLS_SERVER_ROOTS.to_vec(),
+            },
+        ),
     };
     if let Some(replacement) = clock.replacement() {
         log::warn!("{replacement}");
@@ -148,6 +161,7 @@ pub fn set_up(config: &Config, clock: &Clock) -> Result<Setup, SetupError> {
         provider: Arc::new(provider()),
         clock: Arc::new(NeverBehind(clock.clone())),
         roots: Arc::new(roots),
+        source,
     };
     // Those with neither pins nor a certificate of ours share all, sessions included.
     let is_plain = |upstream: &&Upstream| !upstream.has_own_terms();
@@ -169,20 +183,33 @@ pub fn set_up(config: &Config, clock: &Clock) -> Result<Setup, SetupError> {
                 name,
                 pins: None,
                 fingerprint: shared_fingerprint,
+                roots: source,
             }
         }))
     };
+    let connectors = config.upstreams.iter().map(connector);
+    let connectors = connectors.collect::<Result<_, SetupError>>()?;
+    let acceptor = match &config.tls {
+        Some(settings) => Some(Acceptor::new(settings, &trust.provider, &trust.clock)?),
+        None => None,
+    };
+    let for_clients = acceptor.iter().filter_map(Acceptor::own).cloned();
+    let own = for_clients.chain(shown_to(&config.upstreams)?).collect();
     Ok(Setup {
-        connectors: config
-            .upstreams
-            .iter()
-            .map(connector)
-            .collect::<Result<_, SetupError>>()?,
-        acceptor: match &config.tls {
-            Some(settings) => Some(Acceptor::new(settings, &trust.provider, &trust.clock)?),
-            None => None,
-        },
+        connectors,
+        acceptor,
+        own,
     })
+}
+
+/// The certificates that upstreams are shown.
+fn shown_to(upstreams: &[Upstream]) -> Result<Vec<OwnCertificate>, FileError> {
+    let mut own = Vec::new();
+    for Identity { certificate, .. } in upstreams.iter().filter_map(|one| one.identity.as_ref()) {
+        let chain = files::read_chain("client-cert", certificate)?;
+        own.extend(OwnCertificate::new("client-cert", certificate, &chain));
+    }
+    Ok(own)
 }
 
 /// What certificates are judged by.
@@ -190,6 +217,7 @@ struct Trust {
     provider: Arc<CryptoProvider>,
     clock: Arc<NeverBehind>,
     roots: Arc<RootCertStore>,
+    source: RootSource,
 }
 
 impl Trust {
@@ -222,6 +250,7 @@ impl Trust {
             name,
             pins,
             fingerprint,
+            roots: self.source,
         })
     }
 

@@ -16,9 +16,11 @@ mod upstream_scenarios;
 
 // The loop, over a network in memory.
 mod client_limits;
+mod log_lines;
 mod loop_simulation;
 
 // The program, as a user starts it.
+mod check_conf;
 mod clear_text;
 mod clock;
 mod confinement;
@@ -36,6 +38,7 @@ mod reload;
 mod supervision;
 mod tls_clients;
 mod traces;
+mod upstream_messages;
 
 // The sources.
 mod tidy;

@@ -8,7 +8,9 @@ use dotproxy::proxy::Outcome;
 use dotproxy::wire::{Message, Rcode};
 
 use crate::support::Chance;
-use crate::support::days::{ANSWERING, GOOD, Manner, Response, World, at, failed, slower_than};
+use crate::support::days::{
+    ANSWERING, Event, GOOD, Manner, Response, World, at, failed, slower_than,
+};
 
 const KNOWS: Manner = Manner::Knows;
 
@@ -136,6 +138,43 @@ fn special_names_are_answered_without_asking() {
     let responses = world.run("www.test");
     assert_eq!(responses[0].rcode, Rcode::NXDOMAIN);
     assert_eq!(world.sent_to(1), 0);
+}
+
+#[test]
+fn names_that_leave_no_network_stay_here_unless_an_upstream_has_them() {
+    let names = [
+        "a.local",
+        "a.alt",
+        "a.internal",
+        "a.default.service.arpa",
+        "a.home.arpa",
+    ];
+    for name in names {
+        let (_, domain) = name.split_once('.').expect("two labels");
+        let mut alone = world(&["-u192.0.2.1"], &[(1, GOOD)]);
+        alone.ask(name, 1.0, 0.0, 1.0);
+        assert_eq!(alone.run(name)[0].rcode, Rcode::NXDOMAIN, "{name}");
+        assert_eq!(alone.sent_to(1), 0, "{name}");
+        let own = format!("-uudp://192.0.2.10,domain={domain}");
+        let mut routed = world(&["-u192.0.2.1", &own], &[(1, GOOD), (10, GOOD)]);
+        routed.ask(name, 1.0, 0.0, 1.0);
+        assert_eq!(failed(&routed.run(name)), 0, "{name}");
+        assert_eq!((routed.sent_to(1), routed.sent_to(10)), (0, 1), "{name}");
+    }
+}
+
+#[test]
+fn ds_of_a_domain_shows_its_name_to_nobody_else() {
+    const DS: u16 = 43;
+    for domain in ["corp.example", "local", "home.arpa", "10.in-addr.arpa"] {
+        let corp = format!("-uudp://192.0.2.10,domain={domain}");
+        let mut world = world(&["-u192.0.2.1", &corp], &[(1, GOOD), (10, GOOD)]);
+        world.plan(at(0.0), Event::QueryOfType(domain, DS));
+        assert_eq!(world.run(domain).len(), 1, "{domain}");
+        let expected = (10, format!("{domain}. DS"));
+        assert_eq!(in_the_clear(&world), [expected]);
+        assert_eq!(world.sent_to(1), 0, "{domain}");
+    }
 }
 
 #[test]

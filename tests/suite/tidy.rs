@@ -76,6 +76,18 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("code", &[]),
     ("file", &[]),
     ("options", &["address", "arena", "config", "file"]),
+    (
+        "check",
+        &[
+            "address",
+            "clock",
+            "config",
+            "confinement",
+            "file",
+            "telemetry",
+            "tls",
+        ],
+    ),
 ];
 
 /// Words, and the files and folders that may hold them.

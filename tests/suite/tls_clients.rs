@@ -27,7 +27,10 @@ type Tls = StreamOwned<ClientConnection, TcpStream>;
 
 impl Scene {
     fn new(label: &str, arguments: &[&str]) -> Self {
-        let authority = Authority::new(label);
+        Self::of_authority(Authority::new(label), arguments)
+    }
+
+    fn of_authority(authority: Authority, arguments: &[&str]) -> Self {
         let server = Faulty::start(&authority, 0);
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()));
         let [certificate, key] = authority.server_files();
@@ -311,4 +314,62 @@ fn session_is_not_resumed_once_the_certificate_of_its_client_has_expired() {
             assert!(!is_served(&mut connected, 6), "its time is over");
         }
     }
+}
+
+#[test]
+fn own_certificate_has_its_end_in_the_metrics_and_the_log() {
+    let http = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()));
+    let scene = Scene::new("tls-expiry", &[&format!("--http-listen={http}")]);
+    let text = page(http);
+    let name = "dotproxy_certificate_expiry_timestamp_seconds";
+    let line = text.lines().find(|line| line.starts_with(name));
+    // What rcgen writes where it is told nothing: the year 4096.
+    assert_eq!(line, Some(format!("{name} 67090118400").as_str()), "{text}");
+    assert!(!scene.program.log().contains("the certificate"));
+}
+
+#[test]
+fn expired_own_certificate_is_a_warning_at_the_start() {
+    let scene = Scene::of_authority(Authority::expired("tls-expired"), &[]);
+    let warning = "the certificate expired at 2001-01-01T00:00:00Z, and this host's clock says 20";
+    scene.program.await_log(warning);
+    assert!(
+        scene.program.log().contains("WARN"),
+        "{}",
+        scene.program.log()
+    );
+}
+
+#[test]
+fn client_that_mutual_tls_refuses_is_in_the_log_once_a_minute() {
+    let clients = Authority::new("tls-clients-ca");
+    let http = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()));
+    let client_ca = format!("--tls-client-ca={}", clients.ca_file.display());
+    let metrics = format!("--http-listen={http}");
+    let scene = Scene::new("tls-refused", &[&client_ca, &metrics, "--log-level=info"]);
+    for id in 0..5 {
+        assert!(!is_served(&mut scene.connect_tls(9), id));
+    }
+    scene.program.await_log("refused TLS client");
+    let log = scene.program.log();
+    let lines: Vec<&str> = log
+        .lines()
+        .filter(|line| line.contains("refused TLS client"))
+        .collect();
+    assert_eq!(lines.len(), 1, "{log}");
+    let text =
+        "INFO  refused TLS client 127.0.0.9: it has no certificate (1 since the last report)";
+    assert!(lines[0].ends_with(text), "{}", lines[0]);
+    let line = "dotproxy_rejected_total{reason=\"client-certificate\"} 5\n";
+    await_that("all are counted", || page(http).contains(line));
+}
+
+/// The page of metrics.
+fn page(http: SocketAddr) -> String {
+    let mut page = TcpStream::connect(http).expect("it listens");
+    page.write_all(b"GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        .expect("it reads");
+    let mut text = String::new();
+    page.read_to_string(&mut text).expect("a page");
+    text
 }

@@ -107,6 +107,8 @@ pub(in crate::proxy) struct Link {
     pub(in crate::proxy) endpoint: EndpointKey,
     pub(in crate::proxy) scheme: Scheme,
     pub(in crate::proxy) stage: Stage,
+    /// TCP is connected, be the link up or not.
+    pub(in crate::proxy) is_connected: bool,
     opened_at: Instant,
     up_since: Instant,
     /// When it should be up.
@@ -147,6 +149,7 @@ impl Link {
             endpoint,
             scheme,
             stage: Stage::Opening,
+            is_connected: false,
             opened_at: now,
             up_since: now,
             late_at,

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use dotproxy::config::Pin;
 use rcgen::{
@@ -27,13 +27,22 @@ pub enum Flaw {
     SelfSigned,
     /// It is for another name and address.
     WrongName,
+    /// It is valid for another hundred days.
+    ExpiresSoon,
+    /// It is for a name that has the characters of [`STEERING`] in it.
+    SteeringName,
 }
+
+/// The end of a line, a line that nobody logged, and what clears a screen.
+pub const STEERING: &str = "x\n2026-01-01T00:00:00Z WARN  forged\x1b[2J\r\x07";
 
 /// An authority and the file that it can be trusted by.
 pub struct Authority {
     issuer: CertifiedIssuer<'static, KeyPair>,
     /// That of all its servers.
     server_key: KeyPair,
+    /// The files of a server have a certificate that has expired.
+    is_expired: bool,
     pub ca_file: PathBuf,
 }
 
@@ -50,8 +59,16 @@ impl Authority {
         Self {
             issuer,
             server_key: key(),
+            is_expired: false,
             ca_file,
         }
+    }
+
+    /// A new authority whose [server files](Self::server_files) have expired in 2001.
+    pub fn expired(label: &str) -> Self {
+        let mut authority = Self::new(label);
+        authority.is_expired = true;
+        authority
     }
 
     /// The pin of its own key.
@@ -68,6 +85,10 @@ impl Authority {
     pub fn server_files(&self) -> [PathBuf; 2] {
         let mut params = CertificateParams::default();
         params.subject_alt_names = vec![SanType::IpAddress(IpAddr::from([127, 0, 0, 1]))];
+        if self.is_expired {
+            params.not_before = date_time_ymd(2000, 1, 1);
+            params.not_after = date_time_ymd(2001, 1, 1);
+        }
         let certificate = params.signed_by(&self.server_key, &self.issuer);
         let pems = [
             certificate.expect("a certificate").pem(),
@@ -167,6 +188,7 @@ impl Authority {
         params.serial_number = Some(2.into());
         let (name, address) = match flaw {
             Flaw::WrongName => ("other.example", [192, 0, 2, 1]),
+            Flaw::SteeringName => (STEERING, [192, 0, 2, 1]),
             _ => ("dot.example", [127, 0, 0, 1]),
         };
         params.subject_alt_names = vec![
@@ -176,6 +198,11 @@ impl Authority {
         if flaw == Flaw::Expired {
             params.not_before = date_time_ymd(2000, 1, 1);
             params.not_after = date_time_ymd(2001, 1, 1);
+        }
+        if flaw == Flaw::ExpiresSoon {
+            let now = SystemTime::now().duration_since(UNIX_EPOCH);
+            let end = now.expect("after 1970") + Duration::from_secs(100 * 86_400);
+            params.not_after = date_time_ymd(1970, 1, 1) + end;
         }
         let key = &self.server_key;
         let certificate = match flaw {

@@ -125,7 +125,13 @@ impl Faulty {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).expect("a free port");
         let address = listener.local_addr().expect("it is bound");
         let versions = [&TLS13, &TLS12];
-        let flaws = [Flaw::Expired, Flaw::SelfSigned, Flaw::WrongName];
+        let flaws = [
+            Flaw::Expired,
+            Flaw::SelfSigned,
+            Flaw::WrongName,
+            Flaw::SteeringName,
+            Flaw::ExpiresSoon,
+        ];
         let shared = Arc::new(Shared {
             plan: Mutex::default(),
             counts: Counts::default(),
@@ -218,6 +224,8 @@ fn name_of(flaw: Flaw) -> &'static str {
         Flaw::Expired => "expired",
         Flaw::SelfSigned => "self-signed",
         Flaw::WrongName => "wrong name",
+        Flaw::SteeringName => "steering name",
+        Flaw::ExpiresSoon => "expires soon",
     }
 }
 

@@ -1,0 +1,153 @@
+//! How values of options are read.
+
+use std::borrow::Cow;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use log::LevelFilter;
+
+use super::draft::Draft;
+use super::warnings;
+use crate::address::{self, Address, parse_endpoint};
+use crate::arena;
+use crate::config::upstream::PLAIN_PORT;
+use crate::config::{LogTarget, Upstream, parse_duration, parse_number};
+
+/// Nothing, or what was expected instead of a value.
+pub(super) type Applied = Result<(), Cow<'static, str>>;
+
+/// The value of a switch that is turned off. One that is turned on has none.
+pub(super) const OFF: &str = "no";
+
+/// Reads the value of a switch in a file: the one that the table of options takes.
+pub(super) fn parse_switch(value: &str) -> Option<&'static str> {
+    match value.to_ascii_lowercase().as_str() {
+        "" | "yes" | "true" | "on" => Some(""),
+        "no" | "false" | "off" => Some(OFF),
+        _ => None,
+    }
+}
+
+pub(super) fn parse_upstream(draft: &mut Draft, value: &str) -> Applied {
+    let upstream: Upstream = value.parse()?;
+    let place = value.split_once("://").map_or(value, |(_, rest)| rest);
+    let place = place.split([',', '#']).next().unwrap_or_default();
+    draft.warn(warnings::port_in_address("upstream", place));
+    draft.warn(warnings::plain_port(&upstream));
+    draft.upstreams.push(upstream);
+    Ok(())
+}
+
+pub(super) fn parse_bootstrap(draft: &mut Draft, value: &str) -> Applied {
+    let expected = "an IP address like 192.168.1.1 or [::1]:53";
+    let (address, port) = parse_zoned(value, expected)?;
+    if !address.is_of_one_host() {
+        return Err("the address of one host".into());
+    }
+    draft.warn(warnings::port_in_address("bootstrap", value));
+    draft
+        .bootstrap
+        .push(address.with_port(port.unwrap_or(PLAIN_PORT)));
+    Ok(())
+}
+
+/// Reads an address for clients. Returns a warning if it may not be the address that was meant.
+pub(super) fn parse_listen(
+    option: &str,
+    listen: &mut Vec<(Address, Option<u16>)>,
+    value: &str,
+) -> Result<Option<String>, Cow<'static, str>> {
+    let expected = "an IP address like 127.0.0.1, 127.0.0.1:5353 or [::1]:53";
+    let endpoint = parse_zoned(value, expected)?;
+    check_own(endpoint.0)?;
+    listen.push(endpoint);
+    Ok(warnings::port_in_address(option, value))
+}
+
+pub(super) fn parse_http_listen(listen: &mut Vec<SocketAddr>, value: &str) -> Applied {
+    let expected = "an address and a port like 127.0.0.1:9153";
+    let (address, port) = parse_zoned(value, expected)?;
+    check_own(address)?;
+    let address = address.with_port(port.ok_or(expected)?);
+    // The entry point of the image may say the same.
+    if !listen.contains(&address) {
+        listen.push(address);
+    }
+    Ok(())
+}
+
+/// Reads an address, and a port if there is one.
+fn parse_zoned(
+    value: &str,
+    expected: &'static str,
+) -> Result<(Address, Option<u16>), &'static str> {
+    match parse_endpoint(value) {
+        Some((address, _)) if address.lacks_zone() => Err(Address::WITH_ZONE),
+        Some(endpoint) => Ok(endpoint),
+        None if address::has_unknown_zone(value) => Err(Address::WITH_KNOWN_ZONE),
+        None => Err(expected),
+    }
+}
+
+/// Clients connect to the address of a host; packets to an address of many would not be answered.
+fn check_own(address: Address) -> Result<(), &'static str> {
+    if address.is_of_many_hosts() {
+        return Err("the address of this host, not a multicast or broadcast address");
+    }
+    Ok(())
+}
+
+pub(super) fn parse_query_log(value: &str) -> Result<Option<(LogTarget, u32)>, Cow<'static, str>> {
+    let mut parts = value.split(',');
+    let target = match parts.next().unwrap_or_default() {
+        "" => return Err("a file, like /var/log/dns.json,sample=10".into()),
+        "-" => LogTarget::Stdout,
+        path => LogTarget::File(path.into()),
+    };
+    let mut sample = 1;
+    for setting in parts {
+        sample = match setting.split_once('=').unwrap_or((setting, "")) {
+            ("sample", number) => {
+                let number = parse_number(number).filter(|number| *number > 0);
+                number.ok_or("a number behind sample=, like /var/log/dns.json,sample=10")?
+            }
+            (key, _) => {
+                let but = "no setting behind a comma but sample=N, not";
+                return Err(format!("{but} {key:?}").into());
+            }
+        };
+    }
+    Ok(Some((target, sample)))
+}
+
+pub(super) fn parse_level(value: &str) -> Result<LevelFilter, &'static str> {
+    match value.to_ascii_lowercase().as_str() {
+        "error" => Ok(LevelFilter::Error),
+        "warn" | "warning" => Ok(LevelFilter::Warn),
+        "info" => Ok(LevelFilter::Info),
+        "debug" => Ok(LevelFilter::Debug),
+        "trace" => Ok(LevelFilter::Trace),
+        _ => Err("error, warn, info, debug or trace"),
+    }
+}
+
+pub(super) fn parse_path(path: &mut Option<PathBuf>, value: &str) -> Applied {
+    *path = (!value.is_empty()).then(|| value.into());
+    path.is_some().then_some(()).ok_or("a file".into())
+}
+
+pub(super) fn parse_limit(limit: &mut Option<usize>, value: &str) -> Applied {
+    const MAX: usize = 60_000;
+    const { assert!(MAX < arena::CAPACITY_MAX) };
+    let number = parse_number(value).filter(|number| (1..=MAX).contains(number));
+    *limit = Some(number.ok_or("a number from 1 to 60000")?);
+    Ok(())
+}
+
+pub(super) fn parse_ttl(ttl: &mut Duration, value: &str) -> Applied {
+    const MAX: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+    let duration = parse_duration(value).filter(|duration| *duration <= MAX);
+    *ttl = duration.ok_or("a duration up to 365d, like 30s or 1h")?;
+    Ok(())
+}

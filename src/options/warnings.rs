@@ -1,0 +1,50 @@
+//! Options that are allowed and may not be meant. Each warning is one line that names the option,
+//! the value, and what to write instead.
+
+use std::net::Ipv6Addr;
+
+use crate::address::parse_port;
+use crate::config::upstream::PLAIN_PORT;
+use crate::config::{Host, Network, Scheme, Upstream};
+
+/// Ports that are written behind addresses of DNS servers: if the last group of an IPv6 address is
+/// one of them, it may have been meant as the port.
+const PORTS: [u16; 10] = [53, 443, 853, 5053, 5300, 5353, 5453, 8053, 8443, 8853];
+
+/// Returns a warning about an IPv6 address without brackets whose last group looks like a port.
+pub(super) fn port_in_address(option: &str, text: &str) -> Option<String> {
+    let (ip, port) = text.rsplit_once(':')?;
+    let is_port = parse_port(port).is_some_and(|port| PORTS.contains(&port));
+    let is_address = |text: &str| text.parse::<Ipv6Addr>().is_ok();
+    (is_port && is_address(ip) && is_address(text)).then(|| {
+        format!(
+            "--{option}: {text:?} is an address that ends in {port}, without a port: write \
+             [{ip}]:{port} if {port} is the port, or [{text}] if not"
+        )
+    })
+}
+
+/// Returns a warning about DNS over TLS on the port of plain DNS.
+pub(super) fn plain_port(upstream: &Upstream) -> Option<String> {
+    let port = match &upstream.host {
+        Host::Address(address) => address.port(),
+        Host::Name(_, port) => *port,
+    };
+    (upstream.scheme == Scheme::Tls && port == PLAIN_PORT).then(|| {
+        format!(
+            "--upstream: \"{upstream}\": port {PLAIN_PORT} is for plain DNS, which this program \
+             does not use without udp:// or tcp://; DNS over TLS is on port 853"
+        )
+    })
+}
+
+/// Returns a warning about a network of clients that is as large as the Internet, or nearly.
+pub(super) fn open_resolver(network: &Network, text: &str) -> Option<String> {
+    network.is_much_of_the_internet().then(|| {
+        format!(
+            "--allow: {text:?}: this is an open resolver, which answers any client and is used to \
+             attack others: allow the networks of your own clients, or keep others away with a \
+             firewall"
+        )
+    })
+}

@@ -1,0 +1,38 @@
+//! What the progress of a link that was being opened says of the cause of its failure.
+
+use super::upstream::link::{Link, Stage};
+use crate::config::Scheme;
+use crate::config::upstream::PLAIN_PORT;
+use crate::failure::{Failure, FailureKind};
+
+/// Returns the failure of a link to this port, with what is known of the cause if the link was
+/// being opened under TLS.
+pub(super) fn explained(link: &Link, port: u16, failure: &Failure) -> Failure {
+    let mut failure = failure.clone();
+    if link.stage != Stage::Opening || link.scheme != Scheme::Tls {
+        return failure;
+    }
+    let (progress, is_answered) = match failure.kind {
+        FailureKind::HandshakeTimeout if link.is_connected => {
+            ("TCP connected, TLS got no reply", true)
+        }
+        FailureKind::HandshakeTimeout => ("TCP did not connect", false),
+        FailureKind::Closed => ("within the TLS handshake", true),
+        kind => ("", kind == FailureKind::Tls),
+    };
+    add(&mut failure.detail, progress);
+    if is_answered && port == PLAIN_PORT {
+        add(
+            &mut failure.detail,
+            "port 53 is for plain DNS, DNS over TLS is on port 853",
+        );
+    }
+    failure
+}
+
+fn add(detail: &mut String, part: &str) {
+    if !detail.is_empty() && !part.is_empty() {
+        detail.push_str("; ");
+    }
+    detail.push_str(part);
+}

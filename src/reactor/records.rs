@@ -1,0 +1,53 @@
+//! Queries that have ended, as the query log and the log tell of them.
+
+use log::Level;
+
+use super::{Reactor, client_at};
+use crate::net::Net;
+use crate::proxy::Outbox;
+use crate::session::ClientStream;
+use crate::telemetry::query_line;
+use crate::telemetry::query_log::QueryLog;
+
+/// Returns whether queries that end are recorded: for the query log, or for lines of level trace.
+pub(super) fn are_taken(query_log: Option<&QueryLog>) -> bool {
+    query_log.is_some() || log::log_enabled!(Level::Trace)
+}
+
+impl<N: Net> Reactor<N> {
+    /// Adds to the logs what has ended.
+    pub(super) fn record_all(&mut self, outbox: &Outbox) {
+        if log::log_enabled!(Level::Trace) {
+            self.trace_lines(outbox);
+        }
+        let Some(query_log) = &mut self.query_log else {
+            return;
+        };
+        for record in outbox.records() {
+            let question = record.question.as_ref().map(|range| outbox.bytes(range));
+            let upstream = record
+                .upstream
+                .map(|index| self.proxy.upstream_label(index));
+            let client = client_at(&self.sessions, record.origin.session);
+            let identity = client.and_then(ClientStream::identity);
+            query_log.add(record, question, upstream, identity);
+        }
+    }
+
+    #[cold]
+    fn trace_lines(&self, outbox: &Outbox) {
+        for record in outbox.records() {
+            let question = record.question.as_ref().map(|range| outbox.bytes(range));
+            let upstream = record.upstream;
+            let upstream = upstream.map(|index| self.proxy.upstream_label(index));
+            query_line::log(record, question, upstream);
+        }
+    }
+
+    /// Records queries from now on, or no more, as the logs want it now.
+    pub(super) fn follow_log_level(&mut self) {
+        let takes_records = are_taken(self.query_log.as_ref());
+        self.outbox.set_takes_records(takes_records);
+        self.outbox_in_work.set_takes_records(takes_records);
+    }
+}

@@ -1,0 +1,28 @@
+//! A line of level trace for each query that has ended.
+//!
+//! Names and addresses of clients are logged at this level only (RFC 9076).
+
+use crate::proxy::Record;
+use crate::wire::Question;
+
+/// Logs a query that has ended, with its question and the upstream that gave the answer.
+pub fn log(record: &Record, question: Option<&[u8]>, upstream: Option<&str>) {
+    let question = question.and_then(|octets| Question::parse(octets, 0).ok());
+    let name = question.map_or_else(String::new, |one| one.shown_name().to_string());
+    let rr_type = question.map_or_else(String::new, |one| one.rr_type().to_string());
+    let rcode = match record.rcode {
+        Some(rcode) => rcode.to_string(),
+        None => "no response".to_owned(),
+    };
+    let (transport, outcome) = (record.protocol.label(), record.outcome.label());
+    let upstream = upstream.unwrap_or("none");
+    let micros = u32::try_from(record.took.as_micros()).unwrap_or(u32::MAX);
+    let ms = f64::from(micros) / 1000.0;
+    let client = record.origin.peer;
+    log::trace!(
+        event = "query", client:% = client, transport = transport, name:% = name, type:% = rr_type,
+        outcome = outcome, rcode:% = rcode, upstream = upstream, ms = ms;
+        "query of {client} over {transport}: {name} {rr_type}: {rcode} ({outcome}), upstream \
+         {upstream}, {ms} ms"
+    );
+}

@@ -1,0 +1,69 @@
+//! Certificates of our own: for how long peers will accept them.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rustls::pki_types::CertificateDer;
+
+use super::certificate::validity;
+use super::explain::date;
+
+/// A certificate that expires within this period is logged, as those of upstreams are.
+const NOTICE: Duration = Duration::from_secs(7 * 86_400);
+
+/// A certificate of our own in a file, and its dates.
+#[derive(Clone, Debug)]
+pub struct OwnCertificate {
+    /// The option or setting that names the file.
+    option: &'static str,
+    path: PathBuf,
+    begins_at: Duration,
+    expires_at: Duration,
+}
+
+impl OwnCertificate {
+    /// The first certificate of a chain, unless its dates cannot be read: peers judge it by them.
+    pub(super) fn new(
+        option: &'static str,
+        path: &Path,
+        chain: &[CertificateDer<'_>],
+    ) -> Option<Self> {
+        let (begins_at, expires_at) = validity(chain.first()?)?;
+        Some(Self {
+            option,
+            path: path.to_owned(),
+            begins_at,
+            expires_at,
+        })
+    }
+
+    /// When it expires, in time since 1970.
+    pub fn expires_at(&self) -> Duration {
+        self.expires_at
+    }
+
+    /// Whether its dates allow its use at `now`, in time since 1970.
+    pub fn is_valid(&self, now: Duration) -> bool {
+        (self.begins_at..=self.expires_at).contains(&now)
+    }
+
+    /// Returns what is wrong with its dates at `now`, or will be within seven days.
+    pub fn problem(&self, now: Duration) -> Option<String> {
+        let dates = if now > self.expires_at {
+            format!("expired at {}", date(self.expires_at))
+        } else if now < self.begins_at {
+            format!("begins at {}", date(self.begins_at))
+        } else if self.expires_at.saturating_sub(now) < NOTICE {
+            format!("expires at {}", date(self.expires_at))
+        } else {
+            return None;
+        };
+        let Self { option, path, .. } = self;
+        Some(format!(
+            "{option}: {:?}: the certificate {dates}, and this host's clock says {}: renew it, or \
+             peers refuse it",
+            path.display(),
+            date(now)
+        ))
+    }
+}

@@ -1,0 +1,188 @@
+//! `--check-conf`: what would keep the program from running is found before it runs.
+
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use rcgen::{CertificateParams, KeyPair, SanType, date_time_ymd};
+
+use crate::support::certificates::Authority;
+use crate::support::folder::Folder;
+use crate::support::program::spawn;
+
+/// The exit code, and what the program wrote to standard error.
+fn check(arguments: &[&str]) -> (Option<i32>, String) {
+    let child = spawn(
+        Command::new(env!("CARGO_BIN_EXE_dotproxy"))
+            .args(["--check-conf", "-u192.0.2.1"])
+            .args(arguments)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped()),
+    );
+    let output = child.wait_with_output().expect("it is ours");
+    let text = String::from_utf8(output.stderr).expect("text");
+    (output.status.code(), text)
+}
+
+fn assert_refused(arguments: &[&str], parts: &[&str]) {
+    let (code, text) = check(arguments);
+    assert_eq!(code, Some(2), "{arguments:?}: {text}");
+    assert_eq!(text.lines().count(), 1, "{text}");
+    for part in parts {
+        assert!(
+            text.contains(part),
+            "{arguments:?}: {text:?} lacks {part:?}"
+        );
+    }
+}
+
+fn assert_right(arguments: &[&str]) {
+    assert_eq!(check(arguments), (Some(0), String::new()), "{arguments:?}");
+}
+
+#[test]
+fn file_that_cannot_be_written_is_an_error() {
+    let folder = Folder::new("check-files");
+    let path = |name: &str| folder.file(name).display().to_string();
+    fs::create_dir(path("folder")).expect("our folder");
+    fs::write(path("file"), "1\n").expect("our folder");
+    let (inside, log) = (path("folder"), path("file"));
+    for value in [
+        inside.clone(),
+        format!("{inside}/"),
+        format!("{inside}/missing/log.json"),
+        format!("{log}/log.json"),
+        "/nonexistent/log.json,sample=10".to_owned(),
+    ] {
+        let argument = format!("--query-log={value}");
+        let file = value.split(',').next().expect("a file");
+        assert_refused(&[&argument], &["--query-log: ", file]);
+    }
+    for value in [
+        inside.clone(),
+        format!("{inside}/missing/stamp"),
+        format!("{log}/stamp"),
+    ] {
+        let argument = format!("--clock-stamp={value}");
+        assert_refused(&[&argument], &["--clock-stamp: ", &value]);
+    }
+    for option in ["ca-file", "conf-file"] {
+        let argument = format!("--{option}={inside}");
+        assert_refused(&[&argument], &[option, &inside]);
+    }
+    assert_refused(&[&format!("--dnstap=unix:{log}")], &["--dnstap: ", &log]);
+    // What can be used is left as it is, and nothing is made.
+    assert_right(&[
+        &format!("--query-log={log}"),
+        &format!("--clock-stamp={inside}/stamp"),
+        &format!("--dnstap=unix:{inside}/missing.sock"),
+    ]);
+    assert_right(&[&format!("--query-log={inside}/new.json,sample=2")]);
+    assert_right(&["--query-log=/dev/null"]);
+    assert_right(&["--query-log=-"]);
+    assert_eq!(fs::read_to_string(&log).expect("our file"), "1\n");
+    assert_eq!(fs::read_dir(&inside).expect("our folder").count(), 0);
+}
+
+#[test]
+fn pipe_without_a_reader_does_not_hold_it_up() {
+    let folder = Folder::new("check-pipe");
+    let pipe = folder.file("pipe");
+    let made = Command::new("mkfifo").arg(&pipe).status();
+    assert!(made.is_ok_and(|status| status.success()));
+    assert_right(&[&format!("--query-log={}", pipe.display())]);
+}
+
+#[test]
+fn address_that_is_not_of_one_host_is_an_error() {
+    for address in ["224.0.0.1", "255.255.255.255", "[ff02::1]:53"] {
+        assert_refused(&["-l", address], &["--listen", address, "expected"]);
+    }
+    // Loopback is 127.0.0.0/8, and its broadcast address is no address of a host.
+    let broadcast = Command::new("sh")
+        .args([
+            "-c",
+            "ip -4 -o address | sed -n 's/.* brd \\([0-9.]*\\) .*/\\1/p' | head -1",
+        ])
+        .output()
+        .expect("iproute2 is installed");
+    let broadcast = String::from_utf8(broadcast.stdout).expect("an address");
+    let broadcast = broadcast.trim();
+    if !broadcast.is_empty() && broadcast != "0.0.0.0" {
+        assert_refused(&["-l", broadcast], &["--listen", broadcast, "broadcast"]);
+    }
+}
+
+/// Writes a certificate of these years and its key. Returns their paths.
+fn certificate(folder: &Folder, years: (i32, i32)) -> [String; 2] {
+    let mut params = CertificateParams::default();
+    params.subject_alt_names = vec![SanType::IpAddress([127, 0, 0, 1].into())];
+    params.not_before = date_time_ymd(years.0, 1, 1);
+    params.not_after = date_time_ymd(years.1, 1, 1);
+    let key = KeyPair::generate().expect("a key");
+    let pem = params.self_signed(&key).expect("a certificate").pem();
+    let write = |name: String, text: String| {
+        let path = folder.file(&name);
+        fs::write(&path, text).expect("our folder");
+        path.display().to_string()
+    };
+    let name = format!("{}-{}", years.0, years.1);
+    [
+        write(format!("{name}.pem"), pem),
+        write(format!("{name}.key"), key.serialize_pem()),
+    ]
+}
+
+#[test]
+fn own_certificate_that_peers_refuse_is_an_error() {
+    let folder = Folder::new("check-dates");
+    for (years, dates) in [
+        ((2000, 2001), "expired at 2001-01-01T00:00:00Z"),
+        ((2200, 2201), "begins at 2200-01-01T00:00:00Z"),
+    ] {
+        let [cert, key] = certificate(&folder, years);
+        let arguments = [
+            "--tls-listen=127.0.0.1",
+            "--tls-cert",
+            &cert,
+            "--tls-key",
+            &key,
+        ];
+        assert_refused(&arguments, &["--tls-cert: ", &cert, dates, "clock says 20"]);
+        let upstream = format!("-u192.0.2.2,client-cert={cert},client-key={key}");
+        assert_refused(&[&upstream], &["client-cert: ", &cert, dates]);
+    }
+    let [cert, key] = certificate(&folder, (2000, 2200));
+    assert_right(&[
+        "--tls-listen=127.0.0.1",
+        "--tls-cert",
+        &cert,
+        "--tls-key",
+        &key,
+    ]);
+}
+
+#[test]
+fn warnings_are_written_and_are_no_errors() {
+    let (code, text) = check(&["--allow=::/0", "-u", "2620:fe::9:853"]);
+    assert_eq!(code, Some(0), "{text}");
+    let lines: Vec<&str> = text.lines().collect();
+    assert_eq!(lines.len(), 2, "{text}");
+    assert!(
+        lines
+            .iter()
+            .all(|line| line.starts_with("dotproxy: warning: --"))
+    );
+    assert!(
+        text.contains("open resolver") && text.contains("[2620:fe::9]:853"),
+        "{text}"
+    );
+}
+
+#[test]
+fn authority_is_no_concern_of_the_dates_of_ours() {
+    let authority = Authority::new("check-authority");
+    let ca_file: &Path = &authority.ca_file;
+    assert_right(&["--ca-file", &ca_file.display().to_string()]);
+}

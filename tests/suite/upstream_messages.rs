@@ -1,0 +1,240 @@
+//! What the log says of an upstream that cannot be used: the cause, and what to do.
+
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use crate::support::certificates::{Authority, Flaw};
+use crate::support::faulty::{End, Fault, Faulty};
+use crate::support::folder::Folder;
+use crate::support::messages::query;
+use crate::support::program::{Program, await_that, free_port, spawn};
+
+/// Starts the program with such an upstream and asks. Returns the log, once it says what is wrong.
+fn complaint(arguments: &[String]) -> String {
+    let program = Program::start(arguments);
+    program.ask(&query(1, "www.example", 1, None));
+    await_that("it says what is wrong", || {
+        program.log().contains("WARN  upstream")
+    });
+    let log = program.log();
+    let line = log.lines().find(|line| line.contains("WARN  upstream"));
+    line.expect("it is there").to_owned()
+}
+
+fn assert_says(line: &str, parts: &[&str]) {
+    for part in parts {
+        assert!(line.contains(part), "{line:?} lacks {part:?}");
+    }
+}
+
+#[test]
+fn silence_after_tcp_connected_is_told_from_no_connection() {
+    let authority = Authority::new("silent-tls");
+    let server = Faulty::start(&authority, 0);
+    server.plan(Fault::StallHandshake, u64::MAX);
+    let upstream = format!("--upstream={}", server.address);
+    let line = complaint(&[upstream, "--timeout=1s".to_owned()]);
+    assert_says(
+        &line,
+        &["handshake timeout: TCP connected, TLS got no reply"],
+    );
+    assert!(!line.contains("port 53"), "{line}");
+}
+
+#[test]
+fn port_of_plain_dns_is_told() {
+    // It is never asked there: the address is of this host alone.
+    let own = Ipv4Addr::new(127, 53, 53, 53);
+    let listener = TcpListener::bind((own, 53)).expect("root runs these tests");
+    let upstream = format!("--upstream={own}:53");
+    let hint = "port 53 is for plain DNS, DNS over TLS is on port 853";
+    let line = complaint(&[upstream.clone(), "--timeout=1s".to_owned()]);
+    assert_says(&line, &["TCP connected, TLS got no reply", hint]);
+    // Other servers close, or answer what is no TLS.
+    std::thread::spawn(move || {
+        use std::io::Write;
+        for (number, stream) in listener.incoming().map_while(Result::ok).enumerate() {
+            let mut stream = stream;
+            if number > 1 {
+                let _ = stream.write_all(b"\0\x0cxxxxxxxxxxxx");
+            }
+        }
+    });
+    let line = complaint(&[upstream, "--timeout=1s".to_owned()]);
+    assert_says(&line, &[hint]);
+}
+
+#[test]
+fn end_within_the_handshake_is_told() {
+    let authority = Authority::new("closed-tls");
+    let server = Faulty::start(&authority, 0);
+    server.plan(Fault::EndAtAccept(End::Fin), u64::MAX);
+    let upstream = format!("--upstream={}", server.address);
+    let line = complaint(&[upstream]);
+    assert_says(
+        &line,
+        &["connection closed by upstream: within the TLS handshake"],
+    );
+}
+
+#[test]
+fn wrong_authority_advises_what_is_not_done_yet() {
+    let authority = Authority::new("right-ca");
+    let other = Authority::new("wrong-ca");
+    let server = Faulty::start(&authority, 0);
+    let upstream = format!("--upstream={}", server.address);
+    let line = complaint(std::slice::from_ref(&upstream));
+    assert_says(&line, &["authority that is not trusted", "give --ca-file"]);
+    let line = complaint(&[upstream, format!("--ca-file={}", other.ca_file.display())]);
+    assert_says(&line, &["authority that is not in --ca-file"]);
+    assert!(!line.contains("give --ca-file"), "{line}");
+}
+
+#[test]
+fn clock_is_named_as_it_is_set() {
+    let authority = Authority::new("late-clock");
+    let folder = Folder::new("late-clock");
+    let stamp = folder.file("stamp");
+    let since_1970 = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .expect("after 1970");
+    let later = since_1970 + Duration::from_secs(200 * 86_400);
+    std::fs::write(&stamp, format!("{}\n", later.as_secs())).expect("our folder");
+    let server = Faulty::start(&authority, 0);
+    server.plan(Fault::Certificate(Flaw::ExpiresSoon), u64::MAX);
+    let line = complaint(&[
+        format!("--upstream={}", server.address),
+        format!("--ca-file={}", authority.ca_file.display()),
+        format!("--clock-stamp={}", stamp.display()),
+    ]);
+    // The day may end meanwhile.
+    let says = |time| line.contains(&format!("this host's clock says {}", day(time)));
+    assert!(
+        says(since_1970) || says(since_1970 + Duration::from_secs(86_400)),
+        "{line}"
+    );
+    assert_says(
+        &line,
+        &[
+            "its certificate expired at",
+            "judged by",
+            &day(later),
+            "set the clock",
+        ],
+    );
+}
+
+/// The day of a time since 1970, as coreutils write it.
+fn day(since_1970: Duration) -> String {
+    let time = format!("@{}", since_1970.as_secs());
+    let output = Command::new("date")
+        .args(["-u", "-d", &time, "+%F"])
+        .output();
+    let text = String::from_utf8(output.expect("coreutils").stdout).expect("a date");
+    text.trim().to_owned()
+}
+
+/// `openssl s_server`, stopped when dropped.
+struct OpensslServer {
+    child: Child,
+    address: SocketAddr,
+}
+
+impl OpensslServer {
+    fn start(folder: &Folder, new_key: &[&str], arguments: &[&str]) -> Self {
+        let (key, certificate) = (folder.file("key"), folder.file("cert"));
+        let made = Command::new("openssl")
+            .args(["req", "-x509", "-nodes", "-days", "2", "-subj", "/CN=a"])
+            .args(["-addext", "subjectAltName=IP:127.0.0.1"])
+            .args(["-addext", "basicConstraints=critical,CA:FALSE"])
+            .args(new_key)
+            .arg("-keyout")
+            .arg(&key)
+            .arg("-out")
+            .arg(&certificate)
+            .stderr(Stdio::null())
+            .status();
+        assert!(
+            made.is_ok_and(|status| status.success()),
+            "openssl is installed"
+        );
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()));
+        let child = spawn(
+            Command::new("openssl")
+                .args(["s_server", "-quiet", "-accept", &address.to_string()])
+                .arg("-cert")
+                .arg(&certificate)
+                .arg("-key")
+                .arg(&key)
+                .args(arguments)
+                .stdin(Stdio::null())
+                .stdout(Stdio::null())
+                .stderr(Stdio::null()),
+        );
+        let server = Self { child, address };
+        await_that("it listens", || TcpStream::connect(address).is_ok());
+        server
+    }
+}
+
+impl Drop for OpensslServer {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+const P521: [&str; 4] = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-521"];
+
+#[test]
+fn algorithms_that_are_not_possible_are_named() {
+    for (label, new_key, arguments) in [
+        ("p521", &P521[..], &[][..]),
+        ("p521-12", &P521[..], &["-tls1_2"][..]),
+        ("ed448", &["-newkey", "ed448"][..], &[][..]),
+        (
+            "rsa-kx",
+            &["-newkey", "rsa:2048"][..],
+            &["-tls1_2", "-cipher", "kRSA"][..],
+        ),
+    ] {
+        let folder = Folder::new(&format!("openssl-{label}"));
+        let server = OpensslServer::start(&folder, new_key, arguments);
+        let line = complaint(&[
+            format!("--upstream={}", server.address),
+            format!("--ca-file={}", folder.file("cert").display()),
+        ]);
+        let parts = ["P-521", "Ed448", "RSA key exchange", "not possible"];
+        assert_says(&line, &parts);
+    }
+}
+
+#[test]
+fn own_key_that_is_not_possible_is_named() {
+    for (label, new_key) in [
+        ("own-p521", &P521[..]),
+        ("own-ed448", &["-newkey", "ed448"][..]),
+    ] {
+        let folder = Folder::new(label);
+        drop(OpensslServer::start(&folder, new_key, &[]));
+        let output = Command::new(env!("CARGO_BIN_EXE_dotproxy"))
+            .args([
+                "-u192.0.2.1",
+                "--check-conf",
+                "--tls-listen=127.0.0.1",
+                "--tls-cert",
+            ])
+            .arg(folder.file("cert"))
+            .arg("--tls-key")
+            .arg(folder.file("key"))
+            .output()
+            .expect("the program starts");
+        let text = String::from_utf8(output.stderr).expect("text");
+        assert_eq!(output.status.code(), Some(2), "{text}");
+        assert_says(
+            &text,
+            &["--tls-key", "P-256", "P-521", "Ed448", "not possible"],
+        );
+    }
+}
