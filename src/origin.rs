@@ -18,7 +18,7 @@ pub struct Origin {
 
 /// Who counts as one where what each may have is limited: the address of IPv4, or the first 56 bits
 /// of that of IPv6, which is what a subscriber of an access network has (RIPE-690).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Subscriber(u64);
 
 impl Subscriber {

@@ -195,6 +195,23 @@ impl Limits {
     /// Attempts of one query that are not counted because the upstream closed the connection after
     /// answers to other queries.
     pub const RETURNS: usize = 32;
+
+    /// Returns how many queries of one client may wait for an answer: a quarter of all.
+    pub fn client_inflight(&self) -> usize {
+        (self.inflight / 4).max(1)
+    }
+
+    /// Returns how many queries may wait for upstreams that have a domain to themselves: a quarter
+    /// of all for each pool of them.
+    pub fn domain_inflight(&self) -> usize {
+        (self.inflight / 4).max(1)
+    }
+
+    /// Returns how many queries of one client may wait for such a pool: half of what the client may
+    /// have, so that a domain without an answer leaves it room for other names.
+    pub fn client_domain_inflight(&self) -> usize {
+        (self.inflight / 8).max(1)
+    }
 }
 
 impl Default for Limits {

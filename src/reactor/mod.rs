@@ -14,8 +14,9 @@
 //!
 //! The poller reports an edge once. A session that has not read all there is stays in the queue of
 //! the runnable, or where it is remembered why it cannot run: a client that is full until it has
-//! taken a response, a client that found the proxy full until there is room, a listener until a
-//! slot or a file descriptor is free. An error closes one session, never the loop.
+//! taken a response, a client that found the proxy full or has exceeded its rate until there is
+//! room, a listener until a slot or a file descriptor is free. An error closes one session, never
+//! the loop.
 
 mod actions;
 mod burdens;
@@ -24,6 +25,7 @@ mod http;
 mod listen;
 mod metrics;
 mod moderation;
+mod parking;
 mod signals;
 mod slot;
 mod steps;
@@ -54,6 +56,7 @@ use burdens::Burdens;
 use clients::{Bounds, Clients};
 use listen::{ClientProtocol, listen_everywhere};
 use moderation::Moderation;
+use parking::Parking;
 use slot::{Session, Slot, client_at};
 use tap::Tap;
 use traces::Traces;
@@ -119,8 +122,8 @@ pub struct Reactor<N: Net> {
     /// Actions that were performed in this turn.
     performed: usize,
     moderation: Moderation,
-    /// Clients that found no room in the proxy.
-    parked: Vec<Key>,
+    /// Clients that found no room in the proxy, or have exceeded their rate.
+    parking: Parking,
     /// When listeners that ran out of file descriptors try again.
     accept_at: Option<Instant>,
     query_log: Option<QueryLog>,
@@ -190,7 +193,7 @@ impl<N: Net> Reactor<N> {
             unflushed: Vec::new(),
             performed: 0,
             moderation: Moderation::new(now),
-            parked: Vec::new(),
+            parking: Parking::default(),
             accept_at: None,
             log_at: None,
             stamp_at: clock.stamp_interval().map(|interval| now + interval),
@@ -326,6 +329,7 @@ impl<N: Net> Reactor<N> {
             self.clients.next_expiry(),
             self.http_clients.next_expiry(),
             self.accept_at,
+            self.parking.next_at(),
             self.tap.as_ref().and_then(Tap::next_due),
             self.traces_due(),
             self.log_at,

@@ -115,6 +115,12 @@ fn some_settings(inflight: usize, chance: &mut Chance) -> Config {
     }
 }
 
+/// The address of the client that asks from a port: some ask much more than others.
+fn client(port: u16) -> Ipv4Addr {
+    let host = (port % 16).min(9);
+    Ipv4Addr::from_bits(0x7f00_0001 + u32::from(host))
+}
+
 fn serves_corp(config: &Config) -> bool {
     let mut upstreams = config.upstreams.iter();
     upstreams.any(|upstream| !upstream.domains.is_empty())
@@ -251,7 +257,7 @@ impl World {
         self.next_port = port.wrapping_add(1);
         let origin = Origin {
             session: Key::from_usize(7),
-            peer: SocketAddr::from((Ipv4Addr::LOCALHOST, port)),
+            peer: SocketAddr::from((client(port), port)),
             local: None,
         };
         if let Some(question) = Message::parse(&bytes).ok().and_then(|m| m.question()) {
@@ -272,6 +278,9 @@ impl World {
         assert!(is_owed);
         self.obey();
         assert!(self.proxy.inflight() <= self.config.limits.inflight);
+        let waits = |asked: &&u16| client(**asked) == client(port);
+        let held = self.asked.keys().filter(waits).count();
+        assert!(held <= self.config.limits.client_inflight());
         assert!(self.proxy.cache_usage().octets <= self.config.cache.size);
     }
 
