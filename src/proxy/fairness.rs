@@ -71,6 +71,10 @@ impl Proxy {
     /// Returns whether there is room for another query of a client. Without room it is refused, so
     /// a client that can wait should.
     pub fn room_for(&mut self, client: Subscriber, now: Instant) -> Room {
+        let limiter = self.rate_limiter.as_ref();
+        if let Some(until) = limiter.and_then(|limiter| limiter.exceeded_until(client, now)) {
+            return Room::RateExceeded { until };
+        }
         let pool = self.routes.for_others();
         let has_room = self.may_hold_any(client)
             && (self.has_capacity() || self.shared.table.newest_of_largest(client).is_some())

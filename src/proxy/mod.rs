@@ -265,7 +265,7 @@ impl Proxy {
         self.cookies.is_ours(cookie, ip, now)
     }
 
-    /// Whether a client asks too often. TCP shows who asks, and has limits of its own.
+    /// Whether a client asks too often. One on a connection is not read while it does.
     fn verdict(
         &mut self,
         ip: IpAddr,
@@ -274,8 +274,12 @@ impl Proxy {
         now: Instant,
     ) -> Verdict {
         match &mut self.rate_limiter {
+            None => Verdict::Within,
             Some(limiter) if transport == Transport::Udp => limiter.judge(ip, is_proven, now),
-            _ => Verdict::Within,
+            Some(limiter) => {
+                limiter.judge(ip, true, now);
+                Verdict::Within
+            }
         }
     }
 

@@ -15,6 +15,7 @@ mod route_scenarios;
 mod upstream_scenarios;
 
 // The loop, over a network in memory.
+mod client_rates;
 mod loop_simulation;
 
 // The program, as a user starts it.
