@@ -9,7 +9,7 @@ use super::outbox::Outbox;
 use super::trace::{StepEnd, StepKind};
 use super::turns::Cursor;
 use super::upstream::{Endpoint, Route, Trial};
-use super::wishes::UpstreamSet;
+use super::wishes::{UpstreamSet, Wishes};
 use crate::config::Scheme;
 use crate::failure::FailureKind;
 use crate::time::Instant;
@@ -224,7 +224,9 @@ impl Proxy {
             let is_content = exchange.wishes.are_none() && !self.upstreams.has_room(pool, now);
             match route {
                 Route::Later(at) if at.is_some_and(|at| at < exchange.deadline) => break,
-                Route::Soon if is_content => break,
+                Route::Soon if is_content && self.has_few(exchange.holder) => break,
+                // A client that has few queries may have room where this one has none.
+                Route::Soon if is_content => cursor = cursor.next_line(),
                 // It wants a better way than others might, and keeps its turn.
                 Route::Soon => cursor = self.waiting_by_pool[pool.0].after(cursor),
                 // One link is enough unless each takes few queries.
@@ -401,8 +403,12 @@ impl Proxy {
 
     /// [`Proxy::route`] where so many queries would wait for a link, this one included.
     fn route_for(&self, exchange: &Exchange, demand: usize, now: Instant) -> Route {
-        let (pool, wishes) = (exchange.pool, &exchange.wishes);
-        match self.upstreams.route(pool, wishes, demand, now) {
+        let pool = exchange.pool;
+        let wishes = Wishes {
+            may_use_spare: self.has_few(exchange.holder),
+            ..exchange.wishes
+        };
+        match self.upstreams.route(pool, &wishes, demand, now) {
             Route::Later(retry_at) => {
                 let moments = [retry_at, self.next_address(exchange.pool, now)];
                 Route::Later(moments.into_iter().flatten().min())

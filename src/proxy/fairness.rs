@@ -116,9 +116,9 @@ impl Proxy {
     }
 
     /// Returns whether a client may hold another query to a pool, without another one making room.
-    pub(super) fn may_hold(&mut self, client: Subscriber, pool: PoolIndex) -> bool {
+    pub(super) fn may_hold(&self, client: Subscriber, pool: PoolIndex) -> bool {
         let limits = self.config.limits;
-        let has_part = match &mut self.shared.by_pool[pool.0] {
+        let has_part = match &self.shared.by_pool[pool.0] {
             Some(shares) => {
                 shares.len() < limits.domain_inflight()
                     && shares.held_by(client) < limits.client_domain_inflight()
@@ -128,10 +128,15 @@ impl Proxy {
         has_part && self.may_hold_any(client)
     }
 
-    fn may_hold_any(&mut self, client: Subscriber) -> bool {
+    fn may_hold_any(&self, client: Subscriber) -> bool {
         let most = self.config.limits.client_inflight();
-        let table = &mut self.shared.table;
-        table.len() < most || table.held_by(client) < most
+        self.shared.table.holds_at_most(client, most - 1)
+    }
+
+    /// Whether a client has few queries under way. What the program asks for itself is not much.
+    pub(super) fn has_few(&self, holder: Option<Subscriber>) -> bool {
+        let few = self.config.limits.client_inflight_few;
+        holder.is_none_or(|client| self.shared.table.holds_at_most(client, few))
     }
 
     /// Whether the table has room for another query.
@@ -177,7 +182,7 @@ impl Proxy {
 #[cfg(test)]
 mod tests {
     use super::super::testing::Scene;
-    use super::super::{Action, Transport};
+    use super::super::{Action, LinkKey, Transport};
     use crate::wire::{Message, Rcode};
     use std::net::IpAddr;
     use std::time::Duration;
@@ -245,8 +250,33 @@ mod tests {
             refused
         }
 
+        /// Lets a client ask until the links are full and more queries wait. Returns those that
+        /// were sent.
+        fn fill_links(&mut self, client: [u8; 4]) -> Vec<(LinkKey, Vec<u8>)> {
+            let (mut sent, mut links) = (Vec::new(), Vec::new());
+            for nth in 0..2_000 {
+                self.ask_as(client, &format!("n{nth}.example"));
+                self.bring_up();
+                for one in self.sent() {
+                    if links.contains(&one.0) {
+                        sent.push(one);
+                    } else {
+                        // It takes all that it can when it has answered.
+                        links.push(one.0);
+                        self.now += Duration::from_millis(50);
+                        self.answer_one(one);
+                        sent.extend(self.sent());
+                    }
+                }
+            }
+            let limits = self.proxy.config.limits;
+            let room = limits.links_per_address * limits.link_inflight_max;
+            assert_eq!(sent.len(), room, "the others wait");
+            sent
+        }
+
         /// Answers a query that was sent on a link. What follows from that is in the outbox.
-        fn answer_one(&mut self, (link, mut bytes): (crate::proxy::LinkKey, Vec<u8>)) {
+        fn answer_one(&mut self, (link, mut bytes): (LinkKey, Vec<u8>)) {
             bytes.truncate(Message::parse(&bytes).unwrap().records_start());
             (bytes[2], bytes[3], bytes[7], bytes[11]) = (0x81, 0x80, 1, 0);
             bytes.extend(b"\xc0\x0c\0\x01\0\x01\0\0\0\x3c\0\x04\xc0\0\x02\x01");
@@ -365,17 +395,8 @@ mod tests {
     #[test]
     fn queries_wait_for_links_in_turn_of_their_clients() {
         let mut scene = Scene::with(&["-u192.0.2.1", "--max-inflight=20000"]);
-        let mut sent = Vec::new();
-        for nth in 0..2_000 {
-            scene.ask_as(A, &format!("n{nth}.example"));
-            scene.bring_up();
-            sent.extend(scene.sent());
-            if nth == 0 {
-                scene.now += Duration::from_millis(50);
-                scene.answer_one(sent.remove(0));
-            }
-        }
-        assert!(sent.len() < 1_500, "the others wait: {}", sent.len());
+        scene.proxy.config.limits.client_inflight_few = 0;
+        let sent = scene.fill_links(A);
         scene.ask_as(B, "other.example");
         assert!(scene.sent().is_empty(), "it waits, too");
         let mut names = Vec::new();
@@ -385,6 +406,30 @@ mod tests {
             names.extend(sent.into_iter().map(|(_, query)| name_in(&query)));
         }
         assert!(names.contains(&"other.example. A".to_owned()), "{names:?}");
+    }
+
+    #[test]
+    fn client_with_few_queries_does_not_wait_for_one_with_many() {
+        let mut scene = Scene::with(&["-u192.0.2.1", "--max-inflight=20000"]);
+        let sent = scene.fill_links(A);
+        let others = 1_000;
+        let limits = scene.proxy.config.limits;
+        let mut at_once = 0;
+        for nth in 0..others {
+            let nth: u32 = nth;
+            scene.ask_as(client(nth.to_be_bytes()[3]), &format!("o{nth}.example"));
+            at_once += scene.sent().len();
+        }
+        let spare = limits.links_per_address * limits.link_spare;
+        assert_eq!(at_once, spare, "the others wait");
+        // What is spare is for them again once it is free, though the links are full.
+        let mut names = Vec::new();
+        for one in sent.into_iter().take(9) {
+            scene.answer_one(one);
+            names.extend(scene.sent().into_iter().map(|(_, query)| name_in(&query)));
+        }
+        assert_eq!(names.len(), 9);
+        assert!(names.iter().all(|name| name.starts_with('o')), "{names:?}");
     }
 
     #[test]

@@ -20,7 +20,7 @@ pub(super) type ByClient<C, T> = HashMap<C, T, ClientHash>;
 pub(super) struct Shares {
     holders: Arena<Holder>,
     holder_by_client: ByClient<Subscriber, Key>,
-    /// The holder that was looked up last: the next query is often from the same client.
+    /// The holder of the last query: the next one is often from the same client.
     last: Option<(Subscriber, Key)>,
     /// By the place of the query in its own table.
     nodes: Vec<Option<Node>>,
@@ -79,14 +79,20 @@ impl Shares {
     }
 
     /// Returns how many queries a client holds.
-    pub(super) fn held_by(&mut self, client: Subscriber) -> usize {
+    pub(super) fn held_by(&self, client: Subscriber) -> usize {
         let holder = self.find(client).and_then(|key| self.holders.get(key));
         holder.map_or(0, |holder| holder.held)
+    }
+
+    /// Returns whether a client holds at most this many queries.
+    pub(super) fn holds_at_most(&self, client: Subscriber, most: usize) -> bool {
+        self.len <= most || self.held_by(client) <= most
     }
 
     /// Adds a query of a client, as its newest.
     pub(super) fn add(&mut self, client: Subscriber, query: ExchangeKey) {
         let key = self.find(client).unwrap_or_else(|| self.add_holder(client));
+        self.last = Some((client, key));
         let place = query.0.index();
         let holder = self.holders.get_mut(key);
         let holder = holder.expect("a client that is found has an entry");
@@ -176,15 +182,11 @@ impl Shares {
         });
     }
 
-    fn find(&mut self, client: Subscriber) -> Option<Key> {
-        if let Some((last, key)) = self.last
-            && last == client
-        {
-            return Some(key);
+    fn find(&self, client: Subscriber) -> Option<Key> {
+        match self.last {
+            Some((last, key)) if last == client => Some(key),
+            _ => self.holder_by_client.get(&client).copied(),
         }
-        let key = *self.holder_by_client.get(&client)?;
-        self.last = Some((client, key));
-        Some(key)
     }
 
     fn add_holder(&mut self, client: Subscriber) -> Key {
@@ -197,7 +199,6 @@ impl Shares {
             newest: None,
         });
         self.holder_by_client.insert(client, key);
-        self.last = Some((client, key));
         key
     }
 

@@ -33,6 +33,16 @@ pub(super) struct Cursor {
     place: usize,
 }
 
+impl Cursor {
+    /// Returns the position of the first entry of the next client.
+    pub(super) fn next_line(self) -> Self {
+        Self {
+            line: self.line + 1,
+            place: 0,
+        }
+    }
+}
+
 impl Turns {
     /// Entries that may lapse before the first sweep.
     const SLACK: usize = 64;
@@ -46,8 +56,8 @@ impl Turns {
         }
     }
 
-    /// Adds a query at the end of the line of its client. `live_max` is an upper bound of the entries
-    /// that have not lapsed, this one included, and `is_live` tells them.
+    /// Adds a query at the end of the line of its client. `live_max` is an upper bound of the
+    /// entries that have not lapsed, this one included, and `is_live` tells them.
     pub(super) fn push(
         &mut self,
         waiter: Waiter,
@@ -145,10 +155,7 @@ impl Turns {
         };
         match self.get(next) {
             Some(_) => next,
-            None => Cursor {
-                line: cursor.line + 1,
-                place: 0,
-            },
+            None => cursor.next_line(),
         }
     }
 
@@ -180,10 +187,7 @@ impl Turns {
         } else if cursor.place < line.len() {
             cursor
         } else {
-            Cursor {
-                line: cursor.line + 1,
-                place: 0,
-            }
+            cursor.next_line()
         }
     }
 

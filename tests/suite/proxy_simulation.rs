@@ -519,7 +519,9 @@ impl World {
         let limits = &self.config.limits;
         let most = match to.scheme {
             Scheme::Udp => 1,
-            Scheme::Tcp | Scheme::Tls => limits.link_inflight_max + limits.link_abandoned + 1,
+            Scheme::Tcp | Scheme::Tls => {
+                limits.link_inflight_max + limits.link_spare + limits.link_abandoned + 1
+            }
         };
         assert!(link.pending.len() + link.answered.len() <= most || to.scheme != Scheme::Udp);
         assert!(link.pending.len() <= most);
@@ -570,7 +572,9 @@ impl World {
             "too many handshakes"
         );
         let streams = limits.links_per_address.max(limits.small_links_per_address);
-        let datagrams = limits.datagrams_per_address + limits.probe_datagrams_per_address;
+        let datagrams = limits.datagrams_per_address
+            + limits.datagrams_spare
+            + limits.probe_datagrams_per_address;
         let same = opening.filter(|(_, link)| link.to == to);
         assert!(same.count() <= streams);
         let same = self.links.iter().filter(|(_, link)| link.to == to);
