@@ -157,9 +157,9 @@ class Delay:
             far_reader, far_writer = await asyncio.open_connection("127.0.0.1", self.to)
         except OSError:
             return writer.close()
-        flights = [0]
+        far_socket, flights = far_writer.get_extra_info("socket"), [0]
         await asyncio.gather(self.forward(reader, far_writer, flights),
-                             self.hold_back(far_reader, writer, flights))
+                             self.hold_back(far_reader, far_socket, writer, flights))
 
     @staticmethod
     async def forward(reader, writer, flights):
@@ -169,10 +169,12 @@ class Delay:
                 writer.write(octets)
         writer.close()
 
-    async def hold_back(self, reader, writer, flights):
+    async def hold_back(self, reader, far_socket, writer, flights):
         loop = asyncio.get_running_loop()
         with contextlib.suppress(OSError):
             while octets := await reader.read(1 << 16):
+                # unbound sends the next answer when the last one was acknowledged.
+                far_socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
                 # The first thing that the client sends is its hello.
                 delay = self.delay if flights[0] > 1 else 0
                 loop.call_later(delay, self.write, writer, octets)
