@@ -81,6 +81,9 @@ scripts/chaos.py --seconds 3 --check
 wait "$targets"
 trap - EXIT
 
+step "clients that flood"
+scripts/fairness.py --seconds 3 --alone
+
 step "fuzz targets"
 scripts/fuzz.sh 1
 

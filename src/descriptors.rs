@@ -73,7 +73,11 @@ fn links(config: &Config, upstream: &Upstream) -> usize {
     };
     let datagrams = match upstream.scheme {
         Scheme::Tls | Scheme::Tcp => 0,
-        Scheme::Udp => limits.datagrams_per_address + limits.probe_datagrams_per_address,
+        Scheme::Udp => {
+            limits.datagrams_per_address
+                + limits.datagrams_spare
+                + limits.probe_datagrams_per_address
+        }
     };
     let streams = limits.links_per_address.max(limits.small_links_per_address);
     2 * addresses * (streams + datagrams)

@@ -87,7 +87,8 @@
 //! - No byte of a query is written to a peer before it is authenticated, unless the upstream is one
 //!   in the clear; such a one is sent queries for its own domains and nothing else.
 //! - Every table, queue and buffer has a limit in [`config::Limits`]. At the limit the newest is
-//!   refused, or its sender not read, and that is counted.
+//!   refused, or its sender not read, and that is counted. In the table of queries it is the newest
+//!   of the client that holds most; one client, or one domain, holds a quarter at most.
 //! - After a burst the memory that it took goes back.
 //! - Whatever comes from outside ends in a value or an error. Nothing panics on it.
 //!

@@ -10,7 +10,8 @@ mod common;
 use std::time::Duration;
 
 use dotproxy::config::Limits;
-use dotproxy::proxy::{Outbox, Proxy, Transport as ClientTransport};
+use dotproxy::origin::Subscriber;
+use dotproxy::proxy::{Outbox, Proxy, Room, Transport as ClientTransport};
 use dotproxy::session::client_stream::Taken;
 use dotproxy::session::{ClientStream, Scratch, Step, Transport};
 use dotproxy::time::Instant;
@@ -27,6 +28,7 @@ fuzz_target!(|input: &[u8]| {
         turn: 0,
     };
     let peer = common::origin(1).peer;
+    let holder = Subscriber::of(peer.ip());
     let now = Instant::default() + Duration::from_secs(1);
     let limits = Limits::default();
     let mut scratch = Scratch::new();
@@ -51,7 +53,7 @@ fuzz_target!(|input: &[u8]| {
             Taken {
                 is_query,
                 is_owed,
-                has_room: proxy.has_room(now),
+                has_room: proxy.room_for(holder, now) == Room::Free,
             }
         });
         let step = step.expect("the script has no errors");

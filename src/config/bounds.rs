@@ -161,6 +161,10 @@ pub struct Limits {
     pub link_inflight: usize,
     /// Queries in flight on one link at most.
     pub link_inflight_max: usize,
+    /// Queries in flight on one link beyond that, for clients that have few under way.
+    pub link_spare: usize,
+    /// Queries of a client that has few under way.
+    pub client_inflight_few: usize,
     /// Queries of a link that were given up, whose ids wait for their answers; beyond, the link is
     /// retired.
     pub link_abandoned: usize,
@@ -173,6 +177,9 @@ pub struct Limits {
     /// Datagrams to one address of an upstream that wait for their answer, each on a socket of its
     /// own.
     pub datagrams_per_address: usize,
+    /// Datagrams to one address of an upstream beyond that, for clients that have few queries under
+    /// way.
+    pub datagrams_spare: usize,
     /// Datagrams to one address of an upstream that are probes, beside those.
     pub probe_datagrams_per_address: usize,
     /// Handshakes under way at the same time, all upstreams together.
@@ -212,6 +219,23 @@ impl Limits {
     /// Attempts of one query that are not counted because the upstream closed the connection after
     /// answers to other queries.
     pub const RETURNS: usize = 32;
+
+    /// Returns how many queries of one client may wait for an answer: a quarter of all.
+    pub fn client_inflight(&self) -> usize {
+        (self.inflight / 4).max(1)
+    }
+
+    /// Returns how many queries may wait for upstreams that have a domain to themselves: a quarter
+    /// of all for each pool of them.
+    pub fn domain_inflight(&self) -> usize {
+        (self.inflight / 4).max(1)
+    }
+
+    /// Returns how many queries of one client may wait for such a pool: half of what the client may
+    /// have, so that a domain without an answer leaves it room for other names.
+    pub fn client_domain_inflight(&self) -> usize {
+        (self.inflight / 8).max(1)
+    }
 }
 
 impl Default for Limits {
@@ -235,11 +259,14 @@ impl Default for Limits {
             stream_octets_per_turn: 256 * 1024,
             link_inflight: 64,
             link_inflight_max: 256,
+            link_spare: 64,
+            client_inflight_few: 128,
             link_abandoned: 64,
             addresses_per_upstream: 8,
             links_per_address: 4,
             small_links_per_address: 16,
             datagrams_per_address: 64,
+            datagrams_spare: 16,
             probe_datagrams_per_address: 2,
             handshakes: 8,
             hedges_per_hundred: 5,

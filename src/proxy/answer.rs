@@ -327,9 +327,9 @@ impl Proxy {
         pool: PoolIndex,
         is_such: impl Fn(&Exchange) -> bool,
     ) -> Vec<ExchangeKey> {
-        let is_one = |key: &&ExchangeKey| self.exchanges.get(key.0).is_some_and(&is_such);
+        let is_one = |key: &ExchangeKey| self.exchanges.get(key.0).is_some_and(&is_such);
         let waiting = self.waiting_by_pool[pool.0].iter();
-        waiting.filter(is_one).copied().collect()
+        waiting.filter(is_one).collect()
     }
 
     /// Hands an answer to whoever asked.

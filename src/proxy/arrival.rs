@@ -3,7 +3,7 @@
 use std::iter;
 
 use super::admission::{
-    LOOPED, NOBODY_TO_ASK, OVERLOADED, Reception, Refusal, TOO_LATE, TOO_LONG, failed_before,
+    LOOPED, NOBODY_TO_ASK, Reception, Refusal, TOO_LATE, TOO_LONG, failed_before,
 };
 use super::cache::{Entry, Recall, Sought};
 use super::counters::Outcome;
@@ -13,6 +13,7 @@ use super::keys::{ExchangeKey, PoolIndex};
 use super::outbox::Outbox;
 use super::trace::Tracer;
 use super::{Proxy, special};
+use crate::origin::Subscriber;
 use crate::time::Instant;
 use crate::wire::edns::ExtendedError;
 use crate::wire::question::Type;
@@ -27,6 +28,13 @@ struct Request<'a> {
     asked: Asked<'a>,
     /// What it has in common with others, if its answer may be known or be for others, too.
     sought: Option<Sought>,
+}
+
+impl Request<'_> {
+    /// Returns the client that what follows from it counts for.
+    fn holder(&self) -> Subscriber {
+        Subscriber::of(self.client.origin.peer.ip())
+    }
 }
 
 impl Proxy {
@@ -243,13 +251,12 @@ impl Proxy {
         if deadline <= now {
             return Err(TOO_LATE);
         }
-        if !self.has_capacity() || self.is_backed_up(pool, now) {
-            return Err(OVERLOADED);
-        }
         if let Some(reason) = self.memory.recall(request.question, now) {
             self.look_for_recovery(request.question, pool, now, outbox);
             return Err(failed_before(reason));
         }
+        let holder = request.holder();
+        self.make_room(holder, pool, now, outbox)?;
         let query = self.query_for(request);
         if query.unpadded_len() > self.config.limits.forwarded_query {
             return Err(TOO_LONG);
@@ -259,6 +266,7 @@ impl Proxy {
             reception: Reception::of(&request.asked),
         };
         let mut exchange = Exchange::new(asker, pool, query, (now, deadline));
+        exchange.holder = Some(holder);
         exchange.sought = request.sought.filter(|_| is_recursive(request.message));
         exchange.tracer = Tracer::new(request.client.is_traced);
         if request.sought.is_some() {
@@ -270,8 +278,10 @@ impl Proxy {
     /// Whether what was just answered from the cache may be asked for again: there is room, and its
     /// question did not fail a short time ago.
     fn may_refresh(&mut self, request: &Request<'_>, now: Instant) -> bool {
+        let pool = self.routes.pool(request.question.name());
         is_recursive(request.message)
             && self.has_capacity_to_spare()
+            && pool.is_some_and(|pool| self.may_hold(request.holder(), pool))
             && self.memory.recall(request.question, now).is_none()
     }
 
@@ -284,6 +294,7 @@ impl Proxy {
         let query = self.query_for(request);
         let deadline = now + self.config.timeouts.deadline();
         let mut exchange = Exchange::new(Asker::Cache, pool, query, (now, deadline));
+        exchange.holder = Some(request.holder());
         exchange.sought = request.sought;
         self.start(exchange, now, outbox);
     }
@@ -311,11 +322,6 @@ impl Proxy {
         let buffer = self.spare_buffers.pop().unwrap_or_default();
         let query = Query::forward(request.message, buffer);
         query.expect("a query that is forwarded has a question")
-    }
-
-    /// Whether there is room for another query.
-    pub(super) fn has_capacity(&self) -> bool {
-        self.under_way() < self.config.limits.inflight
     }
 
     /// Whether there is room for queries that nobody waits for.

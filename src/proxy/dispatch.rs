@@ -7,8 +7,9 @@ use super::exchange::{Asker, Attempt, Exchange};
 use super::keys::{EndpointKey, ExchangeKey, LinkKey, PoolIndex};
 use super::outbox::Outbox;
 use super::trace::{StepEnd, StepKind};
+use super::turns::Cursor;
 use super::upstream::{Endpoint, Route, Trial};
-use super::wishes::UpstreamSet;
+use super::wishes::{UpstreamSet, Wishes};
 use crate::config::Scheme;
 use crate::failure::FailureKind;
 use crate::time::Instant;
@@ -24,9 +25,10 @@ impl Proxy {
         now: Instant,
         outbox: &mut Outbox,
     ) -> ExchangeKey {
-        let deadline = exchange.deadline;
+        let (deadline, holder, pool) = (exchange.deadline, exchange.holder, exchange.pool);
         self.ours += usize::from(!exchange.is_for_client());
         let key = ExchangeKey(self.exchanges.insert(exchange));
+        self.shared.add(holder, pool, key);
         let exchanges = &self.exchanges;
         self.by_deadline.push_ranked(
             (deadline, key),
@@ -176,47 +178,45 @@ impl Proxy {
             exchange.waiting_since = now;
             exchange.tracer.on_wait(StepKind::Waiting, now);
             let waiting = &mut self.waiting_by_pool[exchange.pool.0];
-            let exchanges = &self.exchanges;
-            waiting.push(key, exchanges.len(), |key| exchanges.contains(key.0));
+            let (waiter, exchanges) = (exchange.holder, &self.exchanges);
+            let is_live = |key: ExchangeKey| exchanges.contains(key.0);
+            waiting.push(waiter, key, exchanges.len(), is_live);
         }
     }
 
     pub(super) fn first_waiting(&mut self, pool: PoolIndex) -> Option<ExchangeKey> {
         let exchanges = &self.exchanges;
         let waiting = &mut self.waiting_by_pool[pool.0];
-        waiting.front(|key| exchanges.contains(key.0)).copied()
+        waiting.first(|key| exchanges.contains(key.0))
     }
 
-    /// Takes the first out of those who wait for a pool.
-    fn stop_waiting(&mut self, pool: PoolIndex, first: ExchangeKey, now: Instant) {
-        self.stop_waiting_at(0, pool, first, now);
-    }
-
-    /// Takes the exchange at this position out of those that wait for a pool.
-    fn stop_waiting_at(
+    /// Takes the exchange at this position out of those that wait for a pool. Returns the position
+    /// of the next one.
+    fn stop_waiting(
         &mut self,
-        position: usize,
+        cursor: Cursor,
         pool: PoolIndex,
         key: ExchangeKey,
         now: Instant,
-    ) {
-        self.waiting_by_pool[pool.0].take(position);
+    ) -> Cursor {
+        let next = self.waiting_by_pool[pool.0].take(cursor, true);
         let exchange = self.exchange_mut(key);
         exchange.is_waiting = false;
         exchange.tracer.on_wait_end(now);
+        next
     }
 
-    /// Gives those who wait for a pool, in turn, what has become free.
+    /// Gives the queries that wait for a pool, in turn of their clients, what has become free.
     pub(super) fn serve_waiting(&mut self, pool: PoolIndex, now: Instant, outbox: &mut Outbox) {
-        let mut position = 0;
+        let mut cursor = Cursor::default();
         for _ in 0..self.waiting_by_pool[pool.0].len() {
             let waiting = &mut self.waiting_by_pool[pool.0];
             let demand = waiting.len();
-            let Some(key) = waiting.get(position).copied() else {
+            let Some(key) = waiting.get(cursor) else {
                 break;
             };
             if !self.exchanges.contains(key.0) {
-                waiting.take(position);
+                cursor = waiting.take(cursor, false);
                 continue;
             }
             let exchange = self.exchange(key);
@@ -224,15 +224,17 @@ impl Proxy {
             let is_content = exchange.wishes.are_none() && !self.upstreams.has_room(pool, now);
             match route {
                 Route::Later(at) if at.is_some_and(|at| at < exchange.deadline) => break,
-                Route::Soon if is_content => break,
+                Route::Soon if is_content && self.has_few(exchange.holder) => break,
+                // A client that has few queries may have room where this one has none.
+                Route::Soon if is_content => cursor = cursor.next_line(),
                 // It wants a better way than others might, and keeps its turn.
-                Route::Soon => position += 1,
+                Route::Soon => cursor = self.waiting_by_pool[pool.0].after(cursor),
                 // One link is enough unless each takes few queries.
                 Route::Open(endpoint, scheme) => {
                     self.open(endpoint, scheme, now, outbox);
                 }
                 Route::Link(_) | Route::Datagram(_) | Route::Later(_) => {
-                    self.stop_waiting_at(position, pool, key, now);
+                    cursor = self.stop_waiting(cursor, pool, key, now);
                     self.dispatch(key, now, outbox);
                 }
             }
@@ -286,7 +288,7 @@ impl Proxy {
             if !matches!(self.route(self.exchange(key), now), Route::Later(_)) {
                 break;
             }
-            self.stop_waiting(pool, key, now);
+            self.stop_waiting(Cursor::default(), pool, key, now);
             self.give_up(key, now, outbox);
         }
     }
@@ -366,7 +368,8 @@ impl Proxy {
         let (attempts, is_answered) = (exchange.open_attempts(), exchange.is_answered);
         let (leads_as, followers) = (exchange.leads_as, std::mem::take(&mut exchange.followers));
         let buffer = exchange.query.take_buffer();
-        let is_ours = !exchange.is_for_client();
+        let (is_ours, pool) = (!exchange.is_for_client(), exchange.pool);
+        self.shared.remove(pool, key);
         self.ours -= usize::from(is_ours);
         self.exchanges.discard(key.0);
         self.keep_buffer(buffer);
@@ -397,8 +400,12 @@ impl Proxy {
 
     /// [`Proxy::route`] where so many queries would wait for a link, this one included.
     fn route_for(&self, exchange: &Exchange, demand: usize, now: Instant) -> Route {
-        let (pool, wishes) = (exchange.pool, &exchange.wishes);
-        match self.upstreams.route(pool, wishes, demand, now) {
+        let pool = exchange.pool;
+        let wishes = Wishes {
+            may_use_spare: self.has_few(exchange.holder),
+            ..exchange.wishes
+        };
+        match self.upstreams.route(pool, &wishes, demand, now) {
             Route::Later(retry_at) => {
                 let moments = [retry_at, self.next_address(exchange.pool, now)];
                 Route::Later(moments.into_iter().flatten().min())

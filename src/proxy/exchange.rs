@@ -22,6 +22,7 @@
 
 use crate::config::Limits;
 use crate::failure::FailureKind;
+use crate::origin::Subscriber;
 use crate::time::Instant;
 use crate::wire::Query;
 use crate::wire::query::EdnsLevel;
@@ -85,6 +86,8 @@ pub(super) struct BadAnswer {
 #[derive(Debug)]
 pub(super) struct Exchange {
     pub(super) asker: Asker,
+    /// The client that it counts for, be it that its client has a response by now.
+    pub(super) holder: Option<Subscriber>,
     /// Who is asked.
     pub(super) pool: PoolIndex,
     /// The query, kept until it is answered so that it can be sent again.
@@ -148,6 +151,7 @@ impl Exchange {
         Self {
             asked_at: now,
             asker,
+            holder: None,
             pool,
             query,
             deadline,

@@ -16,8 +16,9 @@
 //! - `cache`: answers that are known, `stale`: those that will do if there is no better
 //! - `routes`, `special`: who is asked for which names, and which are answered here
 //! - `exchange`: one query that is being answered
+//! - `fairness`: which queries there is room for, `shares`: what each client holds
 //! - `sharing`: queries for the same, which are one
-//! - `dispatch`: how it finds its way
+//! - `dispatch`: how it finds its way, `turns`: in which order where it has to wait
 //! - `reply`: what a message from upstream is, `answer`: what becomes of it
 //! - `view`: what there is to see from outside
 //! - `ending`: the response, and what is told of it, `trace`: step by step
@@ -43,6 +44,7 @@ mod counters;
 mod dispatch;
 mod ending;
 mod exchange;
+mod fairness;
 mod hedge;
 mod keys;
 mod loops;
@@ -55,12 +57,14 @@ mod readiness;
 mod reconfigure;
 mod reply;
 mod routes;
+mod shares;
 mod sharing;
 mod special;
 mod stale;
 #[cfg(test)]
 mod testing;
 mod trace;
+mod turns;
 mod upstream;
 mod view;
 mod watch;
@@ -70,6 +74,7 @@ pub use admission::{Protocol, Transport};
 pub use cache::CacheUsage;
 pub use counters::{Counters, Discard, Outcome};
 pub use ending::Record;
+pub use fairness::Room;
 pub use keys::{LinkKey, UpstreamIndex};
 pub use outbox::{Action, Destination, Outbox};
 pub use readiness::Unready;
@@ -94,6 +99,7 @@ use cache::Cache;
 use cookies::Cookies;
 use ending::{Client, Ending};
 use exchange::Exchange;
+use fairness::Shared;
 use hedge::Hedges;
 use keys::{ExchangeKey, PoolIndex};
 use loops::LoopTests;
@@ -103,7 +109,9 @@ use rate::{RateLimiter, Verdict};
 use readiness::Probes;
 use reconfigure::Ways;
 use routes::Routes;
+use shares::ClientHash;
 use sharing::Leaders;
+use turns::{Turns, Waiter};
 use upstream::Upstreams;
 use upstream::link::{Due, Link, Stage};
 
@@ -117,7 +125,9 @@ pub struct Proxy {
     /// Every exchange in the order of deadlines.
     by_deadline: Fifo<(Instant, ExchangeKey)>,
     /// Exchanges that wait for a link, in turn.
-    waiting_by_pool: Vec<Fifo<ExchangeKey>>,
+    waiting_by_pool: Vec<Turns>,
+    /// What each client holds.
+    shared: Shared,
     /// Exchanges that have an answer which is no longer fresh, and when that has to do.
     by_patience: Fifo<(Instant, ExchangeKey)>,
     /// Exchanges that have an answer and wait for room to respond, and since when they do.
@@ -143,8 +153,8 @@ pub struct Proxy {
 impl Proxy {
     /// A proxy that has done nothing yet.
     pub fn new(config: &Config, seed: &[u8; SEED_LEN]) -> Self {
-        let ways = Ways::new(config);
         let mut random = Random::new(seed);
+        let ways = Ways::new(config, &ClientHash::new(&mut random));
         Self {
             config: config.clone(),
             cookies: Cookies::new(&mut random),
@@ -152,6 +162,7 @@ impl Proxy {
             exchanges: Arena::default(),
             by_deadline: Fifo::default(),
             waiting_by_pool: ways.waiting_by_pool,
+            shared: ways.shared,
             by_patience: Fifo::default(),
             postponed: VecDeque::new(),
             ours: 0,
@@ -170,14 +181,6 @@ impl Proxy {
             spare_buffers: Vec::new(),
             counters: Counters::default(),
         }
-    }
-
-    /// Whether another query can be taken. Without room it is refused at once, so whoever can wait
-    /// should. Nor is there room while links are up and queries queue for them for long: each would
-    /// be sent too late to be answered in time.
-    pub fn has_room(&mut self, now: Instant) -> bool {
-        let pool = self.routes.for_others();
-        self.has_capacity() && !pool.is_some_and(|pool| self.is_backed_up(pool, now))
     }
 
     /// Queries that are to be answered, those for the cache included.
@@ -273,7 +276,7 @@ impl Proxy {
         self.cookies.is_ours(cookie, ip, now)
     }
 
-    /// Whether a client asks too often. TCP shows who asks, and has limits of its own.
+    /// Whether a client asks too often. One on a connection is not read while it does.
     fn verdict(
         &mut self,
         ip: IpAddr,
@@ -282,8 +285,12 @@ impl Proxy {
         now: Instant,
     ) -> Verdict {
         match &mut self.rate_limiter {
+            None => Verdict::Within,
             Some(limiter) if transport == Transport::Udp => limiter.judge(ip, is_proven, now),
-            _ => Verdict::Within,
+            Some(limiter) => {
+                limiter.judge(ip, true, now);
+                Verdict::Within
+            }
         }
     }
 
@@ -440,9 +447,12 @@ impl Proxy {
         (0..self.waiting_by_pool.len()).map(PoolIndex)
     }
 
-    /// Whether queries have waited for room on links that are up for longer than one is worth.
-    fn is_backed_up(&mut self, pool: PoolIndex, now: Instant) -> bool {
-        let Some(first) = self.first_waiting(pool) else {
+    /// Whether queries of a client have waited for room on links that are up for longer than one is
+    /// worth.
+    fn is_backed_up(&mut self, pool: PoolIndex, waiter: Waiter, now: Instant) -> bool {
+        let exchanges = &self.exchanges;
+        let waiting = &mut self.waiting_by_pool[pool.0];
+        let Some(first) = waiting.first_of(waiter, |key| exchanges.contains(key.0)) else {
             return false;
         };
         let waiting_since = self.exchange(first).waiting_since;

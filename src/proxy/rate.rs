@@ -97,11 +97,31 @@ impl RateLimiter {
         }
     }
 
-    fn known_of(&mut self, client: Client, now: Instant) -> &mut Known {
+    /// Returns when a client that has proven its address is within the limit again, if it has
+    /// exceeded it.
+    pub(super) fn exceeded_until(&self, subscriber: Subscriber, now: Instant) -> Option<Instant> {
+        let is_proven = true;
+        let client = Client {
+            subscriber,
+            is_proven,
+        };
+        let mut known = self.known[self.set_of(client)].iter().flatten();
+        let known = known.find(|known| known.client == client)?;
+        let with_another = known.full_at + self.interval - now;
+        let beyond = with_another.checked_sub(self.stock)?;
+        (!beyond.is_zero()).then(|| now + beyond)
+    }
+
+    fn set_of(&self, client: Client) -> usize {
         let mut hasher = self.hasher.clone();
         client.hash(&mut hasher);
         let remainder = hasher.finish() % SETS as u64;
-        let set = &mut self.known[usize::try_from(remainder).expect("it is small")];
+        usize::try_from(remainder).expect("it is small")
+    }
+
+    fn known_of(&mut self, client: Client, now: Instant) -> &mut Known {
+        let set = self.set_of(client);
+        let set = &mut self.known[set];
         let is_its_own = |slot: &Option<Known>| slot.is_some_and(|known| known.client == client);
         let place = set.iter().position(is_its_own).unwrap_or_else(|| {
             let fullest = |place: &usize| set[*place].map(|known| known.full_at);
@@ -168,6 +188,28 @@ mod tests {
         assert_eq!(*first, Verdict::Within);
         let (drop, slip) = (Verdict::Drop, Verdict::Slip);
         assert_eq!(rest, [drop, slip, drop, slip]);
+    }
+
+    #[test]
+    fn client_that_is_told_when_it_may_ask_may_ask_then() {
+        let mut limiter = limiter(10, 5);
+        let client = Subscriber::of(ip("192.0.2.1"));
+        let mut now = at(1_000);
+        for nth in 0..50 {
+            if let Some(until) = limiter.exceeded_until(client, now) {
+                assert!(nth >= 5 && until - now == Duration::from_millis(100));
+                now = until;
+            }
+            assert_eq!(limiter.exceeded_until(client, now), None);
+            assert_eq!(limiter.judge(ip("192.0.2.1"), true, now), Verdict::Within);
+        }
+        assert_eq!(now, at(1_000 + 45 * 100));
+        // The queries of another client, or of one that forges its address, are none of its own.
+        let other = Subscriber::of(ip("192.0.2.2"));
+        assert_eq!(limiter.exceeded_until(other, now), None);
+        assert_eq!(within(&mut limiter, 9, "192.0.2.3", now), 5);
+        let forged = Subscriber::of(ip("192.0.2.3"));
+        assert_eq!(limiter.exceeded_until(forged, now), None);
     }
 
     #[test]

@@ -10,6 +10,7 @@ use super::admission::NOBODY_TO_ASK;
 use super::bad_answers::BadAnswers;
 use super::bootstrap::Bootstrap;
 use super::exchange::Asker;
+use super::fairness::Shared;
 use super::hedge::Hedges;
 use super::keys::{ExchangeKey, LinkKey, PoolIndex, UpstreamIndex};
 use super::loops::LoopTests;
@@ -17,14 +18,14 @@ use super::memory::Memory;
 use super::outbox::Outbox;
 use super::rate::RateLimiter;
 use super::routes::Routes;
+use super::shares::ClientHash;
 use super::sharing::Leaders;
+use super::turns::Turns;
 use super::upstream::Upstreams;
 use super::upstream::link::{Link, Stage};
-use crate::arena::Fifo;
 use crate::config::{Config, Host, Limits, Upstream};
 use crate::failure::FailureKind;
 use crate::time::Instant;
-use crate::wire::response::write_error;
 
 /// Who is asked for what, where nobody has been asked yet.
 #[derive(Debug)]
@@ -32,11 +33,12 @@ pub(super) struct Ways {
     pub(super) routes: Routes,
     pub(super) upstreams: Upstreams,
     pub(super) bootstrap: Bootstrap,
-    pub(super) waiting_by_pool: Vec<Fifo<ExchangeKey>>,
+    pub(super) waiting_by_pool: Vec<Turns>,
+    pub(super) shared: Shared,
 }
 
 impl Ways {
-    pub(super) fn new(config: &Config) -> Self {
+    pub(super) fn new(config: &Config, hash: &ClientHash) -> Self {
         let (routes, mut pools) = Routes::new(&config.upstreams);
         let for_addresses = PoolIndex(pools.len());
         let servers = config.bootstrap.iter().copied().map(Upstream::bootstrap);
@@ -46,7 +48,10 @@ impl Ways {
                 .map(UpstreamIndex)
                 .collect(),
         );
-        let waiting_by_pool = pools.iter().map(|_| Fifo::default()).collect();
+        let waiting_by_pool = pools.iter().map(|_| Turns::new(hash.clone())).collect();
+        let is_limited = |pool| pool != for_addresses && Some(pool) != routes.for_others();
+        let limited = (0..pools.len()).map(|place| is_limited(PoolIndex(place)));
+        let shared = Shared::new(limited, hash);
         let labels = labels(&all);
         let mut upstreams = Upstreams::new(config, labels, pools);
         for (place, upstream) in all.iter().enumerate() {
@@ -60,6 +65,7 @@ impl Ways {
             upstreams,
             bootstrap: Bootstrap::new(config, for_addresses),
             waiting_by_pool,
+            shared,
         }
     }
 }
@@ -156,11 +162,12 @@ impl Proxy {
             self.upstreams.remove(key);
             outbox.close(key);
         }
-        let ways = Ways::new(&self.config);
+        let ways = Ways::new(&self.config, &ClientHash::new(&mut self.random));
         self.upstreams.start_over(ways.upstreams);
         self.routes = ways.routes;
         self.bootstrap = ways.bootstrap;
         self.waiting_by_pool = ways.waiting_by_pool;
+        self.shared = ways.shared;
         self.leaders = Leaders::default();
         self.hedges = Hedges::new(&self.config.limits);
         self.postponed.clear();
@@ -186,19 +193,14 @@ impl Proxy {
                 let exchange = self.exchange_mut(key);
                 exchange.start_over(pool, now);
                 exchange.sought.take_if(|_| !is_shared);
+                let holder = exchange.holder;
+                self.shared.add(holder, pool, key);
                 return true;
             }
             (Asker::Client { .. }, None) => {
-                let refusal = NOBODY_TO_ASK;
-                let exchange = self.exchange_mut(key);
                 // Upstreams have other numbers now.
-                exchange.answered_by = None;
-                let exchange = self.exchanges.get(key.0).expect("it is still there");
-                let ending = exchange.ending(refusal.outcome);
-                let (ending, owed) = ending.expect("a client asked");
-                ending.respond(&mut self.counters, now, outbox, |out| {
-                    write_error(out, &owed, refusal.rcode, Some(refusal.error));
-                });
+                self.exchange_mut(key).answered_by = None;
+                self.respond_refused(key, &NOBODY_TO_ASK, now, outbox);
             }
             (Asker::Cache | Asker::Probe | Asker::Bootstrap(..), _) => self.ours -= 1,
         }

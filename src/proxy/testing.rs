@@ -41,10 +41,20 @@ impl Scene {
 
     /// Lets a client send this query. Returns whether a response follows.
     pub(super) fn offer(&mut self, query: &[u8], transport: Transport) -> bool {
+        self.offer_from([127, 0, 0, 1], query, transport)
+    }
+
+    /// Lets the client with this address send this query. Returns whether a response follows.
+    pub(super) fn offer_from(
+        &mut self,
+        client: [u8; 4],
+        query: &[u8],
+        transport: Transport,
+    ) -> bool {
         self.outbox.clear();
         let origin = Origin {
             session: Key::from_usize(1),
-            peer: ([127, 0, 0, 1], 4711).into(),
+            peer: (client, 4711).into(),
             local: None,
         };
         let (proxy, outbox) = (&mut self.proxy, &mut self.outbox);

@@ -49,6 +49,8 @@ pub(super) struct Wishes {
     pub(super) fresh_since: Option<Instant>,
     /// A connection: the answer does not fit a datagram.
     pub(super) on_connection: bool,
+    /// Its client has few queries under way, so that it may use what others leave spare.
+    pub(super) may_use_spare: bool,
 }
 
 impl Wishes {

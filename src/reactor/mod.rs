@@ -14,8 +14,9 @@
 //!
 //! The poller reports an edge once. A session that has not read all there is stays in the queue of
 //! the runnable, or where it is remembered why it cannot run: a client that is full until it has
-//! taken a response, a client that found the proxy full until there is room, a listener until a
-//! file descriptor is free or the error of `accept` may be over. An error closes one session, never
+//! taken a response, a client that found the proxy full or has exceeded its rate until there is
+//! room, a listener until a file descriptor is free or the error of `accept` may be over. An error
+//! closes one session, never
 //! the loop.
 
 mod accepting;
@@ -26,6 +27,7 @@ mod http;
 mod listen;
 mod metrics;
 mod moderation;
+mod parking;
 mod records;
 mod signals;
 mod slot;
@@ -59,6 +61,7 @@ use burdens::Burdens;
 use clients::{Bounds, Clients};
 use listen::{ClientProtocol, listen_everywhere};
 use moderation::Moderation;
+use parking::Parking;
 use slot::{Session, Slot, client_at};
 use tap::Tap;
 use traces::Traces;
@@ -124,8 +127,8 @@ pub struct Reactor<N: Net> {
     /// Actions that were performed in this turn.
     performed: usize,
     moderation: Moderation,
-    /// Clients that found no room in the proxy.
-    parked: Vec<Key>,
+    /// Clients that found no room in the proxy, or have exceeded their rate.
+    parking: Parking,
     accept_pause: AcceptPause,
     query_log: Option<QueryLog>,
     tap: Option<Tap>,
@@ -194,7 +197,7 @@ impl<N: Net> Reactor<N> {
             unflushed: Vec::new(),
             performed: 0,
             moderation: Moderation::new(now),
-            parked: Vec::new(),
+            parking: Parking::default(),
             accept_pause: AcceptPause::default(),
             log_at: None,
             stamp_at: clock.stamp_interval().map(|interval| now + interval),
@@ -340,6 +343,7 @@ impl<N: Net> Reactor<N> {
             self.clients.next_expiry(),
             self.http_clients.next_expiry(),
             self.accept_pause.until(),
+            self.parking.next_at(),
             self.tap.as_ref().and_then(Tap::next_due),
             self.traces_due(),
             self.log_at,

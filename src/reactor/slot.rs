@@ -15,7 +15,7 @@ pub(super) struct Slot<N: Net> {
     pub(super) is_runnable: bool,
     /// Something has been written to it that may not have gone out.
     pub(super) is_unflushed: bool,
-    /// It found no room in the proxy.
+    /// It found no room in the proxy, or has exceeded its rate.
     pub(super) is_parked: bool,
 }
 

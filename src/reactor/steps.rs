@@ -11,7 +11,7 @@ use crate::arena::Key;
 use crate::failure::{Failure, FailureKind};
 use crate::net::{self, Net};
 use crate::origin::{Origin, Subscriber};
-use crate::proxy::{LinkKey, Protocol, Transport as ClientTransport};
+use crate::proxy::{LinkKey, Protocol, Room, Transport as ClientTransport};
 use crate::session::client_stream::Taken;
 use crate::session::upstream_stream::UpstreamEvent;
 use crate::session::{ClientStream, Step, Transport};
@@ -178,10 +178,15 @@ impl<N: Net> Reactor<N> {
             log::debug!("closing a client whose certificate has expired");
             return self.close_client(key);
         }
-        if !self.proxy.has_room(self.now) {
-            self.park(key);
+        let holder = Subscriber::of(client.peer().ip());
+        let room = self.proxy.room_for(holder, self.now);
+        if room != Room::Free {
+            self.park(key, holder, room);
             return self.settle_client(key);
         }
+        let Some(client) = self.sessions.get_mut(key).and_then(Slot::client) else {
+            return;
+        };
         let (proxy, outbox, now) = (&mut self.proxy, &mut self.outbox, self.now);
         let origin = Origin {
             session: key,
@@ -208,7 +213,7 @@ impl<N: Net> Reactor<N> {
             Taken {
                 is_query: is_query(message),
                 is_owed: proxy.handle_query(origin, transport, message, now, outbox),
-                has_room: proxy.has_room(now) && !outbox.is_long(),
+                has_room: proxy.room_for(holder, now) == Room::Free && !outbox.is_long(),
             }
         };
         let stepped = if self.finish_at.is_none() || client.is_unread() {
@@ -224,8 +229,11 @@ impl<N: Net> Reactor<N> {
         }
         match stepped {
             Ok(Step::Again) => self.make_runnable(key),
-            Ok(Step::Full) if !self.proxy.has_room(self.now) => self.park(key),
-            Ok(Step::Full | Step::Drained) => {}
+            Ok(Step::Full) => {
+                let room = self.proxy.room_for(holder, self.now);
+                self.park(key, holder, room);
+            }
+            Ok(Step::Drained) => {}
             Err(failure) => {
                 log::debug!("a TCP client is gone: {failure}");
                 if failure.kind == FailureKind::Authentication {
@@ -364,8 +372,12 @@ impl<N: Net> Reactor<N> {
             return;
         };
         self.relax_soon();
+        let is_parked = slot.is_parked;
         if let Some(client) = slot.client() {
             let subscriber = Subscriber::of(client.peer().ip());
+            if is_parked {
+                self.parking.remove(subscriber, key);
+            }
             self.clients.remove(subscriber, client.accounted());
             client.close(&mut self.scratch);
             if self.accept_pause.until().is_some() {
@@ -388,22 +400,27 @@ impl<N: Net> Reactor<N> {
         listeners.map(|(key, _)| key).collect()
     }
 
-    /// Lets a client wait that found the proxy full.
-    fn park(&mut self, key: Key) {
-        if let Some(slot) = self.sessions.get_mut(key)
-            && !slot.is_parked
-        {
+    /// Parks a client that has this room, unless that is free.
+    fn park(&mut self, key: Key, holder: Subscriber, room: Room) {
+        if room == Room::Free {
+            return;
+        }
+        let Some(slot) = self.sessions.get_mut(key) else {
+            return;
+        };
+        if let (Room::RateExceeded { .. }, Some(client)) = (room, slot.client()) {
+            client.hold_back();
+        }
+        if !slot.is_parked {
             slot.is_parked = true;
-            self.parked.push(key);
+            self.parking.add(holder, key, room);
         }
     }
 
-    /// Lets clients go on that found the proxy full, once it has room.
+    /// Lets clients go on that were parked, once there is room for them.
     pub(super) fn unpark(&mut self) {
-        if self.parked.is_empty() || !self.proxy.has_room(self.now) {
-            return;
-        }
-        for key in std::mem::take(&mut self.parked) {
+        let (proxy, now) = (&mut self.proxy, self.now);
+        for key in self.parking.release(|holder| proxy.room_for(holder, now)) {
             if let Some(slot) = self.sessions.get_mut(key) {
                 slot.is_parked = false;
             }

@@ -51,6 +51,8 @@ pub struct ClientStream<S> {
     unasked: Unasked,
     /// When messages came that could not all be handed on, until they are.
     kept_since: Option<Instant>,
+    /// The client has exceeded its rate, so that what is kept counts as not read yet.
+    is_held_back: bool,
     /// What it has sent is still to be read, though no other client is read any more.
     is_unread: bool,
     /// No more will come from the client.
@@ -90,6 +92,7 @@ impl<S: Read + Write> ClientStream<S> {
             deframer: Deframer::default(),
             inflight: 0,
             kept_since: None,
+            is_held_back: false,
             is_unread: false,
             is_ended: false,
             unasked: Unasked::default(),
@@ -160,6 +163,12 @@ impl<S: Read + Write> ClientStream<S> {
     /// Whether that is so and there was no room yet.
     pub fn is_unread(&self) -> bool {
         self.is_unread
+    }
+
+    /// Records that the client has exceeded its rate: messages that are kept come when they are
+    /// handed on.
+    pub fn hold_back(&mut self) {
+        self.is_held_back = self.kept_since.is_some();
     }
 
     /// Counts the octets that are held for this client: how many there were when last counted, and
@@ -260,6 +269,12 @@ impl<S: Read + Write> ClientStream<S> {
         if self.must_wait(limits) {
             return Step::Full;
         }
+        let since = if std::mem::take(&mut self.is_held_back) {
+            now
+        } else {
+            since
+        };
+        self.kept_since = Some(since);
         let mut counts = Counts {
             inflight: &mut self.inflight,
             unasked: &mut self.unasked,

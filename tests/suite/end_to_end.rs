@@ -931,7 +931,7 @@ fn queries_beyond_the_limit_are_refused_at_once() {
     let scene = Scene::with(
         "inflight",
         "exec \"$@\"",
-        &["--max-inflight=10", "--timeout=60s"],
+        &["--max-inflight=40", "--timeout=60s"],
     );
     scene.server.plan(Fault::Silence, u64::MAX);
     let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).expect("a socket");

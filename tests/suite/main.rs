@@ -16,6 +16,7 @@ mod upstream_scenarios;
 
 // The loop, over a network in memory.
 mod client_limits;
+mod client_rates;
 mod log_lines;
 mod loop_simulation;
 

@@ -115,6 +115,12 @@ fn some_settings(inflight: usize, chance: &mut Chance) -> Config {
     }
 }
 
+/// The address of the client that asks from a port: some ask much more than others.
+fn client(port: u16) -> Ipv4Addr {
+    let host = (port % 16).min(9);
+    Ipv4Addr::from_bits(0x7f00_0001 + u32::from(host))
+}
+
 fn serves_corp(config: &Config) -> bool {
     let mut upstreams = config.upstreams.iter();
     upstreams.any(|upstream| !upstream.domains.is_empty())
@@ -251,7 +257,7 @@ impl World {
         self.next_port = port.wrapping_add(1);
         let origin = Origin {
             session: Key::from_usize(7),
-            peer: SocketAddr::from((Ipv4Addr::LOCALHOST, port)),
+            peer: SocketAddr::from((client(port), port)),
             local: None,
         };
         if let Some(question) = Message::parse(&bytes).ok().and_then(|m| m.question()) {
@@ -272,6 +278,9 @@ impl World {
         assert!(is_owed);
         self.obey();
         assert!(self.proxy.inflight() <= self.config.limits.inflight);
+        let waits = |asked: &&u16| client(**asked) == client(port);
+        let held = self.asked.keys().filter(waits).count();
+        assert!(held <= self.config.limits.client_inflight());
         assert!(self.proxy.cache_usage().octets <= self.config.cache.size);
     }
 
@@ -510,7 +519,9 @@ impl World {
         let limits = &self.config.limits;
         let most = match to.scheme {
             Scheme::Udp => 1,
-            Scheme::Tcp | Scheme::Tls => limits.link_inflight_max + limits.link_abandoned + 1,
+            Scheme::Tcp | Scheme::Tls => {
+                limits.link_inflight_max + limits.link_spare + limits.link_abandoned + 1
+            }
         };
         assert!(link.pending.len() + link.answered.len() <= most || to.scheme != Scheme::Udp);
         assert!(link.pending.len() <= most);
@@ -561,7 +572,9 @@ impl World {
             "too many handshakes"
         );
         let streams = limits.links_per_address.max(limits.small_links_per_address);
-        let datagrams = limits.datagrams_per_address + limits.probe_datagrams_per_address;
+        let datagrams = limits.datagrams_per_address
+            + limits.datagrams_spare
+            + limits.probe_datagrams_per_address;
         let same = opening.filter(|(_, link)| link.to == to);
         assert!(same.count() <= streams);
         let same = self.links.iter().filter(|(_, link)| link.to == to);

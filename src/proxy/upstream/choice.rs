@@ -144,8 +144,8 @@ impl Upstreams {
         let mut members = self.members(pool);
         members.any(|endpoint| {
             let scheme = endpoint.scheme_for(false, now);
-            scheme == Scheme::Udp && self.has_room_for_datagram(endpoint)
-                || self.least_busy_link(endpoint, scheme, now).is_some()
+            scheme == Scheme::Udp && self.has_room_for_datagram(endpoint, false)
+                || self.least_busy_link(endpoint, scheme, false, now).is_some()
         })
     }
 
@@ -204,7 +204,8 @@ impl Upstreams {
         let is_other_kind = scheme != endpoint.scheme;
         let may_be_opened = is_other_kind || closed_until.is_none_or(|until| until <= now);
         if scheme == Scheme::Udp {
-            return match (may_be_opened, self.has_room_for_datagram(endpoint)) {
+            let has_room = self.has_room_for_datagram(endpoint, wishes.may_use_spare);
+            return match (may_be_opened, has_room) {
                 (true, true) => Some(Route::Datagram(key)),
                 (true, false) => Some(Route::Soon),
                 (false, _) => None,
@@ -234,7 +235,7 @@ impl Upstreams {
                 Route::Soon
             });
         }
-        match self.least_busy_link(endpoint, scheme, now) {
+        match self.least_busy_link(endpoint, scheme, wishes.may_use_spare, now) {
             Some(link) => Some(Route::Link(link)),
             None => links().next().map(|_| Route::Soon),
         }
@@ -263,31 +264,39 @@ impl Upstreams {
         let is_prompt = endpoint.latency.usual().is_some_and(|usual| usual < prompt);
         let is_worth_more = |link: &Link| is_prompt && !link.has_waited(prompt, now);
         let is_serial = endpoint.capacity.is_serial(now);
-        let has_room = |link: &Link| self.takes_more(link, is_serial, is_worth_more(link));
+        let has_room = |link: &Link| self.takes_more(link, is_serial, is_worth_more(link), 0);
         let mut links = self.links_of(endpoint, scheme);
         let (key, _) = links.find(|(_, link)| has_room(link) && is_good(link))?;
         Some(key)
     }
 
-    /// The link for a query that cannot have one with room. One that may be dead is not filled.
+    /// The link for a query that cannot have one with room. One that may be dead is not filled. A
+    /// query of a client that has few does not wait for those of a client that has many.
     fn least_busy_link(
         &self,
         endpoint: &Endpoint,
         scheme: Scheme,
+        may_use_spare: bool,
         now: Instant,
     ) -> Option<LinkKey> {
         let links = self.links_of(endpoint, scheme);
         let is_serial = endpoint.capacity.is_serial(now);
         let is_alive = |link: &Link| link.has_answered() && !link.is_doubtful();
-        let usable = links.filter(|(_, link)| self.takes_more(link, is_serial, is_alive(link)));
+        let spare = if may_use_spare {
+            self.limits.link_spare
+        } else {
+            0
+        };
+        let takes_more = |link: &Link| self.takes_more(link, is_serial, is_alive(link), spare);
+        let usable = links.filter(|(_, link)| takes_more(link));
         let (key, _) = usable.min_by_key(|(_, link)| link.waited_for())?;
         Some(key)
     }
 
-    fn takes_more(&self, link: &Link, is_serial: bool, is_worth_more: bool) -> bool {
+    fn takes_more(&self, link: &Link, is_serial: bool, is_worth_more: bool, spare: usize) -> bool {
         let most = match (is_serial, is_worth_more) {
             (true, _) => 1,
-            (false, true) => self.limits.link_inflight_max,
+            (false, true) => self.limits.link_inflight_max + spare,
             (false, false) => self.limits.link_inflight,
         };
         link.scheme != Scheme::Udp && link.takes_queries() && link.waited_for() < most
@@ -295,7 +304,7 @@ impl Upstreams {
 
     /// Whether one more datagram may wait for its answer from an address.
     pub(in crate::proxy) fn has_room_for_datagram_to(&self, key: EndpointKey) -> bool {
-        self.has_room_for_datagram(self.endpoint(key))
+        self.has_room_for_datagram(self.endpoint(key), false)
     }
 
     /// Whether one more probe may wait for its answer from an address: there is room for some when
@@ -304,12 +313,19 @@ impl Upstreams {
         let endpoint = self.endpoint(key);
         let sent = self.links_of(endpoint, Scheme::Udp).count();
         let limits = &self.limits;
-        sent < limits.datagrams_per_address + limits.probe_datagrams_per_address
+        let for_queries = limits.datagrams_per_address + limits.datagrams_spare;
+        sent < for_queries + limits.probe_datagrams_per_address
     }
 
-    fn has_room_for_datagram(&self, endpoint: &Endpoint) -> bool {
+    fn has_room_for_datagram(&self, endpoint: &Endpoint, may_use_spare: bool) -> bool {
         let sent = self.links_of(endpoint, Scheme::Udp).count();
-        endpoint.scheme == Scheme::Udp && sent < self.limits.datagrams_per_address
+        let limits = &self.limits;
+        let spare = if may_use_spare {
+            limits.datagrams_spare
+        } else {
+            0
+        };
+        endpoint.scheme == Scheme::Udp && sent < limits.datagrams_per_address + spare
     }
 
     pub(super) fn links_of(
@@ -363,9 +379,9 @@ impl Upstreams {
         };
         let endpoint = self.endpoint(key);
         let trial = match endpoint.scheme {
-            Scheme::Udp if self.has_room_for_datagram(endpoint) => Trial::Datagram(key),
+            Scheme::Udp if self.has_room_for_datagram(endpoint, false) => Trial::Datagram(key),
             Scheme::Udp => return None,
-            scheme => match self.least_busy_link(endpoint, scheme, now) {
+            scheme => match self.least_busy_link(endpoint, scheme, false, now) {
                 Some(link) => Trial::Copy(link),
                 None if !endpoint.links.is_empty() => return None,
                 None if self.opening >= self.limits.handshakes => return None,

@@ -46,7 +46,7 @@ mod tests {
     #[test]
     fn there_are_more_than_a_link_needs() {
         let limits = Limits::default();
-        assert!(limits.link_inflight_max + limits.link_abandoned < ENDS);
+        assert!(limits.link_inflight_max + limits.link_spare + limits.link_abandoned < ENDS);
     }
 
     #[test]

@@ -1,0 +1,446 @@
+//! Room for queries: what each client and each domain may hold of the table.
+//!
+//! A client holds at most a quarter of the table, and so do the upstreams of a domain. When the
+//! table is full, or the part of a domain, a query of a client that holds less makes room: the
+//! newest query of the client that holds most is refused in its place. The queries that the cache
+//! sends for a client count for that client.
+
+use super::Proxy;
+use super::admission::{OVERLOADED, Refusal};
+use super::counters::Outcome;
+use super::keys::{ExchangeKey, PoolIndex};
+use super::outbox::Outbox;
+use super::shares::{ClientHash, Shares};
+use crate::origin::Subscriber;
+use crate::time::Instant;
+use crate::wire::response::write_error;
+
+/// Whether there is room for another query of a client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Room {
+    /// There is.
+    Free,
+    /// There is none before some query has ended.
+    Full,
+    /// The client has exceeded its rate until then.
+    RateExceeded {
+        /// When it has not any longer.
+        until: Instant,
+    },
+}
+
+/// What clients hold of the table, and of the parts of it that are for a domain.
+#[derive(Debug)]
+pub(super) struct Shared {
+    table: Shares,
+    /// `None` for a pool without a limit of its own.
+    by_pool: Vec<Option<Shares>>,
+}
+
+impl Shared {
+    /// Nothing is held. `limited` says of each pool whether it has a limit of its own.
+    pub(super) fn new(limited: impl Iterator<Item = bool>, hash: &ClientHash) -> Self {
+        let shares = || Shares::new(hash.clone());
+        Self {
+            table: shares(),
+            by_pool: limited.map(|is_one| is_one.then(shares)).collect(),
+        }
+    }
+
+    /// Adds a query, which counts for a client unless it is one of the program's own.
+    pub(super) fn add(&mut self, holder: Option<Subscriber>, pool: PoolIndex, key: ExchangeKey) {
+        let Some(client) = holder else {
+            return;
+        };
+        self.table.add(client, key);
+        if let Some(shares) = &mut self.by_pool[pool.0] {
+            shares.add(client, key);
+        }
+    }
+
+    /// Removes a query, if it counts for a client.
+    pub(super) fn remove(&mut self, pool: PoolIndex, key: ExchangeKey) {
+        self.table.remove(key);
+        if let Some(shares) = &mut self.by_pool[pool.0] {
+            shares.remove(key);
+        }
+    }
+}
+
+impl Proxy {
+    /// Returns whether there is room for another query of a client. Without room it is refused, so
+    /// a client that can wait should.
+    pub fn room_for(&mut self, client: Subscriber, now: Instant) -> Room {
+        let limiter = self.rate_limiter.as_ref();
+        if let Some(until) = limiter.and_then(|limiter| limiter.exceeded_until(client, now)) {
+            return Room::RateExceeded { until };
+        }
+        let pool = self.routes.for_others();
+        let has_room = self.may_hold_any(client)
+            && (self.has_capacity() || self.shared.table.newest_of_largest(client).is_some())
+            && !pool.is_some_and(|pool| self.is_backed_up(pool, Some(client), now));
+        if has_room { Room::Free } else { Room::Full }
+    }
+
+    /// Makes room for a query of a client to a pool, or says why there is none: the client holds
+    /// its part, or has queries that wait for long and would delay this one.
+    pub(super) fn make_room(
+        &mut self,
+        client: Subscriber,
+        pool: PoolIndex,
+        now: Instant,
+        outbox: &mut Outbox,
+    ) -> Result<(), Refusal> {
+        if !self.may_hold_any(client) || self.is_backed_up(pool, Some(client), now) {
+            return Err(OVERLOADED);
+        }
+        let limits = self.config.limits;
+        if let Some(shares) = &mut self.shared.by_pool[pool.0] {
+            if shares.held_by(client) >= limits.client_domain_inflight() {
+                return Err(OVERLOADED);
+            }
+            if shares.len() >= limits.domain_inflight() {
+                let newest = shares.newest_of_largest(client).ok_or(OVERLOADED)?;
+                self.shed(newest, now, outbox);
+            }
+        }
+        if !self.has_capacity() {
+            let newest = self.shared.table.newest_of_largest(client);
+            self.shed(newest.ok_or(OVERLOADED)?, now, outbox);
+        }
+        if self.has_capacity() {
+            Ok(())
+        } else {
+            Err(OVERLOADED)
+        }
+    }
+
+    /// Returns whether a client may hold another query to a pool, without another one making room.
+    pub(super) fn may_hold(&self, client: Subscriber, pool: PoolIndex) -> bool {
+        let limits = self.config.limits;
+        let has_part = match &self.shared.by_pool[pool.0] {
+            Some(shares) => {
+                shares.len() < limits.domain_inflight()
+                    && shares.held_by(client) < limits.client_domain_inflight()
+            }
+            None => true,
+        };
+        has_part && self.may_hold_any(client)
+    }
+
+    fn may_hold_any(&self, client: Subscriber) -> bool {
+        let most = self.config.limits.client_inflight();
+        self.shared.table.holds_at_most(client, most - 1)
+    }
+
+    /// Whether a client has few queries under way. What the program asks for itself is not much.
+    pub(super) fn has_few(&self, holder: Option<Subscriber>) -> bool {
+        let few = self.config.limits.client_inflight_few;
+        holder.is_none_or(|client| self.shared.table.holds_at_most(client, few))
+    }
+
+    /// Whether the table has room for another query.
+    fn has_capacity(&self) -> bool {
+        self.under_way() < self.config.limits.inflight
+    }
+
+    /// Refuses a query that was taken, since another one is to have its room. It gets what there is
+    /// for it.
+    fn shed(&mut self, key: ExchangeKey, now: Instant, outbox: &mut Outbox) {
+        let exchange = self.exchange(key);
+        if exchange.poor.is_some() {
+            return self.fail(key, Outcome::Shed, now, outbox);
+        }
+        if exchange.is_for_client() {
+            if let Some(entry) = self.stand_in(key, now) {
+                self.respond_from_cache(key, entry, Outcome::Stale, now, outbox);
+                return self.end(key, Outcome::Stale, now, outbox);
+            }
+            self.respond_refused(key, &OVERLOADED, now, outbox);
+        }
+        self.end(key, Outcome::Shed, now, outbox);
+    }
+
+    /// Sends the client of a query that was taken a refusal.
+    pub(super) fn respond_refused(
+        &mut self,
+        key: ExchangeKey,
+        refusal: &Refusal,
+        now: Instant,
+        outbox: &mut Outbox,
+    ) {
+        let exchange = self.exchanges.get(key.0);
+        let exchange = exchange.expect("a query that is refused has an exchange");
+        if let Some((ending, owed)) = exchange.ending(refusal.outcome) {
+            ending.respond(&mut self.counters, now, outbox, |out| {
+                write_error(out, &owed, refusal.rcode, Some(refusal.error));
+            });
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::Scene;
+    use super::super::{Action, LinkKey, Transport};
+    use crate::wire::{Message, Rcode};
+    use std::net::IpAddr;
+    use std::time::Duration;
+
+    /// Room for 40 queries: a client has 10.
+    const SMALL: &[&str] = &["-u192.0.2.1", "--max-inflight=40"];
+
+    /// Also with an upstream for the names below `corp`.
+    const SPLIT: &[&str] = &[
+        "-u192.0.2.1",
+        "-uudp://192.0.2.2,domain=corp",
+        "--max-inflight=40",
+    ];
+
+    const A: [u8; 4] = [127, 0, 0, 2];
+    const B: [u8; 4] = [127, 0, 0, 3];
+
+    fn client(nth: u8) -> [u8; 4] {
+        [10, 0, 0, nth]
+    }
+
+    fn query(name: &str) -> Vec<u8> {
+        let mut bytes = b"\0\x01\x01\0\0\x01\0\0\0\0\0\0".to_vec();
+        for label in name.split('.') {
+            bytes.push(u8::try_from(label.len()).unwrap());
+            bytes.extend(label.as_bytes());
+        }
+        bytes.extend(b"\0\0\x01\0\x01");
+        bytes
+    }
+
+    fn name_in(query: &[u8]) -> String {
+        let message = Message::parse(query).unwrap();
+        message.question().unwrap().to_string()
+    }
+
+    impl Scene {
+        /// Lets a client ask for a name. Returns the clients that were refused at once, with the
+        /// names that they had asked for.
+        fn ask_as(&mut self, client: [u8; 4], name: &str) -> Vec<(IpAddr, String)> {
+            assert!(self.offer_from(client, &query(name), Transport::Udp));
+            self.refused()
+        }
+
+        fn refused(&self) -> Vec<(IpAddr, String)> {
+            let refused = self.outbox.actions().iter().filter_map(|action| {
+                let Action::Respond { origin, message } = action else {
+                    return None;
+                };
+                let bytes = self.outbox.bytes(message);
+                let rcode = Message::parse(bytes).unwrap().header().flags.rcode();
+                assert_eq!(rcode, Rcode::SERVFAIL);
+                Some((origin.peer.ip(), name_in(bytes)))
+            });
+            refused.collect()
+        }
+
+        /// Lets a client ask for so many new names. Returns how many were refused.
+        fn flood(&mut self, client: [u8; 4], below: &str, names: usize) -> usize {
+            let mut refused = 0;
+            for nth in 0..names {
+                let [.., last] = client;
+                refused += self.ask_as(client, &format!("n{nth}-{last}.{below}")).len();
+            }
+            refused
+        }
+
+        /// Lets a client ask until the links are full and more queries wait. Returns those that
+        /// were sent.
+        fn fill_links(&mut self, client: [u8; 4]) -> Vec<(LinkKey, Vec<u8>)> {
+            let (mut sent, mut links) = (Vec::new(), Vec::new());
+            for nth in 0..2_000 {
+                self.ask_as(client, &format!("n{nth}.example"));
+                self.bring_up();
+                for one in self.sent() {
+                    if links.contains(&one.0) {
+                        sent.push(one);
+                    } else {
+                        // It takes all that it can when it has answered.
+                        links.push(one.0);
+                        self.now += Duration::from_millis(50);
+                        self.answer_one(one);
+                        sent.extend(self.sent());
+                    }
+                }
+            }
+            let limits = self.proxy.config.limits;
+            let room = limits.links_per_address * limits.link_inflight_max;
+            assert_eq!(sent.len(), room, "the others wait");
+            sent
+        }
+
+        /// Answers a query that was sent on a link. What follows from that is in the outbox.
+        fn answer_one(&mut self, (link, mut bytes): (LinkKey, Vec<u8>)) {
+            bytes.truncate(Message::parse(&bytes).unwrap().records_start());
+            (bytes[2], bytes[3], bytes[7], bytes[11]) = (0x81, 0x80, 1, 0);
+            bytes.extend(b"\xc0\x0c\0\x01\0\x01\0\0\0\x3c\0\x04\xc0\0\x02\x01");
+            let (proxy, outbox) = (&mut self.proxy, &mut self.outbox);
+            outbox.clear();
+            proxy.handle_reply(link, &bytes, self.now, outbox);
+        }
+    }
+
+    #[test]
+    fn client_holds_a_quarter_of_the_table() {
+        let mut scene = Scene::with(SMALL);
+        assert_eq!(scene.flood(A, "example", 30), 20);
+        assert_eq!(scene.proxy.inflight(), 10);
+        assert_eq!(scene.flood(B, "example", 10), 0);
+        assert_eq!(scene.proxy.inflight(), 20);
+    }
+
+    #[test]
+    fn shared_queries_count_for_each_client_that_waits() {
+        let mut scene = Scene::with(SMALL);
+        let refused: usize = (0..30).map(|_| scene.ask_as(A, "example").len()).sum();
+        assert_eq!(refused, 20);
+        assert!(scene.ask_as(B, "example").is_empty());
+        assert_eq!(scene.proxy.inflight(), 11);
+    }
+
+    #[test]
+    fn table_of_one_query_takes_one() {
+        let mut scene = Scene::with(&["-u192.0.2.1", "--max-inflight=1"]);
+        assert_eq!(scene.flood(A, "example", 2), 1);
+        assert_eq!(scene.flood(B, "example", 1), 1);
+        assert_eq!(scene.proxy.inflight(), 1);
+    }
+
+    #[test]
+    fn full_table_refuses_the_newest_query_of_the_client_that_holds_most() {
+        let mut scene = Scene::with(SMALL);
+        for nth in [1, 2, 3] {
+            assert_eq!(scene.flood(client(nth), "example", 9), 0);
+        }
+        assert_eq!(scene.flood(A, "example", 10), 0);
+        for nth in [11, 12, 13] {
+            assert_eq!(scene.flood(client(nth), "example", 1), 0);
+        }
+        assert_eq!(scene.proxy.inflight(), 40);
+        let refused = scene.ask_as(B, "other.example");
+        assert_eq!(refused, [(A.into(), "n9-2.example. A".to_owned())]);
+        assert_eq!(scene.proxy.inflight(), 40);
+        // The client that holds as much as any other has to wait for its own queries.
+        assert_eq!(
+            scene.ask_as(A, "more.example"),
+            [(A.into(), "more.example. A".to_owned())]
+        );
+    }
+
+    #[test]
+    fn table_full_of_single_queries_refuses_the_newest() {
+        let mut scene = Scene::with(SMALL);
+        for nth in 0..40 {
+            assert_eq!(scene.flood(client(nth), "example", 1), 0);
+        }
+        assert_eq!(
+            scene.ask_as(A, "example"),
+            [(A.into(), "example. A".to_owned())]
+        );
+    }
+
+    #[test]
+    fn query_that_was_refused_for_another_ends_its_attempts() {
+        let mut scene = Scene::with(SMALL);
+        scene.ask_as(client(1), "first.example");
+        scene.bring_up();
+        let first = scene.sent().remove(0);
+        scene.answer_one(first);
+        for nth in 1..5 {
+            assert_eq!(scene.flood(client(nth), "example", 10), 0);
+        }
+        let evicted = scene.ask_as(B, "example");
+        assert_eq!(evicted.len(), 1);
+        let sent = scene.sent();
+        assert_eq!(sent.len(), 1, "the query of the other client is sent");
+        scene.answer_one(sent[0].clone());
+        assert_eq!(scene.proxy.inflight(), 39);
+    }
+
+    #[test]
+    fn names_of_a_domain_hold_a_quarter_of_the_table() {
+        let mut scene = Scene::with(SPLIT);
+        for nth in 0..20 {
+            scene.flood(client(nth), "corp", 5);
+        }
+        assert_eq!(scene.proxy.inflight(), 10);
+        for nth in 0..20 {
+            assert_eq!(scene.flood(client(nth), "example", 1), 0);
+        }
+        // In the part for the domain, the client that holds most makes room, too.
+        let mut scene = Scene::with(SPLIT);
+        scene.flood(A, "corp", 30);
+        for nth in 0..10 {
+            scene.flood(client(nth), "corp", 1);
+        }
+        assert_eq!(scene.proxy.inflight(), 10);
+        let refused = scene.ask_as(B, "other.corp");
+        assert!(refused.iter().all(|(client, _)| *client != IpAddr::from(B)) || refused.len() == 1);
+        assert!(scene.proxy.inflight() <= 10);
+    }
+
+    #[test]
+    fn client_that_floods_a_domain_still_asks_for_other_names() {
+        let mut scene = Scene::with(SPLIT);
+        assert!(scene.flood(A, "corp", 100) >= 90);
+        assert_eq!(scene.flood(A, "example", 3), 0);
+    }
+
+    #[test]
+    fn queries_wait_for_links_in_turn_of_their_clients() {
+        let mut scene = Scene::with(&["-u192.0.2.1", "--max-inflight=20000"]);
+        scene.proxy.config.limits.client_inflight_few = 0;
+        let sent = scene.fill_links(A);
+        scene.ask_as(B, "other.example");
+        assert!(scene.sent().is_empty(), "it waits, too");
+        let mut names = Vec::new();
+        for one in sent.into_iter().take(2) {
+            scene.answer_one(one);
+            let sent = scene.sent();
+            names.extend(sent.into_iter().map(|(_, query)| name_in(&query)));
+        }
+        assert!(names.contains(&"other.example. A".to_owned()), "{names:?}");
+    }
+
+    #[test]
+    fn client_with_few_queries_does_not_wait_for_one_with_many() {
+        let mut scene = Scene::with(&["-u192.0.2.1", "--max-inflight=20000"]);
+        let sent = scene.fill_links(A);
+        let others = 1_000;
+        let limits = scene.proxy.config.limits;
+        let mut at_once = 0;
+        for nth in 0..others {
+            let nth: u32 = nth;
+            scene.ask_as(client(nth.to_be_bytes()[3]), &format!("o{nth}.example"));
+            at_once += scene.sent().len();
+        }
+        let spare = limits.links_per_address * limits.link_spare;
+        assert_eq!(at_once, spare, "the others wait");
+        // What is spare is for them again once it is free, though the links are full.
+        let mut names = Vec::new();
+        for one in sent.into_iter().take(9) {
+            scene.answer_one(one);
+            names.extend(scene.sent().into_iter().map(|(_, query)| name_in(&query)));
+        }
+        assert_eq!(names.len(), 9);
+        assert!(names.iter().all(|name| name.starts_with('o')), "{names:?}");
+    }
+
+    #[test]
+    fn queue_of_one_client_turns_no_other_away() {
+        let mut scene = Scene::with(&["-u192.0.2.1", "--timeout=60s"]);
+        for nth in 0..600 {
+            scene.ask_as(A, &format!("n{nth}.example"));
+            scene.bring_up();
+        }
+        scene.now += Duration::from_secs(3);
+        assert_eq!(scene.ask_as(A, "late.example").len(), 1);
+        assert!(scene.ask_as(B, "other.example").is_empty());
+    }
+}

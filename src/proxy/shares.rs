@@ -1,0 +1,379 @@
+//! How many queries each client holds of a table with a limit, and which of them is its newest.
+//!
+//! A query costs one look at a hash table and a place in a list. The order of clients by what they
+//! hold is kept only while the table is full: it is built when a client is looked for that holds
+//! most, and dropped when half of the queries of that moment are left.
+
+use std::collections::{BinaryHeap, HashMap};
+use std::hash::{BuildHasher, Hasher};
+
+use super::keys::ExchangeKey;
+use crate::arena::{Arena, Key};
+use crate::origin::Subscriber;
+use crate::random::Random;
+
+/// A hash table by client, for this module and its sibling `turns`.
+pub(super) type ByClient<C, T> = HashMap<C, T, ClientHash>;
+
+/// What each client holds. Every query is in it at most once.
+#[derive(Debug)]
+pub(super) struct Shares {
+    holders: Arena<Holder>,
+    holder_by_client: ByClient<Subscriber, Key>,
+    /// The holder of the last query: the next one is often from the same client.
+    last: Option<(Subscriber, Key)>,
+    /// By the place of the query in its own table.
+    nodes: Vec<Option<Node>>,
+    /// Queries that are held.
+    len: usize,
+    ranking: Option<Ranking>,
+}
+
+/// A client.
+#[derive(Debug)]
+struct Holder {
+    client: Subscriber,
+    held: usize,
+    newest: Option<usize>,
+}
+
+/// A query in the list of its client.
+#[derive(Clone, Copy, Debug)]
+struct Node {
+    query: ExchangeKey,
+    holder: Key,
+    older: Option<usize>,
+    newer: Option<usize>,
+}
+
+/// The clients by what they hold.
+///
+/// Of each client there is an entry with what it holds or more; what it holds less is found out
+/// when that entry is the first.
+#[derive(Debug)]
+struct Ranking {
+    entries: BinaryHeap<(usize, Key)>,
+    /// Queries that were held when the ranking was built.
+    built_at: usize,
+}
+
+impl Shares {
+    /// Clients without queries, and places without one, that are kept.
+    const SLACK: usize = 64;
+
+    /// Shares that nobody has yet.
+    pub(super) fn new(hash: ClientHash) -> Self {
+        Self {
+            holders: Arena::default(),
+            holder_by_client: HashMap::with_hasher(hash),
+            last: None,
+            nodes: Vec::new(),
+            len: 0,
+            ranking: None,
+        }
+    }
+
+    /// Returns how many queries are held.
+    pub(super) fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Returns how many queries a client holds.
+    pub(super) fn held_by(&self, client: Subscriber) -> usize {
+        let holder = self.find(client).and_then(|key| self.holders.get(key));
+        holder.map_or(0, |holder| holder.held)
+    }
+
+    /// Returns whether a client holds at most this many queries.
+    pub(super) fn holds_at_most(&self, client: Subscriber, most: usize) -> bool {
+        self.len <= most || self.held_by(client) <= most
+    }
+
+    /// Adds a query of a client, as its newest.
+    pub(super) fn add(&mut self, client: Subscriber, query: ExchangeKey) {
+        let key = self.find(client).unwrap_or_else(|| self.add_holder(client));
+        self.last = Some((client, key));
+        let place = query.0.index();
+        let holder = self.holders.get_mut(key);
+        let holder = holder.expect("a client that is found has an entry");
+        holder.held += 1;
+        let held = holder.held;
+        let older = holder.newest.replace(place);
+        if let Some(older) = older.and_then(|older| self.nodes[older].as_mut()) {
+            older.newer = Some(place);
+        }
+        if place >= self.nodes.len() {
+            self.nodes.resize(place + 1, None);
+        }
+        self.nodes[place] = Some(Node {
+            query,
+            holder: key,
+            older,
+            newer: None,
+        });
+        self.len += 1;
+        if let Some(ranking) = &mut self.ranking {
+            ranking.entries.push((held, key));
+            if ranking.entries.len() > 2 * self.holders.len() + Self::SLACK {
+                self.rank();
+            }
+        }
+    }
+
+    /// Removes a query, if it is held.
+    pub(super) fn remove(&mut self, query: ExchangeKey) {
+        let slot = self.nodes.get_mut(query.0.index());
+        let Some(node) = slot.and_then(|slot| slot.take_if(|node| node.query == query)) else {
+            return;
+        };
+        if let Some(older) = node.older.and_then(|older| self.nodes[older].as_mut()) {
+            older.newer = node.newer;
+        }
+        let holder = self.holders.get_mut(node.holder);
+        let holder = holder.expect("a client with queries has an entry");
+        holder.held -= 1;
+        match node.newer.and_then(|newer| self.nodes[newer].as_mut()) {
+            Some(newer) => newer.older = node.older,
+            None => holder.newest = node.older,
+        }
+        self.len -= 1;
+        self.ranking
+            .take_if(|ranking| self.len <= ranking.built_at / 2);
+        if self.len == 0 && self.nodes.len().max(self.holders.len()) > Self::SLACK {
+            self.nodes = Vec::new();
+            self.forget_idle();
+        }
+    }
+
+    /// Returns the newest query of the client that holds most, if that client holds more than
+    /// `client` would with another query.
+    pub(super) fn newest_of_largest(&mut self, client: Subscriber) -> Option<ExchangeKey> {
+        let own = self.held_by(client);
+        let largest = self.largest()?;
+        let largest = self.holders.get(largest)?;
+        let newest = largest.newest.filter(|_| largest.held > own + 1)?;
+        Some(self.nodes[newest]?.query)
+    }
+
+    fn largest(&mut self) -> Option<Key> {
+        if self.ranking.is_none() {
+            self.rank();
+        }
+        let entries = &mut self.ranking.as_mut()?.entries;
+        loop {
+            let (recorded, key) = *entries.peek()?;
+            let held = self.holders.get(key).map_or(0, |holder| holder.held);
+            if held == recorded {
+                return Some(key);
+            }
+            entries.pop();
+            if held > 0 {
+                entries.push((held, key));
+            }
+        }
+    }
+
+    fn rank(&mut self) {
+        let holders = self.holders.iter();
+        let entries = holders.filter(|(_, holder)| holder.held > 0);
+        self.ranking = Some(Ranking {
+            entries: entries.map(|(key, holder)| (holder.held, key)).collect(),
+            built_at: self.len,
+        });
+    }
+
+    fn find(&self, client: Subscriber) -> Option<Key> {
+        match self.last {
+            Some((last, key)) if last == client => Some(key),
+            _ => self.holder_by_client.get(&client).copied(),
+        }
+    }
+
+    fn add_holder(&mut self, client: Subscriber) -> Key {
+        if self.holders.len() >= 2 * self.len + Self::SLACK {
+            self.forget_idle();
+        }
+        let key = self.holders.insert(Holder {
+            client,
+            held: 0,
+            newest: None,
+        });
+        self.holder_by_client.insert(client, key);
+        key
+    }
+
+    /// Forgets clients that hold nothing.
+    fn forget_idle(&mut self) {
+        let idle = self.holders.iter().filter(|(_, holder)| holder.held == 0);
+        let idle: Vec<(Key, Subscriber)> = idle.map(|(key, idle)| (key, idle.client)).collect();
+        for (key, client) in idle {
+            self.holders.discard(key);
+            self.holder_by_client.remove(&client);
+        }
+        self.holder_by_client.shrink_to(Self::SLACK);
+        self.last = None;
+    }
+}
+
+/// A hash of clients with a secret key: clients choose their addresses.
+#[derive(Clone, Debug)]
+pub(super) struct ClientHash {
+    key: [u64; 2],
+}
+
+impl ClientHash {
+    /// A hash whose key comes from `random`.
+    pub(super) fn new(random: &mut Random) -> Self {
+        let mut word = || u64::from(random.next_u32()) << 32 | u64::from(random.next_u32());
+        Self {
+            key: [word(), word() | 1],
+        }
+    }
+}
+
+impl BuildHasher for ClientHash {
+    type Hasher = ClientHasher;
+
+    fn build_hasher(&self) -> ClientHasher {
+        ClientHasher {
+            state: self.key[0],
+            factor: self.key[1],
+        }
+    }
+}
+
+/// A hash of the words of a client: both halves of the product with a secret number.
+#[derive(Debug)]
+pub(super) struct ClientHasher {
+    state: u64,
+    factor: u64,
+}
+
+impl Hasher for ClientHasher {
+    fn finish(&self) -> u64 {
+        self.state
+    }
+
+    fn write(&mut self, _: &[u8]) {
+        unreachable!("clients are numbers");
+    }
+
+    fn write_u64(&mut self, word: u64) {
+        let product = u128::from(self.state ^ word) * u128::from(self.factor);
+        let [low, high] = [0, 64].map(|bits| u64::try_from((product >> bits) & LOW));
+        let is_word = "64 bits were taken";
+        self.state = low.expect(is_word) ^ high.expect(is_word);
+    }
+
+    fn write_isize(&mut self, variant: isize) {
+        self.write_u64(u64::from(variant != 0));
+    }
+}
+
+const LOW: u128 = (1 << 64) - 1;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::random::SEED_LEN;
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
+    fn shares() -> Shares {
+        Shares::new(ClientHash::new(&mut Random::new(&[7; SEED_LEN])))
+    }
+
+    fn client(nth: u32) -> Subscriber {
+        Subscriber::of(std::net::Ipv4Addr::from_bits(0x0a00_0000 + nth).into())
+    }
+
+    #[test]
+    fn memory_goes_back_when_the_last_query_ends() {
+        let (mut shares, mut table) = (shares(), Arena::default());
+        let keys: Vec<Key> = (0..4_000).map(|_| table.insert(())).collect();
+        for (nth, key) in (0..).zip(&keys) {
+            shares.add(client(nth), ExchangeKey(*key));
+        }
+        for key in keys {
+            shares.remove(ExchangeKey(key));
+        }
+        assert_eq!((shares.len(), shares.holders.len()), (0, 0));
+        assert_eq!(shares.nodes.capacity(), 0);
+        assert!(shares.holder_by_client.capacity() <= 2 * Shares::SLACK);
+    }
+
+    #[test]
+    fn clients_that_come_and_go_leave_little_behind() {
+        let (mut shares, mut table) = (shares(), Arena::default());
+        for nth in 0..100_000 {
+            let key = table.insert(());
+            shares.add(client(nth), ExchangeKey(key));
+            shares.remove(ExchangeKey(key));
+            table.remove(key);
+        }
+        assert!(shares.holders.len() <= 2 * Shares::SLACK);
+        assert!(shares.holder_by_client.capacity() <= 4 * Shares::SLACK);
+    }
+
+    #[test]
+    fn full_table_costs_no_more_than_its_changes() {
+        let (mut shares, mut table) = (shares(), Arena::default());
+        for nth in 0..1_000 {
+            shares.add(client(nth % 10), ExchangeKey(table.insert(())));
+        }
+        for nth in 0..10_000 {
+            let newest = shares.newest_of_largest(client(99)).expect("ten hold more");
+            shares.remove(newest);
+            table.remove(newest.0);
+            shares.add(client(nth % 10), ExchangeKey(table.insert(())));
+            let entries = &shares.ranking.as_ref().expect("the table is full").entries;
+            assert!(entries.len() <= 2 * shares.holders.len() + Shares::SLACK);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn shares_are_what_a_list_of_queries_says(
+            steps in vec((0..5_u8, 0..4_u32, any::<prop::sample::Index>()), 0..300)
+        ) {
+            let (mut shares, mut table) = (shares(), Arena::default());
+            // Every query with its client, in the order of arrival.
+            let mut model: Vec<(u32, Key)> = Vec::new();
+            for (step, nth, which) in steps {
+                match step {
+                    0..3 => {
+                        let key = table.insert(());
+                        shares.add(client(nth), ExchangeKey(key));
+                        model.push((nth, key));
+                    }
+                    3 if !model.is_empty() => {
+                        let (_, key) = model.remove(which.index(model.len()));
+                        shares.remove(ExchangeKey(key));
+                        // A query that is not held changes nothing.
+                        shares.remove(ExchangeKey(key));
+                        table.remove(key);
+                    }
+                    _ => {
+                        let held = |nth| model.iter().filter(|(one, _)| *one == nth).count();
+                        let most = (0..4).map(held).max().unwrap();
+                        let newest = |nth| model.iter().rev().find(|(one, _)| *one == nth);
+                        let largest = (0..4).filter(|one| held(*one) == most);
+                        let expected: Vec<_> = largest.filter_map(newest).collect();
+                        match shares.newest_of_largest(client(nth)) {
+                            Some(found) => {
+                                prop_assert!(most > held(nth) + 1);
+                                prop_assert!(expected.iter().any(|(_, key)| *key == found.0));
+                            }
+                            None => prop_assert!(most <= held(nth) + 1),
+                        }
+                    }
+                }
+                prop_assert_eq!(shares.len(), model.len());
+                for nth in 0..4 {
+                    let held = model.iter().filter(|(one, _)| *one == nth).count();
+                    prop_assert_eq!(shares.held_by(client(nth)), held);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,307 @@
+//! The queue of the queries that wait for a link: in turn of their clients.
+//!
+//! Each client has a line of its own, first come, first served. The line of a client whose query
+//! was served goes behind those of all others, so that a client with many queries delays another
+//! one by one query at a time. Queries of the program's own are a client like any other.
+//!
+//! A query that ends while it waits stays in its line as a lapsed entry until the entry is met or
+//! swept; the number of entries stays within twice the number of queries that wait.
+
+use std::collections::VecDeque;
+
+use super::keys::ExchangeKey;
+use super::shares::{ByClient, ClientHash};
+use crate::origin::Subscriber;
+
+/// The client that a query counts for; `None` for queries of the program's own.
+pub(super) type Waiter = Option<Subscriber>;
+
+/// The queue. See the [module](self).
+#[derive(Debug)]
+pub(super) struct Turns {
+    line_by_waiter: ByClient<Waiter, VecDeque<ExchangeKey>>,
+    /// The clients with a line, the next first.
+    order: VecDeque<Waiter>,
+    /// Entries of all lines, lapsed ones included.
+    len: usize,
+}
+
+/// A position in a queue, from the [first](Cursor::default) entry on.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Cursor {
+    line: usize,
+    place: usize,
+}
+
+impl Cursor {
+    /// Returns the position of the first entry of the next client.
+    pub(super) fn next_line(self) -> Self {
+        Self {
+            line: self.line + 1,
+            place: 0,
+        }
+    }
+}
+
+impl Turns {
+    /// Entries that may lapse before the first sweep.
+    const SLACK: usize = 64;
+
+    /// An empty queue.
+    pub(super) fn new(hash: ClientHash) -> Self {
+        Self {
+            line_by_waiter: ByClient::with_hasher(hash),
+            order: VecDeque::new(),
+            len: 0,
+        }
+    }
+
+    /// Adds a query at the end of the line of its client. `live_max` is an upper bound of the
+    /// entries that have not lapsed, this one included, and `is_live` tells them.
+    pub(super) fn push(
+        &mut self,
+        waiter: Waiter,
+        query: ExchangeKey,
+        live_max: usize,
+        is_live: impl Fn(ExchangeKey) -> bool,
+    ) {
+        if self.len >= 2 * live_max + Self::SLACK {
+            self.sweep(is_live);
+        }
+        let line = self.line_by_waiter.entry(waiter).or_default();
+        if line.is_empty() {
+            self.order.push_back(waiter);
+        }
+        line.push_back(query);
+        self.len += 1;
+    }
+
+    fn sweep(&mut self, is_live: impl Fn(ExchangeKey) -> bool) {
+        self.order.retain(|waiter| {
+            let Some(line) = self.line_by_waiter.get_mut(waiter) else {
+                return false;
+            };
+            line.retain(|query| is_live(*query));
+            line.shrink_to(2 * line.len());
+            if line.is_empty() {
+                self.line_by_waiter.remove(waiter);
+            }
+            self.line_by_waiter.contains_key(waiter)
+        });
+        self.len = self.line_by_waiter.values().map(VecDeque::len).sum();
+        self.shrink();
+    }
+
+    /// Returns the number of entries, lapsed ones included.
+    pub(super) fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Returns whether there is no entry, not even a lapsed one.
+    pub(super) fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Returns every entry, lapsed ones included, line by line.
+    pub(super) fn iter(&self) -> impl Iterator<Item = ExchangeKey> {
+        let lines = self.order.iter();
+        let lines = lines.filter_map(|waiter| self.line_by_waiter.get(waiter));
+        lines.flatten().copied()
+    }
+
+    /// Returns the first entry that has not lapsed. Lapsed entries before it are dropped.
+    pub(super) fn first(&mut self, is_live: impl Fn(ExchangeKey) -> bool) -> Option<ExchangeKey> {
+        while let Some(waiter) = self.order.front().copied() {
+            if let Some(first) = self.first_of(waiter, &is_live) {
+                return Some(first);
+            }
+        }
+        None
+    }
+
+    /// Returns the entry of a client that has waited longest and has not lapsed. Lapsed entries
+    /// before it are dropped.
+    pub(super) fn first_of(
+        &mut self,
+        waiter: Waiter,
+        is_live: impl Fn(ExchangeKey) -> bool,
+    ) -> Option<ExchangeKey> {
+        let line = self.line_by_waiter.get_mut(&waiter)?;
+        while let Some(first) = line.front().copied() {
+            if is_live(first) {
+                return Some(first);
+            }
+            line.pop_front();
+            self.len -= 1;
+        }
+        self.line_by_waiter.remove(&waiter);
+        let place = self.order.iter().position(|one| *one == waiter);
+        place.and_then(|place| self.order.remove(place));
+        self.shrink();
+        None
+    }
+
+    /// Returns the entry at a position, whether it has lapsed or not.
+    pub(super) fn get(&self, cursor: Cursor) -> Option<ExchangeKey> {
+        let line = self.line_by_waiter.get(self.order.get(cursor.line)?)?;
+        line.get(cursor.place).copied()
+    }
+
+    /// Returns the position behind this one.
+    pub(super) fn after(&self, cursor: Cursor) -> Cursor {
+        let next = Cursor {
+            place: cursor.place + 1,
+            ..cursor
+        };
+        match self.get(next) {
+            Some(_) => next,
+            None => cursor.next_line(),
+        }
+    }
+
+    /// Takes the entry at a position out, because it is served or has lapsed. Returns the position
+    /// of the entry that is next: if this one was `served`, another client has its turn.
+    pub(super) fn take(&mut self, cursor: Cursor, is_served: bool) -> Cursor {
+        let waiter = self.order.get(cursor.line).copied();
+        let line = waiter.and_then(|waiter| self.line_by_waiter.get_mut(&waiter));
+        let (Some(waiter), Some(line)) = (waiter, line) else {
+            return cursor;
+        };
+        if line.remove(cursor.place).is_none() {
+            return cursor;
+        }
+        self.len -= 1;
+        let next_line = Cursor {
+            line: cursor.line,
+            place: 0,
+        };
+        if line.is_empty() {
+            self.line_by_waiter.remove(&waiter);
+            self.order.remove(cursor.line);
+            self.shrink();
+            next_line
+        } else if is_served {
+            self.order.remove(cursor.line);
+            self.order.push_back(waiter);
+            next_line
+        } else if cursor.place < line.len() {
+            cursor
+        } else {
+            cursor.next_line()
+        }
+    }
+
+    /// Gives memory back that a long queue took.
+    fn shrink(&mut self) {
+        if self.len == 0 && self.order.capacity() > Self::SLACK {
+            self.order.shrink_to(Self::SLACK);
+            self.line_by_waiter.shrink_to(Self::SLACK);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::arena::Key;
+    use crate::random::{Random, SEED_LEN};
+
+    fn turns() -> Turns {
+        Turns::new(ClientHash::new(&mut Random::new(&[7; SEED_LEN])))
+    }
+
+    fn client(nth: u32) -> Subscriber {
+        Subscriber::of(std::net::Ipv4Addr::from_bits(0x0a00_0000 + nth).into())
+    }
+
+    fn query(number: usize) -> ExchangeKey {
+        ExchangeKey(Key::from_usize(number))
+    }
+
+    fn numbers(queries: impl Iterator<Item = ExchangeKey>) -> Vec<usize> {
+        queries.map(|query| query.0.index()).collect()
+    }
+
+    /// Serves every entry in turn.
+    fn served(turns: &mut Turns) -> Vec<usize> {
+        let mut served = Vec::new();
+        while let Some(first) = turns.get(Cursor::default()) {
+            served.push(first);
+            turns.take(Cursor::default(), true);
+        }
+        numbers(served.into_iter())
+    }
+
+    #[test]
+    fn clients_have_their_turns_one_after_the_other() {
+        let mut turns = turns();
+        for number in 0..6 {
+            turns.push(Some(client(1)), query(number), 10, |_| true);
+        }
+        turns.push(Some(client(2)), query(10), 10, |_| true);
+        turns.push(None, query(20), 10, |_| true);
+        turns.push(Some(client(2)), query(11), 10, |_| true);
+        assert_eq!(turns.len(), 9);
+        assert_eq!(served(&mut turns), [0, 10, 20, 1, 11, 2, 3, 4, 5]);
+        assert!(turns.is_empty() && turns.line_by_waiter.is_empty());
+    }
+
+    #[test]
+    fn query_that_is_passed_over_keeps_its_place() {
+        let mut turns = turns();
+        for number in [1, 2] {
+            turns.push(Some(client(1)), query(number), 10, |_| true);
+            turns.push(Some(client(2)), query(10 + number), 10, |_| true);
+        }
+        let second = turns.after(Cursor::default());
+        assert_eq!(turns.get(second), Some(query(2)));
+        let next = turns.take(second, true);
+        assert_eq!(turns.get(next), Some(query(11)));
+        let next = turns.after(turns.after(next));
+        assert_eq!(turns.get(next), Some(query(1)));
+        assert_eq!(turns.get(turns.after(next)), None);
+        assert_eq!(served(&mut turns), [11, 1, 12]);
+    }
+
+    #[test]
+    fn lapsed_entries_are_dropped_when_they_are_met() {
+        let mut turns = turns();
+        for number in 0..4 {
+            turns.push(Some(client(1)), query(number), 10, |_| true);
+        }
+        turns.push(Some(client(2)), query(10), 10, |_| true);
+        let is_live = |query: ExchangeKey| query.0.index() > 2;
+        assert_eq!(turns.first_of(Some(client(1)), is_live), Some(query(3)));
+        assert_eq!(turns.len(), 2);
+        assert_eq!(turns.first(|query| query.0.index() > 3), Some(query(10)));
+        assert_eq!(turns.first_of(Some(client(1)), |_| true), None);
+        assert_eq!(turns.first(|_| false), None);
+        assert!(turns.is_empty());
+    }
+
+    #[test]
+    fn lapsed_entries_of_many_clients_are_swept() {
+        let mut turns = turns();
+        for number in 0..10_000 {
+            let nth = u32::try_from(number).unwrap();
+            turns.push(Some(client(nth)), query(number), 1, |one| {
+                one == query(number)
+            });
+            assert!(turns.len() <= 2 + Turns::SLACK);
+            assert!(turns.line_by_waiter.len() <= 2 + Turns::SLACK);
+        }
+        assert_eq!(turns.first(|one| one == query(9_999)), Some(query(9_999)));
+    }
+
+    #[test]
+    fn empty_queue_gives_its_memory_back() {
+        let mut turns = turns();
+        for number in 0..10_000 {
+            let nth = u32::try_from(number).unwrap();
+            turns.push(Some(client(nth)), query(number), 10_000, |_| true);
+        }
+        assert_eq!(served(&mut turns).len(), 10_000);
+        assert!(turns.order.capacity() <= 2 * Turns::SLACK);
+        assert!(turns.line_by_waiter.capacity() <= 4 * Turns::SLACK);
+    }
+}
