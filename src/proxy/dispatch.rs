@@ -25,10 +25,10 @@ impl Proxy {
         now: Instant,
         outbox: &mut Outbox,
     ) -> ExchangeKey {
-        let (deadline, holder, pool) = (exchange.deadline, exchange.holder, exchange.pool);
+        let deadline = exchange.deadline;
         self.ours += usize::from(!exchange.is_for_client());
         let key = ExchangeKey(self.exchanges.insert(exchange));
-        self.shared.add(holder, pool, key);
+        self.shared.add(key, &self.exchanges);
         let exchanges = &self.exchanges;
         self.by_deadline.push_ranked(
             (deadline, key),
@@ -368,8 +368,11 @@ impl Proxy {
         let (attempts, is_answered) = (exchange.open_attempts(), exchange.is_answered);
         let (leads_as, followers) = (exchange.leads_as, std::mem::take(&mut exchange.followers));
         let buffer = exchange.query.take_buffer();
-        let (is_ours, pool) = (!exchange.is_for_client(), exchange.pool);
-        self.shared.remove(pool, key);
+        let is_ours = !exchange.is_for_client();
+        let (is_held, pool) = (exchange.holder.is_some(), exchange.pool);
+        if is_held {
+            self.shared.remove(pool, key);
+        }
         self.ours -= usize::from(is_ours);
         self.exchanges.discard(key.0);
         self.keep_buffer(buffer);

@@ -8,9 +8,12 @@
 use super::Proxy;
 use super::admission::{OVERLOADED, Refusal};
 use super::counters::Outcome;
+use super::exchange::Exchange;
 use super::keys::{ExchangeKey, PoolIndex};
 use super::outbox::Outbox;
-use super::shares::{ClientHash, Shares};
+use super::shares::{ClientHash, LazyShares};
+use crate::arena::Arena;
+use crate::config::Limits;
 use crate::origin::Subscriber;
 use crate::time::Instant;
 use crate::wire::response::write_error;
@@ -32,39 +35,80 @@ pub enum Room {
 /// What clients hold of the table, and of the parts of it that are for a domain.
 #[derive(Debug)]
 pub(super) struct Shared {
-    table: Shares,
+    table: LazyShares,
     /// `None` for a pool without a limit of its own.
-    by_pool: Vec<Option<Shares>>,
+    by_pool: Vec<Option<LazyShares>>,
 }
 
 impl Shared {
     /// Nothing is held. `limited` says of each pool whether it has a limit of its own.
-    pub(super) fn new(limited: impl Iterator<Item = bool>, hash: &ClientHash) -> Self {
-        let shares = || Shares::new(hash.clone());
+    pub(super) fn new(
+        limited: impl Iterator<Item = bool>,
+        limits: &Limits,
+        hash: &ClientHash,
+    ) -> Self {
+        let pool = || LazyShares::new(few_of_pool(limits), hash.clone());
         Self {
-            table: shares(),
-            by_pool: limited.map(|is_one| is_one.then(shares)).collect(),
+            table: LazyShares::new(few_of_all(limits), hash.clone()),
+            by_pool: limited.map(|is_one| is_one.then(pool)).collect(),
         }
     }
 
-    /// Adds a query, which counts for a client unless it is one of the program's own.
-    pub(super) fn add(&mut self, holder: Option<Subscriber>, pool: PoolIndex, key: ExchangeKey) {
-        let Some(client) = holder else {
+    /// Adds a query of the table, which counts for a client unless it is one of the program's own.
+    pub(super) fn add(&mut self, key: ExchangeKey, exchanges: &Arena<Exchange>) {
+        let exchange = exchanges.get(key.0);
+        let exchange = exchange.expect("a query that is added is in the table");
+        let (Some(client), pool) = (exchange.holder, exchange.pool) else {
             return;
         };
-        self.table.add(client, key);
+        self.table.add(client, key, || queries(exchanges, None));
         if let Some(shares) = &mut self.by_pool[pool.0] {
-            shares.add(client, key);
+            shares.add(client, key, || queries(exchanges, Some(pool)));
         }
     }
 
-    /// Removes a query, if it counts for a client.
+    /// Removes a query that counts for a client.
     pub(super) fn remove(&mut self, pool: PoolIndex, key: ExchangeKey) {
         self.table.remove(key);
         if let Some(shares) = &mut self.by_pool[pool.0] {
             shares.remove(key);
         }
     }
+
+    /// Counts every query of the table, whose limits are others now.
+    pub(super) fn count(&mut self, limits: &Limits, exchanges: &Arena<Exchange>) {
+        let all = queries(exchanges, None);
+        self.table.start_over(few_of_all(limits), all);
+        for (place, shares) in self.by_pool.iter_mut().enumerate() {
+            if let Some(shares) = shares {
+                let all = queries(exchanges, Some(PoolIndex(place)));
+                shares.start_over(few_of_pool(limits), all);
+            }
+        }
+    }
+}
+
+/// Queries of all clients that are too few for any limit of one.
+fn few_of_all(limits: &Limits) -> usize {
+    let few = limits.client_inflight_few;
+    few.min(limits.client_inflight() - 1)
+}
+
+/// Queries of all clients to a pool that are too few for any limit of one.
+fn few_of_pool(limits: &Limits) -> usize {
+    limits.client_domain_inflight() - 1
+}
+
+/// Returns the queries that count for clients, or those of them to a pool, in the order of arrival.
+fn queries(exchanges: &Arena<Exchange>, pool: Option<PoolIndex>) -> Vec<(Subscriber, ExchangeKey)> {
+    let all = exchanges.iter().filter_map(|(key, exchange)| {
+        let is_one = pool.is_none_or(|pool| pool == exchange.pool);
+        let client = exchange.holder.filter(|_| is_one)?;
+        Some((exchange.asked_at, (client, ExchangeKey(key))))
+    });
+    let mut all: Vec<_> = all.collect();
+    all.sort_by_key(|(asked_at, _)| *asked_at);
+    all.into_iter().map(|(_, one)| one).collect()
 }
 
 impl Proxy {
@@ -96,7 +140,7 @@ impl Proxy {
         }
         let limits = self.config.limits;
         if let Some(shares) = &mut self.shared.by_pool[pool.0] {
-            if shares.held_by(client) >= limits.client_domain_inflight() {
+            if !shares.holds_at_most(client, limits.client_domain_inflight() - 1) {
                 return Err(OVERLOADED);
             }
             if shares.len() >= limits.domain_inflight() {
@@ -121,7 +165,7 @@ impl Proxy {
         let has_part = match &self.shared.by_pool[pool.0] {
             Some(shares) => {
                 shares.len() < limits.domain_inflight()
-                    && shares.held_by(client) < limits.client_domain_inflight()
+                    && shares.holds_at_most(client, limits.client_domain_inflight() - 1)
             }
             None => true,
         };

@@ -51,7 +51,7 @@ impl Ways {
         let waiting_by_pool = pools.iter().map(|_| Turns::new(hash.clone())).collect();
         let is_limited = |pool| pool != for_addresses && Some(pool) != routes.for_others();
         let limited = (0..pools.len()).map(|place| is_limited(PoolIndex(place)));
-        let shared = Shared::new(limited, hash);
+        let shared = Shared::new(limited, &config.limits, hash);
         let labels = labels(&all);
         let mut upstreams = Upstreams::new(config, labels, pools);
         for (place, upstream) in all.iter().enumerate() {
@@ -114,7 +114,9 @@ impl Proxy {
             && config.policy == before.policy
             && config.timeouts == before.timeouts
             && of_ways(&config.limits) == of_ways(&before.limits);
-        if !is_same_way {
+        if is_same_way {
+            self.shared.count(&config.limits, &self.exchanges);
+        } else {
             self.go_other_ways(now, outbox);
         }
     }
@@ -176,6 +178,7 @@ impl Proxy {
         // The last to come has the most time left, so that the others can follow it.
         keys.sort_by_key(|key| Reverse(self.exchange(*key).deadline));
         keys.retain(|key| self.start_over(*key, now, outbox));
+        self.shared.count(&self.config.limits, &self.exchanges);
         for key in keys {
             self.seek(key, now, outbox);
         }
@@ -193,8 +196,6 @@ impl Proxy {
                 let exchange = self.exchange_mut(key);
                 exchange.start_over(pool, now);
                 exchange.sought.take_if(|_| !is_shared);
-                let holder = exchange.holder;
-                self.shared.add(holder, pool, key);
                 return true;
             }
             (Asker::Client { .. }, None) => {

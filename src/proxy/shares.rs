@@ -1,8 +1,9 @@
 //! How many queries each client holds of a table with a limit, and which of them is its newest.
 //!
-//! A query costs one look at a hash table and a place in a list. The order of clients by what they
-//! hold is kept only while the table is full: it is built when a client is looked for that holds
-//! most, and dropped when half of the queries of that moment are left.
+//! While a table has few queries they are only counted, which costs next to nothing: no client can
+//! hold too much. Beyond that number each query has a place in the list of its client. The order of
+//! clients by what they hold is kept only while the table is full: it is built when a client is
+//! looked for that holds most, and dropped when half of the queries of that moment are left.
 
 use std::collections::{BinaryHeap, HashMap};
 use std::hash::{BuildHasher, Hasher};
@@ -14,6 +15,92 @@ use crate::random::Random;
 
 /// A hash table by client, for this module and its sibling `turns`.
 pub(super) type ByClient<C, T> = HashMap<C, T, ClientHash>;
+
+/// A table whose queries are only counted while they are few.
+#[derive(Debug)]
+pub(super) struct LazyShares {
+    len: usize,
+    /// So many queries are few.
+    few: usize,
+    hash: ClientHash,
+    shares: Option<Shares>,
+}
+
+impl LazyShares {
+    /// A table without queries, in which `few` queries are few.
+    pub(super) fn new(few: usize, hash: ClientHash) -> Self {
+        Self {
+            len: 0,
+            few,
+            hash,
+            shares: None,
+        }
+    }
+
+    /// Returns how many queries are held.
+    pub(super) fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Adds a query of a client, as its newest. `all` returns every query of the table, this one
+    /// included, in the order of arrival.
+    pub(super) fn add(
+        &mut self,
+        client: Subscriber,
+        query: ExchangeKey,
+        all: impl FnOnce() -> Vec<(Subscriber, ExchangeKey)>,
+    ) {
+        self.len += 1;
+        match &mut self.shares {
+            Some(shares) => shares.add(client, query),
+            None if self.len > self.few => self.build(all()),
+            None => {}
+        }
+    }
+
+    /// Removes a query that is held.
+    pub(super) fn remove(&mut self, query: ExchangeKey) {
+        self.len -= 1;
+        if let Some(shares) = &mut self.shares {
+            shares.remove(query);
+            if self.len <= self.few / 2 {
+                self.shares = None;
+            }
+        }
+    }
+
+    /// Starts anew with all these queries, the oldest first, of which `few` are few.
+    pub(super) fn start_over(&mut self, few: usize, all: Vec<(Subscriber, ExchangeKey)>) {
+        (self.few, self.len, self.shares) = (few, all.len(), None);
+        if self.len > few {
+            self.build(all);
+        }
+    }
+
+    #[cold]
+    fn build(&mut self, all: Vec<(Subscriber, ExchangeKey)>) {
+        let mut shares = Shares::new(self.hash.clone());
+        for (client, query) in all {
+            shares.add(client, query);
+        }
+        self.shares = Some(shares);
+    }
+
+    /// Returns whether a client holds at most `most` queries, which must not be below what few
+    /// are.
+    pub(super) fn holds_at_most(&self, client: Subscriber, most: usize) -> bool {
+        self.len <= most
+            || self
+                .shares
+                .as_ref()
+                .is_some_and(|shares| shares.held_by(client) <= most)
+    }
+
+    /// [`Shares::newest_of_largest`], if there are more than few queries.
+    pub(super) fn newest_of_largest(&mut self, client: Subscriber) -> Option<ExchangeKey> {
+        self.shares.as_mut()?.newest_of_largest(client)
+    }
+}
 
 /// What each client holds. Every query is in it at most once.
 #[derive(Debug)]
@@ -61,8 +148,8 @@ impl Shares {
     /// Clients without queries, and places without one, that are kept.
     const SLACK: usize = 64;
 
-    /// Shares that nobody has yet.
-    pub(super) fn new(hash: ClientHash) -> Self {
+    /// A table without queries.
+    fn new(hash: ClientHash) -> Self {
         Self {
             holders: Arena::default(),
             holder_by_client: HashMap::with_hasher(hash),
@@ -73,24 +160,14 @@ impl Shares {
         }
     }
 
-    /// Returns how many queries are held.
-    pub(super) fn len(&self) -> usize {
-        self.len
-    }
-
     /// Returns how many queries a client holds.
-    pub(super) fn held_by(&self, client: Subscriber) -> usize {
+    fn held_by(&self, client: Subscriber) -> usize {
         let holder = self.find(client).and_then(|key| self.holders.get(key));
         holder.map_or(0, |holder| holder.held)
     }
 
-    /// Returns whether a client holds at most this many queries.
-    pub(super) fn holds_at_most(&self, client: Subscriber, most: usize) -> bool {
-        self.len <= most || self.held_by(client) <= most
-    }
-
     /// Adds a query of a client, as its newest.
-    pub(super) fn add(&mut self, client: Subscriber, query: ExchangeKey) {
+    fn add(&mut self, client: Subscriber, query: ExchangeKey) {
         let key = self.find(client).unwrap_or_else(|| self.add_holder(client));
         self.last = Some((client, key));
         let place = query.0.index();
@@ -121,7 +198,7 @@ impl Shares {
     }
 
     /// Removes a query, if it is held.
-    pub(super) fn remove(&mut self, query: ExchangeKey) {
+    fn remove(&mut self, query: ExchangeKey) {
         let slot = self.nodes.get_mut(query.0.index());
         let Some(node) = slot.and_then(|slot| slot.take_if(|node| node.query == query)) else {
             return;
@@ -147,7 +224,7 @@ impl Shares {
 
     /// Returns the newest query of the client that holds most, if that client holds more than
     /// `client` would with another query.
-    pub(super) fn newest_of_largest(&mut self, client: Subscriber) -> Option<ExchangeKey> {
+    fn newest_of_largest(&mut self, client: Subscriber) -> Option<ExchangeKey> {
         let own = self.held_by(client);
         let largest = self.largest()?;
         let largest = self.holders.get(largest)?;
@@ -297,9 +374,30 @@ mod tests {
         for key in keys {
             shares.remove(ExchangeKey(key));
         }
-        assert_eq!((shares.len(), shares.holders.len()), (0, 0));
+        assert_eq!((shares.len, shares.holders.len()), (0, 0));
         assert_eq!(shares.nodes.capacity(), 0);
         assert!(shares.holder_by_client.capacity() <= 2 * Shares::SLACK);
+    }
+
+    #[test]
+    fn queries_are_only_counted_while_they_are_few() {
+        let hash = ClientHash::new(&mut Random::new(&[7; SEED_LEN]));
+        let (mut shares, mut table) = (LazyShares::new(4, hash), Arena::default());
+        let mut all = Vec::new();
+        for nth in 0..6 {
+            let one = (client(nth / 4), ExchangeKey(table.insert(())));
+            all.push(one);
+            shares.add(one.0, one.1, || all.clone());
+            assert_eq!(shares.shares.is_some(), nth >= 4);
+        }
+        assert!(shares.holds_at_most(client(0), 4) && !shares.holds_at_most(client(0), 3));
+        assert_eq!(shares.newest_of_largest(client(2)), Some(all[3].1));
+        for (nth, (_, query)) in all.iter().enumerate() {
+            shares.remove(*query);
+            assert_eq!(shares.shares.is_some(), shares.len() > 2, "{nth}");
+        }
+        shares.start_over(0, all[..1].to_vec());
+        assert!(!shares.holds_at_most(client(0), 0) && shares.holds_at_most(client(1), 0));
     }
 
     #[test]
@@ -368,7 +466,7 @@ mod tests {
                         }
                     }
                 }
-                prop_assert_eq!(shares.len(), model.len());
+                prop_assert_eq!(shares.len, model.len());
                 for nth in 0..4 {
                     let held = model.iter().filter(|(one, _)| *one == nth).count();
                     prop_assert_eq!(shares.held_by(client(nth)), held);
