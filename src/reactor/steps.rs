@@ -178,14 +178,39 @@ impl<N: Net> Reactor<N> {
             log::debug!("closing a client whose certificate has expired");
             return self.close_client(key);
         }
-        let holder = Subscriber::of(client.peer().ip());
+        let peer = client.peer();
+        let holder = Subscriber::of(peer.ip());
         let room = self.proxy.room_for(holder, self.now);
         if room != Room::Free {
             self.park(key, holder, room);
             return self.settle_client(key);
         }
+        match self.read_client(key, holder) {
+            Ok(Step::Again) => self.make_runnable(key),
+            Ok(Step::Full) => {
+                let room = self.proxy.room_for(holder, self.now);
+                self.park(key, holder, room);
+            }
+            Ok(Step::Drained) => {}
+            Err(failure) => {
+                log::debug!("a TCP client is gone: {failure}");
+                if failure.kind == FailureKind::Authentication {
+                    let reason = &failure.detail;
+                    self.proxy
+                        .handle_refused_certificate(peer.ip(), reason, self.now);
+                }
+                return self.close_client(key);
+            }
+        }
+        // The handshake also has something to send.
+        self.make_unflushed(key);
+        self.settle_client(key);
+    }
+
+    /// Reads a client and hands its queries to the proxy.
+    fn read_client(&mut self, key: Key, holder: Subscriber) -> Result<Step, Failure> {
         let Some(client) = self.sessions.get_mut(key).and_then(Slot::client) else {
-            return;
+            return Ok(Step::Drained);
         };
         let (proxy, outbox, now) = (&mut self.proxy, &mut self.outbox, self.now);
         let origin = Origin {
@@ -227,25 +252,7 @@ impl<N: Net> Reactor<N> {
             let left = acceptor.time_left(certificate).unwrap_or(Duration::MAX);
             client.expire_at(now + left);
         }
-        match stepped {
-            Ok(Step::Again) => self.make_runnable(key),
-            Ok(Step::Full) => {
-                let room = self.proxy.room_for(holder, self.now);
-                self.park(key, holder, room);
-            }
-            Ok(Step::Drained) => {}
-            Err(failure) => {
-                log::debug!("a TCP client is gone: {failure}");
-                if failure.kind == FailureKind::Authentication {
-                    let (ip, reason) = (origin.peer.ip(), &failure.detail);
-                    self.proxy.handle_refused_certificate(ip, reason, self.now);
-                }
-                return self.close_client(key);
-            }
-        }
-        // The handshake, too, has something to say.
-        self.make_unflushed(key);
-        self.settle_client(key);
+        stepped
     }
 
     fn step_upstream(&mut self, key: Key) {

@@ -110,8 +110,8 @@ impl<S: Read + Write> Transport<S> {
         }
     }
 
-    /// Returns whether `acceptor` admits the client at the other end. Clients in the clear are always
-    /// admitted.
+    /// Returns whether `acceptor` admits the client at the other end. It admits every client in the
+    /// clear.
     pub fn is_admitted_by(&self, acceptor: &Acceptor) -> bool {
         match self {
             Self::TlsServer(tls) => tls.is_admitted_by(acceptor),
