@@ -3,11 +3,11 @@
 
 use std::net::SocketAddr;
 
-use crate::address::is_broadcast_here;
+use crate::base::address::is_broadcast_here;
+use crate::base::file;
 use crate::clock::{self, Clock};
 use crate::config::{Config, DnstapTarget, Listen};
 use crate::confinement::Who;
-use crate::file;
 use crate::telemetry::query_log::QueryLog;
 use crate::tls;
 

@@ -14,8 +14,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use crate::file;
-use crate::time::Instant;
+use crate::base::file;
+use crate::base::time::Instant;
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 

@@ -8,7 +8,7 @@
 use std::ops::Range;
 use std::path::Path;
 
-use dotproxy::file;
+use dotproxy::base::file;
 
 /// Where the code of the program and of its libraries lies.
 #[derive(Debug, Default)]

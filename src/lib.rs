@@ -103,27 +103,20 @@
 
 #![forbid(unsafe_code)]
 
-pub mod address;
-pub mod arena;
+pub mod base;
 pub mod check;
 pub mod clock;
 pub mod config;
 pub mod confinement;
 pub mod descriptors;
-pub mod failure;
-pub mod file;
-pub mod histogram;
 pub mod net;
 pub mod options;
-pub mod origin;
 pub mod probe;
 pub mod proxy;
-pub mod random;
 pub mod reactor;
 pub mod session;
 pub mod supervisor;
 pub mod telemetry;
-pub mod time;
 pub mod tls;
 
 pub use dotproxy_wire as wire;

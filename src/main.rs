@@ -8,6 +8,8 @@ use std::fmt::Display;
 use std::io::{self, ErrorKind, Write};
 use std::process::ExitCode;
 
+use dotproxy::base::random::SEED_LEN;
+use dotproxy::base::time::Instant;
 use dotproxy::check::check;
 use dotproxy::clock::Clock;
 use dotproxy::config::{Config, Place};
@@ -16,13 +18,11 @@ use dotproxy::net::inherited::Inherited;
 use dotproxy::net::mio::MioNet;
 use dotproxy::options::{self, Command};
 use dotproxy::probe::probe;
-use dotproxy::random::SEED_LEN;
 use dotproxy::reactor::{Host, ListenError, Reactor};
 use dotproxy::supervisor::Supervisor;
 use dotproxy::telemetry::journal;
 use dotproxy::telemetry::logger;
 use dotproxy::telemetry::one_line::OneLine;
-use dotproxy::time::Instant;
 use dotproxy::{descriptors, tls};
 
 use log::Level;

@@ -13,7 +13,7 @@ use std::time::Duration;
 use nix::time::{ClockId, clock_gettime};
 use socket2::{Domain, SockAddr, Socket, Type};
 
-use crate::time::Instant;
+use crate::base::time::Instant;
 
 /// How long it has to make room for what it did not take.
 const ROOM_PAUSE: Duration = Duration::from_millis(100);

@@ -3,11 +3,11 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
-use dotproxy::arena::Key;
+use dotproxy::base::arena::Key;
+use dotproxy::base::origin::Origin;
+use dotproxy::base::time::Instant;
 use dotproxy::options::{self, Command};
-use dotproxy::origin::Origin;
 use dotproxy::proxy::{Action, LinkKey, Outbox, Proxy, Transport};
-use dotproxy::time::Instant;
 
 use crate::Once;
 use crate::messages::{query, reply};

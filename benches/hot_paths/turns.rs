@@ -5,15 +5,15 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::time::Duration;
 
-use dotproxy::address::Address;
-use dotproxy::arena::Key;
+use dotproxy::base::address::Address;
+use dotproxy::base::arena::Key;
+use dotproxy::base::time::Instant;
 use dotproxy::clock::Clock;
 use dotproxy::net::{Event, Net};
 use dotproxy::options::{self, Command};
 use dotproxy::reactor::Reactor;
 use dotproxy::session::Stream;
 use dotproxy::session::client_datagram::{Datagram, Outgoing};
-use dotproxy::time::Instant;
 use dotproxy::tls;
 
 use crate::Once;

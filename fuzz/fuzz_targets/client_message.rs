@@ -11,7 +11,7 @@ mod common;
 use std::time::Duration;
 
 use dotproxy::proxy::{Outbox, Proxy, Transport};
-use dotproxy::time::Instant;
+use dotproxy::base::time::Instant;
 use dotproxy::wire::{Flags, Header, MESSAGE_LEN_MAX, steps};
 use libfuzzer_sys::fuzz_target;
 

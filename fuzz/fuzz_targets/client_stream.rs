@@ -10,11 +10,11 @@ mod common;
 use std::time::Duration;
 
 use dotproxy::config::Limits;
-use dotproxy::origin::Subscriber;
+use dotproxy::base::origin::Subscriber;
 use dotproxy::proxy::{Outbox, Proxy, Room, Transport as ClientTransport};
 use dotproxy::session::client_stream::Taken;
 use dotproxy::session::{ClientStream, Scratch, Step, Transport};
-use dotproxy::time::Instant;
+use dotproxy::base::time::Instant;
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|input: &[u8]| {

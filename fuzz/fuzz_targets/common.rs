@@ -6,14 +6,14 @@ use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::LazyLock;
 
-use dotproxy::arena::Key;
+use dotproxy::base::arena::Key;
 use dotproxy::clock::Clock;
 use dotproxy::config::{Config, Scheme};
 use dotproxy::options::{self, Command};
-use dotproxy::origin::Origin;
+use dotproxy::base::origin::Origin;
 use dotproxy::proxy::{Action, LinkKey, Outbox, Proxy};
 use dotproxy::session::Stream;
-use dotproxy::time::Instant;
+use dotproxy::base::time::Instant;
 use dotproxy::tls::Setup;
 use dotproxy::wire::edns::{OPT_LEN, OptWriter, OptionCode};
 use dotproxy::wire::header::HEADER_LEN;

@@ -9,7 +9,7 @@ mod common;
 
 use dotproxy::session::http::{Request, Response};
 use dotproxy::session::{HttpStream, Scratch};
-use dotproxy::time::Instant;
+use dotproxy::base::time::Instant;
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|input: &[u8]| {

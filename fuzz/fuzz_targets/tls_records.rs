@@ -11,7 +11,7 @@ mod common;
 use common::Script;
 use dotproxy::config::Limits;
 use dotproxy::session::{ClientStream, Scratch, Transport, UpstreamStream};
-use dotproxy::time::Instant;
+use dotproxy::base::time::Instant;
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|input: &[u8]| {

@@ -6,7 +6,8 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use super::pin::{PinRule, Pins};
-use crate::address::{self, Address};
+use crate::base::address;
+use crate::base::address::Address;
 use crate::wire::name::Name;
 
 /// The port of DNS over TLS (RFC 7858, section 3.1).

@@ -30,8 +30,9 @@ use rustix::thread::{
     remove_capability_from_bounding_set, set_capabilities, set_no_new_privs,
 };
 
+use crate::base::file;
+use crate::base::file::Owner;
 use crate::config::{Config, DnstapTarget, Host, LogTarget, UserName, parse_number};
-use crate::file::{self, Owner};
 
 /// The latest landlock that is made use of; earlier ones do what they can.
 const LANDLOCK: ABI = ABI::V6;

@@ -21,9 +21,10 @@ use super::busy_poll::{BusyPoll, POLL_TIME};
 use super::inherited::Inherited;
 use super::udp::Udp;
 use super::{Event, Net, Signal};
-use crate::arena::{self, Key};
+use crate::base::arena;
+use crate::base::arena::Key;
+use crate::base::time::Instant;
 use crate::session;
-use crate::time::Instant;
 
 /// Events that one call of the poller reports; what is more comes with the next.
 const EVENTS_MAX: usize = 256;

@@ -18,9 +18,9 @@ use nix::libc::{
     ENETUNREACH, ENONET, ENOPROTOOPT, EOPNOTSUPP, EPROTO,
 };
 
-use crate::arena::{Key, Token};
+use crate::base::arena::{Key, Token};
+use crate::base::time::Instant;
 use crate::session::{Datagram, Stream};
-use crate::time::Instant;
 
 /// Something that the loop has waited for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

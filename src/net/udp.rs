@@ -13,7 +13,7 @@ use rustix::net::addr::SocketAddrArg;
 use rustix::net::{MMsgHdr, SendAncillaryBuffer, SendFlags, sendmmsg};
 use socket2::{MsgHdr, SockAddr, SockRef, Socket};
 
-use crate::address::Address;
+use crate::base::address::Address;
 use crate::session::client_datagram::{Datagram, Outgoing};
 
 /// Octets of queries that the kernel keeps while we are busy; it may allow less.

@@ -9,14 +9,14 @@ use log::LevelFilter;
 use super::table::{COMMANDS, TABLE};
 use super::values::parse_switch;
 use super::{UsageError, usage};
-use crate::address::Address;
+use crate::base::address::Address;
+use crate::base::file;
 use crate::config::upstream::TLS_PORT;
 use crate::config::{
     Access, Budget, CacheSettings, ClientDetail, Collector, Config, DnstapTarget, Host, Identity,
     Limits, Listen, LogFormat, LogTarget, Network, Policy, QueryLogSettings, RateLimit, Scheme,
     Share, Timeouts, TlsSettings, TraceSettings, Upstream, UserName,
 };
-use crate::file;
 
 /// Some editors start a file with it.
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";

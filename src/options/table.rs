@@ -10,7 +10,7 @@ use super::values::{
     parse_path, parse_query_log, parse_ttl, parse_upstream,
 };
 use super::warnings;
-use crate::address::parse_port;
+use crate::base::address::parse_port;
 use crate::config::budget::CACHE_MAX;
 use crate::config::{Budget, ClientDetail, LogFormat, Network, Policy, parse_duration, parse_size};
 

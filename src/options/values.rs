@@ -9,8 +9,9 @@ use log::LevelFilter;
 
 use super::draft::Draft;
 use super::warnings;
-use crate::address::{self, Address, parse_endpoint};
-use crate::arena;
+use crate::base::address;
+use crate::base::address::{Address, parse_endpoint};
+use crate::base::arena;
 use crate::config::upstream::PLAIN_PORT;
 use crate::config::{LogTarget, Upstream, parse_duration, parse_number};
 

@@ -3,7 +3,7 @@
 
 use std::net::Ipv6Addr;
 
-use crate::address::parse_port;
+use crate::base::address::parse_port;
 use crate::config::upstream::PLAIN_PORT;
 use crate::config::{Host, Network, Scheme, Upstream};
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::time::Instant;
+use crate::base::time::Instant;
 use crate::wire::edns::{self, Cookie, ExtendedError, ExtendedErrorCode, OptionCode};
 use crate::wire::header::HEADER_LEN;
 use crate::wire::question::{CLASS_IN, Type};

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use super::keys::UpstreamIndex;
 use super::wishes::UpstreamSet;
+use crate::base::time::Instant;
 use crate::config::{Limits, Timeouts};
-use crate::time::Instant;
 use crate::wire::Question;
 
 /// Which upstreams failed which questions recently.

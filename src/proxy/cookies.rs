@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use siphasher::sip::SipHasher24;
 
-use crate::random::Random;
-use crate::time::Instant;
+use crate::base::random::Random;
+use crate::base::time::Instant;
 use crate::wire::edns::Cookie;
 use crate::wire::response::COOKIE_LEN;
 

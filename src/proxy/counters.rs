@@ -4,8 +4,8 @@ use std::fmt;
 use std::time::Duration;
 
 use super::admission::Protocol;
-use crate::failure::FailureKind;
-use crate::histogram::Histogram;
+use crate::base::failure::FailureKind;
+use crate::base::histogram::Histogram;
 use crate::wire::Rcode;
 
 /// How a query ended: every one ends in exactly one of these.

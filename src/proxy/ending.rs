@@ -8,8 +8,8 @@ use super::counters::{Counters, Outcome};
 use super::keys::UpstreamIndex;
 use super::outbox::Outbox;
 use super::trace::Trace;
-use crate::origin::Origin;
-use crate::time::Instant;
+use crate::base::origin::Origin;
+use crate::base::time::Instant;
 use crate::wire::{Header, Question, Rcode};
 
 /// Who asked, how, and when.

@@ -20,10 +20,10 @@
 //! it. An answer that others may better, an error or one that is cut short, is kept while they are
 //! asked, and is the response if they do not.
 
+use crate::base::failure::FailureKind;
+use crate::base::origin::Subscriber;
+use crate::base::time::Instant;
 use crate::config::Limits;
-use crate::failure::FailureKind;
-use crate::origin::Subscriber;
-use crate::time::Instant;
 use crate::wire::Query;
 use crate::wire::query::EdnsLevel;
 use crate::wire::question::Type;
@@ -337,7 +337,7 @@ impl Exchange {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::arena::Key;
+    use crate::base::arena::Key;
 
     fn exchange() -> Exchange {
         let asker = Asker::Bootstrap(UpstreamIndex(0), Type::A);

@@ -12,10 +12,10 @@ use super::exchange::Exchange;
 use super::keys::{ExchangeKey, PoolIndex};
 use super::outbox::Outbox;
 use super::shares::{ClientHash, LazyShares};
-use crate::arena::Arena;
+use crate::base::arena::Arena;
+use crate::base::origin::Subscriber;
+use crate::base::time::Instant;
 use crate::config::Limits;
-use crate::origin::Subscriber;
-use crate::time::Instant;
 use crate::wire::response::write_error;
 
 /// Whether there is room for another query of a client.

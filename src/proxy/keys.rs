@@ -1,7 +1,7 @@
 //! What the proxy calls the things that it decides about. Names are all that they know of each
 //! other.
 
-use crate::arena::Key;
+use crate::base::arena::Key;
 
 /// The name of a query that is being answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

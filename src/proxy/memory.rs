@@ -10,8 +10,8 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use super::keys::PoolIndex;
+use crate::base::time::Instant;
 use crate::config::{Limits, Timeouts};
-use crate::time::Instant;
 use crate::wire::Question;
 use crate::wire::edns::ExtendedError;
 

@@ -85,12 +85,12 @@ use std::collections::VecDeque;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use crate::arena::{Arena, Fifo};
+use crate::base::arena::{Arena, Fifo};
+use crate::base::failure::FailureKind;
+use crate::base::origin::Origin;
+use crate::base::random::{Random, SEED_LEN};
+use crate::base::time::Instant;
 use crate::config::{Config, Scheme};
-use crate::failure::FailureKind;
-use crate::origin::Origin;
-use crate::random::{Random, SEED_LEN};
-use crate::time::Instant;
 
 use admission::{Admission, DENIED, Decision, admit};
 use bad_answers::BadAnswers;

@@ -1,9 +1,9 @@
 //! What the progress of a link that was being opened says of the cause of its failure.
 
 use super::upstream::link::{Link, Stage};
+use crate::base::failure::{Failure, FailureKind};
 use crate::config::Scheme;
 use crate::config::upstream::PLAIN_PORT;
-use crate::failure::{Failure, FailureKind};
 
 /// Returns the failure of a link to this port, with what is known of the cause if the link was
 /// being opened under TLS.

@@ -3,8 +3,8 @@
 use std::net::SocketAddr;
 use std::ops::Range;
 
+use crate::base::origin::Origin;
 use crate::config::Scheme;
-use crate::origin::Origin;
 
 use super::ending::Record;
 use super::keys::{LinkKey, UpstreamIndex};
@@ -174,7 +174,7 @@ mod tests {
     fn burst_leaves_no_memory_behind() {
         let mut outbox = Outbox::default();
         let origin = Origin {
-            session: crate::arena::Key::from_usize(1),
+            session: crate::base::arena::Key::from_usize(1),
             peer: ([127, 0, 0, 1], 53).into(),
             local: None,
         };

@@ -9,10 +9,10 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::IpAddr;
 use std::time::Duration;
 
+use crate::base::origin::Subscriber;
+use crate::base::random::SEED_LEN;
+use crate::base::time::Instant;
 use crate::config::RateLimit;
-use crate::origin::Subscriber;
-use crate::random::SEED_LEN;
-use crate::time::Instant;
 
 /// Sets of clients: each client belongs to one, by its hash.
 const SETS: usize = 512;

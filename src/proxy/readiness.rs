@@ -12,7 +12,7 @@ use super::Proxy;
 use super::exchange::{Asker, Exchange};
 use super::keys::{ExchangeKey, PoolIndex};
 use super::outbox::Outbox;
-use crate::time::Instant;
+use crate::base::time::Instant;
 use crate::wire::Query;
 use crate::wire::question::Type;
 
@@ -149,7 +149,7 @@ impl Proxy {
 mod tests {
     use super::super::testing::Scene;
     use super::*;
-    use crate::failure::FailureKind;
+    use crate::base::failure::FailureKind;
     use crate::proxy::LinkKey;
 
     impl Scene {

@@ -23,9 +23,9 @@ use super::sharing::Leaders;
 use super::turns::Turns;
 use super::upstream::Upstreams;
 use super::upstream::link::{Link, Stage};
+use crate::base::failure::FailureKind;
+use crate::base::time::Instant;
 use crate::config::{Config, Host, Limits, Upstream};
-use crate::failure::FailureKind;
-use crate::time::Instant;
 
 /// Who is asked for what, where nobody has been asked yet.
 #[derive(Debug)]

@@ -9,9 +9,9 @@ use std::collections::{BinaryHeap, HashMap};
 use std::hash::{BuildHasher, Hasher};
 
 use super::keys::ExchangeKey;
-use crate::arena::{Arena, Key};
-use crate::origin::Subscriber;
-use crate::random::Random;
+use crate::base::arena::{Arena, Key};
+use crate::base::origin::Subscriber;
+use crate::base::random::Random;
 
 /// A hash table by client, for this module and its sibling `turns`.
 pub(super) type ByClient<C, T> = HashMap<C, T, ClientHash>;
@@ -352,7 +352,7 @@ const LOW: u128 = (1 << 64) - 1;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::random::SEED_LEN;
+    use crate::base::random::SEED_LEN;
     use proptest::collection::vec;
     use proptest::prelude::*;
 

@@ -11,7 +11,7 @@ use super::exchange::Exchange;
 use super::keys::ExchangeKey;
 use super::outbox::Outbox;
 use super::trace::StepKind;
-use crate::time::Instant;
+use crate::base::time::Instant;
 
 /// The exchanges that others may follow, by a hash of what they ask.
 #[derive(Debug, Default)]

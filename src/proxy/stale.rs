@@ -9,7 +9,7 @@ use super::counters::Outcome;
 use super::exchange::Asker;
 use super::keys::ExchangeKey;
 use super::outbox::Outbox;
-use crate::time::Instant;
+use crate::base::time::Instant;
 
 impl Proxy {
     /// Lets a query whose answer is no longer fresh have that if there is no other soon.

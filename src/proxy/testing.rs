@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use super::{Action, LinkKey, Outbox, Proxy, Transport};
-use crate::arena::Key;
+use crate::base::arena::Key;
+use crate::base::origin::Origin;
+use crate::base::time::Instant;
 use crate::config::Config;
 use crate::options::{self, Command};
-use crate::origin::Origin;
-use crate::time::Instant;
 
 pub(super) struct Scene {
     pub(super) proxy: Proxy,

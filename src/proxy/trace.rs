@@ -6,9 +6,9 @@ use super::Proxy;
 use super::exchange::Attempt;
 use super::keys::ExchangeKey;
 use super::upstream::link::Link;
+use crate::base::failure::FailureKind;
+use crate::base::time::Instant;
 use crate::config::Scheme;
-use crate::failure::FailureKind;
-use crate::time::Instant;
 use crate::wire::Rcode;
 
 /// Steps that are kept of one query: several times as many as it takes as a rule.

@@ -11,7 +11,7 @@ use std::collections::VecDeque;
 
 use super::keys::ExchangeKey;
 use super::shares::{ByClient, ClientHash};
-use crate::origin::Subscriber;
+use crate::base::origin::Subscriber;
 
 /// The client that a query counts for; `None` for queries of the program's own.
 pub(super) type Waiter = Option<Subscriber>;
@@ -203,8 +203,8 @@ impl Turns {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::arena::Key;
-    use crate::random::{Random, SEED_LEN};
+    use crate::base::arena::Key;
+    use crate::base::random::{Random, SEED_LEN};
 
     fn turns() -> Turns {
         Turns::new(ClientHash::new(&mut Random::new(&[7; SEED_LEN])))

@@ -7,8 +7,8 @@ use super::counters::Counters;
 use super::keys::{LinkKey, UpstreamIndex};
 use super::upstream::link::Link;
 use super::{Proxy, UpstreamView};
+use crate::base::time::Instant;
 use crate::config::Scheme;
-use crate::time::Instant;
 
 impl Proxy {
     /// Queries of clients that wait for their answer.

@@ -1,7 +1,7 @@
 //! What a query would rather have after what it has met.
 
 use super::keys::UpstreamIndex;
-use crate::time::Instant;
+use crate::base::time::Instant;
 
 /// Some of the upstreams. Those beyond the 64th are in no set.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -4,7 +4,7 @@
 use std::io;
 use std::time::Duration;
 
-use crate::time::Instant;
+use crate::base::time::Instant;
 
 /// An error that lasts is logged once in this period.
 const REPORT_PERIOD: Duration = Duration::from_secs(60);

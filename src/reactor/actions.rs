@@ -3,9 +3,9 @@
 
 use super::tap::Tap;
 use super::{Reactor, Session, Slot};
-use crate::arena::Key;
+use crate::base::arena::Key;
+use crate::base::failure::{Failure, FailureKind};
 use crate::config::Scheme;
-use crate::failure::{Failure, FailureKind};
 use crate::net::Net;
 use crate::proxy::{Action, Destination, LinkKey, Outbox, Protocol};
 use crate::session::client_datagram::Outgoing;

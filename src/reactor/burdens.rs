@@ -9,7 +9,7 @@ use std::collections::VecDeque;
 
 use super::Reactor;
 use super::slot::Burden;
-use crate::arena::Key;
+use crate::base::arena::Key;
 use crate::config::Limits;
 use crate::net::Net;
 

@@ -5,10 +5,10 @@ use std::collections::hash_map::Entry;
 use std::collections::{BinaryHeap, HashMap};
 use std::time::Duration;
 
-use crate::arena::Key;
+use crate::base::arena::Key;
+use crate::base::origin::Subscriber;
+use crate::base::time::Instant;
 use crate::config::Config;
-use crate::origin::Subscriber;
-use crate::time::Instant;
 
 /// The slots, the memory and the patience that TCP clients share.
 #[derive(Debug)]
@@ -215,7 +215,7 @@ impl Clients {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::arena::Arena;
+    use crate::base::arena::Arena;
     use crate::config::{Limits, Timeouts};
 
     fn at(milliseconds: u64) -> Instant {

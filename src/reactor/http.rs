@@ -3,13 +3,13 @@
 use std::net::SocketAddr;
 
 use super::{Reactor, Session, Slot};
-use crate::arena::{Arena, Key};
+use crate::base::arena::{Arena, Key};
+use crate::base::origin::Subscriber;
+use crate::base::time::Instant;
 use crate::net::Net;
-use crate::origin::Subscriber;
 use crate::session::HttpStream;
 use crate::session::http::{Request, Response};
 use crate::telemetry::exposition::Format;
-use crate::time::Instant;
 
 impl<N: Net> Reactor<N> {
     pub(super) fn add_http(&mut self, stream: N::Stream, peer: SocketAddr) {

@@ -4,7 +4,7 @@ use std::io;
 use std::net::SocketAddr;
 
 use super::{Session, Slot};
-use crate::arena::Arena;
+use crate::base::arena::Arena;
 use crate::config::{Config, Place};
 use crate::net::{self, Net};
 use crate::session::ClientDatagram;

@@ -3,7 +3,7 @@
 use super::tap::Tap;
 use super::traces::Traces;
 use super::{Reactor, Session, Slot};
-use crate::failure::FailureKind;
+use crate::base::failure::FailureKind;
 use crate::net::Net;
 use crate::proxy::{Discard, Outcome, Protocol, UpstreamView};
 use crate::telemetry::exposition::{Format, Page};

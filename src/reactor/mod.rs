@@ -39,19 +39,19 @@ use std::collections::VecDeque;
 use std::io;
 use std::time::Duration;
 
-use crate::arena::{Arena, Key};
+use crate::base::arena::{Arena, Key};
+use crate::base::histogram::Histogram;
+use crate::base::origin::Subscriber;
+use crate::base::random::{Random, SEED_LEN};
+use crate::base::time::Instant;
 use crate::clock::Clock;
 use crate::config::Config;
-use crate::histogram::Histogram;
 use crate::net::{Event, Net};
-use crate::origin::Subscriber;
 use crate::proxy::{Outbox, Proxy};
-use crate::random::{Random, SEED_LEN};
 use crate::session::{ClientStream, Scratch};
 use crate::telemetry::logger;
 use crate::telemetry::process::Process;
 use crate::telemetry::query_log::QueryLog;
-use crate::time::Instant;
 use crate::tls;
 
 pub use listen::ListenError;

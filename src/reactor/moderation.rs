@@ -22,7 +22,7 @@
 
 use std::time::Duration;
 
-use crate::time::Instant;
+use crate::base::time::Instant;
 
 /// How turns are taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

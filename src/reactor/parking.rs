@@ -6,10 +6,10 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use crate::arena::Key;
-use crate::origin::Subscriber;
+use crate::base::arena::Key;
+use crate::base::origin::Subscriber;
+use crate::base::time::Instant;
 use crate::proxy::Room;
-use crate::time::Instant;
 
 /// The connections that wait. See the [module](self).
 #[derive(Debug, Default)]

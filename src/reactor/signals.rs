@@ -3,7 +3,7 @@
 use super::clients::Bounds;
 use super::traces::Traces;
 use super::{Reactor, Session, Slot};
-use crate::arena::Key;
+use crate::base::arena::Key;
 use crate::config::{Config, Listen};
 use crate::net::{Net, Signal};
 use crate::proxy::UpstreamIndex;

@@ -1,7 +1,7 @@
 //! What the loop has of each socket.
 
 use super::listen::ClientProtocol;
-use crate::arena::{Arena, Key};
+use crate::base::arena::{Arena, Key};
 use crate::net::Net;
 use crate::proxy::LinkKey;
 use crate::session::{

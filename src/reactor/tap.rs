@@ -5,14 +5,14 @@ use std::net::SocketAddr;
 use std::time::SystemTime;
 
 use super::{Reactor, Session, Slot};
-use crate::arena::Key;
+use crate::base::arena::Key;
+use crate::base::time::Instant;
 use crate::config::{DnstapTarget, Scheme};
 use crate::net::Net;
 use crate::proxy::Protocol;
 use crate::session::FrameStream;
 use crate::session::frame_stream::frame;
 use crate::telemetry::dnstap::{self, Kind, Way};
-use crate::time::Instant;
 
 /// What has been gathered, and who is to have it.
 #[derive(Debug)]

@@ -4,16 +4,16 @@
 use std::time::Duration;
 
 use super::{Reactor, Session, Slot};
-use crate::arena::Key;
+use crate::base::arena::Key;
+use crate::base::failure::{Failure, FailureKind};
+use crate::base::random::Random;
+use crate::base::time::Instant;
 use crate::config::{Limits, Timeouts, TraceSettings};
-use crate::failure::{Failure, FailureKind};
 use crate::net::Net;
 use crate::proxy::{Outbox, Record, Trace};
-use crate::random::Random;
 use crate::session::HttpClient;
 use crate::session::http_client::Answer;
 use crate::telemetry::otlp::{self, Spans, Told};
-use crate::time::Instant;
 
 /// What has been gathered, and who is to have it.
 #[derive(Debug)]

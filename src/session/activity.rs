@@ -1,6 +1,6 @@
 //! The time at which a client last did what keeps its connection open.
 
-use crate::time::Instant;
+use crate::base::time::Instant;
 
 /// Bytes of responses that a client has to take to count as active, unless it takes all that there
 /// are: a client that takes a byte at a time would hold its slot for days.

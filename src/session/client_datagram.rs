@@ -6,7 +6,7 @@ use std::io::{self, ErrorKind};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use super::{Scratch, Step};
-use crate::address::Address;
+use crate::base::address::Address;
 
 /// A UDP socket.
 pub trait Datagram {

@@ -19,9 +19,9 @@ use std::ops::ControlFlow;
 use super::activity::Activity;
 use super::transport::{Received, Transport};
 use super::{Scratch, Step};
+use crate::base::failure::Failure;
+use crate::base::time::Instant;
 use crate::config::Limits;
-use crate::failure::Failure;
-use crate::time::Instant;
 use crate::tls::{self, Acceptor};
 use crate::wire::frame::{self, Deframer};
 

@@ -10,7 +10,7 @@ use std::io::{Read, Write};
 
 use super::Scratch;
 use super::transport::{Received, Transport};
-use crate::failure::{Failure, FailureKind};
+use crate::base::failure::{Failure, FailureKind};
 
 const ACCEPT: u32 = 1;
 const START: u32 = 2;

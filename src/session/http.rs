@@ -13,8 +13,8 @@ use super::Scratch;
 use super::activity::Activity;
 use super::http_fields;
 use super::transport::{Received, Transport};
-use crate::failure::Failure;
-use crate::time::Instant;
+use crate::base::failure::Failure;
+use crate::base::time::Instant;
 
 /// Octets of the longest head of a request.
 const HEAD_LEN_MAX: usize = 8 * 1024;

@@ -10,7 +10,7 @@ use std::time::Duration;
 use super::Scratch;
 use super::http_fields;
 use super::transport::{Received, Transport};
-use crate::failure::{Failure, FailureKind};
+use crate::base::failure::{Failure, FailureKind};
 
 /// Octets of the longest head of a response.
 const HEAD_LEN_MAX: usize = 8 * 1024;

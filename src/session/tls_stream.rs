@@ -24,7 +24,7 @@ use rustls::unbuffered::{
 
 use super::Scratch;
 use super::transport::{Received, Unsent, failed, read, write};
-use crate::failure::{Failure, FailureKind};
+use crate::base::failure::{Failure, FailureKind};
 use crate::tls::{self, Acceptor, Connector, RootSource};
 
 /// One of the two ends of a connection.

@@ -4,7 +4,7 @@ use std::io::{self, ErrorKind, Read, Write};
 
 use super::Scratch;
 use super::tls_stream::{Client, Server, TlsStream};
-use crate::failure::{Failure, FailureKind};
+use crate::base::failure::{Failure, FailureKind};
 use crate::tls::{Acceptor, Connector};
 
 /// A socket of a connection.

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 
 use super::client_datagram::{Datagram, Outgoing};
 use super::{Scratch, Step};
-use crate::failure::{Failure, FailureKind};
+use crate::base::failure::{Failure, FailureKind};
 
 /// The session on a UDP socket that is connected to an upstream.
 #[derive(Debug)]

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::transport::{Received, Transport};
 use super::{Scratch, Step, Stream};
-use crate::failure::{Failure, FailureKind};
+use crate::base::failure::{Failure, FailureKind};
 use crate::tls;
 use crate::wire::frame::{self, Deframer};
 use crate::wire::header::HEADER_LEN;

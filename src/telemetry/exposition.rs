@@ -4,7 +4,7 @@
 use std::fmt::{Display, Write as _};
 use std::time::Duration;
 
-use crate::histogram::Histogram;
+use crate::base::histogram::Histogram;
 
 /// Which of the two.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

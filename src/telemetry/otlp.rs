@@ -17,10 +17,10 @@ use std::time::Duration;
 
 use super::client::shown;
 use super::json::{List, Object};
+use crate::base::random::Random;
+use crate::base::time::Instant;
 use crate::config::{ClientDetail, Scheme};
 use crate::proxy::{Outcome, Place, Protocol, Record, Step, StepEnd, StepKind, Trace};
-use crate::random::Random;
-use crate::time::Instant;
 use crate::wire::Question;
 
 /// What the collector is told at once.
@@ -378,8 +378,8 @@ impl fmt::Display for Hex<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::arena::Key;
-    use crate::origin::Origin;
+    use crate::base::arena::Key;
+    use crate::base::origin::Origin;
     use crate::wire::Rcode;
 
     fn record(outcome: Outcome) -> Record {

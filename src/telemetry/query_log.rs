@@ -8,8 +8,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use super::client::shown;
 use super::json::Object;
 use super::sink::Lines;
+use crate::base::file;
 use crate::config::{ClientDetail, LogTarget, QueryLogSettings};
-use crate::file;
 use crate::proxy::{Outcome, Record};
 use crate::wire::Question;
 

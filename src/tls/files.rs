@@ -7,8 +7,8 @@ use rustls::RootCertStore;
 use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
+use crate::base::file;
 use crate::config::Identity;
-use crate::file;
 
 /// A file that cannot be used.
 #[derive(Debug)]

@@ -5,11 +5,11 @@ use std::collections::{BTreeMap, HashMap};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
-use dotproxy::arena::Key;
+use dotproxy::base::arena::Key;
+use dotproxy::base::origin::Origin;
+use dotproxy::base::time::Instant;
 use dotproxy::options::{self, Command};
-use dotproxy::origin::Origin;
 use dotproxy::proxy::{Action, LinkKey, Outbox, Outcome, Proxy, Transport};
-use dotproxy::time::Instant;
 
 use crate::support::Chance;
 use crate::support::messages::{query, reply};

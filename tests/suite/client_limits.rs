@@ -6,9 +6,9 @@ use std::path::PathBuf;
 use std::sync::OnceLock;
 use std::time::Duration;
 
+use dotproxy::base::time::Instant;
 use dotproxy::net::Signal;
 use dotproxy::reactor::{Reactor, Turn};
-use dotproxy::time::Instant;
 
 use nix::libc::{EACCES, ECONNABORTED, EINVAL, EMFILE, ENOSYS, EOPNOTSUPP, EPERM};
 

@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
+use dotproxy::base::time::Instant;
 use dotproxy::clock::Clock;
 use dotproxy::options::{self, Command};
 use dotproxy::reactor::Reactor;
-use dotproxy::time::Instant;
 use dotproxy::tls;
 use dotproxy::wire::{Header, Rcode};
 

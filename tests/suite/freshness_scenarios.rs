@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use dotproxy::time::Instant;
+use dotproxy::base::time::Instant;
 use dotproxy::wire::Rcode;
 
 use crate::support::days::{Event, GOOD, Manner, Reply, Response, World, at, failed, slower_than};

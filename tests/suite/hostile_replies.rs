@@ -4,12 +4,12 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use dotproxy::arena::Key;
+use dotproxy::base::arena::Key;
+use dotproxy::base::origin::Origin;
+use dotproxy::base::time::Instant;
 use dotproxy::config::Config;
 use dotproxy::options::{self, Command};
-use dotproxy::origin::Origin;
 use dotproxy::proxy::{Action, LinkKey, Outbox, Proxy, Transport};
-use dotproxy::time::Instant;
 use dotproxy::wire::edns::OptionCode;
 use dotproxy::wire::header::HEADER_LEN;
 use dotproxy::wire::{Flags, MESSAGE_LEN_MAX, Message};

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use dotproxy::failure::FailureKind;
+use dotproxy::base::failure::FailureKind;
 use dotproxy::wire::Rcode;
 
 use crate::support::days::{Defect, Event, GOOD, Manner, Response, World, at, failed, slower_than};

@@ -4,12 +4,12 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use dotproxy::arena::Key;
+use dotproxy::base::arena::Key;
+use dotproxy::base::origin::Origin;
+use dotproxy::base::time::Instant;
 use dotproxy::config::Config;
 use dotproxy::options::{self, Command};
-use dotproxy::origin::Origin;
 use dotproxy::proxy::{Action, Discard, LinkKey, Outbox, Proxy, Transport};
-use dotproxy::time::Instant;
 use dotproxy::wire::Message;
 
 use crate::support::messages::{check_response, query, reply};

@@ -7,13 +7,13 @@ use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
-use dotproxy::arena::Key;
+use dotproxy::base::arena::Key;
+use dotproxy::base::failure::{Failure, FailureKind};
+use dotproxy::base::origin::Origin;
+use dotproxy::base::time::Instant;
 use dotproxy::config::{Config, Scheme};
-use dotproxy::failure::{Failure, FailureKind};
 use dotproxy::options::{self, Command};
-use dotproxy::origin::Origin;
 use dotproxy::proxy::{Action, Destination, LinkKey, Outbox, Protocol, Proxy, Transport};
-use dotproxy::time::Instant;
 use dotproxy::wire::{Flags, Message, Rcode};
 
 use crate::support::messages::{address_reply, check_response, denial, query, reply, reply_for};

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use dotproxy::failure::FailureKind;
+use dotproxy::base::failure::FailureKind;
 use dotproxy::proxy::Outcome;
 use dotproxy::wire::{Message, Rcode};
 

@@ -6,87 +6,37 @@ use std::path::{Path, PathBuf};
 
 /// What the modules of the crate's root may use of each other. Left out: what nobody else uses.
 const LAYERS: &[(&str, &[&str])] = &[
-    // Vocabulary.
-    ("address", &[]),
-    ("arena", &[]),
-    ("time", &[]),
-    ("random", &[]),
-    ("clock", &["file", "time"]),
-    ("config", &["address", "wire"]),
-    ("origin", &["address", "arena"]),
-    ("failure", &["wire"]),
-    ("histogram", &[]),
-    // The tiers.
-    (
-        "proxy",
-        &[
-            "arena",
-            "config",
-            "failure",
-            "histogram",
-            "origin",
-            "random",
-            "time",
-            "wire",
-        ],
-    ),
-    (
-        "session",
-        &["address", "config", "failure", "time", "tls", "wire"],
-    ),
-    ("tls", &["clock", "config", "file"]),
-    ("net", &["address", "arena", "config", "session", "time"]),
-    // What knows them.
+    ("base", &["wire"]),
+    ("clock", &["base"]),
+    ("config", &["base", "wire"]),
+    ("proxy", &["base", "config", "wire"]),
+    ("session", &["base", "config", "tls", "wire"]),
+    ("tls", &["base", "clock", "config"]),
+    ("net", &["base", "config", "session"]),
     (
         "reactor",
         &[
-            "arena",
+            "base",
             "clock",
             "config",
-            "failure",
-            "histogram",
             "net",
-            "origin",
             "proxy",
-            "random",
             "session",
             "telemetry",
-            "time",
             "tls",
         ],
     ),
-    // Around them.
-    ("confinement", &["config", "file"]),
-    (
-        "telemetry",
-        &[
-            "config",
-            "file",
-            "histogram",
-            "proxy",
-            "random",
-            "time",
-            "wire",
-        ],
-    ),
+    ("confinement", &["base", "config"]),
+    ("telemetry", &["base", "config", "proxy", "wire"]),
     ("descriptors", &["config"]),
-    ("supervisor", &["time"]),
+    ("supervisor", &["base"]),
     ("probe", &[]),
     ("allocator", &[]),
     ("code", &[]),
-    ("file", &[]),
-    ("options", &["address", "arena", "config", "file"]),
+    ("options", &["base", "config"]),
     (
         "check",
-        &[
-            "address",
-            "clock",
-            "config",
-            "confinement",
-            "file",
-            "telemetry",
-            "tls",
-        ],
+        &["base", "clock", "config", "confinement", "telemetry", "tls"],
     ),
 ];
 
@@ -102,7 +52,7 @@ const CONFINED: &[(&str, &[&str])] = &[
     ("base64::", &["config/pin.rs"]),
     ("siphasher::", &["proxy/cookies.rs"]),
     ("getopts::", &["options/mod.rs"]),
-    ("slab::", &["arena.rs"]),
+    ("slab::", &["base/arena.rs"]),
     ("landlock::", &["confinement/mod.rs"]),
     ("seccompiler::", &["confinement/calls.rs"]),
     ("simple_logger", &["telemetry/logger.rs"]),
@@ -127,7 +77,11 @@ const CONFINED: &[(&str, &[&str])] = &[
     ("std::env::", &["main.rs"]),
     (
         "std::fs",
-        &["file.rs", "telemetry/process.rs", "telemetry/query_log.rs"],
+        &[
+            "base/file.rs",
+            "telemetry/process.rs",
+            "telemetry/query_log.rs",
+        ],
     ),
     (
         "httparse::",

@@ -31,9 +31,9 @@ use std::fmt;
 use std::hash::{DefaultHasher, Hasher};
 use std::time::Duration;
 
+use crate::base::random::SEED_LEN;
+use crate::base::time::Instant;
 use crate::config::{CacheSettings, Timeouts};
-use crate::random::SEED_LEN;
-use crate::time::Instant;
 use crate::wire::edns::{self, ExtendedError, ExtendedErrorCode};
 use crate::wire::response::{Asked, CUT_LOOKAHEAD_LEN, end_answer, end_cut_answer, start_answer};
 use crate::wire::{Message, Question, Rcode, name, octets};

@@ -10,7 +10,7 @@
 
 use super::key::{Key, Sought, Variant};
 use super::{ANCESTORS_MAX, Cache, Marks, TICKS};
-use crate::time::Instant;
+use crate::base::time::Instant;
 use crate::wire::question::CLASS_IN;
 use crate::wire::{Flags, Message, Question, Rcode, name};
 

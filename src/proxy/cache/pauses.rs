@@ -4,7 +4,7 @@
 use super::entry::Head;
 use super::key::{Key, Sought};
 use super::{Cache, Entry, Marks, Recall, TICKS, keys, seconds, ticks};
-use crate::time::Instant;
+use crate::base::time::Instant;
 use crate::wire::Question;
 
 /// In the place of the tick from which upstream is asked again: it is being asked.

@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use crate::time::Instant;
+use crate::base::time::Instant;
 
 /// What is known of the connections of one endpoint.
 #[derive(Debug, Default)]

@@ -3,10 +3,10 @@
 use super::endpoint::Endpoint;
 use super::link::{Link, Stage};
 use super::{EndpointKey, LinkKey, PoolIndex, Upstreams};
+use crate::base::failure::FailureKind;
+use crate::base::time::Instant;
 use crate::config::{Policy, Scheme};
-use crate::failure::FailureKind;
 use crate::proxy::wishes::Wishes;
-use crate::time::Instant;
 
 /// Where a query can go now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::time::Instant;
+use crate::base::time::Instant;
 use crate::wire::query::EdnsLevel;
 
 /// How much of EDNS one endpoint accepts.

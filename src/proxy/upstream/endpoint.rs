@@ -8,10 +8,10 @@ use super::edns::EdnsSupport;
 use super::health::{Change, Health};
 use super::idle::Patience;
 use super::latency::Latency;
+use crate::base::failure::FailureKind;
+use crate::base::time::Instant;
 use crate::config::Scheme;
-use crate::failure::FailureKind;
 use crate::proxy::keys::{LinkKey, UpstreamIndex};
-use crate::time::Instant;
 use crate::wire::query::EdnsLevel;
 
 /// One address of an upstream.

@@ -16,10 +16,10 @@
 use std::hash::{DefaultHasher, Hasher as _};
 use std::time::Duration;
 
+use crate::base::failure::FailureKind;
+use crate::base::random::Random;
+use crate::base::time::Instant;
 use crate::config::Timeouts;
-use crate::failure::FailureKind;
-use crate::random::Random;
-use crate::time::Instant;
 use crate::wire::name::hash_small;
 use crate::wire::question::{Question, Type};
 

@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use crate::time::Instant;
+use crate::base::time::Instant;
 
 /// What is known of an upstream's patience.
 #[derive(Debug, Default)]

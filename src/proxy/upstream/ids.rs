@@ -1,6 +1,6 @@
 //! The ids of queries on one link.
 
-use crate::random::Random;
+use crate::base::random::Random;
 
 /// Ids that are out. No two of them agree in their last ten bits, so that a bit for each such end
 /// tells which may be given out.

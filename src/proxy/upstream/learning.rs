@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use super::link::{Link, Stage};
 use super::{EndpointKey, Upstreams};
+use crate::base::time::Instant;
 use crate::config::Scheme;
-use crate::time::Instant;
 use crate::wire::Question;
 use crate::wire::query::EdnsLevel;
 

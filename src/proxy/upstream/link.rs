@@ -17,10 +17,10 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use super::ids::Ids;
+use crate::base::random::Random;
+use crate::base::time::Instant;
 use crate::config::{Scheme, Timeouts};
 use crate::proxy::keys::{EndpointKey, ExchangeKey};
-use crate::random::Random;
-use crate::time::Instant;
 use crate::wire::query::EdnsLevel;
 
 /// Where a link is in its life.
@@ -500,7 +500,7 @@ impl Link {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::arena::Arena;
+    use crate::base::arena::Arena;
 
     fn endpoint() -> EndpointKey {
         EndpointKey(Arena::default().insert(()))

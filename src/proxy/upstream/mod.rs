@@ -33,11 +33,11 @@ pub use stats::UpstreamView;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use crate::arena::{Arena, Key};
+use crate::base::arena::{Arena, Key};
+use crate::base::failure::{Failure, FailureKind};
+use crate::base::random::Random;
+use crate::base::time::Instant;
 use crate::config::{Config, Limits, Policy, Scheme, Timeouts};
-use crate::failure::{Failure, FailureKind};
-use crate::random::Random;
-use crate::time::Instant;
 
 use super::keys::{EndpointKey, LinkKey, PoolIndex, UpstreamIndex};
 use super::outbox::Destination;

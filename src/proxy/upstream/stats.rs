@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use super::Upstreams;
 use super::endpoint::Endpoint;
-use crate::failure::FailureKind;
-use crate::histogram::Histogram;
+use crate::base::failure::FailureKind;
+use crate::base::histogram::Histogram;
+use crate::base::time::Instant;
 use crate::proxy::keys::{LinkKey, UpstreamIndex};
-use crate::time::Instant;
 
 /// How long before its end that of a certificate is told.
 const EXPIRES_SOON: Duration = Duration::from_secs(7 * 86_400);

@@ -4,13 +4,13 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
-use dotproxy::arena::Key;
+use dotproxy::base::arena::Key;
+use dotproxy::base::failure::{Failure, FailureKind};
+use dotproxy::base::origin::Origin;
+use dotproxy::base::time::Instant;
 use dotproxy::config::Scheme;
-use dotproxy::failure::{Failure, FailureKind};
 use dotproxy::options::{self, Command};
-use dotproxy::origin::Origin;
 use dotproxy::proxy::{Action, Destination, LinkKey, Outbox, Proxy, Transport};
-use dotproxy::time::Instant;
 use dotproxy::wire::edns::{EdnsOption, OptionCode};
 use dotproxy::wire::record::Record;
 use dotproxy::wire::{Flags, Message, Rcode};

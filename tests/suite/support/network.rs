@@ -13,12 +13,12 @@ use std::path::Path;
 use std::rc::Rc;
 use std::time::Duration;
 
-use dotproxy::address::Address;
-use dotproxy::arena::Key;
+use dotproxy::base::address::Address;
+use dotproxy::base::arena::Key;
+use dotproxy::base::time::Instant;
 use dotproxy::net::{Event, Net, Signal};
 use dotproxy::session::Stream;
 use dotproxy::session::client_datagram::{Datagram, Outgoing};
-use dotproxy::time::Instant;
 
 use super::Chance;
 

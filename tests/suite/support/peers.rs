@@ -6,7 +6,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use dotproxy::time::Instant;
+use dotproxy::base::time::Instant;
 use dotproxy::wire::Message;
 use dotproxy::wire::frame;
 use dotproxy::wire::header::HEADER_LEN;

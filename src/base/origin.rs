@@ -2,8 +2,8 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use crate::address::Address;
-use crate::arena::Key;
+use super::address::Address;
+use super::arena::Key;
 
 /// The way back to a client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
