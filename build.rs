@@ -60,7 +60,7 @@ fn save_memory() {
 const COLD_CODE: &str = ".text.cold : { \
     *( .text.*dotproxy4main* .text.*dotproxy7options* .text.*getopts* .text.*dotproxy3tls5files* \
     .text.*dotproxy3tls6set_up* .text.*pki_types3pem* .text.*landlock* \
-    .text.*dotproxy11confinement* .text.*dotproxy..confinement* .text.__getgr_a .text.__getpw_a ) \
+    .text.*dotproxy7process7sandbox* .text.*dotproxy..process..sandbox* .text.__getgr_a .text.__getpw_a ) \
     *( .text.*rustls6server* .text.*rustls..server..* .text.*rustls..crypto..ring..sign* \
     .text.*ring3rsa7keypair* .text.*ecdsa7signing* .text.*x25519_sc_muladd* \
     .text.*webpki3crl* .text.*webpki..crl* .text.*parse_crls* ) \

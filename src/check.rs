@@ -7,7 +7,7 @@ use crate::base::address::is_broadcast_here;
 use crate::base::file;
 use crate::clock::{self, Clock};
 use crate::config::{Config, DnstapTarget, Listen};
-use crate::confinement::Who;
+use crate::process::sandbox::Who;
 use crate::telemetry::query_log::QueryLog;
 use crate::tls;
 

@@ -107,15 +107,12 @@ pub mod base;
 pub mod check;
 pub mod clock;
 pub mod config;
-pub mod confinement;
-pub mod descriptors;
 pub mod net;
 pub mod options;
-pub mod probe;
+pub mod process;
 pub mod proxy;
 pub mod reactor;
 pub mod session;
-pub mod supervisor;
 pub mod telemetry;
 pub mod tls;
 

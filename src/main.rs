@@ -13,17 +13,19 @@ use dotproxy::base::time::Instant;
 use dotproxy::check::check;
 use dotproxy::clock::Clock;
 use dotproxy::config::{Config, Place};
-use dotproxy::confinement::{self, Confinement, Who};
 use dotproxy::net::inherited::Inherited;
 use dotproxy::net::mio::MioNet;
 use dotproxy::options::{self, Command};
-use dotproxy::probe::probe;
+use dotproxy::process::file_limit;
+use dotproxy::process::probe::probe;
+use dotproxy::process::sandbox;
+use dotproxy::process::sandbox::{Confinement, Who};
+use dotproxy::process::systemd::Supervisor;
 use dotproxy::reactor::{Host, ListenError, Reactor};
-use dotproxy::supervisor::Supervisor;
 use dotproxy::telemetry::journal;
 use dotproxy::telemetry::logger;
 use dotproxy::telemetry::one_line::OneLine;
-use dotproxy::{descriptors, tls};
+use dotproxy::tls;
 
 use log::Level;
 use ring::rand::{SecureRandom, SystemRandom};
@@ -87,7 +89,7 @@ fn run(mut config: Config, arguments: &[String]) -> Result<(), String> {
     config.inherit(&places);
     let clock = Clock::new(config.clock_stamp.as_deref());
     let tls = tls::set_up(&config, &clock).map_err(|error| error.to_string())?;
-    descriptors::fit(&mut config).map_err(|error| error.to_string())?;
+    file_limit::fit(&mut config).map_err(|error| error.to_string())?;
     let mut seed = [0; SEED_LEN];
     SystemRandom::new()
         .fill(&mut seed)
@@ -98,10 +100,10 @@ fn run(mut config: Config, arguments: &[String]) -> Result<(), String> {
     // It does not show any more once the process is confined.
     let code = code::Code::find();
     let supervisor = Supervisor::from_environment(|variable| std::env::var_os(variable));
-    let confinement = confinement::switch_user(&config, who)?;
+    let confinement = sandbox::switch_user(&config, who)?;
     reactor.open_query_log()?;
     // Not within the log's arguments, which are evaluated only if somebody wants to know.
-    let confinement = confinement::confine(&config, confinement)?;
+    let confinement = sandbox::confine(&config, confinement)?;
     log::info!(event = "confined"; "confinement: {confinement}");
     let process = Process {
         arguments,
@@ -149,7 +151,7 @@ impl Host for Process<'_> {
         };
         config.inherit(&self.places);
         self.confinement.admits(&config)?;
-        descriptors::fit(&mut config).map_err(|error| error.to_string())?;
+        file_limit::fit(&mut config).map_err(|error| error.to_string())?;
         Ok(config)
     }
 

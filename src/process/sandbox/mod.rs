@@ -11,7 +11,7 @@
 //! a folder just below the root, which is everybody's, the file alone.
 
 #[cfg(feature = "seccomp")]
-mod calls;
+mod seccomp;
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -234,7 +234,7 @@ pub fn confine(config: &Config, mut confinement: Confinement) -> Result<Confinem
         confinement.ports = Some(doors.ports);
     }
     #[cfg(feature = "seccomp")]
-    in_force.push(match calls::close() {
+    in_force.push(match seccomp::close() {
         Ok(()) => "no calls of the kernel but those that are needed (seccomp)".to_owned(),
         Err(error) => format!("all calls of the kernel: {error}"),
     });
