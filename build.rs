@@ -11,7 +11,7 @@ fn main() {
     save_memory();
 }
 
-/// No certificate is judged by an earlier time than that of the build (`src/clock.rs`). For builds
+/// No certificate is judged by an earlier time than that of the build (`src/tls/clock.rs`). For builds
 /// that can be repeated, `SOURCE_DATE_EPOCH` says when that was.
 fn note_time() {
     println!("cargo::rerun-if-env-changed=SOURCE_DATE_EPOCH");

@@ -5,11 +5,12 @@ use std::net::SocketAddr;
 
 use crate::base::address::is_broadcast_here;
 use crate::base::file;
-use crate::clock::{self, Clock};
 use crate::config::{Config, DnstapTarget, Listen};
 use crate::process::sandbox::Who;
 use crate::telemetry::query_log::QueryLog;
 use crate::tls;
+use crate::tls::clock;
+use crate::tls::clock::Clock;
 
 /// Checks settings and the files that they name. Returns what is allowed and may not be meant.
 pub fn check(config: &Config) -> Result<Vec<String>, String> {

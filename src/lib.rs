@@ -105,7 +105,6 @@
 
 pub mod base;
 pub mod check;
-pub mod clock;
 pub mod config;
 pub mod net;
 pub mod options;

@@ -11,7 +11,6 @@ use std::process::ExitCode;
 use dotproxy::base::random::SEED_LEN;
 use dotproxy::base::time::Instant;
 use dotproxy::check::check;
-use dotproxy::clock::Clock;
 use dotproxy::config::{Config, Place};
 use dotproxy::net::inherited::Inherited;
 use dotproxy::net::mio::MioNet;
@@ -26,6 +25,7 @@ use dotproxy::telemetry::journal;
 use dotproxy::telemetry::logger;
 use dotproxy::telemetry::one_line::OneLine;
 use dotproxy::tls;
+use dotproxy::tls::clock::Clock;
 
 use log::Level;
 use ring::rand::{SecureRandom, SystemRandom};

@@ -6,11 +6,11 @@ use std::io::{self, ErrorKind, Read, Write};
 use std::rc::Rc;
 use std::sync::Arc;
 
-use dotproxy::clock::Clock;
 use dotproxy::options::{self, Command};
 use dotproxy::session::upstream_stream::UpstreamEvent;
 use dotproxy::session::{Scratch, Stream, Transport, UpstreamStream};
 use dotproxy::tls;
+use dotproxy::tls::clock::Clock;
 use dotproxy::wire::frame;
 use rustls::ServerConnection;
 use rustls::version::TLS13;

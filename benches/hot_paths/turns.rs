@@ -8,13 +8,13 @@ use std::time::Duration;
 use dotproxy::base::address::Address;
 use dotproxy::base::arena::Key;
 use dotproxy::base::time::Instant;
-use dotproxy::clock::Clock;
 use dotproxy::net::{Event, Net};
 use dotproxy::options::{self, Command};
 use dotproxy::reactor::Reactor;
 use dotproxy::session::Stream;
 use dotproxy::session::client_datagram::{Datagram, Outgoing};
 use dotproxy::tls;
+use dotproxy::tls::clock::Clock;
 
 use crate::Once;
 use crate::messages::{query, reply};

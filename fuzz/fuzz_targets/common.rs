@@ -7,7 +7,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::LazyLock;
 
 use dotproxy::base::arena::Key;
-use dotproxy::clock::Clock;
+use dotproxy::tls::clock::Clock;
 use dotproxy::config::{Config, Scheme};
 use dotproxy::options::{self, Command};
 use dotproxy::base::origin::Origin;

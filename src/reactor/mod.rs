@@ -44,7 +44,6 @@ use crate::base::histogram::Histogram;
 use crate::base::origin::Subscriber;
 use crate::base::random::{Random, SEED_LEN};
 use crate::base::time::Instant;
-use crate::clock::Clock;
 use crate::config::Config;
 use crate::net::{Event, Net};
 use crate::proxy::{Outbox, Proxy};
@@ -53,6 +52,7 @@ use crate::telemetry::logger;
 use crate::telemetry::process::Process;
 use crate::telemetry::query_log::QueryLog;
 use crate::tls;
+use crate::tls::clock::Clock;
 
 pub use listen::ListenError;
 

@@ -418,9 +418,9 @@ mod tests {
     use super::super::Transport;
     use super::super::testing::Pipe;
     use super::*;
-    use crate::clock::Clock;
     use crate::options::{self, Command};
     use crate::tls;
+    use crate::tls::clock::Clock;
 
     fn tls_over(pipe: &Pipe, scratch: &mut Scratch) -> Transport<Pipe> {
         let arguments = ["-u".to_owned(), "192.0.2.1".to_owned()];

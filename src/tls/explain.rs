@@ -6,7 +6,7 @@ use std::time::{Duration, UNIX_EPOCH};
 use rustls::pki_types::UnixTime;
 use rustls::{AlertDescription, CertificateError, PeerIncompatible};
 
-use crate::clock::system_time;
+use super::clock::system_time;
 
 /// What the certificates of a peer are verified against.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

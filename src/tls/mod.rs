@@ -2,6 +2,7 @@
 
 mod acceptor;
 mod certificate;
+pub mod clock;
 mod explain;
 mod files;
 mod fingerprint;
@@ -29,8 +30,8 @@ use rustls::pki_types::{ServerName, UnixTime};
 use rustls::time_provider::TimeProvider;
 use rustls::{ClientConfig, RootCertStore, SupportedCipherSuite};
 
-use crate::clock::Clock;
 use crate::config::{Config, Host, Identity, Pins, Scheme, Upstream};
+use clock::Clock;
 
 use explain::explain_key;
 use files::Credentials;

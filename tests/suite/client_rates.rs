@@ -5,10 +5,10 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use dotproxy::base::time::Instant;
-use dotproxy::clock::Clock;
 use dotproxy::options::{self, Command};
 use dotproxy::reactor::Reactor;
 use dotproxy::tls;
+use dotproxy::tls::clock::Clock;
 use dotproxy::wire::{Header, Rcode};
 
 use crate::support::Chance;

@@ -6,12 +6,12 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::OnceLock;
 use std::time::Duration;
 
-use dotproxy::clock::Clock;
 use dotproxy::config::Config;
 use dotproxy::net::Signal;
 use dotproxy::options::{self, Command};
 use dotproxy::reactor::{Reactor, Turn};
 use dotproxy::tls;
+use dotproxy::tls::clock::Clock;
 use rustls::ClientConnection;
 use rustls::version::{TLS12, TLS13};
 
