@@ -7,7 +7,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use dotproxy::options::{self, Command};
-use dotproxy::session::upstream_stream::UpstreamEvent;
+use dotproxy::session::upstream::stream::UpstreamEvent;
 use dotproxy::session::{Scratch, Stream, Transport, UpstreamStream};
 use dotproxy::tls;
 use dotproxy::tls::clock::Clock;

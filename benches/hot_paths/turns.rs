@@ -12,7 +12,7 @@ use dotproxy::net::{Event, Net};
 use dotproxy::options::{self, Command};
 use dotproxy::reactor::Reactor;
 use dotproxy::session::Stream;
-use dotproxy::session::client_datagram::{Datagram, Outgoing};
+use dotproxy::session::client::datagram::{Datagram, Outgoing};
 use dotproxy::tls;
 use dotproxy::tls::clock::Clock;
 

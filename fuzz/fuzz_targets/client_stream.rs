@@ -12,7 +12,7 @@ use std::time::Duration;
 use dotproxy::config::Limits;
 use dotproxy::base::origin::Subscriber;
 use dotproxy::proxy::{Outbox, Proxy, Room, Transport as ClientTransport};
-use dotproxy::session::client_stream::Taken;
+use dotproxy::session::client::stream::Taken;
 use dotproxy::session::{ClientStream, Scratch, Step, Transport};
 use dotproxy::base::time::Instant;
 use libfuzzer_sys::fuzz_target;

@@ -7,7 +7,7 @@
 
 mod common;
 
-use dotproxy::session::frame_stream::frame;
+use dotproxy::session::observer::frame_stream::frame;
 use dotproxy::session::{FrameStream, Scratch};
 use libfuzzer_sys::fuzz_target;
 

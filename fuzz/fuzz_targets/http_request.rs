@@ -7,7 +7,7 @@
 
 mod common;
 
-use dotproxy::session::http::{Request, Response};
+use dotproxy::session::observer::http_server::{Request, Response};
 use dotproxy::session::{HttpStream, Scratch};
 use dotproxy::base::time::Instant;
 use libfuzzer_sys::fuzz_target;

@@ -7,7 +7,7 @@
 
 mod common;
 
-use dotproxy::session::http_client::Answer;
+use dotproxy::session::observer::http_client::Answer;
 use dotproxy::session::{HttpClient, Scratch};
 use libfuzzer_sys::fuzz_target;
 

@@ -14,7 +14,7 @@ use rustix::net::{MMsgHdr, SendAncillaryBuffer, SendFlags, sendmmsg};
 use socket2::{MsgHdr, SockAddr, SockRef, Socket};
 
 use crate::base::address::Address;
-use crate::session::client_datagram::{Datagram, Outgoing};
+use crate::session::client::datagram::{Datagram, Outgoing};
 
 /// Octets of queries that the kernel keeps while we are busy; it may allow less.
 const UDP_BUFFER_LEN: usize = 1024 * 1024;

@@ -8,7 +8,7 @@ use crate::base::failure::{Failure, FailureKind};
 use crate::config::Scheme;
 use crate::net::Net;
 use crate::proxy::{Action, Destination, LinkKey, Outbox, Protocol};
-use crate::session::client_datagram::Outgoing;
+use crate::session::client::datagram::Outgoing;
 use crate::session::{ClientDatagram, Transport, UpstreamDatagram, UpstreamStream};
 use crate::telemetry::dnstap::Kind;
 

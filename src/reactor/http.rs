@@ -8,7 +8,7 @@ use crate::base::origin::Subscriber;
 use crate::base::time::Instant;
 use crate::net::Net;
 use crate::session::HttpStream;
-use crate::session::http::{Request, Response};
+use crate::session::observer::http_server::{Request, Response};
 use crate::telemetry::exposition::Format;
 
 impl<N: Net> Reactor<N> {

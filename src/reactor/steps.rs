@@ -12,8 +12,8 @@ use crate::base::failure::{Failure, FailureKind};
 use crate::base::origin::{Origin, Subscriber};
 use crate::net::{self, Net};
 use crate::proxy::{LinkKey, Protocol, Room, Transport as ClientTransport};
-use crate::session::client_stream::Taken;
-use crate::session::upstream_stream::UpstreamEvent;
+use crate::session::client::stream::Taken;
+use crate::session::upstream::stream::UpstreamEvent;
 use crate::session::{ClientStream, Step, Transport};
 use crate::telemetry::dnstap::Kind;
 

@@ -11,7 +11,7 @@ use crate::config::{DnstapTarget, Scheme};
 use crate::net::Net;
 use crate::proxy::Protocol;
 use crate::session::FrameStream;
-use crate::session::frame_stream::frame;
+use crate::session::observer::frame_stream::frame;
 use crate::telemetry::dnstap::{self, Kind, Way};
 
 /// What has been gathered, and who is to have it.

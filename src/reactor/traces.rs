@@ -12,7 +12,7 @@ use crate::config::{Limits, Timeouts, TraceSettings};
 use crate::net::Net;
 use crate::proxy::{Outbox, Record, Trace};
 use crate::session::HttpClient;
-use crate::session::http_client::Answer;
+use crate::session::observer::http_client::Answer;
 use crate::telemetry::otlp::{self, Spans, Told};
 
 /// What has been gathered, and who is to have it.

@@ -10,28 +10,21 @@
 //! whoever stops early has to be asked again. It hands every whole message to its caller. `send`
 //! takes a message to be sent, and `flush` sends as much as the socket takes.
 
-mod activity;
-pub mod client_datagram;
-pub mod client_stream;
-pub mod frame_stream;
-pub mod http;
-pub mod http_client;
-mod http_fields;
+pub mod client;
+pub mod observer;
 #[cfg(test)]
 mod testing;
-pub mod tls_stream;
 pub mod transport;
-pub mod upstream_datagram;
-pub mod upstream_stream;
+pub mod upstream;
 
-pub use client_datagram::{ClientDatagram, Datagram};
-pub use client_stream::ClientStream;
-pub use frame_stream::FrameStream;
-pub use http::HttpStream;
-pub use http_client::HttpClient;
+pub use client::datagram::{ClientDatagram, Datagram};
+pub use client::stream::ClientStream;
+pub use observer::frame_stream::FrameStream;
+pub use observer::http_client::HttpClient;
+pub use observer::http_server::HttpStream;
 pub use transport::{Stream, Transport};
-pub use upstream_datagram::UpstreamDatagram;
-pub use upstream_stream::UpstreamStream;
+pub use upstream::datagram::UpstreamDatagram;
+pub use upstream::stream::UpstreamStream;
 
 /// Where a session stands after it has been called.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -18,7 +18,7 @@ use dotproxy::base::arena::Key;
 use dotproxy::base::time::Instant;
 use dotproxy::net::{Event, Net, Signal};
 use dotproxy::session::Stream;
-use dotproxy::session::client_datagram::{Datagram, Outgoing};
+use dotproxy::session::client::datagram::{Datagram, Outgoing};
 
 use super::Chance;
 

@@ -5,8 +5,8 @@ use std::collections::VecDeque;
 use std::io::{self, ErrorKind};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
-use super::{Scratch, Step};
 use crate::base::address::Address;
+use crate::session::{Scratch, Step};
 
 /// A UDP socket.
 pub trait Datagram {

@@ -3,9 +3,9 @@
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
 
-use super::client_datagram::{Datagram, Outgoing};
-use super::{Scratch, Step};
 use crate::base::failure::{Failure, FailureKind};
+use crate::session::client::datagram::{Datagram, Outgoing};
+use crate::session::{Scratch, Step};
 
 /// The session on a UDP socket that is connected to an upstream.
 #[derive(Debug)]

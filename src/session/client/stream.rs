@@ -17,11 +17,11 @@ use std::net::SocketAddr;
 use std::ops::ControlFlow;
 
 use super::activity::Activity;
-use super::transport::{Received, Transport};
-use super::{Scratch, Step};
 use crate::base::failure::Failure;
 use crate::base::time::Instant;
 use crate::config::Limits;
+use crate::session::transport::{Received, Transport};
+use crate::session::{Scratch, Step};
 use crate::tls::{self, Acceptor};
 use crate::wire::frame::{self, Deframer};
 
@@ -377,8 +377,8 @@ impl Counts<'_> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::Pipe;
     use super::*;
+    use crate::session::testing::Pipe;
     use std::time::Duration;
 
     struct Scene {

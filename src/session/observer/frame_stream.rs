@@ -8,9 +8,9 @@
 
 use std::io::{Read, Write};
 
-use super::Scratch;
-use super::transport::{Received, Transport};
 use crate::base::failure::{Failure, FailureKind};
+use crate::session::Scratch;
+use crate::session::transport::{Received, Transport};
 
 const ACCEPT: u32 = 1;
 const START: u32 = 2;
@@ -161,8 +161,8 @@ fn says_accept(received: &[u8]) -> Result<bool, Failure> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::Pipe;
     use super::*;
+    use crate::session::testing::Pipe;
 
     const START_FRAME: &[u8] =
         b"\0\0\0\0\0\0\0\x22\0\0\0\x02\0\0\0\x01\0\0\0\x16protobuf:dnstap.Dnstap";

@@ -7,10 +7,10 @@ use std::fmt::Display;
 use std::io::{Read, Write};
 use std::time::Duration;
 
-use super::Scratch;
 use super::http_fields;
-use super::transport::{Received, Transport};
 use crate::base::failure::{Failure, FailureKind};
+use crate::session::Scratch;
+use crate::session::transport::{Received, Transport};
 
 /// Octets of the longest head of a response.
 const HEAD_LEN_MAX: usize = 8 * 1024;
@@ -157,8 +157,8 @@ fn parse(received: &mut Vec<u8>) -> Result<Option<Answer>, Failure> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::Pipe;
     use super::*;
+    use crate::session::testing::Pipe;
 
     struct Scene {
         pipe: Pipe,

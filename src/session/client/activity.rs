@@ -8,7 +8,7 @@ const TAKEN_LEN_MIN: usize = 4 * 1024;
 
 /// What a client last did.
 #[derive(Debug)]
-pub(super) struct Activity {
+pub(in crate::session) struct Activity {
     last: Instant,
     /// Bytes that it has taken since, too few to count.
     taken: usize,
@@ -16,7 +16,7 @@ pub(super) struct Activity {
 
 impl Activity {
     /// The activity of a client that has just connected.
-    pub(super) fn new(now: Instant) -> Self {
+    pub(in crate::session) fn new(now: Instant) -> Self {
         Self {
             last: now,
             taken: 0,
@@ -24,18 +24,18 @@ impl Activity {
     }
 
     /// When the client was last active.
-    pub(super) fn last(&self) -> Instant {
+    pub(in crate::session) fn last(&self) -> Instant {
         self.last
     }
 
     /// Notes that the client was active.
-    pub(super) fn note(&mut self, now: Instant) {
+    pub(in crate::session) fn note(&mut self, now: Instant) {
         self.last = now;
         self.taken = 0;
     }
 
     /// Notes that the client took so many bytes of its responses, and whether these were the rest.
-    pub(super) fn note_taken(&mut self, len: usize, is_rest: bool, now: Instant) {
+    pub(in crate::session) fn note_taken(&mut self, len: usize, is_rest: bool, now: Instant) {
         self.taken += len;
         if self.taken >= TAKEN_LEN_MIN || is_rest && len > 0 {
             self.note(now);

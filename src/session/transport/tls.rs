@@ -22,9 +22,9 @@ use rustls::unbuffered::{
     UnbufferedStatus,
 };
 
-use super::Scratch;
-use super::transport::{Received, Unsent, failed, read, write};
+use super::{Received, Unsent, failed, read, write};
 use crate::base::failure::{Failure, FailureKind};
+use crate::session::Scratch;
 use crate::tls::{self, Acceptor, Connector, RootSource};
 
 /// One of the two ends of a connection.
@@ -101,7 +101,7 @@ enum Stage {
 
 impl<S: Read + Write> TlsStream<S, Client> {
     /// A stream to the peer that `connector` expects.
-    pub(super) fn connect(
+    pub(in crate::session) fn connect(
         stream: S,
         connector: &Connector,
         scratch: &mut Scratch,
@@ -118,7 +118,7 @@ impl<S: Read + Write> TlsStream<S, Client> {
 
 impl<S: Read + Write> TlsStream<S, Server> {
     /// A stream that was accepted.
-    pub(super) fn accept(stream: S, acceptor: &Acceptor) -> Result<Self, Failure> {
+    pub(in crate::session) fn accept(stream: S, acceptor: &Acceptor) -> Result<Self, Failure> {
         let roots = RootSource::ClientCa;
         let connection = acceptor.connection();
         let connection = connection.map_err(|error| describe(&error, roots))?;
@@ -129,7 +129,7 @@ impl<S: Read + Write> TlsStream<S, Server> {
 impl<S> TlsStream<S, Server> {
     /// Returns whether `acceptor` admits the client. A client whose handshake is not over is
     /// judged by the acceptor that accepted it, and thus not admitted.
-    pub(super) fn is_admitted_by(&self, acceptor: &Acceptor) -> bool {
+    pub(in crate::session) fn is_admitted_by(&self, acceptor: &Acceptor) -> bool {
         let is_judged = matches!(self.stage, Stage::Established | Stage::Ended);
         let shown = self.connection.peer_certificates();
         is_judged && acceptor.judge(shown).is_ok()
@@ -149,34 +149,34 @@ impl<S: Read + Write, E: End> TlsStream<S, E> {
         }
     }
 
-    pub(super) fn stream(&mut self) -> &mut S {
+    pub(in crate::session) fn stream(&mut self) -> &mut S {
         &mut self.stream
     }
 
-    pub(super) fn is_established(&self) -> bool {
+    pub(in crate::session) fn is_established(&self) -> bool {
         self.stage == Stage::Established
     }
 
-    pub(super) fn is_resumed(&self) -> Option<bool> {
+    pub(in crate::session) fn is_resumed(&self) -> Option<bool> {
         let kind = self.connection.handshake_kind()?;
         Some(kind == HandshakeKind::Resumed)
     }
 
     /// The certificate of the peer, if it has shown one.
-    pub(super) fn certificate(&self) -> Option<&[u8]> {
+    pub(in crate::session) fn certificate(&self) -> Option<&[u8]> {
         let chain = self.connection.peer_certificates()?;
         chain.first().map(AsRef::as_ref)
     }
 
-    pub(super) fn plaintext(&mut self) -> &mut Vec<u8> {
+    pub(in crate::session) fn plaintext(&mut self) -> &mut Vec<u8> {
         &mut self.plaintext
     }
 
-    pub(super) fn unsent_len(&self) -> usize {
+    pub(in crate::session) fn unsent_len(&self) -> usize {
         self.plaintext.len() + self.unsent.len()
     }
 
-    pub(super) fn torn_len(&self) -> usize {
+    pub(in crate::session) fn torn_len(&self) -> usize {
         self.torn.len()
     }
 
@@ -184,7 +184,7 @@ impl<S: Read + Write, E: End> TlsStream<S, E> {
         matches!(self.stage, Stage::Established | Stage::Ended)
     }
 
-    pub(super) fn is_connected(&self) -> bool {
+    pub(in crate::session) fn is_connected(&self) -> bool {
         self.stage != Stage::Connecting
     }
 
@@ -194,7 +194,7 @@ impl<S: Read + Write, E: End> TlsStream<S, E> {
         }
     }
 
-    pub(super) fn receive(
+    pub(in crate::session) fn receive(
         &mut self,
         scratch: &mut Scratch,
         take: &mut impl FnMut(&[u8]),
@@ -281,7 +281,7 @@ impl<S: Read + Write, E: End> TlsStream<S, E> {
         processed
     }
 
-    pub(super) fn flush(&mut self, scratch: &mut Scratch) -> Result<usize, Failure> {
+    pub(in crate::session) fn flush(&mut self, scratch: &mut Scratch) -> Result<usize, Failure> {
         let mut written = 0;
         loop {
             let taken = self.unsent.flush(&mut self.stream);
@@ -329,7 +329,7 @@ impl<S: Read + Write, E: End> TlsStream<S, E> {
         Ok(taken)
     }
 
-    pub(super) fn close(&mut self, scratch: &mut Scratch) {
+    pub(in crate::session) fn close(&mut self, scratch: &mut Scratch) {
         if !self.may_send() {
             return;
         }
@@ -415,10 +415,10 @@ fn describe(error: &rustls::Error, roots: RootSource) -> Failure {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Transport;
-    use super::super::testing::Pipe;
     use super::*;
     use crate::options::{self, Command};
+    use crate::session::Transport;
+    use crate::session::testing::Pipe;
     use crate::tls;
     use crate::tls::clock::Clock;
 

@@ -5,10 +5,10 @@ use httparse::Header;
 
 /// A message whose length is not clear.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct UnclearLength;
+pub(in crate::session) struct UnclearLength;
 
 /// How many fields have this name, whatever their values are.
-pub(super) fn count(fields: &[Header<'_>], name: &str) -> usize {
+pub(in crate::session) fn count(fields: &[Header<'_>], name: &str) -> usize {
     let fields = fields.iter();
     fields
         .filter(|field| field.name.eq_ignore_ascii_case(name))
@@ -17,7 +17,9 @@ pub(super) fn count(fields: &[Header<'_>], name: &str) -> usize {
 
 /// The length in the Content-Length fields, if there are any: all have to say the same (RFC 9110,
 /// section 8.6).
-pub(super) fn content_length(fields: &[Header<'_>]) -> Result<Option<u64>, UnclearLength> {
+pub(in crate::session) fn content_length(
+    fields: &[Header<'_>],
+) -> Result<Option<u64>, UnclearLength> {
     let is_length = |field: &&Header<'_>| field.name.eq_ignore_ascii_case("content-length");
     let mut length = None;
     for field in fields.iter().filter(is_length) {
@@ -33,7 +35,7 @@ pub(super) fn content_length(fields: &[Header<'_>]) -> Result<Option<u64>, Uncle
 
 /// The number that consists of these digits and of nothing but blanks around them. It is the
 /// largest there is if it would be larger.
-pub(super) fn number(text: &[u8]) -> Option<u64> {
+pub(in crate::session) fn number(text: &[u8]) -> Option<u64> {
     let is_blank = |byte: &u8| matches!(byte, b' ' | b'\t');
     let start = text.iter().position(|byte| !is_blank(byte))?;
     let end = text.iter().rposition(|byte| !is_blank(byte))?;

@@ -1,11 +1,13 @@
 //! A stream of octets, in the clear or under TLS.
 
+pub mod tls;
+
 use std::io::{self, ErrorKind, Read, Write};
 
 use super::Scratch;
-use super::tls_stream::{Client, Server, TlsStream};
 use crate::base::failure::{Failure, FailureKind};
 use crate::tls::{Acceptor, Connector};
+use tls::{Client, Server, TlsStream};
 
 /// A socket of a connection.
 pub trait Stream: Read + Write {

@@ -9,12 +9,12 @@ use std::io::{Read, Write};
 use std::net::SocketAddr;
 use std::time::SystemTime;
 
-use super::Scratch;
-use super::activity::Activity;
 use super::http_fields;
-use super::transport::{Received, Transport};
 use crate::base::failure::Failure;
 use crate::base::time::Instant;
+use crate::session::Scratch;
+use crate::session::client::activity::Activity;
+use crate::session::transport::{Received, Transport};
 
 /// Octets of the longest head of a request.
 const HEAD_LEN_MAX: usize = 8 * 1024;
@@ -298,8 +298,8 @@ fn send<S: Read + Write>(
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::Pipe;
     use super::*;
+    use crate::session::testing::Pipe;
 
     /// What is sent back for what comes, and whether that is all.
     fn exchange(octets: &[u8]) -> (String, bool) {

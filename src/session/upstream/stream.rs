@@ -3,9 +3,9 @@
 use std::ops::ControlFlow;
 use std::time::Duration;
 
-use super::transport::{Received, Transport};
-use super::{Scratch, Step, Stream};
 use crate::base::failure::{Failure, FailureKind};
+use crate::session::transport::{Received, Transport};
+use crate::session::{Scratch, Step, Stream};
 use crate::tls;
 use crate::wire::frame::{self, Deframer};
 use crate::wire::header::HEADER_LEN;
@@ -139,8 +139,8 @@ impl<S: Stream> UpstreamStream<S> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::Pipe;
     use super::*;
+    use crate::session::testing::Pipe;
 
     fn events(pipe: &Pipe) -> (Vec<String>, Result<Step, Failure>) {
         let mut stream = UpstreamStream::new(Transport::plain(pipe.clone()));
