@@ -9,7 +9,7 @@ use crate::base::time::Instant;
 use crate::net::Net;
 use crate::session::HttpStream;
 use crate::session::observer::http_server::{Request, Response};
-use crate::telemetry::exposition::Format;
+use crate::telemetry::openmetrics::Format;
 
 impl<N: Net> Reactor<N> {
     pub(super) fn add_http(&mut self, stream: N::Stream, peer: SocketAddr) {

@@ -6,9 +6,9 @@ use super::{Reactor, Session, Slot};
 use crate::base::failure::FailureKind;
 use crate::net::Net;
 use crate::proxy::{Discard, Outcome, Protocol, UpstreamView};
-use crate::telemetry::exposition::{Format, Page};
 use crate::telemetry::logger;
-use crate::telemetry::process::Usage;
+use crate::telemetry::openmetrics::{Format, Page};
+use crate::telemetry::proc_stats::Usage;
 use crate::telemetry::query_log::QueryLog;
 use crate::tls::{Acceptor, Connector};
 

@@ -49,7 +49,7 @@ use crate::net::{Event, Net};
 use crate::proxy::{Outbox, Proxy};
 use crate::session::{ClientStream, Scratch};
 use crate::telemetry::logger;
-use crate::telemetry::process::Process;
+use crate::telemetry::proc_stats::Process;
 use crate::telemetry::query_log::QueryLog;
 use crate::tls;
 use crate::tls::clock::Clock;

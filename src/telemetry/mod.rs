@@ -10,15 +10,15 @@
 //! - `one_line`: how text from outside is kept within its line
 //! - `json`, `sink`: how lines are written, and how they get to readers that nobody waits for
 
-pub mod client;
+pub mod anonymize;
 pub mod dnstap;
-pub mod exposition;
 pub mod journal;
 pub mod json;
 pub mod logger;
 pub mod one_line;
+pub mod openmetrics;
 pub mod otlp;
-pub mod process;
+pub mod proc_stats;
 pub mod query_line;
 pub mod query_log;
 pub mod sink;

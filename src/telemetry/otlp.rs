@@ -15,7 +15,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use super::client::shown;
+use super::anonymize::shown;
 use super::json::{List, Object};
 use crate::base::random::Random;
 use crate::base::time::Instant;

@@ -5,7 +5,7 @@ use std::io;
 use std::os::fd::AsFd;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use super::client::shown;
+use super::anonymize::shown;
 use super::json::Object;
 use super::sink::Lines;
 use crate::base::file;

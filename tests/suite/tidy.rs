@@ -54,7 +54,7 @@ const CONFINED: &[(&str, &[&str])] = &[
         &[
             "tls/clock.rs",
             "telemetry/logger.rs",
-            "telemetry/process.rs",
+            "telemetry/proc_stats.rs",
             "telemetry/query_log.rs",
             "reactor/tap.rs",
             "session/observer/http_server.rs",
@@ -71,7 +71,7 @@ const CONFINED: &[(&str, &[&str])] = &[
         "std::fs",
         &[
             "base/file.rs",
-            "telemetry/process.rs",
+            "telemetry/proc_stats.rs",
             "telemetry/query_log.rs",
         ],
     ),
