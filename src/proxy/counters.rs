@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use super::admission::Protocol;
+use super::client::admission::Protocol;
 use crate::base::failure::FailureKind;
 use crate::base::histogram::Histogram;
 use crate::wire::Rcode;

@@ -1,7 +1,7 @@
 //! How a query finds its way: to a link, to the queue for one, or to an error.
 
 use super::Proxy;
-use super::admission::NO_ANSWER;
+use super::client::admission::NO_ANSWER;
 use super::counters::Outcome;
 use super::exchange::{Asker, Attempt, Exchange};
 use super::keys::{EndpointKey, ExchangeKey, LinkKey, PoolIndex};

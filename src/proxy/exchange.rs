@@ -29,10 +29,10 @@ use crate::wire::query::EdnsLevel;
 use crate::wire::question::Type;
 use crate::wire::response::Asked;
 
-use super::admission::Reception;
 use super::cache::Sought;
+use super::client::admission::Reception;
+use super::client::response::{Client, Ending};
 use super::counters::Outcome;
-use super::ending::{Client, Ending};
 use super::keys::{EndpointKey, ExchangeKey, LinkKey, PoolIndex, UpstreamIndex};
 use super::trace::Tracer;
 use super::wishes::{UpstreamSet, Wishes};

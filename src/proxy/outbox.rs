@@ -6,7 +6,7 @@ use std::ops::Range;
 use crate::base::origin::Origin;
 use crate::config::Scheme;
 
-use super::ending::Record;
+use super::client::response::Record;
 use super::keys::{LinkKey, UpstreamIndex};
 
 /// One thing to do.

@@ -6,19 +6,19 @@
 use std::cmp::Reverse;
 
 use super::Proxy;
-use super::admission::NOBODY_TO_ASK;
 use super::bad_answers::BadAnswers;
 use super::bootstrap::Bootstrap;
+use super::client::admission::NOBODY_TO_ASK;
+use super::client::fairness::Shared;
+use super::client::rate_limit::RateLimiter;
+use super::client::shares::ClientHash;
 use super::exchange::Asker;
-use super::fairness::Shared;
 use super::hedge::Hedges;
 use super::keys::{ExchangeKey, LinkKey, PoolIndex, UpstreamIndex};
 use super::loops::LoopTests;
 use super::memory::Memory;
 use super::outbox::Outbox;
-use super::rate::RateLimiter;
 use super::routes::Routes;
-use super::shares::ClientHash;
 use super::sharing::Leaders;
 use super::turns::Turns;
 use super::upstream::Upstreams;

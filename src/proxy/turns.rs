@@ -9,8 +9,8 @@
 
 use std::collections::VecDeque;
 
+use super::client::shares::{ByClient, ClientHash};
 use super::keys::ExchangeKey;
-use super::shares::{ByClient, ClientHash};
 use crate::base::origin::Subscriber;
 
 /// The client that a query counts for; `None` for queries of the program's own.

@@ -42,7 +42,7 @@ const CONFINED: &[(&str, &[&str])] = &[
     ("webpki_roots", &["tls/mod.rs"]),
     ("webpki::", &["tls/pins.rs"]),
     ("base64::", &["config/pin.rs"]),
-    ("siphasher::", &["proxy/cookies.rs"]),
+    ("siphasher::", &["proxy/client/cookies.rs"]),
     ("getopts::", &["options/mod.rs"]),
     ("slab::", &["base/arena.rs"]),
     ("landlock::", &["process/sandbox/mod.rs"]),

@@ -30,7 +30,7 @@ const SERVER_LEN: usize = 16;
 
 /// What makes cookies.
 #[derive(Debug)]
-pub(super) struct Cookies {
+pub(in crate::proxy) struct Cookies {
     /// The hash with the secret that cookies are made with.
     hasher: SipHasher24,
     /// The hash with the secret before that, which reads those made earlier.
@@ -43,7 +43,7 @@ pub(super) struct Cookies {
 
 impl Cookies {
     /// Cookies with a secret of their own, which is in use since the clock's start.
-    pub(super) fn new(random: &mut Random) -> Self {
+    pub(in crate::proxy) fn new(random: &mut Random) -> Self {
         let hasher = secret(random);
         // Two numbers are drawn, as for a secret: recorded seeds keep their meaning.
         let [epoch, _] = [random.next_u32(), random.next_u32()];
@@ -56,7 +56,7 @@ impl Cookies {
     }
 
     /// Takes a new secret into use if the present one has been used for long enough.
-    pub(super) fn roll_over(&mut self, random: &mut Random, now: Instant) {
+    pub(in crate::proxy) fn roll_over(&mut self, random: &mut Random, now: Instant) {
         if now - self.rolled_at >= SECRET_PERIOD {
             self.retired = Some(std::mem::replace(&mut self.hasher, secret(random)));
             self.rolled_at = now;
@@ -64,7 +64,12 @@ impl Cookies {
     }
 
     /// A cookie for the client at this address.
-    pub(super) fn issue(&self, cookie: Cookie<'_>, ip: IpAddr, now: Instant) -> [u8; COOKIE_LEN] {
+    pub(in crate::proxy) fn issue(
+        &self,
+        cookie: Cookie<'_>,
+        ip: IpAddr,
+        now: Instant,
+    ) -> [u8; COOKIE_LEN] {
         let made = self.seconds(now);
         let server = server_part(self.hasher, cookie.client, ip, made);
         let mut whole = [0; COOKIE_LEN];
@@ -75,7 +80,7 @@ impl Cookies {
     }
 
     /// Whether the client at this address had its cookie from here, and not long ago.
-    pub(super) fn is_ours(&self, cookie: Cookie<'_>, ip: IpAddr, now: Instant) -> bool {
+    pub(in crate::proxy) fn is_ours(&self, cookie: Cookie<'_>, ip: IpAddr, now: Instant) -> bool {
         let Some(Ok(server)) = cookie.server.map(<[u8; SERVER_LEN]>::try_from) else {
             return false;
         };

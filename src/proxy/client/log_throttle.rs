@@ -8,7 +8,7 @@ use crate::base::time::Instant;
 
 /// What there is to tell.
 #[derive(Debug, Default)]
-pub(super) struct Notices {
+pub(in crate::proxy) struct Notices {
     denied: Notice,
     limited: Notice,
     without_certificate: Notice,
@@ -26,7 +26,7 @@ const PAUSE: Duration = Duration::from_secs(60);
 
 impl Notices {
     /// Takes note of a client that may not ask.
-    pub(super) fn on_denied(&mut self, ip: IpAddr, now: Instant) {
+    pub(in crate::proxy) fn on_denied(&mut self, ip: IpAddr, now: Instant) {
         if let Some(count) = self.denied.count(now) {
             log::warn!(
                 event = "denied-client", client:% = ip, count = count;
@@ -36,7 +36,12 @@ impl Notices {
     }
 
     /// Records a client that mutual TLS refused.
-    pub(super) fn on_refused_certificate(&mut self, ip: IpAddr, reason: &str, now: Instant) {
+    pub(in crate::proxy) fn on_refused_certificate(
+        &mut self,
+        ip: IpAddr,
+        reason: &str,
+        now: Instant,
+    ) {
         if let Some(count) = self.without_certificate.count(now) {
             log::info!(
                 event = "refused-tls-client", client:% = ip, reason = reason, count = count;
@@ -46,7 +51,7 @@ impl Notices {
     }
 
     /// Takes note of a client that asks too often.
-    pub(super) fn on_limited(&mut self, ip: IpAddr, now: Instant) {
+    pub(in crate::proxy) fn on_limited(&mut self, ip: IpAddr, now: Instant) {
         if let Some(count) = self.limited.count(now) {
             log::warn!(
                 event = "rate-limited", client:% = ip, count = count;

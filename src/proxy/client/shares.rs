@@ -8,17 +8,17 @@
 use std::collections::{BinaryHeap, HashMap};
 use std::hash::{BuildHasher, Hasher};
 
-use super::keys::ExchangeKey;
 use crate::base::arena::{Arena, Key};
 use crate::base::origin::Subscriber;
 use crate::base::random::Random;
+use crate::proxy::keys::ExchangeKey;
 
 /// A hash table by client, for this module and its sibling `turns`.
-pub(super) type ByClient<C, T> = HashMap<C, T, ClientHash>;
+pub(in crate::proxy) type ByClient<C, T> = HashMap<C, T, ClientHash>;
 
 /// A table whose queries are only counted while they are few.
 #[derive(Debug)]
-pub(super) struct LazyShares {
+pub(in crate::proxy) struct LazyShares {
     len: usize,
     /// So many queries are few.
     few: usize,
@@ -28,7 +28,7 @@ pub(super) struct LazyShares {
 
 impl LazyShares {
     /// A table without queries, in which `few` queries are few.
-    pub(super) fn new(few: usize, hash: ClientHash) -> Self {
+    pub(in crate::proxy) fn new(few: usize, hash: ClientHash) -> Self {
         Self {
             len: 0,
             few,
@@ -38,13 +38,13 @@ impl LazyShares {
     }
 
     /// Returns how many queries are held.
-    pub(super) fn len(&self) -> usize {
+    pub(in crate::proxy) fn len(&self) -> usize {
         self.len
     }
 
     /// Adds a query of a client, as its newest. `all` returns every query of the table, this one
     /// included, in the order of arrival.
-    pub(super) fn add(
+    pub(in crate::proxy) fn add(
         &mut self,
         client: Subscriber,
         query: ExchangeKey,
@@ -59,7 +59,7 @@ impl LazyShares {
     }
 
     /// Removes a query that is held.
-    pub(super) fn remove(&mut self, query: ExchangeKey) {
+    pub(in crate::proxy) fn remove(&mut self, query: ExchangeKey) {
         self.len -= 1;
         if let Some(shares) = &mut self.shares {
             shares.remove(query);
@@ -70,7 +70,7 @@ impl LazyShares {
     }
 
     /// Starts anew with all these queries, the oldest first, of which `few` are few.
-    pub(super) fn start_over(&mut self, few: usize, all: Vec<(Subscriber, ExchangeKey)>) {
+    pub(in crate::proxy) fn start_over(&mut self, few: usize, all: Vec<(Subscriber, ExchangeKey)>) {
         (self.few, self.len, self.shares) = (few, all.len(), None);
         if self.len > few {
             self.build(all);
@@ -88,7 +88,7 @@ impl LazyShares {
 
     /// Returns whether a client holds at most `most` queries, which must not be below what few
     /// are.
-    pub(super) fn holds_at_most(&self, client: Subscriber, most: usize) -> bool {
+    pub(in crate::proxy) fn holds_at_most(&self, client: Subscriber, most: usize) -> bool {
         self.len <= most
             || self
                 .shares
@@ -97,14 +97,17 @@ impl LazyShares {
     }
 
     /// [`Shares::newest_of_largest`], if there are more than few queries.
-    pub(super) fn newest_of_largest(&mut self, client: Subscriber) -> Option<ExchangeKey> {
+    pub(in crate::proxy) fn newest_of_largest(
+        &mut self,
+        client: Subscriber,
+    ) -> Option<ExchangeKey> {
         self.shares.as_mut()?.newest_of_largest(client)
     }
 }
 
 /// What each client holds. Every query is in it at most once.
 #[derive(Debug)]
-pub(super) struct Shares {
+pub(in crate::proxy) struct Shares {
     holders: Arena<Holder>,
     holder_by_client: ByClient<Subscriber, Key>,
     /// The holder of the last query: the next one is often from the same client.
@@ -294,13 +297,13 @@ impl Shares {
 
 /// A hash of clients with a secret key: clients choose their addresses.
 #[derive(Clone, Debug)]
-pub(super) struct ClientHash {
+pub(in crate::proxy) struct ClientHash {
     key: [u64; 2],
 }
 
 impl ClientHash {
     /// A hash whose key comes from `random`.
-    pub(super) fn new(random: &mut Random) -> Self {
+    pub(in crate::proxy) fn new(random: &mut Random) -> Self {
         let mut word = || u64::from(random.next_u32()) << 32 | u64::from(random.next_u32());
         Self {
             key: [word(), word() | 1],
@@ -321,7 +324,7 @@ impl BuildHasher for ClientHash {
 
 /// A hash of the words of a client: both halves of the product with a secret number.
 #[derive(Debug)]
-pub(super) struct ClientHasher {
+pub(in crate::proxy) struct ClientHasher {
     state: u64,
     factor: u64,
 }

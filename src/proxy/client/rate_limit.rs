@@ -22,7 +22,7 @@ const SET_LEN: usize = 8;
 
 /// What to do with a query.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Verdict {
+pub(in crate::proxy) enum Verdict {
     /// Its client is within the limit.
     Within,
     /// Tell the client to come in a way that shows that its address is its own.
@@ -51,7 +51,7 @@ struct Known {
 
 /// Clients and how much they have asked of late.
 #[derive(Debug)]
-pub(super) struct RateLimiter {
+pub(in crate::proxy) struct RateLimiter {
     /// From one query to the next, at the rate.
     interval: Duration,
     /// What a full stock takes to fill.
@@ -62,7 +62,7 @@ pub(super) struct RateLimiter {
 
 impl RateLimiter {
     /// Nobody has asked. The seed keeps others from choosing addresses with equal hashes.
-    pub(super) fn new(limit: RateLimit, seed: &[u8; SEED_LEN]) -> Self {
+    pub(in crate::proxy) fn new(limit: RateLimit, seed: &[u8; SEED_LEN]) -> Self {
         let mut hasher = DefaultHasher::new();
         hasher.write(seed);
         let interval = Duration::from_secs(1) / limit.per_second;
@@ -76,7 +76,7 @@ impl RateLimiter {
 
     /// Judges a query that has just come from this address, which is proven to be its sender's or
     /// is not.
-    pub(super) fn judge(&mut self, ip: IpAddr, is_proven: bool, now: Instant) -> Verdict {
+    pub(in crate::proxy) fn judge(&mut self, ip: IpAddr, is_proven: bool, now: Instant) -> Verdict {
         let (interval, stock) = (self.interval, self.stock);
         let subscriber = Subscriber::of(ip);
         let client = Client {
@@ -99,7 +99,11 @@ impl RateLimiter {
 
     /// Returns when a client that has proven its address is within the limit again, if it has
     /// exceeded it.
-    pub(super) fn exceeded_until(&self, subscriber: Subscriber, now: Instant) -> Option<Instant> {
+    pub(in crate::proxy) fn exceeded_until(
+        &self,
+        subscriber: Subscriber,
+        now: Instant,
+    ) -> Option<Instant> {
         let is_proven = true;
         let client = Client {
             subscriber,

@@ -9,7 +9,7 @@ use crate::wire::question::{CLASS_IN, Type};
 use crate::wire::response::{Asked, AskedOpt, STREAM_LEN_MAX, udp_len_max};
 use crate::wire::{Flags, Header, Message, Opcode, Opt, Question, Rcode};
 
-use super::counters::Outcome;
+use crate::proxy::counters::Outcome;
 
 /// How a client sent its query.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,7 +53,7 @@ impl Protocol {
 }
 
 impl Transport {
-    pub(super) fn protocol(self) -> Protocol {
+    pub(in crate::proxy) fn protocol(self) -> Protocol {
         match self {
             Self::Udp => Protocol::Udp,
             Self::Stream { is_private, .. } if is_private => Protocol::Tls,
@@ -62,7 +62,7 @@ impl Transport {
     }
 
     /// When the query came.
-    pub(super) fn came(self, now: Instant) -> Instant {
+    pub(in crate::proxy) fn came(self, now: Instant) -> Instant {
         match self {
             Self::Udp => now,
             Self::Stream { came, .. } => came,
@@ -72,17 +72,17 @@ impl Transport {
 
 /// A query, and what to do with it.
 #[derive(Debug)]
-pub(super) struct Admission<'a> {
+pub(in crate::proxy) struct Admission<'a> {
     /// What its response has to say of it.
-    pub(super) asked: Asked<'a>,
+    pub(in crate::proxy) asked: Asked<'a>,
     /// The cookie that it came with.
-    pub(super) cookie: Option<Cookie<'a>>,
-    pub(super) decision: Decision<'a>,
+    pub(in crate::proxy) cookie: Option<Cookie<'a>>,
+    pub(in crate::proxy) decision: Decision<'a>,
 }
 
 /// What to do with a query.
 #[derive(Debug)]
-pub(super) enum Decision<'a> {
+pub(in crate::proxy) enum Decision<'a> {
     /// Find the answer upstream.
     Forward(Message<'a>),
     /// Say as little as there can be said of any record (RFC 8482).
@@ -96,7 +96,7 @@ pub(super) enum Decision<'a> {
 
 /// How the client wants its response.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Reception {
+pub(in crate::proxy) struct Reception {
     /// What its OPT asked for.
     opt: Option<AskedOpt>,
     /// Octets of the largest response that it takes.
@@ -105,14 +105,14 @@ pub(super) struct Reception {
 
 /// Why a query is refused.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Refusal {
-    pub(super) rcode: Rcode,
-    pub(super) error: ExtendedError,
-    pub(super) outcome: Outcome,
+pub(in crate::proxy) struct Refusal {
+    pub(in crate::proxy) rcode: Rcode,
+    pub(in crate::proxy) error: ExtendedError,
+    pub(in crate::proxy) outcome: Outcome,
 }
 
 /// Judges a message. `None` is no query.
-pub(super) fn admit(bytes: &[u8], transport: Transport) -> Option<Admission<'_>> {
+pub(in crate::proxy) fn admit(bytes: &[u8], transport: Transport) -> Option<Admission<'_>> {
     let header = Header::parse(bytes).filter(|header| !header.flags.contains(Flags::QR))?;
     let parsed = Message::parse(bytes).ok();
     let question = match &parsed {
@@ -188,13 +188,18 @@ fn asked_opt(opt: Opt<'_>, transport: Transport) -> AskedOpt {
 
 impl Reception {
     /// What a query asked for.
-    pub(super) fn of(asked: &Asked<'_>) -> Self {
+    pub(in crate::proxy) fn of(asked: &Asked<'_>) -> Self {
         let Asked { opt, len_max, .. } = *asked;
         Self { opt, len_max }
     }
 
     /// What a response has to say of a query that asked for this.
-    pub(super) fn asked<'a>(&self, id: u16, flags: Flags, question: Question<'a>) -> Asked<'a> {
+    pub(in crate::proxy) fn asked<'a>(
+        &self,
+        id: u16,
+        flags: Flags,
+        question: Question<'a>,
+    ) -> Asked<'a> {
         Asked {
             id,
             flags,
@@ -254,7 +259,7 @@ const ZONE_TRANSFER: Refusal = refusal(
 );
 
 /// Who asks may not.
-pub(super) const DENIED: Refusal = refusal(
+pub(in crate::proxy) const DENIED: Refusal = refusal(
     Rcode::REFUSED,
     ExtendedErrorCode::PROHIBITED,
     "this client may not ask here",
@@ -270,7 +275,7 @@ const SIGNED: Refusal = refusal(
 );
 
 /// The query would not fit what is kept of it.
-pub(super) const TOO_LONG: Refusal = refusal(
+pub(in crate::proxy) const TOO_LONG: Refusal = refusal(
     Rcode::REFUSED,
     ExtendedErrorCode::NOT_SUPPORTED,
     "the query has too many EDNS options",
@@ -278,20 +283,20 @@ pub(super) const TOO_LONG: Refusal = refusal(
 );
 
 /// What a client is told when time ran out before anything failed.
-pub(super) const NO_ANSWER: ExtendedError = ExtendedError {
+pub(in crate::proxy) const NO_ANSWER: ExtendedError = ExtendedError {
     code: ExtendedErrorCode::NO_REACHABLE_AUTHORITY,
     text: "no answer from upstream in time",
 };
 
 /// Others had to go first for too long.
-pub(super) const TOO_LATE: Refusal = Refusal {
+pub(in crate::proxy) const TOO_LATE: Refusal = Refusal {
     rcode: Rcode::SERVFAIL,
     error: NO_ANSWER,
     outcome: Outcome::TimedOut,
 };
 
 /// Every upstream is for other names.
-pub(super) const NOBODY_TO_ASK: Refusal = refusal(
+pub(in crate::proxy) const NOBODY_TO_ASK: Refusal = refusal(
     Rcode::REFUSED,
     ExtendedErrorCode::OTHER,
     "no upstream is configured for this name",
@@ -299,7 +304,7 @@ pub(super) const NOBODY_TO_ASK: Refusal = refusal(
 );
 
 /// An upstream has sent a query of this proxy back to it.
-pub(super) const LOOPED: Refusal = refusal(
+pub(in crate::proxy) const LOOPED: Refusal = refusal(
     Rcode::SERVFAIL,
     ExtendedErrorCode::OTHER,
     "forwarding loop",
@@ -307,7 +312,7 @@ pub(super) const LOOPED: Refusal = refusal(
 );
 
 /// The query failed for this reason shortly before.
-pub(super) fn failed_before(reason: ExtendedError) -> Refusal {
+pub(in crate::proxy) fn failed_before(reason: ExtendedError) -> Refusal {
     let code = ExtendedErrorCode::CACHED_ERROR;
     Refusal {
         rcode: Rcode::SERVFAIL,
@@ -317,7 +322,7 @@ pub(super) fn failed_before(reason: ExtendedError) -> Refusal {
 }
 
 /// There is no room for the query.
-pub(super) const OVERLOADED: Refusal = refusal(
+pub(in crate::proxy) const OVERLOADED: Refusal = refusal(
     Rcode::SERVFAIL,
     ExtendedErrorCode::OTHER,
     "too many queries wait already",

@@ -5,17 +5,17 @@
 //! newest query of the client that holds most is refused in its place. The queries that the cache
 //! sends for a client count for that client.
 
-use super::Proxy;
 use super::admission::{OVERLOADED, Refusal};
-use super::counters::Outcome;
-use super::exchange::Exchange;
-use super::keys::{ExchangeKey, PoolIndex};
-use super::outbox::Outbox;
 use super::shares::{ClientHash, LazyShares};
 use crate::base::arena::Arena;
 use crate::base::origin::Subscriber;
 use crate::base::time::Instant;
 use crate::config::Limits;
+use crate::proxy::Proxy;
+use crate::proxy::counters::Outcome;
+use crate::proxy::exchange::Exchange;
+use crate::proxy::keys::{ExchangeKey, PoolIndex};
+use crate::proxy::outbox::Outbox;
 use crate::wire::response::write_error;
 
 /// Whether there is room for another query of a client.
@@ -34,7 +34,7 @@ pub enum Room {
 
 /// What clients hold of the table, and of the parts of it that are for a domain.
 #[derive(Debug)]
-pub(super) struct Shared {
+pub(in crate::proxy) struct Shared {
     table: LazyShares,
     /// `None` for a pool without a limit of its own.
     by_pool: Vec<Option<LazyShares>>,
@@ -42,7 +42,7 @@ pub(super) struct Shared {
 
 impl Shared {
     /// Nothing is held. `limited` says of each pool whether it has a limit of its own.
-    pub(super) fn new(
+    pub(in crate::proxy) fn new(
         limited: impl Iterator<Item = bool>,
         limits: &Limits,
         hash: &ClientHash,
@@ -55,7 +55,7 @@ impl Shared {
     }
 
     /// Adds a query of the table, which counts for a client unless it is one of the program's own.
-    pub(super) fn add(&mut self, key: ExchangeKey, exchanges: &Arena<Exchange>) {
+    pub(in crate::proxy) fn add(&mut self, key: ExchangeKey, exchanges: &Arena<Exchange>) {
         let exchange = exchanges.get(key.0);
         let exchange = exchange.expect("a query that is added is in the table");
         let (Some(client), pool) = (exchange.holder, exchange.pool) else {
@@ -68,7 +68,7 @@ impl Shared {
     }
 
     /// Removes a query that counts for a client.
-    pub(super) fn remove(&mut self, pool: PoolIndex, key: ExchangeKey) {
+    pub(in crate::proxy) fn remove(&mut self, pool: PoolIndex, key: ExchangeKey) {
         self.table.remove(key);
         if let Some(shares) = &mut self.by_pool[pool.0] {
             shares.remove(key);
@@ -76,7 +76,7 @@ impl Shared {
     }
 
     /// Counts every query of the table, whose limits are others now.
-    pub(super) fn count(&mut self, limits: &Limits, exchanges: &Arena<Exchange>) {
+    pub(in crate::proxy) fn count(&mut self, limits: &Limits, exchanges: &Arena<Exchange>) {
         let all = queries(exchanges, None);
         self.table.start_over(few_of_all(limits), all);
         for (place, shares) in self.by_pool.iter_mut().enumerate() {
@@ -128,7 +128,7 @@ impl Proxy {
 
     /// Makes room for a query of a client to a pool, or says why there is none: the client holds
     /// its part, or has queries that wait for long and would delay this one.
-    pub(super) fn make_room(
+    pub(in crate::proxy) fn make_room(
         &mut self,
         client: Subscriber,
         pool: PoolIndex,
@@ -160,7 +160,7 @@ impl Proxy {
     }
 
     /// Returns whether a client may hold another query to a pool, without another one making room.
-    pub(super) fn may_hold(&self, client: Subscriber, pool: PoolIndex) -> bool {
+    pub(in crate::proxy) fn may_hold(&self, client: Subscriber, pool: PoolIndex) -> bool {
         let limits = self.config.limits;
         let has_part = match &self.shared.by_pool[pool.0] {
             Some(shares) => {
@@ -178,7 +178,7 @@ impl Proxy {
     }
 
     /// Whether a client has few queries under way. What the program asks for itself is not much.
-    pub(super) fn has_few(&self, holder: Option<Subscriber>) -> bool {
+    pub(in crate::proxy) fn has_few(&self, holder: Option<Subscriber>) -> bool {
         let few = self.config.limits.client_inflight_few;
         holder.is_none_or(|client| self.shared.table.holds_at_most(client, few))
     }
@@ -206,7 +206,7 @@ impl Proxy {
     }
 
     /// Sends the client of a query that was taken a refusal.
-    pub(super) fn respond_refused(
+    pub(in crate::proxy) fn respond_refused(
         &mut self,
         key: ExchangeKey,
         refusal: &Refusal,
@@ -225,8 +225,8 @@ impl Proxy {
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::Scene;
-    use super::super::{Action, LinkKey, Transport};
+    use crate::proxy::testing::Scene;
+    use crate::proxy::{Action, LinkKey, Transport};
     use crate::wire::{Message, Rcode};
     use std::net::IpAddr;
     use std::time::Duration;

@@ -5,16 +5,17 @@ use std::iter;
 use super::admission::{
     LOOPED, NOBODY_TO_ASK, Reception, Refusal, TOO_LATE, TOO_LONG, failed_before,
 };
-use super::cache::{Entry, Recall, Sought};
-use super::counters::Outcome;
-use super::ending::{Client, Ending};
-use super::exchange::{Asker, Exchange};
-use super::keys::{ExchangeKey, PoolIndex};
-use super::outbox::Outbox;
-use super::trace::Tracer;
-use super::{Proxy, special};
+use super::local_zones;
+use super::response::{Client, Ending};
 use crate::base::origin::Subscriber;
 use crate::base::time::Instant;
+use crate::proxy::Proxy;
+use crate::proxy::cache::{Entry, Recall, Sought};
+use crate::proxy::counters::Outcome;
+use crate::proxy::exchange::{Asker, Exchange};
+use crate::proxy::keys::{ExchangeKey, PoolIndex};
+use crate::proxy::outbox::Outbox;
+use crate::proxy::trace::Tracer;
 use crate::wire::edns::ExtendedError;
 use crate::wire::question::Type;
 use crate::wire::response::{Asked, end_answer, start_answer, write_answer, write_error};
@@ -40,7 +41,7 @@ impl Request<'_> {
 impl Proxy {
     /// Tells a client to show that its address is its own: to come with the cookie that it is
     /// given, or by TCP.
-    pub(super) fn slip(
+    pub(in crate::proxy) fn slip(
         &mut self,
         client: Client,
         asked: &Asked<'_>,
@@ -60,7 +61,7 @@ impl Proxy {
     }
 
     /// Says that there is no more to be said of any record (RFC 8482, section 4.2).
-    pub(super) fn say_little(
+    pub(in crate::proxy) fn say_little(
         &mut self,
         client: Client,
         asked: &Asked<'_>,
@@ -77,7 +78,7 @@ impl Proxy {
 
     /// Says nothing but the cookie that the response has anyway, and whether that of the client
     /// was right.
-    pub(super) fn say_cookie(
+    pub(in crate::proxy) fn say_cookie(
         &mut self,
         client: Client,
         asked: &Asked<'_>,
@@ -95,7 +96,7 @@ impl Proxy {
         }
     }
 
-    pub(super) fn refuse(
+    pub(in crate::proxy) fn refuse(
         &mut self,
         client: Client,
         asked: &Asked<'_>,
@@ -123,7 +124,7 @@ impl Proxy {
     }
 
     /// Answers a query with what is known, or starts to look for an answer.
-    pub(super) fn forward(
+    pub(in crate::proxy) fn forward(
         &mut self,
         client: Client,
         message: &Message<'_>,
@@ -178,7 +179,7 @@ impl Proxy {
         let (question, routes) = (request.question, &self.routes);
         let own_pool = routes.own(question.name());
         if own_pool.is_none()
-            && let Some(reply) = special::reply(question)
+            && let Some(reply) = local_zones::reply(question)
         {
             let reply = Message::parse(&reply).expect("replies of our own are well formed");
             let ending = at_once(request.client, &request.asked, Outcome::AnsweredHere);
@@ -357,9 +358,9 @@ fn is_recursive(query: &Message<'_>) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::Scene;
-    use super::super::{Action, Transport};
     use super::*;
+    use crate::proxy::testing::Scene;
+    use crate::proxy::{Action, Transport};
     use crate::wire::Header;
     use crate::wire::edns::{OptWriter, OptionCode};
 

@@ -4,34 +4,34 @@ use std::ops::Range;
 use std::time::Duration;
 
 use super::admission::Protocol;
-use super::counters::{Counters, Outcome};
-use super::keys::UpstreamIndex;
-use super::outbox::Outbox;
-use super::trace::Trace;
 use crate::base::origin::Origin;
 use crate::base::time::Instant;
+use crate::proxy::counters::{Counters, Outcome};
+use crate::proxy::keys::UpstreamIndex;
+use crate::proxy::outbox::Outbox;
+use crate::proxy::trace::Trace;
 use crate::wire::{Header, Question, Rcode};
 
 /// Who asked, how, and when.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Client {
-    pub(super) origin: Origin,
-    pub(super) protocol: Protocol,
-    pub(super) came: Instant,
+pub(in crate::proxy) struct Client {
+    pub(in crate::proxy) origin: Origin,
+    pub(in crate::proxy) protocol: Protocol,
+    pub(in crate::proxy) came: Instant,
     /// What becomes of it is followed step by step.
-    pub(super) is_traced: bool,
+    pub(in crate::proxy) is_traced: bool,
 }
 
 /// The end of a query of a client.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Ending<'a> {
-    pub(super) client: Client,
-    pub(super) question: Option<Question<'a>>,
-    pub(super) outcome: Outcome,
+pub(in crate::proxy) struct Ending<'a> {
+    pub(in crate::proxy) client: Client,
+    pub(in crate::proxy) question: Option<Question<'a>>,
+    pub(in crate::proxy) outcome: Outcome,
     /// Who gave the answer.
-    pub(super) upstream: Option<UpstreamIndex>,
+    pub(in crate::proxy) upstream: Option<UpstreamIndex>,
     /// How it came about, if that was followed and took more than a moment.
-    pub(super) trace: Option<&'a Trace>,
+    pub(in crate::proxy) trace: Option<&'a Trace>,
 }
 
 /// What is told of a query that has ended.
@@ -59,7 +59,7 @@ pub struct Record {
 
 impl Ending<'_> {
     /// Sends the response.
-    pub(super) fn respond(
+    pub(in crate::proxy) fn respond(
         &self,
         counters: &mut Counters,
         now: Instant,
@@ -72,7 +72,7 @@ impl Ending<'_> {
     }
 
     /// Sends a response whose code does not stand in its header alone.
-    pub(super) fn respond_with(
+    pub(in crate::proxy) fn respond_with(
         &self,
         rcode: Rcode,
         counters: &mut Counters,
@@ -85,7 +85,12 @@ impl Ending<'_> {
     }
 
     /// Leaves the query without a response.
-    pub(super) fn drop(&self, counters: &mut Counters, now: Instant, outbox: &mut Outbox) {
+    pub(in crate::proxy) fn drop(
+        &self,
+        counters: &mut Counters,
+        now: Instant,
+        outbox: &mut Outbox,
+    ) {
         self.note(None, 0, counters, now, outbox);
     }
 

@@ -39,7 +39,7 @@ enum Content {
 }
 
 /// The reply to a question for a special name. Its id is for the caller to replace.
-pub(super) fn reply(question: Question<'_>) -> Option<Vec<u8>> {
+pub(in crate::proxy) fn reply(question: Question<'_>) -> Option<Vec<u8>> {
     let below_root = |suffix: &&[u8]| suffix.len() > 1;
     let top = name::suffixes(question.name()).filter(below_root).last()?;
     let is_special = |domain: &&[u8]| top[1..top.len() - 1].eq_ignore_ascii_case(domain);

@@ -1,0 +1,11 @@
+//! Clients: which of their messages are answered, how often, and what a response to them is.
+
+pub(super) mod admission;
+pub(super) mod cookies;
+pub(super) mod fairness;
+pub(super) mod local_zones;
+pub(super) mod log_throttle;
+pub(super) mod query;
+pub(super) mod rate_limit;
+pub(super) mod response;
+pub(super) mod shares;
