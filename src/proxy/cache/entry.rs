@@ -10,9 +10,9 @@
 
 use std::ops::Range;
 
-use super::cells::{CELL_ROOM, NONE};
-use super::keeping::{Extent, Keeping, soa};
+use super::blocks::{CELL_ROOM, NONE};
 use super::key::{Key, Kind};
+use super::policy::{Extent, Keeping, soa};
 use crate::wire::edns;
 use crate::wire::question::Type;
 use crate::wire::{Flags, Message, octets};

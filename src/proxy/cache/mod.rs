@@ -12,13 +12,14 @@
 //! - `store`: all of them, within a budget that is never exceeded
 //! - `cells`, `index`: its memory, and the way to an entry
 
-mod cells;
+mod blocks;
 mod entry;
+pub(super) mod failures;
 mod index;
-mod keeping;
 mod key;
 mod newer;
 mod pauses;
+mod policy;
 mod store;
 #[cfg(test)]
 mod testing;
@@ -39,10 +40,10 @@ use crate::wire::response::{Asked, CUT_LOOKAHEAD_LEN, end_answer, end_cut_answer
 use crate::wire::{Message, Question, Rcode, name, octets};
 
 use entry::Marks;
-use keeping::{Extent, Keeping, keeping};
 use key::Key;
 use newer::News;
 use pauses::{ASKED, prefetch_window};
+use policy::{Extent, Keeping, keeping};
 use store::Store;
 
 /// Ticks of the cache's clock in a second: a lifetime of a few seconds is divided finely enough, and

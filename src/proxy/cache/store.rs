@@ -8,7 +8,7 @@
 use std::ops::Range;
 
 use super::CacheUsage;
-use super::cells::{CELL_LEN, CELL_ROOM, Cells, NONE};
+use super::blocks::{CELL_LEN, CELL_ROOM, Cells, NONE};
 use super::entry::{Head, MARKS_AT, Marks};
 use super::index::Index;
 use super::key::{Key, Sought};

@@ -198,8 +198,8 @@ fn minimum(data: &[u8]) -> Option<u32> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::{Answer, question};
     use super::*;
+    use crate::proxy::cache::testing::{Answer, question};
 
     fn kept_as(answer: &Answer, settings: &CacheSettings) -> Option<(u32, Extent)> {
         let bytes = answer.to_bytes();

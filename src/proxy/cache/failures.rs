@@ -9,15 +9,15 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use super::keys::PoolIndex;
 use crate::base::time::Instant;
 use crate::config::{Limits, Timeouts};
+use crate::proxy::keys::PoolIndex;
 use crate::wire::Question;
 use crate::wire::edns::ExtendedError;
 
 /// What failed.
 #[derive(Debug)]
-pub(super) struct Memory {
+pub(in crate::proxy) struct Memory {
     pause_min: Duration,
     pause_max: Duration,
     deadline: Duration,
@@ -46,7 +46,7 @@ struct Failed {
 }
 
 impl Memory {
-    pub(super) fn new(timeouts: &Timeouts, limits: &Limits) -> Self {
+    pub(in crate::proxy) fn new(timeouts: &Timeouts, limits: &Limits) -> Self {
         Self {
             pause_min: timeouts.failed_min,
             pause_max: timeouts.failed_max,
@@ -61,7 +61,7 @@ impl Memory {
 
     /// Takes note that a query which was asked then of this pool has failed for this reason. Where
     /// things have changed since, that says nothing.
-    pub(super) fn on_failure(
+    pub(in crate::proxy) fn on_failure(
         &mut self,
         question: Question<'_>,
         (pool, asked_at): (PoolIndex, Instant),
@@ -99,7 +99,11 @@ impl Memory {
     }
 
     /// Why this query would fail now; `None` if it should be asked.
-    pub(super) fn recall(&mut self, question: Question<'_>, now: Instant) -> Option<ExtendedError> {
+    pub(in crate::proxy) fn recall(
+        &mut self,
+        question: Question<'_>,
+        now: Instant,
+    ) -> Option<ExtendedError> {
         if self.failure_by_question.is_empty() {
             return None;
         }
@@ -113,7 +117,7 @@ impl Memory {
     }
 
     /// Returns whether a probe of this pool may be sent now: at most two per second are.
-    pub(super) fn takes_probe(&mut self, pool: PoolIndex, now: Instant) -> bool {
+    pub(in crate::proxy) fn takes_probe(&mut self, pool: PoolIndex, now: Instant) -> bool {
         let probe_at = self.probe_at_by_pool.entry(pool).or_default();
         let is_due = *probe_at <= now;
         if is_due {
@@ -123,7 +127,7 @@ impl Memory {
     }
 
     /// Records that a question was answered.
-    pub(super) fn on_answer(&mut self, question: Question<'_>, now: Instant) {
+    pub(in crate::proxy) fn on_answer(&mut self, question: Question<'_>, now: Instant) {
         if self.failure_by_question.is_empty() {
             return;
         }
@@ -139,7 +143,7 @@ impl Memory {
 
     /// Records that an upstream of a pool has addresses: what failed for want of one may be asked
     /// at once.
-    pub(super) fn on_addresses(&mut self, pool: PoolIndex, now: Instant) {
+    pub(in crate::proxy) fn on_addresses(&mut self, pool: PoolIndex, now: Instant) {
         self.better_since_by_pool.insert(pool, now);
         self.failure_by_question
             .retain(|_, failed| failed.pool != pool);
@@ -148,7 +152,7 @@ impl Memory {
 
     /// Records that something has changed for the better in a pool: its questions may be asked
     /// again a second after they failed. The pauses go on growing if they fail again.
-    pub(super) fn forget(&mut self, pool: PoolIndex, now: Instant) {
+    pub(in crate::proxy) fn forget(&mut self, pool: PoolIndex, now: Instant) {
         self.better_since_by_pool.insert(pool, now);
         let its = self.failure_by_question.values_mut();
         for failed in its.filter(|failed| failed.pool == pool) {
