@@ -77,7 +77,7 @@
 //!
 //! If upstream closes instead, the query goes out again on a new link; if it is silent, on another
 //! as well, and the first answer wins; three times at most, and never past the deadline. The states
-//! of a query are drawn in `proxy/exchange.rs`, those of a link in `proxy/upstream/link.rs`, those
+//! of a query are drawn in `proxy/exchange/mod.rs`, those of a link in `proxy/upstream/link.rs`, those
 //! of an address of an upstream in `proxy/upstream/health.rs`, those of connections in
 //! [`session::client_stream`] and [`session::tls_stream`].
 //!

@@ -6,8 +6,8 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
+use super::exchange::preferences::UpstreamSet;
 use super::keys::UpstreamIndex;
-use super::wishes::UpstreamSet;
 use crate::base::time::Instant;
 use crate::config::{Limits, Timeouts};
 use crate::wire::Question;

@@ -33,13 +33,11 @@
 //! - `readiness`: whether queries can be answered
 //! - `reconfigure`: other settings than before
 
-mod answer;
 mod bad_answers;
 mod bootstrap;
 mod cache;
 mod client;
 mod counters;
-mod dispatch;
 mod exchange;
 mod hedge;
 mod keys;
@@ -48,28 +46,22 @@ mod opening;
 mod outbox;
 mod readiness;
 mod reconfigure;
-mod reply;
 mod routes;
-mod sharing;
-mod stale;
 #[cfg(test)]
 mod testing;
-mod trace;
-mod turns;
 mod upstream;
 mod view;
 mod watch;
-mod wishes;
 
 pub use cache::CacheUsage;
 pub use client::admission::{Protocol, Transport};
 pub use client::fairness::Room;
 pub use client::response::Record;
 pub use counters::{Counters, Discard, Outcome};
+pub use exchange::trace::{Place, Step, StepEnd, StepKind, Trace};
 pub use keys::{LinkKey, UpstreamIndex};
 pub use outbox::{Action, Destination, Outbox};
 pub use readiness::Unready;
-pub use trace::{Place, Step, StepEnd, StepKind, Trace};
 pub use upstream::UpstreamView;
 
 use std::collections::VecDeque;
@@ -95,14 +87,14 @@ use client::rate_limit::{RateLimiter, Verdict};
 use client::response::{Client, Ending};
 use client::shares::ClientHash;
 use exchange::Exchange;
+use exchange::coalesce::Leaders;
+use exchange::turns::{Turns, Waiter};
 use hedge::Hedges;
 use keys::{ExchangeKey, PoolIndex};
 use loops::LoopTests;
 use readiness::Probes;
 use reconfigure::Ways;
 use routes::Routes;
-use sharing::Leaders;
-use turns::{Turns, Waiter};
 use upstream::Upstreams;
 use upstream::link::{Due, Link, Stage};
 

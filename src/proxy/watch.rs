@@ -2,14 +2,14 @@
 
 use super::Proxy;
 use super::counters::Outcome;
-use super::dispatch::write_query;
+use super::exchange::dispatch::write_query;
+use super::exchange::preferences::UpstreamSet;
 use super::exchange::{Asker, Attempt, Exchange};
 use super::keys::{EndpointKey, ExchangeKey, LinkKey, PoolIndex, UpstreamIndex};
 use super::opening;
 use super::outbox::Outbox;
 use super::upstream::AnswerFacts;
 use super::upstream::link::{Link, Stage};
-use super::wishes::UpstreamSet;
 use crate::base::failure::{Failure, FailureKind};
 use crate::base::time::Instant;
 use crate::config::Scheme;

@@ -7,9 +7,9 @@ use super::admission::Protocol;
 use crate::base::origin::Origin;
 use crate::base::time::Instant;
 use crate::proxy::counters::{Counters, Outcome};
+use crate::proxy::exchange::trace::Trace;
 use crate::proxy::keys::UpstreamIndex;
 use crate::proxy::outbox::Outbox;
-use crate::proxy::trace::Trace;
 use crate::wire::{Header, Question, Rcode};
 
 /// Who asked, how, and when.

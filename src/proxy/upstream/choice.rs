@@ -6,7 +6,7 @@ use super::{EndpointKey, LinkKey, PoolIndex, Upstreams};
 use crate::base::failure::FailureKind;
 use crate::base::time::Instant;
 use crate::config::{Policy, Scheme};
-use crate::proxy::wishes::Wishes;
+use crate::proxy::exchange::preferences::Wishes;
 
 /// Where a query can go now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

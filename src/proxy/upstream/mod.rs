@@ -39,9 +39,9 @@ use crate::base::random::Random;
 use crate::base::time::Instant;
 use crate::config::{Config, Limits, Policy, Scheme, Timeouts};
 
+use super::exchange::preferences::UpstreamSet;
 use super::keys::{EndpointKey, LinkKey, PoolIndex, UpstreamIndex};
 use super::outbox::Destination;
-use super::wishes::UpstreamSet;
 use health::Change;
 use link::{Link, Stage};
 use stats::Stats;

@@ -1,32 +1,32 @@
 //! What a query would rather have after what it has met.
 
-use super::keys::UpstreamIndex;
 use crate::base::time::Instant;
+use crate::proxy::keys::UpstreamIndex;
 
 /// Some of the upstreams. Those beyond the 64th are in no set.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct UpstreamSet(u64);
+pub(in crate::proxy) struct UpstreamSet(u64);
 
 impl UpstreamSet {
-    pub(super) fn is_empty(self) -> bool {
+    pub(in crate::proxy) fn is_empty(self) -> bool {
         self.0 == 0
     }
 
     /// All of the first 64 but this one.
-    pub(super) fn all_but(upstream: UpstreamIndex) -> Self {
+    pub(in crate::proxy) fn all_but(upstream: UpstreamIndex) -> Self {
         Self(!Self::bit(upstream))
     }
 
     /// Those of both.
-    pub(super) fn with(self, other: Self) -> Self {
+    pub(in crate::proxy) fn with(self, other: Self) -> Self {
         Self(self.0 | other.0)
     }
 
-    pub(super) fn insert(&mut self, upstream: UpstreamIndex) {
+    pub(in crate::proxy) fn insert(&mut self, upstream: UpstreamIndex) {
         self.0 |= Self::bit(upstream);
     }
 
-    pub(super) fn contains(self, upstream: UpstreamIndex) -> bool {
+    pub(in crate::proxy) fn contains(self, upstream: UpstreamIndex) -> bool {
         self.0 & Self::bit(upstream) != 0
     }
 
@@ -40,21 +40,21 @@ impl UpstreamSet {
 
 /// What a query that has gone wrong once would rather have.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Wishes {
+pub(in crate::proxy) struct Wishes {
     /// Another upstream than these, which did not answer it in time.
-    pub(super) rather_not: UpstreamSet,
+    pub(in crate::proxy) rather_not: UpstreamSet,
     /// None of these, which gave an error: what is looked for is another opinion.
-    pub(super) not_at_all: UpstreamSet,
+    pub(in crate::proxy) not_at_all: UpstreamSet,
     /// A link that came up no earlier: the one it was on was closed, and its siblings may soon be.
-    pub(super) fresh_since: Option<Instant>,
+    pub(in crate::proxy) fresh_since: Option<Instant>,
     /// A connection: the answer does not fit a datagram.
-    pub(super) on_connection: bool,
+    pub(in crate::proxy) on_connection: bool,
     /// Its client has few queries under way, so that it may use what others leave spare.
-    pub(super) may_use_spare: bool,
+    pub(in crate::proxy) may_use_spare: bool,
 }
 
 impl Wishes {
-    pub(super) fn are_none(&self) -> bool {
+    pub(in crate::proxy) fn are_none(&self) -> bool {
         self.rather_not.is_empty()
             && self.not_at_all.is_empty()
             && self.fresh_since.is_none()

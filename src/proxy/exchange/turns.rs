@@ -9,16 +9,16 @@
 
 use std::collections::VecDeque;
 
-use super::client::shares::{ByClient, ClientHash};
-use super::keys::ExchangeKey;
 use crate::base::origin::Subscriber;
+use crate::proxy::client::shares::{ByClient, ClientHash};
+use crate::proxy::keys::ExchangeKey;
 
 /// The client that a query counts for; `None` for queries of the program's own.
-pub(super) type Waiter = Option<Subscriber>;
+pub(in crate::proxy) type Waiter = Option<Subscriber>;
 
 /// The queue. See the [module](self).
 #[derive(Debug)]
-pub(super) struct Turns {
+pub(in crate::proxy) struct Turns {
     line_by_waiter: ByClient<Waiter, VecDeque<ExchangeKey>>,
     /// The clients with a line, the next first.
     order: VecDeque<Waiter>,
@@ -28,14 +28,14 @@ pub(super) struct Turns {
 
 /// A position in a queue, from the [first](Cursor::default) entry on.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Cursor {
+pub(in crate::proxy) struct Cursor {
     line: usize,
     place: usize,
 }
 
 impl Cursor {
     /// Returns the position of the first entry of the next client.
-    pub(super) fn next_line(self) -> Self {
+    pub(in crate::proxy) fn next_line(self) -> Self {
         Self {
             line: self.line + 1,
             place: 0,
@@ -48,7 +48,7 @@ impl Turns {
     const SLACK: usize = 64;
 
     /// An empty queue.
-    pub(super) fn new(hash: ClientHash) -> Self {
+    pub(in crate::proxy) fn new(hash: ClientHash) -> Self {
         Self {
             line_by_waiter: ByClient::with_hasher(hash),
             order: VecDeque::new(),
@@ -58,7 +58,7 @@ impl Turns {
 
     /// Adds a query at the end of the line of its client. `live_max` is an upper bound of the
     /// entries that have not lapsed, this one included, and `is_live` tells them.
-    pub(super) fn push(
+    pub(in crate::proxy) fn push(
         &mut self,
         waiter: Waiter,
         query: ExchangeKey,
@@ -93,24 +93,27 @@ impl Turns {
     }
 
     /// Returns the number of entries, lapsed ones included.
-    pub(super) fn len(&self) -> usize {
+    pub(in crate::proxy) fn len(&self) -> usize {
         self.len
     }
 
     /// Returns whether there is no entry, not even a lapsed one.
-    pub(super) fn is_empty(&self) -> bool {
+    pub(in crate::proxy) fn is_empty(&self) -> bool {
         self.len == 0
     }
 
     /// Returns every entry, lapsed ones included, line by line.
-    pub(super) fn iter(&self) -> impl Iterator<Item = ExchangeKey> {
+    pub(in crate::proxy) fn iter(&self) -> impl Iterator<Item = ExchangeKey> {
         let lines = self.order.iter();
         let lines = lines.filter_map(|waiter| self.line_by_waiter.get(waiter));
         lines.flatten().copied()
     }
 
     /// Returns the first entry that has not lapsed. Lapsed entries before it are dropped.
-    pub(super) fn first(&mut self, is_live: impl Fn(ExchangeKey) -> bool) -> Option<ExchangeKey> {
+    pub(in crate::proxy) fn first(
+        &mut self,
+        is_live: impl Fn(ExchangeKey) -> bool,
+    ) -> Option<ExchangeKey> {
         while let Some(waiter) = self.order.front().copied() {
             if let Some(first) = self.first_of(waiter, &is_live) {
                 return Some(first);
@@ -121,7 +124,7 @@ impl Turns {
 
     /// Returns the entry of a client that has waited longest and has not lapsed. Lapsed entries
     /// before it are dropped.
-    pub(super) fn first_of(
+    pub(in crate::proxy) fn first_of(
         &mut self,
         waiter: Waiter,
         is_live: impl Fn(ExchangeKey) -> bool,
@@ -142,13 +145,13 @@ impl Turns {
     }
 
     /// Returns the entry at a position, whether it has lapsed or not.
-    pub(super) fn get(&self, cursor: Cursor) -> Option<ExchangeKey> {
+    pub(in crate::proxy) fn get(&self, cursor: Cursor) -> Option<ExchangeKey> {
         let line = self.line_by_waiter.get(self.order.get(cursor.line)?)?;
         line.get(cursor.place).copied()
     }
 
     /// Returns the position behind this one.
-    pub(super) fn after(&self, cursor: Cursor) -> Cursor {
+    pub(in crate::proxy) fn after(&self, cursor: Cursor) -> Cursor {
         let next = Cursor {
             place: cursor.place + 1,
             ..cursor
@@ -161,7 +164,7 @@ impl Turns {
 
     /// Takes the entry at a position out, because it is served or has lapsed. Returns the position
     /// of the entry that is next: if this one was `served`, another client has its turn.
-    pub(super) fn take(&mut self, cursor: Cursor, is_served: bool) -> Cursor {
+    pub(in crate::proxy) fn take(&mut self, cursor: Cursor, is_served: bool) -> Cursor {
         let waiter = self.order.get(cursor.line).copied();
         let line = waiter.and_then(|waiter| self.line_by_waiter.get_mut(&waiter));
         let (Some(waiter), Some(line)) = (waiter, line) else {

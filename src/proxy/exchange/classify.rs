@@ -10,7 +10,7 @@ use crate::wire::{Flags, Header, Message, Opcode, Query, Question, Rcode};
 
 /// What an answer is worth.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Worth {
+pub(in crate::proxy) enum Worth {
     /// It is the response.
     All,
     /// It is truncated, which it would not be on a connection.
@@ -21,7 +21,7 @@ pub(super) enum Worth {
 
 /// What a message from upstream is to the query that has its id.
 #[derive(Debug)]
-pub(super) enum Reply<'a> {
+pub(in crate::proxy) enum Reply<'a> {
     /// A reply to its question.
     Answer(&'a Message<'a>),
     /// An error without a question section, or a truncated reply with broken records: what this
@@ -34,7 +34,7 @@ pub(super) enum Reply<'a> {
 }
 
 /// Classifies the message `reply`, which has this header and was parsed.
-pub(super) fn classify<'a>(
+pub(in crate::proxy) fn classify<'a>(
     reply: &[u8],
     parsed: Option<&'a Message<'a>>,
     header: Header,
@@ -79,7 +79,7 @@ pub(super) fn classify<'a>(
 
 /// Returns the idle timeout that an answer announces for its connection (edns-tcp-keepalive, RFC
 /// 7828).
-pub(super) fn keepalive(answer: &Message<'_>, scheme: Scheme) -> Option<Duration> {
+pub(in crate::proxy) fn keepalive(answer: &Message<'_>, scheme: Scheme) -> Option<Duration> {
     if scheme == Scheme::Udp {
         return None;
     }
@@ -92,7 +92,7 @@ pub(super) fn keepalive(answer: &Message<'_>, scheme: Scheme) -> Option<Duration
 /// One with OPT may come from a server that echoes the query, and counts if `is_in_doubt`: queries
 /// with all of EDNS have not been answered recently. A client that asks for DNSSEC records needs
 /// EDNS.
-pub(super) fn less_edns(
+pub(in crate::proxy) fn less_edns(
     error: &Message<'_>,
     query: &Query,
     sent: EdnsLevel,
@@ -116,7 +116,7 @@ pub(super) fn less_edns(
 
 /// An answer as it is kept while a better is looked for: of a long one, be it an error or cut short
 /// all the same, hardly more than that.
-pub(super) fn shortened(answer: &Message<'_>) -> Box<[u8]> {
+pub(in crate::proxy) fn shortened(answer: &Message<'_>) -> Box<[u8]> {
     match answer.question() {
         Some(question) if answer.bytes().len() > usize::from(UDP_SIZE) => {
             let header = Header {
@@ -133,7 +133,7 @@ pub(super) fn shortened(answer: &Message<'_>) -> Box<[u8]> {
     }
 }
 
-pub(super) fn worth(answer: &Message<'_>, scheme: Scheme) -> Worth {
+pub(in crate::proxy) fn worth(answer: &Message<'_>, scheme: Scheme) -> Worth {
     let flags = answer.header().flags;
     if is_error(flags.rcode()) && !is_verdict(answer) {
         Worth::Nothing
@@ -162,7 +162,7 @@ fn is_verdict(answer: &Message<'_>) -> bool {
 }
 
 /// Whether a resolver says with this code that it could not or would not answer.
-pub(super) fn is_error(rcode: Rcode) -> bool {
+pub(in crate::proxy) fn is_error(rcode: Rcode) -> bool {
     matches!(
         rcode,
         Rcode::FORMERR | Rcode::SERVFAIL | Rcode::NOTIMP | Rcode::REFUSED

@@ -1,25 +1,25 @@
 //! How a query finds its way: to a link, to the queue for one, or to an error.
 
-use super::Proxy;
-use super::client::admission::NO_ANSWER;
-use super::counters::Outcome;
-use super::exchange::{Asker, Attempt, Exchange};
-use super::keys::{EndpointKey, ExchangeKey, LinkKey, PoolIndex};
-use super::outbox::Outbox;
+use super::preferences::{UpstreamSet, Wishes};
 use super::trace::{StepEnd, StepKind};
 use super::turns::Cursor;
-use super::upstream::{Endpoint, Route, Trial};
-use super::wishes::{UpstreamSet, Wishes};
+use super::{Asker, Attempt, Exchange};
 use crate::base::failure::FailureKind;
 use crate::base::time::Instant;
 use crate::config::Scheme;
+use crate::proxy::Proxy;
+use crate::proxy::client::admission::NO_ANSWER;
+use crate::proxy::counters::Outcome;
+use crate::proxy::keys::{EndpointKey, ExchangeKey, LinkKey, PoolIndex};
+use crate::proxy::outbox::Outbox;
+use crate::proxy::upstream::{Endpoint, Route, Trial};
 use crate::wire::query::{EdnsLevel, PLAIN_QUERY_LEN_MAX};
 use crate::wire::response::write_error;
 use crate::wire::{Message, Query, Rcode};
 
 impl Proxy {
     /// Adds an exchange, and starts to look for an answer.
-    pub(super) fn start(
+    pub(in crate::proxy) fn start(
         &mut self,
         exchange: Exchange,
         now: Instant,
@@ -41,7 +41,7 @@ impl Proxy {
     }
 
     /// Lets a query find its answer: by itself, unless the same is asked already.
-    pub(super) fn seek(&mut self, key: ExchangeKey, now: Instant, outbox: &mut Outbox) {
+    pub(in crate::proxy) fn seek(&mut self, key: ExchangeKey, now: Instant, outbox: &mut Outbox) {
         if !self.follow(key, now) {
             self.upstreams.take_turn(self.exchange(key).pool);
             let exchange = self.exchanges.get_mut(key.0).expect("it was added");
@@ -56,7 +56,12 @@ impl Proxy {
 
     /// Whether a query that was sent on a link has a way other than that link. Its last try is not
     /// for another link to an address that has not answered it: in a while there may be better.
-    pub(super) fn has_other_way(&self, key: ExchangeKey, link: LinkKey, now: Instant) -> bool {
+    pub(in crate::proxy) fn has_other_way(
+        &self,
+        key: ExchangeKey,
+        link: LinkKey,
+        now: Instant,
+    ) -> bool {
         let exchange = self.exchange(key);
         let mut wishes = exchange.wishes;
         if exchange.is_last_try() {
@@ -71,7 +76,12 @@ impl Proxy {
     }
 
     /// Sends a query, or lets it wait for a link, or, if none will come in time, gives it up.
-    pub(super) fn dispatch(&mut self, key: ExchangeKey, now: Instant, outbox: &mut Outbox) {
+    pub(in crate::proxy) fn dispatch(
+        &mut self,
+        key: ExchangeKey,
+        now: Instant,
+        outbox: &mut Outbox,
+    ) {
         let exchange = self.exchange(key);
         match self.route(exchange, now) {
             Route::Link(link) => {
@@ -93,7 +103,7 @@ impl Proxy {
         }
     }
 
-    pub(super) fn send(
+    pub(in crate::proxy) fn send(
         &mut self,
         key: ExchangeKey,
         link_key: LinkKey,
@@ -159,7 +169,7 @@ impl Proxy {
         Attempt { link: link_key, id }
     }
 
-    pub(super) fn open(
+    pub(in crate::proxy) fn open(
         &mut self,
         endpoint: EndpointKey,
         scheme: Scheme,
@@ -184,7 +194,7 @@ impl Proxy {
         }
     }
 
-    pub(super) fn first_waiting(&mut self, pool: PoolIndex) -> Option<ExchangeKey> {
+    pub(in crate::proxy) fn first_waiting(&mut self, pool: PoolIndex) -> Option<ExchangeKey> {
         let exchanges = &self.exchanges;
         let waiting = &mut self.waiting_by_pool[pool.0];
         waiting.first(|key| exchanges.contains(key.0))
@@ -207,7 +217,12 @@ impl Proxy {
     }
 
     /// Gives the queries that wait for a pool, in turn of their clients, what has become free.
-    pub(super) fn serve_waiting(&mut self, pool: PoolIndex, now: Instant, outbox: &mut Outbox) {
+    pub(in crate::proxy) fn serve_waiting(
+        &mut self,
+        pool: PoolIndex,
+        now: Instant,
+        outbox: &mut Outbox,
+    ) {
         let mut cursor = Cursor::default();
         for _ in 0..self.waiting_by_pool[pool.0].len() {
             let waiting = &mut self.waiting_by_pool[pool.0];
@@ -242,14 +257,14 @@ impl Proxy {
     }
 
     /// [`Proxy::serve_waiting`] for every pool.
-    pub(super) fn serve_all_waiting(&mut self, now: Instant, outbox: &mut Outbox) {
+    pub(in crate::proxy) fn serve_all_waiting(&mut self, now: Instant, outbox: &mut Outbox) {
         for pool in self.pools() {
             self.serve_waiting(pool, now, outbox);
         }
     }
 
     /// An attempt will not be answered: makes another, unless one is under way, or gives up.
-    pub(super) fn lose_attempt(
+    pub(in crate::proxy) fn lose_attempt(
         &mut self,
         key: ExchangeKey,
         attempt: Attempt,
@@ -275,7 +290,7 @@ impl Proxy {
     }
 
     /// A way was closed: where none is left and none may come soon, there is nothing to wait for.
-    pub(super) fn fail_waiting_without_way(
+    pub(in crate::proxy) fn fail_waiting_without_way(
         &mut self,
         pool: PoolIndex,
         now: Instant,
@@ -295,7 +310,12 @@ impl Proxy {
 
     /// Leaves a query to the attempts that may still be answered; without any it has failed. One
     /// that has an error to pass on has waited long enough for another answer.
-    pub(super) fn give_up(&mut self, key: ExchangeKey, now: Instant, outbox: &mut Outbox) {
+    pub(in crate::proxy) fn give_up(
+        &mut self,
+        key: ExchangeKey,
+        now: Instant,
+        outbox: &mut Outbox,
+    ) {
         let exchange = self.exchange(key);
         let has_response = exchange.has_error() && exchange.poor.is_some();
         if has_response || exchange.open_attempts().next().is_none() {
@@ -304,7 +324,7 @@ impl Proxy {
     }
 
     /// Answers a query with what there is, which may be SERVFAIL and the reason.
-    pub(super) fn fail(
+    pub(in crate::proxy) fn fail(
         &mut self,
         key: ExchangeKey,
         outcome: Outcome,
@@ -357,7 +377,7 @@ impl Proxy {
     }
 
     /// Forgets a query that has its response.
-    pub(super) fn end(
+    pub(in crate::proxy) fn end(
         &mut self,
         key: ExchangeKey,
         outcome: Outcome,
@@ -396,7 +416,7 @@ impl Proxy {
     }
 
     /// The way for a query. One that has nobody to go to may have, once an address is known.
-    pub(super) fn route(&self, exchange: &Exchange, now: Instant) -> Route {
+    pub(in crate::proxy) fn route(&self, exchange: &Exchange, now: Instant) -> Route {
         let demand = self.waiting_by_pool[exchange.pool.0].len() + 1;
         self.route_for(exchange, demand, now)
     }
@@ -417,12 +437,12 @@ impl Proxy {
         }
     }
 
-    pub(super) fn exchange(&self, key: ExchangeKey) -> &Exchange {
+    pub(in crate::proxy) fn exchange(&self, key: ExchangeKey) -> &Exchange {
         let exchange = self.exchanges.get(key.0);
         exchange.expect("only exchanges that are there are worked on")
     }
 
-    pub(super) fn exchange_mut(&mut self, key: ExchangeKey) -> &mut Exchange {
+    pub(in crate::proxy) fn exchange_mut(&mut self, key: ExchangeKey) -> &mut Exchange {
         let exchange = self.exchanges.get_mut(key.0);
         exchange.expect("only exchanges that are there are worked on")
     }
@@ -443,7 +463,7 @@ fn edns_for(exchange: &Exchange, key: EndpointKey, endpoint: &Endpoint, now: Ins
 
 /// Appends a query in the form that goes to an upstream: padded under encryption.
 #[inline]
-pub(super) fn write_query(
+pub(in crate::proxy) fn write_query(
     query: &Query,
     id: u16,
     (scheme, edns): (Scheme, EdnsLevel),
@@ -457,9 +477,9 @@ pub(super) fn write_query(
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::Scene;
-    use super::super::{Action, Transport};
     use super::*;
+    use crate::proxy::testing::Scene;
+    use crate::proxy::{Action, Transport};
     use crate::wire::edns::{ExtendedErrorCode, OptionCode};
     use std::time::Duration;
 

@@ -2,13 +2,13 @@
 
 use std::net::SocketAddr;
 
-use super::Proxy;
-use super::exchange::Attempt;
-use super::keys::ExchangeKey;
-use super::upstream::link::Link;
+use super::Attempt;
 use crate::base::failure::FailureKind;
 use crate::base::time::Instant;
 use crate::config::Scheme;
+use crate::proxy::Proxy;
+use crate::proxy::keys::ExchangeKey;
+use crate::proxy::upstream::link::Link;
 use crate::wire::Rcode;
 
 /// Steps that are kept of one query: several times as many as it takes as a rule.
@@ -73,41 +73,46 @@ pub enum StepEnd {
 
 /// Notes the way of a query, or does not.
 #[derive(Debug, Default)]
-pub(super) struct Tracer(Option<Box<Trace>>);
+pub(in crate::proxy) struct Tracer(Option<Box<Trace>>);
 
 impl Tracer {
-    pub(super) fn new(is_traced: bool) -> Self {
+    pub(in crate::proxy) fn new(is_traced: bool) -> Self {
         Self(is_traced.then(Box::default))
     }
 
     /// What has been noted.
-    pub(super) fn trace(&self) -> Option<&Trace> {
+    pub(in crate::proxy) fn trace(&self) -> Option<&Trace> {
         self.0.as_deref()
     }
 
     /// Whether the answer may have been known, and was not.
-    pub(super) fn on_miss(&mut self, now: Instant) {
+    pub(in crate::proxy) fn on_miss(&mut self, now: Instant) {
         self.add(StepKind::Cache, now, Some((now, StepEnd::Done)), None);
     }
 
     /// Somebody else's answer, or a connection, is waited for.
-    pub(super) fn on_wait(&mut self, kind: StepKind, now: Instant) {
+    pub(in crate::proxy) fn on_wait(&mut self, kind: StepKind, now: Instant) {
         self.add(kind, now, None, None);
     }
 
     /// It is waited for no more.
-    pub(super) fn on_wait_end(&mut self, now: Instant) {
+    pub(in crate::proxy) fn on_wait_end(&mut self, now: Instant) {
         let is_wait = |step: &Step| matches!(step.kind, StepKind::Waiting | StepKind::Sharing);
         self.end(is_wait, StepEnd::Done, now);
     }
 
     /// An attempt has ended.
-    pub(super) fn on_attempt_end(&mut self, attempt: Attempt, end: StepEnd, now: Instant) {
+    pub(in crate::proxy) fn on_attempt_end(
+        &mut self,
+        attempt: Attempt,
+        end: StepEnd,
+        now: Instant,
+    ) {
         self.end(|step| step.attempt == Some(attempt), end, now);
     }
 
     /// The query is started over.
-    pub(super) fn on_start_over(&mut self, now: Instant) {
+    pub(in crate::proxy) fn on_start_over(&mut self, now: Instant) {
         self.end(|_| true, StepEnd::Reconfigured, now);
     }
 
@@ -140,13 +145,13 @@ impl Tracer {
 
 impl Proxy {
     /// Whether the next query is one of those that are traced.
-    pub(super) fn draws_trace(&mut self) -> bool {
+    pub(in crate::proxy) fn draws_trace(&mut self) -> bool {
         let traces = self.config.traces.as_ref();
         traces.is_some_and(|traces| traces.share.has(self.random.next_u32()))
     }
 
     /// Notes that a query is sent, and that a connection was opened first, if one was.
-    pub(super) fn trace_sent(
+    pub(in crate::proxy) fn trace_sent(
         &mut self,
         key: ExchangeKey,
         attempt: Attempt,
@@ -178,7 +183,7 @@ impl Proxy {
     }
 
     /// Notes with those who wait for it that a connection has not come about.
-    pub(super) fn trace_failed_handshake(
+    pub(in crate::proxy) fn trace_failed_handshake(
         &mut self,
         link: &Link,
         failure: FailureKind,
@@ -203,9 +208,9 @@ impl Proxy {
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::{Scene, config};
     use super::*;
     use crate::proxy::Transport;
+    use crate::proxy::testing::{Scene, config};
     use crate::wire::Message;
     use std::time::Duration;
 

@@ -8,18 +8,18 @@
 
 use std::iter;
 
-use super::Proxy;
-use super::cache::Kept;
-use super::counters::{Discard, Outcome};
-use super::exchange::{Asker, Attempt, BadAnswer, Exchange};
-use super::keys::{EndpointKey, ExchangeKey, LinkKey, PoolIndex, UpstreamIndex};
-use super::outbox::Outbox;
-use super::reply::{Reply, Worth, classify, is_error, keepalive, less_edns, shortened, worth};
+use super::classify::{Reply, Worth, classify, is_error, keepalive, less_edns, shortened, worth};
 use super::trace::StepEnd;
-use super::upstream::link::SentState;
+use super::{Asker, Attempt, BadAnswer, Exchange};
 use crate::base::failure::FailureKind;
 use crate::base::time::Instant;
 use crate::config::Scheme;
+use crate::proxy::Proxy;
+use crate::proxy::cache::Kept;
+use crate::proxy::counters::{Discard, Outcome};
+use crate::proxy::keys::{EndpointKey, ExchangeKey, LinkKey, PoolIndex, UpstreamIndex};
+use crate::proxy::outbox::Outbox;
+use crate::proxy::upstream::link::SentState;
 use crate::wire::query::EdnsLevel;
 use crate::wire::response::write_answer;
 use crate::wire::{Flags, Header, Message};
@@ -204,7 +204,7 @@ impl Proxy {
 
     /// Asks another upstream than the one that gave an error or a malformed reply. If there is
     /// none, the error is the response, unless an attempt may still be answered.
-    pub(super) fn ask_elsewhere(
+    pub(in crate::proxy) fn ask_elsewhere(
         &mut self,
         key: ExchangeKey,
         upstream: UpstreamIndex,
@@ -297,7 +297,7 @@ impl Proxy {
 
     /// An upstream cannot be connected to, or not soon: those who have an error and wait for
     /// another opinion look elsewhere.
-    pub(super) fn reconsider_errors(
+    pub(in crate::proxy) fn reconsider_errors(
         &mut self,
         pool: PoolIndex,
         upstream: UpstreamIndex,
@@ -313,7 +313,12 @@ impl Proxy {
     }
 
     /// A connection could not be had: those who have an answer that is cut short get that.
-    pub(super) fn settle_for_part(&mut self, pool: PoolIndex, now: Instant, outbox: &mut Outbox) {
+    pub(in crate::proxy) fn settle_for_part(
+        &mut self,
+        pool: PoolIndex,
+        now: Instant,
+        outbox: &mut Outbox,
+    ) {
         for key in self.waiting_with(pool, Exchange::has_truncated) {
             if self.exchanges.contains(key.0) {
                 self.fail(key, Outcome::UpstreamFailed, now, outbox);
@@ -322,7 +327,7 @@ impl Proxy {
     }
 
     /// Returns the exchanges that wait for a link of a pool and are like this.
-    pub(super) fn waiting_with(
+    pub(in crate::proxy) fn waiting_with(
         &self,
         pool: PoolIndex,
         is_such: impl Fn(&Exchange) -> bool,
@@ -333,7 +338,7 @@ impl Proxy {
     }
 
     /// Hands an answer to whoever asked.
-    pub(super) fn deliver(
+    pub(in crate::proxy) fn deliver(
         &mut self,
         key: ExchangeKey,
         answer: &Message<'_>,
@@ -412,12 +417,12 @@ impl Proxy {
     }
 
     /// Since when responses wait for room, if some do.
-    pub(super) fn postponed_since(&self) -> Option<Instant> {
+    pub(in crate::proxy) fn postponed_since(&self) -> Option<Instant> {
         self.postponed.front().map(|(since, _)| *since)
     }
 
     /// Answers those for whom there was no room, as far as there is now.
-    pub(super) fn answer_postponed(&mut self, now: Instant, outbox: &mut Outbox) {
+    pub(in crate::proxy) fn answer_postponed(&mut self, now: Instant, outbox: &mut Outbox) {
         while !outbox.is_long()
             && let Some((_, key)) = self.postponed.pop_front()
         {

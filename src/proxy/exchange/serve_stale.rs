@@ -3,17 +3,17 @@
 //! Whoever asks for such a one waits for upstream first, though not for long. From then on it is
 //! what everybody gets at once, and every now and then upstream is asked whether there is a better.
 
-use super::Proxy;
-use super::cache::{Entry, Recall};
-use super::counters::Outcome;
-use super::exchange::Asker;
-use super::keys::ExchangeKey;
-use super::outbox::Outbox;
+use super::Asker;
 use crate::base::time::Instant;
+use crate::proxy::Proxy;
+use crate::proxy::cache::{Entry, Recall};
+use crate::proxy::counters::Outcome;
+use crate::proxy::keys::ExchangeKey;
+use crate::proxy::outbox::Outbox;
 
 impl Proxy {
     /// Lets a query whose answer is no longer fresh have that if there is no other soon.
-    pub(super) fn watch_stale(&mut self, key: ExchangeKey, now: Instant) {
+    pub(in crate::proxy) fn watch_stale(&mut self, key: ExchangeKey, now: Instant) {
         let at = now + self.config.timeouts.stale;
         let exchanges = &self.exchanges;
         self.by_patience
@@ -23,14 +23,14 @@ impl Proxy {
     }
 
     /// The next query that has waited long enough for a fresh answer, and when.
-    pub(super) fn next_stale(&mut self) -> Option<(Instant, ExchangeKey)> {
+    pub(in crate::proxy) fn next_stale(&mut self) -> Option<(Instant, ExchangeKey)> {
         let exchanges = &self.exchanges;
         let first = self.by_patience.front(|(_, key)| exchanges.contains(key.0));
         first.copied()
     }
 
     /// Answers those that have waited long enough. Upstream may still answer, for those to come.
-    pub(super) fn answer_the_patient(&mut self, now: Instant, outbox: &mut Outbox) {
+    pub(in crate::proxy) fn answer_the_patient(&mut self, now: Instant, outbox: &mut Outbox) {
         while let Some((at, key)) = self.next_stale()
             && at <= now
         {
@@ -43,7 +43,7 @@ impl Proxy {
     }
 
     /// What there is instead of an answer that upstream does not have.
-    pub(super) fn stand_in(&mut self, key: ExchangeKey, now: Instant) -> Option<Entry> {
+    pub(in crate::proxy) fn stand_in(&mut self, key: ExchangeKey, now: Instant) -> Option<Entry> {
         let exchange = self.exchanges.get(key.0).expect("who asks is there");
         let sought = exchange.sought?;
         let question = exchange.query.question();
@@ -67,7 +67,7 @@ impl Proxy {
     }
 
     /// Sends the client, if one asked, a response out of the cache.
-    pub(super) fn respond_from_cache(
+    pub(in crate::proxy) fn respond_from_cache(
         &mut self,
         key: ExchangeKey,
         entry: Entry,

@@ -6,16 +6,16 @@
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 
-use super::Proxy;
-use super::exchange::Exchange;
-use super::keys::ExchangeKey;
-use super::outbox::Outbox;
+use super::Exchange;
 use super::trace::StepKind;
 use crate::base::time::Instant;
+use crate::proxy::Proxy;
+use crate::proxy::keys::ExchangeKey;
+use crate::proxy::outbox::Outbox;
 
 /// The exchanges that others may follow, by a hash of what they ask.
 #[derive(Debug, Default)]
-pub(super) struct Leaders {
+pub(in crate::proxy) struct Leaders {
     by_hash: HashMap<u64, ExchangeKey, BuildHasherDefault<AsItIs>>,
 }
 
@@ -48,7 +48,7 @@ impl Hasher for AsItIs {
 impl Proxy {
     /// Lets an exchange follow one that asks the same, if there is one, and others follow it if
     /// there is none. Returns whether it follows.
-    pub(super) fn follow(&mut self, key: ExchangeKey, now: Instant) -> bool {
+    pub(in crate::proxy) fn follow(&mut self, key: ExchangeKey, now: Instant) -> bool {
         let exchange = self.exchange(key);
         let Some(sought) = exchange.sought else {
             return false;
@@ -77,13 +77,13 @@ impl Proxy {
     }
 
     /// Takes note that who was found under this hash leads no more.
-    pub(super) fn lead_no_more(&mut self, hash: u64) {
+    pub(in crate::proxy) fn lead_no_more(&mut self, hash: u64) {
         self.leaders.by_hash.remove(&hash);
         self.leaders.shrink();
     }
 
     /// Lets those who have followed another look for an answer themselves.
-    pub(super) fn seek_all(
+    pub(in crate::proxy) fn seek_all(
         &mut self,
         mut followers: Vec<ExchangeKey>,
         now: Instant,
@@ -101,7 +101,7 @@ impl Proxy {
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::Scene;
+    use crate::proxy::testing::Scene;
     use crate::proxy::{Action, Transport};
     use crate::wire::Message;
     use std::time::Duration;

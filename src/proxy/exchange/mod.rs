@@ -20,6 +20,15 @@
 //! it. An answer that others may better, an error or one that is cut short, is kept while they are
 //! asked, and is the response if they do not.
 
+pub(in crate::proxy) mod classify;
+pub(in crate::proxy) mod coalesce;
+pub(in crate::proxy) mod dispatch;
+pub(in crate::proxy) mod preferences;
+pub(in crate::proxy) mod reply;
+pub(in crate::proxy) mod serve_stale;
+pub(in crate::proxy) mod trace;
+pub(in crate::proxy) mod turns;
+
 use crate::base::failure::FailureKind;
 use crate::base::origin::Subscriber;
 use crate::base::time::Instant;
@@ -34,8 +43,8 @@ use super::client::admission::Reception;
 use super::client::response::{Client, Ending};
 use super::counters::Outcome;
 use super::keys::{EndpointKey, ExchangeKey, LinkKey, PoolIndex, UpstreamIndex};
-use super::trace::Tracer;
-use super::wishes::{UpstreamSet, Wishes};
+use preferences::{UpstreamSet, Wishes};
+use trace::Tracer;
 
 /// A query that was sent and may still be answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
