@@ -95,7 +95,7 @@
 //! # Where a new feature goes
 //!
 //! A decision about queries goes to [`proxy`], as a file of its own beside `admission` and
-//! `routes`. A query of our own is an exchange with another asker (`proxy/bootstrap.rs`). What is
+//! `routes`. A query of our own is an exchange with another asker (`proxy/upstream/bootstrap.rs`). What is
 //! known of an upstream has its place in `proxy/upstream`. A new way for bytes to come or go is a
 //! session, or another [`session::Transport`] beneath one. What is told to others has its form in
 //! [`telemetry`]; the reactor hands it over. A new option is a row in `options/table.rs`. None of

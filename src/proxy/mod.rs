@@ -33,25 +33,18 @@
 //! - `readiness`: whether queries can be answered
 //! - `reconfigure`: other settings than before
 
-mod bad_answers;
-mod bootstrap;
 mod cache;
 mod client;
 mod counters;
 mod exchange;
-mod hedge;
 mod keys;
-mod loops;
-mod opening;
 mod outbox;
 mod readiness;
 mod reconfigure;
-mod routes;
 #[cfg(test)]
 mod testing;
 mod upstream;
 mod view;
-mod watch;
 
 pub use cache::CacheUsage;
 pub use client::admission::{Protocol, Transport};
@@ -75,8 +68,6 @@ use crate::base::random::{Random, SEED_LEN};
 use crate::base::time::Instant;
 use crate::config::{Config, Scheme};
 
-use bad_answers::BadAnswers;
-use bootstrap::Bootstrap;
 use cache::Cache;
 use cache::failures::Memory;
 use client::admission::{Admission, DENIED, Decision, admit};
@@ -89,14 +80,16 @@ use client::shares::ClientHash;
 use exchange::Exchange;
 use exchange::coalesce::Leaders;
 use exchange::turns::{Turns, Waiter};
-use hedge::Hedges;
 use keys::{ExchangeKey, PoolIndex};
-use loops::LoopTests;
 use readiness::Probes;
 use reconfigure::Ways;
-use routes::Routes;
 use upstream::Upstreams;
+use upstream::bad_answers::BadAnswers;
+use upstream::bootstrap::Bootstrap;
+use upstream::hedge_budget::Hedges;
 use upstream::link::{Due, Link, Stage};
+use upstream::loop_detection::LoopTests;
+use upstream::routes::Routes;
 
 /// The decisions about queries. See the [module](self).
 #[derive(Debug)]

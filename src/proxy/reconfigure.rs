@@ -6,8 +6,6 @@
 use std::cmp::Reverse;
 
 use super::Proxy;
-use super::bad_answers::BadAnswers;
-use super::bootstrap::Bootstrap;
 use super::cache::failures::Memory;
 use super::client::admission::NOBODY_TO_ASK;
 use super::client::fairness::Shared;
@@ -16,13 +14,15 @@ use super::client::shares::ClientHash;
 use super::exchange::Asker;
 use super::exchange::coalesce::Leaders;
 use super::exchange::turns::Turns;
-use super::hedge::Hedges;
 use super::keys::{ExchangeKey, LinkKey, PoolIndex, UpstreamIndex};
-use super::loops::LoopTests;
 use super::outbox::Outbox;
-use super::routes::Routes;
 use super::upstream::Upstreams;
+use super::upstream::bad_answers::BadAnswers;
+use super::upstream::bootstrap::Bootstrap;
+use super::upstream::hedge_budget::Hedges;
 use super::upstream::link::{Link, Stage};
+use super::upstream::loop_detection::LoopTests;
+use super::upstream::routes::Routes;
 use crate::base::failure::FailureKind;
 use crate::base::time::Instant;
 use crate::config::{Config, Host, Limits, Upstream};

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::capacity::ConnectionCapacity;
 use super::edns::EdnsSupport;
 use super::health::{Change, Health};
-use super::idle::Patience;
+use super::idle_timeout::Patience;
 use super::latency::Latency;
 use crate::base::failure::FailureKind;
 use crate::base::time::Instant;

@@ -13,21 +13,28 @@
 //! - `stats`: what there is to tell of an upstream
 //! - `link`: one connection and its timer, `ids`: those of its queries
 
+pub(super) mod bad_answers;
+pub(super) mod bootstrap;
 mod capacity;
-mod choice;
 mod edns;
 mod endpoint;
 mod health;
-mod idle;
+pub(super) mod hedge_budget;
+mod idle_timeout;
 mod ids;
 mod latency;
 mod learning;
 pub(super) mod link;
+pub(super) mod link_events;
+pub(super) mod loop_detection;
+pub(super) mod opening;
+pub(super) mod routes;
+mod selection;
 mod stats;
 
-pub(super) use choice::{Route, Trial};
 pub(super) use endpoint::Endpoint;
 pub(super) use health::backoff;
+pub(super) use selection::{Route, Trial};
 pub use stats::UpstreamView;
 
 use std::net::SocketAddr;

@@ -8,7 +8,7 @@ use crate::config::Limits;
 
 /// The share that is left.
 #[derive(Debug)]
-pub(super) struct Hedges {
+pub(in crate::proxy) struct Hedges {
     /// In hundredths of a query.
     left: usize,
     earned: usize,
@@ -18,7 +18,7 @@ pub(super) struct Hedges {
 const WHOLE: usize = 100;
 
 impl Hedges {
-    pub(super) fn new(limits: &Limits) -> Self {
+    pub(in crate::proxy) fn new(limits: &Limits) -> Self {
         let left_max = limits.hedges_saved * WHOLE;
         Self {
             left: left_max,
@@ -28,12 +28,12 @@ impl Hedges {
     }
 
     /// Takes note that a query was sent for the first time.
-    pub(super) fn on_sent(&mut self) {
+    pub(in crate::proxy) fn on_sent(&mut self) {
         self.left = (self.left + self.earned).min(self.left_max);
     }
 
     /// Takes one, if there is one left.
-    pub(super) fn take(&mut self) -> bool {
+    pub(in crate::proxy) fn take(&mut self) -> bool {
         let left = self.left.checked_sub(WHOLE);
         self.left = left.unwrap_or(self.left);
         left.is_some()

@@ -9,21 +9,21 @@
 
 use std::time::Duration;
 
-use super::Proxy;
-use super::keys::{EndpointKey, LinkKey};
-use super::outbox::Outbox;
-use super::upstream::link::Sent;
+use super::link::Sent;
 use crate::base::failure::FailureKind;
 use crate::base::random::Random;
 use crate::base::time::Instant;
 use crate::config::Limits;
+use crate::proxy::Proxy;
+use crate::proxy::keys::{EndpointKey, LinkKey};
+use crate::proxy::outbox::Outbox;
 use crate::wire::name::Name;
 use crate::wire::question::Type;
 use crate::wire::{Query, Question};
 
 /// The tests that are under way.
 #[derive(Debug, Default)]
-pub(super) struct LoopTests {
+pub(in crate::proxy) struct LoopTests {
     tests: Vec<LoopTest>,
 }
 
@@ -87,7 +87,7 @@ impl LoopTests {
 impl Proxy {
     /// Returns whether the oldest question of a silent link waits for an answer of this upstream
     /// more than once, as it does if it comes back. Several clients may ask it as well.
-    pub(super) fn may_loop(&self, key: LinkKey) -> bool {
+    pub(in crate::proxy) fn may_loop(&self, key: LinkKey) -> bool {
         let Some(link) = self.upstreams.link(key) else {
             return false;
         };
@@ -105,7 +105,12 @@ impl Proxy {
     }
 
     /// Tests whether a link that says nothing leads back to this server.
-    pub(super) fn test_for_loop(&mut self, key: LinkKey, now: Instant, outbox: &mut Outbox) {
+    pub(in crate::proxy) fn test_for_loop(
+        &mut self,
+        key: LinkKey,
+        now: Instant,
+        outbox: &mut Outbox,
+    ) {
         let Some(link) = self.upstreams.link(key) else {
             return;
         };
@@ -132,7 +137,7 @@ impl Proxy {
 
     /// Returns whether a client's query is a loop test that came back. Its upstream is not used for
     /// a while.
-    pub(super) fn is_looped(
+    pub(in crate::proxy) fn is_looped(
         &mut self,
         question: Question<'_>,
         now: Instant,

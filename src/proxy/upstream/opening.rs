@@ -1,13 +1,13 @@
 //! What the progress of a link that was being opened says of the cause of its failure.
 
-use super::upstream::link::{Link, Stage};
+use super::link::{Link, Stage};
 use crate::base::failure::{Failure, FailureKind};
 use crate::config::Scheme;
 use crate::config::upstream::PLAIN_PORT;
 
 /// Returns the failure of a link to this port, with what is known of the cause if the link was
 /// being opened under TLS.
-pub(super) fn explained(link: &Link, port: u16, failure: &Failure) -> Failure {
+pub(in crate::proxy) fn explained(link: &Link, port: u16, failure: &Failure) -> Failure {
     let mut failure = failure.clone();
     if link.stage != Stage::Opening || link.scheme != Scheme::Tls {
         return failure;

@@ -8,21 +8,21 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use super::Proxy;
-use super::exchange::{Asker, Exchange};
-use super::keys::{EndpointKey, LinkKey, PoolIndex, UpstreamIndex};
-use super::outbox::Outbox;
-use super::upstream::{Upstreams, backoff};
+use super::{Upstreams, backoff};
 use crate::base::failure::FailureKind;
 use crate::base::time::Instant;
 use crate::config::{Config, Host, Scheme};
+use crate::proxy::Proxy;
+use crate::proxy::exchange::{Asker, Exchange};
+use crate::proxy::keys::{EndpointKey, LinkKey, PoolIndex, UpstreamIndex};
+use crate::proxy::outbox::Outbox;
 use crate::wire::name::Name;
 use crate::wire::question::Type;
 use crate::wire::{Message, Query};
 
 /// Every upstream that is given by host name.
 #[derive(Debug)]
-pub(super) struct Bootstrap {
+pub(in crate::proxy) struct Bootstrap {
     /// Who is asked.
     servers: PoolIndex,
     hosts: Vec<Hosted>,
@@ -52,7 +52,7 @@ const TYPES: [Type; 2] = [Type::A, Type::AAAA];
 
 impl Bootstrap {
     /// The upstreams of `config` with a host name. `servers` is whom to ask.
-    pub(super) fn new(config: &Config, servers: PoolIndex) -> Self {
+    pub(in crate::proxy) fn new(config: &Config, servers: PoolIndex) -> Self {
         let hosted = |(place, upstream): (usize, &crate::config::Upstream)| {
             let Host::Name(name, port) = &upstream.host else {
                 return None;
@@ -76,18 +76,22 @@ impl Bootstrap {
     }
 
     /// Queries of our own that are not answered.
-    pub(super) fn asked(&self) -> usize {
+    pub(in crate::proxy) fn asked(&self) -> usize {
         self.hosts.iter().map(|host| host.asked.len()).sum()
     }
 
     /// When there is something to ask, whether or not somebody waits for it: at the start.
-    pub(super) fn start_at(&self) -> Option<Instant> {
+    pub(in crate::proxy) fn start_at(&self) -> Option<Instant> {
         let mut moments = self.hosts.iter().filter_map(|host| host.ask_at);
         moments.find(|at| *at == Instant::default())
     }
 
     /// When an upstream of a pool without an address is asked for again, if that is still to come.
-    pub(super) fn retry_at(&self, upstreams: &Upstreams, pool: PoolIndex) -> Option<Instant> {
+    pub(in crate::proxy) fn retry_at(
+        &self,
+        upstreams: &Upstreams,
+        pool: PoolIndex,
+    ) -> Option<Instant> {
         self.missing(upstreams, pool)
             .filter_map(|host| host.ask_at)
             .min()
@@ -106,7 +110,7 @@ impl Bootstrap {
 impl Proxy {
     /// Asks for the addresses that are to be asked for by now, if somebody waits for their upstream
     /// or a query has come for this pool.
-    pub(super) fn ask_for_addresses(
+    pub(in crate::proxy) fn ask_for_addresses(
         &mut self,
         queried: Option<PoolIndex>,
         now: Instant,
@@ -140,13 +144,13 @@ impl Proxy {
 
     /// When an upstream of a pool may have an address that has none yet: now, while it is asked
     /// for.
-    pub(super) fn next_address(&self, pool: PoolIndex, now: Instant) -> Option<Instant> {
+    pub(in crate::proxy) fn next_address(&self, pool: PoolIndex, now: Instant) -> Option<Instant> {
         let missing = self.bootstrap.missing(&self.upstreams, pool);
         missing.map(|host| host.ask_at.unwrap_or(now)).min()
     }
 
     /// Takes note that a connection to this address failed: its upstream may have moved.
-    pub(super) fn doubt_address(&mut self, endpoint: EndpointKey, kind: FailureKind) {
+    pub(in crate::proxy) fn doubt_address(&mut self, endpoint: EndpointKey, kind: FailureKind) {
         let may_have_moved = matches!(
             kind,
             FailureKind::Connect | FailureKind::Authentication | FailureKind::HandshakeTimeout
@@ -164,7 +168,7 @@ impl Proxy {
     }
 
     /// Takes note that an address is right.
-    pub(super) fn trust_address(&mut self, endpoint: EndpointKey) {
+    pub(in crate::proxy) fn trust_address(&mut self, endpoint: EndpointKey) {
         if let Some(host) = self.host_of(endpoint) {
             self.bootstrap.hosts[host].failures = 0;
         }
@@ -181,7 +185,7 @@ impl Proxy {
 
     /// Takes the answer to a query of our own for addresses of this type; `None` where there is
     /// none.
-    pub(super) fn on_addresses(
+    pub(in crate::proxy) fn on_addresses(
         &mut self,
         upstream: UpstreamIndex,
         rr_type: Type,

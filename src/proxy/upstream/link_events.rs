@@ -1,18 +1,18 @@
 //! What follows from how connections behave: answers come, or come late, or not at all.
 
-use super::Proxy;
-use super::counters::Outcome;
-use super::exchange::dispatch::write_query;
-use super::exchange::preferences::UpstreamSet;
-use super::exchange::{Asker, Attempt, Exchange};
-use super::keys::{EndpointKey, ExchangeKey, LinkKey, PoolIndex, UpstreamIndex};
+use super::AnswerFacts;
+use super::link::{Link, Stage};
 use super::opening;
-use super::outbox::Outbox;
-use super::upstream::AnswerFacts;
-use super::upstream::link::{Link, Stage};
 use crate::base::failure::{Failure, FailureKind};
 use crate::base::time::Instant;
 use crate::config::Scheme;
+use crate::proxy::Proxy;
+use crate::proxy::counters::Outcome;
+use crate::proxy::exchange::dispatch::write_query;
+use crate::proxy::exchange::preferences::UpstreamSet;
+use crate::proxy::exchange::{Asker, Attempt, Exchange};
+use crate::proxy::keys::{EndpointKey, ExchangeKey, LinkKey, PoolIndex, UpstreamIndex};
+use crate::proxy::outbox::Outbox;
 use crate::wire::Query;
 use crate::wire::query::EdnsLevel;
 use crate::wire::question::Type;
@@ -75,7 +75,7 @@ impl Proxy {
     /// progress and costs a try only the oldest query, which may be the reason for the close (RFC
     /// 7766, section 6.2.4). A close because of too many connections costs none, and so does one
     /// soon after another connection has answered.
-    pub(super) fn resend_queries_of(
+    pub(in crate::proxy) fn resend_queries_of(
         &mut self,
         key: LinkKey,
         link: &Link,
@@ -119,7 +119,7 @@ impl Proxy {
     /// Nobody waits for this answer any more, since the query had this outcome, and an answer from
     /// elsewhere if `is_answered`. A link that has let a query run out of time and answered nothing
     /// since is sent no more, nor is one from which too many answers are outstanding.
-    pub(super) fn abandon(
+    pub(in crate::proxy) fn abandon(
         &mut self,
         attempt: Attempt,
         outcome: Outcome,
@@ -148,13 +148,18 @@ impl Proxy {
     }
 
     /// What there is to do when a link has got room.
-    pub(super) fn after_answer(&mut self, key: LinkKey, now: Instant, outbox: &mut Outbox) {
+    pub(in crate::proxy) fn after_answer(
+        &mut self,
+        key: LinkKey,
+        now: Instant,
+        outbox: &mut Outbox,
+    ) {
         self.close_if_done(key, outbox);
         self.serve_all_waiting(now, outbox);
     }
 
     /// Closes a link that takes no query any more once nobody waits for it.
-    pub(super) fn close_if_done(&mut self, key: LinkKey, outbox: &mut Outbox) {
+    pub(in crate::proxy) fn close_if_done(&mut self, key: LinkKey, outbox: &mut Outbox) {
         if self.upstreams.link(key).is_some_and(Link::is_done) {
             self.upstreams.remove(key);
             outbox.close(key);
@@ -162,7 +167,7 @@ impl Proxy {
     }
 
     /// Closes a link that keeps us waiting, unless it is closed already.
-    pub(super) fn close(
+    pub(in crate::proxy) fn close(
         &mut self,
         key: LinkKey,
         kind: FailureKind,
@@ -176,7 +181,7 @@ impl Proxy {
     }
 
     /// Lets a link take no new queries.
-    pub(super) fn retire(&mut self, key: LinkKey, now: Instant, outbox: &mut Outbox) {
+    pub(in crate::proxy) fn retire(&mut self, key: LinkKey, now: Instant, outbox: &mut Outbox) {
         if let Some(one_too_many) = self.upstreams.retire(key) {
             // A handshake that is given up makes room for another one only when it has ended.
             self.close_if_done(key, outbox);
@@ -186,7 +191,7 @@ impl Proxy {
 
     /// Takes note of an answer to the query at `place` of those that a link was sent, and whether
     /// it is of use to a client. Returns the upstream.
-    pub(super) fn on_answer(
+    pub(in crate::proxy) fn on_answer(
         &mut self,
         key: LinkKey,
         place: usize,
@@ -211,7 +216,7 @@ impl Proxy {
     }
 
     /// An address is out of trouble: what failed because of that may not fail again.
-    pub(super) fn forget_failures(&mut self, endpoint: EndpointKey, now: Instant) {
+    pub(in crate::proxy) fn forget_failures(&mut self, endpoint: EndpointKey, now: Instant) {
         for pool in self.upstreams.pools_with(endpoint) {
             self.memory.forget(pool, now);
         }
@@ -220,7 +225,7 @@ impl Proxy {
 
     /// A link takes long to come up: lets whoever waits for it go another way, or have the error
     /// that is there.
-    pub(super) fn on_late(&mut self, key: LinkKey, now: Instant, outbox: &mut Outbox) {
+    pub(in crate::proxy) fn on_late(&mut self, key: LinkKey, now: Instant, outbox: &mut Outbox) {
         let Some(link) = self.upstreams.link_mut(key) else {
             return;
         };
@@ -234,7 +239,7 @@ impl Proxy {
 
     /// Nothing has come on a link since a query was sent then: sends it no more, and its queries by
     /// other ways, too. It is kept while they may still be answered.
-    pub(super) fn on_stalled(
+    pub(in crate::proxy) fn on_stalled(
         &mut self,
         key: LinkKey,
         since: Instant,
@@ -271,7 +276,7 @@ impl Proxy {
 
     /// A query takes longer than is usual: sends it by another way, too, as often as that may be
     /// done. If there was no answer since, the link may be dead, and this goes for all its queries.
-    pub(super) fn hedge(&mut self, key: LinkKey, now: Instant, outbox: &mut Outbox) {
+    pub(in crate::proxy) fn hedge(&mut self, key: LinkKey, now: Instant, outbox: &mut Outbox) {
         while let Some(link) = self.upstreams.link_mut(key) {
             let endpoint = link.endpoint;
             let Some((id, exchange_key)) = link.note_slow() else {
@@ -309,7 +314,12 @@ impl Proxy {
 
     /// The oldest query of a link that has not been given up on has waited for long enough: makes
     /// another attempt. Returns whether there was one.
-    pub(super) fn hurry(&mut self, key: LinkKey, now: Instant, outbox: &mut Outbox) -> bool {
+    pub(in crate::proxy) fn hurry(
+        &mut self,
+        key: LinkKey,
+        now: Instant,
+        outbox: &mut Outbox,
+    ) -> bool {
         let Some(link) = self.upstreams.link_mut(key) else {
             return false;
         };
@@ -361,7 +371,7 @@ impl Proxy {
 
     /// A connection could not be had in place of datagrams: lets those that wait for it go in
     /// datagrams again.
-    pub(super) fn return_to_datagrams(
+    pub(in crate::proxy) fn return_to_datagrams(
         &mut self,
         endpoint: EndpointKey,
         pool: PoolIndex,
@@ -377,7 +387,7 @@ impl Proxy {
 
     /// Sends a query of our own because nothing has come on a link since a query was sent: its
     /// answer tells a slow name from an upstream that does not answer.
-    pub(super) fn probe_silent_link(
+    pub(in crate::proxy) fn probe_silent_link(
         &mut self,
         key: LinkKey,
         since: Instant,
@@ -409,7 +419,7 @@ impl Proxy {
 
     /// A probe on a silent link has not been answered, perhaps because the upstream answers the
     /// queries of a connection in order: sends another one on a new link.
-    pub(super) fn probe_beside(
+    pub(in crate::proxy) fn probe_beside(
         &mut self,
         key: LinkKey,
         since: Instant,
@@ -439,7 +449,7 @@ impl Proxy {
 
     /// Sends a query that no exchange waits for: on this link, or beside it where a link takes one
     /// query. Returns whether it was sent.
-    pub(super) fn send_probe(
+    pub(in crate::proxy) fn send_probe(
         &mut self,
         key: LinkKey,
         query: &Query,
@@ -471,13 +481,13 @@ impl Proxy {
         true
     }
 
-    pub(super) fn count_failure(&mut self, upstream: UpstreamIndex, kind: FailureKind) {
+    pub(in crate::proxy) fn count_failure(&mut self, upstream: UpstreamIndex, kind: FailureKind) {
         self.counters.count_failure(kind);
         self.upstreams.stats_of_mut(upstream).failures[kind as usize] += 1;
     }
 
     /// Takes note that something has been wrong since then with links of this kind to an address.
-    pub(super) fn on_failure(
+    pub(in crate::proxy) fn on_failure(
         &mut self,
         endpoint: EndpointKey,
         scheme: Scheme,
@@ -493,9 +503,9 @@ impl Proxy {
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::Scene;
-    use super::super::{Action, Transport};
     use super::*;
+    use crate::proxy::testing::Scene;
+    use crate::proxy::{Action, Transport};
     use std::time::Duration;
 
     const QUERY: &[u8] = b"\0\x01\x01\0\0\x01\0\0\0\0\0\0\x01a\0\0\x01\0\x01";

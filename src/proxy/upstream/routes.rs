@@ -8,20 +8,20 @@
 
 use std::collections::HashMap;
 
-use super::keys::{PoolIndex, UpstreamIndex};
 use crate::config::Upstream;
+use crate::proxy::keys::{PoolIndex, UpstreamIndex};
 use crate::wire::name::{self, NAME_LEN_MAX, Name};
 
 /// The pool for each name.
 #[derive(Debug)]
-pub(super) struct Routes {
+pub(in crate::proxy) struct Routes {
     pool_by_domain: HashMap<Name, PoolIndex>,
     for_others: Option<PoolIndex>,
 }
 
 impl Routes {
     /// The ways to these upstreams, and the members of each pool.
-    pub(super) fn new(upstreams: &[Upstream]) -> (Self, Vec<Vec<UpstreamIndex>>) {
+    pub(in crate::proxy) fn new(upstreams: &[Upstream]) -> (Self, Vec<Vec<UpstreamIndex>>) {
         let members = |is_one: &dyn Fn(&Upstream) -> bool| -> Vec<UpstreamIndex> {
             let places = upstreams.iter().enumerate();
             let its = places.filter(|(_, upstream)| is_one(upstream));
@@ -52,13 +52,13 @@ impl Routes {
     }
 
     /// The pool that has this name to itself, if one has. The name is uncompressed.
-    pub(super) fn own(&self, name: &[u8]) -> Option<PoolIndex> {
+    pub(in crate::proxy) fn own(&self, name: &[u8]) -> Option<PoolIndex> {
         self.own_domain(name).map(|(_, pool)| *pool)
     }
 
     /// The domain that decides which pool is asked for this name: the root unless a pool has one to
     /// itself. The name is uncompressed.
-    pub(super) fn domain(&self, name: &[u8]) -> Name {
+    pub(in crate::proxy) fn domain(&self, name: &[u8]) -> Name {
         let own = self.own_domain(name);
         own.map_or_else(Name::root, |(domain, _)| domain.clone())
     }
@@ -75,17 +75,17 @@ impl Routes {
     }
 
     /// The pool that is asked for this name, if one is. The name is uncompressed.
-    pub(super) fn pool(&self, name: &[u8]) -> Option<PoolIndex> {
+    pub(in crate::proxy) fn pool(&self, name: &[u8]) -> Option<PoolIndex> {
         self.own(name).or(self.for_others)
     }
 
     /// The pool for names that no other has to itself.
-    pub(super) fn for_others(&self) -> Option<PoolIndex> {
+    pub(in crate::proxy) fn for_others(&self) -> Option<PoolIndex> {
         self.for_others
     }
 
     /// The pool for names that no other has to itself, or the first where all have their own.
-    pub(super) fn main_pool(&self) -> PoolIndex {
+    pub(in crate::proxy) fn main_pool(&self) -> PoolIndex {
         let first = || {
             self.pool_by_domain
                 .values()
@@ -99,7 +99,7 @@ impl Routes {
 
     /// A name that the upstreams of a pool know about and may be asked for: a domain that they have
     /// to themselves, or the root, whose servers every resolver knows (RFC 8109).
-    pub(super) fn probe_name(&self, pool: Option<PoolIndex>) -> Name {
+    pub(in crate::proxy) fn probe_name(&self, pool: Option<PoolIndex>) -> Name {
         let is_general = pool == self.for_others;
         let domains = self.pool_by_domain.iter().filter(|_| !is_general);
         let its = domains.filter(|(_, its)| Some(**its) == pool);

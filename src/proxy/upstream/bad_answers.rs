@@ -6,15 +6,15 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use super::exchange::preferences::UpstreamSet;
-use super::keys::UpstreamIndex;
 use crate::base::time::Instant;
 use crate::config::{Limits, Timeouts};
+use crate::proxy::exchange::preferences::UpstreamSet;
+use crate::proxy::keys::UpstreamIndex;
 use crate::wire::Question;
 
 /// Which upstreams failed which questions recently.
 #[derive(Debug)]
-pub(super) struct BadAnswers {
+pub(in crate::proxy) struct BadAnswers {
     pause_min: Duration,
     pause_max: Duration,
     len_max: usize,
@@ -31,7 +31,7 @@ struct BadAnswer {
 }
 
 impl BadAnswers {
-    pub(super) fn new(timeouts: &Timeouts, limits: &Limits) -> Self {
+    pub(in crate::proxy) fn new(timeouts: &Timeouts, limits: &Limits) -> Self {
         Self {
             pause_min: timeouts.failed_min,
             pause_max: timeouts.failed_max,
@@ -41,7 +41,12 @@ impl BadAnswers {
     }
 
     /// Records that an upstream failed a question that another one answered.
-    pub(super) fn add(&mut self, question: Question<'_>, upstream: UpstreamIndex, now: Instant) {
+    pub(in crate::proxy) fn add(
+        &mut self,
+        question: Question<'_>,
+        upstream: UpstreamIndex,
+        now: Instant,
+    ) {
         let bad_answers = &mut self.bad_answer_by_question;
         let key = key(question);
         if let Some(earlier) = bad_answers.get_mut(&key) {
@@ -72,7 +77,7 @@ impl BadAnswers {
 
     /// Returns the upstreams to avoid for a question. After each pause one query tests them again;
     /// the others keep avoiding them.
-    pub(super) fn recall(&mut self, question: Question<'_>, now: Instant) -> UpstreamSet {
+    pub(in crate::proxy) fn recall(&mut self, question: Question<'_>, now: Instant) -> UpstreamSet {
         if self.is_empty() {
             return UpstreamSet::default();
         }
@@ -88,12 +93,12 @@ impl BadAnswers {
     }
 
     /// Returns whether no question is remembered.
-    pub(super) fn is_empty(&self) -> bool {
+    pub(in crate::proxy) fn is_empty(&self) -> bool {
         self.bad_answer_by_question.is_empty()
     }
 
     /// Records that an upstream answered a question.
-    pub(super) fn on_answer(&mut self, question: Question<'_>, upstream: UpstreamIndex) {
+    pub(in crate::proxy) fn on_answer(&mut self, question: Question<'_>, upstream: UpstreamIndex) {
         let key = key(question);
         let bad_answer = self.bad_answer_by_question.get(&key);
         if bad_answer.is_some_and(|bad_answer| bad_answer.upstreams.contains(upstream)) {
