@@ -33,12 +33,12 @@
 //! - `readiness`: whether queries can be answered
 //! - `reconfigure`: other settings than before
 
+mod actions;
 mod cache;
 mod client;
 mod counters;
 mod exchange;
 mod keys;
-mod outbox;
 mod readiness;
 mod reconfigure;
 #[cfg(test)]
@@ -46,6 +46,7 @@ mod testing;
 mod upstream;
 mod view;
 
+pub use actions::{Action, Destination, Outbox};
 pub use cache::CacheUsage;
 pub use client::admission::{Protocol, Transport};
 pub use client::fairness::Room;
@@ -53,7 +54,6 @@ pub use client::response::Record;
 pub use counters::{Counters, Discard, Outcome};
 pub use exchange::trace::{Place, Step, StepEnd, StepKind, Trace};
 pub use keys::{LinkKey, UpstreamIndex};
-pub use outbox::{Action, Destination, Outbox};
 pub use readiness::Unready;
 pub use upstream::UpstreamView;
 

@@ -9,9 +9,9 @@ use std::fmt;
 use std::time::Duration;
 
 use super::Proxy;
+use super::actions::Outbox;
 use super::exchange::{Asker, Exchange};
 use super::keys::{ExchangeKey, PoolIndex};
-use super::outbox::Outbox;
 use crate::base::time::Instant;
 use crate::wire::Query;
 use crate::wire::question::Type;

@@ -6,6 +6,7 @@
 use std::cmp::Reverse;
 
 use super::Proxy;
+use super::actions::Outbox;
 use super::cache::failures::Memory;
 use super::client::admission::NOBODY_TO_ASK;
 use super::client::fairness::Shared;
@@ -15,7 +16,6 @@ use super::exchange::Asker;
 use super::exchange::coalesce::Leaders;
 use super::exchange::turns::Turns;
 use super::keys::{ExchangeKey, LinkKey, PoolIndex, UpstreamIndex};
-use super::outbox::Outbox;
 use super::upstream::Upstreams;
 use super::upstream::bad_answers::BadAnswers;
 use super::upstream::bootstrap::Bootstrap;

@@ -12,10 +12,10 @@ use crate::base::origin::Subscriber;
 use crate::base::time::Instant;
 use crate::config::Limits;
 use crate::proxy::Proxy;
+use crate::proxy::actions::Outbox;
 use crate::proxy::counters::Outcome;
 use crate::proxy::exchange::Exchange;
 use crate::proxy::keys::{ExchangeKey, PoolIndex};
-use crate::proxy::outbox::Outbox;
 use crate::wire::response::write_error;
 
 /// Whether there is room for another query of a client.

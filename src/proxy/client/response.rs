@@ -6,10 +6,10 @@ use std::time::Duration;
 use super::admission::Protocol;
 use crate::base::origin::Origin;
 use crate::base::time::Instant;
+use crate::proxy::actions::Outbox;
 use crate::proxy::counters::{Counters, Outcome};
 use crate::proxy::exchange::trace::Trace;
 use crate::proxy::keys::UpstreamIndex;
-use crate::proxy::outbox::Outbox;
 use crate::wire::{Header, Question, Rcode};
 
 /// Who asked, how, and when.

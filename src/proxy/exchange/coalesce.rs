@@ -10,8 +10,8 @@ use super::Exchange;
 use super::trace::StepKind;
 use crate::base::time::Instant;
 use crate::proxy::Proxy;
+use crate::proxy::actions::Outbox;
 use crate::proxy::keys::ExchangeKey;
-use crate::proxy::outbox::Outbox;
 
 /// The exchanges that others may follow, by a hash of what they ask.
 #[derive(Debug, Default)]

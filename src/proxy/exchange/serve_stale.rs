@@ -6,10 +6,10 @@
 use super::Asker;
 use crate::base::time::Instant;
 use crate::proxy::Proxy;
+use crate::proxy::actions::Outbox;
 use crate::proxy::cache::{Entry, Recall};
 use crate::proxy::counters::Outcome;
 use crate::proxy::keys::ExchangeKey;
-use crate::proxy::outbox::Outbox;
 
 impl Proxy {
     /// Lets a query whose answer is no longer fresh have that if there is no other soon.

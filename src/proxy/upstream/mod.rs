@@ -46,9 +46,9 @@ use crate::base::random::Random;
 use crate::base::time::Instant;
 use crate::config::{Config, Limits, Policy, Scheme, Timeouts};
 
+use super::actions::Destination;
 use super::exchange::preferences::UpstreamSet;
 use super::keys::{EndpointKey, LinkKey, PoolIndex, UpstreamIndex};
-use super::outbox::Destination;
 use health::Change;
 use link::{Link, Stage};
 use stats::Stats;
