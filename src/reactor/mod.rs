@@ -20,20 +20,16 @@
 //! the loop.
 
 mod accepting;
-mod actions;
-mod burdens;
-mod clients;
-mod http;
+mod client_limits;
+mod costly_steps;
+mod export;
+mod input;
+mod lifecycle;
 mod listen;
-mod metrics;
 mod moderation;
+mod output;
 mod parking;
-mod records;
-mod signals;
-mod slot;
-mod steps;
-mod tap;
-mod traces;
+mod sessions;
 
 use std::collections::VecDeque;
 use std::io;
@@ -57,14 +53,14 @@ use crate::tls::clock::Clock;
 pub use listen::ListenError;
 
 use accepting::AcceptPause;
-use burdens::Burdens;
-use clients::{Bounds, Clients};
+use client_limits::{Bounds, Clients};
+use costly_steps::Burdens;
+use export::dnstap::Tap;
+use export::otlp::Traces;
 use listen::{ClientProtocol, listen_everywhere};
 use moderation::Moderation;
 use parking::Parking;
-use slot::{Session, Slot, client_at};
-use tap::Tap;
-use traces::Traces;
+use sessions::{Session, Slot, client_at};
 
 /// Whether the loop goes on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -174,8 +170,8 @@ impl<N: Net> Reactor<N> {
             tls,
             pins_mismatched: 0,
             proxy: Proxy::new(config, &random.next_seed()),
-            outbox: Outbox::new(records::are_taken(None)),
-            outbox_in_work: Outbox::new(records::are_taken(None)),
+            outbox: Outbox::new(export::query_records::are_taken(None)),
+            outbox_in_work: Outbox::new(export::query_records::are_taken(None)),
             query_log: None,
             tap: config.dnstap.clone().map(|target| {
                 let unsent_max = config.limits.dnstap_unsent;
@@ -442,7 +438,7 @@ impl<N: Net> Reactor<N> {
     /// Gives up memory that is kept from turn to turn, since the next needs as much.
     fn release_spare(&mut self) {
         self.proxy.release_spare();
-        let takes_records = records::are_taken(self.query_log.as_ref());
+        let takes_records = export::query_records::are_taken(self.query_log.as_ref());
         self.outbox = Outbox::new(takes_records);
         self.outbox_in_work = Outbox::new(takes_records);
         self.scratch = Scratch::new();

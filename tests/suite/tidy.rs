@@ -56,7 +56,7 @@ const CONFINED: &[(&str, &[&str])] = &[
             "telemetry/logger.rs",
             "telemetry/proc_stats.rs",
             "telemetry/query_log.rs",
-            "reactor/tap.rs",
+            "reactor/export/dnstap.rs",
             "session/observer/http_server.rs",
             "tls/certificate.rs",
         ],

@@ -2,17 +2,17 @@
 
 use std::net::SocketAddr;
 
-use super::{Reactor, Session, Slot};
 use crate::base::arena::{Arena, Key};
 use crate::base::origin::Subscriber;
 use crate::base::time::Instant;
 use crate::net::Net;
+use crate::reactor::{Reactor, Session, Slot};
 use crate::session::HttpStream;
 use crate::session::observer::http_server::{Request, Response};
 use crate::telemetry::openmetrics::Format;
 
 impl<N: Net> Reactor<N> {
-    pub(super) fn add_http(&mut self, stream: N::Stream, peer: SocketAddr) {
+    pub(in crate::reactor) fn add_http(&mut self, stream: N::Stream, peer: SocketAddr) {
         let http = HttpStream::new(stream, peer, self.now);
         let key = self.sessions.insert(Slot::new(Session::Http(http)));
         let (sessions, subscriber) = (&self.sessions, Subscriber::of(peer.ip()));
@@ -30,7 +30,7 @@ impl<N: Net> Reactor<N> {
     }
 
     /// Answers one request, if one is there and the response to the last is on its way.
-    pub(super) fn step_http(&mut self, key: Key) {
+    pub(in crate::reactor) fn step_http(&mut self, key: Key) {
         let Some(http) = self.sessions.get_mut(key).and_then(Slot::http) else {
             return;
         };
@@ -50,7 +50,7 @@ impl<N: Net> Reactor<N> {
         self.make_unflushed(key);
     }
 
-    pub(super) fn flush_http(&mut self, key: Key) {
+    pub(in crate::reactor) fn flush_http(&mut self, key: Key) {
         let Some(http) = self.sessions.get_mut(key).and_then(Slot::http) else {
             return;
         };
@@ -66,7 +66,7 @@ impl<N: Net> Reactor<N> {
         }
     }
 
-    pub(super) fn close_http(&mut self, key: Key) {
+    pub(in crate::reactor) fn close_http(&mut self, key: Key) {
         let Some(mut slot) = self.sessions.remove(key) else {
             return;
         };
@@ -80,7 +80,7 @@ impl<N: Net> Reactor<N> {
         }
     }
 
-    pub(super) fn close_idle_http(&mut self) {
+    pub(in crate::reactor) fn close_idle_http(&mut self) {
         loop {
             let sessions = &self.sessions;
             let last_active = |key| http_last_active(sessions, key);

@@ -1,7 +1,7 @@
 //! What the process is asked for by signals: to report, to start anew, to end.
 
-use super::clients::Bounds;
-use super::traces::Traces;
+use super::client_limits::Bounds;
+use super::export::otlp::Traces;
 use super::{Reactor, Session, Slot};
 use crate::base::arena::Key;
 use crate::config::{Config, Listen};

@@ -4,7 +4,7 @@ use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use super::clients::Clients;
+use super::client_limits::Clients;
 use super::moderation::Pace;
 use super::{ClientProtocol, Reactor, Session, Slot, client_at};
 use crate::base::arena::Key;

@@ -3,7 +3,6 @@
 
 use std::time::Duration;
 
-use super::{Reactor, Session, Slot};
 use crate::base::arena::Key;
 use crate::base::failure::{Failure, FailureKind};
 use crate::base::random::Random;
@@ -11,13 +10,14 @@ use crate::base::time::Instant;
 use crate::config::{Limits, Timeouts, TraceSettings};
 use crate::net::Net;
 use crate::proxy::{Outbox, Record, Trace};
+use crate::reactor::{Reactor, Session, Slot};
 use crate::session::HttpClient;
 use crate::session::observer::http_client::Answer;
 use crate::telemetry::otlp::{self, Spans, Told};
 
 /// What has been gathered, and who is to have it.
 #[derive(Debug)]
-pub(super) struct Traces {
+pub(in crate::reactor) struct Traces {
     settings: TraceSettings,
     random: Random,
     gathered: Spans,
@@ -45,7 +45,7 @@ struct Batch {
 }
 
 impl Traces {
-    pub(super) fn new(settings: &TraceSettings, random: Random) -> Self {
+    pub(in crate::reactor) fn new(settings: &TraceSettings, random: Random) -> Self {
         Self {
             settings: settings.clone(),
             random,
@@ -60,22 +60,22 @@ impl Traces {
         }
     }
 
-    pub(super) fn reconfigure(&mut self, settings: &TraceSettings) {
+    pub(in crate::reactor) fn reconfigure(&mut self, settings: &TraceSettings) {
         self.settings = settings.clone();
     }
 
     /// Spans that the collector took.
-    pub(super) fn posted(&self) -> u64 {
+    pub(in crate::reactor) fn posted(&self) -> u64 {
         self.posted
     }
 
     /// Spans that it did not.
-    pub(super) fn dropped(&self) -> u64 {
+    pub(in crate::reactor) fn dropped(&self) -> u64 {
         self.dropped
     }
 
     /// Whether there is something that the collector may still take.
-    pub(super) fn is_busy(&self) -> bool {
+    pub(in crate::reactor) fn is_busy(&self) -> bool {
         self.told.is_empty() && (self.batch.is_some() || !self.gathered.is_empty())
     }
 
@@ -98,7 +98,7 @@ impl Traces {
     }
 
     /// Takes a query that ended now, which is `now_since_1970`, too.
-    pub(super) fn add(
+    pub(in crate::reactor) fn add(
         &mut self,
         (record, trace): (&Record, &Trace),
         question: Option<&[u8]>,
@@ -174,7 +174,7 @@ impl Traces {
 
 impl<N: Net> Reactor<N> {
     /// Takes what ended and was followed.
-    pub(super) fn trace_all(&mut self, outbox: &Outbox) {
+    pub(in crate::reactor) fn trace_all(&mut self, outbox: &Outbox) {
         let Some(traces) = &mut self.traces else {
             return;
         };
@@ -192,7 +192,7 @@ impl<N: Net> Reactor<N> {
     }
 
     /// When there is something to do for traces.
-    pub(super) fn traces_due(&self) -> Option<Instant> {
+    pub(in crate::reactor) fn traces_due(&self) -> Option<Instant> {
         let gather = match self.finish_at {
             Some(_) => Duration::ZERO,
             None => self.config.timeouts.traces_gather,
@@ -202,7 +202,7 @@ impl<N: Net> Reactor<N> {
     }
 
     /// Posts what was gathered, or gives up what was posted, if it is time to.
-    pub(super) fn post_traces(&mut self) {
+    pub(in crate::reactor) fn post_traces(&mut self) {
         if self.traces_due().is_none_or(|at| at > self.now) {
             return;
         }
@@ -245,7 +245,7 @@ impl<N: Net> Reactor<N> {
         Ok(())
     }
 
-    pub(super) fn step_collector(&mut self, key: Key) {
+    pub(in crate::reactor) fn step_collector(&mut self, key: Key) {
         let Some(collector) = self.sessions.get_mut(key).and_then(Slot::collector) else {
             return;
         };
@@ -269,7 +269,7 @@ impl<N: Net> Reactor<N> {
         self.make_unflushed(key);
     }
 
-    pub(super) fn flush_collector(&mut self, key: Key) {
+    pub(in crate::reactor) fn flush_collector(&mut self, key: Key) {
         if let Some(collector) = self.sessions.get_mut(key).and_then(Slot::collector)
             && let Err(failure) = collector.flush(&mut self.scratch)
         {

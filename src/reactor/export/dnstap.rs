@@ -4,19 +4,19 @@
 use std::net::SocketAddr;
 use std::time::SystemTime;
 
-use super::{Reactor, Session, Slot};
 use crate::base::arena::Key;
 use crate::base::time::Instant;
 use crate::config::{DnstapTarget, Scheme};
 use crate::net::Net;
 use crate::proxy::Protocol;
+use crate::reactor::{Reactor, Session, Slot};
 use crate::session::FrameStream;
 use crate::session::observer::frame_stream::frame;
 use crate::telemetry::dnstap::{self, Kind, Way};
 
 /// What has been gathered, and who is to have it.
 #[derive(Debug)]
-pub(super) struct Tap {
+pub(in crate::reactor) struct Tap {
     target: DnstapTarget,
     /// Octets that may be gathered, and that may wait for the reader.
     unsent_max: usize,
@@ -33,7 +33,7 @@ pub(super) struct Tap {
 
 impl Tap {
     /// The way to `target`, for which no more than some `unsent_max` octets wait.
-    pub(super) fn new(target: DnstapTarget, unsent_max: usize, now: Instant) -> Self {
+    pub(in crate::reactor) fn new(target: DnstapTarget, unsent_max: usize, now: Instant) -> Self {
         Self {
             target,
             unsent_max,
@@ -47,27 +47,42 @@ impl Tap {
     }
 
     /// When there is something to do.
-    pub(super) fn next_due(&self) -> Option<Instant> {
+    pub(in crate::reactor) fn next_due(&self) -> Option<Instant> {
         self.connect_at
     }
 
     /// Messages that the reader did not get.
-    pub(super) fn dropped(&self) -> u64 {
+    pub(in crate::reactor) fn dropped(&self) -> u64 {
         self.dropped
     }
 
     /// A query of a client.
-    pub(super) fn on_query(&mut self, protocol: Protocol, client: SocketAddr, message: &[u8]) {
+    pub(in crate::reactor) fn on_query(
+        &mut self,
+        protocol: Protocol,
+        client: SocketAddr,
+        message: &[u8],
+    ) {
         self.add(Kind::ClientQuery, way_of(protocol), client, message);
     }
 
     /// The response to one.
-    pub(super) fn on_response(&mut self, protocol: Protocol, client: SocketAddr, message: &[u8]) {
+    pub(in crate::reactor) fn on_response(
+        &mut self,
+        protocol: Protocol,
+        client: SocketAddr,
+        message: &[u8],
+    ) {
         self.add(Kind::ClientResponse, way_of(protocol), client, message);
     }
 
     /// A message to or from an upstream.
-    pub(super) fn on_forwarded(&mut self, kind: Kind, to: (Scheme, SocketAddr), message: &[u8]) {
+    pub(in crate::reactor) fn on_forwarded(
+        &mut self,
+        kind: Kind,
+        to: (Scheme, SocketAddr),
+        message: &[u8],
+    ) {
         let way = match to.0 {
             Scheme::Udp => Way::Udp,
             Scheme::Tcp => Way::Tcp,
@@ -99,7 +114,7 @@ fn way_of(protocol: Protocol) -> Way {
 
 impl<N: Net> Reactor<N> {
     /// Connects to the reader if it is time to.
-    pub(super) fn connect_tap(&mut self) {
+    pub(in crate::reactor) fn connect_tap(&mut self) {
         let now = self.now;
         let is_due = |tap: &&mut Tap| tap.connect_at.is_some_and(|at| at <= now);
         let Some(tap) = self.tap.as_mut().filter(is_due) else {
@@ -121,7 +136,7 @@ impl<N: Net> Reactor<N> {
         }
     }
 
-    pub(super) fn step_tap(&mut self, key: Key) {
+    pub(in crate::reactor) fn step_tap(&mut self, key: Key) {
         if let Some(stream) = self.sessions.get_mut(key).and_then(Slot::tap) {
             let was_accepted = stream.is_accepted();
             if let Err(failure) = stream.ready(&mut self.scratch) {
@@ -139,7 +154,7 @@ impl<N: Net> Reactor<N> {
         }
     }
 
-    pub(super) fn flush_tap(&mut self, key: Key) {
+    pub(in crate::reactor) fn flush_tap(&mut self, key: Key) {
         if let Some(stream) = self.sessions.get_mut(key).and_then(Slot::tap)
             && let Err(failure) = stream.flush(&mut self.scratch)
         {
@@ -148,7 +163,7 @@ impl<N: Net> Reactor<N> {
     }
 
     /// Hands over what was gathered.
-    pub(super) fn send_tap(&mut self) {
+    pub(in crate::reactor) fn send_tap(&mut self) {
         let Some(tap) = self.tap.as_mut().filter(|tap| tap.count > 0) else {
             return;
         };
@@ -169,7 +184,7 @@ impl<N: Net> Reactor<N> {
     }
 
     /// Says to the reader that this is the end.
-    pub(super) fn end_tap(&mut self) {
+    pub(in crate::reactor) fn end_tap(&mut self) {
         self.send_tap();
         let key = self.tap.as_ref().and_then(|tap| tap.session);
         let slot = key.and_then(|key| self.sessions.get_mut(key));

@@ -2,21 +2,21 @@
 
 use log::Level;
 
-use super::{Reactor, client_at};
 use crate::net::Net;
 use crate::proxy::Outbox;
+use crate::reactor::{Reactor, client_at};
 use crate::session::ClientStream;
 use crate::telemetry::query_line;
 use crate::telemetry::query_log::QueryLog;
 
 /// Returns whether queries that end are recorded: for the query log, or for lines of level trace.
-pub(super) fn are_taken(query_log: Option<&QueryLog>) -> bool {
+pub(in crate::reactor) fn are_taken(query_log: Option<&QueryLog>) -> bool {
     query_log.is_some() || log::log_enabled!(Level::Trace)
 }
 
 impl<N: Net> Reactor<N> {
     /// Adds to the logs what has ended.
-    pub(super) fn record_all(&mut self, outbox: &Outbox) {
+    pub(in crate::reactor) fn record_all(&mut self, outbox: &Outbox) {
         if log::log_enabled!(Level::Trace) {
             self.trace_lines(outbox);
         }
@@ -45,7 +45,7 @@ impl<N: Net> Reactor<N> {
     }
 
     /// Records queries from now on, or no more, as the logs want it now.
-    pub(super) fn follow_log_level(&mut self) {
+    pub(in crate::reactor) fn follow_log_level(&mut self) {
         let takes_records = are_taken(self.query_log.as_ref());
         self.outbox.set_takes_records(takes_records);
         self.outbox_in_work.set_takes_records(takes_records);

@@ -1,7 +1,7 @@
 //! What the proxy asks for is done here: responses and queries go to sessions, sessions come and
 //! go, and what they have to send is sent.
 
-use super::tap::Tap;
+use super::export::dnstap::Tap;
 use super::{Reactor, Session, Slot};
 use crate::base::arena::Key;
 use crate::base::failure::{Failure, FailureKind};

@@ -1,11 +1,11 @@
 //! The page of metrics.
 
-use super::tap::Tap;
-use super::traces::Traces;
-use super::{Reactor, Session, Slot};
+use super::dnstap::Tap;
+use super::otlp::Traces;
 use crate::base::failure::FailureKind;
 use crate::net::Net;
 use crate::proxy::{Discard, Outcome, Protocol, UpstreamView};
+use crate::reactor::{Reactor, Session, Slot};
 use crate::telemetry::logger;
 use crate::telemetry::openmetrics::{Format, Page};
 use crate::telemetry::proc_stats::Usage;
@@ -13,7 +13,7 @@ use crate::telemetry::query_log::QueryLog;
 use crate::tls::{Acceptor, Connector};
 
 impl<N: Net> Reactor<N> {
-    pub(super) fn metrics(&mut self, format: Format) -> String {
+    pub(in crate::reactor) fn metrics(&mut self, format: Format) -> String {
         let usage = self.process.usage();
         let mut page = Page::new(format);
         page.gauge("dotproxy_build_info", "The version that runs.")
@@ -249,7 +249,7 @@ impl<N: Net> Reactor<N> {
     }
 
     /// Responses over UDP that the system did not take.
-    pub(super) fn responses_dropped(&self) -> u64 {
+    pub(in crate::reactor) fn responses_dropped(&self) -> u64 {
         let dropped = |slot: &Slot<N>| match &slot.session {
             Session::Datagram(datagram) => datagram.dropped(),
             _ => 0,

@@ -8,7 +8,7 @@
 use std::collections::VecDeque;
 
 use super::Reactor;
-use super::slot::Burden;
+use super::sessions::Burden;
 use crate::base::arena::Key;
 use crate::config::Limits;
 use crate::net::Net;
