@@ -1,10 +1,10 @@
-//! dotproxy takes plain DNS from the machines around it, over UDP and TCP, and carries it to a
-//! resolver over TLS (RFC 7858): encrypted, to a peer that has proved who it is, or not at all.
-//! Only names that a resolver has to itself go in the clear, if its user wants that.
+//! dotproxy is a DNS forwarder: it takes plain DNS over UDP and TCP from the machines around it and
+//! sends it to a resolver over TLS (RFC 7858). The resolver has to authenticate itself, or it gets
+//! no query. Only names that are configured for a plain upstream leave in clear text.
 //!
 //! This page is the architecture. The program is `src/main.rs`: options in, exit code out. The
-//! library beside it is there so that tests, benchmarks and fuzzers reach the parts;
-//! its interface is no promise.
+//! library beside it exists so that tests, benchmarks and fuzz targets reach its parts; its
+//! interface is not stable.
 //!
 //! # Two tiers and a loop
 //!
@@ -12,12 +12,11 @@
 //!        decides                                        moves bytes
 //!   ┌───────────────┐  queries, replies, time   ┌─────────────────────────┐
 //!   │     proxy     │◄──────────┐   ┌───────────┤        session          │
-//!   │ cache, routes │           │   │ messages  │ client_datagram         │
-//!   │ exchanges     │        ┌──┴───┴──┐        │ client_stream           │
-//!   │ upstreams     │        │ reactor │        │ upstream_datagram       │
-//!   │ links         ├───────►│ the loop├───────►│ upstream_stream         │
-//!   └───────┬───────┘ actions└────┬────┘ bytes  │   over transport: plain │
-//!           │                     │             │   or TLS; http          │
+//!   │ client        │           │   │ messages  │ client    UDP, TCP, TLS │
+//!   │ exchange      │        ┌──┴───┴──┐        │ upstream  UDP, TCP, TLS │
+//!   │ cache         │        │ reactor │        │ observer  HTTP, dnstap  │
+//!   │ upstream      ├───────►│ the loop├───────►│   over transport: plain │
+//!   └───────┬───────┘ actions└────┬────┘ bytes  │   or TLS                │
 //!           │                     │             └───────┬─────────────────┘
 //!           │                     ▼ sockets, clock      │
 //!           │               ┌───────────┐               │
@@ -25,81 +24,96 @@
 //!                           └───────────┘
 //! ```
 //!
-//! - [`proxy`] is pure. What happened goes in with the time, actions come out. It knows no socket,
-//!   no clock and no chance but a seed, so that any of its lives can be lived again.
-//! - [`session`] turns each socket into a state machine: partial reads, framing, TLS. Sessions know
-//!   nothing of each other and work on whatever reads and writes.
+//! - [`proxy`] is the query engine. Events and the time go in, actions come out. It performs no I/O
+//!   and reads no clock, and all its randomness comes from a seed, so a simulation can replay it.
+//! - [`session`] turns each socket into a state machine: partial reads, framing, TLS. Sessions do
+//!   not know each other and work on anything that reads and writes.
 //! - [`reactor`] is the loop that knows both. It waits, hands bytes to sessions and messages to the
 //!   proxy, and performs the actions.
-//! - [`net`] is the way to sockets and clock, a trait with one implementation over mio. Tests have
-//!   another, with a clock that jumps.
-//! - [`wire`] is the bytes of DNS, for both tiers. Its crate knows nothing of the others, and is
-//!   optimised for time where the rest is for size.
+//! - [`net`] is the access to sockets and the clock: a trait with one implementation over mio.
+//!   Tests have another implementation, with a simulated clock.
+//! - [`wire`] is the DNS message format, for both tiers. It is a crate of its own, which uses no
+//!   other part and is optimised for speed where the rest is optimised for size.
 //!
-//! Why so: one object that does all, TLS included, would have to invent back-pressure again at its
-//! border; sessions that call each other end as a web that nobody can simulate. Two tiers that
-//! never meet can each be tested alone, and whoever adds a decision knows in which one it belongs.
-//! The layers are held by `tests/suite/tidy.rs`.
+//! A single object that does everything, TLS included, would need its own flow control at its
+//! border. Sessions that call each other become a web that no test can simulate. Two tiers that
+//! never meet can each be tested alone. `tests/suite/tidy.rs` checks that each module imports only
+//! the modules below it.
 //!
-//! Around them: [`options`] (one table for command line, file and help), [`config`] (what the
-//! options come to, and every limit of the program), [`tls`] (whom we trust, and who we are),
-//! [`clock`] (what time it is at least), [`confinement`] (what the process may still do),
-//! [`supervisor`] (who has started it), [`telemetry`] (what others read of all this: logs, numbers,
-//! messages, traces), [`probe`], [`descriptors`], [`mod@file`], and the vocabulary that all share:
-//! [`arena`] (tables whose keys carry a generation), [`address`], [`time`], [`random`], [`origin`],
-//! [`failure`], [`histogram`].
+//! Around them: [`options`] (one table for command line, options file and help), [`config`] (the
+//! settings, and every limit of the program), [`tls`] (trust anchors, certificates, keys, and the
+//! clock that certificates are judged by), [`process`] (sandbox, service manager, file limit),
+//! [`telemetry`] (formats of logs, metrics, dnstap and traces), and [`base`] (what all of them
+//! share).
 //!
-//! # The life of a query
+//! # The path of a query
 //!
-//! 1. The poller says that a UDP socket is readable. The reactor steps its session, which reads up
-//!    to 64 datagrams and hands each to [`proxy::Proxy::handle_query`].
-//! 2. The message is walked once, without copying ([`wire::Message::parse`]). What is no query is
-//!    ignored, what cannot be forwarded is answered with an error at once.
-//! 3. If the answer is known and fresh, it is copied into the outbox with what is left of its TTLs,
-//!    and that is all. Otherwise its name decides who is asked: the pool of upstreams that have its
-//!    domain to themselves, or that for all other names. Special names are answered here.
-//! 4. An exchange is made: the query in the form that goes upstream, where its response goes, a
-//!    deadline. No memory is allocated for it once the program has warmed up. If the same is asked
-//!    already, it waits for that answer. If not: in the ranking of the pool, the first address of
-//!    an upstream that can be used has a link with room. The query gets an id that nobody can
-//!    foresee and that no other on this link has, and is appended, padded, to the outbox. Without
-//!    such a link it waits while one is opened.
-//! 5. When every session has been stepped, the reactor performs the actions. Queries of the whole
-//!    turn gather in the buffer of their link, which is then encrypted into one record and written
-//!    at once.
-//! 6. The answer comes, in whatever pieces. The session decrypts, finds the frame and hands the
-//!    message to [`proxy::Proxy::handle_reply`]. It is used if link, id, QR, opcode and question
-//!    are those of a query that waits; all else is dropped and counted. An error is kept while
-//!    another upstream is asked, who may do better. What is of use to others, too, is kept in the
-//!    cache.
-//! 7. The response is written once: the client's id, flags and letter case, its own OPT, as many
-//!    whole RRsets as it takes. It leaves from the address that was asked.
+//! 1. The poller reports that a UDP socket is readable. The reactor runs its session
+//!    ([`session::client::datagram`]), which reads up to 64 datagrams and hands each to
+//!    [`proxy::Proxy::handle_query`].
+//! 2. `proxy/client/admission.rs` parses the message once, without copying
+//!    ([`wire::Message::parse`]), and decides: ignored, answered with an error, or accepted.
+//! 3. `proxy/client/query.rs` looks up the cache. A fresh answer is copied into the outbox with its
+//!    remaining TTLs, and the query ends. Otherwise `proxy/upstream/routes.rs` chooses the pool of
+//!    upstreams for the name (split horizon); special-use names are answered locally.
+//! 4. An exchange is created: the query in its upstream form, the client, a deadline. If the same
+//!    question is being asked already, the query is attached to that exchange
+//!    (`proxy/exchange/coalesce.rs`). If not, `proxy/upstream/selection.rs` picks the first
+//!    endpoint in the ranking of the pool that has a link with room. The query gets an
+//!    unpredictable id that is unique on its link and is appended, padded, to the outbox. Without
+//!    a link that has room, the exchange waits while a link is opened.
+//! 5. After all sessions have run, the reactor performs the actions (`reactor/output.rs`). The
+//!    queries of a turn gather in the buffer of their link, which is encrypted into one record and
+//!    written at once.
+//! 6. The reply arrives, in any number of pieces. The session decrypts it, finds the frame and
+//!    hands the message to [`proxy::Proxy::handle_reply`]. It is used if link, id, QR, opcode and
+//!    question match a query that waits; every other message is dropped and counted. An error is
+//!    kept while another upstream is asked, which may do better. An answer is added to the cache.
+//! 7. The response is written once, with the client's id, flags, letter case and OPT, and as many
+//!    whole RRsets as fit. It leaves from the address that the client asked.
 //!
-//! If upstream closes instead, the query goes out again on a new link; if it is silent, on another
-//! as well, and the first answer wins; three times at most, and never past the deadline. The states
-//! of a query are drawn in `proxy/exchange/mod.rs`, those of a link in `proxy/upstream/link.rs`, those
-//! of an address of an upstream in `proxy/upstream/health.rs`, those of connections in
-//! [`session::client_stream`] and [`session::tls_stream`].
+//! If the link closes first, its queries are retried on another link. If the link is silent, the
+//! query is hedged, and the first answer wins. A query has at most three tries, all before its
+//! deadline. State diagrams: exchange in `proxy/exchange/mod.rs`, link in `proxy/upstream/link.rs`,
+//! endpoint in `proxy/upstream/health.rs`, connections in [`session::client::stream`] and
+//! [`session::transport::tls`].
 //!
-//! # What always holds
+//! # Invariants
 //!
-//! - Every query gets exactly one response, within the time that the options allow.
-//! - No byte of a query is written to a peer before it is authenticated, unless the upstream is one
-//!   in the clear; such a one is sent queries for its own domains and nothing else.
-//! - Every table, queue and buffer has a limit in [`config::Limits`]. At the limit the newest is
-//!   refused, or its sender not read, and that is counted. In the table of queries it is the newest
-//!   of the client that holds most; one client, or one domain, holds a quarter at most.
-//! - After a burst the memory that it took goes back.
-//! - Whatever comes from outside ends in a value or an error. Nothing panics on it.
+//! - Every query gets exactly one response, within its deadline.
+//! - No byte of a query is written to a peer before that is authenticated, unless the upstream is
+//!   configured as plain; a plain upstream gets queries for its own domains only.
+//! - Every table, queue and buffer has a limit in [`config::Limits`]. At the limit, work is refused
+//!   or its sender is not read, and both are counted.
+//! - After a burst, its memory is released.
+//! - Input from outside ends in a value or an error. No input causes a panic.
 //!
 //! # Where a new feature goes
 //!
-//! A decision about queries goes to [`proxy`], as a file of its own beside `admission` and
-//! `routes`. A query of our own is an exchange with another asker (`proxy/upstream/bootstrap.rs`). What is
-//! known of an upstream has its place in `proxy/upstream`. A new way for bytes to come or go is a
-//! session, or another [`session::Transport`] beneath one. What is told to others has its form in
-//! [`telemetry`]; the reactor hands it over. A new option is a row in `options/table.rs`. None of
-//! them touches the loop.
+//! | feature | place |
+//! |---|---|
+//! | a decision about a client's query | `proxy/client`, beside `admission` and `local_zones` |
+//! | a query of our own | an exchange with another purpose, as in `proxy/upstream/bootstrap.rs` |
+//! | knowledge of an upstream | `proxy/upstream` |
+//! | a transport protocol | [`session`], or a [`session::Transport`] below one |
+//! | an exporter | its format in [`telemetry`], its socket in `reactor/export` |
+//! | an option | a row in `options/table.rs`, its value in [`config`] |
+//!
+//! # Glossary
+//!
+//! - **query**, **reply**, **response**: a message from a client or to an upstream; from an
+//!   upstream; to a client.
+//! - **exchange**: one question that is being answered. **attempt**: one sending of it.
+//! - **link**: the proxy's view of one connection to an upstream, or of one datagram.
+//! - **endpoint**: one address of an upstream. **pool**: upstreams that may answer the same names.
+//!   **route**: the choice of a pool for a name (split horizon).
+//! - **coalesce**: attach a query to an exchange for the same question.
+//! - **hedge**: a second attempt while the first is unanswered. **retry**: another attempt after a
+//!   failure. **probe**: a query of our own that tests an endpoint.
+//! - **outage**, **back-off**: why and for how long an endpoint is not used.
+//! - **outcome**: how a query ended. **stale**: past its TTL. **negative cache**: cached NXDOMAIN
+//!   and NODATA (RFC 2308). **failure cache**: cached failures (RFC 9520).
+//! - **park**: stop reading a client until there is room.
 
 #![forbid(unsafe_code)]
 

@@ -9,13 +9,9 @@ use crate::config::Scheme;
 use crate::proxy::Proxy;
 use crate::proxy::actions::Outbox;
 use crate::proxy::counters::Outcome;
-use crate::proxy::exchange::dispatch::write_query;
-use crate::proxy::exchange::preferences::UpstreamSet;
 use crate::proxy::exchange::{Asker, Attempt, Exchange};
 use crate::proxy::keys::{EndpointKey, ExchangeKey, LinkKey, PoolIndex, UpstreamIndex};
-use crate::wire::Query;
 use crate::wire::query::EdnsLevel;
-use crate::wire::question::Type;
 
 impl Proxy {
     /// Records that a link ended, or could not be opened, for a reason that lies with the peer.
@@ -223,137 +219,12 @@ impl Proxy {
         self.cache.on_recovery(now);
     }
 
-    /// A link takes long to come up: lets whoever waits for it go another way, or have the error
-    /// that is there.
-    pub(in crate::proxy) fn on_late(&mut self, key: LinkKey, now: Instant, outbox: &mut Outbox) {
-        let Some(link) = self.upstreams.link_mut(key) else {
-            return;
-        };
-        link.note_late();
-        let endpoint = link.endpoint;
-        let upstream = self.upstreams.endpoint(endpoint).upstream;
-        for pool in self.upstreams.pools_of(upstream) {
-            self.reconsider_errors(pool, upstream, now, outbox);
-        }
-    }
-
-    /// Nothing has come on a link since a query was sent then: sends it no more, and its queries by
-    /// other ways, too. It is kept while they may still be answered.
-    pub(in crate::proxy) fn on_stalled(
-        &mut self,
-        key: LinkKey,
-        since: Instant,
-        now: Instant,
-        outbox: &mut Outbox,
-    ) {
-        let Some(link) = self.upstreams.link(key) else {
-            return;
-        };
-        let (endpoint, scheme) = (link.endpoint, link.scheme);
-        let kind = FailureKind::Stalled;
-        let is_outage = self.is_outage(key, since);
-        let address = self.upstreams.endpoint(endpoint);
-        if is_outage {
-            self.count_failure(address.upstream, kind);
-            self.on_failure(endpoint, scheme, &kind.into(), since, now);
-            self.test_for_loop(key, now, outbox);
-        }
-        self.retire(key, now, outbox);
-        while self.hurry(key, now, outbox) {}
-        self.close_if_done(key, outbox);
-    }
-
-    /// Returns whether silence on a link since then means that its endpoint does not answer. One
-    /// slow question, or a lost datagram, does not while other links are answered.
-    fn is_outage(&self, key: LinkKey, since: Instant) -> bool {
-        self.upstreams.link(key).is_some_and(|link| {
-            self.upstreams
-                .endpoint(link.endpoint)
-                .is_silent_since(since)
-                || link.has_several_silent()
-        })
-    }
-
-    /// A query takes longer than is usual: sends it by another way, too, as often as that may be
-    /// done. If there was no answer since, the link may be dead, and this goes for all its queries.
-    pub(in crate::proxy) fn hedge(&mut self, key: LinkKey, now: Instant, outbox: &mut Outbox) {
-        while let Some(link) = self.upstreams.link_mut(key) {
-            let endpoint = link.endpoint;
-            let Some((id, exchange_key)) = link.note_slow() else {
-                return;
-            };
-            let (is_silent, scheme) = (link.is_silent(), link.scheme);
-            let place = link.place(id).expect("a slow query was sent");
-            if scheme != Scheme::Udp && link.is_overtaken(place) {
-                self.upstreams.on_pipelined_silence(endpoint, false, now);
-            }
-            let attempt = Attempt { link: key, id };
-            let upstream = self.upstreams.endpoint(endpoint).upstream;
-            let exchange = self.exchange_mut(exchange_key);
-            exchange.wishes.rather_not.insert(upstream);
-            self.prefer_stream(exchange_key, scheme, false);
-            let exchange = self.exchange(exchange_key);
-            let may_be_sent = exchange.may_be_sent() && !exchange.is_waiting;
-            if exchange.has_error() && self.upstreams.is_in_trouble(endpoint) {
-                // It was tried, and is still in trouble.
-                self.exchange_mut(exchange_key).on_overdue(attempt);
-                self.ask_elsewhere(exchange_key, upstream, now, outbox);
-            } else if may_be_sent
-                && self.has_other_way(exchange_key, key, now)
-                && self.hedges.take()
-            {
-                self.counters.hedges += 1;
-                self.exchange_mut(exchange_key).on_overdue(attempt);
-                self.dispatch(exchange_key, now, outbox);
-            }
-            if !is_silent {
-                return;
-            }
-        }
-    }
-
-    /// The oldest query of a link that has not been given up on has waited for long enough: makes
-    /// another attempt. Returns whether there was one.
-    pub(in crate::proxy) fn hurry(
-        &mut self,
-        key: LinkKey,
-        now: Instant,
-        outbox: &mut Outbox,
-    ) -> bool {
-        let Some(link) = self.upstreams.link_mut(key) else {
-            return false;
-        };
-        let (endpoint, scheme) = (link.endpoint, link.scheme);
-        let Some((id, exchange_key)) = link.note_overdue() else {
-            return false;
-        };
-        let is_overtaken = link.place(id).is_some_and(|place| link.is_overtaken(place));
-        if scheme != Scheme::Udp && is_overtaken {
-            self.upstreams.on_pipelined_silence(endpoint, true, now);
-        }
-        let upstream = self.upstreams.endpoint(endpoint).upstream;
-        let exchange = self.exchange_mut(exchange_key);
-        exchange.on_overdue(Attempt { link: key, id });
-        exchange.last_failure = Some(FailureKind::Stalled);
-        self.prefer_stream(exchange_key, scheme, false);
-        let exchange = self.exchange(exchange_key);
-        if exchange.is_relied_on() || exchange.is_waiting {
-            return true;
-        }
-        if exchange.has_error() {
-            self.ask_elsewhere(exchange_key, upstream, now, outbox);
-        } else if exchange.may_be_sent() {
-            self.dispatch(exchange_key, now, outbox);
-        }
-        true
-    }
-
     /// A query has not been answered on a link of this kind. If that was a datagram and every
     /// upstream of the pool has had one, the next attempt goes on a connection, since a firewall
     /// may block UDP port 53. A query for the address of an upstream does so at once, and every
     /// query if the datagram was rejected; others do after a second datagram, since the network may
     /// have lost the first.
-    fn prefer_stream(&mut self, key: ExchangeKey, scheme: Scheme, is_rejected: bool) {
+    pub(super) fn prefer_stream(&mut self, key: ExchangeKey, scheme: Scheme, is_rejected: bool) {
         let exchange = self.exchanges.get_mut(key.0);
         let exchange = exchange.expect("only exchanges that are there are worked on");
         let is_one_enough = is_rejected || matches!(exchange.asker, Asker::Bootstrap(..));
@@ -383,102 +254,6 @@ impl Proxy {
             self.exchange_mut(key).wishes.on_connection = false;
         }
         self.upstreams.set_datagrams_lost(endpoint, false, now);
-    }
-
-    /// Sends a query of our own because nothing has come on a link since a query was sent: its
-    /// answer tells a slow name from an upstream that does not answer.
-    pub(in crate::proxy) fn probe_silent_link(
-        &mut self,
-        key: LinkKey,
-        since: Instant,
-        now: Instant,
-        outbox: &mut Outbox,
-    ) {
-        let Some(link) = self.upstreams.link_mut(key) else {
-            return;
-        };
-        link.on_probed(now);
-        let endpoint = link.endpoint;
-        let upstream = self.upstreams.endpoint(endpoint);
-        // A datagram is silent if it gets lost; the endpoint may be answering others.
-        if upstream.scheme == Scheme::Udp && !upstream.is_silent_since(since) {
-            return;
-        }
-        let failure = upstream.last_failure();
-        if failure == Some(FailureKind::Loop) || self.may_loop(key) {
-            self.test_for_loop(key, now, outbox);
-        }
-        if failure.is_some() {
-            return;
-        }
-        let pool = self.upstreams.pools_with(endpoint).first().copied();
-        let name = self.routes.probe_name(pool);
-        let query = Query::new(&name, Type::NS);
-        self.send_probe(key, &query, now, outbox);
-    }
-
-    /// A probe on a silent link has not been answered, perhaps because the upstream answers the
-    /// queries of a connection in order: sends another one on a new link.
-    pub(in crate::proxy) fn probe_beside(
-        &mut self,
-        key: LinkKey,
-        since: Instant,
-        now: Instant,
-        outbox: &mut Outbox,
-    ) {
-        let Some(link) = self.upstreams.link_mut(key) else {
-            return;
-        };
-        link.on_probed_beside(now);
-        // Several questions are not slow at the same time because of one of them.
-        let is_one_question = !link.has_several_silent();
-        let endpoint = link.endpoint;
-        let address = self.upstreams.endpoint(endpoint);
-        let upstream = address.upstream;
-        let pool = self.upstreams.pools_with(endpoint).first().copied();
-        let is_silent = address.is_silent_since(since) && address.last_failure().is_none();
-        if let Some(pool) = pool.filter(|_| is_silent && is_one_question) {
-            let query = Query::new(&self.routes.probe_name(Some(pool)), Type::NS);
-            let deadline = now + self.config.timeouts.attempt;
-            let mut exchange = Exchange::new(Asker::Probe, pool, query, (now, deadline));
-            exchange.wishes.fresh_since = Some(now);
-            exchange.wishes.not_at_all = UpstreamSet::all_but(upstream);
-            self.start(exchange, now, outbox);
-        }
-    }
-
-    /// Sends a query that no exchange waits for: on this link, or beside it where a link takes one
-    /// query. Returns whether it was sent.
-    pub(in crate::proxy) fn send_probe(
-        &mut self,
-        key: LinkKey,
-        query: &Query,
-        now: Instant,
-        outbox: &mut Outbox,
-    ) -> bool {
-        let Some(link) = self.upstreams.link(key) else {
-            return false;
-        };
-        let (endpoint, scheme) = (link.endpoint, link.scheme);
-        let key = match scheme {
-            Scheme::Udp if self.upstreams.has_room_for_probe(endpoint) => {
-                self.open(endpoint, Scheme::Udp, now, outbox)
-            }
-            Scheme::Udp => return false,
-            Scheme::Tcp | Scheme::Tls => key,
-        };
-        let edns = self.upstreams.endpoint(endpoint).edns_level(now);
-        let link = self
-            .upstreams
-            .link_mut(key)
-            .expect("it was found or opened");
-        let id = link.send_probe(edns, now, &mut self.random);
-        link.on_probed(now);
-        outbox.send(key, |out| write_query(query, id, (scheme, edns), out));
-        self.counters.sent += 1;
-        self.counters.probes += 1;
-        self.upstreams.stats_mut(key).sent += 1;
-        true
     }
 
     pub(in crate::proxy) fn count_failure(&mut self, upstream: UpstreamIndex, kind: FailureKind) {

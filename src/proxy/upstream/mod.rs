@@ -28,8 +28,10 @@ pub(super) mod link;
 pub(super) mod link_events;
 pub(super) mod loop_detection;
 pub(super) mod opening;
+pub(super) mod probes;
 pub(super) mod routes;
 mod selection;
+pub(super) mod silence;
 mod stats;
 
 pub(super) use endpoint::Endpoint;

@@ -1,0 +1,111 @@
+//! Probes: queries of our own that test whether an endpoint answers.
+
+use crate::base::failure::FailureKind;
+use crate::base::time::Instant;
+use crate::config::Scheme;
+use crate::proxy::Proxy;
+use crate::proxy::actions::Outbox;
+use crate::proxy::exchange::dispatch::write_query;
+use crate::proxy::exchange::preferences::UpstreamSet;
+use crate::proxy::exchange::{Asker, Exchange};
+use crate::proxy::keys::LinkKey;
+use crate::wire::Query;
+use crate::wire::question::Type;
+
+impl Proxy {
+    /// Sends a query of our own because nothing has come on a link since a query was sent: its
+    /// answer tells a slow name from an upstream that does not answer.
+    pub(in crate::proxy) fn probe_silent_link(
+        &mut self,
+        key: LinkKey,
+        since: Instant,
+        now: Instant,
+        outbox: &mut Outbox,
+    ) {
+        let Some(link) = self.upstreams.link_mut(key) else {
+            return;
+        };
+        link.on_probed(now);
+        let endpoint = link.endpoint;
+        let upstream = self.upstreams.endpoint(endpoint);
+        // A datagram is silent if it gets lost; the endpoint may be answering others.
+        if upstream.scheme == Scheme::Udp && !upstream.is_silent_since(since) {
+            return;
+        }
+        let failure = upstream.last_failure();
+        if failure == Some(FailureKind::Loop) || self.may_loop(key) {
+            self.test_for_loop(key, now, outbox);
+        }
+        if failure.is_some() {
+            return;
+        }
+        let pool = self.upstreams.pools_with(endpoint).first().copied();
+        let name = self.routes.probe_name(pool);
+        let query = Query::new(&name, Type::NS);
+        self.send_probe(key, &query, now, outbox);
+    }
+
+    /// A probe on a silent link has not been answered, perhaps because the upstream answers the
+    /// queries of a connection in order: sends another one on a new link.
+    pub(in crate::proxy) fn probe_beside(
+        &mut self,
+        key: LinkKey,
+        since: Instant,
+        now: Instant,
+        outbox: &mut Outbox,
+    ) {
+        let Some(link) = self.upstreams.link_mut(key) else {
+            return;
+        };
+        link.on_probed_beside(now);
+        // Several questions are not slow at the same time because of one of them.
+        let is_one_question = !link.has_several_silent();
+        let endpoint = link.endpoint;
+        let address = self.upstreams.endpoint(endpoint);
+        let upstream = address.upstream;
+        let pool = self.upstreams.pools_with(endpoint).first().copied();
+        let is_silent = address.is_silent_since(since) && address.last_failure().is_none();
+        if let Some(pool) = pool.filter(|_| is_silent && is_one_question) {
+            let query = Query::new(&self.routes.probe_name(Some(pool)), Type::NS);
+            let deadline = now + self.config.timeouts.attempt;
+            let mut exchange = Exchange::new(Asker::Probe, pool, query, (now, deadline));
+            exchange.wishes.fresh_since = Some(now);
+            exchange.wishes.not_at_all = UpstreamSet::all_but(upstream);
+            self.start(exchange, now, outbox);
+        }
+    }
+
+    /// Sends a query that no exchange waits for: on this link, or beside it where a link takes one
+    /// query. Returns whether it was sent.
+    pub(in crate::proxy) fn send_probe(
+        &mut self,
+        key: LinkKey,
+        query: &Query,
+        now: Instant,
+        outbox: &mut Outbox,
+    ) -> bool {
+        let Some(link) = self.upstreams.link(key) else {
+            return false;
+        };
+        let (endpoint, scheme) = (link.endpoint, link.scheme);
+        let key = match scheme {
+            Scheme::Udp if self.upstreams.has_room_for_probe(endpoint) => {
+                self.open(endpoint, Scheme::Udp, now, outbox)
+            }
+            Scheme::Udp => return false,
+            Scheme::Tcp | Scheme::Tls => key,
+        };
+        let edns = self.upstreams.endpoint(endpoint).edns_level(now);
+        let link = self
+            .upstreams
+            .link_mut(key)
+            .expect("it was found or opened");
+        let id = link.send_probe(edns, now, &mut self.random);
+        link.on_probed(now);
+        outbox.send(key, |out| write_query(query, id, (scheme, edns), out));
+        self.counters.sent += 1;
+        self.counters.probes += 1;
+        self.upstreams.stats_mut(key).sent += 1;
+        true
+    }
+}

@@ -1,0 +1,137 @@
+//! Silence: what happens to the queries of a link that takes long to come up or to answer. A query
+//! is hedged first, then retried; a link without answers is retired.
+
+use crate::base::failure::FailureKind;
+use crate::base::time::Instant;
+use crate::config::Scheme;
+use crate::proxy::Proxy;
+use crate::proxy::actions::Outbox;
+use crate::proxy::exchange::Attempt;
+use crate::proxy::keys::LinkKey;
+
+impl Proxy {
+    /// A link takes long to come up: lets whoever waits for it go another way, or have the error
+    /// that is there.
+    pub(in crate::proxy) fn on_late(&mut self, key: LinkKey, now: Instant, outbox: &mut Outbox) {
+        let Some(link) = self.upstreams.link_mut(key) else {
+            return;
+        };
+        link.note_late();
+        let endpoint = link.endpoint;
+        let upstream = self.upstreams.endpoint(endpoint).upstream;
+        for pool in self.upstreams.pools_of(upstream) {
+            self.reconsider_errors(pool, upstream, now, outbox);
+        }
+    }
+
+    /// Nothing has come on a link since a query was sent then: sends it no more, and its queries by
+    /// other ways, too. It is kept while they may still be answered.
+    pub(in crate::proxy) fn on_stalled(
+        &mut self,
+        key: LinkKey,
+        since: Instant,
+        now: Instant,
+        outbox: &mut Outbox,
+    ) {
+        let Some(link) = self.upstreams.link(key) else {
+            return;
+        };
+        let (endpoint, scheme) = (link.endpoint, link.scheme);
+        let kind = FailureKind::Stalled;
+        let is_outage = self.is_outage(key, since);
+        let address = self.upstreams.endpoint(endpoint);
+        if is_outage {
+            self.count_failure(address.upstream, kind);
+            self.on_failure(endpoint, scheme, &kind.into(), since, now);
+            self.test_for_loop(key, now, outbox);
+        }
+        self.retire(key, now, outbox);
+        while self.hurry(key, now, outbox) {}
+        self.close_if_done(key, outbox);
+    }
+
+    /// Returns whether silence on a link since then means that its endpoint does not answer. One
+    /// slow question, or a lost datagram, does not while other links are answered.
+    pub(super) fn is_outage(&self, key: LinkKey, since: Instant) -> bool {
+        self.upstreams.link(key).is_some_and(|link| {
+            self.upstreams
+                .endpoint(link.endpoint)
+                .is_silent_since(since)
+                || link.has_several_silent()
+        })
+    }
+
+    /// A query takes longer than is usual: sends it by another way, too, as often as that may be
+    /// done. If there was no answer since, the link may be dead, and this goes for all its queries.
+    pub(in crate::proxy) fn hedge(&mut self, key: LinkKey, now: Instant, outbox: &mut Outbox) {
+        while let Some(link) = self.upstreams.link_mut(key) {
+            let endpoint = link.endpoint;
+            let Some((id, exchange_key)) = link.note_slow() else {
+                return;
+            };
+            let (is_silent, scheme) = (link.is_silent(), link.scheme);
+            let place = link.place(id).expect("a slow query was sent");
+            if scheme != Scheme::Udp && link.is_overtaken(place) {
+                self.upstreams.on_pipelined_silence(endpoint, false, now);
+            }
+            let attempt = Attempt { link: key, id };
+            let upstream = self.upstreams.endpoint(endpoint).upstream;
+            let exchange = self.exchange_mut(exchange_key);
+            exchange.wishes.rather_not.insert(upstream);
+            self.prefer_stream(exchange_key, scheme, false);
+            let exchange = self.exchange(exchange_key);
+            let may_be_sent = exchange.may_be_sent() && !exchange.is_waiting;
+            if exchange.has_error() && self.upstreams.is_in_trouble(endpoint) {
+                // It was tried, and is still in trouble.
+                self.exchange_mut(exchange_key).on_overdue(attempt);
+                self.ask_elsewhere(exchange_key, upstream, now, outbox);
+            } else if may_be_sent
+                && self.has_other_way(exchange_key, key, now)
+                && self.hedges.take()
+            {
+                self.counters.hedges += 1;
+                self.exchange_mut(exchange_key).on_overdue(attempt);
+                self.dispatch(exchange_key, now, outbox);
+            }
+            if !is_silent {
+                return;
+            }
+        }
+    }
+
+    /// The oldest query of a link that has not been given up on has waited for long enough: makes
+    /// another attempt. Returns whether there was one.
+    pub(in crate::proxy) fn hurry(
+        &mut self,
+        key: LinkKey,
+        now: Instant,
+        outbox: &mut Outbox,
+    ) -> bool {
+        let Some(link) = self.upstreams.link_mut(key) else {
+            return false;
+        };
+        let (endpoint, scheme) = (link.endpoint, link.scheme);
+        let Some((id, exchange_key)) = link.note_overdue() else {
+            return false;
+        };
+        let is_overtaken = link.place(id).is_some_and(|place| link.is_overtaken(place));
+        if scheme != Scheme::Udp && is_overtaken {
+            self.upstreams.on_pipelined_silence(endpoint, true, now);
+        }
+        let upstream = self.upstreams.endpoint(endpoint).upstream;
+        let exchange = self.exchange_mut(exchange_key);
+        exchange.on_overdue(Attempt { link: key, id });
+        exchange.last_failure = Some(FailureKind::Stalled);
+        self.prefer_stream(exchange_key, scheme, false);
+        let exchange = self.exchange(exchange_key);
+        if exchange.is_relied_on() || exchange.is_waiting {
+            return true;
+        }
+        if exchange.has_error() {
+            self.ask_elsewhere(exchange_key, upstream, now, outbox);
+        } else if exchange.may_be_sent() {
+            self.dispatch(exchange_key, now, outbox);
+        }
+        true
+    }
+}
