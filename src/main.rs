@@ -11,7 +11,7 @@ use std::process::ExitCode;
 use dotproxy::base::random::SEED_LEN;
 use dotproxy::base::time::Instant;
 use dotproxy::check::check;
-use dotproxy::config::{Config, Place};
+use dotproxy::config::{Config, InheritedSocket};
 use dotproxy::net::inherited::Inherited;
 use dotproxy::net::mio::MioNet;
 use dotproxy::options::{self, Command};
@@ -20,7 +20,7 @@ use dotproxy::process::probe::probe;
 use dotproxy::process::sandbox;
 use dotproxy::process::sandbox::{Confinement, Who};
 use dotproxy::process::systemd::Supervisor;
-use dotproxy::reactor::{Host, ListenError, Reactor};
+use dotproxy::reactor::{ListenError, ProcessHooks, Reactor};
 use dotproxy::telemetry::journal;
 use dotproxy::telemetry::logger;
 use dotproxy::telemetry::one_line::OneLine;
@@ -119,13 +119,13 @@ fn run(mut config: Config, arguments: &[String]) -> Result<(), String> {
 struct Process<'a> {
     arguments: &'a [String],
     /// Where sockets are bound that it was started with.
-    places: Vec<Place>,
+    places: Vec<InheritedSocket>,
     confinement: Confinement,
     code: code::Code,
     supervisor: Supervisor,
 }
 
-impl Host for Process<'_> {
+impl ProcessHooks for Process<'_> {
     fn on_ready(&self) {
         self.supervisor.tell_ready();
     }
@@ -138,7 +138,7 @@ impl Host for Process<'_> {
         self.supervisor.tell_stopping();
     }
 
-    fn on_relax(&self) {
+    fn trim_memory(&self) {
         allocator::give_back();
         self.code.leave();
     }
@@ -155,7 +155,7 @@ impl Host for Process<'_> {
         Ok(config)
     }
 
-    fn sign_of_life(&self, now: Instant) -> Option<Instant> {
+    fn feed_watchdog(&self, now: Instant) -> Option<Instant> {
         self.supervisor.tell_alive(now)
     }
 }

@@ -51,10 +51,10 @@ fuzz_target!(|input: &[u8]| {
     {
         let turn = u32::try_from(round / 3).expect("few");
         let query = query(name, shape.rotate_left(turn), options.rotate_left(turn));
-        let stream = |is_private| Transport::Stream {
+        let stream = |is_encrypted| Transport::Stream {
             idle: Duration::from_secs(10),
             came: now,
-            is_private,
+            is_encrypted,
         };
         for transport in [Transport::Udp, stream(false), stream(true)] {
             let mut outbox = Outbox::default();

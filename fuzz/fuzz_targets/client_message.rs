@@ -28,7 +28,7 @@ fuzz_target!(|input: &[u8]| {
             Transport::Stream {
                 idle: Duration::from_secs(10),
                 came: now,
-                is_private: shape & 2 != 0,
+                is_encrypted: shape & 2 != 0,
             },
             MESSAGE_LEN_MAX,
         ),

@@ -38,7 +38,7 @@ fuzz_target!(|input: &[u8]| {
     let transport = ClientTransport::Stream {
         idle: Duration::from_secs(10),
         came: now,
-        is_private: false,
+        is_encrypted: false,
     };
     let (mut messages, mut owed, mut answered) = (Vec::new(), 0, 0);
     let (mut is_over, mut unasked) = (false, 0);

@@ -243,11 +243,11 @@ impl<T> Arena<T> {
 /// holds. What has lapsed is swept when it could make up more than half of the queue, so the length
 /// stays within twice the number of entries that hold, and the cost of an entry stays constant.
 #[derive(Debug)]
-pub struct Fifo<T> {
+pub struct LazyQueue<T> {
     entries: VecDeque<T>,
 }
 
-impl<T> Default for Fifo<T> {
+impl<T> Default for LazyQueue<T> {
     fn default() -> Self {
         Self {
             entries: VecDeque::new(),
@@ -255,27 +255,27 @@ impl<T> Default for Fifo<T> {
     }
 }
 
-impl<T> Fifo<T> {
+impl<T> LazyQueue<T> {
     /// Entries that may lapse before the first sweep.
     const SLACK: usize = 64;
 
     /// Adds an entry at the end. `holding` is an upper bound of the entries that still hold, this
-    /// one included, and `holds` tells them.
-    pub fn push(&mut self, entry: T, holding: usize, holds: impl FnMut(&T) -> bool) {
-        self.sweep(holding, holds);
+    /// one included, and `is_live` tells them.
+    pub fn push(&mut self, entry: T, holding: usize, is_live: impl FnMut(&T) -> bool) {
+        self.sweep(holding, is_live);
         self.entries.push_back(entry);
     }
 
-    /// [`Fifo::push`], but in order of rank: behind the last entry whose rank is no greater. That
+    /// [`LazyQueue::push`], but in order of rank: behind the last entry whose rank is no greater. That
     /// is nearly always the last of all.
     pub fn push_ranked<R: Ord>(
         &mut self,
         entry: T,
         rank: impl Fn(&T) -> R,
         holding: usize,
-        holds: impl FnMut(&T) -> bool,
+        is_live: impl FnMut(&T) -> bool,
     ) {
-        self.sweep(holding, holds);
+        self.sweep(holding, is_live);
         let own = rank(&entry);
         let place = match self.entries.back() {
             Some(last) if rank(last) > own => self.entries.partition_point(|e| rank(e) <= own),
@@ -284,16 +284,16 @@ impl<T> Fifo<T> {
         self.entries.insert(place, entry);
     }
 
-    fn sweep(&mut self, holding: usize, holds: impl FnMut(&T) -> bool) {
+    fn sweep(&mut self, holding: usize, is_live: impl FnMut(&T) -> bool) {
         if self.entries.len() >= 2 * holding + Self::SLACK {
-            self.entries.retain(holds);
+            self.entries.retain(is_live);
             self.entries.shrink_to(2 * holding + Self::SLACK);
         }
     }
 
     /// The first entry that holds; what has lapsed before it is dropped.
-    pub fn front(&mut self, mut holds: impl FnMut(&T) -> bool) -> Option<&T> {
-        while self.entries.front().is_some_and(|entry| !holds(entry)) {
+    pub fn front(&mut self, mut is_live: impl FnMut(&T) -> bool) -> Option<&T> {
+        while self.entries.front().is_some_and(|entry| !is_live(entry)) {
             self.pop();
         }
         self.entries.front()
@@ -434,10 +434,10 @@ mod tests {
 
     #[test]
     fn fifo_drops_lapsed_entries_and_stays_short() {
-        let mut fifo = Fifo::default();
+        let mut fifo = LazyQueue::default();
         for entry in 0..10_000 {
             fifo.push(entry, 1, |&e| e >= entry);
-            assert!(fifo.len() <= 2 + Fifo::<u32>::SLACK);
+            assert!(fifo.len() <= 2 + LazyQueue::<u32>::SLACK);
         }
         assert_eq!(fifo.front(|&e| e >= 9_999), Some(&9_999));
         assert_eq!(fifo.len(), 1);
@@ -445,21 +445,21 @@ mod tests {
 
     #[test]
     fn empty_fifo_gives_its_memory_back() {
-        let drains: [fn(&mut Fifo<u64>); 2] = [
+        let drains: [fn(&mut LazyQueue<u64>); 2] = [
             |fifo| assert!(fifo.front(|_| false).is_none()),
             |fifo| while fifo.pop().is_some() {},
         ];
         for drain in drains {
-            let mut fifo = Fifo::default();
+            let mut fifo = LazyQueue::default();
             (0..10_000).for_each(|entry| fifo.push(entry, 10_000, |_| true));
             drain(&mut fifo);
-            assert!(fifo.entries.capacity() <= 2 * Fifo::<u64>::SLACK);
+            assert!(fifo.entries.capacity() <= 2 * LazyQueue::<u64>::SLACK);
         }
     }
 
     #[test]
     fn ranked_entries_come_out_in_order_and_equals_in_turn() {
-        let mut fifo = Fifo::default();
+        let mut fifo = LazyQueue::default();
         for entry in [(2, 'a'), (5, 'b'), (3, 'c'), (5, 'd'), (1, 'e'), (3, 'f')] {
             fifo.push_ranked(entry, |entry| entry.0, 10, |_| true);
         }

@@ -79,14 +79,14 @@ pub struct Config {
 impl Config {
     /// Serves clients on sockets that the process was started with, instead of those of its own. A
     /// socket for connections whose address is that of another option is for that.
-    pub fn inherit(&mut self, places: &[Place]) {
+    pub fn inherit(&mut self, places: &[InheritedSocket]) {
         let under_tls = self.tls.iter().flat_map(|tls| &tls.addresses);
         let others: Vec<&SocketAddr> = under_tls.chain(&self.http_listen).collect();
-        let plain = places.iter().map(|place| Place {
+        let plain = places.iter().map(|place| InheritedSocket {
             has_tcp: place.has_tcp && !others.contains(&&place.address),
             ..*place
         });
-        let plain: Vec<Place> = plain.filter(|p| p.has_udp || p.has_tcp).collect();
+        let plain: Vec<InheritedSocket> = plain.filter(|p| p.has_udp || p.has_tcp).collect();
         if !plain.is_empty() {
             self.listen = Listen::Inherited(plain);
         }
@@ -178,12 +178,12 @@ pub enum Listen {
     /// On these addresses.
     Addresses(Vec<SocketAddr>),
     /// On sockets that the process was started with.
-    Inherited(Vec<Place>),
+    Inherited(Vec<InheritedSocket>),
 }
 
 /// An address, and what is bound there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Place {
+pub struct InheritedSocket {
     /// The address.
     pub address: SocketAddr,
     /// A socket for datagrams.
@@ -206,11 +206,11 @@ impl Listen {
     }
 
     /// What is bound at these addresses.
-    pub fn places(&self) -> Vec<Place> {
+    pub fn places(&self) -> Vec<InheritedSocket> {
         if let Self::Inherited(places) = self {
             return places.clone();
         }
-        let both = |address| Place {
+        let both = |address| InheritedSocket {
             address,
             has_udp: true,
             has_tcp: true,

@@ -8,7 +8,7 @@ use std::os::fd::{AsRawFd, RawFd};
 use listenfd::ListenFd;
 use socket2::{Protocol, Socket, Type};
 
-use crate::config::Place;
+use crate::config::InheritedSocket;
 
 /// The sockets, until somebody takes them.
 #[derive(Debug, Default)]
@@ -56,15 +56,15 @@ impl Inherited {
     }
 
     /// Where they are bound.
-    pub fn places(&self) -> Vec<Place> {
-        let mut places: Vec<Place> = Vec::new();
+    pub fn places(&self) -> Vec<InheritedSocket> {
+        let mut places: Vec<InheritedSocket> = Vec::new();
         for (address, kind, _) in &self.sockets {
             let has_udp = *kind == Type::DGRAM;
             let same = places.iter_mut().find(|place| place.address == *address);
             match same {
                 Some(place) if has_udp => place.has_udp = true,
                 Some(place) => place.has_tcp = true,
-                None => places.push(Place {
+                None => places.push(InheritedSocket {
                     address: *address,
                     has_udp,
                     has_tcp: !has_udp,

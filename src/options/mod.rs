@@ -197,7 +197,7 @@ const HELP_AT: usize = 30;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{Limits, Listen, Place, Timeouts, Upstream};
+    use crate::config::{InheritedSocket, Limits, Listen, Timeouts, Upstream};
     use log::LevelFilter;
     use std::time::Duration;
 
@@ -497,7 +497,7 @@ mod tests {
     #[test]
     fn sockets_of_whoever_has_started_it_stand_for_addresses() {
         let mut config = config("-u 1.1.1.1 -l 127.0.0.1 --http-listen 127.0.0.1:9153");
-        let place = |address: &str, has_udp, has_tcp| Place {
+        let place = |address: &str, has_udp, has_tcp| InheritedSocket {
             address: address.parse().unwrap(),
             has_udp,
             has_tcp,

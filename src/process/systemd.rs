@@ -32,7 +32,7 @@ pub struct Supervisor {
     /// How often it wants to hear that the process is alive, if it does.
     interval: Option<Duration>,
     /// What it has not taken yet, oldest first.
-    untold: RefCell<VecDeque<String>>,
+    suppressed: RefCell<VecDeque<String>>,
     /// When there is something to tell it, if there will be.
     due: Cell<Option<Instant>>,
 }
@@ -57,7 +57,7 @@ impl Supervisor {
             address,
             socket: socket.into(),
             interval,
-            untold: RefCell::default(),
+            suppressed: RefCell::default(),
             due: Cell::new(interval.map(|_| Instant::default())),
         }
     }
@@ -90,7 +90,7 @@ impl Supervisor {
             if self.tell_untold() && self.interval.is_some() {
                 self.tell("WATCHDOG=1".to_owned());
             }
-            let is_all_told = self.untold.borrow().is_empty();
+            let is_all_told = self.suppressed.borrow().is_empty();
             let pause = if is_all_told {
                 self.interval
             } else {
@@ -102,12 +102,12 @@ impl Supervisor {
     }
 
     fn tell(&self, message: String) {
-        let mut untold = self.untold.borrow_mut();
-        if untold.len() == UNTOLD_MAX {
-            untold.pop_front();
+        let mut suppressed = self.suppressed.borrow_mut();
+        if suppressed.len() == UNTOLD_MAX {
+            suppressed.pop_front();
         }
-        untold.push_back(message);
-        drop(untold);
+        suppressed.push_back(message);
+        drop(suppressed);
         if !self.tell_untold() {
             self.due.set(Some(Instant::default()));
         }
@@ -115,8 +115,8 @@ impl Supervisor {
 
     /// Tells what was not told; returns whether that is all of it.
     fn tell_untold(&self) -> bool {
-        let mut untold = self.untold.borrow_mut();
-        while let Some(message) = untold.front() {
+        let mut suppressed = self.suppressed.borrow_mut();
+        while let Some(message) = suppressed.front() {
             match self.send(message) {
                 Ok(()) => {}
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return false,
@@ -124,7 +124,7 @@ impl Supervisor {
                     log::debug!("cannot tell whoever has started this how it is doing: {error}");
                 }
             }
-            untold.pop_front();
+            suppressed.pop_front();
         }
         true
     }

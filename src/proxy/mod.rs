@@ -52,7 +52,7 @@ pub use client::admission::{Protocol, Transport};
 pub use client::fairness::Room;
 pub use client::response::Record;
 pub use counters::{Counters, Discard, Outcome};
-pub use exchange::trace::{Place, Step, StepEnd, StepKind, Trace};
+pub use exchange::trace::{PeerAddr, Step, StepEnd, StepKind, Trace};
 pub use keys::{LinkKey, UpstreamIndex};
 pub use readiness::Unready;
 pub use upstream::UpstreamView;
@@ -61,7 +61,7 @@ use std::collections::VecDeque;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use crate::base::arena::{Arena, Fifo};
+use crate::base::arena::{Arena, LazyQueue};
 use crate::base::failure::FailureKind;
 use crate::base::origin::Origin;
 use crate::base::random::{Random, SEED_LEN};
@@ -69,20 +69,20 @@ use crate::base::time::Instant;
 use crate::config::{Config, Scheme};
 
 use cache::Cache;
-use cache::failures::Memory;
+use cache::failures::FailureCache;
 use client::admission::{Admission, DENIED, Decision, admit};
 use client::cookies::Cookies;
 use client::fairness::Shared;
-use client::log_throttle::Notices;
+use client::log_throttle::LogThrottle;
 use client::rate_limit::{RateLimiter, Verdict};
-use client::response::{Client, Ending};
+use client::response::{Client, Completion};
 use client::shares::ClientHash;
 use exchange::Exchange;
-use exchange::coalesce::Leaders;
+use exchange::coalesce::InFlight;
 use exchange::turns::{Turns, Waiter};
 use keys::{ExchangeKey, PoolIndex};
 use readiness::Probes;
-use reconfigure::Ways;
+use reconfigure::Topology;
 use upstream::Upstreams;
 use upstream::bad_answers::BadAnswers;
 use upstream::bootstrap::Bootstrap;
@@ -99,28 +99,28 @@ pub struct Proxy {
     rate_limiter: Option<RateLimiter>,
     exchanges: Arena<Exchange>,
     /// Every exchange in the order of deadlines.
-    by_deadline: Fifo<(Instant, ExchangeKey)>,
+    by_deadline: LazyQueue<(Instant, ExchangeKey)>,
     /// Exchanges that wait for a link, in turn.
     waiting_by_pool: Vec<Turns>,
     /// What each client holds.
     shared: Shared,
     /// Exchanges that have an answer which is no longer fresh, and when that has to do.
-    by_patience: Fifo<(Instant, ExchangeKey)>,
+    by_stale_deadline: LazyQueue<(Instant, ExchangeKey)>,
     /// Exchanges that have an answer and wait for room to respond, and since when they do.
     postponed: VecDeque<(Instant, ExchangeKey)>,
     /// Exchanges that no client waits for.
     ours: usize,
-    leaders: Leaders,
+    leaders: InFlight,
     cache: Cache,
     routes: Routes,
     upstreams: Upstreams,
     bootstrap: Bootstrap,
     hedges: Hedges,
-    memory: Memory,
+    memory: FailureCache,
     bad_answers: BadAnswers,
     loop_tests: LoopTests,
     probes: Probes,
-    notices: Notices,
+    notices: LogThrottle,
     random: Random,
     spare_buffers: Vec<Vec<u8>>,
     counters: Counters,
@@ -130,29 +130,29 @@ impl Proxy {
     /// A proxy that has done nothing yet.
     pub fn new(config: &Config, seed: &[u8; SEED_LEN]) -> Self {
         let mut random = Random::new(seed);
-        let ways = Ways::new(config, &ClientHash::new(&mut random));
+        let ways = Topology::new(config, &ClientHash::new(&mut random));
         Self {
             config: config.clone(),
             cookies: Cookies::new(&mut random),
             rate_limiter: config.rate_limit.map(|limit| RateLimiter::new(limit, seed)),
             exchanges: Arena::default(),
-            by_deadline: Fifo::default(),
+            by_deadline: LazyQueue::default(),
             waiting_by_pool: ways.waiting_by_pool,
             shared: ways.shared,
-            by_patience: Fifo::default(),
+            by_stale_deadline: LazyQueue::default(),
             postponed: VecDeque::new(),
             ours: 0,
-            leaders: Leaders::default(),
+            leaders: InFlight::default(),
             cache: Cache::new(&config.cache, &config.timeouts, seed),
             routes: ways.routes,
             upstreams: ways.upstreams,
             bootstrap: ways.bootstrap,
             hedges: Hedges::new(&config.limits),
-            memory: Memory::new(&config.timeouts, &config.limits),
+            memory: FailureCache::new(&config.timeouts, &config.limits),
             bad_answers: BadAnswers::new(&config.timeouts, &config.limits),
             loop_tests: LoopTests::default(),
             probes: Probes::default(),
-            notices: Notices::default(),
+            notices: LogThrottle::default(),
             random,
             spare_buffers: Vec::new(),
             counters: Counters::default(),
@@ -191,7 +191,7 @@ impl Proxy {
         };
         self.counters.count_query(client.protocol);
         let ip = origin.peer.ip();
-        let has_our_cookie = self.meet(&mut admission, ip, now);
+        let has_our_cookie = self.attach_cookie(&mut admission, ip, now);
         let Admission {
             mut asked,
             decision,
@@ -213,7 +213,7 @@ impl Proxy {
             }
             Verdict::Drop => {
                 self.notices.on_limited(ip, now);
-                let ending = Ending {
+                let ending = Completion {
                     client,
                     question: asked.question,
                     outcome: Outcome::RateLimited,
@@ -232,9 +232,9 @@ impl Proxy {
             Decision::Forward(message) => {
                 self.forward(client, &message, asked, now, outbox);
             }
-            Decision::SayLittle => self.say_little(client, &asked, now, outbox),
+            Decision::SayLittle => self.respond_to_any(client, &asked, now, outbox),
             Decision::SayCookie { is_first } => {
-                self.say_cookie(client, &asked, is_first || has_our_cookie, now, outbox);
+                self.respond_cookie_only(client, &asked, is_first || has_our_cookie, now, outbox);
             }
             Decision::Reject(refusal) => self.refuse(client, &asked, &refusal, now, outbox),
         }
@@ -243,7 +243,7 @@ impl Proxy {
 
     /// Gives the client a cookie if it knows what that is. Returns whether it had one, which it got
     /// at this address.
-    fn meet(&mut self, admission: &mut Admission<'_>, ip: IpAddr, now: Instant) -> bool {
+    fn attach_cookie(&mut self, admission: &mut Admission<'_>, ip: IpAddr, now: Instant) -> bool {
         let (Some(cookie), Some(opt)) = (admission.cookie, &mut admission.asked.opt) else {
             return false;
         };
@@ -347,7 +347,7 @@ impl Proxy {
         let up: Vec<LinkKey> = up.map(|(key, _)| key).collect();
         for key in up {
             self.retire(key, now, outbox);
-            while self.hurry(key, now, outbox) {}
+            while self.retry_overdue(key, now, outbox) {}
             self.close_if_done(key, outbox);
         }
     }
@@ -395,14 +395,14 @@ impl Proxy {
                 Due::ProbeBeside { since } => self.probe_beside(key, since, now, outbox),
                 Due::Stalled { since } => self.on_stalled(key, since, now, outbox),
                 Due::Slow => self.hedge(key, now, outbox),
-                Due::Overdue => drop(self.hurry(key, now, outbox)),
+                Due::Overdue => drop(self.retry_overdue(key, now, outbox)),
                 Due::Idle => {
                     self.upstreams.remove(key);
                     outbox.close(key);
                 }
             }
         }
-        self.answer_the_patient(now, outbox);
+        self.serve_stale_due(now, outbox);
         while let Some(key) = self.first_expired(now) {
             let outcome = if self.exchange(key).was_sent() {
                 Outcome::TimedOut

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use super::Proxy;
 use super::actions::Outbox;
-use super::exchange::{Asker, Exchange};
+use super::exchange::{Exchange, Purpose};
 use super::keys::{ExchangeKey, PoolIndex};
 use crate::base::time::Instant;
 use crate::wire::Query;
@@ -131,7 +131,7 @@ impl Proxy {
         let name = self.routes.probe_name(Some(pool));
         let query = Query::new(&name, Type::NS);
         let deadline = now + self.config.timeouts.deadline();
-        let exchange = Exchange::new(Asker::Probe, pool, query, (now, deadline));
+        let exchange = Exchange::new(Purpose::Probe, pool, query, (now, deadline));
         let key = self.start(exchange, now, outbox);
         let pools = self.waiting_by_pool.len();
         self.probes.last_by_pool.resize(pools, None);

@@ -7,13 +7,13 @@ use std::cmp::Reverse;
 
 use super::Proxy;
 use super::actions::Outbox;
-use super::cache::failures::Memory;
+use super::cache::failures::FailureCache;
 use super::client::admission::NOBODY_TO_ASK;
 use super::client::fairness::Shared;
 use super::client::rate_limit::RateLimiter;
 use super::client::shares::ClientHash;
-use super::exchange::Asker;
-use super::exchange::coalesce::Leaders;
+use super::exchange::Purpose;
+use super::exchange::coalesce::InFlight;
 use super::exchange::turns::Turns;
 use super::keys::{ExchangeKey, LinkKey, PoolIndex, UpstreamIndex};
 use super::upstream::Upstreams;
@@ -29,7 +29,7 @@ use crate::config::{Config, Host, Limits, Upstream};
 
 /// Who is asked for what, where nobody has been asked yet.
 #[derive(Debug)]
-pub(super) struct Ways {
+pub(super) struct Topology {
     pub(super) routes: Routes,
     pub(super) upstreams: Upstreams,
     pub(super) bootstrap: Bootstrap,
@@ -37,7 +37,7 @@ pub(super) struct Ways {
     pub(super) shared: Shared,
 }
 
-impl Ways {
+impl Topology {
     pub(super) fn new(config: &Config, hash: &ClientHash) -> Self {
         let (routes, mut pools) = Routes::new(&config.upstreams);
         let for_addresses = PoolIndex(pools.len());
@@ -101,7 +101,7 @@ impl Proxy {
     pub fn reconfigure(&mut self, config: &Config, now: Instant, outbox: &mut Outbox) {
         let before = std::mem::replace(&mut self.config, config.clone());
         self.cache.reconfigure(&config.cache, &config.timeouts);
-        self.memory = Memory::new(&config.timeouts, &config.limits);
+        self.memory = FailureCache::new(&config.timeouts, &config.limits);
         self.bad_answers = BadAnswers::new(&config.timeouts, &config.limits);
         self.loop_tests = LoopTests::default();
         if config.rate_limit != before.rate_limit {
@@ -164,13 +164,13 @@ impl Proxy {
             self.upstreams.remove(key);
             outbox.close(key);
         }
-        let ways = Ways::new(&self.config, &ClientHash::new(&mut self.random));
+        let ways = Topology::new(&self.config, &ClientHash::new(&mut self.random));
         self.upstreams.start_over(ways.upstreams);
         self.routes = ways.routes;
         self.bootstrap = ways.bootstrap;
         self.waiting_by_pool = ways.waiting_by_pool;
         self.shared = ways.shared;
-        self.leaders = Leaders::default();
+        self.leaders = InFlight::default();
         self.hedges = Hedges::new(&self.config.limits);
         self.postponed.clear();
         let keys = self.exchanges.iter().map(|(key, _)| ExchangeKey(key));
@@ -180,7 +180,7 @@ impl Proxy {
         keys.retain(|key| self.start_over(*key, now, outbox));
         self.shared.count(&self.config.limits, &self.exchanges);
         for key in keys {
-            self.seek(key, now, outbox);
+            self.coalesce_or_dispatch(key, now, outbox);
         }
         self.ask_for_addresses(None, now, outbox);
     }
@@ -191,19 +191,19 @@ impl Proxy {
         let exchange = self.exchange(key);
         let pool = self.routes.pool(exchange.query.question().name());
         match (exchange.asker, pool) {
-            (Asker::Client { .. }, Some(pool)) => {
+            (Purpose::Client { .. }, Some(pool)) => {
                 let is_shared = self.cache.is_on();
                 let exchange = self.exchange_mut(key);
                 exchange.start_over(pool, now);
                 exchange.sought.take_if(|_| !is_shared);
                 return true;
             }
-            (Asker::Client { .. }, None) => {
+            (Purpose::Client { .. }, None) => {
                 // Upstreams have other numbers now.
                 self.exchange_mut(key).answered_by = None;
                 self.respond_refused(key, &NOBODY_TO_ASK, now, outbox);
             }
-            (Asker::Cache | Asker::Probe | Asker::Bootstrap(..), _) => self.ours -= 1,
+            (Purpose::Cache | Purpose::Probe | Purpose::Bootstrap(..), _) => self.ours -= 1,
         }
         self.exchanges.discard(key.0);
         false

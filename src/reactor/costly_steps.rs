@@ -8,14 +8,14 @@
 use std::collections::VecDeque;
 
 use super::Reactor;
-use super::sessions::Burden;
+use super::sessions::CostlyStep;
 use crate::base::arena::Key;
 use crate::config::Limits;
 use crate::net::Net;
 
 /// The sessions that are ready for a costly step, by kind, in the order in which they became ready.
 #[derive(Debug, Default)]
-pub(super) struct Burdens {
+pub(super) struct CostlySteps {
     upstream_handshakes: VecDeque<Key>,
     http_requests: VecDeque<Key>,
     client_handshakes: VecDeque<Key>,
@@ -23,7 +23,7 @@ pub(super) struct Burdens {
     put_off: u32,
 }
 
-impl Burdens {
+impl CostlySteps {
     /// Turns in a row that may pass without a costly step because other sessions have more to read.
     const PUT_OFF_MAX: u32 = 8;
 
@@ -33,11 +33,11 @@ impl Burdens {
             && self.client_handshakes.is_empty()
     }
 
-    pub(super) fn push(&mut self, burden: Burden, key: Key) {
+    pub(super) fn push(&mut self, burden: CostlyStep, key: Key) {
         match burden {
-            Burden::UpstreamHandshake => self.upstream_handshakes.push_back(key),
-            Burden::HttpRequest => self.http_requests.push_back(key),
-            Burden::ClientHandshake => self.client_handshakes.push_back(key),
+            CostlyStep::UpstreamHandshake => self.upstream_handshakes.push_back(key),
+            CostlyStep::HttpRequest => self.http_requests.push_back(key),
+            CostlyStep::ClientHandshake => self.client_handshakes.push_back(key),
         }
     }
 
@@ -67,7 +67,7 @@ impl<N: Net> Reactor<N> {
         if self.burdens.is_empty() {
             return;
         }
-        if !self.runnable.is_empty() && self.burdens.put_off < Burdens::PUT_OFF_MAX {
+        if !self.runnable.is_empty() && self.burdens.put_off < CostlySteps::PUT_OFF_MAX {
             self.burdens.put_off += 1;
             return;
         }

@@ -219,11 +219,11 @@ impl<N: Net> Reactor<N> {
             local: None,
         };
         let idle = self.clients.idle_limit();
-        let is_private = client.is_private();
+        let is_encrypted = client.is_encrypted();
         let tap = &mut self.tap;
         let take = |message: &[u8], came| {
             if let Some(tap) = tap.as_mut().filter(|_| is_query(message)) {
-                let protocol = if is_private {
+                let protocol = if is_encrypted {
                     Protocol::Tls
                 } else {
                     Protocol::Tcp
@@ -233,7 +233,7 @@ impl<N: Net> Reactor<N> {
             let transport = ClientTransport::Stream {
                 idle,
                 came,
-                is_private,
+                is_encrypted,
             };
             Taken {
                 is_query: is_query(message),

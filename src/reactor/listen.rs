@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 
 use super::{Session, Slot};
 use crate::base::arena::Arena;
-use crate::config::{Config, Place};
+use crate::config::{Config, InheritedSocket};
 use crate::net::{self, Net};
 use crate::session::ClientDatagram;
 
@@ -68,7 +68,7 @@ pub(super) fn listen_everywhere<N: Net>(
 fn listen<N: Net>(
     net: &mut N,
     sessions: &mut Arena<Slot<N>>,
-    place: Place,
+    place: InheritedSocket,
 ) -> Result<(), ListenError> {
     let address = place.address;
     if place.has_udp {

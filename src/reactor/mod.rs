@@ -54,7 +54,7 @@ pub use listen::ListenError;
 
 use accepting::AcceptPause;
 use client_limits::{Bounds, Clients};
-use costly_steps::Burdens;
+use costly_steps::CostlySteps;
 use export::dnstap::Tap;
 use export::otlp::Traces;
 use listen::{ClientProtocol, listen_everywhere};
@@ -77,7 +77,7 @@ pub enum Turn {
 }
 
 /// What is around the loop: the process, and whoever watches over it.
-pub trait Host {
+pub trait ProcessHooks {
     /// Clients are served, for the first time or with other settings.
     fn on_ready(&self);
 
@@ -88,13 +88,13 @@ pub trait Host {
     fn on_finish(&self);
 
     /// Memory that is free is not needed soon.
-    fn on_relax(&self);
+    fn trim_memory(&self);
 
     /// The settings as they are now.
     fn read_again(&self) -> Result<Config, String>;
 
     /// Tells whoever watches that the loop turns, if it is time to. Returns when it is next.
-    fn sign_of_life(&self, now: Instant) -> Option<Instant>;
+    fn feed_watchdog(&self, now: Instant) -> Option<Instant>;
 }
 
 /// The loop over a network. See the [module](self).
@@ -116,7 +116,7 @@ pub struct Reactor<N: Net> {
     http_clients: Clients,
     runnable: VecDeque<Key>,
     /// Sessions that are runnable and whose steps are costly.
-    burdens: Burdens,
+    burdens: CostlySteps,
     /// Listeners that are runnable: those who have left make room for those who come.
     accepting: Vec<Key>,
     unflushed: Vec<Key>,
@@ -135,7 +135,7 @@ pub struct Reactor<N: Net> {
     /// When the clock writes its stamp.
     stamp_at: Option<Instant>,
     /// When whoever watches is to be told that the loop turns.
-    sign_of_life_at: Option<Instant>,
+    watchdog_at: Option<Instant>,
     /// When memory that is free goes back, if some may be.
     relax_at: Option<Instant>,
     process: Process,
@@ -188,7 +188,7 @@ impl<N: Net> Reactor<N> {
             process: Process::open(),
             turns: Histogram::default(),
             runnable: VecDeque::new(),
-            burdens: Burdens::default(),
+            burdens: CostlySteps::default(),
             accepting: Vec::new(),
             unflushed: Vec::new(),
             performed: 0,
@@ -198,7 +198,7 @@ impl<N: Net> Reactor<N> {
             log_at: None,
             stamp_at: clock.stamp_interval().map(|interval| now + interval),
             clock,
-            sign_of_life_at: None,
+            watchdog_at: None,
             relax_at: Some(now + BURST_PAUSE),
             is_reload_asked: false,
             finish_at: None,
@@ -209,21 +209,21 @@ impl<N: Net> Reactor<N> {
     }
 
     /// Takes turns until a signal asks to finish and that is done. Errors are those of the poller.
-    pub fn run(&mut self, host: &impl Host) -> io::Result<()> {
+    pub fn run(&mut self, host: &impl ProcessHooks) -> io::Result<()> {
         self.announce();
         // Nothing may come for long.
         self.write_log();
         host.on_ready();
         let mut is_finishing = false;
         loop {
-            self.sign_of_life_at = host.sign_of_life(self.now);
+            self.watchdog_at = host.feed_watchdog(self.now);
             let turn = self.turn()?;
             if self.finish_at.is_some() && !std::mem::replace(&mut is_finishing, true) {
                 host.on_finish();
             }
             match turn {
                 Turn::GoOn => {}
-                Turn::Relax => host.on_relax(),
+                Turn::Relax => host.trim_memory(),
                 Turn::Reload => {
                     host.on_reload();
                     self.reload(host.read_again());
@@ -344,7 +344,7 @@ impl<N: Net> Reactor<N> {
             self.traces_due(),
             self.log_at,
             self.stamp_at,
-            self.sign_of_life_at,
+            self.watchdog_at,
             self.relax_at,
             self.finish_at,
         ];

@@ -82,7 +82,7 @@ impl<N: Net> Reactor<N> {
                 self.watch_room(key);
             }
             Some(Session::Client(client)) => {
-                let protocol = if client.is_private() {
+                let protocol = if client.is_encrypted() {
                     Protocol::Tls
                 } else {
                     Protocol::Tcp

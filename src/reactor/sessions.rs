@@ -21,7 +21,7 @@ pub(super) struct Slot<N: Net> {
 
 /// What makes a step costly.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Burden {
+pub(super) enum CostlyStep {
     UpstreamHandshake,
     HttpRequest,
     ClientHandshake,
@@ -107,13 +107,13 @@ impl<N: Net> Slot<N> {
     }
 
     /// Why a step of it may cost as much as the responses to hundreds of queries, if it may.
-    pub(super) fn burden(&self) -> Option<Burden> {
+    pub(super) fn burden(&self) -> Option<CostlyStep> {
         match &self.session {
             Session::Upstream(_, stream) if stream.is_handshaking() => {
-                Some(Burden::UpstreamHandshake)
+                Some(CostlyStep::UpstreamHandshake)
             }
-            Session::Client(client) if client.is_handshaking() => Some(Burden::ClientHandshake),
-            Session::Http(_) => Some(Burden::HttpRequest),
+            Session::Client(client) if client.is_handshaking() => Some(CostlyStep::ClientHandshake),
+            Session::Http(_) => Some(CostlyStep::HttpRequest),
             _ => None,
         }
     }

@@ -29,7 +29,7 @@ impl Kind {
 
 /// How a message was sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Way {
+pub enum SocketProtocol {
     /// In a datagram.
     Udp = 1,
     /// On a connection in the clear.
@@ -71,7 +71,7 @@ mod inner {
 pub fn write(
     out: &mut Vec<u8>,
     kind: Kind,
-    way: Way,
+    way: SocketProtocol,
     peer: SocketAddr,
     time: Duration,
     message: &[u8],
@@ -93,7 +93,7 @@ pub fn write(
 fn write_message(
     out: &mut Vec<u8>,
     kind: Kind,
-    way: Way,
+    way: SocketProtocol,
     peer: SocketAddr,
     time: Duration,
     message: &[u8],
@@ -176,7 +176,14 @@ mod tests {
         let mut out = Vec::new();
         let time = Duration::new(300, 7);
         let peer = ([192, 0, 2, 1], 5353).into();
-        write(&mut out, Kind::ClientQuery, Way::Udp, peer, time, b"query");
+        write(
+            &mut out,
+            Kind::ClientQuery,
+            SocketProtocol::Udp,
+            peer,
+            time,
+            b"query",
+        );
         let program = b"dotproxy 0.1.0";
         let mut expected = vec![0x12, 14];
         expected.extend(program);
@@ -198,7 +205,7 @@ mod tests {
         write(
             &mut out,
             Kind::ForwarderResponse,
-            Way::Tls,
+            SocketProtocol::Tls,
             peer,
             Duration::ZERO,
             &[7; 300],

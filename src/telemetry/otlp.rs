@@ -20,7 +20,7 @@ use super::json::{List, Object};
 use crate::base::random::Random;
 use crate::base::time::Instant;
 use crate::config::{ClientDetail, Scheme};
-use crate::proxy::{Outcome, Place, Protocol, Record, Step, StepEnd, StepKind, Trace};
+use crate::proxy::{Outcome, PeerAddr, Protocol, Record, Step, StepEnd, StepKind, Trace};
 use crate::wire::Question;
 
 /// What the collector is told at once.
@@ -36,7 +36,7 @@ const ERROR: u8 = 2;
 
 /// What there is to tell of a query that has ended.
 #[derive(Debug)]
-pub struct Told<'a> {
+pub struct FinishedQuery<'a> {
     /// How it ended.
     pub record: &'a Record,
     /// Its way.
@@ -82,7 +82,7 @@ impl Spans {
     }
 
     /// Adds those of a query.
-    pub fn add(&mut self, told: &Told<'_>, random: &mut Random) {
+    pub fn add(&mut self, told: &FinishedQuery<'_>, random: &mut Random) {
         let trace: [u8; 16] = id(random);
         let query: [u8; 8] = id(random);
         told.write_query(self.next(), (&trace, &query));
@@ -161,7 +161,7 @@ fn write_resource(out: &mut Vec<u8>) {
         .end();
 }
 
-impl Told<'_> {
+impl FinishedQuery<'_> {
     fn write_query(&self, out: &mut Vec<u8>, ids: Ids<'_>) {
         let record = self.record;
         let time = (self.ended_at.saturating_sub(record.took), self.ended_at);
@@ -238,7 +238,7 @@ impl Told<'_> {
     }
 }
 
-fn write_place((scheme, address): Place, attributes: &mut Attributes<'_>) {
+fn write_place((scheme, address): PeerAddr, attributes: &mut Attributes<'_>) {
     let transport = match scheme {
         Scheme::Udp => "udp",
         Scheme::Tcp | Scheme::Tls => "tcp",
@@ -404,7 +404,7 @@ mod tests {
     fn request(record: &Record) -> (String, u64) {
         let octets = b"\x03www\x01\"\x00\x00\x01\x00\x01";
         let trace = Trace::default();
-        let told = Told {
+        let told = FinishedQuery {
             record,
             trace: &trace,
             question: Some(octets),

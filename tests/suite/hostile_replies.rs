@@ -51,7 +51,7 @@ impl Scene {
             By::Tcp | By::Tls => Transport::Stream {
                 idle: Duration::from_secs(10),
                 came: self.now,
-                is_private: by == By::Tls,
+                is_encrypted: by == By::Tls,
             },
         };
         let origin = Origin {

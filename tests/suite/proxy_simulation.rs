@@ -245,7 +245,7 @@ impl World {
                 Transport::Stream {
                     idle,
                     came,
-                    is_private: false,
+                    is_encrypted: false,
                 },
                 came,
             )

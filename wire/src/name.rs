@@ -28,7 +28,7 @@ pub(super) const QUESTION_NAME_AT: u8 = 12;
 const _: () = assert!(QUESTION_NAME_AT as usize == HEADER_LEN);
 
 /// Puts letters in small ones, eight octets at a time; other octets stay as they are.
-pub fn make_small(octets: &mut [u8]) {
+pub fn make_lowercase(octets: &mut [u8]) {
     let (words, rest) = octets.as_chunks_mut();
     for word in words {
         *word = u64::to_ne_bytes(small(u64::from_ne_bytes(*word)));
@@ -40,7 +40,7 @@ pub fn make_small(octets: &mut [u8]) {
 const BLOCK_LEN: usize = 64;
 
 /// Hashes octets with small letters for capital ones, a block of them at a time.
-pub fn hash_small(octets: &[u8], hasher: &mut impl Hasher) {
+pub fn hash_lowercase(octets: &[u8], hasher: &mut impl Hasher) {
     for block in octets.chunks(BLOCK_LEN) {
         let mut copy = [0; BLOCK_LEN];
         hasher.write(copy_small(block, &mut copy));
@@ -441,7 +441,7 @@ mod tests {
             octets in proptest::collection::vec(any::<u8>(), 0..64),
         ) {
             let mut small = octets.clone();
-            make_small(&mut small);
+            make_lowercase(&mut small);
             prop_assert_eq!(small, octets.to_ascii_lowercase());
         }
     }
@@ -466,7 +466,7 @@ mod tests {
             octets in proptest::collection::vec(any::<u8>(), 0..=NAME_LEN_MAX),
         ) {
             let mut recorder = Recorder::default();
-            hash_small(&octets, &mut recorder);
+            hash_lowercase(&octets, &mut recorder);
             prop_assert_eq!(recorder.0, octets.to_ascii_lowercase());
         }
     }
@@ -474,7 +474,7 @@ mod tests {
     #[test]
     fn every_octet_has_its_small_one() {
         let mut octets: Vec<u8> = (0..=u8::MAX).collect();
-        make_small(&mut octets);
+        make_lowercase(&mut octets);
         assert!(
             (0..=u8::MAX)
                 .map(|octet| octet.to_ascii_lowercase())

@@ -194,7 +194,7 @@ pub(super) fn compose(
     out.clear();
     octets::append(out, &[0; Head::LEN]);
     octets::append(out, key.name());
-    let (records_len, counts) = if keeping.extent == Extent::Below {
+    let (records_len, counts) = if keeping.extent == Extent::Subtree {
         write_denial(out, answer, keeping)?
     } else {
         write_records(out, answer, keeping)
@@ -204,7 +204,7 @@ pub(super) fn compose(
         edns::write_options(out, opt.extended_errors());
     }
     let mut marks = Marks(0);
-    if keeping.extent == Extent::Below {
+    if keeping.extent == Extent::Subtree {
         marks.insert(Marks::BELOW);
     }
     if keeping.is_error {

@@ -17,7 +17,7 @@ use crate::wire::edns::ExtendedError;
 
 /// What failed.
 #[derive(Debug)]
-pub(in crate::proxy) struct Memory {
+pub(in crate::proxy) struct FailureCache {
     pause_min: Duration,
     pause_max: Duration,
     deadline: Duration,
@@ -45,7 +45,7 @@ struct Failed {
     at: Instant,
 }
 
-impl Memory {
+impl FailureCache {
     pub(in crate::proxy) fn new(timeouts: &Timeouts, limits: &Limits) -> Self {
         Self {
             pause_min: timeouts.failed_min,
@@ -179,14 +179,14 @@ mod tests {
     };
 
     struct Scene {
-        memory: Memory,
+        memory: FailureCache,
     }
 
     impl Scene {
         fn new() -> Self {
             let timeouts = Timeouts::for_query(Timeouts::QUERY);
             Self {
-                memory: Memory::new(&timeouts, &Limits::default()),
+                memory: FailureCache::new(&timeouts, &Limits::default()),
             }
         }
 

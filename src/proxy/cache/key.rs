@@ -55,16 +55,16 @@ impl Variant {
 /// A query as the cache looks for it: its variant, and a hash of its name that nobody outside can
 /// foresee.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::proxy) struct Sought {
+pub(in crate::proxy) struct CacheLookup {
     variant: Variant,
     name_hash: u64,
 }
 
-impl Sought {
+impl CacheLookup {
     /// What is sought where this name is asked for, by the keyed state that `hasher` has.
     pub(super) fn new(name: &[u8], variant: Variant, hasher: &DefaultHasher) -> Self {
         let mut hasher = hasher.clone();
-        name::hash_small(name, &mut hasher);
+        name::hash_lowercase(name, &mut hasher);
         Self {
             variant,
             name_hash: hasher.finish(),
@@ -136,22 +136,22 @@ impl<'a> Key<'a> {
     const COMMON: [u16; 4] = [0, 1, 28, 65];
 
     /// That of the answer to a question.
-    pub(super) fn of(question: Question<'a>, sought: Sought) -> Self {
+    pub(super) fn of(question: Question<'a>, sought: CacheLookup) -> Self {
         Self::new(question.name(), question.rr_type().0, sought)
     }
 
     /// That of the denial of a question's name.
-    pub(super) fn of_denial(question: Question<'a>, sought: Sought) -> Self {
+    pub(super) fn of_denial(question: Question<'a>, sought: CacheLookup) -> Self {
         Self::of_name(question.name(), sought)
     }
 
     /// That of the denial of a name.
-    pub(super) fn of_name(name: &'a [u8], sought: Sought) -> Self {
+    pub(super) fn of_name(name: &'a [u8], sought: CacheLookup) -> Self {
         Self::new(name, 0, sought)
     }
 
     /// The key of the answer to a question for this type of a name.
-    pub(super) fn of_type(name: &'a [u8], rr_type: u16, sought: Sought) -> Self {
+    pub(super) fn of_type(name: &'a [u8], rr_type: u16, sought: CacheLookup) -> Self {
         Self::new(name, rr_type, sought)
     }
 
@@ -161,7 +161,7 @@ impl<'a> Key<'a> {
     }
 
     /// The hashes of the keys for common types and of the denial of a name, in all variants.
-    pub(super) fn common_hashes(sought: Sought) -> RangeInclusive<u32> {
+    pub(super) fn common_hashes(sought: CacheLookup) -> RangeInclusive<u32> {
         let hash = low_u32(sought.name_hash);
         let few = u32::from(Self::COMMON_HASHES) - 1;
         hash & !few..=hash | few
@@ -170,7 +170,7 @@ impl<'a> Key<'a> {
     /// Hashes of a name for all common types and variants.
     const COMMON_HASHES: u8 = 16;
 
-    fn new(name: &'a [u8], rr_type: u16, sought: Sought) -> Self {
+    fn new(name: &'a [u8], rr_type: u16, sought: CacheLookup) -> Self {
         let variant = sought.variant;
         let hash = match Self::COMMON.iter().position(|common| *common == rr_type) {
             Some(place) => {

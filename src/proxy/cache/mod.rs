@@ -26,7 +26,7 @@ mod testing;
 #[cfg(test)]
 mod tests;
 
-pub(super) use key::{Sought, Variant};
+pub(super) use key::{CacheLookup, Variant};
 
 use std::fmt;
 use std::hash::{DefaultHasher, Hasher};
@@ -41,7 +41,7 @@ use crate::wire::{Message, Question, Rcode, name, octets};
 
 use entry::Marks;
 use key::Key;
-use newer::News;
+use newer::NameStatus;
 use pauses::{ASKED, prefetch_window};
 use policy::{Extent, Keeping, keeping};
 use store::Store;
@@ -106,7 +106,7 @@ pub(super) enum Recall {
     /// An answer that is no longer fresh, if upstream has none.
     Stale(Entry),
     /// An answer that is no longer fresh, since upstream had none a short time ago.
-    StandIn {
+    StaleInUse {
         entry: Entry,
         /// Upstream should be asked again.
         is_ask_due: bool,
@@ -128,7 +128,7 @@ pub(super) enum Kept {
     /// It is an entry.
     Yes(Entry),
     /// It is an error, and there is something better.
-    Better(Entry),
+    Previous(Entry),
     /// It is for who asked alone.
     No,
 }
@@ -225,17 +225,17 @@ impl Cache {
     }
 
     /// What is sought for a query; `None` if its answer is not known and will not be.
-    pub(super) fn sought(&self, query: &Message<'_>) -> Option<Sought> {
+    pub(super) fn sought(&self, query: &Message<'_>) -> Option<CacheLookup> {
         let question = query.question().filter(|_| self.is_on())?;
         let variant = Variant::of(query)?;
-        Some(Sought::new(question.name(), variant, &self.hasher))
+        Some(CacheLookup::new(question.name(), variant, &self.hasher))
     }
 
     /// What there is for this query. An answer that is fresh is taken to be of use.
     pub(super) fn recall(
         &mut self,
         question: Question<'_>,
-        sought: Sought,
+        sought: CacheLookup,
         now: Instant,
     ) -> Recall {
         let exact = self.store.find(Key::of(question, sought));
@@ -261,7 +261,7 @@ impl Cache {
     fn recall_error_of_others(
         &self,
         question: Question<'_>,
-        sought: Sought,
+        sought: CacheLookup,
         now: Instant,
         stale: Recall,
     ) -> Recall {
@@ -271,7 +271,7 @@ impl Cache {
             return stale;
         };
         match stale {
-            Recall::Stale(entry) | Recall::StandIn { entry, .. } => Recall::StandIn {
+            Recall::Stale(entry) | Recall::StaleInUse { entry, .. } => Recall::StaleInUse {
                 entry,
                 is_ask_due: false,
             },
@@ -284,7 +284,7 @@ impl Cache {
     pub(super) fn denial_above(
         &mut self,
         question: Question<'_>,
-        sought: Sought,
+        sought: CacheLookup,
         now: Instant,
         is_alike: impl Fn(&[u8]) -> bool,
     ) -> Option<Entry> {
@@ -293,7 +293,7 @@ impl Cache {
         }
         let ancestors = name::suffixes(question.name()).skip(1).take(ANCESTORS_MAX);
         for name in ancestors.filter(|name| name.len() > 1) {
-            let above = Sought::new(name, sought.variant(), &self.hasher);
+            let above = CacheLookup::new(name, sought.variant(), &self.hasher);
             let Some(place) = self.store.find(Key::of_name(name, above)) else {
                 continue;
             };
@@ -355,7 +355,7 @@ impl Cache {
             0 => Recall::Stale(entry),
             from if head.marks.contains(Marks::ASKED_AGAIN) => {
                 if from > now && from != ASKED {
-                    Recall::StandIn {
+                    Recall::StaleInUse {
                         entry,
                         is_ask_due: false,
                     }
@@ -363,7 +363,7 @@ impl Cache {
                     Recall::Stale(entry)
                 }
             }
-            from => Recall::StandIn {
+            from => Recall::StaleInUse {
                 entry,
                 is_ask_due: from <= now
                     || from <= self.better_since.saturating_add(self.stale_pause()),
@@ -426,16 +426,16 @@ impl Cache {
     pub(super) fn keep(
         &mut self,
         question: Question<'_>,
-        sought: Sought,
+        sought: CacheLookup,
         answer: &Message<'_>,
         now: Instant,
     ) -> Kept {
-        let news = News::of(answer);
+        let news = NameStatus::of(answer);
         let keeping = keeping(answer, question, sought.wants_proof(), &self.settings);
-        if news == News::Nothing
+        if news == NameStatus::Nothing
             && let Some(better) = self.better_than_error(question, sought, now)
         {
-            return Kept::Better(better);
+            return Kept::Previous(better);
         }
         let keeping = match keeping {
             Some(error) if error.is_error => {
@@ -450,7 +450,7 @@ impl Cache {
         };
         let key = match keeping.extent {
             Extent::Question => Key::of(question, sought),
-            Extent::Name | Extent::Below => Key::of_denial(question, sought),
+            Extent::Name | Extent::Subtree => Key::of_denial(question, sought),
         };
         // The pause of an error is not shortened by the tick that has begun.
         let came = if keeping.is_error {
@@ -462,7 +462,7 @@ impl Cache {
         let Some(head) = head.filter(|_| self.store.takes(self.scratch.len())) else {
             return Kept::No;
         };
-        if news == News::Nothing {
+        if news == NameStatus::Nothing {
             for key in keys(question, sought) {
                 if let Some(place) = self.store.find(key) {
                     self.store.remove(place);
@@ -478,7 +478,7 @@ impl Cache {
 }
 
 /// The keys that an answer may be under, the more likely first.
-fn keys(question: Question<'_>, sought: Sought) -> [Key<'_>; 2] {
+fn keys(question: Question<'_>, sought: CacheLookup) -> [Key<'_>; 2] {
     [Key::of(question, sought), Key::of_denial(question, sought)]
 }
 

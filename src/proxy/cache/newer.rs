@@ -8,7 +8,7 @@
 //! therefore ends what is stale for the other kind, and what contradicts the existence of the name.
 //! Entries for queries with CD are kept apart: those answers are not validated.
 
-use super::key::{Key, Sought, Variant};
+use super::key::{CacheLookup, Key, Variant};
 use super::{ANCESTORS_MAX, Cache, Marks, TICKS};
 use crate::base::time::Instant;
 use crate::wire::question::CLASS_IN;
@@ -22,7 +22,7 @@ const TYPES: [u16; 20] = [
 
 /// The statement of a reply about the name in its question.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum News {
+pub(super) enum NameStatus {
     /// The name exists, with or without records of the type.
     Exists,
     /// The name does not exist.
@@ -33,7 +33,7 @@ pub(super) enum News {
     Nothing,
 }
 
-impl News {
+impl NameStatus {
     pub(super) fn of(reply: &Message<'_>) -> Self {
         let (header, opt) = (reply.header(), reply.opt());
         if opt.is_some_and(|opt| opt.rcode_extension != 0) {
@@ -64,8 +64,8 @@ impl Cache {
             return;
         }
         let variant = Variant::of_bits(false, flags.contains(Flags::CD));
-        let sought = Sought::new(question.name(), variant, &self.hasher);
-        self.end_older(question, sought, News::of(reply), false, now);
+        let sought = CacheLookup::new(question.name(), variant, &self.hasher);
+        self.end_older(question, sought, NameStatus::of(reply), false, now);
     }
 
     /// Ends what a reply to this question makes obsolete. `is_own`: the reply is one for this
@@ -73,18 +73,18 @@ impl Cache {
     pub(super) fn end_older(
         &mut self,
         question: Question<'_>,
-        sought: Sought,
-        news: News,
+        sought: CacheLookup,
+        news: NameStatus,
         is_own: bool,
         now: Instant,
     ) {
-        if news == News::Nothing {
+        if news == NameStatus::Nothing {
             return;
         }
-        if news != News::Denied && self.has_none(question, sought) {
+        if news != NameStatus::Denied && self.has_none(question, sought) {
             return self.end_denials_above(question, sought, news);
         }
-        let is_judged = news == News::Judged;
+        let is_judged = news == NameStatus::Judged;
         for variant in [sought.variant(), sought.variant().with_other_proof()] {
             let is_own = is_own && variant == sought.variant();
             let sought = sought.in_variant(variant);
@@ -95,16 +95,16 @@ impl Cache {
                     self.on_recovery(now);
                 }
                 let is_over = is_error && !is_judged || !self.is_in_time(place, now);
-                if is_own || is_over || news == News::Denied {
+                if is_own || is_over || news == NameStatus::Denied {
                     self.store.remove(place);
                 }
             }
             if let Some(place) = self.store.find(Key::of_denial(question, sought))
-                && (is_own || news == News::Exists || !self.is_in_time(place, now))
+                && (is_own || news == NameStatus::Exists || !self.is_in_time(place, now))
             {
                 self.store.remove(place);
             }
-            if news == News::Denied {
+            if news == NameStatus::Denied {
                 self.remove_types(question, sought);
             }
         }
@@ -113,13 +113,13 @@ impl Cache {
 
     /// Returns whether one look tells that the cache has no entry for the question in any variant
     /// and no denial of its name.
-    pub(super) fn has_none(&self, question: Question<'_>, sought: Sought) -> bool {
+    pub(super) fn has_none(&self, question: Question<'_>, sought: CacheLookup) -> bool {
         Key::is_common(question.rr_type()) && !self.store.may_have_common(sought)
     }
 
     /// Removes the denials of names above that the news contradicts.
-    fn end_denials_above(&mut self, question: Question<'_>, sought: Sought, news: News) {
-        if news == News::Exists {
+    fn end_denials_above(&mut self, question: Question<'_>, sought: CacheLookup, news: NameStatus) {
+        if news == NameStatus::Exists {
             self.remove_denials_above(question, sought.variant());
         }
     }
@@ -131,7 +131,7 @@ impl Cache {
     }
 
     /// Removes the entries of the name for all common types.
-    fn remove_types(&mut self, question: Question<'_>, sought: Sought) {
+    fn remove_types(&mut self, question: Question<'_>, sought: CacheLookup) {
         for rr_type in TYPES {
             let key = Key::of_type(question.name(), rr_type, sought);
             if let Some(place) = self.store.find(key) {
@@ -148,7 +148,7 @@ impl Cache {
         }
         let ancestors = name::suffixes(question.name()).skip(1).take(ANCESTORS_MAX);
         for name in ancestors.filter(|name| name.len() > 1) {
-            let above = Sought::new(name, variant.without_proof(), &self.hasher);
+            let above = CacheLookup::new(name, variant.without_proof(), &self.hasher);
             if let Some(place) = self.store.find(Key::of_name(name, above))
                 && self.store.head(place).marks.contains(Marks::BELOW)
             {

@@ -2,7 +2,7 @@
 //! prefetch that failed, and while a stale answer is served (RFC 8767).
 
 use super::entry::Head;
-use super::key::{Key, Sought};
+use super::key::{CacheLookup, Key};
 use super::{Cache, Entry, Marks, Recall, TICKS, keys, seconds, ticks};
 use crate::base::time::Instant;
 use crate::wire::Question;
@@ -16,7 +16,7 @@ impl Cache {
     pub(super) fn better_than_error(
         &mut self,
         question: Question<'_>,
-        sought: Sought,
+        sought: CacheLookup,
         now: Instant,
     ) -> Option<Entry> {
         match self.recall(question, sought, now) {
@@ -24,7 +24,7 @@ impl Cache {
                 self.pause_refresh(entry.place, now);
                 Some(entry)
             }
-            Recall::Stale(entry) | Recall::StandIn { entry, .. } => {
+            Recall::Stale(entry) | Recall::StaleInUse { entry, .. } => {
                 self.on_used_instead(entry, now);
                 Some(entry)
             }
@@ -45,7 +45,7 @@ impl Cache {
     pub(in crate::proxy) fn on_refresh_failed(
         &mut self,
         question: Question<'_>,
-        sought: Sought,
+        sought: CacheLookup,
         now: Instant,
     ) {
         for key in keys(question, sought) {
@@ -93,7 +93,7 @@ impl Cache {
     pub(super) fn pause_after_error(
         &self,
         question: Question<'_>,
-        sought: Sought,
+        sought: CacheLookup,
         now: Instant,
     ) -> u32 {
         let least = seconds(self.timeouts.failed_min).max(1);

@@ -30,7 +30,7 @@ pub(super) enum Extent {
     /// Every type at the name.
     Name,
     /// Every type at the name and all that are below it.
-    Below,
+    Subtree,
 }
 
 /// How an answer to this question is kept; `None` if it is not. Whether DNSSEC records are part of
@@ -83,7 +83,7 @@ pub(super) fn keeping(
             lifetime,
             extent: match is_of_name {
                 // Some servers deny names that have others below; not where that is validated.
-                true if flags.contains(Flags::AD) && !wants_proof => Extent::Below,
+                true if flags.contains(Flags::AD) && !wants_proof => Extent::Subtree,
                 true => Extent::Name,
                 false => Extent::Question,
             },
@@ -340,7 +340,7 @@ mod tests {
         let extent = |answer: Answer| kept(&answer).map(|(_, extent)| extent);
         assert_eq!(extent(nothing.clone()), Some(Extent::Name));
         let validated = nothing.clone().flagged(Flags::AD);
-        assert_eq!(extent(validated.clone()), Some(Extent::Below));
+        assert_eq!(extent(validated.clone()), Some(Extent::Subtree));
         assert_eq!(extent(validated.wanting_proof()), Some(Extent::Name));
         // What an alias leads to is denied, and the name is not.
         let alias = nothing.with(&[(CNAME, 60)]).flagged(Flags::AD);

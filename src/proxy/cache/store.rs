@@ -11,7 +11,7 @@ use super::CacheUsage;
 use super::blocks::{CELL_LEN, CELL_ROOM, Cells, NONE};
 use super::entry::{Head, MARKS_AT, Marks};
 use super::index::Index;
-use super::key::{Key, Sought};
+use super::key::{CacheLookup, Key};
 use crate::wire::octets;
 
 /// Entries that the hand goes past before it takes one that has been of use.
@@ -102,7 +102,7 @@ impl Store {
 
     /// Returns whether an entry of a name that is sought may exist, in any variant, for a common
     /// type or as the denial of the name.
-    pub(super) fn may_have_common(&self, sought: Sought) -> bool {
+    pub(super) fn may_have_common(&self, sought: CacheLookup) -> bool {
         self.index.has_any(Key::common_hashes(sought))
     }
 

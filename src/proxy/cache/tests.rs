@@ -54,8 +54,8 @@ impl Scene {
         self.now += Duration::from_secs_f64(seconds);
     }
 
-    fn sought(&self, question: Question<'_>, variant: Variant) -> Sought {
-        Sought::new(question.name(), variant, &self.cache.hasher)
+    fn sought(&self, question: Question<'_>, variant: Variant) -> CacheLookup {
+        CacheLookup::new(question.name(), variant, &self.cache.hasher)
     }
 
     fn keep_as(&mut self, answer: &Answer, variant: Variant) -> Kept {
@@ -80,7 +80,7 @@ impl Scene {
     fn entry(&mut self, name: &str, rr_type: u16) -> Option<(Entry, bool)> {
         match self.recall(name, rr_type, PLAIN) {
             Recall::Fresh { entry, .. } | Recall::Failed(entry) => Some((entry, true)),
-            Recall::Stale(entry) | Recall::StandIn { entry, .. } => Some((entry, false)),
+            Recall::Stale(entry) | Recall::StaleInUse { entry, .. } => Some((entry, false)),
             Recall::Nothing => None,
         }
     }
@@ -382,7 +382,7 @@ fn what_is_used_instead_is_used_at_once_and_asked_for_every_now_and_then() {
     scene.cache.on_used_instead(entry, scene.now);
     for (seconds, is_due) in [(29.0, false), (1.0, true), (100.0, true)] {
         scene.wait(seconds);
-        let Recall::StandIn { entry, is_ask_due } = scene.recall("www.example", A, PLAIN) else {
+        let Recall::StaleInUse { entry, is_ask_due } = scene.recall("www.example", A, PLAIN) else {
             panic!("it stands in");
         };
         assert_eq!(is_ask_due, is_due);
@@ -394,7 +394,7 @@ fn what_is_used_instead_is_used_at_once_and_asked_for_every_now_and_then() {
     let again = scene.recall("www.example", A, PLAIN);
     assert!(matches!(
         again,
-        Recall::StandIn {
+        Recall::StaleInUse {
             is_ask_due: false,
             ..
         }
@@ -410,7 +410,7 @@ fn what_is_used_instead_is_asked_for_when_things_are_better() {
     scene.wait(5.0);
     let (entry, _) = scene.entry("www.example", A).unwrap();
     let is_due = |scene: &mut Scene| match scene.recall("www.example", A, PLAIN) {
-        Recall::StandIn { is_ask_due, .. } => is_ask_due,
+        Recall::StaleInUse { is_ask_due, .. } => is_ask_due,
         other => panic!("{other:?}"),
     };
     scene.cache.on_used_instead(entry, scene.now);
@@ -455,7 +455,7 @@ fn error_takes_nothing_away() {
     let error = Answer::new("www.example", A).says(Rcode::SERVFAIL);
     scene.keep(&Answer::new("www.example", A).with(&[(A, 60)]));
     for is_fresh in [true, false] {
-        let Kept::Better(entry) = scene.keep_as(&error, PLAIN) else {
+        let Kept::Previous(entry) = scene.keep_as(&error, PLAIN) else {
             panic!("there is a better answer");
         };
         assert_eq!(entry.is_stale(), !is_fresh);
@@ -480,7 +480,7 @@ fn error_that_comes_before_the_end_of_an_answer_leaves_it_as_it_is() {
     let stand_in = scene.recall("www.example", A, PLAIN);
     assert!(matches!(
         stand_in,
-        Recall::StandIn {
+        Recall::StaleInUse {
             is_ask_due: false,
             ..
         }

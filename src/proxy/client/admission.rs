@@ -23,7 +23,7 @@ pub enum Transport {
         /// When the query came, if it was kept until now because others had to go first.
         came: Instant,
         /// It is under TLS.
-        is_private: bool,
+        is_encrypted: bool,
     },
 }
 
@@ -56,7 +56,7 @@ impl Transport {
     pub(in crate::proxy) fn protocol(self) -> Protocol {
         match self {
             Self::Udp => Protocol::Udp,
-            Self::Stream { is_private, .. } if is_private => Protocol::Tls,
+            Self::Stream { is_encrypted, .. } if is_encrypted => Protocol::Tls,
             Self::Stream { .. } => Protocol::Tcp,
         }
     }
@@ -339,7 +339,7 @@ mod tests {
         Transport::Stream {
             idle: Duration::from_secs(10),
             came: Instant::default(),
-            is_private: false,
+            is_encrypted: false,
         }
     }
 
@@ -426,7 +426,7 @@ mod tests {
 
     #[test]
     fn padding_is_for_those_who_pad_under_tls() {
-        for (option, is_private, is_padded) in [
+        for (option, is_encrypted, is_padded) in [
             (OptionCode::PADDING, true, true),
             (OptionCode::PADDING, false, false),
             (OptionCode(65_001), true, false),
@@ -439,7 +439,7 @@ mod tests {
             let transport = Transport::Stream {
                 idle: Duration::from_secs(10),
                 came: Instant::default(),
-                is_private,
+                is_encrypted,
             };
             let opt = forwarded(&bytes, transport).opt.unwrap();
             assert_eq!(opt.is_padded, is_padded);

@@ -8,7 +8,7 @@ use crate::base::time::Instant;
 
 /// What there is to tell.
 #[derive(Debug, Default)]
-pub(in crate::proxy) struct Notices {
+pub(in crate::proxy) struct LogThrottle {
     denied: Notice,
     limited: Notice,
     without_certificate: Notice,
@@ -18,13 +18,13 @@ pub(in crate::proxy) struct Notices {
 #[derive(Debug, Default)]
 struct Notice {
     /// How many there were that were not told.
-    untold: u64,
+    suppressed: u64,
     tell_at: Instant,
 }
 
 const PAUSE: Duration = Duration::from_secs(60);
 
-impl Notices {
+impl LogThrottle {
     /// Takes note of a client that may not ask.
     pub(in crate::proxy) fn on_denied(&mut self, ip: IpAddr, now: Instant) {
         if let Some(count) = self.denied.count(now) {
@@ -64,12 +64,12 @@ impl Notices {
 impl Notice {
     /// Counts one more. Returns how many are to be told now, if they are.
     fn count(&mut self, now: Instant) -> Option<u64> {
-        self.untold += 1;
+        self.suppressed += 1;
         if now < self.tell_at {
             return None;
         }
         self.tell_at = now + PAUSE;
-        Some(std::mem::take(&mut self.untold))
+        Some(std::mem::take(&mut self.suppressed))
     }
 }
 

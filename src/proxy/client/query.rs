@@ -6,15 +6,15 @@ use super::admission::{
     LOOPED, NOBODY_TO_ASK, Reception, Refusal, TOO_LATE, TOO_LONG, failed_before,
 };
 use super::local_zones;
-use super::response::{Client, Ending};
+use super::response::{Client, Completion};
 use crate::base::origin::Subscriber;
 use crate::base::time::Instant;
 use crate::proxy::Proxy;
 use crate::proxy::actions::Outbox;
-use crate::proxy::cache::{Entry, Recall, Sought};
+use crate::proxy::cache::{CacheLookup, Entry, Recall};
 use crate::proxy::counters::Outcome;
 use crate::proxy::exchange::trace::Tracer;
-use crate::proxy::exchange::{Asker, Exchange};
+use crate::proxy::exchange::{Exchange, Purpose};
 use crate::proxy::keys::{ExchangeKey, PoolIndex};
 use crate::wire::edns::ExtendedError;
 use crate::wire::question::Type;
@@ -28,7 +28,7 @@ struct Request<'a> {
     question: Question<'a>,
     asked: Asked<'a>,
     /// What it has in common with others, if its answer may be known or be for others, too.
-    sought: Option<Sought>,
+    sought: Option<CacheLookup>,
 }
 
 impl Request<'_> {
@@ -52,7 +52,7 @@ impl Proxy {
         let ending = at_once(client, asked, Outcome::Slipped);
         let gets_cookie = asked.opt.is_some_and(|opt| opt.cookie.is_some());
         if gets_cookie && !has_our_cookie {
-            self.say_no(&ending, asked, Rcode::BADCOOKIE, None, now, outbox);
+            self.respond_error(&ending, asked, Rcode::BADCOOKIE, None, now, outbox);
         } else {
             ending.respond(&mut self.counters, now, outbox, |out| {
                 write_bare(out, asked, Flags::TC);
@@ -61,7 +61,7 @@ impl Proxy {
     }
 
     /// Says that there is no more to be said of any record (RFC 8482, section 4.2).
-    pub(in crate::proxy) fn say_little(
+    pub(in crate::proxy) fn respond_to_any(
         &mut self,
         client: Client,
         asked: &Asked<'_>,
@@ -78,7 +78,7 @@ impl Proxy {
 
     /// Says nothing but the cookie that the response has anyway, and whether that of the client
     /// was right.
-    pub(in crate::proxy) fn say_cookie(
+    pub(in crate::proxy) fn respond_cookie_only(
         &mut self,
         client: Client,
         asked: &Asked<'_>,
@@ -92,7 +92,7 @@ impl Proxy {
                 write_bare(out, asked, Flags::default());
             });
         } else {
-            self.say_no(&ending, asked, Rcode::BADCOOKIE, None, now, outbox);
+            self.respond_error(&ending, asked, Rcode::BADCOOKIE, None, now, outbox);
         }
     }
 
@@ -106,12 +106,12 @@ impl Proxy {
     ) {
         let ending = at_once(client, asked, refusal.outcome);
         let (rcode, error) = (refusal.rcode, Some(refusal.error));
-        self.say_no(&ending, asked, rcode, error, now, outbox);
+        self.respond_error(&ending, asked, rcode, error, now, outbox);
     }
 
-    fn say_no(
+    fn respond_error(
         &mut self,
-        ending: &Ending<'_>,
+        ending: &Completion<'_>,
         asked: &Asked<'_>,
         rcode: Rcode,
         error: Option<ExtendedError>,
@@ -162,7 +162,7 @@ impl Proxy {
                     self.look_for_recovery(question, pool, now, outbox);
                 }
             }
-            Recall::StandIn { entry, is_ask_due } => {
+            Recall::StaleInUse { entry, is_ask_due } => {
                 self.answer_from_cache(&request, entry, Outcome::Stale, now, outbox);
                 if is_ask_due && self.may_refresh(&request, now) {
                     self.cache.on_used_instead(entry, now);
@@ -207,7 +207,7 @@ impl Proxy {
         outbox: &mut Outbox,
     ) {
         self.counters.misses += u64::from(request.sought.is_some());
-        match self.start_for(request, now, outbox) {
+        match self.open_exchange(request, now, outbox) {
             Ok((key, pool)) => {
                 if stale.is_some() {
                     self.watch_stale(key, now);
@@ -240,7 +240,7 @@ impl Proxy {
     }
 
     /// Starts to look for an answer for a client, which these are asked for, or says why not.
-    fn start_for(
+    fn open_exchange(
         &mut self,
         request: &Request<'_>,
         now: Instant,
@@ -262,7 +262,7 @@ impl Proxy {
         if query.unpadded_len() > self.config.limits.forwarded_query {
             return Err(TOO_LONG);
         }
-        let asker = Asker::Client {
+        let asker = Purpose::Client {
             client: request.client,
             reception: Reception::of(&request.asked),
         };
@@ -294,7 +294,7 @@ impl Proxy {
         self.counters.refreshes += 1;
         let query = self.query_for(request);
         let deadline = now + self.config.timeouts.deadline();
-        let mut exchange = Exchange::new(Asker::Cache, pool, query, (now, deadline));
+        let mut exchange = Exchange::new(Purpose::Cache, pool, query, (now, deadline));
         exchange.holder = Some(request.holder());
         exchange.sought = request.sought;
         self.start(exchange, now, outbox);
@@ -313,7 +313,7 @@ impl Proxy {
         if is_in_trouble && self.has_capacity_to_spare() && self.memory.takes_probe(pool, now) {
             let query = Query::new(&self.routes.domain(question.name()), Type::NS);
             let deadline = now + self.config.timeouts.attempt;
-            let exchange = Exchange::new(Asker::Probe, pool, query, (now, deadline));
+            let exchange = Exchange::new(Purpose::Probe, pool, query, (now, deadline));
             self.start(exchange, now, outbox);
         }
         self.ask_for_addresses(Some(pool), now, outbox);
@@ -332,8 +332,8 @@ impl Proxy {
 }
 
 /// The end of a query that is answered when it comes.
-fn at_once<'a>(client: Client, asked: &Asked<'a>, outcome: Outcome) -> Ending<'a> {
-    Ending {
+fn at_once<'a>(client: Client, asked: &Asked<'a>, outcome: Outcome) -> Completion<'a> {
+    Completion {
         client,
         question: asked.question,
         outcome,

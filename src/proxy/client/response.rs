@@ -24,7 +24,7 @@ pub(in crate::proxy) struct Client {
 
 /// The end of a query of a client.
 #[derive(Clone, Copy, Debug)]
-pub(in crate::proxy) struct Ending<'a> {
+pub(in crate::proxy) struct Completion<'a> {
     pub(in crate::proxy) client: Client,
     pub(in crate::proxy) question: Option<Question<'a>>,
     pub(in crate::proxy) outcome: Outcome,
@@ -57,7 +57,7 @@ pub struct Record {
     pub trace: Option<Trace>,
 }
 
-impl Ending<'_> {
+impl Completion<'_> {
     /// Sends the response.
     pub(in crate::proxy) fn respond(
         &self,

@@ -10,7 +10,7 @@ use crate::wire::{Flags, Header, Message, Opcode, Query, Question, Rcode};
 
 /// What an answer is worth.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::proxy) enum Worth {
+pub(in crate::proxy) enum ReplyQuality {
     /// It is the response.
     All,
     /// It is truncated, which it would not be on a connection.
@@ -133,18 +133,18 @@ pub(in crate::proxy) fn shortened(answer: &Message<'_>) -> Box<[u8]> {
     }
 }
 
-pub(in crate::proxy) fn worth(answer: &Message<'_>, scheme: Scheme) -> Worth {
+pub(in crate::proxy) fn worth(answer: &Message<'_>, scheme: Scheme) -> ReplyQuality {
     let flags = answer.header().flags;
     if is_error(flags.rcode()) && !is_verdict(answer) {
-        Worth::Nothing
+        ReplyQuality::Nothing
     } else if flags.contains(Flags::TC) {
         match scheme {
-            Scheme::Udp => Worth::Part,
+            Scheme::Udp => ReplyQuality::Part,
             // There is room for all of it.
-            Scheme::Tcp | Scheme::Tls => Worth::Nothing,
+            Scheme::Tcp | Scheme::Tls => ReplyQuality::Nothing,
         }
     } else {
-        Worth::All
+        ReplyQuality::All
     }
 }
 
@@ -174,7 +174,7 @@ mod tests {
     use super::*;
     use crate::wire::edns::{ExtendedError, OptWriter};
 
-    fn worth_of(flags: Flags, rcode: Rcode, reason: u16, scheme: Scheme) -> Worth {
+    fn worth_of(flags: Flags, rcode: Rcode, reason: u16, scheme: Scheme) -> ReplyQuality {
         let header = Header {
             id: 0,
             flags: (Flags::QR | flags).with_rcode(rcode),
@@ -198,25 +198,29 @@ mod tests {
     fn error_is_worth_something_if_it_is_a_verdict_on_the_name() {
         let of = |rcode, reason| worth_of(Flags::default(), rcode, reason, Scheme::Tls);
         for rcode in [Rcode::SERVFAIL, Rcode::REFUSED] {
-            assert_eq!(of(rcode, 22), Worth::Nothing);
-            assert_eq!(of(rcode, 6), Worth::All, "bogus");
-            assert_eq!(of(rcode, 15), Worth::All, "blocked");
-            assert_eq!(of(rcode, 16), Worth::All, "censored");
-            assert_eq!(of(rcode, 17), Worth::All, "filtered");
+            assert_eq!(of(rcode, 22), ReplyQuality::Nothing);
+            assert_eq!(of(rcode, 6), ReplyQuality::All, "bogus");
+            assert_eq!(of(rcode, 15), ReplyQuality::All, "blocked");
+            assert_eq!(of(rcode, 16), ReplyQuality::All, "censored");
+            assert_eq!(of(rcode, 17), ReplyQuality::All, "filtered");
         }
-        assert_eq!(of(Rcode::SERVFAIL, 18), Worth::All, "prohibited");
-        assert_eq!(of(Rcode::REFUSED, 18), Worth::Nothing, "for this client");
-        assert_eq!(of(Rcode::FORMERR, 0), Worth::Nothing);
-        assert_eq!(of(Rcode::NOTIMP, 0), Worth::Nothing);
-        assert_eq!(of(Rcode::NXDOMAIN, 0), Worth::All);
-        assert_eq!(of(Rcode::NOERROR, 22), Worth::All);
+        assert_eq!(of(Rcode::SERVFAIL, 18), ReplyQuality::All, "prohibited");
+        assert_eq!(
+            of(Rcode::REFUSED, 18),
+            ReplyQuality::Nothing,
+            "for this client"
+        );
+        assert_eq!(of(Rcode::FORMERR, 0), ReplyQuality::Nothing);
+        assert_eq!(of(Rcode::NOTIMP, 0), ReplyQuality::Nothing);
+        assert_eq!(of(Rcode::NXDOMAIN, 0), ReplyQuality::All);
+        assert_eq!(of(Rcode::NOERROR, 22), ReplyQuality::All);
     }
 
     #[test]
     fn what_is_cut_short_to_fit_a_datagram_is_a_part() {
         let of = |scheme| worth_of(Flags::TC, Rcode::NOERROR, 0, scheme);
-        assert_eq!(of(Scheme::Udp), Worth::Part);
-        assert_eq!(of(Scheme::Tcp), Worth::Nothing);
-        assert_eq!(of(Scheme::Tls), Worth::Nothing);
+        assert_eq!(of(Scheme::Udp), ReplyQuality::Part);
+        assert_eq!(of(Scheme::Tcp), ReplyQuality::Nothing);
+        assert_eq!(of(Scheme::Tls), ReplyQuality::Nothing);
     }
 }

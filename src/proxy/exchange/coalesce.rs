@@ -15,11 +15,11 @@ use crate::proxy::keys::ExchangeKey;
 
 /// The exchanges that others may follow, by a hash of what they ask.
 #[derive(Debug, Default)]
-pub(in crate::proxy) struct Leaders {
+pub(in crate::proxy) struct InFlight {
     by_hash: HashMap<u64, ExchangeKey, BuildHasherDefault<AsItIs>>,
 }
 
-impl Leaders {
+impl InFlight {
     fn shrink(&mut self) {
         if self.by_hash.is_empty() && self.by_hash.capacity() > 64 {
             self.by_hash.shrink_to_fit();
@@ -94,7 +94,7 @@ impl Proxy {
         followers.reverse();
         for key in followers {
             self.exchange_mut(key).tracer.on_wait_end(now);
-            self.seek(key, now, outbox);
+            self.coalesce_or_dispatch(key, now, outbox);
         }
     }
 }
@@ -219,7 +219,7 @@ mod tests {
         let transport = Transport::Stream {
             idle: Duration::from_secs(10),
             came: scene.now,
-            is_private: false,
+            is_encrypted: false,
         };
         let mut sent = Vec::new();
         for _ in 0..CLIENTS {

@@ -3,7 +3,7 @@
 use super::preferences::{UpstreamSet, Wishes};
 use super::trace::{StepEnd, StepKind};
 use super::turns::Cursor;
-use super::{Asker, Attempt, Exchange};
+use super::{Attempt, Exchange, Purpose};
 use crate::base::failure::FailureKind;
 use crate::base::time::Instant;
 use crate::config::Scheme;
@@ -36,12 +36,17 @@ impl Proxy {
             exchanges.len(),
             |(_, key)| exchanges.contains(key.0),
         );
-        self.seek(key, now, outbox);
+        self.coalesce_or_dispatch(key, now, outbox);
         key
     }
 
     /// Lets a query find its answer: by itself, unless the same is asked already.
-    pub(in crate::proxy) fn seek(&mut self, key: ExchangeKey, now: Instant, outbox: &mut Outbox) {
+    pub(in crate::proxy) fn coalesce_or_dispatch(
+        &mut self,
+        key: ExchangeKey,
+        now: Instant,
+        outbox: &mut Outbox,
+    ) {
         if !self.follow(key, now) {
             self.upstreams.take_turn(self.exchange(key).pool);
             let exchange = self.exchanges.get_mut(key.0).expect("it was added");
@@ -110,12 +115,12 @@ impl Proxy {
         now: Instant,
         outbox: &mut Outbox,
     ) {
-        let attempt = self.put_on_link(key, link_key, now, outbox);
+        let attempt = self.enqueue_on_link(key, link_key, now, outbox);
         self.trace_sent(key, attempt, false, now);
         let exchange = self.exchange_mut(key);
         exchange.on_sent(attempt);
         if exchange.times_sent() == 1 {
-            self.counters.probes += u64::from(matches!(exchange.asker, Asker::Probe));
+            self.counters.probes += u64::from(matches!(exchange.asker, Purpose::Probe));
             self.hedges.on_sent();
         } else {
             self.counters.retries += 1;
@@ -141,14 +146,14 @@ impl Proxy {
             }
             _ => return,
         };
-        let attempt = self.put_on_link(key, link, now, outbox);
+        let attempt = self.enqueue_on_link(key, link, now, outbox);
         self.trace_sent(key, attempt, true, now);
         let exchange = self.exchange_mut(key);
         exchange.on_copied(attempt);
         self.counters.copies += 1;
     }
 
-    fn put_on_link(
+    fn enqueue_on_link(
         &mut self,
         key: ExchangeKey,
         link_key: LinkKey,
@@ -347,7 +352,7 @@ impl Proxy {
         let exchange = self.exchanges.get(key.0).expect("it is still there");
         let (question, by) = (exchange.query.question(), (pool, exchange.asked_at));
         match asker {
-            Asker::Client { .. } => {
+            Purpose::Client { .. } => {
                 let (ending, owed) = exchange.ending(outcome).expect("a client asked");
                 ending.respond(&mut self.counters, now, outbox, |out| {
                     write_error(out, &owed, Rcode::SERVFAIL, Some(error));
@@ -355,15 +360,15 @@ impl Proxy {
                 self.memory.on_failure(question, by, error, now);
                 self.end(key, outcome, now, outbox);
             }
-            Asker::Cache => {
+            Purpose::Cache => {
                 self.memory.on_failure(question, by, error, now);
                 if let Some(sought) = exchange.sought {
                     self.cache.on_refresh_failed(question, sought, now);
                 }
                 self.end(key, outcome, now, outbox);
             }
-            Asker::Probe => self.end(key, outcome, now, outbox),
-            Asker::Bootstrap(upstream, rr_type) => {
+            Purpose::Probe => self.end(key, outcome, now, outbox),
+            Purpose::Bootstrap(upstream, rr_type) => {
                 self.end(key, outcome, now, outbox);
                 self.on_addresses(upstream, rr_type, None, now, outbox);
             }
@@ -526,7 +531,7 @@ mod tests {
         let late = Transport::Stream {
             idle,
             came: Instant::after_start(Duration::from_secs(95)),
-            is_private: false,
+            is_encrypted: false,
         };
         scene.ask(&query(0), late);
         let told = (Rcode::SERVFAIL, ExtendedErrorCode::NO_REACHABLE_AUTHORITY);
@@ -537,7 +542,7 @@ mod tests {
             Transport::Stream {
                 idle,
                 came,
-                is_private: false,
+                is_encrypted: false,
             },
         );
         scene.link();

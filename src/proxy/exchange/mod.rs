@@ -38,9 +38,9 @@ use crate::wire::query::EdnsLevel;
 use crate::wire::question::Type;
 use crate::wire::response::Asked;
 
-use super::cache::Sought;
+use super::cache::CacheLookup;
 use super::client::admission::Reception;
-use super::client::response::{Client, Ending};
+use super::client::response::{Client, Completion};
 use super::counters::Outcome;
 use super::keys::{EndpointKey, ExchangeKey, LinkKey, PoolIndex, UpstreamIndex};
 use preferences::{UpstreamSet, Wishes};
@@ -65,7 +65,7 @@ struct Open {
 
 /// Who asked.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Asker {
+pub(super) enum Purpose {
     /// A client.
     Client {
         /// Who it is.
@@ -94,7 +94,7 @@ pub(super) struct BadAnswer {
 /// One query that is being answered.
 #[derive(Debug)]
 pub(super) struct Exchange {
-    pub(super) asker: Asker,
+    pub(super) asker: Purpose,
     /// The client that it counts for, be it that its client has a response by now.
     pub(super) holder: Option<Subscriber>,
     /// Who is asked.
@@ -128,7 +128,7 @@ pub(super) struct Exchange {
     /// An answer has come that none could better.
     pub(super) is_answered: bool,
     /// What it has in common with others, if its answer is for others, too.
-    pub(super) sought: Option<Sought>,
+    pub(super) sought: Option<CacheLookup>,
     /// Under what hash others find it to follow it, if they may.
     pub(super) leads_as: Option<u64>,
     /// Those that wait for its answer.
@@ -152,7 +152,7 @@ const OPEN_MAX: usize = Limits::ATTEMPTS + 1;
 
 impl Exchange {
     pub(super) fn new(
-        asker: Asker,
+        asker: Purpose,
         pool: PoolIndex,
         query: Query,
         (now, deadline): (Instant, Instant),
@@ -240,7 +240,7 @@ impl Exchange {
 
     /// Whether a client waits for it.
     pub(super) fn is_for_client(&self) -> bool {
-        matches!(self.asker, Asker::Client { .. })
+        matches!(self.asker, Purpose::Client { .. })
     }
 
     /// Whether an answer has come that is an error.
@@ -326,12 +326,12 @@ impl Exchange {
     }
 
     /// The end of the query, and what the response owes it, if it is a client's.
-    pub(super) fn ending(&self, outcome: Outcome) -> Option<(Ending<'_>, Asked<'_>)> {
-        let Asker::Client { client, reception } = &self.asker else {
+    pub(super) fn ending(&self, outcome: Outcome) -> Option<(Completion<'_>, Asked<'_>)> {
+        let Purpose::Client { client, reception } = &self.asker else {
             return None;
         };
         let question = self.query.question();
-        let ending = Ending {
+        let ending = Completion {
             client: *client,
             question: Some(question),
             outcome,
@@ -349,7 +349,7 @@ mod tests {
     use crate::base::arena::Key;
 
     fn exchange() -> Exchange {
-        let asker = Asker::Bootstrap(UpstreamIndex(0), Type::A);
+        let asker = Purpose::Bootstrap(UpstreamIndex(0), Type::A);
         let query = Query::new(&"a.example".parse().unwrap(), Type::A);
         let now = Instant::default();
         Exchange::new(asker, PoolIndex(0), query, (now, now))

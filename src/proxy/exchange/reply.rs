@@ -8,9 +8,11 @@
 
 use std::iter;
 
-use super::classify::{Reply, Worth, classify, is_error, keepalive, less_edns, shortened, worth};
+use super::classify::{
+    Reply, ReplyQuality, classify, is_error, keepalive, less_edns, shortened, worth,
+};
 use super::trace::StepEnd;
-use super::{Asker, Attempt, BadAnswer, Exchange};
+use super::{Attempt, BadAnswer, Exchange, Purpose};
 use crate::base::failure::FailureKind;
 use crate::base::time::Instant;
 use crate::config::Scheme;
@@ -122,8 +124,9 @@ impl Proxy {
             return;
         };
         let (endpoint, sent, scheme) = (link.endpoint, link.sent()[place], link.scheme);
-        let is_useful = Message::parse(reply)
-            .is_ok_and(|reply| reply.question().is_some() && worth(&reply, scheme) == Worth::All);
+        let is_useful = Message::parse(reply).is_ok_and(|reply| {
+            reply.question().is_some() && worth(&reply, scheme) == ReplyQuality::All
+        });
         self.on_answer(key, place, is_useful, now);
         let is_answered = sent.state == SentState::Abandoned { is_answered: true };
         if is_answered && !is_useful && self.upstreams.is_in_trouble(endpoint) {
@@ -147,7 +150,7 @@ impl Proxy {
             link.on_keepalive(timeout);
         }
         let worth = worth(answer, scheme);
-        let upstream = self.on_answer(key, place, worth != Worth::Nothing, now);
+        let upstream = self.on_answer(key, place, worth != ReplyQuality::Nothing, now);
         let exchange = self.exchanges.get_mut(exchange_key.0);
         let exchange = exchange.expect("a query that is answered has an exchange");
         exchange.answered_by = Some(upstream);
@@ -155,7 +158,7 @@ impl Proxy {
         let attempt = Attempt { link: key, id };
         let end = StepEnd::Answered(answer.header().flags.rcode());
         exchange.tracer.on_attempt_end(attempt, end, now);
-        if worth == Worth::All {
+        if worth == ReplyQuality::All {
             exchange.on_attempt_lost(attempt);
             exchange.is_answered = true;
             exchange.poor = None;
@@ -164,7 +167,7 @@ impl Proxy {
             }
             return self.deliver(exchange_key, answer, now, outbox);
         }
-        let is_error = worth == Worth::Nothing;
+        let is_error = worth == ReplyQuality::Nothing;
         let is_in_doubt = self.upstreams.endpoint(endpoint).is_edns_in_doubt(now);
         let exchange = self.exchange_mut(exchange_key);
         if is_error
@@ -297,7 +300,7 @@ impl Proxy {
 
     /// An upstream cannot be connected to, or not soon: those who have an error and wait for
     /// another opinion look elsewhere.
-    pub(in crate::proxy) fn reconsider_errors(
+    pub(in crate::proxy) fn retry_after_error(
         &mut self,
         pool: PoolIndex,
         upstream: UpstreamIndex,
@@ -313,7 +316,7 @@ impl Proxy {
     }
 
     /// A connection could not be had: those who have an answer that is cut short get that.
-    pub(in crate::proxy) fn settle_for_part(
+    pub(in crate::proxy) fn deliver_truncated(
         &mut self,
         pool: PoolIndex,
         now: Instant,
@@ -348,7 +351,7 @@ impl Proxy {
         let exchange = self.exchanges.get_mut(key.0);
         let exchange = exchange.expect("who is answered is there");
         let bootstrap = match exchange.asker {
-            Asker::Bootstrap(upstream, rr_type) => Some((upstream, rr_type)),
+            Purpose::Bootstrap(upstream, rr_type) => Some((upstream, rr_type)),
             _ => None,
         };
         let question = exchange.query.question();
@@ -365,7 +368,7 @@ impl Proxy {
             None => Kept::No,
         };
         let outcome = match kept {
-            Kept::Better(entry) if entry.is_stale() => Outcome::Stale,
+            Kept::Previous(entry) if entry.is_stale() => Outcome::Stale,
             _ => Outcome::Answered,
         };
         let answered_by = exchange.answered_by;
@@ -445,7 +448,7 @@ impl Proxy {
         now: Instant,
         outbox: &mut Outbox,
     ) {
-        if let Kept::Yes(entry) | Kept::Better(entry) = kept {
+        if let Kept::Yes(entry) | Kept::Previous(entry) = kept {
             return self.respond_from_cache(key, entry, outcome, now, outbox);
         }
         let exchange = self.exchanges.get(key.0).expect("who asks is there");

@@ -3,7 +3,7 @@
 //! Whoever asks for such a one waits for upstream first, though not for long. From then on it is
 //! what everybody gets at once, and every now and then upstream is asked whether there is a better.
 
-use super::Asker;
+use super::Purpose;
 use crate::base::time::Instant;
 use crate::proxy::Proxy;
 use crate::proxy::actions::Outbox;
@@ -16,7 +16,7 @@ impl Proxy {
     pub(in crate::proxy) fn watch_stale(&mut self, key: ExchangeKey, now: Instant) {
         let at = now + self.config.timeouts.stale;
         let exchanges = &self.exchanges;
-        self.by_patience
+        self.by_stale_deadline
             .push((at, key), exchanges.len(), |(_, key)| {
                 exchanges.contains(key.0)
             });
@@ -25,16 +25,18 @@ impl Proxy {
     /// The next query that has waited long enough for a fresh answer, and when.
     pub(in crate::proxy) fn next_stale(&mut self) -> Option<(Instant, ExchangeKey)> {
         let exchanges = &self.exchanges;
-        let first = self.by_patience.front(|(_, key)| exchanges.contains(key.0));
+        let first = self
+            .by_stale_deadline
+            .front(|(_, key)| exchanges.contains(key.0));
         first.copied()
     }
 
     /// Answers those that have waited long enough. Upstream may still answer, for those to come.
-    pub(in crate::proxy) fn answer_the_patient(&mut self, now: Instant, outbox: &mut Outbox) {
+    pub(in crate::proxy) fn serve_stale_due(&mut self, now: Instant, outbox: &mut Outbox) {
         while let Some((at, key)) = self.next_stale()
             && at <= now
         {
-            self.by_patience.pop();
+            self.by_stale_deadline.pop();
             if let Some(entry) = self.stand_in(key, now) {
                 self.respond_from_cache(key, entry, Outcome::Stale, now, outbox);
                 self.leave_to_cache(key, now, outbox);
@@ -47,7 +49,7 @@ impl Proxy {
         let exchange = self.exchanges.get(key.0).expect("who asks is there");
         let sought = exchange.sought?;
         let question = exchange.query.question();
-        let (Recall::Stale(entry) | Recall::StandIn { entry, .. }) =
+        let (Recall::Stale(entry) | Recall::StaleInUse { entry, .. }) =
             self.cache.recall(question, sought, now)
         else {
             return None;
@@ -62,7 +64,7 @@ impl Proxy {
         if exchange.leads_as.is_none() {
             return self.end(key, Outcome::Stale, now, outbox);
         }
-        exchange.asker = Asker::Cache;
+        exchange.asker = Purpose::Cache;
         self.ours += 1;
     }
 

@@ -34,7 +34,7 @@ pub struct Step {
 }
 
 /// Where a step leads, and how it is spoken there.
-pub type Place = (Scheme, SocketAddr);
+pub type PeerAddr = (Scheme, SocketAddr);
 
 /// What a step is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,11 +46,11 @@ pub enum StepKind {
     /// There is no connection with room.
     Waiting,
     /// A connection is opened, for this query or for others that came before.
-    Handshake(Place),
+    Handshake(PeerAddr),
     /// The query is sent.
     Attempt {
         /// Where to.
-        to: Place,
+        to: PeerAddr,
         /// How often it has been sent before.
         before: usize,
         /// It is sent besides another attempt, to see whether that upstream is out of trouble.

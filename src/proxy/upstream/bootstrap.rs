@@ -14,7 +14,7 @@ use crate::base::time::Instant;
 use crate::config::{Config, Host, Scheme};
 use crate::proxy::Proxy;
 use crate::proxy::actions::Outbox;
-use crate::proxy::exchange::{Asker, Exchange};
+use crate::proxy::exchange::{Exchange, Purpose};
 use crate::proxy::keys::{EndpointKey, LinkKey, PoolIndex, UpstreamIndex};
 use crate::wire::name::Name;
 use crate::wire::question::Type;
@@ -133,7 +133,7 @@ impl Proxy {
             host.asked = TYPES.to_vec();
             for rr_type in TYPES {
                 let host = &self.bootstrap.hosts[place];
-                let asker = Asker::Bootstrap(host.upstream, rr_type);
+                let asker = Purpose::Bootstrap(host.upstream, rr_type);
                 let query = Query::new(&host.name, rr_type);
                 let deadline = now + self.config.timeouts.deadline();
                 let exchange = Exchange::new(asker, self.bootstrap.servers, query, (now, deadline));

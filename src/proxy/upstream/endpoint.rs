@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::capacity::ConnectionCapacity;
 use super::edns::EdnsSupport;
 use super::health::{Change, Health};
-use super::idle_timeout::Patience;
+use super::idle_timeout::IdleTimeoutEstimate;
 use super::latency::Latency;
 use crate::base::failure::FailureKind;
 use crate::base::time::Instant;
@@ -30,7 +30,7 @@ pub(in crate::proxy) struct Endpoint {
     pub(super) retired: usize,
     pub(super) health: Health,
     pub(super) latency: Latency,
-    pub(super) patience: Patience,
+    pub(super) patience: IdleTimeoutEstimate,
     /// How many queries its connections take.
     pub(super) capacity: ConnectionCapacity,
     pub(super) edns: EdnsSupport,
@@ -60,7 +60,7 @@ impl Endpoint {
             retired: 0,
             health: Health::default(),
             latency: Latency::default(),
-            patience: Patience::default(),
+            patience: IdleTimeoutEstimate::default(),
             capacity: ConnectionCapacity::default(),
             edns: EdnsSupport::default(),
             datagrams_lost_until: None,

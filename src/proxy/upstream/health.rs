@@ -20,13 +20,13 @@ use crate::base::failure::FailureKind;
 use crate::base::random::Random;
 use crate::base::time::Instant;
 use crate::config::Timeouts;
-use crate::wire::name::hash_small;
+use crate::wire::name::hash_lowercase;
 use crate::wire::question::{Question, Type};
 
 /// How an upstream is doing.
 #[derive(Debug, Default)]
 pub(in crate::proxy) struct Health {
-    trouble: Option<Trouble>,
+    trouble: Option<Outage>,
     /// When the latest connection was opened that came up.
     reached: Option<Instant>,
     /// It has ever answered.
@@ -64,7 +64,7 @@ impl BadAnswerRow {
             return false;
         }
         let mut hasher = DefaultHasher::new();
-        hash_small(question.name(), &mut hasher);
+        hash_lowercase(question.name(), &mut hasher);
         let name = hasher.finish();
         if !self.names.contains(&name) && self.names.len() < Self::NAMES_MAX {
             self.names.push(name);
@@ -80,7 +80,7 @@ impl BadAnswerRow {
 
 /// What is wrong with an upstream.
 #[derive(Debug)]
-struct Trouble {
+struct Outage {
     kind: FailureKind,
     /// Failures in a row.
     count: u32,
@@ -102,7 +102,7 @@ pub(in crate::proxy) enum Change {
     /// Nothing new.
     None,
     /// Something is wrong, or something else than before.
-    Trouble,
+    Outage,
     /// All is well again.
     Recovery {
         /// Failures in a row before.
@@ -112,7 +112,7 @@ pub(in crate::proxy) enum Change {
 
 /// What a failure says of the upstream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Nature {
+enum FailureClass {
     /// It cannot be reached, or is not who it should be.
     Unreachable,
     /// It was connected, and closed or sent nonsense instead of an answer.
@@ -125,7 +125,7 @@ enum Nature {
     Looping,
 }
 
-impl Trouble {
+impl Outage {
     /// The pause, where at most so long a pause is kept. A loop is not tested more often because
     /// queries wait: each test would go round.
     fn pause_within(&self, pause_max: Duration) -> Duration {
@@ -136,7 +136,7 @@ impl Trouble {
     }
 }
 
-impl Nature {
+impl FailureClass {
     fn of(kind: FailureKind) -> Self {
         match kind {
             FailureKind::Connect
@@ -184,7 +184,7 @@ impl Health {
     /// Whether a failed connection is no reason yet to give up the queries that wait: the upstream
     /// has answered before, so this may be a restart.
     pub(in crate::proxy) fn is_hopeful(&self, now: Instant, timeouts: &Timeouts) -> bool {
-        let is_young = |trouble: &Trouble| now < trouble.since + timeouts.query;
+        let is_young = |trouble: &Outage| now < trouble.since + timeouts.query;
         self.has_answered && self.trouble.as_ref().is_none_or(is_young)
     }
 
@@ -192,9 +192,11 @@ impl Health {
     /// kept.
     pub(in crate::proxy) fn closed_until(&self, pause_max: Duration) -> Option<Instant> {
         let trouble = self.trouble.as_ref()?;
-        let is_closed = match Nature::of(trouble.kind) {
-            Nature::Unreachable | Nature::Unhelpful | Nature::Looping => !trouble.is_pause_over,
-            Nature::Silent | Nature::Wrong => false,
+        let is_closed = match FailureClass::of(trouble.kind) {
+            FailureClass::Unreachable | FailureClass::Unhelpful | FailureClass::Looping => {
+                !trouble.is_pause_over
+            }
+            FailureClass::Silent | FailureClass::Wrong => false,
         };
         is_closed.then(|| trouble.at + trouble.pause_within(pause_max))
     }
@@ -209,7 +211,7 @@ impl Health {
     /// Whether it is time to see if the trouble is over.
     /// At most so long a pause is kept.
     pub(in crate::proxy) fn is_trial_due(&self, now: Instant, pause_max: Duration) -> bool {
-        let is_due = |trouble: &Trouble| trouble.tried_at + trouble.pause_within(pause_max) <= now;
+        let is_due = |trouble: &Outage| trouble.tried_at + trouble.pause_within(pause_max) <= now;
         self.trouble.as_ref().is_some_and(is_due)
     }
 
@@ -228,7 +230,7 @@ impl Health {
 
     /// Whether it has been on trial for no longer than a moment.
     pub(in crate::proxy) fn is_on_trial(&self, now: Instant, moment: Duration) -> bool {
-        let is_fresh = |trouble: &Trouble| trouble.tried_at + moment >= now;
+        let is_fresh = |trouble: &Outage| trouble.tried_at + moment >= now;
         let trouble = self.trouble.as_ref();
         trouble.is_some_and(|trouble| trouble.is_on_trial && is_fresh(trouble))
     }
@@ -255,7 +257,7 @@ impl Health {
     ) -> Change {
         let earlier = self.trouble.as_ref();
         let is_counted = earlier.is_some_and(|trouble| since < trouble.at);
-        let is_disproved = Nature::of(kind) == Nature::Unreachable
+        let is_disproved = FailureClass::of(kind) == FailureClass::Unreachable
             && self.reached.is_some_and(|later| since < later);
         if is_counted || is_disproved {
             return Change::None;
@@ -274,17 +276,17 @@ impl Health {
             (None, None) => 0,
         };
         let count = before.saturating_add(1);
-        let doublings = Nature::of(kind).doublings(count);
+        let doublings = FailureClass::of(kind).doublings(count);
         let pause = doublings.map_or(Duration::ZERO, |doublings| {
             backoff(doublings, timeouts, random)
         });
         let is_news = earlier.is_none_or(|trouble| trouble.kind != kind || trouble.pause.is_zero());
         let change = if is_news && !pause.is_zero() {
-            Change::Trouble
+            Change::Outage
         } else {
             Change::None
         };
-        self.trouble = Some(Trouble {
+        self.trouble = Some(Outage {
             kind,
             count,
             since: earlier.map_or(now, |trouble| trouble.since),
@@ -301,7 +303,7 @@ impl Health {
     pub(in crate::proxy) fn on_up(&mut self, opened_at: Instant, now: Instant) -> Change {
         self.reached = self.reached.max(Some(opened_at));
         self.end_if(now, |trouble| {
-            Nature::of(trouble.kind) == Nature::Unreachable
+            FailureClass::of(trouble.kind) == FailureClass::Unreachable
         })
     }
 
@@ -317,16 +319,16 @@ impl Health {
         if is_useful {
             self.bad_answers.on_useful_answer(now);
         }
-        self.end_if(now, |trouble| match Nature::of(trouble.kind) {
-            Nature::Silent => true,
-            Nature::Wrong => is_useful,
-            Nature::Unreachable | Nature::Unhelpful => opened_at >= trouble.at,
+        self.end_if(now, |trouble| match FailureClass::of(trouble.kind) {
+            FailureClass::Silent => true,
+            FailureClass::Wrong => is_useful,
+            FailureClass::Unreachable | FailureClass::Unhelpful => opened_at >= trouble.at,
             // In a loop, errors come back as answers.
-            Nature::Looping => is_useful && opened_at >= trouble.at,
+            FailureClass::Looping => is_useful && opened_at >= trouble.at,
         })
     }
 
-    fn end_if(&mut self, now: Instant, ends: impl FnOnce(&Trouble) -> bool) -> Change {
+    fn end_if(&mut self, now: Instant, ends: impl FnOnce(&Outage) -> bool) -> Change {
         let Some(trouble) = self.trouble.take_if(|trouble| ends(trouble)) else {
             return Change::None;
         };
@@ -589,7 +591,7 @@ mod tests {
             let change = scene
                 .health
                 .on_failure(kind, at(now), at(now), timeouts, random);
-            change == Change::Trouble
+            change == Change::Outage
         };
         assert!(told(FailureKind::Connect, 1.0));
         assert!(!told(FailureKind::Connect, 2.0));

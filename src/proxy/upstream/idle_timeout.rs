@@ -9,7 +9,7 @@ use crate::base::time::Instant;
 
 /// What is known of an upstream's patience.
 #[derive(Debug, Default)]
-pub(super) struct Patience {
+pub(super) struct IdleTimeoutEstimate {
     /// After how long it last closed an idle connection.
     last: Option<Duration>,
     learned: Option<Learned>,
@@ -21,7 +21,7 @@ struct Learned {
     at: Instant,
 }
 
-impl Patience {
+impl IdleTimeoutEstimate {
     /// What was learned is forgotten after so long, since nobody tries it any more.
     const VALID: Duration = Duration::from_secs(3600);
 
@@ -68,7 +68,7 @@ mod tests {
     }
 
     fn limit_ms(closed_after_ms: &[u64]) -> u128 {
-        let mut patience = Patience::default();
+        let mut patience = IdleTimeoutEstimate::default();
         for idle in closed_after_ms {
             patience.on_closed(Duration::from_millis(*idle), at(1));
         }
@@ -91,7 +91,7 @@ mod tests {
 
     #[test]
     fn what_was_learned_is_forgotten() {
-        let mut patience = Patience::default();
+        let mut patience = IdleTimeoutEstimate::default();
         patience.on_closed(Duration::from_secs(5), at(1));
         patience.on_closed(Duration::from_secs(5), at(10));
         assert!(patience.limit(MOST, at(3_600)) < MOST);

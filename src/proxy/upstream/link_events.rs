@@ -9,7 +9,7 @@ use crate::config::Scheme;
 use crate::proxy::Proxy;
 use crate::proxy::actions::Outbox;
 use crate::proxy::counters::Outcome;
-use crate::proxy::exchange::{Asker, Attempt, Exchange};
+use crate::proxy::exchange::{Attempt, Exchange, Purpose};
 use crate::proxy::keys::{EndpointKey, ExchangeKey, LinkKey, PoolIndex, UpstreamIndex};
 use crate::wire::query::EdnsLevel;
 
@@ -58,8 +58,8 @@ impl Proxy {
                 if link.scheme == Scheme::Tcp {
                     self.return_to_datagrams(link.endpoint, pool, now);
                 }
-                self.reconsider_errors(pool, upstream, now, outbox);
-                self.settle_for_part(pool, now, outbox);
+                self.retry_after_error(pool, upstream, now, outbox);
+                self.deliver_truncated(pool, now, outbox);
                 self.fail_waiting_without_way(pool, now, outbox);
             }
         }
@@ -227,7 +227,7 @@ impl Proxy {
     pub(super) fn prefer_stream(&mut self, key: ExchangeKey, scheme: Scheme, is_rejected: bool) {
         let exchange = self.exchanges.get_mut(key.0);
         let exchange = exchange.expect("only exchanges that are there are worked on");
-        let is_one_enough = is_rejected || matches!(exchange.asker, Asker::Bootstrap(..));
+        let is_one_enough = is_rejected || matches!(exchange.asker, Purpose::Bootstrap(..));
         let had_datagrams = exchange.times_sent() >= if is_one_enough { 1 } else { 2 };
         let tried = exchange.wishes.rather_not;
         if scheme == Scheme::Udp

@@ -457,12 +457,12 @@ impl Upstreams {
         let health = &mut endpoint.health;
         let change = health.on_failure(failure.kind, since, now, &timeouts, random);
         let level = match change {
-            Change::Trouble => log::Level::Warn,
+            Change::Outage => log::Level::Warn,
             _ => log::Level::Debug,
         };
         let event = match (change, failure.kind) {
-            (Change::Trouble, FailureKind::Authentication) => "authentication-failure",
-            (Change::Trouble, _) => "upstream-down",
+            (Change::Outage, FailureKind::Authentication) => "authentication-failure",
+            (Change::Outage, _) => "upstream-down",
             _ => "upstream-failure",
         };
         let label = endpoint.label();

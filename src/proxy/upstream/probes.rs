@@ -7,7 +7,7 @@ use crate::proxy::Proxy;
 use crate::proxy::actions::Outbox;
 use crate::proxy::exchange::dispatch::write_query;
 use crate::proxy::exchange::preferences::UpstreamSet;
-use crate::proxy::exchange::{Asker, Exchange};
+use crate::proxy::exchange::{Exchange, Purpose};
 use crate::proxy::keys::LinkKey;
 use crate::wire::Query;
 use crate::wire::question::Type;
@@ -68,7 +68,7 @@ impl Proxy {
         if let Some(pool) = pool.filter(|_| is_silent && is_one_question) {
             let query = Query::new(&self.routes.probe_name(Some(pool)), Type::NS);
             let deadline = now + self.config.timeouts.attempt;
-            let mut exchange = Exchange::new(Asker::Probe, pool, query, (now, deadline));
+            let mut exchange = Exchange::new(Purpose::Probe, pool, query, (now, deadline));
             exchange.wishes.fresh_since = Some(now);
             exchange.wishes.not_at_all = UpstreamSet::all_but(upstream);
             self.start(exchange, now, outbox);

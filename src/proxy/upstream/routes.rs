@@ -70,7 +70,7 @@ impl Routes {
         let mut small = [0; NAME_LEN_MAX];
         let small = small.get_mut(..name.len())?;
         small.copy_from_slice(name);
-        name::make_small(small);
+        name::make_lowercase(small);
         name::suffixes(small).find_map(|suffix| self.pool_by_domain.get_key_value(suffix))
     }
 

@@ -20,7 +20,7 @@ impl Proxy {
         let endpoint = link.endpoint;
         let upstream = self.upstreams.endpoint(endpoint).upstream;
         for pool in self.upstreams.pools_of(upstream) {
-            self.reconsider_errors(pool, upstream, now, outbox);
+            self.retry_after_error(pool, upstream, now, outbox);
         }
     }
 
@@ -46,7 +46,7 @@ impl Proxy {
             self.test_for_loop(key, now, outbox);
         }
         self.retire(key, now, outbox);
-        while self.hurry(key, now, outbox) {}
+        while self.retry_overdue(key, now, outbox) {}
         self.close_if_done(key, outbox);
     }
 
@@ -101,7 +101,7 @@ impl Proxy {
 
     /// The oldest query of a link that has not been given up on has waited for long enough: makes
     /// another attempt. Returns whether there was one.
-    pub(in crate::proxy) fn hurry(
+    pub(in crate::proxy) fn retry_overdue(
         &mut self,
         key: LinkKey,
         now: Instant,

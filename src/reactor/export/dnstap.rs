@@ -12,7 +12,7 @@ use crate::proxy::Protocol;
 use crate::reactor::{Reactor, Session, Slot};
 use crate::session::FrameStream;
 use crate::session::observer::frame_stream::frame;
-use crate::telemetry::dnstap::{self, Kind, Way};
+use crate::telemetry::dnstap::{self, Kind, SocketProtocol};
 
 /// What has been gathered, and who is to have it.
 #[derive(Debug)]
@@ -84,14 +84,14 @@ impl Tap {
         message: &[u8],
     ) {
         let way = match to.0 {
-            Scheme::Udp => Way::Udp,
-            Scheme::Tcp => Way::Tcp,
-            Scheme::Tls => Way::Tls,
+            Scheme::Udp => SocketProtocol::Udp,
+            Scheme::Tcp => SocketProtocol::Tcp,
+            Scheme::Tls => SocketProtocol::Tls,
         };
         self.add(kind, way, to.1, message);
     }
 
-    fn add(&mut self, kind: Kind, way: Way, peer: SocketAddr, message: &[u8]) {
+    fn add(&mut self, kind: Kind, way: SocketProtocol, peer: SocketAddr, message: &[u8]) {
         if self.session.is_none() || self.frames.len() > self.unsent_max {
             self.dropped += 1;
             return;
@@ -104,11 +104,11 @@ impl Tap {
     }
 }
 
-fn way_of(protocol: Protocol) -> Way {
+fn way_of(protocol: Protocol) -> SocketProtocol {
     match protocol {
-        Protocol::Udp => Way::Udp,
-        Protocol::Tcp => Way::Tcp,
-        Protocol::Tls => Way::Tls,
+        Protocol::Udp => SocketProtocol::Udp,
+        Protocol::Tcp => SocketProtocol::Tcp,
+        Protocol::Tls => SocketProtocol::Tls,
     }
 }
 

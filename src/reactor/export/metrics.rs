@@ -18,15 +18,15 @@ impl<N: Net> Reactor<N> {
         let mut page = Page::new(format);
         page.gauge("dotproxy_build_info", "The version that runs.")
             .sample(&[("version", env!("CARGO_PKG_VERSION"))], 1);
-        self.tell_of_queries(&mut page);
-        self.tell_of_cache(&mut page);
-        self.tell_of_upstreams(&mut page);
-        self.tell_of_loop(&mut page);
-        tell_of_process(&mut page, usage);
+        self.write_query_metrics(&mut page);
+        self.write_cache_metrics(&mut page);
+        self.write_upstream_metrics(&mut page);
+        self.write_loop_metrics(&mut page);
+        write_process_metrics(&mut page, usage);
         page.finish()
     }
 
-    fn tell_of_queries(&self, page: &mut Page) {
+    fn write_query_metrics(&self, page: &mut Page) {
         let counters = self.proxy.counters();
         let mut family = page.counter("dotproxy_queries", "Queries of clients.");
         for protocol in Protocol::ALL {
@@ -93,7 +93,7 @@ impl<N: Net> Reactor<N> {
             .sample(&[], self.responses_dropped());
     }
 
-    fn tell_of_cache(&self, page: &mut Page) {
+    fn write_cache_metrics(&self, page: &mut Page) {
         let (counters, usage) = (self.proxy.counters(), self.proxy.cache_usage());
         let stale = counters.outcome(Outcome::Stale);
         for (name, help, count) in [
@@ -133,7 +133,7 @@ impl<N: Net> Reactor<N> {
             .sample(&[], self.config.cache.size);
     }
 
-    fn tell_of_upstreams(&self, page: &mut Page) {
+    fn write_upstream_metrics(&self, page: &mut Page) {
         let upstreams: Vec<UpstreamView<'_>> = self.proxy.upstreams(self.now).collect();
         let mut family = page.gauge(
             "dotproxy_upstream_up",
@@ -194,10 +194,10 @@ impl<N: Net> Reactor<N> {
             let mismatches = connector.as_ref().map_or(0, Connector::pin_mismatches);
             family.sample(&label(upstream), mismatches);
         }
-        self.tell_of_attempts(page);
+        self.write_attempt_metrics(page);
     }
 
-    fn tell_of_attempts(&self, page: &mut Page) {
+    fn write_attempt_metrics(&self, page: &mut Page) {
         let counters = self.proxy.counters();
         for (name, help, count) in [
             (
@@ -227,7 +227,7 @@ impl<N: Net> Reactor<N> {
             .sample(&[], self.proxy.links());
     }
 
-    fn tell_of_loop(&self, page: &mut Page) {
+    fn write_loop_metrics(&self, page: &mut Page) {
         let help = "What a turn of the loop took, waiting aside.";
         page.histogram("dotproxy_loop_turn_duration_seconds", help)
             .durations(&[], &self.turns);
@@ -263,7 +263,7 @@ fn label<'a>(upstream: &UpstreamView<'a>) -> [(&'static str, &'a str); 1] {
 }
 
 /// As every program tells it to Prometheus.
-fn tell_of_process(page: &mut Page, usage: Usage) {
+fn write_process_metrics(page: &mut Page, usage: Usage) {
     if let Some(time) = usage.processor_time {
         let help = "Time of processors that was taken.";
         page.counter("process_cpu_seconds", help).seconds(&[], time);

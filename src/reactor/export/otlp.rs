@@ -13,7 +13,7 @@ use crate::proxy::{Outbox, Record, Trace};
 use crate::reactor::{Reactor, Session, Slot};
 use crate::session::HttpClient;
 use crate::session::observer::http_client::Answer;
-use crate::telemetry::otlp::{self, Spans, Told};
+use crate::telemetry::otlp::{self, FinishedQuery, Spans};
 
 /// What has been gathered, and who is to have it.
 #[derive(Debug)]
@@ -113,7 +113,7 @@ impl Traces {
         if self.gathered.is_empty() {
             self.gathered_since = now;
         }
-        let told = Told {
+        let told = FinishedQuery {
             record,
             trace,
             question,

@@ -184,13 +184,13 @@ impl<S: Read + Write> ClientStream<S> {
     }
 
     /// Whether nobody on the way can read along.
-    pub fn is_private(&self) -> bool {
-        self.transport.is_private()
+    pub fn is_encrypted(&self) -> bool {
+        self.transport.is_encrypted()
     }
 
     /// Whether its next step belongs to a TLS handshake, which may take a signature.
     pub fn is_handshaking(&self) -> bool {
-        self.transport.is_private() && !self.transport.is_established() && !self.is_ended
+        self.transport.is_encrypted() && !self.transport.is_established() && !self.is_ended
     }
 
     /// Tells the client that this is the end.

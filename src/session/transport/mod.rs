@@ -89,7 +89,7 @@ impl<S: Read + Write> Transport<S> {
     }
 
     /// Whether nobody on the way can read along.
-    pub fn is_private(&self) -> bool {
+    pub fn is_encrypted(&self) -> bool {
         !matches!(self, Self::Plain(_))
     }
 

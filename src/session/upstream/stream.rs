@@ -108,7 +108,7 @@ impl<S: Stream> UpstreamStream<S> {
 
     /// Whether its next step belongs to a TLS handshake, which may take a signature.
     pub fn is_handshaking(&self) -> bool {
-        !self.is_up && self.transport.is_private()
+        !self.is_up && self.transport.is_encrypted()
     }
 
     /// Takes a message to be sent.
