@@ -266,8 +266,8 @@ impl<T> LazyQueue<T> {
         self.entries.push_back(entry);
     }
 
-    /// [`LazyQueue::push`], but in order of rank: behind the last entry whose rank is no greater. That
-    /// is nearly always the last of all.
+    /// Adds an entry in order of rank: behind the last entry whose rank is no greater, which is
+    /// nearly always the last of all. See [`LazyQueue::push`].
     pub fn push_ranked<R: Ord>(
         &mut self,
         entry: T,
