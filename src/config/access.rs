@@ -145,8 +145,8 @@ impl Access {
         let denied = denied.iter().map(|network| (*network, false));
         let allowed = allowed.iter().map(|network| (*network, true));
         let mut verdicts: Vec<(Network, bool)> = denied.chain(allowed).collect();
-        // Of equals, which stay in their order, the first counts.
-        verdicts.sort_by_key(|(network, _)| *network);
+        // A network that is both denied and allowed is denied.
+        verdicts.sort_unstable();
         verdicts.dedup_by_key(|(network, _)| *network);
         let mut by_len: Vec<Verdicts> = verdicts
             .chunk_by(|(one, _), (other, _)| (one.family, one.len) == (other.family, other.len))

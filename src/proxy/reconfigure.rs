@@ -176,7 +176,7 @@ impl Proxy {
         let keys = self.exchanges.iter().map(|(key, _)| ExchangeKey(key));
         let mut keys: Vec<ExchangeKey> = keys.collect();
         // The last to come has the most time left, so that the others can follow it.
-        keys.sort_by_key(|key| Reverse(self.exchange(*key).deadline));
+        keys.sort_unstable_by_key(|key| Reverse(self.exchange(*key).deadline));
         keys.retain(|key| self.start_over(*key, now, outbox));
         self.shared.count(&self.config.limits, &self.exchanges);
         for key in keys {

@@ -107,7 +107,7 @@ fn queries(exchanges: &Arena<Exchange>, pool: Option<PoolIndex>) -> Vec<(Subscri
         Some((exchange.asked_at, (client, ExchangeKey(key))))
     });
     let mut all: Vec<_> = all.collect();
-    all.sort_by_key(|(asked_at, _)| *asked_at);
+    all.sort_unstable_by_key(|(asked_at, _)| *asked_at);
     all.into_iter().map(|(_, one)| one).collect()
 }
 

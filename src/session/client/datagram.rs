@@ -148,7 +148,7 @@ impl<D: Datagram> ClientDatagram<D> {
             if batch.is_empty() {
                 return;
             }
-            batch.sort_by(by_client);
+            batch.sort_unstable_by(by_client);
             let sent = if self.unsent.is_empty() {
                 self.send_now(batch)
             } else {
