@@ -140,12 +140,16 @@ openwrt_options() { scripts/openwrt_options.sh deploy/openwrt/files/dotproxy.con
 openwrt_options >"$work/openwrt.conf"
 check "OpenWrt: its script" '^$' silent shellcheck -s dash deploy/openwrt/files/dotproxy.init
 check "OpenWrt: lists, values" '^upstream = 149.112.112.112@853#dns.quad9.net$' cat "$work/openwrt.conf"
+# The folder of the clock stamp is made by the init script.
+mkdir "$work/state"
+sed -i "s|/var/run/dotproxy/state|$work/state|" "$work/openwrt.conf"
 check "OpenWrt: the options are right" 'are right' "$binary" -C "$work/openwrt.conf" --check-conf
 
 if [ "$(id -u)" = 0 ]; then
     # As root starts it: what it becomes must not be able to write what root reads.
     openwrt_start() {
-        scripts/openwrt_options.sh deploy/openwrt/files/dotproxy.config start "$absolute" "$1" daemon
+        sed "s|/var/run/dotproxy/|$1/|" deploy/openwrt/files/dotproxy.config >"$work/openwrt.config"
+        scripts/openwrt_options.sh "$work/openwrt.config" start "$absolute" "$1" daemon
     }
     mkdir -m 755 /var/run/dotproxy-openwrt.$$
     check "OpenWrt: it starts with options of root" "^command .* -C /var/run/dotproxy-openwrt.$$/run/main.conf" \
