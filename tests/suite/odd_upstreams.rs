@@ -191,6 +191,25 @@ fn one_slow_name_is_no_sign_of_dropped_queries() {
 }
 
 #[test]
+fn names_that_are_never_answered_do_not_stop_the_others() {
+    for scheme in ["tls", "tcp"] {
+        for (count, gap) in [(1_000, 0.02), (4_000, 0.005)] {
+            let mut world = world(scheme, &[GOOD]);
+            world.ask_names("slow", 1, 0.0, count, gap);
+            world.ask_names("www", 1, 0.0, 600, 0.033);
+            world.run("");
+            let others = all(&world).into_iter();
+            let others: Vec<_> = others.filter(|r| r.name.starts_with("www")).collect();
+            assert_eq!(failed(&others), 0, "{scheme}, {gap}");
+            // 200 names per second fill every connection until they time out.
+            if gap > 0.01 {
+                assert!(slower_than(&others, 0.1) < 6, "{scheme}, {gap}");
+            }
+        }
+    }
+}
+
+#[test]
 fn keepalive_of_zero_ends_a_connection_and_no_query() {
     for scheme in ["tls", "tcp"] {
         let mut world = world(scheme, &[Manner::EndsKeepalive]);

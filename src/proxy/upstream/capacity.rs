@@ -31,6 +31,8 @@ struct QueryLimit {
 enum Pipelining {
     #[default]
     Unknown,
+    /// The server works on several queries at a time, which is valid until then.
+    Concurrent { until: Instant },
     /// Such a query was answered, and when the last was. The credit is how many may be overdue
     /// until the answers count as luck.
     Works { credit: u8, last: Instant },
@@ -105,11 +107,19 @@ impl ConnectionCapacity {
         valid.map_or(usize::MAX, |limit| limit.queries)
     }
 
+    /// Records an answer on a connection on which the server works on several queries at a time, so
+    /// that a query without an answer is slow and was not dropped.
+    pub(super) fn on_concurrent_answer(&mut self, now: Instant) {
+        let until = now + Self::VALID;
+        self.pipelining = Pipelining::Concurrent { until };
+    }
+
     /// Records an answer to a query that another answer had overtaken: pipelining works.
     pub(super) fn on_pipelined_answer(&mut self, now: Instant) {
         let credit = match &self.pipelining {
+            Pipelining::Concurrent { until } if now < *until => return,
             Pipelining::Works { credit, .. } => *credit,
-            Pipelining::Unknown | Pipelining::Suspended { .. } => 0,
+            _ => 0,
         };
         let credit = Self::CREDIT_MAX.min(credit + Self::CREDIT_PER_ANSWER);
         self.pipelining = Pipelining::Works { credit, last: now };
@@ -120,6 +130,7 @@ impl ConnectionCapacity {
     /// queries go one at a time for a while. Returns whether that is new.
     pub(super) fn on_pipelined_silence(&mut self, is_overdue: bool, now: Instant) -> bool {
         let pause = match &mut self.pipelining {
+            Pipelining::Concurrent { until } if now < *until => return false,
             Pipelining::Works { last, .. } if !is_overdue || now - *last < Self::ANSWERING => {
                 return false;
             }
@@ -129,7 +140,7 @@ impl ConnectionCapacity {
             }
             Pipelining::Suspended { until, .. } if now < *until => return false,
             Pipelining::Suspended { pause, .. } => (*pause * 2).min(Self::PAUSE_MAX),
-            Pipelining::Unknown | Pipelining::Works { .. } => Self::PAUSE_MIN,
+            _ => Self::PAUSE_MIN,
         };
         let until = now + pause;
         self.pipelining = Pipelining::Suspended { until, pause };

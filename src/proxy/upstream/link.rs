@@ -13,10 +13,13 @@
 //! go another way. A datagram is a link, too: it is up at once and takes one query, since its port
 //! is part of what an answer is known by (RFC 5452, section 4.5).
 
+pub(in crate::proxy) use super::sent::{Sent, SentState};
+
 use std::collections::VecDeque;
 use std::time::Duration;
 
 use super::ids::Ids;
+use super::witness::{AnswerOrder, Witness};
 use crate::base::random::Random;
 use crate::base::time::Instant;
 use crate::config::{Scheme, Timeouts};
@@ -29,44 +32,6 @@ pub(in crate::proxy) enum Stage {
     Opening,
     Up,
     Retired,
-}
-
-/// A query that was sent on a link and not answered.
-#[derive(Clone, Copy, Debug)]
-pub(in crate::proxy) struct Sent {
-    pub(in crate::proxy) id: u16,
-    pub(in crate::proxy) at: Instant,
-    pub(in crate::proxy) state: SentState,
-    /// How much of EDNS the query used.
-    pub(in crate::proxy) edns: EdnsLevel,
-}
-
-/// Who waits for the answer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::proxy) enum SentState {
-    /// This exchange.
-    InTime(ExchangeKey),
-    /// This exchange, for longer than is usual.
-    Slow(ExchangeKey),
-    /// This exchange, for so long that it has looked for another way.
-    Overdue(ExchangeKey),
-    /// Nobody any more. The id is not used again while the answer may still come.
-    Abandoned {
-        /// Another upstream had an answer.
-        is_answered: bool,
-    },
-    /// No exchange: the query is a probe that tests the upstream.
-    Probe,
-}
-
-impl Sent {
-    /// The exchange that waits, if one does.
-    pub(in crate::proxy) fn exchange(&self) -> Option<ExchangeKey> {
-        match self.state {
-            SentState::InTime(key) | SentState::Slow(key) | SentState::Overdue(key) => Some(key),
-            SentState::Abandoned { .. } | SentState::Probe => None,
-        }
-    }
 }
 
 /// What a link wants done at some time.
@@ -125,6 +90,7 @@ pub(in crate::proxy) struct Link {
     waited_for: usize,
     /// Queries that were sent, answered ones included.
     sent_count: usize,
+    witness: Witness,
     /// Answers that came.
     answers: usize,
     /// Queries that the link takes; then it is drained and closed.
@@ -161,6 +127,7 @@ impl Link {
             ids: Ids::default(),
             waited_for: 0,
             sent_count: 0,
+            witness: Witness::default(),
             answers: 0,
             queries_max: usize::MAX,
             probed_at: None,
@@ -328,10 +295,10 @@ impl Link {
     ) -> u16 {
         let id = self.ids.take(random);
         self.sent_count += 1;
-        let at = now;
+        self.witness.on_sent(self.sent.len());
         self.sent.push_back(Sent {
             id,
-            at,
+            at: now,
             state,
             edns,
         });
@@ -386,6 +353,7 @@ impl Link {
         let Some(sent) = self.sent.remove(place) else {
             return;
         };
+        self.witness.on_removed(place);
         self.ids.give_back(sent.id);
         if sent.exchange().is_some() {
             self.on_one_less(now);
@@ -460,6 +428,20 @@ impl Link {
     pub(in crate::proxy) fn silent_since(&self) -> Option<Instant> {
         let mut sent = self.sent.iter().map(|sent| sent.at);
         sent.find(|at| self.last_answer.is_none_or(|answer| answer <= *at))
+    }
+
+    /// Returns the order of an answer to the query at `place` that has just arrived. A datagram has
+    /// one query, so its answer is the first.
+    pub(in crate::proxy) fn order_of_answer(&self, place: usize) -> AnswerOrder {
+        if self.scheme == Scheme::Udp {
+            AnswerOrder::First
+        } else if self.witness.is_concurrent() {
+            AnswerOrder::Concurrent
+        } else if self.is_overtaken(place) {
+            AnswerOrder::Overtaken
+        } else {
+            AnswerOrder::First
+        }
     }
 
     /// Returns whether the query at `place` was sent before the last answer to another one.

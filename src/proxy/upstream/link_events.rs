@@ -198,7 +198,7 @@ impl Proxy {
         let link = link.expect("who answers is there");
         let answer = AnswerFacts {
             is_useful,
-            is_overtaken: link.scheme != Scheme::Udp && link.is_overtaken(place),
+            order: link.order_of_answer(place),
             has_full_edns: link.sent()[place].edns == EdnsLevel::Full,
             took: link.on_answer(place, now),
         };

@@ -31,8 +31,10 @@ pub(super) mod opening;
 pub(super) mod probes;
 pub(super) mod routes;
 mod selection;
+mod sent;
 pub(super) mod silence;
 mod stats;
+mod witness;
 
 pub(super) use endpoint::Endpoint;
 pub(super) use health::backoff;
@@ -54,6 +56,7 @@ use super::keys::{EndpointKey, LinkKey, PoolIndex, UpstreamIndex};
 use health::Change;
 use link::{Link, Stage};
 use stats::Stats;
+use witness::AnswerOrder;
 
 /// Every upstream, address and link.
 #[derive(Debug)]
@@ -76,8 +79,8 @@ pub(super) struct AnswerFacts {
     pub(super) took: Duration,
     /// It is of use to a client.
     pub(super) is_useful: bool,
-    /// Another query was answered on the link since this one was sent.
-    pub(super) is_overtaken: bool,
+    /// The order of the answer among those of the link.
+    pub(super) order: AnswerOrder,
     /// The query used all of EDNS.
     pub(super) has_full_edns: bool,
 }
@@ -414,7 +417,7 @@ impl Upstreams {
         let AnswerFacts {
             took,
             is_useful,
-            is_overtaken,
+            order,
             has_full_edns,
         } = answer;
         let endpoint = self.endpoints.get_mut(key.0);
@@ -426,8 +429,10 @@ impl Upstreams {
         let is_recovered = endpoint.health.is_well() && !was_well;
         endpoint.tell(change);
         endpoint.latency.on_answer(took);
-        if is_overtaken {
-            endpoint.capacity.on_pipelined_answer(now);
+        match order {
+            AnswerOrder::First => {}
+            AnswerOrder::Overtaken => endpoint.capacity.on_pipelined_answer(now),
+            AnswerOrder::Concurrent => endpoint.capacity.on_concurrent_answer(now),
         }
         if is_useful && has_full_edns {
             endpoint.edns.on_full_answer(now);
