@@ -7,12 +7,12 @@ use super::{Cache, Entry, Marks, Recall, TICKS, keys, seconds, ticks};
 use crate::base::time::Instant;
 use crate::wire::Question;
 
-/// In the place of the tick from which upstream is asked again: it is being asked.
+/// The value of `ask_from` while upstream is being asked.
 pub(super) const ASKED: u32 = u32::MAX;
 
 impl Cache {
-    /// Returns the answer that the cache has for a question and that is better than an error. If
-    /// the answer is stale, it is served instead of the error from now on.
+    /// Returns the cached answer to a question that is better than an error. If the answer is
+    /// stale, it is served instead of the error from now on.
     pub(super) fn better_than_error(
         &mut self,
         question: Question<'_>,
@@ -32,7 +32,7 @@ impl Cache {
         }
     }
 
-    /// Records that upstream is asked for this answer again before its end.
+    /// Records that upstream is asked again for this answer before it expires.
     pub(in crate::proxy) fn on_asked_again(&mut self, entry: Entry) {
         self.store.update(entry.place, |head| {
             head.ask_from = ASKED;
@@ -40,8 +40,8 @@ impl Cache {
         });
     }
 
-    /// Records that upstream, asked again for an answer that is not yet stale, had none: the next
-    /// attempt has to wait for the pause of an error, longer each time.
+    /// Records that upstream, asked again for an answer that is not yet stale, had no answer: the
+    /// next attempt has to wait for the pause of an error, which grows each time.
     pub(in crate::proxy) fn on_refresh_failed(
         &mut self,
         question: Question<'_>,
@@ -67,7 +67,7 @@ impl Cache {
         let since = self.tick(now).saturating_sub(window_start);
         let least = ticks(self.timeouts.failed_min);
         let most = ticks(self.timeouts.failed_max).max(least);
-        // Half of the time since the first attempt: the pauses grow as those of an error do.
+        // Half of the time since the first attempt: the pauses grow like those of an error.
         let pause = (since / 2).clamp(least, most);
         let ask_from = self.tick(now).saturating_add(pause + 1);
         self.store.update(place, |head| head.ask_from = ask_from);
@@ -83,13 +83,14 @@ impl Cache {
         self.touch(entry.place);
     }
 
-    /// Ticks between queries upstream while a stale answer is served.
+    /// Returns the number of ticks between queries upstream while a stale answer is served.
     pub(super) fn stale_pause(&self) -> u32 {
         ticks(self.timeouts.stale_pause)
     }
 
-    /// For how many seconds an error is kept: longer each time (RFC 9520, section 3.2). Errors for
-    /// queries with and without DO count together, and those that come at the same time once.
+    /// Returns the number of seconds for which an error is cached: longer each time (RFC 9520,
+    /// section 3.2). Errors for queries with and without DO count together, and errors that arrive
+    /// at the same time count once.
     pub(super) fn pause_after_error(
         &self,
         question: Question<'_>,
@@ -119,8 +120,8 @@ impl Cache {
     }
 }
 
-/// The last ticks of a lifetime, in which an answer that is much wanted is asked for again: a tenth
-/// of the lifetime, or a second if that is more, but no more than a quarter.
+/// Returns the number of ticks at the end of a lifetime in which an answer in demand is prefetched:
+/// a tenth of the lifetime, or a second if that is more, but no more than a quarter.
 pub(super) fn prefetch_window(lifetime: u32) -> u32 {
     (lifetime / 10).max(TICKS.min(lifetime / 4))
 }
