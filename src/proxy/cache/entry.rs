@@ -32,8 +32,8 @@ pub(super) struct Head {
     pub(super) came: u32,
     /// The lifetime in seconds, during which the answer is fresh.
     pub(super) lifetime: u32,
-    /// The tick from which on upstream is asked again: by a prefetch if the mark says so, and else
-    /// by a query that is answered with this entry although it is stale. Zero: neither happened.
+    /// The tick from which upstream is asked again: for a prefetch if the mark is set, otherwise
+    /// for a query that gets this entry although it is stale. Zero means neither.
     pub(super) ask_from: u32,
     /// The flags of the answer with its response code.
     pub(super) flags: Flags,

@@ -1,4 +1,5 @@
-//! What becomes of a query when it comes: an answer that is known, an error, or an exchange.
+//! Handling of an admitted query: it is answered from the cache or locally, refused, or becomes an
+//! exchange.
 
 use std::iter;
 
@@ -21,26 +22,26 @@ use crate::wire::question::Type;
 use crate::wire::response::{Asked, end_answer, start_answer, write_answer, write_error};
 use crate::wire::{Flags, Message, Query, Question, Rcode};
 
-/// A query that a client is to have the answer to.
+/// A query of a client that is to be answered.
 struct Request<'a> {
     client: Client,
     message: &'a Message<'a>,
     question: Question<'a>,
     asked: Asked<'a>,
-    /// What it has in common with others, if its answer may be known or be for others, too.
+    /// The cache lookup, if the answer may be cached or shared.
     sought: Option<CacheLookup>,
 }
 
 impl Request<'_> {
-    /// Returns the client that what follows from it counts for.
+    /// Returns the client whose share the query counts against.
     fn holder(&self) -> Subscriber {
         Subscriber::of(self.client.origin.peer.ip())
     }
 }
 
 impl Proxy {
-    /// Tells a client to show that its address is its own: to come with the cookie that it is
-    /// given, or by TCP.
+    /// Asks a client to prove its address: to repeat the query with the cookie in the response, or
+    /// over TCP.
     pub(in crate::proxy) fn slip(
         &mut self,
         client: Client,
@@ -60,7 +61,7 @@ impl Proxy {
         }
     }
 
-    /// Says that there is no more to be said of any record (RFC 8482, section 4.2).
+    /// Responds to a query for ANY with the record that stands for all (RFC 8482, section 4.2).
     pub(in crate::proxy) fn respond_to_any(
         &mut self,
         client: Client,
@@ -76,18 +77,18 @@ impl Proxy {
         });
     }
 
-    /// Says nothing but the cookie that the response has anyway, and whether that of the client
-    /// was right.
+    /// Responds without records, for the cookie that every response has; with BADCOOKIE if the
+    /// cookie of the client was not valid.
     pub(in crate::proxy) fn respond_cookie_only(
         &mut self,
         client: Client,
         asked: &Asked<'_>,
-        is_right: bool,
+        is_valid: bool,
         now: Instant,
         outbox: &mut Outbox,
     ) {
         let ending = at_once(client, asked, Outcome::AnsweredHere);
-        if is_right {
+        if is_valid {
             ending.respond(&mut self.counters, now, outbox, |out| {
                 write_bare(out, asked, Flags::default());
             });
@@ -123,7 +124,7 @@ impl Proxy {
         });
     }
 
-    /// Answers a query with what is known, or starts to look for an answer.
+    /// Answers a query from the cache or locally, or starts an exchange.
     pub(in crate::proxy) fn forward(
         &mut self,
         client: Client,
@@ -174,7 +175,8 @@ impl Proxy {
         }
     }
 
-    /// Answers a query that was not asked before, if that can be done without asking upstream.
+    /// Answers a query without a cached answer locally or by a denial of a name above, or asks
+    /// upstream.
     fn answer_or_ask(&mut self, request: &Request<'_>, now: Instant, outbox: &mut Outbox) {
         let (question, routes) = (request.question, &self.routes);
         let own_pool = routes.own(question.name());
@@ -187,7 +189,7 @@ impl Proxy {
                 write_answer(out, &request.asked, &reply);
             });
         }
-        // What is denied above a name holds for it if the same upstreams are asked for both.
+        // The denial of a name above holds only if the same upstreams are asked for both names.
         let is_alike = |name: &[u8]| routes.own(name) == own_pool;
         let denial = request
             .sought
@@ -198,7 +200,7 @@ impl Proxy {
         }
     }
 
-    /// Asks upstream for a client, who may have an answer that is no longer fresh if that fails.
+    /// Asks upstream for a client, which gets the stale answer if that fails.
     fn ask(
         &mut self,
         request: &Request<'_>,
@@ -239,7 +241,7 @@ impl Proxy {
         });
     }
 
-    /// Starts to look for an answer for a client, which these are asked for, or says why not.
+    /// Starts an exchange for a client and returns its key and pool, or the reason for a refusal.
     fn open_exchange(
         &mut self,
         request: &Request<'_>,
@@ -276,8 +278,8 @@ impl Proxy {
         Ok((self.start(exchange, now, outbox), pool))
     }
 
-    /// Whether what was just answered from the cache may be asked for again: there is room, and its
-    /// question did not fail a short time ago.
+    /// Returns whether an answer from the cache may be refreshed: there is room, and its question
+    /// did not fail a short time ago.
     fn may_refresh(&mut self, request: &Request<'_>, now: Instant) -> bool {
         let pool = self.routes.pool(request.question.name());
         is_recursive(request.message)
@@ -286,7 +288,7 @@ impl Proxy {
             && self.memory.recall(request.question, now).is_none()
     }
 
-    /// Asks for what was just answered from the cache, for the cache alone.
+    /// Starts an exchange that refreshes an answer in the cache.
     fn ask_for_cache(&mut self, request: &Request<'_>, now: Instant, outbox: &mut Outbox) {
         let Some(pool) = self.routes.pool(request.question.name()) else {
             return;
@@ -300,8 +302,8 @@ impl Proxy {
         self.start(exchange, now, outbox);
     }
 
-    /// A question is not asked since it failed: where an upstream of its pool is in trouble or has
-    /// no address, sends queries of our own to find out when that is over.
+    /// Probes the pool of a failed question that is not asked: if an upstream is in outage or has
+    /// no address, queries of our own detect the recovery.
     fn look_for_recovery(
         &mut self,
         question: Question<'_>,
@@ -325,13 +327,13 @@ impl Proxy {
         query.expect("a query that is forwarded has a question")
     }
 
-    /// Whether there is room for queries that nobody waits for.
+    /// Returns whether there is room for queries without a client.
     fn has_capacity_to_spare(&self) -> bool {
         self.under_way() < self.config.limits.inflight / 2
     }
 }
 
-/// The end of a query that is answered when it comes.
+/// Returns the completion of a query that is answered at once.
 fn at_once<'a>(client: Client, asked: &Asked<'a>, outcome: Outcome) -> Completion<'a> {
     Completion {
         client,
@@ -342,7 +344,7 @@ fn at_once<'a>(client: Client, asked: &Asked<'a>, outcome: Outcome) -> Completio
     }
 }
 
-/// The record that stands for any other, at the name in the question, for an hour.
+/// The HINFO record for ANY, at the name in the question, with a TTL of one hour.
 const ANY_RECORD: &[u8] = b"\xc0\x0c\0\x0d\0\x01\0\0\x0e\x10\0\x09\x07RFC8482\0";
 
 /// Appends an answer without records.
@@ -351,7 +353,7 @@ fn write_bare(out: &mut Vec<u8>, asked: &Asked<'_>, flags: Flags) {
     end_answer(out, start, asked, iter::empty(), None);
 }
 
-/// Whether a query asks to find the answer, not just for what is known.
+/// Returns whether a query asks for recursion (RD).
 fn is_recursive(query: &Message<'_>) -> bool {
     query.header().flags.contains(Flags::RD)
 }
@@ -364,7 +366,7 @@ mod tests {
     use crate::wire::Header;
     use crate::wire::edns::{OptWriter, OptionCode};
 
-    /// A query with this second byte of flags and counts, and an OPT with these options.
+    /// Builds a query with this first byte of flags, this type, and an OPT with these options.
     fn query(flags: u8, rr_type: u16, options: Option<&[(OptionCode, &[u8])]>) -> Vec<u8> {
         let additionals = u8::from(options.is_some());
         let mut bytes = vec![1, 2, flags, 0, 0, 1, 0, 0, 0, 0, 0, additionals];
@@ -431,17 +433,17 @@ mod tests {
     }
 
     #[test]
-    fn denied_udp_client_is_told_why_if_its_query_is_long_enough() {
+    fn denied_udp_client_gets_an_extended_error_if_its_query_is_long_enough() {
         let padding = [(OptionCode::PADDING, &[0; 100][..])];
         let mut scene = Scene::with(&["-u192.0.2.1", "--deny=127.0.0.1"]);
-        for (options, is_told) in [(&[][..], false), (&padding, true)] {
+        for (options, has_error) in [(&[][..], false), (&padding, true)] {
             scene.ask(&query(1, 1, Some(options)), Transport::Udp);
             let response = response(&scene);
             let opt = Message::parse(&response)
-                .expect("whole")
+                .expect("a well-formed response")
                 .opt()
                 .expect("OPT");
-            assert_eq!(opt.has_option(OptionCode::EXTENDED_ERROR), is_told);
+            assert_eq!(opt.has_option(OptionCode::EXTENDED_ERROR), has_error);
         }
     }
 }

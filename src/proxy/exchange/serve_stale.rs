@@ -1,7 +1,7 @@
-//! Answers that are no longer fresh, for want of better ones (RFC 8767).
+//! Serve-stale: stale answers for lack of fresh ones (RFC 8767).
 //!
-//! Whoever asks for such a one waits for upstream first, though not for long. From then on it is
-//! what everybody gets at once, and every now and then upstream is asked whether there is a better.
+//! The first client that asks for a stale answer waits for upstream, though not for long. From then
+//! on every client gets the stale answer at once, and upstream is asked again from time to time.
 
 use super::Purpose;
 use crate::base::time::Instant;
@@ -12,7 +12,7 @@ use crate::proxy::counters::Outcome;
 use crate::proxy::keys::ExchangeKey;
 
 impl Proxy {
-    /// Lets a query whose answer is no longer fresh have that if there is no other soon.
+    /// Schedules the stale answer to a query for the case that upstream has no answer soon.
     pub(in crate::proxy) fn watch_stale(&mut self, key: ExchangeKey, now: Instant) {
         let at = now + self.config.timeouts.stale;
         let exchanges = &self.exchanges;
@@ -22,7 +22,7 @@ impl Proxy {
             });
     }
 
-    /// The next query that has waited long enough for a fresh answer, and when.
+    /// Returns the next query that gets its stale answer, and the time at which it does.
     pub(in crate::proxy) fn next_stale(&mut self) -> Option<(Instant, ExchangeKey)> {
         let exchanges = &self.exchanges;
         let first = self
@@ -31,7 +31,7 @@ impl Proxy {
         first.copied()
     }
 
-    /// Answers those that have waited long enough. Upstream may still answer, for those to come.
+    /// Serves the stale answers that are due. Upstream may still answer, for later queries.
     pub(in crate::proxy) fn serve_stale_due(&mut self, now: Instant, outbox: &mut Outbox) {
         while let Some((at, key)) = self.next_stale()
             && at <= now
@@ -44,9 +44,12 @@ impl Proxy {
         }
     }
 
-    /// What there is instead of an answer that upstream does not have.
+    /// Returns the stale answer to a query, if there is one, and puts it in use.
     pub(in crate::proxy) fn stand_in(&mut self, key: ExchangeKey, now: Instant) -> Option<Entry> {
-        let exchange = self.exchanges.get(key.0).expect("who asks is there");
+        let exchange = self
+            .exchanges
+            .get(key.0)
+            .expect("an exchange that is answered exists");
         let sought = exchange.sought?;
         let question = exchange.query.question();
         let (Recall::Stale(entry) | Recall::StaleInUse { entry, .. }) =
@@ -58,7 +61,7 @@ impl Proxy {
         Some(entry)
     }
 
-    /// A client has got what there is: the answer is for the cache alone, and for those who follow.
+    /// Continues an exchange whose client has a stale answer, for the cache and for its followers.
     fn leave_to_cache(&mut self, key: ExchangeKey, now: Instant, outbox: &mut Outbox) {
         let exchange = self.exchange_mut(key);
         if exchange.leads_as.is_none() {
@@ -68,7 +71,7 @@ impl Proxy {
         self.ours += 1;
     }
 
-    /// Sends the client, if one asked, a response out of the cache.
+    /// Responds to the client, if there is one, from the cache.
     pub(in crate::proxy) fn respond_from_cache(
         &mut self,
         key: ExchangeKey,
@@ -77,7 +80,10 @@ impl Proxy {
         now: Instant,
         outbox: &mut Outbox,
     ) {
-        let exchange = self.exchanges.get(key.0).expect("who asks is there");
+        let exchange = self
+            .exchanges
+            .get(key.0)
+            .expect("an exchange that is answered exists");
         let (cache, counters) = (&self.cache, &mut self.counters);
         if let Some((ending, owed)) = exchange.ending(outcome) {
             ending.respond(counters, now, outbox, |out| cache.write(entry, &owed, out));

@@ -47,7 +47,7 @@ impl Turns {
     /// Entries that may lapse before the first sweep.
     const SLACK: usize = 64;
 
-    /// An empty queue.
+    /// Creates an empty queue.
     pub(in crate::proxy) fn new(hash: ClientHash) -> Self {
         Self {
             line_by_waiter: ByClient::with_hasher(hash),
@@ -57,7 +57,8 @@ impl Turns {
     }
 
     /// Adds a query at the end of the line of its client. `live_max` is an upper bound of the
-    /// entries that have not lapsed, this one included, and `is_live` tells them.
+    /// entries that have not lapsed, this one included. `is_live` returns whether an entry has not
+    /// lapsed.
     pub(in crate::proxy) fn push(
         &mut self,
         waiter: Waiter,
@@ -194,7 +195,7 @@ impl Turns {
         }
     }
 
-    /// Gives memory back that a long queue took.
+    /// Releases the memory of a long queue.
     fn shrink(&mut self) {
         if self.len == 0 && self.order.capacity() > Self::SLACK {
             self.order.shrink_to(Self::SLACK);
