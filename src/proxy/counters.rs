@@ -115,7 +115,7 @@ const RCODES: usize = 25;
 /// Counts since the start.
 #[derive(Clone, Debug, Default)]
 pub struct Counters {
-    /// TCP connections of clients whose address is not allowed.
+    /// TCP connections of clients with an address that is not allowed.
     pub denied_connections: u64,
     /// Connections of clients that mutual TLS refused.
     pub refused_certificates: u64,

@@ -97,7 +97,7 @@ pub struct Proxy {
     postponed: VecDeque<(Instant, ExchangeKey)>,
     /// The number of exchanges without a client.
     ours: usize,
-    leaders: InFlight,
+    in_flight: InFlight,
     cache: Cache,
     routes: Routes,
     upstreams: Upstreams,
@@ -107,7 +107,7 @@ pub struct Proxy {
     bad_answers: BadAnswers,
     loop_tests: LoopTests,
     probes: Probes,
-    notices: LogThrottle,
+    log_throttle: LogThrottle,
     random: Random,
     spare_buffers: Vec<Vec<u8>>,
     counters: Counters,
@@ -129,7 +129,7 @@ impl Proxy {
             by_stale_deadline: LazyQueue::default(),
             postponed: VecDeque::new(),
             ours: 0,
-            leaders: InFlight::default(),
+            in_flight: InFlight::default(),
             cache: Cache::new(&config.cache, &config.timeouts, seed),
             routes: topology.routes,
             upstreams: topology.upstreams,
@@ -139,7 +139,7 @@ impl Proxy {
             bad_answers: BadAnswers::new(&config.timeouts, &config.limits),
             loop_tests: LoopTests::default(),
             probes: Probes::default(),
-            notices: LogThrottle::default(),
+            log_throttle: LogThrottle::default(),
             random,
             spare_buffers: Vec::new(),
             counters: Counters::default(),
@@ -194,33 +194,33 @@ impl Proxy {
             // A denied client gets REFUSED instead, which is no larger.
             Verdict::Slip if !is_allowed => {}
             Verdict::Slip => {
-                self.notices.on_limited(ip, now);
+                self.log_throttle.on_limited(ip, now);
                 self.slip(client, &asked, has_our_cookie, now, outbox);
                 return true;
             }
             Verdict::Drop => {
-                self.notices.on_limited(ip, now);
-                let ending = Completion {
+                self.log_throttle.on_limited(ip, now);
+                let completion = Completion {
                     client,
                     question: asked.question,
                     outcome: Outcome::RateLimited,
                     upstream: None,
                     trace: None,
                 };
-                ending.drop(&mut self.counters, now, outbox);
+                completion.drop(&mut self.counters, now, outbox);
                 return false;
             }
         }
         match decision {
             _ if !is_allowed => {
-                self.notices.on_denied(ip, now);
+                self.log_throttle.on_denied(ip, now);
                 self.refuse(client, &asked, &DENIED, now, outbox);
             }
             Decision::Forward(message) => {
                 self.forward(client, &message, asked, now, outbox);
             }
-            Decision::SayLittle => self.respond_to_any(client, &asked, now, outbox),
-            Decision::SayCookie { is_first } => {
+            Decision::AnswerAny => self.respond_to_any(client, &asked, now, outbox),
+            Decision::AnswerCookie { is_first } => {
                 self.respond_cookie_only(client, &asked, is_first || has_our_cookie, now, outbox);
             }
             Decision::Reject(refusal) => self.refuse(client, &asked, &refusal, now, outbox),
@@ -263,7 +263,7 @@ impl Proxy {
         let is_allowed = self.config.access.allows(ip);
         if !is_allowed {
             self.counters.denied_connections += 1;
-            self.notices.on_denied(ip, now);
+            self.log_throttle.on_denied(ip, now);
         }
         is_allowed
     }
@@ -305,7 +305,7 @@ impl Proxy {
     /// Records that mutual TLS refused a client, with the reason.
     pub fn handle_refused_certificate(&mut self, ip: IpAddr, reason: &str, now: Instant) {
         self.counters.refused_certificates += 1;
-        self.notices.on_refused_certificate(ip, reason, now);
+        self.log_throttle.on_refused_certificate(ip, reason, now);
     }
 
     /// Records that TCP is connected on a link that is being opened.

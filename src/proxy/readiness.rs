@@ -79,7 +79,7 @@ impl Proxy {
         }
     }
 
-    /// Probes upstreams whose state the metrics show and that have not answered for a while.
+    /// Probes the upstreams in the metrics that have not answered for a while.
     pub fn on_metrics_read(&mut self, now: Instant, outbox: &mut Outbox) {
         self.probes.metrics_until = now + METRICS_INTEREST;
         self.probe_if_due(now, outbox);

@@ -8,7 +8,7 @@ use std::cmp::Reverse;
 use super::Proxy;
 use super::actions::Outbox;
 use super::cache::failures::FailureCache;
-use super::client::admission::NOBODY_TO_ASK;
+use super::client::admission::NO_UPSTREAM;
 use super::client::fairness::Shared;
 use super::client::rate_limit::RateLimiter;
 use super::client::shares::ClientHash;
@@ -170,7 +170,7 @@ impl Proxy {
         self.bootstrap = topology.bootstrap;
         self.waiting_by_pool = topology.waiting_by_pool;
         self.shared = topology.shared;
-        self.leaders = InFlight::default();
+        self.in_flight = InFlight::default();
         self.hedges = Hedges::new(&self.config.limits);
         self.postponed.clear();
         let keys = self.exchanges.iter().map(|(key, _)| ExchangeKey(key));
@@ -194,13 +194,13 @@ impl Proxy {
                 let is_shared = self.cache.is_on();
                 let exchange = self.exchange_mut(key);
                 exchange.start_over(pool, now);
-                exchange.sought.take_if(|_| !is_shared);
+                exchange.lookup.take_if(|_| !is_shared);
                 return true;
             }
             (Purpose::Client { .. }, None) => {
                 // Upstreams have other indexes now.
                 self.exchange_mut(key).answered_by = None;
-                self.respond_refused(key, &NOBODY_TO_ASK, now, outbox);
+                self.respond_refused(key, &NO_UPSTREAM, now, outbox);
             }
             (Purpose::Cache | Purpose::Probe | Purpose::Bootstrap(..), _) => self.ours -= 1,
         }
@@ -361,7 +361,7 @@ mod tests {
     }
 
     #[test]
-    fn link_whose_trust_has_changed_gets_no_new_query() {
+    fn link_gets_no_new_query_after_its_trust_has_changed() {
         let mut scene = Scene::with(&["-u192.0.2.1"]);
         scene.ask(&query(b'a'), Transport::Udp);
         scene.bring_up();
@@ -404,7 +404,7 @@ mod tests {
     }
 
     #[test]
-    fn links_whose_trust_has_not_changed_stay() {
+    fn links_stay_if_their_trust_has_not_changed() {
         let mut scene = Scene::with(&["-u192.0.2.1,domain=a", "-u192.0.2.2"]);
         scene.ask(&query(b'b'), Transport::Udp);
         scene.bring_up();

@@ -12,7 +12,7 @@ use std::ops::Range;
 
 use super::blocks::{CELL_ROOM, NONE};
 use super::key::{Key, Kind};
-use super::policy::{Extent, Keeping, soa};
+use super::policy::{CachePolicy, Extent, soa};
 use crate::wire::edns;
 use crate::wire::question::Type;
 use crate::wire::{Flags, Message, octets};
@@ -188,26 +188,26 @@ pub(super) fn compose(
     out: &mut Vec<u8>,
     key: Key<'_>,
     answer: &Message<'_>,
-    keeping: &Keeping,
+    policy: &CachePolicy,
     came: u32,
 ) -> Option<Head> {
     out.clear();
     octets::append(out, &[0; Head::LEN]);
     octets::append(out, key.name());
-    let (records_len, counts) = if keeping.extent == Extent::Subtree {
-        write_denial(out, answer, keeping)?
+    let (records_len, counts) = if policy.extent == Extent::Subtree {
+        write_denial(out, answer, policy)?
     } else {
-        write_records(out, answer, keeping)
+        write_records(out, answer, policy)
     };
     let errors_start = out.len();
     if let Some(opt) = answer.opt() {
         edns::write_options(out, opt.extended_errors());
     }
     let mut marks = Marks(0);
-    if keeping.extent == Extent::Subtree {
+    if policy.extent == Extent::Subtree {
         marks.insert(Marks::BELOW);
     }
-    if keeping.is_error {
+    if policy.is_error {
         marks.insert(Marks::ERROR);
     }
     Some(Head {
@@ -215,7 +215,7 @@ pub(super) fn compose(
         older: NONE,
         hash: 0,
         came,
-        lifetime: keeping.lifetime,
+        lifetime: policy.lifetime,
         ask_from: 0,
         flags: answer.header().flags & KEPT_FLAGS,
         counts,
@@ -228,15 +228,19 @@ pub(super) fn compose(
 }
 
 /// Appends the records of an answer and the positions of their TTLs.
-fn write_records(out: &mut Vec<u8>, answer: &Message<'_>, keeping: &Keeping) -> (usize, [u16; 3]) {
+fn write_records(
+    out: &mut Vec<u8>,
+    answer: &Message<'_>,
+    policy: &CachePolicy,
+) -> (usize, [u16; 3]) {
     let bytes = answer.bytes();
     let (first, end) = (answer.records_start(), answer.records_end());
     let start = out.len();
     octets::append(out, &bytes[first..end]);
-    let (least, most) = keeping.ttls;
+    let (least, most) = policy.ttls;
     for record in answer.records(first, end) {
         let ttl = match record.rr_type {
-            Type::SOA if keeping.is_denial => keeping.lifetime,
+            Type::SOA if policy.is_denial => policy.lifetime,
             _ => record.ttl(bytes).max(least).min(most),
         };
         put_ttl(out, start, record.ttl_at() - first, ttl);
@@ -249,13 +253,13 @@ fn write_records(out: &mut Vec<u8>, answer: &Message<'_>, keeping: &Keeping) -> 
 fn write_denial(
     out: &mut Vec<u8>,
     answer: &Message<'_>,
-    keeping: &Keeping,
+    policy: &CachePolicy,
 ) -> Option<(usize, [u16; 3])> {
     let start = out.len();
     let soa = soa(answer)?;
     let ttl_at = soa.write_uncompressed_soa(answer.bytes(), out).ok()?;
     let records_len = out.len() - start;
-    put_ttl(out, start, ttl_at - start, keeping.lifetime);
+    put_ttl(out, start, ttl_at - start, policy.lifetime);
     Some((records_len, [0, 1, 0]))
 }
 

@@ -1,8 +1,8 @@
 //! The hash index of the store: a table in the order of hashes, so that a lookup reads one or two
 //! lines of memory.
 //!
-//! The home slot of a hash is as far up in the table as the hash is among all hashes. An entry
-//! whose home slot is taken is placed as near below it as the order allows. A lookup therefore goes
+//! The home slot of a hash is as far up in the table as the hash is among all hashes. If the home
+//! slot is taken, an entry is placed as near below it as the order allows. A lookup therefore goes
 //! down from the home slot and ends at the first lower hash (Amble and Knuth, Ordered Hash Tables,
 //! 1974).
 
@@ -53,14 +53,14 @@ impl Index {
     }
 
     /// Returns the entry under this hash for which `is_it` holds.
-    pub(super) fn find(&self, hash: u32, mut is_it: impl FnMut(u32) -> bool) -> Option<u32> {
+    pub(super) fn find(&self, hash: u32, mut is_match: impl FnMut(u32) -> bool) -> Option<u32> {
         let mut at = self.home(hash);
         loop {
             let (other, place) = read(self.slots[at])?;
             if other < hash {
                 return None;
             }
-            if other == hash && is_it(place) {
+            if other == hash && is_match(place) {
                 return Some(place);
             }
             at -= 1;

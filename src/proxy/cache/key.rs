@@ -135,23 +135,23 @@ impl<'a> Key<'a> {
     const COMMON: [u16; 4] = [0, 1, 28, 65];
 
     /// Returns the key of the answer to a question.
-    pub(super) fn of(question: Question<'a>, sought: CacheLookup) -> Self {
-        Self::new(question.name(), question.rr_type().0, sought)
+    pub(super) fn of(question: Question<'a>, lookup: CacheLookup) -> Self {
+        Self::new(question.name(), question.rr_type().0, lookup)
     }
 
     /// Returns the key of the denial of a question's name.
-    pub(super) fn of_denial(question: Question<'a>, sought: CacheLookup) -> Self {
-        Self::of_name(question.name(), sought)
+    pub(super) fn of_denial(question: Question<'a>, lookup: CacheLookup) -> Self {
+        Self::of_name(question.name(), lookup)
     }
 
     /// Returns the key of the denial of a name.
-    pub(super) fn of_name(name: &'a [u8], sought: CacheLookup) -> Self {
-        Self::new(name, 0, sought)
+    pub(super) fn of_name(name: &'a [u8], lookup: CacheLookup) -> Self {
+        Self::new(name, 0, lookup)
     }
 
     /// Returns the key of the answer to a question for this type of a name.
-    pub(super) fn of_type(name: &'a [u8], rr_type: u16, sought: CacheLookup) -> Self {
-        Self::new(name, rr_type, sought)
+    pub(super) fn of_type(name: &'a [u8], rr_type: u16, lookup: CacheLookup) -> Self {
+        Self::new(name, rr_type, lookup)
     }
 
     /// Returns whether the hashes of keys for this type are in [`Key::common_hashes`].
@@ -161,8 +161,8 @@ impl<'a> Key<'a> {
 
     /// Returns the hashes of the keys for common types and of the denial of a name, in all
     /// variants.
-    pub(super) fn common_hashes(sought: CacheLookup) -> RangeInclusive<u32> {
-        let hash = low_u32(sought.name_hash);
+    pub(super) fn common_hashes(lookup: CacheLookup) -> RangeInclusive<u32> {
+        let hash = low_u32(lookup.name_hash);
         let few = u32::from(Self::COMMON_HASHES) - 1;
         hash & !few..=hash | few
     }
@@ -170,14 +170,14 @@ impl<'a> Key<'a> {
     /// The number of hashes of a name for all common types and variants.
     const COMMON_HASHES: u8 = 16;
 
-    fn new(name: &'a [u8], rr_type: u16, sought: CacheLookup) -> Self {
-        let variant = sought.variant;
+    fn new(name: &'a [u8], rr_type: u16, lookup: CacheLookup) -> Self {
+        let variant = lookup.variant;
         let hash = match Self::COMMON.iter().position(|common| *common == rr_type) {
             Some(place) => {
                 let which = place << 2 | usize::from(variant.0);
-                sought.name_hash ^ which as u64
+                lookup.name_hash ^ which as u64
             }
-            None => sought.hash(Type(rr_type)) >> 32,
+            None => lookup.hash(Type(rr_type)) >> 32,
         };
         Self {
             name,
@@ -186,7 +186,7 @@ impl<'a> Key<'a> {
         }
     }
 
-    /// Returns the hash, whose upper bits determine the slot in the index.
+    /// Returns the hash. Its upper bits determine the home slot in the index.
     pub(super) fn hash(&self) -> u32 {
         self.hash
     }

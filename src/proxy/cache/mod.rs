@@ -44,7 +44,7 @@ use entry::Marks;
 use key::Key;
 use newer::NameStatus;
 use pauses::{ASKED, prefetch_window};
-use policy::{Extent, Keeping, keeping};
+use policy::{CachePolicy, Extent, policy_for};
 use store::Store;
 
 /// Ticks of the cache's clock per second: fine enough to divide a lifetime of a few seconds, and 32
@@ -101,9 +101,9 @@ pub(super) enum Recall {
     Fresh {
         entry: Entry,
         /// A prefetch is due: the answer is in demand and expires soon.
-        is_ask_due: bool,
+        is_refresh_due: bool,
     },
-    /// A cached error, during whose pause upstream is not asked (RFC 9520).
+    /// A cached error: upstream is not asked until its pause ends (RFC 9520).
     Failed(Entry),
     /// A stale answer, to be served if upstream has no answer.
     Stale(Entry),
@@ -111,7 +111,7 @@ pub(super) enum Recall {
     StaleInUse {
         entry: Entry,
         /// Another query upstream is due.
-        is_ask_due: bool,
+        is_refresh_due: bool,
     },
     /// No entry.
     Nothing,
@@ -163,7 +163,7 @@ pub(super) struct Cache {
     settings: CacheSettings,
     timeouts: Timeouts,
     store: Store,
-    /// A hasher with a secret key, so that clients cannot choose names whose hashes collide.
+    /// A hasher with a secret key, so that clients cannot choose names with equal hashes.
     hasher: DefaultHasher,
     /// The tick of the last recovery: cached errors from before it are void, and stale answers in
     /// use since before it are asked for again.
@@ -227,7 +227,7 @@ impl Cache {
     }
 
     /// Returns the lookup for a query, or `None` if its answer cannot be cached.
-    pub(super) fn sought(&self, query: &Message<'_>) -> Option<CacheLookup> {
+    pub(super) fn lookup(&self, query: &Message<'_>) -> Option<CacheLookup> {
         let question = query.question().filter(|_| self.is_on())?;
         let variant = Variant::of(query)?;
         Some(CacheLookup::new(question.name(), variant, &self.hasher))
@@ -237,18 +237,18 @@ impl Cache {
     pub(super) fn recall(
         &mut self,
         question: Question<'_>,
-        sought: CacheLookup,
+        lookup: CacheLookup,
         now: Instant,
     ) -> Recall {
-        let exact = self.store.find(Key::of(question, sought));
-        if exact.is_none() && self.has_none(question, sought) {
+        let exact = self.store.find(Key::of(question, lookup));
+        if exact.is_none() && self.has_none(question, lookup) {
             return Recall::Nothing;
         }
         let recall = self.recall_at(exact, now);
         if recall.is_final() {
             return recall;
         }
-        let denial = self.store.find(Key::of_denial(question, sought));
+        let denial = self.store.find(Key::of_denial(question, lookup));
         // If both entries exist, the denial of the name is newer: an answer to the question removes
         // the denial.
         let stale = match self.recall_at(denial, now) {
@@ -256,7 +256,7 @@ impl Cache {
             later if later.is_final() => return later,
             later => later,
         };
-        self.recall_error_of_others(question, sought, now, stale)
+        self.recall_error_of_others(question, lookup, now, stale)
     }
 
     /// Returns the result of a lookup that found nothing or only a stale answer. A cached error for
@@ -264,11 +264,11 @@ impl Cache {
     fn recall_error_of_others(
         &self,
         question: Question<'_>,
-        sought: CacheLookup,
+        lookup: CacheLookup,
         now: Instant,
         stale: Recall,
     ) -> Recall {
-        let other = sought.in_variant(sought.variant().with_other_proof());
+        let other = lookup.in_variant(lookup.variant().with_other_proof());
         let place = self.store.find(Key::of(question, other));
         let Some(Recall::Failed(error)) = place.map(|place| self.judge(place, now)) else {
             return stale;
@@ -276,7 +276,7 @@ impl Cache {
         match stale {
             Recall::Stale(entry) | Recall::StaleInUse { entry, .. } => Recall::StaleInUse {
                 entry,
-                is_ask_due: false,
+                is_refresh_due: false,
             },
             _ => Recall::Failed(error),
         }
@@ -287,16 +287,16 @@ impl Cache {
     pub(super) fn denial_above(
         &mut self,
         question: Question<'_>,
-        sought: CacheLookup,
+        lookup: CacheLookup,
         now: Instant,
         is_alike: impl Fn(&[u8]) -> bool,
     ) -> Option<Entry> {
-        if !self.store.has_below() || sought.wants_proof() {
+        if !self.store.has_below() || lookup.wants_proof() {
             return None;
         }
         let ancestors = name::suffixes(question.name()).skip(1).take(ANCESTORS_MAX);
         for name in ancestors.filter(|name| name.len() > 1) {
-            let above = CacheLookup::new(name, sought.variant(), &self.hasher);
+            let above = CacheLookup::new(name, lookup.variant(), &self.hasher);
             let Some(place) = self.store.find(Key::of_name(name, above)) else {
                 continue;
             };
@@ -343,11 +343,14 @@ impl Cache {
                     Recall::Failed(entry)
                 };
             }
-            let is_ask_due = self.settings.prefetch
+            let is_refresh_due = self.settings.prefetch
                 && lifetime - age <= prefetch_window(lifetime)
                 && head.marks.hits() > 0
                 && head.ask_from <= now;
-            return Recall::Fresh { entry, is_ask_due };
+            return Recall::Fresh {
+                entry,
+                is_refresh_due,
+            };
         }
         if is_error || age - lifetime >= ticks(self.settings.stale_max) {
             return Recall::Nothing;
@@ -360,7 +363,7 @@ impl Cache {
                 if from > now && from != ASKED {
                     Recall::StaleInUse {
                         entry,
-                        is_ask_due: false,
+                        is_refresh_due: false,
                     }
                 } else {
                     Recall::Stale(entry)
@@ -368,7 +371,7 @@ impl Cache {
             }
             from => Recall::StaleInUse {
                 entry,
-                is_ask_due: from <= now
+                is_refresh_due: from <= now
                     || from <= self.better_since.saturating_add(self.stale_pause()),
             },
         }
@@ -429,44 +432,44 @@ impl Cache {
     pub(super) fn keep(
         &mut self,
         question: Question<'_>,
-        sought: CacheLookup,
+        lookup: CacheLookup,
         answer: &Message<'_>,
         now: Instant,
     ) -> Kept {
-        let news = NameStatus::of(answer);
-        let keeping = keeping(answer, question, sought.wants_proof(), &self.settings);
-        if news == NameStatus::Nothing
-            && let Some(better) = self.better_than_error(question, sought, now)
+        let status = NameStatus::of(answer);
+        let policy = policy_for(answer, question, lookup.wants_proof(), &self.settings);
+        if status == NameStatus::Nothing
+            && let Some(better) = self.better_than_error(question, lookup, now)
         {
             return Kept::Previous(better);
         }
-        let keeping = match keeping {
+        let policy = match policy {
             Some(error) if error.is_error => {
-                let lifetime = self.pause_after_error(question, sought, now);
-                Some(Keeping { lifetime, ..error })
+                let lifetime = self.pause_after_error(question, lookup, now);
+                Some(CachePolicy { lifetime, ..error })
             }
             other => other,
         };
-        self.end_older(question, sought, news, true, now);
-        let Some(keeping) = keeping else {
+        self.end_older(question, lookup, status, true, now);
+        let Some(policy) = policy else {
             return Kept::No;
         };
-        let key = match keeping.extent {
-            Extent::Question => Key::of(question, sought),
-            Extent::Name | Extent::Subtree => Key::of_denial(question, sought),
+        let key = match policy.extent {
+            Extent::Question => Key::of(question, lookup),
+            Extent::Name | Extent::Subtree => Key::of_denial(question, lookup),
         };
         // The pause of an error starts at the next tick, so that it is not shortened.
-        let came = if keeping.is_error {
+        let came = if policy.is_error {
             self.tick(now + TICK.saturating_sub(Duration::from_nanos(1)))
         } else {
             self.tick(now)
         };
-        let head = entry::compose(&mut self.scratch, key, answer, &keeping, came);
+        let head = entry::compose(&mut self.scratch, key, answer, &policy, came);
         let Some(head) = head.filter(|_| self.store.takes(self.scratch.len())) else {
             return Kept::No;
         };
-        if news == NameStatus::Nothing {
-            for key in keys(question, sought) {
+        if status == NameStatus::Nothing {
+            for key in keys(question, lookup) {
                 if let Some(place) = self.store.find(key) {
                     self.store.remove(place);
                 }
@@ -481,8 +484,8 @@ impl Cache {
 }
 
 /// Returns the keys that an answer to the question may have, the more likely one first.
-fn keys(question: Question<'_>, sought: CacheLookup) -> [Key<'_>; 2] {
-    [Key::of(question, sought), Key::of_denial(question, sought)]
+fn keys(question: Question<'_>, lookup: CacheLookup) -> [Key<'_>; 2] {
+    [Key::of(question, lookup), Key::of_denial(question, lookup)]
 }
 
 /// Returns the whole seconds of a duration.

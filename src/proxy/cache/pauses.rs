@@ -16,16 +16,16 @@ impl Cache {
     pub(super) fn better_than_error(
         &mut self,
         question: Question<'_>,
-        sought: CacheLookup,
+        lookup: CacheLookup,
         now: Instant,
     ) -> Option<Entry> {
-        match self.recall(question, sought, now) {
+        match self.recall(question, lookup, now) {
             Recall::Fresh { entry, .. } => {
                 self.pause_refresh(entry.place, now);
                 Some(entry)
             }
             Recall::Stale(entry) | Recall::StaleInUse { entry, .. } => {
-                self.on_used_instead(entry, now);
+                self.on_stale_served(entry, now);
                 Some(entry)
             }
             Recall::Failed(_) | Recall::Nothing => None,
@@ -33,7 +33,7 @@ impl Cache {
     }
 
     /// Records that upstream is asked again for this answer before it expires.
-    pub(in crate::proxy) fn on_asked_again(&mut self, entry: Entry) {
+    pub(in crate::proxy) fn on_prefetch(&mut self, entry: Entry) {
         self.store.update(entry.place, |head| {
             head.ask_from = ASKED;
             head.marks.insert(Marks::ASKED_AGAIN);
@@ -45,10 +45,10 @@ impl Cache {
     pub(in crate::proxy) fn on_refresh_failed(
         &mut self,
         question: Question<'_>,
-        sought: CacheLookup,
+        lookup: CacheLookup,
         now: Instant,
     ) {
-        for key in keys(question, sought) {
+        for key in keys(question, lookup) {
             if let Some(place) = self.store.find(key) {
                 self.pause_refresh(place, now);
             }
@@ -74,7 +74,7 @@ impl Cache {
     }
 
     /// Records that a stale entry was served; upstream is not asked again for `stale_pause`.
-    pub(in crate::proxy) fn on_used_instead(&mut self, entry: Entry, now: Instant) {
+    pub(in crate::proxy) fn on_stale_served(&mut self, entry: Entry, now: Instant) {
         let ask_from = self.tick(now).saturating_add(self.stale_pause());
         self.store.update(entry.place, |head| {
             head.ask_from = ask_from;
@@ -94,7 +94,7 @@ impl Cache {
     pub(super) fn pause_after_error(
         &self,
         question: Question<'_>,
-        sought: CacheLookup,
+        lookup: CacheLookup,
         now: Instant,
     ) -> u32 {
         let least = seconds(self.timeouts.failed_min).max(1);
@@ -111,9 +111,9 @@ impl Cache {
             let factor = if is_same { 1 } else { 2 };
             is_recent.then(|| head.lifetime.saturating_mul(factor).min(most))
         };
-        let variant = sought.variant();
+        let variant = lookup.variant();
         let variants = [variant, variant.with_other_proof()];
-        let keys = variants.map(|variant| Key::of(question, sought.in_variant(variant)));
+        let keys = variants.map(|variant| Key::of(question, lookup.in_variant(variant)));
         let earlier = keys.into_iter().filter_map(|key| self.store.find(key));
         let pauses = earlier.filter_map(|place| pause_after(self.store.head(place)));
         pauses.max().unwrap_or(least)

@@ -9,7 +9,7 @@ use crate::wire::{Flags, Message, Question, Rcode, name};
 
 /// The cache policy for an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Keeping {
+pub(super) struct CachePolicy {
     /// The lifetime in seconds. The lifetime of an error depends on the errors before it.
     pub(super) lifetime: u32,
     /// The extent of the answer.
@@ -35,12 +35,12 @@ pub(super) enum Extent {
 
 /// Returns the cache policy for an answer to this question, or `None` if it cannot be cached. A
 /// denial with DNSSEC records (`wants_proof`) is not used for names below: a proof is for one name.
-pub(super) fn keeping(
+pub(super) fn policy_for(
     answer: &Message<'_>,
     question: Question<'_>,
     wants_proof: bool,
     settings: &CacheSettings,
-) -> Option<Keeping> {
+) -> Option<CachePolicy> {
     let flags = answer.header().flags;
     let has_extension = answer.opt().is_some_and(|opt| opt.rcode_extension != 0);
     if flags.contains(Flags::TC) || has_extension {
@@ -48,15 +48,15 @@ pub(super) fn keeping(
     }
     let rcode = flags.rcode();
     let ttls = (seconds(settings.ttl_min), seconds(settings.ttl_max));
-    let keeping = Keeping {
+    let policy = CachePolicy {
         lifetime: 0,
         extent: Extent::Question,
         is_denial: false,
         is_error: rcode != Rcode::NOERROR && rcode != Rcode::NXDOMAIN,
         ttls,
     };
-    if keeping.is_error {
-        return Some(keeping);
+    if policy.is_error {
+        return Some(policy);
     }
     let bytes = answer.bytes();
     let (content, ttl) = content(answer, question.rr_type());
@@ -65,12 +65,9 @@ pub(super) fn keeping(
         Content::None => false,
         Content::Unrelated => return None,
     };
-    let keeping = if rcode == Rcode::NOERROR && is_answered {
+    let policy = if rcode == Rcode::NOERROR && is_answered {
         let lifetime = ttl?.max(ttls.0).min(ttls.1);
-        Keeping {
-            lifetime,
-            ..keeping
-        }
+        CachePolicy { lifetime, ..policy }
     } else {
         // Without SOA the time to cache a negative answer is unknown (RFC 2308, section 5), and an
         // alias that leads nowhere is a part of an answer.
@@ -79,7 +76,7 @@ pub(super) fn keeping(
         let most = ttls.1.min(seconds(settings.negative_ttl_max));
         let lifetime = ttl.unwrap_or(soa_ttl).min(soa_ttl).max(ttls.0).min(most);
         let is_of_name = rcode == Rcode::NXDOMAIN && answer.header().answers == 0;
-        Keeping {
+        CachePolicy {
             lifetime,
             extent: match is_of_name {
                 // Some servers deny names that have other names below them, but not in validated
@@ -89,10 +86,10 @@ pub(super) fn keeping(
                 false => Extent::Question,
             },
             is_denial: true,
-            ..keeping
+            ..policy
         }
     };
-    (keeping.lifetime > 0).then_some(keeping)
+    (policy.lifetime > 0).then_some(policy)
 }
 
 /// The relation of the answer section to the type in the question.
@@ -207,9 +204,9 @@ mod tests {
         let bytes = answer.to_bytes();
         let message = Message::parse(&bytes).unwrap();
         let question = message.question().unwrap();
-        let keeping = keeping(&message, question, answer.wants_proof, settings)?;
-        assert_eq!(keeping.is_denial, answer.soa.is_some());
-        (!keeping.is_error).then_some((keeping.lifetime, keeping.extent))
+        let policy = policy_for(&message, question, answer.wants_proof, settings)?;
+        assert_eq!(policy.is_denial, answer.soa.is_some());
+        (!policy.is_error).then_some((policy.lifetime, policy.extent))
     }
 
     fn kept(answer: &Answer) -> Option<(u32, Extent)> {
@@ -287,7 +284,7 @@ mod tests {
         }
         let message = Message::parse(&bytes).unwrap();
         let question = message.question().unwrap();
-        keeping(&message, question, false, &CacheSettings::default()).is_some()
+        policy_for(&message, question, false, &CacheSettings::default()).is_some()
     }
 
     #[test]
@@ -384,8 +381,8 @@ mod tests {
             assert_eq!(message.opt().unwrap().rcode_extension, code);
             let question = message.question().unwrap();
             let settings = CacheSettings::default();
-            let keeping = keeping(&message, question, false, &settings);
-            assert_eq!(keeping.is_some(), is_kept);
+            let policy = policy_for(&message, question, false, &settings);
+            assert_eq!(policy.is_some(), is_kept);
         }
     }
 
@@ -396,8 +393,8 @@ mod tests {
             let bytes = Answer::new("a.example", A).says(rcode).to_bytes();
             let message = Message::parse(&bytes).unwrap();
             let question = message.question().unwrap();
-            let keeping = keeping(&message, question, false, &settings).unwrap();
-            assert!(keeping.is_error && keeping.extent == Extent::Question);
+            let policy = policy_for(&message, question, false, &settings).unwrap();
+            assert!(policy.is_error && policy.extent == Extent::Question);
         }
     }
 }

@@ -100,10 +100,10 @@ impl Store {
         })
     }
 
-    /// Returns whether an entry of a name that is sought may exist, in any variant, for a common
+    /// Returns whether an entry for the name of a lookup may exist, in any variant, for a common
     /// type or as the denial of the name.
-    pub(super) fn may_have_common(&self, sought: CacheLookup) -> bool {
-        self.index.has_any(Key::common_hashes(sought))
+    pub(super) fn may_have_common(&self, lookup: CacheLookup) -> bool {
+        self.index.has_any(Key::common_hashes(lookup))
     }
 
     /// Returns the head of an entry.

@@ -14,7 +14,7 @@ pub(super) struct Answer {
     flags: Flags,
     /// Types and TTLs of the records in the answer section.
     records: Vec<(u16, u32)>,
-    /// The length in bytes of the data of a record whose type has no length of its own.
+    /// The length in bytes of the data of records of types without a fixed length.
     data_len: u16,
     /// The TTL and the last field of the SOA record.
     pub(super) soa: Option<(u32, u32)>,
@@ -124,18 +124,18 @@ impl Answer {
             } else {
                 owner
             };
-            let octet = place.to_le_bytes()[0];
+            let byte = place.to_le_bytes()[0];
             let data = match rr_type {
-                2 | 12 => vec![1, octet, 0],
+                2 | 12 => vec![1, byte, 0],
                 6 => vec![0; 22],
-                15 => vec![0, 10, 1, octet, 0],
-                16 => vec![2, octet, octet],
-                28 => vec![octet; 16],
+                15 => vec![0, 10, 1, byte, 0],
+                16 => vec![2, byte, byte],
+                28 => vec![byte; 16],
                 33 => vec![0; 7],
                 35 => vec![0; 8],
                 64 | 65 => vec![0, 1, 0],
                 257 => vec![0, 1, b'a'],
-                _ => vec![octet; self.data_len.into()],
+                _ => vec![byte; self.data_len.into()],
             };
             record(&mut bytes, owner, *rr_type, *ttl, &data);
         }

@@ -12,7 +12,7 @@ use crate::wire::response::AskedOpt;
 
 const A: u16 = 1;
 const AAAA: u16 = 28;
-/// A type whose data may have any length.
+/// A type with data of any length.
 const OPAQUE: u16 = 65_280;
 
 const PLAIN: Variant = Variant::of_bits(false, false);
@@ -54,7 +54,7 @@ impl Scene {
         self.now += Duration::from_secs_f64(seconds);
     }
 
-    fn sought(&self, question: Question<'_>, variant: Variant) -> CacheLookup {
+    fn lookup(&self, question: Question<'_>, variant: Variant) -> CacheLookup {
         CacheLookup::new(question.name(), variant, &self.cache.hasher)
     }
 
@@ -62,8 +62,8 @@ impl Scene {
         let bytes = answer.to_bytes();
         let message = Message::parse(&bytes).unwrap();
         let question = message.question().unwrap();
-        let sought = self.sought(question, variant);
-        self.cache.keep(question, sought, &message, self.now)
+        let lookup = self.lookup(question, variant);
+        self.cache.keep(question, lookup, &message, self.now)
     }
 
     fn keep(&mut self, answer: &Answer) -> bool {
@@ -73,8 +73,8 @@ impl Scene {
     fn recall(&mut self, name: &str, rr_type: u16, variant: Variant) -> Recall {
         let bytes = question(name, rr_type);
         let question = Question::parse(&bytes, 0).unwrap();
-        let sought = self.sought(question, variant);
-        self.cache.recall(question, sought, self.now)
+        let lookup = self.lookup(question, variant);
+        self.cache.recall(question, lookup, self.now)
     }
 
     fn entry(&mut self, name: &str, rr_type: u16) -> Option<(Entry, bool)> {
@@ -314,10 +314,10 @@ fn validated_nxdomain_holds_for_all_names_below() {
     let above = |scene: &mut Scene, name: &str, variant, is_alike: bool| {
         let bytes = question(name, A);
         let question = Question::parse(&bytes, 0).unwrap();
-        let sought = scene.sought(question, variant);
+        let lookup = scene.lookup(question, variant);
         let entry = scene
             .cache
-            .denial_above(question, sought, scene.now, |_| is_alike)?;
+            .denial_above(question, lookup, scene.now, |_| is_alike)?;
         let bytes = scene.response(entry, name, A, 1232);
         let message = Message::parse(&bytes).unwrap();
         assert_eq!(message.header().flags.rcode(), Rcode::NXDOMAIN);
@@ -386,15 +386,19 @@ fn stale_answer_in_use_is_served_at_once_and_asked_for_every_30_seconds() {
     let Recall::Stale(entry) = scene.recall("www.example", A, PLAIN) else {
         panic!("an expired answer is stale");
     };
-    scene.cache.on_used_instead(entry, scene.now);
+    scene.cache.on_stale_served(entry, scene.now);
     for (seconds, is_due) in [(29.0, false), (1.0, true), (100.0, true)] {
         scene.wait(seconds);
-        let Recall::StaleInUse { entry, is_ask_due } = scene.recall("www.example", A, PLAIN) else {
+        let Recall::StaleInUse {
+            entry,
+            is_refresh_due,
+        } = scene.recall("www.example", A, PLAIN)
+        else {
             panic!("a stale answer in use is served at once");
         };
-        assert_eq!(is_ask_due, is_due);
+        assert_eq!(is_refresh_due, is_due);
         if seconds > 50.0 {
-            scene.cache.on_used_instead(entry, scene.now);
+            scene.cache.on_stale_served(entry, scene.now);
         }
     }
     scene.wait(29.0);
@@ -402,7 +406,7 @@ fn stale_answer_in_use_is_served_at_once_and_asked_for_every_30_seconds() {
     assert!(matches!(
         again,
         Recall::StaleInUse {
-            is_ask_due: false,
+            is_refresh_due: false,
             ..
         }
     ));
@@ -417,16 +421,16 @@ fn stale_answer_in_use_is_asked_for_after_a_recovery() {
     scene.wait(5.0);
     let (entry, _) = scene.entry("www.example", A).unwrap();
     let is_due = |scene: &mut Scene| match scene.recall("www.example", A, PLAIN) {
-        Recall::StaleInUse { is_ask_due, .. } => is_ask_due,
+        Recall::StaleInUse { is_refresh_due, .. } => is_refresh_due,
         other => panic!("{other:?}"),
     };
-    scene.cache.on_used_instead(entry, scene.now);
+    scene.cache.on_stale_served(entry, scene.now);
     assert!(!is_due(&mut scene));
     scene.wait(5.0);
     scene.cache.on_recovery(scene.now);
     assert!(is_due(&mut scene));
     scene.wait(1.0);
-    scene.cache.on_used_instead(entry, scene.now);
+    scene.cache.on_stale_served(entry, scene.now);
     assert!(!is_due(&mut scene));
 }
 
@@ -488,7 +492,7 @@ fn error_before_the_expiry_of_an_answer_does_not_put_it_in_use_as_stale() {
     assert!(matches!(
         in_use,
         Recall::StaleInUse {
-            is_ask_due: false,
+            is_refresh_due: false,
             ..
         }
     ));
@@ -507,14 +511,17 @@ fn answer_in_demand_is_prefetched_once() {
     scene.entry("often.example", A);
     scene.wait(89.0);
     let is_ending = |scene: &mut Scene, name: &str| match scene.recall(name, A, PLAIN) {
-        Recall::Fresh { entry, is_ask_due } => is_ask_due.then_some(entry),
+        Recall::Fresh {
+            entry,
+            is_refresh_due,
+        } => is_refresh_due.then_some(entry),
         other => panic!("{other:?}"),
     };
     assert!(is_ending(&mut scene, "often.example").is_none());
     scene.wait(1.0);
     assert!(is_ending(&mut scene, "seldom.example").is_none());
     let entry = is_ending(&mut scene, "often.example").unwrap();
-    scene.cache.on_asked_again(entry);
+    scene.cache.on_prefetch(entry);
     assert!(is_ending(&mut scene, "often.example").is_none());
 }
 

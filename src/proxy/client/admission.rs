@@ -86,10 +86,10 @@ pub(in crate::proxy) enum Decision<'a> {
     /// The query is forwarded upstream, unless the cache has the answer.
     Forward(Message<'a>),
     /// A query for ANY gets a minimal response (RFC 8482).
-    SayLittle,
+    AnswerAny,
     /// A query without a question gets a response with only a cookie, as a first cookie or as a
     /// renewed one (RFC 7873, section 5.4).
-    SayCookie { is_first: bool },
+    AnswerCookie { is_first: bool },
     /// The query is refused.
     Reject(Refusal),
 }
@@ -148,13 +148,13 @@ fn decide<'a>(
     cookie: Option<Cookie<'a>>,
     transport: Transport,
 ) -> Decision<'a> {
-    let is_spoken = |opt: Opt<'_>| opt.version == edns::VERSION;
-    if !message.opt().is_none_or(is_spoken) {
+    let is_supported = |opt: Opt<'_>| opt.version == edns::VERSION;
+    if !message.opt().is_none_or(is_supported) {
         return Decision::Reject(BAD_VERSION);
     }
     match message.question() {
         None => match cookie {
-            Some(cookie) if message.header().questions == 0 => Decision::SayCookie {
+            Some(cookie) if message.header().questions == 0 => Decision::AnswerCookie {
                 is_first: cookie.server.is_none(),
             },
             _ => Decision::Reject(NOT_ONE_QUESTION),
@@ -165,7 +165,7 @@ fn decide<'a>(
             // Over TCP the source address is not forged, so the large answer reaches only its
             // requester.
             Type::ANY if question.class() == CLASS_IN && transport == Transport::Udp => {
-                Decision::SayLittle
+                Decision::AnswerAny
             }
             _ => Decision::Forward(message),
         },
@@ -283,7 +283,7 @@ pub(in crate::proxy) const TOO_LONG: Refusal = refusal(
     Outcome::Refused,
 );
 
-/// The extended error of a query whose deadline passed before an attempt failed.
+/// The extended error of a query that reached its deadline before an attempt failed.
 pub(in crate::proxy) const NO_ANSWER: ExtendedError = ExtendedError {
     code: ExtendedErrorCode::NO_REACHABLE_AUTHORITY,
     text: "no answer from upstream in time",
@@ -297,7 +297,7 @@ pub(in crate::proxy) const TOO_LATE: Refusal = Refusal {
 };
 
 /// No upstream is configured for the name.
-pub(in crate::proxy) const NOBODY_TO_ASK: Refusal = refusal(
+pub(in crate::proxy) const NO_UPSTREAM: Refusal = refusal(
     Rcode::REFUSED,
     ExtendedErrorCode::OTHER,
     "no upstream is configured for this name",
@@ -458,7 +458,7 @@ mod tests {
     fn any_is_forwarded_over_tcp_only() {
         let bytes = query(1, 255, None);
         let decision = admit(&bytes, Transport::Udp).unwrap().decision;
-        assert!(matches!(decision, Decision::SayLittle));
+        assert!(matches!(decision, Decision::AnswerAny));
         forwarded(&bytes, tcp());
         let mut chaos = query(1, 255, None);
         *chaos.last_mut().unwrap() = 3;
@@ -485,7 +485,7 @@ mod tests {
             assert_eq!(admission.cookie.unwrap().client, [7; 8]);
             match admission.decision {
                 Decision::Forward(_) => assert_eq!(questions, 1),
-                Decision::SayCookie { is_first } => {
+                Decision::AnswerCookie { is_first } => {
                     assert_eq!((questions, is_first), (0, len == 8));
                 }
                 other => panic!("{other:?}"),

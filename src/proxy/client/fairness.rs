@@ -197,7 +197,7 @@ impl Proxy {
             return self.fail(key, Outcome::Shed, now, outbox);
         }
         if exchange.is_for_client() {
-            if let Some(entry) = self.stand_in(key, now) {
+            if let Some(entry) = self.use_stale(key, now) {
                 self.respond_from_cache(key, entry, Outcome::Stale, now, outbox);
                 return self.end(key, Outcome::Stale, now, outbox);
             }
@@ -216,9 +216,9 @@ impl Proxy {
     ) {
         let exchange = self.exchanges.get(key.0);
         let exchange = exchange.expect("a query that is refused has an exchange");
-        if let Some((ending, owed)) = exchange.ending(refusal.outcome) {
-            ending.respond(&mut self.counters, now, outbox, |out| {
-                write_error(out, &owed, refusal.rcode, Some(refusal.error));
+        if let Some((completion, asked)) = exchange.completion(refusal.outcome) {
+            completion.respond(&mut self.counters, now, outbox, |out| {
+                write_error(out, &asked, refusal.rcode, Some(refusal.error));
             });
         }
     }

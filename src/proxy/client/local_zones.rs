@@ -32,9 +32,9 @@ const TOP_DOMAINS: [&[u8]; 7] = [
 enum Content {
     /// The name does not exist.
     NoName,
-    /// The name exists, without such a record.
+    /// The name exists, without a record of the type.
     NoRecord,
-    /// This record.
+    /// The name has this record.
     Record(Vec<u8>),
 }
 
@@ -366,7 +366,7 @@ mod tests {
         }
         let high = format!("2.{}ip6.arpa", "0.".repeat(31));
         assert_eq!(local_reply(&high, Type::PTR), None);
-        // The parent zone tells that a zone is not signed.
+        // The parent zone shows that a zone is not signed.
         assert_eq!(local_reply("home.arpa", Type::DS), None);
         assert_eq!(local_reply("10.in-addr.arpa", Type::DS), None);
         is("a.home.arpa", Type::DS, "3 in home.arpa. SOA");

@@ -25,7 +25,7 @@ struct Notice {
 const PAUSE: Duration = Duration::from_secs(60);
 
 impl LogThrottle {
-    /// Records a client whose address is not allowed.
+    /// Records a client with an address that is not allowed.
     pub(in crate::proxy) fn on_denied(&mut self, ip: IpAddr, now: Instant) {
         if let Some(count) = self.denied.count(now) {
             log::warn!(

@@ -4,7 +4,7 @@
 use std::iter;
 
 use super::admission::{
-    LOOPED, NOBODY_TO_ASK, Reception, Refusal, TOO_LATE, TOO_LONG, failed_before,
+    LOOPED, NO_UPSTREAM, Reception, Refusal, TOO_LATE, TOO_LONG, failed_before,
 };
 use super::local_zones;
 use super::response::{Client, Completion};
@@ -29,11 +29,11 @@ struct Request<'a> {
     question: Question<'a>,
     asked: Asked<'a>,
     /// The cache lookup, if the answer may be cached or shared.
-    sought: Option<CacheLookup>,
+    lookup: Option<CacheLookup>,
 }
 
 impl Request<'_> {
-    /// Returns the client whose share the query counts against.
+    /// Returns the client that the query counts against.
     fn holder(&self) -> Subscriber {
         Subscriber::of(self.client.origin.peer.ip())
     }
@@ -50,12 +50,12 @@ impl Proxy {
         now: Instant,
         outbox: &mut Outbox,
     ) {
-        let ending = at_once(client, asked, Outcome::Slipped);
+        let completion = at_once(client, asked, Outcome::Slipped);
         let gets_cookie = asked.opt.is_some_and(|opt| opt.cookie.is_some());
         if gets_cookie && !has_our_cookie {
-            self.respond_error(&ending, asked, Rcode::BADCOOKIE, None, now, outbox);
+            self.respond_error(&completion, asked, Rcode::BADCOOKIE, None, now, outbox);
         } else {
-            ending.respond(&mut self.counters, now, outbox, |out| {
+            completion.respond(&mut self.counters, now, outbox, |out| {
                 write_bare(out, asked, Flags::TC);
             });
         }
@@ -69,8 +69,8 @@ impl Proxy {
         now: Instant,
         outbox: &mut Outbox,
     ) {
-        let ending = at_once(client, asked, Outcome::AnsweredHere);
-        ending.respond(&mut self.counters, now, outbox, |out| {
+        let completion = at_once(client, asked, Outcome::AnsweredHere);
+        completion.respond(&mut self.counters, now, outbox, |out| {
             let start = start_answer(out, asked, Flags::QR | Flags::RA, [1, 0, 0]);
             out.extend_from_slice(ANY_RECORD);
             end_answer(out, start, asked, iter::empty(), None);
@@ -87,13 +87,13 @@ impl Proxy {
         now: Instant,
         outbox: &mut Outbox,
     ) {
-        let ending = at_once(client, asked, Outcome::AnsweredHere);
+        let completion = at_once(client, asked, Outcome::AnsweredHere);
         if is_valid {
-            ending.respond(&mut self.counters, now, outbox, |out| {
+            completion.respond(&mut self.counters, now, outbox, |out| {
                 write_bare(out, asked, Flags::default());
             });
         } else {
-            self.respond_error(&ending, asked, Rcode::BADCOOKIE, None, now, outbox);
+            self.respond_error(&completion, asked, Rcode::BADCOOKIE, None, now, outbox);
         }
     }
 
@@ -105,21 +105,21 @@ impl Proxy {
         now: Instant,
         outbox: &mut Outbox,
     ) {
-        let ending = at_once(client, asked, refusal.outcome);
+        let completion = at_once(client, asked, refusal.outcome);
         let (rcode, error) = (refusal.rcode, Some(refusal.error));
-        self.respond_error(&ending, asked, rcode, error, now, outbox);
+        self.respond_error(&completion, asked, rcode, error, now, outbox);
     }
 
     fn respond_error(
         &mut self,
-        ending: &Completion<'_>,
+        completion: &Completion<'_>,
         asked: &Asked<'_>,
         rcode: Rcode,
         error: Option<ExtendedError>,
         now: Instant,
         outbox: &mut Outbox,
     ) {
-        ending.respond_with(rcode, &mut self.counters, now, outbox, |out| {
+        completion.respond_with(rcode, &mut self.counters, now, outbox, |out| {
             write_error(out, asked, rcode, error);
         });
     }
@@ -143,82 +143,93 @@ impl Proxy {
             message,
             question,
             asked,
-            sought: self.cache.sought(message),
+            lookup: self.cache.lookup(message),
         };
-        let recall = match request.sought {
-            Some(sought) => self.cache.recall(question, sought, now),
+        let recall = match request.lookup {
+            Some(lookup) => self.cache.recall(question, lookup, now),
             None => Recall::Nothing,
         };
         match recall {
-            Recall::Fresh { entry, is_ask_due } => {
+            Recall::Fresh {
+                entry,
+                is_refresh_due,
+            } => {
                 self.answer_from_cache(&request, entry, Outcome::Cached, now, outbox);
-                if is_ask_due && self.may_refresh(&request, now) {
-                    self.cache.on_asked_again(entry);
-                    self.ask_for_cache(&request, now, outbox);
+                if is_refresh_due && self.may_refresh(&request, now) {
+                    self.cache.on_prefetch(entry);
+                    self.refresh(&request, now, outbox);
                 }
             }
             Recall::Failed(entry) => {
                 self.answer_from_cache(&request, entry, Outcome::Cached, now, outbox);
                 if let Some(pool) = self.routes.pool(question.name()) {
-                    self.look_for_recovery(question, pool, now, outbox);
+                    self.probe_for_recovery(question, pool, now, outbox);
                 }
             }
-            Recall::StaleInUse { entry, is_ask_due } => {
+            Recall::StaleInUse {
+                entry,
+                is_refresh_due,
+            } => {
                 self.answer_from_cache(&request, entry, Outcome::Stale, now, outbox);
-                if is_ask_due && self.may_refresh(&request, now) {
-                    self.cache.on_used_instead(entry, now);
-                    self.ask_for_cache(&request, now, outbox);
+                if is_refresh_due && self.may_refresh(&request, now) {
+                    self.cache.on_stale_served(entry, now);
+                    self.refresh(&request, now, outbox);
                 }
             }
-            Recall::Stale(entry) => self.ask(&request, Some(entry), now, outbox),
-            Recall::Nothing => self.answer_or_ask(&request, now, outbox),
+            Recall::Stale(entry) => self.query_upstream(&request, Some(entry), now, outbox),
+            Recall::Nothing => self.answer_or_query_upstream(&request, now, outbox),
         }
     }
 
     /// Answers a query without a cached answer locally or by a denial of a name above, or asks
     /// upstream.
-    fn answer_or_ask(&mut self, request: &Request<'_>, now: Instant, outbox: &mut Outbox) {
+    fn answer_or_query_upstream(
+        &mut self,
+        request: &Request<'_>,
+        now: Instant,
+        outbox: &mut Outbox,
+    ) {
         let (question, routes) = (request.question, &self.routes);
         let own_pool = routes.own(question.name());
         if own_pool.is_none()
             && let Some(reply) = local_zones::reply(question)
         {
             let reply = Message::parse(&reply).expect("replies of our own are well formed");
-            let ending = at_once(request.client, &request.asked, Outcome::AnsweredHere);
-            return ending.respond(&mut self.counters, now, outbox, |out| {
+            let completion = at_once(request.client, &request.asked, Outcome::AnsweredHere);
+            return completion.respond(&mut self.counters, now, outbox, |out| {
                 write_answer(out, &request.asked, &reply);
             });
         }
         // The denial of a name above holds only if the same upstreams are asked for both names.
         let is_alike = |name: &[u8]| routes.own(name) == own_pool;
         let denial = request
-            .sought
-            .and_then(|sought| self.cache.denial_above(question, sought, now, is_alike));
+            .lookup
+            .and_then(|lookup| self.cache.denial_above(question, lookup, now, is_alike));
         match denial {
             Some(entry) => self.answer_from_cache(request, entry, Outcome::Cached, now, outbox),
-            None => self.ask(request, None, now, outbox),
+            None => self.query_upstream(request, None, now, outbox),
         }
     }
 
     /// Asks upstream for a client, which gets the stale answer if that fails.
-    fn ask(
+    fn query_upstream(
         &mut self,
         request: &Request<'_>,
         stale: Option<Entry>,
         now: Instant,
         outbox: &mut Outbox,
     ) {
-        self.counters.misses += u64::from(request.sought.is_some());
+        self.counters.misses += u64::from(request.lookup.is_some());
         match self.open_exchange(request, now, outbox) {
             Ok((key, pool)) => {
                 if stale.is_some() {
-                    self.watch_stale(key, now);
+                    self.schedule_stale(key, now);
                 }
                 self.ask_for_addresses(Some(pool), now, outbox);
             }
             Err(refusal) => match stale.filter(|_| refusal.rcode == Rcode::SERVFAIL) {
                 Some(entry) => {
-                    self.cache.on_used_instead(entry, now);
+                    self.cache.on_stale_served(entry, now);
                     self.answer_from_cache(request, entry, Outcome::Stale, now, outbox);
                 }
                 None => self.refuse(request.client, &request.asked, &refusal, now, outbox),
@@ -234,9 +245,9 @@ impl Proxy {
         now: Instant,
         outbox: &mut Outbox,
     ) {
-        let ending = at_once(request.client, &request.asked, outcome);
+        let completion = at_once(request.client, &request.asked, outcome);
         let cache = &self.cache;
-        ending.respond(&mut self.counters, now, outbox, |out| {
+        completion.respond(&mut self.counters, now, outbox, |out| {
             cache.write(entry, &request.asked, out);
         });
     }
@@ -249,13 +260,13 @@ impl Proxy {
         outbox: &mut Outbox,
     ) -> Result<(ExchangeKey, PoolIndex), Refusal> {
         let pool = self.routes.pool(request.question.name());
-        let pool = pool.ok_or(NOBODY_TO_ASK)?;
+        let pool = pool.ok_or(NO_UPSTREAM)?;
         let deadline = request.client.came + self.config.timeouts.deadline();
         if deadline <= now {
             return Err(TOO_LATE);
         }
         if let Some(reason) = self.memory.recall(request.question, now) {
-            self.look_for_recovery(request.question, pool, now, outbox);
+            self.probe_for_recovery(request.question, pool, now, outbox);
             return Err(failed_before(reason));
         }
         let holder = request.holder();
@@ -270,9 +281,9 @@ impl Proxy {
         };
         let mut exchange = Exchange::new(asker, pool, query, (now, deadline));
         exchange.holder = Some(holder);
-        exchange.sought = request.sought.filter(|_| is_recursive(request.message));
+        exchange.lookup = request.lookup.filter(|_| is_recursive(request.message));
         exchange.tracer = Tracer::new(request.client.is_traced);
-        if request.sought.is_some() {
+        if request.lookup.is_some() {
             exchange.tracer.on_miss(now);
         }
         Ok((self.start(exchange, now, outbox), pool))
@@ -289,7 +300,7 @@ impl Proxy {
     }
 
     /// Starts an exchange that refreshes an answer in the cache.
-    fn ask_for_cache(&mut self, request: &Request<'_>, now: Instant, outbox: &mut Outbox) {
+    fn refresh(&mut self, request: &Request<'_>, now: Instant, outbox: &mut Outbox) {
         let Some(pool) = self.routes.pool(request.question.name()) else {
             return;
         };
@@ -298,13 +309,13 @@ impl Proxy {
         let deadline = now + self.config.timeouts.deadline();
         let mut exchange = Exchange::new(Purpose::Cache, pool, query, (now, deadline));
         exchange.holder = Some(request.holder());
-        exchange.sought = request.sought;
+        exchange.lookup = request.lookup;
         self.start(exchange, now, outbox);
     }
 
     /// Probes the pool of a failed question that is not asked: if an upstream is in outage or has
     /// no address, queries of our own detect the recovery.
-    fn look_for_recovery(
+    fn probe_for_recovery(
         &mut self,
         question: Question<'_>,
         pool: PoolIndex,

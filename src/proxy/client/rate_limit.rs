@@ -44,7 +44,7 @@ struct Client {
 #[derive(Clone, Copy, Debug)]
 struct Known {
     client: Client,
-    /// When its stock is full.
+    /// The time at which the stock is full.
     full_at: Instant,
     /// The last query beyond the limit was dropped.
     is_slip_next: bool,
@@ -63,7 +63,7 @@ pub(in crate::proxy) struct RateLimiter {
 
 impl RateLimiter {
     /// Creates a rate limiter without clients. The seed prevents clients from choosing addresses
-    /// whose hashes collide.
+    /// with equal hashes.
     pub(in crate::proxy) fn new(limit: RateLimit, seed: &[u8; SEED_LEN]) -> Self {
         let mut hasher = DefaultHasher::new();
         hasher.write(seed);

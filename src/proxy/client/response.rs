@@ -71,7 +71,7 @@ impl Completion<'_> {
         self.finish(rcode, message.len(), counters, now, outbox);
     }
 
-    /// Writes a response whose extended code is not in its header alone, and records the
+    /// Writes a response with an extended code, part of which is in the OPT, and records the
     /// completion.
     pub(in crate::proxy) fn respond_with(
         &self,
@@ -98,7 +98,7 @@ impl Completion<'_> {
     fn finish(
         &self,
         rcode: Option<Rcode>,
-        octets: usize,
+        len: usize,
         counters: &mut Counters,
         now: Instant,
         outbox: &mut Outbox,
@@ -118,7 +118,7 @@ impl Completion<'_> {
             question,
             outcome: self.outcome,
             rcode,
-            octets,
+            octets: len,
             took,
             upstream: self.upstream,
             trace: is_traced.then(|| self.trace.cloned().unwrap_or_default()),

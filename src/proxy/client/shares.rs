@@ -16,7 +16,7 @@ use crate::proxy::keys::ExchangeKey;
 /// A hash table by client, for this module and its sibling `turns`.
 pub(in crate::proxy) type ByClient<C, T> = HashMap<C, T, ClientHash>;
 
-/// A table whose queries are only counted while they are few.
+/// A table that only counts its queries while they are few.
 #[derive(Debug)]
 pub(in crate::proxy) struct LazyShares {
     len: usize,
@@ -301,7 +301,7 @@ pub(in crate::proxy) struct ClientHash {
 }
 
 impl ClientHash {
-    /// Creates a hash whose key comes from `random`.
+    /// Creates a hash with a key from `random`.
     pub(in crate::proxy) fn new(random: &mut Random) -> Self {
         let mut word = || u64::from(random.next_u32()) << 32 | u64::from(random.next_u32());
         Self {

@@ -12,11 +12,11 @@ use crate::wire::{Flags, Header, Message, Opcode, Query, Question, Rcode};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::proxy) enum ReplyQuality {
     /// The answer is final: it becomes the response.
-    All,
+    Final,
     /// The answer is truncated, but would not be over TCP.
-    Part,
+    Truncated,
     /// The answer is an error or truncated on a connection; another upstream may have a better one.
-    Nothing,
+    Error,
 }
 
 /// The class of a message from upstream that has the id of a query.
@@ -27,7 +27,7 @@ pub(in crate::proxy) enum Reply<'a> {
     /// An error without a question section, or a truncated reply with broken records: only this
     /// header can be used.
     Bare(Header),
-    /// Not a reply to this query, whose reply may still come.
+    /// Not a reply to this query. The reply may still come.
     Mismatch,
     /// A reply that breaks the rules of the protocol.
     Malformed,
@@ -114,7 +114,7 @@ pub(in crate::proxy) fn less_edns(
     }
 }
 
-/// Returns the form in which an answer is kept while a better one is sought: a long answer is
+/// Returns the form in which an answer is kept while another attempt is made: a long answer is
 /// reduced to its header and question, since it is an error or truncated anyway.
 pub(in crate::proxy) fn shortened(answer: &Message<'_>) -> Box<[u8]> {
     match answer.question() {
@@ -133,18 +133,18 @@ pub(in crate::proxy) fn shortened(answer: &Message<'_>) -> Box<[u8]> {
     }
 }
 
-pub(in crate::proxy) fn worth(answer: &Message<'_>, scheme: Scheme) -> ReplyQuality {
+pub(in crate::proxy) fn quality(answer: &Message<'_>, scheme: Scheme) -> ReplyQuality {
     let flags = answer.header().flags;
     if is_error(flags.rcode()) && !is_verdict(answer) {
-        ReplyQuality::Nothing
+        ReplyQuality::Error
     } else if flags.contains(Flags::TC) {
         match scheme {
-            Scheme::Udp => ReplyQuality::Part,
+            Scheme::Udp => ReplyQuality::Truncated,
             // A connection has room for a whole answer.
-            Scheme::Tcp | Scheme::Tls => ReplyQuality::Nothing,
+            Scheme::Tcp | Scheme::Tls => ReplyQuality::Error,
         }
     } else {
-        ReplyQuality::All
+        ReplyQuality::Final
     }
 }
 
@@ -174,7 +174,7 @@ mod tests {
     use super::*;
     use crate::wire::edns::{ExtendedError, OptWriter};
 
-    fn worth_of(flags: Flags, rcode: Rcode, reason: u16, scheme: Scheme) -> ReplyQuality {
+    fn quality_of(flags: Flags, rcode: Rcode, reason: u16, scheme: Scheme) -> ReplyQuality {
         let header = Header {
             id: 0,
             flags: (Flags::QR | flags).with_rcode(rcode),
@@ -191,36 +191,36 @@ mod tests {
             text: "why",
         });
         writer.finish();
-        worth(&Message::parse(&bytes).unwrap(), scheme)
+        quality(&Message::parse(&bytes).unwrap(), scheme)
     }
 
     #[test]
     fn error_is_final_if_it_is_a_verdict_on_the_name() {
-        let of = |rcode, reason| worth_of(Flags::default(), rcode, reason, Scheme::Tls);
+        let of = |rcode, reason| quality_of(Flags::default(), rcode, reason, Scheme::Tls);
         for rcode in [Rcode::SERVFAIL, Rcode::REFUSED] {
-            assert_eq!(of(rcode, 22), ReplyQuality::Nothing);
-            assert_eq!(of(rcode, 6), ReplyQuality::All, "bogus");
-            assert_eq!(of(rcode, 15), ReplyQuality::All, "blocked");
-            assert_eq!(of(rcode, 16), ReplyQuality::All, "censored");
-            assert_eq!(of(rcode, 17), ReplyQuality::All, "filtered");
+            assert_eq!(of(rcode, 22), ReplyQuality::Error);
+            assert_eq!(of(rcode, 6), ReplyQuality::Final, "bogus");
+            assert_eq!(of(rcode, 15), ReplyQuality::Final, "blocked");
+            assert_eq!(of(rcode, 16), ReplyQuality::Final, "censored");
+            assert_eq!(of(rcode, 17), ReplyQuality::Final, "filtered");
         }
-        assert_eq!(of(Rcode::SERVFAIL, 18), ReplyQuality::All, "prohibited");
+        assert_eq!(of(Rcode::SERVFAIL, 18), ReplyQuality::Final, "prohibited");
         assert_eq!(
             of(Rcode::REFUSED, 18),
-            ReplyQuality::Nothing,
+            ReplyQuality::Error,
             "prohibited for this client"
         );
-        assert_eq!(of(Rcode::FORMERR, 0), ReplyQuality::Nothing);
-        assert_eq!(of(Rcode::NOTIMP, 0), ReplyQuality::Nothing);
-        assert_eq!(of(Rcode::NXDOMAIN, 0), ReplyQuality::All);
-        assert_eq!(of(Rcode::NOERROR, 22), ReplyQuality::All);
+        assert_eq!(of(Rcode::FORMERR, 0), ReplyQuality::Error);
+        assert_eq!(of(Rcode::NOTIMP, 0), ReplyQuality::Error);
+        assert_eq!(of(Rcode::NXDOMAIN, 0), ReplyQuality::Final);
+        assert_eq!(of(Rcode::NOERROR, 22), ReplyQuality::Final);
     }
 
     #[test]
     fn truncated_datagram_is_a_part_of_an_answer() {
-        let of = |scheme| worth_of(Flags::TC, Rcode::NOERROR, 0, scheme);
-        assert_eq!(of(Scheme::Udp), ReplyQuality::Part);
-        assert_eq!(of(Scheme::Tcp), ReplyQuality::Nothing);
-        assert_eq!(of(Scheme::Tls), ReplyQuality::Nothing);
+        let of = |scheme| quality_of(Flags::TC, Rcode::NOERROR, 0, scheme);
+        assert_eq!(of(Scheme::Udp), ReplyQuality::Truncated);
+        assert_eq!(of(Scheme::Tcp), ReplyQuality::Error);
+        assert_eq!(of(Scheme::Tls), ReplyQuality::Error);
     }
 }

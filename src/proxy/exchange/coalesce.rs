@@ -50,14 +50,14 @@ impl Proxy {
     /// later exchanges follow it. Returns whether the exchange is attached.
     pub(in crate::proxy) fn follow(&mut self, key: ExchangeKey, now: Instant) -> bool {
         let exchange = self.exchange(key);
-        let Some(sought) = exchange.sought else {
+        let Some(lookup) = exchange.lookup else {
             return false;
         };
         let question = exchange.query.question();
-        let hash = sought.hash(question.rr_type());
-        let leader = self.leaders.by_hash.get(&hash).copied();
+        let hash = lookup.hash(question.rr_type());
+        let leader = self.in_flight.by_hash.get(&hash).copied();
         let asks_same = |leader: &Exchange| {
-            leader.sought == Some(sought) && leader.query.question().matches(question)
+            leader.lookup == Some(lookup) && leader.query.question().matches(question)
         };
         match leader.filter(|leader| asks_same(self.exchange(*leader))) {
             Some(leader) => {
@@ -69,7 +69,7 @@ impl Proxy {
             // The hash is in use by another question.
             None if leader.is_some() => false,
             None => {
-                self.leaders.by_hash.insert(hash, key);
+                self.in_flight.by_hash.insert(hash, key);
                 self.exchange_mut(key).leads_as = Some(hash);
                 false
             }
@@ -77,13 +77,13 @@ impl Proxy {
     }
 
     /// Records that no exchange may follow the one with this hash any more.
-    pub(in crate::proxy) fn lead_no_more(&mut self, hash: u64) {
-        self.leaders.by_hash.remove(&hash);
-        self.leaders.shrink();
+    pub(in crate::proxy) fn remove_leader(&mut self, hash: u64) {
+        self.in_flight.by_hash.remove(&hash);
+        self.in_flight.shrink();
     }
 
     /// Dispatches exchanges that have followed another one.
-    pub(in crate::proxy) fn seek_all(
+    pub(in crate::proxy) fn dispatch_all(
         &mut self,
         mut followers: Vec<ExchangeKey>,
         now: Instant,
@@ -200,13 +200,13 @@ mod tests {
     fn hash_collision_does_not_coalesce() {
         let mut scene = scene(ONE);
         scene.ask_for("www", true);
-        let by_hash = &mut scene.proxy.leaders.by_hash;
+        let by_hash = &mut scene.proxy.in_flight.by_hash;
         let leader = *by_hash.values().last().unwrap();
-        let sought = scene.proxy.exchange(leader).sought.unwrap();
+        let lookup = scene.proxy.exchange(leader).lookup.unwrap();
         let other = b"\x05other\0\0\x01\0\x01";
         let question = crate::wire::Question::parse(other, 0).unwrap();
-        let hash = sought.hash(question.rr_type());
-        scene.proxy.leaders.by_hash.insert(hash, leader);
+        let hash = lookup.hash(question.rr_type());
+        scene.proxy.in_flight.by_hash.insert(hash, leader);
         assert_eq!(scene.ask_for("other", true), 1);
     }
 
@@ -214,7 +214,7 @@ mod tests {
     fn long_answer_to_many_clients_is_sent_in_parts() {
         const CLIENTS: usize = 300;
         let mut scene = scene(ONE);
-        // The type is one whose data may be long.
+        // A type with data of any length.
         let query = b"\0\x01\x01\0\0\x01\0\0\0\0\0\0\x03www\0\xff\0\0\x01";
         let transport = Transport::Stream {
             idle: Duration::from_secs(10),
@@ -260,11 +260,11 @@ mod tests {
         for number in 0..2_000 {
             scene.ask_for(&format!("name{number}"), true);
         }
-        assert!(scene.proxy.leaders.by_hash.len() > 1_000);
+        assert!(scene.proxy.in_flight.by_hash.len() > 1_000);
         scene.outbox.clear();
         let end = scene.now + Duration::from_secs(5);
         scene.proxy.handle_timeout(end, &mut scene.outbox);
-        assert!(scene.proxy.leaders.by_hash.is_empty());
-        assert!(scene.proxy.leaders.by_hash.capacity() <= 64);
+        assert!(scene.proxy.in_flight.by_hash.is_empty());
+        assert!(scene.proxy.in_flight.by_hash.capacity() <= 64);
     }
 }

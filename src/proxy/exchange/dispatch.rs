@@ -367,7 +367,7 @@ impl Proxy {
             return self.deliver(key, &answer, now, outbox);
         }
         let (asker, pool) = (exchange.asker, exchange.pool);
-        if let Some(entry) = self.stand_in(key, now) {
+        if let Some(entry) = self.use_stale(key, now) {
             self.respond_from_cache(key, entry, Outcome::Stale, now, outbox);
             return self.end(key, Outcome::Stale, now, outbox);
         }
@@ -381,19 +381,19 @@ impl Proxy {
         let (question, by) = (exchange.query.question(), (pool, exchange.asked_at));
         match asker {
             Purpose::Client { .. } => {
-                let (ending, owed) = exchange
-                    .ending(outcome)
+                let (completion, asked) = exchange
+                    .completion(outcome)
                     .expect("an exchange of a client has a completion");
-                ending.respond(&mut self.counters, now, outbox, |out| {
-                    write_error(out, &owed, Rcode::SERVFAIL, Some(error));
+                completion.respond(&mut self.counters, now, outbox, |out| {
+                    write_error(out, &asked, Rcode::SERVFAIL, Some(error));
                 });
                 self.memory.on_failure(question, by, error, now);
                 self.end(key, outcome, now, outbox);
             }
             Purpose::Cache => {
                 self.memory.on_failure(question, by, error, now);
-                if let Some(sought) = exchange.sought {
-                    self.cache.on_refresh_failed(question, sought, now);
+                if let Some(lookup) = exchange.lookup {
+                    self.cache.on_refresh_failed(question, lookup, now);
                 }
                 self.end(key, outcome, now, outbox);
             }
@@ -435,10 +435,10 @@ impl Proxy {
             self.abandon(attempt, outcome, is_answered, now, outbox);
         }
         if let Some(hash) = leads_as {
-            self.lead_no_more(hash);
+            self.remove_leader(hash);
         }
         // The exchange gave no answer to these followers.
-        self.seek_all(followers, now, outbox);
+        self.dispatch_all(followers, now, outbox);
     }
 
     /// Keeps the buffer of a query that has ended for a later query.
@@ -544,7 +544,7 @@ mod tests {
         }
     }
 
-    /// Builds a query whose OPT has an option of `len` bytes that is forwarded.
+    /// Builds a query with a forwarded EDNS option of `len` bytes.
     fn query(len: u16) -> Vec<u8> {
         let mut bytes = b"\x12\x34\x01\0\0\x01\0\0\0\0\0\x01\x03www\0\0\x01\0\x01".to_vec();
         bytes.extend(b"\0\0\x29\x04\xd0\0\0\0\0");

@@ -95,7 +95,7 @@ pub(super) struct BadAnswer {
 #[derive(Debug)]
 pub(super) struct Exchange {
     pub(super) asker: Purpose,
-    /// The client whose share the exchange counts against, even after the client has its response.
+    /// The client that the exchange counts against, even after the client has its response.
     pub(super) holder: Option<Subscriber>,
     /// The pool of upstreams that may answer the query.
     pub(super) pool: PoolIndex,
@@ -117,7 +117,7 @@ pub(super) struct Exchange {
     pub(super) poor: Option<Box<[u8]>>,
     /// The last error that came as an answer.
     pub(super) bad_answer: Option<BadAnswer>,
-    /// Upstreams whose reply was malformed.
+    /// Upstreams that sent a malformed reply.
     pub(super) malformed_from: UpstreamSet,
     /// The endpoint that rejected the EDNS of the query, and the EDNS that the query has there
     /// instead.
@@ -129,7 +129,7 @@ pub(super) struct Exchange {
     /// A final answer has come.
     pub(super) is_answered: bool,
     /// The cache lookup of the query, if its answer may be shared.
-    pub(super) sought: Option<CacheLookup>,
+    pub(super) lookup: Option<CacheLookup>,
     /// The hash under which other exchanges find this one to follow it, if they may.
     pub(super) leads_as: Option<u64>,
     /// The exchanges that follow this one.
@@ -176,7 +176,7 @@ impl Exchange {
             is_stream_fallback: false,
             answered_by: None,
             is_answered: false,
-            sought: None,
+            lookup: None,
             leads_as: None,
             followers: Vec::new(),
             tracer: Tracer::default(),
@@ -235,7 +235,7 @@ impl Exchange {
 
     /// Returns whether upstream was asked, for this exchange or for the one that it follows.
     pub(super) fn was_sent(&self) -> bool {
-        let follows = self.sought.is_some() && self.leads_as.is_none();
+        let follows = self.lookup.is_some() && self.leads_as.is_none();
         self.times_sent() > 0 || follows
     }
 
@@ -328,20 +328,20 @@ impl Exchange {
 
     /// Returns the completion of a client's query and the properties of its response, or `None` if
     /// there is no client.
-    pub(super) fn ending(&self, outcome: Outcome) -> Option<(Completion<'_>, Asked<'_>)> {
+    pub(super) fn completion(&self, outcome: Outcome) -> Option<(Completion<'_>, Asked<'_>)> {
         let Purpose::Client { client, reception } = &self.asker else {
             return None;
         };
         let question = self.query.question();
-        let ending = Completion {
+        let completion = Completion {
             client: *client,
             question: Some(question),
             outcome,
             upstream: self.answered_by,
             trace: self.tracer.trace(),
         };
-        let owed = reception.asked(self.query.id(), self.query.flags(), question);
-        Some((ending, owed))
+        let asked = reception.asked(self.query.id(), self.query.flags(), question);
+        Some((completion, asked))
     }
 }
 

@@ -8,7 +8,7 @@
 use std::iter;
 
 use super::classify::{
-    Reply, ReplyQuality, classify, is_error, keepalive, less_edns, shortened, worth,
+    Reply, ReplyQuality, classify, is_error, keepalive, less_edns, quality, shortened,
 };
 use super::trace::StepEnd;
 use super::{Attempt, BadAnswer, Exchange, Purpose};
@@ -91,7 +91,7 @@ impl Proxy {
         let link = self
             .upstreams
             .link_mut(key)
-            .expect("a link whose reply is handled exists");
+            .expect("a link with a reply exists");
         let (sent, endpoint) = (link.sent()[place], link.endpoint);
         link.on_useless_answer(place, now);
         let upstream = self.upstreams.endpoint(endpoint).upstream;
@@ -130,7 +130,7 @@ impl Proxy {
         };
         let (endpoint, sent, scheme) = (link.endpoint, link.sent()[place], link.scheme);
         let is_useful = Message::parse(reply).is_ok_and(|reply| {
-            reply.question().is_some() && worth(&reply, scheme) == ReplyQuality::All
+            reply.question().is_some() && quality(&reply, scheme) == ReplyQuality::Final
         });
         self.on_answer(key, place, is_useful, now);
         let is_answered = sent.state == SentState::Abandoned { is_answered: true };
@@ -152,13 +152,13 @@ impl Proxy {
         let link = self
             .upstreams
             .link_mut(key)
-            .expect("a link whose reply is handled exists");
+            .expect("a link with a reply exists");
         let (sent, endpoint, scheme) = (link.sent()[place], link.endpoint, link.scheme);
         if let Some(timeout) = keepalive(answer, scheme) {
             link.on_keepalive(timeout);
         }
-        let worth = worth(answer, scheme);
-        let upstream = self.on_answer(key, place, worth != ReplyQuality::Nothing, now);
+        let quality = quality(answer, scheme);
+        let upstream = self.on_answer(key, place, quality != ReplyQuality::Error, now);
         let exchange = self.exchanges.get_mut(exchange_key.0);
         let exchange = exchange.expect("a query that is answered has an exchange");
         exchange.answered_by = Some(upstream);
@@ -166,7 +166,7 @@ impl Proxy {
         let attempt = Attempt { link: key, id };
         let end = StepEnd::Answered(answer.header().flags.rcode());
         exchange.tracer.on_attempt_end(attempt, end, now);
-        if worth == ReplyQuality::All {
+        if quality == ReplyQuality::Final {
             exchange.on_attempt_lost(attempt);
             exchange.is_answered = true;
             exchange.poor = None;
@@ -175,7 +175,7 @@ impl Proxy {
             }
             return self.deliver(exchange_key, answer, now, outbox);
         }
-        let is_error = worth == ReplyQuality::Nothing;
+        let is_error = quality == ReplyQuality::Error;
         let is_in_doubt = self.upstreams.endpoint(endpoint).is_edns_in_doubt(now);
         let exchange = self.exchange_mut(exchange_key);
         if is_error
@@ -370,8 +370,8 @@ impl Proxy {
         if !is_error(answer.header().flags.rcode()) {
             self.memory.on_answer(question, now);
         }
-        let kept = match exchange.sought {
-            Some(sought) => self.cache.keep(question, sought, answer, now),
+        let kept = match exchange.lookup {
+            Some(lookup) => self.cache.keep(question, lookup, answer, now),
             None if exchange.is_for_client() => {
                 let flags = exchange.query.flags();
                 self.cache.on_reply_apart(question, flags, answer, now);
@@ -420,7 +420,7 @@ impl Proxy {
         }
         if self.postponed.len() >= self.config.limits.answers_postponed {
             // These exchanges find the answer in the cache or are dispatched again.
-            return self.seek_all(later, now, outbox);
+            return self.dispatch_all(later, now, outbox);
         }
         let first = later.swap_remove(0);
         let exchange = self.exchange_mut(first);
@@ -467,9 +467,9 @@ impl Proxy {
             .exchanges
             .get(key.0)
             .expect("an exchange that is answered exists");
-        if let Some((ending, owed)) = exchange.ending(outcome) {
-            ending.respond(&mut self.counters, now, outbox, |out| {
-                write_answer(out, &owed, answer);
+        if let Some((completion, asked)) = exchange.completion(outcome) {
+            completion.respond(&mut self.counters, now, outbox, |out| {
+                write_answer(out, &asked, answer);
             });
         }
     }

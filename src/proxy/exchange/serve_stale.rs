@@ -13,7 +13,7 @@ use crate::proxy::keys::ExchangeKey;
 
 impl Proxy {
     /// Schedules the stale answer to a query for the case that upstream has no answer soon.
-    pub(in crate::proxy) fn watch_stale(&mut self, key: ExchangeKey, now: Instant) {
+    pub(in crate::proxy) fn schedule_stale(&mut self, key: ExchangeKey, now: Instant) {
         let at = now + self.config.timeouts.stale;
         let exchanges = &self.exchanges;
         self.by_stale_deadline
@@ -37,32 +37,32 @@ impl Proxy {
             && at <= now
         {
             self.by_stale_deadline.pop();
-            if let Some(entry) = self.stand_in(key, now) {
+            if let Some(entry) = self.use_stale(key, now) {
                 self.respond_from_cache(key, entry, Outcome::Stale, now, outbox);
-                self.leave_to_cache(key, now, outbox);
+                self.continue_for_cache(key, now, outbox);
             }
         }
     }
 
     /// Returns the stale answer to a query, if there is one, and puts it in use.
-    pub(in crate::proxy) fn stand_in(&mut self, key: ExchangeKey, now: Instant) -> Option<Entry> {
+    pub(in crate::proxy) fn use_stale(&mut self, key: ExchangeKey, now: Instant) -> Option<Entry> {
         let exchange = self
             .exchanges
             .get(key.0)
             .expect("an exchange that is answered exists");
-        let sought = exchange.sought?;
+        let lookup = exchange.lookup?;
         let question = exchange.query.question();
         let (Recall::Stale(entry) | Recall::StaleInUse { entry, .. }) =
-            self.cache.recall(question, sought, now)
+            self.cache.recall(question, lookup, now)
         else {
             return None;
         };
-        self.cache.on_used_instead(entry, now);
+        self.cache.on_stale_served(entry, now);
         Some(entry)
     }
 
-    /// Continues an exchange whose client has a stale answer, for the cache and for its followers.
-    fn leave_to_cache(&mut self, key: ExchangeKey, now: Instant, outbox: &mut Outbox) {
+    /// Continues an exchange for the cache and its followers after its client got a stale answer.
+    fn continue_for_cache(&mut self, key: ExchangeKey, now: Instant, outbox: &mut Outbox) {
         let exchange = self.exchange_mut(key);
         if exchange.leads_as.is_none() {
             return self.end(key, Outcome::Stale, now, outbox);
@@ -85,8 +85,8 @@ impl Proxy {
             .get(key.0)
             .expect("an exchange that is answered exists");
         let (cache, counters) = (&self.cache, &mut self.counters);
-        if let Some((ending, owed)) = exchange.ending(outcome) {
-            ending.respond(counters, now, outbox, |out| cache.write(entry, &owed, out));
+        if let Some((completion, asked)) = exchange.completion(outcome) {
+            completion.respond(counters, now, outbox, |out| cache.write(entry, &asked, out));
         }
     }
 }

@@ -1,7 +1,7 @@
 //! The queue of the queries that wait for a link: in turn of their clients.
 //!
-//! Each client has a line of its own, first come, first served. The line of a client whose query
-//! was served goes behind those of all others, so that a client with many queries delays another
+//! Each client has a line of its own, first come, first served. After a query of a client
+//! was served, its line goes behind all others, so that a client with many queries delays another
 //! one by one query at a time. Queries of the program's own are a client like any other.
 //!
 //! A query that ends while it waits stays in its line as a lapsed entry until the entry is met or
