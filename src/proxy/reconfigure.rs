@@ -97,7 +97,7 @@ fn upstream_limits(limits: &Limits) -> Limits {
 }
 
 impl Proxy {
-    /// Goes on with these settings. Answers that are known are forgotten.
+    /// Applies new settings. The cache and the failure cache start empty.
     pub fn reconfigure(&mut self, config: &Config, now: Instant, outbox: &mut Outbox) {
         let before = std::mem::replace(&mut self.config, config.clone());
         self.cache.reconfigure(&config.cache, &config.timeouts);
@@ -318,7 +318,7 @@ mod tests {
         scene.ask(&query(b'a'), Transport::Udp);
         scene.bring_up();
         let (old_link, sent) = scene.sent().remove(0);
-        // The first query follows, and the second one waits for room.
+        // The first of these queries coalesces, and the second one waits for room.
         scene.ask(&query(b'a'), Transport::Udp);
         scene.ask(&query(b'b'), Transport::Udp);
         scene.reconfigure(&["-u192.0.2.2"]);

@@ -63,7 +63,7 @@ impl Marks {
     pub(super) const ERROR: Self = Self(4);
     /// Upstream was asked for the entry again before it expired.
     pub(super) const ASKED_AGAIN: Self = Self(8);
-    /// The number of uses.
+    /// The bits of the number of uses.
     const HITS: u8 = 0xc0;
     const HIT: u8 = 0x40;
 

@@ -52,7 +52,7 @@ impl Index {
         self.len < self.most && self.slots[1] == 0
     }
 
-    /// Returns the entry under this hash for which `is_it` holds.
+    /// Returns the entry under this hash for which `is_match` holds.
     pub(super) fn find(&self, hash: u32, mut is_match: impl FnMut(u32) -> bool) -> Option<u32> {
         let mut at = self.home(hash);
         loop {

@@ -1,8 +1,8 @@
-//! The end of older entries: removes what a newer reply contradicts or refreshes.
+//! Removal of older entries that a newer reply contradicts or refreshes.
 //!
 //! A NOERROR or NXDOMAIN reply refreshes the data (RFC 8767, section 4), even if the reply itself
 //! cannot be kept: its TTL is zero, it is too large, truncated, or its aliases do not lead to its
-//! records. So does a verdict on the name. Other errors end nothing.
+//! records. A verdict on the name also ends older entries; other errors end none.
 //!
 //! Entries for queries with and without DO come from the same data. A reply to one kind of query
 //! therefore ends what is stale for the other kind, and what contradicts the existence of the name.
@@ -14,7 +14,7 @@ use crate::base::time::Instant;
 use crate::wire::question::CLASS_IN;
 use crate::wire::{Flags, Message, Question, Rcode, name};
 
-/// Types of which a denial of the name removes the entries. Those of other types end as soon as
+/// The types with entries that a denial of the name removes. Entries of other types end as soon as
 /// they are stale, since the denial is newer.
 const TYPES: [u16; 20] = [
     1, 28, 65, 2, 5, 6, 12, 13, 15, 16, 29, 33, 35, 43, 44, 48, 52, 64, 256, 257,
@@ -51,8 +51,9 @@ impl NameStatus {
 }
 
 impl Cache {
-    /// Ends what a reply makes obsolete that cannot be kept since its query has no variant: the
-    /// query has options that pass, or asks for no type of data.
+    /// Removes the entries that a reply makes obsolete. The reply itself cannot be cached, since
+    /// its query has no variant: the query has options that are forwarded, or asks for no type of
+    /// data.
     pub(in crate::proxy) fn on_reply_apart(
         &mut self,
         question: Question<'_>,
@@ -68,8 +69,8 @@ impl Cache {
         self.end_older(question, lookup, NameStatus::of(reply), false, now);
     }
 
-    /// Ends what a reply to this question makes obsolete. `is_own`: the reply is one for this
-    /// variant, so that no entry of the variant outlives it.
+    /// Removes the entries that a reply to this question makes obsolete. If `is_own`, the reply is
+    /// one for this variant, and no entry of the variant outlives it.
     pub(super) fn end_older(
         &mut self,
         question: Question<'_>,

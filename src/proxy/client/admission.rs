@@ -259,7 +259,7 @@ const ZONE_TRANSFER: Refusal = refusal(
     Outcome::Refused,
 );
 
-/// The client's address is not in `--allow`.
+/// The access rules deny the client's address.
 pub(in crate::proxy) const DENIED: Refusal = refusal(
     Rcode::REFUSED,
     ExtendedErrorCode::PROHIBITED,
@@ -267,7 +267,7 @@ pub(in crate::proxy) const DENIED: Refusal = refusal(
     Outcome::Denied,
 );
 
-/// A signed query: the signature does not cover the bytes that would go upstream.
+/// A signed query: it would be forwarded in other bytes, which breaks the signature.
 const SIGNED: Refusal = refusal(
     Rcode::REFUSED,
     ExtendedErrorCode::NOT_SUPPORTED,
@@ -455,7 +455,7 @@ mod tests {
     }
 
     #[test]
-    fn any_is_forwarded_over_tcp_only() {
+    fn any_of_class_in_is_forwarded_over_tcp_only() {
         let bytes = query(1, 255, None);
         let decision = admit(&bytes, Transport::Udp).unwrap().decision;
         assert!(matches!(decision, Decision::AnswerAny));

@@ -262,8 +262,8 @@ mod tests {
 
     #[test]
     fn names_of_other_name_systems_do_not_exist_in_dns() {
-        // Multicast DNS (RFC 6762, section 22.1), other name systems (RFC 9476), private use (ICANN,
-        // 2024), service registration (RFC 9665).
+        // Multicast DNS (RFC 6762, section 22.1), other name systems (RFC 9476), private use
+        // (ICANN, 2024), service registration (RFC 9665).
         is("printer.Local", Type::A, "3 in Local. SOA");
         is("local", Type::SOA, "3 in local. SOA");
         is("_ipp._tcp.local", Type::PTR, "3 in local. SOA");

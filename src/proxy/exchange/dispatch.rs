@@ -49,10 +49,7 @@ impl Proxy {
     ) {
         if !self.follow(key, now) {
             self.upstreams.take_turn(self.exchange(key).pool);
-            let exchange = self
-                .exchanges
-                .get_mut(key.0)
-                .expect("an exchange that starts exists");
+            let exchange = self.exchanges.get_mut(key.0).expect("the exchange exists");
             exchange.wishes.rather_not = if self.bad_answers.is_empty() {
                 UpstreamSet::default()
             } else {
@@ -137,11 +134,7 @@ impl Proxy {
     /// endpoint.
     fn test_others(&mut self, key: ExchangeKey, busy: LinkKey, now: Instant, outbox: &mut Outbox) {
         let hedges = &mut self.hedges;
-        let pool = self
-            .exchanges
-            .get(key.0)
-            .expect("an exchange that is sent exists")
-            .pool;
+        let pool = self.exchanges.get(key.0).expect("the exchange exists").pool;
         let trial = self.upstreams.next_trial(pool, busy, || hedges.take(), now);
         let may_be_copied = self.exchange(key).may_be_copied();
         let link = match trial {
@@ -170,17 +163,11 @@ impl Proxy {
         outbox: &mut Outbox,
     ) -> Attempt {
         let link = self.upstreams.link(link_key);
-        let link = link.expect("a route leads to a link that exists");
+        let link = link.expect("a route leads to a live link");
         let (scheme, endpoint) = (link.scheme, link.endpoint);
-        let exchange = self
-            .exchanges
-            .get(key.0)
-            .expect("an exchange that is sent exists");
+        let exchange = self.exchanges.get(key.0).expect("the exchange exists");
         let edns = edns_for(exchange, endpoint, self.upstreams.endpoint(endpoint), now);
-        let link = self
-            .upstreams
-            .link_mut(link_key)
-            .expect("a route leads to a link that exists");
+        let link = self.upstreams.link_mut(link_key).expect("the link exists");
         let id = link.send(key, edns, now, &mut self.random);
         let query = &exchange.query;
         outbox.send(link_key, |out| write_query(query, id, (scheme, edns), out));
@@ -202,10 +189,7 @@ impl Proxy {
     }
 
     fn wait(&mut self, key: ExchangeKey, now: Instant) {
-        let exchange = self
-            .exchanges
-            .get_mut(key.0)
-            .expect("an exchange that waits exists");
+        let exchange = self.exchanges.get_mut(key.0).expect("the exchange exists");
         if !exchange.is_waiting {
             exchange.is_waiting = true;
             exchange.waiting_since = now;
@@ -260,15 +244,12 @@ impl Proxy {
             }
             let exchange = self.exchange(key);
             let route = self.route_for(exchange, demand, now);
-            let has_no_preference_and_no_room =
-                exchange.wishes.are_none() && !self.upstreams.has_room(pool, now);
+            let lacks_room = exchange.wishes.are_none() && !self.upstreams.has_room(pool, now);
             match route {
                 Route::Later(at) if at.is_some_and(|at| at < exchange.deadline) => break,
-                Route::Soon if has_no_preference_and_no_room && self.has_few(exchange.holder) => {
-                    break;
-                }
+                Route::Soon if lacks_room && self.has_few(exchange.holder) => break,
                 // A client with few queries may have room although this client has none.
-                Route::Soon if has_no_preference_and_no_room => cursor = cursor.next_line(),
+                Route::Soon if lacks_room => cursor = cursor.next_line(),
                 // The exchange has preferences that others may not have, and keeps its turn.
                 Route::Soon => cursor = self.waiting_by_pool[pool.0].after(cursor),
                 // One link is enough unless each accepts few queries.
@@ -362,11 +343,10 @@ impl Proxy {
     ) {
         let exchange = self.exchange_mut(key);
         if let Some(poor) = exchange.poor.take() {
-            let answer =
-                Message::parse(&poor).expect("a fallback response was parsed when it arrived");
+            let answer = Message::parse(&poor).expect("a fallback was parsed before");
             return self.deliver(key, &answer, now, outbox);
         }
-        let (asker, pool) = (exchange.asker, exchange.pool);
+        let (purpose, pool) = (exchange.asker, exchange.pool);
         if let Some(entry) = self.use_stale(key, now) {
             self.respond_from_cache(key, entry, Outcome::Stale, now, outbox);
             return self.end(key, Outcome::Stale, now, outbox);
@@ -374,16 +354,12 @@ impl Proxy {
         let failure = self.exchange(key).last_failure;
         let failure = failure.or_else(|| self.last_failure(pool, now));
         let error = failure.map_or(NO_ANSWER, FailureKind::extended_error);
-        let exchange = self
-            .exchanges
-            .get(key.0)
-            .expect("an exchange that fails exists");
+        let exchange = self.exchanges.get(key.0).expect("the exchange exists");
         let (question, by) = (exchange.query.question(), (pool, exchange.asked_at));
-        match asker {
+        match purpose {
             Purpose::Client { .. } => {
-                let (completion, asked) = exchange
-                    .completion(outcome)
-                    .expect("an exchange of a client has a completion");
+                let (completion, asked) =
+                    exchange.completion(outcome).expect("a client is waiting");
                 completion.respond(&mut self.counters, now, outbox, |out| {
                     write_error(out, &asked, Rcode::SERVFAIL, Some(error));
                 });
@@ -475,12 +451,12 @@ impl Proxy {
 
     pub(in crate::proxy) fn exchange(&self, key: ExchangeKey) -> &Exchange {
         let exchange = self.exchanges.get(key.0);
-        exchange.expect("a key of a live exchange")
+        exchange.expect("only keys of live exchanges are used")
     }
 
     pub(in crate::proxy) fn exchange_mut(&mut self, key: ExchangeKey) -> &mut Exchange {
         let exchange = self.exchanges.get_mut(key.0);
-        exchange.expect("a key of a live exchange")
+        exchange.expect("only keys of live exchanges are used")
     }
 }
 

@@ -136,13 +136,13 @@ pub(super) struct Exchange {
     pub(super) followers: Vec<ExchangeKey>,
     /// The trace of the exchange.
     pub(super) tracer: Tracer,
-    /// The number of attempts that have not ended in an error.
+    /// The number of attempts that count as tries: neither returned nor ended in an error.
     tries: usize,
     /// The number of attempts that have ended in an error.
     errors: usize,
     /// The number of times that the query was sent.
     times_sent: usize,
-    /// The number of attempts that were returned uncounted.
+    /// The number of returned attempts that were not counted as tries.
     returns: usize,
     open: [Option<Open>; OPEN_MAX],
 }
@@ -249,7 +249,8 @@ impl Exchange {
         self.bad_answer.is_some()
     }
 
-    /// Returns whether an earlier failure is recorded that an answer says more about.
+    /// Returns whether an earlier failure is recorded, so that an answer affects the health of an
+    /// endpoint.
     pub(super) fn has_history(&self) -> bool {
         self.bad_answer.is_some() || self.reduced_edns.is_some() || self.is_stream_fallback
     }

@@ -43,10 +43,10 @@ impl UpstreamSet {
 pub(in crate::proxy) struct Wishes {
     /// Upstreams to avoid, since they did not answer the query in time.
     pub(in crate::proxy) rather_not: UpstreamSet,
-    /// Upstreams to exclude, since they gave an error: the query needs an answer of another one.
+    /// Upstreams to exclude, since they gave an error: the query needs another upstream's.
     pub(in crate::proxy) not_at_all: UpstreamSet,
-    /// A link must be up since this time at the earliest: an earlier link was closed, and the links
-    /// of its age may soon be.
+    /// The earliest time at which a link may have come up: the previous link was closed, and links
+    /// of its age may be closed soon.
     pub(in crate::proxy) fresh_since: Option<Instant>,
     /// A connection is needed, since the answer does not fit a datagram.
     pub(in crate::proxy) on_connection: bool,

@@ -88,10 +88,7 @@ impl Proxy {
         outbox: &mut Outbox,
     ) {
         let kind = FailureKind::Protocol;
-        let link = self
-            .upstreams
-            .link_mut(key)
-            .expect("a link with a reply exists");
+        let link = self.upstreams.link_mut(key).expect("the link exists");
         let (sent, endpoint) = (link.sent()[place], link.endpoint);
         link.on_useless_answer(place, now);
         let upstream = self.upstreams.endpoint(endpoint).upstream;
@@ -149,10 +146,7 @@ impl Proxy {
         now: Instant,
         outbox: &mut Outbox,
     ) {
-        let link = self
-            .upstreams
-            .link_mut(key)
-            .expect("a link with a reply exists");
+        let link = self.upstreams.link_mut(key).expect("the link exists");
         let (sent, endpoint, scheme) = (link.sent()[place], link.endpoint, link.scheme);
         if let Some(timeout) = keepalive(answer, scheme) {
             link.on_keepalive(timeout);
@@ -242,10 +236,7 @@ impl Proxy {
         (scheme, edns): (Scheme, EdnsLevel),
         now: Instant,
     ) {
-        let exchange = self
-            .exchanges
-            .get(key.0)
-            .expect("an exchange that is answered exists");
+        let exchange = self.exchanges.get(key.0).expect("the exchange exists");
         if exchange.is_stream_fallback {
             let are_lost = scheme == Scheme::Tcp;
             self.upstreams.set_datagrams_lost(endpoint, are_lost, now);
@@ -309,8 +300,8 @@ impl Proxy {
         }
     }
 
-    /// Handles that an upstream cannot be connected to, or not soon: exchanges that have an error
-    /// and wait for a link of that upstream ask another upstream.
+    /// Retries exchanges that have an error and wait for a link, because this upstream cannot be
+    /// connected to, or not soon. They ask another upstream.
     pub(in crate::proxy) fn retry_after_error(
         &mut self,
         pool: PoolIndex,
@@ -361,7 +352,7 @@ impl Proxy {
         outbox: &mut Outbox,
     ) {
         let exchange = self.exchanges.get_mut(key.0);
-        let exchange = exchange.expect("an exchange that is answered exists");
+        let exchange = exchange.expect("the exchange exists");
         let bootstrap = match exchange.asker {
             Purpose::Bootstrap(upstream, rr_type) => Some((upstream, rr_type)),
             _ => None,
@@ -463,10 +454,7 @@ impl Proxy {
         if let Kept::Yes(entry) | Kept::Previous(entry) = kept {
             return self.respond_from_cache(key, entry, outcome, now, outbox);
         }
-        let exchange = self
-            .exchanges
-            .get(key.0)
-            .expect("an exchange that is answered exists");
+        let exchange = self.exchanges.get(key.0).expect("the exchange exists");
         if let Some((completion, asked)) = exchange.completion(outcome) {
             completion.respond(&mut self.counters, now, outbox, |out| {
                 write_answer(out, &asked, answer);

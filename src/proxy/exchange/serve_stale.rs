@@ -46,10 +46,7 @@ impl Proxy {
 
     /// Returns the stale answer to a query, if there is one, and puts it in use.
     pub(in crate::proxy) fn use_stale(&mut self, key: ExchangeKey, now: Instant) -> Option<Entry> {
-        let exchange = self
-            .exchanges
-            .get(key.0)
-            .expect("an exchange that is answered exists");
+        let exchange = self.exchanges.get(key.0).expect("the exchange exists");
         let lookup = exchange.lookup?;
         let question = exchange.query.question();
         let (Recall::Stale(entry) | Recall::StaleInUse { entry, .. }) =
@@ -80,10 +77,7 @@ impl Proxy {
         now: Instant,
         outbox: &mut Outbox,
     ) {
-        let exchange = self
-            .exchanges
-            .get(key.0)
-            .expect("an exchange that is answered exists");
+        let exchange = self.exchanges.get(key.0).expect("the exchange exists");
         let (cache, counters) = (&self.cache, &mut self.counters);
         if let Some((completion, asked)) = exchange.completion(outcome) {
             completion.respond(counters, now, outbox, |out| cache.write(entry, &asked, out));

@@ -116,9 +116,9 @@ impl Tracer {
         self.end(|_| true, StepEnd::Reconfigured, now);
     }
 
-    fn end(&mut self, is_ended: impl Fn(&Step) -> bool, end: StepEnd, now: Instant) {
+    fn end(&mut self, is_affected: impl Fn(&Step) -> bool, end: StepEnd, now: Instant) {
         let steps = self.0.iter_mut().flat_map(|trace| &mut trace.steps);
-        for step in steps.filter(|step| step.end.is_none() && is_ended(step)) {
+        for step in steps.filter(|step| step.end.is_none() && is_affected(step)) {
             step.end = Some((now, end));
         }
     }
@@ -158,10 +158,7 @@ impl Proxy {
         is_copy: bool,
         now: Instant,
     ) {
-        let exchange = self
-            .exchanges
-            .get_mut(key.0)
-            .expect("an exchange that is sent exists");
+        let exchange = self.exchanges.get_mut(key.0).expect("the exchange exists");
         let Some(trace) = exchange.tracer.trace() else {
             return;
         };

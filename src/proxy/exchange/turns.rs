@@ -1,8 +1,8 @@
-//! The queue of the queries that wait for a link: in turn of their clients.
+//! The queue of the queries that wait for a link, in turn of their clients.
 //!
-//! Each client has a line of its own, first come, first served. After a query of a client
-//! was served, its line goes behind all others, so that a client with many queries delays another
-//! one by one query at a time. Queries of the program's own are a client like any other.
+//! Each client has a line of its own, first come, first served. After a query of a client was
+//! served, its line goes behind all others, so that a client with many queries delays another
+//! client by one query at a time. Queries of the program's own are a client like any other.
 //!
 //! A query that ends while it waits stays in its line as a lapsed entry until the entry is met or
 //! swept; the number of entries stays within twice the number of queries that wait.
@@ -13,7 +13,7 @@ use crate::base::origin::Subscriber;
 use crate::proxy::client::shares::{ByClient, ClientHash};
 use crate::proxy::keys::ExchangeKey;
 
-/// The client that a query counts for; `None` for queries of the program's own.
+/// The client that a query counts against; `None` for queries of the program's own.
 pub(in crate::proxy) type Waiter = Option<Subscriber>;
 
 /// The queue. See the [module](self).
@@ -163,8 +163,8 @@ impl Turns {
         }
     }
 
-    /// Takes the entry at a position out, because it is served or has lapsed. Returns the position
-    /// of the entry that is next: if this one was `served`, another client has its turn.
+    /// Removes the entry at a position, because it is served or has lapsed. Returns the position
+    /// of the next entry: if `is_served`, that of another client.
     pub(in crate::proxy) fn take(&mut self, cursor: Cursor, is_served: bool) -> Cursor {
         let waiter = self.order.get(cursor.line).copied();
         let line = waiter.and_then(|waiter| self.line_by_waiter.get_mut(&waiter));
