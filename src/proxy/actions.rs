@@ -1,4 +1,4 @@
-//! What the proxy wants done.
+//! Actions that the proxy requests from its driver.
 
 use std::net::SocketAddr;
 use std::ops::Range;
@@ -9,12 +9,12 @@ use crate::config::Scheme;
 use super::client::response::Record;
 use super::keys::{LinkKey, UpstreamIndex};
 
-/// One thing to do.
+/// An action that the proxy requests.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Action {
     /// Send a response to a client.
     Respond {
-        /// The way to it.
+        /// The client's session and address.
         origin: Origin,
         /// The response, in the outbox's [bytes](Outbox::bytes).
         message: Range<usize>,
@@ -28,33 +28,33 @@ pub enum Action {
     },
     /// Connect to an upstream and authenticate it.
     OpenLink {
-        /// What the new link is called from now on.
+        /// The key of the new link.
         link: LinkKey,
-        /// Where it leads.
+        /// The destination of the link.
         to: Destination,
     },
-    /// Close a link, which the proxy has forgotten by now.
+    /// Close a link, which the proxy has removed already.
     CloseLink {
         /// The link.
         link: LinkKey,
     },
 }
 
-/// Where a link leads.
+/// The destination of a link.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Destination {
-    /// The upstream, which has to prove that it is this one under TLS.
+    /// The upstream. Under TLS the peer has to authenticate itself as this upstream.
     pub upstream: UpstreamIndex,
-    /// How it is spoken to. A datagram is no connection: its link is up at once.
+    /// The protocol. A link over UDP is up at once.
     pub scheme: Scheme,
-    /// One of its addresses.
+    /// An address of the upstream.
     pub address: SocketAddr,
 }
 
-/// The actions that the proxy asks for, in their order, with the bytes that they are about.
+/// The actions that the proxy requests, in order, with their bytes.
 ///
-/// It belongs to whoever drives the proxy and is lent to it call by call; the proxy keeps nothing
-/// that has yet to be delivered.
+/// The driver of the proxy owns the outbox and lends it to the proxy for each call. The proxy keeps
+/// no output of its own.
 #[derive(Debug, Default)]
 pub struct Outbox {
     actions: Vec<Action>,
@@ -64,14 +64,14 @@ pub struct Outbox {
 }
 
 impl Outbox {
-    /// Octets and actions for which there is room from turn to turn; what a burst took beyond goes
-    /// back.
-    const OCTETS_KEPT: usize = 16 * 1024;
+    /// Capacity that is kept from turn to turn, in bytes and actions. Capacity beyond it is
+    /// released.
+    const BYTES_KEPT: usize = 16 * 1024;
     const ACTIONS_KEPT: usize = 128;
-    /// Octets after which it is long: more than a turn of datagrams takes.
-    const OCTETS_LONG: usize = 128 * 1024;
+    /// The number of bytes at which the outbox is long: more than a turn of datagrams takes.
+    const BYTES_LONG: usize = 128 * 1024;
 
-    /// An empty one, which takes records of queries that end, or does not.
+    /// Creates an empty outbox. `takes_records` says if it takes records of queries that end.
     pub fn new(takes_records: bool) -> Self {
         Self {
             takes_records,
@@ -79,47 +79,47 @@ impl Outbox {
         }
     }
 
-    /// Takes records of queries that end from now on, or does not.
+    /// Sets if the outbox takes records of queries that end.
     pub fn set_takes_records(&mut self, takes_records: bool) {
         self.takes_records = takes_records;
     }
 
-    /// The actions in their order.
+    /// Returns the actions in order.
     pub fn actions(&self) -> &[Action] {
         &self.actions
     }
 
-    /// What there is to tell of queries that have ended.
+    /// Returns the records of queries that have ended.
     pub fn records(&self) -> &[Record] {
         &self.records
     }
 
-    /// The bytes of a message that an action names, or of the question of a record.
+    /// Returns the bytes of a message that an action names, or of the question of a record.
     pub fn bytes(&self, message: &Range<usize>) -> &[u8] {
         &self.bytes[message.clone()]
     }
 
-    /// Whether there is nothing to do.
+    /// Returns whether there are no actions and no records.
     pub fn is_empty(&self) -> bool {
         self.actions.is_empty() && self.records.is_empty()
     }
 
-    /// Whether it is time to do something of it before there is more.
+    /// Returns whether the actions should be performed before more are added.
     pub fn is_long(&self) -> bool {
-        self.bytes.len() >= Self::OCTETS_LONG
+        self.bytes.len() >= Self::BYTES_LONG
     }
 
-    /// Forgets what has been done.
+    /// Removes everything and releases the capacity of a burst.
     pub fn clear(&mut self) {
         self.actions.clear();
         self.actions.shrink_to(Self::ACTIONS_KEPT);
         self.records.clear();
         self.records.shrink_to(Self::ACTIONS_KEPT);
         self.bytes.clear();
-        self.bytes.shrink_to(Self::OCTETS_KEPT);
+        self.bytes.shrink_to(Self::BYTES_KEPT);
     }
 
-    /// Returns where the response stands.
+    /// Returns the range of the response in the outbox's bytes.
     pub(super) fn respond(
         &mut self,
         origin: Origin,
@@ -141,7 +141,7 @@ impl Outbox {
         self.records.push(record);
     }
 
-    /// Keeps bytes that a record is about.
+    /// Appends bytes that a record refers to.
     pub(super) fn keep(&mut self, bytes: &[u8]) -> Range<usize> {
         self.write(|out| out.extend_from_slice(bytes))
     }
@@ -182,7 +182,7 @@ mod tests {
             outbox.respond(origin, |out| out.extend([7; 100]));
         }
         outbox.clear();
-        assert!(outbox.bytes.capacity() <= Outbox::OCTETS_KEPT);
+        assert!(outbox.bytes.capacity() <= Outbox::BYTES_KEPT);
         assert!(outbox.actions.capacity() <= Outbox::ACTIONS_KEPT);
     }
 }

@@ -1,4 +1,4 @@
-//! What happened, in numbers.
+//! Counters of queries, replies and failures.
 
 use std::fmt;
 use std::time::Duration;
@@ -8,30 +8,30 @@ use crate::base::failure::FailureKind;
 use crate::base::histogram::Histogram;
 use crate::wire::Rcode;
 
-/// How a query ended: every one ends in exactly one of these.
+/// The outcome of a query. Every query has exactly one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// With what upstream answered, whatever that was.
+    /// Answered by upstream, with any response code.
     Answered,
-    /// With what is known here of a special name.
+    /// Answered locally, for a special-use name.
     AnsweredHere,
-    /// With what upstream answered before.
+    /// Answered from the cache.
     Cached,
-    /// With what upstream answered before and is no longer fresh, for want of better.
+    /// Answered from the cache with a stale answer, since upstream had none.
     Stale,
-    /// FORMERR: it could not be parsed.
+    /// FORMERR: the query could not be parsed.
     Malformed,
-    /// NOTIMP: it was no ordinary query.
+    /// NOTIMP: the opcode was not QUERY.
     NotImplemented,
-    /// BADVERS: it used a later version of EDNS.
+    /// BADVERS: the query used a later version of EDNS.
     BadVersion,
-    /// REFUSED: this is not done here.
+    /// REFUSED: the proxy does not forward such queries.
     Refused,
-    /// REFUSED: the client may not ask.
+    /// REFUSED: the client's address is not allowed.
     Denied,
-    /// TC: the client asked too often, and may come by TCP.
+    /// TC: the client exceeded the rate limit and may retry over TCP.
     Slipped,
-    /// With nothing: the client asked too often.
+    /// No response: the client exceeded the rate limit.
     RateLimited,
     /// SERVFAIL: too many queries waited already.
     Shed,
@@ -42,7 +42,7 @@ pub enum Outcome {
 }
 
 impl Outcome {
-    /// Every one, in the order of declaration.
+    /// All outcomes in the order of declaration.
     pub const ALL: [Self; 14] = [
         Self::Answered,
         Self::AnsweredHere,
@@ -60,7 +60,7 @@ impl Outcome {
         Self::TimedOut,
     ];
 
-    /// One word, for counters and records.
+    /// Returns the name for counters and records.
     pub fn label(self) -> &'static str {
         match self {
             Self::Answered => "answered",
@@ -81,24 +81,24 @@ impl Outcome {
     }
 }
 
-/// Why a message from upstream was not used.
+/// The reason why a message from upstream was not used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Discard {
     /// No query on this link had its id.
     UnknownId,
-    /// It was no response, or one to another question.
+    /// The message was not a response, or it answered another question.
     Mismatch,
-    /// It could not be parsed.
+    /// The message could not be parsed.
     Malformed,
     /// The query had been answered or given up.
     Late,
 }
 
 impl Discard {
-    /// Every one, in the order of declaration.
+    /// All reasons in the order of declaration.
     pub const ALL: [Self; 4] = [Self::UnknownId, Self::Mismatch, Self::Malformed, Self::Late];
 
-    /// One word, for counters.
+    /// Returns the name for counters.
     pub fn label(self) -> &'static str {
         match self {
             Self::UnknownId => "unknown-id",
@@ -109,17 +109,17 @@ impl Discard {
     }
 }
 
-/// Response codes that are counted one by one: all that there are (IANA, "DNS RCODEs").
+/// The number of response codes that are counted one by one: all of IANA's "DNS RCODEs".
 const RCODES: usize = 25;
 
 /// Counts since the start.
 #[derive(Clone, Debug, Default)]
 pub struct Counters {
-    /// TCP connections of clients that may not ask.
+    /// TCP connections of clients with an address that is not allowed.
     pub denied_connections: u64,
     /// Connections of clients that mutual TLS refused.
     pub refused_certificates: u64,
-    /// Messages from clients that were no queries.
+    /// Messages from clients that were not queries.
     pub ignored: u64,
     /// Queries sent upstream, those sent again included.
     pub sent: u64,
@@ -127,56 +127,56 @@ pub struct Counters {
     pub retries: u64,
     /// Queries sent again before the first attempt had failed.
     pub hedges: u64,
-    /// Queries sent to another upstream as well, to see whether it is out of trouble.
+    /// Copies of queries that test an endpoint in outage.
     pub copies: u64,
-    /// Queries of the program's own that test an upstream.
+    /// Probes that test an upstream.
     pub probes: u64,
-    /// Queries whose answer might have been known, and was not.
+    /// Queries that the cache could have answered and did not.
     pub misses: u64,
-    /// Queries that the cache asks again.
+    /// Queries that refresh an answer in the cache.
     pub refreshes: u64,
     /// Links that came up with a new TLS session.
     pub full_handshakes: u64,
     /// Links that came up with an earlier TLS session.
     pub resumed_handshakes: u64,
     queries: [u64; Protocol::ALL.len()],
-    /// How long queries took.
+    /// The durations of queries.
     pub durations: Histogram,
     outcomes: [u64; Outcome::ALL.len()],
-    /// By code; the last is for all others.
+    /// The responses by code; the last slot is for all other codes.
     responses: [u64; RCODES],
     discards: [u64; Discard::ALL.len()],
     failures: [u64; FailureKind::ALL.len()],
 }
 
 impl Counters {
-    /// Queries that came so.
+    /// Returns the number of queries over a protocol.
     pub fn queries(&self, protocol: Protocol) -> u64 {
         self.queries[protocol as usize]
     }
 
-    /// Queries that ended so.
+    /// Returns the number of queries with an outcome.
     pub fn outcome(&self, outcome: Outcome) -> u64 {
         self.outcomes[outcome as usize]
     }
 
-    /// Responses with each code that there were, and how many.
+    /// Returns the number of responses for each code that occurred.
     pub fn responses(&self) -> impl Iterator<Item = (Rcode, u64)> {
         let codes = (0..).map(Rcode::from).zip(self.responses);
         codes.filter(|(_, count)| *count > 0)
     }
 
-    /// Messages from upstream that were not used for this reason.
+    /// Returns the number of messages from upstream that were dropped for a reason.
     pub fn discard(&self, discard: Discard) -> u64 {
         self.discards[discard as usize]
     }
 
-    /// Connections upstream that ended so.
+    /// Returns the number of upstream failures of a kind.
     pub fn failure(&self, kind: FailureKind) -> u64 {
         self.failures[kind as usize]
     }
 
-    /// Queries that have ended.
+    /// Returns the number of queries that have ended.
     pub fn ended(&self) -> u64 {
         self.outcomes.iter().sum()
     }
@@ -185,12 +185,12 @@ impl Counters {
         self.queries[protocol as usize] += 1;
     }
 
-    /// Counts a query that has ended so, after such a time.
+    /// Counts a query that has ended.
     pub(super) fn count_end(&mut self, outcome: Outcome, rcode: Option<Rcode>, took: Duration) {
         self.outcomes[outcome as usize] += 1;
         if let Some(rcode) = rcode {
-            let place = usize::from(rcode.to_u16()).min(RCODES - 1);
-            self.responses[place] += 1;
+            let slot = usize::from(rcode.to_u16()).min(RCODES - 1);
+            self.responses[slot] += 1;
             self.durations.observe(took);
         }
     }
@@ -205,7 +205,7 @@ impl Counters {
 }
 
 impl fmt::Display for Counters {
-    /// One line, with the counts of rare things only where they are not zero.
+    /// Writes one line. Rare counts appear only if they are not zero.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("queries")?;
         for protocol in Protocol::ALL {
@@ -275,7 +275,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn line_names_what_was_counted() {
+    fn line_has_the_counts() {
         let mut counters = Counters {
             queries: [3, 0, 0],
             ..Counters::default()
@@ -296,7 +296,7 @@ mod tests {
     }
 
     #[test]
-    fn every_kind_has_its_place() {
+    fn every_variant_has_its_slot() {
         let places = Outcome::ALL.map(|outcome| outcome as usize);
         assert!(places.into_iter().eq(0..Outcome::ALL.len()));
         let places = Discard::ALL.map(|discard| discard as usize);

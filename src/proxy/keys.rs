@@ -1,32 +1,31 @@
-//! What the proxy calls the things that it decides about. Names are all that they know of each
-//! other.
+//! Keys and indexes of the objects in the proxy's tables.
 
 use crate::base::arena::Key;
 
-/// The name of a query that is being answered.
+/// The key of an exchange.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct ExchangeKey(pub(super) Key);
 
-/// The name of a connection to an upstream.
+/// The key of a link.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LinkKey(pub(super) Key);
 
 impl LinkKey {
-    /// A small number that no other link has at the same time.
+    /// Returns a small number that no other link has at the same time.
     pub fn index(self) -> usize {
         self.0.index()
     }
 }
 
-/// The name of one address of an upstream.
+/// The key of an endpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct EndpointKey(pub(super) Key);
 
-/// The place of an upstream in the order of the options; servers that are asked for addresses come
-/// behind the last.
+/// The index of an upstream in the order of the options. The bootstrap servers follow the last
+/// upstream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct UpstreamIndex(pub usize);
 
-/// The place of a pool: those upstreams that are asked for the same names.
+/// The index of a pool, the upstreams that may answer the same names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct PoolIndex(pub(super) usize);

@@ -1,37 +1,23 @@
-//! Everything that is decided about queries, and nothing that is done about it.
+//! The query engine: decides what happens to each query and performs no I/O.
 //!
-//! A [`Proxy`] takes what happened and the time at which it did, and asks for actions. It has no
-//! socket and no clock, and its only chance is the seed that it is given: the same calls give the
-//! same actions.
+//! A [`Proxy`] takes events with the time of each and returns actions. It has no socket and no
+//! clock, and all its randomness comes from a seed: the same calls return the same actions.
 //!
-//! Call the `handle_` methods with what happens, perform the actions in the [`Outbox`] after each,
-//! and call [`Proxy::handle_timeout`] when the time that [`Proxy::poll_timeout`] names has come.
-//! Every query for which [`Proxy::handle_query`] says that a response follows gets exactly one
-//! [`Action::Respond`], within [the deadline](crate::config::Timeouts::deadline), and ends in
-//! exactly one [`Outcome`].
+//! A caller reports each event to a `handle_` method, performs the actions in the [`Outbox`] after
+//! each call, and calls [`Proxy::handle_timeout`] at the time that [`Proxy::poll_timeout`] returns.
+//! Every query for which [`Proxy::handle_query`] returns true gets exactly one [`Action::Respond`],
+//! within [the deadline](crate::config::Timeouts::deadline), and ends with exactly one [`Outcome`].
 //!
-//! - `admission`: which messages of clients are queries to be answered
-//! - `rate`: how often a client may ask, `cookies`: who it is
-//! - `arrival`: what becomes of one when it comes
-//! - `cache`: answers that are known, `stale`: those that will do if there is no better
-//! - `routes`, `special`: who is asked for which names, and which are answered here
-//! - `exchange`: one query that is being answered
-//! - `fairness`: which queries there is room for, `shares`: what each client holds
-//! - `sharing`: queries for the same, which are one
-//! - `dispatch`: how it finds its way, `turns`: in which order where it has to wait
-//! - `reply`: what a message from upstream is, `answer`: what becomes of it
-//! - `view`: what there is to see from outside
-//! - `ending`: the response, and what is told of it, `trace`: step by step
-//! - `upstream`: the resolvers, their addresses and links, and which of them is taken
-//! - `watch`: what follows from how connections behave
-//! - `hedge`: how often a query may be sent twice
-//! - `memory`: what failed of late
-//! - `bad_answers`: questions that one upstream failed and another one answered
-//! - `loops`: upstreams that send queries back to this server
-//! - `notices`: what the log tells of clients that are turned away
-//! - `bootstrap`: the addresses of resolvers that are given by host name
-//! - `readiness`: whether queries can be answered
-//! - `reconfigure`: other settings than before
+//! - `client`: admission of queries, rate limit, cookies, fairness between clients, names that are
+//!   answered locally, and the completion of a query
+//! - `cache`: the cache and the failure cache
+//! - `exchange`: the life of one query: coalescing, dispatch, classification of replies,
+//!   serve-stale and the trace
+//! - `upstream`: routes, upstreams, endpoints and links, their selection, health and probes
+//! - `readiness`: the readiness check and its probes
+//! - `reconfigure`: the change of settings while queries are in flight
+//! - `actions`, `counters`, `keys`, `view`: the outbox, the counters, the keys of the tables, and
+//!   getters for exporters
 
 mod actions;
 mod cache;
@@ -91,26 +77,27 @@ use upstream::link::{Due, Link, Stage};
 use upstream::loop_detection::LoopTests;
 use upstream::routes::Routes;
 
-/// The decisions about queries. See the [module](self).
+/// The query engine. See the [module](self).
 #[derive(Debug)]
 pub struct Proxy {
     config: Config,
     cookies: Cookies,
     rate_limiter: Option<RateLimiter>,
     exchanges: Arena<Exchange>,
-    /// Every exchange in the order of deadlines.
+    /// Every exchange in the order of the deadlines.
     by_deadline: LazyQueue<(Instant, ExchangeKey)>,
-    /// Exchanges that wait for a link, in turn.
+    /// The queues of the exchanges that wait for a link.
     waiting_by_pool: Vec<Turns>,
-    /// What each client holds.
+    /// The queries that each client holds, against the limits of clients and domains.
     shared: Shared,
-    /// Exchanges that have an answer which is no longer fresh, and when that has to do.
+    /// Exchanges with a stale answer, by the time at which that answer becomes the response.
     by_stale_deadline: LazyQueue<(Instant, ExchangeKey)>,
-    /// Exchanges that have an answer and wait for room to respond, and since when they do.
+    /// Exchanges that have an answer and wait for room in the outbox, each with the time at which
+    /// its wait began.
     postponed: VecDeque<(Instant, ExchangeKey)>,
-    /// Exchanges that no client waits for.
+    /// The number of exchanges without a client.
     ours: usize,
-    leaders: InFlight,
+    in_flight: InFlight,
     cache: Cache,
     routes: Routes,
     upstreams: Upstreams,
@@ -120,57 +107,57 @@ pub struct Proxy {
     bad_answers: BadAnswers,
     loop_tests: LoopTests,
     probes: Probes,
-    notices: LogThrottle,
+    log_throttle: LogThrottle,
     random: Random,
     spare_buffers: Vec<Vec<u8>>,
     counters: Counters,
 }
 
 impl Proxy {
-    /// A proxy that has done nothing yet.
+    /// Creates a proxy without links and with an empty cache.
     pub fn new(config: &Config, seed: &[u8; SEED_LEN]) -> Self {
         let mut random = Random::new(seed);
-        let ways = Topology::new(config, &ClientHash::new(&mut random));
+        let topology = Topology::new(config, &ClientHash::new(&mut random));
         Self {
             config: config.clone(),
             cookies: Cookies::new(&mut random),
             rate_limiter: config.rate_limit.map(|limit| RateLimiter::new(limit, seed)),
             exchanges: Arena::default(),
             by_deadline: LazyQueue::default(),
-            waiting_by_pool: ways.waiting_by_pool,
-            shared: ways.shared,
+            waiting_by_pool: topology.waiting_by_pool,
+            shared: topology.shared,
             by_stale_deadline: LazyQueue::default(),
             postponed: VecDeque::new(),
             ours: 0,
-            leaders: InFlight::default(),
+            in_flight: InFlight::default(),
             cache: Cache::new(&config.cache, &config.timeouts, seed),
-            routes: ways.routes,
-            upstreams: ways.upstreams,
-            bootstrap: ways.bootstrap,
+            routes: topology.routes,
+            upstreams: topology.upstreams,
+            bootstrap: topology.bootstrap,
             hedges: Hedges::new(&config.limits),
             memory: FailureCache::new(&config.timeouts, &config.limits),
             bad_answers: BadAnswers::new(&config.timeouts, &config.limits),
             loop_tests: LoopTests::default(),
             probes: Probes::default(),
-            notices: LogThrottle::default(),
+            log_throttle: LogThrottle::default(),
             random,
             spare_buffers: Vec::new(),
             counters: Counters::default(),
         }
     }
 
-    /// Queries that are to be answered, those for the cache included.
+    /// Returns the number of queries that hold room in the table, including those for the cache.
     fn under_way(&self) -> usize {
         self.exchanges.len() - self.bootstrap.asked()
     }
 
-    /// Gives up memory that is kept for the next queries.
+    /// Releases the buffers that are kept for the next queries.
     pub fn release_spare(&mut self) {
         self.spare_buffers = Vec::new();
     }
 
-    /// Takes a message from a client. Returns whether a response follows: it does for every query
-    /// of a client that does not ask too often.
+    /// Handles a message from a client. Returns whether a response follows: every query gets one
+    /// unless the rate limit drops it.
     pub fn handle_query(
         &mut self,
         origin: Origin,
@@ -199,41 +186,41 @@ impl Proxy {
         } = admission;
         let is_allowed = self.config.access.allows(ip);
         if !is_allowed && transport == Transport::Udp {
-            // The address may be forged: nothing is amplified.
+            // The address may be forged: the response must not be larger than the query.
             asked.len_max = asked.len_max.min(message.len());
         }
         match self.verdict(ip, has_our_cookie, transport, now) {
             Verdict::Within => {}
-            // A denied client is refused instead, in no more bytes.
+            // A denied client gets REFUSED instead, which is no larger.
             Verdict::Slip if !is_allowed => {}
             Verdict::Slip => {
-                self.notices.on_limited(ip, now);
+                self.log_throttle.on_limited(ip, now);
                 self.slip(client, &asked, has_our_cookie, now, outbox);
                 return true;
             }
             Verdict::Drop => {
-                self.notices.on_limited(ip, now);
-                let ending = Completion {
+                self.log_throttle.on_limited(ip, now);
+                let completion = Completion {
                     client,
                     question: asked.question,
                     outcome: Outcome::RateLimited,
                     upstream: None,
                     trace: None,
                 };
-                ending.drop(&mut self.counters, now, outbox);
+                completion.drop(&mut self.counters, now, outbox);
                 return false;
             }
         }
         match decision {
             _ if !is_allowed => {
-                self.notices.on_denied(ip, now);
+                self.log_throttle.on_denied(ip, now);
                 self.refuse(client, &asked, &DENIED, now, outbox);
             }
             Decision::Forward(message) => {
                 self.forward(client, &message, asked, now, outbox);
             }
-            Decision::SayLittle => self.respond_to_any(client, &asked, now, outbox),
-            Decision::SayCookie { is_first } => {
+            Decision::AnswerAny => self.respond_to_any(client, &asked, now, outbox),
+            Decision::AnswerCookie { is_first } => {
                 self.respond_cookie_only(client, &asked, is_first || has_our_cookie, now, outbox);
             }
             Decision::Reject(refusal) => self.refuse(client, &asked, &refusal, now, outbox),
@@ -241,8 +228,8 @@ impl Proxy {
         true
     }
 
-    /// Gives the client a cookie if it knows what that is. Returns whether it had one, which it got
-    /// at this address.
+    /// Adds a server cookie to the response if the query has a client cookie. Returns whether the
+    /// query had a server cookie that was issued to this address.
     fn attach_cookie(&mut self, admission: &mut Admission<'_>, ip: IpAddr, now: Instant) -> bool {
         let (Some(cookie), Some(opt)) = (admission.cookie, &mut admission.asked.opt) else {
             return false;
@@ -252,7 +239,8 @@ impl Proxy {
         self.cookies.is_ours(cookie, ip, now)
     }
 
-    /// Whether a client asks too often. One on a connection is not read while it does.
+    /// Judges a query by the rate limit. Queries on a connection are counted and never limited
+    /// here: their session is not read while the client exceeds the limit.
     fn verdict(
         &mut self,
         ip: IpAddr,
@@ -270,18 +258,18 @@ impl Proxy {
         }
     }
 
-    /// Whether a client with this address may connect.
+    /// Returns whether a client with this address may connect, and counts a refusal.
     pub fn admits(&mut self, ip: IpAddr, now: Instant) -> bool {
         let is_allowed = self.config.access.allows(ip);
         if !is_allowed {
             self.counters.denied_connections += 1;
-            self.notices.on_denied(ip, now);
+            self.log_throttle.on_denied(ip, now);
         }
         is_allowed
     }
 
-    /// Takes note that a link is connected and, under TLS, its peer authenticated: by an earlier
-    /// session or anew.
+    /// Records that a link is connected and that its peer, under TLS, is authenticated by a full or
+    /// a resumed handshake.
     pub fn handle_link_up(
         &mut self,
         key: LinkKey,
@@ -314,10 +302,10 @@ impl Proxy {
         self.serve_all_waiting(now, outbox);
     }
 
-    /// Records that mutual TLS refused a client, and why.
+    /// Records that mutual TLS refused a client, with the reason.
     pub fn handle_refused_certificate(&mut self, ip: IpAddr, reason: &str, now: Instant) {
         self.counters.refused_certificates += 1;
-        self.notices.on_refused_certificate(ip, reason, now);
+        self.log_throttle.on_refused_certificate(ip, reason, now);
     }
 
     /// Records that TCP is connected on a link that is being opened.
@@ -327,8 +315,7 @@ impl Proxy {
         }
     }
 
-    /// Takes note of when the certificate of a link's peer expires, and of what time it is, both
-    /// since 1970.
+    /// Records the expiry of the certificate of a link's peer. Both times count from 1970.
     pub fn handle_certificate(&mut self, key: LinkKey, expires_at: Duration, wall_clock: Duration) {
         if self.upstreams.link(key).is_some() {
             let stats = self.upstreams.stats_mut(key);
@@ -336,9 +323,9 @@ impl Proxy {
         }
     }
 
-    /// Takes note that the host was suspended for so long: connections are unlikely to have
-    /// survived that. Those without queries are closed, and the queries of the others are sent by
-    /// other ways, too.
+    /// Handles the end of a suspension of the host. Connections are unlikely to have survived the
+    /// suspension, so links without queries are closed, and the queries of the other links are also
+    /// sent on new links.
     pub fn handle_resume(&mut self, slept: Duration, now: Instant, outbox: &mut Outbox) {
         self.cache.on_sleep(slept);
         log::info!(event = "resumed"; "the host was suspended: connecting anew");
@@ -352,7 +339,7 @@ impl Proxy {
         }
     }
 
-    /// When [`Proxy::handle_timeout`] has something to do.
+    /// Returns the time at which [`Proxy::handle_timeout`] has work to do.
     pub fn poll_timeout(&mut self) -> Option<Instant> {
         let exchanges = &self.exchanges;
         let first = self.by_deadline.front(|(_, key)| exchanges.contains(key.0));
@@ -371,7 +358,7 @@ impl Proxy {
         moments.into_iter().flatten().min()
     }
 
-    /// When those who wait may have a way that they have not now.
+    /// Returns the time at which a waiting exchange may get an endpoint that cannot be used now.
     fn next_retry(&self) -> Option<Instant> {
         let pools = self.pools();
         let waited_for = pools.filter(|pool| !self.waiting_by_pool[pool.0].is_empty());
@@ -382,7 +369,7 @@ impl Proxy {
         moments.flatten().min()
     }
 
-    /// Does what is due by now.
+    /// Performs everything that is due.
     pub fn handle_timeout(&mut self, now: Instant, outbox: &mut Outbox) {
         self.answer_postponed(now, outbox);
         while let Some((key, due)) = self.first_due(now) {
@@ -423,8 +410,8 @@ impl Proxy {
         (0..self.waiting_by_pool.len()).map(PoolIndex)
     }
 
-    /// Whether queries of a client have waited for room on links that are up for longer than one is
-    /// worth.
+    /// Returns whether queries of a client have waited for room, on links that are up, for longer
+    /// than the timeout of an attempt.
     fn is_backed_up(&mut self, pool: PoolIndex, waiter: Waiter, now: Instant) -> bool {
         let exchanges = &self.exchanges;
         let waiting = &mut self.waiting_by_pool[pool.0];

@@ -1,9 +1,9 @@
-//! Whether queries can be answered, as far as is known.
+//! The readiness check.
 //!
-//! While readiness is asked for, a probe (a query of our own) goes upstream whenever no answer has
-//! come for a while. It finds the end of an outage, and its begin, where no client asks. For some
-//! seconds after the metrics are read the same is done, and pools with an upstream in trouble are
-//! probed as well, so that a network without traffic does not keep showing an old state.
+//! While readiness is checked, a probe goes upstream if no answer has come for 2 seconds. It finds
+//! the end of an outage, and the start of one, when no client asks. The same happens for some
+//! seconds after the metrics are read, and pools with an upstream in outage are also probed, so
+//! that a network without traffic does not keep showing an old state.
 
 use std::fmt;
 use std::time::Duration;
@@ -16,7 +16,7 @@ use crate::base::time::Instant;
 use crate::wire::Query;
 use crate::wire::question::Type;
 
-/// Why queries cannot be answered.
+/// The reason why queries cannot be answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unready {
     /// No upstream has answered yet.
@@ -34,39 +34,38 @@ impl fmt::Display for Unready {
     }
 }
 
-/// Our own queries to find out.
+/// The state of the readiness probes.
 #[derive(Debug, Default)]
 pub(super) struct Probes {
-    /// Until when readiness is asked for.
+    /// The time until which readiness checks cause probes.
     readiness_until: Instant,
-    /// Until when metrics show the state.
+    /// The time until which reads of the metrics cause probes.
     metrics_until: Instant,
-    /// The last probe of each pool, and when it was sent.
+    /// The last probe of each pool, and the time at which it was sent.
     last_by_pool: Vec<Option<(ExchangeKey, Instant)>>,
 }
 
-/// How long probes go on after readiness was asked for.
+/// Time for which probes continue after a readiness check.
 const READINESS_INTEREST: Duration = Duration::from_secs(60);
 
-/// How long probes go on after the metrics were read: scrapes may be minutes apart.
+/// Time for which probes continue after the metrics were read: scrapes may be minutes apart.
 const METRICS_INTEREST: Duration = Duration::from_secs(5);
 
-/// How old an answer may be that says how things stand.
+/// Maximum age of an answer that shows the current state.
 const FRESH: Duration = Duration::from_secs(2);
 
-/// The shortest pause between two of our own queries.
+/// Minimum time between two probes of a pool.
 const PAUSE: Duration = Duration::from_millis(500);
 
 impl Probes {
-    /// Until when the state of upstreams is of interest.
+    /// Returns the time until which probes are sent.
     fn until(&self) -> Instant {
         self.readiness_until.max(self.metrics_until)
     }
 }
 
 impl Proxy {
-    /// Returns whether queries can be answered, and probes upstream for a while if none is known to
-    /// have answered.
+    /// Returns whether queries can be answered. Probes upstream for a while if no answer is recent.
     pub fn check_readiness(&mut self, now: Instant, outbox: &mut Outbox) -> Result<(), Unready> {
         self.probes.readiness_until = now + READINESS_INTEREST;
         self.probe_if_due(now, outbox);
@@ -80,13 +79,13 @@ impl Proxy {
         }
     }
 
-    /// Probes upstreams whose state the metrics show and that have not answered for a while.
+    /// Probes the upstreams in the metrics that have not answered for a while.
     pub fn on_metrics_read(&mut self, now: Instant, outbox: &mut Outbox) {
         self.probes.metrics_until = now + METRICS_INTEREST;
         self.probe_if_due(now, outbox);
     }
 
-    /// When a query of our own is due.
+    /// Returns the time at which the next probe is due.
     pub(super) fn next_probe(&self) -> Option<Instant> {
         if self.probes.until() == Instant::default() {
             return None;
@@ -95,7 +94,7 @@ impl Proxy {
         pools.min()
     }
 
-    /// When a probe of this pool is due, if its state is of interest.
+    /// Returns the time at which the next probe of a pool is due, if its state is of interest.
     fn next_probe_of(&self, pool: PoolIndex) -> Option<Instant> {
         let until = if pool == self.routes.main_pool() {
             self.probes.until()
@@ -139,7 +138,7 @@ impl Proxy {
         self.ask_for_addresses(Some(pool), now, outbox);
     }
 
-    /// The pool that is asked for all names, or the first where all have their own.
+    /// Returns the pool for all names, or the first pool if every pool has its own names.
     fn main_pool(&self) -> PoolIndex {
         self.routes.main_pool()
     }
@@ -176,14 +175,21 @@ mod tests {
     }
 
     #[test]
-    fn it_is_found_out_without_a_client() {
+    fn readiness_is_known_without_a_client() {
         let mut scene = Scene::with(&["-u192.0.2.1"]);
-        assert_eq!(scene.proxy.poll_timeout(), None, "nobody wants to know");
+        assert_eq!(
+            scene.proxy.poll_timeout(),
+            None,
+            "no timer without a readiness check"
+        );
         assert_eq!(scene.readiness(), Err(Unready::Unanswered));
         scene.bring_up();
         let link = scene.reply_to_probe();
         assert_eq!(scene.readiness(), Ok(()));
-        assert!(scene.outbox.is_empty(), "that is fresh");
+        assert!(
+            scene.outbox.is_empty(),
+            "no probe while the last answer is recent"
+        );
         scene.wait(FRESH);
         assert_eq!(scene.sent().len(), 1);
         assert_eq!(scene.readiness(), Ok(()));
@@ -195,7 +201,7 @@ mod tests {
         let (proxy, outbox) = (&mut scene.proxy, &mut scene.outbox);
         proxy.handle_link_down(again, &failure, scene.now, outbox);
         assert_eq!(scene.readiness(), Err(Unready::Down));
-        // It comes back.
+        // The upstream comes back.
         scene.wait(Duration::from_secs(1));
         scene.bring_up();
         scene.reply_to_probe();
@@ -211,7 +217,7 @@ mod tests {
             proxy.on_metrics_read(scene.now, outbox);
             proxy.upstreams(scene.now).all(|upstream| upstream.is_up)
         };
-        assert!(read(&mut scene), "nothing is known to be wrong");
+        assert!(read(&mut scene), "an upstream without a failure is up");
         let link = scene.opened_last();
         let (proxy, outbox) = (&mut scene.proxy, &mut scene.outbox);
         proxy.handle_link_down(link, &FailureKind::Connect.into(), scene.now, outbox);
@@ -222,7 +228,7 @@ mod tests {
         scene.reply_to_probe();
         scene.wait(Duration::from_secs(15));
         assert!(read(&mut scene));
-        // And one finds that the upstream has fallen silent.
+        // A later scrape finds that the upstream is silent.
         for _ in 0..30 {
             scene.wait(Duration::from_millis(100));
         }
@@ -239,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_is_asked_when_nobody_wants_to_know() {
+    fn probes_end_when_readiness_is_no_longer_checked() {
         let mut scene = Scene::with(&["-u192.0.2.1"]);
         assert!(scene.readiness().is_err());
         for _ in 0..200 {

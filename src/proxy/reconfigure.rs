@@ -1,14 +1,14 @@
-//! Other settings while queries are being answered.
+//! The change of settings while queries are being answered.
 //!
-//! If they name other upstreams, or what rules them is another, connections to those before are
-//! closed, and all queries that wait look for their answer anew, each in the time that it has left.
+//! If the upstreams or the settings that apply to them change, all links are closed, and all
+//! waiting queries are dispatched again, each with the time that it has left.
 
 use std::cmp::Reverse;
 
 use super::Proxy;
 use super::actions::Outbox;
 use super::cache::failures::FailureCache;
-use super::client::admission::NOBODY_TO_ASK;
+use super::client::admission::NO_UPSTREAM;
 use super::client::fairness::Shared;
 use super::client::rate_limit::RateLimiter;
 use super::client::shares::ClientHash;
@@ -27,7 +27,7 @@ use crate::base::failure::FailureKind;
 use crate::base::time::Instant;
 use crate::config::{Config, Host, Limits, Upstream};
 
-/// Who is asked for what, where nobody has been asked yet.
+/// The objects that depend on the configured upstreams, in their initial state.
 #[derive(Debug)]
 pub(super) struct Topology {
     pub(super) routes: Routes,
@@ -70,7 +70,7 @@ impl Topology {
     }
 }
 
-/// What each of these upstreams is called, by a name that no other has.
+/// Returns a unique label for each upstream.
 fn labels(upstreams: &[Upstream]) -> Vec<String> {
     let mut labels: Vec<String> = Vec::new();
     for upstream in upstreams {
@@ -87,8 +87,8 @@ fn labels(upstreams: &[Upstream]) -> Vec<String> {
     labels
 }
 
-/// The limits, but for those that have nothing to do with upstreams.
-fn of_ways(limits: &Limits) -> Limits {
+/// Returns the limits with those zeroed that do not concern upstreams.
+fn upstream_limits(limits: &Limits) -> Limits {
     Limits {
         inflight: 0,
         tcp_clients: 0,
@@ -97,7 +97,7 @@ fn of_ways(limits: &Limits) -> Limits {
 }
 
 impl Proxy {
-    /// Goes on with these settings. Answers that are known are forgotten.
+    /// Applies new settings. The cache and the failure cache start empty.
     pub fn reconfigure(&mut self, config: &Config, now: Instant, outbox: &mut Outbox) {
         let before = std::mem::replace(&mut self.config, config.clone());
         self.cache.reconfigure(&config.cache, &config.timeouts);
@@ -109,15 +109,15 @@ impl Proxy {
             let limiter = |limit| RateLimiter::new(limit, &seed);
             self.rate_limiter = config.rate_limit.map(limiter);
         }
-        let is_same_way = config.upstreams == before.upstreams
+        let is_same_topology = config.upstreams == before.upstreams
             && config.bootstrap == before.bootstrap
             && config.policy == before.policy
             && config.timeouts == before.timeouts
-            && of_ways(&config.limits) == of_ways(&before.limits);
-        if is_same_way {
+            && upstream_limits(&config.limits) == upstream_limits(&before.limits);
+        if is_same_topology {
             self.shared.count(&config.limits, &self.exchanges);
         } else {
-            self.go_other_ways(now, outbox);
+            self.change_topology(now, outbox);
         }
     }
 
@@ -141,7 +141,7 @@ impl Proxy {
         for key in &up {
             ended.extend(self.upstreams.retire(*key));
         }
-        // All are removed before a query of one of them could be sent on another one.
+        // All links are removed first, so that no query of one is sent on another.
         let ended: Vec<(LinkKey, Option<Link>)> = ended
             .into_iter()
             .map(|key| (key, self.upstreams.remove(key)))
@@ -158,24 +158,24 @@ impl Proxy {
         self.serve_all_waiting(now, outbox);
     }
 
-    fn go_other_ways(&mut self, now: Instant, outbox: &mut Outbox) {
+    fn change_topology(&mut self, now: Instant, outbox: &mut Outbox) {
         let links: Vec<LinkKey> = self.upstreams.links().map(|(key, _)| key).collect();
         for key in links {
             self.upstreams.remove(key);
             outbox.close(key);
         }
-        let ways = Topology::new(&self.config, &ClientHash::new(&mut self.random));
-        self.upstreams.start_over(ways.upstreams);
-        self.routes = ways.routes;
-        self.bootstrap = ways.bootstrap;
-        self.waiting_by_pool = ways.waiting_by_pool;
-        self.shared = ways.shared;
-        self.leaders = InFlight::default();
+        let topology = Topology::new(&self.config, &ClientHash::new(&mut self.random));
+        self.upstreams.start_over(topology.upstreams);
+        self.routes = topology.routes;
+        self.bootstrap = topology.bootstrap;
+        self.waiting_by_pool = topology.waiting_by_pool;
+        self.shared = topology.shared;
+        self.in_flight = InFlight::default();
         self.hedges = Hedges::new(&self.config.limits);
         self.postponed.clear();
         let keys = self.exchanges.iter().map(|(key, _)| ExchangeKey(key));
         let mut keys: Vec<ExchangeKey> = keys.collect();
-        // The last to come has the most time left, so that the others can follow it.
+        // The exchange with the latest deadline comes first, so that the others can follow it.
         keys.sort_unstable_by_key(|key| Reverse(self.exchange(*key).deadline));
         keys.retain(|key| self.start_over(*key, now, outbox));
         self.shared.count(&self.config.limits, &self.exchanges);
@@ -185,8 +185,7 @@ impl Proxy {
         self.ask_for_addresses(None, now, outbox);
     }
 
-    /// Has a query not been sent yet, for the ways that there are now. Returns whether it is to be
-    /// answered still.
+    /// Resets an exchange for the new upstreams. Returns whether it is still to be answered.
     fn start_over(&mut self, key: ExchangeKey, now: Instant, outbox: &mut Outbox) -> bool {
         let exchange = self.exchange(key);
         let pool = self.routes.pool(exchange.query.question().name());
@@ -195,13 +194,13 @@ impl Proxy {
                 let is_shared = self.cache.is_on();
                 let exchange = self.exchange_mut(key);
                 exchange.start_over(pool, now);
-                exchange.sought.take_if(|_| !is_shared);
+                exchange.lookup.take_if(|_| !is_shared);
                 return true;
             }
             (Purpose::Client { .. }, None) => {
-                // Upstreams have other numbers now.
+                // Upstreams have other indexes now.
                 self.exchange_mut(key).answered_by = None;
-                self.respond_refused(key, &NOBODY_TO_ASK, now, outbox);
+                self.respond_refused(key, &NO_UPSTREAM, now, outbox);
             }
             (Purpose::Cache | Purpose::Probe | Purpose::Bootstrap(..), _) => self.ours -= 1,
         }
@@ -231,7 +230,7 @@ mod tests {
             proxy.reconfigure(&config(arguments), self.now, outbox);
         }
 
-        /// Lets upstream answer a query that it was sent. Returns how many responses follow.
+        /// Passes the reply to a sent query to the proxy. Returns the number of responses.
         fn reply_to(&mut self, link: LinkKey, query: &[u8]) -> usize {
             let end = Message::parse(query).unwrap().records_start();
             let mut bytes = query[..end].to_vec();
@@ -284,7 +283,7 @@ mod tests {
     }
 
     #[test]
-    fn who_had_answered_is_nobody_any_more() {
+    fn upstream_of_an_answer_is_forgotten_if_upstreams_change() {
         let mut scene = Scene::with(&["-u192.0.2.1", "-u192.0.2.2"]);
         scene.outbox = Outbox::new(true);
         scene.ask(&query(b'a'), Transport::Udp);
@@ -298,7 +297,7 @@ mod tests {
     }
 
     #[test]
-    fn every_upstream_has_a_name_of_its_own() {
+    fn every_upstream_has_a_unique_label() {
         let config = config(&[
             "-u192.0.2.1,domain=a",
             "-u192.0.2.1,domain=b",
@@ -314,12 +313,12 @@ mod tests {
     }
 
     #[test]
-    fn queries_under_way_are_answered_by_the_new_upstream() {
+    fn queries_in_flight_are_answered_by_the_new_upstream() {
         let mut scene = Scene::with(&["-u192.0.2.1"]);
         scene.ask(&query(b'a'), Transport::Udp);
         scene.bring_up();
         let (old_link, sent) = scene.sent().remove(0);
-        // One that follows, and one that waits for room.
+        // The first of these queries coalesces, and the second one waits for room.
         scene.ask(&query(b'a'), Transport::Udp);
         scene.ask(&query(b'b'), Transport::Udp);
         scene.reconfigure(&["-u192.0.2.2"]);
@@ -329,7 +328,7 @@ mod tests {
         scene.reconfigure(&["-u192.0.2.3"]);
         scene.bring_up();
         let sent = scene.sent();
-        assert_eq!(sent.len(), 2, "two ask the same");
+        assert_eq!(sent.len(), 2, "two exchanges coalesce");
         let responses = sent
             .iter()
             .map(|(link, query)| scene.reply_to(*link, query));
@@ -338,7 +337,7 @@ mod tests {
     }
 
     #[test]
-    fn time_that_is_left_is_not_more_than_it_was() {
+    fn reconfiguration_does_not_extend_a_deadline() {
         let mut scene = Scene::with(&["-u192.0.2.1"]);
         scene.ask(&query(b'a'), Transport::Udp);
         scene.now += Duration::from_secs(4);
@@ -349,7 +348,7 @@ mod tests {
     }
 
     #[test]
-    fn connections_stay_while_nothing_changes_for_them() {
+    fn links_stay_open_if_upstream_settings_do_not_change() {
         let mut scene = Scene::with(&["-u192.0.2.1"]);
         scene.ask(&query(b'a'), Transport::Udp);
         scene.bring_up();
@@ -362,19 +361,19 @@ mod tests {
     }
 
     #[test]
-    fn link_whose_trust_has_changed_gets_no_new_query() {
+    fn link_gets_no_new_query_after_its_trust_has_changed() {
         let mut scene = Scene::with(&["-u192.0.2.1"]);
         scene.ask(&query(b'a'), Transport::Udp);
         scene.bring_up();
         let (old, sent) = scene.sent().remove(0);
         scene.retire_links(&[0]);
-        assert!(scene.outbox.is_empty(), "its answer may still come");
+        assert!(scene.outbox.is_empty(), "a link with a query stays open");
         scene.ask(&query(b'b'), Transport::Udp);
         let new = scene.opened_last();
         assert_ne!(new, old);
         assert_eq!(scene.reply_to(old, &sent), 1);
         assert_eq!(scene.closed(), [old]);
-        // Without queries it is closed at once.
+        // A link without queries is closed at once.
         scene.bring_up_link(new);
         let (new, sent) = scene.sent().remove(0);
         assert_eq!(scene.reply_to(new, &sent), 1);
@@ -405,7 +404,7 @@ mod tests {
     }
 
     #[test]
-    fn links_whose_trust_has_not_changed_stay() {
+    fn links_stay_if_their_trust_has_not_changed() {
         let mut scene = Scene::with(&["-u192.0.2.1,domain=a", "-u192.0.2.2"]);
         scene.ask(&query(b'b'), Transport::Udp);
         scene.bring_up();
@@ -418,7 +417,7 @@ mod tests {
     }
 
     #[test]
-    fn name_that_nobody_is_asked_for_any_more_is_refused() {
+    fn name_without_an_upstream_after_a_change_is_refused() {
         let mut scene = Scene::with(&["-u192.0.2.1"]);
         scene.ask(&query(b'a'), Transport::Udp);
         scene.ask(&query(b'a'), Transport::Udp);
@@ -429,7 +428,7 @@ mod tests {
     }
 
     #[test]
-    fn cache_and_rate_limit_are_what_the_settings_say() {
+    fn cache_and_rate_limit_follow_the_settings() {
         let mut scene = Scene::with(&["-u192.0.2.1"]);
         scene.reconfigure(&["-u192.0.2.1", "--cache-size=0", "--rate-limit=1/1"]);
         scene.ask(&query(b'a'), Transport::Udp);

@@ -1,4 +1,4 @@
-//! A proxy to be tried, with what it wants done and the time.
+//! A test scene: a proxy, its outbox and the simulated time.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ pub(super) struct Scene {
     pub(super) now: Instant,
 }
 
-/// What these arguments come to.
+/// Parses the arguments into a configuration.
 pub(super) fn config(arguments: &[&str]) -> Config {
     let arguments: Vec<String> = arguments.iter().map(ToString::to_string).collect();
     match options::parse(&arguments) {
@@ -25,7 +25,7 @@ pub(super) fn config(arguments: &[&str]) -> Config {
 }
 
 impl Scene {
-    /// A proxy that was started with these arguments.
+    /// Creates a proxy with these arguments.
     pub(super) fn with(arguments: &[&str]) -> Self {
         Self {
             proxy: Proxy::new(&config(arguments), &[3; 32]),
@@ -34,17 +34,18 @@ impl Scene {
         }
     }
 
-    /// Lets a client send this query, which gets a response. The outbox has what comes of it.
+    /// Passes a query of a client, which gets a response, to the proxy. The outbox has the actions.
     pub(super) fn ask(&mut self, query: &[u8], transport: Transport) {
         assert!(self.offer(query, transport));
     }
 
-    /// Lets a client send this query. Returns whether a response follows.
+    /// Passes a query of a client to the proxy. Returns whether a response follows.
     pub(super) fn offer(&mut self, query: &[u8], transport: Transport) -> bool {
         self.offer_from([127, 0, 0, 1], query, transport)
     }
 
-    /// Lets the client with this address send this query. Returns whether a response follows.
+    /// Passes a query of the client with this address to the proxy. Returns whether a response
+    /// follows.
     pub(super) fn offer_from(
         &mut self,
         client: [u8; 4],
@@ -61,7 +62,7 @@ impl Scene {
         proxy.handle_query(origin, transport, query, self.now, outbox)
     }
 
-    /// Lets every link that is to be opened come up.
+    /// Reports every link that the outbox opens as up.
     pub(super) fn bring_up(&mut self) {
         let actions = self.outbox.actions().iter();
         let opened = actions.filter_map(|action| match action {
@@ -74,7 +75,7 @@ impl Scene {
         }
     }
 
-    /// The link that was opened last.
+    /// Returns the link that was opened last.
     pub(super) fn opened_last(&self) -> LinkKey {
         let mut actions = self.outbox.actions().iter().rev();
         let opened = actions.find_map(|action| match action {
@@ -84,7 +85,7 @@ impl Scene {
         opened.expect("a link was opened")
     }
 
-    /// The queries in the outbox with their links.
+    /// Returns the queries in the outbox with their links.
     pub(super) fn sent(&self) -> Vec<(LinkKey, Vec<u8>)> {
         let sent = self
             .outbox

@@ -1,4 +1,4 @@
-//! What there is to see of the proxy, for whoever counts and logs.
+//! Getters for metrics and logs.
 
 use std::net::SocketAddr;
 
@@ -11,51 +11,51 @@ use crate::base::time::Instant;
 use crate::config::Scheme;
 
 impl Proxy {
-    /// Queries of clients that wait for their answer.
+    /// Returns the number of clients' queries that wait for their answer.
     pub fn inflight(&self) -> usize {
         self.exchanges.len() - self.ours
     }
 
-    /// What the answers that are known take.
+    /// Returns the usage of the cache.
     pub fn cache_usage(&self) -> CacheUsage {
         self.cache.usage()
     }
 
-    /// Connections upstream, those that are being opened included.
+    /// Returns the number of links, including those in handshake.
     pub fn links(&self) -> usize {
         self.upstreams.links_len()
     }
 
-    /// Counts since the start.
+    /// Returns the counts since the start.
     pub fn counters(&self) -> &Counters {
         &self.counters
     }
 
-    /// What there is to tell of each upstream, in the order of the options, and of the servers that
-    /// are asked for addresses behind them.
+    /// Returns a view of each upstream in the order of the options, followed by the bootstrap
+    /// servers.
     pub fn upstreams(&self, now: Instant) -> impl Iterator<Item = UpstreamView<'_>> {
         self.upstreams.views(now)
     }
 
-    /// Answers that are waited for on a link.
+    /// Returns the number of answers that a link waits for.
     pub fn awaited(&self, link: LinkKey) -> usize {
         self.upstreams.link(link).map_or(0, Link::waited_for)
     }
 
-    /// Where a link leads, and how it is spoken to.
+    /// Returns the protocol and the peer address of a link.
     pub fn link_peer(&self, link: LinkKey) -> Option<(Scheme, SocketAddr)> {
         let link = self.upstreams.link(link)?;
         let endpoint = self.upstreams.endpoint(link.endpoint);
         Some((link.scheme, endpoint.address))
     }
 
-    /// The upstream of a link.
+    /// Returns the upstream of a link.
     pub fn link_upstream(&self, link: LinkKey) -> Option<UpstreamIndex> {
         let link = self.upstreams.link(link)?;
         Some(self.upstreams.endpoint(link.endpoint).upstream)
     }
 
-    /// What an upstream is called.
+    /// Returns the label of an upstream.
     pub fn upstream_label(&self, upstream: UpstreamIndex) -> &str {
         self.upstreams.label(upstream)
     }

@@ -1,39 +1,39 @@
-//! Memory for things of any length, all of it counted: chains of cells of one size.
+//! Memory for entries of any length: chains of cells of one size, all of them counted.
 //!
-//! A general allocator rounds lengths, leaves holes and tells nobody. Here every octet is known
-//! beforehand, whatever comes and goes. The system gives a cell its memory when it is first used.
+//! A general allocator rounds lengths and leaves holes, so its usage cannot be limited exactly. The
+//! usage of cells is known in advance. The kernel maps the memory of a cell when it is first used.
 
 use std::ops::Range;
 
-/// Octets that a cell takes: a line of the processor's cache.
+/// The size of a cell in bytes: a line of the processor's cache.
 pub(super) const CELL_LEN: usize = 64;
 
-/// Octets that a cell holds.
+/// The capacity of a cell in bytes.
 pub(super) const CELL_ROOM: usize = CELL_LEN - size_of::<u32>();
 
-/// No cell.
+/// The index of no cell.
 pub(super) const NONE: u32 = u32::MAX;
 
-/// Some octets, and where the chain goes on.
+/// A block of bytes and the index of the next cell of its chain.
 #[derive(Debug)]
 #[repr(align(64))]
 struct Cell {
-    octets: [u8; CELL_ROOM],
+    bytes: [u8; CELL_ROOM],
     next: u32,
 }
 
-/// Cells, those in use and those that were.
+/// The cells, in use and free.
 #[derive(Debug)]
 pub(super) struct Cells {
     all: Vec<Cell>,
     most: usize,
-    /// The first of the cells that were given back.
+    /// The first cell of the free list.
     free: u32,
     free_len: usize,
 }
 
 impl Cells {
-    /// At most so many cells, or none if the host does not have that much memory.
+    /// Creates up to `most` cells, or none if the host does not have enough memory.
     pub(super) fn new(most: usize) -> Self {
         let mut cells = Vec::new();
         let result = cells.try_reserve_exact(most.min(NONE as usize));
@@ -48,35 +48,35 @@ impl Cells {
         }
     }
 
-    /// Cells in a chain that holds so many octets.
-    pub(super) fn needed_for(octets: usize) -> usize {
-        octets.div_ceil(CELL_ROOM)
+    /// Returns the number of cells in a chain of `len` bytes.
+    pub(super) fn needed_for(len: usize) -> usize {
+        len.div_ceil(CELL_ROOM)
     }
 
-    /// How many cells there may be.
+    /// Returns the maximum number of cells.
     pub(super) fn most(&self) -> usize {
         self.most
     }
 
-    /// Cells that are in use.
+    /// Returns the number of cells in use.
     pub(super) fn used(&self) -> usize {
         self.all.len() - self.free_len
     }
 
-    /// Cells that can be had.
+    /// Returns the number of cells that can still be used.
     pub(super) fn room(&self) -> usize {
         self.most - self.used()
     }
 
-    /// Keeps octets, for which there must be [room](Cells::room), in whole cells. Returns the first
+    /// Stores whole cells of bytes, for which there must be [room](Cells::room). Returns the first
     /// cell.
-    pub(super) fn store(&mut self, octets: &[[u8; CELL_ROOM]]) -> u32 {
+    pub(super) fn store(&mut self, blocks: &[[u8; CELL_ROOM]]) -> u32 {
         let mut first = NONE;
         let mut last = NONE;
-        for part in octets {
+        for block in blocks {
             let place = self.take();
             self.all[place as usize] = Cell {
-                octets: *part,
+                bytes: *block,
                 next: NONE,
             };
             match last {
@@ -90,9 +90,9 @@ impl Cells {
 
     fn take(&mut self) -> u32 {
         if self.free == NONE {
-            let place = u32::try_from(self.all.len()).expect("there are fewer cells");
+            let place = u32::try_from(self.all.len()).expect("cell indexes fit in 32 bits");
             self.all.push(Cell {
-                octets: [0; CELL_ROOM],
+                bytes: [0; CELL_ROOM],
                 next: NONE,
             });
             return place;
@@ -103,7 +103,7 @@ impl Cells {
         place
     }
 
-    /// Gives a chain back.
+    /// Releases a chain.
     pub(super) fn release(&mut self, first: u32) {
         let mut last = first;
         self.free_len += 1;
@@ -115,17 +115,17 @@ impl Cells {
         self.free = first;
     }
 
-    /// What the first cell of a chain holds.
+    /// Returns the content of the first cell of a chain.
     pub(super) fn start(&self, first: u32) -> &[u8; CELL_ROOM] {
-        &self.all[first as usize].octets
+        &self.all[first as usize].bytes
     }
 
-    /// What the first cell of a chain holds.
+    /// Returns the content of the first cell of a chain, mutable.
     pub(super) fn start_mut(&mut self, first: u32) -> &mut [u8; CELL_ROOM] {
-        &mut self.all[first as usize].octets
+        &mut self.all[first as usize].bytes
     }
 
-    /// The octets between two positions in a chain, in parts.
+    /// Returns the bytes between two positions in a chain, in parts.
     pub(super) fn read(&self, first: u32, range: Range<usize>) -> impl Iterator<Item = &[u8]> {
         let (mut place, mut at, mut left) = (first, range.start, range.len());
         std::iter::from_fn(move || {
@@ -136,7 +136,7 @@ impl Cells {
                 place = self.all[place as usize].next;
                 at -= CELL_ROOM;
             }
-            let part = &self.all[place as usize].octets[at..];
+            let part = &self.all[place as usize].bytes[at..];
             let part = &part[..left.min(part.len())];
             left -= part.len();
             at += part.len();
@@ -149,26 +149,26 @@ impl Cells {
 mod tests {
     use super::*;
 
-    fn octets(seed: u8, len: usize) -> Vec<u8> {
+    fn pattern(seed: u8, len: usize) -> Vec<u8> {
         (0..len).map(|at| at.to_le_bytes()[0] ^ seed).collect()
     }
 
-    fn store(cells: &mut Cells, octets: &[u8]) -> u32 {
-        let mut whole = octets.to_vec();
-        whole.resize(Cells::needed_for(octets.len()) * CELL_ROOM, 0);
+    fn store(cells: &mut Cells, bytes: &[u8]) -> u32 {
+        let mut whole = bytes.to_vec();
+        whole.resize(Cells::needed_for(bytes.len()) * CELL_ROOM, 0);
         cells.store(whole.as_chunks().0)
     }
 
     #[test]
-    fn cell_is_a_line_of_the_cache() {
+    fn cell_is_a_line_of_the_processor_cache() {
         assert_eq!(size_of::<Cell>(), CELL_LEN);
     }
 
     #[test]
-    fn what_is_stored_can_be_read_in_part() {
+    fn stored_bytes_can_be_read_in_part() {
         let mut cells = Cells::new(100);
         for len in [1, 59, 60, 61, 120, 500] {
-            let whole = octets(7, len);
+            let whole = pattern(7, len);
             let first = store(&mut cells, &whole);
             for range in [0..len, 0..1, len - 1..len, len / 3..len / 2, len / 2..len] {
                 let read: Vec<u8> = cells
@@ -184,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn cells_are_used_again() {
+    fn released_cells_are_reused() {
         let mut cells = Cells::new(20);
         let mut kept = Vec::new();
         for round in 0..200_u8 {
@@ -193,17 +193,17 @@ mod tests {
                 let (first, _): (u32, Vec<u8>) = kept.remove(usize::from(round) % kept.len());
                 cells.release(first);
             }
-            let octets = octets(round, len);
-            kept.push((store(&mut cells, &octets), octets));
+            let bytes = pattern(round, len);
+            kept.push((store(&mut cells, &bytes), bytes));
             let used: usize = kept.iter().map(|(_, o)| Cells::needed_for(o.len())).sum();
             assert_eq!((cells.used(), cells.room()), (used, 20 - used));
-            for (first, octets) in &kept {
+            for (first, bytes) in &kept {
                 let read: Vec<u8> = cells
-                    .read(*first, 0..octets.len())
+                    .read(*first, 0..bytes.len())
                     .flatten()
                     .copied()
                     .collect();
-                assert_eq!(&read, octets);
+                assert_eq!(&read, bytes);
             }
         }
         assert!(cells.all.len() <= 20);

@@ -1,69 +1,69 @@
-//! What is kept of an answer, and how it lies in the cells.
+//! The layout of an entry in the blocks.
 //!
 //! ```text
-//!   head │ name │ records │ where their TTLs are │ extended errors
+//!   head │ name │ records │ positions of their TTLs │ extended errors
 //! ```
 //!
-//! Head and name have what the entry is found by. The records are those behind the question,
-//! without OPT, so that they fit behind any question of the same length. Positions of TTLs count
-//! from the first record.
+//! Head and name contain the key of the entry. The records are those behind the question, without
+//! OPT, so that they fit behind any question of the same length. Positions of TTLs count from the
+//! first record.
 
 use std::ops::Range;
 
 use super::blocks::{CELL_ROOM, NONE};
 use super::key::{Key, Kind};
-use super::policy::{Extent, Keeping, soa};
+use super::policy::{CachePolicy, Extent, soa};
 use crate::wire::edns;
 use crate::wire::question::Type;
 use crate::wire::{Flags, Message, octets};
 
-/// Flags of an answer that are true of it later, too; it is not authoritative any more.
+/// The flags of an answer that also hold for a cached answer, which is not authoritative.
 const KEPT_FLAGS: Flags = Flags::QR.with(Flags::RA).with(Flags::AD).with(Flags::RCODE);
 
-/// What is known of an entry without reading it.
+/// The fixed part of an entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Head {
-    /// The entry that came next, and the one that came before.
+    /// The neighbours of the entry in the order of insertion.
     pub(super) newer: u32,
     pub(super) older: u32,
-    /// The hash that it is found under.
+    /// The hash of the key.
     pub(super) hash: u32,
-    /// The tick in which it came.
+    /// The tick in which the answer arrived.
     pub(super) came: u32,
-    /// For how many seconds from then on it is fresh.
+    /// The lifetime in seconds, during which the answer is fresh.
     pub(super) lifetime: u32,
-    /// The tick from which on upstream is asked again: by a prefetch if the mark says so, and else
-    /// by a query that is answered with this entry although it is stale. Zero: neither happened.
+    /// The tick from which upstream is asked again: for a prefetch if the mark is set, otherwise
+    /// for a query that gets this entry although it is stale. Zero means neither.
     pub(super) ask_from: u32,
-    /// The flags of the answer and its response code.
+    /// The flags of the answer with its response code.
     pub(super) flags: Flags,
-    /// Records in the answer, authority and additional section.
+    /// The numbers of records in the answer, authority and additional section.
     pub(super) counts: [u16; 3],
-    /// Octets of the records.
+    /// The length of the records in bytes.
     pub(super) records_len: u16,
-    /// Octets of the extended errors, as options.
+    /// The length of the extended errors, as options, in bytes.
     pub(super) errors_len: u16,
-    /// What it is of the name.
+    /// The kind of the entry.
     pub(super) kind: Kind,
-    /// Octets of the name.
+    /// The length of the name in bytes.
     pub(super) name_len: u8,
     pub(super) marks: Marks,
 }
 
-/// Properties of an entry, one bit each, and how often it was of use.
+/// Properties of an entry, one bit each, and a counter of its uses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Marks(pub(super) u8);
 
 impl Marks {
-    /// It was of use since the hand came by.
+    /// The entry was used since the hand passed it.
     pub(super) const VISITED: Self = Self(1);
-    /// It answers every name below, too.
+    /// The entry also denies every name below its own.
     pub(super) const BELOW: Self = Self(2);
-    /// It says that upstream failed.
+    /// The entry is an error.
     pub(super) const ERROR: Self = Self(4);
-    /// Upstream was asked for it again before its end.
+    /// Upstream was asked for the entry again before it expired.
     pub(super) const ASKED_AGAIN: Self = Self(8);
-    /// How often it was of use.
+    /// The bits of the number of uses.
     const HITS: u8 = 0xc0;
     const HIT: u8 = 0x40;
 
@@ -79,7 +79,7 @@ impl Marks {
         self.0 &= !other.0;
     }
 
-    /// How often it was of use: three is three or more.
+    /// Returns the number of uses, up to three.
     pub(super) fn hits(self) -> u8 {
         (self.0 & Self::HITS) / Self::HIT
     }
@@ -91,45 +91,45 @@ impl Marks {
     }
 }
 
-/// Where the entries beside it, and the marks, are in an entry.
+/// Offsets of the neighbours and of the marks in an entry.
 const NEWER_AT: usize = 0;
 const OLDER_AT: usize = 4;
 pub(super) const MARKS_AT: usize = 40;
 
 impl Head {
-    /// Octets of a head.
+    /// The length of a head in bytes.
     pub(super) const LEN: usize = 41;
 
-    /// Where the name is in an entry.
+    /// Returns the range of the name in an entry.
     pub(super) fn name_range(&self) -> Range<usize> {
         Self::LEN..Self::LEN + usize::from(self.name_len)
     }
 
-    /// Where records and positions of TTLs are in an entry.
+    /// Returns the range of the records and of the positions of their TTLs in an entry.
     pub(super) fn records_range(&self) -> Range<usize> {
         let start = self.name_range().end;
         let positions: usize = self.counts.iter().map(|count| usize::from(*count)).sum();
         start..start + usize::from(self.records_len) + positions * size_of::<u16>()
     }
 
-    /// Where the records are in an entry, or this many octets of them.
+    /// Returns the range of the records in an entry, cut to `len_max` bytes.
     pub(super) fn records_start_range(&self, len_max: usize) -> Range<usize> {
         let start = self.name_range().end;
         start..start + usize::from(self.records_len).min(len_max)
     }
 
-    /// Where the extended errors are in an entry.
+    /// Returns the range of the extended errors in an entry.
     pub(super) fn errors_range(&self) -> Range<usize> {
         let start = self.records_range().end;
         start..start + usize::from(self.errors_len)
     }
 
-    pub(super) fn read(octets: &[u8; CELL_ROOM]) -> Self {
+    pub(super) fn read(bytes: &[u8; CELL_ROOM]) -> Self {
         let long = |at: usize| {
-            let octets = octets[at..at + 4].try_into().expect("four octets");
-            u32::from_le_bytes(octets)
+            let field = bytes[at..at + 4].try_into().expect("a range of four bytes");
+            u32::from_le_bytes(field)
         };
-        let short = |at: usize| u16::from_le_bytes([octets[at], octets[at + 1]]);
+        let short = |at: usize| u16::from_le_bytes([bytes[at], bytes[at + 1]]);
         Self {
             newer: long(NEWER_AT),
             older: long(OLDER_AT),
@@ -141,15 +141,15 @@ impl Head {
             counts: [short(26), short(28), short(30)],
             records_len: short(32),
             errors_len: short(34),
-            kind: Kind::of_bytes([octets[36], octets[37], octets[38]]),
-            name_len: octets[39],
-            marks: Marks(octets[MARKS_AT]),
+            kind: Kind::of_bytes([bytes[36], bytes[37], bytes[38]]),
+            name_len: bytes[39],
+            marks: Marks(bytes[MARKS_AT]),
         }
     }
 
-    pub(super) fn write(&self, octets: &mut [u8; Self::LEN]) {
+    pub(super) fn write(&self, bytes: &mut [u8; Self::LEN]) {
         let mut long = |at: usize, value: u32| {
-            octets[at..at + 4].copy_from_slice(&value.to_le_bytes());
+            bytes[at..at + 4].copy_from_slice(&value.to_le_bytes());
         };
         long(NEWER_AT, self.newer);
         long(OLDER_AT, self.older);
@@ -158,7 +158,7 @@ impl Head {
         long(16, self.lifetime);
         long(20, self.ask_from);
         let mut short = |at: usize, value: u16| {
-            octets[at..at + 2].copy_from_slice(&value.to_le_bytes());
+            bytes[at..at + 2].copy_from_slice(&value.to_le_bytes());
         };
         short(24, self.flags.to_u16());
         short(26, self.counts[0]);
@@ -166,48 +166,48 @@ impl Head {
         short(30, self.counts[2]);
         short(32, self.records_len);
         short(34, self.errors_len);
-        octets[36..][..Kind::LEN].copy_from_slice(&self.kind.to_bytes());
-        octets[39] = self.name_len;
-        octets[MARKS_AT] = self.marks.0;
+        bytes[36..][..Kind::LEN].copy_from_slice(&self.kind.to_bytes());
+        bytes[39] = self.name_len;
+        bytes[MARKS_AT] = self.marks.0;
     }
 
-    /// Writes which entry came next.
-    pub(super) fn set_newer(octets: &mut [u8; CELL_ROOM], newer: u32) {
-        octets[NEWER_AT..NEWER_AT + 4].copy_from_slice(&newer.to_le_bytes());
+    /// Sets the next newer entry in a head.
+    pub(super) fn set_newer(bytes: &mut [u8; CELL_ROOM], newer: u32) {
+        bytes[NEWER_AT..NEWER_AT + 4].copy_from_slice(&newer.to_le_bytes());
     }
 
-    /// Writes which entry came before.
-    pub(super) fn set_older(octets: &mut [u8; CELL_ROOM], older: u32) {
-        octets[OLDER_AT..OLDER_AT + 4].copy_from_slice(&older.to_le_bytes());
+    /// Sets the next older entry in a head.
+    pub(super) fn set_older(bytes: &mut [u8; CELL_ROOM], older: u32) {
+        bytes[OLDER_AT..OLDER_AT + 4].copy_from_slice(&older.to_le_bytes());
     }
 }
 
-/// Writes the octets of an entry, with room for its head, which is returned. `None` if the answer
-/// is not one that can be kept after all.
+/// Writes the bytes of an entry, with room for its head, and returns the head. Returns `None` if a
+/// length exceeds the format or a denial has no valid SOA.
 pub(super) fn compose(
     out: &mut Vec<u8>,
     key: Key<'_>,
     answer: &Message<'_>,
-    keeping: &Keeping,
+    policy: &CachePolicy,
     came: u32,
 ) -> Option<Head> {
     out.clear();
     octets::append(out, &[0; Head::LEN]);
     octets::append(out, key.name());
-    let (records_len, counts) = if keeping.extent == Extent::Subtree {
-        write_denial(out, answer, keeping)?
+    let (records_len, counts) = if policy.extent == Extent::Subtree {
+        write_denial(out, answer, policy)?
     } else {
-        write_records(out, answer, keeping)
+        write_records(out, answer, policy)
     };
     let errors_start = out.len();
     if let Some(opt) = answer.opt() {
         edns::write_options(out, opt.extended_errors());
     }
     let mut marks = Marks(0);
-    if keeping.extent == Extent::Subtree {
+    if policy.extent == Extent::Subtree {
         marks.insert(Marks::BELOW);
     }
-    if keeping.is_error {
+    if policy.is_error {
         marks.insert(Marks::ERROR);
     }
     Some(Head {
@@ -215,7 +215,7 @@ pub(super) fn compose(
         older: NONE,
         hash: 0,
         came,
-        lifetime: keeping.lifetime,
+        lifetime: policy.lifetime,
         ask_from: 0,
         flags: answer.header().flags & KEPT_FLAGS,
         counts,
@@ -227,16 +227,20 @@ pub(super) fn compose(
     })
 }
 
-/// Appends the records of an answer, and where their TTLs are.
-fn write_records(out: &mut Vec<u8>, answer: &Message<'_>, keeping: &Keeping) -> (usize, [u16; 3]) {
+/// Appends the records of an answer and the positions of their TTLs.
+fn write_records(
+    out: &mut Vec<u8>,
+    answer: &Message<'_>,
+    policy: &CachePolicy,
+) -> (usize, [u16; 3]) {
     let bytes = answer.bytes();
     let (first, end) = (answer.records_start(), answer.records_end());
     let start = out.len();
     octets::append(out, &bytes[first..end]);
-    let (least, most) = keeping.ttls;
+    let (least, most) = policy.ttls;
     for record in answer.records(first, end) {
         let ttl = match record.rr_type {
-            Type::SOA if keeping.is_denial => keeping.lifetime,
+            Type::SOA if policy.is_denial => policy.lifetime,
             _ => record.ttl(bytes).max(least).min(most),
         };
         put_ttl(out, start, record.ttl_at() - first, ttl);
@@ -244,25 +248,25 @@ fn write_records(out: &mut Vec<u8>, answer: &Message<'_>, keeping: &Keeping) -> 
     (end - first, answer.record_counts())
 }
 
-/// Appends what denies a name and all that is below it: one record that is uncompressed, so that it
-/// fits behind any question.
+/// Appends the denial of a name and all names below it: one uncompressed record, which fits behind
+/// any question.
 fn write_denial(
     out: &mut Vec<u8>,
     answer: &Message<'_>,
-    keeping: &Keeping,
+    policy: &CachePolicy,
 ) -> Option<(usize, [u16; 3])> {
     let start = out.len();
     let soa = soa(answer)?;
     let ttl_at = soa.write_uncompressed_soa(answer.bytes(), out).ok()?;
     let records_len = out.len() - start;
-    put_ttl(out, start, ttl_at - start, keeping.lifetime);
+    put_ttl(out, start, ttl_at - start, policy.lifetime);
     Some((records_len, [0, 1, 0]))
 }
 
-/// Puts a TTL in its position behind `start`, and that position at the end.
+/// Writes a TTL at its position behind `start`, and appends that position.
 fn put_ttl(out: &mut Vec<u8>, start: usize, position: usize, ttl: u32) {
     out[start + position..][..size_of::<u32>()].copy_from_slice(&ttl.to_be_bytes());
-    let position = u16::try_from(position).expect("a message has no more octets");
+    let position = u16::try_from(position).expect("a position in a message fits in 16 bits");
     let [low, high] = position.to_le_bytes();
     out.push(low);
     out.push(high);
@@ -295,10 +299,10 @@ mod tests {
             name_len: 0xc1,
             marks,
         };
-        let mut octets = [0; CELL_ROOM];
-        head.write(octets.first_chunk_mut().unwrap());
-        assert_eq!(Head::read(&octets), head);
-        assert!(octets[Head::LEN..].iter().all(|octet| *octet == 0));
-        assert!(octets[..Head::LEN].iter().all(|octet| *octet != 0));
+        let mut bytes = [0; CELL_ROOM];
+        head.write(bytes.first_chunk_mut().unwrap());
+        assert_eq!(Head::read(&bytes), head);
+        assert!(bytes[Head::LEN..].iter().all(|byte| *byte == 0));
+        assert!(bytes[..Head::LEN].iter().all(|byte| *byte != 0));
     }
 }

@@ -1,10 +1,10 @@
 //! The failure cache: questions that recently failed without a reply, so that a storm of retries
 //! costs nothing (RFC 9520).
 //!
-//! Clients that get SERVFAIL ask again. For a second a failure is therefore repeated without a
-//! query upstream; each time that the question fails again, for twice as long, up to 30 seconds.
-//! When an upstream recovers, only the first second holds. While an upstream of the pool is in
-//! trouble, a query of our own for another name finds out when that is over (`arrival`).
+//! Clients that get SERVFAIL retry. A failure is therefore repeated for one second without a query
+//! upstream; each time that the question fails again, for twice as long, up to 30 seconds. When an
+//! upstream recovers, only the first second holds. While an upstream of the pool is in outage, a
+//! probe with another name detects the recovery (`client::query`).
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -15,33 +15,34 @@ use crate::proxy::keys::PoolIndex;
 use crate::wire::Question;
 use crate::wire::edns::ExtendedError;
 
-/// What failed.
+/// The failure cache.
 #[derive(Debug)]
 pub(in crate::proxy) struct FailureCache {
     pause_min: Duration,
     pause_max: Duration,
     deadline: Duration,
     len_max: usize,
-    /// By the question in small letters.
+    /// The failures by question, in lower case.
     failure_by_question: HashMap<Box<[u8]>, Failed>,
-    /// When the next probe of a pool may look for a recovery.
+    /// The time of the next probe of a pool that detects a recovery.
     probe_at_by_pool: HashMap<PoolIndex, Instant>,
-    /// When entries are removed that matter no more.
+    /// The time of the next removal of expired entries.
     sweep_at: Instant,
-    /// When things last changed for the better.
+    /// The time of the last recovery of a pool.
     better_since_by_pool: HashMap<PoolIndex, Instant>,
 }
 
 #[derive(Debug)]
 struct Failed {
-    /// Who was asked.
+    /// The pool that was asked.
     pool: PoolIndex,
     reason: ExtendedError,
     pause: Duration,
     until: Instant,
-    /// When the query is over that asks again for all that wait for its outcome, if one does.
+    /// The deadline of the query that tests the question again while the other queries for it fail,
+    /// if there is one.
     asked_until: Instant,
-    /// When it failed last.
+    /// The time of the last failure.
     at: Instant,
 }
 
@@ -59,8 +60,8 @@ impl FailureCache {
         }
     }
 
-    /// Takes note that a query which was asked then of this pool has failed for this reason. Where
-    /// things have changed since, that says nothing.
+    /// Records that a query sent to this pool has failed for this reason. Ignores a query from
+    /// before a recovery of the pool.
     pub(in crate::proxy) fn on_failure(
         &mut self,
         question: Question<'_>,
@@ -74,7 +75,7 @@ impl FailureCache {
         }
         let key = key(question);
         let earlier = self.failure_by_question.get(&key);
-        // Who asked before it was known to fail has met the same failure, not another.
+        // A query from before the recorded failure met the same failure, not another one.
         if earlier.is_some_and(|failed| asked_at < failed.at) {
             return;
         }
@@ -98,7 +99,7 @@ impl FailureCache {
         self.failure_by_question.insert(key, failed);
     }
 
-    /// Why this query would fail now; `None` if it should be asked.
+    /// Returns the reason of a cached failure, or `None` if the query should be sent.
     pub(in crate::proxy) fn recall(
         &mut self,
         question: Question<'_>,
@@ -111,12 +112,12 @@ impl FailureCache {
         if failed.until > now || failed.asked_until > now {
             return Some(failed.reason);
         }
-        // The others wait for the outcome of this one, which is known by its deadline.
+        // Other queries fail until the outcome of this one is known, which is by its deadline.
         failed.asked_until = now + self.deadline;
         None
     }
 
-    /// Returns whether a probe of this pool may be sent now: at most two per second are.
+    /// Returns whether a probe of this pool may be sent now, at a rate of up to two per second.
     pub(in crate::proxy) fn takes_probe(&mut self, pool: PoolIndex, now: Instant) -> bool {
         let probe_at = self.probe_at_by_pool.entry(pool).or_default();
         let is_due = *probe_at <= now;
@@ -141,8 +142,8 @@ impl FailureCache {
         }
     }
 
-    /// Records that an upstream of a pool has addresses: what failed for want of one may be asked
-    /// at once.
+    /// Records that an upstream of a pool has addresses: questions that failed for lack of one may
+    /// be asked at once.
     pub(in crate::proxy) fn on_addresses(&mut self, pool: PoolIndex, now: Instant) {
         self.better_since_by_pool.insert(pool, now);
         self.failure_by_question
@@ -150,18 +151,18 @@ impl FailureCache {
         self.failure_by_question.shrink_to_fit();
     }
 
-    /// Records that something has changed for the better in a pool: its questions may be asked
-    /// again a second after they failed. The pauses go on growing if they fail again.
+    /// Records a recovery of a pool: its questions may be asked again a second after they failed.
+    /// The pauses continue to grow if they fail again.
     pub(in crate::proxy) fn forget(&mut self, pool: PoolIndex, now: Instant) {
         self.better_since_by_pool.insert(pool, now);
-        let its = self.failure_by_question.values_mut();
-        for failed in its.filter(|failed| failed.pool == pool) {
+        let failures = self.failure_by_question.values_mut();
+        for failed in failures.filter(|failed| failed.pool == pool) {
             failed.until = failed.until.min(failed.at + self.pause_min);
         }
     }
 }
 
-/// Time between removals of entries that matter no more.
+/// The time between removals of expired entries.
 const SWEEP_PAUSE: Duration = Duration::from_secs(10);
 
 fn key(question: Question<'_>) -> Box<[u8]> {
@@ -190,7 +191,7 @@ mod tests {
             }
         }
 
-        /// Names in capital letters are for another pool.
+        /// Records a failure. Names in capital letters are for another pool.
         fn fail(&mut self, letter: u8, now: f64) {
             let bytes = [1, letter, 0, 0, 1, 0, 1];
             let pool = PoolIndex(usize::from(letter.is_ascii_uppercase()));
@@ -213,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn failure_is_remembered_for_a_second_and_then_for_longer() {
+    fn failure_is_cached_for_a_second_and_then_for_longer() {
         let mut scene = Scene::new();
         assert!(!scene.recalls(b'a', 1.0));
         scene.fail(b'a', 1.0);
@@ -230,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn queries_that_fail_together_are_one_failure() {
+    fn queries_that_fail_together_count_as_one_failure() {
         let mut scene = Scene::new();
         (0..10).for_each(|_| scene.fail(b'a', 1.0));
         assert!(scene.recalls(b'a', 1.9) && !scene.recalls(b'a', 2.0));
@@ -251,7 +252,7 @@ mod tests {
     }
 
     #[test]
-    fn two_probes_a_second_look_for_a_recovery() {
+    fn probes_for_a_recovery_are_limited_to_two_per_second() {
         let mut scene = Scene::new();
         let probes = (0..100).filter(|nth| {
             scene
@@ -262,16 +263,19 @@ mod tests {
     }
 
     #[test]
-    fn one_query_asks_whether_the_failure_is_over_and_others_wait_for_it() {
+    fn one_query_tests_a_failed_question_while_the_others_fail() {
         let mut scene = Scene::new();
         scene.fail(b'a', 1.0);
         assert!(!scene.recalls(b'a', 2.0));
         assert!(scene.recalls(b'a', 2.4) && scene.recalls(b'a', 6.8));
-        assert!(!scene.recalls(b'a', 7.0), "its deadline is over");
+        assert!(
+            !scene.recalls(b'a', 7.0),
+            "the deadline of the test has passed"
+        );
     }
 
     #[test]
-    fn answer_ends_what_is_remembered_of_its_question() {
+    fn answer_removes_the_failure_of_its_question() {
         let mut scene = Scene::new();
         for letter in *b"aba" {
             scene.fail(letter, 1.0);
@@ -281,11 +285,14 @@ mod tests {
             .on_answer(question(b"\x01A\0\0\x01\0\x01"), at(1.2));
         assert!(!scene.recalls(b'a', 1.5) && scene.recalls(b'b', 1.5));
         scene.fail(b'a', 5.0);
-        assert!(!scene.recalls(b'a', 6.5), "it is as new");
+        assert!(
+            !scene.recalls(b'a', 6.5),
+            "the pause starts again at one second"
+        );
     }
 
     #[test]
-    fn what_was_asked_before_things_changed_is_not_remembered() {
+    fn failure_of_a_query_from_before_a_recovery_is_not_cached() {
         let mut scene = Scene::new();
         scene.memory.forget(PoolIndex(0), at(10.0));
         scene.fail(b'a', 10.4);
@@ -296,7 +303,7 @@ mod tests {
     }
 
     #[test]
-    fn memory_is_bounded_and_can_be_lost() {
+    fn failure_cache_is_bounded_and_releases_memory() {
         let mut scene = Scene::new();
         scene.memory.len_max = 2;
         for letter in b'a'..b'f' {

@@ -1,26 +1,28 @@
-//! Where the entry of a hash is: a table in the order of hashes, so that a look takes a line of
-//! memory or two.
+//! The hash index of the store: a table in the order of hashes, so that a lookup reads one or two
+//! lines of memory.
 //!
-//! The home of a hash is as far up in the table as the hash is among all hashes. Where others are
-//! at home, too, it stands as near below as the order lets it. So a look goes down from home, and
-//! ends at whoever is less (Amble and Knuth, Ordered Hash Tables, 1974).
+//! The home slot of a hash is as far up in the table as the hash is among all hashes. If the home
+//! slot is taken, an entry is placed as near below it as the order allows. A lookup therefore goes
+//! down from the home slot and ends at the first lower hash (Amble and Knuth, Ordered Hash Tables,
+//! 1974).
 
 use std::ops::RangeInclusive;
 
-/// Places of entries by the hashes of their keys. Its size is fixed.
+/// Entries by the hashes of their keys. The size is fixed.
 #[derive(Debug)]
 pub(super) struct Index {
-    /// Zero is empty; otherwise half of it is a hash, and the rest a place plus one. The first is
-    /// always empty, and ends every way down.
+    /// The slots. Zero is an empty slot; otherwise one half is the hash, and the other half is the
+    /// index of a cell plus one. The first slot is always empty and ends every lookup.
     slots: Vec<u64>,
-    /// The lowest home. That all slots below it are taken is next to impossible; some go then.
+    /// The lowest home slot. If all slots below it are taken, which is very unlikely, entries are
+    /// evicted.
     lowest: usize,
     len: usize,
     most: usize,
 }
 
 impl Index {
-    /// An index of so many places.
+    /// Creates an index for `most` entries.
     pub(super) fn new(most: usize) -> Self {
         Self {
             slots: vec![0; Self::size(most) / size_of::<u64>()],
@@ -30,8 +32,8 @@ impl Index {
         }
     }
 
-    /// Octets of an index of so many places. A quarter of its slots is empty at least, so that a
-    /// look passes by one or two.
+    /// Returns the size in bytes of an index for `most` entries. At least a quarter of the slots is
+    /// empty, so that a lookup passes one or two slots.
     pub(super) const fn size(most: usize) -> usize {
         (Self::lowest(most) + most + most / 3 + 1) * size_of::<u64>()
     }
@@ -40,32 +42,32 @@ impl Index {
         if most < 64 { most + 1 } else { 64 }
     }
 
-    /// How many places there are.
+    /// Returns the number of entries.
     pub(super) fn len(&self) -> usize {
         self.len
     }
 
-    /// Whether there is room for another place.
+    /// Returns whether there is room for another entry.
     pub(super) fn has_room(&self) -> bool {
         self.len < self.most && self.slots[1] == 0
     }
 
-    /// The place under this hash that is the one looked for.
-    pub(super) fn find(&self, hash: u32, mut is_it: impl FnMut(u32) -> bool) -> Option<u32> {
+    /// Returns the entry under this hash for which `is_match` holds.
+    pub(super) fn find(&self, hash: u32, mut is_match: impl FnMut(u32) -> bool) -> Option<u32> {
         let mut at = self.home(hash);
         loop {
             let (other, place) = read(self.slots[at])?;
             if other < hash {
                 return None;
             }
-            if other == hash && is_it(place) {
+            if other == hash && is_match(place) {
                 return Some(place);
             }
             at -= 1;
         }
     }
 
-    /// Returns whether a place is under one of these hashes.
+    /// Returns whether an entry is under one of these hashes.
     pub(super) fn has_any(&self, hashes: RangeInclusive<u32>) -> bool {
         let (least, most) = hashes.into_inner();
         let mut at = self.home(most);
@@ -79,7 +81,8 @@ impl Index {
         }
     }
 
-    /// Adds a place, for which there must be [room](Index::has_room). Those who are less make room.
+    /// Adds an entry, for which there must be [room](Index::has_room). Entries with lower hashes
+    /// move down.
     pub(super) fn insert(&mut self, hash: u32, place: u32) {
         let mut slot = write(hash, place);
         let mut at = self.home(hash);
@@ -94,7 +97,7 @@ impl Index {
         self.len += 1;
     }
 
-    /// Takes a place out, which must be there. Those below it that are not at home move up.
+    /// Removes an entry, which must exist. Entries below that are not in their home slot move up.
     pub(super) fn remove(&mut self, hash: u32, place: u32) {
         let slot = write(hash, place);
         let mut gap = self.home(hash);
@@ -114,19 +117,19 @@ impl Index {
     fn home(&self, hash: u32) -> usize {
         let homes = (self.slots.len() - self.lowest) as u64;
         let home = (u64::from(hash) * homes) >> 32;
-        self.lowest + usize::try_from(home).expect("it is less than the slots")
+        self.lowest + usize::try_from(home).expect("a home slot is below the number of slots")
     }
 }
 
-/// The slot for a place under this hash.
+/// Returns the slot value of an entry under this hash.
 fn write(hash: u32, place: u32) -> u64 {
     u64::from(hash) << 32 | (u64::from(place) + 1)
 }
 
-/// The hash and the place in a slot, unless it is empty.
+/// Returns the hash and the entry in a slot, unless the slot is empty.
 fn read(slot: u64) -> Option<(u32, u32)> {
-    let place = u32::try_from(slot & u64::from(u32::MAX)).expect("32 bits");
-    let hash = u32::try_from(slot >> 32).expect("32 bits");
+    let place = u32::try_from(slot & u64::from(u32::MAX)).expect("half of a slot has 32 bits");
+    let hash = u32::try_from(slot >> 32).expect("half of a slot has 32 bits");
     Some((hash, place.checked_sub(1)?))
 }
 
@@ -137,10 +140,11 @@ mod tests {
 
     proptest! {
         #[test]
-        fn index_finds_what_is_in_it_and_nothing_else(
+        fn index_finds_exactly_its_entries(
             steps in proptest::collection::vec((0..40_u32, 0..4_u8), 1..400),
         ) {
-            // Few hashes, so that many have the same home or the same hash, the least and the most too.
+            // Few hashes, so that many entries share a hash or a home slot, including the lowest
+            // and the highest.
             let hash = |place: u32| (place % 7).wrapping_mul(u32::MAX / 6 + 1 - place % 2);
             let mut index = Index::new(28);
             let mut model = std::collections::BTreeSet::new();
@@ -167,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn index_has_no_room_where_the_way_down_is_full() {
+    fn index_has_no_room_if_the_slots_below_a_home_are_full() {
         let mut index = Index::new(1000);
         let mut place = 0;
         while index.has_room() {

@@ -1,4 +1,4 @@
-//! What an answer is found by.
+//! Keys of cache entries.
 
 use std::hash::{DefaultHasher, Hasher};
 use std::ops::RangeInclusive;
@@ -8,8 +8,8 @@ use crate::wire::question::{CLASS_IN, Type};
 use crate::wire::{Flags, Message, Question};
 use crate::wire::{name, octets};
 
-/// What an answer depends on besides the question: whether the query asked for DNSSEC records, and
-/// whether it asked not to validate.
+/// The properties of a query, besides the question, that its answer depends on: DO (the query asks
+/// for DNSSEC records) and CD (the query asks for no validation).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::proxy) struct Variant(u8);
 
@@ -17,8 +17,8 @@ impl Variant {
     const DO: u8 = 1;
     const CD: u8 = 2;
 
-    /// The variant of a query; `None` if its answer is for nobody else: the query has options that
-    /// pass, is of another class, or asks for no type of data.
+    /// Returns the variant of a query, or `None` if its answer cannot be shared: the query has
+    /// options that are forwarded, is of another class, or asks for no type of data.
     pub(in crate::proxy) fn of(query: &Message<'_>) -> Option<Self> {
         let question = query.question()?;
         let flags = query.header().flags;
@@ -34,26 +34,25 @@ impl Variant {
         is_common.then_some(Self::of_bits(wants_proof, flags.contains(Flags::CD)))
     }
 
-    /// That of queries in which DO and CD are so.
+    /// Returns the variant of queries with these values of DO and CD.
     pub(super) const fn of_bits(wants_proof: bool, is_unchecked: bool) -> Self {
         let proof = if wants_proof { Self::DO } else { 0 };
         let unchecked = if is_unchecked { Self::CD } else { 0 };
         Self(proof | unchecked)
     }
 
-    /// The variant with the same CD and the other DO.
+    /// Returns the variant with the same CD and the other DO.
     pub(super) fn with_other_proof(self) -> Self {
         Self(self.0 ^ Self::DO)
     }
 
-    /// The variant with the same CD and without DO.
+    /// Returns the variant with the same CD and without DO.
     pub(super) fn without_proof(self) -> Self {
         Self(self.0 & !Self::DO)
     }
 }
 
-/// A query as the cache looks for it: its variant, and a hash of its name that nobody outside can
-/// foresee.
+/// A cache lookup: the variant of a query, and a hash of its name that a client cannot predict.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::proxy) struct CacheLookup {
     variant: Variant,
@@ -61,7 +60,7 @@ pub(in crate::proxy) struct CacheLookup {
 }
 
 impl CacheLookup {
-    /// What is sought where this name is asked for, by the keyed state that `hasher` has.
+    /// Creates the lookup of a name, hashed with the key in `hasher`.
     pub(super) fn new(name: &[u8], variant: Variant, hasher: &DefaultHasher) -> Self {
         let mut hasher = hasher.clone();
         name::hash_lowercase(name, &mut hasher);
@@ -71,22 +70,22 @@ impl CacheLookup {
         }
     }
 
-    /// Whether DNSSEC records are part of the answer.
+    /// Returns whether the answer includes DNSSEC records.
     pub(super) fn wants_proof(self) -> bool {
         self.variant.0 & Variant::DO != 0
     }
 
-    /// The variant.
+    /// Returns the variant.
     pub(super) fn variant(self) -> Variant {
         self.variant
     }
 
-    /// The same name in another variant.
+    /// Returns the lookup of the same name in another variant.
     pub(super) fn in_variant(self, variant: Variant) -> Self {
         Self { variant, ..self }
     }
 
-    /// A number that tells a name, this type and the variant from others.
+    /// Returns a hash of the name, this type and the variant.
     pub(in crate::proxy) fn hash(self, rr_type: Type) -> u64 {
         let rest = u64::from(rr_type.0) << 8 | u64::from(self.variant.0);
         self.name_hash ^ (rest + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15)
@@ -95,7 +94,7 @@ impl CacheLookup {
 
 const _: () = assert!(Key::COMMON.len() << 2 == Key::COMMON_HASHES as usize);
 
-/// What an entry is found by: the name in any letters, and its kind.
+/// The key of an entry: the name, in any letter case, and the kind of the entry.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Key<'a> {
     name: &'a [u8],
@@ -103,7 +102,7 @@ pub(super) struct Key<'a> {
     hash: u32,
 }
 
-/// What an entry is of a name: the answer for a type, or for all if that is zero, and in which
+/// The kind of an entry of a name: the type, which is zero for a denial of all types, and the
 /// variant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Kind {
@@ -112,16 +111,16 @@ pub(super) struct Kind {
 }
 
 impl Kind {
-    /// Octets of a kind.
+    /// The length of a kind in bytes.
     pub(super) const LEN: usize = 3;
 
-    /// Its octets.
+    /// Returns the kind as bytes.
     pub(super) fn to_bytes(self) -> [u8; Self::LEN] {
         let [high, low] = self.rr_type.to_be_bytes();
         [high, low, self.variant.0]
     }
 
-    /// The kind that has these octets.
+    /// Returns the kind from its bytes.
     pub(super) fn of_bytes([high, low, variant]: [u8; Self::LEN]) -> Self {
         Self {
             rr_type: u16::from_be_bytes([high, low]),
@@ -131,28 +130,28 @@ impl Kind {
 }
 
 impl<'a> Key<'a> {
-    /// Types that names are asked for one after the other, and that of denials. For the same name
-    /// they lie beside each other in the index.
+    /// The types that are often asked for the same name, and that of denials. The keys of these
+    /// types are adjacent in the index.
     const COMMON: [u16; 4] = [0, 1, 28, 65];
 
-    /// That of the answer to a question.
-    pub(super) fn of(question: Question<'a>, sought: CacheLookup) -> Self {
-        Self::new(question.name(), question.rr_type().0, sought)
+    /// Returns the key of the answer to a question.
+    pub(super) fn of(question: Question<'a>, lookup: CacheLookup) -> Self {
+        Self::new(question.name(), question.rr_type().0, lookup)
     }
 
-    /// That of the denial of a question's name.
-    pub(super) fn of_denial(question: Question<'a>, sought: CacheLookup) -> Self {
-        Self::of_name(question.name(), sought)
+    /// Returns the key of the denial of a question's name.
+    pub(super) fn of_denial(question: Question<'a>, lookup: CacheLookup) -> Self {
+        Self::of_name(question.name(), lookup)
     }
 
-    /// That of the denial of a name.
-    pub(super) fn of_name(name: &'a [u8], sought: CacheLookup) -> Self {
-        Self::new(name, 0, sought)
+    /// Returns the key of the denial of a name.
+    pub(super) fn of_name(name: &'a [u8], lookup: CacheLookup) -> Self {
+        Self::new(name, 0, lookup)
     }
 
-    /// The key of the answer to a question for this type of a name.
-    pub(super) fn of_type(name: &'a [u8], rr_type: u16, sought: CacheLookup) -> Self {
-        Self::new(name, rr_type, sought)
+    /// Returns the key of the answer to a question for this type of a name.
+    pub(super) fn of_type(name: &'a [u8], rr_type: u16, lookup: CacheLookup) -> Self {
+        Self::new(name, rr_type, lookup)
     }
 
     /// Returns whether the hashes of keys for this type are in [`Key::common_hashes`].
@@ -160,24 +159,25 @@ impl<'a> Key<'a> {
         Self::COMMON.contains(&rr_type.0)
     }
 
-    /// The hashes of the keys for common types and of the denial of a name, in all variants.
-    pub(super) fn common_hashes(sought: CacheLookup) -> RangeInclusive<u32> {
-        let hash = low_u32(sought.name_hash);
+    /// Returns the hashes of the keys for common types and of the denial of a name, in all
+    /// variants.
+    pub(super) fn common_hashes(lookup: CacheLookup) -> RangeInclusive<u32> {
+        let hash = low_u32(lookup.name_hash);
         let few = u32::from(Self::COMMON_HASHES) - 1;
         hash & !few..=hash | few
     }
 
-    /// Hashes of a name for all common types and variants.
+    /// The number of hashes of a name for all common types and variants.
     const COMMON_HASHES: u8 = 16;
 
-    fn new(name: &'a [u8], rr_type: u16, sought: CacheLookup) -> Self {
-        let variant = sought.variant;
+    fn new(name: &'a [u8], rr_type: u16, lookup: CacheLookup) -> Self {
+        let variant = lookup.variant;
         let hash = match Self::COMMON.iter().position(|common| *common == rr_type) {
             Some(place) => {
                 let which = place << 2 | usize::from(variant.0);
-                sought.name_hash ^ which as u64
+                lookup.name_hash ^ which as u64
             }
-            None => sought.hash(Type(rr_type)) >> 32,
+            None => lookup.hash(Type(rr_type)) >> 32,
         };
         Self {
             name,
@@ -186,22 +186,22 @@ impl<'a> Key<'a> {
         }
     }
 
-    /// Its hash, whose upper part says where it lies.
+    /// Returns the hash. Its upper bits determine the home slot in the index.
     pub(super) fn hash(&self) -> u32 {
         self.hash
     }
 
-    /// What it is of the name.
+    /// Returns the kind.
     pub(super) fn kind(&self) -> Kind {
         self.kind
     }
 
-    /// Its name.
+    /// Returns the name.
     pub(super) fn name(&self) -> &'a [u8] {
         self.name
     }
 
-    /// Whether these parts, which have its length, are its name, whatever letters are small.
+    /// Returns whether these parts, which have the length of the name, equal it in any letter case.
     pub(super) fn is_named<'b>(&self, mut parts: impl Iterator<Item = &'b [u8]>) -> bool {
         let mut name = self.name;
         parts.all(|part| {
@@ -212,7 +212,7 @@ impl<'a> Key<'a> {
     }
 }
 
-/// The lower 32 bits.
+/// Returns the lower 32 bits.
 fn low_u32(number: u64) -> u32 {
-    u32::try_from(number & u64::from(u32::MAX)).expect("32 bits")
+    u32::try_from(number & u64::from(u32::MAX)).expect("a masked number has 32 bits")
 }

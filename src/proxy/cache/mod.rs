@@ -1,16 +1,17 @@
-//! Answers that are known already.
+//! The cache of answers.
 //!
-//! An answer is kept as the octets that a response to the same question has behind it, so that a
-//! response is a copy with other TTLs. It depends on the question and on what else the query asked
-//! for, its [`Variant`]. What belongs to one client or one hop, OPT above all, is not kept.
+//! An entry has the bytes of a response behind the question, so that a response from the cache is a
+//! copy with other TTLs. An entry depends on the question and on the [`Variant`] of the query. Data
+//! of one client or one hop, such as OPT, is not cached.
 //!
-//! - `keeping`: which answers are kept, for what, and for how long
-//! - `key`: what an answer is found by
-//! - `newer`: what a newer reply ends
-//! - `pauses`: when upstream is asked again for what is known
-//! - `entry`: what is kept of one
-//! - `store`: all of them, within a budget that is never exceeded
-//! - `cells`, `index`: its memory, and the way to an entry
+//! - `policy`: the cache policy: cacheable answers, their extent and their lifetime
+//! - `key`: keys of entries
+//! - `newer`: removal of entries that a newer reply makes obsolete
+//! - `pauses`: pauses between queries upstream for one question
+//! - `entry`: the layout of an entry
+//! - `store`: the entries, within a memory budget that is never exceeded
+//! - `blocks`, `index`: the memory of the store and its hash index
+//! - `failures`: the failure cache
 
 mod blocks;
 mod entry;
@@ -43,23 +44,24 @@ use entry::Marks;
 use key::Key;
 use newer::NameStatus;
 use pauses::{ASKED, prefetch_window};
-use policy::{Extent, Keeping, keeping};
+use policy::{CachePolicy, Extent, policy_for};
 use store::Store;
 
-/// Ticks of the cache's clock in a second: a lifetime of a few seconds is divided finely enough, and
-/// 32 bits last for 17 years.
+/// Ticks of the cache's clock per second: fine enough to divide a lifetime of a few seconds, and 32
+/// bits last for 17 years.
 const TICKS: u32 = 8;
 
-/// A tick.
+/// The duration of a tick.
 const TICK: Duration = Duration::from_millis(1000 / TICKS as u64);
 
-/// Seconds for which a client may keep an answer that is no longer fresh (RFC 8767, section 5).
+/// The TTL of records in a stale answer, in seconds (RFC 8767, section 5).
 const STALE_TTL: u32 = 30;
 
-/// Names above one that may have been denied with all that is below: those nearest to it.
+/// The maximum number of ancestors of a name, from the nearest upward, that are checked for a
+/// denial.
 const ANCESTORS_MAX: usize = 16;
 
-/// An entry that was found, until the cache is changed.
+/// A found entry, valid until the cache is changed.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Entry {
     place: u32,
@@ -67,7 +69,7 @@ pub(super) struct Entry {
 }
 
 impl Entry {
-    /// Whether it is no longer fresh.
+    /// Returns whether the entry is stale.
     pub(super) fn is_stale(self) -> bool {
         self.ttls == Ttls::Stale
     }
@@ -76,14 +78,14 @@ impl Entry {
 /// The TTLs that records have in a response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Ttls {
-    /// Less by so many seconds.
+    /// The remaining TTL, this many seconds below the TTL at the start.
     Less(u32),
-    /// That of records that are no longer fresh.
+    /// The TTL of stale records.
     Stale,
 }
 
 impl Ttls {
-    /// The TTL in a response of a record that is kept with this one, in seconds.
+    /// Returns the TTL in a response, in seconds, of a record that was cached with the TTL `kept`.
     fn of(self, kept: u32) -> u32 {
         match self {
             Self::Less(age) => kept.saturating_sub(age),
@@ -92,26 +94,26 @@ impl Ttls {
     }
 }
 
-/// What the cache has for a query.
+/// The result of a cache lookup.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Recall {
-    /// An answer.
+    /// A fresh answer.
     Fresh {
         entry: Entry,
-        /// Upstream should be asked again: the answer is much wanted and its end is near.
-        is_ask_due: bool,
+        /// A prefetch is due: the answer is in demand and expires soon.
+        is_refresh_due: bool,
     },
-    /// An error, during whose pause upstream is not asked (RFC 9520).
+    /// A cached error: upstream is not asked until its pause ends (RFC 9520).
     Failed(Entry),
-    /// An answer that is no longer fresh, if upstream has none.
+    /// A stale answer, to be served if upstream has no answer.
     Stale(Entry),
-    /// An answer that is no longer fresh, since upstream had none a short time ago.
+    /// A stale answer that is served at once, since upstream had no answer a short time ago.
     StaleInUse {
         entry: Entry,
-        /// Upstream should be asked again.
-        is_ask_due: bool,
+        /// Another query upstream is due.
+        is_refresh_due: bool,
     },
-    /// Nothing.
+    /// No entry.
     Nothing,
 }
 
@@ -122,25 +124,25 @@ impl Recall {
     }
 }
 
-/// What has become of an answer.
+/// The result of adding an answer to the cache.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Kept {
-    /// It is an entry.
+    /// The answer is cached.
     Yes(Entry),
-    /// It is an error, and there is something better.
+    /// The answer is an error and was dropped for this better entry.
     Previous(Entry),
-    /// It is for who asked alone.
+    /// The answer cannot be cached.
     No,
 }
 
-/// What a cache holds.
+/// The usage of a cache.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CacheUsage {
-    /// Answers that are known.
+    /// The number of entries.
     pub entries: usize,
-    /// Octets of memory that they take.
+    /// Bytes of memory in use.
     pub octets: usize,
-    /// Answers that had to go for others since the start.
+    /// The number of entries that were evicted since the start.
     pub evicted: u64,
 }
 
@@ -155,24 +157,24 @@ impl fmt::Display for CacheUsage {
     }
 }
 
-/// The answers that are known. See the [module](self).
+/// The cache. See the [module](self).
 #[derive(Debug)]
 pub(super) struct Cache {
     settings: CacheSettings,
     timeouts: Timeouts,
     store: Store,
-    /// Keyed, so that clients cannot choose names that get in each other's way.
+    /// A hasher with a secret key, so that clients cannot choose names with equal hashes.
     hasher: DefaultHasher,
-    /// The tick in which things last changed for the better: errors from before are void, and
-    /// what stands in since before may do so no longer.
+    /// The tick of the last recovery: cached errors from before it are void, and stale answers in
+    /// use since before it are asked for again.
     better_since: u32,
-    /// Ticks that the host has slept, in which our clock stood still.
+    /// Ticks during which the host was suspended and the clock stood still.
     asleep: u32,
     scratch: Vec<u8>,
 }
 
 impl Cache {
-    /// An empty cache.
+    /// Creates an empty cache.
     pub(super) fn new(
         settings: &CacheSettings,
         timeouts: &Timeouts,
@@ -191,81 +193,82 @@ impl Cache {
         }
     }
 
-    /// Whether there is a cache at all.
+    /// Returns whether the cache has any memory.
     pub(super) fn is_on(&self) -> bool {
         self.store.has_cells()
     }
 
-    /// What it holds, and what that takes.
+    /// Returns the usage of the cache.
     pub(super) fn usage(&self) -> CacheUsage {
         self.store.usage()
     }
 
-    /// Goes on with these settings. Forgets all answers, and gives their memory back.
+    /// Applies new settings, removes all entries and releases their memory.
     pub(super) fn reconfigure(&mut self, settings: &CacheSettings, timeouts: &Timeouts) {
         self.settings = *settings;
         self.timeouts = *timeouts;
         self.store.start_over(settings.size);
     }
 
-    /// Takes note that what upstream could not answer before, it may now.
+    /// Records a recovery: upstream may be able to answer questions that failed before.
     pub(super) fn on_recovery(&mut self, now: Instant) {
         self.better_since = self.tick(now);
     }
 
-    /// Takes note that the host has slept for so long.
+    /// Records that the host was suspended for this duration.
     pub(super) fn on_sleep(&mut self, slept: Duration) {
         self.asleep = self.asleep.saturating_add(ticks(slept));
     }
 
-    /// The current tick, counting those in which the host slept. None is zero.
+    /// Returns the current tick, including ticks during suspensions. No tick is zero.
     fn tick(&self, now: Instant) -> u32 {
         let awake = ticks(now - Instant::default());
         awake.saturating_add(self.asleep).saturating_add(1)
     }
 
-    /// What is sought for a query; `None` if its answer is not known and will not be.
-    pub(super) fn sought(&self, query: &Message<'_>) -> Option<CacheLookup> {
+    /// Returns the lookup for a query, or `None` if its answer cannot be cached.
+    pub(super) fn lookup(&self, query: &Message<'_>) -> Option<CacheLookup> {
         let question = query.question().filter(|_| self.is_on())?;
         let variant = Variant::of(query)?;
         Some(CacheLookup::new(question.name(), variant, &self.hasher))
     }
 
-    /// What there is for this query. An answer that is fresh is taken to be of use.
+    /// Looks up the answer to a query. A fresh answer counts as used.
     pub(super) fn recall(
         &mut self,
         question: Question<'_>,
-        sought: CacheLookup,
+        lookup: CacheLookup,
         now: Instant,
     ) -> Recall {
-        let exact = self.store.find(Key::of(question, sought));
-        if exact.is_none() && self.has_none(question, sought) {
+        let exact = self.store.find(Key::of(question, lookup));
+        if exact.is_none() && self.has_none(question, lookup) {
             return Recall::Nothing;
         }
         let recall = self.recall_at(exact, now);
         if recall.is_final() {
             return recall;
         }
-        let denial = self.store.find(Key::of_denial(question, sought));
-        // A denial of the name came later: what takes its place takes it away.
+        let denial = self.store.find(Key::of_denial(question, lookup));
+        // If both entries exist, the denial of the name is newer: an answer to the question removes
+        // the denial.
         let stale = match self.recall_at(denial, now) {
             Recall::Nothing => recall,
             later if later.is_final() => return later,
             later => later,
         };
-        self.recall_error_of_others(question, sought, now, stale)
+        self.recall_error_of_others(question, lookup, now, stale)
     }
 
-    /// What there is for this query if its own variant has nothing, or this that is stale: an error
-    /// for the variant with the other DO holds for both.
+    /// Returns the result of a lookup that found nothing or only a stale answer. A cached error for
+    /// the variant with the other DO also holds for this one.
     fn recall_error_of_others(
         &self,
         question: Question<'_>,
-        sought: CacheLookup,
+        lookup: CacheLookup,
         now: Instant,
         stale: Recall,
     ) -> Recall {
-        let other = sought.in_variant(sought.variant().with_other_proof());
+        let other = lookup.in_variant(lookup.variant().with_other_proof());
         let place = self.store.find(Key::of(question, other));
         let Some(Recall::Failed(error)) = place.map(|place| self.judge(place, now)) else {
             return stale;
@@ -273,27 +276,27 @@ impl Cache {
         match stale {
             Recall::Stale(entry) | Recall::StaleInUse { entry, .. } => Recall::StaleInUse {
                 entry,
-                is_ask_due: false,
+                is_refresh_due: false,
             },
             _ => Recall::Failed(error),
         }
     }
 
-    /// The denial of a name above that of this question, which is one of the question's name, too
-    /// (RFC 8020), if there is one. Only names count that `is_alike`.
+    /// Returns the denial of an ancestor of the question's name, which also denies the name itself
+    /// (RFC 8020). An ancestor counts only if `is_alike` holds for it.
     pub(super) fn denial_above(
         &mut self,
         question: Question<'_>,
-        sought: CacheLookup,
+        lookup: CacheLookup,
         now: Instant,
         is_alike: impl Fn(&[u8]) -> bool,
     ) -> Option<Entry> {
-        if !self.store.has_below() || sought.wants_proof() {
+        if !self.store.has_below() || lookup.wants_proof() {
             return None;
         }
         let ancestors = name::suffixes(question.name()).skip(1).take(ANCESTORS_MAX);
         for name in ancestors.filter(|name| name.len() > 1) {
-            let above = CacheLookup::new(name, sought.variant(), &self.hasher);
+            let above = CacheLookup::new(name, lookup.variant(), &self.hasher);
             let Some(place) = self.store.find(Key::of_name(name, above)) else {
                 continue;
             };
@@ -309,7 +312,7 @@ impl Cache {
         None
     }
 
-    /// Judges an entry if there is one. Counts the use of an entry that is the answer.
+    /// Judges an entry if there is one. Counts the use of a final result.
     fn recall_at(&mut self, place: Option<u32>, now: Instant) -> Recall {
         let Some(place) = place else {
             return Recall::Nothing;
@@ -321,7 +324,7 @@ impl Cache {
         recall
     }
 
-    /// What an entry is good for by now.
+    /// Returns the result of a lookup that found this entry.
     fn judge(&self, place: u32, at: Instant) -> Recall {
         let head = self.store.head(place);
         let now = self.tick(at);
@@ -340,11 +343,14 @@ impl Cache {
                     Recall::Failed(entry)
                 };
             }
-            let is_ask_due = self.settings.prefetch
+            let is_refresh_due = self.settings.prefetch
                 && lifetime - age <= prefetch_window(lifetime)
                 && head.marks.hits() > 0
                 && head.ask_from <= now;
-            return Recall::Fresh { entry, is_ask_due };
+            return Recall::Fresh {
+                entry,
+                is_refresh_due,
+            };
         }
         if is_error || age - lifetime >= ticks(self.settings.stale_max) {
             return Recall::Nothing;
@@ -357,7 +363,7 @@ impl Cache {
                 if from > now && from != ASKED {
                     Recall::StaleInUse {
                         entry,
-                        is_ask_due: false,
+                        is_refresh_due: false,
                     }
                 } else {
                     Recall::Stale(entry)
@@ -365,13 +371,13 @@ impl Cache {
             }
             from => Recall::StaleInUse {
                 entry,
-                is_ask_due: from <= now
+                is_refresh_due: from <= now
                     || from <= self.better_since.saturating_add(self.stale_pause()),
             },
         }
     }
 
-    /// Takes note that an entry was of use.
+    /// Records that an entry was used.
     fn touch(&mut self, place: u32) {
         self.store.mark(place, |marks| {
             marks.insert(Marks::VISITED);
@@ -379,7 +385,7 @@ impl Cache {
         });
     }
 
-    /// Appends the response with this answer, at most of the length that is asked for.
+    /// Appends the response with this answer, cut to the length that the client accepts.
     pub(super) fn write(&self, entry: Entry, asked: &Asked<'_>, out: &mut Vec<u8>) {
         let head = self.store.head(entry.place);
         let start = start_answer(out, asked, head.flags, head.counts);
@@ -403,7 +409,7 @@ impl Cache {
         for at in (records_end..out.len()).step_by(size_of::<u16>()) {
             let position = u16::from_le_bytes([out[at], out[at + 1]]);
             let ttl = out[records_start + usize::from(position)..].first_chunk_mut();
-            let ttl = ttl.expect("a TTL has four octets");
+            let ttl = ttl.expect("a TTL has four bytes");
             *ttl = entry.ttls.of(u32::from_be_bytes(*ttl)).to_be_bytes();
         }
         out.truncate(records_end);
@@ -421,49 +427,49 @@ impl Cache {
         end_answer(out, start, asked, edns::options(&errors), stale);
     }
 
-    /// Keeps the answer to a question, if it can be kept. Ends what the answer makes obsolete in any
-    /// case.
+    /// Adds the answer to a question, if it can be cached. In any case removes the entries that the
+    /// answer makes obsolete.
     pub(super) fn keep(
         &mut self,
         question: Question<'_>,
-        sought: CacheLookup,
+        lookup: CacheLookup,
         answer: &Message<'_>,
         now: Instant,
     ) -> Kept {
-        let news = NameStatus::of(answer);
-        let keeping = keeping(answer, question, sought.wants_proof(), &self.settings);
-        if news == NameStatus::Nothing
-            && let Some(better) = self.better_than_error(question, sought, now)
+        let status = NameStatus::of(answer);
+        let policy = policy_for(answer, question, lookup.wants_proof(), &self.settings);
+        if status == NameStatus::Nothing
+            && let Some(better) = self.better_than_error(question, lookup, now)
         {
             return Kept::Previous(better);
         }
-        let keeping = match keeping {
+        let policy = match policy {
             Some(error) if error.is_error => {
-                let lifetime = self.pause_after_error(question, sought, now);
-                Some(Keeping { lifetime, ..error })
+                let lifetime = self.pause_after_error(question, lookup, now);
+                Some(CachePolicy { lifetime, ..error })
             }
             other => other,
         };
-        self.end_older(question, sought, news, true, now);
-        let Some(keeping) = keeping else {
+        self.end_older(question, lookup, status, true, now);
+        let Some(policy) = policy else {
             return Kept::No;
         };
-        let key = match keeping.extent {
-            Extent::Question => Key::of(question, sought),
-            Extent::Name | Extent::Subtree => Key::of_denial(question, sought),
+        let key = match policy.extent {
+            Extent::Question => Key::of(question, lookup),
+            Extent::Name | Extent::Subtree => Key::of_denial(question, lookup),
         };
-        // The pause of an error is not shortened by the tick that has begun.
-        let came = if keeping.is_error {
+        // The pause of an error starts at the next tick, so that it is not shortened.
+        let came = if policy.is_error {
             self.tick(now + TICK.saturating_sub(Duration::from_nanos(1)))
         } else {
             self.tick(now)
         };
-        let head = entry::compose(&mut self.scratch, key, answer, &keeping, came);
+        let head = entry::compose(&mut self.scratch, key, answer, &policy, came);
         let Some(head) = head.filter(|_| self.store.takes(self.scratch.len())) else {
             return Kept::No;
         };
-        if news == NameStatus::Nothing {
-            for key in keys(question, sought) {
+        if status == NameStatus::Nothing {
+            for key in keys(question, lookup) {
                 if let Some(place) = self.store.find(key) {
                     self.store.remove(place);
                 }
@@ -477,22 +483,23 @@ impl Cache {
     }
 }
 
-/// The keys that an answer may be under, the more likely first.
-fn keys(question: Question<'_>, sought: CacheLookup) -> [Key<'_>; 2] {
-    [Key::of(question, sought), Key::of_denial(question, sought)]
+/// Returns the keys that an answer to the question may have, the more likely one first.
+fn keys(question: Question<'_>, lookup: CacheLookup) -> [Key<'_>; 2] {
+    [Key::of(question, lookup), Key::of_denial(question, lookup)]
 }
 
-/// Whole seconds.
+/// Returns the whole seconds of a duration.
 fn seconds(duration: Duration) -> u32 {
     u32::try_from(duration.as_secs()).unwrap_or(u32::MAX)
 }
 
-/// Whole ticks.
+/// Returns the whole ticks of a duration.
 fn ticks(duration: Duration) -> u32 {
     let begun = u64::from(duration.subsec_nanos() / TICK.subsec_nanos());
     let whole = duration.as_secs().saturating_mul(TICKS.into());
     u32::try_from(whole.saturating_add(begun)).unwrap_or(u32::MAX)
 }
 
-/// Octets of scratch space that stay; what a long answer took beyond goes back.
+/// The number of bytes of scratch space that are kept. What a long answer took beyond them is
+/// released.
 const SCRATCH_KEPT: usize = 4096;

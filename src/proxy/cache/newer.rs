@@ -1,8 +1,8 @@
-//! The end of older entries: removes what a newer reply contradicts or refreshes.
+//! Removal of older entries that a newer reply contradicts or refreshes.
 //!
 //! A NOERROR or NXDOMAIN reply refreshes the data (RFC 8767, section 4), even if the reply itself
 //! cannot be kept: its TTL is zero, it is too large, truncated, or its aliases do not lead to its
-//! records. So does a verdict on the name. Other errors end nothing.
+//! records. A verdict on the name also ends older entries; other errors end none.
 //!
 //! Entries for queries with and without DO come from the same data. A reply to one kind of query
 //! therefore ends what is stale for the other kind, and what contradicts the existence of the name.
@@ -14,7 +14,7 @@ use crate::base::time::Instant;
 use crate::wire::question::CLASS_IN;
 use crate::wire::{Flags, Message, Question, Rcode, name};
 
-/// Types of which a denial of the name removes the entries. Those of other types end as soon as
+/// The types with entries that a denial of the name removes. Entries of other types end as soon as
 /// they are stale, since the denial is newer.
 const TYPES: [u16; 20] = [
     1, 28, 65, 2, 5, 6, 12, 13, 15, 16, 29, 33, 35, 43, 44, 48, 52, 64, 256, 257,
@@ -51,8 +51,9 @@ impl NameStatus {
 }
 
 impl Cache {
-    /// Ends what a reply makes obsolete that cannot be kept since its query has no variant: the
-    /// query has options that pass, or asks for no type of data.
+    /// Removes the entries that a reply makes obsolete. The reply itself cannot be cached, since
+    /// its query has no variant: the query has options that are forwarded, or asks for no type of
+    /// data.
     pub(in crate::proxy) fn on_reply_apart(
         &mut self,
         question: Question<'_>,
@@ -64,76 +65,81 @@ impl Cache {
             return;
         }
         let variant = Variant::of_bits(false, flags.contains(Flags::CD));
-        let sought = CacheLookup::new(question.name(), variant, &self.hasher);
-        self.end_older(question, sought, NameStatus::of(reply), false, now);
+        let lookup = CacheLookup::new(question.name(), variant, &self.hasher);
+        self.end_older(question, lookup, NameStatus::of(reply), false, now);
     }
 
-    /// Ends what a reply to this question makes obsolete. `is_own`: the reply is one for this
-    /// variant, so that no entry of the variant outlives it.
+    /// Removes the entries that a reply to this question makes obsolete. If `is_own`, the reply is
+    /// one for this variant, and no entry of the variant outlives it.
     pub(super) fn end_older(
         &mut self,
         question: Question<'_>,
-        sought: CacheLookup,
-        news: NameStatus,
+        lookup: CacheLookup,
+        status: NameStatus,
         is_own: bool,
         now: Instant,
     ) {
-        if news == NameStatus::Nothing {
+        if status == NameStatus::Nothing {
             return;
         }
-        if news != NameStatus::Denied && self.has_none(question, sought) {
-            return self.end_denials_above(question, sought, news);
+        if status != NameStatus::Denied && self.has_none(question, lookup) {
+            return self.end_denials_above(question, lookup, status);
         }
-        let is_judged = news == NameStatus::Judged;
-        for variant in [sought.variant(), sought.variant().with_other_proof()] {
-            let is_own = is_own && variant == sought.variant();
-            let sought = sought.in_variant(variant);
-            if let Some(place) = self.store.find(Key::of(question, sought)) {
+        let is_judged = status == NameStatus::Judged;
+        for variant in [lookup.variant(), lookup.variant().with_other_proof()] {
+            let is_own = is_own && variant == lookup.variant();
+            let lookup = lookup.in_variant(variant);
+            if let Some(place) = self.store.find(Key::of(question, lookup)) {
                 let is_error = self.store.head(place).marks.contains(Marks::ERROR);
                 if is_error && !is_judged {
                     // Other errors may be over as well.
                     self.on_recovery(now);
                 }
                 let is_over = is_error && !is_judged || !self.is_in_time(place, now);
-                if is_own || is_over || news == NameStatus::Denied {
+                if is_own || is_over || status == NameStatus::Denied {
                     self.store.remove(place);
                 }
             }
-            if let Some(place) = self.store.find(Key::of_denial(question, sought))
-                && (is_own || news == NameStatus::Exists || !self.is_in_time(place, now))
+            if let Some(place) = self.store.find(Key::of_denial(question, lookup))
+                && (is_own || status == NameStatus::Exists || !self.is_in_time(place, now))
             {
                 self.store.remove(place);
             }
-            if news == NameStatus::Denied {
-                self.remove_types(question, sought);
+            if status == NameStatus::Denied {
+                self.remove_types(question, lookup);
             }
         }
-        self.end_denials_above(question, sought, news);
+        self.end_denials_above(question, lookup, status);
     }
 
-    /// Returns whether one look tells that the cache has no entry for the question in any variant
-    /// and no denial of its name.
-    pub(super) fn has_none(&self, question: Question<'_>, sought: CacheLookup) -> bool {
-        Key::is_common(question.rr_type()) && !self.store.may_have_common(sought)
+    /// Returns whether one read of the index shows that the cache has no entry for the question in
+    /// any variant and no denial of its name.
+    pub(super) fn has_none(&self, question: Question<'_>, lookup: CacheLookup) -> bool {
+        Key::is_common(question.rr_type()) && !self.store.may_have_common(lookup)
     }
 
-    /// Removes the denials of names above that the news contradicts.
-    fn end_denials_above(&mut self, question: Question<'_>, sought: CacheLookup, news: NameStatus) {
-        if news == NameStatus::Exists {
-            self.remove_denials_above(question, sought.variant());
+    /// Removes the denials of names above that the status of the name contradicts.
+    fn end_denials_above(
+        &mut self,
+        question: Question<'_>,
+        lookup: CacheLookup,
+        status: NameStatus,
+    ) {
+        if status == NameStatus::Exists {
+            self.remove_denials_above(question, lookup.variant());
         }
     }
 
-    /// Whether the lifetime of an entry is not over.
+    /// Returns whether the lifetime of an entry is not over.
     fn is_in_time(&self, place: u32, now: Instant) -> bool {
         let head = self.store.head(place);
         self.tick(now).saturating_sub(head.came) < head.lifetime.saturating_mul(TICKS)
     }
 
     /// Removes the entries of the name for all common types.
-    fn remove_types(&mut self, question: Question<'_>, sought: CacheLookup) {
+    fn remove_types(&mut self, question: Question<'_>, lookup: CacheLookup) {
         for rr_type in TYPES {
-            let key = Key::of_type(question.name(), rr_type, sought);
+            let key = Key::of_type(question.name(), rr_type, lookup);
             if let Some(place) = self.store.find(key) {
                 self.store.remove(place);
             }

@@ -7,48 +7,48 @@ use super::{Cache, Entry, Marks, Recall, TICKS, keys, seconds, ticks};
 use crate::base::time::Instant;
 use crate::wire::Question;
 
-/// In the place of the tick from which upstream is asked again: it is being asked.
+/// The value of `ask_from` while upstream is being asked.
 pub(super) const ASKED: u32 = u32::MAX;
 
 impl Cache {
-    /// Returns the answer that the cache has for a question and that is better than an error. If
-    /// the answer is stale, it is served instead of the error from now on.
+    /// Returns the cached answer to a question that is better than an error. If the answer is
+    /// stale, it is served instead of the error from now on.
     pub(super) fn better_than_error(
         &mut self,
         question: Question<'_>,
-        sought: CacheLookup,
+        lookup: CacheLookup,
         now: Instant,
     ) -> Option<Entry> {
-        match self.recall(question, sought, now) {
+        match self.recall(question, lookup, now) {
             Recall::Fresh { entry, .. } => {
                 self.pause_refresh(entry.place, now);
                 Some(entry)
             }
             Recall::Stale(entry) | Recall::StaleInUse { entry, .. } => {
-                self.on_used_instead(entry, now);
+                self.on_stale_served(entry, now);
                 Some(entry)
             }
             Recall::Failed(_) | Recall::Nothing => None,
         }
     }
 
-    /// Records that upstream is asked for this answer again before its end.
-    pub(in crate::proxy) fn on_asked_again(&mut self, entry: Entry) {
+    /// Records that upstream is asked again for this answer before it expires.
+    pub(in crate::proxy) fn on_prefetch(&mut self, entry: Entry) {
         self.store.update(entry.place, |head| {
             head.ask_from = ASKED;
             head.marks.insert(Marks::ASKED_AGAIN);
         });
     }
 
-    /// Records that upstream, asked again for an answer that is not yet stale, had none: the next
-    /// attempt has to wait for the pause of an error, longer each time.
+    /// Records that upstream, asked again for an answer that is not yet stale, had no answer: the
+    /// next attempt has to wait for the pause of an error, which grows each time.
     pub(in crate::proxy) fn on_refresh_failed(
         &mut self,
         question: Question<'_>,
-        sought: CacheLookup,
+        lookup: CacheLookup,
         now: Instant,
     ) {
-        for key in keys(question, sought) {
+        for key in keys(question, lookup) {
             if let Some(place) = self.store.find(key) {
                 self.pause_refresh(place, now);
             }
@@ -67,14 +67,14 @@ impl Cache {
         let since = self.tick(now).saturating_sub(window_start);
         let least = ticks(self.timeouts.failed_min);
         let most = ticks(self.timeouts.failed_max).max(least);
-        // Half of the time since the first attempt: the pauses grow as those of an error do.
+        // Half of the time since the first attempt: the pauses grow like those of an error.
         let pause = (since / 2).clamp(least, most);
         let ask_from = self.tick(now).saturating_add(pause + 1);
         self.store.update(place, |head| head.ask_from = ask_from);
     }
 
     /// Records that a stale entry was served; upstream is not asked again for `stale_pause`.
-    pub(in crate::proxy) fn on_used_instead(&mut self, entry: Entry, now: Instant) {
+    pub(in crate::proxy) fn on_stale_served(&mut self, entry: Entry, now: Instant) {
         let ask_from = self.tick(now).saturating_add(self.stale_pause());
         self.store.update(entry.place, |head| {
             head.ask_from = ask_from;
@@ -83,17 +83,18 @@ impl Cache {
         self.touch(entry.place);
     }
 
-    /// Ticks between queries upstream while a stale answer is served.
+    /// Returns the number of ticks between queries upstream while a stale answer is served.
     pub(super) fn stale_pause(&self) -> u32 {
         ticks(self.timeouts.stale_pause)
     }
 
-    /// For how many seconds an error is kept: longer each time (RFC 9520, section 3.2). Errors for
-    /// queries with and without DO count together, and those that come at the same time once.
+    /// Returns the number of seconds for which an error is cached: longer each time (RFC 9520,
+    /// section 3.2). Errors for queries with and without DO count together, and errors that arrive
+    /// at the same time count once.
     pub(super) fn pause_after_error(
         &self,
         question: Question<'_>,
-        sought: CacheLookup,
+        lookup: CacheLookup,
         now: Instant,
     ) -> u32 {
         let least = seconds(self.timeouts.failed_min).max(1);
@@ -110,17 +111,17 @@ impl Cache {
             let factor = if is_same { 1 } else { 2 };
             is_recent.then(|| head.lifetime.saturating_mul(factor).min(most))
         };
-        let variant = sought.variant();
+        let variant = lookup.variant();
         let variants = [variant, variant.with_other_proof()];
-        let keys = variants.map(|variant| Key::of(question, sought.in_variant(variant)));
+        let keys = variants.map(|variant| Key::of(question, lookup.in_variant(variant)));
         let earlier = keys.into_iter().filter_map(|key| self.store.find(key));
         let pauses = earlier.filter_map(|place| pause_after(self.store.head(place)));
         pauses.max().unwrap_or(least)
     }
 }
 
-/// The last ticks of a lifetime, in which an answer that is much wanted is asked for again: a tenth
-/// of the lifetime, or a second if that is more, but no more than a quarter.
+/// Returns the number of ticks at the end of a lifetime in which an answer in demand is prefetched:
+/// a tenth of the lifetime, or a second if that is more, but no more than a quarter.
 pub(super) fn prefetch_window(lifetime: u32) -> u32 {
     (lifetime / 10).max(TICKS.min(lifetime / 4))
 }

@@ -1,4 +1,4 @@
-//! Which answers are kept, for what, and for how long (RFC 2308, 8020, 8767).
+//! The cache policy: cacheable answers, their extent and their lifetime (RFC 2308, 8020, 8767).
 
 use super::seconds;
 use crate::config::CacheSettings;
@@ -7,40 +7,40 @@ use crate::wire::question::{CLASS_IN, Type};
 use crate::wire::record::Record;
 use crate::wire::{Flags, Message, Question, Rcode, name};
 
-/// How an answer is kept.
+/// The cache policy for an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Keeping {
-    /// For how many seconds. That of an error depends on the errors before it.
+pub(super) struct CachePolicy {
+    /// The lifetime in seconds. The lifetime of an error depends on the errors before it.
     pub(super) lifetime: u32,
-    /// For what.
+    /// The extent of the answer.
     pub(super) extent: Extent,
-    /// It says that something does not exist.
+    /// The answer is NXDOMAIN or NODATA.
     pub(super) is_denial: bool,
-    /// It says that there was no answer.
+    /// The answer is an error.
     pub(super) is_error: bool,
-    /// What TTLs may be, in seconds.
+    /// The minimum and maximum TTL of records, in seconds.
     pub(super) ttls: (u32, u32),
 }
 
-/// What an answer is one for.
+/// The extent of an answer: the questions that it answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Extent {
-    /// The question.
+    /// The question alone.
     Question,
     /// Every type at the name.
     Name,
-    /// Every type at the name and all that are below it.
+    /// Every type at the name and at all names below it.
     Subtree,
 }
 
-/// How an answer to this question is kept; `None` if it is not. Whether DNSSEC records are part of
-/// it decides whether a denial may be used for names below: proofs are for one name.
-pub(super) fn keeping(
+/// Returns the cache policy for an answer to this question, or `None` if it cannot be cached. A
+/// denial with DNSSEC records (`wants_proof`) is not used for names below: a proof is for one name.
+pub(super) fn policy_for(
     answer: &Message<'_>,
     question: Question<'_>,
     wants_proof: bool,
     settings: &CacheSettings,
-) -> Option<Keeping> {
+) -> Option<CachePolicy> {
     let flags = answer.header().flags;
     let has_extension = answer.opt().is_some_and(|opt| opt.rcode_extension != 0);
     if flags.contains(Flags::TC) || has_extension {
@@ -48,15 +48,15 @@ pub(super) fn keeping(
     }
     let rcode = flags.rcode();
     let ttls = (seconds(settings.ttl_min), seconds(settings.ttl_max));
-    let keeping = Keeping {
+    let policy = CachePolicy {
         lifetime: 0,
         extent: Extent::Question,
         is_denial: false,
         is_error: rcode != Rcode::NOERROR && rcode != Rcode::NXDOMAIN,
         ttls,
     };
-    if keeping.is_error {
-        return Some(keeping);
+    if policy.is_error {
+        return Some(policy);
     }
     let bytes = answer.bytes();
     let (content, ttl) = content(answer, question.rr_type());
@@ -65,47 +65,45 @@ pub(super) fn keeping(
         Content::None => false,
         Content::Unrelated => return None,
     };
-    let keeping = if rcode == Rcode::NOERROR && is_answered {
+    let policy = if rcode == Rcode::NOERROR && is_answered {
         let lifetime = ttl?.max(ttls.0).min(ttls.1);
-        Keeping {
-            lifetime,
-            ..keeping
-        }
+        CachePolicy { lifetime, ..policy }
     } else {
-        // Without SOA nobody says how long there is nothing (RFC 2308, section 5), and an alias
-        // that leads nowhere is a part of an answer.
+        // Without SOA the time to cache a negative answer is unknown (RFC 2308, section 5), and an
+        // alias that leads nowhere is a part of an answer.
         let soa = soa(answer)?;
         let soa_ttl = soa.ttl(bytes).min(minimum(soa.data(bytes))?);
         let most = ttls.1.min(seconds(settings.negative_ttl_max));
         let lifetime = ttl.unwrap_or(soa_ttl).min(soa_ttl).max(ttls.0).min(most);
         let is_of_name = rcode == Rcode::NXDOMAIN && answer.header().answers == 0;
-        Keeping {
+        CachePolicy {
             lifetime,
             extent: match is_of_name {
-                // Some servers deny names that have others below; not where that is validated.
+                // Some servers deny names that have other names below them, but not in validated
+                // zones.
                 true if flags.contains(Flags::AD) && !wants_proof => Extent::Subtree,
                 true => Extent::Name,
                 false => Extent::Question,
             },
             is_denial: true,
-            ..keeping
+            ..policy
         }
     };
-    (keeping.lifetime > 0).then_some(keeping)
+    (policy.lifetime > 0).then_some(policy)
 }
 
-/// The records of the type asked for in the answer section.
+/// The relation of the answer section to the type in the question.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Content {
-    /// Some belong to the name in the question, or to the one that its aliases lead to.
+    /// Records of the type belong to the name in the question, or to the target of its aliases.
     Records,
-    /// There are none, and the name or its last alias may be denied.
+    /// No record has the type, and the name or its last alias may be denied.
     None,
-    /// All belong to other names, or the answer section has records of other types alone.
+    /// All records belong to other names, or the answer section has only records of other types.
     Unrelated,
 }
 
-/// Returns also the least TTL in the answer section.
+/// Classifies the answer section. Also returns its lowest TTL.
 fn content(answer: &Message<'_>, rr_type: Type) -> (Content, Option<u32>) {
     let bytes = answer.bytes();
     let (mut ttl, mut has_type, mut is_owned, mut has_alias) = (None, false, false, false);
@@ -141,8 +139,8 @@ fn content(answer: &Message<'_>, rr_type: Type) -> (Content, Option<u32>) {
     (content, ttl)
 }
 
-/// The position of the name that the aliases of an answer lead to from the name in the question.
-/// Resolvers write aliases in their order; a few that are not are found by further passes.
+/// Returns the position of the target of the last alias, starting from the name in the question.
+/// Resolvers write aliases in order; further passes find a few that are out of order.
 fn last_alias(answer: &Message<'_>, steps_left: &mut usize) -> usize {
     let bytes = answer.bytes();
     let mut owner = HEADER_LEN;
@@ -160,13 +158,14 @@ fn last_alias(answer: &Message<'_>, steps_left: &mut usize) -> usize {
     owner
 }
 
-/// Passes over an answer that are made to follow its aliases, so that the time is bounded.
+/// The maximum number of passes over an answer to follow its aliases.
 const ALIAS_PASSES_MAX: usize = 4;
 
-/// Steps that comparing the names of one answer may cost; names that would cost more are different.
+/// The maximum number of steps to compare the names of one answer. Beyond them, names count as
+/// different.
 const COMPARISON_STEPS_MAX: usize = 1 << 14;
 
-/// Whether the owner of a record is the name at this position.
+/// Returns whether the owner of a record is the name at this position.
 fn belongs_to(owner: usize, record: &Record, bytes: &[u8], steps_left: &mut usize) -> bool {
     let is_pointer = || {
         let start: Option<[u8; 2]> = bytes.get(record.start..record.fixed)?.try_into().ok();
@@ -177,13 +176,13 @@ fn belongs_to(owner: usize, record: &Record, bytes: &[u8], steps_left: &mut usiz
     is_same && record.class(bytes) == Ok(CLASS_IN)
 }
 
-/// An alias of its owner (RFC 1035, section 3.3.1).
+/// The type of an alias of its owner (RFC 1035, section 3.3.1).
 const CNAME: Type = Type(5);
 
-/// The bits that make a compression pointer of a position (RFC 1035, section 4.1.4).
+/// The bits that make a position a compression pointer (RFC 1035, section 4.1.4).
 const POINTER: usize = 0xc000;
 
-/// The record in the authority section that says for how long a denial holds.
+/// Returns the SOA record in the authority section, which limits the lifetime of a denial.
 pub(super) fn soa(answer: &Message<'_>) -> Option<Record> {
     let is_soa = |record: &Record| {
         record.rr_type == Type::SOA && record.class(answer.bytes()) == Ok(CLASS_IN)
@@ -191,7 +190,7 @@ pub(super) fn soa(answer: &Message<'_>) -> Option<Record> {
     answer.authorities().find(is_soa)
 }
 
-/// The last field of a SOA record's data (RFC 1035, section 3.3.13).
+/// Returns the last field of the data of a SOA record (RFC 1035, section 3.3.13).
 fn minimum(data: &[u8]) -> Option<u32> {
     data.last_chunk().copied().map(u32::from_be_bytes)
 }
@@ -205,9 +204,9 @@ mod tests {
         let bytes = answer.to_bytes();
         let message = Message::parse(&bytes).unwrap();
         let question = message.question().unwrap();
-        let keeping = keeping(&message, question, answer.wants_proof, settings)?;
-        assert_eq!(keeping.is_denial, answer.soa.is_some());
-        (!keeping.is_error).then_some((keeping.lifetime, keeping.extent))
+        let policy = policy_for(&message, question, answer.wants_proof, settings)?;
+        assert_eq!(policy.is_denial, answer.soa.is_some());
+        (!policy.is_error).then_some((policy.lifetime, policy.extent))
     }
 
     fn kept(answer: &Answer) -> Option<(u32, Extent)> {
@@ -227,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn denial_is_kept_as_long_as_soa_says() {
+    fn denial_is_kept_as_long_as_its_soa_allows() {
         let soa = |ttl, minimum| Answer::new("a.example", A).with_soa(ttl, minimum);
         assert_eq!(kept(&soa(900, 300)), Some((300, Extent::Question)));
         assert_eq!(kept(&soa(60, 300)), Some((60, Extent::Question)));
@@ -254,8 +253,9 @@ mod tests {
         assert_eq!(kept(&alias), Some((60, Extent::Question)));
     }
 
-    /// Whether an answer for `www.example A` with these records is kept: owner, type, and target or
-    /// nothing for an address. A SOA record comes last if `is_denial`.
+    /// Returns whether the policy keeps an answer for `www.example A` with these records, each
+    /// given by owner, type and target (empty for an address). If `is_denial`, a SOA record
+    /// follows.
     fn keeps(records: &[(&str, u16, &str)], is_denial: bool) -> bool {
         let mut bytes = vec![0, 0, 0x81, 0x80, 0, 1, 0, 0, 0, u8::from(is_denial), 0, 0];
         bytes[7] = u8::try_from(records.len()).unwrap();
@@ -284,7 +284,7 @@ mod tests {
         }
         let message = Message::parse(&bytes).unwrap();
         let question = message.question().unwrap();
-        keeping(&message, question, false, &CacheSettings::default()).is_some()
+        policy_for(&message, question, false, &CacheSettings::default()).is_some()
     }
 
     #[test]
@@ -294,14 +294,14 @@ mod tests {
         for records in [
             vec![address("www.example")],
             vec![address("WWW.Example"), address("www.example")],
-            // Records of other names are known for the question alone.
+            // Records of other names are cached for the question alone.
             vec![address("www.example"), address("web.example")],
             vec![alias("www.example", "a"), address("a"), address("b")],
             vec![alias("www.example", "a.test"), address("A.test")],
             vec![alias("www.example", "a"), alias("a", "b"), address("b")],
             vec![alias("a", "b"), alias("www.example", "a"), address("b")],
             vec![address("a"), alias("www.example", "a")],
-            // A signature, and the alias of a whole domain that an alias follows from.
+            // A signature, and a DNAME from which an alias follows.
             vec![address("www.example"), ("www.example", 46, "")],
             vec![
                 ("example", 39, "b"),
@@ -333,7 +333,7 @@ mod tests {
     }
 
     #[test]
-    fn name_is_denied_as_far_as_that_is_safe() {
+    fn denial_covers_names_below_only_if_it_is_validated() {
         let nothing = Answer::new("a.example", A)
             .says(Rcode::NXDOMAIN)
             .with_soa(60, 60);
@@ -342,7 +342,7 @@ mod tests {
         let validated = nothing.clone().flagged(Flags::AD);
         assert_eq!(extent(validated.clone()), Some(Extent::Subtree));
         assert_eq!(extent(validated.wanting_proof()), Some(Extent::Name));
-        // What an alias leads to is denied, and the name is not.
+        // The target of the alias is denied, not the name.
         let alias = nothing.with(&[(CNAME, 60)]).flagged(Flags::AD);
         assert_eq!(extent(alias), Some(Extent::Question));
     }
@@ -370,7 +370,7 @@ mod tests {
     }
 
     #[test]
-    fn code_that_takes_more_than_the_header_is_not_kept() {
+    fn extended_response_code_is_not_kept() {
         let mut bytes = Answer::new("a", A).with(&[(A, 60)]).to_bytes();
         let question_end = 12 + 7;
         let opt_at = question_end + 16;
@@ -381,8 +381,8 @@ mod tests {
             assert_eq!(message.opt().unwrap().rcode_extension, code);
             let question = message.question().unwrap();
             let settings = CacheSettings::default();
-            let keeping = keeping(&message, question, false, &settings);
-            assert_eq!(keeping.is_some(), is_kept);
+            let policy = policy_for(&message, question, false, &settings);
+            assert_eq!(policy.is_some(), is_kept);
         }
     }
 
@@ -393,8 +393,8 @@ mod tests {
             let bytes = Answer::new("a.example", A).says(rcode).to_bytes();
             let message = Message::parse(&bytes).unwrap();
             let question = message.question().unwrap();
-            let keeping = keeping(&message, question, false, &settings).unwrap();
-            assert!(keeping.is_error && keeping.extent == Extent::Question);
+            let policy = policy_for(&message, question, false, &settings).unwrap();
+            assert!(policy.is_error && policy.extent == Extent::Question);
         }
     }
 }

@@ -1,9 +1,9 @@
-//! The memory of the cache, and what has to go for something new.
+//! The entries of the cache and their eviction.
 //!
-//! What goes is found by SIEVE (Zhang and others, NSDI 2024): a hand goes from the oldest entry to
-//! the newest, over and over, and takes away what has not been of use since it came by. New entries
-//! come where the hand is going, so it might never arrive, and what was of use long ago would stay:
-//! once it has taken many, it starts again.
+//! Eviction is SIEVE (Zhang and others, NSDI 2024): a hand moves from the oldest entry to the
+//! newest, over and over, and evicts entries that were not used since it passed them. New entries
+//! are added ahead of the hand, so the hand might never reach the end, and entries that were used
+//! long ago would stay: after many evictions it starts again at the oldest entry.
 
 use std::ops::Range;
 
@@ -14,39 +14,39 @@ use super::index::Index;
 use super::key::{CacheLookup, Key};
 use crate::wire::octets;
 
-/// Entries that the hand goes past before it takes one that has been of use.
+/// The maximum number of used entries that the hand passes before it evicts one.
 const STEPS_MAX: usize = 256;
 
-/// How many times as many as there are the hand takes before it starts again.
+/// The number of evictions, per entry in the store, after which the hand starts again.
 const TAKEN_MAX: usize = 8;
 
-/// An entry may take this part of all cells.
+/// An entry may take this fraction of all cells: 1/8.
 const PART_MAX: usize = 8;
 
-/// Octets of the index for an entry.
+/// Bytes of the index per entry.
 const PLACE_LEN: usize = Index::size(1_000_000) / 1_000_000;
 
-/// The least that an entry takes, which has two cells or more.
+/// The minimum length of an entry, which has two cells or more, in bytes.
 const ENTRY_LEN: usize = 2 * CELL_LEN + PLACE_LEN;
 
-/// Entries by key, within a budget. An entry is known by the place of its first cell.
+/// Entries by key, within a memory budget. An entry is identified by the index of its first cell.
 #[derive(Debug)]
 pub(super) struct Store {
     cells: Cells,
     index: Index,
     newest: u32,
     oldest: u32,
-    /// Where the hand looks next: at the oldest, if nowhere.
+    /// The next entry for the hand, or `NONE` for the oldest.
     hand: u32,
-    /// Entries that the hand has taken since it started.
+    /// The number of evictions since the hand started.
     taken: usize,
-    /// Entries that answer every name below theirs.
+    /// The number of entries that deny every name below theirs.
     below: usize,
     evicted: u64,
 }
 
 impl Store {
-    /// Room for so many octets, all that it takes included.
+    /// Creates a store of `size` bytes, all overhead included.
     pub(super) fn new(size: usize) -> Self {
         let entries = size / ENTRY_LEN;
         let cells = size.saturating_sub(Index::size(entries)) / CELL_LEN;
@@ -62,12 +62,12 @@ impl Store {
         }
     }
 
-    /// Whether there is room for anything at all.
+    /// Returns whether the store has any memory.
     pub(super) fn has_cells(&self) -> bool {
         self.cells.most() > 0
     }
 
-    /// What it holds, and what that takes.
+    /// Returns the usage of the store.
     pub(super) fn usage(&self) -> CacheUsage {
         CacheUsage {
             entries: self.index.len(),
@@ -76,7 +76,7 @@ impl Store {
         }
     }
 
-    /// Forgets everything, and gives the memory back. Has room for so many octets from now on.
+    /// Removes everything, releases the memory, and continues with a budget of `size` bytes.
     pub(super) fn start_over(&mut self, size: usize) {
         *self = Self {
             evicted: self.evicted,
@@ -84,12 +84,12 @@ impl Store {
         };
     }
 
-    /// Whether an entry answers every name below its own.
+    /// Returns whether an entry denies every name below its own.
     pub(super) fn has_below(&self) -> bool {
         self.below > 0
     }
 
-    /// The entry of a key.
+    /// Returns the entry of a key.
     pub(super) fn find(&self, key: Key<'_>) -> Option<u32> {
         self.index.find(key.hash(), |place| {
             let head = self.head(place);
@@ -100,52 +100,56 @@ impl Store {
         })
     }
 
-    /// Returns whether an entry of a name that is sought may exist, in any variant, for a common
+    /// Returns whether an entry for the name of a lookup may exist, in any variant, for a common
     /// type or as the denial of the name.
-    pub(super) fn may_have_common(&self, sought: CacheLookup) -> bool {
-        self.index.has_any(Key::common_hashes(sought))
+    pub(super) fn may_have_common(&self, lookup: CacheLookup) -> bool {
+        self.index.has_any(Key::common_hashes(lookup))
     }
 
-    /// What is known of an entry.
+    /// Returns the head of an entry.
     pub(super) fn head(&self, place: u32) -> Head {
         Head::read(self.cells.start(place))
     }
 
-    /// The octets of an entry, in parts.
+    /// Returns the bytes of an entry in a range, in parts.
     pub(super) fn read(&self, place: u32, range: Range<usize>) -> impl Iterator<Item = &[u8]> {
         self.cells.read(place, range)
     }
 
-    /// Changes what is known of an entry.
+    /// Changes the head of an entry.
     pub(super) fn update(&mut self, place: u32, change: impl FnOnce(&mut Head)) {
-        let octets = self.cells.start_mut(place);
-        let mut head = Head::read(octets);
+        let bytes = self.cells.start_mut(place);
+        let mut head = Head::read(bytes);
         change(&mut head);
-        head.write(octets.first_chunk_mut().expect("a cell holds a head"));
+        head.write(bytes.first_chunk_mut().expect("a cell holds a head"));
     }
 
-    /// Changes the properties of an entry.
+    /// Changes the marks of an entry.
     pub(super) fn mark(&mut self, place: u32, change: impl FnOnce(&mut Marks)) {
-        let octets = self.cells.start_mut(place);
-        let mut marks = Marks(octets[MARKS_AT]);
+        let bytes = self.cells.start_mut(place);
+        let mut marks = Marks(bytes[MARKS_AT]);
         change(&mut marks);
-        octets[MARKS_AT] = marks.0;
+        bytes[MARKS_AT] = marks.0;
     }
 
-    /// Whether an entry of so many octets can be kept.
-    pub(super) fn takes(&self, octets: usize) -> bool {
-        Cells::needed_for(octets) <= self.cells.most() / PART_MAX
+    /// Returns whether an entry of this length in bytes is not too large.
+    pub(super) fn takes(&self, len: usize) -> bool {
+        Cells::needed_for(len) <= self.cells.most() / PART_MAX
     }
 
-    /// Keeps an entry under this hash, for which others may have to go. Its octets begin with room
-    /// for its head. It must be one that the store [takes](Store::takes).
+    /// Adds an entry under this hash and evicts others if there is no room. The bytes of `entry`
+    /// begin with room for its head. The store must [accept](Store::takes) its length.
     pub(super) fn add(&mut self, hash: u32, mut head: Head, entry: &mut Vec<u8>) -> u32 {
         let needed = Cells::needed_for(entry.len());
         while self.cells.room() < needed || !self.index.has_room() {
             self.evict();
         }
         (head.hash, head.newer, head.older) = (hash, NONE, self.newest);
-        head.write(entry.first_chunk_mut().expect("there is room for it"));
+        head.write(
+            entry
+                .first_chunk_mut()
+                .expect("an entry begins with room for its head"),
+        );
         let rest = needed * CELL_ROOM - entry.len();
         octets::append(entry, &[0; CELL_ROOM][..rest]);
         let place = self.cells.store(entry.as_chunks().0);
@@ -178,7 +182,7 @@ impl Store {
         self.evicted += 1;
     }
 
-    /// What the hand looks at: it starts again from the end.
+    /// Returns the entry at the hand, which starts again at the oldest entry after the newest one.
     fn at_hand(&mut self) -> u32 {
         if self.hand == NONE {
             self.hand = self.oldest;
@@ -187,7 +191,7 @@ impl Store {
         self.hand
     }
 
-    /// Takes an entry away.
+    /// Removes an entry.
     pub(super) fn remove(&mut self, place: u32) {
         let head = self.head(place);
         self.index.remove(head.hash, place);

@@ -1,4 +1,4 @@
-//! Answers to try the cache with.
+//! Answers for the tests of the cache.
 
 use crate::wire::edns::{ExtendedError, ExtendedErrorCode, OptWriter, OptionCode};
 use crate::wire::{Flags, Header, Rcode};
@@ -14,9 +14,9 @@ pub(super) struct Answer {
     flags: Flags,
     /// Types and TTLs of the records in the answer section.
     records: Vec<(u16, u32)>,
-    /// Octets of the data of each that is of no type with a length of its own.
+    /// The length in bytes of the data of records of types without a fixed length.
     data_len: u16,
-    /// TTL and last field.
+    /// The TTL and the last field of the SOA record.
     pub(super) soa: Option<(u32, u32)>,
     pub(super) wants_proof: bool,
     error: Option<ExtendedError>,
@@ -48,8 +48,8 @@ impl Answer {
         self
     }
 
-    pub(super) fn with_data_of(mut self, octets: u16) -> Self {
-        self.data_len = octets;
+    pub(super) fn with_data_of(mut self, len: u16) -> Self {
+        self.data_len = len;
         self
     }
 
@@ -88,8 +88,8 @@ impl Answer {
         self
     }
 
-    /// The answer as upstream sends it. Owners are compressed, and so are the names of SOA. The
-    /// target of an alias is the owner of the next record.
+    /// Returns the answer as upstream sends it. Owners are compressed, and so are the names of SOA.
+    /// The target of an alias is the owner of the next record.
     pub(super) fn to_bytes(&self) -> Vec<u8> {
         let header = Header {
             id: 0x5555,
@@ -124,18 +124,18 @@ impl Answer {
             } else {
                 owner
             };
-            let octet = place.to_le_bytes()[0];
+            let byte = place.to_le_bytes()[0];
             let data = match rr_type {
-                2 | 12 => vec![1, octet, 0],
+                2 | 12 => vec![1, byte, 0],
                 6 => vec![0; 22],
-                15 => vec![0, 10, 1, octet, 0],
-                16 => vec![2, octet, octet],
-                28 => vec![octet; 16],
+                15 => vec![0, 10, 1, byte, 0],
+                16 => vec![2, byte, byte],
+                28 => vec![byte; 16],
                 33 => vec![0; 7],
                 35 => vec![0; 8],
                 64 | 65 => vec![0, 1, 0],
                 257 => vec![0, 1, b'a'],
-                _ => vec![octet; self.data_len.into()],
+                _ => vec![byte; self.data_len.into()],
             };
             record(&mut bytes, owner, *rr_type, *ttl, &data);
         }
@@ -156,7 +156,7 @@ impl Answer {
     }
 }
 
-/// A question of class IN, in the bytes of a message.
+/// Returns a question of class IN as the bytes of a message.
 pub(super) fn question(name: &str, rr_type: u16) -> Vec<u8> {
     let mut bytes = Vec::new();
     for label in name.split('.').filter(|label| !label.is_empty()) {

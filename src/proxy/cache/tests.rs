@@ -1,4 +1,4 @@
-//! The cache as its users see it.
+//! Tests of the cache through its interface.
 
 use std::collections::HashMap;
 
@@ -12,7 +12,7 @@ use crate::wire::response::AskedOpt;
 
 const A: u16 = 1;
 const AAAA: u16 = 28;
-/// A type whose data may have any length.
+/// A type with data of any length.
 const OPAQUE: u16 = 65_280;
 
 const PLAIN: Variant = Variant::of_bits(false, false);
@@ -22,7 +22,7 @@ struct Scene {
     now: Instant,
 }
 
-/// What a client got.
+/// The answer that a client gets.
 #[derive(Debug, PartialEq, Eq)]
 struct Got {
     is_fresh: bool,
@@ -54,7 +54,7 @@ impl Scene {
         self.now += Duration::from_secs_f64(seconds);
     }
 
-    fn sought(&self, question: Question<'_>, variant: Variant) -> CacheLookup {
+    fn lookup(&self, question: Question<'_>, variant: Variant) -> CacheLookup {
         CacheLookup::new(question.name(), variant, &self.cache.hasher)
     }
 
@@ -62,8 +62,8 @@ impl Scene {
         let bytes = answer.to_bytes();
         let message = Message::parse(&bytes).unwrap();
         let question = message.question().unwrap();
-        let sought = self.sought(question, variant);
-        self.cache.keep(question, sought, &message, self.now)
+        let lookup = self.lookup(question, variant);
+        self.cache.keep(question, lookup, &message, self.now)
     }
 
     fn keep(&mut self, answer: &Answer) -> bool {
@@ -73,8 +73,8 @@ impl Scene {
     fn recall(&mut self, name: &str, rr_type: u16, variant: Variant) -> Recall {
         let bytes = question(name, rr_type);
         let question = Question::parse(&bytes, 0).unwrap();
-        let sought = self.sought(question, variant);
-        self.cache.recall(question, sought, self.now)
+        let lookup = self.lookup(question, variant);
+        self.cache.recall(question, lookup, self.now)
     }
 
     fn entry(&mut self, name: &str, rr_type: u16) -> Option<(Entry, bool)> {
@@ -117,7 +117,11 @@ impl Scene {
         assert_eq!(message.question().unwrap().as_bytes(), asked);
         let options = message.opt().unwrap().options();
         let errors = options.map(|option| {
-            assert_eq!(option.code, OptionCode::EXTENDED_ERROR, "of another hop");
+            assert_eq!(
+                option.code,
+                OptionCode::EXTENDED_ERROR,
+                "options of another hop are not cached"
+            );
             u16::from_be_bytes([option.data[0], option.data[1]])
         });
         let records = message.answers().chain(message.authorities());
@@ -144,7 +148,7 @@ fn denial(name: &str) -> Answer {
 }
 
 #[test]
-fn answer_is_known_until_its_end_with_less_and_less_time() {
+fn answer_is_fresh_until_its_ttl_ends_and_ttls_count_down() {
     let mut scene = Scene::new();
     assert!(scene.keep(&Answer::new("www.example", A).with(&[(A, 60), (A, 300)])));
     assert_eq!(scene.get("wWw.Example", A), Some(fresh(&[60, 300])));
@@ -158,7 +162,7 @@ fn answer_is_known_until_its_end_with_less_and_less_time() {
 }
 
 #[test]
-fn later_answer_takes_the_place_of_an_earlier() {
+fn later_answer_replaces_an_earlier_one() {
     let mut scene = Scene::new();
     for ttls in [&[(A, 60)][..], &[(A, 20), (A, 30)], &[(A, 10)]] {
         scene.keep(&Answer::new("www.example", A).with(ttls));
@@ -183,7 +187,7 @@ fn variants_do_not_mix() {
 }
 
 #[test]
-fn variant_is_what_a_query_has_in_common_with_others() {
+fn variant_is_do_and_cd_and_only_for_plain_queries() {
     let of = |flags: u8, rr_type: u16, class: u16, opt: Option<(u16, &[u16])>| {
         let mut bytes = vec![0, 0, 1, flags, 0, 1, 0, 0, 0, 0, 0, u8::from(opt.is_some())];
         bytes.extend(question("www.example", rr_type));
@@ -202,7 +206,7 @@ fn variant_is_what_a_query_has_in_common_with_others() {
     assert_eq!(of(0, A, 1, None), bits(false, false));
     assert_eq!(of(0x20, A, 1, Some((0, &[]))), bits(false, false));
     assert_eq!(of(0x10, A, 1, Some((DO, &[]))), bits(true, true));
-    // Client subnet, cookie, keepalive and padding stay on their hop.
+    // Client subnet, cookie, keepalive and padding are not forwarded.
     assert_eq!(of(0, A, 1, Some((0, &[8, 10, 11, 12]))), bits(false, false));
     assert_eq!(of(0, A, 1, Some((0, &[3]))), None);
     assert_eq!(of(0, A, 1, Some((1, &[]))), None);
@@ -215,14 +219,14 @@ fn variant_is_what_a_query_has_in_common_with_others() {
 }
 
 #[test]
-fn denial_of_a_name_is_one_for_all_types() {
+fn nxdomain_holds_for_all_types() {
     let mut scene = Scene::new();
     scene.keep(&denial("no.example"));
     for rr_type in [A, AAAA, 65] {
         let got = scene.get("NO.example", rr_type).unwrap();
         assert_eq!((got.rcode, got.ttls), (3, vec![60]));
     }
-    // Until there is something.
+    // An answer for a type ends the denial.
     scene.keep(&Answer::new("no.example", AAAA).with(&[(AAAA, 60)]));
     assert_eq!(scene.get("no.example", AAAA), Some(fresh(&[60])));
     assert!(!scene.has("no.example", A));
@@ -231,7 +235,7 @@ fn denial_of_a_name_is_one_for_all_types() {
 }
 
 #[test]
-fn of_two_stale_answers_the_later_counts() {
+fn later_of_two_stale_answers_is_served() {
     for later in [0, 3] {
         let mut scene = Scene::new();
         let positive = Answer::new("www.example", AAAA).with(&[(AAAA, 60)]);
@@ -252,7 +256,7 @@ fn of_two_stale_answers_the_later_counts() {
 }
 
 #[test]
-fn what_is_true_of_the_moment_alone_is_not_kept() {
+fn flags_of_one_response_are_not_cached() {
     let mut scene = Scene::new();
     let answer = Answer::new("www.example", A).with(&[(A, 60)]);
     scene.keep(&answer.flagged(Flags::AA | Flags::Z | Flags::RD | Flags::CD));
@@ -270,7 +274,7 @@ fn long_answer_leaves_no_memory_behind() {
 }
 
 #[test]
-fn end_of_one_error_may_be_the_end_of_others() {
+fn recovery_ends_errors_of_other_questions() {
     let mut scene = Scene::new();
     let error = |name: &str| Answer::new(name, A).says(Rcode::SERVFAIL);
     for lifetime in [1.0, 2.0, 4.0, 0.0] {
@@ -281,19 +285,22 @@ fn end_of_one_error_may_be_the_end_of_others() {
     }
     assert!(scene.has("a.example", A) && scene.has("b.example", A));
     scene.keep(&error("c.example"));
-    assert!(scene.has("b.example", A), "it is no answer");
+    assert!(scene.has("b.example", A), "an error is not a recovery");
     scene.keep(&Answer::new("d.example", A).with(&[(A, 60)]));
-    assert!(scene.has("b.example", A), "it was no error");
+    assert!(
+        scene.has("b.example", A),
+        "an answer to a question without an error is not a recovery"
+    );
     scene.wait(0.9);
     scene.cache.on_recovery(scene.now);
-    assert!(scene.has("b.example", A), "it holds for a second");
+    assert!(scene.has("b.example", A), "an error holds for a second");
     scene.wait(0.2);
     scene.keep(&Answer::new("a.example", A).with(&[(A, 60)]));
     assert!(scene.has("a.example", A) && !scene.has("b.example", A));
 }
 
 #[test]
-fn denial_of_a_type_is_one_for_it_alone() {
+fn nodata_holds_for_its_type_only() {
     let mut scene = Scene::new();
     scene.keep(&Answer::new("www.example", A).with_soa(900, 100));
     let got = scene.get("www.example", A).unwrap();
@@ -302,19 +309,19 @@ fn denial_of_a_type_is_one_for_it_alone() {
 }
 
 #[test]
-fn denial_that_is_validated_is_one_for_all_below() {
+fn validated_nxdomain_holds_for_all_names_below() {
     let mut scene = Scene::new();
     let above = |scene: &mut Scene, name: &str, variant, is_alike: bool| {
         let bytes = question(name, A);
         let question = Question::parse(&bytes, 0).unwrap();
-        let sought = scene.sought(question, variant);
+        let lookup = scene.lookup(question, variant);
         let entry = scene
             .cache
-            .denial_above(question, sought, scene.now, |_| is_alike)?;
+            .denial_above(question, lookup, scene.now, |_| is_alike)?;
         let bytes = scene.response(entry, name, A, 1232);
         let message = Message::parse(&bytes).unwrap();
         assert_eq!(message.header().flags.rcode(), Rcode::NXDOMAIN);
-        // The SOA is that of the name that was denied, written out.
+        // The SOA has the denied name as its owner, uncompressed.
         let soa = message.authorities().next().unwrap();
         let owner = question_name("no.example");
         assert_eq!(&bytes[soa.start..soa.fixed], owner);
@@ -347,7 +354,7 @@ fn question_name(name: &str) -> Vec<u8> {
 }
 
 #[test]
-fn answer_can_be_had_for_longer_if_there_is_no_better() {
+fn stale_answer_is_available_for_the_maximum_stale_time() {
     let settings = CacheSettings {
         stale_max: Duration::from_secs(1_000),
         ..CacheSettings::default()
@@ -372,22 +379,26 @@ fn answer_can_be_had_for_longer_if_there_is_no_better() {
 }
 
 #[test]
-fn what_is_used_instead_is_used_at_once_and_asked_for_every_now_and_then() {
+fn stale_answer_in_use_is_served_at_once_and_asked_for_every_30_seconds() {
     let mut scene = Scene::new();
     scene.keep(&Answer::new("www.example", A).with(&[(A, 60)]));
     scene.wait(60.0);
     let Recall::Stale(entry) = scene.recall("www.example", A, PLAIN) else {
-        panic!("it is no longer fresh");
+        panic!("an expired answer is stale");
     };
-    scene.cache.on_used_instead(entry, scene.now);
+    scene.cache.on_stale_served(entry, scene.now);
     for (seconds, is_due) in [(29.0, false), (1.0, true), (100.0, true)] {
         scene.wait(seconds);
-        let Recall::StaleInUse { entry, is_ask_due } = scene.recall("www.example", A, PLAIN) else {
-            panic!("it stands in");
+        let Recall::StaleInUse {
+            entry,
+            is_refresh_due,
+        } = scene.recall("www.example", A, PLAIN)
+        else {
+            panic!("a stale answer in use is served at once");
         };
-        assert_eq!(is_ask_due, is_due);
+        assert_eq!(is_refresh_due, is_due);
         if seconds > 50.0 {
-            scene.cache.on_used_instead(entry, scene.now);
+            scene.cache.on_stale_served(entry, scene.now);
         }
     }
     scene.wait(29.0);
@@ -395,14 +406,14 @@ fn what_is_used_instead_is_used_at_once_and_asked_for_every_now_and_then() {
     assert!(matches!(
         again,
         Recall::StaleInUse {
-            is_ask_due: false,
+            is_refresh_due: false,
             ..
         }
     ));
 }
 
 #[test]
-fn what_is_used_instead_is_asked_for_when_things_are_better() {
+fn stale_answer_in_use_is_asked_for_after_a_recovery() {
     let mut scene = Scene::new();
     scene.keep(&Answer::new("www.example", A).with(&[(A, 60)]));
     scene.wait(60.0);
@@ -410,21 +421,21 @@ fn what_is_used_instead_is_asked_for_when_things_are_better() {
     scene.wait(5.0);
     let (entry, _) = scene.entry("www.example", A).unwrap();
     let is_due = |scene: &mut Scene| match scene.recall("www.example", A, PLAIN) {
-        Recall::StaleInUse { is_ask_due, .. } => is_ask_due,
+        Recall::StaleInUse { is_refresh_due, .. } => is_refresh_due,
         other => panic!("{other:?}"),
     };
-    scene.cache.on_used_instead(entry, scene.now);
+    scene.cache.on_stale_served(entry, scene.now);
     assert!(!is_due(&mut scene));
     scene.wait(5.0);
     scene.cache.on_recovery(scene.now);
     assert!(is_due(&mut scene));
     scene.wait(1.0);
-    scene.cache.on_used_instead(entry, scene.now);
+    scene.cache.on_stale_served(entry, scene.now);
     assert!(!is_due(&mut scene));
 }
 
 #[test]
-fn error_is_known_for_longer_each_time_and_never_afterwards() {
+fn error_is_cached_for_longer_each_time_and_never_served_stale() {
     let mut scene = Scene::new();
     let error = Answer::new("www.example", A)
         .says(Rcode::SERVFAIL)
@@ -438,7 +449,7 @@ fn error_is_known_for_longer_each_time_and_never_afterwards() {
         scene.wait(1.0);
         assert_eq!(scene.get("www.example", A), None);
     }
-    // After a long time it is as new, and so it is after an answer.
+    // After a long time, or after an answer, the pause of an error starts again at one second.
     scene.wait(60.0);
     scene.keep(&error);
     scene.wait(1.0);
@@ -450,13 +461,13 @@ fn error_is_known_for_longer_each_time_and_never_afterwards() {
 }
 
 #[test]
-fn error_takes_nothing_away() {
+fn error_does_not_replace_an_answer() {
     let mut scene = Scene::new();
     let error = Answer::new("www.example", A).says(Rcode::SERVFAIL);
     scene.keep(&Answer::new("www.example", A).with(&[(A, 60)]));
     for is_fresh in [true, false] {
         let Kept::Previous(entry) = scene.keep_as(&error, PLAIN) else {
-            panic!("there is a better answer");
+            panic!("the cached answer is better than an error");
         };
         assert_eq!(entry.is_stale(), !is_fresh);
         assert_eq!(scene.get("www.example", A).map(|got| got.rcode), Some(0));
@@ -465,30 +476,30 @@ fn error_takes_nothing_away() {
 }
 
 #[test]
-fn error_that_comes_before_the_end_of_an_answer_leaves_it_as_it_is() {
+fn error_before_the_expiry_of_an_answer_does_not_put_it_in_use_as_stale() {
     let mut scene = Scene::new();
     scene.keep(&Answer::new("www.example", A).with(&[(A, 60)]));
     let error = Answer::new("www.example", A).says(Rcode::SERVFAIL);
     scene.keep_as(&error, PLAIN);
     scene.wait(60.0);
-    // Whoever asks now waits for upstream first.
+    // A client that asks now waits for upstream first.
     assert!(matches!(
         scene.recall("www.example", A, PLAIN),
         Recall::Stale(_)
     ));
     scene.keep_as(&error, PLAIN);
-    let stand_in = scene.recall("www.example", A, PLAIN);
+    let in_use = scene.recall("www.example", A, PLAIN);
     assert!(matches!(
-        stand_in,
+        in_use,
         Recall::StaleInUse {
-            is_ask_due: false,
+            is_refresh_due: false,
             ..
         }
     ));
 }
 
 #[test]
-fn much_wanted_answer_is_asked_for_once_before_its_end() {
+fn answer_in_demand_is_prefetched_once() {
     let settings = CacheSettings {
         prefetch: true,
         ..CacheSettings::default()
@@ -500,19 +511,22 @@ fn much_wanted_answer_is_asked_for_once_before_its_end() {
     scene.entry("often.example", A);
     scene.wait(89.0);
     let is_ending = |scene: &mut Scene, name: &str| match scene.recall(name, A, PLAIN) {
-        Recall::Fresh { entry, is_ask_due } => is_ask_due.then_some(entry),
+        Recall::Fresh {
+            entry,
+            is_refresh_due,
+        } => is_refresh_due.then_some(entry),
         other => panic!("{other:?}"),
     };
     assert!(is_ending(&mut scene, "often.example").is_none());
     scene.wait(1.0);
     assert!(is_ending(&mut scene, "seldom.example").is_none());
     let entry = is_ending(&mut scene, "often.example").unwrap();
-    scene.cache.on_asked_again(entry);
+    scene.cache.on_prefetch(entry);
     assert!(is_ending(&mut scene, "often.example").is_none());
 }
 
 #[test]
-fn time_goes_on_while_the_host_sleeps() {
+fn ttls_count_down_while_the_host_is_suspended() {
     let mut scene = Scene::new();
     scene.keep(&Answer::new("www.example", A).with(&[(A, 60)]));
     scene.cache.on_sleep(Duration::from_secs(59));
@@ -524,7 +538,7 @@ fn time_goes_on_while_the_host_sleeps() {
 }
 
 #[test]
-fn answer_is_cut_to_what_the_client_takes() {
+fn answer_is_truncated_to_the_length_that_the_client_accepts() {
     let mut scene = Scene::new();
     let long = Answer::new("www.example", A).with(&[(A, 60); 100]);
     assert!(scene.keep(&long));
@@ -538,7 +552,7 @@ fn answer_is_cut_to_what_the_client_takes() {
 }
 
 #[test]
-fn memory_is_what_was_given_and_one_answer_takes_no_large_part_of_it() {
+fn memory_stays_within_the_budget_and_one_answer_takes_a_small_part() {
     let mut settings = CacheSettings::default();
     for size in [0, 100, 1_000, 10_000, 100_000] {
         settings.size = size;
@@ -547,13 +561,13 @@ fn memory_is_what_was_given_and_one_answer_takes_no_large_part_of_it() {
         for number in 0_u16..3_000 {
             let name = format!("{number}.example");
             let answer = Answer::new(&name, OPAQUE).with(&[(OPAQUE, 60)]);
-            let octets = if number % 50 == 0 {
+            let len = if number % 50 == 0 {
                 20_000
             } else {
                 number % 200
             };
-            let is_kept = scene.keep(&answer.with_data_of(octets));
-            assert!(octets == 20_000 || is_kept || size <= 1_000);
+            let is_kept = scene.keep(&answer.with_data_of(len));
+            assert!(len == 20_000 || is_kept || size <= 1_000);
             assert!(scene.cache.usage().octets <= size);
         }
         let usage = scene.cache.usage();
@@ -572,7 +586,7 @@ fn memory_is_what_was_given_and_one_answer_takes_no_large_part_of_it() {
 }
 
 #[test]
-fn what_is_of_use_stays() {
+fn used_entries_are_not_evicted() {
     let settings = CacheSettings {
         size: 20_000,
         ..CacheSettings::default()
@@ -590,7 +604,7 @@ fn what_is_of_use_stays() {
 }
 
 #[test]
-fn what_is_no_longer_of_use_goes() {
+fn entries_that_are_no_longer_used_are_evicted() {
     let settings = CacheSettings {
         size: 20_000,
         ..CacheSettings::default()
@@ -618,7 +632,7 @@ fn what_is_no_longer_of_use_goes() {
     }
 }
 
-/// Replies that cannot be kept although they say that the name exists, or that it does not.
+/// Returns replies that cannot be cached although they tell that the name exists or does not.
 fn replies_not_kept() -> Vec<(&'static str, Answer)> {
     let answer = || Answer::new("www.example", A);
     let denial = || answer().says(Rcode::NXDOMAIN);
@@ -670,21 +684,21 @@ fn reply_that_cannot_be_kept_ends_the_older_answer() {
         Answer::new("www.example", A).says(Rcode::SERVFAIL),
         Answer::new("www.example", A).says(Rcode::REFUSED),
     ];
-    for (what, newer) in replies_not_kept() {
+    for (case, newer) in replies_not_kept() {
         for older in &older {
             for age in [0.5, 59.0, 61.0, 1_000.0] {
                 let mut scene = small_cache();
                 assert!(scene.keep(older));
                 scene.wait(age);
-                assert!(matches!(scene.keep_as(&newer, PLAIN), Kept::No), "{what}");
-                assert_eq!(scene.get("www.example", A), None, "{what}, {older:?}");
+                assert!(matches!(scene.keep_as(&newer, PLAIN), Kept::No), "{case}");
+                assert_eq!(scene.get("www.example", A), None, "{case}, {older:?}");
             }
         }
     }
 }
 
 #[test]
-fn nothing_can_be_kept_and_the_older_answer_ends_under_a_maximum_ttl_of_zero() {
+fn maximum_ttl_of_zero_caches_nothing_and_ends_the_older_answer() {
     let mut scene = Scene::new();
     scene.keep(&Answer::new("www.example", A).with(&[(A, 60)]));
     scene.cache.settings.ttl_max = Duration::ZERO;
@@ -693,7 +707,7 @@ fn nothing_can_be_kept_and_the_older_answer_ends_under_a_maximum_ttl_of_zero() {
 }
 
 #[test]
-fn reply_that_is_no_answer_ends_nothing() {
+fn error_ends_no_older_answer() {
     let error = |rcode| Answer::new("www.example", A).says(rcode);
     for reply in [
         error(Rcode::SERVFAIL),
@@ -721,7 +735,7 @@ fn reply_that_is_no_answer_ends_nothing() {
 }
 
 #[test]
-fn denial_of_a_name_ends_what_was_known_of_every_type() {
+fn nxdomain_ends_the_answers_for_every_type() {
     let nothing = Answer::new("www.example", 65_280).says(Rcode::NXDOMAIN);
     for denial in [
         nothing.clone().with_soa(60, 60),
@@ -746,7 +760,7 @@ fn denial_of_a_name_ends_what_was_known_of_every_type() {
                 assert!(got.is_none_or(|rcode| rcode == 3), "{rr_type}: {got:?}");
                 let of_proof = scene.recall("www.example", rr_type, proof);
                 assert!(matches!(of_proof, Recall::Nothing), "{rr_type}");
-                // What is not validated says nothing of what is, nor the other way round.
+                // Validated and unvalidated answers do not affect each other.
                 let of_unchecked = scene.recall("www.example", rr_type, unchecked);
                 assert!(!matches!(of_unchecked, Recall::Nothing), "{rr_type}");
             }
@@ -755,7 +769,7 @@ fn denial_of_a_name_ends_what_was_known_of_every_type() {
 }
 
 #[test]
-fn name_that_exists_ends_its_denials_and_those_of_the_names_above() {
+fn answer_ends_denials_of_its_name_and_of_the_names_above() {
     let proof = Variant::of_bits(true, false);
     for answer in [
         Answer::new("a.no.example", AAAA).with(&[(AAAA, 60)]),
@@ -785,7 +799,7 @@ fn name_that_exists_ends_its_denials_and_those_of_the_names_above() {
 }
 
 #[test]
-fn answer_for_clients_of_one_kind_ends_what_is_stale_for_the_other() {
+fn answer_with_one_do_ends_stale_answers_with_the_other() {
     let proof = Variant::of_bits(true, false);
     let unchecked = Variant::of_bits(false, true);
     let answer = |ttl| Answer::new("www.example", A).with(&[(A, ttl)]);
@@ -806,11 +820,14 @@ fn answer_for_clients_of_one_kind_ends_what_is_stale_for_the_other() {
     scene.keep_as(&answer(0), unchecked);
     assert!(scene.has("www.example", A));
     scene.keep_as(&answer(0), proof);
-    assert!(!scene.has("www.example", A), "the error is over");
+    assert!(
+        !scene.has("www.example", A),
+        "an answer with the other DO ends the error"
+    );
 }
 
 #[test]
-fn verdict_on_a_name_ends_what_was_known() {
+fn verdict_on_a_name_ends_older_answers() {
     let older = [
         Answer::new("www.example", A).with(&[(A, 60)]),
         Answer::new("www.example", A).with_soa(60, 60),
@@ -840,10 +857,10 @@ fn verdict_on_a_name_ends_what_was_known() {
 }
 
 proptest! {
-    /// Against a map that never forgets: what the cache says is true, and where it has room for
-    /// everything it says all there is.
+    /// Compares the cache with a map that never evicts: every answer of the cache is in the map,
+    /// and a cache with enough room has every answer of the map.
     #[test]
-    fn cache_says_what_it_was_told(
+    fn cache_agrees_with_a_map(
         steps in proptest::collection::vec(
             (0..30_u16, 0..4_u8, 0..120_u32, 0..300_u16, 0..20_u32),
             1..300,
@@ -857,42 +874,42 @@ proptest! {
         };
         let mut scene = Scene::with(&settings);
         let mut model: HashMap<u16, (Instant, u32, u16)> = HashMap::new();
-        for (number, action, ttl, octets, pause) in steps {
+        for (number, action, ttl, len, pause) in steps {
             let name = format!("name{number}.example");
             if action == 0 {
                 let answer = Answer::new(&name, OPAQUE)
                     .with(&[(OPAQUE, ttl)])
-                    .with_data_of(octets);
+                    .with_data_of(len);
                 let is_kept = scene.keep(&answer);
                 prop_assert_eq!(is_kept, ttl > 0);
                 model.remove(&number);
                 if is_kept {
-                    model.insert(number, (scene.now, ttl, octets));
+                    model.insert(number, (scene.now, ttl, len));
                 }
             }
             scene.wait(f64::from(pause));
             for number in 0..30 {
                 let name = format!("name{number}.example");
-                let told = model.get(&number).and_then(|(at, ttl, octets)| {
+                let expected = model.get(&number).and_then(|(at, ttl, len)| {
                     let age = seconds(scene.now - *at);
-                    (age < *ttl).then(|| (ttl - age, *octets))
+                    (age < *ttl).then(|| (ttl - age, *len))
                 });
                 let known = scene.entry(&name, OPAQUE).map(|(entry, is_fresh)| {
                     assert!(is_fresh);
                     let bytes = scene.response(entry, &name, OPAQUE, 65_535);
                     let message = Message::parse(&bytes).unwrap();
                     let record = message.answers().next().unwrap();
-                    let octets = u16::try_from(record.data(&bytes).len()).unwrap();
-                    (record.ttl(&bytes), octets)
+                    let len = u16::try_from(record.data(&bytes).len()).unwrap();
+                    (record.ttl(&bytes), len)
                 });
-                prop_assert!(known == told || is_small && known.is_none());
+                prop_assert!(known == expected || is_small && known.is_none());
             }
         }
     }
 }
 
 #[test]
-fn reply_to_a_query_that_is_for_one_client_ends_what_it_contradicts() {
+fn reply_to_a_query_without_a_variant_ends_what_it_contradicts() {
     let older = Answer::new("www.example", A).with(&[(A, 60)]);
     let alive = Answer::new("www.example", 255).with(&[(16, 60)]);
     let gone = alive.clone().says(Rcode::NXDOMAIN).with(&[]);

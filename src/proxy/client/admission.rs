@@ -1,4 +1,4 @@
-//! What to do with a message from a client, from its bytes alone.
+//! The admission of a client's message, decided from its bytes alone.
 
 use std::time::Duration;
 
@@ -11,38 +11,38 @@ use crate::wire::{Flags, Header, Message, Opcode, Opt, Question, Rcode};
 
 use crate::proxy::counters::Outcome;
 
-/// How a client sent its query.
+/// The transport of a client's query.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Transport {
-    /// In a datagram.
+    /// UDP.
     Udp,
-    /// On a connection.
+    /// A connection.
     Stream {
-        /// For how long the connection may be idle, as things stand.
+        /// The current idle timeout of the connection.
         idle: Duration,
-        /// When the query came, if it was kept until now because others had to go first.
+        /// The time at which the query arrived, which is earlier than now if the query had to wait.
         came: Instant,
-        /// It is under TLS.
+        /// The connection is under TLS.
         is_encrypted: bool,
     },
 }
 
-/// What a client speaks.
+/// The protocol of a client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Protocol {
-    /// Datagrams in the clear.
+    /// Plain UDP.
     Udp,
-    /// A connection in the clear.
+    /// Plain TCP.
     Tcp,
-    /// A connection under TLS.
+    /// TLS over TCP.
     Tls,
 }
 
 impl Protocol {
-    /// Every one, in the order of declaration.
+    /// All protocols in the order of declaration.
     pub const ALL: [Self; 3] = [Self::Udp, Self::Tcp, Self::Tls];
 
-    /// One word, for counters and records.
+    /// Returns the name for counters and records.
     pub fn label(self) -> &'static str {
         match self {
             Self::Udp => "udp",
@@ -61,7 +61,7 @@ impl Transport {
         }
     }
 
-    /// When the query came.
+    /// Returns the time at which the query arrived.
     pub(in crate::proxy) fn came(self, now: Instant) -> Instant {
         match self {
             Self::Udp => now,
@@ -70,40 +70,40 @@ impl Transport {
     }
 }
 
-/// A query, and what to do with it.
+/// A query and the decision about it.
 #[derive(Debug)]
 pub(in crate::proxy) struct Admission<'a> {
-    /// What its response has to say of it.
+    /// The properties of the query that its response depends on.
     pub(in crate::proxy) asked: Asked<'a>,
-    /// The cookie that it came with.
+    /// The cookie in the query.
     pub(in crate::proxy) cookie: Option<Cookie<'a>>,
     pub(in crate::proxy) decision: Decision<'a>,
 }
 
-/// What to do with a query.
+/// The decision about a query.
 #[derive(Debug)]
 pub(in crate::proxy) enum Decision<'a> {
-    /// Find the answer upstream.
+    /// The query is forwarded upstream, unless the cache has the answer.
     Forward(Message<'a>),
-    /// Say as little as there can be said of any record (RFC 8482).
-    SayLittle,
-    /// Say nothing but the cookie, which is all that it asks for, for the first time or again
-    /// (RFC 7873, section 5.4).
-    SayCookie { is_first: bool },
-    /// Refuse it.
+    /// A query for ANY gets a minimal response (RFC 8482).
+    AnswerAny,
+    /// A query without a question gets a response with only a cookie, as a first cookie or as a
+    /// renewed one (RFC 7873, section 5.4).
+    AnswerCookie { is_first: bool },
+    /// The query is refused.
     Reject(Refusal),
 }
 
-/// How the client wants its response.
+/// The form of the response that a client accepts.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::proxy) struct Reception {
-    /// What its OPT asked for.
+    /// The EDNS properties that the OPT of the query asked for.
     opt: Option<AskedOpt>,
-    /// Octets of the largest response that it takes.
+    /// The maximum length of the response in bytes.
     len_max: usize,
 }
 
-/// Why a query is refused.
+/// A reason for which a query is refused.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::proxy) struct Refusal {
     pub(in crate::proxy) rcode: Rcode,
@@ -111,7 +111,7 @@ pub(in crate::proxy) struct Refusal {
     pub(in crate::proxy) outcome: Outcome,
 }
 
-/// Judges a message. `None` is no query.
+/// Decides about a message. Returns `None` if the message is not a query.
 pub(in crate::proxy) fn admit(bytes: &[u8], transport: Transport) -> Option<Admission<'_>> {
     let header = Header::parse(bytes).filter(|header| !header.flags.contains(Flags::QR))?;
     let parsed = Message::parse(bytes).ok();
@@ -148,13 +148,13 @@ fn decide<'a>(
     cookie: Option<Cookie<'a>>,
     transport: Transport,
 ) -> Decision<'a> {
-    let is_spoken = |opt: Opt<'_>| opt.version == edns::VERSION;
-    if !message.opt().is_none_or(is_spoken) {
+    let is_supported = |opt: Opt<'_>| opt.version == edns::VERSION;
+    if !message.opt().is_none_or(is_supported) {
         return Decision::Reject(BAD_VERSION);
     }
     match message.question() {
         None => match cookie {
-            Some(cookie) if message.header().questions == 0 => Decision::SayCookie {
+            Some(cookie) if message.header().questions == 0 => Decision::AnswerCookie {
                 is_first: cookie.server.is_none(),
             },
             _ => Decision::Reject(NOT_ONE_QUESTION),
@@ -162,9 +162,10 @@ fn decide<'a>(
         Some(question) => match question.rr_type() {
             Type::AXFR | Type::IXFR => Decision::Reject(ZONE_TRANSFER),
             _ if message.is_signed() => Decision::Reject(SIGNED),
-            // Over TCP its sender cannot be forged, so that what it sets off harms nobody else.
+            // Over TCP the source address is not forged, so the large answer reaches only its
+            // requester.
             Type::ANY if question.class() == CLASS_IN && transport == Transport::Udp => {
-                Decision::SayLittle
+                Decision::AnswerAny
             }
             _ => Decision::Forward(message),
         },
@@ -187,13 +188,13 @@ fn asked_opt(opt: Opt<'_>, transport: Transport) -> AskedOpt {
 }
 
 impl Reception {
-    /// What a query asked for.
+    /// Returns the form of response that a query asked for.
     pub(in crate::proxy) fn of(asked: &Asked<'_>) -> Self {
         let Asked { opt, len_max, .. } = *asked;
         Self { opt, len_max }
     }
 
-    /// What a response has to say of a query that asked for this.
+    /// Returns the properties of the response to a query with this id, flags and question.
     pub(in crate::proxy) fn asked<'a>(
         &self,
         id: u16,
@@ -258,7 +259,7 @@ const ZONE_TRANSFER: Refusal = refusal(
     Outcome::Refused,
 );
 
-/// Who asks may not.
+/// The access rules deny the client's address.
 pub(in crate::proxy) const DENIED: Refusal = refusal(
     Rcode::REFUSED,
     ExtendedErrorCode::PROHIBITED,
@@ -266,7 +267,7 @@ pub(in crate::proxy) const DENIED: Refusal = refusal(
     Outcome::Denied,
 );
 
-/// The query goes upstream in other bytes, which would break the signature.
+/// A signed query: it would be forwarded in other bytes, which breaks the signature.
 const SIGNED: Refusal = refusal(
     Rcode::REFUSED,
     ExtendedErrorCode::NOT_SUPPORTED,
@@ -274,7 +275,7 @@ const SIGNED: Refusal = refusal(
     Outcome::Refused,
 );
 
-/// The query would not fit what is kept of it.
+/// A query that is too long for an exchange.
 pub(in crate::proxy) const TOO_LONG: Refusal = refusal(
     Rcode::REFUSED,
     ExtendedErrorCode::NOT_SUPPORTED,
@@ -282,21 +283,21 @@ pub(in crate::proxy) const TOO_LONG: Refusal = refusal(
     Outcome::Refused,
 );
 
-/// What a client is told when time ran out before anything failed.
+/// The extended error of a query that reached its deadline before an attempt failed.
 pub(in crate::proxy) const NO_ANSWER: ExtendedError = ExtendedError {
     code: ExtendedErrorCode::NO_REACHABLE_AUTHORITY,
     text: "no answer from upstream in time",
 };
 
-/// Others had to go first for too long.
+/// The deadline of the query passed while it waited behind other queries.
 pub(in crate::proxy) const TOO_LATE: Refusal = Refusal {
     rcode: Rcode::SERVFAIL,
     error: NO_ANSWER,
     outcome: Outcome::TimedOut,
 };
 
-/// Every upstream is for other names.
-pub(in crate::proxy) const NOBODY_TO_ASK: Refusal = refusal(
+/// No upstream is configured for the name.
+pub(in crate::proxy) const NO_UPSTREAM: Refusal = refusal(
     Rcode::REFUSED,
     ExtendedErrorCode::OTHER,
     "no upstream is configured for this name",
@@ -311,7 +312,7 @@ pub(in crate::proxy) const LOOPED: Refusal = refusal(
     Outcome::UpstreamFailed,
 );
 
-/// The query failed for this reason shortly before.
+/// Returns the refusal of a query that failed for this reason a short time ago.
 pub(in crate::proxy) fn failed_before(reason: ExtendedError) -> Refusal {
     let code = ExtendedErrorCode::CACHED_ERROR;
     Refusal {
@@ -343,7 +344,7 @@ mod tests {
         }
     }
 
-    /// A query for a type, with the given opcode octet and OPT.
+    /// Builds a query for a type, with the given opcode byte and OPT.
     fn query(opcode: u8, rr_type: u16, opt: Option<(u8, u16)>) -> Vec<u8> {
         let mut bytes = vec![
             1,
@@ -372,7 +373,7 @@ mod tests {
         bytes
     }
 
-    /// What is asked by a query that is forwarded.
+    /// Returns the properties of a query after asserting that it is forwarded.
     fn forwarded(bytes: &[u8], transport: Transport) -> Asked<'_> {
         let admission = admit(bytes, transport).expect("a query");
         assert!(matches!(admission.decision, Decision::Forward(_)));
@@ -403,7 +404,7 @@ mod tests {
     }
 
     #[test]
-    fn client_says_how_much_it_takes() {
+    fn response_length_is_limited_by_the_client() {
         for (size, len_max) in [(0, 512), (512, 512), (900, 900), (1232, 1232), (4096, 1232)] {
             let bytes = query(1, 1, Some((0, size)));
             assert_eq!(forwarded(&bytes, Transport::Udp).len_max, len_max);
@@ -425,7 +426,7 @@ mod tests {
     }
 
     #[test]
-    fn padding_is_for_those_who_pad_under_tls() {
+    fn response_is_padded_only_under_tls_and_if_the_query_is() {
         for (option, is_encrypted, is_padded) in [
             (OptionCode::PADDING, true, true),
             (OptionCode::PADDING, false, false),
@@ -447,24 +448,24 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_query_is_ignored() {
+    fn message_that_is_not_a_query_is_ignored() {
         for bytes in [&b""[..], &[0; 11], &query(0x81, 1, None)] {
             assert!(admit(bytes, tcp()).is_none());
         }
     }
 
     #[test]
-    fn any_record_is_for_connections() {
+    fn any_of_class_in_is_forwarded_over_tcp_only() {
         let bytes = query(1, 255, None);
         let decision = admit(&bytes, Transport::Udp).unwrap().decision;
-        assert!(matches!(decision, Decision::SayLittle));
+        assert!(matches!(decision, Decision::AnswerAny));
         forwarded(&bytes, tcp());
         let mut chaos = query(1, 255, None);
         *chaos.last_mut().unwrap() = 3;
         forwarded(&chaos, Transport::Udp);
     }
 
-    /// A query, perhaps without a question, with a cookie of so many octets.
+    /// Builds a query, with or without a question, that has a cookie of `len` bytes.
     fn cookie_query(questions: u8, len: usize) -> Vec<u8> {
         let mut bytes = vec![1, 2, 1, 0, 0, questions, 0, 0, 0, 0, 0, 1];
         for _ in 0..questions {
@@ -477,14 +478,14 @@ mod tests {
     }
 
     #[test]
-    fn cookie_is_read_and_may_be_all_that_is_asked_for() {
+    fn cookie_is_read_with_and_without_a_question() {
         for (questions, len) in [(1, 8), (1, 24), (0, 8), (0, 24)] {
             let bytes = cookie_query(questions, len);
             let admission = admit(&bytes, Transport::Udp).unwrap();
             assert_eq!(admission.cookie.unwrap().client, [7; 8]);
             match admission.decision {
                 Decision::Forward(_) => assert_eq!(questions, 1),
-                Decision::SayCookie { is_first } => {
+                Decision::AnswerCookie { is_first } => {
                     assert_eq!((questions, is_first), (0, len == 8));
                 }
                 other => panic!("{other:?}"),
@@ -499,7 +500,7 @@ mod tests {
     }
 
     #[test]
-    fn octets_behind_the_last_record_are_ignored() {
+    fn bytes_behind_the_last_record_are_ignored() {
         for opt in [None, Some((0, 1232))] {
             let plain = query(1, 1, opt);
             for behind in [&b"\0"[..], b"\xc0\x0c", &[0xff; 300]] {

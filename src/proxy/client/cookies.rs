@@ -1,8 +1,8 @@
-//! Cookies that show a client's address to be its own: it has had a response there (RFC 7873).
+//! DNS cookies, which prove that a client has received a response at its address (RFC 7873).
 //!
-//! The server's part is made and read as RFC 9018 says, but for the clock: it is read here alone,
-//! so it counts from an arbitrary start. The secret rolls over (RFC 9018, section 5): cookies of
-//! the old one stay good until they expire.
+//! The server cookie is made and verified as in RFC 9018, except for the clock: only this process
+//! reads it, so it counts from an arbitrary start. The secret rolls over (RFC 9018, section 5):
+//! cookies of the old secret stay valid until they expire.
 
 use std::hash::Hasher;
 use std::net::IpAddr;
@@ -15,34 +15,35 @@ use crate::base::time::Instant;
 use crate::wire::edns::Cookie;
 use crate::wire::response::COOKIE_LEN;
 
-/// For how long a cookie is good (RFC 9018, section 4.3).
+/// Time after which a cookie expires (RFC 9018, section 4.3).
 const LIFETIME: Duration = Duration::from_secs(3600);
 
-/// How long cookies are made with one secret. A secret is used for no more than 26 hours (RFC 7873,
-/// section 7.1); a day keeps below that, and a client that returns within an hour never notices.
+/// Time for which cookies are made with one secret. A secret is used for no more than 26 hours (RFC
+/// 7873, section 7.1); a day stays below that, and a client that returns within an hour never
+/// notices.
 const SECRET_PERIOD: Duration = Duration::from_secs(24 * 3600);
 
-/// The version and what is reserved (RFC 9018, section 4.1 and 4.2).
+/// The version and the reserved bytes (RFC 9018, section 4.1 and 4.2).
 const VERSION: [u8; 4] = [1, 0, 0, 0];
 
-/// Octets of the server's part.
+/// The length of a server cookie in bytes.
 const SERVER_LEN: usize = 16;
 
-/// What makes cookies.
+/// The state of DNS cookies.
 #[derive(Debug)]
 pub(in crate::proxy) struct Cookies {
-    /// The hash with the secret that cookies are made with.
+    /// The hash with the current secret.
     hasher: SipHasher24,
-    /// The hash with the secret before that, which reads those made earlier.
+    /// The hash with the previous secret, which verifies older cookies.
     retired: Option<SipHasher24>,
-    /// When the present secret came into use.
+    /// The time since which the current secret is in use.
     rolled_at: Instant,
-    /// Keeps others from learning for how long this host has been up.
+    /// A random offset of the clock, which hides the uptime of the host.
     epoch: u32,
 }
 
 impl Cookies {
-    /// Cookies with a secret of their own, which is in use since the clock's start.
+    /// Creates the state with a secret that is in use since the clock's start.
     pub(in crate::proxy) fn new(random: &mut Random) -> Self {
         let hasher = secret(random);
         // Two numbers are drawn, as for a secret: recorded seeds keep their meaning.
@@ -55,7 +56,7 @@ impl Cookies {
         }
     }
 
-    /// Takes a new secret into use if the present one has been used for long enough.
+    /// Replaces the secret if it has been in use for its period.
     pub(in crate::proxy) fn roll_over(&mut self, random: &mut Random, now: Instant) {
         if now - self.rolled_at >= SECRET_PERIOD {
             self.retired = Some(std::mem::replace(&mut self.hasher, secret(random)));
@@ -63,7 +64,7 @@ impl Cookies {
         }
     }
 
-    /// A cookie for the client at this address.
+    /// Returns a cookie for the client at this address.
     pub(in crate::proxy) fn issue(
         &self,
         cookie: Cookie<'_>,
@@ -79,7 +80,7 @@ impl Cookies {
         whole
     }
 
-    /// Whether the client at this address had its cookie from here, and not long ago.
+    /// Returns whether the cookie was issued to this address and has not expired.
     pub(in crate::proxy) fn is_ours(&self, cookie: Cookie<'_>, ip: IpAddr, now: Instant) -> bool {
         let Some(Ok(server)) = cookie.server.map(<[u8; SERVER_LEN]>::try_from) else {
             return false;
@@ -87,12 +88,13 @@ impl Cookies {
         let [_, _, _, _, made @ .., _, _, _, _, _, _, _, _] = server;
         let made = u32::from_be_bytes(made);
         let age = u64::from(self.seconds(now).wrapping_sub(made));
-        // As numbers, so that it takes as long wherever they differ.
+        // The cookies are compared as numbers, so that the time does not depend on their
+        // difference.
         let is_made_with = |hasher| {
             let ours = server_part(hasher, cookie.client, ip, made);
             u128::from_be_bytes(server) == u128::from_be_bytes(ours)
         };
-        // Both are counted in whole seconds from the same start.
+        // Both times count in whole seconds from the same start.
         let since_rolled = u64::from(self.seconds(now).wrapping_sub(self.seconds(self.rolled_at)));
         let is_retired = |hasher| age >= since_rolled && is_made_with(hasher);
         age <= LIFETIME.as_secs()
@@ -111,8 +113,8 @@ fn secret(random: &mut Random) -> SipHasher24 {
     SipHasher24::new_with_keys(word(), word())
 }
 
-/// The server's part of the cookie that was made then: version, time, and a hash of them, of the
-/// client's part and of its address.
+/// Returns the server cookie that is made at this time: version, time, and a hash of both, of the
+/// client cookie and of the client's address.
 fn server_part(
     mut hasher: SipHasher24,
     client: [u8; 8],
@@ -137,14 +139,14 @@ fn server_part(
 mod tests {
     use super::*;
 
-    fn octets<const LEN: usize>(hex: &str) -> [u8; LEN] {
+    fn bytes_of<const LEN: usize>(hex: &str) -> [u8; LEN] {
         assert_eq!(hex.len(), 2 * LEN);
         std::array::from_fn(|at| u8::from_str_radix(&hex[2 * at..][..2], 16).unwrap())
     }
 
     fn cookies(key: &str, epoch: u32) -> Cookies {
         Cookies {
-            hasher: SipHasher24::new_with_key(&octets(key)),
+            hasher: SipHasher24::new_with_key(&bytes_of(key)),
             retired: None,
             rolled_at: at(0),
             epoch,
@@ -164,27 +166,27 @@ mod tests {
     }
 
     #[test]
-    fn cookies_are_those_of_the_standard() {
+    fn cookies_match_the_examples_of_rfc_9018() {
         // RFC 9018, appendix A.1 and A.2.
         let v4 = cookies("e5e973e5a6b2a43f48e7dc849e37bfcf", 1_559_731_985);
         let ip = "198.51.100.100".parse().unwrap();
-        let first = octets("2464c4abcf10c957010000005cf79f111f8130c3eee29480");
+        let first = bytes_of("2464c4abcf10c957010000005cf79f111f8130c3eee29480");
         assert_eq!(v4.issue(cookie(&first[..8]), ip, at(0)), first);
         assert!(v4.is_ours(cookie(&first), ip, at(2_400)));
-        let renewed = octets("2464c4abcf10c957010000005cf7a871d4a564a1442aca77");
+        let renewed = bytes_of("2464c4abcf10c957010000005cf7a871d4a564a1442aca77");
         assert_eq!(v4.issue(cookie(&first), ip, at(2_400)), renewed);
         // A.4.
         let ip = "2001:db8:220:1:59de:d0f4:8769:82b8".parse().unwrap();
         let before = cookies("dd3bdf9344b678b185a6f5cb60fca715", 1_559_741_817);
-        let first = octets("22681ab97d52c298010000005cf7c57926556bd0934c72f8");
+        let first = bytes_of("22681ab97d52c298010000005cf7c57926556bd0934c72f8");
         assert_eq!(before.issue(cookie(&first[..8]), ip, at(0)), first);
         let after = cookies("445536bcd2513298075a5d379663c962", 1_559_741_961);
-        let renewed = octets("22681ab97d52c298010000005cf7c609a6bb79d16625507a");
+        let renewed = bytes_of("22681ab97d52c298010000005cf7c609a6bb79d16625507a");
         assert_eq!(after.issue(cookie(&first), ip, at(0)), renewed);
     }
 
     #[test]
-    fn cookie_is_good_for_an_hour_at_its_address_and_as_it_is() {
+    fn cookie_is_valid_for_an_hour_at_its_address_and_unchanged() {
         let cookies = cookies("e5e973e5a6b2a43f48e7dc849e37bfcf", u32::MAX - 5);
         let ip = "192.0.2.1".parse().unwrap();
         let good = cookies.issue(cookie(b"client's"), ip, at(10));
@@ -192,7 +194,10 @@ mod tests {
         assert!(cookies.is_ours(cookie(&good), "::ffff:192.0.2.1".parse().unwrap(), at(10)));
         assert!(cookies.is_ours(cookie(&good), ip, at(3_610)));
         assert!(!cookies.is_ours(cookie(&good), ip, at(3_611)));
-        assert!(!cookies.is_ours(cookie(&good), ip, at(9)), "not made yet");
+        assert!(
+            !cookies.is_ours(cookie(&good), ip, at(9)),
+            "a cookie from the future is invalid"
+        );
         assert!(!cookies.is_ours(cookie(&good), "192.0.2.2".parse().unwrap(), at(10)));
         for place in 0..good.len() {
             let mut other = good;
@@ -206,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn secret_rolls_over_and_cookies_of_the_old_one_are_good_until_they_expire() {
+    fn cookies_of_a_retired_secret_are_valid_until_they_expire() {
         let mut random = Random::new(&[5; 32]);
         let mut cookies = Cookies::new(&mut random);
         let ip = "192.0.2.1".parse().unwrap();
@@ -224,9 +229,9 @@ mod tests {
         let after = cookies.issue(cookie(&before), ip, at(rolled_at));
         assert!(cookies.is_ours(cookie(&after), ip, at(rolled_at + 3_600)));
 
-        // A retired secret makes no more cookies.
+        // A retired secret makes no new cookies.
         let retired = Cookies {
-            hasher: cookies.retired.expect("it was rolled over"),
+            hasher: cookies.retired.expect("the secret was rolled over"),
             retired: None,
             ..cookies
         };

@@ -1,9 +1,9 @@
-//! Room for queries: what each client and each domain may hold of the table.
+//! Room for queries: the shares of the table of exchanges that clients and domains may hold.
 //!
-//! A client holds at most a quarter of the table, and so do the upstreams of a domain. When the
-//! table is full, or the part of a domain, a query of a client that holds less makes room: the
-//! newest query of the client that holds most is refused in its place. The queries that the cache
-//! sends for a client count for that client.
+//! A client holds at most a quarter of the table, and so do the upstreams of a domain. If the table
+//! or the part of a domain is full, a query of a client that holds less gets room: the newest query
+//! of the client that holds most is refused instead. The queries that the cache sends for a client
+//! count against that client.
 
 use super::admission::{OVERLOADED, Refusal};
 use super::shares::{ClientHash, LazyShares};
@@ -18,21 +18,21 @@ use crate::proxy::exchange::Exchange;
 use crate::proxy::keys::{ExchangeKey, PoolIndex};
 use crate::wire::response::write_error;
 
-/// Whether there is room for another query of a client.
+/// The room for another query of a client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Room {
-    /// There is.
+    /// There is room.
     Free,
-    /// There is none before some query has ended.
+    /// There is no room until a query has ended.
     Full,
-    /// The client has exceeded its rate until then.
+    /// The client exceeds its rate limit.
     RateExceeded {
-        /// When it has not any longer.
+        /// The time at which the client is within the limit again.
         until: Instant,
     },
 }
 
-/// What clients hold of the table, and of the parts of it that are for a domain.
+/// The queries that clients hold in the table and in the parts of it that are for a domain.
 #[derive(Debug)]
 pub(in crate::proxy) struct Shared {
     table: LazyShares,
@@ -41,7 +41,7 @@ pub(in crate::proxy) struct Shared {
 }
 
 impl Shared {
-    /// Nothing is held. `limited` says of each pool whether it has a limit of its own.
+    /// Creates empty shares. `limited` says for each pool if it has a limit of its own.
     pub(in crate::proxy) fn new(
         limited: impl Iterator<Item = bool>,
         limits: &Limits,
@@ -54,7 +54,7 @@ impl Shared {
         }
     }
 
-    /// Adds a query of the table, which counts for a client unless it is one of the program's own.
+    /// Adds a query to the table. The query counts against a client unless it is one of our own.
     pub(in crate::proxy) fn add(&mut self, key: ExchangeKey, exchanges: &Arena<Exchange>) {
         let exchange = exchanges.get(key.0);
         let exchange = exchange.expect("a query that is added is in the table");
@@ -67,7 +67,7 @@ impl Shared {
         }
     }
 
-    /// Removes a query that counts for a client.
+    /// Removes a query that counts against a client.
     pub(in crate::proxy) fn remove(&mut self, pool: PoolIndex, key: ExchangeKey) {
         self.table.remove(key);
         if let Some(shares) = &mut self.by_pool[pool.0] {
@@ -75,7 +75,7 @@ impl Shared {
         }
     }
 
-    /// Counts every query of the table, whose limits are others now.
+    /// Counts every query of the table again, under new limits.
     pub(in crate::proxy) fn count(&mut self, limits: &Limits, exchanges: &Arena<Exchange>) {
         let all = queries(exchanges, None);
         self.table.start_over(few_of_all(limits), all);
@@ -88,18 +88,18 @@ impl Shared {
     }
 }
 
-/// Queries of all clients that are too few for any limit of one.
+/// Returns the number of queries up to which the limit of a client cannot be exceeded.
 fn few_of_all(limits: &Limits) -> usize {
     let few = limits.client_inflight_few;
     few.min(limits.client_inflight() - 1)
 }
 
-/// Queries of all clients to a pool that are too few for any limit of one.
+/// Returns the number of queries to a pool up to which the limit of a client cannot be exceeded.
 fn few_of_pool(limits: &Limits) -> usize {
     limits.client_domain_inflight() - 1
 }
 
-/// Returns the queries that count for clients, or those of them to a pool, in the order of arrival.
+/// Returns the queries that count against clients, or those to a pool, in the order of arrival.
 fn queries(exchanges: &Arena<Exchange>, pool: Option<PoolIndex>) -> Vec<(Subscriber, ExchangeKey)> {
     let all = exchanges.iter().filter_map(|(key, exchange)| {
         let is_one = pool.is_none_or(|pool| pool == exchange.pool);
@@ -112,8 +112,8 @@ fn queries(exchanges: &Arena<Exchange>, pool: Option<PoolIndex>) -> Vec<(Subscri
 }
 
 impl Proxy {
-    /// Returns whether there is room for another query of a client. Without room it is refused, so
-    /// a client that can wait should.
+    /// Returns whether there is room for another query of a client. A query without room is
+    /// refused, so a session that can wait should.
     pub fn room_for(&mut self, client: Subscriber, now: Instant) -> Room {
         let limiter = self.rate_limiter.as_ref();
         if let Some(until) = limiter.and_then(|limiter| limiter.exceeded_until(client, now)) {
@@ -126,8 +126,8 @@ impl Proxy {
         if has_room { Room::Free } else { Room::Full }
     }
 
-    /// Makes room for a query of a client to a pool, or says why there is none: the client holds
-    /// its part, or has queries that wait for long and would delay this one.
+    /// Makes room for a query of a client to a pool, or returns the refusal: the client holds its
+    /// part, or its earlier queries wait for so long that they would delay this one.
     pub(in crate::proxy) fn make_room(
         &mut self,
         client: Subscriber,
@@ -159,7 +159,8 @@ impl Proxy {
         }
     }
 
-    /// Returns whether a client may hold another query to a pool, without another one making room.
+    /// Returns whether a client may hold another query to a pool without a refusal of another
+    /// query.
     pub(in crate::proxy) fn may_hold(&self, client: Subscriber, pool: PoolIndex) -> bool {
         let limits = self.config.limits;
         let has_part = match &self.shared.by_pool[pool.0] {
@@ -177,26 +178,26 @@ impl Proxy {
         self.shared.table.holds_at_most(client, most - 1)
     }
 
-    /// Whether a client has few queries under way. What the program asks for itself is not much.
+    /// Returns whether a client has few queries in flight. Queries of our own are always few.
     pub(in crate::proxy) fn has_few(&self, holder: Option<Subscriber>) -> bool {
         let few = self.config.limits.client_inflight_few;
         holder.is_none_or(|client| self.shared.table.holds_at_most(client, few))
     }
 
-    /// Whether the table has room for another query.
+    /// Returns whether the table has room for another query.
     fn has_capacity(&self) -> bool {
         self.under_way() < self.config.limits.inflight
     }
 
-    /// Refuses a query that was taken, since another one is to have its room. It gets what there is
-    /// for it.
+    /// Refuses an accepted query to make room for another one. The query gets its fallback response
+    /// or a stale answer if it has one.
     fn shed(&mut self, key: ExchangeKey, now: Instant, outbox: &mut Outbox) {
         let exchange = self.exchange(key);
         if exchange.poor.is_some() {
             return self.fail(key, Outcome::Shed, now, outbox);
         }
         if exchange.is_for_client() {
-            if let Some(entry) = self.stand_in(key, now) {
+            if let Some(entry) = self.use_stale(key, now) {
                 self.respond_from_cache(key, entry, Outcome::Stale, now, outbox);
                 return self.end(key, Outcome::Stale, now, outbox);
             }
@@ -205,7 +206,7 @@ impl Proxy {
         self.end(key, Outcome::Shed, now, outbox);
     }
 
-    /// Sends the client of a query that was taken a refusal.
+    /// Responds to the client of an accepted query with a refusal.
     pub(in crate::proxy) fn respond_refused(
         &mut self,
         key: ExchangeKey,
@@ -215,9 +216,9 @@ impl Proxy {
     ) {
         let exchange = self.exchanges.get(key.0);
         let exchange = exchange.expect("a query that is refused has an exchange");
-        if let Some((ending, owed)) = exchange.ending(refusal.outcome) {
-            ending.respond(&mut self.counters, now, outbox, |out| {
-                write_error(out, &owed, refusal.rcode, Some(refusal.error));
+        if let Some((completion, asked)) = exchange.completion(refusal.outcome) {
+            completion.respond(&mut self.counters, now, outbox, |out| {
+                write_error(out, &asked, refusal.rcode, Some(refusal.error));
             });
         }
     }
@@ -231,10 +232,10 @@ mod tests {
     use std::net::IpAddr;
     use std::time::Duration;
 
-    /// Room for 40 queries: a client has 10.
+    /// Room for 40 queries, of which a client may hold 10.
     const SMALL: &[&str] = &["-u192.0.2.1", "--max-inflight=40"];
 
-    /// Also with an upstream for the names below `corp`.
+    /// The same room, and an upstream for the names below `corp`.
     const SPLIT: &[&str] = &[
         "-u192.0.2.1",
         "-uudp://192.0.2.2,domain=corp",
@@ -264,8 +265,8 @@ mod tests {
     }
 
     impl Scene {
-        /// Lets a client ask for a name. Returns the clients that were refused at once, with the
-        /// names that they had asked for.
+        /// Sends a query of a client for a name. Returns the clients that were refused at once,
+        /// with the names that they had asked for.
         fn ask_as(&mut self, client: [u8; 4], name: &str) -> Vec<(IpAddr, String)> {
             assert!(self.offer_from(client, &query(name), Transport::Udp));
             self.refused()
@@ -284,7 +285,7 @@ mod tests {
             refused.collect()
         }
 
-        /// Lets a client ask for so many new names. Returns how many were refused.
+        /// Sends queries of a client for new names. Returns the number of refusals.
         fn flood(&mut self, client: [u8; 4], below: &str, names: usize) -> usize {
             let mut refused = 0;
             for nth in 0..names {
@@ -294,8 +295,8 @@ mod tests {
             refused
         }
 
-        /// Lets a client ask until the links are full and more queries wait. Returns those that
-        /// were sent.
+        /// Sends queries of a client until the links are full and more queries wait. Returns the
+        /// queries that were sent upstream.
         fn fill_links(&mut self, client: [u8; 4]) -> Vec<(LinkKey, Vec<u8>)> {
             let (mut sent, mut links) = (Vec::new(), Vec::new());
             for nth in 0..2_000 {
@@ -305,7 +306,7 @@ mod tests {
                     if links.contains(&one.0) {
                         sent.push(one);
                     } else {
-                        // It takes all that it can when it has answered.
+                        // The link accepts all that it can after its first answer.
                         links.push(one.0);
                         self.now += Duration::from_millis(50);
                         self.answer_one(one);
@@ -315,11 +316,11 @@ mod tests {
             }
             let limits = self.proxy.config.limits;
             let room = limits.links_per_address * limits.link_inflight_max;
-            assert_eq!(sent.len(), room, "the others wait");
+            assert_eq!(sent.len(), room, "further queries wait");
             sent
         }
 
-        /// Answers a query that was sent on a link. What follows from that is in the outbox.
+        /// Answers a query that was sent on a link. The outbox has the resulting actions.
         fn answer_one(&mut self, (link, mut bytes): (LinkKey, Vec<u8>)) {
             bytes.truncate(Message::parse(&bytes).unwrap().records_start());
             (bytes[2], bytes[3], bytes[7], bytes[11]) = (0x81, 0x80, 1, 0);
@@ -340,7 +341,7 @@ mod tests {
     }
 
     #[test]
-    fn shared_queries_count_for_each_client_that_waits() {
+    fn coalesced_queries_count_for_each_client_that_waits() {
         let mut scene = Scene::with(SMALL);
         let refused: usize = (0..30).map(|_| scene.ask_as(A, "example").len()).sum();
         assert_eq!(refused, 20);
@@ -349,7 +350,7 @@ mod tests {
     }
 
     #[test]
-    fn table_of_one_query_takes_one() {
+    fn table_for_one_query_accepts_one() {
         let mut scene = Scene::with(&["-u192.0.2.1", "--max-inflight=1"]);
         assert_eq!(scene.flood(A, "example", 2), 1);
         assert_eq!(scene.flood(B, "example", 1), 1);
@@ -370,7 +371,7 @@ mod tests {
         let refused = scene.ask_as(B, "other.example");
         assert_eq!(refused, [(A.into(), "n9-2.example. A".to_owned())]);
         assert_eq!(scene.proxy.inflight(), 40);
-        // The client that holds as much as any other has to wait for its own queries.
+        // A client that holds as much as any other has to wait for its own queries.
         assert_eq!(
             scene.ask_as(A, "more.example"),
             [(A.into(), "more.example. A".to_owned())]
@@ -390,7 +391,7 @@ mod tests {
     }
 
     #[test]
-    fn query_that_was_refused_for_another_ends_its_attempts() {
+    fn query_that_was_shed_ends_its_attempts() {
         let mut scene = Scene::with(SMALL);
         scene.ask_as(client(1), "first.example");
         scene.bring_up();
@@ -417,7 +418,7 @@ mod tests {
         for nth in 0..20 {
             assert_eq!(scene.flood(client(nth), "example", 1), 0);
         }
-        // In the part for the domain, the client that holds most makes room, too.
+        // The same eviction applies to the part for a domain.
         let mut scene = Scene::with(SPLIT);
         scene.flood(A, "corp", 30);
         for nth in 0..10 {
@@ -442,7 +443,10 @@ mod tests {
         scene.proxy.config.limits.client_inflight_few = 0;
         let sent = scene.fill_links(A);
         scene.ask_as(B, "other.example");
-        assert!(scene.sent().is_empty(), "it waits, too");
+        assert!(
+            scene.sent().is_empty(),
+            "the query of the other client waits"
+        );
         let mut names = Vec::new();
         for one in sent.into_iter().take(2) {
             scene.answer_one(one);
@@ -465,8 +469,8 @@ mod tests {
             at_once += scene.sent().len();
         }
         let spare = limits.links_per_address * limits.link_spare;
-        assert_eq!(at_once, spare, "the others wait");
-        // What is spare is for them again once it is free, though the links are full.
+        assert_eq!(at_once, spare, "further queries wait");
+        // Spare room that becomes free is for them again, although the links are full.
         let mut names = Vec::new();
         for one in sent.into_iter().take(9) {
             scene.answer_one(one);
@@ -477,7 +481,7 @@ mod tests {
     }
 
     #[test]
-    fn queue_of_one_client_turns_no_other_away() {
+    fn queue_of_one_client_does_not_refuse_another() {
         let mut scene = Scene::with(&["-u192.0.2.1", "--timeout=60s"]);
         for nth in 0..600 {
             scene.ask_as(A, &format!("n{nth}.example"));

@@ -1,23 +1,23 @@
-//! Names that are answered here, since nobody outside is to be asked for them: those of this host,
-//! those that are promised never to exist, those that other protocols resolve, and those of private
-//! networks (RFC 6761, 6303, 6762, 7686, 7793, 8375, 9462, 9476, 9665). An upstream that has such a
-//! name to itself is asked all the same.
+//! Local zones: names that are answered here, since no upstream should get queries for them. They
+//! are the names of this host, names that are guaranteed not to exist, names that other protocols
+//! resolve, and names of private networks (RFC 6761, 6303, 6762, 7686, 7793, 8375, 9462, 9476,
+//! 9665). An upstream that is configured for such a name is asked nevertheless.
 
 use crate::wire::header::{Flags, HEADER_LEN, Header, Rcode};
 use crate::wire::name;
 use crate::wire::question::{CLASS_IN, Question, Type};
 
-/// For how long an answer may be kept, in seconds: the figure of RFC 6303, section 3.
+/// The TTL of an answer in seconds, as in RFC 6303, section 3.
 const TTL: u32 = 10_800;
 
-/// The start of every zone here, which says for how long a negative answer holds (RFC 2308): the
-/// data of RFC 6303, section 3.
+/// The data of the SOA record of every local zone, which limits the time to cache a negative answer
+/// (RFC 2308), as in RFC 6303, section 3.
 const SOA_DATA: &[u8] = b"\x09localhost\0\x06nobody\x07invalid\0\
     \0\0\0\x01\0\0\x0e\x10\0\0\x04\xb0\0\x09\x3a\x80\0\0\x2a\x30";
 
-/// Top-level domains of which nothing, or nothing but `localhost`, exists in DNS. `alt` is for
-/// other name systems (RFC 9476), `internal` for private use (ICANN, 2024), `local` for multicast
-/// DNS, for which a resolver answers NXDOMAIN at once (RFC 6762, section 22.1).
+/// Top-level domains that are local zones. `alt` is for other name systems (RFC 9476), `internal`
+/// for private use (ICANN, 2024), `local` for multicast DNS, for which a resolver answers NXDOMAIN
+/// at once (RFC 6762, section 22.1).
 const TOP_DOMAINS: [&[u8]; 7] = [
     b"alt",
     b"internal",
@@ -28,17 +28,17 @@ const TOP_DOMAINS: [&[u8]; 7] = [
     b"test",
 ];
 
-/// What a special name has for its type.
+/// The content of a special-use name for a type.
 enum Content {
     /// The name does not exist.
     NoName,
-    /// The name exists, without such a record.
+    /// The name exists, without a record of the type.
     NoRecord,
-    /// This record.
+    /// The name has this record.
     Record(Vec<u8>),
 }
 
-/// The reply to a question for a special name. Its id is for the caller to replace.
+/// Returns the reply to a question for a special-use name, with id 0 for the caller to replace.
 pub(in crate::proxy) fn reply(question: Question<'_>) -> Option<Vec<u8>> {
     let below_root = |suffix: &&[u8]| suffix.len() > 1;
     let top = name::suffixes(question.name()).filter(below_root).last()?;
@@ -56,21 +56,21 @@ pub(in crate::proxy) fn reply(question: Question<'_>) -> Option<Vec<u8>> {
     Some(write(question, zone.len(), &content))
 }
 
-/// What is here at these labels, which come from the top down, and at which depth the zone starts
-/// that says so. `None` where the name is not special.
+/// Returns the content at these labels, which are in order from the top down, and the depth of the
+/// zone that it is in; `None` if the name is not special.
 fn content(labels: &[&[u8]], rr_type: Type) -> Option<(usize, Content)> {
     let depth = match labels {
         [b"localhost", ..] => return Some((1, localhost(rr_type))),
         [top, ..] if *top != b"arpa" => return Some((1, Content::NoName)),
         [b"arpa", b"resolver", ..] => return Some((2, Content::NoRecord)),
         [b"arpa", b"home" | b"service", ..] => 2,
-        [b"arpa", b"in-addr", octets @ ..] => 2 + private_ipv4(octets)?,
+        [b"arpa", b"in-addr", bytes @ ..] => 2 + private_ipv4(bytes)?,
         [b"arpa", b"ip6", nibbles @ ..] => 2 + private_ipv6(nibbles)?,
         _ => return None,
     };
     let is_apex = labels.len() == depth;
     if is_apex && rr_type == Type::DS {
-        // Those who validate learn from the zone above that this one is not signed.
+        // A validator learns from the parent zone that this one is not signed.
         return None;
     }
     let content = match () {
@@ -95,11 +95,11 @@ fn localhost(rr_type: Type) -> Content {
     }
 }
 
-/// How many of these labels, which come from the top down, it takes to be in the zone of a network
-/// that is private.
-fn private_ipv4(octets: &[&[u8]]) -> Option<usize> {
+/// Returns the number of these labels, in order from the top down, that form the zone of a private
+/// IPv4 network.
+fn private_ipv4(bytes: &[&[u8]]) -> Option<usize> {
     let number = |label: &[u8]| str::from_utf8(label).ok()?.parse::<u8>().ok();
-    match octets {
+    match bytes {
         [b"0" | b"10" | b"127", ..] => Some(1),
         [b"100", second, ..] => (64..128).contains(&number(second)?).then_some(2),
         [b"172", second, ..] => (16..32).contains(&number(second)?).then_some(2),
@@ -112,7 +112,7 @@ fn private_ipv4(octets: &[&[u8]]) -> Option<usize> {
     }
 }
 
-/// [`private_ipv4`] for IPv6.
+/// Returns the number of these labels that form the zone of a private IPv6 network.
 fn private_ipv6(nibbles: &[&[u8]]) -> Option<usize> {
     match nibbles {
         [b"f", b"d", ..] => Some(2),
@@ -127,7 +127,7 @@ fn private_ipv6(nibbles: &[&[u8]]) -> Option<usize> {
     }
 }
 
-/// Whether the labels are those of the address 127.0.0.1 or `::1`.
+/// Returns whether the labels are those of the address 127.0.0.1 or `::1`.
 fn is_loopback(labels: &[&[u8]]) -> bool {
     match labels {
         [b"arpa", b"in-addr", b"127", b"0", b"0", b"1"] => true,
@@ -138,7 +138,8 @@ fn is_loopback(labels: &[&[u8]]) -> bool {
     }
 }
 
-/// The reply that says so. The zone's name is the last `zone_len` octets of that in the question.
+/// Writes the reply with this content. The zone's name is the last `zone_len` bytes of the name in
+/// the question.
 fn write(question: Question<'_>, zone_len: usize, content: &Content) -> Vec<u8> {
     let rcode = match content {
         Content::NoName => Rcode::NXDOMAIN,
@@ -178,9 +179,9 @@ mod tests {
     use super::*;
     use crate::wire::Message;
 
-    /// What is said of a name: a response code, the address or name if there is one, and the zone
-    /// otherwise. Nothing where it is not special.
-    fn said(text: &str, rr_type: Type) -> Option<String> {
+    /// Returns the local reply to a question as text: the response code, and the record or else the
+    /// zone; `None` if the name is not special.
+    fn local_reply(text: &str, rr_type: Type) -> Option<String> {
         let mut bytes = Vec::new();
         for label in text.split('.') {
             bytes.push(u8::try_from(label.len()).unwrap());
@@ -214,11 +215,15 @@ mod tests {
     }
 
     fn is(text: &str, rr_type: Type, expected: &str) {
-        assert_eq!(said(text, rr_type).as_deref(), Some(expected), "{text}");
+        assert_eq!(
+            local_reply(text, rr_type).as_deref(),
+            Some(expected),
+            "{text}"
+        );
     }
 
     #[test]
-    fn localhost_is_here() {
+    fn localhost_is_answered_locally() {
         is("localhost", Type::A, "0 127.0.0.1");
         is("www.LocalHost", Type::AAAA, "0 ::1");
         is("localhost", Type(15), "0 in localhost. SOA");
@@ -242,7 +247,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_promised_not_to_exist_does_not() {
+    fn special_use_domains_do_not_exist() {
         is("example.test", Type::A, "3 in test. SOA");
         is("a.b.invalid", Type::A, "3 in invalid. SOA");
         is(
@@ -256,9 +261,9 @@ mod tests {
     }
 
     #[test]
-    fn names_of_other_ways_to_resolve_them_do_not_exist_in_dns() {
-        // Multicast DNS (RFC 6762, section 22.1), other name systems (RFC 9476), private use (ICANN,
-        // 2024), service registration (RFC 9665).
+    fn names_of_other_name_systems_do_not_exist_in_dns() {
+        // Multicast DNS (RFC 6762, section 22.1), other name systems (RFC 9476), private use
+        // (ICANN, 2024), service registration (RFC 9665).
         is("printer.Local", Type::A, "3 in Local. SOA");
         is("local", Type::SOA, "3 in local. SOA");
         is("_ipp._tcp.local", Type::PTR, "3 in local. SOA");
@@ -271,7 +276,7 @@ mod tests {
             Type::PTR,
             "0 in 254.169.in-addr.arpa. SOA",
         );
-        assert_eq!(said("service.arpa", Type::DS), None);
+        assert_eq!(local_reply("service.arpa", Type::DS), None);
         for name in [
             "local.example",
             "xlocal",
@@ -279,12 +284,12 @@ mod tests {
             "alt.example",
             "xservice.arpa",
         ] {
-            assert_eq!(said(name, Type::A), None, "{name}");
+            assert_eq!(local_reply(name, Type::A), None, "{name}");
         }
     }
 
     #[test]
-    fn private_networks_are_nobodys_business() {
+    fn private_networks_are_answered_locally() {
         is(
             "4.3.2.10.in-addr.arpa",
             Type::PTR,
@@ -332,7 +337,7 @@ mod tests {
     }
 
     #[test]
-    fn all_else_is_not_special() {
+    fn other_names_are_not_special() {
         for name in [
             "example",
             "www.example.com",
@@ -357,13 +362,13 @@ mod tests {
             "0.0.ip6.arpa",
             "ipv4only.arpa",
         ] {
-            assert_eq!(said(name, Type::A), None, "{name}");
+            assert_eq!(local_reply(name, Type::A), None, "{name}");
         }
         let high = format!("2.{}ip6.arpa", "0.".repeat(31));
-        assert_eq!(said(&high, Type::PTR), None);
-        // That a zone is not signed is said above it.
-        assert_eq!(said("home.arpa", Type::DS), None);
-        assert_eq!(said("10.in-addr.arpa", Type::DS), None);
+        assert_eq!(local_reply(&high, Type::PTR), None);
+        // The parent zone shows that a zone is not signed.
+        assert_eq!(local_reply("home.arpa", Type::DS), None);
+        assert_eq!(local_reply("10.in-addr.arpa", Type::DS), None);
         is("a.home.arpa", Type::DS, "3 in home.arpa. SOA");
         let chaos = Question::parse(b"\x09localhost\0\0\x01\0\x03", 0).unwrap();
         assert!(reply(chaos).is_none());

@@ -1,12 +1,12 @@
-//! Clients that are turned away, as the log tells of them: at once, and then once a minute at most,
-//! so that a flood of theirs is none of lines.
+//! Log lines about refused clients: the first one at once, and then up to one per minute, so that a
+//! flood of queries does not flood the log.
 
 use std::net::IpAddr;
 use std::time::Duration;
 
 use crate::base::time::Instant;
 
-/// What there is to tell.
+/// The throttles of the log lines.
 #[derive(Debug, Default)]
 pub(in crate::proxy) struct LogThrottle {
     denied: Notice,
@@ -14,18 +14,18 @@ pub(in crate::proxy) struct LogThrottle {
     without_certificate: Notice,
 }
 
-/// Things of one kind.
+/// The throttle of one kind of log line.
 #[derive(Debug, Default)]
 struct Notice {
-    /// How many there were that were not told.
+    /// The number of events since the last line.
     suppressed: u64,
-    tell_at: Instant,
+    report_at: Instant,
 }
 
 const PAUSE: Duration = Duration::from_secs(60);
 
 impl LogThrottle {
-    /// Takes note of a client that may not ask.
+    /// Records a client with an address that is not allowed.
     pub(in crate::proxy) fn on_denied(&mut self, ip: IpAddr, now: Instant) {
         if let Some(count) = self.denied.count(now) {
             log::warn!(
@@ -50,7 +50,7 @@ impl LogThrottle {
         }
     }
 
-    /// Takes note of a client that asks too often.
+    /// Records a client that exceeds the rate limit.
     pub(in crate::proxy) fn on_limited(&mut self, ip: IpAddr, now: Instant) {
         if let Some(count) = self.limited.count(now) {
             log::warn!(
@@ -62,13 +62,13 @@ impl LogThrottle {
 }
 
 impl Notice {
-    /// Counts one more. Returns how many are to be told now, if they are.
+    /// Counts an event. Returns the number of events to report now, if a line is due.
     fn count(&mut self, now: Instant) -> Option<u64> {
         self.suppressed += 1;
-        if now < self.tell_at {
+        if now < self.report_at {
             return None;
         }
-        self.tell_at = now + PAUSE;
+        self.report_at = now + PAUSE;
         Some(std::mem::take(&mut self.suppressed))
     }
 }
@@ -78,7 +78,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn many_are_told_together() {
+    fn events_of_a_minute_are_reported_together() {
         let mut notice = Notice::default();
         let at = |seconds| Instant::after_start(Duration::from_secs(seconds));
         assert_eq!(notice.count(at(1)), Some(1));

@@ -1,4 +1,4 @@
-//! Clients: which of their messages are answered, how often, and what a response to them is.
+//! Clients: admission of their queries, limits on them, and the responses.
 
 pub(super) mod admission;
 pub(super) mod cookies;

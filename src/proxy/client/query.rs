@@ -1,9 +1,10 @@
-//! What becomes of a query when it comes: an answer that is known, an error, or an exchange.
+//! Handling of an admitted query: it is answered from the cache or locally, refused, or becomes an
+//! exchange.
 
 use std::iter;
 
 use super::admission::{
-    LOOPED, NOBODY_TO_ASK, Reception, Refusal, TOO_LATE, TOO_LONG, failed_before,
+    LOOPED, NO_UPSTREAM, Reception, Refusal, TOO_LATE, TOO_LONG, failed_before,
 };
 use super::local_zones;
 use super::response::{Client, Completion};
@@ -21,26 +22,26 @@ use crate::wire::question::Type;
 use crate::wire::response::{Asked, end_answer, start_answer, write_answer, write_error};
 use crate::wire::{Flags, Message, Query, Question, Rcode};
 
-/// A query that a client is to have the answer to.
+/// A query of a client that is to be answered.
 struct Request<'a> {
     client: Client,
     message: &'a Message<'a>,
     question: Question<'a>,
     asked: Asked<'a>,
-    /// What it has in common with others, if its answer may be known or be for others, too.
-    sought: Option<CacheLookup>,
+    /// The cache lookup, if the answer may be cached or shared.
+    lookup: Option<CacheLookup>,
 }
 
 impl Request<'_> {
-    /// Returns the client that what follows from it counts for.
+    /// Returns the client that the query counts against.
     fn holder(&self) -> Subscriber {
         Subscriber::of(self.client.origin.peer.ip())
     }
 }
 
 impl Proxy {
-    /// Tells a client to show that its address is its own: to come with the cookie that it is
-    /// given, or by TCP.
+    /// Asks a client to prove its address: to repeat the query with the cookie in the response, or
+    /// over TCP.
     pub(in crate::proxy) fn slip(
         &mut self,
         client: Client,
@@ -49,18 +50,18 @@ impl Proxy {
         now: Instant,
         outbox: &mut Outbox,
     ) {
-        let ending = at_once(client, asked, Outcome::Slipped);
+        let completion = at_once(client, asked, Outcome::Slipped);
         let gets_cookie = asked.opt.is_some_and(|opt| opt.cookie.is_some());
         if gets_cookie && !has_our_cookie {
-            self.respond_error(&ending, asked, Rcode::BADCOOKIE, None, now, outbox);
+            self.respond_error(&completion, asked, Rcode::BADCOOKIE, None, now, outbox);
         } else {
-            ending.respond(&mut self.counters, now, outbox, |out| {
+            completion.respond(&mut self.counters, now, outbox, |out| {
                 write_bare(out, asked, Flags::TC);
             });
         }
     }
 
-    /// Says that there is no more to be said of any record (RFC 8482, section 4.2).
+    /// Responds to a query for ANY with the record that stands for all (RFC 8482, section 4.2).
     pub(in crate::proxy) fn respond_to_any(
         &mut self,
         client: Client,
@@ -68,31 +69,31 @@ impl Proxy {
         now: Instant,
         outbox: &mut Outbox,
     ) {
-        let ending = at_once(client, asked, Outcome::AnsweredHere);
-        ending.respond(&mut self.counters, now, outbox, |out| {
+        let completion = at_once(client, asked, Outcome::AnsweredHere);
+        completion.respond(&mut self.counters, now, outbox, |out| {
             let start = start_answer(out, asked, Flags::QR | Flags::RA, [1, 0, 0]);
             out.extend_from_slice(ANY_RECORD);
             end_answer(out, start, asked, iter::empty(), None);
         });
     }
 
-    /// Says nothing but the cookie that the response has anyway, and whether that of the client
-    /// was right.
+    /// Responds without records, for the cookie that every response has; with BADCOOKIE if the
+    /// cookie of the client was not valid.
     pub(in crate::proxy) fn respond_cookie_only(
         &mut self,
         client: Client,
         asked: &Asked<'_>,
-        is_right: bool,
+        is_valid: bool,
         now: Instant,
         outbox: &mut Outbox,
     ) {
-        let ending = at_once(client, asked, Outcome::AnsweredHere);
-        if is_right {
-            ending.respond(&mut self.counters, now, outbox, |out| {
+        let completion = at_once(client, asked, Outcome::AnsweredHere);
+        if is_valid {
+            completion.respond(&mut self.counters, now, outbox, |out| {
                 write_bare(out, asked, Flags::default());
             });
         } else {
-            self.respond_error(&ending, asked, Rcode::BADCOOKIE, None, now, outbox);
+            self.respond_error(&completion, asked, Rcode::BADCOOKIE, None, now, outbox);
         }
     }
 
@@ -104,26 +105,26 @@ impl Proxy {
         now: Instant,
         outbox: &mut Outbox,
     ) {
-        let ending = at_once(client, asked, refusal.outcome);
+        let completion = at_once(client, asked, refusal.outcome);
         let (rcode, error) = (refusal.rcode, Some(refusal.error));
-        self.respond_error(&ending, asked, rcode, error, now, outbox);
+        self.respond_error(&completion, asked, rcode, error, now, outbox);
     }
 
     fn respond_error(
         &mut self,
-        ending: &Completion<'_>,
+        completion: &Completion<'_>,
         asked: &Asked<'_>,
         rcode: Rcode,
         error: Option<ExtendedError>,
         now: Instant,
         outbox: &mut Outbox,
     ) {
-        ending.respond_with(rcode, &mut self.counters, now, outbox, |out| {
+        completion.respond_with(rcode, &mut self.counters, now, outbox, |out| {
             write_error(out, asked, rcode, error);
         });
     }
 
-    /// Answers a query with what is known, or starts to look for an answer.
+    /// Answers a query from the cache or locally, or starts an exchange.
     pub(in crate::proxy) fn forward(
         &mut self,
         client: Client,
@@ -142,81 +143,93 @@ impl Proxy {
             message,
             question,
             asked,
-            sought: self.cache.sought(message),
+            lookup: self.cache.lookup(message),
         };
-        let recall = match request.sought {
-            Some(sought) => self.cache.recall(question, sought, now),
+        let recall = match request.lookup {
+            Some(lookup) => self.cache.recall(question, lookup, now),
             None => Recall::Nothing,
         };
         match recall {
-            Recall::Fresh { entry, is_ask_due } => {
+            Recall::Fresh {
+                entry,
+                is_refresh_due,
+            } => {
                 self.answer_from_cache(&request, entry, Outcome::Cached, now, outbox);
-                if is_ask_due && self.may_refresh(&request, now) {
-                    self.cache.on_asked_again(entry);
-                    self.ask_for_cache(&request, now, outbox);
+                if is_refresh_due && self.may_refresh(&request, now) {
+                    self.cache.on_prefetch(entry);
+                    self.refresh(&request, now, outbox);
                 }
             }
             Recall::Failed(entry) => {
                 self.answer_from_cache(&request, entry, Outcome::Cached, now, outbox);
                 if let Some(pool) = self.routes.pool(question.name()) {
-                    self.look_for_recovery(question, pool, now, outbox);
+                    self.probe_for_recovery(question, pool, now, outbox);
                 }
             }
-            Recall::StaleInUse { entry, is_ask_due } => {
+            Recall::StaleInUse {
+                entry,
+                is_refresh_due,
+            } => {
                 self.answer_from_cache(&request, entry, Outcome::Stale, now, outbox);
-                if is_ask_due && self.may_refresh(&request, now) {
-                    self.cache.on_used_instead(entry, now);
-                    self.ask_for_cache(&request, now, outbox);
+                if is_refresh_due && self.may_refresh(&request, now) {
+                    self.cache.on_stale_served(entry, now);
+                    self.refresh(&request, now, outbox);
                 }
             }
-            Recall::Stale(entry) => self.ask(&request, Some(entry), now, outbox),
-            Recall::Nothing => self.answer_or_ask(&request, now, outbox),
+            Recall::Stale(entry) => self.query_upstream(&request, Some(entry), now, outbox),
+            Recall::Nothing => self.answer_or_query_upstream(&request, now, outbox),
         }
     }
 
-    /// Answers a query that was not asked before, if that can be done without asking upstream.
-    fn answer_or_ask(&mut self, request: &Request<'_>, now: Instant, outbox: &mut Outbox) {
+    /// Answers a query without a cached answer locally or by a denial of a name above, or asks
+    /// upstream.
+    fn answer_or_query_upstream(
+        &mut self,
+        request: &Request<'_>,
+        now: Instant,
+        outbox: &mut Outbox,
+    ) {
         let (question, routes) = (request.question, &self.routes);
         let own_pool = routes.own(question.name());
         if own_pool.is_none()
             && let Some(reply) = local_zones::reply(question)
         {
             let reply = Message::parse(&reply).expect("replies of our own are well formed");
-            let ending = at_once(request.client, &request.asked, Outcome::AnsweredHere);
-            return ending.respond(&mut self.counters, now, outbox, |out| {
+            let completion = at_once(request.client, &request.asked, Outcome::AnsweredHere);
+            return completion.respond(&mut self.counters, now, outbox, |out| {
                 write_answer(out, &request.asked, &reply);
             });
         }
-        // What is denied above a name holds for it if the same upstreams are asked for both.
+        // The denial of a name above holds only if the same upstreams are asked for both names.
         let is_alike = |name: &[u8]| routes.own(name) == own_pool;
         let denial = request
-            .sought
-            .and_then(|sought| self.cache.denial_above(question, sought, now, is_alike));
+            .lookup
+            .and_then(|lookup| self.cache.denial_above(question, lookup, now, is_alike));
         match denial {
             Some(entry) => self.answer_from_cache(request, entry, Outcome::Cached, now, outbox),
-            None => self.ask(request, None, now, outbox),
+            None => self.query_upstream(request, None, now, outbox),
         }
     }
 
-    /// Asks upstream for a client, who may have an answer that is no longer fresh if that fails.
-    fn ask(
+    /// Asks upstream for a client, which gets the stale answer if that fails.
+    fn query_upstream(
         &mut self,
         request: &Request<'_>,
         stale: Option<Entry>,
         now: Instant,
         outbox: &mut Outbox,
     ) {
-        self.counters.misses += u64::from(request.sought.is_some());
+        self.counters.misses += u64::from(request.lookup.is_some());
         match self.open_exchange(request, now, outbox) {
             Ok((key, pool)) => {
                 if stale.is_some() {
-                    self.watch_stale(key, now);
+                    self.schedule_stale(key, now);
                 }
                 self.ask_for_addresses(Some(pool), now, outbox);
             }
             Err(refusal) => match stale.filter(|_| refusal.rcode == Rcode::SERVFAIL) {
                 Some(entry) => {
-                    self.cache.on_used_instead(entry, now);
+                    self.cache.on_stale_served(entry, now);
                     self.answer_from_cache(request, entry, Outcome::Stale, now, outbox);
                 }
                 None => self.refuse(request.client, &request.asked, &refusal, now, outbox),
@@ -232,14 +245,14 @@ impl Proxy {
         now: Instant,
         outbox: &mut Outbox,
     ) {
-        let ending = at_once(request.client, &request.asked, outcome);
+        let completion = at_once(request.client, &request.asked, outcome);
         let cache = &self.cache;
-        ending.respond(&mut self.counters, now, outbox, |out| {
+        completion.respond(&mut self.counters, now, outbox, |out| {
             cache.write(entry, &request.asked, out);
         });
     }
 
-    /// Starts to look for an answer for a client, which these are asked for, or says why not.
+    /// Starts an exchange for a client and returns its key and pool, or the reason for a refusal.
     fn open_exchange(
         &mut self,
         request: &Request<'_>,
@@ -247,13 +260,13 @@ impl Proxy {
         outbox: &mut Outbox,
     ) -> Result<(ExchangeKey, PoolIndex), Refusal> {
         let pool = self.routes.pool(request.question.name());
-        let pool = pool.ok_or(NOBODY_TO_ASK)?;
+        let pool = pool.ok_or(NO_UPSTREAM)?;
         let deadline = request.client.came + self.config.timeouts.deadline();
         if deadline <= now {
             return Err(TOO_LATE);
         }
         if let Some(reason) = self.memory.recall(request.question, now) {
-            self.look_for_recovery(request.question, pool, now, outbox);
+            self.probe_for_recovery(request.question, pool, now, outbox);
             return Err(failed_before(reason));
         }
         let holder = request.holder();
@@ -268,16 +281,16 @@ impl Proxy {
         };
         let mut exchange = Exchange::new(asker, pool, query, (now, deadline));
         exchange.holder = Some(holder);
-        exchange.sought = request.sought.filter(|_| is_recursive(request.message));
+        exchange.lookup = request.lookup.filter(|_| is_recursive(request.message));
         exchange.tracer = Tracer::new(request.client.is_traced);
-        if request.sought.is_some() {
+        if request.lookup.is_some() {
             exchange.tracer.on_miss(now);
         }
         Ok((self.start(exchange, now, outbox), pool))
     }
 
-    /// Whether what was just answered from the cache may be asked for again: there is room, and its
-    /// question did not fail a short time ago.
+    /// Returns whether an answer from the cache may be refreshed: there is room, and its question
+    /// did not fail a short time ago.
     fn may_refresh(&mut self, request: &Request<'_>, now: Instant) -> bool {
         let pool = self.routes.pool(request.question.name());
         is_recursive(request.message)
@@ -286,8 +299,8 @@ impl Proxy {
             && self.memory.recall(request.question, now).is_none()
     }
 
-    /// Asks for what was just answered from the cache, for the cache alone.
-    fn ask_for_cache(&mut self, request: &Request<'_>, now: Instant, outbox: &mut Outbox) {
+    /// Starts an exchange that refreshes an answer in the cache.
+    fn refresh(&mut self, request: &Request<'_>, now: Instant, outbox: &mut Outbox) {
         let Some(pool) = self.routes.pool(request.question.name()) else {
             return;
         };
@@ -296,13 +309,13 @@ impl Proxy {
         let deadline = now + self.config.timeouts.deadline();
         let mut exchange = Exchange::new(Purpose::Cache, pool, query, (now, deadline));
         exchange.holder = Some(request.holder());
-        exchange.sought = request.sought;
+        exchange.lookup = request.lookup;
         self.start(exchange, now, outbox);
     }
 
-    /// A question is not asked since it failed: where an upstream of its pool is in trouble or has
-    /// no address, sends queries of our own to find out when that is over.
-    fn look_for_recovery(
+    /// Probes the pool of a failed question that is not asked: if an upstream is in outage or has
+    /// no address, queries of our own detect the recovery.
+    fn probe_for_recovery(
         &mut self,
         question: Question<'_>,
         pool: PoolIndex,
@@ -325,13 +338,13 @@ impl Proxy {
         query.expect("a query that is forwarded has a question")
     }
 
-    /// Whether there is room for queries that nobody waits for.
+    /// Returns whether there is room for queries without a client.
     fn has_capacity_to_spare(&self) -> bool {
         self.under_way() < self.config.limits.inflight / 2
     }
 }
 
-/// The end of a query that is answered when it comes.
+/// Returns the completion of a query that is answered at once.
 fn at_once<'a>(client: Client, asked: &Asked<'a>, outcome: Outcome) -> Completion<'a> {
     Completion {
         client,
@@ -342,7 +355,7 @@ fn at_once<'a>(client: Client, asked: &Asked<'a>, outcome: Outcome) -> Completio
     }
 }
 
-/// The record that stands for any other, at the name in the question, for an hour.
+/// The HINFO record for ANY, at the name in the question, with a TTL of one hour.
 const ANY_RECORD: &[u8] = b"\xc0\x0c\0\x0d\0\x01\0\0\x0e\x10\0\x09\x07RFC8482\0";
 
 /// Appends an answer without records.
@@ -351,7 +364,7 @@ fn write_bare(out: &mut Vec<u8>, asked: &Asked<'_>, flags: Flags) {
     end_answer(out, start, asked, iter::empty(), None);
 }
 
-/// Whether a query asks to find the answer, not just for what is known.
+/// Returns whether a query asks for recursion (RD).
 fn is_recursive(query: &Message<'_>) -> bool {
     query.header().flags.contains(Flags::RD)
 }
@@ -364,7 +377,7 @@ mod tests {
     use crate::wire::Header;
     use crate::wire::edns::{OptWriter, OptionCode};
 
-    /// A query with this second byte of flags and counts, and an OPT with these options.
+    /// Builds a query with this first byte of flags, this type, and an OPT with these options.
     fn query(flags: u8, rr_type: u16, options: Option<&[(OptionCode, &[u8])]>) -> Vec<u8> {
         let additionals = u8::from(options.is_some());
         let mut bytes = vec![1, 2, flags, 0, 0, 1, 0, 0, 0, 0, 0, additionals];
@@ -431,17 +444,17 @@ mod tests {
     }
 
     #[test]
-    fn denied_udp_client_is_told_why_if_its_query_is_long_enough() {
+    fn denied_udp_client_gets_an_extended_error_if_its_query_is_long_enough() {
         let padding = [(OptionCode::PADDING, &[0; 100][..])];
         let mut scene = Scene::with(&["-u192.0.2.1", "--deny=127.0.0.1"]);
-        for (options, is_told) in [(&[][..], false), (&padding, true)] {
+        for (options, has_error) in [(&[][..], false), (&padding, true)] {
             scene.ask(&query(1, 1, Some(options)), Transport::Udp);
             let response = response(&scene);
             let opt = Message::parse(&response)
-                .expect("whole")
+                .expect("a well-formed response")
                 .opt()
                 .expect("OPT");
-            assert_eq!(opt.has_option(OptionCode::EXTENDED_ERROR), is_told);
+            assert_eq!(opt.has_option(OptionCode::EXTENDED_ERROR), has_error);
         }
     }
 }

@@ -1,9 +1,10 @@
-//! How often a client may ask.
+//! The rate limit of clients.
 //!
-//! A client has a stock of queries that fills up at a constant rate; the moment when it is full
-//! says how much there is, so that is all that is kept of a client. There is room for a fixed
-//! number of them. Where it is short, the client with the fullest stock is forgotten, which gives
-//! it little: those that flood stay, however many addresses they forge.
+//! A client has a token bucket, a stock of queries that fills at a constant rate. The time at which
+//! the stock is full determines its level, so this time is all that is kept per client. There is
+//! room for a fixed number of clients. If there is no room, the client with the fullest stock is
+//! forgotten, which gains it little: clients that flood stay known, however many addresses they
+//! forge.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::IpAddr;
@@ -14,54 +15,55 @@ use crate::base::random::SEED_LEN;
 use crate::base::time::Instant;
 use crate::config::RateLimit;
 
-/// Sets of clients: each client belongs to one, by its hash.
+/// The number of sets of clients. A client belongs to one set, by its hash.
 const SETS: usize = 512;
 
-/// Clients of a set that are known at the same time.
+/// The number of clients per set that are known at the same time.
 const SET_LEN: usize = 8;
 
-/// What to do with a query.
+/// The verdict on a query.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::proxy) enum Verdict {
-    /// Its client is within the limit.
+    /// The client is within the limit.
     Within,
-    /// Tell the client to come in a way that shows that its address is its own.
+    /// The client should prove its address.
     Slip,
-    /// Nothing.
+    /// The query is dropped.
     Drop,
 }
 
-/// A client. Those who have shown that the address is their own are apart, so that nobody who
-/// forges it uses up what they may ask.
+/// The key of a client. Clients that have proven their address are kept apart, so that an attacker
+/// that forges the address does not use up their limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct Client {
     subscriber: Subscriber,
     is_proven: bool,
 }
 
-/// What is known of a client.
+/// The state of a client.
 #[derive(Clone, Copy, Debug)]
 struct Known {
     client: Client,
-    /// When its stock is full.
+    /// The time at which the stock is full.
     full_at: Instant,
-    /// Whether it had no answer to the last query beyond the limit.
+    /// The last query beyond the limit was dropped.
     is_slip_next: bool,
 }
 
-/// Clients and how much they have asked of late.
+/// The rate limiter: clients and the levels of their stocks.
 #[derive(Debug)]
 pub(in crate::proxy) struct RateLimiter {
-    /// From one query to the next, at the rate.
+    /// The time between two queries at the rate.
     interval: Duration,
-    /// What a full stock takes to fill.
+    /// The time in which an empty stock fills.
     stock: Duration,
     hasher: DefaultHasher,
     known: Box<[[Option<Known>; SET_LEN]]>,
 }
 
 impl RateLimiter {
-    /// Nobody has asked. The seed keeps others from choosing addresses with equal hashes.
+    /// Creates a rate limiter without clients. The seed prevents clients from choosing addresses
+    /// with equal hashes.
     pub(in crate::proxy) fn new(limit: RateLimit, seed: &[u8; SEED_LEN]) -> Self {
         let mut hasher = DefaultHasher::new();
         hasher.write(seed);
@@ -74,8 +76,7 @@ impl RateLimiter {
         }
     }
 
-    /// Judges a query that has just come from this address, which is proven to be its sender's or
-    /// is not.
+    /// Judges a query from this address. `is_proven`: the sender has proven its address.
     pub(in crate::proxy) fn judge(&mut self, ip: IpAddr, is_proven: bool, now: Instant) -> Verdict {
         let (interval, stock) = (self.interval, self.stock);
         let subscriber = Subscriber::of(ip);
@@ -97,8 +98,8 @@ impl RateLimiter {
         }
     }
 
-    /// Returns when a client that has proven its address is within the limit again, if it has
-    /// exceeded it.
+    /// Returns the time at which a client that has proven its address is within the limit again, if
+    /// the client exceeds it.
     pub(in crate::proxy) fn exceeded_until(
         &self,
         subscriber: Subscriber,
@@ -120,16 +121,18 @@ impl RateLimiter {
         let mut hasher = self.hasher.clone();
         client.hash(&mut hasher);
         let remainder = hasher.finish() % SETS as u64;
-        usize::try_from(remainder).expect("it is small")
+        usize::try_from(remainder).expect("a remainder is below the number of sets")
     }
 
     fn known_of(&mut self, client: Client, now: Instant) -> &mut Known {
         let set = self.set_of(client);
         let set = &mut self.known[set];
-        let is_its_own = |slot: &Option<Known>| slot.is_some_and(|known| known.client == client);
-        let place = set.iter().position(is_its_own).unwrap_or_else(|| {
+        let is_same = |slot: &Option<Known>| slot.is_some_and(|known| known.client == client);
+        let place = set.iter().position(is_same).unwrap_or_else(|| {
             let fullest = |place: &usize| set[*place].map(|known| known.full_at);
-            let place = (0..SET_LEN).min_by_key(fullest).expect("there are some");
+            let place = (0..SET_LEN)
+                .min_by_key(fullest)
+                .expect("a set is not empty");
             set[place] = None;
             place
         });
@@ -157,7 +160,7 @@ mod tests {
         Instant::default() + Duration::from_millis(milliseconds)
     }
 
-    /// Queries within the limit, of so many at once.
+    /// Returns the number of queries within the limit, of `queries` at once.
     fn within(limiter: &mut RateLimiter, queries: usize, client: &str, now: Instant) -> usize {
         let verdicts = (0..queries).map(|_| limiter.judge(ip(client), false, now));
         verdicts
@@ -173,7 +176,7 @@ mod tests {
         assert_eq!(within(&mut limiter, 200, "192.0.2.1", at(1_010)), 1);
         assert_eq!(within(&mut limiter, 200, "192.0.2.1", at(1_110)), 10);
         assert_eq!(within(&mut limiter, 200, "192.0.2.1", at(60_000)), 50);
-        // Whoever floods has the rate all the same.
+        // A client that floods still has the rate.
         let flooded: usize = (0..10_000)
             .map(|ms| within(&mut limiter, 20, "192.0.2.1", at(100_000 + ms)))
             .sum();
@@ -195,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn client_that_is_told_when_it_may_ask_may_ask_then() {
+    fn client_may_ask_at_the_time_that_exceeded_until_returns() {
         let mut limiter = limiter(10, 5);
         let client = Subscriber::of(ip("192.0.2.1"));
         let mut now = at(1_000);
@@ -208,7 +211,7 @@ mod tests {
             assert_eq!(limiter.judge(ip("192.0.2.1"), true, now), Verdict::Within);
         }
         assert_eq!(now, at(1_000 + 45 * 100));
-        // The queries of another client, or of one that forges its address, are none of its own.
+        // Queries of another client, or with a forged address, do not count.
         let other = Subscriber::of(ip("192.0.2.2"));
         assert_eq!(limiter.exceeded_until(other, now), None);
         assert_eq!(within(&mut limiter, 9, "192.0.2.3", now), 5);
@@ -217,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn clients_are_addresses_of_ipv4_and_networks_of_ipv6() {
+    fn client_is_an_ipv4_address_or_an_ipv6_network() {
         let mut limiter = limiter(1, 1);
         assert_eq!(within(&mut limiter, 1, "192.0.2.1", at(0)), 1);
         assert_eq!(within(&mut limiter, 1, "::ffff:192.0.2.1", at(0)), 0);
@@ -228,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_forges_an_address_takes_nothing_from_its_owner() {
+    fn forged_address_does_not_use_up_the_limit_of_its_owner() {
         let mut limiter = limiter(1, 1);
         assert_eq!(within(&mut limiter, 9, "192.0.2.1", at(0)), 1);
         let mut own = || limiter.judge(ip("192.0.2.1"), true, at(0));
@@ -237,7 +240,7 @@ mod tests {
     }
 
     #[test]
-    fn forged_addresses_do_not_help_whoever_floods() {
+    fn forged_addresses_do_not_help_a_client_that_floods() {
         let mut limiter = limiter(100, 100);
         let mut flooded = within(&mut limiter, 200, "192.0.2.1", at(0));
         for forged in 0..200_000_u32 {

@@ -1,4 +1,4 @@
-//! How a query of a client ends: with its response, or without one, and counted once.
+//! The completion of a client's query: with a response or without one, counted once.
 
 use std::ops::Range;
 use std::time::Duration;
@@ -12,53 +12,53 @@ use crate::proxy::exchange::trace::Trace;
 use crate::proxy::keys::UpstreamIndex;
 use crate::wire::{Header, Question, Rcode};
 
-/// Who asked, how, and when.
+/// The client of a query.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::proxy) struct Client {
     pub(in crate::proxy) origin: Origin,
     pub(in crate::proxy) protocol: Protocol,
     pub(in crate::proxy) came: Instant,
-    /// What becomes of it is followed step by step.
+    /// The query is traced.
     pub(in crate::proxy) is_traced: bool,
 }
 
-/// The end of a query of a client.
+/// The completion of a client's query.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::proxy) struct Completion<'a> {
     pub(in crate::proxy) client: Client,
     pub(in crate::proxy) question: Option<Question<'a>>,
     pub(in crate::proxy) outcome: Outcome,
-    /// Who gave the answer.
+    /// The upstream that gave the answer.
     pub(in crate::proxy) upstream: Option<UpstreamIndex>,
-    /// How it came about, if that was followed and took more than a moment.
+    /// The trace, if the query is traced and was not answered at once.
     pub(in crate::proxy) trace: Option<&'a Trace>,
 }
 
-/// What is told of a query that has ended.
+/// The record of a query that has ended, for logs and exporters.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Record {
-    /// Who asked.
+    /// The client's address and session.
     pub origin: Origin,
-    /// How.
+    /// The protocol of the client.
     pub protocol: Protocol,
-    /// The question, in the outbox's [bytes](Outbox::bytes), if there was one that could be read.
+    /// The question in the outbox's [bytes](Outbox::bytes), if it could be parsed.
     pub question: Option<Range<usize>>,
-    /// How it ended.
+    /// The outcome.
     pub outcome: Outcome,
-    /// What the response said, if there was one.
+    /// The response code, if there was a response.
     pub rcode: Option<Rcode>,
-    /// Octets of the response.
+    /// The length of the response in bytes.
     pub octets: usize,
-    /// How long it took.
+    /// The time from the arrival of the query to its completion.
     pub took: Duration,
-    /// Who gave the answer.
+    /// The upstream that gave the answer.
     pub upstream: Option<UpstreamIndex>,
-    /// How it came about, if that was followed.
+    /// The trace, if the query was traced.
     pub trace: Option<Trace>,
 }
 
 impl Completion<'_> {
-    /// Sends the response.
+    /// Writes the response and records the completion.
     pub(in crate::proxy) fn respond(
         &self,
         counters: &mut Counters,
@@ -68,10 +68,11 @@ impl Completion<'_> {
     ) {
         let message = outbox.respond(self.client.origin, write);
         let rcode = Header::parse(outbox.bytes(&message)).map(|header| header.flags.rcode());
-        self.note(rcode, message.len(), counters, now, outbox);
+        self.finish(rcode, message.len(), counters, now, outbox);
     }
 
-    /// Sends a response whose code does not stand in its header alone.
+    /// Writes a response with an extended code, part of which is in the OPT, and records the
+    /// completion.
     pub(in crate::proxy) fn respond_with(
         &self,
         rcode: Rcode,
@@ -81,23 +82,23 @@ impl Completion<'_> {
         write: impl FnOnce(&mut Vec<u8>),
     ) {
         let message = outbox.respond(self.client.origin, write);
-        self.note(Some(rcode), message.len(), counters, now, outbox);
+        self.finish(Some(rcode), message.len(), counters, now, outbox);
     }
 
-    /// Leaves the query without a response.
+    /// Records the completion of a query that gets no response.
     pub(in crate::proxy) fn drop(
         &self,
         counters: &mut Counters,
         now: Instant,
         outbox: &mut Outbox,
     ) {
-        self.note(None, 0, counters, now, outbox);
+        self.finish(None, 0, counters, now, outbox);
     }
 
-    fn note(
+    fn finish(
         &self,
         rcode: Option<Rcode>,
-        octets: usize,
+        len: usize,
         counters: &mut Counters,
         now: Instant,
         outbox: &mut Outbox,
@@ -117,7 +118,7 @@ impl Completion<'_> {
             question,
             outcome: self.outcome,
             rcode,
-            octets,
+            octets: len,
             took,
             upstream: self.upstream,
             trace: is_traced.then(|| self.trace.cloned().unwrap_or_default()),

@@ -1,9 +1,9 @@
-//! How many queries each client holds of a table with a limit, and which of them is its newest.
+//! The number of queries that each client holds of a limited table, and its newest query.
 //!
-//! While a table has few queries they are only counted, which costs next to nothing: no client can
-//! hold too much. Beyond that number each query has a place in the list of its client. The order of
-//! clients by what they hold is kept only while the table is full: it is built when a client is
-//! looked for that holds most, and dropped when half of the queries of that moment are left.
+//! While a table has few queries, they are only counted, which costs almost nothing: no client can
+//! exceed its limit. Beyond that number each query is in the list of its client. The ranking of
+//! clients by their queries is kept only while the table is full: it is built when the client that
+//! holds most is needed, and dropped when half of the queries of that moment are left.
 
 use std::collections::{BinaryHeap, HashMap};
 use std::hash::{BuildHasher, Hasher};
@@ -16,18 +16,18 @@ use crate::proxy::keys::ExchangeKey;
 /// A hash table by client, for this module and its sibling `turns`.
 pub(in crate::proxy) type ByClient<C, T> = HashMap<C, T, ClientHash>;
 
-/// A table whose queries are only counted while they are few.
+/// A table that only counts its queries while they are few.
 #[derive(Debug)]
 pub(in crate::proxy) struct LazyShares {
     len: usize,
-    /// So many queries are few.
+    /// The number of queries up to which they are only counted.
     few: usize,
     hash: ClientHash,
     shares: Option<Shares>,
 }
 
 impl LazyShares {
-    /// A table without queries, in which `few` queries are few.
+    /// Creates a table without queries. Up to `few` queries are only counted.
     pub(in crate::proxy) fn new(few: usize, hash: ClientHash) -> Self {
         Self {
             len: 0,
@@ -37,7 +37,7 @@ impl LazyShares {
         }
     }
 
-    /// Returns how many queries are held.
+    /// Returns the number of queries.
     pub(in crate::proxy) fn len(&self) -> usize {
         self.len
     }
@@ -58,7 +58,7 @@ impl LazyShares {
         }
     }
 
-    /// Removes a query that is held.
+    /// Removes a query.
     pub(in crate::proxy) fn remove(&mut self, query: ExchangeKey) {
         self.len -= 1;
         if let Some(shares) = &mut self.shares {
@@ -69,7 +69,7 @@ impl LazyShares {
         }
     }
 
-    /// Starts anew with all these queries, the oldest first, of which `few` are few.
+    /// Starts again with all these queries, the oldest first. Up to `few` queries are only counted.
     pub(in crate::proxy) fn start_over(&mut self, few: usize, all: Vec<(Subscriber, ExchangeKey)>) {
         (self.few, self.len, self.shares) = (few, all.len(), None);
         if self.len > few {
@@ -86,8 +86,7 @@ impl LazyShares {
         self.shares = Some(shares);
     }
 
-    /// Returns whether a client holds at most `most` queries, which must not be below what few
-    /// are.
+    /// Returns whether a client holds at most `most` queries. `most` must not be below `few`.
     pub(in crate::proxy) fn holds_at_most(&self, client: Subscriber, most: usize) -> bool {
         self.len <= most
             || self
@@ -96,7 +95,7 @@ impl LazyShares {
                 .is_some_and(|shares| shares.held_by(client) <= most)
     }
 
-    /// [`Shares::newest_of_largest`], if there are more than few queries.
+    /// Returns [`Shares::newest_of_largest`] if there are more than `few` queries.
     pub(in crate::proxy) fn newest_of_largest(
         &mut self,
         client: Subscriber,
@@ -105,21 +104,21 @@ impl LazyShares {
     }
 }
 
-/// What each client holds. Every query is in it at most once.
+/// The queries of each client. Each query is in the table at most once.
 #[derive(Debug)]
 pub(in crate::proxy) struct Shares {
     holders: Arena<Holder>,
     holder_by_client: ByClient<Subscriber, Key>,
-    /// The holder of the last query: the next one is often from the same client.
+    /// The client of the last query, since the next one is often from the same client.
     last: Option<(Subscriber, Key)>,
-    /// By the place of the query in its own table.
+    /// The nodes by the index of the query in its own table.
     nodes: Vec<Option<Node>>,
-    /// Queries that are held.
+    /// The number of queries.
     len: usize,
     ranking: Option<Ranking>,
 }
 
-/// A client.
+/// A client and its queries.
 #[derive(Debug)]
 struct Holder {
     client: Subscriber,
@@ -136,22 +135,22 @@ struct Node {
     newer: Option<usize>,
 }
 
-/// The clients by what they hold.
+/// The clients by the number of their queries.
 ///
-/// Of each client there is an entry with what it holds or more; what it holds less is found out
-/// when that entry is the first.
+/// Each client has an entry with its number of queries or a higher number. A number that is too
+/// high is corrected when the entry becomes the first.
 #[derive(Debug)]
 struct Ranking {
     entries: BinaryHeap<(usize, Key)>,
-    /// Queries that were held when the ranking was built.
+    /// The number of queries at the time when the ranking was built.
     built_at: usize,
 }
 
 impl Shares {
-    /// Clients without queries, and places without one, that are kept.
+    /// The number of clients without queries, and of empty nodes, that are kept.
     const SLACK: usize = 64;
 
-    /// A table without queries.
+    /// Creates a table without queries.
     fn new(hash: ClientHash) -> Self {
         Self {
             holders: Arena::default(),
@@ -163,7 +162,7 @@ impl Shares {
         }
     }
 
-    /// Returns how many queries a client holds.
+    /// Returns the number of queries of a client.
     fn held_by(&self, client: Subscriber) -> usize {
         let holder = self.find(client).and_then(|key| self.holders.get(key));
         holder.map_or(0, |holder| holder.held)
@@ -282,7 +281,7 @@ impl Shares {
         key
     }
 
-    /// Forgets clients that hold nothing.
+    /// Removes clients without queries.
     fn forget_idle(&mut self) {
         let idle = self.holders.iter().filter(|(_, holder)| holder.held == 0);
         let idle: Vec<(Key, Subscriber)> = idle.map(|(key, idle)| (key, idle.client)).collect();
@@ -295,14 +294,14 @@ impl Shares {
     }
 }
 
-/// A hash of clients with a secret key: clients choose their addresses.
+/// A hash of clients with a secret key, since clients choose their addresses.
 #[derive(Clone, Debug)]
 pub(in crate::proxy) struct ClientHash {
     key: [u64; 2],
 }
 
 impl ClientHash {
-    /// A hash whose key comes from `random`.
+    /// Creates a hash with a key from `random`.
     pub(in crate::proxy) fn new(random: &mut Random) -> Self {
         let mut word = || u64::from(random.next_u32()) << 32 | u64::from(random.next_u32());
         Self {
@@ -322,7 +321,7 @@ impl BuildHasher for ClientHash {
     }
 }
 
-/// A hash of the words of a client: both halves of the product with a secret number.
+/// A hasher for the words of a client: both halves of the product with a secret number.
 #[derive(Debug)]
 pub(in crate::proxy) struct ClientHasher {
     state: u64,
@@ -335,7 +334,7 @@ impl Hasher for ClientHasher {
     }
 
     fn write(&mut self, _: &[u8]) {
-        unreachable!("clients are numbers");
+        unreachable!("clients are hashed as numbers");
     }
 
     fn write_u64(&mut self, word: u64) {
@@ -368,7 +367,7 @@ mod tests {
     }
 
     #[test]
-    fn memory_goes_back_when_the_last_query_ends() {
+    fn memory_is_released_when_the_last_query_ends() {
         let (mut shares, mut table) = (shares(), Arena::default());
         let keys: Vec<Key> = (0..4_000).map(|_| table.insert(())).collect();
         for (nth, key) in (0..).zip(&keys) {
@@ -404,7 +403,7 @@ mod tests {
     }
 
     #[test]
-    fn clients_that_come_and_go_leave_little_behind() {
+    fn memory_of_clients_without_queries_is_released() {
         let (mut shares, mut table) = (shares(), Arena::default());
         for nth in 0..100_000 {
             let key = table.insert(());
@@ -423,7 +422,9 @@ mod tests {
             shares.add(client(nth % 10), ExchangeKey(table.insert(())));
         }
         for nth in 0..10_000 {
-            let newest = shares.newest_of_largest(client(99)).expect("ten hold more");
+            let newest = shares
+                .newest_of_largest(client(99))
+                .expect("ten clients hold more queries");
             shares.remove(newest);
             table.remove(newest.0);
             shares.add(client(nth % 10), ExchangeKey(table.insert(())));
@@ -434,7 +435,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn shares_are_what_a_list_of_queries_says(
+        fn shares_agree_with_a_list_of_queries(
             steps in vec((0..5_u8, 0..4_u32, any::<prop::sample::Index>()), 0..300)
         ) {
             let (mut shares, mut table) = (shares(), Arena::default());

@@ -1,4 +1,4 @@
-//! What a message from upstream is to the query that has its id, and what it is worth.
+//! Classification of messages from upstream and of the quality of answers.
 
 use std::time::Duration;
 
@@ -8,26 +8,26 @@ use crate::wire::header::HEADER_LEN;
 use crate::wire::query::{EdnsLevel, UDP_SIZE};
 use crate::wire::{Flags, Header, Message, Opcode, Query, Question, Rcode};
 
-/// What an answer is worth.
+/// The quality of an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::proxy) enum ReplyQuality {
-    /// It is the response.
-    All,
-    /// It is truncated, which it would not be on a connection.
-    Part,
-    /// It is an error, or truncated on a connection, which that of another upstream may not be.
-    Nothing,
+    /// The answer is final: it becomes the response.
+    Final,
+    /// The answer is truncated, but would not be over TCP.
+    Truncated,
+    /// The answer is an error or truncated on a connection; another upstream may have a better one.
+    Error,
 }
 
-/// What a message from upstream is to the query that has its id.
+/// The class of a message from upstream that has the id of a query.
 #[derive(Debug)]
 pub(in crate::proxy) enum Reply<'a> {
     /// A reply to its question.
     Answer(&'a Message<'a>),
-    /// An error without a question section, or a truncated reply with broken records: what this
-    /// header says is all that can be used.
+    /// An error without a question section, or a truncated reply with broken records: only this
+    /// header can be used.
     Bare(Header),
-    /// No reply to this query. The right one may still come.
+    /// Not a reply to this query. The reply may still come.
     Mismatch,
     /// A reply that breaks the rules of the protocol.
     Malformed,
@@ -87,11 +87,11 @@ pub(in crate::proxy) fn keepalive(answer: &Message<'_>, scheme: Scheme) -> Optio
     Some(Duration::from_millis(100) * u32::from(timeout))
 }
 
-/// Returns how much of EDNS a query is sent with once more after this error, if it is: the server
-/// may know nothing of EDNS, or of an option (RFC 6891, section 7). An error without OPT says so.
-/// One with OPT may come from a server that echoes the query, and counts if `is_in_doubt`: queries
-/// with all of EDNS have not been answered recently. A client that asks for DNSSEC records needs
-/// EDNS.
+/// Returns the reduced EDNS with which a query is sent again after this error, or `None` if it is
+/// not sent again: the server may not know EDNS, or an option (RFC 6891, section 7). An error
+/// without OPT shows this. An error with OPT may come from a server that echoes the query, and
+/// counts if `is_in_doubt`: queries with all of EDNS have not been answered recently. A client that
+/// asks for DNSSEC records needs EDNS.
 pub(in crate::proxy) fn less_edns(
     error: &Message<'_>,
     query: &Query,
@@ -114,8 +114,8 @@ pub(in crate::proxy) fn less_edns(
     }
 }
 
-/// An answer as it is kept while a better is looked for: of a long one, be it an error or cut short
-/// all the same, hardly more than that.
+/// Returns the form in which an answer is kept while another attempt is made: a long answer is
+/// reduced to its header and question, since it is an error or truncated anyway.
 pub(in crate::proxy) fn shortened(answer: &Message<'_>) -> Box<[u8]> {
     match answer.question() {
         Some(question) if answer.bytes().len() > usize::from(UDP_SIZE) => {
@@ -133,24 +133,24 @@ pub(in crate::proxy) fn shortened(answer: &Message<'_>) -> Box<[u8]> {
     }
 }
 
-pub(in crate::proxy) fn worth(answer: &Message<'_>, scheme: Scheme) -> ReplyQuality {
+pub(in crate::proxy) fn quality(answer: &Message<'_>, scheme: Scheme) -> ReplyQuality {
     let flags = answer.header().flags;
     if is_error(flags.rcode()) && !is_verdict(answer) {
-        ReplyQuality::Nothing
+        ReplyQuality::Error
     } else if flags.contains(Flags::TC) {
         match scheme {
-            Scheme::Udp => ReplyQuality::Part,
-            // There is room for all of it.
-            Scheme::Tcp | Scheme::Tls => ReplyQuality::Nothing,
+            Scheme::Udp => ReplyQuality::Truncated,
+            // A connection has room for a whole answer.
+            Scheme::Tcp | Scheme::Tls => ReplyQuality::Error,
         }
     } else {
-        ReplyQuality::All
+        ReplyQuality::Final
     }
 }
 
-/// Whether an error is a verdict on the name, which is believed at once. REFUSED with the extended
-/// error Prohibited is not: it says that the upstream does not serve this client (RFC 8914, section
-/// 4.19), and another upstream may.
+/// Returns whether an error is a verdict on the name, which is final. REFUSED with the extended
+/// error Prohibited is not a verdict: it means that the upstream does not serve this client (RFC
+/// 8914, section 4.19), and another upstream may.
 fn is_verdict(answer: &Message<'_>) -> bool {
     let is_refusal = answer.header().flags.rcode() == Rcode::REFUSED;
     let is_verdict = |code: ExtendedErrorCode| {
@@ -161,7 +161,7 @@ fn is_verdict(answer: &Message<'_>) -> bool {
         .is_some_and(|opt| opt.error_codes().any(is_verdict))
 }
 
-/// Whether a resolver says with this code that it could not or would not answer.
+/// Returns whether a resolver with this code could not or would not answer.
 pub(in crate::proxy) fn is_error(rcode: Rcode) -> bool {
     matches!(
         rcode,
@@ -174,7 +174,7 @@ mod tests {
     use super::*;
     use crate::wire::edns::{ExtendedError, OptWriter};
 
-    fn worth_of(flags: Flags, rcode: Rcode, reason: u16, scheme: Scheme) -> ReplyQuality {
+    fn quality_of(flags: Flags, rcode: Rcode, reason: u16, scheme: Scheme) -> ReplyQuality {
         let header = Header {
             id: 0,
             flags: (Flags::QR | flags).with_rcode(rcode),
@@ -191,36 +191,36 @@ mod tests {
             text: "why",
         });
         writer.finish();
-        worth(&Message::parse(&bytes).unwrap(), scheme)
+        quality(&Message::parse(&bytes).unwrap(), scheme)
     }
 
     #[test]
-    fn error_is_worth_something_if_it_is_a_verdict_on_the_name() {
-        let of = |rcode, reason| worth_of(Flags::default(), rcode, reason, Scheme::Tls);
+    fn error_is_final_if_it_is_a_verdict_on_the_name() {
+        let of = |rcode, reason| quality_of(Flags::default(), rcode, reason, Scheme::Tls);
         for rcode in [Rcode::SERVFAIL, Rcode::REFUSED] {
-            assert_eq!(of(rcode, 22), ReplyQuality::Nothing);
-            assert_eq!(of(rcode, 6), ReplyQuality::All, "bogus");
-            assert_eq!(of(rcode, 15), ReplyQuality::All, "blocked");
-            assert_eq!(of(rcode, 16), ReplyQuality::All, "censored");
-            assert_eq!(of(rcode, 17), ReplyQuality::All, "filtered");
+            assert_eq!(of(rcode, 22), ReplyQuality::Error);
+            assert_eq!(of(rcode, 6), ReplyQuality::Final, "bogus");
+            assert_eq!(of(rcode, 15), ReplyQuality::Final, "blocked");
+            assert_eq!(of(rcode, 16), ReplyQuality::Final, "censored");
+            assert_eq!(of(rcode, 17), ReplyQuality::Final, "filtered");
         }
-        assert_eq!(of(Rcode::SERVFAIL, 18), ReplyQuality::All, "prohibited");
+        assert_eq!(of(Rcode::SERVFAIL, 18), ReplyQuality::Final, "prohibited");
         assert_eq!(
             of(Rcode::REFUSED, 18),
-            ReplyQuality::Nothing,
-            "for this client"
+            ReplyQuality::Error,
+            "prohibited for this client"
         );
-        assert_eq!(of(Rcode::FORMERR, 0), ReplyQuality::Nothing);
-        assert_eq!(of(Rcode::NOTIMP, 0), ReplyQuality::Nothing);
-        assert_eq!(of(Rcode::NXDOMAIN, 0), ReplyQuality::All);
-        assert_eq!(of(Rcode::NOERROR, 22), ReplyQuality::All);
+        assert_eq!(of(Rcode::FORMERR, 0), ReplyQuality::Error);
+        assert_eq!(of(Rcode::NOTIMP, 0), ReplyQuality::Error);
+        assert_eq!(of(Rcode::NXDOMAIN, 0), ReplyQuality::Final);
+        assert_eq!(of(Rcode::NOERROR, 22), ReplyQuality::Final);
     }
 
     #[test]
-    fn what_is_cut_short_to_fit_a_datagram_is_a_part() {
-        let of = |scheme| worth_of(Flags::TC, Rcode::NOERROR, 0, scheme);
-        assert_eq!(of(Scheme::Udp), ReplyQuality::Part);
-        assert_eq!(of(Scheme::Tcp), ReplyQuality::Nothing);
-        assert_eq!(of(Scheme::Tls), ReplyQuality::Nothing);
+    fn truncated_datagram_is_a_part_of_an_answer() {
+        let of = |scheme| quality_of(Flags::TC, Rcode::NOERROR, 0, scheme);
+        assert_eq!(of(Scheme::Udp), ReplyQuality::Truncated);
+        assert_eq!(of(Scheme::Tcp), ReplyQuality::Error);
+        assert_eq!(of(Scheme::Tls), ReplyQuality::Error);
     }
 }

@@ -1,7 +1,7 @@
-//! Queries for the same that come while one is being answered: they wait for that answer.
+//! Coalescing: a query for a question that is already being asked waits for that answer.
 //!
-//! Each is an exchange of its own, with its own deadline, that follows the first. If that one
-//! fails, the last to come leads.
+//! Each query is an exchange of its own with its own deadline, which follows the first exchange. If
+//! the first exchange fails, the newest follower takes its place.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
@@ -13,10 +13,10 @@ use crate::proxy::Proxy;
 use crate::proxy::actions::Outbox;
 use crate::proxy::keys::ExchangeKey;
 
-/// The exchanges that others may follow, by a hash of what they ask.
+/// The exchanges that others may follow, by a hash of their question and variant.
 #[derive(Debug, Default)]
 pub(in crate::proxy) struct InFlight {
-    by_hash: HashMap<u64, ExchangeKey, BuildHasherDefault<AsItIs>>,
+    by_hash: HashMap<u64, ExchangeKey, BuildHasherDefault<IdentityHasher>>,
 }
 
 impl InFlight {
@@ -27,11 +27,11 @@ impl InFlight {
     }
 }
 
-/// Takes a hash for what it is.
+/// A hasher that returns a hash unchanged.
 #[derive(Debug, Default)]
-struct AsItIs(u64);
+struct IdentityHasher(u64);
 
-impl Hasher for AsItIs {
+impl Hasher for IdentityHasher {
     fn finish(&self) -> u64 {
         self.0
     }
@@ -46,18 +46,18 @@ impl Hasher for AsItIs {
 }
 
 impl Proxy {
-    /// Lets an exchange follow one that asks the same, if there is one, and others follow it if
-    /// there is none. Returns whether it follows.
+    /// Attaches an exchange to another one for the same question, if there is one; otherwise lets
+    /// later exchanges follow it. Returns whether the exchange is attached.
     pub(in crate::proxy) fn follow(&mut self, key: ExchangeKey, now: Instant) -> bool {
         let exchange = self.exchange(key);
-        let Some(sought) = exchange.sought else {
+        let Some(lookup) = exchange.lookup else {
             return false;
         };
         let question = exchange.query.question();
-        let hash = sought.hash(question.rr_type());
-        let leader = self.leaders.by_hash.get(&hash).copied();
+        let hash = lookup.hash(question.rr_type());
+        let leader = self.in_flight.by_hash.get(&hash).copied();
         let asks_same = |leader: &Exchange| {
-            leader.sought == Some(sought) && leader.query.question().matches(question)
+            leader.lookup == Some(lookup) && leader.query.question().matches(question)
         };
         match leader.filter(|leader| asks_same(self.exchange(*leader))) {
             Some(leader) => {
@@ -66,31 +66,31 @@ impl Proxy {
                 follower.tracer.on_wait(StepKind::Sharing, now);
                 true
             }
-            // Another question may have the same hash, and the place.
+            // The hash is in use by another question.
             None if leader.is_some() => false,
             None => {
-                self.leaders.by_hash.insert(hash, key);
+                self.in_flight.by_hash.insert(hash, key);
                 self.exchange_mut(key).leads_as = Some(hash);
                 false
             }
         }
     }
 
-    /// Takes note that who was found under this hash leads no more.
-    pub(in crate::proxy) fn lead_no_more(&mut self, hash: u64) {
-        self.leaders.by_hash.remove(&hash);
-        self.leaders.shrink();
+    /// Records that no exchange may follow the one with this hash any more.
+    pub(in crate::proxy) fn remove_leader(&mut self, hash: u64) {
+        self.in_flight.by_hash.remove(&hash);
+        self.in_flight.shrink();
     }
 
-    /// Lets those who have followed another look for an answer themselves.
-    pub(in crate::proxy) fn seek_all(
+    /// Dispatches exchanges that have followed another one.
+    pub(in crate::proxy) fn dispatch_all(
         &mut self,
         mut followers: Vec<ExchangeKey>,
         now: Instant,
         outbox: &mut Outbox,
     ) {
         followers.retain(|key| self.exchanges.contains(key.0));
-        // The last to come has the most time left, so that the others can follow it.
+        // The newest exchange has the latest deadline, so that the others can follow it.
         followers.reverse();
         for key in followers {
             self.exchange_mut(key).tracer.on_wait_end(now);
@@ -106,7 +106,7 @@ mod tests {
     use crate::wire::Message;
     use std::time::Duration;
 
-    /// With a link that is up.
+    /// Creates a scene with a link that is up.
     fn scene(arguments: &[&str]) -> Scene {
         let mut scene = Scene::with(arguments);
         scene.ask_for("first", true);
@@ -116,7 +116,7 @@ mod tests {
     const ONE: &[&str] = &["-u192.0.2.1"];
 
     impl Scene {
-        /// Asks for a name, and lets the upstream be reached. Returns how many queries it is sent.
+        /// Asks for a name and brings up links. Returns the number of queries sent upstream.
         fn ask_for(&mut self, name: &str, is_recursive: bool) -> usize {
             let mut bytes = vec![0, 1, u8::from(is_recursive), 0, 0, 1, 0, 0, 0, 0, 0, 0];
             bytes.push(u8::try_from(name.len()).unwrap());
@@ -127,7 +127,7 @@ mod tests {
             self.sent().len()
         }
 
-        /// Lets upstream answer what it was sent last. Returns the responses.
+        /// Answers the queries that were sent last. Returns the number of responses.
         fn answer(&mut self) -> usize {
             for (link, mut bytes) in self.sent() {
                 let end = Message::parse(&bytes).unwrap().records_start();
@@ -145,20 +145,20 @@ mod tests {
     }
 
     #[test]
-    fn answers_to_those_who_want_no_recursion_are_for_them_alone() {
+    fn answer_to_a_query_without_rd_is_not_shared() {
         let mut scene = scene(ONE);
         assert_eq!((scene.ask_for("www", false), scene.answer()), (1, 1));
         assert_eq!(
             (scene.ask_for("www", false), scene.ask_for("www", true)),
             (1, 1)
         );
-        // What others have been answered is for them, too.
+        // An answer to a query with RD is also for queries without RD.
         assert_eq!(scene.answer(), 1);
         assert_eq!(scene.ask_for("www", false), 0);
     }
 
     #[test]
-    fn queries_for_the_same_are_one() {
+    fn queries_for_the_same_question_coalesce() {
         let mut scene = scene(ONE);
         assert_eq!(scene.ask_for("www", true), 1);
         let sent = scene.sent();
@@ -172,10 +172,10 @@ mod tests {
     }
 
     #[test]
-    fn everybody_is_answered_before_anything_comes_of_it() {
+    fn followers_are_answered_before_the_exchange_ends() {
         let mut scene = scene(&["-u192.0.2.1", "-u192.0.2.2", "--policy=ordered"]);
         assert_eq!(scene.answer(), 1);
-        // Whoever lets a query go unanswered is asked no more.
+        // A link with an abandoned query gets no more queries.
         scene.proxy.config.limits.link_abandoned = 0;
         assert_eq!(
             (scene.ask_for("www", true), scene.ask_for("WWW", true)),
@@ -197,24 +197,24 @@ mod tests {
     }
 
     #[test]
-    fn hash_alone_makes_nobody_follow() {
+    fn hash_collision_does_not_coalesce() {
         let mut scene = scene(ONE);
         scene.ask_for("www", true);
-        let by_hash = &mut scene.proxy.leaders.by_hash;
+        let by_hash = &mut scene.proxy.in_flight.by_hash;
         let leader = *by_hash.values().last().unwrap();
-        let sought = scene.proxy.exchange(leader).sought.unwrap();
+        let lookup = scene.proxy.exchange(leader).lookup.unwrap();
         let other = b"\x05other\0\0\x01\0\x01";
         let question = crate::wire::Question::parse(other, 0).unwrap();
-        let hash = sought.hash(question.rr_type());
-        scene.proxy.leaders.by_hash.insert(hash, leader);
+        let hash = lookup.hash(question.rr_type());
+        scene.proxy.in_flight.by_hash.insert(hash, leader);
         assert_eq!(scene.ask_for("other", true), 1);
     }
 
     #[test]
-    fn long_answer_to_many_goes_out_bit_by_bit() {
+    fn long_answer_to_many_clients_is_sent_in_parts() {
         const CLIENTS: usize = 300;
         let mut scene = scene(ONE);
-        // A type whose data may be long.
+        // A type with data of any length.
         let query = b"\0\x01\x01\0\0\x01\0\0\0\0\0\0\x03www\0\xff\0\0\x01";
         let transport = Transport::Stream {
             idle: Duration::from_secs(10),
@@ -250,7 +250,7 @@ mod tests {
             assert_eq!(due == scene.now, responses < CLIENTS);
             proxy.handle_timeout(scene.now, outbox);
         }
-        // One that has nothing to do with it is left.
+        // The exchange of the first query, which is unrelated, is left.
         assert_eq!((responses, proxy.inflight()), (CLIENTS, 1));
     }
 
@@ -260,11 +260,11 @@ mod tests {
         for number in 0..2_000 {
             scene.ask_for(&format!("name{number}"), true);
         }
-        assert!(scene.proxy.leaders.by_hash.len() > 1_000);
+        assert!(scene.proxy.in_flight.by_hash.len() > 1_000);
         scene.outbox.clear();
         let end = scene.now + Duration::from_secs(5);
         scene.proxy.handle_timeout(end, &mut scene.outbox);
-        assert!(scene.proxy.leaders.by_hash.is_empty());
-        assert!(scene.proxy.leaders.by_hash.capacity() <= 64);
+        assert!(scene.proxy.in_flight.by_hash.is_empty());
+        assert!(scene.proxy.in_flight.by_hash.capacity() <= 64);
     }
 }

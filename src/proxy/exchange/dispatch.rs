@@ -1,4 +1,4 @@
-//! How a query finds its way: to a link, to the queue for one, or to an error.
+//! Dispatch of a query: to a link, to the queue for a link, or to an error.
 
 use super::preferences::{UpstreamSet, Wishes};
 use super::trace::{StepEnd, StepKind};
@@ -18,7 +18,7 @@ use crate::wire::response::write_error;
 use crate::wire::{Message, Query, Rcode};
 
 impl Proxy {
-    /// Adds an exchange, and starts to look for an answer.
+    /// Adds an exchange and starts to look for its answer.
     pub(in crate::proxy) fn start(
         &mut self,
         exchange: Exchange,
@@ -40,7 +40,7 @@ impl Proxy {
         key
     }
 
-    /// Lets a query find its answer: by itself, unless the same is asked already.
+    /// Attaches a query to an exchange for the same question, or dispatches it.
     pub(in crate::proxy) fn coalesce_or_dispatch(
         &mut self,
         key: ExchangeKey,
@@ -49,7 +49,7 @@ impl Proxy {
     ) {
         if !self.follow(key, now) {
             self.upstreams.take_turn(self.exchange(key).pool);
-            let exchange = self.exchanges.get_mut(key.0).expect("it was added");
+            let exchange = self.exchanges.get_mut(key.0).expect("the exchange exists");
             exchange.wishes.rather_not = if self.bad_answers.is_empty() {
                 UpstreamSet::default()
             } else {
@@ -59,8 +59,9 @@ impl Proxy {
         }
     }
 
-    /// Whether a query that was sent on a link has a way other than that link. Its last try is not
-    /// for another link to an address that has not answered it: in a while there may be better.
+    /// Returns whether a query that was sent on a link can be sent on another link. The last try is
+    /// not used on another link to an upstream that has not answered the query: a better link may
+    /// exist a little later.
     pub(in crate::proxy) fn has_other_way(
         &self,
         key: ExchangeKey,
@@ -80,7 +81,7 @@ impl Proxy {
         }
     }
 
-    /// Sends a query, or lets it wait for a link, or, if none will come in time, gives it up.
+    /// Sends a query, queues it for a link, or gives it up if no link will be up in time.
     pub(in crate::proxy) fn dispatch(
         &mut self,
         key: ExchangeKey,
@@ -91,12 +92,12 @@ impl Proxy {
         match self.route(exchange, now) {
             Route::Link(link) => {
                 self.send(key, link, now, outbox);
-                self.try_others(key, link, now, outbox);
+                self.test_others(key, link, now, outbox);
             }
             Route::Datagram(endpoint) => {
                 let link = self.open(endpoint, Scheme::Udp, now, outbox);
                 self.send(key, link, now, outbox);
-                self.try_others(key, link, now, outbox);
+                self.test_others(key, link, now, outbox);
             }
             Route::Open(endpoint, scheme) => {
                 self.open(endpoint, scheme, now, outbox);
@@ -128,11 +129,12 @@ impl Proxy {
         }
     }
 
-    /// A query has been sent on the link `busy`: if another address may be out of trouble, sees
-    /// whether it is. That takes a query, which must not depend on it, so it is a copy.
-    fn try_others(&mut self, key: ExchangeKey, busy: LinkKey, now: Instant, outbox: &mut Outbox) {
+    /// Tests another endpoint after a query was sent on the link `busy`, if an outage of that
+    /// endpoint may be over. The test sends a copy, so that the query does not depend on that
+    /// endpoint.
+    fn test_others(&mut self, key: ExchangeKey, busy: LinkKey, now: Instant, outbox: &mut Outbox) {
         let hedges = &mut self.hedges;
-        let pool = self.exchanges.get(key.0).expect("who sends is there").pool;
+        let pool = self.exchanges.get(key.0).expect("the exchange exists").pool;
         let trial = self.upstreams.next_trial(pool, busy, || hedges.take(), now);
         let may_be_copied = self.exchange(key).may_be_copied();
         let link = match trial {
@@ -161,11 +163,11 @@ impl Proxy {
         outbox: &mut Outbox,
     ) -> Attempt {
         let link = self.upstreams.link(link_key);
-        let link = link.expect("a route leads to a link that exists");
+        let link = link.expect("a route leads to a live link");
         let (scheme, endpoint) = (link.scheme, link.endpoint);
-        let exchange = self.exchanges.get(key.0).expect("who sends is there");
+        let exchange = self.exchanges.get(key.0).expect("the exchange exists");
         let edns = edns_for(exchange, endpoint, self.upstreams.endpoint(endpoint), now);
-        let link = self.upstreams.link_mut(link_key).expect("as before");
+        let link = self.upstreams.link_mut(link_key).expect("the link exists");
         let id = link.send(key, edns, now, &mut self.random);
         let query = &exchange.query;
         outbox.send(link_key, |out| write_query(query, id, (scheme, edns), out));
@@ -187,7 +189,7 @@ impl Proxy {
     }
 
     fn wait(&mut self, key: ExchangeKey, now: Instant) {
-        let exchange = self.exchanges.get_mut(key.0).expect("who waits is there");
+        let exchange = self.exchanges.get_mut(key.0).expect("the exchange exists");
         if !exchange.is_waiting {
             exchange.is_waiting = true;
             exchange.waiting_since = now;
@@ -205,8 +207,8 @@ impl Proxy {
         waiting.first(|key| exchanges.contains(key.0))
     }
 
-    /// Takes the exchange at this position out of those that wait for a pool. Returns the position
-    /// of the next one.
+    /// Removes the exchange at this position from the queue of a pool. Returns the position of the
+    /// next one.
     fn stop_waiting(
         &mut self,
         cursor: Cursor,
@@ -221,7 +223,8 @@ impl Proxy {
         next
     }
 
-    /// Gives the queries that wait for a pool, in turn of their clients, what has become free.
+    /// Dispatches the queries in the queue of a pool, in turn of their clients, as long as there is
+    /// room.
     pub(in crate::proxy) fn serve_waiting(
         &mut self,
         pool: PoolIndex,
@@ -241,15 +244,15 @@ impl Proxy {
             }
             let exchange = self.exchange(key);
             let route = self.route_for(exchange, demand, now);
-            let is_content = exchange.wishes.are_none() && !self.upstreams.has_room(pool, now);
+            let lacks_room = exchange.wishes.are_none() && !self.upstreams.has_room(pool, now);
             match route {
                 Route::Later(at) if at.is_some_and(|at| at < exchange.deadline) => break,
-                Route::Soon if is_content && self.has_few(exchange.holder) => break,
-                // A client that has few queries may have room where this one has none.
-                Route::Soon if is_content => cursor = cursor.next_line(),
-                // It wants a better way than others might, and keeps its turn.
+                Route::Soon if lacks_room && self.has_few(exchange.holder) => break,
+                // A client with few queries may have room although this client has none.
+                Route::Soon if lacks_room => cursor = cursor.next_line(),
+                // The exchange has preferences that others may not have, and keeps its turn.
                 Route::Soon => cursor = self.waiting_by_pool[pool.0].after(cursor),
-                // One link is enough unless each takes few queries.
+                // One link is enough unless each accepts few queries.
                 Route::Open(endpoint, scheme) => {
                     self.open(endpoint, scheme, now, outbox);
                 }
@@ -268,7 +271,7 @@ impl Proxy {
         }
     }
 
-    /// An attempt will not be answered: makes another, unless one is under way, or gives up.
+    /// Handles the loss of an attempt: makes another attempt, unless one is open, or gives up.
     pub(in crate::proxy) fn lose_attempt(
         &mut self,
         key: ExchangeKey,
@@ -294,7 +297,8 @@ impl Proxy {
         }
     }
 
-    /// A way was closed: where none is left and none may come soon, there is nothing to wait for.
+    /// Gives up the exchanges in the queue of a pool if no endpoint can be used and none will be
+    /// soon.
     pub(in crate::proxy) fn fail_waiting_without_way(
         &mut self,
         pool: PoolIndex,
@@ -313,8 +317,8 @@ impl Proxy {
         }
     }
 
-    /// Leaves a query to the attempts that may still be answered; without any it has failed. One
-    /// that has an error to pass on has waited long enough for another answer.
+    /// Leaves a query to the attempts that may still be answered; the query fails if there is none.
+    /// A query that has an error as its fallback response does not wait for them.
     pub(in crate::proxy) fn give_up(
         &mut self,
         key: ExchangeKey,
@@ -328,7 +332,8 @@ impl Proxy {
         }
     }
 
-    /// Answers a query with what there is, which may be SERVFAIL and the reason.
+    /// Completes a query without a final answer: with its fallback response, a stale answer, or
+    /// SERVFAIL and the reason.
     pub(in crate::proxy) fn fail(
         &mut self,
         key: ExchangeKey,
@@ -338,32 +343,33 @@ impl Proxy {
     ) {
         let exchange = self.exchange_mut(key);
         if let Some(poor) = exchange.poor.take() {
-            let answer = Message::parse(&poor).expect("it was read when it came");
+            let answer = Message::parse(&poor).expect("a fallback was parsed before");
             return self.deliver(key, &answer, now, outbox);
         }
-        let (asker, pool) = (exchange.asker, exchange.pool);
-        if let Some(entry) = self.stand_in(key, now) {
+        let (purpose, pool) = (exchange.asker, exchange.pool);
+        if let Some(entry) = self.use_stale(key, now) {
             self.respond_from_cache(key, entry, Outcome::Stale, now, outbox);
             return self.end(key, Outcome::Stale, now, outbox);
         }
         let failure = self.exchange(key).last_failure;
         let failure = failure.or_else(|| self.last_failure(pool, now));
         let error = failure.map_or(NO_ANSWER, FailureKind::extended_error);
-        let exchange = self.exchanges.get(key.0).expect("it is still there");
+        let exchange = self.exchanges.get(key.0).expect("the exchange exists");
         let (question, by) = (exchange.query.question(), (pool, exchange.asked_at));
-        match asker {
+        match purpose {
             Purpose::Client { .. } => {
-                let (ending, owed) = exchange.ending(outcome).expect("a client asked");
-                ending.respond(&mut self.counters, now, outbox, |out| {
-                    write_error(out, &owed, Rcode::SERVFAIL, Some(error));
+                let (completion, asked) =
+                    exchange.completion(outcome).expect("a client is waiting");
+                completion.respond(&mut self.counters, now, outbox, |out| {
+                    write_error(out, &asked, Rcode::SERVFAIL, Some(error));
                 });
                 self.memory.on_failure(question, by, error, now);
                 self.end(key, outcome, now, outbox);
             }
             Purpose::Cache => {
                 self.memory.on_failure(question, by, error, now);
-                if let Some(sought) = exchange.sought {
-                    self.cache.on_refresh_failed(question, sought, now);
+                if let Some(lookup) = exchange.lookup {
+                    self.cache.on_refresh_failed(question, lookup, now);
                 }
                 self.end(key, outcome, now, outbox);
             }
@@ -375,13 +381,13 @@ impl Proxy {
         }
     }
 
-    /// What is wrong with a pool, if something is.
+    /// Returns the reason why a pool cannot be used, if there is one.
     fn last_failure(&self, pool: PoolIndex, now: Instant) -> Option<FailureKind> {
         let missing = self.next_address(pool, now).map(|_| FailureKind::NoAddress);
         self.upstreams.last_failure(pool).or(missing)
     }
 
-    /// Forgets a query that has its response.
+    /// Ends an exchange that has its response: removes it and abandons its attempts.
     pub(in crate::proxy) fn end(
         &mut self,
         key: ExchangeKey,
@@ -405,13 +411,13 @@ impl Proxy {
             self.abandon(attempt, outcome, is_answered, now, outbox);
         }
         if let Some(hash) = leads_as {
-            self.lead_no_more(hash);
+            self.remove_leader(hash);
         }
-        // They have got nothing from it.
-        self.seek_all(followers, now, outbox);
+        // The exchange gave no answer to these followers.
+        self.dispatch_all(followers, now, outbox);
     }
 
-    /// Keeps the buffer of a query that has ended for one that is to come.
+    /// Keeps the buffer of a query that has ended for a later query.
     fn keep_buffer(&mut self, mut buffer: Vec<u8>) {
         if self.spare_buffers.len() < self.config.limits.spare_buffers {
             buffer.clear();
@@ -420,13 +426,14 @@ impl Proxy {
         }
     }
 
-    /// The way for a query. One that has nobody to go to may have, once an address is known.
+    /// Returns the route for a query. A query without a usable endpoint may get one when an address
+    /// of an upstream is known.
     pub(in crate::proxy) fn route(&self, exchange: &Exchange, now: Instant) -> Route {
         let demand = self.waiting_by_pool[exchange.pool.0].len() + 1;
         self.route_for(exchange, demand, now)
     }
 
-    /// [`Proxy::route`] where so many queries would wait for a link, this one included.
+    /// Returns the route for a query if `demand` queries would wait for a link, this one included.
     fn route_for(&self, exchange: &Exchange, demand: usize, now: Instant) -> Route {
         let pool = exchange.pool;
         let wishes = Wishes {
@@ -444,12 +451,12 @@ impl Proxy {
 
     pub(in crate::proxy) fn exchange(&self, key: ExchangeKey) -> &Exchange {
         let exchange = self.exchanges.get(key.0);
-        exchange.expect("only exchanges that are there are worked on")
+        exchange.expect("only keys of live exchanges are used")
     }
 
     pub(in crate::proxy) fn exchange_mut(&mut self, key: ExchangeKey) -> &mut Exchange {
         let exchange = self.exchanges.get_mut(key.0);
-        exchange.expect("only exchanges that are there are worked on")
+        exchange.expect("only keys of live exchanges are used")
     }
 }
 
@@ -493,7 +500,7 @@ mod tests {
     }
 
     impl Scene {
-        /// The response code and extended error, where the only action is a response.
+        /// Returns the response code and extended error if the only action is a response.
         fn refusal(&self) -> Option<(Rcode, ExtendedErrorCode)> {
             let [Action::Respond { message, .. }] = self.outbox.actions() else {
                 return None;
@@ -513,19 +520,19 @@ mod tests {
         }
     }
 
-    /// A query with an OPT that holds so many octets of an option that passes.
-    fn query(octets: u16) -> Vec<u8> {
+    /// Builds a query with a forwarded EDNS option of `len` bytes.
+    fn query(len: u16) -> Vec<u8> {
         let mut bytes = b"\x12\x34\x01\0\0\x01\0\0\0\0\0\x01\x03www\0\0\x01\0\x01".to_vec();
         bytes.extend(b"\0\0\x29\x04\xd0\0\0\0\0");
-        bytes.extend((octets + 4).to_be_bytes());
+        bytes.extend((len + 4).to_be_bytes());
         bytes.extend(65_001_u16.to_be_bytes());
-        bytes.extend(octets.to_be_bytes());
-        bytes.resize(bytes.len() + usize::from(octets), 7);
+        bytes.extend(len.to_be_bytes());
+        bytes.resize(bytes.len() + usize::from(len), 7);
         bytes
     }
 
     #[test]
-    fn query_whose_time_is_over_is_not_sent() {
+    fn query_after_its_deadline_is_not_sent() {
         let mut scene = scene();
         let idle = Duration::from_secs(10);
         let late = Transport::Stream {
@@ -534,8 +541,8 @@ mod tests {
             is_encrypted: false,
         };
         scene.ask(&query(0), late);
-        let told = (Rcode::SERVFAIL, ExtendedErrorCode::NO_REACHABLE_AUTHORITY);
-        assert_eq!(scene.refusal(), Some(told));
+        let expected = (Rcode::SERVFAIL, ExtendedErrorCode::NO_REACHABLE_AUTHORITY);
+        assert_eq!(scene.refusal(), Some(expected));
         let came = Instant::after_start(Duration::from_secs(97));
         scene.ask(
             &query(0),
@@ -552,14 +559,14 @@ mod tests {
     fn query_that_is_too_long_is_refused() {
         let mut scene = scene();
         scene.ask(&query(5_000), Transport::Udp);
-        let told = (Rcode::REFUSED, ExtendedErrorCode::NOT_SUPPORTED);
-        assert_eq!(scene.refusal(), Some(told));
+        let expected = (Rcode::REFUSED, ExtendedErrorCode::NOT_SUPPORTED);
+        assert_eq!(scene.refusal(), Some(expected));
         scene.ask(&query(4_000), Transport::Udp);
         scene.link();
     }
 
     #[test]
-    fn query_that_failed_before_is_told_so() {
+    fn repeated_query_after_a_failure_gets_a_cached_error() {
         let mut scene = scene();
         let kind = FailureKind::Connect;
         scene.ask(&query(0), Transport::Udp);
@@ -567,20 +574,20 @@ mod tests {
         scene.outbox.clear();
         let (proxy, outbox) = (&mut scene.proxy, &mut scene.outbox);
         proxy.handle_link_down(link, &kind.into(), scene.now, outbox);
-        let told = (Rcode::SERVFAIL, kind.extended_error().code);
-        assert_eq!(scene.refusal(), Some(told));
+        let expected = (Rcode::SERVFAIL, kind.extended_error().code);
+        assert_eq!(scene.refusal(), Some(expected));
         scene.ask(&query(0), Transport::Udp);
-        let told = (Rcode::SERVFAIL, ExtendedErrorCode::CACHED_ERROR);
-        assert_eq!(scene.refusal(), Some(told));
+        let expected = (Rcode::SERVFAIL, ExtendedErrorCode::CACHED_ERROR);
+        assert_eq!(scene.refusal(), Some(expected));
     }
 
     #[test]
-    fn who_answers_promptly_has_queries_on_one_link() {
+    fn prompt_upstream_gets_queries_on_one_link() {
         for (milliseconds, expected) in [(5, 1), (15, 4)] {
             let mut scene = scene();
             let mut links = std::collections::BTreeSet::new();
             let mut query = query(0);
-            // No two of these are one.
+            // RD is cleared, so that no two of these queries coalesce.
             query[2] = 0;
             for nth in 0..200 {
                 scene.ask(&query, Transport::Udp);
@@ -599,7 +606,7 @@ mod tests {
     }
 
     #[test]
-    fn buffers_of_many_long_queries_are_not_kept() {
+    fn buffers_of_many_long_queries_are_released() {
         let mut scene = scene();
         for _ in 0..1_000 {
             scene.ask(&query(4_000), Transport::Udp);

@@ -1,24 +1,24 @@
-//! One query's life, from its admission to its response.
+//! The life of one query, from its admission to its response.
 //!
 //! ```text
 //!              no link has room             a link has room
 //!   admitted ------------------> waiting ------------------> sent <---------.
-//!       |                           |                        |  | the link ends, or the
-//!       '---------------------------)----------------------->'  | attempt takes too long
+//!       |                           |                        |  | the link closes, or the
+//!       '---------------------------)----------------------->'  | attempt is overdue
 //!                                   |                        |  |
 //!         the deadline passes, or   |                        |  '--> waiting or sent again,
-//!         no way is left: SERVFAIL <'------------------------|       three times in all
+//!         no upstream: SERVFAIL    <'------------------------|       three times in all
 //!                                                            |
-//!                                        the answer comes ---'--> response
+//!                                        an answer arrives --'--> response
 //! ```
 //!
-//! Where another exchange asks the same already, an exchange that is admitted follows it: it waits
-//! for the answer to that, up to its own deadline, and takes its own way if there is none.
+//! If another exchange already asks the same question, an admitted exchange follows that exchange:
+//! it waits for the answer, up to its own deadline, and is dispatched itself if there is no answer.
 //!
-//! An attempt that takes too long stays open while another is made: the first valid answer wins. A
-//! copy, sent to see whether another upstream is out of trouble, may win, too; nothing depends on
-//! it. An answer that others may better, an error or one that is cut short, is kept while they are
-//! asked, and is the response if they do not.
+//! An overdue attempt stays open while another one is made: the first valid answer wins. A copy,
+//! which tests an endpoint in outage, may also win; nothing depends on a copy. An error or a
+//! truncated answer is kept while another attempt is made, and becomes the response if that attempt
+//! brings nothing better.
 
 pub(in crate::proxy) mod classify;
 pub(in crate::proxy) mod coalesce;
@@ -57,97 +57,98 @@ pub(super) struct Attempt {
 #[derive(Clone, Copy, Debug)]
 struct Open {
     attempt: Attempt,
-    /// It does not count as a try.
+    /// The attempt does not count as a try.
     is_copy: bool,
-    /// There is no need for another.
+    /// No other attempt is needed as long as this one is open.
     is_relied_on: bool,
 }
 
-/// Who asked.
+/// The reason for an exchange.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Purpose {
     /// A client.
     Client {
-        /// Who it is.
+        /// The client and its query.
         client: Client,
-        /// How the client wants it.
+        /// The form of the response that the client accepts.
         reception: Reception,
     },
-    /// The cache, which has an answer that is no longer fresh, or soon will be.
+    /// The refresh of an answer in the cache that is stale or expires soon.
     Cache,
-    /// Somebody who wants to know whether upstream answers.
+    /// A probe that tests whether upstream answers.
     Probe,
-    /// The bootstrap, for addresses of this type that an upstream has.
+    /// The bootstrap of an upstream's addresses of this type.
     Bootstrap(UpstreamIndex, Type),
 }
 
-/// An error, or a reply that cannot be used, which another upstream may not have.
+/// An error or an unusable reply, which another upstream may not give.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct BadAnswer {
     pub(super) by: EndpointKey,
-    /// When the query was sent there.
+    /// The time at which the query was sent to the endpoint.
     pub(super) sent_at: Instant,
-    /// The reply was malformed, so it is no answer either.
+    /// The reply was malformed, so it does not count as an answer.
     pub(super) is_malformed: bool,
 }
 
-/// One query that is being answered.
+/// A query that is being answered.
 #[derive(Debug)]
 pub(super) struct Exchange {
     pub(super) asker: Purpose,
-    /// The client that it counts for, be it that its client has a response by now.
+    /// The client that the exchange counts against, even after the client has its response.
     pub(super) holder: Option<Subscriber>,
-    /// Who is asked.
+    /// The pool of upstreams that may answer the query.
     pub(super) pool: PoolIndex,
     /// The query, kept until it is answered so that it can be sent again.
     pub(super) query: Query,
-    /// When it was asked.
+    /// The time at which the exchange was created.
     pub(super) asked_at: Instant,
-    /// When the client is answered at the latest.
+    /// The latest time of the response.
     pub(super) deadline: Instant,
-    /// Whether it stands in the queue for a link.
+    /// The exchange is in the queue for a link.
     pub(super) is_waiting: bool,
-    /// Since when it has, if it does.
+    /// The time at which the exchange entered that queue, if it is in the queue.
     pub(super) waiting_since: Instant,
-    /// What it would rather have after what went wrong.
+    /// The preferences for an upstream after failed attempts.
     pub(super) wishes: Wishes,
-    /// Why the last attempt failed, if one did.
+    /// The reason why the last attempt failed, if one did.
     pub(super) last_failure: Option<FailureKind>,
-    /// The response, unless a better comes.
+    /// The fallback response, used if no better answer comes.
     pub(super) poor: Option<Box<[u8]>>,
-    /// The last error that came for an answer.
+    /// The last error that came as an answer.
     pub(super) bad_answer: Option<BadAnswer>,
-    /// Upstreams whose reply was malformed.
+    /// Upstreams that sent a malformed reply.
     pub(super) malformed_from: UpstreamSet,
-    /// The endpoint that refused its EDNS, and how much of EDNS it is asked with instead.
+    /// The endpoint that rejected the EDNS of the query, and the EDNS that the query has there
+    /// instead.
     pub(super) reduced_edns: Option<(EndpointKey, EdnsLevel)>,
-    /// Its datagrams were not answered, so it went on a connection.
+    /// The query was sent over TCP because its datagrams were not answered.
     pub(super) is_stream_fallback: bool,
-    /// Who gave the answer that it has.
+    /// The upstream that gave the answer.
     pub(super) answered_by: Option<UpstreamIndex>,
-    /// An answer has come that none could better.
+    /// A final answer has come.
     pub(super) is_answered: bool,
-    /// What it has in common with others, if its answer is for others, too.
-    pub(super) sought: Option<CacheLookup>,
-    /// Under what hash others find it to follow it, if they may.
+    /// The cache lookup of the query, if its answer may be shared.
+    pub(super) lookup: Option<CacheLookup>,
+    /// The hash under which other exchanges find this one to follow it, if they may.
     pub(super) leads_as: Option<u64>,
-    /// Those that wait for its answer.
+    /// The exchanges that follow this one.
     pub(super) followers: Vec<ExchangeKey>,
-    /// What notes its way.
+    /// The trace of the exchange.
     pub(super) tracer: Tracer,
-    /// How often it has been sent without coming back as an error.
+    /// The number of attempts that count as tries: neither returned nor ended in an error.
     tries: usize,
-    /// How often it has come back so.
+    /// The number of attempts that have ended in an error.
     errors: usize,
-    /// How often it has been sent.
+    /// The number of times that the query was sent.
     times_sent: usize,
-    /// How often an attempt has been returned.
+    /// The number of returned attempts that were not counted as tries.
     returns: usize,
     open: [Option<Open>; OPEN_MAX],
 }
 
-/// Attempts that may be open at a time: those that are made one after the other, and a copy to see
-/// whether an upstream is out of trouble.
+/// The maximum number of open attempts: those of [`Limits::ATTEMPTS`] and a copy that tests an
+/// endpoint in outage.
 const OPEN_MAX: usize = Limits::ATTEMPTS + 1;
 
 impl Exchange {
@@ -175,7 +176,7 @@ impl Exchange {
             is_stream_fallback: false,
             answered_by: None,
             is_answered: false,
-            sought: None,
+            lookup: None,
             leads_as: None,
             followers: Vec::new(),
             tracer: Tracer::default(),
@@ -187,7 +188,7 @@ impl Exchange {
         }
     }
 
-    /// Has it as it was before it was sent, for this pool.
+    /// Resets the exchange to its unsent state in `pool`.
     pub(super) fn start_over(&mut self, pool: PoolIndex, now: Instant) {
         self.tracer.on_start_over(now);
         self.pool = pool;
@@ -207,23 +208,23 @@ impl Exchange {
         self.open = [None; OPEN_MAX];
     }
 
-    /// How often the query has been sent.
+    /// Returns the number of times that the query was sent.
     pub(super) fn times_sent(&self) -> usize {
         self.times_sent
     }
 
-    /// Whether the query may be sent once more. Who has answered, be it with an error, is not
-    /// pestered with it, so that counts apart.
+    /// Returns whether the query may be sent once more. Attempts that ended in an error are counted
+    /// apart, so that an upstream that answers with errors does not get the query again and again.
     pub(super) fn may_be_sent(&self) -> bool {
         self.tries < Limits::ATTEMPTS && self.errors < Limits::ATTEMPTS
     }
 
-    /// Whether it may be sent once more and then no more.
+    /// Returns whether the next try is the last one.
     pub(super) fn is_last_try(&self) -> bool {
         self.tries + 1 == Limits::ATTEMPTS
     }
 
-    /// Whether it may be sent as a copy besides.
+    /// Returns whether the query may also be sent as a copy.
     pub(super) fn may_be_copied(&self) -> bool {
         self.open.iter().filter(|open| open.is_some()).count() < OPEN_MAX - self.tries_left()
     }
@@ -232,61 +233,62 @@ impl Exchange {
         Limits::ATTEMPTS - self.tries
     }
 
-    /// Whether upstream was asked, be it for another that this one follows.
+    /// Returns whether upstream was asked, for this exchange or for the one that it follows.
     pub(super) fn was_sent(&self) -> bool {
-        let follows = self.sought.is_some() && self.leads_as.is_none();
+        let follows = self.lookup.is_some() && self.leads_as.is_none();
         self.times_sent() > 0 || follows
     }
 
-    /// Whether a client waits for it.
+    /// Returns whether a client waits for the answer.
     pub(super) fn is_for_client(&self) -> bool {
         matches!(self.asker, Purpose::Client { .. })
     }
 
-    /// Whether an answer has come that is an error.
+    /// Returns whether an error has come as an answer.
     pub(super) fn has_error(&self) -> bool {
         self.bad_answer.is_some()
     }
 
-    /// Whether something went wrong before that an answer says more about.
+    /// Returns whether an earlier failure is recorded, so that an answer affects the health of an
+    /// endpoint.
     pub(super) fn has_history(&self) -> bool {
         self.bad_answer.is_some() || self.reduced_edns.is_some() || self.is_stream_fallback
     }
 
-    /// Whether an answer has come that is truncated, and no error.
+    /// Returns whether a truncated answer has come that is not an error.
     pub(super) fn has_truncated(&self) -> bool {
         self.poor.is_some() && self.bad_answer.is_none()
     }
 
-    /// Notes that the query was sent.
+    /// Records that the query was sent.
     pub(super) fn on_sent(&mut self, attempt: Attempt) {
         self.tries += 1;
         self.times_sent += 1;
-        self.note_open(attempt, false);
+        self.add_open(attempt, false);
     }
 
-    /// Notes that a copy of the query was sent.
+    /// Records that a copy of the query was sent.
     pub(super) fn on_copied(&mut self, attempt: Attempt) {
-        self.note_open(attempt, true);
+        self.add_open(attempt, true);
     }
 
-    fn note_open(&mut self, attempt: Attempt, is_copy: bool) {
+    fn add_open(&mut self, attempt: Attempt, is_copy: bool) {
         let free = self.open.iter_mut().find(|open| open.is_none());
-        *free.expect("there is a place for every attempt and one copy") = Some(Open {
+        *free.expect("every attempt and one copy have a slot") = Some(Open {
             attempt,
             is_copy,
             is_relied_on: !is_copy,
         });
     }
 
-    /// Notes that an attempt has taken too long to wait for it alone.
+    /// Records that an attempt is overdue, so that another one may be made.
     pub(super) fn on_overdue(&mut self, attempt: Attempt) {
         for open in self.open.iter_mut().flatten() {
             open.is_relied_on &= open.attempt != attempt;
         }
     }
 
-    /// Notes that an attempt will not be answered any more.
+    /// Records that an attempt will not be answered any more.
     pub(super) fn on_attempt_lost(&mut self, attempt: Attempt) {
         for open in &mut self.open {
             open.take_if(|open| open.attempt == attempt);
@@ -305,7 +307,7 @@ impl Exchange {
         self.on_attempt_lost(attempt);
     }
 
-    /// Notes that an attempt, or a copy, has come back as an error.
+    /// Records that an attempt, or a copy, ended in an error.
     pub(super) fn on_error(&mut self, attempt: Attempt) {
         let mut open = self.open.iter().flatten();
         if open.any(|open| open.attempt == attempt && !open.is_copy) {
@@ -315,31 +317,32 @@ impl Exchange {
         self.on_attempt_lost(attempt);
     }
 
-    /// The attempts that may still be answered.
+    /// Returns the attempts that may still be answered.
     pub(super) fn open_attempts(&self) -> impl Iterator<Item = Attempt> + use<> {
         self.open.into_iter().flatten().map(|open| open.attempt)
     }
 
-    /// Whether an attempt is under way that may well be answered.
+    /// Returns whether an open attempt is likely to be answered.
     pub(super) fn is_relied_on(&self) -> bool {
         self.open.iter().flatten().any(|open| open.is_relied_on)
     }
 
-    /// The end of the query, and what the response owes it, if it is a client's.
-    pub(super) fn ending(&self, outcome: Outcome) -> Option<(Completion<'_>, Asked<'_>)> {
+    /// Returns the completion of a client's query and the properties of its response, or `None` if
+    /// there is no client.
+    pub(super) fn completion(&self, outcome: Outcome) -> Option<(Completion<'_>, Asked<'_>)> {
         let Purpose::Client { client, reception } = &self.asker else {
             return None;
         };
         let question = self.query.question();
-        let ending = Completion {
+        let completion = Completion {
             client: *client,
             question: Some(question),
             outcome,
             upstream: self.answered_by,
             trace: self.tracer.trace(),
         };
-        let owed = reception.asked(self.query.id(), self.query.flags(), question);
-        Some((ending, owed))
+        let asked = reception.asked(self.query.id(), self.query.flags(), question);
+        Some((completion, asked))
     }
 }
 
@@ -374,7 +377,7 @@ mod tests {
     }
 
     #[test]
-    fn errors_are_no_tries_but_three_are_enough() {
+    fn errors_do_not_count_as_tries_and_are_limited_to_three() {
         let mut exchange = exchange();
         exchange.on_sent(attempt(0));
         exchange.on_attempt_lost(attempt(0));
@@ -388,7 +391,7 @@ mod tests {
     }
 
     #[test]
-    fn returned_attempt_is_no_try_and_returns_are_bounded() {
+    fn returned_attempt_does_not_count_as_try_and_returns_are_bounded() {
         let mut exchange = exchange();
         let mut sent = 0;
         while exchange.may_be_sent() {
@@ -401,7 +404,7 @@ mod tests {
     }
 
     #[test]
-    fn copy_counts_for_nothing() {
+    fn copy_counts_neither_as_try_nor_as_error() {
         let mut exchange = exchange();
         exchange.on_sent(attempt(0));
         assert!(exchange.may_be_copied());

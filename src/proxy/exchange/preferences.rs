@@ -1,9 +1,9 @@
-//! What a query would rather have after what it has met.
+//! Preferences of a query for an upstream, after failed attempts.
 
 use crate::base::time::Instant;
 use crate::proxy::keys::UpstreamIndex;
 
-/// Some of the upstreams. Those beyond the 64th are in no set.
+/// A set of upstreams. Upstreams beyond the 64th are in no set.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(in crate::proxy) struct UpstreamSet(u64);
 
@@ -12,12 +12,12 @@ impl UpstreamSet {
         self.0 == 0
     }
 
-    /// All of the first 64 but this one.
+    /// Returns the set of all of the first 64 upstreams except this one.
     pub(in crate::proxy) fn all_but(upstream: UpstreamIndex) -> Self {
         Self(!Self::bit(upstream))
     }
 
-    /// Those of both.
+    /// Returns the union of both sets.
     pub(in crate::proxy) fn with(self, other: Self) -> Self {
         Self(self.0 | other.0)
     }
@@ -38,18 +38,19 @@ impl UpstreamSet {
     }
 }
 
-/// What a query that has gone wrong once would rather have.
+/// The preferences of a query after failed attempts.
 #[derive(Clone, Copy, Debug, Default)]
 pub(in crate::proxy) struct Wishes {
-    /// Another upstream than these, which did not answer it in time.
+    /// Upstreams to avoid, since they did not answer the query in time.
     pub(in crate::proxy) rather_not: UpstreamSet,
-    /// None of these, which gave an error: what is looked for is another opinion.
+    /// Upstreams to exclude, since they gave an error: the query needs another upstream's.
     pub(in crate::proxy) not_at_all: UpstreamSet,
-    /// A link that came up no earlier: the one it was on was closed, and its siblings may soon be.
+    /// The earliest time at which a link may have come up: the previous link was closed, and links
+    /// of its age may be closed soon.
     pub(in crate::proxy) fresh_since: Option<Instant>,
-    /// A connection: the answer does not fit a datagram.
+    /// A connection is needed, since the answer does not fit a datagram.
     pub(in crate::proxy) on_connection: bool,
-    /// Its client has few queries under way, so that it may use what others leave spare.
+    /// The client has few queries in flight, so the query may use the spare room of links.
     pub(in crate::proxy) may_use_spare: bool,
 }
 
@@ -67,7 +68,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sets_hold_the_first_64() {
+    fn set_holds_only_the_first_64_upstreams() {
         let mut set = UpstreamSet::default();
         set.insert(UpstreamIndex(3));
         set.insert(UpstreamIndex(70));

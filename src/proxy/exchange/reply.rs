@@ -1,15 +1,14 @@
-//! What becomes of a message from upstream: a response, a reason to look for a better one, or
-//! nothing.
+//! Handling of a reply from upstream: it becomes the response, causes another attempt, or is
+//! dropped.
 //!
-//! An error that is trouble of the resolver which reports it may not be that of another one, so
-//! others are asked: if one has an answer, the first is known to be in trouble, and if none has,
-//! the error is the response. An answer that was cut short to fit a datagram is asked for on a
-//! connection.
+//! An error may be a fault of the upstream that reports it, so another upstream is asked. If that
+//! upstream has an answer, the first one is known to be at fault; if no upstream has an answer, the
+//! error is the response. A truncated answer to a datagram is asked for again over TCP.
 
 use std::iter;
 
 use super::classify::{
-    Reply, ReplyQuality, classify, is_error, keepalive, less_edns, shortened, worth,
+    Reply, ReplyQuality, classify, is_error, keepalive, less_edns, quality, shortened,
 };
 use super::trace::StepEnd;
 use super::{Attempt, BadAnswer, Exchange, Purpose};
@@ -27,7 +26,7 @@ use crate::wire::response::write_answer;
 use crate::wire::{Flags, Header, Message};
 
 impl Proxy {
-    /// Takes a message from upstream.
+    /// Handles a message from upstream.
     pub fn handle_reply(&mut self, key: LinkKey, reply: &[u8], now: Instant, outbox: &mut Outbox) {
         let Some(link) = self.upstreams.link_mut(key) else {
             return;
@@ -52,7 +51,9 @@ impl Proxy {
         };
         let scheme = link.scheme;
         let exchange = self.exchanges.get(exchange_key.0);
-        let query = &exchange.expect("a link knows who still waits").query;
+        let query = &exchange
+            .expect("an exchange in a link's table exists")
+            .query;
         let parsed = Message::parse(reply);
         match classify(reply, parsed.as_ref().ok(), header, query, scheme) {
             Reply::Answer(message) => {
@@ -64,7 +65,8 @@ impl Proxy {
                 self.on_right_answer(key, place, exchange_key, &message, now, outbox);
             }
             Reply::Mismatch => return self.counters.count_discard(Discard::Mismatch),
-            // A datagram may be forged, and the right one still come (RFC 5452, section 9.1).
+            // The datagram may be forged, and the genuine reply may still come (RFC 5452, section
+            // 9.1).
             Reply::Malformed if scheme == Scheme::Udp => {
                 return self.counters.count_discard(Discard::Malformed);
             }
@@ -86,7 +88,7 @@ impl Proxy {
         outbox: &mut Outbox,
     ) {
         let kind = FailureKind::Protocol;
-        let link = self.upstreams.link_mut(key).expect("who answers is there");
+        let link = self.upstreams.link_mut(key).expect("the link exists");
         let (sent, endpoint) = (link.sent()[place], link.endpoint);
         link.on_useless_answer(place, now);
         let upstream = self.upstreams.endpoint(endpoint).upstream;
@@ -118,14 +120,14 @@ impl Proxy {
         }
     }
 
-    /// An answer that nobody waits for tells how its upstream is doing.
+    /// Updates the health of the upstream from an answer that no exchange waits for.
     fn on_late_answer(&mut self, key: LinkKey, place: usize, reply: &[u8], now: Instant) {
         let Some(link) = self.upstreams.link(key) else {
             return;
         };
         let (endpoint, sent, scheme) = (link.endpoint, link.sent()[place], link.scheme);
         let is_useful = Message::parse(reply).is_ok_and(|reply| {
-            reply.question().is_some() && worth(&reply, scheme) == ReplyQuality::All
+            reply.question().is_some() && quality(&reply, scheme) == ReplyQuality::Final
         });
         self.on_answer(key, place, is_useful, now);
         let is_answered = sent.state == SentState::Abandoned { is_answered: true };
@@ -134,7 +136,7 @@ impl Proxy {
         }
     }
 
-    /// An answer has come to a query that waits for it.
+    /// Handles an answer to a query that waits for it.
     fn on_right_answer(
         &mut self,
         key: LinkKey,
@@ -144,13 +146,13 @@ impl Proxy {
         now: Instant,
         outbox: &mut Outbox,
     ) {
-        let link = self.upstreams.link_mut(key).expect("who answers is there");
+        let link = self.upstreams.link_mut(key).expect("the link exists");
         let (sent, endpoint, scheme) = (link.sent()[place], link.endpoint, link.scheme);
         if let Some(timeout) = keepalive(answer, scheme) {
             link.on_keepalive(timeout);
         }
-        let worth = worth(answer, scheme);
-        let upstream = self.on_answer(key, place, worth != ReplyQuality::Nothing, now);
+        let quality = quality(answer, scheme);
+        let upstream = self.on_answer(key, place, quality != ReplyQuality::Error, now);
         let exchange = self.exchanges.get_mut(exchange_key.0);
         let exchange = exchange.expect("a query that is answered has an exchange");
         exchange.answered_by = Some(upstream);
@@ -158,7 +160,7 @@ impl Proxy {
         let attempt = Attempt { link: key, id };
         let end = StepEnd::Answered(answer.header().flags.rcode());
         exchange.tracer.on_attempt_end(attempt, end, now);
-        if worth == ReplyQuality::All {
+        if quality == ReplyQuality::Final {
             exchange.on_attempt_lost(attempt);
             exchange.is_answered = true;
             exchange.poor = None;
@@ -167,7 +169,7 @@ impl Proxy {
             }
             return self.deliver(exchange_key, answer, now, outbox);
         }
-        let is_error = worth == ReplyQuality::Nothing;
+        let is_error = quality == ReplyQuality::Error;
         let is_in_doubt = self.upstreams.endpoint(endpoint).is_edns_in_doubt(now);
         let exchange = self.exchange_mut(exchange_key);
         if is_error
@@ -225,8 +227,8 @@ impl Proxy {
         }
     }
 
-    /// Records what a good answer after failed attempts says of its endpoint and of the upstream
-    /// that failed before.
+    /// Updates the health of the endpoint that gave a good answer after failed attempts, and of the
+    /// upstream that failed before.
     fn on_good_answer(
         &mut self,
         key: ExchangeKey,
@@ -234,12 +236,12 @@ impl Proxy {
         (scheme, edns): (Scheme, EdnsLevel),
         now: Instant,
     ) {
-        let exchange = self.exchanges.get(key.0).expect("who is answered is there");
+        let exchange = self.exchanges.get(key.0).expect("the exchange exists");
         if exchange.is_stream_fallback {
             let are_lost = scheme == Scheme::Tcp;
             self.upstreams.set_datagrams_lost(endpoint, are_lost, now);
         }
-        // A client must not decide with its options what others are asked with.
+        // The options of a client's query must not decide the EDNS of other clients' queries.
         if exchange.reduced_edns == Some((endpoint, edns)) && !exchange.query.has_options() {
             self.upstreams.on_reduced_answer(endpoint, edns, now);
         }
@@ -249,7 +251,7 @@ impl Proxy {
         let Some(bad_answer) = exchange.bad_answer.filter(|bad| bad.by != endpoint) else {
             return;
         };
-        // It may have been forgotten meanwhile.
+        // The endpoint may have been removed meanwhile.
         let Some(failed_endpoint) = self.upstreams.find_endpoint(bad_answer.by) else {
             return;
         };
@@ -264,8 +266,8 @@ impl Proxy {
         }
     }
 
-    /// An address that is in trouble gave an error to a query that was sent then, and another had
-    /// an answer.
+    /// Records that an endpoint in outage gave an error to a query of that time, while another
+    /// endpoint had an answer.
     fn on_bad_answer_in_trouble(&mut self, endpoint: EndpointKey, sent_at: Instant, now: Instant) {
         let kind = FailureKind::BadAnswer;
         if let Some(scheme) = self.upstreams.scheme(endpoint) {
@@ -274,8 +276,8 @@ impl Proxy {
         }
     }
 
-    /// Asks the same endpoint again, on the same link if that takes another query, since a query
-    /// with less of EDNS may be answered.
+    /// Asks the same endpoint again with less of EDNS, on the same link if that link accepts
+    /// another query.
     fn ask_again(
         &mut self,
         key: ExchangeKey,
@@ -298,8 +300,8 @@ impl Proxy {
         }
     }
 
-    /// An upstream cannot be connected to, or not soon: those who have an error and wait for
-    /// another opinion look elsewhere.
+    /// Retries exchanges that have an error and wait for a link, because this upstream cannot be
+    /// connected to, or not soon. They ask another upstream.
     pub(in crate::proxy) fn retry_after_error(
         &mut self,
         pool: PoolIndex,
@@ -308,14 +310,15 @@ impl Proxy {
         outbox: &mut Outbox,
     ) {
         for key in self.waiting_with(pool, Exchange::has_error) {
-            // One may be answered by what comes of another.
+            // An exchange may be answered as a consequence of an earlier one in this list.
             if self.exchanges.contains(key.0) {
                 self.ask_elsewhere(key, upstream, now, outbox);
             }
         }
     }
 
-    /// A connection could not be had: those who have an answer that is cut short get that.
+    /// Responds with the truncated answer to exchanges that have one, because no connection could
+    /// be opened.
     pub(in crate::proxy) fn deliver_truncated(
         &mut self,
         pool: PoolIndex,
@@ -329,7 +332,7 @@ impl Proxy {
         }
     }
 
-    /// Returns the exchanges that wait for a link of a pool and are like this.
+    /// Returns the exchanges that wait for a link of a pool and for which `is_such` holds.
     pub(in crate::proxy) fn waiting_with(
         &self,
         pool: PoolIndex,
@@ -340,7 +343,7 @@ impl Proxy {
         waiting.filter(is_one).collect()
     }
 
-    /// Hands an answer to whoever asked.
+    /// Delivers an answer: to the cache, to the client and to the followers of the exchange.
     pub(in crate::proxy) fn deliver(
         &mut self,
         key: ExchangeKey,
@@ -349,7 +352,7 @@ impl Proxy {
         outbox: &mut Outbox,
     ) {
         let exchange = self.exchanges.get_mut(key.0);
-        let exchange = exchange.expect("who is answered is there");
+        let exchange = exchange.expect("the exchange exists");
         let bootstrap = match exchange.asker {
             Purpose::Bootstrap(upstream, rr_type) => Some((upstream, rr_type)),
             _ => None,
@@ -358,8 +361,8 @@ impl Proxy {
         if !is_error(answer.header().flags.rcode()) {
             self.memory.on_answer(question, now);
         }
-        let kept = match exchange.sought {
-            Some(sought) => self.cache.keep(question, sought, answer, now),
+        let kept = match exchange.lookup {
+            Some(lookup) => self.cache.keep(question, lookup, answer, now),
             None if exchange.is_for_client() => {
                 let flags = exchange.query.flags();
                 self.cache.on_reply_apart(question, flags, answer, now);
@@ -374,7 +377,7 @@ impl Proxy {
         let answered_by = exchange.answered_by;
         let mut followers = std::mem::take(&mut exchange.followers);
         followers.retain(|key| self.exchanges.contains(key.0));
-        // Everybody has a response before anybody ends, since that may change the cache.
+        // Every response is written before any exchange ends, since that end may change the cache.
         self.respond(key, answer, kept, outcome, now, outbox);
         let mut answered = 0;
         while answered < followers.len() && !outbox.is_long() {
@@ -393,8 +396,8 @@ impl Proxy {
         }
     }
 
-    /// Leaves these to a later time, when there is room for their responses: the first of them has
-    /// the answer, and the others follow it.
+    /// Postpones responses until the outbox has room. The first of these exchanges gets the answer,
+    /// and the others follow it.
     fn postpone(
         &mut self,
         mut later: Vec<ExchangeKey>,
@@ -407,8 +410,8 @@ impl Proxy {
             return;
         }
         if self.postponed.len() >= self.config.limits.answers_postponed {
-            // They find it in the cache, or ask once more.
-            return self.seek_all(later, now, outbox);
+            // These exchanges find the answer in the cache or are dispatched again.
+            return self.dispatch_all(later, now, outbox);
         }
         let first = later.swap_remove(0);
         let exchange = self.exchange_mut(first);
@@ -419,12 +422,12 @@ impl Proxy {
         self.postponed.push_back((now, first));
     }
 
-    /// Since when responses wait for room, if some do.
+    /// Returns the time since which responses wait for room, if there are any.
     pub(in crate::proxy) fn postponed_since(&self) -> Option<Instant> {
         self.postponed.front().map(|(since, _)| *since)
     }
 
-    /// Answers those for whom there was no room, as far as there is now.
+    /// Responds to postponed exchanges as long as the outbox has room.
     pub(in crate::proxy) fn answer_postponed(&mut self, now: Instant, outbox: &mut Outbox) {
         while !outbox.is_long()
             && let Some((_, key)) = self.postponed.pop_front()
@@ -438,7 +441,7 @@ impl Proxy {
         }
     }
 
-    /// Sends the client, if one asked, this answer or what there is of it in the cache.
+    /// Responds to the client, if there is one, with this answer or with its entry in the cache.
     fn respond(
         &mut self,
         key: ExchangeKey,
@@ -451,10 +454,10 @@ impl Proxy {
         if let Kept::Yes(entry) | Kept::Previous(entry) = kept {
             return self.respond_from_cache(key, entry, outcome, now, outbox);
         }
-        let exchange = self.exchanges.get(key.0).expect("who asks is there");
-        if let Some((ending, owed)) = exchange.ending(outcome) {
-            ending.respond(&mut self.counters, now, outbox, |out| {
-                write_answer(out, &owed, answer);
+        let exchange = self.exchanges.get(key.0).expect("the exchange exists");
+        if let Some((completion, asked)) = exchange.completion(outcome) {
+            completion.respond(&mut self.counters, now, outbox, |out| {
+                write_answer(out, &asked, answer);
             });
         }
     }

@@ -1,7 +1,7 @@
-//! Answers that are no longer fresh, for want of better ones (RFC 8767).
+//! Serve-stale: stale answers for lack of fresh ones (RFC 8767).
 //!
-//! Whoever asks for such a one waits for upstream first, though not for long. From then on it is
-//! what everybody gets at once, and every now and then upstream is asked whether there is a better.
+//! The first client that asks for a stale answer waits for upstream, though not for long. From then
+//! on every client gets the stale answer at once, and upstream is asked again from time to time.
 
 use super::Purpose;
 use crate::base::time::Instant;
@@ -12,8 +12,8 @@ use crate::proxy::counters::Outcome;
 use crate::proxy::keys::ExchangeKey;
 
 impl Proxy {
-    /// Lets a query whose answer is no longer fresh have that if there is no other soon.
-    pub(in crate::proxy) fn watch_stale(&mut self, key: ExchangeKey, now: Instant) {
+    /// Schedules the stale answer to a query for the case that upstream has no answer soon.
+    pub(in crate::proxy) fn schedule_stale(&mut self, key: ExchangeKey, now: Instant) {
         let at = now + self.config.timeouts.stale;
         let exchanges = &self.exchanges;
         self.by_stale_deadline
@@ -22,7 +22,7 @@ impl Proxy {
             });
     }
 
-    /// The next query that has waited long enough for a fresh answer, and when.
+    /// Returns the next query that gets its stale answer, and the time at which it does.
     pub(in crate::proxy) fn next_stale(&mut self) -> Option<(Instant, ExchangeKey)> {
         let exchanges = &self.exchanges;
         let first = self
@@ -31,35 +31,35 @@ impl Proxy {
         first.copied()
     }
 
-    /// Answers those that have waited long enough. Upstream may still answer, for those to come.
+    /// Serves the stale answers that are due. Upstream may still answer, for later queries.
     pub(in crate::proxy) fn serve_stale_due(&mut self, now: Instant, outbox: &mut Outbox) {
         while let Some((at, key)) = self.next_stale()
             && at <= now
         {
             self.by_stale_deadline.pop();
-            if let Some(entry) = self.stand_in(key, now) {
+            if let Some(entry) = self.use_stale(key, now) {
                 self.respond_from_cache(key, entry, Outcome::Stale, now, outbox);
-                self.leave_to_cache(key, now, outbox);
+                self.continue_for_cache(key, now, outbox);
             }
         }
     }
 
-    /// What there is instead of an answer that upstream does not have.
-    pub(in crate::proxy) fn stand_in(&mut self, key: ExchangeKey, now: Instant) -> Option<Entry> {
-        let exchange = self.exchanges.get(key.0).expect("who asks is there");
-        let sought = exchange.sought?;
+    /// Returns the stale answer to a query, if there is one, and puts it in use.
+    pub(in crate::proxy) fn use_stale(&mut self, key: ExchangeKey, now: Instant) -> Option<Entry> {
+        let exchange = self.exchanges.get(key.0).expect("the exchange exists");
+        let lookup = exchange.lookup?;
         let question = exchange.query.question();
         let (Recall::Stale(entry) | Recall::StaleInUse { entry, .. }) =
-            self.cache.recall(question, sought, now)
+            self.cache.recall(question, lookup, now)
         else {
             return None;
         };
-        self.cache.on_used_instead(entry, now);
+        self.cache.on_stale_served(entry, now);
         Some(entry)
     }
 
-    /// A client has got what there is: the answer is for the cache alone, and for those who follow.
-    fn leave_to_cache(&mut self, key: ExchangeKey, now: Instant, outbox: &mut Outbox) {
+    /// Continues an exchange for the cache and its followers after its client got a stale answer.
+    fn continue_for_cache(&mut self, key: ExchangeKey, now: Instant, outbox: &mut Outbox) {
         let exchange = self.exchange_mut(key);
         if exchange.leads_as.is_none() {
             return self.end(key, Outcome::Stale, now, outbox);
@@ -68,7 +68,7 @@ impl Proxy {
         self.ours += 1;
     }
 
-    /// Sends the client, if one asked, a response out of the cache.
+    /// Responds to the client, if there is one, from the cache.
     pub(in crate::proxy) fn respond_from_cache(
         &mut self,
         key: ExchangeKey,
@@ -77,10 +77,10 @@ impl Proxy {
         now: Instant,
         outbox: &mut Outbox,
     ) {
-        let exchange = self.exchanges.get(key.0).expect("who asks is there");
+        let exchange = self.exchanges.get(key.0).expect("the exchange exists");
         let (cache, counters) = (&self.cache, &mut self.counters);
-        if let Some((ending, owed)) = exchange.ending(outcome) {
-            ending.respond(counters, now, outbox, |out| cache.write(entry, &owed, out));
+        if let Some((completion, asked)) = exchange.completion(outcome) {
+            completion.respond(counters, now, outbox, |out| cache.write(entry, &asked, out));
         }
     }
 }

@@ -1,4 +1,4 @@
-//! What becomes of a query step by step, for the few queries that are followed so closely.
+//! Traces: the steps of a sample of queries.
 
 use std::net::SocketAddr;
 
@@ -11,67 +11,67 @@ use crate::proxy::keys::ExchangeKey;
 use crate::proxy::upstream::link::Link;
 use crate::wire::Rcode;
 
-/// Steps that are kept of one query: several times as many as it takes as a rule.
+/// The maximum number of steps of a trace: several times as many as usual.
 const STEPS_MAX: usize = 24;
 
-/// The way of a query.
+/// The trace of a query.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Trace {
-    /// Its steps, in the order in which they were noted.
+    /// The steps in the order in which they were recorded.
     pub steps: Vec<Step>,
 }
 
-/// A step of it.
+/// A step of a trace.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Step {
-    /// What it is.
+    /// The kind of the step.
     pub kind: StepKind,
-    /// When it began.
+    /// The start of the step.
     pub from: Instant,
-    /// When and how it ended, unless the query ended first.
+    /// The end of the step, unless the query ended first.
     pub end: Option<(Instant, StepEnd)>,
     attempt: Option<Attempt>,
 }
 
-/// Where a step leads, and how it is spoken there.
+/// The protocol and address of the peer of a step.
 pub type PeerAddr = (Scheme, SocketAddr);
 
-/// What a step is.
+/// The kind of a step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StepKind {
-    /// The answer is looked for among those that are known, in vain.
+    /// A cache lookup without a result.
     Cache,
-    /// Another has asked the same, and is waited for.
+    /// The wait for another exchange with the same question.
     Sharing,
-    /// There is no connection with room.
+    /// The wait for a connection with room.
     Waiting,
-    /// A connection is opened, for this query or for others that came before.
+    /// The opening of a connection, for this query or for an earlier one.
     Handshake(PeerAddr),
-    /// The query is sent.
+    /// An attempt.
     Attempt {
-        /// Where to.
+        /// The peer that the query is sent to.
         to: PeerAddr,
-        /// How often it has been sent before.
+        /// The number of earlier attempts.
         before: usize,
-        /// It is sent besides another attempt, to see whether that upstream is out of trouble.
+        /// The attempt is a copy that tests an endpoint in outage.
         is_copy: bool,
     },
 }
 
-/// How a step ended.
+/// The end of a step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StepEnd {
-    /// As it should.
+    /// The step succeeded.
     Done,
-    /// With an answer of this code.
+    /// An answer with this code arrived.
     Answered(Rcode),
-    /// With this.
+    /// The step failed for this reason.
     Failed(FailureKind),
-    /// By other settings, with which it is started over.
+    /// The settings were changed, and the query was started over.
     Reconfigured,
 }
 
-/// Notes the way of a query, or does not.
+/// The recorder of a query's trace, which does nothing if the query is not traced.
 #[derive(Debug, Default)]
 pub(in crate::proxy) struct Tracer(Option<Box<Trace>>);
 
@@ -80,28 +80,28 @@ impl Tracer {
         Self(is_traced.then(Box::default))
     }
 
-    /// What has been noted.
+    /// Returns the trace, if the query is traced.
     pub(in crate::proxy) fn trace(&self) -> Option<&Trace> {
         self.0.as_deref()
     }
 
-    /// Whether the answer may have been known, and was not.
+    /// Records a cache lookup without a result.
     pub(in crate::proxy) fn on_miss(&mut self, now: Instant) {
         self.add(StepKind::Cache, now, Some((now, StepEnd::Done)), None);
     }
 
-    /// Somebody else's answer, or a connection, is waited for.
+    /// Records the start of a wait for another exchange or for a connection.
     pub(in crate::proxy) fn on_wait(&mut self, kind: StepKind, now: Instant) {
         self.add(kind, now, None, None);
     }
 
-    /// It is waited for no more.
+    /// Records the end of a wait.
     pub(in crate::proxy) fn on_wait_end(&mut self, now: Instant) {
         let is_wait = |step: &Step| matches!(step.kind, StepKind::Waiting | StepKind::Sharing);
         self.end(is_wait, StepEnd::Done, now);
     }
 
-    /// An attempt has ended.
+    /// Records the end of an attempt.
     pub(in crate::proxy) fn on_attempt_end(
         &mut self,
         attempt: Attempt,
@@ -111,14 +111,14 @@ impl Tracer {
         self.end(|step| step.attempt == Some(attempt), end, now);
     }
 
-    /// The query is started over.
+    /// Records that the query is started over.
     pub(in crate::proxy) fn on_start_over(&mut self, now: Instant) {
         self.end(|_| true, StepEnd::Reconfigured, now);
     }
 
-    fn end(&mut self, is_it: impl Fn(&Step) -> bool, end: StepEnd, now: Instant) {
+    fn end(&mut self, is_affected: impl Fn(&Step) -> bool, end: StepEnd, now: Instant) {
         let steps = self.0.iter_mut().flat_map(|trace| &mut trace.steps);
-        for step in steps.filter(|step| step.end.is_none() && is_it(step)) {
+        for step in steps.filter(|step| step.end.is_none() && is_affected(step)) {
             step.end = Some((now, end));
         }
     }
@@ -144,13 +144,13 @@ impl Tracer {
 }
 
 impl Proxy {
-    /// Whether the next query is one of those that are traced.
+    /// Draws whether the next query is traced.
     pub(in crate::proxy) fn draws_trace(&mut self) -> bool {
         let traces = self.config.traces.as_ref();
         traces.is_some_and(|traces| traces.share.has(self.random.next_u32()))
     }
 
-    /// Notes that a query is sent, and that a connection was opened first, if one was.
+    /// Records an attempt, and the opening of its connection if the query waited for that.
     pub(in crate::proxy) fn trace_sent(
         &mut self,
         key: ExchangeKey,
@@ -158,12 +158,12 @@ impl Proxy {
         is_copy: bool,
         now: Instant,
     ) {
-        let exchange = self.exchanges.get_mut(key.0).expect("who sends is there");
+        let exchange = self.exchanges.get_mut(key.0).expect("the exchange exists");
         let Some(trace) = exchange.tracer.trace() else {
             return;
         };
         let link = self.upstreams.link(attempt.link);
-        let link = link.expect("what is sent on is there");
+        let link = link.expect("the link of an attempt exists");
         let to = (link.scheme, self.upstreams.endpoint(link.endpoint).address);
         let asked_at = exchange.asked_at;
         let is_attempt = |step: &&Step| step.attempt.is_some();
@@ -182,7 +182,7 @@ impl Proxy {
         exchange.tracer.add(kind, now, None, Some(attempt));
     }
 
-    /// Notes with those who wait for it that a connection has not come about.
+    /// Records a failed handshake in the traces of the queries that wait for the upstream.
     pub(in crate::proxy) fn trace_failed_handshake(
         &mut self,
         link: &Link,
@@ -222,14 +222,14 @@ mod tests {
     }
 
     impl Scene {
-        /// Lets time pass, and what it brings happen.
+        /// Advances the time and handles everything that is due.
         fn pass(&mut self, milliseconds: u64) {
             self.now += Duration::from_millis(milliseconds);
             self.outbox.clear();
             self.proxy.handle_timeout(self.now, &mut self.outbox);
         }
 
-        /// Answers what was sent last with this code.
+        /// Answers the last sent query with this code.
         fn answer_with(&mut self, rcode: u8) {
             let (link, mut bytes) = self.sent().pop().unwrap();
             let end = Message::parse(&bytes).unwrap().records_start();
@@ -246,9 +246,9 @@ mod tests {
             proxy.handle_link_down(link, &kind.into(), self.now, outbox);
         }
 
-        /// The steps of each query that has ended, in short: what, from and until when in
-        /// milliseconds since the start of the scene, and how it ended.
-        fn told(&self) -> Vec<Vec<String>> {
+        /// Returns the steps of each query that has ended as text: kind, start and end in
+        /// milliseconds since the start of the scene, and result.
+        fn traces(&self) -> Vec<Vec<String>> {
             let start = Instant::after_start(Duration::from_secs(100));
             let of_step = |step: &Step| {
                 let kind = match step.kind {
@@ -265,7 +265,7 @@ mod tests {
                 }
             };
             let traces = self.outbox.records().iter();
-            let traces = traces.map(|record| record.trace.as_ref().expect("all are traced"));
+            let traces = traces.map(|record| record.trace.as_ref().expect("every query is traced"));
             traces
                 .map(|trace| trace.steps.iter().map(of_step).collect())
                 .collect()
@@ -286,10 +286,10 @@ mod tests {
             "handshake 0-20 Done",
             "attempt 0 20-27 Answered(Rcode(3))",
         ];
-        assert_eq!(scene.told(), [expected]);
-        // What is known takes no step.
+        assert_eq!(scene.traces(), [expected]);
+        // An answer from the cache takes no step.
         scene.ask(QUERY, Transport::Udp);
-        assert!(scene.told().len() <= 1);
+        assert!(scene.traces().len() <= 1);
     }
 
     #[test]
@@ -305,17 +305,20 @@ mod tests {
         scene.now += Duration::from_millis(5);
         scene.lose(second, FailureKind::Closed);
         scene.pass(4_900);
-        let told = scene.told().pop().unwrap();
-        assert_eq!(told[2], "handshake 0-5 Failed(Authentication)");
-        assert!(told.contains(&"handshake 5-10 Done".to_owned()), "{told:?}");
+        let steps = scene.traces().pop().unwrap();
+        assert_eq!(steps[2], "handshake 0-5 Failed(Authentication)");
         assert!(
-            told.contains(&"attempt 0 10-15 Failed(Closed)".to_owned()),
-            "{told:?}"
+            steps.contains(&"handshake 5-10 Done".to_owned()),
+            "{steps:?}"
+        );
+        assert!(
+            steps.contains(&"attempt 0 10-15 Failed(Closed)".to_owned()),
+            "{steps:?}"
         );
     }
 
     #[test]
-    fn query_that_follows_another_waits_for_that() {
+    fn follower_waits_for_the_exchange_that_it_follows() {
         let mut scene = scene(&["-u192.0.2.1"]);
         scene.ask(QUERY, Transport::Udp);
         scene.bring_up();
@@ -325,11 +328,11 @@ mod tests {
         scene.outbox.clear();
         scene.outbox.send(sent[0].0, |out| out.extend(&sent[0].1));
         scene.answer_with(3);
-        assert_eq!(scene.told()[1], ["cache 3-3 Done", "sharing 3-"]);
+        assert_eq!(scene.traces()[1], ["cache 3-3 Done", "sharing 3-"]);
     }
 
     #[test]
-    fn new_settings_end_what_is_under_way() {
+    fn new_settings_end_open_steps() {
         let mut scene = scene(&["-u192.0.2.1"]);
         scene.ask(QUERY, Transport::Udp);
         scene.bring_up();
@@ -341,10 +344,10 @@ mod tests {
             .reconfigure(&other, scene.now, &mut scene.outbox);
         scene.bring_up();
         scene.answer_with(3);
-        let told = scene.told().pop().unwrap();
+        let steps = scene.traces().pop().unwrap();
         assert!(
-            told.contains(&"attempt 0 0-9 Reconfigured".to_owned()),
-            "{told:?}"
+            steps.contains(&"attempt 0 0-9 Reconfigured".to_owned()),
+            "{steps:?}"
         );
     }
 

@@ -1,8 +1,8 @@
-//! The queue of the queries that wait for a link: in turn of their clients.
+//! The queue of the queries that wait for a link, in turn of their clients.
 //!
-//! Each client has a line of its own, first come, first served. The line of a client whose query
-//! was served goes behind those of all others, so that a client with many queries delays another
-//! one by one query at a time. Queries of the program's own are a client like any other.
+//! Each client has a line of its own, first come, first served. After a query of a client was
+//! served, its line goes behind all others, so that a client with many queries delays another
+//! client by one query at a time. Queries of the program's own are a client like any other.
 //!
 //! A query that ends while it waits stays in its line as a lapsed entry until the entry is met or
 //! swept; the number of entries stays within twice the number of queries that wait.
@@ -13,7 +13,7 @@ use crate::base::origin::Subscriber;
 use crate::proxy::client::shares::{ByClient, ClientHash};
 use crate::proxy::keys::ExchangeKey;
 
-/// The client that a query counts for; `None` for queries of the program's own.
+/// The client that a query counts against; `None` for queries of the program's own.
 pub(in crate::proxy) type Waiter = Option<Subscriber>;
 
 /// The queue. See the [module](self).
@@ -47,7 +47,7 @@ impl Turns {
     /// Entries that may lapse before the first sweep.
     const SLACK: usize = 64;
 
-    /// An empty queue.
+    /// Creates an empty queue.
     pub(in crate::proxy) fn new(hash: ClientHash) -> Self {
         Self {
             line_by_waiter: ByClient::with_hasher(hash),
@@ -57,7 +57,8 @@ impl Turns {
     }
 
     /// Adds a query at the end of the line of its client. `live_max` is an upper bound of the
-    /// entries that have not lapsed, this one included, and `is_live` tells them.
+    /// entries that have not lapsed, this one included. `is_live` returns whether an entry has not
+    /// lapsed.
     pub(in crate::proxy) fn push(
         &mut self,
         waiter: Waiter,
@@ -162,8 +163,8 @@ impl Turns {
         }
     }
 
-    /// Takes the entry at a position out, because it is served or has lapsed. Returns the position
-    /// of the entry that is next: if this one was `served`, another client has its turn.
+    /// Removes the entry at a position, because it is served or has lapsed. Returns the position
+    /// of the next entry: if `is_served`, that of another client.
     pub(in crate::proxy) fn take(&mut self, cursor: Cursor, is_served: bool) -> Cursor {
         let waiter = self.order.get(cursor.line).copied();
         let line = waiter.and_then(|waiter| self.line_by_waiter.get_mut(&waiter));
@@ -194,7 +195,7 @@ impl Turns {
         }
     }
 
-    /// Gives memory back that a long queue took.
+    /// Releases the memory of a long queue.
     fn shrink(&mut self) {
         if self.len == 0 && self.order.capacity() > Self::SLACK {
             self.order.shrink_to(Self::SLACK);
