@@ -1,11 +1,11 @@
-//! What is shown of a client.
+//! Anonymization of client addresses.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
 
 use crate::config::ClientDetail;
 
-/// As much of a client's address as is wanted.
+/// Returns a client's address with the configured detail.
 pub fn shown(ip: IpAddr, detail: ClientDetail) -> Option<impl fmt::Display> {
     match (detail, ip.to_canonical()) {
         (ClientDetail::None, _) => None,
@@ -23,7 +23,7 @@ pub fn shown(ip: IpAddr, detail: ClientDetail) -> Option<impl fmt::Display> {
     }
 }
 
-/// An address, or the network that it is in.
+/// An address, or its network.
 struct Shown {
     ip: IpAddr,
     len: Option<u8>,
