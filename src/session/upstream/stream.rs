@@ -51,8 +51,8 @@ impl<S: Stream> UpstreamStream<S> {
         }
     }
 
-    /// Reads at most about `bytes_max` bytes and hands events to the caller. The connection ends after
-    /// an error.
+    /// Reads at most about `bytes_max` bytes and hands events to the caller. The connection ends
+    /// after an error.
     pub fn ready(
         &mut self,
         scratch: &mut Scratch,
