@@ -74,13 +74,13 @@ struct Never;
 
 impl Read for Never {
     fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
-        unreachable!("nobody connects")
+        unreachable!("the network has no connections")
     }
 }
 
 impl Write for Never {
     fn write(&mut self, _: &[u8]) -> io::Result<usize> {
-        unreachable!("nobody connects")
+        unreachable!("the network has no connections")
     }
 
     fn flush(&mut self) -> io::Result<()> {

@@ -55,7 +55,7 @@ pub fn tls() -> &'static Setup {
             &files[0],
             &files[1],
         ]);
-        let tls = dotproxy::tls::set_up(&config, &Clock::new(None)).expect("the TLS files are valid");
+        let tls = dotproxy::tls::set_up(&config, &Clock::new(None)).expect("valid TLS files");
         for path in [certificate, key] {
             let _ = std::fs::remove_file(path);
         }
@@ -167,7 +167,7 @@ pub fn queries(outbox: &Outbox) -> Vec<Vec<u8>> {
     queries.collect()
 }
 
-/// A stream whose peer sends `bytes` in pieces of the given lengths, and reads everything.
+/// A stream with a peer that sends `bytes` in pieces of the given lengths, and reads everything.
 pub struct Script<'a> {
     pub bytes: &'a [u8],
     pub pieces: &'a [u8],

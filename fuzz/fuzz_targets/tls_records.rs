@@ -44,7 +44,7 @@ fn speak_to_server(mut upstream: UpstreamStream<Script<'_>>, turns: usize, scrat
     upstream.send(b"a query that must wait");
     for _ in 0..turns {
         let step = upstream.ready(scratch, 100_000, |event| {
-            panic!("nobody has proved anything, and yet: {event:?}")
+            panic!("event of an unauthenticated peer: {event:?}")
         });
         if step.is_err() || upstream.flush(scratch, 1).is_err() {
             break;

@@ -89,7 +89,7 @@ mod tests {
     }
 
     #[test]
-    fn one_processor_is_left_to_the_others() {
+    fn single_processor_is_never_polled_on() {
         assert!(!after_waits(1, [10; 100]));
     }
 }

@@ -165,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn second_socket_of_a_kind_at_one_place_is_an_error() {
+    fn second_socket_of_a_kind_and_address_is_an_error() {
         let mut inherited = Inherited::default();
         let [udp, tcp] = bound_together();
         let address = address_of(&udp);

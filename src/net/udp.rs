@@ -231,7 +231,9 @@ impl Udp {
         let mut controls = [(); BATCH_LEN].map(|()| SendAncillaryBuffer::default());
         let mut control = controls.iter_mut();
         let mut messages = batch.each_ref().map(|(parts, peer)| {
-            let control = control.next().expect("there is one for each");
+            let control = control
+                .next()
+                .expect("there is a control buffer for each datagram");
             MMsgHdr::new_with_addr(peer, parts, control)
         });
         Ok(sendmmsg(
@@ -354,7 +356,7 @@ mod tests {
     }
 
     #[test]
-    fn datagrams_that_are_alike_leave_together_and_come_one_by_one() {
+    fn datagrams_of_equal_length_are_sent_as_segments() {
         let messages: Vec<Vec<u8>> = (0..=255).map(|number| vec![number; 1232]).collect();
         for (listens, asked) in [
             ("127.0.0.1:0", "127.0.0.1"),
@@ -387,7 +389,7 @@ mod tests {
     }
 
     #[test]
-    fn only_datagrams_to_this_host_leave_as_one() {
+    fn only_datagrams_to_this_host_are_segmented() {
         let server = server("127.0.0.1:0".parse().unwrap());
         for (peer, alike) in [
             ("127.9.9.9:5", 3),
@@ -405,7 +407,7 @@ mod tests {
     }
 
     #[test]
-    fn datagrams_by_other_ways_are_not_alike() {
+    fn datagrams_with_different_addresses_are_not_segmented() {
         let server = server("127.0.0.1:0".parse().unwrap());
         let [one, two] = [1, 2].map(|port| SocketAddr::from(([127, 0, 0, 1], port)));
         let address = Address::from(IpAddr::from([127, 0, 0, 1]));

@@ -113,10 +113,10 @@ impl Clients {
     }
 
     /// Returns the client to close so that `newcomer`, which was just added, has a slot, if there
-    /// are more clients than slots. This is the client with the longest inactivity of the
-    /// subscriber with the most connections. If several subscribers have equally many connections,
-    /// it is the newcomer's own subscriber. `last_active` returns the time of the last activity of
-    /// a client, if the client is still open.
+    /// are more clients than slots. The client with the longest inactivity is closed, of the
+    /// subscriber with the most connections. Of several such subscribers, the newcomer's own comes
+    /// first. `last_active` returns the time of the last activity of a client, if the client is
+    /// still open.
     pub(super) fn to_close_for(
         &self,
         newcomer: Key,

@@ -1,5 +1,5 @@
-//! Sessions with costly steps: TLS handshakes, whose signatures can take milliseconds, and HTTP
-//! clients, whose pages are long.
+//! Sessions with costly steps: TLS handshakes, with signatures that can take milliseconds, and HTTP
+//! clients, with long pages.
 //!
 //! The loop runs costly steps last in a turn, after all other responses have left, and only a few
 //! of each kind per turn. While other sessions have more to read, costly steps are deferred for a
@@ -19,14 +19,14 @@ pub(super) struct CostlySteps {
     upstream_handshakes: VecDeque<Key>,
     http_requests: VecDeque<Key>,
     client_handshakes: VecDeque<Key>,
-    /// Consecutive turns without a costly step.
-    put_off: u32,
+    /// The number of consecutive turns in which costly steps were deferred.
+    deferred_turns: u32,
 }
 
 impl CostlySteps {
     /// Maximum number of consecutive turns without a costly step while other sessions have more to
     /// read.
-    const PUT_OFF_MAX: u32 = 8;
+    const DEFERRED_TURNS_MAX: u32 = 8;
 
     pub(super) fn is_empty(&self) -> bool {
         self.upstream_handshakes.is_empty()
@@ -68,11 +68,13 @@ impl<N: Net> Reactor<N> {
         if self.costly_sessions.is_empty() {
             return;
         }
-        if !self.runnable.is_empty() && self.costly_sessions.put_off < CostlySteps::PUT_OFF_MAX {
-            self.costly_sessions.put_off += 1;
+        if !self.runnable.is_empty()
+            && self.costly_sessions.deferred_turns < CostlySteps::DEFERRED_TURNS_MAX
+        {
+            self.costly_sessions.deferred_turns += 1;
             return;
         }
-        self.costly_sessions.put_off = 0;
+        self.costly_sessions.deferred_turns = 0;
         for key in self.costly_sessions.take(&self.config.limits) {
             self.step(key);
         }

@@ -285,7 +285,7 @@ impl<N: Net> Reactor<N> {
             }
         });
         if let Some((is_resumed, expires_at)) = came_up {
-            self.relax_soon();
+            self.schedule_trim();
             if !is_resumed {
                 self.on_authenticated(link, expires_at);
             }
@@ -298,7 +298,7 @@ impl<N: Net> Reactor<N> {
                     self.make_runnable(key);
                 }
             }
-            Err(failure) => self.lose_upstream(key, &failure),
+            Err(failure) => self.fail_upstream(key, &failure),
         }
     }
 
@@ -339,16 +339,16 @@ impl<N: Net> Reactor<N> {
         match stepped {
             Ok(Step::Again) => self.make_runnable(key),
             Ok(Step::Drained | Step::Full) => {}
-            Err(failure) => self.lose_upstream(key, &failure),
+            Err(failure) => self.fail_upstream(key, &failure),
         }
     }
 
     /// Closes a failed connection to an upstream and reports the failure to the proxy.
-    pub(super) fn lose_upstream(&mut self, key: Key, failure: &Failure) {
+    pub(super) fn fail_upstream(&mut self, key: Key, failure: &Failure) {
         let Some(slot) = self.sessions.remove(key) else {
             return;
         };
-        self.relax_soon();
+        self.schedule_trim();
         let mut failure = failure.clone();
         if failure.kind == FailureKind::Authentication
             && let Some(replacement) = self.clock.replacement()
@@ -379,7 +379,7 @@ impl<N: Net> Reactor<N> {
         let Some(mut slot) = self.sessions.remove(key) else {
             return;
         };
-        self.relax_soon();
+        self.schedule_trim();
         let is_parked = slot.is_parked;
         if let Some(client) = slot.client() {
             let subscriber = Subscriber::of(client.peer().ip());

@@ -26,7 +26,7 @@ impl<N: Net> Reactor<N> {
     /// are no longer trusted are not used again. If the settings have an error, the loop keeps the
     /// current settings.
     pub fn reload(&mut self, config: Result<Config, String>) {
-        match config.and_then(|config| self.take_over(config)) {
+        match config.and_then(|config| self.apply_settings(config)) {
             Ok(()) => {
                 let message = "settings and files were read again, known answers forgotten";
                 log::info!(event = "reloaded"; "{message}");
@@ -45,7 +45,7 @@ impl<N: Net> Reactor<N> {
         self.write_log();
     }
 
-    fn take_over(&mut self, mut config: Config) -> Result<(), String> {
+    fn apply_settings(&mut self, mut config: Config) -> Result<(), String> {
         for option in config.keep_what_is_fixed(&self.config) {
             log::warn!(
                 event = "not-reloaded", option = option;

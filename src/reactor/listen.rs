@@ -17,7 +17,7 @@ pub(super) enum ClientProtocol {
     Http,
 }
 
-/// A client-facing socket could not be opened.
+/// An error: a socket for clients could not be opened.
 #[derive(Debug)]
 pub struct ListenError {
     /// The address to listen on.

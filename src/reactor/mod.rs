@@ -136,7 +136,7 @@ pub struct Reactor<N: Net> {
     /// Time of the next notification to the watchdog.
     watchdog_at: Option<Instant>,
     /// Time at which free memory is returned, if any may be free.
-    relax_at: Option<Instant>,
+    trim_at: Option<Instant>,
     process: Process,
     /// Durations of turns, without the waiting.
     turns: Histogram,
@@ -199,7 +199,7 @@ impl<N: Net> Reactor<N> {
             stamp_at: clock.stamp_interval().map(|interval| now + interval),
             clock,
             watchdog_at: None,
-            relax_at: Some(now + BURST_PAUSE),
+            trim_at: Some(now + BURST_PAUSE),
             is_reload_asked: false,
             finish_at: None,
             events: Vec::new(),
@@ -263,7 +263,7 @@ impl<N: Net> Reactor<N> {
         self.now = self.net.wait(timeout, &mut self.events)?;
         let mut events = std::mem::take(&mut self.events);
         if !events.is_empty() {
-            self.relax_at.get_or_insert(self.now + QUIET_PAUSE);
+            self.trim_at.get_or_insert(self.now + QUIET_PAUSE);
         }
         for event in events.drain(..) {
             match event {
@@ -301,7 +301,7 @@ impl<N: Net> Reactor<N> {
             Turn::Finished
         } else if std::mem::take(&mut self.is_reload_asked) {
             Turn::Reload
-        } else if self.may_relax() {
+        } else if self.is_trim_due() {
             self.release_spare();
             Turn::Relax
         } else {
@@ -346,7 +346,7 @@ impl<N: Net> Reactor<N> {
             self.log_at,
             self.stamp_at,
             self.watchdog_at,
-            self.relax_at,
+            self.trim_at,
             self.finish_at,
         ];
         moments
@@ -423,18 +423,18 @@ impl<N: Net> Reactor<N> {
     // Memory.
 
     /// Returns whether a burst or a connection has ended, and free memory can be returned.
-    fn may_relax(&mut self) -> bool {
+    fn is_trim_due(&mut self) -> bool {
         if self.proxy.inflight() >= BURST_LEN {
-            self.relax_at = Some(self.now + BURST_PAUSE);
+            self.trim_at = Some(self.now + BURST_PAUSE);
         }
-        self.relax_at.take_if(|at| *at <= self.now).is_some()
+        self.trim_at.take_if(|at| *at <= self.now).is_some()
     }
 
     /// Schedules the release of memory after a connection has opened or closed: its buffers are
     /// free.
-    fn relax_soon(&mut self) {
+    fn schedule_trim(&mut self) {
         let soon = self.now + BURST_PAUSE;
-        self.relax_at = Some(self.relax_at.map_or(soon, |at| at.min(soon)));
+        self.trim_at = Some(self.trim_at.map_or(soon, |at| at.min(soon)));
     }
 
     /// Releases memory that is otherwise kept for the next turn.

@@ -214,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn clients_that_wait_for_responses_are_not_kept_waiting() {
+    fn turns_are_prompt_for_clients_that_wait_for_responses() {
         for outstanding in [8, 16, 32, 64] {
             // Each response triggers the next query, and all queries have arrived when the turn
             // begins.

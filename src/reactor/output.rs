@@ -129,7 +129,7 @@ impl<N: Net> Reactor<N> {
             }
             Some(Session::UpstreamDatagram(_, datagram)) => {
                 if let Err(failure) = datagram.send(message) {
-                    self.lose_upstream(key, &failure);
+                    self.fail_upstream(key, &failure);
                 }
             }
             _ => {}
@@ -177,7 +177,7 @@ impl<N: Net> Reactor<N> {
             .and_then(|key| self.sessions.remove(key));
         if let Some((_, stream)) = slot.as_mut().and_then(Slot::upstream) {
             stream.close(&mut self.scratch);
-            self.relax_soon();
+            self.schedule_trim();
         }
     }
 
@@ -207,7 +207,7 @@ impl<N: Net> Reactor<N> {
                 match stream.flush(&mut self.scratch, awaited) {
                     Ok(()) if stream.is_on_the_way() => self.proxy.handle_link_connected(*link),
                     Ok(()) => {}
-                    Err(failure) => self.lose_upstream(key, &failure),
+                    Err(failure) => self.fail_upstream(key, &failure),
                 }
             }
             Session::Http(_) => self.flush_http(key),

@@ -43,7 +43,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn client_is_shown_as_far_as_that_is_wanted() {
+    fn client_address_has_the_configured_detail() {
         let shown = |ip: &str, detail| {
             let shown = shown(ip.parse().unwrap(), detail);
             shown.map(|shown| shown.to_string())

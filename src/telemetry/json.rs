@@ -22,7 +22,7 @@ impl<'a> Object<'a> {
     pub fn text(&mut self, name: &str, value: impl Display) -> &mut Self {
         self.name(name);
         self.out.push(b'"');
-        write!(Escaped(self.out), "{value}").expect("a buffer takes everything");
+        write!(Escaped(self.out), "{value}").expect("writing to a buffer cannot fail");
         self.out.push(b'"');
         self
     }
@@ -39,7 +39,7 @@ impl<'a> Object<'a> {
     /// Adds a number or a boolean.
     pub fn plain(&mut self, name: &str, value: impl Display) -> &mut Self {
         self.name(name);
-        write!(Raw(self.out), "{value}").expect("a buffer takes everything");
+        write!(Raw(self.out), "{value}").expect("writing to a buffer cannot fail");
         self
     }
 
@@ -201,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn lists_and_objects_are_in_each_other() {
+    fn lists_and_objects_are_nested() {
         let mut out = Vec::new();
         let mut list = List::start(&mut out);
         Object::start(list.item()).plain("a", 1).end();
@@ -213,7 +213,7 @@ mod tests {
     }
 
     #[test]
-    fn what_would_end_a_text_does_not() {
+    fn characters_that_end_a_string_are_escaped() {
         let mut out = Vec::new();
         let text = "\"quoted\", c:\\dir\n\t\0\u{7f} \u{e9}";
         Object::start(&mut out).text("a", text).end_line();

@@ -141,18 +141,18 @@ impl Logger {
                 object.text("time", humantime::format_rfc3339_millis(time));
                 object.text("level", level.as_str().to_ascii_lowercase());
                 let visited = record.key_values().visit(&mut Members(&mut object));
-                visited.expect("members of ours can be written");
+                visited.expect("the fields of our events can be formatted");
                 object.text("message", record.args()).end_line();
             }
         }
     }
 
-    /// Writes as much as the reader accepts within `patience` for each piece. Returns whether some
+    /// Writes as much as the reader accepts within `timeout` for each piece. Returns whether some
     /// lines are left.
-    fn write_queued(&self, patience: Duration) -> bool {
+    fn write_queued(&self, timeout: Duration) -> bool {
         let mut queue = self.lock();
         let Queue { lines, told } = &mut *queue;
-        lines.write_gently(&mut io::stderr(), patience);
+        lines.write_gently(&mut io::stderr(), timeout);
         if lines.is_empty() && lines.dropped() > *told {
             let count = lines.dropped() - *told;
             *told = lines.dropped();
@@ -161,7 +161,7 @@ impl Logger {
                 let record = Record::builder().level(Level::Warn).args(args).build();
                 self.write(&record, out);
             });
-            lines.write_gently(&mut io::stderr(), patience);
+            lines.write_gently(&mut io::stderr(), timeout);
         }
         !lines.is_empty()
     }

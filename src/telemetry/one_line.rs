@@ -6,7 +6,7 @@
 
 use std::fmt::{self, Display, Write};
 
-/// A text whose control characters are escaped as in Rust (`\n`, `\u{1b}`) when it is displayed.
+/// A text that is displayed with its control characters escaped as in Rust (`\n`, `\u{1b}`).
 #[derive(Clone, Copy, Debug)]
 pub struct OneLine<T>(pub T);
 

@@ -156,7 +156,8 @@ impl Family<'_> {
 }
 
 fn put(text: &mut String, what: std::fmt::Arguments<'_>) {
-    text.write_fmt(what).expect("strings take everything");
+    text.write_fmt(what)
+        .expect("writing to a string cannot fail");
 }
 
 #[cfg(test)]
@@ -173,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn both_formats_are_as_they_should_be() {
+    fn page_has_the_syntax_of_both_formats() {
         let samples = "# HELP a_up Whether it is.\n# TYPE a_up gauge\n\
                        a_up{upstream=\"x\\\"\\\\\\n\",b=\"\"} 1\na_up{upstream=\"y\"} 1.5\n";
         assert_eq!(

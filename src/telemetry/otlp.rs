@@ -421,7 +421,7 @@ mod tests {
     }
 
     #[test]
-    fn known_answer_is_two_spans() {
+    fn cache_hit_has_two_spans() {
         let record = record(Outcome::Cached);
         let (text, count) = request(&record);
         assert_eq!((count, spans_of(&record, &Trace::default())), (2, 2));
@@ -441,7 +441,7 @@ mod tests {
     }
 
     #[test]
-    fn query_that_failed_is_an_error() {
+    fn failed_query_is_an_error() {
         let (text, count) = request(&record(Outcome::TimedOut));
         assert_eq!(count, 1);
         let part = r#"{"key":"error.type","value":{"stringValue":"timed-out"}}],"status":{"code":2,"message":"timed-out"}}]"#;
@@ -449,7 +449,7 @@ mod tests {
     }
 
     #[test]
-    fn ids_are_of_their_length_and_never_twice() {
+    fn ids_are_unique_and_have_their_length() {
         let mut random = Random::new(&[7; 32]);
         let ids: Vec<[u8; 8]> = (0..1_000).map(|_| id(&mut random)).collect();
         let mut shown: Vec<String> = ids.iter().map(|id| Hex(id).to_string()).collect();

@@ -23,7 +23,7 @@ pub struct Process {
 /// The resource usage of the process.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Usage {
-    /// When the process started, in time since 1970.
+    /// The start of the process, in time since 1970.
     pub started_at: Duration,
     /// Processor time in user and kernel mode.
     pub processor_time: Option<Duration>,
@@ -100,7 +100,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn kernel_tells_of_this_process() {
+    fn usage_is_that_of_this_process() {
         let mut process = Process::open();
         let before = process.usage();
         let files: Vec<File> = (0..5).map(|_| File::open("/dev/null").unwrap()).collect();

@@ -54,9 +54,9 @@ impl Lines {
         self.tidy_up();
     }
 
-    /// Writes as much as a blocking file accepts within `patience` for each piece.
-    pub fn write_gently(&mut self, file: &mut (impl Write + AsFd), patience: Duration) {
-        while !self.is_empty() && takes_now(file, patience) && self.write_once(file, PIPE_LEN) {}
+    /// Writes as much as a blocking file accepts within `timeout` for each piece.
+    pub fn write_gently(&mut self, file: &mut (impl Write + AsFd), timeout: Duration) {
+        while !self.is_empty() && takes_now(file, timeout) && self.write_once(file, PIPE_LEN) {}
         self.tidy_up();
     }
 
@@ -101,10 +101,10 @@ impl Lines {
     }
 }
 
-/// Returns whether a file is writable within `patience`.
-pub fn takes_now(file: &impl AsFd, patience: Duration) -> bool {
+/// Returns whether a file is writable within `timeout`.
+pub fn takes_now(file: &impl AsFd, timeout: Duration) -> bool {
     let mut descriptors = [PollFd::new(file.as_fd(), PollFlags::POLLOUT)];
-    let timeout = PollTimeout::try_from(patience).unwrap_or(PollTimeout::ZERO);
+    let timeout = PollTimeout::try_from(timeout).unwrap_or(PollTimeout::ZERO);
     poll(&mut descriptors, timeout).is_ok_and(|ready| ready > 0)
 }
 

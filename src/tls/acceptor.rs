@@ -44,7 +44,8 @@ impl Gate {
         let (roots, provider) = (Arc::new(roots), Arc::clone(provider));
         let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider).build();
         Ok(Self {
-            verifier: verifier.expect("there are roots, and no lists that could be wrong"),
+            verifier: verifier
+                .expect("there are roots, and no revocation lists that could be invalid"),
             fingerprint,
         })
     }

@@ -186,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn end_of_validity_is_read_in_both_forms() {
+    fn expiry_is_parsed_in_both_time_formats() {
         let seconds = |year| expires_at(&certificate(year)).unwrap().as_secs();
         assert_eq!(seconds(2037), 2_119_392_000);
         assert_eq!(seconds(2049), 2_498_083_200);
@@ -194,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn days_are_counted_as_the_calendar_does() {
+    fn days_since_1970_follow_the_calendar() {
         assert_eq!(days_since_1970(1970, 1, 1), Some(0));
         assert_eq!(days_since_1970(1969, 12, 31), None);
         assert_eq!(days_since_1970(2000, 2, 29), Some(11_016));
@@ -206,14 +206,14 @@ mod tests {
     }
 
     #[test]
-    fn subject_reads_as_people_write_it() {
+    fn subject_is_formatted_by_rfc_4514() {
         let subject = subject(&certificate(2030)).unwrap();
         assert_eq!(subject, "CN=phone \u{e9},O=Example\\, Inc.");
     }
 
     proptest! {
         #[test]
-        fn whatever_it_says_it_is_read_or_not(
+        fn any_certificate_is_parsed_or_refused(
             bytes in proptest::collection::vec(any::<u8>(), 0..200),
             at in 0..1_000_usize,
             byte: u8,

@@ -1,10 +1,9 @@
 //! The time for the verification of certificates.
 //!
-//! A board without a clock battery starts in 1970. It gets the time from servers whose names it
-//! cannot resolve while no certificate is valid yet. Certificates are therefore verified at the
-//! time of the system's clock, but not earlier than two moments that have surely passed: the build
-//! of the program and, with a stamp file, its last run. All other checks of a certificate are
-//! unchanged.
+//! A board without a clock battery starts in 1970. It cannot resolve the names of time servers
+//! while no certificate is valid yet. Certificates are therefore verified at the time of the
+//! system's clock, but not earlier than two moments that have surely passed: the build of the
+//! program and, with a stamp file, its last run. All other checks of a certificate are unchanged.
 //!
 //! A wrong clock must not leave a stamp that stops the service for good: a stamp is written only
 //! after a certificate of an upstream was verified at that time, and an implausibly late stamp is
@@ -211,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn time_is_not_before_the_program_was_built() {
+    fn time_is_not_before_the_build_of_the_program() {
         let clock = Clock::new(None);
         assert!(built_at() > Duration::from_secs(1_700_000_000));
         assert_eq!(clock.at_least_floor(Duration::ZERO), built_at());
@@ -248,7 +247,7 @@ mod tests {
     }
 
     #[test]
-    fn stamp_is_no_later_than_what_has_passed_since_a_certificate_was_verified() {
+    fn stamp_advances_only_by_the_time_since_a_verification() {
         let stamp = Stamp::new("jump");
         let mut clock = stamp.clock();
         clock.floor = Duration::ZERO;
@@ -262,7 +261,7 @@ mod tests {
     }
 
     #[test]
-    fn stamp_far_ahead_is_not_believed() {
+    fn stamp_far_ahead_is_ignored() {
         let (year, built_at) = (DAY * 365, built_at());
         let is_believed = |stamp, clock| doubt(stamp, clock).is_none();
         // A clock without a battery.

@@ -172,7 +172,7 @@ mod tests {
     use rustls::pki_types::ServerName;
 
     #[test]
-    fn certificate_for_another_name_is_told_by_both_names() {
+    fn explanation_of_a_wrong_name_has_both_names() {
         let problem = CertificateError::NotValidForNameContext {
             expected: ServerName::try_from("a.example").unwrap(),
             presented: vec![
@@ -194,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn advice_is_not_what_was_done_already() {
+    fn advice_depends_on_the_source_of_the_roots() {
         let shown = |problem, roots| explain_certificate(&problem, roots, Duration::ZERO);
         let unknown = |roots| shown(CertificateError::UnknownIssuer, roots);
         assert!(unknown(RootSource::BuiltIn).ends_with("give --ca-file"));
@@ -208,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn clock_is_told_with_the_end_of_a_certificate() {
+    fn explanation_of_an_expired_certificate_has_the_time_of_the_clock() {
         let at = |seconds| UnixTime::since_unix_epoch(Duration::from_secs(seconds));
         let problem = CertificateError::ExpiredContext {
             time: at(1_000_000_000),

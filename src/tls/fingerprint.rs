@@ -1,7 +1,7 @@
 //! A digest of the rules for a peer's certificate and of the certificate that we present to the
 //! peer.
 //!
-//! A connection whose fingerprint differs from the current one was authenticated by other rules.
+//! A connection with another fingerprint than the current one was authenticated by other rules.
 
 use ring::digest::{Context, Digest, SHA256, digest};
 use rustls::RootCertStore;

@@ -229,7 +229,7 @@ impl Trust {
         let roots = Arc::clone(&self.roots);
         WebPkiServerVerifier::builder_with_provider(roots, Arc::clone(&self.provider))
             .build()
-            .expect("there are roots, and no revocation lists that could be wrong")
+            .expect("there are roots, and no revocation lists that could be invalid")
     }
 
     /// Creates the settings for an upstream with pins or a client certificate.

@@ -186,7 +186,7 @@ fn pin_of(key: &SubjectPublicKeyInfoDer<'_>) -> Pin {
     Pin(digest
         .as_ref()
         .try_into()
-        .expect("SHA-256 has as many bytes"))
+        .expect("a SHA-256 digest has 32 bytes"))
 }
 
 /// Returns the key of a trust anchor with the header of its sequence, which anchors lack (X.690,
@@ -231,8 +231,8 @@ mod tests {
         pin_of(&authority.key().subject_public_key_info().into())
     }
 
-    /// A server whose authority is trusted, is signed by a farther authority, and that one by the
-    /// farthest.
+    /// A server with a trusted authority. A farther authority has signed it, and the farthest has
+    /// signed the farther one.
     struct Scene {
         near: Authority,
         far: Authority,
@@ -291,7 +291,7 @@ mod tests {
     }
 
     #[test]
-    fn pin_of_any_authority_on_a_verified_path_is_right() {
+    fn pin_of_any_authority_on_a_verified_path_matches() {
         let scene = Scene::new();
         let all = [&scene.near, &scene.far, &scene.farthest];
         for pinned in all {
@@ -302,7 +302,7 @@ mod tests {
     }
 
     #[test]
-    fn pin_of_an_authority_beyond_the_trusted_ones_is_wrong() {
+    fn pin_of_an_authority_beyond_the_trusted_ones_does_not_match() {
         let scene = Scene::new();
         // The chain contains the near certificate, and its issuer is not trusted.
         let trusted = [&scene.near];

@@ -112,7 +112,7 @@ impl Who {
     }
 
     /// Makes the query log in a folder of root writable for the user.
-    fn take_over(self, config: &Config) -> io::Result<()> {
+    fn prepare_query_log(self, config: &Config) -> io::Result<()> {
         match query_log(config).filter(|_| self.changes_rights()) {
             Some(path) => file::prepare_for(self.owner(), path),
             None => Ok(()),
@@ -160,8 +160,8 @@ impl Confinement {
     }
 }
 
-/// Switches to the user `who`. Files that are opened later are opened with the rights of that user.
-pub fn switch_user(config: &Config, who: Option<Who>) -> Result<Confinement, String> {
+/// Switches to the user `target`. Files that are opened later are opened with the user's rights.
+pub fn switch_user(config: &Config, target: Option<Who>) -> Result<Confinement, String> {
     if config.is_confined {
         // Only possible before the switch.
         let _ = clear_ambient_capability_set();
@@ -171,16 +171,17 @@ pub fn switch_user(config: &Config, who: Option<Who>) -> Result<Confinement, Str
         }
     }
     let mut confinement = Confinement::default();
-    if let Some(who) = who {
-        who.take_over(config)
+    if let Some(target) = target {
+        target
+            .prepare_query_log(config)
             .map_err(|error| format!("--user: cannot hand over files: {error}"))?;
-        who.switch().map_err(|error| {
+        target.switch().map_err(|error| {
             format!(
                 "--user: cannot become user {}: {error}; only root can",
-                who.uid
+                target.uid
             )
         })?;
-        let user = format!("user {}, group {}", who.uid, who.gid);
+        let user = format!("user {}, group {}", target.uid, target.gid);
         confinement.in_force.push(user);
     }
     if Uid::effective().is_root() {
@@ -188,7 +189,7 @@ pub fn switch_user(config: &Config, who: Option<Who>) -> Result<Confinement, Str
             "running as root without --user: files and Unix sockets that only root may use stay \
              within reach of a process that is taken over; give --user, like --user nobody"
         );
-        if who.is_none() && config.is_confined {
+        if target.is_none() && config.is_confined {
             confinement.in_force.push(match setgroups(&[]) {
                 Ok(()) => "no supplementary groups".to_owned(),
                 Err(error) => format!("supplementary groups as before: {error}"),
@@ -457,8 +458,8 @@ mod tests {
                 user: user.to_owned(),
                 group: group.map(str::to_owned),
             };
-            let who = Who::find(&name)?;
-            Ok::<_, String>((who.uid.as_raw(), who.gid.as_raw()))
+            let target = Who::find(&name)?;
+            Ok::<_, String>((target.uid.as_raw(), target.gid.as_raw()))
         };
         assert_eq!(find("root", None), Ok((0, 0)));
         assert_eq!(find("0", Some("4321")), Ok((0, 4321)));

@@ -109,7 +109,7 @@ const PROCESSOR: TargetArch = TargetArch::aarch64;
 #[cfg(target_arch = "riscv64")]
 const PROCESSOR: TargetArch = TargetArch::riscv64;
 
-/// Calls whose third argument is the protection of memory: executable memory is refused.
+/// Calls with the protection of memory as third argument: executable memory is refused.
 const ALLOWED_WITHOUT_CODE: &[libc::c_long] = &[libc::SYS_mmap, libc::SYS_mprotect];
 
 /// Installs the filter for this thread and the threads that it starts.

@@ -142,7 +142,7 @@ impl<N: Net> Reactor<N> {
                 tap.session = Some(self.sessions.insert(Slot::new(session)));
                 self.make_unflushed(key);
             }
-            Err(error) => self.lose_tap(&error.to_string()),
+            Err(error) => self.disconnect_tap(&error.to_string()),
         }
     }
 
@@ -150,7 +150,7 @@ impl<N: Net> Reactor<N> {
         if let Some(stream) = self.sessions.get_mut(key).and_then(Slot::tap) {
             let was_accepted = stream.is_accepted();
             if let Err(failure) = stream.ready(&mut self.scratch) {
-                return self.lose_tap(&failure.to_string());
+                return self.disconnect_tap(&failure.to_string());
             }
             if let Some(tap) = self
                 .tap
@@ -168,7 +168,7 @@ impl<N: Net> Reactor<N> {
         if let Some(stream) = self.sessions.get_mut(key).and_then(Slot::tap)
             && let Err(failure) = stream.flush(&mut self.scratch)
         {
-            self.lose_tap(&failure.to_string());
+            self.disconnect_tap(&failure.to_string());
         }
     }
 
@@ -205,7 +205,7 @@ impl<N: Net> Reactor<N> {
         }
     }
 
-    fn lose_tap(&mut self, reason: &str) {
+    fn disconnect_tap(&mut self, reason: &str) {
         let Some(tap) = &mut self.tap else {
             return;
         };

@@ -70,7 +70,7 @@ impl<N: Net> Reactor<N> {
         let Some(mut slot) = self.sessions.remove(key) else {
             return;
         };
-        self.relax_soon();
+        self.schedule_trim();
         if let Some(http) = slot.http() {
             let subscriber = Subscriber::of(http.peer().ip());
             self.http_clients.remove(subscriber, http.accounted());

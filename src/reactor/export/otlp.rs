@@ -218,7 +218,7 @@ impl<N: Net> Reactor<N> {
             None => Ok(()),
         };
         if let Err(failure) = posted {
-            self.lose_collector(&failure);
+            self.disconnect_collector(&failure);
         }
     }
 
@@ -251,7 +251,7 @@ impl<N: Net> Reactor<N> {
             return;
         };
         match collector.ready(&mut self.scratch) {
-            Err(failure) => return self.lose_collector(&failure),
+            Err(failure) => return self.disconnect_collector(&failure),
             Ok(None) => {}
             Ok(Some(answer)) => {
                 let Some(traces) = &mut self.traces else {
@@ -261,7 +261,7 @@ impl<N: Net> Reactor<N> {
                 if !answer.is_kept {
                     traces.session = None;
                     self.sessions.remove(key);
-                    return self.relax_soon();
+                    return self.schedule_trim();
                 }
                 // The end of the stream may have arrived with the answer.
                 self.make_runnable(key);
@@ -274,13 +274,13 @@ impl<N: Net> Reactor<N> {
         if let Some(collector) = self.sessions.get_mut(key).and_then(Slot::collector)
             && let Err(failure) = collector.flush(&mut self.scratch)
         {
-            self.lose_collector(&failure);
+            self.disconnect_collector(&failure);
         }
     }
 
     /// Closes the connection to the collector. Spans that the collector has not accepted are
     /// offered again.
-    fn lose_collector(&mut self, failure: &Failure) {
+    fn disconnect_collector(&mut self, failure: &Failure) {
         let Some(traces) = &mut self.traces else {
             return;
         };
@@ -294,6 +294,6 @@ impl<N: Net> Reactor<N> {
             traces.pause_until = self.now + self.config.timeouts.traces_pause;
             traces.report_problem(format!("{failure}; will be tried again"));
         }
-        self.relax_soon();
+        self.schedule_trim();
     }
 }

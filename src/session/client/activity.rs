@@ -49,7 +49,7 @@ mod tests {
     use std::time::Duration;
 
     #[test]
-    fn few_bytes_taken_are_no_activity_unless_they_are_the_rest() {
+    fn few_bytes_taken_are_activity_only_if_they_are_the_rest() {
         let at = |seconds| Instant::after_start(Duration::from_secs(seconds));
         let mut activity = Activity::new(at(0));
         for second in 1..100 {

@@ -306,7 +306,7 @@ mod tests {
     }
 
     #[test]
-    fn responses_to_a_client_stand_side_by_side_from_the_longest_on() {
+    fn responses_to_a_client_are_adjacent_and_the_longest_is_first() {
         let mut session = session(1_000);
         let others: SocketAddr = ([127, 0, 0, 1], 4710).into();
         let texts: Vec<String> = (0..70).map(|number| format!("{:1$}", 7, number)).collect();
@@ -328,7 +328,7 @@ mod tests {
     }
 
     #[test]
-    fn what_follows_the_responses_is_left_alone() {
+    fn iterator_of_responses_is_not_polled_after_its_end() {
         let mut session = session(1_000);
         let texts = ["one", "end", "two"];
         let until_end = responses(&texts).map_while(|one| (one.bytes != b"end").then_some(one));
@@ -337,7 +337,7 @@ mod tests {
     }
 
     #[test]
-    fn response_that_cannot_be_sent_is_dropped_and_spares_those_behind_it() {
+    fn response_that_cannot_be_sent_is_dropped_and_the_next_are_sent() {
         let mut session = session(9);
         session.send(responses(&["one", "bad", "two", "six", "ten", "bad"]), 6);
         assert_eq!(session.socket.sent, [b"one", b"two", b"six", b"ten"]);

@@ -495,7 +495,7 @@ mod tests {
     }
 
     #[test]
-    fn messages_that_are_kept_came_when_they_were_read() {
+    fn kept_messages_have_the_time_of_their_read() {
         let mut scene = Scene::new();
         scene.push(&[b"one", b"two"]);
         assert_eq!(scene.ready(false), Ok(Step::Full));
@@ -521,7 +521,7 @@ mod tests {
     }
 
     #[test]
-    fn messages_in_a_row_that_are_no_query_end_it_behind_its_responses() {
+    fn consecutive_invalid_messages_end_the_connection_after_its_responses() {
         for has_room in [true, false] {
             let mut scene = Scene::new();
             let most = scene.limits.tcp_client_unasked_messages;
@@ -542,7 +542,7 @@ mod tests {
     }
 
     #[test]
-    fn many_bytes_without_a_query_end_it() {
+    fn many_bytes_without_a_query_end_the_connection() {
         let mut scene = Scene::new();
         let most = scene.limits.tcp_client_unasked_bytes;
         // One message of the maximum length is still accepted.

@@ -220,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn reader_that_takes_something_else_is_left() {
+    fn reader_of_another_content_type_is_refused() {
         let mut other = accept();
         *other.last_mut().unwrap() = b'x';
         let mut wrong = accept();
@@ -237,7 +237,7 @@ mod tests {
     }
 
     #[test]
-    fn reader_that_does_not_stop_talking_is_left() {
+    fn reader_that_sends_too_much_is_refused() {
         let mut scene = Scene::new();
         scene.take(&accept()).unwrap();
         assert!(scene.take(&vec![7; SAID_MAX / 2]).is_ok());
@@ -246,7 +246,7 @@ mod tests {
     }
 
     #[test]
-    fn reader_that_takes_nothing_is_given_no_more() {
+    fn frames_for_a_slow_reader_are_refused_beyond_the_limit() {
         let mut scene = Scene::new();
         scene.take(&accept()).unwrap();
         scene.pipe.set_window(0);

@@ -233,7 +233,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_response_is_not_read() {
+    fn invalid_responses_are_refused() {
         let long = format!("HTTP/1.1 200 OK\r\nA: {}", "a".repeat(HEAD_LEN_MAX));
         for bytes in ["SSH-2.0-x\r\n\r\n", "HTTP/1.1 20x OK\r\n\r\n", &long] {
             let failure = Scene::new().take(bytes.as_bytes());
@@ -242,7 +242,7 @@ mod tests {
     }
 
     #[test]
-    fn response_that_can_be_read_in_two_ways_is_not_used() {
+    fn ambiguous_responses_are_refused() {
         for fields in [
             "Content-Length: 0\r\nContent-Length: 5\r\n",
             "Content-Length: 0, 5\r\n",
@@ -258,7 +258,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_announces_a_response_for_ever_is_left() {
+    fn endless_interim_responses_are_refused() {
         let mut scene = Scene::new();
         scene
             .pipe

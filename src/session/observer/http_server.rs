@@ -347,7 +347,7 @@ mod tests {
     }
 
     #[test]
-    fn connection_ends_when_that_is_asked() {
+    fn connection_is_closed_after_a_request_for_it() {
         for request in [
             "GET /a HTTP/1.1\r\nHost: x\r\nConnection: foo, Close\r\n\r\n",
             "GET /a HTTP/1.0\r\n\r\n",
@@ -376,13 +376,13 @@ mod tests {
     }
 
     #[test]
-    fn head_is_as_long_as_the_whole() {
+    fn response_to_head_has_the_length_of_the_body() {
         let (sent, is_over) = exchange(b"HEAD /a HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n");
         assert_eq!((sent.as_str(), is_over), (ok(3).as_str(), false));
     }
 
     #[test]
-    fn what_is_no_request_for_a_page_is_refused() {
+    fn invalid_requests_are_refused() {
         let long = format!("GET /{} HTTP/1.1\r\n", "a".repeat(HEAD_LEN_MAX));
         let field = "A: b\r\n".repeat(FIELDS_MAX + 1);
         let many = format!("GET / HTTP/1.1\r\nHost: x\r\n{field}\r\n");
@@ -402,7 +402,7 @@ mod tests {
     }
 
     #[test]
-    fn request_that_can_be_read_in_two_ways_is_refused() {
+    fn ambiguous_requests_are_refused() {
         for fields in [
             "Content-Length: 3\r\nContent-Length: 4\r\n",
             "Content-Length: 0\r\nContent-Length: 3\r\n",
@@ -429,7 +429,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_read_while_a_response_is_not_taken() {
+    fn no_request_is_read_while_a_response_is_unsent() {
         let pipe = Pipe::default();
         let now = Instant::default();
         let mut http = HttpStream::new(pipe.clone(), ([127, 0, 0, 1], 4711).into(), now);

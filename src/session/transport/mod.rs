@@ -299,7 +299,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_the_socket_took_is_not_kept() {
+    fn written_bytes_are_not_kept() {
         let (pipe, message) = (Pipe::default(), vec![0; 60_000]);
         let mut unsent = Unsent::default();
         pipe.set_window(0);
@@ -313,7 +313,7 @@ mod tests {
     }
 
     #[test]
-    fn full_socket_keeps_the_rest_for_later() {
+    fn unwritten_bytes_wait_for_the_next_flush() {
         let (pipe, mut scratch) = (Pipe::default(), Scratch::new());
         let mut transport = Transport::plain(pipe.clone());
         pipe.set_window(5);

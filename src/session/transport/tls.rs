@@ -427,9 +427,9 @@ mod tests {
         let Ok(Command::Run(config)) = options::parse(&arguments) else {
             panic!("the options are right");
         };
-        let tls = tls::set_up(&config, &Clock::new(None)).expect("the built-in roots");
-        let connector = tls.connectors[0].as_ref().expect("it speaks TLS");
-        Transport::tls(pipe.clone(), connector, scratch).expect("a first flight")
+        let tls = tls::set_up(&config, &Clock::new(None)).expect("the built-in roots are valid");
+        let connector = tls.connectors[0].as_ref().expect("the upstream uses TLS");
+        Transport::tls(pipe.clone(), connector, scratch).expect("a first flight is written")
     }
 
     #[test]
@@ -446,7 +446,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_tls_fails_and_the_connection_is_left_alone() {
+    fn invalid_tls_fails_and_the_connection_is_not_used_again() {
         let (pipe, mut scratch) = (Pipe::default(), Scratch::new());
         let mut transport = tls_over(&pipe, &mut scratch);
         transport.flush(&mut scratch).unwrap();
@@ -460,7 +460,7 @@ mod tests {
     }
 
     #[test]
-    fn end_before_any_answer_is_an_end() {
+    fn end_before_the_first_flight_of_the_peer_is_reported() {
         let (pipe, mut scratch) = (Pipe::default(), Scratch::new());
         let mut transport = tls_over(&pipe, &mut scratch);
         assert_eq!(

@@ -155,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn messages_are_handed_on_before_the_end_is_noticed() {
+    fn messages_are_handed_over_before_the_end_of_stream() {
         let pipe = Pipe::default();
         let mut bytes = Vec::new();
         frame::write(&mut bytes, &[1; 12]);
@@ -168,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn peer_that_has_more_to_send_need_not_wait() {
+    fn input_is_acknowledged_early_while_few_replies_are_awaited() {
         let (pipe, mut scratch) = (Pipe::default(), Scratch::new());
         let mut stream = UpstreamStream::new(Transport::plain(pipe.clone()));
         let mut turn = |bytes: &[u8], queries: usize, awaited: usize| {
