@@ -163,8 +163,8 @@ impl Udp {
     /// Returns how many of the first datagrams can be sent as one segmented datagram: they go to
     /// one client on this host and have equal lengths; the last one may be shorter.
     ///
-    /// Only on this host, where the kernel splits the datagram on delivery. For other hosts network
-    /// devices may split it, and some devices corrupt the segments.
+    /// On this host the kernel splits the datagram on delivery. For other hosts network devices may
+    /// split it, and some devices corrupt the segments.
     fn alike(&self, datagrams: &[Outgoing<'_>]) -> usize {
         let first = &datagrams[0];
         if !self.can_segment || !first.peer.ip().is_loopback() {

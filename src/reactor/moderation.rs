@@ -180,8 +180,8 @@ const INTERVAL_MAX: u32 = 256;
 /// Rate below which the loop is not busy: fewer than two actions fall into a pause.
 const BUSY_PER_SECOND: f64 = 32_000.0;
 
-/// Minimum ratio of the throughput with pauses to that without. Windows differ by less than the
-/// rest.
+/// Minimum ratio of the throughput with pauses to the throughput without: a smaller loss is within
+/// the variation of windows.
 const THROUGHPUT_MIN: f64 = 0.95;
 
 #[cfg(test)]

@@ -102,7 +102,7 @@ impl<D: Datagram> ClientDatagram<D> {
         self.has_left = self.socket.leave();
     }
 
-    /// Returns whether only this socket gets the datagrams that are still unread.
+    /// Returns whether later datagrams go to other sockets, so that the unread ones are the last.
     pub fn has_left(&self) -> bool {
         self.has_left
     }

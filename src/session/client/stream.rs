@@ -343,7 +343,7 @@ impl<S: Read + Write> ClientStream<S> {
         self.kept_since.is_some() && !self.must_wait(limits)
     }
 
-    /// Returns whether the client must take responses before more input is read.
+    /// Returns whether responses must be sent before more input is read.
     fn must_wait(&self, limits: &Limits) -> bool {
         self.inflight >= limits.tcp_client_inflight || self.transport.unsent_len() > 0
     }
@@ -521,7 +521,7 @@ mod tests {
     }
 
     #[test]
-    fn consecutive_invalid_messages_end_the_connection_after_its_responses() {
+    fn consecutive_messages_without_a_query_end_the_connection_after_its_responses() {
         for has_room in [true, false] {
             let mut scene = Scene::new();
             let most = scene.limits.tcp_client_unasked_messages;

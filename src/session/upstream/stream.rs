@@ -31,7 +31,7 @@ pub struct UpstreamStream<S> {
     is_up: bool,
     /// Data has arrived for which no acknowledgement is known to have been sent.
     has_come: bool,
-    /// The data is part of a message, or belongs to no message.
+    /// The last read completed no message.
     is_part: bool,
 }
 
