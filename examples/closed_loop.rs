@@ -5,9 +5,9 @@
 //! `closed_loop PORT OUTSTANDING SOCKETS SECONDS FRESH`
 //!
 //! The queries are spread over the UDP sockets. With FRESH 0 the program asks for the addresses of
-//! n0.check.net to n1999.check.net, which a cache knows after the first round. With FRESH 1 it asks
-//! for a new name below w.net each time, which a cache forwards; the upstream should answer these
-//! names from local data.
+//! n0.check.net to n1999.check.net, which are in a cache after the first round. With FRESH 1 it
+//! asks for a new name below w.net each time, which a cache forwards; the upstream should answer
+//! these names from local data.
 //!
 //! The program prints one line: responses per second, and the mean and the largest latency in
 //! microseconds. If no response arrives for half a second, the outstanding queries count as lost
@@ -25,7 +25,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 /// Time without a response after which the outstanding queries count as lost.
 const LOST_AFTER_MS: u16 = 500;
 
-/// Names that are asked for with FRESH 0.
+/// The number of names with FRESH 0.
 const KNOWN_NAMES: u64 = 2000;
 
 fn main() -> io::Result<()> {
@@ -50,7 +50,7 @@ fn main() -> io::Result<()> {
     Ok(())
 }
 
-/// The sockets, and what was asked on them.
+/// The sockets and the outstanding queries.
 struct Load {
     sockets: Vec<UdpSocket>,
     outstanding: u64,
@@ -58,7 +58,7 @@ struct Load {
     /// Distinguishes the fresh names of two runs.
     run: u32,
     asked: u64,
-    /// When the query of each id was sent.
+    /// The time at which the query of each id was sent.
     sent_at: Vec<Instant>,
     started: Instant,
     took: Duration,
@@ -119,7 +119,7 @@ impl Load {
         );
     }
 
-    /// Waits for responses. Returns the indexes of the sockets that have some.
+    /// Waits for responses. Returns the indexes of readable sockets.
     fn readable(&self) -> io::Result<Vec<usize>> {
         let watched = self.sockets.iter();
         let mut watched: Vec<PollFd<'_>> = watched
@@ -130,7 +130,7 @@ impl Load {
         Ok((0..watched.len()).filter(is_ready).collect())
     }
 
-    /// Sends as many queries as are to be outstanding.
+    /// Sends queries until the configured number is outstanding.
     fn ask_all(&mut self) {
         for nth in 0..self.outstanding {
             let nth = usize::try_from(nth).expect("a number of queries");
@@ -138,7 +138,7 @@ impl Load {
         }
     }
 
-    /// Takes the responses of a socket, and sends the next query for each.
+    /// Reads the responses of a socket, and sends the next query for each.
     fn serve(&mut self, socket: usize) {
         let mut response = [0; 1500];
         while let Ok(2..) = self.sockets[socket].recv(&mut response) {
@@ -162,12 +162,12 @@ impl Load {
             query(id, &format!("n{}", nth % KNOWN_NAMES), b"\x05check\x03net")
         };
         self.sent_at[usize::from(id)] = Instant::now();
-        // A datagram that the kernel does not take is lost, as on any network.
+        // A datagram that the kernel does not accept is lost, as on any network.
         let _ = self.sockets[socket].send(&query);
     }
 }
 
-/// A query for the address of a name: its first label, and the others in wire form.
+/// Returns a query for the address of a name: its first label, and the others in wire format.
 fn query(id: u16, label: &str, others: &[u8]) -> Vec<u8> {
     let mut query = Vec::with_capacity(64);
     query.extend(id.to_be_bytes());

@@ -1,5 +1,5 @@
-//! What a query costs at the least: a loop like dotproxy's that sends every datagram back as a
-//! response, and does nothing else. `scripts/bench.py` runs it for comparison.
+//! The minimum cost of a query: a loop like dotproxy's that sends every datagram back as a response
+//! and does nothing else. `scripts/bench.py` runs it for comparison.
 //!
 //! `udp_echo PORT` listens on that port of 127.0.0.1.
 
@@ -23,10 +23,10 @@ fn main() -> io::Result<()> {
         poll.poll(&mut events, None)?;
         while let Ok((len, peer)) = socket.recv_from(&mut buffer) {
             if len >= HEADER_LEN {
-                // A response, which claims to have an answer.
+                // A response with one answer in its header.
                 buffer[2] |= 0x80;
                 buffer[7] = 1;
-                // A datagram that does not fit is lost, as anywhere.
+                // A datagram that does not fit is lost, as on any network.
                 let _ = socket.send_to(&buffer[..len], peer);
             }
         }

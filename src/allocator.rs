@@ -1,15 +1,16 @@
-//! The GNU allocator gives memory back when a burst is over, as others do of themselves.
+//! Settings of the GNU allocator that return memory to the system after a burst, as other
+//! allocators do by default.
 //!
-//! Left alone, it keeps more free memory each time it sees large pieces come and go, and whatever
-//! is free between pieces that are in use.
+//! With its defaults it keeps more free memory each time large blocks are freed, and keeps free
+//! memory between blocks that are in use.
 
-/// To be called before anything else.
+/// Configures the allocator. Must be called before anything else.
 pub(crate) fn set_up() {
     #[cfg(target_env = "gnu")]
     gnu::set_thresholds();
 }
 
-/// Gives memory that is free back to the system, wherever it lies.
+/// Returns all free memory to the system.
 pub(crate) fn give_back() {
     #[cfg(target_env = "gnu")]
     gnu::trim();
@@ -21,22 +22,23 @@ mod gnu {
     use nix::libc::{M_MMAP_THRESHOLD, M_TOP_PAD, M_TRIM_THRESHOLD, malloc_trim, mallopt};
 
     pub(super) fn set_thresholds() {
-        let octets_by_setting = [
-            // From here on, a piece is the system's own and goes back to it at once.
+        let bytes_by_setting = [
+            // A block of at least this size is mapped separately and returned to the system when it
+            // is freed.
             (M_MMAP_THRESHOLD, 16 * 1024),
-            // So much that is free at the end of the rest goes back, but for as much as is taken
-            // at a time.
+            // Free memory above this size at the end of the heap is returned, except the padding,
+            // by which the heap grows.
             (M_TRIM_THRESHOLD, 64 * 1024),
             (M_TOP_PAD, 16 * 1024),
         ];
-        for (setting, octets) in octets_by_setting {
-            // SAFETY: it takes numbers, and those that it does not like it leaves alone.
-            unsafe { mallopt(setting, octets) };
+        for (setting, bytes) in bytes_by_setting {
+            // SAFETY: `mallopt` takes numbers and ignores invalid ones.
+            unsafe { mallopt(setting, bytes) };
         }
     }
 
     pub(super) fn trim() {
-        // SAFETY: it touches nothing but memory that is free.
+        // SAFETY: `malloc_trim` touches free memory only.
         unsafe { malloc_trim(0) };
     }
 }

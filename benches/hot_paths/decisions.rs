@@ -1,4 +1,4 @@
-//! What the proxy decides, without a socket.
+//! The query engine, without sockets.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
@@ -12,19 +12,19 @@ use dotproxy::proxy::{Action, LinkKey, Outbox, Proxy, Transport};
 use crate::Once;
 use crate::messages::{query, reply};
 
-/// Queries that are in flight at a time.
+/// The number of queries in flight together.
 pub(crate) const BURST: u32 = 32;
 
-/// A proxy with one upstream, which answers whatever it is asked.
-struct World {
+/// A proxy with one upstream.
+struct Scene {
     proxy: Proxy,
     outbox: Outbox,
     now: Instant,
-    /// What was asked upstream since it answered last.
+    /// The queries sent to the upstream that have no reply yet.
     sent: Vec<(LinkKey, [u8; 2])>,
 }
 
-impl World {
+impl Scene {
     fn new(cache_size: &str) -> Self {
         let arguments = ["-u192.0.2.1", "--cache-size", cache_size].map(str::to_owned);
         let Ok(Command::Run(config)) = options::parse(&arguments) else {
@@ -49,10 +49,10 @@ impl World {
             .proxy
             .handle_query(origin, Transport::Udp, query, now, outbox);
         assert!(is_owed);
-        self.obey();
+        self.perform_actions();
     }
 
-    /// Lets upstream answer the queries in their turn. The answers are theirs but for their ids.
+    /// Delivers replies to the sent queries in order. Only the ids of `answers` are adapted.
     fn answer(&mut self, answers: &mut [Vec<u8>]) {
         assert_eq!(self.sent.len(), answers.len());
         let sent = std::mem::take(&mut self.sent);
@@ -60,13 +60,13 @@ impl World {
             answer[..2].copy_from_slice(id);
             let (now, outbox) = (self.now, &mut self.outbox);
             self.proxy.handle_reply(*link, answer, now, outbox);
-            self.obey();
+            self.perform_actions();
         }
         self.sent = sent;
         self.sent.clear();
     }
 
-    fn obey(&mut self) {
+    fn perform_actions(&mut self) {
         let mut opened = None;
         for action in self.outbox.actions() {
             match action {
@@ -82,12 +82,12 @@ impl World {
         if let Some(link) = opened {
             let (now, outbox) = (self.now, &mut self.outbox);
             self.proxy.handle_link_up(link, false, now, outbox);
-            self.obey();
+            self.perform_actions();
         }
     }
 }
 
-/// Queries for so many names, and what upstream says to each.
+/// Returns queries for `count` names, and the reply to each.
 fn names(count: u32) -> (Vec<Vec<u8>>, Vec<Vec<u8>>) {
     let query = |number| query(1, &format!("name{number:05}.example.net"), 1, Some(1232));
     let queries: Vec<Vec<u8>> = (0..count).map(query).collect();
@@ -95,49 +95,49 @@ fn names(count: u32) -> (Vec<Vec<u8>>, Vec<Vec<u8>>) {
     (queries, answers)
 }
 
-/// An answer is in the cache.
+/// Benchmarks an answer from the cache.
 pub(crate) fn cached() -> Once {
-    let mut world = World::new("1m");
+    let mut scene = Scene::new("1m");
     let (queries, mut answers) = names(1);
-    world.ask(&queries[0]);
-    world.answer(&mut answers);
+    scene.ask(&queries[0]);
+    scene.answer(&mut answers);
     Box::new(move || {
-        world.ask(&queries[0]);
-        assert!(world.sent.is_empty());
+        scene.ask(&queries[0]);
+        assert!(scene.sent.is_empty());
     })
 }
 
-/// A long answer is in the cache, of which the client takes a small part.
+/// Benchmarks a long answer from the cache, which is truncated for the client.
 pub(crate) fn truncated() -> Once {
-    let mut world = World::new("1m");
+    let mut scene = Scene::new("1m");
     let asked = query(1, "long.example.net", 1, Some(1232));
-    world.ask(&asked);
-    world.answer(&mut [reply(&asked, 4_000)]);
+    scene.ask(&asked);
+    scene.answer(&mut [reply(&asked, 4_000)]);
     Box::new(move || {
-        world.ask(&asked);
-        assert!(world.sent.is_empty());
+        scene.ask(&asked);
+        assert!(scene.sent.is_empty());
     })
 }
 
-/// Nothing is in the cache, since there is none: queries go upstream, and answers come back.
+/// Benchmarks queries to the upstream and their replies, without a cache.
 pub(crate) fn forwarded() -> Once {
-    in_bursts(World::new("0"), 64 * BURST)
+    in_bursts(Scene::new("0"), 64 * BURST)
 }
 
-/// As before, and every answer takes the place of others in the cache.
+/// Benchmarks the same with a full cache: every answer evicts others.
 pub(crate) fn kept() -> Once {
-    in_bursts(World::new("64k"), 64 * BURST)
+    in_bursts(Scene::new("64k"), 64 * BURST)
 }
 
-/// Asks for so many names in their turn, a burst at a time.
-fn in_bursts(mut world: World, count: u32) -> Once {
+/// Queries `count` names in turn, a burst at a time.
+fn in_bursts(mut scene: Scene, count: u32) -> Once {
     let (queries, mut answers) = names(count);
     let burst = BURST as usize;
     let mut start = 0;
     Box::new(move || {
         let turn = start..start + burst;
-        queries[turn.clone()].iter().for_each(|one| world.ask(one));
-        world.answer(&mut answers[turn]);
+        queries[turn.clone()].iter().for_each(|one| scene.ask(one));
+        scene.answer(&mut answers[turn]);
         start = (start + burst) % queries.len();
     })
 }

@@ -1,4 +1,4 @@
-//! What a connection upstream does: messages, records, and nothing of the socket.
+//! Connections to an upstream: framing and encryption, without sockets.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -19,7 +19,7 @@ use crate::certificates::{Authority, Flaw};
 use crate::messages::{query, reply};
 use crate::{Once, TIMES_MAX};
 
-/// Messages in a record.
+/// The number of messages in a record.
 pub(crate) const BURST: u32 = 16;
 
 /// A socket in memory.
@@ -28,7 +28,7 @@ struct Socket(Rc<RefCell<Ends>>);
 
 #[derive(Default)]
 struct Ends {
-    /// What a read gets, in pieces.
+    /// Input for reads, in pieces.
     incoming: VecDeque<Vec<u8>>,
     outgoing: Vec<u8>,
 }
@@ -45,9 +45,9 @@ impl Read for Socket {
 }
 
 impl Write for Socket {
-    fn write(&mut self, octets: &[u8]) -> io::Result<usize> {
-        self.0.borrow_mut().outgoing.extend_from_slice(octets);
-        Ok(octets.len())
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.borrow_mut().outgoing.extend_from_slice(bytes);
+        Ok(bytes.len())
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -55,7 +55,7 @@ impl Write for Socket {
     }
 }
 
-/// A connection that is up, and its far end.
+/// An established connection, and its peer.
 struct Connection {
     socket: Socket,
     stream: UpstreamStream<Socket>,
@@ -71,28 +71,30 @@ impl Connection {
         let Ok(Command::Run(config)) = options::parse(&arguments) else {
             panic!("{arguments:?}");
         };
-        let setup = tls::set_up(&config, &Clock::new(None)).expect("the file is there");
-        let connector = setup.connectors[0].as_ref().expect("it speaks TLS");
+        let setup = tls::set_up(&config, &Clock::new(None)).expect("the CA file exists");
+        let connector = setup.connectors[0].as_ref().expect("the upstream uses TLS");
         let socket = Socket::default();
         let mut scratch = Scratch::new();
         let transport = Transport::tls(socket.clone(), connector, &mut scratch);
-        let mut stream = UpstreamStream::new(transport.expect("the first flight is made"));
+        let mut stream = UpstreamStream::new(transport.expect("a first flight is written"));
         let mut server = Arc::unwrap_or_clone(authority.server(Flaw::None, &[&TLS13]));
         server.send_tls13_tickets = 0;
-        let mut peer = ServerConnection::new(Arc::new(server)).expect("a server");
+        let mut peer =
+            ServerConnection::new(Arc::new(server)).expect("a server connection is created");
         let mut is_up = false;
         while !is_up || peer.is_handshaking() {
             let on_event = |event: UpstreamEvent<'_>| {
                 is_up |= matches!(event, UpstreamEvent::Up { .. });
             };
-            let went = stream.ready(&mut scratch, usize::MAX, on_event);
-            went.expect("the authority is trusted");
+            let step = stream.ready(&mut scratch, usize::MAX, on_event);
+            step.expect("the authority is trusted");
             stream
                 .flush(&mut scratch, 0)
-                .expect("memory takes everything");
+                .expect("memory is always writable");
             let flight = std::mem::take(&mut socket.0.borrow_mut().outgoing);
-            peer.read_tls(&mut flight.as_slice()).expect("octets");
-            peer.process_new_packets().expect("a handshake");
+            peer.read_tls(&mut flight.as_slice())
+                .expect("memory is always readable");
+            peer.process_new_packets().expect("the handshake is valid");
             socket.deliver(&mut peer);
         }
         Self {
@@ -105,20 +107,20 @@ impl Connection {
 }
 
 impl Socket {
-    /// Lets what the peer has to say be read at once.
+    /// Makes the output of the peer available to one read.
     fn deliver(&self, peer: &mut ServerConnection) {
-        let mut octets = Vec::new();
+        let mut bytes = Vec::new();
         while peer.wants_write() {
-            peer.write_tls(&mut octets)
-                .expect("memory takes everything");
+            peer.write_tls(&mut bytes)
+                .expect("memory is always writable");
         }
-        if !octets.is_empty() {
-            self.0.borrow_mut().incoming.push_back(octets);
+        if !bytes.is_empty() {
+            self.0.borrow_mut().incoming.push_back(bytes);
         }
     }
 }
 
-/// Queries are framed and leave in one record.
+/// Benchmarks the framing of queries and their encryption into one record.
 pub(crate) fn send() -> Once {
     let mut connection = Connection::new();
     let message = vec![7; 128];
@@ -127,12 +129,14 @@ pub(crate) fn send() -> Once {
             stream, scratch, ..
         } = &mut connection;
         (0..BURST).for_each(|_| stream.send(&message));
-        stream.flush(scratch, 16).expect("memory takes everything");
+        stream
+            .flush(scratch, 16)
+            .expect("memory is always writable");
         connection.socket.0.borrow_mut().outgoing.clear();
     })
 }
 
-/// Answers come in one record.
+/// Benchmarks the decryption of one record with replies.
 pub(crate) fn receive() -> Once {
     let mut connection = Connection::new();
     let answer = reply(&query(1, "www.hot.example.net", 1, Some(1232)), 1);
@@ -140,14 +144,16 @@ pub(crate) fn receive() -> Once {
     (0..BURST).for_each(|_| frame::write(&mut answers, &answer));
     for _ in 0..TIMES_MAX {
         let mut writer = connection.peer.writer();
-        writer.write_all(&answers).expect("it is established");
+        writer
+            .write_all(&answers)
+            .expect("the connection is established");
         connection.socket.deliver(&mut connection.peer);
     }
-    // A read gets one record, and the next that there is no more.
+    // One read gets one record, and the next read gets nothing.
     let pieces = std::mem::take(&mut connection.socket.0.borrow_mut().incoming);
     let mut pieces = pieces.into_iter();
     Box::new(move || {
-        let piece = pieces.next().expect("there are as many as are read");
+        let piece = pieces.next().expect("there is a piece for each read");
         connection.socket.0.borrow_mut().incoming.push_back(piece);
         let mut count = 0;
         let on_event = |_: UpstreamEvent<'_>| count += 1;
@@ -156,7 +162,7 @@ pub(crate) fn receive() -> Once {
         } = &mut connection;
         stream
             .ready(scratch, usize::MAX, on_event)
-            .expect("answers");
+            .expect("the replies are valid");
         assert_eq!(count, BURST);
     })
 }

@@ -1,4 +1,5 @@
-//! Whole turns of the loop, over sockets that have queries and take responses at once.
+//! Whole turns of the loop, over simulated sockets that always have queries and accept responses at
+//! once.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr};
@@ -19,11 +20,11 @@ use dotproxy::tls::clock::Clock;
 use crate::Once;
 use crate::messages::{query, reply};
 
-/// Queries that come in a turn, fewer than are taken at a time.
+/// The number of queries of a turn, less than the limit per turn.
 pub(crate) const BURST: u32 = 63;
 
-/// A network where every turn the same queries have come, from eight clients, and an upstream in the
-/// clear that answers at once.
+/// A network in which the same queries from eight clients arrive in every turn, and a plain
+/// upstream replies at once.
 struct Network {
     clients: Option<Key>,
     upstream: Option<Key>,
@@ -68,18 +69,18 @@ impl Datagram for Socket {
     }
 }
 
-/// Nobody connects.
+/// A connection type that is never used.
 struct Never;
 
 impl Read for Never {
     fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
-        unreachable!("nobody connects")
+        unreachable!("the network has no connections")
     }
 }
 
 impl Write for Never {
     fn write(&mut self, _: &[u8]) -> io::Result<usize> {
-        unreachable!("nobody connects")
+        unreachable!("the network has no connections")
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -145,18 +146,18 @@ impl Net for Network {
     }
 }
 
-/// All answers are in the cache.
+/// Benchmarks answers from the cache.
 pub(crate) fn cached() -> Once {
     turns(&[])
 }
 
-/// As before, and a line is written for each.
+/// Benchmarks the same with a query log.
 pub(crate) fn logged() -> Once {
     turns(&["--query-log", "/dev/null"])
 }
 
 fn turns(more: &[&str]) -> Once {
-    // Responses that an upstream in the clear has given are kept as others are.
+    // Replies of a plain upstream are cached like others.
     let arguments = [
         "-l127.0.0.1",
         "-uudp://192.0.2.1,domain=example.net",
@@ -173,15 +174,15 @@ fn turns(more: &[&str]) -> Once {
         now: Instant::after_start(Duration::from_secs(100)),
     };
     let clock = Clock::new(None);
-    let tls = tls::set_up(&config, &clock).expect("there are no files");
+    let tls = tls::set_up(&config, &clock).expect("no TLS file can fail");
     let reactor = Reactor::new(network, &config, tls, clock, &[7; 32]);
-    let mut reactor = reactor.expect("memory is bound to everything");
-    reactor.open_query_log().expect("/dev/null is there");
-    // The answer comes in the first of them.
+    let mut reactor = reactor.expect("every simulated address is free");
+    reactor.open_query_log().expect("/dev/null exists");
+    // The reply arrives in the first turn.
     for _ in 0..3 {
-        reactor.turn().expect("memory has no errors");
+        reactor.turn().expect("the simulated network has no errors");
     }
     Box::new(move || {
-        reactor.turn().expect("memory has no errors");
+        reactor.turn().expect("the simulated network has no errors");
     })
 }

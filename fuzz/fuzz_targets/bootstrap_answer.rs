@@ -1,8 +1,8 @@
-//! What a server says of the addresses of an upstream: whatever it is, a client has its response, and
-//! what is connected to is an address of the upstream's, on its port.
+//! Replies of a bootstrap server about an upstream's addresses. For any reply, a client gets a
+//! response, and connections go to a unicast address on the port of the upstream.
 //!
-//! Input: how many octets follow the question of the first answer (two octets), these, and those of
-//! the second.
+//! Input: the number of bytes behind the question of the first reply (two bytes), these bytes, and
+//! those of the second reply.
 
 #![no_main]
 
@@ -30,7 +30,7 @@ fuzz_target!(|input: &[u8]| {
     let now = Instant::default() + Duration::from_secs(1);
     proxy.handle_timeout(now, &mut outbox);
     let asked = common::sent(&outbox);
-    assert_eq!(asked.len(), 2, "both families are asked for");
+    assert_eq!(asked.len(), 2, "queries for both address families");
     let origin = common::origin(1);
     assert!(proxy.handle_query(origin, Transport::Udp, QUERY, now, &mut outbox));
     let mut given = common::responses(&outbox, 1232);

@@ -1,10 +1,10 @@
-//! What upstream answers, with the cache behind it: whatever it is, every client has its response,
-//! whoever asks the same later has one that is well formed and no longer than may be, and memory keeps
-//! to its limit.
+//! Replies of an upstream with the cache enabled. For any reply, every client gets a response, a
+//! later query for the same question gets a well-formed response within its length limit, and the
+//! cache keeps its memory limit.
 //!
-//! Input: how the query is made (an octet), which options it has (one), with what the answer is filled
-//! up (one), for how many seconds to wait (two), how often the last part is repeated (one), where that
-//! begins (two), and the answer behind its question: flags, counts, records.
+//! Input: the shape of the query (one byte), its options (one), the padding of the reply (one), the
+//! seconds to wait (two), the number of repetitions of the last part (one), the start of that part
+//! (two), and the reply behind its question: flags, counts, records.
 
 #![no_main]
 
@@ -49,7 +49,7 @@ fuzz_target!(|input: &[u8]| {
         .take(7)
         .enumerate()
     {
-        let turn = u32::try_from(round / 3).expect("few");
+        let turn = u32::try_from(round / 3).expect("a small number");
         let query = query(name, shape.rotate_left(turn), options.rotate_left(turn));
         let stream = |is_encrypted| Transport::Stream {
             idle: Duration::from_secs(10),
@@ -59,7 +59,7 @@ fuzz_target!(|input: &[u8]| {
         for transport in [Transport::Udp, stream(false), stream(true)] {
             let mut outbox = Outbox::default();
             steps::take();
-            let mut octets = query.len();
+            let mut bytes = query.len();
             let origin = common::origin(1);
             assert!(proxy.handle_query(origin, transport, &query, now, &mut outbox));
             let len_max = match transport {
@@ -74,7 +74,7 @@ fuzz_target!(|input: &[u8]| {
                 if *filling != 0 {
                     common::fill(&mut reply, [15, 3][usize::from(filling & 1)], filling / 2);
                 }
-                octets += reply.len();
+                bytes += reply.len();
                 proxy.handle_reply(link, &reply, now, &mut outbox);
                 given.extend(common::responses(&outbox, len_max));
             }
@@ -85,9 +85,9 @@ fuzz_target!(|input: &[u8]| {
                 given.extend(common::responses(&outbox, len_max));
             }
             assert_eq!(given.len(), 1, "one response to a query");
-            common::check_steps(octets + given[0].len());
-            let response = Message::parse(&given[0]).expect("it was checked");
-            let question = response.question().expect("it has the question");
+            common::check_steps(bytes + given[0].len());
+            let response = Message::parse(&given[0]).expect("the response is well formed");
+            let question = response.question().expect("the response has a question");
             assert_eq!(question.name(), name, "letter case is the client's");
             assert!(proxy.cache_usage().octets <= SIZE);
         }
@@ -97,7 +97,8 @@ fuzz_target!(|input: &[u8]| {
     }
 });
 
-/// A query of class IN for this name, whose type, flags, OPT and options are as these bits are.
+/// Returns a query of class IN for this name; the bits of `shape` and `options` select its type,
+/// flags, OPT and options.
 fn query(name: &[u8], shape: u8, options: u8) -> Vec<u8> {
     let has_opt = shape & 1 != 0;
     let checking_disabled = shape & 2 << 3;

@@ -1,5 +1,5 @@
-//! What a certificate says: whatever it is, its end and its owner are read or they are not, and the
-//! owner is no longer than what is told of it.
+//! A certificate. For any input, expiry and subject are parsed or refused, and a subject keeps its
+//! length limit.
 //!
 //! Input: the certificate.
 

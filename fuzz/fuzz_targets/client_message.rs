@@ -1,8 +1,8 @@
-//! A message from a client, twice, and what upstream says to it: every query gets one response,
-//! whatever both are, with a cache and without.
+//! A message from a client, twice, and the upstream's reply. For any messages, every query gets one
+//! response, with and without a cache.
 //!
-//! Input: how the client asks and what the answer is filled up with (one octet), the length of its
-//! message (two octets), the message; the rest stands behind the question of the answer.
+//! Input: the shape of the query and the padding of the reply (one byte), the length of the message
+//! (two bytes), the message; the rest is the reply behind its question.
 
 #![no_main]
 
@@ -41,7 +41,7 @@ fuzz_target!(|input: &[u8]| {
     for _ in 0..2 {
         let mut outbox = Outbox::default();
         steps::take();
-        let mut octets = message.len();
+        let mut bytes = message.len();
         let is_owed = proxy.handle_query(common::origin(1), transport, message, now, &mut outbox);
         let header = Header::parse(message);
         let is_query = header.is_some_and(|header| !header.flags.contains(Flags::QR));
@@ -55,7 +55,7 @@ fuzz_target!(|input: &[u8]| {
             if shape & 8 != 0 {
                 common::fill(&mut reply, 15, shape >> 4);
             }
-            octets += query.len() + reply.len();
+            bytes += query.len() + reply.len();
             outbox.clear();
             proxy.handle_reply(link, &reply, now, &mut outbox);
             given.extend(common::responses(&outbox, len_max));
@@ -66,7 +66,7 @@ fuzz_target!(|input: &[u8]| {
             proxy.handle_timeout(now, &mut outbox);
             given.extend(common::responses(&outbox, len_max));
         }
-        common::check_steps(octets + given.iter().map(Vec::len).sum::<usize>());
+        common::check_steps(bytes + given.iter().map(Vec::len).sum::<usize>());
         assert_eq!(given.len(), usize::from(is_owed), "one response to a query");
         for response in &given {
             assert_eq!(response[..2], message[..2], "the client's id");

@@ -1,7 +1,8 @@
-//! A client's connection: whatever comes on it in whatever pieces, messages come out as they went in,
-//! and every query has its response. Too many messages in a row that are no queries end it.
+//! A client's connection. For any input in any pieces, messages are handed over unchanged, and
+//! every query gets a response. Too many consecutive messages that are not queries end the
+//! connection.
 //!
-//! Input: how many pieces there are (one octet), their lengths, the octets of the connection.
+//! Input: the number of pieces (one byte), their lengths, the bytes of the connection.
 
 #![no_main]
 
@@ -21,9 +22,9 @@ fuzz_target!(|input: &[u8]| {
     let [pieces_len, rest @ ..] = input else {
         return;
     };
-    let (pieces, octets) = rest.split_at(usize::from(*pieces_len).min(rest.len()));
+    let (pieces, bytes) = rest.split_at(usize::from(*pieces_len).min(rest.len()));
     let stream = common::Script {
-        octets,
+        bytes,
         pieces,
         turn: 0,
     };
@@ -42,7 +43,7 @@ fuzz_target!(|input: &[u8]| {
     };
     let (mut messages, mut owed, mut answered) = (Vec::new(), 0, 0);
     let (mut is_over, mut unasked) = (false, 0);
-    for _ in 0..2 * octets.len() + 600 {
+    for _ in 0..2 * bytes.len() + 600 {
         let step = client.ready(&mut scratch, &limits, now, |message, _| {
             messages.push(message.to_vec());
             let is_query = message.len() >= 12 && message[2] & 0x80 == 0;
@@ -57,7 +58,7 @@ fuzz_target!(|input: &[u8]| {
             }
         });
         let step = step.expect("the script has no errors");
-        // Upstream never comes up: every query that is forwarded runs out of time.
+        // The upstream never becomes available: every forwarded query times out.
         proxy.handle_timeout(now + Duration::from_secs(60), &mut outbox);
         for response in common::responses(&outbox, 65_535) {
             assert!(client.send(&response, &mut scratch, &limits, now));
@@ -73,7 +74,7 @@ fuzz_target!(|input: &[u8]| {
         }
     }
     assert_eq!(owed, answered);
-    let mut rest = octets;
+    let mut rest = bytes;
     for message in messages {
         let (length, after) = rest.split_at(2);
         assert_eq!(

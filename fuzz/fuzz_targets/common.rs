@@ -1,4 +1,4 @@
-//! What the targets share.
+//! Helpers that the targets share.
 
 #![allow(dead_code, reason = "each target uses its part")]
 
@@ -19,12 +19,12 @@ use dotproxy::wire::edns::{OPT_LEN, OptWriter, OptionCode};
 use dotproxy::wire::header::HEADER_LEN;
 use dotproxy::wire::{Flags, MESSAGE_LEN_MAX, Message, steps};
 
-/// A configuration with an upstream under TLS, and one in the clear for names below `b`.
+/// Returns a configuration with an upstream over TLS, and a plain one for names below `b`.
 pub fn config() -> Config {
     configured(&["-u192.0.2.1#dot.example", "-uudp://192.0.2.2,domain=b"])
 }
 
-/// What these arguments come to. Without others, every query goes upstream.
+/// Returns the configuration of these arguments. The cache is disabled by default.
 pub fn configured(arguments: &[&str]) -> Config {
     let arguments = ["--cache-size=0"].iter().chain(arguments);
     let arguments: Vec<String> = arguments.map(ToString::to_string).collect();
@@ -34,15 +34,15 @@ pub fn configured(arguments: &[&str]) -> Config {
     }
 }
 
-/// An upstream under TLS and clients under TLS, with a certificate of this run.
+/// Returns TLS settings of an upstream and a listener, with a certificate that is created once.
 pub fn tls() -> &'static Setup {
     static TLS: LazyLock<Setup> = LazyLock::new(|| {
         let names = vec!["dot.example".to_owned()];
-        let certified = rcgen::generate_simple_self_signed(names).expect("a certificate");
+        let certified = rcgen::generate_simple_self_signed(names).expect("a test certificate");
         let file = |kind: &str, pem: String| {
             let name = format!("dotproxy-fuzz-{}.{kind}", std::process::id());
             let path = std::env::temp_dir().join(name);
-            std::fs::write(&path, pem).expect("a temporary file");
+            std::fs::write(&path, pem).expect("temporary files are writable");
             path
         };
         let certificate = file("pem", certified.cert.pem());
@@ -55,7 +55,7 @@ pub fn tls() -> &'static Setup {
             &files[0],
             &files[1],
         ]);
-        let tls = dotproxy::tls::set_up(&config, &Clock::new(None)).expect("files of ours");
+        let tls = dotproxy::tls::set_up(&config, &Clock::new(None)).expect("valid TLS files");
         for path in [certificate, key] {
             let _ = std::fs::remove_file(path);
         }
@@ -64,7 +64,7 @@ pub fn tls() -> &'static Setup {
     &TLS
 }
 
-/// A client, by number.
+/// Returns the origin of a client, by number.
 pub fn origin(number: u16) -> Origin {
     Origin {
         session: Key::from_usize(1),
@@ -73,7 +73,7 @@ pub fn origin(number: u16) -> Origin {
     }
 }
 
-/// The proxy's link, once it has asked for one: opened and up. A datagram is up at once.
+/// Opens the link that the proxy has asked for, if any. A UDP link is up at once.
 pub fn bring_up_link(proxy: &mut Proxy, outbox: &mut Outbox, now: Instant) -> Option<LinkKey> {
     let opened = outbox.actions().iter().find_map(|action| match action {
         Action::OpenLink { link, to } => Some((*link, to.scheme)),
@@ -87,13 +87,13 @@ pub fn bring_up_link(proxy: &mut Proxy, outbox: &mut Outbox, now: Instant) -> Op
     Some(link)
 }
 
-/// The responses in the outbox. Each is checked: well formed, a response, no longer than may be.
+/// Returns the responses in the outbox. Each is checked: well formed, a response, within the limit.
 pub fn responses(outbox: &Outbox, len_max: usize) -> Vec<Vec<u8>> {
     let mut responses = Vec::new();
     for action in outbox.actions() {
         if let Action::Respond { message, .. } = action {
             let bytes = outbox.bytes(message);
-            assert!(bytes.len() <= len_max, "{} octets", bytes.len());
+            assert!(bytes.len() <= len_max, "{} bytes", bytes.len());
             let parsed = Message::parse(bytes).expect("a response is well formed");
             assert!(parsed.header().flags.contains(Flags::QR));
             responses.push(bytes.to_vec());
@@ -102,7 +102,7 @@ pub fn responses(outbox: &Outbox, len_max: usize) -> Vec<Vec<u8>> {
     responses
 }
 
-/// The queries in the outbox with their links.
+/// Returns the queries in the outbox with their links.
 pub fn sent(outbox: &Outbox) -> Vec<(LinkKey, Vec<u8>)> {
     let sent = outbox.actions().iter().filter_map(|action| match action {
         Action::Send { link, message } => Some((*link, outbox.bytes(message).to_vec())),
@@ -111,10 +111,10 @@ pub fn sent(outbox: &Outbox) -> Vec<(LinkKey, Vec<u8>)> {
     sent.collect()
 }
 
-/// A reply to a query, of which all behind the question is given: flags, counts, records.
+/// Returns a reply to a query. `rest` is everything behind the question: flags, counts, records.
 pub fn reply(query: &[u8], rest: &[u8]) -> Vec<u8> {
-    let message = Message::parse(query).expect("ours");
-    let question = message.question().expect("ours");
+    let message = Message::parse(query).expect("our query is well formed");
+    let question = message.question().expect("our query is well formed");
     let mut reply = query[..HEADER_LEN + question.as_bytes().len()].to_vec();
     reply[11] = 0;
     if let [flags_high, flags_low, counts @ ..] = rest {
@@ -127,8 +127,9 @@ pub fn reply(query: &[u8], rest: &[u8]) -> Vec<u8> {
     reply
 }
 
-/// Adds an OPT to a reply that has none and is well formed, whose only option, an extended error that
-/// judges the name or one of this number, leaves so many octets of the longest message.
+/// Adds an OPT with one option to a well-formed reply without OPT. The option is an extended error
+/// about the name, or has the number `code`; the reply gets `left` bytes shorter than the longest
+/// message.
 pub fn fill(reply: &mut Vec<u8>, code: u16, left: u8) {
     let head_len = OPT_LEN + 4;
     let room = MESSAGE_LEN_MAX - usize::from(left);
@@ -147,14 +148,14 @@ pub fn fill(reply: &mut Vec<u8>, code: u16, left: u8) {
     writer.finish();
 }
 
-/// Checks that walks over messages of so many octets have taken no more steps than that allows.
-pub fn check_steps(octets: usize) {
+/// Checks that the steps of walks over messages of `bytes` bytes are within the bound.
+pub fn check_steps(bytes: usize) {
     let taken = steps::take();
-    let allowed = 32 * u64::try_from(octets).expect("few") + 65_536;
-    assert!(taken <= allowed, "{taken} steps for {octets} octets");
+    let allowed = 32 * u64::try_from(bytes).expect("a small number") + 65_536;
+    assert!(taken <= allowed, "{taken} steps for {bytes} bytes");
 }
 
-/// The queries in the outbox. Each is checked: well formed and, but for those in the clear, padded.
+/// Returns the queries in the outbox. Each is checked: well formed and, unless it is plain, padded.
 pub fn queries(outbox: &Outbox) -> Vec<Vec<u8>> {
     let queries = sent(outbox).into_iter().map(|(_, bytes)| {
         let parsed = Message::parse(&bytes).expect("a query is well formed");
@@ -166,9 +167,9 @@ pub fn queries(outbox: &Outbox) -> Vec<Vec<u8>> {
     queries.collect()
 }
 
-/// A stream whose peer sends these octets, in pieces of the given lengths, and reads everything.
+/// A stream with a peer that sends `bytes` in pieces of the given lengths, and reads everything.
 pub struct Script<'a> {
-    pub octets: &'a [u8],
+    pub bytes: &'a [u8],
     pub pieces: &'a [u8],
     pub turn: usize,
 }
@@ -183,10 +184,10 @@ impl Read for Script<'_> {
         if piece == 0 {
             return Err(ErrorKind::WouldBlock.into());
         }
-        let len = piece.min(self.octets.len()).min(buffer.len());
-        let (now, later) = self.octets.split_at(len);
+        let len = piece.min(self.bytes.len()).min(buffer.len());
+        let (now, later) = self.bytes.split_at(len);
         buffer[..len].copy_from_slice(now);
-        self.octets = later;
+        self.bytes = later;
         Ok(len)
     }
 }
@@ -194,8 +195,8 @@ impl Read for Script<'_> {
 impl Stream for Script<'_> {}
 
 impl Write for Script<'_> {
-    fn write(&mut self, octets: &[u8]) -> io::Result<usize> {
-        Ok(octets.len())
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        Ok(bytes.len())
     }
 
     fn flush(&mut self) -> io::Result<()> {

@@ -1,7 +1,7 @@
-//! The answers of a reader of dnstap: whatever they are, frames are taken once they are accepted, and
-//! little is held.
+//! Control frames of a dnstap reader. For any input, frames are sent only after the reader has
+//! accepted, and memory stays small.
 //!
-//! Input: how many pieces there are (one octet), their lengths, the octets of the connection.
+//! Input: the number of pieces (one byte), their lengths, the bytes of the connection.
 
 #![no_main]
 
@@ -15,15 +15,15 @@ fuzz_target!(|input: &[u8]| {
     let [pieces_len, rest @ ..] = input else {
         return;
     };
-    let (pieces, octets) = rest.split_at(usize::from(*pieces_len).min(rest.len()));
+    let (pieces, bytes) = rest.split_at(usize::from(*pieces_len).min(rest.len()));
     let stream = common::Script {
-        octets,
+        bytes,
         pieces,
         turn: 0,
     };
     let mut scratch = Scratch::new();
     let mut stream = FrameStream::new(stream);
-    for _ in 0..octets.len() + 2 {
+    for _ in 0..bytes.len() + 2 {
         if stream.ready(&mut scratch).is_err() {
             return;
         }

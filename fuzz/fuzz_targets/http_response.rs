@@ -1,7 +1,7 @@
-//! The responses of a collector of traces: whatever comes, the answer is the same in whatever pieces it
-//! comes, and there is one for each document at most.
+//! Responses of a trace collector. For any input, the answer does not depend on the pieces in which
+//! the input arrives, and each document has at most one answer.
 //!
-//! Input: how many pieces there are (one octet), their lengths, the octets of the connection.
+//! Input: the number of pieces (one byte), their lengths, the bytes of the connection.
 
 #![no_main]
 
@@ -15,22 +15,22 @@ fuzz_target!(|input: &[u8]| {
     let [pieces_len, rest @ ..] = input else {
         return;
     };
-    let (pieces, octets) = rest.split_at(usize::from(*pieces_len).min(rest.len()));
-    // What never comes has no answer.
+    let (pieces, bytes) = rest.split_at(usize::from(*pieces_len).min(rest.len()));
+    // Mostly empty pieces do not deliver the input within the turns of the test.
     if 2 * pieces.iter().filter(|len| **len == 0).count() > pieces.len() {
         return;
     }
-    let in_pieces = answer(octets, pieces);
-    let whole = answer(octets, &[]);
-    // Whether more comes than was asked for shows only once it has come.
+    let in_pieces = answer(bytes, pieces);
+    let whole = answer(bytes, &[]);
+    // `is_kept` depends on the pieces: further input shows only once it has arrived.
     let fixed = |answer: Option<Answer>| answer.map(|answer| (answer.status, answer.retry_after));
     assert_eq!(fixed(in_pieces), fixed(whole));
 });
 
-/// The answer to a document, if there is one.
-fn answer(octets: &[u8], pieces: &[u8]) -> Option<Answer> {
+/// Returns the answer to a document, if there is one.
+fn answer(bytes: &[u8], pieces: &[u8]) -> Option<Answer> {
     let stream = common::Script {
-        octets,
+        bytes,
         pieces,
         turn: 0,
     };
@@ -40,7 +40,7 @@ fn answer(octets: &[u8], pieces: &[u8]) -> Option<Answer> {
     client
         .flush(&mut scratch)
         .expect("the script has no errors");
-    for _ in 0..2 * octets.len() + 600 {
+    for _ in 0..2 * bytes.len() + 600 {
         match client.ready(&mut scratch) {
             Ok(None) => {}
             Ok(answer) => return answer,

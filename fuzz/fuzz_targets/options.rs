@@ -1,7 +1,7 @@
-//! Options, on the command line and in a file, upstreams among them: whatever they are, there is a
-//! configuration or one line that says what is wrong.
+//! Options on the command line and in a file, including upstreams. Any input gives a configuration
+//! or an error of one line.
 //!
-//! Input: where they stand (one octet), the lines.
+//! Input: command line or file (one byte), the lines.
 
 #![no_main]
 
@@ -11,18 +11,18 @@ use dotproxy::options;
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|input: &[u8]| {
-    let [place, octets @ ..] = input else {
+    let [place, bytes @ ..] = input else {
         return;
     };
     let arguments = if place % 2 == 0 {
-        let Ok(text) = str::from_utf8(octets) else {
+        let Ok(text) = str::from_utf8(bytes) else {
             return;
         };
         text.lines().map(str::to_owned).collect()
     } else {
         let name = format!("dotproxy-fuzz-{}.conf", std::process::id());
         let path = std::env::temp_dir().join(name);
-        std::fs::write(&path, octets).expect("a temporary file");
+        std::fs::write(&path, bytes).expect("temporary files are writable");
         vec![format!("-C{}", path.display())]
     };
     if let Err(problem) = options::parse(&arguments) {

@@ -1,8 +1,8 @@
-//! What a peer sends under TLS that is no resolver of ours, or no client that has shaken hands:
-//! whatever it is in whatever pieces, nothing panics, and nothing is taken for payload.
+//! Input of an unauthenticated TLS peer: an upstream, or a client before its handshake. For any
+//! input in any pieces, there is no panic, and no input is handled as payload.
 //!
-//! Input: which end we are (one octet), how many pieces there are (one octet), their lengths, the
-//! octets of the connection.
+//! Input: our end of the connection (one byte), the number of pieces (one byte), their lengths, the
+//! bytes of the connection.
 
 #![no_main]
 
@@ -18,22 +18,22 @@ fuzz_target!(|input: &[u8]| {
     let [end, pieces_len, rest @ ..] = input else {
         return;
     };
-    let (pieces, octets) = rest.split_at(usize::from(*pieces_len).min(rest.len()));
+    let (pieces, bytes) = rest.split_at(usize::from(*pieces_len).min(rest.len()));
     let mut scratch = Scratch::new();
     let stream = common::Script {
-        octets,
+        bytes,
         pieces,
         turn: 0,
     };
-    let turns = 2 * octets.len() + 600;
+    let turns = 2 * bytes.len() + 600;
     let tls = common::tls();
     if end % 2 == 0 {
-        let connector = tls.connectors[0].as_ref().expect("it speaks TLS");
+        let connector = tls.connectors[0].as_ref().expect("the upstream uses TLS");
         let transport = Transport::tls(stream, connector, &mut scratch).expect("a first flight");
         speak_to_server(UpstreamStream::new(transport), turns, &mut scratch);
     } else {
-        let acceptor = tls.acceptor.as_ref().expect("it listens");
-        let transport = Transport::accepted(stream, acceptor).expect("a connection");
+        let acceptor = tls.acceptor.as_ref().expect("there is a TLS listener");
+        let transport = Transport::accepted(stream, acceptor).expect("a TLS connection");
         let client =
             ClientStream::new(transport, ([127, 0, 0, 1], 4711).into(), Instant::default());
         speak_to_client(client, turns, &mut scratch);
@@ -44,7 +44,7 @@ fn speak_to_server(mut upstream: UpstreamStream<Script<'_>>, turns: usize, scrat
     upstream.send(b"a query that must wait");
     for _ in 0..turns {
         let step = upstream.ready(scratch, 100_000, |event| {
-            panic!("nobody has proved anything, and yet: {event:?}")
+            panic!("event of an unauthenticated peer: {event:?}")
         });
         if step.is_err() || upstream.flush(scratch, 1).is_err() {
             break;

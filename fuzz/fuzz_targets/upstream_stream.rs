@@ -1,9 +1,9 @@
-//! A connection from upstream, once it is decrypted: whatever comes on it in whatever pieces, every
-//! query has one response, and an answer answers its question.
+//! Decrypted input of an upstream connection. For any input in any pieces, every query gets one
+//! response, and every response has the question of its query.
 //!
-//! Input: how many queries there are and how many pieces (one octet each), the lengths of the pieces,
-//! the octets of the connection. Where two octets are the number of a query, its id takes their place
-//! often enough to be found.
+//! Input: the number of queries and of pieces (one byte each), the lengths of the pieces, the bytes
+//! of the connection. The number of a query in the id of a message is replaced by the id of that
+//! query, so that ids match often enough.
 
 #![no_main]
 
@@ -23,7 +23,7 @@ fuzz_target!(|input: &[u8]| {
     let [queries, pieces_len, rest @ ..] = input else {
         return;
     };
-    let (pieces, octets) = rest.split_at(usize::from(*pieces_len).min(rest.len()));
+    let (pieces, bytes) = rest.split_at(usize::from(*pieces_len).min(rest.len()));
     let now = Instant::default() + Duration::from_secs(1);
     let mut proxy = Proxy::new(&common::config(), &[7; 32]);
     let mut outbox = Outbox::default();
@@ -34,23 +34,23 @@ fuzz_target!(|input: &[u8]| {
         let origin = common::origin(number);
         assert!(proxy.handle_query(origin, ClientTransport::Udp, &query, now, &mut outbox));
     }
-    let link = common::bring_up_link(&mut proxy, &mut outbox, now).expect("a link is asked for");
+    let link = common::bring_up_link(&mut proxy, &mut outbox, now).expect("the proxy opens a link");
     let ids: Vec<[u8; 2]> = common::queries(&outbox)
         .iter()
         .map(|query| [query[0], query[1]])
         .collect();
     assert_eq!(ids.len(), usize::from(queries));
 
-    let octets = with_ids(octets, &ids);
+    let bytes = with_ids(bytes, &ids);
     let stream = common::Script {
-        octets: &octets,
+        bytes: &bytes,
         pieces,
         turn: 0,
     };
     let mut upstream = UpstreamStream::new(Transport::plain(stream));
     let mut scratch = Scratch::new();
     let mut given = Vec::new();
-    for _ in 0..2 * octets.len() + 600 {
+    for _ in 0..2 * bytes.len() + 600 {
         outbox.clear();
         let step = upstream.ready(&mut scratch, 100_000, |event| {
             if let UpstreamEvent::Message(message) = event {
@@ -76,17 +76,17 @@ fuzz_target!(|input: &[u8]| {
     }
 });
 
-/// Puts the ids of queries in the place of their numbers, in every frame.
-fn with_ids(octets: &[u8], ids: &[[u8; 2]]) -> Vec<u8> {
-    let mut octets = octets.to_vec();
+/// Replaces the numbers of queries by their ids, in every frame.
+fn with_ids(bytes: &[u8], ids: &[[u8; 2]]) -> Vec<u8> {
+    let mut bytes = bytes.to_vec();
     let mut at = 0;
-    while let Some([high, low, id_high, id_low]) = octets.get(at..at + 4) {
+    while let Some([high, low, id_high, id_low]) = bytes.get(at..at + 4) {
         let len = usize::from(u16::from_be_bytes([*high, *low]));
         let number = usize::from(u16::from_be_bytes([*id_high, *id_low]));
         if let Some(id) = ids.get(number) {
-            octets[at + 2..at + 4].copy_from_slice(id);
+            bytes[at + 2..at + 4].copy_from_slice(id);
         }
         at += 2 + len;
     }
-    octets
+    bytes
 }

@@ -1,37 +1,37 @@
-//! Adaptive busy polling: whether the loop asks for events again for a moment before it sleeps.
+//! Adaptive busy polling: decides whether the loop polls for a moment before it sleeps.
 //!
-//! Sleep and wake-up cost some microseconds of processor time and more of latency. Where the next
-//! event arrives sooner than that, as with a client on the same host that waits for each response,
-//! asking again is cheaper than sleep. Whether events arrive that soon shows in the waits: the loop
-//! polls only while most of the last waits were short, and a poll that finds no event counts twice.
+//! Sleep and wake-up cost some microseconds of processor time and more of latency. If the next
+//! event arrives sooner, as with a client on the same host that waits for each response, polling is
+//! cheaper than sleep. The waits show whether events arrive that soon: the loop polls only while
+//! most recent waits were short, and a poll without an event counts twice.
 
 use std::time::Duration;
 
-/// Decides whether a wait begins with polling. See the [module](self).
+/// The decision whether a wait begins with polling. See the [module](self).
 #[derive(Debug)]
 pub(super) struct BusyPoll {
-    /// Another process can run while this one polls.
+    /// There are several processors, so that another process can run during a poll.
     is_possible: bool,
-    /// Short waits less long ones, within bounds.
+    /// The number of short waits minus long ones, within bounds.
     score: u8,
 }
 
 /// The time that the loop polls before it sleeps.
 pub(super) const POLL_TIME: Duration = Duration::from_micros(20);
 
-/// A wait that was no longer than this could have been polled: it includes a wake-up.
+/// Maximum length of a wait that polling could have covered: it includes a wake-up.
 const SHORT_WAIT: Duration = Duration::from_micros(30);
 
 const SCORE_MAX: u8 = 16;
 
-/// The score from which on the loop polls.
+/// Minimum score for polling.
 const SCORE_MIN: u8 = 8;
 
-/// What a wait takes from the score where no event came within [`POLL_TIME`].
+/// The decrement of the score for a wait without an event within [`POLL_TIME`].
 const LONG_WAIT_COST: u8 = 2;
 
 impl BusyPoll {
-    /// A loop that may run on so many processors.
+    /// Creates the state for a loop that may run on `processors` processors.
     pub(super) fn new(processors: u32) -> Self {
         Self {
             is_possible: processors > 1,
@@ -44,7 +44,7 @@ impl BusyPoll {
         self.is_possible && self.score >= SCORE_MIN
     }
 
-    /// Takes into account how long the loop waited for an event.
+    /// Updates the score with the time that the loop waited for an event.
     pub(super) fn on_wait(&mut self, waited: Duration) {
         let limit = if self.is_on() { POLL_TIME } else { SHORT_WAIT };
         self.score = if waited <= limit {
@@ -89,7 +89,7 @@ mod tests {
     }
 
     #[test]
-    fn one_processor_is_left_to_the_others() {
+    fn single_processor_is_never_polled_on() {
         assert!(!after_waits(1, [10; 100]));
     }
 }

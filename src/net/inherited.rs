@@ -1,4 +1,4 @@
-//! Sockets that the process was started with, by systemd or whoever else speaks its protocol
+//! Sockets inherited from a service manager: systemd or another program with its protocol
 //! (`sd_listen_fds(3)`).
 
 use std::io;
@@ -10,14 +10,14 @@ use socket2::{Protocol, Socket, Type};
 
 use crate::config::InheritedSocket;
 
-/// The sockets, until somebody takes them.
+/// The inherited sockets that are not in use yet.
 #[derive(Debug, Default)]
 pub struct Inherited {
     sockets: Vec<(SocketAddr, Type, Socket)>,
 }
 
 impl Inherited {
-    /// Those that the environment tells of.
+    /// Returns the sockets that the environment announces.
     pub fn from_environment() -> io::Result<Self> {
         let mut inherited = Self::default();
         let mut descriptors = ListenFd::from_env();
@@ -37,8 +37,8 @@ impl Inherited {
         Ok(inherited)
     }
 
-    /// Adds a socket that can be used as it is. A second one at the same place would be served by
-    /// nobody.
+    /// Adds a socket. A second socket with the same address and kind is an error, because it would
+    /// not be served.
     fn add(&mut self, socket: Socket) -> io::Result<()> {
         let kind = socket.r#type()?;
         if let Some(problem) = problem(&socket, kind)? {
@@ -55,7 +55,7 @@ impl Inherited {
         Ok(())
     }
 
-    /// Where they are bound.
+    /// Returns the addresses of the sockets.
     pub fn places(&self) -> Vec<InheritedSocket> {
         let mut places: Vec<InheritedSocket> = Vec::new();
         for (address, kind, _) in &self.sockets {
@@ -74,7 +74,7 @@ impl Inherited {
         places
     }
 
-    /// Takes the one of this kind that is bound there, if there is one.
+    /// Removes and returns the socket of this kind at `address`, if there is one.
     pub(super) fn take(&mut self, address: SocketAddr, kind: Type) -> Option<Socket> {
         let position = self.position(address, kind)?;
         Some(self.sockets.swap_remove(position).2)
@@ -86,7 +86,7 @@ impl Inherited {
     }
 }
 
-/// Why clients cannot be served on a socket, if they cannot.
+/// Returns why a socket cannot serve clients, if it cannot.
 fn problem(socket: &Socket, kind: Type) -> io::Result<Option<&'static str>> {
     let is_bound = || -> io::Result<bool> {
         let address = socket.local_addr()?.as_socket();
@@ -153,8 +153,8 @@ mod tests {
         socket.local_addr().unwrap().as_socket().unwrap()
     }
 
-    /// A UDP and a TCP socket with the same address. A port that is free for UDP may be that of a
-    /// TCP connection of another test.
+    /// Opens a UDP and a TCP socket with the same address. A port that is free for UDP may be in
+    /// use for TCP by another test.
     fn bound_together() -> [Socket; 2] {
         loop {
             let udp = bound(Type::DGRAM);
@@ -165,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn second_socket_of_a_kind_at_one_place_is_an_error() {
+    fn second_socket_of_a_kind_and_address_is_an_error() {
         let mut inherited = Inherited::default();
         let [udp, tcp] = bound_together();
         let address = address_of(&udp);

@@ -1,5 +1,5 @@
-//! The network of the operating system, through mio. No file but this one and [`super::udp`] knows
-//! either.
+//! The network of the operating system, through mio. Only this file and [`super::udp`] use the
+//! operating system or mio.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::SocketAddr;
@@ -26,25 +26,26 @@ use crate::base::arena::Key;
 use crate::base::time::Instant;
 use crate::session;
 
-/// Events that one call of the poller reports; what is more comes with the next.
+/// Maximum number of events that one call of the poller reports; the rest comes with the next.
 const EVENTS_MAX: usize = 256;
 
-/// Connections that the kernel completes ahead of our accepting them.
+/// Maximum number of connections that the kernel completes before they are accepted.
 const BACKLOG: i32 = 1024;
 
-/// What is no suspension but the time between two readings of clocks.
+/// Minimum time that counts as a suspension: less is the time between two readings of clocks.
 const SUSPENDED_MIN: Duration = Duration::from_secs(1);
 
-/// A peer upstream that is gone without a word is found out while nothing is asked, too.
+/// Keepalive settings that detect a silently lost upstream, also without queries.
 const KEEPALIVE: TcpKeepalive = TcpKeepalive::new()
     .with_time(Duration::from_secs(10))
     .with_interval(Duration::from_secs(3))
     .with_retries(3);
 
-/// How long a peer upstream may take to acknowledge octets.
+/// Maximum time for an upstream to acknowledge data.
 const UNACKNOWLEDGED_MAX: Duration = Duration::from_secs(10);
 
-/// No key has this token: its place would be beyond every arena's capacity.
+/// Token of the signals. It is never the token of a key: its index is beyond the capacity of every
+/// arena.
 const SIGNALS: Token = Token(usize::MAX);
 
 /// The network of the operating system.
@@ -54,9 +55,9 @@ pub struct MioNet {
     ready: Events,
     signals: SignalFd,
     start: std::time::Instant,
-    /// How far the clock that goes on while the host is suspended is ahead of ours.
+    /// Total suspension so far: the lead of the boot clock over ours.
     suspended: Duration,
-    /// The kernel has timers that are finer than its ticks.
+    /// The kernel's timers are finer than its ticks.
     has_fine_timers: bool,
     inherited: Inherited,
     is_port_shared: bool,
@@ -64,9 +65,9 @@ pub struct MioNet {
 }
 
 impl MioNet {
-    /// A poller, with the signals that the program heeds blocked and led into it. Sockets for
-    /// clients are those that are inherited, where there are some; those that are not share their
-    /// port with other processes, if so wanted.
+    /// Creates a poller, blocks the handled signals and receives them through the poller. Inherited
+    /// sockets are used for clients where they match; other sockets share their port with other
+    /// processes if `is_port_shared` is set.
     pub fn new(inherited: Inherited, is_port_shared: bool) -> io::Result<Self> {
         let poll = Poll::new()?;
         let mut numbers = SigSet::empty();
@@ -97,7 +98,7 @@ impl MioNet {
         })
     }
 
-    /// Waits until something is ready or `timeout` is over.
+    /// Waits until a socket is ready or `timeout` has passed.
     fn wait_for_events(&mut self, timeout: Option<Duration>) -> io::Result<()> {
         let start = self.now();
         let may_sleep = timeout.is_none_or(|timeout| timeout > POLL_TIME);
@@ -191,7 +192,7 @@ impl Net for MioNet {
         if self.has_fine_timers
             && let Ok(length) = length.try_into()
         {
-            // A signal may end it sooner.
+            // A signal may end the pause early.
             let _ = nanosleep(&length);
         }
     }
@@ -231,7 +232,7 @@ impl Net for MioNet {
             None => self.open_for_clients(address, Type::STREAM, Protocol::TCP)?,
         };
         if !is_inherited {
-            // Connections of an earlier process that linger are no reason not to start.
+            // Lingering connections of an earlier process must not prevent the start.
             socket.set_reuse_address(true)?;
             socket.bind(&address.into())?;
             socket.listen(BACKLOG)?;
@@ -243,7 +244,7 @@ impl Net for MioNet {
 
     fn accept(&mut self, listener: &TcpListener, key: Key) -> io::Result<(Stream, SocketAddr)> {
         let (mut stream, peer) = listener.accept()?;
-        // Without it some responses wait for others to be acknowledged.
+        // With Nagle's algorithm some responses would wait for acknowledgements of others.
         let _ = stream.set_nodelay(true);
         self.register(&mut stream, key)?;
         Ok((Stream::Tcp(stream), peer))
@@ -266,12 +267,12 @@ impl Net for MioNet {
     }
 }
 
-/// A connection of the operating system.
+/// A stream socket of the operating system.
 #[derive(Debug)]
 pub enum Stream {
-    /// Over TCP.
+    /// A TCP connection.
     Tcp(TcpStream),
-    /// To a socket of this host.
+    /// A connection to a Unix socket.
     Local(UnixStream),
 }
 
@@ -285,10 +286,10 @@ impl Read for Stream {
 }
 
 impl Write for Stream {
-    fn write(&mut self, octets: &[u8]) -> io::Result<usize> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         match self {
-            Self::Tcp(stream) => stream.write(octets),
-            Self::Local(stream) => stream.write(octets),
+            Self::Tcp(stream) => stream.write(bytes),
+            Self::Local(stream) => stream.write(bytes),
         }
     }
 
@@ -303,22 +304,22 @@ impl Write for Stream {
 impl session::Stream for Stream {
     fn acknowledge(&mut self) {
         if let Self::Tcp(stream) = self {
-            // Without it the peer waits a little.
+            // Otherwise the peer waits for the delayed acknowledgement.
             let _ = SockRef::from(&*stream).set_tcp_quickack(true);
         }
     }
 }
 
-/// Whether short pauses are as short as they should be. The kernel would make each up to 50 µs
-/// longer, to let timers end together.
+/// Sets the timer slack to its minimum and returns whether short pauses are accurate. By default
+/// the kernel may extend each pause by up to 50 µs, so that timers end together.
 fn has_fine_timers() -> bool {
     let resolution = clock_getres(ClockId::CLOCK_MONOTONIC).map(Duration::from);
     let slack = set_current_timer_slack(NonZero::new(1));
     slack.is_ok() && resolution.is_ok_and(|resolution| resolution <= Duration::from_micros(1))
 }
 
-/// How long the host has been suspended since it started: our clock stands still meanwhile, that of
-/// the time since booting does not.
+/// Returns the total time that the host was suspended since its start: the monotonic clock stops
+/// during a suspension, the boot clock does not.
 fn suspended() -> Duration {
     let read = |clock| clock_gettime(clock).map(Duration::from);
     match (
@@ -334,7 +335,7 @@ pub(super) fn open(address: SocketAddr, kind: Type, protocol: Protocol) -> io::R
     let socket = Socket::new(Domain::for_address(address), kind, Some(protocol))?;
     socket.set_nonblocking(true)?;
     if address.is_ipv6() {
-        // IPv4 has its own socket, so that clients have their own addresses.
+        // IPv4 has its own socket, so that IPv4 clients do not appear with mapped addresses.
         socket.set_only_v6(true)?;
     }
     Ok(socket)

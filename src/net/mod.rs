@@ -1,7 +1,7 @@
-//! The way to the sockets and to the clock: [`Net`] says what the loop needs, [`mio`] provides it,
-//! with [`udp`] sockets of its own, of those that are [`inherited`] if there are any.
+//! Access to sockets and the clock: [`Net`] is the interface of the loop, [`mio`] implements it
+//! with its own [`udp`] sockets, and [`inherited`] has the sockets of a service manager.
 //!
-//! Tests provide a network of their own, with a clock that jumps.
+//! Tests implement [`Net`] with a simulated network and clock.
 
 mod busy_poll;
 pub mod inherited;
@@ -22,22 +22,22 @@ use crate::base::arena::{Key, Token};
 use crate::base::time::Instant;
 use crate::session::{Datagram, Stream};
 
-/// Something that the loop has waited for.
+/// An event that the loop waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Event {
-    /// The socket whose key has this token may have become readable or writable. It is reported
-    /// once: a reader that stops before there is nothing more is not told again.
+    /// The socket with this token may have become readable or writable. Readiness is reported once:
+    /// if a reader stops early, there is no second event.
     Ready(Token),
-    /// Someone wants something of the process.
+    /// The process received a signal.
     Signal(Signal),
-    /// The host was suspended and goes on.
+    /// The host was suspended and has resumed.
     Resumed {
-        /// For how long, by a clock that ours is not.
+        /// The length of the suspension, by the boot clock.
         slept: Duration,
     },
 }
 
-/// What a signal asks for.
+/// A signal that the program handles.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Signal {
     /// To finish and end: SIGTERM, SIGINT.
@@ -48,32 +48,32 @@ pub enum Signal {
     Report,
 }
 
-/// A network and a clock. Every socket is nonblocking and registered under the key that it is made
-/// with, until it is dropped.
+/// A network and a clock. Every socket is nonblocking and is registered under the key of its
+/// creation until it is dropped.
 pub trait Net {
     /// A TCP connection.
     type Stream: Stream;
-    /// A TCP socket that listens.
+    /// A listening TCP socket.
     type Listener;
     /// A UDP socket.
     type Datagram: Datagram;
 
-    /// The time now. Within the loop, the time is that of the turn.
+    /// Returns the current time. Within the loop, the time is that of the turn.
     fn now(&self) -> Instant;
 
-    /// Waits until something is ready or `timeout` is over, appends what is ready to `events`, and
+    /// Waits until a socket is ready or `timeout` has passed, appends the events to `events`, and
     /// returns the time.
     fn wait(&mut self, timeout: Option<Duration>, events: &mut Vec<Event>) -> io::Result<Instant>;
 
-    /// Lets so much time pass, in which more gets ready; none where the system cannot wait for so
-    /// little.
+    /// Waits for `length`, so that more sockets get ready. Does not wait if the system has no
+    /// timers for such short pauses.
     fn pause(&mut self, length: Duration);
 
-    /// A UDP socket bound to `address`. It is reported when it can be read, and when it can be
-    /// written only while it is [watched](Net::watch_room).
+    /// Creates a UDP socket bound to `address`. It is reported when it is readable, and when it is
+    /// writable only while it is [watched](Net::watch_room).
     fn bind(&mut self, address: SocketAddr, key: Key) -> io::Result<Self::Datagram>;
 
-    /// From now on reports, or no longer reports, that a UDP socket has room for what is sent.
+    /// Starts or stops reporting that a UDP socket has room.
     fn watch_room(
         &mut self,
         socket: &mut Self::Datagram,
@@ -81,29 +81,29 @@ pub trait Net {
         is_watched: bool,
     ) -> io::Result<()>;
 
-    /// A TCP socket that listens on `address`.
+    /// Creates a TCP socket that listens on `address`.
     fn listen(&mut self, address: SocketAddr, key: Key) -> io::Result<Self::Listener>;
 
-    /// The next connection to `listener`, and where it comes from.
+    /// Accepts the next connection of `listener`. Returns the connection and the client's address.
     fn accept(
         &mut self,
         listener: &Self::Listener,
         key: Key,
     ) -> io::Result<(Self::Stream, SocketAddr)>;
 
-    /// A UDP socket on a port that nobody can foresee, which sends to `peer` and receives from it
-    /// alone.
+    /// Creates a UDP socket on an unpredictable port that sends to `peer` and receives from `peer`
+    /// only.
     fn connect_datagram(&mut self, peer: SocketAddr, key: Key) -> io::Result<Self::Datagram>;
 
-    /// Connects to the local socket that has a path.
+    /// Connects to the Unix socket at `path`.
     fn connect_local(&mut self, path: &Path, key: Key) -> io::Result<Self::Stream>;
 
-    /// Starts to connect to `peer`. Whether that succeeds shows in reading and writing.
+    /// Starts to connect to `peer`. Later reads and writes report the success or failure.
     fn connect(&mut self, peer: SocketAddr, key: Key) -> io::Result<Self::Stream>;
 }
 
-/// Whether accepting failed because of the connection that would have been the next, so that the
-/// one behind it can be accepted at once (`accept(2)`). All other errors may last.
+/// Returns whether accepting failed because of the connection that would have been the next, so
+/// that the one behind it can be accepted at once (`accept(2)`). All other errors may last.
 pub fn is_of_one_connection(error: &io::Error) -> bool {
     matches!(
         error.raw_os_error(),
@@ -122,7 +122,7 @@ pub fn is_of_one_connection(error: &io::Error) -> bool {
     )
 }
 
-/// Whether an IPv6 address could not be had because the host has none.
+/// Returns whether an IPv6 socket could not be opened because the host has no IPv6.
 pub fn has_no_ipv6(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(EAFNOSUPPORT | EADDRNOTAVAIL))
 }

@@ -16,14 +16,14 @@ use socket2::{MsgHdr, SockAddr, SockRef, Socket};
 use crate::base::address::Address;
 use crate::session::client::datagram::{Datagram, Outgoing};
 
-/// Octets of queries that the kernel keeps while we are busy; it may allow less.
+/// Size in bytes of the receive buffer for queries; the kernel may allow less.
 const UDP_BUFFER_LEN: usize = 1024 * 1024;
 
-/// Datagrams that are sent by one call.
+/// Maximum number of datagrams sent with one call.
 const BATCH_LEN: usize = 16;
 
-/// Datagrams that leave as one: what the kernel takes, and what a datagram holds behind the headers
-/// of IPv6 and UDP.
+/// Maximum number of segments in a datagram for segmentation (UDP GSO), and the maximum payload of
+/// a datagram with headers of IPv6 and UDP.
 const SEGMENTS_MAX: usize = 64;
 const SEGMENTED_LEN_MAX: usize = 65_535 - 48;
 
@@ -34,18 +34,18 @@ const DISCARD_PORT: u16 = 9;
 #[derive(Debug)]
 pub struct Udp {
     socket: UdpSocket,
-    /// It is bound to every address, so the kernel tells which one was asked.
+    /// The socket is bound to the wildcard address, so the kernel reports the destination address.
     is_everywhere: bool,
-    /// Whoever has started the process has it, too.
+    /// Another process, which started this one, also holds the socket.
     is_inherited: bool,
-    /// The kernel takes datagrams apart.
+    /// The kernel supports segmentation of datagrams (UDP GSO).
     can_segment: bool,
     control: Vec<u8>,
 }
 
 impl Udp {
-    /// The socket that clients send their queries to, at `address`. One that is inherited is bound
-    /// there already.
+    /// Creates the session socket for clients at `address`. An inherited socket is already bound
+    /// there.
     pub(super) fn for_clients(
         socket: Socket,
         address: SocketAddr,
@@ -62,21 +62,21 @@ impl Udp {
         if !is_inherited {
             socket.bind(&address.into())?;
         }
-        // None is taken apart unless it says so itself; kernels before 4.18 know neither.
+        // The default is no segmentation; kernels before 4.18 do not know the option.
         let can_segment = setsockopt(&socket, sockopt::UdpGsoSegment, &0).is_ok();
         Ok(Self {
             socket: UdpSocket::from_std(socket.into()),
             is_everywhere,
             is_inherited,
             can_segment,
-            // Whoever has opened an inherited socket may have asked for times as well.
+            // The creator of an inherited socket may have enabled timestamps.
             control: nix::cmsg_space!(libc::in6_pktinfo, [libc::timespec; 3]),
         })
     }
 
-    /// A socket that sends to `peer` and receives from it alone.
+    /// Creates a socket that sends to `peer` and receives from `peer` only.
     pub(super) fn to_upstream(socket: Socket, peer: SocketAddr) -> io::Result<Self> {
-        // The kernel picks the port, by chance (RFC 6056).
+        // The kernel picks a random port (RFC 6056).
         socket.connect(&peer.into())?;
         Ok(Self {
             socket: UdpSocket::from_std(socket.into()),
@@ -87,7 +87,7 @@ impl Udp {
         })
     }
 
-    /// What a poller takes.
+    /// Returns the event source for the poller.
     pub(super) fn source(&mut self) -> &mut UdpSocket {
         &mut self.socket
     }
@@ -98,8 +98,8 @@ impl Datagram for Udp {
         if self.is_inherited {
             return false;
         }
-        // A socket that is connected gets what its peer sends and nothing else, and others that
-        // share the port get the rest. Nobody sends from the port for what is to be discarded.
+        // A connected socket receives only datagrams of its peer, and other sockets on the port
+        // receive the rest. No datagram comes from the discard port.
         let is_ipv4 = self.socket.local_addr().is_ok_and(|own| own.is_ipv4());
         let host: IpAddr = if is_ipv4 {
             Ipv4Addr::LOCALHOST.into()
@@ -133,7 +133,7 @@ impl Datagram for Udp {
             }
             _ => None,
         });
-        // Nothing can leave from a multicast address: the kernel picks one.
+        // A multicast address is no valid source: the kernel picks an address.
         let local = local.filter(|local: &Address| !local.ip.is_multicast());
         Ok((received.bytes, peer, local))
     }
@@ -160,11 +160,11 @@ impl Datagram for Udp {
 }
 
 impl Udp {
-    /// How many of the first datagrams can leave as one that the kernel takes apart: to one client
-    /// on this host, of one length but for the last, which may be shorter.
+    /// Returns how many of the first datagrams can be sent as one segmented datagram: they go to
+    /// one client on this host and have equal lengths; the last one may be shorter.
     ///
-    /// Only on this host, where the kernel takes them apart as it hands them over. Elsewhere
-    /// devices do so, and there are those that corrupt what they take apart.
+    /// On this host the kernel splits the datagram on delivery. For other hosts network devices may
+    /// split it, and some devices corrupt the segments.
     fn alike(&self, datagrams: &[Outgoing<'_>]) -> usize {
         let first = &datagrams[0];
         if !self.can_segment || !first.peer.ip().is_loopback() {
@@ -185,7 +185,7 @@ impl Udp {
         alike + usize::from(same_way.next().is_some_and(|next| (1..len).contains(&next)))
     }
 
-    /// Sends datagrams that are alike.
+    /// Sends datagrams that [`Udp::alike`] has found as one.
     fn send_segments(&self, datagrams: &[Outgoing<'_>]) -> io::Result<()> {
         let mut parts = [IoSlice::new(&[]); SEGMENTS_MAX];
         for (part, datagram) in parts.iter_mut().zip(datagrams) {
@@ -218,11 +218,11 @@ impl Udp {
         let message = MsgHdr::new()
             .with_addr(&peer)
             .with_buffers(parts)
-            .with_control(control.octets());
+            .with_control(control.bytes());
         SockRef::from(&self.socket).sendmsg(&message, 0).map(|_| ())
     }
 
-    /// Sends by one call datagrams that may leave from any address.
+    /// Sends datagrams with one call; each may have its own source address.
     fn send_batch(&self, datagrams: &[Outgoing<'_>]) -> io::Result<usize> {
         let batch: [_; BATCH_LEN] = std::array::from_fn(|at| {
             let Outgoing { bytes, peer, .. } = datagrams[at.min(datagrams.len() - 1)];
@@ -231,7 +231,9 @@ impl Udp {
         let mut controls = [(); BATCH_LEN].map(|()| SendAncillaryBuffer::default());
         let mut control = controls.iter_mut();
         let mut messages = batch.each_ref().map(|(parts, peer)| {
-            let control = control.next().expect("there is one for each");
+            let control = control
+                .next()
+                .expect("there is a control buffer for each datagram");
             MMsgHdr::new_with_addr(peer, parts, control)
         });
         Ok(sendmmsg(
@@ -251,36 +253,36 @@ fn socket_address(address: &SockaddrStorage) -> Option<SocketAddr> {
         .map(|address| SocketAddr::V6((*address).into()))
 }
 
-/// Control messages for a datagram to be sent: struct cmsghdr before each, and each padded to whole
-/// words. Written by hand, since the safe interfaces for it allocate for every datagram.
+/// Control messages of a datagram: a struct cmsghdr before each, each padded to whole words. They
+/// are written by hand, because the safe interfaces allocate for every datagram.
 struct Control {
-    octets: [u8; Self::LEN_MAX],
+    bytes: [u8; Self::LEN_MAX],
     len: usize,
 }
 
 impl Control {
     const WORD: usize = size_of::<usize>();
     const HEAD_LEN: usize = Self::WORD + 8;
-    /// Octets of one message of each kind, on any host.
+    /// Maximum length in bytes of one message of each kind, on any host.
     const LEN_MAX: usize = 40 + 24;
 
     fn new() -> Self {
         Self {
-            octets: [0; Self::LEN_MAX],
+            bytes: [0; Self::LEN_MAX],
             len: 0,
         }
     }
 
-    fn octets(&self) -> &[u8] {
-        &self.octets[..self.len]
+    fn bytes(&self) -> &[u8] {
+        &self.bytes[..self.len]
     }
 
-    /// The datagram leaves from `local`: struct `in_pktinfo` (ip(7)) or struct `in6_pktinfo` (RFC
-    /// 3542, section 6.2).
+    /// Adds the source address: struct `in_pktinfo` (ip(7)) or struct `in6_pktinfo` (RFC 3542,
+    /// section 6.2).
     fn push_packet_info(&mut self, local: &Address) {
         match local.ip {
             IpAddr::V4(address) => {
-                // No interface: the routing table finds it.
+                // No interface: the routing table decides.
                 let mut info = [0; 12];
                 info[4..8].copy_from_slice(&address.octets());
                 self.push(libc::IPPROTO_IP, libc::IP_PKTINFO, &info);
@@ -294,14 +296,14 @@ impl Control {
         }
     }
 
-    /// The kernel takes the datagram apart into datagrams of this length (udp(7)).
+    /// Adds the segment length for segmentation (udp(7)).
     fn push_segment_len(&mut self, len: usize) {
-        let len = u16::try_from(len).expect("a response has at most 65,535 octets");
+        let len = u16::try_from(len).expect("a response has at most 65,535 bytes");
         self.push(libc::SOL_UDP, libc::UDP_SEGMENT, &len.to_ne_bytes());
     }
 
     fn push(&mut self, level: i32, kind: i32, data: &[u8]) {
-        let message = &mut self.octets[self.len..];
+        let message = &mut self.bytes[self.len..];
         message[..Self::WORD].copy_from_slice(&(Self::HEAD_LEN + data.len()).to_ne_bytes());
         message[Self::WORD..][..4].copy_from_slice(&level.to_ne_bytes());
         message[Self::WORD + 4..][..4].copy_from_slice(&kind.to_ne_bytes());
@@ -322,7 +324,7 @@ mod tests {
         Udp::for_clients(socket, address, false).unwrap()
     }
 
-    /// A client that takes nothing but what comes from `from` at the port of `server`.
+    /// Creates a client that receives only from address `from` and the port of `server`.
     fn client(server: &Udp, from: IpAddr) -> UdpSocket {
         let client = UdpSocket::bind((from, 0)).unwrap();
         let port = server.socket.local_addr().unwrap().port();
@@ -342,7 +344,7 @@ mod tests {
         (0..count).map(&mut receive).collect()
     }
 
-    /// Sends them all: how many with each call.
+    /// Sends all datagrams. Returns the number sent with each call.
     fn send_all(server: &mut Udp, datagrams: &[Outgoing<'_>]) -> Vec<usize> {
         let mut done = 0;
         let mut counts = Vec::new();
@@ -354,7 +356,7 @@ mod tests {
     }
 
     #[test]
-    fn datagrams_that_are_alike_leave_together_and_come_one_by_one() {
+    fn datagrams_of_equal_length_are_sent_as_segments() {
         let messages: Vec<Vec<u8>> = (0..=255).map(|number| vec![number; 1232]).collect();
         for (listens, asked) in [
             ("127.0.0.1:0", "127.0.0.1"),
@@ -387,7 +389,7 @@ mod tests {
     }
 
     #[test]
-    fn only_datagrams_to_this_host_leave_as_one() {
+    fn only_datagrams_to_this_host_are_segmented() {
         let server = server("127.0.0.1:0".parse().unwrap());
         for (peer, alike) in [
             ("127.9.9.9:5", 3),
@@ -405,7 +407,7 @@ mod tests {
     }
 
     #[test]
-    fn datagrams_by_other_ways_are_not_alike() {
+    fn datagrams_with_different_addresses_are_not_segmented() {
         let server = server("127.0.0.1:0".parse().unwrap());
         let [one, two] = [1, 2].map(|port| SocketAddr::from(([127, 0, 0, 1], port)));
         let address = Address::from(IpAddr::from([127, 0, 0, 1]));

@@ -1,7 +1,7 @@
-//! How many file descriptors the process may have, and what that leaves for TCP clients.
+//! The limit of file descriptors, and the number of TCP clients that it allows.
 //!
-//! Connections upstream and UDP sockets come first: a crowd of TCP clients must not take the
-//! descriptors that answers come through.
+//! Upstream connections and UDP sockets come first: TCP clients must not take the descriptors that
+//! replies need.
 
 use std::io;
 
@@ -9,11 +9,12 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::config::{Config, Host, Scheme, Upstream};
 
-/// Standard streams, the poller, the signals, files that are read now and then, and some to spare.
+/// Descriptors for standard streams, the poller, signals, files that are read occasionally, and a
+/// reserve.
 const OWN: usize = 16;
 
-/// Raises the process's limit if need be and possible, and lowers the number of TCP clients to what
-/// fits.
+/// Raises the process's limit if necessary and possible, and lowers the number of TCP clients to
+/// what fits.
 pub fn fit(config: &mut Config) -> io::Result<()> {
     let reserved = reserved(config);
     let needed = (reserved + config.limits.tcp_clients) as u64;
@@ -45,7 +46,7 @@ pub fn fit(config: &mut Config) -> io::Result<()> {
     Ok(())
 }
 
-/// Descriptors that are not for TCP clients.
+/// Returns the number of descriptors that are reserved for other uses than TCP clients.
 fn reserved(config: &Config) -> usize {
     let under_tls = config.tls.as_ref().map_or(0, |tls| tls.addresses.len());
     let http = match config.http_listen.len() {
@@ -63,8 +64,8 @@ fn reserved(config: &Config) -> usize {
     OWN + told + listening + upstreams.chain(bootstrap).sum::<usize>()
 }
 
-/// Links to one upstream: those that take queries, and as many again that may be waiting for their
-/// last answers.
+/// Returns the maximum number of links to one upstream: those that accept queries, and as many that
+/// may wait for their last replies.
 fn links(config: &Config, upstream: &Upstream) -> usize {
     let limits = &config.limits;
     let addresses = match upstream.host {

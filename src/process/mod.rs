@@ -1,4 +1,4 @@
-//! What the process gets from the host and gives back to it.
+//! Interfaces between the process and its host.
 //!
 //! - [`file_limit`]: the limit of open files (`RLIMIT_NOFILE`)
 //! - [`sandbox`]: user, capabilities, landlock and seccomp

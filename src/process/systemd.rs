@@ -1,7 +1,8 @@
-//! Whoever has started the process and watches over it: systemd, or somebody else who speaks its
-//! protocol (`sd_notify(3)`, `sd_watchdog_enabled(3)`), or nobody.
+//! Service-manager notifications (`sd_notify(3)`) and the watchdog (`sd_watchdog_enabled(3)`), for
+//! systemd or another service manager with its protocol.
 //!
-//! It may be held up itself, and nobody waits for it: what it does not take at once, it gets later.
+//! The service manager may be slow, and the process never waits for it: messages that the socket
+//! does not accept are sent later.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -15,38 +16,37 @@ use socket2::{Domain, SockAddr, Socket, Type};
 
 use crate::base::time::Instant;
 
-/// How long it has to make room for what it did not take.
+/// Pause before messages are sent again to a socket without room.
 const ROOM_PAUSE: Duration = Duration::from_millis(100);
 
-/// Messages that wait for room at the most; of more, the oldest are out of date.
-const UNTOLD_MAX: usize = 8;
+/// Maximum number of waiting messages; of more, the oldest are out of date.
+const UNSENT_MAX: usize = 8;
 
-/// The way to tell it how the process is doing.
+/// The connection to the service manager.
 #[derive(Debug)]
 pub struct Supervisor {
-    /// Where it listens, if there is one.
+    /// The address of the service manager, if there is one.
     address: Option<SockAddr>,
-    /// The socket that is connected to it. A confined process cannot connect beside the file
-    /// system.
+    /// The connected socket. A sandboxed process cannot connect to an abstract Unix socket.
     socket: RefCell<Option<Socket>>,
-    /// How often it wants to hear that the process is alive, if it does.
+    /// The interval of watchdog messages, if the watchdog is enabled.
     interval: Option<Duration>,
-    /// What it has not taken yet, oldest first.
-    suppressed: RefCell<VecDeque<String>>,
-    /// When there is something to tell it, if there will be.
+    /// Unsent messages, oldest first.
+    unsent: RefCell<VecDeque<String>>,
+    /// The time of the next message, if there will be one.
     due: Cell<Option<Instant>>,
 }
 
 impl Supervisor {
-    /// The one that the environment tells of, by its variables. To be called before the process is
-    /// confined: it connects.
+    /// Connects to the service manager that the environment variables announce. The sandbox
+    /// prevents connecting later.
     pub fn from_environment(variable: impl Fn(&str) -> Option<OsString>) -> Self {
         let number = |name| variable(name)?.to_str()?.parse::<u64>().ok();
         let is_ours = |pid| pid == u64::from(std::process::id());
         let address = variable("NOTIFY_SOCKET").and_then(|place| address(&place));
         let interval = number("WATCHDOG_USEC")
             .filter(|longest| *longest > 0 && number("WATCHDOG_PID").is_none_or(is_ours))
-            // Early enough for a loop that is busy.
+            // Early enough for a busy loop.
             .map(|longest| Duration::from_micros(longest) / 3)
             .filter(|_| address.is_some());
         let socket = address.as_ref().and_then(|address| {
@@ -57,41 +57,41 @@ impl Supervisor {
             address,
             socket: socket.into(),
             interval,
-            suppressed: RefCell::default(),
+            unsent: RefCell::default(),
             due: Cell::new(interval.map(|_| Instant::default())),
         }
     }
 
-    /// The process does what it was started for.
+    /// Reports that the process serves clients.
     pub fn tell_ready(&self) {
-        self.tell("READY=1".to_owned());
+        self.notify("READY=1".to_owned());
     }
 
-    /// It is about to do that in another way.
+    /// Reports that a reload begins.
     pub fn tell_reloading(&self) {
         match clock_gettime(ClockId::CLOCK_MONOTONIC).map(Duration::from) {
             Ok(now) => {
                 let now = now.as_micros();
-                self.tell(format!("RELOADING=1\nMONOTONIC_USEC={now}"));
+                self.notify(format!("RELOADING=1\nMONOTONIC_USEC={now}"));
             }
             Err(error) => log::debug!("no time for whoever has started this: {error}"),
         }
     }
 
-    /// It is about to end.
+    /// Reports that the shutdown begins.
     pub fn tell_stopping(&self) {
-        self.tell("STOPPING=1".to_owned());
+        self.notify("STOPPING=1".to_owned());
     }
 
-    /// It is alive, which is told, and what is left to tell, if it is time to. Returns when it is
-    /// next.
+    /// Sends unsent messages and the watchdog message, if they are due. Returns the time of the
+    /// next message.
     pub fn tell_alive(&self, now: Instant) -> Option<Instant> {
         if self.due.get().is_some_and(|due| due <= now) {
-            if self.tell_untold() && self.interval.is_some() {
-                self.tell("WATCHDOG=1".to_owned());
+            if self.send_unsent() && self.interval.is_some() {
+                self.notify("WATCHDOG=1".to_owned());
             }
-            let is_all_told = self.suppressed.borrow().is_empty();
-            let pause = if is_all_told {
+            let is_all_sent = self.unsent.borrow().is_empty();
+            let pause = if is_all_sent {
                 self.interval
             } else {
                 Some(ROOM_PAUSE)
@@ -101,22 +101,22 @@ impl Supervisor {
         self.due.get()
     }
 
-    fn tell(&self, message: String) {
-        let mut suppressed = self.suppressed.borrow_mut();
-        if suppressed.len() == UNTOLD_MAX {
-            suppressed.pop_front();
+    fn notify(&self, message: String) {
+        let mut unsent = self.unsent.borrow_mut();
+        if unsent.len() == UNSENT_MAX {
+            unsent.pop_front();
         }
-        suppressed.push_back(message);
-        drop(suppressed);
-        if !self.tell_untold() {
+        unsent.push_back(message);
+        drop(unsent);
+        if !self.send_unsent() {
             self.due.set(Some(Instant::default()));
         }
     }
 
-    /// Tells what was not told; returns whether that is all of it.
-    fn tell_untold(&self) -> bool {
-        let mut suppressed = self.suppressed.borrow_mut();
-        while let Some(message) = suppressed.front() {
+    /// Sends the unsent messages; returns whether none is left.
+    fn send_unsent(&self) -> bool {
+        let mut unsent = self.unsent.borrow_mut();
+        while let Some(message) = unsent.front() {
             match self.send(message) {
                 Ok(()) => {}
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return false,
@@ -124,12 +124,12 @@ impl Supervisor {
                     log::debug!("cannot tell whoever has started this how it is doing: {error}");
                 }
             }
-            suppressed.pop_front();
+            unsent.pop_front();
         }
         true
     }
 
-    /// Sends a message. If its socket is not the one any more that was connected to, connects anew.
+    /// Sends a message. Connects again if the service manager has replaced its socket.
     fn send(&self, message: &str) -> io::Result<()> {
         let Some(address) = &self.address else {
             return Ok(());
@@ -152,15 +152,15 @@ fn connect(address: &SockAddr) -> io::Result<Socket> {
     Ok(socket)
 }
 
-/// The address of a socket that stands in the file system or, with `@` before its name, beside it.
+/// Returns the address of a Unix socket: a path or, after `@`, an abstract name.
 fn address(place: &OsStr) -> Option<SockAddr> {
-    let mut octets = place.as_bytes().to_vec();
-    match octets.first_mut()? {
+    let mut bytes = place.as_bytes().to_vec();
+    match bytes.first_mut()? {
         b'/' => {}
         first @ b'@' => *first = 0,
         _ => return None,
     }
-    SockAddr::unix(OsString::from_vec(octets)).ok()
+    SockAddr::unix(OsString::from_vec(bytes)).ok()
 }
 
 #[cfg(test)]
@@ -169,8 +169,8 @@ mod tests {
     use std::os::linux::net::SocketAddrExt;
     use std::os::unix::net::{SocketAddr, UnixDatagram};
 
-    /// Somebody who listens beside the file system, and what tells him, asked for a sign of life
-    /// every three seconds by a variable that may be meant for another process.
+    /// A service manager on an abstract socket, and the connection to it. The watchdog interval is
+    /// nine seconds, and `pid` is the process that the watchdog setting is for.
     fn scene(label: &str, pid: u32) -> (UnixDatagram, Supervisor) {
         let name = format!("dotproxy-{label}-{}", std::process::id());
         let address = SocketAddr::from_abstract_name(&name).unwrap();
@@ -185,8 +185,8 @@ mod tests {
         (listener, supervisor)
     }
 
-    /// All that was told since.
-    fn told(listener: &UnixDatagram) -> Vec<String> {
+    /// Returns the messages since the last call.
+    fn received(listener: &UnixDatagram) -> Vec<String> {
         let mut buffer = [0; 100];
         let next = || {
             let len = listener.recv(&mut buffer).ok()?;
@@ -200,26 +200,26 @@ mod tests {
     }
 
     #[test]
-    fn sign_of_life_comes_three_times_in_the_longest_silence() {
+    fn watchdog_message_is_sent_three_times_per_interval() {
         let (listener, supervisor) = scene("alive", std::process::id());
         supervisor.tell_ready();
         assert_eq!(supervisor.tell_alive(at(0)), Some(at(3_000)));
         assert_eq!(supervisor.tell_alive(at(2_999)), Some(at(3_000)));
-        assert_eq!(told(&listener), ["READY=1", "WATCHDOG=1"]);
+        assert_eq!(received(&listener), ["READY=1", "WATCHDOG=1"]);
         assert_eq!(supervisor.tell_alive(at(3_000)), Some(at(6_000)));
-        assert_eq!(told(&listener), ["WATCHDOG=1"]);
+        assert_eq!(received(&listener), ["WATCHDOG=1"]);
     }
 
     #[test]
-    fn what_is_meant_for_another_process_is_nothing_to_this_one() {
+    fn watchdog_setting_for_another_process_is_ignored() {
         let (listener, supervisor) = scene("other", std::process::id() + 1);
         supervisor.tell_ready();
         assert_eq!(supervisor.tell_alive(at(0)), None);
-        assert_eq!(told(&listener), ["READY=1"]);
+        assert_eq!(received(&listener), ["READY=1"]);
     }
 
     #[test]
-    fn who_has_no_room_is_told_later_and_not_too_much() {
+    fn messages_to_a_full_socket_are_sent_later_up_to_a_limit() {
         let (listener, supervisor) = scene("full", std::process::id());
         // Each socket has a limit of its own.
         let address = listener.local_addr().unwrap();
@@ -235,17 +235,17 @@ mod tests {
             supervisor.tell_ready();
         }
         assert_eq!(supervisor.tell_alive(at(5_000)), Some(at(5_100)));
-        assert!(told(&listener).iter().all(String::is_empty));
+        assert!(received(&listener).iter().all(String::is_empty));
         assert_eq!(supervisor.tell_alive(at(5_099)), Some(at(5_100)));
-        assert_eq!(told(&listener), [""; 0]);
+        assert_eq!(received(&listener), [""; 0]);
         assert_eq!(supervisor.tell_alive(at(5_100)), Some(at(8_100)));
-        let late = told(&listener);
-        assert_eq!(late.len(), UNTOLD_MAX + 1);
-        assert_eq!(late[UNTOLD_MAX - 1..], ["READY=1", "WATCHDOG=1"]);
+        let late = received(&listener);
+        assert_eq!(late.len(), UNSENT_MAX + 1);
+        assert_eq!(late[UNSENT_MAX - 1..], ["READY=1", "WATCHDOG=1"]);
     }
 
     #[test]
-    fn without_anybody_there_is_nothing_to_do() {
+    fn without_a_service_manager_nothing_is_sent() {
         let supervisor = Supervisor::from_environment(|_| None);
         supervisor.tell_ready();
         assert_eq!(supervisor.tell_alive(at(0)), None);

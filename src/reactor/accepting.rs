@@ -1,15 +1,15 @@
-//! The pause in accepting connections after an error that is not that of one connection, and its
-//! line in the log.
+//! The pause in accepting connections after an error that does not belong to one connection, and
+//! its log line.
 
 use std::io;
 use std::time::Duration;
 
 use crate::base::time::Instant;
 
-/// An error that lasts is logged once in this period.
+/// Minimum time between two log lines about a lasting error.
 const REPORT_PERIOD: Duration = Duration::from_secs(60);
 
-/// The state of accepting.
+/// The state of the pause in accepting connections.
 #[derive(Debug, Default)]
 pub(super) struct AcceptPause {
     until: Option<Instant>,
@@ -19,7 +19,7 @@ pub(super) struct AcceptPause {
 }
 
 impl AcceptPause {
-    /// The time at which listeners try again, during a pause.
+    /// Returns the time at which listeners accept again, during a pause.
     pub(super) fn until(&self) -> Option<Instant> {
         self.until
     }

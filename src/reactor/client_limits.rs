@@ -1,4 +1,4 @@
-//! What all TCP clients take up together, and for how long they may be idle.
+//! Limits that all TCP clients share: slots, memory and idle time.
 
 use std::cmp::Reverse;
 use std::collections::hash_map::Entry;
@@ -10,19 +10,19 @@ use crate::base::origin::Subscriber;
 use crate::base::time::Instant;
 use crate::config::Config;
 
-/// The slots, the memory and the patience that TCP clients share.
+/// The slots, the memory and the idle timeout that TCP clients share.
 #[derive(Debug)]
 pub(super) struct Clients {
     len: usize,
     len_by_subscriber: HashMap<Subscriber, usize>,
     held: usize,
     bounds: Bounds,
-    /// Each client with a time since which it may have been idle, the earliest on top. Activity
-    /// leaves it alone: whether a client has been active since is asked when its turn has come.
+    /// Each client with a lower bound of the time of its last activity, the earliest on top.
+    /// Activity does not update an entry: the actual time is looked up when the entry expires.
     by_activity: BinaryHeap<Reverse<(Instant, Key, Subscriber)>>,
 }
 
-/// What they may have.
+/// The limits of a group of clients.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Bounds {
     len_max: usize,
@@ -32,7 +32,7 @@ pub(super) struct Bounds {
 }
 
 impl Bounds {
-    /// Those that ask for names.
+    /// Returns the limits of DNS clients over TCP and TLS.
     pub(super) fn of_clients(config: &Config) -> Self {
         Self {
             len_max: config.limits.tcp_clients,
@@ -42,7 +42,7 @@ impl Bounds {
         }
     }
 
-    /// Those that ask how the program is doing.
+    /// Returns the limits of HTTP clients (metrics and health checks).
     pub(super) fn of_http(config: &Config) -> Self {
         Self {
             len_max: config.limits.http_clients,
@@ -54,7 +54,7 @@ impl Bounds {
 }
 
 impl Clients {
-    /// Entries of clients that are gone, before they are swept.
+    /// The number of entries of closed clients that triggers a sweep.
     const GONE_MAX: usize = 64;
 
     pub(super) fn new(bounds: Bounds) -> Self {
@@ -67,18 +67,18 @@ impl Clients {
         }
     }
 
-    /// Goes on with these bounds.
+    /// Replaces the limits.
     pub(super) fn reconfigure(&mut self, bounds: Bounds) {
         self.bounds = bounds;
     }
 
-    /// How many there are.
+    /// Returns the number of clients.
     pub(super) fn len(&self) -> usize {
         self.len
     }
 
-    /// How long a client may be idle now: the longest time while half of the slots are free, less
-    /// and less as they run out, so that those who are left find one (RFC 7766, section 6.2.3).
+    /// Returns the current idle timeout: the longest while half of the slots are free, and shorter
+    /// as the slots run out, so that new clients find one (RFC 7766, section 6.2.3).
     pub(super) fn idle_limit(&self) -> Duration {
         let Bounds {
             len_max,
@@ -94,7 +94,7 @@ impl Clients {
         (idle_max * free / half).max(idle_min)
     }
 
-    /// Adds a client, which has just been active. `is_there` tells the clients that are not gone.
+    /// Adds a client, which was just active. `is_there` returns whether a client is still open.
     pub(super) fn add(
         &mut self,
         key: Key,
@@ -112,10 +112,11 @@ impl Clients {
         self.by_activity.push(Reverse((now, key, subscriber)));
     }
 
-    /// The client to close so that `newcomer`, which was just added, has a slot, if there are more
-    /// clients than slots: of the subscriber that has most connections, the one that was inactive
-    /// longest. Between subscribers that have as many, it is the newcomer's own. `last_active`
-    /// tells when a client last was active, if it is still there.
+    /// Returns the client to close so that `newcomer`, which was just added, has a slot, if there
+    /// are more clients than slots. The client with the longest inactivity is closed, of the
+    /// subscriber with the most connections. Of several such subscribers, the newcomer's own comes
+    /// first. `last_active` returns the time of the last activity of a client, if the client is
+    /// still open.
     pub(super) fn to_close_for(
         &self,
         newcomer: Key,
@@ -132,7 +133,7 @@ impl Clients {
         let mut quietest: Option<(Instant, Key)> = None;
         for Reverse((since, key, other)) in &self.by_activity {
             let is_candidate = *key != newcomer && (most == 1 || *other == heaviest);
-            // A client was active when its entry says, or later.
+            // The time in an entry is a lower bound of the last activity.
             if is_candidate
                 && quietest.is_none_or(|(best, _)| *since < best)
                 && let Some(last_active) = last_active(*key)
@@ -144,15 +145,15 @@ impl Clients {
         quietest.map(|(_, key)| key)
     }
 
-    /// Whether one subscriber may have another connection: a quarter of the slots is not for those
-    /// that have the others.
+    /// Returns whether a subscriber may open another connection: a quarter of the slots is reserved
+    /// for other subscribers.
     pub(super) fn have_room_for(&self, subscriber: Subscriber) -> bool {
         let len = self.len_by_subscriber.get(&subscriber).copied();
         let most = self.bounds.len_max;
         len.unwrap_or(0) < most - most / 4
     }
 
-    /// Notes that a client is gone for which so many octets were held.
+    /// Removes a client for which `held` bytes were held.
     pub(super) fn remove(&mut self, subscriber: Subscriber, held: usize) {
         self.len -= 1;
         if let Entry::Occupied(mut entry) = self.len_by_subscriber.entry(subscriber) {
@@ -167,31 +168,32 @@ impl Clients {
         self.held -= held;
     }
 
-    /// Octets that are held for all of them.
+    /// Returns the number of bytes that are held for all clients.
     pub(super) fn held(&self) -> usize {
         self.held
     }
 
-    /// Notes how many octets were held for a client and now are. `false` when that has become too
-    /// much for all of them.
+    /// Updates the sum of held bytes for a client that held `before` and now holds `after` bytes.
+    /// Returns `false` if the sum exceeds the limit for all clients.
     pub(super) fn on_held(&mut self, (before, after): (usize, usize)) -> bool {
         self.held = self.held + after - before;
         after <= before || self.held <= self.bounds.held_max
     }
 
-    /// Lets a client that waits for us be idle for another time.
-    pub(super) fn excuse(&mut self, key: Key, subscriber: Subscriber, now: Instant) {
+    /// Restarts the idle timeout of a client that waits for the proxy.
+    pub(super) fn restart_idle_timeout(&mut self, key: Key, subscriber: Subscriber, now: Instant) {
         self.by_activity.push(Reverse((now, key, subscriber)));
     }
 
-    /// When to ask for clients that have been idle for too long.
+    /// Returns the time at which the next entry expires.
     pub(super) fn next_expiry(&self) -> Option<Instant> {
         let Reverse((since, ..)) = self.by_activity.peek()?;
         Some(*since + self.idle_limit())
     }
 
-    /// The next client that has been idle for too long, and its subscriber. `last_active`
-    /// tells when a client last was active, if it is still there.
+    /// Removes and returns the next client that exceeded the idle timeout, and its subscriber.
+    /// `last_active` returns the time of the last activity of a client, if the client is still
+    /// open.
     pub(super) fn pop_expired(
         &mut self,
         now: Instant,
@@ -232,35 +234,35 @@ mod tests {
         })
     }
 
-    fn somebody() -> Subscriber {
+    fn subscriber() -> Subscriber {
         Subscriber::of([192, 0, 2, 1].into())
     }
 
     #[test]
-    fn slots_are_not_all_for_one() {
+    fn subscriber_cannot_use_every_slot() {
         let mut clients = clients(8);
         let mut keys = Arena::default();
         let other = Subscriber::of([192, 0, 2, 2].into());
         for _ in 0..6 {
-            assert!(clients.have_room_for(somebody()));
-            clients.add(keys.insert(()), somebody(), at(0), |_| true);
+            assert!(clients.have_room_for(subscriber()));
+            clients.add(keys.insert(()), subscriber(), at(0), |_| true);
         }
-        assert!(!clients.have_room_for(somebody()) && clients.have_room_for(other));
-        clients.remove(somebody(), 0);
-        assert!(clients.have_room_for(somebody()));
+        assert!(!clients.have_room_for(subscriber()) && clients.have_room_for(other));
+        clients.remove(subscriber(), 0);
+        assert!(clients.have_room_for(subscriber()));
         for _ in 0..5 {
-            clients.remove(somebody(), 0);
+            clients.remove(subscriber(), 0);
         }
         assert!(clients.len_by_subscriber.is_empty());
     }
 
     #[test]
-    fn patience_shrinks_as_slots_run_out() {
+    fn idle_timeout_shrinks_as_slots_run_out() {
         let mut clients = clients(8);
         let mut keys = Arena::default();
         let mut limits = Vec::new();
         for _ in 0..8 {
-            clients.add(keys.insert(()), somebody(), at(0), |_| true);
+            clients.add(keys.insert(()), subscriber(), at(0), |_| true);
             limits.push(clients.idle_limit().as_millis());
         }
         assert_eq!(
@@ -270,24 +272,24 @@ mod tests {
     }
 
     #[test]
-    fn those_who_were_active_stay() {
+    fn active_client_is_not_expired() {
         let mut clients = clients(100);
         let mut keys = Arena::default();
         let idle = keys.insert(at(0));
         let active = keys.insert(at(0));
-        clients.add(idle, somebody(), at(0), |_| true);
-        clients.add(active, somebody(), at(0), |_| true);
+        clients.add(idle, subscriber(), at(0), |_| true);
+        clients.add(active, subscriber(), at(0), |_| true);
         *keys.get_mut(active).unwrap() = at(4_000);
         let mut pop = |now| clients.pop_expired(at(now), |key| keys.get(key).copied());
         assert_eq!(pop(9_999), None);
-        assert_eq!(pop(10_000), Some((idle, somebody())));
+        assert_eq!(pop(10_000), Some((idle, subscriber())));
         assert_eq!(pop(13_999), None);
-        assert_eq!(pop(14_000), Some((active, somebody())));
+        assert_eq!(pop(14_000), Some((active, subscriber())));
         assert_eq!(pop(99_000), None);
     }
 
-    /// The place among `clients`, of which each has a subscriber and a second in which it was last
-    /// active, of the one that is closed for the last of them.
+    /// Returns the position in `clients` (subscriber, second of the last activity) of the client
+    /// that is closed for the last of them.
     fn closed_for_the_last(clients: &[(u8, u64)]) -> Option<usize> {
         let mut all = super::tests::clients(clients.len() - 1);
         let mut arena = Arena::default();
@@ -307,7 +309,7 @@ mod tests {
     }
 
     #[test]
-    fn client_inactive_longest_of_the_subscriber_that_has_most_is_closed() {
+    fn longest_inactive_client_of_the_largest_subscriber_is_closed() {
         let closed = closed_for_the_last;
         assert_eq!(closed(&[(1, 5), (1, 4), (2, 1), (3, 9)]), Some(1));
         assert_eq!(closed(&[(1, 5), (2, 4), (2, 8), (2, 7), (1, 9)]), Some(1));
@@ -324,28 +326,28 @@ mod tests {
         let mut keys = Arena::default();
         for len in 1..=3 {
             let key = keys.insert(at(0));
-            clients.add(key, somebody(), at(0), |_| true);
+            clients.add(key, subscriber(), at(0), |_| true);
             let last_active = |key| keys.get(key).copied();
-            let closed = clients.to_close_for(key, somebody(), last_active);
+            let closed = clients.to_close_for(key, subscriber(), last_active);
             assert_eq!(closed.is_some(), len == 3);
         }
     }
 
     #[test]
-    fn those_who_are_gone_leave_little_behind() {
+    fn closed_clients_leave_few_entries() {
         let mut clients = clients(100);
         let mut keys = Arena::default();
         for _ in 0..10_000 {
             let key = keys.insert(());
-            clients.add(key, somebody(), at(0), |key| keys.contains(key));
+            clients.add(key, subscriber(), at(0), |key| keys.contains(key));
             keys.remove(key);
-            clients.remove(somebody(), 0);
+            clients.remove(subscriber(), 0);
         }
         assert!(clients.by_activity.len() <= 2 + Clients::GONE_MAX);
     }
 
     #[test]
-    fn held_octets_have_one_bound_for_all() {
+    fn held_bytes_have_one_limit_for_all_clients() {
         let mut clients = clients(100);
         let max = Limits::default().tcp_clients_held;
         assert!(clients.on_held((0, max)));

@@ -1,9 +1,9 @@
-//! Sessions whose steps are costly: TLS handshakes, whose signatures may take milliseconds, and
-//! HTTP clients, whose pages are long.
+//! Sessions with costly steps: TLS handshakes, with signatures that can take milliseconds, and HTTP
+//! clients, with long pages.
 //!
-//! They are stepped last in a turn, after the responses of all others have left, and only a few of
-//! each kind per turn. While other sessions have more to read they are put off, for a bounded
-//! number of turns.
+//! The loop runs costly steps last in a turn, after all other responses have left, and only a few
+//! of each kind per turn. While other sessions have more to read, costly steps are deferred for a
+//! bounded number of turns.
 
 use std::collections::VecDeque;
 
@@ -19,13 +19,14 @@ pub(super) struct CostlySteps {
     upstream_handshakes: VecDeque<Key>,
     http_requests: VecDeque<Key>,
     client_handshakes: VecDeque<Key>,
-    /// Turns in a row that had no time for them.
-    put_off: u32,
+    /// The number of consecutive turns in which costly steps were deferred.
+    deferred_turns: u32,
 }
 
 impl CostlySteps {
-    /// Turns in a row that may pass without a costly step because other sessions have more to read.
-    const PUT_OFF_MAX: u32 = 8;
+    /// Maximum number of consecutive turns without a costly step while other sessions have more to
+    /// read.
+    const DEFERRED_TURNS_MAX: u32 = 8;
 
     pub(super) fn is_empty(&self) -> bool {
         self.upstream_handshakes.is_empty()
@@ -33,15 +34,15 @@ impl CostlySteps {
             && self.client_handshakes.is_empty()
     }
 
-    pub(super) fn push(&mut self, burden: CostlyStep, key: Key) {
-        match burden {
+    pub(super) fn push(&mut self, costly_step: CostlyStep, key: Key) {
+        match costly_step {
             CostlyStep::UpstreamHandshake => self.upstream_handshakes.push_back(key),
             CostlyStep::HttpRequest => self.http_requests.push_back(key),
             CostlyStep::ClientHandshake => self.client_handshakes.push_back(key),
         }
     }
 
-    /// Takes the sessions that are stepped in this turn.
+    /// Removes and returns the sessions to step in this turn.
     fn take(&mut self, limits: &Limits) -> Vec<Key> {
         let mut taken = Vec::new();
         for (queue, most) in [
@@ -62,17 +63,19 @@ impl CostlySteps {
 }
 
 impl<N: Net> Reactor<N> {
-    /// Takes a few costly steps, unless others have more to read.
-    pub(super) fn step_burdens(&mut self) {
-        if self.burdens.is_empty() {
+    /// Takes a few costly steps, unless other sessions have more to read.
+    pub(super) fn run_costly_steps(&mut self) {
+        if self.costly_sessions.is_empty() {
             return;
         }
-        if !self.runnable.is_empty() && self.burdens.put_off < CostlySteps::PUT_OFF_MAX {
-            self.burdens.put_off += 1;
+        if !self.runnable.is_empty()
+            && self.costly_sessions.deferred_turns < CostlySteps::DEFERRED_TURNS_MAX
+        {
+            self.costly_sessions.deferred_turns += 1;
             return;
         }
-        self.burdens.put_off = 0;
-        for key in self.burdens.take(&self.config.limits) {
+        self.costly_sessions.deferred_turns = 0;
+        for key in self.costly_sessions.take(&self.config.limits) {
             self.step(key);
         }
     }

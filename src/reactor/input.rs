@@ -1,4 +1,5 @@
-//! What a session does when it is its turn: it reads, and what it reads goes to the proxy.
+//! Input: runs each session that is ready and hands the messages that the session reads to the
+//! proxy.
 
 use std::io::ErrorKind;
 use std::net::SocketAddr;
@@ -18,7 +19,7 @@ use crate::session::{ClientStream, Step, Transport};
 use crate::telemetry::dnstap::Kind;
 
 impl<N: Net> Reactor<N> {
-    /// Lets a session do as much as it may at a time.
+    /// Runs one step of a session.
     pub(super) fn step(&mut self, key: Key) {
         let Some(slot) = self.sessions.get_mut(key) else {
             return;
@@ -39,9 +40,9 @@ impl<N: Net> Reactor<N> {
         }
     }
 
-    /// Takes queries in groups, each of which may be twice as large as the one before. The
-    /// responses to a group leave before the next is read, so that its clients work while we do:
-    /// the first ones are small. Where turns are batched there is one group.
+    /// Reads queries in groups, each up to twice as large as the one before. The responses to a
+    /// group leave before the next group is read, so that the clients work in parallel with the
+    /// loop; the first groups are small for this reason. If turns are batched, there is one group.
     fn step_datagram(&mut self, key: Key) {
         let Some(datagram) = self.sessions.get_mut(key).and_then(Slot::datagram) else {
             return;
@@ -88,9 +89,9 @@ impl<N: Net> Reactor<N> {
         })
     }
 
-    /// Accepts as many connections as may be at a time. After an error that is not that of one
-    /// connection, or as many errors as connections may be, listeners pause: an error that lasts
-    /// must not hold the processor.
+    /// Accepts up to the maximum number of connections per turn. After an error that does not
+    /// belong to one connection, or after that number of errors, listeners pause: a lasting error
+    /// must not occupy the processor.
     fn step_listener(&mut self, key: Key) {
         let mut failed = 0;
         for _ in 0..self.config.limits.accepts_per_turn {
@@ -130,13 +131,13 @@ impl<N: Net> Reactor<N> {
             return log::debug!("{peer} has too many connections already");
         }
         let transport = match protocol {
-            // Who may see how the program is doing is who can reach that address.
+            // The address of the listener decides which programs can read the metrics.
             ClientProtocol::Http => return self.add_http(stream, peer),
             _ if !self.proxy.admits(peer.ip(), self.now) => return,
             ClientProtocol::Tcp => Ok(Transport::plain(stream)),
             ClientProtocol::Tls => {
                 let acceptor = self.tls.acceptor.as_ref();
-                let acceptor = acceptor.expect("whoever listens for TLS has it");
+                let acceptor = acceptor.expect("a TLS listener has an acceptor");
                 Transport::accepted(stream, acceptor)
             }
         };
@@ -153,7 +154,7 @@ impl<N: Net> Reactor<N> {
         }
     }
 
-    /// Closes clients as long as there are more than slots, but not the newcomer.
+    /// Closes clients while there are more clients than slots, but not the newcomer.
     fn make_room_for_client(&mut self, newcomer: Key, subscriber: Subscriber) {
         let to_close = |reactor: &Self| {
             let last_active = |key| Some(client_at(&reactor.sessions, key)?.last_active());
@@ -202,7 +203,7 @@ impl<N: Net> Reactor<N> {
                 return self.close_client(key);
             }
         }
-        // The handshake also has something to send.
+        // The handshake may have output.
         self.make_unflushed(key);
         self.settle_client(key);
     }
@@ -284,25 +285,25 @@ impl<N: Net> Reactor<N> {
             }
         });
         if let Some((is_resumed, expires_at)) = came_up {
-            self.relax_soon();
+            self.schedule_trim();
             if !is_resumed {
                 self.on_authenticated(link, expires_at);
             }
         }
         match stepped {
             Ok(step) => {
-                // The handshake, too, has something to say.
+                // The handshake may have output.
                 self.make_unflushed(key);
                 if step == Step::Again {
                     self.make_runnable(key);
                 }
             }
-            Err(failure) => self.lose_upstream(key, &failure),
+            Err(failure) => self.fail_upstream(key, &failure),
         }
     }
 
-    /// The certificate of an upstream was verified. If that was by its dates, the clock may be
-    /// right.
+    /// Handles the verification of an upstream's certificate. If the certificate was valid by its
+    /// dates, the clock can be trusted.
     fn on_authenticated(&mut self, link: LinkKey, expires_at: Option<Duration>) {
         let upstream = self.proxy.link_upstream(link).map(|upstream| upstream.0);
         let connectors = &self.tls.connectors;
@@ -314,7 +315,7 @@ impl<N: Net> Reactor<N> {
             connector.on_certificate(expires_at);
         }
         if connector.judges_dates() && self.clock.on_verified(self.now) {
-            // Whether it can be written shows now, and not in an hour.
+            // Writing now shows a failure now, and not in an hour.
             self.clock.stamp(self.now);
         }
     }
@@ -338,16 +339,16 @@ impl<N: Net> Reactor<N> {
         match stepped {
             Ok(Step::Again) => self.make_runnable(key),
             Ok(Step::Drained | Step::Full) => {}
-            Err(failure) => self.lose_upstream(key, &failure),
+            Err(failure) => self.fail_upstream(key, &failure),
         }
     }
 
-    /// Forgets a connection upstream that has failed.
-    pub(super) fn lose_upstream(&mut self, key: Key, failure: &Failure) {
+    /// Closes a failed connection to an upstream and reports the failure to the proxy.
+    pub(super) fn fail_upstream(&mut self, key: Key, failure: &Failure) {
         let Some(slot) = self.sessions.remove(key) else {
             return;
         };
-        self.relax_soon();
+        self.schedule_trim();
         let mut failure = failure.clone();
         if failure.kind == FailureKind::Authentication
             && let Some(replacement) = self.clock.replacement()
@@ -360,8 +361,8 @@ impl<N: Net> Reactor<N> {
         }
     }
 
-    /// Notes what is held for a client now, and closes it if there is nothing more to do for it, or
-    /// too much is held for all of them.
+    /// Updates the memory held for a client. Closes the client if it is finished or if all clients
+    /// together hold too much.
     pub(super) fn settle_client(&mut self, key: Key) {
         let is_finishing = self.finish_at.is_some();
         let Some(client) = self.sessions.get_mut(key).and_then(Slot::client) else {
@@ -373,12 +374,12 @@ impl<N: Net> Reactor<N> {
         }
     }
 
-    /// Forgets a client.
+    /// Closes a client.
     pub(super) fn close_client(&mut self, key: Key) {
         let Some(mut slot) = self.sessions.remove(key) else {
             return;
         };
-        self.relax_soon();
+        self.schedule_trim();
         let is_parked = slot.is_parked;
         if let Some(client) = slot.client() {
             let subscriber = Subscriber::of(client.peer().ip());
@@ -393,7 +394,7 @@ impl<N: Net> Reactor<N> {
         }
     }
 
-    /// Lets listeners try again, now that there may be a descriptor.
+    /// Makes listeners runnable again, because a file descriptor may be free.
     pub(super) fn resume_listeners(&mut self) {
         self.accept_pause.end();
         for key in self.listeners() {
@@ -407,7 +408,7 @@ impl<N: Net> Reactor<N> {
         listeners.map(|(key, _)| key).collect()
     }
 
-    /// Parks a client that has this room, unless that is free.
+    /// Parks a client, unless its room is free.
     fn park(&mut self, key: Key, holder: Subscriber, room: Room) {
         if room == Room::Free {
             return;
@@ -424,7 +425,7 @@ impl<N: Net> Reactor<N> {
         }
     }
 
-    /// Lets clients go on that were parked, once there is room for them.
+    /// Makes parked clients runnable for which there is room.
     pub(super) fn unpark(&mut self) {
         let (proxy, now) = (&mut self.proxy, self.now);
         for key in self.parking.release(|holder| proxy.room_for(holder, now)) {
@@ -436,10 +437,10 @@ impl<N: Net> Reactor<N> {
     }
 }
 
-/// Datagrams that are taken from a UDP socket before the first responses leave.
+/// Number of datagrams read from a UDP socket before the first responses leave.
 const FIRST_GROUP_LEN: usize = 2;
 
-/// Whether a message of a client is one that is answered: it has a header, and no QR.
+/// Returns whether a client's message is a query: it has a header, and QR is not set.
 fn is_query(message: &[u8]) -> bool {
     message.len() >= 12 && message[2] & 0x80 == 0
 }

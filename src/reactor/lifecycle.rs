@@ -1,4 +1,4 @@
-//! What the process is asked for by signals: to report, to start anew, to end.
+//! The lifecycle of the process: signals for a report, a reload and a graceful shutdown.
 
 use super::client_limits::Bounds;
 use super::export::otlp::Traces;
@@ -16,17 +16,17 @@ impl<N: Net> Reactor<N> {
         match signal {
             Signal::Report => self.report(),
             Signal::Reload => self.is_reload_asked = true,
-            Signal::Finish if self.finish_at.is_none() => self.start_to_finish(),
+            Signal::Finish if self.finish_at.is_none() => self.start_shutdown(),
             Signal::Finish => self.finish_at = Some(self.now),
         }
     }
 
-    /// Goes on with other settings and what their files hold, as far as that can be done without
-    /// losing anything: clients keep their connections, with the keys that those were made with.
-    /// Connections to peers that may not be trusted any more are not used further. If something is
-    /// wrong it goes on with the settings that it has.
+    /// Applies other settings and the contents of their files, without losing queries or clients:
+    /// clients keep their connections, with the keys of their handshakes. Connections to peers that
+    /// are no longer trusted are not used again. If the settings have an error, the loop keeps the
+    /// current settings.
     pub fn reload(&mut self, config: Result<Config, String>) {
-        match config.and_then(|config| self.take_over(config)) {
+        match config.and_then(|config| self.apply_settings(config)) {
             Ok(()) => {
                 let message = "settings and files were read again, known answers forgotten";
                 log::info!(event = "reloaded"; "{message}");
@@ -41,11 +41,11 @@ impl<N: Net> Reactor<N> {
             }
         }
         self.perform_all();
-        // Nothing may come for long.
+        // The next turn may wait for a long time.
         self.write_log();
     }
 
-    fn take_over(&mut self, mut config: Config) -> Result<(), String> {
+    fn apply_settings(&mut self, mut config: Config) -> Result<(), String> {
         for option in config.keep_what_is_fixed(&self.config) {
             log::warn!(
                 event = "not-reloaded", option = option;
@@ -65,7 +65,7 @@ impl<N: Net> Reactor<N> {
         }
         self.clients.reconfigure(Bounds::of_clients(&config));
         self.http_clients.reconfigure(Bounds::of_http(&config));
-        // There may be room for those who wait.
+        // The new limits may have room for waiting connections.
         self.resume_listeners();
         if let (Some(traces), Some(settings)) = (&mut self.traces, &config.traces) {
             traces.reconfigure(settings);
@@ -78,8 +78,8 @@ impl<N: Net> Reactor<N> {
         Ok(())
     }
 
-    /// Closes clients under TLS that could not connect now, if the rules for their certificates are
-    /// others than `before`.
+    /// Closes TLS clients that could not connect now, if the rules for client certificates differ
+    /// from those of `before`.
     fn close_clients_not_admitted(&mut self, before: &tls::Setup) {
         let (Some(acceptor), Some(before)) = (&self.tls.acceptor, &before.acceptor) else {
             return;
@@ -102,12 +102,12 @@ impl<N: Net> Reactor<N> {
         }
     }
 
-    /// Opens the query log of the settings, with the rights that the process has now.
+    /// Opens the query log of the settings, with the current privileges of the process.
     pub fn open_query_log(&mut self) -> Result<(), String> {
         self.reopen_query_log(&self.config.clone())
     }
 
-    /// Lets the query log be what `config` says, if that can be done.
+    /// Switches to the query log of `config`, if it can be opened.
     fn reopen_query_log(&mut self, config: &Config) -> Result<(), String> {
         match (&mut self.query_log, &config.query_log) {
             (Some(log), Some(settings)) => log.reopen(settings)?,
@@ -143,16 +143,16 @@ impl<N: Net> Reactor<N> {
         );
     }
 
-    /// Takes what clients have sent by now, then nothing more: what comes is for those who listen
-    /// there, too, or will.
-    fn start_to_finish(&mut self) {
+    /// Reads what clients have sent by now and then closes the listeners: later connections belong
+    /// to other processes that listen on the same addresses, now or after a restart.
+    fn start_shutdown(&mut self) {
         let inflight = self.proxy.inflight();
         log::info!(
             event = "finishing", inflight = inflight;
             "finishing, queries in flight: {inflight}"
         );
         if !matches!(self.config.listen, Listen::Inherited(_)) {
-            // Nobody else would take these connections.
+            // No other process would accept the connections that wait in the queue.
             let limits = &self.config.limits;
             let steps = limits.accepts_at_finish / limits.accepts_per_turn;
             for key in self.listeners() {
@@ -165,7 +165,7 @@ impl<N: Net> Reactor<N> {
                 }
             }
         }
-        // Those upstream have to wait for the poller, which tells when they are connected.
+        // Sessions of upstreams wait for the poller, which reports when they are connected.
         let brings_queries = |slot: &Slot<N>| slot.link().is_none() && slot.listener().is_none();
         let slots = self.sessions.iter();
         let keys: Vec<Key> = slots.map(|(key, _)| key).collect();

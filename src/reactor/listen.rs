@@ -1,4 +1,4 @@
-//! The sockets that clients come to.
+//! The sockets that clients connect or send to.
 
 use std::io;
 use std::net::SocketAddr;
@@ -9,7 +9,7 @@ use crate::config::{Config, InheritedSocket};
 use crate::net::{self, Net};
 use crate::session::ClientDatagram;
 
-/// What clients speak on a connection.
+/// The protocol of a client connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum ClientProtocol {
     Tcp,
@@ -17,18 +17,18 @@ pub(super) enum ClientProtocol {
     Http,
 }
 
-/// A socket for clients that could not be had.
+/// An error: a socket for clients could not be opened.
 #[derive(Debug)]
 pub struct ListenError {
-    /// Where it should have listened.
+    /// The address to listen on.
     pub address: SocketAddr,
     /// `UDP`, `TCP`, `TLS` or `HTTP`.
     pub protocol: &'static str,
-    /// Why it does not.
+    /// The cause of the failure.
     pub cause: io::Error,
 }
 
-/// Listens wherever `config` says.
+/// Opens all listeners of `config`.
 pub(super) fn listen_everywhere<N: Net>(
     net: &mut N,
     config: &Config,

@@ -1,23 +1,22 @@
-//! The loop: it waits, hands bytes to sessions, hands messages to the proxy, and performs what the
-//! proxy asks for.
+//! The event loop: waits for input, hands bytes to sessions and messages to the proxy, and performs
+//! the actions of the proxy.
 //!
 //! ```text
-//! a turn:  wait until a socket is ready or something is due; not at all with sessions runnable
-//!          take the time, once
-//!          step the runnable sessions, each as far as it may go at a time, listeners last
-//!          do what is due
+//! a turn:  wait until a socket is ready or a timer is due; not at all with sessions runnable
+//!          read the clock, once
+//!          step the runnable sessions, each up to its limit per turn, listeners last
+//!          run due timers
 //!          perform the proxy's actions: queries gather in the buffers of links
-//!          flush the sessions that were written to: one record and one write for each link
+//!          flush the sessions with new output: one record and one write for each link
 //!          take a few costly steps: TLS handshakes, HTTP requests
-//!          perform and flush what those have led to
+//!          perform and flush the results of the costly steps
 //! ```
 //!
-//! The poller reports an edge once. A session that has not read all there is stays in the queue of
-//! the runnable, or where it is remembered why it cannot run: a client that is full until it has
-//! taken a response, a client that found the proxy full or has exceeded its rate until there is
-//! room, a listener until a file descriptor is free or the error of `accept` may be over. An error
-//! closes one session, never
-//! the loop.
+//! The poller is edge-triggered: it reports readiness once. A session with more to read therefore
+//! stays in the queue of runnable sessions, or the loop stores why the session cannot run: a client
+//! with full buffers waits until it has taken a response; a client for which the proxy has no room,
+//! or which exceeded its rate limit, is parked; a listener waits until a file descriptor is free or
+//! the pause after an error of `accept` is over. An error closes one session, never the loop.
 
 mod accepting;
 mod client_limits;
@@ -62,52 +61,52 @@ use moderation::Moderation;
 use parking::Parking;
 use sessions::{Session, Slot, client_at};
 
-/// Whether the loop goes on.
+/// The result of a turn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Turn {
-    /// There will be another turn.
+    /// Another turn follows.
     GoOn,
-    /// There will be another turn, and a burst is over, or connections are, or it has been a while:
-    /// memory that is free is not needed soon.
+    /// Another turn follows, and free memory can be returned: a burst or a connection has ended, or
+    /// some time has passed.
     Relax,
-    /// There will be another turn, and [`Reactor::reload`] is wanted first.
+    /// Another turn follows after a call of [`Reactor::reload`].
     Reload,
-    /// All is done that was asked for.
+    /// The graceful shutdown is complete.
     Finished,
 }
 
-/// What is around the loop: the process, and whoever watches over it.
+/// Callbacks from the loop to the process and the service manager.
 pub trait ProcessHooks {
-    /// Clients are served, for the first time or with other settings.
+    /// Reports that clients are served: after the start and after each reload.
     fn on_ready(&self);
 
-    /// Settings are about to be read again.
+    /// Reports that a reload begins.
     fn on_reload(&self);
 
-    /// There will be no more clients.
+    /// Reports that the shutdown has begun.
     fn on_finish(&self);
 
-    /// Memory that is free is not needed soon.
+    /// Returns free memory to the system.
     fn trim_memory(&self);
 
-    /// The settings as they are now.
+    /// Reads the current settings.
     fn read_again(&self) -> Result<Config, String>;
 
-    /// Tells whoever watches that the loop turns, if it is time to. Returns when it is next.
+    /// Notifies the watchdog if a notification is due. Returns the time of the next one.
     fn feed_watchdog(&self, now: Instant) -> Option<Instant>;
 }
 
-/// The loop over a network. See the [module](self).
+/// The event loop over a network. See the [module](self).
 pub struct Reactor<N: Net> {
     net: N,
     config: Config,
     tls: tls::Setup,
-    /// How often pins had not matched before `tls` was last read.
+    /// Pin mismatches counted before `tls` was last reloaded.
     pins_mismatched: u64,
     proxy: Proxy,
-    /// What the proxy asks for, while it is asked.
+    /// Collects the actions of the proxy.
     outbox: Outbox,
-    /// What the proxy has asked for, while it is done. The two change places.
+    /// The actions that are being performed. It is swapped with `outbox`.
     outbox_in_work: Outbox,
     sessions: Arena<Slot<N>>,
     /// The session of each link, by the link's index.
@@ -115,35 +114,35 @@ pub struct Reactor<N: Net> {
     clients: Clients,
     http_clients: Clients,
     runnable: VecDeque<Key>,
-    /// Sessions that are runnable and whose steps are costly.
-    burdens: CostlySteps,
-    /// Listeners that are runnable: those who have left make room for those who come.
+    /// Runnable sessions with costly steps.
+    costly_sessions: CostlySteps,
+    /// Runnable listeners. They run last, because clients that close free slots for new ones.
     accepting: Vec<Key>,
     unflushed: Vec<Key>,
-    /// Actions that were performed in this turn.
+    /// The number of actions performed in this turn.
     performed: usize,
     moderation: Moderation,
-    /// Clients that found no room in the proxy, or have exceeded their rate.
+    /// Clients for which the proxy has no room, or which exceeded their rate limit.
     parking: Parking,
     accept_pause: AcceptPause,
     query_log: Option<QueryLog>,
     tap: Option<Tap>,
     traces: Option<Traces>,
-    /// When a reader of the log that was slow is tried again.
+    /// Time at which the log is written again after a slow reader.
     log_at: Option<Instant>,
     clock: Clock,
-    /// When the clock writes its stamp.
+    /// Time at which the clock writes its next stamp.
     stamp_at: Option<Instant>,
-    /// When whoever watches is to be told that the loop turns.
+    /// Time of the next notification to the watchdog.
     watchdog_at: Option<Instant>,
-    /// When memory that is free goes back, if some may be.
-    relax_at: Option<Instant>,
+    /// Time at which free memory is returned, if any may be free.
+    trim_at: Option<Instant>,
     process: Process,
-    /// What turns took, waiting aside.
+    /// Durations of turns, without the waiting.
     turns: Histogram,
-    /// The settings are to be read again.
+    /// Set by a signal: the settings are to be reloaded.
     is_reload_asked: bool,
-    /// When the loop ends at the latest, once that was asked for.
+    /// Deadline of the graceful shutdown, once it has begun.
     finish_at: Option<Instant>,
     events: Vec<Event>,
     scratch: Scratch,
@@ -151,8 +150,8 @@ pub struct Reactor<N: Net> {
 }
 
 impl<N: Net> Reactor<N> {
-    /// A loop that serves where `config` says. `tls` is what its files hold. Until
-    /// [`Reactor::open_query_log`] there is no query log.
+    /// Creates a loop that listens on the addresses of `config`. `tls` has the contents of the TLS
+    /// files. The query log is closed until [`Reactor::open_query_log`] is called.
     pub fn new(
         mut net: N,
         config: &Config,
@@ -161,7 +160,8 @@ impl<N: Net> Reactor<N> {
         seed: &[u8; SEED_LEN],
     ) -> Result<Self, ListenError> {
         let now = net.now();
-        // Whoever sees the ids of traces must not know those of queries to come.
+        // Separate seeds: the ids of traces are public and must not reveal the ids of later
+        // queries.
         let mut random = Random::new(seed);
         let sessions = listen_everywhere(&mut net, config)?;
         Ok(Self {
@@ -188,7 +188,7 @@ impl<N: Net> Reactor<N> {
             process: Process::open(),
             turns: Histogram::default(),
             runnable: VecDeque::new(),
-            burdens: CostlySteps::default(),
+            costly_sessions: CostlySteps::default(),
             accepting: Vec::new(),
             unflushed: Vec::new(),
             performed: 0,
@@ -199,7 +199,7 @@ impl<N: Net> Reactor<N> {
             stamp_at: clock.stamp_interval().map(|interval| now + interval),
             clock,
             watchdog_at: None,
-            relax_at: Some(now + BURST_PAUSE),
+            trim_at: Some(now + BURST_PAUSE),
             is_reload_asked: false,
             finish_at: None,
             events: Vec::new(),
@@ -208,10 +208,11 @@ impl<N: Net> Reactor<N> {
         })
     }
 
-    /// Takes turns until a signal asks to finish and that is done. Errors are those of the poller.
+    /// Runs turns until a signal starts the shutdown and the shutdown is complete. Fails if the
+    /// poller fails.
     pub fn run(&mut self, host: &impl ProcessHooks) -> io::Result<()> {
         self.announce();
-        // Nothing may come for long.
+        // The first turn may wait for a long time.
         self.write_log();
         host.on_ready();
         let mut is_finishing = false;
@@ -239,7 +240,7 @@ impl<N: Net> Reactor<N> {
         Ok(())
     }
 
-    /// Tells who is asked for what, and what may not be meant.
+    /// Logs the upstreams, their names, and warnings about suspicious settings.
     fn announce(&self) {
         for warning in &self.config.warnings {
             log::warn!(event = "option-warning"; "{warning}");
@@ -255,14 +256,14 @@ impl<N: Net> Reactor<N> {
         }
     }
 
-    /// Takes one turn.
+    /// Runs one turn.
     pub fn turn(&mut self) -> io::Result<Turn> {
         self.moderate();
         let timeout = self.timeout();
         self.now = self.net.wait(timeout, &mut self.events)?;
         let mut events = std::mem::take(&mut self.events);
         if !events.is_empty() {
-            self.relax_at.get_or_insert(self.now + QUIET_PAUSE);
+            self.trim_at.get_or_insert(self.now + QUIET_PAUSE);
         }
         for event in events.drain(..) {
             match event {
@@ -287,10 +288,10 @@ impl<N: Net> Reactor<N> {
         for key in std::mem::take(&mut self.accepting) {
             self.step(key);
         }
-        // What has come counts before what has not: the loop itself may have been held up.
-        self.do_what_is_due();
+        // Input comes before timeouts, because the loop itself may have been delayed.
+        self.run_due_timers();
         self.perform_all();
-        self.step_burdens();
+        self.run_costly_steps();
         self.send_tap();
         self.perform_all();
         self.unpark();
@@ -300,7 +301,7 @@ impl<N: Net> Reactor<N> {
             Turn::Finished
         } else if std::mem::take(&mut self.is_reload_asked) {
             Turn::Reload
-        } else if self.may_relax() {
+        } else if self.is_trim_due() {
             self.release_spare();
             Turn::Relax
         } else {
@@ -308,22 +309,22 @@ impl<N: Net> Reactor<N> {
         })
     }
 
-    /// The decisions, to be looked at.
+    /// Returns the query engine, for inspection.
     pub fn proxy(&self) -> &Proxy {
         &self.proxy
     }
 
-    /// The network, to be looked at and, in a simulation, to be meddled with.
+    /// Returns the network, for inspection and for changes by a simulation.
     pub fn net_mut(&mut self) -> &mut N {
         &mut self.net
     }
 
-    /// Sockets that are open.
+    /// Returns the number of open sockets.
     pub fn sessions(&self) -> usize {
         self.sessions.len()
     }
 
-    /// Octets held for TCP clients.
+    /// Returns the number of bytes held for TCP clients.
     pub fn held(&self) -> usize {
         self.clients.held()
     }
@@ -345,7 +346,7 @@ impl<N: Net> Reactor<N> {
             self.log_at,
             self.stamp_at,
             self.watchdog_at,
-            self.relax_at,
+            self.trim_at,
             self.finish_at,
         ];
         moments
@@ -355,7 +356,7 @@ impl<N: Net> Reactor<N> {
             .map(|moment| moment - self.now)
     }
 
-    /// Pauses before the next turn where [`moderation`] finds that this costs no throughput.
+    /// Pauses before the next turn if [`moderation`] finds that a pause costs no throughput.
     fn moderate(&mut self) {
         let performed = std::mem::take(&mut self.performed);
         let is_left = self.has_runnable();
@@ -366,7 +367,7 @@ impl<N: Net> Reactor<N> {
         }
     }
 
-    fn do_what_is_due(&mut self) {
+    fn run_due_timers(&mut self) {
         if self.proxy.poll_timeout().is_some_and(|at| at <= self.now) {
             self.proxy.handle_timeout(self.now, &mut self.outbox);
         }
@@ -390,12 +391,13 @@ impl<N: Net> Reactor<N> {
             let is_kept_waiting = slot.is_some_and(|slot| slot.is_parked || slot.is_runnable);
             let may_wait = |client: &ClientStream<_>| {
                 let inactive = self.now - client.last_active();
-                // What it is owed comes in time; what it sends while it waits is no reason.
+                // The responses that a waiting client expects arrive within their deadlines. A
+                // client that is parked or runnable is not idle either, up to a limit.
                 client.is_waiting()
                     || is_kept_waiting && inactive < self.config.timeouts.client_waiting_max
             };
             if client_at(&self.sessions, key).is_some_and(may_wait) {
-                self.clients.excuse(key, subscriber, self.now);
+                self.clients.restart_idle_timeout(key, subscriber, self.now);
             } else {
                 log::debug!("closing an idle TCP client");
                 self.close_client(key);
@@ -420,22 +422,22 @@ impl<N: Net> Reactor<N> {
 
     // Memory.
 
-    /// Whether there is less to do than a second ago.
-    fn may_relax(&mut self) -> bool {
+    /// Returns whether a burst or a connection has ended, and free memory can be returned.
+    fn is_trim_due(&mut self) -> bool {
         if self.proxy.inflight() >= BURST_LEN {
-            self.relax_at = Some(self.now + BURST_PAUSE);
+            self.trim_at = Some(self.now + BURST_PAUSE);
         }
-        self.relax_at.take_if(|at| *at <= self.now).is_some()
+        self.trim_at.take_if(|at| *at <= self.now).is_some()
     }
 
-    /// Takes note that a connection has come about, or is gone with its buffers: what was needed
-    /// for that is not needed all the time.
-    fn relax_soon(&mut self) {
+    /// Schedules the release of memory after a connection has opened or closed: its buffers are
+    /// free.
+    fn schedule_trim(&mut self) {
         let soon = self.now + BURST_PAUSE;
-        self.relax_at = Some(self.relax_at.map_or(soon, |at| at.min(soon)));
+        self.trim_at = Some(self.trim_at.map_or(soon, |at| at.min(soon)));
     }
 
-    /// Gives up memory that is kept from turn to turn, since the next needs as much.
+    /// Releases memory that is otherwise kept for the next turn.
     fn release_spare(&mut self) {
         self.proxy.release_spare();
         let takes_records = export::query_records::are_taken(self.query_log.as_ref());
@@ -447,7 +449,7 @@ impl<N: Net> Reactor<N> {
     // Sessions.
 
     fn has_runnable(&self) -> bool {
-        !self.runnable.is_empty() || !self.accepting.is_empty() || !self.burdens.is_empty()
+        !self.runnable.is_empty() || !self.accepting.is_empty() || !self.costly_sessions.is_empty()
     }
 
     fn make_runnable(&mut self, key: Key) {
@@ -455,9 +457,9 @@ impl<N: Net> Reactor<N> {
             && !slot.is_runnable
         {
             slot.is_runnable = true;
-            match (&slot.session, slot.burden()) {
+            match (&slot.session, slot.costly_step()) {
                 (Session::Listener(..), _) => self.accepting.push(key),
-                (_, Some(burden)) => self.burdens.push(burden, key),
+                (_, Some(costly_step)) => self.costly_sessions.push(costly_step, key),
                 _ => self.runnable.push_back(key),
             }
         }
@@ -473,14 +475,14 @@ impl<N: Net> Reactor<N> {
     }
 }
 
-/// Queries in flight that make a burst.
+/// Minimum number of queries in flight in a burst.
 const BURST_LEN: usize = 32;
 
-/// How long there have to be fewer for a burst to be over.
+/// A burst is over after this time with fewer queries in flight.
 const BURST_PAUSE: Duration = Duration::from_secs(1);
 
-/// How long at the most until memory goes back after anything has happened.
+/// Maximum time between any event and the release of memory.
 const QUIET_PAUSE: Duration = Duration::from_secs(5);
 
-/// How long a reader of the log that takes nothing is left alone.
+/// Pause before the log is written again after its reader took nothing.
 const LOG_PAUSE: Duration = Duration::from_millis(100);

@@ -1,11 +1,11 @@
-//! Adaptive moderation of turns: whether the loop pauses so that one turn serves more queries.
+//! Adaptive moderation of turns: decides whether the loop pauses so that one turn serves more
+//! queries.
 //!
-//! A turn costs some calls of the kernel and wakes up each client that gets a response, for one
-//! query as for twenty. Where queries arrive independently of the responses, or a client takes
-//! longer for a response than we take for a query, a short pause before a turn saves processor time
-//! and takes nothing from the throughput. Where clients wait for responses before they send the
-//! next queries, the pause costs throughput and latency, and responses should leave as early as
-//! possible.
+//! A turn makes some system calls and wakes each client that gets a response, for one query as for
+//! twenty. If queries arrive independently of the responses, or a client spends more time on a
+//! response than the proxy spends on a query, a short pause before a turn saves processor time and
+//! costs no throughput. If clients wait for responses before they send the next queries, the pause
+//! costs throughput and latency, and responses should leave as early as possible.
 //!
 //! ```text
 //!            busy for some windows            batching is as fast as prompt
@@ -15,16 +15,16 @@
 //!      '----------------------------'   '----------------------------------------'
 //! ```
 //!
-//! Which of the two is the case shows in the throughput. A trial has windows with and without
-//! pauses in turn, and the loop batches from then on only if it performs as many actions that way.
-//! Trials are repeated, less and less often while they confirm what the loop does. A loop that is
-//! not busy never pauses.
+//! The throughput shows which case applies. A trial alternates windows with and without pauses, and
+//! the loop batches afterwards only if it performs as many actions with pauses. The interval
+//! between trials grows while trials confirm the current pace. A loop that is not busy never
+//! pauses.
 
 use std::time::Duration;
 
 use crate::base::time::Instant;
 
-/// How turns are taken.
+/// The pace of turns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Pace {
     /// No pauses, and responses leave early.
@@ -33,21 +33,21 @@ pub(super) enum Pace {
     Batching,
 }
 
-/// Chooses the pace by what it does to the throughput. See the [module](self).
+/// Chooses the pace by its effect on the throughput. See the [module](self).
 #[derive(Debug)]
 pub(super) struct Moderation {
-    /// What the last trial found.
+    /// The result of the last trial.
     settled: Pace,
     window_since: Instant,
     window_actions: u32,
     trial: Option<Trial>,
-    /// Windows until the next trial.
+    /// The number of windows until the next trial.
     windows_left: u32,
-    /// Windows between the last trial and the next.
+    /// The number of windows between the last trial and the next.
     trial_interval: u32,
 }
 
-/// Windows of both paces in turn.
+/// Alternating windows of both paces.
 #[derive(Debug, Default)]
 struct Trial {
     windows: u32,
@@ -55,7 +55,7 @@ struct Trial {
     batching: Tally,
 }
 
-/// What windows of one pace have come to.
+/// Actions and time of the windows of one pace.
 #[derive(Debug, Default)]
 struct Tally {
     actions: u32,
@@ -86,7 +86,7 @@ impl Trial {
         self.windows += 1;
     }
 
-    /// The pace to go on with, once every window is over.
+    /// Returns the better pace, once every window is over.
     fn verdict(&self) -> Option<Pace> {
         if self.windows < TRIAL_WINDOWS {
             return None;
@@ -112,12 +112,13 @@ impl Moderation {
         }
     }
 
-    /// The pace of the turn that comes.
+    /// Returns the pace of the next turn.
     pub(super) fn pace(&self) -> Pace {
         self.trial.as_ref().map_or(self.settled, Trial::pace)
     }
 
-    /// Counts the actions of a turn that began at `now`. Returns the pause to take before the next.
+    /// Counts the actions of a turn that began at `now`. Returns the pause before the next turn, if
+    /// any.
     pub(super) fn on_turn(&mut self, actions: usize, now: Instant) -> Option<Duration> {
         let actions = u32::try_from(actions).unwrap_or(u32::MAX);
         self.window_actions = self.window_actions.saturating_add(actions);
@@ -160,35 +161,36 @@ impl Moderation {
     }
 }
 
-/// The pause before a turn, which it adds to the latency of a query at most.
+/// The pause before a turn, which is the maximum that it adds to the latency of a query.
 const PAUSE: Duration = Duration::from_micros(50);
 
-/// Actions of a turn after which it is worth a pause to have more of them in the next.
+/// Minimum number of actions of a turn for a pause before the next turn.
 const ACTIONS_MIN: u32 = 8;
 
-/// The time over which actions are counted.
+/// The period in which actions are counted.
 const WINDOW: Duration = Duration::from_millis(1);
 
-/// Windows of a trial, half of them with pauses.
+/// The number of windows of a trial, half of them with pauses.
 const TRIAL_WINDOWS: u32 = 8;
 
-/// Windows between two trials, at first and at most.
+/// Minimum and maximum number of windows between two trials.
 const INTERVAL_MIN: u32 = 8;
 const INTERVAL_MAX: u32 = 256;
 
-/// Actions per second below which the loop is not busy: fewer than two come in a pause.
+/// Rate below which the loop is not busy: fewer than two actions fall into a pause.
 const BUSY_PER_SECOND: f64 = 32_000.0;
 
-/// The part of the throughput that has to be left with pauses: less is within what windows differ.
+/// Minimum ratio of the throughput with pauses to the throughput without: a smaller loss is within
+/// the variation of windows.
 const THROUGHPUT_MIN: f64 = 0.95;
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// Takes turns for two seconds. `turn` tells for the pause before it how many actions a turn
-    /// has and how long it takes. Returns the part of the turns of the last second that had a
-    /// pause.
+    /// Runs turns for two seconds. `turn` receives the pause before a turn and returns the number
+    /// of actions and the duration of the turn. Returns the share of turns with a pause in the last
+    /// second.
     fn paused(mut turn: impl FnMut(Duration) -> (usize, Duration)) -> f64 {
         let start = Instant::after_start(Duration::from_secs(1));
         let mut now = start;
@@ -212,9 +214,10 @@ mod tests {
     }
 
     #[test]
-    fn clients_that_wait_for_responses_are_not_kept_waiting() {
+    fn turns_are_prompt_for_clients_that_wait_for_responses() {
         for outstanding in [8, 16, 32, 64] {
-            // Each response asks the next query, and all are there when the turn begins.
+            // Each response triggers the next query, and all queries have arrived when the turn
+            // begins.
             let took = microseconds(10 + 3 * outstanding);
             let outstanding = usize::try_from(outstanding).unwrap();
             let part = paused(|_| (outstanding, took));
@@ -223,14 +226,14 @@ mod tests {
     }
 
     #[test]
-    fn queries_that_come_anyway_are_batched() {
-        // One every four microseconds, whatever the loop does.
+    fn independent_queries_are_batched() {
+        // One query every four microseconds, independently of the loop.
         let part = paused(|pause| {
             let took = microseconds(20);
             let queries = (pause + took).as_micros() / 4;
             (usize::try_from(queries).unwrap(), took)
         });
-        // A turn without a pause has too few.
+        // A turn without a pause has too few actions.
         assert!(part < 0.01, "{part} of the turns");
         let part = paused(|pause| {
             let took = microseconds(40);
@@ -253,7 +256,7 @@ mod tests {
         let part = paused(|pause| {
             turns += 1;
             if turns < 5_000 {
-                // As many come anyway.
+                // Queries arrive at the same rate with and without pauses.
                 let took = microseconds(40);
                 let queries = (pause + took).as_micros() / 4;
                 return (usize::try_from(queries).unwrap(), took);

@@ -1,5 +1,5 @@
-//! What the proxy asks for is done here: responses and queries go to sessions, sessions come and
-//! go, and what they have to send is sent.
+//! Output: performs the actions of the proxy. Responses and queries go to sessions, sessions are
+//! opened and closed, and their output is flushed.
 
 use super::export::dnstap::Tap;
 use super::{Reactor, Session, Slot};
@@ -26,9 +26,8 @@ impl<N: Net> Reactor<N> {
         }
     }
 
-    /// Performs the actions that the proxy has asked for by now. Datagrams leave at once; queries
-    /// to links and responses to TCP clients gather in the buffers of their sessions until those
-    /// are flushed.
+    /// Performs the actions that are in the outbox. Datagrams leave at once; queries to links and
+    /// responses to TCP clients gather in the buffers of their sessions until the flush.
     pub(super) fn perform_actions(&mut self) {
         if self.outbox.is_empty() {
             return;
@@ -47,8 +46,8 @@ impl<N: Net> Reactor<N> {
         self.outbox_in_work = outbox;
     }
 
-    /// Performs the first of the actions. Responses to the same session that follow each other are
-    /// performed at once. Returns how many it has performed.
+    /// Performs the first of the actions, together with directly following responses to the same
+    /// session. Returns the number of performed actions.
     fn perform(&mut self, actions: &[Action], outbox: &Outbox) -> usize {
         match &actions[0] {
             Action::Respond { origin, .. } => {
@@ -97,18 +96,19 @@ impl<N: Net> Reactor<N> {
                     self.close_client(key);
                 }
             }
-            // The client has gone.
+            // The client has closed.
             _ => {}
         }
     }
 
-    /// Has the network tell when a socket has room, if it has none, or no longer.
+    /// Makes the poller report when a full socket has room, and stops that when the socket has
+    /// room.
     pub(super) fn watch_room(&mut self, key: Key) {
         let datagram = self.sessions.get_mut(key).and_then(Slot::datagram);
         if let Some((socket, is_watched)) = datagram.and_then(ClientDatagram::poll_watch)
             && let Err(error) = self.net.watch_room(socket, key, is_watched)
         {
-            // The next query is the next occasion then.
+            // The next query tries again.
             log::warn!("cannot wait for room in a UDP socket: {error}");
         }
     }
@@ -129,7 +129,7 @@ impl<N: Net> Reactor<N> {
             }
             Some(Session::UpstreamDatagram(_, datagram)) => {
                 if let Err(failure) = datagram.send(message) {
-                    self.lose_upstream(key, &failure);
+                    self.fail_upstream(key, &failure);
                 }
             }
             _ => {}
@@ -163,7 +163,7 @@ impl<N: Net> Reactor<N> {
         let stream = self.net.connect(to.address, key).map_err(failed)?;
         let transport = if to.scheme == Scheme::Tls {
             let connector = self.tls.connectors[to.upstream.0].as_ref();
-            let connector = connector.expect("whoever speaks TLS has to prove who it is");
+            let connector = connector.expect("a TLS upstream has a connector");
             Transport::tls(stream, connector, &mut self.scratch)?
         } else {
             Transport::connecting(stream)
@@ -177,7 +177,7 @@ impl<N: Net> Reactor<N> {
             .and_then(|key| self.sessions.remove(key));
         if let Some((_, stream)) = slot.as_mut().and_then(Slot::upstream) {
             stream.close(&mut self.scratch);
-            self.relax_soon();
+            self.schedule_trim();
         }
     }
 
@@ -207,7 +207,7 @@ impl<N: Net> Reactor<N> {
                 match stream.flush(&mut self.scratch, awaited) {
                     Ok(()) if stream.is_on_the_way() => self.proxy.handle_link_connected(*link),
                     Ok(()) => {}
-                    Err(failure) => self.lose_upstream(key, &failure),
+                    Err(failure) => self.fail_upstream(key, &failure),
                 }
             }
             Session::Http(_) => self.flush_http(key),

@@ -1,8 +1,8 @@
-//! The TCP clients that are not read for now: the proxy has no room for their queries, or they have
-//! exceeded their rate.
+//! TCP clients that are not read for now: the proxy has no room for their queries, or they exceeded
+//! their rate limit.
 //!
-//! Each client, by its address, has a line of its own, which its connections leave one at a turn:
-//! hundreds of connections of one address are not woken for the room of one query.
+//! Each client address has its own queue, from which one connection per turn is released: room for
+//! one query must not wake hundreds of connections of one address.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -11,16 +11,16 @@ use crate::base::origin::Subscriber;
 use crate::base::time::Instant;
 use crate::proxy::Room;
 
-/// The connections that wait. See the [module](self).
+/// The parked connections. See the [module](self).
 #[derive(Debug, Default)]
 pub(super) struct Parking {
     line_by_client: BTreeMap<Subscriber, VecDeque<Key>>,
-    /// When the first client is within its rate again, of those that have exceeded it.
+    /// The earliest time at which a rate-limited client is within its rate again.
     next_at: Option<Instant>,
 }
 
 impl Parking {
-    /// Adds a connection of a client that has this room.
+    /// Parks a connection of a client that has this room.
     pub(super) fn add(&mut self, client: Subscriber, key: Key, room: Room) {
         self.line_by_client
             .entry(client)
@@ -29,7 +29,7 @@ impl Parking {
         self.note(room);
     }
 
-    /// Removes a connection that is gone.
+    /// Removes a connection that has closed.
     pub(super) fn remove(&mut self, client: Subscriber, key: Key) {
         if let Some(line) = self.line_by_client.get_mut(&client) {
             line.retain(|parked| *parked != key);
@@ -39,12 +39,12 @@ impl Parking {
         }
     }
 
-    /// Returns when a client is within its rate again, if one has exceeded it.
+    /// Returns the time at which the first rate-limited client is within its rate again, if any.
     pub(super) fn next_at(&self) -> Option<Instant> {
         self.next_at
     }
 
-    /// Takes out the first connection of each client that has room.
+    /// Removes and returns the first connection of each client that has room.
     pub(super) fn release(&mut self, mut room_for: impl FnMut(Subscriber) -> Room) -> Vec<Key> {
         let mut released = Vec::new();
         self.next_at = None;

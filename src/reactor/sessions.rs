@@ -1,4 +1,4 @@
-//! What the loop has of each socket.
+//! The table of sessions: one slot for each socket.
 
 use super::listen::ClientProtocol;
 use crate::base::arena::{Arena, Key};
@@ -11,15 +11,15 @@ use crate::session::{
 
 pub(super) struct Slot<N: Net> {
     pub(super) session: Session<N>,
-    /// It is in the queue of those that can go on.
+    /// The session is in the queue of runnable sessions.
     pub(super) is_runnable: bool,
-    /// Something has been written to it that may not have gone out.
+    /// The session has output that may not have been written to the socket.
     pub(super) is_unflushed: bool,
-    /// It found no room in the proxy, or has exceeded its rate.
+    /// The session found no room in the proxy, or exceeded its rate limit.
     pub(super) is_parked: bool,
 }
 
-/// What makes a step costly.
+/// The reason that a step is costly.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum CostlyStep {
     UpstreamHandshake,
@@ -106,8 +106,9 @@ impl<N: Net> Slot<N> {
         }
     }
 
-    /// Why a step of it may cost as much as the responses to hundreds of queries, if it may.
-    pub(super) fn burden(&self) -> Option<CostlyStep> {
+    /// Returns the kind of costly step of the session, if a step may cost as much as the responses
+    /// to hundreds of queries.
+    pub(super) fn costly_step(&self) -> Option<CostlyStep> {
         match &self.session {
             Session::Upstream(_, stream) if stream.is_handshaking() => {
                 Some(CostlyStep::UpstreamHandshake)
@@ -118,7 +119,7 @@ impl<N: Net> Slot<N> {
         }
     }
 
-    /// The link that it belongs to, if it does.
+    /// Returns the link of an upstream session.
     pub(super) fn link(&self) -> Option<LinkKey> {
         match &self.session {
             Session::Upstream(link, _) | Session::UpstreamDatagram(link, _) => Some(*link),

@@ -1,14 +1,14 @@
-//! Sockets as state machines: partial reads, message framing, TLS, and nothing about DNS beyond
+//! Sockets as state machines: partial reads, message framing and TLS. Of DNS, sessions know only
 //! where a message ends.
 //!
-//! There is one session for each socket. Each works on something that reads and writes without
-//! blocking, whatever that is, so that tests drive it through memory. None knows of another, of the
-//! poller or of the clock; what a message means is decided elsewhere.
+//! There is one session for each socket. A session works on any non-blocking reader and writer, so
+//! tests drive sessions through memory. Sessions do not know each other, the poller or the clock;
+//! the proxy interprets messages.
 //!
-//! The contract is the same for all. `ready` is called when the socket may have become readable or
-//! writable, and again as long as it returns [`Step::Again`]: the poller reports an edge once, so
-//! whoever stops early has to be asked again. It hands every whole message to its caller. `send`
-//! takes a message to be sent, and `flush` sends as much as the socket takes.
+//! All sessions have the same contract. `ready` is called when the socket may have become readable
+//! or writable, and again while it returns [`Step::Again`]: the poller is edge-triggered, so a
+//! session that stops early must be called again. `ready` hands every whole message to its caller.
+//! `send` queues a message, and `flush` writes as much as the socket accepts.
 
 pub mod client;
 pub mod observer;
@@ -26,18 +26,18 @@ pub use transport::{Stream, Transport};
 pub use upstream::datagram::UpstreamDatagram;
 pub use upstream::stream::UpstreamStream;
 
-/// Where a session stands after it has been called.
+/// The state of a session after a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
-    /// It has read all there is, and waits for the socket.
+    /// The session has read everything and waits for the socket.
     Drained,
-    /// It has read as much as it may at a time; there can be more.
+    /// The session has read its limit per call; there can be more data.
     Again,
-    /// It has messages that it cannot hand on before responses have gone out.
+    /// The session has messages that it cannot hand over before responses have been sent.
     Full,
 }
 
-/// Memory that sessions work in while they are called, one for all of them.
+/// Working memory that all sessions share during calls.
 #[derive(Debug)]
 pub struct Scratch {
     incoming: Box<[u8]>,
@@ -45,14 +45,14 @@ pub struct Scratch {
 }
 
 impl Scratch {
-    /// Octets of the largest read: a datagram or a message with its length comes whole.
+    /// Maximum number of bytes of a read: a datagram or a message with its length fits.
     const READ_LEN_MAX: usize = 64 * 1024;
-    /// Octets of torn TLS records and handshake messages that a read may complete.
+    /// Maximum number of bytes of partial TLS records and handshake messages before a read.
     const TORN_LEN_MAX: usize = 80 * 1024;
-    /// Octets of the largest TLS record, generously.
+    /// Upper bound of the length of a TLS record.
     const RECORD_LEN_MAX: usize = 17 * 1024;
 
-    /// The memory; the system provides it as it is touched.
+    /// Allocates the memory; the system provides pages when they are touched.
     pub fn new() -> Self {
         Self {
             incoming: vec![0; Self::TORN_LEN_MAX + Self::READ_LEN_MAX].into(),

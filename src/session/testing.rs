@@ -1,4 +1,4 @@
-//! A stream in memory, for the tests of sessions.
+//! A stream in memory, for tests of sessions.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -7,7 +7,7 @@ use std::rc::Rc;
 
 use super::Stream;
 
-/// Both ends of a stream: one is a session's, the other a test's.
+/// Both ends of a stream: the end of a session and the end of the test.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Pipe {
     ends: Rc<RefCell<Ends>>,
@@ -18,33 +18,33 @@ struct Ends {
     incoming: VecDeque<u8>,
     is_ended: bool,
     outgoing: Vec<u8>,
-    /// Octets that the peer still takes; `None` is any number.
+    /// The number of bytes that the peer still accepts; `None` is unlimited.
     window: Option<usize>,
     acknowledged: usize,
 }
 
 impl Pipe {
-    /// The peer sends this.
-    pub(crate) fn push(&self, octets: &[u8]) {
-        self.ends.borrow_mut().incoming.extend(octets);
+    /// Makes the peer send `bytes`.
+    pub(crate) fn push(&self, bytes: &[u8]) {
+        self.ends.borrow_mut().incoming.extend(bytes);
     }
 
-    /// The peer sends no more.
+    /// Makes the peer end its stream.
     pub(crate) fn end(&self) {
         self.ends.borrow_mut().is_ended = true;
     }
 
-    /// The peer takes so many octets from now on.
+    /// Sets the number of bytes that the peer accepts from now on.
     pub(crate) fn set_window(&self, window: usize) {
         self.ends.borrow_mut().window = Some(window);
     }
 
-    /// How often the peer was told that it was heard.
+    /// Returns the number of immediate acknowledgements.
     pub(crate) fn acknowledged(&self) -> usize {
         self.ends.borrow().acknowledged
     }
 
-    /// What was sent to the peer since it was asked last.
+    /// Returns the bytes sent to the peer since the last call.
     pub(crate) fn sent(&self) -> Vec<u8> {
         std::mem::take(&mut self.ends.borrow_mut().outgoing)
     }
@@ -67,18 +67,18 @@ impl Read for Pipe {
 }
 
 impl Write for Pipe {
-    fn write(&mut self, octets: &[u8]) -> io::Result<usize> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let ends = &mut *self.ends.borrow_mut();
         let len = ends
             .window
-            .map_or(octets.len(), |window| window.min(octets.len()));
+            .map_or(bytes.len(), |window| window.min(bytes.len()));
         if len == 0 {
             return Err(ErrorKind::WouldBlock.into());
         }
         if let Some(window) = &mut ends.window {
             *window -= len;
         }
-        ends.outgoing.extend(&octets[..len]);
+        ends.outgoing.extend(&bytes[..len]);
         Ok(len)
     }
 

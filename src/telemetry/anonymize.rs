@@ -1,11 +1,11 @@
-//! What is shown of a client.
+//! Anonymization of client addresses.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
 
 use crate::config::ClientDetail;
 
-/// As much of a client's address as is wanted.
+/// Returns a client's address with the configured detail.
 pub fn shown(ip: IpAddr, detail: ClientDetail) -> Option<impl fmt::Display> {
     match (detail, ip.to_canonical()) {
         (ClientDetail::None, _) => None,
@@ -23,7 +23,7 @@ pub fn shown(ip: IpAddr, detail: ClientDetail) -> Option<impl fmt::Display> {
     }
 }
 
-/// An address, or the network that it is in.
+/// An address, or its network.
 struct Shown {
     ip: IpAddr,
     len: Option<u8>,
@@ -43,7 +43,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn client_is_shown_as_far_as_that_is_wanted() {
+    fn client_address_has_the_configured_detail() {
         let shown = |ip: &str, detail| {
             let shown = shown(ip.parse().unwrap(), detail);
             shown.map(|shown| shown.to_string())

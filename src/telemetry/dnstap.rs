@@ -1,19 +1,19 @@
-//! What is asked and answered, message by message, as dnstap tells it (dnstap.info): protocol
-//! buffers, of which these few fields are written here.
+//! The dnstap format (dnstap.info): one Protocol Buffers message for each DNS message, with the few
+//! fields that are written here.
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-/// Who sent a message to whom.
+/// The direction of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// A client to us.
+    /// A query from a client.
     ClientQuery = 5,
-    /// We to a client.
+    /// A response to a client.
     ClientResponse = 6,
-    /// We to an upstream.
+    /// A query to an upstream.
     ForwarderQuery = 7,
-    /// An upstream to us.
+    /// A reply from an upstream.
     ForwarderResponse = 8,
 }
 
@@ -27,18 +27,18 @@ impl Kind {
     }
 }
 
-/// How a message was sent.
+/// The transport protocol of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SocketProtocol {
-    /// In a datagram.
+    /// UDP.
     Udp = 1,
-    /// On a connection in the clear.
+    /// TCP without TLS.
     Tcp = 2,
-    /// Under TLS.
+    /// TLS.
     Tls = 3,
 }
 
-/// Types of the wire (Protocol Buffers, "Encoding").
+/// Wire types (Protocol Buffers, "Encoding").
 const VARINT: u32 = 0;
 const BYTES: u32 = 2;
 const FIXED32: u32 = 5;
@@ -67,7 +67,7 @@ mod inner {
     pub(super) const RESPONSE_MESSAGE: u32 = 14;
 }
 
-/// Appends a message that was exchanged with `peer` at this time since 1970.
+/// Appends a message that was exchanged with `peer` at `time` since 1970.
 pub fn write(
     out: &mut Vec<u8>,
     kind: Kind,
@@ -78,9 +78,9 @@ pub fn write(
 ) {
     let program = concat!("dotproxy ", env!("CARGO_PKG_VERSION"));
     bytes(out, outer::VERSION, program.as_bytes());
-    // There is one type, and this is it.
+    // The only type is MESSAGE.
     number(out, outer::TYPE, 1);
-    // The length in front takes as much as the longest: a message has at most 64 KiB.
+    // The length prefix has a fixed width: a message has at most 64 KiB.
     key(out, outer::MESSAGE, BYTES);
     let start = out.len();
     out.extend_from_slice(&[0; LEN_LEN]);
@@ -158,10 +158,10 @@ fn varint(out: &mut Vec<u8>, mut number: u64) {
     out.push(number.to_le_bytes()[0]);
 }
 
-/// Octets of a length that is written before it is known.
+/// Width in bytes of a length prefix that is written before the length is known.
 const LEN_LEN: usize = 3;
 
-/// A number below 2^21 in as many octets as any.
+/// Encodes a number below 2^21 with a fixed number of bytes.
 fn padded_varint(number: u32) -> [u8; LEN_LEN] {
     let part = |shift: u32| (number >> shift).to_le_bytes()[0] & 0x7f;
     [part(0) | 0x80, part(7) | 0x80, part(14)]

@@ -1,8 +1,8 @@
-//! The system's journal as the reader of the log.
+//! The systemd journal as the reader of the log.
 //!
-//! journald reads the priority of a line from a prefix of it (sd-daemon(3)) and records the time
-//! itself. systemd names the device and inode of the stream that it connected to the journal in
-//! `JOURNAL_STREAM`: standard error may be another file by now (systemd.exec(5)).
+//! journald reads the priority of a line from its prefix (sd-daemon(3)) and adds the time. systemd
+//! puts the device and inode of the stream to the journal into `JOURNAL_STREAM`; standard error may
+//! have been redirected since (systemd.exec(5)).
 
 use std::ffi::OsStr;
 use std::io;
@@ -13,7 +13,7 @@ use rustix::fs::fstat;
 
 static IS_JOURNAL: AtomicBool = AtomicBool::new(false);
 
-/// Writes lines for the journal from now on if `stream`, the value of `JOURNAL_STREAM`, names
+/// Switches to lines for the journal if `stream`, the value of `JOURNAL_STREAM`, identifies
 /// standard error.
 pub fn detect(stream: Option<&OsStr>) {
     let is_stderr = |stream: &OsStr| {
@@ -28,7 +28,8 @@ pub(super) fn is_reader() -> bool {
     IS_JOURNAL.load(Ordering::Relaxed)
 }
 
-/// Returns what precedes a line of this level: its priority where the journal reads it (syslog(3)).
+/// Returns the prefix of a line of this level: its priority if the journal reads the log
+/// (syslog(3)).
 pub fn prefix(level: Level) -> &'static str {
     match level {
         _ if !is_reader() => "",

@@ -1,4 +1,4 @@
-//! JSON as it is written (RFC 8259): objects of texts, numbers and truths, and lists.
+//! A JSON writer (RFC 8259): objects of strings, numbers and booleans, and lists.
 
 use std::fmt::{self, Display, Write as _};
 
@@ -13,21 +13,21 @@ pub struct Object<'a> {
 }
 
 impl<'a> Object<'a> {
-    /// An object without members yet.
+    /// Starts an object.
     pub fn start(out: &'a mut Vec<u8>) -> Self {
         Self { out, before: b'{' }
     }
 
-    /// Adds a member that is a text.
+    /// Adds a string.
     pub fn text(&mut self, name: &str, value: impl Display) -> &mut Self {
         self.name(name);
         self.out.push(b'"');
-        write!(Escaped(self.out), "{value}").expect("a buffer takes everything");
+        write!(Escaped(self.out), "{value}").expect("writing to a buffer cannot fail");
         self.out.push(b'"');
         self
     }
 
-    /// Adds a member that is a word of ours, in which there is nothing to escape.
+    /// Adds a string that needs no escapes.
     pub fn word(&mut self, name: &str, word: &str) -> &mut Self {
         self.name(name);
         self.out.push(b'"');
@@ -36,14 +36,14 @@ impl<'a> Object<'a> {
         self
     }
 
-    /// Adds a member that is a number, or `true` or `false`.
+    /// Adds a number or a boolean.
     pub fn plain(&mut self, name: &str, value: impl Display) -> &mut Self {
         self.name(name);
-        write!(Raw(self.out), "{value}").expect("a buffer takes everything");
+        write!(Raw(self.out), "{value}").expect("writing to a buffer cannot fail");
         self
     }
 
-    /// Adds a member that `write` writes.
+    /// Adds a value that `write` writes.
     pub fn nested(&mut self, name: &str, write: impl FnOnce(&mut Vec<u8>)) -> &mut Self {
         self.name(name);
         write(self.out);
@@ -58,13 +58,13 @@ impl<'a> Object<'a> {
         self.out.push(b'}');
     }
 
-    /// Ends the object, and its line.
+    /// Ends the object and the line.
     pub fn end_line(&mut self) {
         self.end();
         self.out.push(b'\n');
     }
 
-    /// Names are ours, so there is nothing in them to escape.
+    /// Adds a name, which needs no escapes.
     fn name(&mut self, name: &str) {
         self.out.push(self.before);
         self.before = b',';
@@ -82,12 +82,12 @@ pub struct List<'a> {
 }
 
 impl<'a> List<'a> {
-    /// A list without items yet.
+    /// Starts a list.
     pub fn start(out: &'a mut Vec<u8>) -> Self {
         Self { out, before: b'[' }
     }
 
-    /// Adds an item, which is to be written there.
+    /// Starts an item and returns the buffer for it.
     pub fn item(&mut self) -> &mut Vec<u8> {
         self.out.push(self.before);
         self.before = b',';
@@ -123,11 +123,11 @@ impl fmt::Write for Escaped<'_> {
         self.write_escaped(text)
     }
 
-    /// Names are written character by character.
+    /// Domain names are written character by character.
     fn write_char(&mut self, character: char) -> fmt::Result {
         match u8::try_from(character) {
-            Ok(octet) if is_plain(octet) => {
-                self.0.push(octet);
+            Ok(byte) if is_plain(byte) => {
+                self.0.push(byte);
                 Ok(())
             }
             _ => self.write_escaped(character.encode_utf8(&mut [0; 4])),
@@ -136,7 +136,7 @@ impl fmt::Write for Escaped<'_> {
 }
 
 impl Escaped<'_> {
-    /// Few texts need it: the others must not pay for it.
+    /// Cold: few texts need escapes, and the others must not pay for them.
     #[cold]
     #[inline(never)]
     fn write_escaped(&mut self, text: &str) -> fmt::Result {
@@ -169,17 +169,17 @@ impl Escaped<'_> {
     }
 }
 
-/// Returns whether an octet is for certain part of a text that needs no escape.
-fn is_plain(octet: u8) -> bool {
-    PLAIN[usize::from(octet)]
+/// Returns whether a byte certainly needs no escape.
+fn is_plain(byte: u8) -> bool {
+    PLAIN[usize::from(byte)]
 }
 
 static PLAIN: [bool; 256] = {
     let mut plain = [true; 256];
-    let mut octet = 0;
-    while octet < plain.len() {
-        plain[octet] = matches!(octet, 0x20..0x7f) && !matches!(octet, 0x22 | 0x5c);
-        octet += 1;
+    let mut byte = 0;
+    while byte < plain.len() {
+        plain[byte] = matches!(byte, 0x20..0x7f) && !matches!(byte, 0x22 | 0x5c);
+        byte += 1;
     }
     plain
 };
@@ -201,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn lists_and_objects_are_in_each_other() {
+    fn lists_and_objects_are_nested() {
         let mut out = Vec::new();
         let mut list = List::start(&mut out);
         Object::start(list.item()).plain("a", 1).end();
@@ -213,7 +213,7 @@ mod tests {
     }
 
     #[test]
-    fn what_would_end_a_text_does_not() {
+    fn characters_that_end_a_string_are_escaped() {
         let mut out = Vec::new();
         let text = "\"quoted\", c:\\dir\n\t\0\u{7f} \u{e9}";
         Object::start(&mut out).text("a", text).end_line();

@@ -1,15 +1,13 @@
-//! Log lines to standard error, without ever waiting for whoever reads them.
+//! Log lines on standard error, which are written without blocking.
 //!
-//! They are text for people, or JSON: a line is an object then, and what can be told of an event
-//! apart from its message has members of its own.
+//! Lines are text or JSON objects. In JSON, the fields of an event are members beside its message.
 //!
-//! What a line quotes from outside cannot end the line: its control characters are escaped here, in
-//! text as in JSON.
+//! External text cannot end a line: its control characters are escaped here, in text and in JSON.
 //!
-//! Lines are queued and written by the loop as far as the reader takes them. When it takes none for
-//! a while, or has gone away, lines are dropped and counted; the program goes on. At a terminal,
-//! where a person watches, lines go straight out through `simple_logger`; it would panic if the
-//! terminal had gone away, so that is asked before each line.
+//! Lines are queued, and the loop writes as much as the reader accepts. If the reader accepts
+//! nothing for a while, or has closed the pipe, lines are dropped and counted; the program
+//! continues. On a terminal lines are written directly through `simple_logger`; it would panic if
+//! the terminal were gone, so the terminal is checked before each line.
 
 use std::io::{self, IsTerminal};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
@@ -27,8 +25,8 @@ use crate::config::LogFormat;
 
 static LOGGER: OnceLock<Logger> = OnceLock::new();
 
-/// Starts to log what is at least as important as `level`. At most `unwritten_max` octets wait for
-/// their reader. A second call changes nothing.
+/// Starts the logger with this level. At most `unwritten_max` bytes wait for the reader. A second
+/// call has no effect.
 pub fn init(level: LevelFilter, format: LogFormat, unwritten_max: usize) {
     let is_for_people = || format == LogFormat::Text && io::stderr().is_terminal();
     let logger = LOGGER.get_or_init(|| Logger {
@@ -42,32 +40,32 @@ pub fn init(level: LevelFilter, format: LogFormat, unwritten_max: usize) {
     }
 }
 
-/// Logs what is at least as important as `level` from now on.
+/// Sets the log level.
 pub fn set_level(level: LevelFilter) {
     log::set_max_level(level);
 }
 
-/// Whether lines are JSON.
+/// Returns whether lines are JSON.
 pub fn is_json() -> bool {
     let logger = LOGGER.get();
     logger.is_some_and(|logger| logger.format == LogFormat::Json)
 }
 
-/// Lines that nobody took, since the start.
+/// Returns the number of dropped lines since the start.
 pub fn dropped() -> u64 {
     LOGGER
         .get()
         .map_or(0, |logger| logger.lock().lines.dropped())
 }
 
-/// Writes what the reader takes now. Returns whether something is left.
+/// Writes as much as the reader accepts now. Returns whether some lines are left.
 pub fn write_queued() -> bool {
     LOGGER
         .get()
         .is_some_and(|logger| logger.write_queued(Duration::ZERO))
 }
 
-/// Writes what is left at the end of the program, if the reader takes it soon.
+/// Writes the remaining lines at the end of the program, if the reader accepts them soon.
 pub fn write_rest() {
     if let Some(logger) = LOGGER.get() {
         logger.write_queued(Duration::from_millis(100));
@@ -84,7 +82,7 @@ struct Logger {
 #[derive(Default)]
 struct Queue {
     lines: Lines,
-    /// Lines that were dropped, as far as that was told.
+    /// The number of dropped lines that were reported.
     told: u64,
 }
 
@@ -94,7 +92,7 @@ impl Log for Logger {
     }
 
     fn log(&self, record: &Record<'_>) {
-        // The libraries below tell at these levels what concerns their own authors.
+        // Libraries use the lower levels for their own developers.
         let is_ours = record.target().starts_with(env!("CARGO_PKG_NAME"));
         if !self.enabled(record.metadata()) || !(is_ours || record.level() <= LevelFilter::Warn) {
             return;
@@ -143,18 +141,18 @@ impl Logger {
                 object.text("time", humantime::format_rfc3339_millis(time));
                 object.text("level", level.as_str().to_ascii_lowercase());
                 let visited = record.key_values().visit(&mut Members(&mut object));
-                visited.expect("members of ours can be written");
+                visited.expect("the fields of our events can be formatted");
                 object.text("message", record.args()).end_line();
             }
         }
     }
 
-    /// Writes what the reader takes within `patience` of each piece. Returns whether something is
-    /// left.
-    fn write_queued(&self, patience: Duration) -> bool {
+    /// Writes as much as the reader accepts within `timeout` for each piece. Returns whether some
+    /// lines are left.
+    fn write_queued(&self, timeout: Duration) -> bool {
         let mut queue = self.lock();
         let Queue { lines, told } = &mut *queue;
-        lines.write_gently(&mut io::stderr(), patience);
+        lines.write_gently(&mut io::stderr(), timeout);
         if lines.is_empty() && lines.dropped() > *told {
             let count = lines.dropped() - *told;
             *told = lines.dropped();
@@ -163,13 +161,13 @@ impl Logger {
                 let record = Record::builder().level(Level::Warn).args(args).build();
                 self.write(&record, out);
             });
-            lines.write_gently(&mut io::stderr(), patience);
+            lines.write_gently(&mut io::stderr(), timeout);
         }
         !lines.is_empty()
     }
 }
 
-/// Adds what is told of an event to its object.
+/// A visitor that adds the fields of an event to its object.
 struct Members<'a, 'b>(&'a mut Object<'b>);
 
 impl<'kvs> VisitSource<'kvs> for Members<'_, '_> {

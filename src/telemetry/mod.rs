@@ -1,14 +1,14 @@
-//! What the program tells of itself, and of what passes through it, in the forms that others read.
+//! Formats of logs, metrics, dnstap and traces.
 //!
-//! - `logger`: lines about the program, for people or as JSON
-//! - `journal`: the system's journal as their reader
-//! - `query_log`: a line for each query, `query_line`: one in the log
-//! - `exposition`: the page of numbers, `process`: what the kernel says of us
-//! - `dnstap`: every message
-//! - `otlp`: what becomes of some queries, step by step
-//! - `client`: what is told of clients
-//! - `one_line`: how text from outside is kept within its line
-//! - `json`, `sink`: how lines are written, and how they get to readers that nobody waits for
+//! - [`logger`]: log lines, as text or JSON
+//! - [`journal`]: the systemd journal as the reader of the log
+//! - [`query_log`]: a line for each query, [`query_line`]: one in the log
+//! - [`openmetrics`]: the metrics page, [`proc_stats`]: statistics of the process
+//! - [`dnstap`]: every DNS message
+//! - [`otlp`]: spans of traced queries
+//! - [`anonymize`]: client addresses with the configured detail
+//! - [`one_line`]: escapes that keep external text on one line
+//! - [`json`], [`sink`]: the JSON writer, and the queue of lines that is written without blocking
 
 pub mod anonymize;
 pub mod dnstap;

@@ -1,12 +1,12 @@
-//! Text that stays within its line: characters that would end the line, steer a terminal or change
-//! the direction of text are escaped.
+//! Text that stays on one line: characters that end a line, control a terminal or change the
+//! direction of text are escaped.
 //!
-//! A log quotes what comes from outside: names in certificates, server names, errors of peers, file
-//! names, values of options. Whatever these hold, a line of the log is one line (CWE-117).
+//! Logs quote external text: names in certificates, server names, errors of peers, file names,
+//! values of options. Escaping keeps each log line one line (CWE-117).
 
 use std::fmt::{self, Display, Write};
 
-/// A text that is displayed with its steering characters escaped as in Rust (`\n`, `\u{1b}`).
+/// A text that is displayed with its control characters escaped as in Rust (`\n`, `\u{1b}`).
 #[derive(Clone, Copy, Debug)]
 pub struct OneLine<T>(pub T);
 
@@ -34,8 +34,8 @@ impl Write for Escaping<'_, '_> {
     }
 }
 
-/// Returns whether a character ends a line, steers a terminal (C0, DEL and C1), or is invisible
-/// and changes how its neighbours are displayed (bidirectional controls, joiners, tags).
+/// Returns whether a character ends a line, controls a terminal (C0, DEL and C1), or is invisible
+/// and changes the display of its neighbours (bidirectional controls, joiners, tags).
 pub fn is_steering(character: char) -> bool {
     let is_invisible = matches!(
         character,

@@ -1,22 +1,22 @@
-//! Numbers as those who collect them read them: the text format of Prometheus (version 0.0.4), and
-//! `OpenMetrics` (version 1.0.0), which has grown out of it.
+//! The writer of metrics: the text format of Prometheus (version 0.0.4), and `OpenMetrics` (version
+//! 1.0.0), its successor.
 
 use std::fmt::{Display, Write as _};
 use std::time::Duration;
 
 use crate::base::histogram::Histogram;
 
-/// Which of the two.
+/// The format of a metrics page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
-    /// That of Prometheus.
+    /// The text format of Prometheus.
     Prometheus,
     /// `OpenMetrics`.
     OpenMetrics,
 }
 
 impl Format {
-    /// Its media type.
+    /// Returns the media type of the format.
     pub fn content_type(self) -> &'static str {
         match self {
             Self::Prometheus => "text/plain; version=0.0.4; charset=utf-8",
@@ -25,7 +25,7 @@ impl Format {
     }
 }
 
-/// What kind of number it is.
+/// The type of a metric.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
     Counter,
@@ -33,7 +33,7 @@ enum Kind {
     Histogram,
 }
 
-/// A page of metrics, as it is written.
+/// A page of metrics under construction.
 #[derive(Debug)]
 pub struct Page {
     format: Format,
@@ -44,15 +44,15 @@ pub struct Page {
 #[derive(Debug)]
 pub struct Family<'a> {
     text: &'a mut String,
-    /// What its samples are called.
+    /// The name of the samples.
     name: String,
 }
 
-/// Names and values that tell the samples of a metric apart.
+/// Names and values of the labels of a sample.
 pub type Labels<'a> = &'a [(&'a str, &'a str)];
 
 impl Page {
-    /// An empty page.
+    /// Creates an empty page.
     pub fn new(format: Format) -> Self {
         Self {
             format,
@@ -60,17 +60,17 @@ impl Page {
         }
     }
 
-    /// A number that only grows. `name` is without the `_total` that its samples end in.
+    /// Adds a counter. `name` is without `_total`, the suffix of its samples.
     pub fn counter(&mut self, name: &str, help: &str) -> Family<'_> {
         self.family(name, Kind::Counter, help)
     }
 
-    /// A number that goes up and down.
+    /// Adds a gauge.
     pub fn gauge(&mut self, name: &str, help: &str) -> Family<'_> {
         self.family(name, Kind::Gauge, help)
     }
 
-    /// Counts of durations by their length, in seconds.
+    /// Adds a histogram of durations, in seconds.
     pub fn histogram(&mut self, name: &str, help: &str) -> Family<'_> {
         self.family(name, Kind::Histogram, help)
     }
@@ -80,7 +80,7 @@ impl Page {
             Kind::Counter => format!("{name}_total"),
             Kind::Gauge | Kind::Histogram => name.to_owned(),
         };
-        // To Prometheus, a metric is called as its samples are.
+        // Prometheus uses the name of the samples as the name of the metric.
         let shown = match self.format {
             Format::Prometheus => &samples,
             Format::OpenMetrics => name,
@@ -101,7 +101,7 @@ impl Page {
         }
     }
 
-    /// The whole page.
+    /// Returns the whole page.
     pub fn finish(mut self) -> String {
         if self.format == Format::OpenMetrics {
             self.text.push_str("# EOF\n");
@@ -156,7 +156,8 @@ impl Family<'_> {
 }
 
 fn put(text: &mut String, what: std::fmt::Arguments<'_>) {
-    text.write_fmt(what).expect("strings take everything");
+    text.write_fmt(what)
+        .expect("writing to a string cannot fail");
 }
 
 #[cfg(test)]
@@ -173,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn both_formats_are_as_they_should_be() {
+    fn page_has_the_syntax_of_both_formats() {
         let samples = "# HELP a_up Whether it is.\n# TYPE a_up gauge\n\
                        a_up{upstream=\"x\\\"\\\\\\n\",b=\"\"} 1\na_up{upstream=\"y\"} 1.5\n";
         assert_eq!(

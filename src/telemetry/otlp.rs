@@ -1,15 +1,15 @@
-//! What becomes of a query, as spans of a trace in the JSON form of OTLP (OTLP specification 1.x,
-//! "OTLP/HTTP"; fields: opentelemetry-proto, `trace.proto`). Attributes have their names from the
-//! semantic conventions of OpenTelemetry where there are some, others begin with `dotproxy`.
+//! Spans of traced queries in the JSON encoding of OTLP (OTLP specification 1.x, "OTLP/HTTP";
+//! fields: opentelemetry-proto, `trace.proto`). Attributes have the names of OpenTelemetry's
+//! semantic conventions if there are any; other names begin with `dotproxy`.
 //!
 //! ```text
-//!   query                           from its coming to its response
-//!     cache                         whether the answer was known
-//!     shared wait                   for the answer to another query for the same
+//!   query                           from the client's query to the response
+//!     cache                         the result of the cache lookup
+//!     shared wait                   for the answer to another query for the same question
 //!     connection wait               for a connection with room
-//!     handshake                     until a connection is up, or is not
-//!     upstream query                from its being sent to its answer
-//!     retry, copy                   the same, for one that was sent before or besides
+//!     handshake                     until a connection is up or has failed
+//!     upstream query                from an attempt to its reply
+//!     retry, copy                   the same, for a retry or a copy of the query
 //! ```
 
 use std::fmt;
@@ -23,10 +23,10 @@ use crate::config::{ClientDetail, Scheme};
 use crate::proxy::{Outcome, PeerAddr, Protocol, Record, Step, StepEnd, StepKind, Trace};
 use crate::wire::Question;
 
-/// What the collector is told at once.
+/// The content type of a request to the collector.
 pub const CONTENT_TYPE: &str = "application/json";
 
-/// Kinds of spans.
+/// The kinds of spans.
 const INTERNAL: u8 = 1;
 const SERVER: u8 = 2;
 const CLIENT: u8 = 3;
@@ -34,31 +34,31 @@ const CLIENT: u8 = 3;
 /// The status of a span that is an error.
 const ERROR: u8 = 2;
 
-/// What there is to tell of a query that has ended.
+/// A finished query and its trace.
 #[derive(Debug)]
 pub struct FinishedQuery<'a> {
-    /// How it ended.
+    /// The record of the query.
     pub record: &'a Record,
-    /// Its way.
+    /// The steps of the query.
     pub trace: &'a Trace,
-    /// What it asked, if that could be read.
+    /// The question, if it could be parsed.
     pub question: Option<&'a [u8]>,
-    /// What the upstream is called that answered.
+    /// The name of the upstream that replied.
     pub upstream: Option<&'a str>,
-    /// What is said of the client.
+    /// The detail of client addresses.
     pub clients: ClientDetail,
-    /// When it ended.
+    /// The end of the query.
     pub ended: Instant,
-    /// The same since 1970.
+    /// The end of the query, in time since 1970.
     pub ended_at: Duration,
 }
 
-/// How many spans there are of a query.
+/// Returns the number of spans of a query.
 pub fn spans_of(record: &Record, trace: &Trace) -> u64 {
     1 + u64::from(cache_result(record.outcome).is_some()) + trace.steps.len() as u64
 }
 
-/// Spans, as items of a list without its ends.
+/// Spans, as comma-separated items of a JSON list.
 #[derive(Debug, Default)]
 pub struct Spans {
     items: Vec<u8>,
@@ -66,22 +66,22 @@ pub struct Spans {
 }
 
 impl Spans {
-    /// How many there are.
+    /// Returns the number of spans.
     pub fn count(&self) -> u64 {
         self.count
     }
 
-    /// Octets that they take.
+    /// Returns the length of the spans in bytes.
     pub fn len(&self) -> usize {
         self.items.len()
     }
 
-    /// Whether there are none.
+    /// Returns whether there are no spans.
     pub fn is_empty(&self) -> bool {
         self.items.is_empty()
     }
 
-    /// Adds those of a query.
+    /// Adds the spans of a query.
     pub fn add(&mut self, told: &FinishedQuery<'_>, random: &mut Random) {
         let trace: [u8; 16] = id(random);
         let query: [u8; 8] = id(random);
@@ -104,7 +104,7 @@ impl Spans {
         }
     }
 
-    /// Where the next is to be written.
+    /// Returns the buffer for the next span.
     fn next(&mut self) -> &mut Vec<u8> {
         if !self.items.is_empty() {
             self.items.push(b',');
@@ -113,7 +113,7 @@ impl Spans {
         &mut self.items
     }
 
-    /// The request that tells of them (`ExportTraceServiceRequest`).
+    /// Returns the request with all spans (`ExportTraceServiceRequest`).
     pub fn request(&self) -> Vec<u8> {
         let mut out = Vec::with_capacity(self.items.len() + 512);
         Object::start(&mut out)
@@ -168,7 +168,7 @@ impl FinishedQuery<'_> {
         let error = is_error(record.outcome).then(|| record.outcome.label());
         Head::of("query", SERVER, time).write(out, ids, None, error, |attributes| {
             let question = self.question;
-            if let Some(question) = question.and_then(|octets| Question::parse(octets, 0).ok()) {
+            if let Some(question) = question.and_then(|bytes| Question::parse(bytes, 0).ok()) {
                 attributes
                     .text("dns.question.name", question.shown_name())
                     .text("dns.question.type", question.rr_type());
@@ -224,7 +224,7 @@ impl FinishedQuery<'_> {
                 (_, Some((_, StepEnd::Answered(rcode)))) => {
                     attributes.text("dns.response.code", rcode);
                 }
-                // Another answer came first, or the client could wait no more.
+                // Another reply came first, or the deadline of the client passed.
                 (StepKind::Attempt { .. }, None) => {
                     attributes.truth("dotproxy.abandoned", true);
                 }
@@ -250,7 +250,7 @@ fn write_place((scheme, address): PeerAddr, attributes: &mut Attributes<'_>) {
         .truth("dotproxy.tls", scheme == Scheme::Tls);
 }
 
-/// What is known before a query was asked upstream.
+/// Returns the result of the cache lookup.
 fn cache_result(outcome: Outcome) -> Option<&'static str> {
     match outcome {
         Outcome::Cached => Some("hit"),
@@ -259,7 +259,7 @@ fn cache_result(outcome: Outcome) -> Option<&'static str> {
     }
 }
 
-/// Whether a query ended as it should not, for reasons that lie here or upstream.
+/// Returns whether the outcome is a failure of the proxy or an upstream.
 fn is_error(outcome: Outcome) -> bool {
     matches!(
         outcome,
@@ -267,10 +267,10 @@ fn is_error(outcome: Outcome) -> bool {
     )
 }
 
-/// Of the trace and of the span.
+/// The ids of a trace and of a span.
 type Ids<'a> = (&'a [u8; 16], &'a [u8; 8]);
 
-/// An id that no other has; zeroes would be none.
+/// Returns a random id that is not zero: zero is invalid.
 fn id<const LEN: usize>(random: &mut Random) -> [u8; LEN] {
     let seed = random.next_seed();
     let mut id = [0; LEN];
@@ -279,11 +279,11 @@ fn id<const LEN: usize>(random: &mut Random) -> [u8; LEN] {
     id
 }
 
-/// What every span has.
+/// The common fields of spans.
 struct Head {
     name: &'static str,
     kind: u8,
-    /// Since 1970.
+    /// Begin and end, since 1970.
     time: (Duration, Duration),
 }
 
@@ -330,7 +330,7 @@ impl Head {
     }
 }
 
-/// What is said of a span, or of the program (`KeyValue`).
+/// The attributes of a span or of the program (`KeyValue`).
 struct Attributes<'a>(List<'a>);
 
 impl Attributes<'_> {
@@ -340,7 +340,7 @@ impl Attributes<'_> {
         })
     }
 
-    /// A number of 64 bits is a text in JSON.
+    /// Adds a number, as a text: OTLP writes 64-bit numbers as texts in JSON.
     fn number(&mut self, key: &str, value: impl fmt::Display) -> &mut Self {
         self.add(key, |object| {
             object.text("intValue", value);
@@ -366,12 +366,12 @@ impl Attributes<'_> {
     }
 }
 
-/// As ids are shown.
+/// An id in hexadecimal.
 struct Hex<'a>(&'a [u8]);
 
 impl fmt::Display for Hex<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|octet| write!(f, "{octet:02x}"))
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
     }
 }
 
@@ -400,14 +400,15 @@ mod tests {
         }
     }
 
-    /// The request of one query that ended so, with every number of an id a zero.
+    /// Returns the request for one query with this record, with zeroes for the digits of ids, and
+    /// the number of spans.
     fn request(record: &Record) -> (String, u64) {
-        let octets = b"\x03www\x01\"\x00\x00\x01\x00\x01";
+        let bytes = b"\x03www\x01\"\x00\x00\x01\x00\x01";
         let trace = Trace::default();
         let told = FinishedQuery {
             record,
             trace: &trace,
-            question: Some(octets),
+            question: Some(bytes),
             upstream: Some("192.0.2.1:853"),
             clients: ClientDetail::Subnet,
             ended: Instant::after_start(Duration::from_secs(100)),
@@ -420,7 +421,7 @@ mod tests {
     }
 
     #[test]
-    fn known_answer_is_two_spans() {
+    fn cache_hit_has_two_spans() {
         let record = record(Outcome::Cached);
         let (text, count) = request(&record);
         assert_eq!((count, spans_of(&record, &Trace::default())), (2, 2));
@@ -440,7 +441,7 @@ mod tests {
     }
 
     #[test]
-    fn query_that_failed_is_an_error() {
+    fn failed_query_is_an_error() {
         let (text, count) = request(&record(Outcome::TimedOut));
         assert_eq!(count, 1);
         let part = r#"{"key":"error.type","value":{"stringValue":"timed-out"}}],"status":{"code":2,"message":"timed-out"}}]"#;
@@ -448,7 +449,7 @@ mod tests {
     }
 
     #[test]
-    fn ids_are_of_their_length_and_never_twice() {
+    fn ids_are_unique_and_have_their_length() {
         let mut random = Random::new(&[7; 32]);
         let ids: Vec<[u8; 8]> = (0..1_000).map(|_| id(&mut random)).collect();
         let mut shown: Vec<String> = ids.iter().map(|id| Hex(id).to_string()).collect();

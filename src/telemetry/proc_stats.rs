@@ -1,6 +1,6 @@
-//! What the kernel says of this process: its memory, its time, its file descriptors.
+//! Statistics of the process from the kernel: memory, processor time, file descriptors.
 //!
-//! What is needed for that is opened at the start, since it cannot be once the process is confined.
+//! The files are opened at the start, because the sandbox prevents it later.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -12,7 +12,7 @@ use nix::unistd::{SysconfVar, sysconf};
 use rustix::fs::{Dir, Mode, OFlags};
 use rustix::process::{Resource, getrlimit};
 
-/// The way to what the kernel says of this process.
+/// Open files with the statistics.
 #[derive(Debug)]
 pub struct Process {
     started_at: Duration,
@@ -20,25 +20,25 @@ pub struct Process {
     descriptors: Option<Dir>,
 }
 
-/// What it says.
+/// The resource usage of the process.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Usage {
-    /// When the process started, in time since 1970.
+    /// The start of the process, in time since 1970.
     pub started_at: Duration,
-    /// Time of processors that it has taken, for itself and for calls.
+    /// Processor time in user and kernel mode.
     pub processor_time: Option<Duration>,
-    /// Octets of memory that it has.
+    /// Resident memory, in bytes.
     pub resident: Option<u64>,
-    /// Octets of addresses that it has reserved.
+    /// Virtual memory, in bytes.
     pub virtual_memory: Option<u64>,
-    /// File descriptors that are open.
+    /// The number of open file descriptors.
     pub open_descriptors: Option<u64>,
-    /// File descriptors that may be open.
+    /// The limit of open file descriptors.
     pub descriptors_max: Option<u64>,
 }
 
 impl Process {
-    /// Opens the way, as far as there is one.
+    /// Opens the files of the statistics that the system has.
     pub fn open() -> Self {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let descriptors = rustix::fs::open("/proc/self/fd", flags, Mode::empty());
@@ -49,17 +49,17 @@ impl Process {
         }
     }
 
-    /// What the kernel says now.
+    /// Reads the current statistics.
     pub fn usage(&mut self) -> Usage {
         let pages = self.statm.as_ref().and_then(pages);
         let page = sysconf(SysconfVar::PAGE_SIZE).ok().flatten();
         let page = page.and_then(|page| u64::try_from(page).ok());
-        let octets = |pages: Option<u64>| Some(pages? * page?);
+        let bytes = |pages: Option<u64>| Some(pages? * page?);
         Usage {
             started_at: self.started_at,
             processor_time: processor_time(),
-            resident: octets(pages.map(|(_, resident)| resident)),
-            virtual_memory: octets(pages.map(|(all, _)| all)),
+            resident: bytes(pages.map(|(_, resident)| resident)),
+            virtual_memory: bytes(pages.map(|(all, _)| all)),
             open_descriptors: self.descriptors.as_mut().and_then(count),
             descriptors_max: getrlimit(Resource::Nofile).current,
         }
@@ -71,7 +71,7 @@ fn since_1970() -> Duration {
     since_1970.unwrap_or_default()
 }
 
-/// Pages of all memory, and of that which is resident (proc(5), `statm`).
+/// Returns the pages of virtual and of resident memory (proc(5), `statm`).
 fn pages(statm: &File) -> Option<(u64, u64)> {
     let mut text = [0; 128];
     let len = statm.read_at(&mut text, 0).ok()?;
@@ -100,14 +100,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn kernel_tells_of_this_process() {
+    fn usage_is_that_of_this_process() {
         let mut process = Process::open();
         let before = process.usage();
         let files: Vec<File> = (0..5).map(|_| File::open("/dev/null").unwrap()).collect();
         let mut memory = vec![0_u8; 8 << 20];
         memory.fill(7);
         let after = process.usage();
-        // Other tests open files, too.
+        // Other tests open files at the same time.
         assert!(after.open_descriptors >= Some(files.len() as u64));
         assert!(after.open_descriptors <= after.descriptors_max);
         assert!(after.resident >= Some(memory.len() as u64), "{after:?}");

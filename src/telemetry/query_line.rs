@@ -1,13 +1,13 @@
-//! A line of level trace for each query that has ended.
+//! A log line of level trace for each finished query.
 //!
 //! Names and addresses of clients are logged at this level only (RFC 9076).
 
 use crate::proxy::Record;
 use crate::wire::Question;
 
-/// Logs a query that has ended, with its question and the upstream that gave the answer.
+/// Logs a finished query, with its question and the upstream of the answer.
 pub fn log(record: &Record, question: Option<&[u8]>, upstream: Option<&str>) {
-    let question = question.and_then(|octets| Question::parse(octets, 0).ok());
+    let question = question.and_then(|bytes| Question::parse(bytes, 0).ok());
     let name = question.map_or_else(String::new, |one| one.shown_name().to_string());
     let rr_type = question.map_or_else(String::new, |one| one.rr_type().to_string());
     let rcode = match record.rcode {

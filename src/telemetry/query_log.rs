@@ -1,4 +1,4 @@
-//! The query log: a line of JSON for each query that has ended.
+//! The query log: a line of JSON for each finished query.
 
 use std::fs::File;
 use std::io;
@@ -13,7 +13,7 @@ use crate::config::{ClientDetail, LogTarget, QueryLogSettings};
 use crate::proxy::{Outcome, Record};
 use crate::wire::Question;
 
-/// A file, or standard output, that lines are written to.
+/// The query log, in a file or on standard output.
 #[derive(Debug)]
 pub struct QueryLog {
     settings: QueryLogSettings,
@@ -21,13 +21,14 @@ pub struct QueryLog {
     lines: Lines,
     unwritten_max: usize,
     stamp: Stamp,
-    /// Records since the last that was written.
+    /// Records since the last that was written (sampling).
     passed_over: u32,
 }
 
 #[derive(Debug)]
 enum Target {
-    /// Standard output without the library's own buffer, which would write more than it is given.
+    /// Standard output without the buffer of the standard library, which would write more than one
+    /// call allows.
     Stdout(File),
     File(File),
 }
@@ -45,7 +46,7 @@ impl Target {
 }
 
 impl QueryLog {
-    /// The log of these settings. At most `unwritten_max` octets wait to be written.
+    /// Opens the log of these settings. At most `unwritten_max` bytes wait to be written.
     pub fn open(settings: &QueryLogSettings, unwritten_max: usize) -> Result<Self, String> {
         Ok(Self {
             file: Target::open(&settings.target).map_err(|error| explain(settings, &error))?,
@@ -67,8 +68,8 @@ impl QueryLog {
         }
     }
 
-    /// Goes on with other settings, and with the file that has its name now: the old one may have
-    /// been put away.
+    /// Switches to other settings and opens the file by its name again: log rotation may have
+    /// renamed the old one.
     pub fn reopen(&mut self, settings: &QueryLogSettings) -> Result<(), String> {
         let file = Target::open(&settings.target).map_err(|error| explain(settings, &error))?;
         self.write();
@@ -77,13 +78,13 @@ impl QueryLog {
         Ok(())
     }
 
-    /// Lines that could not be written.
+    /// Returns the number of dropped lines.
     pub fn dropped(&self) -> u64 {
         self.lines.dropped()
     }
 
-    /// Adds a query with this question, unless it is not its turn. The answer came from `upstream`;
-    /// `identity` is whose certificate the client has shown.
+    /// Adds a query with this question, unless sampling skips it. The answer came from `upstream`;
+    /// `identity` is the subject of the client's certificate.
     pub fn add(
         &mut self,
         record: &Record,
@@ -105,7 +106,7 @@ impl QueryLog {
                 object.text("client", client);
             }
             object.word("transport", record.protocol.label());
-            if let Some(question) = question.and_then(|octets| Question::parse(octets, 0).ok()) {
+            if let Some(question) = question.and_then(|bytes| Question::parse(bytes, 0).ok()) {
                 object.text("name", question.shown_name());
                 object.text("type", question.rr_type());
             }
@@ -129,7 +130,7 @@ impl QueryLog {
         });
     }
 
-    /// Writes what is taken now. Returns whether something is left.
+    /// Writes as much as the target accepts now. Returns whether some lines are left.
     pub fn write(&mut self) -> bool {
         if self.lines.is_empty() {
             return false;
@@ -142,8 +143,8 @@ impl QueryLog {
     }
 }
 
-/// A time as it is written, which queries of the same millisecond share: under load these are
-/// hundreds, and to write it takes as long as a third of a line.
+/// A formatted time, which queries of the same millisecond share: under load these are hundreds,
+/// and formatting the time takes as long as a third of a line.
 #[derive(Debug, Default)]
 struct Stamp {
     /// Milliseconds since 1970.
@@ -182,7 +183,7 @@ mod tests {
         assert_eq!(at(0), "1970-01-01T00:00:00.000Z");
         assert_eq!(at(1_700_000_000_123_999), "2023-11-14T22:13:20.123Z");
         assert_eq!(at(1_700_000_000_124_000), "2023-11-14T22:13:20.124Z");
-        // Clocks are set back.
+        // The clock was set back.
         assert_eq!(at(1_700_000_000_000_000), "2023-11-14T22:13:20.000Z");
     }
 }

@@ -1,7 +1,7 @@
-//! Lines on their way to a reader that nobody waits for.
+//! A queue of lines for a file or pipe, which is written without blocking.
 //!
-//! Whoever reads a pipe may stop, a disk may be full. Lines wait up to a limit; beyond it, and when
-//! they cannot be written at all, they are dropped and counted.
+//! The reader of a pipe may stop, and a disk may be full. Lines wait up to a limit; beyond the
+//! limit, or after a write error, they are dropped and counted.
 
 use std::io::{ErrorKind, Write};
 use std::os::fd::AsFd;
@@ -9,57 +9,58 @@ use std::time::Duration;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
-/// Octets that a pipe takes without blocking once it reports room (POSIX, `PIPE_BUF`).
+/// The number of bytes that a pipe accepts without blocking once it reports room (POSIX,
+/// `PIPE_BUF`).
 const PIPE_LEN: usize = 4096;
 
-/// Octets of room that is kept when there is nothing to write.
+/// The capacity in bytes that an empty queue keeps.
 const KEPT_LEN: usize = 4096;
 
 /// Lines that have not been written.
 #[derive(Debug, Default)]
 pub struct Lines {
-    octets: Vec<u8>,
-    /// How many of them were written.
+    bytes: Vec<u8>,
+    /// The number of written bytes.
     written: usize,
     dropped: u64,
-    /// The last thing that was written is no whole line.
+    /// The last written byte does not end a line.
     is_torn: bool,
 }
 
 impl Lines {
-    /// Whether there is nothing to write.
+    /// Returns whether there is nothing to write.
     pub fn is_empty(&self) -> bool {
-        self.octets.len() == self.written
+        self.bytes.len() == self.written
     }
 
-    /// Lines that were dropped since the start.
+    /// Returns the number of dropped lines since the start.
     pub fn dropped(&self) -> u64 {
         self.dropped
     }
 
-    /// Adds a line, which `write` appends with its end, if no more than `octets_max` wait then.
-    pub fn push(&mut self, octets_max: usize, write: impl FnOnce(&mut Vec<u8>)) {
-        let before = self.octets.len();
-        write(&mut self.octets);
-        if self.octets.len() - self.written > octets_max {
-            self.octets.truncate(before);
+    /// Adds a line, which `write` appends with its line end, if then at most `bytes_max` wait.
+    pub fn push(&mut self, bytes_max: usize, write: impl FnOnce(&mut Vec<u8>)) {
+        let before = self.bytes.len();
+        write(&mut self.bytes);
+        if self.bytes.len() - self.written > bytes_max {
+            self.bytes.truncate(before);
             self.dropped += 1;
         }
     }
 
-    /// Writes what a file takes that was opened not to block, or that takes everything at once.
+    /// Writes as much as a file accepts that is non-blocking or accepts everything at once.
     pub fn write_all(&mut self, file: &mut impl Write) {
         while !self.is_empty() && self.write_once(file, usize::MAX) {}
         self.tidy_up();
     }
 
-    /// Writes what is taken within `patience`, by somebody who would block who writes more.
-    pub fn write_gently(&mut self, file: &mut (impl Write + AsFd), patience: Duration) {
-        while !self.is_empty() && takes_now(file, patience) && self.write_once(file, PIPE_LEN) {}
+    /// Writes as much as a blocking file accepts within `timeout` for each piece.
+    pub fn write_gently(&mut self, file: &mut (impl Write + AsFd), timeout: Duration) {
+        while !self.is_empty() && takes_now(file, timeout) && self.write_once(file, PIPE_LEN) {}
         self.tidy_up();
     }
 
-    /// Returns whether more may be taken.
+    /// Writes once. Returns whether the file may accept more.
     fn write_once(&mut self, file: &mut impl Write, len_max: usize) -> bool {
         if self.is_torn {
             match file.write(b"\n") {
@@ -67,7 +68,7 @@ impl Lines {
                 _ => return self.give_up(),
             }
         }
-        let rest = &self.octets[self.written..];
+        let rest = &self.bytes[self.written..];
         match file.write(&rest[..rest.len().min(len_max)]) {
             Ok(0) => self.give_up(),
             Ok(len) => {
@@ -76,34 +77,34 @@ impl Lines {
             }
             Err(error) if error.kind() == ErrorKind::Interrupted => true,
             Err(error) if error.kind() == ErrorKind::WouldBlock => false,
-            // Nobody reads any more, or there is no room.
+            // The reader has closed the pipe, or the disk is full.
             Err(_) => self.give_up(),
         }
     }
 
-    /// Drops what cannot be written.
+    /// Drops the unwritten lines.
     fn give_up(&mut self) -> bool {
-        let (before, rest) = self.octets.split_at(self.written);
-        self.is_torn |= before.last().is_some_and(|octet| *octet != b'\n');
-        self.dropped += rest.split(|octet| *octet == b'\n').count() as u64 - 1;
-        self.octets.clear();
+        let (before, rest) = self.bytes.split_at(self.written);
+        self.is_torn |= before.last().is_some_and(|byte| *byte != b'\n');
+        self.dropped += rest.split(|byte| *byte == b'\n').count() as u64 - 1;
+        self.bytes.clear();
         self.written = 0;
         false
     }
 
     fn tidy_up(&mut self) {
-        self.octets.drain(..self.written);
+        self.bytes.drain(..self.written);
         self.written = 0;
-        if self.octets.is_empty() {
-            self.octets.shrink_to(KEPT_LEN);
+        if self.bytes.is_empty() {
+            self.bytes.shrink_to(KEPT_LEN);
         }
     }
 }
 
-/// Whether a file takes octets within `patience`.
-pub fn takes_now(file: &impl AsFd, patience: Duration) -> bool {
+/// Returns whether a file is writable within `timeout`.
+pub fn takes_now(file: &impl AsFd, timeout: Duration) -> bool {
     let mut descriptors = [PollFd::new(file.as_fd(), PollFlags::POLLOUT)];
-    let timeout = PollTimeout::try_from(patience).unwrap_or(PollTimeout::ZERO);
+    let timeout = PollTimeout::try_from(timeout).unwrap_or(PollTimeout::ZERO);
     poll(&mut descriptors, timeout).is_ok_and(|ready| ready > 0)
 }
 
@@ -112,7 +113,7 @@ mod tests {
     use super::*;
     use std::io;
 
-    /// A file with so much room, which then has none, or is in no hurry.
+    /// A file with limited room, and its error without room.
     struct Small {
         written: Vec<u8>,
         room: usize,
@@ -120,12 +121,12 @@ mod tests {
     }
 
     impl Write for Small {
-        fn write(&mut self, octets: &[u8]) -> io::Result<usize> {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
             if self.room == 0 {
                 return Err(self.when_full.into());
             }
-            let len = octets.len().min(self.room);
-            self.written.extend_from_slice(&octets[..len]);
+            let len = bytes.len().min(self.room);
+            self.written.extend_from_slice(&bytes[..len]);
             self.room -= len;
             Ok(len)
         }

@@ -1,4 +1,4 @@
-//! Clients that speak TLS (RFC 7858).
+//! The TLS server for clients (RFC 7858).
 
 use std::path::Path;
 use std::sync::Arc;
@@ -20,16 +20,17 @@ use super::tickets::ExpiringTickets;
 use super::{ALPN, OwnCertificate, SetupError};
 use crate::config::TlsSettings;
 
-/// How we prove to clients who we are, and they perhaps to us.
+/// The TLS settings for client connections: our certificate, and the verification of client
+/// certificates.
 #[derive(Clone, Debug)]
 pub struct Acceptor {
     config: Arc<ServerConfig>,
-    /// Which clients may connect, if they need a certificate.
+    /// The verifier of client certificates, if clients need one.
     gate: Option<Gate>,
     own: Option<OwnCertificate>,
 }
 
-/// Judges the certificates of clients (mutual TLS).
+/// A verifier of client certificates (mutual TLS).
 #[derive(Clone, Debug)]
 struct Gate {
     verifier: Arc<dyn ClientCertVerifier>,
@@ -43,7 +44,8 @@ impl Gate {
         let (roots, provider) = (Arc::new(roots), Arc::clone(provider));
         let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider).build();
         Ok(Self {
-            verifier: verifier.expect("there are roots, and no lists that could be wrong"),
+            verifier: verifier
+                .expect("there are roots, and no revocation lists that could be invalid"),
             fingerprint,
         })
     }
@@ -76,8 +78,8 @@ impl Acceptor {
             .map_err(|error| FileError::new("--tls-key", &identity.key, explain_key(&error)));
         let mut server = server?;
         server.alpn_protocols = vec![ALPN.to_vec()];
-        // What a session is goes to the client, encrypted: nothing is kept here. One ticket does,
-        // since clients of DNS come back one at a time.
+        // The session state goes to the client in an encrypted ticket: nothing is stored here. One
+        // ticket is enough, because DNS clients usually reconnect one at a time.
         server.session_storage = Arc::new(rustls::server::NoServerSessionStorage {});
         server.ticketer = Ticketer::new().map_err(SetupError::Random)?;
         if gate.is_some() {
@@ -94,23 +96,23 @@ impl Acceptor {
         })
     }
 
-    /// The certificate that clients are shown, if its dates could be read.
+    /// Returns our certificate, if its dates could be read.
     pub fn own(&self) -> Option<&OwnCertificate> {
         self.own.as_ref()
     }
 
-    /// A connection to a client.
+    /// Creates the state of a connection to a client.
     pub fn connection(&self) -> Result<UnbufferedServerConnection, rustls::Error> {
         UnbufferedServerConnection::new(Arc::clone(&self.config))
     }
 
-    /// Whether it judges certificates of clients as `before` did.
+    /// Returns whether the rules for client certificates equal those of `before`.
     pub fn judges_like(&self, before: &Self) -> bool {
         let fingerprint = |acceptor: &Self| acceptor.gate.as_ref().map(|gate| gate.fingerprint);
         fingerprint(self) == fingerprint(before)
     }
 
-    /// Judges the certificates that a client has shown when it connected.
+    /// Verifies the certificates that a client sent when it connected.
     pub fn judge(&self, shown: Option<&[CertificateDer<'_>]>) -> Result<(), rustls::Error> {
         let Some(gate) = &self.gate else {
             return Ok(());
@@ -124,7 +126,7 @@ impl Acceptor {
         verified.map(drop)
     }
 
-    /// The time until a client's certificate expires, if the certificate says when it does.
+    /// Returns the time until a client's certificate expires, if its expiry can be read.
     pub fn time_left(&self, certificate: &[u8]) -> Option<Duration> {
         let now = self.now().ok()?.as_secs();
         Some(expires_at(certificate)?.saturating_sub(Duration::from_secs(now)))

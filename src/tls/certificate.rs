@@ -1,9 +1,9 @@
-//! What a certificate says that the library which verifies it does not tell: until when it is
-//! valid, and whose it is (RFC 5280, section 4.1).
+//! A parser for certificate fields that the verification library does not expose: validity and
+//! subject (RFC 5280, section 4.1).
 
 use std::time::Duration;
 
-/// Characters of the longest subject that is told.
+/// Maximum length of a reported subject, in characters.
 const SUBJECT_LEN_MAX: usize = 256;
 
 const SEQUENCE: u8 = 0x30;
@@ -11,12 +11,12 @@ const SET: u8 = 0x31;
 const OID: u8 = 0x06;
 const UTC_TIME: u8 = 0x17;
 const GENERALIZED_TIME: u8 = 0x18;
-/// The version, which the oldest certificates lack.
+/// Tag of the version, which the oldest certificates lack.
 const VERSION: u8 = 0xa0;
-/// `UTF8String`, `PrintableString`, `IA5String`.
+/// Tags of `UTF8String`, `PrintableString`, `IA5String`.
 const STRINGS: [u8; 3] = [0x0c, 0x13, 0x16];
 
-/// Attributes of a name, by their object identifiers (RFC 4514, section 3; RFC 2985).
+/// The attributes of a name, by their object identifiers (RFC 4514, section 3; RFC 2985).
 const ATTRIBUTES: [(&[u8], &str); 9] = [
     (b"\x55\x04\x03", "CN"),
     (b"\x55\x04\x05", "serialNumber"),
@@ -29,13 +29,13 @@ const ATTRIBUTES: [(&[u8], &str); 9] = [
     (b"\x2a\x86\x48\x86\xf7\x0d\x01\x09\x01", "emailAddress"),
 ];
 
-/// When a certificate expires, in time since 1970.
+/// Returns the expiry of a certificate, in time since 1970.
 pub fn expires_at(certificate: &[u8]) -> Option<Duration> {
     validity(certificate).map(|(_, expires_at)| expires_at)
 }
 
-/// When a certificate begins and when it expires, in time since 1970. One that begins before 1970
-/// begins at zero.
+/// Returns the begin and the expiry of a certificate, in time since 1970. A begin before 1970 is
+/// zero.
 pub(super) fn validity(certificate: &[u8]) -> Option<(Duration, Duration)> {
     let mut validity = Fields::of(certificate)?.validity;
     let begins_at = read_time(validity.next()?).unwrap_or_default();
@@ -69,13 +69,13 @@ fn read_time((kind, text): (u8, &[u8])) -> Option<Duration> {
     Some(Duration::from_secs(minutes * 60 + second))
 }
 
-/// Days from the start of 1970 to a date. What the standard library counts with ends in 2038 on
-/// hosts with 32 bits.
+/// Returns the days from the start of 1970 to a date. The standard library's time ends in 2038 on
+/// 32-bit hosts.
 fn days_since_1970(year: u64, month: u64, day: u64) -> Option<u64> {
     if !(1..=12).contains(&month) || !(1..=31).contains(&day) {
         return None;
     }
-    // In a year that begins in March, the day that leap years have more is the last.
+    // In a year that begins in March, the leap day is the last day.
     let (year, month) = if month > 2 {
         (year, month - 3)
     } else {
@@ -86,7 +86,7 @@ fn days_since_1970(year: u64, month: u64, day: u64) -> Option<u64> {
     days.checked_sub(719_468)
 }
 
-/// Whose a certificate is, as people write it (RFC 4514), the most particular first.
+/// Returns the subject of a certificate as text (RFC 4514), the most specific attribute first.
 pub fn subject(certificate: &[u8]) -> Option<String> {
     let mut parts: Vec<String> = Vec::new();
     let sets = Fields::of(certificate)?.subject;
@@ -116,7 +116,7 @@ fn attribute_text(attribute: &[u8]) -> Option<String> {
     Some(text)
 }
 
-/// The parts of a certificate that are of use here.
+/// The fields of a certificate that are used here.
 struct Fields<'a> {
     validity: Items<'a>,
     subject: Items<'a>,
@@ -128,7 +128,7 @@ impl<'a> Fields<'a> {
             .next()
             .filter(|(kind, _)| *kind == SEQUENCE)?;
         let (_, signed) = Items(whole).next().filter(|(kind, _)| *kind == SEQUENCE)?;
-        // The version; serial number, algorithm and issuer; validity; subject.
+        // Order: version; serial number, algorithm and issuer; validity; subject.
         let mut items = Items(signed)
             .skip_while(|(kind, _)| *kind == VERSION)
             .skip(3);
@@ -143,8 +143,8 @@ impl<'a> Fields<'a> {
     }
 }
 
-/// What stands one after the other in DER: kinds and contents (ITU-T X.690). It ends where that
-/// ends, or makes no sense.
+/// An iterator over DER items: tags and contents (ITU-T X.690). It stops at the end or at invalid
+/// input.
 struct Items<'a>(&'a [u8]);
 
 impl<'a> Iterator for Items<'a> {
@@ -186,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn end_of_validity_is_read_in_both_forms() {
+    fn expiry_is_parsed_in_both_time_formats() {
         let seconds = |year| expires_at(&certificate(year)).unwrap().as_secs();
         assert_eq!(seconds(2037), 2_119_392_000);
         assert_eq!(seconds(2049), 2_498_083_200);
@@ -194,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn days_are_counted_as_the_calendar_does() {
+    fn days_since_1970_follow_the_calendar() {
         assert_eq!(days_since_1970(1970, 1, 1), Some(0));
         assert_eq!(days_since_1970(1969, 12, 31), None);
         assert_eq!(days_since_1970(2000, 2, 29), Some(11_016));
@@ -206,22 +206,22 @@ mod tests {
     }
 
     #[test]
-    fn subject_reads_as_people_write_it() {
+    fn subject_is_formatted_by_rfc_4514() {
         let subject = subject(&certificate(2030)).unwrap();
         assert_eq!(subject, "CN=phone \u{e9},O=Example\\, Inc.");
     }
 
     proptest! {
         #[test]
-        fn whatever_it_says_it_is_read_or_not(
-            octets in proptest::collection::vec(any::<u8>(), 0..200),
+        fn any_certificate_is_parsed_or_refused(
+            bytes in proptest::collection::vec(any::<u8>(), 0..200),
             at in 0..1_000_usize,
-            octet: u8,
+            byte: u8,
         ) {
-            let _ = (expires_at(&octets), subject(&octets));
+            let _ = (expires_at(&bytes), subject(&bytes));
             let mut changed = certificate(2030);
             let at = at % changed.len();
-            changed[at] = octet;
+            changed[at] = byte;
             let _ = expires_at(&changed);
             let told = subject(&changed);
             prop_assert!(told.is_none_or(|told| told.chars().count() <= SUBJECT_LEN_MAX));

@@ -1,13 +1,13 @@
-//! The time that certificates are judged by.
+//! The time for the verification of certificates.
 //!
-//! A board without a battery for its clock starts in 1970, and gets the time from servers whose
-//! names it cannot resolve while every certificate is still to begin. So time is taken to be no
-//! earlier than two moments that have surely passed: when the program was built, and, where it may
-//! keep a file, when it last ran. Everything else about a certificate is judged as ever.
+//! A board without a clock battery starts in 1970. It cannot resolve the names of time servers
+//! while no certificate is valid yet. Certificates are therefore verified at the time of the
+//! system's clock, but not earlier than two moments that have surely passed: the build of the
+//! program and, with a stamp file, its last run. All other checks of a certificate are unchanged.
 //!
-//! A clock that is wrong must not leave a stamp that stops the service for good: a stamp is written
-//! only once a certificate of an upstream was verified by that time, and one that is implausibly
-//! late is ignored.
+//! A wrong clock must not leave a stamp that stops the service for good: a stamp is written only
+//! after a certificate of an upstream was verified at that time, and an implausibly late stamp is
+//! ignored.
 
 use std::fmt::Write as _;
 use std::io;
@@ -19,31 +19,31 @@ use crate::base::time::Instant;
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// The time for which a build is in use at most. A stamp that is later is wrong.
+/// Maximum time for which a build is in use. A later stamp is wrong.
 const BUILD_AGE_MAX: Duration = DAY.saturating_mul(15 * 365);
 
-/// The time by which a stamp may be later than the system's clock, if the clock is not known to be
-/// behind: no correction of a clock is larger.
+/// Maximum lead of a stamp over the system's clock, unless the clock is known to be behind: no
+/// correction of a clock is larger.
 const STAMP_AHEAD_MAX: Duration = DAY.saturating_mul(365);
 
-/// A clock that does not fall behind what is known to have passed.
+/// A clock with a lower bound (floor).
 #[derive(Clone, Debug)]
 pub struct Clock {
     floor: Duration,
-    /// The floor is the time in the stamp's file, not that of the build.
+    /// The floor is the time in the stamp file, not that of the build.
     is_stamped: bool,
     stamp: Option<PathBuf>,
-    /// The last time by which a certificate was verified, and when that was.
+    /// The time of the last verification of a certificate, and when it happened.
     verified: Option<(Duration, Instant)>,
 }
 
 impl Clock {
-    /// How often [`Clock::stamp`] is worth it, if ever.
+    /// Returns the interval of calls of [`Clock::stamp`], if there is a stamp file.
     pub fn stamp_interval(&self) -> Option<Duration> {
         self.stamp.as_ref().map(|_| Duration::from_secs(3600))
     }
 
-    /// The clock whose floor is in the file `stamp`, if there is one by now.
+    /// Creates a clock with the floor in the file `stamp`, if the file exists.
     pub fn new(stamp: Option<&Path>) -> Self {
         let stamped = stamp.map_or(Duration::ZERO, |path| {
             let plausible = read(path).and_then(|time| match doubt(time, system_time()) {
@@ -63,13 +63,13 @@ impl Clock {
         }
     }
 
-    /// The time since 1970.
+    /// Returns the time since 1970.
     pub fn now(&self) -> Duration {
         self.at_least_floor(system_time())
     }
 
-    /// What certificates are judged by instead of the system's clock, as a part of a sentence, if
-    /// that is behind what is known to have passed.
+    /// Returns a warning with the time that replaces the system's clock, if the system's clock is
+    /// behind the floor.
     pub fn replacement(&self) -> Option<String> {
         if system_time() >= self.floor {
             return None;
@@ -89,15 +89,15 @@ impl Clock {
     }
 
     /// Records that the certificate of an upstream was verified just now, by chain and dates.
-    /// Returns whether that is the first one, so that there is a stamp to write.
+    /// Returns whether a stamp should be written: this is the first verification.
     pub fn on_verified(&mut self, now: Instant) -> bool {
         let time = system_time();
         time >= self.floor && self.verified.replace((time, now)).is_none()
     }
 
-    /// Writes the time to the file, if there is one. There is nothing to write before a certificate
-    /// was verified by the system's clock: the clock may be wrong. Later, the stamp is no further
-    /// ahead of that time than has passed since.
+    /// Writes the time to the stamp file, if there is one. Nothing is written before a certificate
+    /// was verified at the time of the system's clock, because the clock may be wrong. Afterwards
+    /// the stamp is at most the time of that verification plus the time that has passed since.
     pub fn stamp(&self, now: Instant) {
         let (Some(path), Some((time, at))) = (&self.stamp, self.verified) else {
             return;
@@ -117,8 +117,8 @@ impl Clock {
     }
 }
 
-/// Returns why a stamp is not to be believed, if it is not. A clock that says an earlier time than
-/// that of the build says nothing.
+/// Returns why a stamp must be ignored, if it must. A clock that is earlier than the build has no
+/// say.
 fn doubt(stamp: Duration, clock: Duration) -> Option<String> {
     let seconds = stamp.as_secs();
     if stamp > built_at() + BUILD_AGE_MAX {
@@ -136,7 +136,7 @@ fn doubt(stamp: Duration, clock: Duration) -> Option<String> {
     }
 }
 
-/// A time since 1970, for people.
+/// Formats a time since 1970.
 fn shown(time: Duration) -> String {
     let mut text = String::new();
     let time = UNIX_EPOCH.checked_add(time);
@@ -149,11 +149,11 @@ fn shown(time: Duration) -> String {
 
 /// Returns why a stamp cannot be kept in a file, without changing the file.
 pub fn check_stamp(path: &Path) -> Result<(), String> {
-    let read = read_octets(path).and_then(|_| file::try_to_write(path));
+    let read = read_bytes(path).and_then(|_| file::try_to_write(path));
     read.map_err(|error| format!("--clock-stamp: {}: {error}", path.display()))
 }
 
-/// The time of the system's clock since 1970.
+/// Returns the time of the system's clock since 1970.
 pub fn system_time() -> Duration {
     let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH);
     since_1970.unwrap_or(Duration::ZERO)
@@ -164,19 +164,19 @@ fn built_at() -> Duration {
 }
 
 /// Reads the file if it is there.
-fn read_octets(path: &Path) -> io::Result<Option<Vec<u8>>> {
+fn read_bytes(path: &Path) -> io::Result<Option<Vec<u8>>> {
     match file::read(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        octets => octets.map(Some),
+        bytes => bytes.map(Some),
     }
 }
 
-/// Reads seconds since 1970. A file that is not there yet says nothing.
+/// Reads seconds since 1970. A missing file is no error.
 fn read(path: &Path) -> io::Result<Duration> {
-    let Some(octets) = read_octets(path)? else {
+    let Some(bytes) = read_bytes(path)? else {
         return Ok(Duration::ZERO);
     };
-    let text = str::from_utf8(&octets).ok().map(str::trim);
+    let text = str::from_utf8(&bytes).ok().map(str::trim);
     let seconds = text.and_then(|text| text.parse().ok());
     let seconds = seconds.ok_or_else(|| io::Error::other("expected seconds since 1970"))?;
     Ok(Duration::from_secs(seconds))
@@ -210,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn time_is_not_before_the_program_was_built() {
+    fn time_is_not_before_the_build_of_the_program() {
         let clock = Clock::new(None);
         assert!(built_at() > Duration::from_secs(1_700_000_000));
         assert_eq!(clock.at_least_floor(Duration::ZERO), built_at());
@@ -247,13 +247,13 @@ mod tests {
     }
 
     #[test]
-    fn stamp_is_no_later_than_what_has_passed_since_a_certificate_was_verified() {
+    fn stamp_advances_only_by_the_time_since_a_verification() {
         let stamp = Stamp::new("jump");
         let mut clock = stamp.clock();
         clock.floor = Duration::ZERO;
         let verified_at = system_time().saturating_sub(DAY);
         clock.verified = Some((verified_at, at(10)));
-        // The clock was set to a day later meanwhile.
+        // Meanwhile the clock was set to a day later.
         clock.stamp(at(15));
         let written = std::fs::read_to_string(&stamp.0).unwrap();
         let expected = (verified_at + Duration::from_secs(5)).as_secs();
@@ -261,7 +261,7 @@ mod tests {
     }
 
     #[test]
-    fn stamp_far_ahead_is_not_believed() {
+    fn stamp_far_ahead_is_ignored() {
         let (year, built_at) = (DAY * 365, built_at());
         let is_believed = |stamp, clock| doubt(stamp, clock).is_none();
         // A clock without a battery.

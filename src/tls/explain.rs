@@ -1,4 +1,4 @@
-//! What went wrong in TLS, in words for people.
+//! Explanations of TLS errors for operators.
 
 use std::fmt::Write as _;
 use std::time::{Duration, UNIX_EPOCH};
@@ -8,7 +8,7 @@ use rustls::{AlertDescription, CertificateError, PeerIncompatible};
 
 use super::clock::system_time;
 
-/// What the certificates of a peer are verified against.
+/// The source of the roots that verify a peer's certificate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RootSource {
     /// The built-in roots.
@@ -19,12 +19,12 @@ pub enum RootSource {
     ClientCa,
 }
 
-/// What `ring` and the library on top of it can use.
+/// The algorithms that `ring` and rustls support.
 const POSSIBLE: &str = "certificates with keys of RSA, P-256, P-384 or Ed25519 and key exchange \
                         by ECDHE are possible here; P-521, Ed448 and RSA key exchange are not \
                         possible";
 
-/// What went wrong in TLS, and what to do about it where that is known.
+/// Returns a description of a TLS error, with advice where there is one.
 pub fn explain(error: &rustls::Error, roots: RootSource) -> String {
     let no_common = || format!("it has nothing in common with this program: {POSSIBLE}");
     match error {
@@ -39,7 +39,7 @@ pub fn explain(error: &rustls::Error, roots: RootSource) -> String {
         rustls::Error::AlertReceived(AlertDescription::NoApplicationProtocol) => {
             "it does not offer DNS over TLS".to_owned()
         }
-        // An upstream sends it that finds no certificate or cipher in what it is offered.
+        // An upstream sends this alert if it finds no suitable certificate or cipher in the offer.
         rustls::Error::AlertReceived(
             alert @ (AlertDescription::HandshakeFailure | AlertDescription::InsufficientSecurity),
         ) if roots != RootSource::ClientCa => {
@@ -56,7 +56,7 @@ pub fn explain(error: &rustls::Error, roots: RootSource) -> String {
     }
 }
 
-/// What is wrong with a private key, for its certificate.
+/// Returns a description of an error of a private key with its certificate.
 pub(super) fn explain_key(error: &rustls::Error) -> String {
     match error {
         rustls::Error::InconsistentKeys(_) => "it is not the key of the certificate".to_owned(),
@@ -64,8 +64,8 @@ pub(super) fn explain_key(error: &rustls::Error) -> String {
     }
 }
 
-/// `clock` is what the system's clock says, which may be behind the time that certificates are
-/// judged by.
+/// Returns a description of a certificate error. `clock` is the time of the system's clock, which
+/// may be earlier than the time of verification.
 fn explain_certificate(problem: &CertificateError, roots: RootSource, clock: Duration) -> String {
     let dates = |what: &str, limit: &UnixTime, judged_by: &UnixTime| {
         let day = |time: &UnixTime| date(Duration::from_secs(time.as_secs()));
@@ -109,7 +109,7 @@ fn explain_certificate(problem: &CertificateError, roots: RootSource, clock: Dur
     }
 }
 
-/// What is wrong with a certificate, whatever its dates and names.
+/// Returns a description of an error in the form of a certificate, apart from its dates and names.
 fn explain_form(problem: &str) -> String {
     let text = match problem {
         text if text.contains("CaUsedAsEndEntity") => {
@@ -142,10 +142,12 @@ fn unknown_issuer(roots: RootSource) -> &'static str {
     }
 }
 
-/// Seconds by which the system's clock may differ from the time of a verification a moment before.
+/// Maximum difference in seconds between the system's clock and the time of a verification a moment
+/// before.
 const CLOCK_MARGIN_S: u64 = 60;
 
-/// A time since 1970 as a date. A certificate may hold any time, more than some hosts can count to.
+/// Formats a time since 1970 as a date. A certificate can hold times beyond the range of some
+/// hosts.
 pub(super) fn date(since_1970: Duration) -> String {
     let time = UNIX_EPOCH.checked_add(Duration::from_secs(since_1970.as_secs()));
     let mut text = String::new();
@@ -156,7 +158,7 @@ pub(super) fn date(since_1970: Duration) -> String {
     }
 }
 
-/// The name in what rustls presents as `DnsName("a.example")` or `IpAddress(192.0.2.1)`.
+/// Returns the name in a text of rustls like `DnsName("a.example")` or `IpAddress(192.0.2.1)`.
 fn bare_name(presented: &str) -> String {
     let within = presented
         .split_once('(')
@@ -170,7 +172,7 @@ mod tests {
     use rustls::pki_types::ServerName;
 
     #[test]
-    fn certificate_for_another_name_is_told_by_both_names() {
+    fn explanation_of_a_wrong_name_has_both_names() {
         let problem = CertificateError::NotValidForNameContext {
             expected: ServerName::try_from("a.example").unwrap(),
             presented: vec![
@@ -185,14 +187,14 @@ mod tests {
         );
     }
 
-    /// As it is explained where the built-in roots are in use and the clock is right.
+    /// Returns the explanation with built-in roots and a correct clock.
     fn shown(problem: &CertificateError) -> String {
         let clock = Duration::from_secs(1_000_000_000);
         explain_certificate(problem, RootSource::BuiltIn, clock)
     }
 
     #[test]
-    fn advice_is_not_what_was_done_already() {
+    fn advice_depends_on_the_source_of_the_roots() {
         let shown = |problem, roots| explain_certificate(&problem, roots, Duration::ZERO);
         let unknown = |roots| shown(CertificateError::UnknownIssuer, roots);
         assert!(unknown(RootSource::BuiltIn).ends_with("give --ca-file"));
@@ -206,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn clock_is_told_with_the_end_of_a_certificate() {
+    fn explanation_of_an_expired_certificate_has_the_time_of_the_clock() {
         let at = |seconds| UnixTime::since_unix_epoch(Duration::from_secs(seconds));
         let problem = CertificateError::ExpiredContext {
             time: at(1_000_000_000),

@@ -10,10 +10,10 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use crate::base::file;
 use crate::config::Identity;
 
-/// A file that cannot be used.
+/// An error: a file cannot be used.
 #[derive(Debug)]
 pub struct FileError {
-    /// The option or setting that names it.
+    /// The option or setting that names the file.
     option: &'static str,
     path: PathBuf,
     cause: String,
@@ -42,7 +42,7 @@ impl fmt::Display for FileError {
 
 impl std::error::Error for FileError {}
 
-/// A certificate with its chain, and its key.
+/// A certificate with its chain and key.
 pub(super) struct Credentials {
     pub(super) chain: Vec<CertificateDer<'static>>,
     pub(super) key: PrivateKeyDer<'static>,
@@ -59,7 +59,7 @@ pub(super) fn read_credentials(
     })
 }
 
-/// Reads authorities to trust: one at least.
+/// Reads CA certificates, at least one.
 pub(super) fn read_roots(option: &'static str, path: &Path) -> Result<RootCertStore, FileError> {
     let mut roots = RootCertStore::empty();
     for (place, certificate) in read_chain(option, path)?.into_iter().enumerate() {
@@ -71,7 +71,7 @@ pub(super) fn read_roots(option: &'static str, path: &Path) -> Result<RootCertSt
     Ok(roots)
 }
 
-/// Reads certificates: one at least.
+/// Reads certificates, at least one.
 pub(super) fn read_chain(
     option: &'static str,
     path: &Path,

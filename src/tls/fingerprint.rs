@@ -1,7 +1,7 @@
-//! A digest of everything that a peer is judged by and of the certificate that it is shown.
+//! A digest of the rules for a peer's certificate and of the certificate that we present to the
+//! peer.
 //!
-//! A connection that was made with another fingerprint than the current one was judged by other
-//! rules.
+//! A connection with another fingerprint than the current one was authenticated by other rules.
 
 use ring::digest::{Context, Digest, SHA256, digest};
 use rustls::RootCertStore;
@@ -10,7 +10,7 @@ use rustls::pki_types::TrustAnchor;
 use super::files::Credentials;
 use crate::config::{PinRule, Pins};
 
-/// What the peers of a connection trusted when it was made.
+/// The digest for a connection, as of its handshake.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Fingerprint(Digest);
 
@@ -21,14 +21,14 @@ impl PartialEq for Fingerprint {
 }
 
 impl Fingerprint {
-    /// The fingerprint of an upstream with these pins that is shown `credentials`.
+    /// Returns the fingerprint for an upstream with these pins to which we present `credentials`.
     pub(super) fn of_upstream(
         roots: &RootCertStore,
         pins: &Pins,
         credentials: Option<&Credentials>,
     ) -> Self {
         let mut context = Context::new(&SHA256);
-        // An upstream that is known by its pin alone needs no authority.
+        // An upstream with pins instead of a chain needs no authority.
         if pins.rule != PinRule::Instead {
             add_roots(&mut context, roots);
         }
@@ -45,7 +45,7 @@ impl Fingerprint {
         Self(context.finish())
     }
 
-    /// The fingerprint of clients that need a certificate of one of these authorities.
+    /// Returns the fingerprint for clients that need a certificate from one of these authorities.
     pub(super) fn of_clients(roots: &RootCertStore) -> Self {
         let mut context = Context::new(&SHA256);
         add_roots(&mut context, roots);
@@ -53,7 +53,7 @@ impl Fingerprint {
     }
 }
 
-/// Adds authorities, in whatever order and however often a file names them.
+/// Adds authorities, independently of their order and repetitions in a file.
 fn add_roots(context: &mut Context, roots: &RootCertStore) {
     let mut digests: Vec<Digest> = roots.roots.iter().map(digest_of).collect();
     digests.sort_unstable_by(|one, other| one.as_ref().cmp(other.as_ref()));
@@ -61,7 +61,7 @@ fn add_roots(context: &mut Context, roots: &RootCertStore) {
     for digest in &digests {
         context.update(digest.as_ref());
     }
-    // Digests of authorities are not to be taken for what follows.
+    // The number separates the digests of authorities from the next fields.
     add(context, &digests.len().to_be_bytes());
 }
 

@@ -1,4 +1,4 @@
-//! Whom we trust and who we are, upstream and for clients that speak TLS.
+//! TLS for upstreams and clients: trust anchors, certificates, keys, sessions.
 
 mod acceptor;
 mod certificate;
@@ -42,11 +42,11 @@ use sessions::Sessions;
 /// The protocol that is offered in the handshake (RFC 7858; IANA, "dot").
 const ALPN: &[u8] = b"dot";
 
-/// Sessions that are kept to be resumed, for each upstream. Every ticket is used once (RFC 8446,
-/// appendix C.4), and a burst opens several links.
+/// The number of sessions that are kept for resumption, per upstream. A ticket is used once (RFC
+/// 8446, appendix C.4), and a burst opens several links.
 const TICKETS_PER_UPSTREAM: usize = 8;
 
-/// How to authenticate one upstream.
+/// The TLS settings for connections to one upstream.
 #[derive(Clone, Debug)]
 pub struct Connector {
     config: Arc<ClientConfig>,
@@ -58,44 +58,46 @@ pub struct Connector {
 }
 
 impl Connector {
-    /// What certificates of the peer are verified against.
+    /// Returns the source of the roots that verify the upstream's certificate.
     pub fn roots(&self) -> RootSource {
         self.roots
     }
 
-    /// A connection that will prove who the peer is before it carries anything.
+    /// Creates the state of a connection, which authenticates the upstream before it carries
+    /// payload.
     pub fn connection(&self) -> Result<UnbufferedClientConnection, rustls::Error> {
         UnbufferedClientConnection::new(Arc::clone(&self.config), self.name.clone())
     }
 
-    /// Records that the upstream has shown a certificate that expires at this time since 1970. Its
-    /// sessions are not resumed after that, unless certificates are not judged by their dates.
+    /// Records the expiry of the certificate that the upstream has sent, in time since 1970. Its
+    /// sessions are not resumed after that, unless the dates of certificates are not checked.
     pub fn on_certificate(&self, expires_at: Duration) {
         if self.judges_dates() {
             self.sessions.on_certificate(&self.name, expires_at);
         }
     }
 
-    /// Returns whether certificates are judged by their dates, which a pin alone does not.
+    /// Returns whether the dates of certificates are checked, which is not the case for a pin
+    /// alone.
     pub fn judges_dates(&self) -> bool {
         let is_pin_enough = |pins: &Arc<PinVerifier>| pins.is_pin_enough();
         !self.pins.as_ref().is_some_and(is_pin_enough)
     }
 
-    /// How often the peer has had a key other than those that are pinned.
+    /// Returns the number of pin mismatches of the upstream.
     pub fn pin_mismatches(&self) -> u64 {
         self.pins.as_ref().map_or(0, |pins| pins.mismatches())
     }
 }
 
-/// Why TLS could not be set up.
+/// An error of the TLS set-up.
 #[derive(Debug)]
 pub enum SetupError {
     /// A file cannot be used.
     File(FileError),
-    /// An upstream's name can stand in no certificate.
+    /// The name of an upstream is not valid in a certificate.
     Name(String),
-    /// The system gives no random numbers.
+    /// The system provides no random numbers.
     Random(rustls::Error),
 }
 
@@ -120,20 +122,20 @@ impl From<FileError> for SetupError {
     }
 }
 
-/// All that TLS needs.
+/// The TLS settings of the program.
 #[derive(Debug)]
 pub struct Setup {
-    /// How each upstream that speaks TLS proves who it is, in their order.
+    /// The settings for each upstream, in order; `None` for an upstream without TLS.
     pub connectors: Vec<Option<Connector>>,
-    /// How we do, for clients that speak TLS.
+    /// The settings for clients, if there is a TLS listener.
     pub acceptor: Option<Acceptor>,
-    /// The certificates that we show, to clients and to upstreams, if their dates could be read.
+    /// Our certificates for clients and upstreams, if their dates could be read.
     pub own: Vec<OwnCertificate>,
 }
 
 impl Setup {
-    /// Returns the places of upstreams whose certificates were judged by other rules `before`, or
-    /// that were shown another certificate, for the same list of upstreams.
+    /// Returns the indexes of upstreams for which the rules for their certificates or our
+    /// certificate differ from `before`, for the same list of upstreams.
     pub fn changed_upstreams(&self, before: &Self) -> Vec<usize> {
         let pairs = self.connectors.iter().zip(&before.connectors);
         let changed = pairs.enumerate().filter(|(_, pair)| match pair {
@@ -144,7 +146,7 @@ impl Setup {
     }
 }
 
-/// Reads the files that TLS needs. `clock` judges certificates.
+/// Reads the TLS files. `clock` gives the time for the verification of certificates.
 pub fn set_up(config: &Config, clock: &Clock) -> Result<Setup, SetupError> {
     let (source, roots) = match &config.ca_file {
         Some(path) => (RootSource::CaFile, files::read_roots("--ca-file", path)?),
@@ -164,7 +166,7 @@ pub fn set_up(config: &Config, clock: &Clock) -> Result<Setup, SetupError> {
         roots: Arc::new(roots),
         source,
     };
-    // Those with neither pins nor a certificate of ours share all, sessions included.
+    // Upstreams with neither pins nor a client certificate share everything, including sessions.
     let is_plain = |upstream: &&Upstream| !upstream.has_own_terms();
     let plain = config.upstreams.iter().filter(is_plain).count();
     let (shared, shared_sessions) = trust.client(trust.by_chain(), None, plain)?;
@@ -203,7 +205,7 @@ pub fn set_up(config: &Config, clock: &Clock) -> Result<Setup, SetupError> {
     })
 }
 
-/// The certificates that upstreams are shown.
+/// Returns the client certificates for upstreams.
 fn shown_to(upstreams: &[Upstream]) -> Result<Vec<OwnCertificate>, FileError> {
     let mut own = Vec::new();
     for Identity { certificate, .. } in upstreams.iter().filter_map(|one| one.identity.as_ref()) {
@@ -213,7 +215,7 @@ fn shown_to(upstreams: &[Upstream]) -> Result<Vec<OwnCertificate>, FileError> {
     Ok(own)
 }
 
-/// What certificates are judged by.
+/// The inputs for the verification of upstream certificates.
 struct Trust {
     provider: Arc<CryptoProvider>,
     clock: Arc<NeverBehind>,
@@ -222,15 +224,15 @@ struct Trust {
 }
 
 impl Trust {
-    /// Judges by chain and name.
+    /// Returns a verifier of chain and name.
     fn by_chain(&self) -> Arc<WebPkiServerVerifier> {
         let roots = Arc::clone(&self.roots);
         WebPkiServerVerifier::builder_with_provider(roots, Arc::clone(&self.provider))
             .build()
-            .expect("there are roots, and no revocation lists that could be wrong")
+            .expect("there are roots, and no revocation lists that could be invalid")
     }
 
-    /// For an upstream that has pins, or asks who we are.
+    /// Creates the settings for an upstream with pins or a client certificate.
     fn own(&self, upstream: &Upstream, name: ServerName<'static>) -> Result<Connector, SetupError> {
         let by_chain = self.by_chain();
         let pins = (upstream.pins != Pins::default())
@@ -282,7 +284,7 @@ impl Trust {
     }
 }
 
-/// What the certificate of an upstream must carry. `None` where that can stand in none.
+/// Returns the name that the certificate of the upstream must contain, if it is a valid name.
 fn server_name(upstream: &Upstream) -> Option<ServerName<'static>> {
     let name = match (&upstream.name, &upstream.host) {
         (Some(name), _) => name.clone(),
@@ -301,8 +303,8 @@ impl TimeProvider for NeverBehind {
     }
 }
 
-/// The algorithms, with the cheapest cipher of this processor first: messages are short, so AES-128
-/// where there are instructions for it, else ChaCha20, which needs none.
+/// Returns the algorithms, with the cheapest cipher of this processor first: messages are short, so
+/// AES-128 if the processor has instructions for it, otherwise ChaCha20.
 fn provider() -> CryptoProvider {
     use ring::cipher_suite as suite;
     let mut provider = ring::default_provider();

@@ -1,4 +1,4 @@
-//! Certificates of our own: for how long peers will accept them.
+//! The dates of our own certificates.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -8,7 +8,7 @@ use rustls::pki_types::CertificateDer;
 use super::certificate::validity;
 use super::explain::date;
 
-/// A certificate that expires within this period is logged, as those of upstreams are.
+/// A certificate that expires within this period is logged, like those of upstreams.
 const NOTICE: Duration = Duration::from_secs(7 * 86_400);
 
 /// A certificate of our own in a file, and its dates.
@@ -22,7 +22,7 @@ pub struct OwnCertificate {
 }
 
 impl OwnCertificate {
-    /// The first certificate of a chain, unless its dates cannot be read: peers judge it by them.
+    /// Returns the first certificate of a chain, or `None` if its dates cannot be read.
     pub(super) fn new(
         option: &'static str,
         path: &Path,
@@ -37,17 +37,17 @@ impl OwnCertificate {
         })
     }
 
-    /// When it expires, in time since 1970.
+    /// Returns the expiry of the certificate, in time since 1970.
     pub fn expires_at(&self) -> Duration {
         self.expires_at
     }
 
-    /// Whether its dates allow its use at `now`, in time since 1970.
+    /// Returns whether the certificate is valid by its dates at `now`, in time since 1970.
     pub fn is_valid(&self, now: Duration) -> bool {
         (self.begins_at..=self.expires_at).contains(&now)
     }
 
-    /// Returns what is wrong with its dates at `now`, or will be within seven days.
+    /// Returns the problem with the dates at `now`, or within seven days.
     pub fn problem(&self, now: Duration) -> Option<String> {
         let dates = if now > self.expires_at {
             format!("expired at {}", date(self.expires_at))

@@ -1,4 +1,4 @@
-//! Upstreams that are known by their keys.
+//! Authentication of upstreams by pinned keys.
 
 use std::error::Error;
 use std::fmt;
@@ -14,8 +14,8 @@ use webpki::{EndEntityCert, KeyUsage, VerifiedPath};
 
 use crate::config::{Pin, PinRule, Pins, Upstream};
 
-/// Judges the certificates of one upstream by its pins and, unless they are enough, by chain and
-/// name.
+/// A certificate verifier for one upstream: checks its pins and, unless a pin is sufficient, chain
+/// and name.
 #[derive(Debug)]
 pub(super) struct PinVerifier {
     /// The upstream, for the log.
@@ -30,7 +30,7 @@ pub(super) struct PinVerifier {
 #[derive(Debug, Default)]
 struct Mismatches {
     count: u64,
-    /// The key that was told last.
+    /// The key that was reported last.
     told: Option<Pin>,
 }
 
@@ -50,13 +50,13 @@ impl PinVerifier {
         }
     }
 
-    /// How often there was another key.
+    /// Returns the number of pin mismatches.
     pub(super) fn mismatches(&self) -> u64 {
         let mismatches = self.mismatches.lock();
         mismatches.unwrap_or_else(PoisonError::into_inner).count
     }
 
-    /// Whether a pinned key is right whatever else the certificate says.
+    /// Returns whether a pinned key is sufficient, without a valid chain, name and dates.
     pub(super) fn is_pin_enough(&self) -> bool {
         self.pins.rule == PinRule::Instead
     }
@@ -65,9 +65,9 @@ impl PinVerifier {
         self.pins.pins.contains(&pin_of(key))
     }
 
-    /// Returns whether an authority of any path that can be verified has a pinned key: where a
-    /// nearer authority is also trusted, the pinned one may be farther (cross-signed roots). What
-    /// else comes with the certificate proves nothing.
+    /// Returns whether an authority on any verifiable path has a pinned key. If a nearer authority
+    /// is also trusted, the pinned authority may be farther (cross-signed roots). Other
+    /// certificates that the server sends prove nothing.
     fn is_authority_pinned(
         &self,
         certificate: &EndEntityCert<'_>,
@@ -79,7 +79,7 @@ impl PinVerifier {
             authorities.any(|authority| self.is_pinned(&authority.subject_public_key_info()))
                 || self.is_pinned(&wrapped(&path.anchor().subject_public_key_info))
         };
-        // The search goes on after an error, within the bounds of the library.
+        // An error continues the search for paths, within the bounds of the library.
         let check = |path: &VerifiedPath<'_>| {
             let pinned = is_pinned(path).then_some(());
             pinned.ok_or(webpki::Error::UnknownIssuer)
@@ -163,7 +163,7 @@ impl ServerCertVerifier for PinVerifier {
     }
 }
 
-/// The upstream has a key that is not pinned.
+/// An error: the key of the upstream is not pinned.
 #[derive(Debug)]
 struct Unpinned {
     own: Pin,
@@ -186,10 +186,11 @@ fn pin_of(key: &SubjectPublicKeyInfoDer<'_>) -> Pin {
     Pin(digest
         .as_ref()
         .try_into()
-        .expect("SHA-256 has as many octets"))
+        .expect("a SHA-256 digest has 32 bytes"))
 }
 
-/// The key of a trust anchor, which comes without the head of its sequence (X.690, section 8.9).
+/// Returns the key of a trust anchor with the header of its sequence, which anchors lack (X.690,
+/// section 8.9).
 fn wrapped(content: &[u8]) -> SubjectPublicKeyInfoDer<'static> {
     let len = u16::try_from(content.len()).expect("keys are short");
     let mut der = match len {
@@ -230,8 +231,8 @@ mod tests {
         pin_of(&authority.key().subject_public_key_info().into())
     }
 
-    /// A server whose authority is trusted itself, is vouched for by a farther one, and that again
-    /// by the farthest.
+    /// A server with a trusted authority. A farther authority has signed it, and the farthest has
+    /// signed the farther one.
     struct Scene {
         near: Authority,
         far: Authority,
@@ -290,7 +291,7 @@ mod tests {
     }
 
     #[test]
-    fn pin_of_any_authority_on_a_verified_path_is_right() {
+    fn pin_of_any_authority_on_a_verified_path_matches() {
         let scene = Scene::new();
         let all = [&scene.near, &scene.far, &scene.farthest];
         for pinned in all {
@@ -301,14 +302,14 @@ mod tests {
     }
 
     #[test]
-    fn pin_of_an_authority_beyond_the_trusted_ones_is_wrong() {
+    fn pin_of_an_authority_beyond_the_trusted_ones_does_not_match() {
         let scene = Scene::new();
-        // The chain has its certificate, and its own issuer is not trusted.
+        // The chain contains the near certificate, and its issuer is not trusted.
         let trusted = [&scene.near];
         assert!(scene.is_trusted(&trusted, pin(&scene.near)));
         assert!(!scene.is_trusted(&trusted, pin(&scene.far)));
         assert!(!scene.is_trusted(&trusted, pin(&scene.farthest)));
-        // The key of another one under the same name.
+        // Another key under the same name.
         assert!(!scene.is_trusted(&[&root("near")], pin(&scene.near)));
     }
 }

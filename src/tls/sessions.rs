@@ -1,7 +1,8 @@
-//! Sessions with upstreams, to be resumed while the certificate of the upstream is valid.
+//! TLS sessions with upstreams, which can be resumed while the upstream's certificate is valid.
 //!
-//! A session that is resumed is not verified again. Each resumption brings new tickets, so a server
-//! whose certificate has expired would be believed for as long as it is asked often enough.
+//! A resumed session is not verified again. Each resumption brings new tickets, so without this
+//! limit a server with an expired certificate would stay trusted as long as it is asked often
+//! enough.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -14,18 +15,18 @@ use rustls::client::{
 use rustls::pki_types::ServerName;
 use rustls::time_provider::TimeProvider;
 
-/// Sessions that are of no use after the certificate of the server has expired.
+/// A session store that does not return sessions after the server's certificate has expired.
 #[derive(Debug)]
 pub(super) struct Sessions {
     kept: ClientSessionMemoryCache,
-    /// When the certificate that was verified last expires, in time since 1970. There is one entry
-    /// for each name of an upstream at most.
+    /// Expiry of the certificate that was verified last, in time since 1970. There is at most one
+    /// entry for each name of an upstream.
     expires_at_by_name: Mutex<HashMap<ServerName<'static>, Duration>>,
     clock: Arc<dyn TimeProvider>,
 }
 
 impl Sessions {
-    /// Keeps at most about `sessions_max` sessions.
+    /// Creates a store for about `sessions_max` sessions.
     pub(super) fn new(sessions_max: usize, clock: Arc<dyn TimeProvider>) -> Self {
         Self {
             kept: ClientSessionMemoryCache::new(sessions_max),
@@ -34,7 +35,7 @@ impl Sessions {
         }
     }
 
-    /// Records when the certificate expires that the server with this name has shown.
+    /// Records the expiry of the certificate of the server with this name.
     pub(super) fn on_certificate(&self, name: &ServerName<'static>, expires_at: Duration) {
         let expiries = self.expires_at_by_name.lock();
         let mut expiries = expiries.unwrap_or_else(PoisonError::into_inner);

@@ -1,8 +1,8 @@
 //! Session tickets of clients with certificates.
 //!
-//! A session that is resumed is not verified again: the library restores the client's certificate
-//! from the ticket. So a ticket is refused once a certificate in it has expired, and the client
-//! has to show a valid certificate in a full handshake.
+//! A resumed session is not verified again: rustls restores the client's certificate from the
+//! ticket. A ticket is therefore refused once a certificate in it has expired, and the client must
+//! present a valid certificate in a full handshake.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,7 +12,7 @@ use rustls::time_provider::TimeProvider;
 
 use super::certificate::expires_at;
 
-/// Tickets that are of no use after the client's certificate has expired.
+/// A ticketer that refuses tickets after the client's certificate has expired.
 #[derive(Debug)]
 pub(super) struct ExpiringTickets {
     pub(super) tickets: Arc<dyn ProducesTickets>,
@@ -42,16 +42,16 @@ impl ProducesTickets for ExpiringTickets {
     }
 }
 
-/// The certificates of the client in a session as rustls writes it into a ticket, at least one.
-/// `None` if there is none or the session cannot be read; tests of resumption notice if an update
-/// of rustls writes sessions in another form.
+/// Returns the client certificates in a session as rustls writes it into a ticket, at least one.
+/// Returns `None` if there is none or the session cannot be parsed; the tests of resumption fail if
+/// an update of rustls changes the format.
 fn certificates(session: &[u8]) -> Option<impl Iterator<Item = Option<&[u8]>>> {
     let mut rest = session;
     if take(&mut rest, 1)? == [1] {
         // The server name.
         take_with_length(&mut rest, 1)?;
     }
-    // The version and the cipher suite; the secret; whether it is an extended one.
+    // The version and the cipher suite; the secret; the flag of an extended master secret.
     take(&mut rest, 4)?;
     take_with_length(&mut rest, 1)?;
     take(&mut rest, 1)?;
@@ -79,7 +79,7 @@ fn take<'a>(rest: &mut &'a [u8], len: usize) -> Option<&'a [u8]> {
     Some(taken)
 }
 
-/// Takes a field behind its length, which has `len_len` bytes.
+/// Removes a field with a length prefix of `len_len` bytes.
 fn take_with_length<'a>(rest: &mut &'a [u8], len_len: usize) -> Option<&'a [u8]> {
     let len = take(rest, len_len)?.iter();
     let len = len.fold(0, |len, byte| len << 8 | usize::from(*byte));

@@ -1,14 +1,14 @@
-//! What the process may still do once its sockets are bound: as little as it needs.
+//! The sandbox: restricts the process to what it needs once its sockets are bound.
 //!
 //! ```text
-//! look up the user --> bind --> become that user --> open logs --> give up capabilities
-//!   --> close the doors
+//! look up the user --> bind --> become that user --> open logs --> drop capabilities
+//!   --> enforce landlock and seccomp
 //! ```
 //!
-//! The doors are those of landlock, as far as the kernel has it: files other than those that the
-//! options name, and TCP to other ports than those of upstreams. What the options name is read
-//! again later, perhaps as a new file in place of the old one, so it is folders that stay open; of
-//! a folder just below the root, which is everybody's, the file alone.
+//! Landlock, as far as the kernel has it, closes all files except those that the options name, and
+//! TCP to all ports except those of upstreams, dnstap and traces. The files are read again later,
+//! possibly as new files with the same names, so their folders stay open. For a folder just below
+//! the root, which many programs share, only the file stays open.
 
 #[cfg(feature = "seccomp")]
 mod seccomp;
@@ -34,10 +34,10 @@ use crate::base::file;
 use crate::base::file::Owner;
 use crate::config::{Config, DnstapTarget, Host, LogTarget, UserName, parse_number};
 
-/// The latest landlock that is made use of; earlier ones do what they can.
+/// The latest version of landlock in use; with an earlier kernel, a part is enforced.
 const LANDLOCK: ABI = ABI::V6;
 
-/// Who the process becomes.
+/// The user and group of the process after the start.
 #[derive(Clone, Copy, Debug)]
 pub struct Who {
     uid: Uid,
@@ -45,13 +45,14 @@ pub struct Who {
 }
 
 impl Who {
-    /// Looks up a user and a group, by name or number. Without a group it is the user's own.
+    /// Looks up a user and a group, by name or number. Without a group it is the primary group of
+    /// the user.
     pub fn find(name: &UserName) -> Result<Self, String> {
         let missing = |what: &str| format!("--user: {what}: no such user or group on this host");
         let failed = |error| format!("--user: {error}");
         let (uid, own_gid) = if let Some(uid) = parse_number(&name.user) {
             let user = User::from_uid(Uid::from_raw(uid)).map_err(failed)?;
-            // Who has a number needs no entry.
+            // A numeric user needs no entry in the user database.
             user.map_or((Uid::from_raw(uid), Gid::from_raw(uid)), |user| {
                 (user.uid, user.gid)
             })
@@ -71,15 +72,15 @@ impl Who {
                 }
             }
         };
-        // To the kernel, the last number is nobody: it would change nothing.
+        // The kernel reads this number as "no change".
         if [uid.as_raw(), gid.as_raw()].contains(&u32::MAX) {
             return Err(missing(&u32::MAX.to_string()));
         }
         Ok(Self { uid, gid })
     }
 
-    /// Refuses an options file that the process may write once it is this user: root reads the file
-    /// again at the next start.
+    /// Refuses an options file that the process could write as this user: root reads the file again
+    /// at the next start.
     pub fn check_options_file(self, config: &Config) -> Result<(), String> {
         let Some(path) = config.file.as_ref().filter(|_| self.changes_rights()) else {
             return Ok(());
@@ -98,7 +99,7 @@ impl Who {
         }
     }
 
-    /// Whether root becomes a user that may do less.
+    /// Returns whether the process changes from root to an unprivileged user.
     fn changes_rights(self) -> bool {
         Uid::effective().is_root() && !self.uid.is_root()
     }
@@ -110,15 +111,15 @@ impl Who {
         }
     }
 
-    /// Gives the user a query log in a folder of root.
-    fn take_over(self, config: &Config) -> io::Result<()> {
+    /// Makes the query log in a folder of root writable for the user.
+    fn prepare_query_log(self, config: &Config) -> io::Result<()> {
         match query_log(config).filter(|_| self.changes_rights()) {
             Some(path) => file::prepare_for(self.owner(), path),
             None => Ok(()),
         }
     }
 
-    fn become_it(self) -> io::Result<()> {
+    fn switch(self) -> io::Result<()> {
         if Uid::effective().is_root() {
             setgroups(&[self.gid])?;
         }
@@ -128,24 +129,24 @@ impl Who {
     }
 }
 
-/// What was given up.
+/// The restrictions of the process.
 #[derive(Debug, Default)]
 pub struct Confinement {
     in_force: Vec<String>,
-    /// TCP ports that can be connected to, if not all.
+    /// The TCP ports that are open for connections, if they are restricted.
     ports: Option<BTreeSet<u16>>,
 }
 
 impl fmt::Display for Confinement {
-    /// What is in force, in one line.
+    /// Writes the restrictions in force, in one line.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.in_force.join("; "))
     }
 }
 
 impl Confinement {
-    /// Whether the process can do with what it has left if these become its settings. What was
-    /// given up does not come back.
+    /// Returns an error if the process cannot apply these settings within its restrictions, which
+    /// are permanent.
     pub fn admits(&self, config: &Config) -> Result<(), String> {
         let Some(open) = &self.ports else {
             return Ok(());
@@ -159,27 +160,28 @@ impl Confinement {
     }
 }
 
-/// Becomes `who`. What is opened afterwards is opened with the rights of that user.
-pub fn switch_user(config: &Config, who: Option<Who>) -> Result<Confinement, String> {
+/// Switches to the user `target`. Files that are opened later are opened with the user's rights.
+pub fn switch_user(config: &Config, target: Option<Who>) -> Result<Confinement, String> {
     if config.is_confined {
-        // While it may still be done.
+        // Only possible before the switch.
         let _ = clear_ambient_capability_set();
         for capability in CapabilitySet::all().iter() {
-            // Those of a later kernel are none of this one.
+            // A later kernel has more capabilities than this one: errors are ignored.
             let _ = remove_capability_from_bounding_set(capability);
         }
     }
     let mut confinement = Confinement::default();
-    if let Some(who) = who {
-        who.take_over(config)
+    if let Some(target) = target {
+        target
+            .prepare_query_log(config)
             .map_err(|error| format!("--user: cannot hand over files: {error}"))?;
-        who.become_it().map_err(|error| {
+        target.switch().map_err(|error| {
             format!(
                 "--user: cannot become user {}: {error}; only root can",
-                who.uid
+                target.uid
             )
         })?;
-        let user = format!("user {}, group {}", who.uid, who.gid);
+        let user = format!("user {}, group {}", target.uid, target.gid);
         confinement.in_force.push(user);
     }
     if Uid::effective().is_root() {
@@ -187,7 +189,7 @@ pub fn switch_user(config: &Config, who: Option<Who>) -> Result<Confinement, Str
             "running as root without --user: files and Unix sockets that only root may use stay \
              within reach of a process that is taken over; give --user, like --user nobody"
         );
-        if who.is_none() && config.is_confined {
+        if target.is_none() && config.is_confined {
             confinement.in_force.push(match setgroups(&[]) {
                 Ok(()) => "no supplementary groups".to_owned(),
                 Err(error) => format!("supplementary groups as before: {error}"),
@@ -197,7 +199,7 @@ pub fn switch_user(config: &Config, who: Option<Who>) -> Result<Confinement, Str
     Ok(confinement)
 }
 
-/// Gives up what is not needed any more, besides what `confinement` says.
+/// Applies the remaining restrictions and adds them to `confinement`.
 pub fn confine(config: &Config, mut confinement: Confinement) -> Result<Confinement, String> {
     let in_force = &mut confinement.in_force;
     if !config.is_confined {
@@ -220,18 +222,18 @@ pub fn confine(config: &Config, mut confinement: Confinement) -> Result<Confinem
     set_capabilities(None, sets).map_err(failed)?;
     set_no_new_privs(true).map_err(failed)?;
     in_force.push("no capabilities, no new privileges".to_owned());
-    let doors = Doors::of(config);
-    let status = doors.close();
+    let rules = AccessRules::of(config);
+    let status = rules.enforce();
     in_force.push(match status.as_ref().map(|status| &status.ruleset) {
         Ok(RulesetStatus::NotEnforced) => "files as before: the kernel has no landlock".to_owned(),
-        Ok(RulesetStatus::FullyEnforced) => doors.to_string(),
+        Ok(RulesetStatus::FullyEnforced) => rules.to_string(),
         Ok(RulesetStatus::PartiallyEnforced) => {
-            format!("{doors}, as far as this kernel's landlock goes")
+            format!("{rules}, as far as this kernel's landlock goes")
         }
         Err(error) => format!("files as before: {error}"),
     });
     if status.is_ok_and(|status| closes_ports(&status)) {
-        confinement.ports = Some(doors.ports);
+        confinement.ports = Some(rules.ports);
     }
     #[cfg(feature = "seccomp")]
     in_force.push(match seccomp::close() {
@@ -242,7 +244,7 @@ pub fn confine(config: &Config, mut confinement: Confinement) -> Result<Confinem
     Ok(confinement)
 }
 
-/// Whether this kernel's landlock knows of TCP, which it does from Linux 6.7 on.
+/// Returns whether this kernel's landlock restricts TCP (Linux 6.7 or later).
 fn closes_ports(status: &RestrictionStatus) -> bool {
     let LandlockStatus::Available { effective_abi, .. } = status.landlock else {
         return false;
@@ -250,7 +252,7 @@ fn closes_ports(status: &RestrictionStatus) -> bool {
     status.ruleset != RulesetStatus::NotEnforced && effective_abi >= ABI::V4
 }
 
-/// Who becomes another user may have read what that user cannot read again.
+/// Logs files that were read at the start and are not readable for the new user.
 fn warn_of_closed_files(config: &Config) {
     for path in files(config) {
         if let Err(error) = file::try_to_open(path) {
@@ -262,7 +264,7 @@ fn warn_of_closed_files(config: &Config) {
     }
 }
 
-/// The files that are read, at the start and again.
+/// Returns the files that are read at the start and on reload.
 fn files(config: &Config) -> impl Iterator<Item = &PathBuf> {
     let tls = config.tls.as_ref();
     let identities = config.upstreams.iter();
@@ -275,7 +277,7 @@ fn files(config: &Config) -> impl Iterator<Item = &PathBuf> {
         .chain(&config.file)
 }
 
-/// The files that are written.
+/// Returns the files that are written.
 fn written(config: &Config) -> impl Iterator<Item = &PathBuf> {
     config.clock_stamp.iter().chain(query_log(config))
 }
@@ -287,7 +289,7 @@ fn query_log(config: &Config) -> Option<&PathBuf> {
     }
 }
 
-/// The TCP ports that are connected to.
+/// Returns the TCP ports of outgoing connections.
 fn ports(config: &Config) -> impl Iterator<Item = u16> {
     let upstreams = config.upstreams.iter().map(|upstream| match upstream.host {
         Host::Address(address) => address.port(),
@@ -304,24 +306,24 @@ fn ports(config: &Config) -> impl Iterator<Item = u16> {
         .chain(traces.map(|traces| traces.collector.address.port()))
 }
 
-/// What stays open.
+/// The files and ports that stay open.
 #[derive(Debug, Default, PartialEq, Eq)]
-struct Doors {
+struct AccessRules {
     read: BTreeSet<PathBuf>,
     write: BTreeSet<PathBuf>,
     ports: BTreeSet<u16>,
 }
 
-impl Doors {
+impl AccessRules {
     fn of(config: &Config) -> Self {
         Self {
-            read: files(config).flat_map(|file| around(file)).collect(),
+            read: files(config).flat_map(|file| to_read(file)).collect(),
             write: written(config).flat_map(|file| to_write(file)).collect(),
             ports: ports(config).collect(),
         }
     }
 
-    fn close(&self) -> Result<RestrictionStatus, RulesetError> {
+    fn enforce(&self) -> Result<RestrictionStatus, RulesetError> {
         let writing = AccessFs::ReadFile
             | AccessFs::WriteFile
             | AccessFs::MakeReg
@@ -343,7 +345,7 @@ impl Doors {
     }
 }
 
-impl fmt::Display for Doors {
+impl fmt::Display for AccessRules {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let list = |paths: &BTreeSet<PathBuf>| {
             let paths: Vec<_> = paths
@@ -367,7 +369,7 @@ impl fmt::Display for Doors {
     }
 }
 
-/// Where a file lies, and where it is found if that is elsewhere.
+/// Returns the folder of a file and, if it is elsewhere, the folder of its target.
 fn folders(file: &Path) -> BTreeSet<PathBuf> {
     let folder = |path: &Path| match path.parent() {
         Some(folder) if folder != Path::new("") => folder.to_owned(),
@@ -378,7 +380,8 @@ fn folders(file: &Path) -> BTreeSet<PathBuf> {
     paths.into_iter().flatten().map(folder).collect()
 }
 
-/// What has to stay open for a file to be written, which may be made anew. A pipe is not.
+/// Returns the paths to keep open for writing a file that may be created anew. A special file is
+/// not created: only the file itself stays open.
 fn to_write(file: &Path) -> BTreeSet<PathBuf> {
     if file::is_special(file) {
         return [file.to_owned()].into();
@@ -386,15 +389,15 @@ fn to_write(file: &Path) -> BTreeSet<PathBuf> {
     folders(file)
 }
 
-/// What has to stay open for a file to be read again.
-fn around(file: &Path) -> BTreeSet<PathBuf> {
-    let is_everybodys = |folder: &PathBuf| {
+/// Returns the paths to keep open for reading a file again.
+fn to_read(file: &Path) -> BTreeSet<PathBuf> {
+    let is_shared = |folder: &PathBuf| {
         let real = folder.canonicalize();
         real.is_ok_and(|real| real.components().count() <= 2)
     };
     let mut open = folders(file);
     let before = open.len();
-    open.retain(|folder| !is_everybodys(folder));
+    open.retain(|folder| !is_shared(folder));
     if open.len() < before {
         open.insert(file.to_owned());
     }
@@ -406,10 +409,10 @@ mod tests {
     use super::*;
     use crate::options::{self, Command};
 
-    fn doors(line: &str) -> Doors {
+    fn rules(line: &str) -> AccessRules {
         let arguments: Vec<String> = line.split_whitespace().map(str::to_owned).collect();
         match options::parse(&arguments) {
-            Ok(Command::Run(config)) => Doors::of(&config),
+            Ok(Command::Run(config)) => AccessRules::of(&config),
             other => panic!("{other:?}"),
         }
     }
@@ -419,33 +422,33 @@ mod tests {
     }
 
     #[test]
-    fn what_options_name_stays_open() {
-        let doors = doors(
+    fn files_and_ports_of_options_stay_open() {
+        let rules = rules(
             "-u 1.1.1.1 -u udp://10.0.0.53,domain=a -u 9.9.9.9:8853,client-cert=c/d,client-key=/e/f \
              --ca-file=/nowhere/ca.pem --clock-stamp=/stamps/time -b 192.0.2.53 \
              --tls-listen=127.0.0.1 --tls-cert=a --tls-key=/b/k --tls-client-ca=/clients/ca.pem",
         );
         assert_eq!(
-            doors.read,
+            rules.read,
             paths(&[".", "/b", "/clients", "/e", "/nowhere", "c"])
         );
-        assert_eq!(doors.write, paths(&["/stamps"]));
-        assert_eq!(doors.ports, [53, 853, 8853].into());
+        assert_eq!(rules.write, paths(&["/stamps"]));
+        assert_eq!(rules.ports, [53, 853, 8853].into());
     }
 
     #[test]
-    fn of_a_folder_for_everybody_the_file_alone_stays_open() {
-        let shared = doors("-u 1.1.1.1 --ca-file=/proc/version --clock-stamp=/tmp/x");
+    fn only_the_file_of_a_shared_folder_stays_open() {
+        let shared = rules("-u 1.1.1.1 --ca-file=/proc/version --clock-stamp=/tmp/x");
         assert_eq!(shared.read, paths(&["/proc/version"]));
         assert_eq!(shared.write, paths(&["/tmp"]));
-        let own = doors("-u 1.1.1.1 --ca-file=/proc/sys/vm/swappiness");
+        let own = rules("-u 1.1.1.1 --ca-file=/proc/sys/vm/swappiness");
         assert_eq!(own.read, paths(&["/proc/sys/vm"]));
     }
 
     #[test]
-    fn nothing_is_open_that_is_not_needed() {
-        let doors = doors("-u 1.1.1.1");
-        assert_eq!(doors.to_string(), "TCP to port 853 only, no files");
+    fn no_files_stay_open_without_options() {
+        let rules = rules("-u 1.1.1.1");
+        assert_eq!(rules.to_string(), "TCP to port 853 only, no files");
     }
 
     #[test]
@@ -455,8 +458,8 @@ mod tests {
                 user: user.to_owned(),
                 group: group.map(str::to_owned),
             };
-            let who = Who::find(&name)?;
-            Ok::<_, String>((who.uid.as_raw(), who.gid.as_raw()))
+            let target = Who::find(&name)?;
+            Ok::<_, String>((target.uid.as_raw(), target.gid.as_raw()))
         };
         assert_eq!(find("root", None), Ok((0, 0)));
         assert_eq!(find("0", Some("4321")), Ok((0, 4321)));

@@ -1,5 +1,5 @@
-//! The calls of the kernel that the program makes while it serves. All others are refused with
-//! EPERM: what a library tries and can do without, it does without.
+//! The system-call filter: allows the calls that the program makes while it serves. All others fail
+//! with EPERM, so that libraries use their fallbacks.
 
 use std::collections::BTreeMap;
 
@@ -9,9 +9,9 @@ use seccompiler::{
     SeccompFilter, SeccompRule, TargetArch, apply_filter,
 };
 
-/// Calls with any arguments.
+/// Calls that are allowed with any arguments.
 const ALLOWED: &[libc::c_long] = &[
-    // To wait.
+    // Waiting.
     libc::SYS_epoll_ctl,
     libc::SYS_epoll_pwait,
     libc::SYS_ppoll,
@@ -32,7 +32,7 @@ const ALLOWED: &[libc::c_long] = &[
     libc::SYS_sendto,
     libc::SYS_setsockopt,
     libc::SYS_shutdown,
-    // Files that are read again, what the kernel says of us, the stamp of the clock, and the log.
+    // Files that are read again, process statistics, the stamp of the clock, and the log.
     libc::SYS_close,
     libc::SYS_fcntl,
     libc::SYS_fstat,
@@ -56,7 +56,7 @@ const ALLOWED: &[libc::c_long] = &[
     libc::SYS_madvise,
     libc::SYS_mremap,
     libc::SYS_munmap,
-    // Time, chance, and limits.
+    // Time, random numbers, and limits.
     libc::SYS_clock_gettime,
     libc::SYS_clock_nanosleep,
     libc::SYS_getrandom,
@@ -65,7 +65,7 @@ const ALLOWED: &[libc::c_long] = &[
     libc::SYS_nanosleep,
     libc::SYS_prlimit64,
     libc::SYS_uname,
-    // The end, expected or not.
+    // Exit and abort.
     libc::SYS_exit,
     libc::SYS_exit_group,
     libc::SYS_getpid,
@@ -84,7 +84,7 @@ const ALLOWED: &[libc::c_long] = &[
 )))]
 compile_error!("the feature seccomp is for x86_64, aarch64 and riscv64");
 
-/// Their older forms, which later processors never had.
+/// Older forms of the calls, which newer architectures do not have.
 #[cfg(target_arch = "x86_64")]
 const ALLOWED_BEFORE: &[libc::c_long] = &[
     libc::SYS_epoll_wait,
@@ -109,10 +109,10 @@ const PROCESSOR: TargetArch = TargetArch::aarch64;
 #[cfg(target_arch = "riscv64")]
 const PROCESSOR: TargetArch = TargetArch::riscv64;
 
-/// Calls whose third argument is what memory is to be good for: not for code.
+/// Calls with the protection of memory as third argument: executable memory is refused.
 const ALLOWED_WITHOUT_CODE: &[libc::c_long] = &[libc::SYS_mmap, libc::SYS_mprotect];
 
-/// Has the kernel refuse all other calls from now on, to this thread and those that it starts.
+/// Installs the filter for this thread and the threads that it starts.
 pub(super) fn close() -> Result<(), seccompiler::Error> {
     apply_filter(&program()?)
 }
@@ -133,7 +133,7 @@ fn program() -> Result<BpfProgram, BackendError> {
     SeccompFilter::new(rules, refused, SeccompAction::Allow, PROCESSOR)?.try_into()
 }
 
-/// Calls in which the argument at this place, from 0, is such a number.
+/// Returns a rule that compares the argument at index `place`, from 0, with `number`.
 fn rule(place: u8, operator: SeccompCmpOp, number: u64) -> Result<SeccompRule, BackendError> {
     let len = SeccompCmpArgLen::Dword;
     SeccompRule::new(vec![SeccompCondition::new(place, len, operator, number)?])
@@ -149,11 +149,11 @@ mod tests {
     use std::net::UdpSocket;
 
     #[test]
-    fn calls_that_are_not_needed_are_refused() {
-        // The filter is for the thread alone.
+    fn other_calls_are_refused() {
+        // The filter applies to the thread only.
         let thread = std::thread::spawn(|| {
             let before = std::process::Command::new("true").status();
-            close().expect("a filter that the kernel takes");
+            close().expect("the kernel accepts the filter");
             let after = std::process::Command::new("true").status();
             let socket = UdpSocket::bind("127.0.0.1:0");
             (
@@ -162,7 +162,7 @@ mod tests {
                 socket.is_ok(),
             )
         });
-        let (before, after, socket) = thread.join().expect("it panics nowhere");
+        let (before, after, socket) = thread.join().expect("the thread does not panic");
         assert!(before);
         assert_eq!(after.unwrap_err(), Some(libc::EPERM));
         assert!(socket);

@@ -1,5 +1,5 @@
-//! The way of messages to a reader of dnstap: gathered within a turn, sent at its end, and dropped
-//! if there is no reader or it is too slow.
+//! The dnstap exporter: gathers messages within a turn, sends them at its end, and drops them if
+//! there is no reader or the reader is too slow.
 
 use std::net::SocketAddr;
 use std::time::SystemTime;
@@ -14,25 +14,25 @@ use crate::session::FrameStream;
 use crate::session::observer::frame_stream::frame;
 use crate::telemetry::dnstap::{self, Kind, SocketProtocol};
 
-/// What has been gathered, and who is to have it.
+/// The gathered messages and the connection to the reader.
 #[derive(Debug)]
 pub(in crate::reactor) struct Tap {
     target: DnstapTarget,
-    /// Octets that may be gathered, and that may wait for the reader.
+    /// Maximum number of bytes that are gathered, and that wait for the reader.
     unsent_max: usize,
     frames: Vec<u8>,
     count: u64,
     dropped: u64,
     /// The connection to the reader, if there is one.
     session: Option<Key>,
-    /// When the reader is tried again, without one.
+    /// The time of the next connection attempt, without a reader.
     connect_at: Option<Instant>,
-    /// It was told that there is no reader.
-    is_told: bool,
+    /// The absence of a reader has been logged.
+    is_reported: bool,
 }
 
 impl Tap {
-    /// The way to `target`, for which no more than some `unsent_max` octets wait.
+    /// Creates an exporter to `target` with at most `unsent_max` waiting bytes.
     pub(in crate::reactor) fn new(target: DnstapTarget, unsent_max: usize, now: Instant) -> Self {
         Self {
             target,
@@ -42,69 +42,79 @@ impl Tap {
             dropped: 0,
             session: None,
             connect_at: Some(now),
-            is_told: false,
+            is_reported: false,
         }
     }
 
-    /// When there is something to do.
+    /// Returns the time of the next connection attempt.
     pub(in crate::reactor) fn next_due(&self) -> Option<Instant> {
         self.connect_at
     }
 
-    /// Messages that the reader did not get.
+    /// Returns the number of messages that the reader did not get.
     pub(in crate::reactor) fn dropped(&self) -> u64 {
         self.dropped
     }
 
-    /// A query of a client.
+    /// Adds a query of a client.
     pub(in crate::reactor) fn on_query(
         &mut self,
         protocol: Protocol,
         client: SocketAddr,
         message: &[u8],
     ) {
-        self.add(Kind::ClientQuery, way_of(protocol), client, message);
+        self.add(
+            Kind::ClientQuery,
+            socket_protocol(protocol),
+            client,
+            message,
+        );
     }
 
-    /// The response to one.
+    /// Adds the response to a client's query.
     pub(in crate::reactor) fn on_response(
         &mut self,
         protocol: Protocol,
         client: SocketAddr,
         message: &[u8],
     ) {
-        self.add(Kind::ClientResponse, way_of(protocol), client, message);
+        self.add(
+            Kind::ClientResponse,
+            socket_protocol(protocol),
+            client,
+            message,
+        );
     }
 
-    /// A message to or from an upstream.
+    /// Adds a message to or from an upstream.
     pub(in crate::reactor) fn on_forwarded(
         &mut self,
         kind: Kind,
         to: (Scheme, SocketAddr),
         message: &[u8],
     ) {
-        let way = match to.0 {
+        let protocol = match to.0 {
             Scheme::Udp => SocketProtocol::Udp,
             Scheme::Tcp => SocketProtocol::Tcp,
             Scheme::Tls => SocketProtocol::Tls,
         };
-        self.add(kind, way, to.1, message);
+        self.add(kind, protocol, to.1, message);
     }
 
-    fn add(&mut self, kind: Kind, way: SocketProtocol, peer: SocketAddr, message: &[u8]) {
+    fn add(&mut self, kind: Kind, protocol: SocketProtocol, peer: SocketAddr, message: &[u8]) {
         if self.session.is_none() || self.frames.len() > self.unsent_max {
             self.dropped += 1;
             return;
         }
         let time = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
         frame(&mut self.frames, |out| {
-            dnstap::write(out, kind, way, peer, time.unwrap_or_default(), message);
+            dnstap::write(out, kind, protocol, peer, time.unwrap_or_default(), message);
         });
         self.count += 1;
     }
 }
 
-fn way_of(protocol: Protocol) -> SocketProtocol {
+fn socket_protocol(protocol: Protocol) -> SocketProtocol {
     match protocol {
         Protocol::Udp => SocketProtocol::Udp,
         Protocol::Tcp => SocketProtocol::Tcp,
@@ -113,7 +123,7 @@ fn way_of(protocol: Protocol) -> SocketProtocol {
 }
 
 impl<N: Net> Reactor<N> {
-    /// Connects to the reader if it is time to.
+    /// Connects to the reader if an attempt is due.
     pub(in crate::reactor) fn connect_tap(&mut self) {
         let now = self.now;
         let is_due = |tap: &&mut Tap| tap.connect_at.is_some_and(|at| at <= now);
@@ -132,7 +142,7 @@ impl<N: Net> Reactor<N> {
                 tap.session = Some(self.sessions.insert(Slot::new(session)));
                 self.make_unflushed(key);
             }
-            Err(error) => self.lose_tap(&error.to_string()),
+            Err(error) => self.disconnect_tap(&error.to_string()),
         }
     }
 
@@ -140,14 +150,14 @@ impl<N: Net> Reactor<N> {
         if let Some(stream) = self.sessions.get_mut(key).and_then(Slot::tap) {
             let was_accepted = stream.is_accepted();
             if let Err(failure) = stream.ready(&mut self.scratch) {
-                return self.lose_tap(&failure.to_string());
+                return self.disconnect_tap(&failure.to_string());
             }
             if let Some(tap) = self
                 .tap
                 .as_mut()
                 .filter(|_| stream.is_accepted() && !was_accepted)
             {
-                tap.is_told = false;
+                tap.is_reported = false;
                 log::info!(event = "dnstap-connected"; "dnstap: {} takes messages", tap.target);
             }
             self.make_unflushed(key);
@@ -158,11 +168,11 @@ impl<N: Net> Reactor<N> {
         if let Some(stream) = self.sessions.get_mut(key).and_then(Slot::tap)
             && let Err(failure) = stream.flush(&mut self.scratch)
         {
-            self.lose_tap(&failure.to_string());
+            self.disconnect_tap(&failure.to_string());
         }
     }
 
-    /// Hands over what was gathered.
+    /// Sends the gathered messages to the reader.
     pub(in crate::reactor) fn send_tap(&mut self) {
         let Some(tap) = self.tap.as_mut().filter(|tap| tap.count > 0) else {
             return;
@@ -176,26 +186,26 @@ impl<N: Net> Reactor<N> {
         tap.frames.clear();
         tap.frames.shrink_to(FRAMES_KEPT);
         if is_taken {
-            let key = tap.session.expect("it has just taken them");
+            let key = tap.session.expect("a tap that took frames has a session");
             self.make_unflushed(key);
         } else {
             tap.dropped += count;
         }
     }
 
-    /// Says to the reader that this is the end.
+    /// Sends the end of the stream to the reader.
     pub(in crate::reactor) fn end_tap(&mut self) {
         self.send_tap();
         let key = self.tap.as_ref().and_then(|tap| tap.session);
         let slot = key.and_then(|key| self.sessions.get_mut(key));
         if let Some(stream) = slot.and_then(Slot::tap) {
             stream.stop();
-            // Whatever it does not take now it would not take later.
+            // The process ends: there is no later write.
             let _ = stream.flush(&mut self.scratch);
         }
     }
 
-    fn lose_tap(&mut self, reason: &str) {
+    fn disconnect_tap(&mut self, reason: &str) {
         let Some(tap) = &mut self.tap else {
             return;
         };
@@ -203,12 +213,12 @@ impl<N: Net> Reactor<N> {
             self.sessions.remove(key);
         }
         tap.connect_at = Some(self.now + self.config.timeouts.dnstap_pause);
-        if !std::mem::replace(&mut tap.is_told, true) {
+        if !std::mem::replace(&mut tap.is_reported, true) {
             let target = &tap.target;
             log::warn!(event = "dnstap-lost"; "dnstap: {target}: {reason}; will be tried again");
         }
     }
 }
 
-/// Octets of room that is kept from turn to turn.
+/// The capacity in bytes that is kept from turn to turn.
 const FRAMES_KEPT: usize = 16 * 1024;

@@ -1,4 +1,4 @@
-//! Whoever asks over HTTP how the program is doing: pages, and who is served with them.
+//! The HTTP server for observers: metrics pages, health checks, and their clients.
 
 use std::net::SocketAddr;
 
@@ -29,7 +29,7 @@ impl<N: Net> Reactor<N> {
         }
     }
 
-    /// Answers one request, if one is there and the response to the last is on its way.
+    /// Answers one request, if one has arrived and the previous response has been sent.
     pub(in crate::reactor) fn step_http(&mut self, key: Key) {
         let Some(http) = self.sessions.get_mut(key).and_then(Slot::http) else {
             return;
@@ -43,7 +43,7 @@ impl<N: Net> Reactor<N> {
             Ok(Some(request)) => {
                 let response = self.page(&request);
                 let http = self.sessions.get_mut(key).and_then(Slot::http);
-                http.expect("it has just asked")
+                http.expect("the HTTP session of the request exists")
                     .respond(&request, &response);
             }
         }
@@ -70,7 +70,7 @@ impl<N: Net> Reactor<N> {
         let Some(mut slot) = self.sessions.remove(key) else {
             return;
         };
-        self.relax_soon();
+        self.schedule_trim();
         if let Some(http) = slot.http() {
             let subscriber = Subscriber::of(http.peer().ip());
             self.http_clients.remove(subscriber, http.accounted());

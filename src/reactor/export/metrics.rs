@@ -1,4 +1,4 @@
-//! The page of metrics.
+//! The metrics page.
 
 use super::dnstap::Tap;
 use super::otlp::Traces;
@@ -248,7 +248,7 @@ impl<N: Net> Reactor<N> {
             .sample(&[], self.query_log.as_ref().map_or(0, QueryLog::dropped));
     }
 
-    /// Responses over UDP that the system did not take.
+    /// Returns the number of UDP responses that the system did not accept.
     pub(in crate::reactor) fn responses_dropped(&self) -> u64 {
         let dropped = |slot: &Slot<N>| match &slot.session {
             Session::Datagram(datagram) => datagram.dropped(),
@@ -262,7 +262,7 @@ fn label<'a>(upstream: &UpstreamView<'a>) -> [(&'static str, &'a str); 1] {
     [("upstream", upstream.label())]
 }
 
-/// As every program tells it to Prometheus.
+/// Writes the process metrics with the standard names of Prometheus.
 fn write_process_metrics(page: &mut Page, usage: Usage) {
     if let Some(time) = usage.processor_time {
         let help = "Time of processors that was taken.";

@@ -1,5 +1,4 @@
-//! What the loop gives to programs that observe: metrics and probes over HTTP, messages for dnstap,
-//! and traces for OpenTelemetry.
+//! Exporters: metrics and health checks over HTTP, dnstap messages, and OpenTelemetry traces.
 
 pub(super) mod dnstap;
 pub(super) mod http;

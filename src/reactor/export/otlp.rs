@@ -1,5 +1,5 @@
-//! The way of traces to their collector: gathered until there are some, posted together, and
-//! dropped if it is too slow.
+//! The trace exporter: gathers spans, posts them in batches, and drops them if the collector is too
+//! slow.
 
 use std::time::Duration;
 
@@ -15,32 +15,32 @@ use crate::session::HttpClient;
 use crate::session::observer::http_client::Answer;
 use crate::telemetry::otlp::{self, FinishedQuery, Spans};
 
-/// What has been gathered, and who is to have it.
+/// The gathered spans and the connection to the collector.
 #[derive(Debug)]
 pub(in crate::reactor) struct Traces {
     settings: TraceSettings,
     random: Random,
     gathered: Spans,
-    /// Since when there are some.
+    /// The time at which the first of the gathered spans was added.
     gathered_since: Instant,
-    /// What is being posted.
+    /// The batch that is being posted.
     batch: Option<Batch>,
     /// The connection to the collector, if there is one.
     session: Option<Key>,
-    /// Before that, it is not tried again.
+    /// The time before which the collector is not tried again.
     pause_until: Instant,
-    /// What was last told to be wrong; empty if nothing is.
-    told: String,
+    /// The last reported problem; empty if there is none.
+    reported: String,
     posted: u64,
     dropped: u64,
 }
 
-/// Spans that were taken together.
+/// Spans that are posted together.
 #[derive(Debug)]
 struct Batch {
     request: Vec<u8>,
     count: u64,
-    /// When the collector has to have taken it, if it is under way.
+    /// The deadline for the collector's answer, if the batch has been sent.
     answer_by: Option<Instant>,
 }
 
@@ -54,7 +54,7 @@ impl Traces {
             batch: None,
             session: None,
             pause_until: Instant::default(),
-            told: String::new(),
+            reported: String::new(),
             posted: 0,
             dropped: 0,
         }
@@ -64,23 +64,23 @@ impl Traces {
         self.settings = settings.clone();
     }
 
-    /// Spans that the collector took.
+    /// Returns the number of spans that the collector accepted.
     pub(in crate::reactor) fn posted(&self) -> u64 {
         self.posted
     }
 
-    /// Spans that it did not.
+    /// Returns the number of spans that the collector did not accept.
     pub(in crate::reactor) fn dropped(&self) -> u64 {
         self.dropped
     }
 
-    /// Whether there is something that the collector may still take.
+    /// Returns whether there are spans that the collector may still accept.
     pub(in crate::reactor) fn is_busy(&self) -> bool {
-        self.told.is_empty() && (self.batch.is_some() || !self.gathered.is_empty())
+        self.reported.is_empty() && (self.batch.is_some() || !self.gathered.is_empty())
     }
 
-    /// When there is something to do, where spans are gathered for so long or until they take so
-    /// many octets.
+    /// Returns the time of the next action, if spans are gathered for `gather` or until they have
+    /// `batch_len` bytes.
     fn next_due(&self, gather: Duration, batch_len: usize) -> Option<Instant> {
         let due = match &self.batch {
             Some(batch) => batch.answer_by,
@@ -91,13 +91,14 @@ impl Traces {
         Some(due.unwrap_or_default().max(self.pause_until))
     }
 
-    /// Whether something is under way to the collector.
+    /// Returns whether a batch has been sent and not answered.
     fn is_posting(&self) -> bool {
         let batch = self.batch.as_ref();
         batch.is_some_and(|batch| batch.answer_by.is_some())
     }
 
-    /// Takes a query that ended now, which is `now_since_1970`, too.
+    /// Adds the span of a query that ended now; `now_since_1970` is the same time on the wall
+    /// clock.
     pub(in crate::reactor) fn add(
         &mut self,
         (record, trace): (&Record, &Trace),
@@ -113,7 +114,7 @@ impl Traces {
         if self.gathered.is_empty() {
             self.gathered_since = now;
         }
-        let told = FinishedQuery {
+        let query = FinishedQuery {
             record,
             trace,
             question,
@@ -122,10 +123,10 @@ impl Traces {
             ended: now,
             ended_at: now_since_1970,
         };
-        self.gathered.add(&told, &mut self.random);
+        self.gathered.add(&query, &mut self.random);
     }
 
-    /// Makes what was gathered a batch, unless the last is still to be taken.
+    /// Makes a batch of the gathered spans, unless the last batch is still pending.
     fn fill_batch(&mut self) {
         self.batch.get_or_insert_with(|| {
             let spans = std::mem::take(&mut self.gathered);
@@ -137,21 +138,21 @@ impl Traces {
         });
     }
 
-    /// Says what is wrong, once.
-    fn tell(&mut self, problem: String) {
-        if self.told != problem {
+    /// Logs a problem, once.
+    fn report_problem(&mut self, problem: String) {
+        if self.reported != problem {
             let collector = &self.settings.collector;
             log::warn!(event = "traces-lost"; "traces: {collector}: {problem}");
-            self.told = problem;
+            self.reported = problem;
         }
     }
 
-    /// Takes note of what the collector said. Traces that it cannot take now it is offered again
-    /// (OTLP specification, "Failures").
+    /// Handles the answer of the collector. Spans that the collector cannot accept now are offered
+    /// again (OTLP specification, "Failures").
     fn on_answer(&mut self, answer: &Answer, now: Instant, timeouts: &Timeouts) {
         match (answer.status, &mut self.batch) {
             (200..300, batch) => {
-                let was_in_trouble = !std::mem::take(&mut self.told).is_empty();
+                let was_in_trouble = !std::mem::take(&mut self.reported).is_empty();
                 if self.posted == 0 || was_in_trouble {
                     let collector = &self.settings.collector;
                     log::info!(event = "traces-taken"; "traces: {collector} takes them");
@@ -162,18 +163,18 @@ impl Traces {
                 batch.answer_by = None;
                 let pause = answer.retry_after.unwrap_or(timeouts.traces_pause);
                 self.pause_until = now + pause.min(timeouts.traces_pause_max);
-                self.tell(format!("status {}; will be tried again", answer.status));
+                self.report_problem(format!("status {}; will be tried again", answer.status));
             }
             (status, batch) => {
                 self.dropped += batch.take().map_or(0, |batch| batch.count);
-                self.tell(format!("status {status}: traces are dropped"));
+                self.report_problem(format!("status {status}: traces are dropped"));
             }
         }
     }
 }
 
 impl<N: Net> Reactor<N> {
-    /// Takes what ended and was followed.
+    /// Adds the traced queries that ended.
     pub(in crate::reactor) fn trace_all(&mut self, outbox: &Outbox) {
         let Some(traces) = &mut self.traces else {
             return;
@@ -191,7 +192,7 @@ impl<N: Net> Reactor<N> {
         }
     }
 
-    /// When there is something to do for traces.
+    /// Returns the time of the next action for traces.
     pub(in crate::reactor) fn traces_due(&self) -> Option<Instant> {
         let gather = match self.finish_at {
             Some(_) => Duration::ZERO,
@@ -201,7 +202,7 @@ impl<N: Net> Reactor<N> {
         traces.next_due(gather, self.config.limits.traces_batch)
     }
 
-    /// Posts what was gathered, or gives up what was posted, if it is time to.
+    /// Posts the gathered spans if they are due, or gives up a post that timed out.
     pub(in crate::reactor) fn post_traces(&mut self) {
         if self.traces_due().is_none_or(|at| at > self.now) {
             return;
@@ -217,7 +218,7 @@ impl<N: Net> Reactor<N> {
             None => Ok(()),
         };
         if let Err(failure) = posted {
-            self.lose_collector(&failure);
+            self.disconnect_collector(&failure);
         }
     }
 
@@ -250,7 +251,7 @@ impl<N: Net> Reactor<N> {
             return;
         };
         match collector.ready(&mut self.scratch) {
-            Err(failure) => return self.lose_collector(&failure),
+            Err(failure) => return self.disconnect_collector(&failure),
             Ok(None) => {}
             Ok(Some(answer)) => {
                 let Some(traces) = &mut self.traces else {
@@ -260,9 +261,9 @@ impl<N: Net> Reactor<N> {
                 if !answer.is_kept {
                     traces.session = None;
                     self.sessions.remove(key);
-                    return self.relax_soon();
+                    return self.schedule_trim();
                 }
-                // The end may have come with it.
+                // The end of the stream may have arrived with the answer.
                 self.make_runnable(key);
             }
         }
@@ -273,26 +274,26 @@ impl<N: Net> Reactor<N> {
         if let Some(collector) = self.sessions.get_mut(key).and_then(Slot::collector)
             && let Err(failure) = collector.flush(&mut self.scratch)
         {
-            self.lose_collector(&failure);
+            self.disconnect_collector(&failure);
         }
     }
 
-    /// Forgets the connection to the collector. What it has not said to have taken it is offered
-    /// again.
-    fn lose_collector(&mut self, failure: &Failure) {
+    /// Closes the connection to the collector. Spans that the collector has not accepted are
+    /// offered again.
+    fn disconnect_collector(&mut self, failure: &Failure) {
         let Some(traces) = &mut self.traces else {
             return;
         };
         if let Some(key) = traces.session.take() {
             self.sessions.remove(key);
         }
-        // Whoever closes after an answer has said in it what is to be done.
+        // A collector that closes after its answer has said in the answer how to continue.
         let is_under_way = |batch: &&mut Batch| batch.answer_by.is_some();
         if let Some(batch) = traces.batch.as_mut().filter(is_under_way) {
             batch.answer_by = None;
             traces.pause_until = self.now + self.config.timeouts.traces_pause;
-            traces.tell(format!("{failure}; will be tried again"));
+            traces.report_problem(format!("{failure}; will be tried again"));
         }
-        self.relax_soon();
+        self.schedule_trim();
     }
 }

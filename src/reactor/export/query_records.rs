@@ -1,4 +1,4 @@
-//! Queries that have ended, as the query log and the log tell of them.
+//! Records of finished queries, for the query log and the log.
 
 use log::Level;
 
@@ -15,7 +15,7 @@ pub(in crate::reactor) fn are_taken(query_log: Option<&QueryLog>) -> bool {
 }
 
 impl<N: Net> Reactor<N> {
-    /// Adds to the logs what has ended.
+    /// Appends the finished queries to the logs.
     pub(in crate::reactor) fn record_all(&mut self, outbox: &Outbox) {
         if log::log_enabled!(Level::Trace) {
             self.trace_lines(outbox);
@@ -44,7 +44,7 @@ impl<N: Net> Reactor<N> {
         }
     }
 
-    /// Records queries from now on, or no more, as the logs want it now.
+    /// Starts or stops the recording of queries, as the current log levels require.
     pub(in crate::reactor) fn follow_log_level(&mut self) {
         let takes_records = are_taken(self.query_log.as_ref());
         self.outbox.set_takes_records(takes_records);

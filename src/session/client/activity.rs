@@ -1,21 +1,21 @@
-//! The time at which a client last did what keeps its connection open.
+//! The time of a client's last activity that keeps its connection open.
 
 use crate::base::time::Instant;
 
-/// Bytes of responses that a client has to take to count as active, unless it takes all that there
-/// are: a client that takes a byte at a time would hold its slot for days.
+/// Minimum number of response bytes that a client must take to count as active, unless it takes all
+/// remaining bytes. Otherwise a client that takes one byte at a time could hold its slot for days.
 const TAKEN_LEN_MIN: usize = 4 * 1024;
 
-/// What a client last did.
+/// The last activity of a client.
 #[derive(Debug)]
 pub(in crate::session) struct Activity {
     last: Instant,
-    /// Bytes that it has taken since, too few to count.
+    /// Bytes taken since the last activity, too few to count.
     taken: usize,
 }
 
 impl Activity {
-    /// The activity of a client that has just connected.
+    /// Returns the activity of a client that has just connected.
     pub(in crate::session) fn new(now: Instant) -> Self {
         Self {
             last: now,
@@ -23,18 +23,18 @@ impl Activity {
         }
     }
 
-    /// When the client was last active.
+    /// Returns the time of the last activity.
     pub(in crate::session) fn last(&self) -> Instant {
         self.last
     }
 
-    /// Notes that the client was active.
+    /// Records an activity.
     pub(in crate::session) fn note(&mut self, now: Instant) {
         self.last = now;
         self.taken = 0;
     }
 
-    /// Notes that the client took so many bytes of its responses, and whether these were the rest.
+    /// Records that the client took `len` bytes of its responses, and whether these were the rest.
     pub(in crate::session) fn note_taken(&mut self, len: usize, is_rest: bool, now: Instant) {
         self.taken += len;
         if self.taken >= TAKEN_LEN_MIN || is_rest && len > 0 {
@@ -49,7 +49,7 @@ mod tests {
     use std::time::Duration;
 
     #[test]
-    fn few_bytes_taken_are_no_activity_unless_they_are_the_rest() {
+    fn few_bytes_taken_are_activity_only_if_they_are_the_rest() {
         let at = |seconds| Instant::after_start(Duration::from_secs(seconds));
         let mut activity = Activity::new(at(0));
         for second in 1..100 {

@@ -10,29 +10,30 @@ use crate::session::{Scratch, Step};
 
 /// A UDP socket.
 pub trait Datagram {
-    /// Lets others have what is sent from now on to where it is bound. Returns whether that can be
-    /// done, so that what has come by now is still ours.
+    /// Leaves later datagrams to other sockets that share the address. Returns whether that is
+    /// possible. Datagrams that have already arrived still belong to this socket.
     fn leave(&mut self) -> bool {
         false
     }
 
-    /// Receives a datagram into `buffer`: its length, who sent it, and, where the socket has more
-    /// than one address, which of them it was sent to.
+    /// Receives a datagram into `buffer`. Returns its length, its source and, if the socket has
+    /// more than one address, its destination.
     fn receive(&mut self, buffer: &mut [u8]) -> io::Result<(usize, SocketAddr, Option<Address>)>;
 
-    /// Sends the first of the datagrams, at least one: how many. The error is that of the first,
-    /// and none was sent. Those that stand together and are alike may cost as much as one.
+    /// Sends the first of the datagrams, at least one, and returns the number sent. An error is
+    /// that of the first datagram, and none was sent. Adjacent datagrams to one client with equal
+    /// lengths may cost as much as one datagram.
     fn send(&mut self, datagrams: &[Outgoing<'_>]) -> io::Result<usize>;
 }
 
 /// A datagram to be sent.
 #[derive(Clone, Copy, Debug)]
 pub struct Outgoing<'a> {
-    /// What it says.
+    /// The payload.
     pub bytes: &'a [u8],
-    /// Where it goes.
+    /// The destination.
     pub peer: &'a SocketAddr,
-    /// The address that it leaves from, if it matters.
+    /// The source address, if the socket has more than one.
     pub local: Option<&'a Address>,
 }
 
@@ -44,7 +45,7 @@ impl Outgoing<'_> {
     };
 }
 
-/// Responses that are put in order and sent at a time.
+/// Maximum number of responses that are sorted and sent together.
 const BATCH_LEN: usize = 64;
 
 /// The session on a UDP socket.
@@ -53,14 +54,14 @@ pub struct ClientDatagram<D> {
     socket: D,
     unsent: VecDeque<Unsent>,
     unsent_len: usize,
-    /// The loop tells when there is room.
+    /// The poller reports when the socket has room.
     is_watched: bool,
-    /// Nothing more will come than what has come.
+    /// Later datagrams belong to other sockets.
     has_left: bool,
     dropped: u64,
 }
 
-/// A response that the socket did not take.
+/// A response that the socket did not accept.
 #[derive(Debug)]
 struct Unsent {
     bytes: Box<[u8]>,
@@ -79,7 +80,7 @@ impl Unsent {
 }
 
 impl<D: Datagram> ClientDatagram<D> {
-    /// The session of a socket.
+    /// Creates the session of a socket.
     pub fn new(socket: D) -> Self {
         Self {
             socket,
@@ -91,35 +92,34 @@ impl<D: Datagram> ClientDatagram<D> {
         }
     }
 
-    /// Responses that could not be sent.
+    /// Returns the number of responses that could not be sent.
     pub fn dropped(&self) -> u64 {
         self.dropped
     }
 
-    /// Lets others have what is sent from now on, if that can be done.
+    /// Leaves later datagrams to other sockets, if that is possible.
     pub fn leave(&mut self) {
         self.has_left = self.socket.leave();
     }
 
-    /// Whether what is still to be read is for nobody else.
+    /// Returns whether later datagrams go to other sockets, so that the unread ones are the last.
     pub fn has_left(&self) -> bool {
         self.has_left
     }
 
-    /// Whether a response waits for room in the socket.
+    /// Returns whether a response waits for room in the socket.
     pub fn has_unsent(&self) -> bool {
         !self.unsent.is_empty()
     }
 
-    /// The socket, and whether it has to be watched for room, if that has changed.
+    /// Returns the socket and whether to watch it for room, if that has changed.
     pub fn poll_watch(&mut self) -> Option<(&mut D, bool)> {
         let is_watched = self.has_unsent();
         let was_watched = std::mem::replace(&mut self.is_watched, is_watched);
         (is_watched != was_watched).then_some((&mut self.socket, is_watched))
     }
 
-    /// Hands at most `datagrams_max` datagrams to `take`: the bytes, who sent them, to which
-    /// address.
+    /// Hands at most `datagrams_max` datagrams to `take`: the payload, its source, its destination.
     pub fn ready(
         &mut self,
         scratch: &mut Scratch,
@@ -130,16 +130,15 @@ impl<D: Datagram> ClientDatagram<D> {
             match self.socket.receive(&mut scratch.incoming) {
                 Ok((len, peer, local)) => take(&scratch.incoming[..len], peer, local),
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return Step::Drained,
-                // An error of some earlier datagram, or a signal: there may be more to read.
+                // A delayed error of an earlier datagram, or a signal: there may be more to read.
                 Err(error) => log::trace!("UDP receive: {error}"),
             }
         }
         Step::Again
     }
 
-    /// Sends responses, at once or when the socket takes them, those to one client side by side
-    /// from the longest on. At most `unsent_max` octets wait; beyond, responses are dropped and
-    /// counted.
+    /// Sends responses, now or when the socket has room. Responses to one client are adjacent, the
+    /// longest first. At most `unsent_max` bytes wait; beyond, responses are dropped and counted.
     pub fn send<'a>(&mut self, responses: impl Iterator<Item = Outgoing<'a>>, unsent_max: usize) {
         let mut responses = responses.fuse();
         let mut batch = [Outgoing::NONE; BATCH_LEN];
@@ -173,7 +172,7 @@ impl<D: Datagram> ClientDatagram<D> {
         });
     }
 
-    /// Sends what waits, as far as the socket takes it.
+    /// Sends waiting responses, as far as the socket accepts them.
     pub fn flush(&mut self) {
         let unsent = std::mem::take(&mut self.unsent);
         let mut left = unsent.iter().map(Unsent::outgoing);
@@ -188,15 +187,15 @@ impl<D: Datagram> ClientDatagram<D> {
             }
         }
         self.unsent = unsent;
-        let octets = |one: Unsent| one.bytes.len();
-        self.unsent_len -= self.unsent.drain(..done).map(octets).sum::<usize>();
+        let bytes = |one: Unsent| one.bytes.len();
+        self.unsent_len -= self.unsent.drain(..done).map(bytes).sum::<usize>();
         if self.unsent.is_empty() {
             self.unsent.shrink_to(0);
         }
     }
 
-    /// Sends as much as the socket takes. Returns how many it has done with: a datagram that it
-    /// refuses for good is dropped and counted.
+    /// Sends as much as the socket accepts. Returns the number of finished datagrams: a datagram
+    /// with a permanent error is dropped and counted.
     fn send_now(&mut self, datagrams: &[Outgoing<'_>]) -> usize {
         let mut done = 0;
         while done < datagrams.len() {
@@ -214,8 +213,8 @@ impl<D: Datagram> ClientDatagram<D> {
     }
 }
 
-/// Those to one client side by side, from the longest on. Its port is what clients differ in, as a
-/// rule.
+/// Orders responses by client, the longest first. The port comes first, because clients usually
+/// differ in their ports.
 fn by_client(one: &Outgoing<'_>, other: &Outgoing<'_>) -> Ordering {
     let by_port = one.peer.port().cmp(&other.peer.port());
     by_port
@@ -223,7 +222,7 @@ fn by_client(one: &Outgoing<'_>, other: &Outgoing<'_>) -> Ordering {
         .then_with(|| other.bytes.len().cmp(&one.bytes.len()))
 }
 
-/// Puts the next responses into `batch`, as many as it holds.
+/// Fills `batch` with the next responses, up to its capacity.
 fn fill<'b, 'a>(
     batch: &'b mut [Outgoing<'a>],
     responses: &mut impl Iterator<Item = Outgoing<'a>>,
@@ -240,7 +239,7 @@ fn fill<'b, 'a>(
 mod tests {
     use super::*;
 
-    /// A socket that takes so many datagrams.
+    /// A socket that accepts a limited number of datagrams.
     #[derive(Default)]
     struct Socket {
         room: usize,
@@ -307,7 +306,7 @@ mod tests {
     }
 
     #[test]
-    fn responses_to_a_client_stand_side_by_side_from_the_longest_on() {
+    fn responses_to_a_client_are_adjacent_and_the_longest_is_first() {
         let mut session = session(1_000);
         let others: SocketAddr = ([127, 0, 0, 1], 4710).into();
         let texts: Vec<String> = (0..70).map(|number| format!("{:1$}", 7, number)).collect();
@@ -329,7 +328,7 @@ mod tests {
     }
 
     #[test]
-    fn what_follows_the_responses_is_left_alone() {
+    fn iterator_of_responses_is_not_polled_after_its_end() {
         let mut session = session(1_000);
         let texts = ["one", "end", "two"];
         let until_end = responses(&texts).map_while(|one| (one.bytes != b"end").then_some(one));
@@ -338,7 +337,7 @@ mod tests {
     }
 
     #[test]
-    fn response_that_cannot_be_sent_is_dropped_and_spares_those_behind_it() {
+    fn response_that_cannot_be_sent_is_dropped_and_the_next_are_sent() {
         let mut session = session(9);
         session.send(responses(&["one", "bad", "two", "six", "ten", "bad"]), 6);
         assert_eq!(session.socket.sent, [b"one", b"two", b"six", b"ten"]);

@@ -1,16 +1,16 @@
 //! A client's connection: queries come pipelined, responses go out as they are ready (RFC 7766).
 //!
 //! ```text
-//!             end of stream                     every response is sent
-//!   reading -----------------> answering what ------------------------> over
-//!    |   ^                      has come
+//!             end of stream                         every response is sent
+//!   reading -----------------> answering received ------------------------> over
+//!    |   ^                      queries
 //!    v   | a response is sent
-//!   full: as many queries wait as may, or responses are not taken; nothing is read
+//!   full: the limit of waiting queries or of unsent responses is reached; nothing is read
 //! ```
 //!
-//! A client that does not read its responses is not read either, and closed when it is idle for too
-//! long: whatever it sends, what is held for it stays small. Messages that are no queries are no
-//! activity; several in a row, or many bytes without a query, count as the end of the stream.
+//! A client that does not take its responses is not read, and is closed after the idle timeout: the
+//! memory held for a client stays small. Messages other than queries do not count as activity;
+//! several in a row, or many bytes without a query, are handled as the end of the stream.
 
 use std::io::{Read, Write};
 use std::net::SocketAddr;
@@ -25,14 +25,14 @@ use crate::session::{Scratch, Step};
 use crate::tls::{self, Acceptor};
 use crate::wire::frame::{self, Deframer};
 
-/// What became of a message.
+/// The result of handling a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Taken {
-    /// It was a query.
+    /// The message is a query.
     pub is_query: bool,
     /// A response will follow.
     pub is_owed: bool,
-    /// Another message can be taken.
+    /// The proxy has room for another message.
     pub has_room: bool,
 }
 
@@ -40,41 +40,42 @@ pub struct Taken {
 pub struct ClientStream<S> {
     transport: Transport<S>,
     peer: SocketAddr,
-    /// Whose certificate it has shown, once it has.
+    /// The subject of the client's certificate, once the client has sent one.
     identity: Option<Box<str>>,
-    /// When that certificate expires, once that is known.
+    /// The time at which the certificate expires, once it is known.
     expires_at: Option<Instant>,
     deframer: Deframer,
-    /// Responses that are owed.
+    /// The number of queries without a response.
     inflight: usize,
-    /// What came since the last query.
+    /// Input since the last query.
     unasked: Unasked,
-    /// When messages came that could not all be handed on, until they are.
+    /// The arrival time of messages that could not be handed over yet.
     kept_since: Option<Instant>,
-    /// The client has exceeded its rate, so that what is kept counts as not read yet.
+    /// The client has exceeded its rate: kept messages count as not yet received.
     is_held_back: bool,
-    /// What it has sent is still to be read, though no other client is read any more.
+    /// The last input of the client is still to be read, although other clients are not read any
+    /// more.
     is_unread: bool,
-    /// No more will come from the client.
+    /// The client will send no more.
     is_ended: bool,
     activity: Activity,
     unsent: Unsent,
-    /// Octets that were held for it when last counted.
+    /// Bytes held for the client at the last [`ClientStream::account`].
     accounted: usize,
 }
 
-/// What a connection has to send.
+/// The output that a connection has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Unsent {
     /// Flights of the handshake.
     Handshake,
     /// Responses.
     Responses,
-    /// Nothing, or what TLS needs between responses.
+    /// Nothing, or TLS messages between responses.
     Control,
 }
 
-/// What a client has sent since its last query.
+/// The input of a client since its last query.
 #[derive(Clone, Copy, Debug, Default)]
 struct Unasked {
     messages: usize,
@@ -82,7 +83,7 @@ struct Unasked {
 }
 
 impl<S: Read + Write> ClientStream<S> {
-    /// The session of a connection that was accepted from `peer`.
+    /// Creates the session of a connection accepted from `peer`.
     pub fn new(transport: Transport<S>, peer: SocketAddr, now: Instant) -> Self {
         Self {
             transport,
@@ -102,104 +103,102 @@ impl<S: Read + Write> ClientStream<S> {
         }
     }
 
-    /// The client's address.
+    /// Returns the client's address.
     pub fn peer(&self) -> SocketAddr {
         self.peer
     }
 
-    /// Whose certificate the client has shown, if it was asked for one.
+    /// Returns the subject of the client's certificate, if the client has sent one.
     pub fn identity(&self) -> Option<&str> {
         self.identity.as_deref()
     }
 
-    /// Returns whether `acceptor` would admit the client now. It admits every client in the clear.
+    /// Returns whether `acceptor` would admit the client now. A plain client is always admitted.
     pub fn is_admitted_by(&self, acceptor: &Acceptor) -> bool {
         self.transport.is_admitted_by(acceptor)
     }
 
-    /// Returns the certificate that the client has shown, until [its expiry](Self::expire_at) is
-    /// known.
+    /// Returns the client's certificate, until [its expiry](Self::expire_at) is set.
     pub fn new_certificate(&self) -> Option<&[u8]> {
         let certificate = self.transport.certificate();
         certificate.filter(|_| self.expires_at.is_none())
     }
 
-    /// Sets the time at which the certificate of the client expires.
+    /// Sets the time at which the client's certificate expires.
     pub fn expire_at(&mut self, expires_at: Instant) {
         self.expires_at = Some(expires_at);
     }
 
-    /// Returns whether the certificate of the client has expired.
+    /// Returns whether the client's certificate has expired.
     pub fn has_expired(&self, now: Instant) -> bool {
         self.expires_at.is_some_and(|at| at <= now)
     }
 
-    /// When the client last sent a whole query or took a part of a response that counts.
+    /// Returns the time at which the client last sent a whole query or took enough of a response.
     pub fn last_active(&self) -> Instant {
         self.activity.last()
     }
 
-    /// Whether the client waits for a response.
+    /// Returns whether the client waits for a response.
     pub fn is_waiting(&self) -> bool {
         self.inflight > 0
     }
 
-    /// Whether there is nothing more to do for this client.
+    /// Returns whether the session is finished.
     pub fn is_over(&self) -> bool {
         self.is_ended && self.is_quiet()
     }
 
-    /// Whether no response is owed or on its way, and nothing is to be [read](Self::defer_reading).
+    /// Returns whether no response is pending and no input is [deferred](Self::defer_reading).
     pub fn is_quiet(&self) -> bool {
         let has_all = self.inflight == 0 && self.transport.unsent_len() == 0;
         has_all && self.kept_since.is_none() && !self.is_unread
     }
 
-    /// Takes note that there is no room now to read what the client has sent for the last time.
+    /// Records that the last input of the client must be read later, when there is room.
     pub fn defer_reading(&mut self) {
         self.is_unread = true;
     }
 
-    /// Whether that is so and there was no room yet.
+    /// Returns whether the last input is still deferred.
     pub fn is_unread(&self) -> bool {
         self.is_unread
     }
 
-    /// Records that the client has exceeded its rate: messages that are kept come when they are
-    /// handed on.
+    /// Records that the client has exceeded its rate: kept messages get the time at which they are
+    /// handed over as their arrival time.
     pub fn hold_back(&mut self) {
         self.is_held_back = self.kept_since.is_some();
     }
 
-    /// Counts the octets that are held for this client: how many there were when last counted, and
-    /// how many there are.
+    /// Counts the bytes that are held for this client. Returns the previous and the new number.
     pub fn account(&mut self) -> (usize, usize) {
         let held = self.deframer.len() + self.transport.held_len();
         (std::mem::replace(&mut self.accounted, held), held)
     }
 
-    /// The octets that were held when last counted.
+    /// Returns the number of bytes held at the last [`ClientStream::account`].
     pub fn accounted(&self) -> usize {
         self.accounted
     }
 
-    /// Whether nobody on the way can read along.
+    /// Returns whether the connection is encrypted.
     pub fn is_encrypted(&self) -> bool {
         self.transport.is_encrypted()
     }
 
-    /// Whether its next step belongs to a TLS handshake, which may take a signature.
+    /// Returns whether the next step belongs to a TLS handshake, which may take a signature.
     pub fn is_handshaking(&self) -> bool {
         self.transport.is_encrypted() && !self.transport.is_established() && !self.is_ended
     }
 
-    /// Tells the client that this is the end.
+    /// Sends the end of the stream to the client.
     pub fn close(&mut self, scratch: &mut Scratch) {
         self.transport.close(scratch);
     }
 
-    /// Hands whole messages to `take`, with the time at which each came, as long as it has room and
-    /// the client takes its responses.
+    /// Hands whole messages to `take`, each with its arrival time, while the proxy has room and the
+    /// client takes its responses.
     pub fn ready(
         &mut self,
         scratch: &mut Scratch,
@@ -210,16 +209,15 @@ impl<S: Read + Write> ClientStream<S> {
         if self.must_wait(limits) || self.take_kept(limits, now, &mut take) == Step::Full {
             return Ok(Step::Full);
         }
-        let mut octets = 0;
-        while self.kept_since.is_none() && !self.is_ended && octets < limits.stream_octets_per_turn
-        {
+        let mut bytes = 0;
+        while self.kept_since.is_none() && !self.is_ended && bytes < limits.stream_octets_per_turn {
             let mut counts = Counts {
                 inflight: &mut self.inflight,
                 unasked: &mut self.unasked,
                 activity: &mut self.activity,
             };
             let received = self.transport.receive(scratch, |piece| {
-                // Under TLS there are several pieces to a read.
+                // Under TLS one read can give several pieces.
                 if self.kept_since.is_some() {
                     return self.deframer.keep(piece);
                 }
@@ -236,7 +234,7 @@ impl<S: Read + Write> ClientStream<S> {
             }
             match received {
                 Received::Some(len) => {
-                    octets += len;
+                    bytes += len;
                     self.unasked.bytes += len;
                 }
                 Received::Nothing => {
@@ -256,7 +254,7 @@ impl<S: Read + Write> ClientStream<S> {
         })
     }
 
-    /// [`ClientStream::ready`] without reading: hands on what came earlier and was kept.
+    /// Hands over kept messages like [`ClientStream::ready`], but reads nothing.
     pub fn take_kept(
         &mut self,
         limits: &Limits,
@@ -294,8 +292,8 @@ impl<S: Read + Write> ClientStream<S> {
         }
     }
 
-    /// Reads no more of a client that has sent too much without a query among it. The responses
-    /// that it is owed still go out.
+    /// Stops reading a client that has sent too much without a query. Pending responses are still
+    /// sent.
     fn end_without_query(&mut self, limits: &Limits) {
         let Unasked { messages, bytes } = self.unasked;
         if messages >= limits.tcp_client_unasked_messages
@@ -308,7 +306,8 @@ impl<S: Read + Write> ClientStream<S> {
         }
     }
 
-    /// Takes a response to be sent. `false` when the client leaves so much that it is given up.
+    /// Queues a response. Returns `false` if the client leaves so many bytes unread that it must be
+    /// closed.
     pub fn send(
         &mut self,
         message: &[u8],
@@ -320,11 +319,11 @@ impl<S: Read + Write> ClientStream<S> {
         self.unsent = Unsent::Responses;
         self.transport.send(|out| frame::write(out, message));
         let has_much = |client: &Self| client.transport.unsent_len() > limits.tcp_client_unsent;
-        // It may never have been offered what it is said to leave.
+        // The bytes may never have been offered to the client.
         !has_much(self) || self.flush(scratch, now).is_ok() && !has_much(self)
     }
 
-    /// Sends what waits, as far as the client takes it.
+    /// Writes queued data, as far as the client takes it.
     pub fn flush(&mut self, scratch: &mut Scratch, now: Instant) -> Result<(), Failure> {
         let taken = self.transport.flush(scratch)?;
         let is_rest = self.transport.unsent_len() == 0;
@@ -339,18 +338,18 @@ impl<S: Read + Write> ClientStream<S> {
         Ok(())
     }
 
-    /// Whether messages are kept that could be handed on now.
+    /// Returns whether there are kept messages that can be handed over now.
     pub fn can_go_on(&self, limits: &Limits) -> bool {
         self.kept_since.is_some() && !self.must_wait(limits)
     }
 
-    /// Whether the client has to take responses before it is read further.
+    /// Returns whether responses must be sent before more input is read.
     fn must_wait(&self, limits: &Limits) -> bool {
         self.inflight >= limits.tcp_client_inflight || self.transport.unsent_len() > 0
     }
 }
 
-/// What taking a message changes, apart from the buffers that it stands in.
+/// The state that a message changes, without the buffer that contains the message.
 struct Counts<'a> {
     inflight: &'a mut usize,
     unasked: &'a mut Unasked,
@@ -388,7 +387,7 @@ mod tests {
         limits: Limits,
         now: Instant,
         taken: Vec<Vec<u8>>,
-        /// When each came, in seconds.
+        /// Arrival times of the messages, in seconds.
         came: Vec<u64>,
     }
 
@@ -412,11 +411,11 @@ mod tests {
         }
 
         fn push(&self, messages: &[&[u8]]) {
-            let mut octets = Vec::new();
+            let mut bytes = Vec::new();
             for message in messages {
-                frame::write(&mut octets, message);
+                frame::write(&mut bytes, message);
             }
-            self.pipe.push(&octets);
+            self.pipe.push(&bytes);
         }
 
         fn ready(&mut self, has_room: bool) -> Result<Step, Failure> {
@@ -496,7 +495,7 @@ mod tests {
     }
 
     #[test]
-    fn messages_that_are_kept_came_when_they_were_read() {
+    fn kept_messages_have_the_time_of_their_read() {
         let mut scene = Scene::new();
         scene.push(&[b"one", b"two"]);
         assert_eq!(scene.ready(false), Ok(Step::Full));
@@ -522,7 +521,7 @@ mod tests {
     }
 
     #[test]
-    fn messages_in_a_row_that_are_no_query_end_it_behind_its_responses() {
+    fn consecutive_messages_without_a_query_end_the_connection_after_its_responses() {
         for has_room in [true, false] {
             let mut scene = Scene::new();
             let most = scene.limits.tcp_client_unasked_messages;
@@ -543,10 +542,10 @@ mod tests {
     }
 
     #[test]
-    fn many_bytes_without_a_query_end_it() {
+    fn many_bytes_without_a_query_end_the_connection() {
         let mut scene = Scene::new();
         let most = scene.limits.tcp_client_unasked_bytes;
-        // The longest message is none too many.
+        // One message of the maximum length is still accepted.
         scene.push(&[&vec![0; 65_535], b"one"]);
         assert_eq!(scene.ready(true), Ok(Step::Drained));
         assert_eq!(scene.taken.len(), 2);
@@ -581,7 +580,7 @@ mod tests {
     }
 
     #[test]
-    fn too_many_octets_that_are_not_taken_end_it() {
+    fn too_many_unread_bytes_end_the_connection() {
         let mut scene = Scene::new();
         scene.pipe.set_window(0);
         let message = vec![0; 60_000];
@@ -597,7 +596,7 @@ mod tests {
     }
 
     #[test]
-    fn many_octets_at_once_are_no_fault_of_a_client_that_takes_them() {
+    fn client_that_takes_many_bytes_at_once_stays_open() {
         let mut scene = Scene::new();
         let message = vec![0; 60_000];
         for _ in 0..64 {

@@ -1,5 +1,4 @@
-//! A connection to somebody who reads frames: Frame Streams (farsightsec.github.io/fstrm), as the
-//! side that writes.
+//! The writer of a Frame Streams connection (farsightsec.github.io/fstrm).
 //!
 //! ```text
 //!   READY --> ACCEPT --> START, frames, frames ... --> STOP
@@ -17,29 +16,29 @@ const START: u32 = 2;
 const STOP: u32 = 3;
 const READY: u32 = 4;
 
-/// The only field of a control frame.
+/// The type of the only field of a control frame.
 const CONTENT_TYPE: u32 = 1;
 
-/// Octets of the longest control frame.
+/// Maximum length of a control frame, in bytes.
 const CONTROL_LEN_MAX: usize = 512;
 
-/// Octets that a reader may say at a time: it has to say little, and nobody else is served
-/// meanwhile.
+/// Maximum number of bytes read from a reader in one call: a reader has little to send, and other
+/// sessions wait meanwhile.
 const SAID_MAX: usize = 64 * 1024;
 
-/// What is in the frames.
+/// The content type of the frames.
 const DNSTAP: &[u8] = b"protobuf:dnstap.Dnstap";
 
 /// A connection over `S`.
 pub struct FrameStream<S> {
     transport: Transport<S>,
     received: Vec<u8>,
-    /// The other side takes frames.
+    /// The reader has accepted the content type.
     is_accepted: bool,
 }
 
 impl<S: Read + Write> FrameStream<S> {
-    /// The session of a connection that is about to come about.
+    /// Creates the session of a connection that is still connecting.
     pub fn new(stream: S) -> Self {
         let mut transport = Transport::connecting(stream);
         transport.send(|out| control(out, READY, true));
@@ -50,12 +49,12 @@ impl<S: Read + Write> FrameStream<S> {
         }
     }
 
-    /// Whether frames are taken.
+    /// Returns whether frames can be sent.
     pub fn is_accepted(&self) -> bool {
         self.is_accepted
     }
 
-    /// Reads what the other side says.
+    /// Reads control frames of the reader.
     pub fn ready(&mut self, scratch: &mut Scratch) -> Result<(), Failure> {
         let mut said = 0;
         while said < SAID_MAX {
@@ -68,7 +67,7 @@ impl<S: Read + Write> FrameStream<S> {
                 self.transport.send(|out| control(out, START, true));
             }
             if self.is_accepted {
-                // It has nothing more to say that matters.
+                // Further input is not needed.
                 *received = Vec::new();
             }
             match read {
@@ -83,8 +82,8 @@ impl<S: Read + Write> FrameStream<S> {
         ))
     }
 
-    /// Takes whole frames, which `frames` appends, unless more than so many octets wait already.
-    /// Returns whether it has.
+    /// Queues whole frames, which `frames` appends, unless more than `unsent_max` bytes wait.
+    /// Returns whether the frames were queued.
     pub fn send(&mut self, unsent_max: usize, frames: impl FnOnce(&mut Vec<u8>)) -> bool {
         let has_room = self.is_accepted && self.transport.unsent_len() <= unsent_max;
         if has_room {
@@ -93,25 +92,25 @@ impl<S: Read + Write> FrameStream<S> {
         has_room
     }
 
-    /// Says that there will be no more frames.
+    /// Queues the end of the stream.
     pub fn stop(&mut self) {
         if self.is_accepted {
             self.transport.send(|out| control(out, STOP, false));
         }
     }
 
-    /// Sends what waits, as far as it is taken.
+    /// Writes queued data, as far as the socket accepts it.
     pub fn flush(&mut self, scratch: &mut Scratch) -> Result<(), Failure> {
         self.transport.flush(scratch).map(drop)
     }
 
-    /// Octets that wait to be sent.
+    /// Returns the number of unsent bytes.
     pub fn unsent_len(&self) -> usize {
         self.transport.unsent_len()
     }
 }
 
-/// Appends a frame, which `write` fills.
+/// Appends a frame with the content that `write` appends.
 pub fn frame(out: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>)) {
     let start = out.len();
     out.extend_from_slice(&[0; 4]);
@@ -132,12 +131,12 @@ fn control(out: &mut Vec<u8>, kind: u32, has_type: bool) {
     });
 }
 
-/// Whether the other side has accepted what we have; `false` if it has not said all yet.
+/// Returns whether the reader has accepted our content type; `false` while its frame is incomplete.
 fn says_accept(received: &[u8]) -> Result<bool, Failure> {
     let refused = |detail: &str| Err(Failure::new(FailureKind::Protocol, detail));
     let word = |at: usize| {
-        let octets = received.get(at..)?.first_chunk()?;
-        Some(u32::from_be_bytes(*octets))
+        let bytes = received.get(at..)?.first_chunk()?;
+        Some(u32::from_be_bytes(*bytes))
     };
     let (Some(escape), Some(len)) = (word(0), word(4)) else {
         return Ok(false);
@@ -152,7 +151,7 @@ fn says_accept(received: &[u8]) -> Result<bool, Failure> {
     if word(8) != Some(ACCEPT) {
         return refused("the reader does not accept frames");
     }
-    // Whoever names no type takes any.
+    // A reader that names no content type accepts any.
     if body.len() > 4 && !body.ends_with(DNSTAP) {
         return refused("the reader wants something else than dnstap");
     }
@@ -183,17 +182,17 @@ mod tests {
             }
         }
 
-        fn take(&mut self, octets: &[u8]) -> Result<(), Failure> {
-            self.pipe.push(octets);
+        fn take(&mut self, bytes: &[u8]) -> Result<(), Failure> {
+            self.pipe.push(bytes);
             self.stream.ready(&mut self.scratch)?;
             self.stream.flush(&mut self.scratch)
         }
     }
 
     fn accept() -> Vec<u8> {
-        let mut octets = START_FRAME.to_vec();
-        octets[11] = 1;
-        octets
+        let mut bytes = START_FRAME.to_vec();
+        bytes[11] = 1;
+        bytes
     }
 
     #[test]
@@ -205,10 +204,10 @@ mod tests {
         let mut ready = START_FRAME.to_vec();
         ready[11] = 4;
         assert_eq!(scene.pipe.sent(), ready);
-        let octets = accept();
-        scene.take(&octets[..20]).unwrap();
+        let bytes = accept();
+        scene.take(&bytes[..20]).unwrap();
         assert!(!scene.stream.is_accepted());
-        scene.take(&octets[20..]).unwrap();
+        scene.take(&bytes[20..]).unwrap();
         assert!(scene.stream.send(1_000, hello));
         scene.stream.stop();
         scene.take(b"whatever").unwrap();
@@ -221,24 +220,24 @@ mod tests {
     }
 
     #[test]
-    fn reader_that_takes_something_else_is_left() {
+    fn reader_of_another_content_type_is_refused() {
         let mut other = accept();
         *other.last_mut().unwrap() = b'x';
         let mut wrong = accept();
         wrong[11] = 5;
-        for octets in [
+        for bytes in [
             &other[..],
             &wrong,
             b"HTTP/1.1 400 Bad Request\r\n",
             &[0, 0, 0, 0, 1, 0, 0, 0],
         ] {
-            let failure = Scene::new().take(octets).unwrap_err();
+            let failure = Scene::new().take(bytes).unwrap_err();
             assert_eq!(failure.kind, FailureKind::Protocol);
         }
     }
 
     #[test]
-    fn reader_that_does_not_stop_talking_is_left() {
+    fn reader_that_sends_too_much_is_refused() {
         let mut scene = Scene::new();
         scene.take(&accept()).unwrap();
         assert!(scene.take(&vec![7; SAID_MAX / 2]).is_ok());
@@ -247,7 +246,7 @@ mod tests {
     }
 
     #[test]
-    fn reader_that_takes_nothing_is_given_no_more() {
+    fn frames_for_a_slow_reader_are_refused_beyond_the_limit() {
         let mut scene = Scene::new();
         scene.take(&accept()).unwrap();
         scene.pipe.set_window(0);

@@ -1,7 +1,7 @@
-//! A connection to somebody who takes documents: HTTP/1.1 (RFC 9112), as the side that asks.
+//! An HTTP/1.1 client (RFC 9112) that posts documents to a collector.
 //!
-//! One document is posted at a time. What the response says beyond its head is passed over; where
-//! it does not say how long that is, the connection ends with it.
+//! One document is posted at a time. The body of a response is skipped; if the response does not
+//! give the length of its body, the connection ends with the body.
 
 use std::fmt::Display;
 use std::io::{Read, Write};
@@ -12,26 +12,26 @@ use crate::base::failure::{Failure, FailureKind};
 use crate::session::Scratch;
 use crate::session::transport::{Received, Transport};
 
-/// Octets of the longest head of a response.
+/// Maximum length of the head of a response, in bytes.
 const HEAD_LEN_MAX: usize = 8 * 1024;
 
-/// Octets of the longest body that is passed over.
+/// Maximum length of a body that is skipped, in bytes.
 const BODY_LEN_MAX: usize = 64 * 1024;
 
-/// Header fields of one response.
+/// Maximum number of header fields in a response.
 const FIELDS_MAX: usize = 48;
 
-/// Octets that are read at a time: more than a response has, with those that announce it.
+/// Maximum number of bytes read in one call: more than a response with its interim responses has.
 const SAID_MAX: usize = 256 * 1024;
 
-/// What came of a document.
+/// The answer of the collector to a document.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Answer {
     /// The status code (RFC 9110, section 15).
     pub status: u16,
-    /// When to come again, if it says so in seconds (RFC 9110, section 10.2.3).
+    /// The delay before a retry, if the response gives one in seconds (RFC 9110, section 10.2.3).
     pub retry_after: Option<Duration>,
-    /// Whether another document can be posted on this connection.
+    /// The connection can be used for another document.
     pub is_kept: bool,
 }
 
@@ -39,12 +39,12 @@ pub struct Answer {
 pub struct HttpClient<S> {
     transport: Transport<S>,
     received: Vec<u8>,
-    /// A document was posted and has had no answer.
+    /// A document was posted and has no answer yet.
     is_waiting: bool,
 }
 
 impl<S: Read + Write> HttpClient<S> {
-    /// The session of a connection that is about to come about.
+    /// Creates the session of a connection that is still connecting.
     pub fn new(stream: S) -> Self {
         Self {
             transport: Transport::connecting(stream),
@@ -53,7 +53,7 @@ impl<S: Read + Write> HttpClient<S> {
         }
     }
 
-    /// Posts a document. The last one has to have had its answer.
+    /// Posts a document. The previous document must have been answered.
     pub fn post(&mut self, host: impl Display, path: &str, content_type: &str, body: &[u8]) {
         let program = concat!("dotproxy/", env!("CARGO_PKG_VERSION"));
         let len = body.len();
@@ -68,7 +68,7 @@ impl<S: Read + Write> HttpClient<S> {
         self.is_waiting = true;
     }
 
-    /// Reads what comes. Returns the answer to the document, once.
+    /// Reads input. Returns the answer to the document, once.
     pub fn ready(&mut self, scratch: &mut Scratch) -> Result<Option<Answer>, Failure> {
         let mut said = 0;
         while said < SAID_MAX {
@@ -97,13 +97,13 @@ impl<S: Read + Write> HttpClient<S> {
         ))
     }
 
-    /// Sends what waits, as far as it is taken.
+    /// Writes queued data, as far as the socket accepts it.
     pub fn flush(&mut self, scratch: &mut Scratch) -> Result<(), Failure> {
         self.transport.flush(scratch).map(drop)
     }
 }
 
-/// The answer in a response, if that is there with its body.
+/// Parses the answer from a response, if the response has arrived with its body.
 fn parse(received: &mut Vec<u8>) -> Result<Option<Answer>, Failure> {
     let failed = |detail: &str| Err(Failure::new(FailureKind::Protocol, detail));
     loop {
@@ -117,7 +117,7 @@ fn parse(received: &mut Vec<u8>) -> Result<Option<Answer>, Failure> {
         };
         let status = response.code.unwrap_or_default();
         if (100..200).contains(&status) {
-            // There is more to come (RFC 9110, section 15.2).
+            // An interim response: the final one follows (RFC 9110, section 15.2).
             received.drain(..len);
             continue;
         }
@@ -167,7 +167,7 @@ mod tests {
     }
 
     impl Scene {
-        /// With a document under way.
+        /// Creates a client that has posted a document.
         fn new() -> Self {
             let pipe = Pipe::default();
             let mut scene = Self {
@@ -182,10 +182,10 @@ mod tests {
             scene
         }
 
-        /// What comes of octets that come a few at a time.
-        fn take(&mut self, octets: &[u8]) -> Result<Vec<Answer>, FailureKind> {
+        /// Returns the answers to a response that arrives a few bytes at a time.
+        fn take(&mut self, bytes: &[u8]) -> Result<Vec<Answer>, FailureKind> {
             let mut answers = Vec::new();
-            for piece in octets.chunks(9) {
+            for piece in bytes.chunks(9) {
                 self.pipe.push(piece);
                 let answer = self.client.ready(&mut self.scratch);
                 answers.extend(answer.map_err(|failure| failure.kind)?);
@@ -233,16 +233,16 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_response_is_not_read() {
+    fn invalid_responses_are_refused() {
         let long = format!("HTTP/1.1 200 OK\r\nA: {}", "a".repeat(HEAD_LEN_MAX));
-        for octets in ["SSH-2.0-x\r\n\r\n", "HTTP/1.1 20x OK\r\n\r\n", &long] {
-            let failure = Scene::new().take(octets.as_bytes());
-            assert_eq!(failure, Err(FailureKind::Protocol), "{octets:.40}");
+        for bytes in ["SSH-2.0-x\r\n\r\n", "HTTP/1.1 20x OK\r\n\r\n", &long] {
+            let failure = Scene::new().take(bytes.as_bytes());
+            assert_eq!(failure, Err(FailureKind::Protocol), "{bytes:.40}");
         }
     }
 
     #[test]
-    fn response_that_can_be_read_in_two_ways_is_not_used() {
+    fn ambiguous_responses_are_refused() {
         for fields in [
             "Content-Length: 0\r\nContent-Length: 5\r\n",
             "Content-Length: 0, 5\r\n",
@@ -258,7 +258,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_announces_a_response_for_ever_is_left() {
+    fn endless_interim_responses_are_refused() {
         let mut scene = Scene::new();
         scene
             .pipe

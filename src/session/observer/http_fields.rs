@@ -1,13 +1,13 @@
-//! Header fields that say where a message of HTTP/1.1 ends (RFC 9112, section 6). What two readers
-//! could understand in two ways is refused.
+//! Header fields that determine the end of an HTTP/1.1 message (RFC 9112, section 6). Ambiguous
+//! values are refused.
 
 use httparse::Header;
 
-/// A message whose length is not clear.
+/// An error: the length of the message is not clear.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::session) struct UnclearLength;
 
-/// How many fields have this name, whatever their values are.
+/// Returns the number of fields with this name.
 pub(in crate::session) fn count(fields: &[Header<'_>], name: &str) -> usize {
     let fields = fields.iter();
     fields
@@ -15,7 +15,7 @@ pub(in crate::session) fn count(fields: &[Header<'_>], name: &str) -> usize {
         .count()
 }
 
-/// The length in the Content-Length fields, if there are any: all have to say the same (RFC 9110,
+/// Returns the length in the Content-Length fields, if there are any: all must agree (RFC 9110,
 /// section 8.6).
 pub(in crate::session) fn content_length(
     fields: &[Header<'_>],
@@ -33,8 +33,7 @@ pub(in crate::session) fn content_length(
     Ok(length)
 }
 
-/// The number that consists of these digits and of nothing but blanks around them. It is the
-/// largest there is if it would be larger.
+/// Parses a decimal number with optional blanks around it. Larger numbers saturate.
 pub(in crate::session) fn number(text: &[u8]) -> Option<u64> {
     let is_blank = |byte: &u8| matches!(byte, b' ' | b'\t');
     let start = text.iter().position(|byte| !is_blank(byte))?;

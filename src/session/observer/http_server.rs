@@ -1,9 +1,9 @@
-//! A connection of somebody who asks how the program is doing: HTTP/1.1 (RFC 9112), requests for
-//! pages, and nothing else.
+//! An HTTP/1.1 server connection (RFC 9112) for observers: GET and HEAD requests for pages.
 //!
-//! Requests are taken one after the other, the next when the response to the last is on its way.
-//! After one with a body the connection ends: what follows is not read as another request. A short
-//! body is passed over first, since the kernel takes responses back where something came unread.
+//! Requests are handled one after the other, the next when the response to the last has been sent.
+//! After a request with a body the connection ends: later bytes are not read as another request. A
+//! short body is skipped first, because the kernel discards sent responses if input is unread at
+//! the close.
 
 use std::io::{Read, Write};
 use std::net::SocketAddr;
@@ -16,29 +16,29 @@ use crate::session::Scratch;
 use crate::session::client::activity::Activity;
 use crate::session::transport::{Received, Transport};
 
-/// Octets of the longest head of a request.
+/// Maximum length of the head of a request, in bytes.
 const HEAD_LEN_MAX: usize = 8 * 1024;
 
-/// Octets of the longest body that is passed over.
+/// Maximum length of a body that is skipped, in bytes.
 const BODY_LEN_MAX: usize = 16 * 1024;
 
-/// Header fields of one request.
+/// Maximum number of header fields in a request.
 const FIELDS_MAX: usize = 48;
 
-/// What is asked for, to be answered by [`HttpStream::respond`].
+/// A request, to be answered by [`HttpStream::respond`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Request {
     /// The path, without a query.
     pub path: String,
-    /// Whether the response may be in the format of `OpenMetrics`.
+    /// The client accepts the `OpenMetrics` format.
     pub takes_openmetrics: bool,
-    /// The response is wanted without its body.
+    /// The response has no body (HEAD).
     is_for_head: bool,
-    /// The connection goes on.
+    /// The connection stays open.
     is_kept: bool,
 }
 
-/// What there is to say.
+/// A response.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Response {
     /// Code and reason (RFC 9110, section 15).
@@ -50,7 +50,7 @@ pub struct Response {
 }
 
 impl Response {
-    /// A line for people, and for programs that look at the status alone.
+    /// Creates a response with one line of text.
     pub fn line(status: &'static str, text: &str) -> Self {
         Self {
             status,
@@ -64,31 +64,31 @@ impl Response {
 pub struct HttpStream<S> {
     transport: Transport<S>,
     peer: SocketAddr,
-    /// What has come of requests that were not answered.
+    /// Input of unanswered requests.
     received: Vec<u8>,
-    /// It ends once everything is sent.
+    /// The connection ends once everything is sent.
     is_ending: bool,
     activity: Activity,
-    /// Octets that were held for it when last counted.
+    /// Bytes held for the connection at the last [`HttpStream::account`].
     accounted: usize,
 }
 
-/// What the start of a stream of requests is.
+/// The result of parsing the input.
 enum Parsed<'a> {
-    /// Not yet the whole of a head and a body that is passed over.
+    /// An incomplete head, or an incomplete body that is to be skipped.
     Part,
-    /// So many octets, with this method.
+    /// A whole request: its length in bytes and its method.
     Whole {
         len: usize,
         method: &'a str,
         request: Request,
     },
-    /// Nothing that could be answered.
+    /// An invalid request, with its error response.
     Bad(Response),
 }
 
 impl<S: Read + Write> HttpStream<S> {
-    /// The session of a connection that was accepted from `peer`.
+    /// Creates the session of a connection accepted from `peer`.
     pub fn new(stream: S, peer: SocketAddr, now: Instant) -> Self {
         Self {
             transport: Transport::plain(stream),
@@ -100,34 +100,33 @@ impl<S: Read + Write> HttpStream<S> {
         }
     }
 
-    /// The address of whoever asks.
+    /// Returns the client's address.
     pub fn peer(&self) -> SocketAddr {
         self.peer
     }
 
-    /// When a whole request last came or a part of a response that counts was taken.
+    /// Returns the time of the last whole request or of the last part of a response that counts.
     pub fn last_active(&self) -> Instant {
         self.activity.last()
     }
 
-    /// Whether there is nothing more to do.
+    /// Returns whether the session is finished.
     pub fn is_over(&self) -> bool {
         self.is_ending && self.transport.unsent_len() == 0
     }
 
-    /// Counts the octets that are held: how many there were when last counted, and how many there
-    /// are.
+    /// Counts the bytes that are held for the connection. Returns the previous and the new number.
     pub fn account(&mut self) -> (usize, usize) {
         let held = self.received.capacity() + self.transport.unsent_len();
         (std::mem::replace(&mut self.accounted, held), held)
     }
 
-    /// The octets that were held when last counted.
+    /// Returns the number of bytes held at the last [`HttpStream::account`].
     pub fn accounted(&self) -> usize {
         self.accounted
     }
 
-    /// The next request, if one is there.
+    /// Returns the next request, if it has arrived.
     pub fn ready(
         &mut self,
         scratch: &mut Scratch,
@@ -172,15 +171,15 @@ impl<S: Read + Write> HttpStream<S> {
         Ok(None)
     }
 
-    /// Takes the response to a request.
+    /// Queues the response to a request.
     pub fn respond(&mut self, request: &Request, response: &Response) {
         self.is_ending |= !request.is_kept;
         let has_body = !request.is_for_head;
         send(&mut self.transport, response, has_body, self.is_ending);
     }
 
-    /// Sends what waits, as far as it is taken. Returns whether all is sent and another request may
-    /// be there.
+    /// Writes queued data, as far as the socket accepts it. Returns whether everything is sent and
+    /// another request may have arrived.
     pub fn flush(&mut self, scratch: &mut Scratch, now: Instant) -> Result<bool, Failure> {
         let taken = self.transport.flush(scratch)?;
         let is_rest = self.transport.unsent_len() == 0;
@@ -189,7 +188,7 @@ impl<S: Read + Write> HttpStream<S> {
     }
 }
 
-fn parse(octets: &[u8]) -> Parsed<'_> {
+fn parse(bytes: &[u8]) -> Parsed<'_> {
     let mut fields = [httparse::EMPTY_HEADER; FIELDS_MAX];
     let mut request = httparse::Request::new(&mut fields);
     let bad = |text| Parsed::Bad(Response::line("400 Bad Request", text));
@@ -197,9 +196,9 @@ fn parse(octets: &[u8]) -> Parsed<'_> {
         let text = "the head of the request is too large";
         Parsed::Bad(Response::line("431 Request Header Fields Too Large", text))
     };
-    let len = match request.parse(octets) {
+    let len = match request.parse(bytes) {
         Ok(httparse::Status::Complete(len)) if len <= HEAD_LEN_MAX => len,
-        Ok(httparse::Status::Partial) if octets.len() <= HEAD_LEN_MAX => return Parsed::Part,
+        Ok(httparse::Status::Partial) if bytes.len() <= HEAD_LEN_MAX => return Parsed::Part,
         Ok(_) | Err(httparse::Error::TooManyHeaders) => return too_large(),
         Err(_) => return bad("no HTTP request"),
     };
@@ -226,12 +225,12 @@ fn parse(octets: &[u8]) -> Parsed<'_> {
     }
     let has_body = is_encoded || body_len.is_some_and(|len| len > 0);
     let body_len = body_len.and_then(|len| usize::try_from(len).ok());
-    // Whoever expects to be told to go on waits for that, not for a response.
+    // A client that sent Expect waits for 100 (Continue) and not for a response.
     let len = match body_len {
         Some(body_len) if body_len <= BODY_LEN_MAX && count("expect") == 0 => len + body_len,
         _ => len,
     };
-    if octets.len() < len {
+    if bytes.len() < len {
         return Parsed::Part;
     }
     let is_closing = field("connection").is_some_and(|options| has_item(options, "close"));
@@ -249,7 +248,7 @@ fn parse(octets: &[u8]) -> Parsed<'_> {
     }
 }
 
-/// The path in the target of a request, which can be a whole URI (RFC 9112, section 3.2.2).
+/// Returns the path of a request target, which can be a whole URI (RFC 9112, section 3.2.2).
 fn path(target: &str) -> &str {
     let path = match target.split_once("://") {
         Some((_, rest)) if !target.starts_with('/') => rest.find('/').map_or("/", |at| &rest[at..]),
@@ -258,7 +257,7 @@ fn path(target: &str) -> &str {
     path.split('?').next().unwrap_or_default()
 }
 
-/// Whether a list has this item, parameters aside (RFC 9110, section 5.6.1).
+/// Returns whether a list has this item, without its parameters (RFC 9110, section 5.6.1).
 fn has_item(list: &str, item: &str) -> bool {
     let mut items = list.split(',').map(|item| item.split(';').next());
     items.any(|own| own.is_some_and(|own| own.trim().eq_ignore_ascii_case(item)))
@@ -301,13 +300,13 @@ mod tests {
     use super::*;
     use crate::session::testing::Pipe;
 
-    /// What is sent back for what comes, and whether that is all.
-    fn exchange(octets: &[u8]) -> (String, bool) {
+    /// Returns the output for the input `bytes`, and whether the connection is over.
+    fn exchange(bytes: &[u8]) -> (String, bool) {
         let pipe = Pipe::default();
         let now = Instant::default();
         let mut http = HttpStream::new(pipe.clone(), ([127, 0, 0, 1], 4711).into(), now);
         let mut scratch = Scratch::new();
-        for piece in octets.chunks(7) {
+        for piece in bytes.chunks(7) {
             pipe.push(piece);
             loop {
                 if let Some(request) = http.ready(&mut scratch, now).unwrap() {
@@ -348,7 +347,7 @@ mod tests {
     }
 
     #[test]
-    fn connection_ends_when_that_is_asked() {
+    fn connection_is_closed_after_a_request_for_it() {
         for request in [
             "GET /a HTTP/1.1\r\nHost: x\r\nConnection: foo, Close\r\n\r\n",
             "GET /a HTTP/1.0\r\n\r\n",
@@ -368,26 +367,26 @@ mod tests {
     #[test]
     fn short_body_comes_before_the_response() {
         let head = "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 16384\r\n\r\n";
-        let mut octets = head.as_bytes().to_vec();
-        octets.resize(head.len() + 16_383, b'a');
-        assert_eq!(exchange(&octets), (String::new(), false));
-        octets.push(b'a');
-        let (sent, is_over) = exchange(&octets);
+        let mut bytes = head.as_bytes().to_vec();
+        bytes.resize(head.len() + 16_383, b'a');
+        assert_eq!(exchange(&bytes), (String::new(), false));
+        bytes.push(b'a');
+        let (sent, is_over) = exchange(&bytes);
         assert!(sent.starts_with("HTTP/1.1 405 ") && is_over, "{sent}");
     }
 
     #[test]
-    fn head_is_as_long_as_the_whole() {
+    fn response_to_head_has_the_length_of_the_body() {
         let (sent, is_over) = exchange(b"HEAD /a HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n");
         assert_eq!((sent.as_str(), is_over), (ok(3).as_str(), false));
     }
 
     #[test]
-    fn what_is_no_request_for_a_page_is_refused() {
+    fn invalid_requests_are_refused() {
         let long = format!("GET /{} HTTP/1.1\r\n", "a".repeat(HEAD_LEN_MAX));
         let field = "A: b\r\n".repeat(FIELDS_MAX + 1);
         let many = format!("GET / HTTP/1.1\r\nHost: x\r\n{field}\r\n");
-        for (octets, status, is_over) in [
+        for (bytes, status, is_over) in [
             ("POST / HTTP/1.1\r\nHost: x\r\n\r\n", "405", false),
             ("GET / HTTP/1.1\r\n\r\n", "400", true),
             ("GET / HTTP/2.0\r\n\r\n", "400", true),
@@ -395,7 +394,7 @@ mod tests {
             (long.as_str(), "431", true),
             (many.as_str(), "431", true),
         ] {
-            let (sent, was_over) = exchange(octets.as_bytes());
+            let (sent, was_over) = exchange(bytes.as_bytes());
             assert!(sent.starts_with(&format!("HTTP/1.1 {status} ")), "{sent}");
             assert_eq!(was_over, is_over, "{sent}");
             assert_eq!(sent.contains("\nAllow: GET, HEAD\n"), status == "405");
@@ -403,7 +402,7 @@ mod tests {
     }
 
     #[test]
-    fn request_that_can_be_read_in_two_ways_is_refused() {
+    fn ambiguous_requests_are_refused() {
         for fields in [
             "Content-Length: 3\r\nContent-Length: 4\r\n",
             "Content-Length: 0\r\nContent-Length: 3\r\n",
@@ -430,7 +429,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_read_while_a_response_is_not_taken() {
+    fn no_request_is_read_while_a_response_is_unsent() {
         let pipe = Pipe::default();
         let now = Instant::default();
         let mut http = HttpStream::new(pipe.clone(), ([127, 0, 0, 1], 4711).into(), now);

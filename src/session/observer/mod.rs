@@ -1,5 +1,5 @@
-//! Sessions of programs that observe: HTTP for metrics and probes, Frame Streams for dnstap, and
-//! HTTP requests to a collector of traces.
+//! Sessions of observers: HTTP for metrics and health checks, Frame Streams for dnstap, and HTTP
+//! requests to a trace collector.
 
 pub mod frame_stream;
 pub mod http_client;

@@ -1,4 +1,4 @@
-//! A stream of octets, in the clear or under TLS.
+//! A byte stream, plain or under TLS.
 
 pub mod tls;
 
@@ -9,17 +9,16 @@ use crate::base::failure::{Failure, FailureKind};
 use crate::tls::{Acceptor, Connector};
 use tls::{Client, Server, TlsStream};
 
-/// A socket of a connection.
+/// A connected stream socket.
 pub trait Stream: Read + Write {
-    /// Tells the peer at once that it was heard, if the system meant to wait with that until there
-    /// is something to say.
+    /// Sends an acknowledgement at once, if the system would delay it until there is data to send.
     fn acknowledge(&mut self) {}
 }
 
-/// What a read came to.
+/// The result of a read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Received {
-    /// So many octets were read. They need not have been payload.
+    /// The number of bytes read, which may contain no payload.
     Some(usize),
     /// There is nothing to read now.
     Nothing,
@@ -29,16 +28,16 @@ pub enum Received {
 
 /// A stream over `S`.
 pub enum Transport<S> {
-    /// In the clear.
+    /// A plain stream.
     Plain(Plain<S>),
-    /// Under TLS, as its client.
+    /// A TLS stream, client side.
     TlsClient(Box<TlsStream<S, Client>>),
-    /// Under TLS, as its server.
+    /// A TLS stream, server side.
     TlsServer(Box<TlsStream<S, Server>>),
 }
 
 impl<S: Read + Write> Transport<S> {
-    /// A stream in the clear that is connected.
+    /// Creates a plain transport on a connected stream.
     pub fn plain(stream: S) -> Self {
         let (unsent, is_connected) = (Unsent::default(), true);
         Self::Plain(Plain {
@@ -48,7 +47,7 @@ impl<S: Read + Write> Transport<S> {
         })
     }
 
-    /// A stream in the clear that is about to be connected.
+    /// Creates a plain transport on a stream that is still connecting.
     pub fn connecting(stream: S) -> Self {
         let (unsent, is_connected) = (Unsent::default(), false);
         Self::Plain(Plain {
@@ -58,19 +57,20 @@ impl<S: Read + Write> Transport<S> {
         })
     }
 
-    /// A stream under TLS to the peer that `connector` expects.
+    /// Creates a TLS transport to the peer that `connector` expects.
     pub fn tls(stream: S, connector: &Connector, scratch: &mut Scratch) -> Result<Self, Failure> {
         let tls = TlsStream::connect(stream, connector, scratch)?;
         Ok(Self::TlsClient(Box::new(tls)))
     }
 
-    /// A stream under TLS that was accepted.
+    /// Creates a TLS transport on an accepted stream.
     pub fn accepted(stream: S, acceptor: &Acceptor) -> Result<Self, Failure> {
         let tls = TlsStream::accept(stream, acceptor)?;
         Ok(Self::TlsServer(Box::new(tls)))
     }
 
-    /// Whether the peer is there and, under TLS, who it should be, so that payload can be sent.
+    /// Returns whether payload can be sent: TCP is connected and, under TLS, the peer is
+    /// authenticated.
     pub fn is_established(&self) -> bool {
         match self {
             Self::Plain(plain) => plain.is_connected,
@@ -79,7 +79,7 @@ impl<S: Read + Write> Transport<S> {
         }
     }
 
-    /// Whether TCP is connected.
+    /// Returns whether TCP is connected.
     pub fn is_connected(&self) -> bool {
         match self {
             Self::Plain(plain) => plain.is_connected,
@@ -88,13 +88,13 @@ impl<S: Read + Write> Transport<S> {
         }
     }
 
-    /// Whether nobody on the way can read along.
+    /// Returns whether the stream is encrypted.
     pub fn is_encrypted(&self) -> bool {
         !matches!(self, Self::Plain(_))
     }
 
-    /// Whether the handshake took up an earlier session. `None` before it is over, and in the
-    /// clear.
+    /// Returns whether the handshake resumed an earlier session. `None` during the handshake and
+    /// for plain streams.
     pub fn is_resumed(&self) -> Option<bool> {
         match self {
             Self::Plain(_) => None,
@@ -103,7 +103,7 @@ impl<S: Read + Write> Transport<S> {
         }
     }
 
-    /// The certificate of the peer, if it has shown one.
+    /// Returns the certificate of the peer, if the peer has sent one.
     pub fn certificate(&self) -> Option<&[u8]> {
         match self {
             Self::Plain(_) => None,
@@ -112,8 +112,8 @@ impl<S: Read + Write> Transport<S> {
         }
     }
 
-    /// Returns whether `acceptor` admits the client at the other end. It admits every client in the
-    /// clear.
+    /// Returns whether `acceptor` admits the client at the other end. A plain client is always
+    /// admitted.
     pub fn is_admitted_by(&self, acceptor: &Acceptor) -> bool {
         match self {
             Self::TlsServer(tls) => tls.is_admitted_by(acceptor),
@@ -121,7 +121,7 @@ impl<S: Read + Write> Transport<S> {
         }
     }
 
-    /// Reads once, and hands the payload to `take` piece by piece.
+    /// Reads once and hands the payload to `take` in pieces.
     pub fn receive(
         &mut self,
         scratch: &mut Scratch,
@@ -134,7 +134,7 @@ impl<S: Read + Write> Transport<S> {
         }
     }
 
-    /// Takes payload to be sent.
+    /// Queues payload that `payload` appends to a buffer.
     pub fn send(&mut self, payload: impl FnOnce(&mut Vec<u8>)) {
         match self {
             Self::Plain(plain) => payload(&mut plain.unsent.bytes),
@@ -143,7 +143,7 @@ impl<S: Read + Write> Transport<S> {
         }
     }
 
-    /// Octets that wait to be sent.
+    /// Returns the number of unsent bytes.
     pub fn unsent_len(&self) -> usize {
         match self {
             Self::Plain(plain) => plain.unsent.len(),
@@ -152,7 +152,7 @@ impl<S: Read + Write> Transport<S> {
         }
     }
 
-    /// Octets that are held for it.
+    /// Returns the number of bytes held in buffers.
     pub fn held_len(&self) -> usize {
         let torn = match self {
             Self::Plain(_) => 0,
@@ -162,7 +162,7 @@ impl<S: Read + Write> Transport<S> {
         torn + self.unsent_len()
     }
 
-    /// Sends what waits, as far as the socket takes it. Returns the octets that it took.
+    /// Writes queued data, as far as the socket accepts it. Returns the number of bytes written.
     pub fn flush(&mut self, scratch: &mut Scratch) -> Result<usize, Failure> {
         match self {
             Self::Plain(plain) => plain
@@ -174,7 +174,7 @@ impl<S: Read + Write> Transport<S> {
         }
     }
 
-    /// Tells the peer that no more will come, if that can be done without waiting.
+    /// Sends the end of the stream to the peer, if that is possible without blocking.
     pub fn close(&mut self, scratch: &mut Scratch) {
         match self {
             Self::Plain(_) => {}
@@ -185,7 +185,7 @@ impl<S: Read + Write> Transport<S> {
 }
 
 impl<S: Stream> Transport<S> {
-    /// [`Stream::acknowledge`].
+    /// Calls [`Stream::acknowledge`].
     pub fn acknowledge(&mut self) {
         match self {
             Self::Plain(plain) => plain.stream.acknowledge(),
@@ -195,7 +195,7 @@ impl<S: Stream> Transport<S> {
     }
 }
 
-/// A stream in the clear.
+/// A plain stream.
 pub struct Plain<S> {
     stream: S,
     unsent: Unsent,
@@ -211,7 +211,7 @@ impl<S: Read + Write> Plain<S> {
         let buffer = &mut scratch.incoming[..Scratch::READ_LEN_MAX];
         let read = read(&mut self.stream, buffer);
         let read = read.map_err(|error| failed(&error, self.is_connected))?;
-        // The poller first speaks up when the connection has come about or failed.
+        // The first event from the poller means that the connection is established or has failed.
         self.is_connected = true;
         match read {
             None => Ok(Received::Nothing),
@@ -224,11 +224,11 @@ impl<S: Read + Write> Plain<S> {
     }
 }
 
-/// Octets that were to be written and did not fit.
+/// Bytes that the socket has not accepted.
 #[derive(Debug, Default)]
 pub(super) struct Unsent {
     pub(super) bytes: Vec<u8>,
-    /// How many of them have been written.
+    /// The number of bytes that have been written.
     written: usize,
 }
 
@@ -237,14 +237,14 @@ impl Unsent {
         self.bytes.len() - self.written
     }
 
-    /// Writes as much as the socket takes; returns how much that was.
+    /// Writes as much as the socket accepts. Returns the number of bytes written.
     pub(super) fn flush(&mut self, stream: &mut impl Write) -> io::Result<usize> {
         if self.len() == 0 {
             return Ok(0);
         }
         let taken = write(stream, &self.bytes[self.written..])?;
         self.written += taken;
-        // What has been written is kept no longer than it is less than what has not.
+        // Written bytes are removed once they are at least as many as the unwritten ones.
         if self.written >= self.len() {
             self.bytes.drain(..self.written);
             self.bytes.shrink_to(0);
@@ -254,7 +254,7 @@ impl Unsent {
     }
 }
 
-/// Reads once; `None` when there is nothing now.
+/// Reads once. Returns `None` if there is nothing to read now.
 pub(super) fn read(stream: &mut impl Read, buffer: &mut [u8]) -> io::Result<Option<usize>> {
     loop {
         match stream.read(buffer) {
@@ -266,7 +266,7 @@ pub(super) fn read(stream: &mut impl Read, buffer: &mut [u8]) -> io::Result<Opti
     }
 }
 
-/// Writes until all is taken or the stream takes no more; returns how much it took.
+/// Writes until everything is written or the stream is full. Returns the number of bytes written.
 pub(super) fn write(stream: &mut impl Write, bytes: &[u8]) -> io::Result<usize> {
     let mut taken = 0;
     while taken < bytes.len() {
@@ -281,7 +281,7 @@ pub(super) fn write(stream: &mut impl Write, bytes: &[u8]) -> io::Result<usize> 
     Ok(taken)
 }
 
-/// What an error of the socket means for a connection that has or has not come about.
+/// Converts an error of the socket, for a connection that is established or not.
 pub(super) fn failed(error: &io::Error, is_connected: bool) -> Failure {
     let kind = match error.kind() {
         ErrorKind::ConnectionReset | ErrorKind::ConnectionAborted | ErrorKind::BrokenPipe => {
@@ -299,7 +299,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_the_socket_took_is_not_kept() {
+    fn written_bytes_are_not_kept() {
         let (pipe, message) = (Pipe::default(), vec![0; 60_000]);
         let mut unsent = Unsent::default();
         pipe.set_window(0);
@@ -313,7 +313,7 @@ mod tests {
     }
 
     #[test]
-    fn full_socket_keeps_the_rest_for_later() {
+    fn unwritten_bytes_wait_for_the_next_flush() {
         let (pipe, mut scratch) = (Pipe::default(), Scratch::new());
         let mut transport = Transport::plain(pipe.clone());
         pipe.set_window(5);

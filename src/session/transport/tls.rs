@@ -1,15 +1,15 @@
-//! A stream of octets under TLS.
+//! A byte stream under TLS.
 //!
 //! ```text
-//!              something goes                peer authenticated              close alert
+//!              first activity                peer authenticated              close alert
 //!   connecting ---------------> handshaking ---------------------> established ----------> ended
 //!       |                            |                                  |
 //!       '----------------------------'----------------------------------'----> failed
 //! ```
 //!
-//! What is sent during the handshake waits: nothing is written to a peer before it is
-//! authenticated, and nothing of one that has to prove who it is comes through before. Between
-//! calls a connection holds no buffer unless a record is torn or the socket is full.
+//! Payload that is sent during the handshake is queued: nothing is written to a peer before it is
+//! authenticated, and payload of a peer that must authenticate itself is not handed over earlier.
+//! Between calls a connection holds no buffer unless a record is partial or the socket is full.
 
 use std::io::{Read, Write};
 use std::ops::Deref;
@@ -27,27 +27,27 @@ use crate::base::failure::{Failure, FailureKind};
 use crate::session::Scratch;
 use crate::tls::{self, Acceptor, Connector, RootSource};
 
-/// One of the two ends of a connection.
+/// One of the two ends of a TLS connection.
 pub trait End: Deref<Target = UnbufferedConnectionCommon<Self::Data>> {
-    /// What the library keeps for this end.
+    /// The data that rustls keeps for this end.
     type Data;
 
-    /// Octets that an empty buffer keeps from turn to turn.
+    /// Capacity in bytes that an empty buffer keeps from turn to turn.
     const KEPT_LEN: usize;
 
-    /// Works on what came.
+    /// Processes incoming bytes.
     fn process<'c, 'i>(&'c mut self, incoming: &'i mut [u8]) -> Status<'c, 'i, Self::Data>;
 }
 
 type Status<'c, 'i, D> = UnbufferedStatus<'c, 'i, D>;
 
-/// The end that connects.
+/// The client end of a connection.
 pub type Client = UnbufferedClientConnection;
 
 impl End for Client {
     type Data = ClientConnectionData;
 
-    /// There are few, and the next turn will need as many.
+    /// There are few upstream connections, and the next turn needs as much.
     const KEPT_LEN: usize = RECORD_PAYLOAD_LEN_MAX;
 
     fn process<'c, 'i>(&'c mut self, incoming: &'i mut [u8]) -> Status<'c, 'i, Self::Data> {
@@ -55,13 +55,13 @@ impl End for Client {
     }
 }
 
-/// The end that is connected to.
+/// The server end of a connection.
 pub type Server = UnbufferedServerConnection;
 
 impl End for Server {
     type Data = ServerConnectionData;
 
-    /// There may be many, and most are idle.
+    /// There can be many clients, and most are idle.
     const KEPT_LEN: usize = 0;
 
     fn process<'c, 'i>(&'c mut self, incoming: &'i mut [u8]) -> Status<'c, 'i, Self::Data> {
@@ -69,38 +69,38 @@ impl End for Server {
     }
 }
 
-/// A stream under TLS over `S`, seen from the end `E`.
+/// A TLS stream over `S`, at the end `E`.
 pub struct TlsStream<S, E> {
     stream: S,
     connection: E,
-    /// What was read of records and handshake messages that are not whole.
+    /// Partial records and handshake messages.
     torn: Vec<u8>,
     /// Payload that is not encrypted yet.
     plaintext: Vec<u8>,
-    /// Records that the socket has not taken.
+    /// Records that the socket has not accepted.
     unsent: Unsent,
     stage: Stage,
-    /// What certificates of the peer are verified against.
+    /// The source of the roots for the peer's certificate.
     roots: RootSource,
 }
 
-/// Where a connection under TLS is in its life.
+/// The state of a TLS connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stage {
-    /// Nothing has gone either way.
+    /// Nothing was sent or received.
     Connecting,
-    /// The peer has not proved who it is.
+    /// The peer is not authenticated.
     Handshaking,
-    /// Payload goes both ways.
+    /// Payload flows both ways.
     Established,
-    /// The peer has sent its close alert. It may still be sent to.
+    /// The peer has sent its close alert. Sending is still possible.
     Ended,
-    /// It is left alone: what it knew of `torn` is lost.
+    /// The connection is not used any more: its positions in `torn` are lost.
     Failed,
 }
 
 impl<S: Read + Write> TlsStream<S, Client> {
-    /// A stream to the peer that `connector` expects.
+    /// Creates a stream to the peer that `connector` expects.
     pub(in crate::session) fn connect(
         stream: S,
         connector: &Connector,
@@ -110,14 +110,14 @@ impl<S: Read + Write> TlsStream<S, Client> {
         let connection = connector.connection();
         let connection = connection.map_err(|error| describe(&error, roots))?;
         let mut tls = Self::new(stream, connection, Stage::Connecting, roots);
-        // The first flight is made without input.
+        // The first flight needs no input.
         tls.process_torn(&mut scratch.outgoing)?;
         Ok(tls)
     }
 }
 
 impl<S: Read + Write> TlsStream<S, Server> {
-    /// A stream that was accepted.
+    /// Creates a stream on an accepted socket.
     pub(in crate::session) fn accept(stream: S, acceptor: &Acceptor) -> Result<Self, Failure> {
         let roots = RootSource::ClientCa;
         let connection = acceptor.connection();
@@ -127,8 +127,8 @@ impl<S: Read + Write> TlsStream<S, Server> {
 }
 
 impl<S> TlsStream<S, Server> {
-    /// Returns whether `acceptor` admits the client. A client whose handshake is not over is
-    /// judged by the acceptor that accepted it, and thus not admitted.
+    /// Returns whether `acceptor` admits the client. During its handshake a client is judged by the
+    /// acceptor that accepted it, and thus not admitted by another.
     pub(in crate::session) fn is_admitted_by(&self, acceptor: &Acceptor) -> bool {
         let is_judged = matches!(self.stage, Stage::Established | Stage::Ended);
         let shown = self.connection.peer_certificates();
@@ -162,7 +162,7 @@ impl<S: Read + Write, E: End> TlsStream<S, E> {
         Some(kind == HandshakeKind::Resumed)
     }
 
-    /// The certificate of the peer, if it has shown one.
+    /// Returns the certificate of the peer, if the peer has sent one.
     pub(in crate::session) fn certificate(&self) -> Option<&[u8]> {
         let chain = self.connection.peer_certificates()?;
         chain.first().map(AsRef::as_ref)
@@ -230,8 +230,8 @@ impl<S: Read + Write, E: End> TlsStream<S, E> {
         })
     }
 
-    /// Lets the connection work on `incoming`: what is torn and what was read after it, all of it,
-    /// for the connection knows places in it. Adds to `used` how many octets it is done with.
+    /// Processes `incoming`: the partial data and everything read after it, because the connection
+    /// stores positions in this data. Adds the number of processed bytes to `used`.
     fn process(
         &mut self,
         incoming: &mut [u8],
@@ -271,7 +271,7 @@ impl<S: Read + Write, E: End> TlsStream<S, E> {
         }
     }
 
-    /// [`TlsStream::process`] without anything new to read.
+    /// Calls [`TlsStream::process`] without new input.
     fn process_torn(&mut self, outgoing: &mut Vec<u8>) -> Result<(), Failure> {
         let mut torn = std::mem::take(&mut self.torn);
         let mut used = 0;
@@ -298,9 +298,9 @@ impl<S: Read + Write, E: End> TlsStream<S, E> {
         }
     }
 
-    /// Encrypts what waits into records and writes them, with nothing unsent before them.
+    /// Encrypts queued payload into records and writes them. Nothing unsent precedes the payload.
     fn encrypt_and_write(&mut self, outgoing: &mut Vec<u8>) -> Result<usize, Failure> {
-        // Something of the connection's own may have to go first.
+        // Messages of TLS itself may have to go first.
         self.process_torn(outgoing)?;
         if self.unsent.len() > 0 {
             return Ok(0);
@@ -338,20 +338,20 @@ impl<S: Read + Write, E: End> TlsStream<S, E> {
             && self.unsent.len() == 0
             && let Ok(len) = traffic.queue_close_notify(&mut scratch.outgoing)
         {
-            // Whoever is closed on learns of it anyway.
+            // The peer also notices the closed socket.
             let _ = write(&mut self.stream, &scratch.outgoing[..len]);
         }
     }
 
-    /// Tells the peer why the connection fails, if that can be done without waiting. `incoming` is
-    /// what [`TlsStream::process`] left.
+    /// Sends the alert for a failure, if that is possible without blocking. `incoming` is the rest
+    /// of the input of [`TlsStream::process`].
     fn send_alert(&mut self, incoming: &mut [u8], outgoing: &mut Vec<u8>) {
         loop {
             match self.connection.process(incoming).state {
                 Ok(ConnectionState::EncodeTlsData(record)) => {
                     let start = self.unsent.bytes.len();
                     let encoded = encode(record, outgoing, &mut self.unsent);
-                    // What was to be said before may come first.
+                    // Earlier messages may come first.
                     if encoded.is_err() || is_alert(&self.unsent.bytes[start..]) {
                         break;
                     }
@@ -364,13 +364,13 @@ impl<S: Read + Write, E: End> TlsStream<S, E> {
     }
 }
 
-/// Whether a record holds an alert. Under TLS 1.3, where all look alike, none is as short: two
-/// octets, the type, and a tag of sixteen (RFC 8446, sections 5.2 and 6).
+/// Returns whether a record holds an alert. TLS 1.3 hides the type, but no other record is as
+/// short: two bytes, the type, and a tag of sixteen (RFC 8446, sections 5.2 and 6).
 fn is_alert(record: &[u8]) -> bool {
     matches!(record, [21, ..] | [23, _, _, 0, 19, ..])
 }
 
-/// Appends a record of the connection's own to what is to be sent.
+/// Appends a record of TLS itself to the unsent bytes.
 fn encode<D>(
     mut record: EncodeTlsData<'_, D>,
     outgoing: &mut Vec<u8>,
@@ -385,10 +385,10 @@ fn encode<D>(
     Ok(())
 }
 
-/// Octets of payload in the largest record (RFC 8446, section 5.1).
+/// Maximum number of payload bytes in a record (RFC 8446, section 5.1).
 const RECORD_PAYLOAD_LEN_MAX: usize = 16 * 1024;
 
-/// Runs `attempt` with a buffer that is made as large as it asks for. `Err(None)` is final.
+/// Calls `attempt` with a buffer that grows to the requested size. `Err(None)` is final.
 fn with_room(
     buffer: &mut Vec<u8>,
     mut attempt: impl FnMut(&mut [u8]) -> Result<usize, Option<usize>>,
@@ -402,7 +402,7 @@ fn with_room(
     }
 }
 
-/// What an error of TLS means.
+/// Converts an error of TLS.
 fn describe(error: &rustls::Error, roots: RootSource) -> Failure {
     let kind = match error {
         rustls::Error::InvalidCertificate(_) | rustls::Error::NoCertificatesPresented => {
@@ -427,9 +427,9 @@ mod tests {
         let Ok(Command::Run(config)) = options::parse(&arguments) else {
             panic!("the options are right");
         };
-        let tls = tls::set_up(&config, &Clock::new(None)).expect("the built-in roots");
-        let connector = tls.connectors[0].as_ref().expect("it speaks TLS");
-        Transport::tls(pipe.clone(), connector, scratch).expect("a first flight")
+        let tls = tls::set_up(&config, &Clock::new(None)).expect("the built-in roots are valid");
+        let connector = tls.connectors[0].as_ref().expect("the upstream uses TLS");
+        Transport::tls(pipe.clone(), connector, scratch).expect("a first flight is written")
     }
 
     #[test]
@@ -446,7 +446,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_tls_fails_and_the_connection_is_left_alone() {
+    fn invalid_tls_fails_and_the_connection_is_not_used_again() {
         let (pipe, mut scratch) = (Pipe::default(), Scratch::new());
         let mut transport = tls_over(&pipe, &mut scratch);
         transport.flush(&mut scratch).unwrap();
@@ -460,7 +460,7 @@ mod tests {
     }
 
     #[test]
-    fn end_before_any_answer_is_an_end() {
+    fn end_before_the_first_flight_of_the_peer_is_reported() {
         let (pipe, mut scratch) = (Pipe::default(), Scratch::new());
         let mut transport = tls_over(&pipe, &mut scratch);
         assert_eq!(

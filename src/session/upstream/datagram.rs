@@ -1,4 +1,4 @@
-//! A datagram to an upstream in the clear, and its answer.
+//! One query to a plain upstream over UDP, and its reply.
 
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
@@ -15,12 +15,12 @@ pub struct UpstreamDatagram<D> {
 }
 
 impl<D: Datagram> UpstreamDatagram<D> {
-    /// The session of a socket that receives from `peer` alone.
+    /// Creates the session of a socket that receives from `peer` only.
     pub fn new(socket: D, peer: SocketAddr) -> Self {
         Self { socket, peer }
     }
 
-    /// Hands at most `datagrams_max` datagrams to `on_message`. After an error it is over.
+    /// Hands at most `datagrams_max` datagrams to `on_message`. The session ends after an error.
     pub fn ready(
         &mut self,
         scratch: &mut Scratch,
@@ -38,7 +38,7 @@ impl<D: Datagram> UpstreamDatagram<D> {
         Ok(Step::Again)
     }
 
-    /// Sends a message. After an error it is over.
+    /// Sends a message. The session ends after an error.
     pub fn send(&mut self, message: &[u8]) -> Result<(), Failure> {
         let query = Outgoing {
             bytes: message,
@@ -46,14 +46,14 @@ impl<D: Datagram> UpstreamDatagram<D> {
             local: None,
         };
         match self.socket.send(&[query]) {
-            // As good as lost on the way, which is looked after elsewhere.
+            // A full socket counts as a lost datagram: the retry of the exchange handles the loss.
             Err(error) if error.kind() != ErrorKind::WouldBlock => Err(failed(&error)),
             _ => Ok(()),
         }
     }
 }
 
-/// Nobody is there, or there is no way.
+/// Converts an error of the socket: the upstream does not listen, or there is no route.
 fn failed(error: &io::Error) -> Failure {
     Failure::new(FailureKind::Connect, error)
 }

@@ -1,4 +1,4 @@
-//! A connection to an upstream: TLS, then messages both ways.
+//! A TCP or TLS connection to an upstream: the handshake, then messages both ways.
 
 use std::ops::ControlFlow;
 use std::time::Duration;
@@ -10,17 +10,17 @@ use crate::tls;
 use crate::wire::frame::{self, Deframer};
 use crate::wire::header::HEADER_LEN;
 
-/// What came on a connection upstream.
+/// An event on a connection to an upstream.
 #[derive(Debug, PartialEq, Eq)]
 pub enum UpstreamEvent<'a> {
-    /// The peer is who it should be: queries can be sent.
+    /// The peer is authenticated, if that is required: queries can be sent.
     Up {
-        /// The handshake took up an earlier session.
+        /// The handshake resumed an earlier TLS session.
         is_resumed: bool,
-        /// When the certificate of the peer expires, in time since 1970.
+        /// The expiry of the peer's certificate, in time since 1970.
         expires_at: Option<Duration>,
     },
-    /// A message.
+    /// A message from the upstream.
     Message(&'a [u8]),
 }
 
@@ -29,18 +29,18 @@ pub struct UpstreamStream<S> {
     transport: Transport<S>,
     deframer: Deframer,
     is_up: bool,
-    /// Something came that has not been acknowledged, as far as we know.
+    /// Data has arrived for which no acknowledgement is known to have been sent.
     has_come: bool,
-    /// It was part of a message, or none.
+    /// The last read completed no message.
     is_part: bool,
 }
 
-/// Answers that are waited for and worth an acknowledgement of their own. Where there are more, the
-/// next query does not take long, and they come together.
+/// Maximum number of awaited replies for which an acknowledgement is sent at once. With more, the
+/// next query follows soon, and replies arrive together.
 const FEW: usize = 3;
 
 impl<S: Stream> UpstreamStream<S> {
-    /// The session on a transport that has just been made.
+    /// Creates the session of a new transport.
     pub fn new(transport: Transport<S>) -> Self {
         Self {
             transport,
@@ -51,16 +51,16 @@ impl<S: Stream> UpstreamStream<S> {
         }
     }
 
-    /// Reads at most about `octets_max`, and tells what came. After an error the connection is
-    /// over.
+    /// Reads at most about `bytes_max` bytes and hands events to the caller. The connection ends
+    /// after an error.
     pub fn ready(
         &mut self,
         scratch: &mut Scratch,
-        octets_max: usize,
+        bytes_max: usize,
         mut on_event: impl FnMut(UpstreamEvent<'_>),
     ) -> Result<Step, Failure> {
-        let mut octets = 0;
-        while octets < octets_max {
+        let mut bytes = 0;
+        while bytes < bytes_max {
             let mut flow = ControlFlow::Continue(());
             let mut is_part = true;
             let received = self.transport.receive(scratch, |piece| {
@@ -90,7 +90,7 @@ impl<S: Stream> UpstreamStream<S> {
             }
             match received {
                 Received::Some(len) => {
-                    octets += len;
+                    bytes += len;
                     self.has_come = self.is_up;
                     self.is_part = is_part;
                 }
@@ -101,27 +101,27 @@ impl<S: Stream> UpstreamStream<S> {
         Ok(Step::Again)
     }
 
-    /// Whether TCP is connected while the handshake has not ended.
+    /// Returns whether TCP is connected while the handshake has not ended.
     pub fn is_on_the_way(&self) -> bool {
         !self.is_up && self.transport.is_connected()
     }
 
-    /// Whether its next step belongs to a TLS handshake, which may take a signature.
+    /// Returns whether the next step belongs to a TLS handshake, which may take a signature.
     pub fn is_handshaking(&self) -> bool {
         !self.is_up && self.transport.is_encrypted()
     }
 
-    /// Takes a message to be sent.
+    /// Queues a message.
     pub fn send(&mut self, message: &[u8]) {
         self.transport.send(|out| frame::write(out, message));
     }
 
-    /// Sends what waits, as far as the socket takes it, when so many answers are awaited. After an
-    /// error the connection is over.
+    /// Sends queued data, as far as the socket accepts it. `awaited` is the number of replies that
+    /// are awaited. The connection ends after an error.
     ///
-    /// A peer that has more to send may wait until what came is acknowledged (RFC 896), be it after
-    /// a ticket, the length of a message or the answer to another query. Left to the kernel, that
-    /// goes with the next query, and every answer may come one query late.
+    /// A peer with more data to send may wait until earlier data is acknowledged (RFC 896): after a
+    /// session ticket, the length of a message or the reply to another query. By default the kernel
+    /// sends the acknowledgement with the next query, and every reply may arrive one query late.
     pub fn flush(&mut self, scratch: &mut Scratch, awaited: usize) -> Result<(), Failure> {
         let taken = self.transport.flush(scratch)?;
         let has_come = std::mem::take(&mut self.has_come);
@@ -131,7 +131,7 @@ impl<S: Stream> UpstreamStream<S> {
         Ok(())
     }
 
-    /// Tells the peer that this is the end.
+    /// Sends the end of the stream to the peer.
     pub fn close(&mut self, scratch: &mut Scratch) {
         self.transport.close(scratch);
     }
@@ -155,12 +155,12 @@ mod tests {
     }
 
     #[test]
-    fn messages_are_handed_on_before_the_end_is_noticed() {
+    fn messages_are_handed_over_before_the_end_of_stream() {
         let pipe = Pipe::default();
-        let mut octets = Vec::new();
-        frame::write(&mut octets, &[1; 12]);
-        frame::write(&mut octets, &[2; 40]);
-        pipe.push(&octets);
+        let mut bytes = Vec::new();
+        frame::write(&mut bytes, &[1; 12]);
+        frame::write(&mut bytes, &[2; 40]);
+        pipe.push(&bytes);
         pipe.end();
         let (events, step) = events(&pipe);
         assert_eq!(events, ["12", "40", "up"]);
@@ -168,37 +168,38 @@ mod tests {
     }
 
     #[test]
-    fn peer_that_has_more_to_send_need_not_wait() {
+    fn input_is_acknowledged_early_while_few_replies_are_awaited() {
         let (pipe, mut scratch) = (Pipe::default(), Scratch::new());
         let mut stream = UpstreamStream::new(Transport::plain(pipe.clone()));
-        let mut turn = |octets: &[u8], queries: usize, awaited: usize| {
-            pipe.push(octets);
+        let mut turn = |bytes: &[u8], queries: usize, awaited: usize| {
+            pipe.push(bytes);
             let step = stream.ready(&mut scratch, 1000, |_| {});
             assert_eq!(step, Ok(Step::Drained));
             (0..queries).for_each(|_| stream.send(&[3; 12]));
             stream.flush(&mut scratch, awaited).unwrap();
             pipe.acknowledged()
         };
-        let mut octets = Vec::new();
-        frame::write(&mut octets, &[1; 12]);
-        assert_eq!((turn(b"", 0, 0), turn(&octets, 0, 0)), (0, 0));
-        assert_eq!((turn(&octets[..2], 0, 1), turn(b"", 0, 1)), (1, 1));
-        assert_eq!(turn(&octets[2..], 0, 0), 1);
-        // The answer to one of two, to one of many, and one that a query acknowledges.
-        assert_eq!((turn(&octets, 0, 1), turn(b"", 0, 1)), (2, 2));
-        assert_eq!((turn(&octets, 0, FEW + 1), turn(&octets, 1, 2)), (2, 2));
+        let mut bytes = Vec::new();
+        frame::write(&mut bytes, &[1; 12]);
+        assert_eq!((turn(b"", 0, 0), turn(&bytes, 0, 0)), (0, 0));
+        assert_eq!((turn(&bytes[..2], 0, 1), turn(b"", 0, 1)), (1, 1));
+        assert_eq!(turn(&bytes[2..], 0, 0), 1);
+        // The reply to one query of two, the reply to one query of many, and a reply that a query
+        // acknowledges.
+        assert_eq!((turn(&bytes, 0, 1), turn(b"", 0, 1)), (2, 2));
+        assert_eq!((turn(&bytes, 0, FEW + 1), turn(&bytes, 1, 2)), (2, 2));
     }
 
     #[test]
     fn message_without_a_header_ends_the_connection() {
         for len in [0, 5, 11] {
             let pipe = Pipe::default();
-            let mut octets = Vec::new();
-            frame::write(&mut octets, &vec![0; len]);
-            frame::write(&mut octets, &[2; 40]);
-            pipe.push(&octets);
+            let mut bytes = Vec::new();
+            frame::write(&mut bytes, &vec![0; len]);
+            frame::write(&mut bytes, &[2; 40]);
+            pipe.push(&bytes);
             let (events, step) = events(&pipe);
-            assert_eq!(events, [""; 0], "{len} octets");
+            assert_eq!(events, [""; 0], "{len} bytes");
             assert_eq!(step.unwrap_err().kind, FailureKind::Protocol);
         }
     }
