@@ -28,8 +28,8 @@ pub fn check(config: &Config) -> Result<Vec<String>, String> {
             None => {}
         }
     }
-    if let Some(who) = config.user.as_ref().map(Who::find).transpose()? {
-        who.check_options_file(config)?;
+    if let Some(user) = config.user.as_ref().map(Who::find).transpose()? {
+        user.check_options_file(config)?;
     }
     config.query_log.as_ref().map(QueryLog::check).transpose()?;
     check_dnstap(config.dnstap.as_ref())?;

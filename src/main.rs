@@ -69,11 +69,11 @@ fn main() -> ExitCode {
 
 /// Looks up the user that the process switches to, which must not be able to write root's options.
 fn find_user(config: &Config) -> Result<Option<Who>, String> {
-    let who = config.user.as_ref().map(Who::find).transpose()?;
-    if let Some(who) = who {
-        who.check_options_file(config)?;
+    let user = config.user.as_ref().map(Who::find).transpose()?;
+    if let Some(user) = user {
+        user.check_options_file(config)?;
     }
-    Ok(who)
+    Ok(user)
 }
 
 fn run(mut config: Config, arguments: &[String]) -> Result<(), String> {
@@ -82,7 +82,7 @@ fn run(mut config: Config, arguments: &[String]) -> Result<(), String> {
         config.log_format,
         config.limits.log_unwritten,
     );
-    let who = find_user(&config)?;
+    let user = find_user(&config)?;
     let inherited = Inherited::from_environment()
         .map_err(|error| format!("cannot use the sockets that it was started with: {error}"))?;
     let places = inherited.places();
@@ -100,7 +100,7 @@ fn run(mut config: Config, arguments: &[String]) -> Result<(), String> {
     // The sandbox hides the mappings of the process.
     let code = code::Code::find();
     let supervisor = Supervisor::from_environment(|variable| std::env::var_os(variable));
-    let confinement = sandbox::switch_user(&config, who)?;
+    let confinement = sandbox::switch_user(&config, user)?;
     reactor.open_query_log()?;
     // Not an argument of the log macro, which evaluates its arguments only if the level is enabled.
     let confinement = sandbox::confine(&config, confinement)?;
@@ -181,7 +181,7 @@ fn explain(error: &ListenError) -> String {
                 .display()
         ),
         ErrorKind::AddrInUse => format!(
-            "; `sudo ss -lnptu 'sport = :{port}'` shows who has it: stop that, or choose another \
+            "; `sudo ss -lnptu 'sport = :{port}'` shows user has it: stop that, or choose another \
              port with -p or another address with -l"
         ),
         ErrorKind::AddrNotAvailable => "; `ip address` shows the addresses of this host, and a \

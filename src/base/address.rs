@@ -160,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn endpoints_are_read_with_and_without_a_port() {
+    fn endpoints_are_parsed_with_and_without_a_port() {
         let is = |address: &str, port| Some((address.to_owned(), port));
         assert_eq!(read("192.0.2.1"), is("192.0.2.1:1", None));
         assert_eq!(read("192.0.2.1:53"), is("192.0.2.1:1", Some(53)));

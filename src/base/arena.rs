@@ -402,7 +402,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn arena_does_what_a_map_does(steps in vec((0..6_u8, any::<prop::sample::Index>()), 0..400)) {
+        fn arena_behaves_like_a_map(steps in vec((0..6_u8, any::<prop::sample::Index>()), 0..400)) {
             let mut arena = Arena::default();
             let mut model = BTreeMap::new();
             for (value, (step, which)) in steps.into_iter().enumerate() {

@@ -251,7 +251,7 @@ mod tests {
     use std::os::unix::fs::{PermissionsExt, symlink};
 
     #[test]
-    fn file_without_an_end_is_an_error() {
+    fn special_file_is_an_error() {
         for (path, found) in [("/dev/zero", "a device"), ("/proc/self", "a folder")] {
             let error = read(Path::new(path)).unwrap_err().to_string();
             assert_eq!(error, format!("expected a regular file, found {found}"));
@@ -324,7 +324,7 @@ mod tests {
     }
 
     #[test]
-    fn file_is_replaced_as_a_whole() {
+    fn file_is_replaced_atomically() {
         let name = format!("dotproxy-file-{}", std::process::id());
         let path = std::env::temp_dir().join(name);
         for text in ["first\n", "second\n"] {

@@ -65,7 +65,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn pin_is_read_and_written() {
+    fn pin_is_parsed_and_written() {
         let text = "4vXyBr4ekUPlPmNR9ehPwBsG3o5QFuYXoSQrvRvHlxk=";
         let pin: Pin = text.parse().unwrap();
         assert_eq!(pin.0[..3], [0xe2, 0xf5, 0xf2]);

@@ -182,7 +182,7 @@ mod tests {
         }
 
         #[test]
-        fn what_is_left_for_later_comes_later(
+        fn postponed_messages_are_kept(
             messages in messages(),
             cuts in proptest::collection::vec((1..90usize, 0..4usize), 1..200),
         ) {

@@ -439,12 +439,12 @@ mod tests {
 
     proptest! {
         #[test]
-        fn letters_become_small_and_nothing_else_changes(
+        fn make_lowercase_changes_letters_only(
             bytes in proptest::collection::vec(any::<u8>(), 0..64),
         ) {
-            let mut small = bytes.clone();
-            make_lowercase(&mut small);
-            prop_assert_eq!(small, bytes.to_ascii_lowercase());
+            let mut lowercase = bytes.clone();
+            make_lowercase(&mut lowercase);
+            prop_assert_eq!(lowercase, bytes.to_ascii_lowercase());
         }
     }
 
@@ -464,7 +464,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn hashed_is_what_has_small_letters(
+        fn hash_input_is_in_lower_case(
             bytes in proptest::collection::vec(any::<u8>(), 0..=NAME_LEN_MAX),
         ) {
             let mut recorder = Recorder::default();

@@ -181,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn query_goes_out_with_its_question_our_id_and_padding() {
+    fn upstream_query_has_the_question_a_new_id_and_padding() {
         let client = client_query(None);
         let out = forwarded(&client);
         assert_eq!(out.len(), PADDING_BLOCK);
@@ -200,17 +200,20 @@ mod tests {
     }
 
     #[test]
-    fn upstream_says_whether_an_answer_is_validated_whoever_asks() {
+    fn ad_is_set_in_every_upstream_query() {
         let mut client = client_query(None);
         client[3] = 0;
         let query = Query::forward(&Message::parse(&client).unwrap(), Vec::new()).unwrap();
-        assert!(!query.flags().contains(Flags::AD), "the client's own");
+        assert!(
+            !query.flags().contains(Flags::AD),
+            "the stored flags are those of the client"
+        );
         let flags = Header::parse(&forwarded(&client)).unwrap().flags;
         assert_eq!(flags, Flags::RD | Flags::AD);
     }
 
     #[test]
-    fn do_and_unknown_options_pass_and_those_of_the_hop_do_not() {
+    fn do_and_unknown_options_are_forwarded_and_hop_options_are_not() {
         let client = client_query(Some(&|writer| {
             writer.option(OptionCode::CLIENT_SUBNET, &[0, 1, 24, 0, 192, 0, 2]);
             writer.option(OptionCode::COOKIE, &[1; 8]);
@@ -227,7 +230,7 @@ mod tests {
     }
 
     #[test]
-    fn query_can_use_less_of_edns() {
+    fn query_can_use_a_reduced_level_of_edns() {
         let client = client_query(Some(&|writer| writer.option(OptionCode(65_001), b"passes")));
         let query = Query::forward(&Message::parse(&client).unwrap(), Vec::new()).unwrap();
         assert!(query.wants_dnssec() && query.has_options());
@@ -254,7 +257,7 @@ mod tests {
     }
 
     #[test]
-    fn stored_form_remembers_the_client() {
+    fn stored_query_keeps_the_clients_id_and_flags() {
         let client = client_query(None);
         let query = Query::forward(&Message::parse(&client).unwrap(), Vec::new()).unwrap();
         assert_eq!(query.id(), 0xabcd);
@@ -264,7 +267,7 @@ mod tests {
     }
 
     #[test]
-    fn query_of_our_own_asks_for_what_it_was_made_for() {
+    fn query_of_our_own_has_its_name_and_type() {
         let query = Query::new(&"dns.Example".parse().unwrap(), Type::AAAA);
         let mut out = Vec::new();
         query.write(&mut out, 0x7777);

@@ -99,11 +99,11 @@ impl Bootstrap {
 
     /// Returns the upstreams of a pool that have no address.
     fn missing(&self, upstreams: &Upstreams, pool: PoolIndex) -> impl Iterator<Item = &Hosted> {
-        let its = self
+        let members = self
             .hosts
             .iter()
             .filter(move |host| upstreams.is_member(pool, host.upstream));
-        its.filter(|host| upstreams.addresses(host.upstream).next().is_none())
+        members.filter(|host| upstreams.addresses(host.upstream).next().is_none())
     }
 }
 

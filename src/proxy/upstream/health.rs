@@ -9,9 +9,9 @@
 //! ```
 //!
 //! Healthy endpoints are queried first. During a back-off, no connection to the endpoint is opened.
-//! If no other endpoint is left, the back-off is short. An endpoint that was only slow or wrong has
-//! no back-off: a resolver that is slow for one name may have the next one in its cache. Failures
-//! with one cause, like the end of several connections at once, count once.
+//! If no other endpoint is left, the back-off is short. An endpoint that was only slow or wrong can
+//! still be connected to: a resolver that is slow for one name may have the next one in its cache.
+//! Failures with one cause, like the end of several connections at once, count once.
 
 use std::hash::{DefaultHasher, Hasher as _};
 use std::time::Duration;
@@ -403,7 +403,7 @@ mod tests {
     }
 
     #[test]
-    fn pause_doubles_up_to_its_limit() {
+    fn backoff_doubles_up_to_its_limit() {
         let timeouts = Timeouts::for_query(Timeouts::QUERY);
         let mut random = Random::new(&[1; 32]);
         for (doublings, seconds) in [(0, 0.5), (1, 1.0), (2, 2.0), (6, 30.0), (40, 30.0)] {
@@ -428,7 +428,7 @@ mod tests {
     }
 
     #[test]
-    fn first_close_costs_no_pause() {
+    fn first_close_causes_no_backoff() {
         let mut scene = Scene::new();
         for (now, whole) in [(1.0, 0.0), (2.0, 0.5), (3.0, 0.5), (4.0, 1.0), (5.0, 2.0)] {
             let pause = scene.fail(FailureKind::Closed, now, now);
@@ -559,7 +559,7 @@ mod tests {
     }
 
     #[test]
-    fn useful_answer_ends_the_row() {
+    fn useful_answer_resets_the_failed_names() {
         let mut health = Health::default();
         let question = |name: u8| [1, name, 0, 0, 1, 0, 1];
         for name in b'a'..=b'z' {

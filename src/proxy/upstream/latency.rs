@@ -81,7 +81,7 @@ fn bucket(took: Duration) -> usize {
 
 /// Returns the exclusive upper bound of a bucket: 1, 1.5, 2, 3, 4, 6, 8 ms and so on.
 fn end(place: usize) -> Duration {
-    let doublings = u32::try_from(place / 2).expect("a place is small");
+    let doublings = u32::try_from(place / 2).expect("the number of buckets is small");
     let octave = Duration::from_millis(1 << doublings);
     match place % 2 {
         0 => octave,
@@ -102,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_known_without_answers() {
+    fn latency_is_unknown_without_answers() {
         assert_eq!(latency([]).usual(), None);
         assert_eq!(latency([5; 9]).rarely_exceeded(), None);
         assert_eq!(latency([5]).usual(), Some(Duration::from_millis(5)));
@@ -132,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn every_duration_has_a_bucket_that_ends_after_it() {
+    fn bucket_of_a_duration_ends_after_it() {
         for tenths in 0..90_000 {
             let took = Duration::from_micros(tenths * 100);
             let place = bucket(took);

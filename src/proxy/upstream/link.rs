@@ -553,7 +553,7 @@ mod tests {
         fn due(&self) -> (Instant, Due) {
             self.link
                 .next_due(&timeouts(), SLOW, IDLE)
-                .expect("something is due")
+                .expect("a timer is set")
         }
     }
 
@@ -662,7 +662,7 @@ mod tests {
     }
 
     #[test]
-    fn idle_runs_from_the_last_query() {
+    fn idle_time_starts_at_the_last_query() {
         let mut scene = Scene::up();
         assert_eq!(scene.due(), (at(0.0) + IDLE, Due::Idle));
         let id = scene.send(1.0);

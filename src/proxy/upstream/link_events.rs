@@ -291,7 +291,12 @@ mod tests {
         let mut scene = Scene::with(&["-u", "192.0.2.1"]);
         scene.ask(QUERY, Transport::Udp);
         let first = scene.opened_last();
-        let endpoint = scene.proxy.upstreams.link(first).expect("open").endpoint;
+        let endpoint = scene
+            .proxy
+            .upstreams
+            .link(first)
+            .expect("the link is open")
+            .endpoint;
         let links_max = scene.proxy.config.limits.links_per_address;
         let mut links = Vec::new();
         for _ in 0..=links_max {

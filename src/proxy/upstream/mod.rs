@@ -482,7 +482,7 @@ mod tests {
     #[test]
     fn unlisted_endpoint_is_dropped_with_its_last_link() {
         let Ok(Command::Run(config)) = options::parse(&["-u192.0.2.1".to_owned()]) else {
-            panic!("the option is right");
+            panic!("the option is valid");
         };
         let mut upstreams = Upstreams::new(&config, [String::new()], [vec![UpstreamIndex(0)]]);
         let now = Instant::default();
@@ -494,7 +494,10 @@ mod tests {
             let (key, _) = upstreams.addresses(UpstreamIndex(0)).next().unwrap();
             let (link, _) = upstreams.open(key, Scheme::Tls, now);
             assert_eq!(upstreams.discard(key), [link]);
-            assert!(upstreams.endpoints.contains(key.0), "it has a link");
+            assert!(
+                upstreams.endpoints.contains(key.0),
+                "the endpoint has a link"
+            );
             upstreams.retire(link);
             // Later the link ends.
             let before = last.replace(link);
