@@ -30,7 +30,7 @@ use dotproxy::tls::clock::Clock;
 use log::Level;
 use ring::rand::{SecureRandom, SystemRandom};
 
-/// Exit code for an invalid command line or options file.
+/// Exit code for invalid options, or invalid files that they name.
 const USAGE: u8 = 2;
 
 fn main() -> ExitCode {
@@ -181,7 +181,7 @@ fn explain(error: &ListenError) -> String {
                 .display()
         ),
         ErrorKind::AddrInUse => format!(
-            "; `sudo ss -lnptu 'sport = :{port}'` shows user has it: stop that, or choose another \
+            "; `sudo ss -lnptu 'sport = :{port}'` shows who has it: stop that, or choose another \
              port with -p or another address with -l"
         ),
         ErrorKind::AddrNotAvailable => "; `ip address` shows the addresses of this host, and a \

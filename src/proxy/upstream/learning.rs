@@ -64,7 +64,7 @@ impl Upstreams {
         true
     }
 
-    /// Records that a connection to an endpoint was made beside others.
+    /// Records how many connections to an endpoint are up.
     pub(super) fn on_connected(&mut self, key: EndpointKey, scheme: Scheme) {
         let links = self.links_of(self.endpoint(key), scheme);
         let up = links.filter(|(_, link)| link.stage == Stage::Up).count();

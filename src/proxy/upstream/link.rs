@@ -193,7 +193,7 @@ impl Link {
         self.stage == Stage::Up && self.sent_count < self.queries_max
     }
 
-    /// Returns whether the link is up and no query on it is overdue or silent.
+    /// Returns whether the link has come up and is not silent.
     pub(in crate::proxy) fn is_working(&self) -> bool {
         self.stage != Stage::Opening && !self.is_silent
     }
@@ -267,8 +267,8 @@ impl Link {
         self.sent.len() - self.waited_for
     }
 
-    /// Returns whether the link can be closed: it takes no new query, and no exchange waits for its
-    /// queries unless another upstream has answered them.
+    /// Returns whether the link can be closed: it takes no new query, and no exchange waits for an
+    /// answer. A datagram link that is up waits for its answer in any case.
     pub(in crate::proxy) fn is_done(&self) -> bool {
         match self.stage {
             Stage::Retired => self.waited_for == 0,

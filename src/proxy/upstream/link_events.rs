@@ -69,8 +69,8 @@ impl Proxy {
 
     /// Retries the queries of a link that has ended. A close after an answer is progress and costs
     /// a try only for the oldest query, which may be the reason for the close (RFC 7766, section
-    /// 6.2.4). A close because of too many connections costs no try, nor does a close soon after an
-    /// answer on another connection.
+    /// 6.2.4). A close because of too many connections costs no try, nor does a close without an
+    /// answer if another connection was answered since the closed one was opened.
     pub(in crate::proxy) fn resend_queries_of(
         &mut self,
         key: LinkKey,

@@ -62,7 +62,7 @@ impl Upstreams {
         {
             return route;
         }
-        // An endpoint without a recent failure, or with the oldest one, is the likeliest to work.
+        // Prefer an endpoint that has not failed this query, and the one with the oldest failure.
         let failing = all().filter_map(|(key, endpoint)| {
             let failed_at = endpoint.health.failed_at();
             let rank = (
@@ -341,9 +341,9 @@ impl Upstreams {
         links.filter(move |(_, link)| link.scheme == scheme)
     }
 
-    /// Returns the next trial of an endpoint in a pool other than the endpoint of the link `busy`,
-    /// which serves: it tests whether an outage is over or, if latency decides the rank and
-    /// `may_explore` is set, how fast the endpoint is.
+    /// Returns the next trial in a pool that the endpoint of the link `busy` serves. The trial tests
+    /// whether another endpoint is out of its outage or, if latency decides the rank and
+    /// `may_explore` allows it, how fast that endpoint is.
     pub(in crate::proxy) fn next_trial(
         &mut self,
         pool: PoolIndex,
