@@ -341,8 +341,8 @@ impl Upstreams {
         links.filter(move |(_, link)| link.scheme == scheme)
     }
 
-    /// Returns the next trial in a pool that the endpoint of the link `busy` serves. The trial tests
-    /// whether another endpoint is out of its outage or, if latency decides the rank and
+    /// Returns the next trial in a pool that the endpoint of the link `busy` serves. The trial
+    /// tests whether another endpoint is out of its outage or, if latency decides the rank and
     /// `may_explore` allows it, how fast that endpoint is.
     pub(in crate::proxy) fn next_trial(
         &mut self,
