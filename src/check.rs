@@ -1,5 +1,5 @@
-//! `--check-conf`: whether the program could run with its settings, as far as that shows without a
-//! socket, another user or a change to any file.
+//! `--check-conf`: checks whether the program can run with its settings, without opening a socket,
+//! switching the user or changing a file.
 
 use std::net::SocketAddr;
 
@@ -12,7 +12,7 @@ use crate::tls;
 use crate::tls::clock;
 use crate::tls::clock::Clock;
 
-/// Checks settings and the files that they name. Returns what is allowed and may not be meant.
+/// Checks the settings and the files that they name. Returns warnings about possible mistakes.
 pub fn check(config: &Config) -> Result<Vec<String>, String> {
     check_addresses(config)?;
     if let Some(path) = &config.clock_stamp {
@@ -28,16 +28,16 @@ pub fn check(config: &Config) -> Result<Vec<String>, String> {
             None => {}
         }
     }
-    if let Some(who) = config.user.as_ref().map(Who::find).transpose()? {
-        who.check_options_file(config)?;
+    if let Some(user) = config.user.as_ref().map(Who::find).transpose()? {
+        user.check_options_file(config)?;
     }
     config.query_log.as_ref().map(QueryLog::check).transpose()?;
     check_dnstap(config.dnstap.as_ref())?;
     Ok(warnings)
 }
 
-/// Addresses of one host that are none to listen on are known to the kernel alone: the broadcast
-/// addresses of its networks.
+/// Checks that no listener uses the broadcast address of a network of this host, which only the
+/// kernel knows.
 fn check_addresses(config: &Config) -> Result<(), String> {
     let plain = match &config.listen {
         Listen::Addresses(addresses) => addresses.as_slice(),
@@ -60,7 +60,8 @@ fn check_addresses(config: &Config) -> Result<(), String> {
     Ok(())
 }
 
-/// A reader of dnstap may come later: its socket may be missing, but not be something else.
+/// Checks the socket of the dnstap reader. It may be missing, since the reader may start later, but
+/// it must not be another type of file.
 fn check_dnstap(target: Option<&DnstapTarget>) -> Result<(), String> {
     match target {
         Some(DnstapTarget::Local(path)) if file::is_no_socket(path) => {

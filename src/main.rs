@@ -30,7 +30,7 @@ use dotproxy::tls::clock::Clock;
 use log::Level;
 use ring::rand::{SecureRandom, SystemRandom};
 
-/// What was asked for makes no sense.
+/// Exit code for invalid options, or invalid files that they name.
 const USAGE: u8 = 2;
 
 fn main() -> ExitCode {
@@ -67,13 +67,13 @@ fn main() -> ExitCode {
     }
 }
 
-/// Looks up the user that the process becomes. It must not be able to write the options of root.
+/// Looks up the user that the process switches to, which must not be able to write root's options.
 fn find_user(config: &Config) -> Result<Option<Who>, String> {
-    let who = config.user.as_ref().map(Who::find).transpose()?;
-    if let Some(who) = who {
-        who.check_options_file(config)?;
+    let user = config.user.as_ref().map(Who::find).transpose()?;
+    if let Some(user) = user {
+        user.check_options_file(config)?;
     }
-    Ok(who)
+    Ok(user)
 }
 
 fn run(mut config: Config, arguments: &[String]) -> Result<(), String> {
@@ -82,7 +82,7 @@ fn run(mut config: Config, arguments: &[String]) -> Result<(), String> {
         config.log_format,
         config.limits.log_unwritten,
     );
-    let who = find_user(&config)?;
+    let user = find_user(&config)?;
     let inherited = Inherited::from_environment()
         .map_err(|error| format!("cannot use the sockets that it was started with: {error}"))?;
     let places = inherited.places();
@@ -97,12 +97,12 @@ fn run(mut config: Config, arguments: &[String]) -> Result<(), String> {
     let net = MioNet::new(inherited, config.reuse_port).map_err(explain_poller)?;
     let reactor = Reactor::new(net, &config, tls, clock, &seed);
     let mut reactor = reactor.map_err(|error| explain(&error))?;
-    // It does not show any more once the process is confined.
+    // The sandbox hides the mappings of the process.
     let code = code::Code::find();
     let supervisor = Supervisor::from_environment(|variable| std::env::var_os(variable));
-    let confinement = sandbox::switch_user(&config, who)?;
+    let confinement = sandbox::switch_user(&config, user)?;
     reactor.open_query_log()?;
-    // Not within the log's arguments, which are evaluated only if somebody wants to know.
+    // Not an argument of the log macro, which evaluates its arguments only if the level is enabled.
     let confinement = sandbox::confine(&config, confinement)?;
     log::info!(event = "confined"; "confinement: {confinement}");
     let process = Process {
@@ -115,10 +115,10 @@ fn run(mut config: Config, arguments: &[String]) -> Result<(), String> {
     reactor.run(&process).map_err(explain_poller)
 }
 
-/// What the loop runs in.
+/// The process in which the loop runs.
 struct Process<'a> {
     arguments: &'a [String],
-    /// Where sockets are bound that it was started with.
+    /// Addresses of the sockets that the process was started with.
     places: Vec<InheritedSocket>,
     confinement: Confinement,
     code: code::Code,
@@ -146,7 +146,7 @@ impl ProcessHooks for Process<'_> {
     fn read_again(&self) -> Result<Config, String> {
         let mut config = match options::parse(self.arguments) {
             Ok(Command::Run(config)) => *config,
-            Ok(_) => unreachable!("it was a command to run"),
+            Ok(_) => unreachable!("the arguments were a command to run"),
             Err(problem) => return Err(problem.to_string()),
         };
         config.inherit(&self.places);
@@ -164,7 +164,7 @@ fn explain_poller(error: io::Error) -> String {
     format!("cannot wait for sockets: {error}")
 }
 
-/// What is wrong with an address for clients, and what to do about it.
+/// Describes a failure to listen, with advice for the operator.
 fn explain(error: &ListenError) -> String {
     let ListenError {
         address,
@@ -210,9 +210,9 @@ fn fail(code: u8, problem: impl Display) -> ExitCode {
     ExitCode::from(code)
 }
 
-/// Writes a line to standard error past the log, which may not be open.
+/// Writes a line to standard error directly, since the log may not be open.
 fn complain(level: Level, problem: impl Display) {
     let prefix = journal::prefix(level);
-    // Nobody may be there to read it.
+    // Standard error may be closed.
     let _ = writeln!(io::stderr(), "{prefix}dotproxy: {}", OneLine(problem));
 }

@@ -1,30 +1,28 @@
-//! IP addresses as people write them and as the kernel takes them: with a zone where they mean
-//! nothing without one.
+//! IP addresses with the zone that link-local addresses require, in text and for the kernel.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 
 use nix::ifaddrs::getifaddrs;
 use nix::net::if_::if_nametoindex;
 
-/// An IP address and the interface that it is on.
+/// An IP address and its interface.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Address {
-    /// The address itself.
+    /// The IP address.
     pub ip: IpAddr,
-    /// The index of the interface, for an address that is link-local; else zero (RFC 4007, section
-    /// 6).
+    /// The index of the interface of a link-local address, otherwise zero (RFC 4007, section 6).
     pub zone: u32,
 }
 
 impl Address {
-    /// What is expected instead of an address that [lacks its zone](Self::lacks_zone).
+    /// The expected form of an address that [lacks its zone](Self::lacks_zone).
     pub const WITH_ZONE: &str = "a link-local address with its interface, like fe80::1%eth0";
 
-    /// What is expected instead of an address that [has an unknown zone](has_unknown_zone).
+    /// The expected form of an address that [has an unknown zone](has_unknown_zone).
     pub const WITH_KNOWN_ZONE: &str = "an interface of this host behind %, and that interface \
                                        does not exist (`ip link` lists them)";
 
-    /// The address `ip` of a datagram that came through `interface`.
+    /// Returns the address `ip` of a datagram that was received on `interface`.
     pub fn on_interface(ip: Ipv6Addr, interface: u32) -> Self {
         let zone = if ip.is_unicast_link_local() {
             interface
@@ -37,12 +35,12 @@ impl Address {
         }
     }
 
-    /// Whether it takes an interface to say where this is.
+    /// Returns whether the address is link-local and has no zone.
     pub fn lacks_zone(&self) -> bool {
         matches!(self.ip, IpAddr::V6(ip) if ip.is_unicast_link_local()) && self.zone == 0
     }
 
-    /// Returns whether packets to this address go to many hosts: multicast, or the broadcast
+    /// Returns whether packets to this address reach many hosts: multicast, or the broadcast
     /// address (RFC 919, section 7).
     pub fn is_of_many_hosts(&self) -> bool {
         match self.ip.to_canonical() {
@@ -56,7 +54,7 @@ impl Address {
         !self.is_of_many_hosts() && !self.ip.to_canonical().is_unspecified()
     }
 
-    /// This address with a port.
+    /// Returns this address with a port.
     pub fn with_port(self, port: u16) -> SocketAddr {
         match self.ip {
             IpAddr::V4(ip) => (ip, port).into(),
@@ -74,8 +72,8 @@ impl<A: Into<IpAddr>> From<A> for Address {
     }
 }
 
-/// Reads `ADDRESS`, `ADDRESS:PORT` or `ADDRESS@PORT`; an IPv6 address before `:PORT` stands in
-/// brackets, and may have a zone, the name or number of an interface (`fe80::1%eth0`).
+/// Parses `ADDRESS`, `ADDRESS:PORT` or `ADDRESS@PORT`. An IPv6 address before `:PORT` is in
+/// brackets. It can have a zone, the name or number of an interface (`fe80::1%eth0`).
 pub fn parse_endpoint(text: &str) -> Option<(Address, Option<u16>)> {
     let (address, port) = match text.strip_prefix('[') {
         Some(rest) => {
@@ -101,7 +99,7 @@ pub fn parse_endpoint(text: &str) -> Option<(Address, Option<u16>)> {
     Some((address, port))
 }
 
-/// Returns whether an endpoint cannot be read because no interface has the name behind `%`.
+/// Returns whether an endpoint is invalid because no interface has the name after `%`.
 pub fn has_unknown_zone(text: &str) -> bool {
     let text = text.strip_prefix('[').unwrap_or(text);
     let Some((ip, rest)) = text.split_once('%') else {
@@ -111,7 +109,7 @@ pub fn has_unknown_zone(text: &str) -> bool {
     ip.parse::<Ipv6Addr>().is_ok() && parse_ipv6(&format!("{ip}%{zone}")).is_none()
 }
 
-/// Returns whether this is the broadcast address of a network that this host is on.
+/// Returns whether this is the broadcast address of a network of this host.
 pub fn is_broadcast_here(ip: IpAddr) -> bool {
     let IpAddr::V4(ip) = ip.to_canonical() else {
         return false;
@@ -122,12 +120,12 @@ pub fn is_broadcast_here(ip: IpAddr) -> bool {
         let broadcast = broadcast.and_then(|address| Some(address.as_sockaddr_in()?.ip()));
         let own = interface.address;
         let own = own.and_then(|address| Some(address.as_sockaddr_in()?.ip()));
-        // An address without a network, like that of a tunnel, may be named as its own broadcast.
+        // An address without a network, as on a tunnel, may be its own broadcast address.
         broadcast == Some(ip) && own != Some(ip)
     })
 }
 
-/// Reads a port that can be bound and reached: 1 to 65535.
+/// Parses a port from 1 to 65535.
 pub fn parse_port(text: &str) -> Option<u16> {
     let digits = text.bytes().all(|byte| byte.is_ascii_digit());
     text.parse().ok().filter(|&port| digits && port != 0)
@@ -162,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn endpoints_are_read_with_and_without_a_port() {
+    fn endpoints_are_parsed_with_and_without_a_port() {
         let is = |address: &str, port| Some((address.to_owned(), port));
         assert_eq!(read("192.0.2.1"), is("192.0.2.1:1", None));
         assert_eq!(read("192.0.2.1:53"), is("192.0.2.1:1", Some(53)));

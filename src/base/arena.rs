@@ -1,27 +1,27 @@
-//! A slab whose keys carry a generation, so that a key outliving its value misses instead of
-//! hitting whatever took the place.
+//! A slab with generational keys: a key that outlives its value finds nothing instead of a later
+//! value in the same slot.
 //!
-//! Sockets, links and exchanges live in arenas and refer to each other by key: 32 bits for the
-//! place and 32 for the generation, on every host. What the poller hands back with an event is a
-//! `usize`, a [`Token`]: on a 32-bit host it has 16 bits of each.
+//! Sockets, links and exchanges are in arenas and refer to each other by key: 32 bits for the slot
+//! and 32 bits for the generation, on every host. The poller returns a `usize` with an event, a
+//! [`Token`], which has 16 bits of each on a 32-bit host.
 
 use std::collections::VecDeque;
 use std::fmt;
 use std::mem;
 
-/// Bits of a key, and of a token, that are the place.
+/// Number of bits in a key, and in a token, that hold the slot.
 const KEY_HALF: u32 = u64::BITS / 2;
 const TOKEN_HALF: u32 = usize::BITS / 2;
 const TOKEN_MASK: usize = (1 << TOKEN_HALF) - 1;
 
-/// Values an arena can hold at the same time; beyond it, tokens could not name them.
+/// Maximum number of values in an arena; tokens cannot address more.
 pub const CAPACITY_MAX: usize = if TOKEN_MASK < 1 << 20 {
     TOKEN_MASK
 } else {
     1 << 20
 };
 
-/// The name of a value in an [`Arena`].
+/// The key of a value in an [`Arena`].
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Key {
     packed: u64,
@@ -34,24 +34,24 @@ impl Key {
         }
     }
 
-    /// A key by number, for callers without an arena.
+    /// Creates a key from a number, for callers without an arena.
     pub fn from_usize(number: usize) -> Self {
         Self {
             packed: number as u64,
         }
     }
 
-    /// The place of the value: small, and used again by later values.
+    /// Returns the slot of the value: a small number that later values reuse.
     pub fn index(self) -> usize {
         let index = self.packed & u64::from(u32::MAX);
-        usize::try_from(index).expect("a place in a table fits a usize")
+        usize::try_from(index).expect("a slot number fits a usize")
     }
 
     fn generation(self) -> u32 {
-        u32::try_from(self.packed >> KEY_HALF).expect("half of the bits are left")
+        u32::try_from(self.packed >> KEY_HALF).expect("the shift leaves 32 bits")
     }
 
-    /// The token of the value.
+    /// Returns the token of the value.
     pub fn token(self) -> Token {
         Token::new(self.index(), self.generation())
     }
@@ -63,9 +63,9 @@ impl fmt::Debug for Key {
     }
 }
 
-/// The name of a value for a poller. On a 32-bit host it is also that of the value which takes the
-/// place 65,536 values later, so that an event may come to the wrong one: an event says only that
-/// something may be ready, which does no harm.
+/// The identifier of a value for a poller. On a 32-bit host, the value that takes the same slot
+/// 65,536 values later has the same token, so an event may reach the wrong value. That is harmless:
+/// an event only says that something may be ready.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Token {
     packed: usize,
@@ -78,22 +78,22 @@ impl Token {
         }
     }
 
-    /// The token as one word.
+    /// Returns the token as one word.
     pub fn to_usize(self) -> usize {
         self.packed
     }
 
-    /// The token that [`Token::to_usize`] gave.
+    /// Restores a token from the result of [`Token::to_usize`].
     pub fn from_usize(packed: usize) -> Self {
         Self { packed }
     }
 }
 
-/// Values by [`Key`].
+/// A table of values by [`Key`].
 #[derive(Debug)]
 pub struct Arena<T> {
     slots: Vec<Slot<T>>,
-    /// The slot that the next value takes: the one that was left last, or a new one.
+    /// The slot for the next value: the last one vacated, or a new one.
     next: usize,
     len: usize,
     generation: u32,
@@ -101,7 +101,7 @@ pub struct Arena<T> {
 
 #[derive(Debug)]
 enum Slot<T> {
-    /// The slot that was left before this one, or the length of the table.
+    /// The slot vacated before this one, or the length of the table.
     Vacant {
         next: usize,
     },
@@ -123,26 +123,26 @@ impl<T> Default for Arena<T> {
 }
 
 impl<T> Arena<T> {
-    /// Slots that a table without values may keep.
+    /// The number of slots that an empty table may keep.
     const KEPT: usize = 64;
 
-    /// How many values there are.
+    /// Returns the number of values.
     pub fn len(&self) -> usize {
         self.len
     }
 
-    /// Whether there is no value.
+    /// Returns whether there is no value.
     pub fn is_empty(&self) -> bool {
         self.len == 0
     }
 
-    /// The key that the next value will have. No earlier value of its place had it (until the
-    /// generation, 32 bits, comes round).
+    /// Returns the key of the next value. No earlier value in its slot had the same key, until the
+    /// 32-bit generation wraps.
     pub fn next_key(&self) -> Key {
         Key::new(self.next, self.generation.wrapping_add(1))
     }
 
-    /// The key of the value that has this token, unless it is gone.
+    /// Returns the key of the value with this token, unless the value is gone.
     pub fn key_of(&self, token: Token) -> Option<Key> {
         let index = token.packed & TOKEN_MASK;
         match self.slots.get(index)? {
@@ -166,7 +166,7 @@ impl<T> Arena<T> {
             if let Slot::Vacant { next } = *slot {
                 self.next = next;
             }
-            // Nothing is there to be dropped, which spares the value a second move.
+            // The vacant slot has nothing to drop; `forget` avoids a second move of the value.
             mem::forget(mem::replace(slot, Slot::Taken { generation, value }));
         } else {
             self.slots.push(Slot::Taken { generation, value });
@@ -176,7 +176,7 @@ impl<T> Arena<T> {
         key
     }
 
-    /// The value of this key, unless it is gone.
+    /// Returns the value of this key, unless it is gone.
     pub fn get(&self, key: Key) -> Option<&T> {
         match self.slots.get(key.index())? {
             Slot::Taken { generation, value } if *generation == key.generation() => Some(value),
@@ -184,7 +184,7 @@ impl<T> Arena<T> {
         }
     }
 
-    /// The value of this key, unless it is gone.
+    /// Returns the value of this key mutably, unless it is gone.
     pub fn get_mut(&mut self, key: Key) -> Option<&mut T> {
         match self.slots.get_mut(key.index())? {
             Slot::Taken { generation, value } if *generation == key.generation() => Some(value),
@@ -192,13 +192,13 @@ impl<T> Arena<T> {
         }
     }
 
-    /// Whether the value of this key is still here.
+    /// Returns whether the value of this key exists.
     pub fn contains(&self, key: Key) -> bool {
         self.get(key).is_some()
     }
 
-    /// Takes the value of this key out. When the last value leaves a table that has grown large,
-    /// its memory goes back.
+    /// Removes and returns the value of this key. A large table that becomes empty releases its
+    /// memory.
     pub fn remove(&mut self, key: Key) -> Option<T> {
         self.get(key)?;
         let vacant = Slot::Vacant { next: self.next };
@@ -210,7 +210,7 @@ impl<T> Arena<T> {
         }
     }
 
-    /// [`Arena::remove`] for a value that nobody wants any more, which is not moved.
+    /// Drops the value of this key in place, which avoids the move of [`Arena::remove`].
     pub fn discard(&mut self, key: Key) {
         if self.contains(key) {
             self.slots[key.index()] = Slot::Vacant { next: self.next };
@@ -227,7 +227,7 @@ impl<T> Arena<T> {
         }
     }
 
-    /// Every key and value, by place.
+    /// Returns all keys and values in the order of slots.
     pub fn iter(&self) -> impl Iterator<Item = (Key, &T)> {
         let slots = self.slots.iter().enumerate();
         slots.filter_map(|(index, slot)| match slot {
@@ -237,11 +237,11 @@ impl<T> Arena<T> {
     }
 }
 
-/// First in, first out, for entries that may lapse while they wait.
+/// A queue, first in, first out, with entries that may lapse while they wait.
 ///
-/// Taking an entry out of the middle costs nothing: whoever pops asks whether the entry still
-/// holds. What has lapsed is swept when it could make up more than half of the queue, so the length
-/// stays within twice the number of entries that hold, and the cost of an entry stays constant.
+/// Removing an entry from the middle costs nothing: `pop` and its callers check whether the entry
+/// is live. Lapsed entries are swept when they could make up more than half of the queue, so the
+/// length stays within twice the number of live entries, and the cost of an entry is constant.
 #[derive(Debug)]
 pub struct LazyQueue<T> {
     entries: VecDeque<T>,
@@ -256,18 +256,18 @@ impl<T> Default for LazyQueue<T> {
 }
 
 impl<T> LazyQueue<T> {
-    /// Entries that may lapse before the first sweep.
+    /// The number of entries that may lapse before the first sweep.
     const SLACK: usize = 64;
 
-    /// Adds an entry at the end. `holding` is an upper bound of the entries that still hold, this
-    /// one included, and `is_live` tells them.
+    /// Appends an entry. `holding` is an upper bound of the number of live entries, this one
+    /// included, and `is_live` identifies them.
     pub fn push(&mut self, entry: T, holding: usize, is_live: impl FnMut(&T) -> bool) {
         self.sweep(holding, is_live);
         self.entries.push_back(entry);
     }
 
-    /// Adds an entry in order of rank: behind the last entry whose rank is no greater, which is
-    /// nearly always the last of all. See [`LazyQueue::push`].
+    /// Inserts an entry in order of rank: after the last entry with a rank that is not greater,
+    /// which is nearly always the end. See [`LazyQueue::push`].
     pub fn push_ranked<R: Ord>(
         &mut self,
         entry: T,
@@ -291,7 +291,7 @@ impl<T> LazyQueue<T> {
         }
     }
 
-    /// The first entry that holds; what has lapsed before it is dropped.
+    /// Returns the first live entry, and drops the lapsed entries before it.
     pub fn front(&mut self, mut is_live: impl FnMut(&T) -> bool) -> Option<&T> {
         while self.entries.front().is_some_and(|entry| !is_live(entry)) {
             self.pop();
@@ -299,17 +299,17 @@ impl<T> LazyQueue<T> {
         self.entries.front()
     }
 
-    /// Every entry in turn, whether it holds or not.
+    /// Returns all entries in order, live or lapsed.
     pub fn iter(&self) -> impl Iterator<Item = &T> {
         self.entries.iter()
     }
 
-    /// Returns the entry at a position, whether it holds or not.
+    /// Returns the entry at a position, live or lapsed.
     pub fn get(&self, position: usize) -> Option<&T> {
         self.entries.get(position)
     }
 
-    /// Takes out the entry at a position, whether it holds or not.
+    /// Removes the entry at a position, live or lapsed.
     pub fn take(&mut self, position: usize) -> Option<T> {
         match position {
             0 => self.pop(),
@@ -317,8 +317,8 @@ impl<T> LazyQueue<T> {
         }
     }
 
-    /// Takes the first entry out, whether it holds or not. When the last leaves a queue that has
-    /// grown long, its memory goes back.
+    /// Removes the first entry, live or lapsed. A long queue that becomes empty releases its
+    /// memory.
     pub fn pop(&mut self) -> Option<T> {
         let first = self.entries.pop_front();
         if self.entries.is_empty() {
@@ -327,12 +327,12 @@ impl<T> LazyQueue<T> {
         first
     }
 
-    /// The number of entries, lapsed ones included.
+    /// Returns the number of entries, including lapsed ones.
     pub fn len(&self) -> usize {
         self.entries.len()
     }
 
-    /// Whether there is no entry, not even a lapsed one.
+    /// Returns whether there is no entry, live or lapsed.
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
     }
@@ -346,7 +346,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     #[test]
-    fn stale_key_misses_the_value_that_took_its_place() {
+    fn stale_key_misses_the_next_value_in_its_slot() {
         let mut arena = Arena::default();
         let old = arena.insert("old");
         assert_eq!(arena.remove(old), Some("old"));
@@ -358,7 +358,7 @@ mod tests {
     }
 
     #[test]
-    fn key_survives_the_way_through_a_token() {
+    fn token_restores_the_key() {
         let mut arena = Arena::default();
         for value in 0..5 {
             let key = arena.insert(value);
@@ -373,7 +373,7 @@ mod tests {
     }
 
     #[test]
-    fn key_misses_the_value_that_takes_its_place_65536_values_later() {
+    fn key_misses_the_value_in_its_slot_65536_values_later() {
         let mut arena = Arena::default();
         let mut value = arena.insert(0);
         let old = value;
@@ -384,14 +384,14 @@ mod tests {
         assert_eq!(value.index(), old.index());
         assert_ne!(value, old);
         assert_eq!(arena.get(old), None);
-        // The poller knows no more than a word.
+        // The poller returns one word only.
         let is_shared = usize::BITS == 32;
         assert_eq!(value.token() == old.token(), is_shared);
         assert_eq!(arena.key_of(value.token()), Some(value));
     }
 
     #[test]
-    fn empty_arena_gives_its_memory_back() {
+    fn empty_arena_releases_its_memory() {
         let mut arena = Arena::default();
         let keys: Vec<Key> = (0..1000).map(|value| arena.insert(value)).collect();
         for key in keys {
@@ -402,7 +402,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn arena_does_what_a_map_does(steps in vec((0..6_u8, any::<prop::sample::Index>()), 0..400)) {
+        fn arena_behaves_like_a_map(steps in vec((0..6_u8, any::<prop::sample::Index>()), 0..400)) {
             let mut arena = Arena::default();
             let mut model = BTreeMap::new();
             for (value, (step, which)) in steps.into_iter().enumerate() {
@@ -433,7 +433,7 @@ mod tests {
     }
 
     #[test]
-    fn fifo_drops_lapsed_entries_and_stays_short() {
+    fn queue_drops_lapsed_entries_and_stays_short() {
         let mut fifo = LazyQueue::default();
         for entry in 0..10_000 {
             fifo.push(entry, 1, |&e| e >= entry);
@@ -444,7 +444,7 @@ mod tests {
     }
 
     #[test]
-    fn empty_fifo_gives_its_memory_back() {
+    fn empty_queue_releases_its_memory() {
         let drains: [fn(&mut LazyQueue<u64>); 2] = [
             |fifo| assert!(fifo.front(|_| false).is_none()),
             |fifo| while fifo.pop().is_some() {},
@@ -458,7 +458,7 @@ mod tests {
     }
 
     #[test]
-    fn ranked_entries_come_out_in_order_and_equals_in_turn() {
+    fn ranked_entries_are_sorted_and_ties_are_first_in_first_out() {
         let mut fifo = LazyQueue::default();
         for entry in [(2, 'a'), (5, 'b'), (3, 'c'), (5, 'd'), (1, 'e'), (3, 'f')] {
             fifo.push_ranked(entry, |entry| entry.0, 10, |_| true);

@@ -1,20 +1,20 @@
-//! Why a connection upstream ended, or could not be had.
+//! Failures of upstream connections.
 
 use std::fmt;
 
 use crate::wire::edns::{ExtendedError, ExtendedErrorCode};
 
-/// The end of a connection upstream.
+/// A failure of an upstream connection or of an attempt.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Failure {
-    /// What kind of end it is.
+    /// The kind of failure.
     pub kind: FailureKind,
-    /// The particular cause, for the log. May be empty.
+    /// The specific cause, for the log. May be empty.
     pub detail: String,
 }
 
 impl Failure {
-    /// A failure with its particular cause.
+    /// Creates a failure with its specific cause.
     pub fn new(kind: FailureKind, detail: impl fmt::Display) -> Self {
         Self {
             kind,
@@ -42,24 +42,24 @@ impl fmt::Display for Failure {
     }
 }
 
-/// The kinds of ends, which are handled, counted and told to clients each in its way.
+/// The kind of a failure. Each kind is handled, counted and reported to clients separately.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FailureKind {
-    /// No connection came about.
+    /// The connection could not be established.
     Connect,
-    /// The peer could not prove to be the resolver that was configured.
+    /// The peer could not be authenticated as the configured resolver.
     Authentication,
-    /// The handshake failed otherwise, or what came could not be decrypted.
+    /// The TLS handshake failed for another reason, or a record could not be decrypted.
     Tls,
-    /// Connection and handshake took too long.
+    /// The connection and the handshake took too long.
     HandshakeTimeout,
-    /// The peer closed: end of stream, reset or close alert.
+    /// The peer closed the connection: end of stream, reset or close alert.
     Closed,
-    /// What came through TLS was no DNS.
+    /// The data that the peer sent over TLS is not DNS.
     Protocol,
-    /// Queries waited and nothing at all came.
+    /// Queries waited and no answer arrived.
     Stalled,
-    /// It answers with errors where another upstream has an answer.
+    /// The upstream answers with errors where another upstream has an answer.
     BadAnswer,
     /// No address is known for the upstream's host name.
     NoAddress,
@@ -68,7 +68,7 @@ pub enum FailureKind {
 }
 
 impl FailureKind {
-    /// Every kind, in the order of declaration.
+    /// All kinds in the order of declaration.
     pub const ALL: [Self; 10] = [
         Self::Connect,
         Self::Authentication,
@@ -82,7 +82,7 @@ impl FailureKind {
         Self::Loop,
     ];
 
-    /// One word, for counters.
+    /// Returns a word for counters.
     pub fn label(self) -> &'static str {
         match self {
             Self::Connect => "connect",
@@ -98,7 +98,7 @@ impl FailureKind {
         }
     }
 
-    /// A few words, for people.
+    /// Returns a short description for logs.
     pub fn text(self) -> &'static str {
         match self {
             Self::Connect => "connection failed",
@@ -114,7 +114,7 @@ impl FailureKind {
         }
     }
 
-    /// What a client is told whose query failed for it.
+    /// Returns the extended DNS error for a query that failed with this kind.
     pub fn extended_error(self) -> ExtendedError {
         let (code, text) = match self {
             Self::Connect => (

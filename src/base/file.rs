@@ -1,8 +1,8 @@
-//! Small files, read and written whole.
+//! Small files, read and written as a whole.
 //!
-//! Another user may have put something else in place of a file: a named pipe, on which a read would
-//! wait for ever, or a link to a file of a third user. So only regular files are read,
-//! without waiting, and new files replace whatever has their name.
+//! Another user may have replaced a file by something else: a named pipe, on which a read would
+//! block forever, or a link to a file of a third user. So only regular files are read, without
+//! blocking, and a new file replaces whatever has its name.
 
 use std::ffi::OsString;
 use std::fs::{self, File, FileType, Metadata, OpenOptions};
@@ -13,23 +13,24 @@ use std::path::{Component, Path, PathBuf};
 use nix::libc::{O_NOCTTY, O_NOFOLLOW, O_NONBLOCK};
 use rustix::fs::{Access, StatVfsMountFlags, access, statvfs};
 
-/// Octets of the largest file that is read. All roots of a system together have a quarter of it.
+/// Maximum size in bytes of a file that is read. All CA certificates of a system together have a
+/// quarter of it.
 const LEN_MAX: u64 = 1024 * 1024;
 
-/// Symbolic links on the way to one file, as many as the kernel follows.
+/// Maximum number of symbolic links in the path of a file, the same as in the kernel.
 const LINKS_MAX: usize = 40;
 
-/// Reads a regular file, which is an error if it is larger than any that is of use here.
+/// Reads a regular file of at most 1 MiB.
 pub fn read(path: &Path) -> io::Result<Vec<u8>> {
-    let mut octets = Vec::new();
-    open(path)?.take(LEN_MAX + 1).read_to_end(&mut octets)?;
-    if octets.len() as u64 > LEN_MAX {
+    let mut bytes = Vec::new();
+    open(path)?.take(LEN_MAX + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > LEN_MAX {
         return Err(io::Error::other("larger than 1 MiB"));
     }
-    Ok(octets)
+    Ok(bytes)
 }
 
-/// Opens a regular file. Opening anything else could wait for ever, and so could reading it.
+/// Opens a regular file. Opening or reading another type of file could block forever.
 fn open(path: &Path) -> io::Result<File> {
     let file = OpenOptions::new()
         .read(true)
@@ -57,17 +58,17 @@ fn name_of(kind: FileType) -> &'static str {
     }
 }
 
-/// Whether a file can be read, without reading it.
+/// Checks that a file can be opened for reading.
 pub fn try_to_open(path: &Path) -> io::Result<()> {
     open(path).map(drop)
 }
 
-/// Whether there is a device or a pipe.
+/// Returns whether the path is a device or a pipe.
 pub fn is_special(path: &Path) -> bool {
     fs::metadata(path).is_ok_and(|metadata| !metadata.is_file() && !metadata.is_dir())
 }
 
-/// The options to append to a file without waiting.
+/// Returns the options for appending to a file without blocking.
 fn appending() -> OpenOptions {
     let mut options = OpenOptions::new();
     options
@@ -77,14 +78,14 @@ fn appending() -> OpenOptions {
     options
 }
 
-/// Opens a file to append to it, without waiting for a slow reader. It is created if need be. A
-/// pipe is opened whether or not it has a reader.
+/// Opens a file for appending, without waiting for a slow reader. Creates the file if it does not
+/// exist. A pipe is opened with or without a reader.
 pub fn append(path: &Path) -> io::Result<File> {
     let is_pipe = fs::metadata(path).is_ok_and(|metadata| metadata.file_type().is_fifo());
     appending().read(is_pipe).create(true).open(path)
 }
 
-/// Returns whether [`append`] would open a file, without making or changing one.
+/// Checks whether [`append`] would open a file, without creating or changing one.
 pub fn try_to_append(path: &Path) -> io::Result<()> {
     match fs::metadata(path) {
         Err(error) if error.kind() == ErrorKind::NotFound => try_to_make(path),
@@ -97,7 +98,7 @@ pub fn try_to_append(path: &Path) -> io::Result<()> {
     }
 }
 
-/// Returns whether [`write()`] would make or replace a file, without doing so.
+/// Checks whether [`write()`] would create or replace a file, without doing so.
 pub fn try_to_write(path: &Path) -> io::Result<()> {
     match fs::metadata(path) {
         Ok(metadata) if metadata.is_dir() => Err(ErrorKind::IsADirectory.into()),
@@ -105,7 +106,7 @@ pub fn try_to_write(path: &Path) -> io::Result<()> {
     }
 }
 
-/// Returns whether a file of this name could be made.
+/// Checks whether a file with this name could be created.
 fn try_to_make(path: &Path) -> io::Result<()> {
     let folder = path
         .parent()
@@ -117,15 +118,15 @@ fn try_to_make(path: &Path) -> io::Result<()> {
     Ok(access(folder, Access::WRITE_OK | Access::EXEC_OK)?)
 }
 
-/// Returns whether something other than a socket has this name.
+/// Returns whether the path exists and is not a socket.
 pub fn is_no_socket(path: &Path) -> bool {
     fs::metadata(path).is_ok_and(|metadata| !metadata.file_type().is_socket())
 }
 
 /// Prepares a file that another user is going to [append] to, as root: creates it and gives it to
-/// that user where the folder is root's. In a folder that the user may write, anything may lie, so
-/// the user has to do that itself. A file that is a link, has several names, or belongs to a third
-/// user stays as it is.
+/// that user if root owns the folder. A folder that the user may write can contain anything, so
+/// there the user has to create the file itself. A file that is a link, has several names, or
+/// belongs to a third user is not changed.
 pub fn prepare_for(user: Owner, path: &Path) -> io::Result<()> {
     let folder = match path.parent() {
         Some(folder) if folder != Path::new("") => folder,
@@ -134,7 +135,7 @@ pub fn prepare_for(user: Owner, path: &Path) -> io::Result<()> {
     match user.place_to_write(folder) {
         Ok(None) => {}
         Ok(Some(_)) => return Ok(()),
-        // The user is told when it opens the file.
+        // The user gets the error when it opens the file.
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
         Err(error) => return Err(error),
     }
@@ -152,9 +153,9 @@ pub fn prepare_for(user: Owner, path: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Writes a file so that, whatever happens meanwhile, it is either the old one or the new one. What
-/// has the name of the file, or that of the new one before, is replaced, not followed or opened.
-pub fn write(path: &Path, octets: &[u8]) -> io::Result<()> {
+/// Writes a file atomically: a crash leaves either the old file or the new one. An existing entry
+/// with the name of the file, or of the temporary file, is replaced, not followed or opened.
+pub fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let mut name = path.file_name().unwrap_or_default().to_owned();
     name.push(".new");
     let beside = path.with_file_name(name);
@@ -165,26 +166,26 @@ pub fn write(path: &Path, octets: &[u8]) -> io::Result<()> {
             .open(&beside)
     };
     let mut file = create().or_else(|error| match error.kind() {
-        // Left by a process that was killed, or put there.
+        // Left by a process that was killed, or created by an attacker.
         ErrorKind::AlreadyExists => fs::remove_file(&beside).and_then(|()| create()),
         _ => Err(error),
     })?;
-    file.write_all(octets)?;
+    file.write_all(bytes)?;
     fs::rename(&beside, path)
 }
 
 /// A user and its only group.
 #[derive(Clone, Copy, Debug)]
 pub struct Owner {
-    /// The user's number.
+    /// The user id.
     pub uid: u32,
-    /// The group's number.
+    /// The group id.
     pub gid: u32,
 }
 
 impl Owner {
-    /// Returns the first file or folder on the way to a file that this user may write, or whose
-    /// mode it may change: by that it decides what the file contains.
+    /// Returns the first file or folder in the path of a file that this user may write or change
+    /// the mode of: with that access the user controls the content of the file.
     pub fn place_to_write(self, path: &Path) -> io::Result<Option<PathBuf>> {
         let mut at = PathBuf::from("/");
         let mut rest = components(&std::path::absolute(path)?);
@@ -198,7 +199,7 @@ impl Owner {
             let next = at.join(name);
             let entry = fs::symlink_metadata(&next)?;
             if self.may_write(&at, &folder) {
-                // In a folder like /tmp, entries are replaced by their owners alone.
+                // In a sticky folder like /tmp, only the owner of an entry can replace it.
                 let is_sticky = folder.mode() & 0o1000 != 0 && folder.uid() != self.uid;
                 if !is_sticky {
                     return Ok(Some(at));
@@ -228,7 +229,7 @@ impl Owner {
         let is_group = metadata.gid() == self.gid;
         let needed = if is_group { 0o020 } else { 0o002 };
         let may = metadata.uid() == self.uid || metadata.mode() & needed != 0;
-        // Kubernetes mounts settings so that only the mount makes them read-only.
+        // Kubernetes mounts settings so that only the mount is read-only, not the files.
         let is_read_only = || {
             let flags = statvfs(path).map(|found| found.f_flag);
             flags.is_ok_and(|flags| flags.contains(StatVfsMountFlags::RDONLY))
@@ -237,7 +238,7 @@ impl Owner {
     }
 }
 
-/// The names in a path, the last one first, without the root.
+/// Returns the names in a path, the last one first, without the root.
 fn components(path: &Path) -> Vec<OsString> {
     let names = path.components().rev();
     let names = names.filter(|name| matches!(name, Component::Normal(_) | Component::ParentDir));
@@ -250,14 +251,14 @@ mod tests {
     use std::os::unix::fs::{PermissionsExt, symlink};
 
     #[test]
-    fn file_without_an_end_is_an_error() {
+    fn special_file_is_an_error() {
         for (path, found) in [("/dev/zero", "a device"), ("/proc/self", "a folder")] {
             let error = read(Path::new(path)).unwrap_err().to_string();
             assert_eq!(error, format!("expected a regular file, found {found}"));
         }
     }
 
-    /// A folder that goes with its test.
+    /// A folder that is removed at the end of its test.
     struct Folder(PathBuf);
 
     impl Folder {
@@ -265,7 +266,7 @@ mod tests {
             let name = format!("dotproxy-file-{label}-{}", std::process::id());
             let folder = std::env::temp_dir().join(name);
             fs::create_dir(&folder).unwrap();
-            // Not under other names.
+            // Without symbolic links in the path.
             Self(folder.canonicalize().unwrap())
         }
     }
@@ -277,7 +278,7 @@ mod tests {
     }
 
     #[test]
-    fn place_that_a_user_may_write_is_found_behind_links() {
+    fn writable_place_is_found_behind_links() {
         let folder = Folder::new("place");
         let path = |name: &str| folder.0.join(name);
         let own = fs::metadata(&folder.0).unwrap();
@@ -323,7 +324,7 @@ mod tests {
     }
 
     #[test]
-    fn file_is_replaced_as_a_whole() {
+    fn file_is_replaced_atomically() {
         let name = format!("dotproxy-file-{}", std::process::id());
         let path = std::env::temp_dir().join(name);
         for text in ["first\n", "second\n"] {

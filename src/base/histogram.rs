@@ -1,14 +1,14 @@
-//! How long things take: counts of durations between fixed bounds.
+//! Histograms of durations with fixed bounds.
 
 use std::time::Duration;
 
-/// Bounds, in microseconds.
+/// Upper bounds in microseconds.
 const MICROSECONDS: [u64; 15] = [
     100, 250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000,
     1_000_000, 2_500_000, 5_000_000,
 ];
 
-/// Durations that things took, by the bounds that they stayed within.
+/// A histogram of durations.
 #[derive(Clone, Debug, Default)]
 pub struct Histogram {
     counts: [u64; Histogram::BOUNDS.len() + 1],
@@ -16,7 +16,7 @@ pub struct Histogram {
 }
 
 impl Histogram {
-    /// The bounds, from what a cached answer takes to what nobody waits for.
+    /// The bounds, from the time of a cached answer to the timeout of most clients.
     pub const BOUNDS: [Duration; MICROSECONDS.len()] = {
         let mut bounds = [Duration::ZERO; MICROSECONDS.len()];
         let mut place = 0;
@@ -27,16 +27,16 @@ impl Histogram {
         bounds
     };
 
-    /// Counts something that took so long.
+    /// Adds a duration.
     pub fn observe(&mut self, took: Duration) {
-        // From the least bound on, since most answers come from the cache at once.
+        // A linear search from the lowest bound is fast, since most answers come from the cache.
         let exceeded = Self::BOUNDS.iter().take_while(|bound| **bound < took);
         let place = exceeded.count();
         self.counts[place] += 1;
         self.sum += took;
     }
 
-    /// For each bound, how many stayed within it.
+    /// Returns each bound with the number of durations within it.
     pub fn within(&self) -> impl Iterator<Item = (Duration, u64)> {
         let sums = self.counts.iter().scan(0, |sum, count| {
             *sum += count;
@@ -45,12 +45,12 @@ impl Histogram {
         Self::BOUNDS.into_iter().zip(sums)
     }
 
-    /// How many there were.
+    /// Returns the number of durations.
     pub fn count(&self) -> u64 {
         self.counts.iter().sum()
     }
 
-    /// How long all of them took together.
+    /// Returns the sum of all durations.
     pub fn sum(&self) -> Duration {
         self.sum
     }
@@ -61,7 +61,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_duration_counts_for_its_bound_and_those_above() {
+    fn duration_counts_for_its_bound_and_all_higher_ones() {
         let mut histogram = Histogram::default();
         for micros in [0, 100, 101, 5_000_000, 5_000_001] {
             histogram.observe(Duration::from_micros(micros));

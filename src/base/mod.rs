@@ -1,12 +1,12 @@
-//! The vocabulary that all layers share. These modules use no other part of the crate but
+//! Basic types that all layers share. These modules import no other part of the crate except
 //! [`crate::wire`].
 //!
-//! - [`address`]: socket addresses in a compact form
-//! - [`arena`]: tables whose keys carry a generation
+//! - [`address`]: IP addresses with their zone
+//! - [`arena`]: tables with keys that carry a generation
 //! - [`failure`]: why a connection or an attempt failed
 //! - [`mod@file`]: reads files with a size limit
 //! - [`histogram`]: counts of durations by length
-//! - [`origin`]: where a query came from
+//! - [`origin`]: the client and the session of a query
 //! - [`random`]: the random number generator, seeded once
 //! - [`time`]: instants that a simulation can set
 

@@ -1,15 +1,15 @@
-//! Numbers that nobody outside can foresee, from a seed.
+//! Unpredictable numbers from a seed.
 
 use ring::aead::{Aad, CHACHA20_POLY1305, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 
-/// Octets of a seed.
+/// Length of a seed in bytes.
 pub const SEED_LEN: usize = 32;
 
-/// Octets that are drawn at a time.
+/// The number of bytes that are generated at a time.
 const DRAWN_LEN: usize = 256;
 
-/// A generator of unpredictable numbers: the key stream of `ChaCha20` (RFC 8439), of which the seed
-/// is the key. The same seed gives the same numbers, so that what depends on them can be replayed.
+/// A generator of unpredictable numbers: the key stream of `ChaCha20` (RFC 8439) with the seed as
+/// the key. The same seed gives the same numbers, so that a simulation can be replayed.
 #[derive(Debug)]
 pub struct Random {
     key: LessSafeKey,
@@ -19,7 +19,7 @@ pub struct Random {
 }
 
 impl Random {
-    /// The generator of this seed.
+    /// Creates the generator of this seed.
     pub fn new(seed: &[u8; SEED_LEN]) -> Self {
         let key = UnboundKey::new(&CHACHA20_POLY1305, seed).expect("a key is as long as a seed");
         Self {
@@ -30,7 +30,7 @@ impl Random {
         }
     }
 
-    /// Any of the 65,536 numbers, each as likely as the others.
+    /// Returns a uniformly distributed number of 16 bits.
     pub fn next_u16(&mut self) -> u16 {
         if self.used == DRAWN_LEN {
             self.draw();
@@ -40,7 +40,7 @@ impl Random {
         u16::from_be_bytes(pair)
     }
 
-    /// Zeros that are encrypted are the key stream.
+    /// Generates more numbers: the key stream is the encryption of zeros.
     fn draw(&mut self) {
         let mut nonce = [0; NONCE_LEN];
         nonce[..size_of::<u64>()].copy_from_slice(&self.counter.to_be_bytes());
@@ -50,16 +50,16 @@ impl Random {
         let tag = self
             .key
             .seal_in_place_separate_tag(nonce, Aad::empty(), &mut self.drawn);
-        let _unused = tag.expect("so few octets can be encrypted");
+        let _unused = tag.expect("the buffer is far below the length limit");
         self.used = 0;
     }
 
-    /// Any number of 32 bits, each as likely as the others.
+    /// Returns a uniformly distributed number of 32 bits.
     pub fn next_u32(&mut self) -> u32 {
         u32::from(self.next_u16()) << 16 | u32::from(self.next_u16())
     }
 
-    /// The seed of another generator.
+    /// Returns the seed of another generator.
     pub fn next_seed(&mut self) -> [u8; SEED_LEN] {
         let mut seed = [0; SEED_LEN];
         for pair in seed.chunks_exact_mut(2) {
@@ -84,8 +84,8 @@ mod tests {
         assert_ne!(numbers(1), numbers(2));
     }
 
-    /// For a key and a nonce of zeros, the block with counter one is test vector 2 of RFC 8439,
-    /// appendix A.1. That with counter zero is for the tag.
+    /// The block with counter one, for a key and a nonce of zeros, is test vector 2 of RFC 8439,
+    /// appendix A.1. The block with counter zero is for the tag.
     #[test]
     fn numbers_are_the_key_stream_of_chacha20() {
         let mut random = Random::new(&[0; SEED_LEN]);

@@ -1,7 +1,7 @@
-//! Time as the program sees it: a number that only grows, given from outside.
+//! Monotonic time as a plain number that the caller supplies.
 //!
-//! Nothing below the network layer reads a clock. The loop reads it once a turn and hands the
-//! value down, so that every decision can be replayed.
+//! Nothing below the network layer reads a clock. The loop reads the clock once per turn and passes
+//! the value down, so that every decision can be replayed.
 
 use std::ops::{Add, AddAssign, Sub};
 use std::time::Duration;
@@ -13,14 +13,14 @@ pub struct Instant {
 }
 
 impl Instant {
-    /// The instant `since_start` after the arbitrary start.
+    /// Returns the instant `since_start` after the arbitrary start.
     pub fn after_start(since_start: Duration) -> Self {
         Self {
             nanoseconds: nanoseconds(since_start),
         }
     }
 
-    /// How far this lies behind `earlier`; zero when `earlier` is in fact later.
+    /// Returns the time from `earlier` to this instant, or zero if `earlier` is later.
     pub fn saturating_since(self, earlier: Self) -> Duration {
         Duration::from_nanos(self.nanoseconds.saturating_sub(earlier.nanoseconds))
     }

@@ -1,17 +1,17 @@
-//! Who may ask, and how often.
+//! Access rules and rate limits of clients.
 
 use std::net::{IpAddr, Ipv6Addr};
 use std::str::FromStr;
 
 use super::parse_number;
 
-/// A network: the addresses that start with the same bits.
+/// A network: the addresses with a common prefix.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Network {
     family: Family,
-    /// How many bits its addresses have in common.
+    /// Length of the prefix in bits.
     len: u8,
-    /// Those bits, the first of them highest, and zeros.
+    /// The prefix, left-aligned and padded with zeros.
     bits: u128,
 }
 
@@ -21,8 +21,8 @@ enum Family {
     V6,
 }
 
-/// The family of an address and its bits, the first of them highest. An IPv4 address is one however
-/// it is written (RFC 4291, section 2.5.5.2).
+/// Returns the family of an address and its bits, left-aligned. An IPv4-mapped IPv6 address counts
+/// as IPv4 (RFC 4291, section 2.5.5.2).
 fn bits(ip: IpAddr) -> (Family, u128) {
     match ip.to_canonical() {
         IpAddr::V4(ip) => (Family::V4, u128::from(ip.to_bits()) << 96),
@@ -55,8 +55,8 @@ impl Network {
 }
 
 impl Network {
-    /// Returns whether the network is larger than any that one operator has, and not private: a /8
-    /// of IPv4 and a /16 of IPv6 are the largest that registries have given away.
+    /// Returns whether the network is not private and larger than the network of any one operator:
+    /// a /8 of IPv4 and a /16 of IPv6 are the largest that registries have assigned.
     pub fn is_much_of_the_internet(&self) -> bool {
         let len_min = match self.family {
             Family::V4 => 8,
@@ -73,7 +73,7 @@ impl Network {
 impl FromStr for Network {
     type Err = &'static str;
 
-    /// Reads `ADDRESS/LENGTH` (RFC 4632, section 3.1; RFC 4291, section 2.3) or an address.
+    /// Parses `ADDRESS/LENGTH` (RFC 4632, section 3.1; RFC 4291, section 2.3) or an address.
     fn from_str(text: &str) -> Result<Self, &'static str> {
         const EXPECTED: &str = "a network like 192.168.0.0/16 or fd00::/8, or an address";
         let (ip, len) = match text.split_once('/') {
@@ -82,7 +82,7 @@ impl FromStr for Network {
         };
         let ip: IpAddr = ip.parse().map_err(|_| EXPECTED)?;
         let (family, bits) = bits(ip);
-        // The bits before an IPv4 address are no part of it.
+        // The 96 bits before an IPv4-mapped address are not part of the prefix.
         let (len_min, len_max) = match (ip, family) {
             (IpAddr::V4(_), _) => (0, 32),
             (IpAddr::V6(_), Family::V4) => (96, 128),
@@ -100,14 +100,14 @@ impl FromStr for Network {
     }
 }
 
-/// Who may ask: of the networks that a client is in, the longest says. Who is in none may not.
+/// The access rules: the longest matching prefix decides. An address without a match is denied.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Access {
-    /// The longest first.
+    /// Verdicts by length of the prefix, the longest first.
     by_len: Vec<Verdicts>,
 }
 
-/// The verdicts on networks of one length, in their order.
+/// The verdicts on networks of one length, sorted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Verdicts {
     family: Family,
@@ -134,8 +134,8 @@ pub const NEIGHBOURS: &[Network] = &[
 ];
 
 impl Access {
-    /// Who may ask where these networks are allowed, or else the [neighbours](NEIGHBOURS), and
-    /// these denied. A network that is both is denied.
+    /// Creates rules that allow `allowed`, or the [neighbours](NEIGHBOURS) if it is empty, and deny
+    /// `denied`. A network in both is denied.
     pub fn new(allowed: &[Network], denied: &[Network]) -> Self {
         let allowed = if allowed.is_empty() {
             NEIGHBOURS
@@ -163,7 +163,7 @@ impl Access {
         Self { by_len }
     }
 
-    /// Whether a client with this address may ask.
+    /// Returns whether a client with this address may send queries.
     pub fn allows(&self, ip: IpAddr) -> bool {
         let (family, bits) = bits(ip);
         let mut verdicts = self.by_len.iter().filter(|alike| alike.family == family);
@@ -182,19 +182,19 @@ impl Default for Access {
     }
 }
 
-/// How often a client may ask.
+/// The rate limit of a client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RateLimit {
-    /// Queries a second in the long run, not zero.
+    /// Sustained queries per second, not zero.
     pub per_second: u32,
-    /// Queries at once, not zero.
+    /// Maximum burst of queries, not zero.
     pub burst: u32,
 }
 
 impl FromStr for RateLimit {
     type Err = &'static str;
 
-    /// Reads `QPS` or `QPS/BURST`. Without a burst it is what comes in a second.
+    /// Parses `QPS` or `QPS/BURST`. The default burst is the number of queries per second.
     fn from_str(text: &str) -> Result<Self, &'static str> {
         let number = |text| parse_number(text).filter(|number| (1..=1_000_000).contains(number));
         let (rate, burst) = text.split_once('/').unwrap_or((text, text));
@@ -221,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn neighbours_may_ask_and_nobody_else() {
+    fn only_neighbours_are_allowed_by_default() {
         let access = Access::default();
         let neighbours = "127.0.0.1 127.255.255.255 10.0.0.1 172.16.0.1 172.31.255.255 192.168.7.7 \
                           169.254.1.1 100.64.0.1 100.127.255.255 ::1 fe80::1 febf::1 fc00::1 \
@@ -234,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn longest_network_says_and_denial_wins_over_its_like() {
+    fn longest_prefix_decides_and_denial_wins_a_tie() {
         let access = Access::new(
             &networks("10.0.0.0/8 10.1.2.0/24 203.0.113.7 2001:db8::/32 10.9.0.0/16"),
             &networks("10.1.0.0/16 2001:db8:1::/48 10.9.0.0/16"),
@@ -251,7 +251,7 @@ mod tests {
     }
 
     #[test]
-    fn every_address_of_a_family_is_a_network() {
+    fn network_of_length_zero_holds_a_whole_family() {
         let ips = "9.9.9.9 ::ffff:9.9.9.9 2001:db8::1 ::1";
         let v4 = Access::new(&networks("0.0.0.0/0"), &[]);
         assert_eq!(allowed(&v4, ips), ["9.9.9.9", "::ffff:9.9.9.9"]);
@@ -262,7 +262,7 @@ mod tests {
     }
 
     #[test]
-    fn rate_has_a_burst_of_its_own_or_that_of_a_second() {
+    fn default_burst_is_the_rate_per_second() {
         let rate = |text: &str| text.parse::<RateLimit>().ok();
         let is = |per_second, burst| Some(RateLimit { per_second, burst });
         assert_eq!(rate("100"), is(100, 100));
@@ -275,7 +275,7 @@ mod tests {
     }
 
     #[test]
-    fn networks_are_read_strictly() {
+    fn networks_are_parsed_strictly() {
         let wrong = "/ 10 10.0.0.0/ 10.0.0.0/33 10.0.0.0/+8 10.0.0.0/8/8 10.0.0.0/256 10.0.0.1/8 \
                      ::/129 fe80::1/64 fe80::1%1 ::ffff:10.0.0.0/95 ::ffff:10.0.0.0/8 host";
         for text in wrong.split_whitespace().chain([""]) {

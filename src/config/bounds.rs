@@ -1,82 +1,80 @@
-//! How long things take at most, and how many or how large they are.
+//! Timeouts, and limits of tables, queues and buffers.
 
 use std::time::Duration;
 
-/// How long a TCP client may be idle: RFC 7766, section 6.2.3 asks for a few seconds.
+/// Idle timeout of a TCP client: RFC 7766, section 6.2.3 asks for a few seconds.
 const CLIENT_IDLE_MAX: Duration = Duration::from_secs(10);
 
-/// Durations that rule queries and connections.
+/// Timeouts of queries and connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Timeouts {
-    /// From a query to its response, whatever happens.
+    /// Time from the query of a client to its response, in every case.
     pub query: Duration,
-    /// From sending a query on a link to looking for another way.
+    /// Time from sending a query on a link to another attempt.
     pub attempt: Duration,
-    /// From opening a connection upstream to looking for another way, where it is not known how
-    /// long that takes.
+    /// Time from opening an upstream connection to the use of another endpoint, while the usual
+    /// handshake time of the endpoint is unknown.
     pub opening: Duration,
-    /// From sending a query to sending it by another way, too, where it is not known how long
-    /// upstream takes.
+    /// Time from sending a query to its hedge, while the latency of the endpoint is unknown.
     pub slow: Duration,
-    /// The shortest such time, where it is known.
+    /// Minimum time before a hedge if the latency is known.
     pub slow_min: Duration,
-    /// The longest that a query waits on a link which answers promptly.
+    /// Maximum time that a query is in flight on a link that answers promptly.
     pub prompt: Duration,
-    /// How long the latency of an upstream that is not used is taken for true.
+    /// Time for which the measured latency of an unused upstream is valid.
     pub latency_known: Duration,
-    /// From opening a connection upstream to its being authenticated.
+    /// Timeout of an upstream handshake, from opening the connection.
     pub handshake: Duration,
-    /// How long a link without queries is kept.
+    /// Time for which a link without queries is kept.
     pub link_idle: Duration,
-    /// How long a link without queries is kept while its upstream has another.
+    /// Time for which a link without queries is kept while its endpoint has another link.
     pub spare_link_idle: Duration,
-    /// The first pause after an upstream could not be reached; it doubles from then on.
+    /// The first back-off after an upstream could not be reached; it doubles with each failure.
     pub backoff_min: Duration,
-    /// The longest such pause.
+    /// Maximum back-off.
     pub backoff_max: Duration,
-    /// The longest such pause while queries come and no other upstream is left.
+    /// Maximum back-off while queries arrive and no other upstream is available.
     pub backoff_max_asked: Duration,
-    /// How long a query that failed is not asked again.
+    /// Time for which a failure is cached at first (RFC 9520).
     pub failed_min: Duration,
-    /// The longest such time, after many failures.
+    /// Maximum time for which a failure is cached, after many failures.
     pub failed_max: Duration,
-    /// From a query to its being answered with what is no longer fresh.
+    /// Time from a query to a stale answer (serve-stale).
     pub stale: Duration,
-    /// How long such an answer is used at once before upstream is asked again.
+    /// Time for which a stale answer is served at once before the upstream is queried again.
     pub stale_pause: Duration,
-    /// How long a TCP client may be idle while there are slots enough.
+    /// Idle timeout of a TCP client while enough slots are free.
     pub client_idle_max: Duration,
-    /// How long a TCP client may be idle when every slot is taken.
+    /// Idle timeout of a TCP client when every slot is taken.
     pub client_idle_min: Duration,
-    /// How long a TCP client may be inactive while the proxy keeps it waiting: its handshake is
-    /// queued, or there is no room for its queries.
+    /// Timeout of a TCP client that the proxy keeps waiting: its handshake is queued, or there is
+    /// no room for its queries.
     pub client_waiting_max: Duration,
-    /// How long somebody who asks over HTTP may be idle, which is longer than the pause between
-    /// two visits of those who come regularly.
+    /// Idle timeout of an HTTP client. It exceeds the interval at which a monitoring system
+    /// scrapes.
     pub http_idle_max: Duration,
-    /// The pause before a reader of dnstap that was not there is tried again.
+    /// Pause before a new connection to an unavailable dnstap reader.
     pub dnstap_pause: Duration,
-    /// From the end of a query that is traced to its being told, with those that end meanwhile.
+    /// Time from the end of a traced query to its export, in one batch with later ones.
     pub traces_gather: Duration,
-    /// The pause before traces that a collector did not take are posted again, if it asks for no
-    /// other.
+    /// Pause before the export of traces is retried, unless the collector asks for another one.
     pub traces_pause: Duration,
-    /// The longest pause that it may ask for.
+    /// Maximum pause that a collector can ask for.
     pub traces_pause_max: Duration,
-    /// From posting traces to their being taken.
+    /// Time within which a collector has to accept traces.
     pub traces_answer: Duration,
-    /// The pause in accepting connections after an error that is not that of one connection, like a
-    /// lack of file descriptors.
+    /// Pause in accepting connections after an error that does not concern a single connection,
+    /// such as a lack of file descriptors.
     pub accept_pause: Duration,
 }
 
 impl Timeouts {
-    /// `--timeout` where none is given.
+    /// The default of `--timeout`.
     pub const QUERY: Duration = Duration::from_secs(5);
 
-    /// The durations where a client has its response within `query`. What happens within a query
-    /// shrinks with it, but does not grow: a resolver that says nothing for two seconds is as stuck
-    /// for a patient client.
+    /// Returns the timeouts for a response within `query`. Timeouts within a query shrink with
+    /// `query` and do not grow: a resolver that is silent for two seconds is unresponsive, even for
+    /// a client with a long timeout.
     pub fn for_query(query: Duration) -> Self {
         Self {
             query,
@@ -109,130 +107,129 @@ impl Timeouts {
         }
     }
 
-    /// When a query that came at zero is answered at the latest: a little before the client gives
-    /// up, so that the response is there and not on its way.
+    /// Returns the deadline of a query that arrived at zero: shortly before the timeout of the
+    /// client, so that the response arrives in time.
     pub fn deadline(&self) -> Duration {
         let margin = (self.query / 20).min(Duration::from_millis(100));
         self.query.saturating_sub(margin)
     }
 }
 
-/// Bounds of tables, queues and buffers: all there are.
+/// The limits of all tables, queues and buffers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// Queries that wait for an answer.
     pub inflight: usize,
     /// TCP clients.
     pub tcp_clients: usize,
-    /// Queries of one TCP client that wait for an answer; at this number it is not read further.
+    /// Unanswered queries of one TCP client; at this number the client is not read.
     pub tcp_client_inflight: usize,
-    /// Octets of responses that one TCP client has not taken; beyond it is closed.
+    /// Bytes of responses that one TCP client has not read; above it the client is closed.
     pub tcp_client_unsent: usize,
-    /// Messages in a row of one TCP client that are no queries: empty ones, those without a whole
-    /// header, responses. At this number it is not read further, and closed.
+    /// Consecutive messages of one TCP client that are not queries: empty messages, truncated
+    /// headers and responses. At this number the client is not read further, and closed.
     pub tcp_client_unasked_messages: usize,
-    /// Bytes of one TCP client without a query among them, TLS included; beyond, it is closed. They
-    /// are more than the longest message has.
+    /// Bytes from one TCP client, TLS included, without a query; above it the client is closed. The
+    /// limit exceeds the length of the longest message.
     pub tcp_client_unasked_bytes: usize,
-    /// Octets held for all TCP clients: responses not taken and queries not whole. A client that
-    /// takes it beyond is closed.
+    /// Bytes held for all TCP clients: unsent responses and incomplete queries. A client that
+    /// exceeds the limit is closed.
     pub tcp_clients_held: usize,
-    /// Connections of those who ask over HTTP how the program is doing.
+    /// Connections of HTTP clients.
     pub http_clients: usize,
-    /// Octets held for all of them.
+    /// Bytes held for all HTTP clients.
     pub http_clients_held: usize,
-    /// Octets of responses that a UDP socket has not taken; beyond, responses are dropped.
+    /// Bytes of responses that a UDP socket has not sent; above it responses are dropped.
     pub udp_unsent: usize,
-    /// Datagrams taken from one UDP socket before others have their turn.
+    /// Datagrams read from one UDP socket before other sockets have their turn.
     pub datagrams_per_turn: usize,
-    /// Connections taken from one listener before others have their turn.
+    /// Connections accepted from one listener before other sockets have their turn.
     pub accepts_per_turn: usize,
-    /// Connections taken from one listener before the program ends: those that the kernel has
-    /// completed by then, but not those that come without end.
+    /// Connections accepted from one listener before the program ends: connections that the kernel
+    /// has already completed, but not an endless stream of new ones.
     pub accepts_at_finish: usize,
-    /// Steps of TLS handshakes per turn, those with clients and those with upstreams each: a
-    /// signature with an RSA key of 4,096 bits takes 6 ms.
+    /// Steps of TLS handshakes per turn, with clients and with upstreams each: a signature with an
+    /// RSA key of 4,096 bits takes 6 ms.
     pub handshake_steps_per_turn: usize,
-    /// HTTP requests that are answered per turn.
+    /// HTTP requests answered per turn.
     pub http_requests_per_turn: usize,
-    /// Octets taken from one stream before others have their turn.
+    /// Bytes read from one stream before other sockets have their turn.
     pub stream_octets_per_turn: usize,
-    /// Queries in flight on one link before another is opened, unless it answers promptly.
+    /// Queries in flight on one link before another link is opened, unless the link answers
+    /// promptly.
     pub link_inflight: usize,
-    /// Queries in flight on one link at most.
+    /// Maximum number of queries in flight on one link.
     pub link_inflight_max: usize,
-    /// Queries in flight on one link beyond that, for clients that have few under way.
+    /// Additional queries in flight on one link for clients with few unanswered queries.
     pub link_spare: usize,
-    /// Queries of a client that has few under way.
+    /// Number of unanswered queries up to which a client has few.
     pub client_inflight_few: usize,
-    /// Queries of a link that were given up, whose ids wait for their answers; beyond, the link is
+    /// Abandoned queries of a link with ids reserved for their replies; above it the link is
     /// retired.
     pub link_abandoned: usize,
     /// Addresses of one upstream that are used.
     pub addresses_per_upstream: usize,
-    /// Connections to one address of an upstream that take queries.
+    /// Connections to one endpoint that take queries.
     pub links_per_address: usize,
-    /// Connections to one address of an upstream that takes few queries on each.
+    /// Connections to one endpoint that takes few queries on each.
     pub small_links_per_address: usize,
-    /// Datagrams to one address of an upstream that wait for their answer, each on a socket of its
-    /// own.
+    /// Unanswered datagrams to one endpoint, each on its own socket.
     pub datagrams_per_address: usize,
-    /// Datagrams to one address of an upstream beyond that, for clients that have few queries under
-    /// way.
+    /// Additional datagrams to one endpoint for clients with few unanswered queries.
     pub datagrams_spare: usize,
-    /// Datagrams to one address of an upstream that are probes, beside those.
+    /// Additional datagrams to one endpoint that are probes.
     pub probe_datagrams_per_address: usize,
-    /// Handshakes under way at the same time, all upstreams together.
+    /// Concurrent upstream handshakes.
     pub handshakes: usize,
-    /// Of a hundred queries, those that may be sent a second time before the first has failed.
+    /// Queries of a hundred that may be hedged.
     pub hedges_per_hundred: usize,
-    /// Such queries that may be saved up: enough for a link that falls silent with all that it has.
+    /// Hedges that can be saved: enough for all queries of a link that falls silent.
     pub hedges_saved: usize,
-    /// Octets of the longest query that is forwarded, padding aside.
+    /// Bytes of the longest query that is forwarded, without padding.
     pub forwarded_query: usize,
-    /// Answers that are kept for those whose responses have to wait for room.
+    /// Answers kept for parked clients until there is room for their responses.
     pub answers_postponed: usize,
-    /// Queries that failed and are remembered.
+    /// Entries of the failure cache (RFC 9520).
     pub failures_remembered: usize,
-    /// Questions that are remembered because one upstream failed them where another had an answer.
+    /// Remembered questions that one upstream failed and another one answered.
     pub bad_answers_remembered: usize,
-    /// Forwarding-loop tests that may be under way.
+    /// Concurrent tests for forwarding loops.
     pub loop_tests: usize,
-    /// Buffers of finished queries that are kept to be used again.
+    /// Buffers of finished queries that are kept for reuse.
     pub spare_buffers: usize,
-    /// Octets of log lines that have not been written; beyond, lines are dropped.
+    /// Bytes of unwritten log lines; above it lines are dropped.
     pub log_unwritten: usize,
-    /// Octets for a reader of dnstap that it has not taken; beyond, messages are dropped.
+    /// Bytes that the dnstap reader has not read; above it messages are dropped.
     pub dnstap_unsent: usize,
-    /// Octets of traces that have not been posted; beyond, traces are dropped.
+    /// Bytes of traces that are not exported; above it traces are dropped.
     pub traces_gathered: usize,
-    /// Octets of traces that are posted without waiting for more.
+    /// Bytes of traces that are exported without waiting for more.
     pub traces_batch: usize,
-    /// Octets of lines of the query log that have not been written; beyond, lines are dropped.
+    /// Bytes of unwritten query log lines; above it lines are dropped.
     pub query_log_unwritten: usize,
 }
 
 impl Limits {
-    /// Times that one query is sent. It sizes an array, so it is not a setting.
+    /// Attempts per query. The number sizes an array, so it is not a setting.
     pub const ATTEMPTS: usize = 3;
 
     /// Attempts of one query that are not counted because the upstream closed the connection after
     /// answers to other queries.
     pub const RETURNS: usize = 32;
 
-    /// Returns how many queries of one client may wait for an answer: a quarter of all.
+    /// Returns how many unanswered queries one client may have: a quarter of all.
     pub fn client_inflight(&self) -> usize {
         (self.inflight / 4).max(1)
     }
 
-    /// Returns how many queries may wait for upstreams that have a domain to themselves: a quarter
-    /// of all for each pool of them.
+    /// Returns how many queries may wait for a pool with a domain of its own: a quarter of all for
+    /// each such pool.
     pub fn domain_inflight(&self) -> usize {
         (self.inflight / 4).max(1)
     }
 
-    /// Returns how many queries of one client may wait for such a pool: half of what the client may
-    /// have, so that a domain without an answer leaves it room for other names.
+    /// Returns how many queries of one client may wait for such a pool: half of the total of the
+    /// client, so that an unanswered domain leaves room for other names.
     pub fn client_domain_inflight(&self) -> usize {
         (self.inflight / 8).max(1)
     }

@@ -1,53 +1,53 @@
-//! What follows from `--memory-limit`: how large everything may get for all of it to fit.
+//! Limits derived from `--memory-limit`, so that the whole process fits the limit.
 //!
-//! The program itself takes its part, and so does what it works with from turn to turn. Of what is
-//! left, queries that wait, TCP clients and what is held for them, and responses that a UDP socket
-//! has not taken get a share each, though no more than without a limit; the cache gets the rest.
+//! The program and its working memory are subtracted first. From the rest, waiting queries, TCP
+//! clients and their buffers, and unsent responses of UDP sockets each get a share that does not
+//! exceed the limit without `--memory-limit`. The cache gets the remainder.
 
 use super::Limits;
 
-/// Whether the C library is a part of the program, which takes less then.
+/// True if the program is linked statically with the C library and therefore takes less memory.
 const IS_WHOLE: bool = !cfg!(target_env = "gnu");
 
-/// Octets that the program takes when it has nothing to do: most of that is code.
+/// Bytes that the idle program takes, most of them code.
 const PROGRAM: usize = if IS_WHOLE { 2176 } else { 3584 } * 1024;
 
-/// Octets that it works with: what a read takes, the responses of a turn and what becomes of them,
-/// a handshake, lines that wait to be written, and what the allocator has between all that.
+/// Bytes of working memory: read buffers, the responses of a turn and their processing, a
+/// handshake, unwritten log lines, and fragmentation of the allocator.
 const WORK: usize = 1024 * 1024;
 
-/// Octets of the least that can be asked for.
+/// The smallest possible limit in bytes.
 const LEAST: usize = if IS_WHOLE { 4 } else { 6 } * 1024 * 1024;
 
-/// Octets that a query takes while it waits, as long as it may be.
+/// Bytes that a waiting query takes, at the maximum length.
 const QUERY: usize = 1024;
 
-/// Octets that a TCP client takes, in the clear and under TLS.
+/// Bytes that a TCP client takes, plain and over TLS.
 const TCP_CLIENT: usize = 1024;
 const TLS_CLIENT: usize = 16 * 1024;
 
-/// The limits where the whole process is to stay within some octets.
+/// The memory budget of the whole process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Budget {
-    /// Octets that are left for queries, clients and the cache.
+    /// Bytes that are left for queries, clients and the cache.
     rest: usize,
 }
 
 impl Budget {
-    /// What has to be asked for.
+    /// Description of the expected value.
     pub const EXPECTED: &str = if IS_WHOLE {
         "a size from 4m on, like 4m or 16m"
     } else {
         "a size from 6m on (from 4m on where the program is linked statically)"
     };
 
-    /// Of so many octets for the process, if that is enough.
+    /// Returns the budget of a process with `limit` bytes, unless the limit is too small.
     pub fn of(limit: usize) -> Option<Self> {
         let rest = (limit >= LEAST).then(|| limit - PROGRAM - WORK)?;
         Some(Self { rest })
     }
 
-    /// The limits. `serves_tls` says whether clients come under TLS, who take more.
+    /// Returns the limits. `serves_tls` adds the memory of clients over TLS, which take more.
     pub fn limits(self, serves_tls: bool) -> Limits {
         let most = Limits::default();
         let share = |part: usize| self.rest / part;
@@ -83,7 +83,7 @@ impl Budget {
         }
     }
 
-    /// Octets for the cache beside such limits; `None` if they go beyond what there is.
+    /// Returns the bytes that `limits` leave for the cache, or `None` if they exceed the budget.
     pub fn cache_size(self, limits: &Limits, serves_tls: bool) -> Option<usize> {
         let clients = limits.tcp_clients * client_len(serves_tls) + limits.tcp_clients_held;
         let others = limits.inflight * QUERY + clients + limits.udp_unsent;
@@ -95,7 +95,7 @@ fn client_len(serves_tls: bool) -> usize {
     if serves_tls { TLS_CLIENT } else { TCP_CLIENT }
 }
 
-/// Octets of the largest cache.
+/// Bytes of the largest cache.
 pub const CACHE_MAX: usize = 1 << 30;
 
 #[cfg(test)]
@@ -103,7 +103,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn there_is_room_for_all_of_it() {
+    fn limits_and_cache_fit_the_budget() {
         assert_eq!(Budget::of(LEAST - 1), None);
         for limit in [LEAST, 2 * LEAST, 10 * LEAST, 500 * LEAST] {
             for serves_tls in [false, true] {
@@ -120,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_asked_for_besides_has_to_fit() {
+    fn explicit_limits_have_to_fit_the_budget() {
         let budget = Budget::of(LEAST).unwrap();
         let mut limits = budget.limits(false);
         limits.inflight = 60_000;

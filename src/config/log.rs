@@ -1,4 +1,4 @@
-//! What is logged, and where.
+//! Settings of logs, dnstap and traces.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -7,33 +7,33 @@ use std::str::FromStr;
 
 use super::parse_number;
 
-/// Where and how a line is written for each query.
+/// Settings of the query log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct QueryLogSettings {
-    /// Where it is written.
+    /// The destination.
     pub target: LogTarget,
-    /// It is written for one query of so many.
+    /// The sampling interval: one of `sample` queries is logged.
     pub sample: u32,
-    /// What it says of clients.
+    /// The detail of client addresses.
     pub clients: ClientDetail,
 }
 
-/// What log lines look like.
+/// The format of log lines.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum LogFormat {
-    /// Text for people.
+    /// Plain text.
     #[default]
     Text,
-    /// An object of JSON each.
+    /// A JSON object per line.
     Json,
 }
 
-/// Where lines are written.
+/// The destination of log lines.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LogTarget {
-    /// To standard output.
+    /// Standard output.
     Stdout,
-    /// To the end of this file.
+    /// A file that lines are appended to.
     File(PathBuf),
 }
 
@@ -46,20 +46,20 @@ impl fmt::Display for LogTarget {
     }
 }
 
-/// Who reads dnstap.
+/// The reader of dnstap.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum DnstapTarget {
-    /// Whoever listens on the local socket with this path.
+    /// The reader that listens on the Unix socket at this path.
     Local(PathBuf),
-    /// Whoever listens there.
+    /// The reader that listens on this TCP address.
     Tcp(SocketAddr),
 }
 
 impl FromStr for DnstapTarget {
-    /// What was expected instead.
+    /// Description of the expected value.
     type Err = &'static str;
 
-    /// Reads `unix:PATH` or `tcp:ADDRESS:PORT`.
+    /// Parses `unix:PATH` or `tcp:ADDRESS:PORT`.
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         const EXPECTED: &str = "a socket like unix:/run/dnstap.sock or tcp:127.0.0.1:6000";
         match text.split_once(':').ok_or(EXPECTED)? {
@@ -79,37 +79,37 @@ impl fmt::Display for DnstapTarget {
     }
 }
 
-/// Who is told of traces, and of which queries.
+/// Settings of traces.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TraceSettings {
-    /// Who is told.
+    /// The receiver of traces.
     pub collector: Collector,
-    /// How many queries are followed.
+    /// The share of queries that are traced.
     pub share: Share,
-    /// What is said of clients.
+    /// The detail of client addresses.
     pub clients: ClientDetail,
 }
 
-/// Who takes traces as OTLP over HTTP.
+/// A collector that takes traces as OTLP over HTTP.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Collector {
-    /// Where it listens.
+    /// The address of the collector.
     pub address: SocketAddr,
     /// The path that traces are posted to.
     pub path: String,
 }
 
 impl FromStr for Collector {
-    /// What was expected instead.
+    /// Description of the expected value.
     type Err = &'static str;
 
-    /// Reads `http://ADDRESS:PORT`, with what is in front of `/v1/traces` there if something is
-    /// (OTLP specification, "OTLP/HTTP Request").
+    /// Parses `http://ADDRESS:PORT`, optionally followed by the path before `/v1/traces` (OTLP
+    /// specification, "OTLP/HTTP Request").
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         const EXPECTED: &str = "the address of a collector, like http://127.0.0.1:4318";
         let rest = text.strip_prefix("http://").ok_or(EXPECTED)?;
         let (address, base) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
-        let is_visible = |octet: u8| octet.is_ascii_graphic() && !b"?#".contains(&octet);
+        let is_visible = |byte: u8| byte.is_ascii_graphic() && !b"?#".contains(&byte);
         if !base.bytes().all(is_visible) {
             return Err(EXPECTED);
         }
@@ -126,32 +126,32 @@ impl fmt::Display for Collector {
     }
 }
 
-/// A share of all.
+/// A sampling ratio.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Share {
     billionths: u64,
 }
 
 impl Share {
-    /// One in a hundred.
+    /// A ratio of 1 %.
     pub const PERCENT: Self = Self {
         billionths: 10_000_000,
     };
 
-    /// Whether somebody who has drawn this number, each as likely as the others, belongs to it.
+    /// Returns whether the uniformly drawn number `drawn` is in the sample.
     pub fn has(self, drawn: u32) -> bool {
         u128::from(drawn) * 1_000_000_000 < u128::from(self.billionths) << 32
     }
 }
 
 impl FromStr for Share {
-    /// What was expected instead.
+    /// Description of the expected value.
     type Err = &'static str;
 
-    /// Reads a number from 0 to 1.
+    /// Parses a number from 0 to 1.
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
-        // What stands behind the ninth digit is next to nothing.
+        // Digits after the ninth are negligible.
         let digits = fraction.get(..9).unwrap_or(fraction);
         let fraction = parse_number::<u64>(&format!("{digits:0<9}"));
         let billionths = match (whole, fraction) {
@@ -165,15 +165,15 @@ impl FromStr for Share {
     }
 }
 
-/// What is told of a client.
+/// The detail of client addresses in logs and traces.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum ClientDetail {
-    /// Its address.
+    /// The full address.
     Full,
-    /// The network that it is in: the first 24 bits of an IPv4 address, 56 of an IPv6 address.
+    /// The subnet: the first 24 bits of an IPv4 address, 56 bits of an IPv6 address.
     #[default]
     Subnet,
-    /// Nothing.
+    /// No address.
     None,
 }
 
@@ -211,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn share_is_of_all_that_can_be_drawn() {
+    fn share_covers_the_range_of_drawn_numbers() {
         let share = |text: &str| text.parse::<Share>();
         for text in ["0.01", ".01", "0.0100000000001"] {
             assert_eq!(share(text), Ok(Share::PERCENT), "{text}");

@@ -1,5 +1,4 @@
-//! What the options come to: plain data, checked, with every default and every bound of the
-//! program.
+//! The settings: plain, checked data, with every default and every limit of the program.
 
 pub mod access;
 pub mod bounds;
@@ -25,60 +24,61 @@ use std::time::Duration;
 
 use ::log::LevelFilter;
 
-/// All that the program needs to run.
+/// The settings of a run of the program.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
-    /// Where clients are served.
+    /// Addresses that serve clients over UDP and TCP.
     pub listen: Listen,
-    /// Where clients are served under TLS.
+    /// Listeners for DNS over TLS.
     pub tls: Option<TlsSettings>,
-    /// Where those are served who ask over HTTP how the program is doing.
+    /// Addresses that serve metrics and health over HTTP.
     pub http_listen: Vec<SocketAddr>,
-    /// Which clients are served.
+    /// Access rules for clients.
     pub access: Access,
-    /// How often each of them may ask over UDP, if not as often as it likes.
+    /// Rate limit of each client over UDP; `None` sets no limit.
     pub rate_limit: Option<RateLimit>,
-    /// The resolvers, in the order of preference. At least one.
+    /// The upstreams in the order of preference, at least one.
     pub upstreams: Vec<Upstream>,
-    /// Servers that are asked in the clear for the addresses of upstreams with a host name.
+    /// Plain DNS servers that resolve the host names of upstreams.
     pub bootstrap: Vec<SocketAddr>,
-    /// How the resolver for a query is picked.
+    /// The policy that selects an upstream for a query.
     pub policy: Policy,
-    /// PEM roots instead of the built-in ones.
+    /// CA certificates in PEM that replace the built-in ones.
     pub ca_file: Option<PathBuf>,
-    /// Where the time of the last run is kept.
+    /// File that stores the time of the last run.
     pub clock_stamp: Option<PathBuf>,
-    /// Durations that rule queries and connections.
+    /// Timeouts of queries and connections.
     pub timeouts: Timeouts,
-    /// Bounds of tables, queues and buffers.
+    /// Limits of tables, queues and buffers.
     pub limits: Limits,
-    /// What is kept of answers.
+    /// Settings of the cache.
     pub cache: CacheSettings,
-    /// The least important messages that are logged.
+    /// The least severe level that is logged.
     pub log_level: LevelFilter,
-    /// What they look like.
+    /// Format of log lines.
     pub log_format: LogFormat,
-    /// Where a line is written for each query.
+    /// Settings of the query log.
     pub query_log: Option<QueryLogSettings>,
-    /// Who is told of each message.
+    /// Reader of dnstap messages.
     pub dnstap: Option<DnstapTarget>,
-    /// Who is told what becomes of some queries, step by step.
+    /// Settings of sampled traces.
     pub traces: Option<TraceSettings>,
-    /// Whether other processes may serve clients on the same ports.
+    /// True if other processes may serve clients on the same ports (`SO_REUSEPORT`).
     pub reuse_port: bool,
-    /// Who the process becomes once its sockets are bound, if somebody else.
+    /// User that the process switches to once its sockets are bound.
     pub user: Option<UserName>,
-    /// Whether it gives up then what it does not need.
+    /// True if the process then enters its sandbox.
     pub is_confined: bool,
-    /// Where some of this was read from.
+    /// The options file.
     pub file: Option<PathBuf>,
-    /// What is allowed and may not be meant, each in one line.
+    /// Warnings about settings that are valid and may be mistakes, each in one line.
     pub warnings: Vec<String>,
 }
 
 impl Config {
-    /// Serves clients on sockets that the process was started with, instead of those of its own. A
-    /// socket for connections whose address is that of another option is for that.
+    /// Serves clients on sockets that the process was started with (socket activation) instead of
+    /// sockets of its own. A socket for connections with the address of another option serves that
+    /// option.
     pub fn inherit(&mut self, places: &[InheritedSocket]) {
         let under_tls = self.tls.iter().flat_map(|tls| &tls.addresses);
         let others: Vec<&SocketAddr> = under_tls.chain(&self.http_listen).collect();
@@ -92,7 +92,7 @@ impl Config {
         }
     }
 
-    /// Puts back what cannot be changed while the program runs. Returns the options concerned.
+    /// Restores the settings that cannot change while the program runs. Returns their options.
     pub fn keep_what_is_fixed(&mut self, running: &Self) -> Vec<&'static str> {
         let mut kept = Vec::new();
         let mut keep = |option, has_changed| {
@@ -141,17 +141,17 @@ impl Config {
 /// A user of this host.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UserName {
-    /// By name or number.
+    /// Name or number of the user.
     pub user: String,
-    /// By name or number; if none, the user's own.
+    /// Name or number of the group; `None` means the primary group of the user.
     pub group: Option<String>,
 }
 
 impl FromStr for UserName {
-    /// What was expected instead.
+    /// Description of the expected value.
     type Err = &'static str;
 
-    /// Reads `NAME` or `NAME:GROUP`.
+    /// Parses `NAME` or `NAME:GROUP`.
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let (user, group) = match text.split_once(':') {
             Some((user, group)) => (user, Some(group)),
@@ -167,33 +167,34 @@ impl FromStr for UserName {
     }
 }
 
-/// Where clients are served.
+/// The listeners for plain DNS.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Listen {
-    /// On every address, IPv4 and, where the host has it, IPv6.
+    /// All addresses: IPv4 and, if the host has it, IPv6.
     Everywhere {
         /// UDP and TCP port.
         port: u16,
     },
-    /// On these addresses.
+    /// The given addresses.
     Addresses(Vec<SocketAddr>),
-    /// On sockets that the process was started with.
+    /// Sockets that the process was started with.
     Inherited(Vec<InheritedSocket>),
 }
 
-/// An address, and what is bound there.
+/// The address of inherited sockets and their types.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct InheritedSocket {
     /// The address.
     pub address: SocketAddr,
-    /// A socket for datagrams.
+    /// True if a UDP socket is bound.
     pub has_udp: bool,
-    /// A socket for connections.
+    /// True if a TCP socket is bound.
     pub has_tcp: bool,
 }
 
 impl Listen {
-    /// The addresses to bind. Those of IPv6 that are [optional](Listen::is_optional) may fail.
+    /// Returns the addresses to bind. A failure to bind an IPv6 address that is
+    /// [optional](Listen::is_optional) is no error.
     pub fn addresses(&self) -> Vec<SocketAddr> {
         match self {
             Self::Everywhere { port } => vec![
@@ -205,7 +206,7 @@ impl Listen {
         }
     }
 
-    /// What is bound at these addresses.
+    /// Returns the addresses and the types of the sockets that are bound there.
     pub fn places(&self) -> Vec<InheritedSocket> {
         if let Self::Inherited(places) = self {
             return places.clone();
@@ -218,8 +219,8 @@ impl Listen {
         self.addresses().into_iter().map(both).collect()
     }
 
-    /// Of these addresses one that cannot be bound, since another one is the same or every
-    /// address.
+    /// Returns an address that cannot be bound because another one is equal or a wildcard that
+    /// covers it.
     pub fn covered_twice(addresses: &[SocketAddr]) -> Option<SocketAddr> {
         let covers = |one: &SocketAddr, other: &SocketAddr| {
             let is_everywhere = one.ip().is_unspecified() && one.is_ipv4() == other.is_ipv4();
@@ -236,49 +237,49 @@ impl Listen {
         placed.find(is_covered).map(|(_, address)| *address)
     }
 
-    /// Whether a message sent to `address` on this host reaches one of these listening addresses.
+    /// Returns whether a message sent to `address` on this host reaches one of these listening
+    /// addresses.
     pub fn reaches(addresses: &[SocketAddr], address: &SocketAddr) -> bool {
         let ip = address.ip().to_canonical();
         addresses.iter().any(|own| {
             let own_ip = own.ip().to_canonical();
-            // A wildcard address of one family takes nothing of the other one.
+            // A wildcard address does not cover the other address family.
             let is_same_family = own_ip.is_ipv4() == ip.is_ipv4();
             let is_reached = is_same_family && own_ip.is_unspecified() && ip.is_loopback();
             own.port() == address.port() && (own_ip == ip || is_reached)
         })
     }
 
-    /// Whether the program does its job without this address: IPv6, where nobody asked for it by
-    /// name.
+    /// Returns whether the program works without this address: IPv6 if no option names the address.
     pub fn is_optional(&self, address: &SocketAddr) -> bool {
         matches!(self, Self::Everywhere { .. }) && address.is_ipv6()
     }
 }
 
-/// How clients are served under TLS (RFC 7858).
+/// Settings of DNS over TLS for clients (RFC 7858).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TlsSettings {
-    /// The TCP addresses.
+    /// TCP addresses of the listeners.
     pub addresses: Vec<SocketAddr>,
-    /// Who we are.
+    /// Server certificate and key.
     pub identity: Identity,
-    /// PEM roots of the certificates that clients must have, if they must.
+    /// CA certificates for client authentication (mutual TLS), PEM.
     pub client_ca: Option<PathBuf>,
 }
 
-/// How the resolver for a query is picked, among those that are well.
+/// The policy that selects a healthy upstream for a query.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Policy {
-    /// The one that has answered fastest of late.
+    /// The upstream with the lowest recent latency.
     #[default]
     Fastest,
-    /// The first in the order of the options.
+    /// The first upstream in the order of the options.
     Ordered,
-    /// Each in turn.
+    /// Each upstream in turn.
     RoundRobin,
 }
 
-/// Reads `500ms`, `5s`, `10m`, `1h`, `1d` or a bare number of seconds.
+/// Parses `500ms`, `5s`, `10m`, `1h`, `1d` or a bare number of seconds.
 pub fn parse_duration(text: &str) -> Option<Duration> {
     let (number, unit) = parse_number_and_unit(text)?;
     let milliseconds = match unit.as_str() {
@@ -292,7 +293,7 @@ pub fn parse_duration(text: &str) -> Option<Duration> {
     Some(Duration::from_millis(number.checked_mul(milliseconds)?))
 }
 
-/// Reads a number of octets: a bare number, or one of `k`, `m`, `g`, powers of 1024.
+/// Parses a number of bytes: a bare number, or one with `k`, `m` or `g`, powers of 1024.
 pub fn parse_size(text: &str) -> Option<usize> {
     let (number, unit) = parse_number_and_unit(text)?;
     let shift = match unit.as_str() {
@@ -305,33 +306,33 @@ pub fn parse_size(text: &str) -> Option<usize> {
     usize::try_from(number.checked_mul(1 << shift)?).ok()
 }
 
-/// Reads a number: digits, and nothing else, not even a sign.
+/// Parses a number of digits alone; a sign is an error.
 pub fn parse_number<N: FromStr>(text: &str) -> Option<N> {
     let is_number = text.bytes().all(|byte| byte.is_ascii_digit());
     text.parse().ok().filter(|_| is_number)
 }
 
-/// The unit is in lower case: no two units differ in letter case alone.
+/// Splits a value into its number and its unit in lower case: no two units differ only in case.
 fn parse_number_and_unit(text: &str) -> Option<(u64, String)> {
     let digits_len = text.bytes().take_while(u8::is_ascii_digit).count();
     let (number, unit) = text.split_at(digits_len);
     Some((number.parse().ok()?, unit.to_ascii_lowercase()))
 }
 
-/// What is kept of answers.
+/// Settings of the cache.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CacheSettings {
-    /// Octets that answers may take, with all that keeping them takes; zero to keep none.
+    /// Memory for answers and their overhead in bytes; zero disables the cache.
     pub size: usize,
-    /// How long an answer is kept at least, whatever it says.
+    /// Minimum TTL of a cached answer.
     pub ttl_min: Duration,
-    /// How long an answer is kept at most.
+    /// Maximum TTL of a cached answer.
     pub ttl_max: Duration,
-    /// How long a denial is kept at most.
+    /// Maximum TTL of a cached negative answer.
     pub negative_ttl_max: Duration,
-    /// How long an answer that is no longer fresh is kept in case there is no other.
+    /// Time for which an expired answer is kept for serve-stale.
     pub stale_max: Duration,
-    /// Whether answers that are much wanted are asked for again before their end.
+    /// True if popular answers are refreshed before they expire.
     pub prefetch: bool,
 }
 
@@ -354,7 +355,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn address_is_listened_on_once() {
+    fn listen_addresses_that_overlap_are_found() {
         let covered = |addresses: &[&str]| {
             let addresses = addresses.iter().map(|a| a.parse().unwrap());
             let addresses: Vec<SocketAddr> = addresses.collect();

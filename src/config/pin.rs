@@ -1,5 +1,5 @@
-//! Keys that an upstream may have, by their digest: SHA-256 of the DER of `SubjectPublicKeyInfo`,
-//! in base64 (RFC 7858, section 4.2; RFC 7469, section 2.4).
+//! Pins of public keys: SHA-256 of the DER of `SubjectPublicKeyInfo`, in base64 (RFC 7858, section
+//! 4.2; RFC 7469, section 2.4).
 
 use std::fmt;
 use std::str::FromStr;
@@ -8,7 +8,7 @@ use base64::Engine;
 use base64::display::Base64Display;
 use base64::engine::general_purpose::STANDARD;
 
-/// Octets of a digest.
+/// Length of a digest in bytes.
 pub const PIN_LEN: usize = 32;
 
 /// The digest of a public key.
@@ -22,14 +22,14 @@ impl fmt::Display for Pin {
 }
 
 impl FromStr for Pin {
-    /// What was expected instead.
+    /// Description of the expected value.
     type Err = &'static str;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        // Room for what the decoder cannot tell beforehand.
-        let mut octets = [0; PIN_LEN + 1];
-        let len = STANDARD.decode_slice(text, &mut octets).ok();
-        match (len, octets) {
+        // The decoder needs room for a length that it only estimates.
+        let mut bytes = [0; PIN_LEN + 1];
+        let len = STANDARD.decode_slice(text, &mut bytes).ok();
+        match (len, bytes) {
             (Some(PIN_LEN), [pin @ .., _]) => Ok(Self(pin)),
             _ => Err(
                 "a SHA-256 digest in base64 behind pin-sha256=, 44 characters like the \
@@ -39,25 +39,24 @@ impl FromStr for Pin {
     }
 }
 
-/// Which keys an upstream may have.
+/// The pinned keys of an upstream.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Pins {
-    /// Any of these, if there are some.
+    /// The pins, any of which may match. Without pins, every key is accepted.
     pub pins: Vec<Pin>,
-    /// What they are good for.
+    /// The meaning of the pins.
     pub rule: PinRule,
 }
 
-/// What pins are good for.
+/// The meaning of pins.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum PinRule {
-    /// A certificate is right if its chain and name are, and it or an authority of the chain has a
-    /// pinned key.
+    /// A certificate is valid if its chain and name are valid and a key of the chain is pinned.
     #[default]
     Besides,
-    /// It is right if it has a pinned key, whatever its chain and name.
+    /// A certificate is valid if its key is pinned, regardless of its chain and name.
     Instead,
-    /// It is right if chain and name are; other keys are told.
+    /// A certificate is valid if its chain and name are valid; keys that are not pinned are logged.
     Report,
 }
 
@@ -66,7 +65,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn pin_is_read_and_written() {
+    fn pin_is_parsed_and_written() {
         let text = "4vXyBr4ekUPlPmNR9ehPwBsG3o5QFuYXoSQrvRvHlxk=";
         let pin: Pin = text.parse().unwrap();
         assert_eq!(pin.0[..3], [0xe2, 0xf5, 0xf2]);
@@ -74,7 +73,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_digest_is_refused() {
+    fn text_that_is_no_digest_is_refused() {
         for text in [
             "",
             "====",

@@ -1,4 +1,4 @@
-//! An upstream as it is written: `[SCHEME://]HOST[:PORT][#NAME][,key=value]...`
+//! The syntax of an upstream: `[SCHEME://]HOST[:PORT][#NAME][,key=value]...`
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -13,44 +13,44 @@ use crate::wire::name::Name;
 /// The port of DNS over TLS (RFC 7858, section 3.1).
 pub const TLS_PORT: u16 = 853;
 
-/// The port of DNS in the clear (RFC 1035, section 4.2).
+/// The port of plain DNS (RFC 1035, section 4.2).
 pub const PLAIN_PORT: u16 = 53;
 
-/// A resolver that queries are carried to.
+/// A resolver that queries are forwarded to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Upstream {
-    /// How it is spoken to.
+    /// The protocol.
     pub scheme: Scheme,
-    /// Where it is.
+    /// The address or host name.
     pub host: Host,
-    /// The name that its certificate must carry, if that is not what `host` says.
+    /// The name in the server certificate if it differs from `host`.
     pub name: Option<String>,
-    /// It is asked for names at and below these alone. Without any, for all that no other upstream
-    /// has to itself.
+    /// The domains that the upstream serves exclusively. An empty list serves all names that no
+    /// other upstream serves exclusively.
     pub domains: Vec<Name>,
-    /// The keys that its certificate may have.
+    /// The pinned keys of the server certificate.
     pub pins: Pins,
-    /// What we show it, if it asks who we are.
+    /// The client certificate for mutual TLS.
     pub identity: Option<Identity>,
 }
 
-/// Files in PEM that show who somebody is.
+/// The PEM files of a certificate and its key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Identity {
-    /// The certificate, with those of its authorities behind it.
+    /// The certificate, followed by its intermediate certificates.
     pub certificate: PathBuf,
-    /// Its private key.
+    /// The private key.
     pub key: PathBuf,
 }
 
-/// How an upstream is spoken to.
+/// The protocol to an upstream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scheme {
-    /// Under TLS (RFC 7858).
+    /// DNS over TLS (RFC 7858).
     Tls,
-    /// On a connection in the clear.
+    /// Plain DNS over TCP.
     Tcp,
-    /// In datagrams, and on a connection in the clear where an answer does not fit one.
+    /// Plain DNS over UDP, and over TCP after truncation.
     Udp,
 }
 
@@ -63,22 +63,22 @@ impl Scheme {
     }
 }
 
-/// Where an upstream is.
+/// The location of an upstream.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Host {
-    /// At this address.
+    /// A fixed address.
     Address(SocketAddr),
-    /// At the addresses that this name has.
+    /// A host name and a port.
     Name(Name, u16),
 }
 
 impl Upstream {
-    /// Whether it is to be treated unlike others under TLS.
+    /// Returns whether the upstream needs TLS settings of its own.
     pub fn has_own_terms(&self) -> bool {
         self.pins != Pins::default() || self.identity.is_some()
     }
 
-    /// A server that is asked in the clear, and only for the addresses of upstreams.
+    /// Returns a plain DNS server that is queried only for the addresses of upstreams.
     pub fn bootstrap(address: SocketAddr) -> Self {
         Self {
             scheme: Scheme::Udp,
@@ -90,7 +90,7 @@ impl Upstream {
         }
     }
 
-    /// The names that it is asked for, in words.
+    /// Describes the names that the upstream serves.
     pub fn names(&self) -> String {
         if self.domains.is_empty() {
             return "any name".to_owned();
@@ -101,7 +101,7 @@ impl Upstream {
 }
 
 impl fmt::Display for Upstream {
-    /// The upstream without its settings, in the shortest spelling that says all.
+    /// Writes the upstream without its settings, in the shortest unambiguous form.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.scheme {
             Scheme::Tls => {}
@@ -123,10 +123,10 @@ impl fmt::Display for Upstream {
 }
 
 impl FromStr for Upstream {
-    /// What was expected instead.
+    /// Description of the expected value.
     type Err = &'static str;
 
-    /// Reads an upstream; `@PORT` as unbound and systemd write it is as good as `:PORT`.
+    /// Parses an upstream. `@PORT`, as in unbound and systemd, is equivalent to `:PORT`.
     fn from_str(spec: &str) -> Result<Self, Self::Err> {
         let (scheme, rest) = match spec.split_once("://") {
             None => (Scheme::Tls, spec),
@@ -173,7 +173,7 @@ impl FromStr for Upstream {
     }
 }
 
-/// What stands behind an upstream, between commas.
+/// The comma-separated settings of an upstream.
 #[derive(Default)]
 struct Settings {
     domains: Vec<Name>,
@@ -266,8 +266,8 @@ fn is_host_name(text: &str) -> bool {
     text.parse::<Name>().is_ok()
 }
 
-/// Whether this was meant to be an IPv4 address: no top-level domain is a number (RFC 3696, section
-/// 2).
+/// Returns whether `name` was meant as an IPv4 address: no top-level domain is numeric (RFC 3696,
+/// section 2).
 fn is_number(name: &str) -> bool {
     let last = name.trim_end_matches('.').rsplit('.').next();
     last.is_some_and(|label| label.bytes().all(|byte| byte.is_ascii_digit()))
@@ -277,7 +277,7 @@ fn is_number(name: &str) -> bool {
 mod tests {
     use super::*;
 
-    /// As it is understood, and its domains.
+    /// Returns the canonical form of an upstream, and its domains.
     fn read(spec: &str) -> Result<(String, String), &'static str> {
         let upstream: Upstream = spec.parse()?;
         let domains: Vec<_> = upstream.domains.iter().map(Name::to_string).collect();
@@ -285,7 +285,7 @@ mod tests {
     }
 
     #[test]
-    fn every_spelling_is_understood() {
+    fn all_forms_of_an_upstream_are_parsed() {
         let is = |spec: &str, understood: &str| {
             let read = read(spec).map(|(upstream, _)| upstream);
             assert_eq!(read.as_deref(), Ok(understood), "{spec}");
@@ -317,7 +317,7 @@ mod tests {
     }
 
     #[test]
-    fn clear_text_is_for_domains() {
+    fn plain_upstream_requires_a_domain() {
         let both = |upstream: &str, domains: &str| Ok((upstream.to_owned(), domains.to_owned()));
         assert_eq!(
             read("udp://10.0.0.53,domain=Corp.example"),
@@ -343,8 +343,8 @@ mod tests {
     }
 
     #[test]
-    fn keys_are_pinned() {
-        let pin = |octet| super::super::Pin([octet; 32]).to_string();
+    fn pins_are_parsed() {
+        let pin = |byte| super::super::Pin([byte; 32]).to_string();
         let (one, other) = (pin(1), pin(2));
         let pins = |settings: &str| -> Result<Pins, &str> {
             Ok(format!("1.1.1.1{settings}").parse::<Upstream>()?.pins)
@@ -374,7 +374,7 @@ mod tests {
     }
 
     #[test]
-    fn identity_is_a_certificate_and_its_key() {
+    fn client_certificate_requires_its_key() {
         let identity = |settings: &str| {
             let upstream: Upstream = format!("1.1.1.1{settings}").parse()?;
             Ok::<_, &str>(upstream.identity)
@@ -391,7 +391,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_upstream_is_refused() {
+    fn invalid_upstream_is_refused() {
         for spec in [
             "",
             "#name",

@@ -1,4 +1,4 @@
-//! What has been read of the options so far, on its way to a [`Config`].
+//! The draft of a [`Config`], filled while the options are read.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -18,10 +18,10 @@ use crate::config::{
     Share, Timeouts, TlsSettings, TraceSettings, Upstream, UserName,
 };
 
-/// Some editors start a file with it.
+/// The byte-order mark with which some editors start a file.
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
-/// What has been read so far.
+/// The options read so far.
 pub(super) struct Draft {
     pub(super) port: u16,
     pub(super) listen: Vec<(Address, Option<u16>)>,
@@ -43,7 +43,7 @@ pub(super) struct Draft {
     pub(super) tcp_clients: Option<usize>,
     pub(super) inflight: Option<usize>,
     pub(super) cache_size: Option<usize>,
-    /// What is kept of answers, their memory aside.
+    /// Settings of the cache, apart from its size.
     pub(super) cache: CacheSettings,
     pub(super) dnstap: Option<DnstapTarget>,
     pub(super) collector: Option<Collector>,
@@ -57,7 +57,7 @@ pub(super) struct Draft {
     pub(super) file: Option<PathBuf>,
     pub(super) warnings: Vec<String>,
     pub(super) log_level: LevelFilter,
-    /// What was asked for besides, word by word.
+    /// The log level set by `--verbose`.
     pub(super) verbosity: LevelFilter,
 }
 
@@ -103,16 +103,16 @@ impl Default for Draft {
 }
 
 impl Draft {
-    /// Keeps a warning, if there is one, for when the log is open.
+    /// Stores a warning until the log is open.
     pub(super) fn warn(&mut self, warning: Option<String>) {
         self.warnings.extend(warning);
     }
 
     pub(super) fn read_file(&mut self, path: &Path) -> Result<(), UsageError> {
-        let octets = file::read(path)
+        let bytes = file::read(path)
             .map_err(|error| usage(&format!("--conf-file: {:?}: {error}", path.display())))?;
-        let octets = octets.strip_prefix(BYTE_ORDER_MARK).unwrap_or(&octets);
-        for (index, line) in octets.split(|octet| *octet == b'\n').enumerate() {
+        let bytes = bytes.strip_prefix(BYTE_ORDER_MARK).unwrap_or(&bytes);
+        for (index, line) in bytes.split(|byte| *byte == b'\n').enumerate() {
             let result = match str::from_utf8(line) {
                 Ok(line) => self.read_line(line),
                 Err(_) => Err("expected UTF-8 text".to_owned()),
@@ -125,8 +125,8 @@ impl Draft {
         Ok(())
     }
 
-    /// Takes over `option=value` or `option value`. A `#` at the start or behind white space starts
-    /// a comment.
+    /// Applies a line `option=value` or `option value`. A `#` at the start or after white space
+    /// starts a comment.
     fn read_line(&mut self, line: &str) -> Result<(), String> {
         let comment = line.char_indices().find(|&(at, c)| {
             c == '#' && !line[..at].ends_with(|before: char| !before.is_whitespace())
@@ -231,8 +231,8 @@ impl Draft {
 }
 
 impl Draft {
-    /// The limits and the octets for the cache: those that are asked for, and what follows from the
-    /// memory that there is.
+    /// Returns the limits and the size of the cache in bytes, from the options and the memory
+    /// limit.
     fn limits(&self, serves_tls: bool) -> Result<(Limits, usize), UsageError> {
         let budget = self.memory_limit;
         let mut limits = budget.map_or_else(Limits::default, |budget| budget.limits(serves_tls));
@@ -257,7 +257,7 @@ impl Draft {
     }
 }
 
-/// A server that is asked must not be this program, which would ask itself again and again.
+/// Checks that no upstream is a listener of this program, which would query itself in a loop.
 fn check_loops(
     upstreams: &[Upstream],
     bootstrap: &[SocketAddr],
@@ -295,7 +295,7 @@ fn check_loops(
     Ok(())
 }
 
-/// Host names of upstreams need somebody who knows their addresses.
+/// Checks that upstreams given by host name have a bootstrap server.
 fn check_hosts(upstreams: &[Upstream], bootstrap: &[SocketAddr]) -> Result<(), UsageError> {
     let mut upstreams = upstreams.iter();
     let named = upstreams.find(|upstream| matches!(upstream.host, Host::Name(..)));

@@ -1,5 +1,5 @@
-//! The options, on the command line and in a file: one table serves both, and the help. What has
-//! been read is gathered in a draft.
+//! The options of the command line and the options file: one table serves both, and the help. A
+//! draft collects the values.
 
 mod draft;
 mod table;
@@ -14,23 +14,23 @@ use crate::config::Config;
 use draft::Draft;
 use table::{COMMANDS, TABLE};
 
-/// What the command line asks for.
+/// The command that the command line requests.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Command {
-    /// To serve.
+    /// Serve clients.
     Run(Box<Config>),
-    /// To check the options and end.
+    /// Check the options and exit.
     Check(Box<Config>),
-    /// To see whether this page is there and end.
+    /// Check that this URL is available and exit.
     Probe(String),
-    /// To print this and end.
+    /// Print this text and exit.
     Print(String),
 }
 
-/// An option that cannot be used, as one line.
+/// An invalid option, as one line of text.
 #[derive(Debug, PartialEq, Eq)]
 pub struct UsageError {
-    /// The file and line, where it stands in a file.
+    /// The options file and the line number, if the option is in a file.
     place: Option<(PathBuf, usize)>,
     problem: String,
 }
@@ -46,7 +46,7 @@ impl fmt::Display for UsageError {
 
 impl std::error::Error for UsageError {}
 
-/// Reads the command line, without the program's name, and the file that it names.
+/// Parses the command line, without the program's name, and the options file that it names.
 pub fn parse(arguments: &[String]) -> Result<Command, UsageError> {
     let given = grammar()
         .parse(arguments)
@@ -110,8 +110,8 @@ fn grammar() -> getopts::Options {
     grammar
 }
 
-/// An option that lacks its value takes the next option for it. No value starts with a dash; a file
-/// name that does is written with its folder (`./-name`).
+/// Checks for an option that takes the next option as its missing value. No value starts with a
+/// dash; a file name with a dash needs its folder (`./-name`).
 fn check_values(given: &getopts::Matches) -> Result<(), UsageError> {
     let table = TABLE.iter().map(|row| (row.long, row.value));
     let commands = COMMANDS.iter().map(|(_, long, value, _)| (*long, *value));
@@ -174,7 +174,7 @@ fn help() -> String {
             "" => write!(left, "{indent}--{long}"),
             letter => write!(left, "-{letter}, --{long}"),
         }
-        .expect("strings take everything");
+        .expect("writing to a string cannot fail");
         if help.is_empty() {
             left.push_str(", ");
             continue;
@@ -182,16 +182,16 @@ fn help() -> String {
         left.push(' ');
         left.push_str(value);
         if left.len() > HELP_AT {
-            writeln!(text, "  {left}").expect("strings take everything");
+            writeln!(text, "  {left}").expect("writing to a string cannot fail");
             left.clear();
         }
-        writeln!(text, "  {left:<HELP_AT$} {help}").expect("strings take everything");
+        writeln!(text, "  {left:<HELP_AT$} {help}").expect("writing to a string cannot fail");
         left.clear();
     }
     text
 }
 
-/// Where the second column of the help starts.
+/// The start column of the help texts.
 const HELP_AT: usize = 30;
 
 #[cfg(test)]
@@ -236,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn listen_addresses_take_the_port_unless_they_have_one() {
+    fn listen_address_without_a_port_uses_the_default_port() {
         let config = config("-p 5353 -l 127.0.0.1 -l [::1]:54 --listen=::1 -u 1.1.1.1");
         let addresses = ["127.0.0.1:5353", "[::1]:54", "[::1]:5353"];
         let addresses = addresses.map(|address| address.parse().unwrap()).to_vec();
@@ -244,7 +244,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_is_allowed_takes_the_place_of_the_neighbours() {
+    fn allowed_networks_replace_the_neighbours() {
         let allows = |line: &str, ip: &str| config(line).access.allows(ip.parse().unwrap());
         assert!(allows("-u 1.1.1.1", "192.168.1.1"));
         assert!(!allows("-u 1.1.1.1", "203.0.113.1"));
@@ -257,7 +257,7 @@ mod tests {
     }
 
     #[test]
-    fn verbosity_adds_up() {
+    fn repeated_verbose_raises_the_log_level() {
         assert_eq!(config("-v -u 1.1.1.1").log_level, LevelFilter::Debug);
         assert_eq!(config("-vv -u 1.1.1.1").log_level, LevelFilter::Trace);
         let level = |line: &str| config(line).log_level;
@@ -306,7 +306,7 @@ mod tests {
     }
 
     #[test]
-    fn limits_follow_from_the_memory_that_there_is() {
+    fn memory_limit_determines_the_other_limits() {
         let small = config("-u 1.1.1.1 --memory-limit 8m");
         let all = Limits::default();
         assert!(small.limits.inflight < all.inflight);
@@ -325,7 +325,7 @@ mod tests {
     }
 
     #[test]
-    fn host_names_of_upstreams_need_a_server_that_knows_them() {
+    fn host_names_of_upstreams_require_a_bootstrap_server() {
         let error = |line: &str| parse_line(line).unwrap_err();
         assert!(
             error("-u tls://dns.quad9.net").starts_with("--upstream: \"dns.quad9.net:853\": exp")
@@ -367,12 +367,12 @@ mod tests {
             );
         }
         for line in [
-            // Another port, another address, or another transport than the listener's.
+            // Another port, another address, or another transport protocol than the listener's.
             format!("-u 127.0.0.1:8853 {own_tls} 0.0.0.0"),
             format!("-u 127.0.0.2 {own_tls} 127.0.0.1"),
             "-u 127.0.0.1:53".to_owned(),
             "-u 1.1.1.1 -u udp://127.0.0.1:5353,domain=a.example".to_owned(),
-            // Another family.
+            // Another address family.
             "-u 1.1.1.1 -l 0.0.0.0 -u tcp://[::1]:53,domain=a.example".to_owned(),
             "-u 1.1.1.1 -l [::] -u udp://127.0.0.1:53,domain=a.example".to_owned(),
         ] {
@@ -385,7 +385,7 @@ mod tests {
         let text = "\u{feff}# a comment\n\nport = 5353\nupstream 1.1.1.1:853#a.example # why\n\
                     upstream=9.9.9.9\nverbose\n\ttimeout=2s\t\n";
         let Ok(Command::Run(config)) = with_file(text, "-u 8.8.8.8 --timeout 3s") else {
-            panic!("the file is right");
+            panic!("the file is valid");
         };
         assert_eq!(config.listen, Listen::Everywhere { port: 5353 });
         let upstreams: Vec<_> = config.upstreams.iter().map(Upstream::to_string).collect();
@@ -458,7 +458,7 @@ mod tests {
     }
 
     #[test]
-    fn http_is_served_where_that_is_wanted() {
+    fn http_listen_addresses_are_parsed() {
         assert!(config("-u 1.1.1.1").http_listen.is_empty());
         let two = config("-u 1.1.1.1 --http-listen 127.0.0.1:9153 --http-listen [::1]:9153");
         let expected = ["127.0.0.1:9153", "[::1]:9153"].map(|text| text.parse().unwrap());
@@ -480,7 +480,7 @@ mod tests {
     }
 
     #[test]
-    fn process_is_confined_unless_that_is_not_wanted() {
+    fn process_is_confined_by_default() {
         let plain = config("-u 1.1.1.1");
         assert_eq!((plain.user, plain.is_confined), (None, true));
         let config = config("-u 1.1.1.1 --user nobody:nogroup --no-sandbox");
@@ -495,7 +495,7 @@ mod tests {
     }
 
     #[test]
-    fn sockets_of_whoever_has_started_it_stand_for_addresses() {
+    fn inherited_sockets_replace_listen_addresses() {
         let mut config = config("-u 1.1.1.1 -l 127.0.0.1 --http-listen 127.0.0.1:9153");
         let place = |address: &str, has_udp, has_tcp| InheritedSocket {
             address: address.parse().unwrap(),
@@ -593,7 +593,7 @@ mod tests {
     }
 
     #[test]
-    fn spelling_of_units_and_levels_is_free() {
+    fn units_and_levels_ignore_letter_case() {
         let all = config("-u 1.1.1.1 --cache-size 1M --timeout 5S --log-level warning");
         assert_eq!((all.cache.size, all.timeouts.query.as_secs()), (1 << 20, 5));
         assert_eq!(all.log_level, LevelFilter::Warn);
@@ -604,7 +604,7 @@ mod tests {
     }
 
     #[test]
-    fn address_of_many_hosts_is_not_listened_on() {
+    fn multicast_listen_address_is_refused() {
         let of_many = "224.0.0.251 [ff02::fb]:53 255.255.255.255 ::ffff:239.1.2.3 ff02::1%1";
         for address in of_many.split_whitespace() {
             for option in ["--listen", "--tls-listen"] {
@@ -625,7 +625,7 @@ mod tests {
     }
 
     #[test]
-    fn interface_that_does_not_exist_is_named_as_the_cause() {
+    fn unknown_interface_is_named_in_the_error() {
         for line in [
             "-u fe80::1%nosuch0",
             "-u [fe80::1%nosuch0]:853",
@@ -695,7 +695,7 @@ mod tests {
     }
 
     #[test]
-    fn port_of_plain_dns_is_a_warning() {
+    fn tls_upstream_on_port_53_is_a_warning() {
         let warning = &warnings("-u 1.1.1.1:53 -u udp://10.0.0.1,domain=a -u 9.9.9.9")[..];
         let expected = "--upstream: \"1.1.1.1:53\": port 53 is for plain DNS, which this program \
                         does not use without udp:// or tcp://; DNS over TLS is on port 853";
@@ -703,7 +703,7 @@ mod tests {
     }
 
     #[test]
-    fn own_listener_as_a_bootstrap_server_is_named_as_the_cause() {
+    fn bootstrap_server_that_is_this_program_is_refused() {
         let problem = parse_line("-u a.b -b ::1").unwrap_err();
         let expected = "--bootstrap: \"[::1]:53\": this program itself listens there (--listen, \
                         --port): expected another server, since queries would go round in a loop";

@@ -14,19 +14,19 @@ use crate::base::address::parse_port;
 use crate::config::budget::CACHE_MAX;
 use crate::config::{Budget, ClientDetail, LogFormat, Network, Policy, parse_duration, parse_size};
 
-/// An option of the program, wherever it stands.
+/// An option of the command line and the options file.
 pub(super) struct Row {
     pub(super) short: &'static str,
     pub(super) long: &'static str,
-    /// What its value is called; empty for an option without one.
+    /// The name of the value; empty for an option without a value.
     pub(super) value: &'static str,
-    /// Empty where it shares the help of the next row.
+    /// The help text; empty if the option shares the help of the next row.
     pub(super) help: &'static str,
-    /// Takes the value over, or says what was expected.
+    /// Parses and stores the value, or returns a description of the expected value.
     pub(super) apply: fn(&mut Draft, &str) -> Applied,
 }
 
-/// Options that stand in a file as well as on the command line.
+/// The options of the command line that are also valid in an options file.
 pub(super) const TABLE: &[Row] = &[
     Row {
         short: "p",

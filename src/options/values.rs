@@ -1,4 +1,4 @@
-//! How values of options are read.
+//! Parsers of option values.
 
 use std::borrow::Cow;
 use std::net::SocketAddr;
@@ -15,13 +15,13 @@ use crate::base::arena;
 use crate::config::upstream::PLAIN_PORT;
 use crate::config::{LogTarget, Upstream, parse_duration, parse_number};
 
-/// Nothing, or what was expected instead of a value.
+/// Success, or a description of the expected value.
 pub(super) type Applied = Result<(), Cow<'static, str>>;
 
-/// The value of a switch that is turned off. One that is turned on has none.
+/// The value that turns a switch off. A switch that is on has no value.
 pub(super) const OFF: &str = "no";
 
-/// Reads the value of a switch in a file: the one that the table of options takes.
+/// Parses the value of a switch in a file into the value for the table of options.
 pub(super) fn parse_switch(value: &str) -> Option<&'static str> {
     match value.to_ascii_lowercase().as_str() {
         "" | "yes" | "true" | "on" => Some(""),
@@ -53,7 +53,7 @@ pub(super) fn parse_bootstrap(draft: &mut Draft, value: &str) -> Applied {
     Ok(())
 }
 
-/// Reads an address for clients. Returns a warning if it may not be the address that was meant.
+/// Parses an address for clients. Returns a warning if another address may have been meant.
 pub(super) fn parse_listen(
     option: &str,
     listen: &mut Vec<(Address, Option<u16>)>,
@@ -71,14 +71,14 @@ pub(super) fn parse_http_listen(listen: &mut Vec<SocketAddr>, value: &str) -> Ap
     let (address, port) = parse_zoned(value, expected)?;
     check_own(address)?;
     let address = address.with_port(port.ok_or(expected)?);
-    // The entry point of the image may say the same.
+    // The entry point of the container image may name the same address.
     if !listen.contains(&address) {
         listen.push(address);
     }
     Ok(())
 }
 
-/// Reads an address, and a port if there is one.
+/// Parses an address and an optional port.
 fn parse_zoned(
     value: &str,
     expected: &'static str,
@@ -91,7 +91,8 @@ fn parse_zoned(
     }
 }
 
-/// Clients connect to the address of a host; packets to an address of many would not be answered.
+/// Checks that an address for clients belongs to a single host: a packet to many would get no
+/// reply.
 fn check_own(address: Address) -> Result<(), &'static str> {
     if address.is_of_many_hosts() {
         return Err("the address of this host, not a multicast or broadcast address");

@@ -1,5 +1,5 @@
-//! Options that are allowed and may not be meant. Each warning is one line that names the option,
-//! the value, and what to write instead.
+//! Warnings about options that are valid and may be mistakes. Each is one line that names the
+//! option, the value and the likely intention.
 
 use std::net::Ipv6Addr;
 
@@ -7,11 +7,11 @@ use crate::base::address::parse_port;
 use crate::config::upstream::PLAIN_PORT;
 use crate::config::{Host, Network, Scheme, Upstream};
 
-/// Ports that are written behind addresses of DNS servers: if the last group of an IPv6 address is
-/// one of them, it may have been meant as the port.
+/// Common ports of DNS servers: if the last group of an IPv6 address is one of them, it may have
+/// been meant as the port.
 const PORTS: [u16; 10] = [53, 443, 853, 5053, 5300, 5353, 5453, 8053, 8443, 8853];
 
-/// Returns a warning about an IPv6 address without brackets whose last group looks like a port.
+/// Returns a warning about an IPv6 address without brackets and with a last group like a port.
 pub(super) fn port_in_address(option: &str, text: &str) -> Option<String> {
     let (ip, port) = text.rsplit_once(':')?;
     let is_port = parse_port(port).is_some_and(|port| PORTS.contains(&port));
@@ -38,7 +38,7 @@ pub(super) fn plain_port(upstream: &Upstream) -> Option<String> {
     })
 }
 
-/// Returns a warning about a network of clients that is as large as the Internet, or nearly.
+/// Returns a warning about a client network that covers most or all of the Internet.
 pub(super) fn open_resolver(network: &Network, text: &str) -> Option<String> {
     network.is_much_of_the_internet().then(|| {
         format!(

@@ -1,9 +1,8 @@
-//! The data of records, as far as their type is known: lengths, character strings and names.
+//! The data of records of known types: lengths, character strings and names.
 //!
-//! A client reads the data of the types that it knows, so a record whose data has another form
-//! makes its message useless to the client. Names in the data of the types that RFC 3597, section
-//! 4, lists may be compressed, those in the data of younger types may not. Data of other types is
-//! opaque.
+//! A client parses the data of the types that it knows, so a record with malformed data makes the
+//! whole message useless to the client. Names in the data of the types listed in RFC 3597, section
+//! 4, may be compressed; names in the data of newer types may not. Data of other types is opaque.
 
 use super::name;
 use super::names::Names;
@@ -14,26 +13,26 @@ use super::{Malformed, read_u16, steps};
 /// A part of a record's data.
 #[derive(Clone, Copy, Debug)]
 enum Part {
-    /// This many octets.
-    Octets(usize),
-    /// A name, which may be compressed.
+    /// A fixed number of bytes.
+    Bytes(usize),
+    /// A name that may be compressed.
     Name,
-    /// A name, which is not compressed.
+    /// A name that must not be compressed.
     WholeName,
-    /// A character string: its length in an octet, and as many octets (RFC 1035, section 3.3).
+    /// A character string: a length byte and as many bytes (RFC 1035, section 3.3).
     Text,
-    /// Character strings to the end, possibly none.
+    /// Character strings up to the end, possibly none.
     Texts,
-    /// Blocks of a bitmap of types to the end (RFC 4034, section 4.1.2).
+    /// Blocks of a type bitmap up to the end (RFC 4034, section 4.1.2).
     Bitmap,
-    /// Parameters to the end, each a key, the length of its value, and the value (RFC 9460, section
-    /// 2.2).
+    /// Parameters up to the end, each a key, the length of its value, and the value (RFC 9460,
+    /// section 2.2).
     Parameters,
-    /// Anything to the end.
+    /// Opaque bytes up to the end.
     Rest,
 }
 
-use Part::{Bitmap, Name, Octets, Parameters, Rest, Text, Texts, WholeName};
+use Part::{Bitmap, Bytes, Name, Parameters, Rest, Text, Texts, WholeName};
 
 /// Classes in which a record may have no data at all (RFC 2136, section 1.1).
 const CLASSES_OF_UPDATES: [u16; 2] = [254, 255];
@@ -51,7 +50,7 @@ pub(crate) fn check(names: &mut Names<'_>, record: &Record, class: u16) -> Resul
     is_right.then_some(()).ok_or(Malformed)
 }
 
-/// The form of the data of this type.
+/// Returns the parts of the data of this type.
 fn parts(rr_type: Type, class: u16) -> &'static [Part] {
     if CLASSES_OF_UPDATES.contains(&class) {
         return &[Rest];
@@ -60,55 +59,55 @@ fn parts(rr_type: Type, class: u16) -> &'static [Part] {
         // NS, MD, MF, CNAME, MB, MG, MR, PTR, NSAP-PTR.
         2..=5 | 7..=9 | 12 | 23 => &[Name],
         // SOA.
-        6 => &[Name, Name, Octets(20)],
+        6 => &[Name, Name, Bytes(20)],
         // HINFO.
         13 => &[Text, Text],
         // MINFO, RP.
         14 | 17 => &[Name, Name],
         // MX, AFSDB, RT.
-        15 | 18 | 21 => &[Octets(2), Name],
+        15 | 18 | 21 => &[Bytes(2), Name],
         // TXT, ISDN, SPF.
         16 | 20 | 99 => &[Text, Texts],
         // X25.
         19 => &[Text],
         // SIG.
-        24 => &[Octets(18), Name, Rest],
+        24 => &[Bytes(18), Name, Rest],
         // PX.
-        26 => &[Octets(2), Name, Name],
+        26 => &[Bytes(2), Name, Name],
         // GPOS.
         27 => &[Text, Text, Text],
         // NXT.
         30 => &[Name, Rest],
         // SRV.
-        33 => &[Octets(6), Name],
+        33 => &[Bytes(6), Name],
         // NAPTR.
-        35 => &[Octets(4), Text, Text, Text, Name],
+        35 => &[Bytes(4), Text, Text, Text, Name],
         // KX, LP.
-        36 | 107 => &[Octets(2), WholeName],
+        36 | 107 => &[Bytes(2), WholeName],
         // DNAME.
         39 => &[WholeName],
         // KEY, DS, DNSKEY, CDS, CDNSKEY, URI.
-        25 | 43 | 48 | 59 | 60 | 256 => &[Octets(4), Rest],
+        25 | 43 | 48 | 59 | 60 | 256 => &[Bytes(4), Rest],
         // SSHFP, CAA.
-        44 => &[Octets(2), Rest],
-        257 => &[Octets(1), Text, Rest],
+        44 => &[Bytes(2), Rest],
+        257 => &[Bytes(1), Text, Rest],
         // RRSIG.
-        46 => &[Octets(18), WholeName, Rest],
+        46 => &[Bytes(18), WholeName, Rest],
         // NSEC, NSEC3, NSEC3PARAM, CSYNC.
         47 => &[WholeName, Bitmap],
-        50 => &[Octets(4), Text, Text, Bitmap],
-        51 => &[Octets(4), Text],
-        62 => &[Octets(6), Bitmap],
+        50 => &[Bytes(4), Text, Text, Bitmap],
+        51 => &[Bytes(4), Text],
+        62 => &[Bytes(6), Bitmap],
         // TLSA, SMIMEA.
-        52 | 53 => &[Octets(3), Rest],
+        52 | 53 => &[Bytes(3), Rest],
         // TALINK.
         58 => &[WholeName, WholeName],
         // SVCB, HTTPS.
-        64 | 65 => &[Octets(2), WholeName, Parameters],
+        64 | 65 => &[Bytes(2), WholeName, Parameters],
         // NID, L32, L64, EUI48, EUI64.
-        104 | 106 => &[Octets(10)],
-        105 | 108 => &[Octets(6)],
-        109 => &[Octets(8)],
+        104 | 106 => &[Bytes(10)],
+        105 | 108 => &[Bytes(6)],
+        109 => &[Bytes(8)],
         _ => &[Rest],
     }
 }
@@ -119,7 +118,7 @@ fn check_parts(names: &mut Names<'_>, record: &Record, parts: &[Part]) -> Result
     let mut at = record.data_start();
     for part in parts {
         at = match part {
-            Octets(len) => at + len,
+            Bytes(len) => at + len,
             Name => names.check(at)?,
             WholeName => name::skip_uncompressed(bytes, at)?,
             Text => skip_text(bytes, at)?,
@@ -166,7 +165,7 @@ mod tests {
     use super::super::Message;
     use super::*;
 
-    /// Whether a message is well formed in which a record of this type and class has this data. The
+    /// Returns whether a message with a record of this type, class and data is well formed. The
     /// name at position 12 is `www.example`.
     fn is_right(rr_type: u16, class: u16, data: &[u8]) -> bool {
         let mut bytes =
@@ -177,7 +176,7 @@ mod tests {
         bytes.extend(b"\0\0\x01\x2c");
         bytes.extend(u16::try_from(data.len()).unwrap().to_be_bytes());
         bytes.extend(data);
-        // Octets behind the record: data must not go on in them.
+        // Bytes after the record: its data must not continue in them.
         bytes.extend(b"\x01a\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0");
         Message::parse(&bytes).is_ok()
     }
@@ -186,8 +185,8 @@ mod tests {
         is_right(rr_type, CLASS_IN, data)
     }
 
-    /// A type, the octets before its names, how many names there are, the octets behind them, and
-    /// whether the names may be compressed.
+    /// A type, the bytes before its names, the number of names, the bytes after them, and whether
+    /// the names may be compressed.
     type Named = (u16, &'static [u8], usize, &'static [u8], bool);
 
     const NAMED: &[Named] = &[
@@ -219,7 +218,7 @@ mod tests {
     ];
 
     #[test]
-    fn names_in_data_are_followed_to_their_ends_and_end_within() {
+    fn names_in_data_are_checked_and_end_within_the_data() {
         for (rr_type, before, names, behind, may_be_compressed) in NAMED {
             let data = |name: &[u8]| [before, &*name.repeat(*names), behind].concat();
             let whole = data(b"\x03WWW\x07example\0");
@@ -229,14 +228,14 @@ mod tests {
                 let is_accepted = is_right_in(*rr_type, &data(compressed));
                 assert_eq!(is_accepted, *may_be_compressed, "type {rr_type}");
             }
-            // Into the header, ahead, to no name, to a label that is none.
+            // Pointers into the header, ahead, to an invalid name; a reserved label type.
             for wrong in [&b"\xc0\x00"[..], b"\xc0\x0b", b"\xc1\x00", b"\x40a\0"] {
                 assert!(
                     !is_right_in(*rr_type, &data(wrong)),
                     "type {rr_type}: {wrong:?}"
                 );
             }
-            // Every octet of the names is needed, and an octet more is too many.
+            // Every byte of the names is required, and an additional byte is too many.
             let names_end = whole.len() - behind.len();
             for len in 0..names_end {
                 assert!(
@@ -252,17 +251,17 @@ mod tests {
     }
 
     #[test]
-    fn addresses_have_their_lengths() {
+    fn addresses_have_fixed_lengths() {
         for len in 0..40 {
             assert_eq!(is_right_in(1, &vec![7; len]), len == 4, "A of {len}");
             assert_eq!(is_right_in(28, &vec![7; len]), len == 16, "AAAA of {len}");
-            // Those of another class are not known.
+            // The data of another class is opaque.
             assert!(is_right(1, 3, &vec![7; len]));
         }
     }
 
     #[test]
-    fn soa_has_20_octets_behind_its_names() {
+    fn soa_has_20_bytes_after_its_names() {
         for len in 0..30 {
             let data = [&b"\xc0\x0c\xc0\x0c"[..], &vec![0; len]].concat();
             assert_eq!(is_right_in(6, &data), len == 20, "{len}");
@@ -324,7 +323,7 @@ mod tests {
     fn data_of_unknown_types_is_opaque() {
         for data in [&b""[..], b"\xc0\x00", b"\xff"] {
             assert!(is_right_in(65_280, data) && is_right_in(10, data));
-            // A record of an update may have no data of its type.
+            // A record of a dynamic update may have no data.
             assert!(is_right(2, 255, data));
         }
     }

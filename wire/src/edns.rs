@@ -1,7 +1,7 @@
 //! Extension mechanisms for DNS: the OPT record and its options (RFC 6891).
 //!
-//! OPT belongs to one hop. What a client says in it shapes the response to that client and the
-//! query that goes upstream, but the record itself is made anew on each side: see [`OptWriter`].
+//! OPT belongs to one hop. The OPT of a client shapes its response and the upstream query, but each
+//! side gets a new record: see [`OptWriter`].
 
 use std::ops::RangeInclusive;
 
@@ -9,33 +9,33 @@ use super::question::Type;
 use super::record::Record;
 use super::{Malformed, octets, push_u16, read_u16, steps};
 
-/// Octets of an OPT record without options.
+/// Length in bytes of an OPT record without options.
 pub const OPT_LEN: usize = 11;
 
-/// The flag of OPT that asks for DNSSEC records (RFC 3225).
+/// The flag of OPT that requests DNSSEC records (RFC 3225).
 pub const DO: u16 = 0x8000;
 
-/// The version of EDNS that is spoken here (RFC 6891, section 6.1.3).
+/// The supported version of EDNS (RFC 6891, section 6.1.3).
 pub const VERSION: u8 = 0;
 
-/// The number of an option.
+/// The code of an option.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct OptionCode(pub u16);
 
 impl OptionCode {
-    /// The client's network, for answers that depend on the place (RFC 7871).
+    /// The client's network, for answers that depend on the location (RFC 7871).
     pub const CLIENT_SUBNET: Self = Self(8);
     /// A token against forged source addresses (RFC 7873).
     pub const COOKIE: Self = Self(10);
-    /// How long an idle TCP connection is kept (RFC 7828).
+    /// The idle timeout of the TCP connection (RFC 7828).
     pub const TCP_KEEPALIVE: Self = Self(11);
-    /// Octets that hide the length of a message (RFC 7830).
+    /// Padding that hides the length of a message (RFC 7830).
     pub const PADDING: Self = Self(12);
-    /// Why a query went wrong (RFC 8914).
+    /// The reason why a query failed (RFC 8914).
     pub const EXTENDED_ERROR: Self = Self(15);
 
-    /// Whether the option concerns one hop alone, or tells upstream who the client is. All others,
-    /// the unknown ones included, pass.
+    /// Returns whether the option concerns one hop alone or discloses the client to the upstream.
+    /// All other options, including unknown ones, are forwarded.
     pub fn stays_on_hop(self) -> bool {
         matches!(
             self,
@@ -44,48 +44,48 @@ impl OptionCode {
     }
 }
 
-/// A reason by number (RFC 8914, section 4).
+/// The code of an extended DNS error (RFC 8914, section 4).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ExtendedErrorCode(pub u16);
 
 impl ExtendedErrorCode {
-    /// None of the other codes fits.
+    /// An error without a code of its own.
     pub const OTHER: Self = Self(0);
-    /// The answer is no longer fresh (RFC 8767).
+    /// The answer is stale (RFC 8767).
     pub const STALE_ANSWER: Self = Self(3);
-    /// It went wrong shortly before.
+    /// The failure is cached.
     pub const CACHED_ERROR: Self = Self(13);
-    /// The client may not ask here.
+    /// The client is not allowed to query this server.
     pub const PROHIBITED: Self = Self(18);
-    /// The denial is no longer fresh (RFC 8767).
+    /// The negative answer is stale (RFC 8767).
     pub const STALE_NXDOMAIN: Self = Self(19);
     /// The operation or query is not supported.
     pub const NOT_SUPPORTED: Self = Self(21);
-    /// No server could be reached that would know the answer.
+    /// No authoritative server could be reached.
     pub const NO_REACHABLE_AUTHORITY: Self = Self(22);
-    /// Talking to a server failed.
+    /// The communication with a server failed.
     pub const NETWORK_ERROR: Self = Self(23);
 
-    /// Whether it is a judgement of the name, which fails validation or is not to be had, rather
-    /// than trouble of the server that says so.
+    /// Returns whether the code concerns the name, which fails validation or is blocked, and not
+    /// the server that reports the error.
     pub fn is_judgement(self) -> bool {
         matches!(self.0, 5..=12 | 15..=18 | 27)
     }
 }
 
-/// Why a query went wrong, for the one who reads the response (RFC 8914).
+/// The reason why a query failed, for the reader of the response (RFC 8914).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ExtendedError {
-    /// The reason by number.
+    /// The code of the reason.
     pub code: ExtendedErrorCode,
-    /// The reason in words, short.
+    /// A short description of the reason.
     pub text: &'static str,
 }
 
-/// What an OPT record says.
+/// The content of an OPT record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Opt<'a> {
-    /// Octets of the largest UDP message that its sender takes.
+    /// The size in bytes of the largest UDP message that the sender accepts.
     pub udp_size: u16,
     /// The upper eight bits of the response code.
     pub rcode_extension: u8,
@@ -97,12 +97,12 @@ pub struct Opt<'a> {
 }
 
 impl<'a> Opt<'a> {
-    /// Reads the OPT that stands at `record`; its owner must be the root and its options whole.
+    /// Parses the OPT at `record`. The owner must be the root, and the options must be complete.
     pub fn parse(message: &'a [u8], record: &Record) -> Result<Self, Malformed> {
         Self::parse_at(message, record.start)
     }
 
-    /// Returns whether the record that starts at `start` is an OPT with the root as its owner.
+    /// Returns whether the record at `start` is an OPT with the root as its owner.
     #[inline]
     pub(super) fn starts_at(message: &[u8], start: usize) -> bool {
         let [high, low] = Type::OPT.0.to_be_bytes();
@@ -110,12 +110,12 @@ impl<'a> Opt<'a> {
         record.is_some_and(|record| record.starts_with(&[0, high, low]))
     }
 
-    /// Octets of the record.
+    /// Returns the length of the record in bytes.
     pub(super) fn wire_len(&self) -> usize {
         OPT_LEN + self.options.len()
     }
 
-    /// Reads the OPT that starts at `start`.
+    /// Parses the OPT at `start`.
     #[inline]
     pub(super) fn parse_at(message: &'a [u8], start: usize) -> Result<Self, Malformed> {
         let (head, rest) = message
@@ -140,19 +140,19 @@ impl<'a> Opt<'a> {
         })
     }
 
-    /// The options in their order.
+    /// Returns the options in order.
     pub fn options(&self) -> impl Iterator<Item = EdnsOption<'a>> + use<'a> {
         options(self.options)
     }
 
-    /// The options that pass from hop to hop.
+    /// Returns the options that are forwarded from hop to hop.
     pub fn passing_options(&self) -> impl Iterator<Item = EdnsOption<'a>> + use<'a> {
         self.options().filter(|option| !option.code.stays_on_hop())
     }
 
-    /// The options of a reply that a client gets: those that pass. Of extended errors there are at
-    /// most [`EXTENDED_ERRORS_MAX`], and each has a text of at most [`EXTENDED_TEXT_LEN_MAX`]
-    /// octets of UTF-8.
+    /// Returns the options of a reply that are forwarded to a client. There are at most
+    /// [`EXTENDED_ERRORS_MAX`] extended errors, each with a text of at most
+    /// [`EXTENDED_TEXT_LEN_MAX`] bytes of UTF-8.
     pub fn options_for_client(&self) -> impl Iterator<Item = EdnsOption<'a>> + use<'a> {
         let mut errors_left = EXTENDED_ERRORS_MAX;
         self.passing_options().filter_map(move |option| {
@@ -164,13 +164,13 @@ impl<'a> Opt<'a> {
         })
     }
 
-    /// The extended errors among the [options for a client](Self::options_for_client).
+    /// Returns the extended errors among the [options for a client](Self::options_for_client).
     pub fn extended_errors(&self) -> impl Iterator<Item = EdnsOption<'a>> + use<'a> {
         self.options_for_client()
             .filter(|option| option.code == OptionCode::EXTENDED_ERROR)
     }
 
-    /// The codes of the extended errors.
+    /// Returns the codes of the extended errors.
     pub fn error_codes(&self) -> impl Iterator<Item = ExtendedErrorCode> + use<'a> {
         let errors = self
             .options()
@@ -179,12 +179,12 @@ impl<'a> Opt<'a> {
         codes.map(ExtendedErrorCode)
     }
 
-    /// Whether one of the reasons given is a [judgement](ExtendedErrorCode::is_judgement).
+    /// Returns whether any extended error is a [judgement](ExtendedErrorCode::is_judgement).
     pub fn has_judgement(&self) -> bool {
         self.error_codes().any(ExtendedErrorCode::is_judgement)
     }
 
-    /// The cookie, of several the first (RFC 7873, section 5.2).
+    /// Returns the first cookie (RFC 7873, section 5.2).
     pub fn cookie(&self) -> Result<Option<Cookie<'a>>, Malformed> {
         let mut options = self.options();
         let cookie = options.find(|option| option.code == OptionCode::COOKIE);
@@ -200,31 +200,31 @@ impl<'a> Opt<'a> {
         Some(u16::from_be_bytes(timeout))
     }
 
-    /// Whether there is an option of this number.
+    /// Returns whether there is an option with this code.
     pub fn has_option(&self, code: OptionCode) -> bool {
         self.options().any(|option| option.code == code)
     }
 }
 
-/// Octets of the longest text of an extended error that is kept and forwarded.
+/// Maximum length in bytes of the text of an extended error that is kept and forwarded.
 pub const EXTENDED_TEXT_LEN_MAX: usize = 256;
 
-/// Extended errors of a reply that are kept and forwarded, at most.
+/// Maximum number of extended errors of a reply that are kept and forwarded.
 pub const EXTENDED_ERRORS_MAX: usize = 8;
 
-/// Octets of the code of an extended error, which stands before the text (RFC 8914, section 2).
+/// Length in bytes of the code of an extended error, before the text (RFC 8914, section 2).
 const EXTENDED_CODE_LEN: usize = 2;
 
-/// Octets of a client's part of a cookie, and of a server's.
+/// Lengths in bytes of the client's part and the server's part of a cookie.
 const CLIENT_COOKIE_LEN: usize = 8;
 const SERVER_COOKIE_LEN: RangeInclusive<usize> = 8..=32;
 
 /// A client's cookie (RFC 7873, section 4).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Cookie<'a> {
-    /// What the client knows its responses by.
+    /// The part by which the client recognizes its responses.
     pub client: [u8; CLIENT_COOKIE_LEN],
-    /// What the client had from the server, if that is so.
+    /// The part that the client received from the server, if any.
     pub server: Option<&'a [u8]>,
 }
 
@@ -242,7 +242,7 @@ impl<'a> Cookie<'a> {
     }
 }
 
-/// The options that stand in a row.
+/// Returns the options in a sequence of encoded options.
 pub fn options(mut row: &[u8]) -> impl Iterator<Item = EdnsOption<'_>> {
     std::iter::from_fn(move || {
         let (option, after) = split_option(row).ok()?;
@@ -251,7 +251,7 @@ pub fn options(mut row: &[u8]) -> impl Iterator<Item = EdnsOption<'_>> {
     })
 }
 
-/// Appends options in a row, as [`options`] reads them. Their data come from a message.
+/// Appends options in the encoding that [`options`] reads. Their data comes from a message.
 pub fn write_options<'a>(out: &mut Vec<u8>, options: impl Iterator<Item = EdnsOption<'a>>) {
     for option in options {
         push_u16(out, option.code.0);
@@ -263,19 +263,20 @@ pub fn write_options<'a>(out: &mut Vec<u8>, options: impl Iterator<Item = EdnsOp
 /// One option of an OPT record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct EdnsOption<'a> {
-    /// Its number.
+    /// The code of the option.
     pub code: OptionCode,
-    /// Its data.
+    /// The data of the option.
     pub data: &'a [u8],
 }
 
 impl EdnsOption<'_> {
-    /// Octets of number, length and data.
+    /// Returns the length in bytes of code, length and data.
     pub fn wire_len(&self) -> usize {
         OPTION_HEAD_LEN + self.data.len()
     }
 
-    /// This extended error with a text that is not too long and is UTF-8; `None` if it has no code.
+    /// Returns this extended error with its text cut to valid UTF-8 of limited length, or `None` if
+    /// it has no code.
     fn bounded_error(self) -> Option<Self> {
         let (_, text) = self.data.split_at_checked(EXTENDED_CODE_LEN)?;
         let text = &text[..text.len().min(EXTENDED_TEXT_LEN_MAX)];
@@ -290,7 +291,7 @@ impl EdnsOption<'_> {
     }
 }
 
-/// Octets of an option's number and length.
+/// Length in bytes of an option's code and length.
 pub(super) const OPTION_HEAD_LEN: usize = 4;
 
 fn split_option(bytes: &[u8]) -> Result<(EdnsOption<'_>, &[u8]), Malformed> {
@@ -303,23 +304,23 @@ fn split_option(bytes: &[u8]) -> Result<(EdnsOption<'_>, &[u8]), Malformed> {
     Ok((EdnsOption { code, data }, rest))
 }
 
-/// Appends one OPT record to a message. An option for which the record or the message has no room
-/// is left out.
+/// A writer that appends one OPT record to a message. It leaves out options for which the record or
+/// the message has no room.
 #[derive(Debug)]
 pub struct OptWriter<'a> {
     out: &'a mut Vec<u8>,
     data_len_at: usize,
-    /// The buffer ends here at the latest.
+    /// Maximum length of the buffer.
     end_max: usize,
 }
 
 impl<'a> OptWriter<'a> {
-    /// Starts the record. `udp_size` is what its sender takes, in octets.
+    /// Starts the record. `udp_size` is the size in bytes that its sender accepts.
     pub fn start(out: &'a mut Vec<u8>, udp_size: u16, rcode_extension: u8, flags: u16) -> Self {
         let opt = Type::OPT.0.to_be_bytes();
         let size = udp_size.to_be_bytes();
         let bits = flags.to_be_bytes();
-        // The root, type, size, extended code, version, flags, and the length to come.
+        // The root, type, size, extended code, version, flags, and a placeholder for the length.
         let record: [u8; OPT_LEN] = [
             0,
             opt[0],
@@ -338,7 +339,7 @@ impl<'a> OptWriter<'a> {
         Self::at(out, data_len_at)
     }
 
-    /// Goes on with the record that starts at `opt_start` and ends the buffer.
+    /// Continues the record that starts at `opt_start` and ends the buffer.
     pub fn resume(out: &'a mut Vec<u8>, opt_start: usize) -> Self {
         Self::at(out, opt_start + OPT_LEN - DATA_LEN_LEN)
     }
@@ -351,7 +352,7 @@ impl<'a> OptWriter<'a> {
         }
     }
 
-    /// Leaves out options from now on that would take the buffer beyond this length.
+    /// Leaves out further options that would extend the buffer beyond this length.
     pub fn end_before(&mut self, buffer_len_max: usize) {
         self.end_max = self.end_max.min(buffer_len_max);
     }
@@ -370,7 +371,7 @@ impl<'a> OptWriter<'a> {
         }
     }
 
-    /// Adds the reason why a query went wrong, without its text if there is no room for that.
+    /// Adds an extended error, without its text if there is no room for the text.
     pub fn extended_error(&mut self, error: ExtendedError) {
         for text in [error.text, ""] {
             let data_len = EXTENDED_CODE_LEN + text.len();
@@ -382,7 +383,7 @@ impl<'a> OptWriter<'a> {
         }
     }
 
-    /// Appends number and length of an option, if there is room for it.
+    /// Appends the code and length of an option. Returns whether there is room for the option.
     fn start_option(&mut self, code: OptionCode, data_len: usize) -> bool {
         if self.out.len() + OPTION_HEAD_LEN + data_len > self.end_max {
             return false;
@@ -392,9 +393,9 @@ impl<'a> OptWriter<'a> {
         true
     }
 
-    /// Ends the record with padding, so that the message, which starts at `message_start` of the
-    /// buffer and ends with this record, has a multiple of `block` octets, or, if that is too much,
-    /// `len_max` (RFC 8467, section 4.1).
+    /// Finishes the record with padding, so that the message, which starts at `message_start` of
+    /// the buffer and ends with this record, has a multiple of `block` bytes or, if that is too
+    /// much, `len_max` (RFC 8467, section 4.1).
     pub fn pad(mut self, message_start: usize, block: usize, len_max: usize) {
         let unpadded = self.out.len() - message_start + OPTION_HEAD_LEN;
         let padded = unpadded.next_multiple_of(block).min(len_max);
@@ -406,7 +407,7 @@ impl<'a> OptWriter<'a> {
         self.finish();
     }
 
-    /// Ends the record.
+    /// Finishes the record.
     pub fn finish(self) {
         let data_len = self.out.len() - self.data_len_at - DATA_LEN_LEN;
         self.out[self.data_len_at..][..DATA_LEN_LEN]
@@ -414,10 +415,10 @@ impl<'a> OptWriter<'a> {
     }
 }
 
-/// Octets of the length of an OPT record's options.
+/// Length in bytes of the data length of an OPT record.
 const DATA_LEN_LEN: usize = 2;
 
-/// A length of which [`OptWriter::end_max`] sees to it that it has 16 bits.
+/// Returns a length as 16 bits, to which [`OptWriter::end_max`] limits it.
 fn low_u16(len: usize) -> u16 {
     u16::try_from(len).unwrap_or(u16::MAX)
 }
@@ -439,7 +440,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_written_is_read() {
+    fn written_opt_is_parsed() {
         let bytes = written(|writer| {
             writer.option(OptionCode(65_001), b"abc");
             writer.extended_error(ExtendedError {
@@ -454,7 +455,7 @@ mod tests {
     }
 
     #[test]
-    fn options_of_one_hop_do_not_pass() {
+    fn options_of_one_hop_are_not_forwarded() {
         let bytes = written(|writer| {
             for code in [3, 8, 10, 11, 12, 15, 65_001] {
                 writer.option(OptionCode(code), &[1, 2]);
@@ -481,7 +482,7 @@ mod tests {
     }
 
     #[test]
-    fn padding_stays_within_what_a_message_may_have() {
+    fn padding_stays_within_the_maximum_length() {
         for (len_max, len) in [
             (200, 128),
             (128, 128),
@@ -498,11 +499,11 @@ mod tests {
     }
 
     #[test]
-    fn cookie_has_a_part_of_the_client_and_may_have_one_of_the_server() {
-        let octets: Vec<u8> = (0..50).collect();
+    fn cookie_has_a_client_part_and_an_optional_server_part() {
+        let bytes: Vec<u8> = (0..50).collect();
         let cookie = |len: usize| {
             let bytes = written(|writer| {
-                writer.option(OptionCode::COOKIE, &octets[..len]);
+                writer.option(OptionCode::COOKIE, &bytes[..len]);
                 writer.option(OptionCode::COOKIE, &[]);
             });
             parsed(&bytes)
@@ -535,7 +536,7 @@ mod tests {
     }
 
     #[test]
-    fn owner_other_than_root_and_torn_options_are_malformed() {
+    fn owner_other_than_root_and_truncated_options_are_malformed() {
         let mut bytes = written(|writer| writer.option(OptionCode(3), b"nsid"));
         *bytes.last_chunk_mut::<5>().unwrap() = [5, b'n', b's', b'i', b'd'];
         assert_eq!(parsed(&bytes), Err(Malformed));

@@ -1,4 +1,4 @@
-//! Messages on a stream: each behind its length in two octets (RFC 1035, section 4.2.2; RFC 7766,
+//! Messages on a stream: each follows its length in two bytes (RFC 1035, section 4.2.2; RFC 7766,
 //! section 8).
 
 use std::ops::ControlFlow;
@@ -7,41 +7,40 @@ use super::{MESSAGE_LEN_MAX, octets, push_u16};
 
 const LENGTH_LEN: usize = 2;
 
-/// Appends `message` behind its length.
+/// Appends `message` after its length.
 ///
 /// # Panics
-/// When the message is longer than a stream can carry; whoever makes a message keeps to
-/// [`MESSAGE_LEN_MAX`].
+///
+/// Panics if the message is longer than [`MESSAGE_LEN_MAX`], the limit for all messages.
 pub fn write(out: &mut Vec<u8>, message: &[u8]) {
-    let length = u16::try_from(message.len()).expect("messages are at most 65,535 octets");
+    let length = u16::try_from(message.len()).expect("a message has at most 65,535 bytes");
     push_u16(out, length);
     octets::append(out, message);
 }
 
-/// Takes messages out of a stream, however it comes in pieces.
+/// Extracts messages from a stream that arrives in arbitrary pieces.
 ///
-/// Messages that are whole within a piece are handed on where they lie; only what is torn, or left
-/// for later, is kept. Between messages no memory is held.
+/// A message that is complete within a piece is passed on without a copy; only incomplete or
+/// postponed bytes are kept. Between messages no memory is held.
 #[derive(Debug, Default)]
 pub struct Deframer {
     kept: Vec<u8>,
 }
 
 impl Deframer {
-    /// Octets kept for later: at most one torn message, and what [`Deframer::feed`] was told to
-    /// leave.
+    /// Returns the number of bytes kept: at most one incomplete message, and the messages that
+    /// [`Deframer::feed`] was told to leave.
     pub fn len(&self) -> usize {
         self.kept.len()
     }
 
-    /// Whether nothing is kept.
+    /// Returns whether no bytes are kept.
     pub fn is_empty(&self) -> bool {
         self.kept.is_empty()
     }
 
-    /// Hands every whole message to `take`, those kept from before first, until the bytes are used
-    /// up or `take` breaks. What is then left is kept. The message that `take` broke at counts as
-    /// taken.
+    /// Passes each complete message to `take`, kept ones first, until the bytes are used up or
+    /// `take` breaks. The rest is kept. The message at which `take` broke counts as taken.
     pub fn feed(
         &mut self,
         piece: &[u8],
@@ -67,12 +66,12 @@ impl Deframer {
         flow
     }
 
-    /// Keeps bytes that come while nothing may be taken.
+    /// Keeps bytes that arrive while no message may be taken.
     pub fn keep(&mut self, piece: &[u8]) {
         self.kept.extend_from_slice(piece);
     }
 
-    /// [`Deframer::feed`] when what is kept starts with a whole message.
+    /// Implements [`Deframer::feed`] if the kept bytes start with a complete message.
     fn feed_kept(
         &mut self,
         piece: &[u8],
@@ -96,8 +95,8 @@ impl Deframer {
     }
 }
 
-/// Octets that `bytes`, which are not empty, lack until they hold what can be known next: the
-/// length or the whole message. `None` when they hold a whole message.
+/// Returns how many more bytes the non-empty `bytes` need for the next step: the length, or the
+/// complete message. Returns `None` if they hold a complete message.
 fn missing(bytes: &[u8]) -> Option<usize> {
     let needed = match bytes.first_chunk() {
         Some(length) => LENGTH_LEN + usize::from(u16::from_be_bytes(*length)),
@@ -108,7 +107,7 @@ fn missing(bytes: &[u8]) -> Option<usize> {
         .filter(|&missing| missing > 0)
 }
 
-/// Hands on the whole messages that `bytes` start with; returns what is left.
+/// Passes on the complete messages at the start of `bytes`. Returns the rest.
 fn take_whole<'a>(
     mut bytes: &'a [u8],
     take: &mut impl FnMut(&[u8]) -> ControlFlow<()>,
@@ -126,7 +125,7 @@ fn take_whole<'a>(
     (ControlFlow::Continue(()), bytes)
 }
 
-/// Octets of the longest message with its length.
+/// Maximum length in bytes of a message with its length.
 pub const FRAME_LEN_MAX: usize = LENGTH_LEN + MESSAGE_LEN_MAX;
 
 #[cfg(test)]
@@ -147,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn whole_messages_leave_nothing_behind() {
+    fn complete_messages_leave_no_bytes() {
         let mut deframer = Deframer::default();
         let mut taken = Vec::new();
         let bytes = framed(&[b"one".to_vec(), Vec::new(), b"two".to_vec()]);
@@ -162,7 +161,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn messages_come_out_whole_however_the_stream_is_cut(
+        fn messages_are_complete_for_any_split_of_the_stream(
             messages in messages(),
             cuts in proptest::collection::vec(1..9usize, 1..200),
         ) {
@@ -183,7 +182,7 @@ mod tests {
         }
 
         #[test]
-        fn what_is_left_for_later_comes_later(
+        fn postponed_messages_are_kept(
             messages in messages(),
             cuts in proptest::collection::vec((1..90usize, 0..4usize), 1..200),
         ) {

@@ -3,10 +3,10 @@
 use std::fmt;
 use std::ops::{BitAnd, BitOr};
 
-/// Octets of a header.
+/// Length of a header in bytes.
 pub const HEADER_LEN: usize = 12;
 
-/// The third and fourth octet of a header: QR, OPCODE, AA, TC, RD, RA, Z, AD, CD, RCODE.
+/// The third and fourth byte of a header: QR, OPCODE, AA, TC, RD, RA, Z, AD, CD, RCODE.
 #[derive(Clone, Copy, PartialEq, Eq, Default)]
 pub struct Flags(u16);
 
@@ -33,47 +33,47 @@ impl Flags {
 
     const OPCODE: u16 = 0x7800;
 
-    /// Whether every flag of `other` is set.
+    /// Returns whether every flag of `other` is set.
     pub fn contains(self, other: Self) -> bool {
         self.0 & other.0 == other.0
     }
 
-    /// These flags and those of `other`.
+    /// Returns these flags and the flags of `other`.
     #[must_use]
     pub const fn with(self, other: Self) -> Self {
         Self(self.0 | other.0)
     }
 
-    /// The flags as a number.
+    /// Returns the flags as a number.
     pub fn to_u16(self) -> u16 {
         self.0
     }
 
-    /// These flags without those of `other`.
+    /// Returns these flags without the flags of `other`.
     #[must_use]
     pub fn without(self, other: Self) -> Self {
         Self(self.0 & !other.0)
     }
 
-    /// What kind of query this is.
+    /// Returns the opcode.
     pub fn opcode(self) -> Opcode {
         Opcode(((self.0 & Self::OPCODE) >> 11) as u8)
     }
 
-    /// The lower four bits of the response code.
+    /// Returns the lower four bits of the response code.
     pub fn rcode(self) -> Rcode {
         Rcode(self.0 & Self::RCODE.0)
     }
 
-    /// These flags with the lower four bits of `rcode` in place.
+    /// Returns these flags with the lower four bits of `rcode`.
     #[must_use]
     pub fn with_rcode(self, rcode: Rcode) -> Self {
         Self(self.0 & !Self::RCODE.0 | rcode.0 & Self::RCODE.0)
     }
 
-    /// The flags and numbers that each response takes over from its query: OPCODE and, for an
-    /// ordinary query, RD and CD (RFC 1035, section 4.1.1; RFC 4035, section 3.2.2). What these
-    /// flags mean to another opcode is not known here, so they are clear, as in BIND's responses.
+    /// Returns the flags that each response copies from its query: OPCODE and, for an ordinary
+    /// query, RD and CD (RFC 1035, section 4.1.1; RFC 4035, section 3.2.2). The meaning of RD and
+    /// CD is unknown for other opcodes, so they are clear, as in BIND's responses.
     #[must_use]
     pub fn echoed(self) -> Self {
         match self.0 & Self::OPCODE {
@@ -111,7 +111,7 @@ impl fmt::Debug for Flags {
     }
 }
 
-/// A kind of query (RFC 1035, section 4.1.1).
+/// An operation code (RFC 1035, section 4.1.1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Opcode(u8);
 
@@ -127,41 +127,41 @@ pub struct Rcode(u16);
 impl Rcode {
     /// No error.
     pub const NOERROR: Self = Self(0);
-    /// The query could not be understood.
+    /// The query is malformed.
     pub const FORMERR: Self = Self(1);
-    /// The query could not be answered.
+    /// The server failed to answer the query.
     pub const SERVFAIL: Self = Self(2);
     /// The name does not exist.
     pub const NXDOMAIN: Self = Self(3);
-    /// The kind of query is not supported.
+    /// The opcode is not supported.
     pub const NOTIMP: Self = Self(4);
     /// The query is not allowed.
     pub const REFUSED: Self = Self(5);
     /// The EDNS version is not supported (RFC 6891, section 9).
     pub const BADVERS: Self = Self(16);
-    /// The cookie is not one of this server's (RFC 7873, section 8).
+    /// The server cookie is invalid (RFC 7873, section 8).
     pub const BADCOOKIE: Self = Self(23);
 
-    /// The code with its upper eight bits from OPT.
+    /// Returns the code with its upper eight bits from OPT.
     #[must_use]
     pub fn with_extension(self, extension: u8) -> Self {
         Self(self.0 & Flags::RCODE.0 | u16::from(extension) << 4)
     }
 
-    /// The upper eight bits, which stand in OPT.
+    /// Returns the upper eight bits, which OPT carries.
     pub fn extension(self) -> u8 {
         let [upper, lower] = self.0.to_be_bytes();
         upper << 4 | lower >> 4
     }
 
-    /// The code as a number.
+    /// Returns the code as a number.
     pub fn to_u16(self) -> u16 {
         self.0
     }
 }
 
 impl fmt::Display for Rcode {
-    /// The mnemonic (IANA, "DNS RCODEs"), or the number.
+    /// Writes the mnemonic (IANA, "DNS RCODEs") or the number.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mnemonic = match self.0 {
             0 => "NOERROR",
@@ -184,7 +184,7 @@ impl fmt::Display for Rcode {
 }
 
 impl From<u16> for Rcode {
-    /// The code of this number, of which 12 bits count.
+    /// Returns the code of the lower 12 bits of `number`.
     fn from(number: u16) -> Self {
         Self(number & 0x0fff)
     }
@@ -193,7 +193,7 @@ impl From<u16> for Rcode {
 /// The header of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Header {
-    /// Chosen by whoever asks, repeated by whoever answers.
+    /// The id, chosen by the sender of a query and repeated in the response.
     pub id: u16,
     /// Flags, opcode and response code.
     pub flags: Flags,
@@ -208,7 +208,8 @@ pub struct Header {
 }
 
 impl Header {
-    /// The header that `message` starts with; `None` where fewer than twelve octets stand.
+    /// Parses the header at the start of `message`. Returns `None` if the message is shorter than
+    /// twelve bytes.
     pub fn parse(message: &[u8]) -> Option<Self> {
         let bytes: &[u8; HEADER_LEN] = message.first_chunk()?;
         let number = |at: usize| u16::from_be_bytes([bytes[at], bytes[at + 1]]);
@@ -222,7 +223,7 @@ impl Header {
         })
     }
 
-    /// The twelve octets of this header.
+    /// Returns the twelve bytes of this header.
     pub fn to_bytes(self) -> [u8; HEADER_LEN] {
         let mut bytes = [0; HEADER_LEN];
         let mut put = |at: usize, number: u16| {
@@ -243,7 +244,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn header_survives_the_round_trip() {
+    fn written_header_is_parsed() {
         let bytes = [0xab, 0xcd, 0x85, 0xb3, 0, 1, 0, 2, 0, 3, 0, 4];
         let header = Header::parse(&bytes).unwrap();
         assert_eq!(header.id, 0xabcd);
@@ -256,7 +257,7 @@ mod tests {
     }
 
     #[test]
-    fn eleven_octets_are_no_header() {
+    fn eleven_bytes_are_no_header() {
         assert_eq!(Header::parse(&[0; 11]), None);
     }
 

@@ -1,19 +1,19 @@
-//! Bytes of DNS messages, and nothing else: no socket, no clock, no decision.
+//! Bytes of DNS messages, and nothing else: no socket, no clock, no policy.
 //!
-//! Reading does not copy, and allocates for no ordinary message: [`Message::parse`] walks the
-//! records of a message once, follows every name to its end, and remembers where things stand.
-//! Writing appends to a buffer that the caller owns. Whatever the bytes are, reading ends in a
-//! value or in [`Malformed`], never in a panic.
+//! Parsing does not copy, and does not allocate for ordinary messages: [`Message::parse`] walks the
+//! records of a message once, follows every name to its end, and stores positions. Writing appends
+//! to a buffer that the caller owns. For any input, parsing returns a value or [`Malformed`] and
+//! never panics.
 //!
-//! - [`header`]: the twelve octets that every message starts with
-//! - [`name`], [`question`], [`record`]: what follows them
-//! - `data`: the form that the data of records has, type by type
+//! - [`header`]: the twelve bytes at the start of every message
+//! - [`name`], [`question`], [`record`]: the parts after the header
+//! - `data`: the form of the data of records, by type
 //! - [`edns`]: the OPT record and its options
 //! - [`message`]: a whole message, checked
-//! - [`query`]: the query that goes upstream for a client's
-//! - [`response`]: the response that a client gets
+//! - [`query`]: the upstream query for a client's query
+//! - [`response`]: the response to a client
 //! - [`frame`]: messages on a stream
-//! - [`octets`]: few of them, copied and compared
+//! - [`octets`]: copies and comparisons of short byte strings
 //! - [`steps`]: a counter for tests that bound the cost of walks
 
 #![forbid(unsafe_code)]
@@ -40,11 +40,11 @@ pub use question::Question;
 
 use std::fmt;
 
-/// Octets in the largest message: the length field of a stream has 16 bits (RFC 1035, section
-/// 4.2.2).
+/// Maximum length of a message in bytes: the length field of a stream has 16 bits (RFC 1035,
+/// section 4.2.2).
 pub const MESSAGE_LEN_MAX: usize = 65_535;
 
-/// The bytes do not form what they claim to be.
+/// The error for bytes that do not have the expected form.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Malformed;
 
@@ -56,14 +56,13 @@ impl fmt::Display for Malformed {
 
 impl std::error::Error for Malformed {}
 
-/// The 16-bit number at `at`, in network order.
+/// Reads the 16-bit number at `at`, in network order.
 fn read_u16(bytes: &[u8], at: usize) -> Result<u16, Malformed> {
     let pair = bytes.get(at..).and_then(|rest| rest.first_chunk());
     pair.map(|pair| u16::from_be_bytes(*pair)).ok_or(Malformed)
 }
 
-/// Appends a 16-bit number in network order: octet by octet, which for so few costs less than a
-/// copy.
+/// Appends a 16-bit number in network order, byte by byte, which is faster than a copy here.
 fn push_u16(out: &mut Vec<u8>, number: u16) {
     let [high, low] = number.to_be_bytes();
     out.push(high);

@@ -1,4 +1,4 @@
-//! A whole message, checked once from its first octet to its last record.
+//! A whole message, checked once from its first byte to its last record.
 
 use super::header::{HEADER_LEN, Header};
 use super::names::Names;
@@ -6,35 +6,34 @@ use super::question::{Question, Type};
 use super::record::{Record, records};
 use super::{MESSAGE_LEN_MAX, Malformed, Opt, read_u16};
 
-/// A message whose records are all where its header says, whose names can be followed to their ends
-/// and whose data has the form that its type asks for. Octets after the last record are ignored.
+/// A message with the records that its header announces, names that can be followed to their ends,
+/// and data in the form of its type. Bytes after the last record are ignored.
 #[derive(Clone, Copy, Debug)]
 pub struct Message<'a> {
     bytes: &'a [u8],
     header: Header,
     question: Option<Question<'a>>,
     records_start: usize,
-    /// Position after the answer, authority and additional section.
+    /// Positions after the answer, authority and additional section.
     section_ends: [usize; 3],
     opt: Option<PlacedOpt<'a>>,
     is_signed: bool,
 }
 
-/// An OPT record and its place.
+/// An OPT record and its position.
 #[derive(Clone, Copy, Debug)]
 struct PlacedOpt<'a> {
     opt: Opt<'a>,
     start: usize,
-    /// Additional records that stand before it.
+    /// The number of additional records before it.
     records_before: u16,
 }
 
-/// A check of the records of a message. It remembers the records that are about the message rather
-/// than part of an answer.
+/// A check of the records of a message. It stores the position of records about the message itself.
 #[derive(Debug)]
 struct Records<'a> {
     names: Names<'a>,
-    /// The position of the OPT record, and the additional records that stand before it.
+    /// The position of the OPT record, and the number of additional records before it.
     opt: Option<(usize, u16)>,
     is_signed: bool,
 }
@@ -52,8 +51,8 @@ impl<'a> Records<'a> {
         Ok(at)
     }
 
-    /// Notes a record that is about the message. `additional` is the position of the record among
-    /// the additional records, if it is one of them.
+    /// Records the position of a record about the message itself. `additional` is the index among
+    /// the additional records, if the record is one of them.
     #[inline]
     fn take_special(&mut self, record: &Record, additional: Option<u16>) -> Result<(), Malformed> {
         match (record.rr_type, additional) {
@@ -71,7 +70,7 @@ impl<'a> Records<'a> {
         Ok(())
     }
 
-    /// Reads the OPT record, if there is one.
+    /// Parses the OPT record, if there is one.
     fn opt(&self) -> Result<Option<PlacedOpt<'a>>, Malformed> {
         let Some((start, records_before)) = self.opt else {
             return Ok(None);
@@ -95,8 +94,8 @@ fn skip_questions(bytes: &[u8], count: u16) -> Result<usize, Malformed> {
 }
 
 impl<'a> Message<'a> {
-    /// Checks `bytes`. A message holds at most one OPT, in its additional section (RFC 6891,
-    /// section 6.1.1).
+    /// Parses and checks `bytes`. A message holds at most one OPT, in its additional section (RFC
+    /// 6891, section 6.1.1).
     pub fn parse(bytes: &'a [u8]) -> Result<Self, Malformed> {
         let header = Header::parse(bytes).ok_or(Malformed)?;
         if bytes.len() > MESSAGE_LEN_MAX {
@@ -128,7 +127,7 @@ impl<'a> Message<'a> {
             at = records.check(at, header.authorities, false)?;
         }
         let authorities_end = at;
-        // Most messages have one additional record, OPT, which is read at once.
+        // Most messages have a single additional record, OPT, which is parsed directly.
         let opt = if header.additionals == 1 && Opt::starts_at(bytes, at) {
             let opt = Opt::parse_at(bytes, at)?;
             let start = at;
@@ -153,50 +152,51 @@ impl<'a> Message<'a> {
         })
     }
 
-    /// The header.
+    /// Returns the header.
     pub fn header(&self) -> Header {
         self.header
     }
 
-    /// The question, where the message has exactly one.
+    /// Returns the question if the message has exactly one.
     pub fn question(&self) -> Option<Question<'a>> {
         self.question
     }
 
-    /// What OPT says, where there is one.
+    /// Returns the content of OPT, if there is one.
     pub fn opt(&self) -> Option<Opt<'a>> {
         self.opt.map(|placed| placed.opt)
     }
 
-    /// Whether the message carries a signature over its own bytes, TSIG (RFC 8945) or SIG(0) (RFC
-    /// 2931), which breaks when any of them changes.
+    /// Returns whether the message carries a signature over its own bytes, TSIG (RFC 8945) or
+    /// SIG(0) (RFC 2931), which any change to the bytes breaks.
     pub fn is_signed(&self) -> bool {
         self.is_signed
     }
 
-    /// The message's bytes.
+    /// Returns the bytes of the message.
     pub fn bytes(&self) -> &'a [u8] {
         self.bytes
     }
 
-    /// Position of the first record, which is that after the question section.
+    /// Returns the position of the first record, which is the end of the question section.
     pub fn records_start(&self) -> usize {
         self.records_start
     }
 
-    /// Position after the answer and the authority section.
+    /// Returns the positions after the answer and the authority section.
     pub fn answer_and_authority_ends(&self) -> [usize; 2] {
         [self.section_ends[0], self.section_ends[1]]
     }
 
-    /// Position after the last record that stands before OPT. Where OPT is not the last record,
-    /// those behind it are left out: they are additional, so not needed (RFC 2181, section 9), and
-    /// names in them may point behind OPT, which moves.
+    /// Returns the position after the last record before OPT. Records after OPT are left out: they
+    /// are additional, so not required (RFC 2181, section 9), and their names may point behind OPT,
+    /// which moves.
     pub fn records_end(&self) -> usize {
         self.opt.map_or(self.section_ends[2], |placed| placed.start)
     }
 
-    /// Records in the answer, authority and additional section up to [`Message::records_end`].
+    /// Returns the numbers of records in the answer, authority and additional section up to
+    /// [`Message::records_end`].
     pub fn record_counts(&self) -> [u16; 3] {
         let additionals = match self.opt {
             Some(placed) => placed.records_before,
@@ -205,17 +205,17 @@ impl<'a> Message<'a> {
         [self.header.answers, self.header.authorities, additionals]
     }
 
-    /// The records of the answer section.
+    /// Returns the records of the answer section.
     pub fn answers(&self) -> impl Iterator<Item = Record> + use<'a> {
         self.records(self.records_start, self.section_ends[0])
     }
 
-    /// The records of the authority section.
+    /// Returns the records of the authority section.
     pub fn authorities(&self) -> impl Iterator<Item = Record> + use<'a> {
         self.records(self.section_ends[0], self.section_ends[1])
     }
 
-    /// The records between two record boundaries.
+    /// Returns the records between two record boundaries.
     pub fn records(&self, start: usize, end: usize) -> impl Iterator<Item = Record> + use<'a> {
         records(self.bytes, start, end)
     }
@@ -231,7 +231,7 @@ mod tests {
         \x00\x00\x29\x04\xd0\x00\x00\x80\x00\x00\x00";
 
     #[test]
-    fn query_with_opt_is_read() {
+    fn query_with_opt_is_parsed() {
         let message = Message::parse(QUERY).unwrap();
         assert_eq!(message.header().id, 0x1234);
         assert_eq!(message.question().unwrap().name(), b"\x03www\x00");
@@ -248,7 +248,7 @@ mod tests {
             assert!(Message::parse(&bytes).is_err(), "count at {at}");
         }
         for len in 0..QUERY.len() {
-            assert!(Message::parse(&QUERY[..len]).is_err(), "{len} octets");
+            assert!(Message::parse(&QUERY[..len]).is_err(), "{len} bytes");
         }
     }
 
@@ -264,7 +264,7 @@ mod tests {
         assert!(Message::parse(&in_answer).is_err());
     }
 
-    /// A query whose question has the name `a.`, with these records in the answer section.
+    /// Returns a reply to a question for `a.` with these records in the answer section.
     fn answer(records: &[&[u8]]) -> Vec<u8> {
         let mut bytes = b"\0\0\x81\x80\0\x01\0\0\0\0\0\0\x01a\0\0\x01\0\x01".to_vec();
         bytes[7] = u8::try_from(records.len()).unwrap();
@@ -273,14 +273,14 @@ mod tests {
     }
 
     #[test]
-    fn name_outside_the_octets_before_it_is_malformed() {
-        // The pointer leads into the type of the question, and the label there runs on behind the
+    fn pointer_outside_the_bytes_before_it_is_malformed() {
+        // The pointer leads to the type of the question, and the label there extends beyond the
         // record.
         let a = b"\xc0\x10\0\x01\0\x01\0\0\x01\x2c\0\x04\x01\x02\x03\x04";
         let mut bytes = answer(&[a]);
         bytes.extend(b"\0\x23\0\0\x81\x80");
         assert!(Message::parse(&bytes).is_err());
-        // The same pointer, to a name that ends before the record.
+        // The same pointer leads to a name that ends before the record.
         bytes[16..19].copy_from_slice(b"\x01\0\0");
         assert!(Message::parse(&bytes).is_ok());
     }
@@ -295,7 +295,7 @@ mod tests {
             Message::parse(&answer(&[first, &second])).is_ok()
         };
         assert_eq!([24, 25, 26, 27, 28].map(pointing), [false; 5]);
-        // The data, and octets beside the TTL.
+        // The data, and bytes beside the TTL.
         assert_eq!([29, 31, 33, 34].map(pointing), [true; 4]);
         // A name in the data of the record itself.
         let own = |target: u8| {
@@ -306,7 +306,7 @@ mod tests {
     }
 
     #[test]
-    fn signatures_over_the_message_are_noted() {
+    fn signatures_over_the_message_are_detected() {
         let mut tsig = QUERY.to_vec();
         tsig[11] = 2;
         tsig.extend_from_slice(b"\x00\x00\xfa\x00\xff\x00\x00\x00\x00\x00\x00");
@@ -314,7 +314,7 @@ mod tests {
     }
 
     #[test]
-    fn two_questions_are_none() {
+    fn message_with_two_questions_has_no_question() {
         let bytes = b"\0\0\0\0\0\x02\0\0\0\0\0\0\x01a\0\0\x01\0\x01\x01b\0\0\x01\0\x01";
         assert_eq!(Message::parse(bytes).unwrap().question(), None);
     }

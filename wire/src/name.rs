@@ -1,8 +1,8 @@
-//! Domain names as they stand in a message (RFC 1035, sections 3.1 and 4.1.4).
+//! Domain names in messages (RFC 1035, sections 3.1 and 4.1.4).
 //!
-//! A compression pointer leads to an earlier position of the message, behind the header, and a name
-//! has at most [`POINTERS_MAX`] pointers, so that the cost of each name has a bound. The module
-//! `names` follows names to their end; these functions take names that it has checked.
+//! A compression pointer leads to an earlier position of the message after the header, and a name
+//! has at most [`POINTERS_MAX`] pointers, so that the cost of each name is bounded. The module
+//! `names` follows names to their ends; the functions here take names that `names` has checked.
 
 use std::borrow::Borrow;
 use std::fmt::{self, Write as _};
@@ -12,13 +12,13 @@ use std::str::FromStr;
 use super::header::HEADER_LEN;
 use super::{Malformed, steps};
 
-/// Octets of the longest name, its root label included (RFC 1035, section 2.3.4).
+/// Maximum length of a name in bytes, including the root label (RFC 1035, section 2.3.4).
 pub const NAME_LEN_MAX: usize = 255;
 
-/// Octets of the longest label (RFC 1035, section 2.3.4).
+/// Maximum length of a label in bytes (RFC 1035, section 2.3.4).
 pub(super) const LABEL_LEN_MAX: usize = 63;
 
-/// Compression pointers in a name, at most: as many as the longest name has labels.
+/// Maximum number of compression pointers in a name: as many as the longest name has labels.
 pub const POINTERS_MAX: usize = 127;
 
 pub(super) const POINTER: u8 = 0xc0;
@@ -27,48 +27,49 @@ pub(super) const POINTER: u8 = 0xc0;
 pub(super) const QUESTION_NAME_AT: u8 = 12;
 const _: () = assert!(QUESTION_NAME_AT as usize == HEADER_LEN);
 
-/// Puts letters in small ones, eight octets at a time; other octets stay as they are.
-pub fn make_lowercase(octets: &mut [u8]) {
-    let (words, rest) = octets.as_chunks_mut();
+/// Converts letters to lower case, eight bytes at a time; other bytes are not changed.
+pub fn make_lowercase(bytes: &mut [u8]) {
+    let (words, rest) = bytes.as_chunks_mut();
     for word in words {
-        *word = u64::to_ne_bytes(small(u64::from_ne_bytes(*word)));
+        *word = u64::to_ne_bytes(lowercase_word(u64::from_ne_bytes(*word)));
     }
     rest.make_ascii_lowercase();
 }
 
-/// Bytes that are hashed at once.
+/// The number of bytes that are hashed at once.
 const BLOCK_LEN: usize = 64;
 
-/// Hashes octets with small letters for capital ones, a block of them at a time.
-pub fn hash_lowercase(octets: &[u8], hasher: &mut impl Hasher) {
-    for block in octets.chunks(BLOCK_LEN) {
+/// Hashes bytes with their letters in lower case, a block at a time.
+pub fn hash_lowercase(bytes: &[u8], hasher: &mut impl Hasher) {
+    for block in bytes.chunks(BLOCK_LEN) {
         let mut copy = [0; BLOCK_LEN];
-        hasher.write(copy_small(block, &mut copy));
+        hasher.write(copy_lowercase(block, &mut copy));
     }
 }
 
-/// Copies a block and makes its letters small. Returns the copy. The function is not generic, so
+/// Copies a block with its letters in lower case. Returns the copy. The function is not generic, so
 /// that it is compiled with the optimisation level of this crate.
-fn copy_small<'a>(block: &[u8], copy: &'a mut [u8; BLOCK_LEN]) -> &'a [u8] {
+fn copy_lowercase<'a>(block: &[u8], copy: &'a mut [u8; BLOCK_LEN]) -> &'a [u8] {
     let copy = &mut copy[..block.len()];
     let words = block.as_chunks().0.iter();
     for (word, copied) in words.zip(copy.as_chunks_mut().0) {
-        *copied = u64::to_ne_bytes(small(u64::from_ne_bytes(*word)));
+        *copied = u64::to_ne_bytes(lowercase_word(u64::from_ne_bytes(*word)));
     }
-    // The last word may overlap the one before.
+    // The last word may overlap the previous one.
     if let (Some(last), Some(copied)) = (block.last_chunk(), copy.last_chunk_mut()) {
-        *copied = u64::to_ne_bytes(small(u64::from_ne_bytes(*last)));
+        *copied = u64::to_ne_bytes(lowercase_word(u64::from_ne_bytes(*last)));
     } else {
-        for (octet, copied) in block.iter().zip(&mut *copy) {
-            *copied = octet.to_ascii_lowercase();
+        for (byte, copied) in block.iter().zip(&mut *copy) {
+            *copied = byte.to_ascii_lowercase();
         }
     }
     copy
 }
 
-/// Each octet is looked at in its lower seven bits, whose sums stay within it.
-fn small(word: u64) -> u64 {
-    let each = |octet: u8| u64::from_ne_bytes([octet; 8]);
+/// Converts the letters in a word to lower case. Sums over the lower seven bits of a byte do not
+/// carry into the next byte.
+fn lowercase_word(word: u64) -> u64 {
+    let each = |byte: u8| u64::from_ne_bytes([byte; 8]);
     let lower = word & each(0x7f);
     let from_a = lower + each(0x80 - b'A');
     let beyond_z = lower + each(0x80 - b'Z' - 1);
@@ -76,17 +77,17 @@ fn small(word: u64) -> u64 {
     word | is_capital >> 2
 }
 
-/// A domain name that was written by a person: uncompressed and in small letters.
+/// A domain name from the configuration: uncompressed and in lower case.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Name(Box<[u8]>);
 
 impl Name {
-    /// The name at which all others start.
+    /// Returns the root.
     pub fn root() -> Self {
         Self([0].into())
     }
 
-    /// The octets that the name has in a message.
+    /// Returns the bytes of the name in a message.
     pub fn as_bytes(&self) -> &[u8] {
         &self.0
     }
@@ -95,25 +96,25 @@ impl Name {
 impl FromStr for Name {
     type Err = Malformed;
 
-    /// Reads labels of letters, digits, `-` and `_`, with dots between them and possibly one at the
-    /// end. The root is no such name.
+    /// Parses labels of letters, digits, `-` and `_`, separated by dots, with an optional dot at
+    /// the end. The root is not accepted.
     fn from_str(text: &str) -> Result<Self, Malformed> {
         let text = text.strip_suffix('.').unwrap_or(text);
-        let mut octets = Vec::with_capacity(text.len() + 2);
+        let mut bytes = Vec::with_capacity(text.len() + 2);
         for label in text.split('.') {
             let is_ordinary = |b: u8| b.is_ascii_alphanumeric() || b == b'-' || b == b'_';
             let len = u8::try_from(label.len()).map_err(|_| Malformed)?;
             if label.is_empty() || label.len() > LABEL_LEN_MAX || !label.bytes().all(is_ordinary) {
                 return Err(Malformed);
             }
-            octets.push(len);
-            octets.extend(label.bytes().map(|byte| byte.to_ascii_lowercase()));
+            bytes.push(len);
+            bytes.extend(label.bytes().map(|byte| byte.to_ascii_lowercase()));
         }
-        octets.push(0);
-        if octets.len() > NAME_LEN_MAX {
+        bytes.push(0);
+        if bytes.len() > NAME_LEN_MAX {
             return Err(Malformed);
         }
-        Ok(Self(octets.into()))
+        Ok(Self(bytes.into()))
     }
 }
 
@@ -129,7 +130,7 @@ impl fmt::Display for Name {
     }
 }
 
-/// The name itself, the name without its first label, and so on up to the root. `name` is
+/// Returns the name, the name without its first label, and so on down to the root. `name` is
 /// uncompressed.
 pub fn suffixes(name: &[u8]) -> impl Iterator<Item = &[u8]> {
     let mut rest = Some(name);
@@ -143,7 +144,8 @@ pub fn suffixes(name: &[u8]) -> impl Iterator<Item = &[u8]> {
     })
 }
 
-/// The position after the name at `start`, which may end in a pointer. The pointer is not followed.
+/// Returns the position after the name at `start`, which may end in a pointer. The pointer is not
+/// followed.
 pub fn skip(message: &[u8], start: usize) -> Result<usize, Malformed> {
     let mut at = start;
     while at - start < NAME_LEN_MAX {
@@ -161,7 +163,7 @@ pub fn skip(message: &[u8], start: usize) -> Result<usize, Malformed> {
     Err(Malformed)
 }
 
-/// The position after the name at `start`, which must not be compressed.
+/// Returns the position after the name at `start`, which must not be compressed.
 pub fn skip_uncompressed(message: &[u8], start: usize) -> Result<usize, Malformed> {
     let rest = message.get(start..).ok_or(Malformed)?;
     let name = &rest[..rest.len().min(NAME_LEN_MAX)];
@@ -175,9 +177,9 @@ pub fn skip_uncompressed(message: &[u8], start: usize) -> Result<usize, Malforme
     }
 }
 
-/// Returns whether the names at `a` and `b` of the same message are equal, letter case aside (RFC
+/// Returns whether the names at `a` and `b` of the same message are equal, ignoring case (RFC
 /// 4343). The cost is taken from `steps_left`; names that would cost more count as equal. A name
-/// that cannot be read equals only names that end in the same octets of the message.
+/// that cannot be read equals only names that end in the same bytes of the message.
 pub fn equal(message: &[u8], a: usize, b: usize, steps_left: &mut usize) -> bool {
     let mut left = Labels::new(message, a);
     let mut right = Labels::new(message, b);
@@ -198,7 +200,7 @@ pub fn equal(message: &[u8], a: usize, b: usize, steps_left: &mut usize) -> bool
     true
 }
 
-/// Appends the name at `start`, without compression.
+/// Appends the name at `start` without compression.
 pub fn write_uncompressed(
     out: &mut Vec<u8>,
     message: &[u8],
@@ -213,15 +215,15 @@ pub fn write_uncompressed(
     Ok(())
 }
 
-/// Writes an uncompressed name with dots between its labels; what is no letter, digit or ordinary
-/// sign stands as `\DDD` (RFC 1035, section 5.1).
+/// Writes an uncompressed name with dots between its labels. Bytes other than printable ASCII are
+/// written as `\DDD` (RFC 1035, section 5.1).
 pub fn write_presentation(f: &mut fmt::Formatter<'_>, name: &[u8]) -> fmt::Result {
     let mut labels = Labels::new(name, 0);
     if name == [0] {
         return f.write_char('.');
     }
     while let Ok(Some(label)) = labels.next() {
-        for run in label.split_inclusive(|octet| !is_plain(*octet)) {
+        for run in label.split_inclusive(|byte| !is_plain(*byte)) {
             let (last, before) = run.split_last().ok_or(fmt::Error)?;
             let plain = if is_plain(*last) { run } else { before };
             f.write_str(str::from_utf8(plain).map_err(|_| fmt::Error)?)?;
@@ -236,18 +238,18 @@ pub fn write_presentation(f: &mut fmt::Formatter<'_>, name: &[u8]) -> fmt::Resul
     Ok(())
 }
 
-/// Whether a presented name has an octet as it is.
-fn is_plain(octet: u8) -> bool {
-    matches!(octet, b'!'..=b'~') && !matches!(octet, b'.' | b'\\')
+/// Returns whether a byte is written without an escape.
+fn is_plain(byte: u8) -> bool {
+    matches!(byte, b'!'..=b'~') && !matches!(byte, b'.' | b'\\')
 }
 
-/// The labels of a name, pointers followed.
+/// The labels of a name, across pointers.
 pub(super) struct Labels<'a> {
     message: &'a [u8],
     pub(super) at: usize,
-    /// A pointer must lead to a position before this one.
+    /// The position before which the target of the next pointer must be.
     pub(super) floor: usize,
-    /// Octets and pointers of the name so far.
+    /// The bytes and pointers of the name so far.
     pub(super) passed: Extent,
 }
 
@@ -261,7 +263,7 @@ impl<'a> Labels<'a> {
         }
     }
 
-    /// The next label; `None` at the root.
+    /// Returns the next label, or `None` at the root.
     pub(super) fn next(&mut self) -> Result<Option<&'a [u8]>, Malformed> {
         self.follow_pointers()?;
         steps::count();
@@ -271,8 +273,8 @@ impl<'a> Labels<'a> {
                 let start = self.at + 1;
                 let end = start + usize::from(length);
                 self.at = end;
-                self.passed.octets += 1 + u16::from(length);
-                if usize::from(self.passed.octets) >= NAME_LEN_MAX {
+                self.passed.bytes += 1 + u16::from(length);
+                if usize::from(self.passed.bytes) >= NAME_LEN_MAX {
                     return Err(Malformed);
                 }
                 self.message.get(start..end).map(Some).ok_or(Malformed)
@@ -281,14 +283,14 @@ impl<'a> Labels<'a> {
         }
     }
 
-    /// Follows pointers until a label comes. Returns how many there were.
+    /// Follows pointers up to the next label. Returns their number.
     fn follow_pointers(&mut self) -> Result<usize, Malformed> {
         let before = self.passed.pointers;
         while self.follow_pointer()? {}
         Ok(usize::from(self.passed.pointers - before))
     }
 
-    /// Follows the pointer that comes next, if one does.
+    /// Follows a pointer at the current position. Returns whether there is one.
     pub(super) fn follow_pointer(&mut self) -> Result<bool, Malformed> {
         if *self.message.get(self.at).ok_or(Malformed)? < POINTER {
             return Ok(false);
@@ -304,8 +306,8 @@ impl<'a> Labels<'a> {
     }
 }
 
-/// The position that the pointer at `at` leads to, which must be before `floor` and behind the
-/// header (RFC 1035, section 4.1.4: a prior occurrence of a name).
+/// Returns the target of the pointer at `at`, which must be before `floor` and after the header
+/// (RFC 1035, section 4.1.4: a prior occurrence of a name).
 pub(super) fn pointer_target(message: &[u8], at: usize, floor: usize) -> Result<usize, Malformed> {
     let pointer = super::read_u16(message, at)?;
     let target = usize::from(pointer & 0x3fff);
@@ -318,14 +320,14 @@ pub(super) fn pointer_target(message: &[u8], at: usize, floor: usize) -> Result<
 /// The length of a part of a name.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Extent {
-    /// Octets without compression. No suffix has zero of them.
-    pub(super) octets: u16,
+    /// The number of bytes without compression, at least one for each suffix.
+    pub(super) bytes: u16,
     pub(super) pointers: u16,
 }
 
-/// The root, at which every name ends.
+/// The length of the root, the end of every name.
 pub(super) const ROOT: Extent = Extent {
-    octets: 1,
+    bytes: 1,
     pointers: 0,
 };
 
@@ -334,12 +336,12 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// Octets of a message behind its header.
-    fn behind_header(octets: &[u8]) -> Vec<u8> {
-        [&[0; HEADER_LEN], octets].concat()
+    /// Returns a message with `bytes` after its header.
+    fn behind_header(bytes: &[u8]) -> Vec<u8> {
+        [&[0; HEADER_LEN], bytes].concat()
     }
 
-    /// Whether two names are equal, with enough steps to tell.
+    /// Returns whether two names are equal, with enough steps for the comparison.
     fn are_equal(message: &[u8], a: usize, b: usize) -> bool {
         equal(message, a, b, &mut 10_000)
     }
@@ -368,7 +370,7 @@ mod tests {
     }
 
     #[test]
-    fn name_of_255_octets_is_the_longest() {
+    fn name_has_at_most_255_bytes() {
         let mut name = Vec::new();
         for _ in 0..3 {
             name.push(63);
@@ -402,11 +404,11 @@ mod tests {
             let mut steps_left = steps;
             assert_eq!(equal(&message, one, other, &mut steps_left), is_equal);
         }
-        assert!(equal(&message, one, one, &mut 1), "the same octets");
+        assert!(equal(&message, one, one, &mut 1), "the same bytes");
     }
 
     #[test]
-    fn written_names_are_read() {
+    fn names_are_parsed_from_text() {
         let read = |text: &str| text.parse::<Name>().map(|name| name.0.into_vec());
         assert_eq!(read("Corp.Example"), Ok(b"\x04corp\x07example\0".to_vec()));
         assert_eq!(read("_dns.a-1."), Ok(b"\x04_dns\x03a-1\0".to_vec()));
@@ -437,55 +439,55 @@ mod tests {
 
     proptest! {
         #[test]
-        fn letters_become_small_and_nothing_else_changes(
-            octets in proptest::collection::vec(any::<u8>(), 0..64),
+        fn make_lowercase_changes_letters_only(
+            bytes in proptest::collection::vec(any::<u8>(), 0..64),
         ) {
-            let mut small = octets.clone();
-            make_lowercase(&mut small);
-            prop_assert_eq!(small, octets.to_ascii_lowercase());
+            let mut lowercase = bytes.clone();
+            make_lowercase(&mut lowercase);
+            prop_assert_eq!(lowercase, bytes.to_ascii_lowercase());
         }
     }
 
-    /// What it is given.
+    /// A hasher that records its input.
     #[derive(Default)]
     struct Recorder(Vec<u8>);
 
     impl Hasher for Recorder {
-        fn write(&mut self, octets: &[u8]) {
-            self.0.extend(octets);
+        fn write(&mut self, bytes: &[u8]) {
+            self.0.extend(bytes);
         }
 
         fn finish(&self) -> u64 {
-            unreachable!("nobody asks for it")
+            unreachable!("the hash is not used")
         }
     }
 
     proptest! {
         #[test]
-        fn hashed_is_what_has_small_letters(
-            octets in proptest::collection::vec(any::<u8>(), 0..=NAME_LEN_MAX),
+        fn hash_input_is_in_lower_case(
+            bytes in proptest::collection::vec(any::<u8>(), 0..=NAME_LEN_MAX),
         ) {
             let mut recorder = Recorder::default();
-            hash_lowercase(&octets, &mut recorder);
-            prop_assert_eq!(recorder.0, octets.to_ascii_lowercase());
+            hash_lowercase(&bytes, &mut recorder);
+            prop_assert_eq!(recorder.0, bytes.to_ascii_lowercase());
         }
     }
 
     #[test]
-    fn every_octet_has_its_small_one() {
-        let mut octets: Vec<u8> = (0..=u8::MAX).collect();
-        make_lowercase(&mut octets);
+    fn every_byte_is_converted_to_lower_case() {
+        let mut bytes: Vec<u8> = (0..=u8::MAX).collect();
+        make_lowercase(&mut bytes);
         assert!(
             (0..=u8::MAX)
-                .map(|octet| octet.to_ascii_lowercase())
-                .eq(octets)
+                .map(|byte| byte.to_ascii_lowercase())
+                .eq(bytes)
         );
     }
 
     #[test]
     fn equality_ignores_case_and_compression() {
-        let octets = b"\x03www\x07example\x00\x03WWW\xc0\x10\x03web\xc0\x10";
-        let message = behind_header(octets);
+        let bytes = b"\x03www\x07example\x00\x03WWW\xc0\x10\x03web\xc0\x10";
+        let message = behind_header(bytes);
         assert!(are_equal(&message, 12, 25));
         assert!(!are_equal(&message, 12, 31));
         assert!(!are_equal(&message, 12, 16));

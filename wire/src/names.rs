@@ -1,4 +1,4 @@
-//! The check of the names of a message: compression pointers are followed to their ends (RFC 1035,
+//! The check of the names of a message: follows compression pointers to their ends (RFC 1035,
 //! section 4.1.4).
 
 use std::ops::Range;
@@ -11,18 +11,18 @@ use super::name::{
 use super::record::Record;
 use super::{Malformed, steps};
 
-/// Follows the names of a message to their ends. Suffixes that pointers lead to are remembered, so
-/// that the cost of all names together is linear in the length of the message.
+/// A check of the names of a message. It remembers the suffixes that pointers lead to, so that the
+/// cost of all names together is linear in the length of the message.
 ///
-/// What a pointer leads to must stand before the name that has the pointer, and outside the TTL of
-/// any record. A prior occurrence of a name always does (RFC 1035, section 4.1.4), and such a name
-/// stays the same when the message is truncated behind it and when the cache changes a TTL.
+/// The target of a pointer must be before the name with the pointer, and outside the TTL of any
+/// record. A prior occurrence of a name always is (RFC 1035, section 4.1.4), and such a name does
+/// not change if the message is truncated after it or if the cache changes a TTL.
 #[derive(Debug)]
 pub(crate) struct Names<'a> {
     message: &'a [u8],
     /// Position of the first record.
     records_start: usize,
-    /// Octets of the name behind the header, which is checked; zero if there is none.
+    /// Length in bytes of the checked name after the header; zero if there is none.
     question_name_len: usize,
     followed: Option<Followed>,
 }
@@ -30,16 +30,16 @@ pub(crate) struct Names<'a> {
 /// The suffixes of names that pointers led to.
 #[derive(Debug)]
 struct Followed {
-    /// The latest one and its position.
+    /// The latest suffix and its position.
     latest: (usize, Extent),
-    /// Steps that were taken to follow pointers.
+    /// The number of steps taken to follow pointers.
     steps: usize,
-    /// Every suffix, by position, once following them took many steps.
+    /// All suffixes by position, filled after many steps.
     known: Vec<Extent>,
     ttls: Ttls,
 }
 
-/// The positions of the TTLs of a message, as far as its records were read.
+/// The positions of the TTLs in the part of a message that has been read.
 #[derive(Debug)]
 struct Ttls {
     positions: Vec<usize>,
@@ -47,18 +47,18 @@ struct Ttls {
     next_record: usize,
 }
 
-/// Octets of a TTL.
+/// Length of a TTL in bytes.
 const TTL_LEN: usize = size_of::<u32>();
 
-/// Steps beyond which every suffix is remembered.
+/// The number of steps after which every suffix is remembered.
 const STEPS_UNREMEMBERED: usize = 4096;
 
-/// A pointer has 14 bits for a position.
+/// The number of positions that a pointer of 14 bits can have as its target.
 const POINTER_TARGETS: usize = 1 << 14;
 
 impl<'a> Names<'a> {
-    /// The names of `message`, whose records start at `records_start`. The name behind the header
-    /// has this length and is checked.
+    /// Creates a check of `message`, with its records from `records_start` on. The name after the
+    /// header has this length and is checked already.
     #[inline]
     pub(crate) fn new(message: &'a [u8], question_name_len: usize, records_start: usize) -> Self {
         Self {
@@ -69,16 +69,16 @@ impl<'a> Names<'a> {
         }
     }
 
-    /// The message.
+    /// Returns the message.
     pub(crate) fn message(&self) -> &'a [u8] {
         self.message
     }
 
-    /// Checks the name at `start`. Returns the position after it, which is after the pointer if
+    /// Checks the name at `start`. Returns the position after the name, or after its pointer if
     /// there is one.
     #[inline]
     pub(crate) fn check(&mut self, start: usize) -> Result<usize, Malformed> {
-        // Most names are the one in the question or, that of OPT, the root.
+        // Most names are the name in the question or, for OPT, the root.
         let end = match self.message.get(start..) {
             Some([POINTER, QUESTION_NAME_AT, ..])
                 if self.question_name_len > 0 && start > HEADER_LEN =>
@@ -102,7 +102,7 @@ impl<'a> Names<'a> {
                 length if length >= POINTER => {
                     let target = pointer_target(self.message, at, start)?;
                     let rest = self.suffix(target, start)?;
-                    let is_right = at - start + usize::from(rest.octets) <= NAME_LEN_MAX
+                    let is_right = at - start + usize::from(rest.bytes) <= NAME_LEN_MAX
                         && usize::from(rest.pointers) < POINTERS_MAX;
                     return is_right.then_some(at + 2).ok_or(Malformed);
                 }
@@ -112,11 +112,11 @@ impl<'a> Names<'a> {
         Err(Malformed)
     }
 
-    /// The length of the suffix at `start`, which must end before `limit`.
+    /// Returns the length of the suffix at `start`, which must end before `limit`.
     fn suffix(&mut self, start: usize, limit: usize) -> Result<Extent, Malformed> {
         if start == HEADER_LEN && self.question_name_len > 0 {
             return Ok(Extent {
-                octets: u16::try_from(self.question_name_len).map_err(|_| Malformed)?,
+                bytes: u16::try_from(self.question_name_len).map_err(|_| Malformed)?,
                 pointers: 0,
             });
         }
@@ -134,7 +134,7 @@ impl<'a> Names<'a> {
 }
 
 impl Ttls {
-    /// Reads the records that start before `limit`. All parts of them before `limit` are checked.
+    /// Reads the records that start before `limit`. All of their parts before `limit` are checked.
     fn read_up_to(&mut self, message: &[u8], limit: usize) -> Result<(), Malformed> {
         while self.next_record < limit {
             let record = Record::parse_head(message, self.next_record)?;
@@ -144,14 +144,14 @@ impl Ttls {
         Ok(())
     }
 
-    /// Returns whether a TTL has any of these octets.
-    fn overlap(&self, octets: Range<usize>) -> bool {
+    /// Returns whether any of these bytes belongs to a TTL.
+    fn overlap(&self, bytes: Range<usize>) -> bool {
         let next = self
             .positions
-            .partition_point(|ttl_at| ttl_at + TTL_LEN <= octets.start);
+            .partition_point(|ttl_at| ttl_at + TTL_LEN <= bytes.start);
         self.positions
             .get(next)
-            .is_some_and(|ttl_at| *ttl_at < octets.end)
+            .is_some_and(|ttl_at| *ttl_at < bytes.end)
     }
 }
 
@@ -168,13 +168,13 @@ impl Followed {
         }
     }
 
-    /// Follows the suffix at `start` to a part that is known, or to its end.
+    /// Follows the suffix at `start` to a known suffix or to its end.
     fn follow(&mut self, message: &[u8], start: usize) -> Result<Extent, Malformed> {
         let mut labels = Labels::new(message, start);
         let rest = loop {
             if labels.at == labels.floor
                 && let Some(known) = self.known.get(labels.at)
-                && known.octets > 0
+                && known.bytes > 0
             {
                 break *known;
             }
@@ -195,10 +195,10 @@ impl Followed {
             }
         };
         let whole = Extent {
-            octets: labels.passed.octets + rest.octets,
+            bytes: labels.passed.bytes + rest.bytes,
             pointers: labels.passed.pointers + rest.pointers,
         };
-        if usize::from(whole.octets) > NAME_LEN_MAX || usize::from(whole.pointers) > POINTERS_MAX {
+        if usize::from(whole.bytes) > NAME_LEN_MAX || usize::from(whole.pointers) > POINTERS_MAX {
             return Err(Malformed);
         }
         if self.steps > STEPS_UNREMEMBERED {
@@ -222,7 +222,7 @@ impl Followed {
                 && let Some(known) = self.known.get_mut(labels.at)
             {
                 *known = Extent {
-                    octets: whole.octets - labels.passed.octets,
+                    bytes: whole.bytes - labels.passed.bytes,
                     pointers: whole.pointers - labels.passed.pointers,
                 };
             }
@@ -239,12 +239,12 @@ mod tests {
     use super::super::name::{equal, skip, write_uncompressed};
     use super::*;
 
-    /// Octets of a message behind its header.
-    fn behind_header(octets: &[u8]) -> Vec<u8> {
-        [&[0; HEADER_LEN], octets].concat()
+    /// Returns a message with `bytes` after its header.
+    fn behind_header(bytes: &[u8]) -> Vec<u8> {
+        [&[0; HEADER_LEN], bytes].concat()
     }
 
-    /// Whether two names are equal, with enough steps to tell.
+    /// Returns whether two names are equal, with enough steps for the comparison.
     fn are_equal(message: &[u8], a: usize, b: usize) -> bool {
         equal(message, a, b, &mut 10_000)
     }
@@ -252,25 +252,25 @@ mod tests {
     /// Appends a pointer to this position. Returns its own position.
     fn push_pointer(message: &mut Vec<u8>, target: usize) -> usize {
         let at = message.len();
-        let target = u16::try_from(target).expect("a position of 14 bits");
+        let target = u16::try_from(target).expect("the position has 14 bits");
         message.extend((0xc000 | target).to_be_bytes());
         at
     }
 
-    /// The position after the name at `start`, if it can be followed to its end.
+    /// Returns the position after the name at `start`, if it can be followed to its end.
     fn checked(message: &[u8], start: usize) -> Result<usize, Malformed> {
         Names::new(message, 0, message.len()).check(start)
     }
 
     #[test]
     fn pointers_to_themselves_or_ahead_are_malformed() {
-        for octets in [
+        for bytes in [
             &b"\xc0\x0c"[..],
             b"\xc0\x0e\x00",
             b"\x01a\xc0\x0c",
             b"\xc0\xff",
         ] {
-            let message = behind_header(octets);
+            let message = behind_header(bytes);
             assert_eq!(skip(&message, 12), Err(Malformed));
             assert_eq!(checked(&message, 12), Err(Malformed));
         }
@@ -297,23 +297,23 @@ mod tests {
 
     #[test]
     fn names_are_followed_to_their_ends() {
-        // A label that leaves the message, a type of label that is none, a name without end.
-        for octets in [&b"\x05abc"[..], b"\x41a\0", b"\x01a\x80\0", b"\x01a"] {
-            let mut message = behind_header(octets);
-            if octets.len() > 2 && octets[0] != 5 {
+        // A label beyond the end of the message, a reserved label type, a name without an end.
+        for bytes in [&b"\x05abc"[..], b"\x41a\0", b"\x01a\x80\0", b"\x01a"] {
+            let mut message = behind_header(bytes);
+            if bytes.len() > 2 && bytes[0] != 5 {
                 let at = push_pointer(&mut message, HEADER_LEN);
                 assert_eq!(skip(&message, at), Ok(at + 2));
-                assert_eq!(checked(&message, at), Err(Malformed), "{octets:?}");
+                assert_eq!(checked(&message, at), Err(Malformed), "{bytes:?}");
                 let indirect = push_pointer(&mut message, at);
-                assert_eq!(checked(&message, indirect), Err(Malformed), "{octets:?}");
+                assert_eq!(checked(&message, indirect), Err(Malformed), "{bytes:?}");
             } else {
-                assert_eq!(checked(&message, HEADER_LEN), Err(Malformed), "{octets:?}");
+                assert_eq!(checked(&message, HEADER_LEN), Err(Malformed), "{bytes:?}");
             }
         }
     }
 
     #[test]
-    fn name_has_127_pointers_at_most() {
+    fn name_has_at_most_127_pointers() {
         for is_remembered in [false, true] {
             let mut message = behind_header(b"\x01a\0");
             let mut starts = vec![HEADER_LEN];
@@ -345,7 +345,7 @@ mod tests {
     }
 
     #[test]
-    fn pointers_cannot_build_a_name_beyond_255_octets() {
+    fn pointers_cannot_build_a_name_beyond_255_bytes() {
         let mut message = behind_header(b"\0");
         let mut starts = vec![HEADER_LEN];
         for _ in 0..8 {
@@ -355,7 +355,7 @@ mod tests {
             push_pointer(&mut message, starts[starts.len() - 2]);
         }
         for (labels, start) in starts.iter().enumerate().skip(1) {
-            // Each label has 32 octets with its length, the root has one: seven fit.
+            // Each label has 32 bytes with its length, the root has one: seven fit.
             assert_eq!(
                 checked(&message, *start).is_ok(),
                 labels <= 7,
@@ -367,7 +367,7 @@ mod tests {
         }
     }
 
-    /// A message that is as hostile as pointers can make it: each of as many names as possible
+    /// Returns a message with the worst case of pointers: as many names as possible, each of which
     /// leads to another suffix of a long name.
     fn hostile(suffix: impl Fn(&mut Vec<u8>, usize)) -> (Vec<u8>, Vec<usize>) {
         let mut message = behind_header(b"\0");
@@ -403,8 +403,8 @@ mod tests {
                 right += usize::from(names.check(*start).is_ok());
             }
             assert!(right > starts.len() / 4, "{right} of {}", starts.len());
-            let taken = usize::try_from(steps::take()).expect("few");
-            // Records have 12 octets or more: six times as many names as there can be.
+            let taken = usize::try_from(steps::take()).expect("the number of steps fits a usize");
+            // Records have 12 bytes or more: six times as many names as there can be.
             assert!(taken < 16 * message.len(), "{taken} steps");
         }
     }

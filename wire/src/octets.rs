@@ -1,33 +1,33 @@
-//! Few octets, as names and messages are, copied and compared where they stand.
+//! Copies and comparisons of short byte strings, such as names and messages.
 //!
-//! What the compiler makes of copies and comparisons of any length are calls into the C library,
-//! and those of musl have long octets in mind: a copy is 20 ns before it begins, a comparison goes
-//! octet by octet. Here they go by sixteen octets at a time, the last of which may have been gone
-//! over already.
+//! The compiler turns copies and comparisons of variable length into calls into the C library. The
+//! versions of musl are made for long strings: a copy takes 20 ns before it begins, and a
+//! comparison goes byte by byte. The functions here handle 16 bytes at a time; the last block may
+//! overlap the previous one.
 
-/// Octets that cost no less by a call.
+/// Maximum length for which these functions are faster than a call.
 const FEW_MAX: usize = 100;
 
-/// Appends octets.
-pub fn append(out: &mut Vec<u8>, octets: &[u8]) {
-    if octets.len() > FEW_MAX {
-        return out.extend_from_slice(octets);
+/// Appends bytes.
+pub fn append(out: &mut Vec<u8>, bytes: &[u8]) {
+    if bytes.len() > FEW_MAX {
+        return out.extend_from_slice(bytes);
     }
-    out.reserve(octets.len());
-    // Nothing is left to do for none.
-    let _ = append_by::<16>(out, octets)
-        || append_by::<8>(out, octets)
-        || append_by::<4>(out, octets)
-        || append_by::<1>(out, octets);
+    out.reserve(bytes.len());
+    // For an empty slice all of these return false.
+    let _ = append_by::<16>(out, bytes)
+        || append_by::<8>(out, bytes)
+        || append_by::<4>(out, bytes)
+        || append_by::<1>(out, bytes);
 }
 
-/// Appends octets by so many at a time, unless they are fewer.
-fn append_by<const N: usize>(out: &mut Vec<u8>, octets: &[u8]) -> bool {
-    let Some(last) = octets.last_chunk::<N>() else {
+/// Appends bytes in blocks of `N`. Returns whether there are at least `N` bytes.
+fn append_by<const N: usize>(out: &mut Vec<u8>, bytes: &[u8]) -> bool {
+    let Some(last) = bytes.last_chunk::<N>() else {
         return false;
     };
-    let end = out.len() + octets.len();
-    for some in octets.as_chunks::<N>().0 {
+    let end = out.len() + bytes.len();
+    for some in bytes.as_chunks::<N>().0 {
         out.extend(*some);
     }
     if out.len() < end {
@@ -37,7 +37,7 @@ fn append_by<const N: usize>(out: &mut Vec<u8>, octets: &[u8]) -> bool {
     true
 }
 
-/// Whether these are the same octets.
+/// Returns whether two byte strings are equal.
 pub fn are_same(one: &[u8], other: &[u8]) -> bool {
     one.len() == other.len()
         && are_same_by::<16>(one, other)
@@ -47,8 +47,8 @@ pub fn are_same(one: &[u8], other: &[u8]) -> bool {
             .unwrap_or(true)
 }
 
-/// Whether octets, of which there are as many here as there, are the same by so many at a time,
-/// unless they are fewer.
+/// Compares two byte strings of the same length in blocks of `N`. Returns `None` if they are
+/// shorter than `N`.
 fn are_same_by<const N: usize>(one: &[u8], other: &[u8]) -> Option<bool> {
     let is_last_same = one.last_chunk::<N>()? == other.last_chunk::<N>()?;
     let (one, other) = (one.as_chunks::<N>().0, other.as_chunks::<N>().0);
@@ -59,31 +59,31 @@ fn are_same_by<const N: usize>(one: &[u8], other: &[u8]) -> Option<bool> {
 mod tests {
     use super::*;
 
-    fn octets(len: usize) -> Vec<u8> {
+    fn bytes(len: usize) -> Vec<u8> {
         (0..len).map(|at| at.to_le_bytes()[0]).collect()
     }
 
     #[test]
-    fn octets_are_appended_whatever_their_number() {
+    fn bytes_of_any_length_are_appended() {
         for len in 0..600 {
             let mut out = b"before".to_vec();
-            append(&mut out, &octets(len));
-            assert_eq!(out, [b"before", &*octets(len)].concat());
+            append(&mut out, &bytes(len));
+            assert_eq!(out, [b"before", &*bytes(len)].concat());
         }
     }
 
     #[test]
-    fn octets_are_the_same_if_each_of_them_is() {
+    fn byte_strings_are_equal_if_each_byte_is() {
         for len in 0..80 {
-            let mut other = octets(len);
-            assert!(are_same(&octets(len), &other));
+            let mut other = bytes(len);
+            assert!(are_same(&bytes(len), &other));
             for at in 0..len {
                 other[at] ^= 0x80;
-                assert!(!are_same(&octets(len), &other));
+                assert!(!are_same(&bytes(len), &other));
                 other[at] ^= 0x80;
             }
             other.push(0);
-            assert!(!are_same(&octets(len), &other));
+            assert!(!are_same(&bytes(len), &other));
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The query that goes upstream for a client's.
+//! The upstream query for a client's query.
 
 use super::edns::{DO, OPT_LEN, Opt, OptWriter};
 use super::header::{Flags, HEADER_LEN, Header};
@@ -6,18 +6,18 @@ use super::name::Name;
 use super::question::{CLASS_IN, Question, Type};
 use super::{MESSAGE_LEN_MAX, Message, octets, read_u16};
 
-/// Octets of the largest UDP message that we take and send: what passes every network without
-/// fragments (the figure agreed for DNS Flag Day 2020).
+/// Maximum size in bytes of a UDP message that the proxy sends and accepts: it passes every network
+/// without fragmentation (the value agreed for DNS Flag Day 2020).
 pub const UDP_SIZE: u16 = 1232;
 
-/// A query's length goes up to the next multiple of this (RFC 8467, section 4.1).
+/// Block length of a padded query (RFC 8467, section 4.1).
 pub const PADDING_BLOCK: usize = 128;
 
-/// How much of EDNS a query uses. Upstreams that refuse a query because of EDNS are asked with less
-/// of it (RFC 6891, section 6.2.2).
+/// The level of EDNS in a query. Upstreams that refuse a query because of EDNS are queried with a
+/// lower level (RFC 6891, section 6.2.2).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum EdnsLevel {
-    /// An OPT record with the client's options and, under encryption, padding.
+    /// An OPT record with the client's options and, over TLS, padding.
     #[default]
     Full,
     /// An OPT record without options.
@@ -26,9 +26,8 @@ pub enum EdnsLevel {
     Off,
 }
 
-/// A query in the form that upstream gets: question, flags, and an OPT of our own with those
-/// options of the client that pass. Its header has the client's id, until [`Query::write`] puts
-/// another in place.
+/// A query in its upstream form: question, flags, and an OPT of our own with the client's options
+/// that are forwarded. Its header has the client's id, which [`Query::write`] replaces.
 #[derive(Debug)]
 pub struct Query {
     bytes: Vec<u8>,
@@ -36,7 +35,8 @@ pub struct Query {
 }
 
 impl Query {
-    /// The query for that of a client, written into `buffer`. `None` without a question.
+    /// Creates the upstream query for a client's query in `buffer`. Returns `None` without a
+    /// question.
     pub fn forward(client: &Message<'_>, buffer: Vec<u8>) -> Option<Self> {
         let question = client.question()?;
         let flags = client.header().flags & (Flags::RD | Flags::Z | Flags::AD | Flags::CD);
@@ -49,7 +49,7 @@ impl Query {
         Some(Self::end(bytes, client.opt()))
     }
 
-    /// A query of our own.
+    /// Creates a query of our own.
     pub fn new(name: &Name, rr_type: Type) -> Self {
         let mut bytes = vec![0, 0];
         bytes.extend(Flags::RD.to_u16().to_be_bytes());
@@ -72,39 +72,39 @@ impl Query {
         Self { bytes, opt_start }
     }
 
-    /// The client's id.
+    /// Returns the client's id.
     pub fn id(&self) -> u16 {
         u16::from_be_bytes([self.bytes[0], self.bytes[1]])
     }
 
-    /// The client's flags, as far as they go upstream.
+    /// Returns the client's flags that are forwarded.
     pub fn flags(&self) -> Flags {
         let header = Header::parse(&self.bytes).expect("a query starts with a header");
         header.flags
     }
 
-    /// What is asked.
+    /// Returns the question.
     pub fn question(&self) -> Question<'_> {
-        Question::of_octets(&self.bytes[HEADER_LEN..self.opt_start])
+        Question::of_bytes(&self.bytes[HEADER_LEN..self.opt_start])
     }
 
-    /// Octets of the query without padding.
+    /// Returns the length of the query in bytes, without padding.
     pub fn unpadded_len(&self) -> usize {
         self.bytes.len()
     }
 
-    /// Returns whether the client asks for DNSSEC records (DO, RFC 3225), which takes EDNS.
+    /// Returns whether the client requests DNSSEC records (DO, RFC 3225), which requires EDNS.
     pub fn wants_dnssec(&self) -> bool {
         let flags_at = self.opt_start + OPT_LEN - 4;
         read_u16(&self.bytes, flags_at).is_ok_and(|flags| flags & DO != 0)
     }
 
-    /// Returns whether the client sent options that pass.
+    /// Returns whether the client sent options that are forwarded.
     pub fn has_options(&self) -> bool {
         self.bytes.len() > self.opt_start + OPT_LEN
     }
 
-    /// Appends the query with another id and less of EDNS than [`Query::write`] and
+    /// Appends the query with another id and a lower level of EDNS than [`Query::write`] and
     /// [`Query::write_padded`] use.
     pub fn write_reduced(&self, out: &mut Vec<u8>, id: u16, level: EdnsLevel) {
         let start = out.len();
@@ -126,8 +126,8 @@ impl Query {
         }
     }
 
-    /// Appends the query with another id, and with AD, so that the answer is one for every client,
-    /// whether it wants to know if it was validated or not (RFC 6840, section 5.7).
+    /// Appends the query with another id and with AD set, so that the answer serves every client,
+    /// with or without interest in its validation (RFC 6840, section 5.7).
     pub fn write(&self, out: &mut Vec<u8>, id: u16) {
         let flags = self.flags() | Flags::AD;
         let start = out.len();
@@ -136,23 +136,24 @@ impl Query {
         out[start + 2..start + 4].copy_from_slice(&flags.to_u16().to_be_bytes());
     }
 
-    /// [`Query::write`] with padding, which hides the length of the name under encryption.
+    /// Appends the query like [`Query::write`], with padding, which hides the length of the name
+    /// under encryption.
     pub fn write_padded(&self, out: &mut Vec<u8>, id: u16) {
         let start = out.len();
         self.write(out, id);
         OptWriter::resume(out, start + self.opt_start).pad(start, PADDING_BLOCK, MESSAGE_LEN_MAX);
     }
 
-    /// The buffer, to be used again. The query is of no use without.
+    /// Takes the buffer for reuse. The query must not be used afterwards.
     pub fn take_buffer(&mut self) -> Vec<u8> {
         std::mem::take(&mut self.bytes)
     }
 }
 
-/// The end of a header: one question, and OPT.
+/// The counts of a header for one question and OPT.
 const COUNTS: [u8; 8] = [0, 1, 0, 0, 0, 0, 0, 1];
 
-/// Octets of the longest query without options that pass.
+/// Maximum length in bytes of a query without forwarded options.
 pub const PLAIN_QUERY_LEN_MAX: usize = HEADER_LEN + super::name::NAME_LEN_MAX + 4 + OPT_LEN;
 
 #[cfg(test)]
@@ -180,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn query_goes_out_with_its_question_our_id_and_padding() {
+    fn upstream_query_has_the_question_a_new_id_and_padding() {
         let client = client_query(None);
         let out = forwarded(&client);
         assert_eq!(out.len(), PADDING_BLOCK);
@@ -199,17 +200,20 @@ mod tests {
     }
 
     #[test]
-    fn upstream_says_whether_an_answer_is_validated_whoever_asks() {
+    fn ad_is_set_in_every_upstream_query() {
         let mut client = client_query(None);
         client[3] = 0;
         let query = Query::forward(&Message::parse(&client).unwrap(), Vec::new()).unwrap();
-        assert!(!query.flags().contains(Flags::AD), "the client's own");
+        assert!(
+            !query.flags().contains(Flags::AD),
+            "the stored flags are those of the client"
+        );
         let flags = Header::parse(&forwarded(&client)).unwrap().flags;
         assert_eq!(flags, Flags::RD | Flags::AD);
     }
 
     #[test]
-    fn do_and_unknown_options_pass_and_those_of_the_hop_do_not() {
+    fn do_and_unknown_options_are_forwarded_and_hop_options_are_not() {
         let client = client_query(Some(&|writer| {
             writer.option(OptionCode::CLIENT_SUBNET, &[0, 1, 24, 0, 192, 0, 2]);
             writer.option(OptionCode::COOKIE, &[1; 8]);
@@ -226,7 +230,7 @@ mod tests {
     }
 
     #[test]
-    fn query_can_use_less_of_edns() {
+    fn query_can_use_a_reduced_level_of_edns() {
         let client = client_query(Some(&|writer| writer.option(OptionCode(65_001), b"passes")));
         let query = Query::forward(&Message::parse(&client).unwrap(), Vec::new()).unwrap();
         assert!(query.wants_dnssec() && query.has_options());
@@ -253,7 +257,7 @@ mod tests {
     }
 
     #[test]
-    fn stored_form_remembers_the_client() {
+    fn stored_query_keeps_the_clients_id_and_flags() {
         let client = client_query(None);
         let query = Query::forward(&Message::parse(&client).unwrap(), Vec::new()).unwrap();
         assert_eq!(query.id(), 0xabcd);
@@ -263,7 +267,7 @@ mod tests {
     }
 
     #[test]
-    fn query_of_our_own_asks_for_what_it_was_made_for() {
+    fn query_of_our_own_has_its_name_and_type() {
         let query = Query::new(&"dns.Example".parse().unwrap(), Type::AAAA);
         let mut out = Vec::new();
         query.write(&mut out, 0x7777);

@@ -11,15 +11,15 @@ pub struct Type(pub u16);
 impl Type {
     /// An IPv4 address.
     pub const A: Self = Self(1);
-    /// A server of a zone.
+    /// An authoritative server of a zone.
     pub const NS: Self = Self(2);
-    /// The start of a zone, which says for how long a negative answer holds (RFC 2308).
+    /// The start of a zone, with the TTL of negative answers (RFC 2308).
     pub const SOA: Self = Self(6);
     /// The name of an address.
     pub const PTR: Self = Self(12);
     /// An IPv6 address (RFC 3596).
     pub const AAAA: Self = Self(28);
-    /// The digest of a key, which stands in the zone above (RFC 4034, section 5).
+    /// The digest of a key, which is in the parent zone (RFC 4034, section 5).
     pub const DS: Self = Self(43);
     /// The pseudo-record of EDNS (RFC 6891).
     pub const OPT: Self = Self(41);
@@ -34,8 +34,8 @@ impl Type {
     /// Any record, as a question (RFC 8482).
     pub const ANY: Self = Self(255);
 
-    /// Whether no record of a zone has this type: it asks for something else than one kind of data,
-    /// or is about a message (RFC 6895, section 3.1).
+    /// Returns whether no record of a zone has this type: the type requests something other than
+    /// one kind of data, or is about a message (RFC 6895, section 3.1).
     pub fn is_meta(self) -> bool {
         self == Self::OPT || matches!(self.0, 128..=255)
     }
@@ -45,8 +45,7 @@ impl Type {
 pub const CLASS_IN: u16 = 1;
 
 impl fmt::Display for Type {
-    /// The mnemonic of the types that people ask for, the number of the others (RFC 3597, section
-    /// 5).
+    /// Writes the mnemonic of common types, and the number of others (RFC 3597, section 5).
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mnemonic = match self.0 {
             1 => "A",
@@ -73,36 +72,36 @@ impl fmt::Display for Type {
     }
 }
 
-/// The one entry of a question section, in the bytes of its message. The name is not compressed.
+/// The single entry of a question section, in the bytes of its message. The name is not compressed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Question<'a> {
     bytes: &'a [u8],
 }
 
 impl<'a> Question<'a> {
-    /// The question at `start` of `message`.
+    /// Parses the question at `start` of `message`.
     pub fn parse(message: &'a [u8], start: usize) -> Result<Self, Malformed> {
         let name_end = name::skip_uncompressed(message, start)?;
         let bytes = message.get(start..name_end + 4).ok_or(Malformed)?;
         Ok(Self { bytes })
     }
 
-    /// The question that these octets are, which were copied from one.
-    pub(super) fn of_octets(bytes: &'a [u8]) -> Self {
+    /// Creates a question from bytes that were copied from one.
+    pub(super) fn of_bytes(bytes: &'a [u8]) -> Self {
         Self { bytes }
     }
 
-    /// The question in the form that a message has it: name, type, class.
+    /// Returns the question as in a message: name, type, class.
     pub fn as_bytes(self) -> &'a [u8] {
         self.bytes
     }
 
-    /// The name, uncompressed.
+    /// Returns the uncompressed name.
     pub fn name(self) -> &'a [u8] {
         &self.bytes[..self.bytes.len() - 4]
     }
 
-    /// The name as people write it.
+    /// Returns the name in presentation format.
     pub fn shown_name(self) -> impl fmt::Display {
         struct Shown<'a>(&'a [u8]);
         impl fmt::Display for Shown<'_> {
@@ -113,22 +112,24 @@ impl<'a> Question<'a> {
         Shown(self.name())
     }
 
-    /// The type asked for.
+    /// Returns the type.
     pub fn rr_type(self) -> Type {
-        Type(read_u16(self.bytes, self.bytes.len() - 4).expect("a question ends in four octets"))
+        Type(read_u16(self.bytes, self.bytes.len() - 4).expect("a question ends in four bytes"))
     }
 
-    /// The class asked for.
+    /// Returns the class.
     pub fn class(self) -> u16 {
-        read_u16(self.bytes, self.bytes.len() - 2).expect("a question ends in four octets")
+        read_u16(self.bytes, self.bytes.len() - 2).expect("a question ends in four bytes")
     }
 
-    /// Whether both ask the same: type, class, and the name with letter case aside (RFC 4343).
+    /// Returns whether both questions are equal: type, class, and the name ignoring case (RFC
+    /// 4343).
     pub fn matches(self, other: Question<'_>) -> bool {
         if octets::are_same(self.bytes, other.bytes) {
             return true;
         }
-        // Length octets are below 64 and so below every letter, type and class are compared apart.
+        // Length bytes are below 64 and so below every letter; type and class are compared
+        // separately.
         let (name, rest) = self.bytes.split_at(self.bytes.len() - 4);
         let Some((other_name, other_rest)) = other.bytes.split_at_checked(name.len()) else {
             return false;
@@ -138,7 +139,7 @@ impl<'a> Question<'a> {
 }
 
 impl fmt::Display for Question<'_> {
-    /// Name and type, for the log.
+    /// Writes name and type, for the log.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} {}", self.shown_name(), self.rr_type())
     }
@@ -161,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn type_and_class_are_no_letters() {
+    fn type_and_class_are_compared_exactly() {
         let asked = question(b"\x03www\x00\x00\x41\x00\x01");
         assert!(!asked.matches(question(b"\x03www\x00\x00\x61\x00\x01")));
         assert!(!asked.matches(question(b"\x03www\x00\x00\x41\x00\x03")));
@@ -170,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn question_is_shown_as_people_write_it() {
+    fn question_is_shown_in_presentation_format() {
         let asked = question(b"\x05www.\\\x03a\x00b\x00\x00\x41\x00\x01");
         assert_eq!(asked.to_string(), "www\\.\\\\.a\\000b. HTTPS");
         assert_eq!(question(b"\x00\x12\x34\x00\x01").to_string(), ". TYPE4660");

@@ -1,4 +1,4 @@
-//! Resource records, as far as a proxy looks at them (RFC 1035, section 4.1.3).
+//! The parts of resource records that a proxy uses (RFC 1035, section 4.1.3).
 
 use std::net::IpAddr;
 
@@ -6,15 +6,15 @@ use super::names::Names;
 use super::question::{CLASS_IN, Type};
 use super::{Malformed, data, name, read_u16, steps};
 
-/// Octets of the numbers that end the data of a SOA.
+/// Length in bytes of the numbers at the end of the data of a SOA.
 const SOA_NUMBERS_LEN: usize = 20;
 
-/// Where one record of a message stands.
+/// The positions of one record of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Record {
-    /// Position of the owner name, which is the first position of the record.
+    /// Position of the owner name and start of the record.
     pub start: usize,
-    /// Position after the owner name: of type, class, TTL and data length.
+    /// Position after the owner name: the start of type, class, TTL and data length.
     pub fixed: usize,
     /// Position after the data.
     pub end: usize,
@@ -23,10 +23,11 @@ pub struct Record {
 }
 
 impl Record {
-    /// Octets between owner name and data: type, class, TTL, data length.
+    /// Number of bytes between owner name and data: type, class, TTL, data length.
     pub const FIXED_LEN: usize = 10;
 
-    /// The record at `start` of `message`. Names are not followed, and the data may have any form.
+    /// Parses the record at `start` of `message`. Names are not followed, and the data may have any
+    /// form.
     pub fn parse(message: &[u8], start: usize) -> Result<Self, Malformed> {
         let record = Self::parse_head(message, start)?;
         (record.end <= message.len())
@@ -34,13 +35,13 @@ impl Record {
             .ok_or(Malformed)
     }
 
-    /// The record at `start` of `message`, which may end before the data does.
+    /// Parses the record at `start` of `message`, which may end before the data does.
     pub(super) fn parse_head(message: &[u8], start: usize) -> Result<Self, Malformed> {
         let (record, _) = Self::behind_owner(message, start, name::skip(message, start)?)?;
         Ok(record)
     }
 
-    /// The record at `start`, whose names and data are checked.
+    /// Parses the record at `start` and checks its names and data.
     #[inline]
     pub(super) fn parse_checked(names: &mut Names<'_>, start: usize) -> Result<Self, Malformed> {
         let message = names.message();
@@ -53,13 +54,13 @@ impl Record {
         Ok(record)
     }
 
-    /// The record at `start` and its class. The owner name ends at `fixed`.
+    /// Parses the record at `start` and its class. The owner name ends at `fixed`.
     #[inline]
     fn behind_owner(message: &[u8], start: usize, fixed: usize) -> Result<(Self, u16), Malformed> {
         steps::count();
-        let octets = message.get(fixed..).and_then(|rest| rest.first_chunk());
-        let octets: &[u8; Self::FIXED_LEN] = octets.ok_or(Malformed)?;
-        let number = |at: usize| u16::from_be_bytes([octets[at], octets[at + 1]]);
+        let bytes = message.get(fixed..).and_then(|rest| rest.first_chunk());
+        let bytes: &[u8; Self::FIXED_LEN] = bytes.ok_or(Malformed)?;
+        let number = |at: usize| u16::from_be_bytes([bytes[at], bytes[at + 1]]);
         let record = Self {
             start,
             fixed,
@@ -69,34 +70,34 @@ impl Record {
         Ok((record, number(2)))
     }
 
-    /// Position of the data.
+    /// Returns the position of the data.
     pub fn data_start(&self) -> usize {
         self.fixed + Self::FIXED_LEN
     }
 
-    /// The record's data in the bytes of its message.
+    /// Returns the record's data in the bytes of its message.
     pub fn data<'a>(&self, message: &'a [u8]) -> &'a [u8] {
         &message[self.data_start()..self.end]
     }
 
-    /// The record's class.
+    /// Returns the record's class.
     pub fn class(&self, message: &[u8]) -> Result<u16, Malformed> {
         read_u16(message, self.fixed + 2)
     }
 
-    /// Position of the TTL.
+    /// Returns the position of the TTL.
     pub fn ttl_at(&self) -> usize {
         self.fixed + 4
     }
 
-    /// How long the record may be kept, in seconds: 32 bits without a sign, so that whoever keeps
-    /// it sets a limit (RFC 8767, section 4).
+    /// Returns the TTL in seconds: an unsigned number of 32 bits, which a cache has to limit (RFC
+    /// 8767, section 4).
     pub fn ttl(&self, message: &[u8]) -> u32 {
         let half = |at| read_u16(message, at).map_or(0, u32::from);
         half(self.ttl_at()) << 16 | half(self.ttl_at() + 2)
     }
 
-    /// Puts this TTL into the record.
+    /// Sets the TTL of the record.
     pub(super) fn set_ttl(&self, message: &mut [u8], ttl: u32) {
         let at = self.ttl_at();
         message[at..at + size_of::<u32>()].copy_from_slice(&ttl.to_be_bytes());
@@ -127,7 +128,7 @@ impl Record {
         Ok(fixed + 4)
     }
 
-    /// The address in an A or AAAA record.
+    /// Returns the address in an A or AAAA record.
     pub fn address(&self, message: &[u8]) -> Option<IpAddr> {
         if self.class(message) != Ok(CLASS_IN) {
             return None;
@@ -149,7 +150,7 @@ impl Record {
     }
 }
 
-/// The records between two record boundaries of a message.
+/// Returns the records between two record boundaries of a message.
 pub fn records(message: &[u8], start: usize, end: usize) -> impl Iterator<Item = Record> {
     let mut at = start;
     std::iter::from_fn(move || {
@@ -175,13 +176,13 @@ mod tests {
     }
 
     #[test]
-    fn addresses_are_read_from_their_records() {
+    fn addresses_are_parsed_from_records() {
         let address = |bytes: &[u8]| Record::parse(bytes, 0).unwrap().address(bytes);
         let a = b"\0\0\x01\0\x01\0\0\0\x05\0\x04\xc0\0\x02\x01";
         assert_eq!(address(a), Some([192, 0, 2, 1].into()));
         let aaaa = b"\0\0\x1c\0\x01\0\0\0\x05\0\x10\x20\x01\x0d\xb8\0\0\0\0\0\0\0\0\0\0\0\x01";
         assert_eq!(address(aaaa), "2001:db8::1".parse().ok());
-        // A text, another class, an address with an octet too many.
+        // A TXT record, another class, an address with an additional byte.
         for (at, value) in [(2, 16), (4, 3)] {
             let mut other = a.to_vec();
             other[at] = value;
@@ -194,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn soa_can_stand_alone() {
+    fn soa_is_copied_without_compression() {
         let mut bytes = b"\0\0\0\0\0\0\0\0\0\0\0\0\x07example\0".to_vec();
         bytes.extend(b"\xc0\x0c\0\x06\0\x01\0\0\x0e\x10\0\x1d");
         bytes.extend(b"\x02ns\xc0\x0c\x02me\xc0\x0c");
@@ -220,9 +221,9 @@ mod tests {
 
     #[test]
     fn ttl_has_32_bits() {
-        let ttl = |octets: [u8; 4]| {
+        let ttl = |value: [u8; 4]| {
             let mut bytes = b"\0\0\x01\0\x01".to_vec();
-            bytes.extend(octets);
+            bytes.extend(value);
             bytes.extend([0, 0]);
             Record::parse(&bytes, 0).unwrap().ttl(&bytes)
         };

@@ -1,4 +1,4 @@
-//! The response that a client gets: an answer from upstream made to fit, or an error of our own.
+//! The response to a client: an upstream answer adapted to the query, or an error of our own.
 
 use std::iter;
 
@@ -10,32 +10,32 @@ use super::question::Question;
 use super::record::Record;
 use super::{MESSAGE_LEN_MAX, Message, Opt, octets};
 
-/// Octets of the largest response over UDP to a client without EDNS (RFC 1035, section 4.2.1).
+/// Maximum length in bytes of a UDP response to a client without EDNS (RFC 1035, section 4.2.1).
 const PLAIN_UDP_LEN_MAX: usize = 512;
 
-/// What a response owes its query, whatever the answer is.
+/// The properties of a query that determine its response, whatever the answer is.
 #[derive(Clone, Copy, Debug)]
 pub struct Asked<'a> {
     /// The query's id.
     pub id: u16,
     /// The query's flags.
     pub flags: Flags,
-    /// The query's question, if it had one that could be read.
+    /// The query's question, if it could be parsed.
     pub question: Option<Question<'a>>,
-    /// What the query's OPT asked for, if it had one.
+    /// The requests in the query's OPT, if there was one.
     pub opt: Option<AskedOpt>,
-    /// Octets of the largest response that may be sent.
+    /// Maximum length of the response in bytes.
     pub len_max: usize,
 }
 
 impl Asked<'_> {
-    /// Whether the query says that its sender knows what AD means (RFC 6840, section 5.7).
+    /// Returns whether the client understands AD (RFC 6840, section 5.7).
     fn understands_ad(&self) -> bool {
         self.flags.contains(Flags::AD) || self.opt.is_some_and(|opt| opt.flags & DO != 0)
     }
 
-    /// Octets that all records of a response may have besides OPT, if OPT has no option but those
-    /// that its query asked for. `None` is less than none.
+    /// Returns the bytes that remain for records besides OPT, if OPT has only the options that its
+    /// query requested. `None` means that not even OPT fits.
     fn room(&self, opt_len: usize) -> Option<usize> {
         let question_len = self
             .question
@@ -44,13 +44,14 @@ impl Asked<'_> {
             .checked_sub(HEADER_LEN + question_len + opt_len)
     }
 
-    /// Octets that the records of an answer may have besides OPT.
+    /// Returns the bytes that the records of an answer may have besides OPT.
     pub fn records_len_max(&self) -> usize {
         let opt_len = self.opt.map_or(0, |opt| opt.wire_len());
         self.room(opt_len).unwrap_or_default()
     }
 
-    /// Ends the OPT of a response that starts at `start` of the buffer, and the response with it.
+    /// Finishes the OPT of a response that starts at `start` of the buffer, and with it the
+    /// response.
     fn end_opt(&self, opt: OptWriter<'_>, start: usize) {
         if self.opt.is_some_and(|opt| opt.is_padded) {
             opt.pad(start, RESPONSE_PADDING_BLOCK, self.len_max);
@@ -60,21 +61,21 @@ impl Asked<'_> {
     }
 }
 
-/// What a response owes the OPT of its query.
+/// The properties of a query's OPT that determine the OPT of its response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AskedOpt {
-    /// The flags: DO comes back as it was (RFC 3225, section 3).
+    /// The flags: DO is copied from the query (RFC 3225, section 3).
     pub flags: u16,
-    /// How long the connection may be idle, in units of 100 ms, if that was asked (RFC 7828).
+    /// The idle timeout of the connection, in units of 100 ms, if requested (RFC 7828).
     pub keepalive: Option<u16>,
-    /// The client's cookie and the server's to it, if there was one (RFC 7873, section 5.2).
+    /// The client's cookie with the server's part, if there was one (RFC 7873, section 5.2).
     pub cookie: Option<[u8; COOKIE_LEN]>,
-    /// The response hides its length under encryption.
+    /// True if the response is padded, since it is encrypted.
     pub is_padded: bool,
 }
 
 impl AskedOpt {
-    /// Octets of the OPT that has the options which the query asked for, and no others.
+    /// Returns the length in bytes of an OPT with the requested options and no others.
     fn wire_len(&self) -> usize {
         let option_len = |len| OPTION_HEAD_LEN + len;
         let keepalive_len = self.keepalive.map_or(0, |_| option_len(size_of::<u16>()));
@@ -83,25 +84,25 @@ impl AskedOpt {
     }
 }
 
-/// A padded response's length goes up to the next multiple of this (RFC 8467, section 4.1).
+/// Block length of a padded response (RFC 8467, section 4.1).
 pub const RESPONSE_PADDING_BLOCK: usize = 468;
 
-/// Octets of a cookie with both parts (RFC 9018, section 4).
+/// Length in bytes of a cookie with both parts (RFC 9018, section 4).
 pub const COOKIE_LEN: usize = 24;
 
-/// Octets of the largest response over UDP to a client that sent this OPT.
+/// Returns the maximum length in bytes of a UDP response to a client that sent this OPT.
 pub fn udp_len_max(opt: Option<Opt<'_>>) -> usize {
     let size = opt.map_or(0, |opt| usize::from(opt.udp_size.min(UDP_SIZE)));
     size.max(PLAIN_UDP_LEN_MAX)
 }
 
-/// Octets of the largest response over a stream.
+/// Maximum length in bytes of a response over a stream.
 pub const STREAM_LEN_MAX: usize = MESSAGE_LEN_MAX;
 
-/// Appends the answer that upstream gave, whose question must match, as one to `asked`: its id,
-/// flags, letter case and OPT are the client's own, and its length is at most `asked.len_max`. What
-/// does not fit goes by whole RRsets from the end: options first, then additional records, then,
-/// with TC set, the others (RFC 2181, section 9).
+/// Appends the upstream answer, which must have a matching question, as a response to `asked`: its
+/// id, flags, letter case and OPT are for the client, and its length is at most `asked.len_max`. If
+/// the answer is too long, whole RRsets are removed from the end: options first, then additional
+/// records, then, with TC set, the others (RFC 2181, section 9).
 pub fn write_answer(out: &mut Vec<u8>, asked: &Asked<'_>, reply: &Message<'_>) {
     let rcode = client_rcode(asked, reply);
     let mut opt = asked
@@ -125,8 +126,8 @@ pub fn write_answer(out: &mut Vec<u8>, asked: &Asked<'_>, reply: &Message<'_>) {
     }
 }
 
-/// Appends header and question of an answer to `asked` that has these flags and, in each section,
-/// so many records besides OPT. Returns where it starts.
+/// Appends header and question of an answer to `asked` with these flags and these numbers of
+/// records besides OPT. Returns the start of the answer.
 pub fn start_answer(
     out: &mut Vec<u8>,
     asked: &Asked<'_>,
@@ -152,8 +153,8 @@ pub fn start_answer(
     start
 }
 
-/// Ends the answer that [starts](start_answer) at `start`, behind its records, for which there must
-/// be [room](Asked::records_len_max): with the OPT that it owes, and with those of the options and
+/// Finishes the answer that [starts](start_answer) at `start`, after its records, for which there
+/// must be [room](Asked::records_len_max): appends the OPT of the response, with the options and
 /// the error that fit.
 pub fn end_answer<'a>(
     out: &mut Vec<u8>,
@@ -174,14 +175,14 @@ pub fn end_answer<'a>(
     asked.end_opt(writer, start);
 }
 
-/// Octets of records beyond [`Asked::records_len_max`] that [`end_cut_answer`] needs at most, to
-/// see what the first record that does not fit is.
+/// Maximum number of bytes beyond [`Asked::records_len_max`] that [`end_cut_answer`] needs to
+/// identify the first record that does not fit.
 pub const CUT_LOOKAHEAD_LEN: usize = NAME_LEN_MAX + Record::FIXED_LEN;
 
-/// Ends the answer that [starts](start_answer) at `start`, with so many records in each section, of
-/// which more follow than there is [room](Asked::records_len_max) for: with those whole RRsets that
-/// fit and the OPT that it owes. The buffer ends with the records, or with as many of their octets
-/// as fit and [`CUT_LOOKAHEAD_LEN`]. Puts `ttl` of each TTL in its place.
+/// Finishes the answer that [starts](start_answer) at `start` and has these numbers of records in
+/// each section, more than there is [room](Asked::records_len_max) for: keeps the whole RRsets that
+/// fit and appends the OPT of the response. The buffer ends with the records, or with as many of
+/// their bytes as fit and [`CUT_LOOKAHEAD_LEN`]. Sets each TTL to `ttl`.
 pub fn end_cut_answer(
     out: &mut Vec<u8>,
     start: usize,
@@ -213,8 +214,8 @@ pub fn end_cut_answer(
     end_answer(out, start, asked, iter::empty(), None);
 }
 
-/// Appends an error of our own, with the reason if there is one to tell. Options and reason are
-/// left out as far as the response would be longer than `asked.len_max` with them.
+/// Appends an error of our own, with its reason if there is one. Options and reason are left out if
+/// the response would exceed `asked.len_max`.
 pub fn write_error(
     out: &mut Vec<u8>,
     asked: &Asked<'_>,
@@ -248,7 +249,7 @@ pub fn write_error(
     }
 }
 
-/// The response code as this client can read it: the upper bits need an OPT.
+/// Returns the response code in a form that this client understands: the upper bits require an OPT.
 fn client_rcode(asked: &Asked<'_>, reply: &Message<'_>) -> Rcode {
     let extension = reply.opt().map_or(0, |opt| opt.rcode_extension);
     let rcode = reply.header().flags.rcode().with_extension(extension);
@@ -294,7 +295,7 @@ impl<'a> ResponseOpt<'a> {
         own.chain(of_reply.flat_map(Opt::options_for_client))
     }
 
-    /// Octets of the record.
+    /// Returns the length of the record in bytes.
     fn wire_len(&self) -> usize {
         OPT_LEN
             + self
@@ -307,7 +308,7 @@ impl<'a> ResponseOpt<'a> {
         self.start_before(out, usize::MAX)
     }
 
-    /// Starts the record, with those options that do not take the buffer beyond `end_max`.
+    /// Starts the record with the options that do not extend the buffer beyond `end_max`.
     fn start_before<'out>(&self, out: &'out mut Vec<u8>, end_max: usize) -> OptWriter<'out> {
         let mut writer = OptWriter::start(out, UDP_SIZE, self.rcode.extension(), self.flags);
         writer.end_before(end_max);
@@ -316,25 +317,26 @@ impl<'a> ResponseOpt<'a> {
     }
 }
 
-/// How much of an answer fits.
+/// The part of an answer that fits.
 #[derive(Debug)]
 struct Cut {
-    /// Position after the last record that fits, in the answer.
+    /// The position in the answer after the last record that fits.
     end: usize,
-    /// Records that fit in the answer, authority and additional section.
+    /// The numbers of records that fit in the answer, authority and additional section.
     counts: [u16; 3],
-    /// Every record fits.
+    /// True if every record fits.
     is_whole: bool,
-    /// A record fell off that the client cannot do without.
+    /// True if a record that the client needs does not fit.
     is_truncated: bool,
 }
 
-/// Steps that the comparison of owner names may take for one answer. If they do not suffice,
-/// records of one type that follow each other count as one RRset.
+/// Maximum number of steps to compare owner names in one answer. After that, consecutive records of
+/// one type count as one RRset.
 const COMPARISON_STEPS_MAX: usize = 1 << 14;
 
 impl Cut {
-    /// The longest run of whole RRsets that has at most `room` octets. `None` is less than no room.
+    /// Returns the longest run of whole RRsets that has at most `room` bytes. `None` is less than
+    /// no room.
     fn new(reply: &Message<'_>, room: Option<usize>) -> Self {
         let (start, end) = (reply.records_start(), reply.records_end());
         let counts = reply.record_counts();
@@ -349,8 +351,8 @@ impl Cut {
         Self::longest(reply.bytes(), start, counts, room.unwrap_or_default())
     }
 
-    /// The longest run of whole RRsets that has at most `room` octets, of an answer with so many
-    /// records from `start` on, not all of which fit.
+    /// Returns the longest run of whole RRsets that has at most `room` bytes, for an answer with
+    /// these numbers of records from `start` on that do not all fit.
     fn longest(message: &[u8], start: usize, counts: [u16; 3], room: usize) -> Self {
         let mut cut = Self {
             end: start,
@@ -383,7 +385,7 @@ impl Cut {
         cut
     }
 
-    /// The flag that says so to a client.
+    /// Returns the flag that reports truncation to a client.
     fn flags(&self) -> Flags {
         if self.is_truncated {
             Flags::TC
@@ -419,7 +421,8 @@ mod tests {
         is_padded: false,
     };
 
-    /// A reply in lower case whose sections hold the given RRsets: (type, number of records).
+    /// Returns a reply in lower case with the given RRsets in its sections: (type, number of
+    /// records).
     fn reply(sections: [&[(u16, u16)]; 3], opt: Option<&dyn Fn(&mut OptWriter<'_>)>) -> Vec<u8> {
         let count = |rrsets: &[(u16, u16)]| rrsets.iter().map(|(_, records)| records).sum();
         let header = Header {
@@ -482,7 +485,7 @@ mod tests {
     }
 
     #[test]
-    fn whether_an_answer_is_validated_is_for_those_who_know_what_that_means() {
+    fn ad_is_set_only_for_clients_that_understand_it() {
         let reply = reply([&[(1, 1)], &[], &[]], None);
         let has_ad = |flags, opt| {
             let asked = Asked {
@@ -502,7 +505,7 @@ mod tests {
     }
 
     #[test]
-    fn opt_is_ours_and_options_of_the_other_hop_stay_there() {
+    fn opt_is_made_anew_and_options_of_one_hop_are_removed() {
         let reply = reply(
             [&[(1, 1)], &[], &[(1, 1)]],
             Some(&|writer| {
@@ -536,8 +539,8 @@ mod tests {
 
     #[test]
     fn truncation_keeps_whole_rrsets_and_sets_tc() {
-        // 29 octets of header and question, 16 a record: 30 records fit, and the second RRset is
-        // torn.
+        // 29 bytes of header and question, 16 a record: 30 records fit, and the second RRset is
+        // cut.
         let reply = reply([&[(1, 20), (16, 20)], &[], &[]], None);
         let out = answer(&asked(None, 512), &reply);
         let message = Message::parse(&out).unwrap();
@@ -546,7 +549,7 @@ mod tests {
     }
 
     #[test]
-    fn one_rrset_too_large_leaves_none() {
+    fn rrset_that_is_too_large_is_removed() {
         let reply = reply([&[(1, 40)], &[(2, 3)], &[(1, 3)]], None);
         let out = answer(&asked(None, 512), &reply);
         let message = Message::parse(&out).unwrap();
@@ -555,7 +558,7 @@ mod tests {
     }
 
     #[test]
-    fn additional_records_fall_off_without_tc() {
+    fn additional_records_are_removed_without_tc() {
         let reply = reply([&[(1, 20)], &[(2, 5)], &[(1, 3), (16, 10)]], None);
         let out = answer(&asked(None, 512), &reply);
         let message = Message::parse(&out).unwrap();
@@ -564,7 +567,7 @@ mod tests {
     }
 
     #[test]
-    fn options_fall_off_before_records() {
+    fn options_are_removed_before_records() {
         let reply = reply(
             [&[(1, 25)], &[], &[]],
             Some(&|writer| writer.option(OptionCode(3), &[7; 100])),
@@ -596,7 +599,7 @@ mod tests {
     }
 
     #[test]
-    fn response_is_padded_where_that_is_asked() {
+    fn response_is_padded_on_request() {
         let padded = AskedOpt {
             is_padded: true,
             cookie: Some([7; COOKIE_LEN]),
@@ -622,7 +625,7 @@ mod tests {
     }
 
     #[test]
-    fn records_behind_opt_are_left_out() {
+    fn records_after_opt_are_left_out() {
         let mut bytes = reply([&[(1, 1)], &[], &[(1, 1)]], Some(&|_| {}));
         bytes.extend(b"\xc0\x0c\x00\x01\x00\x01\x00\x00\x01\x2c\x00\x04\x0a\x00\x00\x01");
         bytes[11] += 1;
@@ -646,7 +649,7 @@ mod tests {
     }
 
     #[test]
-    fn error_carries_its_reason_where_the_query_had_opt() {
+    fn error_has_its_reason_if_the_query_had_opt() {
         let error = ExtendedError {
             code: ExtendedErrorCode::NETWORK_ERROR,
             text: "no upstream",
@@ -668,7 +671,7 @@ mod tests {
         assert_eq!(out.len(), HEADER_LEN + QUESTION.len());
     }
 
-    /// An OPT with extended errors whose texts have these lengths.
+    /// Returns an OPT with extended errors with texts of these lengths.
     fn with_texts(texts: &[usize]) -> Vec<u8> {
         let texts: Vec<String> = texts.iter().map(|len| "x".repeat(*len)).collect();
         let write = |writer: &mut OptWriter<'_>| {
@@ -681,7 +684,7 @@ mod tests {
     }
 
     #[test]
-    fn errors_of_upstream_are_few_and_short() {
+    fn extended_errors_of_upstream_are_limited() {
         let kept = |texts: &[usize]| {
             let out = answer(&asked(Some(PLAIN_OPT), STREAM_LEN_MAX), &with_texts(texts));
             let opt = Message::parse(&out).unwrap().opt().unwrap();
@@ -715,7 +718,7 @@ mod tests {
                 let opt = Message::parse(&out[start..]).unwrap().opt().unwrap();
                 let codes: Vec<u16> = opt.options().map(|option| option.code.0).collect();
                 assert_eq!(codes[..2], [11, 10]);
-                assert_eq!(codes.contains(&65_001), left >= 4, "{left} octets left");
+                assert_eq!(codes.contains(&65_001), left >= 4, "{left} bytes left");
             }
         }
     }
@@ -727,7 +730,7 @@ mod tests {
 
     #[test]
     fn cost_of_a_cut_is_linear_in_the_length_of_the_answer() {
-        // Two chains of pointers, and owners that lead to the end of the one and the other in turn.
+        // Two chains of pointers, and owners that point to the ends of the two chains in turn.
         let mut bytes = reply([&[], &[], &[]], None);
         let mut chains = Vec::new();
         for _ in 0..2 {
@@ -757,9 +760,9 @@ mod tests {
     }
 
     proptest! {
-        /// What is cut from the front of an answer is what is cut from the whole.
+        /// A cut of the start of an answer equals the cut of the whole answer.
         #[test]
-        fn part_of_an_answer_is_cut_as_the_whole(
+        fn start_of_an_answer_is_cut_like_the_whole(
             answers in proptest::collection::vec((1..4u16, 0..30u16), 0..4),
             authorities in proptest::collection::vec((1..4u16, 0..10u16), 0..3),
             additionals in proptest::collection::vec((1..4u16, 0..10u16), 0..3),

@@ -1,5 +1,5 @@
-//! A counter of the steps that walks over a message take, for tests and fuzz targets that hold
-//! these against the length of the message. Other builds do not count.
+//! A counter of the steps that walks over a message take. Tests and fuzz targets compare it with
+//! the length of the message. Other builds do not count.
 
 #[cfg(any(test, fuzzing))]
 thread_local! {
@@ -13,7 +13,7 @@ pub fn count() {
     STEPS.set(STEPS.get() + 1);
 }
 
-/// The steps that this thread has taken since the last call.
+/// Returns the steps that this thread has taken since the last call.
 #[cfg(any(test, fuzzing))]
 pub fn take() -> u64 {
     STEPS.take()

@@ -1,7 +1,7 @@
 //! Questions that one upstream failed and another one answered.
 //!
-//! Such a question goes to another upstream first, so that it is not asked twice each time. What it
-//! says of the upstream as a whole is decided in `upstream/health.rs`.
+//! Such a question goes to another upstream first, so that it does not take two attempts each time.
+//! `upstream/health.rs` decides what the failures mean for the health of the upstream.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -12,13 +12,13 @@ use crate::proxy::exchange::preferences::UpstreamSet;
 use crate::proxy::keys::UpstreamIndex;
 use crate::wire::Question;
 
-/// Which upstreams failed which questions recently.
+/// The upstreams that failed a question recently, by question.
 #[derive(Debug)]
 pub(in crate::proxy) struct BadAnswers {
     pause_min: Duration,
     pause_max: Duration,
     len_max: usize,
-    /// By the question in lower case.
+    /// Keys are questions in lower case.
     bad_answer_by_question: HashMap<Box<[u8]>, BadAnswer>,
 }
 
@@ -159,17 +159,17 @@ mod tests {
         scene.fail(b'a', 0, 1.0);
         assert!(scene.avoids(b'A', 0, 1.9) && !scene.avoids(b'a', 1, 1.9));
         assert!(!scene.avoids(b'b', 0, 1.9));
-        assert!(!scene.avoids(b'a', 0, 2.0), "one query tests it");
+        assert!(!scene.avoids(b'a', 0, 2.0), "one query tests the upstream");
         assert!(
             scene.avoids(b'a', 0, 2.1),
-            "others wait for what comes of it"
+            "other queries wait for the result of the test"
         );
         scene.fail(b'a', 0, 2.2);
         assert!(scene.avoids(b'a', 0, 4.1) && !scene.avoids(b'a', 0, 4.3));
     }
 
     #[test]
-    fn answer_ends_it() {
+    fn answer_clears_the_entry() {
         let mut scene = Scene::new(10);
         scene.fail(b'a', 0, 1.0);
         let bytes = [1, b'a', 0, 0, 1, 0, 1];

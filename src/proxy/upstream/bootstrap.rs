@@ -1,9 +1,9 @@
 //! The addresses of upstreams that are given by host name.
 //!
-//! They are asked from the servers that the option `--bootstrap` names, as queries of our own: once
-//! at the start, and when a query comes after what was learned has expired or a connection to an
-//! address failed. Until something new is learned, what was known is used, however old. Whoever the
-//! addresses lead to has to prove who it is all the same.
+//! The proxy queries the servers of the option `--bootstrap` for the addresses: once at start-up,
+//! and later when a client query arrives after the addresses expired or a connection to one failed.
+//! Expired addresses stay in use until new ones are known. The upstream has to authenticate itself
+//! in any case.
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -20,10 +20,10 @@ use crate::wire::name::Name;
 use crate::wire::question::Type;
 use crate::wire::{Message, Query};
 
-/// Every upstream that is given by host name.
+/// The upstreams that are given by host name.
 #[derive(Debug)]
 pub(in crate::proxy) struct Bootstrap {
-    /// Who is asked.
+    /// The pool of bootstrap servers.
     servers: PoolIndex,
     hosts: Vec<Hosted>,
 }
@@ -36,22 +36,22 @@ struct Hosted {
     scheme: Scheme,
     name: Name,
     port: u16,
-    /// Types of addresses that have been asked for and not answered.
+    /// Address types with an unanswered query.
     asked: Vec<Type>,
     asked_at: Instant,
-    /// For how long what was learned is valid, as far as has been learned since it was asked.
+    /// The TTL of the addresses learned since the last queries.
     lifetime: Option<Duration>,
-    /// When it may be asked again. `None` while it is being asked.
+    /// The time of the next queries; `None` while queries are unanswered.
     ask_at: Option<Instant>,
-    /// How often in a row asking led to nothing, or to addresses that could not be reached.
+    /// The number of consecutive lookups that failed or led to unreachable addresses.
     failures: u32,
 }
 
-/// Both families are asked for at once.
+/// The address types that are queried at once.
 const TYPES: [Type; 2] = [Type::A, Type::AAAA];
 
 impl Bootstrap {
-    /// The upstreams of `config` with a host name. `servers` is whom to ask.
+    /// Collects the upstreams of `config` with a host name, to be looked up through `servers`.
     pub(in crate::proxy) fn new(config: &Config, servers: PoolIndex) -> Self {
         let hosted = |(place, upstream): (usize, &crate::config::Upstream)| {
             let Host::Name(name, port) = &upstream.host else {
@@ -75,18 +75,18 @@ impl Bootstrap {
         Self { servers, hosts }
     }
 
-    /// Queries of our own that are not answered.
+    /// Returns the number of unanswered bootstrap queries.
     pub(in crate::proxy) fn asked(&self) -> usize {
         self.hosts.iter().map(|host| host.asked.len()).sum()
     }
 
-    /// When there is something to ask, whether or not somebody waits for it: at the start.
+    /// Returns when a lookup is due even if no query waits for it, which is so at start-up only.
     pub(in crate::proxy) fn start_at(&self) -> Option<Instant> {
         let mut moments = self.hosts.iter().filter_map(|host| host.ask_at);
         moments.find(|at| *at == Instant::default())
     }
 
-    /// When an upstream of a pool without an address is asked for again, if that is still to come.
+    /// Returns when an upstream of a pool without an address is looked up again.
     pub(in crate::proxy) fn retry_at(
         &self,
         upstreams: &Upstreams,
@@ -97,19 +97,19 @@ impl Bootstrap {
             .min()
     }
 
-    /// Upstreams of a pool that have no address.
+    /// Returns the upstreams of a pool that have no address.
     fn missing(&self, upstreams: &Upstreams, pool: PoolIndex) -> impl Iterator<Item = &Hosted> {
-        let its = self
+        let members = self
             .hosts
             .iter()
             .filter(move |host| upstreams.is_member(pool, host.upstream));
-        its.filter(|host| upstreams.addresses(host.upstream).next().is_none())
+        members.filter(|host| upstreams.addresses(host.upstream).next().is_none())
     }
 }
 
 impl Proxy {
-    /// Asks for the addresses that are to be asked for by now, if somebody waits for their upstream
-    /// or a query has come for this pool.
+    /// Starts the lookups that are due, for upstreams with waiting queries and for the pool
+    /// `queried`, which has got a query.
     pub(in crate::proxy) fn ask_for_addresses(
         &mut self,
         queried: Option<PoolIndex>,
@@ -133,23 +133,23 @@ impl Proxy {
             host.asked = TYPES.to_vec();
             for rr_type in TYPES {
                 let host = &self.bootstrap.hosts[place];
-                let asker = Purpose::Bootstrap(host.upstream, rr_type);
+                let purpose = Purpose::Bootstrap(host.upstream, rr_type);
                 let query = Query::new(&host.name, rr_type);
                 let deadline = now + self.config.timeouts.deadline();
-                let exchange = Exchange::new(asker, self.bootstrap.servers, query, (now, deadline));
+                let exchange =
+                    Exchange::new(purpose, self.bootstrap.servers, query, (now, deadline));
                 self.start(exchange, now, outbox);
             }
         }
     }
 
-    /// When an upstream of a pool may have an address that has none yet: now, while it is asked
-    /// for.
+    /// Returns when an upstream of a pool that has no address may get one: `now` during the lookup.
     pub(in crate::proxy) fn next_address(&self, pool: PoolIndex, now: Instant) -> Option<Instant> {
         let missing = self.bootstrap.missing(&self.upstreams, pool);
         missing.map(|host| host.ask_at.unwrap_or(now)).min()
     }
 
-    /// Takes note that a connection to this address failed: its upstream may have moved.
+    /// Records that a connection to this endpoint failed: its upstream may have moved.
     pub(in crate::proxy) fn doubt_address(&mut self, endpoint: EndpointKey, kind: FailureKind) {
         let may_have_moved = matches!(
             kind,
@@ -167,7 +167,7 @@ impl Proxy {
         }
     }
 
-    /// Takes note that an address is right.
+    /// Records that an address is correct.
     pub(in crate::proxy) fn trust_address(&mut self, endpoint: EndpointKey) {
         if let Some(host) = self.host_of(endpoint) {
             self.bootstrap.hosts[host].failures = 0;
@@ -183,8 +183,8 @@ impl Proxy {
         hosts.position(|host| host.upstream == upstream)
     }
 
-    /// Takes the answer to a query of our own for addresses of this type; `None` where there is
-    /// none.
+    /// Handles the answer to a bootstrap query for addresses of this type. `None` means that there
+    /// is no answer.
     pub(in crate::proxy) fn on_addresses(
         &mut self,
         upstream: UpstreamIndex,
@@ -195,7 +195,7 @@ impl Proxy {
     ) {
         let hosts = &mut self.bootstrap.hosts;
         let place = hosts.iter().position(|host| host.upstream == upstream);
-        let place = place.expect("who asked is there");
+        let place = place.expect("the upstream of a bootstrap query exists");
         let host = &mut hosts[place];
         host.asked.retain(|asked| *asked != rr_type);
         let (addresses, lifetime) = answer
@@ -238,7 +238,7 @@ impl Proxy {
         }
     }
 
-    /// Lets the addresses of this type that an upstream has be these.
+    /// Sets the addresses of this type of an upstream.
     fn set_addresses(
         &mut self,
         place: usize,
@@ -286,8 +286,7 @@ impl Proxy {
     }
 }
 
-/// The addresses in an answer, and for how long they hold: between a minute and a day, whatever it
-/// says.
+/// Returns the addresses in an answer and their TTL, limited to between a minute and a day.
 fn read(answer: &Message<'_>, rr_type: Type) -> (Vec<IpAddr>, Duration) {
     let mut addresses = Vec::new();
     let mut seconds = 86_400;
@@ -306,7 +305,7 @@ fn read(answer: &Message<'_>, rr_type: Type) -> (Vec<IpAddr>, Duration) {
 mod tests {
     use super::*;
 
-    /// An answer to a question for A with these records: type, TTL and data.
+    /// Returns the result for an answer to a question for A with these records: type, TTL and data.
     fn answer(records: &[(u16, u32, &[u8])]) -> (Vec<IpAddr>, u64) {
         let count = u8::try_from(records.len()).unwrap();
         let mut bytes = vec![0, 0, 0x81, 0x80, 0, 1, 0, count, 0, 0, 0, 0];
@@ -324,7 +323,7 @@ mod tests {
     }
 
     #[test]
-    fn addresses_of_hosts_are_taken_each_once() {
+    fn duplicate_addresses_are_removed() {
         let found = answer(&[
             (5, 10, b"\xc0\x0c"),
             (1, 500, &[192, 0, 2, 1]),
@@ -339,7 +338,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_known_holds_for_a_minute_at_least_and_a_day_at_most() {
+    fn ttl_of_addresses_is_between_a_minute_and_a_day() {
         let lifetime = |ttl| answer(&[(1, ttl, &[192, 0, 2, 1])]).1;
         assert_eq!(lifetime(0), 60);
         assert_eq!(lifetime(1_000), 1_000);

@@ -1,76 +1,78 @@
-//! How many queries one connection to an upstream takes, learned from closes and from answers.
+//! The number of queries that one connection to an upstream takes, learned from closes and answers.
 //!
-//! Some servers close each connection after a number of answers; queries that were pipelined behind
-//! those are lost and are sent again. Others read one query at a time and drop what was pipelined
-//! meanwhile. Both are common in middleboxes and in small servers, and neither says so.
+//! Some servers close each connection after a number of answers; the queries pipelined behind those
+//! answers are lost and have to be sent again. Other servers read one query at a time and drop
+//! queries that are pipelined meanwhile. Both kinds are common in middleboxes and small servers,
+//! and neither announces its limit.
 
 use std::time::Duration;
 
 use crate::base::time::Instant;
 
-/// What is known of the connections of one endpoint.
+/// The known limits of the connections of one endpoint.
 #[derive(Debug, Default)]
 pub(super) struct ConnectionCapacity {
-    /// Answers on the last connection that was closed soon after one, and when it was closed.
+    /// The number of answers on the last connection that was closed soon after one, and the time of
+    /// the close.
     last_close: Option<(usize, Instant)>,
     limit: Option<QueryLimit>,
     pipelining: Pipelining,
-    /// Connections that the endpoint takes at the same time, and when that was learned.
+    /// The number of connections that the endpoint takes at the same time, and when it was learned.
     connections: Option<(usize, Instant)>,
 }
 
-/// The number of queries that a connection takes, and until when that is used.
+/// The number of queries that a connection takes, and the time until which that number is used.
 #[derive(Debug)]
 struct QueryLimit {
     queries: usize,
     until: Instant,
 }
 
-/// Whether an upstream answers queries that were sent while it worked on another one.
+/// The support of an upstream for pipelined queries.
 #[derive(Debug, Default)]
 enum Pipelining {
     #[default]
     Unknown,
-    /// The server works on several queries at a time, which is valid until then.
+    /// The server works on several queries at a time. This is assumed until `until`.
     Concurrent { until: Instant },
-    /// Such a query was answered, and when the last was. The credit is how many may be overdue
-    /// until the answers count as luck.
+    /// A pipelined query was answered, the last one at `last`. `credit` is the number of pipelined
+    /// queries that may be overdue before pipelining is suspended.
     Works { credit: u8, last: Instant },
-    /// Such a query was not answered: one query at a time until then.
+    /// A pipelined query was not answered: queries go one at a time until `until`.
     Suspended { until: Instant, pause: Duration },
 }
 
 impl ConnectionCapacity {
-    /// How long a learned number of queries is used before it is tested again.
+    /// Time for which a learned number of queries is used before it is tested again.
     const VALID: Duration = Duration::from_secs(600);
 
-    /// How long a number of queries is used that only one close has shown so far.
+    /// Time for which a number of queries is used that only one close has shown.
     const ASSUMED: Duration = Duration::from_secs(10);
 
-    /// A connection that was idle for longer was closed because it was idle.
+    /// The maximum idle time of a connection that was closed for another reason than being idle.
     const SOON: Duration = Duration::from_secs(1);
 
-    /// How long a learned number of connections is used before more are tried.
+    /// Time for which a learned number of connections is used before more are tried.
     const CONNECTIONS_VALID: Duration = Duration::from_secs(60);
 
-    /// How long pipelining is suspended for the first time. The time doubles up to `PAUSE_MAX`,
-    /// since a single slow name looks the same.
+    /// Time for which pipelining is suspended at first. It doubles up to `PAUSE_MAX`, since a
+    /// single slow name has the same symptom.
     const PAUSE_MIN: Duration = Duration::from_secs(10);
     const PAUSE_MAX: Duration = Duration::from_secs(600);
 
-    /// Overdue queries that each answer to a pipelined query outweighs, and the most that all such
-    /// answers do. A server that drops pipelined queries may read one of them in time.
+    /// The number of overdue queries that each answer to a pipelined query outweighs, and the
+    /// maximum of all such answers. A server that drops pipelined queries may read one of them in
+    /// time.
     const CREDIT_PER_ANSWER: u8 = 2;
     const CREDIT_MAX: u8 = 8;
 
-    /// Queries that are overdue so soon after an answer to a pipelined query wait for a server that
-    /// is slow.
+    /// Time after an answer to a pipelined query within which overdue queries count as slow.
     const ANSWERING: Duration = Duration::from_millis(500);
 
-    /// Records that the upstream closed a connection which was opened at `opened_at`, after
-    /// `answers` answers, the last of which came `since_answer` ago, and whether it owed others.
+    /// Records that the upstream closed a connection that was opened at `opened_at`, after
+    /// `answers` answers, the last of which arrived `since_answer` ago, and whether it owed others.
     /// Two closes with about the same number set the limit. Until then, a close that cut off
-    /// queries sets it for a short time.
+    /// queries sets the limit for a short time.
     pub(super) fn on_closed(
         &mut self,
         answers: usize,
@@ -125,9 +127,9 @@ impl ConnectionCapacity {
         self.pipelining = Pipelining::Works { credit, last: now };
     }
 
-    /// Records that a query has not been answered for long, or is overdue, although a query that
-    /// was sent before the last answer was. Unless answers to pipelined queries outweigh it,
-    /// queries go one at a time for a while. Returns whether that is new.
+    /// Records that a pipelined query has not been answered for long, or is overdue, although a
+    /// query that was sent before the last answer was. Unless answers to pipelined queries outweigh
+    /// it, queries go one at a time for a while. Returns whether pipelining was suspended now.
     pub(super) fn on_pipelined_silence(&mut self, is_overdue: bool, now: Instant) -> bool {
         let pause = match &mut self.pipelining {
             Pipelining::Concurrent { until } if now < *until => return false,
@@ -153,14 +155,14 @@ impl ConnectionCapacity {
         self.connections = Some((others, now));
     }
 
-    /// Records that so many connections to the endpoint work at the same time.
+    /// Records that `connections` connections to the endpoint work at the same time.
     pub(super) fn on_connected(&mut self, connections: usize) {
         if let Some((known, _)) = &mut self.connections {
             *known = connections.max(*known);
         }
     }
 
-    /// Returns how many connections the endpoint takes at the same time, if that is known.
+    /// Returns the number of connections that the endpoint takes at the same time, if known.
     pub(super) fn connections_max(&self, now: Instant) -> Option<usize> {
         let valid = |(_, at): &(usize, Instant)| now - *at < Self::CONNECTIONS_VALID;
         self.connections
@@ -168,13 +170,13 @@ impl ConnectionCapacity {
             .map(|(connections, _)| connections)
     }
 
-    /// Returns whether a connection is sent one query at a time.
+    /// Returns whether queries go one at a time on each connection.
     pub(super) fn is_serial(&self, now: Instant) -> bool {
         matches!(&self.pipelining, Pipelining::Suspended { until, .. } if now < *until)
     }
 
-    /// Returns how many queries a new connection takes at a time, if that is known to be fewer than
-    /// usual.
+    /// Returns how many queries a new connection takes at a time, if the number is known to be
+    /// below the default.
     pub(super) fn known_inflight_max(&self, now: Instant) -> Option<usize> {
         if self.is_serial(now) {
             return Some(1);
@@ -271,16 +273,17 @@ mod tests {
         assert!(capacity.on_pipelined_silence(true, at(0)));
         assert!(
             !capacity.on_pipelined_silence(true, at(1)),
-            "it is suspended already"
+            "pipelining is suspended already"
         );
         assert!(capacity.is_serial(at(9)) && !capacity.is_serial(at(10)));
         assert!(capacity.on_pipelined_silence(true, at(20)));
         assert!(capacity.is_serial(at(39)) && !capacity.is_serial(at(40)));
         capacity.on_pipelined_answer(at(39));
-        assert!(!capacity.is_serial(at(39)), "it works after all");
+        assert!(!capacity.is_serial(at(39)), "an answer resumes pipelining");
     }
 
-    /// Whether pipelining is suspended after so many answers and silences.
+    /// Returns whether pipelining is suspended after `answers` answers and `silences` silent
+    /// queries.
     fn is_suspended(answers: usize, silences: usize) -> bool {
         let mut capacity = ConnectionCapacity::default();
         for _ in 0..answers {
@@ -290,7 +293,7 @@ mod tests {
     }
 
     #[test]
-    fn one_answer_by_luck_does_not_outweigh_many_silent_queries() {
+    fn single_answer_does_not_outweigh_many_silent_queries() {
         assert!(!is_suspended(1, 1));
         assert!(is_suspended(1, 2));
         assert!(!is_suspended(100, 7));
@@ -298,7 +301,7 @@ mod tests {
         let mut capacity = ConnectionCapacity::default();
         capacity.on_pipelined_answer(at(1));
         let is_suspended = (0..99).any(|_| capacity.on_pipelined_silence(false, at(2)));
-        assert!(!is_suspended, "they are slow and not overdue");
+        assert!(!is_suspended, "slow queries are not overdue");
         let is_suspended = (0..99).any(|_| capacity.on_pipelined_silence(true, at(1)));
         assert!(!is_suspended, "the server answers");
     }

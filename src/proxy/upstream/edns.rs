@@ -1,42 +1,43 @@
-//! How much of EDNS an upstream accepts, learned from its errors (RFC 6891, section 6.2.2).
+//! The level of EDNS that an upstream accepts, learned from its errors (RFC 6891, section 6.2.2).
 
 use std::time::Duration;
 
 use crate::base::time::Instant;
 use crate::wire::query::EdnsLevel;
 
-/// How much of EDNS one endpoint accepts.
+/// The level of EDNS that one endpoint accepts.
 #[derive(Debug, Default)]
 pub(super) struct EdnsSupport {
     reduced: Option<(EdnsLevel, Instant)>,
-    /// When a query with all of EDNS was last answered.
+    /// The time of the last answer to a query with EDNS in full.
     full_answer: Option<Instant>,
 }
 
 impl EdnsSupport {
-    /// How long an endpoint is asked with less of EDNS before all of it is tried again.
+    /// Time for which an endpoint is queried with a reduced level before the full one is tried
+    /// again.
     const VALID: Duration = Duration::from_secs(900);
 
-    /// Records that a query with this little of EDNS was answered after one with more was refused.
-    /// Returns whether that is new.
+    /// Records that a query with this level of EDNS was answered after one with a higher level was
+    /// refused. Returns whether the level is new.
     pub(super) fn on_reduced_answer(&mut self, level: EdnsLevel, now: Instant) -> bool {
         let before = self.level(now);
         self.reduced = Some((level, now));
         before != level
     }
 
-    /// Records that a query with all of EDNS was answered.
+    /// Records that a query with EDNS in full was answered.
     pub(super) fn on_full_answer(&mut self, now: Instant) {
         self.full_answer = Some(now);
     }
 
-    /// Returns whether an error may be about EDNS: if queries with all of it have been answered
-    /// recently, it is about something else.
+    /// Returns whether an error may be about EDNS. It is not if queries with EDNS in full have been
+    /// answered recently.
     pub(super) fn is_in_doubt(&self, now: Instant) -> bool {
         self.full_answer.is_none_or(|at| now - at >= Self::VALID)
     }
 
-    /// Returns how much of EDNS a query to this endpoint should use.
+    /// Returns the level of EDNS for a query to this endpoint.
     pub(super) fn level(&self, now: Instant) -> EdnsLevel {
         match self.reduced {
             Some((level, at)) if now - at < Self::VALID => level,
@@ -50,7 +51,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn less_of_edns_is_used_for_a_while() {
+    fn reduced_level_is_used_for_a_while() {
         let at = |seconds| Instant::after_start(Duration::from_secs(seconds));
         let mut support = EdnsSupport::default();
         assert_eq!(support.level(at(0)), EdnsLevel::Full);

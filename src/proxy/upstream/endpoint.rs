@@ -1,4 +1,4 @@
-//! One address of an upstream, and what is known of it.
+//! One address of an upstream and its state.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -20,26 +20,26 @@ pub(in crate::proxy) struct Endpoint {
     pub(in crate::proxy) upstream: UpstreamIndex,
     pub(in crate::proxy) scheme: Scheme,
     pub(in crate::proxy) address: SocketAddr,
-    /// What it is called in the log.
+    /// The name in the log.
     label: String,
-    /// Its upstream still has this address.
+    /// True while its upstream has this address.
     pub(super) is_listed: bool,
-    /// Links that take queries or will: opening or up, oldest first.
+    /// Links that take queries, opening or up, oldest first.
     pub(super) links: Vec<LinkKey>,
-    /// Links that take no more queries.
+    /// The number of retired links.
     pub(super) retired: usize,
     pub(super) health: Health,
     pub(super) latency: Latency,
-    pub(super) patience: IdleTimeoutEstimate,
-    /// How many queries its connections take.
+    pub(super) idle_timeout: IdleTimeoutEstimate,
+    /// Limits of its connections.
     pub(super) capacity: ConnectionCapacity,
     pub(super) edns: EdnsSupport,
-    /// Until when queries go on connections, since datagrams were not answered.
+    /// The time until which queries use connections because datagrams were not answered.
     datagrams_lost_until: Option<Instant>,
     pub(in crate::proxy) last_answer: Option<Instant>,
-    /// How long it takes to connect, if that has come about.
+    /// The measured time of a handshake.
     pub(super) opening: Option<Duration>,
-    /// When its latency, if it has not answered by then, should be found out anew.
+    /// The time at which the latency is measured again, unless the endpoint has answered by then.
     pub(super) explore_at: Instant,
 }
 
@@ -60,7 +60,7 @@ impl Endpoint {
             retired: 0,
             health: Health::default(),
             latency: Latency::default(),
-            patience: IdleTimeoutEstimate::default(),
+            idle_timeout: IdleTimeoutEstimate::default(),
             capacity: ConnectionCapacity::default(),
             edns: EdnsSupport::default(),
             datagrams_lost_until: None,
@@ -70,12 +70,12 @@ impl Endpoint {
         }
     }
 
-    /// What it is called in the log.
+    /// Returns the name in the log.
     pub(in crate::proxy) fn label(&self) -> &str {
         &self.label
     }
 
-    /// How a query gets there that may need a connection.
+    /// Returns the protocol for a query that may require a connection.
     pub(super) fn scheme_for(&self, on_connection: bool, now: Instant) -> Scheme {
         let is_lost = || self.datagrams_lost_until.is_some_and(|until| now < until);
         match self.scheme {
@@ -84,40 +84,40 @@ impl Endpoint {
         }
     }
 
-    /// How long queries go on connections after one was answered there and not in a datagram.
+    /// Time for which queries use connections after one was answered there and not in a datagram.
     const DATAGRAMS_LOST: Duration = Duration::from_secs(60);
 
-    /// Records that a connection was of use where datagrams were not answered, or was not.
+    /// Records whether a connection worked while datagrams were not answered.
     pub(super) fn set_datagrams_lost(&mut self, are_lost: bool, now: Instant) {
         self.datagrams_lost_until = are_lost.then(|| now + Self::DATAGRAMS_LOST);
     }
 
-    /// How much of EDNS a query to this endpoint uses.
+    /// Returns the level of EDNS for a query to this endpoint.
     pub(in crate::proxy) fn edns_level(&self, now: Instant) -> EdnsLevel {
         self.edns.level(now)
     }
 
-    /// Whether an error may be about EDNS.
+    /// Returns whether an error may be about EDNS.
     pub(in crate::proxy) fn is_edns_in_doubt(&self, now: Instant) -> bool {
         self.edns.is_in_doubt(now)
     }
 
-    /// What is wrong with it, if something is.
+    /// Returns the cause of the outage.
     pub(in crate::proxy) fn last_failure(&self) -> Option<FailureKind> {
         self.health.last_failure()
     }
 
-    /// Whether no answer has come from it since then.
+    /// Returns whether no answer has arrived since `since`.
     pub(in crate::proxy) fn is_silent_since(&self, since: Instant) -> bool {
         self.last_answer.is_none_or(|answer| answer <= since)
     }
 
-    /// Whether nothing is left of it.
+    /// Returns whether the endpoint is not listed and has no links.
     pub(super) fn is_gone(&self) -> bool {
         !self.is_listed && self.links.is_empty() && self.retired == 0
     }
 
-    /// Says when all is well again.
+    /// Logs the end of an outage.
     pub(super) fn tell(&self, change: Change) {
         if let Change::Recovery { failures } = change {
             let label = &self.label;

@@ -1,17 +1,17 @@
-//! What is known of an upstream from how its connections end.
+//! The health of an endpoint, judged by how its connections end.
 //!
 //! ```text
-//!                  a connection fails                    its pause is over
-//!   well ------------------------------------> in trouble <-------------> on trial
-//!     ^                                          |    ^  a trial fails       |
-//!     |   it answers, or, if it could not be     |    '----------------------'
-//!     '---- reached, it is connected again ------'           the pause grows
+//!                  a connection fails                    its back-off is over
+//!   well -------------------------------------> outage <---------------> on trial
+//!     ^                                          |   ^   a trial fails       |
+//!     |   an answer or, if the endpoint was      |   '-----------------------'
+//!     '---- unreachable, a new connection -------'         the back-off grows
 //! ```
 //!
-//! Whoever is well is asked first. While one in trouble pauses, no connection is opened to it.
-//! Where nobody else is left the pause is short, and for one that was only slow or wrong there is
-//! none: a resolver that looks long for one name may have the next at hand. Failures that come from
-//! one event, like the end of several connections at once, count once.
+//! Healthy endpoints are queried first. During a back-off, no connection to the endpoint is opened.
+//! If no other endpoint is left, the back-off is short. An endpoint that was only slow or wrong can
+//! still be connected to: a resolver that is slow for one name may have the next one in its cache.
+//! Failures with one cause, like the end of several connections at once, count once.
 
 use std::hash::{DefaultHasher, Hasher as _};
 use std::time::Duration;
@@ -23,36 +23,36 @@ use crate::config::Timeouts;
 use crate::wire::name::hash_lowercase;
 use crate::wire::question::{Question, Type};
 
-/// How an upstream is doing.
+/// The health of an endpoint.
 #[derive(Debug, Default)]
 pub(in crate::proxy) struct Health {
-    trouble: Option<Outage>,
-    /// When the latest connection was opened that came up.
+    outage: Option<Outage>,
+    /// The opening time of the latest connection that came up.
     reached: Option<Instant>,
-    /// It has ever answered.
+    /// True if the endpoint has ever answered.
     has_answered: bool,
-    /// When the last trouble ended, and after how many failures: one that comes and goes is
-    /// believed less and less.
+    /// The end of the last outage and its number of failures: repeated outages cause longer
+    /// back-offs.
     recovered: Option<(Instant, u32)>,
     bad_answers: BadAnswerRow,
 }
 
-/// Questions that failed in a row, each of which another upstream answered.
+/// Consecutive questions that failed here and were answered by another upstream.
 ///
-/// One name may be broken, and one type refused, where all others are answered. Failures of other
-/// types than A and AAAA therefore count only if no answer has been of use for a while.
+/// A single name may be broken, or a single type refused, while all others are answered. Failures
+/// of types other than A and AAAA therefore count only if no answer has been of use for a while.
 #[derive(Debug, Default)]
 struct BadAnswerRow {
-    /// Hashes of the different names.
+    /// Hashes of the distinct names.
     names: Vec<u64>,
     last_useful: Option<Instant>,
 }
 
 impl BadAnswerRow {
-    /// Different names that fail in a row before the upstream is in trouble.
+    /// The number of distinct names that fail in a row before an outage is recorded.
     const NAMES_MAX: usize = 3;
 
-    /// How long no answer has been of use before failures of any type count.
+    /// Time without a useful answer after which failures of any type count.
     const USELESS: Duration = Duration::from_secs(1);
 
     /// Adds a failed question. Returns whether there are too many.
@@ -78,56 +78,56 @@ impl BadAnswerRow {
     }
 }
 
-/// What is wrong with an upstream.
+/// An outage of an endpoint.
 #[derive(Debug)]
 struct Outage {
     kind: FailureKind,
-    /// Failures in a row.
+    /// The number of failures in a row.
     count: u32,
-    /// When the first of them was counted.
+    /// The time of the first failure.
     since: Instant,
-    /// When the last of them was counted.
+    /// The time of the last failure.
     at: Instant,
     pause: Duration,
     is_pause_over: bool,
-    /// When it was last seen to be in trouble, or tried.
+    /// The time of the last failure or trial.
     tried_at: Instant,
-    /// It has been tried since it was last seen to be in trouble.
+    /// True if a trial has begun since the last failure.
     is_on_trial: bool,
 }
 
-/// What is worth telling.
+/// A change of health that is worth reporting.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::proxy) enum Change {
-    /// Nothing new.
+    /// No change.
     None,
-    /// Something is wrong, or something else than before.
+    /// An outage began, or its cause changed.
     Outage,
-    /// All is well again.
+    /// The outage ended.
     Recovery {
-        /// Failures in a row before.
+        /// The number of failures in a row before.
         failures: u32,
     },
 }
 
-/// What a failure says of the upstream.
+/// The class of a failure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum FailureClass {
-    /// It cannot be reached, or is not who it should be.
+    /// The endpoint is unreachable or failed authentication.
     Unreachable,
-    /// It was connected, and closed or sent nonsense instead of an answer.
+    /// The endpoint closed the connection, or sent invalid data, instead of answering.
     Unhelpful,
-    /// It is connected and says nothing.
+    /// The endpoint is connected and does not answer.
     Silent,
-    /// It answers, but with errors where others have an answer.
+    /// The endpoint answers with errors where another upstream has an answer.
     Wrong,
-    /// It sends queries back to this server.
+    /// The endpoint sends queries back to this server.
     Looping,
 }
 
 impl Outage {
-    /// The pause, where at most so long a pause is kept. A loop is not tested more often because
-    /// queries wait: each test would go round.
+    /// Returns the back-off, limited to `pause_max`. The limit does not apply to a loop, since each
+    /// test would loop too.
     fn pause_within(&self, pause_max: Duration) -> Duration {
         match self.kind {
             FailureKind::Loop => self.pause,
@@ -151,12 +151,13 @@ impl FailureClass {
         }
     }
 
-    /// How often the first pause has doubled after so many failures in a row. `None` is no pause: a
-    /// peer may have closed just as the query was on its way, or have trouble with one name.
+    /// Returns how often the first back-off has doubled after `count` failures in a row. `None`
+    /// means no back-off: a peer may have closed while the query was in flight, or fail for one
+    /// name.
     fn doublings(self, count: u32) -> Option<u32> {
         match self {
             Self::Unreachable | Self::Silent => Some(count - 1),
-            // The longest pause: a loop lasts until the operator ends it.
+            // The longest back-off: a loop lasts until the operator ends it.
             Self::Looping => Some(u32::BITS),
             Self::Unhelpful | Self::Wrong if count == 1 => None,
             Self::Unhelpful | Self::Wrong => Some(count.saturating_sub(3)),
@@ -165,88 +166,87 @@ impl FailureClass {
 }
 
 impl Health {
-    /// Whether nothing is known to be wrong.
+    /// Returns whether there is no outage.
     pub(in crate::proxy) fn is_well(&self) -> bool {
-        self.trouble.is_none()
+        self.outage.is_none()
     }
 
-    /// Whether nothing has been wrong for some time.
+    /// Returns whether there has been no outage for some time.
     pub(in crate::proxy) fn is_steady(&self, now: Instant, timeouts: &Timeouts) -> bool {
         let is_past = |at: Instant| now >= at + timeouts.backoff_max;
         self.is_well() && self.recovered.is_none_or(|(at, _)| is_past(at))
     }
 
-    /// What went wrong last, if something is wrong.
+    /// Returns the cause of the outage.
     pub(in crate::proxy) fn last_failure(&self) -> Option<FailureKind> {
-        Some(self.trouble.as_ref()?.kind)
+        Some(self.outage.as_ref()?.kind)
     }
 
-    /// Whether a failed connection is no reason yet to give up the queries that wait: the upstream
-    /// has answered before, so this may be a restart.
+    /// Returns whether queries should keep waiting after a failed connection: the upstream has
+    /// answered before, so it may be restarting.
     pub(in crate::proxy) fn is_hopeful(&self, now: Instant, timeouts: &Timeouts) -> bool {
-        let is_young = |trouble: &Outage| now < trouble.since + timeouts.query;
-        self.has_answered && self.trouble.as_ref().is_none_or(is_young)
+        let is_young = |outage: &Outage| now < outage.since + timeouts.query;
+        self.has_answered && self.outage.as_ref().is_none_or(is_young)
     }
 
-    /// While it is earlier than this, no connection may be opened, if at most so long a pause is
-    /// kept.
+    /// Returns the time before which no connection may be opened, with a back-off of at most
+    /// `pause_max`.
     pub(in crate::proxy) fn closed_until(&self, pause_max: Duration) -> Option<Instant> {
-        let trouble = self.trouble.as_ref()?;
-        let is_closed = match FailureClass::of(trouble.kind) {
+        let outage = self.outage.as_ref()?;
+        let is_closed = match FailureClass::of(outage.kind) {
             FailureClass::Unreachable | FailureClass::Unhelpful | FailureClass::Looping => {
-                !trouble.is_pause_over
+                !outage.is_pause_over
             }
             FailureClass::Silent | FailureClass::Wrong => false,
         };
-        is_closed.then(|| trouble.at + trouble.pause_within(pause_max))
+        is_closed.then(|| outage.at + outage.pause_within(pause_max))
     }
 
-    /// Ends the pause if it is over, where at most so long a pause is kept.
+    /// Ends the back-off if it is over, with a back-off of at most `pause_max`.
     pub(in crate::proxy) fn end_pause(&mut self, now: Instant, pause_max: Duration) {
-        if let Some(trouble) = &mut self.trouble {
-            trouble.is_pause_over |= trouble.at + trouble.pause_within(pause_max) <= now;
+        if let Some(outage) = &mut self.outage {
+            outage.is_pause_over |= outage.at + outage.pause_within(pause_max) <= now;
         }
     }
 
-    /// Whether it is time to see if the trouble is over.
-    /// At most so long a pause is kept.
+    /// Returns whether it is time for a trial, with a back-off of at most `pause_max`.
     pub(in crate::proxy) fn is_trial_due(&self, now: Instant, pause_max: Duration) -> bool {
-        let is_due = |trouble: &Outage| trouble.tried_at + trouble.pause_within(pause_max) <= now;
-        self.trouble.as_ref().is_some_and(is_due)
+        let is_due = |outage: &Outage| outage.tried_at + outage.pause_within(pause_max) <= now;
+        self.outage.as_ref().is_some_and(is_due)
     }
 
-    /// When something was last seen to be wrong, if it is.
+    /// Returns the time of the last failure of the outage.
     pub(in crate::proxy) fn failed_at(&self) -> Option<Instant> {
-        Some(self.trouble.as_ref()?.at)
+        Some(self.outage.as_ref()?.at)
     }
 
-    /// Takes note that a trial has begun: the next is due after another pause.
+    /// Records that a trial has begun: the next one is due after another back-off.
     pub(in crate::proxy) fn on_trial(&mut self, now: Instant) {
-        if let Some(trouble) = &mut self.trouble {
-            trouble.tried_at = now;
-            trouble.is_on_trial = true;
+        if let Some(outage) = &mut self.outage {
+            outage.tried_at = now;
+            outage.is_on_trial = true;
         }
     }
 
-    /// Whether it has been on trial for no longer than a moment.
+    /// Returns whether a trial began at most `moment` ago.
     pub(in crate::proxy) fn is_on_trial(&self, now: Instant, moment: Duration) -> bool {
-        let is_fresh = |trouble: &Outage| trouble.tried_at + moment >= now;
-        let trouble = self.trouble.as_ref();
-        trouble.is_some_and(|trouble| trouble.is_on_trial && is_fresh(trouble))
+        let is_fresh = |outage: &Outage| outage.tried_at + moment >= now;
+        let outage = self.outage.as_ref();
+        outage.is_some_and(|outage| outage.is_on_trial && is_fresh(outage))
     }
 
-    /// Records a question that failed here where another upstream had an answer. Returns whether
-    /// that means trouble: it does if several different questions have failed in a row, or if the
-    /// upstream is in trouble anyway.
+    /// Records a question that failed here and was answered by another upstream. Returns whether
+    /// the endpoint has an outage: either several distinct questions have failed in a row, or there
+    /// was an outage before.
     pub(in crate::proxy) fn on_bad_answer(&mut self, question: Question<'_>, now: Instant) -> bool {
         let are_too_many = self.bad_answers.add(question, now);
         are_too_many || !self.is_well()
     }
 
-    /// Takes note of a failure. `since` is the time from which on it went wrong: when the
-    /// connection was opened or, if nothing came, when the query was sent. One that is part of what
-    /// was counted before is not counted, nor a connection that has not come up where one that was
-    /// opened later has.
+    /// Records a failure. `since` is the start of the failure: the time at which the connection was
+    /// opened or, if nothing arrived, at which the query was sent. A failure that belongs to one
+    /// already counted is ignored, and so is a failed connection attempt if a connection that was
+    /// opened later has come up.
     pub(in crate::proxy) fn on_failure(
         &mut self,
         kind: FailureKind,
@@ -255,23 +255,23 @@ impl Health {
         timeouts: &Timeouts,
         random: &mut Random,
     ) -> Change {
-        let earlier = self.trouble.as_ref();
-        let is_counted = earlier.is_some_and(|trouble| since < trouble.at);
+        let earlier = self.outage.as_ref();
+        let is_counted = earlier.is_some_and(|outage| since < outage.at);
         let is_disproved = FailureClass::of(kind) == FailureClass::Unreachable
             && self.reached.is_some_and(|later| since < later);
         if is_counted || is_disproved {
             return Change::None;
         }
-        // A loop is over when an answer comes, and until then silence is part of it.
+        // A loop ends with an answer; until then silence is part of the loop.
         let kind = match earlier {
-            Some(trouble) if trouble.kind == FailureKind::Loop => FailureKind::Loop,
+            Some(outage) if outage.kind == FailureKind::Loop => FailureKind::Loop,
             _ => kind,
         };
         let remembered = self
             .recovered
             .filter(|(at, _)| now - *at < timeouts.backoff_max);
         let before = match (earlier, remembered) {
-            (Some(trouble), _) => trouble.count,
+            (Some(outage), _) => outage.count,
             (None, Some((_, count))) => count,
             (None, None) => 0,
         };
@@ -280,16 +280,16 @@ impl Health {
         let pause = doublings.map_or(Duration::ZERO, |doublings| {
             backoff(doublings, timeouts, random)
         });
-        let is_news = earlier.is_none_or(|trouble| trouble.kind != kind || trouble.pause.is_zero());
+        let is_news = earlier.is_none_or(|outage| outage.kind != kind || outage.pause.is_zero());
         let change = if is_news && !pause.is_zero() {
             Change::Outage
         } else {
             Change::None
         };
-        self.trouble = Some(Outage {
+        self.outage = Some(Outage {
             kind,
             count,
-            since: earlier.map_or(now, |trouble| trouble.since),
+            since: earlier.map_or(now, |outage| outage.since),
             at: now,
             pause,
             is_pause_over: false,
@@ -299,16 +299,16 @@ impl Health {
         change
     }
 
-    /// Takes note that a connection came up which was opened then.
+    /// Records that a connection came up that was opened at `opened_at`.
     pub(in crate::proxy) fn on_up(&mut self, opened_at: Instant, now: Instant) -> Change {
         self.reached = self.reached.max(Some(opened_at));
-        self.end_if(now, |trouble| {
-            FailureClass::of(trouble.kind) == FailureClass::Unreachable
+        self.end_if(now, |outage| {
+            FailureClass::of(outage.kind) == FailureClass::Unreachable
         })
     }
 
-    /// Takes note of an answer on a connection that was opened then, and whether it was of use. Of
-    /// what connections opened since have met, earlier ones know nothing.
+    /// Records an answer on a connection that was opened at `opened_at`, and whether the answer was
+    /// of use. An old connection does not disprove a failure of newer ones.
     pub(in crate::proxy) fn on_answer(
         &mut self,
         opened_at: Instant,
@@ -319,31 +319,31 @@ impl Health {
         if is_useful {
             self.bad_answers.on_useful_answer(now);
         }
-        self.end_if(now, |trouble| match FailureClass::of(trouble.kind) {
+        self.end_if(now, |outage| match FailureClass::of(outage.kind) {
             FailureClass::Silent => true,
             FailureClass::Wrong => is_useful,
-            FailureClass::Unreachable | FailureClass::Unhelpful => opened_at >= trouble.at,
+            FailureClass::Unreachable | FailureClass::Unhelpful => opened_at >= outage.at,
             // In a loop, errors come back as answers.
-            FailureClass::Looping => is_useful && opened_at >= trouble.at,
+            FailureClass::Looping => is_useful && opened_at >= outage.at,
         })
     }
 
     fn end_if(&mut self, now: Instant, ends: impl FnOnce(&Outage) -> bool) -> Change {
-        let Some(trouble) = self.trouble.take_if(|trouble| ends(trouble)) else {
+        let Some(outage) = self.outage.take_if(|outage| ends(outage)) else {
             return Change::None;
         };
-        if trouble.pause.is_zero() {
+        if outage.pause.is_zero() {
             return Change::None;
         }
-        self.recovered = Some((now, trouble.count));
+        self.recovered = Some((now, outage.count));
         Change::Recovery {
-            failures: trouble.count,
+            failures: outage.count,
         }
     }
 }
 
-/// The pause after so many doublings: between three and four quarters of it, by chance, so that not
-/// all proxies of a place come back at the same time.
+/// Returns the back-off after `doublings`: a random time between three quarters and the whole of
+/// it, so that proxies do not retry in step.
 pub(in crate::proxy) fn backoff(
     doublings: u32,
     timeouts: &Timeouts,
@@ -376,12 +376,16 @@ mod tests {
             }
         }
 
-        /// The pause in seconds, for a failure since then.
+        /// Records a failure since `since`. Returns the back-off in seconds.
         fn fail(&mut self, kind: FailureKind, since: f64, now: f64) -> f64 {
             self.health
                 .on_failure(kind, at(since), at(now), &self.timeouts, &mut self.random);
-            let trouble = self.health.trouble.as_ref().expect("it failed");
-            trouble.pause.as_secs_f64()
+            let outage = self
+                .health
+                .outage
+                .as_ref()
+                .expect("a failure causes an outage");
+            outage.pause.as_secs_f64()
         }
 
         fn is_closed(&self, now: f64) -> bool {
@@ -390,10 +394,7 @@ mod tests {
         }
 
         fn count(&self) -> u32 {
-            self.health
-                .trouble
-                .as_ref()
-                .map_or(0, |trouble| trouble.count)
+            self.health.outage.as_ref().map_or(0, |outage| outage.count)
         }
     }
 
@@ -402,7 +403,7 @@ mod tests {
     }
 
     #[test]
-    fn pause_doubles_up_to_its_limit() {
+    fn backoff_doubles_up_to_its_limit() {
         let timeouts = Timeouts::for_query(Timeouts::QUERY);
         let mut random = Random::new(&[1; 32]);
         for (doublings, seconds) in [(0, 0.5), (1, 1.0), (2, 2.0), (6, 30.0), (40, 30.0)] {
@@ -427,7 +428,7 @@ mod tests {
     }
 
     #[test]
-    fn first_close_costs_no_pause() {
+    fn first_close_causes_no_backoff() {
         let mut scene = Scene::new();
         for (now, whole) in [(1.0, 0.0), (2.0, 0.5), (3.0, 0.5), (4.0, 1.0), (5.0, 2.0)] {
             let pause = scene.fail(FailureKind::Closed, now, now);
@@ -437,7 +438,7 @@ mod tests {
     }
 
     #[test]
-    fn pause_is_short_where_nobody_else_is_left() {
+    fn backoff_is_short_without_another_endpoint() {
         let mut scene = Scene::new();
         for now in [1.0, 2.0, 3.0, 4.0, 5.0, 6.0] {
             scene.fail(FailureKind::Connect, now, now);
@@ -448,7 +449,7 @@ mod tests {
     }
 
     #[test]
-    fn silence_keeps_nobody_from_connecting() {
+    fn silence_does_not_prevent_connections() {
         let mut scene = Scene::new();
         for now in [1.0, 2.0, 3.0, 4.0, 5.0] {
             scene.fail(FailureKind::Stalled, now, now);
@@ -486,7 +487,7 @@ mod tests {
     }
 
     #[test]
-    fn connection_that_fails_late_says_nothing_where_a_later_one_came_up() {
+    fn late_failure_is_ignored_after_a_newer_connection_came_up() {
         let mut scene = Scene::new();
         scene.health.on_up(at(2.0), at(2.1));
         let (timeouts, random) = (&scene.timeouts, &mut scene.random);
@@ -497,13 +498,13 @@ mod tests {
         let health = &mut scene.health;
         assert!(!fail(health, FailureKind::HandshakeTimeout, 1.0, 4.0));
         assert!(fail(health, FailureKind::HandshakeTimeout, 2.1, 5.0));
-        // That a connection comes up does not mean that it is answered.
+        // A connection that comes up does not prove that queries are answered.
         health.on_up(at(6.0), at(6.1));
         assert!(fail(health, FailureKind::Stalled, 5.5, 7.5));
     }
 
     #[test]
-    fn trouble_that_comes_back_soon_is_no_news() {
+    fn outage_that_recurs_soon_continues_its_backoff() {
         let mut scene = Scene::new();
         for now in [1.0, 2.0, 3.0] {
             scene.fail(FailureKind::Stalled, now, now);
@@ -516,27 +517,28 @@ mod tests {
         assert!(pause <= 0.5, "{pause}");
     }
 
-    /// Whether the last of these names and types, which fail at these seconds, means trouble.
-    fn is_trouble(failures: &[(u8, u16, f64)], useful: Option<f64>) -> bool {
+    /// Returns whether the last of these names and types, which fail at these seconds, causes an
+    /// outage.
+    fn is_outage(failures: &[(u8, u16, f64)], useful: Option<f64>) -> bool {
         let mut health = Health::default();
         if let Some(time) = useful {
             health.on_answer(at(0.0), true, at(time));
         }
-        let mut is_trouble = false;
+        let mut is_outage = false;
         for (name, rr_type, time) in failures {
             let mut bytes = vec![1, *name, 0];
             bytes.extend(rr_type.to_be_bytes());
             bytes.extend([0, 1]);
             let question = Question::parse(&bytes, 0).unwrap();
-            is_trouble = health.on_bad_answer(question, at(*time));
+            is_outage = health.on_bad_answer(question, at(*time));
         }
-        is_trouble
+        is_outage
     }
 
     #[test]
-    fn several_names_in_a_row_are_trouble_and_one_name_or_one_type_is_not() {
+    fn several_names_in_a_row_are_an_outage_and_one_name_or_type_is_not() {
         let (a, aaaa, https) = (1, 28, 65);
-        assert!(is_trouble(
+        assert!(is_outage(
             &[(b'a', a, 1.0), (b'b', aaaa, 1.1), (b'c', a, 1.2)],
             None
         ));
@@ -546,18 +548,18 @@ mod tests {
             (b'a', https, 1.2),
             (b'a', a, 3.0),
         ];
-        assert!(!is_trouble(&one_name, Some(0.5)));
+        assert!(!is_outage(&one_name, Some(0.5)));
         let one_type: Vec<_> = (b'a'..=b'z').map(|name| (name, https, 1.4)).collect();
-        assert!(!is_trouble(&one_type, Some(0.5)));
-        // A mail server asks for other types than addresses, and gets no answer at all.
+        assert!(!is_outage(&one_type, Some(0.5)));
+        // A mail server asks for types other than addresses, and gets no answer at all.
         let mail: Vec<_> = (b'a'..=b'z')
             .map(|name| (name, 15, f64::from(name - b'a')))
             .collect();
-        assert!(is_trouble(&mail, None));
+        assert!(is_outage(&mail, None));
     }
 
     #[test]
-    fn useful_answer_ends_the_row() {
+    fn useful_answer_resets_the_failed_names() {
         let mut health = Health::default();
         let question = |name: u8| [1, name, 0, 0, 1, 0, 1];
         for name in b'a'..=b'z' {
@@ -584,23 +586,23 @@ mod tests {
     }
 
     #[test]
-    fn trouble_is_told_once_and_again_when_it_is_another() {
+    fn outage_is_reported_once_for_each_cause() {
         let mut scene = Scene::new();
-        let mut told = |kind, now| {
+        let mut is_reported = |kind, now| {
             let (timeouts, random) = (&scene.timeouts, &mut scene.random);
             let change = scene
                 .health
                 .on_failure(kind, at(now), at(now), timeouts, random);
             change == Change::Outage
         };
-        assert!(told(FailureKind::Connect, 1.0));
-        assert!(!told(FailureKind::Connect, 2.0));
-        assert!(told(FailureKind::Authentication, 3.0));
-        assert!(!told(FailureKind::Authentication, 4.0));
+        assert!(is_reported(FailureKind::Connect, 1.0));
+        assert!(!is_reported(FailureKind::Connect, 2.0));
+        assert!(is_reported(FailureKind::Authentication, 3.0));
+        assert!(!is_reported(FailureKind::Authentication, 4.0));
     }
 
     #[test]
-    fn hope_is_for_those_who_have_answered_and_does_not_last() {
+    fn endpoint_that_never_answered_is_not_hopeful() {
         let mut scene = Scene::new();
         scene.fail(FailureKind::Connect, 1.0, 1.0);
         assert!(!scene.health.is_hopeful(at(1.0), &scene.timeouts));

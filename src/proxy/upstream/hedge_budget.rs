@@ -1,15 +1,16 @@
-//! How many queries may be sent a second time although the first may still be answered.
+//! The budget of hedges: the share of queries that may be sent a second time while the first
+//! attempt is unanswered.
 //!
-//! A second query hides a slow link from a client, but on a day when everything is slow it would
-//! double the load of those who are slow because of it. So there is a share, which quiet times save
-//! up to a limit.
+//! A hedge hides a slow link from a client, but if all upstreams are slow, hedges would double
+//! their load. The budget is therefore a share of the queries. Unused hedges are saved up to a
+//! limit.
 
 use crate::config::Limits;
 
-/// The share that is left.
+/// The hedge budget.
 #[derive(Debug)]
 pub(in crate::proxy) struct Hedges {
-    /// In hundredths of a query.
+    /// The remaining budget in hundredths of a query.
     left: usize,
     earned: usize,
     left_max: usize,
@@ -27,12 +28,12 @@ impl Hedges {
         }
     }
 
-    /// Takes note that a query was sent for the first time.
+    /// Records the first attempt of a query.
     pub(in crate::proxy) fn on_sent(&mut self) {
         self.left = (self.left + self.earned).min(self.left_max);
     }
 
-    /// Takes one, if there is one left.
+    /// Takes a hedge from the budget. Returns whether one was left.
     pub(in crate::proxy) fn take(&mut self) -> bool {
         let left = self.left.checked_sub(WHOLE);
         self.left = left.unwrap_or(self.left);
@@ -45,7 +46,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn share_is_kept_whatever_is_asked() {
+    fn hedges_stay_within_their_share() {
         let limits = Limits::default();
         let mut hedges = Hedges::new(&limits);
         let mut taken = 0;
@@ -61,7 +62,7 @@ mod tests {
     }
 
     #[test]
-    fn quiet_times_save_no_more_than_the_limit() {
+    fn saved_hedges_are_limited() {
         let limits = Limits::default();
         let mut hedges = Hedges::new(&limits);
         (0..100_000).for_each(|_| hedges.on_sent());

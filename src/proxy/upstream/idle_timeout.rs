@@ -1,16 +1,16 @@
-//! For how long an upstream keeps connections that nobody uses, learned from when it closes them.
+//! The time for which an upstream keeps idle connections, learned from when it closes them.
 //!
-//! A query that is sent just as the connection is closed has to be sent again. Whoever stops using
-//! a connection somewhat earlier is spared that.
+//! A query that is sent while the connection is being closed has to be sent again. A proxy that
+//! stops using the connection a little earlier avoids that.
 
 use std::time::Duration;
 
 use crate::base::time::Instant;
 
-/// What is known of an upstream's patience.
+/// The estimated idle timeout of an endpoint.
 #[derive(Debug, Default)]
 pub(super) struct IdleTimeoutEstimate {
-    /// After how long it last closed an idle connection.
+    /// The idle time of the connection that the endpoint last closed.
     last: Option<Duration>,
     learned: Option<Learned>,
 }
@@ -22,14 +22,14 @@ struct Learned {
 }
 
 impl IdleTimeoutEstimate {
-    /// What was learned is forgotten after so long, since nobody tries it any more.
+    /// Time after which the estimate expires, since it prevents its own verification.
     const VALID: Duration = Duration::from_secs(3600);
 
-    /// Less is a restart rather than a limit.
+    /// The shortest idle timeout; a connection that is closed earlier indicates a restart.
     const LEAST: Duration = Duration::from_secs(1);
 
-    /// Takes note that a connection was closed that had been idle for so long. It takes two that
-    /// agree to learn from.
+    /// Records that a connection was closed after it had been idle for `idle`. Two closes that
+    /// agree set the estimate.
     pub(super) fn on_closed(&mut self, idle: Duration, now: Instant) {
         if idle < Self::LEAST {
             return;
@@ -42,15 +42,14 @@ impl IdleTimeoutEstimate {
         }
     }
 
-    /// After how long connections are closed, if that was learned of late.
+    /// Returns the estimated idle timeout, unless it has expired.
     pub(super) fn learned(&self, now: Instant) -> Option<Duration> {
         let learned = self.learned.as_ref();
         let valid = learned.filter(|learned| now - learned.at < Self::VALID);
         valid.map(|learned| learned.limit)
     }
 
-    /// For how long a connection may be idle and still be used, if `most` is the longest that is
-    /// wanted.
+    /// Returns for how long an idle connection may still be used, at most `most`.
     pub(super) fn limit(&self, most: Duration, now: Instant) -> Duration {
         let learned = self.learned(now);
         learned.map_or(most, |limit| most.min(limit * 9 / 10))
@@ -68,15 +67,15 @@ mod tests {
     }
 
     fn limit_ms(closed_after_ms: &[u64]) -> u128 {
-        let mut patience = IdleTimeoutEstimate::default();
+        let mut estimate = IdleTimeoutEstimate::default();
         for idle in closed_after_ms {
-            patience.on_closed(Duration::from_millis(*idle), at(1));
+            estimate.on_closed(Duration::from_millis(*idle), at(1));
         }
-        patience.limit(MOST, at(1)).as_millis()
+        estimate.limit(MOST, at(1)).as_millis()
     }
 
     #[test]
-    fn two_that_agree_teach() {
+    fn two_closes_that_agree_set_the_estimate() {
         assert_eq!(limit_ms(&[]), 20_000);
         assert_eq!(limit_ms(&[10_000]), 20_000);
         assert_eq!(limit_ms(&[10_000, 3_000]), 20_000);
@@ -85,16 +84,16 @@ mod tests {
     }
 
     #[test]
-    fn restarts_teach_nothing() {
+    fn restarts_set_no_estimate() {
         assert_eq!(limit_ms(&[5, 5, 5]), 20_000);
     }
 
     #[test]
-    fn what_was_learned_is_forgotten() {
-        let mut patience = IdleTimeoutEstimate::default();
-        patience.on_closed(Duration::from_secs(5), at(1));
-        patience.on_closed(Duration::from_secs(5), at(10));
-        assert!(patience.limit(MOST, at(3_600)) < MOST);
-        assert_eq!(patience.limit(MOST, at(3_700)), MOST);
+    fn estimate_expires() {
+        let mut estimate = IdleTimeoutEstimate::default();
+        estimate.on_closed(Duration::from_secs(5), at(1));
+        estimate.on_closed(Duration::from_secs(5), at(10));
+        assert!(estimate.limit(MOST, at(3_600)) < MOST);
+        assert_eq!(estimate.limit(MOST, at(3_700)), MOST);
     }
 }

@@ -2,19 +2,18 @@
 
 use crate::base::random::Random;
 
-/// Ids that are out. No two of them agree in their last ten bits, so that a bit for each such end
-/// tells which may be given out.
+/// The ids in use. No two of them agree in their last ten bits, so one bit per ending records which
+/// are in use.
 #[derive(Debug, Default)]
 pub(super) struct Ids {
     by_end: [u64; ENDS / 64],
 }
 
-/// Ids that may be out at a time.
+/// The maximum number of ids in use.
 const ENDS: usize = 1024;
 
 impl Ids {
-    /// Gives out one that is not out, and that nobody can foresee. There must not be more than
-    /// [`ENDS`].
+    /// Returns an unpredictable id that is not in use. At most [`ENDS`] ids can be in use.
     pub(super) fn take(&mut self, random: &mut Random) -> u16 {
         loop {
             let id = random.next_u16();
@@ -26,7 +25,7 @@ impl Ids {
         }
     }
 
-    /// Takes one back.
+    /// Releases an id.
     pub(super) fn give_back(&mut self, id: u16) {
         let (word, bit) = place(id);
         self.by_end[word] &= !bit;
@@ -44,13 +43,13 @@ mod tests {
     use crate::config::Limits;
 
     #[test]
-    fn there_are_more_than_a_link_needs() {
+    fn a_link_needs_fewer_ids_than_there_are() {
         let limits = Limits::default();
         assert!(limits.link_inflight_max + limits.link_spare + limits.link_abandoned < ENDS);
     }
 
     #[test]
-    fn all_that_are_out_differ() {
+    fn ids_in_use_differ() {
         let (mut ids, mut random) = (Ids::default(), Random::new(&[7; 32]));
         for _ in 0..100 {
             let mut out: Vec<u16> = (0..ENDS).map(|_| ids.take(&mut random)).collect();
@@ -64,7 +63,7 @@ mod tests {
     }
 
     #[test]
-    fn any_number_is_given_out() {
+    fn every_id_is_used() {
         let (mut ids, mut random) = (Ids::default(), Random::new(&[7; 32]));
         let mut was_out = vec![false; 1 << 16];
         for _ in 0..2_000_000 {

@@ -1,32 +1,32 @@
-//! How long an upstream takes, from how long it took.
+//! The latency of an endpoint, estimated from its recent answers.
 //!
-//! Two figures are drawn from the answers of late: what is usual, to compare upstreams by, and what
-//! is rarely exceeded, to tell a slow answer from one that will not come. Names that a resolver has
-//! at hand and those that it has to look for differ by a hundred times, so the second is no
-//! multiple of the first: it is read off a histogram that forgets.
+//! There are two figures: the usual latency, by which upstreams are compared, and the latency that
+//! is rarely exceeded, which distinguishes a slow answer from a missing one. Names that a resolver
+//! has cached and names that it has to resolve differ by a factor of a hundred, so the second
+//! figure is no multiple of the first: it is read off a histogram that forgets.
 
 use std::time::Duration;
 
-/// The latest answers of an upstream.
+/// The latency of the recent answers of an endpoint.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Latency {
     usual: Option<Duration>,
-    /// Answers by duration, two buckets for each doubling, from one millisecond on.
+    /// Answers by duration: two buckets per doubling, from one millisecond on.
     answers_by_bucket: [u8; BUCKETS],
     answers: u16,
 }
 
-/// The last takes whatever is longer than eight seconds.
+/// The number of buckets. The last one holds all durations above eight seconds.
 const BUCKETS: usize = 27;
 
-/// Answers after which the older ones count half.
+/// The number of answers after which older ones count half.
 const ANSWERS_MAX: u16 = 200;
 
-/// Answers that it takes to know what is rarely exceeded.
+/// The number of answers that the rarely exceeded latency requires.
 const ANSWERS_MIN: u16 = 10;
 
 impl Latency {
-    /// Takes note of an answer that took so long.
+    /// Records the latency of an answer.
     pub(super) fn on_answer(&mut self, took: Duration) {
         self.usual = Some(match self.usual {
             None => took,
@@ -46,12 +46,13 @@ impl Latency {
         self.answers += 1;
     }
 
-    /// What is usual of late, if there was an answer.
+    /// Returns the usual latency of recent answers, if there was one.
     pub(super) fn usual(&self) -> Option<Duration> {
         self.usual
     }
 
-    /// What one in twenty answers of late exceeded, rounded up, if there were enough to tell.
+    /// Returns the latency that one in twenty recent answers exceeded, rounded up, if there were
+    /// enough answers.
     pub(super) fn rarely_exceeded(&self) -> Option<Duration> {
         if self.answers < ANSWERS_MIN {
             return None;
@@ -78,9 +79,9 @@ fn bucket(took: Duration) -> usize {
     place.min(BUCKETS - 1)
 }
 
-/// What is too long for this bucket: 1, 1.5, 2, 3, 4, 6, 8 ms and so on.
+/// Returns the exclusive upper bound of a bucket: 1, 1.5, 2, 3, 4, 6, 8 ms and so on.
 fn end(place: usize) -> Duration {
-    let doublings = u32::try_from(place / 2).expect("a place is small");
+    let doublings = u32::try_from(place / 2).expect("the number of buckets is small");
     let octave = Duration::from_millis(1 << doublings);
     match place % 2 {
         0 => octave,
@@ -101,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_known_without_answers() {
+    fn latency_is_unknown_without_answers() {
         assert_eq!(latency([]).usual(), None);
         assert_eq!(latency([5; 9]).rarely_exceeded(), None);
         assert_eq!(latency([5]).usual(), Some(Duration::from_millis(5)));
@@ -115,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn one_in_twenty_is_rare_and_more_is_not() {
+    fn one_in_twenty_answers_may_exceed_the_limit() {
         let bound = |slow: usize| {
             let answers = (0..200).map(|nth| if nth % 100 < slow { 700 } else { 10 });
             latency(answers).rarely_exceeded().unwrap().as_millis()
@@ -131,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn every_duration_has_a_bucket_that_ends_after_it() {
+    fn bucket_of_a_duration_ends_after_it() {
         for tenths in 0..90_000 {
             let took = Duration::from_micros(tenths * 100);
             let place = bucket(took);

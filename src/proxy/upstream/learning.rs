@@ -10,8 +10,8 @@ use crate::wire::Question;
 use crate::wire::query::EdnsLevel;
 
 impl Upstreams {
-    /// Records that an upstream closed a link that was up: an idle one shows how long it keeps
-    /// those, one that has just answered how many queries it takes on each.
+    /// Records that an upstream closed a link that was up. A close of an idle link reveals the idle
+    /// timeout; a close right after an answer reveals the number of queries per connection.
     pub(in crate::proxy) fn on_closed(&mut self, link: &Link, now: Instant) {
         let since_answer = now - link.last_answer().unwrap_or(now);
         let is_idle = link.waited_for() == 0;
@@ -22,7 +22,7 @@ impl Upstreams {
         };
         let endpoint = self.endpoint_mut(link.endpoint);
         if link.sent().is_empty() {
-            endpoint.patience.on_closed(idle, now);
+            endpoint.idle_timeout.on_closed(idle, now);
         }
         let before = endpoint.capacity.queries_max(now);
         let capacity = &mut endpoint.capacity;
@@ -49,8 +49,8 @@ impl Upstreams {
         }
     }
 
-    /// Records that an upstream closed a link, which is no longer known, without an answer. Returns
-    /// whether it limits the connections of a client: it keeps others that work.
+    /// Records that an upstream closed a link, already removed, without an answer. Returns whether
+    /// the upstream limits the connections of a client: it keeps others that work.
     pub(in crate::proxy) fn is_turned_away(&mut self, link: &Link, now: Instant) -> bool {
         let others = self.links().filter(|(_, other)| {
             other.endpoint == link.endpoint && other.scheme == link.scheme && other.is_working()
@@ -64,15 +64,15 @@ impl Upstreams {
         true
     }
 
-    /// Records that a connection to an endpoint was made beside others.
+    /// Records how many connections to an endpoint are up.
     pub(super) fn on_connected(&mut self, key: EndpointKey, scheme: Scheme) {
         let links = self.links_of(self.endpoint(key), scheme);
         let up = links.filter(|(_, link)| link.stage == Stage::Up).count();
         self.endpoint_mut(key).capacity.on_connected(up);
     }
 
-    /// Records that an endpoint left a query unanswered for long although it answered one that was
-    /// sent at the same time or later.
+    /// Records that an endpoint left a query unanswered for long although it answered a query that
+    /// was sent at the same time or later.
     pub(in crate::proxy) fn on_pipelined_silence(
         &mut self,
         key: EndpointKey,
@@ -88,8 +88,8 @@ impl Upstreams {
         }
     }
 
-    /// Records that an endpoint answered a query that used less of EDNS after it had refused one
-    /// that used more.
+    /// Records that an endpoint answered a query with a reduced level of EDNS after it had refused
+    /// a higher level.
     pub(in crate::proxy) fn on_reduced_answer(
         &mut self,
         key: EndpointKey,
@@ -117,8 +117,8 @@ impl Upstreams {
         self.endpoint_mut(key).set_datagrams_lost(are_lost, now);
     }
 
-    /// Records that a question failed at an address where another upstream had an answer. Returns
-    /// whether the address is in trouble for it: one question, or one type, is not enough.
+    /// Records that a question failed at an endpoint and was answered by another upstream. Returns
+    /// whether the endpoint has an outage: one question, or one type, is not enough.
     pub(in crate::proxy) fn on_bad_answer(
         &mut self,
         key: EndpointKey,

@@ -1,17 +1,17 @@
-//! One connection to an upstream as the proxy sees it: what was asked on it and when.
+//! The proxy's view of one connection to an upstream: its unanswered queries and its timer.
 //!
 //! ```text
-//!            comes up             nothing came for too long
+//!            comes up             no answer for too long
 //!   opening ----------> up ----------------------------> retired
 //!      |                |                                   |
 //!      | fails or       | fails or is idle                  | fails, or its last query is
-//!      v takes too long v                                   v answered or given up
+//!      v takes too long v                                   v answered or abandoned
 //!                            gone
 //! ```
 //!
-//! A link that is retired takes no new query. Its last ones may still be answered; meanwhile others
-//! go another way. A datagram is a link, too: it is up at once and takes one query, since its port
-//! is part of what an answer is known by (RFC 5452, section 4.5).
+//! A retired link takes no new query. Its last queries may still be answered; meanwhile they are
+//! retried on other links. A datagram is also a link: it is up at once and takes one query, because
+//! its source port helps to authenticate the answer (RFC 5452, section 4.5).
 
 pub(in crate::proxy) use super::sent::{Sent, SentState};
 
@@ -26,7 +26,7 @@ use crate::config::{Scheme, Timeouts};
 use crate::proxy::keys::{EndpointKey, ExchangeKey};
 use crate::wire::query::EdnsLevel;
 
-/// Where a link is in its life.
+/// The state of a link.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::proxy) enum Stage {
     Opening,
@@ -34,35 +34,35 @@ pub(in crate::proxy) enum Stage {
     Retired,
 }
 
-/// What a link wants done at some time.
+/// A timer of a link.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::proxy) enum Due {
-    /// It takes long to come up: whoever waits for it should have another way.
+    /// The link opens slowly: waiting queries should use another endpoint.
     Late,
-    /// It is not up in time.
+    /// The link was not up within the handshake timeout.
     HandshakeTimeout,
-    /// A query was sent then, and nothing has come since: a probe of our own tells a slow name from
-    /// an upstream that does not answer.
+    /// Nothing has arrived since a query was sent: a probe distinguishes a slow name from an
+    /// unresponsive upstream.
     Probe {
-        /// When the query was sent.
+        /// The time at which the query was sent.
         since: Instant,
     },
-    /// That probe was not answered, perhaps because the upstream answers in order: another probe
-    /// goes on another link.
+    /// The probe was not answered, perhaps because the upstream answers in order: another probe is
+    /// sent on another link.
     ProbeBeside {
-        /// When the query was sent.
+        /// The time at which the query was sent.
         since: Instant,
     },
-    /// There has been no answer since a query was sent, for too long.
+    /// No answer has arrived since a query was sent, for too long.
     Stalled {
-        /// When the query was sent.
+        /// The time at which the query was sent.
         since: Instant,
     },
-    /// A query has waited for longer than is usual.
+    /// A query has been in flight for longer than is usual.
     Slow,
-    /// A query has waited long enough for another attempt, while others were answered.
+    /// A query has been in flight long enough for another attempt, while others were answered.
     Overdue,
-    /// Nobody has used it for some time.
+    /// The idle timeout of the link has expired.
     Idle,
 }
 
@@ -72,39 +72,39 @@ pub(in crate::proxy) struct Link {
     pub(in crate::proxy) endpoint: EndpointKey,
     pub(in crate::proxy) scheme: Scheme,
     pub(in crate::proxy) stage: Stage,
-    /// TCP is connected, be the link up or not.
+    /// True if TCP is connected, even if the link is not up yet.
     pub(in crate::proxy) is_connected: bool,
     opened_at: Instant,
     up_since: Instant,
-    /// When it should be up.
+    /// The time after which opening the link is slow.
     late_at: Instant,
     is_late: bool,
-    /// A query has been slow, and there has been no answer since.
+    /// True if a query has become slow and no answer has arrived since.
     is_silent: bool,
-    /// Since when no query has waited, if none does.
+    /// The time since which no query has been in flight.
     idle_since: Instant,
     last_answer: Option<Instant>,
-    /// In the order of sending.
+    /// Unanswered queries in the order of sending.
     sent: VecDeque<Sent>,
     ids: Ids,
     waited_for: usize,
-    /// Queries that were sent, answered ones included.
+    /// The number of queries sent, including answered ones.
     sent_count: usize,
     witness: Witness,
-    /// Answers that came.
+    /// The number of answers received.
     answers: usize,
-    /// Queries that the link takes; then it is drained and closed.
+    /// The number of queries after which the link is drained and closed.
     queries_max: usize,
-    /// When the last probe was sent because of silence on this link.
+    /// The time of the last probe for silence on this link.
     probed_at: Option<Instant>,
-    /// When another link was used for that.
+    /// The time of the last such probe on another link.
     probed_beside_at: Option<Instant>,
-    /// How long the peer keeps an idle connection, if it says so (RFC 7828).
+    /// The idle timeout announced by the peer (RFC 7828).
     keepalive: Option<Duration>,
 }
 
 impl Link {
-    /// A link that begins to be opened, and should be up at `late_at`.
+    /// Creates a link that is being opened and should be up at `late_at`.
     pub(in crate::proxy) fn new(
         endpoint: EndpointKey,
         scheme: Scheme,
@@ -136,13 +136,13 @@ impl Link {
         }
     }
 
-    /// Lets the link take at most this many queries in its life.
+    /// Limits the total number of queries on the link.
     pub(in crate::proxy) fn limit_queries(&mut self, queries_max: usize) {
         self.queries_max = self.queries_max.min(queries_max);
     }
 
-    /// Records how long the peer keeps an idle connection (edns-tcp-keepalive, RFC 7828, section
-    /// 3.2.2). Zero ends the connection: it takes no new query and closes after the last answer.
+    /// Records the idle timeout announced by the peer (edns-tcp-keepalive, RFC 7828, section
+    /// 3.2.2). Zero drains the connection: it takes no new query and closes after the last answer.
     pub(in crate::proxy) fn on_keepalive(&mut self, timeout: Duration) {
         if timeout.is_zero() {
             self.limit_queries(self.sent_count);
@@ -150,22 +150,22 @@ impl Link {
         self.keepalive = Some(timeout);
     }
 
-    /// How long the peer keeps an idle connection, if it says so.
+    /// Returns the idle timeout announced by the peer.
     pub(in crate::proxy) fn keepalive(&self) -> Option<Duration> {
         self.keepalive
     }
 
-    /// Whether the link is up and takes another query.
+    /// Returns whether the link is up and takes another query.
     pub(in crate::proxy) fn takes_queries(&self) -> bool {
         self.stage == Stage::Up && self.sent_count < self.queries_max
     }
 
-    /// Whether the link has come up and owes no answer for long.
+    /// Returns whether the link has come up and is not silent.
     pub(in crate::proxy) fn is_working(&self) -> bool {
         self.stage != Stage::Opening && !self.is_silent
     }
 
-    /// Whether several queries of exchanges wait that no answer came after.
+    /// Returns whether several queries of exchanges are in flight that no answer followed.
     pub(in crate::proxy) fn has_several_silent(&self) -> bool {
         let of_exchanges = self
             .sent
@@ -177,65 +177,65 @@ impl Link {
             .is_some()
     }
 
-    /// When the last answer came, if one has.
+    /// Returns the time of the last answer.
     pub(in crate::proxy) fn last_answer(&self) -> Option<Instant> {
         self.last_answer
     }
 
-    /// Answers that came on the link.
+    /// Returns the number of answers received.
     pub(in crate::proxy) fn answers(&self) -> usize {
         self.answers
     }
 
-    /// When it began to be opened.
+    /// Returns the time at which opening the link began.
     pub(in crate::proxy) fn opened_at(&self) -> Instant {
         self.opened_at
     }
 
-    /// When it came up.
+    /// Returns the time at which the link came up.
     pub(in crate::proxy) fn up_since(&self) -> Instant {
         self.up_since
     }
 
-    /// Whether it is not up although it should be by now.
+    /// Returns whether opening the link is slow.
     pub(in crate::proxy) fn is_late(&self) -> bool {
         self.is_late && self.stage == Stage::Opening
     }
 
-    /// Whether there may be better ones.
+    /// Returns whether another link may be better.
     pub(in crate::proxy) fn is_doubtful(&self) -> bool {
         self.is_late() || self.is_silent
     }
 
-    /// Whether a query has waited for so long.
+    /// Returns whether a query has been in flight for `long`.
     pub(in crate::proxy) fn has_waited(&self, long: Duration, now: Instant) -> bool {
         self.sent
             .front()
             .is_some_and(|oldest| now - oldest.at >= long)
     }
 
-    /// Notes that it should be up by now.
+    /// Records that opening the link is slow.
     pub(in crate::proxy) fn note_late(&mut self) {
         self.is_late = true;
     }
 
-    /// Since when no query has waited, if none does.
+    /// Returns the time since which no query has been in flight.
     pub(in crate::proxy) fn idle_since(&self) -> Instant {
         self.idle_since
     }
 
-    /// Queries that somebody waits for.
+    /// Returns the number of queries that exchanges wait for.
     pub(in crate::proxy) fn waited_for(&self) -> usize {
         self.waited_for
     }
 
-    /// Queries that nobody waits for any more and that may still be answered.
+    /// Returns the number of abandoned queries that may still be answered.
     pub(in crate::proxy) fn abandoned(&self) -> usize {
         self.sent.len() - self.waited_for
     }
 
-    /// Whether it takes no query any more, and there is nothing to be had from it: nobody waits for
-    /// what it took, or that has been answered.
+    /// Returns whether the link can be closed: it takes no new query, and no exchange waits for an
+    /// answer. A datagram link that is up waits for its answer in any case.
     pub(in crate::proxy) fn is_done(&self) -> bool {
         match self.stage {
             Stage::Retired => self.waited_for == 0,
@@ -245,25 +245,24 @@ impl Link {
         }
     }
 
-    /// Whether an answer has ever come.
+    /// Returns whether any answer has arrived.
     pub(in crate::proxy) fn has_answered(&self) -> bool {
         self.last_answer.is_some()
     }
 
-    /// The queries that were sent and not answered, oldest first.
+    /// Returns the unanswered queries, oldest first.
     pub(in crate::proxy) fn sent(&self) -> &VecDeque<Sent> {
         &self.sent
     }
 
-    /// Notes that the peer is connected and authenticated.
+    /// Records that the peer is connected and authenticated.
     pub(in crate::proxy) fn on_up(&mut self, now: Instant) {
         self.stage = Stage::Up;
         self.up_since = now;
         self.idle_since = now;
     }
 
-    /// Takes a query on board and gives it an id that no other on this link has, and that nobody
-    /// can foresee.
+    /// Adds a query and returns its id, which is unpredictable and unique on this link.
     pub(in crate::proxy) fn send(
         &mut self,
         key: ExchangeKey,
@@ -315,7 +314,7 @@ impl Link {
         self.probed_beside_at = Some(now);
     }
 
-    /// What silence since then brings next, and when.
+    /// Returns the next timer for silence since `since`.
     fn due_of_silence(&self, since: Instant, slow: Duration, attempt: Duration) -> (Instant, Due) {
         let quarter = attempt / 4;
         let recent = |at: Option<Instant>| at.filter(|at| *at >= since);
@@ -333,12 +332,12 @@ impl Link {
         }
     }
 
-    /// Where the query of this id stands among those [sent](Link::sent).
+    /// Returns the position of the query with this id among the queries [sent](Link::sent).
     pub(in crate::proxy) fn place(&self, id: u16) -> Option<usize> {
         self.sent.iter().position(|sent| sent.id == id)
     }
 
-    /// Notes that the query at `place` was answered. Returns how long that took.
+    /// Records an answer to the query at `place`. Returns the time that the answer took.
     pub(in crate::proxy) fn on_answer(&mut self, place: usize, now: Instant) -> Duration {
         let took = now - self.sent[place].at;
         self.last_answer = Some(now);
@@ -348,7 +347,7 @@ impl Link {
         took
     }
 
-    /// Notes that the query at `place` got an answer that cannot be used.
+    /// Records an unusable answer to the query at `place`.
     pub(in crate::proxy) fn on_useless_answer(&mut self, place: usize, now: Instant) {
         let Some(sent) = self.sent.remove(place) else {
             return;
@@ -360,8 +359,9 @@ impl Link {
         }
     }
 
-    /// Notes that nobody waits for the query of this id any more, and whether another upstream had
-    /// an answer. Returns how long a query on this link has waited without any answer since.
+    /// Records that no exchange waits for the query with this id any more, and whether another
+    /// upstream answered the query. Returns how long a query on this link has been in flight
+    /// without any later answer.
     pub(in crate::proxy) fn abandon(
         &mut self,
         id: u16,
@@ -390,8 +390,8 @@ impl Link {
         }
     }
 
-    /// The next thing that time brings, if any, and when. A query is slow after `slow`, and a link
-    /// without queries is kept for `idle`.
+    /// Returns the next timer and its time. A query is slow after `slow`; a link without queries is
+    /// kept for `idle`.
     pub(in crate::proxy) fn next_due(
         &self,
         timeouts: &Timeouts,
@@ -413,7 +413,7 @@ impl Link {
                 let silent = silent.map(|since| self.due_of_silence(since, slow, timeouts.attempt));
                 let slow = slow_from.map(|from| (from + slow, Due::Slow));
                 let overdue = overdue_from.map(|from| (from + timeouts.attempt, Due::Overdue));
-                // A datagram is never idle: either an answer is outstanding, or it is done.
+                // A datagram is never idle: either an answer is outstanding, or the link is done.
                 let is_idle = self.waited_for == 0 && self.scheme != Scheme::Udp;
                 let idle = is_idle.then_some((self.idle_since + idle, Due::Idle));
                 let all = [silent, slow, overdue, idle].into_iter().flatten();
@@ -423,8 +423,8 @@ impl Link {
         }
     }
 
-    /// When the oldest query was sent that was neither answered nor followed by an answer. Whether
-    /// somebody waits or has an answer from elsewhere is all one: the upstream owes it.
+    /// Returns when the oldest query was sent that was neither answered nor followed by an answer.
+    /// Abandoned queries count too, since the upstream still owes the answer.
     pub(in crate::proxy) fn silent_since(&self) -> Option<Instant> {
         let mut sent = self.sent.iter().map(|sent| sent.at);
         sent.find(|at| self.last_answer.is_none_or(|answer| answer <= *at))
@@ -449,7 +449,7 @@ impl Link {
         self.last_answer > Some(self.sent[place].at)
     }
 
-    /// Takes note of the oldest query that has become slow. Returns its id and who waits for it.
+    /// Marks the oldest query that has become slow. Returns its id and its exchange.
     pub(in crate::proxy) fn note_slow(&mut self) -> Option<(u16, ExchangeKey)> {
         let (sent, key) = self.sent.iter_mut().find_map(|sent| match sent.state {
             SentState::InTime(key) => Some((sent, key)),
@@ -461,13 +461,12 @@ impl Link {
         Some((id, key))
     }
 
-    /// Whether there has been no answer since a query became slow.
+    /// Returns whether no answer has arrived since a query became slow.
     pub(in crate::proxy) fn is_silent(&self) -> bool {
         self.is_silent
     }
 
-    /// Takes note of the oldest query that was not answered in time and not noted before. Returns
-    /// its id and who waits for it.
+    /// Marks the oldest query that is overdue and not marked yet. Returns its id and its exchange.
     pub(in crate::proxy) fn note_overdue(&mut self) -> Option<(u16, ExchangeKey)> {
         self.sent.iter_mut().find_map(|sent| match sent.state {
             SentState::InTime(key) | SentState::Slow(key) => {
@@ -536,7 +535,7 @@ mod tests {
         fn due(&self) -> (Instant, Due) {
             self.link
                 .next_due(&timeouts(), SLOW, IDLE)
-                .expect("something is due")
+                .expect("a timer is set")
         }
     }
 
@@ -546,7 +545,7 @@ mod tests {
     }
 
     #[test]
-    fn stall_runs_from_the_oldest_query_that_no_answer_came_after() {
+    fn stall_starts_at_the_oldest_query_without_a_later_answer() {
         let mut scene = Scene::up();
         let first = scene.send(1.0);
         scene.send(2.5);
@@ -581,13 +580,13 @@ mod tests {
         let id = scene.link.send_probe(edns, at(2.5), &mut scene.random);
         scene.answer(id, 2.6);
         assert_eq!(scene.link.next_due(&timeouts(), SLOW, IDLE), None);
-        // The next silence is another one.
+        // The next silence is a new one.
         scene.send(4.0);
         assert_eq!(scene.due(), probe(4.0, SLOW));
     }
 
     #[test]
-    fn link_with_as_many_queries_as_it_takes_is_done_after_the_last_answer() {
+    fn link_at_its_query_limit_is_done_after_the_last_answer() {
         let mut scene = Scene::up();
         scene.link.limit_queries(2);
         let ids = [scene.send(1.0), scene.send(1.0)];
@@ -611,7 +610,7 @@ mod tests {
     }
 
     #[test]
-    fn query_is_slow_and_then_overdue_where_others_are_answered() {
+    fn query_is_slow_and_then_overdue_while_others_are_answered() {
         let mut scene = Scene::up();
         let first = scene.send(1.0);
         let second = scene.send(1.5);
@@ -636,7 +635,7 @@ mod tests {
     }
 
     #[test]
-    fn upstream_owes_what_another_has_answered() {
+    fn query_answered_by_another_upstream_is_still_silent() {
         let mut scene = Scene::up();
         let id = scene.send(1.0);
         scene.link.abandon(id, true, at(1.2));
@@ -645,7 +644,7 @@ mod tests {
     }
 
     #[test]
-    fn idle_runs_from_the_last_query() {
+    fn idle_time_starts_at_the_last_query() {
         let mut scene = Scene::up();
         assert_eq!(scene.due(), (at(0.0) + IDLE, Due::Idle));
         let id = scene.send(1.0);
@@ -668,7 +667,7 @@ mod tests {
     }
 
     #[test]
-    fn id_of_an_abandoned_query_is_not_free() {
+    fn id_of_an_abandoned_query_is_not_reused() {
         let mut scene = Scene::up();
         let id = scene.send(3.0);
         scene.link.abandon(id, false, at(4.0));
@@ -677,7 +676,7 @@ mod tests {
     }
 
     #[test]
-    fn link_without_queries_holds_no_memory_for_many() {
+    fn link_without_queries_releases_its_queue() {
         let mut scene = Scene::up();
         let ids: Vec<u16> = (0..1_000).map(|_| scene.send(0.0)).collect();
         for id in ids {
@@ -687,7 +686,7 @@ mod tests {
     }
 
     #[test]
-    fn opening_has_its_own_limit() {
+    fn opening_has_its_own_timeouts() {
         let mut link = Link::new(endpoint(), Scheme::Tls, at(1.0), at(1.5));
         let due = link.next_due(&timeouts(), SLOW, IDLE);
         assert_eq!(due, Some((at(1.5), Due::Late)));

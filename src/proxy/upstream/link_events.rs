@@ -1,4 +1,4 @@
-//! What follows from how connections behave: answers come, or come late, or not at all.
+//! Reactions to the events of a link: closes, late answers and missing answers.
 
 use super::AnswerFacts;
 use super::link::{Link, Stage};
@@ -14,7 +14,7 @@ use crate::proxy::keys::{EndpointKey, ExchangeKey, LinkKey, PoolIndex, UpstreamI
 use crate::wire::query::EdnsLevel;
 
 impl Proxy {
-    /// Records that a link ended, or could not be opened, for a reason that lies with the peer.
+    /// Records that a link ended or could not be opened, for a reason on the side of the peer.
     pub fn handle_link_down(
         &mut self,
         key: LinkKey,
@@ -33,7 +33,7 @@ impl Proxy {
         let endpoint = self.upstreams.endpoint(link.endpoint);
         let upstream = endpoint.upstream;
         let failure = &opening::explained(&link, endpoint.address.port(), failure);
-        // A loop is counted once, however many links it ends.
+        // A loop is counted once, even if it ends several links.
         if failure.kind != FailureKind::Loop {
             self.count_failure(upstream, failure.kind);
         }
@@ -67,10 +67,10 @@ impl Proxy {
         self.ask_for_addresses(None, now, outbox);
     }
 
-    /// Sends the queries of a link that has ended by other ways. A close after an answer is
-    /// progress and costs a try only the oldest query, which may be the reason for the close (RFC
-    /// 7766, section 6.2.4). A close because of too many connections costs none, and so does one
-    /// soon after another connection has answered.
+    /// Retries the queries of a link that has ended. A close after an answer is progress and costs
+    /// a try only for the oldest query, which may be the reason for the close (RFC 7766, section
+    /// 6.2.4). A close because of too many connections costs no try, nor does a close without an
+    /// answer if another connection was answered since the closed one was opened.
     pub(in crate::proxy) fn resend_queries_of(
         &mut self,
         key: LinkKey,
@@ -112,9 +112,10 @@ impl Proxy {
         }
     }
 
-    /// Nobody waits for this answer any more, since the query had this outcome, and an answer from
-    /// elsewhere if `is_answered`. A link that has let a query run out of time and answered nothing
-    /// since is sent no more, nor is one from which too many answers are outstanding.
+    /// Records that no exchange waits for this query any more. `outcome` is the outcome of the
+    /// exchange, and `is_answered` tells whether another attempt was answered. A link that let a
+    /// query time out and has answered nothing since is retired, and so is a link with too many
+    /// outstanding answers.
     pub(in crate::proxy) fn abandon(
         &mut self,
         attempt: Attempt,
@@ -127,7 +128,7 @@ impl Proxy {
             return;
         };
         let silence = link.abandon(attempt.id, is_answered, now);
-        // It may have been sent shortly before its end.
+        // The query may have been sent shortly before its deadline.
         let is_mute = outcome == Outcome::TimedOut && silence >= self.config.timeouts.attempt / 4;
         let is_behind = link.abandoned() > self.config.limits.link_abandoned;
         let (endpoint, scheme, since) = (link.endpoint, link.scheme, link.silent_since());
@@ -143,7 +144,7 @@ impl Proxy {
         self.close_if_done(attempt.link, outbox);
     }
 
-    /// What there is to do when a link has got room.
+    /// Uses the room that an answer has made on a link.
     pub(in crate::proxy) fn after_answer(
         &mut self,
         key: LinkKey,
@@ -154,7 +155,7 @@ impl Proxy {
         self.serve_all_waiting(now, outbox);
     }
 
-    /// Closes a link that takes no query any more once nobody waits for it.
+    /// Closes a retired link if no exchange waits for its queries.
     pub(in crate::proxy) fn close_if_done(&mut self, key: LinkKey, outbox: &mut Outbox) {
         if self.upstreams.link(key).is_some_and(Link::is_done) {
             self.upstreams.remove(key);
@@ -162,7 +163,7 @@ impl Proxy {
         }
     }
 
-    /// Closes a link that keeps us waiting, unless it is closed already.
+    /// Closes a link that is silent, unless it is closed already.
     pub(in crate::proxy) fn close(
         &mut self,
         key: LinkKey,
@@ -176,7 +177,7 @@ impl Proxy {
         }
     }
 
-    /// Lets a link take no new queries.
+    /// Retires a link.
     pub(in crate::proxy) fn retire(&mut self, key: LinkKey, now: Instant, outbox: &mut Outbox) {
         if let Some(one_too_many) = self.upstreams.retire(key) {
             // A handshake that is given up makes room for another one only when it has ended.
@@ -185,8 +186,8 @@ impl Proxy {
         }
     }
 
-    /// Takes note of an answer to the query at `place` of those that a link was sent, and whether
-    /// it is of use to a client. Returns the upstream.
+    /// Records an answer to the query at `place` on a link, and whether the answer is of use to a
+    /// client. Returns the upstream.
     pub(in crate::proxy) fn on_answer(
         &mut self,
         key: LinkKey,
@@ -195,7 +196,7 @@ impl Proxy {
         now: Instant,
     ) -> UpstreamIndex {
         let link = self.upstreams.link_mut(key);
-        let link = link.expect("who answers is there");
+        let link = link.expect("a link that answers exists");
         let answer = AnswerFacts {
             is_useful,
             order: link.order_of_answer(place),
@@ -211,7 +212,7 @@ impl Proxy {
         upstream
     }
 
-    /// An address is out of trouble: what failed because of that may not fail again.
+    /// Forgets cached failures after the outage of an endpoint has ended, since they may not recur.
     pub(in crate::proxy) fn forget_failures(&mut self, endpoint: EndpointKey, now: Instant) {
         for pool in self.upstreams.pools_with(endpoint) {
             self.memory.forget(pool, now);
@@ -219,14 +220,14 @@ impl Proxy {
         self.cache.on_recovery(now);
     }
 
-    /// A query has not been answered on a link of this kind. If that was a datagram and every
-    /// upstream of the pool has had one, the next attempt goes on a connection, since a firewall
-    /// may block UDP port 53. A query for the address of an upstream does so at once, and every
-    /// query if the datagram was rejected; others do after a second datagram, since the network may
-    /// have lost the first.
+    /// Chooses the protocol of the next attempt after a query was not answered on a link of this
+    /// protocol. If the query was sent in a datagram and every upstream of the pool was sent one,
+    /// the next attempt uses a connection, since a firewall may block UDP port 53. A bootstrap
+    /// query switches at once, and so does every query if the datagram was rejected; other queries
+    /// switch after a second datagram, since the network may have lost the first.
     pub(super) fn prefer_stream(&mut self, key: ExchangeKey, scheme: Scheme, is_rejected: bool) {
         let exchange = self.exchanges.get_mut(key.0);
-        let exchange = exchange.expect("only exchanges that are there are worked on");
+        let exchange = exchange.expect("the exchange of an unanswered query exists");
         let is_one_enough = is_rejected || matches!(exchange.asker, Purpose::Bootstrap(..));
         let had_datagrams = exchange.times_sent() >= if is_one_enough { 1 } else { 2 };
         let tried = exchange.wishes.rather_not;
@@ -240,8 +241,8 @@ impl Proxy {
         }
     }
 
-    /// A connection could not be had in place of datagrams: lets those that wait for it go in
-    /// datagrams again.
+    /// Moves the queries that wait for a TCP connection back to datagrams after the connection
+    /// failed.
     pub(in crate::proxy) fn return_to_datagrams(
         &mut self,
         endpoint: EndpointKey,
@@ -261,7 +262,7 @@ impl Proxy {
         self.upstreams.stats_of_mut(upstream).failures[kind as usize] += 1;
     }
 
-    /// Takes note that something has been wrong since then with links of this kind to an address.
+    /// Records a failure since `since` of links with this protocol to an endpoint.
     pub(in crate::proxy) fn on_failure(
         &mut self,
         endpoint: EndpointKey,
@@ -286,11 +287,16 @@ mod tests {
     const QUERY: &[u8] = b"\0\x01\x01\0\0\x01\0\0\0\0\0\0\x01a\0\0\x01\0\x01";
 
     #[test]
-    fn link_that_is_done_and_one_too_many_is_closed_once() {
+    fn surplus_link_that_is_done_is_closed_once() {
         let mut scene = Scene::with(&["-u", "192.0.2.1"]);
         scene.ask(QUERY, Transport::Udp);
         let first = scene.opened_last();
-        let endpoint = scene.proxy.upstreams.link(first).expect("open").endpoint;
+        let endpoint = scene
+            .proxy
+            .upstreams
+            .link(first)
+            .expect("the link is open")
+            .endpoint;
         let links_max = scene.proxy.config.limits.links_per_address;
         let mut links = Vec::new();
         for _ in 0..=links_max {

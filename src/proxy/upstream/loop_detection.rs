@@ -1,11 +1,11 @@
 //! Forwarding loops: an upstream that sends queries back to this server, directly or through
 //! another forwarder.
 //!
-//! In a loop no query is ever answered. An upstream that has been silent for as long as an attempt
-//! may take, or for less if a question waits more than once, is therefore sent a test query for a
-//! name that nothing else asks for. If the test comes back as the query of a client, the upstream
-//! loops: it is not used for a while, and the queries that wait for it fail at once. Only the name
-//! tells a test from other queries, since forwarders make their own EDNS options.
+//! In a loop no query is ever answered. If an upstream has been silent for as long as an attempt
+//! may take, or for less if a question waits more than once, the proxy sends it a test query for a
+//! name that no client asks for. If the test returns as the query of a client, the upstream loops:
+//! it is not used for a while, and the queries that wait for it fail at once. Only the name
+//! distinguishes a test from other queries, since forwarders replace EDNS options.
 
 use std::time::Duration;
 
@@ -21,7 +21,7 @@ use crate::wire::name::Name;
 use crate::wire::question::Type;
 use crate::wire::{Query, Question};
 
-/// The tests that are under way.
+/// The loop tests in progress.
 #[derive(Debug, Default)]
 pub(in crate::proxy) struct LoopTests {
     tests: Vec<LoopTest>,
@@ -43,8 +43,8 @@ const RETURN_MAX: Duration = Duration::from_secs(10);
 const PREFIX: &str = "loop-test-";
 
 impl LoopTests {
-    /// Returns the label of a new test of this endpoint, unless one is under way or there are too
-    /// many.
+    /// Returns the label of a new test of this endpoint, unless a test is in progress or there are
+    /// too many.
     fn next_label(
         &mut self,
         endpoint: EndpointKey,
@@ -71,8 +71,8 @@ impl LoopTests {
         });
     }
 
-    /// Returns the endpoint that sent this question back, if the question is that of a test, and
-    /// whether it did so for the first time.
+    /// Returns the endpoint that sent this question back, if the question is a loop test, and
+    /// whether the test came back for the first time.
     fn returned(&mut self, question: Question<'_>, now: Instant) -> Option<(EndpointKey, bool)> {
         let (len, rest) = question.name().split_first()?;
         let label = rest.get(..usize::from(*len))?;
@@ -86,7 +86,7 @@ impl LoopTests {
 
 impl Proxy {
     /// Returns whether the oldest question of a silent link waits for an answer of this upstream
-    /// more than once, as it does if it comes back. Several clients may ask it as well.
+    /// more than once. A loop causes that, but so do several clients with the same question.
     pub(in crate::proxy) fn may_loop(&self, key: LinkKey) -> bool {
         let Some(link) = self.upstreams.link(key) else {
             return false;
@@ -104,7 +104,7 @@ impl Proxy {
         !oldest.followers.is_empty() || same.take(2).count() == 2
     }
 
-    /// Tests whether a link that says nothing leads back to this server.
+    /// Tests whether a silent link leads back to this server.
     pub(in crate::proxy) fn test_for_loop(
         &mut self,
         key: LinkKey,

@@ -1,17 +1,18 @@
-//! The upstreams: their addresses, the links to them, and what is known of each.
+//! The upstreams: their endpoints, the links to them, and what is known of each.
 //!
-//! An upstream has one address or, where it is given by host name, some. Each is judged for itself:
-//! one family of addresses may work where the other does not. Upstreams that are asked for the same
-//! names form a pool, in which they are ranked; one can be in several.
+//! An upstream has one address or, if it is given by host name, several. Each address is an
+//! endpoint with its own health: one address family may work while the other one fails. Upstreams
+//! that serve the same names form a pool and are ranked in it. An upstream can be in several pools.
 //!
-//! - `choice`: which address is asked, and over which link
+//! - `selection`: the choice of an endpoint and a link for a query
 //! - `endpoint`: one address
-//! - `health`, `latency`: how it is doing, and how fast it is
-//! - `idle`: for how long it keeps connections that nobody uses
-//! - `capacity`: how many queries one of its connections takes
-//! - `edns`: how much of EDNS it accepts, `learning`: what closes and answers say of all this
-//! - `stats`: what there is to tell of an upstream
-//! - `link`: one connection and its timer, `ids`: those of its queries
+//! - `health`, `latency`: the state and the speed of an endpoint
+//! - `idle_timeout`: the time for which an endpoint keeps idle connections
+//! - `capacity`: the number of queries that one connection takes
+//! - `edns`: the level of EDNS that an endpoint accepts
+//! - `learning`: what closes and answers reveal about all of these
+//! - `stats`: the counters of an upstream
+//! - `link`: one connection and its timer, `ids`: the ids of its queries
 
 pub(super) mod bad_answers;
 pub(super) mod bootstrap;
@@ -58,7 +59,7 @@ use link::{Link, Stage};
 use stats::Stats;
 use witness::AnswerOrder;
 
-/// Every upstream, address and link.
+/// The upstreams, endpoints and links.
 #[derive(Debug)]
 pub(super) struct Upstreams {
     policy: Policy,
@@ -68,33 +69,33 @@ pub(super) struct Upstreams {
     pools: Vec<Pool>,
     links: Arena<Link>,
     opening: usize,
-    /// What each did, by its place.
+    /// Counters by upstream.
     stats: Vec<Stats>,
 }
 
-/// What is known of an answer as such.
+/// Facts about an answer apart from its content.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct AnswerFacts {
     /// Time since the query was sent.
     pub(super) took: Duration,
-    /// It is of use to a client.
+    /// True if the answer is of use to a client.
     pub(super) is_useful: bool,
     /// The order of the answer among those of the link.
     pub(super) order: AnswerOrder,
-    /// The query used all of EDNS.
+    /// True if the query used EDNS in full.
     pub(super) has_full_edns: bool,
 }
 
-/// Upstreams that are asked for the same names.
+/// Upstreams that serve the same names.
 #[derive(Debug)]
 struct Pool {
     members: Vec<UpstreamIndex>,
-    /// Which of their addresses is asked before which.
+    /// Endpoints in the order of preference.
     ranking: Vec<EndpointKey>,
 }
 
 impl Upstreams {
-    /// Upstreams without an address yet, in these pools.
+    /// Creates the upstreams of these pools, without addresses.
     pub(super) fn new(
         config: &Config,
         labels: impl IntoIterator<Item = String>,
@@ -116,13 +117,13 @@ impl Upstreams {
         }
     }
 
-    /// Becomes others, once there is no link to these any more. No key of a link comes twice.
+    /// Replaces the upstreams by `others` after all links are gone. Keys of links are not reused.
     pub(super) fn start_over(&mut self, others: Self) {
         let links = std::mem::take(&mut self.links);
         *self = Self { links, ..others };
     }
 
-    /// Adds an address. Within its upstream it comes last.
+    /// Adds an address behind the other addresses of its upstream.
     pub(super) fn add(
         &mut self,
         upstream: UpstreamIndex,
@@ -150,7 +151,7 @@ impl Upstreams {
         }
     }
 
-    /// Forgets an address that its upstream no longer has. Returns its links, to be retired.
+    /// Removes an address from its upstream. Returns the links to it, which have to be retired.
     pub(super) fn discard(&mut self, key: EndpointKey) -> Vec<LinkKey> {
         for pool in &mut self.pools {
             pool.ranking.retain(|ranked| *ranked != key);
@@ -162,7 +163,7 @@ impl Upstreams {
         endpoint.links.clone()
     }
 
-    /// Lets go of addresses that were forgotten and have no link any more.
+    /// Drops endpoints that are no longer listed and have no link.
     fn sweep(&mut self) {
         let gone = self
             .endpoints
@@ -174,7 +175,7 @@ impl Upstreams {
         }
     }
 
-    /// The addresses that an upstream has.
+    /// Returns the addresses of an upstream.
     pub(super) fn addresses(
         &self,
         upstream: UpstreamIndex,
@@ -187,18 +188,18 @@ impl Upstreams {
         its.map(|(key, endpoint)| (EndpointKey(key), endpoint.address))
     }
 
-    /// An address that is listed or has links, which keep it here.
+    /// Returns an endpoint that is listed or has links.
     pub(super) fn endpoint(&self, key: EndpointKey) -> &Endpoint {
         let endpoint = self.endpoints.get(key.0);
-        endpoint.expect("an address stays while it has links")
+        endpoint.expect("an endpoint exists while it has links")
     }
 
     fn endpoint_mut(&mut self, key: EndpointKey) -> &mut Endpoint {
         let endpoint = self.endpoints.get_mut(key.0);
-        endpoint.expect("an address stays while it has links")
+        endpoint.expect("an endpoint exists while it has links")
     }
 
-    /// How an address is spoken to, unless it was forgotten.
+    /// Returns the protocol of an endpoint, unless the endpoint is gone.
     pub(super) fn scheme(&self, key: EndpointKey) -> Option<Scheme> {
         Some(self.endpoints.get(key.0)?.scheme)
     }
@@ -211,22 +212,22 @@ impl Upstreams {
         self.links.get_mut(key.0)
     }
 
-    /// How many links there are.
+    /// Returns the number of links.
     pub(super) fn links_len(&self) -> usize {
         self.links.len()
     }
 
-    /// Every link, in no particular order.
+    /// Returns all links in no particular order.
     pub(super) fn links(&self) -> impl Iterator<Item = (LinkKey, &Link)> {
         self.links.iter().map(|(key, link)| (LinkKey(key), link))
     }
 
-    /// Whether an upstream is in a pool.
+    /// Returns whether an upstream is in a pool.
     pub(super) fn is_member(&self, pool: PoolIndex, upstream: UpstreamIndex) -> bool {
         self.pools[pool.0].members.contains(&upstream)
     }
 
-    /// The pools that an upstream is in.
+    /// Returns the pools of an upstream.
     pub(super) fn pools_of(&self, upstream: UpstreamIndex) -> Vec<PoolIndex> {
         let pools = (0..self.pools.len()).map(PoolIndex);
         pools
@@ -234,12 +235,12 @@ impl Upstreams {
             .collect()
     }
 
-    /// The pools that an address is in.
+    /// Returns the pools of an endpoint.
     pub(super) fn pools_with(&self, key: EndpointKey) -> Vec<PoolIndex> {
         self.pools_of(self.endpoint(key).upstream)
     }
 
-    /// A new link, to be opened. A datagram needs no opening.
+    /// Adds a link that is to be opened. A datagram link is up at once.
     pub(super) fn open(
         &mut self,
         key: EndpointKey,
@@ -269,8 +270,8 @@ impl Upstreams {
         (link, destination)
     }
 
-    /// Notes that a link came up. Returns where it leads and whether that ends trouble, unless that
-    /// was known.
+    /// Records that a link came up. Returns its endpoint and whether an outage ends, or `None` if
+    /// the link was up already.
     pub(super) fn on_up(&mut self, key: LinkKey, now: Instant) -> Option<(EndpointKey, bool)> {
         let link = self.links.get_mut(key.0)?;
         if link.stage != Stage::Opening {
@@ -300,8 +301,7 @@ impl Upstreams {
         Some((key, is_recovered))
     }
 
-    /// Lets a link take no new queries. Returns the oldest such link where there are too many to
-    /// its address.
+    /// Retires a link. Returns the oldest retired link of the endpoint if there are too many.
     pub(super) fn retire(&mut self, key: LinkKey) -> Option<LinkKey> {
         let link = self.links.get_mut(key.0)?;
         self.opening -= usize::from(link.stage == Stage::Opening);
@@ -321,7 +321,7 @@ impl Upstreams {
         too_many.then_some(oldest.0)
     }
 
-    /// Links to one address that take queries.
+    /// Returns how many links to one endpoint may take queries.
     fn links_max(&self, scheme: Scheme) -> usize {
         match scheme {
             Scheme::Tls | Scheme::Tcp => self.limits.links_per_address,
@@ -329,7 +329,7 @@ impl Upstreams {
         }
     }
 
-    /// Forgets a link.
+    /// Removes a link.
     pub(super) fn remove(&mut self, key: LinkKey) -> Option<Link> {
         let link = self.links.remove(key.0)?;
         self.opening -= usize::from(link.stage == Stage::Opening);
@@ -339,7 +339,7 @@ impl Upstreams {
         Some(link)
     }
 
-    /// How long a link without queries is kept: not for long while its address has another.
+    /// Returns the idle timeout of a link, which is short while its endpoint has another link.
     pub(super) fn idle_limit(&self, link: &Link) -> Duration {
         let is_up = |other: &&Link| other.stage == Stage::Up && other.scheme == link.scheme;
         let endpoint = self.endpoint(link.endpoint);
@@ -351,10 +351,10 @@ impl Upstreams {
         let most = link
             .keepalive()
             .map_or(most, |keepalive| most.min(keepalive));
-        endpoint.patience.limit(most, link.idle_since())
+        endpoint.idle_timeout.limit(most, link.idle_since())
     }
 
-    /// How long a query may take on a link before it is slow.
+    /// Returns the time after which a query on a link is slow.
     pub(super) fn slow_after(&self, link: &Link) -> Duration {
         match self.endpoint(link.endpoint).latency.rarely_exceeded() {
             Some(rare) => (rare * 4).clamp(self.timeouts.slow_min, self.timeouts.attempt),
@@ -362,7 +362,7 @@ impl Upstreams {
         }
     }
 
-    /// When an upstream of a pool last answered, if one has.
+    /// Returns the time of the last answer of any upstream in a pool.
     pub(super) fn last_answer(&self, pool: PoolIndex) -> Option<Instant> {
         let ranking = self.pools[pool.0].ranking.iter();
         ranking
@@ -370,13 +370,13 @@ impl Upstreams {
             .max()
     }
 
-    /// Whether nothing is known to be wrong with one of the addresses of a pool.
+    /// Returns whether any endpoint of a pool has no outage.
     pub(super) fn is_usable(&self, pool: PoolIndex) -> bool {
         let mut ranking = self.pools[pool.0].ranking.iter();
         ranking.any(|key| self.endpoint(*key).health.is_well())
     }
 
-    /// Whether something is known to be wrong with an address.
+    /// Returns whether an endpoint has an outage.
     pub(super) fn is_in_trouble(&self, key: EndpointKey) -> bool {
         !self.endpoint(key).health.is_well()
     }
@@ -387,25 +387,25 @@ impl Upstreams {
         members.all(|upstream| set.contains(*upstream))
     }
 
-    /// Returns whether something is known to be wrong with an address of a pool.
+    /// Returns whether any endpoint of a pool has an outage.
     pub(super) fn has_trouble(&self, pool: PoolIndex) -> bool {
         let mut ranking = self.pools[pool.0].ranking.iter();
         ranking.any(|key| !self.endpoint(*key).health.is_well())
     }
 
-    /// Returns the links to an address, those that take no more queries included.
+    /// Returns the links to an endpoint, retired ones included.
     pub(super) fn links_to(&self, key: EndpointKey) -> Vec<LinkKey> {
         let links = self.links().filter(|(_, link)| link.endpoint == key);
         links.map(|(link, _)| link).collect()
     }
 
-    /// Returns an address by its key, unless it was forgotten.
+    /// Returns an endpoint by its key, unless it is gone.
     pub(super) fn find_endpoint(&self, key: EndpointKey) -> Option<&Endpoint> {
         self.endpoints.get(key.0)
     }
 
-    /// Records an answer on a link that was opened then. Returns the upstream, and whether the
-    /// answer ends trouble.
+    /// Records an answer on a link that was opened at `opened_at`. Returns the upstream, and
+    /// whether the answer ends an outage.
     pub(super) fn on_answer(
         &mut self,
         key: EndpointKey,
@@ -421,7 +421,7 @@ impl Upstreams {
             has_full_edns,
         } = answer;
         let endpoint = self.endpoints.get_mut(key.0);
-        let endpoint = endpoint.expect("an address stays while it has links");
+        let endpoint = endpoint.expect("an endpoint exists while it has links");
         let upstream = endpoint.upstream;
         self.stats[upstream.0].answers.observe(took);
         let was_well = endpoint.health.is_well();
@@ -443,8 +443,8 @@ impl Upstreams {
         (upstream, is_recovered)
     }
 
-    /// Notes that something has been wrong since then with links of this kind to an address. What
-    /// is wrong with the connections that large answers take says nothing of datagrams.
+    /// Records a failure since `since` of links with this protocol to an endpoint. A failure of the
+    /// TCP connections for large answers does not affect the health for datagrams.
     pub(super) fn on_failure(
         &mut self,
         key: EndpointKey,
@@ -485,9 +485,9 @@ mod tests {
     use crate::options::{self, Command};
 
     #[test]
-    fn addresses_that_are_gone_are_forgotten_when_their_links_are() {
+    fn unlisted_endpoint_is_dropped_with_its_last_link() {
         let Ok(Command::Run(config)) = options::parse(&["-u192.0.2.1".to_owned()]) else {
-            panic!("the option is right");
+            panic!("the option is valid");
         };
         let mut upstreams = Upstreams::new(&config, [String::new()], [vec![UpstreamIndex(0)]]);
         let now = Instant::default();
@@ -499,9 +499,12 @@ mod tests {
             let (key, _) = upstreams.addresses(UpstreamIndex(0)).next().unwrap();
             let (link, _) = upstreams.open(key, Scheme::Tls, now);
             assert_eq!(upstreams.discard(key), [link]);
-            assert!(upstreams.endpoints.contains(key.0), "it has a link");
+            assert!(
+                upstreams.endpoints.contains(key.0),
+                "the endpoint has a link"
+            );
             upstreams.retire(link);
-            // The link ends some time later.
+            // Later the link ends.
             let before = last.replace(link);
             before.and_then(|link| upstreams.remove(link));
         }

@@ -1,12 +1,12 @@
-//! What the progress of a link that was being opened says of the cause of its failure.
+//! Explains the failure of a link by how far its opening had progressed.
 
 use super::link::{Link, Stage};
 use crate::base::failure::{Failure, FailureKind};
 use crate::config::Scheme;
 use crate::config::upstream::PLAIN_PORT;
 
-/// Returns the failure of a link to this port, with what is known of the cause if the link was
-/// being opened under TLS.
+/// Returns `failure` of a link to this port, with the likely cause added if the link was being
+/// opened under TLS.
 pub(in crate::proxy) fn explained(link: &Link, port: u16, failure: &Failure) -> Failure {
     let mut failure = failure.clone();
     if link.stage != Stage::Opening || link.scheme != Scheme::Tls {

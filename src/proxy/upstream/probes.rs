@@ -13,8 +13,8 @@ use crate::wire::Query;
 use crate::wire::question::Type;
 
 impl Proxy {
-    /// Sends a query of our own because nothing has come on a link since a query was sent: its
-    /// answer tells a slow name from an upstream that does not answer.
+    /// Sends a probe because no answer has arrived on a link since a query was sent: the answer
+    /// distinguishes a slow name from an unresponsive upstream.
     pub(in crate::proxy) fn probe_silent_link(
         &mut self,
         key: LinkKey,
@@ -28,7 +28,7 @@ impl Proxy {
         link.on_probed(now);
         let endpoint = link.endpoint;
         let upstream = self.upstreams.endpoint(endpoint);
-        // A datagram is silent if it gets lost; the endpoint may be answering others.
+        // A lost datagram is also silent; the endpoint may be answering others.
         if upstream.scheme == Scheme::Udp && !upstream.is_silent_since(since) {
             return;
         }
@@ -45,8 +45,8 @@ impl Proxy {
         self.send_probe(key, &query, now, outbox);
     }
 
-    /// A probe on a silent link has not been answered, perhaps because the upstream answers the
-    /// queries of a connection in order: sends another one on a new link.
+    /// Sends another probe on a new link after the probe on a silent link was not answered, perhaps
+    /// because the upstream answers the queries of a connection in order.
     pub(in crate::proxy) fn probe_beside(
         &mut self,
         key: LinkKey,
@@ -58,7 +58,7 @@ impl Proxy {
             return;
         };
         link.on_probed_beside(now);
-        // Several questions are not slow at the same time because of one of them.
+        // A single slow name does not delay several questions at the same time.
         let is_one_question = !link.has_several_silent();
         let endpoint = link.endpoint;
         let address = self.upstreams.endpoint(endpoint);
@@ -75,8 +75,8 @@ impl Proxy {
         }
     }
 
-    /// Sends a query that no exchange waits for: on this link, or beside it where a link takes one
-    /// query. Returns whether it was sent.
+    /// Sends a probe, for which no exchange waits: on this link, or on another one if a link takes
+    /// one query. Returns whether the probe was sent.
     pub(in crate::proxy) fn send_probe(
         &mut self,
         key: LinkKey,
@@ -99,7 +99,7 @@ impl Proxy {
         let link = self
             .upstreams
             .link_mut(key)
-            .expect("it was found or opened");
+            .expect("the link was found or opened above");
         let id = link.send_probe(edns, now, &mut self.random);
         link.on_probed(now);
         outbox.send(key, |out| write_query(query, id, (scheme, edns), out));

@@ -1,9 +1,9 @@
-//! Which upstreams are asked for which names.
+//! Routes: the pool of upstreams for each name (split horizon).
 //!
-//! An upstream with domains has names at and below them to itself; the longest domain decides.
-//! Where none of its upstreams answers nobody else is asked, since nobody else is to know of such
-//! names. This holds for DS of the domain itself also: the zone above has that record (RFC 4035,
-//! section 2.4), but a question to the servers of that zone would show the name of a private zone.
+//! An upstream with domains exclusively serves the names at and below them; the longest domain
+//! decides. If none of its upstreams answers, no other upstream is queried, since the names are
+//! private. The same holds for DS of the domain itself: the zone above has that record (RFC 4035,
+//! section 2.4), but a query to the servers of that zone would disclose the name of a private zone.
 //! All other names are for the upstreams without domains.
 
 use std::collections::HashMap;
@@ -20,7 +20,7 @@ pub(in crate::proxy) struct Routes {
 }
 
 impl Routes {
-    /// The ways to these upstreams, and the members of each pool.
+    /// Creates the routes to these upstreams. Also returns the members of each pool.
     pub(in crate::proxy) fn new(upstreams: &[Upstream]) -> (Self, Vec<Vec<UpstreamIndex>>) {
         let members = |is_one: &dyn Fn(&Upstream) -> bool| -> Vec<UpstreamIndex> {
             let places = upstreams.iter().enumerate();
@@ -51,13 +51,13 @@ impl Routes {
         (routes, pools)
     }
 
-    /// The pool that has this name to itself, if one has. The name is uncompressed.
+    /// Returns the pool that serves this uncompressed name exclusively.
     pub(in crate::proxy) fn own(&self, name: &[u8]) -> Option<PoolIndex> {
         self.own_domain(name).map(|(_, pool)| *pool)
     }
 
-    /// The domain that decides which pool is asked for this name: the root unless a pool has one to
-    /// itself. The name is uncompressed.
+    /// Returns the domain that decides the pool for this uncompressed name: the root unless a pool
+    /// serves the name exclusively.
     pub(in crate::proxy) fn domain(&self, name: &[u8]) -> Name {
         let own = self.own_domain(name);
         own.map_or_else(Name::root, |(domain, _)| domain.clone())
@@ -74,17 +74,17 @@ impl Routes {
         name::suffixes(small).find_map(|suffix| self.pool_by_domain.get_key_value(suffix))
     }
 
-    /// The pool that is asked for this name, if one is. The name is uncompressed.
+    /// Returns the pool for this uncompressed name.
     pub(in crate::proxy) fn pool(&self, name: &[u8]) -> Option<PoolIndex> {
         self.own(name).or(self.for_others)
     }
 
-    /// The pool for names that no other has to itself.
+    /// Returns the pool for names that no other pool serves exclusively.
     pub(in crate::proxy) fn for_others(&self) -> Option<PoolIndex> {
         self.for_others
     }
 
-    /// The pool for names that no other has to itself, or the first where all have their own.
+    /// Returns the pool for names that no other pool serves exclusively, or else the first pool.
     pub(in crate::proxy) fn main_pool(&self) -> PoolIndex {
         let first = || {
             self.pool_by_domain
@@ -94,11 +94,11 @@ impl Routes {
         };
         self.for_others
             .or_else(first)
-            .expect("there is an upstream")
+            .expect("at least one upstream is configured")
     }
 
-    /// A name that the upstreams of a pool know about and may be asked for: a domain that they have
-    /// to themselves, or the root, whose servers every resolver knows (RFC 8109).
+    /// Returns a name that the upstreams of a pool know and may be queried for: an exclusive domain
+    /// of the pool, or the root, since every resolver knows the root servers (RFC 8109).
     pub(in crate::proxy) fn probe_name(&self, pool: Option<PoolIndex>) -> Name {
         let is_general = pool == self.for_others;
         let domains = self.pool_by_domain.iter().filter(|_| !is_general);
@@ -147,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn without_an_upstream_for_all_names_others_have_none() {
+    fn names_without_a_pool_have_no_route() {
         let (routes, _) = routes(&["udp://10.0.0.1,domain=corp.example"]);
         assert!(routes.for_others().is_none());
         assert!(routes.own(b"\x04corp\x07example\0").is_some());

@@ -1,4 +1,4 @@
-//! Which address of which upstream is asked, and over which of its links.
+//! Selects the endpoint and the link for a query.
 
 use super::endpoint::Endpoint;
 use super::link::{Link, Stage};
@@ -8,37 +8,37 @@ use crate::base::time::Instant;
 use crate::config::{Policy, Scheme};
 use crate::proxy::exchange::preferences::Wishes;
 
-/// Where a query can go now.
+/// The route of a query at the moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::proxy) enum Route {
-    /// On this link, which has room.
+    /// An existing link with room.
     Link(LinkKey),
-    /// To this address in a datagram, which is a link of its own.
+    /// A new datagram to this endpoint.
     Datagram(EndpointKey),
-    /// On a new link of this kind, once it is up.
+    /// A new link with this protocol, once it is up.
     Open(EndpointKey, Scheme),
-    /// On a link that comes up or gets room.
+    /// A link that will come up or get room.
     Soon,
-    /// Nowhere, until an address is tried again at this time, if one is.
+    /// None, until the back-off of an endpoint ends at this time.
     Later(Option<Instant>),
 }
 
-/// How to see whether an address is out of trouble, while others serve.
+/// A trial of an endpoint with an outage, while other endpoints serve.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::proxy) enum Trial {
-    /// Send a query on this link as well.
+    /// A copy of a query on this link.
     Copy(LinkKey),
-    /// Send it in a datagram as well.
+    /// A copy of a query in a datagram.
     Datagram(EndpointKey),
-    /// Open a link.
+    /// A new link.
     Open(EndpointKey, Scheme),
 }
 
 impl Upstreams {
-    /// Returns the route for a query. Healthy endpoints come first, and among them those that have
-    /// not failed this query; an endpoint in trouble is better than none. Otherwise the rank
-    /// decides. `demand` is the number of queries of the pool that would wait for a link, this one
-    /// included.
+    /// Returns the route for a query. Healthy endpoints come first, and among them endpoints that
+    /// have not failed this query; an endpoint with an outage is better than none. Otherwise the
+    /// rank decides. `demand` is the number of queries of the pool that would wait for a link,
+    /// including this one.
     pub(in crate::proxy) fn route(
         &self,
         pool: PoolIndex,
@@ -62,8 +62,8 @@ impl Upstreams {
         {
             return route;
         }
-        // What has not failed again just now, and failed longest ago, is the likeliest to work.
-        let troubled = all().filter_map(|(key, endpoint)| {
+        // Prefer an endpoint that has not failed this query, and the one with the oldest failure.
+        let failing = all().filter_map(|(key, endpoint)| {
             let failed_at = endpoint.health.failed_at();
             let rank = (
                 has_failed_it(endpoint),
@@ -72,13 +72,13 @@ impl Upstreams {
             );
             Some((rank, self.route_to(key, endpoint, wishes, demand, now)?))
         });
-        let likeliest = troubled.min_by_key(|(rank, _)| *rank);
+        let likeliest = failing.min_by_key(|(rank, _)| *rank);
         likeliest.map_or_else(|| Route::Later(self.next_retry(pool)), |(_, route)| route)
     }
 
-    /// Whether someone may be asked for another opinion on a query: who is well, or who is in
-    /// trouble and is tried again. That is done every second, and at that moment by all who would
-    /// like to know.
+    /// Returns whether another upstream can be asked about a failed query: a healthy one, or one
+    /// with a trial that is due or in progress. Trials take place every second, and all failed
+    /// queries may use the same one.
     pub(in crate::proxy) fn has_other_opinion(
         &mut self,
         pool: PoolIndex,
@@ -109,26 +109,26 @@ impl Upstreams {
         due.is_some()
     }
 
-    /// Whether queries that wait should do so although there is no way for them now.
+    /// Returns whether queries should wait although there is no route for them now.
     pub(in crate::proxy) fn is_hopeful(&self, pool: PoolIndex, now: Instant) -> bool {
         let is_hopeful = |endpoint: &Endpoint| endpoint.health.is_hopeful(now, &self.timeouts);
         self.members(pool).any(is_hopeful)
     }
 
-    /// What went wrong last where something is wrong.
+    /// Returns the cause of the last failure if an endpoint of the pool has an outage.
     pub(in crate::proxy) fn last_failure(&self, pool: PoolIndex) -> Option<FailureKind> {
         let last_failure = |endpoint: &Endpoint| endpoint.health.last_failure();
         self.members(pool).find_map(last_failure)
     }
 
-    /// When the next address may be connected to again that now may not, if queries wait for it.
+    /// Returns the time at which the next back-off in the pool ends, if queries wait for it.
     pub(in crate::proxy) fn next_retry(&self, pool: PoolIndex) -> Option<Instant> {
         let pause_max = self.timeouts.backoff_max_asked;
         let closed_until = |endpoint: &Endpoint| endpoint.health.closed_until(pause_max);
         self.members(pool).filter_map(closed_until).min()
     }
 
-    /// Lets addresses be connected to again whose pause is over, if queries wait for that.
+    /// Ends the back-offs that are over, if queries wait for that.
     pub(in crate::proxy) fn end_pauses(&mut self, pool: PoolIndex, now: Instant) {
         for key in &self.pools[pool.0].ranking {
             if let Some(endpoint) = self.endpoints.get_mut(key.0) {
@@ -139,7 +139,7 @@ impl Upstreams {
         }
     }
 
-    /// Whether any link of a pool has room.
+    /// Returns whether any link of a pool has room.
     pub(in crate::proxy) fn has_room(&self, pool: PoolIndex, now: Instant) -> bool {
         let mut members = self.members(pool);
         members.any(|endpoint| {
@@ -149,7 +149,7 @@ impl Upstreams {
         })
     }
 
-    /// Since when any link of a pool has been up, if one is.
+    /// Returns the time since which any link of a pool has been up.
     pub(in crate::proxy) fn up_since(&self, pool: PoolIndex) -> Option<Instant> {
         let links = self.members(pool).flat_map(|endpoint| &endpoint.links);
         let links = links.filter_map(|key| self.link(*key));
@@ -157,7 +157,7 @@ impl Upstreams {
         up.map(Link::up_since).min()
     }
 
-    /// The addresses of a pool, the best first.
+    /// Returns the endpoints of a pool, the best first.
     fn ranked(&self, pool: PoolIndex) -> impl Iterator<Item = (EndpointKey, &Endpoint)> {
         let ranking = self.pools[pool.0].ranking.iter();
         ranking.map(|key| (*key, self.endpoint(*key)))
@@ -167,12 +167,13 @@ impl Upstreams {
         self.ranked(pool).map(|(_, endpoint)| endpoint)
     }
 
-    /// Whether nothing is known to be wrong with an address, nor doubtful about it.
+    /// Returns whether an endpoint has no outage and is not doubtful.
     fn is_well(&self, endpoint: &Endpoint) -> bool {
         endpoint.health.is_well() && !self.is_doubtful(endpoint)
     }
 
-    /// Whether every link to an address is late or silent, or one is silent since it last answered.
+    /// Returns whether every link to an endpoint is late or silent, or one is silent since its last
+    /// answer.
     fn is_doubtful(&self, endpoint: &Endpoint) -> bool {
         let mut doubtful = 0;
         for link in endpoint.links.iter().filter_map(|key| self.link(*key)) {
@@ -196,11 +197,11 @@ impl Upstreams {
         now: Instant,
     ) -> Option<Route> {
         let scheme = endpoint.scheme_for(wishes.on_connection, now);
-        // Others would have come first, so no other is left.
+        // Other endpoints would have come first, so none is left.
         let closed_until = endpoint
             .health
             .closed_until(self.timeouts.backoff_max_asked);
-        // What is wrong with datagrams says nothing of connections.
+        // The health of datagrams does not apply to connections.
         let is_other_kind = scheme != endpoint.scheme;
         let may_be_opened = is_other_kind || closed_until.is_none_or(|until| until <= now);
         if scheme == Scheme::Udp {
@@ -221,7 +222,7 @@ impl Upstreams {
         let links = || self.links_of(endpoint, scheme).map(|(_, link)| link);
         let is_opening = |link: &&Link| link.stage == Stage::Opening && !link.is_late();
         let opening = links().filter(is_opening).count();
-        // Links that take few queries are opened for all that wait.
+        // If each link takes few queries, links are opened for all waiting ones.
         let room_by_link = endpoint.capacity.known_inflight_max(now);
         let room = opening.saturating_mul(room_by_link.unwrap_or(usize::MAX));
         if opening > 0 && room >= demand {
@@ -241,7 +242,7 @@ impl Upstreams {
         }
     }
 
-    /// Connections to an address that may be open: more where each takes few queries.
+    /// Returns how many connections to an endpoint may be open: more if each takes few queries.
     fn links_per_address(&self, endpoint: &Endpoint, now: Instant) -> usize {
         let most = match endpoint.capacity.known_inflight_max(now) {
             Some(few) if few < self.limits.link_inflight => self.limits.small_links_per_address,
@@ -251,8 +252,8 @@ impl Upstreams {
         taken.map_or(most, |taken| most.min(taken))
     }
 
-    /// The oldest link with room that is good enough: filling it first keeps queries together in
-    /// few records and lets the others fall idle. Where answers come promptly there is more room.
+    /// Returns the oldest suitable link with room: filling it first gathers queries in few TLS
+    /// records and lets the other links become idle. A link that answers promptly has more room.
     fn link_with_room(
         &self,
         endpoint: &Endpoint,
@@ -270,8 +271,8 @@ impl Upstreams {
         Some(key)
     }
 
-    /// The link for a query that cannot have one with room. One that may be dead is not filled. A
-    /// query of a client that has few does not wait for those of a client that has many.
+    /// Returns the link for a query if no link has room. A link that may be dead is not filled. A
+    /// query of a client with few queries does not wait for the queries of a client with many.
     fn least_busy_link(
         &self,
         endpoint: &Endpoint,
@@ -302,13 +303,13 @@ impl Upstreams {
         link.scheme != Scheme::Udp && link.takes_queries() && link.waited_for() < most
     }
 
-    /// Whether one more datagram may wait for its answer from an address.
+    /// Returns whether another datagram to an endpoint may be in flight.
     pub(in crate::proxy) fn has_room_for_datagram_to(&self, key: EndpointKey) -> bool {
         self.has_room_for_datagram(self.endpoint(key), false)
     }
 
-    /// Whether one more probe may wait for its answer from an address: there is room for some when
-    /// queries have taken theirs, since silence is what they test.
+    /// Returns whether another probe to an endpoint may be in flight. Probes have room of their
+    /// own, since unanswered queries fill the room of the endpoints that probes test.
     pub(in crate::proxy) fn has_room_for_probe(&self, key: EndpointKey) -> bool {
         let endpoint = self.endpoint(key);
         let sent = self.links_of(endpoint, Scheme::Udp).count();
@@ -340,9 +341,9 @@ impl Upstreams {
         links.filter(move |(_, link)| link.scheme == scheme)
     }
 
-    /// How to see whether an address of a pool other than that of the link `busy`, which serves, is
-    /// out of trouble or, where that decides, how fast it is. The latter only if `may_explore`
-    /// allows it.
+    /// Returns the next trial in a pool that the endpoint of the link `busy` serves. The trial
+    /// tests whether another endpoint is out of its outage or, if latency decides the rank and
+    /// `may_explore` allows it, how fast that endpoint is.
     pub(in crate::proxy) fn next_trial(
         &mut self,
         pool: PoolIndex,
@@ -395,15 +396,15 @@ impl Upstreams {
         Some(trial)
     }
 
-    /// Whether it is their latency that decides between two addresses: those of one upstream, or
-    /// any.
+    /// Returns whether latency decides between two endpoints: those of one upstream, or any under
+    /// that policy.
     fn are_compared(&self, one: EndpointKey, other: EndpointKey) -> bool {
         self.policy == Policy::Fastest
             || self.endpoint(one).upstream == self.endpoint(other).upstream
     }
 
-    /// Gives an address the rank that its latency has come to. Whoever is less than a quarter
-    /// faster than another stays behind, so that ranks are no lottery.
+    /// Ranks an endpoint by its latency. An endpoint that is less than a quarter faster than
+    /// another stays behind it, so that ranks do not fluctuate.
     pub(super) fn rank(&mut self, key: EndpointKey) {
         for pool in 0..self.pools.len() {
             let ranking = &self.pools[pool].ranking;
@@ -436,7 +437,7 @@ impl Upstreams {
         }
     }
 
-    /// Lets it be another upstream's turn for the next query, where it goes by turns.
+    /// Moves on to the next upstream under the round-robin policy.
     pub(in crate::proxy) fn take_turn(&mut self, pool: PoolIndex) {
         if self.policy != Policy::RoundRobin {
             return;

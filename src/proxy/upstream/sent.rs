@@ -10,30 +10,30 @@ pub(in crate::proxy) struct Sent {
     pub(in crate::proxy) id: u16,
     pub(in crate::proxy) at: Instant,
     pub(in crate::proxy) state: SentState,
-    /// How much of EDNS the query used.
+    /// The level of EDNS that the query used.
     pub(in crate::proxy) edns: EdnsLevel,
 }
 
-/// What waits for the answer.
+/// The state of a query in flight.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::proxy) enum SentState {
-    /// This exchange.
+    /// The exchange waits for the answer.
     InTime(ExchangeKey),
-    /// This exchange, for longer than is usual.
+    /// The exchange has waited for longer than is usual.
     Slow(ExchangeKey),
-    /// This exchange, for so long that it has looked for another way.
+    /// The exchange has waited for so long that it has made another attempt.
     Overdue(ExchangeKey),
-    /// Nothing. The id is not used again while the answer may still arrive.
+    /// No exchange waits any more. The id is not reused while the answer may still arrive.
     Abandoned {
-        /// Another upstream had an answer.
+        /// True if another upstream answered the query.
         is_answered: bool,
     },
-    /// No exchange: the query is a probe that tests the upstream.
+    /// The query is a probe, for which no exchange waits.
     Probe,
 }
 
 impl Sent {
-    /// The exchange that waits, if one does.
+    /// Returns the exchange that waits for the answer.
     pub(in crate::proxy) fn exchange(&self) -> Option<ExchangeKey> {
         match self.state {
             SentState::InTime(key) | SentState::Slow(key) | SentState::Overdue(key) => Some(key),

@@ -1,5 +1,5 @@
-//! Silence: what happens to the queries of a link that takes long to come up or to answer. A query
-//! is hedged first, then retried; a link without answers is retired.
+//! Silence: what happens to the queries of a link that is slow to come up or to answer. A query is
+//! hedged first, then retried; a link without answers is retired.
 
 use crate::base::failure::FailureKind;
 use crate::base::time::Instant;
@@ -10,8 +10,8 @@ use crate::proxy::exchange::Attempt;
 use crate::proxy::keys::LinkKey;
 
 impl Proxy {
-    /// A link takes long to come up: lets whoever waits for it go another way, or have the error
-    /// that is there.
+    /// Handles a link that is slow to come up: its waiting queries use another endpoint, or fail
+    /// with the error that they have.
     pub(in crate::proxy) fn on_late(&mut self, key: LinkKey, now: Instant, outbox: &mut Outbox) {
         let Some(link) = self.upstreams.link_mut(key) else {
             return;
@@ -24,8 +24,8 @@ impl Proxy {
         }
     }
 
-    /// Nothing has come on a link since a query was sent then: sends it no more, and its queries by
-    /// other ways, too. It is kept while they may still be answered.
+    /// Handles a link without any answer since `since`: retires the link and retries its queries
+    /// elsewhere. The link is kept while the queries may still be answered.
     pub(in crate::proxy) fn on_stalled(
         &mut self,
         key: LinkKey,
@@ -50,8 +50,8 @@ impl Proxy {
         self.close_if_done(key, outbox);
     }
 
-    /// Returns whether silence on a link since then means that its endpoint does not answer. One
-    /// slow question, or a lost datagram, does not while other links are answered.
+    /// Returns whether silence on a link since `since` means that its endpoint does not answer. One
+    /// slow question or one lost datagram is no outage while other links are answered.
     pub(super) fn is_outage(&self, key: LinkKey, since: Instant) -> bool {
         self.upstreams.link(key).is_some_and(|link| {
             self.upstreams
@@ -61,8 +61,8 @@ impl Proxy {
         })
     }
 
-    /// A query takes longer than is usual: sends it by another way, too, as often as that may be
-    /// done. If there was no answer since, the link may be dead, and this goes for all its queries.
+    /// Hedges a query that takes longer than is usual, within the hedge budget. If no answer has
+    /// arrived since, the link may be dead, and all its queries are hedged.
     pub(in crate::proxy) fn hedge(&mut self, key: LinkKey, now: Instant, outbox: &mut Outbox) {
         while let Some(link) = self.upstreams.link_mut(key) {
             let endpoint = link.endpoint;
@@ -82,7 +82,7 @@ impl Proxy {
             let exchange = self.exchange(exchange_key);
             let may_be_sent = exchange.may_be_sent() && !exchange.is_waiting;
             if exchange.has_error() && self.upstreams.is_in_trouble(endpoint) {
-                // It was tried, and is still in trouble.
+                // The attempt was made and did not end the outage.
                 self.exchange_mut(exchange_key).on_overdue(attempt);
                 self.ask_elsewhere(exchange_key, upstream, now, outbox);
             } else if may_be_sent
@@ -99,8 +99,7 @@ impl Proxy {
         }
     }
 
-    /// The oldest query of a link that has not been given up on has waited for long enough: makes
-    /// another attempt. Returns whether there was one.
+    /// Makes another attempt for the oldest overdue query of a link. Returns whether there was one.
     pub(in crate::proxy) fn retry_overdue(
         &mut self,
         key: LinkKey,

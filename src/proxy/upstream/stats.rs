@@ -1,4 +1,4 @@
-//! What there is to tell of an upstream, in numbers.
+//! Counters of each upstream.
 
 use std::time::Duration;
 
@@ -9,37 +9,37 @@ use crate::base::histogram::Histogram;
 use crate::base::time::Instant;
 use crate::proxy::keys::{LinkKey, UpstreamIndex};
 
-/// How long before its end that of a certificate is told.
+/// A certificate that expires within this period is logged.
 const EXPIRES_SOON: Duration = Duration::from_secs(7 * 86_400);
 
-/// What an upstream did, since the start or since it has been one.
+/// The counters of an upstream, since it was configured.
 #[derive(Debug)]
 pub(in crate::proxy) struct Stats {
-    /// What it is called.
+    /// The name in logs and metrics.
     label: String,
-    /// Queries that it was sent, those sent again included.
+    /// The number of queries sent, including repeated ones.
     pub(in crate::proxy) sent: u64,
-    /// Queries that it was sent after another attempt.
+    /// The number of queries sent after another attempt.
     pub(in crate::proxy) retries: u64,
-    /// How long its answers took.
+    /// Durations until the answer.
     pub(in crate::proxy) answers: Histogram,
-    /// Connections that came up with a new TLS session.
+    /// The number of connections with a full TLS handshake.
     full_handshakes: u64,
-    /// Connections that came up with an earlier one.
+    /// The number of connections with a resumed TLS session.
     resumed_handshakes: u64,
-    /// By their kind.
+    /// Failures by kind.
     pub(in crate::proxy) failures: [u64; FailureKind::ALL.len()],
-    /// Since 1970.
+    /// Expiry of the server certificate, as the time since 1970.
     certificate_expires_at: Option<Duration>,
 }
 
-/// What there is to tell of an upstream.
+/// A view of an upstream for metrics.
 #[derive(Clone, Copy, Debug)]
 pub struct UpstreamView<'a> {
     stats: &'a Stats,
-    /// One of its addresses can be used as far as is known.
+    /// True if one of its endpoints has no outage.
     pub is_up: bool,
-    /// For how long a connection without queries is kept, where that was learned.
+    /// The learned idle timeout of its connections.
     pub idle_limit: Option<Duration>,
 }
 
@@ -57,7 +57,7 @@ impl Stats {
         }
     }
 
-    /// Takes note of when the certificate expires, and tells of it, once, if that is soon.
+    /// Records the expiry of the server certificate, and logs it once if it is near.
     pub(in crate::proxy) fn on_certificate(&mut self, expires_at: Duration, wall_clock: Duration) {
         let before = self.certificate_expires_at.replace(expires_at);
         let left = expires_at.saturating_sub(wall_clock);
@@ -80,44 +80,44 @@ impl Stats {
 }
 
 impl<'a> UpstreamView<'a> {
-    /// What it is called.
+    /// Returns the name of the upstream.
     pub fn label(&self) -> &'a str {
         &self.stats.label
     }
 
-    /// Queries that it was sent, those sent again included.
+    /// Returns the number of queries sent, including repeated ones.
     pub fn sent(&self) -> u64 {
         self.stats.sent
     }
 
-    /// Queries that it was sent after another attempt.
+    /// Returns the number of queries sent after another attempt.
     pub fn retries(&self) -> u64 {
         self.stats.retries
     }
 
-    /// How long its answers took.
+    /// Returns the durations until the answer.
     pub fn answers(&self) -> &'a Histogram {
         &self.stats.answers
     }
 
-    /// Connections that came up under TLS: with a new session, and with an earlier one.
+    /// Returns the numbers of full and resumed TLS handshakes.
     pub fn handshakes(&self) -> (u64, u64) {
         (self.stats.full_handshakes, self.stats.resumed_handshakes)
     }
 
-    /// Failures of this kind.
+    /// Returns the number of failures of this kind.
     pub fn failures(&self, kind: FailureKind) -> u64 {
         self.stats.failures[kind as usize]
     }
 
-    /// When the certificate that it last showed expires, in time since 1970.
+    /// Returns the expiry of the last server certificate, as the time since 1970.
     pub fn certificate_expires_at(&self) -> Option<Duration> {
         self.stats.certificate_expires_at
     }
 }
 
 impl Upstreams {
-    /// What an upstream is called.
+    /// Returns the name of an upstream.
     pub(in crate::proxy) fn label(&self, upstream: UpstreamIndex) -> &str {
         &self.stats[upstream.0].label
     }
@@ -126,21 +126,24 @@ impl Upstreams {
         &mut self.stats[upstream.0]
     }
 
-    /// Of the upstream that a link leads to.
+    /// Returns the counters of the upstream of a link.
     pub(in crate::proxy) fn stats_mut(&mut self, link: LinkKey) -> &mut Stats {
-        let link = self.links.get(link.0).expect("the link is there");
+        let link = self
+            .links
+            .get(link.0)
+            .expect("a link that is counted exists");
         let upstream = self.endpoint(link.endpoint).upstream;
         self.stats_of_mut(upstream)
     }
 
-    /// What there is to tell of each.
+    /// Returns a view of each upstream.
     pub(in crate::proxy) fn views(&self, now: Instant) -> impl Iterator<Item = UpstreamView<'_>> {
         self.stats.iter().enumerate().map(move |(place, stats)| {
             let own = || {
                 let addresses = self.addresses(UpstreamIndex(place));
                 addresses.map(|(key, _)| self.endpoint(key))
             };
-            let learned = |endpoint: &Endpoint| endpoint.patience.learned(now);
+            let learned = |endpoint: &Endpoint| endpoint.idle_timeout.learned(now);
             UpstreamView {
                 stats,
                 is_up: own().any(|endpoint| endpoint.health.is_well()),
