@@ -128,7 +128,7 @@ impl FailureKind {
             Self::Tls => (ExtendedErrorCode::NETWORK_ERROR, "TLS with upstream failed"),
             Self::HandshakeTimeout => (
                 ExtendedErrorCode::NO_REACHABLE_AUTHORITY,
-                "no connection to upstream in time",
+                "no TLS handshake with upstream in time",
             ),
             Self::Closed => (
                 ExtendedErrorCode::NETWORK_ERROR,

@@ -10,7 +10,7 @@ use std::io::{self, ErrorKind, Read, Write};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt, fchown};
 use std::path::{Component, Path, PathBuf};
 
-use nix::libc::{O_NOCTTY, O_NOFOLLOW, O_NONBLOCK};
+use nix::libc::{ELOOP, O_NOCTTY, O_NOFOLLOW, O_NONBLOCK};
 use rustix::fs::{Access, StatVfsMountFlags, access, statvfs};
 
 /// Maximum size in bytes of a file that is read. All CA certificates of a system together have a
@@ -22,8 +22,21 @@ const LINKS_MAX: usize = 40;
 
 /// Reads a regular file of at most 1 MiB.
 pub fn read(path: &Path) -> io::Result<Vec<u8>> {
+    read_whole(open(path, 0)?)
+}
+
+/// Reads a regular file of at most 1 MiB. A symbolic link with this name is an error.
+pub fn read_unlinked(path: &Path) -> io::Result<Vec<u8>> {
+    let opened = open(path, O_NOFOLLOW);
+    read_whole(opened.map_err(|error| match error.raw_os_error() {
+        Some(ELOOP) => io::Error::other("expected a regular file, found a symbolic link"),
+        _ => error,
+    })?)
+}
+
+fn read_whole(file: File) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    open(path)?.take(LEN_MAX + 1).read_to_end(&mut bytes)?;
+    file.take(LEN_MAX + 1).read_to_end(&mut bytes)?;
     if bytes.len() as u64 > LEN_MAX {
         return Err(io::Error::other("larger than 1 MiB"));
     }
@@ -31,10 +44,10 @@ pub fn read(path: &Path) -> io::Result<Vec<u8>> {
 }
 
 /// Opens a regular file. Opening or reading another type of file could block forever.
-fn open(path: &Path) -> io::Result<File> {
+fn open(path: &Path, flags: i32) -> io::Result<File> {
     let file = OpenOptions::new()
         .read(true)
-        .custom_flags(O_NONBLOCK | O_NOCTTY)
+        .custom_flags(O_NONBLOCK | O_NOCTTY | flags)
         .open(path)?;
     let kind = file.metadata()?.file_type();
     if kind.is_file() {
@@ -60,7 +73,7 @@ fn name_of(kind: FileType) -> &'static str {
 
 /// Checks that a file can be opened for reading.
 pub fn try_to_open(path: &Path) -> io::Result<()> {
-    open(path).map(drop)
+    open(path, 0).map(drop)
 }
 
 /// Returns whether the path is a device or a pipe.
@@ -170,8 +183,10 @@ pub fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
         ErrorKind::AlreadyExists => fs::remove_file(&beside).and_then(|()| create()),
         _ => Err(error),
     })?;
-    file.write_all(bytes)?;
-    fs::rename(&beside, path)
+    let written = file.write_all(bytes);
+    written
+        .and_then(|()| fs::rename(&beside, path))
+        .inspect_err(|_| drop(fs::remove_file(&beside)))
 }
 
 /// A user and its only group.

@@ -228,10 +228,16 @@ impl Limits {
         (self.inflight / 4).max(1)
     }
 
-    /// Returns how many queries of one client may wait for such a pool: half of the total of the
-    /// client, so that an unanswered domain leaves room for other names.
+    /// Returns how many queries of one client may wait for such a pool: a quarter of the total of
+    /// the client.
     pub fn client_domain_inflight(&self) -> usize {
-        (self.inflight / 8).max(1)
+        (self.inflight / 16).max(1)
+    }
+
+    /// Returns how many queries of one client may wait for all such pools together: three quarters
+    /// of the total of the client, so that unanswered domains leave room for other names.
+    pub fn client_domains_inflight(&self) -> usize {
+        (self.inflight * 3 / 16).max(1)
     }
 }
 

@@ -163,9 +163,9 @@ fn built_at() -> Duration {
     Duration::from_secs(env!("BUILT_AT").parse().unwrap_or(0))
 }
 
-/// Reads the file if it is there.
+/// Reads the file if it is there. Another user may have put a link to a file of root in its place.
 fn read_bytes(path: &Path) -> io::Result<Option<Vec<u8>>> {
-    match file::read(path) {
+    match file::read_unlinked(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         bytes => bytes.map(Some),
     }

@@ -77,7 +77,7 @@ fn explain_certificate(problem: &CertificateError, roots: RootSource, clock: Dur
         } else {
             (judged_by, String::new())
         };
-        format!("its certificate {what} at {limit}, and this host's clock says {clock}{judged}")
+        format!("its certificate {what} {limit}, and this host's clock says {clock}{judged}")
     };
     match problem {
         CertificateError::UnknownIssuer => unknown_issuer(roots).to_owned(),
@@ -87,9 +87,11 @@ fn explain_certificate(problem: &CertificateError, roots: RootSource, clock: Dur
                 unknown_issuer(roots)
             )
         }
-        CertificateError::ExpiredContext { time, not_after } => dates("expired", not_after, time),
+        CertificateError::ExpiredContext { time, not_after } => {
+            dates("expired at", not_after, time)
+        }
         CertificateError::NotValidYetContext { time, not_before } => {
-            dates("begins", not_before, time)
+            dates("is not valid before", not_before, time)
         }
         CertificateError::NotValidForNameContext {
             expected,
@@ -104,7 +106,10 @@ fn explain_certificate(problem: &CertificateError, roots: RootSource, clock: Dur
         }
         CertificateError::Expired => "its certificate has expired".to_owned(),
         CertificateError::NotValidYet => "its certificate is not valid yet".to_owned(),
-        CertificateError::Other(other) => other.to_string(),
+        CertificateError::Other(other) => match format!("{other:?}") {
+            form if form.contains("CaUsedAsEndEntity") => explain_form(&form),
+            _ => other.to_string(),
+        },
         problem => explain_form(&format!("{problem:?}")),
     }
 }
@@ -225,7 +230,7 @@ mod tests {
         };
         assert_eq!(
             explain_certificate(&problem, RootSource::BuiltIn, Duration::from_secs(100)),
-            "its certificate begins at 2027-01-15T08:00:00Z, and this host's clock says \
+            "its certificate is not valid before 2027-01-15T08:00:00Z, and this host's clock says \
              1970-01-01T00:01:40Z (certificates are judged by 2023-11-14T22:13:20Z): set the clock"
         );
         for far in [253_402_300_800, u64::MAX] {
@@ -235,7 +240,7 @@ mod tests {
             };
             assert_eq!(
                 shown(&problem),
-                "its certificate begins at a time far away, and this host's clock says \
+                "its certificate is not valid before a time far away, and this host's clock says \
                  1970-01-01T00:00:00Z"
             );
         }

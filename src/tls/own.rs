@@ -49,19 +49,20 @@ impl OwnCertificate {
 
     /// Returns the problem with the dates at `now`, or within seven days.
     pub fn problem(&self, now: Duration) -> Option<String> {
-        let dates = if now > self.expires_at {
-            format!("expired at {}", date(self.expires_at))
+        const RENEW: &str = "renew it, or peers refuse it";
+        let (dates, advice) = if now > self.expires_at {
+            (format!("expired at {}", date(self.expires_at)), RENEW)
         } else if now < self.begins_at {
-            format!("begins at {}", date(self.begins_at))
+            let dates = format!("is not valid before {}", date(self.begins_at));
+            (dates, "check the clock, or wait")
         } else if self.expires_at.saturating_sub(now) < NOTICE {
-            format!("expires at {}", date(self.expires_at))
+            (format!("expires at {}", date(self.expires_at)), RENEW)
         } else {
             return None;
         };
         let Self { option, path, .. } = self;
         Some(format!(
-            "{option}: {:?}: the certificate {dates}, and this host's clock says {}: renew it, or \
-             peers refuse it",
+            "{option}: {:?}: the certificate {dates}, and this host's clock says {}: {advice}",
             path.display(),
             date(now)
         ))

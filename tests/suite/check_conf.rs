@@ -139,7 +139,7 @@ fn own_certificate_that_peers_refuse_is_an_error() {
     let folder = Folder::new("check-dates");
     for (years, dates) in [
         ((2000, 2001), "expired at 2001-01-01T00:00:00Z"),
-        ((2200, 2201), "begins at 2200-01-01T00:00:00Z"),
+        ((2200, 2201), "is not valid before 2200-01-01T00:00:00Z"),
     ] {
         let [cert, key] = certificate(&folder, years);
         let arguments = [

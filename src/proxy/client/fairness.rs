@@ -36,6 +36,8 @@ pub enum Room {
 #[derive(Debug)]
 pub(in crate::proxy) struct Shared {
     table: LazyShares,
+    /// Queries to all pools that have a limit of their own.
+    domains: LazyShares,
     /// `None` for a pool without a limit of its own.
     by_pool: Vec<Option<LazyShares>>,
 }
@@ -50,6 +52,7 @@ impl Shared {
         let pool = || LazyShares::new(few_of_pool(limits), hash.clone());
         Self {
             table: LazyShares::new(few_of_all(limits), hash.clone()),
+            domains: LazyShares::new(few_of_domains(limits), hash.clone()),
             by_pool: limited.map(|is_one| is_one.then(pool)).collect(),
         }
     }
@@ -61,9 +64,16 @@ impl Shared {
         let (Some(client), pool) = (exchange.holder, exchange.pool) else {
             return;
         };
-        self.table.add(client, key, || queries(exchanges, None));
-        if let Some(shares) = &mut self.by_pool[pool.0] {
-            shares.add(client, key, || queries(exchanges, Some(pool)));
+        self.table.add(client, key, || queries(exchanges, |_| true));
+        let Self {
+            domains, by_pool, ..
+        } = self;
+        if by_pool[pool.0].is_some() {
+            let is_domain = |pool: PoolIndex| by_pool[pool.0].is_some();
+            domains.add(client, key, || queries(exchanges, is_domain));
+        }
+        if let Some(shares) = &mut by_pool[pool.0] {
+            shares.add(client, key, || queries(exchanges, |one| one == pool));
         }
     }
 
@@ -71,17 +81,20 @@ impl Shared {
     pub(in crate::proxy) fn remove(&mut self, pool: PoolIndex, key: ExchangeKey) {
         self.table.remove(key);
         if let Some(shares) = &mut self.by_pool[pool.0] {
+            self.domains.remove(key);
             shares.remove(key);
         }
     }
 
     /// Counts every query of the table again, under new limits.
     pub(in crate::proxy) fn count(&mut self, limits: &Limits, exchanges: &Arena<Exchange>) {
-        let all = queries(exchanges, None);
+        let all = queries(exchanges, |_| true);
         self.table.start_over(few_of_all(limits), all);
+        let of_domains = queries(exchanges, |pool| self.by_pool[pool.0].is_some());
+        self.domains.start_over(few_of_domains(limits), of_domains);
         for (place, shares) in self.by_pool.iter_mut().enumerate() {
             if let Some(shares) = shares {
-                let all = queries(exchanges, Some(PoolIndex(place)));
+                let all = queries(exchanges, |pool| pool == PoolIndex(place));
                 shares.start_over(few_of_pool(limits), all);
             }
         }
@@ -94,16 +107,24 @@ fn few_of_all(limits: &Limits) -> usize {
     few.min(limits.client_inflight() - 1)
 }
 
+/// Returns the number of queries to domains up to which the limit of a client cannot be exceeded.
+fn few_of_domains(limits: &Limits) -> usize {
+    limits.client_domains_inflight() - 1
+}
+
 /// Returns the number of queries to a pool up to which the limit of a client cannot be exceeded.
 fn few_of_pool(limits: &Limits) -> usize {
     limits.client_domain_inflight() - 1
 }
 
-/// Returns the queries that count against clients, or those to a pool, in the order of arrival.
-fn queries(exchanges: &Arena<Exchange>, pool: Option<PoolIndex>) -> Vec<(Subscriber, ExchangeKey)> {
+/// Returns the queries that count against clients, in the order of arrival, to the pools for which
+/// `is_one` holds.
+fn queries(
+    exchanges: &Arena<Exchange>,
+    is_one: impl Fn(PoolIndex) -> bool,
+) -> Vec<(Subscriber, ExchangeKey)> {
     let all = exchanges.iter().filter_map(|(key, exchange)| {
-        let is_one = pool.is_none_or(|pool| pool == exchange.pool);
-        let client = exchange.holder.filter(|_| is_one)?;
+        let client = exchange.holder.filter(|_| is_one(exchange.pool))?;
         Some((exchange.asked_at, (client, ExchangeKey(key))))
     });
     let mut all: Vec<_> = all.collect();
@@ -140,7 +161,10 @@ impl Proxy {
         }
         let limits = self.config.limits;
         if let Some(shares) = &mut self.shared.by_pool[pool.0] {
-            if !shares.holds_at_most(client, limits.client_domain_inflight() - 1) {
+            let of_domains = &self.shared.domains;
+            if !shares.holds_at_most(client, limits.client_domain_inflight() - 1)
+                || !of_domains.holds_at_most(client, limits.client_domains_inflight() - 1)
+            {
                 return Err(OVERLOADED);
             }
             if shares.len() >= limits.domain_inflight() {
@@ -167,6 +191,8 @@ impl Proxy {
             Some(shares) => {
                 shares.len() < limits.domain_inflight()
                     && shares.holds_at_most(client, limits.client_domain_inflight() - 1)
+                    && (self.shared.domains)
+                        .holds_at_most(client, limits.client_domains_inflight() - 1)
             }
             None => true,
         };
@@ -434,6 +460,22 @@ mod tests {
     fn client_that_floods_a_domain_still_asks_for_other_names() {
         let mut scene = Scene::with(SPLIT);
         assert!(scene.flood(A, "corp", 100) >= 90);
+        assert_eq!(scene.flood(A, "example", 3), 0);
+    }
+
+    #[test]
+    fn client_that_floods_several_domains_still_asks_for_other_names() {
+        let mut scene = Scene::with(&[
+            "-u192.0.2.1",
+            "-uudp://192.0.2.2,domain=corp",
+            "-uudp://192.0.2.3,domain=lan",
+            "-uudp://192.0.2.4,domain=home",
+            "-uudp://192.0.2.5,domain=site",
+            "--max-inflight=64",
+        ]);
+        for domain in ["corp", "lan", "home", "site"] {
+            scene.flood(A, domain, 50);
+        }
         assert_eq!(scene.flood(A, "example", 3), 0);
     }
 
