@@ -1,5 +1,6 @@
-//! The whole loop over a network of chance: real sessions and real TLS, streams in pieces, resets,
-//! latency, resolvers that lie, clients that misbehave, a clock that jumps.
+//! Simulates the whole loop over a random network: real sessions and TLS, fragmented streams,
+//! resets, latency, resolvers that send wrong replies, clients that misbehave, and a clock that
+//! jumps.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -22,7 +23,7 @@ use crate::support::peers::{Cast, Kind, Shows, Temper};
 use crate::support::{Chance, SeedReport, seeds};
 
 #[test]
-fn whatever_happens_every_query_has_one_response_and_all_is_given_back() {
+fn every_query_gets_one_response_and_all_resources_are_released() {
     let mut responses = 0;
     for seed in seeds(1_000) {
         let _report = SeedReport {
@@ -68,7 +69,7 @@ fn healthy_resolver_leaves_no_query_unanswered() {
 }
 
 #[test]
-fn datagrams_that_get_lost_cost_hardly_a_query() {
+fn lost_datagrams_fail_few_queries() {
     let (mut answers, mut errors) = (0, 0);
     for seed in seeds(200) {
         let _report = SeedReport {
@@ -86,12 +87,12 @@ fn datagrams_that_get_lost_cost_hardly_a_query() {
         answers += world.answers;
         errors += world.errors;
     }
-    // A query fails when it, or its answer, gets lost three times.
+    // A query fails if it or its answer is lost three times.
     assert!(errors * 1_000 <= answers, "{errors} beside {answers}");
 }
 
 #[test]
-fn resolver_that_ends_every_connection_soon_costs_no_query() {
+fn resolver_with_short_connections_fails_no_query() {
     for seed in seeds(200) {
         let _report = SeedReport {
             test: "loop_simulation",
@@ -124,7 +125,7 @@ fn impostor_gets_no_query() {
 }
 
 #[test]
-fn second_resolver_takes_over_from_one_that_is_not_there() {
+fn second_resolver_replaces_an_unreachable_one() {
     for seed in seeds(100) {
         let _report = SeedReport {
             test: "loop_simulation",
@@ -162,7 +163,7 @@ fn same_seed_gives_the_same_trace() {
 }
 
 #[test]
-fn finishing_answers_what_was_asked() {
+fn shutdown_answers_pending_queries() {
     for seed in seeds(200) {
         let _report = SeedReport {
             test: "loop_simulation",
@@ -180,7 +181,7 @@ fn finishing_answers_what_was_asked() {
 }
 
 #[test]
-fn burst_of_queries_is_not_kept_waiting() {
+fn burst_of_queries_is_not_delayed() {
     let server = SocketAddr::from(([127, 0, 0, 1], 853));
     for queries in [5, 60, 300] {
         let config = configuration(&[server], false, false);
@@ -225,7 +226,7 @@ fn steady_load_of_many_queries_is_batched() {
 #[test]
 fn first_responses_leave_before_the_last_queries_are_read() {
     let server = SocketAddr::from(([127, 0, 0, 1], 853));
-    // Of those that are there at once, the most that are read before a response leaves.
+    // The number of queued datagrams, and the maximum that is read before a response leaves.
     for (queries, most) in [(4, 2), (8, 4), (16, 8), (40, 16)] {
         let config = configuration(&[server], false, false);
         let mut world = World::new(Chance::new(7));
@@ -246,7 +247,7 @@ fn first_responses_leave_before_the_last_queries_are_read() {
 }
 
 #[test]
-fn handshakes_of_clients_come_after_responses_and_one_by_one() {
+fn client_handshakes_run_one_by_one_after_responses() {
     let server = SocketAddr::from(([127, 0, 0, 1], 853));
     let [certificate, key] = authority().server_files();
     let tls_side = SocketAddr::from(([127, 0, 0, 1], 8853));
@@ -264,7 +265,7 @@ fn handshakes_of_clients_come_after_responses_and_one_by_one() {
             world.connect(from, tls_side, Duration::from_millis(500), 60_000)
         })
         .collect();
-    // All say hello at the same time, and a query comes with them.
+    // All clients send their ClientHello at the same time as one query.
     let together = Duration::from_secs(1);
     for stream in &streams {
         world.send(*stream, together, client_hello());
@@ -300,17 +301,19 @@ fn handshakes_of_clients_come_after_responses_and_one_by_one() {
     }
 }
 
-/// The first message of a TLS client.
+/// Returns the first message of a TLS client.
 pub(crate) fn client_hello() -> Vec<u8> {
     let name = "127.0.0.1".try_into().expect("an address");
     let connection = ClientConnection::new(authority().client(), name);
     let mut bytes = Vec::new();
     let mut connection = connection.expect("a configuration");
-    connection.write_tls(&mut bytes).expect("memory has room");
+    connection
+        .write_tls(&mut bytes)
+        .expect("writing to memory cannot fail");
     bytes
 }
 
-/// Clients that do nothing but count their responses.
+/// Clients that only count their responses.
 #[derive(Default)]
 struct Listeners {
     responses: u16,
@@ -349,16 +352,16 @@ fn some_temper(chance: &mut Chance) -> Temper {
     }
 }
 
-/// A world to live through.
+/// The parameters of a simulation.
 struct Scene {
     seed: u64,
     tempers: Vec<Temper>,
     signals: Vec<(Duration, Signal)>,
     /// The process has no file descriptors left at first.
     no_descriptors_for: Duration,
-    /// A resolver in the clear for names of its own.
+    /// A plain resolver for its own names.
     plain: Option<Temper>,
-    /// The resolvers under TLS are given by host name.
+    /// The TLS resolvers are configured by host name.
     is_named: bool,
 }
 
@@ -387,7 +390,7 @@ impl Outcome {
     }
 }
 
-/// Lives through one world: a few seconds of queries, then quiet until nothing is left to happen.
+/// Runs one simulation: a few seconds of queries, then until no event is left.
 fn simulate(scene: Scene) -> Outcome {
     let Scene {
         seed,
@@ -396,11 +399,16 @@ fn simulate(scene: Scene) -> Outcome {
         ..
     } = scene;
     let servers: Vec<SocketAddr> = (1..=tempers.len())
-        .map(|host| SocketAddr::from(([127, 0, 0, u8::try_from(host).expect("few")], 853)))
+        .map(|host| {
+            SocketAddr::from((
+                [127, 0, 0, u8::try_from(host).expect("a small number")],
+                853,
+            ))
+        })
         .collect();
     let config = configuration(&servers, scene.plain.is_some(), scene.is_named);
     let mut tempers = servers.into_iter().zip(tempers).collect::<BTreeMap<_, _>>();
-    // Nobody proves anything in the clear.
+    // Plain upstreams have no authentication.
     let plain = scene.plain.map(|temper| Temper {
         is_impostor: false,
         ..temper
@@ -432,7 +440,7 @@ fn simulate(scene: Scene) -> Outcome {
         }
     }
     assert_eq!(reactor.proxy().inflight(), 0);
-    assert_eq!(reactor.held(), 0, "octets are held for nobody");
+    assert_eq!(reactor.held(), 0, "buffers are not empty");
     if signals.is_empty() {
         assert_eq!(reactor.proxy().links(), 0, "links are left");
         assert_eq!(reactor.sessions(), listening, "sockets are left");

@@ -1,5 +1,6 @@
-//! Upstreams that are odd but common, in simulated time: connections that end after a few answers,
-//! servers without EDNS, replies that cannot be used, one question that fails where others do not.
+//! Scenarios in simulated time of upstreams with common defects: connections that end after a few
+//! answers, servers without EDNS, unusable replies, and one failing question among others that
+//! succeed.
 
 use std::time::Duration;
 
@@ -10,7 +11,7 @@ use crate::support::days::{Defect, Event, GOOD, Manner, Response, World, at, fai
 
 const THIRTY: Duration = Duration::from_millis(30);
 
-/// A proxy with these upstreams, the options that each one takes, at 192.0.2.10 and so on.
+/// Returns a proxy with upstreams of these kinds and these options, at 192.0.2.10 and up.
 fn world(scheme: &str, manners: &[Manner]) -> World {
     let mut arguments = vec!["--policy=ordered".to_owned()];
     let suffix = if scheme == "tls" {
@@ -34,10 +35,10 @@ fn all(world: &World) -> Vec<&Response> {
 
 fn longest(world: &World) -> Duration {
     let waits = world.responses.iter().map(|response| response.waited);
-    waits.max().expect("there are responses")
+    waits.max().expect("the queries have responses")
 }
 
-// Connections that end after some answers, or take one query at a time.
+// Connections that end after some answers or take one query at a time.
 
 #[test]
 fn queries_behind_a_close_are_sent_again_without_losing_a_try() {
@@ -114,13 +115,13 @@ fn number_of_queries_that_a_connection_takes_is_learned() {
         assert_eq!(failed(&all(&world)), 0);
         let late = all(&world).into_iter().filter(|r| r.asked_at > at(2.0));
         assert_eq!(slower_than(&late.collect::<Vec<_>>(), 0.3), 0);
-        // Only queries that teach how many a connection takes are sent more than once.
+        // Only queries that measure the limit of a connection are sent more than once.
         assert!(world.sent_to(10) < 3_100, "{}", world.sent_to(10));
     }
 }
 
 #[test]
-fn load_is_carried_by_connections_of_one_query_each() {
+fn one_query_per_connection_carries_the_load() {
     for scheme in ["tls", "tcp", "udp"] {
         let manners = [
             Manner::ClosesAfter {
@@ -147,7 +148,7 @@ fn load_is_carried_by_connections_of_one_query_each() {
 }
 
 #[test]
-fn query_that_makes_its_upstream_close_does_not_go_on_until_the_deadline() {
+fn query_that_makes_the_upstream_close_fails_before_its_deadline() {
     let mut world = world("tls", &[Manner::Closes]);
     world.ask("www.example", 10.0, 0.0, 2.0);
     let responses = world.run("www.example");
@@ -165,7 +166,7 @@ fn pipelined_queries_that_are_dropped_are_asked_one_at_a_time() {
             };
             let mut world = world(scheme, &[manner]);
             world.ask_names("www", 1, 0.0, queries, 0.0);
-            // A little later, when the server is known.
+            // The second burst comes when the proxy has learned the behaviour of the server.
             world.ask_names("late", 1, 6.0, 10, 0.0);
             world.run("");
             assert_eq!(failed(&all(&world)), 0, "{scheme}, {queries}, {reads}");
@@ -191,21 +192,21 @@ fn one_slow_name_is_no_sign_of_dropped_queries() {
 }
 
 #[test]
-fn keepalive_of_zero_ends_a_connection_and_no_query() {
+fn keepalive_of_zero_closes_the_connection_and_fails_no_query() {
     for scheme in ["tls", "tcp"] {
         let mut world = world(scheme, &[Manner::EndsKeepalive]);
         world.ask_names("www", 1, 0.0, 3, 0.0);
         world.ask_names("late", 1, 1.0, 5, 1.0);
         world.run("");
         assert_eq!(failed(&all(&world)), 0);
-        // Each of the later queries finds no connection.
+        // Each of the later queries has to open a connection.
         let late = all(&world).into_iter().filter(|r| r.asked_at > at(0.5));
         assert_eq!(slower_than(&late.collect::<Vec<_>>(), 0.045), 5, "{scheme}");
         assert_eq!(world.proxy.counters().failure(FailureKind::Closed), 0);
     }
 }
 
-// Replies that cannot be used.
+// Unusable replies.
 
 #[test]
 fn error_without_a_question_section_is_an_error_at_once() {
@@ -280,7 +281,7 @@ fn malformed_reply_to_one_name_leaves_the_upstream_first() {
 }
 
 #[test]
-fn malformed_datagram_is_dropped_and_the_right_one_awaited() {
+fn malformed_datagram_is_dropped_and_does_not_end_the_query() {
     for defect in Defect::MALFORMED {
         let mut world = world("udp", &[Manner::DefectiveFirst(defect)]);
         world.ask("www.example", 10.0, 0.0, 1.0);
@@ -291,7 +292,7 @@ fn malformed_datagram_is_dropped_and_the_right_one_awaited() {
 }
 
 #[test]
-fn truncated_answer_on_a_connection_is_asked_of_another_upstream() {
+fn answer_truncated_over_tcp_is_retried_on_another_upstream() {
     for scheme in ["tls", "tcp"] {
         let defective = Manner::Defective(Defect::TruncatedOnStream);
         let mut world = world(scheme, &[defective, GOOD]);
@@ -303,9 +304,9 @@ fn truncated_answer_on_a_connection_is_asked_of_another_upstream() {
     }
 }
 
-// One question that fails.
+// One failing question.
 
-/// How many queries for names that the first upstream answers went to the second one.
+/// Returns the number of queries to the second upstream for names that the first upstream answers.
 fn strays(world: &World, stem: &str) -> usize {
     let strays = world.questions.iter();
     let is_stray = |(host, question): &&(u8, String)| *host == 11 && question.starts_with(stem);
@@ -330,7 +331,7 @@ fn type_that_the_first_upstream_refuses_moves_no_other_query() {
             let mut world = World::started(&arguments);
             world.be(10, first);
             world.be(11, Manner::Takes(Duration::from_millis(60)));
-            // A browser asks for three types of each name at once.
+            // A browser queries three types of each name at once.
             for rr_type in [65, 1, 28] {
                 world.ask_names("www", rr_type, 0.0, 100, 0.1);
             }
@@ -382,7 +383,7 @@ fn upstream_without_edns_is_asked_without_it() {
             world.ask_names("plain", 1, 0.0, 20, 1.0);
             world.run("");
             assert_eq!(failed(&all(&world)), 0, "{scheme}, {is_bare}");
-            // The first query teaches it.
+            // The first query detects the missing EDNS support.
             assert_eq!(world.sent_to(10), 21, "{scheme}, {is_bare}");
         }
     }
@@ -420,7 +421,7 @@ fn edns_is_tried_again_after_some_time() {
     world.ask_names("plain", 1, 0.0, 4, 600.0);
     world.run("");
     assert_eq!(failed(&all(&world)), 0);
-    // At 0 and at 1200 seconds.
+    // The upstream is tried with EDNS at 0 and at 1200 seconds.
     assert_eq!(world.sent_to(10), 4 + 2);
 }
 
@@ -435,7 +436,7 @@ fn formerr_of_a_server_that_knows_edns_is_the_answer() {
             .iter()
             .all(|response| response.rcode == Rcode::FORMERR)
     );
-    // Each is asked once more without OPT, since some servers echo the OPT of a query.
+    // Each query is repeated once without OPT, since some servers echo the OPT of a query.
     assert_eq!(world.sent_to(10), 10);
 }
 
@@ -496,7 +497,7 @@ fn upstream_whose_datagrams_are_lost_is_asked_on_connections() {
     world.run("");
     assert_eq!(failed(&all(&world)), 0);
     let slow = slower_than(&all(&world), 0.2);
-    // One query a minute finds out.
+    // One query per minute detects the lost datagrams.
     assert!(slow <= 8, "{slow}");
 }
 
@@ -520,7 +521,7 @@ fn one_slow_name_is_no_outage() {
     for scheme in ["tls", "tcp", "udp"] {
         for slow in [None, Some(Duration::from_millis(4_500))] {
             let mut world = world(scheme, &[Manner::Answers { slow }]);
-            // On a quiet network, and last of several queries.
+            // On a quiet network, and as the last of several queries.
             world.ask("slow.example", 0.1, 0.0, 60.0);
             world.ask("www.example", 0.1, 59.0, 60.0);
             world.plan(at(100.0), Event::Query("www.example"));
@@ -533,7 +534,7 @@ fn one_slow_name_is_no_outage() {
 }
 
 #[test]
-fn slow_name_that_others_wait_behind_is_no_outage() {
+fn slow_name_that_delays_other_queries_is_no_outage() {
     for scheme in ["tls", "tcp"] {
         let takes = Duration::from_secs(3);
         let mut world = world(scheme, &[Manner::InOrder { slow: takes }]);
@@ -583,7 +584,8 @@ fn forwarding_loop_is_found_and_ends() {
             asked[0].waited
         );
         assert_eq!(slower_than(&asked[1..], 0.1), 0, "{scheme}");
-        // Without a cache no two queries are one, so that each goes round until the loop is found.
+        // Without a cache no queries are coalesced, so each query circulates until the loop is
+        // detected.
         assert!(world.sent_to(10) < 400, "{scheme}: {}", world.sent_to(10));
         let loops = world.proxy.counters().failure(FailureKind::Loop);
         assert!(loops > 0, "{scheme}");

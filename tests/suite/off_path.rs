@@ -1,5 +1,5 @@
-//! What comes from where it should not: answers of others, ids of others, and records that nobody
-//! asked for are of no use to whoever sends them.
+//! Off-path and cross-query attacks: replies on another link, with another id, or with unrequested
+//! records are dropped.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -19,7 +19,7 @@ struct Scene {
     now: Instant,
 }
 
-/// What the proxy wants done.
+/// The output of the proxy.
 #[derive(Default)]
 struct Wanted {
     /// Responses, with the ports of the clients.
@@ -94,8 +94,8 @@ impl Scene {
 }
 
 #[test]
-fn answer_on_another_link_is_nobodys() {
-    // Each domain has an upstream to itself.
+fn reply_on_another_link_is_dropped() {
+    // Each domain has its own upstream.
     let mut scene = Scene::new(&["-u192.0.2.1,domain=a", "-u192.0.2.2,domain=b"]);
     let (first, second) = (query(1, "www.a", 1, None), query(2, "www.b", 1, None));
     let [(link_a, sent_a)] = &scene.ask(1, &first).queries[..] else {
@@ -106,7 +106,7 @@ fn answer_on_another_link_is_nobodys() {
     };
     assert_ne!(link_a, link_b);
     for (link, forged) in [(*link_b, sent_a), (*link_a, sent_b)] {
-        // It knows id and question of what the other one was asked.
+        // The attacker has the id and the question of a query on the other link.
         assert!(scene.hear(link, &reply(forged, 1)).responses.is_empty());
     }
     let right = scene.hear(*link_a, &reply(sent_a, 1)).responses;
@@ -116,7 +116,7 @@ fn answer_on_another_link_is_nobodys() {
 }
 
 #[test]
-fn answer_to_another_question_is_for_nobody() {
+fn reply_to_another_question_is_dropped() {
     let mut scene = Scene::new(&["-u192.0.2.1"]);
     let (first, second) = (
         query(1, "one.example", 1, None),
@@ -139,7 +139,7 @@ fn answer_to_another_question_is_for_nobody() {
         }
     }
     assert_eq!(scene.discarded(Discard::UnknownId), 65_534);
-    // Both wait as before, and each has its own.
+    // Both queries are still outstanding, and each gets its own answer.
     for (port, query, sent) in [(2, &second, sent_second), (1, &first, sent_first)] {
         let responses = scene.hear(*link, &reply(sent, 1)).responses;
         assert_eq!(responses.len(), 1);
@@ -148,12 +148,12 @@ fn answer_to_another_question_is_for_nobody() {
 }
 
 #[test]
-fn records_that_come_along_are_known_for_no_other_name() {
+fn unrequested_records_are_not_cached() {
     let mut scene = Scene::new(&["-u192.0.2.1"]);
     let asked = query(1, "www.example", 1, None);
     let sent = scene.ask(1, &asked).queries;
     let (link, sent) = &sent[0];
-    // The answer, and behind it in each section an address for a name that was not asked for.
+    // An answer that carries in each section an address record of another name.
     let mut poisoned = reply(sent, 1);
     let bank = b"\x04bank\x07example\x00\x00\x01\x00\x01\x00\x01\x51\x80\x00\x04\x0a\x00\x00\x06";
     let mut windows = poisoned.windows(3);
@@ -164,7 +164,9 @@ fn records_that_come_along_are_known_for_no_other_name() {
     for section in [7, 9, 11] {
         poisoned[section] += 1;
     }
-    let header = Message::parse(&poisoned).expect("whole").header();
+    let header = Message::parse(&poisoned)
+        .expect("a well-formed message")
+        .header();
     let counts = [header.answers, header.authorities, header.additionals];
     assert_eq!(counts, [2, 1, 2]);
     let responses = scene.hear(*link, &poisoned).responses;
@@ -172,7 +174,7 @@ fn records_that_come_along_are_known_for_no_other_name() {
     let wanted = scene.ask(2, &query(2, "bank.example", 1, None));
     assert!(wanted.responses.is_empty());
     assert_eq!(wanted.queries.len(), 1, "upstream is asked");
-    // The name that was asked for is known.
+    // The requested name is cached.
     assert_eq!(
         scene
             .ask(3, &query(3, "WWW.example", 1, None))
@@ -183,22 +185,22 @@ fn records_that_come_along_are_known_for_no_other_name() {
 }
 
 #[test]
-fn answer_has_the_letters_of_who_asked() {
+fn response_has_the_letter_case_of_the_query() {
     let mut scene = Scene::new(&["-u192.0.2.1"]);
     let odd = query(1, "wWw.eXample", 1, None);
     let (link, sent) = scene.ask(1, &odd).queries.remove(0);
-    // They go upstream as they are, and one that changes them is believed all the same.
+    // The query keeps its letter case upstream; a reply with another letter case is accepted.
     let sent_question = Message::parse(&sent)
-        .expect("whole")
+        .expect("a well-formed message")
         .question()
         .map(|q| q.as_bytes().to_vec());
     let asked_question = Message::parse(&odd)
-        .expect("whole")
+        .expect("a well-formed message")
         .question()
         .map(|q| q.as_bytes().to_vec());
     assert_eq!(sent_question, asked_question);
     let plain = query(1, "www.example", 1, None);
-    let end = 12 + sent_question.expect("one").len();
+    let end = 12 + sent_question.expect("the query has a question").len();
     let mut lowered = sent.clone();
     lowered[12..end].make_ascii_lowercase();
     let responses = scene.hear(link, &reply(&lowered, 1)).responses;

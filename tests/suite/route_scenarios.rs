@@ -1,5 +1,5 @@
-//! Days in the life of a proxy that asks different upstreams for different names, in the clear where
-//! that is wanted, that finds upstreams by their host names, and that gets errors: in simulated time.
+//! Scenarios in simulated time of routes for domains, plain upstreams, upstreams configured by host
+//! name, and error replies.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use crate::support::days::{
 
 const KNOWS: Manner = Manner::Knows;
 
-/// A proxy started with these arguments, in front of addresses with these last numbers.
+/// Returns a proxy with these arguments, in front of addresses with these last bytes.
 fn world(arguments: &[&str], manners: &[(u8, Manner)]) -> World {
     let mut world = World::started(arguments);
     for (host, manner) in manners {
@@ -33,7 +33,7 @@ fn in_the_clear(world: &World) -> Vec<(u8, String)> {
 }
 
 #[test]
-fn domain_is_for_its_upstreams_alone() {
+fn queries_for_a_domain_go_to_its_upstreams_only() {
     for scheme in ["udp", "tcp", "tls"] {
         let corp = format!("-u{scheme}://192.0.2.10,domain=corp.example");
         let mut world = world(&["-u192.0.2.1", &corp], &[(1, GOOD), (10, GOOD)]);
@@ -52,7 +52,7 @@ fn domain_is_for_its_upstreams_alone() {
 }
 
 #[test]
-fn nobody_else_is_asked_for_a_domain_whose_upstreams_fail() {
+fn queries_for_a_domain_stay_in_its_pool_when_it_fails() {
     let corp = "-uudp://192.0.2.10,domain=corp.example";
     for trouble in [Manner::Refuses, Manner::Mute, Manner::Says(Rcode::SERVFAIL)] {
         let mut world = world(&["-u192.0.2.1", corp], &[(1, GOOD), (10, trouble)]);
@@ -69,7 +69,7 @@ fn nobody_else_is_asked_for_a_domain_whose_upstreams_fail() {
 }
 
 #[test]
-fn name_that_is_nobodys_is_refused() {
+fn name_without_a_route_is_refused() {
     let mut world = world(&["-uudp://192.0.2.10,domain=corp.example"], &[(10, GOOD)]);
     world.ask("a.example", 10.0, 0.0, 1.0);
     let responses = world.run("a.example");
@@ -78,7 +78,7 @@ fn name_that_is_nobodys_is_refused() {
 }
 
 #[test]
-fn lost_datagrams_are_sent_again() {
+fn lost_datagrams_are_retried() {
     let corp = "-uudp://192.0.2.10,domain=corp.example";
     let mut world = world(&[corp], &[(10, Manner::Loses { every: 50 })]);
     world.ask("a.corp.example", 100.0, 0.0, 60.0);
@@ -87,25 +87,29 @@ fn lost_datagrams_are_sent_again() {
     assert_eq!(slower_than(&responses, 0.5), 0);
     let twice = world.sent_to(10) - 6_000;
     assert!(twice < 200, "{twice} were sent twice");
-    // Nobody is the worse for it.
+    // Lost datagrams do not count as failures of the upstream.
     assert_eq!(world.proxy.counters().failure(FailureKind::Stalled), 0);
 }
 
 #[test]
-fn every_datagram_has_a_port_of_its_own() {
-    // As many as may wait are sent, and the others when there is room.
+fn every_datagram_has_its_own_port() {
+    // Queries up to the limit are sent, and the others when there is room.
     let corp = "-uudp://192.0.2.10,domain=corp.example";
     let mut world = world(&[corp], &[(10, Manner::Takes(Duration::from_millis(100)))]);
     world.ask("a.corp.example", 100_000.0, 0.0, 0.003);
     let responses = world.run("a.corp.example");
     assert_eq!((failed(&responses), responses.len()), (0, 300));
-    let most = responses.iter().map(|r| r.waited).max().expect("responses");
+    let most = responses
+        .iter()
+        .map(|r| r.waited)
+        .max()
+        .expect("the queries have responses");
     assert!(most < Duration::from_millis(600), "{most:?}");
     assert!(most > Duration::from_millis(300), "80 at a time: {most:?}");
 }
 
 #[test]
-fn answer_that_is_cut_short_is_asked_for_on_a_connection() {
+fn truncated_answer_is_retried_over_tcp() {
     let corp = "-uudp://192.0.2.10,domain=corp.example";
     for on_connections in [true, false] {
         let mut world = world(&[corp], &[(10, Manner::Cuts { on_connections })]);
@@ -119,7 +123,7 @@ fn answer_that_is_cut_short_is_asked_for_on_a_connection() {
 }
 
 #[test]
-fn refused_datagram_is_told_soon() {
+fn refused_datagram_fails_soon() {
     let corp = "-uudp://192.0.2.10,domain=corp.example";
     let mut world = world(&[corp], &[(10, Manner::Refuses)]);
     world.ask("a.corp.example", 1.0, 0.0, 10.0);
@@ -130,7 +134,7 @@ fn refused_datagram_is_told_soon() {
 }
 
 #[test]
-fn special_names_are_answered_without_asking() {
+fn special_names_are_answered_locally() {
     let mut world = world(&["-u192.0.2.1"], &[(1, GOOD)]);
     world.ask("localhost", 1.0, 0.0, 1.0);
     world.ask("www.test", 1.0, 0.0, 1.0);
@@ -141,7 +145,7 @@ fn special_names_are_answered_without_asking() {
 }
 
 #[test]
-fn names_that_leave_no_network_stay_here_unless_an_upstream_has_them() {
+fn private_names_are_answered_locally_unless_an_upstream_has_them() {
     let names = [
         "a.local",
         "a.alt",
@@ -164,7 +168,7 @@ fn names_that_leave_no_network_stay_here_unless_an_upstream_has_them() {
 }
 
 #[test]
-fn ds_of_a_domain_shows_its_name_to_nobody_else() {
+fn ds_query_of_a_domain_stays_in_its_pool() {
     const DS: u16 = 43;
     for domain in ["corp.example", "local", "home.arpa", "10.in-addr.arpa"] {
         let corp = format!("-uudp://192.0.2.10,domain={domain}");
@@ -178,7 +182,7 @@ fn ds_of_a_domain_shows_its_name_to_nobody_else() {
 }
 
 #[test]
-fn special_names_can_belong_to_an_upstream() {
+fn special_names_can_be_routed_to_an_upstream() {
     let arguments = ["-u192.0.2.1", "-uudp://192.0.2.10,domain=test"];
     let mut world = world(&arguments, &[(1, GOOD), (10, GOOD)]);
     world.ask("www.test", 1.0, 0.0, 1.0);
@@ -187,7 +191,7 @@ fn special_names_can_belong_to_an_upstream() {
 }
 
 #[test]
-fn server_in_the_clear_is_asked_again_when_it_is_back() {
+fn plain_server_is_used_again_after_its_recovery() {
     let arguments = [
         "-uudp://192.0.2.10,domain=corp.example",
         "-uudp://192.0.2.11,domain=corp.example",
@@ -204,7 +208,7 @@ fn server_in_the_clear_is_asked_again_when_it_is_back() {
 // Errors.
 
 #[test]
-fn error_that_another_upstream_does_not_have_stays_unseen() {
+fn error_of_one_upstream_is_hidden_by_an_answer_of_another() {
     for rcode in [
         Rcode::SERVFAIL,
         Rcode::REFUSED,
@@ -225,7 +229,7 @@ fn error_that_another_upstream_does_not_have_stays_unseen() {
 }
 
 #[test]
-fn error_that_all_have_is_the_answer() {
+fn error_of_all_upstreams_is_the_response() {
     let bad = Manner::SaysOfBad(Rcode::SERVFAIL);
     let mut world = World::with("ordered", &[bad, bad, bad, bad]);
     world.ask("bad.example", 10.0, 0.0, 10.0);
@@ -233,7 +237,7 @@ fn error_that_all_have_is_the_answer() {
     let responses = world.run("bad.example");
     assert!(responses.iter().all(|r| r.rcode == Rcode::SERVFAIL));
     assert_eq!(slower_than(&responses, 0.2), 0);
-    // Three opinions are enough, and nobody is the worse for it.
+    // Three upstreams are asked, and none of them counts as failed.
     assert_eq!((world.sent_to(1), world.sent_to(3)), (200, 100));
     assert_eq!(world.sent_to(4), 0);
     assert_eq!(failed(&world.run("www.example")), 0);
@@ -241,7 +245,7 @@ fn error_that_all_have_is_the_answer() {
 }
 
 #[test]
-fn error_that_all_have_does_not_speak_for_who_is_in_trouble() {
+fn common_error_does_not_restore_a_failing_upstream() {
     let manners = [
         Manner::Says(Rcode::REFUSED),
         Manner::SaysOfBad(Rcode::SERVFAIL),
@@ -255,7 +259,7 @@ fn error_that_all_have_does_not_speak_for_who_is_in_trouble() {
 }
 
 #[test]
-fn upstream_that_fails_one_name_is_asked_for_the_others() {
+fn upstream_that_fails_one_name_is_used_for_others() {
     let manners = [Manner::SaysOfBad(Rcode::SERVFAIL), GOOD];
     let mut world = World::with("ordered", &manners);
     world.ask("bad.example", 1.0, 0.0, 60.0);
@@ -266,7 +270,7 @@ fn upstream_that_fails_one_name_is_asked_for_the_others() {
 }
 
 #[test]
-fn single_upstream_is_believed_at_once() {
+fn error_of_a_single_upstream_is_delivered_at_once() {
     let mut world = World::new(&[Manner::Says(Rcode::REFUSED)]);
     world.ask("www.example", 10.0, 0.0, 10.0);
     let responses = world.run("www.example");
@@ -277,7 +281,7 @@ fn single_upstream_is_believed_at_once() {
 }
 
 #[test]
-fn upstream_that_refused_is_asked_again_when_it_answers() {
+fn upstream_that_refused_is_used_again_after_its_recovery() {
     let mut world = World::with("ordered", &[Manner::Says(Rcode::REFUSED), GOOD]);
     world.ask("www.example", 50.0, 0.0, 120.0);
     world.turn(1, 30.0, GOOD);
@@ -288,7 +292,7 @@ fn upstream_that_refused_is_asked_again_when_it_answers() {
 }
 
 #[test]
-fn second_opinion_that_does_not_come_costs_little() {
+fn unanswered_second_opinion_delays_few_responses() {
     for second in [Manner::Hole, Manner::Mute, Manner::Refuses] {
         let bad = Manner::SaysOfBad(Rcode::SERVFAIL);
         let mut world = World::with("ordered", &[bad, second]);
@@ -301,14 +305,14 @@ fn second_opinion_that_does_not_come_costs_little() {
 }
 
 #[test]
-fn error_is_seldom_kept_back_for_an_answer_that_may_never_come() {
+fn error_is_seldom_delayed_for_a_silent_upstream() {
     let silent = Manner::Stalls { after: 3 };
     let others = [Manner::Says(Rcode::REFUSED), Manner::Closes];
     for others in [others, [others[1], others[0]]] {
         let mut world = World::with("ordered", &[silent, others[0], others[1]]);
         world.ask("www.example", 10.0, 0.0, 5.0);
         let responses = world.run("www.example");
-        // But for a query of those that find out that it has fallen silent again.
+        // Except for a query that detects that the upstream is silent again.
         assert_eq!(slower_than(&responses, 2.5), 0);
         let slow = slower_than(&responses, 0.6);
         assert!(slow <= 2, "{slow}");
@@ -325,7 +329,7 @@ fn after<'a>(responses: &[&'a Response], seconds: f64) -> Vec<&'a Response> {
 }
 
 #[test]
-fn upstream_is_found_by_its_name() {
+fn host_name_of_an_upstream_is_resolved() {
     let mut world = world(&NAMED, &[(1, GOOD), (2, GOOD), (53, KNOWS)]);
     world.live_at(&["192.0.2.1", "2001:db8::2"]);
     world.ask("www.example", 10.0, 0.0, 30.0);
@@ -335,7 +339,7 @@ fn upstream_is_found_by_its_name() {
     let questions = ["dns.example. A", "dns.example. AAAA"];
     let asked = questions.map(|question| (53, question.to_owned()));
     assert_eq!(in_the_clear(&world), asked);
-    // Once in a while the other address is compared.
+    // The other address is measured from time to time.
     assert!(world.sent_to(1) > 0 && world.sent_to(2) > 0);
 }
 
@@ -348,23 +352,23 @@ fn queries_wait_for_the_address() {
     let responses = world.run("www.example");
     assert_eq!(failed(&after(&responses, 6.0)), 0);
     assert_eq!(slower_than(&responses, 1.2), 0);
-    // Who asks first is told at once that there is nothing to be had.
+    // The first queries fail at once, because the upstream has no address.
     assert!(failed(&responses) > 0);
 }
 
 #[test]
-fn address_that_cannot_be_found_is_no_secret() {
+fn unresolvable_upstream_fails_queries_soon() {
     let mut world = world(&NAMED, &[(53, KNOWS)]);
     world.ask("www.example", 10.0, 0.0, 20.0);
     let responses = world.run("www.example");
     assert_eq!(failed(&responses), responses.len());
     assert_eq!(slower_than(&responses, 1.2), 0);
-    // Each time it is asked for both families.
+    // Each resolution queries both address families.
     assert!(world.sent_to(53) <= 2 * 25, "{}", world.sent_to(53));
 }
 
 #[test]
-fn address_is_used_for_longer_than_it_holds_if_there_is_no_other() {
+fn expired_address_is_used_until_it_is_resolved_again() {
     let mut world = world(&NAMED, &[(1, GOOD), (53, KNOWS)]);
     world.ttl = 60;
     world.live_at(&["192.0.2.1"]);
@@ -373,12 +377,12 @@ fn address_is_used_for_longer_than_it_holds_if_there_is_no_other() {
     let responses = world.run("www.example");
     assert_eq!(failed(&responses), 0);
     assert_eq!(slower_than(&responses, 0.1), 0);
-    assert!(world.sent_to(53) > 10, "it is asked again");
+    assert!(world.sent_to(53) > 10, "the address is resolved again");
     assert!(world.sent_to(53) < 300, "{}", world.sent_to(53));
 }
 
 #[test]
-fn address_is_asked_for_again_when_it_has_expired_and_not_before() {
+fn address_is_resolved_again_when_it_expires() {
     let mut world = world(&NAMED, &[(1, GOOD), (53, KNOWS)]);
     world.ttl = 100;
     world.live_at(&["192.0.2.1"]);
@@ -389,8 +393,8 @@ fn address_is_asked_for_again_when_it_has_expired_and_not_before() {
 }
 
 #[test]
-fn address_is_not_asked_for_more_often_for_what_is_wrong() {
-    // It holds for no time at all, or leads to nobody.
+fn wrong_address_is_not_resolved_more_often() {
+    // The TTL is 0, or no server listens on the address.
     for (ttl, manner) in [(0, GOOD), (300, Manner::Refuses)] {
         let mut world = world(&NAMED, &[(1, manner), (53, KNOWS)]);
         world.ttl = ttl;
@@ -403,7 +407,7 @@ fn address_is_not_asked_for_more_often_for_what_is_wrong() {
 }
 
 #[test]
-fn only_so_many_addresses_of_an_upstream_are_used() {
+fn number_of_addresses_of_an_upstream_is_limited() {
     let manners: Vec<_> = (1..=20).map(|host| (host, Manner::Refuses)).collect();
     let addresses: Vec<_> = (1..=20).map(|host| format!("192.0.2.{host}")).collect();
     let addresses: Vec<_> = addresses.iter().map(String::as_str).collect();
@@ -415,7 +419,7 @@ fn only_so_many_addresses_of_an_upstream_are_used() {
 }
 
 #[test]
-fn upstream_that_moves_again_and_again_is_found() {
+fn upstream_that_moves_repeatedly_is_resolved() {
     let mut world = world(&NAMED, &[(1, GOOD), (2, Manner::Refuses), (53, KNOWS)]);
     world.ttl = 86_400;
     world.live_at(&["192.0.2.1"]);
@@ -432,7 +436,7 @@ fn upstream_that_moves_again_and_again_is_found() {
 }
 
 #[test]
-fn upstream_that_has_moved_is_found() {
+fn upstream_that_has_moved_is_resolved() {
     for gone in [Manner::Refuses, Manner::Hole, Manner::Impostor] {
         let manners = [(1, GOOD), (2, GOOD), (53, KNOWS)];
         let mut world = world(&NAMED, &manners);
@@ -451,7 +455,7 @@ fn upstream_that_has_moved_is_found() {
 }
 
 #[test]
-fn address_that_an_upstream_has_no_more_is_not_used() {
+fn former_address_of_an_upstream_is_not_used() {
     let mut world = world(&NAMED, &[(1, GOOD), (2, GOOD), (53, KNOWS)]);
     world.ttl = 60;
     world.live_at(&["192.0.2.1"]);
@@ -463,7 +467,7 @@ fn address_that_an_upstream_has_no_more_is_not_used() {
 }
 
 #[test]
-fn family_of_addresses_that_does_not_work_is_not_in_the_way() {
+fn broken_address_family_delays_few_queries() {
     for (first, second) in [("2001:db8::1", "192.0.2.2"), ("192.0.2.1", "2001:db8::2")] {
         for trouble in [Manner::Hole, Manner::Refuses, Manner::Mute] {
             let mut world = world(&NAMED, &[(1, trouble), (2, GOOD), (53, KNOWS)]);
@@ -478,7 +482,7 @@ fn family_of_addresses_that_does_not_work_is_not_in_the_way() {
 }
 
 #[test]
-fn addresses_of_one_upstream_are_compared_whatever_the_policy() {
+fn addresses_of_one_upstream_are_ranked_under_every_policy() {
     let slow = Manner::Takes(Duration::from_millis(100));
     for policy in ["ordered", "round-robin"] {
         let policy = format!("--policy={policy}");
@@ -492,7 +496,7 @@ fn addresses_of_one_upstream_are_compared_whatever_the_policy() {
 }
 
 #[test]
-fn turns_are_those_of_upstreams_not_of_their_addresses() {
+fn round_robin_counts_upstreams_not_addresses() {
     let arguments = [
         "-utls://dns.example",
         "-u192.0.2.9",
@@ -508,7 +512,7 @@ fn turns_are_those_of_upstreams_not_of_their_addresses() {
 }
 
 #[test]
-fn order_is_kept_when_an_address_comes_late() {
+fn order_is_kept_when_an_address_is_resolved_late() {
     let arguments = [
         "-utls://dns.example",
         "-u192.0.2.9",
@@ -527,7 +531,7 @@ fn order_is_kept_when_an_address_comes_late() {
 }
 
 #[test]
-fn upstream_that_moves_about_is_as_good_as_its_addresses() {
+fn random_failures_and_moves_fail_few_queries() {
     let moods = [
         GOOD,
         Manner::Mute,
@@ -548,9 +552,12 @@ fn upstream_that_moves_about_is_as_good_as_its_addresses() {
         let mut time = 0.0;
         let mut is_other_well = true;
         while time < 300.0 {
-            // First one becomes well, and after some time the others something else: errors only
-            // where the other upstream is well, since they are the same at all addresses of one.
-            time += f64::from(u32::try_from(chance.between(3_000, 20_000)).expect("small")) / 1e3;
+            // One upstream recovers first, and after some time the others change. Errors occur only
+            // while the other upstream is healthy, since all addresses of one upstream send the
+            // same errors.
+            time +=
+                f64::from(u32::try_from(chance.between(3_000, 20_000)).expect("a small number"))
+                    / 1e3;
             world.turn(if is_other_well { 2 } else { 9 }, time, GOOD);
             is_other_well = !is_other_well;
             time += 3.0;
@@ -570,11 +577,12 @@ fn upstream_that_moves_about_is_as_good_as_its_addresses() {
         }
         let responses = world.run("www.example");
         (asked, lost) = (asked + responses.len(), lost + failed(&responses));
-        // A query that timed out pauses its question for a second.
+        // A query that timed out causes a back-off of one second for its question.
         let counters = world.proxy.counters();
         let is_paused = counters.outcome(Outcome::TimedOut) > 0;
         assert!(counters.outcome(Outcome::UpstreamFailed) == 0 || is_paused);
     }
-    // Not none: all but one may have failed a query three times before it is known who is well.
+    // A few queries may fail: the unhealthy addresses can fail a query three times before the
+    // healthy one is known.
     assert!(lost * 5_000 <= asked, "{lost} of {asked}");
 }

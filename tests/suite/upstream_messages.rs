@@ -1,4 +1,4 @@
-//! What the log says of an upstream that cannot be used: the cause, and what to do.
+//! Log messages about an upstream that cannot be used: the cause and the remedy.
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
@@ -10,7 +10,7 @@ use crate::support::folder::Folder;
 use crate::support::messages::query;
 use crate::support::program::{Program, await_that, free_port, spawn};
 
-/// Starts the program with such an upstream and asks. Returns the log, once it says what is wrong.
+/// Starts the program with such an upstream and sends a query. Returns the log line with the error.
 fn complaint(arguments: &[String]) -> String {
     let program = Program::start(arguments);
     program.ask(&query(1, "www.example", 1, None));
@@ -19,7 +19,7 @@ fn complaint(arguments: &[String]) -> String {
     });
     let log = program.log();
     let line = log.lines().find(|line| line.contains("WARN  upstream"));
-    line.expect("it is there").to_owned()
+    line.expect("the log has the line").to_owned()
 }
 
 fn assert_says(line: &str, parts: &[&str]) {
@@ -29,7 +29,7 @@ fn assert_says(line: &str, parts: &[&str]) {
 }
 
 #[test]
-fn silence_after_tcp_connected_is_told_from_no_connection() {
+fn timeout_after_tcp_connected_is_told_from_no_connection() {
     let authority = Authority::new("silent-tls");
     let server = Faulty::start(&authority, 0);
     server.plan(Fault::StallHandshake, u64::MAX);
@@ -43,15 +43,15 @@ fn silence_after_tcp_connected_is_told_from_no_connection() {
 }
 
 #[test]
-fn port_of_plain_dns_is_told() {
-    // It is never asked there: the address is of this host alone.
+fn port_of_plain_dns_is_logged() {
+    // The program never queries this server: the address is one of this host.
     let own = Ipv4Addr::new(127, 53, 53, 53);
-    let listener = TcpListener::bind((own, 53)).expect("root runs these tests");
+    let listener = TcpListener::bind((own, 53)).expect("the tests run as root");
     let upstream = format!("--upstream={own}:53");
     let hint = "port 53 is for plain DNS, DNS over TLS is on port 853";
     let line = complaint(&[upstream.clone(), "--timeout=1s".to_owned()]);
     assert_says(&line, &["TCP connected, TLS got no reply", hint]);
-    // Other servers close, or answer what is no TLS.
+    // Other servers close the connection or answer with data that is not TLS.
     std::thread::spawn(move || {
         use std::io::Write;
         for (number, stream) in listener.incoming().map_while(Result::ok).enumerate() {
@@ -66,7 +66,7 @@ fn port_of_plain_dns_is_told() {
 }
 
 #[test]
-fn end_within_the_handshake_is_told() {
+fn end_within_the_handshake_is_logged() {
     let authority = Authority::new("closed-tls");
     let server = Faulty::start(&authority, 0);
     server.plan(Fault::EndAtAccept(End::Fin), u64::MAX);
@@ -79,7 +79,7 @@ fn end_within_the_handshake_is_told() {
 }
 
 #[test]
-fn wrong_authority_advises_what_is_not_done_yet() {
+fn advice_for_an_unknown_authority_depends_on_the_options() {
     let authority = Authority::new("right-ca");
     let other = Authority::new("wrong-ca");
     let server = Faulty::start(&authority, 0);
@@ -92,15 +92,16 @@ fn wrong_authority_advises_what_is_not_done_yet() {
 }
 
 #[test]
-fn clock_is_named_as_it_is_set() {
+fn log_names_the_source_of_the_time() {
     let authority = Authority::new("late-clock");
     let folder = Folder::new("late-clock");
     let stamp = folder.file("stamp");
     let since_1970 = SystemTime::now()
         .duration_since(UNIX_EPOCH)
-        .expect("after 1970");
+        .expect("the clock is set after 1970");
     let later = since_1970 + Duration::from_secs(200 * 86_400);
-    std::fs::write(&stamp, format!("{}\n", later.as_secs())).expect("our folder");
+    std::fs::write(&stamp, format!("{}\n", later.as_secs()))
+        .expect("the folder of the test is writable");
     let server = Faulty::start(&authority, 0);
     server.plan(Fault::Certificate(Flaw::ExpiresSoon), u64::MAX);
     let line = complaint(&[
@@ -108,7 +109,7 @@ fn clock_is_named_as_it_is_set() {
         format!("--ca-file={}", authority.ca_file.display()),
         format!("--clock-stamp={}", stamp.display()),
     ]);
-    // The day may end meanwhile.
+    // The date may change during the test.
     let says = |time| line.contains(&format!("this host's clock says {}", day(time)));
     assert!(
         says(since_1970) || says(since_1970 + Duration::from_secs(86_400)),
@@ -125,13 +126,13 @@ fn clock_is_named_as_it_is_set() {
     );
 }
 
-/// The day of a time since 1970, as coreutils write it.
+/// Returns the date of a time since 1970, in the format of coreutils.
 fn day(since_1970: Duration) -> String {
     let time = format!("@{}", since_1970.as_secs());
     let output = Command::new("date")
         .args(["-u", "-d", &time, "+%F"])
         .output();
-    let text = String::from_utf8(output.expect("coreutils").stdout).expect("a date");
+    let text = String::from_utf8(output.expect("coreutils are installed").stdout).expect("a date");
     text.trim().to_owned()
 }
 
@@ -188,7 +189,7 @@ impl Drop for OpensslServer {
 const P521: [&str; 4] = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-521"];
 
 #[test]
-fn algorithms_that_are_not_possible_are_named() {
+fn unsupported_algorithms_are_named() {
     for (label, new_key, arguments) in [
         ("p521", &P521[..], &[][..]),
         ("p521-12", &P521[..], &["-tls1_2"][..]),
@@ -211,7 +212,7 @@ fn algorithms_that_are_not_possible_are_named() {
 }
 
 #[test]
-fn own_key_that_is_not_possible_is_named() {
+fn unsupported_own_key_is_named() {
     for (label, new_key) in [
         ("own-p521", &P521[..]),
         ("own-ed448", &["-newkey", "ed448"][..]),

@@ -1,5 +1,5 @@
-//! Days in the life of a proxy whose upstreams are slow, silent, gone, restarted or too small, in
-//! simulated time: how many clients have their answer, and how soon.
+//! Scenarios in simulated time of upstreams that are slow, silent, down, restarted or overloaded:
+//! the number of clients with an answer, and the response times.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use crate::support::days::{
 };
 
 #[test]
-fn name_that_is_never_answered_harms_no_other() {
+fn unanswered_name_does_not_affect_others() {
     for manners in [&[GOOD][..], &[GOOD, GOOD]] {
         let mut world = World::new(manners);
         world.ask("slow.example", 1.0 / 6.0, 0.0, 1_200.0);
@@ -57,9 +57,9 @@ fn second_upstream_serves_while_the_first_does_not() {
     }
 }
 
-/// What a client sees of two upstreams, one of which does this: at 300 queries a second for 20 s,
-/// every query is answered, one in a hundred in 400 ms at the most, and half of them at once. Of all
-/// that is sent, few are second queries.
+/// Checks two upstreams, of which the first behaves as given: at 300 queries per second for 20 s,
+/// every query is answered, half of them within 30 ms and 99 % within 400 ms. Few of the messages
+/// upstream are second queries.
 fn check_chaos(policy: &str, label: &str, first: Manner, turns: &[(f64, Manner)]) {
     let mut world = World::with(policy, &[first, GOOD]);
     world.ask("www.example", 300.0, 0.0, 20.0);
@@ -72,7 +72,7 @@ fn check_chaos(policy: &str, label: &str, first: Manner, turns: &[(f64, Manner)]
     let (half, most) = (waited(50), waited(99));
     println!(
         "{policy:12} {label:24} median {half:9.1?} p99 {most:9.1?} slowest {:9.1?}",
-        responses.last().expect("there are responses").waited
+        responses.last().expect("the queries have responses").waited
     );
     assert_eq!(failed(&responses), 0, "{label}");
     assert!(half <= Duration::from_millis(30), "{label}: {half:?}");
@@ -83,7 +83,7 @@ fn check_chaos(policy: &str, label: &str, first: Manner, turns: &[(f64, Manner)]
 }
 
 #[test]
-fn upstream_can_do_what_it_likes_while_another_is_well() {
+fn faults_of_one_upstream_are_hidden_by_a_healthy_one() {
     let flaps: Vec<_> = (1..10)
         .map(|n| {
             (
@@ -96,7 +96,7 @@ fn upstream_can_do_what_it_likes_while_another_is_well() {
         check_chaos(policy, "refuses", Manner::Refuses, &[]);
         check_chaos(policy, "black hole", Manner::Hole, &[]);
         check_chaos(policy, "never answers", Manner::Mute, &[]);
-        check_chaos(policy, "is somebody else", Manner::Impostor, &[]);
+        check_chaos(policy, "is an impostor", Manner::Impostor, &[]);
         check_chaos(
             policy,
             "stalls after 100 answers",
@@ -112,7 +112,7 @@ fn upstream_can_do_what_it_likes_while_another_is_well() {
 }
 
 #[test]
-fn fastest_finds_who_is_faster_now() {
+fn fastest_follows_changes_of_speed() {
     let slow = Manner::Takes(Duration::from_millis(100));
     let mut world = World::new(&[GOOD, slow, slow]);
     world.ask("www.example", 50.0, 0.0, 200.0);
@@ -127,7 +127,7 @@ fn fastest_finds_who_is_faster_now() {
 }
 
 #[test]
-fn one_of_three_that_is_well_is_enough() {
+fn one_healthy_upstream_of_three_is_enough() {
     let moods = [
         GOOD,
         GOOD,
@@ -151,7 +151,8 @@ fn one_of_three_that_is_well_is_enough() {
         let mut now = [GOOD; 3];
         let mut time = 0.0;
         while time < 300.0 {
-            time += f64::from(u32::try_from(chance.between(1_000, 5_000)).expect("small")) / 1e3;
+            time += f64::from(u32::try_from(chance.between(1_000, 5_000)).expect("a small number"))
+                / 1e3;
             let one = chance.below(3);
             let is_other_well = (0..3).any(|other| other != one && now[other] == GOOD);
             now[one] = if is_other_well {
@@ -166,7 +167,8 @@ fn one_of_three_that_is_well_is_enough() {
         lost += failed(&responses);
         late += slower_than(&responses, 1.0);
     }
-    // Not none: two may have failed a query three times before it is known that they are not well.
+    // A few queries may fail: two upstreams can fail a query three times before they are known to
+    // be down.
     assert!(lost * 10_000 <= asked, "{lost} of {asked}");
     assert!(
         late * 100 < asked,
@@ -191,7 +193,7 @@ fn round_robin_spreads_and_ordered_does_not() {
 }
 
 #[test]
-fn idle_limit_of_an_upstream_is_learned() {
+fn idle_timeout_of_an_upstream_is_learned() {
     let mut world = World::new(&[Manner::ClosesIdle(Duration::from_secs(5))]);
     world.ask("www.example", 1.0 / 7.0, 0.0, 1_000.0);
     assert_eq!(failed(&world.run("www.example")), 0);
@@ -200,7 +202,7 @@ fn idle_limit_of_an_upstream_is_learned() {
 }
 
 #[test]
-fn suspension_costs_no_query() {
+fn suspension_fails_no_query() {
     let mut world = World::new(&[GOOD]);
     world.ask("www.example", 10.0, 0.0, 5.0);
     world.plan(at(5.01), Event::Query("www.example"));
@@ -212,8 +214,8 @@ fn suspension_costs_no_query() {
 }
 
 #[test]
-fn query_is_sent_twice_only_so_often() {
-    // Everything is slow at once, and another upstream would be there.
+fn number_of_hedges_is_limited() {
+    // All upstreams become slow at once, and a second upstream is available for hedges.
     let slow = Manner::Takes(Duration::from_millis(1_500));
     let mut world = World::new(&[GOOD, GOOD]);
     world.ask("www.example", 50.0, 0.0, 100.0);
@@ -228,7 +230,7 @@ fn query_is_sent_twice_only_so_often() {
 }
 
 #[test]
-fn third_upstream_serves_when_two_are_holes() {
+fn third_upstream_serves_when_two_drop_all_packets() {
     let mut world = World::new(&[Manner::Hole, Manner::Hole, GOOD]);
     world.ask("www.example", 4.0, 0.0, 300.0);
     let responses = world.run("www.example");
@@ -252,10 +254,10 @@ fn first_upstream_serves_again_when_it_has_recovered() {
 }
 
 #[test]
-fn others_are_looked_for_soon_where_who_serves_has_just_recovered() {
+fn other_upstreams_are_probed_soon_after_the_active_one_recovered() {
     let mut world = World::with("ordered", &[Manner::Refuses, GOOD]);
     world.ask("www.example", 20.0, 0.0, 200.0);
-    // The pauses between attempts on the first have grown when the second fails, too.
+    // The back-off of the first upstream has grown when the second one also fails.
     world.turn(2, 120.0, Manner::Refuses);
     world.turn(2, 125.0, GOOD);
     world.turn(1, 130.0, GOOD);
@@ -265,7 +267,7 @@ fn others_are_looked_for_soon_where_who_serves_has_just_recovered() {
 }
 
 #[test]
-fn restart_of_the_only_upstream_costs_no_query() {
+fn restart_of_the_only_upstream_fails_no_query() {
     for down in [0.1, 1.0, 3.0] {
         let mut world = World::new(&[GOOD]);
         world.ask("www.example", 400.0, 0.0, 10.0);
@@ -276,7 +278,7 @@ fn restart_of_the_only_upstream_costs_no_query() {
 }
 
 #[test]
-fn answers_flow_again_within_a_second_of_the_return() {
+fn queries_are_answered_within_a_second_of_the_recovery() {
     for trouble in [Manner::Refuses, Manner::Mute, Manner::Impostor] {
         let mut world = World::new(&[GOOD]);
         world.ask("www.example", 50.0, 0.0, 100.0);
@@ -290,7 +292,7 @@ fn answers_flow_again_within_a_second_of_the_return() {
 }
 
 #[test]
-fn end_of_an_outage_is_the_end_for_every_name() {
+fn end_of_an_outage_ends_the_back_off_of_every_name() {
     for trouble in [Manner::Refuses, Manner::Mute] {
         let mut world = World::new(&[GOOD]);
         for name in ["a.example", "b.example", "c.example", "d.example"] {
@@ -306,8 +308,8 @@ fn end_of_an_outage_is_the_end_for_every_name() {
 }
 
 #[test]
-fn queries_of_a_silent_moment_are_sent_again() {
-    // More than may be sent twice before they have failed.
+fn queries_during_a_short_silence_are_retried() {
+    // More queries than may be hedged.
     let mut world = World::new(&[GOOD]);
     world.ask("www.example", 10.0, 0.0, 10.0);
     world.ask("www.example", 3_000.0, 5.0, 5.1);
@@ -319,7 +321,7 @@ fn queries_of_a_silent_moment_are_sent_again() {
 }
 
 #[test]
-fn link_with_all_queries_that_falls_silent_keeps_nobody_waiting_for_long() {
+fn stalled_link_delays_its_queries_briefly() {
     let mut world = World::new(&[Manner::StallsPromptly { after: 20_000 }]);
     world.ask("www.example", 30_000.0, 0.0, 1.0);
     let responses = world.run("www.example");
@@ -328,7 +330,7 @@ fn link_with_all_queries_that_falls_silent_keeps_nobody_waiting_for_long() {
 }
 
 #[test]
-fn upstream_that_closes_instead_of_answering_is_left_alone() {
+fn upstream_that_closes_instead_of_answering_is_seldom_used() {
     let mut world = World::with("ordered", &[Manner::Closes, GOOD]);
     world.ask("www.example", 100.0, 0.0, 60.0);
     let responses = world.run("www.example");
@@ -337,7 +339,7 @@ fn upstream_that_closes_instead_of_answering_is_left_alone() {
 }
 
 #[test]
-fn long_outage_is_told_soon() {
+fn long_outage_fails_queries_soon() {
     let mut world = World::new(&[Manner::Refuses]);
     world.ask("www.example", 50.0, 0.0, 60.0);
     let responses = world.run("www.example");
@@ -345,18 +347,18 @@ fn long_outage_is_told_soon() {
 }
 
 #[test]
-fn storm_of_retries_is_answered_without_asking() {
+fn client_retries_during_an_outage_are_answered_from_the_failure_cache() {
     let mut world = World::new(&[Manner::Mute]);
     world.ask("www.example", 100.0, 0.0, 60.0);
     let responses = world.run("www.example");
     let at_once = responses.len() - slower_than(&responses, 0.001);
     assert!(at_once > 5_000, "{at_once}");
-    // Queries of the first seconds, and then two a second, each three times at the most.
+    // The queries of the first seconds, and then two per second, each sent three times at most.
     assert!(world.sent_to(1) < 1_500, "{:?}", world.sent);
 }
 
 #[test]
-fn impostor_is_told_soon() {
+fn impostor_fails_queries_soon() {
     let mut world = World::new(&[Manner::Impostor]);
     world.ask("www.example", 10.0, 0.0, 20.0);
     let responses = world.run("www.example");
@@ -365,8 +367,8 @@ fn impostor_is_told_soon() {
 }
 
 #[test]
-fn more_than_upstream_can_take_leaves_it_doing_what_it_can() {
-    // Four links with 256 queries of 900 ms each come to 1,137 answers a second.
+fn overloaded_upstream_keeps_its_throughput() {
+    // Four links with 256 queries of 900 ms each yield 1,137 answers per second.
     let mut world = World::new(&[slow(900)]);
     world.ask("slow.example", 1_600.0, 0.0, 20.0);
     let responses = world.run("slow.example");
@@ -376,7 +378,7 @@ fn more_than_upstream_can_take_leaves_it_doing_what_it_can() {
 }
 
 #[test]
-fn upstream_that_takes_one_connection_is_not_pestered() {
+fn upstream_that_accepts_one_connection_gets_few_attempts() {
     let mut world = World::new(&[Manner::TakesOne]);
     world.ask("www.example", 5_000.0, 0.0, 10.0);
     world.run("www.example");
@@ -385,7 +387,7 @@ fn upstream_that_takes_one_connection_is_not_pestered() {
 }
 
 #[test]
-fn query_beyond_the_room_of_a_warm_link_waits_for_no_more_than_a_handshake() {
+fn query_beyond_the_room_of_a_warm_link_waits_at_most_one_handshake() {
     for queries in [100, 200, 256] {
         for spread in [0.0, 0.005, 0.02, 0.1] {
             for is_warm in [false, true] {
@@ -397,9 +399,9 @@ fn query_beyond_the_room_of_a_warm_link_waits_for_no_more_than_a_handshake() {
     }
 }
 
-/// Lets so many queries come within `spread` seconds, of which a quarter each takes 0, 200, 400 and
-/// 600 ms, to an upstream that has one link which has answered promptly, or none. Returns the
-/// longest time that one waited beyond that.
+/// Sends this number of queries within `spread` seconds, of which a quarter each takes 0, 200, 400
+/// and 600 ms, to an upstream with one link that has answered promptly, or with none. Returns the
+/// longest additional wait.
 fn longest_wait_beside_slow_names(queries: u32, spread: f64, is_warm: bool) -> Duration {
     let mut world = World::new(&[Manner::TakesWhatNamesSay]);
     if is_warm {
@@ -423,5 +425,5 @@ fn longest_wait_beside_slow_names(queries: u32, spread: f64, is_warm: bool) -> D
         .iter()
         .filter(|one| one.asked_at >= at(2.0))
         .map(beyond);
-    waited.max().expect("there are responses")
+    waited.max().expect("the queries have responses")
 }
