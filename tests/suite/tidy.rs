@@ -97,7 +97,7 @@ const CONFINED: &[(&str, &[&str])] = &[
 ];
 
 /// The folders that [`text_is_plain_technical_english`] checks.
-const CLEAN: &[&str] = &["tests"];
+const CLEAN: &[&str] = &["tests", "scripts"];
 
 /// Words that comments, docs and strings must not contain: programs, sockets and records are "it",
 /// and each sentence names the mechanism.
