@@ -7,18 +7,18 @@ use dotproxy::proxy::Outcome;
 use dotproxy::wire::Rcode;
 
 use crate::support::days::{
-    ANSWERING, CONNECTING, GOOD, Manner, Response, World, at, failed, slow, slower_than,
+    ANSWERING, Behaviour, CONNECTING, GOOD, Response, World, at, failed, slow, slower_than,
 };
 
 /// Returns a proxy with a cache and these additional arguments, in front of this number of
 /// addresses.
-fn world(arguments: &[&str], manners: &[Manner]) -> World {
+fn world(arguments: &[&str], behaviours: &[Behaviour]) -> World {
     let mut all = vec!["--cache-size=1m".to_owned()];
     all.extend(arguments.iter().map(|argument| (*argument).to_owned()));
-    all.extend((1..=manners.len()).map(|host| format!("-u192.0.2.{host}")));
+    all.extend((1..=behaviours.len()).map(|host| format!("-u192.0.2.{host}")));
     let mut world = World::started(&all);
-    for (host, manner) in (1..).zip(manners) {
-        world.be(host, *manner);
+    for (host, behaviour) in (1..).zip(behaviours) {
+        world.set_behaviour(host, *behaviour);
     }
     world
 }
@@ -73,7 +73,12 @@ fn without_a_cache_no_query_is_coalesced() {
 
 #[test]
 fn coalesced_clients_are_answered_after_a_retry() {
-    for first in [Manner::Mute, Manner::Closes, Manner::Hole, Manner::Refuses] {
+    for first in [
+        Behaviour::NeverAnswers,
+        Behaviour::Closes,
+        Behaviour::DropsPackets,
+        Behaviour::Refuses,
+    ] {
         let mut world = world(&["--policy=ordered"], &[first, GOOD]);
         world.ask("www.example", 1e4, 0.0, 0.1);
         let responses = world.run("www.example");
@@ -87,7 +92,7 @@ fn coalesced_clients_are_answered_after_a_retry() {
 #[test]
 fn coalesced_client_has_its_own_deadline() {
     // The deadline of the first client is over when the upstream is back.
-    let mut world = world(&[], &[Manner::Mute]);
+    let mut world = world(&[], &[Behaviour::NeverAnswers]);
     world.ask("www.example", 1.0, 0.0, 5.0);
     world.turn(1, 3.0, GOOD);
     let responses = world.run("www.example");
@@ -97,7 +102,7 @@ fn coalesced_client_has_its_own_deadline() {
 
 #[test]
 fn unanswered_question_is_seldom_repeated() {
-    let mut world = world(&[], &[Manner::Mute]);
+    let mut world = world(&[], &[Behaviour::NeverAnswers]);
     world.ask("www.example", 100.0, 0.0, 30.0);
     let responses = world.run("www.example");
     assert_eq!(failed(&responses), 3_000);
@@ -110,7 +115,12 @@ fn unanswered_question_is_seldom_repeated() {
 
 #[test]
 fn outage_is_hidden_by_stale_answers() {
-    for gone in [Manner::Mute, Manner::Hole, Manner::Refuses, Manner::Closes] {
+    for gone in [
+        Behaviour::NeverAnswers,
+        Behaviour::DropsPackets,
+        Behaviour::Refuses,
+        Behaviour::Closes,
+    ] {
         let mut world = world(&["--cache-max-ttl=1m"], &[GOOD]);
         let names = ["a.example", "b.example", "c.example"];
         for (name, from) in names.into_iter().zip([0.0, 20.0, 40.0]) {
@@ -155,7 +165,7 @@ fn outage_is_hidden_by_stale_answers() {
 fn slow_answer_is_cached_for_later_clients() {
     let mut world = world(&["--cache-max-ttl=1m"], &[GOOD]);
     world.ask("slow.example", 1.0, 0.0, 1.0);
-    world.be(1, slow(20));
+    world.set_behaviour(1, slow(20));
     world.turn(1, 50.0, slow(2_500));
     world.ask("slow.example", 2.0, 100.0, 110.0);
     let responses = world.run("slow.example");
@@ -176,7 +186,7 @@ fn slow_answer_is_cached_for_later_clients() {
 fn error_does_not_replace_a_cached_answer() {
     let mut world = world(&["--cache-max-ttl=1m"], &[GOOD]);
     world.ask("www.example", 1.0, 0.0, 600.0);
-    world.turn(1, 100.0, Manner::Says(Rcode::SERVFAIL));
+    world.turn(1, 100.0, Behaviour::Says(Rcode::SERVFAIL));
     let responses = world.run("www.example");
     assert_eq!(failed(&responses), 0);
     assert!(are_stale(&after(&responses, 125.0)));
@@ -185,7 +195,7 @@ fn error_does_not_replace_a_cached_answer() {
 
 #[test]
 fn error_is_cached() {
-    let mut world = world(&[], &[Manner::SaysOfBad(Rcode::SERVFAIL)]);
+    let mut world = world(&[], &[Behaviour::SaysOfBad(Rcode::SERVFAIL)]);
     world.ask("bad.example", 100.0, 0.0, 60.0);
     let responses = world.run("bad.example");
     assert_eq!(failed(&responses), 6_000);
@@ -195,8 +205,8 @@ fn error_is_cached() {
 
 #[test]
 fn cached_error_ends_when_an_upstream_recovers() {
-    let manners = [Manner::Says(Rcode::REFUSED), Manner::Hole];
-    let mut world = world(&["--policy=ordered"], &manners);
+    let behaviours = [Behaviour::Says(Rcode::REFUSED), Behaviour::DropsPackets];
+    let mut world = world(&["--policy=ordered"], &behaviours);
     world.ask("www.example", 10.0, 0.0, 60.0);
     world.turn(2, 40.0, GOOD);
     let responses = world.run("www.example");
@@ -207,7 +217,7 @@ fn cached_error_ends_when_an_upstream_recovers() {
 fn stale_answers_are_not_served_without_the_option() {
     let mut world = world(&["--cache-max-ttl=1m", "--serve-stale=0"], &[GOOD]);
     world.ask("www.example", 1.0, 0.0, 200.0);
-    world.turn(1, 30.0, Manner::Refuses);
+    world.turn(1, 30.0, Behaviour::Refuses);
     let responses = world.run("www.example");
     assert_eq!(failed(&after(&responses, 61.0)), 139);
 }

@@ -39,7 +39,7 @@ fn assert_refused(arguments: &[&str], parts: &[&str]) {
     }
 }
 
-fn assert_right(arguments: &[&str]) {
+fn assert_valid(arguments: &[&str]) {
     assert_eq!(check(arguments), (Some(0), String::new()), "{arguments:?}");
 }
 
@@ -75,14 +75,14 @@ fn file_that_cannot_be_written_is_an_error() {
     }
     assert_refused(&[&format!("--dnstap=unix:{log}")], &["--dnstap: ", &log]);
     // Files that can be used are not changed, and no file is created.
-    assert_right(&[
+    assert_valid(&[
         &format!("--query-log={log}"),
         &format!("--clock-stamp={inside}/stamp"),
         &format!("--dnstap=unix:{inside}/missing.sock"),
     ]);
-    assert_right(&[&format!("--query-log={inside}/new.json,sample=2")]);
-    assert_right(&["--query-log=/dev/null"]);
-    assert_right(&["--query-log=-"]);
+    assert_valid(&[&format!("--query-log={inside}/new.json,sample=2")]);
+    assert_valid(&["--query-log=/dev/null"]);
+    assert_valid(&["--query-log=-"]);
     assert_eq!(
         fs::read_to_string(&log).expect("the test wrote the file"),
         "1\n"
@@ -101,7 +101,7 @@ fn pipe_without_a_reader_does_not_block_the_check() {
     let pipe = folder.file("pipe");
     let made = Command::new("mkfifo").arg(&pipe).status();
     assert!(made.is_ok_and(|status| status.success()));
-    assert_right(&[&format!("--query-log={}", pipe.display())]);
+    assert_valid(&[&format!("--query-log={}", pipe.display())]);
 }
 
 #[test]
@@ -164,7 +164,7 @@ fn own_certificate_that_peers_refuse_is_an_error() {
         assert_refused(&[&upstream], &["client-cert: ", &cert, dates]);
     }
     let [cert, key] = certificate(&folder, (2000, 2200));
-    assert_right(&[
+    assert_valid(&[
         "--tls-listen=127.0.0.1",
         "--tls-cert",
         &cert,
@@ -194,5 +194,5 @@ fn warnings_are_written_and_are_no_errors() {
 fn expired_client_authority_is_no_error() {
     let authority = Authority::new("check-authority");
     let ca_file: &Path = &authority.ca_file;
-    assert_right(&["--ca-file", &ca_file.display().to_string()]);
+    assert_valid(&["--ca-file", &ca_file.display().to_string()]);
 }

@@ -13,10 +13,10 @@ use crate::support::program::{Program, free_port, read_framed, send_framed};
 
 /// The behaviour of a plain server.
 #[derive(Clone, Copy)]
-enum Manner {
+enum Behaviour {
     Answers,
     /// Sends invalid replies of several kinds, and then the answer.
-    LiesFirst,
+    ForgesFirst,
     /// Drops the first query for each name.
     LosesFirst,
     /// Truncates answers in datagrams and sends whole answers on connections.
@@ -31,7 +31,7 @@ struct Server {
 }
 
 impl Server {
-    fn start(manner: Manner) -> Self {
+    fn start(behaviour: Behaviour) -> Self {
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()));
         let socket = UdpSocket::bind(address).expect("a free port");
         let listener = TcpListener::bind(address).expect("a free port");
@@ -59,16 +59,18 @@ impl Server {
                 let is_new = names.insert(name);
                 let right = reply(&query, 1);
                 let send = |message: &[u8]| drop(socket.send_to(message, peer));
-                match manner {
-                    Manner::LosesFirst if is_new => continue,
-                    Manner::LiesFirst => lies(&right, peer).iter().for_each(|lie| send(lie)),
-                    Manner::Cuts => {
+                match behaviour {
+                    Behaviour::LosesFirst if is_new => continue,
+                    Behaviour::ForgesFirst => forged_replies(&right, peer)
+                        .iter()
+                        .for_each(|forged| send(forged)),
+                    Behaviour::Cuts => {
                         let mut cut = reply(&query, 0);
                         cut[2] |= 2;
                         send(&cut);
                         continue;
                     }
-                    Manner::Answers | Manner::LosesFirst => {}
+                    Behaviour::Answers | Behaviour::LosesFirst => {}
                 }
                 send(&right);
             }
@@ -82,21 +84,21 @@ impl Server {
 }
 
 /// Returns replies that an attacker or a broken server may send before the answer.
-fn lies(right: &[u8], peer: SocketAddr) -> Vec<Vec<u8>> {
-    let mut lies = vec![right.to_vec(); 4];
-    lies[0][0] ^= 0x55;
-    lies[1][13] ^= 1;
-    lies[2][2] &= 0x7f;
-    lies[3][2] ^= 0x10;
-    for lie in &mut lies {
-        let end = lie.len() - 1;
-        lie[end] ^= 1;
+fn forged_replies(right: &[u8], peer: SocketAddr) -> Vec<Vec<u8>> {
+    let mut forged_replies = vec![right.to_vec(); 4];
+    forged_replies[0][0] ^= 0x55;
+    forged_replies[1][13] ^= 1;
+    forged_replies[2][2] &= 0x7f;
+    forged_replies[3][2] ^= 0x10;
+    for forged in &mut forged_replies {
+        let end = forged.len() - 1;
+        forged[end] ^= 1;
     }
     // The right answer, from another address.
     let elsewhere = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).expect("a socket");
     let _ = elsewhere.send_to(right, peer);
-    lies.push(vec![0; 3]);
-    lies
+    forged_replies.push(vec![0; 3]);
+    forged_replies
 }
 
 fn program(server: &Server) -> Program {
@@ -109,7 +111,7 @@ fn program(server: &Server) -> Program {
 
 #[test]
 fn every_query_has_an_unpredictable_port_and_id() {
-    let server = Server::start(Manner::Answers);
+    let server = Server::start(Behaviour::Answers);
     let program = program(&server);
     for id in 0..300 {
         let query = query(id, "www.Corp.example", 1, None);
@@ -134,7 +136,7 @@ fn every_query_has_an_unpredictable_port_and_id() {
 
 #[test]
 fn reply_that_does_not_match_the_query_is_dropped() {
-    let server = Server::start(Manner::LiesFirst);
+    let server = Server::start(Behaviour::ForgesFirst);
     let program = program(&server);
     for id in 0..20 {
         let query = query(id, "www.corp.example", 1, Some(1232));
@@ -150,7 +152,7 @@ fn reply_that_does_not_match_the_query_is_dropped() {
 
 #[test]
 fn lost_query_is_retried_from_another_port() {
-    let server = Server::start(Manner::LosesFirst);
+    let server = Server::start(Behaviour::LosesFirst);
     let program = program(&server);
     for name in ["a.corp.example", "b.corp.example", "c.corp.example"] {
         let query = query(7, name, 1, Some(1232));
@@ -170,7 +172,7 @@ fn lost_query_is_retried_from_another_port() {
 
 #[test]
 fn truncated_answer_is_fetched_over_tcp() {
-    let server = Server::start(Manner::Cuts);
+    let server = Server::start(Behaviour::Cuts);
     let program = program(&server);
     let query = query(7, "www.corp.example", 1, Some(1232));
     for over_tcp in [true, false] {

@@ -240,7 +240,7 @@ fn options_that_the_user_may_write_are_refused() {
         return;
     };
     let write = |path: &PathBuf| {
-        std::fs::write(path, "log-level = debug\n").expect("the test sent the query")
+        std::fs::write(path, "log-level = debug\n").expect("the folder of the test is writable");
     };
     let in_own = scene.own.file("options");
     write(&in_own);

@@ -6,7 +6,9 @@ use std::time::Duration;
 use dotproxy::base::time::Instant;
 use dotproxy::wire::Rcode;
 
-use crate::support::days::{Event, GOOD, Manner, Reply, Response, World, at, failed, slower_than};
+use crate::support::days::{
+    Behaviour, Event, GOOD, Reply, Response, World, at, failed, slower_than,
+};
 
 const NAME: &str = "bad.example";
 
@@ -16,7 +18,7 @@ fn world(arguments: &[&str], upstreams: u8, reply: Reply) -> World {
     all.extend(arguments.iter().map(|argument| (*argument).to_owned()));
     all.extend((1..=upstreams).map(|host| format!("-u192.0.2.{host}")));
     let mut world = World::started(&all);
-    (1..=upstreams).for_each(|host| world.be(host, Manner::OfBad(reply)));
+    (1..=upstreams).for_each(|host| world.set_behaviour(host, Behaviour::OfBad(reply)));
     world
 }
 
@@ -37,20 +39,20 @@ fn servfail() -> Reply {
 #[test]
 fn answer_with_ttl_0_ends_the_older_answer() {
     let outages = [
-        Manner::OfBad(servfail()),
-        Manner::OfBad(Reply::error(Rcode::REFUSED, None)),
-        Manner::OfBad(Reply::answer(0).after(2_500)),
-        Manner::Mute,
-        Manner::Refuses,
+        Behaviour::OfBad(servfail()),
+        Behaviour::OfBad(Reply::error(Rcode::REFUSED, None)),
+        Behaviour::OfBad(Reply::answer(0).after(2_500)),
+        Behaviour::NeverAnswers,
+        Behaviour::Refuses,
     ];
     for outage in outages {
         let mut world = world(&[], 1, Reply::answer(1));
         world.ask(NAME, 1.0, 0.0, 1.0);
-        world.turn(1, 1.5, Manner::OfBad(Reply::answer(0)));
+        world.turn(1, 1.5, Behaviour::OfBad(Reply::answer(0)));
         world.ask(NAME, 1.0, 3.0, 5.0);
         world.turn(1, 9.0, outage);
         world.ask(NAME, 1.0, 10.0, 11.0);
-        world.turn(1, 16.0, Manner::OfBad(Reply::answer(0)));
+        world.turn(1, 16.0, Behaviour::OfBad(Reply::answer(0)));
         world.ask(NAME, 1.0, 40.0, 80.0);
         let responses = world.run(NAME);
         assert_eq!(stale(&responses), 0);
@@ -62,10 +64,10 @@ fn answer_with_ttl_0_ends_the_older_answer() {
 fn late_answer_with_ttl_0_ends_the_stale_answer() {
     let mut world = world(&[], 1, Reply::answer(1));
     world.ask(NAME, 1.0, 0.0, 1.0);
-    world.turn(1, 1.5, Manner::OfBad(Reply::answer(0).after(2_500)));
+    world.turn(1, 1.5, Behaviour::OfBad(Reply::answer(0).after(2_500)));
     world.ask(NAME, 1.0, 3.0, 4.0);
     // The reply to the query of the third second has arrived.
-    world.turn(1, 7.0, Manner::OfBad(Reply::answer(0)));
+    world.turn(1, 7.0, Behaviour::OfBad(Reply::answer(0)));
     world.ask(NAME, 1.0, 8.0, 60.0);
     let responses = world.run(NAME);
     assert_eq!((failed(&responses), stale(&responses)), (0, 1));
@@ -75,7 +77,7 @@ fn late_answer_with_ttl_0_ends_the_stale_answer() {
 fn answer_that_cannot_be_cached_ends_a_cached_error() {
     let mut world = world(&[], 1, servfail());
     world.ask(NAME, 2.0, 0.0, 140.0);
-    world.turn(1, 60.0, Manner::OfBad(Reply::answer(0)));
+    world.turn(1, 60.0, Behaviour::OfBad(Reply::answer(0)));
     let responses = world.run(NAME);
     assert_eq!(failed(&from(&responses, 91.5)), 0);
 }
@@ -91,12 +93,12 @@ fn verdict_ends_the_stale_answer() {
             let mut world = world(&[], 1, Reply::answer(1));
             world.ask(NAME, 1.0, 0.0, 1.0);
             let verdict = Reply::error(rcode, Some(code));
-            world.turn(1, 1.5, Manner::OfBad(verdict.after(after)));
+            world.turn(1, 1.5, Behaviour::OfBad(verdict.after(after)));
             world.ask(NAME, 2.0, 5.0, 6.0);
             world.ask(NAME, 2.0, 9.0, 40.0);
             // The stale answer does not return after any later reply.
-            world.turn(1, 30.0, Manner::OfBad(servfail()));
-            world.turn(1, 60.0, Manner::Mute);
+            world.turn(1, 30.0, Behaviour::OfBad(servfail()));
+            world.turn(1, 60.0, Behaviour::NeverAnswers);
             world.ask(NAME, 2.0, 70.0, 100.0);
             let responses = world.run(NAME);
             let slow = usize::from(after > 1_800) * 2;
@@ -161,7 +163,7 @@ fn error_backs_off_its_question_for_one_to_thirty_seconds() {
 #[test]
 fn timeout_backs_off_its_question() {
     let mut world = world(&[], 1, Reply::answer(1));
-    world.be(1, Manner::Mute);
+    world.set_behaviour(1, Behaviour::NeverAnswers);
     world.ask(NAME, 20.0, 0.0, 60.0);
     let responses = world.run(NAME);
     assert_eq!(failed(&responses), responses.len());
@@ -195,16 +197,20 @@ fn prefetch_refreshes_answers_with_short_ttls_before_their_end() {
 
 #[test]
 fn failed_prefetch_is_retried_within_the_ttl() {
-    for outage in [Manner::OfBad(servfail()), Manner::Mute, Manner::Closes] {
+    for outage in [
+        Behaviour::OfBad(servfail()),
+        Behaviour::NeverAnswers,
+        Behaviour::Closes,
+    ] {
         let mut world = world(&["--prefetch"], 1, Reply::answer(200));
         world.ask(NAME, 10.0, 0.0, 260.0);
         world.turn(1, 170.0, outage);
-        world.turn(1, 188.0, Manner::OfBad(Reply::answer(200)));
+        world.turn(1, 188.0, Behaviour::OfBad(Reply::answer(200)));
         let responses = world.run(NAME);
         assert_eq!((failed(&responses), stale(&responses)), (0, 0));
         assert_eq!(slower_than(&responses, 0.0), 1);
         let pauses = pauses(&world.bad_sent_at);
-        let is_error = outage == Manner::OfBad(servfail());
+        let is_error = outage == Behaviour::OfBad(servfail());
         let is_short = |pause: &Duration| *pause < Duration::from_secs(1);
         assert!(!is_error || !pauses.iter().any(is_short), "{pauses:?}");
     }
@@ -214,7 +220,7 @@ fn failed_prefetch_is_retried_within_the_ttl() {
 fn failed_prefetch_does_not_make_the_answer_stale() {
     let mut world = world(&["--prefetch"], 1, Reply::answer(20));
     world.ask(NAME, 10.0, 0.0, 18.5);
-    world.turn(1, 10.0, Manner::OfBad(servfail()));
+    world.turn(1, 10.0, Behaviour::OfBad(servfail()));
     world.turn(1, 19.0, GOOD);
     world.ask(NAME, 10.0, 30.0, 31.0);
     let responses = world.run(NAME);

@@ -171,7 +171,7 @@ fn opt(options: &[(u16, Vec<u8>)]) -> Vec<u8> {
 }
 
 /// An extended error that judges the name, so that no other upstream is queried.
-fn judgement(text: &[u8]) -> (u16, Vec<u8>) {
+fn verdict(text: &[u8]) -> (u16, Vec<u8>) {
     (15, [b"\0\x06", text].concat())
 }
 
@@ -235,14 +235,14 @@ fn options_of_the_upstream_leave_room_for_options_of_the_proxy() {
                 let asked = query(name, &own.concat());
                 let room = MESSAGE_LEN_MAX - HEADER_LEN - name.len() - 4 - 11 - left;
                 let kinds: [Vec<(u16, Vec<u8>)>; 4] = [
-                    vec![judgement(&vec![b'x'; room - 6])],
-                    vec![judgement(b"short"), (3, vec![b'n'; room - 11 - 4])],
+                    vec![verdict(&vec![b'x'; room - 6])],
+                    vec![verdict(b"short"), (3, vec![b'n'; room - 11 - 4])],
                     vec![
-                        judgement(&vec![b'y'; 20_000]),
-                        judgement(&vec![b'z'; 20_000]),
-                        judgement(&vec![b'x'; room - 40_000 - 18]),
+                        verdict(&vec![b'y'; 20_000]),
+                        verdict(&vec![b'z'; 20_000]),
+                        verdict(&vec![b'x'; room - 40_000 - 18]),
                     ],
-                    std::iter::repeat_n(judgement(b""), room / 6).collect(),
+                    std::iter::repeat_n(verdict(b""), room / 6).collect(),
                 ];
                 for options in kinds {
                     let mut scene = Scene::new();
@@ -278,7 +278,7 @@ fn extended_error_text_stays_valid_utf_8() {
     ] {
         let mut scene = Scene::new();
         for _ in 0..2 {
-            let rest = opt(&[judgement(&text), (15, vec![0])]);
+            let rest = opt(&[verdict(&text), (15, vec![0])]);
             let response = scene.response(&query(b"\x01a\0", &[]), By::Tcp, |query| {
                 reply(query, [0x81, 0x82], [0, 0, 1], &rest)
             });

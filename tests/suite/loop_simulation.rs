@@ -19,7 +19,7 @@ use rustls::version::{TLS12, TLS13};
 use crate::support::certificates::{Authority, Flaw};
 use crate::support::messages::query;
 use crate::support::network::{Fate, Peers, SimNet, StreamId, World};
-use crate::support::peers::{Cast, Kind, Shows, Temper};
+use crate::support::peers::{FaultRates, Kind, ResolverCertificates, SimulatedPeers};
 use crate::support::{Chance, SeedReport, seeds};
 
 #[test]
@@ -31,8 +31,8 @@ fn every_query_gets_one_response_and_all_resources_are_released() {
             seed,
         };
         let mut chance = Chance::new(seed);
-        let tempers = (0..chance.between(1, 3))
-            .map(|_| some_temper(&mut chance))
+        let rates_by_address = (0..chance.between(1, 3))
+            .map(|_| random_fault_rates(&mut chance))
             .collect();
         let lack = if chance.percent(20) {
             chance.between(0, 3_000)
@@ -40,12 +40,12 @@ fn every_query_gets_one_response_and_all_resources_are_released() {
             0
         };
         let no_descriptors_for = Duration::from_millis(lack);
-        let plain = chance.percent(40).then(|| some_temper(&mut chance));
+        let plain = chance.percent(40).then(|| random_fault_rates(&mut chance));
         let scene = Scene {
             no_descriptors_for,
             plain,
             is_named: chance.percent(30),
-            ..Scene::new(seed, tempers)
+            ..Scene::new(seed, rates_by_address)
         };
         responses += simulate(scene).responses();
     }
@@ -60,9 +60,9 @@ fn healthy_resolver_leaves_no_query_unanswered() {
             seed,
         };
         let world = simulate(Scene {
-            plain: Some(Temper::HEALTHY),
+            plain: Some(FaultRates::HEALTHY),
             is_named: seed % 2 == 0,
-            ..Scene::new(seed, vec![Temper::HEALTHY])
+            ..Scene::new(seed, vec![FaultRates::HEALTHY])
         });
         assert_eq!(world.errors, 0);
     }
@@ -76,13 +76,13 @@ fn lost_datagrams_fail_few_queries() {
             test: "loop_simulation",
             seed,
         };
-        let plain = Temper {
+        let plain = FaultRates {
             loses: 3,
-            ..Temper::HEALTHY
+            ..FaultRates::HEALTHY
         };
         let world = simulate(Scene {
             plain: Some(plain),
-            ..Scene::new(seed, vec![Temper::HEALTHY])
+            ..Scene::new(seed, vec![FaultRates::HEALTHY])
         });
         answers += world.answers;
         errors += world.errors;
@@ -99,11 +99,11 @@ fn resolver_with_short_connections_fails_no_query() {
             seed,
         };
         let lifetime = Chance::new(seed).between(300, 1_500);
-        let temper = Temper {
+        let rates = FaultRates {
             lifetime,
-            ..Temper::HEALTHY
+            ..FaultRates::HEALTHY
         };
-        let world = simulate(Scene::new(seed, vec![temper]));
+        let world = simulate(Scene::new(seed, vec![rates]));
         assert_eq!(world.errors, 0);
     }
 }
@@ -115,11 +115,11 @@ fn impostor_gets_no_query() {
             test: "loop_simulation",
             seed,
         };
-        let temper = Temper {
+        let rates = FaultRates {
             is_impostor: true,
-            ..Temper::HEALTHY
+            ..FaultRates::HEALTHY
         };
-        let world = simulate(Scene::new(seed, vec![temper]));
+        let world = simulate(Scene::new(seed, vec![rates]));
         assert_eq!(world.answers, 0);
     }
 }
@@ -131,15 +131,18 @@ fn second_resolver_replaces_an_unreachable_one() {
             test: "loop_simulation",
             seed,
         };
-        let absent = Temper {
+        let absent = FaultRates {
             refuses: 100,
-            ..Temper::HEALTHY
+            ..FaultRates::HEALTHY
         };
-        let impostor = Temper {
+        let impostor = FaultRates {
             is_impostor: true,
-            ..Temper::HEALTHY
+            ..FaultRates::HEALTHY
         };
-        let world = simulate(Scene::new(seed, vec![absent, impostor, Temper::HEALTHY]));
+        let world = simulate(Scene::new(
+            seed,
+            vec![absent, impostor, FaultRates::HEALTHY],
+        ));
         assert_eq!(world.errors, 0);
     }
 }
@@ -151,13 +154,16 @@ fn same_seed_gives_the_same_trace() {
             test: "loop_simulation",
             seed,
         };
-        let tempers = || {
+        let rates_by_address = || {
             let mut chance = Chance::new(seed);
-            vec![some_temper(&mut chance), some_temper(&mut chance)]
+            vec![
+                random_fault_rates(&mut chance),
+                random_fault_rates(&mut chance),
+            ]
         };
         assert_eq!(
-            simulate(Scene::new(seed, tempers())).trace,
-            simulate(Scene::new(seed, tempers())).trace
+            simulate(Scene::new(seed, rates_by_address())).trace,
+            simulate(Scene::new(seed, rates_by_address())).trace
         );
     }
 }
@@ -171,11 +177,11 @@ fn shutdown_answers_pending_queries() {
         };
         let mut chance = Chance::new(seed);
         let at = Duration::from_millis(chance.between(0, 3_000));
-        let tempers = vec![some_temper(&mut chance)];
+        let rates_by_address = vec![random_fault_rates(&mut chance)];
         let signals = vec![(at, Signal::Report), (at, Signal::Finish)];
         simulate(Scene {
             signals,
-            ..Scene::new(seed, tempers)
+            ..Scene::new(seed, rates_by_address)
         });
     }
 }
@@ -186,9 +192,10 @@ fn burst_of_queries_is_not_delayed() {
     for queries in [5, 60, 300] {
         let config = configuration(&[server], false, false);
         let patience = config.timeouts.deadline();
-        let tempers = BTreeMap::from([(server, Temper::HEALTHY)]);
+        let rates_by_address = BTreeMap::from([(server, FaultRates::HEALTHY)]);
         let mut world = World::new(Chance::new(7));
-        let mut cast = Cast::new(shows().clone(), patience, tempers);
+        let mut cast =
+            SimulatedPeers::new(resolver_certificates().clone(), patience, rates_by_address);
         let client_side = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 53));
         for _ in 0..queries {
             cast.plan_udp_query(&mut world, client_side, Duration::from_secs(1));
@@ -338,9 +345,9 @@ fn run_to_the_end<P: Peers>(reactor: &mut Reactor<SimNet<P>>) {
     }
 }
 
-fn some_temper(chance: &mut Chance) -> Temper {
+fn random_fault_rates(chance: &mut Chance) -> FaultRates {
     let mut degree = || *chance.pick(&[0, 0, 0, 1, 10, 50, 100]);
-    Temper {
+    FaultRates {
         refuses: degree(),
         loses: degree(),
         spoils_handshake: degree(),
@@ -355,21 +362,21 @@ fn some_temper(chance: &mut Chance) -> Temper {
 /// The parameters of a simulation.
 struct Scene {
     seed: u64,
-    tempers: Vec<Temper>,
+    rates_by_address: Vec<FaultRates>,
     signals: Vec<(Duration, Signal)>,
     /// The process has no file descriptors left at first.
     no_descriptors_for: Duration,
     /// A plain resolver for its own names.
-    plain: Option<Temper>,
+    plain: Option<FaultRates>,
     /// The TLS resolvers are configured by host name.
     is_named: bool,
 }
 
 impl Scene {
-    fn new(seed: u64, tempers: Vec<Temper>) -> Self {
+    fn new(seed: u64, rates_by_address: Vec<FaultRates>) -> Self {
         Self {
             seed,
-            tempers,
+            rates_by_address,
             signals: Vec::new(),
             no_descriptors_for: Duration::ZERO,
             plain: None,
@@ -394,11 +401,11 @@ impl Outcome {
 fn simulate(scene: Scene) -> Outcome {
     let Scene {
         seed,
-        tempers,
+        rates_by_address,
         signals,
         ..
     } = scene;
-    let servers: Vec<SocketAddr> = (1..=tempers.len())
+    let servers: Vec<SocketAddr> = (1..=rates_by_address.len())
         .map(|host| {
             SocketAddr::from((
                 [127, 0, 0, u8::try_from(host).expect("a small number")],
@@ -407,18 +414,21 @@ fn simulate(scene: Scene) -> Outcome {
         })
         .collect();
     let config = configuration(&servers, scene.plain.is_some(), scene.is_named);
-    let mut tempers = servers.into_iter().zip(tempers).collect::<BTreeMap<_, _>>();
+    let mut rates_by_address = servers
+        .into_iter()
+        .zip(rates_by_address)
+        .collect::<BTreeMap<_, _>>();
     // Plain upstreams have no authentication.
-    let plain = scene.plain.map(|temper| Temper {
+    let plain = scene.plain.map(|rates| FaultRates {
         is_impostor: false,
-        ..temper
+        ..rates
     });
-    tempers.extend(plain.map(|temper| (PLAIN, temper)));
+    rates_by_address.extend(plain.map(|rates| (PLAIN, rates)));
     let mut world = World::new(Chance::new(seed));
     let lack = scene.no_descriptors_for;
     world.no_descriptors_until = world.now + lack;
     let patience = config.timeouts.deadline() + Duration::from_millis(3);
-    let mut cast = Cast::new(shows().clone(), patience, tempers);
+    let mut cast = SimulatedPeers::new(resolver_certificates().clone(), patience, rates_by_address);
     cast.plain = scene.plain.map(|_| PLAIN);
     cast.bootstrap = scene.is_named.then_some(BOOTSTRAP);
     plan_clients(&mut world, &mut cast, !signals.is_empty());
@@ -492,7 +502,7 @@ pub(crate) fn configured(arguments: &[String]) -> Config {
     }
 }
 
-fn plan_clients(world: &mut World, cast: &mut Cast, for_finish: bool) {
+fn plan_clients(world: &mut World, cast: &mut SimulatedPeers, for_finish: bool) {
     let v4 = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 53));
     let v6 = SocketAddr::from((Ipv6Addr::UNSPECIFIED, 53));
     let some_time = |world: &mut World| Duration::from_micros(world.chance.between(0, 5_000_000));
@@ -529,9 +539,9 @@ fn authority() -> &'static Authority {
     AUTHORITY.get_or_init(|| Authority::new("loop-simulation"))
 }
 
-fn shows() -> &'static Shows {
-    static SHOWS: OnceLock<Shows> = OnceLock::new();
-    SHOWS.get_or_init(|| Shows {
+fn resolver_certificates() -> &'static ResolverCertificates {
+    static RESOLVER_CERTIFICATES: OnceLock<ResolverCertificates> = OnceLock::new();
+    RESOLVER_CERTIFICATES.get_or_init(|| ResolverCertificates {
         right: authority().server(Flaw::None, &[&TLS13, &TLS12]),
         wrong: authority().server(Flaw::WrongName, &[&TLS13, &TLS12]),
     })

@@ -81,7 +81,7 @@ impl Scene {
         self.collect(outbox)
     }
 
-    fn hear(&mut self, link: LinkKey, reply: &[u8]) -> Wanted {
+    fn receive_reply(&mut self, link: LinkKey, reply: &[u8]) -> Wanted {
         let mut outbox = Outbox::default();
         let (proxy, now) = (&mut self.proxy, self.now);
         proxy.handle_reply(link, reply, now, &mut outbox);
@@ -107,9 +107,14 @@ fn reply_on_another_link_is_dropped() {
     assert_ne!(link_a, link_b);
     for (link, forged) in [(*link_b, sent_a), (*link_a, sent_b)] {
         // The attacker has the id and the question of a query on the other link.
-        assert!(scene.hear(link, &reply(forged, 1)).responses.is_empty());
+        assert!(
+            scene
+                .receive_reply(link, &reply(forged, 1))
+                .responses
+                .is_empty()
+        );
     }
-    let right = scene.hear(*link_a, &reply(sent_a, 1)).responses;
+    let right = scene.receive_reply(*link_a, &reply(sent_a, 1)).responses;
     assert!(right[0].0 == 1 && check_response(&first, &right[0].1));
     let ids = scene.discarded(Discard::UnknownId) + scene.discarded(Discard::Mismatch);
     assert_eq!(ids, 2);
@@ -127,7 +132,7 @@ fn reply_to_another_question_is_dropped() {
     let ((link, sent_first), (_, sent_second)) = (&sent_first[0], &sent_second[0]);
     let mut forged = reply(sent_second, 1);
     forged[..2].copy_from_slice(&sent_first[..2]);
-    assert!(scene.hear(*link, &forged).responses.is_empty());
+    assert!(scene.receive_reply(*link, &forged).responses.is_empty());
     assert_eq!(scene.discarded(Discard::Mismatch), 1);
     for id in 0..=u16::MAX {
         let is_in_use = [sent_first, sent_second]
@@ -135,13 +140,13 @@ fn reply_to_another_question_is_dropped() {
             .any(|sent| sent[..2] == id.to_be_bytes());
         if !is_in_use {
             forged[..2].copy_from_slice(&id.to_be_bytes());
-            assert!(scene.hear(*link, &forged).responses.is_empty());
+            assert!(scene.receive_reply(*link, &forged).responses.is_empty());
         }
     }
     assert_eq!(scene.discarded(Discard::UnknownId), 65_534);
     // Both queries are still outstanding, and each gets its own answer.
     for (port, query, sent) in [(2, &second, sent_second), (1, &first, sent_first)] {
-        let responses = scene.hear(*link, &reply(sent, 1)).responses;
+        let responses = scene.receive_reply(*link, &reply(sent, 1)).responses;
         assert_eq!(responses.len(), 1);
         assert!(responses[0].0 == port && check_response(query, &responses[0].1));
     }
@@ -169,7 +174,7 @@ fn unrequested_records_are_not_cached() {
         .header();
     let counts = [header.answers, header.authorities, header.additionals];
     assert_eq!(counts, [2, 1, 2]);
-    let responses = scene.hear(*link, &poisoned).responses;
+    let responses = scene.receive_reply(*link, &poisoned).responses;
     assert_eq!(responses.len(), 1);
     let wanted = scene.ask(2, &query(2, "bank.example", 1, None));
     assert!(wanted.responses.is_empty());
@@ -203,7 +208,7 @@ fn response_has_the_letter_case_of_the_query() {
     let end = 12 + sent_question.expect("the query has a question").len();
     let mut lowered = sent.clone();
     lowered[12..end].make_ascii_lowercase();
-    let responses = scene.hear(link, &reply(&lowered, 1)).responses;
+    let responses = scene.receive_reply(link, &reply(&lowered, 1)).responses;
     assert!(check_response(&odd, &responses[0].1));
     let responses = scene.ask(2, &plain).responses;
     assert!(check_response(&plain, &responses[0].1));

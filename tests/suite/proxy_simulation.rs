@@ -158,7 +158,7 @@ impl World {
         for _ in 0..STEPS {
             self.step(&weights);
         }
-        self.fall_quiet();
+        self.run_until_idle();
         assert_eq!(self.proxy.inflight(), 0, "queries are left");
         assert_eq!(self.proxy.links(), 0, "links are left");
         assert!(
@@ -188,20 +188,20 @@ impl World {
         match event {
             0 => (0..self.chance.between(1, 20)).for_each(|_| self.ask()),
             1 => self.bring_link_up(),
-            2 => (0..self.chance.between(1, 30)).for_each(|_| self.answer_rightly()),
-            3 => self.answer_wrongly(),
+            2 => (0..self.chance.between(1, 30)).for_each(|_| self.send_valid_reply()),
+            3 => self.send_invalid_reply(),
             4 => self.break_link(),
-            5 => self.let_pass(Duration::from_micros(
+            5 => self.advance(Duration::from_micros(
                 self.chance.clone().between(1, 50_000),
             )),
-            6 => self.let_pass(Duration::from_millis(
+            6 => self.advance(Duration::from_millis(
                 self.chance.clone().between(100, 3_000),
             )),
-            _ if self.chance.percent(3) => self.let_pass(Duration::from_secs(100)),
+            _ if self.chance.percent(3) => self.advance(Duration::from_secs(100)),
             _ if self.chance.percent(3) => {
                 let slept = Duration::from_secs(self.chance.between(0, 100_000));
                 self.proxy.handle_resume(slept, self.now, &mut self.outbox);
-                self.obey();
+                self.perform_actions();
             }
             _ if self.chance.percent(3) => self.reconfigure(),
             _ => {}
@@ -214,7 +214,7 @@ impl World {
         self.serves_corp = serves_corp(&self.config);
         self.proxy
             .reconfigure(&self.config, self.now, &mut self.outbox);
-        self.obey();
+        self.perform_actions();
     }
 
     fn ask(&mut self) {
@@ -277,7 +277,7 @@ impl World {
             self.proxy
                 .handle_query(origin, transport, &bytes, self.now, &mut self.outbox);
         assert!(is_owed);
-        self.obey();
+        self.perform_actions();
         assert!(self.proxy.inflight() <= self.config.limits.inflight);
         let waits = |asked: &&u16| client(**asked) == client(port);
         let held = self.asked.keys().filter(waits).count();
@@ -305,10 +305,10 @@ impl World {
         let is_resumed = self.chance.percent(50);
         self.proxy
             .handle_link_up(*key, is_resumed, self.now, &mut self.outbox);
-        self.obey();
+        self.perform_actions();
     }
 
-    fn answer_rightly(&mut self) {
+    fn send_valid_reply(&mut self) {
         let Some(place) = self.some_link(true) else {
             return;
         };
@@ -317,7 +317,7 @@ impl World {
         };
         if self.links[place].1.to.address == BOOTSTRAP.parse().expect("an address") {
             let reply = self.addresses(&bytes);
-            return self.give(key, &reply);
+            return self.deliver_reply(key, &reply);
         }
         let ttl = *self.chance.pick(&[0, 1, 30, 300, 300, 86_400, u32::MAX]);
         let reply = if self.chance.percent(25) {
@@ -328,7 +328,7 @@ impl World {
             let records = *self.chance.pick(&[0, 1, 2, 40, 1_000]);
             reply_for(&bytes, records, ttl)
         };
-        self.give(key, &reply);
+        self.deliver_reply(key, &reply);
     }
 
     /// Returns a reply with random addresses of `dns.example`.
@@ -355,7 +355,7 @@ impl World {
         Some((*key, bytes))
     }
 
-    fn answer_wrongly(&mut self) {
+    fn send_invalid_reply(&mut self) {
         let Some(place) = self.some_link(true) else {
             return;
         };
@@ -367,14 +367,14 @@ impl World {
             let bytes = reply(earlier, 1);
             let id = u16::from_be_bytes([bytes[0], bytes[1]]);
             if !self.links[place].1.pending.contains_key(&id) {
-                self.give(key, &bytes);
+                self.deliver_reply(key, &bytes);
             }
             return;
         }
         let mut ids: Vec<u16> = self.links[place].1.pending.keys().copied().collect();
         ids.sort_unstable();
         if ids.is_empty() {
-            return self.give(key, &[7; 30]);
+            return self.deliver_reply(key, &[7; 30]);
         }
         let id = *self.chance.pick(&ids);
         // Later replies with this id are not checked, because its use depends on whether a client
@@ -395,13 +395,13 @@ impl World {
         if self.links[place].1.pending.contains_key(&id) {
             return;
         }
-        self.give(key, &wrong);
+        self.deliver_reply(key, &wrong);
     }
 
-    fn give(&mut self, key: LinkKey, bytes: &[u8]) {
+    fn deliver_reply(&mut self, key: LinkKey, bytes: &[u8]) {
         self.proxy
             .handle_reply(key, bytes, self.now, &mut self.outbox);
-        self.obey();
+        self.perform_actions();
     }
 
     fn break_link(&mut self) {
@@ -413,18 +413,18 @@ impl World {
         let failure = Failure::from(*self.chance.pick(&FailureKind::ALL));
         self.proxy
             .handle_link_down(key, &failure, self.now, &mut self.outbox);
-        self.obey();
+        self.perform_actions();
     }
 
     /// Advances the time from one timer to the next.
-    fn let_pass(&mut self, duration: Duration) {
+    fn advance(&mut self, duration: Duration) {
         let end = self.now + duration;
         loop {
             let due = self.proxy.poll_timeout().filter(|due| *due <= end);
             self.now = due.unwrap_or(end).max(self.now);
             let inflight = self.proxy.inflight();
             self.proxy.handle_timeout(self.now, &mut self.outbox);
-            self.obey();
+            self.perform_actions();
             if due.is_none() {
                 return;
             }
@@ -439,12 +439,12 @@ impl World {
     }
 
     /// Stops the clients and the upstreams, and runs until no query is left.
-    fn fall_quiet(&mut self) {
-        self.let_pass(Duration::from_secs(60));
+    fn run_until_idle(&mut self) {
+        self.advance(Duration::from_secs(60));
     }
 
     /// Performs the actions of the proxy and checks that they are allowed.
-    fn obey(&mut self) {
+    fn perform_actions(&mut self) {
         while !self.outbox.is_empty() {
             let outbox = std::mem::replace(&mut self.outbox, Outbox::new(true));
             self.check_records(&outbox);

@@ -9,16 +9,16 @@ use dotproxy::wire::{Message, Rcode};
 
 use crate::support::Chance;
 use crate::support::days::{
-    ANSWERING, Event, GOOD, Manner, Response, World, at, failed, slower_than,
+    ANSWERING, Behaviour, Event, GOOD, Response, World, at, failed, slower_than,
 };
 
-const KNOWS: Manner = Manner::Knows;
+const RESOLVES: Behaviour = Behaviour::Resolves;
 
 /// Returns a proxy with these arguments, in front of addresses with these last bytes.
-fn world(arguments: &[&str], manners: &[(u8, Manner)]) -> World {
+fn world(arguments: &[&str], behaviours: &[(u8, Behaviour)]) -> World {
     let mut world = World::started(arguments);
-    for (host, manner) in manners {
-        world.be(*host, *manner);
+    for (host, behaviour) in behaviours {
+        world.set_behaviour(*host, *behaviour);
     }
     world
 }
@@ -54,7 +54,11 @@ fn queries_for_a_domain_go_to_its_upstreams_only() {
 #[test]
 fn queries_for_a_domain_stay_in_its_pool_when_it_fails() {
     let corp = "-uudp://192.0.2.10,domain=corp.example";
-    for trouble in [Manner::Refuses, Manner::Mute, Manner::Says(Rcode::SERVFAIL)] {
+    for trouble in [
+        Behaviour::Refuses,
+        Behaviour::NeverAnswers,
+        Behaviour::Says(Rcode::SERVFAIL),
+    ] {
         let mut world = world(&["-u192.0.2.1", corp], &[(1, GOOD), (10, trouble)]);
         world.ask("a.corp.example", 10.0, 0.0, 10.0);
         world.ask("a.example", 10.0, 0.0, 10.0);
@@ -80,7 +84,7 @@ fn name_without_a_route_is_refused() {
 #[test]
 fn lost_datagrams_are_retried() {
     let corp = "-uudp://192.0.2.10,domain=corp.example";
-    let mut world = world(&[corp], &[(10, Manner::Loses { every: 50 })]);
+    let mut world = world(&[corp], &[(10, Behaviour::Loses { every: 50 })]);
     world.ask("a.corp.example", 100.0, 0.0, 60.0);
     let responses = world.run("a.corp.example");
     assert_eq!(failed(&responses), 0);
@@ -95,7 +99,10 @@ fn lost_datagrams_are_retried() {
 fn every_datagram_has_its_own_port() {
     // Queries up to the limit are sent, and the others when there is room.
     let corp = "-uudp://192.0.2.10,domain=corp.example";
-    let mut world = world(&[corp], &[(10, Manner::Takes(Duration::from_millis(100)))]);
+    let mut world = world(
+        &[corp],
+        &[(10, Behaviour::Takes(Duration::from_millis(100)))],
+    );
     world.ask("a.corp.example", 100_000.0, 0.0, 0.003);
     let responses = world.run("a.corp.example");
     assert_eq!((failed(&responses), responses.len()), (0, 300));
@@ -112,7 +119,7 @@ fn every_datagram_has_its_own_port() {
 fn truncated_answer_is_retried_over_tcp() {
     let corp = "-uudp://192.0.2.10,domain=corp.example";
     for on_connections in [true, false] {
-        let mut world = world(&[corp], &[(10, Manner::Cuts { on_connections })]);
+        let mut world = world(&[corp], &[(10, Behaviour::Cuts { on_connections })]);
         world.ask("a.corp.example", 10.0, 0.0, 10.0);
         let responses = world.run("a.corp.example");
         assert_eq!(failed(&responses), 0);
@@ -125,7 +132,7 @@ fn truncated_answer_is_retried_over_tcp() {
 #[test]
 fn refused_datagram_fails_soon() {
     let corp = "-uudp://192.0.2.10,domain=corp.example";
-    let mut world = world(&[corp], &[(10, Manner::Refuses)]);
+    let mut world = world(&[corp], &[(10, Behaviour::Refuses)]);
     world.ask("a.corp.example", 1.0, 0.0, 10.0);
     let responses = world.run("a.corp.example");
     assert_eq!(failed(&responses), responses.len());
@@ -197,7 +204,7 @@ fn plain_server_is_used_again_after_its_recovery() {
         "-uudp://192.0.2.11,domain=corp.example",
         "--policy=ordered",
     ];
-    let mut world = world(&arguments, &[(10, Manner::Refuses), (11, GOOD)]);
+    let mut world = world(&arguments, &[(10, Behaviour::Refuses), (11, GOOD)]);
     world.ask("a.corp.example", 20.0, 0.0, 120.0);
     world.turn(10, 30.0, GOOD);
     let responses = world.run("a.corp.example");
@@ -216,7 +223,7 @@ fn error_of_one_upstream_is_hidden_by_an_answer_of_another() {
         Rcode::FORMERR,
     ] {
         for policy in ["fastest", "ordered", "round-robin"] {
-            let mut world = World::with(policy, &[Manner::Says(rcode), GOOD]);
+            let mut world = World::with(policy, &[Behaviour::Says(rcode), GOOD]);
             world.ask("www.example", 100.0, 0.0, 60.0);
             let responses = world.run("www.example");
             assert_eq!(failed(&responses), 0, "{policy}, {rcode:?}");
@@ -230,7 +237,7 @@ fn error_of_one_upstream_is_hidden_by_an_answer_of_another() {
 
 #[test]
 fn error_of_all_upstreams_is_the_response() {
-    let bad = Manner::SaysOfBad(Rcode::SERVFAIL);
+    let bad = Behaviour::SaysOfBad(Rcode::SERVFAIL);
     let mut world = World::with("ordered", &[bad, bad, bad, bad]);
     world.ask("bad.example", 10.0, 0.0, 10.0);
     world.ask("www.example", 10.0, 0.0, 10.0);
@@ -246,11 +253,11 @@ fn error_of_all_upstreams_is_the_response() {
 
 #[test]
 fn common_error_does_not_restore_a_failing_upstream() {
-    let manners = [
-        Manner::Says(Rcode::REFUSED),
-        Manner::SaysOfBad(Rcode::SERVFAIL),
+    let behaviours = [
+        Behaviour::Says(Rcode::REFUSED),
+        Behaviour::SaysOfBad(Rcode::SERVFAIL),
     ];
-    let mut world = World::with("ordered", &manners);
+    let mut world = World::with("ordered", &behaviours);
     world.ask("bad.example", 10.0, 0.0, 60.0);
     world.ask("www.example", 10.0, 0.0, 60.0);
     assert_eq!(failed(&world.run("www.example")), 0);
@@ -260,8 +267,8 @@ fn common_error_does_not_restore_a_failing_upstream() {
 
 #[test]
 fn upstream_that_fails_one_name_is_used_for_others() {
-    let manners = [Manner::SaysOfBad(Rcode::SERVFAIL), GOOD];
-    let mut world = World::with("ordered", &manners);
+    let behaviours = [Behaviour::SaysOfBad(Rcode::SERVFAIL), GOOD];
+    let mut world = World::with("ordered", &behaviours);
     world.ask("bad.example", 1.0, 0.0, 60.0);
     world.ask("www.example", 50.0, 0.0, 60.0);
     assert_eq!(failed(&world.run("bad.example")), 0);
@@ -271,7 +278,7 @@ fn upstream_that_fails_one_name_is_used_for_others() {
 
 #[test]
 fn error_of_a_single_upstream_is_delivered_at_once() {
-    let mut world = World::new(&[Manner::Says(Rcode::REFUSED)]);
+    let mut world = World::new(&[Behaviour::Says(Rcode::REFUSED)]);
     world.ask("www.example", 10.0, 0.0, 10.0);
     let responses = world.run("www.example");
     assert!(responses.iter().all(|r| r.rcode == Rcode::REFUSED));
@@ -282,10 +289,10 @@ fn error_of_a_single_upstream_is_delivered_at_once() {
 
 #[test]
 fn upstream_that_refused_is_used_again_after_its_recovery() {
-    let mut world = World::with("ordered", &[Manner::Says(Rcode::REFUSED), GOOD]);
+    let mut world = World::with("ordered", &[Behaviour::Says(Rcode::REFUSED), GOOD]);
     world.ask("www.example", 50.0, 0.0, 120.0);
     world.turn(1, 30.0, GOOD);
-    world.turn(2, 100.0, Manner::Refuses);
+    world.turn(2, 100.0, Behaviour::Refuses);
     let responses = world.run("www.example");
     assert_eq!(failed(&responses), 0);
     assert!(world.sent_to(1) > 2_500, "{}", world.sent_to(1));
@@ -293,8 +300,12 @@ fn upstream_that_refused_is_used_again_after_its_recovery() {
 
 #[test]
 fn unanswered_second_opinion_delays_few_responses() {
-    for second in [Manner::Hole, Manner::Mute, Manner::Refuses] {
-        let bad = Manner::SaysOfBad(Rcode::SERVFAIL);
+    for second in [
+        Behaviour::DropsPackets,
+        Behaviour::NeverAnswers,
+        Behaviour::Refuses,
+    ] {
+        let bad = Behaviour::SaysOfBad(Rcode::SERVFAIL);
         let mut world = World::with("ordered", &[bad, second]);
         world.ask("bad.example", 2.0, 0.0, 30.0);
         let responses = world.run("bad.example");
@@ -306,8 +317,8 @@ fn unanswered_second_opinion_delays_few_responses() {
 
 #[test]
 fn error_is_seldom_delayed_for_a_silent_upstream() {
-    let silent = Manner::Stalls { after: 3 };
-    let others = [Manner::Says(Rcode::REFUSED), Manner::Closes];
+    let silent = Behaviour::Stalls { after: 3 };
+    let others = [Behaviour::Says(Rcode::REFUSED), Behaviour::Closes];
     for others in [others, [others[1], others[0]]] {
         let mut world = World::with("ordered", &[silent, others[0], others[1]]);
         world.ask("www.example", 10.0, 0.0, 5.0);
@@ -330,8 +341,8 @@ fn after<'a>(responses: &[&'a Response], seconds: f64) -> Vec<&'a Response> {
 
 #[test]
 fn host_name_of_an_upstream_is_resolved() {
-    let mut world = world(&NAMED, &[(1, GOOD), (2, GOOD), (53, KNOWS)]);
-    world.live_at(&["192.0.2.1", "2001:db8::2"]);
+    let mut world = world(&NAMED, &[(1, GOOD), (2, GOOD), (53, RESOLVES)]);
+    world.set_addresses(&["192.0.2.1", "2001:db8::2"]);
     world.ask("www.example", 10.0, 0.0, 30.0);
     let responses = world.run("www.example");
     assert_eq!(failed(&responses), 0);
@@ -345,10 +356,10 @@ fn host_name_of_an_upstream_is_resolved() {
 
 #[test]
 fn queries_wait_for_the_address() {
-    let mut world = world(&NAMED, &[(1, GOOD), (53, Manner::Refuses)]);
-    world.live_at(&["192.0.2.1"]);
+    let mut world = world(&NAMED, &[(1, GOOD), (53, Behaviour::Refuses)]);
+    world.set_addresses(&["192.0.2.1"]);
     world.ask("www.example", 10.0, 0.0, 20.0);
-    world.turn(53, 5.0, KNOWS);
+    world.turn(53, 5.0, RESOLVES);
     let responses = world.run("www.example");
     assert_eq!(failed(&after(&responses, 6.0)), 0);
     assert_eq!(slower_than(&responses, 1.2), 0);
@@ -358,7 +369,7 @@ fn queries_wait_for_the_address() {
 
 #[test]
 fn unresolvable_upstream_fails_queries_soon() {
-    let mut world = world(&NAMED, &[(53, KNOWS)]);
+    let mut world = world(&NAMED, &[(53, RESOLVES)]);
     world.ask("www.example", 10.0, 0.0, 20.0);
     let responses = world.run("www.example");
     assert_eq!(failed(&responses), responses.len());
@@ -369,11 +380,11 @@ fn unresolvable_upstream_fails_queries_soon() {
 
 #[test]
 fn expired_address_is_used_until_it_is_resolved_again() {
-    let mut world = world(&NAMED, &[(1, GOOD), (53, KNOWS)]);
+    let mut world = world(&NAMED, &[(1, GOOD), (53, RESOLVES)]);
     world.ttl = 60;
-    world.live_at(&["192.0.2.1"]);
+    world.set_addresses(&["192.0.2.1"]);
     world.ask("www.example", 1.0, 0.0, 600.0);
-    world.turn(53, 30.0, Manner::Mute);
+    world.turn(53, 30.0, Behaviour::NeverAnswers);
     let responses = world.run("www.example");
     assert_eq!(failed(&responses), 0);
     assert_eq!(slower_than(&responses, 0.1), 0);
@@ -383,9 +394,9 @@ fn expired_address_is_used_until_it_is_resolved_again() {
 
 #[test]
 fn address_is_resolved_again_when_it_expires() {
-    let mut world = world(&NAMED, &[(1, GOOD), (53, KNOWS)]);
+    let mut world = world(&NAMED, &[(1, GOOD), (53, RESOLVES)]);
     world.ttl = 100;
-    world.live_at(&["192.0.2.1"]);
+    world.set_addresses(&["192.0.2.1"]);
     world.ask("www.example", 1.0, 0.0, 1_000.0);
     assert_eq!(failed(&world.run("www.example")), 0);
     let asked = world.sent_to(53);
@@ -395,10 +406,10 @@ fn address_is_resolved_again_when_it_expires() {
 #[test]
 fn wrong_address_is_not_resolved_more_often() {
     // The TTL is 0, or no server listens on the address.
-    for (ttl, manner) in [(0, GOOD), (300, Manner::Refuses)] {
-        let mut world = world(&NAMED, &[(1, manner), (53, KNOWS)]);
+    for (ttl, behaviour) in [(0, GOOD), (300, Behaviour::Refuses)] {
+        let mut world = world(&NAMED, &[(1, behaviour), (53, RESOLVES)]);
         world.ttl = ttl;
-        world.live_at(&["192.0.2.1"]);
+        world.set_addresses(&["192.0.2.1"]);
         world.ask("www.example", 2.0, 0.0, 300.0);
         world.run("www.example");
         let asked = world.sent_to(53) / 2;
@@ -408,11 +419,11 @@ fn wrong_address_is_not_resolved_more_often() {
 
 #[test]
 fn number_of_addresses_of_an_upstream_is_limited() {
-    let manners: Vec<_> = (1..=20).map(|host| (host, Manner::Refuses)).collect();
+    let behaviours: Vec<_> = (1..=20).map(|host| (host, Behaviour::Refuses)).collect();
     let addresses: Vec<_> = (1..=20).map(|host| format!("192.0.2.{host}")).collect();
     let addresses: Vec<_> = addresses.iter().map(String::as_str).collect();
-    let mut world = world(&NAMED, &[&manners[..], &[(53, KNOWS)]].concat());
-    world.live_at(&addresses);
+    let mut world = world(&NAMED, &[&behaviours[..], &[(53, RESOLVES)]].concat());
+    world.set_addresses(&addresses);
     world.ask("www.example", 2.0, 0.0, 60.0);
     world.run("www.example");
     assert_eq!(world.connected_to, (1..=4).collect());
@@ -420,15 +431,18 @@ fn number_of_addresses_of_an_upstream_is_limited() {
 
 #[test]
 fn upstream_that_moves_repeatedly_is_resolved() {
-    let mut world = world(&NAMED, &[(1, GOOD), (2, Manner::Refuses), (53, KNOWS)]);
+    let mut world = world(
+        &NAMED,
+        &[(1, GOOD), (2, Behaviour::Refuses), (53, RESOLVES)],
+    );
     world.ttl = 86_400;
-    world.live_at(&["192.0.2.1"]);
+    world.set_addresses(&["192.0.2.1"]);
     world.ask("www.example", 20.0, 0.0, 130.0);
     for (number, time) in (1..13).map(|number| (number, 10.0 * f64::from(number))) {
         let (from, to) = if number % 2 == 1 { (1, 2) } else { (2, 1) };
         world.move_to(time, &[["192.0.2.1", "192.0.2.2"][to - 1]]);
         world.turn([1, 2][to - 1], time, GOOD);
-        world.turn([1, 2][from - 1], time, Manner::Refuses);
+        world.turn([1, 2][from - 1], time, Behaviour::Refuses);
     }
     let responses = world.run("www.example");
     assert_eq!(failed(&responses), 0);
@@ -437,18 +451,26 @@ fn upstream_that_moves_repeatedly_is_resolved() {
 
 #[test]
 fn upstream_that_has_moved_is_resolved() {
-    for gone in [Manner::Refuses, Manner::Hole, Manner::Impostor] {
-        let manners = [(1, GOOD), (2, GOOD), (53, KNOWS)];
-        let mut world = world(&NAMED, &manners);
+    for gone in [
+        Behaviour::Refuses,
+        Behaviour::DropsPackets,
+        Behaviour::Impostor,
+    ] {
+        let behaviours = [(1, GOOD), (2, GOOD), (53, RESOLVES)];
+        let mut world = world(&NAMED, &behaviours);
         world.ttl = 86_400;
-        world.live_at(&["192.0.2.1"]);
+        world.set_addresses(&["192.0.2.1"]);
         world.ask("www.example", 20.0, 0.0, 60.0);
         world.move_to(20.0, &["192.0.2.2"]);
-        world.turn(1, 20.0, Manner::Refuses);
+        world.turn(1, 20.0, Behaviour::Refuses);
         world.turn(1, 20.001, gone);
         let responses = world.run("www.example");
         assert_eq!(failed(&responses), 0);
-        let wait = if gone == Manner::Hole { 3.3 } else { 1.0 };
+        let wait = if gone == Behaviour::DropsPackets {
+            3.3
+        } else {
+            1.0
+        };
         assert_eq!(slower_than(&responses, wait), 0);
         assert_eq!(slower_than(&after(&responses, 24.0), 0.1), 0);
     }
@@ -456,9 +478,9 @@ fn upstream_that_has_moved_is_resolved() {
 
 #[test]
 fn former_address_of_an_upstream_is_not_used() {
-    let mut world = world(&NAMED, &[(1, GOOD), (2, GOOD), (53, KNOWS)]);
+    let mut world = world(&NAMED, &[(1, GOOD), (2, GOOD), (53, RESOLVES)]);
     world.ttl = 60;
-    world.live_at(&["192.0.2.1"]);
+    world.set_addresses(&["192.0.2.1"]);
     world.ask("www.example", 10.0, 0.0, 120.0);
     world.move_to(30.0, &["192.0.2.2"]);
     assert_eq!(failed(&world.run("www.example")), 0);
@@ -469,9 +491,13 @@ fn former_address_of_an_upstream_is_not_used() {
 #[test]
 fn broken_address_family_delays_few_queries() {
     for (first, second) in [("2001:db8::1", "192.0.2.2"), ("192.0.2.1", "2001:db8::2")] {
-        for trouble in [Manner::Hole, Manner::Refuses, Manner::Mute] {
-            let mut world = world(&NAMED, &[(1, trouble), (2, GOOD), (53, KNOWS)]);
-            world.live_at(&[first, second]);
+        for trouble in [
+            Behaviour::DropsPackets,
+            Behaviour::Refuses,
+            Behaviour::NeverAnswers,
+        ] {
+            let mut world = world(&NAMED, &[(1, trouble), (2, GOOD), (53, RESOLVES)]);
+            world.set_addresses(&[first, second]);
             world.ask("www.example", 20.0, 0.0, 60.0);
             let responses = world.run("www.example");
             assert_eq!(failed(&responses), 0);
@@ -483,12 +509,12 @@ fn broken_address_family_delays_few_queries() {
 
 #[test]
 fn addresses_of_one_upstream_are_ranked_under_every_policy() {
-    let slow = Manner::Takes(Duration::from_millis(100));
+    let slow = Behaviour::Takes(Duration::from_millis(100));
     for policy in ["ordered", "round-robin"] {
         let policy = format!("--policy={policy}");
         let arguments = [NAMED[0], NAMED[1], &policy];
-        let mut world = world(&arguments, &[(1, slow), (2, GOOD), (53, KNOWS)]);
-        world.live_at(&["192.0.2.1", "192.0.2.2"]);
+        let mut world = world(&arguments, &[(1, slow), (2, GOOD), (53, RESOLVES)]);
+        world.set_addresses(&["192.0.2.1", "192.0.2.2"]);
         world.ask("www.example", 50.0, 0.0, 60.0);
         let responses = world.run("www.example");
         assert_eq!(slower_than(&after(&responses, 20.0), 0.05), 0, "{policy}");
@@ -503,8 +529,11 @@ fn round_robin_counts_upstreams_not_addresses() {
         NAMED[1],
         "--policy=round-robin",
     ];
-    let mut world = world(&arguments, &[(1, GOOD), (2, GOOD), (9, GOOD), (53, KNOWS)]);
-    world.live_at(&["192.0.2.1", "192.0.2.2"]);
+    let mut world = world(
+        &arguments,
+        &[(1, GOOD), (2, GOOD), (9, GOOD), (53, RESOLVES)],
+    );
+    world.set_addresses(&["192.0.2.1", "192.0.2.2"]);
     world.ask("www.example", 100.0, 0.0, 30.0);
     assert_eq!(failed(&world.run("www.example")), 0);
     let (named, other) = (world.sent_to(1) + world.sent_to(2), world.sent_to(9));
@@ -519,10 +548,10 @@ fn order_is_kept_when_an_address_is_resolved_late() {
         NAMED[1],
         "--policy=ordered",
     ];
-    let manners = [(1, GOOD), (9, GOOD), (53, Manner::Mute)];
-    let mut world = world(&arguments, &manners);
-    world.live_at(&["192.0.2.1"]);
-    world.turn(53, 10.0, KNOWS);
+    let behaviours = [(1, GOOD), (9, GOOD), (53, Behaviour::NeverAnswers)];
+    let mut world = world(&arguments, &behaviours);
+    world.set_addresses(&["192.0.2.1"]);
+    world.turn(53, 10.0, RESOLVES);
     world.ask("www.example", 10.0, 0.0, 60.0);
     let responses = world.run("www.example");
     assert_eq!(failed(&responses), 0);
@@ -532,22 +561,22 @@ fn order_is_kept_when_an_address_is_resolved_late() {
 
 #[test]
 fn random_failures_and_moves_fail_few_queries() {
-    let moods = [
+    let candidates = [
         GOOD,
-        Manner::Mute,
-        Manner::Hole,
-        Manner::Refuses,
-        Manner::Impostor,
-        Manner::Says(Rcode::SERVFAIL),
+        Behaviour::NeverAnswers,
+        Behaviour::DropsPackets,
+        Behaviour::Refuses,
+        Behaviour::Impostor,
+        Behaviour::Says(Rcode::SERVFAIL),
     ];
     let (mut asked, mut lost) = (0, 0);
     for seed in crate::support::seeds(24) {
         let mut chance = Chance::new(seed);
         let arguments = ["-utls://dns.example", "-u192.0.2.9", NAMED[1]];
-        let manners = [(1, GOOD), (2, GOOD), (3, GOOD), (9, GOOD), (53, KNOWS)];
-        let mut world = world(&arguments, &manners);
+        let behaviours = [(1, GOOD), (2, GOOD), (3, GOOD), (9, GOOD), (53, RESOLVES)];
+        let mut world = world(&arguments, &behaviours);
         world.ttl = 60;
-        world.live_at(&["192.0.2.1", "2001:db8::2"]);
+        world.set_addresses(&["192.0.2.1", "2001:db8::2"]);
         world.ask("www.example", 50.0, 0.0, 300.0);
         let mut time = 0.0;
         let mut is_other_well = true;
@@ -561,15 +590,15 @@ fn random_failures_and_moves_fail_few_queries() {
             world.turn(if is_other_well { 2 } else { 9 }, time, GOOD);
             is_other_well = !is_other_well;
             time += 3.0;
-            let its_moods = &moods[..if is_other_well { 6 } else { 5 }];
+            let allowed = &candidates[..if is_other_well { 6 } else { 5 }];
             for host in [1, 2, 3]
                 .into_iter()
                 .filter(|host| is_other_well || *host != 2)
             {
-                world.turn(host, time, *chance.pick(its_moods));
+                world.turn(host, time, *chance.pick(allowed));
             }
             if !is_other_well {
-                world.turn(9, time, *chance.pick(&moods));
+                world.turn(9, time, *chance.pick(&candidates));
             }
             let homes = [["192.0.2.1", "2001:db8::2"], ["192.0.2.3", "192.0.2.2"]];
             let home = *chance.pick(&homes);

@@ -11,7 +11,7 @@ use crate::support::messages::query;
 use crate::support::program::{Program, await_that, free_port, spawn};
 
 /// Starts the program with such an upstream and sends a query. Returns the log line with the error.
-fn complaint(arguments: &[String]) -> String {
+fn warning_line(arguments: &[String]) -> String {
     let program = Program::start(arguments);
     program.ask(&query(1, "www.example", 1, None));
     await_that("it says what is wrong", || {
@@ -34,7 +34,7 @@ fn timeout_after_tcp_connected_is_told_from_no_connection() {
     let server = Faulty::start(&authority, 0);
     server.plan(Fault::StallHandshake, u64::MAX);
     let upstream = format!("--upstream={}", server.address);
-    let line = complaint(&[upstream, "--timeout=1s".to_owned()]);
+    let line = warning_line(&[upstream, "--timeout=1s".to_owned()]);
     assert_says(
         &line,
         &["handshake timeout: TCP connected, TLS got no reply"],
@@ -49,7 +49,7 @@ fn port_of_plain_dns_is_logged() {
     let listener = TcpListener::bind((own, 53)).expect("the tests run as root");
     let upstream = format!("--upstream={own}:53");
     let hint = "port 53 is for plain DNS, DNS over TLS is on port 853";
-    let line = complaint(&[upstream.clone(), "--timeout=1s".to_owned()]);
+    let line = warning_line(&[upstream.clone(), "--timeout=1s".to_owned()]);
     assert_says(&line, &["TCP connected, TLS got no reply", hint]);
     // Other servers close the connection or answer with data that is not TLS.
     std::thread::spawn(move || {
@@ -61,7 +61,7 @@ fn port_of_plain_dns_is_logged() {
             }
         }
     });
-    let line = complaint(&[upstream, "--timeout=1s".to_owned()]);
+    let line = warning_line(&[upstream, "--timeout=1s".to_owned()]);
     assert_says(&line, &[hint]);
 }
 
@@ -71,7 +71,7 @@ fn end_within_the_handshake_is_logged() {
     let server = Faulty::start(&authority, 0);
     server.plan(Fault::EndAtAccept(End::Fin), u64::MAX);
     let upstream = format!("--upstream={}", server.address);
-    let line = complaint(&[upstream]);
+    let line = warning_line(&[upstream]);
     assert_says(
         &line,
         &["connection closed by upstream: within the TLS handshake"],
@@ -84,9 +84,9 @@ fn advice_for_an_unknown_authority_depends_on_the_options() {
     let other = Authority::new("wrong-ca");
     let server = Faulty::start(&authority, 0);
     let upstream = format!("--upstream={}", server.address);
-    let line = complaint(std::slice::from_ref(&upstream));
+    let line = warning_line(std::slice::from_ref(&upstream));
     assert_says(&line, &["authority that is not trusted", "give --ca-file"]);
-    let line = complaint(&[upstream, format!("--ca-file={}", other.ca_file.display())]);
+    let line = warning_line(&[upstream, format!("--ca-file={}", other.ca_file.display())]);
     assert_says(&line, &["authority that is not in --ca-file"]);
     assert!(!line.contains("give --ca-file"), "{line}");
 }
@@ -104,7 +104,7 @@ fn log_names_the_source_of_the_time() {
         .expect("the folder of the test is writable");
     let server = Faulty::start(&authority, 0);
     server.plan(Fault::Certificate(Flaw::ExpiresSoon), u64::MAX);
-    let line = complaint(&[
+    let line = warning_line(&[
         format!("--upstream={}", server.address),
         format!("--ca-file={}", authority.ca_file.display()),
         format!("--clock-stamp={}", stamp.display()),
@@ -202,7 +202,7 @@ fn unsupported_algorithms_are_named() {
     ] {
         let folder = Folder::new(&format!("openssl-{label}"));
         let server = OpensslServer::start(&folder, new_key, arguments);
-        let line = complaint(&[
+        let line = warning_line(&[
             format!("--upstream={}", server.address),
             format!("--ca-file={}", folder.file("cert").display()),
         ]);

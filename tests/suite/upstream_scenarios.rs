@@ -8,13 +8,13 @@ use dotproxy::wire::Rcode;
 
 use crate::support::Chance;
 use crate::support::days::{
-    CONNECTING, Event, GOOD, Manner, Response, World, at, failed, slow, slower_than,
+    Behaviour, CONNECTING, Event, GOOD, Response, World, at, failed, slow, slower_than,
 };
 
 #[test]
 fn unanswered_name_does_not_affect_others() {
-    for manners in [&[GOOD][..], &[GOOD, GOOD]] {
-        let mut world = World::new(manners);
+    for behaviours in [&[GOOD][..], &[GOOD, GOOD]] {
+        let mut world = World::new(behaviours);
         world.ask("slow.example", 1.0 / 6.0, 0.0, 1_200.0);
         world.ask("www.example", 1.0 / 61.0, 1.7, 1_200.0);
         let responses = world.run("www.example");
@@ -36,10 +36,10 @@ fn slow_answer_is_waited_for() {
 #[test]
 fn second_upstream_serves_while_the_first_does_not() {
     let firsts = [
-        Manner::Mute,
-        Manner::Hole,
-        Manner::Refuses,
-        Manner::Impostor,
+        Behaviour::NeverAnswers,
+        Behaviour::DropsPackets,
+        Behaviour::Refuses,
+        Behaviour::Impostor,
     ];
     for (first, policy) in firsts
         .into_iter()
@@ -60,11 +60,11 @@ fn second_upstream_serves_while_the_first_does_not() {
 /// Checks two upstreams, of which the first behaves as given: at 300 queries per second for 20 s,
 /// every query is answered, half of them within 30 ms and 99 % within 400 ms. Few of the messages
 /// upstream are second queries.
-fn check_chaos(policy: &str, label: &str, first: Manner, turns: &[(f64, Manner)]) {
+fn check_chaos(policy: &str, label: &str, first: Behaviour, turns: &[(f64, Behaviour)]) {
     let mut world = World::with(policy, &[first, GOOD]);
     world.ask("www.example", 300.0, 0.0, 20.0);
-    for (time, manner) in turns {
-        world.turn(1, *time, *manner);
+    for (time, behaviour) in turns {
+        world.turn(1, *time, *behaviour);
     }
     let mut responses = world.run("www.example");
     responses.sort_by_key(|response| response.waited);
@@ -88,32 +88,37 @@ fn faults_of_one_upstream_are_hidden_by_a_healthy_one() {
         .map(|n| {
             (
                 2.0 * f64::from(n),
-                if n % 2 == 1 { Manner::Refuses } else { GOOD },
+                if n % 2 == 1 { Behaviour::Refuses } else { GOOD },
             )
         })
         .collect();
     for policy in ["fastest", "ordered", "round-robin"] {
-        check_chaos(policy, "refuses", Manner::Refuses, &[]);
-        check_chaos(policy, "black hole", Manner::Hole, &[]);
-        check_chaos(policy, "never answers", Manner::Mute, &[]);
-        check_chaos(policy, "is an impostor", Manner::Impostor, &[]);
+        check_chaos(policy, "refuses", Behaviour::Refuses, &[]);
+        check_chaos(policy, "black hole", Behaviour::DropsPackets, &[]);
+        check_chaos(policy, "never answers", Behaviour::NeverAnswers, &[]);
+        check_chaos(policy, "is an impostor", Behaviour::Impostor, &[]);
         check_chaos(
             policy,
             "stalls after 100 answers",
-            Manner::Stalls { after: 100 },
+            Behaviour::Stalls { after: 100 },
             &[],
         );
         check_chaos(policy, "flaps", GOOD, &flaps);
-        check_chaos(policy, "falls silent", GOOD, &[(5.0, Manner::Mute)]);
+        check_chaos(
+            policy,
+            "falls silent",
+            GOOD,
+            &[(5.0, Behaviour::NeverAnswers)],
+        );
     }
-    let slow = Manner::Takes(Duration::from_millis(300));
+    let slow = Behaviour::Takes(Duration::from_millis(300));
     check_chaos("fastest", "300 ms slow", slow, &[]);
     check_chaos("fastest", "becomes slow", GOOD, &[(5.0, slow)]);
 }
 
 #[test]
 fn fastest_follows_changes_of_speed() {
-    let slow = Manner::Takes(Duration::from_millis(100));
+    let slow = Behaviour::Takes(Duration::from_millis(100));
     let mut world = World::new(&[GOOD, slow, slow]);
     world.ask("www.example", 50.0, 0.0, 200.0);
     world.turn(1, 50.0, slow);
@@ -128,19 +133,19 @@ fn fastest_follows_changes_of_speed() {
 
 #[test]
 fn one_healthy_upstream_of_three_is_enough() {
-    let moods = [
+    let candidates = [
         GOOD,
         GOOD,
-        Manner::Mute,
-        Manner::Hole,
-        Manner::Refuses,
-        Manner::Stalls { after: 50 },
-        Manner::Takes(Duration::from_millis(250)),
-        Manner::Closes,
-        Manner::Impostor,
-        Manner::TakesOne,
-        Manner::Says(Rcode::SERVFAIL),
-        Manner::Says(Rcode::REFUSED),
+        Behaviour::NeverAnswers,
+        Behaviour::DropsPackets,
+        Behaviour::Refuses,
+        Behaviour::Stalls { after: 50 },
+        Behaviour::Takes(Duration::from_millis(250)),
+        Behaviour::Closes,
+        Behaviour::Impostor,
+        Behaviour::TakesOne,
+        Behaviour::Says(Rcode::SERVFAIL),
+        Behaviour::Says(Rcode::REFUSED),
     ];
     let (mut asked, mut lost, mut late) = (0, 0, 0);
     for seed in crate::support::seeds(24) {
@@ -156,7 +161,7 @@ fn one_healthy_upstream_of_three_is_enough() {
             let one = chance.below(3);
             let is_other_well = (0..3).any(|other| other != one && now[other] == GOOD);
             now[one] = if is_other_well {
-                *chance.pick(&moods)
+                *chance.pick(&candidates)
             } else {
                 GOOD
             };
@@ -194,7 +199,7 @@ fn round_robin_spreads_and_ordered_does_not() {
 
 #[test]
 fn idle_timeout_of_an_upstream_is_learned() {
-    let mut world = World::new(&[Manner::ClosesIdle(Duration::from_secs(5))]);
+    let mut world = World::new(&[Behaviour::ClosesIdle(Duration::from_secs(5))]);
     world.ask("www.example", 1.0 / 7.0, 0.0, 1_000.0);
     assert_eq!(failed(&world.run("www.example")), 0);
     let closed = world.proxy.counters().failure(FailureKind::Closed);
@@ -216,7 +221,7 @@ fn suspension_fails_no_query() {
 #[test]
 fn number_of_hedges_is_limited() {
     // All upstreams become slow at once, and a second upstream is available for hedges.
-    let slow = Manner::Takes(Duration::from_millis(1_500));
+    let slow = Behaviour::Takes(Duration::from_millis(1_500));
     let mut world = World::new(&[GOOD, GOOD]);
     world.ask("www.example", 50.0, 0.0, 100.0);
     world.turn(1, 20.0, slow);
@@ -231,7 +236,7 @@ fn number_of_hedges_is_limited() {
 
 #[test]
 fn third_upstream_serves_when_two_drop_all_packets() {
-    let mut world = World::new(&[Manner::Hole, Manner::Hole, GOOD]);
+    let mut world = World::new(&[Behaviour::DropsPackets, Behaviour::DropsPackets, GOOD]);
     world.ask("www.example", 4.0, 0.0, 300.0);
     let responses = world.run("www.example");
     assert_eq!(failed(&responses), 0);
@@ -240,12 +245,16 @@ fn third_upstream_serves_when_two_drop_all_packets() {
 
 #[test]
 fn first_upstream_serves_again_when_it_has_recovered() {
-    for trouble in [Manner::Mute, Manner::Hole, Manner::Refuses] {
+    for trouble in [
+        Behaviour::NeverAnswers,
+        Behaviour::DropsPackets,
+        Behaviour::Refuses,
+    ] {
         let mut world = World::new(&[GOOD, GOOD]);
         world.ask("www.example", 20.0, 0.0, 100.0);
         world.turn(1, 10.0, trouble);
         world.turn(1, 40.0, GOOD);
-        world.turn(2, 80.0, Manner::Refuses);
+        world.turn(2, 80.0, Behaviour::Refuses);
         let responses = world.run("www.example");
         assert_eq!(failed(&responses), 0);
         let late = responses.iter().filter(|r| r.asked_at > at(75.0));
@@ -255,10 +264,10 @@ fn first_upstream_serves_again_when_it_has_recovered() {
 
 #[test]
 fn other_upstreams_are_probed_soon_after_the_active_one_recovered() {
-    let mut world = World::with("ordered", &[Manner::Refuses, GOOD]);
+    let mut world = World::with("ordered", &[Behaviour::Refuses, GOOD]);
     world.ask("www.example", 20.0, 0.0, 200.0);
     // The back-off of the first upstream has grown when the second one also fails.
-    world.turn(2, 120.0, Manner::Refuses);
+    world.turn(2, 120.0, Behaviour::Refuses);
     world.turn(2, 125.0, GOOD);
     world.turn(1, 130.0, GOOD);
     world.run("www.example");
@@ -271,7 +280,7 @@ fn restart_of_the_only_upstream_fails_no_query() {
     for down in [0.1, 1.0, 3.0] {
         let mut world = World::new(&[GOOD]);
         world.ask("www.example", 400.0, 0.0, 10.0);
-        world.turn(1, 5.0, Manner::Refuses);
+        world.turn(1, 5.0, Behaviour::Refuses);
         world.turn(1, 5.0 + down, GOOD);
         assert_eq!(failed(&world.run("www.example")), 0, "down for {down} s");
     }
@@ -279,10 +288,14 @@ fn restart_of_the_only_upstream_fails_no_query() {
 
 #[test]
 fn queries_are_answered_within_a_second_of_the_recovery() {
-    for trouble in [Manner::Refuses, Manner::Mute, Manner::Impostor] {
+    for trouble in [
+        Behaviour::Refuses,
+        Behaviour::NeverAnswers,
+        Behaviour::Impostor,
+    ] {
         let mut world = World::new(&[GOOD]);
         world.ask("www.example", 50.0, 0.0, 100.0);
-        world.turn(1, 10.0, Manner::Refuses);
+        world.turn(1, 10.0, Behaviour::Refuses);
         world.turn(1, 10.1, trouble);
         world.turn(1, 70.0, GOOD);
         let responses = world.run("www.example");
@@ -293,7 +306,7 @@ fn queries_are_answered_within_a_second_of_the_recovery() {
 
 #[test]
 fn end_of_an_outage_ends_the_back_off_of_every_name() {
-    for trouble in [Manner::Refuses, Manner::Mute] {
+    for trouble in [Behaviour::Refuses, Behaviour::NeverAnswers] {
         let mut world = World::new(&[GOOD]);
         for name in ["a.example", "b.example", "c.example", "d.example"] {
             world.ask(name, 10.0, 0.0, 60.0);
@@ -313,7 +326,7 @@ fn queries_during_a_short_silence_are_retried() {
     let mut world = World::new(&[GOOD]);
     world.ask("www.example", 10.0, 0.0, 10.0);
     world.ask("www.example", 3_000.0, 5.0, 5.1);
-    world.turn(1, 4.95, Manner::Mute);
+    world.turn(1, 4.95, Behaviour::NeverAnswers);
     world.turn(1, 5.2, GOOD);
     let responses = world.run("www.example");
     assert_eq!(failed(&responses), 0);
@@ -322,7 +335,7 @@ fn queries_during_a_short_silence_are_retried() {
 
 #[test]
 fn stalled_link_delays_its_queries_briefly() {
-    let mut world = World::new(&[Manner::StallsPromptly { after: 20_000 }]);
+    let mut world = World::new(&[Behaviour::StallsPromptly { after: 20_000 }]);
     world.ask("www.example", 30_000.0, 0.0, 1.0);
     let responses = world.run("www.example");
     assert_eq!(failed(&responses), 0);
@@ -331,7 +344,7 @@ fn stalled_link_delays_its_queries_briefly() {
 
 #[test]
 fn upstream_that_closes_instead_of_answering_is_seldom_used() {
-    let mut world = World::with("ordered", &[Manner::Closes, GOOD]);
+    let mut world = World::with("ordered", &[Behaviour::Closes, GOOD]);
     world.ask("www.example", 100.0, 0.0, 60.0);
     let responses = world.run("www.example");
     assert_eq!(failed(&responses), 0);
@@ -340,7 +353,7 @@ fn upstream_that_closes_instead_of_answering_is_seldom_used() {
 
 #[test]
 fn long_outage_fails_queries_soon() {
-    let mut world = World::new(&[Manner::Refuses]);
+    let mut world = World::new(&[Behaviour::Refuses]);
     world.ask("www.example", 50.0, 0.0, 60.0);
     let responses = world.run("www.example");
     assert_eq!(slower_than(&responses, 1.1), 0);
@@ -348,7 +361,7 @@ fn long_outage_fails_queries_soon() {
 
 #[test]
 fn client_retries_during_an_outage_are_answered_from_the_failure_cache() {
-    let mut world = World::new(&[Manner::Mute]);
+    let mut world = World::new(&[Behaviour::NeverAnswers]);
     world.ask("www.example", 100.0, 0.0, 60.0);
     let responses = world.run("www.example");
     let at_once = responses.len() - slower_than(&responses, 0.001);
@@ -359,7 +372,7 @@ fn client_retries_during_an_outage_are_answered_from_the_failure_cache() {
 
 #[test]
 fn impostor_fails_queries_soon() {
-    let mut world = World::new(&[Manner::Impostor]);
+    let mut world = World::new(&[Behaviour::Impostor]);
     world.ask("www.example", 10.0, 0.0, 20.0);
     let responses = world.run("www.example");
     assert_eq!(slower_than(&responses, 1.1), 0);
@@ -379,7 +392,7 @@ fn overloaded_upstream_keeps_its_throughput() {
 
 #[test]
 fn upstream_that_accepts_one_connection_gets_few_attempts() {
-    let mut world = World::new(&[Manner::TakesOne]);
+    let mut world = World::new(&[Behaviour::TakesOne]);
     world.ask("www.example", 5_000.0, 0.0, 10.0);
     world.run("www.example");
     let failures = world.proxy.counters().failure(FailureKind::Connect);
@@ -403,7 +416,7 @@ fn query_beyond_the_room_of_a_warm_link_waits_at_most_one_handshake() {
 /// and 600 ms, to an upstream with one link that has answered promptly, or with none. Returns the
 /// longest additional wait.
 fn longest_wait_beside_slow_names(queries: u32, spread: f64, is_warm: bool) -> Duration {
-    let mut world = World::new(&[Manner::TakesWhatNamesSay]);
+    let mut world = World::new(&[Behaviour::TakesWhatNamesSay]);
     if is_warm {
         world.ask("1ms.example", 50.0, 0.0, 1.0);
     }

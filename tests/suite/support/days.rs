@@ -26,7 +26,7 @@ const RETRANSMITTING: Duration = Duration::from_millis(500);
 
 /// The behaviour of an upstream at one of its addresses.
 #[derive(Clone, Copy, PartialEq)]
-pub enum Manner {
+pub enum Behaviour {
     /// Answers; names that start with "slow" after this time, or never.
     Answers { slow: Option<Duration> },
     /// Answers everything after this time.
@@ -42,9 +42,9 @@ pub enum Manner {
     /// Closes the connection instead of answering.
     Closes,
     /// Accepts connections and never answers.
-    Mute,
+    NeverAnswers,
     /// Drops all packets.
-    Hole,
+    DropsPackets,
     /// Rejects connections.
     Refuses,
     /// Has a certificate of another server.
@@ -60,7 +60,7 @@ pub enum Manner {
     /// Loses every n-th datagram.
     Loses { every: usize },
     /// Resolves `dns.example`.
-    Knows,
+    Resolves,
     /// Sends this reply to names that start with "bad", and answers others.
     OfBad(Reply),
     /// Answers after `takes`, and closes each connection after this number of answers, whatever
@@ -97,9 +97,9 @@ pub enum Manner {
     /// Answers on connections and drops every datagram.
     StreamsOnly,
     /// Resolves `dns.example`, on connections only.
-    KnowsOnStreams,
+    ResolvesOnStreams,
     /// Resolves `dns.example`, and answers a query with OPT with FORMERR.
-    KnowsWithoutEdns,
+    ResolvesWithoutEdns,
     /// Answers the queries of a connection in order; names that start with "slow" take this time.
     InOrder { slow: Duration },
     /// Rejects datagrams, and answers on connections (and resolves `dns.example`).
@@ -220,10 +220,10 @@ impl Defect {
     }
 }
 
-pub const GOOD: Manner = Manner::Answers { slow: None };
+pub const GOOD: Behaviour = Behaviour::Answers { slow: None };
 
-pub fn slow(milliseconds: u64) -> Manner {
-    Manner::Answers {
+pub fn slow(milliseconds: u64) -> Behaviour {
+    Behaviour::Answers {
         slow: Some(Duration::from_millis(milliseconds)),
     }
 }
@@ -245,7 +245,7 @@ pub enum Event {
     IdleEnd(LinkKey, usize),
     /// The host was suspended, and all connections are lost.
     Resumed,
-    Turns(u8, Manner),
+    Turns(u8, Behaviour),
     /// `dns.example` has these addresses from this time.
     Moves(Vec<IpAddr>),
 }
@@ -276,7 +276,7 @@ pub struct World {
     events: BTreeMap<(Instant, u64), Event>,
     next_event: u64,
     /// Behaviours by the last byte of the address.
-    manners: BTreeMap<u8, Manner>,
+    behaviours: BTreeMap<u8, Behaviour>,
     /// The addresses of `dns.example`. Their TTL in seconds follows.
     addresses: Vec<IpAddr>,
     pub ttl: u32,
@@ -308,17 +308,17 @@ pub struct World {
 }
 
 impl World {
-    pub fn new(manners: &[Manner]) -> Self {
-        Self::with("fastest", manners)
+    pub fn new(behaviours: &[Behaviour]) -> Self {
+        Self::with("fastest", behaviours)
     }
 
     /// Returns a proxy with TLS upstreams at 192.0.2.1 and up.
-    pub fn with(policy: &str, manners: &[Manner]) -> Self {
+    pub fn with(policy: &str, behaviours: &[Behaviour]) -> Self {
         let mut arguments = vec![format!("--policy={policy}")];
-        arguments.extend((1..=manners.len()).map(|host| format!("-u192.0.2.{host}")));
+        arguments.extend((1..=behaviours.len()).map(|host| format!("-u192.0.2.{host}")));
         let mut world = Self::started(&arguments);
-        for (host, manner) in (1..).zip(manners) {
-            world.be(host, *manner);
+        for (host, behaviour) in (1..).zip(behaviours) {
+            world.set_behaviour(host, *behaviour);
         }
         world
     }
@@ -338,7 +338,7 @@ impl World {
             now: at(0.0),
             events: BTreeMap::new(),
             next_event: 0,
-            manners: BTreeMap::new(),
+            behaviours: BTreeMap::new(),
             addresses: Vec::new(),
             ttl: 300,
             links: HashMap::new(),
@@ -382,17 +382,17 @@ impl World {
     }
 
     /// Sets the behaviour of an address at the start.
-    pub fn be(&mut self, host: u8, manner: Manner) {
-        self.manners.insert(host, manner);
+    pub fn set_behaviour(&mut self, host: u8, behaviour: Behaviour) {
+        self.behaviours.insert(host, behaviour);
     }
 
     /// Changes the behaviour of an address at this time.
-    pub fn turn(&mut self, host: u8, time: f64, manner: Manner) {
-        self.plan(at(time), Event::Turns(host, manner));
+    pub fn turn(&mut self, host: u8, time: f64, behaviour: Behaviour) {
+        self.plan(at(time), Event::Turns(host, behaviour));
     }
 
     /// Sets the addresses of `dns.example` at the start.
-    pub fn live_at(&mut self, addresses: &[&str]) {
+    pub fn set_addresses(&mut self, addresses: &[&str]) {
         self.addresses = parsed(addresses);
     }
 
@@ -413,7 +413,7 @@ impl World {
             if due.is_some_and(|due| due <= self.now) {
                 self.proxy.handle_timeout(self.now, &mut self.outbox);
             } else if let Some((_, event)) = self.events.pop_first() {
-                self.happen(event);
+                self.handle_event(event);
             }
             self.perform();
         }
@@ -428,7 +428,7 @@ impl World {
         self.sent.get(&host).copied().unwrap_or(0)
     }
 
-    fn happen(&mut self, event: Event) {
+    fn handle_event(&mut self, event: Event) {
         let (now, outbox) = (self.now, &mut self.outbox);
         match event {
             Event::PlainQuery(name) => self.query(name, 1, None),
@@ -446,7 +446,7 @@ impl World {
                 self.proxy
                     .handle_query(origin, Transport::Udp, &bytes, now, outbox);
             }
-            Event::Query(name) => self.happen(Event::QueryOfType(name, 1)),
+            Event::Query(name) => self.handle_event(Event::QueryOfType(name, 1)),
             Event::QueryOfType(name, rr_type) => {
                 let size = (!name.starts_with("plain")).then_some(1232);
                 self.query(name, rr_type, size);
@@ -469,7 +469,7 @@ impl World {
             Event::IdleEnd(link, sent) => {
                 let is_its = self.links.get(&link.index()).is_some_and(|l| l.0 == link);
                 if is_its && self.sent_by_link[&link.index()] == sent {
-                    self.happen(Event::Down(link, FailureKind::Closed));
+                    self.handle_event(Event::Down(link, FailureKind::Closed));
                 }
             }
             Event::Resumed => {
@@ -477,12 +477,12 @@ impl World {
                 let slept = Duration::from_secs(3_600);
                 self.proxy.handle_resume(slept, now, outbox);
             }
-            Event::Turns(host, manner) => {
-                let before = self.manners.insert(host, manner);
-                if manner == Manner::Refuses {
+            Event::Turns(host, behaviour) => {
+                let before = self.behaviours.insert(host, behaviour);
+                if behaviour == Behaviour::Refuses {
                     self.reset_links(host);
                 }
-                if before == Some(Manner::Hole) {
+                if before == Some(Behaviour::DropsPackets) {
                     self.retransmit(host);
                 }
             }
@@ -577,8 +577,8 @@ impl World {
             return;
         };
         let host = number(&to);
-        let manner = self
-            .manners
+        let behaviour = self
+            .behaviours
             .get(&host)
             .copied()
             .expect("the address has an upstream");
@@ -588,14 +588,15 @@ impl World {
         }
         let sent_there = self.sent.entry(host).or_default();
         *sent_there += 1;
-        let is_lost = matches!(manner, Manner::Loses { every } if sent_there.is_multiple_of(every));
+        let is_lost =
+            matches!(behaviour, Behaviour::Loses { every } if sent_there.is_multiple_of(every));
         let sent = self.sent_by_link.entry(link.index()).or_default();
         *sent += 1;
         let sent = *sent;
         let question = Message::parse(bytes).expect("well formed").question();
         let question = question.expect("a question").to_string();
         self.questions.push((host, question));
-        if manner == Manner::Loops {
+        if behaviour == Behaviour::Loops {
             let question = Message::parse(bytes).expect("well formed").question();
             let question = question.expect("a question").as_bytes().to_vec();
             self.plan(self.now + PROMPTLY, Event::Returned(question));
@@ -610,13 +611,13 @@ impl World {
         } else {
             self.in_the_clear.push((host, bytes.to_vec()));
         }
-        match manner {
-            Manner::ClosesIdle(after) => self.plan(self.now + after, Event::IdleEnd(link, sent)),
-            Manner::Closes => {
+        match behaviour {
+            Behaviour::ClosesIdle(after) => self.plan(self.now + after, Event::IdleEnd(link, sent)),
+            Behaviour::Closes => {
                 self.plan(self.now + ANSWERING, Event::Down(link, FailureKind::Closed));
             }
             // The host reports an unreachable port.
-            Manner::Refuses => {
+            Behaviour::Refuses => {
                 self.plan(
                     self.now + ANSWERING,
                     Event::Down(link, FailureKind::Connect),
@@ -624,10 +625,10 @@ impl World {
             }
             _ => {}
         }
-        if !self.is_read(manner, link, &to, sent, bytes) {
+        if !self.is_read(behaviour, link, &to, sent, bytes) {
             return;
         }
-        if let Manner::InOrder { slow } = manner {
+        if let Behaviour::InOrder { slow } = behaviour {
             let name = Message::parse(bytes).expect("well formed").question();
             let name = name.expect("a question").name();
             let is_slow = name.get(1..5) == Some(b"slow");
@@ -637,21 +638,21 @@ impl World {
             let at = *free_at;
             return self.plan(at, Event::Reply(link, reply(bytes, 1)));
         }
-        if manner == Manner::RejectsDatagrams && to.scheme == Scheme::Udp {
+        if behaviour == Behaviour::RejectsDatagrams && to.scheme == Scheme::Udp {
             let at = self.now + PROMPTLY;
             return self.plan(at, Event::Down(link, FailureKind::Connect));
         }
-        if let Manner::DefectiveFirst(defect) = manner {
+        if let Behaviour::DefectiveFirst(defect) = behaviour {
             let defective = defect.apply(bytes, reply(bytes, 1));
             for _ in 0..3 {
                 self.plan(self.now + PROMPTLY, Event::Reply(link, defective.clone()));
             }
         }
-        if let Some((delay, reply)) = self.reply(manner, &to, sent, bytes).filter(|_| !is_lost) {
+        if let Some((delay, reply)) = self.reply(behaviour, &to, sent, bytes).filter(|_| !is_lost) {
             self.plan(self.now + delay, Event::Reply(link, reply));
         }
-        if let Manner::ClosesAfter { answers, takes } | Manner::LimitsClients { answers, takes, .. } =
-            manner
+        if let Behaviour::ClosesAfter { answers, takes }
+        | Behaviour::LimitsClients { answers, takes, .. } = behaviour
             && sent == answers
             && to.scheme != Scheme::Udp
         {
@@ -663,13 +664,13 @@ impl World {
     /// processes another.
     fn is_read(
         &mut self,
-        manner: Manner,
+        behaviour: Behaviour,
         link: LinkKey,
         to: &Destination,
         sent: usize,
         bytes: &[u8],
     ) -> bool {
-        if let Manner::DropsPipelined { takes, reads } = manner {
+        if let Behaviour::DropsPipelined { takes, reads } = behaviour {
             let busy_until = self.busy_until_by_link.entry(link.index()).or_default();
             if to.scheme != Scheme::Udp && *busy_until > self.now {
                 if !sent.is_multiple_of(reads) {
@@ -681,11 +682,11 @@ impl World {
             }
             *busy_until = self.now + takes;
         }
-        if let Manner::LimitsClients {
+        if let Behaviour::LimitsClients {
             takes,
             stalls: true,
             ..
-        } = manner
+        } = behaviour
             && to.scheme != Scheme::Udp
         {
             let is_first = *self.first_link.get_or_insert(link) == link;
@@ -704,7 +705,7 @@ impl World {
     /// Returns the reply of an address to a query, and its delay.
     fn reply(
         &self,
-        manner: Manner,
+        behaviour: Behaviour,
         to: &Destination,
         sent: usize,
         query: &[u8],
@@ -720,28 +721,28 @@ impl World {
         let answer = |reply| Some((ANSWERING, reply));
         let is_bad = name[1..].starts_with(b"bad");
         let rr_type = message.question().expect("a question").rr_type();
-        match manner {
-            Manner::ClosesAfter { takes, .. }
-            | Manner::LimitsClients { takes, .. }
-            | Manner::DropsPipelined { takes, .. }
+        match behaviour {
+            Behaviour::ClosesAfter { takes, .. }
+            | Behaviour::LimitsClients { takes, .. }
+            | Behaviour::DropsPipelined { takes, .. }
                 if to.scheme == Scheme::Udp =>
             {
                 let mut cut = reply(query, 0);
                 cut[2] |= 2;
                 Some((takes, cut))
             }
-            Manner::ClosesAfter { answers, takes }
-            | Manner::LimitsClients { answers, takes, .. } => {
+            Behaviour::ClosesAfter { answers, takes }
+            | Behaviour::LimitsClients { answers, takes, .. } => {
                 (sent <= answers).then_some((takes, right))
             }
-            Manner::DropsPipelined { takes, .. } => Some((takes, right)),
-            Manner::Defective(defect) => answer(defect.apply(query, right)),
-            Manner::DefectiveForBad(defect) if is_bad => answer(defect.apply(query, right)),
-            Manner::SaysOfType(bad, rcode) if rr_type.0 == bad => answer(with_code(rcode)),
-            Manner::NoEdns { is_bare } if message.opt().is_some() => {
+            Behaviour::DropsPipelined { takes, .. } => Some((takes, right)),
+            Behaviour::Defective(defect) => answer(defect.apply(query, right)),
+            Behaviour::DefectiveForBad(defect) if is_bad => answer(defect.apply(query, right)),
+            Behaviour::SaysOfType(bad, rcode) if rr_type.0 == bad => answer(with_code(rcode)),
+            Behaviour::NoEdns { is_bare } if message.opt().is_some() => {
                 answer(without_opt(with_code(Rcode::FORMERR), is_bare))
             }
-            Manner::NoOptions { has_opt }
+            Behaviour::NoOptions { has_opt }
                 if message
                     .opt()
                     .is_some_and(|opt| opt.options().next().is_some()) =>
@@ -753,57 +754,59 @@ impl World {
                     without_opt(reply, false)
                 })
             }
-            Manner::EndsKeepalive => answer(with_keepalive(right)),
-            Manner::KnowsWithoutEdns if message.opt().is_some() => {
+            Behaviour::EndsKeepalive => answer(with_keepalive(right)),
+            Behaviour::ResolvesWithoutEdns if message.opt().is_some() => {
                 answer(without_opt(with_code(Rcode::FORMERR), true))
             }
-            Manner::StreamsOnly | Manner::KnowsOnStreams if to.scheme == Scheme::Udp => None,
-            Manner::Takes(delay) => Some((delay, right)),
-            Manner::TakesWhatNamesSay => {
+            Behaviour::StreamsOnly | Behaviour::ResolvesOnStreams if to.scheme == Scheme::Udp => {
+                None
+            }
+            Behaviour::Takes(delay) => Some((delay, right)),
+            Behaviour::TakesWhatNamesSay => {
                 let digits = name[1..].iter().take_while(|byte| byte.is_ascii_digit());
                 let milliseconds = digits.fold(0, |sum, digit| 10 * sum + u64::from(digit - b'0'));
                 Some((Duration::from_millis(milliseconds), right))
             }
-            Manner::Stalls { after } => (sent <= after).then_some((ANSWERING, right)),
-            Manner::StallsPromptly { after } => (sent <= after).then_some((PROMPTLY, right)),
-            Manner::Answers { slow } if name[1..].starts_with(b"slow") => {
+            Behaviour::Stalls { after } => (sent <= after).then_some((ANSWERING, right)),
+            Behaviour::StallsPromptly { after } => (sent <= after).then_some((PROMPTLY, right)),
+            Behaviour::Answers { slow } if name[1..].starts_with(b"slow") => {
                 slow.map(|slow| (slow, right))
             }
-            Manner::Says(rcode) => answer(with_code(rcode)),
-            Manner::OfBad(reply) if name[1..].starts_with(b"bad") => {
-                Some((reply.after, reply.to_bytes(query)))
-            }
-            Manner::SaysOfBad(rcode) if name[1..].starts_with(b"bad") => answer(with_code(rcode)),
-            Manner::Cuts { .. } if to.scheme == Scheme::Udp => {
+            Behaviour::Says(rcode) => answer(with_code(rcode)),
+            Behaviour::OfBad(reply) if is_bad => Some((reply.after, reply.to_bytes(query))),
+            Behaviour::SaysOfBad(rcode) if is_bad => answer(with_code(rcode)),
+            Behaviour::Cuts { .. } if to.scheme == Scheme::Udp => {
                 let mut cut = reply(query, 0);
                 cut[2] |= 2;
                 answer(cut)
             }
-            Manner::RejectsDatagrams if name != b"\x03dns\x07example\0" => answer(right),
-            Manner::RejectsDatagrams
-            | Manner::Knows
-            | Manner::KnowsOnStreams
-            | Manner::KnowsWithoutEdns => answer(address_reply(query, &self.addresses, self.ttl)),
-            Manner::Answers { .. }
-            | Manner::TakesOne
-            | Manner::ClosesIdle(_)
-            | Manner::SaysOfBad(_)
-            | Manner::OfBad(_)
-            | Manner::SaysOfType(..)
-            | Manner::DefectiveForBad(_)
-            | Manner::DefectiveFirst(_)
-            | Manner::NoEdns { .. }
-            | Manner::NoOptions { .. }
-            | Manner::StreamsOnly
-            | Manner::Loses { .. }
-            | Manner::Cuts { .. } => answer(right),
-            Manner::Loops
-            | Manner::InOrder { .. }
-            | Manner::Closes
-            | Manner::Mute
-            | Manner::Hole
-            | Manner::Refuses
-            | Manner::Impostor => None,
+            Behaviour::RejectsDatagrams if name != b"\x03dns\x07example\0" => answer(right),
+            Behaviour::RejectsDatagrams
+            | Behaviour::Resolves
+            | Behaviour::ResolvesOnStreams
+            | Behaviour::ResolvesWithoutEdns => {
+                answer(address_reply(query, &self.addresses, self.ttl))
+            }
+            Behaviour::Answers { .. }
+            | Behaviour::TakesOne
+            | Behaviour::ClosesIdle(_)
+            | Behaviour::SaysOfBad(_)
+            | Behaviour::OfBad(_)
+            | Behaviour::SaysOfType(..)
+            | Behaviour::DefectiveForBad(_)
+            | Behaviour::DefectiveFirst(_)
+            | Behaviour::NoEdns { .. }
+            | Behaviour::NoOptions { .. }
+            | Behaviour::StreamsOnly
+            | Behaviour::Loses { .. }
+            | Behaviour::Cuts { .. } => answer(right),
+            Behaviour::Loops
+            | Behaviour::InOrder { .. }
+            | Behaviour::Closes
+            | Behaviour::NeverAnswers
+            | Behaviour::DropsPackets
+            | Behaviour::Refuses
+            | Behaviour::Impostor => None,
         }
     }
 
@@ -825,19 +828,19 @@ impl World {
         let others = others.count();
         let is_first = others == 0;
         let event = match self
-            .manners
+            .behaviours
             .get(&host)
             .copied()
             .expect("the address has an upstream")
         {
-            Manner::Hole => return self.lost.push(link),
-            Manner::Impostor => Event::Down(link, FailureKind::Authentication),
-            Manner::TakesOne if !is_first => Event::Down(link, FailureKind::Connect),
-            Manner::Refuses
-            | Manner::Cuts {
+            Behaviour::DropsPackets => return self.lost.push(link),
+            Behaviour::Impostor => Event::Down(link, FailureKind::Authentication),
+            Behaviour::TakesOne if !is_first => Event::Down(link, FailureKind::Connect),
+            Behaviour::Refuses
+            | Behaviour::Cuts {
                 on_connections: false,
             } => Event::Down(link, FailureKind::Connect),
-            Manner::LimitsClients { connections, .. } if others >= connections => {
+            Behaviour::LimitsClients { connections, .. } if others >= connections => {
                 let soon = self.now + CONNECTING + Duration::from_millis(1);
                 self.plan(soon, Event::Down(link, FailureKind::Closed));
                 Event::Up(link)

@@ -266,7 +266,7 @@ impl Shared {
             .push(copy);
         let peer = stream.peer_addr().ok();
         self.serve_with(stream, self.strike(true));
-        self.forget(peer);
+        self.drop_copy(peer);
         self.counts.open.fetch_sub(1, Ordering::Relaxed);
     }
 
@@ -393,12 +393,12 @@ impl Shared {
     }
 
     fn end(&self, stream: TcpStream, end: End) {
-        self.forget(stream.peer_addr().ok());
+        self.drop_copy(stream.peer_addr().ok());
         end_stream(&stream, end);
     }
 
     fn end_tls(&self, tls: &mut Tls, end: End) -> Option<()> {
-        self.forget(tls.sock.peer_addr().ok());
+        self.drop_copy(tls.sock.peer_addr().ok());
         if end == End::CloseNotify {
             tls.conn.send_close_notify();
             let _ = tls.flush();
@@ -410,7 +410,7 @@ impl Shared {
     }
 
     /// Drops the copy of a stream, which would keep the stream open.
-    fn forget(&self, peer: Option<SocketAddr>) {
+    fn drop_copy(&self, peer: Option<SocketAddr>) {
         let mut streams = self.streams.lock().expect("no thread panics with the lock");
         streams.retain(|copy| copy.peer_addr().ok() != peer);
     }

@@ -50,7 +50,7 @@ pub enum Fate {
     Lost,
 }
 
-enum Happening {
+enum NetworkEvent {
     Opened(StreamId),
     Refused(StreamId),
     BytesToProxy(StreamId, Vec<u8>),
@@ -121,7 +121,7 @@ pub struct World {
     /// The number of datagrams that the loop has sent.
     pub datagrams_sent: usize,
     queue: BinaryHeap<Reverse<(Instant, u64)>>,
-    happenings: BTreeMap<u64, Happening>,
+    network_events: BTreeMap<u64, NetworkEvent>,
     sequence: u64,
     pipes: BTreeMap<StreamId, Pipe>,
     next_stream: StreamId,
@@ -145,7 +145,7 @@ impl World {
             received_since_sent_max: 0,
             datagrams_sent: 0,
             queue: BinaryHeap::new(),
-            happenings: BTreeMap::new(),
+            network_events: BTreeMap::new(),
             sequence: 0,
             pipes: BTreeMap::new(),
             next_stream: 0,
@@ -156,25 +156,25 @@ impl World {
         }
     }
 
-    fn after(&mut self, delay: Duration, happening: Happening) {
+    fn after(&mut self, delay: Duration, network_event: NetworkEvent) {
         self.sequence += 1;
         self.queue.push(Reverse((self.now + delay, self.sequence)));
-        self.happenings.insert(self.sequence, happening);
+        self.network_events.insert(self.sequence, network_event);
     }
 
     /// Sends bytes to the proxy.
     pub fn send(&mut self, stream: StreamId, delay: Duration, bytes: Vec<u8>) {
-        self.after(delay, Happening::BytesToProxy(stream, bytes));
+        self.after(delay, NetworkEvent::BytesToProxy(stream, bytes));
     }
 
     /// Ends the stream towards the proxy.
     pub fn end(&mut self, stream: StreamId, delay: Duration) {
-        self.after(delay, Happening::EndToProxy(stream));
+        self.after(delay, NetworkEvent::EndToProxy(stream));
     }
 
     /// Resets the stream.
     pub fn reset(&mut self, stream: StreamId, delay: Duration) {
-        self.after(delay, Happening::ResetToProxy(stream));
+        self.after(delay, NetworkEvent::ResetToProxy(stream));
     }
 
     /// Sends a datagram to the proxy.
@@ -185,7 +185,7 @@ impl World {
         delay: Duration,
         bytes: Vec<u8>,
     ) {
-        self.after(delay, Happening::DatagramToProxy(from, to, bytes));
+        self.after(delay, NetworkEvent::DatagramToProxy(from, to, bytes));
     }
 
     /// Connects to the proxy from `from`, with a window of this number of bytes for its responses.
@@ -197,7 +197,7 @@ impl World {
         window: usize,
     ) -> StreamId {
         let stream = self.new_stream(window);
-        self.after(delay, Happening::Arrived(from, to, stream));
+        self.after(delay, NetworkEvent::Arrived(from, to, stream));
         stream
     }
 
@@ -211,12 +211,12 @@ impl World {
 
     /// Calls [`Peers::on_reminder`] later.
     pub fn remind(&mut self, delay: Duration, reminder: u64) {
-        self.after(delay, Happening::Reminder(reminder));
+        self.after(delay, NetworkEvent::Reminder(reminder));
     }
 
     /// Raises a signal.
     pub fn signal(&mut self, delay: Duration, signal: Signal) {
-        self.after(delay, Happening::Signal(signal));
+        self.after(delay, NetworkEvent::Signal(signal));
     }
 
     /// Returns the number of streams that the proxy has open.
@@ -253,9 +253,9 @@ impl World {
         self.ready.extend(key.map(|key| Event::Ready(key.token())));
     }
 
-    fn happen(&mut self, happening: Happening, peers: &mut dyn Peers) {
-        match happening {
-            Happening::Opened(stream) => {
+    fn handle_event(&mut self, network_event: NetworkEvent, peers: &mut dyn Peers) {
+        match network_event {
+            NetworkEvent::Opened(stream) => {
                 self.pipes
                     .get_mut(&stream)
                     .expect("a stream stays known")
@@ -263,23 +263,23 @@ impl World {
                 self.wake(stream);
                 peers.on_open(self, stream);
             }
-            Happening::Refused(stream) => self.fail(stream, ErrorKind::ConnectionRefused),
-            Happening::BytesToProxy(stream, bytes) => {
+            NetworkEvent::Refused(stream) => self.fail(stream, ErrorKind::ConnectionRefused),
+            NetworkEvent::BytesToProxy(stream, bytes) => {
                 let pipe = self.pipes.get_mut(&stream).expect("a stream stays known");
                 if !pipe.is_ended && pipe.error.is_none() {
                     pipe.to_proxy.extend(bytes);
                     self.wake(stream);
                 }
             }
-            Happening::EndToProxy(stream) => {
+            NetworkEvent::EndToProxy(stream) => {
                 self.pipes
                     .get_mut(&stream)
                     .expect("a stream stays known")
                     .is_ended = true;
                 self.wake(stream);
             }
-            Happening::ResetToProxy(stream) => self.fail(stream, ErrorKind::ConnectionReset),
-            Happening::BytesToPeer(stream, bytes) => {
+            NetworkEvent::ResetToProxy(stream) => self.fail(stream, ErrorKind::ConnectionReset),
+            NetworkEvent::BytesToPeer(stream, bytes) => {
                 let pipe = self.pipes.get_mut(&stream).expect("a stream stays known");
                 if pipe.is_ignored {
                     return;
@@ -290,23 +290,25 @@ impl World {
                 }
                 peers.on_bytes(self, stream, &bytes);
             }
-            Happening::ClosedToPeer(stream) => peers.on_closed(self, stream),
-            Happening::DatagramToProxy(from, to, bytes) => {
+            NetworkEvent::ClosedToPeer(stream) => peers.on_closed(self, stream),
+            NetworkEvent::DatagramToProxy(from, to, bytes) => {
                 let is_heard = |inbox: &&mut Inbox| inbox.only_from.is_none_or(|peer| peer == from);
                 if let Some(inbox) = self.inboxes.get_mut(&to).filter(is_heard) {
                     inbox.datagrams.push_back((bytes, from));
                     self.ready.push(Event::Ready(inbox.key.token()));
                 }
             }
-            Happening::DatagramToPeer(from, to, bytes) => peers.on_datagram(self, from, to, &bytes),
-            Happening::Arrived(from, to, stream) => {
+            NetworkEvent::DatagramToPeer(from, to, bytes) => {
+                peers.on_datagram(self, from, to, &bytes);
+            }
+            NetworkEvent::Arrived(from, to, stream) => {
                 if let Some(backlog) = self.backlogs.get_mut(&to) {
                     backlog.streams.push_back((stream, from));
                     self.ready.push(Event::Ready(backlog.key.token()));
                 }
             }
-            Happening::Reminder(reminder) => peers.on_reminder(self, reminder),
-            Happening::Signal(signal) => self.ready.push(Event::Signal(signal)),
+            NetworkEvent::Reminder(reminder) => peers.on_reminder(self, reminder),
+            NetworkEvent::Signal(signal) => self.ready.push(Event::Signal(signal)),
         }
     }
 
@@ -354,8 +356,8 @@ impl<P: Peers> Net for SimNet<P> {
         for (stream, to) in std::mem::take(&mut world.connecting) {
             let delay = Duration::from_micros(world.chance.between(50, 20_000));
             match self.peers.on_connect(world, stream, to) {
-                Fate::Accepted => world.after(delay, Happening::Opened(stream)),
-                Fate::Refused => world.after(delay, Happening::Refused(stream)),
+                Fate::Accepted => world.after(delay, NetworkEvent::Opened(stream)),
+                Fate::Refused => world.after(delay, NetworkEvent::Refused(stream)),
                 Fate::Lost => {}
             }
         }
@@ -370,8 +372,11 @@ impl<P: Peers> Net for SimNet<P> {
                         && same <= at
                     {
                         world.queue.pop();
-                        let happening = world.happenings.remove(&number).expect("a queued event");
-                        world.happen(happening, &mut self.peers);
+                        let network_event = world
+                            .network_events
+                            .remove(&number)
+                            .expect("a queued event");
+                        world.handle_event(network_event, &mut self.peers);
                     }
                 }
                 (_, Some(end)) => {
@@ -483,7 +488,7 @@ impl<P: Peers> Net for SimNet<P> {
             .expect("the program listens");
         let (id, from) = backlog.streams.pop_front().ok_or(ErrorKind::WouldBlock)?;
         world.pipes.get_mut(&id).expect("a stream stays known").key = Some(key);
-        world.after(Duration::ZERO, Happening::Opened(id));
+        world.after(Duration::ZERO, NetworkEvent::Opened(id));
         drop(world);
         Ok((self.stream(id), from))
     }
@@ -560,8 +565,8 @@ impl Write for SimStream {
             1 + world.chance.below(room)
         };
         pipe.unread += len;
-        let happening = Happening::BytesToPeer(self.id, bytes[..len].to_vec());
-        world.after(latency(self.id), happening);
+        let network_event = NetworkEvent::BytesToPeer(self.id, bytes[..len].to_vec());
+        world.after(latency(self.id), network_event);
         Ok(len)
     }
 
@@ -582,7 +587,7 @@ impl Drop for SimStream {
         if let Some(pipe) = world.pipes.get_mut(&self.id) {
             pipe.is_closed_by_proxy = true;
         }
-        world.after(latency(self.id), Happening::ClosedToPeer(self.id));
+        world.after(latency(self.id), NetworkEvent::ClosedToPeer(self.id));
     }
 }
 
@@ -656,7 +661,7 @@ impl SimDatagram {
         let delay = Duration::from_micros(world.chance.between(20, 2_000));
         world.after(
             delay,
-            Happening::DatagramToPeer(self.address, peer, bytes.to_vec()),
+            NetworkEvent::DatagramToPeer(self.address, peer, bytes.to_vec()),
         );
         Ok(())
     }

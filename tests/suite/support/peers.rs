@@ -17,7 +17,7 @@ use super::network::{Fate, Peers, StreamId, World};
 
 /// The behaviour of a resolver: the percentages of its deviations.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Temper {
+pub struct FaultRates {
     pub refuses: u64,
     pub loses: u64,
     pub spoils_handshake: u64,
@@ -30,7 +30,7 @@ pub struct Temper {
     pub is_impostor: bool,
 }
 
-impl Temper {
+impl FaultRates {
     pub const HEALTHY: Self = Self {
         refuses: 0,
         loses: 0,
@@ -45,14 +45,14 @@ impl Temper {
 
 /// The certificates of resolvers.
 #[derive(Clone)]
-pub struct Shows {
+pub struct ResolverCertificates {
     pub right: Arc<ServerConfig>,
     pub wrong: Arc<ServerConfig>,
 }
 
 /// A connection of the proxy to a resolver.
 struct Served {
-    temper: Temper,
+    rates: FaultRates,
     /// `None` if the resolver does not use TLS.
     tls: Option<ServerConnection>,
     /// The resolver uses plain DNS.
@@ -91,11 +91,11 @@ struct UdpQuery {
 }
 
 /// All peers of the proxy.
-pub struct Cast {
-    shows: Shows,
+pub struct SimulatedPeers {
+    resolver_certificates: ResolverCertificates,
     /// The longest time from a query over UDP to its response.
     patience: Duration,
-    tempers: BTreeMap<SocketAddr, Temper>,
+    rates_by_address: BTreeMap<SocketAddr, FaultRates>,
     /// A plain resolver, which must receive only queries for names below `secret.net`.
     pub plain: Option<SocketAddr>,
     /// A resolver that knows the addresses of all others.
@@ -130,12 +130,16 @@ enum Reminder {
     TcpAbort(StreamId),
 }
 
-impl Cast {
-    pub fn new(shows: Shows, patience: Duration, tempers: BTreeMap<SocketAddr, Temper>) -> Self {
+impl SimulatedPeers {
+    pub fn new(
+        resolver_certificates: ResolverCertificates,
+        patience: Duration,
+        rates_by_address: BTreeMap<SocketAddr, FaultRates>,
+    ) -> Self {
         Self {
-            shows,
+            resolver_certificates,
             patience,
-            tempers,
+            rates_by_address,
             plain: None,
             bootstrap: None,
             served: BTreeMap::new(),
@@ -258,9 +262,9 @@ impl Cast {
 
     /// Handles a query at a resolver according to its behaviour.
     fn serve(&mut self, world: &mut World, stream: StreamId, query: &[u8]) {
-        let temper = self.served[&stream].temper;
-        assert!(!temper.is_impostor, "a query reached an impostor");
-        let delay = if world.chance.percent(temper.is_slow) {
+        let rates = self.served[&stream].rates;
+        assert!(!rates.is_impostor, "a query reached an impostor");
+        let delay = if world.chance.percent(rates.is_slow) {
             Duration::from_millis(world.chance.between(500, 6_000))
         } else {
             Duration::from_micros(world.chance.between(100, 80_000))
@@ -271,11 +275,11 @@ impl Cast {
             *world.chance.pick(&[1, 1, 2, 60])
         };
         let right = reply(query, records);
-        if world.chance.percent(temper.hangs_up) {
+        if world.chance.percent(rates.hangs_up) {
             self.plan_end(world, stream, delay);
         }
         let mut framed = Vec::new();
-        if !world.chance.percent(temper.spoils_answer) {
+        if !world.chance.percent(rates.spoils_answer) {
             frame::write(&mut framed, &right);
             return self.plan(world, delay, Reminder::Reply(stream, framed));
         }
@@ -317,14 +321,14 @@ impl Cast {
         query: &[u8],
     ) {
         check_in_the_clear(query);
-        let temper = self.tempers[&to];
-        if world.chance.percent(temper.loses) {
+        let rates = self.rates_by_address[&to];
+        if world.chance.percent(rates.loses) {
             return;
         }
-        if world.chance.percent(temper.refuses) {
+        if world.chance.percent(rates.refuses) {
             return world.send_datagram(to, from, SERVER_LATENCY, Vec::new());
         }
-        let delay = if world.chance.percent(temper.is_slow) {
+        let delay = if world.chance.percent(rates.is_slow) {
             Duration::from_millis(world.chance.between(500, 6_000))
         } else {
             Duration::from_micros(world.chance.between(100, 80_000))
@@ -338,7 +342,7 @@ impl Cast {
             }
             records => reply(query, records),
         };
-        if world.chance.percent(temper.spoils_answer) {
+        if world.chance.percent(rates.spoils_answer) {
             match world.chance.below(6) {
                 0 => reply[0] ^= 0x55,
                 1 => reply[2] &= 0x7f,
@@ -356,7 +360,7 @@ impl Cast {
     }
 
     /// Sends some of the addresses of the resolvers.
-    fn tell_addresses(
+    fn send_addresses(
         &mut self,
         world: &mut World,
         from: SocketAddr,
@@ -369,7 +373,10 @@ impl Cast {
             return world.send_datagram(to, from, SERVER_LATENCY, reply(query, 0));
         }
         assert!(asked.starts_with("dot.example. A"), "{asked}");
-        let others = self.tempers.keys().filter(|ip| Some(**ip) != self.plain);
+        let others = self
+            .rates_by_address
+            .keys()
+            .filter(|ip| Some(**ip) != self.plain);
         let mut addresses: Vec<_> = others.map(SocketAddr::ip).collect();
         let first = world.chance.below(addresses.len());
         addresses.rotate_left(first);
@@ -402,7 +409,7 @@ impl Cast {
         if served.is_over {
             return;
         }
-        let temper = served.temper;
+        let rates = served.rates;
         if served.is_plain {
             served.received.extend_from_slice(bytes);
             let mut queries = Vec::new();
@@ -421,7 +428,7 @@ impl Cast {
             return;
         };
         let was_handshaking = tls.is_handshaking();
-        if was_handshaking && world.chance.percent(temper.spoils_handshake) {
+        if was_handshaking && world.chance.percent(rates.spoils_handshake) {
             served.is_over = true;
             match world.chance.below(4) {
                 0 => {}
@@ -482,7 +489,7 @@ impl Cast {
     }
 
     /// Sends bytes of a resolver, after those that are still dripping.
-    fn say(&mut self, world: &mut World, stream: StreamId, bytes: &[u8]) {
+    fn send_to_proxy(&mut self, world: &mut World, stream: StreamId, bytes: &[u8]) {
         let served = self.served.get_mut(&stream).expect("a resolver's stream");
         if served.is_over || served.is_torn {
             return;
@@ -543,19 +550,19 @@ fn take_frames(received: &mut Vec<u8>, mut take: impl FnMut(&[u8])) {
     }
 }
 
-impl Peers for Cast {
+impl Peers for SimulatedPeers {
     fn on_connect(&mut self, world: &mut World, stream: StreamId, to: SocketAddr) -> Fate {
-        let Some(temper) = self.tempers.get(&to).copied() else {
+        let Some(rates) = self.rates_by_address.get(&to).copied() else {
             // The bootstrap server supports only datagrams.
             assert_eq!(Some(to), self.bootstrap, "an address that the options name");
             return Fate::Refused;
         };
         let is_plain = self.plain == Some(to);
-        let speaks_tls = !is_plain && !world.chance.percent(temper.spoils_handshake / 4);
-        let config = if temper.is_impostor {
-            &self.shows.wrong
+        let speaks_tls = !is_plain && !world.chance.percent(rates.spoils_handshake / 4);
+        let config = if rates.is_impostor {
+            &self.resolver_certificates.wrong
         } else {
-            &self.shows.right
+            &self.resolver_certificates.right
         };
         let tls = speaks_tls.then(|| {
             let mut tls = ServerConnection::new(Arc::clone(config)).expect("a server connection");
@@ -565,7 +572,7 @@ impl Peers for Cast {
         self.served.insert(
             stream,
             Served {
-                temper,
+                rates,
                 tls,
                 is_plain,
                 received: Vec::new(),
@@ -574,9 +581,9 @@ impl Peers for Cast {
                 is_over: false,
             },
         );
-        if world.chance.percent(temper.loses) {
+        if world.chance.percent(rates.loses) {
             Fate::Lost
-        } else if world.chance.percent(temper.refuses) {
+        } else if world.chance.percent(rates.refuses) {
             Fate::Refused
         } else {
             Fate::Accepted
@@ -587,8 +594,8 @@ impl Peers for Cast {
         let Some(served) = self.served.get(&stream) else {
             return;
         };
-        if served.temper.lifetime > 0 {
-            let lifetime = Duration::from_millis(served.temper.lifetime);
+        if served.rates.lifetime > 0 {
+            let lifetime = Duration::from_millis(served.rates.lifetime);
             self.plan_end(world, stream, lifetime);
         } else if served.tls.is_none() && !served.is_plain {
             world.send(stream, SERVER_LATENCY, b"SSH-2.0-OpenSSH_9.2\r\n".to_vec());
@@ -616,7 +623,7 @@ impl Peers for Cast {
 
     fn on_datagram(&mut self, world: &mut World, from: SocketAddr, to: SocketAddr, bytes: &[u8]) {
         if self.bootstrap == Some(to) {
-            return self.tell_addresses(world, from, to, bytes);
+            return self.send_addresses(world, from, to, bytes);
         }
         if self.plain == Some(to) {
             return self.serve_datagram(world, from, to, bytes);
@@ -636,9 +643,9 @@ impl Peers for Cast {
             .remove(&reminder)
             .expect("the reminder was planned");
         match reminder {
-            Reminder::Reply(stream, bytes) => self.say(world, stream, &bytes),
+            Reminder::Reply(stream, bytes) => self.send_to_proxy(world, stream, &bytes),
             Reminder::Torn(stream, bytes) => {
-                self.say(world, stream, &bytes);
+                self.send_to_proxy(world, stream, &bytes);
                 let served = self.served.get_mut(&stream).expect("a resolver's stream");
                 served.is_torn = true;
             }
@@ -654,7 +661,7 @@ impl Peers for Cast {
                 let bytes: Vec<u8> = served.dripping.drain(..len).collect();
                 if !bytes.is_empty() {
                     let rest = std::mem::take(&mut served.dripping);
-                    self.say(world, stream, &bytes);
+                    self.send_to_proxy(world, stream, &bytes);
                     let served = self.served.get_mut(&stream).expect("a resolver's stream");
                     served.dripping = rest;
                     self.plan(world, Duration::from_millis(3), Reminder::DripOn(stream));
