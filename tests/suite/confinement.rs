@@ -102,7 +102,7 @@ fn process_keeps_only_the_permissions_that_it_needs() {
 fn sandbox_denies_files_that_no_option_names() {
     let scene = Scene::new("closed", &[]);
     if scene.program.log().contains("no landlock") {
-        println!("this kernel has no landlock: nothing was checked");
+        println!("skipped: this kernel has no landlock");
         return;
     }
     // The file would be suitable, and its permissions allow reading.
@@ -130,7 +130,7 @@ fn sandbox_denies_files_that_no_option_names() {
 #[test]
 fn root_becomes_another_user() {
     if !Uid::effective().is_root() {
-        println!("only root can: nothing was checked");
+        println!("skipped: this test needs root");
         return;
     }
     for (user, uid, gid) in [("nobody", 65_534, 65_534), ("12345:54321", 12_345, 54_321)] {
@@ -147,7 +147,7 @@ fn root_becomes_another_user() {
 #[test]
 fn file_that_another_user_cannot_read_again_is_named() {
     if !Uid::effective().is_root() {
-        println!("only root can: nothing was checked");
+        println!("skipped: this test needs root");
         return;
     }
     let authority = Authority::new("unreadable");
@@ -195,7 +195,7 @@ fn process_is_confined_at_log_level_error() {
         let status = std::fs::read_to_string(&path).expect("the process runs");
         status.contains("NoNewPrivs:\t1") && status.contains("CapEff:\t0000000000000000")
     };
-    await_that("it is confined", is_confined);
+    await_that("the process is confined", is_confined);
     child.kill().expect("the process runs");
     child.wait().expect("the process is a child of this test");
 }
@@ -203,7 +203,7 @@ fn process_is_confined_at_log_level_error() {
 #[test]
 fn root_without_user_option_logs_a_warning_and_drops_its_groups() {
     if !Uid::effective().is_root() {
-        println!("only root can: nothing was checked");
+        println!("skipped: this test needs root");
         return;
     }
     let warning = "running as root without --user";

@@ -112,7 +112,7 @@ fn reader_that_does_not_read_costs_only_the_buffer() {
     drop(stream);
     drop(listener);
     scene.ask(1);
-    await_that("its memory goes back", || {
+    await_that("the memory is released", || {
         scene.program.own_kib() < before + 600
     });
 }

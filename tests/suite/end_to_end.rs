@@ -97,7 +97,7 @@ fn upstream_that_closes_every_second_fails_no_query() {
         // buffer.
         next = next.max(Instant::now()) + Duration::from_secs(1) / rate;
         std::thread::sleep(next.saturating_duration_since(Instant::now()));
-        await_that("responses come", || {
+        await_that("responses arrive", || {
             number < responses.load(Ordering::Relaxed) + 100
         });
     }
@@ -246,7 +246,7 @@ fn client_that_never_reads_is_closed_and_does_not_affect_others() {
     // The program may stop reading before the last query.
     let _ = send_framed(&mut stream, &queries);
     let mut most = 0;
-    await_that("it is disconnected", || {
+    await_that("the client is disconnected", || {
         assert!(scene.is_answered(2));
         most = most.max(scene.program.resident_kib());
         std::thread::sleep(Duration::from_millis(50));
@@ -286,7 +286,7 @@ fn memory_is_released_after_bursts() {
             }
         }
         // The burst ends after a second without queries.
-        await_that("its memory goes back", || {
+        await_that("the memory is released", || {
             scene.program.own_kib() < before + 256
         });
         after.push(scene.program.own_kib());
@@ -338,7 +338,7 @@ fn lasting_error_of_accept_neither_uses_the_processor_nor_blocks_shutdown() {
     scene.program.signal(Signal::SIGTERM);
     assert_eq!(scene.program.wait(), Some(0));
     let read = || std::fs::read_to_string(&calls).expect("strace writes its output");
-    await_that("strace has seen the end", || {
+    await_that("strace has recorded the exit", || {
         read().contains("exited with 0")
     });
     let calls = read();
@@ -886,7 +886,7 @@ fn reader_of_the_log_can_stop_or_disconnect() {
             let _ = socket.send(&query);
             socket.recv(&mut response).is_ok()
         };
-        await_that("it answers", &mut ask);
+        await_that("the program answers", &mut ask);
         // At this level each query has a line: far more lines than a pipe holds.
         let missing = (0..3_000).filter(|_| !ask()).count();
         assert_eq!(missing, 0, "the reader goes away: {goes_away}");

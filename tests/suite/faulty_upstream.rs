@@ -288,7 +288,7 @@ fn openssl_server(port: u16, folder: &Folder) -> Child {
             .stdout(Stdio::null())
             .stderr(Stdio::null()),
     );
-    await_that("it listens", || {
+    await_that("the program listens", || {
         std::net::TcpStream::connect(("127.0.0.1", port)).is_ok()
     });
     server

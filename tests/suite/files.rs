@@ -32,7 +32,7 @@ impl Scene {
     /// Returns `None` unless this process is root, since only root can become another user.
     fn new(label: &str) -> Option<Self> {
         if !Uid::effective().is_root() {
-            println!("only root can become another user: nothing was checked");
+            println!("skipped: this test needs root");
             return None;
         }
         let authority = Authority::new(label);
@@ -98,7 +98,7 @@ fn run(arguments: &[String], code: i32) -> String {
             .stdout(Stdio::piped())
             .stderr(Stdio::piped()),
     );
-    await_that("it ends", || {
+    await_that("the program exits", || {
         child
             .try_wait()
             .expect("the process is a child of this test")

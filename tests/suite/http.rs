@@ -95,14 +95,18 @@ fn readiness_follows_the_upstream_without_a_client() {
     let scene = Scene::new("http-ready", &["--timeout=60s"]);
     assert_eq!(scene.status("/healthz"), 200);
     assert_eq!(scene.status("/readyz"), 503, "no query has been answered");
-    await_that("it is ready", || scene.status("/readyz") == 200);
+    await_that("the program is ready", || scene.status("/readyz") == 200);
     for fault in [Fault::EndAtAccept(End::Reset), Fault::Silence] {
         scene.server.plan(fault, u64::MAX);
         scene.server.end_all(End::Fin);
-        await_that("it is not ready", || scene.status("/readyz") == 503);
+        await_that("the program is not ready", || {
+            scene.status("/readyz") == 503
+        });
         assert_eq!(scene.status("/healthz"), 200);
         scene.server.recover();
-        await_that("it is ready again", || scene.status("/readyz") == 200);
+        await_that("the program is ready again", || {
+            scene.status("/readyz") == 200
+        });
     }
     // During shutdown, the program is not ready.
     scene.server.plan(Fault::Silence, u64::MAX);
@@ -209,13 +213,13 @@ fn silent_and_slow_http_clients_do_not_affect_others() {
         slow.push(stream);
     }
     assert!(scene.is_answered(2));
-    await_that("others are served", || {
+    await_that("other clients are served", || {
         let mut stream = connect_from(Ipv4Addr::new(127, 0, 2, 1), scene.http);
         write!(stream, "GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n").is_ok()
             && read_response(&mut stream).is_some_and(|text| text.contains(" 200 "))
     });
     drop(slow);
-    await_that("the memory goes back", || {
+    await_that("the memory is released", || {
         scene.program.own_kib() < before + 300
     });
 }

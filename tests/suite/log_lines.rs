@@ -51,7 +51,7 @@ fn name_in_a_certificate_stays_within_its_line() {
             format!("--log-format={format}"),
         ]);
         program.ask(&query(1, "www.example", 1, None));
-        await_that("it says why", || {
+        await_that("the log names the reason", || {
             program.log().contains("its certificate is for")
         });
         let log = program.log();

@@ -57,7 +57,7 @@ impl Scene {
     fn lines(&self, name: &str, count: usize) -> Vec<String> {
         let path = self.folder.file(name);
         let text = || std::fs::read_to_string(&path).unwrap_or_default();
-        await_that("the lines are there", || text().lines().count() >= count);
+        await_that("the log has the lines", || text().lines().count() >= count);
         text().lines().map(without_times).collect()
     }
 }

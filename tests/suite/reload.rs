@@ -88,7 +88,7 @@ fn waiting_queries_are_answered_by_the_new_upstream() {
             (query, socket)
         })
         .collect();
-    await_that("they are sent", || {
+    await_that("the queries are sent", || {
         queries(&scene.first) >= queries_before + 50
     });
     let log = scene.reload_with("");
@@ -307,7 +307,7 @@ fn answers_under_way_survive_a_change_of_trust() {
     client
         .send_to(&asked, to)
         .expect("loopback accepts datagrams");
-    await_that("it is sent", || queries(&scene.server) > before);
+    await_that("a query is sent", || queries(&scene.server) > before);
     let both = [&scene.new.ca_file, &scene.old.ca_file].map(|path| contents(path));
     scene.replace("ca.pem", &both.concat());
     let log = scene.program.reload();

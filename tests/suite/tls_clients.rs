@@ -204,7 +204,7 @@ fn aborted_handshakes_do_not_affect_others() {
             assert!(scene.is_answered(round));
         }
     }
-    await_that("its memory goes back", || {
+    await_that("the memory is released", || {
         scene.program.own_kib() < before + 512
     });
     assert!(is_served(&mut scene.connect_tls(3), 9));
@@ -365,7 +365,7 @@ fn client_that_mutual_tls_refuses_is_logged_once_a_minute() {
         "INFO  refused TLS client 127.0.0.9: it has no certificate (1 since the last report)";
     assert!(lines[0].ends_with(text), "{}", lines[0]);
     let line = "dotproxy_rejected_total{reason=\"client-certificate\"} 5\n";
-    await_that("all are counted", || page(http).contains(line));
+    await_that("the counter has this value", || page(http).contains(line));
 }
 
 /// Returns the page of metrics.

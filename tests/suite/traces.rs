@@ -123,7 +123,7 @@ fn collector_can_disconnect_and_reconnect() {
         assert_eq!(take_request(&mut stream), request);
         answer(&mut stream, "200 OK");
         all += spans(&request);
-        await_that("they are counted", || scene.posted() == all);
+        await_that("the events are counted", || scene.posted() == all);
         scene.ask(2);
     }
     assert_eq!(scene.dropped(), 0);
@@ -147,7 +147,9 @@ fn busy_collector_is_retried_and_rejected_spans_are_not() {
     scene.ask(2);
     let request = take_request(&mut stream);
     answer(&mut stream, "202 Accepted");
-    await_that("they are counted", || scene.posted() == spans(&request));
+    await_that("the events are counted", || {
+        scene.posted() == spans(&request)
+    });
 }
 
 #[test]
@@ -167,7 +169,7 @@ fn collector_that_does_not_read_costs_only_the_buffer() {
         take_request(&mut stream);
         answer(&mut stream, "200 OK");
     }
-    await_that("its memory goes back", || {
+    await_that("the memory is released", || {
         scene.program.own_kib() < before + 300
     });
 }
@@ -183,7 +185,7 @@ fn collector_can_close_without_a_response() {
         all += spans(&take_request(&mut stream));
         answer(&mut stream, "200 OK");
         drop(stream);
-        await_that("they are counted", || scene.posted() == all);
+        await_that("the events are counted", || scene.posted() == all);
     }
     assert!(!scene.program.log().contains("will be tried again"));
 }

@@ -14,7 +14,7 @@ use crate::support::program::{Program, await_that, free_port, spawn};
 fn warning_line(arguments: &[String]) -> String {
     let program = Program::start(arguments);
     program.ask(&query(1, "www.example", 1, None));
-    await_that("it says what is wrong", || {
+    await_that("the log names the error", || {
         program.log().contains("WARN  upstream")
     });
     let log = program.log();
@@ -174,7 +174,9 @@ impl OpensslServer {
                 .stderr(Stdio::null()),
         );
         let server = Self { child, address };
-        await_that("it listens", || TcpStream::connect(address).is_ok());
+        await_that("the program listens", || {
+            TcpStream::connect(address).is_ok()
+        });
         server
     }
 }

@@ -86,7 +86,7 @@ impl Program {
             lines.nth(before).map(str::to_owned)
         };
         self.signal(Signal::SIGUSR1);
-        await_that("it logs its counters", || line().is_some());
+        await_that("the program logs its counters", || line().is_some());
         line().expect("the log has the line")
     }
 
@@ -135,14 +135,16 @@ impl Program {
         let is_done = |log: &str| {
             log.contains("were read again") || log.contains("going on with what was read before")
         };
-        await_that("it has read them", || is_done(&self.log()[before..]));
+        await_that("the program has reloaded its files", || {
+            is_done(&self.log()[before..])
+        });
         self.log()[before..].to_owned()
     }
 
     /// Waits for the end of the program. Returns the exit code.
     pub fn wait(&mut self) -> Option<i32> {
         let mut code = None;
-        await_that("it ends", || {
+        await_that("the program exits", || {
             code = self
                 .child
                 .try_wait()
