@@ -1,4 +1,4 @@
-//! Notes when the program was built, and tells the linker what saves memory and octets.
+//! Records the build time, and passes linker options that reduce memory and the size of the binary.
 
 use std::env;
 use std::path::Path;
@@ -7,13 +7,13 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");
-    note_time();
-    save_memory();
+    record_build_time();
+    reduce_resident_memory();
 }
 
-/// No certificate is judged by an earlier time than that of the build (`src/tls/clock.rs`). For builds
-/// that can be repeated, `SOURCE_DATE_EPOCH` says when that was.
-fn note_time() {
+/// Records the build time, which is the earliest time for the verification of certificates
+/// (`src/tls/clock.rs`). `SOURCE_DATE_EPOCH` sets the build time of reproducible builds.
+fn record_build_time() {
     println!("cargo::rerun-if-env-changed=SOURCE_DATE_EPOCH");
     let given = env::var("SOURCE_DATE_EPOCH").ok();
     let now = || SystemTime::now().duration_since(UNIX_EPOCH).ok();
@@ -24,8 +24,9 @@ fn note_time() {
     println!("cargo::rustc-env=BUILT_AT={built_at}");
 }
 
-/// What makes less of the program resident. Other linkers than GNU ld and LLD do without.
-fn save_memory() {
+/// Passes options that reduce the resident part of the binary. Linkers other than GNU ld and LLD do
+/// not get them.
+fn reduce_resident_memory() {
     let variable = |name| env::var(name).unwrap_or_default();
     let linker = variable("RUSTC_LINKER") + &variable("CARGO_ENCODED_RUSTFLAGS");
     let is_other = ["gold", "mold", "wild"].iter().any(|n| linker.contains(n));
@@ -33,18 +34,18 @@ fn save_memory() {
         return;
     }
     let script = Path::new(&variable("OUT_DIR")).join("cold-code.ld");
-    // A profiler walks the stack by the tables.
+    // A profiler needs the tables to walk the stack.
     let has_debuginfo = variable("DEBUG") != "false";
     let tables = if has_debuginfo { "" } else { NO_UNWINDING };
     let text = format!("SECTIONS {{ {COLD_CODE} {tables} }} INSERT AFTER .text;\n");
-    std::fs::write(&script, text).expect("cargo gives a folder to write to");
+    std::fs::write(&script, text).expect("cargo sets OUT_DIR to a writable folder");
     println!("cargo::rustc-link-arg-bins=-Wl,-T,{}", script.display());
-    // Relocations take a word for a group of them, not three for each, where the C library can read
-    // that: glibc of this machine, if it is the one that the program is to run on, or the musl that
-    // comes with the compiler and goes into the program.
-    let is_for_here = variable("HOST") == variable("TARGET");
+    // Packed relocations take one word per group instead of three words each. The C library must
+    // support them: glibc of this machine, if the program is built for this machine, or the musl of
+    // the compiler, which is linked into the program.
+    let is_native = variable("HOST") == variable("TARGET");
     let can_read = match variable("CARGO_CFG_TARGET_ENV").as_str() {
-        "gnu" => is_for_here && glibc() >= Some((2, 36)),
+        "gnu" => is_native && glibc() >= Some((2, 36)),
         "musl" => compiler() >= Some((1, 93)),
         _ => false,
     };
@@ -53,10 +54,10 @@ fn save_memory() {
     }
 }
 
-/// Code that runs at the start, or for few, or never: where it lies among the rest it comes into
-/// memory with it, since the kernel maps pages in groups; behind the rest it does not. The last are
-/// 170 KB of the standard library that read debug information for the report of a panic, whether or
-/// not there is any.
+/// A section for code that runs only at the start, rarely, or never. Between other code it would
+/// become resident, since the kernel maps pages in groups; behind the other code it does not. The
+/// last group is 170 KB of the standard library that reads debug information for panic messages,
+/// even in a binary without debug information.
 const COLD_CODE: &str = ".text.cold : { \
     *( .text.*dotproxy4main* .text.*dotproxy7options* .text.*getopts* .text.*dotproxy3tls5files* \
     .text.*dotproxy3tls6set_up* .text.*pki_types3pem* .text.*landlock* \
@@ -67,24 +68,24 @@ const COLD_CODE: &str = ".text.cold : { \
     *( .text.*backtrace_rs* .text.*gimli* .text.*addr2line* .text.*miniz_oxide* \
     .text.*rustc_demangle* ) }";
 
-/// What unwinding would need, which are 160 KB: a panic says where it is, and ends the program. Those
-/// who begin and end the program refer to theirs.
+/// Discards the 160 KB of unwinding tables: a panic prints its location and aborts the program. The
+/// start files of the C library refer to their own tables, which are kept.
 const NO_UNWINDING: &str = "/DISCARD/ : { \
     *( EXCLUDE_FILE( *crtbegin*.o *crtend*.o *crt1.o *crti.o *crtn.o ) .eh_frame ) \
     *( .gcc_except_table .gcc_except_table.* ) }";
 
-/// The version of this machine's C library, if that is glibc.
+/// Returns the version of this machine's C library, if it is glibc.
 fn glibc() -> Option<(u32, u32)> {
     version(Command::new("getconf").arg("GNU_LIBC_VERSION"), "glibc ")
 }
 
-/// The version of the compiler.
+/// Returns the version of the compiler.
 fn compiler() -> Option<(u32, u32)> {
     let rustc = env::var_os("RUSTC")?;
     version(Command::new(rustc).arg("--version"), "rustc ")
 }
 
-/// The two numbers that follow `name` in what the command prints.
+/// Returns the two numbers after `name` in the output of the command.
 fn version(command: &mut Command, name: &str) -> Option<(u32, u32)> {
     let text = String::from_utf8(command.output().ok()?.stdout).ok()?;
     let mut numbers = text.strip_prefix(name)?.trim().split('.');

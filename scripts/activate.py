@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""Starts a program with sockets that are open already, as systemd does (sd_listen_fds(3)).
+"""Starts a program with inherited sockets, as systemd does (sd_listen_fds(3)).
 
   scripts/activate.py ADDRESS:PORT COMMAND...
 
-It has the sockets, for UDP and TCP, and starts the command with them; when that ends it is started
-again, until SIGTERM ends both.
+Opens the sockets, for UDP and TCP, and starts the command with them. When the command ends, it is
+started again, until SIGTERM ends both.
 """
 
 import os
@@ -33,7 +33,7 @@ def main():
         child = os.fork()
         if child == 0:
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
-            # They may have these numbers already, so they go out of the way first.
+            # The sockets may already have these numbers, so they are moved away first.
             copies = [os.dup(one.fileno()) for one in sockets]
             copies = [os.dup2(copy, 100 + place) for place, copy in enumerate(copies)]
             for place, copy in enumerate(copies):

@@ -1,6 +1,6 @@
 #!/bin/bash
-# Checks that responses leave from the address that was asked, with dig, which takes no others, and
-# a server that listens on every address it has: several of IPv4 and IPv6, on the network, behind
+# Checks that responses have the source address of their query, with dig, which accepts no other,
+# and a server that listens on all its addresses: several of IPv4 and IPv6, on the network, behind
 # it, and link-local. Both hosts are network namespaces that end with this script.
 set -u
 cd "$(dirname "$0")/.." || exit 2
@@ -22,7 +22,7 @@ on_client ip route add 198.51.100.1 via 192.0.2.2
 on_client ip route add 2001:db8:1::1 via 2001:db8::2
 set +e
 link_local() { grep -oE 'fe80:[0-9a-f:]+'; }
-# Until nobody else on the network can have it, an address is not a client's either.
+# An address is usable only after duplicate address detection.
 link_local_of_server() { ip -6 address show dev server0 scope link -tentative | link_local; }
 link_local_of_client() { on_client ip -6 address show dev client0 scope link -tentative | link_local; }
 await link_local_of_server
@@ -31,7 +31,7 @@ await link_local_of_client
 start_unbound 853
 launch "$work/dotproxy.log" "$binary" -u 127.0.0.1 --ca-file "$work/ca.pem" \
     --allow 192.0.2.0/24 --allow 2001:db8::/32 --allow fe80::/10
-# This one answers as it does by itself.
+# This instance has the default access rules.
 launch "$work/private.log" "$binary" -v -p 5300 -u 127.0.0.1 --ca-file "$work/ca.pem"
 
 ask() { on_client dig www.example.net A +short +tries=1 +time=30 "$@"; }
@@ -52,7 +52,7 @@ check "private: 192.0.2.9 is refused" "$denied" ask_private @192.0.2.1
 check "private: 2001:db8::9 is refused" "$denied" ask_private @2001:db8::1
 check "private: a connection of 192.0.2.9 is closed" 'communications error|end of file' \
     ask_private @192.0.2.1 +tcp
-# dig has died here after its first line, once in hundreds of times: then it is asked again.
+# dig has died here after its first line, once in hundreds of runs: then the query is repeated.
 ask_surely() {
     local said
     said=$(ask_private "$@")
@@ -61,13 +61,13 @@ ask_surely() {
 }
 check "private: a link-local client is answered" 'status: NOERROR' ask_surely "@$zone"
 
-# Responses to a client on this host leave many at a time, unless the kernel refuses to take them apart.
+# Responses to a client on this host are sent in batches, unless the kernel refuses to segment them.
 yes 'www.example.net A' | head -n 2000 >"$work/names"
 ask_much() { dnsperf -s 127.0.0.1 -p 5300 -d "$work/names" -q 100 -t 30; }
 one_by_one() { grep -c 'one by one' "$work/private.log" || true; }
 check "private: 2,000 queries from this host, none lost" 'lost: +0 ' ask_much
-check "private: there is a way to send many at a time" '^0$' one_by_one
+check "private: responses are sent in batches" '^0$' one_by_one
 ip link set lo mtu 68
-check "private: the same with packets of 68 octets" 'lost: +0 ' ask_much
-check "private: responses are sent one by one then" '^1$' one_by_one
+check "private: the same with packets of 68 bytes" 'lost: +0 ' ask_much
+check "private: responses are then sent one by one" '^1$' one_by_one
 conclude

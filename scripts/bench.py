@@ -1,37 +1,38 @@
 #!/usr/bin/env python3
-"""dotproxy beside what Debian has for the same job, all in front of the same DNS-over-TLS upstream.
+"""Compares dotproxy with other forwarders of Debian, in front of the same DNS-over-TLS upstream.
 
-The figure that holds on any machine is processor time a query (user and system, all threads) compared within
-one run: load generator, upstream and proxy share the machine. There are several rounds, taken in turn, of
-which the median counts: a query costs half as much where chance has put the load generator beside the program.
+The figure that is comparable between machines is processor time per query (user and system, all
+threads), relative to the other programs of the same run: load generator, upstream and proxy share
+the machine. The programs take turns in several rounds, and the median counts: a query costs half as
+much if the load generator happens to run on the same processor as the program.
 
-  forwarded     100,000 names that none has seen before, 200 queries outstanding, from eight sockets
-  kept          the same with a cache, which keeps the answers
-  cached        10,000 names again and again, as above
-  one socket    the same from one socket: the fewer there are, the more responses leave together
+  forwarded     100,000 new names, 200 queries outstanding, from eight sockets
+  kept          the same with a cache, which stores the answers
+  cached        10,000 names repeatedly, as above
+  one socket    the same from one socket: with fewer sockets, more responses leave in one batch
   over TCP      the same from eight TCP connections
-  new sessions  one query at a time, and the upstream hangs up after each: TLS is taken up anew for the next
+  new sessions  one query at a time; the upstream closes after each, so that TLS is resumed
 
-What a cached answer costs is mostly the kernel's. How much shows a program that does nothing but send each
-datagram back (examples/udp_echo.rs). Latency is that of one query at a time to an idle proxy; p99 is that of
-such queries while others come at half the rate that the first of the programs takes, which is unbound, the
-median of three times.
+Most of the cost of a cached answer is in the kernel. The program examples/udp_echo.rs, which only
+sends each datagram back, shows this part. Latency is that of single queries to an idle proxy; p99
+is that of single queries while others arrive at half the throughput of the first program, unbound;
+the median of three measurements counts.
 
-With --closed-loop it measures something else: a number of queries is outstanding, and each response asks the
-next query at once (examples/closed_loop.rs). For each number of queries and sockets it shows the throughput,
-the mean latency and the processor time a query, cached and forwarded. Programs take turns in each round, and the
-median of the rounds counts.
+With --closed-loop, a number of queries is outstanding, and each response triggers the next query
+(examples/closed_loop.rs). For each number of queries and sockets the table shows throughput, mean
+latency and processor time per query, cached and forwarded. Programs take turns in each round, and
+the median of the rounds counts.
 
-  scripts/bench.py [--rounds 3] [--peers NAME,...|all] [--binary LABEL=PATH ...] [--workloads NAME,...]
-                   [--check] [--json FILE] [--svg FILE]
+  scripts/bench.py [--rounds 3] [--peers NAME,...|all] [--binary LABEL=PATH ...]
+                   [--workloads NAME,...] [--check] [--json FILE] [--svg FILE]
   scripts/bench.py --closed-loop [--rounds 3] [--seconds 0.5] [--peers ...] [--binary ...]
                    [--workloads cached,forwarded] [--check] [--json FILE]
 
-Needs the packages of scripts/install_test_deps.sh, and of --peers those that are named; those that are not
-there are left out. Without --binary it takes the release builds that are there, the dynamic one and the static
-one, and those of the examples (cargo build --release --examples). --check takes more rounds while dotproxy exceeds
-what it promises, and exits with 1 if it still does: scripts/promises.sh runs it. With --closed-loop the promise is
-that dotproxy has at each load at least the throughput of the best peer.
+Needs the packages of scripts/install_test_deps.sh. Programs of --peers that are not installed are
+skipped. Without --binary, the script measures the existing release builds, dynamic and static, and
+the examples (cargo build --release --examples). --check runs more rounds while dotproxy misses a
+target, and exits with 1 if a target is still missed: scripts/promises.sh runs it. The target with
+--closed-loop is at least the throughput of the best peer at each load.
 """
 
 import argparse
@@ -56,21 +57,23 @@ HOT_NAMES, HOT_TIMES = 10_000, 15
 OUTSTANDING = 200
 SINGLE_QUERIES = 1000
 SESSIONS, SESSION_PAUSE = 40, 0.12
-# What is resident depends on where the kernel puts the code, so it is started several times.
+# Resident memory depends on where the kernel maps the code, so the program is started several
+# times.
 IDLE_STARTS = 3
-# How often the latency under load is looked at.
+# The number of measurements of the latency under load.
 UNDER_LOAD_TIMES = 3
-# Rounds at the most while it is not shown that a promise is kept.
+# The maximum number of rounds while a target is not met.
 ROUNDS_MAX = 3
 
-# How each workload asks: the sockets, and how they do.
+# The load of each workload: the number of sockets and their behaviour.
 LOADS = {"forwarded": (8, "udp"), "kept": (8, "udp"), "cached": (8, "udp"), "one socket": (1, "udp"),
          "over TCP": (8, "tcp")}
 WORKLOADS = [*LOADS, "new sessions"]
 COLD = ["forwarded", "kept"]
 PROMISED = ["forwarded", "cached", "one socket"]
 
-# What dotproxy promises: processor time against unbound, resident memory in KiB, octets of a file.
+# The targets of dotproxy: processor time against unbound, resident memory in KiB, size of the
+# binary in bytes.
 CPU_RATIO_MAX = {"forwarded": 0.22, "cached": 0.66, "one socket": 0.6}
 OWN_CPU_RATIO_MAX = {"forwarded": 0.32, "cached": 0.7, "one socket": 0.7}
 IDLE_KIB_MAX = {"static": 1536, "dynamic": 2304}
@@ -84,7 +87,7 @@ CLOSED_LOOP = f"{ROOT}/target/release/examples/closed_loop"
 
 
 def load(port, names, times, sockets, mode="udp", rate=None):
-    """Has dnsperf ask for the names of a file so many times; what came of it."""
+    """Queries the names of a file this number of times with dnsperf. Returns the results."""
     limits = ["-Q", str(rate), "-l", "2"] if rate else ["-n", str(times)]
     out = run("dnsperf", "-s", "127.0.0.1", "-p", str(port), "-d", names, "-m", mode, "-c", str(sockets),
               "-T", "1", "-t", "5", "-q", str(OUTSTANDING), *limits)
@@ -101,16 +104,16 @@ class Program:
 
     def __init__(self, label, command, workloads, conf=None, kind=None, size=None):
         self.label, self.command, self.workloads = label, command, workloads
-        # The place of its settings, and what writes them.
+        # The path of the settings file, and the function that writes it.
         self.conf = conf
         self.kind, self.size = kind, size
         self.rounds, self.idle_kib = {workload: [] for workload in workloads}, []
 
     def start(self, work, upstream, workload):
-        """Starts it and waits for its first answer; the process and its port."""
+        """Starts the program and waits for its first answer. Returns the process and its port."""
         port = free_port()
         has_cache = workload not in ("forwarded", "new sessions")
-        # What knot-resolver knows outlives it.
+        # The cache of knot-resolver outlives the process.
         shutil.rmtree(f"{work}/kresd", ignore_errors=True)
         os.makedirs(f"{work}/kresd")
         if self.conf:
@@ -118,7 +121,7 @@ class Program:
             os.makedirs(os.path.dirname(f"{work}/{place}"), exist_ok=True)
             with open(f"{work}/{place}", "w") as file:
                 file.write(write(Settings(work, port, upstream, has_cache)))
-        # What is kept goes through a cache of the size that it has if none is given.
+        # The workload "kept" uses the default cache size.
         cache = {"forwarded": "0", "new sessions": "0", "kept": "1m"}.get(workload, "4m")
         command = [part.format(work=work, port=port, upstream=upstream, cache=cache)
                    for part in self.command]
@@ -137,7 +140,7 @@ class Program:
     def measure_idle(self, work, upstream):
         for _ in range(IDLE_STARTS):
             process, _ = self.start(work, upstream, "cached")
-            # What the start of dotproxy took goes back a second after it.
+            # dotproxy releases the memory of its start after a second.
             time.sleep(1.5 if self.kind else 0.2)
             self.idle_kib.append(resident_kib(process.pid))
             stop(process)
@@ -177,7 +180,7 @@ class Program:
         before, own_before = processor_time(pid), processor_times(pid)[0]
         result = load(port, names, times, sockets, mode)
         used, own = processor_time(pid) - before, processor_times(pid)[0] - own_before
-        # What a burst of dotproxy took goes back when the connections that it needed are closed.
+        # dotproxy releases the memory of a burst when the connections of the burst are closed.
         time.sleep(4 if self.kind and is_cold else 0.5)
         completed = max(1, result["completed"])
         return {
@@ -189,7 +192,7 @@ class Program:
         }
 
     def measure_under_load(self, work, upstream, workload, rate):
-        """The 99th of a hundred latencies while there is this rate of queries, in microseconds."""
+        """Returns the 99th of a hundred latencies at this rate of queries, in microseconds."""
         process, port = self.start(work, upstream, workload)
         names = f"{work}/{'cold' if workload in COLD else 'hot'}.names"
         sockets, mode = LOADS[workload]
@@ -207,13 +210,13 @@ class Program:
             stop(process)
 
     def measure_closed_loops(self, work, upstream, workload, seconds):
-        """One round of every closed loop."""
+        """Runs one round of every closed loop."""
         process, port = self.start(work, upstream, workload)
         fresh = "1" if workload in COLD else "0"
         closed_loop = lambda outstanding, sockets, length: [float(number) for number in run(
             CLOSED_LOOP, str(port), str(outstanding), str(sockets), str(length), fresh).split()]
         try:
-            # The names get known, the connections come about.
+            # Fills the cache and opens the connections.
             closed_loop(32, 1, 0.5)
             for outstanding, sockets in CLOSED_LOOPS:
                 before = processor_time(process.pid)
@@ -240,7 +243,7 @@ def programs(arguments, workloads):
             found.append(Program(peer.label, peer.command, [w for w in workloads if w in peer.workloads],
                                  conf=(peer.place, peer.conf)))
         else:
-            print(f"{peer.label} is not there, and left out")
+            print(f"{peer.label} is not installed: skipped")
     echo = f"{ROOT}/target/release/examples/udp_echo"
     if os.path.exists(echo):
         found.append(Program(ECHO, [echo, "{port}"], [w for w in workloads if w in ("cached", "one socket")]))
@@ -253,7 +256,7 @@ def programs(arguments, workloads):
         }
         binaries = [(label, path) for label, path in places.items() if os.path.exists(path)]
     if not binaries:
-        sys.exit("there is no binary: run cargo build --release")
+        sys.exit("no binary found: run cargo build --release")
     for label, path in binaries:
         with open(path, "rb") as file:
             is_static = b"ld-linux" not in file.read()
@@ -304,7 +307,7 @@ def broken_promises(found, workloads):
         if "forwarded" in workloads and program.median("forwarded", "after_kib") - idle > GROWTH_KIB_MAX:
             yield f"{program.label}: more than {GROWTH_KIB_MAX} KiB more after the load"
         if program.kind == "static" and program.size > STATIC_BYTES_MAX:
-            yield f"{program.label}: {program.size} octets, not {STATIC_BYTES_MAX}"
+            yield f"{program.label}: {program.size} bytes, not {STATIC_BYTES_MAX}"
 
 
 def measure(found, workloads, arguments, work):
@@ -320,13 +323,13 @@ def measure(found, workloads, arguments, work):
                 program.measure_idle(work, port)
                 for workload in program.workloads:
                     program.measure(work, (port, hasty), workload)
-        # Nothing is promised of what others are slowed down by.
+        # There is no target for the latency under load.
         under_load = [] if arguments.check else [workload for workload in workloads if workload in LOADS]
         for workload in under_load:
             those = [program for program in found if workload in program.workloads]
             rate = those[0].median(workload, "qps") / 2
             for program in those:
-                # Who takes less has no latency to speak of.
+                # A program with less throughput than this rate has no meaningful latency.
                 if program.median(workload, "qps") > rate:
                     times = [program.measure_under_load(work, port, workload, round(rate))
                              for _ in range(UNDER_LOAD_TIMES)]
@@ -348,7 +351,7 @@ def closed_loop_table(found, workload):
 
 
 def slower_than_peers(found, workloads):
-    """The closed loops in which dotproxy has less throughput than the best of the others."""
+    """Yields the closed loops in which dotproxy has less throughput than the best peer."""
     for workload in workloads:
         peers = [program for program in found if not program.kind and workload in program.workloads]
         for load in (f"{workload} {outstanding}/{sockets}" for outstanding, sockets in CLOSED_LOOPS):
@@ -362,8 +365,8 @@ def slower_than_peers(found, workloads):
 def measure_closed_loops(arguments):
     workloads = arguments.workloads.split(",") if arguments.workloads else ["cached", "forwarded"]
     if not os.path.exists(CLOSED_LOOP):
-        sys.exit("the load generator is not there: run cargo build --release --examples")
-    # The echo program does not answer what was asked.
+        sys.exit("the load generator is missing: run cargo build --release --examples")
+    # The echo program does not answer questions.
     found = [program for program in programs(arguments, workloads) if program.label != ECHO]
     with tempfile.TemporaryDirectory() as work:
         make_certificates(work)

@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
-"""What the cache costs: processor time as it grows, and memory when it is full.
+"""Measures the cost of the cache: processor time as it grows, and memory when it is full.
 
-A hit has to cost the same whether there are a hundred names or a hundred thousand, with more than enough
-memory. Both are compared within a round, on a processor of the program's own, since machines are now faster
-and now slower; of several rounds the median counts, and there are more while it is not shown. Then a million
-names that nobody asks for twice go through a cache of 1 MiB and through none: what is resident afterwards of
-the program's own memory differs by no more than 1.2 MB. Of its file more or less is resident each time, with
-a cache and without.
+A hit must cost the same with a hundred names and with a hundred thousand names, if memory is
+ample. Both are compared within a round, with the program on its own processor, since the speed of
+machines varies; the median of several rounds counts, and more rounds follow while the target is
+missed. Then a million names that are queried once pass through a cache of 1 MiB and through no
+cache: the anonymous memory afterwards differs by at most 1.2 MB. The resident part of the binary
+varies with and without a cache.
 
   scripts/cache_bench.py [--binary PATH] [--check]
 """
@@ -25,11 +25,11 @@ from testbed import (ROOT, PATIENCE_S, apart, ask, await_at_most, free_port, mak
 
 SIZES = [100, 1_000, 10_000, 100_000]
 HITS = 200_000
-# A round differs from the next by more than is to be shown.
+# The tolerance: the maximum difference between two rounds.
 ROUNDS, ROUNDS_MAX = 9, 40
 UNIQUE = 1_000_000
 SPREAD_MAX = 0.10
-# How many sockets ask.
+# The number of client sockets.
 SOCKETS = 8
 MEMORY_MAX_KIB = 1_200_000 / 1024
 
@@ -61,7 +61,7 @@ def write_names(path, names):
 
 
 def cost_of_hit(proxy, names, count, hits=HITS):
-    """Microseconds of processor time: in all, and the program's own, by a coarser clock."""
+    """Returns microseconds of processor time: in total, and in user mode by a coarser clock."""
     times = lambda: (processor_time(proxy.process.pid), processor_times(proxy.process.pid)[0])
     before = times()
     result = load(proxy.port, names, hits // count, SOCKETS)
@@ -69,7 +69,7 @@ def cost_of_hit(proxy, names, count, hits=HITS):
 
 
 def spread(costs):
-    """How much more a hit costs among many names than among few, as a fraction."""
+    """Returns the additional cost of a hit among many names compared with few, as a fraction."""
     whole = {size: [whole for whole, _ in rounds] for size, rounds in costs.items()}
     more = ([many / few for many, few in zip(whole[size], whole[SIZES[0]])] for size in SIZES)
     return max(statistics.median(ratios) for ratios in more) - 1
@@ -91,12 +91,12 @@ def measure_growth(work, binary, upstream):
     for size, rounds in costs.items():
         whole, own = (statistics.median(one) for one in zip(*rounds))
         print(f"{size:>8}{whole:>10.2f} µs{own:>8.2f} µs{len(rounds):>8}")
-    print(f"at most {spread(costs):.1%} more among many names")
+    print(f"at most {spread(costs):.1%} more with many names")
     return spread(costs)
 
 
 def measure_telling(work, binary, upstream):
-    """What a hit costs where more is told."""
+    """Prints the cost of a hit with metrics and with the query log."""
     names = write_names(f"{work}/told", (f"t{n:07}.example.net" for n in range(SIZES[0])))
     ways = {"nothing": (), "metrics": ("--http-listen", f"127.0.0.1:{free_port()}"),
             "query log": ("--query-log", f"{work}/queries.json")}
@@ -108,7 +108,7 @@ def measure_telling(work, binary, upstream):
                 costs[way].append(cost_of_hit(proxy, names, SIZES[0], HITS // 2)[0])
     costs = {way: statistics.median(rounds) for way, rounds in costs.items()}
     for way, cost in costs.items():
-        print(f"a hit where {way} is told: {cost:.2f} µs ({cost / costs['nothing']:.2f})")
+        print(f"a hit with {way}: {cost:.2f} µs ({cost / costs['nothing']:.2f})")
 
 
 def measure_memory(work, binary, upstream):
@@ -119,7 +119,7 @@ def measure_memory(work, binary, upstream):
             before = sum(processor_times(proxy.process.pid))
             result = load(proxy.port, names, 1, SOCKETS)
             used = sum(processor_times(proxy.process.pid)) - before
-            # What a burst took goes back a second after it, or when the connections that it needed are closed.
+            # The memory of a burst is released after a second, or when its connections are closed.
             time.sleep(4)
             resident[size] = await_at_most(resident.get("0", 0) + MEMORY_MAX_KIB,
                                            lambda: resident_kib(proxy.process.pid, "RssAnon"))
@@ -149,9 +149,9 @@ def main():
             stop(upstream)
     broken = []
     if growth > SPREAD_MAX:
-        broken.append(f"a hit costs {growth:.0%} more among many names")
+        broken.append(f"a hit costs {growth:.0%} more with many names")
     if more > MEMORY_MAX_KIB:
-        broken.append(f"a cache of 1 MiB takes {more} KiB")
+        broken.append(f"a cache of 1 MiB needs {more} KiB")
     print("\n".join(broken))
     sys.exit(1 if arguments.check and broken else 0)
 

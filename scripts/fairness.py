@@ -1,22 +1,24 @@
 #!/usr/bin/env python3
-"""What one client notices while another one floods, or a domain has no answer: dotproxy beside unbound.
+"""Measures one client while another one floods, or a domain has no answer: dotproxy and unbound.
 
-Each row has a resolver with its own delay, and a client at 127.0.0.1 that asks 30 new names a second. It is
-measured without the flood and then with it; the flood comes from 127.0.0.2 where nothing else is said:
+Each row has a resolver with its own delay, and a client at 127.0.0.1 that queries 30 new names per
+second. It is measured without the flood and then with it. The flood comes from 127.0.0.2 unless
+the row has another source:
 
-  new names, 100 ms   17,000 new names a second, the resolver takes 100 ms
-  new names, 1 s      the same where it takes 1 s
-  large table, 1 s    the same with --max-inflight 20000, so that the queries wait for room on a connection
+  new names, 100 ms   17,000 new names per second, the resolver takes 100 ms
+  new names, 1 s      the same with a resolver that takes 1 s
+  large table, 1 s    the same with --max-inflight 20000, so that queries wait for room on a link
   eight clients, 1 s  the same from 127.0.0.2 to 127.0.0.9, so that the table is full
-  dead domain         1,500 new names a second below a domain whose own upstream never answers
+  dead domain         1,500 new names per second below a domain with an upstream that never answers
   dead domain, same   the same from 127.0.0.1 itself
-  TCP connections     190 connections that pipeline new names, with a limit of 100 queries a second
+  TCP connections     190 connections that pipeline new names, with a limit of 100 queries per second
 
   scripts/fairness.py [--seconds 10] [--binary PATH] [--rows TEXT] [--alone] [--check]
 
-Needs the packages of scripts/install_test_deps.sh. --alone leaves unbound out. --check exits with 1 if the
-client of dotproxy got fewer than 99 of 100 answers during a flood, or its median was more than 30 % above that
-without one: that depends on how busy the machine is. Without it only a client without any answer is an error.
+Needs the packages of scripts/install_test_deps.sh. --alone omits unbound. --check exits with 1 if
+the client of dotproxy got fewer than 99 of 100 answers during a flood, or if its median was more
+than 30 % above the median without a flood: that depends on the load of the machine. Without
+--check, only a client without any answer is an error.
 """
 
 import argparse
@@ -40,10 +42,10 @@ from testbed import PATIENCE_S, ROOT, ask, free_port, make_certificates, query, 
 PER_SECOND = 30
 CLIENT_TIMEOUT_S = 6.0
 FLOODER = "127.0.0.2"
-# What goes before the measurement, so that tables are full then.
+# Time before the measurement, so that the tables are full.
 WARM_UP_S = 2.0
 ANSWERED_MIN, MEDIAN_GROWTH_MAX = 0.99, 0.30
-# What two medians of the same may differ by on a machine with two processors.
+# The tolerance between two medians of the same load on a machine with two processors.
 MEDIAN_SLACK_S = 0.005
 CONNECTIONS, PIPELINED, RATE = 190, 50, 100
 DEAD = "dead.example"
@@ -54,16 +56,16 @@ class Row:
     label: str
     # Seconds from a query to its answer.
     delay: float
-    # The flood, which runs in a process of its own until that is ended.
+    # The flood, which runs in its own process until it is terminated.
     flood: object
-    # Its arguments behind the port.
+    # The arguments of the flood after the port.
     settings: tuple = ()
     options: list = field(default_factory=list)
     unbound: str = ""
 
 
 def flood_udp(port, sources, per_second, below):
-    """Asks so many new names a second. What comes back is left to the kernel to drop."""
+    """Queries new names at this rate. The kernel drops the responses."""
     sockets = [socket.socket(type=socket.SOCK_DGRAM) for _ in sources]
     for udp, source in zip(sockets, sources):
         udp.bind((source, 0))
@@ -72,7 +74,7 @@ def flood_udp(port, sources, per_second, below):
     start, sent = time.monotonic(), 0
     while True:
         due = int((time.monotonic() - start) * per_second)
-        # Time that was lost is not made up for.
+        # A delay does not increase the rate afterwards.
         sent = max(sent, due - per_second // 100)
         for number in range(sent, due):
             with contextlib.suppress(OSError):
@@ -82,7 +84,7 @@ def flood_udp(port, sources, per_second, below):
 
 
 def flood_tcp(port):
-    """Keeps connections, and on each so many queries under way."""
+    """Keeps connections open, with this number of pipelined queries on each."""
     numbers, open_ones, poller = iter(range(1 << 60)), {}, select.poll()
 
     def ask_more(tcp, count):
@@ -108,13 +110,13 @@ def flood_tcp(port):
         for number, _ in poller.poll(100):
             tcp = open_ones[number]
             try:
-                octets = tcp.recv(1 << 16)
-                ask_more(tcp, len(octets) // 60)
+                data = tcp.recv(1 << 16)
+                ask_more(tcp, len(data) // 60)
             except BlockingIOError:
                 continue
             except OSError:
-                octets = b""
-            if not octets:
+                data = b""
+            if not data:
                 poller.unregister(tcp)
                 tcp.close()
                 del open_ones[number]
@@ -139,8 +141,8 @@ ROWS = [
 
 
 class Delay:
-    """A way to a resolver on which answers take their time: what the resolver sends is held back, except for
-    its part of the TLS handshake."""
+    """A relay to a resolver that delays the data of the resolver, except for its part of the TLS
+    handshake."""
 
     def __init__(self, port, to, delay):
         self.port, self.to, self.delay = port, to, delay
@@ -164,30 +166,31 @@ class Delay:
     @staticmethod
     async def forward(reader, writer, flights):
         with contextlib.suppress(OSError):
-            while octets := await reader.read(1 << 16):
+            while data := await reader.read(1 << 16):
                 flights[0] += 1
-                writer.write(octets)
+                writer.write(data)
         writer.close()
 
     async def hold_back(self, reader, far_socket, writer, flights):
         loop = asyncio.get_running_loop()
         with contextlib.suppress(OSError):
-            while octets := await reader.read(1 << 16):
-                # unbound sends the next answer when the last one was acknowledged.
+            while data := await reader.read(1 << 16):
+                # unbound sends the next answer after the last one was acknowledged.
                 far_socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
-                # The first thing that the client sends is its hello.
+                # The first message of the client is its ClientHello.
                 delay = self.delay if flights[0] > 1 else 0
-                loop.call_later(delay, self.write, writer, octets)
+                loop.call_later(delay, self.write, writer, data)
         loop.call_later(self.delay, writer.close)
 
     @staticmethod
-    def write(writer, octets):
+    def write(writer, data):
         if not writer.is_closing():
-            writer.write(octets)
+            writer.write(data)
 
 
 def client(port, seconds, tag):
-    """Asks new names from 127.0.0.1. Returns how many it asked, and how long each answer took."""
+    """Queries new names from 127.0.0.1. Returns the number of queries, and the time of each
+    answer."""
     with socket.socket(type=socket.SOCK_DGRAM) as udp:
         udp.bind(("127.0.0.1", 0))
         udp.connect(("127.0.0.1", port))
@@ -237,7 +240,7 @@ def await_answer(port):
 
 @contextlib.contextmanager
 def beside(target, *arguments):
-    """Runs a function in another process meanwhile."""
+    """Runs a function in another process during the block."""
     process = multiprocessing.Process(target=target, args=arguments, daemon=True)
     process.start()
     try:
@@ -248,12 +251,12 @@ def beside(target, *arguments):
 
 
 def measure(work, row, start, arguments):
-    """What the client gets without the flood and with it."""
+    """Measures the client without the flood and with it."""
     upstream, way, port = free_port(), free_port(), free_port()
     resolver = start_unbound(work, upstream)
     with socket.socket(type=socket.SOCK_DGRAM) as dead, \
             beside(Delay(way, upstream, row.delay).run):
-        # Nothing is read from it, and nothing is ever answered.
+        # The server never reads and never answers.
         dead.bind(("127.0.0.1", 0))
         program = start(work, row, port, way, dead.getsockname()[1], arguments.binary)
         try:
@@ -272,7 +275,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("--seconds", type=float, default=10)
     parser.add_argument("--binary", default=f"{ROOT}/target/release/dotproxy")
-    parser.add_argument("--rows", default="", help="only those whose label has this text")
+    parser.add_argument("--rows", default="", help="only rows with this text in their label")
     parser.add_argument("--alone", action="store_true", help="without unbound")
     parser.add_argument("--check", action="store_true")
     arguments = parser.parse_args()
@@ -299,7 +302,7 @@ def main():
             if name == "dotproxy" and not waited:
                 sys.exit(f"{row.label}: no answer during the flood")
     if broken and arguments.check:
-        sys.exit(f"a client is not served as it should be: {'; '.join(broken)}")
+        sys.exit(f"a client is below the limits: {'; '.join(broken)}")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 #!/bin/bash
-# Checks that a million forged source addresses take no memory, and no answer from an honest client, with a
-# rate limit; with PROMISES in the environment, that they do not slow it down either. Both hosts are network
-# namespaces that end with this script.
+# Checks with a rate limit that a million forged source addresses neither occupy memory nor cost an
+# honest client an answer; with PROMISES in the environment, also that they do not slow the client
+# down. Both hosts are network namespaces that end with this script.
 set -u
 cd "$(dirname "$0")/.." || exit 2
 
@@ -12,7 +12,7 @@ need python3
 set -e
 ip address add 192.168.7.1/24 dev server0
 on_client ip address add 192.168.7.9/24 dev client0
-# Those whose addresses are forged are behind the client, which does not know them.
+# The forged addresses are routed to the client, which does not have them.
 ip route add 10.0.0.0/8 via 192.168.7.9
 set +e
 
@@ -23,11 +23,11 @@ await on_client dig @192.168.7.1 www.example.net A +tries=1 +time=30
 own_kib() { awk '/^RssAnon:/ { print $2 }' "/proc/$proxy/status"; }
 flood() { on_client python3 scripts/flood.py 192.168.7.1 "$1" "$proxy"; }
 
-# The table of clients is there from the first queries on.
+# The table of clients is allocated with the first queries.
 check "20000 forged sources: the honest client loses nothing" 'lost 0,' flood 20000
 before=$(own_kib)
 check "1000000 forged sources: the honest client loses nothing" 'lost 0,' flood 1000000
-# It is so once what was in flight has gone.
+# Memory is released after the pending queries have ended.
 flat() {
     local after
     after=$(own_kib)
@@ -35,7 +35,7 @@ flat() {
 }
 is_flat() { flat >/dev/null; }
 becomes is_flat
-check "1000000 forged sources: memory is flat" 'KiB' flat
+check "1000000 forged sources: memory does not grow" 'KiB' flat
 kill -USR1 "$proxy"
 check_soon "1000000 forged sources: most have arrived" 'queries udp=(1[0-9]|[7-9])[0-9]{5}' cat "$work/dotproxy.log"
 conclude

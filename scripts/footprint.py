@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""Checks memory and size: what is promised and does not depend on how busy the machine is.
+"""Checks the targets for memory and size, which do not depend on the load of the machine.
 
-For each release build, the dynamic and the static one where there is one: the size of the static binary, resident
-memory of an idle process, what is left of a load of 100,000 forwarded queries, and what a cache of 1 MiB takes
-when it is full. What a load took goes back within seconds, which are waited for.
+For each release build, dynamic and static if it exists: the size of the static binary, the resident
+memory of an idle process, the growth after a load of 100,000 forwarded queries, and the memory of a
+full cache of 1 MiB. The memory of a load is released within seconds, and the script waits for that.
 
   scripts/footprint.py
 """
@@ -21,11 +21,12 @@ from testbed import (ROOT, await_at_most, free_port, make_certificates, resident
 
 
 def measure_idle(program, work, upstream):
-    """Resident KiB of an idle process: the median of several, since it depends on where the kernel puts the code."""
+    """Returns the resident memory of an idle process in KiB: the median of several starts, since
+    it depends on where the kernel maps the code."""
     found = []
     for _ in range(IDLE_STARTS):
         process, _ = program.start(work, upstream, "forwarded")
-        # What the start took goes back a second after it.
+        # The memory of the start is released after a second.
         time.sleep(1.5)
         found.append(await_at_most(IDLE_KIB_MAX[program.kind], lambda: resident_kib(process.pid)))
         stop(process)
@@ -33,7 +34,7 @@ def measure_idle(program, work, upstream):
 
 
 def measure_growth(program, work, upstream, names):
-    """Resident KiB before a load, and those afterwards."""
+    """Returns the resident memory in KiB before a load, and after each load."""
     process, port = program.start(work, upstream, "forwarded")
     try:
         time.sleep(1.5)

@@ -1,7 +1,7 @@
 #!/bin/sh
-# Runs fuzz targets, every one if none is named, for so many seconds each, 60 if not given:
-# scripts/fuzz.sh [SECONDS [TARGET ...]]. Or makes them ready for that, and no more: scripts/fuzz.sh build.
-# Findings stay in fuzz/artifacts, and what the fuzzer has learned in fuzz/corpus.
+# Runs fuzz targets for SECONDS each, 60 by default; without names, all of them: scripts/fuzz.sh
+# [SECONDS [TARGET ...]]. `scripts/fuzz.sh build` only compiles them. Findings are in
+# fuzz/artifacts, the corpora in fuzz/corpus.
 set -eu
 cd "$(dirname "$0")/../fuzz"
 seconds=${1:-60}
@@ -10,9 +10,9 @@ if [ $# -eq 0 ]; then
     set -- fuzz_targets/*.rs
 fi
 
-# The targets want unstable compiler flags, which a stable compiler takes with this.
+# The targets need unstable compiler flags, which this enables in a stable compiler.
 export RUSTC_BOOTSTRAP=1
-# What cargo-fuzz passes without a sanitizer: counters at every edge, for libFuzzer to follow.
+# The flags that cargo-fuzz passes without a sanitizer: counters at every edge for libFuzzer.
 export RUSTFLAGS="-Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
 -Cllvm-args=-sanitizer-coverage-inline-8bit-counters \
 -Cllvm-args=-sanitizer-coverage-pc-table -Cllvm-args=-sanitizer-coverage-trace-compares \

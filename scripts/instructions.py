@@ -1,14 +1,14 @@
 #!/usr/bin/env python3
-"""How many instructions a query costs on each of the hot paths, against the numbers of this repository.
+"""Compares the instructions per query on each hot path with the recorded numbers.
 
-Time differs from machine to machine and from run to run; the number of instructions hardly does. valgrind
-counts them for the ways of benches/hot_paths: once for a few times and once for more, so that what it takes
-to get ready drops out. A way that costs more than 5 % beyond its number in benches/instructions.json fails.
-The compiler that wrote those numbers is named there; by another one, 15 % more are let pass.
+Time differs between machines and runs; the number of instructions hardly does. valgrind counts the
+instructions of the paths in benches/hot_paths: with few and with more iterations, so that the
+set-up cancels out. A path that exceeds its number in benches/instructions.json by more than 5 %
+fails. The file names the compiler of the record; with another compiler, 15 % are allowed.
 
   scripts/instructions.py [--record] [--by-function WAY]
 
---record writes the numbers of now. --by-function tells for one way what its functions cost.
+--record writes the current numbers. --by-function prints the cost of each function on one path.
 """
 
 import argparse
@@ -23,12 +23,12 @@ from testbed import ROOT, run
 NUMBERS = f"{ROOT}/benches/instructions.json"
 FEW, MANY = 100, 600
 GROWTH_MAX, GROWTH_MAX_OTHERWISE = 0.05, 0.15
-# What shows in a profile by functions, a part of all.
+# The minimum share of a function in a profile.
 SHOWN_MIN = 0.01
 
 
 def build():
-    """The program of benches/hot_paths."""
+    """Builds benches/hot_paths. Returns the path of the program."""
     out = run("cargo", "bench", "--bench", "hot_paths", "--no-run", "--locked", "--message-format=json",
               cwd=ROOT)
     artifacts = (json.loads(line) for line in out.splitlines() if line.startswith("{"))
@@ -42,7 +42,8 @@ def ways():
 
 
 def count(program, way, times):
-    """Instructions in all, and how many queries take the way at a time."""
+    """Returns the total number of instructions, and the number of queries per iteration of the
+    path."""
     command = ["valgrind", "--tool=cachegrind", "--cache-sim=no", "--cachegrind-out-file=/dev/null",
                "--log-file=%s"]
     with tempfile.NamedTemporaryFile("r") as log:
@@ -58,7 +59,7 @@ def cost(program, way):
 
 
 def profile(program, way):
-    """Instructions of each function, those of the functions that it calls not included."""
+    """Returns the instructions of each function, without those of its callees."""
     functions = {}
     for times, sign in (FEW, -1), (MANY, 1):
         with tempfile.NamedTemporaryFile("r") as out:
@@ -93,7 +94,7 @@ def main():
         recorded = json.load(file)
     known = recorded["instructions"]
     most = GROWTH_MAX if recorded["compiler"] == compiler else GROWTH_MAX_OTHERWISE
-    print(f"{'instructions a query':24}{'now':>8}{'known':>8}")
+    print(f"{'instructions per query':24}{'now':>8}{'known':>8}")
     broken = []
     for way, number in costs.items():
         growth = number / known[way] - 1 if way in known else float("inf")
@@ -103,7 +104,7 @@ def main():
     if known.keys() - costs.keys():
         broken.append(f"not measured: {', '.join(sorted(known.keys() - costs.keys()))}")
     if broken:
-        sys.exit("\n".join(broken + ["if that is what it is worth: scripts/instructions.py --record"]))
+        sys.exit("\n".join(broken + ["to accept the new numbers: scripts/instructions.py --record"]))
 
 
 if __name__ == "__main__":

@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""Writes the manual page and the completions of shells, from the help of the program and the README.
+"""Writes the manual page and the shell completions, from the help of the program and the README.
 
   scripts/manual.py            writes man/
-  scripts/manual.py --check    fails if it would change something there
+  scripts/manual.py --check    fails if it would change a file
 
-Which options there are says `dotproxy --help`, which prints the table of options of the program;
-what they mean at length says the table in the README. Both have to name the same.
+The list of options is that of `dotproxy --help`, which prints the table of options of the program;
+their long descriptions are in the table of the README. Both must have the same options.
 """
 
 import os
@@ -15,17 +15,17 @@ import sys
 
 from testbed import ROOT, run
 
-# Of the last release, or of what is to become the next.
+# The date of the latest or next release.
 DATE = "2026-11-26"
 
 BINARY = os.environ.get("DOTPROXY", f"{ROOT}/target/release/dotproxy")
 
 
 def options_of_help(text):
-    """The options as (short, long, value, help)."""
+    """Returns the options as (short, long, value, help)."""
     options = []
     lines = [line for line in text.splitlines() if line.startswith("  ")]
-    # The help of an option whose value is long stands in the next line.
+    # The help of an option with a long value is in the next line.
     joined = re.sub(r"\n {29,}", "  ", "\n".join(lines))
     for line in joined.splitlines():
         names, _, about = re.sub(r"^ +", "", line).partition("  ")
@@ -45,21 +45,21 @@ def options_of_help(text):
 
 
 def split_names(line):
-    """Names that leave a single space before their help."""
+    """Returns the names with a single space before their help."""
     match = re.match(r"((?:-\w, )?--[a-z-]+(?:, --[a-z-]+)*(?: [A-Z]\S*)?) (.*)", line)
     assert match, line
     return match.groups()
 
 
 def section(text, title):
-    """The lines of a section of the README."""
+    """Returns the lines of a section of the README."""
     _, _, rest = text.partition(f"\n## {title}\n")
     assert rest, title
     return re.split(r"\n## ", rest)[0].strip("\n").split("\n")
 
 
 def roff(text):
-    """A piece of Markdown within a line."""
+    """Converts a piece of Markdown within a line."""
     text = text.replace("\\", "\\e").replace("-", "\\-")
     text = re.sub(r"\[([^]]*)\]\([^)]*\)", r"\1", text)
     text = re.sub(r"\*\*([^*]*)\*\*", r"\\fB\1\\fR", text)
@@ -72,7 +72,7 @@ def cells(row):
 
 
 def converted(lines):
-    """Lines of Markdown as lines of a manual page."""
+    """Converts lines of Markdown to lines of a manual page."""
     out = []
     lines = iter(lines)
     for line in lines:
@@ -84,20 +84,20 @@ def converted(lines):
                 out.append(roff(line) or "\\&")
             out += [".EE", ".RE"]
         elif line.startswith("|---"):
-            # What stood above was the head of a table.
+            # The line above was the head of a table.
             del out[-3:]
         elif line.startswith("|"):
             first, meaning, *default = cells(line)
             out += [".TP", roff(first)]
             note = f" [{default[0]}]" if default and default[0] else ""
-            # An option that needs no words has its own.
+            # An option without a description gets its own.
             out.append(roff(meaning + note) or "\\&")
         elif not line:
             out.append(".PP")
         else:
             out.append(roff(line))
     text = "\n".join(out)
-    # A table ends the paragraph before it, and needs none of its own.
+    # A table ends the paragraph before it, and does not need its own.
     text = re.sub(r"(\.PP\n)+(?=\.(PP|TP|SH))", "", text)
     return text.strip("\n").split("\n")
 
@@ -169,12 +169,12 @@ def main():
     readme = pathlib.Path(ROOT, "README.md").read_text()
     options = options_of_help(run(BINARY, "--help"))
     version = run(BINARY, "--version").split()[1]
-    told = set(re.findall(r"--([a-z-]+)", " ".join(
+    described = set(re.findall(r"--([a-z-]+)", " ".join(
         cells(line)[0] for line in section(readme, "Options") if line.startswith("| `-"))))
     known = {long for _, long, _, _ in options}
-    missing = known - told - {"verbose"}
+    missing = known - described - {"verbose"}
     assert not missing, f"the README says nothing of {sorted(missing)}"
-    assert told <= known, f"there is no {sorted(told - known)}"
+    assert described <= known, f"there is no {sorted(described - known)}"
     files = {
         "dotproxy.1": manual(readme, version),
         "dotproxy.bash": bash(options),

@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""--memory-limit holds, whatever comes: the process stays within it, and every query is answered or refused.
+"""Checks --memory-limit under load: the process stays within it, and every query gets a response.
 
-An upstream that has 60 KB to say to everything, and behind it all at once: a flood of names that nobody has
-asked for before over UDP, clients over TCP that ask for as much as they may and never read, others that hang
-up in the middle, and others that do read. The peak of what is resident counts. Where control groups of memory
-can be made, the process is in one that is no larger than its limit and what the kernel takes for its sockets.
+The upstream answers everything with 60 KB. At the same time run a flood of new names over UDP, TCP
+clients that send as many queries as allowed and never read, clients that disconnect early, and
+clients that read. The peak of resident memory counts. If memory control groups are available, the
+process runs in one with its limit plus an allowance for its sockets in the kernel.
 
   scripts/memory_test.py [--binary PATH] [--limit SIZE] [--seconds 10]
 """
@@ -26,13 +26,13 @@ import urllib.request
 from testbed import PATIENCE_S, ROOT, exchange, free_port, make_certificates, query, resident_kib, stop
 
 ANSWER_LEN = 60_000
-# Octets for the kernel, which are sockets for the most part.
+# Bytes for the kernel, mostly for sockets.
 KERNEL = 24 << 20
 GROUPS = "/sys/fs/cgroup/memory"
 
 
 def long_answer(question):
-    """60 KB of records of a type that nobody looks into."""
+    """60 KB of records of a type that dotproxy does not parse."""
     end = question.index(b"\0", 12) + 5
     header = question[:2] + b"\x81\x80\0\1\0\1\0\0\0\0"
     data = bytes(ANSWER_LEN)
@@ -40,17 +40,17 @@ def long_answer(question):
 
 
 def read_exactly(stream, length):
-    octets = b""
-    while len(octets) < length:
-        part = stream.recv(length - len(octets))
+    data = b""
+    while len(data) < length:
+        part = stream.recv(length - len(data))
         if not part:
             raise EOFError
-        octets += part
-    return octets
+        data += part
+    return data
 
 
 class Upstream(threading.Thread):
-    """A resolver that has much to say, over TLS."""
+    """A DoT server that sends large answers."""
 
     def __init__(self, work):
         super().__init__(daemon=True)
@@ -81,7 +81,7 @@ def framed(name):
 
 
 class Crowd:
-    """Clients of all sorts, until it is enough."""
+    """Clients of several kinds, for a given time."""
 
     def __init__(self, port, seconds):
         self.port, self.end = port, time.time() + seconds
@@ -121,7 +121,7 @@ class Crowd:
         while self.is_on():
             try:
                 with self.connect() as stream:
-                    # Some ask the same at the same time.
+                    # Some clients send the same question at the same time.
                     stream.sendall(framed(f"r{int(time.time() * 4)}.example.org") * 8)
                     for _ in range(8):
                         length, = struct.unpack("!H", read_exactly(stream, 2))
@@ -156,7 +156,7 @@ class Crowd:
 
 
 def make_group(limit):
-    """A control group with so many octets, if one can be made."""
+    """Creates a control group with this memory limit in bytes, if possible."""
     path = f"{GROUPS}/dotproxy-{os.getpid()}"
     try:
         os.mkdir(path)
@@ -179,14 +179,15 @@ def counters(port):
 
 
 def await_end(port):
-    """Counters once no query is in flight and each has its outcome, or after a while."""
+    """Returns the counters once no query is in flight and each has its outcome, or after a
+    timeout."""
     end = time.monotonic() + PATIENCE_S
     while True:
-        told = counters(port)
-        is_over = (not told["dotproxy_inflight_queries"]
-                   and told["dotproxy_queries_total"] == told["dotproxy_query_outcomes_total"])
+        values = counters(port)
+        is_over = (not values["dotproxy_inflight_queries"]
+                   and values["dotproxy_queries_total"] == values["dotproxy_query_outcomes_total"])
         if is_over or time.monotonic() > end:
-            return told
+            return values
         time.sleep(0.5)
 
 
@@ -196,13 +197,13 @@ def main():
     parser.add_argument("--limit", default="4m")
     parser.add_argument("--seconds", type=float, default=10)
     arguments = parser.parse_args()
-    octets = int(arguments.limit[:-1]) << {"k": 10, "m": 20}[arguments.limit[-1]]
+    size = int(arguments.limit[:-1]) << {"k": 10, "m": 20}[arguments.limit[-1]]
     with tempfile.TemporaryDirectory() as work:
         make_certificates(work)
         upstream = Upstream(work)
         upstream.start()
         port, http = free_port(), free_port()
-        group = make_group(octets + KERNEL)
+        group = make_group(size + KERNEL)
         enter = lambda: group and open(f"{group}/cgroup.procs", "w").write(str(os.getpid()))
         process = subprocess.Popen(
             [arguments.binary, "-l", "127.0.0.1", "-p", str(port), "-u", f"127.0.0.1:{upstream.port}#dot.example",
@@ -210,7 +211,7 @@ def main():
              arguments.limit], preexec_fn=enter)
         try:
             end = time.monotonic() + PATIENCE_S
-            # The response is truncated: none that would do for `ask`.
+            # The response is truncated, and `ask` accepts only whole answers.
             while exchange(port, query(1, "ready.example.com"), 1)[0] is None:
                 if time.monotonic() > end:
                     sys.exit("dotproxy does not answer")
@@ -218,7 +219,7 @@ def main():
             idle = resident_kib(process.pid)
             crowd = Crowd(port, arguments.seconds)
             crowd.go()
-            seen, told = crowd.seen, await_end(http)
+            seen, values = crowd.seen, await_end(http)
             peak, rest = resident_kib(process.pid, "VmHWM"), resident_kib(process.pid)
         finally:
             stop(process)
@@ -226,17 +227,17 @@ def main():
                 os.rmdir(group)
     for what, count in sorted(seen.items()):
         print(f"{count:8} {what}")
-    print(f"{idle} KiB when idle, {peak} at the most, {rest} afterwards"
-          + ("" if group else "; no control group could be made"))
+    print(f"{idle} KiB when idle, {peak} at most, {rest} afterwards"
+          + ("" if group else "; no control group is available"))
     wrong = []
-    if peak * 1024 > octets:
+    if peak * 1024 > size:
         wrong.append(f"{peak} KiB are more than {arguments.limit}")
-    if told["dotproxy_inflight_queries"]:
+    if values["dotproxy_inflight_queries"]:
         wrong.append("queries are left")
-    if told["dotproxy_queries_total"] != told["dotproxy_query_outcomes_total"]:
+    if values["dotproxy_queries_total"] != values["dotproxy_query_outcomes_total"]:
         wrong.append("not every query has ended")
     if seen["silence over UDP"] or seen["silence over TCP"]:
-        wrong.append("some got no response")
+        wrong.append("some queries got no response")
     if process.returncode != 0:
         wrong.append(f"the process ended with {process.returncode}")
     if wrong:

@@ -1,5 +1,5 @@
 #!/bin/bash
-# Checks what the program tells of itself with those who read it: Prometheus, promtool, a reader of JSON.
+# Checks metrics and logs with their consumers: Prometheus, promtool, a JSON parser.
 set -u
 cd "$(dirname "$0")/.." || exit 2
 
@@ -16,7 +16,7 @@ page="http://127.0.0.1:$http_port"
 launch "$work/dotproxy.log" "$binary" -l 127.0.0.1 -p "$port" -u "127.0.0.1:$resolver_port" \
     --ca-file "$work/ca.pem" --http-listen "127.0.0.1:$http_port" --query-log "$work/queries.json"
 
-# A page, or the status that it has instead of 200.
+# Prints a page, or its status if that is not 200.
 get() { # path
     python3 - "$page$1" <<'PYTHON'
 import sys, urllib.error, urllib.request
@@ -41,28 +41,28 @@ prometheus --config.file="$work/prometheus.yaml" --storage.tsdb.path="$work/tsdb
 pids+=("$!")
 query() { promtool query instant "http://127.0.0.1:$prometheus_port" "$1"; }
 
-check "promtool: the page is as it should be" '^$' eval 'get /metrics | promtool check metrics 2>&1'
+check "promtool: the page is valid" '^$' eval 'get /metrics | promtool check metrics 2>&1'
 check "promtool: rules" 'SUCCESS: 5 rules' promtool check rules deploy/prometheus/rules.yaml
 check "promtool: alerts" 'SUCCESS: 1[0-9] rules' promtool check rules deploy/prometheus/alerts.yaml
 check "promtool: tests of the alerts" 'SUCCESS' promtool test rules deploy/prometheus/alerts_test.yaml
 
-# Under load, what is counted is what was sent.
+# Under load, the counters equal the number of queries sent.
 printf 'www.example.net A\nwww.example.net AAAA\nexample.net MX\nnone.example.net A\n' >"$work/names"
 dnsperf -s 127.0.0.1 -p "$port" -d "$work/names" -c 4 -Q 1000 -n 1000 -t 30 >"$work/dnsperf.out" 2>&1
-check "dnsperf meanwhile: none lost" 'Queries lost: +0 ' cat "$work/dnsperf.out"
+check "dnsperf meanwhile: no query lost" 'Queries lost: +0 ' cat "$work/dnsperf.out"
 sent=$(awk '/Queries sent:/ { print $3 }' "$work/dnsperf.out")
-check_soon "Prometheus: it is up" '=> 1 @' query 'up{job="dotproxy"}'
-# What Prometheus knows is what it saw last.
-check_soon "Prometheus: queries are those that were sent" "=> $sent @" \
+check_soon "Prometheus: the target is up" '=> 1 @' query 'up{job="dotproxy"}'
+# Prometheus returns its latest scrape.
+check_soon "Prometheus: queries equal those sent" "=> $sent @" \
     query 'dotproxy_queries_total{transport="udp"}'
-check_soon "Prometheus: each has its outcome" "=> $sent @" query 'sum(dotproxy_query_outcomes_total)'
-check_soon "Prometheus: each has its response" "=> $sent @" query 'sum(dotproxy_responses_total)'
-check_soon "Prometheus: each took some time" "=> $sent @" query 'dotproxy_query_duration_seconds_count'
-check_soon "Prometheus: a quarter does not exist" "=> $((sent / 4)) @" \
+check_soon "Prometheus: each query has an outcome" "=> $sent @" query 'sum(dotproxy_query_outcomes_total)'
+check_soon "Prometheus: each query has a response" "=> $sent @" query 'sum(dotproxy_responses_total)'
+check_soon "Prometheus: each query has a duration" "=> $sent @" query 'dotproxy_query_duration_seconds_count'
+check_soon "Prometheus: a quarter is NXDOMAIN" "=> $((sent / 4)) @" \
     query 'dotproxy_responses_total{rcode="NXDOMAIN"}'
 complaints() { grep -cE 'level=(warn|error)' "$work/prometheus.log" || true; }
-check "Prometheus: nothing was wrong with a page" '^0$' complaints
-check "dashboard and alerts name what there is" 'are right' \
+check "Prometheus: no scrape failed" '^0$' complaints
+check "dashboard and alerts name existing metrics" 'are right' \
     scripts/check_dashboard.py "http://127.0.0.1:$prometheus_port" "$page"
 lines() {
     python3 - "$work/queries.json" <<'PYTHON'
@@ -71,18 +71,18 @@ lines = [json.loads(line) for line in open(sys.argv[1])]
 print(len(lines), "lines,", sum(line["rcode"] == "NXDOMAIN" for line in lines), "without an answer")
 PYTHON
 }
-check_soon "query log: a line of JSON each" "^$sent lines, $((sent / 4)) without" lines
+check_soon "query log: a line of JSON per query" "^$sent lines, $((sent / 4)) without" lines
 
-# Whether it can answer.
+# Readiness.
 check_soon "ready" '^ok' get /readyz
 kill "$resolver" && wait "$resolver" 2>/dev/null
 check_soon "upstream has ended: not ready" '^503' get /readyz
-check "upstream has ended: it lives" '^ok' get /healthz
+check "upstream has ended: alive" '^ok' get /healthz
 unbound -d -c "$work/unbound.conf" 2>>"$work/unbound.log" &
 pids+=("$!")
 check_soon "upstream is back: ready" '^ok' get /readyz
 
-# Every message, to readers of dnstap: over a local socket, and over TCP.
+# Every message, to dnstap readers: over a local socket, and over TCP.
 tap_start() { # name, arguments of fstrm_capture
     local name=$1
     shift
@@ -90,7 +90,7 @@ tap_start() { # name, arguments of fstrm_capture
     reader=$!
     pids+=("$reader")
 }
-# Once the reader has all, and has written it.
+# Waits until the reader has written everything.
 tap_end() { # name
     await grep -q 'closing (read' "$work/$1.out"
     kill -TERM "$reader"
@@ -106,7 +106,7 @@ for kind in local tcp; do
     launch "$work/tap.log" "$binary" -l 127.0.0.1 -p "$tap_client_port" -u "127.0.0.1:$resolver_port" \
         --ca-file "$work/ca.pem" --dnstap "$target"
     tapped=$launched
-    # Nobody reads yet, which is no reason not to answer.
+    # No reader is connected yet, and queries are still answered.
     await dig @127.0.0.1 -p "$tap_client_port" www.example.net A +tries=1 +time=30
     tap_start "$kind" "${arguments[@]}"
     await grep -q 'takes messages' "$work/tap.log"
@@ -123,7 +123,7 @@ for kind in local tcp; do
     check "dnstap, $kind: its answer" '^1$' says "FR 127.0.0.1 .* $name"
 done
 
-# A log on a disk that is full.
+# A query log on a full disk.
 if unshare -m true 2>/dev/null; then
     mkdir "$work/small"
     small_port=$(free_port)

@@ -1,12 +1,13 @@
 # shellcheck shell=bash
-# Two hosts, the server here and a client on the other side of a cable: network namespaces that end with
-# the script. To be sourced before anything else, in bash, at the root of the repository.
+# Two hosts, the server here and a client at the other end of a virtual cable: network namespaces
+# that end with the script. Source this file before anything else, in bash, at the root of the
+# repository.
 
 # shellcheck source=scripts/namespace.sh
 . scripts/namespace.sh
 need dig nsenter
 
-# The server is here, the client on the other side of a cable.
+# The server is in this namespace, the client at the other end of the cable.
 unshare --net sleep 3600 &
 client=$!
 pids+=("$client")

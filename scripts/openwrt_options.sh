@@ -1,18 +1,18 @@
 #!/bin/sh
-# Prints the options file that the init script of OpenWrt makes of settings of UCI, with the functions
-# of OpenWrt that it needs in their simplest form.
+# Prints the options file that the init script of OpenWrt generates from UCI settings, with minimal
+# versions of the OpenWrt functions that it needs.
 #
 #   scripts/openwrt_options.sh deploy/openwrt/files/dotproxy.config
 #
-# Or starts the service as far as procd, with another program, folder and user, as root, and prints what
-# procd is told:
+# Alternatively runs the start of the service up to procd, with another program, folder and user, as
+# root, and prints the commands for procd:
 #
 #   scripts/openwrt_options.sh deploy/openwrt/files/dotproxy.config start /usr/bin/dotproxy /var/run/test daemon
 set -eu
 cd "$(dirname "$0")/.."
 settings=$1
 
-# value KIND NAME: what the settings have under this name.
+# value KIND NAME: prints the setting with this name.
 value() {
     sed -n "s/^[[:space:]]*$1 $2 '\(.*\)'\$/\1/p" "$settings"
 }

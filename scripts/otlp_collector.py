@@ -1,13 +1,14 @@
 #!/usr/bin/env python3
-"""A collector of traces that takes nothing but what the published schema allows.
+"""A collector of traces that accepts only requests that conform to the published schema.
 
   scripts/otlp_collector.py PORT FILE
 
-Every request is read by opentelemetry-proto, the schema as it is published, and by the rules of
-OTLP that a schema has no words for. What is right is answered with 200 and appended to FILE, a
-line of JSON for each span; what is wrong is answered with 400 and ends in FILE as an error.
+opentelemetry-proto, the published schema, parses every request, and the collector checks the rules
+of OTLP that a schema cannot express. A valid request is answered with 200 and appended to FILE, a
+line of JSON for each span; an invalid one is answered with 400 and appended to FILE as an error.
 
-With STATUS=503 in the environment the first two requests are refused with that, to be tried again.
+With STATUS=503 in the environment, the first two requests are rejected with that status, so that
+the client repeats them.
 """
 
 import base64
@@ -25,7 +26,7 @@ ID_LENS = {"traceId": 32, "spanId": 16, "parentSpanId": 16}
 
 
 def with_ids_as_octets(value):
-    """Ids are hexadecimal in OTLP's JSON, where that of protobuf has base64."""
+    """Converts ids: OTLP's JSON has hexadecimal ids, protobuf's JSON has base64."""
     if isinstance(value, list):
         return [with_ids_as_octets(item) for item in value]
     if not isinstance(value, dict):
@@ -41,12 +42,12 @@ def with_ids_as_octets(value):
 
 
 def plain(value):
-    """The value of an attribute."""
+    """Returns the value of an attribute."""
     return getattr(value, value.WhichOneof("value"))
 
 
 def check(request, headers):
-    """The spans of a request as plain objects; fails if it is not as it should be."""
+    """Returns the spans of a request as plain objects; fails if the request is invalid."""
     assert headers["Content-Type"] == "application/json", headers["Content-Type"]
     assert headers["Host"], "no Host"
     document = with_ids_as_octets(json.loads(request))

@@ -1,7 +1,7 @@
-"""The programs that dotproxy is measured beside: what Debian has that takes plain DNS and asks over TLS.
+"""The forwarders of Debian that dotproxy is compared with: plain DNS from clients, TLS upstream.
 
-Each forwards to 127.0.0.1#dot.example. Where answers are to be forwarded, it keeps none if it can be told
-so; knot-resolver cannot, but it is asked for no name twice.
+Each forwards to 127.0.0.1#dot.example. For forwarded queries its cache is disabled if possible;
+knot-resolver cannot disable it, but no name is queried twice.
 """
 
 from dataclasses import dataclass, field
@@ -10,7 +10,7 @@ from typing import Callable
 
 @dataclass
 class Settings:
-    """What a program is started for."""
+    """The parameters of a program under test."""
     work: str
     port: int
     upstream: int
@@ -21,7 +21,7 @@ class Settings:
 class Peer:
     label: str
     command: list
-    # The file that the settings stand in, by its place in the folder, and its text.
+    # The path of the settings file in the folder, and the function that returns its text.
     place: str
     conf: Callable[[Settings], str]
     workloads: list = field(default_factory=list)
@@ -104,7 +104,7 @@ policy.add(policy.all(policy.TLS_FORWARD({{
 
 
 def smartdns(to):
-    """It does not take the authority's file, so it does not check who answers."""
+    """smartdns cannot use the authority's file, so it does not authenticate the upstream."""
     return f"""
 bind 127.0.0.1:{to.port}
 bind-tcp 127.0.0.1:{to.port}
@@ -120,7 +120,8 @@ server-tls 127.0.0.1:{to.upstream} -no-check-certificate -host-name dot.example
 
 
 def pdns_recursor(to):
-    """It knows no authority of ours, so it does not check who answers. TLS it speaks to port 853 alone."""
+    """The recursor does not trust the test authority, so it does not authenticate the upstream.
+    It supports TLS only on port 853."""
     return f"""
 local-address=127.0.0.1:{to.port}
 allow-from=127.0.0.0/8

@@ -1,10 +1,10 @@
 #!/bin/sh
-# Prints the pin of a DNS-over-TLS server's key, to stand behind an upstream: 1.1.1.1,pin-sha256=...
+# Prints the pin of a DNS-over-TLS server's key, to append to an upstream: 1.1.1.1,pin-sha256=...
 #
 #   scripts/pin.sh HOST:PORT [NAME]
 #
-# NAME is the name to ask for, where HOST is an address that has several. Whoever is on the way can
-# answer: check the certificate that is shown against what you know of the server, once.
+# NAME is the server name to request if several names share HOST. An attacker on the path can
+# answer: compare the displayed certificate once with what you know of the server.
 set -eu
 
 if [ $# -lt 1 ] || [ $# -gt 2 ]; then
@@ -21,7 +21,7 @@ if [ -n "${2:-}" ]; then
 else
     certificate=$(openssl s_client -connect "$1" </dev/null 2>/dev/null)
 fi || {
-    echo "pin.sh: $1: no TLS server answers" >&2
+    echo "pin.sh: no TLS server answers at $1" >&2
     exit 1
 }
 printf '%s\n' "$certificate" | openssl x509 -noout -subject -issuer -enddate >&2

@@ -1,4 +1,4 @@
-"""Figures as SVG: bars beside each other, and curves."""
+"""SVG figures: grouped bars, and curves."""
 
 import math
 from html import escape
@@ -19,7 +19,7 @@ def text(x, y, words, **more):
 
 
 def bars(title, groups):
-    """A group of bars for each workload, each as long as its figure against the longest of its group."""
+    """Returns a group of bars for each workload. The longest bar of a group has the full width."""
     parts, y = [text(10, 20, title, font_size=14)], 36
     for group, figures in groups.items():
         y += 12
@@ -38,7 +38,8 @@ def bars(title, groups):
 
 
 def curves(title, series):
-    """Curves over one scale that grows by tens; each series has a figure for each of its places."""
+    """Returns curves on one logarithmic scale; each series has a value for each of its
+    positions."""
     left, top, width, height = 50, 40, 460, 260
     places = sorted({place for figures in series.values() for place in figures})
     highest = max(figure for figures in series.values() for figure in figures.values())

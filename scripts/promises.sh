@@ -1,8 +1,8 @@
 #!/bin/sh
-# Checks what is promised of speed: processor time beside unbound and a bare echo, what an answer from the cache
-# costs as the cache grows, and latency under a flood, beside a client that floods, and beside an upstream that
-# fails. It takes a machine that does nothing else, so scripts/test.sh leaves it out and the scheduled workflow
-# runs it.
+# Checks the performance targets: processor time against unbound and a bare echo, the cost of a hit
+# as the cache grows, and latency under a flood, beside a client that floods, and beside an upstream
+# that fails. The results need an otherwise idle machine, so scripts/test.sh leaves this script out
+# and the scheduled workflow runs it.
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -12,7 +12,7 @@ host="$(uname -m)-unknown-linux-musl"
 if rustup target add "$host"; then
     cargo build --release --locked --target "$host"
 else
-    echo "rustup has no target $host here: the static binary is not measured"
+    echo "rustup does not have the target $host here: skipped the static binary"
     rm -f "target/$host/release/dotproxy"
 fi
 PROMISES=1 scripts/flood_test.sh

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Packs the chart and gives it to a registry, with a Helm that is logged in there.
+# Packages the chart and pushes it to a registry. Helm must be logged in to the registry.
 #
 #   scripts/publish_chart.sh oci://ghcr.io/OWNER/charts
 set -eu

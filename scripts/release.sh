@@ -1,12 +1,12 @@
 #!/bin/sh
-# Builds the static binary of a version for a target, as it is given out: an archive with the binary,
-# manual page, completions and licences, and its digest. On Debian it installs the C compiler that the
-# target needs.
+# Builds the static binary of a release for a target: an archive with the binary, manual page,
+# completions and licences, and its digest. On Debian the script installs the C compiler for the
+# target.
 #
 #   scripts/release.sh aarch64-unknown-linux-musl
 #
-# They go to target/release-files. With SOURCE_DATE_EPOCH, by default the time of the last commit, the
-# same sources and compiler give the same octets.
+# The files are in target/release-files. With SOURCE_DATE_EPOCH, by default the time of the last
+# commit, the same sources and compiler yield identical bytes.
 set -eu
 cd "$(dirname "$0")/.."
 target=$1
@@ -15,7 +15,7 @@ case $target in
     aarch64-unknown-linux-musl) compiler=aarch64-linux-gnu-gcc package=gcc-aarch64-linux-gnu ;;
     armv7-unknown-linux-musleabihf) compiler=arm-linux-gnueabihf-gcc package=gcc-arm-linux-gnueabihf ;;
     *)
-        echo "no recipe for $target here" >&2
+        echo "no C compiler is known for $target" >&2
         exit 2
         ;;
 esac

@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""Renders the Helm chart as `helm template` does, by an implementation of its templates in Python.
+"""Renders the Helm chart as `helm template` does, with a Python implementation of its templates.
 
   scripts/render_chart.py CHART [VALUES]
 
-VALUES, a file of YAML, goes over those of the chart. What comes of that has to be as the schema of the
-chart says. What Helm checks besides, and hooks, are not looked at; a cluster is not asked.
+VALUES, a YAML file, overrides those of the chart. The result must conform to the schema of the
+chart. Other checks of Helm and hooks are not covered, and no cluster is contacted.
 """
 
 import json
@@ -17,7 +17,7 @@ from gotpl.exts.helm import HelmTemplateEngine
 
 
 def merged(one, other):
-    """Values over values, as Helm has it: objects are merged, all else is replaced."""
+    """Merges values as Helm does: objects are merged, everything else is replaced."""
     result = dict(one)
     for key, value in other.items():
         both = isinstance(value, dict) and isinstance(result.get(key), dict)

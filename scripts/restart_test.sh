@@ -1,6 +1,7 @@
 #!/bin/bash
-# Checks that the program can be replaced while clients ask: by another that shares its port, or by
-# another on the same sockets, which systemd or somebody like it keeps.
+# Checks that the program can be replaced while clients send queries: by another instance that
+# shares its port, or by another instance on the same sockets, which systemd or a similar program
+# keeps open.
 set -u
 cd "$(dirname "$0")/.." || exit 2
 
@@ -18,7 +19,7 @@ load() { # seconds
 }
 restarts=8
 
-# By another that shares the port.
+# By another instance that shares the port.
 start() {
     launch "$work/dotproxy.log" "$binary" -l 127.0.0.1 -p "$port" --reuse-port "${options[@]}"
     proxy=$launched
@@ -37,19 +38,19 @@ for _ in $(seq "$restarts"); do
 done
 wait "$running"
 check "shared port, $restarts restarts under 500 queries/s: none lost" 'Queries lost: +0 ' cat "$work/dnsperf.out"
-check "shared port: all were answered" 'NOERROR [0-9]+ \(100' cat "$work/dnsperf.out"
-check "shared port: each ends as it should" "^$restarts\$" echo "$ended"
+check "shared port: all queries are answered" 'NOERROR [0-9]+ \(100' cat "$work/dnsperf.out"
+check "shared port: each process ends successfully" "^$restarts\$" echo "$ended"
 kill -TERM "$proxy"
 wait "$proxy"
 refused() { ask www.example.net A || true; }
 check "shared port: it is free afterwards" 'connection refused' refused
 
-# On sockets that outlive it.
+# On sockets that outlive the process.
 launch "$work/dotproxy.log" scripts/activate.py "127.0.0.1:$port" "$binary" "${options[@]}"
 keeper=$launched
 await ask www.example.net A
-check "sockets of its starter: UDP and TCP" 'listening on 127.0.0.1:[0-9]+$' cat "$work/dotproxy.log"
-check "sockets of its starter: TCP is served" 'NOERROR' ask www.example.net A +tcp
+check "inherited sockets: UDP and TCP" 'listening on 127.0.0.1:[0-9]+$' cat "$work/dotproxy.log"
+check "inherited sockets: TCP is served" 'NOERROR' ask www.example.net A +tcp
 load 10 &
 running=$!
 for number in $(seq "$restarts"); do
@@ -58,16 +59,17 @@ for number in $(seq "$restarts"); do
     await logs_more "$work/dotproxy.log" 'listening on' "$number"
 done
 wait "$running"
-check "sockets of its starter, $restarts restarts: none lost" 'Queries lost: +0 ' cat "$work/dnsperf.out"
-check "sockets of its starter: all were answered" 'NOERROR [0-9]+ \(100' cat "$work/dnsperf.out"
-check "sockets of its starter: it was started anew each time" "^$((restarts + 1))\$" \
+check "inherited sockets, $restarts restarts: none lost" 'Queries lost: +0 ' cat "$work/dnsperf.out"
+check "inherited sockets: all queries are answered" 'NOERROR [0-9]+ \(100' cat "$work/dnsperf.out"
+check "inherited sockets: the program was restarted each time" "^$((restarts + 1))\$" \
     grep -c 'listening on' "$work/dotproxy.log"
 kill "$keeper"
 wait "$keeper" 2>/dev/null
 
-# On a socket of systemd's own tool, which has one kind at a time, and starts it when a query comes.
+# On a socket of systemd-socket-activate, which supports one protocol at a time and starts the
+# program when a query arrives.
 launch "$work/dotproxy.log" systemd-socket-activate --datagram -l "127.0.0.1:$port" "$binary" "${options[@]}"
 await grep -q 'Listening on' "$work/dotproxy.log"
 check "socket of systemd: the query that starts it is answered" '192\.0\.2\.80' ask www.example.net A
-check "socket of systemd: that and no other" 'listening on 127.0.0.1:[0-9]+ for UDP alone' cat "$work/dotproxy.log"
+check "socket of systemd: UDP only" 'listening on 127.0.0.1:[0-9]+ for UDP alone' cat "$work/dotproxy.log"
 conclude

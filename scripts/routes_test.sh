@@ -1,6 +1,6 @@
 #!/bin/bash
-# Checks with dig and a real resolver that names find their way: domains with upstreams of their own,
-# in the clear and under TLS, upstreams that are given by host name, and names that are answered here.
+# Checks routes with dig and a real resolver: domains with their own upstreams, plain and TLS,
+# upstreams configured by host name, and names that are answered locally.
 #
 #   scripts/routes_test.sh
 #   DOTPROXY=path/to/dotproxy scripts/routes_test.sh    another binary than target/release/dotproxy
@@ -11,8 +11,8 @@ cd "$(dirname "$0")/.." || exit 2
 . scripts/testbed.sh
 need dig kdig
 
-# One resolver for all names under TLS, and another, in the clear, that knows a company's names and
-# where the first one lives.
+# One TLS resolver for all names, and a plain one that has a company's names and the address of the
+# TLS resolver.
 tls_port=$(free_port)
 start_unbound "$tls_port"
 plain_port=$(free_port)
@@ -54,7 +54,7 @@ start() { # arguments
     pids+=($!)
 }
 
-echo "a resolver under TLS on 127.0.0.1:$tls_port, one in the clear on 127.0.0.1:$plain_port"
+echo "a TLS resolver on 127.0.0.1:$tls_port, a plain one on 127.0.0.1:$plain_port"
 start -u tls://dot.example:"$tls_port" -b 127.0.0.1:"$plain_port"
 check "host name, its server is down: SERVFAIL, with the reason" 'EDE: (22|23)' \
     ask www.example.net A
@@ -72,21 +72,21 @@ for scheme in udp tcp; do
     check "$scheme: name that does not exist" NXDOMAIN ask nothing.corp.example.net A
     check "$scheme: letter case is kept" 'INTRA\.Corp' ask INTRA.Corp.Example.Net A
     check "$scheme: private address of the company" 'intra\.corp' ask -x 10.1.2.3
-    check "kdig, $scheme: several at once" '10\.1\.2\.3' \
+    check "kdig, $scheme: several queries at once" '10\.1\.2\.3' \
         kdig -p "$port" @127.0.0.1 +tcp +keepopen intra.corp.example.net www.example.net
 done
-check "private address of nobody: told here" 'NXDOMAIN' ask -x 192.168.1.1
+check "private address without a route: answered locally" 'NXDOMAIN' ask -x 192.168.1.1
 check "localhost" '127\.0\.0\.1' ask localhost A
 check "onion" NXDOMAIN ask facebook.onion A
 check "no designated resolver" 'NOERROR' ask _dns.resolver.arpa TYPE64
 seen_in_the_clear() { grep -oE '[a-z.]+example\.(net|test)\.|[a-z.]*(onion|localhost)\.' "$work/plain.log"; }
-check "only the company's names are seen in the clear" '^corp\.example\.net\. *$' \
+check "only the company's names are sent in clear text" '^corp\.example\.net\. *$' \
     bash -c "$(declare -f seen_in_the_clear); work=$work; seen_in_the_clear | tr A-Z a-z |
         sed -E 's/^.*(corp\.example\.net\.)/\1/' | sort -u | tr '\n' ' '"
 
 kill "$plain_pid" 2>/dev/null
 wait "$plain_pid" 2>/dev/null
-check "the company's resolver is gone: known names are answered" '10\.1\.2\.3' \
+check "the company's resolver is gone: cached names are answered" '10\.1\.2\.3' \
     ask intra.corp.example.net A
 check "the company's resolver is gone: SERVFAIL, with the reason" 'EDE: (22|23)' \
     ask other.corp.example.net A

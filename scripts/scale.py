@@ -1,14 +1,14 @@
 #!/usr/bin/env python3
-"""What a query costs as there is more of everything: processor time and memory, as curves that should be flat.
+"""Measures the cost of a query as the load grows: curves of processor time and memory, ideally flat.
 
   outstanding   queries that wait at the same time, 1 to 10,000, cached and forwarded
-  answers       that are known, 100 to 1,000,000
-  TCP clients   that are connected at the same time, up to 10,000, and what each takes
+  answers       in the cache, 100 to 1,000,000
+  TCP clients   that are connected at the same time, up to 10,000, and the memory of each
   processes     one and two on the same port (--reuse-port)
 
   scripts/scale.py [--binary PATH] [--rounds 3] [--json FILE] [--svg FILE]
 
-Of several rounds the least counts, since what else happens on the machine only adds to it.
+The minimum of several rounds counts, since other load on the machine only adds to the cost.
 """
 
 import argparse
@@ -31,13 +31,13 @@ OUTSTANDING = [1, 10, 100, 1_000, 10_000]
 ANSWERS = [100, 1_000, 10_000, 100_000, 1_000_000]
 CLIENTS = [100, 1_000, 10_000]
 QUERIES, FEW_QUERIES = 200_000, 20_000
-CLIENT_OCTETS_MAX = 2048
+CLIENT_BYTES_MAX = 2048
 
 
 def load(port, names, outstanding, times):
-    """How many queries were answered, of these names so many times."""
+    """Queries these names this number of times. Returns the number of answered queries."""
     if outstanding == 1:
-        # dnsperf falls asleep between them.
+        # dnsperf sleeps between single queries.
         with open(names) as file:
             asked = [line.split()[0] for line in file] * times
         return sum(ask(port, name) is not None for name in asked)
@@ -48,7 +48,7 @@ def load(port, names, outstanding, times):
 
 
 def cost(proxies, *how):
-    """Microseconds of processor time a query."""
+    """Returns microseconds of processor time per query."""
     before = sum(processor_time(proxy.process.pid) for proxy in proxies)
     completed = load(proxies[0].port, *how)
     return (sum(processor_time(proxy.process.pid) for proxy in proxies) - before) * 1e6 / max(1, completed)
@@ -62,7 +62,7 @@ class Scale:
         return Proxy(self.work, self.binary, self.upstream, size, *more, port=port)
 
     def outstanding(self, is_cached):
-        """By the queries that wait, what one costs."""
+        """Returns the cost of a query by the number of outstanding queries."""
         costs = {}
         with self.proxy("4m" if is_cached else "0", "--max-inflight", "20000") as proxy:
             names = write_names(f"{self.work}/hot", (f"hot{n}.example.net" for n in range(1_000)))
@@ -82,7 +82,7 @@ class Scale:
         return costs
 
     def answers(self):
-        """By the answers that are known, what a hit costs."""
+        """Returns the cost of a hit by the number of cached answers."""
         costs = {}
         with self.proxy("512m") as proxy:
             for count in ANSWERS:
@@ -93,8 +93,9 @@ class Scale:
         return costs
 
     def clients(self):
-        """By the TCP clients that are connected, the octets that each takes, and what a query costs them."""
-        octets, costs = {}, {}
+        """Returns the bytes per TCP client and the cost of a query, by the number of connected
+        clients."""
+        size_by_count, costs = {}, {}
         for count in CLIENTS:
             with self.proxy("64k", "--max-tcp-clients", "20000") as proxy, contextlib.ExitStack() as stack:
                 time.sleep(1.5)
@@ -102,11 +103,11 @@ class Scale:
                 streams = []
                 for nth in range(count):
                     stream = socket.socket()
-                    # One address may not have them all.
+                    # One address may not hold all connections.
                     stream.bind((f"127.0.{nth % 200 + 1}.1", 0))
                     stream.connect(("127.0.0.1", proxy.port))
                     streams.append(stack.enter_context(stream))
-                # Within the time that they may be idle.
+                # The time is shorter than the idle timeout.
                 message = query(7, "hot0.example.net")
                 used = processor_time(proxy.process.pid)
                 for stream in streams:
@@ -115,11 +116,12 @@ class Scale:
                     if len(stream.recv(4096)) < 14:
                         sys.exit(f"one of {count} TCP clients has no response")
                 costs[count] = (processor_time(proxy.process.pid) - used) * 1e6 / count
-                octets[count] = (resident_kib(proxy.process.pid, "RssAnon") - before) * 1024 / count
-        return octets, costs
+                size_by_count[count] = (resident_kib(proxy.process.pid, "RssAnon") - before) * 1024 / count
+        return size_by_count, costs
 
     def processes(self):
-        """By the processes on one port, what a hit costs and how many there are a second."""
+        """Returns the cost of a hit and the hits per second, by the number of processes on one
+        port."""
         found = {}
         names = write_names(f"{self.work}/hot", (f"hot{n}.example.net" for n in range(1_000)))
         for count in 1, 2:
@@ -162,28 +164,28 @@ def main():
             curves = {"cached, by queries outstanding": scale.outstanding(True),
                       "forwarded, by queries outstanding": scale.outstanding(False),
                       "cached, by answers known": scale.answers()}
-            octets, curves["cached, by TCP clients"] = scale.clients()
+            size_by_count, curves["cached, by TCP clients"] = scale.clients()
             processes = scale.processes()
         finally:
             stop(upstream)
     for title, costs in curves.items():
         print(title)
         show("", costs)
-    print("octets a TCP client")
-    show("", octets, " B")
+    print("bytes per TCP client")
+    show("", size_by_count, " B")
     for count, (one, rate) in processes.items():
-        print(f"{count} {'process' if count == 1 else 'processes'}: {one:.2f} µs a hit, {rate:,.0f} a second")
+        print(f"{count} {'process' if count == 1 else 'processes'}: {one:.2f} µs a hit, {rate:,.0f} per second")
     if arguments.json:
         with open(arguments.json, "w") as file:
-            json.dump({"curves": curves, "octets_a_client": octets, "processes": processes}, file, indent=1)
+            json.dump({"curves": curves, "octets_a_client": size_by_count, "processes": processes}, file, indent=1)
     if arguments.svg:
         with open(arguments.svg, "w") as file:
-            # One at a time takes a turn for itself, which is another scale.
+            # A single outstanding query needs its own turn of the loop, which is another scale.
             shown = {title: {count: one for count, one in costs.items() if count > 1}
                      for title, costs in curves.items()}
             file.write(plot.curves("processor time a query, in microseconds", shown))
-    if octets[CLIENTS[-1]] > CLIENT_OCTETS_MAX:
-        sys.exit(f"a TCP client takes more than {CLIENT_OCTETS_MAX} octets")
+    if size_by_count[CLIENTS[-1]] > CLIENT_BYTES_MAX:
+        sys.exit(f"a TCP client needs more than {CLIENT_BYTES_MAX} bytes")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 #!/bin/sh
-# Runs scripts side by side, three at a time, for they wait more than they work: each in a network of its
-# own where that may be, and otherwise one after the other. What one of them says is shown when it is over.
+# Runs three scripts at a time, since they mostly wait: each in its own network namespace if
+# possible, and otherwise one after the other. The output of a script is printed when it ends.
 set -eu
 
 if [ "${1:-}" = --one ]; then

@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
-"""Twenty minutes of three upstreams with random faults: nothing is lost, and nothing is left behind.
+"""Runs three upstreams with random faults for twenty minutes: no query and no resource is lost.
 
-Each upstream changes its mind every few seconds: it answers, is slow, answers nothing, stalls after a
-few answers, closes its connections, refuses new ones, or answers SERVFAIL. At most two of three fail
-at a time. Clients ask 300 queries a second. At the end every table has to be empty, resident memory
-within 5 % of what it was after the first minute, and what was sent twice at most 5 % of what was asked.
-In that minute each upstream has every trouble once, so that code comes into memory that is only then
-needed. Of memory, what is the program's own is printed besides.
+Each upstream changes its behaviour every few seconds: it answers, is slow, answers nothing, stalls
+after a few answers, closes its connections, refuses new ones, or answers SERVFAIL. At most two of
+three fail at a time. Clients send 300 queries per second. At the end every table must be empty,
+resident memory must be within 5 % of its value after the first minute, and hedges must be at most
+5 % of the queries. In the first minute each upstream has every fault once, so that the code for
+faults is resident. The anonymous memory of the process is also printed.
 
   scripts/soak.py [--minutes 20] [--seed 1] [--binary PATH] [--policy NAME] [--check]
 """
@@ -30,7 +30,7 @@ KINDS = "VmRSS", "RssAnon"
 
 
 class Moody(Server):
-    """An upstream that changes its mind."""
+    """An upstream that changes its behaviour."""
 
     def __init__(self, work):
         super().__init__(work)
@@ -58,7 +58,8 @@ class Moody(Server):
 
 
 async def moods(upstreams, chance, warm_up):
-    """Lets upstreams change, one always well: first through every mood in turn, then at random."""
+    """Changes the behaviour of upstreams, of which one is always healthy: first each kind in
+    turn, then at random."""
     for mood in MOODS:
         for one in upstreams:
             await one.be(mood)
@@ -98,7 +99,7 @@ async def main():
             await clients.ask(seconds - warm_up)
             await clients.settle()
             changes.cancel()
-            # Longer than an idle connection is kept.
+            # Longer than the idle timeout of a connection.
             await asyncio.sleep(25)
             after, own_after = (resident_kib(proxy.process.pid, kind) for kind in KINDS)
             counted = proxy.counted()

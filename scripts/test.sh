@@ -1,13 +1,13 @@
 #!/bin/sh
-# Installs what the tests need (Debian) and passes all of them. Ten minutes to a quarter of an hour on two cores,
-# a third of it compiling. Nothing here depends on how busy the machine is: what is promised of speed is checked
-# by scripts/promises.sh.
+# Installs the dependencies of the tests (Debian) and runs all tests. This takes 10 to 15 minutes on
+# two cores, a third of which is compilation. No result depends on the load of the machine:
+# scripts/promises.sh checks the performance targets.
 set -eu
 cd "$(dirname "$0")/.."
 
 step() { printf '\n==> %s\n' "$1"; }
 
-# Runs a command in silence, and shows what it said when it is over.
+# Runs a command and prints its output when it ends, in one piece.
 in_one_piece() {
     said=$(mktemp)
     outcome=0
@@ -17,7 +17,7 @@ in_one_piece() {
     return "$outcome"
 }
 
-# What is linked statically: the program for this processor, and for another one.
+# The static binaries: the program for this architecture, and for another one.
 host="$(uname -m)-unknown-linux-musl"
 arm64=aarch64-unknown-linux-musl
 export CC_aarch64_unknown_linux_musl=aarch64-linux-gnu-gcc
@@ -27,13 +27,13 @@ what_tests_need() {
     if rustup target add "$host" "$arm64"; then
         cargo build --release --locked --target "$host" --target "$arm64"
     else
-        echo "rustup has no such targets here: static binaries are not checked"
+        echo "rustup does not have these targets here: skipped the checks of static binaries"
         rm -f "target/$host/release/dotproxy"
     fi
 }
 release() { cargo build --release --locked --bins --examples && cargo bench --locked --no-run --bench hot_paths; }
 
-step "what the tests need; format, lints, documentation; all is compiled"
+step "dependencies of the tests; format, lints, documentation; compilation"
 in_one_piece what_tests_need &
 needs=$!
 in_one_piece release &
@@ -67,21 +67,21 @@ if [ -e "target/$host/release/dotproxy" ]; then
     scripts/memory_test.py --binary "target/$host/release/dotproxy" --limit 4m --seconds 5
 fi
 
-step "what it is shipped with; fuzz targets are compiled meanwhile"
+step "packaging; compilation of fuzz targets"
 in_one_piece nice -n 19 scripts/fuzz.sh build &
 targets=$!
 trap 'kill "$targets" 2>/dev/null || true' EXIT
 scripts/check_deploy.sh
 
-step "instructions a query"
+step "instructions per query"
 scripts/instructions.py
 
-step "upstreams that fail"
+step "failing upstreams"
 scripts/chaos.py --seconds 3 --check
 wait "$targets"
 trap - EXIT
 
-step "clients that flood"
+step "flooding clients"
 scripts/fairness.py --seconds 3 --alone
 
 step "fuzz targets"

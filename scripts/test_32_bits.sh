@@ -1,5 +1,5 @@
 #!/bin/sh
-# Runs the tests as a program of 32 bits, which many routers are, on a processor of the x86 family.
+# Runs the tests as a 32-bit program, as on many routers, on an x86 processor.
 set -eu
 cd "$(dirname "$0")/.."
 target=i686-unknown-linux-gnu
@@ -7,7 +7,7 @@ target=i686-unknown-linux-gnu
 as_root() {
     if [ "$(id -u)" -eq 0 ]; then "$@"; else sudo "$@"; fi
 }
-# Not gcc-multilib, which Debian lets nobody have beside compilers for other processors.
+# gcc-multilib would conflict in Debian with cross compilers for other architectures.
 package=gcc-$(gcc -dumpversion | cut -d. -f1)-multilib
 if ! dpkg-query -W -f='${db:Status-Status}' "$package" 2>/dev/null | grep -qx installed; then
     # Another process may be installing packages.
@@ -18,5 +18,5 @@ fi
 headers=/usr/include/$(uname -m)-linux-gnu
 export CFLAGS_i686_unknown_linux_gnu="-isystem $headers"
 rustup target add "$target"
-# The clock of a board is set by a library that Debian has not for 32 bits beside that for 64.
-RUST_TEST_THREADS=8 cargo test --locked --target "$target" -- --skip board_whose_clock_starts_in_1970
+# This test needs a library that Debian does not install for 32 bits and 64 bits together.
+RUST_TEST_THREADS=8 cargo test --locked --target "$target" -- --skip queries_are_answered_with_a_clock_of_1970

@@ -1,4 +1,4 @@
-"""What the scripts that measure share: a resolver that speaks DNS over TLS, questions, processes."""
+"""Shared parts of the measuring scripts: a DNS-over-TLS resolver, queries and processes."""
 
 import contextlib
 import glob
@@ -12,7 +12,7 @@ import time
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 TICKS = os.sysconf("SC_CLK_TCK")
-# Seconds that an event is waited for at most, on a machine that may be busy.
+# The maximum time to wait for an event, in seconds, on a machine that may be busy.
 PATIENCE_S = 60
 
 
@@ -21,7 +21,7 @@ def run(*command, **options):
 
 
 def make_certificates(work):
-    """An authority, and a server certificate for dot.example and 127.0.0.1."""
+    """Creates an authority, and a server certificate for dot.example and 127.0.0.1."""
     new_key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"]
     run("openssl", "req", "-x509", *new_key, "-days", "2", "-subj", "/CN=bench authority",
         "-keyout", "ca.key", "-out", "ca.pem", "-addext", "basicConstraints=critical,CA:TRUE",
@@ -36,8 +36,9 @@ def make_certificates(work):
 
 @contextlib.contextmanager
 def apart(pid):
-    """Gives a process a processor, and what is started meanwhile the others. Otherwise it is up to chance
-    whether the load generator is beside it, where a query costs half as much."""
+    """Pins a process to one processor, and processes that are started meanwhile to the others.
+    Otherwise chance decides whether the load generator shares its processor, where a query costs
+    half as much."""
     own = os.sched_getaffinity(0)
     first, *others = sorted(own)
     if others:
@@ -50,8 +51,8 @@ def apart(pid):
 
 
 def free_port():
-    """A port of 127.0.0.1 that is free for UDP and TCP. It is below those that the system gives to clients, so
-    that none of them takes it before it is used."""
+    """Returns a port of 127.0.0.1 that is free for UDP and TCP. The port is below the ephemeral
+    range, so that no client takes it before it is used."""
     while True:
         address = ("127.0.0.1", random.randrange(20_000, 30_000))
         with socket.socket(type=socket.SOCK_DGRAM) as udp, socket.socket() as tcp:
@@ -88,8 +89,8 @@ server:
 
 
 def start_unbound(work, port, *more):
-    """A resolver on 127.0.0.1 that has the same address for every name. `more` are lines of its
-    settings."""
+    """Starts a resolver on 127.0.0.1 that has the same address for every name. `more` are lines
+    of its settings."""
     conf = f"{work}/upstream-{port}.conf"
     with open(conf, "w") as file:
         file.write(UNBOUND_CONF.format(work=work, port=port))
@@ -103,7 +104,7 @@ def query(number, name):
 
 
 def exchange(port, message, timeout):
-    """Sends a query over UDP: the response and the time it took, or None twice."""
+    """Sends a query over UDP. Returns the response and the time, or None twice."""
     with socket.socket(type=socket.SOCK_DGRAM) as udp:
         udp.settimeout(timeout)
         start = time.perf_counter()
@@ -116,7 +117,7 @@ def exchange(port, message, timeout):
 
 
 def ask(port, name, timeout=2.0):
-    """Asks for an address; the time it took, or None without an answer."""
+    """Queries an address. Returns the time, or None without an answer."""
     asked = query(4242, name)
     response, took = exchange(port, asked, timeout)
     is_answer = (response and response[:2] == asked[:2] and response[3] & 15 == 0
@@ -125,26 +126,27 @@ def ask(port, name, timeout=2.0):
 
 
 def processor_times(pid):
-    """Seconds of processor time so far: the program's own, and the kernel's for it."""
+    """Returns the seconds of processor time so far: in user mode and in the kernel."""
     with open(f"/proc/{pid}/stat") as file:
         fields = file.read().rsplit(")", 1)[1].split()
     return int(fields[11]) / TICKS, int(fields[12]) / TICKS
 
 
 def processor_time(pid):
-    """Seconds of processor time so far, of all threads that there are, by a finer clock."""
+    """Returns the seconds of processor time so far, of all threads, by a finer clock."""
     threads = glob.glob(f"/proc/{pid}/task/*/schedstat")
     return sum(int(open(thread).read().split()[0]) for thread in threads) / 1e9
 
 
 def resident_kib(pid, kind="VmRSS"):
-    """Resident memory: all of it, or what is the process's own (RssAnon), or files' (RssFile)."""
+    """Returns the resident memory in KiB: all (VmRSS), anonymous (RssAnon), or of files
+    (RssFile)."""
     with open(f"/proc/{pid}/status") as file:
         return int(re.search(rf"{kind}:\s+(\d+)", file.read())[1])
 
 
 def await_at_most(most, read):
-    """What `read` returns, once it is not above `most` or a while has passed."""
+    """Returns the value of `read` once it is at most `most`, or after a timeout."""
     end = time.monotonic() + PATIENCE_S
     value = read()
     while value > most and time.monotonic() < end:

@@ -1,6 +1,6 @@
 # shellcheck shell=bash
-# What the scripts with real clients share: a resolver that speaks DNS over TLS, the program, and a
-# table of what passed. To be sourced, in bash, at the root of the repository.
+# Shared parts of the scripts with real clients: a DNS-over-TLS resolver, the program, and a table
+# of results. Source this file in bash, at the root of the repository.
 
 work=$(mktemp -d)
 pids=()
@@ -21,15 +21,15 @@ need() { # tools
     done
 }
 
-# shellcheck disable=SC2034 # those who source this run it
+# shellcheck disable=SC2034 # the sourcing scripts use this
 binary=${DOTPROXY:-target/release/dotproxy}
 if [ -z "${DOTPROXY:-}" ]; then
     cargo build --release --quiet || exit 2
 fi
 
-# Starts a command in the background, which logs to this file: `launch LOG COMMAND...`. The file is new, and
-# the one before it is gone when this returns, so a line that is waited for is one of this command. Its process
-# is in `launched`.
+# `launch LOG COMMAND...` starts a command in the background with its output in this file. The file
+# is new when the function returns, so a line that a script waits for is of this command. The
+# process id is in `launched`.
 launched=
 launch() {
     local log=$1
@@ -40,7 +40,7 @@ launch() {
     pids+=("$launched")
 }
 
-# A port that no socket listens on, below those that the system gives to clients.
+# Prints a port that no socket listens on, below the ephemeral range.
 free_port() {
     local port
     while :; do
@@ -50,7 +50,7 @@ free_port() {
     echo "$port"
 }
 
-# An authority, and a server that it vouches for: name dot.example, address 127.0.0.1.
+# Creates an authority and a server certificate: name dot.example, address 127.0.0.1.
 make_certificates() {
     openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 \
         -subj "/CN=dotproxy test authority" -keyout "$work/ca.key" -out "$work/ca.pem" \
@@ -66,7 +66,7 @@ make_certificates() {
 
 start_unbound() { # port
     local port=$1 part
-    make_certificates 2>/dev/null || { echo "openssl made no certificates" >&2; exit 2; }
+    make_certificates 2>/dev/null || { echo "openssl could not create the certificates" >&2; exit 2; }
     {
         cat <<CONF
 server:
@@ -107,15 +107,16 @@ CONF
     await is_connectable "$port"
 }
 
-# Whether a server on this host takes a TCP connection to a port.
+# Returns whether a server on this host accepts a TCP connection to a port.
 is_connectable() { # port
     (exec 3<>"/dev/tcp/127.0.0.1/$1")
 }
 
-# Asks the program that listens on $port.
+# Queries the program that listens on $port.
 ask() { dig -p "${port:?}" @127.0.0.1 +tries=1 +time=30 "$@"; }
 
-# Whether the command succeeds within a minute. It is repeated until then, since a busy machine is slow.
+# Returns whether the command succeeds within a minute. It is repeated until then, since a busy
+# machine is slow.
 becomes() {
     local end=$((SECONDS + 60))
     until "$@" >/dev/null 2>&1; do
@@ -124,15 +125,15 @@ becomes() {
     done
 }
 
-# Whether a log has more lines with this pattern than so many.
+# Returns whether a log has more than this number of lines with this pattern.
 logs_more() { # log, pattern, number
     [ "$(grep -cE -- "$2" "$1")" -gt "$3" ]
 }
 
-# Waits until the command succeeds, and ends the script if it does not.
+# Waits until the command succeeds, and ends the script after the timeout.
 await() {
     becomes "$@" && return
-    echo "in vain: $*" >&2
+    echo "timeout while waiting for: $*" >&2
     exit 2
 }
 
@@ -142,7 +143,7 @@ row() { # outcome, what
     [ "$1" = ok ] || failed=$((failed + 1))
 }
 
-# check WHAT PATTERN COMMAND...: the command succeeds and prints the pattern.
+# check WHAT PATTERN COMMAND...: checks that the command succeeds and prints the pattern.
 check() {
     local what=$1 pattern=$2 output
     shift 2
@@ -155,7 +156,7 @@ check() {
     fi
 }
 
-# check_soon WHAT PATTERN COMMAND...: as `check`, for what becomes true in a moment.
+# check_soon WHAT PATTERN COMMAND...: like `check`, but repeats the command for a while.
 check_soon() {
     becomes prints "${@:2}"
     check "$@"
@@ -164,7 +165,7 @@ prints() { # pattern, command
     "${@:2}" 2>&1 | grep -E -- "$1"
 }
 
-# Ends with what failed, and what the program said about it.
+# Ends the script. Prints the failures and the log of the program.
 conclude() {
     if [ "$failed" -gt 0 ]; then
         echo "$failed failed; dotproxy said:"

@@ -1,5 +1,5 @@
 #!/bin/bash
-# Checks the traces with a collector that reads them by the published schema of OpenTelemetry.
+# Checks traces with a collector that validates them against the published schema of OpenTelemetry.
 set -u
 cd "$(dirname "$0")/.." || exit 2
 
@@ -16,7 +16,7 @@ resolver_port=$(free_port)
 start_unbound "$resolver_port"
 dead_port=$(free_port)
 port=0 proxy='' spans=''
-# A collector, and the program that tells it what share of queries.
+# Starts a collector and the program, which samples this share of queries.
 start() { # name, share, status that the collector refuses with at first
     local collector_port
     collector_port=$(free_port)
@@ -32,8 +32,8 @@ start() { # name, share, status that the collector refuses with at first
     await grep -q 'listening on' "$work/dotproxy.log"
 }
 stop() { kill -TERM "$proxy" && wait "$proxy"; }
-# What the expression comes to. In it, `values(NAME, KEY)` are those of an attribute in the spans of
-# this name, and `count` is how many spans there are of each.
+# Prints the value of the expression. In it, `values(NAME, KEY)` returns an attribute of the spans
+# with this name, and `count` has the number of spans by name.
 of_spans() { # expression
     python3 - "$spans" "$1" <<'PYTHON'
 import collections, json, sys
@@ -51,18 +51,18 @@ PYTHON
 start steps 1
 ask www.example.net A >/dev/null
 ask www.example.net A +tcp >/dev/null
-ask nobody.example.net AAAA >/dev/null
+ask absent.example.net AAAA >/dev/null
 stop
 check "steps: three queries" '^3$' of_spans 'count["query"]'
-check "steps: what they are for" "^\['www.example.net.', 'www.example.net.', 'nobody.example.net.'\]$" \
+check "steps: their questions" "^\['www.example.net.', 'www.example.net.', 'absent.example.net.'\]$" \
     of_spans 'values("query", "dns.question.name")'
-check "steps: how they ended" "^\['answered', 'cached', 'answered'\]$" \
+check "steps: their outcomes" "^\['answered', 'cached', 'answered'\]$" \
     of_spans 'values("query", "dotproxy.outcome")'
-check "steps: nothing of clients, if so wanted" '^\[None, None, None\]$' \
+check "steps: no client addresses, if configured" '^\[None, None, None\]$' \
     of_spans 'values("query", "client.address")'
 check "steps: the cache" "^\['miss', 'hit', 'miss'\]$" of_spans 'values("cache", "dotproxy.cache.result")'
 check "steps: one wait for a connection" '^1$' of_spans 'count["connection wait"]'
-check "steps: a server that is not there, one that is" \
+check "steps: an unreachable server, then a reachable one" \
     "^\[\('connect', $dead_port\), \(None, $resolver_port\)\]$" \
     of_spans 'list(zip(values("handshake", "error.type"), values("handshake", "server.port")))'
 check "steps: two queries upstream" "^\['NOERROR', 'NXDOMAIN'\]$" \
@@ -74,8 +74,8 @@ load() { # queries, queries a second
         >"$work/dnsperf.out" 2>&1
     check "$1 queries: none lost" 'Queries lost: +0 ' cat "$work/dnsperf.out"
 }
-# Queries come in portions, each when the collector has what is due of those before: beyond 256 KiB that a slow
-# collector has not taken, dotproxy drops traces.
+# Queries are sent in portions, each after the collector has received the traces of the portion
+# before: if more than 256 KiB wait for a slow collector, dotproxy drops traces.
 has_queries() { [ "$(of_spans 'count["query"]')" -ge "$1" ]; }
 start all 1
 for portion in $(seq 6); do
@@ -83,17 +83,17 @@ for portion in $(seq 6); do
     await has_queries "$((portion * 100))"
 done
 stop
-check "all: each has its trace" '^600$' of_spans 'count["query"]'
+check "all: each query has a trace" '^600$' of_spans 'count["query"]'
 start busy 1 503
 load 100 100
 await has_queries 100
 stop
-check "a collector that is busy twice: it has all by then" '^100$' of_spans 'count["query"]'
+check "a collector that is busy twice: it receives all traces" '^100$' of_spans 'count["query"]'
 start some 0.1
 for portion in $(seq 4); do
     load 1000 2000
     await has_queries "$((portion * 50))"
 done
 stop
-check "one in ten: about so many" '^(3[0-9][0-9]|4[0-9][0-9]|500)$' of_spans 'count["query"]'
+check "one in ten: about that number" '^(3[0-9][0-9]|4[0-9][0-9]|500)$' of_spans 'count["query"]'
 conclude

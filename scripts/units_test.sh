@@ -1,6 +1,7 @@
 #!/bin/bash
-# Runs the units of deploy/systemd, installed as deploy/README.md says, under a systemd that is process 1 of
-# namespaces of its own. Its root is that of this host, with changes that end with the script.
+# Runs the units of deploy/systemd, installed as in deploy/README.md, under a systemd that is
+# process 1 of its own namespaces. Its root is that of this host, with changes that end with the
+# script.
 set -u
 cd "$(dirname "$0")/.." || exit 2
 
@@ -9,8 +10,8 @@ cd "$(dirname "$0")/.." || exit 2
 need dig dnsperf nsenter systemctl
 start_unbound 853
 
-# Becomes systemd, in namespaces of its own: it has the units that are installed as in deploy/README.md and
-# its own journal, and nothing that looks after hardware.
+# Runs systemd in its own namespaces, with the units installed as in deploy/README.md and its own
+# journal, and without hardware management.
 become_systemd() {
     set -e
     local root=$work/space/root place device
@@ -38,7 +39,8 @@ become_systemd() {
     install -m 644 "$work/ca.pem" "$root/etc/dotproxy-ca.pem"
     printf '%s\n' 'upstream = 127.0.0.1' 'ca-file = /etc/dotproxy-ca.pem' >"$root/etc/dotproxy.conf"
     mkdir "$root/etc/systemd/system/dotproxy.service.d"
-    # Soon, and not so soon that a busy machine looks like a process that hangs.
+    # Short, but long enough that a slow process on a busy machine does not look like one that
+    # hangs.
     printf '[Service]\nWatchdogSec=6\n' >"$root/etc/systemd/system/dotproxy.service.d/soon.conf"
 
     cd "$root"
@@ -60,7 +62,7 @@ until is_there; do
     kill -0 "$outside" 2>/dev/null && sleep 0.05 && continue
     cat "$work/why"
     [ -e "$work/mounted" ] && { echo "FAILED  systemd was not started"; exit 1; }
-    echo "skipped: this takes a kernel that lets root mount another root"
+    echo "skipped: this needs a kernel that lets root mount another root"
     exit 0
 done
 trap 'kill -KILL "$first"; finish' EXIT
@@ -73,31 +75,31 @@ shown() { within systemctl show --value --property "$1" "${2:-dotproxy.service}"
 ask() { dig +tries=1 +time=30 "$@"; }
 
 within systemctl enable --now --quiet dotproxy.socket dotproxy.service
-check "service: it says that it is ready" '^active$' within systemctl is-active dotproxy.service
+check "service: it notifies readiness" '^active$' within systemctl is-active dotproxy.service
 check_said "service: it has the sockets of systemd" 'listening on \[::1\]:53$'
 for server in 127.0.0.1 ::1; do
     check "service: UDP to $server" '192\.0\.2\.80' ask "@$server" www.example.net A +notcp
     check "service: TCP to $server" '192\.0\.2\.80' ask "@$server" www.example.net A +tcp
 done
 process() { within cat "/proc/$(shown MainPID)/status"; }
-check "service: a user of its own" '^Uid:\s+(6[0-9]{4})\s+\1\s+\1\s' process
-check "service: no privilege but one" '^CapEff:\s+0{16}$' process
+check "service: it has a dynamic user" '^Uid:\s+(6[0-9]{4})\s+\1\s+\1\s' process
+check "service: no capability is left" '^CapEff:\s+0{16}$' process
 check "service: it is confined" '^Seccomp:\s+2' process
 check_said "service: it confines itself, too" 'no capabilities, no new privileges; TCP to port 853 only'
 
-# Reading its options again, right ones and wrong ones.
+# Reloading valid and invalid options.
 before=$(shown MainPID)
 within sh -c 'echo "upstream = 127.0.0.1,domain=corp.example" >>/etc/dotproxy.conf'
-check "reload: right options" '^$' within systemctl reload dotproxy.service
+check "reload: valid options" '^$' within systemctl reload dotproxy.service
 check_said "reload: they hold" 'a query for corp\.example'
 within sh -c 'echo "no-such-option = 1" >>/etc/dotproxy.conf'
 within systemctl reload dotproxy.service
 check_said "reload: wrong options are reported" 'no-such-option'
-check "reload: it goes on with the old ones" '192\.0\.2\.80' ask @127.0.0.1 www.example.net A
+check "reload: it continues with the old options" '192\.0\.2\.80' ask @127.0.0.1 www.example.net A
 check "reload: it is the same process" "^$before\$" shown MainPID
 within sed -i '/no-such-option/d' /etc/dotproxy.conf
 
-# Replacing it while clients ask.
+# Restarts while clients send queries.
 for number in $(seq 2000); do echo "host$number.many.example.net A"; done >"$work/names"
 load() { # seconds
     dnsperf -s 127.0.0.1 -d "$work/names" -c 8 -Q 500 -l "$1" -t 30 >"$work/dnsperf.out" 2>&1
@@ -112,24 +114,24 @@ wait "$running"
 check "service, 3 restarts under 500 queries/s: none lost" 'Queries lost: +0 ' cat "$work/dnsperf.out"
 check "service: all were answered" 'NOERROR [0-9]+ \(100' cat "$work/dnsperf.out"
 
-# What takes it away, it survives: a kill, and not getting on.
+# Recovery from a kill and from a hang.
 goes_on() { # signal
     local before
     before=$(shown MainPID)
     within kill "-$1" "$before"
-    # shellcheck disable=SC2317 # it is awaited
+    # shellcheck disable=SC2317 # await calls it
     restarted() { [ "$(shown MainPID)" != "$before" ] && within systemctl is-active dotproxy.service; }
     await restarted
     ask @127.0.0.1 "$1.many.example.net" A
 }
-check "service: a kill" '192\.0\.2\.1$' goes_on KILL
-check "service: standing still" '192\.0\.2\.1$' goes_on STOP
-check "service: the watchdog saw that" '^2$' shown NRestarts
+check "service: recovers from a kill" '192\.0\.2\.1$' goes_on KILL
+check "service: recovers from a hang" '192\.0\.2\.1$' goes_on STOP
+check "service: the watchdog detected the hang" '^2$' shown NRestarts
 within systemctl stop dotproxy.socket dotproxy.service
-check "service: it ends as it should" '^success$' shown Result
-check "service: it leaves nothing behind" '^inactive$' shown ActiveState
+check "service: it ends successfully" '^success$' shown Result
+check "service: it is inactive afterwards" '^inactive$' shown ActiveState
 
-# Several processes on a port.
+# Several processes on one port.
 within useradd --system dotproxy
 within systemctl start dotproxy@1.service dotproxy@2.service
 for number in 1 2; do
@@ -145,7 +147,7 @@ wait "$running"
 check "several processes, 3 restarts under 500 queries/s: none lost" 'Queries lost: +0 ' cat "$work/dnsperf.out"
 check "several processes: all were answered" 'NOERROR [0-9]+ \(100' cat "$work/dnsperf.out"
 within systemctl stop dotproxy@1.service dotproxy@2.service
-check "several processes: each ends as it should" '^success$' shown Result dotproxy@2.service
+check "several processes: each ends successfully" '^success$' shown Result dotproxy@2.service
 
 within journalctl --no-pager --output cat >"$work/dotproxy.log"
 conclude

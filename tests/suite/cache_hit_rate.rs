@@ -1,5 +1,4 @@
-//! How many queries a small cache answers, beside a cache of the same memory that throws out what has
-//! not been used for longest.
+//! Compares the hit rate of a small cache with that of an LRU cache of the same memory.
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::{Ipv4Addr, SocketAddr};
@@ -17,7 +16,7 @@ use crate::support::messages::{query, reply};
 const NAMES: usize = 100_000;
 const QUERIES: u64 = 400_000;
 
-/// Which name is asked for next: the n-th is asked for 1/n times as often as the first.
+/// Draws names by a Zipf distribution: the n-th name is drawn 1/n times as often as the first.
 struct Zipf {
     sums: Vec<f64>,
 }
@@ -25,7 +24,8 @@ struct Zipf {
 impl Zipf {
     fn new(names: usize) -> Self {
         let mut sum = 0.0;
-        let weights = (1..=names).map(|rank| 1.0 / f64::from(u32::try_from(rank).expect("few")));
+        let weights =
+            (1..=names).map(|rank| 1.0 / f64::from(u32::try_from(rank).expect("a small number")));
         let sums = weights.map(|weight| {
             sum += weight;
             sum
@@ -41,7 +41,7 @@ impl Zipf {
     }
 }
 
-/// A proxy whose upstream answers at once.
+/// A proxy with an upstream that answers at once.
 struct World {
     proxy: Proxy,
     outbox: Outbox,
@@ -94,7 +94,7 @@ impl World {
     }
 }
 
-/// The names that were used last.
+/// An LRU cache of names.
 #[derive(Default)]
 struct LeastRecentlyUsed {
     used_at: HashMap<usize, u64>,
@@ -120,12 +120,12 @@ impl LeastRecentlyUsed {
 }
 
 #[test]
-fn more_queries_are_answered_than_by_throwing_out_what_was_not_used_for_longest() {
+fn hit_rate_is_at_least_that_of_lru() {
     let zipf = Zipf::new(NAMES);
     for size in ["100k", "1m", "4m"] {
         let mut chance = Chance::new(1);
         let mut world = World::new(size);
-        // Both hold as many entries as fit the same memory.
+        // Both caches hold as many entries as fit the same memory.
         let trace: Vec<usize> = (0..QUERIES).map(|_| zipf.next(&mut chance)).collect();
         for name in &trace {
             world.ask(*name);

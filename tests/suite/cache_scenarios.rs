@@ -1,5 +1,5 @@
-//! Days in the life of a proxy that knows answers: what its clients get, and what upstream sees of
-//! them, in simulated time.
+//! Scenarios of the cache in simulated time: the responses of clients and the queries that
+//! upstreams receive.
 
 use std::time::Duration;
 
@@ -7,17 +7,18 @@ use dotproxy::proxy::Outcome;
 use dotproxy::wire::Rcode;
 
 use crate::support::days::{
-    ANSWERING, CONNECTING, GOOD, Manner, Response, World, at, failed, slow, slower_than,
+    ANSWERING, Behaviour, CONNECTING, GOOD, Response, World, at, failed, slow, slower_than,
 };
 
-/// A proxy with a cache, and these arguments besides, in front of so many addresses.
-fn world(arguments: &[&str], manners: &[Manner]) -> World {
+/// Returns a proxy with a cache and these additional arguments, in front of this number of
+/// addresses.
+fn world(arguments: &[&str], behaviours: &[Behaviour]) -> World {
     let mut all = vec!["--cache-size=1m".to_owned()];
     all.extend(arguments.iter().map(|argument| (*argument).to_owned()));
-    all.extend((1..=manners.len()).map(|host| format!("-u192.0.2.{host}")));
+    all.extend((1..=behaviours.len()).map(|host| format!("-u192.0.2.{host}")));
     let mut world = World::started(&all);
-    for (host, manner) in (1..).zip(manners) {
-        world.be(host, *manner);
+    for (host, behaviour) in (1..).zip(behaviours) {
+        world.set_behaviour(host, *behaviour);
     }
     world
 }
@@ -33,7 +34,7 @@ fn are_stale(responses: &[&Response]) -> bool {
 }
 
 #[test]
-fn answer_is_asked_for_once_while_it_holds() {
+fn answer_is_requested_once_within_its_ttl() {
     let mut world = world(&[], &[GOOD]);
     world.ask("www.example", 1.0, 0.0, 1_000.0);
     let responses = world.run("www.example");
@@ -50,7 +51,7 @@ fn answer_is_asked_for_once_while_it_holds() {
 }
 
 #[test]
-fn thousand_clients_that_ask_the_same_at_once_are_one_query() {
+fn same_question_of_a_thousand_clients_is_coalesced() {
     let mut world = world(&[], &[GOOD]);
     world.ask("www.example", 1e6, 0.0, 0.001);
     world.ask("web.example", 1e5, 1.0, 1.01);
@@ -63,7 +64,7 @@ fn thousand_clients_that_ask_the_same_at_once_are_one_query() {
 }
 
 #[test]
-fn without_a_cache_nothing_is_shared() {
+fn without_a_cache_no_query_is_coalesced() {
     let mut world = world(&["--cache-size=0"], &[GOOD]);
     world.ask("www.example", 1e5, 0.0, 0.001);
     assert_eq!(failed(&world.run("www.example")), 0);
@@ -71,8 +72,13 @@ fn without_a_cache_nothing_is_shared() {
 }
 
 #[test]
-fn everybody_who_waits_for_an_answer_has_it_by_another_way_if_the_first_fails() {
-    for first in [Manner::Mute, Manner::Closes, Manner::Hole, Manner::Refuses] {
+fn coalesced_clients_are_answered_after_a_retry() {
+    for first in [
+        Behaviour::NeverAnswers,
+        Behaviour::Closes,
+        Behaviour::DropsPackets,
+        Behaviour::Refuses,
+    ] {
         let mut world = world(&["--policy=ordered"], &[first, GOOD]);
         world.ask("www.example", 1e4, 0.0, 0.1);
         let responses = world.run("www.example");
@@ -84,9 +90,9 @@ fn everybody_who_waits_for_an_answer_has_it_by_another_way_if_the_first_fails() 
 }
 
 #[test]
-fn who_comes_later_has_time_of_its_own() {
-    // The first to ask has run out of time when upstream is back.
-    let mut world = world(&[], &[Manner::Mute]);
+fn coalesced_client_has_its_own_deadline() {
+    // The deadline of the first client is over when the upstream is back.
+    let mut world = world(&[], &[Behaviour::NeverAnswers]);
     world.ask("www.example", 1.0, 0.0, 5.0);
     world.turn(1, 3.0, GOOD);
     let responses = world.run("www.example");
@@ -95,8 +101,8 @@ fn who_comes_later_has_time_of_its_own() {
 }
 
 #[test]
-fn what_all_wait_for_in_vain_is_asked_seldom() {
-    let mut world = world(&[], &[Manner::Mute]);
+fn unanswered_question_is_seldom_repeated() {
+    let mut world = world(&[], &[Behaviour::NeverAnswers]);
     world.ask("www.example", 100.0, 0.0, 30.0);
     let responses = world.run("www.example");
     assert_eq!(failed(&responses), 3_000);
@@ -108,8 +114,13 @@ fn what_all_wait_for_in_vain_is_asked_seldom() {
 }
 
 #[test]
-fn upstream_that_is_gone_goes_unnoticed() {
-    for gone in [Manner::Mute, Manner::Hole, Manner::Refuses, Manner::Closes] {
+fn outage_is_hidden_by_stale_answers() {
+    for gone in [
+        Behaviour::NeverAnswers,
+        Behaviour::DropsPackets,
+        Behaviour::Refuses,
+        Behaviour::Closes,
+    ] {
         let mut world = world(&["--cache-max-ttl=1m"], &[GOOD]);
         let names = ["a.example", "b.example", "c.example"];
         for (name, from) in names.into_iter().zip([0.0, 20.0, 40.0]) {
@@ -133,45 +144,49 @@ fn upstream_that_is_gone_goes_unnoticed() {
             );
             assert_eq!(slower_than(&responses, 1.8), 0);
         }
-        // Once it is found to be back, which takes half a minute, everything is asked again.
+        // After the recovery is detected, which takes half a minute, every name is queried again.
         let mut stale = world.responses.iter().filter(|r| r.error.is_some());
         let back = |name: &str| {
             let its = world.responses.iter().filter(|r| r.name == name);
             let first = its.skip_while(|r| r.asked_at < at(800.0) || r.error.is_some());
-            first.map(|r| r.asked_at).next().expect("it is back")
+            first
+                .map(|r| r.asked_at)
+                .next()
+                .expect("the upstream has recovered")
         };
         let all = names.map(back);
-        let first = *all.iter().min().expect("names");
+        let first = *all.iter().min().expect("the list is not empty");
         assert!(first < at(834.0));
         assert!(stale.all(|r| r.asked_at < first + Duration::from_secs(4)));
     }
 }
 
 #[test]
-fn slow_answer_is_for_those_to_come() {
+fn slow_answer_is_cached_for_later_clients() {
     let mut world = world(&["--cache-max-ttl=1m"], &[GOOD]);
     world.ask("slow.example", 1.0, 0.0, 1.0);
-    world.be(1, slow(20));
+    world.set_behaviour(1, slow(20));
     world.turn(1, 50.0, slow(2_500));
     world.ask("slow.example", 2.0, 100.0, 110.0);
     let responses = world.run("slow.example");
     assert_eq!(failed(&responses), 0);
     let waits: Vec<_> = responses[1..6].iter().map(|r| r.waited).collect();
-    // The first waits, though not for as long as it takes; nor do those that come meanwhile.
+    // The first client gets a stale answer before the reply arrives, and so do clients that ask
+    // meanwhile.
     assert_eq!(waits.iter().max(), Some(&Duration::from_millis(1_800)));
     assert!(are_stale(&responses[1..4]));
     assert!(after(&responses, 103.0).iter().all(|r| r.error.is_none()));
-    // Probes that tell a slow name from an outage aside.
+    // Probes that tell a slow name from an outage do not count.
     let asked = world.questions.iter();
     let asked = asked.filter(|(_, question)| question.starts_with("slow"));
     assert!(asked.count() <= 4, "{:?}", world.questions);
 }
 
 #[test]
-fn error_does_not_take_the_place_of_what_is_known() {
+fn error_does_not_replace_a_cached_answer() {
     let mut world = world(&["--cache-max-ttl=1m"], &[GOOD]);
     world.ask("www.example", 1.0, 0.0, 600.0);
-    world.turn(1, 100.0, Manner::Says(Rcode::SERVFAIL));
+    world.turn(1, 100.0, Behaviour::Says(Rcode::SERVFAIL));
     let responses = world.run("www.example");
     assert_eq!(failed(&responses), 0);
     assert!(are_stale(&after(&responses, 125.0)));
@@ -179,8 +194,8 @@ fn error_does_not_take_the_place_of_what_is_known() {
 }
 
 #[test]
-fn error_is_known_for_a_while() {
-    let mut world = world(&[], &[Manner::SaysOfBad(Rcode::SERVFAIL)]);
+fn error_is_cached() {
+    let mut world = world(&[], &[Behaviour::SaysOfBad(Rcode::SERVFAIL)]);
     world.ask("bad.example", 100.0, 0.0, 60.0);
     let responses = world.run("bad.example");
     assert_eq!(failed(&responses), 6_000);
@@ -189,9 +204,9 @@ fn error_is_known_for_a_while() {
 }
 
 #[test]
-fn error_is_not_known_any_more_when_somebody_is_back() {
-    let manners = [Manner::Says(Rcode::REFUSED), Manner::Hole];
-    let mut world = world(&["--policy=ordered"], &manners);
+fn cached_error_ends_when_an_upstream_recovers() {
+    let behaviours = [Behaviour::Says(Rcode::REFUSED), Behaviour::DropsPackets];
+    let mut world = world(&["--policy=ordered"], &behaviours);
     world.ask("www.example", 10.0, 0.0, 60.0);
     world.turn(2, 40.0, GOOD);
     let responses = world.run("www.example");
@@ -199,16 +214,16 @@ fn error_is_not_known_any_more_when_somebody_is_back() {
 }
 
 #[test]
-fn stale_answers_are_not_served_where_that_is_not_wanted() {
+fn stale_answers_are_not_served_without_the_option() {
     let mut world = world(&["--cache-max-ttl=1m", "--serve-stale=0"], &[GOOD]);
     world.ask("www.example", 1.0, 0.0, 200.0);
-    world.turn(1, 30.0, Manner::Refuses);
+    world.turn(1, 30.0, Behaviour::Refuses);
     let responses = world.run("www.example");
     assert_eq!(failed(&after(&responses, 61.0)), 139);
 }
 
 #[test]
-fn much_wanted_answer_is_there_before_it_is_wanted() {
+fn popular_answer_is_prefetched() {
     for (arguments, misses) in [(&["--prefetch"][..], 1), (&[], 4)] {
         let mut world = world(arguments, &[GOOD]);
         world.ask("www.example", 1.0, 0.0, 1_000.0);
@@ -220,7 +235,7 @@ fn much_wanted_answer_is_there_before_it_is_wanted() {
 }
 
 #[test]
-fn answer_that_is_seldom_wanted_is_not_asked_for_again() {
+fn unpopular_answer_is_not_prefetched() {
     let mut world = world(&["--prefetch"], &[GOOD]);
     world.plan(at(0.0), crate::support::days::Event::Query("www.example"));
     world.plan(at(290.0), crate::support::days::Event::Query("www.example"));
@@ -229,11 +244,11 @@ fn answer_that_is_seldom_wanted_is_not_asked_for_again() {
 }
 
 #[test]
-fn answers_are_asked_for_in_time_only_where_there_is_room() {
+fn prefetch_needs_room_in_the_query_table() {
     let mut world = world(&["--prefetch", "--max-inflight=3"], &[GOOD]);
     world.ask("www.example", 1.0, 0.0, 1_000.0);
-    // Never answered, so that one of them is always under way. Each name is asked for so seldom
-    // that the pause after its last failure is over.
+    // The upstream never answers this name, so one query is always outstanding. Each name is
+    // queried so seldom that the back-off after its last failure is over.
     let slow = [
         "slow0.example",
         "slow1.example",
@@ -264,7 +279,7 @@ fn answers_are_asked_for_in_time_only_where_there_is_room() {
 }
 
 #[test]
-fn stale_answer_is_better_than_none_for_want_of_room() {
+fn stale_answer_is_served_when_the_query_table_is_full() {
     let mut world = world(&["--cache-max-ttl=1m", "--max-inflight=1"], &[GOOD]);
     world.ask("www.example", 1.0, 0.0, 1.0);
     world.ask("slow.example", 1.0, 100.0, 101.0);
@@ -275,7 +290,7 @@ fn stale_answer_is_better_than_none_for_want_of_room() {
 }
 
 #[test]
-fn sleep_of_the_host_makes_answers_old() {
+fn suspension_of_the_host_ages_answers() {
     let mut world = world(&[], &[GOOD]);
     world.ask("www.example", 1.0, 0.0, 10.0);
     world.plan(at(5.5), crate::support::days::Event::Resumed);

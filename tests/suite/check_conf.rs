@@ -1,4 +1,4 @@
-//! `--check-conf`: what would keep the program from running is found before it runs.
+//! `--check-conf` finds faults of the configuration before the program serves.
 
 use std::fs;
 use std::path::Path;
@@ -10,7 +10,7 @@ use crate::support::certificates::Authority;
 use crate::support::folder::Folder;
 use crate::support::program::spawn;
 
-/// The exit code, and what the program wrote to standard error.
+/// Runs the program. Returns its exit code and its standard error.
 fn check(arguments: &[&str]) -> (Option<i32>, String) {
     let child = spawn(
         Command::new(env!("CARGO_BIN_EXE_dotproxy"))
@@ -20,7 +20,9 @@ fn check(arguments: &[&str]) -> (Option<i32>, String) {
             .stdout(Stdio::null())
             .stderr(Stdio::piped()),
     );
-    let output = child.wait_with_output().expect("it is ours");
+    let output = child
+        .wait_with_output()
+        .expect("the process is a child of this test");
     let text = String::from_utf8(output.stderr).expect("text");
     (output.status.code(), text)
 }
@@ -37,7 +39,7 @@ fn assert_refused(arguments: &[&str], parts: &[&str]) {
     }
 }
 
-fn assert_right(arguments: &[&str]) {
+fn assert_valid(arguments: &[&str]) {
     assert_eq!(check(arguments), (Some(0), String::new()), "{arguments:?}");
 }
 
@@ -45,8 +47,8 @@ fn assert_right(arguments: &[&str]) {
 fn file_that_cannot_be_written_is_an_error() {
     let folder = Folder::new("check-files");
     let path = |name: &str| folder.file(name).display().to_string();
-    fs::create_dir(path("folder")).expect("our folder");
-    fs::write(path("file"), "1\n").expect("our folder");
+    fs::create_dir(path("folder")).expect("the folder of the test is writable");
+    fs::write(path("file"), "1\n").expect("the folder of the test is writable");
     let (inside, log) = (path("folder"), path("file"));
     for value in [
         inside.clone(),
@@ -72,34 +74,42 @@ fn file_that_cannot_be_written_is_an_error() {
         assert_refused(&[&argument], &[option, &inside]);
     }
     assert_refused(&[&format!("--dnstap=unix:{log}")], &["--dnstap: ", &log]);
-    // What can be used is left as it is, and nothing is made.
-    assert_right(&[
+    // Files that can be used are not changed, and no file is created.
+    assert_valid(&[
         &format!("--query-log={log}"),
         &format!("--clock-stamp={inside}/stamp"),
         &format!("--dnstap=unix:{inside}/missing.sock"),
     ]);
-    assert_right(&[&format!("--query-log={inside}/new.json,sample=2")]);
-    assert_right(&["--query-log=/dev/null"]);
-    assert_right(&["--query-log=-"]);
-    assert_eq!(fs::read_to_string(&log).expect("our file"), "1\n");
-    assert_eq!(fs::read_dir(&inside).expect("our folder").count(), 0);
+    assert_valid(&[&format!("--query-log={inside}/new.json,sample=2")]);
+    assert_valid(&["--query-log=/dev/null"]);
+    assert_valid(&["--query-log=-"]);
+    assert_eq!(
+        fs::read_to_string(&log).expect("the test wrote the file"),
+        "1\n"
+    );
+    assert_eq!(
+        fs::read_dir(&inside)
+            .expect("the folder of the test is writable")
+            .count(),
+        0
+    );
 }
 
 #[test]
-fn pipe_without_a_reader_does_not_hold_it_up() {
+fn pipe_without_a_reader_does_not_block_the_check() {
     let folder = Folder::new("check-pipe");
     let pipe = folder.file("pipe");
     let made = Command::new("mkfifo").arg(&pipe).status();
     assert!(made.is_ok_and(|status| status.success()));
-    assert_right(&[&format!("--query-log={}", pipe.display())]);
+    assert_valid(&[&format!("--query-log={}", pipe.display())]);
 }
 
 #[test]
-fn address_that_is_not_of_one_host_is_an_error() {
+fn listen_address_that_is_not_unicast_is_an_error() {
     for address in ["224.0.0.1", "255.255.255.255", "[ff02::1]:53"] {
         assert_refused(&["-l", address], &["--listen", address, "expected"]);
     }
-    // Loopback is 127.0.0.0/8, and its broadcast address is no address of a host.
+    // Loopback is 127.0.0.0/8. Its broadcast address cannot be the address of a host.
     let broadcast = Command::new("sh")
         .args([
             "-c",
@@ -114,7 +124,7 @@ fn address_that_is_not_of_one_host_is_an_error() {
     }
 }
 
-/// Writes a certificate of these years and its key. Returns their paths.
+/// Writes a certificate that is valid in these years, and its key. Returns the paths of both files.
 fn certificate(folder: &Folder, years: (i32, i32)) -> [String; 2] {
     let mut params = CertificateParams::default();
     params.subject_alt_names = vec![SanType::IpAddress([127, 0, 0, 1].into())];
@@ -124,7 +134,7 @@ fn certificate(folder: &Folder, years: (i32, i32)) -> [String; 2] {
     let pem = params.self_signed(&key).expect("a certificate").pem();
     let write = |name: String, text: String| {
         let path = folder.file(&name);
-        fs::write(&path, text).expect("our folder");
+        fs::write(&path, text).expect("the folder of the test is writable");
         path.display().to_string()
     };
     let name = format!("{}-{}", years.0, years.1);
@@ -154,7 +164,7 @@ fn own_certificate_that_peers_refuse_is_an_error() {
         assert_refused(&[&upstream], &["client-cert: ", &cert, dates]);
     }
     let [cert, key] = certificate(&folder, (2000, 2200));
-    assert_right(&[
+    assert_valid(&[
         "--tls-listen=127.0.0.1",
         "--tls-cert",
         &cert,
@@ -181,8 +191,8 @@ fn warnings_are_written_and_are_no_errors() {
 }
 
 #[test]
-fn authority_is_no_concern_of_the_dates_of_ours() {
+fn expired_client_authority_is_no_error() {
     let authority = Authority::new("check-authority");
     let ca_file: &Path = &authority.ca_file;
-    assert_right(&["--ca-file", &ca_file.display().to_string()]);
+    assert_valid(&["--ca-file", &ca_file.display().to_string()]);
 }

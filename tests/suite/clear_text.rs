@@ -1,4 +1,4 @@
-//! Upstreams in the clear: what is sent to them, and what is believed of them.
+//! Plain upstreams: the queries that they receive and the replies that the proxy accepts.
 
 use std::collections::HashSet;
 use std::io::Read;
@@ -11,27 +11,27 @@ use dotproxy::wire::{Flags, Message};
 use crate::support::messages::{check_response, query, reply};
 use crate::support::program::{Program, free_port, read_framed, send_framed};
 
-/// What a server in the clear does with a query.
+/// The behaviour of a plain server.
 #[derive(Clone, Copy)]
-enum Manner {
+enum Behaviour {
     Answers,
-    /// Sends what it should not, each time as something else, and then the answer.
-    LiesFirst,
-    /// Lets every query come twice.
+    /// Sends invalid replies of several kinds, and then the answer.
+    ForgesFirst,
+    /// Drops the first query for each name.
     LosesFirst,
-    /// Cuts answers in datagrams short; on connections it answers.
+    /// Truncates answers in datagrams and sends whole answers on connections.
     Cuts,
 }
 
-/// A server of the tests' own.
+/// A plain server.
 struct Server {
     address: SocketAddr,
-    /// Where each query came from, and the query.
+    /// Each query with the address that it came from.
     seen: Receiver<(SocketAddr, Vec<u8>)>,
 }
 
 impl Server {
-    fn start(manner: Manner) -> Self {
+    fn start(behaviour: Behaviour) -> Self {
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()));
         let socket = UdpSocket::bind(address).expect("a free port");
         let listener = TcpListener::bind(address).expect("a free port");
@@ -40,7 +40,7 @@ impl Server {
         std::thread::spawn(move || {
             for mut stream in listener.incoming().map_while(Result::ok) {
                 while let Ok(query) = read_framed(&mut stream) {
-                    let peer = stream.peer_addr().expect("it is connected");
+                    let peer = stream.peer_addr().expect("the socket is connected");
                     let _ = on_connections.send((peer, query.clone()));
                     let _ = send_framed(&mut stream, &[reply(&query, 60)]);
                 }
@@ -59,16 +59,18 @@ impl Server {
                 let is_new = names.insert(name);
                 let right = reply(&query, 1);
                 let send = |message: &[u8]| drop(socket.send_to(message, peer));
-                match manner {
-                    Manner::LosesFirst if is_new => continue,
-                    Manner::LiesFirst => lies(&right, peer).iter().for_each(|lie| send(lie)),
-                    Manner::Cuts => {
+                match behaviour {
+                    Behaviour::LosesFirst if is_new => continue,
+                    Behaviour::ForgesFirst => forged_replies(&right, peer)
+                        .iter()
+                        .for_each(|forged| send(forged)),
+                    Behaviour::Cuts => {
                         let mut cut = reply(&query, 0);
                         cut[2] |= 2;
                         send(&cut);
                         continue;
                     }
-                    Manner::Answers | Manner::LosesFirst => {}
+                    Behaviour::Answers | Behaviour::LosesFirst => {}
                 }
                 send(&right);
             }
@@ -81,35 +83,35 @@ impl Server {
     }
 }
 
-/// What an impostor, or a broken server, may send before the answer.
-fn lies(right: &[u8], peer: SocketAddr) -> Vec<Vec<u8>> {
-    let mut lies = vec![right.to_vec(); 4];
-    lies[0][0] ^= 0x55;
-    lies[1][13] ^= 1;
-    lies[2][2] &= 0x7f;
-    lies[3][2] ^= 0x10;
-    for lie in &mut lies {
-        let end = lie.len() - 1;
-        lie[end] ^= 1;
+/// Returns replies that an attacker or a broken server may send before the answer.
+fn forged_replies(right: &[u8], peer: SocketAddr) -> Vec<Vec<u8>> {
+    let mut forged_replies = vec![right.to_vec(); 4];
+    forged_replies[0][0] ^= 0x55;
+    forged_replies[1][13] ^= 1;
+    forged_replies[2][2] &= 0x7f;
+    forged_replies[3][2] ^= 0x10;
+    for forged in &mut forged_replies {
+        let end = forged.len() - 1;
+        forged[end] ^= 1;
     }
-    // The right answer, but from elsewhere.
+    // The right answer, from another address.
     let elsewhere = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).expect("a socket");
     let _ = elsewhere.send_to(right, peer);
-    lies.push(vec![0; 3]);
-    lies
+    forged_replies.push(vec![0; 3]);
+    forged_replies
 }
 
 fn program(server: &Server) -> Program {
     Program::start(&[
-        // Nobody is there, and nobody should be asked.
+        // No server listens on this address, and it must receive no query.
         format!("--upstream=127.0.0.1:{}", free_port()),
         format!("--upstream=udp://{},domain=corp.example", server.address),
     ])
 }
 
 #[test]
-fn every_query_has_a_port_and_an_id_that_nobody_foresees() {
-    let server = Server::start(Manner::Answers);
+fn every_query_has_an_unpredictable_port_and_id() {
+    let server = Server::start(Behaviour::Answers);
     let program = program(&server);
     for id in 0..300 {
         let query = query(id, "www.Corp.example", 1, None);
@@ -117,11 +119,11 @@ fn every_query_has_a_port_and_an_id_that_nobody_foresees() {
         assert!(check_response(&query, &response));
     }
     let seen = server.seen();
-    // One whose answer is delayed is sent again.
+    // The proxy retries a query when its answer is delayed.
     assert!(seen.len() >= 300, "{} queries", seen.len());
     let ports: HashSet<u16> = seen.iter().map(|(peer, _)| peer.port()).collect();
     let ids: HashSet<[u8; 2]> = seen.iter().map(|(_, query)| [query[0], query[1]]).collect();
-    // Of 300 draws from 28,000 ports one or two repeat.
+    // Among 300 random draws from 28,000 ports, one or two repeat.
     assert!(ports.len() > 285, "{} ports", ports.len());
     assert!(ids.len() > 285, "{} ids", ids.len());
     for (_, query) in seen {
@@ -133,15 +135,15 @@ fn every_query_has_a_port_and_an_id_that_nobody_foresees() {
 }
 
 #[test]
-fn what_does_not_answer_the_query_is_not_believed() {
-    let server = Server::start(Manner::LiesFirst);
+fn reply_that_does_not_match_the_query_is_dropped() {
+    let server = Server::start(Behaviour::ForgesFirst);
     let program = program(&server);
     for id in 0..20 {
         let query = query(id, "www.corp.example", 1, Some(1232));
         let start = Instant::now();
         let response = program.ask(&query).expect("a response");
         assert!(check_response(&query, &response));
-        // Where a busy machine delays the answer, the query is sent again.
+        // If a busy machine delays the answer, the query is retried.
         let sent = server.seen().len();
         let is_quick = start.elapsed() < Duration::from_millis(50);
         assert!(sent == 1 || !is_quick, "query {id} is sent {sent} times");
@@ -149,57 +151,59 @@ fn what_does_not_answer_the_query_is_not_believed() {
 }
 
 #[test]
-fn query_that_gets_lost_is_sent_again_from_another_port() {
-    let server = Server::start(Manner::LosesFirst);
+fn lost_query_is_retried_from_another_port() {
+    let server = Server::start(Behaviour::LosesFirst);
     let program = program(&server);
     for name in ["a.corp.example", "b.corp.example", "c.corp.example"] {
         let query = query(7, name, 1, Some(1232));
         let response = program.ask(&query).expect("a response");
         assert!(check_response(&query, &response));
-        // Silence is also tested with queries for the domain itself.
+        // After silence, probes for the domain itself are also sent.
         let mut seen = server.seen();
         seen.retain(|(_, query)| {
             let question = Message::parse(query).expect("well formed").question();
             question.expect("a question").to_string() != "corp.example. NS"
         });
-        assert!(seen.len() >= 2, "it is lost once");
+        assert!(seen.len() >= 2, "the first query is lost");
         assert_ne!(seen[0].0, seen[1].0, "the same port");
         assert_ne!(seen[0].1[..2], seen[1].1[..2], "the same id");
     }
 }
 
 #[test]
-fn answer_that_does_not_fit_comes_on_a_connection() {
-    let server = Server::start(Manner::Cuts);
+fn truncated_answer_is_fetched_over_tcp() {
+    let server = Server::start(Behaviour::Cuts);
     let program = program(&server);
     let query = query(7, "www.corp.example", 1, Some(1232));
     for over_tcp in [true, false] {
         let response = if over_tcp {
             let mut stream = program.connect();
-            send_framed(&mut stream, std::slice::from_ref(&query)).expect("it reads");
+            send_framed(&mut stream, std::slice::from_ref(&query)).expect("the peer reads");
             read_framed(&mut stream).expect("a response")
         } else {
             program.ask(&query).expect("a response")
         };
         assert!(check_response(&query, &response));
-        let header = Message::parse(&response).expect("whole").header();
+        let header = Message::parse(&response)
+            .expect("a well-formed message")
+            .header();
         assert_eq!(header.answers, 60);
         assert!(!header.flags.contains(Flags::TC));
     }
 }
 
 #[test]
-fn connection_in_the_clear_is_opened_when_it_is_needed_and_kept() {
+fn plain_connection_is_opened_on_demand_and_reused() {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
-    let address = listener.local_addr().expect("it is bound");
+    let address = listener.local_addr().expect("the socket is bound");
     let program = Program::start(&[format!("--upstream=tcp://{address},domain=corp.example")]);
     let server = std::thread::spawn(move || {
         let (mut stream, _) = listener.accept().expect("a connection");
         for _ in 0..3 {
             let query = read_framed(&mut stream).expect("a query");
-            send_framed(&mut stream, &[reply(&query, 1)]).expect("it reads");
+            send_framed(&mut stream, &[reply(&query, 1)]).expect("the peer reads");
         }
-        // Whatever else is sent would be read now.
+        // This read would return any further bytes.
         stream
             .set_read_timeout(Some(Duration::from_millis(200)))
             .expect("a timeout");
@@ -212,6 +216,12 @@ fn connection_in_the_clear_is_opened_when_it_is_needed_and_kept() {
     }
     let other = query(9, "www.example", 1, Some(1232));
     let response = program.ask(&other).expect("a response");
-    assert!(!check_response(&other, &response), "it is nobody's");
-    assert!(server.join().expect("it served"), "more was sent");
+    assert!(
+        !check_response(&other, &response),
+        "a name without a route has an answer"
+    );
+    assert!(
+        server.join().expect("the server does not panic"),
+        "the connection has further data"
+    );
 }

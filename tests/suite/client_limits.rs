@@ -1,4 +1,4 @@
-//! The loop with TCP and TLS clients that take more than their share of the connections.
+//! Scenarios of the loop with TCP and TLS clients that take more than their share of connections.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -22,7 +22,7 @@ const UPSTREAM: &str = "-u127.0.0.1:853";
 const TLS_SIDE: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8853);
 const HTTP_SIDE: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8080);
 
-/// Peers that record what the loop does to their connections.
+/// Peers that record the loop's operations on their connections.
 #[derive(Default)]
 struct Watchers {
     closed_at: BTreeMap<StreamId, Instant>,
@@ -44,7 +44,7 @@ impl Peers for Watchers {
     fn on_reminder(&mut self, _: &mut World, _: u64) {}
 }
 
-/// A loop and its clients. Times count from the start of the world.
+/// A loop and its clients. Times are in seconds since the start of the simulation.
 struct Scene {
     start: Instant,
     reactor: Reactor<SimNet<Watchers>>,
@@ -99,7 +99,7 @@ impl Scene {
         self.world(|world| world.send(stream, after, bytes.to_vec()));
     }
 
-    /// Takes turns until this second.
+    /// Runs the loop until this second.
     fn run_until(&mut self, seconds: f64) {
         let after = self.after(seconds);
         self.world(|world| world.remind(after, 0));
@@ -112,7 +112,7 @@ impl Scene {
         }
     }
 
-    /// The second at which the loop closed a connection.
+    /// Returns the second at which the loop closed a connection.
     fn closed_at(&mut self, stream: StreamId) -> Option<f64> {
         let start = self.start;
         let closed_at = &self.reactor.net_mut().peers.closed_at;
@@ -125,7 +125,7 @@ impl Scene {
     }
 }
 
-/// The files of the certificate and its key.
+/// Returns the paths of the certificate and its key.
 fn files() -> &'static [PathBuf; 2] {
     static FILES: OnceLock<(Authority, [PathBuf; 2])> = OnceLock::new();
     let make = || {
@@ -136,21 +136,21 @@ fn files() -> &'static [PathBuf; 2] {
     &FILES.get_or_init(make).1
 }
 
-/// A message behind its length.
+/// Returns a message with its length in front.
 fn framed(message: &[u8]) -> Vec<u8> {
     let mut bytes = Vec::new();
     dotproxy::wire::frame::write(&mut bytes, message);
     bytes
 }
 
-/// A query that is answered at once: its opcode is not implemented.
+/// Returns a query that is answered at once, because its opcode is not implemented.
 fn question(id: u16) -> Vec<u8> {
     let mut bytes = query(id, "www.example", 1, None);
     bytes[2] = 2 << 3;
     framed(&bytes)
 }
 
-/// What looks like a response.
+/// Returns a message with the QR bit of a response.
 fn response() -> Vec<u8> {
     let mut bytes = query(1, "www.example", 1, None);
     bytes[2] |= 0x80;
@@ -158,7 +158,7 @@ fn response() -> Vec<u8> {
 }
 
 #[test]
-fn messages_that_are_no_query_do_not_keep_a_connection() {
+fn messages_other_than_queries_do_not_extend_the_idle_timeout() {
     for message in [framed(b""), framed(b"x"), framed(&[0; 11]), response()] {
         let mut scene = Scene::new(&[]);
         let stream = scene.connect_tcp(0.0, 1);
@@ -166,25 +166,29 @@ fn messages_that_are_no_query_do_not_keep_a_connection() {
             scene.send(4.0 * f64::from(nth), stream, &message);
         }
         scene.run_until(40.0);
-        let closed_at = scene.closed_at(stream).expect("it is closed");
+        let closed_at = scene
+            .closed_at(stream)
+            .expect("the loop closed the connection");
         assert!((9.9..10.2).contains(&closed_at), "{closed_at}, {message:?}");
     }
 }
 
 #[test]
-fn message_that_comes_byte_by_byte_does_not_keep_a_connection() {
+fn message_sent_byte_by_byte_does_not_extend_the_idle_timeout() {
     let mut scene = Scene::new(&[]);
     let stream = scene.connect_tcp(0.0, 1);
     for (nth, byte) in (0..20_u8).zip(question(1)) {
         scene.send(4.0 * f64::from(nth), stream, &[byte]);
     }
     scene.run_until(40.0);
-    let closed_at = scene.closed_at(stream).expect("it is closed");
+    let closed_at = scene
+        .closed_at(stream)
+        .expect("the loop closed the connection");
     assert!((9.9..10.2).contains(&closed_at), "{closed_at}");
 }
 
 #[test]
-fn queries_keep_a_connection() {
+fn queries_extend_the_idle_timeout() {
     let mut scene = Scene::new(&[]);
     let stream = scene.connect_tcp(0.0, 1);
     for nth in 0..10_u8 {
@@ -197,12 +201,14 @@ fn queries_keep_a_connection() {
     scene.run_until(60.0);
     assert_eq!(scene.closed_at(stream), None);
     scene.run_until(70.0);
-    let closed_at = scene.closed_at(stream).expect("it is closed");
+    let closed_at = scene
+        .closed_at(stream)
+        .expect("the loop closed the connection");
     assert!((63.9..64.2).contains(&closed_at), "{closed_at}");
 }
 
 #[test]
-fn messages_in_a_row_that_are_no_query_end_a_connection_behind_its_responses() {
+fn connection_is_closed_after_several_messages_other_than_queries() {
     for message in [framed(b""), framed(b"x"), response()] {
         let mut scene = Scene::new(&[]);
         let stream = scene.connect_tcp(0.0, 1);
@@ -212,7 +218,9 @@ fn messages_in_a_row_that_are_no_query_end_a_connection_behind_its_responses() {
             &[&question(1)[..], &message.repeat(100)].concat(),
         );
         scene.run_until(2.0);
-        let closed_at = scene.closed_at(stream).expect("it is closed");
+        let closed_at = scene
+            .closed_at(stream)
+            .expect("the loop closed the connection");
         assert!(closed_at < 1.1, "{closed_at}, {message:?}");
         assert_eq!(
             scene.received(stream)[2..4],
@@ -223,7 +231,7 @@ fn messages_in_a_row_that_are_no_query_end_a_connection_behind_its_responses() {
 }
 
 #[test]
-fn flood_of_messages_that_are_no_query_does_not_keep_the_loop_busy() {
+fn flood_of_messages_other_than_queries_does_not_occupy_the_loop() {
     let mut scene = Scene::new(&[]);
     let stream = scene.connect_tcp(0.0, 1);
     scene.run_until(0.5);
@@ -236,21 +244,23 @@ fn flood_of_messages_that_are_no_query_does_not_keep_the_loop_busy() {
 }
 
 #[test]
-fn tls_client_whose_handshake_waits_for_us_is_not_excused_for_ever() {
+fn tls_handshake_has_a_timeout_also_while_it_waits_for_the_proxy() {
     let mut scene = Scene::new(&[]);
     let stream = scene.connect(0.0, 1, TLS_SIDE);
     scene.run_until(0.5);
-    // Each byte is there in the turn that looks for idle clients.
+    // Each byte arrives in the turn that looks for idle clients.
     for (nth, byte) in (1..8_u8).zip(client_hello()) {
         scene.send(10.0 * f64::from(nth), stream, &[byte]);
     }
     scene.run_until(65.0);
-    let closed_at = scene.closed_at(stream).expect("it is closed");
+    let closed_at = scene
+        .closed_at(stream)
+        .expect("the loop closed the connection");
     assert!(closed_at < 25.0, "{closed_at}");
 }
 
 #[test]
-fn http_client_whose_request_comes_byte_by_byte_is_closed() {
+fn http_client_that_sends_its_request_byte_by_byte_is_closed() {
     let mut scene = Scene::new(&[]);
     let stream = scene.connect(0.0, 1, HTTP_SIDE);
     let request = b"GET /healthz HTTP/1.1\r\nHost: x\r\nA: bcdefghijklmnopqrstuvwxyz";
@@ -258,16 +268,18 @@ fn http_client_whose_request_comes_byte_by_byte_is_closed() {
         scene.send(5.0 * f64::from(nth), stream, &[*byte]);
     }
     scene.run_until(200.0);
-    let closed_at = scene.closed_at(stream).expect("it is closed");
+    let closed_at = scene
+        .closed_at(stream)
+        .expect("the loop closed the connection");
     assert!(closed_at < 76.0, "{closed_at}");
 }
 
 #[test]
-fn quietest_connection_of_the_address_that_has_most_makes_room() {
+fn longest_idle_connection_of_the_largest_client_is_replaced() {
     let mut scene = Scene::new(&["--max-tcp-clients=8"]);
     let many: Vec<_> = (0..5).map(|_| scene.connect_tcp(0.0, 1)).collect();
     let few: Vec<_> = (0..3).map(|_| scene.connect_tcp(0.0, 2)).collect();
-    // All are active, those of the other address less than most.
+    // All connections are active; those of the other address are active half as often.
     for tenth in 0..30_u8 {
         for (nth, stream) in (0_u8..).zip(many.iter().chain(&few)) {
             if nth < 5 || tenth % 2 == 0 {
@@ -286,7 +298,7 @@ fn quietest_connection_of_the_address_that_has_most_makes_room() {
     assert_eq!(
         scene.received(newcomer)[2..4],
         [0, 77],
-        "the newcomer is served"
+        "the new client is served"
     );
     let closed: Vec<_> = many
         .iter()
@@ -298,7 +310,7 @@ fn quietest_connection_of_the_address_that_has_most_makes_room() {
 }
 
 #[test]
-fn two_addresses_that_hold_every_connection_shut_nothing_out() {
+fn two_addresses_with_all_connections_do_not_exclude_another_client() {
     for side in [SocketAddr::from((Ipv4Addr::UNSPECIFIED, 53)), HTTP_SIDE] {
         let mut scene = Scene::new(&["--max-tcp-clients=16"]);
         let get = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n".to_vec();
@@ -311,7 +323,7 @@ fn two_addresses_that_hold_every_connection_shut_nothing_out() {
                 scene.send(f64::from(tenth) / 10.0, *stream, &ask);
             }
         }
-        // Each that is closed is replaced at once.
+        // Each closed connection is opened again at once.
         for tenth in 10..50_u8 {
             scene.connect(f64::from(tenth) / 10.0, 1 + tenth % 2, side);
         }
@@ -348,14 +360,14 @@ fn refused_clients_close_no_connection() {
 }
 
 #[test]
-fn lasting_error_of_accept_pauses_the_loop_and_lets_it_end() {
+fn lasting_error_of_accept_pauses_the_loop_and_does_not_block_shutdown() {
     for errno in [
         EPERM,
         EACCES,
         ENOSYS,
         EINVAL,
         EMFILE,
-        // What concerns one connection, if it is said without end.
+        // ECONNABORTED concerns one connection, but is returned without end.
         ECONNABORTED,
         EOPNOTSUPP,
         9_999,
@@ -382,7 +394,7 @@ fn lasting_error_of_accept_pauses_the_loop_and_lets_it_end() {
 }
 
 #[test]
-fn connections_without_end_do_not_keep_the_loop_from_ending() {
+fn endless_connections_do_not_block_shutdown() {
     let mut scene = Scene::new(&[]);
     scene.run_until(0.5);
     scene.world(|world| world.accepts_for_ever = true);

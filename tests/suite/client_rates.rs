@@ -1,4 +1,4 @@
-//! The loop with clients on connections that ask more than `--rate-limit` allows.
+//! Scenarios of the loop with clients on connections that exceed `--rate-limit`.
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -21,7 +21,7 @@ const SERVER: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::UNSPEC
 #[derive(Default)]
 struct Client {
     received: Vec<u8>,
-    /// When each response came.
+    /// The time of each response.
     responses: Vec<Instant>,
 }
 
@@ -44,7 +44,7 @@ impl Peers for Clients {
             && let Some(message) = rest.get(..len)
         {
             let header = Header::parse(message).expect("a response");
-            assert_eq!(header.flags.rcode(), Rcode::NOTIMP, "none is refused");
+            assert_eq!(header.flags.rcode(), Rcode::NOTIMP, "no query is refused");
             client.responses.push(world.now);
             client.received.drain(..len + 2);
         }
@@ -54,7 +54,7 @@ impl Peers for Clients {
     fn on_reminder(&mut self, _: &mut World, _: u64) {}
 }
 
-/// A world with clients, and the proxy with a rate limit.
+/// A simulated network with clients, and the proxy with a rate limit.
 struct Scene {
     world: World,
     peers: Clients,
@@ -68,8 +68,8 @@ impl Scene {
         }
     }
 
-    /// Lets a client connect after a while and send so many queries, which are answered without an
-    /// upstream: their opcode is not implemented.
+    /// Connects a client after a delay and sends this number of queries, which are answered without
+    /// an upstream because their opcode is not implemented.
     fn connect(&mut self, from: SocketAddr, after: Duration, queries: u16) -> StreamId {
         let stream = self.world.connect(from, SERVER, after, 60_000);
         let mut bytes = Vec::new();
@@ -87,7 +87,7 @@ impl Scene {
         stream
     }
 
-    /// Lives until nothing is left to happen. Returns the responses of each client.
+    /// Runs until no event is left. Returns the responses of each client.
     fn run(self, rate: &str) -> BTreeMap<StreamId, Vec<Instant>> {
         let arguments = ["-u192.0.2.1".to_owned(), format!("--rate-limit={rate}")];
         let Ok(Command::Run(config)) = options::parse(&arguments) else {
@@ -124,7 +124,8 @@ fn client_over_its_rate_is_read_at_its_rate() {
     let fast = scene.connect(from(2, 5000), seconds(1), 105);
     let other = scene.connect(from(3, 5000), seconds(3), 5);
     let responses = scene.run("10/5");
-    // Five at once and a hundred at ten a second, which is longer than any query may take.
+    // Five queries at once and a hundred at ten per second take longer than any deadline of a
+    // query.
     let fast = &responses[&fast];
     assert_eq!(fast.len(), 105, "every query is answered");
     let took = fast[104] - fast[4];
@@ -144,15 +145,15 @@ fn connections_of_a_client_share_its_rate() {
     let responses = scene.run("100/50");
     let all: Vec<Instant> = many.iter().flat_map(|one| responses[one].clone()).collect();
     assert_eq!(all.len(), 400, "every query is answered");
-    let first = all.iter().min().expect("responses");
-    let took = *all.iter().max().expect("responses") - *first;
+    let first = all.iter().min().expect("the queries have responses");
+    let took = *all.iter().max().expect("the queries have responses") - *first;
     assert!(
         (Duration::from_millis(3_490)..seconds(4)).contains(&took),
         "{took:?}"
     );
     let within_a_second = all.iter().filter(|at| **at - *first < seconds(1)).count();
     assert!(within_a_second <= 150, "{within_a_second}");
-    // Each connection has its turn.
+    // The connections take turns.
     let served = |one: &&StreamId| responses[*one].iter().any(|at| *at - *first < seconds(1));
     assert!(many.iter().filter(served).count() >= 50);
     let other = &responses[&other];

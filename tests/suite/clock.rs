@@ -1,4 +1,4 @@
-//! The time that certificates are judged by, and the file that keeps it.
+//! The time by which certificates are verified, and the file that stores it.
 
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -13,7 +13,7 @@ use crate::support::program::Program;
 
 const DAY: Duration = Duration::from_secs(86_400);
 
-/// The program in front of a server, with a stamp in a folder.
+/// The program in front of a server, with a clock stamp in a folder.
 struct Scene {
     authority: Authority,
     folder: Folder,
@@ -39,13 +39,13 @@ impl Scene {
         self.folder.file("stamp")
     }
 
-    /// Starts the program, with these settings of the upstream, and asks it once; returns whether
-    /// it has answered.
+    /// Starts the program with these settings of the upstream and sends one query. Returns whether
+    /// the program has answered.
     fn run(&self, settings: &str) -> (Program, bool) {
         self.run_in("exec \"$@\"", settings)
     }
 
-    /// [`Scene::run`] by a shell script.
+    /// Does the same as [`Scene::run`], with a shell script that starts the program.
     fn run_in(&self, script: &str, settings: &str) -> (Program, bool) {
         let arguments = [
             format!("--upstream={}{settings}", self.server.address),
@@ -67,15 +67,16 @@ fn finish(program: &mut Program) {
 
 fn since_1970() -> Duration {
     let now = SystemTime::now().duration_since(UNIX_EPOCH);
-    now.expect("a time of today")
+    now.expect("the clock is set after 1970")
 }
 
 #[test]
-fn stamp_that_no_clock_can_have_written_is_ignored_and_replaced() {
+fn implausible_stamp_is_ignored_and_replaced() {
     let scene = Scene::new("clock-far", Flaw::None);
     let far = (since_1970() + 500 * DAY).as_secs();
     for stamp in [u64::MAX, u64::MAX / 2, far] {
-        std::fs::write(scene.stamp(), format!("{stamp}\n")).expect("a folder of ours");
+        std::fs::write(scene.stamp(), format!("{stamp}\n"))
+            .expect("the folder of the test is writable");
         let (mut program, is_answered) = scene.run("");
         assert!(is_answered, "{stamp}");
         program.await_log(&format!("--clock-stamp: {}: ", scene.stamp().display()));
@@ -87,10 +88,10 @@ fn stamp_that_no_clock_can_have_written_is_ignored_and_replaced() {
 }
 
 #[test]
-fn stamp_is_written_when_a_certificate_was_verified_by_that_time_and_not_before() {
+fn stamp_is_written_only_after_a_certificate_was_verified() {
     let pin = |scene: &Scene| format!(",pin-sha256={},pin-only", scene.authority.server_pin());
     let scene = Scene::new("clock-expired", Flaw::Expired);
-    // A key that is known says nothing of the time.
+    // A pinned key says nothing about the time.
     for (settings, is_expected) in [(String::new(), false), (pin(&scene), true)] {
         let (mut program, is_answered) = scene.run(&settings);
         assert_eq!(is_answered, is_expected);
@@ -103,10 +104,11 @@ fn stamp_is_written_when_a_certificate_was_verified_by_that_time_and_not_before(
 }
 
 #[test]
-fn certificate_that_is_refused_by_a_stamp_names_the_file() {
+fn log_names_the_stamp_by_which_a_certificate_is_refused() {
     let scene = Scene::new("clock-names", Flaw::Expired);
     let stamp = (since_1970() + 300 * DAY).as_secs();
-    std::fs::write(scene.stamp(), format!("{stamp}\n")).expect("a folder of ours");
+    std::fs::write(scene.stamp(), format!("{stamp}\n"))
+        .expect("the folder of the test is writable");
     let (program, is_answered) = scene.run("");
     assert!(!is_answered);
     program.await_log("authentication failed");
@@ -120,11 +122,11 @@ fn certificate_that_is_refused_by_a_stamp_names_the_file() {
 }
 
 #[test]
-fn start_with_a_wrong_clock_does_not_stop_later_ones() {
+fn start_with_a_wrong_clock_does_not_prevent_later_starts() {
     let in_two_years = "export FAKETIME=+730d DONT_FAKE_MONOTONIC=1; \
                         export LD_PRELOAD=$(echo /usr/lib/*/faketime/libfaketime.so.1); exec \"$@\"";
     let scene = Scene::new("clock-wrong", Flaw::None);
-    // The authority's certificates are valid for so long.
+    // The validity period of the authority's certificates.
     let (mut program, is_answered) = scene.run_in(in_two_years, "");
     assert!(is_answered);
     finish(&mut program);

@@ -1,4 +1,4 @@
-//! What the process may still do once it serves.
+//! The permissions of the process after it has started.
 
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::process::Command;
@@ -12,7 +12,7 @@ use crate::support::folder::Folder;
 use crate::support::messages::{check_response, query};
 use crate::support::program::{Program, await_that, free_port, spawn};
 
-/// The program in front of a server, with its authority's certificate in a folder.
+/// The program in front of a server, with the certificate of the authority in a folder.
 struct Scene {
     authority: Authority,
     folder: Folder,
@@ -48,11 +48,11 @@ impl Scene {
         check_response(&query, &self.program.ask(&query).expect("a response"))
     }
 
-    /// What the kernel knows of the process.
+    /// Returns a field of `/proc/PID/status`.
     fn status(&self, name: &str) -> String {
         let status = self.program.status();
         let line = status.lines().find(|line| line.starts_with(name));
-        let value = line.expect("the kernel says so")[name.len()..].trim();
+        let value = line.expect("the kernel prints this field")[name.len()..].trim();
         value.to_owned()
     }
 
@@ -65,21 +65,22 @@ impl Scene {
         }
         assert_eq!(self.status("NoNewPrivs:"), "1");
         if cfg!(feature = "seccomp") {
-            assert_eq!(self.status("Seccomp:"), "2", "there is a filter");
+            assert_eq!(self.status("Seccomp:"), "2", "a seccomp filter is active");
         }
     }
 
-    /// All that it does later is still possible.
+    /// Checks that reconnecting, reloading and writing the clock stamp still work.
     fn check_service(&mut self) {
         assert!(self.is_answered(1));
         let stamp = self.folder.file("stamp");
-        assert!(stamp.exists(), "it is written at the start");
-        std::fs::remove_file(&stamp).expect("a file of ours");
+        assert!(stamp.exists(), "the stamp is written at the start");
+        std::fs::remove_file(&stamp).expect("the test owns the file");
         self.server.end_all(End::Reset);
-        assert!(self.is_answered(2), "it connects again");
+        assert!(self.is_answered(2), "the program reconnects");
         let new = self.folder.file("new.pem");
         std::fs::copy(&self.authority.ca_file, &new).expect("a temporary file");
-        std::fs::rename(&new, self.folder.file("ca.pem")).expect("a folder of ours");
+        std::fs::rename(&new, self.folder.file("ca.pem"))
+            .expect("the folder of the test is writable");
         let log = self.program.reload();
         assert!(!log.contains("ERROR"), "{log}");
         self.server.end_all(End::Reset);
@@ -91,25 +92,25 @@ impl Scene {
 }
 
 #[test]
-fn process_keeps_what_it_needs_and_no_more() {
+fn process_keeps_only_the_permissions_that_it_needs() {
     let mut scene = Scene::new("confined", &[]);
     scene.check_status();
     scene.check_service();
 }
 
 #[test]
-fn file_that_is_not_named_stays_closed() {
+fn sandbox_denies_files_that_no_option_names() {
     let scene = Scene::new("closed", &[]);
     if scene.program.log().contains("no landlock") {
-        println!("this kernel has no landlock: nothing was checked");
+        println!("skipped: this kernel has no landlock");
         return;
     }
-    // It would do, and whoever may read it can say so.
+    // The file would be suitable, and its permissions allow reading.
     let elsewhere = &scene.authority.ca_file;
     let named = scene.folder.file("ca.pem");
     let point_elsewhere = || {
-        std::fs::remove_file(&named).expect("a file of ours");
-        symlink(elsewhere, &named).expect("a folder of ours");
+        std::fs::remove_file(&named).expect("the test owns the file");
+        symlink(elsewhere, &named).expect("the folder of the test is writable");
     };
     point_elsewhere();
     let log = scene.program.reload();
@@ -118,8 +119,9 @@ fn file_that_is_not_named_stays_closed() {
     assert!(scene.is_answered(1));
 
     let open = Scene::new("open", &["--no-sandbox"]);
-    std::fs::remove_file(open.folder.file("ca.pem")).expect("a file of ours");
-    symlink(&open.authority.ca_file, open.folder.file("ca.pem")).expect("a folder of ours");
+    std::fs::remove_file(open.folder.file("ca.pem")).expect("the test owns the file");
+    symlink(&open.authority.ca_file, open.folder.file("ca.pem"))
+        .expect("the folder of the test is writable");
     let log = open.program.reload();
     assert!(!log.contains("ERROR"), "{log}");
     assert_eq!(open.status("NoNewPrivs:"), "0");
@@ -128,7 +130,7 @@ fn file_that_is_not_named_stays_closed() {
 #[test]
 fn root_becomes_another_user() {
     if !Uid::effective().is_root() {
-        println!("only root can: nothing was checked");
+        println!("skipped: this test needs root");
         return;
     }
     for (user, uid, gid) in [("nobody", 65_534, 65_534), ("12345:54321", 12_345, 54_321)] {
@@ -145,7 +147,7 @@ fn root_becomes_another_user() {
 #[test]
 fn file_that_another_user_cannot_read_again_is_named() {
     if !Uid::effective().is_root() {
-        println!("only root can: nothing was checked");
+        println!("skipped: this test needs root");
         return;
     }
     let authority = Authority::new("unreadable");
@@ -153,7 +155,7 @@ fn file_that_another_user_cannot_read_again_is_named() {
     let ca_file = folder.file("ca.pem");
     std::fs::copy(&authority.ca_file, &ca_file).expect("a temporary file");
     let for_root_alone = PermissionsExt::from_mode(0o600);
-    std::fs::set_permissions(&ca_file, for_root_alone).expect("a file of ours");
+    std::fs::set_permissions(&ca_file, for_root_alone).expect("the test owns the file");
     let arguments = [
         "--upstream=192.0.2.1".to_owned(),
         format!("--ca-file={}", ca_file.display()),
@@ -166,20 +168,20 @@ fn file_that_another_user_cannot_read_again_is_named() {
 }
 
 #[test]
-fn user_is_looked_up_before_anything_is_served() {
+fn unknown_user_stops_the_start() {
     for (arguments, code) in [(&["--check-conf"][..], 2), (&[], 1)] {
         let mut child = spawn(
             Command::new(env!("CARGO_BIN_EXE_dotproxy"))
                 .args(["-u192.0.2.1", "-l127.0.0.1", "-p1", "--user=no such user"])
                 .args(arguments),
         );
-        let status = child.wait().expect("it is ours");
+        let status = child.wait().expect("the process is a child of this test");
         assert_eq!(status.code(), Some(code));
     }
 }
 
 #[test]
-fn process_gives_up_as_much_when_it_logs_little() {
+fn process_is_confined_at_log_level_error() {
     let port = free_port().to_string();
     let mut child = spawn(Command::new(env!("CARGO_BIN_EXE_dotproxy")).args([
         "-l127.0.0.1",
@@ -190,18 +192,18 @@ fn process_gives_up_as_much_when_it_logs_little() {
     ]));
     let path = format!("/proc/{}/status", child.id());
     let is_confined = || {
-        let status = std::fs::read_to_string(&path).expect("it runs");
+        let status = std::fs::read_to_string(&path).expect("the process runs");
         status.contains("NoNewPrivs:\t1") && status.contains("CapEff:\t0000000000000000")
     };
-    await_that("it is confined", is_confined);
-    child.kill().expect("it runs");
-    child.wait().expect("it is ours");
+    await_that("the process is confined", is_confined);
+    child.kill().expect("the process runs");
+    child.wait().expect("the process is a child of this test");
 }
 
 #[test]
-fn root_without_another_user_is_warned_and_drops_its_groups() {
+fn root_without_user_option_logs_a_warning_and_drops_its_groups() {
     if !Uid::effective().is_root() {
-        println!("only root can: nothing was checked");
+        println!("skipped: this test needs root");
         return;
     }
     let warning = "running as root without --user";
@@ -213,7 +215,7 @@ fn root_without_another_user_is_warned_and_drops_its_groups() {
         program.await_log("confinement: ");
         let status = program.status();
         let line = status.lines().find(|line| line.starts_with("Groups:"));
-        let line = line.expect("the kernel says so");
+        let line = line.expect("the kernel prints this field");
         assert_eq!(line["Groups:".len()..].trim(), groups);
         let log = program.log();
         let line = log.lines().find(|line| line.contains(warning));

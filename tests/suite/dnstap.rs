@@ -1,4 +1,4 @@
-//! Readers of dnstap that come and go, and take little.
+//! dnstap readers that disconnect, reconnect or do not read.
 
 use std::io::{Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -43,38 +43,40 @@ impl Scene {
     fn listen(&self) -> UnixListener {
         let path = self.folder.file("tap");
         let _ = std::fs::remove_file(&path);
-        UnixListener::bind(path).expect("a folder of ours")
+        UnixListener::bind(path).expect("the folder of the test is writable")
     }
 }
 
-/// Lets the program connect, and accepts what it has.
+/// Accepts a connection of the program and answers its READY frame.
 fn accept(listener: &UnixListener) -> UnixStream {
-    let (mut stream, _) = listener.accept().expect("it connects");
+    let (mut stream, _) = listener.accept().expect("the program connects");
     stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
     let mut ready = read(&mut stream, 42);
     assert_eq!(ready[8..12], [0, 0, 0, 4], "READY");
-    // ACCEPT has the same type of content.
+    // ACCEPT has the same content type.
     ready[11] = 1;
-    stream.write_all(&ready).expect("it takes that");
+    stream.write_all(&ready).expect("the peer accepts data");
     assert_eq!(read(&mut stream, 42)[8..12], [0, 0, 0, 2], "START");
     stream
 }
 
 fn read(stream: &mut UnixStream, len: usize) -> Vec<u8> {
-    let mut octets = vec![0; len];
-    stream.read_exact(&mut octets).expect("so much comes");
-    octets
+    let mut bytes = vec![0; len];
+    stream
+        .read_exact(&mut bytes)
+        .expect("the frame is complete");
+    bytes
 }
 
-/// The next frame.
+/// Reads the next frame.
 fn frame(stream: &mut UnixStream) -> Vec<u8> {
     let len = read(stream, 4);
     let len = u32::from_be_bytes([len[0], len[1], len[2], len[3]]);
-    read(stream, usize::try_from(len).expect("it is short"))
+    read(stream, usize::try_from(len).expect("a short frame"))
 }
 
 #[test]
-fn reader_may_go_and_come_again() {
+fn reader_can_disconnect_and_reconnect() {
     let scene = Scene::new("dnstap-again");
     scene.ask(1);
     for round in 0..3 {
@@ -87,13 +89,13 @@ fn reader_may_go_and_come_again() {
         drop(stream);
         scene.ask(round);
     }
-    // There was none at first, and none after each.
-    let told = || scene.program.log().matches("will be tried again").count();
-    await_that("each time it is told once", || told() == 4);
+    // No reader was connected at first, nor after each disconnection.
+    let reported = || scene.program.log().matches("will be tried again").count();
+    await_that("each disconnection is logged once", || reported() == 4);
 }
 
 #[test]
-fn reader_that_takes_nothing_costs_nothing() {
+fn reader_that_does_not_read_costs_only_the_buffer() {
     let scene = Scene::new("dnstap-stuck");
     let listener = scene.listen();
     let mut stream = accept(&listener);
@@ -103,14 +105,14 @@ fn reader_that_takes_nothing_costs_nothing() {
     }
     let more = scene.program.own_kib() - before;
     assert!(more < 4_000, "{more} KiB");
-    // What was kept is there, frame by frame.
+    // The buffered messages arrive frame by frame.
     for _ in 0..1_000 {
         frame(&mut stream);
     }
     drop(stream);
     drop(listener);
     scene.ask(1);
-    await_that("its memory goes back", || {
+    await_that("the memory is released", || {
         scene.program.own_kib() < before + 600
     });
 }

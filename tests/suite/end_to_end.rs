@@ -1,4 +1,4 @@
-//! The program as its users have it: started, asked, overrun, starved, told to end.
+//! The program end to end: queries, overload, lack of resources, and shutdown.
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpStream, UdpSocket};
@@ -48,7 +48,7 @@ impl Scene {
         }
     }
 
-    /// Asks over UDP; whether an answer came.
+    /// Sends a query over UDP. Returns whether an answer arrived.
     fn is_answered(&self, id: u16) -> bool {
         let query = query(id, "www.example", 1, Some(1232));
         self.program
@@ -58,7 +58,7 @@ impl Scene {
 }
 
 #[test]
-fn upstream_that_closes_once_a_second_costs_no_query() {
+fn upstream_that_closes_every_second_fails_no_query() {
     let scene = Scene::new("closes");
     let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).expect("a socket");
     socket.connect(scene.program.address).expect("an address");
@@ -74,7 +74,9 @@ fn upstream_that_closes_once_a_second_costs_no_query() {
         let mut answered = 0;
         for _ in 0..rate * seconds {
             let len = receiver.recv(&mut response).expect("a response");
-            let header = Message::parse(&response[..len]).expect("whole").header();
+            let header = Message::parse(&response[..len])
+                .expect("a well-formed message")
+                .header();
             answered += usize::from(header.flags.rcode() == Rcode::NOERROR);
             counter.fetch_add(1, Ordering::Relaxed);
         }
@@ -90,11 +92,12 @@ fn upstream_that_closes_once_a_second_costs_no_query() {
         let id = u16::try_from(number).expect("below 65,536");
         socket
             .send(&query(id, "www.example", 1, None))
-            .expect("loopback takes it");
-        // Time that was lost is not made up for, and what waits fits the buffer of a socket.
+            .expect("loopback accepts datagrams");
+        // A late query does not shorten later intervals, and pending responses fit the socket
+        // buffer.
         next = next.max(Instant::now()) + Duration::from_secs(1) / rate;
         std::thread::sleep(next.saturating_duration_since(Instant::now()));
-        await_that("responses come", || {
+        await_that("responses arrive", || {
             number < responses.load(Ordering::Relaxed) + 100
         });
     }
@@ -111,14 +114,14 @@ fn upstream_that_closes_once_a_second_costs_no_query() {
 }
 
 #[test]
-fn upstream_that_closes_idle_links_costs_no_query() {
+fn upstream_that_closes_idle_links_fails_no_query() {
     let scene = Scene::new("idle");
     scene.server.set_idle(Duration::from_millis(20));
     let connections = || scene.server.counts().connections.load(Ordering::Relaxed);
     let mut id = 0;
     while connections() <= 100 {
         assert!(scene.is_answered(id), "query {id}");
-        // Now and then just when it closes.
+        // Some queries arrive just when the upstream closes the link.
         std::thread::sleep(Duration::from_millis(18 + u64::from(id) % 8));
         id += 1;
     }
@@ -126,12 +129,12 @@ fn upstream_that_closes_idle_links_costs_no_query() {
 }
 
 #[test]
-fn depth_brings_links_and_quiet_takes_them_back() {
+fn links_are_opened_under_load_and_closed_when_idle() {
     let scene = Scene::new("depth");
     scene
         .server
         .plan(Fault::AnswerLate(Duration::from_millis(30)), u64::MAX);
-    // Who answers promptly needs no more links.
+    // Sequential queries need only one link.
     for id in 0..10 {
         assert!(scene.is_answered(id));
     }
@@ -141,7 +144,7 @@ fn depth_brings_links_and_quiet_takes_them_back() {
         let bytes = query(id, "www.example", 1, None);
         socket
             .send_to(&bytes, scene.program.address)
-            .expect("loopback takes it");
+            .expect("loopback accepts datagrams");
         if id % 100 == 99 {
             scene.program.await_reading();
         }
@@ -161,27 +164,27 @@ fn depth_brings_links_and_quiet_takes_them_back() {
 }
 
 #[test]
-fn second_of_two_answers_does_not_come_with_the_next_query() {
+fn second_of_two_answers_is_not_delayed_by_nagle() {
     let scene = Scene::new("nagle");
     scene.server.wait_for_acknowledgements();
     let mut stream = scene.program.connect();
     let mut waits = Vec::new();
     for id in (0..200).step_by(2) {
         let queries = [id, id + 1].map(|id| query(id, &format!("www{id}.example"), 1, None));
-        send_framed(&mut stream, &queries).expect("it reads");
+        send_framed(&mut stream, &queries).expect("the peer reads");
         read_framed(&mut stream).expect("a response");
         let start = Instant::now();
         read_framed(&mut stream).expect("a response");
         waits.push(start.elapsed());
     }
-    // Acknowledgements that wait for a query do so for 40 ms each time. A busy machine delays some answers.
+    // Delayed acknowledgements cost 40 ms per pair. A busy machine delays some answers.
     let quick = waits.iter().filter(|wait| wait.as_millis() < 30).count();
     println!("the second of {quick} in a hundred pairs came soon");
     assert!(quick > 50, "{waits:?}");
 }
 
 #[test]
-fn pipelined_queries_are_answered_and_half_closing_costs_none() {
+fn pipelined_queries_are_answered_after_a_half_close() {
     let scene = Scene::new("pipeline");
     let mut stream = scene.program.connect();
     let queries: Vec<_> = (0..500)
@@ -190,8 +193,10 @@ fn pipelined_queries_are_answered_and_half_closing_costs_none() {
     let mut writer = stream.try_clone().expect("a descriptor");
     let sent = queries.clone();
     let writer = std::thread::spawn(move || {
-        send_framed(&mut writer, &sent).expect("it reads");
-        writer.shutdown(Shutdown::Write).expect("it is connected");
+        send_framed(&mut writer, &sent).expect("the peer reads");
+        writer
+            .shutdown(Shutdown::Write)
+            .expect("the socket is connected");
     });
     let mut seen = vec![false; queries.len()];
     for _ in 0..queries.len() {
@@ -201,11 +206,11 @@ fn pipelined_queries_are_answered_and_half_closing_costs_none() {
         assert!(!std::mem::replace(&mut seen[id], true), "twice");
     }
     assert_eq!(stream.read(&mut [0; 1]).expect("an orderly end"), 0);
-    writer.join().expect("it wrote");
+    writer.join().expect("the writer does not panic");
 }
 
 #[test]
-fn pipelined_queries_beyond_the_limit_have_their_responses_in_time() {
+fn pipelined_queries_beyond_the_limit_are_answered_in_time() {
     let scene = Scene::with("in-time", "exec \"$@\"", &["--timeout=2s"]);
     scene.server.plan(Fault::Silence, u64::MAX);
     let queries: Vec<_> = (0..300)
@@ -213,19 +218,19 @@ fn pipelined_queries_beyond_the_limit_have_their_responses_in_time() {
         .collect();
     let mut stream = scene.program.connect();
     let start = Instant::now();
-    send_framed(&mut stream, &queries).expect("it reads");
+    send_framed(&mut stream, &queries).expect("the peer reads");
     for _ in &queries {
         let response = read_framed(&mut stream).expect("a response");
         let id = usize::from(u16::from_be_bytes([response[0], response[1]]));
         assert!(!check_response(&queries[id], &response));
     }
-    // Were they answered one limit after the other, it would take five times as long.
+    // If the queries were answered in batches of one limit, the test would take five times as long.
     let elapsed = start.elapsed();
     assert!(elapsed < Duration::from_secs(8), "{elapsed:?}");
 }
 
 #[test]
-fn client_that_never_reads_is_closed_and_harms_nobody() {
+fn client_that_never_reads_is_closed_and_does_not_affect_others() {
     let scene = Scene::new("never-reads");
     scene.server.plan(Fault::Large(1_000), u64::MAX);
     assert!(scene.is_answered(1));
@@ -238,10 +243,10 @@ fn client_that_never_reads_is_closed_and_harms_nobody() {
     let queries: Vec<_> = (0..10_000)
         .map(|id| query(id, "www.example", 1, None))
         .collect();
-    // It may not take all of them.
+    // The program may stop reading before the last query.
     let _ = send_framed(&mut stream, &queries);
     let mut most = 0;
-    await_that("it is disconnected", || {
+    await_that("the client is disconnected", || {
         assert!(scene.is_answered(2));
         most = most.max(scene.program.resident_kib());
         std::thread::sleep(Duration::from_millis(50));
@@ -253,24 +258,24 @@ fn client_that_never_reads_is_closed_and_harms_nobody() {
 }
 
 #[test]
-fn memory_goes_back_after_bursts() {
+fn memory_is_released_after_bursts() {
     let scene = Scene::new("bursts");
     assert!(scene.is_answered(1));
     let before = scene.program.own_kib();
-    // So many that what comes for one fits its buffer.
+    // With this number of sockets, the responses to each fit its buffer.
     let sockets = [(); 20].map(|()| datagrams_from(Ipv4Addr::LOCALHOST, PATIENCE));
     let mut after = Vec::new();
     for _ in 0..4 {
-        // On each connection; what comes meanwhile waits.
+        // One late answer on each connection; further queries wait behind it.
         let late = Fault::AnswerLate(Duration::from_millis(600));
         scene.server.plan(late, 4);
         for id in 0..100 {
             let bytes = query(id, "www.example", 1, None);
             for socket in &sockets {
                 let result = socket.send_to(&bytes, scene.program.address);
-                result.expect("loopback takes it");
+                result.expect("loopback accepts datagrams");
             }
-            // What is sent fits the buffer of its socket.
+            // The queries fit the buffer of the program's socket.
             if id % 5 == 4 {
                 scene.program.await_reading();
             }
@@ -280,8 +285,8 @@ fn memory_goes_back_after_bursts() {
                 socket.recv(&mut [0; 2048]).expect("a response");
             }
         }
-        // When it has been quiet for a second, the burst is over.
-        await_that("its memory goes back", || {
+        // The burst ends after a second without queries.
+        await_that("the memory is released", || {
             scene.program.own_kib() < before + 256
         });
         after.push(scene.program.own_kib());
@@ -290,7 +295,7 @@ fn memory_goes_back_after_bursts() {
 }
 
 #[test]
-fn lack_of_descriptors_leaves_udp_and_the_processor_alone() {
+fn lack_of_descriptors_affects_neither_udp_nor_processor_time() {
     let scene = Scene::with("descriptors", "ulimit -n 64; exec \"$@\"", &[]);
     scene.program.await_log("file descriptors leaves room for");
     let crowd: Vec<TcpStream> = (0..200).map(|_| scene.program.connect()).collect();
@@ -308,16 +313,16 @@ fn lack_of_descriptors_leaves_udp_and_the_processor_alone() {
     drop(crowd);
     let query = query(9, "www.example", 1, None);
     let mut stream = scene.program.connect();
-    send_framed(&mut stream, std::slice::from_ref(&query)).expect("it reads");
-    let response = read_framed(&mut stream).expect("those who have left have no share");
+    send_framed(&mut stream, std::slice::from_ref(&query)).expect("the peer reads");
+    let response = read_framed(&mut stream).expect("a client without queries has no share");
     assert!(check_response(&query, &response));
 }
 
 #[test]
-fn lasting_error_of_accept_leaves_the_processor_alone_and_the_program_ends() {
+fn lasting_error_of_accept_neither_uses_the_processor_nor_blocks_shutdown() {
     let folder = Folder::new("accept-error");
     let calls = folder.file("calls");
-    // The tracer is a process of its own, so that the program has the signals and the exit code.
+    // The tracer is a separate process, so that signals and the exit code are those of the program.
     let script = format!(
         "exec strace -D -o {} -e trace=accept4 -e inject=accept4:error=EPERM \"$@\"",
         calls.display()
@@ -332,15 +337,15 @@ fn lasting_error_of_accept_leaves_the_processor_alone_and_the_program_ends() {
     }
     scene.program.signal(Signal::SIGTERM);
     assert_eq!(scene.program.wait(), Some(0));
-    let read = || std::fs::read_to_string(&calls).expect("strace writes it");
-    await_that("strace has seen the end", || {
+    let read = || std::fs::read_to_string(&calls).expect("strace writes its output");
+    await_that("strace has recorded the exit", || {
         read().contains("exited with 0")
     });
     let calls = read();
     let (made, seconds) = (calls.matches("accept4(").count(), start.elapsed().as_secs());
     assert!(calls.contains("EPERM"), "{calls}");
     assert!(
-        made < 20 + 20 * usize::try_from(seconds).expect("a few"),
+        made < 20 + 20 * usize::try_from(seconds).expect("a small number"),
         "{made} calls"
     );
     assert_eq!(
@@ -354,15 +359,15 @@ fn lasting_error_of_accept_leaves_the_processor_alone_and_the_program_ends() {
 }
 
 #[test]
-fn slots_for_tcp_clients_are_given_back_to_those_who_wait() {
+fn idle_tcp_connection_is_replaced_by_a_new_one() {
     let scene = Scene::with("slots", "exec \"$@\"", &["--max-tcp-clients=4"]);
     let connect = |last| scene.program.connect_from(Ipv4Addr::new(127, 0, 0, last));
     let idle: Vec<TcpStream> = [1, 1, 1, 2].map(connect).into();
-    // One address may not have them all.
+    // One address may not hold all connections.
     assert!(matches!(connect(1).read(&mut [0]), Ok(0) | Err(_)));
     let query = query(5, "www.example", 1, None);
     let mut fifth = connect(2);
-    send_framed(&mut fifth, std::slice::from_ref(&query)).expect("the kernel takes it");
+    send_framed(&mut fifth, std::slice::from_ref(&query)).expect("the kernel buffers the query");
     assert!(check_response(
         &query,
         &read_framed(&mut fifth).expect("a response")
@@ -371,7 +376,7 @@ fn slots_for_tcp_clients_are_given_back_to_those_who_wait() {
 }
 
 #[test]
-fn two_addresses_that_hold_every_connection_shut_no_client_out() {
+fn two_addresses_with_all_connections_do_not_exclude_another_client() {
     let scene = Scene::with("two-addresses", "exec \"$@\"", &["--max-tcp-clients=8"]);
     let address = scene.program.address;
     let ask = |stream: &mut TcpStream, id| {
@@ -387,7 +392,7 @@ fn two_addresses_that_hold_every_connection_shut_no_client_out() {
             let mut held: Vec<TcpStream> = (0..6).map(|_| connect()).collect();
             while !is_over.load(Ordering::Relaxed) {
                 for stream in &mut held {
-                    // Each connection that is closed is replaced at once.
+                    // Each closed connection is opened again at once.
                     if ask(stream, 1).is_err() {
                         *stream = connect();
                     }
@@ -403,12 +408,12 @@ fn two_addresses_that_hold_every_connection_shut_no_client_out() {
     }
     is_over.store(true, Ordering::Relaxed);
     for holder in holders {
-        holder.join().expect("it does not panic");
+        holder.join().expect("the thread does not panic");
     }
 }
 
 #[test]
-fn keepalive_tells_the_idle_limit() {
+fn keepalive_option_has_the_idle_timeout() {
     let scene = Scene::new("keepalive");
     let mut bytes = query(3, "www.example", 1, None);
     bytes[11] = 1;
@@ -417,12 +422,12 @@ fn keepalive_tells_the_idle_limit() {
     writer.finish();
     let mut stream = scene.program.connect();
     let start = Instant::now();
-    send_framed(&mut stream, &[bytes]).expect("it reads");
+    send_framed(&mut stream, &[bytes]).expect("the peer reads");
     let response = read_framed(&mut stream).expect("a response");
     let opt = Message::parse(&response)
-        .expect("whole")
+        .expect("a well-formed message")
         .opt()
-        .expect("asked for");
+        .expect("the query has an OPT record");
     let idle = opt
         .options()
         .find(|option| option.code == OptionCode::TCP_KEEPALIVE);
@@ -439,7 +444,7 @@ fn keepalive_tells_the_idle_limit() {
 }
 
 #[test]
-fn response_leaves_from_the_address_that_was_asked() {
+fn response_has_the_source_address_of_the_query() {
     let authority = Authority::new("addresses");
     let server = Faulty::start(&authority, 0);
     let port = free_port();
@@ -460,12 +465,14 @@ fn response_leaves_from_the_address_that_was_asked() {
         };
         let query = query(6, "www.example", 1, None);
         let ask = || {
-            // Not connected, so that a response from elsewhere would arrive, too.
+            // The socket is not connected, so a response from another address would also arrive.
             let socket = UdpSocket::bind(any).expect("a socket");
             socket
                 .set_read_timeout(Some(Duration::from_secs(1)))
                 .expect("a timeout");
-            socket.send_to(&query, address).expect("loopback takes it");
+            socket
+                .send_to(&query, address)
+                .expect("loopback accepts datagrams");
             let mut response = [0; 2048];
             let (len, from) = socket.recv_from(&mut response).ok()?;
             assert_eq!(from, address);
@@ -473,13 +480,13 @@ fn response_leaves_from_the_address_that_was_asked() {
         };
         await_that(&format!("{address} answers"), || ask() == Some(true));
     }
-    program.kill().expect("it runs");
-    program.wait().expect("it is ours");
+    program.kill().expect("the process runs");
+    program.wait().expect("the process is a child of this test");
 }
 
-/// The response code, and the number of the extended error if there is one.
+/// Returns the response code, and the number of the extended error if the response has one.
 fn read_rcode_and_reason(response: &[u8]) -> (u16, Option<u16>) {
-    let message = Message::parse(response).expect("whole");
+    let message = Message::parse(response).expect("a well-formed message");
     let opt = message.opt();
     let extension = opt.map_or(0, |opt| opt.rcode_extension);
     let reason = opt.and_then(|opt| opt.options().find(|o| o.code == OptionCode::EXTENDED_ERROR));
@@ -492,7 +499,7 @@ fn read_rcode_and_reason(response: &[u8]) -> (u16, Option<u16>) {
 }
 
 #[test]
-fn errors_of_its_own_have_codes_and_reasons() {
+fn local_errors_have_codes_and_extended_errors() {
     let scene = Scene::new("errors");
     let plain = query(8, "www.example", 1, Some(1232));
     let rcode_and_reason = |bytes: &[u8]| {
@@ -533,12 +540,12 @@ fn errors_of_its_own_have_codes_and_reasons() {
 }
 
 #[test]
-fn client_that_may_not_ask_is_told_so_and_nothing_goes_upstream() {
+fn denied_client_is_refused_and_nothing_is_sent_upstream() {
     let scene = Scene::with("denied", "exec \"$@\"", &["--deny=127.0.0.9"]);
     let query = query(1, "www.example", 1, Some(1232));
     let stranger = datagrams_from(Ipv4Addr::new(127, 0, 0, 9), PATIENCE);
     let sent = stranger.send_to(&query, scene.program.address);
-    sent.expect("loopback takes it");
+    sent.expect("loopback accepts datagrams");
     let mut response = [0; 2048];
     let len = stranger.recv(&mut response).expect("a response");
     let response = &response[..len];
@@ -546,7 +553,7 @@ fn client_that_may_not_ask_is_told_so_and_nothing_goes_upstream() {
     assert!(len <= query.len(), "{len} bytes for {}", query.len());
 
     let mut stream = scene.program.connect_from(Ipv4Addr::new(127, 0, 0, 9));
-    // It is closed before anything is read.
+    // The program closes the connection before it reads anything.
     let end = stream.read(&mut [0; 2]).expect("an end");
     assert_eq!(end, 0);
 
@@ -559,12 +566,14 @@ fn client_that_may_not_ask_is_told_so_and_nothing_goes_upstream() {
 }
 
 #[test]
-fn client_that_floods_is_held_to_its_rate_and_harms_nobody() {
+fn client_that_floods_is_rate_limited_and_does_not_affect_others() {
     let scene = Scene::with("floods", "exec \"$@\"", &["--rate-limit=100"]);
     assert!(scene.is_answered(1));
     let before = scene.program.own_kib();
     let flood = UdpSocket::bind((Ipv4Addr::new(127, 0, 0, 9), 0)).expect("a socket");
-    flood.set_nonblocking(true).expect("a socket of ours");
+    flood
+        .set_nonblocking(true)
+        .expect("the test owns the socket");
     let question = query(7, "www.example", 1, None);
     let (mut sent, mut whole, mut cut) = (0, 0, 0);
     let start = Instant::now();
@@ -572,11 +581,12 @@ fn client_that_floods_is_held_to_its_rate_and_harms_nobody() {
         for _ in 0..100 {
             sent += u32::from(flood.send_to(&question, scene.program.address).is_ok());
         }
-        // It has read them all when it answers another client, which stays below the rate.
+        // The program has read all these queries when it answers another client, which stays below
+        // the rate.
         assert!(scene.is_answered(turn));
         let mut response = [0; 2048];
         while let Ok(len) = flood.recv(&mut response) {
-            let message = Message::parse(&response[..len]).expect("whole");
+            let message = Message::parse(&response[..len]).expect("a well-formed message");
             if message.header().flags.contains(Flags::TC) {
                 assert_eq!(len, question.len());
                 cut += 1;
@@ -597,35 +607,38 @@ fn client_that_floods_is_held_to_its_rate_and_harms_nobody() {
         "{whole} answered"
     );
     assert!(whole >= 200);
-    // Of the others every second, but for those whose response was not there yet.
+    // Every second query beyond the rate gets a truncated response; the last responses may be
+    // missing.
     assert!(cut <= (sent - whole) / 2 + 1 && cut > (sent - whole) / 4);
     let grown = scene.program.own_kib() - before;
     assert!(grown < 256, "{grown} KiB");
 
-    // By TCP it may ask more than that at once.
+    // Over TCP the client may send more queries at once.
     let mut stream = scene.program.connect_from(Ipv4Addr::new(127, 0, 0, 9));
-    send_framed(&mut stream, &vec![question.clone(); 300]).expect("it reads");
+    send_framed(&mut stream, &vec![question.clone(); 300]).expect("the peer reads");
     for _ in 0..300 {
         let response = read_framed(&mut stream).expect("a response");
         assert!(check_response(&question, &response));
     }
 }
 
-/// Sends a query; it and the response, if one comes.
+/// Sends a query. Returns the query and its response, if one arrives.
 type Ask<'a> = dyn FnMut(&[u8]) -> Option<(Vec<u8>, Vec<u8>)> + 'a;
 
 #[test]
-fn cookie_shows_that_an_address_is_the_clients_own() {
+fn cookie_proves_the_address_of_a_client() {
     let scene = Scene::with("cookies", "exec \"$@\"", &["--rate-limit=1/2"]);
     let client_at = |ip: Ipv4Addr| {
         let socket = datagrams_from(ip, Duration::from_millis(200));
         let address = scene.program.address;
         let mut id = 0_u16;
-        // The response, if one comes soon, with the query, which has an id of its own.
+        // Returns the query, with a new id, and its response, if one arrives soon.
         move |query: &[u8]| {
             id += 1;
             let query = [&id.to_be_bytes(), &query[2..]].concat();
-            socket.send_to(&query, address).expect("loopback takes it");
+            socket
+                .send_to(&query, address)
+                .expect("loopback accepts datagrams");
             let mut response = vec![0; 2048];
             loop {
                 let len = socket.recv(&mut response).ok()?;
@@ -637,49 +650,59 @@ fn cookie_shows_that_an_address_is_the_clients_own() {
         }
     };
     let is_cut = |response: &[u8]| {
-        let header = Message::parse(response).expect("whole").header();
+        let header = Message::parse(response)
+            .expect("a well-formed message")
+            .header();
         header.flags.contains(Flags::TC)
     };
     let is_answer =
         |query: &[u8], response: &[u8]| !is_cut(response) && check_response(query, response);
-    // Asks until an answer comes.
+    // Repeats the query until an answer arrives.
     let answer = |ask: &mut Ask<'_>, query: &[u8]| {
         await_that("a query is answered", || {
             ask(query).is_some_and(|(query, response)| is_answer(&query, &response))
         });
     };
-    // Asks until another response comes. On a busy machine more queries fit the rate.
+    // Repeats the query until another response arrives. On a busy machine more queries fit the
+    // rate.
     let refusal = |ask: &mut Ask<'_>, query: &[u8]| {
         let mut found = None;
         await_that("a query is refused", || {
             found = ask(query).filter(|(query, response)| !is_answer(query, response));
             found.is_some()
         });
-        found.expect("it is there").1
+        found.expect("the query was refused").1
     };
     let mut ask = client_at(Ipv4Addr::new(127, 0, 0, 9));
     let without = query(1, "www.example", 1, None);
     let first = query(2, "www.example", 1, Some(1232));
     let cookie_at = first.len() - 8;
     answer(&mut ask, &without);
-    // Another client has used up what an address may ask.
+    // A client without a cookie has used up the rate of the address.
     assert!(is_cut(&refusal(&mut ask, &without)));
     let response = refusal(&mut ask, &first);
     assert_eq!(read_rcode_and_reason(&response), (23, None));
     assert!(response.len() <= first.len() + 16);
-    let message = Message::parse(&response).expect("whole");
-    let cookie = message.opt().expect("as asked").cookie().expect("right");
-    let server_part = cookie.expect("as asked").server.expect("that, too");
+    let message = Message::parse(&response).expect("a well-formed message");
+    let cookie = message
+        .opt()
+        .expect("the response has the option")
+        .cookie()
+        .expect("a valid cookie");
+    let server_part = cookie
+        .expect("the response has the option")
+        .server
+        .expect("the cookie has a server part");
 
-    // With its cookie, it is served.
+    // With its cookie, the client is served.
     let mut second = [&first[..], server_part].concat();
     second[cookie_at - 1] += 16;
     second[cookie_at - 5] += 16;
     answer(&mut ask, &second);
-    // But held to the same rate.
+    // The rate limit also applies to queries with a cookie.
     assert!(is_cut(&refusal(&mut ask, &second)));
 
-    // Another client has no use for it.
+    // Another client cannot use the cookie.
     let mut other = client_at(Ipv4Addr::new(127, 0, 0, 10));
     answer(&mut other, &without);
     assert!(is_cut(&refusal(&mut other, &without)));
@@ -688,7 +711,7 @@ fn cookie_shows_that_an_address_is_the_clients_own() {
 }
 
 #[test]
-fn second_upstream_is_asked_when_the_first_is_gone() {
+fn second_upstream_is_used_when_the_first_is_down() {
     let authority = Authority::new("second");
     let server = Faulty::start(&authority, 0);
     let program = Program::start(&[
@@ -704,7 +727,7 @@ fn second_upstream_is_asked_when_the_first_is_gone() {
 }
 
 #[test]
-fn name_of_the_certificate_is_checked_where_it_is_given() {
+fn certificate_name_is_verified_if_configured() {
     let authority = Authority::new("names");
     let server = Faulty::start(&authority, 0);
     for (name, is_right) in [
@@ -720,7 +743,7 @@ fn name_of_the_certificate_is_checked_where_it_is_given() {
         let response = program.ask(&query).expect("a response");
         assert_eq!(check_response(&query, &response), is_right, "{name}");
     }
-    // The built-in roots do not know this authority.
+    // The built-in roots do not include this authority.
     let program = Program::start(&[format!("--upstream={}#dot.example", server.address)]);
     let query = query(1, "www.example", 1, None);
     assert!(!check_response(
@@ -732,7 +755,7 @@ fn name_of_the_certificate_is_checked_where_it_is_given() {
 }
 
 #[test]
-fn board_whose_clock_starts_in_1970_is_answered() {
+fn queries_are_answered_with_a_clock_of_1970() {
     let script = "export FAKETIME='@1970-01-02 00:00:00'; \
                   export LD_PRELOAD=$(echo /usr/lib/*/faketime/libfaketime.so.1); exec \"$@\"";
     let scene = Scene::with("clock", script, &[]);
@@ -741,7 +764,7 @@ fn board_whose_clock_starts_in_1970_is_answered() {
 }
 
 #[test]
-fn sigterm_answers_what_was_asked_and_ends_with_zero() {
+fn sigterm_answers_pending_queries_and_exits_with_zero() {
     let mut scene = Scene::new("sigterm");
     assert!(scene.is_answered(1));
     scene
@@ -752,9 +775,9 @@ fn sigterm_answers_what_was_asked_and_ends_with_zero() {
     socket.set_read_timeout(Some(PATIENCE)).expect("a timeout");
     socket
         .send_to(&query, scene.program.address)
-        .expect("loopback takes it");
+        .expect("loopback accepts datagrams");
     let mut stream = scene.program.connect();
-    send_framed(&mut stream, std::slice::from_ref(&query)).expect("it reads");
+    send_framed(&mut stream, std::slice::from_ref(&query)).expect("the peer reads");
     scene.program.await_reading();
     scene.program.signal(Signal::SIGTERM);
     let mut response = [0; 2048];
@@ -768,7 +791,7 @@ fn sigterm_answers_what_was_asked_and_ends_with_zero() {
 }
 
 #[test]
-fn sigterm_answers_what_was_kept_behind_other_queries() {
+fn sigterm_answers_queries_behind_the_pipelining_limit() {
     let mut scene = Scene::new("sigterm-kept");
     assert!(scene.is_answered(1));
     scene
@@ -778,7 +801,7 @@ fn sigterm_answers_what_was_kept_behind_other_queries() {
         .map(|id| query(id, "www.example", 1, None))
         .collect();
     let mut stream = scene.program.connect();
-    send_framed(&mut stream, &queries).expect("it reads");
+    send_framed(&mut stream, &queries).expect("the peer reads");
     scene.program.await_reading();
     scene.program.signal(Signal::SIGTERM);
     for _ in &queries {
@@ -790,7 +813,7 @@ fn sigterm_answers_what_was_kept_behind_other_queries() {
 }
 
 #[test]
-fn sigterm_answers_those_that_wait_for_room() {
+fn sigterm_answers_parked_clients() {
     let mut scene = Scene::with("sigterm-room", "exec \"$@\"", &["--max-inflight=1"]);
     assert!(scene.is_answered(1));
     let late = Fault::AnswerLate(Duration::from_millis(300));
@@ -798,7 +821,7 @@ fn sigterm_answers_those_that_wait_for_room() {
     let mut streams = [1, 2, 3].map(|number| {
         let query = query(number, &format!("www{number}.example"), 1, None);
         let mut stream = scene.program.connect();
-        send_framed(&mut stream, std::slice::from_ref(&query)).expect("it reads");
+        send_framed(&mut stream, std::slice::from_ref(&query)).expect("the peer reads");
         (query, stream)
     });
     scene.program.await_reading();
@@ -811,7 +834,7 @@ fn sigterm_answers_those_that_wait_for_room() {
 }
 
 #[test]
-fn sigint_ends_what_upstream_never_answers() {
+fn sigint_ends_queries_that_the_upstream_never_answers() {
     let mut scene = Scene::with("sigint", "exec \"$@\"", &["--timeout=1s"]);
     scene.server.plan(Fault::Silence, u64::MAX);
     let query = query(2, "www.example", 1, None);
@@ -819,7 +842,7 @@ fn sigint_ends_what_upstream_never_answers() {
     socket.set_read_timeout(Some(PATIENCE)).expect("a timeout");
     socket
         .send_to(&query, scene.program.address)
-        .expect("loopback takes it");
+        .expect("loopback accepts datagrams");
     scene.program.await_reading();
     scene.program.signal(Signal::SIGINT);
     assert_eq!(scene.program.wait(), Some(0));
@@ -839,7 +862,7 @@ fn sigusr1_logs_the_counters() {
 }
 
 #[test]
-fn reader_of_the_log_may_go_away_or_sleep() {
+fn reader_of_the_log_can_stop_or_disconnect() {
     let authority = Authority::new("log-reader");
     let server = Faulty::start(&authority, 0);
     for goes_away in [true, false] {
@@ -852,7 +875,7 @@ fn reader_of_the_log_may_go_away_or_sleep() {
                 .arg(&authority.ca_file)
                 .stderr(Stdio::piped()),
         );
-        let reader = program.stderr.take().expect("it is piped");
+        let reader = program.stderr.take().expect("standard error is piped");
         let reader = (!goes_away).then_some(reader);
         let query = query(4, &format!("{}.example", "long-label".repeat(5)), 1, None);
         let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).expect("a socket");
@@ -863,19 +886,24 @@ fn reader_of_the_log_may_go_away_or_sleep() {
             let _ = socket.send(&query);
             socket.recv(&mut response).is_ok()
         };
-        await_that("it answers", &mut ask);
-        // At this level each query has its line: far more than a pipe holds.
+        await_that("the program answers", &mut ask);
+        // At this level each query has a line: far more lines than a pipe holds.
         let missing = (0..3_000).filter(|_| !ask()).count();
         assert_eq!(missing, 0, "the reader goes away: {goes_away}");
-        assert!(program.try_wait().expect("it is ours").is_none());
+        assert!(
+            program
+                .try_wait()
+                .expect("the process is a child of this test")
+                .is_none()
+        );
         drop(reader);
-        program.kill().expect("it runs");
-        program.wait().expect("it is ours");
+        program.kill().expect("the process runs");
+        program.wait().expect("the process is a child of this test");
     }
 }
 
 #[test]
-fn exit_code_and_message_say_what_is_wrong() {
+fn exit_code_and_message_name_the_error() {
     let run = |arguments: &[&str]| {
         let output = Command::new(env!("CARGO_BIN_EXE_dotproxy"))
             .args(arguments)
@@ -913,7 +941,11 @@ fn exit_code_and_message_say_what_is_wrong() {
     );
 
     let taken = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).expect("a socket");
-    let port = taken.local_addr().expect("it is bound").port().to_string();
+    let port = taken
+        .local_addr()
+        .expect("the socket is bound")
+        .port()
+        .to_string();
     let (code, _, error) = run(&["-l", "127.0.0.1", "-p", &port, "-u", "127.0.0.1"]);
     assert_eq!(code, Some(1));
     assert!(
@@ -940,23 +972,28 @@ fn queries_beyond_the_limit_are_refused_at_once() {
         let bytes = query(id, "www.example", 1, Some(1232));
         socket
             .send_to(&bytes, scene.program.address)
-            .expect("loopback takes it");
+            .expect("loopback accepts datagrams");
     }
     let mut response = [0; 2048];
     for id in 10..15 {
         let len = socket.recv(&mut response).expect("a response at once");
-        let message = Message::parse(&response[..len]).expect("whole");
+        let message = Message::parse(&response[..len]).expect("a well-formed message");
         assert_eq!(message.header().id, id);
         assert_eq!(message.header().flags.rcode(), Rcode::SERVFAIL);
     }
     scene.program.await_reading();
-    socket.set_nonblocking(true).expect("a socket of ours");
-    assert!(socket.recv(&mut response).is_err(), "the others wait");
-    // A client on a connection waits for room instead.
+    socket
+        .set_nonblocking(true)
+        .expect("the test owns the socket");
+    assert!(
+        socket.recv(&mut response).is_err(),
+        "the other queries wait"
+    );
+    // A client on a connection waits for room.
     let query = query(99, "www.example", 1, None);
     let mut stream = scene.program.connect();
-    stream.write_all(&[]).expect("it is connected");
-    send_framed(&mut stream, std::slice::from_ref(&query)).expect("it reads");
+    stream.write_all(&[]).expect("the socket is connected");
+    send_framed(&mut stream, std::slice::from_ref(&query)).expect("the peer reads");
     scene.server.recover();
     assert!(check_response(
         &query,

@@ -1,5 +1,5 @@
-//! What a client gets when upstream does what it should not, what the next client gets, and what an
-//! upstream learns that cannot prove who it is. Prints a table.
+//! Faults of upstreams: the response to the client, the response to the next client, and the
+//! queries that an unauthenticated upstream receives. Prints a table.
 
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::Ordering;
@@ -19,14 +19,15 @@ use crate::support::program::{
 
 const ALWAYS: u64 = u64::MAX;
 
-/// How long the proxy waits for an answer before it tries something else.
+/// Time after which the proxy retries an unanswered query.
 const ATTEMPT: Duration = Duration::from_secs(2);
 
-/// What is less than the proxy has for a query, and far more than a failure takes that it sees at once.
+/// A time below the deadline of a query, and far above the time of a failure that is detected at
+/// once.
 const AT_ONCE: Duration = Duration::from_secs(4);
 
-/// A fault, how often it strikes, what the first client then gets, and how soon at the latest on a machine that
-/// does nothing else.
+/// A fault, how often it occurs, the response code of the first client, and the maximum time of the
+/// response on an idle machine.
 struct Row(Fault, u64, Rcode, Duration);
 
 const fn row(fault: Fault, times: u64, rcode: Rcode, milliseconds: u64) -> Row {
@@ -90,7 +91,7 @@ fn rows() -> Vec<Row> {
     ]
 }
 
-/// What came of a row.
+/// The result of a row.
 struct Finding {
     name: String,
     first: String,
@@ -100,10 +101,11 @@ struct Finding {
 }
 
 #[test]
-fn every_fault_has_a_clear_end_and_spares_the_next_client() {
+fn every_fault_ends_one_query_and_does_not_affect_the_next() {
     let authority = Authority::new("faulty-upstream");
     let rows = rows();
-    // Those that wait for a timeout wait together; of the others a few at a time are enough for the processors.
+    // Rows that wait for a timeout run together; of the others, a few at a time occupy the
+    // processors.
     let (quick, slow): (Vec<_>, Vec<_>) = rows.iter().partition(|row| row.3 < ATTEMPT);
     let mut findings: Vec<Finding> = Vec::new();
     for some in quick.chunks(6).chain([&slow[..]]) {
@@ -147,7 +149,8 @@ fn examine(authority: &Authority, row: &Row) -> Finding {
     let next = ask(&program, "next.secret.example");
 
     let leaked = server.counts().leaked.load(Ordering::Relaxed);
-    // What comes at once comes before the deadline on a busy machine as well. Simulations measure the rest.
+    // On a busy machine, an immediate response still arrives before the deadline. Simulations
+    // measure the exact times.
     let patience = if *within < ATTEMPT { AT_ONCE } else { PATIENCE };
     let is_truncated = matches!(fault, Fault::Large(_));
     let is_right = first.rcode == Some(*rcode)
@@ -175,7 +178,7 @@ fn program(authority: &Authority, server: &Faulty) -> Program {
     ])
 }
 
-/// What a client got.
+/// The response of a client.
 struct Answer {
     rcode: Option<Rcode>,
     is_truncated: bool,
@@ -205,9 +208,11 @@ fn ask(program: &Program, name: &str) -> Answer {
     if let Some(response) = &response {
         check_response(&query, response);
     }
-    let header = response
-        .as_deref()
-        .map(|response| Message::parse(response).expect("whole").header());
+    let header = response.as_deref().map(|response| {
+        Message::parse(response)
+            .expect("a well-formed message")
+            .header()
+    });
     Answer {
         rcode: header.map(|header| header.flags.rcode()),
         is_truncated: header.is_some_and(|header| header.flags.contains(dotproxy::wire::Flags::TC)),
@@ -216,7 +221,7 @@ fn ask(program: &Program, name: &str) -> Answer {
 }
 
 #[test]
-fn refused_connection_fails_at_once_and_the_next_query_finds_the_server() {
+fn refused_connection_fails_at_once_and_the_next_query_reconnects() {
     let authority = Authority::new("faulty-refused");
     let port = free_port();
     let program = Program::start(&[
@@ -246,8 +251,8 @@ fn tls_1_1_is_refused_without_a_query() {
     assert_eq!(first.rcode, Some(Rcode::SERVFAIL));
     assert!(first.after < AT_ONCE, "{first}");
     program.await_log("TLS failed");
-    server.kill().expect("it runs");
-    server.wait().expect("it is ours");
+    server.kill().expect("the process runs");
+    server.wait().expect("the process is a child of this test");
 
     let _server = Faulty::start(&authority, port);
     assert_eq!(
@@ -256,7 +261,7 @@ fn tls_1_1_is_refused_without_a_query() {
     );
 }
 
-/// A real server that speaks nothing later than TLS 1.1.
+/// A real server that supports no version above TLS 1.1.
 fn openssl_server(port: u16, folder: &Folder) -> Child {
     let (key, certificate) = (folder.file("key"), folder.file("certificate"));
     let made = Command::new("openssl")
@@ -283,14 +288,14 @@ fn openssl_server(port: u16, folder: &Folder) -> Child {
             .stdout(Stdio::null())
             .stderr(Stdio::null()),
     );
-    await_that("it listens", || {
+    await_that("the program listens", || {
         std::net::TcpStream::connect(("127.0.0.1", port)).is_ok()
     });
     server
 }
 
 #[test]
-fn answers_out_of_order_reach_those_who_asked() {
+fn answers_out_of_order_reach_the_right_clients() {
     let authority = Authority::new("faulty-order");
     let server = Faulty::start(&authority, 0);
     let program = program(&authority, &server);
@@ -300,7 +305,7 @@ fn answers_out_of_order_reach_those_who_asked() {
         query(2, "two.example", 1, None),
     ];
     let mut stream = program.connect();
-    send_framed(&mut stream, &queries).expect("it reads");
+    send_framed(&mut stream, &queries).expect("the peer reads");
     let second = read_framed(&mut stream).expect("a response");
     assert!(check_response(&queries[1], &second));
     let first = read_framed(&mut stream).expect("a response");
@@ -308,7 +313,7 @@ fn answers_out_of_order_reach_those_who_asked() {
 }
 
 #[test]
-fn queries_behind_the_end_of_a_connection_are_answered() {
+fn queries_after_the_end_of_a_connection_are_answered() {
     let authority = Authority::new("faulty-one-answer");
     for end in [End::Fin, End::Reset, End::CloseNotify] {
         let server = Faulty::start(&authority, 0);
@@ -317,10 +322,12 @@ fn queries_behind_the_end_of_a_connection_are_answered() {
         let name = |number| format!("name{number}.example");
         let queries: Vec<_> = (0..20).map(|id| query(id, &name(id), 1, None)).collect();
         let mut stream = program.connect();
-        send_framed(&mut stream, &queries).expect("it reads");
+        send_framed(&mut stream, &queries).expect("the peer reads");
         for _ in &queries {
             let response = read_framed(&mut stream).expect("a response");
-            let header = Message::parse(&response).expect("whole").header();
+            let header = Message::parse(&response)
+                .expect("a well-formed message")
+                .header();
             assert_eq!(header.flags.rcode(), Rcode::NOERROR, "{end:?}");
             assert!(check_response(&queries[usize::from(header.id)], &response));
         }
@@ -336,16 +343,21 @@ fn largest_answer_is_truncated_over_udp_and_whole_over_tcp() {
     let query = query(7, "large.example", 1, Some(4096));
     let over_udp = program.ask(&query).expect("a response");
     assert!(check_response(&query, &over_udp));
-    let header = Message::parse(&over_udp).expect("whole").header();
+    let header = Message::parse(&over_udp)
+        .expect("a well-formed message")
+        .header();
     assert!(header.flags.contains(dotproxy::wire::Flags::TC));
     assert!(over_udp.len() <= 1232);
 
     let mut stream = program.connect();
-    send_framed(&mut stream, std::slice::from_ref(&query)).expect("it reads");
+    send_framed(&mut stream, std::slice::from_ref(&query)).expect("the peer reads");
     let over_tcp = read_framed(&mut stream).expect("a response");
     assert!(check_response(&query, &over_tcp));
     assert_eq!(
-        Message::parse(&over_tcp).expect("whole").header().answers,
+        Message::parse(&over_tcp)
+            .expect("a well-formed message")
+            .header()
+            .answers,
         4_090
     );
     assert!(over_tcp.len() > 65_000);
@@ -355,14 +367,14 @@ fn largest_answer_is_truncated_over_udp_and_whole_over_tcp() {
 fn session_is_not_resumed_once_the_certificate_of_the_upstream_has_expired() {
     let authority = Authority::new("faulty-expiry");
     for version in [&TLS13, &TLS12] {
-        // A busy machine may need longer than the first certificates are valid.
+        // A busy machine may take longer than the first certificates are valid.
         let (server, program, end) = [5, 15, 45]
             .into_iter()
             .find_map(|seconds| {
                 let end = SystemTime::now() + Duration::from_secs(seconds);
                 let config = authority.server_until(end, version);
                 let server = Faulty::start_with(&authority, config, 0);
-                // Each query takes a connection of its own.
+                // Each query opens a new connection.
                 server.plan(Fault::EndAfterAnswer(End::CloseNotify), u64::MAX);
                 let program = Program::start(&[
                     format!("--upstream={}", server.address),
@@ -373,7 +385,7 @@ fn session_is_not_resumed_once_the_certificate_of_the_upstream_has_expired() {
                 (is_in_time && resumed > 0).then_some((server, program, end))
             })
             .expect("a certificate that is valid for long enough");
-        // Certificates end with a whole second.
+        // Certificates expire at a whole second.
         let end = end + Duration::from_secs(2);
         while let Ok(left) = end.duration_since(SystemTime::now()) {
             std::thread::sleep(left);

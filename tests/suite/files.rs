@@ -1,4 +1,5 @@
-//! Files of other kinds, of other users, or behind links, where the program expects its own.
+//! Files of other types, of other users, or behind links, in place of the files that the program
+//! expects.
 
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
 use std::path::{Path, PathBuf};
@@ -17,32 +18,33 @@ use crate::support::program::{Program, await_that, free_port, spawn};
 /// The user that root becomes in these tests.
 const USER: u32 = 65_531;
 
-/// Files of the user and of root.
+/// Folders of the user and of root.
 struct Scene {
     authority: Authority,
     server: Faulty,
-    /// The user may write in it.
+    /// A folder that the user may write.
     own: Folder,
-    /// Only root may write in it.
+    /// A folder that only root may write.
     roots: Folder,
 }
 
 impl Scene {
-    /// `None` if this is not root, which alone can become another user.
+    /// Returns `None` unless this process is root, since only root can become another user.
     fn new(label: &str) -> Option<Self> {
         if !Uid::effective().is_root() {
-            println!("only root can become another user: nothing was checked");
+            println!("skipped: this test needs root");
             return None;
         }
         let authority = Authority::new(label);
         let server = Faulty::start(&authority, 0);
         let own = Folder::new(&format!("{label}-own"));
         let roots = Folder::new(&format!("{label}-roots"));
-        chown(own.file(""), Some(USER), Some(USER)).expect("root may");
+        chown(own.file(""), Some(USER), Some(USER)).expect("the test runs as root");
         for folder in [&own, &roots] {
             set_mode(&folder.file(""), 0o755);
         }
-        std::fs::write(roots.file("victim"), "precious\n").expect("a folder of ours");
+        std::fs::write(roots.file("victim"), "precious\n")
+            .expect("the folder of the test is writable");
         Some(Self {
             authority,
             server,
@@ -61,27 +63,32 @@ impl Scene {
         arguments
     }
 
-    /// Starts it and asks it once.
+    /// Starts the program and sends it one query.
     fn serve(&self, more: &[String]) -> Program {
         let program = Program::start(&self.arguments(more));
         assert!(is_answered(&program, 1));
         program
     }
 
-    /// Expects that it does not start; returns what it says.
+    /// Checks that the program does not start. Returns its standard error.
     fn fail(&self, more: &[String]) -> String {
         run(&self.arguments(more), 1)
     }
 
     fn check_victim(&self) {
         let victim = self.roots.file("victim");
-        let contents = std::fs::read_to_string(&victim).expect("it is still there");
+        let contents = std::fs::read_to_string(&victim).expect("the file still exists");
         assert_eq!(contents, "precious\n");
-        assert_eq!(std::fs::metadata(&victim).expect("as before").uid(), 0);
+        assert_eq!(
+            std::fs::metadata(&victim)
+                .expect("the file still exists")
+                .uid(),
+            0
+        );
     }
 }
 
-/// Runs the program, which ends with this code; returns what it says.
+/// Runs the program, which must exit with this code. Returns its standard error.
 fn run(arguments: &[String], code: i32) -> String {
     let mut child = spawn(
         Command::new(env!("CARGO_BIN_EXE_dotproxy"))
@@ -91,11 +98,14 @@ fn run(arguments: &[String], code: i32) -> String {
             .stdout(Stdio::piped())
             .stderr(Stdio::piped()),
     );
-    await_that("it ends", || {
-        child.try_wait().expect("it is ours").is_some()
+    await_that("the program exits", || {
+        child
+            .try_wait()
+            .expect("the process is a child of this test")
+            .is_some()
     });
     let output = child.wait_with_output();
-    let output = output.expect("it has ended");
+    let output = output.expect("the process has exited");
     let said = String::from_utf8(output.stderr).expect("text");
     assert_eq!(output.status.code(), Some(code), "{said}");
     said
@@ -108,12 +118,12 @@ fn is_answered(program: &Program, id: u16) -> bool {
 
 fn set_mode(path: &Path, mode: u32) {
     let permissions = PermissionsExt::from_mode(mode);
-    std::fs::set_permissions(path, permissions).expect("a file of ours");
+    std::fs::set_permissions(path, permissions).expect("the test owns the file");
 }
 
 fn make_pipe(path: &Path) {
     let mode = Mode::from_bits_truncate(0o666);
-    mknodat(CWD, path, FileType::Fifo, mode, 0).expect("a folder of ours");
+    mknodat(CWD, path, FileType::Fifo, mode, 0).expect("the folder of the test is writable");
 }
 
 fn log_to(path: &Path) -> String {
@@ -135,28 +145,28 @@ fn query_log_is_not_opened_through_links_as_root() {
     };
     let victim = scene.roots.file("victim");
     let log = scene.own.file("queries.json");
-    symlink(&victim, &log).expect("a folder of ours");
+    symlink(&victim, &log).expect("the folder of the test is writable");
     let said = scene.fail(&[log_to(&log)]);
     assert!(said.contains("--query-log: "), "{said}");
     scene.check_victim();
-    // A new file behind a folder that the user has put there.
+    // A new file in a folder that a link of the user leads to.
     let elsewhere = scene.own.file("sub");
-    symlink(scene.roots.file(""), &elsewhere).expect("a folder of ours");
+    symlink(scene.roots.file(""), &elsewhere).expect("the folder of the test is writable");
     scene.fail(&[log_to(&elsewhere.join("new"))]);
     assert!(!scene.roots.file("new").exists());
-    std::fs::remove_file(&log).expect("a file of ours");
+    std::fs::remove_file(&log).expect("the test owns the file");
     std::fs::hard_link(&victim, &log).expect("the same file system");
     scene.fail(&[log_to(&log)]);
     scene.check_victim();
 }
 
 #[test]
-fn query_log_of_the_user_is_opened_and_one_in_a_folder_of_root_handed_over() {
+fn query_log_belongs_to_the_user() {
     let Some(scene) = Scene::new("files-log") else {
         return;
     };
     let before = scene.roots.file("before.json");
-    std::fs::write(&before, "").expect("a folder of ours");
+    std::fs::write(&before, "").expect("the folder of the test is writable");
     for log in [
         scene.own.file("queries.json"),
         scene.roots.file("queries.json"),
@@ -165,7 +175,10 @@ fn query_log_of_the_user_is_opened_and_one_in_a_folder_of_root_handed_over() {
         let program = scene.serve(&[log_to(&log)]);
         let lines = || std::fs::read_to_string(&log).map_or(0, |text| text.lines().count());
         await_that("the query is logged", || lines() == 1);
-        assert_eq!(std::fs::metadata(&log).expect("it is there").uid(), USER);
+        assert_eq!(
+            std::fs::metadata(&log).expect("the query log exists").uid(),
+            USER
+        );
         let said = program.reload();
         assert!(!said.contains("ERROR"), "{said}");
         assert!(is_answered(&program, 2));
@@ -174,7 +187,7 @@ fn query_log_of_the_user_is_opened_and_one_in_a_folder_of_root_handed_over() {
 }
 
 #[test]
-fn linked_file_in_a_folder_of_root_stays_with_its_owner() {
+fn hard_linked_file_keeps_its_owner() {
     let Some(scene) = Scene::new("files-linked") else {
         return;
     };
@@ -195,9 +208,9 @@ fn stamp_is_not_written_through_a_link_in_place_of_its_temporary_file() {
     let server = Faulty::start(&authority, 0);
     let folder = Folder::new("files-stamp");
     let [stamp, temporary, victim] = ["stamp", "stamp.new", "victim"].map(|name| folder.file(name));
-    std::fs::write(&victim, "precious\n").expect("a folder of ours");
+    std::fs::write(&victim, "precious\n").expect("the folder of the test is writable");
     let make_link: [&dyn Fn(); 3] = [
-        &|| symlink(&victim, &temporary).expect("a folder of ours"),
+        &|| symlink(&victim, &temporary).expect("the folder of the test is writable"),
         &|| std::fs::hard_link(&victim, &temporary).expect("the same file system"),
         &|| make_pipe(&temporary),
     ];
@@ -210,14 +223,14 @@ fn stamp_is_not_written_through_a_link_in_place_of_its_temporary_file() {
         ]);
         assert!(is_answered(&program, 1));
         await_that("the stamp is written", || stamp.exists());
-        let contents = std::fs::read_to_string(&victim).expect("it is still there");
+        let contents = std::fs::read_to_string(&victim).expect("the file still exists");
         assert_eq!(contents, "precious\n");
         assert!(
             std::fs::symlink_metadata(&stamp)
                 .expect("a stamp")
                 .is_file()
         );
-        std::fs::remove_file(&stamp).expect("a file of ours");
+        std::fs::remove_file(&stamp).expect("the test owns the file");
     }
 }
 
@@ -226,28 +239,30 @@ fn options_that_the_user_may_write_are_refused() {
     let Some(scene) = Scene::new("files-options") else {
         return;
     };
-    let write = |path: &PathBuf| std::fs::write(path, "log-level = debug\n").expect("ours");
+    let write = |path: &PathBuf| {
+        std::fs::write(path, "log-level = debug\n").expect("the folder of the test is writable");
+    };
     let in_own = scene.own.file("options");
     write(&in_own);
     let in_roots = scene.roots.file("options");
     write(&in_roots);
     let of_user = scene.roots.file("of-user");
     write(&of_user);
-    chown(&of_user, Some(USER), None).expect("root may");
+    chown(&of_user, Some(USER), None).expect("the test runs as root");
     let for_all = scene.roots.file("for-all");
     write(&for_all);
     set_mode(&for_all, 0o666);
     let of_group = scene.roots.file("of-group");
     write(&of_group);
-    chown(&of_group, None, Some(USER)).expect("root may");
+    chown(&of_group, None, Some(USER)).expect("the test runs as root");
     set_mode(&of_group, 0o660);
     // The user may replace this link.
     let by_link = scene.own.file("link");
-    symlink(&in_roots, &by_link).expect("a folder of ours");
+    symlink(&in_roots, &by_link).expect("the folder of the test is writable");
     let folder_link = scene.own.file("folder-link");
-    symlink(scene.roots.file(""), &folder_link).expect("a folder of ours");
+    symlink(scene.roots.file(""), &folder_link).expect("the folder of the test is writable");
     let below = scene.own.file("below");
-    std::fs::create_dir(&below).expect("a folder of ours");
+    std::fs::create_dir(&below).expect("the folder of the test is writable");
     write(&below.join("options"));
     for (path, named) in [
         (&in_own, scene.own.file("")),
@@ -271,14 +286,14 @@ fn options_that_the_user_may_write_are_refused() {
     }
     let program = scene.serve(&options_in(&in_roots));
     assert!(!program.reload().contains("ERROR"));
-    // The same, by a link that root alone may replace.
+    // The same file, by a link that only root may replace.
     let by_link = scene.roots.file("link");
-    symlink("options", &by_link).expect("a folder of ours");
+    symlink("options", &by_link).expect("the folder of the test is writable");
     drop(scene.serve(&options_in(&by_link)));
 }
 
 #[test]
-fn named_pipe_in_place_of_a_file_blocks_nothing() {
+fn named_pipe_in_place_of_a_file_does_not_block() {
     let authority = Authority::new("files-pipe");
     let server = Faulty::start(&authority, 0);
     let folder = Folder::new("files-pipe");
@@ -286,10 +301,11 @@ fn named_pipe_in_place_of_a_file_blocks_nothing() {
         ["options", "ca.pem", "own.pem", "own.key", "stamp"].map(|name| folder.file(name));
     let [own_certificate, own_key] = authority.server_files();
     let restore = || {
-        std::fs::write(&options, "log-level = debug\n").expect("a folder of ours");
-        std::fs::copy(&authority.ca_file, &ca_file).expect("a folder of ours");
-        std::fs::copy(&own_certificate, &certificate).expect("a folder of ours");
-        std::fs::copy(&own_key, &key).expect("a folder of ours");
+        std::fs::write(&options, "log-level = debug\n")
+            .expect("the folder of the test is writable");
+        std::fs::copy(&authority.ca_file, &ca_file).expect("the folder of the test is writable");
+        std::fs::copy(&own_certificate, &certificate).expect("the folder of the test is writable");
+        std::fs::copy(&own_key, &key).expect("the folder of the test is writable");
     };
     restore();
     let arguments = [
@@ -309,18 +325,21 @@ fn named_pipe_in_place_of_a_file_blocks_nothing() {
         .into_iter()
         .enumerate()
     {
-        std::fs::remove_file(path).expect("a file of ours");
+        std::fs::remove_file(path).expect("the test owns the file");
         make_pipe(path);
         let log = program.reload();
         let expected = "expected a regular file, found a named pipe";
         assert!(log.contains(expected), "{log}");
         assert!(log.contains(&path.display().to_string()), "{log}");
-        assert!(is_answered(&program, u16::try_from(id).expect("few")));
-        // Nor does it start with that.
+        assert!(is_answered(
+            &program,
+            u16::try_from(id).expect("a small number")
+        ));
+        // The program does not start with a pipe either.
         let code = if path == &options { 2 } else { 1 };
         let said = run(&arguments, code);
         assert!(said.contains(expected), "{said}");
-        std::fs::remove_file(path).expect("a file of ours");
+        std::fs::remove_file(path).expect("the test owns the file");
         restore();
     }
     let log = program.reload();
@@ -330,7 +349,7 @@ fn named_pipe_in_place_of_a_file_blocks_nothing() {
     make_pipe(&stamp);
     let with_pipe = Program::start(&arguments);
     with_pipe.await_log("expected a regular file, found a named pipe");
-    std::fs::remove_file(&options).expect("a file of ours");
+    std::fs::remove_file(&options).expect("the test owns the file");
     make_pipe(&options);
     program.signal(Signal::SIGHUP);
     program.signal(Signal::SIGTERM);

@@ -1,22 +1,24 @@
-//! What newer replies end: stale answers and cached errors, and failures that pause the queries for
-//! a question, in simulated time.
+//! Scenarios in simulated time: newer replies end stale answers and cached errors, and failures
+//! pause the queries for a question.
 
 use std::time::Duration;
 
 use dotproxy::base::time::Instant;
 use dotproxy::wire::Rcode;
 
-use crate::support::days::{Event, GOOD, Manner, Reply, Response, World, at, failed, slower_than};
+use crate::support::days::{
+    Behaviour, Event, GOOD, Reply, Response, World, at, failed, slower_than,
+};
 
 const NAME: &str = "bad.example";
 
-/// A proxy with a cache and these arguments, in front of upstreams that give this reply.
+/// Returns a proxy with a cache and these arguments, in front of upstreams that send this reply.
 fn world(arguments: &[&str], upstreams: u8, reply: Reply) -> World {
     let mut all = vec!["--cache-size=1m".to_owned()];
     all.extend(arguments.iter().map(|argument| (*argument).to_owned()));
     all.extend((1..=upstreams).map(|host| format!("-u192.0.2.{host}")));
     let mut world = World::started(&all);
-    (1..=upstreams).for_each(|host| world.be(host, Manner::OfBad(reply)));
+    (1..=upstreams).for_each(|host| world.set_behaviour(host, Behaviour::OfBad(reply)));
     world
 }
 
@@ -35,22 +37,22 @@ fn servfail() -> Reply {
 }
 
 #[test]
-fn answer_with_ttl_0_ends_the_older_one() {
+fn answer_with_ttl_0_ends_the_older_answer() {
     let outages = [
-        Manner::OfBad(servfail()),
-        Manner::OfBad(Reply::error(Rcode::REFUSED, None)),
-        Manner::OfBad(Reply::answer(0).after(2_500)),
-        Manner::Mute,
-        Manner::Refuses,
+        Behaviour::OfBad(servfail()),
+        Behaviour::OfBad(Reply::error(Rcode::REFUSED, None)),
+        Behaviour::OfBad(Reply::answer(0).after(2_500)),
+        Behaviour::NeverAnswers,
+        Behaviour::Refuses,
     ];
     for outage in outages {
         let mut world = world(&[], 1, Reply::answer(1));
         world.ask(NAME, 1.0, 0.0, 1.0);
-        world.turn(1, 1.5, Manner::OfBad(Reply::answer(0)));
+        world.turn(1, 1.5, Behaviour::OfBad(Reply::answer(0)));
         world.ask(NAME, 1.0, 3.0, 5.0);
         world.turn(1, 9.0, outage);
         world.ask(NAME, 1.0, 10.0, 11.0);
-        world.turn(1, 16.0, Manner::OfBad(Reply::answer(0)));
+        world.turn(1, 16.0, Behaviour::OfBad(Reply::answer(0)));
         world.ask(NAME, 1.0, 40.0, 80.0);
         let responses = world.run(NAME);
         assert_eq!(stale(&responses), 0);
@@ -59,29 +61,29 @@ fn answer_with_ttl_0_ends_the_older_one() {
 }
 
 #[test]
-fn answer_that_comes_after_the_stale_one_was_served_ends_it() {
+fn late_answer_with_ttl_0_ends_the_stale_answer() {
     let mut world = world(&[], 1, Reply::answer(1));
     world.ask(NAME, 1.0, 0.0, 1.0);
-    world.turn(1, 1.5, Manner::OfBad(Reply::answer(0).after(2_500)));
+    world.turn(1, 1.5, Behaviour::OfBad(Reply::answer(0).after(2_500)));
     world.ask(NAME, 1.0, 3.0, 4.0);
-    // The reply to the query of the third second has come.
-    world.turn(1, 7.0, Manner::OfBad(Reply::answer(0)));
+    // The reply to the query of the third second has arrived.
+    world.turn(1, 7.0, Behaviour::OfBad(Reply::answer(0)));
     world.ask(NAME, 1.0, 8.0, 60.0);
     let responses = world.run(NAME);
     assert_eq!((failed(&responses), stale(&responses)), (0, 1));
 }
 
 #[test]
-fn cached_error_is_over_when_an_answer_comes_that_cannot_be_kept() {
+fn answer_that_cannot_be_cached_ends_a_cached_error() {
     let mut world = world(&[], 1, servfail());
     world.ask(NAME, 2.0, 0.0, 140.0);
-    world.turn(1, 60.0, Manner::OfBad(Reply::answer(0)));
+    world.turn(1, 60.0, Behaviour::OfBad(Reply::answer(0)));
     let responses = world.run(NAME);
     assert_eq!(failed(&from(&responses, 91.5)), 0);
 }
 
 #[test]
-fn verdict_ends_what_is_stale() {
+fn verdict_ends_the_stale_answer() {
     for code in [5, 6, 9, 12, 15, 16, 17, 18, 27] {
         for (rcode, after) in [
             (Rcode::SERVFAIL, 20),
@@ -91,28 +93,29 @@ fn verdict_ends_what_is_stale() {
             let mut world = world(&[], 1, Reply::answer(1));
             world.ask(NAME, 1.0, 0.0, 1.0);
             let verdict = Reply::error(rcode, Some(code));
-            world.turn(1, 1.5, Manner::OfBad(verdict.after(after)));
+            world.turn(1, 1.5, Behaviour::OfBad(verdict.after(after)));
             world.ask(NAME, 2.0, 5.0, 6.0);
             world.ask(NAME, 2.0, 9.0, 40.0);
-            // What was known does not come back, whatever happens afterwards.
-            world.turn(1, 30.0, Manner::OfBad(servfail()));
-            world.turn(1, 60.0, Manner::Mute);
+            // The stale answer does not return after any later reply.
+            world.turn(1, 30.0, Behaviour::OfBad(servfail()));
+            world.turn(1, 60.0, Behaviour::NeverAnswers);
             world.ask(NAME, 2.0, 70.0, 100.0);
             let responses = world.run(NAME);
             let slow = usize::from(after > 1_800) * 2;
             assert_eq!(stale(&responses), slow, "{code}");
             let later = from(&responses, 9.0);
             assert_eq!(failed(&later), later.len());
-            let told = later.iter().filter(|r| r.asked_at < at(29.0));
+            let early = later.iter().filter(|r| r.asked_at < at(29.0));
             assert!(
-                told.clone()
+                early
+                    .clone()
                     .all(|r| (r.rcode, r.error) == (rcode, Some(code)))
             );
         }
     }
 }
 
-/// The times between queries upstream for the name, those of one resolution taken together.
+/// Returns the times between resolutions of the name; the queries of one resolution count once.
 fn pauses(sent_at: &[Instant]) -> Vec<Duration> {
     let all = sent_at.windows(2).map(|two| two[1] - two[0]);
     all.filter(|pause| *pause > Duration::from_millis(500))
@@ -120,10 +123,10 @@ fn pauses(sent_at: &[Instant]) -> Vec<Duration> {
 }
 
 #[test]
-fn error_pauses_the_queries_for_its_question_for_one_to_thirty_seconds() {
+fn error_backs_off_its_question_for_one_to_thirty_seconds() {
     for rcode in [Rcode::SERVFAIL, Rcode::REFUSED, Rcode::NOTIMP] {
         for upstreams in [1, 2] {
-            // Started at fractions of a second.
+            // The resolutions start at fractions of a second.
             for start in [0.0, 0.3, 0.9, 0.99] {
                 let error = Reply::error(rcode, None);
                 let mut world = world(&["--policy=ordered"], upstreams, error);
@@ -138,7 +141,7 @@ fn error_pauses_the_queries_for_its_question_for_one_to_thirty_seconds() {
                 let sent_at = &world.bad_sent_at;
                 let first = sent_at.iter().filter(|sent| **sent < at(start + 0.9));
                 let least = usize::from(upstreams);
-                // NOTIMP may be about EDNS, so the first query is sent without it as well.
+                // NOTIMP may be about EDNS, so the first query is also sent without EDNS.
                 let most = if rcode == Rcode::NOTIMP {
                     2 * least
                 } else {
@@ -158,14 +161,14 @@ fn error_pauses_the_queries_for_its_question_for_one_to_thirty_seconds() {
 }
 
 #[test]
-fn timeout_pauses_the_queries_for_its_question() {
+fn timeout_backs_off_its_question() {
     let mut world = world(&[], 1, Reply::answer(1));
-    world.be(1, Manner::Mute);
+    world.set_behaviour(1, Behaviour::NeverAnswers);
     world.ask(NAME, 20.0, 0.0, 60.0);
     let responses = world.run(NAME);
     assert_eq!(failed(&responses), responses.len());
-    // A resolution takes five seconds and three queries; those that wait at its end go on for as
-    // long. After that, one starts at 13, 22, 35 and 56 seconds.
+    // A resolution takes five seconds and three queries. The queries that wait at its end cause
+    // another one of the same length. After that, resolutions start at 13, 22, 35 and 56 seconds.
     let sent_at = &world.bad_sent_at;
     assert!(sent_at.len() <= 21, "{} at {sent_at:?}", sent_at.len());
     for pause in [4, 8, 16].map(Duration::from_secs) {
@@ -185,7 +188,7 @@ fn prefetch_refreshes_answers_with_short_ttls_before_their_end() {
         world.ask(NAME, 10.0, 0.35, 120.0);
         let responses = world.run(NAME);
         assert_eq!(failed(&responses), 0);
-        // The first query waits for the connection, and a second one may come meanwhile.
+        // The first query waits for the connection, and a second one may arrive meanwhile.
         assert!(slower_than(&responses, 0.0) <= 1, "{ttl}");
         let most = 120 * 3 / usize::try_from(ttl).unwrap() / 2 + 1;
         assert!(world.sent_to(1) <= most, "{ttl}: {}", world.sent_to(1));
@@ -193,27 +196,31 @@ fn prefetch_refreshes_answers_with_short_ttls_before_their_end() {
 }
 
 #[test]
-fn prefetch_that_failed_is_repeated_while_the_answer_lives() {
-    for outage in [Manner::OfBad(servfail()), Manner::Mute, Manner::Closes] {
+fn failed_prefetch_is_retried_within_the_ttl() {
+    for outage in [
+        Behaviour::OfBad(servfail()),
+        Behaviour::NeverAnswers,
+        Behaviour::Closes,
+    ] {
         let mut world = world(&["--prefetch"], 1, Reply::answer(200));
         world.ask(NAME, 10.0, 0.0, 260.0);
         world.turn(1, 170.0, outage);
-        world.turn(1, 188.0, Manner::OfBad(Reply::answer(200)));
+        world.turn(1, 188.0, Behaviour::OfBad(Reply::answer(200)));
         let responses = world.run(NAME);
         assert_eq!((failed(&responses), stale(&responses)), (0, 0));
         assert_eq!(slower_than(&responses, 0.0), 1);
         let pauses = pauses(&world.bad_sent_at);
-        let is_error = outage == Manner::OfBad(servfail());
+        let is_error = outage == Behaviour::OfBad(servfail());
         let is_short = |pause: &Duration| *pause < Duration::from_secs(1);
         assert!(!is_error || !pauses.iter().any(is_short), "{pauses:?}");
     }
 }
 
 #[test]
-fn prefetch_that_failed_does_not_make_the_answer_stale() {
+fn failed_prefetch_does_not_make_the_answer_stale() {
     let mut world = world(&["--prefetch"], 1, Reply::answer(20));
     world.ask(NAME, 10.0, 0.0, 18.5);
-    world.turn(1, 10.0, Manner::OfBad(servfail()));
+    world.turn(1, 10.0, Behaviour::OfBad(servfail()));
     world.turn(1, 19.0, GOOD);
     world.ask(NAME, 10.0, 30.0, 31.0);
     let responses = world.run(NAME);

@@ -1,5 +1,5 @@
-//! Replies that are as long or as odd as an upstream can make them: each client gets one response that
-//! it can read, and the cache keeps nothing else.
+//! Replies of extreme length or form: each client gets one response that it can parse, and nothing
+//! malformed is cached.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -20,7 +20,7 @@ struct Scene {
     now: Instant,
 }
 
-/// How a client asks.
+/// The transport and EDNS parameters of a client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum By {
     Udp,
@@ -28,7 +28,7 @@ enum By {
     Tls,
 }
 
-/// Queries to upstream, and the links that they were sent on.
+/// The queries to upstreams, with their links.
 type Sent = Vec<(LinkKey, Vec<u8>)>;
 
 impl Scene {
@@ -44,7 +44,7 @@ impl Scene {
         }
     }
 
-    /// The responses to a query, and the queries to upstream. Links come up at once.
+    /// Returns the responses to a query and the queries to the upstream. Links come up at once.
     fn ask(&mut self, query: &[u8], by: By) -> (Vec<Vec<u8>>, Sent) {
         let transport = match by {
             By::Udp => Transport::Udp,
@@ -95,8 +95,7 @@ impl Scene {
         }
     }
 
-    /// The response to a query to which upstream makes this reply of its own query, as often as it
-    /// is asked.
+    /// Returns the response to a query if all queries upstream get this reply.
     fn response(
         &mut self,
         query: &[u8],
@@ -114,7 +113,7 @@ impl Scene {
                 self.proxy.handle_timeout(self.now, &mut outbox);
             }
             for (link, sent) in std::mem::take(&mut queries) {
-                let reply = reply(&Message::parse(&sent).expect("a query of ours"));
+                let reply = reply(&Message::parse(&sent).expect("a query of the test"));
                 let now = self.now;
                 self.proxy.handle_reply(link, &reply, now, &mut outbox);
             }
@@ -133,27 +132,31 @@ impl Scene {
     }
 }
 
-/// A query of type A for a name of these octets, with these options.
+/// Returns a query of type A for a name of these bytes, with these options.
 fn query(name: &[u8], options: &[u8]) -> Vec<u8> {
     let mut query = b"\0\x01\x01\0\0\x01\0\0\0\0\0\x01".to_vec();
     query.extend(name);
     query.extend(b"\0\x01\0\x01\0\0\x29\x04\xd0\0\0\0\0");
-    query.extend(u16::try_from(options.len()).expect("few").to_be_bytes());
+    query.extend(
+        u16::try_from(options.len())
+            .expect("a small number")
+            .to_be_bytes(),
+    );
     query.extend(options);
     query
 }
 
-/// A reply with these flags and record counts, and with these octets behind the question.
+/// Returns a reply with these flags and record counts, and with these bytes behind the question.
 fn reply(query: &Message<'_>, flags: [u8; 2], counts: [u8; 3], rest: &[u8]) -> Vec<u8> {
     let id = query.header().id.to_be_bytes();
     let mut reply = [id, flags, [0, 1]].concat();
     reply.extend(counts.iter().flat_map(|count| [0, *count]));
-    reply.extend(query.question().expect("a query of ours").as_bytes());
+    reply.extend(query.question().expect("a query of the test").as_bytes());
     reply.extend(rest);
     reply
 }
 
-/// An OPT record with these options.
+/// Returns an OPT record with these options.
 fn opt(options: &[(u16, Vec<u8>)]) -> Vec<u8> {
     let mut data = Vec::new();
     for (code, value) in options {
@@ -167,8 +170,8 @@ fn opt(options: &[(u16, Vec<u8>)]) -> Vec<u8> {
     opt
 }
 
-/// An extended error that judges the name, so that no other upstream is asked.
-fn judgement(text: &[u8]) -> (u16, Vec<u8>) {
+/// An extended error that judges the name, so that no other upstream is queried.
+fn verdict(text: &[u8]) -> (u16, Vec<u8>) {
     (15, [b"\0\x06", text].concat())
 }
 
@@ -176,7 +179,7 @@ const COOKIE: &[u8] = b"\0\x0a\0\x08\x01\x02\x03\x04\x05\x06\x07\x08";
 const KEEPALIVE: &[u8] = b"\0\x0b\0\0";
 const PADDING: &[u8] = b"\0\x0c\0\0";
 
-/// The texts of the extended errors of a response.
+/// Returns the texts of the extended errors of a response.
 fn texts(response: &[u8]) -> Vec<Vec<u8>> {
     let message = Message::parse(response).expect("a response that can be read");
     let Some(opt) = message.opt() else {
@@ -194,7 +197,7 @@ fn rcode(response: &[u8]) -> u8 {
 
 #[test]
 fn error_text_that_fills_the_message_is_cut_short() {
-    // The octets with which the fault was reported.
+    // The bytes with which the fault was reported.
     let asked = b"\x00\x01\x01\x00\x00\x01\x00\x00\x00\x00\x00\x01\x00\x00\x01\x00\x01\
         \x00\x00\x29\x04\xd0\x00\x00\x00\x00\x00\x10\
         \x00\x0a\x00\x08\x01\x02\x03\x04\x05\x06\x07\x08\x00\x0b\x00\x00";
@@ -212,7 +215,7 @@ fn error_text_that_fills_the_message_is_cut_short() {
 }
 
 #[test]
-fn options_of_upstream_leave_room_for_those_of_the_proxy() {
+fn options_of_the_upstream_leave_room_for_options_of_the_proxy() {
     let names: [&[u8]; 4] = [b"\0", b"\x01a\0", b"\x03com\0", b"\x07example\x03org\0"];
     let own: [&[&[u8]]; 5] = [
         &[],
@@ -226,19 +229,20 @@ fn options_of_upstream_leave_room_for_those_of_the_proxy() {
             .iter()
             .flat_map(|own| [By::Udp, By::Tcp, By::Tls].map(|by| (own, by)))
         {
-            // How many octets are left of the longest message behind the options of upstream.
+            // The number of bytes that the options of the upstream leave free in a message of
+            // maximum length.
             for left in (0..60).step_by(7) {
                 let asked = query(name, &own.concat());
                 let room = MESSAGE_LEN_MAX - HEADER_LEN - name.len() - 4 - 11 - left;
                 let kinds: [Vec<(u16, Vec<u8>)>; 4] = [
-                    vec![judgement(&vec![b'x'; room - 6])],
-                    vec![judgement(b"short"), (3, vec![b'n'; room - 11 - 4])],
+                    vec![verdict(&vec![b'x'; room - 6])],
+                    vec![verdict(b"short"), (3, vec![b'n'; room - 11 - 4])],
                     vec![
-                        judgement(&vec![b'y'; 20_000]),
-                        judgement(&vec![b'z'; 20_000]),
-                        judgement(&vec![b'x'; room - 40_000 - 18]),
+                        verdict(&vec![b'y'; 20_000]),
+                        verdict(&vec![b'z'; 20_000]),
+                        verdict(&vec![b'x'; room - 40_000 - 18]),
                     ],
-                    std::iter::repeat_n(judgement(b""), room / 6).collect(),
+                    std::iter::repeat_n(verdict(b""), room / 6).collect(),
                 ];
                 for options in kinds {
                     let mut scene = Scene::new();
@@ -250,8 +254,9 @@ fn options_of_upstream_leave_room_for_those_of_the_proxy() {
                         assert_eq!(rcode(&response), 2);
                         assert!(texts(&response).iter().all(|text| text.len() <= 256));
                         if !own.is_empty() && own[0] == COOKIE && by == By::Tcp {
-                            let message = Message::parse(&response).expect("checked");
-                            let opt = message.opt().expect("one for that of the query");
+                            let message =
+                                Message::parse(&response).expect("the message was checked");
+                            let opt = message.opt().expect("the query has an OPT record");
                             assert!(opt.has_option(OptionCode::COOKIE));
                         }
                     }
@@ -262,8 +267,8 @@ fn options_of_upstream_leave_room_for_those_of_the_proxy() {
 }
 
 #[test]
-fn text_of_an_error_stays_text() {
-    // The limit falls into a character; an octet is no character; there is no code.
+fn extended_error_text_stays_valid_utf_8() {
+    // The limit falls into a character; a byte is no valid UTF-8; the option has no code.
     for (text, kept) in [
         (
             "\u{20ac}".repeat(100).into_bytes(),
@@ -273,7 +278,7 @@ fn text_of_an_error_stays_text() {
     ] {
         let mut scene = Scene::new();
         for _ in 0..2 {
-            let rest = opt(&[judgement(&text), (15, vec![0])]);
+            let rest = opt(&[verdict(&text), (15, vec![0])]);
             let response = scene.response(&query(b"\x01a\0", &[]), By::Tcp, |query| {
                 reply(query, [0x81, 0x82], [0, 0, 1], &rest)
             });
@@ -282,12 +287,16 @@ fn text_of_an_error_stays_text() {
     }
 }
 
-/// A record at a name of these octets, of class IN, with this type and data.
+/// Returns a record at a name of these bytes, of class IN, with this type and data.
 fn record(owner: &[u8], rr_type: u16, data: &[u8]) -> Vec<u8> {
     let mut record = owner.to_vec();
     record.extend(rr_type.to_be_bytes());
     record.extend(b"\0\x01\0\0\x01\x2c");
-    record.extend(u16::try_from(data.len()).expect("short").to_be_bytes());
+    record.extend(
+        u16::try_from(data.len())
+            .expect("a length below 65,536")
+            .to_be_bytes(),
+    );
     record.extend(data);
     record
 }
@@ -297,10 +306,10 @@ const CNAME: u16 = 5;
 const NAME: &[u8] = b"\x03www\x07example\0";
 const ADDRESS: &[u8] = &[192, 0, 2, 1];
 
-/// The response to a query for which there is only an answer with these records.
+/// Returns the response to a query if its only reply is an answer with these records.
 fn response_to(answers: &[Vec<u8>]) -> (Scene, Vec<u8>) {
     let mut scene = Scene::new();
-    let count = u8::try_from(answers.len()).expect("few");
+    let count = u8::try_from(answers.len()).expect("a small number");
     let response = scene.response(&query(NAME, &[]), By::Tcp, |query| {
         reply(query, [0x81, 0x80], [count, 0, 0], &answers.concat())
     });
@@ -308,7 +317,7 @@ fn response_to(answers: &[Vec<u8>]) -> (Scene, Vec<u8>) {
 }
 
 #[test]
-fn answer_with_a_malformed_name_or_length_is_neither_forwarded_nor_kept() {
+fn malformed_answer_is_neither_forwarded_nor_cached() {
     let address = || record(b"\xc0\x0c", A, ADDRESS);
     for (what, answers) in [
         ("owner in the header", vec![record(b"\xc0\x02", A, ADDRESS)]),
@@ -341,7 +350,7 @@ fn answer_with_a_malformed_name_or_length_is_neither_forwarded_nor_kept() {
             vec![record(b"\xc0\x0c", CNAME, b"\0\0"), address()],
         ),
         (
-            "alias of 256 octets",
+            "alias of 256 bytes",
             vec![record(
                 b"\xc0\x0c",
                 CNAME,
@@ -353,11 +362,11 @@ fn answer_with_a_malformed_name_or_length_is_neither_forwarded_nor_kept() {
             )],
         ),
         (
-            "address of three octets",
+            "address of three bytes",
             vec![record(b"\xc0\x0c", A, b"\x0a\0\0")],
         ),
         (
-            "address of five octets",
+            "address of five bytes",
             vec![record(b"\xc0\x0c", A, b"\x0a\0\0\x01\0")],
         ),
         (
@@ -384,7 +393,7 @@ fn answer_with_a_malformed_name_or_length_is_neither_forwarded_nor_kept() {
     assert_eq!(scene.proxy.cache_usage().entries, 1);
 }
 
-/// An answer whose second record is at a name of this many pointers.
+/// Returns an answer with a second record at a name of this many pointers.
 fn with_pointers(pointers: usize) -> Vec<Vec<u8>> {
     let chain_start = HEADER_LEN + NAME.len() + 4 + 12;
     let mut chain = b"\xc0\x0c".to_vec();
@@ -394,7 +403,7 @@ fn with_pointers(pointers: usize) -> Vec<Vec<u8>> {
     }
     let last = u16::try_from(chain_start + chain.len() - 2).expect("a position");
     let owner = (0xc000 | last).to_be_bytes();
-    // The chain is the data of a type that has no form.
+    // The chain is the data of a record of unknown type.
     vec![
         record(b"\xc0\x0c", 65_280, &chain),
         record(&owner, A, ADDRESS),

@@ -1,4 +1,4 @@
-//! How the program is doing, as it says over HTTP.
+//! The HTTP endpoint: metrics, liveness and readiness.
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
@@ -41,7 +41,7 @@ impl Scene {
         connect_from(Ipv4Addr::LOCALHOST, self.http)
     }
 
-    /// The status and body of a page.
+    /// Returns the status and body of a page.
     fn get(&self, path: &str) -> (u16, String) {
         get_on(&mut self.connect(), path)
     }
@@ -50,7 +50,7 @@ impl Scene {
         self.get(path).0
     }
 
-    /// The value of a sample.
+    /// Returns the value of a sample.
     fn sample(&self, name: &str) -> Option<f64> {
         let (_, page) = self.get("/metrics");
         let mut lines = page.lines();
@@ -66,14 +66,14 @@ impl Scene {
 }
 
 fn get_on(stream: &mut TcpStream, path: &str) -> (u16, String) {
-    write!(stream, "GET {path} HTTP/1.1\r\nHost: x\r\n\r\n").expect("it is taken");
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: x\r\n\r\n").expect("the peer accepts data");
     let response = read_response(stream).expect("a response");
     let (head, body) = response.split_once("\r\n\r\n").expect("a head");
     let status = head.split(' ').nth(1).expect("a status");
     (status.parse().expect("a number"), body.to_owned())
 }
 
-/// A response with as many octets as it says, or none if the connection ends.
+/// Reads a response of the length in its header, or `None` if the connection ends.
 fn read_response(stream: &mut TcpStream) -> Option<String> {
     let mut text = String::new();
     loop {
@@ -84,9 +84,9 @@ fn read_response(stream: &mut TcpStream) -> Option<String> {
                 return Some(text);
             }
         }
-        let mut octets = [0; 4096];
-        let len = stream.read(&mut octets).ok().filter(|len| *len > 0)?;
-        text.push_str(str::from_utf8(&octets[..len]).expect("text"));
+        let mut bytes = [0; 4096];
+        let len = stream.read(&mut bytes).ok().filter(|len| *len > 0)?;
+        text.push_str(str::from_utf8(&bytes[..len]).expect("text"));
     }
 }
 
@@ -94,17 +94,21 @@ fn read_response(stream: &mut TcpStream) -> Option<String> {
 fn readiness_follows_the_upstream_without_a_client() {
     let scene = Scene::new("http-ready", &["--timeout=60s"]);
     assert_eq!(scene.status("/healthz"), 200);
-    assert_eq!(scene.status("/readyz"), 503, "nothing has been answered");
-    await_that("it is ready", || scene.status("/readyz") == 200);
+    assert_eq!(scene.status("/readyz"), 503, "no query has been answered");
+    await_that("the program is ready", || scene.status("/readyz") == 200);
     for fault in [Fault::EndAtAccept(End::Reset), Fault::Silence] {
         scene.server.plan(fault, u64::MAX);
         scene.server.end_all(End::Fin);
-        await_that("it is not ready", || scene.status("/readyz") == 503);
+        await_that("the program is not ready", || {
+            scene.status("/readyz") == 503
+        });
         assert_eq!(scene.status("/healthz"), 200);
         scene.server.recover();
-        await_that("it is ready again", || scene.status("/readyz") == 200);
+        await_that("the program is ready again", || {
+            scene.status("/readyz") == 200
+        });
     }
-    // Whoever ends takes no more.
+    // During shutdown, the program is not ready.
     scene.server.plan(Fault::Silence, u64::MAX);
     let query = query(1, "www.example", 1, None);
     assert!(
@@ -125,7 +129,7 @@ fn readiness_follows_the_upstream_without_a_client() {
 }
 
 #[test]
-fn what_happened_is_counted_exactly() {
+fn metrics_count_events_exactly() {
     let scene = Scene::new("http-count", &["--cache-size=1m"]);
     for id in 0..7 {
         assert!(scene.is_answered(id));
@@ -171,7 +175,7 @@ fn what_happened_is_counted_exactly() {
 }
 
 #[test]
-fn page_is_in_the_format_that_is_asked_for() {
+fn metrics_are_in_the_requested_format() {
     let scene = Scene::new("http-format", &[]);
     let mut stream = scene.connect();
     let accept = "Accept: application/openmetrics-text;version=1.0.0,text/plain;q=0.5";
@@ -179,7 +183,7 @@ fn page_is_in_the_format_that_is_asked_for() {
         stream,
         "GET /metrics HTTP/1.1\r\nHost: x\r\n{accept}\r\n\r\n"
     )
-    .expect("it is taken");
+    .expect("the peer accepts data");
     let page = read_response(&mut stream).expect("a response");
     assert!(page.contains("\r\nContent-Type: application/openmetrics-text; version=1.0.0;"));
     assert!(page.contains("\n# TYPE dotproxy_queries counter\n") && page.ends_with("\n# EOF\n"));
@@ -187,34 +191,35 @@ fn page_is_in_the_format_that_is_asked_for() {
     assert_eq!(status, 200);
     assert!(page.contains("\n# TYPE dotproxy_queries_total counter\n"));
     assert_eq!(get_on(&mut stream, "/nowhere").0, 404);
-    write!(stream, "POST /metrics HTTP/1.1\r\nHost: x\r\n\r\n").expect("it is taken");
+    write!(stream, "POST /metrics HTTP/1.1\r\nHost: x\r\n\r\n").expect("the peer accepts data");
     let refusal = read_response(&mut stream).expect("a response");
     assert!(refusal.starts_with("HTTP/1.1 405 "), "{refusal}");
 }
 
 #[test]
-fn those_who_take_nothing_or_say_nothing_harm_nobody() {
+fn silent_and_slow_http_clients_do_not_affect_others() {
     let scene = Scene::new("http-slow", &[]);
     assert!(scene.is_answered(1));
     let before = scene.program.own_kib();
-    // More than there may be, from several addresses.
+    // More connections than the limit allows, from several addresses.
     let mut slow: Vec<TcpStream> = Vec::new();
     for round in 0..40_u8 {
         let mut stream = connect_from(Ipv4Addr::new(127, 0, 1, round / 8 + 1), scene.http);
         let request = "GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n".repeat(200);
-        // Some send requests and take nothing, some send a part, some nothing.
+        // Some clients send requests and read nothing, some send part of a request, some send
+        // nothing.
         let part = [request.as_str(), "GET /metr", ""][usize::from(round % 3)];
         let _ = stream.write_all(part.as_bytes());
         slow.push(stream);
     }
     assert!(scene.is_answered(2));
-    await_that("others are served", || {
+    await_that("other clients are served", || {
         let mut stream = connect_from(Ipv4Addr::new(127, 0, 2, 1), scene.http);
         write!(stream, "GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n").is_ok()
             && read_response(&mut stream).is_some_and(|text| text.contains(" 200 "))
     });
     drop(slow);
-    await_that("the memory goes back", || {
+    await_that("the memory is released", || {
         scene.program.own_kib() < before + 300
     });
 }

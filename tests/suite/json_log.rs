@@ -1,4 +1,4 @@
-//! The log as those read it who take JSON.
+//! The log in JSON.
 
 use std::net::UdpSocket;
 use std::process::{Command, Stdio};
@@ -8,7 +8,7 @@ use crate::support::faulty::{End, Fault, Faulty};
 use crate::support::messages::{check_response, query};
 use crate::support::program::{Program, spawn};
 
-/// The members of a line behind its time.
+/// Returns the members of a line after its time.
 fn event(log: &str, name: &str) -> String {
     let mut lines = log.lines().rev();
     let event = format!("\"event\":\"{name}\"");
@@ -44,14 +44,14 @@ fn events_have_their_own_members() {
         &query,
         &program.ask(&query).expect("a response")
     ));
-    // It asks too often; another may not ask at all, and one that is well falls ill.
-    // On a busy machine one of them may come late enough to be answered.
+    // The client exceeds its rate, another client is not in --allow, and the upstream fails. On a
+    // busy machine one of the queries may be late enough to be answered.
     let often = ["127.0.0.1:0"; 5];
     for address in often.iter().chain(&["127.0.0.9:0"]) {
         let socket = UdpSocket::bind(address).expect("a free port");
         socket
             .send_to(&query, program.address)
-            .expect("loopback takes it");
+            .expect("loopback accepts datagrams");
     }
     program.await_log("\"event\":\"denied-client\"");
     let log = program.log();
@@ -67,12 +67,12 @@ fn events_have_their_own_members() {
     );
     server.plan(Fault::EndAtAccept(End::Reset), u64::MAX);
     server.end_all(End::Reset);
-    // What was sent before that might still be answered.
+    // Responses to earlier queries may still arrive.
     program.await_log("connection closed by upstream");
     let socket = UdpSocket::bind("127.0.0.2:0").expect("a free port");
     socket
         .send_to(&query, program.address)
-        .expect("loopback takes it");
+        .expect("loopback accepts datagrams");
     program.await_log("\"event\":\"upstream-down\"");
     let down = event(&program.log(), "upstream-down");
     let upstream = server.address;
@@ -85,14 +85,18 @@ fn events_have_their_own_members() {
     let socket = UdpSocket::bind("127.0.0.3:0").expect("a free port");
     socket
         .send_to(&query, program.address)
-        .expect("loopback takes it");
+        .expect("loopback accepts datagrams");
     program.await_log("\"event\":\"upstream-up\"");
 }
 
 #[test]
-fn what_keeps_it_from_running_is_an_event() {
+fn error_at_the_start_is_an_event() {
     let taken = UdpSocket::bind("127.0.0.1:0").expect("a free port");
-    let port = taken.local_addr().expect("it is bound").port().to_string();
+    let port = taken
+        .local_addr()
+        .expect("the socket is bound")
+        .port()
+        .to_string();
     let child = spawn(
         Command::new(env!("CARGO_BIN_EXE_dotproxy"))
             .args([
@@ -104,7 +108,9 @@ fn what_keeps_it_from_running_is_an_event() {
             ])
             .stderr(Stdio::piped()),
     );
-    let output = child.wait_with_output().expect("it is ours");
+    let output = child
+        .wait_with_output()
+        .expect("the process is a child of this test");
     assert_eq!(output.status.code(), Some(1));
     let log = String::from_utf8(output.stderr).expect("text");
     let failed = event(&log, "failed");

@@ -1,4 +1,4 @@
-//! The text log: each line is one line, whatever text from outside it quotes.
+//! The text log: each event is one line, whatever text from outside the line quotes.
 
 use std::process::{Command, Stdio};
 
@@ -8,7 +8,7 @@ use crate::support::folder::Folder;
 use crate::support::messages::query;
 use crate::support::program::{Program, await_that, spawn};
 
-/// A character that ends a line, steers a terminal, or changes the direction of text.
+/// Returns whether a character ends a line, controls a terminal or changes the direction of text.
 fn is_steering(character: char) -> bool {
     let is_bidi = matches!(character, '\u{61c}' | '\u{200e}' | '\u{200f}')
         || ('\u{202a}'..='\u{202e}').contains(&character)
@@ -16,8 +16,8 @@ fn is_steering(character: char) -> bool {
     character.is_control() || is_bidi || matches!(character, '\u{2028}' | '\u{2029}')
 }
 
-/// Starts the program with arguments that keep it from running. Returns the exit code and what it
-/// wrote to standard error.
+/// Starts the program with arguments that prevent it from running. Returns the exit code and its
+/// standard error.
 fn failed(arguments: &[&str]) -> (Option<i32>, String) {
     let child = spawn(
         Command::new(env!("CARGO_BIN_EXE_dotproxy"))
@@ -26,7 +26,9 @@ fn failed(arguments: &[&str]) -> (Option<i32>, String) {
             .stdout(Stdio::null())
             .stderr(Stdio::piped()),
     );
-    let output = child.wait_with_output().expect("it is ours");
+    let output = child
+        .wait_with_output()
+        .expect("the process is a child of this test");
     let text = String::from_utf8(output.stderr).expect("text");
     (output.status.code(), text)
 }
@@ -49,7 +51,7 @@ fn name_in_a_certificate_stays_within_its_line() {
             format!("--log-format={format}"),
         ]);
         program.ask(&query(1, "www.example", 1, None));
-        await_that("it says why", || {
+        await_that("the log names the reason", || {
             program.log().contains("its certificate is for")
         });
         let log = program.log();
@@ -83,7 +85,7 @@ fn option_value_stays_within_its_line() {
         let (code, text) = failed(&arguments);
         assert!(matches!(code, Some(1 | 2)), "{argument:?}: {code:?}");
         let line = text.strip_suffix('\n').expect("a whole line");
-        // It may have been able to log before it failed.
+        // The program may have logged other lines before the error.
         let last = line.lines().last().expect("a line");
         assert!(last.starts_with("dotproxy: "), "{text:?}");
         assert!(!line.contains("\n2026-01-01"), "{text:?}");
@@ -91,7 +93,7 @@ fn option_value_stays_within_its_line() {
     }
 }
 
-/// Starts the program with `JOURNAL_STREAM` naming this device and inode, in the words of a shell.
+/// Starts the program with `JOURNAL_STREAM` set to this device and inode, as shell expressions.
 fn start_under_journal(stream: &str, arguments: &[String]) -> Program {
     let script = format!("export JOURNAL_STREAM=\"{stream}\"; exec \"$@\"");
     Program::start_in(&script, arguments)
@@ -128,14 +130,14 @@ fn json_lines_for_the_journal_have_priorities_and_their_time() {
     let program = start_under_journal(STDERR, &arguments);
     let log = program.log();
     assert!(log.starts_with("<6>{\"time\":\""), "{log}");
-    // As root without `--user` the program warns.
+    // As root without `--user`, the program logs a warning.
     let is_right =
         |line: &str| ["<4>", "<6>"].contains(&&line[..3]) && line[3..].starts_with("{\"time\":\"");
     assert!(log.lines().all(is_right), "{log}");
 }
 
 #[test]
-fn journal_elsewhere_changes_nothing() {
+fn journal_stream_of_another_file_changes_nothing() {
     let upstream = ["--upstream=127.0.0.1:9".to_owned()];
     for stream in ["$(stat -L -c %d:%i /dev/null)", "1:", "", "x"] {
         let program = start_under_journal(stream, &upstream);
@@ -155,12 +157,14 @@ fn failure_at_the_start_has_a_priority_for_the_journal() {
             .args(["-c", &script, "sh", env!("CARGO_BIN_EXE_dotproxy"), "-p0"])
             .stderr(Stdio::piped()),
     );
-    let output = child.wait_with_output().expect("it is ours");
+    let output = child
+        .wait_with_output()
+        .expect("the process is a child of this test");
     let text = String::from_utf8(output.stderr).expect("text");
     assert!(text.starts_with("<3>dotproxy: --port"), "{text}");
 }
 
-/// The program in front of a server that is well.
+/// Starts the program in front of a healthy server.
 fn started(label: &str, arguments: &[&str]) -> (Program, Faulty, Authority) {
     let authority = Authority::new(label);
     let server = Faulty::start(&authority, 0);
@@ -175,19 +179,19 @@ fn started(label: &str, arguments: &[&str]) -> (Program, Faulty, Authority) {
 #[test]
 fn answered_query_is_a_trace_line_with_client_upstream_and_duration() {
     let (program, server, _authority) = started("trace-lines", &["-v"]);
-    let socket = std::net::UdpSocket::bind("127.0.0.7:0").expect("an address of ours");
-    let client = socket.local_addr().expect("it is bound");
+    let socket = std::net::UdpSocket::bind("127.0.0.7:0").expect("an address of this host");
+    let client = socket.local_addr().expect("the socket is bound");
     let query = query(1, "www.example", 28, None);
     socket
         .send_to(&query, program.address)
-        .expect("loopback takes it");
+        .expect("loopback accepts datagrams");
     socket.recv(&mut [0; 512]).expect("a response");
     program.await_log("TRACE query");
     let log = program.log();
     let line = log
         .lines()
         .find(|line| line.contains("TRACE query"))
-        .expect("it is there");
+        .expect("the log has the line");
     let start = format!(
         "query of {client} over udp: www.example. AAAA: NOERROR (answered), upstream {}, ",
         server.address
@@ -197,7 +201,7 @@ fn answered_query_is_a_trace_line_with_client_upstream_and_duration() {
         .unwrap_or_else(|| panic!("{line:?}: {start:?}"));
     let duration = rest.strip_suffix(" ms").expect("a unit");
     assert!(duration.parse::<f64>().is_ok_and(|ms| ms > 0.0), "{line}");
-    // What is answered here has no upstream.
+    // A query that is answered locally has no upstream.
     program.await_reading();
     program.await_log("localhost. A: NOERROR (answered-here), upstream none, ");
 }
@@ -206,12 +210,12 @@ fn answered_query_is_a_trace_line_with_client_upstream_and_duration() {
 fn trace_lines_come_and_go_with_the_level() {
     let folder = Folder::new("trace-level");
     let file = folder.file("options");
-    std::fs::write(&file, "log-level = info\n").expect("our folder");
+    std::fs::write(&file, "log-level = info\n").expect("the folder of the test is writable");
     let conf = format!("-C{}", file.display());
     let authority = Authority::new("trace-level");
     let server = Faulty::start(&authority, 0);
     let program = Program::start_in(
-        // Without the -v that every other test has.
+        // Without the -v that all other tests have.
         "shift_v() { for a; do shift; [ \"$a\" = -v ] || set -- \"$@\" \"$a\"; done; exec \"$@\"; }; \
          shift_v \"$@\"",
         &[
@@ -222,11 +226,11 @@ fn trace_lines_come_and_go_with_the_level() {
     );
     program.await_reading();
     assert!(!program.log().contains(" query of "), "{}", program.log());
-    std::fs::write(&file, "log-level = trace\n").expect("our folder");
+    std::fs::write(&file, "log-level = trace\n").expect("the folder of the test is writable");
     program.reload();
     program.await_reading();
     program.await_log(" query of ");
-    std::fs::write(&file, "log-level = info\n").expect("our folder");
+    std::fs::write(&file, "log-level = info\n").expect("the folder of the test is writable");
     program.reload();
     let before = program.log().matches(" query of ").count();
     program.await_reading();
@@ -242,7 +246,7 @@ fn answered_query_has_members_in_json() {
     let line = log
         .lines()
         .find(|line| line.contains("\"event\":\"query\""))
-        .expect("it is there");
+        .expect("the log has the line");
     for member in [
         "\"level\":\"trace\"".to_owned(),
         "\"client\":\"127.0.0.1:".to_owned(),

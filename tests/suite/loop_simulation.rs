@@ -1,5 +1,6 @@
-//! The whole loop over a network of chance: real sessions and real TLS, streams in pieces, resets,
-//! latency, resolvers that lie, clients that misbehave, a clock that jumps.
+//! Simulates the whole loop over a random network: real sessions and TLS, fragmented streams,
+//! resets, latency, resolvers that send wrong replies, clients that misbehave, and a clock that
+//! jumps.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -18,11 +19,11 @@ use rustls::version::{TLS12, TLS13};
 use crate::support::certificates::{Authority, Flaw};
 use crate::support::messages::query;
 use crate::support::network::{Fate, Peers, SimNet, StreamId, World};
-use crate::support::peers::{Cast, Kind, Shows, Temper};
+use crate::support::peers::{FaultRates, Kind, ResolverCertificates, SimulatedPeers};
 use crate::support::{Chance, SeedReport, seeds};
 
 #[test]
-fn whatever_happens_every_query_has_one_response_and_all_is_given_back() {
+fn every_query_gets_one_response_and_all_resources_are_released() {
     let mut responses = 0;
     for seed in seeds(1_000) {
         let _report = SeedReport {
@@ -30,8 +31,8 @@ fn whatever_happens_every_query_has_one_response_and_all_is_given_back() {
             seed,
         };
         let mut chance = Chance::new(seed);
-        let tempers = (0..chance.between(1, 3))
-            .map(|_| some_temper(&mut chance))
+        let rates_by_address = (0..chance.between(1, 3))
+            .map(|_| random_fault_rates(&mut chance))
             .collect();
         let lack = if chance.percent(20) {
             chance.between(0, 3_000)
@@ -39,12 +40,12 @@ fn whatever_happens_every_query_has_one_response_and_all_is_given_back() {
             0
         };
         let no_descriptors_for = Duration::from_millis(lack);
-        let plain = chance.percent(40).then(|| some_temper(&mut chance));
+        let plain = chance.percent(40).then(|| random_fault_rates(&mut chance));
         let scene = Scene {
             no_descriptors_for,
             plain,
             is_named: chance.percent(30),
-            ..Scene::new(seed, tempers)
+            ..Scene::new(seed, rates_by_address)
         };
         responses += simulate(scene).responses();
     }
@@ -59,50 +60,50 @@ fn healthy_resolver_leaves_no_query_unanswered() {
             seed,
         };
         let world = simulate(Scene {
-            plain: Some(Temper::HEALTHY),
+            plain: Some(FaultRates::HEALTHY),
             is_named: seed % 2 == 0,
-            ..Scene::new(seed, vec![Temper::HEALTHY])
+            ..Scene::new(seed, vec![FaultRates::HEALTHY])
         });
         assert_eq!(world.errors, 0);
     }
 }
 
 #[test]
-fn datagrams_that_get_lost_cost_hardly_a_query() {
+fn lost_datagrams_fail_few_queries() {
     let (mut answers, mut errors) = (0, 0);
     for seed in seeds(200) {
         let _report = SeedReport {
             test: "loop_simulation",
             seed,
         };
-        let plain = Temper {
+        let plain = FaultRates {
             loses: 3,
-            ..Temper::HEALTHY
+            ..FaultRates::HEALTHY
         };
         let world = simulate(Scene {
             plain: Some(plain),
-            ..Scene::new(seed, vec![Temper::HEALTHY])
+            ..Scene::new(seed, vec![FaultRates::HEALTHY])
         });
         answers += world.answers;
         errors += world.errors;
     }
-    // A query fails when it, or its answer, gets lost three times.
+    // A query fails if it or its answer is lost three times.
     assert!(errors * 1_000 <= answers, "{errors} beside {answers}");
 }
 
 #[test]
-fn resolver_that_ends_every_connection_soon_costs_no_query() {
+fn resolver_with_short_connections_fails_no_query() {
     for seed in seeds(200) {
         let _report = SeedReport {
             test: "loop_simulation",
             seed,
         };
         let lifetime = Chance::new(seed).between(300, 1_500);
-        let temper = Temper {
+        let rates = FaultRates {
             lifetime,
-            ..Temper::HEALTHY
+            ..FaultRates::HEALTHY
         };
-        let world = simulate(Scene::new(seed, vec![temper]));
+        let world = simulate(Scene::new(seed, vec![rates]));
         assert_eq!(world.errors, 0);
     }
 }
@@ -114,31 +115,34 @@ fn impostor_gets_no_query() {
             test: "loop_simulation",
             seed,
         };
-        let temper = Temper {
+        let rates = FaultRates {
             is_impostor: true,
-            ..Temper::HEALTHY
+            ..FaultRates::HEALTHY
         };
-        let world = simulate(Scene::new(seed, vec![temper]));
+        let world = simulate(Scene::new(seed, vec![rates]));
         assert_eq!(world.answers, 0);
     }
 }
 
 #[test]
-fn second_resolver_takes_over_from_one_that_is_not_there() {
+fn second_resolver_replaces_an_unreachable_one() {
     for seed in seeds(100) {
         let _report = SeedReport {
             test: "loop_simulation",
             seed,
         };
-        let absent = Temper {
+        let absent = FaultRates {
             refuses: 100,
-            ..Temper::HEALTHY
+            ..FaultRates::HEALTHY
         };
-        let impostor = Temper {
+        let impostor = FaultRates {
             is_impostor: true,
-            ..Temper::HEALTHY
+            ..FaultRates::HEALTHY
         };
-        let world = simulate(Scene::new(seed, vec![absent, impostor, Temper::HEALTHY]));
+        let world = simulate(Scene::new(
+            seed,
+            vec![absent, impostor, FaultRates::HEALTHY],
+        ));
         assert_eq!(world.errors, 0);
     }
 }
@@ -150,19 +154,22 @@ fn same_seed_gives_the_same_trace() {
             test: "loop_simulation",
             seed,
         };
-        let tempers = || {
+        let rates_by_address = || {
             let mut chance = Chance::new(seed);
-            vec![some_temper(&mut chance), some_temper(&mut chance)]
+            vec![
+                random_fault_rates(&mut chance),
+                random_fault_rates(&mut chance),
+            ]
         };
         assert_eq!(
-            simulate(Scene::new(seed, tempers())).trace,
-            simulate(Scene::new(seed, tempers())).trace
+            simulate(Scene::new(seed, rates_by_address())).trace,
+            simulate(Scene::new(seed, rates_by_address())).trace
         );
     }
 }
 
 #[test]
-fn finishing_answers_what_was_asked() {
+fn shutdown_answers_pending_queries() {
     for seed in seeds(200) {
         let _report = SeedReport {
             test: "loop_simulation",
@@ -170,24 +177,25 @@ fn finishing_answers_what_was_asked() {
         };
         let mut chance = Chance::new(seed);
         let at = Duration::from_millis(chance.between(0, 3_000));
-        let tempers = vec![some_temper(&mut chance)];
+        let rates_by_address = vec![random_fault_rates(&mut chance)];
         let signals = vec![(at, Signal::Report), (at, Signal::Finish)];
         simulate(Scene {
             signals,
-            ..Scene::new(seed, tempers)
+            ..Scene::new(seed, rates_by_address)
         });
     }
 }
 
 #[test]
-fn burst_of_queries_is_not_kept_waiting() {
+fn burst_of_queries_is_not_delayed() {
     let server = SocketAddr::from(([127, 0, 0, 1], 853));
     for queries in [5, 60, 300] {
         let config = configuration(&[server], false, false);
         let patience = config.timeouts.deadline();
-        let tempers = BTreeMap::from([(server, Temper::HEALTHY)]);
+        let rates_by_address = BTreeMap::from([(server, FaultRates::HEALTHY)]);
         let mut world = World::new(Chance::new(7));
-        let mut cast = Cast::new(shows().clone(), patience, tempers);
+        let mut cast =
+            SimulatedPeers::new(resolver_certificates().clone(), patience, rates_by_address);
         let client_side = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 53));
         for _ in 0..queries {
             cast.plan_udp_query(&mut world, client_side, Duration::from_secs(1));
@@ -225,7 +233,7 @@ fn steady_load_of_many_queries_is_batched() {
 #[test]
 fn first_responses_leave_before_the_last_queries_are_read() {
     let server = SocketAddr::from(([127, 0, 0, 1], 853));
-    // Of those that are there at once, the most that are read before a response leaves.
+    // The number of queued datagrams, and the maximum that is read before a response leaves.
     for (queries, most) in [(4, 2), (8, 4), (16, 8), (40, 16)] {
         let config = configuration(&[server], false, false);
         let mut world = World::new(Chance::new(7));
@@ -246,7 +254,7 @@ fn first_responses_leave_before_the_last_queries_are_read() {
 }
 
 #[test]
-fn handshakes_of_clients_come_after_responses_and_one_by_one() {
+fn client_handshakes_run_one_by_one_after_responses() {
     let server = SocketAddr::from(([127, 0, 0, 1], 853));
     let [certificate, key] = authority().server_files();
     let tls_side = SocketAddr::from(([127, 0, 0, 1], 8853));
@@ -264,7 +272,7 @@ fn handshakes_of_clients_come_after_responses_and_one_by_one() {
             world.connect(from, tls_side, Duration::from_millis(500), 60_000)
         })
         .collect();
-    // All say hello at the same time, and a query comes with them.
+    // All clients send their ClientHello at the same time as one query.
     let together = Duration::from_secs(1);
     for stream in &streams {
         world.send(*stream, together, client_hello());
@@ -300,17 +308,19 @@ fn handshakes_of_clients_come_after_responses_and_one_by_one() {
     }
 }
 
-/// The first message of a TLS client.
+/// Returns the first message of a TLS client.
 pub(crate) fn client_hello() -> Vec<u8> {
     let name = "127.0.0.1".try_into().expect("an address");
     let connection = ClientConnection::new(authority().client(), name);
     let mut bytes = Vec::new();
     let mut connection = connection.expect("a configuration");
-    connection.write_tls(&mut bytes).expect("memory has room");
+    connection
+        .write_tls(&mut bytes)
+        .expect("writing to memory cannot fail");
     bytes
 }
 
-/// Clients that do nothing but count their responses.
+/// Clients that only count their responses.
 #[derive(Default)]
 struct Listeners {
     responses: u16,
@@ -335,9 +345,9 @@ fn run_to_the_end<P: Peers>(reactor: &mut Reactor<SimNet<P>>) {
     }
 }
 
-fn some_temper(chance: &mut Chance) -> Temper {
+fn random_fault_rates(chance: &mut Chance) -> FaultRates {
     let mut degree = || *chance.pick(&[0, 0, 0, 1, 10, 50, 100]);
-    Temper {
+    FaultRates {
         refuses: degree(),
         loses: degree(),
         spoils_handshake: degree(),
@@ -349,24 +359,24 @@ fn some_temper(chance: &mut Chance) -> Temper {
     }
 }
 
-/// A world to live through.
+/// The parameters of a simulation.
 struct Scene {
     seed: u64,
-    tempers: Vec<Temper>,
+    rates_by_address: Vec<FaultRates>,
     signals: Vec<(Duration, Signal)>,
     /// The process has no file descriptors left at first.
     no_descriptors_for: Duration,
-    /// A resolver in the clear for names of its own.
-    plain: Option<Temper>,
-    /// The resolvers under TLS are given by host name.
+    /// A plain resolver for its own names.
+    plain: Option<FaultRates>,
+    /// The TLS resolvers are configured by host name.
     is_named: bool,
 }
 
 impl Scene {
-    fn new(seed: u64, tempers: Vec<Temper>) -> Self {
+    fn new(seed: u64, rates_by_address: Vec<FaultRates>) -> Self {
         Self {
             seed,
-            tempers,
+            rates_by_address,
             signals: Vec::new(),
             no_descriptors_for: Duration::ZERO,
             plain: None,
@@ -387,30 +397,38 @@ impl Outcome {
     }
 }
 
-/// Lives through one world: a few seconds of queries, then quiet until nothing is left to happen.
+/// Runs one simulation: a few seconds of queries, then until no event is left.
 fn simulate(scene: Scene) -> Outcome {
     let Scene {
         seed,
-        tempers,
+        rates_by_address,
         signals,
         ..
     } = scene;
-    let servers: Vec<SocketAddr> = (1..=tempers.len())
-        .map(|host| SocketAddr::from(([127, 0, 0, u8::try_from(host).expect("few")], 853)))
+    let servers: Vec<SocketAddr> = (1..=rates_by_address.len())
+        .map(|host| {
+            SocketAddr::from((
+                [127, 0, 0, u8::try_from(host).expect("a small number")],
+                853,
+            ))
+        })
         .collect();
     let config = configuration(&servers, scene.plain.is_some(), scene.is_named);
-    let mut tempers = servers.into_iter().zip(tempers).collect::<BTreeMap<_, _>>();
-    // Nobody proves anything in the clear.
-    let plain = scene.plain.map(|temper| Temper {
+    let mut rates_by_address = servers
+        .into_iter()
+        .zip(rates_by_address)
+        .collect::<BTreeMap<_, _>>();
+    // Plain upstreams have no authentication.
+    let plain = scene.plain.map(|rates| FaultRates {
         is_impostor: false,
-        ..temper
+        ..rates
     });
-    tempers.extend(plain.map(|temper| (PLAIN, temper)));
+    rates_by_address.extend(plain.map(|rates| (PLAIN, rates)));
     let mut world = World::new(Chance::new(seed));
     let lack = scene.no_descriptors_for;
     world.no_descriptors_until = world.now + lack;
     let patience = config.timeouts.deadline() + Duration::from_millis(3);
-    let mut cast = Cast::new(shows().clone(), patience, tempers);
+    let mut cast = SimulatedPeers::new(resolver_certificates().clone(), patience, rates_by_address);
     cast.plain = scene.plain.map(|_| PLAIN);
     cast.bootstrap = scene.is_named.then_some(BOOTSTRAP);
     plan_clients(&mut world, &mut cast, !signals.is_empty());
@@ -432,7 +450,7 @@ fn simulate(scene: Scene) -> Outcome {
         }
     }
     assert_eq!(reactor.proxy().inflight(), 0);
-    assert_eq!(reactor.held(), 0, "octets are held for nobody");
+    assert_eq!(reactor.held(), 0, "buffers are not empty");
     if signals.is_empty() {
         assert_eq!(reactor.proxy().links(), 0, "links are left");
         assert_eq!(reactor.sessions(), listening, "sockets are left");
@@ -484,7 +502,7 @@ pub(crate) fn configured(arguments: &[String]) -> Config {
     }
 }
 
-fn plan_clients(world: &mut World, cast: &mut Cast, for_finish: bool) {
+fn plan_clients(world: &mut World, cast: &mut SimulatedPeers, for_finish: bool) {
     let v4 = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 53));
     let v6 = SocketAddr::from((Ipv6Addr::UNSPECIFIED, 53));
     let some_time = |world: &mut World| Duration::from_micros(world.chance.between(0, 5_000_000));
@@ -521,9 +539,9 @@ fn authority() -> &'static Authority {
     AUTHORITY.get_or_init(|| Authority::new("loop-simulation"))
 }
 
-fn shows() -> &'static Shows {
-    static SHOWS: OnceLock<Shows> = OnceLock::new();
-    SHOWS.get_or_init(|| Shows {
+fn resolver_certificates() -> &'static ResolverCertificates {
+    static RESOLVER_CERTIFICATES: OnceLock<ResolverCertificates> = OnceLock::new();
+    RESOLVER_CERTIFICATES.get_or_init(|| ResolverCertificates {
         right: authority().server(Flaw::None, &[&TLS13, &TLS12]),
         wrong: authority().server(Flaw::WrongName, &[&TLS13, &TLS12]),
     })

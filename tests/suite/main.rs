@@ -1,11 +1,11 @@
-//! The tests of the whole, in one program, so that they are linked once and wait together.
+//! Integration tests, in one program that is linked once and runs them in parallel.
 //!
 //! ```text
 //! cargo test --test suite                     all of them
 //! cargo test --test suite proxy_simulation    those of a module
 //! ```
 
-// The decisions, driven by calls.
+// The query engine, driven by calls.
 mod cache_hit_rate;
 mod cache_scenarios;
 mod freshness_scenarios;
@@ -14,7 +14,7 @@ mod proxy_simulation;
 mod route_scenarios;
 mod upstream_scenarios;
 
-// The loop, over a network in memory.
+// The loop, over a simulated network.
 mod client_limits;
 mod client_rates;
 mod log_lines;
@@ -41,7 +41,7 @@ mod tls_clients;
 mod traces;
 mod upstream_messages;
 
-// The sources.
+// The source text.
 mod tidy;
 
 mod support;

@@ -1,29 +1,32 @@
-//! Upstreams that are odd but common, in simulated time: connections that end after a few answers,
-//! servers without EDNS, replies that cannot be used, one question that fails where others do not.
+//! Scenarios in simulated time of upstreams with common defects: connections that end after a few
+//! answers, servers without EDNS, unusable replies, and one failing question among others that
+//! succeed.
 
 use std::time::Duration;
 
 use dotproxy::base::failure::FailureKind;
 use dotproxy::wire::Rcode;
 
-use crate::support::days::{Defect, Event, GOOD, Manner, Response, World, at, failed, slower_than};
+use crate::support::days::{
+    Behaviour, Defect, Event, GOOD, Response, World, at, failed, slower_than,
+};
 
 const THIRTY: Duration = Duration::from_millis(30);
 
-/// A proxy with these upstreams, the options that each one takes, at 192.0.2.10 and so on.
-fn world(scheme: &str, manners: &[Manner]) -> World {
+/// Returns a proxy with upstreams of these kinds and these options, at 192.0.2.10 and up.
+fn world(scheme: &str, behaviours: &[Behaviour]) -> World {
     let mut arguments = vec!["--policy=ordered".to_owned()];
     let suffix = if scheme == "tls" {
         ""
     } else {
         ",domain=example"
     };
-    for host in (10..).take(manners.len()) {
+    for host in (10..).take(behaviours.len()) {
         arguments.push(format!("-u{scheme}://192.0.2.{host}{suffix}"));
     }
     let mut world = World::started(&arguments);
-    for (host, manner) in (10..).zip(manners) {
-        world.be(host, *manner);
+    for (host, behaviour) in (10..).zip(behaviours) {
+        world.set_behaviour(host, *behaviour);
     }
     world
 }
@@ -34,21 +37,21 @@ fn all(world: &World) -> Vec<&Response> {
 
 fn longest(world: &World) -> Duration {
     let waits = world.responses.iter().map(|response| response.waited);
-    waits.max().expect("there are responses")
+    waits.max().expect("the queries have responses")
 }
 
-// Connections that end after some answers, or take one query at a time.
+// Connections that end after some answers or take one query at a time.
 
 #[test]
 fn queries_behind_a_close_are_sent_again_without_losing_a_try() {
     for scheme in ["tls", "tcp", "udp"] {
         for answers in 1..5 {
             for concurrent in [10, 40] {
-                let manner = Manner::ClosesAfter {
+                let behaviour = Behaviour::ClosesAfter {
                     answers,
                     takes: THIRTY,
                 };
-                let mut world = world(scheme, &[manner]);
+                let mut world = world(scheme, &[behaviour]);
                 world.ask_names("www", 1, 0.0, concurrent, 0.0);
                 world.run("");
                 let case =
@@ -65,13 +68,13 @@ fn upstream_that_limits_connections_and_queries_answers_all() {
     for scheme in ["tls", "tcp", "udp"] {
         for (connections, answers, milliseconds) in [(1, 1, 5), (2, 1, 20), (2, 5, 20), (3, 2, 50)]
         {
-            let manner = Manner::LimitsClients {
+            let behaviour = Behaviour::LimitsClients {
                 connections,
                 answers,
                 takes: Duration::from_millis(milliseconds),
                 stalls: false,
             };
-            let mut world = world(scheme, &[manner]);
+            let mut world = world(scheme, &[behaviour]);
             world.ask_names("www", 1, 0.0, 50, 0.0);
             world.run("");
             let case = format!("{scheme}, {connections} connections, {answers} answers");
@@ -86,13 +89,13 @@ fn upstream_that_limits_connections_and_queries_answers_all() {
 fn upstream_that_stalls_on_pipelined_queries_and_limits_connections_answers_all() {
     for scheme in ["tls", "tcp"] {
         for (answers, queries) in [(5, 10), (5, 50), (6, 100), (20, 100)] {
-            let manner = Manner::LimitsClients {
+            let behaviour = Behaviour::LimitsClients {
                 connections: 2,
                 answers,
                 takes: Duration::from_millis(2),
                 stalls: true,
             };
-            let mut world = world(scheme, &[manner]);
+            let mut world = world(scheme, &[behaviour]);
             world.ask_names("www", 1, 0.0, queries, 0.0);
             world.run("");
             let case = format!("{scheme}, {answers} answers, {queries} queries");
@@ -104,36 +107,36 @@ fn upstream_that_stalls_on_pipelined_queries_and_limits_connections_answers_all(
 #[test]
 fn number_of_queries_that_a_connection_takes_is_learned() {
     for scheme in ["tls", "tcp"] {
-        let manner = Manner::ClosesAfter {
+        let behaviour = Behaviour::ClosesAfter {
             answers: 2,
             takes: THIRTY,
         };
-        let mut world = world(scheme, &[manner]);
+        let mut world = world(scheme, &[behaviour]);
         world.ask_names("www", 1, 0.0, 3_000, 0.01);
         world.run("");
         assert_eq!(failed(&all(&world)), 0);
         let late = all(&world).into_iter().filter(|r| r.asked_at > at(2.0));
         assert_eq!(slower_than(&late.collect::<Vec<_>>(), 0.3), 0);
-        // Only queries that teach how many a connection takes are sent more than once.
+        // Only queries that measure the limit of a connection are sent more than once.
         assert!(world.sent_to(10) < 3_100, "{}", world.sent_to(10));
     }
 }
 
 #[test]
-fn load_is_carried_by_connections_of_one_query_each() {
+fn one_query_per_connection_carries_the_load() {
     for scheme in ["tls", "tcp", "udp"] {
-        let manners = [
-            Manner::ClosesAfter {
+        let behaviours = [
+            Behaviour::ClosesAfter {
                 answers: 1,
                 takes: THIRTY,
             },
-            Manner::DropsPipelined {
+            Behaviour::DropsPipelined {
                 takes: THIRTY,
                 reads: usize::MAX,
             },
         ];
-        for manner in manners {
-            let mut world = world(scheme, &[manner]);
+        for behaviour in behaviours {
+            let mut world = world(scheme, &[behaviour]);
             world.ask_names("www", 1, 0.0, 3_000, 0.01);
             world.run("");
             let failed = all(&world).into_iter().filter(|r| !r.is_answer());
@@ -147,8 +150,8 @@ fn load_is_carried_by_connections_of_one_query_each() {
 }
 
 #[test]
-fn query_that_makes_its_upstream_close_does_not_go_on_until_the_deadline() {
-    let mut world = world("tls", &[Manner::Closes]);
+fn query_that_makes_the_upstream_close_fails_before_its_deadline() {
+    let mut world = world("tls", &[Behaviour::Closes]);
     world.ask("www.example", 10.0, 0.0, 2.0);
     let responses = world.run("www.example");
     assert_eq!(failed(&responses), responses.len());
@@ -159,13 +162,13 @@ fn query_that_makes_its_upstream_close_does_not_go_on_until_the_deadline() {
 fn pipelined_queries_that_are_dropped_are_asked_one_at_a_time() {
     for scheme in ["tls", "tcp"] {
         for (queries, reads, limit) in [(10, usize::MAX, 1.5), (50, 20, 4.5), (60, 12, 4.5)] {
-            let manner = Manner::DropsPipelined {
+            let behaviour = Behaviour::DropsPipelined {
                 takes: THIRTY,
                 reads,
             };
-            let mut world = world(scheme, &[manner]);
+            let mut world = world(scheme, &[behaviour]);
             world.ask_names("www", 1, 0.0, queries, 0.0);
-            // A little later, when the server is known.
+            // The second burst comes when the proxy has learned the behaviour of the server.
             world.ask_names("late", 1, 6.0, 10, 0.0);
             world.run("");
             assert_eq!(failed(&all(&world)), 0, "{scheme}, {queries}, {reads}");
@@ -179,7 +182,7 @@ fn pipelined_queries_that_are_dropped_are_asked_one_at_a_time() {
 
 #[test]
 fn one_slow_name_is_no_sign_of_dropped_queries() {
-    let slow = Manner::Answers {
+    let slow = Behaviour::Answers {
         slow: Some(Duration::from_millis(1_200)),
     };
     let mut world = world("tls", &[slow]);
@@ -210,21 +213,21 @@ fn names_that_are_never_answered_do_not_stop_the_others() {
 }
 
 #[test]
-fn keepalive_of_zero_ends_a_connection_and_no_query() {
+fn keepalive_of_zero_closes_the_connection_and_fails_no_query() {
     for scheme in ["tls", "tcp"] {
-        let mut world = world(scheme, &[Manner::EndsKeepalive]);
+        let mut world = world(scheme, &[Behaviour::EndsKeepalive]);
         world.ask_names("www", 1, 0.0, 3, 0.0);
         world.ask_names("late", 1, 1.0, 5, 1.0);
         world.run("");
         assert_eq!(failed(&all(&world)), 0);
-        // Each of the later queries finds no connection.
+        // Each of the later queries has to open a connection.
         let late = all(&world).into_iter().filter(|r| r.asked_at > at(0.5));
         assert_eq!(slower_than(&late.collect::<Vec<_>>(), 0.045), 5, "{scheme}");
         assert_eq!(world.proxy.counters().failure(FailureKind::Closed), 0);
     }
 }
 
-// Replies that cannot be used.
+// Unusable replies.
 
 #[test]
 fn error_without_a_question_section_is_an_error_at_once() {
@@ -236,7 +239,7 @@ fn error_without_a_question_section_is_an_error_at_once() {
             Rcode::FORMERR,
         ] {
             for defect in [Defect::HeaderOnly(rcode), Defect::QuestionMissing(rcode)] {
-                let mut single = world(scheme, &[Manner::Defective(defect)]);
+                let mut single = world(scheme, &[Behaviour::Defective(defect)]);
                 single.ask("www.example", 1.0, 0.0, 1.0);
                 single.run("");
                 assert!(
@@ -245,7 +248,7 @@ fn error_without_a_question_section_is_an_error_at_once() {
                 );
                 assert_eq!(single.responses[0].rcode, rcode, "{scheme}: {defect:?}");
 
-                let mut two = world(scheme, &[Manner::Defective(defect), GOOD]);
+                let mut two = world(scheme, &[Behaviour::Defective(defect), GOOD]);
                 two.ask("www.example", 1.0, 0.0, 1.0);
                 two.run("");
                 assert_eq!(failed(&all(&two)), 0, "{scheme}: {defect:?}");
@@ -262,7 +265,7 @@ fn error_without_a_question_section_is_an_error_at_once() {
 fn malformed_reply_on_a_connection_fails_the_attempt_once() {
     for scheme in ["tls", "tcp"] {
         for defect in Defect::MALFORMED {
-            let mut single = world(scheme, &[Manner::Defective(defect)]);
+            let mut single = world(scheme, &[Behaviour::Defective(defect)]);
             single.ask("www.example", 1.0, 0.0, 1.0);
             single.run("");
             let response = &single.responses[0];
@@ -274,7 +277,7 @@ fn malformed_reply_on_a_connection_fails_the_attempt_once() {
                 single.sent_to(10)
             );
 
-            let mut two = world(scheme, &[Manner::Defective(defect), GOOD]);
+            let mut two = world(scheme, &[Behaviour::Defective(defect), GOOD]);
             two.ask_names("www", 1, 0.0, 20, 0.5);
             two.run("");
             assert_eq!(failed(&all(&two)), 0, "{defect:?}");
@@ -287,7 +290,7 @@ fn malformed_reply_on_a_connection_fails_the_attempt_once() {
 #[test]
 fn malformed_reply_to_one_name_leaves_the_upstream_first() {
     for defect in Defect::MALFORMED {
-        let mut world = world("tls", &[Manner::DefectiveForBad(defect), GOOD]);
+        let mut world = world("tls", &[Behaviour::DefectiveForBad(defect), GOOD]);
         world.ask_names("bad", 1, 0.0, 20, 1.0);
         world.ask_names("www", 1, 0.1, 200, 0.1);
         world.run("");
@@ -299,9 +302,9 @@ fn malformed_reply_to_one_name_leaves_the_upstream_first() {
 }
 
 #[test]
-fn malformed_datagram_is_dropped_and_the_right_one_awaited() {
+fn malformed_datagram_is_dropped_and_does_not_end_the_query() {
     for defect in Defect::MALFORMED {
-        let mut world = world("udp", &[Manner::DefectiveFirst(defect)]);
+        let mut world = world("udp", &[Behaviour::DefectiveFirst(defect)]);
         world.ask("www.example", 10.0, 0.0, 1.0);
         world.run("");
         assert_eq!(failed(&all(&world)), 0, "{defect:?}");
@@ -310,9 +313,9 @@ fn malformed_datagram_is_dropped_and_the_right_one_awaited() {
 }
 
 #[test]
-fn truncated_answer_on_a_connection_is_asked_of_another_upstream() {
+fn answer_truncated_over_tcp_is_retried_on_another_upstream() {
     for scheme in ["tls", "tcp"] {
-        let defective = Manner::Defective(Defect::TruncatedOnStream);
+        let defective = Behaviour::Defective(Defect::TruncatedOnStream);
         let mut world = world(scheme, &[defective, GOOD]);
         world.ask("www.example", 10.0, 0.0, 1.0);
         let responses = world.run("www.example");
@@ -322,13 +325,13 @@ fn truncated_answer_on_a_connection_is_asked_of_another_upstream() {
     }
 }
 
-// One question that fails.
+// One failing question.
 
-/// How many queries for names that the first upstream answers went to the second one.
-fn strays(world: &World, stem: &str) -> usize {
-    let strays = world.questions.iter();
+/// Returns the number of queries to the second upstream for names that the first upstream answers.
+fn queries_to_second(world: &World, stem: &str) -> usize {
+    let queries_to_second = world.questions.iter();
     let is_stray = |(host, question): &&(u8, String)| *host == 11 && question.starts_with(stem);
-    strays.filter(is_stray).count()
+    queries_to_second.filter(is_stray).count()
 }
 
 #[test]
@@ -340,16 +343,16 @@ fn type_that_the_first_upstream_refuses_moves_no_other_query() {
         Rcode::FORMERR,
     ] {
         for policy in ["ordered", "fastest"] {
-            let first = Manner::SaysOfType(65, rcode);
+            let first = Behaviour::SaysOfType(65, rcode);
             let arguments = [
                 "-u192.0.2.10",
                 "-u192.0.2.11",
                 &format!("--policy={policy}"),
             ];
             let mut world = World::started(&arguments);
-            world.be(10, first);
-            world.be(11, Manner::Takes(Duration::from_millis(60)));
-            // A browser asks for three types of each name at once.
+            world.set_behaviour(10, first);
+            world.set_behaviour(11, Behaviour::Takes(Duration::from_millis(60)));
+            // A browser queries three types of each name at once.
             for rr_type in [65, 1, 28] {
                 world.ask_names("www", rr_type, 0.0, 100, 0.1);
             }
@@ -369,7 +372,7 @@ fn type_that_the_first_upstream_refuses_moves_no_other_query() {
 
 #[test]
 fn name_that_the_first_upstream_cannot_resolve_moves_no_other_query() {
-    let mut world = world("tls", &[Manner::SaysOfBad(Rcode::SERVFAIL), GOOD]);
+    let mut world = world("tls", &[Behaviour::SaysOfBad(Rcode::SERVFAIL), GOOD]);
     for rr_type in [1, 28, 65] {
         world.ask_names("bad", rr_type, 0.0, 1, 0.0);
         world.plan(at(5.0), Event::QueryOfType("bad.example", rr_type));
@@ -377,13 +380,13 @@ fn name_that_the_first_upstream_cannot_resolve_moves_no_other_query() {
     world.ask_names("www", 1, 0.05, 200, 0.05);
     world.run("");
     assert_eq!(failed(&all(&world)), 0);
-    assert_eq!(strays(&world, "www"), 0);
+    assert_eq!(queries_to_second(&world, "www"), 0);
 }
 
 #[test]
 fn upstream_that_fails_several_questions_in_a_row_is_left() {
     for rcode in [Rcode::REFUSED, Rcode::SERVFAIL, Rcode::NOTIMP] {
-        let mut world = world("tls", &[Manner::Says(rcode), GOOD]);
+        let mut world = world("tls", &[Behaviour::Says(rcode), GOOD]);
         world.ask_names("www", 1, 0.0, 400, 0.05);
         world.run("");
         assert_eq!(failed(&all(&world)), 0);
@@ -397,11 +400,11 @@ fn upstream_that_fails_several_questions_in_a_row_is_left() {
 fn upstream_without_edns_is_asked_without_it() {
     for scheme in ["tls", "tcp", "udp"] {
         for is_bare in [true, false] {
-            let mut world = world(scheme, &[Manner::NoEdns { is_bare }]);
+            let mut world = world(scheme, &[Behaviour::NoEdns { is_bare }]);
             world.ask_names("plain", 1, 0.0, 20, 1.0);
             world.run("");
             assert_eq!(failed(&all(&world)), 0, "{scheme}, {is_bare}");
-            // The first query teaches it.
+            // The first query detects the missing EDNS support.
             assert_eq!(world.sent_to(10), 21, "{scheme}, {is_bare}");
         }
     }
@@ -409,7 +412,7 @@ fn upstream_without_edns_is_asked_without_it() {
 
 #[test]
 fn client_that_asks_for_dnssec_records_needs_edns() {
-    let mut world = world("tls", &[Manner::NoEdns { is_bare: false }]);
+    let mut world = world("tls", &[Behaviour::NoEdns { is_bare: false }]);
     world.ask_names("www", 1, 0.0, 5, 1.0);
     world.run("");
     assert!(
@@ -424,7 +427,7 @@ fn client_that_asks_for_dnssec_records_needs_edns() {
 fn upstream_that_refuses_options_is_asked_without_them() {
     for has_opt in [true, false] {
         for stem in ["plain", "www"] {
-            let mut world = world("tls", &[Manner::NoOptions { has_opt }]);
+            let mut world = world("tls", &[Behaviour::NoOptions { has_opt }]);
             world.ask_names(stem, 1, 0.0, 20, 1.0);
             world.run("");
             assert_eq!(failed(&all(&world)), 0, "{stem}, {has_opt}");
@@ -435,17 +438,17 @@ fn upstream_that_refuses_options_is_asked_without_them() {
 
 #[test]
 fn edns_is_tried_again_after_some_time() {
-    let mut world = world("udp", &[Manner::NoEdns { is_bare: true }]);
+    let mut world = world("udp", &[Behaviour::NoEdns { is_bare: true }]);
     world.ask_names("plain", 1, 0.0, 4, 600.0);
     world.run("");
     assert_eq!(failed(&all(&world)), 0);
-    // At 0 and at 1200 seconds.
+    // The upstream is tried with EDNS at 0 and at 1200 seconds.
     assert_eq!(world.sent_to(10), 4 + 2);
 }
 
 #[test]
 fn formerr_of_a_server_that_knows_edns_is_the_answer() {
-    let mut world = world("udp", &[Manner::Says(Rcode::FORMERR)]);
+    let mut world = world("udp", &[Behaviour::Says(Rcode::FORMERR)]);
     world.ask_names("plain", 1, 0.0, 5, 1.0);
     world.run("");
     assert!(
@@ -454,7 +457,7 @@ fn formerr_of_a_server_that_knows_edns_is_the_answer() {
             .iter()
             .all(|response| response.rcode == Rcode::FORMERR)
     );
-    // Each is asked once more without OPT, since some servers echo the OPT of a query.
+    // Each query is repeated once without OPT, since some servers echo the OPT of a query.
     assert_eq!(world.sent_to(10), 10);
 }
 
@@ -463,7 +466,7 @@ fn upstream_that_loses_edns_is_asked_without_it_at_once() {
     for scheme in ["tls", "tcp", "udp"] {
         let mut world = world(scheme, &[GOOD]);
         world.ask_names("plain", 1, 0.0, 40, 1.0);
-        world.turn(10, 10.5, Manner::NoEdns { is_bare: false });
+        world.turn(10, 10.5, Behaviour::NoEdns { is_bare: false });
         world.run("");
         assert_eq!(failed(&all(&world)), 0, "{scheme}");
     }
@@ -471,25 +474,25 @@ fn upstream_that_loses_edns_is_asked_without_it_at_once() {
 
 // Bootstrap.
 
-fn named(bootstrap: &[Manner]) -> World {
+fn named(bootstrap: &[Behaviour]) -> World {
     let mut arguments = vec!["-utls://dns.example".to_owned()];
     for host in (53..).take(bootstrap.len()) {
         arguments.push(format!("-b192.0.2.{host}"));
     }
     let mut world = World::started(&arguments);
-    world.be(1, GOOD);
-    for (host, manner) in (53..).zip(bootstrap) {
-        world.be(host, *manner);
+    world.set_behaviour(1, GOOD);
+    for (host, behaviour) in (53..).zip(bootstrap) {
+        world.set_behaviour(host, *behaviour);
     }
-    world.live_at(&["192.0.2.1"]);
+    world.set_addresses(&["192.0.2.1"]);
     world
 }
 
 #[test]
 fn bootstrap_uses_tcp_where_datagrams_are_lost() {
     for servers in [
-        &[Manner::KnowsOnStreams][..],
-        &[Manner::KnowsOnStreams, Manner::Hole],
+        &[Behaviour::ResolvesOnStreams][..],
+        &[Behaviour::ResolvesOnStreams, Behaviour::DropsPackets],
     ] {
         let mut world = named(servers);
         world.ask_names("www", 1, 0.0, 20, 1.0);
@@ -501,7 +504,7 @@ fn bootstrap_uses_tcp_where_datagrams_are_lost() {
 
 #[test]
 fn bootstrap_uses_a_server_without_edns() {
-    let mut world = named(&[Manner::KnowsWithoutEdns]);
+    let mut world = named(&[Behaviour::ResolvesWithoutEdns]);
     world.ask_names("www", 1, 0.0, 20, 1.0);
     world.run("");
     assert_eq!(failed(&all(&world)), 0);
@@ -510,22 +513,22 @@ fn bootstrap_uses_a_server_without_edns() {
 
 #[test]
 fn upstream_whose_datagrams_are_lost_is_asked_on_connections() {
-    let mut world = world("udp", &[Manner::StreamsOnly]);
+    let mut world = world("udp", &[Behaviour::StreamsOnly]);
     world.ask_names("www", 1, 0.0, 100, 1.0);
     world.run("");
     assert_eq!(failed(&all(&world)), 0);
     let slow = slower_than(&all(&world), 0.2);
-    // One query a minute finds out.
+    // One query per minute detects the lost datagrams.
     assert!(slow <= 8, "{slow}");
 }
 
 #[test]
 fn rejected_datagrams_are_followed_by_connections() {
-    let mut bootstrap = named(&[Manner::RejectsDatagrams]);
+    let mut bootstrap = named(&[Behaviour::RejectsDatagrams]);
     bootstrap.ask_names("www", 1, 0.0, 20, 1.0);
     bootstrap.run("");
     assert_eq!(failed(&all(&bootstrap)), 0);
-    let mut world = world("udp", &[Manner::RejectsDatagrams]);
+    let mut world = world("udp", &[Behaviour::RejectsDatagrams]);
     world.ask_names("www", 1, 0.0, 100, 1.0);
     world.run("");
     assert_eq!(failed(&all(&world)), 0);
@@ -538,8 +541,8 @@ fn rejected_datagrams_are_followed_by_connections() {
 fn one_slow_name_is_no_outage() {
     for scheme in ["tls", "tcp", "udp"] {
         for slow in [None, Some(Duration::from_millis(4_500))] {
-            let mut world = world(scheme, &[Manner::Answers { slow }]);
-            // On a quiet network, and last of several queries.
+            let mut world = world(scheme, &[Behaviour::Answers { slow }]);
+            // On a quiet network, and as the last of several queries.
             world.ask("slow.example", 0.1, 0.0, 60.0);
             world.ask("www.example", 0.1, 59.0, 60.0);
             world.plan(at(100.0), Event::Query("www.example"));
@@ -552,10 +555,10 @@ fn one_slow_name_is_no_outage() {
 }
 
 #[test]
-fn slow_name_that_others_wait_behind_is_no_outage() {
+fn slow_name_that_delays_other_queries_is_no_outage() {
     for scheme in ["tls", "tcp"] {
         let takes = Duration::from_secs(3);
-        let mut world = world(scheme, &[Manner::InOrder { slow: takes }]);
+        let mut world = world(scheme, &[Behaviour::InOrder { slow: takes }]);
         world.ask("www.example", 1.0, 0.0, 1.0);
         world.ask("slow.example", 0.1, 5.0, 65.0);
         world.run("");
@@ -568,7 +571,7 @@ fn slow_name_that_others_wait_behind_is_no_outage() {
 #[test]
 fn upstream_that_answers_nothing_is_an_outage() {
     for scheme in ["tls", "tcp", "udp"] {
-        let mut world = world(scheme, &[Manner::Mute]);
+        let mut world = world(scheme, &[Behaviour::NeverAnswers]);
         world.ask("www.example", 1.0, 0.0, 1.0);
         world.run("");
         let stalled = world.proxy.counters().failure(FailureKind::Stalled);
@@ -581,7 +584,7 @@ fn upstream_that_answers_nothing_is_an_outage() {
 #[test]
 fn forwarding_loop_is_found_and_ends() {
     for scheme in ["tls", "tcp", "udp"] {
-        let mut world = world(scheme, &[Manner::Loops]);
+        let mut world = world(scheme, &[Behaviour::Loops]);
         world.ask_names("www", 1, 0.0, 1, 0.0);
         world.ask_names("late", 1, 5.0, 10, 1.0);
         world.run("");
@@ -602,7 +605,8 @@ fn forwarding_loop_is_found_and_ends() {
             asked[0].waited
         );
         assert_eq!(slower_than(&asked[1..], 0.1), 0, "{scheme}");
-        // Without a cache no two queries are one, so that each goes round until the loop is found.
+        // Without a cache no queries are coalesced, so each query circulates until the loop is
+        // detected.
         assert!(world.sent_to(10) < 400, "{scheme}: {}", world.sent_to(10));
         let loops = world.proxy.counters().failure(FailureKind::Loop);
         assert!(loops > 0, "{scheme}");
@@ -611,7 +615,7 @@ fn forwarding_loop_is_found_and_ends() {
 
 #[test]
 fn loop_of_one_upstream_leaves_the_other() {
-    let mut world = world("tls", &[Manner::Loops, GOOD]);
+    let mut world = world("tls", &[Behaviour::Loops, GOOD]);
     world.ask_names("www", 1, 0.0, 60, 1.0);
     world.run("");
     let asked = world
@@ -628,7 +632,7 @@ fn forwarding_loop_costs_few_queries() {
     for scheme in ["tls", "tcp", "udp"] {
         let upstream = format!("-u{scheme}://192.0.2.10,domain=example");
         let mut world = World::started(&[upstream.as_str(), "--cache-size=1m"]);
-        world.be(10, Manner::Loops);
+        world.set_behaviour(10, Behaviour::Loops);
         world.ask("www.example", 1.0, 0.0, 60.0);
         world.run("");
         assert!(world.sent_to(10) < 40, "{scheme}: {}", world.sent_to(10));

@@ -1,5 +1,5 @@
-//! What comes from where it should not: answers of others, ids of others, and records that nobody
-//! asked for are of no use to whoever sends them.
+//! Off-path and cross-query attacks: replies on another link, with another id, or with unrequested
+//! records are dropped.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -19,7 +19,7 @@ struct Scene {
     now: Instant,
 }
 
-/// What the proxy wants done.
+/// The output of the proxy.
 #[derive(Default)]
 struct Wanted {
     /// Responses, with the ports of the clients.
@@ -81,7 +81,7 @@ impl Scene {
         self.collect(outbox)
     }
 
-    fn hear(&mut self, link: LinkKey, reply: &[u8]) -> Wanted {
+    fn receive_reply(&mut self, link: LinkKey, reply: &[u8]) -> Wanted {
         let mut outbox = Outbox::default();
         let (proxy, now) = (&mut self.proxy, self.now);
         proxy.handle_reply(link, reply, now, &mut outbox);
@@ -94,8 +94,8 @@ impl Scene {
 }
 
 #[test]
-fn answer_on_another_link_is_nobodys() {
-    // Each domain has an upstream to itself.
+fn reply_on_another_link_is_dropped() {
+    // Each domain has its own upstream.
     let mut scene = Scene::new(&["-u192.0.2.1,domain=a", "-u192.0.2.2,domain=b"]);
     let (first, second) = (query(1, "www.a", 1, None), query(2, "www.b", 1, None));
     let [(link_a, sent_a)] = &scene.ask(1, &first).queries[..] else {
@@ -106,17 +106,22 @@ fn answer_on_another_link_is_nobodys() {
     };
     assert_ne!(link_a, link_b);
     for (link, forged) in [(*link_b, sent_a), (*link_a, sent_b)] {
-        // It knows id and question of what the other one was asked.
-        assert!(scene.hear(link, &reply(forged, 1)).responses.is_empty());
+        // The attacker has the id and the question of a query on the other link.
+        assert!(
+            scene
+                .receive_reply(link, &reply(forged, 1))
+                .responses
+                .is_empty()
+        );
     }
-    let right = scene.hear(*link_a, &reply(sent_a, 1)).responses;
+    let right = scene.receive_reply(*link_a, &reply(sent_a, 1)).responses;
     assert!(right[0].0 == 1 && check_response(&first, &right[0].1));
     let ids = scene.discarded(Discard::UnknownId) + scene.discarded(Discard::Mismatch);
     assert_eq!(ids, 2);
 }
 
 #[test]
-fn answer_to_another_question_is_for_nobody() {
+fn reply_to_another_question_is_dropped() {
     let mut scene = Scene::new(&["-u192.0.2.1"]);
     let (first, second) = (
         query(1, "one.example", 1, None),
@@ -127,7 +132,7 @@ fn answer_to_another_question_is_for_nobody() {
     let ((link, sent_first), (_, sent_second)) = (&sent_first[0], &sent_second[0]);
     let mut forged = reply(sent_second, 1);
     forged[..2].copy_from_slice(&sent_first[..2]);
-    assert!(scene.hear(*link, &forged).responses.is_empty());
+    assert!(scene.receive_reply(*link, &forged).responses.is_empty());
     assert_eq!(scene.discarded(Discard::Mismatch), 1);
     for id in 0..=u16::MAX {
         let is_in_use = [sent_first, sent_second]
@@ -135,25 +140,25 @@ fn answer_to_another_question_is_for_nobody() {
             .any(|sent| sent[..2] == id.to_be_bytes());
         if !is_in_use {
             forged[..2].copy_from_slice(&id.to_be_bytes());
-            assert!(scene.hear(*link, &forged).responses.is_empty());
+            assert!(scene.receive_reply(*link, &forged).responses.is_empty());
         }
     }
     assert_eq!(scene.discarded(Discard::UnknownId), 65_534);
-    // Both wait as before, and each has its own.
+    // Both queries are still outstanding, and each gets its own answer.
     for (port, query, sent) in [(2, &second, sent_second), (1, &first, sent_first)] {
-        let responses = scene.hear(*link, &reply(sent, 1)).responses;
+        let responses = scene.receive_reply(*link, &reply(sent, 1)).responses;
         assert_eq!(responses.len(), 1);
         assert!(responses[0].0 == port && check_response(query, &responses[0].1));
     }
 }
 
 #[test]
-fn records_that_come_along_are_known_for_no_other_name() {
+fn unrequested_records_are_not_cached() {
     let mut scene = Scene::new(&["-u192.0.2.1"]);
     let asked = query(1, "www.example", 1, None);
     let sent = scene.ask(1, &asked).queries;
     let (link, sent) = &sent[0];
-    // The answer, and behind it in each section an address for a name that was not asked for.
+    // An answer that carries in each section an address record of another name.
     let mut poisoned = reply(sent, 1);
     let bank = b"\x04bank\x07example\x00\x00\x01\x00\x01\x00\x01\x51\x80\x00\x04\x0a\x00\x00\x06";
     let mut windows = poisoned.windows(3);
@@ -164,15 +169,17 @@ fn records_that_come_along_are_known_for_no_other_name() {
     for section in [7, 9, 11] {
         poisoned[section] += 1;
     }
-    let header = Message::parse(&poisoned).expect("whole").header();
+    let header = Message::parse(&poisoned)
+        .expect("a well-formed message")
+        .header();
     let counts = [header.answers, header.authorities, header.additionals];
     assert_eq!(counts, [2, 1, 2]);
-    let responses = scene.hear(*link, &poisoned).responses;
+    let responses = scene.receive_reply(*link, &poisoned).responses;
     assert_eq!(responses.len(), 1);
     let wanted = scene.ask(2, &query(2, "bank.example", 1, None));
     assert!(wanted.responses.is_empty());
     assert_eq!(wanted.queries.len(), 1, "upstream is asked");
-    // The name that was asked for is known.
+    // The requested name is cached.
     assert_eq!(
         scene
             .ask(3, &query(3, "WWW.example", 1, None))
@@ -183,25 +190,25 @@ fn records_that_come_along_are_known_for_no_other_name() {
 }
 
 #[test]
-fn answer_has_the_letters_of_who_asked() {
+fn response_has_the_letter_case_of_the_query() {
     let mut scene = Scene::new(&["-u192.0.2.1"]);
     let odd = query(1, "wWw.eXample", 1, None);
     let (link, sent) = scene.ask(1, &odd).queries.remove(0);
-    // They go upstream as they are, and one that changes them is believed all the same.
+    // The query keeps its letter case upstream; a reply with another letter case is accepted.
     let sent_question = Message::parse(&sent)
-        .expect("whole")
+        .expect("a well-formed message")
         .question()
         .map(|q| q.as_bytes().to_vec());
     let asked_question = Message::parse(&odd)
-        .expect("whole")
+        .expect("a well-formed message")
         .question()
         .map(|q| q.as_bytes().to_vec());
     assert_eq!(sent_question, asked_question);
     let plain = query(1, "www.example", 1, None);
-    let end = 12 + sent_question.expect("one").len();
+    let end = 12 + sent_question.expect("the query has a question").len();
     let mut lowered = sent.clone();
     lowered[12..end].make_ascii_lowercase();
-    let responses = scene.hear(link, &reply(&lowered, 1)).responses;
+    let responses = scene.receive_reply(link, &reply(&lowered, 1)).responses;
     assert!(check_response(&odd, &responses[0].1));
     let responses = scene.ask(2, &plain).responses;
     assert!(check_response(&plain, &responses[0].1));

@@ -1,4 +1,4 @@
-//! Upstreams that are known by their keys: who is believed, and that nobody else sees a query.
+//! Pinned upstreams: only a server with a pinned key receives a query.
 
 use std::sync::atomic::Ordering;
 
@@ -18,7 +18,7 @@ struct Scene {
 }
 
 impl Scene {
-    /// `settings` are those of the upstream.
+    /// Starts the proxy with these settings of the upstream.
     fn new(authority: &Authority, flaw: Flaw, settings: &[&str]) -> Self {
         let server = Faulty::start(authority, 0);
         if flaw != Flaw::None {
@@ -31,7 +31,7 @@ impl Scene {
         Self { program, server }
     }
 
-    /// Whether a query is answered; if not, that the server has not seen it.
+    /// Returns whether a query is answered. If not, checks that the server has not received it.
     fn is_trusted(&self) -> bool {
         let query = query(1, "secret.example", 1, None);
         let response = self.program.ask(&query).expect("a response");
@@ -49,13 +49,13 @@ fn pin(pin: Pin) -> String {
     format!("pin-sha256={pin}")
 }
 
-/// A pin of nobody.
+/// A pin that matches no key.
 fn other() -> String {
     pin(Pin([7; 32]))
 }
 
 #[test]
-fn pinned_key_is_asked_for_besides_chain_and_name() {
+fn pin_is_required_besides_chain_and_name() {
     let authority = Authority::new("pins-besides");
     let (own, its_authority) = (pin(authority.server_pin()), pin(authority.pin()));
     let none = Flaw::None;
@@ -68,14 +68,14 @@ fn pinned_key_is_asked_for_besides_chain_and_name() {
     }
     let scene = Scene::new(&authority, none, &[&other()]);
     assert!(!scene.is_trusted());
-    // What to do about it.
+    // The log names the pin of the server.
     scene
         .program
         .await_log(&format!("no pin is right; that of its key is {own}"));
 }
 
 #[test]
-fn pinned_key_may_be_all_that_is_asked_for() {
+fn pin_only_accepts_an_unknown_authority() {
     let authority = Authority::new("pins-only");
     let (own, its_authority) = (pin(authority.server_pin()), pin(authority.pin()));
     let only = "pin-only";
@@ -84,12 +84,12 @@ fn pinned_key_may_be_all_that_is_asked_for() {
         assert!(is_trusted(flaw, &own));
         assert!(!is_trusted(flaw, &other()));
     }
-    // Nobody has verified that it vouches for the server.
+    // With `pin-only`, no chain vouches for the authority's key.
     assert!(!is_trusted(Flaw::None, &its_authority));
 }
 
 #[test]
-fn key_that_is_not_pinned_may_be_told_and_be_right() {
+fn pin_report_logs_a_mismatch_and_accepts_the_server() {
     let authority = Authority::new("pins-report");
     let report = "pin-report";
     let scene = Scene::new(&authority, Flaw::None, &[&other(), report]);
@@ -111,13 +111,14 @@ fn key_that_is_not_pinned_may_be_told_and_be_right() {
 }
 
 #[test]
-fn pin_of_a_farther_authority_is_right_where_a_nearer_one_is_trusted() {
+fn pin_of_a_cross_signing_authority_matches() {
     let [near, far] = ["near", "far"].map(|which| Authority::new(&format!("pins-{which}")));
     let folder = Folder::new("pins-cross");
     let ca_file = folder.file("ca.pem");
-    let both = [&near, &far]
-        .map(|authority| std::fs::read_to_string(&authority.ca_file).expect("a file of ours"));
-    std::fs::write(&ca_file, both.concat()).expect("a folder of ours");
+    let both = [&near, &far].map(|authority| {
+        std::fs::read_to_string(&authority.ca_file).expect("the test owns the file")
+    });
+    std::fs::write(&ca_file, both.concat()).expect("the folder of the test is writable");
     for (pinned, is_right) in [
         (near.server_pin(), true),
         (near.pin(), true),

@@ -1,7 +1,7 @@
-//! The proxy's decisions against a world of chance: clients that ask anything, upstreams that
-//! answer, lie, stall and hang up, time that creeps and jumps.
+//! Simulates the query engine against random events: clients with arbitrary queries, upstreams that
+//! answer, send wrong replies, stall or close, and time that advances or jumps.
 //!
-//! What must hold whatever happens is checked at every step. The same seed gives the same world.
+//! The invariants are checked at every step. A seed determines the whole run.
 
 use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -21,14 +21,14 @@ use crate::support::{Chance, SeedReport, seeds};
 
 const STEPS: usize = 1_500;
 
-/// Whom to ask for the addresses of `dns.example`.
+/// The server that resolves `dns.example`.
 const BOOTSTRAP: &str = "192.0.2.53:53";
 
-/// Who alone is asked for names below `corp.example`.
+/// The only upstream for names below `corp.example`.
 const CORP: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 10));
 
 #[test]
-fn whatever_happens_every_query_ends_once_and_rightly() {
+fn every_query_ends_once_with_a_valid_response() {
     for seed in seeds(1_000) {
         let _report = SeedReport {
             test: "proxy_simulation",
@@ -49,38 +49,38 @@ fn same_seed_gives_the_same_trace() {
     }
 }
 
-/// A query that has no response yet.
+/// A query without a response so far.
 struct Asked {
     query: Vec<u8>,
     at: Instant,
-    /// No response can come before the proxy knows of the query.
+    /// The time at which the proxy received the query. A response at this time is never late.
     late_from: Instant,
 }
 
 struct Link {
     to: Destination,
     is_up: bool,
-    /// Queries that were not answered, with their ids.
+    /// Unanswered queries by id.
     pending: HashMap<u16, Vec<u8>>,
-    /// Queries that were answered, to be answered again.
+    /// Answered queries, for duplicate replies.
     answered: Vec<Vec<u8>>,
 }
 
 struct World {
     chance: Chance,
     config: Config,
-    /// There are upstreams for `corp.example` alone.
+    /// Upstreams for `corp.example` are configured.
     serves_corp: bool,
     proxy: Proxy,
     outbox: Outbox,
     now: Instant,
-    /// By the port that stands for the client.
+    /// Queries by the port of the client.
     asked: HashMap<u16, Asked>,
-    /// Questions in small letters.
+    /// All questions so far, in lower case.
     ever_asked: HashSet<Vec<u8>>,
     next_port: u16,
     links: Vec<(LinkKey, Link)>,
-    /// Links that could not be had.
+    /// Links that failed to open.
     unopened: Vec<LinkKey>,
     responses: u64,
     records: u64,
@@ -115,7 +115,8 @@ fn some_settings(inflight: usize, chance: &mut Chance) -> Config {
     }
 }
 
-/// The address of the client that asks from a port: some ask much more than others.
+/// Returns the address of the client that uses a port. Some clients send many more queries than
+/// others.
 fn client(port: u16) -> Ipv4Addr {
     let host = (port % 16).min(9);
     Ipv4Addr::from_bits(0x7f00_0001 + u32::from(host))
@@ -151,13 +152,13 @@ impl World {
     }
 
     fn run(mut self) -> u64 {
-        // How much of each kind of event this world has.
+        // The weights of the event kinds in this run.
         let mut weights: Vec<u64> = (0..8).map(|_| self.chance.between(0, 10)).collect();
         weights[0] += 5;
         for _ in 0..STEPS {
             self.step(&weights);
         }
-        self.fall_quiet();
+        self.run_until_idle();
         assert_eq!(self.proxy.inflight(), 0, "queries are left");
         assert_eq!(self.proxy.links(), 0, "links are left");
         assert!(
@@ -165,7 +166,7 @@ impl World {
             "{} queries have no response",
             self.asked.len()
         );
-        assert_eq!(self.proxy.poll_timeout(), None, "something is still due");
+        assert_eq!(self.proxy.poll_timeout(), None, "a timer is left");
         let counters = self.proxy.counters();
         assert_eq!(counters.ended(), self.responses);
         let queries = Protocol::ALL.map(|protocol| counters.queries(protocol));
@@ -187,20 +188,20 @@ impl World {
         match event {
             0 => (0..self.chance.between(1, 20)).for_each(|_| self.ask()),
             1 => self.bring_link_up(),
-            2 => (0..self.chance.between(1, 30)).for_each(|_| self.answer_rightly()),
-            3 => self.answer_wrongly(),
+            2 => (0..self.chance.between(1, 30)).for_each(|_| self.send_valid_reply()),
+            3 => self.send_invalid_reply(),
             4 => self.break_link(),
-            5 => self.let_pass(Duration::from_micros(
+            5 => self.advance(Duration::from_micros(
                 self.chance.clone().between(1, 50_000),
             )),
-            6 => self.let_pass(Duration::from_millis(
+            6 => self.advance(Duration::from_millis(
                 self.chance.clone().between(100, 3_000),
             )),
-            _ if self.chance.percent(3) => self.let_pass(Duration::from_secs(100)),
+            _ if self.chance.percent(3) => self.advance(Duration::from_secs(100)),
             _ if self.chance.percent(3) => {
                 let slept = Duration::from_secs(self.chance.between(0, 100_000));
                 self.proxy.handle_resume(slept, self.now, &mut self.outbox);
-                self.obey();
+                self.perform_actions();
             }
             _ if self.chance.percent(3) => self.reconfigure(),
             _ => {}
@@ -213,7 +214,7 @@ impl World {
         self.serves_corp = serves_corp(&self.config);
         self.proxy
             .reconfigure(&self.config, self.now, &mut self.outbox);
-        self.obey();
+        self.perform_actions();
     }
 
     fn ask(&mut self) {
@@ -233,7 +234,7 @@ impl World {
         let id = u16::try_from(id).expect("16 bits");
         let size = *self.chance.pick(&[None, Some(512), Some(1232), Some(4096)]);
         let bytes = query(id, name, *self.chance.pick(&[1, 28, 16]), size);
-        // Some had to wait for others of their connection, and some for too long.
+        // Some queries waited for others of their connection, and some exceeded their deadline.
         let waited_ms = *self.chance.pick(&[0, 0, 0, 10, 3_000, 4_899, 4_900, 9_000]);
         let waited = Duration::from_millis(waited_ms);
         let came = Instant::default() + (self.now - Instant::default()).saturating_sub(waited);
@@ -276,7 +277,7 @@ impl World {
             self.proxy
                 .handle_query(origin, transport, &bytes, self.now, &mut self.outbox);
         assert!(is_owed);
-        self.obey();
+        self.perform_actions();
         assert!(self.proxy.inflight() <= self.config.limits.inflight);
         let waits = |asked: &&u16| client(**asked) == client(port);
         let held = self.asked.keys().filter(waits).count();
@@ -304,10 +305,10 @@ impl World {
         let is_resumed = self.chance.percent(50);
         self.proxy
             .handle_link_up(*key, is_resumed, self.now, &mut self.outbox);
-        self.obey();
+        self.perform_actions();
     }
 
-    fn answer_rightly(&mut self) {
+    fn send_valid_reply(&mut self) {
         let Some(place) = self.some_link(true) else {
             return;
         };
@@ -316,7 +317,7 @@ impl World {
         };
         if self.links[place].1.to.address == BOOTSTRAP.parse().expect("an address") {
             let reply = self.addresses(&bytes);
-            return self.give(key, &reply);
+            return self.deliver_reply(key, &reply);
         }
         let ttl = *self.chance.pick(&[0, 1, 30, 300, 300, 86_400, u32::MAX]);
         let reply = if self.chance.percent(25) {
@@ -327,10 +328,10 @@ impl World {
             let records = *self.chance.pick(&[0, 1, 2, 40, 1_000]);
             reply_for(&bytes, records, ttl)
         };
-        self.give(key, &reply);
+        self.deliver_reply(key, &reply);
     }
 
-    /// A reply with some addresses of `dns.example`, which are others each time.
+    /// Returns a reply with random addresses of `dns.example`.
     fn addresses(&mut self, query: &[u8]) -> Vec<u8> {
         let ttl = *self.chance.pick(&[0, 1, 100, u32::MAX]);
         let hosts = (0..self.chance.below(6)).map(|_| self.chance.below(9) + 100);
@@ -349,37 +350,37 @@ impl World {
             return None;
         }
         let id = *self.chance.pick(&ids);
-        let bytes = link.pending.remove(&id).expect("it is pending");
+        let bytes = link.pending.remove(&id).expect("the query is pending");
         link.answered.push(bytes.clone());
         Some((*key, bytes))
     }
 
-    fn answer_wrongly(&mut self) {
+    fn send_invalid_reply(&mut self) {
         let Some(place) = self.some_link(true) else {
             return;
         };
         let key = self.links[place].0;
         let answered = &self.links[place].1.answered;
         if self.chance.percent(30) && !answered.is_empty() {
-            // Once more.
+            // Sends a duplicate.
             let earlier: &Vec<u8> = self.chance.pick(answered);
             let bytes = reply(earlier, 1);
             let id = u16::from_be_bytes([bytes[0], bytes[1]]);
             if !self.links[place].1.pending.contains_key(&id) {
-                self.give(key, &bytes);
+                self.deliver_reply(key, &bytes);
             }
             return;
         }
         let mut ids: Vec<u16> = self.links[place].1.pending.keys().copied().collect();
         ids.sort_unstable();
         if ids.is_empty() {
-            return self.give(key, &[7; 30]);
+            return self.deliver_reply(key, &[7; 30]);
         }
         let id = *self.chance.pick(&ids);
-        // Whether the id is used up depends on whether anybody still waits, so it is not looked at
-        // again.
+        // Later replies with this id are not checked, because its use depends on whether a client
+        // still waits.
         let pending = &mut self.links[place].1.pending;
-        let mut wrong = reply(&pending.remove(&id).expect("it is pending"), 1);
+        let mut wrong = reply(&pending.remove(&id).expect("the query is pending"), 1);
         match self.chance.below(8) {
             6 => wrong[3] |= u8::try_from(self.chance.below(6)).expect("a code"),
             7 => wrong[2] |= 2,
@@ -394,13 +395,13 @@ impl World {
         if self.links[place].1.pending.contains_key(&id) {
             return;
         }
-        self.give(key, &wrong);
+        self.deliver_reply(key, &wrong);
     }
 
-    fn give(&mut self, key: LinkKey, bytes: &[u8]) {
+    fn deliver_reply(&mut self, key: LinkKey, bytes: &[u8]) {
         self.proxy
             .handle_reply(key, bytes, self.now, &mut self.outbox);
-        self.obey();
+        self.perform_actions();
     }
 
     fn break_link(&mut self) {
@@ -412,38 +413,38 @@ impl World {
         let failure = Failure::from(*self.chance.pick(&FailureKind::ALL));
         self.proxy
             .handle_link_down(key, &failure, self.now, &mut self.outbox);
-        self.obey();
+        self.perform_actions();
     }
 
-    /// Lets time go by, from one thing that is due to the next.
-    fn let_pass(&mut self, duration: Duration) {
+    /// Advances the time from one timer to the next.
+    fn advance(&mut self, duration: Duration) {
         let end = self.now + duration;
         loop {
             let due = self.proxy.poll_timeout().filter(|due| *due <= end);
             self.now = due.unwrap_or(end).max(self.now);
             let inflight = self.proxy.inflight();
             self.proxy.handle_timeout(self.now, &mut self.outbox);
-            self.obey();
+            self.perform_actions();
             if due.is_none() {
                 return;
             }
             let next = self.proxy.poll_timeout();
-            // Where there was no room for all responses, some are due still.
+            // Responses that did not fit the outbox are still due.
             let is_less = self.proxy.inflight() < inflight;
             assert!(
                 is_less || next.is_none_or(|next| next > self.now),
-                "what is due stays due"
+                "an expired timer did not fire"
             );
         }
     }
 
-    /// Nobody asks any more, nobody answers.
-    fn fall_quiet(&mut self) {
-        self.let_pass(Duration::from_secs(60));
+    /// Stops the clients and the upstreams, and runs until no query is left.
+    fn run_until_idle(&mut self) {
+        self.advance(Duration::from_secs(60));
     }
 
-    /// Does what the proxy asks for, and checks that it may ask for it.
-    fn obey(&mut self) {
+    /// Performs the actions of the proxy and checks that they are allowed.
+    fn perform_actions(&mut self) {
         while !self.outbox.is_empty() {
             let outbox = std::mem::replace(&mut self.outbox, Outbox::new(true));
             self.check_records(&outbox);
@@ -467,7 +468,7 @@ impl World {
         }
     }
 
-    /// Each response has a record that says the same.
+    /// Checks that each response has a record with the same contents.
     fn check_records(&mut self, outbox: &Outbox) {
         let responses = outbox.actions().iter();
         let responses = responses.filter_map(|action| match action {
@@ -492,7 +493,7 @@ impl World {
         let asked = self
             .asked
             .remove(&origin.peer.port())
-            .expect("one response a query");
+            .expect("each query has one response");
         check_response(&asked.query, bytes);
         let deadline = asked.at + self.config.timeouts.deadline();
         assert!(
@@ -507,7 +508,7 @@ impl World {
         let message = Message::parse(bytes).expect("well formed");
         let question = message.question().expect("one question");
         if self.unopened.contains(&key) {
-            // Asked for together with the link.
+            // The proxy sent the query together with the request to open the link.
             return;
         }
         let mut links = self.links.iter_mut();
@@ -540,10 +541,14 @@ impl World {
         }
         let name = question.name().to_ascii_lowercase();
         let is_corp = self.serves_corp && name.ends_with(b"\x04corp\x07example\0");
-        assert_eq!(is_corp, to.address.ip() == CORP, "the wrong one is asked");
-        // Nobody may wait for it any more where the cache wants to know.
+        assert_eq!(
+            is_corp,
+            to.address.ip() == CORP,
+            "the query was sent to a wrong upstream"
+        );
+        // A prefetched question has no waiting client, but a client has asked the question before.
         let asked = question.as_bytes().to_ascii_lowercase();
-        // A query of our own for the domain finds out whether an upstream is out of trouble.
+        // A probe for the domain tests whether an upstream has recovered.
         let domain: &[u8] = if is_corp {
             b"\x04corp\x07example\0"
         } else {
@@ -553,7 +558,7 @@ impl World {
         let is_probe = is_probe || asked[1..].starts_with(b"loop-test-");
         assert!(
             self.ever_asked.contains(&asked) || is_probe,
-            "no client asks that"
+            "no client has asked this question"
         );
     }
 

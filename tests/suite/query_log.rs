@@ -1,4 +1,4 @@
-//! The query log, read by those who read it well, badly or not at all.
+//! The query log with readers that are fast, slow or absent.
 
 use std::fs::File;
 use std::io::Read;
@@ -12,7 +12,7 @@ use crate::support::messages::{check_response, query};
 use crate::support::program::{Program, await_that, spawn};
 
 struct Scene {
-    /// Its files are read again.
+    /// Files that the tests read again.
     _authority: Authority,
     folder: Folder,
     server: Faulty,
@@ -20,7 +20,7 @@ struct Scene {
 }
 
 impl Scene {
-    /// With a query log in a folder of its own, to which these arguments may refer as `@`.
+    /// Starts the program with a query log in a temporary folder, which arguments name by `@`.
     fn new(label: &str, arguments: &[&str]) -> Self {
         let folder = Folder::new(label);
         Self::within(folder, label, arguments)
@@ -53,11 +53,11 @@ impl Scene {
         assert!(check_response(&query, &response));
     }
 
-    /// The lines of a log, once there are so many, without what differs from run to run.
+    /// Waits until the log has this number of lines. Returns them without times and durations.
     fn lines(&self, name: &str, count: usize) -> Vec<String> {
         let path = self.folder.file(name);
         let text = || std::fs::read_to_string(&path).unwrap_or_default();
-        await_that("the lines are there", || text().lines().count() >= count);
+        await_that("the log has the lines", || text().lines().count() >= count);
         text().lines().map(without_times).collect()
     }
 }
@@ -67,9 +67,9 @@ fn without_times(line: &str) -> String {
     let time = time
         .strip_prefix("{\"time\":\"")
         .expect("the time is first");
-    // As in 2026-01-02T03:04:05.678Z.
+    // For example 2026-01-02T03:04:05.678Z.
     assert!(time.len() == 24 && time.ends_with('Z'), "{time}");
-    let (before, rest) = rest.split_once("\"ms\":").expect("how long it took");
+    let (before, rest) = rest.split_once("\"ms\":").expect("the line has a duration");
     let (milliseconds, after) = rest.split_once(',').expect("something follows");
     let took: f64 = milliseconds.parse().expect("a number");
     assert!((0.0..60_000.0).contains(&took), "{took}");
@@ -104,7 +104,7 @@ fn every_query_has_a_line() {
 }
 
 #[test]
-fn line_says_of_the_client_what_is_wanted() {
+fn client_address_in_a_line_follows_the_option() {
     let subnet = Scene::new("query-log-subnet", &["--query-log=@log"]);
     subnet.ask(1, "www.example");
     let line = &subnet.lines("log", 1)[0];
@@ -119,7 +119,7 @@ fn line_says_of_the_client_what_is_wanted() {
 }
 
 #[test]
-fn one_of_so_many_has_a_line() {
+fn one_of_n_queries_has_a_line_when_sampled() {
     let scene = Scene::new("query-log-sample", &["--query-log=@log,sample=5"]);
     for id in 0..25 {
         scene.ask(id, &format!("n{id}.example"));
@@ -130,12 +130,12 @@ fn one_of_so_many_has_a_line() {
 }
 
 #[test]
-fn file_that_was_put_away_is_made_anew() {
+fn file_that_was_moved_away_is_created_again() {
     let scene = Scene::new("query-log-rotate", &["--query-log=@log"]);
     scene.ask(1, "first.example");
     assert_eq!(scene.lines("log", 1).len(), 1);
     let (log, old) = (scene.folder.file("log"), scene.folder.file("old"));
-    std::fs::rename(&log, &old).expect("a folder of ours");
+    std::fs::rename(&log, &old).expect("the folder of the test is writable");
     scene.ask(2, "second.example");
     assert_eq!(scene.lines("old", 2).len(), 2);
     scene.program.reload();
@@ -145,34 +145,35 @@ fn file_that_was_put_away_is_made_anew() {
 }
 
 #[test]
-fn readers_that_take_nothing_slow_nobody_down() {
+fn readers_that_do_not_read_delay_no_query() {
     let folder = Folder::new("query-log-pipe");
     let pipe = folder.file("pipe");
     let made = spawn(Command::new("mkfifo").arg(&pipe)).wait();
-    assert!(made.expect("mkfifo is there").success());
+    assert!(made.expect("mkfifo is installed").success());
     let unread = Scene::within(folder, "query-log-pipe", &["--query-log=@pipe"]);
     let full = Scene::new("query-log-full", &["--query-log=/dev/full"]);
     for scene in [&unread, &full] {
-        // Far more lines than a pipe holds: a program that waited for a reader would answer none of the later ones.
+        // These lines far exceed the buffer of a pipe: a program that waited for a reader would not
+        // answer the later queries.
         for id in 0..6_000 {
             scene.ask(id, &format!("n{}.example", id % 100));
         }
     }
     assert!(
         read_some(&pipe).starts_with(b"{\"time\":"),
-        "what fits is there"
+        "the pipe has the lines that fit"
     );
 }
 
-/// What a pipe holds.
+/// Returns the contents of a pipe.
 fn read_some(pipe: &Path) -> Vec<u8> {
-    let mut octets = vec![0; 100];
+    let mut bytes = vec![0; 100];
     let mut file = File::options()
         .read(true)
         .write(true)
         .open(pipe)
-        .expect("it is there");
-    let len = file.read(&mut octets).expect("it holds something");
-    octets.truncate(len);
-    octets
+        .expect("the pipe exists");
+    let len = file.read(&mut bytes).expect("the pipe has data");
+    bytes.truncate(len);
+    bytes
 }

@@ -1,4 +1,4 @@
-//! The file with options is read again while the program serves.
+//! Reloading of the options file while the program serves.
 
 use std::net::UdpSocket;
 use std::sync::atomic::Ordering;
@@ -31,7 +31,7 @@ impl Scene {
             second.address,
             authority.ca_file.display()
         );
-        std::fs::write(&file, text).expect("a folder of ours");
+        std::fs::write(&file, text).expect("the folder of the test is writable");
         let program = Program::start(&["-C".to_owned(), file.display().to_string()]);
         program.await_log("confinement: ");
         Self {
@@ -43,17 +43,19 @@ impl Scene {
         }
     }
 
-    /// Has it read a file that names the second server, and these lines; returns what it logged.
+    /// Reloads a file that names the second server, with these additional lines. Returns the new
+    /// log lines.
     fn reload_with(&self, lines: &str) -> String {
         let text = format!(
             "upstream {}\nca-file {}\n{lines}\n",
             self.second.address,
             self.authority.ca_file.display()
         );
-        // As an editor does, or Kubernetes.
+        // Replaces the file by renaming, as editors and Kubernetes do.
         let new = self.folder.file("new");
-        std::fs::write(&new, text).expect("a folder of ours");
-        std::fs::rename(&new, self.folder.file("options")).expect("a folder of ours");
+        std::fs::write(&new, text).expect("the folder of the test is writable");
+        std::fs::rename(&new, self.folder.file("options"))
+            .expect("the folder of the test is writable");
         self.program.reload()
     }
 
@@ -70,7 +72,7 @@ fn queries(server: &Faulty) -> u64 {
 }
 
 #[test]
-fn queries_that_wait_are_answered_by_the_new_upstream() {
+fn waiting_queries_are_answered_by_the_new_upstream() {
     let scene = Scene::new("reload-upstream");
     assert_eq!(scene.rcode(1), 0);
     scene.first.plan(Fault::Silence, 1_000);
@@ -82,11 +84,11 @@ fn queries_that_wait_are_answered_by_the_new_upstream() {
             socket.set_read_timeout(Some(PATIENCE)).expect("a duration");
             socket
                 .send_to(&query, scene.program.address)
-                .expect("loopback takes it");
+                .expect("loopback accepts datagrams");
             (query, socket)
         })
         .collect();
-    await_that("they are sent", || {
+    await_that("the queries are sent", || {
         queries(&scene.first) >= queries_before + 50
     });
     let log = scene.reload_with("");
@@ -96,14 +98,14 @@ fn queries_that_wait_are_answered_by_the_new_upstream() {
         let len = socket.recv(&mut response).expect("a response in time");
         assert!(check_response(&query, &response[..len]));
     }
-    // Where a busy machine delays answers, a few are sent twice.
+    // If a busy machine delays answers, a few queries are sent twice.
     let sent = queries(&scene.second);
     assert!((50..=60).contains(&sent), "{sent} queries");
     assert_eq!(scene.rcode(2), 0);
 }
 
 #[test]
-fn new_settings_hold_from_then_on() {
+fn new_settings_apply_after_a_reload() {
     let scene = Scene::new("reload-settings");
     assert_eq!(scene.rcode(1), 0);
     scene.reload_with("deny 127.0.0.1");
@@ -130,7 +132,7 @@ fn file_with_a_mistake_changes_nothing() {
 }
 
 #[test]
-fn what_takes_a_restart_is_named() {
+fn options_that_need_a_restart_are_logged() {
     let scene = Scene::new("reload-fixed");
     let log = scene.reload_with("listen 127.0.0.2\nuser nobody");
     for option in ["--listen", "--user"] {
@@ -138,11 +140,11 @@ fn what_takes_a_restart_is_named() {
         assert!(log.contains(&line), "{log}");
     }
     assert_eq!(scene.rcode(1), 0);
-    assert_eq!(queries(&scene.second), 1, "the rest holds");
+    assert_eq!(queries(&scene.second), 1, "the other options apply");
 }
 
 #[test]
-fn file_that_lies_where_everybodys_do_is_read_again() {
+fn file_in_a_shared_temporary_folder_is_reloaded() {
     let name = format!("dotproxy-reload-{}", std::process::id());
     let file = std::env::temp_dir().join(name);
     let write = |lines: &str| {
@@ -154,14 +156,14 @@ fn file_that_lies_where_everybodys_do_is_read_again() {
     program.await_log("confinement: ");
     write("deny 127.0.0.1");
     program.reload();
-    std::fs::remove_file(&file).expect("it is ours");
+    std::fs::remove_file(&file).expect("the process is a child of this test");
     let query = query(1, "www.example", 1, None);
     let response = program.ask(&query).expect("a response");
     assert_eq!(response[3] & 15, 5);
 }
 
-/// The program in front of servers of two authorities, one of which is all that it trusts. It was
-/// asked once and has a connection to each server that it trusts.
+/// The program in front of servers of two authorities. It trusts one of them or both, has answered
+/// one query, and has a connection to each trusted server.
 struct TrustScene {
     old: Authority,
     new: Authority,
@@ -171,15 +173,15 @@ struct TrustScene {
 }
 
 impl TrustScene {
-    /// `settings` are those of the upstream.
+    /// Starts the program with these settings of the upstream.
     fn new(label: &str, settings: &str) -> Self {
         let [old, new] = ["old", "new"].map(|which| Authority::new(&format!("{label}-{which}")));
         let folder = Folder::new(label);
         let server = Faulty::start(&old, 0);
         let ca_file = folder.file("ca.pem");
-        std::fs::copy(&old.ca_file, &ca_file).expect("a folder of ours");
+        std::fs::copy(&old.ca_file, &ca_file).expect("the folder of the test is writable");
         for (from, to) in old.server_files().iter().zip(["client.pem", "client.key"]) {
-            std::fs::copy(from, folder.file(to)).expect("a folder of ours");
+            std::fs::copy(from, folder.file(to)).expect("the folder of the test is writable");
         }
         let settings = settings.replace("FOLDER", &folder.file("").display().to_string());
         let program = Program::start(&[
@@ -217,19 +219,20 @@ impl TrustScene {
     }
 
     fn replace(&self, file: &str, contents: &str) {
-        std::fs::write(self.folder.file(file), contents).expect("a folder of ours");
+        std::fs::write(self.folder.file(file), contents)
+            .expect("the folder of the test is writable");
     }
 }
 
 fn contents(path: &std::path::Path) -> String {
-    std::fs::read_to_string(path).expect("a file of ours")
+    std::fs::read_to_string(path).expect("the test owns the file")
 }
 
 #[test]
 fn upstream_of_an_authority_that_is_no_longer_trusted_gets_no_query() {
     let scene = TrustScene::new("reload-roots", "");
     let (old, new) = (contents(&scene.old.ca_file), contents(&scene.new.ca_file));
-    // The same authorities in other words.
+    // The same authorities in another textual form.
     scene.replace("ca.pem", &format!("# the same\n{old}"));
     scene.program.reload();
     assert_eq!((scene.rcode(2), scene.connections()), (0, 1));
@@ -250,7 +253,7 @@ fn upstream_whose_trust_is_as_before_keeps_its_connection() {
     let other = Authority::new("reload-pin-only-other");
     let folder = Folder::new("reload-pin-only");
     let ca_file = folder.file("ca.pem");
-    std::fs::copy(&other.ca_file, &ca_file).expect("a folder of ours");
+    std::fs::copy(&other.ca_file, &ca_file).expect("the folder of the test is writable");
     let program = Program::start(&[
         format!(
             "--upstream={},pin-sha256={},pin-only",
@@ -264,7 +267,7 @@ fn upstream_whose_trust_is_as_before_keeps_its_connection() {
         check_response(&query, &program.ask(&query).expect("a response"))
     };
     assert!(is_answered(1));
-    std::fs::copy(&old.ca_file, &ca_file).expect("a folder of ours");
+    std::fs::copy(&old.ca_file, &ca_file).expect("the folder of the test is writable");
     program.reload();
     assert!(is_answered(2));
     assert_eq!(server.counts().connections.load(Ordering::Relaxed), 1);
@@ -301,8 +304,10 @@ fn answers_under_way_survive_a_change_of_trust() {
     let client = UdpSocket::bind("127.0.0.1:0").expect("a free port");
     client.set_read_timeout(Some(PATIENCE)).expect("a duration");
     let to = scene.program.address;
-    client.send_to(&asked, to).expect("loopback takes it");
-    await_that("it is sent", || queries(&scene.server) > before);
+    client
+        .send_to(&asked, to)
+        .expect("loopback accepts datagrams");
+    await_that("a query is sent", || queries(&scene.server) > before);
     let both = [&scene.new.ca_file, &scene.old.ca_file].map(|path| contents(path));
     scene.replace("ca.pem", &both.concat());
     let log = scene.program.reload();

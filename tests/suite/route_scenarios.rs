@@ -1,5 +1,5 @@
-//! Days in the life of a proxy that asks different upstreams for different names, in the clear where
-//! that is wanted, that finds upstreams by their host names, and that gets errors: in simulated time.
+//! Scenarios in simulated time of routes for domains, plain upstreams, upstreams configured by host
+//! name, and error replies.
 
 use std::time::Duration;
 
@@ -9,16 +9,16 @@ use dotproxy::wire::{Message, Rcode};
 
 use crate::support::Chance;
 use crate::support::days::{
-    ANSWERING, Event, GOOD, Manner, Response, World, at, failed, slower_than,
+    ANSWERING, Behaviour, Event, GOOD, Response, World, at, failed, slower_than,
 };
 
-const KNOWS: Manner = Manner::Knows;
+const RESOLVES: Behaviour = Behaviour::Resolves;
 
-/// A proxy started with these arguments, in front of addresses with these last numbers.
-fn world(arguments: &[&str], manners: &[(u8, Manner)]) -> World {
+/// Returns a proxy with these arguments, in front of addresses with these last bytes.
+fn world(arguments: &[&str], behaviours: &[(u8, Behaviour)]) -> World {
     let mut world = World::started(arguments);
-    for (host, manner) in manners {
-        world.be(*host, *manner);
+    for (host, behaviour) in behaviours {
+        world.set_behaviour(*host, *behaviour);
     }
     world
 }
@@ -33,7 +33,7 @@ fn in_the_clear(world: &World) -> Vec<(u8, String)> {
 }
 
 #[test]
-fn domain_is_for_its_upstreams_alone() {
+fn queries_for_a_domain_go_to_its_upstreams_only() {
     for scheme in ["udp", "tcp", "tls"] {
         let corp = format!("-u{scheme}://192.0.2.10,domain=corp.example");
         let mut world = world(&["-u192.0.2.1", &corp], &[(1, GOOD), (10, GOOD)]);
@@ -52,9 +52,13 @@ fn domain_is_for_its_upstreams_alone() {
 }
 
 #[test]
-fn nobody_else_is_asked_for_a_domain_whose_upstreams_fail() {
+fn queries_for_a_domain_stay_in_its_pool_when_it_fails() {
     let corp = "-uudp://192.0.2.10,domain=corp.example";
-    for trouble in [Manner::Refuses, Manner::Mute, Manner::Says(Rcode::SERVFAIL)] {
+    for trouble in [
+        Behaviour::Refuses,
+        Behaviour::NeverAnswers,
+        Behaviour::Says(Rcode::SERVFAIL),
+    ] {
         let mut world = world(&["-u192.0.2.1", corp], &[(1, GOOD), (10, trouble)]);
         world.ask("a.corp.example", 10.0, 0.0, 10.0);
         world.ask("a.example", 10.0, 0.0, 10.0);
@@ -69,7 +73,7 @@ fn nobody_else_is_asked_for_a_domain_whose_upstreams_fail() {
 }
 
 #[test]
-fn name_that_is_nobodys_is_refused() {
+fn name_without_a_route_is_refused() {
     let mut world = world(&["-uudp://192.0.2.10,domain=corp.example"], &[(10, GOOD)]);
     world.ask("a.example", 10.0, 0.0, 1.0);
     let responses = world.run("a.example");
@@ -78,37 +82,44 @@ fn name_that_is_nobodys_is_refused() {
 }
 
 #[test]
-fn lost_datagrams_are_sent_again() {
+fn lost_datagrams_are_retried() {
     let corp = "-uudp://192.0.2.10,domain=corp.example";
-    let mut world = world(&[corp], &[(10, Manner::Loses { every: 50 })]);
+    let mut world = world(&[corp], &[(10, Behaviour::Loses { every: 50 })]);
     world.ask("a.corp.example", 100.0, 0.0, 60.0);
     let responses = world.run("a.corp.example");
     assert_eq!(failed(&responses), 0);
     assert_eq!(slower_than(&responses, 0.5), 0);
     let twice = world.sent_to(10) - 6_000;
     assert!(twice < 200, "{twice} were sent twice");
-    // Nobody is the worse for it.
+    // Lost datagrams do not count as failures of the upstream.
     assert_eq!(world.proxy.counters().failure(FailureKind::Stalled), 0);
 }
 
 #[test]
-fn every_datagram_has_a_port_of_its_own() {
-    // As many as may wait are sent, and the others when there is room.
+fn every_datagram_has_its_own_port() {
+    // Queries up to the limit are sent, and the others when there is room.
     let corp = "-uudp://192.0.2.10,domain=corp.example";
-    let mut world = world(&[corp], &[(10, Manner::Takes(Duration::from_millis(100)))]);
+    let mut world = world(
+        &[corp],
+        &[(10, Behaviour::Takes(Duration::from_millis(100)))],
+    );
     world.ask("a.corp.example", 100_000.0, 0.0, 0.003);
     let responses = world.run("a.corp.example");
     assert_eq!((failed(&responses), responses.len()), (0, 300));
-    let most = responses.iter().map(|r| r.waited).max().expect("responses");
+    let most = responses
+        .iter()
+        .map(|r| r.waited)
+        .max()
+        .expect("the queries have responses");
     assert!(most < Duration::from_millis(600), "{most:?}");
     assert!(most > Duration::from_millis(300), "80 at a time: {most:?}");
 }
 
 #[test]
-fn answer_that_is_cut_short_is_asked_for_on_a_connection() {
+fn truncated_answer_is_retried_over_tcp() {
     let corp = "-uudp://192.0.2.10,domain=corp.example";
     for on_connections in [true, false] {
-        let mut world = world(&[corp], &[(10, Manner::Cuts { on_connections })]);
+        let mut world = world(&[corp], &[(10, Behaviour::Cuts { on_connections })]);
         world.ask("a.corp.example", 10.0, 0.0, 10.0);
         let responses = world.run("a.corp.example");
         assert_eq!(failed(&responses), 0);
@@ -119,9 +130,9 @@ fn answer_that_is_cut_short_is_asked_for_on_a_connection() {
 }
 
 #[test]
-fn refused_datagram_is_told_soon() {
+fn refused_datagram_fails_soon() {
     let corp = "-uudp://192.0.2.10,domain=corp.example";
-    let mut world = world(&[corp], &[(10, Manner::Refuses)]);
+    let mut world = world(&[corp], &[(10, Behaviour::Refuses)]);
     world.ask("a.corp.example", 1.0, 0.0, 10.0);
     let responses = world.run("a.corp.example");
     assert_eq!(failed(&responses), responses.len());
@@ -130,7 +141,7 @@ fn refused_datagram_is_told_soon() {
 }
 
 #[test]
-fn special_names_are_answered_without_asking() {
+fn special_names_are_answered_locally() {
     let mut world = world(&["-u192.0.2.1"], &[(1, GOOD)]);
     world.ask("localhost", 1.0, 0.0, 1.0);
     world.ask("www.test", 1.0, 0.0, 1.0);
@@ -141,7 +152,7 @@ fn special_names_are_answered_without_asking() {
 }
 
 #[test]
-fn names_that_leave_no_network_stay_here_unless_an_upstream_has_them() {
+fn private_names_are_answered_locally_unless_an_upstream_has_them() {
     let names = [
         "a.local",
         "a.alt",
@@ -164,7 +175,7 @@ fn names_that_leave_no_network_stay_here_unless_an_upstream_has_them() {
 }
 
 #[test]
-fn ds_of_a_domain_shows_its_name_to_nobody_else() {
+fn ds_query_of_a_domain_stays_in_its_pool() {
     const DS: u16 = 43;
     for domain in ["corp.example", "local", "home.arpa", "10.in-addr.arpa"] {
         let corp = format!("-uudp://192.0.2.10,domain={domain}");
@@ -178,7 +189,7 @@ fn ds_of_a_domain_shows_its_name_to_nobody_else() {
 }
 
 #[test]
-fn special_names_can_belong_to_an_upstream() {
+fn special_names_can_be_routed_to_an_upstream() {
     let arguments = ["-u192.0.2.1", "-uudp://192.0.2.10,domain=test"];
     let mut world = world(&arguments, &[(1, GOOD), (10, GOOD)]);
     world.ask("www.test", 1.0, 0.0, 1.0);
@@ -187,13 +198,13 @@ fn special_names_can_belong_to_an_upstream() {
 }
 
 #[test]
-fn server_in_the_clear_is_asked_again_when_it_is_back() {
+fn plain_server_is_used_again_after_its_recovery() {
     let arguments = [
         "-uudp://192.0.2.10,domain=corp.example",
         "-uudp://192.0.2.11,domain=corp.example",
         "--policy=ordered",
     ];
-    let mut world = world(&arguments, &[(10, Manner::Refuses), (11, GOOD)]);
+    let mut world = world(&arguments, &[(10, Behaviour::Refuses), (11, GOOD)]);
     world.ask("a.corp.example", 20.0, 0.0, 120.0);
     world.turn(10, 30.0, GOOD);
     let responses = world.run("a.corp.example");
@@ -204,7 +215,7 @@ fn server_in_the_clear_is_asked_again_when_it_is_back() {
 // Errors.
 
 #[test]
-fn error_that_another_upstream_does_not_have_stays_unseen() {
+fn error_of_one_upstream_is_hidden_by_an_answer_of_another() {
     for rcode in [
         Rcode::SERVFAIL,
         Rcode::REFUSED,
@@ -212,7 +223,7 @@ fn error_that_another_upstream_does_not_have_stays_unseen() {
         Rcode::FORMERR,
     ] {
         for policy in ["fastest", "ordered", "round-robin"] {
-            let mut world = World::with(policy, &[Manner::Says(rcode), GOOD]);
+            let mut world = World::with(policy, &[Behaviour::Says(rcode), GOOD]);
             world.ask("www.example", 100.0, 0.0, 60.0);
             let responses = world.run("www.example");
             assert_eq!(failed(&responses), 0, "{policy}, {rcode:?}");
@@ -225,15 +236,15 @@ fn error_that_another_upstream_does_not_have_stays_unseen() {
 }
 
 #[test]
-fn error_that_all_have_is_the_answer() {
-    let bad = Manner::SaysOfBad(Rcode::SERVFAIL);
+fn error_of_all_upstreams_is_the_response() {
+    let bad = Behaviour::SaysOfBad(Rcode::SERVFAIL);
     let mut world = World::with("ordered", &[bad, bad, bad, bad]);
     world.ask("bad.example", 10.0, 0.0, 10.0);
     world.ask("www.example", 10.0, 0.0, 10.0);
     let responses = world.run("bad.example");
     assert!(responses.iter().all(|r| r.rcode == Rcode::SERVFAIL));
     assert_eq!(slower_than(&responses, 0.2), 0);
-    // Three opinions are enough, and nobody is the worse for it.
+    // Three upstreams are asked, and none of them counts as failed.
     assert_eq!((world.sent_to(1), world.sent_to(3)), (200, 100));
     assert_eq!(world.sent_to(4), 0);
     assert_eq!(failed(&world.run("www.example")), 0);
@@ -241,12 +252,12 @@ fn error_that_all_have_is_the_answer() {
 }
 
 #[test]
-fn error_that_all_have_does_not_speak_for_who_is_in_trouble() {
-    let manners = [
-        Manner::Says(Rcode::REFUSED),
-        Manner::SaysOfBad(Rcode::SERVFAIL),
+fn common_error_does_not_restore_a_failing_upstream() {
+    let behaviours = [
+        Behaviour::Says(Rcode::REFUSED),
+        Behaviour::SaysOfBad(Rcode::SERVFAIL),
     ];
-    let mut world = World::with("ordered", &manners);
+    let mut world = World::with("ordered", &behaviours);
     world.ask("bad.example", 10.0, 0.0, 60.0);
     world.ask("www.example", 10.0, 0.0, 60.0);
     assert_eq!(failed(&world.run("www.example")), 0);
@@ -255,9 +266,9 @@ fn error_that_all_have_does_not_speak_for_who_is_in_trouble() {
 }
 
 #[test]
-fn upstream_that_fails_one_name_is_asked_for_the_others() {
-    let manners = [Manner::SaysOfBad(Rcode::SERVFAIL), GOOD];
-    let mut world = World::with("ordered", &manners);
+fn upstream_that_fails_one_name_is_used_for_others() {
+    let behaviours = [Behaviour::SaysOfBad(Rcode::SERVFAIL), GOOD];
+    let mut world = World::with("ordered", &behaviours);
     world.ask("bad.example", 1.0, 0.0, 60.0);
     world.ask("www.example", 50.0, 0.0, 60.0);
     assert_eq!(failed(&world.run("bad.example")), 0);
@@ -266,8 +277,8 @@ fn upstream_that_fails_one_name_is_asked_for_the_others() {
 }
 
 #[test]
-fn single_upstream_is_believed_at_once() {
-    let mut world = World::new(&[Manner::Says(Rcode::REFUSED)]);
+fn error_of_a_single_upstream_is_delivered_at_once() {
+    let mut world = World::new(&[Behaviour::Says(Rcode::REFUSED)]);
     world.ask("www.example", 10.0, 0.0, 10.0);
     let responses = world.run("www.example");
     assert!(responses.iter().all(|r| r.rcode == Rcode::REFUSED));
@@ -277,20 +288,24 @@ fn single_upstream_is_believed_at_once() {
 }
 
 #[test]
-fn upstream_that_refused_is_asked_again_when_it_answers() {
-    let mut world = World::with("ordered", &[Manner::Says(Rcode::REFUSED), GOOD]);
+fn upstream_that_refused_is_used_again_after_its_recovery() {
+    let mut world = World::with("ordered", &[Behaviour::Says(Rcode::REFUSED), GOOD]);
     world.ask("www.example", 50.0, 0.0, 120.0);
     world.turn(1, 30.0, GOOD);
-    world.turn(2, 100.0, Manner::Refuses);
+    world.turn(2, 100.0, Behaviour::Refuses);
     let responses = world.run("www.example");
     assert_eq!(failed(&responses), 0);
     assert!(world.sent_to(1) > 2_500, "{}", world.sent_to(1));
 }
 
 #[test]
-fn second_opinion_that_does_not_come_costs_little() {
-    for second in [Manner::Hole, Manner::Mute, Manner::Refuses] {
-        let bad = Manner::SaysOfBad(Rcode::SERVFAIL);
+fn unanswered_second_opinion_delays_few_responses() {
+    for second in [
+        Behaviour::DropsPackets,
+        Behaviour::NeverAnswers,
+        Behaviour::Refuses,
+    ] {
+        let bad = Behaviour::SaysOfBad(Rcode::SERVFAIL);
         let mut world = World::with("ordered", &[bad, second]);
         world.ask("bad.example", 2.0, 0.0, 30.0);
         let responses = world.run("bad.example");
@@ -301,14 +316,14 @@ fn second_opinion_that_does_not_come_costs_little() {
 }
 
 #[test]
-fn error_is_seldom_kept_back_for_an_answer_that_may_never_come() {
-    let silent = Manner::Stalls { after: 3 };
-    let others = [Manner::Says(Rcode::REFUSED), Manner::Closes];
+fn error_is_seldom_delayed_for_a_silent_upstream() {
+    let silent = Behaviour::Stalls { after: 3 };
+    let others = [Behaviour::Says(Rcode::REFUSED), Behaviour::Closes];
     for others in [others, [others[1], others[0]]] {
         let mut world = World::with("ordered", &[silent, others[0], others[1]]);
         world.ask("www.example", 10.0, 0.0, 5.0);
         let responses = world.run("www.example");
-        // But for a query of those that find out that it has fallen silent again.
+        // Except for a query that detects that the upstream is silent again.
         assert_eq!(slower_than(&responses, 2.5), 0);
         let slow = slower_than(&responses, 0.6);
         assert!(slow <= 2, "{slow}");
@@ -325,9 +340,9 @@ fn after<'a>(responses: &[&'a Response], seconds: f64) -> Vec<&'a Response> {
 }
 
 #[test]
-fn upstream_is_found_by_its_name() {
-    let mut world = world(&NAMED, &[(1, GOOD), (2, GOOD), (53, KNOWS)]);
-    world.live_at(&["192.0.2.1", "2001:db8::2"]);
+fn host_name_of_an_upstream_is_resolved() {
+    let mut world = world(&NAMED, &[(1, GOOD), (2, GOOD), (53, RESOLVES)]);
+    world.set_addresses(&["192.0.2.1", "2001:db8::2"]);
     world.ask("www.example", 10.0, 0.0, 30.0);
     let responses = world.run("www.example");
     assert_eq!(failed(&responses), 0);
@@ -335,53 +350,53 @@ fn upstream_is_found_by_its_name() {
     let questions = ["dns.example. A", "dns.example. AAAA"];
     let asked = questions.map(|question| (53, question.to_owned()));
     assert_eq!(in_the_clear(&world), asked);
-    // Once in a while the other address is compared.
+    // The other address is measured from time to time.
     assert!(world.sent_to(1) > 0 && world.sent_to(2) > 0);
 }
 
 #[test]
 fn queries_wait_for_the_address() {
-    let mut world = world(&NAMED, &[(1, GOOD), (53, Manner::Refuses)]);
-    world.live_at(&["192.0.2.1"]);
+    let mut world = world(&NAMED, &[(1, GOOD), (53, Behaviour::Refuses)]);
+    world.set_addresses(&["192.0.2.1"]);
     world.ask("www.example", 10.0, 0.0, 20.0);
-    world.turn(53, 5.0, KNOWS);
+    world.turn(53, 5.0, RESOLVES);
     let responses = world.run("www.example");
     assert_eq!(failed(&after(&responses, 6.0)), 0);
     assert_eq!(slower_than(&responses, 1.2), 0);
-    // Who asks first is told at once that there is nothing to be had.
+    // The first queries fail at once, because the upstream has no address.
     assert!(failed(&responses) > 0);
 }
 
 #[test]
-fn address_that_cannot_be_found_is_no_secret() {
-    let mut world = world(&NAMED, &[(53, KNOWS)]);
+fn unresolvable_upstream_fails_queries_soon() {
+    let mut world = world(&NAMED, &[(53, RESOLVES)]);
     world.ask("www.example", 10.0, 0.0, 20.0);
     let responses = world.run("www.example");
     assert_eq!(failed(&responses), responses.len());
     assert_eq!(slower_than(&responses, 1.2), 0);
-    // Each time it is asked for both families.
+    // Each resolution queries both address families.
     assert!(world.sent_to(53) <= 2 * 25, "{}", world.sent_to(53));
 }
 
 #[test]
-fn address_is_used_for_longer_than_it_holds_if_there_is_no_other() {
-    let mut world = world(&NAMED, &[(1, GOOD), (53, KNOWS)]);
+fn expired_address_is_used_until_it_is_resolved_again() {
+    let mut world = world(&NAMED, &[(1, GOOD), (53, RESOLVES)]);
     world.ttl = 60;
-    world.live_at(&["192.0.2.1"]);
+    world.set_addresses(&["192.0.2.1"]);
     world.ask("www.example", 1.0, 0.0, 600.0);
-    world.turn(53, 30.0, Manner::Mute);
+    world.turn(53, 30.0, Behaviour::NeverAnswers);
     let responses = world.run("www.example");
     assert_eq!(failed(&responses), 0);
     assert_eq!(slower_than(&responses, 0.1), 0);
-    assert!(world.sent_to(53) > 10, "it is asked again");
+    assert!(world.sent_to(53) > 10, "the address is resolved again");
     assert!(world.sent_to(53) < 300, "{}", world.sent_to(53));
 }
 
 #[test]
-fn address_is_asked_for_again_when_it_has_expired_and_not_before() {
-    let mut world = world(&NAMED, &[(1, GOOD), (53, KNOWS)]);
+fn address_is_resolved_again_when_it_expires() {
+    let mut world = world(&NAMED, &[(1, GOOD), (53, RESOLVES)]);
     world.ttl = 100;
-    world.live_at(&["192.0.2.1"]);
+    world.set_addresses(&["192.0.2.1"]);
     world.ask("www.example", 1.0, 0.0, 1_000.0);
     assert_eq!(failed(&world.run("www.example")), 0);
     let asked = world.sent_to(53);
@@ -389,12 +404,12 @@ fn address_is_asked_for_again_when_it_has_expired_and_not_before() {
 }
 
 #[test]
-fn address_is_not_asked_for_more_often_for_what_is_wrong() {
-    // It holds for no time at all, or leads to nobody.
-    for (ttl, manner) in [(0, GOOD), (300, Manner::Refuses)] {
-        let mut world = world(&NAMED, &[(1, manner), (53, KNOWS)]);
+fn wrong_address_is_not_resolved_more_often() {
+    // The TTL is 0, or no server listens on the address.
+    for (ttl, behaviour) in [(0, GOOD), (300, Behaviour::Refuses)] {
+        let mut world = world(&NAMED, &[(1, behaviour), (53, RESOLVES)]);
         world.ttl = ttl;
-        world.live_at(&["192.0.2.1"]);
+        world.set_addresses(&["192.0.2.1"]);
         world.ask("www.example", 2.0, 0.0, 300.0);
         world.run("www.example");
         let asked = world.sent_to(53) / 2;
@@ -403,28 +418,31 @@ fn address_is_not_asked_for_more_often_for_what_is_wrong() {
 }
 
 #[test]
-fn only_so_many_addresses_of_an_upstream_are_used() {
-    let manners: Vec<_> = (1..=20).map(|host| (host, Manner::Refuses)).collect();
+fn number_of_addresses_of_an_upstream_is_limited() {
+    let behaviours: Vec<_> = (1..=20).map(|host| (host, Behaviour::Refuses)).collect();
     let addresses: Vec<_> = (1..=20).map(|host| format!("192.0.2.{host}")).collect();
     let addresses: Vec<_> = addresses.iter().map(String::as_str).collect();
-    let mut world = world(&NAMED, &[&manners[..], &[(53, KNOWS)]].concat());
-    world.live_at(&addresses);
+    let mut world = world(&NAMED, &[&behaviours[..], &[(53, RESOLVES)]].concat());
+    world.set_addresses(&addresses);
     world.ask("www.example", 2.0, 0.0, 60.0);
     world.run("www.example");
     assert_eq!(world.connected_to, (1..=4).collect());
 }
 
 #[test]
-fn upstream_that_moves_again_and_again_is_found() {
-    let mut world = world(&NAMED, &[(1, GOOD), (2, Manner::Refuses), (53, KNOWS)]);
+fn upstream_that_moves_repeatedly_is_resolved() {
+    let mut world = world(
+        &NAMED,
+        &[(1, GOOD), (2, Behaviour::Refuses), (53, RESOLVES)],
+    );
     world.ttl = 86_400;
-    world.live_at(&["192.0.2.1"]);
+    world.set_addresses(&["192.0.2.1"]);
     world.ask("www.example", 20.0, 0.0, 130.0);
     for (number, time) in (1..13).map(|number| (number, 10.0 * f64::from(number))) {
         let (from, to) = if number % 2 == 1 { (1, 2) } else { (2, 1) };
         world.move_to(time, &[["192.0.2.1", "192.0.2.2"][to - 1]]);
         world.turn([1, 2][to - 1], time, GOOD);
-        world.turn([1, 2][from - 1], time, Manner::Refuses);
+        world.turn([1, 2][from - 1], time, Behaviour::Refuses);
     }
     let responses = world.run("www.example");
     assert_eq!(failed(&responses), 0);
@@ -432,29 +450,37 @@ fn upstream_that_moves_again_and_again_is_found() {
 }
 
 #[test]
-fn upstream_that_has_moved_is_found() {
-    for gone in [Manner::Refuses, Manner::Hole, Manner::Impostor] {
-        let manners = [(1, GOOD), (2, GOOD), (53, KNOWS)];
-        let mut world = world(&NAMED, &manners);
+fn upstream_that_has_moved_is_resolved() {
+    for gone in [
+        Behaviour::Refuses,
+        Behaviour::DropsPackets,
+        Behaviour::Impostor,
+    ] {
+        let behaviours = [(1, GOOD), (2, GOOD), (53, RESOLVES)];
+        let mut world = world(&NAMED, &behaviours);
         world.ttl = 86_400;
-        world.live_at(&["192.0.2.1"]);
+        world.set_addresses(&["192.0.2.1"]);
         world.ask("www.example", 20.0, 0.0, 60.0);
         world.move_to(20.0, &["192.0.2.2"]);
-        world.turn(1, 20.0, Manner::Refuses);
+        world.turn(1, 20.0, Behaviour::Refuses);
         world.turn(1, 20.001, gone);
         let responses = world.run("www.example");
         assert_eq!(failed(&responses), 0);
-        let wait = if gone == Manner::Hole { 3.3 } else { 1.0 };
+        let wait = if gone == Behaviour::DropsPackets {
+            3.3
+        } else {
+            1.0
+        };
         assert_eq!(slower_than(&responses, wait), 0);
         assert_eq!(slower_than(&after(&responses, 24.0), 0.1), 0);
     }
 }
 
 #[test]
-fn address_that_an_upstream_has_no_more_is_not_used() {
-    let mut world = world(&NAMED, &[(1, GOOD), (2, GOOD), (53, KNOWS)]);
+fn former_address_of_an_upstream_is_not_used() {
+    let mut world = world(&NAMED, &[(1, GOOD), (2, GOOD), (53, RESOLVES)]);
     world.ttl = 60;
-    world.live_at(&["192.0.2.1"]);
+    world.set_addresses(&["192.0.2.1"]);
     world.ask("www.example", 10.0, 0.0, 120.0);
     world.move_to(30.0, &["192.0.2.2"]);
     assert_eq!(failed(&world.run("www.example")), 0);
@@ -463,11 +489,15 @@ fn address_that_an_upstream_has_no_more_is_not_used() {
 }
 
 #[test]
-fn family_of_addresses_that_does_not_work_is_not_in_the_way() {
+fn broken_address_family_delays_few_queries() {
     for (first, second) in [("2001:db8::1", "192.0.2.2"), ("192.0.2.1", "2001:db8::2")] {
-        for trouble in [Manner::Hole, Manner::Refuses, Manner::Mute] {
-            let mut world = world(&NAMED, &[(1, trouble), (2, GOOD), (53, KNOWS)]);
-            world.live_at(&[first, second]);
+        for trouble in [
+            Behaviour::DropsPackets,
+            Behaviour::Refuses,
+            Behaviour::NeverAnswers,
+        ] {
+            let mut world = world(&NAMED, &[(1, trouble), (2, GOOD), (53, RESOLVES)]);
+            world.set_addresses(&[first, second]);
             world.ask("www.example", 20.0, 0.0, 60.0);
             let responses = world.run("www.example");
             assert_eq!(failed(&responses), 0);
@@ -478,13 +508,13 @@ fn family_of_addresses_that_does_not_work_is_not_in_the_way() {
 }
 
 #[test]
-fn addresses_of_one_upstream_are_compared_whatever_the_policy() {
-    let slow = Manner::Takes(Duration::from_millis(100));
+fn addresses_of_one_upstream_are_ranked_under_every_policy() {
+    let slow = Behaviour::Takes(Duration::from_millis(100));
     for policy in ["ordered", "round-robin"] {
         let policy = format!("--policy={policy}");
         let arguments = [NAMED[0], NAMED[1], &policy];
-        let mut world = world(&arguments, &[(1, slow), (2, GOOD), (53, KNOWS)]);
-        world.live_at(&["192.0.2.1", "192.0.2.2"]);
+        let mut world = world(&arguments, &[(1, slow), (2, GOOD), (53, RESOLVES)]);
+        world.set_addresses(&["192.0.2.1", "192.0.2.2"]);
         world.ask("www.example", 50.0, 0.0, 60.0);
         let responses = world.run("www.example");
         assert_eq!(slower_than(&after(&responses, 20.0), 0.05), 0, "{policy}");
@@ -492,15 +522,18 @@ fn addresses_of_one_upstream_are_compared_whatever_the_policy() {
 }
 
 #[test]
-fn turns_are_those_of_upstreams_not_of_their_addresses() {
+fn round_robin_counts_upstreams_not_addresses() {
     let arguments = [
         "-utls://dns.example",
         "-u192.0.2.9",
         NAMED[1],
         "--policy=round-robin",
     ];
-    let mut world = world(&arguments, &[(1, GOOD), (2, GOOD), (9, GOOD), (53, KNOWS)]);
-    world.live_at(&["192.0.2.1", "192.0.2.2"]);
+    let mut world = world(
+        &arguments,
+        &[(1, GOOD), (2, GOOD), (9, GOOD), (53, RESOLVES)],
+    );
+    world.set_addresses(&["192.0.2.1", "192.0.2.2"]);
     world.ask("www.example", 100.0, 0.0, 30.0);
     assert_eq!(failed(&world.run("www.example")), 0);
     let (named, other) = (world.sent_to(1) + world.sent_to(2), world.sent_to(9));
@@ -508,17 +541,17 @@ fn turns_are_those_of_upstreams_not_of_their_addresses() {
 }
 
 #[test]
-fn order_is_kept_when_an_address_comes_late() {
+fn order_is_kept_when_an_address_is_resolved_late() {
     let arguments = [
         "-utls://dns.example",
         "-u192.0.2.9",
         NAMED[1],
         "--policy=ordered",
     ];
-    let manners = [(1, GOOD), (9, GOOD), (53, Manner::Mute)];
-    let mut world = world(&arguments, &manners);
-    world.live_at(&["192.0.2.1"]);
-    world.turn(53, 10.0, KNOWS);
+    let behaviours = [(1, GOOD), (9, GOOD), (53, Behaviour::NeverAnswers)];
+    let mut world = world(&arguments, &behaviours);
+    world.set_addresses(&["192.0.2.1"]);
+    world.turn(53, 10.0, RESOLVES);
     world.ask("www.example", 10.0, 0.0, 60.0);
     let responses = world.run("www.example");
     assert_eq!(failed(&responses), 0);
@@ -527,42 +560,45 @@ fn order_is_kept_when_an_address_comes_late() {
 }
 
 #[test]
-fn upstream_that_moves_about_is_as_good_as_its_addresses() {
-    let moods = [
+fn random_failures_and_moves_fail_few_queries() {
+    let candidates = [
         GOOD,
-        Manner::Mute,
-        Manner::Hole,
-        Manner::Refuses,
-        Manner::Impostor,
-        Manner::Says(Rcode::SERVFAIL),
+        Behaviour::NeverAnswers,
+        Behaviour::DropsPackets,
+        Behaviour::Refuses,
+        Behaviour::Impostor,
+        Behaviour::Says(Rcode::SERVFAIL),
     ];
     let (mut asked, mut lost) = (0, 0);
     for seed in crate::support::seeds(24) {
         let mut chance = Chance::new(seed);
         let arguments = ["-utls://dns.example", "-u192.0.2.9", NAMED[1]];
-        let manners = [(1, GOOD), (2, GOOD), (3, GOOD), (9, GOOD), (53, KNOWS)];
-        let mut world = world(&arguments, &manners);
+        let behaviours = [(1, GOOD), (2, GOOD), (3, GOOD), (9, GOOD), (53, RESOLVES)];
+        let mut world = world(&arguments, &behaviours);
         world.ttl = 60;
-        world.live_at(&["192.0.2.1", "2001:db8::2"]);
+        world.set_addresses(&["192.0.2.1", "2001:db8::2"]);
         world.ask("www.example", 50.0, 0.0, 300.0);
         let mut time = 0.0;
         let mut is_other_well = true;
         while time < 300.0 {
-            // First one becomes well, and after some time the others something else: errors only
-            // where the other upstream is well, since they are the same at all addresses of one.
-            time += f64::from(u32::try_from(chance.between(3_000, 20_000)).expect("small")) / 1e3;
+            // One upstream recovers first, and after some time the others change. Errors occur only
+            // while the other upstream is healthy, since all addresses of one upstream send the
+            // same errors.
+            time +=
+                f64::from(u32::try_from(chance.between(3_000, 20_000)).expect("a small number"))
+                    / 1e3;
             world.turn(if is_other_well { 2 } else { 9 }, time, GOOD);
             is_other_well = !is_other_well;
             time += 3.0;
-            let its_moods = &moods[..if is_other_well { 6 } else { 5 }];
+            let allowed = &candidates[..if is_other_well { 6 } else { 5 }];
             for host in [1, 2, 3]
                 .into_iter()
                 .filter(|host| is_other_well || *host != 2)
             {
-                world.turn(host, time, *chance.pick(its_moods));
+                world.turn(host, time, *chance.pick(allowed));
             }
             if !is_other_well {
-                world.turn(9, time, *chance.pick(&moods));
+                world.turn(9, time, *chance.pick(&candidates));
             }
             let homes = [["192.0.2.1", "2001:db8::2"], ["192.0.2.3", "192.0.2.2"]];
             let home = *chance.pick(&homes);
@@ -570,11 +606,12 @@ fn upstream_that_moves_about_is_as_good_as_its_addresses() {
         }
         let responses = world.run("www.example");
         (asked, lost) = (asked + responses.len(), lost + failed(&responses));
-        // A query that timed out pauses its question for a second.
+        // A query that timed out causes a back-off of one second for its question.
         let counters = world.proxy.counters();
         let is_paused = counters.outcome(Outcome::TimedOut) > 0;
         assert!(counters.outcome(Outcome::UpstreamFailed) == 0 || is_paused);
     }
-    // Not none: all but one may have failed a query three times before it is known who is well.
+    // A few queries may fail: the unhealthy addresses can fail a query three times before the
+    // healthy one is known.
     assert!(lost * 5_000 <= asked, "{lost} of {asked}");
 }

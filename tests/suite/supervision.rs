@@ -1,4 +1,4 @@
-//! Those who watch over the process: systemd, by its protocol, and whoever looks at a page.
+//! Supervision of the process: the protocol of systemd, and probes of a page.
 
 use std::io::ErrorKind;
 use std::net::{Ipv4Addr, TcpListener};
@@ -14,26 +14,26 @@ use crate::support::folder::Folder;
 use crate::support::messages::query;
 use crate::support::program::{PATIENCE, Program, await_reading, datagrams_from, free_port, spawn};
 
-/// Whoever is told, with the place of the socket.
+/// Binds the notification socket. Returns the socket and its path.
 fn listener(folder: &Folder) -> (UnixDatagram, PathBuf) {
     let path = folder.file("notify");
-    let socket = UnixDatagram::bind(&path).expect("a folder of ours");
+    let socket = UnixDatagram::bind(&path).expect("the folder of the test is writable");
     socket.set_read_timeout(Some(PATIENCE)).expect("a timeout");
     (socket, path)
 }
 
-/// The next thing that is told, one line for each.
-fn told(socket: &UnixDatagram) -> Vec<String> {
+/// Receives the next message. Returns its lines.
+fn received(socket: &UnixDatagram) -> Vec<String> {
     let mut buffer = [0; 4096];
-    let len = socket.recv(&mut buffer).expect("something is told");
+    let len = socket.recv(&mut buffer).expect("a notification arrives");
     let text = str::from_utf8(&buffer[..len]).expect("text");
     text.lines().map(str::to_owned).collect()
 }
 
-/// The next thing that is told, signs of life aside.
-fn told_besides(socket: &UnixDatagram) -> Vec<String> {
+/// Receives the next message other than watchdog messages.
+fn received_besides_watchdog(socket: &UnixDatagram) -> Vec<String> {
     loop {
-        let lines = told(socket);
+        let lines = received(socket);
         if lines != ["WATCHDOG=1"] {
             return lines;
         }
@@ -41,7 +41,7 @@ fn told_besides(socket: &UnixDatagram) -> Vec<String> {
 }
 
 #[test]
-fn whoever_has_started_it_is_told_how_it_is_doing() {
+fn service_manager_is_notified_of_state_changes() {
     let folder = Folder::new("supervision");
     let (socket, path) = listener(&folder);
     let script = format!(
@@ -50,67 +50,66 @@ fn whoever_has_started_it_is_told_how_it_is_doing() {
     );
     let since = Instant::now();
     let mut program = Program::start_in(&script, &["--upstream=192.0.2.1".to_owned()]);
-    assert_eq!(told_besides(&socket), ["READY=1"]);
+    assert_eq!(received_besides_watchdog(&socket), ["READY=1"]);
     for _ in 0..5 {
-        assert_eq!(told(&socket), ["WATCHDOG=1"]);
+        assert_eq!(received(&socket), ["WATCHDOG=1"]);
     }
-    // After each third of the time that it may take, and not all the time.
+    // A watchdog message is sent after each third of the timeout, and not more often.
     let took = since.elapsed();
     assert!(took > Duration::from_millis(700), "{took:?}");
     program.reload();
-    let reloading = told_besides(&socket);
+    let reloading = received_besides_watchdog(&socket);
     assert_eq!(reloading[0], "RELOADING=1");
     assert!(reloading[1].starts_with("MONOTONIC_USEC="), "{reloading:?}");
-    assert_eq!(told_besides(&socket), ["READY=1"]);
+    assert_eq!(received_besides_watchdog(&socket), ["READY=1"]);
     program.signal(Signal::SIGTERM);
-    assert_eq!(told_besides(&socket), ["STOPPING=1"]);
+    assert_eq!(received_besides_watchdog(&socket), ["STOPPING=1"]);
     assert_eq!(program.wait(), Some(0));
 }
 
-/// Linux 6.12 and later keep a confined process from sockets beside the file system to which it is
-/// not connected.
+/// Linux 6.12 and later deny a confined process access to unconnected abstract sockets.
 #[test]
-fn service_manager_beside_the_file_system_gets_every_message() {
+fn abstract_notify_socket_gets_every_message() {
     let name = format!("dotproxy-supervision-{}", std::process::id());
     let address = SocketAddr::from_abstract_name(&name).expect("a name");
-    let socket = UnixDatagram::bind_addr(&address).expect("a name of ours");
+    let socket = UnixDatagram::bind_addr(&address).expect("an unused name");
     socket.set_read_timeout(Some(PATIENCE)).expect("a timeout");
     let script =
         format!("export NOTIFY_SOCKET=@{name} WATCHDOG_USEC=600000 WATCHDOG_PID=$$; exec \"$@\"");
     let mut program = Program::start_in(&script, &["--upstream=192.0.2.1".to_owned()]);
-    assert_eq!(told_besides(&socket), ["READY=1"]);
-    assert_eq!(told(&socket), ["WATCHDOG=1"]);
+    assert_eq!(received_besides_watchdog(&socket), ["READY=1"]);
+    assert_eq!(received(&socket), ["WATCHDOG=1"]);
     program.reload();
-    assert_eq!(told_besides(&socket)[0], "RELOADING=1");
-    assert_eq!(told_besides(&socket), ["READY=1"]);
+    assert_eq!(received_besides_watchdog(&socket)[0], "RELOADING=1");
+    assert_eq!(received_besides_watchdog(&socket), ["READY=1"]);
     program.signal(Signal::SIGTERM);
-    assert_eq!(told_besides(&socket), ["STOPPING=1"]);
+    assert_eq!(received_besides_watchdog(&socket), ["STOPPING=1"]);
     assert_eq!(program.wait(), Some(0));
 }
 
 #[test]
-fn service_manager_that_binds_its_socket_anew_is_found_again() {
+fn notify_socket_can_be_bound_again() {
     let folder = Folder::new("supervision-anew");
     let (socket, path) = listener(&folder);
     let script = format!("export NOTIFY_SOCKET={}; exec \"$@\"", path.display());
     let program = Program::start_in(&script, &["--upstream=192.0.2.1".to_owned()]);
-    assert_eq!(told(&socket), ["READY=1"]);
+    assert_eq!(received(&socket), ["READY=1"]);
     drop(socket);
-    std::fs::remove_file(&path).expect("a folder of ours");
+    std::fs::remove_file(&path).expect("the folder of the test is writable");
     let (socket, _) = listener(&folder);
     program.reload();
-    assert_eq!(told(&socket)[0], "RELOADING=1");
-    assert_eq!(told(&socket), ["READY=1"]);
+    assert_eq!(received(&socket)[0], "RELOADING=1");
+    assert_eq!(received(&socket), ["READY=1"]);
 }
 
 #[test]
-fn whoever_has_started_it_may_be_held_up() {
+fn full_notify_socket_does_not_block_the_program() {
     let folder = Folder::new("supervision-full");
     let (socket, path) = listener(&folder);
-    // Each sender has a limit of its own besides that of the receiver.
+    // Each sending socket has its own limit besides that of the receiver.
     let is_sent = || {
         let other = UnixDatagram::unbound().expect("a socket");
-        other.set_nonblocking(true).expect("it may");
+        other.set_nonblocking(true).expect("an owned socket");
         other.send_to(b"", &path).is_ok()
     };
     while is_sent() {}
@@ -119,19 +118,20 @@ fn whoever_has_started_it_may_be_held_up() {
     let query = query(1, "localhost", 1, None);
     let response = program.ask(&query).expect("a response");
     assert_eq!(response[3] & 15, 0);
-    let mut said = told(&socket);
+    let mut said = received(&socket);
     while said.is_empty() {
-        said = told(&socket);
+        said = received(&socket);
     }
     assert_eq!(said, ["READY=1"]);
 }
 
 #[test]
-fn who_comes_after_the_end_has_begun_is_told_so_at_once() {
-    // Whoever accepts and says nothing keeps queries waiting.
+fn queries_during_shutdown_are_rejected_at_once() {
+    // A server that accepts connections and never answers keeps queries waiting.
     let silent = TcpListener::bind("127.0.0.1:0").expect("a free port");
-    let upstream = silent.local_addr().expect("it is bound");
-    // Once on an address, once on all of them, of which another is asked.
+    let upstream = silent.local_addr().expect("the socket is bound");
+    // Once on a specific address, and once on the wildcard address, of which another address is
+    // queried.
     for (listen, asked) in [("127.0.0.1", "127.0.0.1"), ("0.0.0.0", "127.0.0.2")] {
         let port = free_port();
         let mut program = Program::start(&[
@@ -142,21 +142,23 @@ fn who_comes_after_the_end_has_begun_is_told_so_at_once() {
         program.await_log(&format!("listening on {listen}:{port}"));
         let connect = || {
             let socket = datagrams_from(Ipv4Addr::LOCALHOST, PATIENCE);
-            socket.connect((asked, port)).expect("a way");
+            socket
+                .connect((asked, port))
+                .expect("the address is reachable");
             socket
         };
         let (early, late) = (connect(), connect());
         let query = query(1, "www.example", 1, None);
-        early.send(&query).expect("it is taken");
-        let asked_address = early.peer_addr().expect("it is connected");
+        early.send(&query).expect("the peer accepts data");
+        let asked_address = early.peer_addr().expect("the socket is connected");
         await_reading(asked_address);
         program.signal(Signal::SIGTERM);
         program.await_log("finishing");
         let mut response = [0; 512];
         let refused = late.send(&query).and_then(|_| late.recv(&mut response));
-        let refused = refused.expect_err("nobody is there any more");
+        let refused = refused.expect_err("the listener is closed");
         assert_eq!(refused.kind(), ErrorKind::ConnectionRefused);
-        // It comes from the address that was asked, or this socket would not take it.
+        // The connected socket accepts only responses from the address of the query.
         early.recv(&mut response).expect("a response");
         assert_eq!(
             (&response[..2], response[3] & 15),
@@ -168,9 +170,9 @@ fn who_comes_after_the_end_has_begun_is_told_so_at_once() {
 }
 
 #[test]
-fn inherited_socket_that_cannot_serve_clients_stops_the_start() {
+fn unsuitable_inherited_socket_stops_the_start() {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-    let port = listener.local_addr().expect("it is bound").port();
+    let port = listener.local_addr().expect("the socket is bound").port();
     for (opened, problem) in [
         (format!("3<>/dev/tcp/127.0.0.1/{port}"), "a TCP connection"),
         (
@@ -192,7 +194,7 @@ fn inherited_socket_that_cannot_serve_clients_stops_the_start() {
                 .stdin(Stdio::null())
                 .stderr(Stdio::piped()),
         );
-        let output = child.wait_with_output().expect("it ends");
+        let output = child.wait_with_output().expect("the program exits");
         let said = String::from_utf8(output.stderr).expect("text");
         assert_eq!(output.status.code(), Some(1), "{said}");
         let problem = format!("descriptor 3 is {problem}");
@@ -201,7 +203,7 @@ fn inherited_socket_that_cannot_serve_clients_stops_the_start() {
 }
 
 #[test]
-fn probe_says_by_its_exit_code_whether_a_page_is_there() {
+fn exit_code_of_probe_reports_the_page() {
     let http = format!("127.0.0.1:{}", free_port());
     let program = Program::start(&[
         "--upstream=192.0.2.1".to_owned(),
@@ -244,7 +246,7 @@ fn probe_says_by_its_exit_code_whether_a_page_is_there() {
                 .stdin(Stdio::null())
                 .stderr(Stdio::piped()),
         );
-        let output = child.wait_with_output().expect("it ends");
+        let output = child.wait_with_output().expect("the program exits");
         assert_eq!(output.status.code(), Some(code), "{url}");
         let said = String::from_utf8(output.stderr).expect("text");
         assert!(said.contains(problem), "{url}: {said}");

@@ -1,10 +1,10 @@
-//! The habits of this house, as far as a program can check them: the layers, the sizes of files and
-//! functions, and where clocks, sockets and libraries may be named.
+//! Checks of the source text: the layers of modules, the sizes of files and functions, the files
+//! that may name clocks, sockets and libraries, and the wording of comments.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-/// What the modules of the crate's root may use of each other. Left out: what nobody else uses.
+/// The modules that each module of the crate's root may import. `lib` and `main` may import all.
 const LAYERS: &[(&str, &[&str])] = &[
     ("base", &["wire"]),
     ("tls", &["base", "config"]),
@@ -32,7 +32,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("check", &["base", "config", "process", "telemetry", "tls"]),
 ];
 
-/// Words, and the files and folders that may hold them.
+/// Words, and the files and folders that may contain them.
 const CONFINED: &[(&str, &[&str])] = &[
     (
         "mio::",
@@ -96,13 +96,39 @@ const CONFINED: &[(&str, &[&str])] = &[
     ("unsafe {", &["allocator.rs", "code.rs"]),
 ];
 
+/// The folders that [`text_is_plain_technical_english`] checks.
+const CLEAN: &[&str] = &["tests", "scripts"];
+
+/// Words that comments, docs and strings must not contain: programs, sockets and records are "it",
+/// and each sentence names the mechanism.
+const UNWANTED: &[&str] = &[
+    "who",
+    "whoever",
+    "whom",
+    "whose",
+    "somebody",
+    "nobody",
+    "someone",
+    "takes note",
+    "is told",
+    "are told",
+    "of late",
+    "lets it be",
+    "stands in",
+    "all that there is",
+];
+
+/// Words that start a clause without a subject, in place of the noun phrase or the verb that a doc
+/// comment starts with.
+const HEADLESS: &[&str] = &["What", "Whether", "How", "Who"];
+
 const FILE_LINES_MAX: usize = 500;
 const FUNCTION_LINES_MAX: usize = 70;
 const LINE_LEN_MAX: usize = 100;
 
 /// A source file, without its tests.
 struct Source {
-    /// Below `src`, with the crate of the bytes as a folder there.
+    /// The path below `src`; files of the wire crate have the prefix `wire/`.
     path: String,
     lines: Vec<String>,
 }
@@ -110,10 +136,10 @@ struct Source {
 fn sources() -> Vec<Source> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut sources = sources_in(&root.join("src"), "");
-    assert!(sources.len() > 100, "the sources are elsewhere");
-    let of_bytes = sources_in(&root.join("wire/src"), "wire/");
-    assert!(of_bytes.len() > 8, "those of the bytes are elsewhere");
-    sources.extend(of_bytes);
+    assert!(sources.len() > 100, "the folder src has few files");
+    let wire_sources = sources_in(&root.join("wire/src"), "wire/");
+    assert!(wire_sources.len() > 8, "the folder wire/src has few files");
+    sources.extend(wire_sources);
     sources
 }
 
@@ -147,12 +173,12 @@ fn source(root: &Path, place: &str, path: PathBuf) -> Source {
 }
 
 impl Source {
-    /// The module of the crate's root that it belongs to.
+    /// Returns the module of the crate's root that contains the file.
     fn module(&self) -> &str {
         self.path.split(['/', '.']).next().expect("a name")
     }
 
-    /// Its lines, with their numbers, that are no comments.
+    /// Returns the numbered lines that are not comments.
     fn code(&self) -> impl Iterator<Item = (usize, &str)> {
         let lines = self
             .lines
@@ -164,17 +190,17 @@ impl Source {
 }
 
 #[test]
-fn modules_use_only_what_lies_below_them() {
+fn modules_import_only_the_layers_below() {
     let layers: BTreeMap<_, _> = LAYERS.iter().copied().collect();
     let mut faults = Vec::new();
     for source in sources() {
         let module = source.module();
-        // What the crate of the bytes may use, the compiler sees to.
+        // The compiler checks the dependencies of the wire crate.
         if matches!(module, "main" | "lib" | "wire") {
             continue;
         }
         let Some(below) = layers.get(module) else {
-            faults.push(format!("{module} stands in no layer"));
+            faults.push(format!("{module} has no layer"));
             continue;
         };
         for (number, line) in source.code() {
@@ -255,7 +281,7 @@ fn files_functions_and_lines_are_short() {
 }
 
 #[test]
-fn every_module_says_what_it_is() {
+fn every_module_has_documentation() {
     for source in sources() {
         let first = source.lines.first().map(String::as_str).unwrap_or_default();
         assert!(
@@ -264,4 +290,125 @@ fn every_module_says_what_it_is() {
             source.path
         );
     }
+}
+
+#[test]
+fn text_is_plain_technical_english() {
+    let mut faults = Vec::new();
+    for (path, text) in CLEAN.iter().flat_map(|folder| texts_in(folder)) {
+        for (number, phrase) in unwanted_phrases(&text) {
+            let line = text.lines().nth(number - 1).unwrap_or_default();
+            // The list itself, quotations, and the user with this name.
+            let listed = format!("\"{phrase}\"");
+            let is_listed = path.ends_with("tidy.rs") && line.to_lowercase().contains(&listed);
+            let is_user = phrase == "nobody" && line.contains("user");
+            if !is_listed && !is_user && !line.contains("RFC ") {
+                faults.push(format!("{path}:{number}: {phrase}"));
+            }
+        }
+        for number in headless_docs(&text) {
+            faults.push(format!("{path}:{number}: doc without a subject"));
+        }
+    }
+    assert!(faults.is_empty(), "{faults:#?}");
+}
+
+/// Returns the sources and scripts below a folder of the repository, with their paths.
+fn texts_in(folder: &str) -> Vec<(String, String)> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut folders = vec![root.join(folder)];
+    let mut texts = Vec::new();
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).expect("a folder of sources") {
+            let path = entry.expect("an entry").path();
+            let extension = path.extension().and_then(|extension| extension.to_str());
+            if path.is_dir() {
+                folders.push(path);
+            } else if matches!(extension, Some("rs" | "sh" | "py" | "cjs")) {
+                let text = std::fs::read_to_string(&path).expect("a source is text");
+                let path = path.strip_prefix(root).expect("below the root");
+                texts.push((path.display().to_string(), text));
+            }
+        }
+    }
+    assert!(!texts.is_empty(), "no sources in {folder}");
+    texts
+}
+
+/// Returns the unwanted phrases of a text, with the line of their first word. A phrase may continue
+/// on the next line, and does not cross punctuation.
+fn unwanted_phrases(text: &str) -> Vec<(usize, &'static str)> {
+    let lines: Vec<String> = text.lines().map(plain_words).collect();
+    let mut found = Vec::new();
+    for (index, line) in lines.iter().enumerate() {
+        let next = lines.get(index + 1).map_or("", String::as_str);
+        let both = format!(" {} {} ", line.trim(), next.trim());
+        let own_len = line.trim().len() + 1;
+        for phrase in UNWANTED {
+            let wanted = format!(" {phrase} ");
+            if both
+                .match_indices(&wanted)
+                .any(|(start, _)| start < own_len)
+            {
+                found.push((index + 1, *phrase));
+            }
+        }
+    }
+    found
+}
+
+/// Returns the words of a line in lower case, one space apart. The marker of a comment is left out,
+/// and each other punctuation mark stands for itself.
+fn plain_words(line: &str) -> String {
+    let line = line.trim().trim_start_matches(['/', '!', '#', '*']);
+    let mut words = String::new();
+    for c in line.chars() {
+        match c {
+            c if c.is_alphanumeric() || matches!(c, '_' | '-') => words.extend(c.to_lowercase()),
+            c if c.is_whitespace() => words.push(' '),
+            c => words.extend([' ', c, ' ']),
+        }
+    }
+    words.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+/// Returns the lines at which the doc comment of an item starts with a clause without a subject.
+fn headless_docs(text: &str) -> Vec<usize> {
+    let mut found = Vec::new();
+    let mut is_within = false;
+    for (index, line) in text.lines().enumerate() {
+        let doc = line.trim_start().strip_prefix("///");
+        let word = doc.unwrap_or_default().split_whitespace().next();
+        if !is_within && word.is_some_and(|word| HEADLESS.contains(&word)) {
+            found.push(index + 1);
+        }
+        is_within = doc.is_some();
+    }
+    found
+}
+
+#[test]
+fn unwanted_text_is_found() {
+    // The phrases are assembled, so that this file does not contain them.
+    let phrase = UNWANTED[9];
+    let (first, second) = phrase.split_once(' ').expect("two words");
+    for text in [
+        format!("// A client {phrase} twice.\n"),
+        format!("    // A client {first}\n    // {second} twice.\n"),
+        format!("x = 1  # A client {}.\n", phrase.to_uppercase()),
+    ] {
+        assert_eq!(unwanted_phrases(&text), [(1, phrase)], "{text}");
+    }
+    for text in [
+        format!("// A client {first}. {second} twice.\n"),
+        format!("// A client {first}{second}.\n"),
+        format!("fn {first}_{second}() {{}}\n"),
+    ] {
+        assert_eq!(unwanted_phrases(&text), [], "{text}");
+    }
+    let word = HEADLESS[0];
+    let headless = format!("/// {word} is read.\nfn a() {{}}\n");
+    assert_eq!(headless_docs(&headless), [1]);
+    let inside = format!("/// Returns data.\n/// {word} is read.\nfn a() {{}}\n");
+    assert_eq!(headless_docs(&inside), []);
 }

@@ -1,4 +1,5 @@
-//! Clients under TLS that are slow, silent or many: they take little, and nothing from others.
+//! TLS clients that are slow, silent or numerous: their cost and their effect on others are
+//! limited.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpStream};
@@ -52,7 +53,7 @@ impl Scene {
         }
     }
 
-    /// A connection from 127.0.0.`last`.
+    /// Connects from 127.0.0.`last`.
     fn connect(&self, last: u8) -> TcpStream {
         connect_from(Ipv4Addr::new(127, 0, 0, last), self.address)
     }
@@ -67,7 +68,7 @@ impl Scene {
         StreamOwned::new(connection.expect("a client"), self.connect(last))
     }
 
-    /// Whether a query over UDP is answered.
+    /// Returns whether a query over UDP is answered.
     fn is_answered(&self, id: u16) -> bool {
         let query = query(id, "www.example", 1, None);
         let response = self.program.ask(&query);
@@ -82,43 +83,43 @@ fn is_served(tls: &mut Tls, id: u16) -> bool {
 }
 
 #[test]
-fn client_that_has_said_all_has_its_answers() {
+fn client_that_half_closes_gets_its_answers() {
     let scene = Scene::new("tls-half", &[]);
     let mut tls = scene.connect_tls(1);
     let queries: Vec<_> = (0..50)
         .map(|id| query(id, "www.example", 1, None))
         .collect();
-    send_framed(&mut tls, &queries).expect("it reads");
+    send_framed(&mut tls, &queries).expect("the peer reads");
     tls.conn.send_close_notify();
-    tls.flush().expect("it reads");
+    tls.flush().expect("the peer reads");
     tls.sock
         .shutdown(Shutdown::Write)
-        .expect("a socket of ours");
+        .expect("the test owns the socket");
     for _ in 0..50 {
         let response = read_framed(&mut tls).expect("a response");
         let id = usize::from(u16::from_be_bytes([response[0], response[1]]));
         assert!(check_response(&queries[id], &response));
     }
-    // And is told that this was all.
+    // The program then ends the connection with a close alert.
     assert_eq!(tls.read(&mut [0; 1]).expect("a close alert"), 0);
 }
 
 #[test]
-fn client_waits_behind_its_limit_however_it_cuts_its_records() {
-    // No query ends before all is checked.
+fn client_is_limited_whatever_the_size_of_its_records() {
+    // No query ends before the check is complete.
     let scene = Scene::new("tls-records", &["--timeout=60s"]);
     scene.server.plan(Fault::Silence, u64::MAX);
     let mut tls = scene.connect_tls(1);
     while tls.conn.is_handshaking() {
         tls.conn.complete_io(&mut tls.sock).expect("a handshake");
     }
-    // Three to a record, and many records at once.
+    // Three queries per record, and many records at once.
     for id in (0..300).step_by(3) {
         let three = [0, 1, 2].map(|more| query(id + more, "www.example", 1, None));
-        send_framed(&mut tls.conn.writer(), &three).expect("a buffer takes it");
+        send_framed(&mut tls.conn.writer(), &three).expect("a buffer accepts data");
     }
-    tls.flush().expect("it reads");
-    // A full share is read, and what was sent besides is not.
+    tls.flush().expect("the peer reads");
+    // A full share of queries is read, and the others are not.
     let is_full = || scene.program.counters().contains(" tls=64 ");
     await_that("a full share is read", is_full);
     scene.program.await_reading();
@@ -126,27 +127,29 @@ fn client_waits_behind_its_limit_however_it_cuts_its_records() {
 }
 
 #[test]
-fn clients_that_are_silent_or_slow_make_room_for_others() {
+fn silent_and_slow_clients_are_replaced() {
     let scene = Scene::new("tls-slow", &["--max-tcp-clients=4"]);
     let mut hello = Vec::new();
     let mut connection = ClientConnection::new(scene.authority.client(), scene.address.ip().into())
         .expect("a client");
-    connection.write_tls(&mut hello).expect("a buffer takes it");
-    // One says nothing, one is in the middle of its hello, one says no more after it.
+    connection
+        .write_tls(&mut hello)
+        .expect("a buffer accepts data");
+    // One client sends nothing, one stops within its ClientHello, one stops after it.
     let silent = scene.connect(1);
     let mut slow = scene.connect(1);
     let mut halfway = scene.connect(1);
-    halfway.write_all(&hello).expect("it reads");
+    halfway.write_all(&hello).expect("the peer reads");
     let mut served = scene.connect_tls(2);
     assert!(is_served(&mut served, 1));
-    // Whole, the hello would take more than twice as long as the program waits for it.
-    let is_dripping = hello[..hello.len() - 1].iter().all(|octet| {
+    // The whole ClientHello would take more than twice the timeout of the program.
+    let is_dripping = hello[..hello.len() - 1].iter().all(|byte| {
         std::thread::sleep(Duration::from_millis(100));
-        slow.write_all(&[*octet]).is_ok()
+        slow.write_all(&[*byte]).is_ok()
     });
-    assert!(!is_dripping, "a hello without an end is waited for");
+    assert!(!is_dripping, "the ClientHello has no timeout");
     for mut idle in [silent, halfway] {
-        // Closed, be it with an alert or a reset.
+        // The connection is closed with an alert or a reset.
         let end = idle.read_to_end(&mut Vec::new());
         assert!(end.map_or_else(|error| error.kind() == ErrorKind::ConnectionReset, |_| true));
     }
@@ -154,7 +157,7 @@ fn clients_that_are_silent_or_slow_make_room_for_others() {
 }
 
 #[test]
-fn client_that_sends_messages_but_no_query_is_closed() {
+fn client_that_sends_only_messages_other_than_queries_is_closed() {
     let scene = Scene::new("tls-no-query", &[]);
     let mut response = query(1, "www.example", 1, None);
     response[2] |= 0x80;
@@ -163,7 +166,7 @@ fn client_that_sends_messages_but_no_query_is_closed() {
         let mut plain = scene.program.connect();
         let mut tls = scene.connect_tls(1);
         assert!(is_served(&mut tls, 1));
-        // The program may have closed it before all is sent.
+        // The program may close the connection before the last message is sent.
         let _ = send_framed(&mut plain, &flood);
         let _ = send_framed(&mut tls, &flood);
         let end = plain.read(&mut [0; 1]);
@@ -174,7 +177,7 @@ fn client_that_sends_messages_but_no_query_is_closed() {
     assert!(is_served(&mut scene.connect_tls(1), 2));
 }
 
-/// Whether a connection has ended because the program did not want what was sent.
+/// Returns whether the program has closed a connection because of unwanted data.
 fn is_reset(read: &std::io::Result<usize>) -> bool {
     let kinds = [ErrorKind::ConnectionReset, ErrorKind::UnexpectedEof];
     read.as_ref()
@@ -182,7 +185,7 @@ fn is_reset(read: &std::io::Result<usize>) -> bool {
 }
 
 #[test]
-fn handshakes_that_lead_nowhere_harm_nobody() {
+fn aborted_handshakes_do_not_affect_others() {
     let scene = Scene::new("tls-flood", &[]);
     assert!(scene.is_answered(1));
     let before = scene.program.own_kib();
@@ -192,16 +195,16 @@ fn handshakes_that_lead_nowhere_harm_nobody() {
         let connection = ClientConnection::new(Arc::clone(&config), name);
         let mut connection = connection.expect("a client");
         let mut stream = scene.connect(3);
-        connection.write_tls(&mut stream).expect("it reads");
+        connection.write_tls(&mut stream).expect("the peer reads");
         if round % 2 == 0 {
-            // The work is done, and it was for nothing.
+            // The program has done the work of a handshake in vain.
             let _ = stream.read(&mut [0; 64]);
         }
         if round % 4 == 0 {
             assert!(scene.is_answered(round));
         }
     }
-    await_that("its memory goes back", || {
+    await_that("the memory is released", || {
         scene.program.own_kib() < before + 512
     });
     assert!(is_served(&mut scene.connect_tls(3), 9));
@@ -213,13 +216,14 @@ fn tomorrow() -> SystemTime {
 }
 
 #[test]
-fn client_whose_certificate_is_no_longer_vouched_for_is_closed() {
+fn client_is_closed_when_its_authority_is_no_longer_trusted() {
     let [old, new] = ["old", "new"].map(|which| Authority::new(&format!("tls-ca-{which}")));
     let folder = Folder::new("tls-ca");
     let client_ca = folder.file("clients.pem");
-    let both = [&old, &new]
-        .map(|authority| std::fs::read_to_string(&authority.ca_file).expect("a file of ours"));
-    std::fs::write(&client_ca, both.concat()).expect("a folder of ours");
+    let both = [&old, &new].map(|authority| {
+        std::fs::read_to_string(&authority.ca_file).expect("the test owns the file")
+    });
+    std::fs::write(&client_ca, both.concat()).expect("the folder of the test is writable");
     let option = format!("--tls-client-ca={}", client_ca.display());
     let scene = Scene::new("tls-ca-server", &[&option]);
     let client = |issuer, version| {
@@ -231,17 +235,17 @@ fn client_whose_certificate_is_no_longer_vouched_for_is_closed() {
     for tls in refused.iter_mut().chain([&mut kept]) {
         assert!(is_served(tls, 1));
     }
-    // One is in the middle of its handshake.
+    // One client is in the middle of its handshake.
     let mut halfway = client(&old, &TLS13);
     halfway
         .conn
         .write_tls(&mut halfway.sock)
-        .expect("it is read");
+        .expect("the peer accepts data");
     while halfway.conn.wants_read() && !halfway.conn.wants_write() {
         halfway.conn.read_tls(&mut halfway.sock).expect("a hello");
-        halfway.conn.process_new_packets().expect("a right one");
+        halfway.conn.process_new_packets().expect("a valid message");
     }
-    std::fs::copy(&new.ca_file, &client_ca).expect("a folder of ours");
+    std::fs::copy(&new.ca_file, &client_ca).expect("the folder of the test is writable");
     let log = scene.program.reload();
     assert!(!log.contains("ERROR"), "{log}");
     for tls in &mut refused {
@@ -254,11 +258,11 @@ fn client_whose_certificate_is_no_longer_vouched_for_is_closed() {
 }
 
 #[test]
-fn client_without_a_certificate_is_closed_when_one_is_asked_for() {
+fn client_without_a_certificate_is_closed_when_one_is_required() {
     let clients = Authority::new("tls-ca-added");
     let folder = Folder::new("tls-ca-added");
     let options = folder.file("options");
-    std::fs::write(&options, "").expect("a folder of ours");
+    std::fs::write(&options, "").expect("the folder of the test is writable");
     let scene = Scene::new(
         "tls-ca-added-server",
         &["-C", &options.display().to_string()],
@@ -266,9 +270,9 @@ fn client_without_a_certificate_is_closed_when_one_is_asked_for() {
     let mut tls = scene.connect_tls(1);
     assert!(is_served(&mut tls, 1));
     let client_ca = folder.file("clients.pem");
-    std::fs::copy(&clients.ca_file, &client_ca).expect("a folder of ours");
+    std::fs::copy(&clients.ca_file, &client_ca).expect("the folder of the test is writable");
     let line = format!("tls-client-ca = {}\n", client_ca.display());
-    std::fs::write(&options, line).expect("a folder of ours");
+    std::fs::write(&options, line).expect("the folder of the test is writable");
     let log = scene.program.reload();
     assert!(!log.contains("ERROR"), "{log}");
     assert!(!is_served(&mut tls, 2));
@@ -280,7 +284,7 @@ fn session_is_not_resumed_once_the_certificate_of_its_client_has_expired() {
     let option = format!("--tls-client-ca={}", clients.ca_file.display());
     let scene = Scene::new("tls-expiry-server", &[&option]);
     for version in [&TLS13, &TLS12] {
-        // A busy machine may need longer than the first certificates are valid.
+        // A busy machine may take longer than the first certificates are valid.
         let (config, end) = [5, 15, 45]
             .into_iter()
             .find_map(|seconds| {
@@ -298,10 +302,10 @@ fn session_is_not_resumed_once_the_certificate_of_its_client_has_expired() {
                 Some((config, end))
             })
             .expect("a certificate that is valid for long enough");
-        // A connection is served until then.
+        // A connection is served until its client certificate expires.
         let mut connected = scene.connect_with(Arc::clone(&config), 1);
         let was_served = is_served(&mut connected, 2);
-        // Certificates end with a whole second.
+        // Certificates expire at a whole second.
         let end = end + Duration::from_secs(2);
         while let Ok(left) = end.duration_since(SystemTime::now()) {
             std::thread::sleep(left);
@@ -311,25 +315,25 @@ fn session_is_not_resumed_once_the_certificate_of_its_client_has_expired() {
             assert!(!is_served(&mut tls, id), "{:?}", tls.conn.handshake_kind());
         }
         if was_served {
-            assert!(!is_served(&mut connected, 6), "its time is over");
+            assert!(!is_served(&mut connected, 6), "the certificate has expired");
         }
     }
 }
 
 #[test]
-fn own_certificate_has_its_end_in_the_metrics_and_the_log() {
+fn expiry_of_the_own_certificate_is_in_the_metrics_and_the_log() {
     let http = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()));
     let scene = Scene::new("tls-expiry", &[&format!("--http-listen={http}")]);
     let text = page(http);
     let name = "dotproxy_certificate_expiry_timestamp_seconds";
     let line = text.lines().find(|line| line.starts_with(name));
-    // What rcgen writes where it is told nothing: the year 4096.
+    // The default of rcgen: the year 4096.
     assert_eq!(line, Some(format!("{name} 67090118400").as_str()), "{text}");
     assert!(!scene.program.log().contains("the certificate"));
 }
 
 #[test]
-fn expired_own_certificate_is_a_warning_at_the_start() {
+fn expired_own_certificate_causes_a_warning_at_the_start() {
     let scene = Scene::of_authority(Authority::expired("tls-expired"), &[]);
     let warning = "the certificate expired at 2001-01-01T00:00:00Z, and this host's clock says 20";
     scene.program.await_log(warning);
@@ -341,7 +345,7 @@ fn expired_own_certificate_is_a_warning_at_the_start() {
 }
 
 #[test]
-fn client_that_mutual_tls_refuses_is_in_the_log_once_a_minute() {
+fn client_that_mutual_tls_refuses_is_logged_once_a_minute() {
     let clients = Authority::new("tls-clients-ca");
     let http = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()));
     let client_ca = format!("--tls-client-ca={}", clients.ca_file.display());
@@ -361,14 +365,14 @@ fn client_that_mutual_tls_refuses_is_in_the_log_once_a_minute() {
         "INFO  refused TLS client 127.0.0.9: it has no certificate (1 since the last report)";
     assert!(lines[0].ends_with(text), "{}", lines[0]);
     let line = "dotproxy_rejected_total{reason=\"client-certificate\"} 5\n";
-    await_that("all are counted", || page(http).contains(line));
+    await_that("the counter has this value", || page(http).contains(line));
 }
 
-/// The page of metrics.
+/// Returns the page of metrics.
 fn page(http: SocketAddr) -> String {
-    let mut page = TcpStream::connect(http).expect("it listens");
+    let mut page = TcpStream::connect(http).expect("the program listens");
     page.write_all(b"GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
-        .expect("it reads");
+        .expect("the peer reads");
     let mut text = String::new();
     page.read_to_string(&mut text).expect("a page");
     text

@@ -1,4 +1,4 @@
-//! Collectors of traces that come and go, are busy, or take little.
+//! Collectors of traces that disconnect, are busy or do not read.
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
@@ -51,11 +51,11 @@ impl Scene {
         TcpListener::bind(self.collector).expect("a free port")
     }
 
-    /// The value of a counter.
+    /// Returns the value of a counter.
     fn count(&self, name: &str) -> u64 {
         let mut stream = connect_from(Ipv4Addr::LOCALHOST, self.http);
         let request = b"GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
-        stream.write_all(request).expect("it is taken");
+        stream.write_all(request).expect("the peer accepts data");
         let mut page = String::new();
         stream.read_to_string(&mut page).expect("a page");
         let mut lines = page.lines();
@@ -73,18 +73,18 @@ impl Scene {
 }
 
 fn accept(listener: &TcpListener) -> TcpStream {
-    let (stream, _) = listener.accept().expect("it connects");
+    let (stream, _) = listener.accept().expect("the program connects");
     stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
     stream
 }
 
-/// The body of the next request.
+/// Reads the body of the next request.
 fn take_request(stream: &mut TcpStream) -> String {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
-        let mut octet = [0];
-        stream.read_exact(&mut octet).expect("a head");
-        head.push(octet[0]);
+        let mut byte = [0];
+        stream.read_exact(&mut byte).expect("a head");
+        head.push(byte[0]);
     }
     let head = String::from_utf8(head).expect("text");
     assert!(head.starts_with("POST /v1/traces HTTP/1.1\r\n"), "{head}");
@@ -101,11 +101,13 @@ fn spans(request: &str) -> u64 {
 
 fn answer(stream: &mut TcpStream, status: &str) {
     let head = format!("HTTP/1.1 {status}\r\nContent-Length: 0\r\n\r\n");
-    stream.write_all(head.as_bytes()).expect("it is taken");
+    stream
+        .write_all(head.as_bytes())
+        .expect("the peer accepts data");
 }
 
 #[test]
-fn collector_may_go_and_come_again() {
+fn collector_can_disconnect_and_reconnect() {
     let scene = Scene::new("traces-again");
     scene.ask(1);
     scene.program.await_log("Connection refused");
@@ -114,21 +116,21 @@ fn collector_may_go_and_come_again() {
     for _ in 0..2 {
         let mut stream = accept(&listener);
         let request = take_request(&mut stream);
-        // That was not its last word: it is told the same again.
+        // The collector disconnects without a response, so the request is repeated.
         drop((stream, listener));
         listener = scene.listen();
         let mut stream = accept(&listener);
         assert_eq!(take_request(&mut stream), request);
         answer(&mut stream, "200 OK");
         all += spans(&request);
-        await_that("they are counted", || scene.posted() == all);
+        await_that("the events are counted", || scene.posted() == all);
         scene.ask(2);
     }
     assert_eq!(scene.dropped(), 0);
 }
 
 #[test]
-fn busy_collector_is_told_later_and_one_that_refuses_is_not() {
+fn busy_collector_is_retried_and_rejected_spans_are_not() {
     let scene = Scene::new("traces-busy");
     let listener = scene.listen();
     scene.ask(1);
@@ -145,11 +147,13 @@ fn busy_collector_is_told_later_and_one_that_refuses_is_not() {
     scene.ask(2);
     let request = take_request(&mut stream);
     answer(&mut stream, "202 Accepted");
-    await_that("they are counted", || scene.posted() == spans(&request));
+    await_that("the events are counted", || {
+        scene.posted() == spans(&request)
+    });
 }
 
 #[test]
-fn collector_that_takes_nothing_costs_nothing() {
+fn collector_that_does_not_read_costs_only_the_buffer() {
     let scene = Scene::new("traces-stuck");
     let listener = scene.listen();
     scene.ask(1);
@@ -165,13 +169,13 @@ fn collector_that_takes_nothing_costs_nothing() {
         take_request(&mut stream);
         answer(&mut stream, "200 OK");
     }
-    await_that("its memory goes back", || {
+    await_that("the memory is released", || {
         scene.program.own_kib() < before + 300
     });
 }
 
 #[test]
-fn collector_may_close_without_a_word() {
+fn collector_can_close_without_a_response() {
     let scene = Scene::new("traces-closed");
     let listener = scene.listen();
     let mut all = 0;
@@ -181,20 +185,20 @@ fn collector_may_close_without_a_word() {
         all += spans(&take_request(&mut stream));
         answer(&mut stream, "200 OK");
         drop(stream);
-        await_that("they are counted", || scene.posted() == all);
+        await_that("the events are counted", || scene.posted() == all);
     }
     assert!(!scene.program.log().contains("will be tried again"));
 }
 
 #[test]
-fn what_was_gathered_is_told_at_the_end() {
+fn buffered_spans_are_sent_at_shutdown() {
     let mut scene = Scene::new("traces-end");
     let listener = scene.listen();
     scene.ask(1);
     scene.program.signal(Signal::SIGTERM);
     let mut stream = accept(&listener);
     assert!(spans(&take_request(&mut stream)) > 1);
-    // It waits for the answer.
+    // The program waits for the response.
     std::thread::sleep(Duration::from_millis(300));
     assert!(scene.program.is_running());
     answer(&mut stream, "200 OK");

@@ -1,4 +1,4 @@
-//! What the log says of an upstream that cannot be used: the cause, and what to do.
+//! Log messages about an upstream that cannot be used: the cause and the remedy.
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
@@ -10,16 +10,16 @@ use crate::support::folder::Folder;
 use crate::support::messages::query;
 use crate::support::program::{Program, await_that, free_port, spawn};
 
-/// Starts the program with such an upstream and asks. Returns the log, once it says what is wrong.
-fn complaint(arguments: &[String]) -> String {
+/// Starts the program with such an upstream and sends a query. Returns the log line with the error.
+fn warning_line(arguments: &[String]) -> String {
     let program = Program::start(arguments);
     program.ask(&query(1, "www.example", 1, None));
-    await_that("it says what is wrong", || {
+    await_that("the log names the error", || {
         program.log().contains("WARN  upstream")
     });
     let log = program.log();
     let line = log.lines().find(|line| line.contains("WARN  upstream"));
-    line.expect("it is there").to_owned()
+    line.expect("the log has the line").to_owned()
 }
 
 fn assert_says(line: &str, parts: &[&str]) {
@@ -29,12 +29,12 @@ fn assert_says(line: &str, parts: &[&str]) {
 }
 
 #[test]
-fn silence_after_tcp_connected_is_told_from_no_connection() {
+fn timeout_after_tcp_connected_is_told_from_no_connection() {
     let authority = Authority::new("silent-tls");
     let server = Faulty::start(&authority, 0);
     server.plan(Fault::StallHandshake, u64::MAX);
     let upstream = format!("--upstream={}", server.address);
-    let line = complaint(&[upstream, "--timeout=1s".to_owned()]);
+    let line = warning_line(&[upstream, "--timeout=1s".to_owned()]);
     assert_says(
         &line,
         &["handshake timeout: TCP connected, TLS got no reply"],
@@ -43,15 +43,15 @@ fn silence_after_tcp_connected_is_told_from_no_connection() {
 }
 
 #[test]
-fn port_of_plain_dns_is_told() {
-    // It is never asked there: the address is of this host alone.
+fn port_of_plain_dns_is_logged() {
+    // The program never queries this server: the address is one of this host.
     let own = Ipv4Addr::new(127, 53, 53, 53);
-    let listener = TcpListener::bind((own, 53)).expect("root runs these tests");
+    let listener = TcpListener::bind((own, 53)).expect("the tests run as root");
     let upstream = format!("--upstream={own}:53");
     let hint = "port 53 is for plain DNS, DNS over TLS is on port 853";
-    let line = complaint(&[upstream.clone(), "--timeout=1s".to_owned()]);
+    let line = warning_line(&[upstream.clone(), "--timeout=1s".to_owned()]);
     assert_says(&line, &["TCP connected, TLS got no reply", hint]);
-    // Other servers close, or answer what is no TLS.
+    // Other servers close the connection or answer with data that is not TLS.
     std::thread::spawn(move || {
         use std::io::Write;
         for (number, stream) in listener.incoming().map_while(Result::ok).enumerate() {
@@ -61,17 +61,17 @@ fn port_of_plain_dns_is_told() {
             }
         }
     });
-    let line = complaint(&[upstream, "--timeout=1s".to_owned()]);
+    let line = warning_line(&[upstream, "--timeout=1s".to_owned()]);
     assert_says(&line, &[hint]);
 }
 
 #[test]
-fn end_within_the_handshake_is_told() {
+fn end_within_the_handshake_is_logged() {
     let authority = Authority::new("closed-tls");
     let server = Faulty::start(&authority, 0);
     server.plan(Fault::EndAtAccept(End::Fin), u64::MAX);
     let upstream = format!("--upstream={}", server.address);
-    let line = complaint(&[upstream]);
+    let line = warning_line(&[upstream]);
     assert_says(
         &line,
         &["connection closed by upstream: within the TLS handshake"],
@@ -79,36 +79,37 @@ fn end_within_the_handshake_is_told() {
 }
 
 #[test]
-fn wrong_authority_advises_what_is_not_done_yet() {
+fn advice_for_an_unknown_authority_depends_on_the_options() {
     let authority = Authority::new("right-ca");
     let other = Authority::new("wrong-ca");
     let server = Faulty::start(&authority, 0);
     let upstream = format!("--upstream={}", server.address);
-    let line = complaint(std::slice::from_ref(&upstream));
+    let line = warning_line(std::slice::from_ref(&upstream));
     assert_says(&line, &["authority that is not trusted", "give --ca-file"]);
-    let line = complaint(&[upstream, format!("--ca-file={}", other.ca_file.display())]);
+    let line = warning_line(&[upstream, format!("--ca-file={}", other.ca_file.display())]);
     assert_says(&line, &["authority that is not in --ca-file"]);
     assert!(!line.contains("give --ca-file"), "{line}");
 }
 
 #[test]
-fn clock_is_named_as_it_is_set() {
+fn log_names_the_source_of_the_time() {
     let authority = Authority::new("late-clock");
     let folder = Folder::new("late-clock");
     let stamp = folder.file("stamp");
     let since_1970 = SystemTime::now()
         .duration_since(UNIX_EPOCH)
-        .expect("after 1970");
+        .expect("the clock is set after 1970");
     let later = since_1970 + Duration::from_secs(200 * 86_400);
-    std::fs::write(&stamp, format!("{}\n", later.as_secs())).expect("our folder");
+    std::fs::write(&stamp, format!("{}\n", later.as_secs()))
+        .expect("the folder of the test is writable");
     let server = Faulty::start(&authority, 0);
     server.plan(Fault::Certificate(Flaw::ExpiresSoon), u64::MAX);
-    let line = complaint(&[
+    let line = warning_line(&[
         format!("--upstream={}", server.address),
         format!("--ca-file={}", authority.ca_file.display()),
         format!("--clock-stamp={}", stamp.display()),
     ]);
-    // The day may end meanwhile.
+    // The date may change during the test.
     let says = |time| line.contains(&format!("this host's clock says {}", day(time)));
     assert!(
         says(since_1970) || says(since_1970 + Duration::from_secs(86_400)),
@@ -125,13 +126,13 @@ fn clock_is_named_as_it_is_set() {
     );
 }
 
-/// The day of a time since 1970, as coreutils write it.
+/// Returns the date of a time since 1970, in the format of coreutils.
 fn day(since_1970: Duration) -> String {
     let time = format!("@{}", since_1970.as_secs());
     let output = Command::new("date")
         .args(["-u", "-d", &time, "+%F"])
         .output();
-    let text = String::from_utf8(output.expect("coreutils").stdout).expect("a date");
+    let text = String::from_utf8(output.expect("coreutils are installed").stdout).expect("a date");
     text.trim().to_owned()
 }
 
@@ -173,7 +174,9 @@ impl OpensslServer {
                 .stderr(Stdio::null()),
         );
         let server = Self { child, address };
-        await_that("it listens", || TcpStream::connect(address).is_ok());
+        await_that("the program listens", || {
+            TcpStream::connect(address).is_ok()
+        });
         server
     }
 }
@@ -188,7 +191,7 @@ impl Drop for OpensslServer {
 const P521: [&str; 4] = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-521"];
 
 #[test]
-fn algorithms_that_are_not_possible_are_named() {
+fn unsupported_algorithms_are_named() {
     for (label, new_key, arguments) in [
         ("p521", &P521[..], &[][..]),
         ("p521-12", &P521[..], &["-tls1_2"][..]),
@@ -201,7 +204,7 @@ fn algorithms_that_are_not_possible_are_named() {
     ] {
         let folder = Folder::new(&format!("openssl-{label}"));
         let server = OpensslServer::start(&folder, new_key, arguments);
-        let line = complaint(&[
+        let line = warning_line(&[
             format!("--upstream={}", server.address),
             format!("--ca-file={}", folder.file("cert").display()),
         ]);
@@ -211,7 +214,7 @@ fn algorithms_that_are_not_possible_are_named() {
 }
 
 #[test]
-fn own_key_that_is_not_possible_is_named() {
+fn unsupported_own_key_is_named() {
     for (label, new_key) in [
         ("own-p521", &P521[..]),
         ("own-ed448", &["-newkey", "ed448"][..]),

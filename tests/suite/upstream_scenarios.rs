@@ -1,5 +1,5 @@
-//! Days in the life of a proxy whose upstreams are slow, silent, gone, restarted or too small, in
-//! simulated time: how many clients have their answer, and how soon.
+//! Scenarios in simulated time of upstreams that are slow, silent, down, restarted or overloaded:
+//! the number of clients with an answer, and the response times.
 
 use std::time::Duration;
 
@@ -8,13 +8,13 @@ use dotproxy::wire::Rcode;
 
 use crate::support::Chance;
 use crate::support::days::{
-    CONNECTING, Event, GOOD, Manner, Response, World, at, failed, slow, slower_than,
+    Behaviour, CONNECTING, Event, GOOD, Response, World, at, failed, slow, slower_than,
 };
 
 #[test]
-fn name_that_is_never_answered_harms_no_other() {
-    for manners in [&[GOOD][..], &[GOOD, GOOD]] {
-        let mut world = World::new(manners);
+fn unanswered_name_does_not_affect_others() {
+    for behaviours in [&[GOOD][..], &[GOOD, GOOD]] {
+        let mut world = World::new(behaviours);
         world.ask("slow.example", 1.0 / 6.0, 0.0, 1_200.0);
         world.ask("www.example", 1.0 / 61.0, 1.7, 1_200.0);
         let responses = world.run("www.example");
@@ -36,10 +36,10 @@ fn slow_answer_is_waited_for() {
 #[test]
 fn second_upstream_serves_while_the_first_does_not() {
     let firsts = [
-        Manner::Mute,
-        Manner::Hole,
-        Manner::Refuses,
-        Manner::Impostor,
+        Behaviour::NeverAnswers,
+        Behaviour::DropsPackets,
+        Behaviour::Refuses,
+        Behaviour::Impostor,
     ];
     for (first, policy) in firsts
         .into_iter()
@@ -57,14 +57,14 @@ fn second_upstream_serves_while_the_first_does_not() {
     }
 }
 
-/// What a client sees of two upstreams, one of which does this: at 300 queries a second for 20 s,
-/// every query is answered, one in a hundred in 400 ms at the most, and half of them at once. Of all
-/// that is sent, few are second queries.
-fn check_chaos(policy: &str, label: &str, first: Manner, turns: &[(f64, Manner)]) {
+/// Checks two upstreams, of which the first behaves as given: at 300 queries per second for 20 s,
+/// every query is answered, half of them within 30 ms and 99 % within 400 ms. Few of the messages
+/// upstream are second queries.
+fn check_chaos(policy: &str, label: &str, first: Behaviour, turns: &[(f64, Behaviour)]) {
     let mut world = World::with(policy, &[first, GOOD]);
     world.ask("www.example", 300.0, 0.0, 20.0);
-    for (time, manner) in turns {
-        world.turn(1, *time, *manner);
+    for (time, behaviour) in turns {
+        world.turn(1, *time, *behaviour);
     }
     let mut responses = world.run("www.example");
     responses.sort_by_key(|response| response.waited);
@@ -72,7 +72,7 @@ fn check_chaos(policy: &str, label: &str, first: Manner, turns: &[(f64, Manner)]
     let (half, most) = (waited(50), waited(99));
     println!(
         "{policy:12} {label:24} median {half:9.1?} p99 {most:9.1?} slowest {:9.1?}",
-        responses.last().expect("there are responses").waited
+        responses.last().expect("the queries have responses").waited
     );
     assert_eq!(failed(&responses), 0, "{label}");
     assert!(half <= Duration::from_millis(30), "{label}: {half:?}");
@@ -83,37 +83,42 @@ fn check_chaos(policy: &str, label: &str, first: Manner, turns: &[(f64, Manner)]
 }
 
 #[test]
-fn upstream_can_do_what_it_likes_while_another_is_well() {
+fn faults_of_one_upstream_are_hidden_by_a_healthy_one() {
     let flaps: Vec<_> = (1..10)
         .map(|n| {
             (
                 2.0 * f64::from(n),
-                if n % 2 == 1 { Manner::Refuses } else { GOOD },
+                if n % 2 == 1 { Behaviour::Refuses } else { GOOD },
             )
         })
         .collect();
     for policy in ["fastest", "ordered", "round-robin"] {
-        check_chaos(policy, "refuses", Manner::Refuses, &[]);
-        check_chaos(policy, "black hole", Manner::Hole, &[]);
-        check_chaos(policy, "never answers", Manner::Mute, &[]);
-        check_chaos(policy, "is somebody else", Manner::Impostor, &[]);
+        check_chaos(policy, "refuses", Behaviour::Refuses, &[]);
+        check_chaos(policy, "black hole", Behaviour::DropsPackets, &[]);
+        check_chaos(policy, "never answers", Behaviour::NeverAnswers, &[]);
+        check_chaos(policy, "is an impostor", Behaviour::Impostor, &[]);
         check_chaos(
             policy,
             "stalls after 100 answers",
-            Manner::Stalls { after: 100 },
+            Behaviour::Stalls { after: 100 },
             &[],
         );
         check_chaos(policy, "flaps", GOOD, &flaps);
-        check_chaos(policy, "falls silent", GOOD, &[(5.0, Manner::Mute)]);
+        check_chaos(
+            policy,
+            "falls silent",
+            GOOD,
+            &[(5.0, Behaviour::NeverAnswers)],
+        );
     }
-    let slow = Manner::Takes(Duration::from_millis(300));
+    let slow = Behaviour::Takes(Duration::from_millis(300));
     check_chaos("fastest", "300 ms slow", slow, &[]);
     check_chaos("fastest", "becomes slow", GOOD, &[(5.0, slow)]);
 }
 
 #[test]
-fn fastest_finds_who_is_faster_now() {
-    let slow = Manner::Takes(Duration::from_millis(100));
+fn fastest_follows_changes_of_speed() {
+    let slow = Behaviour::Takes(Duration::from_millis(100));
     let mut world = World::new(&[GOOD, slow, slow]);
     world.ask("www.example", 50.0, 0.0, 200.0);
     world.turn(1, 50.0, slow);
@@ -127,20 +132,20 @@ fn fastest_finds_who_is_faster_now() {
 }
 
 #[test]
-fn one_of_three_that_is_well_is_enough() {
-    let moods = [
+fn one_healthy_upstream_of_three_is_enough() {
+    let candidates = [
         GOOD,
         GOOD,
-        Manner::Mute,
-        Manner::Hole,
-        Manner::Refuses,
-        Manner::Stalls { after: 50 },
-        Manner::Takes(Duration::from_millis(250)),
-        Manner::Closes,
-        Manner::Impostor,
-        Manner::TakesOne,
-        Manner::Says(Rcode::SERVFAIL),
-        Manner::Says(Rcode::REFUSED),
+        Behaviour::NeverAnswers,
+        Behaviour::DropsPackets,
+        Behaviour::Refuses,
+        Behaviour::Stalls { after: 50 },
+        Behaviour::Takes(Duration::from_millis(250)),
+        Behaviour::Closes,
+        Behaviour::Impostor,
+        Behaviour::TakesOne,
+        Behaviour::Says(Rcode::SERVFAIL),
+        Behaviour::Says(Rcode::REFUSED),
     ];
     let (mut asked, mut lost, mut late) = (0, 0, 0);
     for seed in crate::support::seeds(24) {
@@ -151,11 +156,12 @@ fn one_of_three_that_is_well_is_enough() {
         let mut now = [GOOD; 3];
         let mut time = 0.0;
         while time < 300.0 {
-            time += f64::from(u32::try_from(chance.between(1_000, 5_000)).expect("small")) / 1e3;
+            time += f64::from(u32::try_from(chance.between(1_000, 5_000)).expect("a small number"))
+                / 1e3;
             let one = chance.below(3);
             let is_other_well = (0..3).any(|other| other != one && now[other] == GOOD);
             now[one] = if is_other_well {
-                *chance.pick(&moods)
+                *chance.pick(&candidates)
             } else {
                 GOOD
             };
@@ -166,7 +172,8 @@ fn one_of_three_that_is_well_is_enough() {
         lost += failed(&responses);
         late += slower_than(&responses, 1.0);
     }
-    // Not none: two may have failed a query three times before it is known that they are not well.
+    // A few queries may fail: two upstreams can fail a query three times before they are known to
+    // be down.
     assert!(lost * 10_000 <= asked, "{lost} of {asked}");
     assert!(
         late * 100 < asked,
@@ -191,8 +198,8 @@ fn round_robin_spreads_and_ordered_does_not() {
 }
 
 #[test]
-fn idle_limit_of_an_upstream_is_learned() {
-    let mut world = World::new(&[Manner::ClosesIdle(Duration::from_secs(5))]);
+fn idle_timeout_of_an_upstream_is_learned() {
+    let mut world = World::new(&[Behaviour::ClosesIdle(Duration::from_secs(5))]);
     world.ask("www.example", 1.0 / 7.0, 0.0, 1_000.0);
     assert_eq!(failed(&world.run("www.example")), 0);
     let closed = world.proxy.counters().failure(FailureKind::Closed);
@@ -200,7 +207,7 @@ fn idle_limit_of_an_upstream_is_learned() {
 }
 
 #[test]
-fn suspension_costs_no_query() {
+fn suspension_fails_no_query() {
     let mut world = World::new(&[GOOD]);
     world.ask("www.example", 10.0, 0.0, 5.0);
     world.plan(at(5.01), Event::Query("www.example"));
@@ -212,9 +219,9 @@ fn suspension_costs_no_query() {
 }
 
 #[test]
-fn query_is_sent_twice_only_so_often() {
-    // Everything is slow at once, and another upstream would be there.
-    let slow = Manner::Takes(Duration::from_millis(1_500));
+fn number_of_hedges_is_limited() {
+    // All upstreams become slow at once, and a second upstream is available for hedges.
+    let slow = Behaviour::Takes(Duration::from_millis(1_500));
     let mut world = World::new(&[GOOD, GOOD]);
     world.ask("www.example", 50.0, 0.0, 100.0);
     world.turn(1, 20.0, slow);
@@ -228,8 +235,8 @@ fn query_is_sent_twice_only_so_often() {
 }
 
 #[test]
-fn third_upstream_serves_when_two_are_holes() {
-    let mut world = World::new(&[Manner::Hole, Manner::Hole, GOOD]);
+fn third_upstream_serves_when_two_drop_all_packets() {
+    let mut world = World::new(&[Behaviour::DropsPackets, Behaviour::DropsPackets, GOOD]);
     world.ask("www.example", 4.0, 0.0, 300.0);
     let responses = world.run("www.example");
     assert_eq!(failed(&responses), 0);
@@ -238,12 +245,16 @@ fn third_upstream_serves_when_two_are_holes() {
 
 #[test]
 fn first_upstream_serves_again_when_it_has_recovered() {
-    for trouble in [Manner::Mute, Manner::Hole, Manner::Refuses] {
+    for trouble in [
+        Behaviour::NeverAnswers,
+        Behaviour::DropsPackets,
+        Behaviour::Refuses,
+    ] {
         let mut world = World::new(&[GOOD, GOOD]);
         world.ask("www.example", 20.0, 0.0, 100.0);
         world.turn(1, 10.0, trouble);
         world.turn(1, 40.0, GOOD);
-        world.turn(2, 80.0, Manner::Refuses);
+        world.turn(2, 80.0, Behaviour::Refuses);
         let responses = world.run("www.example");
         assert_eq!(failed(&responses), 0);
         let late = responses.iter().filter(|r| r.asked_at > at(75.0));
@@ -252,11 +263,11 @@ fn first_upstream_serves_again_when_it_has_recovered() {
 }
 
 #[test]
-fn others_are_looked_for_soon_where_who_serves_has_just_recovered() {
-    let mut world = World::with("ordered", &[Manner::Refuses, GOOD]);
+fn other_upstreams_are_probed_soon_after_the_active_one_recovered() {
+    let mut world = World::with("ordered", &[Behaviour::Refuses, GOOD]);
     world.ask("www.example", 20.0, 0.0, 200.0);
-    // The pauses between attempts on the first have grown when the second fails, too.
-    world.turn(2, 120.0, Manner::Refuses);
+    // The back-off of the first upstream has grown when the second one also fails.
+    world.turn(2, 120.0, Behaviour::Refuses);
     world.turn(2, 125.0, GOOD);
     world.turn(1, 130.0, GOOD);
     world.run("www.example");
@@ -265,22 +276,26 @@ fn others_are_looked_for_soon_where_who_serves_has_just_recovered() {
 }
 
 #[test]
-fn restart_of_the_only_upstream_costs_no_query() {
+fn restart_of_the_only_upstream_fails_no_query() {
     for down in [0.1, 1.0, 3.0] {
         let mut world = World::new(&[GOOD]);
         world.ask("www.example", 400.0, 0.0, 10.0);
-        world.turn(1, 5.0, Manner::Refuses);
+        world.turn(1, 5.0, Behaviour::Refuses);
         world.turn(1, 5.0 + down, GOOD);
         assert_eq!(failed(&world.run("www.example")), 0, "down for {down} s");
     }
 }
 
 #[test]
-fn answers_flow_again_within_a_second_of_the_return() {
-    for trouble in [Manner::Refuses, Manner::Mute, Manner::Impostor] {
+fn queries_are_answered_within_a_second_of_the_recovery() {
+    for trouble in [
+        Behaviour::Refuses,
+        Behaviour::NeverAnswers,
+        Behaviour::Impostor,
+    ] {
         let mut world = World::new(&[GOOD]);
         world.ask("www.example", 50.0, 0.0, 100.0);
-        world.turn(1, 10.0, Manner::Refuses);
+        world.turn(1, 10.0, Behaviour::Refuses);
         world.turn(1, 10.1, trouble);
         world.turn(1, 70.0, GOOD);
         let responses = world.run("www.example");
@@ -290,8 +305,8 @@ fn answers_flow_again_within_a_second_of_the_return() {
 }
 
 #[test]
-fn end_of_an_outage_is_the_end_for_every_name() {
-    for trouble in [Manner::Refuses, Manner::Mute] {
+fn end_of_an_outage_ends_the_back_off_of_every_name() {
+    for trouble in [Behaviour::Refuses, Behaviour::NeverAnswers] {
         let mut world = World::new(&[GOOD]);
         for name in ["a.example", "b.example", "c.example", "d.example"] {
             world.ask(name, 10.0, 0.0, 60.0);
@@ -306,12 +321,12 @@ fn end_of_an_outage_is_the_end_for_every_name() {
 }
 
 #[test]
-fn queries_of_a_silent_moment_are_sent_again() {
-    // More than may be sent twice before they have failed.
+fn queries_during_a_short_silence_are_retried() {
+    // More queries than may be hedged.
     let mut world = World::new(&[GOOD]);
     world.ask("www.example", 10.0, 0.0, 10.0);
     world.ask("www.example", 3_000.0, 5.0, 5.1);
-    world.turn(1, 4.95, Manner::Mute);
+    world.turn(1, 4.95, Behaviour::NeverAnswers);
     world.turn(1, 5.2, GOOD);
     let responses = world.run("www.example");
     assert_eq!(failed(&responses), 0);
@@ -319,8 +334,8 @@ fn queries_of_a_silent_moment_are_sent_again() {
 }
 
 #[test]
-fn link_with_all_queries_that_falls_silent_keeps_nobody_waiting_for_long() {
-    let mut world = World::new(&[Manner::StallsPromptly { after: 20_000 }]);
+fn stalled_link_delays_its_queries_briefly() {
+    let mut world = World::new(&[Behaviour::StallsPromptly { after: 20_000 }]);
     world.ask("www.example", 30_000.0, 0.0, 1.0);
     let responses = world.run("www.example");
     assert_eq!(failed(&responses), 0);
@@ -328,8 +343,8 @@ fn link_with_all_queries_that_falls_silent_keeps_nobody_waiting_for_long() {
 }
 
 #[test]
-fn upstream_that_closes_instead_of_answering_is_left_alone() {
-    let mut world = World::with("ordered", &[Manner::Closes, GOOD]);
+fn upstream_that_closes_instead_of_answering_is_seldom_used() {
+    let mut world = World::with("ordered", &[Behaviour::Closes, GOOD]);
     world.ask("www.example", 100.0, 0.0, 60.0);
     let responses = world.run("www.example");
     assert_eq!(failed(&responses), 0);
@@ -337,27 +352,27 @@ fn upstream_that_closes_instead_of_answering_is_left_alone() {
 }
 
 #[test]
-fn long_outage_is_told_soon() {
-    let mut world = World::new(&[Manner::Refuses]);
+fn long_outage_fails_queries_soon() {
+    let mut world = World::new(&[Behaviour::Refuses]);
     world.ask("www.example", 50.0, 0.0, 60.0);
     let responses = world.run("www.example");
     assert_eq!(slower_than(&responses, 1.1), 0);
 }
 
 #[test]
-fn storm_of_retries_is_answered_without_asking() {
-    let mut world = World::new(&[Manner::Mute]);
+fn client_retries_during_an_outage_are_answered_from_the_failure_cache() {
+    let mut world = World::new(&[Behaviour::NeverAnswers]);
     world.ask("www.example", 100.0, 0.0, 60.0);
     let responses = world.run("www.example");
     let at_once = responses.len() - slower_than(&responses, 0.001);
     assert!(at_once > 5_000, "{at_once}");
-    // Queries of the first seconds, and then two a second, each three times at the most.
+    // The queries of the first seconds, and then two per second, each sent three times at most.
     assert!(world.sent_to(1) < 1_500, "{:?}", world.sent);
 }
 
 #[test]
-fn impostor_is_told_soon() {
-    let mut world = World::new(&[Manner::Impostor]);
+fn impostor_fails_queries_soon() {
+    let mut world = World::new(&[Behaviour::Impostor]);
     world.ask("www.example", 10.0, 0.0, 20.0);
     let responses = world.run("www.example");
     assert_eq!(slower_than(&responses, 1.1), 0);
@@ -365,8 +380,8 @@ fn impostor_is_told_soon() {
 }
 
 #[test]
-fn more_than_upstream_can_take_leaves_it_doing_what_it_can() {
-    // Four links with 256 queries of 900 ms each come to 1,137 answers a second.
+fn overloaded_upstream_keeps_its_throughput() {
+    // Four links with 256 queries of 900 ms each yield 1,137 answers per second.
     let mut world = World::new(&[slow(900)]);
     world.ask("slow.example", 1_600.0, 0.0, 20.0);
     let responses = world.run("slow.example");
@@ -376,8 +391,8 @@ fn more_than_upstream_can_take_leaves_it_doing_what_it_can() {
 }
 
 #[test]
-fn upstream_that_takes_one_connection_is_not_pestered() {
-    let mut world = World::new(&[Manner::TakesOne]);
+fn upstream_that_accepts_one_connection_gets_few_attempts() {
+    let mut world = World::new(&[Behaviour::TakesOne]);
     world.ask("www.example", 5_000.0, 0.0, 10.0);
     world.run("www.example");
     let failures = world.proxy.counters().failure(FailureKind::Connect);
@@ -385,7 +400,7 @@ fn upstream_that_takes_one_connection_is_not_pestered() {
 }
 
 #[test]
-fn query_beyond_the_room_of_a_warm_link_waits_for_no_more_than_a_handshake() {
+fn query_beyond_the_room_of_a_warm_link_waits_at_most_one_handshake() {
     for queries in [100, 200, 256] {
         for spread in [0.0, 0.005, 0.02, 0.1] {
             for is_warm in [false, true] {
@@ -397,11 +412,11 @@ fn query_beyond_the_room_of_a_warm_link_waits_for_no_more_than_a_handshake() {
     }
 }
 
-/// Lets so many queries come within `spread` seconds, of which a quarter each takes 0, 200, 400 and
-/// 600 ms, to an upstream that has one link which has answered promptly, or none. Returns the
-/// longest time that one waited beyond that.
+/// Sends this number of queries within `spread` seconds, of which a quarter each takes 0, 200, 400
+/// and 600 ms, to an upstream with one link that has answered promptly, or with none. Returns the
+/// longest additional wait.
 fn longest_wait_beside_slow_names(queries: u32, spread: f64, is_warm: bool) -> Duration {
-    let mut world = World::new(&[Manner::TakesWhatNamesSay]);
+    let mut world = World::new(&[Behaviour::TakesWhatNamesSay]);
     if is_warm {
         world.ask("1ms.example", 50.0, 0.0, 1.0);
     }
@@ -423,5 +438,5 @@ fn longest_wait_beside_slow_names(queries: u32, spread: f64, is_warm: bool) -> D
         .iter()
         .filter(|one| one.asked_at >= at(2.0))
         .map(beyond);
-    waited.max().expect("there are responses")
+    waited.max().expect("the queries have responses")
 }

@@ -1,4 +1,5 @@
-//! Certificates made for one run: an authority, and servers that it vouches for or does not.
+//! Certificates for one run of the tests: an authority, and servers with valid or flawed
+//! certificates.
 
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -16,38 +17,38 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::version::{TLS12, TLS13};
 use rustls::{ClientConfig, ConfigBuilder, RootCertStore, ServerConfig, SupportedProtocolVersion};
 
-/// What is wrong with a server's certificate.
+/// A flaw of a server's certificate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Flaw {
-    /// Nothing: it carries the address 127.0.0.1 and the name `dot.example`.
+    /// No flaw: the certificate has the address 127.0.0.1 and the name `dot.example`.
     None,
-    /// It was valid until the year 2001.
+    /// The certificate expired in the year 2001.
     Expired,
-    /// It vouches for itself.
+    /// The certificate is self-signed.
     SelfSigned,
-    /// It is for another name and address.
+    /// The certificate has another name and another address.
     WrongName,
-    /// It is valid for another hundred days.
+    /// The certificate expires in a hundred days.
     ExpiresSoon,
-    /// It is for a name that has the characters of [`STEERING`] in it.
+    /// The name in the certificate contains [`STEERING`].
     SteeringName,
 }
 
-/// The end of a line, a line that nobody logged, and what clears a screen.
+/// A line break, a forged log line, and a sequence that clears a terminal.
 pub const STEERING: &str = "x\n2026-01-01T00:00:00Z WARN  forged\x1b[2J\r\x07";
 
-/// An authority and the file that it can be trusted by.
+/// An authority, and the file with its certificate.
 pub struct Authority {
     issuer: CertifiedIssuer<'static, KeyPair>,
-    /// That of all its servers.
+    /// The key of all its servers.
     server_key: KeyPair,
-    /// The files of a server have a certificate that has expired.
+    /// The server files have a certificate that has expired.
     is_expired: bool,
     pub ca_file: PathBuf,
 }
 
 impl Authority {
-    /// A new authority, whose certificate is written to a file of this process.
+    /// Creates an authority and writes its certificate to a file of this process.
     pub fn new(label: &str) -> Self {
         let mut params = CertificateParams::default();
         params.serial_number = Some(1.into());
@@ -64,24 +65,24 @@ impl Authority {
         }
     }
 
-    /// A new authority whose [server files](Self::server_files) have expired in 2001.
+    /// Creates an authority with [server files](Self::server_files) that expired in 2001.
     pub fn expired(label: &str) -> Self {
         let mut authority = Self::new(label);
         authority.is_expired = true;
         authority
     }
 
-    /// The pin of its own key.
+    /// Returns the pin of its own key.
     pub fn pin(&self) -> Pin {
         pin_of(self.issuer.key())
     }
 
-    /// The pin of its servers' key.
+    /// Returns the pin of its servers' key.
     pub fn server_pin(&self) -> Pin {
         pin_of(&self.server_key)
     }
 
-    /// Files of a server's certificate and of its key, beside that of the authority.
+    /// Writes the files of a server's certificate and key, beside that of the authority.
     pub fn server_files(&self) -> [PathBuf; 2] {
         let mut params = CertificateParams::default();
         params.subject_alt_names = vec![SanType::IpAddress(IpAddr::from([127, 0, 0, 1]))];
@@ -101,13 +102,13 @@ impl Authority {
         paths
     }
 
-    /// The configuration of a client that trusts this authority.
+    /// Returns the configuration of a client that trusts this authority.
     pub fn client(&self) -> Arc<ClientConfig> {
         Arc::new(self.client_of(&[&TLS13, &TLS12]).with_no_client_auth())
     }
 
-    /// The configuration of a client that trusts this authority and has a certificate of `issuer`
-    /// that expires at this time.
+    /// Returns the configuration of a client that trusts this authority and has a certificate of
+    /// `issuer` that expires at this time.
     pub fn client_certified_by(
         &self,
         issuer: &Self,
@@ -138,7 +139,7 @@ impl Authority {
             .with_root_certificates(roots)
     }
 
-    /// The configuration of a DoT server with such a certificate.
+    /// Returns the configuration of a DoT server with such a certificate.
     pub fn server(
         &self,
         flaw: Flaw,
@@ -147,7 +148,8 @@ impl Authority {
         self.server_with(CertificateParams::default(), flaw, versions)
     }
 
-    /// The configuration of a DoT server with a right certificate that expires at this time.
+    /// Returns the configuration of a DoT server with a valid certificate that expires at this
+    /// time.
     pub fn server_until(
         &self,
         not_after: SystemTime,
@@ -158,8 +160,8 @@ impl Authority {
         self.server_with(params, Flaw::None, &[version])
     }
 
-    /// The configuration of a DoT server that sends a certificate of this authority by `farther`
-    /// along with its own.
+    /// Returns the configuration of a DoT server that sends a certificate of this authority by
+    /// `farther` along with its own.
     pub fn server_cross_signed(&self, farther: &Self) -> Arc<ServerConfig> {
         let mut params = CertificateParams::default();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -184,7 +186,7 @@ impl Authority {
         flaw: Flaw,
         versions: &[&'static SupportedProtocolVersion],
     ) -> Arc<ServerConfig> {
-        // The same length in every run, so that a seed means the same in every run.
+        // The length is the same in every run, so that a seed has the same effect in every run.
         params.serial_number = Some(2.into());
         let (name, address) = match flaw {
             Flaw::WrongName => ("other.example", [192, 0, 2, 1]),
@@ -201,7 +203,7 @@ impl Authority {
         }
         if flaw == Flaw::ExpiresSoon {
             let now = SystemTime::now().duration_since(UNIX_EPOCH);
-            let end = now.expect("after 1970") + Duration::from_secs(100 * 86_400);
+            let end = now.expect("the clock is set after 1970") + Duration::from_secs(100 * 86_400);
             params.not_after = date_time_ymd(1970, 1, 1) + end;
         }
         let key = &self.server_key;
@@ -233,15 +235,15 @@ impl Drop for Authority {
 
 fn expire_at(params: &mut CertificateParams, time: SystemTime) {
     let since_1970 = time.duration_since(UNIX_EPOCH);
-    params.not_after = date_time_ymd(1970, 1, 1) + since_1970.expect("a time of today");
+    params.not_after = date_time_ymd(1970, 1, 1) + since_1970.expect("the clock is set after 1970");
 }
 
 fn pin_of(key: &KeyPair) -> Pin {
     let digest = digest(&SHA256, &key.subject_public_key_info());
-    Pin(digest.as_ref().try_into().expect("32 octets"))
+    Pin(digest.as_ref().try_into().expect("32 bytes"))
 }
 
-/// Ed25519 signatures all have the same length, so that handshakes have, too.
+/// Generates a key for Ed25519: its signatures and therefore handshakes have a fixed length.
 fn key() -> KeyPair {
     KeyPair::generate_for(&PKCS_ED25519).expect("a key")
 }

@@ -1,4 +1,4 @@
-//! Days in the life of a proxy: upstreams that do what they are told to, in simulated time.
+//! Scenarios of the query engine with scripted upstreams, in simulated time.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -21,89 +21,90 @@ pub const CONNECTING: Duration = Duration::from_millis(30);
 pub const ANSWERING: Duration = Duration::from_millis(20);
 const PROMPTLY: Duration = Duration::from_millis(2);
 
-/// From the time when something would not get lost any more to its being sent again.
+/// Time from the end of a loss on the network to the retransmission.
 const RETRANSMITTING: Duration = Duration::from_millis(500);
 
-/// What an upstream does at one of its addresses.
+/// The behaviour of an upstream at one of its addresses.
 #[derive(Clone, Copy, PartialEq)]
-pub enum Manner {
-    /// Answers; names that start with "slow" after so long, or never.
+pub enum Behaviour {
+    /// Answers; names that start with "slow" after this time, or never.
     Answers { slow: Option<Duration> },
-    /// Answers everything after so long.
+    /// Answers everything after this time.
     Takes(Duration),
-    /// Answers each name after the milliseconds that it starts with: `200ms-7.example`.
+    /// Answers each name after the milliseconds that the name starts with: `200ms-7.example`.
     TakesWhatNamesSay,
-    /// Answers, and closes connections that nobody has used for so long.
+    /// Answers, and closes connections that are idle for this time.
     ClosesIdle(Duration),
-    /// Answers so many queries on a connection, then none.
+    /// Answers this number of queries on a connection, then none.
     Stalls { after: usize },
-    /// So does this one, promptly.
+    /// The same as `Stalls`, with prompt answers.
     StallsPromptly { after: usize },
     /// Closes the connection instead of answering.
     Closes,
-    /// Can be connected to, and says nothing.
-    Mute,
-    /// Cannot be reached, and nobody says so.
-    Hole,
-    /// Cannot be reached.
+    /// Accepts connections and never answers.
+    NeverAnswers,
+    /// Drops all packets.
+    DropsPackets,
+    /// Rejects connections.
     Refuses,
-    /// Is somebody else.
+    /// Has a certificate of another server.
     Impostor,
-    /// Takes one connection at a time.
+    /// Accepts one connection at a time.
     TakesOne,
     /// Answers everything with this code.
     Says(Rcode),
     /// Answers names that start with "bad" with this code.
     SaysOfBad(Rcode),
-    /// Cuts every answer in a datagram short, and is so on connections.
+    /// Truncates every answer in a datagram, and also on connections if `on_connections`.
     Cuts { on_connections: bool },
-    /// Every so manieth datagram to it gets lost.
+    /// Loses every n-th datagram.
     Loses { every: usize },
-    /// Knows the addresses of `dns.example`.
-    Knows,
-    /// Gives this reply to names that start with "bad", and answers others.
+    /// Resolves `dns.example`.
+    Resolves,
+    /// Sends this reply to names that start with "bad", and answers others.
     OfBad(Reply),
-    /// Answers after `takes`, and closes each connection after so many answers, whatever else it
-    /// was sent.
+    /// Answers after `takes`, and closes each connection after this number of answers, whatever
+    /// queries are pending.
     ClosesAfter { answers: usize, takes: Duration },
-    /// Closes each connection after `answers` answers, each of which takes so long, and further
-    /// connections than these as soon as they are up. If `stalls`, every connection but the first
-    /// stays open without further answers for two seconds if a query arrives beside another.
+    /// Closes each connection after `answers` answers, each of which takes `takes`, and closes
+    /// connections beyond `connections` as soon as they are up. If `stalls`, every connection but
+    /// the first stays open for two seconds without further answers if a query arrives while
+    /// another is pending.
     LimitsClients {
         connections: usize,
         answers: usize,
         takes: Duration,
         stalls: bool,
     },
-    /// Answers after `takes`, and drops the queries that arrive on a connection meanwhile, except
-    /// each one whose number on the connection is a multiple of `reads`.
+    /// Answers after `takes`, and drops queries that arrive on a connection meanwhile, unless their
+    /// number on the connection is a multiple of `reads`.
     DropsPipelined { takes: Duration, reads: usize },
     /// Sends a defective reply to every query.
     Defective(Defect),
     /// Sends a defective reply to queries for names that start with "bad".
     DefectiveForBad(Defect),
-    /// Sends a defective datagram before each right one.
+    /// Sends a defective datagram before each valid one.
     DefectiveFirst(Defect),
     /// Answers queries of this type with this code.
     SaysOfType(u16, Rcode),
     /// Answers every query that has an OPT record with FORMERR, without OPT, and with the question
     /// section unless `is_bare`.
     NoEdns { is_bare: bool },
-    /// Answers every query whose OPT record has an option with FORMERR, with or without OPT.
+    /// Answers every query with an EDNS option with FORMERR, with or without OPT.
     NoOptions { has_opt: bool },
     /// Answers and asks with edns-tcp-keepalive for the end of the connection (RFC 7828).
     EndsKeepalive,
-    /// Answers on connections and loses every datagram.
+    /// Answers on connections and drops every datagram.
     StreamsOnly,
-    /// Knows the addresses of `dns.example`, and says so on connections alone.
-    KnowsOnStreams,
-    /// Knows the addresses of `dns.example`, and answers a query with OPT with FORMERR.
-    KnowsWithoutEdns,
-    /// Answers the queries of a connection in order; names that start with "slow" take so long.
+    /// Resolves `dns.example`, on connections only.
+    ResolvesOnStreams,
+    /// Resolves `dns.example`, and answers a query with OPT with FORMERR.
+    ResolvesWithoutEdns,
+    /// Answers the queries of a connection in order; names that start with "slow" take this time.
     InOrder { slow: Duration },
-    /// Rejects datagrams, and answers on connections (and knows the addresses of `dns.example`).
+    /// Rejects datagrams, and answers on connections (and resolves `dns.example`).
     RejectsDatagrams,
-    /// Sends every query back to the proxy, as a client with EDNS options of its own.
+    /// Sends every query back to the proxy, as a client with its own EDNS options.
     Loops,
 }
 
@@ -111,16 +112,16 @@ pub enum Manner {
 #[derive(Clone, Copy, PartialEq)]
 pub struct Reply {
     pub rcode: Rcode,
-    /// TTL of the records of an answer.
+    /// The TTL of the records of an answer.
     pub ttl: u32,
     /// The extended error of an error.
     pub reason: Option<u16>,
-    /// Time after which the reply comes.
+    /// The time after which the reply is sent.
     pub after: Duration,
 }
 
 impl Reply {
-    /// An answer whose records have this TTL.
+    /// Returns an answer with records of this TTL.
     pub fn answer(ttl: u32) -> Self {
         Self {
             ttl,
@@ -128,7 +129,7 @@ impl Reply {
         }
     }
 
-    /// An error, and the extended error that it carries.
+    /// Returns an error with this extended error.
     pub fn error(rcode: Rcode, reason: Option<u16>) -> Self {
         Self {
             rcode,
@@ -138,7 +139,7 @@ impl Reply {
         }
     }
 
-    /// The same reply after so many milliseconds.
+    /// Returns the same reply after this number of milliseconds.
     pub fn after(self, milliseconds: u64) -> Self {
         Self {
             after: Duration::from_millis(milliseconds),
@@ -155,7 +156,7 @@ impl Reply {
     }
 }
 
-/// What is wrong with a reply.
+/// A defect of a reply.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Defect {
     /// A header without a question section, with this code.
@@ -185,7 +186,7 @@ impl Defect {
         Self::RecordCut,
     ];
 
-    /// Makes the right reply to `query` defective.
+    /// Makes the valid reply to `query` defective.
     fn apply(self, query: &[u8], mut right: Vec<u8>) -> Vec<u8> {
         let header_with = |rcode: Rcode, questions: u8| {
             let code = u8::try_from(rcode.to_u16()).expect("four bits");
@@ -219,10 +220,10 @@ impl Defect {
     }
 }
 
-pub const GOOD: Manner = Manner::Answers { slow: None };
+pub const GOOD: Behaviour = Behaviour::Answers { slow: None };
 
-pub fn slow(milliseconds: u64) -> Manner {
-    Manner::Answers {
+pub fn slow(milliseconds: u64) -> Behaviour {
+    Behaviour::Answers {
         slow: Some(Duration::from_millis(milliseconds)),
     }
 }
@@ -233,30 +234,30 @@ pub enum Event {
     PlainQuery(&'static str),
     /// A query for this name and type.
     QueryOfType(&'static str, u16),
-    /// A query for this question comes back from a forwarder.
+    /// A forwarder sends a query for this question back.
     Returned(Vec<u8>),
-    /// A link is on its way.
+    /// A link is being opened.
     Opens(LinkKey, Destination),
     Up(LinkKey),
     Down(LinkKey, FailureKind),
     Reply(LinkKey, Vec<u8>),
-    /// A link is closed unless it has been sent more queries than these.
+    /// A link is closed unless more than this number of queries were sent on it.
     IdleEnd(LinkKey, usize),
-    /// The host was suspended, and no connection has survived that.
+    /// The host was suspended, and all connections are lost.
     Resumed,
-    Turns(u8, Manner),
-    /// `dns.example` has these addresses from now on.
+    Turns(u8, Behaviour),
+    /// `dns.example` has these addresses from this time.
     Moves(Vec<IpAddr>),
 }
 
-/// A response, and when it came.
+/// A response, and its time.
 pub struct Response {
     pub name: &'static str,
     pub asked_at: Instant,
     pub waited: Duration,
     pub rcode: Rcode,
     pub is_cut: bool,
-    /// That of the first record in the answer section.
+    /// The TTL of the first record in the answer section.
     pub ttl: Option<u32>,
     /// The first extended error.
     pub error: Option<u16>,
@@ -274,32 +275,32 @@ pub struct World {
     now: Instant,
     events: BTreeMap<(Instant, u64), Event>,
     next_event: u64,
-    /// By the last number of the address.
-    manners: BTreeMap<u8, Manner>,
-    /// The addresses of `dns.example`, and for how many seconds they hold.
+    /// Behaviours by the last byte of the address.
+    behaviours: BTreeMap<u8, Behaviour>,
+    /// The addresses of `dns.example`. Their TTL in seconds follows.
     addresses: Vec<IpAddr>,
     pub ttl: u32,
-    /// Where each open link leads.
+    /// The destination of each open link.
     links: HashMap<usize, (LinkKey, Destination)>,
-    /// Links whose opening has got lost on the way.
+    /// Links with a lost opening packet.
     lost: Vec<LinkKey>,
-    /// Queries that each link was sent.
+    /// The number of queries on each link.
     sent_by_link: HashMap<usize, usize>,
-    /// Until when the peer of a link works on a query and drops others.
+    /// The time until which the peer of a link processes a query and drops others.
     busy_until_by_link: HashMap<usize, Instant>,
-    /// The connection that the first query was sent on.
+    /// The connection of the first query.
     first_link: Option<LinkKey>,
-    /// Questions that each address was sent, in order.
+    /// The questions that each address received, in order.
     pub questions: Vec<(u8, String)>,
-    /// Links that are open at the same time, at most.
+    /// The maximum number of links that were open at the same time.
     pub links_max: usize,
-    /// Queries that each address was sent.
+    /// The number of queries that each address received.
     pub sent: BTreeMap<u8, usize>,
-    /// Times at which a query for a name that starts with "bad" was sent.
+    /// The times of the queries for names that start with "bad".
     pub bad_sent_at: Vec<Instant>,
-    /// Addresses that were connected to.
+    /// The addresses of all connections.
     pub connected_to: BTreeSet<u8>,
-    /// Messages that were sent in the clear, with where they went.
+    /// The messages to plain upstreams, with their destinations.
     pub in_the_clear: Vec<(u8, Vec<u8>)>,
     asked: HashMap<u16, (&'static str, Instant)>,
     next_port: u16,
@@ -307,24 +308,24 @@ pub struct World {
 }
 
 impl World {
-    pub fn new(manners: &[Manner]) -> Self {
-        Self::with("fastest", manners)
+    pub fn new(behaviours: &[Behaviour]) -> Self {
+        Self::with("fastest", behaviours)
     }
 
-    /// Upstreams under TLS at 192.0.2.1 and so on.
-    pub fn with(policy: &str, manners: &[Manner]) -> Self {
+    /// Returns a proxy with TLS upstreams at 192.0.2.1 and up.
+    pub fn with(policy: &str, behaviours: &[Behaviour]) -> Self {
         let mut arguments = vec![format!("--policy={policy}")];
-        arguments.extend((1..=manners.len()).map(|host| format!("-u192.0.2.{host}")));
+        arguments.extend((1..=behaviours.len()).map(|host| format!("-u192.0.2.{host}")));
         let mut world = Self::started(&arguments);
-        for (host, manner) in (1..).zip(manners) {
-            world.be(host, *manner);
+        for (host, behaviour) in (1..).zip(behaviours) {
+            world.set_behaviour(host, *behaviour);
         }
         world
     }
 
-    /// A proxy that was started with these arguments.
+    /// Returns a proxy with these arguments.
     pub fn started<A: ToString>(arguments: &[A]) -> Self {
-        // Whatever is given later counts.
+        // Later arguments override earlier ones.
         let mut given = vec!["--cache-size=0".to_owned()];
         given.extend(arguments.iter().map(ToString::to_string));
         let arguments = given;
@@ -337,7 +338,7 @@ impl World {
             now: at(0.0),
             events: BTreeMap::new(),
             next_event: 0,
-            manners: BTreeMap::new(),
+            behaviours: BTreeMap::new(),
             addresses: Vec::new(),
             ttl: 300,
             links: HashMap::new(),
@@ -362,7 +363,7 @@ impl World {
         self.events.insert((at, self.next_event), event);
     }
 
-    /// Lets clients ask for a name so many times a second between two times.
+    /// Schedules queries for a name at this rate between two times.
     pub fn ask(&mut self, name: &'static str, per_second: f64, from: f64, to: f64) {
         let mut number = 0.0;
         while number < ((to - from) * per_second).round() {
@@ -371,7 +372,7 @@ impl World {
         }
     }
 
-    /// Lets clients ask for a type of so many different names, one each `gap` seconds.
+    /// Schedules queries of a type for this number of different names, one each `gap` seconds.
     pub fn ask_names(&mut self, stem: &str, rr_type: u16, from: f64, count: u32, gap: f64) {
         for number in 0..count {
             let name = Box::leak(format!("{stem}{number}.example").into_boxed_str());
@@ -380,27 +381,27 @@ impl World {
         }
     }
 
-    /// Lets an address be so from the start.
-    pub fn be(&mut self, host: u8, manner: Manner) {
-        self.manners.insert(host, manner);
+    /// Sets the behaviour of an address at the start.
+    pub fn set_behaviour(&mut self, host: u8, behaviour: Behaviour) {
+        self.behaviours.insert(host, behaviour);
     }
 
-    /// Lets an address be another from then on.
-    pub fn turn(&mut self, host: u8, time: f64, manner: Manner) {
-        self.plan(at(time), Event::Turns(host, manner));
+    /// Changes the behaviour of an address at this time.
+    pub fn turn(&mut self, host: u8, time: f64, behaviour: Behaviour) {
+        self.plan(at(time), Event::Turns(host, behaviour));
     }
 
-    /// Lets `dns.example` have these addresses from the start.
-    pub fn live_at(&mut self, addresses: &[&str]) {
+    /// Sets the addresses of `dns.example` at the start.
+    pub fn set_addresses(&mut self, addresses: &[&str]) {
         self.addresses = parsed(addresses);
     }
 
-    /// Lets `dns.example` have other addresses from then on.
+    /// Changes the addresses of `dns.example` at this time.
     pub fn move_to(&mut self, time: f64, addresses: &[&str]) {
         self.plan(at(time), Event::Moves(parsed(addresses)));
     }
 
-    /// Lets everything happen, and looks at the responses to queries for `name`.
+    /// Runs all events. Returns the responses to queries for `name`.
     pub fn run(&mut self, name: &str) -> Vec<&Response> {
         loop {
             let due = self.proxy.poll_timeout();
@@ -412,7 +413,7 @@ impl World {
             if due.is_some_and(|due| due <= self.now) {
                 self.proxy.handle_timeout(self.now, &mut self.outbox);
             } else if let Some((_, event)) = self.events.pop_first() {
-                self.happen(event);
+                self.handle_event(event);
             }
             self.perform();
         }
@@ -422,12 +423,12 @@ impl World {
         named.filter(|response| response.name == name).collect()
     }
 
-    /// Queries that an address was sent.
+    /// Returns the number of queries that an address received.
     pub fn sent_to(&self, host: u8) -> usize {
         self.sent.get(&host).copied().unwrap_or(0)
     }
 
-    fn happen(&mut self, event: Event) {
+    fn handle_event(&mut self, event: Event) {
         let (now, outbox) = (self.now, &mut self.outbox);
         match event {
             Event::PlainQuery(name) => self.query(name, 1, None),
@@ -445,7 +446,7 @@ impl World {
                 self.proxy
                     .handle_query(origin, Transport::Udp, &bytes, now, outbox);
             }
-            Event::Query(name) => self.happen(Event::QueryOfType(name, 1)),
+            Event::Query(name) => self.handle_event(Event::QueryOfType(name, 1)),
             Event::QueryOfType(name, rr_type) => {
                 let size = (!name.starts_with("plain")).then_some(1232);
                 self.query(name, rr_type, size);
@@ -468,7 +469,7 @@ impl World {
             Event::IdleEnd(link, sent) => {
                 let is_its = self.links.get(&link.index()).is_some_and(|l| l.0 == link);
                 if is_its && self.sent_by_link[&link.index()] == sent {
-                    self.happen(Event::Down(link, FailureKind::Closed));
+                    self.handle_event(Event::Down(link, FailureKind::Closed));
                 }
             }
             Event::Resumed => {
@@ -476,12 +477,12 @@ impl World {
                 let slept = Duration::from_secs(3_600);
                 self.proxy.handle_resume(slept, now, outbox);
             }
-            Event::Turns(host, manner) => {
-                let before = self.manners.insert(host, manner);
-                if manner == Manner::Refuses {
+            Event::Turns(host, behaviour) => {
+                let before = self.behaviours.insert(host, behaviour);
+                if behaviour == Behaviour::Refuses {
                     self.reset_links(host);
                 }
-                if before == Some(Manner::Hole) {
+                if before == Some(Behaviour::DropsPackets) {
                     self.retransmit(host);
                 }
             }
@@ -489,13 +490,13 @@ impl World {
         }
     }
 
-    /// Lets a client ask for a name, with an OPT record of this size or none.
+    /// Sends a query of a client, with an OPT record of this size or none.
     fn query(&mut self, name: &'static str, rr_type: u16, size: Option<u16>) {
         self.next_port = self.next_port.wrapping_add(1);
         let port = self.next_port;
         assert!(self.asked.insert(port, (name, self.now)).is_none());
-        // One client alone has a quarter of the room.
-        let host = u8::try_from(port % 8).expect("it is below 8");
+        // A single client may use only a quarter of the query table.
+        let host = u8::try_from(port % 8).expect("a number below 8");
         let origin = Origin {
             session: Key::from_usize(7),
             peer: SocketAddr::from((Ipv4Addr::new(127, 0, 1, host), port)),
@@ -506,7 +507,7 @@ impl World {
             .handle_query(origin, Transport::Udp, &bytes, self.now, &mut self.outbox);
     }
 
-    /// What has got lost on the way to an address is sent again some time after.
+    /// Retransmits packets that were lost on the way to an address.
     fn retransmit(&mut self, host: u8) {
         let links = self.links.values();
         let lost = links.filter(|(link, to)| number(to) == host && self.lost.contains(link));
@@ -518,7 +519,7 @@ impl World {
         }
     }
 
-    /// The process at an address is killed.
+    /// Kills the process at an address.
     fn reset_links(&mut self, host: u8) {
         let is_its = |to: &Destination| number(to) == host && to.scheme != Scheme::Udp;
         let its = self.links.values().filter(|(_, to)| is_its(to));
@@ -540,7 +541,7 @@ impl World {
                     Action::Respond { origin, message } => {
                         let response = Message::parse(outbox.bytes(message)).expect("well formed");
                         let asked = self.asked.remove(&origin.peer.port());
-                        let (name, asked_at) = asked.expect("one response a query");
+                        let (name, asked_at) = asked.expect("each query has one response");
                         let flags = response.header().flags;
                         let ttl = |record: Record| record.ttl(response.bytes());
                         let error = |option: EdnsOption<'_>| match option.code {
@@ -576,27 +577,33 @@ impl World {
             return;
         };
         let host = number(&to);
-        let manner = self.manners.get(&host).copied().expect("somebody is there");
+        let behaviour = self
+            .behaviours
+            .get(&host)
+            .copied()
+            .expect("the address has an upstream");
         let question = Message::parse(bytes).expect("well formed").question();
         if question.is_some_and(|question| question.name()[1..].starts_with(b"bad")) {
             self.bad_sent_at.push(self.now);
         }
         let sent_there = self.sent.entry(host).or_default();
         *sent_there += 1;
-        let is_lost = matches!(manner, Manner::Loses { every } if sent_there.is_multiple_of(every));
+        let is_lost =
+            matches!(behaviour, Behaviour::Loses { every } if sent_there.is_multiple_of(every));
         let sent = self.sent_by_link.entry(link.index()).or_default();
         *sent += 1;
         let sent = *sent;
         let question = Message::parse(bytes).expect("well formed").question();
         let question = question.expect("a question").to_string();
         self.questions.push((host, question));
-        if manner == Manner::Loops {
+        if behaviour == Behaviour::Loops {
             let question = Message::parse(bytes).expect("well formed").question();
             let question = question.expect("a question").as_bytes().to_vec();
             self.plan(self.now + PROMPTLY, Event::Returned(question));
         }
         if to.scheme == Scheme::Tls {
-            // Padding is left out with all other options alone, for an upstream that refuses them.
+            // For an upstream that refuses options, padding is omitted together with all other
+            // options.
             let opt = Message::parse(bytes).expect("well formed").opt();
             let has_options = opt.is_some_and(|opt| opt.options().next().is_some());
             let is_padded = bytes.len().is_multiple_of(128);
@@ -604,13 +611,13 @@ impl World {
         } else {
             self.in_the_clear.push((host, bytes.to_vec()));
         }
-        match manner {
-            Manner::ClosesIdle(after) => self.plan(self.now + after, Event::IdleEnd(link, sent)),
-            Manner::Closes => {
+        match behaviour {
+            Behaviour::ClosesIdle(after) => self.plan(self.now + after, Event::IdleEnd(link, sent)),
+            Behaviour::Closes => {
                 self.plan(self.now + ANSWERING, Event::Down(link, FailureKind::Closed));
             }
-            // Nobody is there, says the host.
-            Manner::Refuses => {
+            // The host reports an unreachable port.
+            Behaviour::Refuses => {
                 self.plan(
                     self.now + ANSWERING,
                     Event::Down(link, FailureKind::Connect),
@@ -618,10 +625,10 @@ impl World {
             }
             _ => {}
         }
-        if !self.is_read(manner, link, &to, sent, bytes) {
+        if !self.is_read(behaviour, link, &to, sent, bytes) {
             return;
         }
-        if let Manner::InOrder { slow } = manner {
+        if let Behaviour::InOrder { slow } = behaviour {
             let name = Message::parse(bytes).expect("well formed").question();
             let name = name.expect("a question").name();
             let is_slow = name.get(1..5) == Some(b"slow");
@@ -631,21 +638,21 @@ impl World {
             let at = *free_at;
             return self.plan(at, Event::Reply(link, reply(bytes, 1)));
         }
-        if manner == Manner::RejectsDatagrams && to.scheme == Scheme::Udp {
+        if behaviour == Behaviour::RejectsDatagrams && to.scheme == Scheme::Udp {
             let at = self.now + PROMPTLY;
             return self.plan(at, Event::Down(link, FailureKind::Connect));
         }
-        if let Manner::DefectiveFirst(defect) = manner {
+        if let Behaviour::DefectiveFirst(defect) = behaviour {
             let defective = defect.apply(bytes, reply(bytes, 1));
             for _ in 0..3 {
                 self.plan(self.now + PROMPTLY, Event::Reply(link, defective.clone()));
             }
         }
-        if let Some((delay, reply)) = self.reply(manner, &to, sent, bytes).filter(|_| !is_lost) {
+        if let Some((delay, reply)) = self.reply(behaviour, &to, sent, bytes).filter(|_| !is_lost) {
             self.plan(self.now + delay, Event::Reply(link, reply));
         }
-        if let Manner::ClosesAfter { answers, takes } | Manner::LimitsClients { answers, takes, .. } =
-            manner
+        if let Behaviour::ClosesAfter { answers, takes }
+        | Behaviour::LimitsClients { answers, takes, .. } = behaviour
             && sent == answers
             && to.scheme != Scheme::Udp
         {
@@ -653,16 +660,17 @@ impl World {
         }
     }
 
-    /// Whether an upstream of this manner reads a query on a connection that it is busy with.
+    /// Returns whether an upstream of this behaviour reads a query on a connection while it
+    /// processes another.
     fn is_read(
         &mut self,
-        manner: Manner,
+        behaviour: Behaviour,
         link: LinkKey,
         to: &Destination,
         sent: usize,
         bytes: &[u8],
     ) -> bool {
-        if let Manner::DropsPipelined { takes, reads } = manner {
+        if let Behaviour::DropsPipelined { takes, reads } = behaviour {
             let busy_until = self.busy_until_by_link.entry(link.index()).or_default();
             if to.scheme != Scheme::Udp && *busy_until > self.now {
                 if !sent.is_multiple_of(reads) {
@@ -674,11 +682,11 @@ impl World {
             }
             *busy_until = self.now + takes;
         }
-        if let Manner::LimitsClients {
+        if let Behaviour::LimitsClients {
             takes,
             stalls: true,
             ..
-        } = manner
+        } = behaviour
             && to.scheme != Scheme::Udp
         {
             let is_first = *self.first_link.get_or_insert(link) == link;
@@ -694,10 +702,10 @@ impl World {
         true
     }
 
-    /// What an address replies to a query, and after how long.
+    /// Returns the reply of an address to a query, and its delay.
     fn reply(
         &self,
-        manner: Manner,
+        behaviour: Behaviour,
         to: &Destination,
         sent: usize,
         query: &[u8],
@@ -713,28 +721,28 @@ impl World {
         let answer = |reply| Some((ANSWERING, reply));
         let is_bad = name[1..].starts_with(b"bad");
         let rr_type = message.question().expect("a question").rr_type();
-        match manner {
-            Manner::ClosesAfter { takes, .. }
-            | Manner::LimitsClients { takes, .. }
-            | Manner::DropsPipelined { takes, .. }
+        match behaviour {
+            Behaviour::ClosesAfter { takes, .. }
+            | Behaviour::LimitsClients { takes, .. }
+            | Behaviour::DropsPipelined { takes, .. }
                 if to.scheme == Scheme::Udp =>
             {
                 let mut cut = reply(query, 0);
                 cut[2] |= 2;
                 Some((takes, cut))
             }
-            Manner::ClosesAfter { answers, takes }
-            | Manner::LimitsClients { answers, takes, .. } => {
+            Behaviour::ClosesAfter { answers, takes }
+            | Behaviour::LimitsClients { answers, takes, .. } => {
                 (sent <= answers).then_some((takes, right))
             }
-            Manner::DropsPipelined { takes, .. } => Some((takes, right)),
-            Manner::Defective(defect) => answer(defect.apply(query, right)),
-            Manner::DefectiveForBad(defect) if is_bad => answer(defect.apply(query, right)),
-            Manner::SaysOfType(bad, rcode) if rr_type.0 == bad => answer(with_code(rcode)),
-            Manner::NoEdns { is_bare } if message.opt().is_some() => {
+            Behaviour::DropsPipelined { takes, .. } => Some((takes, right)),
+            Behaviour::Defective(defect) => answer(defect.apply(query, right)),
+            Behaviour::DefectiveForBad(defect) if is_bad => answer(defect.apply(query, right)),
+            Behaviour::SaysOfType(bad, rcode) if rr_type.0 == bad => answer(with_code(rcode)),
+            Behaviour::NoEdns { is_bare } if message.opt().is_some() => {
                 answer(without_opt(with_code(Rcode::FORMERR), is_bare))
             }
-            Manner::NoOptions { has_opt }
+            Behaviour::NoOptions { has_opt }
                 if message
                     .opt()
                     .is_some_and(|opt| opt.options().next().is_some()) =>
@@ -746,57 +754,59 @@ impl World {
                     without_opt(reply, false)
                 })
             }
-            Manner::EndsKeepalive => answer(with_keepalive(right)),
-            Manner::KnowsWithoutEdns if message.opt().is_some() => {
+            Behaviour::EndsKeepalive => answer(with_keepalive(right)),
+            Behaviour::ResolvesWithoutEdns if message.opt().is_some() => {
                 answer(without_opt(with_code(Rcode::FORMERR), true))
             }
-            Manner::StreamsOnly | Manner::KnowsOnStreams if to.scheme == Scheme::Udp => None,
-            Manner::Takes(delay) => Some((delay, right)),
-            Manner::TakesWhatNamesSay => {
+            Behaviour::StreamsOnly | Behaviour::ResolvesOnStreams if to.scheme == Scheme::Udp => {
+                None
+            }
+            Behaviour::Takes(delay) => Some((delay, right)),
+            Behaviour::TakesWhatNamesSay => {
                 let digits = name[1..].iter().take_while(|byte| byte.is_ascii_digit());
                 let milliseconds = digits.fold(0, |sum, digit| 10 * sum + u64::from(digit - b'0'));
                 Some((Duration::from_millis(milliseconds), right))
             }
-            Manner::Stalls { after } => (sent <= after).then_some((ANSWERING, right)),
-            Manner::StallsPromptly { after } => (sent <= after).then_some((PROMPTLY, right)),
-            Manner::Answers { slow } if name[1..].starts_with(b"slow") => {
+            Behaviour::Stalls { after } => (sent <= after).then_some((ANSWERING, right)),
+            Behaviour::StallsPromptly { after } => (sent <= after).then_some((PROMPTLY, right)),
+            Behaviour::Answers { slow } if name[1..].starts_with(b"slow") => {
                 slow.map(|slow| (slow, right))
             }
-            Manner::Says(rcode) => answer(with_code(rcode)),
-            Manner::OfBad(reply) if name[1..].starts_with(b"bad") => {
-                Some((reply.after, reply.to_bytes(query)))
-            }
-            Manner::SaysOfBad(rcode) if name[1..].starts_with(b"bad") => answer(with_code(rcode)),
-            Manner::Cuts { .. } if to.scheme == Scheme::Udp => {
+            Behaviour::Says(rcode) => answer(with_code(rcode)),
+            Behaviour::OfBad(reply) if is_bad => Some((reply.after, reply.to_bytes(query))),
+            Behaviour::SaysOfBad(rcode) if is_bad => answer(with_code(rcode)),
+            Behaviour::Cuts { .. } if to.scheme == Scheme::Udp => {
                 let mut cut = reply(query, 0);
                 cut[2] |= 2;
                 answer(cut)
             }
-            Manner::RejectsDatagrams if name != b"\x03dns\x07example\0" => answer(right),
-            Manner::RejectsDatagrams
-            | Manner::Knows
-            | Manner::KnowsOnStreams
-            | Manner::KnowsWithoutEdns => answer(address_reply(query, &self.addresses, self.ttl)),
-            Manner::Answers { .. }
-            | Manner::TakesOne
-            | Manner::ClosesIdle(_)
-            | Manner::SaysOfBad(_)
-            | Manner::OfBad(_)
-            | Manner::SaysOfType(..)
-            | Manner::DefectiveForBad(_)
-            | Manner::DefectiveFirst(_)
-            | Manner::NoEdns { .. }
-            | Manner::NoOptions { .. }
-            | Manner::StreamsOnly
-            | Manner::Loses { .. }
-            | Manner::Cuts { .. } => answer(right),
-            Manner::Loops
-            | Manner::InOrder { .. }
-            | Manner::Closes
-            | Manner::Mute
-            | Manner::Hole
-            | Manner::Refuses
-            | Manner::Impostor => None,
+            Behaviour::RejectsDatagrams if name != b"\x03dns\x07example\0" => answer(right),
+            Behaviour::RejectsDatagrams
+            | Behaviour::Resolves
+            | Behaviour::ResolvesOnStreams
+            | Behaviour::ResolvesWithoutEdns => {
+                answer(address_reply(query, &self.addresses, self.ttl))
+            }
+            Behaviour::Answers { .. }
+            | Behaviour::TakesOne
+            | Behaviour::ClosesIdle(_)
+            | Behaviour::SaysOfBad(_)
+            | Behaviour::OfBad(_)
+            | Behaviour::SaysOfType(..)
+            | Behaviour::DefectiveForBad(_)
+            | Behaviour::DefectiveFirst(_)
+            | Behaviour::NoEdns { .. }
+            | Behaviour::NoOptions { .. }
+            | Behaviour::StreamsOnly
+            | Behaviour::Loses { .. }
+            | Behaviour::Cuts { .. } => answer(right),
+            Behaviour::Loops
+            | Behaviour::InOrder { .. }
+            | Behaviour::Closes
+            | Behaviour::NeverAnswers
+            | Behaviour::DropsPackets
+            | Behaviour::Refuses
+            | Behaviour::Impostor => None,
         }
     }
 
@@ -817,15 +827,20 @@ impl World {
         let others = others.filter(|(_, other)| number(other) == host && other.scheme == to.scheme);
         let others = others.count();
         let is_first = others == 0;
-        let event = match self.manners.get(&host).copied().expect("somebody is there") {
-            Manner::Hole => return self.lost.push(link),
-            Manner::Impostor => Event::Down(link, FailureKind::Authentication),
-            Manner::TakesOne if !is_first => Event::Down(link, FailureKind::Connect),
-            Manner::Refuses
-            | Manner::Cuts {
+        let event = match self
+            .behaviours
+            .get(&host)
+            .copied()
+            .expect("the address has an upstream")
+        {
+            Behaviour::DropsPackets => return self.lost.push(link),
+            Behaviour::Impostor => Event::Down(link, FailureKind::Authentication),
+            Behaviour::TakesOne if !is_first => Event::Down(link, FailureKind::Connect),
+            Behaviour::Refuses
+            | Behaviour::Cuts {
                 on_connections: false,
             } => Event::Down(link, FailureKind::Connect),
-            Manner::LimitsClients { connections, .. } if others >= connections => {
+            Behaviour::LimitsClients { connections, .. } if others >= connections => {
                 let soon = self.now + CONNECTING + Duration::from_millis(1);
                 self.plan(soon, Event::Down(link, FailureKind::Closed));
                 Event::Up(link)
@@ -836,7 +851,7 @@ impl World {
     }
 }
 
-/// A reply whose OPT record asks for the end of the connection (RFC 7828).
+/// Adds an OPT record to a reply that asks for the end of the connection (RFC 7828).
 fn with_keepalive(mut reply: Vec<u8>) -> Vec<u8> {
     let end = Message::parse(&reply).expect("well formed").records_end();
     reply.truncate(end);
@@ -844,7 +859,7 @@ fn with_keepalive(mut reply: Vec<u8>) -> Vec<u8> {
     reply
 }
 
-/// A reply without its OPT record and, if `is_bare`, without its question.
+/// Removes the OPT record and, if `is_bare`, the question from a reply.
 fn without_opt(mut reply: Vec<u8>, is_bare: bool) -> Vec<u8> {
     let opt_start = Message::parse(&reply).expect("well formed").records_end();
     reply.truncate(if is_bare { 12 } else { opt_start });
@@ -859,7 +874,7 @@ fn parsed(addresses: &[&str]) -> Vec<IpAddr> {
     addresses.collect()
 }
 
-/// The last number of an address.
+/// Returns the last byte of an address.
 fn number(to: &Destination) -> u8 {
     match to.address.ip() {
         IpAddr::V4(ip) => ip.octets()[3],

@@ -1,5 +1,4 @@
-//! A DoT server that does what healthy ones never do, as often as it is told to, and counts what it
-//! was sent.
+//! A DoT server that injects faults as often as planned and counts its queries.
 
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
@@ -16,7 +15,7 @@ use super::certificates::{Authority, Flaw};
 use super::messages::reply;
 use super::program::read_framed;
 
-/// How a connection ends.
+/// The end of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum End {
     Fin,
@@ -24,16 +23,16 @@ pub enum End {
     CloseNotify,
 }
 
-/// What the server does wrong.
+/// A fault of the server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
-    /// Ends a connection as soon as it is there.
+    /// Ends a connection as soon as it is accepted.
     EndAtAccept(End),
-    /// Says nothing at all.
+    /// Sends nothing at all.
     StallHandshake,
-    /// Speaks, but not TLS.
+    /// Sends data that is not TLS.
     SpeakClearText,
-    /// Shows a certificate that proves nothing.
+    /// Sends a certificate that authenticates nothing.
     Certificate(Flaw),
     /// Ends the connection instead of answering.
     EndBeforeAnswer(End),
@@ -41,36 +40,36 @@ pub enum Fault {
     EndWithinAnswer(End),
     /// Ends the connection after the answer.
     EndAfterAnswer(End),
-    /// Sends the answer octet by octet, each in a record of its own, with such a pause between.
+    /// Sends the answer byte by byte, each in its own record, with this pause in between.
     Drip(Duration),
     /// Stops in the middle of the answer.
     TruncateFrame,
-    /// Sends a frame of so many octets instead.
+    /// Sends a frame of this number of bytes instead.
     ShortFrame(usize),
     /// Answers twice.
     AnswerTwice,
-    /// Answers after so long.
+    /// Answers after this time.
     AnswerLate(Duration),
-    /// Lets the next query be answered first.
+    /// Answers after the next query.
     AnswerOutOfOrder,
     WrongId,
     WrongQuestion,
-    /// Sends a query back.
+    /// Sends the query back.
     NoResponse,
-    /// Sends octets without meaning.
+    /// Sends random bytes.
     Garbage,
-    /// Sends an answer whose records do not add up.
+    /// Sends an answer with malformed records.
     Malformed,
     /// Answers with this code.
     AnswerCode(u8),
-    /// Answers with so many records.
+    /// Answers with this number of records.
     Large(u16),
-    /// Says nothing.
+    /// Sends no answer.
     Silence,
 }
 
 impl Fault {
-    /// Whether it strikes a connection, rather than a query.
+    /// Returns whether the fault affects a connection, rather than a query.
     fn strikes_connection(self) -> bool {
         matches!(
             self,
@@ -82,26 +81,26 @@ impl Fault {
     }
 }
 
-/// What happened at the server.
+/// Event counters of the server.
 #[derive(Debug, Default)]
 pub struct Counts {
     pub connections: AtomicU64,
     pub handshakes: AtomicU64,
     pub resumed: AtomicU64,
     pub queries: AtomicU64,
-    /// Queries that came before the server had proved who it is.
+    /// Queries that arrived before the server was authenticated.
     pub leaked: AtomicU64,
     pub open: AtomicU64,
 }
 
 struct Shared {
-    /// The fault and how often it strikes from now on.
+    /// The fault and its remaining number of occurrences.
     plan: Mutex<Option<(Fault, u64)>>,
     counts: Counts,
     right: Arc<ServerConfig>,
     flawed: BTreeMap<&'static str, Arc<ServerConfig>>,
     is_stopped: AtomicBool,
-    /// Connections without traffic for so long after an answer are closed.
+    /// Connections without traffic for this time after an answer are closed.
     idle: Mutex<Option<Duration>>,
     waits_for_acknowledgements: AtomicBool,
     streams: Mutex<Vec<TcpStream>>,
@@ -114,16 +113,16 @@ pub struct Faulty {
 }
 
 impl Faulty {
-    /// Starts it, with nothing wrong yet, on a port of 127.0.0.1.
+    /// Starts the server without a fault, on a port of 127.0.0.1.
     pub fn start(authority: &Authority, port: u16) -> Self {
         let right = authority.server(Flaw::None, &[&TLS13, &TLS12]);
         Self::start_with(authority, right, port)
     }
 
-    /// Starts it with another configuration as the right one.
+    /// Starts the server with another valid configuration.
     pub fn start_with(authority: &Authority, right: Arc<ServerConfig>, port: u16) -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).expect("a free port");
-        let address = listener.local_addr().expect("it is bound");
+        let address = listener.local_addr().expect("the socket is bound");
         let versions = [&TLS13, &TLS12];
         let flaws = [
             Flaw::Expired,
@@ -157,7 +156,7 @@ impl Faulty {
         Self { address, shared }
     }
 
-    /// Lets a fault strike so often from now on.
+    /// Plans this number of occurrences of a fault.
     pub fn plan(&self, fault: Fault, times: u64) {
         *self
             .shared
@@ -166,7 +165,7 @@ impl Faulty {
             .expect("no thread panics with the lock") = Some((fault, times));
     }
 
-    /// Lets nothing go wrong any more.
+    /// Ends the planned fault.
     pub fn recover(&self) {
         *self
             .shared
@@ -175,7 +174,7 @@ impl Faulty {
             .expect("no thread panics with the lock") = None;
     }
 
-    /// Closes connections that have had an answer and no traffic after it for so long.
+    /// Closes connections that are idle for this time after an answer.
     pub fn set_idle(&self, idle: Duration) {
         *self
             .shared
@@ -184,7 +183,7 @@ impl Faulty {
             .expect("no thread panics with the lock") = Some(idle);
     }
 
-    /// Sends no answer before the last is acknowledged (RFC 896).
+    /// Sends no answer before the previous one is acknowledged (RFC 896).
     pub fn wait_for_acknowledgements(&self) {
         let waits = &self.shared.waits_for_acknowledgements;
         waits.store(true, Ordering::Relaxed);
@@ -194,7 +193,7 @@ impl Faulty {
         &self.shared.counts
     }
 
-    /// Ends every connection that there is.
+    /// Ends every open connection.
     pub fn end_all(&self, end: End) {
         for stream in self
             .shared
@@ -203,8 +202,8 @@ impl Faulty {
             .expect("no thread panics with the lock")
             .drain(..)
         {
-            // The close alert needs the connection's keys, which are not here: it is planned
-            // instead.
+            // The close alert needs the connection's keys, which the connection's thread has, so
+            // the alert is planned.
             end_stream(&stream, end);
         }
     }
@@ -231,7 +230,7 @@ fn name_of(flaw: Flaw) -> &'static str {
 
 fn end_stream(stream: &TcpStream, end: End) {
     if end == End::Reset {
-        // Closing with a linger time of zero sends a reset; shutting down first would send FIN.
+        // Closing with a linger time of zero sends a reset; a shutdown before would send FIN.
         let _ = SockRef::from(stream).set_linger(Some(Duration::ZERO));
         let _ = SockRef::from(stream).shutdown(Shutdown::Read);
         return;
@@ -242,7 +241,7 @@ fn end_stream(stream: &TcpStream, end: End) {
 type Tls = StreamOwned<ServerConnection, TcpStream>;
 
 impl Shared {
-    /// The fault that strikes now, if one does.
+    /// Returns the planned fault, if it occurs now.
     fn strike(&self, is_connection: bool) -> Option<Fault> {
         let mut plan = self.plan.lock().expect("no thread panics with the lock");
         let (fault, times) = plan.as_mut()?;
@@ -257,7 +256,9 @@ impl Shared {
         self.counts.connections.fetch_add(1, Ordering::Relaxed);
         self.counts.open.fetch_add(1, Ordering::Relaxed);
         let waits = self.waits_for_acknowledgements.load(Ordering::Relaxed);
-        stream.set_nodelay(!waits).expect("a socket of ours");
+        stream
+            .set_nodelay(!waits)
+            .expect("the test owns the socket");
         let copy = stream.try_clone().expect("a descriptor");
         self.streams
             .lock()
@@ -265,7 +266,7 @@ impl Shared {
             .push(copy);
         let peer = stream.peer_addr().ok();
         self.serve_with(stream, self.strike(true));
-        self.forget(peer);
+        self.drop_copy(peer);
         self.counts.open.fetch_sub(1, Ordering::Relaxed);
     }
 
@@ -307,7 +308,7 @@ impl Shared {
                 }
                 None => {
                     send(&mut tls, &reply(&query, 1));
-                    // A connection is idle after an answer: before one, the peer may be slow.
+                    // A connection is idle only after an answer: before one, the peer may be slow.
                     let idle = *self.idle.lock().expect("no thread panics with the lock");
                     tls.sock.set_read_timeout(idle).expect("a timeout");
                     if let Some(query) = held.take() {
@@ -318,7 +319,7 @@ impl Shared {
         }
     }
 
-    /// Reads what comes without ever answering, and counts what should not come.
+    /// Reads data without answering, and counts queries that should not arrive.
     fn listen_for_leaks(&self, mut stream: TcpStream) {
         let mut buffer = [0; 4096];
         while let Ok(len) = stream.read(&mut buffer) {
@@ -332,13 +333,13 @@ impl Shared {
         }
     }
 
-    /// Answers wrongly; `None` when the connection has ended.
+    /// Answers with a fault. Returns `None` when the connection has ended.
     fn answer_with(&self, tls: &mut Tls, query: &[u8], fault: Fault) -> Option<()> {
         let mut right = reply(query, 1);
         match fault {
             Fault::EndBeforeAnswer(end) => return self.end_tls(tls, end),
             Fault::EndWithinAnswer(end) => {
-                send_octets(tls, &frame(&right)[..20]);
+                send_bytes(tls, &frame(&right)[..20]);
                 return self.end_tls(tls, end);
             }
             Fault::EndAfterAnswer(end) => {
@@ -346,12 +347,12 @@ impl Shared {
                 return self.end_tls(tls, end);
             }
             Fault::Drip(pause) => {
-                for octet in frame(&right) {
-                    send_octets(tls, &[octet]);
+                for byte in frame(&right) {
+                    send_bytes(tls, &[byte]);
                     std::thread::sleep(pause);
                 }
             }
-            Fault::TruncateFrame => send_octets(tls, &frame(&right)[..20]),
+            Fault::TruncateFrame => send_bytes(tls, &frame(&right)[..20]),
             Fault::ShortFrame(len) => send(tls, &right[..len]),
             Fault::AnswerTwice => {
                 send(tls, &right);
@@ -392,24 +393,24 @@ impl Shared {
     }
 
     fn end(&self, stream: TcpStream, end: End) {
-        self.forget(stream.peer_addr().ok());
+        self.drop_copy(stream.peer_addr().ok());
         end_stream(&stream, end);
     }
 
     fn end_tls(&self, tls: &mut Tls, end: End) -> Option<()> {
-        self.forget(tls.sock.peer_addr().ok());
+        self.drop_copy(tls.sock.peer_addr().ok());
         if end == End::CloseNotify {
             tls.conn.send_close_notify();
             let _ = tls.flush();
-            // The alert alone has to do: the connection stays open for a while.
+            // Only the alert is sent: the connection stays open for a while.
             std::thread::sleep(Duration::from_millis(300));
         }
         end_stream(&tls.sock, end);
         None
     }
 
-    /// Drops the copy of a stream, which would keep it open.
-    fn forget(&self, peer: Option<SocketAddr>) {
+    /// Drops the copy of a stream, which would keep the stream open.
+    fn drop_copy(&self, peer: Option<SocketAddr>) {
         let mut streams = self.streams.lock().expect("no thread panics with the lock");
         streams.retain(|copy| copy.peer_addr().ok() != peer);
     }
@@ -422,10 +423,10 @@ fn frame(message: &[u8]) -> Vec<u8> {
 }
 
 fn send(tls: &mut Tls, message: &[u8]) {
-    send_octets(tls, &frame(message));
+    send_bytes(tls, &frame(message));
 }
 
-fn send_octets(tls: &mut Tls, octets: &[u8]) {
-    // The proxy may have closed by now.
-    let _ = tls.write_all(octets).and_then(|()| tls.flush());
+fn send_bytes(tls: &mut Tls, bytes: &[u8]) {
+    // The proxy may have closed the connection already.
+    let _ = tls.write_all(bytes).and_then(|()| tls.flush());
 }

@@ -1,9 +1,9 @@
-//! A place for files of a test.
+//! A temporary folder for the files of a test.
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 
-/// A folder that everybody may use and that goes with its test.
+/// A folder that every user may write and that is removed with its test.
 pub struct Folder(PathBuf);
 
 impl Folder {
@@ -11,8 +11,8 @@ impl Folder {
         let name = format!("dotproxy-{label}-{}", std::process::id());
         let path = std::env::temp_dir().join(name);
         std::fs::create_dir_all(&path).expect("a temporary folder");
-        let everybody = PermissionsExt::from_mode(0o777);
-        std::fs::set_permissions(&path, everybody).expect("a folder of ours");
+        let every_user = PermissionsExt::from_mode(0o777);
+        std::fs::set_permissions(&path, every_user).expect("the folder of the test is writable");
         Self(path)
     }
 

@@ -1,4 +1,4 @@
-//! Queries with something to recognise them by, and answers that follow from their question.
+//! Queries with a recognisable name, and answers that are derived from their question.
 
 use std::net::IpAddr;
 
@@ -7,7 +7,7 @@ use dotproxy::wire::header::Header;
 use dotproxy::wire::question::Type;
 use dotproxy::wire::{Flags, Message, Question, Rcode};
 
-/// A query for `name` (labels with dots) with this id.
+/// Returns a query for `name` (labels with dots) with this id.
 pub fn query(id: u16, name: &str, rr_type: u16, opt_size: Option<u16>) -> Vec<u8> {
     let mut bytes = vec![
         0,
@@ -39,7 +39,7 @@ pub fn query(id: u16, name: &str, rr_type: u16, opt_size: Option<u16>) -> Vec<u8
     bytes
 }
 
-/// The four octets that every right answer to a question holds.
+/// The four bytes that every valid answer to a question contains.
 pub fn digest(question: Question<'_>) -> [u8; 4] {
     let mut hash = 0x811c_9dc5_u32;
     for byte in question.as_bytes() {
@@ -48,7 +48,7 @@ pub fn digest(question: Question<'_>) -> [u8; 4] {
     hash.to_be_bytes()
 }
 
-/// The data of a record that answers a question rightly: the digest in the form that the type has.
+/// Returns the data of a record that answers a question: the digest in the form of the type.
 fn data(question: Question<'_>) -> Vec<u8> {
     let digest = digest(question);
     match question.rr_type().0 {
@@ -60,19 +60,19 @@ fn data(question: Question<'_>) -> Vec<u8> {
     }
 }
 
-/// The right reply to a query, with so many records.
+/// Returns the valid reply to a query, with this number of records.
 pub fn reply(query: &[u8], records: u16) -> Vec<u8> {
     reply_for(query, records, 300)
 }
 
-/// The right reply to a query, with so many records that may be kept for so many seconds.
+/// Returns the valid reply to a query, with this number of records and this TTL.
 pub fn reply_for(query: &[u8], records: u16, ttl: u32) -> Vec<u8> {
     let message = Message::parse(query).expect("what is sent is well formed");
     let question = message.question().expect("what is sent has a question");
     let data = data(question);
-    // They fit a message.
+    // The records fit a message.
     let room = usize::from(u16::MAX) - 12 - question.as_bytes().len() - 55;
-    let records = records.min(u16::try_from(room / (12 + data.len())).expect("few"));
+    let records = records.min(u16::try_from(room / (12 + data.len())).expect("a small number"));
     let header = Header {
         id: message.header().id,
         flags: Flags::QR | Flags::RA | message.header().flags.echoed(),
@@ -91,7 +91,11 @@ pub fn reply_for(query: &[u8], records: u16, ttl: u32) -> Vec<u8> {
         bytes.extend(rr_type);
         bytes.extend(b"\x00\x01");
         bytes.extend(ttl.to_be_bytes());
-        bytes.extend(u16::try_from(data.len()).expect("short").to_be_bytes());
+        bytes.extend(
+            u16::try_from(data.len())
+                .expect("a length below 65,536")
+                .to_be_bytes(),
+        );
         bytes.extend(&data);
     }
     let mut writer = OptWriter::start(&mut bytes, 1232, 0, DO);
@@ -100,7 +104,7 @@ pub fn reply_for(query: &[u8], records: u16, ttl: u32) -> Vec<u8> {
     bytes
 }
 
-/// A reply with this code and, if there is one, an extended error.
+/// Returns a reply with this code and an optional extended error.
 pub fn error_reply(query: &[u8], rcode: Rcode, reason: Option<u16>) -> Vec<u8> {
     let message = Message::parse(query).expect("what is sent is well formed");
     let question = message.question().expect("what is sent has a question");
@@ -123,7 +127,7 @@ pub fn error_reply(query: &[u8], rcode: Rcode, reason: Option<u16>) -> Vec<u8> {
     bytes
 }
 
-/// A reply that says for so many seconds that there is nothing, with these flags and code.
+/// Returns a negative reply with this TTL, these flags and this code.
 pub fn denial(query: &[u8], flags: Flags, ttl: u32) -> Vec<u8> {
     let message = Message::parse(query).expect("what is sent is well formed");
     let question = message.question().expect("what is sent has a question");
@@ -145,7 +149,7 @@ pub fn denial(query: &[u8], flags: Flags, ttl: u32) -> Vec<u8> {
     bytes
 }
 
-/// A reply with these addresses, as far as they are of the type that the query asks for.
+/// Returns a reply with those of these addresses that have the type of the query.
 pub fn address_reply(query: &[u8], addresses: &[IpAddr], ttl: u32) -> Vec<u8> {
     let message = Message::parse(query).expect("what is sent is well formed");
     let question = message.question().expect("what is sent has a question");
@@ -156,7 +160,7 @@ pub fn address_reply(query: &[u8], addresses: &[IpAddr], ttl: u32) -> Vec<u8> {
         id: message.header().id,
         flags: Flags::QR | Flags::RA | message.header().flags.echoed(),
         questions: 1,
-        answers: u16::try_from(addresses.len()).expect("few"),
+        answers: u16::try_from(addresses.len()).expect("a small number"),
         authorities: 0,
         additionals: 0,
     };
@@ -171,22 +175,26 @@ pub fn address_reply(query: &[u8], addresses: &[IpAddr], ttl: u32) -> Vec<u8> {
         bytes.extend(question.rr_type().0.to_be_bytes());
         bytes.extend(b"\x00\x01");
         bytes.extend(ttl.to_be_bytes());
-        bytes.extend(u16::try_from(data.len()).expect("short").to_be_bytes());
+        bytes.extend(
+            u16::try_from(data.len())
+                .expect("a length below 65,536")
+                .to_be_bytes(),
+        );
         bytes.extend(data);
     }
     bytes
 }
 
-/// Checks that `response` is one to `query`: id, question to the letter, flags, OPT, cookie. Returns
-/// whether it is an answer rather than an error.
+/// Checks that `response` is one to `query`: id, question with its letter case, flags, OPT, cookie.
+/// Returns whether the response is an answer rather than an error.
 pub fn check_response(query: &[u8], response: &[u8]) -> bool {
-    let asked = Message::parse(query).expect("a query of ours");
+    let asked = Message::parse(query).expect("a query of the test");
     let given = Message::parse(response).expect("a well-formed response");
     let flags = given.header().flags;
     assert_eq!(given.header().id, asked.header().id, "another id");
     assert!(flags.contains(Flags::QR), "no response");
-    assert!(flags.contains(Flags::RD), "RD is the client's own");
-    let question = asked.question().expect("a query of ours");
+    assert!(flags.contains(Flags::RD), "RD is copied from the query");
+    let question = asked.question().expect("a query of the test");
     let echoed = given.question().expect("a response has its question");
     assert_eq!(
         echoed.as_bytes(),
@@ -196,18 +204,20 @@ pub fn check_response(query: &[u8], response: &[u8]) -> bool {
     assert_eq!(
         given.opt().is_some(),
         asked.opt().is_some(),
-        "OPT if and only if asked"
+        "OPT if and only if the query has OPT"
     );
     if let Some(opt) = given.opt() {
-        let sent = asked.opt().and_then(|opt| opt.cookie().expect("ours"));
-        let got = opt.cookie().expect("a right one");
+        let sent = asked
+            .opt()
+            .and_then(|opt| opt.cookie().expect("the test sent the query"));
+        let got = opt.cookie().expect("a valid message");
         assert_eq!(
             got.map(|cookie| cookie.client),
             sent.map(|cookie| cookie.client)
         );
         assert!(
             got.is_none_or(|cookie| cookie.server.is_some()),
-            "a cookie of the server, too"
+            "a server cookie"
         );
         assert!(!opt.has_option(OptionCode::PADDING));
     }

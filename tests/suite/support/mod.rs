@@ -1,4 +1,4 @@
-//! What several tests share: chance from a seed, and messages that can be checked.
+//! Shared parts of the tests: random numbers from a seed, and messages that can be checked.
 
 #![allow(unreachable_pub, reason = "what is public here is public to the tests")]
 
@@ -11,7 +11,7 @@ pub mod network;
 pub mod peers;
 pub mod program;
 
-/// Seeds that a simulation runs: `SEEDS=100` as many, `SEED=7` that one alone.
+/// Returns the seeds of a simulation: `SEEDS=100` sets their number, `SEED=7` selects one.
 pub fn seeds(default: u64) -> std::ops::Range<u64> {
     let number = |name| {
         std::env::var(name)
@@ -20,7 +20,7 @@ pub fn seeds(default: u64) -> std::ops::Range<u64> {
     };
     match number("SEED") {
         Some(seed) => {
-            // Whoever looks at one seed wants to see what happens.
+            // A single seed is run with its log.
             if log::set_logger(&Printer).is_ok() {
                 log::set_max_level(log::LevelFilter::Trace);
             }
@@ -30,7 +30,7 @@ pub fn seeds(default: u64) -> std::ops::Range<u64> {
     }
 }
 
-/// Says which seed was at work when a check fails, and how to see it again.
+/// Prints the seed of a failed check, and the command that repeats it.
 pub struct SeedReport {
     pub test: &'static str,
     pub seed: u64,
@@ -47,7 +47,7 @@ impl Drop for SeedReport {
     }
 }
 
-/// Chance from a seed (the generator `SplitMix64`).
+/// Random numbers from a seed (the generator `SplitMix64`).
 #[derive(Clone, Debug)]
 pub struct Chance {
     state: u64,
@@ -68,17 +68,17 @@ impl Chance {
         mixed ^ mixed >> 31
     }
 
-    /// A number below `end`.
+    /// Returns a number below `end`.
     pub fn below(&mut self, end: usize) -> usize {
         usize::try_from(self.next() % end as u64).expect("below a usize")
     }
 
-    /// A number from `low` to `high`, both included.
+    /// Returns a number from `low` to `high`, both included.
     pub fn between(&mut self, low: u64, high: u64) -> u64 {
         low + self.next() % (high - low + 1)
     }
 
-    /// True with a chance of `percent` in a hundred.
+    /// Returns true with a probability of `percent` in a hundred.
     pub fn percent(&mut self, percent: u64) -> bool {
         self.next() % 100 < percent
     }

@@ -1,8 +1,8 @@
 //! A network without sockets: a clock that jumps from event to event, streams that read and write
 //! in pieces, and peers that are state machines of the test.
 //!
-//! Like the real poller it reports an edge once: a reader that stops before it is told that there
-//! is nothing more hears nothing more.
+//! Like the real poller, the network reports an edge once: a reader that stops before it gets
+//! `WouldBlock` is not notified again.
 
 use std::cell::RefCell;
 use std::cmp::Reverse;
@@ -22,35 +22,35 @@ use dotproxy::session::client::datagram::{Datagram, Outgoing};
 
 use super::Chance;
 
-/// Names a stream for both its ends.
+/// The name of a stream, for both its ends.
 pub type StreamId = u64;
 
-/// What a peer may do with the network. A peer lives at the far end of streams.
+/// The handlers of a peer. A peer has the far end of streams.
 pub trait Peers {
-    /// The proxy connects to `to`: the fate of the connection.
+    /// Handles a connection of the proxy to `to`. Returns the fate of the connection.
     fn on_connect(&mut self, world: &mut World, stream: StreamId, to: SocketAddr) -> Fate;
-    /// The connection came about.
+    /// Handles a connection that was established.
     fn on_open(&mut self, world: &mut World, stream: StreamId);
-    /// The proxy sent this.
+    /// Handles bytes of the proxy.
     fn on_bytes(&mut self, world: &mut World, stream: StreamId, bytes: &[u8]);
-    /// The proxy closed the stream.
+    /// Handles a stream that the proxy closed.
     fn on_closed(&mut self, world: &mut World, stream: StreamId);
-    /// The proxy sent a datagram: to a client, or from a port of its own to a resolver.
+    /// Handles a datagram of the proxy: to a client, or from its own port to a resolver.
     fn on_datagram(&mut self, world: &mut World, from: SocketAddr, to: SocketAddr, bytes: &[u8]);
-    /// What a peer asked to be reminded of.
+    /// Handles a reminder that a peer requested.
     fn on_reminder(&mut self, world: &mut World, reminder: u64);
 }
 
-/// What becomes of an attempt to connect.
+/// The result of an attempt to connect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fate {
     Accepted,
     Refused,
-    /// Nothing ever comes back.
+    /// No packet ever returns.
     Lost,
 }
 
-enum Happening {
+enum NetworkEvent {
     Opened(StreamId),
     Refused(StreamId),
     BytesToProxy(StreamId, Vec<u8>),
@@ -77,11 +77,11 @@ struct Pipe {
     is_read: bool,
     is_ended: bool,
     error: Option<ErrorKind>,
-    /// Octets that the peer has not taken.
+    /// The number of bytes that the peer has not read.
     unread: usize,
-    /// Octets that may be so.
+    /// The limit of unread bytes.
     window: usize,
-    /// The peer takes nothing.
+    /// The peer reads nothing.
     is_ignored: bool,
     is_writer_blocked: bool,
     is_closed_by_proxy: bool,
@@ -89,9 +89,9 @@ struct Pipe {
 
 struct Inbox {
     key: Key,
-    /// It is connected to this peer.
+    /// The peer to which the socket is connected.
     only_from: Option<SocketAddr>,
-    /// The proxy wants to know when there is room.
+    /// The proxy waits for room to write.
     is_watched: bool,
     datagrams: VecDeque<(Vec<u8>, SocketAddr)>,
 }
@@ -101,27 +101,27 @@ struct Backlog {
     streams: VecDeque<(StreamId, SocketAddr)>,
 }
 
-/// The network's state, in which peers act.
+/// The state of the network, which peers may change.
 pub struct World {
     pub now: Instant,
     pub chance: Chance,
-    /// Accepting fails for want of file descriptors until then.
+    /// The time until which accepting fails because no file descriptor is free.
     pub no_descriptors_until: Instant,
-    /// Accepting fails with this error.
+    /// The error of every attempt to accept.
     pub accept_error: Option<i32>,
-    /// There is always another connection to accept.
+    /// Another connection is always ready to be accepted.
     pub accepts_for_ever: bool,
-    /// Nothing will ever happen any more.
+    /// No event will ever happen again.
     pub is_over: bool,
-    /// How often the loop has let time pass.
+    /// The number of times that the loop has waited.
     pub pauses: usize,
-    /// Datagrams that the loop has received since it last sent one, and the most that were so.
+    /// Datagrams that the loop has received since it last sent one, and their maximum.
     received_since_sent: usize,
     pub received_since_sent_max: usize,
-    /// Datagrams that the loop has sent.
+    /// The number of datagrams that the loop has sent.
     pub datagrams_sent: usize,
     queue: BinaryHeap<Reverse<(Instant, u64)>>,
-    happenings: BTreeMap<u64, Happening>,
+    network_events: BTreeMap<u64, NetworkEvent>,
     sequence: u64,
     pipes: BTreeMap<StreamId, Pipe>,
     next_stream: StreamId,
@@ -145,7 +145,7 @@ impl World {
             received_since_sent_max: 0,
             datagrams_sent: 0,
             queue: BinaryHeap::new(),
-            happenings: BTreeMap::new(),
+            network_events: BTreeMap::new(),
             sequence: 0,
             pipes: BTreeMap::new(),
             next_stream: 0,
@@ -156,25 +156,25 @@ impl World {
         }
     }
 
-    fn after(&mut self, delay: Duration, happening: Happening) {
+    fn after(&mut self, delay: Duration, network_event: NetworkEvent) {
         self.sequence += 1;
         self.queue.push(Reverse((self.now + delay, self.sequence)));
-        self.happenings.insert(self.sequence, happening);
+        self.network_events.insert(self.sequence, network_event);
     }
 
-    /// Sends octets to the proxy.
+    /// Sends bytes to the proxy.
     pub fn send(&mut self, stream: StreamId, delay: Duration, bytes: Vec<u8>) {
-        self.after(delay, Happening::BytesToProxy(stream, bytes));
+        self.after(delay, NetworkEvent::BytesToProxy(stream, bytes));
     }
 
     /// Ends the stream towards the proxy.
     pub fn end(&mut self, stream: StreamId, delay: Duration) {
-        self.after(delay, Happening::EndToProxy(stream));
+        self.after(delay, NetworkEvent::EndToProxy(stream));
     }
 
     /// Resets the stream.
     pub fn reset(&mut self, stream: StreamId, delay: Duration) {
-        self.after(delay, Happening::ResetToProxy(stream));
+        self.after(delay, NetworkEvent::ResetToProxy(stream));
     }
 
     /// Sends a datagram to the proxy.
@@ -185,10 +185,10 @@ impl World {
         delay: Duration,
         bytes: Vec<u8>,
     ) {
-        self.after(delay, Happening::DatagramToProxy(from, to, bytes));
+        self.after(delay, NetworkEvent::DatagramToProxy(from, to, bytes));
     }
 
-    /// Connects to the proxy from `from`, with so many octets of window for its responses.
+    /// Connects to the proxy from `from`, with a window of this number of bytes for its responses.
     pub fn connect(
         &mut self,
         from: SocketAddr,
@@ -197,11 +197,11 @@ impl World {
         window: usize,
     ) -> StreamId {
         let stream = self.new_stream(window);
-        self.after(delay, Happening::Arrived(from, to, stream));
+        self.after(delay, NetworkEvent::Arrived(from, to, stream));
         stream
     }
 
-    /// Lets the peer take nothing of what the proxy sends.
+    /// Makes the peer ignore everything that the proxy sends.
     pub fn ignore(&mut self, stream: StreamId) {
         self.pipes
             .get_mut(&stream)
@@ -211,15 +211,15 @@ impl World {
 
     /// Calls [`Peers::on_reminder`] later.
     pub fn remind(&mut self, delay: Duration, reminder: u64) {
-        self.after(delay, Happening::Reminder(reminder));
+        self.after(delay, NetworkEvent::Reminder(reminder));
     }
 
     /// Raises a signal.
     pub fn signal(&mut self, delay: Duration, signal: Signal) {
-        self.after(delay, Happening::Signal(signal));
+        self.after(delay, NetworkEvent::Signal(signal));
     }
 
-    /// Streams that the proxy holds.
+    /// Returns the number of streams that the proxy has open.
     pub fn open_streams(&self) -> usize {
         self.pipes
             .values()
@@ -227,7 +227,7 @@ impl World {
             .count()
     }
 
-    /// Whether the proxy has read any of what was sent on a stream.
+    /// Returns whether the proxy has read any bytes of a stream.
     pub fn has_read(&self, stream: StreamId) -> bool {
         self.pipes[&stream].is_read
     }
@@ -253,9 +253,9 @@ impl World {
         self.ready.extend(key.map(|key| Event::Ready(key.token())));
     }
 
-    fn happen(&mut self, happening: Happening, peers: &mut dyn Peers) {
-        match happening {
-            Happening::Opened(stream) => {
+    fn handle_event(&mut self, network_event: NetworkEvent, peers: &mut dyn Peers) {
+        match network_event {
+            NetworkEvent::Opened(stream) => {
                 self.pipes
                     .get_mut(&stream)
                     .expect("a stream stays known")
@@ -263,23 +263,23 @@ impl World {
                 self.wake(stream);
                 peers.on_open(self, stream);
             }
-            Happening::Refused(stream) => self.fail(stream, ErrorKind::ConnectionRefused),
-            Happening::BytesToProxy(stream, bytes) => {
+            NetworkEvent::Refused(stream) => self.fail(stream, ErrorKind::ConnectionRefused),
+            NetworkEvent::BytesToProxy(stream, bytes) => {
                 let pipe = self.pipes.get_mut(&stream).expect("a stream stays known");
                 if !pipe.is_ended && pipe.error.is_none() {
                     pipe.to_proxy.extend(bytes);
                     self.wake(stream);
                 }
             }
-            Happening::EndToProxy(stream) => {
+            NetworkEvent::EndToProxy(stream) => {
                 self.pipes
                     .get_mut(&stream)
                     .expect("a stream stays known")
                     .is_ended = true;
                 self.wake(stream);
             }
-            Happening::ResetToProxy(stream) => self.fail(stream, ErrorKind::ConnectionReset),
-            Happening::BytesToPeer(stream, bytes) => {
+            NetworkEvent::ResetToProxy(stream) => self.fail(stream, ErrorKind::ConnectionReset),
+            NetworkEvent::BytesToPeer(stream, bytes) => {
                 let pipe = self.pipes.get_mut(&stream).expect("a stream stays known");
                 if pipe.is_ignored {
                     return;
@@ -290,23 +290,25 @@ impl World {
                 }
                 peers.on_bytes(self, stream, &bytes);
             }
-            Happening::ClosedToPeer(stream) => peers.on_closed(self, stream),
-            Happening::DatagramToProxy(from, to, bytes) => {
+            NetworkEvent::ClosedToPeer(stream) => peers.on_closed(self, stream),
+            NetworkEvent::DatagramToProxy(from, to, bytes) => {
                 let is_heard = |inbox: &&mut Inbox| inbox.only_from.is_none_or(|peer| peer == from);
                 if let Some(inbox) = self.inboxes.get_mut(&to).filter(is_heard) {
                     inbox.datagrams.push_back((bytes, from));
                     self.ready.push(Event::Ready(inbox.key.token()));
                 }
             }
-            Happening::DatagramToPeer(from, to, bytes) => peers.on_datagram(self, from, to, &bytes),
-            Happening::Arrived(from, to, stream) => {
+            NetworkEvent::DatagramToPeer(from, to, bytes) => {
+                peers.on_datagram(self, from, to, &bytes);
+            }
+            NetworkEvent::Arrived(from, to, stream) => {
                 if let Some(backlog) = self.backlogs.get_mut(&to) {
                     backlog.streams.push_back((stream, from));
                     self.ready.push(Event::Ready(backlog.key.token()));
                 }
             }
-            Happening::Reminder(reminder) => peers.on_reminder(self, reminder),
-            Happening::Signal(signal) => self.ready.push(Event::Signal(signal)),
+            NetworkEvent::Reminder(reminder) => peers.on_reminder(self, reminder),
+            NetworkEvent::Signal(signal) => self.ready.push(Event::Signal(signal)),
         }
     }
 
@@ -354,8 +356,8 @@ impl<P: Peers> Net for SimNet<P> {
         for (stream, to) in std::mem::take(&mut world.connecting) {
             let delay = Duration::from_micros(world.chance.between(50, 20_000));
             match self.peers.on_connect(world, stream, to) {
-                Fate::Accepted => world.after(delay, Happening::Opened(stream)),
-                Fate::Refused => world.after(delay, Happening::Refused(stream)),
+                Fate::Accepted => world.after(delay, NetworkEvent::Opened(stream)),
+                Fate::Refused => world.after(delay, NetworkEvent::Refused(stream)),
                 Fate::Lost => {}
             }
         }
@@ -365,13 +367,16 @@ impl<P: Peers> Net for SimNet<P> {
             match (next, end) {
                 (Some(at), end) if end.is_none_or(|end| at <= end) => {
                     world.now = world.now.max(at);
-                    // What happens at the same time is seen at the same time.
+                    // Simultaneous events are reported together.
                     while let Some(Reverse((same, number))) = world.queue.peek().copied()
                         && same <= at
                     {
                         world.queue.pop();
-                        let happening = world.happenings.remove(&number).expect("it is to happen");
-                        world.happen(happening, &mut self.peers);
+                        let network_event = world
+                            .network_events
+                            .remove(&number)
+                            .expect("a queued event");
+                        world.handle_event(network_event, &mut self.peers);
                     }
                 }
                 (_, Some(end)) => {
@@ -416,9 +421,9 @@ impl<P: Peers> Net for SimNet<P> {
     ) -> io::Result<()> {
         let world = &mut *self.world.borrow_mut();
         let inbox = world.inboxes.get_mut(&socket.address);
-        inbox.expect("it is bound").is_watched = is_watched;
+        inbox.expect("the socket is bound").is_watched = is_watched;
         if is_watched {
-            // It was full for a moment only.
+            // The socket was full only for a moment.
             world.ready.push(Event::Ready(key.token()));
         }
         Ok(())
@@ -471,13 +476,19 @@ impl<P: Peers> Net for SimNet<P> {
             let from = SocketAddr::from(([127, 0, 0, 1], 4));
             world.connect(from, *listener, Duration::ZERO, 1_000);
             let stream = world.next_stream;
-            let backlog = world.backlogs.get_mut(listener).expect("it listens");
+            let backlog = world
+                .backlogs
+                .get_mut(listener)
+                .expect("the program listens");
             backlog.streams.push_back((stream, from));
         }
-        let backlog = world.backlogs.get_mut(listener).expect("it listens");
+        let backlog = world
+            .backlogs
+            .get_mut(listener)
+            .expect("the program listens");
         let (id, from) = backlog.streams.pop_front().ok_or(ErrorKind::WouldBlock)?;
         world.pipes.get_mut(&id).expect("a stream stays known").key = Some(key);
-        world.after(Duration::ZERO, Happening::Opened(id));
+        world.after(Duration::ZERO, NetworkEvent::Opened(id));
         drop(world);
         Ok((self.stream(id), from))
     }
@@ -554,8 +565,8 @@ impl Write for SimStream {
             1 + world.chance.below(room)
         };
         pipe.unread += len;
-        let happening = Happening::BytesToPeer(self.id, bytes[..len].to_vec());
-        world.after(latency(self.id), happening);
+        let network_event = NetworkEvent::BytesToPeer(self.id, bytes[..len].to_vec());
+        world.after(latency(self.id), network_event);
         Ok(len)
     }
 
@@ -564,8 +575,8 @@ impl Write for SimStream {
     }
 }
 
-/// How long octets are on their way to the peer: the same for all of a stream, so that they arrive
-/// in their order.
+/// Returns the time that bytes take to the peer: the same for all bytes of a stream, so that they
+/// arrive in order.
 fn latency(stream: StreamId) -> Duration {
     Duration::from_micros(200 + stream * 37 % 3_000)
 }
@@ -576,7 +587,7 @@ impl Drop for SimStream {
         if let Some(pipe) = world.pipes.get_mut(&self.id) {
             pipe.is_closed_by_proxy = true;
         }
-        world.after(latency(self.id), Happening::ClosedToPeer(self.id));
+        world.after(latency(self.id), NetworkEvent::ClosedToPeer(self.id));
     }
 }
 
@@ -589,13 +600,16 @@ pub struct SimDatagram {
 impl Datagram for SimDatagram {
     fn receive(&mut self, buffer: &mut [u8]) -> io::Result<(usize, SocketAddr, Option<Address>)> {
         let world = &mut *self.world.borrow_mut();
-        let inbox = world.inboxes.get_mut(&self.address).expect("it is bound");
+        let inbox = world
+            .inboxes
+            .get_mut(&self.address)
+            .expect("the socket is bound");
         let (bytes, from) = inbox.datagrams.pop_front().ok_or(ErrorKind::WouldBlock)?;
         world.received_since_sent += 1;
         let most = world.received_since_sent_max.max(world.received_since_sent);
         world.received_since_sent_max = most;
         if bytes.is_empty() {
-            // Nobody is there.
+            // No process listens on the port.
             return Err(ErrorKind::ConnectionRefused.into());
         }
         buffer[..bytes.len()].copy_from_slice(&bytes);
@@ -608,7 +622,7 @@ impl Datagram for SimDatagram {
         let mut sent = 0;
         for datagram in datagrams
             .iter()
-            .take(usize::try_from(taken).expect("a few"))
+            .take(usize::try_from(taken).expect("a small number"))
         {
             match self.send_one(datagram) {
                 Ok(()) => sent += 1,
@@ -633,10 +647,10 @@ impl SimDatagram {
             None => assert_eq!(
                 local,
                 Some(self.address.ip().into()),
-                "the response leaves from where it was asked"
+                "the response has the source address of the query"
             ),
         }
-        // Full for a moment; a socket that is used once hardly ever is.
+        // The socket is full for a moment; a socket that is used once hardly ever is.
         let in_thousand = if connected.is_some() { 1 } else { 20 };
         if world.chance.below(1_000) < in_thousand {
             if is_watched {
@@ -647,7 +661,7 @@ impl SimDatagram {
         let delay = Duration::from_micros(world.chance.between(20, 2_000));
         world.after(
             delay,
-            Happening::DatagramToPeer(self.address, peer, bytes.to_vec()),
+            NetworkEvent::DatagramToPeer(self.address, peer, bytes.to_vec()),
         );
         Ok(())
     }

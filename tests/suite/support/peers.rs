@@ -1,4 +1,4 @@
-//! The other ends in a simulated network: resolvers of every temper, and clients of every kind.
+//! The peers in a simulated network: resolvers and clients with random behaviour.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io::{Read, Write};
@@ -15,22 +15,22 @@ use rustls::{ServerConfig, ServerConnection};
 use super::messages::{address_reply, check_response, query, reply};
 use super::network::{Fate, Peers, StreamId, World};
 
-/// How a resolver behaves: in so many of a hundred cases it does something else than it should.
+/// The behaviour of a resolver: the percentages of its deviations.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Temper {
+pub struct FaultRates {
     pub refuses: u64,
     pub loses: u64,
     pub spoils_handshake: u64,
     pub spoils_answer: u64,
     pub hangs_up: u64,
     pub is_slow: u64,
-    /// It ends every connection after so many milliseconds; 0: never.
+    /// Milliseconds after which the resolver ends every connection; 0: never.
     pub lifetime: u64,
-    /// It cannot prove who it is.
+    /// The resolver has no valid certificate.
     pub is_impostor: bool,
 }
 
-impl Temper {
+impl FaultRates {
     pub const HEALTHY: Self = Self {
         refuses: 0,
         loses: 0,
@@ -43,39 +43,39 @@ impl Temper {
     };
 }
 
-/// Certificates that resolvers show.
+/// The certificates of resolvers.
 #[derive(Clone)]
-pub struct Shows {
+pub struct ResolverCertificates {
     pub right: Arc<ServerConfig>,
     pub wrong: Arc<ServerConfig>,
 }
 
 /// A connection of the proxy to a resolver.
 struct Served {
-    temper: Temper,
-    /// `None` where the resolver speaks no TLS.
+    rates: FaultRates,
+    /// `None` if the resolver does not use TLS.
     tls: Option<ServerConnection>,
-    /// It speaks DNS in the clear.
+    /// The resolver uses plain DNS.
     is_plain: bool,
     received: Vec<u8>,
     dripping: VecDeque<u8>,
-    /// It stopped within a message.
+    /// The resolver stopped within a message.
     is_torn: bool,
     is_over: bool,
 }
 
-/// What a TCP client does.
+/// The behaviour of a TCP client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// Asks, reads the answers, stays.
+    /// Sends queries, reads the answers, stays connected.
     Patient,
-    /// Ends its stream when it has asked all.
+    /// Ends its stream after its last query.
     HalfCloses,
     /// Resets the connection.
     Aborts,
     /// Reads nothing.
     NeverReads,
-    /// Sends what is no DNS.
+    /// Sends data that is not DNS.
     Babbles,
 }
 
@@ -90,13 +90,13 @@ struct UdpQuery {
     at: Instant,
 }
 
-/// Everyone but the proxy.
-pub struct Cast {
-    shows: Shows,
+/// All peers of the proxy.
+pub struct SimulatedPeers {
+    resolver_certificates: ResolverCertificates,
     /// The longest time from a query over UDP to its response.
     patience: Duration,
-    tempers: BTreeMap<SocketAddr, Temper>,
-    /// A resolver that speaks in the clear, and is to be asked for names below `secret.net` alone.
+    rates_by_address: BTreeMap<SocketAddr, FaultRates>,
+    /// A plain resolver, which must receive only queries for names below `secret.net`.
     pub plain: Option<SocketAddr>,
     /// A resolver that knows the addresses of all others.
     pub bootstrap: Option<SocketAddr>,
@@ -109,16 +109,16 @@ pub struct Cast {
     pub answers: u64,
     pub errors: u64,
     pub handshakes: u64,
-    /// Everything that happened, mixed into one number.
+    /// A hash of all events.
     pub trace: u64,
 }
 
 enum Reminder {
-    /// A resolver's reply.
+    /// A reply of a resolver.
     Reply(StreamId, Vec<u8>),
-    /// Part of a reply, after which it says nothing more.
+    /// Part of a reply, without the rest.
     Torn(StreamId, Vec<u8>),
-    /// A reply of which every octet comes alone, at least as long as it is short.
+    /// A reply that is sent byte by byte, unless it is long.
     Drip(StreamId, Vec<u8>),
     DripOn(StreamId),
     Close(StreamId),
@@ -130,12 +130,16 @@ enum Reminder {
     TcpAbort(StreamId),
 }
 
-impl Cast {
-    pub fn new(shows: Shows, patience: Duration, tempers: BTreeMap<SocketAddr, Temper>) -> Self {
+impl SimulatedPeers {
+    pub fn new(
+        resolver_certificates: ResolverCertificates,
+        patience: Duration,
+        rates_by_address: BTreeMap<SocketAddr, FaultRates>,
+    ) -> Self {
         Self {
-            shows,
+            resolver_certificates,
             patience,
-            tempers,
+            rates_by_address,
             plain: None,
             bootstrap: None,
             served: BTreeMap::new(),
@@ -151,12 +155,13 @@ impl Cast {
         }
     }
 
-    /// Lets a UDP client ask `server` after a while.
+    /// Schedules a query of a UDP client to `server`.
     pub fn plan_udp_query(&mut self, world: &mut World, server: SocketAddr, delay: Duration) {
         self.plan(world, delay, Reminder::AskUdp(server));
     }
 
-    /// Lets a TCP client of this kind come to `server` after a while, with so many queries.
+    /// Schedules a TCP client of this kind that connects to `server` and sends this number of
+    /// queries.
     pub fn plan_tcp_client(
         &mut self,
         world: &mut World,
@@ -209,7 +214,7 @@ impl Cast {
         self.clients.insert(stream, client);
     }
 
-    /// Checks that nobody waits who should not.
+    /// Checks that no well-behaved client still waits for a response.
     pub fn check_end(&self) {
         assert!(
             self.udp.is_empty(),
@@ -245,7 +250,7 @@ impl Cast {
         }
     }
 
-    /// Lets a resolver end a connection in one way or another.
+    /// Schedules the end of a connection by a resolver, in a random way.
     fn plan_end(&mut self, world: &mut World, stream: StreamId, delay: Duration) {
         let end = match world.chance.below(3) {
             0 => Reminder::Close(stream),
@@ -255,11 +260,11 @@ impl Cast {
         self.plan(world, delay, end);
     }
 
-    /// A resolver has a query and does with it what its temper makes it.
+    /// Handles a query at a resolver according to its behaviour.
     fn serve(&mut self, world: &mut World, stream: StreamId, query: &[u8]) {
-        let temper = self.served[&stream].temper;
-        assert!(!temper.is_impostor, "a query reached an impostor");
-        let delay = if world.chance.percent(temper.is_slow) {
+        let rates = self.served[&stream].rates;
+        assert!(!rates.is_impostor, "a query reached an impostor");
+        let delay = if world.chance.percent(rates.is_slow) {
             Duration::from_millis(world.chance.between(500, 6_000))
         } else {
             Duration::from_micros(world.chance.between(100, 80_000))
@@ -270,11 +275,11 @@ impl Cast {
             *world.chance.pick(&[1, 1, 2, 60])
         };
         let right = reply(query, records);
-        if world.chance.percent(temper.hangs_up) {
+        if world.chance.percent(rates.hangs_up) {
             self.plan_end(world, stream, delay);
         }
         let mut framed = Vec::new();
-        if !world.chance.percent(temper.spoils_answer) {
+        if !world.chance.percent(rates.spoils_answer) {
             frame::write(&mut framed, &right);
             return self.plan(world, delay, Reminder::Reply(stream, framed));
         }
@@ -307,7 +312,7 @@ impl Cast {
         }
     }
 
-    /// A resolver has a query in a datagram.
+    /// Handles a query in a datagram at a resolver.
     fn serve_datagram(
         &mut self,
         world: &mut World,
@@ -316,20 +321,20 @@ impl Cast {
         query: &[u8],
     ) {
         check_in_the_clear(query);
-        let temper = self.tempers[&to];
-        if world.chance.percent(temper.loses) {
+        let rates = self.rates_by_address[&to];
+        if world.chance.percent(rates.loses) {
             return;
         }
-        if world.chance.percent(temper.refuses) {
+        if world.chance.percent(rates.refuses) {
             return world.send_datagram(to, from, SERVER_LATENCY, Vec::new());
         }
-        let delay = if world.chance.percent(temper.is_slow) {
+        let delay = if world.chance.percent(rates.is_slow) {
             Duration::from_millis(world.chance.between(500, 6_000))
         } else {
             Duration::from_micros(world.chance.between(100, 80_000))
         };
         let mut reply = match *world.chance.pick(&[1, 1, 1, 2, 200]) {
-            // Too much for a datagram.
+            // The reply does not fit a datagram.
             200 => {
                 let mut cut = reply(query, 0);
                 cut[2] |= 2;
@@ -337,14 +342,14 @@ impl Cast {
             }
             records => reply(query, records),
         };
-        if world.chance.percent(temper.spoils_answer) {
+        if world.chance.percent(rates.spoils_answer) {
             match world.chance.below(6) {
                 0 => reply[0] ^= 0x55,
                 1 => reply[2] &= 0x7f,
                 2 => reply[13] ^= 1,
                 3 => reply.truncate(HEADER_LEN + 3),
                 4 => reply[3] |= 2,
-                // From somebody who guesses.
+                // A forged reply of an off-path attacker.
                 _ => {
                     let other = SocketAddr::from(([127, 0, 0, 66], 53));
                     return world.send_datagram(other, from, delay, reply);
@@ -354,8 +359,8 @@ impl Cast {
         world.send_datagram(to, from, delay, reply);
     }
 
-    /// Someone asks for the addresses of the resolvers: here are some of them.
-    fn tell_addresses(
+    /// Sends some of the addresses of the resolvers.
+    fn send_addresses(
         &mut self,
         world: &mut World,
         from: SocketAddr,
@@ -368,7 +373,10 @@ impl Cast {
             return world.send_datagram(to, from, SERVER_LATENCY, reply(query, 0));
         }
         assert!(asked.starts_with("dot.example. A"), "{asked}");
-        let others = self.tempers.keys().filter(|ip| Some(**ip) != self.plain);
+        let others = self
+            .rates_by_address
+            .keys()
+            .filter(|ip| Some(**ip) != self.plain);
         let mut addresses: Vec<_> = others.map(SocketAddr::ip).collect();
         let first = world.chance.below(addresses.len());
         addresses.rotate_left(first);
@@ -388,7 +396,8 @@ impl Cast {
         };
         let mut bytes = Vec::new();
         while tls.wants_write() {
-            tls.write_tls(&mut bytes).expect("memory takes everything");
+            tls.write_tls(&mut bytes)
+                .expect("writing to memory cannot fail");
         }
         if !bytes.is_empty() {
             world.send(stream, SERVER_LATENCY, bytes);
@@ -400,7 +409,7 @@ impl Cast {
         if served.is_over {
             return;
         }
-        let temper = served.temper;
+        let rates = served.rates;
         if served.is_plain {
             served.received.extend_from_slice(bytes);
             let mut queries = Vec::new();
@@ -419,7 +428,7 @@ impl Cast {
             return;
         };
         let was_handshaking = tls.is_handshaking();
-        if was_handshaking && world.chance.percent(temper.spoils_handshake) {
+        if was_handshaking && world.chance.percent(rates.spoils_handshake) {
             served.is_over = true;
             match world.chance.below(4) {
                 0 => {}
@@ -436,13 +445,16 @@ impl Cast {
         let mut rest = bytes;
         let mut queries = Vec::new();
         while !rest.is_empty() {
-            tls.read_tls(&mut rest).expect("memory has everything");
+            tls.read_tls(&mut rest)
+                .expect("reading from memory cannot fail");
             let Ok(state) = tls.process_new_packets() else {
                 served.is_over = true;
                 break;
             };
             let mut payload = vec![0; state.plaintext_bytes_to_read()];
-            tls.reader().read_exact(&mut payload).expect("it is there");
+            tls.reader()
+                .read_exact(&mut payload)
+                .expect("rustls reported this number of bytes");
             served.received.append(&mut payload);
         }
         self.handshakes += u64::from(was_handshaking && !tls.is_handshaking());
@@ -466,15 +478,18 @@ impl Cast {
                 continue;
             }
             let id = u16::from_be_bytes([response[0], response[1]]);
-            let query = client.asked.remove(&id).expect("one response to a query");
+            let query = client
+                .asked
+                .remove(&id)
+                .expect("each query has one response");
             let is_answer = check_response(&query, &response);
             self.count(is_answer);
             self.note(world, &format!("tcp {stream} {id} {is_answer}"));
         }
     }
 
-    /// A resolver says something, after what is still dripping.
-    fn say(&mut self, world: &mut World, stream: StreamId, bytes: &[u8]) {
+    /// Sends bytes of a resolver, after those that are still dripping.
+    fn send_to_proxy(&mut self, world: &mut World, stream: StreamId, bytes: &[u8]) {
         let served = self.served.get_mut(&stream).expect("a resolver's stream");
         if served.is_over || served.is_torn {
             return;
@@ -486,7 +501,7 @@ impl Cast {
         } else if let Some(tls) = &mut served.tls {
             tls.writer()
                 .write_all(bytes)
-                .expect("memory takes everything");
+                .expect("writing to memory cannot fail");
             self.flush_tls(world, stream);
         }
     }
@@ -497,11 +512,11 @@ impl Cast {
     }
 }
 
-/// Checks that a query is one that may be seen by everybody.
+/// Checks that a plain query is for an allowed name.
 fn check_in_the_clear(query: &[u8]) {
     let question = Message::parse(query).expect("well formed").question();
     let asked = question.expect("a question").to_string().to_lowercase();
-    // A query of our own for the domain finds out whether its upstream is out of trouble.
+    // A probe for the domain tests whether its upstream has recovered.
     let is_known = asked.contains(".secret.net. ") || asked == "secret.net. ns";
     assert!(is_known, "{asked} in the clear");
 }
@@ -535,19 +550,19 @@ fn take_frames(received: &mut Vec<u8>, mut take: impl FnMut(&[u8])) {
     }
 }
 
-impl Peers for Cast {
+impl Peers for SimulatedPeers {
     fn on_connect(&mut self, world: &mut World, stream: StreamId, to: SocketAddr) -> Fate {
-        let Some(temper) = self.tempers.get(&to).copied() else {
-            // The bootstrap server knows datagrams alone.
+        let Some(rates) = self.rates_by_address.get(&to).copied() else {
+            // The bootstrap server supports only datagrams.
             assert_eq!(Some(to), self.bootstrap, "an address that the options name");
             return Fate::Refused;
         };
         let is_plain = self.plain == Some(to);
-        let speaks_tls = !is_plain && !world.chance.percent(temper.spoils_handshake / 4);
-        let config = if temper.is_impostor {
-            &self.shows.wrong
+        let speaks_tls = !is_plain && !world.chance.percent(rates.spoils_handshake / 4);
+        let config = if rates.is_impostor {
+            &self.resolver_certificates.wrong
         } else {
-            &self.shows.right
+            &self.resolver_certificates.right
         };
         let tls = speaks_tls.then(|| {
             let mut tls = ServerConnection::new(Arc::clone(config)).expect("a server connection");
@@ -557,7 +572,7 @@ impl Peers for Cast {
         self.served.insert(
             stream,
             Served {
-                temper,
+                rates,
                 tls,
                 is_plain,
                 received: Vec::new(),
@@ -566,9 +581,9 @@ impl Peers for Cast {
                 is_over: false,
             },
         );
-        if world.chance.percent(temper.loses) {
+        if world.chance.percent(rates.loses) {
             Fate::Lost
-        } else if world.chance.percent(temper.refuses) {
+        } else if world.chance.percent(rates.refuses) {
             Fate::Refused
         } else {
             Fate::Accepted
@@ -579,8 +594,8 @@ impl Peers for Cast {
         let Some(served) = self.served.get(&stream) else {
             return;
         };
-        if served.temper.lifetime > 0 {
-            let lifetime = Duration::from_millis(served.temper.lifetime);
+        if served.rates.lifetime > 0 {
+            let lifetime = Duration::from_millis(served.rates.lifetime);
             self.plan_end(world, stream, lifetime);
         } else if served.tls.is_none() && !served.is_plain {
             world.send(stream, SERVER_LATENCY, b"SSH-2.0-OpenSSH_9.2\r\n".to_vec());
@@ -608,12 +623,12 @@ impl Peers for Cast {
 
     fn on_datagram(&mut self, world: &mut World, from: SocketAddr, to: SocketAddr, bytes: &[u8]) {
         if self.bootstrap == Some(to) {
-            return self.tell_addresses(world, from, to, bytes);
+            return self.send_addresses(world, from, to, bytes);
         }
         if self.plain == Some(to) {
             return self.serve_datagram(world, from, to, bytes);
         }
-        let asked = self.udp.remove(&to).expect("one response to a query");
+        let asked = self.udp.remove(&to).expect("each query has one response");
         let is_answer = check_response(&asked.bytes, bytes);
         assert!(bytes.len() <= 1232);
         let waited = world.now - asked.at;
@@ -623,11 +638,14 @@ impl Peers for Cast {
     }
 
     fn on_reminder(&mut self, world: &mut World, reminder: u64) {
-        let reminder = self.reminders.remove(&reminder).expect("it was planned");
+        let reminder = self
+            .reminders
+            .remove(&reminder)
+            .expect("the reminder was planned");
         match reminder {
-            Reminder::Reply(stream, bytes) => self.say(world, stream, &bytes),
+            Reminder::Reply(stream, bytes) => self.send_to_proxy(world, stream, &bytes),
             Reminder::Torn(stream, bytes) => {
-                self.say(world, stream, &bytes);
+                self.send_to_proxy(world, stream, &bytes);
                 let served = self.served.get_mut(&stream).expect("a resolver's stream");
                 served.is_torn = true;
             }
@@ -640,10 +658,10 @@ impl Peers for Cast {
                 let served = self.served.get_mut(&stream).expect("a resolver's stream");
                 let len = if served.dripping.len() > 500 { 500 } else { 1 };
                 let len = len.min(served.dripping.len());
-                let octets: Vec<u8> = served.dripping.drain(..len).collect();
-                if !octets.is_empty() {
+                let bytes: Vec<u8> = served.dripping.drain(..len).collect();
+                if !bytes.is_empty() {
                     let rest = std::mem::take(&mut served.dripping);
-                    self.say(world, stream, &octets);
+                    self.send_to_proxy(world, stream, &bytes);
                     let served = self.served.get_mut(&stream).expect("a resolver's stream");
                     served.dripping = rest;
                     self.plan(world, Duration::from_millis(3), Reminder::DripOn(stream));

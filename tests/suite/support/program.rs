@@ -1,4 +1,4 @@
-//! The program itself, started as a user starts it.
+//! The program as a separate process, started as a user starts it.
 
 use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher, Hasher};
@@ -12,8 +12,8 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use socket2::{Domain, Socket, Type};
 
-/// How long an event is waited for at most. A busy machine delays everything, so only a program that is wrong
-/// exceeds it.
+/// The maximum time to wait for an event. A busy machine delays everything, so only a faulty
+/// program exceeds this time.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A running dotproxy.
@@ -24,31 +24,31 @@ pub struct Program {
 }
 
 impl Program {
-    /// Starts it on a free port of 127.0.0.1, with these arguments besides, and waits until it
-    /// listens.
+    /// Starts the program on a free port of 127.0.0.1 with these additional arguments, and waits
+    /// until the program listens.
     pub fn start(arguments: &[String]) -> Self {
         Self::start_in("exec \"$@\"", arguments)
     }
 
-    /// Starts it by a shell script, in which `"$@"` is the command.
+    /// Starts the program with a shell script, in which `"$@"` is the command.
     pub fn start_in(script: &str, arguments: &[String]) -> Self {
         let port = free_port();
         let mut child = spawn(
             Command::new("sh")
                 .args(["-c", script, "sh", env!("CARGO_BIN_EXE_dotproxy")])
                 .args(["-l", "127.0.0.1", "-p", &port.to_string(), "-v"])
-                // Tests are about the way upstream, unless their arguments say otherwise.
+                // These tests concern the path upstream, unless their arguments enable the cache.
                 .args(["--cache-size", "0"])
                 .args(arguments)
                 .stdin(Stdio::null())
                 .stderr(Stdio::piped()),
         );
         let log = Arc::new(Mutex::new(String::new()));
-        let stderr = BufReader::new(child.stderr.take().expect("it is piped"));
+        let stderr = BufReader::new(child.stderr.take().expect("standard error is piped"));
         let lines = Arc::clone(&log);
         std::thread::spawn(move || {
             for line in stderr.lines().map_while(Result::ok) {
-                let mut log = lines.lock().expect("nobody panics with it");
+                let mut log = lines.lock().expect("no thread panics with the lock");
                 log.push_str(&line);
                 log.push('\n');
             }
@@ -63,17 +63,20 @@ impl Program {
         program
     }
 
-    /// What it has logged.
+    /// Returns the log so far.
     pub fn log(&self) -> String {
-        self.log.lock().expect("nobody panics with it").clone()
+        self.log
+            .lock()
+            .expect("no thread panics with the lock")
+            .clone()
     }
 
-    /// Waits until it has read what was sent to it before.
+    /// Waits until the program has read everything that was sent to it before.
     pub fn await_reading(&self) {
         await_reading(self.address);
     }
 
-    /// The line of its counters as they are now.
+    /// Returns the current line of counters.
     pub fn counters(&self) -> String {
         let is_counters = |line: &&str| line.contains("queries udp=");
         let before = self.log().lines().filter(is_counters).count();
@@ -83,11 +86,11 @@ impl Program {
             lines.nth(before).map(str::to_owned)
         };
         self.signal(Signal::SIGUSR1);
-        await_that("it logs its counters", || line().is_some());
-        line().expect("it is there")
+        await_that("the program logs its counters", || line().is_some());
+        line().expect("the log has the line")
     }
 
-    /// Waits until it has logged this.
+    /// Waits until the log contains this text.
     pub fn await_log(&self, text: &str) {
         await_that(&format!("the log says {text:?}"), || {
             self.log().contains(text)
@@ -99,71 +102,80 @@ impl Program {
         self.ask_within(query, PATIENCE)
     }
 
-    /// Sends a query over UDP and waits so long for its response.
+    /// Sends a query over UDP and waits this time for its response.
     pub fn ask_within(&self, query: &[u8], patience: Duration) -> Option<Vec<u8>> {
         let socket = datagrams_from(Ipv4Addr::LOCALHOST, patience);
         socket
             .send_to(query, self.address)
-            .expect("loopback takes it");
+            .expect("loopback accepts datagrams");
         let mut response = vec![0; 65_535];
         let len = socket.recv(&mut response).ok()?;
         response.truncate(len);
         Some(response)
     }
 
-    /// A TCP connection to it.
+    /// Opens a TCP connection to the program.
     pub fn connect(&self) -> TcpStream {
         self.connect_from(Ipv4Addr::LOCALHOST)
     }
 
-    /// A TCP connection to it from an address of this host.
+    /// Opens a TCP connection to the program from an address of this host.
     pub fn connect_from(&self, own: Ipv4Addr) -> TcpStream {
         connect_from(own, self.address)
     }
 
     pub fn signal(&self, signal: Signal) {
-        kill(self.pid(), signal).expect("it runs");
+        kill(self.pid(), signal).expect("the process runs");
     }
 
-    /// Has it read its settings and files again; returns what it logged of that.
+    /// Reloads the settings and files. Returns the new log lines.
     pub fn reload(&self) -> String {
         let before = self.log().len();
         self.signal(Signal::SIGHUP);
         let is_done = |log: &str| {
             log.contains("were read again") || log.contains("going on with what was read before")
         };
-        await_that("it has read them", || is_done(&self.log()[before..]));
+        await_that("the program has reloaded its files", || {
+            is_done(&self.log()[before..])
+        });
         self.log()[before..].to_owned()
     }
 
-    /// Waits for its end; returns the exit code.
+    /// Waits for the end of the program. Returns the exit code.
     pub fn wait(&mut self) -> Option<i32> {
         let mut code = None;
-        await_that("it ends", || {
-            code = self.child.try_wait().expect("it is ours");
+        await_that("the program exits", || {
+            code = self
+                .child
+                .try_wait()
+                .expect("the process is a child of this test");
             code.is_some()
         });
         code.and_then(|status| status.code())
     }
 
     pub fn is_running(&mut self) -> bool {
-        self.child.try_wait().expect("it is ours").is_none()
+        self.child
+            .try_wait()
+            .expect("the process is a child of this test")
+            .is_none()
     }
 
-    /// Resident memory in KiB.
+    /// Returns the resident memory in KiB.
     pub fn resident_kib(&self) -> u64 {
         self.memory_kib("VmRSS:")
     }
 
-    /// Resident memory in KiB, without that of files, like its code, which nothing gives back.
+    /// Returns the resident memory in KiB without file pages, such as code, which are never
+    /// released.
     pub fn own_kib(&self) -> u64 {
         self.memory_kib("RssAnon:")
     }
 
-    /// What the kernel says of the process.
+    /// Returns the contents of `/proc/PID/status`.
     pub fn status(&self) -> String {
         let path = format!("/proc/{}/status", self.child.id());
-        std::fs::read_to_string(path).expect("it runs")
+        std::fs::read_to_string(path).expect("the process runs")
     }
 
     fn memory_kib(&self, kind: &str) -> u64 {
@@ -171,31 +183,31 @@ impl Program {
         let line = status
             .lines()
             .find(|line| line.starts_with(kind))
-            .expect("it has memory");
+            .expect("the status has the field");
         line.split_whitespace()
             .nth(1)
             .and_then(|kib| kib.parse().ok())
             .expect("a number")
     }
 
-    /// Processor time that it has taken.
+    /// Returns the processor time of the program.
     pub fn processor_time(&self) -> Duration {
         let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id()));
-        let stat = stat.expect("it runs");
+        let stat = stat.expect("the process runs");
         let (_, fields) = stat.rsplit_once(')').expect("a name in brackets");
         let ticks = fields
             .split_whitespace()
             .skip(11)
             .take(2)
             .map(str::parse::<u64>);
-        // Linux counts hundredths of a second here, everywhere.
+        // Linux counts hundredths of a second here on every architecture.
         Duration::from_millis(10 * ticks.map(|ticks| ticks.expect("a number")).sum::<u64>())
     }
 
-    /// File descriptors that it has open.
+    /// Returns the number of open file descriptors.
     pub fn descriptors(&self) -> usize {
         let path = format!("/proc/{}/fd", self.child.id());
-        std::fs::read_dir(path).expect("it runs").count()
+        std::fs::read_dir(path).expect("the process runs").count()
     }
 
     fn pid(&self) -> Pid {
@@ -213,47 +225,53 @@ impl Drop for Program {
     }
 }
 
-/// A TCP connection from an address of this host.
+/// Opens a TCP connection from an address of this host.
 pub fn connect_from(own: Ipv4Addr, to: SocketAddr) -> TcpStream {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
     let own = SocketAddr::from((own, 0));
-    socket.bind(&own.into()).expect("an address of ours");
-    socket.connect(&to.into()).expect("it listens");
+    socket.bind(&own.into()).expect("an address of this host");
+    socket.connect(&to.into()).expect("the program listens");
     let stream = TcpStream::from(socket);
     stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
     stream
 }
 
-/// A UDP socket on an address of this host, which waits so long for responses.
+/// Binds a UDP socket to an address of this host, which waits this time for responses.
 pub fn datagrams_from(own: Ipv4Addr, patience: Duration) -> UdpSocket {
-    let socket = UdpSocket::bind((own, 0)).expect("an address of ours");
+    let socket = UdpSocket::bind((own, 0)).expect("an address of this host");
     socket.set_read_timeout(Some(patience)).expect("a timeout");
     socket
 }
 
-/// Waits until a dotproxy has read what was sent to this address of it before. It looks at all its sockets
-/// before it waits for more, so a second response follows a look at every one of them.
+/// Waits until a dotproxy has read everything that was sent to this address before. The program
+/// reads all its sockets before it waits again, so a second response proves that every socket was
+/// read.
 pub fn await_reading(address: SocketAddr) {
     let socket = datagrams_from(Ipv4Addr::LOCALHOST, PATIENCE);
-    // It answers this name itself.
+    // The program answers this name locally.
     let query = b"\x12\x34\x01\0\0\x01\0\0\0\0\0\0\x09localhost\0\0\x01\0\x01";
     for _ in 0..2 {
-        socket.send_to(query, address).expect("loopback takes it");
+        socket
+            .send_to(query, address)
+            .expect("loopback accepts datagrams");
         socket.recv(&mut [0; 512]).expect("a response");
     }
 }
 
-/// Waits until something holds.
+/// Waits until a condition holds.
 pub fn await_that(what: &str, mut holds: impl FnMut() -> bool) {
     let end = Instant::now() + PATIENCE;
     while !holds() {
-        assert!(Instant::now() < end, "waited in vain until {what}");
+        assert!(
+            Instant::now() < end,
+            "timeout before this became true: {what}"
+        );
         std::thread::sleep(Duration::from_millis(2));
     }
 }
 
-/// Held while a port is tried out and while a process is started: between fork and exec a new
-/// process has a copy of every socket, and a port that was just given up would still be taken.
+/// A lock that is held while a port is tested and while a process is started: between fork and exec
+/// a new process has a copy of every socket, so a released port would still be in use.
 static FORKING: Mutex<()> = Mutex::new(());
 
 /// Starts a process.
@@ -262,12 +280,12 @@ pub fn spawn(command: &mut Command) -> Child {
     command.spawn().expect("the program starts")
 }
 
-/// A port of 127.0.0.1 that is free for UDP and TCP. It is below those that the system gives to
-/// clients, so that none of them takes it before it is used.
+/// Returns a port of 127.0.0.1 that is free for UDP and TCP. The port is below the ephemeral range,
+/// so that no client takes it before it is used.
 pub fn free_port() -> u16 {
     let _alone = FORKING.lock().unwrap_or_else(PoisonError::into_inner);
     loop {
-        // Other tests that run at the same time draw others.
+        // Other tests that run at the same time draw other ports.
         let draw = RandomState::new().build_hasher().finish() % 20_000;
         let port = 12_000 + u16::try_from(draw).expect("below 20,000");
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
@@ -277,7 +295,7 @@ pub fn free_port() -> u16 {
     }
 }
 
-/// Sends messages on a stream, each behind its length.
+/// Sends messages on a stream, each with its length in front.
 pub fn send_framed(stream: &mut impl Write, messages: &[Vec<u8>]) -> std::io::Result<()> {
     let mut bytes = Vec::new();
     for message in messages {
