@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use crate::base::address::is_broadcast_here;
 use crate::base::file;
 use crate::config::{Config, DnstapTarget, Listen};
-use crate::process::sandbox::Who;
+use crate::process::sandbox::RuntimeUser;
 use crate::telemetry::query_log::QueryLog;
 use crate::tls;
 use crate::tls::clock;
@@ -28,7 +28,7 @@ pub fn check(config: &Config) -> Result<Vec<String>, String> {
             None => {}
         }
     }
-    if let Some(user) = config.user.as_ref().map(Who::find).transpose()? {
+    if let Some(user) = config.user.as_ref().map(RuntimeUser::find).transpose()? {
         user.check_options_file(config)?;
     }
     config.query_log.as_ref().map(QueryLog::check).transpose()?;

@@ -18,7 +18,7 @@ use dotproxy::options::{self, Command};
 use dotproxy::process::file_limit;
 use dotproxy::process::probe::probe;
 use dotproxy::process::sandbox;
-use dotproxy::process::sandbox::{Confinement, Who};
+use dotproxy::process::sandbox::{Confinement, RuntimeUser};
 use dotproxy::process::systemd::Supervisor;
 use dotproxy::reactor::{ListenError, ProcessHooks, Reactor};
 use dotproxy::telemetry::journal;
@@ -68,8 +68,8 @@ fn main() -> ExitCode {
 }
 
 /// Looks up the user that the process switches to, which must not be able to write root's options.
-fn find_user(config: &Config) -> Result<Option<Who>, String> {
-    let user = config.user.as_ref().map(Who::find).transpose()?;
+fn find_user(config: &Config) -> Result<Option<RuntimeUser>, String> {
+    let user = config.user.as_ref().map(RuntimeUser::find).transpose()?;
     if let Some(user) = user {
         user.check_options_file(config)?;
     }
@@ -181,8 +181,8 @@ fn explain(error: &ListenError) -> String {
                 .display()
         ),
         ErrorKind::AddrInUse => format!(
-            "; `sudo ss -lnptu 'sport = :{port}'` shows who has it: stop that, or choose another \
-             port with -p or another address with -l"
+            "; `sudo ss -lnptu 'sport = :{port}'` shows which program has it: stop it, or choose \
+             another port with -p or another address with -l"
         ),
         ErrorKind::AddrNotAvailable => "; `ip address` shows the addresses of this host, and a \
                                         port stands behind brackets, as in [::1]:53"

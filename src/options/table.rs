@@ -65,7 +65,7 @@ pub(super) const TABLE: &[Row] = &[
         short: "",
         long: "deny",
         value: "NETWORK",
-        help: "who may ask, who not [only private networks]",
+        help: "networks that may ask, or may not [private only]",
         apply: |draft, value| {
             draft.denied.push(value.parse()?);
             Ok(())
@@ -332,7 +332,7 @@ pub(super) const TABLE: &[Row] = &[
         short: "",
         long: "user",
         value: "NAME[:GROUP]",
-        help: "who to become once the sockets are bound",
+        help: "user to become once the sockets are bound",
         apply: |draft, value| {
             draft.user = Some(value.parse()?);
             Ok(())

@@ -74,7 +74,7 @@ impl Supervisor {
                 let now = now.as_micros();
                 self.notify(format!("RELOADING=1\nMONOTONIC_USEC={now}"));
             }
-            Err(error) => log::debug!("no time for whoever has started this: {error}"),
+            Err(error) => log::debug!("cannot read the clock for the service manager: {error}"),
         }
     }
 
@@ -121,7 +121,7 @@ impl Supervisor {
                 Ok(()) => {}
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return false,
                 Err(error) => {
-                    log::debug!("cannot tell whoever has started this how it is doing: {error}");
+                    log::debug!("cannot notify the service manager: {error}");
                 }
             }
             unsent.pop_front();

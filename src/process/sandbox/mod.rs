@@ -39,12 +39,12 @@ const LANDLOCK: ABI = ABI::V6;
 
 /// The user and group of the process after the start.
 #[derive(Clone, Copy, Debug)]
-pub struct Who {
+pub struct RuntimeUser {
     uid: Uid,
     gid: Gid,
 }
 
-impl Who {
+impl RuntimeUser {
     /// Looks up a user and a group, by name or number. Without a group it is the primary group of
     /// the user.
     pub fn find(name: &UserName) -> Result<Self, String> {
@@ -161,7 +161,7 @@ impl Confinement {
 }
 
 /// Switches to the user `target`. Files that are opened later are opened with the user's rights.
-pub fn switch_user(config: &Config, target: Option<Who>) -> Result<Confinement, String> {
+pub fn switch_user(config: &Config, target: Option<RuntimeUser>) -> Result<Confinement, String> {
     if config.is_confined {
         // Only possible before the switch.
         let _ = clear_ambient_capability_set();
@@ -458,7 +458,7 @@ mod tests {
                 user: user.to_owned(),
                 group: group.map(str::to_owned),
             };
-            let target = Who::find(&name)?;
+            let target = RuntimeUser::find(&name)?;
             Ok::<_, String>((target.uid.as_raw(), target.gid.as_raw()))
         };
         assert_eq!(find("root", None), Ok((0, 0)));

@@ -51,8 +51,8 @@ impl Witness {
 mod tests {
     use super::*;
 
-    /// Whether answers at these positions, in this order, show that a server works on several of so
-    /// many queries at a time.
+    /// Returns whether answers at these positions, in this order, show that a server works on several
+    /// queries at a time, of so many that were sent.
     fn is_shown(queries: usize, answers: &[usize]) -> bool {
         let mut witness = Witness::default();
         for place in 0..queries {

@@ -231,8 +231,11 @@ impl<N: Net> Reactor<N> {
         let help = "What a turn of the loop took, waiting aside.";
         page.histogram("dotproxy_loop_turn_duration_seconds", help)
             .durations(&[], &self.turns);
-        page.counter("dotproxy_log_dropped", "Lines of the log that nobody took.")
-            .sample(&[], logger::dropped());
+        page.counter(
+            "dotproxy_log_dropped",
+            "Lines of the log that were dropped because its reader was slow.",
+        )
+        .sample(&[], logger::dropped());
         let help = "Messages that no reader of dnstap took.";
         page.counter("dotproxy_dnstap_dropped", help)
             .sample(&[], self.tap.as_ref().map_or(0, Tap::dropped));
@@ -243,7 +246,7 @@ impl<N: Net> Reactor<N> {
         let help = "Spans of traces that it did not.";
         page.counter("dotproxy_trace_spans_dropped", help)
             .sample(&[], traces.map_or(0, Traces::dropped));
-        let help = "Lines of the query log that nobody took.";
+        let help = "Lines of the query log that were dropped because its reader was slow.";
         page.counter("dotproxy_query_log_dropped", help)
             .sample(&[], self.query_log.as_ref().map_or(0, QueryLog::dropped));
     }

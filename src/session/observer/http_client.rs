@@ -77,7 +77,7 @@ impl<S: Read + Write> HttpClient<S> {
                 .transport
                 .receive(scratch, |piece| received.extend_from_slice(piece))?;
             if !self.is_waiting && !self.received.is_empty() {
-                let detail = "an HTTP response that nobody asked for";
+                let detail = "an HTTP response without a request";
                 return Err(Failure::new(FailureKind::Protocol, detail));
             }
             if let Some(answer) = parse(&mut self.received)? {
