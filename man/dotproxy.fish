@@ -2,8 +2,8 @@
 complete -c dotproxy -f
 complete -c dotproxy -s p -l port -x -d 'UDP and TCP port for clients [53]'
 complete -c dotproxy -s l -l listen -x -d 'address for clients, repeatable [every address]'
-complete -c dotproxy -l allow -x -d 'networks that may ask, or may not [private only]'
-complete -c dotproxy -l deny -x -d 'networks that may ask, or may not [private only]'
+complete -c dotproxy -l allow -x -d 'networks that may ask, or not [private only]'
+complete -c dotproxy -l deny -x -d 'networks that may ask, or not [private only]'
 complete -c dotproxy -l rate-limit -x -d 'queries a second for each client [no limit]'
 complete -c dotproxy -s u -l upstream -x -d 'resolver, like 1.1.1.1 or tls://dns.quad9.net'
 complete -c dotproxy -s b -l bootstrap -x -d 'plain DNS server that knows hosts of upstreams'

@@ -11,9 +11,9 @@ mod common;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use dotproxy::base::time::Instant;
 use dotproxy::config::Scheme;
 use dotproxy::proxy::{Action, Outbox, Proxy, Transport};
-use dotproxy::base::time::Instant;
 use libfuzzer_sys::fuzz_target;
 
 const QUERY: &[u8] = b"\0\x01\x01\0\0\x01\0\0\0\0\0\0\x01a\0\0\x01\0\x01";

@@ -12,8 +12,8 @@ mod common;
 
 use std::time::Duration;
 
-use dotproxy::proxy::{Outbox, Proxy, Transport};
 use dotproxy::base::time::Instant;
+use dotproxy::proxy::{Outbox, Proxy, Transport};
 use dotproxy::wire::edns::{DO, OptWriter, OptionCode};
 use dotproxy::wire::{MESSAGE_LEN_MAX, Message, steps};
 use libfuzzer_sys::fuzz_target;

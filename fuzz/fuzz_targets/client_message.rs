@@ -10,8 +10,8 @@ mod common;
 
 use std::time::Duration;
 
-use dotproxy::proxy::{Outbox, Proxy, Transport};
 use dotproxy::base::time::Instant;
+use dotproxy::proxy::{Outbox, Proxy, Transport};
 use dotproxy::wire::{Flags, Header, MESSAGE_LEN_MAX, steps};
 use libfuzzer_sys::fuzz_target;
 

@@ -10,12 +10,12 @@ mod common;
 
 use std::time::Duration;
 
-use dotproxy::config::Limits;
 use dotproxy::base::origin::Subscriber;
+use dotproxy::base::time::Instant;
+use dotproxy::config::Limits;
 use dotproxy::proxy::{Outbox, Proxy, Room, Transport as ClientTransport};
 use dotproxy::session::client::stream::Taken;
 use dotproxy::session::{ClientStream, Scratch, Step, Transport};
-use dotproxy::base::time::Instant;
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|input: &[u8]| {

@@ -7,14 +7,14 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::LazyLock;
 
 use dotproxy::base::arena::Key;
-use dotproxy::tls::clock::Clock;
+use dotproxy::base::origin::Origin;
+use dotproxy::base::time::Instant;
 use dotproxy::config::{Config, Scheme};
 use dotproxy::options::{self, Command};
-use dotproxy::base::origin::Origin;
 use dotproxy::proxy::{Action, LinkKey, Outbox, Proxy};
 use dotproxy::session::Stream;
-use dotproxy::base::time::Instant;
 use dotproxy::tls::Setup;
+use dotproxy::tls::clock::Clock;
 use dotproxy::wire::edns::{OPT_LEN, OptWriter, OptionCode};
 use dotproxy::wire::header::HEADER_LEN;
 use dotproxy::wire::{Flags, MESSAGE_LEN_MAX, Message, steps};

@@ -7,9 +7,9 @@
 
 mod common;
 
+use dotproxy::base::time::Instant;
 use dotproxy::session::observer::http_server::{Request, Response};
 use dotproxy::session::{HttpStream, Scratch};
-use dotproxy::base::time::Instant;
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|input: &[u8]| {

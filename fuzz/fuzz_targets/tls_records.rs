@@ -9,9 +9,9 @@
 mod common;
 
 use common::Script;
+use dotproxy::base::time::Instant;
 use dotproxy::config::Limits;
 use dotproxy::session::{ClientStream, Scratch, Transport, UpstreamStream};
-use dotproxy::base::time::Instant;
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|input: &[u8]| {

@@ -11,10 +11,10 @@ mod common;
 
 use std::time::Duration;
 
+use dotproxy::base::time::Instant;
 use dotproxy::proxy::{Outbox, Proxy, Transport as ClientTransport};
 use dotproxy::session::upstream::stream::UpstreamEvent;
 use dotproxy::session::{Scratch, Step, Transport, UpstreamStream};
-use dotproxy::base::time::Instant;
 use libfuzzer_sys::fuzz_target;
 
 const QUERY: &[u8] = b"\0\0\x01\0\0\x01\0\0\0\0\0\0\x01a\0\0\x01\0\x01";

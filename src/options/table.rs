@@ -65,7 +65,7 @@ pub(super) const TABLE: &[Row] = &[
         short: "",
         long: "deny",
         value: "NETWORK",
-        help: "networks that may ask, or may not [private only]",
+        help: "networks that may ask, or not [private only]",
         apply: |draft, value| {
             draft.denied.push(value.parse()?);
             Ok(())
