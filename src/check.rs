@@ -30,6 +30,7 @@ pub fn check(config: &Config) -> Result<Vec<String>, String> {
     }
     if let Some(user) = config.user.as_ref().map(RuntimeUser::find).transpose()? {
         user.check_options_file(config)?;
+        user.check_written_files(config)?;
     }
     config.query_log.as_ref().map(QueryLog::check).transpose()?;
     check_dnstap(config.dnstap.as_ref())?;

@@ -141,10 +141,7 @@ pub fn is_no_socket(path: &Path) -> bool {
 /// there the user has to create the file itself. A file that is a link, has several names, or
 /// belongs to a third user is not changed.
 pub fn prepare_for(user: Owner, path: &Path) -> io::Result<()> {
-    let folder = match path.parent() {
-        Some(folder) if folder != Path::new("") => folder,
-        _ => Path::new("."),
-    };
+    let folder = folder_of(path);
     match user.place_to_write(folder) {
         Ok(None) => {}
         Ok(Some(_)) => return Ok(()),
@@ -240,6 +237,38 @@ impl Owner {
         Ok(may_write.then_some(at))
     }
 
+    /// Checks whether this user could [append] to a file that root has [prepared](prepare_for).
+    pub fn check_append(self, path: &Path) -> io::Result<()> {
+        let folder = folder_of(path);
+        let is_controlled = self.place_to_write(folder)?.is_some();
+        let may = match fs::symlink_metadata(path) {
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                !is_controlled || self.may_write(folder, &fs::metadata(folder)?)
+            }
+            Err(error) => return Err(error),
+            Ok(entry) => {
+                let is_own = entry.uid() == 0 || entry.uid() == self.uid;
+                let is_given = entry.is_file() && entry.nlink() == 1 && is_own && !is_controlled;
+                is_given || self.may_write(path, &fs::metadata(path)?)
+            }
+        };
+        self.allow(may, path)
+    }
+
+    /// Checks whether this user could replace a file in its folder.
+    pub fn check_replace(self, path: &Path) -> io::Result<()> {
+        let folder = folder_of(path);
+        self.allow(self.may_write(folder, &fs::metadata(folder)?), folder)
+    }
+
+    fn allow(self, may: bool, path: &Path) -> io::Result<()> {
+        let refused = || {
+            let path = path.display();
+            io::Error::other(format!("the user {} may not write {path:?}", self.uid))
+        };
+        may.then_some(()).ok_or_else(refused)
+    }
+
     fn may_write(self, path: &Path, metadata: &Metadata) -> bool {
         let is_group = metadata.gid() == self.gid;
         let needed = if is_group { 0o020 } else { 0o002 };
@@ -250,6 +279,14 @@ impl Owner {
             flags.is_ok_and(|flags| flags.contains(StatVfsMountFlags::RDONLY))
         };
         may && !is_read_only()
+    }
+}
+
+/// Returns the folder of a file.
+fn folder_of(path: &Path) -> &Path {
+    match path.parent() {
+        Some(folder) if folder != Path::new("") => folder,
+        _ => Path::new("."),
     }
 }
 

@@ -1,9 +1,11 @@
 //! `--check-conf` finds faults of the configuration before the program serves.
 
 use std::fs;
+use std::os::unix::fs::{PermissionsExt, chown, symlink};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
+use nix::unistd::Uid;
 use rcgen::{CertificateParams, KeyPair, SanType, date_time_ymd};
 
 use crate::support::certificates::Authority;
@@ -93,6 +95,34 @@ fn file_that_cannot_be_written_is_an_error() {
             .count(),
         0
     );
+}
+
+#[test]
+fn files_are_judged_by_the_rights_of_the_runtime_user() {
+    if !Uid::effective().is_root() {
+        return eprintln!("skipped: only root can start as another user");
+    }
+    let folder = Folder::new("check-user");
+    let path = |name: &str| folder.file(name).display().to_string();
+    let mode = fs::Permissions::from_mode(0o755);
+    fs::set_permissions(folder.file(""), mode).expect("the folder belongs to the test");
+    fs::write(path("victim"), "").expect("the folder of the test is writable");
+    symlink(path("victim"), path("link")).expect("the folder of the test is writable");
+    fs::write(path("linked"), "").expect("the folder of the test is writable");
+    fs::hard_link(path("linked"), path("hard")).expect("the folder of the test is writable");
+    fs::create_dir(path("own")).expect("the folder of the test is writable");
+    chown(path("own"), Some(65_534), Some(65_534)).expect("root may do that");
+    let user = "--user=65534:65534";
+    for name in ["link", "hard"] {
+        let log = format!("--query-log={}", path(name));
+        assert_refused(&[user, &log], &["--query-log", "65534", "may not write"]);
+    }
+    let stamp = format!("--clock-stamp={}", path("stamp"));
+    assert_refused(&[user, &stamp], &["--clock-stamp", "may not write"]);
+    // Root creates a log in its own folder and gives it to the user.
+    assert_valid(&[user, &format!("--query-log={}", path("new"))]);
+    assert_valid(&[user, &format!("--query-log={}", path("own/log"))]);
+    assert_valid(&[user, &format!("--clock-stamp={}", path("own/stamp"))]);
 }
 
 #[test]

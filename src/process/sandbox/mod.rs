@@ -99,6 +99,28 @@ impl RuntimeUser {
         }
     }
 
+    /// Checks whether the process could write the query log and the clock stamp as this user.
+    pub fn check_written_files(self, config: &Config) -> Result<(), String> {
+        if !self.changes_rights() {
+            return Ok(());
+        }
+        let owner = self.owner();
+        let explain = |option: &str, path: &Path, error: io::Error| {
+            Err(format!("{option}: {}: {error}", path.display()))
+        };
+        if let Some(path) = query_log(config)
+            && let Err(error) = owner.check_append(path)
+        {
+            return explain("--query-log", path, error);
+        }
+        if let Some(path) = &config.clock_stamp
+            && let Err(error) = owner.check_replace(path)
+        {
+            return explain("--clock-stamp", path, error);
+        }
+        Ok(())
+    }
+
     /// Returns whether the process changes from root to an unprivileged user.
     fn changes_rights(self) -> bool {
         Uid::effective().is_root() && !self.uid.is_root()

@@ -183,9 +183,11 @@ impl Health {
     }
 
     /// Returns whether queries should keep waiting after a failed connection: the upstream has
-    /// answered before, so it may be restarting.
+    /// answered before, so it may be restarting. A failed authentication is no sign of a restart.
     pub(in crate::proxy) fn is_hopeful(&self, now: Instant, timeouts: &Timeouts) -> bool {
-        let is_young = |outage: &Outage| now < outage.since + timeouts.query;
+        let is_young = |outage: &Outage| {
+            outage.kind != FailureKind::Authentication && now < outage.since + timeouts.query
+        };
         self.has_answered && self.outage.as_ref().is_none_or(is_young)
     }
 
@@ -611,5 +613,13 @@ mod tests {
         scene.fail(FailureKind::Connect, 5.0, 5.0);
         assert!(scene.health.is_hopeful(at(7.9), &scene.timeouts));
         assert!(!scene.health.is_hopeful(at(8.0), &scene.timeouts));
+    }
+
+    #[test]
+    fn endpoint_that_fails_authentication_is_not_hopeful() {
+        let mut scene = Scene::new();
+        scene.health.on_answer(at(2.0), true, at(2.5));
+        scene.fail(FailureKind::Authentication, 3.0, 3.0);
+        assert!(!scene.health.is_hopeful(at(3.0), &scene.timeouts));
     }
 }
