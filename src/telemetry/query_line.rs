@@ -10,6 +10,10 @@ pub fn log(record: &Record, question: Option<&[u8]>, upstream: Option<&str>) {
     let question = question.and_then(|bytes| Question::parse(bytes, 0).ok());
     let name = question.map_or_else(String::new, |one| one.shown_name().to_string());
     let rr_type = question.map_or_else(String::new, |one| one.rr_type().to_string());
+    let asked = match question {
+        Some(_) => format!("{name} {rr_type}"),
+        None => "no question".to_owned(),
+    };
     let rcode = match record.rcode {
         Some(rcode) => rcode.to_string(),
         None => "no response".to_owned(),
@@ -22,7 +26,7 @@ pub fn log(record: &Record, question: Option<&[u8]>, upstream: Option<&str>) {
     log::trace!(
         event = "query", client:% = client, transport = transport, name:% = name, type:% = rr_type,
         outcome = outcome, rcode:% = rcode, upstream = upstream, ms = ms;
-        "query of {client} over {transport}: {name} {rr_type}: {rcode} ({outcome}), upstream \
+        "query of {client} over {transport}: {asked}: {rcode} ({outcome}), upstream \
          {upstream}, {ms} ms"
     );
 }
