@@ -93,10 +93,13 @@ impl<N: Net> Reactor<N> {
         };
         let refused = self.sessions.iter().filter(|(_, slot)| is_refused(slot));
         let refused: Vec<Key> = refused.map(|(key, _)| key).collect();
-        log::info!(
-            "--tls-client-ca has changed: closing {} TLS clients that it does not admit",
-            refused.len()
-        );
+        if !refused.is_empty() {
+            log::info!(
+                "--tls-client-ca has changed: closed connections of TLS clients that it does not \
+                 admit: {}",
+                refused.len()
+            );
+        }
         for key in refused {
             self.close_client(key);
         }

@@ -9,11 +9,11 @@
 //! after a certificate of an upstream was verified at that time, and an implausibly late stamp is
 //! ignored.
 
-use std::fmt::Write as _;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use super::explain::date;
 use crate::base::file;
 use crate::base::time::Instant;
 
@@ -74,7 +74,7 @@ impl Clock {
         if system_time() >= self.floor {
             return None;
         }
-        let (clock, floor) = (shown(system_time()), shown(self.floor));
+        let (clock, floor) = (date(system_time()), date(self.floor));
         let source = match &self.stamp {
             Some(path) if self.is_stamped => format!(
                 "the time in --clock-stamp {}; remove the file if its time is wrong",
@@ -120,30 +120,19 @@ impl Clock {
 /// Returns why a stamp must be ignored, if it must. A clock that is earlier than the build has no
 /// say.
 fn doubt(stamp: Duration, clock: Duration) -> Option<String> {
-    let seconds = stamp.as_secs();
+    let shown_stamp = date(stamp);
     if stamp > built_at() + BUILD_AGE_MAX {
         Some(format!(
-            "ignored, since {seconds} s is later than 15 years after the program was built ({} s)",
-            built_at().as_secs()
+            "ignored, since {shown_stamp} is more than 15 years after the program was built ({})",
+            date(built_at())
         ))
     } else if clock >= built_at() && stamp > clock + STAMP_AHEAD_MAX {
         Some(format!(
-            "ignored, since {seconds} s is more than a year later than this host's clock ({} s)",
-            clock.as_secs()
+            "ignored, since {shown_stamp} is more than a year ahead of this host's clock ({})",
+            date(clock)
         ))
     } else {
         None
-    }
-}
-
-/// Formats a time since 1970.
-fn shown(time: Duration) -> String {
-    let mut text = String::new();
-    let time = UNIX_EPOCH.checked_add(time);
-    let written = time.map(|time| write!(text, "{}", humantime::format_rfc3339_seconds(time)));
-    match written {
-        Some(Ok(())) => text,
-        Some(Err(_)) | None => "a time far away".to_owned(),
     }
 }
 

@@ -60,7 +60,9 @@ pub fn explain(error: &rustls::Error, roots: RootSource) -> String {
 pub(super) fn explain_key(error: &rustls::Error) -> String {
     match error {
         rustls::Error::InconsistentKeys(_) => "it is not the key of the certificate".to_owned(),
-        error => format!("the key cannot be used ({error}): {POSSIBLE}"),
+        error => format!(
+            "the key cannot be used ({error}): RSA keys need 2,048 bits or more; {POSSIBLE}"
+        ),
     }
 }
 
@@ -159,7 +161,7 @@ pub(super) fn date(since_1970: Duration) -> String {
     let written = time.map(|time| write!(text, "{}", humantime::format_rfc3339_seconds(time)));
     match written {
         Some(Ok(())) => text,
-        Some(Err(_)) | None => "a time far away".to_owned(),
+        Some(Err(_)) | None => "a time after the year 9999".to_owned(),
     }
 }
 
@@ -240,7 +242,7 @@ mod tests {
             };
             assert_eq!(
                 shown(&problem),
-                "its certificate is not valid before a time far away, and this host's clock says \
+                "its certificate is not valid before a time after the year 9999, and this host's clock says \
                  1970-01-01T00:00:00Z"
             );
         }
