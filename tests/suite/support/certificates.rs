@@ -4,6 +4,7 @@
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use dotproxy::config::Pin;
@@ -54,7 +55,7 @@ impl Authority {
         params.serial_number = Some(1.into());
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let issuer = CertifiedIssuer::self_signed(params, key()).expect("an authority");
-        let name = format!("dotproxy-{label}-{}.pem", std::process::id());
+        let name = format!("{}.pem", unique_name(label));
         let ca_file = std::env::temp_dir().join(name);
         std::fs::write(&ca_file, issuer.pem()).expect("a temporary file");
         Self {
@@ -246,4 +247,11 @@ fn pin_of(key: &KeyPair) -> Pin {
 /// Generates a key for Ed25519: its signatures and therefore handshakes have a fixed length.
 fn key() -> KeyPair {
     KeyPair::generate_for(&PKCS_ED25519).expect("a key")
+}
+
+/// Returns a file name that no other test uses, even with the same label.
+pub fn unique_name(label: &str) -> String {
+    static NAMES: AtomicUsize = AtomicUsize::new(0);
+    let number = NAMES.fetch_add(1, Ordering::Relaxed);
+    format!("dotproxy-{label}-{}-{number}", std::process::id())
 }

@@ -3,13 +3,14 @@
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 
+use super::certificates::unique_name;
+
 /// A folder that every user may write and that is removed with its test.
 pub struct Folder(PathBuf);
 
 impl Folder {
     pub fn new(label: &str) -> Self {
-        let name = format!("dotproxy-{label}-{}", std::process::id());
-        let path = std::env::temp_dir().join(name);
+        let path = std::env::temp_dir().join(unique_name(label));
         std::fs::create_dir_all(&path).expect("a temporary folder");
         let every_user = PermissionsExt::from_mode(0o777);
         std::fs::set_permissions(&path, every_user).expect("the folder of the test is writable");
