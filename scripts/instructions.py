@@ -38,7 +38,7 @@ def build():
 
 def ways():
     with open(f"{ROOT}/benches/hot_paths/main.rs") as file:
-        return re.findall(r'^ *way\(\s*"(\w+)"', file.read(), re.M)
+        return re.findall(r'^ *hot_path\(\s*"(\w+)"', file.read(), re.M)
 
 
 def count(program, way, times):
