@@ -3,30 +3,18 @@
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, chown, symlink};
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Command;
 
 use nix::unistd::Uid;
 use rcgen::{CertificateParams, KeyPair, SanType, date_time_ymd};
 
 use crate::support::certificates::Authority;
 use crate::support::folder::Folder;
-use crate::support::program::spawn;
+use crate::support::program::run_to_end;
 
-/// Runs the program. Returns its exit code and its standard error.
+/// Checks options. Returns the exit code and standard error.
 fn check(arguments: &[&str]) -> (Option<i32>, String) {
-    let child = spawn(
-        Command::new(env!("CARGO_BIN_EXE_dotproxy"))
-            .args(["--check-conf", "-u192.0.2.1"])
-            .args(arguments)
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped()),
-    );
-    let output = child
-        .wait_with_output()
-        .expect("the process is a child of this test");
-    let text = String::from_utf8(output.stderr).expect("text");
-    (output.status.code(), text)
+    run_to_end(&[&["--check-conf", "-u192.0.2.1"], arguments].concat())
 }
 
 fn assert_refused(arguments: &[&str], parts: &[&str]) {

@@ -6,7 +6,7 @@ use crate::support::certificates::{Authority, Flaw};
 use crate::support::faulty::{Fault, Faulty};
 use crate::support::folder::Folder;
 use crate::support::messages::query;
-use crate::support::program::{Program, await_that, spawn};
+use crate::support::program::{Program, await_that, run_to_end, spawn};
 
 /// Returns whether a character ends a line, controls a terminal or changes the direction of text.
 fn is_steering(character: char) -> bool {
@@ -14,23 +14,6 @@ fn is_steering(character: char) -> bool {
         || ('\u{202a}'..='\u{202e}').contains(&character)
         || ('\u{2066}'..='\u{2069}').contains(&character);
     character.is_control() || is_bidi || matches!(character, '\u{2028}' | '\u{2029}')
-}
-
-/// Starts the program with arguments that prevent it from running. Returns the exit code and its
-/// standard error.
-fn failed(arguments: &[&str]) -> (Option<i32>, String) {
-    let child = spawn(
-        Command::new(env!("CARGO_BIN_EXE_dotproxy"))
-            .args(arguments)
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped()),
-    );
-    let output = child
-        .wait_with_output()
-        .expect("the process is a child of this test");
-    let text = String::from_utf8(output.stderr).expect("text");
-    (output.status.code(), text)
 }
 
 fn assert_steers_nothing(log: &str) {
@@ -82,7 +65,7 @@ fn option_value_stays_within_its_line() {
     for argument in &long {
         let mut arguments = vec!["-u192.0.2.1", "-l127.0.0.1", "-p1"];
         arguments.push(argument);
-        let (code, text) = failed(&arguments);
+        let (code, text) = run_to_end(&arguments);
         assert!(matches!(code, Some(1 | 2)), "{argument:?}: {code:?}");
         let line = text.strip_suffix('\n').expect("a whole line");
         // The program may have logged other lines before the error.

@@ -258,6 +258,22 @@ pub fn await_reading(address: SocketAddr) {
     }
 }
 
+/// Runs the program until it ends. Returns its exit code and its standard error.
+pub fn run_to_end(arguments: &[&str]) -> (Option<i32>, String) {
+    let child = spawn(
+        Command::new(env!("CARGO_BIN_EXE_dotproxy"))
+            .args(arguments)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped()),
+    );
+    let output = child
+        .wait_with_output()
+        .expect("the process is a child of this test");
+    let text = String::from_utf8(output.stderr).expect("text");
+    (output.status.code(), text)
+}
+
 /// Waits until a condition holds.
 pub fn await_that(what: &str, mut holds: impl FnMut() -> bool) {
     let end = Instant::now() + PATIENCE;
