@@ -5,9 +5,11 @@
 //! and 32 bits for the generation, on every host. The poller returns a `usize` with an event, a
 //! [`Token`], which has 16 bits of each on a 32-bit host.
 
-use std::collections::VecDeque;
 use std::fmt;
-use std::mem;
+use std::marker::PhantomData;
+use std::ops::{Index, IndexMut};
+
+use slab::Slab;
 
 /// Number of bits in a key, and in a token, that hold the slot.
 const KEY_HALF: u32 = u64::BITS / 2;
@@ -89,252 +91,139 @@ impl Token {
     }
 }
 
-/// A table of values by [`Key`].
+/// A key of one kind of value, such as the key of a link, over the [`Key`] of its table.
+pub trait TypedKey: Copy {
+    /// Returns the typed form of a key of the table.
+    fn from_key(key: Key) -> Self;
+
+    /// Returns the key of the table.
+    fn key(self) -> Key;
+}
+
+impl TypedKey for Key {
+    fn from_key(key: Key) -> Self {
+        key
+    }
+
+    fn key(self) -> Key {
+        self
+    }
+}
+
+/// A table of values by key, on a [`Slab`]. Indexing with the key of a value that is gone panics.
 #[derive(Debug)]
-pub struct Arena<T> {
-    slots: Vec<Slot<T>>,
-    /// The slot for the next value: the last one vacated, or a new one.
-    next: usize,
-    len: usize,
+pub struct Arena<K, V> {
+    slots: Slab<Slot<V>>,
+    /// The generation of the newest value of the whole table.
     generation: u32,
+    keys: PhantomData<K>,
 }
 
 #[derive(Debug)]
-enum Slot<T> {
-    /// The slot vacated before this one, or the length of the table.
-    Vacant {
-        next: usize,
-    },
-    Taken {
-        generation: u32,
-        value: T,
-    },
+struct Slot<V> {
+    generation: u32,
+    value: V,
 }
 
-impl<T> Default for Arena<T> {
+impl<K, V> Default for Arena<K, V> {
     fn default() -> Self {
         Self {
-            slots: Vec::new(),
-            next: 0,
-            len: 0,
+            slots: Slab::new(),
             generation: 0,
+            keys: PhantomData,
         }
     }
 }
 
-impl<T> Arena<T> {
+impl<K: TypedKey, V> Arena<K, V> {
     /// The number of slots that an empty table may keep.
     const KEPT: usize = 64;
 
     /// Returns the number of values.
     pub fn len(&self) -> usize {
-        self.len
+        self.slots.len()
     }
 
     /// Returns whether there is no value.
     pub fn is_empty(&self) -> bool {
-        self.len == 0
+        self.slots.is_empty()
     }
 
     /// Returns the key of the next value. No earlier value in its slot had the same key, until the
     /// 32-bit generation wraps.
-    pub fn next_key(&self) -> Key {
-        Key::new(self.next, self.generation.wrapping_add(1))
+    pub fn next_key(&self) -> K {
+        let generation = self.generation.wrapping_add(1);
+        K::from_key(Key::new(self.slots.vacant_key(), generation))
     }
 
     /// Returns the key of the value with this token, unless the value is gone.
-    pub fn key_of(&self, token: Token) -> Option<Key> {
+    pub fn key_of(&self, token: Token) -> Option<K> {
         let index = token.packed & TOKEN_MASK;
-        match self.slots.get(index)? {
-            Slot::Taken { generation, .. } if Token::new(index, *generation) == token => {
-                Some(Key::new(index, *generation))
-            }
-            _ => None,
-        }
+        let generation = self.slots.get(index)?.generation;
+        let is_live = Token::new(index, generation) == token;
+        is_live.then(|| K::from_key(Key::new(index, generation)))
     }
 
     /// Adds a value.
-    pub fn insert(&mut self, value: T) -> Key {
-        let key = self.next_key();
+    pub fn insert(&mut self, value: V) -> K {
+        let generation = self.generation.wrapping_add(1);
+        self.generation = generation;
+        let index = self.slots.insert(Slot { generation, value });
         assert!(
-            key.index() < CAPACITY_MAX,
+            index < CAPACITY_MAX,
             "every table has a limit below the arena's"
         );
-        let generation = key.generation();
-        self.generation = generation;
-        if let Some(slot) = self.slots.get_mut(self.next) {
-            if let Slot::Vacant { next } = *slot {
-                self.next = next;
-            }
-            // The vacant slot has nothing to drop; `forget` avoids a second move of the value.
-            mem::forget(mem::replace(slot, Slot::Taken { generation, value }));
-        } else {
-            self.slots.push(Slot::Taken { generation, value });
-            self.next = self.slots.len();
-        }
-        self.len += 1;
-        key
+        K::from_key(Key::new(index, generation))
     }
 
     /// Returns the value of this key, unless it is gone.
-    pub fn get(&self, key: Key) -> Option<&T> {
-        match self.slots.get(key.index())? {
-            Slot::Taken { generation, value } if *generation == key.generation() => Some(value),
-            _ => None,
-        }
+    pub fn get(&self, key: K) -> Option<&V> {
+        let key = key.key();
+        let slot = self.slots.get(key.index())?;
+        (slot.generation == key.generation()).then_some(&slot.value)
     }
 
     /// Returns the value of this key mutably, unless it is gone.
-    pub fn get_mut(&mut self, key: Key) -> Option<&mut T> {
-        match self.slots.get_mut(key.index())? {
-            Slot::Taken { generation, value } if *generation == key.generation() => Some(value),
-            _ => None,
-        }
+    pub fn get_mut(&mut self, key: K) -> Option<&mut V> {
+        let key = key.key();
+        let slot = self.slots.get_mut(key.index())?;
+        (slot.generation == key.generation()).then_some(&mut slot.value)
     }
 
     /// Returns whether the value of this key exists.
-    pub fn contains(&self, key: Key) -> bool {
+    pub fn contains(&self, key: K) -> bool {
         self.get(key).is_some()
     }
 
     /// Removes and returns the value of this key. A large table that becomes empty releases its
     /// memory.
-    pub fn remove(&mut self, key: Key) -> Option<T> {
+    pub fn remove(&mut self, key: K) -> Option<V> {
         self.get(key)?;
-        let vacant = Slot::Vacant { next: self.next };
-        let slot = mem::replace(&mut self.slots[key.index()], vacant);
-        self.on_left(key);
-        match slot {
-            Slot::Taken { value, .. } => Some(value),
-            Slot::Vacant { .. } => None,
+        let slot = self.slots.try_remove(key.key().index())?;
+        if self.slots.is_empty() && self.slots.capacity() > Self::KEPT {
+            self.slots = Slab::new();
         }
-    }
-
-    /// Drops the value of this key in place, which avoids the move of [`Arena::remove`].
-    pub fn discard(&mut self, key: Key) {
-        if self.contains(key) {
-            self.slots[key.index()] = Slot::Vacant { next: self.next };
-            self.on_left(key);
-        }
-    }
-
-    fn on_left(&mut self, key: Key) {
-        self.next = key.index();
-        self.len -= 1;
-        if self.len == 0 && self.slots.capacity() > Self::KEPT {
-            self.slots = Vec::new();
-            self.next = 0;
-        }
+        Some(slot.value)
     }
 
     /// Returns all keys and values in the order of slots.
-    pub fn iter(&self) -> impl Iterator<Item = (Key, &T)> {
-        let slots = self.slots.iter().enumerate();
-        slots.filter_map(|(index, slot)| match slot {
-            Slot::Taken { generation, value } => Some((Key::new(index, *generation), value)),
-            Slot::Vacant { .. } => None,
-        })
+    pub fn iter(&self) -> impl Iterator<Item = (K, &V)> {
+        let slots = self.slots.iter();
+        slots.map(|(index, slot)| (K::from_key(Key::new(index, slot.generation)), &slot.value))
     }
 }
 
-/// A queue, first in, first out, with entries that may lapse while they wait.
-///
-/// Removing an entry from the middle costs nothing: `pop` and its callers check whether the entry
-/// is live. Lapsed entries are swept when they could make up more than half of the queue, so the
-/// length stays within twice the number of live entries, and the cost of an entry is constant.
-#[derive(Debug)]
-pub struct LazyQueue<T> {
-    entries: VecDeque<T>,
-}
+impl<K: TypedKey, V> Index<K> for Arena<K, V> {
+    type Output = V;
 
-impl<T> Default for LazyQueue<T> {
-    fn default() -> Self {
-        Self {
-            entries: VecDeque::new(),
-        }
+    fn index(&self, key: K) -> &V {
+        self.get(key).expect("a key in use is of a live value")
     }
 }
 
-impl<T> LazyQueue<T> {
-    /// The number of entries that may lapse before the first sweep.
-    const SLACK: usize = 64;
-
-    /// Appends an entry. `holding` is an upper bound of the number of live entries, this one
-    /// included, and `is_live` identifies them.
-    pub fn push(&mut self, entry: T, holding: usize, is_live: impl FnMut(&T) -> bool) {
-        self.sweep(holding, is_live);
-        self.entries.push_back(entry);
-    }
-
-    /// Inserts an entry in order of rank: after the last entry with a rank that is not greater,
-    /// which is nearly always the end. See [`LazyQueue::push`].
-    pub fn push_ranked<R: Ord>(
-        &mut self,
-        entry: T,
-        rank: impl Fn(&T) -> R,
-        holding: usize,
-        is_live: impl FnMut(&T) -> bool,
-    ) {
-        self.sweep(holding, is_live);
-        let own = rank(&entry);
-        let place = match self.entries.back() {
-            Some(last) if rank(last) > own => self.entries.partition_point(|e| rank(e) <= own),
-            _ => self.entries.len(),
-        };
-        self.entries.insert(place, entry);
-    }
-
-    fn sweep(&mut self, holding: usize, is_live: impl FnMut(&T) -> bool) {
-        if self.entries.len() >= 2 * holding + Self::SLACK {
-            self.entries.retain(is_live);
-            self.entries.shrink_to(2 * holding + Self::SLACK);
-        }
-    }
-
-    /// Returns the first live entry, and drops the lapsed entries before it.
-    pub fn front(&mut self, mut is_live: impl FnMut(&T) -> bool) -> Option<&T> {
-        while self.entries.front().is_some_and(|entry| !is_live(entry)) {
-            self.pop();
-        }
-        self.entries.front()
-    }
-
-    /// Returns all entries in order, live or lapsed.
-    pub fn iter(&self) -> impl Iterator<Item = &T> {
-        self.entries.iter()
-    }
-
-    /// Returns the entry at a position, live or lapsed.
-    pub fn get(&self, position: usize) -> Option<&T> {
-        self.entries.get(position)
-    }
-
-    /// Removes the entry at a position, live or lapsed.
-    pub fn take(&mut self, position: usize) -> Option<T> {
-        match position {
-            0 => self.pop(),
-            _ => self.entries.remove(position),
-        }
-    }
-
-    /// Removes the first entry, live or lapsed. A long queue that becomes empty releases its
-    /// memory.
-    pub fn pop(&mut self) -> Option<T> {
-        let first = self.entries.pop_front();
-        if self.entries.is_empty() {
-            self.entries.shrink_to(Self::SLACK);
-        }
-        first
-    }
-
-    /// Returns the number of entries, including lapsed ones.
-    pub fn len(&self) -> usize {
-        self.entries.len()
-    }
-
-    /// Returns whether there is no entry, live or lapsed.
-    pub fn is_empty(&self) -> bool {
-        self.entries.is_empty()
+impl<K: TypedKey, V> IndexMut<K> for Arena<K, V> {
+    fn index_mut(&mut self, key: K) -> &mut V {
+        self.get_mut(key).expect("a key in use is of a live value")
     }
 }
 
@@ -347,7 +236,7 @@ mod tests {
 
     #[test]
     fn stale_key_misses_the_next_value_in_its_slot() {
-        let mut arena = Arena::default();
+        let mut arena = Arena::<Key, _>::default();
         let old = arena.insert("old");
         assert_eq!(arena.remove(old), Some("old"));
         let new = arena.insert("new");
@@ -359,7 +248,7 @@ mod tests {
 
     #[test]
     fn token_restores_the_key() {
-        let mut arena = Arena::default();
+        let mut arena = Arena::<Key, _>::default();
         for value in 0..5 {
             let key = arena.insert(value);
             let token = Token::from_usize(key.token().to_usize());
@@ -374,7 +263,7 @@ mod tests {
 
     #[test]
     fn key_misses_the_value_in_its_slot_65536_values_later() {
-        let mut arena = Arena::default();
+        let mut arena = Arena::<Key, _>::default();
         let mut value = arena.insert(0);
         let old = value;
         for number in 1..=65_536 {
@@ -392,7 +281,7 @@ mod tests {
 
     #[test]
     fn empty_arena_releases_its_memory() {
-        let mut arena = Arena::default();
+        let mut arena = Arena::<Key, _>::default();
         let keys: Vec<Key> = (0..1000).map(|value| arena.insert(value)).collect();
         for key in keys {
             arena.remove(key);
@@ -402,8 +291,8 @@ mod tests {
 
     proptest! {
         #[test]
-        fn arena_behaves_like_a_map(steps in vec((0..6_u8, any::<prop::sample::Index>()), 0..400)) {
-            let mut arena = Arena::default();
+        fn arena_behaves_like_a_map(steps in vec((0..5_u8, any::<prop::sample::Index>()), 0..400)) {
+            let mut arena = Arena::<Key, _>::default();
             let mut model = BTreeMap::new();
             for (value, (step, which)) in steps.into_iter().enumerate() {
                 if step < 3 || model.is_empty() {
@@ -414,12 +303,8 @@ mod tests {
                     let at = which.index(model.len());
                     let key = *model.keys().nth(at).unwrap();
                     let gone = model.remove(&key);
-                    if step < 5 {
-                        prop_assert_eq!(arena.remove(key), gone);
-                    } else {
-                        arena.discard(key);
-                    }
-                    arena.discard(key);
+                    prop_assert_eq!(arena.remove(key), gone);
+                    prop_assert_eq!(arena.remove(key), None);
                     prop_assert_eq!(arena.get(key), None);
                 }
                 let held: BTreeMap<Key, usize> = arena.iter().map(|(k, v)| (k, *v)).collect();
@@ -430,42 +315,5 @@ mod tests {
                 }
             }
         }
-    }
-
-    #[test]
-    fn queue_drops_lapsed_entries_and_stays_short() {
-        let mut fifo = LazyQueue::default();
-        for entry in 0..10_000 {
-            fifo.push(entry, 1, |&e| e >= entry);
-            assert!(fifo.len() <= 2 + LazyQueue::<u32>::SLACK);
-        }
-        assert_eq!(fifo.front(|&e| e >= 9_999), Some(&9_999));
-        assert_eq!(fifo.len(), 1);
-    }
-
-    #[test]
-    fn empty_queue_releases_its_memory() {
-        let drains: [fn(&mut LazyQueue<u64>); 2] = [
-            |fifo| assert!(fifo.front(|_| false).is_none()),
-            |fifo| while fifo.pop().is_some() {},
-        ];
-        for drain in drains {
-            let mut fifo = LazyQueue::default();
-            (0..10_000).for_each(|entry| fifo.push(entry, 10_000, |_| true));
-            drain(&mut fifo);
-            assert!(fifo.entries.capacity() <= 2 * LazyQueue::<u64>::SLACK);
-        }
-    }
-
-    #[test]
-    fn ranked_entries_are_sorted_and_ties_are_first_in_first_out() {
-        let mut fifo = LazyQueue::default();
-        for entry in [(2, 'a'), (5, 'b'), (3, 'c'), (5, 'd'), (1, 'e'), (3, 'f')] {
-            fifo.push_ranked(entry, |entry| entry.0, 10, |_| true);
-        }
-        let order: String = std::iter::from_fn(|| fifo.pop())
-            .map(|entry| entry.1)
-            .collect();
-        assert_eq!(order, "eacfbd");
     }
 }

@@ -6,6 +6,7 @@
 //! - [`failure`]: why a connection or an attempt failed
 //! - [`mod@file`]: reads files with a size limit
 //! - [`histogram`]: counts of durations by length
+//! - [`lazy_queue`]: a queue with entries that may lapse while they wait
 //! - [`origin`]: the client and the session of a query
 //! - [`random`]: the random number generator, seeded once
 //! - [`time`]: instants that a simulation can set
@@ -15,6 +16,7 @@ pub mod arena;
 pub mod failure;
 pub mod file;
 pub mod histogram;
+pub mod lazy_queue;
 pub mod origin;
 pub mod random;
 pub mod time;

@@ -1,6 +1,6 @@
 //! Keys and indexes of the objects in the proxy's tables.
 
-use crate::base::arena::Key;
+use crate::base::arena::{Key, TypedKey};
 
 /// The key of an exchange.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,6 +20,22 @@ impl LinkKey {
 /// The key of an endpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct EndpointKey(pub(super) Key);
+
+macro_rules! typed_key {
+    ($($name:ident),+) => {
+        $(impl TypedKey for $name {
+            fn from_key(key: Key) -> Self {
+                Self(key)
+            }
+
+            fn key(self) -> Key {
+                self.0
+            }
+        })+
+    };
+}
+
+typed_key!(ExchangeKey, LinkKey, EndpointKey);
 
 /// The index of an upstream in the order of the options. The bootstrap servers follow the last
 /// upstream.

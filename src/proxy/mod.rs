@@ -47,8 +47,9 @@ use std::collections::VecDeque;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use crate::base::arena::{Arena, LazyQueue};
+use crate::base::arena::Arena;
 use crate::base::failure::FailureKind;
+use crate::base::lazy_queue::LazyQueue;
 use crate::base::origin::Origin;
 use crate::base::random::{Random, SEED_LEN};
 use crate::base::time::Instant;
@@ -83,7 +84,7 @@ pub struct Proxy {
     config: Config,
     cookies: Cookies,
     rate_limiter: Option<RateLimiter>,
-    exchanges: Arena<Exchange>,
+    exchanges: Arena<ExchangeKey, Exchange>,
     /// Every exchange in the order of the deadlines.
     by_deadline: LazyQueue<(Instant, ExchangeKey)>,
     /// The queues of the exchanges that wait for a link.
@@ -342,7 +343,7 @@ impl Proxy {
     /// Returns the time at which [`Proxy::handle_timeout`] has work to do.
     pub fn poll_timeout(&mut self) -> Option<Instant> {
         let exchanges = &self.exchanges;
-        let first = self.by_deadline.front(|(_, key)| exchanges.contains(key.0));
+        let first = self.by_deadline.front(|(_, key)| exchanges.contains(*key));
         let deadline = first.map(|(deadline, _)| *deadline);
         let link = self
             .upstreams
@@ -391,7 +392,7 @@ impl Proxy {
         }
         self.serve_stale_due(now, outbox);
         while let Some(key) = self.first_expired(now) {
-            let outcome = if self.exchange(key).was_sent() {
+            let outcome = if self.exchanges[key].was_sent() {
                 Outcome::TimedOut
             } else {
                 Outcome::UpstreamFailed
@@ -415,10 +416,10 @@ impl Proxy {
     fn is_backed_up(&mut self, pool: PoolIndex, waiter: Waiter, now: Instant) -> bool {
         let exchanges = &self.exchanges;
         let waiting = &mut self.waiting_by_pool[pool.0];
-        let Some(first) = waiting.first_of(waiter, |key| exchanges.contains(key.0)) else {
+        let Some(first) = waiting.first_of(waiter, |key| exchanges.contains(key)) else {
             return false;
         };
-        let waiting_since = self.exchange(first).waiting_since;
+        let waiting_since = self.exchanges[first].waiting_since;
         let up_since = self.upstreams.up_since(pool);
         up_since.is_some_and(|since| now - since.max(waiting_since) > self.config.timeouts.attempt)
     }
@@ -442,7 +443,7 @@ impl Proxy {
         let exchanges = &self.exchanges;
         let (deadline, key) = *self
             .by_deadline
-            .front(|(_, key)| exchanges.contains(key.0))?;
+            .front(|(_, key)| exchanges.contains(*key))?;
         (deadline <= now).then_some(key)
     }
 }

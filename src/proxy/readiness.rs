@@ -104,7 +104,7 @@ impl Proxy {
             return None;
         };
         let last = self.probes.last_by_pool.get(pool.0).copied().flatten();
-        if last.is_some_and(|(key, _)| self.exchanges.contains(key.0)) {
+        if last.is_some_and(|(key, _)| self.exchanges.contains(key)) {
             return None;
         }
         let after_last = last.map(|(_, at)| at + PAUSE);

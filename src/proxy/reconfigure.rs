@@ -173,10 +173,10 @@ impl Proxy {
         self.in_flight = InFlight::default();
         self.hedges = Hedges::new(&self.config.limits);
         self.postponed.clear();
-        let keys = self.exchanges.iter().map(|(key, _)| ExchangeKey(key));
+        let keys = self.exchanges.iter().map(|(key, _)| key);
         let mut keys: Vec<ExchangeKey> = keys.collect();
         // The exchange with the latest deadline comes first, so that the others can follow it.
-        keys.sort_unstable_by_key(|key| Reverse(self.exchange(*key).deadline));
+        keys.sort_unstable_by_key(|key| Reverse(self.exchanges[*key].deadline));
         keys.retain(|key| self.start_over(*key, now, outbox));
         self.shared.count(&self.config.limits, &self.exchanges);
         for key in keys {
@@ -187,24 +187,24 @@ impl Proxy {
 
     /// Resets an exchange for the new upstreams. Returns whether it is still to be answered.
     fn start_over(&mut self, key: ExchangeKey, now: Instant, outbox: &mut Outbox) -> bool {
-        let exchange = self.exchange(key);
+        let exchange = &self.exchanges[key];
         let pool = self.routes.pool(exchange.query.question().name());
         match (exchange.asker, pool) {
             (Purpose::Client { .. }, Some(pool)) => {
                 let is_shared = self.cache.is_on();
-                let exchange = self.exchange_mut(key);
+                let exchange = &mut self.exchanges[key];
                 exchange.start_over(pool, now);
                 exchange.lookup.take_if(|_| !is_shared);
                 return true;
             }
             (Purpose::Client { .. }, None) => {
                 // Upstreams have other indexes now.
-                self.exchange_mut(key).answered_by = None;
+                self.exchanges[key].answered_by = None;
                 self.respond_refused(key, &NO_UPSTREAM, now, outbox);
             }
             (Purpose::Cache | Purpose::Probe | Purpose::Bootstrap(..), _) => self.ours -= 1,
         }
-        self.exchanges.discard(key.0);
+        self.exchanges.remove(key);
         false
     }
 }
@@ -288,8 +288,8 @@ mod tests {
         scene.outbox = Outbox::new(true);
         scene.ask(&query(b'a'), Transport::Udp);
         let under_way = scene.proxy.exchanges.iter().next();
-        let key = under_way.map(|(key, _)| ExchangeKey(key)).unwrap();
-        scene.proxy.exchange_mut(key).answered_by = Some(UpstreamIndex(1));
+        let key = under_way.map(|(key, _)| key).unwrap();
+        scene.proxy.exchanges[key].answered_by = Some(UpstreamIndex(1));
         scene.reconfigure(&["-u192.0.2.3,domain=b"]);
         let records = scene.outbox.records().iter();
         let upstreams: Vec<_> = records.map(|record| record.upstream).collect();

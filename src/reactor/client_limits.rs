@@ -241,7 +241,7 @@ mod tests {
     #[test]
     fn subscriber_cannot_use_every_slot() {
         let mut clients = clients(8);
-        let mut keys = Arena::default();
+        let mut keys = Arena::<Key, _>::default();
         let other = Subscriber::of([192, 0, 2, 2].into());
         for _ in 0..6 {
             assert!(clients.have_room_for(subscriber()));
@@ -259,7 +259,7 @@ mod tests {
     #[test]
     fn idle_timeout_shrinks_as_slots_run_out() {
         let mut clients = clients(8);
-        let mut keys = Arena::default();
+        let mut keys = Arena::<Key, _>::default();
         let mut limits = Vec::new();
         for _ in 0..8 {
             clients.add(keys.insert(()), subscriber(), at(0), |_| true);
@@ -274,7 +274,7 @@ mod tests {
     #[test]
     fn active_client_is_not_expired() {
         let mut clients = clients(100);
-        let mut keys = Arena::default();
+        let mut keys = Arena::<Key, _>::default();
         let idle = keys.insert(at(0));
         let active = keys.insert(at(0));
         clients.add(idle, subscriber(), at(0), |_| true);
@@ -292,7 +292,7 @@ mod tests {
     /// that is closed for the last of them.
     fn closed_for_the_last(clients: &[(u8, u64)]) -> Option<usize> {
         let mut all = super::tests::clients(clients.len() - 1);
-        let mut arena = Arena::default();
+        let mut arena = Arena::<Key, _>::default();
         let of = |host| Subscriber::of([192, 0, 2, host].into());
         let keys: Vec<_> = clients
             .iter()
@@ -323,7 +323,7 @@ mod tests {
     #[test]
     fn client_is_closed_only_if_there_are_more_than_slots() {
         let mut clients = clients(2);
-        let mut keys = Arena::default();
+        let mut keys = Arena::<Key, _>::default();
         for len in 1..=3 {
             let key = keys.insert(at(0));
             clients.add(key, subscriber(), at(0), |_| true);
@@ -336,7 +336,7 @@ mod tests {
     #[test]
     fn closed_clients_leave_few_entries() {
         let mut clients = clients(100);
-        let mut keys = Arena::default();
+        let mut keys = Arena::<Key, _>::default();
         for _ in 0..10_000 {
             let key = keys.insert(());
             clients.add(key, subscriber(), at(0), |key| keys.contains(key));

@@ -4,7 +4,7 @@ use std::io;
 use std::net::SocketAddr;
 
 use super::{Session, Slot};
-use crate::base::arena::Arena;
+use crate::base::arena::{Arena, Key};
 use crate::config::{Config, InheritedSocket};
 use crate::net::{self, Net};
 use crate::session::ClientDatagram;
@@ -32,7 +32,7 @@ pub struct ListenError {
 pub(super) fn listen_everywhere<N: Net>(
     net: &mut N,
     config: &Config,
-) -> Result<Arena<Slot<N>>, ListenError> {
+) -> Result<Arena<Key, Slot<N>>, ListenError> {
     let mut sessions = Arena::default();
     for place in config.listen.places() {
         let address = place.address;
@@ -67,7 +67,7 @@ pub(super) fn listen_everywhere<N: Net>(
 
 fn listen<N: Net>(
     net: &mut N,
-    sessions: &mut Arena<Slot<N>>,
+    sessions: &mut Arena<Key, Slot<N>>,
     place: InheritedSocket,
 ) -> Result<(), ListenError> {
     let address = place.address;
@@ -89,7 +89,7 @@ fn listen<N: Net>(
 fn listen_for<N: Net>(
     protocol: ClientProtocol,
     net: &mut N,
-    sessions: &mut Arena<Slot<N>>,
+    sessions: &mut Arena<Key, Slot<N>>,
     address: SocketAddr,
 ) -> Result<(), ListenError> {
     let listener = net.listen(address, sessions.next_key());

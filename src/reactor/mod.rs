@@ -108,7 +108,7 @@ pub struct Reactor<N: Net> {
     outbox: Outbox,
     /// The actions that are being performed. It is swapped with `outbox`.
     outbox_in_work: Outbox,
-    sessions: Arena<Slot<N>>,
+    sessions: Arena<Key, Slot<N>>,
     /// The session of each link, by the link's index.
     session_by_link: Vec<Option<Key>>,
     clients: Clients,

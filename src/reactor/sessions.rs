@@ -129,7 +129,7 @@ impl<N: Net> Slot<N> {
 }
 
 pub(super) fn client_at<N: Net>(
-    sessions: &Arena<Slot<N>>,
+    sessions: &Arena<Key, Slot<N>>,
     key: Key,
 ) -> Option<&ClientStream<N::Stream>> {
     match &sessions.get(key)?.session {

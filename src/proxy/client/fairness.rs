@@ -58,8 +58,12 @@ impl Shared {
     }
 
     /// Adds a query to the table. The query counts against a client unless it is one of our own.
-    pub(in crate::proxy) fn add(&mut self, key: ExchangeKey, exchanges: &Arena<Exchange>) {
-        let exchange = exchanges.get(key.0);
+    pub(in crate::proxy) fn add(
+        &mut self,
+        key: ExchangeKey,
+        exchanges: &Arena<ExchangeKey, Exchange>,
+    ) {
+        let exchange = exchanges.get(key);
         let exchange = exchange.expect("a query that is added is in the table");
         let (Some(client), pool) = (exchange.holder, exchange.pool) else {
             return;
@@ -87,7 +91,11 @@ impl Shared {
     }
 
     /// Counts every query of the table again, under new limits.
-    pub(in crate::proxy) fn count(&mut self, limits: &Limits, exchanges: &Arena<Exchange>) {
+    pub(in crate::proxy) fn count(
+        &mut self,
+        limits: &Limits,
+        exchanges: &Arena<ExchangeKey, Exchange>,
+    ) {
         let all = queries(exchanges, |_| true);
         self.table.start_over(few_of_all(limits), all);
         let of_domains = queries(exchanges, |pool| self.by_pool[pool.0].is_some());
@@ -120,12 +128,12 @@ fn few_of_pool(limits: &Limits) -> usize {
 /// Returns the queries that count against clients, in the order of arrival, to the pools for which
 /// `is_one` holds.
 fn queries(
-    exchanges: &Arena<Exchange>,
+    exchanges: &Arena<ExchangeKey, Exchange>,
     is_one: impl Fn(PoolIndex) -> bool,
 ) -> Vec<(Subscriber, ExchangeKey)> {
     let all = exchanges.iter().filter_map(|(key, exchange)| {
         let client = exchange.holder.filter(|_| is_one(exchange.pool))?;
-        Some((exchange.asked_at, (client, ExchangeKey(key))))
+        Some((exchange.asked_at, (client, key)))
     });
     let mut all: Vec<_> = all.collect();
     all.sort_unstable_by_key(|(asked_at, _)| *asked_at);
@@ -218,7 +226,7 @@ impl Proxy {
     /// Refuses an accepted query to make room for another one. The query gets its fallback response
     /// or a stale answer if it has one.
     fn shed(&mut self, key: ExchangeKey, now: Instant, outbox: &mut Outbox) {
-        let exchange = self.exchange(key);
+        let exchange = &self.exchanges[key];
         if exchange.poor.is_some() {
             return self.fail(key, Outcome::Shed, now, outbox);
         }
@@ -240,8 +248,7 @@ impl Proxy {
         now: Instant,
         outbox: &mut Outbox,
     ) {
-        let exchange = self.exchanges.get(key.0);
-        let exchange = exchange.expect("a query that is refused has an exchange");
+        let exchange = &self.exchanges[key];
         if let Some((completion, asked)) = exchange.completion(refusal.outcome) {
             completion.respond(&mut self.counters, now, outbox, |out| {
                 write_error(out, &asked, refusal.rcode, Some(refusal.error));

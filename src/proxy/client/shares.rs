@@ -107,7 +107,7 @@ impl LazyShares {
 /// The queries of each client. Each query is in the table at most once.
 #[derive(Debug)]
 pub(in crate::proxy) struct Shares {
-    holders: Arena<Holder>,
+    holders: Arena<Key, Holder>,
     holder_by_client: ByClient<Subscriber, Key>,
     /// The client of the last query, since the next one is often from the same client.
     last: Option<(Subscriber, Key)>,
@@ -286,7 +286,7 @@ impl Shares {
         let idle = self.holders.iter().filter(|(_, holder)| holder.held == 0);
         let idle: Vec<(Key, Subscriber)> = idle.map(|(key, idle)| (key, idle.client)).collect();
         for (key, client) in idle {
-            self.holders.discard(key);
+            self.holders.remove(key);
             self.holder_by_client.remove(&client);
         }
         self.holder_by_client.shrink_to(Self::SLACK);
@@ -369,12 +369,12 @@ mod tests {
     #[test]
     fn memory_is_released_when_the_last_query_ends() {
         let (mut shares, mut table) = (shares(), Arena::default());
-        let keys: Vec<Key> = (0..4_000).map(|_| table.insert(())).collect();
+        let keys: Vec<ExchangeKey> = (0..4_000).map(|_| table.insert(())).collect();
         for (nth, key) in (0..).zip(&keys) {
-            shares.add(client(nth), ExchangeKey(*key));
+            shares.add(client(nth), *key);
         }
         for key in keys {
-            shares.remove(ExchangeKey(key));
+            shares.remove(key);
         }
         assert_eq!((shares.len, shares.holders.len()), (0, 0));
         assert_eq!(shares.nodes.capacity(), 0);
@@ -387,7 +387,7 @@ mod tests {
         let (mut shares, mut table) = (LazyShares::new(4, hash), Arena::default());
         let mut all = Vec::new();
         for nth in 0..6 {
-            let one = (client(nth / 4), ExchangeKey(table.insert(())));
+            let one = (client(nth / 4), table.insert(()));
             all.push(one);
             shares.add(one.0, one.1, || all.clone());
             assert_eq!(shares.shares.is_some(), nth >= 4);
@@ -407,8 +407,8 @@ mod tests {
         let (mut shares, mut table) = (shares(), Arena::default());
         for nth in 0..100_000 {
             let key = table.insert(());
-            shares.add(client(nth), ExchangeKey(key));
-            shares.remove(ExchangeKey(key));
+            shares.add(client(nth), key);
+            shares.remove(key);
             table.remove(key);
         }
         assert!(shares.holders.len() <= 2 * Shares::SLACK);
@@ -419,15 +419,15 @@ mod tests {
     fn full_table_costs_no_more_than_its_changes() {
         let (mut shares, mut table) = (shares(), Arena::default());
         for nth in 0..1_000 {
-            shares.add(client(nth % 10), ExchangeKey(table.insert(())));
+            shares.add(client(nth % 10), table.insert(()));
         }
         for nth in 0..10_000 {
             let newest = shares
                 .newest_of_largest(client(99))
                 .expect("ten clients hold more queries");
             shares.remove(newest);
-            table.remove(newest.0);
-            shares.add(client(nth % 10), ExchangeKey(table.insert(())));
+            table.remove(newest);
+            shares.add(client(nth % 10), table.insert(()));
             let entries = &shares.ranking.as_ref().expect("the table is full").entries;
             assert!(entries.len() <= 2 * shares.holders.len() + Shares::SLACK);
         }
@@ -440,19 +440,19 @@ mod tests {
         ) {
             let (mut shares, mut table) = (shares(), Arena::default());
             // Every query with its client, in the order of arrival.
-            let mut model: Vec<(u32, Key)> = Vec::new();
+            let mut model: Vec<(u32, ExchangeKey)> = Vec::new();
             for (step, nth, which) in steps {
                 match step {
                     0..3 => {
                         let key = table.insert(());
-                        shares.add(client(nth), ExchangeKey(key));
+                        shares.add(client(nth), key);
                         model.push((nth, key));
                     }
                     3 if !model.is_empty() => {
                         let (_, key) = model.remove(which.index(model.len()));
-                        shares.remove(ExchangeKey(key));
+                        shares.remove(key);
                         // A query that is not held changes nothing.
-                        shares.remove(ExchangeKey(key));
+                        shares.remove(key);
                         table.remove(key);
                     }
                     _ => {
@@ -464,7 +464,7 @@ mod tests {
                         match shares.newest_of_largest(client(nth)) {
                             Some(found) => {
                                 prop_assert!(most > held(nth) + 1);
-                                prop_assert!(expected.iter().any(|(_, key)| *key == found.0));
+                                prop_assert!(expected.iter().any(|(_, key)| *key == found));
                             }
                             None => prop_assert!(most <= held(nth) + 1),
                         }

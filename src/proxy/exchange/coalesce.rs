@@ -49,7 +49,7 @@ impl Proxy {
     /// Attaches an exchange to another one for the same question, if there is one; otherwise lets
     /// later exchanges follow it. Returns whether the exchange is attached.
     pub(in crate::proxy) fn follow(&mut self, key: ExchangeKey, now: Instant) -> bool {
-        let exchange = self.exchange(key);
+        let exchange = &self.exchanges[key];
         let Some(lookup) = exchange.lookup else {
             return false;
         };
@@ -59,10 +59,10 @@ impl Proxy {
         let asks_same = |leader: &Exchange| {
             leader.lookup == Some(lookup) && leader.query.question().matches(question)
         };
-        match leader.filter(|leader| asks_same(self.exchange(*leader))) {
+        match leader.filter(|leader| asks_same(&self.exchanges[*leader])) {
             Some(leader) => {
-                self.exchange_mut(leader).followers.push(key);
-                let follower = self.exchange_mut(key);
+                self.exchanges[leader].followers.push(key);
+                let follower = &mut self.exchanges[key];
                 follower.tracer.on_wait(StepKind::Sharing, now);
                 true
             }
@@ -70,7 +70,7 @@ impl Proxy {
             None if leader.is_some() => false,
             None => {
                 self.in_flight.by_hash.insert(hash, key);
-                self.exchange_mut(key).leads_as = Some(hash);
+                self.exchanges[key].leads_as = Some(hash);
                 false
             }
         }
@@ -89,11 +89,11 @@ impl Proxy {
         now: Instant,
         outbox: &mut Outbox,
     ) {
-        followers.retain(|key| self.exchanges.contains(key.0));
+        followers.retain(|key| self.exchanges.contains(*key));
         // The newest exchange has the latest deadline, so that the others can follow it.
         followers.reverse();
         for key in followers {
-            self.exchange_mut(key).tracer.on_wait_end(now);
+            self.exchanges[key].tracer.on_wait_end(now);
             self.coalesce_or_dispatch(key, now, outbox);
         }
     }
@@ -202,7 +202,7 @@ mod tests {
         scene.ask_for("www", true);
         let by_hash = &mut scene.proxy.in_flight.by_hash;
         let leader = *by_hash.values().last().unwrap();
-        let lookup = scene.proxy.exchange(leader).lookup.unwrap();
+        let lookup = scene.proxy.exchanges[leader].lookup.unwrap();
         let other = b"\x05other\0\0\x01\0\x01";
         let question = crate::wire::Question::parse(other, 0).unwrap();
         let hash = lookup.hash(question.rr_type());

@@ -27,14 +27,14 @@ impl Proxy {
     ) -> ExchangeKey {
         let deadline = exchange.deadline;
         self.ours += usize::from(!exchange.is_for_client());
-        let key = ExchangeKey(self.exchanges.insert(exchange));
+        let key = self.exchanges.insert(exchange);
         self.shared.add(key, &self.exchanges);
         let exchanges = &self.exchanges;
         self.by_deadline.push_ranked(
             (deadline, key),
             |(deadline, _)| *deadline,
             exchanges.len(),
-            |(_, key)| exchanges.contains(key.0),
+            |(_, key)| exchanges.contains(*key),
         );
         self.coalesce_or_dispatch(key, now, outbox);
         key
@@ -48,8 +48,8 @@ impl Proxy {
         outbox: &mut Outbox,
     ) {
         if !self.follow(key, now) {
-            self.upstreams.take_turn(self.exchange(key).pool);
-            let exchange = self.exchanges.get_mut(key.0).expect("the exchange exists");
+            self.upstreams.take_turn(self.exchanges[key].pool);
+            let exchange = &mut self.exchanges[key];
             exchange.wishes.rather_not = if self.bad_answers.is_empty() {
                 UpstreamSet::default()
             } else {
@@ -68,7 +68,7 @@ impl Proxy {
         link: LinkKey,
         now: Instant,
     ) -> bool {
-        let exchange = self.exchange(key);
+        let exchange = &self.exchanges[key];
         let mut wishes = exchange.wishes;
         if exchange.is_last_try() {
             wishes.not_at_all = wishes.not_at_all.with(wishes.rather_not);
@@ -88,7 +88,7 @@ impl Proxy {
         now: Instant,
         outbox: &mut Outbox,
     ) {
-        let exchange = self.exchange(key);
+        let exchange = &self.exchanges[key];
         match self.route(exchange, now) {
             Route::Link(link) => {
                 self.send(key, link, now, outbox);
@@ -118,7 +118,7 @@ impl Proxy {
     ) {
         let attempt = self.enqueue_on_link(key, link_key, now, outbox);
         self.trace_sent(key, attempt, false, now);
-        let exchange = self.exchange_mut(key);
+        let exchange = &mut self.exchanges[key];
         exchange.on_sent(attempt);
         if exchange.times_sent() == 1 {
             self.counters.probes += u64::from(matches!(exchange.asker, Purpose::Probe));
@@ -134,9 +134,9 @@ impl Proxy {
     /// endpoint.
     fn test_others(&mut self, key: ExchangeKey, busy: LinkKey, now: Instant, outbox: &mut Outbox) {
         let hedges = &mut self.hedges;
-        let pool = self.exchanges.get(key.0).expect("the exchange exists").pool;
+        let pool = self.exchanges[key].pool;
         let trial = self.upstreams.next_trial(pool, busy, || hedges.take(), now);
-        let may_be_copied = self.exchange(key).may_be_copied();
+        let may_be_copied = self.exchanges[key].may_be_copied();
         let link = match trial {
             Some(Trial::Open(endpoint, scheme)) => {
                 self.open(endpoint, scheme, now, outbox);
@@ -150,7 +150,7 @@ impl Proxy {
         };
         let attempt = self.enqueue_on_link(key, link, now, outbox);
         self.trace_sent(key, attempt, true, now);
-        let exchange = self.exchange_mut(key);
+        let exchange = &mut self.exchanges[key];
         exchange.on_copied(attempt);
         self.counters.copies += 1;
     }
@@ -165,7 +165,7 @@ impl Proxy {
         let link = self.upstreams.link(link_key);
         let link = link.expect("a route leads to a live link");
         let (scheme, endpoint) = (link.scheme, link.endpoint);
-        let exchange = self.exchanges.get(key.0).expect("the exchange exists");
+        let exchange = &self.exchanges[key];
         let edns = edns_for(exchange, endpoint, self.upstreams.endpoint(endpoint), now);
         let link = self.upstreams.link_mut(link_key).expect("the link exists");
         let id = link.send(key, edns, now, &mut self.random);
@@ -189,14 +189,14 @@ impl Proxy {
     }
 
     fn wait(&mut self, key: ExchangeKey, now: Instant) {
-        let exchange = self.exchanges.get_mut(key.0).expect("the exchange exists");
+        let exchange = &mut self.exchanges[key];
         if !exchange.is_waiting {
             exchange.is_waiting = true;
             exchange.waiting_since = now;
             exchange.tracer.on_wait(StepKind::Waiting, now);
             let waiting = &mut self.waiting_by_pool[exchange.pool.0];
             let (waiter, exchanges) = (exchange.holder, &self.exchanges);
-            let is_live = |key: ExchangeKey| exchanges.contains(key.0);
+            let is_live = |key: ExchangeKey| exchanges.contains(key);
             waiting.push(waiter, key, exchanges.len(), is_live);
         }
     }
@@ -204,7 +204,7 @@ impl Proxy {
     pub(in crate::proxy) fn first_waiting(&mut self, pool: PoolIndex) -> Option<ExchangeKey> {
         let exchanges = &self.exchanges;
         let waiting = &mut self.waiting_by_pool[pool.0];
-        waiting.first(|key| exchanges.contains(key.0))
+        waiting.first(|key| exchanges.contains(key))
     }
 
     /// Removes the exchange at this position from the queue of a pool. Returns the position of the
@@ -217,7 +217,7 @@ impl Proxy {
         now: Instant,
     ) -> Cursor {
         let next = self.waiting_by_pool[pool.0].take(cursor, true);
-        let exchange = self.exchange_mut(key);
+        let exchange = &mut self.exchanges[key];
         exchange.is_waiting = false;
         exchange.tracer.on_wait_end(now);
         next
@@ -238,11 +238,11 @@ impl Proxy {
             let Some(key) = waiting.get(cursor) else {
                 break;
             };
-            if !self.exchanges.contains(key.0) {
+            if !self.exchanges.contains(key) {
                 cursor = waiting.take(cursor, false);
                 continue;
             }
-            let exchange = self.exchange(key);
+            let exchange = &self.exchanges[key];
             let route = self.route_for(exchange, demand, now);
             let lacks_room = exchange.wishes.are_none() && !self.upstreams.has_room(pool, now);
             match route {
@@ -280,7 +280,7 @@ impl Proxy {
         now: Instant,
         outbox: &mut Outbox,
     ) {
-        let Some(exchange) = self.exchanges.get_mut(key.0) else {
+        let Some(exchange) = self.exchanges.get_mut(key) else {
             return;
         };
         exchange.on_attempt_lost(attempt);
@@ -309,7 +309,7 @@ impl Proxy {
             return;
         }
         while let Some(key) = self.first_waiting(pool) {
-            if !matches!(self.route(self.exchange(key), now), Route::Later(_)) {
+            if !matches!(self.route(&self.exchanges[key], now), Route::Later(_)) {
                 break;
             }
             self.stop_waiting(Cursor::default(), pool, key, now);
@@ -325,7 +325,7 @@ impl Proxy {
         now: Instant,
         outbox: &mut Outbox,
     ) {
-        let exchange = self.exchange(key);
+        let exchange = &self.exchanges[key];
         let has_response = exchange.has_error() && exchange.poor.is_some();
         if has_response || exchange.open_attempts().next().is_none() {
             self.fail(key, Outcome::UpstreamFailed, now, outbox);
@@ -341,7 +341,7 @@ impl Proxy {
         now: Instant,
         outbox: &mut Outbox,
     ) {
-        let exchange = self.exchange_mut(key);
+        let exchange = &mut self.exchanges[key];
         if let Some(poor) = exchange.poor.take() {
             let answer = Message::parse(&poor).expect("a fallback was parsed before");
             return self.deliver(key, &answer, now, outbox);
@@ -351,10 +351,10 @@ impl Proxy {
             self.respond_from_cache(key, entry, Outcome::Stale, now, outbox);
             return self.end(key, Outcome::Stale, now, outbox);
         }
-        let failure = self.exchange(key).last_failure;
+        let failure = self.exchanges[key].last_failure;
         let failure = failure.or_else(|| self.last_failure(pool, now));
         let error = failure.map_or(NO_ANSWER, FailureKind::extended_error);
-        let exchange = self.exchanges.get(key.0).expect("the exchange exists");
+        let exchange = &self.exchanges[key];
         let (question, by) = (exchange.query.question(), (pool, exchange.asked_at));
         match purpose {
             Purpose::Client { .. } => {
@@ -395,7 +395,7 @@ impl Proxy {
         now: Instant,
         outbox: &mut Outbox,
     ) {
-        let exchange = self.exchange_mut(key);
+        let exchange = &mut self.exchanges[key];
         let (attempts, is_answered) = (exchange.open_attempts(), exchange.is_answered);
         let (leads_as, followers) = (exchange.leads_as, std::mem::take(&mut exchange.followers));
         let buffer = exchange.query.take_buffer();
@@ -405,7 +405,7 @@ impl Proxy {
             self.shared.remove(pool, key);
         }
         self.ours -= usize::from(is_ours);
-        self.exchanges.discard(key.0);
+        self.exchanges.remove(key);
         self.keep_buffer(buffer);
         for attempt in attempts {
             self.abandon(attempt, outcome, is_answered, now, outbox);
@@ -447,16 +447,6 @@ impl Proxy {
             }
             route => route,
         }
-    }
-
-    pub(in crate::proxy) fn exchange(&self, key: ExchangeKey) -> &Exchange {
-        let exchange = self.exchanges.get(key.0);
-        exchange.expect("only keys of live exchanges are used")
-    }
-
-    pub(in crate::proxy) fn exchange_mut(&mut self, key: ExchangeKey) -> &mut Exchange {
-        let exchange = self.exchanges.get_mut(key.0);
-        exchange.expect("only keys of live exchanges are used")
     }
 }
 

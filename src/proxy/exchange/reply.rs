@@ -50,7 +50,7 @@ impl Proxy {
             return self.serve_all_waiting(now, outbox);
         };
         let scheme = link.scheme;
-        let exchange = self.exchanges.get(exchange_key.0);
+        let exchange = self.exchanges.get(exchange_key);
         let query = &exchange
             .expect("an exchange in a link's table exists")
             .query;
@@ -97,7 +97,7 @@ impl Proxy {
             link: key,
             id: sent.id,
         };
-        let exchange = self.exchange_mut(exchange_key);
+        let exchange = &mut self.exchanges[exchange_key];
         exchange.last_failure = Some(kind);
         exchange.on_error(attempt);
         let end = StepEnd::Failed(kind);
@@ -153,8 +153,7 @@ impl Proxy {
         }
         let quality = quality(answer, scheme);
         let upstream = self.on_answer(key, place, quality != ReplyQuality::Error, now);
-        let exchange = self.exchanges.get_mut(exchange_key.0);
-        let exchange = exchange.expect("a query that is answered has an exchange");
+        let exchange = &mut self.exchanges[exchange_key];
         exchange.answered_by = Some(upstream);
         let id = sent.id;
         let attempt = Attempt { link: key, id };
@@ -171,7 +170,7 @@ impl Proxy {
         }
         let is_error = quality == ReplyQuality::Error;
         let is_in_doubt = self.upstreams.endpoint(endpoint).is_edns_in_doubt(now);
-        let exchange = self.exchange_mut(exchange_key);
+        let exchange = &mut self.exchanges[exchange_key];
         if is_error
             && let Some(edns) = less_edns(answer, &exchange.query, sent.edns, scheme, is_in_doubt)
         {
@@ -216,7 +215,7 @@ impl Proxy {
         now: Instant,
         outbox: &mut Outbox,
     ) {
-        let exchange = self.exchange_mut(key);
+        let exchange = &mut self.exchanges[key];
         exchange.wishes.not_at_all.insert(upstream);
         let (may_be_sent, is_waiting) = (exchange.may_be_sent(), exchange.is_waiting);
         let (pool, wishes) = (exchange.pool, exchange.wishes);
@@ -236,7 +235,7 @@ impl Proxy {
         (scheme, edns): (Scheme, EdnsLevel),
         now: Instant,
     ) {
-        let exchange = self.exchanges.get(key.0).expect("the exchange exists");
+        let exchange = &self.exchanges[key];
         if exchange.is_stream_fallback {
             let are_lost = scheme == Scheme::Tcp;
             self.upstreams.set_datagrams_lost(endpoint, are_lost, now);
@@ -311,7 +310,7 @@ impl Proxy {
     ) {
         for key in self.waiting_with(pool, Exchange::has_error) {
             // An exchange may be answered as a consequence of an earlier one in this list.
-            if self.exchanges.contains(key.0) {
+            if self.exchanges.contains(key) {
                 self.ask_elsewhere(key, upstream, now, outbox);
             }
         }
@@ -326,7 +325,7 @@ impl Proxy {
         outbox: &mut Outbox,
     ) {
         for key in self.waiting_with(pool, Exchange::has_truncated) {
-            if self.exchanges.contains(key.0) {
+            if self.exchanges.contains(key) {
                 self.fail(key, Outcome::UpstreamFailed, now, outbox);
             }
         }
@@ -338,7 +337,7 @@ impl Proxy {
         pool: PoolIndex,
         is_such: impl Fn(&Exchange) -> bool,
     ) -> Vec<ExchangeKey> {
-        let is_one = |key: &ExchangeKey| self.exchanges.get(key.0).is_some_and(&is_such);
+        let is_one = |key: &ExchangeKey| self.exchanges.get(*key).is_some_and(&is_such);
         let waiting = self.waiting_by_pool[pool.0].iter();
         waiting.filter(is_one).collect()
     }
@@ -351,8 +350,7 @@ impl Proxy {
         now: Instant,
         outbox: &mut Outbox,
     ) {
-        let exchange = self.exchanges.get_mut(key.0);
-        let exchange = exchange.expect("the exchange exists");
+        let exchange = &mut self.exchanges[key];
         let bootstrap = match exchange.asker {
             Purpose::Bootstrap(upstream, rr_type) => Some((upstream, rr_type)),
             _ => None,
@@ -376,13 +374,13 @@ impl Proxy {
         };
         let answered_by = exchange.answered_by;
         let mut followers = std::mem::take(&mut exchange.followers);
-        followers.retain(|key| self.exchanges.contains(key.0));
+        followers.retain(|key| self.exchanges.contains(*key));
         // Every response is written before any exchange ends, since that end may change the cache.
         self.respond(key, answer, kept, outcome, now, outbox);
         let mut answered = 0;
         while answered < followers.len() && !outbox.is_long() {
             let follower = followers[answered];
-            self.exchange_mut(follower).answered_by = answered_by;
+            self.exchanges[follower].answered_by = answered_by;
             self.respond(follower, answer, kept, outcome, now, outbox);
             answered += 1;
         }
@@ -414,7 +412,7 @@ impl Proxy {
             return self.dispatch_all(later, now, outbox);
         }
         let first = later.swap_remove(0);
-        let exchange = self.exchange_mut(first);
+        let exchange = &mut self.exchanges[first];
         exchange.answered_by = answered_by;
         exchange.poor = Some(answer.bytes().into());
         exchange.bad_answer = None;
@@ -432,7 +430,7 @@ impl Proxy {
         while !outbox.is_long()
             && let Some((_, key)) = self.postponed.pop_front()
         {
-            if self.exchanges.contains(key.0) {
+            if self.exchanges.contains(key) {
                 self.fail(key, Outcome::UpstreamFailed, now, outbox);
             }
         }
@@ -454,7 +452,7 @@ impl Proxy {
         if let Kept::Yes(entry) | Kept::Previous(entry) = kept {
             return self.respond_from_cache(key, entry, outcome, now, outbox);
         }
-        let exchange = self.exchanges.get(key.0).expect("the exchange exists");
+        let exchange = &self.exchanges[key];
         if let Some((completion, asked)) = exchange.completion(outcome) {
             completion.respond(&mut self.counters, now, outbox, |out| {
                 write_answer(out, &asked, answer);

@@ -18,7 +18,7 @@ impl Proxy {
         let exchanges = &self.exchanges;
         self.by_stale_deadline
             .push((at, key), exchanges.len(), |(_, key)| {
-                exchanges.contains(key.0)
+                exchanges.contains(*key)
             });
     }
 
@@ -27,7 +27,7 @@ impl Proxy {
         let exchanges = &self.exchanges;
         let first = self
             .by_stale_deadline
-            .front(|(_, key)| exchanges.contains(key.0));
+            .front(|(_, key)| exchanges.contains(*key));
         first.copied()
     }
 
@@ -46,7 +46,7 @@ impl Proxy {
 
     /// Returns the stale answer to a query, if there is one, and puts it in use.
     pub(in crate::proxy) fn use_stale(&mut self, key: ExchangeKey, now: Instant) -> Option<Entry> {
-        let exchange = self.exchanges.get(key.0).expect("the exchange exists");
+        let exchange = &self.exchanges[key];
         let lookup = exchange.lookup?;
         let question = exchange.query.question();
         let (Recall::Stale(entry) | Recall::StaleInUse { entry, .. }) =
@@ -60,7 +60,7 @@ impl Proxy {
 
     /// Continues an exchange for the cache and its followers after its client got a stale answer.
     fn continue_for_cache(&mut self, key: ExchangeKey, now: Instant, outbox: &mut Outbox) {
-        let exchange = self.exchange_mut(key);
+        let exchange = &mut self.exchanges[key];
         if exchange.leads_as.is_none() {
             return self.end(key, Outcome::Stale, now, outbox);
         }
@@ -77,7 +77,7 @@ impl Proxy {
         now: Instant,
         outbox: &mut Outbox,
     ) {
-        let exchange = self.exchanges.get(key.0).expect("the exchange exists");
+        let exchange = &self.exchanges[key];
         let (cache, counters) = (&self.cache, &mut self.counters);
         if let Some((completion, asked)) = exchange.completion(outcome) {
             completion.respond(counters, now, outbox, |out| cache.write(entry, &asked, out));

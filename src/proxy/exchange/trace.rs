@@ -158,7 +158,7 @@ impl Proxy {
         is_copy: bool,
         now: Instant,
     ) {
-        let exchange = self.exchanges.get_mut(key.0).expect("the exchange exists");
+        let exchange = &mut self.exchanges[key];
         let Some(trace) = exchange.tracer.trace() else {
             return;
         };
@@ -197,7 +197,7 @@ impl Proxy {
         let (opened_at, end) = (link.opened_at(), (now, StepEnd::Failed(failure)));
         for pool in self.upstreams.pools_of(endpoint.upstream) {
             for key in self.waiting_by_pool[pool.0].iter() {
-                if let Some(exchange) = self.exchanges.get_mut(key.0) {
+                if let Some(exchange) = self.exchanges.get_mut(key) {
                     let from = opened_at.max(exchange.asked_at);
                     exchange.tracer.add(kind, from, Some(end), None);
                 }

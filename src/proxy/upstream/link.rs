@@ -484,7 +484,7 @@ mod tests {
     use crate::base::arena::Arena;
 
     fn endpoint() -> EndpointKey {
-        EndpointKey(Arena::default().insert(()))
+        Arena::default().insert(())
     }
 
     const ATTEMPT: Duration = Duration::from_secs(2);
@@ -502,7 +502,7 @@ mod tests {
     struct Scene {
         link: Link,
         random: Random,
-        exchanges: Arena<()>,
+        exchanges: Arena<ExchangeKey, ()>,
     }
 
     impl Scene {
@@ -517,7 +517,7 @@ mod tests {
         }
 
         fn send(&mut self, now: f64) -> u16 {
-            let key = ExchangeKey(self.exchanges.insert(()));
+            let key = self.exchanges.insert(());
             let edns = EdnsLevel::Full;
             self.link.send(key, edns, at(now), &mut self.random)
         }

@@ -94,7 +94,7 @@ impl Proxy {
                 link: key,
                 id: sent.id,
             };
-            if let Some(exchange) = self.exchanges.get_mut(exchange_key.0) {
+            if let Some(exchange) = self.exchanges.get_mut(exchange_key) {
                 if !is_turned_away {
                     exchange.wishes.fresh_since = Some(now);
                 }
@@ -226,8 +226,7 @@ impl Proxy {
     /// query switches at once, and so does every query if the datagram was rejected; other queries
     /// switch after a second datagram, since the network may have lost the first.
     pub(super) fn prefer_stream(&mut self, key: ExchangeKey, scheme: Scheme, is_rejected: bool) {
-        let exchange = self.exchanges.get_mut(key.0);
-        let exchange = exchange.expect("the exchange of an unanswered query exists");
+        let exchange = &mut self.exchanges[key];
         let is_one_enough = is_rejected || matches!(exchange.asker, Purpose::Bootstrap(..));
         let had_datagrams = exchange.times_sent() >= if is_one_enough { 1 } else { 2 };
         let tried = exchange.wishes.rather_not;
@@ -252,7 +251,7 @@ impl Proxy {
         let is_fallback =
             |exchange: &Exchange| exchange.is_stream_fallback && exchange.poor.is_none();
         for key in self.waiting_with(pool, is_fallback) {
-            self.exchange_mut(key).wishes.on_connection = false;
+            self.exchanges[key].wishes.on_connection = false;
         }
         self.upstreams.set_datagrams_lost(endpoint, false, now);
     }

@@ -92,14 +92,14 @@ impl Proxy {
             return false;
         };
         let mut sent = link.sent().iter().filter_map(Sent::exchange);
-        let Some(oldest) = sent.find_map(|key| self.exchanges.get(key.0)) else {
+        let Some(oldest) = sent.find_map(|key| self.exchanges.get(key)) else {
             return false;
         };
         let question = oldest.query.question();
         let links = self.upstreams.links();
         let links = links.filter(|(_, other)| other.endpoint == link.endpoint);
         let keys = links.flat_map(|(_, link)| link.sent().iter().filter_map(Sent::exchange));
-        let exchanges = keys.filter_map(|key| self.exchanges.get(key.0));
+        let exchanges = keys.filter_map(|key| self.exchanges.get(key));
         let same = exchanges.filter(|other| other.query.question().matches(question));
         !oldest.followers.is_empty() || same.take(2).count() == 2
     }

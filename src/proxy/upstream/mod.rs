@@ -45,7 +45,7 @@ pub use stats::UpstreamView;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use crate::base::arena::{Arena, Key};
+use crate::base::arena::Arena;
 use crate::base::failure::{Failure, FailureKind};
 use crate::base::random::Random;
 use crate::base::time::Instant;
@@ -65,9 +65,9 @@ pub(super) struct Upstreams {
     policy: Policy,
     timeouts: Timeouts,
     limits: Limits,
-    endpoints: Arena<Endpoint>,
+    endpoints: Arena<EndpointKey, Endpoint>,
     pools: Vec<Pool>,
-    links: Arena<Link>,
+    links: Arena<LinkKey, Link>,
     opening: usize,
     /// Counters by upstream.
     stats: Vec<Stats>,
@@ -133,9 +133,9 @@ impl Upstreams {
     ) {
         self.sweep();
         let endpoint = Endpoint::new(upstream, scheme, address, label);
-        let key = EndpointKey(self.endpoints.insert(endpoint));
+        let key = self.endpoints.insert(endpoint);
         let endpoints = &self.endpoints;
-        let member = |key: &EndpointKey| endpoints.get(key.0).map(|e| e.upstream);
+        let member = |key: &EndpointKey| endpoints.get(*key).map(|e| e.upstream);
         for pool in &mut self.pools {
             if !pool.members.contains(&upstream) {
                 continue;
@@ -156,7 +156,7 @@ impl Upstreams {
         for pool in &mut self.pools {
             pool.ranking.retain(|ranked| *ranked != key);
         }
-        let Some(endpoint) = self.endpoints.get_mut(key.0) else {
+        let Some(endpoint) = self.endpoints.get_mut(key) else {
             return Vec::new();
         };
         endpoint.is_listed = false;
@@ -169,7 +169,7 @@ impl Upstreams {
             .endpoints
             .iter()
             .filter(|(_, endpoint)| endpoint.is_gone());
-        let gone: Vec<Key> = gone.map(|(key, _)| key).collect();
+        let gone: Vec<EndpointKey> = gone.map(|(key, _)| key).collect();
         for key in gone {
             self.endpoints.remove(key);
         }
@@ -185,31 +185,31 @@ impl Upstreams {
             .iter()
             .filter(|(_, endpoint)| endpoint.is_listed);
         let its = listed.filter(move |(_, endpoint)| endpoint.upstream == upstream);
-        its.map(|(key, endpoint)| (EndpointKey(key), endpoint.address))
+        its.map(|(key, endpoint)| (key, endpoint.address))
     }
 
     /// Returns an endpoint that is listed or has links.
     pub(super) fn endpoint(&self, key: EndpointKey) -> &Endpoint {
-        let endpoint = self.endpoints.get(key.0);
+        let endpoint = self.endpoints.get(key);
         endpoint.expect("an endpoint exists while it has links")
     }
 
     fn endpoint_mut(&mut self, key: EndpointKey) -> &mut Endpoint {
-        let endpoint = self.endpoints.get_mut(key.0);
+        let endpoint = self.endpoints.get_mut(key);
         endpoint.expect("an endpoint exists while it has links")
     }
 
     /// Returns the protocol of an endpoint, unless the endpoint is gone.
     pub(super) fn scheme(&self, key: EndpointKey) -> Option<Scheme> {
-        Some(self.endpoints.get(key.0)?.scheme)
+        Some(self.endpoints.get(key)?.scheme)
     }
 
     pub(super) fn link(&self, key: LinkKey) -> Option<&Link> {
-        self.links.get(key.0)
+        self.links.get(key)
     }
 
     pub(super) fn link_mut(&mut self, key: LinkKey) -> Option<&mut Link> {
-        self.links.get_mut(key.0)
+        self.links.get_mut(key)
     }
 
     /// Returns the number of links.
@@ -219,7 +219,7 @@ impl Upstreams {
 
     /// Returns all links in no particular order.
     pub(super) fn links(&self) -> impl Iterator<Item = (LinkKey, &Link)> {
-        self.links.iter().map(|(key, link)| (LinkKey(key), link))
+        self.links.iter()
     }
 
     /// Returns whether an upstream is in a pool.
@@ -265,7 +265,7 @@ impl Upstreams {
             link.limit_queries(endpoint.capacity.queries_max(now));
             self.opening += 1;
         }
-        let link = LinkKey(self.links.insert(link));
+        let link = self.links.insert(link);
         self.endpoint_mut(key).links.push(link);
         (link, destination)
     }
@@ -273,7 +273,7 @@ impl Upstreams {
     /// Records that a link came up. Returns its endpoint and whether an outage ends, or `None` if
     /// the link was up already.
     pub(super) fn on_up(&mut self, key: LinkKey, now: Instant) -> Option<(EndpointKey, bool)> {
-        let link = self.links.get_mut(key.0)?;
+        let link = self.links.get_mut(key)?;
         if link.stage != Stage::Opening {
             return None;
         }
@@ -303,7 +303,7 @@ impl Upstreams {
 
     /// Retires a link. Returns the oldest retired link of the endpoint if there are too many.
     pub(super) fn retire(&mut self, key: LinkKey) -> Option<LinkKey> {
-        let link = self.links.get_mut(key.0)?;
+        let link = self.links.get_mut(key)?;
         self.opening -= usize::from(link.stage == Stage::Opening);
         link.stage = Stage::Retired;
         let (of, scheme) = (link.endpoint, link.scheme);
@@ -331,7 +331,7 @@ impl Upstreams {
 
     /// Removes a link.
     pub(super) fn remove(&mut self, key: LinkKey) -> Option<Link> {
-        let link = self.links.remove(key.0)?;
+        let link = self.links.remove(key)?;
         self.opening -= usize::from(link.stage == Stage::Opening);
         let endpoint = self.endpoint_mut(link.endpoint);
         endpoint.links.retain(|listed| *listed != key);
@@ -401,7 +401,7 @@ impl Upstreams {
 
     /// Returns an endpoint by its key, unless it is gone.
     pub(super) fn find_endpoint(&self, key: EndpointKey) -> Option<&Endpoint> {
-        self.endpoints.get(key.0)
+        self.endpoints.get(key)
     }
 
     /// Records an answer on a link that was opened at `opened_at`. Returns the upstream, and
@@ -420,7 +420,7 @@ impl Upstreams {
             order,
             has_full_edns,
         } = answer;
-        let endpoint = self.endpoints.get_mut(key.0);
+        let endpoint = self.endpoints.get_mut(key);
         let endpoint = endpoint.expect("an endpoint exists while it has links");
         let upstream = endpoint.upstream;
         self.stats[upstream.0].answers.observe(took);
@@ -499,10 +499,7 @@ mod tests {
             let (key, _) = upstreams.addresses(UpstreamIndex(0)).next().unwrap();
             let (link, _) = upstreams.open(key, Scheme::Tls, now);
             assert_eq!(upstreams.discard(key), [link]);
-            assert!(
-                upstreams.endpoints.contains(key.0),
-                "the endpoint has a link"
-            );
+            assert!(upstreams.endpoints.contains(key), "the endpoint has a link");
             upstreams.retire(link);
             // Later the link ends.
             let before = last.replace(link);

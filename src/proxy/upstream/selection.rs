@@ -131,7 +131,7 @@ impl Upstreams {
     /// Ends the back-offs that are over, if queries wait for that.
     pub(in crate::proxy) fn end_pauses(&mut self, pool: PoolIndex, now: Instant) {
         for key in &self.pools[pool.0].ranking {
-            if let Some(endpoint) = self.endpoints.get_mut(key.0) {
+            if let Some(endpoint) = self.endpoints.get_mut(*key) {
                 endpoint
                     .health
                     .end_pause(now, self.timeouts.backoff_max_asked);
@@ -443,7 +443,7 @@ impl Upstreams {
             return;
         }
         let endpoints = &self.endpoints;
-        let upstream = |key: &EndpointKey| endpoints.get(key.0).map(|e| e.upstream);
+        let upstream = |key: &EndpointKey| endpoints.get(*key).map(|e| e.upstream);
         let ranking = &mut self.pools[pool.0].ranking;
         let first = ranking.first().and_then(upstream);
         let its = ranking

@@ -76,21 +76,21 @@ impl Proxy {
             }
             let attempt = Attempt { link: key, id };
             let upstream = self.upstreams.endpoint(endpoint).upstream;
-            let exchange = self.exchange_mut(exchange_key);
+            let exchange = &mut self.exchanges[exchange_key];
             exchange.wishes.rather_not.insert(upstream);
             self.prefer_stream(exchange_key, scheme, false);
-            let exchange = self.exchange(exchange_key);
+            let exchange = &self.exchanges[exchange_key];
             let may_be_sent = exchange.may_be_sent() && !exchange.is_waiting;
             if exchange.has_error() && self.upstreams.is_in_trouble(endpoint) {
                 // The attempt was made and did not end the outage.
-                self.exchange_mut(exchange_key).on_overdue(attempt);
+                self.exchanges[exchange_key].on_overdue(attempt);
                 self.ask_elsewhere(exchange_key, upstream, now, outbox);
             } else if may_be_sent
                 && self.has_other_way(exchange_key, key, now)
                 && self.hedges.take()
             {
                 self.counters.hedges += 1;
-                self.exchange_mut(exchange_key).on_overdue(attempt);
+                self.exchanges[exchange_key].on_overdue(attempt);
                 self.dispatch(exchange_key, now, outbox);
             }
             if !is_silent {
@@ -118,11 +118,11 @@ impl Proxy {
             self.upstreams.on_pipelined_silence(endpoint, true, now);
         }
         let upstream = self.upstreams.endpoint(endpoint).upstream;
-        let exchange = self.exchange_mut(exchange_key);
+        let exchange = &mut self.exchanges[exchange_key];
         exchange.on_overdue(Attempt { link: key, id });
         exchange.last_failure = Some(FailureKind::Stalled);
         self.prefer_stream(exchange_key, scheme, false);
-        let exchange = self.exchange(exchange_key);
+        let exchange = &self.exchanges[exchange_key];
         if exchange.is_relied_on() || exchange.is_waiting {
             return true;
         }

@@ -128,10 +128,7 @@ impl Upstreams {
 
     /// Returns the counters of the upstream of a link.
     pub(in crate::proxy) fn stats_mut(&mut self, link: LinkKey) -> &mut Stats {
-        let link = self
-            .links
-            .get(link.0)
-            .expect("a link that is counted exists");
+        let link = self.links.get(link).expect("a link that is counted exists");
         let upstream = self.endpoint(link.endpoint).upstream;
         self.stats_of_mut(upstream)
     }

@@ -125,7 +125,7 @@ impl<N: Net> Reactor<N> {
     }
 }
 
-fn http_last_active<N: Net>(sessions: &Arena<Slot<N>>, key: Key) -> Option<Instant> {
+fn http_last_active<N: Net>(sessions: &Arena<Key, Slot<N>>, key: Key) -> Option<Instant> {
     match &sessions.get(key)?.session {
         Session::Http(http) => Some(http.last_active()),
         _ => None,

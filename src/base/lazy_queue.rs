@@ -1,0 +1,146 @@
+//! A queue with entries that may lapse while they wait.
+
+use std::collections::VecDeque;
+
+/// A queue, first in, first out, with entries that may lapse while they wait.
+///
+/// Removing an entry from the middle costs nothing: `pop` and its callers check whether the entry
+/// is live. Lapsed entries are swept when they could make up more than half of the queue, so the
+/// length stays within twice the number of live entries, and the cost of an entry is constant.
+#[derive(Debug)]
+pub struct LazyQueue<T> {
+    entries: VecDeque<T>,
+}
+
+impl<T> Default for LazyQueue<T> {
+    fn default() -> Self {
+        Self {
+            entries: VecDeque::new(),
+        }
+    }
+}
+
+impl<T> LazyQueue<T> {
+    /// The number of entries that may lapse before the first sweep.
+    const SLACK: usize = 64;
+
+    /// Appends an entry. `holding` is an upper bound of the number of live entries, this one
+    /// included, and `is_live` identifies them.
+    pub fn push(&mut self, entry: T, holding: usize, is_live: impl FnMut(&T) -> bool) {
+        self.sweep(holding, is_live);
+        self.entries.push_back(entry);
+    }
+
+    /// Inserts an entry in order of rank: after the last entry with a rank that is not greater,
+    /// which is nearly always the end. See [`LazyQueue::push`].
+    pub fn push_ranked<R: Ord>(
+        &mut self,
+        entry: T,
+        rank: impl Fn(&T) -> R,
+        holding: usize,
+        is_live: impl FnMut(&T) -> bool,
+    ) {
+        self.sweep(holding, is_live);
+        let own = rank(&entry);
+        let place = match self.entries.back() {
+            Some(last) if rank(last) > own => self.entries.partition_point(|e| rank(e) <= own),
+            _ => self.entries.len(),
+        };
+        self.entries.insert(place, entry);
+    }
+
+    fn sweep(&mut self, holding: usize, is_live: impl FnMut(&T) -> bool) {
+        if self.entries.len() >= 2 * holding + Self::SLACK {
+            self.entries.retain(is_live);
+            self.entries.shrink_to(2 * holding + Self::SLACK);
+        }
+    }
+
+    /// Returns the first live entry, and drops the lapsed entries before it.
+    pub fn front(&mut self, mut is_live: impl FnMut(&T) -> bool) -> Option<&T> {
+        while self.entries.front().is_some_and(|entry| !is_live(entry)) {
+            self.pop();
+        }
+        self.entries.front()
+    }
+
+    /// Returns all entries in order, live or lapsed.
+    pub fn iter(&self) -> impl Iterator<Item = &T> {
+        self.entries.iter()
+    }
+
+    /// Returns the entry at a position, live or lapsed.
+    pub fn get(&self, position: usize) -> Option<&T> {
+        self.entries.get(position)
+    }
+
+    /// Removes the entry at a position, live or lapsed.
+    pub fn take(&mut self, position: usize) -> Option<T> {
+        match position {
+            0 => self.pop(),
+            _ => self.entries.remove(position),
+        }
+    }
+
+    /// Removes the first entry, live or lapsed. A long queue that becomes empty releases its
+    /// memory.
+    pub fn pop(&mut self) -> Option<T> {
+        let first = self.entries.pop_front();
+        if self.entries.is_empty() {
+            self.entries.shrink_to(Self::SLACK);
+        }
+        first
+    }
+
+    /// Returns the number of entries, including lapsed ones.
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Returns whether there is no entry, live or lapsed.
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn queue_drops_lapsed_entries_and_stays_short() {
+        let mut queue = LazyQueue::default();
+        for entry in 0..10_000 {
+            queue.push(entry, 1, |&e| e >= entry);
+            assert!(queue.len() <= 2 + LazyQueue::<u32>::SLACK);
+        }
+        assert_eq!(queue.front(|&e| e >= 9_999), Some(&9_999));
+        assert_eq!(queue.len(), 1);
+    }
+
+    #[test]
+    fn empty_queue_releases_its_memory() {
+        let drains: [fn(&mut LazyQueue<u64>); 2] = [
+            |queue| assert!(queue.front(|_| false).is_none()),
+            |queue| while queue.pop().is_some() {},
+        ];
+        for drain in drains {
+            let mut queue = LazyQueue::default();
+            (0..10_000).for_each(|entry| queue.push(entry, 10_000, |_| true));
+            drain(&mut queue);
+            assert!(queue.entries.capacity() <= 2 * LazyQueue::<u64>::SLACK);
+        }
+    }
+
+    #[test]
+    fn ranked_entries_are_sorted_and_ties_are_first_in_first_out() {
+        let mut queue = LazyQueue::default();
+        for entry in [(2, 'a'), (5, 'b'), (3, 'c'), (5, 'd'), (1, 'e'), (3, 'f')] {
+            queue.push_ranked(entry, |entry| entry.0, 10, |_| true);
+        }
+        let order: String = std::iter::from_fn(|| queue.pop())
+            .map(|entry| entry.1)
+            .collect();
+        assert_eq!(order, "eacfbd");
+    }
+}
