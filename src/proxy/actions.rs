@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::ops::Range;
 
 use crate::base::origin::Origin;
+use crate::base::time::Instant;
 use crate::config::Scheme;
 
 use super::client::response::Record;
@@ -164,6 +165,13 @@ impl Outbox {
         write(&mut self.bytes);
         start..self.bytes.len()
     }
+}
+
+/// The context of a call to the proxy: its time, and the outbox for its actions.
+#[derive(Debug)]
+pub(super) struct Cx<'a> {
+    pub(super) now: Instant,
+    pub(super) outbox: &'a mut Outbox,
 }
 
 #[cfg(test)]

@@ -55,6 +55,7 @@ use crate::base::random::{Random, SEED_LEN};
 use crate::base::time::Instant;
 use crate::config::{Config, Scheme};
 
+use actions::Cx;
 use cache::Cache;
 use cache::failures::FailureCache;
 use client::admission::{Admission, DENIED, Decision, admit};
@@ -167,6 +168,7 @@ impl Proxy {
         now: Instant,
         outbox: &mut Outbox,
     ) -> bool {
+        let cx = &mut Cx { now, outbox };
         let Some(mut admission) = admit(message, transport) else {
             self.counters.ignored += 1;
             return false;
@@ -174,12 +176,12 @@ impl Proxy {
         let client = Client {
             origin,
             protocol: transport.protocol(),
-            came: transport.came(now),
+            came: transport.came(cx.now),
             is_traced: self.draws_trace(),
         };
         self.counters.count_query(client.protocol);
         let ip = origin.peer.ip();
-        let has_our_cookie = self.attach_cookie(&mut admission, ip, now);
+        let has_our_cookie = self.attach_cookie(&mut admission, ip, cx.now);
         let Admission {
             mut asked,
             decision,
@@ -190,17 +192,17 @@ impl Proxy {
             // The address may be forged: the response must not be larger than the query.
             asked.len_max = asked.len_max.min(message.len());
         }
-        match self.verdict(ip, has_our_cookie, transport, now) {
+        match self.verdict(ip, has_our_cookie, transport, cx.now) {
             Verdict::Within => {}
             // A denied client gets REFUSED instead, which is no larger.
             Verdict::Slip if !is_allowed => {}
             Verdict::Slip => {
-                self.log_throttle.on_limited(ip, now);
-                self.slip(client, &asked, has_our_cookie, now, outbox);
+                self.log_throttle.on_limited(ip, cx.now);
+                self.slip(client, &asked, has_our_cookie, cx);
                 return true;
             }
             Verdict::Drop => {
-                self.log_throttle.on_limited(ip, now);
+                self.log_throttle.on_limited(ip, cx.now);
                 let completion = Completion {
                     client,
                     question: asked.question,
@@ -208,23 +210,23 @@ impl Proxy {
                     upstream: None,
                     trace: None,
                 };
-                completion.drop(&mut self.counters, now, outbox);
+                completion.drop(&mut self.counters, cx);
                 return false;
             }
         }
         match decision {
             _ if !is_allowed => {
-                self.log_throttle.on_denied(ip, now);
-                self.refuse(client, &asked, &DENIED, now, outbox);
+                self.log_throttle.on_denied(ip, cx.now);
+                self.refuse(client, &asked, &DENIED, cx);
             }
             Decision::Forward(message) => {
-                self.forward(client, &message, asked, now, outbox);
+                self.forward(client, &message, asked, cx);
             }
-            Decision::AnswerAny => self.respond_to_any(client, &asked, now, outbox),
+            Decision::AnswerAny => self.respond_to_any(client, &asked, cx),
             Decision::AnswerCookie { is_first } => {
-                self.respond_cookie_only(client, &asked, is_first || has_our_cookie, now, outbox);
+                self.respond_cookie_only(client, &asked, is_first || has_our_cookie, cx);
             }
-            Decision::Reject(refusal) => self.refuse(client, &asked, &refusal, now, outbox),
+            Decision::Reject(refusal) => self.refuse(client, &asked, &refusal, cx),
         }
         true
     }
@@ -278,7 +280,8 @@ impl Proxy {
         now: Instant,
         outbox: &mut Outbox,
     ) {
-        let Some((endpoint, is_recovered)) = self.upstreams.on_up(key, now) else {
+        let cx = &mut Cx { now, outbox };
+        let Some((endpoint, is_recovered)) = self.upstreams.on_up(key, cx.now) else {
             return;
         };
         if self
@@ -297,10 +300,10 @@ impl Proxy {
             log::debug!("upstream {label}: connected, session {session}");
         }
         if is_recovered {
-            self.forget_failures(endpoint, now);
+            self.forget_failures(endpoint, cx.now);
         }
         self.trust_address(endpoint);
-        self.serve_all_waiting(now, outbox);
+        self.serve_all_waiting(cx);
     }
 
     /// Records that mutual TLS refused a client, with the reason.
@@ -328,15 +331,16 @@ impl Proxy {
     /// suspension, so links without queries are closed, and the queries of the other links are also
     /// sent on new links.
     pub fn handle_resume(&mut self, slept: Duration, now: Instant, outbox: &mut Outbox) {
+        let cx = &mut Cx { now, outbox };
         self.cache.on_sleep(slept);
         log::info!(event = "resumed"; "the host was suspended: connecting anew");
         let up = self.upstreams.links();
         let up = up.filter(|(_, link)| link.stage == Stage::Up);
         let up: Vec<LinkKey> = up.map(|(key, _)| key).collect();
         for key in up {
-            self.retire(key, now, outbox);
-            while self.retry_overdue(key, now, outbox) {}
-            self.close_if_done(key, outbox);
+            self.retire(key, cx);
+            while self.retry_overdue(key, cx) {}
+            self.close_if_done(key, cx.outbox);
         }
     }
 
@@ -372,39 +376,40 @@ impl Proxy {
 
     /// Performs everything that is due.
     pub fn handle_timeout(&mut self, now: Instant, outbox: &mut Outbox) {
-        self.answer_postponed(now, outbox);
-        while let Some((key, due)) = self.first_due(now) {
+        let cx = &mut Cx { now, outbox };
+        self.answer_postponed(cx);
+        while let Some((key, due)) = self.first_due(cx.now) {
             match due {
-                Due::Late => self.on_late(key, now, outbox),
+                Due::Late => self.on_late(key, cx),
                 Due::HandshakeTimeout => {
-                    self.close(key, FailureKind::HandshakeTimeout, now, outbox);
+                    self.close(key, FailureKind::HandshakeTimeout, cx);
                 }
-                Due::Probe { since } => self.probe_silent_link(key, since, now, outbox),
-                Due::ProbeBeside { since } => self.probe_beside(key, since, now, outbox),
-                Due::Stalled { since } => self.on_stalled(key, since, now, outbox),
-                Due::Slow => self.hedge(key, now, outbox),
-                Due::Overdue => drop(self.retry_overdue(key, now, outbox)),
+                Due::Probe { since } => self.probe_silent_link(key, since, cx),
+                Due::ProbeBeside { since } => self.probe_beside(key, since, cx),
+                Due::Stalled { since } => self.on_stalled(key, since, cx),
+                Due::Slow => self.hedge(key, cx),
+                Due::Overdue => drop(self.retry_overdue(key, cx)),
                 Due::Idle => {
                     self.upstreams.remove(key);
-                    outbox.close(key);
+                    cx.outbox.close(key);
                 }
             }
         }
-        self.serve_stale_due(now, outbox);
-        while let Some(key) = self.first_expired(now) {
+        self.serve_stale_due(cx);
+        while let Some(key) = self.first_expired(cx.now) {
             let outcome = if self.exchanges[key].was_sent() {
                 Outcome::TimedOut
             } else {
                 Outcome::UpstreamFailed
             };
-            self.fail(key, outcome, now, outbox);
+            self.fail(key, outcome, cx);
         }
         for pool in self.pools() {
-            self.upstreams.end_pauses(pool, now);
+            self.upstreams.end_pauses(pool, cx.now);
         }
-        self.probe_if_due(now, outbox);
-        self.serve_all_waiting(now, outbox);
-        self.ask_for_addresses(None, now, outbox);
+        self.probe_if_due(cx);
+        self.serve_all_waiting(cx);
+        self.ask_for_addresses(None, cx);
     }
 
     fn pools(&self) -> impl Iterator<Item = PoolIndex> + use<> {

@@ -9,7 +9,7 @@ use std::fmt;
 use std::time::Duration;
 
 use super::Proxy;
-use super::actions::Outbox;
+use super::actions::{Cx, Outbox};
 use super::exchange::{Exchange, Purpose};
 use super::keys::{ExchangeKey, PoolIndex};
 use crate::base::time::Instant;
@@ -67,8 +67,9 @@ impl Probes {
 impl Proxy {
     /// Returns whether queries can be answered. Probes upstream for a while if no answer is recent.
     pub fn check_readiness(&mut self, now: Instant, outbox: &mut Outbox) -> Result<(), Unready> {
-        self.probes.readiness_until = now + READINESS_INTEREST;
-        self.probe_if_due(now, outbox);
+        let cx = &mut Cx { now, outbox };
+        self.probes.readiness_until = cx.now + READINESS_INTEREST;
+        self.probe_if_due(cx);
         let pool = self.main_pool();
         if self.upstreams.last_answer(pool).is_none() {
             Err(Unready::Unanswered)
@@ -81,8 +82,9 @@ impl Proxy {
 
     /// Probes the upstreams in the metrics that have not answered for a while.
     pub fn on_metrics_read(&mut self, now: Instant, outbox: &mut Outbox) {
-        self.probes.metrics_until = now + METRICS_INTEREST;
-        self.probe_if_due(now, outbox);
+        let cx = &mut Cx { now, outbox };
+        self.probes.metrics_until = cx.now + METRICS_INTEREST;
+        self.probe_if_due(cx);
     }
 
     /// Returns the time at which the next probe is due.
@@ -114,28 +116,28 @@ impl Proxy {
         (at < until).then_some(at)
     }
 
-    pub(super) fn probe_if_due(&mut self, now: Instant, outbox: &mut Outbox) {
-        if self.probes.until() <= now {
+    pub(super) fn probe_if_due(&mut self, cx: &mut Cx<'_>) {
+        if self.probes.until() <= cx.now {
             self.probes = Probes::default();
             return;
         }
         for pool in self.pools() {
-            if self.next_probe_of(pool).is_some_and(|at| at <= now) {
-                self.probe(pool, now, outbox);
+            if self.next_probe_of(pool).is_some_and(|at| at <= cx.now) {
+                self.probe(pool, cx);
             }
         }
     }
 
-    fn probe(&mut self, pool: PoolIndex, now: Instant, outbox: &mut Outbox) {
+    fn probe(&mut self, pool: PoolIndex, cx: &mut Cx<'_>) {
         let name = self.routes.probe_name(Some(pool));
         let query = Query::new(&name, Type::NS);
-        let deadline = now + self.config.timeouts.deadline();
-        let exchange = Exchange::new(Purpose::Probe, pool, query, (now, deadline));
-        let key = self.start(exchange, now, outbox);
+        let deadline = cx.now + self.config.timeouts.deadline();
+        let exchange = Exchange::new(Purpose::Probe, pool, query, (cx.now, deadline));
+        let key = self.start(exchange, cx);
         let pools = self.waiting_by_pool.len();
         self.probes.last_by_pool.resize(pools, None);
-        self.probes.last_by_pool[pool.0] = Some((key, now));
-        self.ask_for_addresses(Some(pool), now, outbox);
+        self.probes.last_by_pool[pool.0] = Some((key, cx.now));
+        self.ask_for_addresses(Some(pool), cx);
     }
 
     /// Returns the pool for all names, or the first pool if every pool has its own names.

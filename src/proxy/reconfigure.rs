@@ -6,7 +6,7 @@
 use std::cmp::Reverse;
 
 use super::Proxy;
-use super::actions::Outbox;
+use super::actions::{Cx, Outbox};
 use super::cache::failures::FailureCache;
 use super::client::admission::NO_UPSTREAM;
 use super::client::fairness::Shared;
@@ -99,6 +99,7 @@ fn upstream_limits(limits: &Limits) -> Limits {
 impl Proxy {
     /// Applies new settings. The cache and the failure cache start empty.
     pub fn reconfigure(&mut self, config: &Config, now: Instant, outbox: &mut Outbox) {
+        let cx = &mut Cx { now, outbox };
         let before = std::mem::replace(&mut self.config, config.clone());
         self.cache.reconfigure(&config.cache, &config.timeouts);
         self.memory = FailureCache::new(&config.timeouts, &config.limits);
@@ -117,7 +118,7 @@ impl Proxy {
         if is_same_topology {
             self.shared.count(&config.limits, &self.exchanges);
         } else {
-            self.change_topology(now, outbox);
+            self.change_topology(cx);
         }
     }
 
@@ -125,6 +126,7 @@ impl Proxy {
     /// now, or they are shown another one. The links take no new query. Answers to queries that
     /// were sent may still come; queries that wait for a handshake are sent on new links.
     pub fn retire_links(&mut self, upstreams: &[UpstreamIndex], now: Instant, outbox: &mut Outbox) {
+        let cx = &mut Cx { now, outbox };
         let is_concerned = |link: &Link| {
             let upstream = self.upstreams.endpoint(link.endpoint).upstream;
             link.stage != Stage::Retired && upstreams.contains(&upstream)
@@ -147,22 +149,22 @@ impl Proxy {
             .map(|key| (key, self.upstreams.remove(key)))
             .collect();
         for (key, link) in ended {
-            outbox.close(key);
+            cx.outbox.close(key);
             if let Some(link) = link {
-                self.resend_queries_of(key, &link, true, FailureKind::Closed, now, outbox);
+                self.resend_queries_of(key, &link, true, FailureKind::Closed, cx);
             }
         }
         for key in up {
-            self.close_if_done(key, outbox);
+            self.close_if_done(key, cx.outbox);
         }
-        self.serve_all_waiting(now, outbox);
+        self.serve_all_waiting(cx);
     }
 
-    fn change_topology(&mut self, now: Instant, outbox: &mut Outbox) {
+    fn change_topology(&mut self, cx: &mut Cx<'_>) {
         let links: Vec<LinkKey> = self.upstreams.links().map(|(key, _)| key).collect();
         for key in links {
             self.upstreams.remove(key);
-            outbox.close(key);
+            cx.outbox.close(key);
         }
         let topology = Topology::new(&self.config, &ClientHash::new(&mut self.random));
         self.upstreams.start_over(topology.upstreams);
@@ -177,30 +179,30 @@ impl Proxy {
         let mut keys: Vec<ExchangeKey> = keys.collect();
         // The exchange with the latest deadline comes first, so that the others can follow it.
         keys.sort_unstable_by_key(|key| Reverse(self.exchanges[*key].deadline));
-        keys.retain(|key| self.start_over(*key, now, outbox));
+        keys.retain(|key| self.start_over(*key, cx));
         self.shared.count(&self.config.limits, &self.exchanges);
         for key in keys {
-            self.coalesce_or_dispatch(key, now, outbox);
+            self.coalesce_or_dispatch(key, cx);
         }
-        self.ask_for_addresses(None, now, outbox);
+        self.ask_for_addresses(None, cx);
     }
 
     /// Resets an exchange for the new upstreams. Returns whether it is still to be answered.
-    fn start_over(&mut self, key: ExchangeKey, now: Instant, outbox: &mut Outbox) -> bool {
+    fn start_over(&mut self, key: ExchangeKey, cx: &mut Cx<'_>) -> bool {
         let exchange = &self.exchanges[key];
         let pool = self.routes.pool(exchange.query.question().name());
         match (exchange.asker, pool) {
             (Purpose::Client { .. }, Some(pool)) => {
                 let is_shared = self.cache.is_on();
                 let exchange = &mut self.exchanges[key];
-                exchange.start_over(pool, now);
+                exchange.start_over(pool, cx.now);
                 exchange.lookup.take_if(|_| !is_shared);
                 return true;
             }
             (Purpose::Client { .. }, None) => {
                 // Upstreams have other indexes now.
                 self.exchanges[key].answered_by = None;
-                self.respond_refused(key, &NO_UPSTREAM, now, outbox);
+                self.respond_refused(key, &NO_UPSTREAM, cx);
             }
             (Purpose::Cache | Purpose::Probe | Purpose::Bootstrap(..), _) => self.ours -= 1,
         }

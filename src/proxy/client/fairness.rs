@@ -12,7 +12,7 @@ use crate::base::origin::Subscriber;
 use crate::base::time::Instant;
 use crate::config::Limits;
 use crate::proxy::Proxy;
-use crate::proxy::actions::Outbox;
+use crate::proxy::actions::Cx;
 use crate::proxy::counters::Outcome;
 use crate::proxy::exchange::Exchange;
 use crate::proxy::keys::{ExchangeKey, PoolIndex};
@@ -161,10 +161,9 @@ impl Proxy {
         &mut self,
         client: Subscriber,
         pool: PoolIndex,
-        now: Instant,
-        outbox: &mut Outbox,
+        cx: &mut Cx<'_>,
     ) -> Result<(), Refusal> {
-        if !self.may_hold_any(client) || self.is_backed_up(pool, Some(client), now) {
+        if !self.may_hold_any(client) || self.is_backed_up(pool, Some(client), cx.now) {
             return Err(OVERLOADED);
         }
         let limits = self.config.limits;
@@ -177,12 +176,12 @@ impl Proxy {
             }
             if shares.len() >= limits.domain_inflight() {
                 let newest = shares.newest_of_largest(client).ok_or(OVERLOADED)?;
-                self.shed(newest, now, outbox);
+                self.shed(newest, cx);
             }
         }
         if !self.has_capacity() {
             let newest = self.shared.table.newest_of_largest(client);
-            self.shed(newest.ok_or(OVERLOADED)?, now, outbox);
+            self.shed(newest.ok_or(OVERLOADED)?, cx);
         }
         if self.has_capacity() {
             Ok(())
@@ -225,19 +224,19 @@ impl Proxy {
 
     /// Refuses an accepted query to make room for another one. The query gets its fallback response
     /// or a stale answer if it has one.
-    fn shed(&mut self, key: ExchangeKey, now: Instant, outbox: &mut Outbox) {
+    fn shed(&mut self, key: ExchangeKey, cx: &mut Cx<'_>) {
         let exchange = &self.exchanges[key];
         if exchange.poor.is_some() {
-            return self.fail(key, Outcome::Shed, now, outbox);
+            return self.fail(key, Outcome::Shed, cx);
         }
         if exchange.is_for_client() {
-            if let Some(entry) = self.use_stale(key, now) {
-                self.respond_from_cache(key, entry, Outcome::Stale, now, outbox);
-                return self.end(key, Outcome::Stale, now, outbox);
+            if let Some(entry) = self.use_stale(key, cx.now) {
+                self.respond_from_cache(key, entry, Outcome::Stale, cx);
+                return self.end(key, Outcome::Stale, cx);
             }
-            self.respond_refused(key, &OVERLOADED, now, outbox);
+            self.respond_refused(key, &OVERLOADED, cx);
         }
-        self.end(key, Outcome::Shed, now, outbox);
+        self.end(key, Outcome::Shed, cx);
     }
 
     /// Responds to the client of an accepted query with a refusal.
@@ -245,12 +244,11 @@ impl Proxy {
         &mut self,
         key: ExchangeKey,
         refusal: &Refusal,
-        now: Instant,
-        outbox: &mut Outbox,
+        cx: &mut Cx<'_>,
     ) {
         let exchange = &self.exchanges[key];
         if let Some((completion, asked)) = exchange.completion(refusal.outcome) {
-            completion.respond(&mut self.counters, now, outbox, |out| {
+            completion.respond(&mut self.counters, cx, |out| {
                 write_error(out, &asked, refusal.rcode, Some(refusal.error));
             });
         }

@@ -11,7 +11,7 @@ use super::response::{Client, Completion};
 use crate::base::origin::Subscriber;
 use crate::base::time::Instant;
 use crate::proxy::Proxy;
-use crate::proxy::actions::Outbox;
+use crate::proxy::actions::Cx;
 use crate::proxy::cache::{CacheLookup, Entry, Recall};
 use crate::proxy::counters::Outcome;
 use crate::proxy::exchange::trace::Tracer;
@@ -47,15 +47,14 @@ impl Proxy {
         client: Client,
         asked: &Asked<'_>,
         has_our_cookie: bool,
-        now: Instant,
-        outbox: &mut Outbox,
+        cx: &mut Cx<'_>,
     ) {
         let completion = at_once(client, asked, Outcome::Slipped);
         let gets_cookie = asked.opt.is_some_and(|opt| opt.cookie.is_some());
         if gets_cookie && !has_our_cookie {
-            self.respond_error(&completion, asked, Rcode::BADCOOKIE, None, now, outbox);
+            self.respond_error(&completion, asked, Rcode::BADCOOKIE, None, cx);
         } else {
-            completion.respond(&mut self.counters, now, outbox, |out| {
+            completion.respond(&mut self.counters, cx, |out| {
                 write_bare(out, asked, Flags::TC);
             });
         }
@@ -66,11 +65,10 @@ impl Proxy {
         &mut self,
         client: Client,
         asked: &Asked<'_>,
-        now: Instant,
-        outbox: &mut Outbox,
+        cx: &mut Cx<'_>,
     ) {
         let completion = at_once(client, asked, Outcome::AnsweredHere);
-        completion.respond(&mut self.counters, now, outbox, |out| {
+        completion.respond(&mut self.counters, cx, |out| {
             let start = start_answer(out, asked, Flags::QR | Flags::RA, [1, 0, 0]);
             out.extend_from_slice(ANY_RECORD);
             end_answer(out, start, asked, iter::empty(), None);
@@ -84,16 +82,15 @@ impl Proxy {
         client: Client,
         asked: &Asked<'_>,
         is_valid: bool,
-        now: Instant,
-        outbox: &mut Outbox,
+        cx: &mut Cx<'_>,
     ) {
         let completion = at_once(client, asked, Outcome::AnsweredHere);
         if is_valid {
-            completion.respond(&mut self.counters, now, outbox, |out| {
+            completion.respond(&mut self.counters, cx, |out| {
                 write_bare(out, asked, Flags::default());
             });
         } else {
-            self.respond_error(&completion, asked, Rcode::BADCOOKIE, None, now, outbox);
+            self.respond_error(&completion, asked, Rcode::BADCOOKIE, None, cx);
         }
     }
 
@@ -102,12 +99,11 @@ impl Proxy {
         client: Client,
         asked: &Asked<'_>,
         refusal: &Refusal,
-        now: Instant,
-        outbox: &mut Outbox,
+        cx: &mut Cx<'_>,
     ) {
         let completion = at_once(client, asked, refusal.outcome);
         let (rcode, error) = (refusal.rcode, Some(refusal.error));
-        self.respond_error(&completion, asked, rcode, error, now, outbox);
+        self.respond_error(&completion, asked, rcode, error, cx);
     }
 
     fn respond_error(
@@ -116,10 +112,9 @@ impl Proxy {
         asked: &Asked<'_>,
         rcode: Rcode,
         error: Option<ExtendedError>,
-        now: Instant,
-        outbox: &mut Outbox,
+        cx: &mut Cx<'_>,
     ) {
-        completion.respond_with(rcode, &mut self.counters, now, outbox, |out| {
+        completion.respond_with(rcode, &mut self.counters, cx, |out| {
             write_error(out, asked, rcode, error);
         });
     }
@@ -130,13 +125,12 @@ impl Proxy {
         client: Client,
         message: &Message<'_>,
         asked: Asked<'_>,
-        now: Instant,
-        outbox: &mut Outbox,
+        cx: &mut Cx<'_>,
     ) {
         let question = message.question();
         let question = question.expect("a query that is forwarded has a question");
-        if self.is_looped(question, now, outbox) {
-            return self.refuse(client, &asked, &LOOPED, now, outbox);
+        if self.is_looped(question, cx) {
+            return self.refuse(client, &asked, &LOOPED, cx);
         }
         let request = Request {
             client,
@@ -146,7 +140,7 @@ impl Proxy {
             lookup: self.cache.lookup(message),
         };
         let recall = match request.lookup {
-            Some(lookup) => self.cache.recall(question, lookup, now),
+            Some(lookup) => self.cache.recall(question, lookup, cx.now),
             None => Recall::Nothing,
         };
         match recall {
@@ -154,41 +148,36 @@ impl Proxy {
                 entry,
                 is_refresh_due,
             } => {
-                self.answer_from_cache(&request, entry, Outcome::Cached, now, outbox);
-                if is_refresh_due && self.may_refresh(&request, now) {
+                self.answer_from_cache(&request, entry, Outcome::Cached, cx);
+                if is_refresh_due && self.may_refresh(&request, cx.now) {
                     self.cache.on_prefetch(entry);
-                    self.refresh(&request, now, outbox);
+                    self.refresh(&request, cx);
                 }
             }
             Recall::Failed(entry) => {
-                self.answer_from_cache(&request, entry, Outcome::Cached, now, outbox);
+                self.answer_from_cache(&request, entry, Outcome::Cached, cx);
                 if let Some(pool) = self.routes.pool(question.name()) {
-                    self.probe_for_recovery(question, pool, now, outbox);
+                    self.probe_for_recovery(question, pool, cx);
                 }
             }
             Recall::StaleInUse {
                 entry,
                 is_refresh_due,
             } => {
-                self.answer_from_cache(&request, entry, Outcome::Stale, now, outbox);
-                if is_refresh_due && self.may_refresh(&request, now) {
-                    self.cache.on_stale_served(entry, now);
-                    self.refresh(&request, now, outbox);
+                self.answer_from_cache(&request, entry, Outcome::Stale, cx);
+                if is_refresh_due && self.may_refresh(&request, cx.now) {
+                    self.cache.on_stale_served(entry, cx.now);
+                    self.refresh(&request, cx);
                 }
             }
-            Recall::Stale(entry) => self.query_upstream(&request, Some(entry), now, outbox),
-            Recall::Nothing => self.answer_or_query_upstream(&request, now, outbox),
+            Recall::Stale(entry) => self.query_upstream(&request, Some(entry), cx),
+            Recall::Nothing => self.answer_or_query_upstream(&request, cx),
         }
     }
 
     /// Answers a query without a cached answer locally or by a denial of a name above, or asks
     /// upstream.
-    fn answer_or_query_upstream(
-        &mut self,
-        request: &Request<'_>,
-        now: Instant,
-        outbox: &mut Outbox,
-    ) {
+    fn answer_or_query_upstream(&mut self, request: &Request<'_>, cx: &mut Cx<'_>) {
         let (question, routes) = (request.question, &self.routes);
         let own_pool = routes.own(question.name());
         if own_pool.is_none()
@@ -196,7 +185,7 @@ impl Proxy {
         {
             let reply = Message::parse(&reply).expect("replies of our own are well formed");
             let completion = at_once(request.client, &request.asked, Outcome::AnsweredHere);
-            return completion.respond(&mut self.counters, now, outbox, |out| {
+            return completion.respond(&mut self.counters, cx, |out| {
                 write_answer(out, &request.asked, &reply);
             });
         }
@@ -204,35 +193,29 @@ impl Proxy {
         let is_alike = |name: &[u8]| routes.own(name) == own_pool;
         let denial = request
             .lookup
-            .and_then(|lookup| self.cache.denial_above(question, lookup, now, is_alike));
+            .and_then(|lookup| self.cache.denial_above(question, lookup, cx.now, is_alike));
         match denial {
-            Some(entry) => self.answer_from_cache(request, entry, Outcome::Cached, now, outbox),
-            None => self.query_upstream(request, None, now, outbox),
+            Some(entry) => self.answer_from_cache(request, entry, Outcome::Cached, cx),
+            None => self.query_upstream(request, None, cx),
         }
     }
 
     /// Asks upstream for a client, which gets the stale answer if that fails.
-    fn query_upstream(
-        &mut self,
-        request: &Request<'_>,
-        stale: Option<Entry>,
-        now: Instant,
-        outbox: &mut Outbox,
-    ) {
+    fn query_upstream(&mut self, request: &Request<'_>, stale: Option<Entry>, cx: &mut Cx<'_>) {
         self.counters.misses += u64::from(request.lookup.is_some());
-        match self.open_exchange(request, now, outbox) {
+        match self.open_exchange(request, cx) {
             Ok((key, pool)) => {
                 if stale.is_some() {
-                    self.schedule_stale(key, now);
+                    self.schedule_stale(key, cx.now);
                 }
-                self.ask_for_addresses(Some(pool), now, outbox);
+                self.ask_for_addresses(Some(pool), cx);
             }
             Err(refusal) => match stale.filter(|_| refusal.rcode == Rcode::SERVFAIL) {
                 Some(entry) => {
-                    self.cache.on_stale_served(entry, now);
-                    self.answer_from_cache(request, entry, Outcome::Stale, now, outbox);
+                    self.cache.on_stale_served(entry, cx.now);
+                    self.answer_from_cache(request, entry, Outcome::Stale, cx);
                 }
-                None => self.refuse(request.client, &request.asked, &refusal, now, outbox),
+                None => self.refuse(request.client, &request.asked, &refusal, cx),
             },
         }
     }
@@ -242,12 +225,11 @@ impl Proxy {
         request: &Request<'_>,
         entry: Entry,
         outcome: Outcome,
-        now: Instant,
-        outbox: &mut Outbox,
+        cx: &mut Cx<'_>,
     ) {
         let completion = at_once(request.client, &request.asked, outcome);
         let cache = &self.cache;
-        completion.respond(&mut self.counters, now, outbox, |out| {
+        completion.respond(&mut self.counters, cx, |out| {
             cache.write(entry, &request.asked, out);
         });
     }
@@ -256,21 +238,20 @@ impl Proxy {
     fn open_exchange(
         &mut self,
         request: &Request<'_>,
-        now: Instant,
-        outbox: &mut Outbox,
+        cx: &mut Cx<'_>,
     ) -> Result<(ExchangeKey, PoolIndex), Refusal> {
         let pool = self.routes.pool(request.question.name());
         let pool = pool.ok_or(NO_UPSTREAM)?;
         let deadline = request.client.came + self.config.timeouts.deadline();
-        if deadline <= now {
+        if deadline <= cx.now {
             return Err(TOO_LATE);
         }
-        if let Some(reason) = self.memory.recall(request.question, now) {
-            self.probe_for_recovery(request.question, pool, now, outbox);
+        if let Some(reason) = self.memory.recall(request.question, cx.now) {
+            self.probe_for_recovery(request.question, pool, cx);
             return Err(failed_before(reason));
         }
         let holder = request.holder();
-        self.make_room(holder, pool, now, outbox)?;
+        self.make_room(holder, pool, cx)?;
         let query = self.query_for(request);
         if query.unpadded_len() > self.config.limits.forwarded_query {
             return Err(TOO_LONG);
@@ -279,14 +260,14 @@ impl Proxy {
             client: request.client,
             reception: Reception::of(&request.asked),
         };
-        let mut exchange = Exchange::new(asker, pool, query, (now, deadline));
+        let mut exchange = Exchange::new(asker, pool, query, (cx.now, deadline));
         exchange.holder = Some(holder);
         exchange.lookup = request.lookup.filter(|_| is_recursive(request.message));
         exchange.tracer = Tracer::new(request.client.is_traced);
         if request.lookup.is_some() {
-            exchange.tracer.on_miss(now);
+            exchange.tracer.on_miss(cx.now);
         }
-        Ok((self.start(exchange, now, outbox), pool))
+        Ok((self.start(exchange, cx), pool))
     }
 
     /// Returns whether an answer from the cache may be refreshed: there is room, and its question
@@ -300,36 +281,30 @@ impl Proxy {
     }
 
     /// Starts an exchange that refreshes an answer in the cache.
-    fn refresh(&mut self, request: &Request<'_>, now: Instant, outbox: &mut Outbox) {
+    fn refresh(&mut self, request: &Request<'_>, cx: &mut Cx<'_>) {
         let Some(pool) = self.routes.pool(request.question.name()) else {
             return;
         };
         self.counters.refreshes += 1;
         let query = self.query_for(request);
-        let deadline = now + self.config.timeouts.deadline();
-        let mut exchange = Exchange::new(Purpose::Cache, pool, query, (now, deadline));
+        let deadline = cx.now + self.config.timeouts.deadline();
+        let mut exchange = Exchange::new(Purpose::Cache, pool, query, (cx.now, deadline));
         exchange.holder = Some(request.holder());
         exchange.lookup = request.lookup;
-        self.start(exchange, now, outbox);
+        self.start(exchange, cx);
     }
 
     /// Probes the pool of a failed question that is not asked: if an upstream is in outage or has
     /// no address, queries of our own detect the recovery.
-    fn probe_for_recovery(
-        &mut self,
-        question: Question<'_>,
-        pool: PoolIndex,
-        now: Instant,
-        outbox: &mut Outbox,
-    ) {
+    fn probe_for_recovery(&mut self, question: Question<'_>, pool: PoolIndex, cx: &mut Cx<'_>) {
         let is_in_trouble = self.upstreams.last_failure(pool).is_some();
-        if is_in_trouble && self.has_capacity_to_spare() && self.memory.takes_probe(pool, now) {
+        if is_in_trouble && self.has_capacity_to_spare() && self.memory.takes_probe(pool, cx.now) {
             let query = Query::new(&self.routes.domain(question.name()), Type::NS);
-            let deadline = now + self.config.timeouts.attempt;
-            let exchange = Exchange::new(Purpose::Probe, pool, query, (now, deadline));
-            self.start(exchange, now, outbox);
+            let deadline = cx.now + self.config.timeouts.attempt;
+            let exchange = Exchange::new(Purpose::Probe, pool, query, (cx.now, deadline));
+            self.start(exchange, cx);
         }
-        self.ask_for_addresses(Some(pool), now, outbox);
+        self.ask_for_addresses(Some(pool), cx);
     }
 
     fn query_for(&mut self, request: &Request<'_>) -> Query {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::admission::Protocol;
 use crate::base::origin::Origin;
 use crate::base::time::Instant;
-use crate::proxy::actions::Outbox;
+use crate::proxy::actions::Cx;
 use crate::proxy::counters::{Counters, Outcome};
 use crate::proxy::exchange::trace::Trace;
 use crate::proxy::keys::UpstreamIndex;
@@ -62,13 +62,12 @@ impl Completion<'_> {
     pub(in crate::proxy) fn respond(
         &self,
         counters: &mut Counters,
-        now: Instant,
-        outbox: &mut Outbox,
+        cx: &mut Cx<'_>,
         write: impl FnOnce(&mut Vec<u8>),
     ) {
-        let message = outbox.respond(self.client.origin, write);
-        let rcode = Header::parse(outbox.bytes(&message)).map(|header| header.flags.rcode());
-        self.finish(rcode, message.len(), counters, now, outbox);
+        let message = cx.outbox.respond(self.client.origin, write);
+        let rcode = Header::parse(cx.outbox.bytes(&message)).map(|header| header.flags.rcode());
+        self.finish(rcode, message.len(), counters, cx);
     }
 
     /// Writes a response with an extended code, part of which is in the OPT, and records the
@@ -77,42 +76,29 @@ impl Completion<'_> {
         &self,
         rcode: Rcode,
         counters: &mut Counters,
-        now: Instant,
-        outbox: &mut Outbox,
+        cx: &mut Cx<'_>,
         write: impl FnOnce(&mut Vec<u8>),
     ) {
-        let message = outbox.respond(self.client.origin, write);
-        self.finish(Some(rcode), message.len(), counters, now, outbox);
+        let message = cx.outbox.respond(self.client.origin, write);
+        self.finish(Some(rcode), message.len(), counters, cx);
     }
 
     /// Records the completion of a query that gets no response.
-    pub(in crate::proxy) fn drop(
-        &self,
-        counters: &mut Counters,
-        now: Instant,
-        outbox: &mut Outbox,
-    ) {
-        self.finish(None, 0, counters, now, outbox);
+    pub(in crate::proxy) fn drop(&self, counters: &mut Counters, cx: &mut Cx<'_>) {
+        self.finish(None, 0, counters, cx);
     }
 
-    fn finish(
-        &self,
-        rcode: Option<Rcode>,
-        len: usize,
-        counters: &mut Counters,
-        now: Instant,
-        outbox: &mut Outbox,
-    ) {
-        let took = now - self.client.came;
+    fn finish(&self, rcode: Option<Rcode>, len: usize, counters: &mut Counters, cx: &mut Cx<'_>) {
+        let took = cx.now - self.client.came;
         counters.count_end(self.outcome, rcode, took);
         let is_traced = self.client.is_traced;
-        if !outbox.takes_records() && !is_traced {
+        if !cx.outbox.takes_records() && !is_traced {
             return;
         }
         let question = self
             .question
-            .map(|question| outbox.keep(question.as_bytes()));
-        outbox.record(Record {
+            .map(|question| cx.outbox.keep(question.as_bytes()));
+        cx.outbox.record(Record {
             origin: self.client.origin,
             protocol: self.client.protocol,
             question,

@@ -10,7 +10,7 @@ use super::Exchange;
 use super::trace::StepKind;
 use crate::base::time::Instant;
 use crate::proxy::Proxy;
-use crate::proxy::actions::Outbox;
+use crate::proxy::actions::Cx;
 use crate::proxy::keys::ExchangeKey;
 
 /// The exchanges that others may follow, by a hash of their question and variant.
@@ -86,15 +86,14 @@ impl Proxy {
     pub(in crate::proxy) fn dispatch_all(
         &mut self,
         mut followers: Vec<ExchangeKey>,
-        now: Instant,
-        outbox: &mut Outbox,
+        cx: &mut Cx<'_>,
     ) {
         followers.retain(|key| self.exchanges.contains(*key));
         // The newest exchange has the latest deadline, so that the others can follow it.
         followers.reverse();
         for key in followers {
-            self.exchanges[key].tracer.on_wait_end(now);
-            self.coalesce_or_dispatch(key, now, outbox);
+            self.exchanges[key].tracer.on_wait_end(cx.now);
+            self.coalesce_or_dispatch(key, cx);
         }
     }
 }

@@ -8,7 +8,7 @@ use crate::base::failure::FailureKind;
 use crate::base::time::Instant;
 use crate::config::Scheme;
 use crate::proxy::Proxy;
-use crate::proxy::actions::Outbox;
+use crate::proxy::actions::Cx;
 use crate::proxy::client::admission::NO_ANSWER;
 use crate::proxy::counters::Outcome;
 use crate::proxy::keys::{EndpointKey, ExchangeKey, LinkKey, PoolIndex};
@@ -19,12 +19,7 @@ use crate::wire::{Message, Query, Rcode};
 
 impl Proxy {
     /// Adds an exchange and starts to look for its answer.
-    pub(in crate::proxy) fn start(
-        &mut self,
-        exchange: Exchange,
-        now: Instant,
-        outbox: &mut Outbox,
-    ) -> ExchangeKey {
+    pub(in crate::proxy) fn start(&mut self, exchange: Exchange, cx: &mut Cx<'_>) -> ExchangeKey {
         let deadline = exchange.deadline;
         self.ours += usize::from(!exchange.is_for_client());
         let key = self.exchanges.insert(exchange);
@@ -36,26 +31,21 @@ impl Proxy {
             exchanges.len(),
             |(_, key)| exchanges.contains(*key),
         );
-        self.coalesce_or_dispatch(key, now, outbox);
+        self.coalesce_or_dispatch(key, cx);
         key
     }
 
     /// Attaches a query to an exchange for the same question, or dispatches it.
-    pub(in crate::proxy) fn coalesce_or_dispatch(
-        &mut self,
-        key: ExchangeKey,
-        now: Instant,
-        outbox: &mut Outbox,
-    ) {
-        if !self.follow(key, now) {
+    pub(in crate::proxy) fn coalesce_or_dispatch(&mut self, key: ExchangeKey, cx: &mut Cx<'_>) {
+        if !self.follow(key, cx.now) {
             self.upstreams.take_turn(self.exchanges[key].pool);
             let exchange = &mut self.exchanges[key];
             exchange.wishes.rather_not = if self.bad_answers.is_empty() {
                 UpstreamSet::default()
             } else {
-                self.bad_answers.recall(exchange.query.question(), now)
+                self.bad_answers.recall(exchange.query.question(), cx.now)
             };
-            self.dispatch(key, now, outbox);
+            self.dispatch(key, cx);
         }
     }
 
@@ -82,42 +72,33 @@ impl Proxy {
     }
 
     /// Sends a query, queues it for a link, or gives it up if no link will be up in time.
-    pub(in crate::proxy) fn dispatch(
-        &mut self,
-        key: ExchangeKey,
-        now: Instant,
-        outbox: &mut Outbox,
-    ) {
+    pub(in crate::proxy) fn dispatch(&mut self, key: ExchangeKey, cx: &mut Cx<'_>) {
         let exchange = &self.exchanges[key];
-        match self.route(exchange, now) {
+        match self.route(exchange, cx.now) {
             Route::Link(link) => {
-                self.send(key, link, now, outbox);
-                self.test_others(key, link, now, outbox);
+                self.send(key, link, cx);
+                self.test_others(key, link, cx);
             }
             Route::Datagram(endpoint) => {
-                let link = self.open(endpoint, Scheme::Udp, now, outbox);
-                self.send(key, link, now, outbox);
-                self.test_others(key, link, now, outbox);
+                let link = self.open(endpoint, Scheme::Udp, cx);
+                self.send(key, link, cx);
+                self.test_others(key, link, cx);
             }
             Route::Open(endpoint, scheme) => {
-                self.open(endpoint, scheme, now, outbox);
-                self.wait(key, now);
+                self.open(endpoint, scheme, cx);
+                self.wait(key, cx.now);
             }
-            Route::Soon => self.wait(key, now),
-            Route::Later(at) if at.is_some_and(|at| at < exchange.deadline) => self.wait(key, now),
-            Route::Later(_) => self.give_up(key, now, outbox),
+            Route::Soon => self.wait(key, cx.now),
+            Route::Later(at) if at.is_some_and(|at| at < exchange.deadline) => {
+                self.wait(key, cx.now);
+            }
+            Route::Later(_) => self.give_up(key, cx),
         }
     }
 
-    pub(in crate::proxy) fn send(
-        &mut self,
-        key: ExchangeKey,
-        link_key: LinkKey,
-        now: Instant,
-        outbox: &mut Outbox,
-    ) {
-        let attempt = self.enqueue_on_link(key, link_key, now, outbox);
-        self.trace_sent(key, attempt, false, now);
+    pub(in crate::proxy) fn send(&mut self, key: ExchangeKey, link_key: LinkKey, cx: &mut Cx<'_>) {
+        let attempt = self.enqueue_on_link(key, link_key, cx);
+        self.trace_sent(key, attempt, false, cx.now);
         let exchange = &mut self.exchanges[key];
         exchange.on_sent(attempt);
         if exchange.times_sent() == 1 {
@@ -132,45 +113,47 @@ impl Proxy {
     /// Tests another endpoint after a query was sent on the link `busy`, if an outage of that
     /// endpoint may be over. The test sends a copy, so that the query does not depend on that
     /// endpoint.
-    fn test_others(&mut self, key: ExchangeKey, busy: LinkKey, now: Instant, outbox: &mut Outbox) {
+    fn test_others(&mut self, key: ExchangeKey, busy: LinkKey, cx: &mut Cx<'_>) {
         let hedges = &mut self.hedges;
         let pool = self.exchanges[key].pool;
-        let trial = self.upstreams.next_trial(pool, busy, || hedges.take(), now);
+        let trial = self
+            .upstreams
+            .next_trial(pool, busy, || hedges.take(), cx.now);
         let may_be_copied = self.exchanges[key].may_be_copied();
         let link = match trial {
             Some(Trial::Open(endpoint, scheme)) => {
-                self.open(endpoint, scheme, now, outbox);
+                self.open(endpoint, scheme, cx);
                 return;
             }
             Some(Trial::Copy(link)) if may_be_copied => link,
             Some(Trial::Datagram(endpoint)) if may_be_copied => {
-                self.open(endpoint, Scheme::Udp, now, outbox)
+                self.open(endpoint, Scheme::Udp, cx)
             }
             _ => return,
         };
-        let attempt = self.enqueue_on_link(key, link, now, outbox);
-        self.trace_sent(key, attempt, true, now);
+        let attempt = self.enqueue_on_link(key, link, cx);
+        self.trace_sent(key, attempt, true, cx.now);
         let exchange = &mut self.exchanges[key];
         exchange.on_copied(attempt);
         self.counters.copies += 1;
     }
 
-    fn enqueue_on_link(
-        &mut self,
-        key: ExchangeKey,
-        link_key: LinkKey,
-        now: Instant,
-        outbox: &mut Outbox,
-    ) -> Attempt {
+    fn enqueue_on_link(&mut self, key: ExchangeKey, link_key: LinkKey, cx: &mut Cx<'_>) -> Attempt {
         let link = self.upstreams.link(link_key);
         let link = link.expect("a route leads to a live link");
         let (scheme, endpoint) = (link.scheme, link.endpoint);
         let exchange = &self.exchanges[key];
-        let edns = edns_for(exchange, endpoint, self.upstreams.endpoint(endpoint), now);
+        let edns = edns_for(
+            exchange,
+            endpoint,
+            self.upstreams.endpoint(endpoint),
+            cx.now,
+        );
         let link = self.upstreams.link_mut(link_key).expect("the link exists");
-        let id = link.send(key, edns, now, &mut self.random);
+        let id = link.send(key, edns, cx.now, &mut self.random);
         let query = &exchange.query;
-        outbox.send(link_key, |out| write_query(query, id, (scheme, edns), out));
+        cx.outbox
+            .send(link_key, |out| write_query(query, id, (scheme, edns), out));
         self.counters.sent += 1;
         self.upstreams.stats_mut(link_key).sent += 1;
         Attempt { link: link_key, id }
@@ -180,11 +163,10 @@ impl Proxy {
         &mut self,
         endpoint: EndpointKey,
         scheme: Scheme,
-        now: Instant,
-        outbox: &mut Outbox,
+        cx: &mut Cx<'_>,
     ) -> LinkKey {
-        let (link, to) = self.upstreams.open(endpoint, scheme, now);
-        outbox.open(link, to);
+        let (link, to) = self.upstreams.open(endpoint, scheme, cx.now);
+        cx.outbox.open(link, to);
         link
     }
 
@@ -225,12 +207,7 @@ impl Proxy {
 
     /// Dispatches the queries in the queue of a pool, in turn of their clients, as long as there is
     /// room.
-    pub(in crate::proxy) fn serve_waiting(
-        &mut self,
-        pool: PoolIndex,
-        now: Instant,
-        outbox: &mut Outbox,
-    ) {
+    pub(in crate::proxy) fn serve_waiting(&mut self, pool: PoolIndex, cx: &mut Cx<'_>) {
         let mut cursor = Cursor::default();
         for _ in 0..self.waiting_by_pool[pool.0].len() {
             let waiting = &mut self.waiting_by_pool[pool.0];
@@ -243,8 +220,8 @@ impl Proxy {
                 continue;
             }
             let exchange = &self.exchanges[key];
-            let route = self.route_for(exchange, demand, now);
-            let lacks_room = exchange.wishes.are_none() && !self.upstreams.has_room(pool, now);
+            let route = self.route_for(exchange, demand, cx.now);
+            let lacks_room = exchange.wishes.are_none() && !self.upstreams.has_room(pool, cx.now);
             match route {
                 Route::Later(at) if at.is_some_and(|at| at < exchange.deadline) => break,
                 Route::Soon if lacks_room && self.has_few(exchange.holder) => break,
@@ -254,20 +231,20 @@ impl Proxy {
                 Route::Soon => cursor = self.waiting_by_pool[pool.0].after(cursor),
                 // One link is enough unless each accepts few queries.
                 Route::Open(endpoint, scheme) => {
-                    self.open(endpoint, scheme, now, outbox);
+                    self.open(endpoint, scheme, cx);
                 }
                 Route::Link(_) | Route::Datagram(_) | Route::Later(_) => {
-                    cursor = self.stop_waiting(cursor, pool, key, now);
-                    self.dispatch(key, now, outbox);
+                    cursor = self.stop_waiting(cursor, pool, key, cx.now);
+                    self.dispatch(key, cx);
                 }
             }
         }
     }
 
     /// [`Proxy::serve_waiting`] for every pool.
-    pub(in crate::proxy) fn serve_all_waiting(&mut self, now: Instant, outbox: &mut Outbox) {
+    pub(in crate::proxy) fn serve_all_waiting(&mut self, cx: &mut Cx<'_>) {
         for pool in self.pools() {
-            self.serve_waiting(pool, now, outbox);
+            self.serve_waiting(pool, cx);
         }
     }
 
@@ -277,8 +254,7 @@ impl Proxy {
         key: ExchangeKey,
         attempt: Attempt,
         failure: FailureKind,
-        now: Instant,
-        outbox: &mut Outbox,
+        cx: &mut Cx<'_>,
     ) {
         let Some(exchange) = self.exchanges.get_mut(key) else {
             return;
@@ -286,73 +262,57 @@ impl Proxy {
         exchange.on_attempt_lost(attempt);
         exchange.last_failure = Some(failure);
         let end = StepEnd::Failed(failure);
-        exchange.tracer.on_attempt_end(attempt, end, now);
+        exchange.tracer.on_attempt_end(attempt, end, cx.now);
         if exchange.is_relied_on() || exchange.is_waiting {
             return;
         }
         if exchange.may_be_sent() {
-            self.dispatch(key, now, outbox);
+            self.dispatch(key, cx);
         } else {
-            self.give_up(key, now, outbox);
+            self.give_up(key, cx);
         }
     }
 
     /// Gives up the exchanges in the queue of a pool if no endpoint can be used and none will be
     /// soon.
-    pub(in crate::proxy) fn fail_waiting_without_way(
-        &mut self,
-        pool: PoolIndex,
-        now: Instant,
-        outbox: &mut Outbox,
-    ) {
-        if self.upstreams.is_hopeful(pool, now) {
+    pub(in crate::proxy) fn fail_waiting_without_way(&mut self, pool: PoolIndex, cx: &mut Cx<'_>) {
+        if self.upstreams.is_hopeful(pool, cx.now) {
             return;
         }
         while let Some(key) = self.first_waiting(pool) {
-            if !matches!(self.route(&self.exchanges[key], now), Route::Later(_)) {
+            if !matches!(self.route(&self.exchanges[key], cx.now), Route::Later(_)) {
                 break;
             }
-            self.stop_waiting(Cursor::default(), pool, key, now);
-            self.give_up(key, now, outbox);
+            self.stop_waiting(Cursor::default(), pool, key, cx.now);
+            self.give_up(key, cx);
         }
     }
 
     /// Leaves a query to the attempts that may still be answered; the query fails if there is none.
     /// A query that has an error as its fallback response does not wait for them.
-    pub(in crate::proxy) fn give_up(
-        &mut self,
-        key: ExchangeKey,
-        now: Instant,
-        outbox: &mut Outbox,
-    ) {
+    pub(in crate::proxy) fn give_up(&mut self, key: ExchangeKey, cx: &mut Cx<'_>) {
         let exchange = &self.exchanges[key];
         let has_response = exchange.has_error() && exchange.poor.is_some();
         if has_response || exchange.open_attempts().next().is_none() {
-            self.fail(key, Outcome::UpstreamFailed, now, outbox);
+            self.fail(key, Outcome::UpstreamFailed, cx);
         }
     }
 
     /// Completes a query without a final answer: with its fallback response, a stale answer, or
     /// SERVFAIL and the reason.
-    pub(in crate::proxy) fn fail(
-        &mut self,
-        key: ExchangeKey,
-        outcome: Outcome,
-        now: Instant,
-        outbox: &mut Outbox,
-    ) {
+    pub(in crate::proxy) fn fail(&mut self, key: ExchangeKey, outcome: Outcome, cx: &mut Cx<'_>) {
         let exchange = &mut self.exchanges[key];
         if let Some(poor) = exchange.poor.take() {
             let answer = Message::parse(&poor).expect("a fallback was parsed before");
-            return self.deliver(key, &answer, now, outbox);
+            return self.deliver(key, &answer, cx);
         }
         let (purpose, pool) = (exchange.asker, exchange.pool);
-        if let Some(entry) = self.use_stale(key, now) {
-            self.respond_from_cache(key, entry, Outcome::Stale, now, outbox);
-            return self.end(key, Outcome::Stale, now, outbox);
+        if let Some(entry) = self.use_stale(key, cx.now) {
+            self.respond_from_cache(key, entry, Outcome::Stale, cx);
+            return self.end(key, Outcome::Stale, cx);
         }
         let failure = self.exchanges[key].last_failure;
-        let failure = failure.or_else(|| self.last_failure(pool, now));
+        let failure = failure.or_else(|| self.last_failure(pool, cx.now));
         let error = failure.map_or(NO_ANSWER, FailureKind::extended_error);
         let exchange = &self.exchanges[key];
         let (question, by) = (exchange.query.question(), (pool, exchange.asked_at));
@@ -360,23 +320,23 @@ impl Proxy {
             Purpose::Client { .. } => {
                 let (completion, asked) =
                     exchange.completion(outcome).expect("a client is waiting");
-                completion.respond(&mut self.counters, now, outbox, |out| {
+                completion.respond(&mut self.counters, cx, |out| {
                     write_error(out, &asked, Rcode::SERVFAIL, Some(error));
                 });
-                self.memory.on_failure(question, by, error, now);
-                self.end(key, outcome, now, outbox);
+                self.memory.on_failure(question, by, error, cx.now);
+                self.end(key, outcome, cx);
             }
             Purpose::Cache => {
-                self.memory.on_failure(question, by, error, now);
+                self.memory.on_failure(question, by, error, cx.now);
                 if let Some(lookup) = exchange.lookup {
-                    self.cache.on_refresh_failed(question, lookup, now);
+                    self.cache.on_refresh_failed(question, lookup, cx.now);
                 }
-                self.end(key, outcome, now, outbox);
+                self.end(key, outcome, cx);
             }
-            Purpose::Probe => self.end(key, outcome, now, outbox),
+            Purpose::Probe => self.end(key, outcome, cx),
             Purpose::Bootstrap(upstream, rr_type) => {
-                self.end(key, outcome, now, outbox);
-                self.on_addresses(upstream, rr_type, None, now, outbox);
+                self.end(key, outcome, cx);
+                self.on_addresses(upstream, rr_type, None, cx);
             }
         }
     }
@@ -388,13 +348,7 @@ impl Proxy {
     }
 
     /// Ends an exchange that has its response: removes it and abandons its attempts.
-    pub(in crate::proxy) fn end(
-        &mut self,
-        key: ExchangeKey,
-        outcome: Outcome,
-        now: Instant,
-        outbox: &mut Outbox,
-    ) {
+    pub(in crate::proxy) fn end(&mut self, key: ExchangeKey, outcome: Outcome, cx: &mut Cx<'_>) {
         let exchange = &mut self.exchanges[key];
         let (attempts, is_answered) = (exchange.open_attempts(), exchange.is_answered);
         let (leads_as, followers) = (exchange.leads_as, std::mem::take(&mut exchange.followers));
@@ -408,13 +362,13 @@ impl Proxy {
         self.exchanges.remove(key);
         self.keep_buffer(buffer);
         for attempt in attempts {
-            self.abandon(attempt, outcome, is_answered, now, outbox);
+            self.abandon(attempt, outcome, is_answered, cx);
         }
         if let Some(hash) = leads_as {
             self.remove_leader(hash);
         }
         // The exchange gave no answer to these followers.
-        self.dispatch_all(followers, now, outbox);
+        self.dispatch_all(followers, cx);
     }
 
     /// Keeps the buffer of a query that has ended for a later query.

@@ -16,7 +16,7 @@ use crate::base::failure::FailureKind;
 use crate::base::time::Instant;
 use crate::config::Scheme;
 use crate::proxy::Proxy;
-use crate::proxy::actions::Outbox;
+use crate::proxy::actions::{Cx, Outbox};
 use crate::proxy::cache::Kept;
 use crate::proxy::counters::{Discard, Outcome};
 use crate::proxy::keys::{EndpointKey, ExchangeKey, LinkKey, PoolIndex, UpstreamIndex};
@@ -28,6 +28,7 @@ use crate::wire::{Flags, Header, Message};
 impl Proxy {
     /// Handles a message from upstream.
     pub fn handle_reply(&mut self, key: LinkKey, reply: &[u8], now: Instant, outbox: &mut Outbox) {
+        let cx = &mut Cx { now, outbox };
         let Some(link) = self.upstreams.link_mut(key) else {
             return;
         };
@@ -45,9 +46,9 @@ impl Proxy {
             if sent.state != SentState::Probe {
                 self.counters.count_discard(Discard::Late);
             }
-            self.on_late_answer(key, place, reply, now);
-            self.close_if_done(key, outbox);
-            return self.serve_all_waiting(now, outbox);
+            self.on_late_answer(key, place, reply, cx.now);
+            self.close_if_done(key, cx.outbox);
+            return self.serve_all_waiting(cx);
         };
         let scheme = link.scheme;
         let exchange = self.exchanges.get(exchange_key);
@@ -57,12 +58,12 @@ impl Proxy {
         let parsed = Message::parse(reply);
         match classify(reply, parsed.as_ref().ok(), header, query, scheme) {
             Reply::Answer(message) => {
-                self.on_right_answer(key, place, exchange_key, message, now, outbox);
+                self.on_right_answer(key, place, exchange_key, message, cx);
             }
             Reply::Bare(header) => {
                 let bytes = header.to_bytes();
                 let message = Message::parse(&bytes).expect("a header without records");
-                self.on_right_answer(key, place, exchange_key, &message, now, outbox);
+                self.on_right_answer(key, place, exchange_key, &message, cx);
             }
             Reply::Mismatch => return self.counters.count_discard(Discard::Mismatch),
             // The datagram may be forged, and the genuine reply may still come (RFC 5452, section
@@ -72,10 +73,10 @@ impl Proxy {
             }
             Reply::Malformed => {
                 self.counters.count_discard(Discard::Malformed);
-                self.on_malformed_reply(key, place, exchange_key, now, outbox);
+                self.on_malformed_reply(key, place, exchange_key, cx);
             }
         }
-        self.after_answer(key, now, outbox);
+        self.after_answer(key, cx);
     }
 
     /// Handles a malformed reply: asks another upstream or, if there is none, this one once more.
@@ -84,13 +85,12 @@ impl Proxy {
         key: LinkKey,
         place: usize,
         exchange_key: ExchangeKey,
-        now: Instant,
-        outbox: &mut Outbox,
+        cx: &mut Cx<'_>,
     ) {
         let kind = FailureKind::Protocol;
         let link = self.upstreams.link_mut(key).expect("the link exists");
         let (sent, endpoint) = (link.sent()[place], link.endpoint);
-        link.on_useless_answer(place, now);
+        link.on_useless_answer(place, cx.now);
         let upstream = self.upstreams.endpoint(endpoint).upstream;
         self.count_failure(upstream, kind);
         let attempt = Attempt {
@@ -101,7 +101,7 @@ impl Proxy {
         exchange.last_failure = Some(kind);
         exchange.on_error(attempt);
         let end = StepEnd::Failed(kind);
-        exchange.tracer.on_attempt_end(attempt, end, now);
+        exchange.tracer.on_attempt_end(attempt, end, cx.now);
         exchange.bad_answer = Some(BadAnswer {
             by: endpoint,
             sent_at: sent.at,
@@ -114,9 +114,9 @@ impl Proxy {
         }
         if is_first && exchange.may_be_sent() {
             exchange.wishes.rather_not.insert(upstream);
-            self.dispatch(exchange_key, now, outbox);
+            self.dispatch(exchange_key, cx);
         } else {
-            self.ask_elsewhere(exchange_key, upstream, now, outbox);
+            self.ask_elsewhere(exchange_key, upstream, cx);
         }
     }
 
@@ -143,8 +143,7 @@ impl Proxy {
         place: usize,
         exchange_key: ExchangeKey,
         answer: &Message<'_>,
-        now: Instant,
-        outbox: &mut Outbox,
+        cx: &mut Cx<'_>,
     ) {
         let link = self.upstreams.link_mut(key).expect("the link exists");
         let (sent, endpoint, scheme) = (link.sent()[place], link.endpoint, link.scheme);
@@ -152,24 +151,24 @@ impl Proxy {
             link.on_keepalive(timeout);
         }
         let quality = quality(answer, scheme);
-        let upstream = self.on_answer(key, place, quality != ReplyQuality::Error, now);
+        let upstream = self.on_answer(key, place, quality != ReplyQuality::Error, cx.now);
         let exchange = &mut self.exchanges[exchange_key];
         exchange.answered_by = Some(upstream);
         let id = sent.id;
         let attempt = Attempt { link: key, id };
         let end = StepEnd::Answered(answer.header().flags.rcode());
-        exchange.tracer.on_attempt_end(attempt, end, now);
+        exchange.tracer.on_attempt_end(attempt, end, cx.now);
         if quality == ReplyQuality::Final {
             exchange.on_attempt_lost(attempt);
             exchange.is_answered = true;
             exchange.poor = None;
             if exchange.has_history() || !self.bad_answers.is_empty() {
-                self.on_good_answer(exchange_key, endpoint, (scheme, sent.edns), now);
+                self.on_good_answer(exchange_key, endpoint, (scheme, sent.edns), cx.now);
             }
-            return self.deliver(exchange_key, answer, now, outbox);
+            return self.deliver(exchange_key, answer, cx);
         }
         let is_error = quality == ReplyQuality::Error;
-        let is_in_doubt = self.upstreams.endpoint(endpoint).is_edns_in_doubt(now);
+        let is_in_doubt = self.upstreams.endpoint(endpoint).is_edns_in_doubt(cx.now);
         let exchange = &mut self.exchanges[exchange_key];
         if is_error
             && let Some(edns) = less_edns(answer, &exchange.query, sent.edns, scheme, is_in_doubt)
@@ -178,7 +177,7 @@ impl Proxy {
             let is_idle = |exchange: &Exchange| !exchange.is_relied_on() && !exchange.is_waiting;
             exchange.on_error(attempt);
             if exchange.may_be_sent() && is_idle(exchange) {
-                return self.ask_again(exchange_key, key, endpoint, now, outbox);
+                return self.ask_again(exchange_key, key, endpoint, cx);
             }
         }
         exchange.poor = Some(shortened(answer));
@@ -198,11 +197,11 @@ impl Proxy {
             return;
         }
         if is_error {
-            self.ask_elsewhere(exchange_key, upstream, now, outbox);
+            self.ask_elsewhere(exchange_key, upstream, cx);
         } else if may_be_sent {
-            self.dispatch(exchange_key, now, outbox);
+            self.dispatch(exchange_key, cx);
         } else {
-            self.deliver(exchange_key, answer, now, outbox);
+            self.deliver(exchange_key, answer, cx);
         }
     }
 
@@ -212,17 +211,16 @@ impl Proxy {
         &mut self,
         key: ExchangeKey,
         upstream: UpstreamIndex,
-        now: Instant,
-        outbox: &mut Outbox,
+        cx: &mut Cx<'_>,
     ) {
         let exchange = &mut self.exchanges[key];
         exchange.wishes.not_at_all.insert(upstream);
         let (may_be_sent, is_waiting) = (exchange.may_be_sent(), exchange.is_waiting);
         let (pool, wishes) = (exchange.pool, exchange.wishes);
-        if !may_be_sent || !self.upstreams.has_other_opinion(pool, &wishes, now) {
-            self.give_up(key, now, outbox);
+        if !may_be_sent || !self.upstreams.has_other_opinion(pool, &wishes, cx.now) {
+            self.give_up(key, cx);
         } else if !is_waiting {
-            self.dispatch(key, now, outbox);
+            self.dispatch(key, cx);
         }
     }
 
@@ -282,8 +280,7 @@ impl Proxy {
         key: ExchangeKey,
         link_key: LinkKey,
         endpoint: EndpointKey,
-        now: Instant,
-        outbox: &mut Outbox,
+        cx: &mut Cx<'_>,
     ) {
         let link = self.upstreams.link(link_key);
         match link
@@ -291,11 +288,11 @@ impl Proxy {
             .map(|link| link.scheme)
         {
             Some(Scheme::Udp) if self.upstreams.has_room_for_datagram_to(endpoint) => {
-                let link = self.open(endpoint, Scheme::Udp, now, outbox);
-                self.send(key, link, now, outbox);
+                let link = self.open(endpoint, Scheme::Udp, cx);
+                self.send(key, link, cx);
             }
-            Some(Scheme::Tcp | Scheme::Tls) => self.send(key, link_key, now, outbox),
-            Some(Scheme::Udp) | None => self.dispatch(key, now, outbox),
+            Some(Scheme::Tcp | Scheme::Tls) => self.send(key, link_key, cx),
+            Some(Scheme::Udp) | None => self.dispatch(key, cx),
         }
     }
 
@@ -305,28 +302,22 @@ impl Proxy {
         &mut self,
         pool: PoolIndex,
         upstream: UpstreamIndex,
-        now: Instant,
-        outbox: &mut Outbox,
+        cx: &mut Cx<'_>,
     ) {
         for key in self.waiting_with(pool, Exchange::has_error) {
             // An exchange may be answered as a consequence of an earlier one in this list.
             if self.exchanges.contains(key) {
-                self.ask_elsewhere(key, upstream, now, outbox);
+                self.ask_elsewhere(key, upstream, cx);
             }
         }
     }
 
     /// Responds with the truncated answer to exchanges that have one, because no connection could
     /// be opened.
-    pub(in crate::proxy) fn deliver_truncated(
-        &mut self,
-        pool: PoolIndex,
-        now: Instant,
-        outbox: &mut Outbox,
-    ) {
+    pub(in crate::proxy) fn deliver_truncated(&mut self, pool: PoolIndex, cx: &mut Cx<'_>) {
         for key in self.waiting_with(pool, Exchange::has_truncated) {
             if self.exchanges.contains(key) {
-                self.fail(key, Outcome::UpstreamFailed, now, outbox);
+                self.fail(key, Outcome::UpstreamFailed, cx);
             }
         }
     }
@@ -347,8 +338,7 @@ impl Proxy {
         &mut self,
         key: ExchangeKey,
         answer: &Message<'_>,
-        now: Instant,
-        outbox: &mut Outbox,
+        cx: &mut Cx<'_>,
     ) {
         let exchange = &mut self.exchanges[key];
         let bootstrap = match exchange.asker {
@@ -357,13 +347,13 @@ impl Proxy {
         };
         let question = exchange.query.question();
         if !is_error(answer.header().flags.rcode()) {
-            self.memory.on_answer(question, now);
+            self.memory.on_answer(question, cx.now);
         }
         let kept = match exchange.lookup {
-            Some(lookup) => self.cache.keep(question, lookup, answer, now),
+            Some(lookup) => self.cache.keep(question, lookup, answer, cx.now),
             None if exchange.is_for_client() => {
                 let flags = exchange.query.flags();
-                self.cache.on_reply_apart(question, flags, answer, now);
+                self.cache.on_reply_apart(question, flags, answer, cx.now);
                 Kept::No
             }
             None => Kept::No,
@@ -376,21 +366,21 @@ impl Proxy {
         let mut followers = std::mem::take(&mut exchange.followers);
         followers.retain(|key| self.exchanges.contains(*key));
         // Every response is written before any exchange ends, since that end may change the cache.
-        self.respond(key, answer, kept, outcome, now, outbox);
+        self.respond(key, answer, kept, outcome, cx);
         let mut answered = 0;
-        while answered < followers.len() && !outbox.is_long() {
+        while answered < followers.len() && !cx.outbox.is_long() {
             let follower = followers[answered];
             self.exchanges[follower].answered_by = answered_by;
-            self.respond(follower, answer, kept, outcome, now, outbox);
+            self.respond(follower, answer, kept, outcome, cx);
             answered += 1;
         }
         let later = followers.split_off(answered);
         for key in iter::once(key).chain(followers) {
-            self.end(key, outcome, now, outbox);
+            self.end(key, outcome, cx);
         }
-        self.postpone(later, answer, answered_by, now, outbox);
+        self.postpone(later, answer, answered_by, cx);
         if let Some((upstream, rr_type)) = bootstrap {
-            self.on_addresses(upstream, rr_type, Some(answer), now, outbox);
+            self.on_addresses(upstream, rr_type, Some(answer), cx);
         }
     }
 
@@ -401,15 +391,14 @@ impl Proxy {
         mut later: Vec<ExchangeKey>,
         answer: &Message<'_>,
         answered_by: Option<UpstreamIndex>,
-        now: Instant,
-        outbox: &mut Outbox,
+        cx: &mut Cx<'_>,
     ) {
         if later.is_empty() {
             return;
         }
         if self.postponed.len() >= self.config.limits.answers_postponed {
             // These exchanges find the answer in the cache or are dispatched again.
-            return self.dispatch_all(later, now, outbox);
+            return self.dispatch_all(later, cx);
         }
         let first = later.swap_remove(0);
         let exchange = &mut self.exchanges[first];
@@ -417,7 +406,7 @@ impl Proxy {
         exchange.poor = Some(answer.bytes().into());
         exchange.bad_answer = None;
         exchange.followers = later;
-        self.postponed.push_back((now, first));
+        self.postponed.push_back((cx.now, first));
     }
 
     /// Returns the time since which responses wait for room, if there are any.
@@ -426,12 +415,12 @@ impl Proxy {
     }
 
     /// Responds to postponed exchanges as long as the outbox has room.
-    pub(in crate::proxy) fn answer_postponed(&mut self, now: Instant, outbox: &mut Outbox) {
-        while !outbox.is_long()
+    pub(in crate::proxy) fn answer_postponed(&mut self, cx: &mut Cx<'_>) {
+        while !cx.outbox.is_long()
             && let Some((_, key)) = self.postponed.pop_front()
         {
             if self.exchanges.contains(key) {
-                self.fail(key, Outcome::UpstreamFailed, now, outbox);
+                self.fail(key, Outcome::UpstreamFailed, cx);
             }
         }
         if self.postponed.is_empty() {
@@ -446,15 +435,14 @@ impl Proxy {
         answer: &Message<'_>,
         kept: Kept,
         outcome: Outcome,
-        now: Instant,
-        outbox: &mut Outbox,
+        cx: &mut Cx<'_>,
     ) {
         if let Kept::Yes(entry) | Kept::Previous(entry) = kept {
-            return self.respond_from_cache(key, entry, outcome, now, outbox);
+            return self.respond_from_cache(key, entry, outcome, cx);
         }
         let exchange = &self.exchanges[key];
         if let Some((completion, asked)) = exchange.completion(outcome) {
-            completion.respond(&mut self.counters, now, outbox, |out| {
+            completion.respond(&mut self.counters, cx, |out| {
                 write_answer(out, &asked, answer);
             });
         }

@@ -6,7 +6,7 @@
 use super::Purpose;
 use crate::base::time::Instant;
 use crate::proxy::Proxy;
-use crate::proxy::actions::Outbox;
+use crate::proxy::actions::Cx;
 use crate::proxy::cache::{Entry, Recall};
 use crate::proxy::counters::Outcome;
 use crate::proxy::keys::ExchangeKey;
@@ -32,14 +32,14 @@ impl Proxy {
     }
 
     /// Serves the stale answers that are due. Upstream may still answer, for later queries.
-    pub(in crate::proxy) fn serve_stale_due(&mut self, now: Instant, outbox: &mut Outbox) {
+    pub(in crate::proxy) fn serve_stale_due(&mut self, cx: &mut Cx<'_>) {
         while let Some((at, key)) = self.next_stale()
-            && at <= now
+            && at <= cx.now
         {
             self.by_stale_deadline.pop();
-            if let Some(entry) = self.use_stale(key, now) {
-                self.respond_from_cache(key, entry, Outcome::Stale, now, outbox);
-                self.continue_for_cache(key, now, outbox);
+            if let Some(entry) = self.use_stale(key, cx.now) {
+                self.respond_from_cache(key, entry, Outcome::Stale, cx);
+                self.continue_for_cache(key, cx);
             }
         }
     }
@@ -59,10 +59,10 @@ impl Proxy {
     }
 
     /// Continues an exchange for the cache and its followers after its client got a stale answer.
-    fn continue_for_cache(&mut self, key: ExchangeKey, now: Instant, outbox: &mut Outbox) {
+    fn continue_for_cache(&mut self, key: ExchangeKey, cx: &mut Cx<'_>) {
         let exchange = &mut self.exchanges[key];
         if exchange.leads_as.is_none() {
-            return self.end(key, Outcome::Stale, now, outbox);
+            return self.end(key, Outcome::Stale, cx);
         }
         exchange.asker = Purpose::Cache;
         self.ours += 1;
@@ -74,13 +74,12 @@ impl Proxy {
         key: ExchangeKey,
         entry: Entry,
         outcome: Outcome,
-        now: Instant,
-        outbox: &mut Outbox,
+        cx: &mut Cx<'_>,
     ) {
         let exchange = &self.exchanges[key];
         let (cache, counters) = (&self.cache, &mut self.counters);
         if let Some((completion, asked)) = exchange.completion(outcome) {
-            completion.respond(counters, now, outbox, |out| cache.write(entry, &asked, out));
+            completion.respond(counters, cx, |out| cache.write(entry, &asked, out));
         }
     }
 }

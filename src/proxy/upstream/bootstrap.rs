@@ -13,7 +13,7 @@ use crate::base::failure::FailureKind;
 use crate::base::time::Instant;
 use crate::config::{Config, Host, Scheme};
 use crate::proxy::Proxy;
-use crate::proxy::actions::Outbox;
+use crate::proxy::actions::Cx;
 use crate::proxy::exchange::{Exchange, Purpose};
 use crate::proxy::keys::{EndpointKey, LinkKey, PoolIndex, UpstreamIndex};
 use crate::wire::name::Name;
@@ -113,12 +113,11 @@ impl Proxy {
     pub(in crate::proxy) fn ask_for_addresses(
         &mut self,
         queried: Option<PoolIndex>,
-        now: Instant,
-        outbox: &mut Outbox,
+        cx: &mut Cx<'_>,
     ) {
         for place in 0..self.bootstrap.hosts.len() {
             let host = &self.bootstrap.hosts[place];
-            if host.ask_at.is_none_or(|at| at > now) {
+            if host.ask_at.is_none_or(|at| at > cx.now) {
                 continue;
             }
             let mut pools = self.upstreams.pools_of(host.upstream).into_iter();
@@ -129,16 +128,16 @@ impl Proxy {
                 continue;
             }
             let host = &mut self.bootstrap.hosts[place];
-            (host.asked_at, host.ask_at, host.lifetime) = (now, None, None);
+            (host.asked_at, host.ask_at, host.lifetime) = (cx.now, None, None);
             host.asked = TYPES.to_vec();
             for rr_type in TYPES {
                 let host = &self.bootstrap.hosts[place];
                 let purpose = Purpose::Bootstrap(host.upstream, rr_type);
                 let query = Query::new(&host.name, rr_type);
-                let deadline = now + self.config.timeouts.deadline();
+                let deadline = cx.now + self.config.timeouts.deadline();
                 let exchange =
-                    Exchange::new(purpose, self.bootstrap.servers, query, (now, deadline));
-                self.start(exchange, now, outbox);
+                    Exchange::new(purpose, self.bootstrap.servers, query, (cx.now, deadline));
+                self.start(exchange, cx);
             }
         }
     }
@@ -190,8 +189,7 @@ impl Proxy {
         upstream: UpstreamIndex,
         rr_type: Type,
         answer: Option<&Message<'_>>,
-        now: Instant,
-        outbox: &mut Outbox,
+        cx: &mut Cx<'_>,
     ) {
         let hosts = &mut self.bootstrap.hosts;
         let place = hosts.iter().position(|host| host.upstream == upstream);
@@ -203,14 +201,14 @@ impl Proxy {
             .unwrap_or_default();
         if !addresses.is_empty() {
             host.lifetime = Some(host.lifetime.map_or(lifetime, |other| other.min(lifetime)));
-            self.set_addresses(place, rr_type, &addresses, now, outbox);
+            self.set_addresses(place, rr_type, &addresses, cx);
         }
         let host = &mut self.bootstrap.hosts[place];
         if !host.asked.is_empty() {
             return;
         }
         if let Some(lifetime) = host.lifetime {
-            host.ask_at = Some(now + lifetime);
+            host.ask_at = Some(cx.now + lifetime);
             return;
         }
         let is_lost = self.upstreams.addresses(upstream).next().is_none();
@@ -220,7 +218,7 @@ impl Proxy {
         } else {
             self.config.timeouts.backoff_max
         };
-        host.ask_at = Some(now + pause.min(pause_max));
+        host.ask_at = Some(cx.now + pause.min(pause_max));
         host.failures += 1;
         let level = if is_lost && host.failures == 1 {
             log::Level::Warn
@@ -234,7 +232,7 @@ impl Proxy {
         );
         self.count_failure(upstream, FailureKind::NoAddress);
         for pool in self.upstreams.pools_of(upstream) {
-            self.fail_waiting_without_way(pool, now, outbox);
+            self.fail_waiting_without_way(pool, cx);
         }
     }
 
@@ -244,8 +242,7 @@ impl Proxy {
         place: usize,
         rr_type: Type,
         addresses: &[IpAddr],
-        now: Instant,
-        outbox: &mut Outbox,
+        cx: &mut Cx<'_>,
     ) {
         let host = &self.bootstrap.hosts[place];
         let (upstream, scheme, port) = (host.upstream, host.scheme, host.port);
@@ -277,11 +274,11 @@ impl Proxy {
             .flat_map(|(key, _)| self.upstreams.discard(*key));
         let gone: Vec<LinkKey> = gone.collect();
         for link in gone {
-            self.retire(link, now, outbox);
-            self.close_if_done(link, outbox);
+            self.retire(link, cx);
+            self.close_if_done(link, cx.outbox);
         }
         for pool in self.upstreams.pools_of(upstream) {
-            self.memory.on_addresses(pool, now);
+            self.memory.on_addresses(pool, cx.now);
         }
     }
 }

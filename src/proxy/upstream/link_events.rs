@@ -7,7 +7,7 @@ use crate::base::failure::{Failure, FailureKind};
 use crate::base::time::Instant;
 use crate::config::Scheme;
 use crate::proxy::Proxy;
-use crate::proxy::actions::Outbox;
+use crate::proxy::actions::{Cx, Outbox};
 use crate::proxy::counters::Outcome;
 use crate::proxy::exchange::{Attempt, Exchange, Purpose};
 use crate::proxy::keys::{EndpointKey, ExchangeKey, LinkKey, PoolIndex, UpstreamIndex};
@@ -22,6 +22,10 @@ impl Proxy {
         now: Instant,
         outbox: &mut Outbox,
     ) {
+        self.on_link_down(key, failure, &mut Cx { now, outbox });
+    }
+
+    fn on_link_down(&mut self, key: LinkKey, failure: &Failure, cx: &mut Cx<'_>) {
         let Some(link) = self.upstreams.remove(key) else {
             return;
         };
@@ -39,32 +43,38 @@ impl Proxy {
         }
         let is_closed = failure.kind == FailureKind::Closed && link.scheme != Scheme::Udp;
         let is_turned_away =
-            is_closed && !link.has_answered() && self.upstreams.is_turned_away(&link, now);
+            is_closed && !link.has_answered() && self.upstreams.is_turned_away(&link, cx.now);
         if is_closed && link.stage == Stage::Up {
-            self.upstreams.on_closed(&link, now);
+            self.upstreams.on_closed(&link, cx.now);
         }
         if counts && !is_turned_away {
-            self.on_failure(link.endpoint, link.scheme, failure, link.opened_at(), now);
+            self.on_failure(
+                link.endpoint,
+                link.scheme,
+                failure,
+                link.opened_at(),
+                cx.now,
+            );
         } else {
             let label = self.upstreams.endpoint(link.endpoint).label();
             log::debug!("upstream {label}: {failure}");
         }
         if was_opening {
-            self.trace_failed_handshake(&link, failure.kind, now);
+            self.trace_failed_handshake(&link, failure.kind, cx.now);
         }
-        self.resend_queries_of(key, &link, is_turned_away, failure.kind, now, outbox);
+        self.resend_queries_of(key, &link, is_turned_away, failure.kind, cx);
         if was_opening || link.scheme == Scheme::Udp {
             for pool in self.upstreams.pools_of(upstream) {
                 if link.scheme == Scheme::Tcp {
-                    self.return_to_datagrams(link.endpoint, pool, now);
+                    self.return_to_datagrams(link.endpoint, pool, cx.now);
                 }
-                self.retry_after_error(pool, upstream, now, outbox);
-                self.deliver_truncated(pool, now, outbox);
-                self.fail_waiting_without_way(pool, now, outbox);
+                self.retry_after_error(pool, upstream, cx);
+                self.deliver_truncated(pool, cx);
+                self.fail_waiting_without_way(pool, cx);
             }
         }
-        self.serve_all_waiting(now, outbox);
-        self.ask_for_addresses(None, now, outbox);
+        self.serve_all_waiting(cx);
+        self.ask_for_addresses(None, cx);
     }
 
     /// Retries the queries of a link that has ended. A close after an answer is progress and costs
@@ -77,8 +87,7 @@ impl Proxy {
         link: &Link,
         is_turned_away: bool,
         failure: FailureKind,
-        now: Instant,
-        outbox: &mut Outbox,
+        cx: &mut Cx<'_>,
     ) {
         let is_closed = link.stage == Stage::Up && failure == FailureKind::Closed;
         let endpoint = self.upstreams.endpoint(link.endpoint);
@@ -96,7 +105,7 @@ impl Proxy {
             };
             if let Some(exchange) = self.exchanges.get_mut(exchange_key) {
                 if !is_turned_away {
-                    exchange.wishes.fresh_since = Some(now);
+                    exchange.wishes.fresh_since = Some(cx.now);
                 }
                 if is_try_returned {
                     exchange.on_attempt_returned(attempt);
@@ -108,7 +117,7 @@ impl Proxy {
                 }
             }
             is_try_returned |= is_closed && link.has_answered();
-            self.lose_attempt(exchange_key, attempt, failure, now, outbox);
+            self.lose_attempt(exchange_key, attempt, failure, cx);
         }
     }
 
@@ -121,38 +130,38 @@ impl Proxy {
         attempt: Attempt,
         outcome: Outcome,
         is_answered: bool,
-        now: Instant,
-        outbox: &mut Outbox,
+        cx: &mut Cx<'_>,
     ) {
         let Some(link) = self.upstreams.link_mut(attempt.link) else {
             return;
         };
-        let silence = link.abandon(attempt.id, is_answered, now);
+        let silence = link.abandon(attempt.id, is_answered, cx.now);
         // The query may have been sent shortly before its deadline.
         let is_mute = outcome == Outcome::TimedOut && silence >= self.config.timeouts.attempt / 4;
         let is_behind = link.abandoned() > self.config.limits.link_abandoned;
         let (endpoint, scheme, since) = (link.endpoint, link.scheme, link.silent_since());
         if link.stage == Stage::Up && (is_mute || is_behind) {
             let is_outage = |since: &Instant| {
-                now - *since > self.config.timeouts.slow && self.is_outage(attempt.link, *since)
+                cx.now - *since > self.config.timeouts.slow && self.is_outage(attempt.link, *since)
             };
             if let Some(since) = since.filter(is_outage) {
-                self.on_failure(endpoint, scheme, &FailureKind::Stalled.into(), since, now);
+                self.on_failure(
+                    endpoint,
+                    scheme,
+                    &FailureKind::Stalled.into(),
+                    since,
+                    cx.now,
+                );
             }
-            self.retire(attempt.link, now, outbox);
+            self.retire(attempt.link, cx);
         }
-        self.close_if_done(attempt.link, outbox);
+        self.close_if_done(attempt.link, cx.outbox);
     }
 
     /// Uses the room that an answer has made on a link.
-    pub(in crate::proxy) fn after_answer(
-        &mut self,
-        key: LinkKey,
-        now: Instant,
-        outbox: &mut Outbox,
-    ) {
-        self.close_if_done(key, outbox);
-        self.serve_all_waiting(now, outbox);
+    pub(in crate::proxy) fn after_answer(&mut self, key: LinkKey, cx: &mut Cx<'_>) {
+        self.close_if_done(key, cx.outbox);
+        self.serve_all_waiting(cx);
     }
 
     /// Closes a retired link if no exchange waits for its queries.
@@ -164,25 +173,19 @@ impl Proxy {
     }
 
     /// Closes a link that is silent, unless it is closed already.
-    pub(in crate::proxy) fn close(
-        &mut self,
-        key: LinkKey,
-        kind: FailureKind,
-        now: Instant,
-        outbox: &mut Outbox,
-    ) {
+    pub(in crate::proxy) fn close(&mut self, key: LinkKey, kind: FailureKind, cx: &mut Cx<'_>) {
         if self.upstreams.link(key).is_some() {
-            outbox.close(key);
-            self.handle_link_down(key, &kind.into(), now, outbox);
+            cx.outbox.close(key);
+            self.on_link_down(key, &kind.into(), cx);
         }
     }
 
     /// Retires a link.
-    pub(in crate::proxy) fn retire(&mut self, key: LinkKey, now: Instant, outbox: &mut Outbox) {
+    pub(in crate::proxy) fn retire(&mut self, key: LinkKey, cx: &mut Cx<'_>) {
         if let Some(one_too_many) = self.upstreams.retire(key) {
             // A handshake that is given up makes room for another one only when it has ended.
-            self.close_if_done(key, outbox);
-            self.close(one_too_many, FailureKind::Stalled, now, outbox);
+            self.close_if_done(key, cx.outbox);
+            self.close(one_too_many, FailureKind::Stalled, cx);
         }
     }
 
@@ -300,15 +303,16 @@ mod tests {
         let mut links = Vec::new();
         for _ in 0..=links_max {
             scene.now += Duration::from_secs(1);
-            let (proxy, outbox) = (&mut scene.proxy, &mut scene.outbox);
-            links.push(proxy.open(endpoint, Scheme::Tls, scene.now, outbox));
+            let (now, outbox) = (scene.now, &mut scene.outbox);
+            let cx = &mut Cx { now, outbox };
+            links.push(scene.proxy.open(endpoint, Scheme::Tls, cx));
         }
         scene.bring_up();
         scene.outbox.clear();
         // The oldest is retired last, when there are too many.
         for link in links.iter().rev() {
-            let (proxy, outbox) = (&mut scene.proxy, &mut scene.outbox);
-            proxy.retire(*link, scene.now, outbox);
+            let (now, outbox) = (scene.now, &mut scene.outbox);
+            scene.proxy.retire(*link, &mut Cx { now, outbox });
         }
         let actions = scene.outbox.actions().iter();
         let is_close = |action: &&Action| matches!(action, Action::CloseLink { .. });

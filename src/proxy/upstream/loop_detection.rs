@@ -15,7 +15,7 @@ use crate::base::random::Random;
 use crate::base::time::Instant;
 use crate::config::Limits;
 use crate::proxy::Proxy;
-use crate::proxy::actions::Outbox;
+use crate::proxy::actions::Cx;
 use crate::proxy::keys::{EndpointKey, LinkKey};
 use crate::wire::name::Name;
 use crate::wire::question::Type;
@@ -105,19 +105,14 @@ impl Proxy {
     }
 
     /// Tests whether a silent link leads back to this server.
-    pub(in crate::proxy) fn test_for_loop(
-        &mut self,
-        key: LinkKey,
-        now: Instant,
-        outbox: &mut Outbox,
-    ) {
+    pub(in crate::proxy) fn test_for_loop(&mut self, key: LinkKey, cx: &mut Cx<'_>) {
         let Some(link) = self.upstreams.link(key) else {
             return;
         };
         let endpoint = link.endpoint;
         let limits = &self.config.limits;
         let tests = &mut self.loop_tests;
-        let Some(label) = tests.next_label(endpoint, limits, now, &mut self.random) else {
+        let Some(label) = tests.next_label(endpoint, limits, cx.now, &mut self.random) else {
             return;
         };
         let pool = self.upstreams.pools_with(endpoint).first().copied();
@@ -129,32 +124,27 @@ impl Proxy {
         };
         // A domain may leave no room for a label.
         if let Ok(name) = text.parse()
-            && self.send_probe(key, &Query::new(&name, Type::A), now, outbox)
+            && self.send_probe(key, &Query::new(&name, Type::A), cx)
         {
-            self.loop_tests.on_sent(endpoint, label, now);
+            self.loop_tests.on_sent(endpoint, label, cx.now);
         }
     }
 
     /// Returns whether a client's query is a loop test that came back. Its upstream is not used for
     /// a while.
-    pub(in crate::proxy) fn is_looped(
-        &mut self,
-        question: Question<'_>,
-        now: Instant,
-        outbox: &mut Outbox,
-    ) -> bool {
+    pub(in crate::proxy) fn is_looped(&mut self, question: Question<'_>, cx: &mut Cx<'_>) -> bool {
         if self.loop_tests.tests.is_empty() {
             return false;
         }
-        let Some((key, is_first)) = self.loop_tests.returned(question, now) else {
+        let Some((key, is_first)) = self.loop_tests.returned(question, cx.now) else {
             return false;
         };
         if let Some(endpoint) = self.upstreams.find_endpoint(key).filter(|_| is_first) {
             let (scheme, upstream) = (endpoint.scheme, endpoint.upstream);
             self.count_failure(upstream, FailureKind::Loop);
-            self.on_failure(key, scheme, &FailureKind::Loop.into(), now, now);
+            self.on_failure(key, scheme, &FailureKind::Loop.into(), cx.now, cx.now);
             for link in self.upstreams.links_to(key) {
-                self.close(link, FailureKind::Loop, now, outbox);
+                self.close(link, FailureKind::Loop, cx);
             }
         }
         true

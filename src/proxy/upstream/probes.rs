@@ -4,7 +4,7 @@ use crate::base::failure::FailureKind;
 use crate::base::time::Instant;
 use crate::config::Scheme;
 use crate::proxy::Proxy;
-use crate::proxy::actions::Outbox;
+use crate::proxy::actions::Cx;
 use crate::proxy::exchange::dispatch::write_query;
 use crate::proxy::exchange::preferences::UpstreamSet;
 use crate::proxy::exchange::{Exchange, Purpose};
@@ -19,13 +19,12 @@ impl Proxy {
         &mut self,
         key: LinkKey,
         since: Instant,
-        now: Instant,
-        outbox: &mut Outbox,
+        cx: &mut Cx<'_>,
     ) {
         let Some(link) = self.upstreams.link_mut(key) else {
             return;
         };
-        link.on_probed(now);
+        link.on_probed(cx.now);
         let endpoint = link.endpoint;
         let upstream = self.upstreams.endpoint(endpoint);
         // A lost datagram is also silent; the endpoint may be answering others.
@@ -34,7 +33,7 @@ impl Proxy {
         }
         let failure = upstream.last_failure();
         if failure == Some(FailureKind::Loop) || self.may_loop(key) {
-            self.test_for_loop(key, now, outbox);
+            self.test_for_loop(key, cx);
         }
         if failure.is_some() {
             return;
@@ -42,22 +41,16 @@ impl Proxy {
         let pool = self.upstreams.pools_with(endpoint).first().copied();
         let name = self.routes.probe_name(pool);
         let query = Query::new(&name, Type::NS);
-        self.send_probe(key, &query, now, outbox);
+        self.send_probe(key, &query, cx);
     }
 
     /// Sends another probe on a new link after the probe on a silent link was not answered, perhaps
     /// because the upstream answers the queries of a connection in order.
-    pub(in crate::proxy) fn probe_beside(
-        &mut self,
-        key: LinkKey,
-        since: Instant,
-        now: Instant,
-        outbox: &mut Outbox,
-    ) {
+    pub(in crate::proxy) fn probe_beside(&mut self, key: LinkKey, since: Instant, cx: &mut Cx<'_>) {
         let Some(link) = self.upstreams.link_mut(key) else {
             return;
         };
-        link.on_probed_beside(now);
+        link.on_probed_beside(cx.now);
         // A single slow name does not delay several questions at the same time.
         let is_one_question = !link.has_several_silent();
         let endpoint = link.endpoint;
@@ -67,11 +60,11 @@ impl Proxy {
         let is_silent = address.is_silent_since(since) && address.last_failure().is_none();
         if let Some(pool) = pool.filter(|_| is_silent && is_one_question) {
             let query = Query::new(&self.routes.probe_name(Some(pool)), Type::NS);
-            let deadline = now + self.config.timeouts.attempt;
-            let mut exchange = Exchange::new(Purpose::Probe, pool, query, (now, deadline));
-            exchange.wishes.fresh_since = Some(now);
+            let deadline = cx.now + self.config.timeouts.attempt;
+            let mut exchange = Exchange::new(Purpose::Probe, pool, query, (cx.now, deadline));
+            exchange.wishes.fresh_since = Some(cx.now);
             exchange.wishes.not_at_all = UpstreamSet::all_but(upstream);
-            self.start(exchange, now, outbox);
+            self.start(exchange, cx);
         }
     }
 
@@ -81,8 +74,7 @@ impl Proxy {
         &mut self,
         key: LinkKey,
         query: &Query,
-        now: Instant,
-        outbox: &mut Outbox,
+        cx: &mut Cx<'_>,
     ) -> bool {
         let Some(link) = self.upstreams.link(key) else {
             return false;
@@ -90,19 +82,20 @@ impl Proxy {
         let (endpoint, scheme) = (link.endpoint, link.scheme);
         let key = match scheme {
             Scheme::Udp if self.upstreams.has_room_for_probe(endpoint) => {
-                self.open(endpoint, Scheme::Udp, now, outbox)
+                self.open(endpoint, Scheme::Udp, cx)
             }
             Scheme::Udp => return false,
             Scheme::Tcp | Scheme::Tls => key,
         };
-        let edns = self.upstreams.endpoint(endpoint).edns_level(now);
+        let edns = self.upstreams.endpoint(endpoint).edns_level(cx.now);
         let link = self
             .upstreams
             .link_mut(key)
             .expect("the link was found or opened above");
-        let id = link.send_probe(edns, now, &mut self.random);
-        link.on_probed(now);
-        outbox.send(key, |out| write_query(query, id, (scheme, edns), out));
+        let id = link.send_probe(edns, cx.now, &mut self.random);
+        link.on_probed(cx.now);
+        cx.outbox
+            .send(key, |out| write_query(query, id, (scheme, edns), out));
         self.counters.sent += 1;
         self.counters.probes += 1;
         self.upstreams.stats_mut(key).sent += 1;

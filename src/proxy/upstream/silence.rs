@@ -5,14 +5,14 @@ use crate::base::failure::FailureKind;
 use crate::base::time::Instant;
 use crate::config::Scheme;
 use crate::proxy::Proxy;
-use crate::proxy::actions::Outbox;
+use crate::proxy::actions::Cx;
 use crate::proxy::exchange::Attempt;
 use crate::proxy::keys::LinkKey;
 
 impl Proxy {
     /// Handles a link that is slow to come up: its waiting queries use another endpoint, or fail
     /// with the error that they have.
-    pub(in crate::proxy) fn on_late(&mut self, key: LinkKey, now: Instant, outbox: &mut Outbox) {
+    pub(in crate::proxy) fn on_late(&mut self, key: LinkKey, cx: &mut Cx<'_>) {
         let Some(link) = self.upstreams.link_mut(key) else {
             return;
         };
@@ -20,19 +20,13 @@ impl Proxy {
         let endpoint = link.endpoint;
         let upstream = self.upstreams.endpoint(endpoint).upstream;
         for pool in self.upstreams.pools_of(upstream) {
-            self.retry_after_error(pool, upstream, now, outbox);
+            self.retry_after_error(pool, upstream, cx);
         }
     }
 
     /// Handles a link without any answer since `since`: retires the link and retries its queries
     /// elsewhere. The link is kept while the queries may still be answered.
-    pub(in crate::proxy) fn on_stalled(
-        &mut self,
-        key: LinkKey,
-        since: Instant,
-        now: Instant,
-        outbox: &mut Outbox,
-    ) {
+    pub(in crate::proxy) fn on_stalled(&mut self, key: LinkKey, since: Instant, cx: &mut Cx<'_>) {
         let Some(link) = self.upstreams.link(key) else {
             return;
         };
@@ -42,12 +36,12 @@ impl Proxy {
         let address = self.upstreams.endpoint(endpoint);
         if is_outage {
             self.count_failure(address.upstream, kind);
-            self.on_failure(endpoint, scheme, &kind.into(), since, now);
-            self.test_for_loop(key, now, outbox);
+            self.on_failure(endpoint, scheme, &kind.into(), since, cx.now);
+            self.test_for_loop(key, cx);
         }
-        self.retire(key, now, outbox);
-        while self.retry_overdue(key, now, outbox) {}
-        self.close_if_done(key, outbox);
+        self.retire(key, cx);
+        while self.retry_overdue(key, cx) {}
+        self.close_if_done(key, cx.outbox);
     }
 
     /// Returns whether silence on a link since `since` means that its endpoint does not answer. One
@@ -63,7 +57,7 @@ impl Proxy {
 
     /// Hedges a query that takes longer than is usual, within the hedge budget. If no answer has
     /// arrived since, the link may be dead, and all its queries are hedged.
-    pub(in crate::proxy) fn hedge(&mut self, key: LinkKey, now: Instant, outbox: &mut Outbox) {
+    pub(in crate::proxy) fn hedge(&mut self, key: LinkKey, cx: &mut Cx<'_>) {
         while let Some(link) = self.upstreams.link_mut(key) {
             let endpoint = link.endpoint;
             let Some((id, exchange_key)) = link.note_slow() else {
@@ -72,7 +66,7 @@ impl Proxy {
             let (is_silent, scheme) = (link.is_silent(), link.scheme);
             let place = link.place(id).expect("a slow query was sent");
             if scheme != Scheme::Udp && link.is_overtaken(place) {
-                self.upstreams.on_pipelined_silence(endpoint, false, now);
+                self.upstreams.on_pipelined_silence(endpoint, false, cx.now);
             }
             let attempt = Attempt { link: key, id };
             let upstream = self.upstreams.endpoint(endpoint).upstream;
@@ -84,14 +78,14 @@ impl Proxy {
             if exchange.has_error() && self.upstreams.is_in_trouble(endpoint) {
                 // The attempt was made and did not end the outage.
                 self.exchanges[exchange_key].on_overdue(attempt);
-                self.ask_elsewhere(exchange_key, upstream, now, outbox);
+                self.ask_elsewhere(exchange_key, upstream, cx);
             } else if may_be_sent
-                && self.has_other_way(exchange_key, key, now)
+                && self.has_other_way(exchange_key, key, cx.now)
                 && self.hedges.take()
             {
                 self.counters.hedges += 1;
                 self.exchanges[exchange_key].on_overdue(attempt);
-                self.dispatch(exchange_key, now, outbox);
+                self.dispatch(exchange_key, cx);
             }
             if !is_silent {
                 return;
@@ -100,12 +94,7 @@ impl Proxy {
     }
 
     /// Makes another attempt for the oldest overdue query of a link. Returns whether there was one.
-    pub(in crate::proxy) fn retry_overdue(
-        &mut self,
-        key: LinkKey,
-        now: Instant,
-        outbox: &mut Outbox,
-    ) -> bool {
+    pub(in crate::proxy) fn retry_overdue(&mut self, key: LinkKey, cx: &mut Cx<'_>) -> bool {
         let Some(link) = self.upstreams.link_mut(key) else {
             return false;
         };
@@ -115,7 +104,7 @@ impl Proxy {
         };
         let is_overtaken = link.place(id).is_some_and(|place| link.is_overtaken(place));
         if scheme != Scheme::Udp && is_overtaken {
-            self.upstreams.on_pipelined_silence(endpoint, true, now);
+            self.upstreams.on_pipelined_silence(endpoint, true, cx.now);
         }
         let upstream = self.upstreams.endpoint(endpoint).upstream;
         let exchange = &mut self.exchanges[exchange_key];
@@ -127,9 +116,9 @@ impl Proxy {
             return true;
         }
         if exchange.has_error() {
-            self.ask_elsewhere(exchange_key, upstream, now, outbox);
+            self.ask_elsewhere(exchange_key, upstream, cx);
         } else if exchange.may_be_sent() {
-            self.dispatch(exchange_key, now, outbox);
+            self.dispatch(exchange_key, cx);
         }
         true
     }
