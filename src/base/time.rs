@@ -24,6 +24,13 @@ impl Instant {
     pub fn saturating_since(self, earlier: Self) -> Duration {
         Duration::from_nanos(self.nanoseconds.saturating_sub(earlier.nanoseconds))
     }
+
+    /// Returns the instant `duration` before this one, or the start if there is none.
+    pub fn saturating_sub(self, duration: Duration) -> Self {
+        Self {
+            nanoseconds: self.nanoseconds.saturating_sub(nanoseconds(duration)),
+        }
+    }
 }
 
 fn nanoseconds(duration: Duration) -> u64 {

@@ -56,6 +56,8 @@ impl Bounds {
 impl Clients {
     /// The number of entries of closed clients that triggers a sweep.
     const GONE_MAX: usize = 64;
+    /// Time after which a runnable client is checked again.
+    const RECHECK_AFTER: Duration = Duration::from_millis(100);
 
     pub(super) fn new(bounds: Bounds) -> Self {
         Self {
@@ -183,6 +185,14 @@ impl Clients {
     /// Restarts the idle timeout of a client that waits for the proxy.
     pub(super) fn restart_idle_timeout(&mut self, key: Key, subscriber: Subscriber, now: Instant) {
         self.by_activity.push(Reverse((now, key, subscriber)));
+    }
+
+    /// Lets the idle timeout of a client expire again after a short time. A runnable client may have
+    /// sent a query that is not read yet, and a client that sends single bytes is often runnable.
+    pub(super) fn recheck_soon(&mut self, key: Key, subscriber: Subscriber, now: Instant) {
+        let expiry = now + Self::RECHECK_AFTER;
+        let entry = (expiry.saturating_sub(self.idle_limit()), key, subscriber);
+        self.by_activity.push(Reverse(entry));
     }
 
     /// Returns the time at which the next entry expires.

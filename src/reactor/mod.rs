@@ -388,16 +388,18 @@ impl<N: Net> Reactor<N> {
     fn close_idle_clients(&mut self) {
         while let Some((key, subscriber)) = self.pop_idle_client() {
             let slot = self.sessions.get(key);
-            let is_kept_waiting = slot.is_some_and(|slot| slot.is_parked || slot.is_runnable);
-            let may_wait = |client: &ClientStream<_>| {
-                let inactive = self.now - client.last_active();
-                // The responses that a waiting client expects arrive within their deadlines. A
-                // client that is parked or runnable is not idle either, up to a limit.
-                client.is_waiting()
-                    || is_kept_waiting && inactive < self.config.timeouts.client_waiting_max
-            };
-            if client_at(&self.sessions, key).is_some_and(may_wait) {
+            let is_parked = slot.is_some_and(|slot| slot.is_parked);
+            let is_runnable = slot.is_some_and(|slot| slot.is_runnable);
+            let waiting_max = self.config.timeouts.client_waiting_max;
+            let client = client_at(&self.sessions, key);
+            let is_overdue =
+                client.is_none_or(|client| self.now - client.last_active() >= waiting_max);
+            // The responses that a waiting client expects arrive within their deadlines. A client
+            // that is parked or runnable is not idle either, up to a limit.
+            if client.is_some_and(ClientStream::is_waiting) || is_parked && !is_overdue {
                 self.clients.restart_idle_timeout(key, subscriber, self.now);
+            } else if is_runnable && !is_overdue {
+                self.clients.recheck_soon(key, subscriber, self.now);
             } else {
                 log::debug!("closing an idle TCP client");
                 self.close_client(key);
