@@ -26,6 +26,7 @@ impl Instant {
     }
 
     /// Returns the instant `duration` before this one, or the start if there is none.
+    #[must_use]
     pub fn saturating_sub(self, duration: Duration) -> Self {
         Self {
             nanoseconds: self.nanoseconds.saturating_sub(nanoseconds(duration)),

@@ -14,6 +14,7 @@
 //! - `exchange`: the life of one query: coalescing, dispatch, classification of replies,
 //!   serve-stale and the trace
 //! - `upstream`: routes, upstreams, endpoints and links, their selection, health and probes
+//! - `followups`: the work that the end of an exchange or of a link leaves behind
 //! - `readiness`: the readiness check and its probes
 //! - `reconfigure`: the change of settings while queries are in flight
 //! - `actions`, `counters`, `keys`, `view`: the outbox, the counters, the keys of the tables, and
@@ -24,6 +25,7 @@ mod cache;
 mod client;
 mod counters;
 mod exchange;
+mod followups;
 mod keys;
 mod readiness;
 mod reconfigure;
@@ -67,7 +69,9 @@ use client::response::{Client, Completion};
 use client::shares::ClientHash;
 use exchange::Exchange;
 use exchange::coalesce::InFlight;
+use exchange::reply::PostponedAnswer;
 use exchange::turns::{Turns, Waiter};
+use followups::Followups;
 use keys::{ExchangeKey, PoolIndex};
 use readiness::Probes;
 use reconfigure::Topology;
@@ -94,12 +98,12 @@ pub struct Proxy {
     shared: Shared,
     /// Exchanges with a stale answer, by the time at which that answer becomes the response.
     by_stale_deadline: LazyQueue<(Instant, ExchangeKey)>,
-    /// Exchanges that have an answer and wait for room in the outbox, each with the time at which
-    /// its wait began.
-    postponed: VecDeque<(Instant, ExchangeKey)>,
+    /// Answers some of whose responses wait for room in the outbox.
+    postponed: VecDeque<PostponedAnswer>,
     /// The number of exchanges without a client.
     ours: usize,
     in_flight: InFlight,
+    followups: Followups,
     cache: Cache,
     routes: Routes,
     upstreams: Upstreams,
@@ -132,6 +136,7 @@ impl Proxy {
             postponed: VecDeque::new(),
             ours: 0,
             in_flight: InFlight::default(),
+            followups: Followups::default(),
             cache: Cache::new(&config.cache, &config.timeouts, seed),
             routes: topology.routes,
             upstreams: topology.upstreams,
@@ -219,15 +224,14 @@ impl Proxy {
                 self.log_throttle.on_denied(ip, cx.now);
                 self.refuse(client, &asked, &DENIED, cx);
             }
-            Decision::Forward(message) => {
-                self.forward(client, &message, asked, cx);
-            }
+            Decision::Forward(message) => self.forward(client, &message, asked, cx),
             Decision::AnswerAny => self.respond_to_any(client, &asked, cx),
             Decision::AnswerCookie { is_first } => {
                 self.respond_cookie_only(client, &asked, is_first || has_our_cookie, cx);
             }
             Decision::Reject(refusal) => self.refuse(client, &asked, &refusal, cx),
         }
+        self.settle(cx);
         true
     }
 
@@ -303,7 +307,8 @@ impl Proxy {
             self.forget_failures(endpoint, cx.now);
         }
         self.trust_address(endpoint);
-        self.serve_all_waiting(cx);
+        self.followups.on_room();
+        self.settle(cx);
     }
 
     /// Records that mutual TLS refused a client, with the reason.
@@ -342,6 +347,7 @@ impl Proxy {
             while self.retry_overdue(key, cx) {}
             self.close_if_done(key, cx.outbox);
         }
+        self.settle(cx);
     }
 
     /// Returns the time at which [`Proxy::handle_timeout`] has work to do.
@@ -408,8 +414,8 @@ impl Proxy {
             self.upstreams.end_pauses(pool, cx.now);
         }
         self.probe_if_due(cx);
-        self.serve_all_waiting(cx);
-        self.ask_for_addresses(None, cx);
+        self.followups.on_room();
+        self.settle(cx);
     }
 
     fn pools(&self) -> impl Iterator<Item = PoolIndex> + use<> {

@@ -70,6 +70,7 @@ impl Proxy {
         let cx = &mut Cx { now, outbox };
         self.probes.readiness_until = cx.now + READINESS_INTEREST;
         self.probe_if_due(cx);
+        self.settle(cx);
         let pool = self.main_pool();
         if self.upstreams.last_answer(pool).is_none() {
             Err(Unready::Unanswered)
@@ -85,6 +86,7 @@ impl Proxy {
         let cx = &mut Cx { now, outbox };
         self.probes.metrics_until = cx.now + METRICS_INTEREST;
         self.probe_if_due(cx);
+        self.settle(cx);
     }
 
     /// Returns the time at which the next probe is due.

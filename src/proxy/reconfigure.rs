@@ -119,6 +119,7 @@ impl Proxy {
             self.shared.count(&config.limits, &self.exchanges);
         } else {
             self.change_topology(cx);
+            self.settle(cx);
         }
     }
 
@@ -157,7 +158,8 @@ impl Proxy {
         for key in up {
             self.close_if_done(key, cx.outbox);
         }
-        self.serve_all_waiting(cx);
+        self.followups.on_room();
+        self.settle(cx);
     }
 
     fn change_topology(&mut self, cx: &mut Cx<'_>) {
@@ -184,7 +186,7 @@ impl Proxy {
         for key in keys {
             self.coalesce_or_dispatch(key, cx);
         }
-        self.ask_for_addresses(None, cx);
+        self.followups.on_room();
     }
 
     /// Resets an exchange for the new upstreams. Returns whether it is still to be answered.

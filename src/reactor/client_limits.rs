@@ -187,8 +187,8 @@ impl Clients {
         self.by_activity.push(Reverse((now, key, subscriber)));
     }
 
-    /// Lets the idle timeout of a client expire again after a short time. A runnable client may have
-    /// sent a query that is not read yet, and a client that sends single bytes is often runnable.
+    /// Lets the idle timeout of a client expire again after a short time. A runnable client may
+    /// have sent a query that is not read yet, and one that sends single bytes is often runnable.
     pub(super) fn recheck_soon(&mut self, key: Key, subscriber: Subscriber, now: Instant) {
         let expiry = now + Self::RECHECK_AFTER;
         let entry = (expiry.saturating_sub(self.idle_limit()), key, subscriber);

@@ -232,11 +232,11 @@ impl Proxy {
         if exchange.is_for_client() {
             if let Some(entry) = self.use_stale(key, cx.now) {
                 self.respond_from_cache(key, entry, Outcome::Stale, cx);
-                return self.end(key, Outcome::Stale, cx);
+                return self.end(key, Outcome::Stale, cx.now);
             }
             self.respond_refused(key, &OVERLOADED, cx);
         }
-        self.end(key, Outcome::Shed, cx);
+        self.end(key, Outcome::Shed, cx.now);
     }
 
     /// Responds to the client of an accepted query with a refusal.

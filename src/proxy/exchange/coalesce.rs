@@ -10,7 +10,7 @@ use super::Exchange;
 use super::trace::StepKind;
 use crate::base::time::Instant;
 use crate::proxy::Proxy;
-use crate::proxy::actions::Cx;
+use crate::proxy::followups::Followup;
 use crate::proxy::keys::ExchangeKey;
 
 /// The exchanges that others may follow, by a hash of their question and variant.
@@ -82,18 +82,11 @@ impl Proxy {
         self.in_flight.shrink();
     }
 
-    /// Dispatches exchanges that have followed another one.
-    pub(in crate::proxy) fn dispatch_all(
-        &mut self,
-        mut followers: Vec<ExchangeKey>,
-        cx: &mut Cx<'_>,
-    ) {
-        followers.retain(|key| self.exchanges.contains(*key));
+    /// Dispatches exchanges that have followed another one, in a follow-up.
+    pub(in crate::proxy) fn dispatch_later(&mut self, followers: Vec<ExchangeKey>) {
         // The newest exchange has the latest deadline, so that the others can follow it.
-        followers.reverse();
-        for key in followers {
-            self.exchanges[key].tracer.on_wait_end(cx.now);
-            self.coalesce_or_dispatch(key, cx);
+        for key in followers.into_iter().rev() {
+            self.followups.push(Followup::Dispatch(key));
         }
     }
 }

@@ -11,6 +11,7 @@ use crate::proxy::Proxy;
 use crate::proxy::actions::Cx;
 use crate::proxy::client::admission::NO_ANSWER;
 use crate::proxy::counters::Outcome;
+use crate::proxy::followups::Followup;
 use crate::proxy::keys::{EndpointKey, ExchangeKey, LinkKey, PoolIndex};
 use crate::proxy::upstream::{Endpoint, Route, Trial};
 use crate::wire::query::{EdnsLevel, PLAIN_QUERY_LEN_MAX};
@@ -309,7 +310,7 @@ impl Proxy {
         let (purpose, pool) = (exchange.asker, exchange.pool);
         if let Some(entry) = self.use_stale(key, cx.now) {
             self.respond_from_cache(key, entry, Outcome::Stale, cx);
-            return self.end(key, Outcome::Stale, cx);
+            return self.end(key, Outcome::Stale, cx.now);
         }
         let failure = self.exchanges[key].last_failure;
         let failure = failure.or_else(|| self.last_failure(pool, cx.now));
@@ -324,19 +325,20 @@ impl Proxy {
                     write_error(out, &asked, Rcode::SERVFAIL, Some(error));
                 });
                 self.memory.on_failure(question, by, error, cx.now);
-                self.end(key, outcome, cx);
+                self.end(key, outcome, cx.now);
             }
             Purpose::Cache => {
                 self.memory.on_failure(question, by, error, cx.now);
                 if let Some(lookup) = exchange.lookup {
                     self.cache.on_refresh_failed(question, lookup, cx.now);
                 }
-                self.end(key, outcome, cx);
+                self.end(key, outcome, cx.now);
             }
-            Purpose::Probe => self.end(key, outcome, cx),
+            Purpose::Probe => self.end(key, outcome, cx.now),
             Purpose::Bootstrap(upstream, rr_type) => {
-                self.end(key, outcome, cx);
-                self.on_addresses(upstream, rr_type, None, cx);
+                self.end(key, outcome, cx.now);
+                let failed = Followup::LookupFailed(upstream, rr_type);
+                self.followups.push(failed);
             }
         }
     }
@@ -347,8 +349,9 @@ impl Proxy {
         self.upstreams.last_failure(pool).or(missing)
     }
 
-    /// Ends an exchange that has its response: removes it and abandons its attempts.
-    pub(in crate::proxy) fn end(&mut self, key: ExchangeKey, outcome: Outcome, cx: &mut Cx<'_>) {
+    /// Ends an exchange that has its response: removes it, and leaves its open attempts and its
+    /// followers to follow-ups.
+    pub(in crate::proxy) fn end(&mut self, key: ExchangeKey, outcome: Outcome, now: Instant) {
         let exchange = &mut self.exchanges[key];
         let (attempts, is_answered) = (exchange.open_attempts(), exchange.is_answered);
         let (leads_as, followers) = (exchange.leads_as, std::mem::take(&mut exchange.followers));
@@ -362,13 +365,13 @@ impl Proxy {
         self.exchanges.remove(key);
         self.keep_buffer(buffer);
         for attempt in attempts {
-            self.abandon(attempt, outcome, is_answered, cx);
+            self.abandon(attempt, outcome, is_answered, now);
         }
         if let Some(hash) = leads_as {
             self.remove_leader(hash);
         }
         // The exchange gave no answer to these followers.
-        self.dispatch_all(followers, cx);
+        self.dispatch_later(followers);
     }
 
     /// Keeps the buffer of a query that has ended for a later query.

@@ -25,10 +25,26 @@ use crate::wire::query::EdnsLevel;
 use crate::wire::response::write_answer;
 use crate::wire::{Flags, Header, Message};
 
+/// An answer to many clients, some of whose responses wait for room in the outbox.
+#[derive(Debug)]
+pub(in crate::proxy) struct PostponedAnswer {
+    since: Instant,
+    answer: Box<[u8]>,
+    answered_by: Option<UpstreamIndex>,
+    /// The exchanges without a response.
+    exchanges: Vec<ExchangeKey>,
+}
+
 impl Proxy {
     /// Handles a message from upstream.
     pub fn handle_reply(&mut self, key: LinkKey, reply: &[u8], now: Instant, outbox: &mut Outbox) {
         let cx = &mut Cx { now, outbox };
+        self.on_reply(key, reply, cx);
+        self.close_if_done(key, cx.outbox);
+        self.settle(cx);
+    }
+
+    fn on_reply(&mut self, key: LinkKey, reply: &[u8], cx: &mut Cx<'_>) {
         let Some(link) = self.upstreams.link_mut(key) else {
             return;
         };
@@ -47,8 +63,7 @@ impl Proxy {
                 self.counters.count_discard(Discard::Late);
             }
             self.on_late_answer(key, place, reply, cx.now);
-            self.close_if_done(key, cx.outbox);
-            return self.serve_all_waiting(cx);
+            return self.followups.on_room();
         };
         let scheme = link.scheme;
         let exchange = self.exchanges.get(exchange_key);
@@ -76,7 +91,7 @@ impl Proxy {
                 self.on_malformed_reply(key, place, exchange_key, cx);
             }
         }
-        self.after_answer(key, cx);
+        self.followups.on_room();
     }
 
     /// Handles a malformed reply: asks another upstream or, if there is none, this one once more.
@@ -376,52 +391,59 @@ impl Proxy {
         }
         let later = followers.split_off(answered);
         for key in iter::once(key).chain(followers) {
-            self.end(key, outcome, cx);
+            self.end(key, outcome, cx.now);
         }
-        self.postpone(later, answer, answered_by, cx);
+        self.postpone(later, answer, answered_by, cx.now);
         if let Some((upstream, rr_type)) = bootstrap {
             self.on_addresses(upstream, rr_type, Some(answer), cx);
         }
     }
 
-    /// Postpones responses until the outbox has room. The first of these exchanges gets the answer,
-    /// and the others follow it.
+    /// Postpones the responses to these exchanges until the outbox has room.
     fn postpone(
         &mut self,
-        mut later: Vec<ExchangeKey>,
+        exchanges: Vec<ExchangeKey>,
         answer: &Message<'_>,
         answered_by: Option<UpstreamIndex>,
-        cx: &mut Cx<'_>,
+        now: Instant,
     ) {
-        if later.is_empty() {
+        if exchanges.is_empty() {
             return;
         }
         if self.postponed.len() >= self.config.limits.answers_postponed {
             // These exchanges find the answer in the cache or are dispatched again.
-            return self.dispatch_all(later, cx);
+            return self.dispatch_later(exchanges);
         }
-        let first = later.swap_remove(0);
-        let exchange = &mut self.exchanges[first];
-        exchange.answered_by = answered_by;
-        exchange.poor = Some(answer.bytes().into());
-        exchange.bad_answer = None;
-        exchange.followers = later;
-        self.postponed.push_back((cx.now, first));
+        self.postponed.push_back(PostponedAnswer {
+            since: now,
+            answer: answer.bytes().into(),
+            answered_by,
+            exchanges,
+        });
     }
 
     /// Returns the time since which responses wait for room, if there are any.
     pub(in crate::proxy) fn postponed_since(&self) -> Option<Instant> {
-        self.postponed.front().map(|(since, _)| *since)
+        self.postponed.front().map(|postponed| postponed.since)
     }
 
     /// Responds to postponed exchanges as long as the outbox has room.
     pub(in crate::proxy) fn answer_postponed(&mut self, cx: &mut Cx<'_>) {
         while !cx.outbox.is_long()
-            && let Some((_, key)) = self.postponed.pop_front()
+            && let Some(postponed) = self.postponed.pop_front()
         {
-            if self.exchanges.contains(key) {
-                self.fail(key, Outcome::UpstreamFailed, cx);
+            let mut exchanges = postponed.exchanges;
+            exchanges.retain(|key| self.exchanges.contains(*key));
+            if exchanges.is_empty() {
+                continue;
             }
+            // The first exchange gets the answer, and the others follow it.
+            let first = exchanges.swap_remove(0);
+            let exchange = &mut self.exchanges[first];
+            exchange.answered_by = postponed.answered_by;
+            exchange.followers = exchanges;
+            let answer = Message::parse(&postponed.answer);
+            self.deliver(first, &answer.expect("the answer was parsed before"), cx);
         }
         if self.postponed.is_empty() {
             self.postponed.shrink_to(0);

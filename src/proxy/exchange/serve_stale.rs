@@ -39,7 +39,7 @@ impl Proxy {
             self.by_stale_deadline.pop();
             if let Some(entry) = self.use_stale(key, cx.now) {
                 self.respond_from_cache(key, entry, Outcome::Stale, cx);
-                self.continue_for_cache(key, cx);
+                self.continue_for_cache(key, cx.now);
             }
         }
     }
@@ -59,10 +59,10 @@ impl Proxy {
     }
 
     /// Continues an exchange for the cache and its followers after its client got a stale answer.
-    fn continue_for_cache(&mut self, key: ExchangeKey, cx: &mut Cx<'_>) {
+    fn continue_for_cache(&mut self, key: ExchangeKey, now: Instant) {
         let exchange = &mut self.exchanges[key];
         if exchange.leads_as.is_none() {
-            return self.end(key, Outcome::Stale, cx);
+            return self.end(key, Outcome::Stale, now);
         }
         exchange.asker = Purpose::Cache;
         self.ours += 1;

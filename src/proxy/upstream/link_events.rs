@@ -10,6 +10,7 @@ use crate::proxy::Proxy;
 use crate::proxy::actions::{Cx, Outbox};
 use crate::proxy::counters::Outcome;
 use crate::proxy::exchange::{Attempt, Exchange, Purpose};
+use crate::proxy::followups::Followup;
 use crate::proxy::keys::{EndpointKey, ExchangeKey, LinkKey, PoolIndex, UpstreamIndex};
 use crate::wire::query::EdnsLevel;
 
@@ -22,7 +23,9 @@ impl Proxy {
         now: Instant,
         outbox: &mut Outbox,
     ) {
-        self.on_link_down(key, failure, &mut Cx { now, outbox });
+        let cx = &mut Cx { now, outbox };
+        self.on_link_down(key, failure, cx);
+        self.settle(cx);
     }
 
     fn on_link_down(&mut self, key: LinkKey, failure: &Failure, cx: &mut Cx<'_>) {
@@ -73,8 +76,7 @@ impl Proxy {
                 self.fail_waiting_without_way(pool, cx);
             }
         }
-        self.serve_all_waiting(cx);
-        self.ask_for_addresses(None, cx);
+        self.followups.on_room();
     }
 
     /// Retries the queries of a link that has ended. A close after an answer is progress and costs
@@ -122,46 +124,43 @@ impl Proxy {
     }
 
     /// Records that no exchange waits for this query any more. `outcome` is the outcome of the
-    /// exchange, and `is_answered` tells whether another attempt was answered. A link that let a
-    /// query time out and has answered nothing since is retired, and so is a link with too many
-    /// outstanding answers.
+    /// exchange, and `is_answered` tells whether another attempt was answered.
     pub(in crate::proxy) fn abandon(
         &mut self,
         attempt: Attempt,
         outcome: Outcome,
         is_answered: bool,
-        cx: &mut Cx<'_>,
+        now: Instant,
     ) {
         let Some(link) = self.upstreams.link_mut(attempt.link) else {
             return;
         };
-        let silence = link.abandon(attempt.id, is_answered, cx.now);
+        let silence = link.abandon(attempt.id, is_answered, now);
         // The query may have been sent shortly before its deadline.
         let is_mute = outcome == Outcome::TimedOut && silence >= self.config.timeouts.attempt / 4;
+        let link = attempt.link;
+        self.followups.push(Followup::Judge { link, is_mute });
+    }
+
+    /// Retires a link that let a query time out and has answered nothing since (`is_mute`), or that
+    /// has too many outstanding answers.
+    pub(in crate::proxy) fn judge_link(&mut self, key: LinkKey, is_mute: bool, cx: &mut Cx<'_>) {
+        let Some(link) = self.upstreams.link(key) else {
+            return;
+        };
         let is_behind = link.abandoned() > self.config.limits.link_abandoned;
         let (endpoint, scheme, since) = (link.endpoint, link.scheme, link.silent_since());
         if link.stage == Stage::Up && (is_mute || is_behind) {
             let is_outage = |since: &Instant| {
-                cx.now - *since > self.config.timeouts.slow && self.is_outage(attempt.link, *since)
+                cx.now - *since > self.config.timeouts.slow && self.is_outage(key, *since)
             };
             if let Some(since) = since.filter(is_outage) {
-                self.on_failure(
-                    endpoint,
-                    scheme,
-                    &FailureKind::Stalled.into(),
-                    since,
-                    cx.now,
-                );
+                let stalled = FailureKind::Stalled.into();
+                self.on_failure(endpoint, scheme, &stalled, since, cx.now);
             }
-            self.retire(attempt.link, cx);
+            self.retire(key, cx);
         }
-        self.close_if_done(attempt.link, cx.outbox);
-    }
-
-    /// Uses the room that an answer has made on a link.
-    pub(in crate::proxy) fn after_answer(&mut self, key: LinkKey, cx: &mut Cx<'_>) {
         self.close_if_done(key, cx.outbox);
-        self.serve_all_waiting(cx);
     }
 
     /// Closes a retired link if no exchange waits for its queries.
@@ -185,7 +184,8 @@ impl Proxy {
         if let Some(one_too_many) = self.upstreams.retire(key) {
             // A handshake that is given up makes room for another one only when it has ended.
             self.close_if_done(key, cx.outbox);
-            self.close(one_too_many, FailureKind::Stalled, cx);
+            let close = Followup::Close(one_too_many, FailureKind::Stalled);
+            self.followups.push(close);
         }
     }
 

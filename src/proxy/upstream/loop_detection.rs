@@ -16,6 +16,7 @@ use crate::base::time::Instant;
 use crate::config::Limits;
 use crate::proxy::Proxy;
 use crate::proxy::actions::Cx;
+use crate::proxy::followups::Followup;
 use crate::proxy::keys::{EndpointKey, LinkKey};
 use crate::wire::name::Name;
 use crate::wire::question::Type;
@@ -144,7 +145,8 @@ impl Proxy {
             self.count_failure(upstream, FailureKind::Loop);
             self.on_failure(key, scheme, &FailureKind::Loop.into(), cx.now, cx.now);
             for link in self.upstreams.links_to(key) {
-                self.close(link, FailureKind::Loop, cx);
+                self.followups
+                    .push(Followup::Close(link, FailureKind::Loop));
             }
         }
         true
