@@ -44,6 +44,12 @@ impl Type {
 /// The class of the Internet (RFC 1035, section 3.2.4).
 pub const CLASS_IN: u16 = 1;
 
+/// No class, in updates (RFC 2136, section 2.4).
+pub const CLASS_NONE: u16 = 254;
+
+/// Any class, as a question (RFC 1035, section 3.2.5).
+pub const CLASS_ANY: u16 = 255;
+
 impl fmt::Display for Type {
     /// Writes the mnemonic of common types, and the number of others (RFC 3597, section 5).
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
