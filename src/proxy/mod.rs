@@ -376,7 +376,9 @@ impl Proxy {
             match due {
                 Due::Late => self.on_late(key, now, outbox),
                 Due::HandshakeTimeout => {
-                    self.close(key, FailureKind::HandshakeTimeout, now, outbox);
+                    let link = self.upstreams.link(key);
+                    let kind = link.map_or(FailureKind::ConnectTimeout, Link::timeout_kind);
+                    self.close(key, kind, now, outbox);
                 }
                 Due::Probe { since } => self.probe_silent_link(key, since, now, outbox),
                 Due::ProbeBeside { since } => self.probe_beside(key, since, now, outbox),

@@ -43,6 +43,22 @@ fn timeout_after_tcp_connected_is_told_from_no_connection() {
 }
 
 #[test]
+fn response_says_that_tcp_connected_and_tls_got_no_reply() {
+    let authority = Authority::new("silent-tls-ede");
+    let server = Faulty::start(&authority, 0);
+    server.plan(Fault::StallHandshake, u64::MAX);
+    let upstream = format!("--upstream={}", server.address);
+    let program = Program::start(&[upstream, "--timeout=1s".to_owned()]);
+    let response = program.ask(&query(1, "www.example", 1, Some(1232)));
+    let response = response.expect("SERVFAIL");
+    let text = String::from_utf8_lossy(&response);
+    assert!(
+        text.contains("TCP connected to upstream, TLS got no reply"),
+        "{text:?}"
+    );
+}
+
+#[test]
 fn port_of_plain_dns_is_logged() {
     // The program never queries this server: the address is one of this host.
     let own = Ipv4Addr::new(127, 53, 53, 53);
