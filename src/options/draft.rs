@@ -135,13 +135,14 @@ impl Draft {
         if line.is_empty() {
             return Ok(());
         }
-        let (option, value) = match line.split_once(|c: char| c == '=' || c.is_whitespace()) {
-            Some((option, value)) => (
-                option,
-                value.trim_start().trim_start_matches('=').trim_start(),
-            ),
-            None => (line, ""),
+        let (option, given) = match line.split_once(|c: char| c == '=' || c.is_whitespace()) {
+            Some((option, value)) => {
+                let value = value.trim_start().trim_start_matches('=').trim_start();
+                (option, Some(value))
+            }
+            None => (line, None),
         };
+        let value = given.unwrap_or_default();
         if COMMANDS.iter().any(|(_, long, ..)| *long == option) {
             return Err(format!("{option}: expected on the command line only"));
         }
@@ -152,8 +153,9 @@ impl Draft {
         if value.starts_with(['"', '\'']) {
             return Err(format!("{option}: {value:?}: expected no quotes"));
         }
-        let taken = match row.value {
-            "" => parse_switch(value),
+        let taken = match (row.value, given) {
+            // A switch without a value is on, and an empty value is a mistake.
+            ("", Some(value)) => parse_switch(value),
             _ => Some(value),
         };
         let Some(taken) = taken else {

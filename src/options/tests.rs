@@ -522,6 +522,39 @@ fn bootstrap_server_that_is_this_program_is_refused() {
 }
 
 #[test]
+fn option_with_an_empty_value_is_an_error() {
+    for row in TABLE {
+        let long = row.long;
+        for line in [
+            format!("{long} ="),
+            format!("{long}="),
+            format!("{long} = # why"),
+        ] {
+            let problem = with_file(&line, "-u 1.1.1.1").unwrap_err();
+            let start = format!("FILE:1: {long}: \"\": expected ");
+            assert!(problem.starts_with(&start), "{line}: {problem}");
+        }
+        let line = format!("-u 1.1.1.1 --{long}=");
+        assert!(parse_line(&line).is_err(), "{line}");
+        if !row.value.is_empty() {
+            assert!(with_file(long, "-u 1.1.1.1").is_err(), "{long}");
+        }
+    }
+    for (_, long, ..) in COMMANDS.iter().filter(|(_, long, ..)| *long != "probe") {
+        let line = format!("-u 1.1.1.1 --{long}=");
+        assert!(parse_line(&line).is_err(), "{line}");
+    }
+    for spec in [
+        "1.1.1.1,pin-only=",
+        "1.1.1.1,pin-report=",
+        "1.1.1.1,domain=",
+        "1.1.1.1#",
+    ] {
+        assert!(parse_line(&format!("-u {spec}")).is_err(), "{spec}");
+    }
+}
+
+#[test]
 fn help_fits_a_screen() {
     let Ok(Command::Print(text)) = parse_line("--help") else {
         panic!("help is printed");
