@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 
 use crate::base::address::is_broadcast_here;
 use crate::base::file;
-use crate::config::{Config, DnstapTarget, Listen};
+use crate::config::{Config, DnstapTarget, Host, Listen};
 use crate::process::sandbox::RuntimeUser;
 use crate::telemetry::query_log::QueryLog;
 use crate::tls;
@@ -37,24 +37,42 @@ pub fn check(config: &Config) -> Result<Vec<String>, String> {
     Ok(warnings)
 }
 
-/// Checks that no listener uses the broadcast address of a network of this host, which only the
-/// kernel knows.
+/// Checks that no listener or destination has the broadcast address of a network of this host,
+/// which only the kernel knows.
 fn check_addresses(config: &Config) -> Result<(), String> {
     let plain = match &config.listen {
         Listen::Addresses(addresses) => addresses.as_slice(),
         Listen::Everywhere { .. } | Listen::Inherited(_) => &[],
     };
     let under_tls = config.tls.as_ref().map_or(&[][..], |tls| &tls.addresses);
-    for (option, addresses) in [
-        ("--listen", plain),
-        ("--tls-listen", under_tls),
-        ("--http-listen", &config.http_listen),
+    let upstreams = config.upstreams.iter();
+    let upstreams: Vec<SocketAddr> = upstreams
+        .filter_map(|upstream| match upstream.host {
+            Host::Address(address) => Some(address),
+            Host::Name(..) => None,
+        })
+        .collect();
+    let dnstap: Vec<SocketAddr> = match &config.dnstap {
+        Some(DnstapTarget::Tcp(address)) => vec![*address],
+        Some(DnstapTarget::Local(_)) | None => Vec::new(),
+    };
+    let collector = config.traces.iter().map(|traces| traces.collector.address);
+    let collector: Vec<SocketAddr> = collector.collect();
+    let (this_host, one_host) = ("the address of this host", "the address of one host");
+    for (option, addresses, expected) in [
+        ("--listen", plain, this_host),
+        ("--tls-listen", under_tls, this_host),
+        ("--http-listen", &config.http_listen, this_host),
+        ("--upstream", &upstreams, one_host),
+        ("--bootstrap", &config.bootstrap, one_host),
+        ("--dnstap", &dnstap, one_host),
+        ("--otlp", &collector, one_host),
     ] {
         let is_broadcast = |address: &&SocketAddr| is_broadcast_here(address.ip());
         if let Some(address) = addresses.iter().find(is_broadcast) {
             return Err(format!(
-                "{option}: \"{address}\": expected the address of this host, not a broadcast \
-                 address of its networks (`ip address` shows both)"
+                "{option}: \"{address}\": expected {expected}, not a broadcast address of this \
+                 host's networks (`ip address` shows them)"
             ));
         }
     }

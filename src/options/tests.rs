@@ -555,6 +555,37 @@ fn option_with_an_empty_value_is_an_error() {
 }
 
 #[test]
+fn destination_of_messages_is_one_host() {
+    for address in [
+        "224.0.0.1:6000",
+        "255.255.255.255:6000",
+        "0.0.0.0:6000",
+        "[::]:6000",
+        "[ff02::1%1]:6000",
+        "[::ffff:239.1.2.3]:6000",
+        "[::ffff:0.0.0.0]:6000",
+        "[fe80::1]:6000",
+        "[fe80::1%nosuch0]:6000",
+        "192.0.2.1:0",
+        "192.0.2.1",
+        "::1",
+    ] {
+        for option in ["--dnstap=tcp:", "--otlp=http://"] {
+            let line = format!("-u 1.1.1.1 {option}{address}");
+            let problem = parse_line(&line).unwrap_err();
+            let option = option.split('=').next().unwrap();
+            assert!(problem.starts_with(option), "{line}: {problem}");
+            assert!(problem.contains(": expected "), "{line}: {problem}");
+        }
+    }
+    for address in ["192.0.2.1:6000", "[2001:db8::1]:6000", "[fe80::1%lo]:6000"] {
+        for option in ["--dnstap=tcp:", "--otlp=http://"] {
+            config(&format!("-u 1.1.1.1 {option}{address}"));
+        }
+    }
+}
+
+#[test]
 fn help_fits_a_screen() {
     let Ok(Command::Print(text)) = parse_line("--help") else {
         panic!("help is printed");

@@ -139,6 +139,15 @@ fn listen_address_that_is_not_unicast_is_an_error() {
     let broadcast = broadcast.trim();
     if !broadcast.is_empty() && broadcast != "0.0.0.0" {
         assert_refused(&["-l", broadcast], &["--listen", broadcast, "broadcast"]);
+        for (option, value) in [
+            ("--upstream", format!("{broadcast}:853")),
+            ("--bootstrap", format!("{broadcast}:53")),
+            ("--dnstap", format!("tcp:{broadcast}:6000")),
+            ("--otlp", format!("http://{broadcast}:4318")),
+        ] {
+            let argument = format!("{option}={value}");
+            assert_refused(&[&argument], &[option, broadcast, "broadcast"]);
+        }
     }
 }
 
