@@ -32,7 +32,8 @@ pub fn check(config: &Config) -> Result<Vec<String>, String> {
         user.check_options_file(config)?;
         user.check_written_files(config)?;
     }
-    config.query_log.as_ref().map(QueryLog::check).transpose()?;
+    let query_log = config.query_log.as_ref().map(QueryLog::check).transpose()?;
+    warnings.extend(query_log.flatten());
     check_dnstap(config.dnstap.as_ref())?;
     Ok(warnings)
 }

@@ -1,16 +1,17 @@
 //! `--check-conf` finds faults of the configuration before the program serves.
 
 use std::fs;
-use std::os::unix::fs::{PermissionsExt, chown, symlink};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt, chown, symlink};
 use std::path::Path;
 use std::process::Command;
 
+use nix::libc::O_NONBLOCK;
 use nix::unistd::Uid;
 use rcgen::{CertificateParams, KeyPair, SanType, date_time_ymd};
 
 use crate::support::certificates::Authority;
 use crate::support::folder::Folder;
-use crate::support::program::run_to_end;
+use crate::support::program::{Program, free_port, run_to_end};
 
 /// Checks options. Returns the exit code and standard error.
 fn check(arguments: &[&str]) -> (Option<i32>, String) {
@@ -114,12 +115,43 @@ fn files_are_judged_by_the_rights_of_the_runtime_user() {
 }
 
 #[test]
-fn pipe_without_a_reader_does_not_block_the_check() {
+fn pipe_without_a_reader_is_a_warning_at_the_check_and_at_the_start() {
     let folder = Folder::new("check-pipe");
     let pipe = folder.file("pipe");
     let made = Command::new("mkfifo").arg(&pipe).status();
     assert!(made.is_ok_and(|status| status.success()));
-    assert_valid(&[&format!("--query-log={}", pipe.display())]);
+    let log = format!("--query-log={}", pipe.display());
+    let warning = format!(
+        "--query-log: {:?}: this named pipe has no reader",
+        pipe.display()
+    );
+    assert_warned(&[&log], &[&warning]);
+    let program = Program::start(&["-u192.0.2.1".to_owned(), log.clone()]);
+    program.await_log(&warning);
+    drop(program);
+    let reader = fs::File::options()
+        .read(true)
+        .custom_flags(O_NONBLOCK)
+        .open(&pipe)
+        .expect("the pipe exists");
+    assert_valid(&[&log]);
+    let program = Program::start(&["-u192.0.2.1".to_owned(), log]);
+    program.await_log("confinement: ");
+    assert!(!program.log().contains("no reader"), "{}", program.log());
+    drop(reader);
+}
+
+/// Checks that options are valid with one line of warning.
+fn assert_warned(arguments: &[&str], parts: &[&str]) {
+    let (code, text) = check(arguments);
+    assert_eq!(code, Some(0), "{arguments:?}: {text}");
+    assert_eq!(text.lines().count(), 1, "{text}");
+    assert!(text.starts_with("dotproxy: warning: "), "{text}");
+    for part in parts {
+        assert!(text.contains(part), "{text:?} lacks {part:?}");
+    }
+}
+
 }
 
 #[test]
