@@ -23,10 +23,16 @@ pub fn check(config: &Config) -> Result<Vec<String>, String> {
     let mut warnings = config.warnings.clone();
     for own in &tls.own {
         match own.problem(clock.now()) {
-            Some(problem) if own.is_valid(clock.now()) => warnings.push(problem),
-            Some(problem) => return Err(problem),
-            None => {}
+            Some(problem) if !own.is_valid(clock.now()) => return Err(problem),
+            problem => warnings.extend(problem),
         }
+        warnings.extend(own.chain_problems(clock.now()));
+    }
+    for authorities in &tls.authorities {
+        if let Some(problem) = authorities.lack(clock.now()) {
+            return Err(problem);
+        }
+        warnings.extend(authorities.problems(clock.now()));
     }
     if let Some(user) = config.user.as_ref().map(RuntimeUser::find).transpose()? {
         user.check_options_file(config)?;

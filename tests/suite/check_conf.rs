@@ -152,6 +152,86 @@ fn assert_warned(arguments: &[&str], parts: &[&str]) {
     }
 }
 
+/// Writes a file with the contents of these files, and returns its path.
+fn joined(folder: &Folder, name: &str, files: &[&str]) -> String {
+    let texts = files
+        .iter()
+        .map(|file| fs::read_to_string(file).expect("a file of the test"));
+    let path = folder.file(name);
+    fs::write(&path, texts.collect::<String>()).expect("the folder of the test is writable");
+    path.display().to_string()
+}
+
+#[test]
+fn expired_authority_is_a_warning_unless_no_other_is_valid() {
+    let folder = Folder::new("check-authorities");
+    let [old, _] = certificate(&folder, (2000, 2001));
+    let [older, _] = certificate(&folder, (1998, 1999));
+    let [later, _] = certificate(&folder, (2200, 2201));
+    let [valid, key] = certificate(&folder, (2000, 2200));
+    let tls = [
+        "--tls-listen=127.0.0.1",
+        "--tls-cert",
+        &valid,
+        "--tls-key",
+        &key,
+    ];
+    for option in ["--ca-file", "--tls-client-ca"] {
+        let both = |file: &str| -> Vec<String> {
+            let file = format!("{option}={file}");
+            let tls = tls.iter().map(ToString::to_string);
+            tls.chain([file]).collect()
+        };
+        let check = |file: &str, is_error: bool, parts: &[&str]| {
+            let arguments = both(file);
+            let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+            let quoted = format!("{option}: {file:?}: ");
+            let parts = [&[quoted.as_str()], parts].concat();
+            if is_error {
+                assert_refused(&arguments, &parts);
+            } else {
+                assert_warned(&arguments, &parts);
+            }
+        };
+        let expired = "expired at 2001-01-01T00:00:00Z";
+        check(&old, true, &[expired]);
+        check(&later, true, &["is not valid before 2200-01-01T00:00:00Z"]);
+        check(&joined(&folder, "none", &[&old, &older]), true, &[expired]);
+        let mixed = joined(&folder, "mixed", &[&valid, &old]);
+        check(&mixed, false, &["certificate 2", expired]);
+        let arguments = both(&valid);
+        assert_valid(&arguments.iter().map(String::as_str).collect::<Vec<_>>());
+    }
+    // The program starts with warnings, since the clock may be wrong.
+    let program = Program::start(&["-u192.0.2.1".to_owned(), format!("--ca-file={old}")]);
+    program.await_log("expired at 2001-01-01T00:00:00Z");
+}
+
+#[test]
+fn expired_intermediate_certificate_of_our_own_is_a_warning() {
+    let folder = Folder::new("check-chain");
+    let [old, _] = certificate(&folder, (2000, 2001));
+    let [valid, key] = certificate(&folder, (2000, 2200));
+    let chain = joined(&folder, "chain", &[&valid, &old]);
+    let parts = ["certificate 2", "expired at 2001-01-01T00:00:00Z"];
+    let tls = [
+        "--tls-listen=127.0.0.1",
+        "--tls-cert",
+        &chain,
+        "--tls-key",
+        &key,
+    ];
+    assert_warned(&tls, &parts);
+    assert_warned(
+        &[&format!("-u192.0.2.2,client-cert={chain},client-key={key}")],
+        &parts,
+    );
+    let mut arguments: Vec<String> = tls.iter().map(ToString::to_string).collect();
+    arguments[0] = format!("--tls-listen=127.0.0.1:{}", free_port());
+    arguments.push("-u192.0.2.1".to_owned());
+    Program::start(&arguments).await_log("certificate 2 expired at 2001");
+}
+
 }
 
 #[test]
@@ -250,7 +330,7 @@ fn warnings_are_written_and_are_no_errors() {
 }
 
 #[test]
-fn expired_client_authority_is_no_error() {
+fn valid_authority_is_no_error() {
     let authority = Authority::new("check-authority");
     let ca_file: &Path = &authority.ca_file;
     assert_valid(&["--ca-file", &ca_file.display().to_string()]);
