@@ -115,11 +115,14 @@ fn explain_certificate(problem: &CertificateError, roots: RootSource, clock: Dur
         let day = |time: &UnixTime| date(Duration::from_secs(time.as_secs()));
         let is_behind = clock.as_secs() < judged_by.as_secs().saturating_sub(CLOCK_MARGIN_S);
         let (limit, judged_by) = (day(limit), day(judged_by));
-        let (clock, judged) = if is_behind {
+        let (clock, judged) = if !is_behind {
+            (judged_by, String::new())
+        } else if roots == RootSource::ClientCa {
             let judged = format!(" (certificates are judged by {judged_by}): set the clock");
             (date(clock), judged)
         } else {
-            (judged_by, String::new())
+            // The caller adds the other time and its source (`Clock::judged_by`).
+            (date(clock), String::new())
         };
         format!("its certificate {what} {limit}, and this host's clock says {clock}{judged}")
     };
@@ -324,10 +327,16 @@ mod tests {
             time: at(1_700_000_000),
             not_before: at(1_800_000_000),
         };
+        let behind = |roots| explain_certificate(&problem, roots, Duration::from_secs(100));
         assert_eq!(
-            explain_certificate(&problem, RootSource::BuiltIn, Duration::from_secs(100)),
+            behind(RootSource::ClientCa),
             "its certificate is not valid before 2027-01-15T08:00:00Z, and this host's clock says \
              1970-01-01T00:01:40Z (certificates are judged by 2023-11-14T22:13:20Z): set the clock"
+        );
+        assert_eq!(
+            behind(RootSource::BuiltIn),
+            "its certificate is not valid before 2027-01-15T08:00:00Z, and this host's clock says \
+             1970-01-01T00:01:40Z"
         );
         for far in [253_402_300_800, u64::MAX] {
             let problem = CertificateError::NotValidYetContext {

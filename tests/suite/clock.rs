@@ -112,13 +112,16 @@ fn log_names_the_stamp_by_which_a_certificate_is_refused() {
     let (program, is_answered) = scene.run("");
     assert!(!is_answered);
     program.await_log("authentication failed");
-    let name = format!("--clock-stamp {}", scene.stamp().display());
+    let name = format!("--clock-stamp {:?}", scene.stamp().display());
     let names_file = |line: &&str| line.contains(&name);
     let log = program.log();
     let lines: Vec<&str> = log.lines().filter(names_file).collect();
     assert!(lines[0].contains("this host's clock"), "{log}");
     let failure = lines.iter().find(|line| line.contains("authentication"));
-    assert!(failure.is_some(), "{log}");
+    let failure = failure.expect("the failure names the file");
+    for part in ["judged by", "set the clock", "host's clock"] {
+        assert_eq!(failure.matches(part).count(), 1, "{failure}");
+    }
 }
 
 #[test]
