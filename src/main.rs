@@ -70,7 +70,7 @@ fn main() -> ExitCode {
 /// Looks up the user that the process switches to, which must not be able to write root's options.
 fn find_user(config: &Config) -> Result<Option<RuntimeUser>, String> {
     let user = config.user.as_ref().map(RuntimeUser::find).transpose()?;
-    if let Some(user) = user {
+    if let Some(user) = &user {
         user.check_options_file(config)?;
     }
     Ok(user)

@@ -256,8 +256,9 @@ impl Owner {
         Ok(may_write.then_some(at))
     }
 
-    /// Checks whether this user could [append] to a file that root has [prepared](prepare_for).
-    pub fn check_append(self, path: &Path) -> io::Result<()> {
+    /// Returns the path if this user could not [append] to the file after root has
+    /// [prepared](prepare_for) it.
+    pub fn refused_to_append(self, path: &Path) -> io::Result<Option<&Path>> {
         let folder = folder_of(path);
         let is_controlled = self.place_to_write(folder)?.is_some();
         let may = match fs::symlink_metadata(path) {
@@ -271,21 +272,14 @@ impl Owner {
                 is_given || self.may_write(path, &fs::metadata(path)?)
             }
         };
-        self.allow(may, path)
+        Ok((!may).then_some(path))
     }
 
-    /// Checks whether this user could replace a file in its folder.
-    pub fn check_replace(self, path: &Path) -> io::Result<()> {
+    /// Returns the folder of a file if this user could not replace the file in it.
+    pub fn refused_to_replace(self, path: &Path) -> io::Result<Option<&Path>> {
         let folder = folder_of(path);
-        self.allow(self.may_write(folder, &fs::metadata(folder)?), folder)
-    }
-
-    fn allow(self, may: bool, path: &Path) -> io::Result<()> {
-        let refused = || {
-            let path = path.display();
-            io::Error::other(format!("the user {} may not write {path:?}", self.uid))
-        };
-        may.then_some(()).ok_or_else(refused)
+        let may = self.may_write(folder, &fs::metadata(folder)?);
+        Ok((!may).then_some(folder))
     }
 
     fn may_write(self, path: &Path, metadata: &Metadata) -> bool {
