@@ -17,7 +17,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::{Path, PathBuf, absolute};
 
 use landlock::{
     ABI, Access, AccessFs, AccessNet, BitFlags, LandlockStatus, NetPort, RestrictionStatus,
@@ -384,6 +384,7 @@ impl fmt::Display for AccessRules {
         let list = |paths: &BTreeSet<PathBuf>| {
             let paths: Vec<_> = paths
                 .iter()
+                .map(|path| absolute(path).unwrap_or_else(|_| path.clone()))
                 .map(|path| path.display().to_string())
                 .collect();
             paths.join(" and ")
@@ -468,6 +469,17 @@ mod tests {
         );
         assert_eq!(rules.write, paths(&["/stamps"]));
         assert_eq!(rules.ports, [53, 853, 8853].into());
+    }
+
+    #[test]
+    fn description_has_the_path_of_every_folder() {
+        let rules = rules("-u 1.1.1.1 --ca-file=ca.pem --clock-stamp=stamp -b 192.0.2.53");
+        let here = std::path::absolute(".").expect("a working folder");
+        let here = here.display();
+        assert_eq!(
+            rules.to_string(),
+            format!("TCP to port 53 and 853 only, reads in {here}, writes in {here}")
+        );
     }
 
     #[test]
