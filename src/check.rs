@@ -92,7 +92,7 @@ fn check_dnstap(target: Option<&DnstapTarget>) -> Result<(), String> {
     match target {
         Some(DnstapTarget::Local(path)) if file::is_no_socket(path) => {
             let path = path.display();
-            Err(format!("--dnstap: {path}: expected a socket of a reader"))
+            Err(format!("--dnstap: {path:?}: expected a socket of a reader"))
         }
         _ => Ok(()),
     }

@@ -42,7 +42,10 @@ fn main() -> ExitCode {
         .collect()
     {
         Ok(arguments) => arguments,
-        Err(argument) => return fail(USAGE, format!("{}: expected UTF-8", argument.display())),
+        Err(argument) => {
+            let argument = argument.display();
+            return fail(USAGE, format!("{argument:?}: expected UTF-8"));
+        }
     };
     match options::parse(&arguments) {
         Ok(Command::Run(config)) => match run(*config, &arguments) {

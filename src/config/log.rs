@@ -38,15 +38,6 @@ pub enum LogTarget {
     File(PathBuf),
 }
 
-impl fmt::Display for LogTarget {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Stdout => f.write_str("standard output"),
-            Self::File(path) => path.display().fmt(f),
-        }
-    }
-}
-
 /// The reader of dnstap.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum DnstapTarget {

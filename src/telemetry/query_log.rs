@@ -182,7 +182,10 @@ fn no_reader(path: &Path) -> String {
 }
 
 fn explain(settings: &QueryLogSettings, error: &io::Error) -> String {
-    format!("--query-log: {}: {error}", settings.target)
+    match &settings.target {
+        LogTarget::Stdout => format!("--query-log: \"-\": {error}"),
+        LogTarget::File(path) => format!("--query-log: {:?}: {error}", path.display()),
+    }
 }
 
 #[cfg(test)]

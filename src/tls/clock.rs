@@ -51,7 +51,7 @@ impl Clock {
                 Some(doubt) => Err(io::Error::other(doubt)),
             });
             plausible.unwrap_or_else(|error| {
-                log::warn!("--clock-stamp: {}: {error}", path.display());
+                log::warn!("--clock-stamp: {:?}: {error}", path.display());
                 Duration::ZERO
             })
         });
@@ -117,7 +117,7 @@ impl Clock {
         }
         let text = format!("{}\n", time.as_secs());
         if let Err(error) = file::write(path, text.as_bytes()) {
-            log::warn!("--clock-stamp: {}: {error}", path.display());
+            log::warn!("--clock-stamp: {:?}: {error}", path.display());
         }
     }
 
@@ -148,7 +148,7 @@ fn doubt(stamp: Duration, clock: Duration) -> Option<String> {
 /// Returns why a stamp cannot be kept in a file, without changing the file.
 pub fn check_stamp(path: &Path) -> Result<(), String> {
     let read = read_bytes(path).and_then(|_| file::try_to_write(path));
-    read.map_err(|error| format!("--clock-stamp: {}: {error}", path.display()))
+    read.map_err(|error| format!("--clock-stamp: {:?}: {error}", path.display()))
 }
 
 /// Returns the time of the system's clock since 1970.

@@ -234,6 +234,30 @@ fn expired_intermediate_certificate_of_our_own_is_a_warning() {
     Program::start(&arguments).await_log("certificate 2 expired at 2001");
 }
 
+#[test]
+fn values_in_errors_are_quoted() {
+    assert_refused(
+        &["--query-log=/nonexistent/a"],
+        &["--query-log: \"/nonexistent/a\": "],
+    );
+    assert_refused(
+        &["--clock-stamp=/nonexistent/a"],
+        &["--clock-stamp: \"/nonexistent/a\": "],
+    );
+    assert_refused(
+        &["--ca-file=/nonexistent/a"],
+        &["--ca-file: \"/nonexistent/a\": "],
+    );
+    assert_refused(&["--dnstap=unix:/dev/null"], &["--dnstap: \"/dev/null\": "]);
+    assert_refused(&["--user=no-such-user"], &["--user: \"no-such-user\": "]);
+    let (code, text) = run_to_end(&["--probe=http://127.0.0.1:1/"]);
+    assert_eq!(code, Some(1));
+    assert!(
+        text.starts_with("dotproxy: --probe: \"http://127.0.0.1:1/\": "),
+        "{text}"
+    );
+}
+
 }
 
 #[test]

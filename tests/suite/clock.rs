@@ -79,7 +79,7 @@ fn implausible_stamp_is_ignored_and_replaced() {
             .expect("the folder of the test is writable");
         let (mut program, is_answered) = scene.run("");
         assert!(is_answered, "{stamp}");
-        program.await_log(&format!("--clock-stamp: {}: ", scene.stamp().display()));
+        program.await_log(&format!("--clock-stamp: {:?}: ", scene.stamp().display()));
         finish(&mut program);
         let written = std::fs::read_to_string(scene.stamp()).expect("a stamp");
         let written: u64 = written.trim().parse().expect("a time");
@@ -140,6 +140,6 @@ fn start_with_a_wrong_clock_does_not_prevent_later_starts() {
     assert!(stamp() > (since_1970() + 700 * DAY).as_secs());
     let (program, is_answered) = scene.run("");
     assert!(is_answered);
-    program.await_log(&format!("--clock-stamp: {}: ", scene.stamp().display()));
+    program.await_log(&format!("--clock-stamp: {:?}: ", scene.stamp().display()));
     assert!(stamp() < (since_1970() + DAY).as_secs());
 }

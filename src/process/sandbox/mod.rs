@@ -50,7 +50,7 @@ impl RuntimeUser {
     /// Looks up a user and a group, by name or number. Without a group it is the primary group of
     /// the user.
     pub fn find(name: &UserName) -> Result<Self, String> {
-        let missing = |what: &str| format!("--user: {what}: no such user or group on this host");
+        let missing = |what: &str| format!("--user: {what:?}: no such user or group on this host");
         let failed = |error| format!("--user: {error}");
         let (uid, own_gid, label) = if let Some(uid) = parse_number(&name.user) {
             let user = User::from_uid(Uid::from_raw(uid)).map_err(failed)?;
@@ -291,7 +291,7 @@ fn warn_of_closed_files(config: &Config) {
     for path in files(config) {
         if let Err(error) = file::try_to_open(path) {
             log::warn!(
-                "{}: {error}: it was read, and cannot be read again on SIGHUP",
+                "{:?}: {error}: it was read, and cannot be read again on SIGHUP",
                 path.display()
             );
         }
@@ -513,7 +513,7 @@ mod tests {
         assert!(
             find("no such user", None)
                 .unwrap_err()
-                .contains("no such user:")
+                .contains("\"no such user\": no such user or group")
         );
         assert!(find("root", Some("no such group")).is_err());
         assert!(find("4294967295", Some("0")).is_err());
