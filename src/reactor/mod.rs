@@ -258,7 +258,9 @@ impl<N: Net> Reactor<N> {
         }
         for upstream in &self.config.upstreams {
             let names = upstream.names();
-            log::info!("upstream {upstream}: will be asked when a query for {names} comes");
+            log::info!(
+                "upstream {upstream}: will be asked for {names}; it is contacted at the first query"
+            );
         }
     }
 

@@ -59,6 +59,18 @@ fn response_says_that_tcp_connected_and_tls_got_no_reply() {
 }
 
 #[test]
+fn start_says_which_names_an_upstream_will_be_asked_for() {
+    let program = Program::start(&[
+        "-u192.0.2.1".to_owned(),
+        "-u192.0.2.3,domain=a.b".to_owned(),
+    ]);
+    program.await_log("upstream 192.0.2.3:853: will be asked for names in a.b.");
+    let line = "upstream 192.0.2.1:853: will be asked for any name; it is contacted at the first \
+                query";
+    program.await_log(line);
+}
+
+#[test]
 fn port_of_plain_dns_is_logged() {
     // The program never queries this server: the address is one of this host.
     let own = Ipv4Addr::new(127, 53, 53, 53);
