@@ -57,7 +57,7 @@ fn main() -> ExitCode {
                 for warning in warnings {
                     complain(Level::Warn, format!("warning: {warning}"));
                 }
-                print("dotproxy: options and files are right\n")
+                print("dotproxy: options and files are valid\n")
             }
             Err(problem) => fail(USAGE, problem),
         },

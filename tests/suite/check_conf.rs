@@ -258,6 +258,13 @@ fn values_in_errors_are_quoted() {
     );
 }
 
+#[test]
+fn valid_options_are_reported_on_standard_output() {
+    let output = Command::new(env!("CARGO_BIN_EXE_dotproxy"))
+        .args(["-u192.0.2.1", "--check-conf"])
+        .output()
+        .expect("the program starts");
+    assert_eq!(output.stdout, b"dotproxy: options and files are valid\n");
 }
 
 #[test]
