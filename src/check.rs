@@ -1,5 +1,5 @@
-//! `--check-conf`: checks whether the program can run with its settings, without opening a socket,
-//! switching the user or changing a file.
+//! `--check-conf`: checks whether the program can run with its settings, without opening a
+//! listener, switching the user or changing a file.
 
 use std::net::SocketAddr;
 

@@ -188,7 +188,9 @@ impl Draft {
             &listen,
         )?;
         check_http_addresses(&self.http_listen, &listen, tls.as_ref())?;
-        check_loops(&self.upstreams, &self.bootstrap, &listen, tls.as_ref())?;
+        let is_loopback = |address: &SocketAddr| address.ip().is_loopback();
+        let servers = (&self.upstreams[..], &self.bootstrap[..]);
+        check_loops(servers, &listen, tls.as_ref(), is_loopback)?;
         if self.cache.ttl_min > self.cache.ttl_max {
             return Err(usage("--cache-min-ttl: expected at most --cache-max-ttl"));
         }
@@ -259,12 +261,13 @@ impl Draft {
     }
 }
 
-/// Checks that no upstream is a listener of this program, which would query itself in a loop.
-fn check_loops(
-    upstreams: &[Upstream],
-    bootstrap: &[SocketAddr],
+/// Checks that no upstream or bootstrap server is a listener of this program, which would query
+/// itself in a loop. `is_own` tells whether an address reaches the wildcard addresses.
+pub(super) fn check_loops(
+    (upstreams, bootstrap): (&[Upstream], &[SocketAddr]),
     plain: &Listen,
     tls: Option<&TlsSettings>,
+    is_own: impl Fn(&SocketAddr) -> bool + Copy,
 ) -> Result<(), UsageError> {
     let plain = plain.addresses();
     let under_tls = tls.map_or(&[][..], |tls| &tls.addresses);
@@ -278,7 +281,7 @@ fn check_loops(
     let of_plain = "--listen, --port";
     if let Some(address) = bootstrap
         .iter()
-        .find(|address| Listen::reaches(&plain, address))
+        .find(|address| Listen::reaches(&plain, address, is_own))
     {
         return error("--bootstrap", address, of_plain);
     }
@@ -288,7 +291,7 @@ fn check_loops(
             Scheme::Udp | Scheme::Tcp => (&plain[..], of_plain),
         };
         match &upstream.host {
-            Host::Address(address) if Listen::reaches(own, address) => {
+            Host::Address(address) if Listen::reaches(own, address, is_own) => {
                 return error("--upstream", upstream, listeners);
             }
             _ => {}

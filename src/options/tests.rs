@@ -585,6 +585,47 @@ fn destination_of_messages_is_one_host() {
     }
 }
 
+/// Returns an address of this host on a network, if there is one.
+fn own_address() -> Option<std::net::IpAddr> {
+    let socket = std::net::UdpSocket::bind("0.0.0.0:0").unwrap();
+    socket.connect("198.51.100.1:9").ok()?;
+    let own = socket.local_addr().unwrap().ip();
+    (!own.is_loopback() && !own.is_unspecified()).then_some(own)
+}
+
+#[test]
+fn upstream_at_an_own_address_behind_a_wildcard_listener_is_refused() {
+    let Some(own) = own_address() else {
+        return println!("skipped: this host has no address on a network");
+    };
+    let own_tls = "--tls-cert c --tls-key k --tls-listen";
+    for line in [
+        format!("-u 1.1.1.1 -u udp://{own},domain=a.example"),
+        format!("-u 1.1.1.1 -u tcp://{own}:5353,domain=a.example -p 5353"),
+        format!("-u 1.1.1.1 -u tcp://{own}:54,domain=a.example -l 0.0.0.0:54"),
+        format!("-u {own} {own_tls} 0.0.0.0"),
+        format!("-u [::ffff:{own}] {own_tls} 0.0.0.0"),
+        format!("-u tls://dns.quad9.net -b {own}"),
+    ] {
+        let problem = check_own_addresses(&config(&line)).unwrap_err();
+        let problem = problem.to_string();
+        let end = "queries would go round in a loop";
+        assert!(problem.ends_with(end), "{line}: {problem}");
+    }
+    for line in [
+        // Another port, or only other addresses of this host.
+        format!("-u 1.1.1.1 -u udp://{own}:54,domain=a.example"),
+        format!("-u 1.1.1.1 -l 127.0.0.1 -u udp://{own},domain=a.example"),
+        format!("-u {own} {own_tls} 127.0.0.1"),
+        format!("-u {own} {own_tls} [::]"),
+        // The address of another host.
+        format!("-u 198.51.100.1 {own_tls} 0.0.0.0"),
+    ] {
+        let checked = check_own_addresses(&config(&line));
+        checked.unwrap_or_else(|error| panic!("{line}: {error}"));
+    }
+}
+
 #[test]
 fn help_fits_a_screen() {
     let Ok(Command::Print(text)) = parse_line("--help") else {

@@ -1,6 +1,7 @@
 //! `--check-conf` finds faults of the configuration before the program serves.
 
 use std::fs;
+use std::net::UdpSocket;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt, chown, symlink};
 use std::path::Path;
 use std::process::Command;
@@ -294,6 +295,29 @@ fn listen_address_that_is_not_unicast_is_an_error() {
             assert_refused(&[&argument], &[option, broadcast, "broadcast"]);
         }
     }
+}
+
+#[test]
+fn upstream_at_an_address_of_this_host_is_refused_at_the_check_and_at_the_start() {
+    let socket = UdpSocket::bind("0.0.0.0:0").expect("a socket");
+    let own = socket
+        .connect("198.51.100.1:9")
+        .and_then(|()| socket.local_addr());
+    let Some(own) = own
+        .ok()
+        .map(|own| own.ip())
+        .filter(|own| !own.is_loopback())
+    else {
+        return eprintln!("skipped: this host has no address on a network");
+    };
+    let port = free_port().to_string();
+    let upstream = format!("-utcp://{own}:{port},domain=a.example");
+    let parts = ["--upstream: ", "itself listens there", "in a loop"];
+    assert_refused(&["-p", &port, &upstream], &parts);
+    let (code, text) = run_to_end(&["-p", &port, "-u192.0.2.1", &upstream]);
+    assert_eq!(code, Some(2), "{text}");
+    assert!(parts.iter().all(|part| text.contains(part)), "{text}");
+    assert_valid(&["-p", &port, "-l127.0.0.1", &upstream]);
 }
 
 /// Writes a certificate that is valid in these years, and its key. Returns the paths of both files.
