@@ -41,7 +41,7 @@ for unit in "$work"/units/*; do
         systemd-analyze security --offline=yes --no-pager "$unit"
     command=$(sed -n 's|^ExecStart=\S* -C /etc/dotproxy.conf||p' "$unit")
     # shellcheck disable=SC2086 # a list of words
-    check "systemd, $name: its command is valid" 'are right' "$binary" -u 192.0.2.1 $command --check-conf
+    check "systemd, $name: its command is valid" 'are valid' "$binary" -u 192.0.2.1 $command --check-conf
 done
 
 # Kubernetes: the rendered manifests, checked against the schemas of Kubernetes, and their options,
@@ -143,7 +143,7 @@ check "OpenWrt: lists, values" '^upstream = 149.112.112.112@853#dns.quad9.net$' 
 # The init script creates the folder of the clock stamp.
 mkdir "$work/state"
 sed -i "s|/var/run/dotproxy/state|$work/state|" "$work/openwrt.conf"
-check "OpenWrt: the options are valid" 'are right' "$binary" -C "$work/openwrt.conf" --check-conf
+check "OpenWrt: the options are valid" 'are valid' "$binary" -C "$work/openwrt.conf" --check-conf
 
 if [ "$(id -u)" = 0 ]; then
     # Started as root: the unprivileged user must not be able to write files that root reads.
@@ -228,7 +228,7 @@ if cargo deb --version >/dev/null 2>&1; then
         cp -L "$library" "$root$library"
     done
     cp "$work/ca.pem" "$root/etc/ca.pem"
-    check "Debian: its options are valid" 'are right' \
+    check "Debian: its options are valid" 'are valid' \
         chroot "$root" /usr/bin/dotproxy -C /etc/dotproxy.conf --check-conf
     port=$(free_port)
     sed -i "/^upstream/d; /^listen/d" "$root/etc/dotproxy.conf"

@@ -1,11 +1,11 @@
-//! `--check-conf`: checks whether the program can run with its settings, without opening a socket,
-//! switching the user or changing a file.
+//! `--check-conf`: checks whether the program can run with its settings, without opening a
+//! listener, switching the user or changing a file.
 
 use std::net::SocketAddr;
 
 use crate::base::address::is_broadcast_here;
 use crate::base::file;
-use crate::config::{Config, DnstapTarget, Listen};
+use crate::config::{Config, DnstapTarget, Host, Listen};
 use crate::process::sandbox::RuntimeUser;
 use crate::telemetry::query_log::QueryLog;
 use crate::tls;
@@ -23,38 +23,63 @@ pub fn check(config: &Config) -> Result<Vec<String>, String> {
     let mut warnings = config.warnings.clone();
     for own in &tls.own {
         match own.problem(clock.now()) {
-            Some(problem) if own.is_valid(clock.now()) => warnings.push(problem),
-            Some(problem) => return Err(problem),
-            None => {}
+            Some(problem) if !own.is_valid(clock.now()) => return Err(problem),
+            problem => warnings.extend(problem),
         }
+        warnings.extend(own.chain_problems(clock.now()));
+    }
+    for authorities in &tls.authorities {
+        if let Some(problem) = authorities.lack(clock.now()) {
+            return Err(problem);
+        }
+        warnings.extend(authorities.problems(clock.now()));
     }
     if let Some(user) = config.user.as_ref().map(RuntimeUser::find).transpose()? {
         user.check_options_file(config)?;
         user.check_written_files(config)?;
     }
-    config.query_log.as_ref().map(QueryLog::check).transpose()?;
+    let query_log = config.query_log.as_ref().map(QueryLog::check).transpose()?;
+    warnings.extend(query_log.flatten());
     check_dnstap(config.dnstap.as_ref())?;
     Ok(warnings)
 }
 
-/// Checks that no listener uses the broadcast address of a network of this host, which only the
-/// kernel knows.
+/// Checks that no listener or destination has the broadcast address of a network of this host,
+/// which only the kernel knows.
 fn check_addresses(config: &Config) -> Result<(), String> {
     let plain = match &config.listen {
         Listen::Addresses(addresses) => addresses.as_slice(),
         Listen::Everywhere { .. } | Listen::Inherited(_) => &[],
     };
     let under_tls = config.tls.as_ref().map_or(&[][..], |tls| &tls.addresses);
-    for (option, addresses) in [
-        ("--listen", plain),
-        ("--tls-listen", under_tls),
-        ("--http-listen", &config.http_listen),
+    let upstreams = config.upstreams.iter();
+    let upstreams: Vec<SocketAddr> = upstreams
+        .filter_map(|upstream| match upstream.host {
+            Host::Address(address) => Some(address),
+            Host::Name(..) => None,
+        })
+        .collect();
+    let dnstap: Vec<SocketAddr> = match &config.dnstap {
+        Some(DnstapTarget::Tcp(address)) => vec![*address],
+        Some(DnstapTarget::Local(_)) | None => Vec::new(),
+    };
+    let collector = config.traces.iter().map(|traces| traces.collector.address);
+    let collector: Vec<SocketAddr> = collector.collect();
+    let (this_host, one_host) = ("the address of this host", "the address of one host");
+    for (option, addresses, expected) in [
+        ("--listen", plain, this_host),
+        ("--tls-listen", under_tls, this_host),
+        ("--http-listen", &config.http_listen, this_host),
+        ("--upstream", &upstreams, one_host),
+        ("--bootstrap", &config.bootstrap, one_host),
+        ("--dnstap", &dnstap, one_host),
+        ("--otlp", &collector, one_host),
     ] {
         let is_broadcast = |address: &&SocketAddr| is_broadcast_here(address.ip());
         if let Some(address) = addresses.iter().find(is_broadcast) {
             return Err(format!(
-                "{option}: \"{address}\": expected the address of this host, not a broadcast \
-                 address of its networks (`ip address` shows both)"
+                "{option}: \"{address}\": expected {expected}, not a broadcast address of this \
+                 host's networks (`ip address` shows them)"
             ));
         }
     }
@@ -67,7 +92,7 @@ fn check_dnstap(target: Option<&DnstapTarget>) -> Result<(), String> {
     match target {
         Some(DnstapTarget::Local(path)) if file::is_no_socket(path) => {
             let path = path.display();
-            Err(format!("--dnstap: {path}: expected a socket of a reader"))
+            Err(format!("--dnstap: {path:?}: expected a socket of a reader"))
         }
         _ => Ok(()),
     }

@@ -42,19 +42,25 @@ fn main() -> ExitCode {
         .collect()
     {
         Ok(arguments) => arguments,
-        Err(argument) => return fail(USAGE, format!("{}: expected UTF-8", argument.display())),
+        Err(argument) => {
+            let argument = argument.display();
+            return fail(USAGE, format!("{argument:?}: expected UTF-8"));
+        }
     };
     match options::parse(&arguments) {
-        Ok(Command::Run(config)) => match run(*config, &arguments) {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(problem) => fail(1, problem),
+        Ok(Command::Run(config)) => match check_own_addresses(&config) {
+            Ok(()) => match run(*config, &arguments) {
+                Ok(()) => ExitCode::SUCCESS,
+                Err(problem) => fail(1, problem),
+            },
+            Err(problem) => fail(USAGE, problem),
         },
-        Ok(Command::Check(config)) => match check(&config) {
+        Ok(Command::Check(config)) => match check_all(&config) {
             Ok(warnings) => {
                 for warning in warnings {
                     complain(Level::Warn, format!("warning: {warning}"));
                 }
-                print("dotproxy: options and files are right\n")
+                print("dotproxy: options and files are valid\n")
             }
             Err(problem) => fail(USAGE, problem),
         },
@@ -67,10 +73,20 @@ fn main() -> ExitCode {
     }
 }
 
+fn check_own_addresses(config: &Config) -> Result<(), String> {
+    options::check_own_addresses(config).map_err(|error| error.to_string())
+}
+
+/// Checks the settings and their files. Returns warnings.
+fn check_all(config: &Config) -> Result<Vec<String>, String> {
+    check_own_addresses(config)?;
+    check(config)
+}
+
 /// Looks up the user that the process switches to, which must not be able to write root's options.
 fn find_user(config: &Config) -> Result<Option<RuntimeUser>, String> {
     let user = config.user.as_ref().map(RuntimeUser::find).transpose()?;
-    if let Some(user) = user {
+    if let Some(user) = &user {
         user.check_options_file(config)?;
     }
     Ok(user)
@@ -87,6 +103,7 @@ fn run(mut config: Config, arguments: &[String]) -> Result<(), String> {
         .map_err(|error| format!("cannot use the sockets that it was started with: {error}"))?;
     let places = inherited.places();
     config.inherit(&places);
+    check_own_addresses(&config)?;
     let clock = Clock::new(config.clock_stamp.as_deref());
     let tls = tls::set_up(&config, &clock).map_err(|error| error.to_string())?;
     file_limit::fit(&mut config).map_err(|error| error.to_string())?;
@@ -150,6 +167,7 @@ impl ProcessHooks for Process<'_> {
             Err(problem) => return Err(problem.to_string()),
         };
         config.inherit(&self.places);
+        check_own_addresses(&config)?;
         self.confinement.admits(&config)?;
         file_limit::fit(&mut config).map_err(|error| error.to_string())?;
         Ok(config)

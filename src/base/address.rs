@@ -4,6 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 
 use nix::ifaddrs::getifaddrs;
 use nix::net::if_::if_nametoindex;
+use socket2::{Domain, Socket, Type};
 
 /// An IP address and its interface.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -123,6 +124,18 @@ pub fn is_broadcast_here(ip: IpAddr) -> bool {
         // An address without a network, as on a tunnel, may be its own broadcast address.
         broadcast == Some(ip) && own != Some(ip)
     })
+}
+
+/// Returns whether this is an address of this host: the kernel then sends from the same address.
+/// Nothing is sent. In contrast to the list of interfaces, this works within the sandbox, and other
+/// than an attempt to bind the address, it is right where `ip_nonlocal_bind` is set.
+pub fn is_of_this_host(address: &SocketAddr) -> bool {
+    let own = || {
+        let socket = Socket::new(Domain::for_address(*address), Type::DGRAM, None).ok()?;
+        socket.connect(&(*address).into()).ok()?;
+        socket.local_addr().ok()?.as_socket()
+    };
+    address.ip().is_loopback() || own().is_some_and(|own| own.ip() == address.ip())
 }
 
 /// Parses a port from 1 to 65535.

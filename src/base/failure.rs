@@ -51,7 +51,9 @@ pub enum FailureKind {
     Authentication,
     /// The TLS handshake failed for another reason, or a record could not be decrypted.
     Tls,
-    /// The connection and the handshake took too long.
+    /// TCP did not connect in time.
+    ConnectTimeout,
+    /// TCP connected, and the TLS handshake did not end in time.
     HandshakeTimeout,
     /// The peer closed the connection: end of stream, reset or close alert.
     Closed,
@@ -69,10 +71,11 @@ pub enum FailureKind {
 
 impl FailureKind {
     /// All kinds in the order of declaration.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Connect,
         Self::Authentication,
         Self::Tls,
+        Self::ConnectTimeout,
         Self::HandshakeTimeout,
         Self::Closed,
         Self::Protocol,
@@ -88,6 +91,7 @@ impl FailureKind {
             Self::Connect => "connect",
             Self::Authentication => "authentication",
             Self::Tls => "tls",
+            Self::ConnectTimeout => "connect-timeout",
             Self::HandshakeTimeout => "handshake-timeout",
             Self::Closed => "closed",
             Self::Protocol => "protocol",
@@ -104,6 +108,7 @@ impl FailureKind {
             Self::Connect => "connection failed",
             Self::Authentication => "authentication failed",
             Self::Tls => "TLS failed",
+            Self::ConnectTimeout => "connect timeout",
             Self::HandshakeTimeout => "handshake timeout",
             Self::Closed => "connection closed by upstream",
             Self::Protocol => "not DNS",
@@ -126,9 +131,13 @@ impl FailureKind {
                 "upstream failed authentication",
             ),
             Self::Tls => (ExtendedErrorCode::NETWORK_ERROR, "TLS with upstream failed"),
+            Self::ConnectTimeout => (
+                ExtendedErrorCode::NO_REACHABLE_AUTHORITY,
+                "TCP to upstream did not connect in time",
+            ),
             Self::HandshakeTimeout => (
                 ExtendedErrorCode::NO_REACHABLE_AUTHORITY,
-                "no TLS handshake with upstream in time",
+                "TCP connected to upstream, TLS got no reply in time",
             ),
             Self::Closed => (
                 ExtendedErrorCode::NETWORK_ERROR,

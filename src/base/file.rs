@@ -10,7 +10,7 @@ use std::io::{self, ErrorKind, Read, Write};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt, fchown};
 use std::path::{Component, Path, PathBuf};
 
-use nix::libc::{ELOOP, O_NOCTTY, O_NOFOLLOW, O_NONBLOCK};
+use nix::libc::{ELOOP, ENXIO, O_NOCTTY, O_NOFOLLOW, O_NONBLOCK};
 use rustix::fs::{Access, StatVfsMountFlags, access, statvfs};
 
 /// Maximum size in bytes of a file that is read. All CA certificates of a system together have a
@@ -92,10 +92,29 @@ fn appending() -> OpenOptions {
 }
 
 /// Opens a file for appending, without waiting for a slow reader. Creates the file if it does not
-/// exist. A pipe is opened with or without a reader.
-pub fn append(path: &Path) -> io::Result<File> {
-    let is_pipe = fs::metadata(path).is_ok_and(|metadata| metadata.file_type().is_fifo());
-    appending().read(is_pipe).create(true).open(path)
+/// exist. A pipe is opened with or without a reader; the returned flag tells whether the reader is
+/// missing.
+pub fn append(path: &Path) -> io::Result<(File, bool)> {
+    let is_pipe = is_pipe(path);
+    // The end of the only writer would be the end of the file for a reader.
+    let writer = is_pipe.then(|| appending().open(path));
+    let file = appending().read(is_pipe).create(true).open(path)?;
+    Ok((file, writer.as_ref().is_some_and(lacks_reader)))
+}
+
+/// Returns whether the path is a named pipe without a reader. A reader that waits for its first
+/// writer then sees the end of the file, as after each run of a program that writes.
+pub fn is_pipe_without_reader(path: &Path) -> bool {
+    is_pipe(path) && lacks_reader(&appending().open(path))
+}
+
+fn is_pipe(path: &Path) -> bool {
+    fs::metadata(path).is_ok_and(|metadata| metadata.file_type().is_fifo())
+}
+
+/// Returns whether a pipe could not be opened for writing because it has no reader.
+fn lacks_reader(opened: &io::Result<File>) -> bool {
+    matches!(opened, Err(error) if error.raw_os_error() == Some(ENXIO))
 }
 
 /// Checks whether [`append`] would open a file, without creating or changing one.
@@ -237,8 +256,9 @@ impl Owner {
         Ok(may_write.then_some(at))
     }
 
-    /// Checks whether this user could [append] to a file that root has [prepared](prepare_for).
-    pub fn check_append(self, path: &Path) -> io::Result<()> {
+    /// Returns the path if this user could not [append] to the file after root has
+    /// [prepared](prepare_for) it.
+    pub fn refused_to_append(self, path: &Path) -> io::Result<Option<&Path>> {
         let folder = folder_of(path);
         let is_controlled = self.place_to_write(folder)?.is_some();
         let may = match fs::symlink_metadata(path) {
@@ -252,21 +272,14 @@ impl Owner {
                 is_given || self.may_write(path, &fs::metadata(path)?)
             }
         };
-        self.allow(may, path)
+        Ok((!may).then_some(path))
     }
 
-    /// Checks whether this user could replace a file in its folder.
-    pub fn check_replace(self, path: &Path) -> io::Result<()> {
+    /// Returns the folder of a file if this user could not replace the file in it.
+    pub fn refused_to_replace(self, path: &Path) -> io::Result<Option<&Path>> {
         let folder = folder_of(path);
-        self.allow(self.may_write(folder, &fs::metadata(folder)?), folder)
-    }
-
-    fn allow(self, may: bool, path: &Path) -> io::Result<()> {
-        let refused = || {
-            let path = path.display();
-            io::Error::other(format!("the user {} may not write {path:?}", self.uid))
-        };
-        may.then_some(()).ok_or_else(refused)
+        let may = self.may_write(folder, &fs::metadata(folder)?);
+        Ok((!may).then_some(folder))
     }
 
     fn may_write(self, path: &Path, metadata: &Metadata) -> bool {

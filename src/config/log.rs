@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use super::parse_number;
+use crate::base::address::{self, Address, parse_endpoint};
 
 /// Settings of the query log.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,15 +38,6 @@ pub enum LogTarget {
     File(PathBuf),
 }
 
-impl fmt::Display for LogTarget {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Stdout => f.write_str("standard output"),
-            Self::File(path) => path.display().fmt(f),
-        }
-    }
-}
-
 /// The reader of dnstap.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum DnstapTarget {
@@ -64,9 +56,21 @@ impl FromStr for DnstapTarget {
         const EXPECTED: &str = "a socket like unix:/run/dnstap.sock or tcp:127.0.0.1:6000";
         match text.split_once(':').ok_or(EXPECTED)? {
             ("unix", path) if !path.is_empty() => Ok(Self::Local(path.into())),
-            ("tcp", address) => address.parse().map(Self::Tcp).map_err(|_| EXPECTED),
+            ("tcp", address) => parse_destination(address, EXPECTED).map(Self::Tcp),
             _ => Err(EXPECTED),
         }
+    }
+}
+
+/// Parses `ADDRESS:PORT`, the address of one host, or returns a description of the expected value.
+fn parse_destination(text: &str, expected: &'static str) -> Result<SocketAddr, &'static str> {
+    match parse_endpoint(text) {
+        _ if text.contains('@') => Err(expected),
+        Some((address, _)) if !address.is_of_one_host() => Err("the address of one host"),
+        Some((address, _)) if address.lacks_zone() => Err(Address::WITH_ZONE),
+        Some((address, Some(port))) => Ok(address.with_port(port)),
+        None if address::has_unknown_zone(text) => Err(Address::WITH_KNOWN_ZONE),
+        _ => Err(expected),
     }
 }
 
@@ -114,7 +118,7 @@ impl FromStr for Collector {
             return Err(EXPECTED);
         }
         Ok(Self {
-            address: address.parse().map_err(|_| EXPECTED)?,
+            address: parse_destination(address, EXPECTED)?,
             path: format!("{}/v1/traces", base.trim_end_matches('/')),
         })
     }

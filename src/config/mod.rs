@@ -238,15 +238,24 @@ impl Listen {
     }
 
     /// Returns whether a message sent to `address` on this host reaches one of these listening
-    /// addresses.
-    pub fn reaches(addresses: &[SocketAddr], address: &SocketAddr) -> bool {
+    /// addresses. A wildcard address is reached by the addresses of this host, which `is_own`
+    /// tells.
+    pub fn reaches(
+        addresses: &[SocketAddr],
+        address: &SocketAddr,
+        is_own: impl Fn(&SocketAddr) -> bool,
+    ) -> bool {
         let ip = address.ip().to_canonical();
+        let mut canonical = *address;
+        if address.ip() != ip {
+            canonical.set_ip(ip);
+        }
         addresses.iter().any(|own| {
             let own_ip = own.ip().to_canonical();
             // A wildcard address does not cover the other address family.
             let is_same_family = own_ip.is_ipv4() == ip.is_ipv4();
-            let is_reached = is_same_family && own_ip.is_unspecified() && ip.is_loopback();
-            own.port() == address.port() && (own_ip == ip || is_reached)
+            let is_everywhere = is_same_family && own_ip.is_unspecified();
+            own.port() == address.port() && (own_ip == ip || is_everywhere && is_own(&canonical))
         })
     }
 

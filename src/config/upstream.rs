@@ -96,7 +96,7 @@ impl Upstream {
             return "any name".to_owned();
         }
         let domains = self.domains.iter().map(Name::to_string);
-        domains.collect::<Vec<_>>().join(" and ")
+        format!("names in {}", domains.collect::<Vec<_>>().join(" and "))
     }
 }
 

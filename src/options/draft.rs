@@ -135,13 +135,14 @@ impl Draft {
         if line.is_empty() {
             return Ok(());
         }
-        let (option, value) = match line.split_once(|c: char| c == '=' || c.is_whitespace()) {
-            Some((option, value)) => (
-                option,
-                value.trim_start().trim_start_matches('=').trim_start(),
-            ),
-            None => (line, ""),
+        let (option, given) = match line.split_once(|c: char| c == '=' || c.is_whitespace()) {
+            Some((option, value)) => {
+                let value = value.trim_start().trim_start_matches('=').trim_start();
+                (option, Some(value))
+            }
+            None => (line, None),
         };
+        let value = given.unwrap_or_default();
         if COMMANDS.iter().any(|(_, long, ..)| *long == option) {
             return Err(format!("{option}: expected on the command line only"));
         }
@@ -152,8 +153,9 @@ impl Draft {
         if value.starts_with(['"', '\'']) {
             return Err(format!("{option}: {value:?}: expected no quotes"));
         }
-        let taken = match row.value {
-            "" => parse_switch(value),
+        let taken = match (row.value, given) {
+            // A switch without a value is on, and an empty value is a mistake.
+            ("", Some(value)) => parse_switch(value),
             _ => Some(value),
         };
         let Some(taken) = taken else {
@@ -186,7 +188,9 @@ impl Draft {
             &listen,
         )?;
         check_http_addresses(&self.http_listen, &listen, tls.as_ref())?;
-        check_loops(&self.upstreams, &self.bootstrap, &listen, tls.as_ref())?;
+        let is_loopback = |address: &SocketAddr| address.ip().is_loopback();
+        let servers = (&self.upstreams[..], &self.bootstrap[..]);
+        check_loops(servers, &listen, tls.as_ref(), is_loopback)?;
         if self.cache.ttl_min > self.cache.ttl_max {
             return Err(usage("--cache-min-ttl: expected at most --cache-max-ttl"));
         }
@@ -257,12 +261,13 @@ impl Draft {
     }
 }
 
-/// Checks that no upstream is a listener of this program, which would query itself in a loop.
-fn check_loops(
-    upstreams: &[Upstream],
-    bootstrap: &[SocketAddr],
+/// Checks that no upstream or bootstrap server is a listener of this program, which would query
+/// itself in a loop. `is_own` tells whether an address reaches the wildcard addresses.
+pub(super) fn check_loops(
+    (upstreams, bootstrap): (&[Upstream], &[SocketAddr]),
     plain: &Listen,
     tls: Option<&TlsSettings>,
+    is_own: impl Fn(&SocketAddr) -> bool + Copy,
 ) -> Result<(), UsageError> {
     let plain = plain.addresses();
     let under_tls = tls.map_or(&[][..], |tls| &tls.addresses);
@@ -276,7 +281,7 @@ fn check_loops(
     let of_plain = "--listen, --port";
     if let Some(address) = bootstrap
         .iter()
-        .find(|address| Listen::reaches(&plain, address))
+        .find(|address| Listen::reaches(&plain, address, is_own))
     {
         return error("--bootstrap", address, of_plain);
     }
@@ -286,7 +291,7 @@ fn check_loops(
             Scheme::Udp | Scheme::Tcp => (&plain[..], of_plain),
         };
         match &upstream.host {
-            Host::Address(address) if Listen::reaches(own, address) => {
+            Host::Address(address) if Listen::reaches(own, address, is_own) => {
                 return error("--upstream", upstream, listeners);
             }
             _ => {}

@@ -9,6 +9,7 @@ mod warnings;
 use std::fmt::{self, Write as _};
 use std::path::{Path, PathBuf};
 
+use crate::base::address::is_of_this_host;
 use crate::config::Config;
 
 use draft::Draft;
@@ -91,6 +92,19 @@ pub fn parse(arguments: &[String]) -> Result<Command, UsageError> {
         return Ok(Command::Check(config));
     }
     Ok(Command::Run(config))
+}
+
+/// Checks that no upstream and no bootstrap server is an address of this host at which a wildcard
+/// listener of the program listens. Only the kernel knows these addresses, so the result depends on
+/// the host, in contrast to that of [`parse`].
+pub fn check_own_addresses(config: &Config) -> Result<(), UsageError> {
+    let servers = (&config.upstreams[..], &config.bootstrap[..]);
+    draft::check_loops(
+        servers,
+        &config.listen,
+        config.tls.as_ref(),
+        is_of_this_host,
+    )
 }
 
 fn grammar() -> getopts::Options {

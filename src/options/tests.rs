@@ -522,6 +522,111 @@ fn bootstrap_server_that_is_this_program_is_refused() {
 }
 
 #[test]
+fn option_with_an_empty_value_is_an_error() {
+    for row in TABLE {
+        let long = row.long;
+        for line in [
+            format!("{long} ="),
+            format!("{long}="),
+            format!("{long} = # why"),
+        ] {
+            let problem = with_file(&line, "-u 1.1.1.1").unwrap_err();
+            let start = format!("FILE:1: {long}: \"\": expected ");
+            assert!(problem.starts_with(&start), "{line}: {problem}");
+        }
+        let line = format!("-u 1.1.1.1 --{long}=");
+        assert!(parse_line(&line).is_err(), "{line}");
+        if !row.value.is_empty() {
+            assert!(with_file(long, "-u 1.1.1.1").is_err(), "{long}");
+        }
+    }
+    for (_, long, ..) in COMMANDS.iter().filter(|(_, long, ..)| *long != "probe") {
+        let line = format!("-u 1.1.1.1 --{long}=");
+        assert!(parse_line(&line).is_err(), "{line}");
+    }
+    for spec in [
+        "1.1.1.1,pin-only=",
+        "1.1.1.1,pin-report=",
+        "1.1.1.1,domain=",
+        "1.1.1.1#",
+    ] {
+        assert!(parse_line(&format!("-u {spec}")).is_err(), "{spec}");
+    }
+}
+
+#[test]
+fn destination_of_messages_is_one_host() {
+    for address in [
+        "224.0.0.1:6000",
+        "255.255.255.255:6000",
+        "0.0.0.0:6000",
+        "[::]:6000",
+        "[ff02::1%1]:6000",
+        "[::ffff:239.1.2.3]:6000",
+        "[::ffff:0.0.0.0]:6000",
+        "[fe80::1]:6000",
+        "[fe80::1%nosuch0]:6000",
+        "192.0.2.1:0",
+        "192.0.2.1",
+        "::1",
+    ] {
+        for option in ["--dnstap=tcp:", "--otlp=http://"] {
+            let line = format!("-u 1.1.1.1 {option}{address}");
+            let problem = parse_line(&line).unwrap_err();
+            let option = option.split('=').next().unwrap();
+            assert!(problem.starts_with(option), "{line}: {problem}");
+            assert!(problem.contains(": expected "), "{line}: {problem}");
+        }
+    }
+    for address in ["192.0.2.1:6000", "[2001:db8::1]:6000", "[fe80::1%lo]:6000"] {
+        for option in ["--dnstap=tcp:", "--otlp=http://"] {
+            config(&format!("-u 1.1.1.1 {option}{address}"));
+        }
+    }
+}
+
+/// Returns an address of this host on a network, if there is one.
+fn own_address() -> Option<std::net::IpAddr> {
+    let socket = std::net::UdpSocket::bind("0.0.0.0:0").unwrap();
+    socket.connect("198.51.100.1:9").ok()?;
+    let own = socket.local_addr().unwrap().ip();
+    (!own.is_loopback() && !own.is_unspecified()).then_some(own)
+}
+
+#[test]
+fn upstream_at_an_own_address_behind_a_wildcard_listener_is_refused() {
+    let Some(own) = own_address() else {
+        return println!("skipped: this host has no address on a network");
+    };
+    let own_tls = "--tls-cert c --tls-key k --tls-listen";
+    for line in [
+        format!("-u 1.1.1.1 -u udp://{own},domain=a.example"),
+        format!("-u 1.1.1.1 -u tcp://{own}:5353,domain=a.example -p 5353"),
+        format!("-u 1.1.1.1 -u tcp://{own}:54,domain=a.example -l 0.0.0.0:54"),
+        format!("-u {own} {own_tls} 0.0.0.0"),
+        format!("-u [::ffff:{own}] {own_tls} 0.0.0.0"),
+        format!("-u tls://dns.quad9.net -b {own}"),
+    ] {
+        let problem = check_own_addresses(&config(&line)).unwrap_err();
+        let problem = problem.to_string();
+        let end = "queries would go round in a loop";
+        assert!(problem.ends_with(end), "{line}: {problem}");
+    }
+    for line in [
+        // Another port, or only other addresses of this host.
+        format!("-u 1.1.1.1 -u udp://{own}:54,domain=a.example"),
+        format!("-u 1.1.1.1 -l 127.0.0.1 -u udp://{own},domain=a.example"),
+        format!("-u {own} {own_tls} 127.0.0.1"),
+        format!("-u {own} {own_tls} [::]"),
+        // The address of another host.
+        format!("-u 198.51.100.1 {own_tls} 0.0.0.0"),
+    ] {
+        let checked = check_own_addresses(&config(&line));
+        checked.unwrap_or_else(|error| panic!("{line}: {error}"));
+    }
+}
+
+#[test]
 fn help_fits_a_screen() {
     let Ok(Command::Print(text)) = parse_line("--help") else {
         panic!("help is printed");

@@ -24,7 +24,7 @@ pub(super) const OFF: &str = "no";
 /// Parses the value of a switch in a file into the value for the table of options.
 pub(super) fn parse_switch(value: &str) -> Option<&'static str> {
     match value.to_ascii_lowercase().as_str() {
-        "" | "yes" | "true" | "on" => Some(""),
+        "yes" | "true" | "on" => Some(""),
         "no" | "false" | "off" => Some(OFF),
         _ => None,
     }

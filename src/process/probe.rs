@@ -21,10 +21,10 @@ pub fn probe(url: &str) -> Result<(), String> {
         .filter(|path| is_visible(path))
         .ok_or_else(expected)?;
     let path = if path.is_empty() { "/" } else { path };
-    let status = status(address, path).map_err(|error| format!("{url}: {error}"))?;
+    let status = status(address, path).map_err(|error| format!("--probe: {url:?}: {error}"))?;
     match status.split(' ').nth(1) {
         Some("200") => Ok(()),
-        _ => Err(format!("{url}: {status}")),
+        _ => Err(format!("--probe: {url:?}: {status}")),
     }
 }
 

@@ -388,7 +388,9 @@ impl Proxy {
             match due {
                 Due::Late => self.on_late(key, cx),
                 Due::HandshakeTimeout => {
-                    self.close(key, FailureKind::HandshakeTimeout, cx);
+                    let link = self.upstreams.link(key);
+                    let kind = link.map_or(FailureKind::ConnectTimeout, Link::timeout_kind);
+                    self.close(key, kind, cx);
                 }
                 Due::Probe { since } => self.probe_silent_link(key, since, cx),
                 Due::ProbeBeside { since } => self.probe_beside(key, since, cx),

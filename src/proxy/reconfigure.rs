@@ -97,8 +97,9 @@ fn upstream_limits(limits: &Limits) -> Limits {
 }
 
 impl Proxy {
-    /// Applies new settings. The cache and the failure cache start empty.
-    pub fn reconfigure(&mut self, config: &Config, now: Instant, outbox: &mut Outbox) {
+    /// Applies new settings. The cache and the failure cache start empty. Returns the number of
+    /// links that are closed.
+    pub fn reconfigure(&mut self, config: &Config, now: Instant, outbox: &mut Outbox) -> usize {
         let cx = &mut Cx { now, outbox };
         let before = std::mem::replace(&mut self.config, config.clone());
         self.cache.reconfigure(&config.cache, &config.timeouts);
@@ -117,16 +118,24 @@ impl Proxy {
             && upstream_limits(&config.limits) == upstream_limits(&before.limits);
         if is_same_topology {
             self.shared.count(&config.limits, &self.exchanges);
+            0
         } else {
-            self.change_topology(cx);
+            let closed = self.change_topology(cx);
             self.settle(cx);
+            closed
         }
     }
 
     /// Retires the links of these upstreams because their certificates are judged by other rules
     /// now, or they are shown another one. The links take no new query. Answers to queries that
-    /// were sent may still come; queries that wait for a handshake are sent on new links.
-    pub fn retire_links(&mut self, upstreams: &[UpstreamIndex], now: Instant, outbox: &mut Outbox) {
+    /// were sent may still come; queries that wait for a handshake are sent on new links. Returns
+    /// the number of retired links.
+    pub fn retire_links(
+        &mut self,
+        upstreams: &[UpstreamIndex],
+        now: Instant,
+        outbox: &mut Outbox,
+    ) -> usize {
         let cx = &mut Cx { now, outbox };
         let is_concerned = |link: &Link| {
             let upstream = self.upstreams.endpoint(link.endpoint).upstream;
@@ -141,6 +150,7 @@ impl Proxy {
             .partition(|(_, is_opening)| *is_opening);
         let keys = |links: Vec<(LinkKey, bool)>| links.into_iter().map(|(key, _)| key).collect();
         let (mut ended, up): (Vec<LinkKey>, Vec<LinkKey>) = (keys(opening), keys(up));
+        let retired = ended.len() + up.len();
         for key in &up {
             ended.extend(self.upstreams.retire(*key));
         }
@@ -160,10 +170,13 @@ impl Proxy {
         }
         self.followups.on_room();
         self.settle(cx);
+        retired
     }
 
-    fn change_topology(&mut self, cx: &mut Cx<'_>) {
+    /// Starts over with the upstreams of the settings. Returns the number of links that are closed.
+    fn change_topology(&mut self, cx: &mut Cx<'_>) -> usize {
         let links: Vec<LinkKey> = self.upstreams.links().map(|(key, _)| key).collect();
+        let closed = links.len();
         for key in links {
             self.upstreams.remove(key);
             cx.outbox.close(key);
@@ -187,6 +200,7 @@ impl Proxy {
             self.coalesce_or_dispatch(key, cx);
         }
         self.followups.on_room();
+        closed
     }
 
     /// Resets an exchange for the new upstreams. Returns whether it is still to be answered.

@@ -351,9 +351,9 @@ impl<N: Net> Reactor<N> {
         self.schedule_trim();
         let mut failure = failure.clone();
         if failure.kind == FailureKind::Authentication
-            && let Some(replacement) = self.clock.replacement()
+            && let Some(judged_by) = self.clock.judged_by()
         {
-            failure.detail = format!("{}; {replacement}", failure.detail);
+            failure.detail = format!("{}; {judged_by}", failure.detail);
         }
         if let Some(link) = slot.link() {
             self.proxy

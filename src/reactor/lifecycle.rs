@@ -27,9 +27,15 @@ impl<N: Net> Reactor<N> {
     /// current settings.
     pub fn reload(&mut self, config: Result<Config, String>) {
         match config.and_then(|config| self.apply_settings(config)) {
-            Ok(()) => {
-                let message = "settings and files were read again, known answers forgotten";
-                log::info!(event = "reloaded"; "{message}");
+            Ok(links) => {
+                let retired = match links {
+                    0 => String::new(),
+                    links => format!("; connections to upstreams retired: {links}"),
+                };
+                log::info!(
+                    event = "reloaded", links_retired = links;
+                    "settings and files were read again, known answers forgotten{retired}"
+                );
             }
             Err(problem) => {
                 log::error!(
@@ -45,7 +51,8 @@ impl<N: Net> Reactor<N> {
         self.write_log();
     }
 
-    fn apply_settings(&mut self, mut config: Config) -> Result<(), String> {
+    /// Applies settings. Returns the number of links that take no new query because of that.
+    fn apply_settings(&mut self, mut config: Config) -> Result<usize, String> {
         for option in config.keep_what_is_fixed(&self.config) {
             log::warn!(
                 event = "not-reloaded", option = option;
@@ -57,11 +64,12 @@ impl<N: Net> Reactor<N> {
         self.pins_mismatched = self.pins_mismatched();
         let before = std::mem::replace(&mut self.tls, tls);
         self.close_clients_not_admitted(&before);
+        let mut links_retired = 0;
         if config.upstreams == self.config.upstreams {
             let changed = self.tls.changed_upstreams(&before).into_iter();
             let changed: Vec<UpstreamIndex> = changed.map(UpstreamIndex).collect();
             let (proxy, outbox) = (&mut self.proxy, &mut self.outbox);
-            proxy.retire_links(&changed, self.now, outbox);
+            links_retired += proxy.retire_links(&changed, self.now, outbox);
         }
         self.clients.reconfigure(Bounds::of_clients(&config));
         self.http_clients.reconfigure(Bounds::of_http(&config));
@@ -70,12 +78,12 @@ impl<N: Net> Reactor<N> {
         if let (Some(traces), Some(settings)) = (&mut self.traces, &config.traces) {
             traces.reconfigure(settings);
         }
-        self.proxy.reconfigure(&config, self.now, &mut self.outbox);
+        links_retired += self.proxy.reconfigure(&config, self.now, &mut self.outbox);
         logger::set_level(config.log_level);
         self.follow_log_level();
         self.config = config;
         self.announce();
-        Ok(())
+        Ok(links_retired)
     }
 
     /// Closes TLS clients that could not connect now, if the rules for client certificates differ

@@ -245,14 +245,22 @@ impl<N: Net> Reactor<N> {
         for warning in &self.config.warnings {
             log::warn!(event = "option-warning"; "{warning}");
         }
+        let now = self.clock.now();
         for own in &self.tls.own {
-            if let Some(problem) = own.problem(self.clock.now()) {
+            for problem in own.problem(now).into_iter().chain(own.chain_problems(now)) {
                 log::warn!(event = "own-certificate"; "{problem}");
+            }
+        }
+        for authorities in &self.tls.authorities {
+            for problem in authorities.problems(now) {
+                log::warn!(event = "authority"; "{problem}");
             }
         }
         for upstream in &self.config.upstreams {
             let names = upstream.names();
-            log::info!("upstream {upstream}: will be asked when a query for {names} comes");
+            log::info!(
+                "upstream {upstream}: will be asked for {names}; it is contacted at the first query"
+            );
         }
     }
 

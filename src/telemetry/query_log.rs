@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io;
 use std::os::fd::AsFd;
+use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::anonymize::shown;
@@ -40,7 +41,14 @@ impl Target {
                 let own = io::stdout().as_fd().try_clone_to_owned()?;
                 Ok(Self::Stdout(own.into()))
             }
-            LogTarget::File(path) => file::append(path).map(Self::File),
+            LogTarget::File(path) => {
+                let (file, lacks_reader) = file::append(path)?;
+                if lacks_reader {
+                    let warning = no_reader(path);
+                    log::warn!(event = "query-log-unread"; "{warning}");
+                }
+                Ok(Self::File(file))
+            }
         }
     }
 }
@@ -58,12 +66,14 @@ impl QueryLog {
         })
     }
 
-    /// Returns why a log of these settings could not be opened, without making or changing a file.
-    pub fn check(settings: &QueryLogSettings) -> Result<(), String> {
+    /// Returns why a log of these settings could not be opened, or else a warning, without making
+    /// or changing a file.
+    pub fn check(settings: &QueryLogSettings) -> Result<Option<String>, String> {
         match &settings.target {
-            LogTarget::Stdout => Ok(()),
+            LogTarget::Stdout => Ok(None),
             LogTarget::File(path) => {
-                file::try_to_append(path).map_err(|error| explain(settings, &error))
+                file::try_to_append(path).map_err(|error| explain(settings, &error))?;
+                Ok(file::is_pipe_without_reader(path).then(|| no_reader(path)))
             }
         }
     }
@@ -163,8 +173,19 @@ impl Stamp {
     }
 }
 
+fn no_reader(path: &Path) -> String {
+    format!(
+        "--query-log: {:?}: this named pipe has no reader: lines are dropped while the pipe is \
+         full",
+        path.display()
+    )
+}
+
 fn explain(settings: &QueryLogSettings, error: &io::Error) -> String {
-    format!("--query-log: {}: {error}", settings.target)
+    match &settings.target {
+        LogTarget::Stdout => format!("--query-log: \"-\": {error}"),
+        LogTarget::File(path) => format!("--query-log: {:?}: {error}", path.display()),
+    }
 }
 
 #[cfg(test)]

@@ -17,7 +17,7 @@ use super::explain::explain_key;
 use super::files::{self, Credentials, FileError};
 use super::fingerprint::Fingerprint;
 use super::tickets::ExpiringTickets;
-use super::{ALPN, OwnCertificate, SetupError};
+use super::{ALPN, Authorities, OwnCertificate, SetupError};
 use crate::config::TlsSettings;
 
 /// The TLS settings for client connections: our certificate, and the verification of client
@@ -35,11 +35,12 @@ pub struct Acceptor {
 struct Gate {
     verifier: Arc<dyn ClientCertVerifier>,
     fingerprint: Fingerprint,
+    authorities: Authorities,
 }
 
 impl Gate {
     fn new(path: &Path, provider: &Arc<CryptoProvider>) -> Result<Self, FileError> {
-        let roots = files::read_roots("--tls-client-ca", path)?;
+        let (roots, authorities) = files::read_roots("--tls-client-ca", path)?;
         let fingerprint = Fingerprint::of_clients(&roots);
         let (roots, provider) = (Arc::new(roots), Arc::clone(provider));
         let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider).build();
@@ -47,6 +48,7 @@ impl Gate {
             verifier: verifier
                 .expect("there are roots, and no revocation lists that could be invalid"),
             fingerprint,
+            authorities,
         })
     }
 }
@@ -99,6 +101,11 @@ impl Acceptor {
     /// Returns our certificate, if its dates could be read.
     pub fn own(&self) -> Option<&OwnCertificate> {
         self.own.as_ref()
+    }
+
+    /// Returns the authorities that sign client certificates, if clients need one.
+    pub fn authorities(&self) -> Option<&Authorities> {
+        self.gate.as_ref().map(|gate| &gate.authorities)
     }
 
     /// Creates the state of a connection to a client.

@@ -51,7 +51,7 @@ impl Clock {
                 Some(doubt) => Err(io::Error::other(doubt)),
             });
             plausible.unwrap_or_else(|error| {
-                log::warn!("--clock-stamp: {}: {error}", path.display());
+                log::warn!("--clock-stamp: {:?}: {error}", path.display());
                 Duration::ZERO
             })
         });
@@ -71,21 +71,30 @@ impl Clock {
     /// Returns a warning with the time that replaces the system's clock, if the system's clock is
     /// behind the floor.
     pub fn replacement(&self) -> Option<String> {
+        let (clock, judged_by) = (date(system_time()), self.judged_by()?);
+        Some(format!(
+            "this host's clock is behind ({clock}): {judged_by}"
+        ))
+    }
+
+    /// Returns the time that replaces the system's clock, its source and advice, if the system's
+    /// clock is behind the floor.
+    pub fn judged_by(&self) -> Option<String> {
         if system_time() >= self.floor {
             return None;
         }
-        let (clock, floor) = (date(system_time()), date(self.floor));
-        let source = match &self.stamp {
+        let floor = date(self.floor);
+        Some(match &self.stamp {
             Some(path) if self.is_stamped => format!(
-                "the time in --clock-stamp {}; remove the file if its time is wrong",
+                "certificates are judged by the time in --clock-stamp {:?} ({floor}): set the \
+                 clock, or remove the file if its time is wrong",
                 path.display()
             ),
-            _ => "the time when the program was built".to_owned(),
-        };
-        Some(format!(
-            "this host's clock is behind and says {clock}: certificates are judged by {floor}, \
-             {source}"
-        ))
+            _ => format!(
+                "certificates are judged by the time when the program was built ({floor}): set the \
+                 clock"
+            ),
+        })
     }
 
     /// Records that the certificate of an upstream was verified just now, by chain and dates.
@@ -108,7 +117,7 @@ impl Clock {
         }
         let text = format!("{}\n", time.as_secs());
         if let Err(error) = file::write(path, text.as_bytes()) {
-            log::warn!("--clock-stamp: {}: {error}", path.display());
+            log::warn!("--clock-stamp: {:?}: {error}", path.display());
         }
     }
 
@@ -139,7 +148,7 @@ fn doubt(stamp: Duration, clock: Duration) -> Option<String> {
 /// Returns why a stamp cannot be kept in a file, without changing the file.
 pub fn check_stamp(path: &Path) -> Result<(), String> {
     let read = read_bytes(path).and_then(|_| file::try_to_write(path));
-    read.map_err(|error| format!("--clock-stamp: {}: {error}", path.display()))
+    read.map_err(|error| format!("--clock-stamp: {:?}: {error}", path.display()))
 }
 
 /// Returns the time of the system's clock since 1970.
@@ -225,8 +234,14 @@ mod tests {
         let mut clock = stamp.clock();
         assert_eq!(clock.now().as_secs(), future);
         let replacement = clock.replacement().unwrap();
-        let name = format!("--clock-stamp {};", stamp.0.display());
-        assert!(replacement.contains(&name), "{replacement}");
+        let expected = format!(
+            "): certificates are judged by the time in --clock-stamp {:?} ({}): set the clock, or \
+             remove the file if its time is wrong",
+            stamp.0.display(),
+            date(Duration::from_secs(future))
+        );
+        assert!(replacement.starts_with("this host's clock is behind (20"));
+        assert!(replacement.ends_with(&expected), "{replacement}");
         assert!(!clock.on_verified(at(0)), "not by the system's clock");
         clock.stamp(at(1));
         assert_eq!(

@@ -43,17 +43,59 @@ pub fn explain(error: &rustls::Error, roots: RootSource) -> String {
         rustls::Error::AlertReceived(
             alert @ (AlertDescription::HandshakeFailure | AlertDescription::InsufficientSecurity),
         ) if roots != RootSource::ClientCa => {
-            format!("it says {alert:?}, as if {}", no_common())
+            format!("{}, as if {}", sent(*alert), no_common())
         }
-        rustls::Error::AlertReceived(alert) => format!("it says {alert:?}"),
+        rustls::Error::AlertReceived(alert) => sent(*alert),
         rustls::Error::PeerIncompatible(
             PeerIncompatible::NoCipherSuitesInCommon
             | PeerIncompatible::NoKxGroupsInCommon
             | PeerIncompatible::NoSignatureSchemesInCommon
             | PeerIncompatible::NoCertificateRequestSignatureSchemesInCommon,
         ) => no_common(),
-        error => error.to_string(),
+        rustls::Error::General(_) | rustls::Error::Other(_) => error.to_string(),
+        error => in_words(&error.to_string()),
     }
+}
+
+fn sent(alert: AlertDescription) -> String {
+    format!(
+        "it sent the TLS alert \"{}\"",
+        in_words(&format!("{alert:?}"))
+    )
+}
+
+/// Returns a text with the names of source code in it as words: `UnknownCA` as "unknown CA".
+fn in_words(text: &str) -> String {
+    let is_alone = text.chars().all(|c| c.is_ascii_alphanumeric());
+    let mut words = String::new();
+    for token in text.split_inclusive(|c: char| !c.is_ascii_alphanumeric()) {
+        let name = token.trim_end_matches(|c: char| !c.is_ascii_alphanumeric());
+        let bytes = name.as_bytes();
+        let is_start = |at: usize| {
+            let is_before_lower = || bytes.get(at + 1).is_some_and(u8::is_ascii_lowercase);
+            let is_behind_upper = || bytes[at - 1].is_ascii_uppercase();
+            at > 0 && bytes[at].is_ascii_uppercase() && (is_before_lower() || !is_behind_upper())
+        };
+        let starts: Vec<usize> = (0..bytes.len()).filter(|at| is_start(*at)).collect();
+        if starts.is_empty() && !is_alone {
+            words.push_str(token);
+            continue;
+        }
+        let ends = starts.iter().copied().chain([name.len()]);
+        let starts = [0].into_iter().chain(starts.iter().copied());
+        let parts = starts.zip(ends).map(|(start, end)| {
+            let part = &name[start..end];
+            let is_acronym = part.len() > 1 && part.chars().all(|c| c.is_ascii_uppercase());
+            if is_acronym {
+                part.to_owned()
+            } else {
+                part.to_ascii_lowercase()
+            }
+        });
+        words.push_str(&parts.collect::<Vec<_>>().join(" "));
+        words.push_str(&token[name.len()..]);
+    }
+    words
 }
 
 /// Returns a description of an error of a private key with its certificate.
@@ -73,11 +115,14 @@ fn explain_certificate(problem: &CertificateError, roots: RootSource, clock: Dur
         let day = |time: &UnixTime| date(Duration::from_secs(time.as_secs()));
         let is_behind = clock.as_secs() < judged_by.as_secs().saturating_sub(CLOCK_MARGIN_S);
         let (limit, judged_by) = (day(limit), day(judged_by));
-        let (clock, judged) = if is_behind {
+        let (clock, judged) = if !is_behind {
+            (judged_by, String::new())
+        } else if roots == RootSource::ClientCa {
             let judged = format!(" (certificates are judged by {judged_by}): set the clock");
             (date(clock), judged)
         } else {
-            (judged_by, String::new())
+            // The caller adds the other time and its source (`Clock::judged_by`).
+            (date(clock), String::new())
         };
         format!("its certificate {what} {limit}, and this host's clock says {clock}{judged}")
     };
@@ -110,7 +155,11 @@ fn explain_certificate(problem: &CertificateError, roots: RootSource, clock: Dur
         CertificateError::NotValidYet => "its certificate is not valid yet".to_owned(),
         CertificateError::Other(other) => match format!("{other:?}") {
             form if form.contains("CaUsedAsEndEntity") => explain_form(&form),
-            _ => other.to_string(),
+            // A text of our own is a sentence already.
+            _ => match other.to_string() {
+                text if text.contains(' ') => text,
+                text => explain_form(&text),
+            },
         },
         problem => explain_form(&format!("{problem:?}")),
     }
@@ -128,7 +177,7 @@ fn explain_form(problem: &str) -> String {
         text if text.contains("UnsupportedSignatureAlgorithm") => {
             format!("has a key or a signature that cannot be used: {POSSIBLE}")
         }
-        text => format!("cannot be used: {text}"),
+        text => format!("cannot be used: {}", in_words(text)),
     };
     format!("its certificate {text}")
 }
@@ -194,6 +243,54 @@ mod tests {
         );
     }
 
+    #[test]
+    fn explanation_has_no_names_of_source_code() {
+        use rustls::{InvalidMessage, PeerMisbehaved};
+        let certificate = |problem| rustls::Error::InvalidCertificate(problem);
+        let other = rustls::OtherError(std::sync::Arc::new(std::fmt::Error));
+        for error in [
+            rustls::Error::AlertReceived(AlertDescription::HandshakeFailure),
+            rustls::Error::AlertReceived(AlertDescription::UnknownCA),
+            rustls::Error::AlertReceived(AlertDescription::UnknownPSKIdentity),
+            rustls::Error::AlertReceived(AlertDescription::Unknown(200)),
+            rustls::Error::PeerIncompatible(PeerIncompatible::Tls12NotOfferedOrEnabled),
+            rustls::Error::PeerMisbehaved(PeerMisbehaved::TooManyRenegotiationRequests),
+            rustls::Error::InvalidMessage(InvalidMessage::InvalidCcs),
+            certificate(CertificateError::Revoked),
+            certificate(CertificateError::UnhandledCriticalExtension),
+            certificate(CertificateError::InvalidPurpose),
+            certificate(CertificateError::BadEncoding),
+            certificate(CertificateError::Other(other)),
+            rustls::Error::InappropriateMessage {
+                expect_types: vec![rustls::ContentType::Handshake],
+                got_type: rustls::ContentType::ApplicationData,
+            },
+        ] {
+            for roots in [RootSource::BuiltIn, RootSource::ClientCa] {
+                let text = explain(&error, roots);
+                let is_code = |word: &str| {
+                    let is_letter = |c: char| c.is_ascii_alphabetic();
+                    let bytes = word.as_bytes();
+                    word.chars().all(is_letter)
+                        && bytes.windows(2).any(|pair| {
+                            pair[0].is_ascii_lowercase() && pair[1].is_ascii_uppercase()
+                        })
+                };
+                let mut words = text.split(|c: char| !c.is_ascii_alphanumeric());
+                assert_eq!(words.find(|word| is_code(word)), None, "{text}");
+            }
+        }
+        let alert = |alert| explain(&rustls::Error::AlertReceived(alert), RootSource::ClientCa);
+        assert_eq!(
+            alert(AlertDescription::HandshakeFailure),
+            "it sent the TLS alert \"handshake failure\""
+        );
+        assert_eq!(
+            alert(AlertDescription::UnknownCA),
+            "it sent the TLS alert \"unknown CA\""
+        );
+    }
+
     /// Returns the explanation with built-in roots and a correct clock.
     fn shown(problem: &CertificateError) -> String {
         let clock = Duration::from_secs(1_000_000_000);
@@ -230,10 +327,16 @@ mod tests {
             time: at(1_700_000_000),
             not_before: at(1_800_000_000),
         };
+        let behind = |roots| explain_certificate(&problem, roots, Duration::from_secs(100));
         assert_eq!(
-            explain_certificate(&problem, RootSource::BuiltIn, Duration::from_secs(100)),
+            behind(RootSource::ClientCa),
             "its certificate is not valid before 2027-01-15T08:00:00Z, and this host's clock says \
              1970-01-01T00:01:40Z (certificates are judged by 2023-11-14T22:13:20Z): set the clock"
+        );
+        assert_eq!(
+            behind(RootSource::BuiltIn),
+            "its certificate is not valid before 2027-01-15T08:00:00Z, and this host's clock says \
+             1970-01-01T00:01:40Z"
         );
         for far in [253_402_300_800, u64::MAX] {
             let problem = CertificateError::NotValidYetContext {

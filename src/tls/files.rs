@@ -7,6 +7,7 @@ use rustls::RootCertStore;
 use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
+use super::own::Authorities;
 use crate::base::file;
 use crate::config::Identity;
 
@@ -59,16 +60,21 @@ pub(super) fn read_credentials(
     })
 }
 
-/// Reads CA certificates, at least one.
-pub(super) fn read_roots(option: &'static str, path: &Path) -> Result<RootCertStore, FileError> {
+/// Reads CA certificates, at least one, and their dates.
+pub(super) fn read_roots(
+    option: &'static str,
+    path: &Path,
+) -> Result<(RootCertStore, Authorities), FileError> {
     let mut roots = RootCertStore::empty();
-    for (place, certificate) in read_chain(option, path)?.into_iter().enumerate() {
+    let certificates = read_chain(option, path)?;
+    let authorities = Authorities::new(option, path, &certificates);
+    for (place, certificate) in certificates.into_iter().enumerate() {
         roots.add(certificate).map_err(|_| {
             let cause = format!("certificate {} cannot be read", place + 1);
             FileError::new(option, path, cause)
         })?;
     }
-    Ok(roots)
+    Ok((roots, authorities))
 }
 
 /// Reads certificates, at least one.

@@ -15,7 +15,7 @@ pub use acceptor::Acceptor;
 pub use certificate::{expires_at, subject};
 pub use explain::{RootSource, explain};
 pub use files::FileError;
-pub use own::OwnCertificate;
+pub use own::{Authorities, OwnCertificate};
 
 use std::fmt;
 use std::sync::Arc;
@@ -131,6 +131,8 @@ pub struct Setup {
     pub acceptor: Option<Acceptor>,
     /// Our certificates for clients and upstreams, if their dates could be read.
     pub own: Vec<OwnCertificate>,
+    /// The authorities in the files of `--ca-file` and `--tls-client-ca`.
+    pub authorities: Vec<Authorities>,
 }
 
 impl Setup {
@@ -148,15 +150,7 @@ impl Setup {
 
 /// Reads the TLS files. `clock` gives the time for the verification of certificates.
 pub fn set_up(config: &Config, clock: &Clock) -> Result<Setup, SetupError> {
-    let (source, roots) = match &config.ca_file {
-        Some(path) => (RootSource::CaFile, files::read_roots("--ca-file", path)?),
-        None => (
-            RootSource::BuiltIn,
-            RootCertStore {
-                roots: webpki_roots::TLS_SERVER_ROOTS.to_vec(),
-            },
-        ),
-    };
+    let (source, roots, authorities) = read_roots(config)?;
     if let Some(replacement) = clock.replacement() {
         log::warn!("{replacement}");
     }
@@ -198,11 +192,27 @@ pub fn set_up(config: &Config, clock: &Clock) -> Result<Setup, SetupError> {
     };
     let for_clients = acceptor.iter().filter_map(Acceptor::own).cloned();
     let own = for_clients.chain(shown_to(&config.upstreams)?).collect();
+    let of_clients = acceptor.iter().filter_map(Acceptor::authorities).cloned();
+    let authorities = authorities.into_iter().chain(of_clients).collect();
     Ok(Setup {
         connectors,
         acceptor,
         own,
+        authorities,
     })
+}
+
+/// Returns the roots that verify upstreams, and the dates of those in a file.
+fn read_roots(
+    config: &Config,
+) -> Result<(RootSource, RootCertStore, Option<Authorities>), FileError> {
+    if let Some(path) = &config.ca_file {
+        let (roots, authorities) = files::read_roots("--ca-file", path)?;
+        Ok((RootSource::CaFile, roots, Some(authorities)))
+    } else {
+        let roots = webpki_roots::TLS_SERVER_ROOTS.to_vec();
+        Ok((RootSource::BuiltIn, RootCertStore { roots }, None))
+    }
 }
 
 /// Returns the client certificates for upstreams.

@@ -1,4 +1,4 @@
-//! The dates of our own certificates.
+//! The dates of the certificates in our files: our own with their chains, and authorities.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -11,14 +11,93 @@ use super::explain::date;
 /// A certificate that expires within this period is logged, like those of upstreams.
 const NOTICE: Duration = Duration::from_secs(7 * 86_400);
 
-/// A certificate of our own in a file, and its dates.
+/// The begin and the expiry of a certificate, in time since 1970.
+#[derive(Clone, Copy, Debug)]
+struct Dates {
+    begins_at: Duration,
+    expires_at: Duration,
+}
+
+impl Dates {
+    fn of(certificate: &CertificateDer<'_>) -> Option<Self> {
+        let (begins_at, expires_at) = validity(certificate)?;
+        Some(Self {
+            begins_at,
+            expires_at,
+        })
+    }
+
+    fn include(self, now: Duration) -> bool {
+        (self.begins_at..=self.expires_at).contains(&now)
+    }
+
+    /// Describes the problem with the dates at `now`, or within seven days, and gives advice.
+    /// `renewal` is the advice for a certificate that expires.
+    fn problem(self, now: Duration, renewal: &str) -> Option<String> {
+        let (dates, advice) = if now > self.expires_at {
+            (format!("expired at {}", date(self.expires_at)), renewal)
+        } else if now < self.begins_at {
+            let dates = format!("is not valid before {}", date(self.begins_at));
+            (dates, "check the clock, or wait")
+        } else if self.expires_at.saturating_sub(now) < NOTICE {
+            (format!("expires at {}", date(self.expires_at)), renewal)
+        } else {
+            return None;
+        };
+        let now = date(now);
+        Some(format!(
+            "{dates}, and this host's clock says {now}: {advice}"
+        ))
+    }
+}
+
+/// The dates of the certificates in a file, each with its place in the file, from 1. A certificate
+/// is left out if its dates cannot be read.
 #[derive(Clone, Debug)]
-pub struct OwnCertificate {
+struct DatedFile {
     /// The option or setting that names the file.
     option: &'static str,
     path: PathBuf,
-    begins_at: Duration,
-    expires_at: Duration,
+    certificates: Vec<(usize, Dates)>,
+}
+
+impl DatedFile {
+    fn new(option: &'static str, path: &Path, certificates: &[CertificateDer<'_>]) -> Self {
+        let dated = |(place, one)| Some((place + 1, Dates::of(one)?));
+        Self {
+            option,
+            path: path.to_owned(),
+            certificates: certificates.iter().enumerate().filter_map(dated).collect(),
+        }
+    }
+
+    /// Returns the problem with one certificate, which is called `name`.
+    fn problem(&self, name: &str, dates: Dates, now: Duration, renewal: &str) -> Option<String> {
+        let problem = dates.problem(now, renewal)?;
+        let (option, path) = (self.option, self.path.display());
+        Some(format!("{option}: {path:?}: {name} {problem}"))
+    }
+
+    /// Returns the problems with the certificates from this place in the file.
+    fn problems<'a>(
+        &'a self,
+        from: usize,
+        now: Duration,
+        renewal: &'a str,
+    ) -> impl Iterator<Item = String> + 'a {
+        let certificates = self.certificates.iter();
+        let certificates = certificates.filter(move |(place, _)| *place >= from);
+        certificates.filter_map(move |(place, dates)| {
+            self.problem(&format!("certificate {place}"), *dates, now, renewal)
+        })
+    }
+}
+
+/// A certificate of our own with its chain, in a file, and their dates.
+#[derive(Clone, Debug)]
+pub struct OwnCertificate {
+    dates: Dates,
+    file: DatedFile,
 }
 
 impl OwnCertificate {
@@ -28,43 +107,64 @@ impl OwnCertificate {
         path: &Path,
         chain: &[CertificateDer<'_>],
     ) -> Option<Self> {
-        let (begins_at, expires_at) = validity(chain.first()?)?;
         Some(Self {
-            option,
-            path: path.to_owned(),
-            begins_at,
-            expires_at,
+            dates: Dates::of(chain.first()?)?,
+            file: DatedFile::new(option, path, chain),
         })
     }
 
     /// Returns the expiry of the certificate, in time since 1970.
     pub fn expires_at(&self) -> Duration {
-        self.expires_at
+        self.dates.expires_at
     }
 
     /// Returns whether the certificate is valid by its dates at `now`, in time since 1970.
     pub fn is_valid(&self, now: Duration) -> bool {
-        (self.begins_at..=self.expires_at).contains(&now)
+        self.dates.include(now)
     }
 
     /// Returns the problem with the dates at `now`, or within seven days.
     pub fn problem(&self, now: Duration) -> Option<String> {
-        const RENEW: &str = "renew it, or peers refuse it";
-        let (dates, advice) = if now > self.expires_at {
-            (format!("expired at {}", date(self.expires_at)), RENEW)
-        } else if now < self.begins_at {
-            let dates = format!("is not valid before {}", date(self.begins_at));
-            (dates, "check the clock, or wait")
-        } else if self.expires_at.saturating_sub(now) < NOTICE {
-            (format!("expires at {}", date(self.expires_at)), RENEW)
-        } else {
+        let renewal = "renew it, or peers refuse it";
+        self.file
+            .problem("the certificate", self.dates, now, renewal)
+    }
+
+    /// Returns the problems with the dates of the certificates behind the first: authorities that
+    /// lead to one that peers trust.
+    pub fn chain_problems(&self, now: Duration) -> impl Iterator<Item = String> {
+        let renewal = "replace it, or peers that need it refuse the chain";
+        self.file.problems(2, now, renewal)
+    }
+}
+
+/// The certificates of authorities in a file, and their dates.
+#[derive(Clone, Debug)]
+pub struct Authorities(DatedFile);
+
+impl Authorities {
+    pub(super) fn new(
+        option: &'static str,
+        path: &Path,
+        certificates: &[CertificateDer<'_>],
+    ) -> Self {
+        Self(DatedFile::new(option, path, certificates))
+    }
+
+    /// Returns the problems with the dates of authorities at `now`, or within seven days.
+    pub fn problems(&self, now: Duration) -> impl Iterator<Item = String> {
+        self.0.problems(1, now, "replace or remove it")
+    }
+
+    /// Returns an error if no authority is valid by its dates at `now`: the one with the latest
+    /// expiry, and its dates.
+    pub fn lack(&self, now: Duration) -> Option<String> {
+        let all = &self.0.certificates;
+        if all.iter().any(|(_, dates)| dates.include(now)) {
             return None;
-        };
-        let Self { option, path, .. } = self;
-        Some(format!(
-            "{option}: {:?}: the certificate {dates}, and this host's clock says {}: {advice}",
-            path.display(),
-            date(now)
-        ))
+        }
+        let (place, dates) = all.iter().max_by_key(|(_, dates)| dates.expires_at)?;
+        let name = format!("none of its authorities is valid: certificate {place}");
+        self.0.problem(&name, *dates, now, "replace it")
     }
 }

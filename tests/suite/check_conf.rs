@@ -1,16 +1,18 @@
 //! `--check-conf` finds faults of the configuration before the program serves.
 
 use std::fs;
-use std::os::unix::fs::{PermissionsExt, chown, symlink};
+use std::net::UdpSocket;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt, chown, symlink};
 use std::path::Path;
 use std::process::Command;
 
+use nix::libc::O_NONBLOCK;
 use nix::unistd::Uid;
 use rcgen::{CertificateParams, KeyPair, SanType, date_time_ymd};
 
 use crate::support::certificates::Authority;
 use crate::support::folder::Folder;
-use crate::support::program::run_to_end;
+use crate::support::program::{Program, free_port, run_to_end};
 
 /// Checks options. Returns the exit code and standard error.
 fn check(arguments: &[&str]) -> (Option<i32>, String) {
@@ -103,7 +105,9 @@ fn files_are_judged_by_the_rights_of_the_runtime_user() {
     let user = "--user=65534:65534";
     for name in ["link", "hard"] {
         let log = format!("--query-log={}", path(name));
-        assert_refused(&[user, &log], &["--query-log", "65534", "may not write"]);
+        let parts = ["--query-log", "user nobody (65534) may not write"];
+        assert_refused(&[user, &log], &parts);
+        assert_refused(&["--user=nobody", &log], &parts);
     }
     let stamp = format!("--clock-stamp={}", path("stamp"));
     assert_refused(&[user, &stamp], &["--clock-stamp", "may not write"]);
@@ -114,12 +118,154 @@ fn files_are_judged_by_the_rights_of_the_runtime_user() {
 }
 
 #[test]
-fn pipe_without_a_reader_does_not_block_the_check() {
+fn pipe_without_a_reader_is_a_warning_at_the_check_and_at_the_start() {
     let folder = Folder::new("check-pipe");
     let pipe = folder.file("pipe");
     let made = Command::new("mkfifo").arg(&pipe).status();
     assert!(made.is_ok_and(|status| status.success()));
-    assert_valid(&[&format!("--query-log={}", pipe.display())]);
+    let log = format!("--query-log={}", pipe.display());
+    let warning = format!(
+        "--query-log: {:?}: this named pipe has no reader",
+        pipe.display()
+    );
+    assert_warned(&[&log], &[&warning]);
+    let program = Program::start(&["-u192.0.2.1".to_owned(), log.clone()]);
+    program.await_log(&warning);
+    drop(program);
+    let reader = fs::File::options()
+        .read(true)
+        .custom_flags(O_NONBLOCK)
+        .open(&pipe)
+        .expect("the pipe exists");
+    assert_valid(&[&log]);
+    let program = Program::start(&["-u192.0.2.1".to_owned(), log]);
+    program.await_log("confinement: ");
+    assert!(!program.log().contains("no reader"), "{}", program.log());
+    drop(reader);
+}
+
+/// Checks that options are valid with one line of warning.
+fn assert_warned(arguments: &[&str], parts: &[&str]) {
+    let (code, text) = check(arguments);
+    assert_eq!(code, Some(0), "{arguments:?}: {text}");
+    assert_eq!(text.lines().count(), 1, "{text}");
+    assert!(text.starts_with("dotproxy: warning: "), "{text}");
+    for part in parts {
+        assert!(text.contains(part), "{text:?} lacks {part:?}");
+    }
+}
+
+/// Writes a file with the contents of these files, and returns its path.
+fn joined(folder: &Folder, name: &str, files: &[&str]) -> String {
+    let texts = files
+        .iter()
+        .map(|file| fs::read_to_string(file).expect("a file of the test"));
+    let path = folder.file(name);
+    fs::write(&path, texts.collect::<String>()).expect("the folder of the test is writable");
+    path.display().to_string()
+}
+
+#[test]
+fn expired_authority_is_a_warning_unless_no_other_is_valid() {
+    let folder = Folder::new("check-authorities");
+    let [old, _] = certificate(&folder, (2000, 2001));
+    let [older, _] = certificate(&folder, (1998, 1999));
+    let [later, _] = certificate(&folder, (2200, 2201));
+    let [valid, key] = certificate(&folder, (2000, 2200));
+    let tls = [
+        "--tls-listen=127.0.0.1",
+        "--tls-cert",
+        &valid,
+        "--tls-key",
+        &key,
+    ];
+    for option in ["--ca-file", "--tls-client-ca"] {
+        let both = |file: &str| -> Vec<String> {
+            let file = format!("{option}={file}");
+            let tls = tls.iter().map(ToString::to_string);
+            tls.chain([file]).collect()
+        };
+        let check = |file: &str, is_error: bool, parts: &[&str]| {
+            let arguments = both(file);
+            let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+            let quoted = format!("{option}: {file:?}: ");
+            let parts = [&[quoted.as_str()], parts].concat();
+            if is_error {
+                assert_refused(&arguments, &parts);
+            } else {
+                assert_warned(&arguments, &parts);
+            }
+        };
+        let expired = "expired at 2001-01-01T00:00:00Z";
+        check(&old, true, &[expired]);
+        check(&later, true, &["is not valid before 2200-01-01T00:00:00Z"]);
+        check(&joined(&folder, "none", &[&old, &older]), true, &[expired]);
+        let mixed = joined(&folder, "mixed", &[&valid, &old]);
+        check(&mixed, false, &["certificate 2", expired]);
+        let arguments = both(&valid);
+        assert_valid(&arguments.iter().map(String::as_str).collect::<Vec<_>>());
+    }
+    // The program starts with warnings, since the clock may be wrong.
+    let program = Program::start(&["-u192.0.2.1".to_owned(), format!("--ca-file={old}")]);
+    program.await_log("expired at 2001-01-01T00:00:00Z");
+}
+
+#[test]
+fn expired_intermediate_certificate_of_our_own_is_a_warning() {
+    let folder = Folder::new("check-chain");
+    let [old, _] = certificate(&folder, (2000, 2001));
+    let [valid, key] = certificate(&folder, (2000, 2200));
+    let chain = joined(&folder, "chain", &[&valid, &old]);
+    let parts = ["certificate 2", "expired at 2001-01-01T00:00:00Z"];
+    let tls = [
+        "--tls-listen=127.0.0.1",
+        "--tls-cert",
+        &chain,
+        "--tls-key",
+        &key,
+    ];
+    assert_warned(&tls, &parts);
+    assert_warned(
+        &[&format!("-u192.0.2.2,client-cert={chain},client-key={key}")],
+        &parts,
+    );
+    let mut arguments: Vec<String> = tls.iter().map(ToString::to_string).collect();
+    arguments[0] = format!("--tls-listen=127.0.0.1:{}", free_port());
+    arguments.push("-u192.0.2.1".to_owned());
+    Program::start(&arguments).await_log("certificate 2 expired at 2001");
+}
+
+#[test]
+fn values_in_errors_are_quoted() {
+    assert_refused(
+        &["--query-log=/nonexistent/a"],
+        &["--query-log: \"/nonexistent/a\": "],
+    );
+    assert_refused(
+        &["--clock-stamp=/nonexistent/a"],
+        &["--clock-stamp: \"/nonexistent/a\": "],
+    );
+    assert_refused(
+        &["--ca-file=/nonexistent/a"],
+        &["--ca-file: \"/nonexistent/a\": "],
+    );
+    assert_refused(&["--dnstap=unix:/dev/null"], &["--dnstap: \"/dev/null\": "]);
+    assert_refused(&["--user=no-such-user"], &["--user: \"no-such-user\": "]);
+    let (code, text) = run_to_end(&["--probe=http://127.0.0.1:1/"]);
+    assert_eq!(code, Some(1));
+    assert!(
+        text.starts_with("dotproxy: --probe: \"http://127.0.0.1:1/\": "),
+        "{text}"
+    );
+}
+
+#[test]
+fn valid_options_are_reported_on_standard_output() {
+    let output = Command::new(env!("CARGO_BIN_EXE_dotproxy"))
+        .args(["-u192.0.2.1", "--check-conf"])
+        .output()
+        .expect("the program starts");
+    assert_eq!(output.stdout, b"dotproxy: options and files are valid\n");
 }
 
 #[test]
@@ -139,7 +285,39 @@ fn listen_address_that_is_not_unicast_is_an_error() {
     let broadcast = broadcast.trim();
     if !broadcast.is_empty() && broadcast != "0.0.0.0" {
         assert_refused(&["-l", broadcast], &["--listen", broadcast, "broadcast"]);
+        for (option, value) in [
+            ("--upstream", format!("{broadcast}:853")),
+            ("--bootstrap", format!("{broadcast}:53")),
+            ("--dnstap", format!("tcp:{broadcast}:6000")),
+            ("--otlp", format!("http://{broadcast}:4318")),
+        ] {
+            let argument = format!("{option}={value}");
+            assert_refused(&[&argument], &[option, broadcast, "broadcast"]);
+        }
     }
+}
+
+#[test]
+fn upstream_at_an_address_of_this_host_is_refused_at_the_check_and_at_the_start() {
+    let socket = UdpSocket::bind("0.0.0.0:0").expect("a socket");
+    let own = socket
+        .connect("198.51.100.1:9")
+        .and_then(|()| socket.local_addr());
+    let Some(own) = own
+        .ok()
+        .map(|own| own.ip())
+        .filter(|own| !own.is_loopback())
+    else {
+        return eprintln!("skipped: this host has no address on a network");
+    };
+    let port = free_port().to_string();
+    let upstream = format!("-utcp://{own}:{port},domain=a.example");
+    let parts = ["--upstream: ", "itself listens there", "in a loop"];
+    assert_refused(&["-p", &port, &upstream], &parts);
+    let (code, text) = run_to_end(&["-p", &port, "-u192.0.2.1", &upstream]);
+    assert_eq!(code, Some(2), "{text}");
+    assert!(parts.iter().all(|part| text.contains(part)), "{text}");
+    assert_valid(&["-p", &port, "-l127.0.0.1", &upstream]);
 }
 
 /// Writes a certificate that is valid in these years, and its key. Returns the paths of both files.
@@ -209,7 +387,7 @@ fn warnings_are_written_and_are_no_errors() {
 }
 
 #[test]
-fn expired_client_authority_is_no_error() {
+fn valid_authority_is_no_error() {
     let authority = Authority::new("check-authority");
     let ca_file: &Path = &authority.ca_file;
     assert_valid(&["--ca-file", &ca_file.display().to_string()]);

@@ -79,7 +79,7 @@ fn implausible_stamp_is_ignored_and_replaced() {
             .expect("the folder of the test is writable");
         let (mut program, is_answered) = scene.run("");
         assert!(is_answered, "{stamp}");
-        program.await_log(&format!("--clock-stamp: {}: ", scene.stamp().display()));
+        program.await_log(&format!("--clock-stamp: {:?}: ", scene.stamp().display()));
         finish(&mut program);
         let written = std::fs::read_to_string(scene.stamp()).expect("a stamp");
         let written: u64 = written.trim().parse().expect("a time");
@@ -112,13 +112,16 @@ fn log_names_the_stamp_by_which_a_certificate_is_refused() {
     let (program, is_answered) = scene.run("");
     assert!(!is_answered);
     program.await_log("authentication failed");
-    let name = format!("--clock-stamp {}", scene.stamp().display());
+    let name = format!("--clock-stamp {:?}", scene.stamp().display());
     let names_file = |line: &&str| line.contains(&name);
     let log = program.log();
     let lines: Vec<&str> = log.lines().filter(names_file).collect();
     assert!(lines[0].contains("this host's clock"), "{log}");
     let failure = lines.iter().find(|line| line.contains("authentication"));
-    assert!(failure.is_some(), "{log}");
+    let failure = failure.expect("the failure names the file");
+    for part in ["judged by", "set the clock", "host's clock"] {
+        assert_eq!(failure.matches(part).count(), 1, "{failure}");
+    }
 }
 
 #[test]
@@ -137,6 +140,6 @@ fn start_with_a_wrong_clock_does_not_prevent_later_starts() {
     assert!(stamp() > (since_1970() + 700 * DAY).as_secs());
     let (program, is_answered) = scene.run("");
     assert!(is_answered);
-    program.await_log(&format!("--clock-stamp: {}: ", scene.stamp().display()));
+    program.await_log(&format!("--clock-stamp: {:?}: ", scene.stamp().display()));
     assert!(stamp() < (since_1970() + DAY).as_secs());
 }

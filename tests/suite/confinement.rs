@@ -162,7 +162,7 @@ fn file_that_another_user_cannot_read_again_is_named() {
         "--user=nobody".to_owned(),
     ];
     let program = Program::start(&arguments);
-    let line = format!("{}: Permission denied", ca_file.display());
+    let line = format!("{:?}: Permission denied", ca_file.display());
     program.await_log(&line);
     program.await_log("cannot be read again on SIGHUP");
 }

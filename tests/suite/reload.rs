@@ -317,3 +317,24 @@ fn answers_under_way_survive_a_change_of_trust() {
     assert!(check_response(&asked, &response[..len]));
     assert_eq!(scene.rcode(3), 0);
 }
+
+#[test]
+fn reload_reports_the_number_of_retired_connections() {
+    let scene = Scene::new("reload-retired");
+    assert_eq!(scene.rcode(1), 0);
+    let log = scene.program.reload();
+    assert!(
+        log.contains("were read again, known answers forgotten"),
+        "{log}"
+    );
+    assert!(!log.contains("retired"), "{log}");
+    // The same upstreams, and another file of authorities, which includes the current one.
+    let other = Authority::new("reload-retired-other");
+    let read = |path| std::fs::read_to_string(path).expect("a file of the test");
+    let both = read(&scene.authority.ca_file) + &read(&other.ca_file);
+    std::fs::write(&scene.authority.ca_file, both).expect("a file of the test");
+    let log = scene.program.reload();
+    let expected = "known answers forgotten; connections to upstreams retired: 1";
+    assert!(log.contains(expected), "{log}");
+    assert_eq!(scene.rcode(2), 0);
+}

@@ -43,6 +43,34 @@ fn timeout_after_tcp_connected_is_told_from_no_connection() {
 }
 
 #[test]
+fn response_says_that_tcp_connected_and_tls_got_no_reply() {
+    let authority = Authority::new("silent-tls-ede");
+    let server = Faulty::start(&authority, 0);
+    server.plan(Fault::StallHandshake, u64::MAX);
+    let upstream = format!("--upstream={}", server.address);
+    let program = Program::start(&[upstream, "--timeout=1s".to_owned()]);
+    let response = program.ask(&query(1, "www.example", 1, Some(1232)));
+    let response = response.expect("SERVFAIL");
+    let text = String::from_utf8_lossy(&response);
+    assert!(
+        text.contains("TCP connected to upstream, TLS got no reply"),
+        "{text:?}"
+    );
+}
+
+#[test]
+fn start_says_which_names_an_upstream_will_be_asked_for() {
+    let program = Program::start(&[
+        "-u192.0.2.1".to_owned(),
+        "-u192.0.2.3,domain=a.b".to_owned(),
+    ]);
+    program.await_log("upstream 192.0.2.3:853: will be asked for names in a.b.");
+    let line = "upstream 192.0.2.1:853: will be asked for any name; it is contacted at the first \
+                query";
+    program.await_log(line);
+}
+
+#[test]
 fn port_of_plain_dns_is_logged() {
     // The program never queries this server: the address is one of this host.
     let own = Ipv4Addr::new(127, 53, 53, 53);

@@ -44,31 +44,80 @@ impl Type {
 /// The class of the Internet (RFC 1035, section 3.2.4).
 pub const CLASS_IN: u16 = 1;
 
+/// No class, in updates (RFC 2136, section 2.4).
+pub const CLASS_NONE: u16 = 254;
+
+/// Any class, as a question (RFC 1035, section 3.2.5).
+pub const CLASS_ANY: u16 = 255;
+
+/// The mnemonics of types, in the order of their numbers (IANA, "Resource Record (RR) TYPEs").
+/// Types that no program uses any more have none here.
+const MNEMONICS: &[(u16, &str)] = &[
+    (1, "A"),
+    (2, "NS"),
+    (5, "CNAME"),
+    (6, "SOA"),
+    (10, "NULL"),
+    (11, "WKS"),
+    (12, "PTR"),
+    (13, "HINFO"),
+    (14, "MINFO"),
+    (15, "MX"),
+    (16, "TXT"),
+    (17, "RP"),
+    (18, "AFSDB"),
+    (24, "SIG"),
+    (25, "KEY"),
+    (28, "AAAA"),
+    (29, "LOC"),
+    (33, "SRV"),
+    (35, "NAPTR"),
+    (36, "KX"),
+    (37, "CERT"),
+    (39, "DNAME"),
+    (41, "OPT"),
+    (42, "APL"),
+    (43, "DS"),
+    (44, "SSHFP"),
+    (45, "IPSECKEY"),
+    (46, "RRSIG"),
+    (47, "NSEC"),
+    (48, "DNSKEY"),
+    (49, "DHCID"),
+    (50, "NSEC3"),
+    (51, "NSEC3PARAM"),
+    (52, "TLSA"),
+    (53, "SMIMEA"),
+    (55, "HIP"),
+    (59, "CDS"),
+    (60, "CDNSKEY"),
+    (61, "OPENPGPKEY"),
+    (62, "CSYNC"),
+    (63, "ZONEMD"),
+    (64, "SVCB"),
+    (65, "HTTPS"),
+    (99, "SPF"),
+    (108, "EUI48"),
+    (109, "EUI64"),
+    (128, "NXNAME"),
+    (249, "TKEY"),
+    (250, "TSIG"),
+    (251, "IXFR"),
+    (252, "AXFR"),
+    (253, "MAILB"),
+    (254, "MAILA"),
+    (255, "ANY"),
+    (256, "URI"),
+    (257, "CAA"),
+];
+
 impl fmt::Display for Type {
-    /// Writes the mnemonic of common types, and the number of others (RFC 3597, section 5).
+    /// Writes the mnemonic of the type, or its number (RFC 3597, section 5).
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mnemonic = match self.0 {
-            1 => "A",
-            2 => "NS",
-            5 => "CNAME",
-            6 => "SOA",
-            12 => "PTR",
-            15 => "MX",
-            16 => "TXT",
-            28 => "AAAA",
-            33 => "SRV",
-            35 => "NAPTR",
-            43 => "DS",
-            46 => "RRSIG",
-            48 => "DNSKEY",
-            52 => "TLSA",
-            64 => "SVCB",
-            65 => "HTTPS",
-            255 => "ANY",
-            257 => "CAA",
-            number => return write!(f, "TYPE{number}"),
-        };
-        f.write_str(mnemonic)
+        match MNEMONICS.binary_search_by_key(&self.0, |(number, _)| *number) {
+            Ok(place) => f.write_str(MNEMONICS[place].1),
+            Err(_) => write!(f, "TYPE{}", self.0),
+        }
     }
 }
 
@@ -175,6 +224,33 @@ mod tests {
         let asked = question(b"\x05www.\\\x03a\x00b\x00\x00\x41\x00\x01");
         assert_eq!(asked.to_string(), "www\\.\\\\.a\\000b. HTTPS");
         assert_eq!(question(b"\x00\x12\x34\x00\x01").to_string(), ". TYPE4660");
+    }
+
+    #[test]
+    fn type_has_the_mnemonic_of_the_registry() {
+        for (number, mnemonic) in [
+            (251, "IXFR"),
+            (252, "AXFR"),
+            (250, "TSIG"),
+            (249, "TKEY"),
+            (41, "OPT"),
+            (47, "NSEC"),
+            (50, "NSEC3"),
+            (51, "NSEC3PARAM"),
+            (59, "CDS"),
+            (60, "CDNSKEY"),
+            (39, "DNAME"),
+            (13, "HINFO"),
+            (44, "SSHFP"),
+            (256, "URI"),
+            (24, "SIG"),
+        ] {
+            assert_eq!(Type(number).to_string(), mnemonic);
+        }
+        assert!(MNEMONICS.is_sorted_by_key(|(number, _)| *number));
+        for number in [0, 127, 248, 65_280] {
+            assert_eq!(Type(number).to_string(), format!("TYPE{number}"));
+        }
     }
 
     #[test]

@@ -17,7 +17,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::{Path, PathBuf, absolute};
 
 use landlock::{
     ABI, Access, AccessFs, AccessNet, BitFlags, LandlockStatus, NetPort, RestrictionStatus,
@@ -38,28 +38,29 @@ use crate::config::{Config, DnstapTarget, Host, LogTarget, UserName, parse_numbe
 const LANDLOCK: ABI = ABI::V6;
 
 /// The user and group of the process after the start.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct RuntimeUser {
     uid: Uid,
     gid: Gid,
+    /// The name of the user, if it is known, and the number.
+    label: String,
 }
 
 impl RuntimeUser {
     /// Looks up a user and a group, by name or number. Without a group it is the primary group of
     /// the user.
     pub fn find(name: &UserName) -> Result<Self, String> {
-        let missing = |what: &str| format!("--user: {what}: no such user or group on this host");
+        let missing = |what: &str| format!("--user: {what:?}: no such user or group on this host");
         let failed = |error| format!("--user: {error}");
-        let (uid, own_gid) = if let Some(uid) = parse_number(&name.user) {
+        let (uid, own_gid, label) = if let Some(uid) = parse_number(&name.user) {
             let user = User::from_uid(Uid::from_raw(uid)).map_err(failed)?;
             // A numeric user needs no entry in the user database.
-            user.map_or((Uid::from_raw(uid), Gid::from_raw(uid)), |user| {
-                (user.uid, user.gid)
-            })
+            let unnamed = (Uid::from_raw(uid), Gid::from_raw(uid), uid.to_string());
+            user.map_or(unnamed, |user| (user.uid, user.gid, label(&user)))
         } else {
             let user = User::from_name(&name.user).map_err(failed)?;
             let user = user.ok_or_else(|| missing(&name.user))?;
-            (user.uid, user.gid)
+            (user.uid, user.gid, label(&user))
         };
         let gid = match name.group.as_deref() {
             None => own_gid,
@@ -76,12 +77,12 @@ impl RuntimeUser {
         if [uid.as_raw(), gid.as_raw()].contains(&u32::MAX) {
             return Err(missing(&u32::MAX.to_string()));
         }
-        Ok(Self { uid, gid })
+        Ok(Self { uid, gid, label })
     }
 
     /// Refuses an options file that the process could write as this user: root reads the file again
     /// at the next start.
-    pub fn check_options_file(self, config: &Config) -> Result<(), String> {
+    pub fn check_options_file(&self, config: &Config) -> Result<(), String> {
         let Some(path) = config.file.as_ref().filter(|_| self.changes_rights()) else {
             return Ok(());
         };
@@ -92,7 +93,7 @@ impl RuntimeUser {
                 "--conf-file: {shown:?}: user {} of --user may write {:?}, and root reads the \
                  file: expected a file and folders that only root may write; give them to root and \
                  keep files that are written, like that of --clock-stamp, in another folder",
-                self.uid,
+                self.label,
                 place.display()
             )),
             Err(error) => Err(format!("--conf-file: {shown:?}: {error}")),
@@ -100,33 +101,39 @@ impl RuntimeUser {
     }
 
     /// Checks whether the process could write the query log and the clock stamp as this user.
-    pub fn check_written_files(self, config: &Config) -> Result<(), String> {
+    pub fn check_written_files(&self, config: &Config) -> Result<(), String> {
         if !self.changes_rights() {
             return Ok(());
         }
         let owner = self.owner();
-        let explain = |option: &str, path: &Path, error: io::Error| {
-            Err(format!("{option}: {}: {error}", path.display()))
+        let judge = |option, path: &Path, refused: io::Result<Option<&Path>>| {
+            let path = path.display();
+            match refused {
+                Ok(None) => Ok(()),
+                Ok(Some(place)) => {
+                    let (user, place) = (&self.label, place.display());
+                    Err(format!(
+                        "{option}: {path:?}: user {user} may not write {place:?}"
+                    ))
+                }
+                Err(error) => Err(format!("{option}: {path:?}: {error}")),
+            }
         };
-        if let Some(path) = query_log(config)
-            && let Err(error) = owner.check_append(path)
-        {
-            return explain("--query-log", path, error);
+        if let Some(path) = query_log(config) {
+            judge("--query-log", path, owner.refused_to_append(path))?;
         }
-        if let Some(path) = &config.clock_stamp
-            && let Err(error) = owner.check_replace(path)
-        {
-            return explain("--clock-stamp", path, error);
+        if let Some(path) = &config.clock_stamp {
+            judge("--clock-stamp", path, owner.refused_to_replace(path))?;
         }
         Ok(())
     }
 
     /// Returns whether the process changes from root to an unprivileged user.
-    fn changes_rights(self) -> bool {
+    fn changes_rights(&self) -> bool {
         Uid::effective().is_root() && !self.uid.is_root()
     }
 
-    fn owner(self) -> Owner {
+    fn owner(&self) -> Owner {
         Owner {
             uid: self.uid.as_raw(),
             gid: self.gid.as_raw(),
@@ -134,14 +141,14 @@ impl RuntimeUser {
     }
 
     /// Makes the query log in a folder of root writable for the user.
-    fn prepare_query_log(self, config: &Config) -> io::Result<()> {
+    fn prepare_query_log(&self, config: &Config) -> io::Result<()> {
         match query_log(config).filter(|_| self.changes_rights()) {
             Some(path) => file::prepare_for(self.owner(), path),
             None => Ok(()),
         }
     }
 
-    fn switch(self) -> io::Result<()> {
+    fn switch(&self) -> io::Result<()> {
         if Uid::effective().is_root() {
             setgroups(&[self.gid])?;
         }
@@ -149,6 +156,11 @@ impl RuntimeUser {
         setresuid(self.uid, self.uid, self.uid)?;
         Ok(())
     }
+}
+
+/// Returns the name and the number of a user.
+fn label(user: &User) -> String {
+    format!("{} ({})", user.name, user.uid)
 }
 
 /// The restrictions of the process.
@@ -193,17 +205,17 @@ pub fn switch_user(config: &Config, target: Option<RuntimeUser>) -> Result<Confi
         }
     }
     let mut confinement = Confinement::default();
-    if let Some(target) = target {
+    if let Some(target) = &target {
         target
             .prepare_query_log(config)
             .map_err(|error| format!("--user: cannot hand over files: {error}"))?;
         target.switch().map_err(|error| {
             format!(
                 "--user: cannot become user {}: {error}; only root can",
-                target.uid
+                target.label
             )
         })?;
-        let user = format!("user {}, group {}", target.uid, target.gid);
+        let user = format!("user {}, group {}", target.label, target.gid);
         confinement.in_force.push(user);
     }
     if Uid::effective().is_root() {
@@ -279,7 +291,7 @@ fn warn_of_closed_files(config: &Config) {
     for path in files(config) {
         if let Err(error) = file::try_to_open(path) {
             log::warn!(
-                "{}: {error}: it was read, and cannot be read again on SIGHUP",
+                "{:?}: {error}: it was read, and cannot be read again on SIGHUP",
                 path.display()
             );
         }
@@ -372,6 +384,7 @@ impl fmt::Display for AccessRules {
         let list = |paths: &BTreeSet<PathBuf>| {
             let paths: Vec<_> = paths
                 .iter()
+                .map(|path| absolute(path).unwrap_or_else(|_| path.clone()))
                 .map(|path| path.display().to_string())
                 .collect();
             paths.join(" and ")
@@ -459,6 +472,17 @@ mod tests {
     }
 
     #[test]
+    fn description_has_the_path_of_every_folder() {
+        let rules = rules("-u 1.1.1.1 --ca-file=ca.pem --clock-stamp=stamp -b 192.0.2.53");
+        let here = std::path::absolute(".").expect("a working folder");
+        let here = here.display();
+        assert_eq!(
+            rules.to_string(),
+            format!("TCP to port 53 and 853 only, reads in {here}, writes in {here}")
+        );
+    }
+
+    #[test]
     fn only_the_file_of_a_shared_folder_stays_open() {
         let shared = rules("-u 1.1.1.1 --ca-file=/proc/version --clock-stamp=/tmp/x");
         assert_eq!(shared.read, paths(&["/proc/version"]));
@@ -489,7 +513,7 @@ mod tests {
         assert!(
             find("no such user", None)
                 .unwrap_err()
-                .contains("no such user:")
+                .contains("\"no such user\": no such user or group")
         );
         assert!(find("root", Some("no such group")).is_err());
         assert!(find("4294967295", Some("0")).is_err());

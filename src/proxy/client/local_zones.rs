@@ -1,11 +1,12 @@
 //! Local zones: names that are answered here, since no upstream should get queries for them. They
 //! are the names of this host, names that are guaranteed not to exist, names that other protocols
 //! resolve, and names of private networks (RFC 6761, 6303, 6762, 7686, 7793, 8375, 9462, 9476,
-//! 9665). An upstream that is configured for such a name is asked nevertheless.
+//! 9665). A local zone is local in every class. An upstream that is configured for such a name is
+//! asked nevertheless.
 
 use crate::wire::header::{Flags, HEADER_LEN, Header, Rcode};
 use crate::wire::name;
-use crate::wire::question::{CLASS_IN, Question, Type};
+use crate::wire::question::{CLASS_ANY, CLASS_IN, CLASS_NONE, Question, Type};
 
 /// The TTL of an answer in seconds, as in RFC 6303, section 3.
 const TTL: u32 = 10_800;
@@ -34,8 +35,8 @@ enum Content {
     NoName,
     /// The name exists, without a record of the type.
     NoRecord,
-    /// The name has this record.
-    Record(Vec<u8>),
+    /// The name has this record of class IN.
+    Record(Type, Vec<u8>),
 }
 
 /// Returns the reply to a question for a special-use name, with id 0 for the caller to replace.
@@ -44,23 +45,26 @@ pub(in crate::proxy) fn reply(question: Question<'_>) -> Option<Vec<u8>> {
     let top = name::suffixes(question.name()).filter(below_root).last()?;
     let is_special = |domain: &&[u8]| top[1..top.len() - 1].eq_ignore_ascii_case(domain);
     let is_arpa = top[1..top.len() - 1].eq_ignore_ascii_case(b"arpa");
-    if question.class() != CLASS_IN || !is_arpa && !TOP_DOMAINS.iter().any(is_special) {
+    if !is_arpa && !TOP_DOMAINS.iter().any(is_special) {
         return None;
     }
     let suffixes: Vec<&[u8]> = name::suffixes(question.name()).collect();
     let label = |suffix: &&[u8]| suffix[1..][..usize::from(suffix[0])].to_ascii_lowercase();
     let labels: Vec<Vec<u8>> = suffixes.iter().rev().skip(1).map(label).collect();
     let labels: Vec<&[u8]> = labels.iter().map(Vec::as_slice).collect();
-    let (depth, content) = content(&labels, question.rr_type())?;
+    let (depth, content) = content(&labels, question.rr_type(), question.class())?;
     let zone = suffixes[labels.len() - depth];
     Some(write(question, zone.len(), &content))
 }
 
 /// Returns the content at these labels, which are in order from the top down, and the depth of the
 /// zone that it is in; `None` if the name is not special.
-fn content(labels: &[&[u8]], rr_type: Type) -> Option<(usize, Content)> {
+fn content(labels: &[&[u8]], rr_type: Type, class: u16) -> Option<(usize, Content)> {
+    // Records of other classes have other data, and none are known here.
+    let has_records = matches!(class, CLASS_IN | CLASS_ANY);
     let depth = match labels {
-        [b"localhost", ..] => return Some((1, localhost(rr_type))),
+        [b"localhost", ..] if has_records => return Some((1, localhost(rr_type))),
+        [b"localhost", ..] => return Some((1, Content::NoRecord)),
         [top, ..] if *top != b"arpa" => return Some((1, Content::NoName)),
         [b"arpa", b"resolver", ..] => return Some((2, Content::NoRecord)),
         [b"arpa", b"home" | b"service", ..] => 2,
@@ -69,13 +73,14 @@ fn content(labels: &[&[u8]], rr_type: Type) -> Option<(usize, Content)> {
         _ => return None,
     };
     let is_apex = labels.len() == depth;
-    if is_apex && rr_type == Type::DS {
+    if is_apex && rr_type == Type::DS && class == CLASS_IN {
         // A validator learns from the parent zone that this one is not signed.
         return None;
     }
+    let is_pointer = matches!(rr_type, Type::PTR | Type::ANY);
     let content = match () {
-        () if rr_type == Type::PTR && is_loopback(labels) => {
-            Content::Record(b"\x09localhost\0".to_vec())
+        () if has_records && is_pointer && is_loopback(labels) => {
+            Content::Record(Type::PTR, b"\x09localhost\0".to_vec())
         }
         () if is_apex || is_loopback(labels) => Content::NoRecord,
         () => Content::NoName,
@@ -85,11 +90,12 @@ fn content(labels: &[&[u8]], rr_type: Type) -> Option<(usize, Content)> {
 
 fn localhost(rr_type: Type) -> Content {
     match rr_type {
-        Type::A => Content::Record(vec![127, 0, 0, 1]),
+        // One of the records is enough for a question for any type (RFC 8482, section 4.1).
+        Type::A | Type::ANY => Content::Record(Type::A, vec![127, 0, 0, 1]),
         Type::AAAA => {
             let mut address = vec![0; 16];
             address[15] = 1;
-            Content::Record(address)
+            Content::Record(Type::AAAA, address)
         }
         _ => Content::NoRecord,
     }
@@ -143,9 +149,9 @@ fn is_loopback(labels: &[&[u8]]) -> bool {
 fn write(question: Question<'_>, zone_len: usize, content: &Content) -> Vec<u8> {
     let rcode = match content {
         Content::NoName => Rcode::NXDOMAIN,
-        Content::NoRecord | Content::Record(_) => Rcode::NOERROR,
+        Content::NoRecord | Content::Record(..) => Rcode::NOERROR,
     };
-    let is_record = matches!(content, Content::Record(_));
+    let is_record = matches!(content, Content::Record(..));
     let header = Header {
         id: 0,
         flags: (Flags::QR | Flags::AA | Flags::RA).with_rcode(rcode),
@@ -157,7 +163,7 @@ fn write(question: Question<'_>, zone_len: usize, content: &Content) -> Vec<u8> 
     let mut out = header.to_bytes().to_vec();
     out.extend_from_slice(question.as_bytes());
     let (owner_at, rr_type, data) = match content {
-        Content::Record(data) => (HEADER_LEN, question.rr_type(), data.as_slice()),
+        Content::Record(rr_type, data) => (HEADER_LEN, *rr_type, data.as_slice()),
         Content::NoName | Content::NoRecord => {
             let zone_at = HEADER_LEN + question.name().len() - zone_len;
             (zone_at, Type::SOA, SOA_DATA)
@@ -166,7 +172,12 @@ fn write(question: Question<'_>, zone_len: usize, content: &Content) -> Vec<u8> 
     let pointer = 0xc000 | u16::try_from(owner_at).expect("a question is short");
     out.extend_from_slice(&pointer.to_be_bytes());
     out.extend_from_slice(&rr_type.0.to_be_bytes());
-    out.extend_from_slice(&CLASS_IN.to_be_bytes());
+    let class = match question.class() {
+        // No record has these classes.
+        CLASS_NONE | CLASS_ANY => CLASS_IN,
+        class => class,
+    };
+    out.extend_from_slice(&class.to_be_bytes());
     out.extend_from_slice(&TTL.to_be_bytes());
     let data_len = u16::try_from(data.len()).expect("these records are short");
     out.extend_from_slice(&data_len.to_be_bytes());
@@ -182,6 +193,10 @@ mod tests {
     /// Returns the local reply to a question as text: the response code, and the record or else the
     /// zone; `None` if the name is not special.
     fn local_reply(text: &str, rr_type: Type) -> Option<String> {
+        local_reply_in(text, rr_type, CLASS_IN)
+    }
+
+    fn local_reply_in(text: &str, rr_type: Type, class: u16) -> Option<String> {
         let mut bytes = Vec::new();
         for label in text.split('.') {
             bytes.push(u8::try_from(label.len()).unwrap());
@@ -189,7 +204,7 @@ mod tests {
         }
         bytes.push(0);
         bytes.extend(rr_type.0.to_be_bytes());
-        bytes.extend([0, 1]);
+        bytes.extend(class.to_be_bytes());
         let question = Question::parse(&bytes, 0).unwrap();
         let reply = reply(question)?;
         let message = Message::parse(&reply).unwrap();
@@ -206,7 +221,7 @@ mod tests {
                 .map(|zone| zone.to_string());
             return Some(format!("{rcode} in {}", zone.unwrap()));
         };
-        assert_eq!(record.rr_type, rr_type);
+        assert!(record.rr_type == rr_type || rr_type == Type::ANY);
         assert_eq!(record.ttl(&reply), TTL);
         Some(match record.address(&reply) {
             Some(address) => format!("{rcode} {address}"),
@@ -337,6 +352,48 @@ mod tests {
     }
 
     #[test]
+    fn special_names_are_answered_locally_in_every_class() {
+        let is = |text: &str, rr_type, class, expected: &str| {
+            let reply = local_reply_in(text, rr_type, class);
+            assert_eq!(reply.as_deref(), Some(expected), "{text} in class {class}");
+        };
+        for class in [0, 3, 4, CLASS_NONE, CLASS_ANY, 65_280] {
+            is("printer.local", Type(16), class, "3 in local. SOA");
+            is("a.alt", Type(16), class, "3 in alt. SOA");
+            is("db.internal", Type::A, class, "3 in internal. SOA");
+            let reversed = "1.1.168.192.in-addr.arpa";
+            is(reversed, Type::PTR, class, "3 in 168.192.in-addr.arpa. SOA");
+            is("localhost", Type(16), class, "0 in localhost. SOA");
+        }
+        is("service.arpa", Type(16), 3, "0 in service.arpa. SOA");
+        // Only the parent zone of class IN is signed.
+        is("home.arpa", Type::DS, 3, "0 in home.arpa. SOA");
+        // The data of an address is that of class IN.
+        is("localhost", Type::A, 3, "0 in localhost. SOA");
+        is("localhost", Type::A, CLASS_ANY, "0 127.0.0.1");
+        assert_eq!(local_reply_in("version.bind", Type(16), 3), None);
+    }
+
+    #[test]
+    fn negative_answer_has_the_class_of_the_question() {
+        for (class, expected) in [(CLASS_IN, 1), (3, 3), (CLASS_ANY, 1), (CLASS_NONE, 1)] {
+            let question = [&b"\x05local\0\0\x10"[..], &class.to_be_bytes()].concat();
+            let reply = reply(Question::parse(&question, 0).unwrap()).unwrap();
+            // Owner and type are two bytes each.
+            let at = HEADER_LEN + question.len() + 4;
+            assert_eq!(reply[at..at + 2], u16::to_be_bytes(expected), "{class}");
+        }
+    }
+
+    #[test]
+    fn question_for_any_type_gets_a_record_of_the_name() {
+        // RFC 8482, section 4.1.
+        is("localhost", Type::ANY, "0 127.0.0.1");
+        is("1.0.0.127.in-addr.arpa", Type::ANY, "0 \"\\tlocalhost\\0\"");
+        is("printer.local", Type::ANY, "3 in local. SOA");
+    }
+
+    #[test]
     fn other_names_are_not_special() {
         for name in [
             "example",
@@ -370,8 +427,6 @@ mod tests {
         assert_eq!(local_reply("home.arpa", Type::DS), None);
         assert_eq!(local_reply("10.in-addr.arpa", Type::DS), None);
         is("a.home.arpa", Type::DS, "3 in home.arpa. SOA");
-        let chaos = Question::parse(b"\x09localhost\0\0\x01\0\x03", 0).unwrap();
-        assert!(reply(chaos).is_none());
         let root = Question::parse(b"\0\0\x02\0\x01", 0).unwrap();
         assert!(reply(root).is_none());
     }

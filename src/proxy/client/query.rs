@@ -60,13 +60,19 @@ impl Proxy {
         }
     }
 
-    /// Responds to a query for ANY with the record that stands for all (RFC 8482, section 4.2).
+    /// Responds to a query for ANY with the record that stands for all (RFC 8482, section 4.2), or
+    /// from a local zone.
     pub(in crate::proxy) fn respond_to_any(
         &mut self,
         client: Client,
         asked: &Asked<'_>,
         cx: &mut Cx<'_>,
     ) {
+        let question = asked.question;
+        let question = question.expect("a query for ANY has a question");
+        if self.answer_locally(client, asked, question, cx) {
+            return;
+        }
         let completion = at_once(client, asked, Outcome::AnsweredHere);
         completion.respond(&mut self.counters, cx, |out| {
             let start = start_answer(out, asked, Flags::QR | Flags::RA, [1, 0, 0]);
@@ -178,17 +184,12 @@ impl Proxy {
     /// Answers a query without a cached answer locally or by a denial of a name above, or asks
     /// upstream.
     fn answer_or_query_upstream(&mut self, request: &Request<'_>, cx: &mut Cx<'_>) {
-        let (question, routes) = (request.question, &self.routes);
-        let own_pool = routes.own(question.name());
-        if own_pool.is_none()
-            && let Some(reply) = local_zones::reply(question)
-        {
-            let reply = Message::parse(&reply).expect("replies of our own are well formed");
-            let completion = at_once(request.client, &request.asked, Outcome::AnsweredHere);
-            return completion.respond(&mut self.counters, cx, |out| {
-                write_answer(out, &request.asked, &reply);
-            });
+        let question = request.question;
+        if self.answer_locally(request.client, &request.asked, question, cx) {
+            return;
         }
+        let routes = &self.routes;
+        let own_pool = routes.own(question.name());
         // The denial of a name above holds only if the same upstreams are asked for both names.
         let is_alike = |name: &[u8]| routes.own(name) == own_pool;
         let denial = request
@@ -198,6 +199,29 @@ impl Proxy {
             Some(entry) => self.answer_from_cache(request, entry, Outcome::Cached, cx),
             None => self.query_upstream(request, None, cx),
         }
+    }
+
+    /// Answers a query for a name in a local zone, unless an upstream is configured for the name.
+    /// Returns whether the query is answered.
+    fn answer_locally(
+        &mut self,
+        client: Client,
+        asked: &Asked<'_>,
+        question: Question<'_>,
+        cx: &mut Cx<'_>,
+    ) -> bool {
+        if self.routes.own(question.name()).is_some() {
+            return false;
+        }
+        let Some(reply) = local_zones::reply(question) else {
+            return false;
+        };
+        let reply = Message::parse(&reply).expect("replies of our own are well formed");
+        let completion = at_once(client, asked, Outcome::AnsweredHere);
+        completion.respond(&mut self.counters, cx, |out| {
+            write_answer(out, asked, &reply);
+        });
+        true
     }
 
     /// Asks upstream for a client, which gets the stale answer if that fails.
@@ -415,6 +439,37 @@ mod tests {
                     assert_eq!(flags.rcode(), Rcode::REFUSED);
                 }
             }
+        }
+    }
+
+    #[test]
+    fn special_name_is_not_sent_upstream_in_any_class_or_type() {
+        let mut scene = Scene::with(&["-u192.0.2.1"]);
+        for class in [1, 3, 4, 255] {
+            for rr_type in [1, 2, 6, 16, 65, 255, 251, 252, 253, 254, 65_280] {
+                let mut bytes = vec![1, 2, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0];
+                bytes.extend(b"\x07printer\x05local\0");
+                bytes.extend(u16::to_be_bytes(rr_type));
+                bytes.extend([0, class]);
+                scene.ask(&bytes, Transport::Udp);
+                let flags = Header::parse(&response(&scene)).expect("a header").flags;
+                let expected = match rr_type {
+                    251 | 252 => Rcode::REFUSED,
+                    _ => Rcode::NXDOMAIN,
+                };
+                assert_eq!(flags.rcode(), expected, "type {rr_type}, class {class}");
+            }
+        }
+    }
+
+    #[test]
+    fn special_name_of_a_domain_is_sent_upstream_in_every_class() {
+        for class in [1, 3] {
+            let mut scene = Scene::with(&["-u192.0.2.1,domain=local"]);
+            let question = [&b"\x07printer\x05local\0\0\x10\0"[..], &[class]].concat();
+            let header = [1, 2, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0];
+            scene.ask(&[&header[..], &question].concat(), Transport::Udp);
+            scene.opened_last();
         }
     }
 

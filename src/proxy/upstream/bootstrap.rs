@@ -152,7 +152,10 @@ impl Proxy {
     pub(in crate::proxy) fn doubt_address(&mut self, endpoint: EndpointKey, kind: FailureKind) {
         let may_have_moved = matches!(
             kind,
-            FailureKind::Connect | FailureKind::Authentication | FailureKind::HandshakeTimeout
+            FailureKind::Connect
+                | FailureKind::Authentication
+                | FailureKind::ConnectTimeout
+                | FailureKind::HandshakeTimeout
         );
         let Some(host) = self.host_of(endpoint).filter(|_| may_have_moved) else {
             return;

@@ -142,6 +142,7 @@ impl FailureClass {
             FailureKind::Connect
             | FailureKind::Authentication
             | FailureKind::Tls
+            | FailureKind::ConnectTimeout
             | FailureKind::HandshakeTimeout
             | FailureKind::NoAddress => Self::Unreachable,
             FailureKind::Closed | FailureKind::Protocol => Self::Unhelpful,

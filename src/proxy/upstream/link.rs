@@ -20,6 +20,7 @@ use std::time::Duration;
 
 use super::ids::Ids;
 use super::witness::{AnswerOrder, Witness};
+use crate::base::failure::FailureKind;
 use crate::base::random::Random;
 use crate::base::time::Instant;
 use crate::config::{Scheme, Timeouts};
@@ -133,6 +134,15 @@ impl Link {
             probed_at: None,
             probed_beside_at: None,
             keepalive: None,
+        }
+    }
+
+    /// Returns the failure of a link that did not come up in time.
+    pub(in crate::proxy) fn timeout_kind(&self) -> FailureKind {
+        if self.is_connected {
+            FailureKind::HandshakeTimeout
+        } else {
+            FailureKind::ConnectTimeout
         }
     }
 

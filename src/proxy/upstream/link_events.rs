@@ -318,4 +318,31 @@ mod tests {
         let is_close = |action: &&Action| matches!(action, Action::CloseLink { .. });
         assert_eq!(actions.filter(is_close).count(), 1);
     }
+
+    #[test]
+    fn extended_error_of_a_timeout_tells_how_far_the_connection_came() {
+        for (is_connected, expected) in [
+            (false, "TCP to upstream did not connect in time"),
+            (true, "TCP connected to upstream, TLS got no reply in time"),
+        ] {
+            let mut scene = Scene::with(&["-u", "192.0.2.1"]);
+            let query = [&QUERY[..11], &[1], &QUERY[12..]].concat();
+            let opt = b"\0\0\x29\x04\xd0\0\0\0\0\0\0";
+            scene.ask(&[&query[..], opt].concat(), Transport::Udp);
+            let link = scene.opened_last();
+            if is_connected {
+                scene.proxy.handle_link_connected(link);
+            }
+            scene.now += Duration::from_secs(3);
+            scene.outbox.clear();
+            scene.proxy.handle_timeout(scene.now, &mut scene.outbox);
+            let mut actions = scene.outbox.actions().iter();
+            let response = actions.find_map(|action| match action {
+                Action::Respond { message, .. } => Some(scene.outbox.bytes(message)),
+                _ => None,
+            });
+            let response = String::from_utf8_lossy(response.expect("SERVFAIL")).into_owned();
+            assert!(response.contains(expected), "{response:?}");
+        }
+    }
 }

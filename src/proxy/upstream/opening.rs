@@ -13,10 +13,8 @@ pub(in crate::proxy) fn explained(link: &Link, port: u16, failure: &Failure) -> 
         return failure;
     }
     let (progress, is_answered) = match failure.kind {
-        FailureKind::HandshakeTimeout if link.is_connected => {
-            ("TCP connected, TLS got no reply", true)
-        }
-        FailureKind::HandshakeTimeout => ("TCP did not connect", false),
+        FailureKind::HandshakeTimeout => ("TCP connected, TLS got no reply", true),
+        FailureKind::ConnectTimeout => ("TCP did not connect", false),
         FailureKind::Closed => ("within the TLS handshake", true),
         kind => ("", kind == FailureKind::Tls),
     };
