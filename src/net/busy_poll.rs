@@ -84,6 +84,8 @@ mod tests {
             after_waits(2, waits)
         };
         assert!(!of_three(1));
+        // A long wait counts twice.
+        assert!(!of_three(2));
         let of_eight = (0..800).map(|n| if n % 8 < 7 { 10 } else { 100 });
         assert!(after_waits(2, of_eight));
     }
