@@ -91,6 +91,14 @@ mod tests {
     }
 
     #[test]
+    fn wait_is_short_if_polling_covers_it() {
+        // A wake-up is part of a wait without polling.
+        assert!(after_waits(2, [25; 8]) && !after_waits(2, [35; 100]));
+        let polled = |micros| [10; 100].into_iter().chain(vec![micros; 8]);
+        assert!(after_waits(2, polled(20)) && !after_waits(2, polled(25)));
+    }
+
+    #[test]
     fn single_processor_is_never_polled_on() {
         assert!(!after_waits(1, [10; 100]));
     }
