@@ -316,6 +316,8 @@ mod tests {
         // The newcomer counts, and does not make room for itself.
         assert_eq!(closed(&[(1, 5), (1, 4), (2, 2), (2, 3), (2, 9)]), Some(2));
         assert_eq!(closed(&[(1, 5), (1, 4), (2, 3), (2, 9)]), Some(2));
+        // Of two largest subscribers, that of the newcomer loses a connection.
+        assert_eq!(closed(&[(2, 3), (2, 4), (1, 5), (1, 9)]), Some(2));
         assert_eq!(closed(&[(1, 5), (2, 4), (3, 6), (4, 1)]), Some(1));
         assert_eq!(closed(&[(1, 5), (2, 4), (1, 1)]), Some(0));
     }
