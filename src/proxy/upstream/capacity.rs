@@ -245,6 +245,9 @@ mod tests {
         capacity.on_closed(6, Duration::ZERO, true, at(0), at(1));
         assert_eq!(capacity.queries_max(at(10)), 6);
         assert_eq!(capacity.queries_max(at(11)), usize::MAX);
+        // A close without an answer is no limit.
+        capacity.on_closed(0, Duration::ZERO, true, at(1), at(2));
+        assert_eq!(capacity.queries_max(at(2)), 6);
         // A second close with the same number confirms it.
         capacity.on_closed(6, Duration::ZERO, true, at(2), at(3));
         assert_eq!(capacity.queries_max(at(602)), 6);
