@@ -285,6 +285,17 @@ mod tests {
         assert!(!capacity.is_serial(at(39)), "an answer resumes pipelining");
     }
 
+    #[test]
+    fn silence_does_not_suspend_pipelining_of_a_concurrent_server_for_a_while() {
+        let mut capacity = ConnectionCapacity::default();
+        capacity.on_concurrent_answer(at(0));
+        // Answers in another order do not end it.
+        capacity.on_pipelined_answer(at(1));
+        let is_suspended = (0..99).any(|_| capacity.on_pipelined_silence(true, at(599)));
+        assert!(!is_suspended);
+        assert!(capacity.on_pipelined_silence(true, at(600)));
+    }
+
     /// Returns whether pipelining is suspended after `answers` answers and `silences` silent
     /// queries.
     fn is_suspended(answers: usize, silences: usize) -> bool {
