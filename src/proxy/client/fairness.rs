@@ -444,16 +444,24 @@ mod tests {
         for nth in 0..20 {
             assert_eq!(scene.flood(client(nth), "example", 1), 0);
         }
-        // The same eviction applies to the part for a domain.
+    }
+
+    #[test]
+    fn full_part_of_a_domain_refuses_the_newest_query_of_the_client_that_holds_most_of_it() {
         let mut scene = Scene::with(SPLIT);
-        scene.flood(A, "corp", 30);
-        for nth in 0..10 {
-            scene.flood(client(nth), "corp", 1);
+        // One client holds more queries, but to another pool.
+        assert_eq!(scene.flood(client(99), "example", 5), 0);
+        assert_eq!(scene.flood(A, "corp", 2), 0);
+        for nth in 10..18 {
+            assert_eq!(scene.flood(client(nth), "corp", 1), 0);
         }
-        assert_eq!(scene.proxy.inflight(), 10);
+        assert_eq!(scene.proxy.inflight(), 15);
         let refused = scene.ask_as(B, "other.corp");
-        assert!(refused.iter().all(|(client, _)| *client != IpAddr::from(B)) || refused.len() == 1);
-        assert!(scene.proxy.inflight() <= 10);
+        assert_eq!(refused, [(A.into(), "n1-2.corp. A".to_owned())]);
+        assert_eq!(scene.proxy.inflight(), 15);
+        // All clients hold one query each.
+        let refused = scene.ask_as(client(1), "more.corp");
+        assert_eq!(refused, [(client(1).into(), "more.corp. A".to_owned())]);
     }
 
     #[test]
