@@ -481,10 +481,11 @@ mod tests {
             "-uudp://192.0.2.5,domain=site",
             "--max-inflight=64",
         ]);
-        for domain in ["corp", "lan", "home", "site"] {
-            scene.flood(A, domain, 50);
-        }
-        assert_eq!(scene.flood(A, "example", 3), 0);
+        // A client holds at most 16 queries: four for each domain, twelve for all domains.
+        let refused = ["corp", "lan", "home", "site"].map(|domain| scene.flood(A, domain, 50));
+        assert_eq!(refused, [46, 46, 46, 50]);
+        assert_eq!(scene.flood(A, "example", 4), 0);
+        assert_eq!(scene.flood(A, "more.example", 1), 1);
     }
 
     #[test]
