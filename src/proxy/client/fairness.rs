@@ -252,6 +252,7 @@ impl Proxy {
 
 #[cfg(test)]
 mod tests {
+    use super::LazyShares;
     use crate::proxy::testing::Scene;
     use crate::proxy::{Action, LinkKey, Transport};
     use crate::wire::{Message, Rcode};
@@ -486,6 +487,22 @@ mod tests {
         assert_eq!(refused, [46, 46, 46, 50]);
         assert_eq!(scene.flood(A, "example", 4), 0);
         assert_eq!(scene.flood(A, "more.example", 1), 1);
+    }
+
+    #[test]
+    fn queries_that_have_ended_count_against_no_client() {
+        let mut scene = Scene::with(SPLIT);
+        scene.flood(A, "corp", 2);
+        scene.flood(A, "example", 2);
+        scene.now += Duration::from_secs(60);
+        scene.outbox.clear();
+        scene.proxy.handle_timeout(scene.now, &mut scene.outbox);
+        assert_eq!(scene.proxy.inflight(), 0);
+        let shared = &scene.proxy.shared;
+        let parts = shared.by_pool.iter().flatten();
+        let held: Vec<_> = parts.map(LazyShares::len).collect();
+        assert_eq!(held, [0]);
+        assert_eq!((shared.table.len(), shared.domains.len()), (0, 0));
     }
 
     #[test]
