@@ -427,8 +427,14 @@ mod tests {
         for nth in 1..5 {
             assert_eq!(scene.flood(client(nth), "example", 10), 0);
         }
+        let waited_for = |scene: &Scene| {
+            let links = scene.proxy.upstreams.links();
+            links.map(|(_, link)| link.waited_for()).sum::<usize>()
+        };
+        assert_eq!(waited_for(&scene), 40);
         let evicted = scene.ask_as(B, "example");
         assert_eq!(evicted.len(), 1);
+        assert_eq!(waited_for(&scene), 40);
         let sent = scene.sent();
         assert_eq!(sent.len(), 1, "the query of the other client is sent");
         scene.answer_one(sent[0].clone());
