@@ -74,7 +74,8 @@ struct Pipe {
     key: Option<Key>,
     is_open: bool,
     to_proxy: VecDeque<u8>,
-    is_read: bool,
+    /// The number of datagrams that the loop had sent before it first read this stream.
+    sent_before_read: Option<usize>,
     is_ended: bool,
     error: Option<ErrorKind>,
     /// The number of bytes that the peer has not read.
@@ -227,9 +228,10 @@ impl World {
             .count()
     }
 
-    /// Returns whether the proxy has read any bytes of a stream.
-    pub fn has_read(&self, stream: StreamId) -> bool {
-        self.pipes[&stream].is_read
+    /// Returns the number of datagrams that the loop had sent before it first read bytes of a
+    /// stream, if it has read any.
+    pub fn sent_before_read(&self, stream: StreamId) -> Option<usize> {
+        self.pipes[&stream].sent_before_read
     }
 
     fn new_stream(&mut self, window: usize) -> StreamId {
@@ -537,7 +539,7 @@ impl Read for SimStream {
         } else {
             1 + world.chance.below(available)
         };
-        pipe.is_read = true;
+        pipe.sent_before_read.get_or_insert(world.datagrams_sent);
         for (place, byte) in buffer.iter_mut().zip(pipe.to_proxy.drain(..len)) {
             *place = byte;
         }
