@@ -314,6 +314,29 @@ fn client_handshakes_run_one_by_one_after_responses() {
     }
 }
 
+#[test]
+fn client_handshake_is_deferred_for_some_turns_while_queries_are_left_to_read() {
+    let config = configured_for_tls_clients();
+    let of_a_turn = config.limits.datagrams_per_turn;
+    let mut world = World::new(Chance::new(7));
+    let from = SocketAddr::from(([127, 0, 0, 1], 5000));
+    let stream = world.connect(from, TLS_SIDE, Duration::from_millis(500), 60_000);
+    let together = Duration::from_secs(1);
+    world.send(stream, together, client_hello());
+    let client_side = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 53));
+    let mut bytes = query(1, "www.example", 1, None);
+    bytes[2] = 2 << 3;
+    for _ in 0..30 * of_a_turn {
+        world.send_datagram(from, client_side, together, bytes.clone());
+    }
+    let mut reactor = reactor_in(world, Listeners::default(), &config, 7);
+    run_to_the_end(&mut reactor);
+    let world = reactor.net_mut().world.borrow();
+    let sent = world.sent_before_read(stream).expect("the loop has read");
+    let turns = sent / of_a_turn;
+    assert!((5..=10).contains(&turns), "after {turns} turns of queries");
+}
+
 /// Returns the first message of a TLS client.
 pub(crate) fn client_hello() -> Vec<u8> {
     let name = "127.0.0.1".try_into().expect("an address");
