@@ -114,8 +114,10 @@ pub struct World {
     pub accepts_for_ever: bool,
     /// No event will ever happen again.
     pub is_over: bool,
-    /// The number of times that the loop has waited.
+    /// The number of times that the loop has paused.
     pub pauses: usize,
+    /// The number of pauses while datagrams were left to read.
+    pub pauses_before_input: usize,
     /// Datagrams that the loop has received since it last sent one, and their maximum.
     received_since_sent: usize,
     pub received_since_sent_max: usize,
@@ -142,6 +144,7 @@ impl World {
             accepts_for_ever: false,
             is_over: false,
             pauses: 0,
+            pauses_before_input: 0,
             received_since_sent: 0,
             received_since_sent_max: 0,
             datagrams_sent: 0,
@@ -397,8 +400,11 @@ impl<P: Peers> Net for SimNet<P> {
 
     fn pause(&mut self, length: Duration) {
         let world = &mut *self.world.borrow_mut();
+        let mut inboxes = world.inboxes.values();
+        let is_input_left = inboxes.any(|inbox| !inbox.datagrams.is_empty());
         world.now += length;
         world.pauses += 1;
+        world.pauses_before_input += usize::from(is_input_left);
     }
 
     fn bind(&mut self, address: SocketAddr, key: Key) -> io::Result<SimDatagram> {
