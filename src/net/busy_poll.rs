@@ -84,8 +84,18 @@ mod tests {
             after_waits(2, waits)
         };
         assert!(!of_three(1));
+        // A long wait counts twice.
+        assert!(!of_three(2));
         let of_eight = (0..800).map(|n| if n % 8 < 7 { 10 } else { 100 });
         assert!(after_waits(2, of_eight));
+    }
+
+    #[test]
+    fn wait_is_short_if_polling_covers_it() {
+        // A wake-up is part of a wait without polling.
+        assert!(after_waits(2, [25; 8]) && !after_waits(2, [35; 100]));
+        let polled = |micros| [10; 100].into_iter().chain(vec![micros; 8]);
+        assert!(after_waits(2, polled(20)) && !after_waits(2, polled(25)));
     }
 
     #[test]

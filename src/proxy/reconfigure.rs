@@ -422,6 +422,33 @@ mod tests {
     }
 
     #[test]
+    fn queries_of_links_that_changes_of_trust_close_are_sent_again() {
+        let mut scene = Scene::with(&["-u192.0.2.1"]);
+        let mut sent = Vec::new();
+        let mut closed = 0;
+        // Each link has a query when it is retired. If too many links are retired, the oldest is
+        // closed. The queries lose more links than a query has tries.
+        for name in 0..30 {
+            scene.now += Duration::from_millis(1);
+            scene.ask(&query(name), Transport::Udp);
+            scene.bring_up();
+            sent.extend(scene.sent());
+            scene.retire_links(&[0]);
+            let links = scene.closed();
+            closed += links.len();
+            sent.retain(|(link, _)| !links.contains(link));
+            scene.bring_up();
+            sent.extend(scene.sent());
+        }
+        assert!(closed > 20, "{closed} links");
+        let responses = sent
+            .iter()
+            .map(|(link, query)| scene.reply_to(*link, query));
+        assert_eq!(responses.sum::<usize>(), 30);
+        assert_eq!(scene.proxy.inflight(), 0);
+    }
+
+    #[test]
     fn links_stay_if_their_trust_has_not_changed() {
         let mut scene = Scene::with(&["-u192.0.2.1,domain=a", "-u192.0.2.2"]);
         scene.ask(&query(b'b'), Transport::Udp);

@@ -326,6 +326,8 @@ mod tests {
         // The newcomer counts, and does not make room for itself.
         assert_eq!(closed(&[(1, 5), (1, 4), (2, 2), (2, 3), (2, 9)]), Some(2));
         assert_eq!(closed(&[(1, 5), (1, 4), (2, 3), (2, 9)]), Some(2));
+        // Of two largest subscribers, that of the newcomer loses a connection.
+        assert_eq!(closed(&[(2, 3), (2, 4), (1, 5), (1, 9)]), Some(2));
         assert_eq!(closed(&[(1, 5), (2, 4), (3, 6), (4, 1)]), Some(1));
         assert_eq!(closed(&[(1, 5), (2, 4), (1, 1)]), Some(0));
     }
@@ -361,7 +363,9 @@ mod tests {
         let mut clients = clients(100);
         let max = Limits::default().tcp_clients_held;
         assert!(clients.on_held((0, max)));
-        assert!(!clients.on_held((0, 1)));
+        assert!(!clients.on_held((0, 2)));
+        // A client for which less is held than before may stay, although the sum is too large.
         assert!(clients.on_held((max, max - 1)));
+        assert_eq!(clients.held(), max + 1);
     }
 }

@@ -110,18 +110,21 @@ mod tests {
         let exceeded = |seconds| Room::RateExceeded { until: at(seconds) };
         parking.add(client(1), Key::from_usize(1), exceeded(9));
         parking.add(client(2), Key::from_usize(2), exceeded(5));
-        parking.add(client(3), Key::from_usize(3), Room::Full);
+        parking.add(client(3), Key::from_usize(3), exceeded(7));
+        parking.add(client(4), Key::from_usize(4), Room::Full);
         assert_eq!(parking.next_at(), Some(at(5)));
         let room = |one| {
             if one == client(1) {
+                exceeded(8)
+            } else if one == client(3) {
                 exceeded(9)
             } else {
                 Room::Free
             }
         };
         assert_eq!(parking.release(room).len(), 2);
-        assert_eq!(parking.next_at(), Some(at(9)));
-        assert_eq!(parking.release(|_| Room::Free).len(), 1);
+        assert_eq!(parking.next_at(), Some(at(8)));
+        assert_eq!(parking.release(|_| Room::Free).len(), 2);
         assert_eq!(parking.next_at(), None);
     }
 }

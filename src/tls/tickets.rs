@@ -90,6 +90,48 @@ fn take_with_length<'a>(rest: &mut &'a [u8], len_len: usize) -> Option<&'a [u8]>
 mod tests {
     use super::*;
     use proptest::prelude::*;
+    use rcgen::{CertificateParams, KeyPair, date_time_ymd};
+    use rustls::pki_types::UnixTime;
+
+    /// Tickets that are not encrypted.
+    #[derive(Debug)]
+    struct PlainTickets;
+
+    impl ProducesTickets for PlainTickets {
+        fn enabled(&self) -> bool {
+            true
+        }
+
+        fn lifetime(&self) -> u32 {
+            60
+        }
+
+        fn encrypt(&self, plain: &[u8]) -> Option<Vec<u8>> {
+            Some(plain.to_vec())
+        }
+
+        fn decrypt(&self, cipher: &[u8]) -> Option<Vec<u8>> {
+            Some(cipher.to_vec())
+        }
+    }
+
+    /// A clock with a fixed time.
+    #[derive(Debug)]
+    struct At(Duration);
+
+    impl TimeProvider for At {
+        fn current_time(&self) -> Option<UnixTime> {
+            Some(UnixTime::since_unix_epoch(self.0))
+        }
+    }
+
+    /// Returns a certificate that expires at the start of a year.
+    fn certificate(year: i32) -> Vec<u8> {
+        let mut params = CertificateParams::default();
+        params.not_after = date_time_ymd(year, 1, 1);
+        let key = KeyPair::generate().unwrap();
+        params.self_signed(&key).unwrap().der().to_vec()
+    }
 
     fn session(name: Option<&[u8]>, chain: &[&[u8]]) -> Vec<u8> {
         let mut session = match name {
@@ -126,6 +168,31 @@ mod tests {
         }
         let whole = session(None, &chain);
         assert_eq!(read(&whole[..1_000]), None);
+    }
+
+    #[test]
+    fn ticket_is_refused_once_a_certificate_in_it_has_expired() {
+        let [early, late] = [2030, 2040].map(certificate);
+        let ends_at = expires_at(&early).unwrap();
+        let is_accepted = |chain: &[&[u8]], now| {
+            let tickets = ExpiringTickets {
+                tickets: Arc::new(PlainTickets),
+                clock: Arc::new(At(now)),
+            };
+            let ticket = tickets.encrypt(&session(None, chain)).unwrap();
+            tickets.decrypt(&ticket).is_some()
+        };
+        let before = ends_at.saturating_sub(Duration::from_secs(1));
+        for chain in [
+            &[&early[..]] as &[&[u8]],
+            &[&early, &late],
+            &[&late, &early],
+        ] {
+            assert!(is_accepted(chain, before) && !is_accepted(chain, ends_at));
+        }
+        assert!(is_accepted(&[&late], ends_at));
+        assert!(!is_accepted(&[], before), "the client has no certificate");
+        assert!(!is_accepted(&[b"no certificate"], before));
     }
 
     proptest! {

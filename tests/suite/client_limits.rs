@@ -292,8 +292,9 @@ fn longest_idle_connection_of_the_largest_client_is_replaced() {
             }
         }
     }
-    let newcomer = scene.connect_tcp(2.05, 3);
-    scene.send(2.06, newcomer, &question(77));
+    // At this time, the connections of the other address are idle for longest.
+    let newcomer = scene.connect_tcp(2.15, 3);
+    scene.send(2.16, newcomer, &question(77));
     scene.run_until(2.9);
     assert_eq!(
         scene.received(newcomer)[2..4],

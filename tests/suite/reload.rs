@@ -315,6 +315,7 @@ fn answers_under_way_survive_a_change_of_trust() {
     let mut response = [0; 1_232];
     let len = client.recv(&mut response).expect("a response in time");
     assert!(check_response(&asked, &response[..len]));
+    assert_eq!(queries(&scene.server), before + 1, "the query is sent once");
     assert_eq!(scene.rcode(3), 0);
 }
 

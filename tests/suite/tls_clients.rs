@@ -4,7 +4,7 @@
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpStream};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use rustls::version::{TLS12, TLS13};
 use rustls::{ClientConfig, ClientConnection, HandshakeKind, StreamOwned};
@@ -163,6 +163,7 @@ fn client_that_sends_only_messages_other_than_queries_is_closed() {
     response[2] |= 0x80;
     for message in [Vec::new(), vec![0], response] {
         let flood = vec![message; 2_000];
+        let started = Instant::now();
         let mut plain = scene.program.connect();
         let mut tls = scene.connect_tls(1);
         assert!(is_served(&mut tls, 1));
@@ -173,6 +174,9 @@ fn client_that_sends_only_messages_other_than_queries_is_closed() {
         assert!(matches!(end, Ok(0)) || is_reset(&end), "{end:?}");
         let end = tls.read(&mut [0; 1]);
         assert!(matches!(end, Ok(0)) || is_reset(&end), "{end:?}");
+        // The idle timeout is ten seconds.
+        let took = started.elapsed();
+        assert!(took < Duration::from_secs(8), "{took:?}");
     }
     assert!(is_served(&mut scene.connect_tls(1), 2));
 }
@@ -312,7 +316,8 @@ fn session_is_not_resumed_once_the_certificate_of_its_client_has_expired() {
         }
         for id in 3..6 {
             let mut tls = scene.connect_with(Arc::clone(&config), 1);
-            assert!(!is_served(&mut tls, id), "{:?}", tls.conn.handshake_kind());
+            assert!(!is_served(&mut tls, id));
+            assert_ne!(tls.conn.handshake_kind(), Some(HandshakeKind::Resumed));
         }
         if was_served {
             assert!(!is_served(&mut connected, 6), "the certificate has expired");

@@ -257,6 +257,7 @@ impl Proxy {
 
 #[cfg(test)]
 mod tests {
+    use super::LazyShares;
     use crate::proxy::testing::Scene;
     use crate::proxy::{Action, LinkKey, Transport};
     use crate::wire::{Message, Rcode};
@@ -431,8 +432,14 @@ mod tests {
         for nth in 1..5 {
             assert_eq!(scene.flood(client(nth), "example", 10), 0);
         }
+        let waited_for = |scene: &Scene| {
+            let links = scene.proxy.upstreams.links();
+            links.map(|(_, link)| link.waited_for()).sum::<usize>()
+        };
+        assert_eq!(waited_for(&scene), 40);
         let evicted = scene.ask_as(B, "example");
         assert_eq!(evicted.len(), 1);
+        assert_eq!(waited_for(&scene), 40);
         let sent = scene.sent();
         assert_eq!(sent.len(), 1, "the query of the other client is sent");
         scene.answer_one(sent[0].clone());
@@ -449,16 +456,24 @@ mod tests {
         for nth in 0..20 {
             assert_eq!(scene.flood(client(nth), "example", 1), 0);
         }
-        // The same eviction applies to the part for a domain.
+    }
+
+    #[test]
+    fn full_part_of_a_domain_refuses_the_newest_query_of_the_client_that_holds_most_of_it() {
         let mut scene = Scene::with(SPLIT);
-        scene.flood(A, "corp", 30);
-        for nth in 0..10 {
-            scene.flood(client(nth), "corp", 1);
+        // One client holds more queries, but to another pool.
+        assert_eq!(scene.flood(client(99), "example", 5), 0);
+        assert_eq!(scene.flood(A, "corp", 2), 0);
+        for nth in 10..18 {
+            assert_eq!(scene.flood(client(nth), "corp", 1), 0);
         }
-        assert_eq!(scene.proxy.inflight(), 10);
+        assert_eq!(scene.proxy.inflight(), 15);
         let refused = scene.ask_as(B, "other.corp");
-        assert!(refused.iter().all(|(client, _)| *client != IpAddr::from(B)) || refused.len() == 1);
-        assert!(scene.proxy.inflight() <= 10);
+        assert_eq!(refused, [(A.into(), "n1-2.corp. A".to_owned())]);
+        assert_eq!(scene.proxy.inflight(), 15);
+        // All clients hold one query each.
+        let refused = scene.ask_as(client(1), "more.corp");
+        assert_eq!(refused, [(client(1).into(), "more.corp. A".to_owned())]);
     }
 
     #[test]
@@ -478,10 +493,27 @@ mod tests {
             "-uudp://192.0.2.5,domain=site",
             "--max-inflight=64",
         ]);
-        for domain in ["corp", "lan", "home", "site"] {
-            scene.flood(A, domain, 50);
-        }
-        assert_eq!(scene.flood(A, "example", 3), 0);
+        // A client holds at most 16 queries: four for each domain, twelve for all domains.
+        let refused = ["corp", "lan", "home", "site"].map(|domain| scene.flood(A, domain, 50));
+        assert_eq!(refused, [46, 46, 46, 50]);
+        assert_eq!(scene.flood(A, "example", 4), 0);
+        assert_eq!(scene.flood(A, "more.example", 1), 1);
+    }
+
+    #[test]
+    fn queries_that_have_ended_count_against_no_client() {
+        let mut scene = Scene::with(SPLIT);
+        scene.flood(A, "corp", 2);
+        scene.flood(A, "example", 2);
+        scene.now += Duration::from_secs(60);
+        scene.outbox.clear();
+        scene.proxy.handle_timeout(scene.now, &mut scene.outbox);
+        assert_eq!(scene.proxy.inflight(), 0);
+        let shared = &scene.proxy.shared;
+        let parts = shared.by_pool.iter().flatten();
+        let held: Vec<_> = parts.map(LazyShares::len).collect();
+        assert_eq!(held, [0]);
+        assert_eq!((shared.table.len(), shared.domains.len()), (0, 0));
     }
 
     #[test]

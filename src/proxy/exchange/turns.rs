@@ -280,7 +280,7 @@ mod tests {
         assert_eq!(turns.first(|query| query.0.index() > 3), Some(query(10)));
         assert_eq!(turns.first_of(Some(client(1)), |_| true), None);
         assert_eq!(turns.first(|_| false), None);
-        assert!(turns.is_empty());
+        assert!(turns.is_empty() && turns.line_by_waiter.is_empty());
     }
 
     #[test]

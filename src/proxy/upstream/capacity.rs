@@ -245,6 +245,9 @@ mod tests {
         capacity.on_closed(6, Duration::ZERO, true, at(0), at(1));
         assert_eq!(capacity.queries_max(at(10)), 6);
         assert_eq!(capacity.queries_max(at(11)), usize::MAX);
+        // A close without an answer is no limit.
+        capacity.on_closed(0, Duration::ZERO, true, at(1), at(2));
+        assert_eq!(capacity.queries_max(at(2)), 6);
         // A second close with the same number confirms it.
         capacity.on_closed(6, Duration::ZERO, true, at(2), at(3));
         assert_eq!(capacity.queries_max(at(602)), 6);
@@ -280,6 +283,17 @@ mod tests {
         assert!(capacity.is_serial(at(39)) && !capacity.is_serial(at(40)));
         capacity.on_pipelined_answer(at(39));
         assert!(!capacity.is_serial(at(39)), "an answer resumes pipelining");
+    }
+
+    #[test]
+    fn silence_does_not_suspend_pipelining_of_a_concurrent_server_for_a_while() {
+        let mut capacity = ConnectionCapacity::default();
+        capacity.on_concurrent_answer(at(0));
+        // Answers in another order do not end it.
+        capacity.on_pipelined_answer(at(1));
+        let is_suspended = (0..99).any(|_| capacity.on_pipelined_silence(true, at(599)));
+        assert!(!is_suspended);
+        assert!(capacity.on_pipelined_silence(true, at(600)));
     }
 
     /// Returns whether pipelining is suspended after `answers` answers and `silences` silent

@@ -288,6 +288,67 @@ mod tests {
 
     const QUERY: &[u8] = b"\0\x01\x01\0\0\x01\0\0\0\0\0\0\x01a\0\0\x01\0\x01";
 
+    impl Scene {
+        /// Answers the query with this name among those that were sent. Returns the names of the
+        /// clients' queries that have a response.
+        fn answer_named(&mut self, sent: &[(LinkKey, Vec<u8>)], name: u8) -> Vec<u8> {
+            let one = sent.iter().find(|(_, query)| query[13] == name);
+            let (link, query) = one.expect("the query was sent");
+            let mut reply = query[..19].to_vec();
+            (reply[2], reply[3], reply[11]) = (0x81, 0x80, 0);
+            let (proxy, outbox) = (&mut self.proxy, &mut self.outbox);
+            outbox.clear();
+            proxy.handle_reply(*link, &reply, self.now, outbox);
+            self.names_answered()
+        }
+
+        fn names_answered(&self) -> Vec<u8> {
+            let names = self.outbox.actions().iter().filter_map(|action| {
+                let Action::Respond { message, .. } = action else {
+                    return None;
+                };
+                Some(self.outbox.bytes(message)[13])
+            });
+            names.collect()
+        }
+    }
+
+    #[test]
+    fn query_behind_closes_after_answers_loses_no_try() {
+        let mut scene = Scene::with(&["-u192.0.2.1"]);
+        let named = |name: u8| {
+            let mut query = QUERY.to_vec();
+            query[13] = name;
+            query
+        };
+        // The oldest query of each connection may be the reason for the close, and the next one is
+        // not.
+        let (mut sent, mut failed) = (Vec::new(), Vec::new());
+        for (answers, names) in [(12, b'a'..), (8, b'm'..), (5, b'2'..), (3, b'7'..)] {
+            let fresh = if sent.is_empty() { &b"01"[..] } else { b"" };
+            for name in fresh.iter().copied().chain(names.clone().take(answers)) {
+                scene.ask(&named(name), Transport::Udp);
+                scene.bring_up();
+                sent.extend(scene.sent());
+            }
+            scene.now += Duration::from_millis(5);
+            for name in names.take(answers) {
+                assert_eq!(scene.answer_named(&sent, name), [name]);
+            }
+            if failed.is_empty() {
+                let link = sent[0].0;
+                let (proxy, outbox) = (&mut scene.proxy, &mut scene.outbox);
+                outbox.clear();
+                proxy.handle_link_down(link, &FailureKind::Closed.into(), scene.now, outbox);
+                failed.extend(scene.names_answered());
+                scene.bring_up();
+                sent = scene.sent();
+            }
+        }
+        assert_eq!(failed, [b'0'], "the oldest query has lost its tries");
+        assert_eq!(scene.answer_named(&sent, b'1'), [b'1']);
+    }
+
     #[test]
     fn surplus_link_that_is_done_is_closed_once() {
         let mut scene = Scene::with(&["-u", "192.0.2.1"]);

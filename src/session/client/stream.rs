@@ -506,6 +506,17 @@ mod tests {
     }
 
     #[test]
+    fn kept_messages_of_a_client_over_its_rate_have_the_time_of_their_turn() {
+        let mut scene = Scene::new();
+        scene.push(&[b"one", b"two", b"three"]);
+        for _ in 0..3 {
+            assert_eq!(scene.ready(false), Ok(Step::Full));
+            scene.client.hold_back();
+        }
+        assert_eq!(scene.came, [1, 2, 3]);
+    }
+
+    #[test]
     fn client_that_ends_its_stream_still_gets_its_answers() {
         let mut scene = Scene::new();
         scene.push(&[b"one", b"two"]);

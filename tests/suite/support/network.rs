@@ -74,7 +74,8 @@ struct Pipe {
     key: Option<Key>,
     is_open: bool,
     to_proxy: VecDeque<u8>,
-    is_read: bool,
+    /// The number of datagrams that the loop had sent before it first read this stream.
+    sent_before_read: Option<usize>,
     is_ended: bool,
     error: Option<ErrorKind>,
     /// The number of bytes that the peer has not read.
@@ -113,8 +114,10 @@ pub struct World {
     pub accepts_for_ever: bool,
     /// No event will ever happen again.
     pub is_over: bool,
-    /// The number of times that the loop has waited.
+    /// The number of times that the loop has paused.
     pub pauses: usize,
+    /// The number of pauses while datagrams were left to read.
+    pub pauses_before_input: usize,
     /// Datagrams that the loop has received since it last sent one, and their maximum.
     received_since_sent: usize,
     pub received_since_sent_max: usize,
@@ -141,6 +144,7 @@ impl World {
             accepts_for_ever: false,
             is_over: false,
             pauses: 0,
+            pauses_before_input: 0,
             received_since_sent: 0,
             received_since_sent_max: 0,
             datagrams_sent: 0,
@@ -227,9 +231,10 @@ impl World {
             .count()
     }
 
-    /// Returns whether the proxy has read any bytes of a stream.
-    pub fn has_read(&self, stream: StreamId) -> bool {
-        self.pipes[&stream].is_read
+    /// Returns the number of datagrams that the loop had sent before it first read bytes of a
+    /// stream, if it has read any.
+    pub fn sent_before_read(&self, stream: StreamId) -> Option<usize> {
+        self.pipes[&stream].sent_before_read
     }
 
     fn new_stream(&mut self, window: usize) -> StreamId {
@@ -395,8 +400,11 @@ impl<P: Peers> Net for SimNet<P> {
 
     fn pause(&mut self, length: Duration) {
         let world = &mut *self.world.borrow_mut();
+        let mut inboxes = world.inboxes.values();
+        let is_input_left = inboxes.any(|inbox| !inbox.datagrams.is_empty());
         world.now += length;
         world.pauses += 1;
+        world.pauses_before_input += usize::from(is_input_left);
     }
 
     fn bind(&mut self, address: SocketAddr, key: Key) -> io::Result<SimDatagram> {
@@ -537,7 +545,7 @@ impl Read for SimStream {
         } else {
             1 + world.chance.below(available)
         };
-        pipe.is_read = true;
+        pipe.sent_before_read.get_or_insert(world.datagrams_sent);
         for (place, byte) in buffer.iter_mut().zip(pipe.to_proxy.drain(..len)) {
             *place = byte;
         }
