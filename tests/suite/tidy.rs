@@ -291,6 +291,14 @@ fn every_module_has_documentation() {
 }
 
 #[test]
+fn crates_of_the_repository_have_one_version() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let manifest = std::fs::read_to_string(root.join("wire/Cargo.toml")).expect("a manifest");
+    let version = concat!("version = \"", env!("CARGO_PKG_VERSION"), "\"");
+    assert!(manifest.lines().any(|line| line == version), "{manifest}");
+}
+
+#[test]
 fn text_is_plain_technical_english() {
     let mut faults = Vec::new();
     for (path, text) in CLEAN.iter().flat_map(|folder| texts_in(folder)) {
