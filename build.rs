@@ -37,7 +37,10 @@ fn reduce_resident_memory() {
     // A profiler needs the tables to walk the stack.
     let has_debuginfo = variable("DEBUG") != "false";
     let tables = if has_debuginfo { "" } else { NO_UNWINDING };
-    let text = if variable("CARGO_CFG_TARGET_ENV") == "musl" {
+    // On other processors, GNU ld puts code and constants into one segment. LLD, which links for
+    // glibc, puts constants in front of code.
+    let has_separate_code = variable("CARGO_CFG_TARGET_ARCH") == "x86_64";
+    let text = if has_separate_code && variable("CARGO_CFG_TARGET_ENV") == "musl" {
         format!(
             "SECTIONS {{ .text.start : {{ {START_CODE} }} {tables} }} INSERT AFTER .text;\n\
              SECTIONS {{ .text.rare {NEXT_PAGE} : {{ {RARE_CODE} }} }} \
@@ -75,9 +78,9 @@ const START_CODE: &str = "\
 /// Code of features that are off by default, and code that does not run unless the program has a
 /// bug: TLS servers, signatures, revocation lists, Encrypted Client Hello, and the parts of the
 /// standard library that read stack frames and debug information for the message of a panic, which
-/// are in every binary. The static binary has this code in a segment of its own, behind the
-/// constants. The kernel maps a group of pages only within a segment, so that none of this code is
-/// resident before it runs, however large the groups of the page cache are.
+/// are in every binary. The static binary for x86-64 has this code in a segment of its own, behind
+/// the constants. The kernel maps a group of pages only within a segment, so that none of this code
+/// is resident before it runs, however large the groups of the page cache are.
 const RARE_CODE: &str = "\
     *( .text.*rustls6server* .text.*rustls..server..* .text.*rustls..crypto..ring..sign* \
     .text.*ring3rsa7keypair* .text.*ecdsa7signing* .text.*ed255197signing* \
