@@ -37,7 +37,19 @@ fn reduce_resident_memory() {
     // A profiler needs the tables to walk the stack.
     let has_debuginfo = variable("DEBUG") != "false";
     let tables = if has_debuginfo { "" } else { NO_UNWINDING };
-    let text = format!("SECTIONS {{ {COLD_CODE} {tables} }} INSERT AFTER .text;\n");
+    // On other processors, GNU ld puts code and constants into one segment. LLD, which links for
+    // glibc, puts constants in front of code.
+    let has_separate_code = variable("CARGO_CFG_TARGET_ARCH") == "x86_64";
+    let text = if has_separate_code && variable("CARGO_CFG_TARGET_ENV") == "musl" {
+        format!(
+            "SECTIONS {{ .text.start : {{ {START_CODE} }} {tables} }} INSERT AFTER .text;\n\
+             SECTIONS {{ .text.rare {NEXT_PAGE} : {{ {RARE_CODE} }} }} \
+             INSERT AFTER .gcc_except_table;\n"
+        )
+    } else {
+        let cold = format!(".text.cold : {{ {START_CODE} {RARE_CODE} }}");
+        format!("SECTIONS {{ {cold} {tables} }} INSERT AFTER .text;\n")
+    };
     std::fs::write(&script, text).expect("cargo sets OUT_DIR to a writable folder");
     println!("cargo::rustc-link-arg-bins=-Wl,-T,{}", script.display());
     // Packed relocations take one word per group instead of three words each. The C library must
@@ -54,19 +66,32 @@ fn reduce_resident_memory() {
     }
 }
 
-/// A section for code that runs only at the start, rarely, or never. Between other code it would
-/// become resident, since the kernel maps pages in groups; behind the other code it does not. The
-/// last group is 170 KB of the standard library that reads debug information for panic messages,
-/// even in a binary without debug information.
-const COLD_CODE: &str = ".text.cold : { \
+/// Code that runs only at the start. Between other code it would become resident with that code,
+/// since the kernel maps pages in groups. In front of it are the functions of vectors, which the
+/// compiler names after a crate that uses them, and which [`RARE_CODE`] must not contain.
+const START_CODE: &str = "\
+    *( .text.*alloc7raw_vec* ) \
     *( .text.*dotproxy4main* .text.*dotproxy7options* .text.*getopts* .text.*dotproxy3tls5files* \
     .text.*dotproxy3tls6set_up* .text.*pki_types3pem* .text.*landlock* \
-    .text.*dotproxy7process7sandbox* .text.*dotproxy..process..sandbox* .text.__getgr_a .text.__getpw_a ) \
+    .text.*dotproxy7process7sandbox* .text.*dotproxy..process..sandbox* .text.*parse_crls* )";
+
+/// Code of features that are off by default, and code that does not run unless the program has a
+/// bug: TLS servers, signatures, revocation lists, Encrypted Client Hello, and the parts of the
+/// standard library that read stack frames and debug information for the message of a panic, which
+/// are in every binary. The static binary for x86-64 has this code in a segment of its own, behind
+/// the constants. The kernel maps a group of pages only within a segment, so that none of this code
+/// is resident before it runs, however large the groups of the page cache are.
+const RARE_CODE: &str = "\
     *( .text.*rustls6server* .text.*rustls..server..* .text.*rustls..crypto..ring..sign* \
-    .text.*ring3rsa7keypair* .text.*ecdsa7signing* .text.*x25519_sc_muladd* \
-    .text.*webpki3crl* .text.*webpki..crl* .text.*parse_crls* ) \
+    .text.*ring3rsa7keypair* .text.*ecdsa7signing* .text.*ed255197signing* \
+    .text.*x25519_sc_muladd* .text.*webpki3crl* .text.*webpki..crl* .text.*rustls6client3ech* \
+    .text.*dotproxy7process5probe* .text.__getgr_a .text.__getpw_a ) \
     *( .text.*backtrace_rs* .text.*gimli* .text.*addr2line* .text.*miniz_oxide* \
-    .text.*rustc_demangle* ) }";
+    .text.*rustc_demangle* .text.*libunwind* .text.unwind_phase* .text.*_Unwind_* .text.__unw_* )";
+
+/// The address of a section that begins a segment: on a page of its own, with the offset within the
+/// page that the section has in the file.
+const NEXT_PAGE: &str = "ALIGN(CONSTANT(MAXPAGESIZE)) + (. & (CONSTANT(MAXPAGESIZE) - 1))";
 
 /// Discards the 160 KB of unwinding tables: a panic prints its location and aborts the program. The
 /// start files of the C library refer to their own tables, which are kept.

@@ -1,7 +1,6 @@
 //! The program: options in, exit code out.
 
 mod allocator;
-mod code;
 
 use std::ffi::OsString;
 use std::fmt::Display;
@@ -114,8 +113,6 @@ fn run(mut config: Config, arguments: &[String]) -> Result<(), String> {
     let net = MioNet::new(inherited, config.reuse_port).map_err(explain_poller)?;
     let reactor = Reactor::new(net, &config, tls, clock, &seed);
     let mut reactor = reactor.map_err(|error| explain(&error))?;
-    // The sandbox hides the mappings of the process.
-    let code = code::Code::find();
     let supervisor = Supervisor::from_environment(|variable| std::env::var_os(variable));
     let confinement = sandbox::switch_user(&config, user)?;
     reactor.open_query_log()?;
@@ -126,7 +123,6 @@ fn run(mut config: Config, arguments: &[String]) -> Result<(), String> {
         arguments,
         places,
         confinement,
-        code,
         supervisor,
     };
     reactor.run(&process).map_err(explain_poller)
@@ -138,7 +134,6 @@ struct Process<'a> {
     /// Addresses of the sockets that the process was started with.
     places: Vec<InheritedSocket>,
     confinement: Confinement,
-    code: code::Code,
     supervisor: Supervisor,
 }
 
@@ -157,7 +152,6 @@ impl ProcessHooks for Process<'_> {
 
     fn trim_memory(&self) {
         allocator::give_back();
-        self.code.leave();
     }
 
     fn read_again(&self) -> Result<Config, String> {

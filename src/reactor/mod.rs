@@ -151,20 +151,21 @@ pub struct Reactor<N: Net> {
 
 impl<N: Net> Reactor<N> {
     /// Creates a loop that listens on the addresses of `config`. `tls` has the contents of the TLS
-    /// files. The query log is closed until [`Reactor::open_query_log`] is called.
+    /// files. The query log is closed until [`Reactor::open_query_log`] is called. A loop has
+    /// 10 KB, and each copy on the stack would stay resident.
     pub fn new(
         mut net: N,
         config: &Config,
         tls: tls::Setup,
         clock: Clock,
         seed: &[u8; SEED_LEN],
-    ) -> Result<Self, ListenError> {
+    ) -> Result<Box<Self>, ListenError> {
         let now = net.now();
         // Separate seeds: the ids of traces are public and must not reveal the ids of later
         // queries.
         let mut random = Random::new(seed);
         let sessions = listen_everywhere(&mut net, config)?;
-        Ok(Self {
+        Ok(Box::new(Self {
             net,
             config: config.clone(),
             tls,
@@ -205,7 +206,7 @@ impl<N: Net> Reactor<N> {
             events: Vec::new(),
             scratch: Scratch::new(),
             now,
-        })
+        }))
     }
 
     /// Runs turns until a signal starts the shutdown and the shutdown is complete. Fails if the

@@ -47,7 +47,7 @@ impl Peers for Watchers {
 /// A loop and its clients. Times are in seconds since the start of the simulation.
 struct Scene {
     start: Instant,
-    reactor: Reactor<SimNet<Watchers>>,
+    reactor: Box<Reactor<SimNet<Watchers>>>,
     ports: u16,
 }
 

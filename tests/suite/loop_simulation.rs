@@ -503,7 +503,7 @@ pub(crate) fn reactor_in<P: Peers>(
     peers: P,
     config: &Config,
     seed: u64,
-) -> Reactor<SimNet<P>> {
+) -> Box<Reactor<SimNet<P>>> {
     let net = SimNet::new(world, peers);
     let tls = tls::set_up(config, &Clock::new(None)).expect("the authority's file");
     let key = [u8::try_from(seed % 256).expect("a byte"); 32];
