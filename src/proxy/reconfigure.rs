@@ -149,16 +149,18 @@ impl Proxy {
             .map(|(key, link)| (key, link.stage == Stage::Opening))
             .partition(|(_, is_opening)| *is_opening);
         let keys = |links: Vec<(LinkKey, bool)>| links.into_iter().map(|(key, _)| key).collect();
-        let (mut ended, up): (Vec<LinkKey>, Vec<LinkKey>) = (keys(opening), keys(up));
-        let retired = ended.len() + up.len();
-        for key in &up {
-            ended.extend(self.upstreams.retire(*key));
-        }
+        let (opening, up): (Vec<LinkKey>, Vec<LinkKey>) = (keys(opening), keys(up));
+        let retired = opening.len() + up.len();
         // All links are removed first, so that no query of one is sent on another.
-        let ended: Vec<(LinkKey, Option<Link>)> = ended
+        let mut ended: Vec<(LinkKey, Option<Link>)> = opening
             .into_iter()
             .map(|key| (key, self.upstreams.remove(key)))
             .collect();
+        for key in &up {
+            if let Some(oldest) = self.upstreams.retire(*key) {
+                ended.push((oldest, self.upstreams.remove(oldest)));
+            }
+        }
         for (key, link) in ended {
             cx.outbox.close(key);
             if let Some(link) = link {
@@ -232,6 +234,9 @@ mod tests {
     use super::super::testing::{Scene, config};
     use super::super::{Action, Transport, UpstreamIndex};
     use super::*;
+    use crate::base::arena::{Key, TypedKey};
+    use crate::config::Scheme;
+    use crate::wire::query::EdnsLevel;
     use crate::wire::{Message, Rcode};
     use std::time::Duration;
 
@@ -470,6 +475,39 @@ mod tests {
         assert_eq!(scene.rcodes(), [Rcode::REFUSED, Rcode::REFUSED]);
         assert_eq!(scene.proxy.inflight(), 0);
         assert_eq!(scene.proxy.poll_timeout(), None);
+    }
+
+    #[test]
+    fn surplus_links_that_are_retired_together_are_each_closed_once() {
+        let mut scene = Scene::with(&["-u192.0.2.1"]);
+        scene.ask(&query(b'a'), Transport::Udp);
+        let first = scene.opened_last();
+        let endpoint = scene.proxy.upstreams.link(first).unwrap().endpoint;
+        let links_max = scene.proxy.config.limits.links_per_address;
+        let mut links = vec![first];
+        for round in 0..2 {
+            while links.len() < (round + 1) * links_max {
+                scene.now += Duration::from_secs(1);
+                let (now, outbox) = (scene.now, &mut scene.outbox);
+                let cx = &mut Cx { now, outbox };
+                links.push(scene.proxy.open(endpoint, Scheme::Tls, cx));
+            }
+            scene.bring_up();
+            for link in &links[round * links_max..] {
+                // A link with an open query is not done, so it stays when it is retired.
+                let gone = ExchangeKey::from_key(Key::from_usize(99));
+                let link = scene.proxy.upstreams.link_mut(*link).unwrap();
+                link.send(gone, EdnsLevel::Full, scene.now, &mut scene.proxy.random);
+            }
+            scene.retire_links(&[0]);
+            let closed = scene.closed();
+            let expected = if round == 0 { 0 } else { links_max };
+            assert_eq!(closed.len(), expected, "{closed:?}");
+            assert!(closed.iter().all(|link| links[..links_max].contains(link)));
+        }
+        let links = scene.proxy.upstreams.links();
+        let retired = links.filter(|(_, link)| link.stage == Stage::Retired);
+        assert_eq!(retired.count(), links_max);
     }
 
     #[test]

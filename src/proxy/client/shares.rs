@@ -406,7 +406,7 @@ mod tests {
     fn memory_of_clients_without_queries_is_released() {
         let (mut shares, mut table) = (shares(), Arena::default());
         // One client always holds a query: the table is never empty.
-        shares.add(client(100_000), ExchangeKey(table.insert(())));
+        shares.add(client(100_000), table.insert(()));
         for nth in 0..100_000 {
             let key = table.insert(());
             shares.add(client(nth), key);
