@@ -139,15 +139,15 @@ struct Process<'a> {
 
 impl ProcessHooks for Process<'_> {
     fn on_ready(&self) {
-        self.supervisor.tell_ready();
+        self.supervisor.notify_ready();
     }
 
     fn on_reload(&self) {
-        self.supervisor.tell_reloading();
+        self.supervisor.notify_reloading();
     }
 
     fn on_finish(&self) {
-        self.supervisor.tell_stopping();
+        self.supervisor.notify_stopping();
     }
 
     fn trim_memory(&self) {
@@ -168,7 +168,7 @@ impl ProcessHooks for Process<'_> {
     }
 
     fn feed_watchdog(&self, now: Instant) -> Option<Instant> {
-        self.supervisor.tell_alive(now)
+        self.supervisor.feed_watchdog(now)
     }
 }
 

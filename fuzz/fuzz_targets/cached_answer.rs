@@ -53,7 +53,7 @@ fuzz_target!(|input: &[u8]| {
         let query = query(name, shape.rotate_left(turn), options.rotate_left(turn));
         let stream = |is_encrypted| Transport::Stream {
             idle: Duration::from_secs(10),
-            came: now,
+            received_at: now,
             is_encrypted,
         };
         for transport in [Transport::Udp, stream(false), stream(true)] {
@@ -89,7 +89,7 @@ fuzz_target!(|input: &[u8]| {
             let response = Message::parse(&given[0]).expect("the response is well formed");
             let question = response.question().expect("the response has a question");
             assert_eq!(question.name(), name, "letter case is the client's");
-            assert!(proxy.cache_usage().octets <= SIZE);
+            assert!(proxy.cache_usage().bytes <= SIZE);
         }
         now += Duration::from_secs(pause);
         let mut outbox = Outbox::default();

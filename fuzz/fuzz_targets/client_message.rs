@@ -27,7 +27,7 @@ fuzz_target!(|input: &[u8]| {
         _ => (
             Transport::Stream {
                 idle: Duration::from_secs(10),
-                came: now,
+                received_at: now,
                 is_encrypted: shape & 2 != 0,
             },
             MESSAGE_LEN_MAX,

@@ -38,7 +38,7 @@ fuzz_target!(|input: &[u8]| {
     let mut outbox = Outbox::default();
     let transport = ClientTransport::Stream {
         idle: Duration::from_secs(10),
-        came: now,
+        received_at: now,
         is_encrypted: false,
     };
     let (mut messages, mut owed, mut answered) = (Vec::new(), 0, 0);
@@ -81,8 +81,8 @@ fuzz_target!(|input: &[u8]| {
             usize::from(u16::from_be_bytes([length[0], length[1]])),
             message.len()
         );
-        let (came, after) = after.split_at(message.len());
-        assert_eq!(came, message);
+        let (received_at, after) = after.split_at(message.len());
+        assert_eq!(received_at, message);
         rest = after;
     }
     assert!(unasked <= limits.tcp_client_unasked_messages);

@@ -154,7 +154,7 @@ pub struct Limits {
     /// HTTP requests answered per turn.
     pub http_requests_per_turn: usize,
     /// Bytes read from one stream before other sockets have their turn.
-    pub stream_octets_per_turn: usize,
+    pub stream_bytes_per_turn: usize,
     /// Queries in flight on one link before another link is opened, unless the link answers
     /// promptly.
     pub link_inflight: usize,
@@ -259,7 +259,7 @@ impl Default for Limits {
             accepts_at_finish: 1024,
             handshake_steps_per_turn: 1,
             http_requests_per_turn: 1,
-            stream_octets_per_turn: 256 * 1024,
+            stream_bytes_per_turn: 256 * 1024,
             link_inflight: 64,
             link_inflight_max: 256,
             link_spare: 64,

@@ -63,7 +63,7 @@ impl Budget {
             http_clients: 4,
             http_clients_held: 64 * 1024,
             udp_unsent: most.udp_unsent.min(share(16)),
-            stream_octets_per_turn: 16 * 1024,
+            stream_bytes_per_turn: 16 * 1024,
             addresses_per_upstream: 4,
             links_per_address: 2,
             small_links_per_address: 4,

@@ -63,12 +63,12 @@ impl Supervisor {
     }
 
     /// Reports that the process serves clients.
-    pub fn tell_ready(&self) {
+    pub fn notify_ready(&self) {
         self.notify("READY=1".to_owned());
     }
 
     /// Reports that a reload begins.
-    pub fn tell_reloading(&self) {
+    pub fn notify_reloading(&self) {
         match clock_gettime(ClockId::CLOCK_MONOTONIC).map(Duration::from) {
             Ok(now) => {
                 let now = now.as_micros();
@@ -79,13 +79,13 @@ impl Supervisor {
     }
 
     /// Reports that the shutdown begins.
-    pub fn tell_stopping(&self) {
+    pub fn notify_stopping(&self) {
         self.notify("STOPPING=1".to_owned());
     }
 
     /// Sends unsent messages and the watchdog message, if they are due. Returns the time of the
     /// next message.
-    pub fn tell_alive(&self, now: Instant) -> Option<Instant> {
+    pub fn feed_watchdog(&self, now: Instant) -> Option<Instant> {
         if self.due.get().is_some_and(|due| due <= now) {
             if self.send_unsent() && self.interval.is_some() {
                 self.notify("WATCHDOG=1".to_owned());
@@ -202,19 +202,19 @@ mod tests {
     #[test]
     fn watchdog_message_is_sent_three_times_per_interval() {
         let (listener, supervisor) = scene("alive", std::process::id());
-        supervisor.tell_ready();
-        assert_eq!(supervisor.tell_alive(at(0)), Some(at(3_000)));
-        assert_eq!(supervisor.tell_alive(at(2_999)), Some(at(3_000)));
+        supervisor.notify_ready();
+        assert_eq!(supervisor.feed_watchdog(at(0)), Some(at(3_000)));
+        assert_eq!(supervisor.feed_watchdog(at(2_999)), Some(at(3_000)));
         assert_eq!(received(&listener), ["READY=1", "WATCHDOG=1"]);
-        assert_eq!(supervisor.tell_alive(at(3_000)), Some(at(6_000)));
+        assert_eq!(supervisor.feed_watchdog(at(3_000)), Some(at(6_000)));
         assert_eq!(received(&listener), ["WATCHDOG=1"]);
     }
 
     #[test]
     fn watchdog_setting_for_another_process_is_ignored() {
         let (listener, supervisor) = scene("other", std::process::id() + 1);
-        supervisor.tell_ready();
-        assert_eq!(supervisor.tell_alive(at(0)), None);
+        supervisor.notify_ready();
+        assert_eq!(supervisor.feed_watchdog(at(0)), None);
         assert_eq!(received(&listener), ["READY=1"]);
     }
 
@@ -231,14 +231,14 @@ mod tests {
             }
         }
         for _ in 0..100 {
-            supervisor.tell_reloading();
-            supervisor.tell_ready();
+            supervisor.notify_reloading();
+            supervisor.notify_ready();
         }
-        assert_eq!(supervisor.tell_alive(at(5_000)), Some(at(5_100)));
+        assert_eq!(supervisor.feed_watchdog(at(5_000)), Some(at(5_100)));
         assert!(received(&listener).iter().all(String::is_empty));
-        assert_eq!(supervisor.tell_alive(at(5_099)), Some(at(5_100)));
+        assert_eq!(supervisor.feed_watchdog(at(5_099)), Some(at(5_100)));
         assert_eq!(received(&listener), [""; 0]);
-        assert_eq!(supervisor.tell_alive(at(5_100)), Some(at(8_100)));
+        assert_eq!(supervisor.feed_watchdog(at(5_100)), Some(at(8_100)));
         let late = received(&listener);
         assert_eq!(late.len(), UNSENT_MAX + 1);
         assert_eq!(late[UNSENT_MAX - 1..], ["READY=1", "WATCHDOG=1"]);
@@ -247,8 +247,8 @@ mod tests {
     #[test]
     fn without_a_service_manager_nothing_is_sent() {
         let supervisor = Supervisor::from_environment(|_| None);
-        supervisor.tell_ready();
-        assert_eq!(supervisor.tell_alive(at(0)), None);
+        supervisor.notify_ready();
+        assert_eq!(supervisor.feed_watchdog(at(0)), None);
         for place in ["", "vsock:2:1", "relative/path"] {
             assert!(address(OsStr::new(place)).is_none(), "{place}");
         }

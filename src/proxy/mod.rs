@@ -109,7 +109,7 @@ pub struct Proxy {
     upstreams: Upstreams,
     bootstrap: Bootstrap,
     hedges: Hedges,
-    memory: FailureCache,
+    failures: FailureCache,
     bad_answers: BadAnswers,
     loop_tests: LoopTests,
     probes: Probes,
@@ -142,7 +142,7 @@ impl Proxy {
             upstreams: topology.upstreams,
             bootstrap: topology.bootstrap,
             hedges: Hedges::new(&config.limits),
-            memory: FailureCache::new(&config.timeouts, &config.limits),
+            failures: FailureCache::new(&config.timeouts, &config.limits),
             bad_answers: BadAnswers::new(&config.timeouts, &config.limits),
             loop_tests: LoopTests::default(),
             probes: Probes::default(),
@@ -181,7 +181,7 @@ impl Proxy {
         let client = Client {
             origin,
             protocol: transport.protocol(),
-            came: transport.came(cx.now),
+            received_at: transport.came(cx.now),
             is_traced: self.draws_trace(),
         };
         self.counters.count_query(client.protocol);

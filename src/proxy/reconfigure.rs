@@ -103,7 +103,7 @@ impl Proxy {
         let cx = &mut Cx { now, outbox };
         let before = std::mem::replace(&mut self.config, config.clone());
         self.cache.reconfigure(&config.cache, &config.timeouts);
-        self.memory = FailureCache::new(&config.timeouts, &config.limits);
+        self.failures = FailureCache::new(&config.timeouts, &config.limits);
         self.bad_answers = BadAnswers::new(&config.timeouts, &config.limits);
         self.loop_tests = LoopTests::default();
         if config.rate_limit != before.rate_limit {
@@ -209,7 +209,7 @@ impl Proxy {
     fn start_over(&mut self, key: ExchangeKey, cx: &mut Cx<'_>) -> bool {
         let exchange = &self.exchanges[key];
         let pool = self.routes.pool(exchange.query.question().name());
-        match (exchange.asker, pool) {
+        match (exchange.purpose, pool) {
             (Purpose::Client { .. }, Some(pool)) => {
                 let is_shared = self.cache.is_on();
                 let exchange = &mut self.exchanges[key];

@@ -222,7 +222,7 @@ impl<N: Net> Reactor<N> {
         let idle = self.clients.idle_limit();
         let is_encrypted = client.is_encrypted();
         let tap = &mut self.tap;
-        let take = |message: &[u8], came| {
+        let take = |message: &[u8], received_at| {
             if let Some(tap) = tap.as_mut().filter(|_| is_query(message)) {
                 let protocol = if is_encrypted {
                     Protocol::Tls
@@ -233,7 +233,7 @@ impl<N: Net> Reactor<N> {
             }
             let transport = ClientTransport::Stream {
                 idle,
-                came,
+                received_at,
                 is_encrypted,
             };
             Taken {
@@ -261,7 +261,7 @@ impl<N: Net> Reactor<N> {
             return;
         };
         let (proxy, outbox, now) = (&mut self.proxy, &mut self.outbox, self.now);
-        let (most, clock) = (self.config.limits.stream_octets_per_turn, &self.clock);
+        let (most, clock) = (self.config.limits.stream_bytes_per_turn, &self.clock);
         let tap = &mut self.tap;
         let mut came_up = None;
         let stepped = stream.ready(&mut self.scratch, most, |event| match event {

@@ -68,7 +68,7 @@ pub enum Turn {
     GoOn,
     /// Another turn follows, and free memory can be returned: a burst or a connection has ended, or
     /// some time has passed.
-    Relax,
+    Quiet,
     /// Another turn follows after a call of [`Reactor::reload`].
     Reload,
     /// The graceful shutdown is complete.
@@ -225,7 +225,7 @@ impl<N: Net> Reactor<N> {
             }
             match turn {
                 Turn::GoOn => {}
-                Turn::Relax => host.trim_memory(),
+                Turn::Quiet => host.trim_memory(),
                 Turn::Reload => {
                     host.on_reload();
                     self.reload(host.read_again());
@@ -312,7 +312,7 @@ impl<N: Net> Reactor<N> {
             Turn::Reload
         } else if self.is_trim_due() {
             self.release_spare();
-            Turn::Relax
+            Turn::Quiet
         } else {
             Turn::GoOn
         })

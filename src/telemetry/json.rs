@@ -3,7 +3,7 @@
 use std::fmt::{self, Display, Write as _};
 
 use super::one_line::is_steering;
-use crate::wire::octets;
+use crate::wire::byte_ops;
 
 /// An object that is being written at the end of a buffer.
 #[derive(Debug)]
@@ -31,7 +31,7 @@ impl<'a> Object<'a> {
     pub fn word(&mut self, name: &str, word: &str) -> &mut Self {
         self.name(name);
         self.out.push(b'"');
-        octets::append(self.out, word.as_bytes());
+        byte_ops::append(self.out, word.as_bytes());
         self.out.push(b'"');
         self
     }
@@ -69,7 +69,7 @@ impl<'a> Object<'a> {
         self.out.push(self.before);
         self.before = b',';
         self.out.push(b'"');
-        octets::append(self.out, name.as_bytes());
+        byte_ops::append(self.out, name.as_bytes());
         self.out.extend(*b"\":");
     }
 }
@@ -107,7 +107,7 @@ struct Raw<'a>(&'a mut Vec<u8>);
 
 impl fmt::Write for Raw<'_> {
     fn write_str(&mut self, text: &str) -> fmt::Result {
-        octets::append(self.0, text.as_bytes());
+        byte_ops::append(self.0, text.as_bytes());
         Ok(())
     }
 }
@@ -117,7 +117,7 @@ struct Escaped<'a>(&'a mut Vec<u8>);
 impl fmt::Write for Escaped<'_> {
     fn write_str(&mut self, text: &str) -> fmt::Result {
         if text.bytes().all(is_plain) {
-            octets::append(self.0, text.as_bytes());
+            byte_ops::append(self.0, text.as_bytes());
             return Ok(());
         }
         self.write_escaped(text)
@@ -144,14 +144,14 @@ impl Escaped<'_> {
         let is_escaped = |c: char| matches!(c, '"' | '\\') || is_steering(c);
         while let Some(at) = rest.find(is_escaped) {
             let (before, from) = rest.split_at(at);
-            octets::append(self.0, before.as_bytes());
+            byte_ops::append(self.0, before.as_bytes());
             let mut characters = from.chars();
             if let Some(character) = characters.next() {
                 self.escape(character)?;
             }
             rest = characters.as_str();
         }
-        octets::append(self.0, rest.as_bytes());
+        byte_ops::append(self.0, rest.as_bytes());
         Ok(())
     }
 

@@ -190,7 +190,7 @@ impl FinishedQuery<'_> {
             if let Some(upstream) = self.upstream {
                 attributes.text("dotproxy.upstream", upstream);
             }
-            attributes.number("dotproxy.response.size", record.octets);
+            attributes.number("dotproxy.response.size", record.response_len);
         });
     }
 
@@ -393,7 +393,7 @@ mod tests {
             question: None,
             outcome,
             rcode: Some(Rcode::NOERROR),
-            octets: 88,
+            response_len: 88,
             took: Duration::from_millis(3),
             upstream: None,
             trace: None,

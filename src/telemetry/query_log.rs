@@ -130,7 +130,7 @@ impl QueryLog {
                 object.text("upstream", upstream);
             }
             object
-                .plain("bytes", record.octets)
+                .plain("bytes", record.response_len)
                 .plain("cached", record.outcome == Outcome::Cached)
                 .plain("stale", record.outcome == Outcome::Stale);
             if let Some(identity) = identity.filter(|_| detail != ClientDetail::None) {

@@ -50,7 +50,7 @@ impl Scene {
             By::Udp => Transport::Udp,
             By::Tcp | By::Tls => Transport::Stream {
                 idle: Duration::from_secs(10),
-                came: self.now,
+                received_at: self.now,
                 is_encrypted: by == By::Tls,
             },
         };

@@ -237,7 +237,8 @@ impl World {
         // Some queries waited for others of their connection, and some exceeded their deadline.
         let waited_ms = *self.chance.pick(&[0, 0, 0, 10, 3_000, 4_899, 4_900, 9_000]);
         let waited = Duration::from_millis(waited_ms);
-        let came = Instant::default() + (self.now - Instant::default()).saturating_sub(waited);
+        let received_at =
+            Instant::default() + (self.now - Instant::default()).saturating_sub(waited);
         let (transport, at) = if self.chance.percent(50) {
             (Transport::Udp, self.now)
         } else {
@@ -245,10 +246,10 @@ impl World {
             (
                 Transport::Stream {
                     idle,
-                    came,
+                    received_at,
                     is_encrypted: false,
                 },
-                came,
+                received_at,
             )
         };
         while self.asked.contains_key(&self.next_port) {
@@ -282,7 +283,7 @@ impl World {
         let waits = |asked: &&u16| client(**asked) == client(port);
         let held = self.asked.keys().filter(waits).count();
         assert!(held <= self.config.limits.client_inflight());
-        assert!(self.proxy.cache_usage().octets <= self.config.cache.size);
+        assert!(self.proxy.cache_usage().bytes <= self.config.cache.size);
     }
 
     fn some_link(&mut self, is_up: bool) -> Option<usize> {
@@ -479,7 +480,7 @@ impl World {
         for (origin, bytes) in responses {
             let record = records.next().expect("one for each response");
             let message = Message::parse(bytes).expect("well formed");
-            assert_eq!((record.origin, record.octets), (*origin, bytes.len()));
+            assert_eq!((record.origin, record.response_len), (*origin, bytes.len()));
             assert_eq!(record.rcode, Some(message.header().flags.rcode()));
             let question = record.question.as_ref().map(|range| outbox.bytes(range));
             let expected = message.question().expect("one question");

@@ -7,7 +7,7 @@ use std::ops::RangeInclusive;
 
 use super::question::Type;
 use super::record::Record;
-use super::{Malformed, octets, push_u16, read_u16, steps};
+use super::{Malformed, byte_ops, push_u16, read_u16, steps};
 
 /// Length in bytes of an OPT record without options.
 pub const OPT_LEN: usize = 11;
@@ -256,7 +256,7 @@ pub fn write_options<'a>(out: &mut Vec<u8>, options: impl Iterator<Item = EdnsOp
     for option in options {
         push_u16(out, option.code.0);
         push_u16(out, low_u16(option.data.len()));
-        octets::append(out, option.data);
+        byte_ops::append(out, option.data);
     }
 }
 
@@ -360,7 +360,7 @@ impl<'a> OptWriter<'a> {
     /// Adds an option.
     pub fn option(&mut self, code: OptionCode, data: &[u8]) {
         if self.start_option(code, data.len()) {
-            octets::append(self.out, data);
+            byte_ops::append(self.out, data);
         }
     }
 

@@ -3,7 +3,7 @@
 
 use std::ops::ControlFlow;
 
-use super::{MESSAGE_LEN_MAX, octets, push_u16};
+use super::{MESSAGE_LEN_MAX, byte_ops, push_u16};
 
 const LENGTH_LEN: usize = 2;
 
@@ -15,7 +15,7 @@ const LENGTH_LEN: usize = 2;
 pub fn write(out: &mut Vec<u8>, message: &[u8]) {
     let length = u16::try_from(message.len()).expect("a message has at most 65,535 bytes");
     push_u16(out, length);
-    octets::append(out, message);
+    byte_ops::append(out, message);
 }
 
 /// Extracts messages from a stream that arrives in arbitrary pieces.

@@ -13,11 +13,12 @@
 //! - [`query`]: the upstream query for a client's query
 //! - [`response`]: the response to a client
 //! - [`frame`]: messages on a stream
-//! - [`octets`]: copies and comparisons of short byte strings
+//! - [`byte_ops`]: copies and comparisons of short byte strings
 //! - [`steps`]: a counter for tests that bound the cost of walks
 
 #![forbid(unsafe_code)]
 
+pub mod byte_ops;
 mod data;
 pub mod edns;
 pub mod frame;
@@ -25,7 +26,6 @@ pub mod header;
 pub mod message;
 pub mod name;
 mod names;
-pub mod octets;
 pub mod query;
 pub mod question;
 pub mod record;

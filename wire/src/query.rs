@@ -4,7 +4,7 @@ use super::edns::{DO, OPT_LEN, Opt, OptWriter};
 use super::header::{Flags, HEADER_LEN, Header};
 use super::name::Name;
 use super::question::{CLASS_IN, Question, Type};
-use super::{MESSAGE_LEN_MAX, Message, octets, read_u16};
+use super::{MESSAGE_LEN_MAX, Message, byte_ops, read_u16};
 
 /// Maximum size in bytes of a UDP message that the proxy sends and accepts: it passes every network
 /// without fragmentation (the value agreed for DNS Flag Day 2020).
@@ -43,7 +43,7 @@ impl Query {
         let mut bytes = buffer;
         bytes.clear();
         let question_end = HEADER_LEN + question.as_bytes().len();
-        octets::append(&mut bytes, &client.bytes()[..question_end]);
+        byte_ops::append(&mut bytes, &client.bytes()[..question_end]);
         bytes[2..4].copy_from_slice(&flags.to_u16().to_be_bytes());
         bytes[4..HEADER_LEN].copy_from_slice(&COUNTS);
         Some(Self::end(bytes, client.opt()))
@@ -131,7 +131,7 @@ impl Query {
     pub fn write(&self, out: &mut Vec<u8>, id: u16) {
         let flags = self.flags() | Flags::AD;
         let start = out.len();
-        octets::append(out, &self.bytes);
+        byte_ops::append(out, &self.bytes);
         out[start..start + 2].copy_from_slice(&id.to_be_bytes());
         out[start + 2..start + 4].copy_from_slice(&flags.to_u16().to_be_bytes());
     }

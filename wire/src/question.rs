@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::{Malformed, name, octets, read_u16};
+use super::{Malformed, byte_ops, name, read_u16};
 
 /// A record type, query types included (RFC 1035, sections 3.2.2 and 3.2.3).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -174,7 +174,7 @@ impl<'a> Question<'a> {
     /// Returns whether both questions are equal: type, class, and the name ignoring case (RFC
     /// 4343).
     pub fn matches(self, other: Question<'_>) -> bool {
-        if octets::are_same(self.bytes, other.bytes) {
+        if byte_ops::are_same(self.bytes, other.bytes) {
             return true;
         }
         // Length bytes are below 64 and so below every letter; type and class are compared

@@ -8,7 +8,7 @@ use super::name::NAME_LEN_MAX;
 use super::query::UDP_SIZE;
 use super::question::Question;
 use super::record::Record;
-use super::{MESSAGE_LEN_MAX, Message, Opt, octets};
+use super::{MESSAGE_LEN_MAX, Message, Opt, byte_ops};
 
 /// Maximum length in bytes of a UDP response to a client without EDNS (RFC 1035, section 4.2.1).
 const PLAIN_UDP_LEN_MAX: usize = 512;
@@ -120,7 +120,7 @@ pub fn write_answer(out: &mut Vec<u8>, asked: &Asked<'_>, reply: &Message<'_>) {
 
     let flags = reply.header().flags | cut.flags();
     let start = start_answer(out, asked, flags.with_rcode(rcode), cut.counts);
-    octets::append(out, &reply.bytes()[reply.records_start()..cut.end]);
+    byte_ops::append(out, &reply.bytes()[reply.records_start()..cut.end]);
     if let Some(opt) = opt {
         asked.end_opt(opt.start(out), start);
     }
@@ -149,7 +149,7 @@ pub fn start_answer(
         additionals: additionals + u16::from(asked.opt.is_some()),
     };
     out.extend(header.to_bytes());
-    octets::append(out, asked.question.map_or(&[], Question::as_bytes));
+    byte_ops::append(out, asked.question.map_or(&[], Question::as_bytes));
     start
 }
 
@@ -238,7 +238,7 @@ pub fn write_error(
         additionals: u16::from(asked.opt.is_some()),
     };
     out.extend(header.to_bytes());
-    octets::append(out, asked.question.map_or(&[], Question::as_bytes));
+    byte_ops::append(out, asked.question.map_or(&[], Question::as_bytes));
     if let Some(opt) = asked.opt {
         let end_max = start + asked.len_max;
         let mut writer = ResponseOpt::new(opt, None, rcode).start_before(out, end_max);

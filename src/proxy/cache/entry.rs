@@ -15,7 +15,7 @@ use super::key::{Key, Kind};
 use super::policy::{CachePolicy, Extent, soa};
 use crate::wire::edns;
 use crate::wire::question::Type;
-use crate::wire::{Flags, Message, octets};
+use crate::wire::{Flags, Message, byte_ops};
 
 /// The flags of an answer that also hold for a cached answer, which is not authoritative.
 const KEPT_FLAGS: Flags = Flags::QR.with(Flags::RA).with(Flags::AD).with(Flags::RCODE);
@@ -29,7 +29,7 @@ pub(super) struct Head {
     /// The hash of the key.
     pub(super) hash: u32,
     /// The tick in which the answer arrived.
-    pub(super) came: u32,
+    pub(super) received_at: u32,
     /// The lifetime in seconds, during which the answer is fresh.
     pub(super) lifetime: u32,
     /// The tick from which upstream is asked again: for a prefetch if the mark is set, otherwise
@@ -134,7 +134,7 @@ impl Head {
             newer: long(NEWER_AT),
             older: long(OLDER_AT),
             hash: long(8),
-            came: long(12),
+            received_at: long(12),
             lifetime: long(16),
             ask_from: long(20),
             flags: Flags::from(short(24)),
@@ -154,7 +154,7 @@ impl Head {
         long(NEWER_AT, self.newer);
         long(OLDER_AT, self.older);
         long(8, self.hash);
-        long(12, self.came);
+        long(12, self.received_at);
         long(16, self.lifetime);
         long(20, self.ask_from);
         let mut short = |at: usize, value: u16| {
@@ -189,11 +189,11 @@ pub(super) fn compose(
     key: Key<'_>,
     answer: &Message<'_>,
     policy: &CachePolicy,
-    came: u32,
+    received_at: u32,
 ) -> Option<Head> {
     out.clear();
-    octets::append(out, &[0; Head::LEN]);
-    octets::append(out, key.name());
+    byte_ops::append(out, &[0; Head::LEN]);
+    byte_ops::append(out, key.name());
     let (records_len, counts) = if policy.extent == Extent::Subtree {
         write_denial(out, answer, policy)?
     } else {
@@ -214,7 +214,7 @@ pub(super) fn compose(
         newer: NONE,
         older: NONE,
         hash: 0,
-        came,
+        received_at,
         lifetime: policy.lifetime,
         ask_from: 0,
         flags: answer.header().flags & KEPT_FLAGS,
@@ -236,7 +236,7 @@ fn write_records(
     let bytes = answer.bytes();
     let (first, end) = (answer.records_start(), answer.records_end());
     let start = out.len();
-    octets::append(out, &bytes[first..end]);
+    byte_ops::append(out, &bytes[first..end]);
     let (least, most) = policy.ttls;
     for record in answer.records(first, end) {
         let ttl = match record.rr_type {
@@ -288,7 +288,7 @@ mod tests {
             newer: 0x0102_0304,
             older: 0x1112_1314,
             hash: 0x2122_2324,
-            came: 0x3132_3334,
+            received_at: 0x3132_3334,
             lifetime: 0x4142_4344,
             ask_from: 0x5152_5354,
             flags: Flags::QR | Flags::AD,

@@ -180,14 +180,14 @@ mod tests {
     };
 
     struct Scene {
-        memory: FailureCache,
+        failures: FailureCache,
     }
 
     impl Scene {
         fn new() -> Self {
             let timeouts = Timeouts::for_query(Timeouts::QUERY);
             Self {
-                memory: FailureCache::new(&timeouts, &Limits::default()),
+                failures: FailureCache::new(&timeouts, &Limits::default()),
             }
         }
 
@@ -195,13 +195,13 @@ mod tests {
         fn fail(&mut self, letter: u8, now: f64) {
             let bytes = [1, letter, 0, 0, 1, 0, 1];
             let pool = PoolIndex(usize::from(letter.is_ascii_uppercase()));
-            self.memory
+            self.failures
                 .on_failure(question(&bytes), (pool, at(now - 0.5)), REASON, at(now));
         }
 
         fn recalls(&mut self, letter: u8, now: f64) -> bool {
             let bytes = [1, letter, 0, 0, 1, 0, 1];
-            self.memory.recall(question(&bytes), at(now)) == Some(REASON)
+            self.failures.recall(question(&bytes), at(now)) == Some(REASON)
         }
     }
 
@@ -256,7 +256,7 @@ mod tests {
         let mut scene = Scene::new();
         let probes = (0..100).filter(|nth| {
             scene
-                .memory
+                .failures
                 .takes_probe(PoolIndex(0), at(0.1 * f64::from(*nth)))
         });
         assert_eq!(probes.count(), 20);
@@ -281,7 +281,7 @@ mod tests {
             scene.fail(letter, 1.0);
         }
         scene
-            .memory
+            .failures
             .on_answer(question(b"\x01A\0\0\x01\0\x01"), at(1.2));
         assert!(!scene.recalls(b'a', 1.5) && scene.recalls(b'b', 1.5));
         scene.fail(b'a', 5.0);
@@ -294,7 +294,7 @@ mod tests {
     #[test]
     fn failure_of_a_query_from_before_a_recovery_is_not_cached() {
         let mut scene = Scene::new();
-        scene.memory.forget(PoolIndex(0), at(10.0));
+        scene.failures.forget(PoolIndex(0), at(10.0));
         scene.fail(b'a', 10.4);
         scene.fail(b'B', 10.4);
         scene.fail(b'c', 10.6);
@@ -305,17 +305,17 @@ mod tests {
     #[test]
     fn failure_cache_is_bounded_and_releases_memory() {
         let mut scene = Scene::new();
-        scene.memory.len_max = 2;
+        scene.failures.len_max = 2;
         for letter in b'a'..b'f' {
             scene.fail(letter, 1.0);
         }
-        assert_eq!(scene.memory.failure_by_question.len(), 2);
+        assert_eq!(scene.failures.failure_by_question.len(), 2);
         scene.fail(b'x', 5.0);
         assert!(scene.recalls(b'x', 5.5));
         scene.fail(b'Y', 5.0);
         let answered = question(b"\x01z\0\0\x01\0\x01");
-        scene.memory.on_answer(answered, at(100.0));
-        assert_eq!(scene.memory.failure_by_question.capacity(), 0);
+        scene.failures.on_answer(answered, at(100.0));
+        assert_eq!(scene.failures.failure_by_question.capacity(), 0);
     }
 
     #[test]
@@ -325,7 +325,7 @@ mod tests {
             scene.fail(b'a', now);
             scene.fail(b'Y', now);
         }
-        scene.memory.forget(PoolIndex(0), at(4.2));
+        scene.failures.forget(PoolIndex(0), at(4.2));
         assert!(scene.recalls(b'a', 4.9) && !scene.recalls(b'a', 5.0));
         assert!(scene.recalls(b'y', 7.9));
         scene.fail(b'a', 5.1);

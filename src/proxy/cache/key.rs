@@ -6,7 +6,7 @@ use std::ops::RangeInclusive;
 use crate::wire::edns::{self, DO};
 use crate::wire::question::{CLASS_IN, Type};
 use crate::wire::{Flags, Message, Question};
-use crate::wire::{name, octets};
+use crate::wire::{byte_ops, name};
 
 /// The properties of a query, besides the question, that its answer depends on: DO (the query asks
 /// for DNSSEC records) and CD (the query asks for no validation).
@@ -207,7 +207,7 @@ impl<'a> Key<'a> {
         parts.all(|part| {
             let start;
             (start, name) = name.split_at(part.len());
-            octets::are_same(start, part) || start.eq_ignore_ascii_case(part)
+            byte_ops::are_same(start, part) || start.eq_ignore_ascii_case(part)
         })
     }
 }

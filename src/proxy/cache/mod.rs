@@ -38,7 +38,7 @@ use crate::base::time::Instant;
 use crate::config::{CacheSettings, Timeouts};
 use crate::wire::edns::{self, ExtendedError, ExtendedErrorCode};
 use crate::wire::response::{Asked, CUT_LOOKAHEAD_LEN, end_answer, end_cut_answer, start_answer};
-use crate::wire::{Message, Question, Rcode, name, octets};
+use crate::wire::{Message, Question, Rcode, byte_ops, name};
 
 use entry::Marks;
 use key::Key;
@@ -141,7 +141,7 @@ pub struct CacheUsage {
     /// The number of entries.
     pub entries: usize,
     /// Bytes of memory in use.
-    pub octets: usize,
+    pub bytes: usize,
     /// The number of entries that were evicted since the start.
     pub evicted: u64,
 }
@@ -150,10 +150,10 @@ impl fmt::Display for CacheUsage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self {
             entries,
-            octets,
+            bytes,
             evicted,
         } = self;
-        write!(f, "entries={entries} octets={octets} evicted={evicted}")
+        write!(f, "entries={entries} bytes={bytes} evicted={evicted}")
     }
 }
 
@@ -328,7 +328,7 @@ impl Cache {
     fn judge(&self, place: u32, at: Instant) -> Recall {
         let head = self.store.head(place);
         let now = self.tick(at);
-        let age = now.saturating_sub(head.came);
+        let age = now.saturating_sub(head.received_at);
         let lifetime = head.lifetime.saturating_mul(TICKS);
         let is_error = head.marks.contains(Marks::ERROR);
         if age < lifetime {
@@ -336,7 +336,7 @@ impl Cache {
             let entry = Entry { place, ttls };
             if is_error {
                 let is_void =
-                    head.came <= self.better_since && age >= ticks(self.timeouts.failed_min);
+                    head.received_at <= self.better_since && age >= ticks(self.timeouts.failed_min);
                 return if is_void {
                     Recall::Nothing
                 } else {
@@ -397,14 +397,14 @@ impl Cache {
                 .store
                 .read(entry.place, head.records_start_range(read_len))
             {
-                octets::append(out, part);
+                byte_ops::append(out, part);
             }
             let ttl = |ttl| entry.ttls.of(ttl);
             return end_cut_answer(out, start, asked, head.counts, ttl);
         }
         let records_end = records_start + usize::from(head.records_len);
         for part in self.store.read(entry.place, head.records_range()) {
-            octets::append(out, part);
+            byte_ops::append(out, part);
         }
         for at in (records_end..out.len()).step_by(size_of::<u16>()) {
             let position = u16::from_le_bytes([out[at], out[at + 1]]);
@@ -459,12 +459,12 @@ impl Cache {
             Extent::Name | Extent::Subtree => Key::of_denial(question, lookup),
         };
         // The pause of an error starts at the next tick, so that it is not shortened.
-        let came = if policy.is_error {
+        let received_at = if policy.is_error {
             self.tick(now + TICK.saturating_sub(Duration::from_nanos(1)))
         } else {
             self.tick(now)
         };
-        let head = entry::compose(&mut self.scratch, key, answer, &policy, came);
+        let head = entry::compose(&mut self.scratch, key, answer, &policy, received_at);
         let Some(head) = head.filter(|_| self.store.takes(self.scratch.len())) else {
             return Kept::No;
         };

@@ -133,7 +133,7 @@ impl Cache {
     /// Returns whether the lifetime of an entry is not over.
     fn is_in_time(&self, place: u32, now: Instant) -> bool {
         let head = self.store.head(place);
-        self.tick(now).saturating_sub(head.came) < head.lifetime.saturating_mul(TICKS)
+        self.tick(now).saturating_sub(head.received_at) < head.lifetime.saturating_mul(TICKS)
     }
 
     /// Removes the entries of the name for all common types.

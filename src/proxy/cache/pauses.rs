@@ -63,7 +63,7 @@ impl Cache {
         }
         let lifetime = head.lifetime.saturating_mul(TICKS);
         let before = lifetime - prefetch_window(lifetime);
-        let window_start = head.came.saturating_add(before);
+        let window_start = head.received_at.saturating_add(before);
         let since = self.tick(now).saturating_sub(window_start);
         let least = ticks(self.timeouts.failed_min);
         let most = ticks(self.timeouts.failed_max).max(least);
@@ -103,11 +103,11 @@ impl Cache {
         let pause_after = |head: Head| {
             let pause = head.lifetime.saturating_mul(TICKS);
             let forgotten_at = head
-                .came
+                .received_at
                 .saturating_add(pause)
                 .saturating_add(most.saturating_mul(TICKS));
             let is_recent = head.marks.contains(Marks::ERROR) && now < forgotten_at;
-            let is_same = now.saturating_sub(head.came) < least.saturating_mul(TICKS);
+            let is_same = now.saturating_sub(head.received_at) < least.saturating_mul(TICKS);
             let factor = if is_same { 1 } else { 2 };
             is_recent.then(|| head.lifetime.saturating_mul(factor).min(most))
         };

@@ -12,7 +12,7 @@ use super::blocks::{CELL_LEN, CELL_ROOM, Cells, NONE};
 use super::entry::{Head, MARKS_AT, Marks};
 use super::index::Index;
 use super::key::{CacheLookup, Key};
-use crate::wire::octets;
+use crate::wire::byte_ops;
 
 /// The maximum number of used entries that the hand passes before it evicts one.
 const STEPS_MAX: usize = 256;
@@ -71,7 +71,7 @@ impl Store {
     pub(super) fn usage(&self) -> CacheUsage {
         CacheUsage {
             entries: self.index.len(),
-            octets: self.cells.used() * CELL_LEN + self.index.len() * PLACE_LEN,
+            bytes: self.cells.used() * CELL_LEN + self.index.len() * PLACE_LEN,
             evicted: self.evicted,
         }
     }
@@ -151,7 +151,7 @@ impl Store {
                 .expect("an entry begins with room for its head"),
         );
         let rest = needed * CELL_ROOM - entry.len();
-        octets::append(entry, &[0; CELL_ROOM][..rest]);
+        byte_ops::append(entry, &[0; CELL_ROOM][..rest]);
         let place = self.cells.store(entry.as_chunks().0);
         match self.newest {
             NONE => self.oldest = place,

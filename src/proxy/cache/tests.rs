@@ -568,17 +568,17 @@ fn memory_stays_within_the_budget_and_one_answer_takes_a_small_part() {
             };
             let is_kept = scene.keep(&answer.with_data_of(len));
             assert!(len == 20_000 || is_kept || size <= 1_000);
-            assert!(scene.cache.usage().octets <= size);
+            assert!(scene.cache.usage().bytes <= size);
         }
         let usage = scene.cache.usage();
         assert!(
-            usage.octets * 10 > size * 8 || size <= 1_000,
+            usage.bytes * 10 > size * 8 || size <= 1_000,
             "{usage} of {size}"
         );
         assert!(usage.evicted > 0 || size <= 1_000);
         scene.forget();
         assert_eq!(
-            (scene.cache.usage().entries, scene.cache.usage().octets),
+            (scene.cache.usage().entries, scene.cache.usage().bytes),
             (0, 0)
         );
         assert!(!scene.has("2999.example", OPAQUE));

@@ -21,7 +21,7 @@ pub enum Transport {
         /// The current idle timeout of the connection.
         idle: Duration,
         /// The time at which the query arrived, which is earlier than now if the query had to wait.
-        came: Instant,
+        received_at: Instant,
         /// The connection is under TLS.
         is_encrypted: bool,
     },
@@ -65,7 +65,7 @@ impl Transport {
     pub(in crate::proxy) fn came(self, now: Instant) -> Instant {
         match self {
             Self::Udp => now,
-            Self::Stream { came, .. } => came,
+            Self::Stream { received_at, .. } => received_at,
         }
     }
 }
@@ -339,7 +339,7 @@ mod tests {
     fn tcp() -> Transport {
         Transport::Stream {
             idle: Duration::from_secs(10),
-            came: Instant::default(),
+            received_at: Instant::default(),
             is_encrypted: false,
         }
     }
@@ -439,7 +439,7 @@ mod tests {
             writer.finish();
             let transport = Transport::Stream {
                 idle: Duration::from_secs(10),
-                came: Instant::default(),
+                received_at: Instant::default(),
                 is_encrypted,
             };
             let opt = forwarded(&bytes, transport).opt.unwrap();

@@ -266,11 +266,11 @@ impl Proxy {
     ) -> Result<(ExchangeKey, PoolIndex), Refusal> {
         let pool = self.routes.pool(request.question.name());
         let pool = pool.ok_or(NO_UPSTREAM)?;
-        let deadline = request.client.came + self.config.timeouts.deadline();
+        let deadline = request.client.received_at + self.config.timeouts.deadline();
         if deadline <= cx.now {
             return Err(TOO_LATE);
         }
-        if let Some(reason) = self.memory.recall(request.question, cx.now) {
+        if let Some(reason) = self.failures.recall(request.question, cx.now) {
             self.probe_for_recovery(request.question, pool, cx);
             return Err(failed_before(reason));
         }
@@ -280,11 +280,11 @@ impl Proxy {
         if query.unpadded_len() > self.config.limits.forwarded_query {
             return Err(TOO_LONG);
         }
-        let asker = Purpose::Client {
+        let purpose = Purpose::Client {
             client: request.client,
             reception: Reception::of(&request.asked),
         };
-        let mut exchange = Exchange::new(asker, pool, query, (cx.now, deadline));
+        let mut exchange = Exchange::new(purpose, pool, query, (cx.now, deadline));
         exchange.holder = Some(holder);
         exchange.lookup = request.lookup.filter(|_| is_recursive(request.message));
         exchange.tracer = Tracer::new(request.client.is_traced);
@@ -301,7 +301,7 @@ impl Proxy {
         is_recursive(request.message)
             && self.has_capacity_to_spare()
             && pool.is_some_and(|pool| self.may_hold(request.holder(), pool))
-            && self.memory.recall(request.question, now).is_none()
+            && self.failures.recall(request.question, now).is_none()
     }
 
     /// Starts an exchange that refreshes an answer in the cache.
@@ -322,7 +322,8 @@ impl Proxy {
     /// no address, queries of our own detect the recovery.
     fn probe_for_recovery(&mut self, question: Question<'_>, pool: PoolIndex, cx: &mut Cx<'_>) {
         let is_in_trouble = self.upstreams.last_failure(pool).is_some();
-        if is_in_trouble && self.has_capacity_to_spare() && self.memory.takes_probe(pool, cx.now) {
+        if is_in_trouble && self.has_capacity_to_spare() && self.failures.takes_probe(pool, cx.now)
+        {
             let query = Query::new(&self.routes.domain(question.name()), Type::NS);
             let deadline = cx.now + self.config.timeouts.attempt;
             let exchange = Exchange::new(Purpose::Probe, pool, query, (cx.now, deadline));

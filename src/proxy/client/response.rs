@@ -17,7 +17,7 @@ use crate::wire::{Header, Question, Rcode};
 pub(in crate::proxy) struct Client {
     pub(in crate::proxy) origin: Origin,
     pub(in crate::proxy) protocol: Protocol,
-    pub(in crate::proxy) came: Instant,
+    pub(in crate::proxy) received_at: Instant,
     /// The query is traced.
     pub(in crate::proxy) is_traced: bool,
 }
@@ -48,7 +48,7 @@ pub struct Record {
     /// The response code, if there was a response.
     pub rcode: Option<Rcode>,
     /// The length of the response in bytes.
-    pub octets: usize,
+    pub response_len: usize,
     /// The time from the arrival of the query to its completion.
     pub took: Duration,
     /// The upstream that gave the answer.
@@ -89,7 +89,7 @@ impl Completion<'_> {
     }
 
     fn finish(&self, rcode: Option<Rcode>, len: usize, counters: &mut Counters, cx: &mut Cx<'_>) {
-        let took = cx.now - self.client.came;
+        let took = cx.now - self.client.received_at;
         counters.count_end(self.outcome, rcode, took);
         let is_traced = self.client.is_traced;
         if !cx.outbox.takes_records() && !is_traced {
@@ -104,7 +104,7 @@ impl Completion<'_> {
             question,
             outcome: self.outcome,
             rcode,
-            octets: len,
+            response_len: len,
             took,
             upstream: self.upstream,
             trace: is_traced.then(|| self.trace.cloned().unwrap_or_default()),

@@ -210,7 +210,7 @@ mod tests {
         let query = b"\0\x01\x01\0\0\x01\0\0\0\0\0\0\x03www\0\xff\0\0\x01";
         let transport = Transport::Stream {
             idle: Duration::from_secs(10),
-            came: scene.now,
+            received_at: scene.now,
             is_encrypted: false,
         };
         let mut sent = Vec::new();

@@ -1,6 +1,6 @@
 //! Dispatch of a query: to a link, to the queue for a link, or to an error.
 
-use super::preferences::{UpstreamSet, Wishes};
+use super::preferences::{RoutePreferences, UpstreamSet};
 use super::trace::{StepEnd, StepKind};
 use super::turns::Cursor;
 use super::{Attempt, Exchange, Purpose};
@@ -41,7 +41,7 @@ impl Proxy {
         if !self.follow(key, cx.now) {
             self.upstreams.take_turn(self.exchanges[key].pool);
             let exchange = &mut self.exchanges[key];
-            exchange.wishes.rather_not = if self.bad_answers.is_empty() {
+            exchange.preferences.avoid = if self.bad_answers.is_empty() {
                 UpstreamSet::default()
             } else {
                 self.bad_answers.recall(exchange.query.question(), cx.now)
@@ -60,12 +60,15 @@ impl Proxy {
         now: Instant,
     ) -> bool {
         let exchange = &self.exchanges[key];
-        let mut wishes = exchange.wishes;
+        let mut preferences = exchange.preferences;
         if exchange.is_last_try() {
-            wishes.not_at_all = wishes.not_at_all.with(wishes.rather_not);
+            preferences.exclude = preferences.exclude.with(preferences.avoid);
         }
         let demand = self.waiting_by_pool[exchange.pool.0].len() + 1;
-        match self.upstreams.route(exchange.pool, &wishes, demand, now) {
+        match self
+            .upstreams
+            .route(exchange.pool, &preferences, demand, now)
+        {
             Route::Link(other) => other != link,
             Route::Datagram(_) | Route::Open(..) | Route::Soon => true,
             Route::Later(_) => false,
@@ -103,7 +106,7 @@ impl Proxy {
         let exchange = &mut self.exchanges[key];
         exchange.on_sent(attempt);
         if exchange.times_sent() == 1 {
-            self.counters.probes += u64::from(matches!(exchange.asker, Purpose::Probe));
+            self.counters.probes += u64::from(matches!(exchange.purpose, Purpose::Probe));
             self.hedges.on_sent();
         } else {
             self.counters.retries += 1;
@@ -222,7 +225,8 @@ impl Proxy {
             }
             let exchange = &self.exchanges[key];
             let route = self.route_for(exchange, demand, cx.now);
-            let lacks_room = exchange.wishes.are_none() && !self.upstreams.has_room(pool, cx.now);
+            let lacks_room =
+                exchange.preferences.are_none() && !self.upstreams.has_room(pool, cx.now);
             match route {
                 Route::Later(at) if at.is_some_and(|at| at < exchange.deadline) => break,
                 Route::Soon if lacks_room && self.has_few(exchange.holder) => break,
@@ -293,7 +297,7 @@ impl Proxy {
     /// A query that has an error as its fallback response does not wait for them.
     pub(in crate::proxy) fn give_up(&mut self, key: ExchangeKey, cx: &mut Cx<'_>) {
         let exchange = &self.exchanges[key];
-        let has_response = exchange.has_error() && exchange.poor.is_some();
+        let has_response = exchange.has_error() && exchange.fallback.is_some();
         if has_response || exchange.open_attempts().next().is_none() {
             self.fail(key, Outcome::UpstreamFailed, cx);
         }
@@ -303,11 +307,11 @@ impl Proxy {
     /// SERVFAIL and the reason.
     pub(in crate::proxy) fn fail(&mut self, key: ExchangeKey, outcome: Outcome, cx: &mut Cx<'_>) {
         let exchange = &mut self.exchanges[key];
-        if let Some(poor) = exchange.poor.take() {
-            let answer = Message::parse(&poor).expect("a fallback was parsed before");
+        if let Some(fallback) = exchange.fallback.take() {
+            let answer = Message::parse(&fallback).expect("a fallback was parsed before");
             return self.deliver(key, &answer, cx);
         }
-        let (purpose, pool) = (exchange.asker, exchange.pool);
+        let (purpose, pool) = (exchange.purpose, exchange.pool);
         if let Some(entry) = self.use_stale(key, cx.now) {
             self.respond_from_cache(key, entry, Outcome::Stale, cx);
             return self.end(key, Outcome::Stale, cx.now);
@@ -324,11 +328,11 @@ impl Proxy {
                 completion.respond(&mut self.counters, cx, |out| {
                     write_error(out, &asked, Rcode::SERVFAIL, Some(error));
                 });
-                self.memory.on_failure(question, by, error, cx.now);
+                self.failures.on_failure(question, by, error, cx.now);
                 self.end(key, outcome, cx.now);
             }
             Purpose::Cache => {
-                self.memory.on_failure(question, by, error, cx.now);
+                self.failures.on_failure(question, by, error, cx.now);
                 if let Some(lookup) = exchange.lookup {
                     self.cache.on_refresh_failed(question, lookup, cx.now);
                 }
@@ -393,11 +397,11 @@ impl Proxy {
     /// Returns the route for a query if `demand` queries would wait for a link, this one included.
     fn route_for(&self, exchange: &Exchange, demand: usize, now: Instant) -> Route {
         let pool = exchange.pool;
-        let wishes = Wishes {
+        let preferences = RoutePreferences {
             may_use_spare: self.has_few(exchange.holder),
-            ..exchange.wishes
+            ..exchange.preferences
         };
-        match self.upstreams.route(pool, &wishes, demand, now) {
+        match self.upstreams.route(pool, &preferences, demand, now) {
             Route::Later(retry_at) => {
                 let moments = [retry_at, self.next_address(exchange.pool, now)];
                 Route::Later(moments.into_iter().flatten().min())
@@ -484,18 +488,18 @@ mod tests {
         let idle = Duration::from_secs(10);
         let late = Transport::Stream {
             idle,
-            came: Instant::after_start(Duration::from_secs(95)),
+            received_at: Instant::after_start(Duration::from_secs(95)),
             is_encrypted: false,
         };
         scene.ask(&query(0), late);
         let expected = (Rcode::SERVFAIL, ExtendedErrorCode::NO_REACHABLE_AUTHORITY);
         assert_eq!(scene.refusal(), Some(expected));
-        let came = Instant::after_start(Duration::from_secs(97));
+        let received_at = Instant::after_start(Duration::from_secs(97));
         scene.ask(
             &query(0),
             Transport::Stream {
                 idle,
-                came,
+                received_at,
                 is_encrypted: false,
             },
         );

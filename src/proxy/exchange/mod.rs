@@ -43,7 +43,7 @@ use super::client::admission::Reception;
 use super::client::response::{Client, Completion};
 use super::counters::Outcome;
 use super::keys::{EndpointKey, ExchangeKey, LinkKey, PoolIndex, UpstreamIndex};
-use preferences::{UpstreamSet, Wishes};
+use preferences::{RoutePreferences, UpstreamSet};
 use trace::Tracer;
 
 /// A query that was sent and may still be answered.
@@ -94,7 +94,7 @@ pub(super) struct BadAnswer {
 /// A query that is being answered.
 #[derive(Debug)]
 pub(super) struct Exchange {
-    pub(super) asker: Purpose,
+    pub(super) purpose: Purpose,
     /// The client that the exchange counts against, even after the client has its response.
     pub(super) holder: Option<Subscriber>,
     /// The pool of upstreams that may answer the query.
@@ -110,11 +110,11 @@ pub(super) struct Exchange {
     /// The time at which the exchange entered that queue, if it is in the queue.
     pub(super) waiting_since: Instant,
     /// The preferences for an upstream after failed attempts.
-    pub(super) wishes: Wishes,
+    pub(super) preferences: RoutePreferences,
     /// The reason why the last attempt failed, if one did.
     pub(super) last_failure: Option<FailureKind>,
     /// The fallback response, used if no better answer comes.
-    pub(super) poor: Option<Box<[u8]>>,
+    pub(super) fallback: Option<Box<[u8]>>,
     /// The last error that came as an answer.
     pub(super) bad_answer: Option<BadAnswer>,
     /// Upstreams that sent a malformed reply.
@@ -153,23 +153,23 @@ const OPEN_MAX: usize = Limits::ATTEMPTS + 1;
 
 impl Exchange {
     pub(super) fn new(
-        asker: Purpose,
+        purpose: Purpose,
         pool: PoolIndex,
         query: Query,
         (now, deadline): (Instant, Instant),
     ) -> Self {
         Self {
             asked_at: now,
-            asker,
+            purpose,
             holder: None,
             pool,
             query,
             deadline,
             is_waiting: false,
             waiting_since: deadline,
-            wishes: Wishes::default(),
+            preferences: RoutePreferences::default(),
             last_failure: None,
-            poor: None,
+            fallback: None,
             bad_answer: None,
             malformed_from: UpstreamSet::default(),
             reduced_edns: None,
@@ -193,9 +193,9 @@ impl Exchange {
         self.tracer.on_start_over(now);
         self.pool = pool;
         self.is_waiting = false;
-        self.wishes = Wishes::default();
+        self.preferences = RoutePreferences::default();
         self.last_failure = None;
-        self.poor = None;
+        self.fallback = None;
         self.bad_answer = None;
         self.malformed_from = UpstreamSet::default();
         self.reduced_edns = None;
@@ -241,7 +241,7 @@ impl Exchange {
 
     /// Returns whether a client waits for the answer.
     pub(super) fn is_for_client(&self) -> bool {
-        matches!(self.asker, Purpose::Client { .. })
+        matches!(self.purpose, Purpose::Client { .. })
     }
 
     /// Returns whether an error has come as an answer.
@@ -257,7 +257,7 @@ impl Exchange {
 
     /// Returns whether a truncated answer has come that is not an error.
     pub(super) fn has_truncated(&self) -> bool {
-        self.poor.is_some() && self.bad_answer.is_none()
+        self.fallback.is_some() && self.bad_answer.is_none()
     }
 
     /// Records that the query was sent.
@@ -330,7 +330,7 @@ impl Exchange {
     /// Returns the completion of a client's query and the properties of its response, or `None` if
     /// there is no client.
     pub(super) fn completion(&self, outcome: Outcome) -> Option<(Completion<'_>, Asked<'_>)> {
-        let Purpose::Client { client, reception } = &self.asker else {
+        let Purpose::Client { client, reception } = &self.purpose else {
             return None;
         };
         let question = self.query.question();
@@ -352,10 +352,10 @@ mod tests {
     use crate::base::arena::Key;
 
     fn exchange() -> Exchange {
-        let asker = Purpose::Bootstrap(UpstreamIndex(0), Type::A);
+        let purpose = Purpose::Bootstrap(UpstreamIndex(0), Type::A);
         let query = Query::new(&"a.example".parse().unwrap(), Type::A);
         let now = Instant::default();
-        Exchange::new(asker, PoolIndex(0), query, (now, now))
+        Exchange::new(purpose, PoolIndex(0), query, (now, now))
     }
 
     fn attempt(id: u16) -> Attempt {

@@ -40,26 +40,26 @@ impl UpstreamSet {
 
 /// The preferences of a query after failed attempts.
 #[derive(Clone, Copy, Debug, Default)]
-pub(in crate::proxy) struct Wishes {
+pub(in crate::proxy) struct RoutePreferences {
     /// Upstreams to avoid, since they did not answer the query in time.
-    pub(in crate::proxy) rather_not: UpstreamSet,
+    pub(in crate::proxy) avoid: UpstreamSet,
     /// Upstreams to exclude, since they gave an error: the query needs another upstream's.
-    pub(in crate::proxy) not_at_all: UpstreamSet,
+    pub(in crate::proxy) exclude: UpstreamSet,
     /// The earliest time at which a link may have come up: the previous link was closed, and links
     /// of its age may be closed soon.
-    pub(in crate::proxy) fresh_since: Option<Instant>,
+    pub(in crate::proxy) min_up_since: Option<Instant>,
     /// A connection is needed, since the answer does not fit a datagram.
-    pub(in crate::proxy) on_connection: bool,
+    pub(in crate::proxy) needs_stream: bool,
     /// The client has few queries in flight, so the query may use the spare room of links.
     pub(in crate::proxy) may_use_spare: bool,
 }
 
-impl Wishes {
+impl RoutePreferences {
     pub(in crate::proxy) fn are_none(&self) -> bool {
-        self.rather_not.is_empty()
-            && self.not_at_all.is_empty()
-            && self.fresh_since.is_none()
-            && !self.on_connection
+        self.avoid.is_empty()
+            && self.exclude.is_empty()
+            && self.min_up_since.is_none()
+            && !self.needs_stream
     }
 }
 

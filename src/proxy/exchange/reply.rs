@@ -128,7 +128,7 @@ impl Proxy {
             return;
         }
         if is_first && exchange.may_be_sent() {
-            exchange.wishes.rather_not.insert(upstream);
+            exchange.preferences.avoid.insert(upstream);
             self.dispatch(exchange_key, cx);
         } else {
             self.ask_elsewhere(exchange_key, upstream, cx);
@@ -176,7 +176,7 @@ impl Proxy {
         if quality == ReplyQuality::Final {
             exchange.on_attempt_lost(attempt);
             exchange.is_answered = true;
-            exchange.poor = None;
+            exchange.fallback = None;
             if exchange.has_history() || !self.bad_answers.is_empty() {
                 self.on_good_answer(exchange_key, endpoint, (scheme, sent.edns), cx.now);
             }
@@ -195,7 +195,7 @@ impl Proxy {
                 return self.ask_again(exchange_key, key, endpoint, cx);
             }
         }
-        exchange.poor = Some(shortened(answer));
+        exchange.fallback = Some(shortened(answer));
         if is_error {
             exchange.bad_answer = Some(BadAnswer {
                 by: endpoint,
@@ -205,7 +205,7 @@ impl Proxy {
             exchange.on_error(attempt);
         } else {
             exchange.on_attempt_returned(attempt);
-            exchange.wishes.on_connection = true;
+            exchange.preferences.needs_stream = true;
         }
         let may_be_sent = exchange.may_be_sent();
         if exchange.is_relied_on() || exchange.is_waiting {
@@ -229,10 +229,10 @@ impl Proxy {
         cx: &mut Cx<'_>,
     ) {
         let exchange = &mut self.exchanges[key];
-        exchange.wishes.not_at_all.insert(upstream);
+        exchange.preferences.exclude.insert(upstream);
         let (may_be_sent, is_waiting) = (exchange.may_be_sent(), exchange.is_waiting);
-        let (pool, wishes) = (exchange.pool, exchange.wishes);
-        if !may_be_sent || !self.upstreams.has_other_opinion(pool, &wishes, cx.now) {
+        let (pool, preferences) = (exchange.pool, exchange.preferences);
+        if !may_be_sent || !self.upstreams.has_other_opinion(pool, &preferences, cx.now) {
             self.give_up(key, cx);
         } else if !is_waiting {
             self.dispatch(key, cx);
@@ -356,13 +356,13 @@ impl Proxy {
         cx: &mut Cx<'_>,
     ) {
         let exchange = &mut self.exchanges[key];
-        let bootstrap = match exchange.asker {
+        let bootstrap = match exchange.purpose {
             Purpose::Bootstrap(upstream, rr_type) => Some((upstream, rr_type)),
             _ => None,
         };
         let question = exchange.query.question();
         if !is_error(answer.header().flags.rcode()) {
-            self.memory.on_answer(question, cx.now);
+            self.failures.on_answer(question, cx.now);
         }
         let kept = match exchange.lookup {
             Some(lookup) => self.cache.keep(question, lookup, answer, cx.now),

@@ -64,7 +64,7 @@ impl Proxy {
         if exchange.leads_as.is_none() {
             return self.end(key, Outcome::Stale, now);
         }
-        exchange.asker = Purpose::Cache;
+        exchange.purpose = Purpose::Cache;
         self.ours += 1;
     }
 

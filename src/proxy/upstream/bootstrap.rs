@@ -281,7 +281,7 @@ impl Proxy {
             self.close_if_done(link, cx.outbox);
         }
         for pool in self.upstreams.pools_of(upstream) {
-            self.memory.on_addresses(pool, cx.now);
+            self.failures.on_addresses(pool, cx.now);
         }
     }
 }

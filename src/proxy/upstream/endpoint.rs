@@ -76,10 +76,10 @@ impl Endpoint {
     }
 
     /// Returns the protocol for a query that may require a connection.
-    pub(super) fn scheme_for(&self, on_connection: bool, now: Instant) -> Scheme {
+    pub(super) fn scheme_for(&self, needs_stream: bool, now: Instant) -> Scheme {
         let is_lost = || self.datagrams_lost_until.is_some_and(|until| now < until);
         match self.scheme {
-            Scheme::Udp if on_connection || is_lost() => Scheme::Tcp,
+            Scheme::Udp if needs_stream || is_lost() => Scheme::Tcp,
             scheme => scheme,
         }
     }

@@ -107,14 +107,14 @@ impl Proxy {
             };
             if let Some(exchange) = self.exchanges.get_mut(exchange_key) {
                 if !is_turned_away {
-                    exchange.wishes.fresh_since = Some(cx.now);
+                    exchange.preferences.min_up_since = Some(cx.now);
                 }
                 if is_try_returned {
                     exchange.on_attempt_returned(attempt);
                 }
                 if link.scheme == Scheme::Udp && failure == FailureKind::Connect {
                     let upstream = self.upstreams.endpoint(link.endpoint).upstream;
-                    exchange.wishes.rather_not.insert(upstream);
+                    exchange.preferences.avoid.insert(upstream);
                     self.prefer_stream(exchange_key, Scheme::Udp, true);
                 }
             }
@@ -218,7 +218,7 @@ impl Proxy {
     /// Forgets cached failures after the outage of an endpoint has ended, since they may not recur.
     pub(in crate::proxy) fn forget_failures(&mut self, endpoint: EndpointKey, now: Instant) {
         for pool in self.upstreams.pools_with(endpoint) {
-            self.memory.forget(pool, now);
+            self.failures.forget(pool, now);
         }
         self.cache.on_recovery(now);
     }
@@ -230,16 +230,16 @@ impl Proxy {
     /// switch after a second datagram, since the network may have lost the first.
     pub(super) fn prefer_stream(&mut self, key: ExchangeKey, scheme: Scheme, is_rejected: bool) {
         let exchange = &mut self.exchanges[key];
-        let is_one_enough = is_rejected || matches!(exchange.asker, Purpose::Bootstrap(..));
+        let is_one_enough = is_rejected || matches!(exchange.purpose, Purpose::Bootstrap(..));
         let had_datagrams = exchange.times_sent() >= if is_one_enough { 1 } else { 2 };
-        let tried = exchange.wishes.rather_not;
+        let tried = exchange.preferences.avoid;
         if scheme == Scheme::Udp
             && had_datagrams
             && !exchange.is_stream_fallback
             && self.upstreams.is_covered(exchange.pool, tried)
         {
             exchange.is_stream_fallback = true;
-            exchange.wishes.on_connection = true;
+            exchange.preferences.needs_stream = true;
         }
     }
 
@@ -252,9 +252,9 @@ impl Proxy {
         now: Instant,
     ) {
         let is_fallback =
-            |exchange: &Exchange| exchange.is_stream_fallback && exchange.poor.is_none();
+            |exchange: &Exchange| exchange.is_stream_fallback && exchange.fallback.is_none();
         for key in self.waiting_with(pool, is_fallback) {
-            self.exchanges[key].wishes.on_connection = false;
+            self.exchanges[key].preferences.needs_stream = false;
         }
         self.upstreams.set_datagrams_lost(endpoint, false, now);
     }

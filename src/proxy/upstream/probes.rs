@@ -62,8 +62,8 @@ impl Proxy {
             let query = Query::new(&self.routes.probe_name(Some(pool)), Type::NS);
             let deadline = cx.now + self.config.timeouts.attempt;
             let mut exchange = Exchange::new(Purpose::Probe, pool, query, (cx.now, deadline));
-            exchange.wishes.fresh_since = Some(cx.now);
-            exchange.wishes.not_at_all = UpstreamSet::all_but(upstream);
+            exchange.preferences.min_up_since = Some(cx.now);
+            exchange.preferences.exclude = UpstreamSet::all_but(upstream);
             self.start(exchange, cx);
         }
     }

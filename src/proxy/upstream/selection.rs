@@ -6,7 +6,7 @@ use super::{EndpointKey, LinkKey, PoolIndex, Upstreams};
 use crate::base::failure::FailureKind;
 use crate::base::time::Instant;
 use crate::config::{Policy, Scheme};
-use crate::proxy::exchange::preferences::Wishes;
+use crate::proxy::exchange::preferences::RoutePreferences;
 
 /// The route of a query at the moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,15 +42,15 @@ impl Upstreams {
     pub(in crate::proxy) fn route(
         &self,
         pool: PoolIndex,
-        wishes: &Wishes,
+        preferences: &RoutePreferences,
         demand: usize,
         now: Instant,
     ) -> Route {
         let all = || {
             let ranked = self.ranked(pool);
-            ranked.filter(|(_, endpoint)| !wishes.not_at_all.contains(endpoint.upstream))
+            ranked.filter(|(_, endpoint)| !preferences.exclude.contains(endpoint.upstream))
         };
-        let has_failed_it = |endpoint: &Endpoint| wishes.rather_not.contains(endpoint.upstream);
+        let has_failed_it = |endpoint: &Endpoint| preferences.avoid.contains(endpoint.upstream);
         let well = |has_failed: bool| {
             all().filter(move |(_, endpoint)| {
                 has_failed_it(endpoint) == has_failed && self.is_well(endpoint)
@@ -58,7 +58,7 @@ impl Upstreams {
         };
         if let Some(route) = well(false)
             .chain(well(true))
-            .find_map(|(key, endpoint)| self.route_to(key, endpoint, wishes, demand, now))
+            .find_map(|(key, endpoint)| self.route_to(key, endpoint, preferences, demand, now))
         {
             return route;
         }
@@ -70,7 +70,10 @@ impl Upstreams {
                 self.is_doubtful(endpoint),
                 failed_at,
             );
-            Some((rank, self.route_to(key, endpoint, wishes, demand, now)?))
+            Some((
+                rank,
+                self.route_to(key, endpoint, preferences, demand, now)?,
+            ))
         });
         let likeliest = failing.min_by_key(|(rank, _)| *rank);
         likeliest.map_or_else(|| Route::Later(self.next_retry(pool)), |(_, route)| route)
@@ -82,12 +85,12 @@ impl Upstreams {
     pub(in crate::proxy) fn has_other_opinion(
         &mut self,
         pool: PoolIndex,
-        wishes: &Wishes,
+        preferences: &RoutePreferences,
         now: Instant,
     ) -> bool {
         let ranking = self.pools[pool.0].ranking.iter();
         let upstream = |key: &EndpointKey| self.endpoint(*key).upstream;
-        let untried = ranking.filter(|key| !wishes.not_at_all.contains(upstream(key)));
+        let untried = ranking.filter(|key| !preferences.exclude.contains(upstream(key)));
         let untried: Vec<EndpointKey> = untried.copied().collect();
         if untried.iter().any(|key| self.is_well(self.endpoint(*key))) {
             return true;
@@ -192,11 +195,11 @@ impl Upstreams {
         &self,
         key: EndpointKey,
         endpoint: &Endpoint,
-        wishes: &Wishes,
+        preferences: &RoutePreferences,
         demand: usize,
         now: Instant,
     ) -> Option<Route> {
-        let scheme = endpoint.scheme_for(wishes.on_connection, now);
+        let scheme = endpoint.scheme_for(preferences.needs_stream, now);
         // Other endpoints would have come first, so none is left.
         let closed_until = endpoint
             .health
@@ -205,7 +208,7 @@ impl Upstreams {
         let is_other_kind = scheme != endpoint.scheme;
         let may_be_opened = is_other_kind || closed_until.is_none_or(|until| until <= now);
         if scheme == Scheme::Udp {
-            let has_room = self.has_room_for_datagram(endpoint, wishes.may_use_spare);
+            let has_room = self.has_room_for_datagram(endpoint, preferences.may_use_spare);
             return match (may_be_opened, has_room) {
                 (true, true) => Some(Route::Datagram(key)),
                 (true, false) => Some(Route::Soon),
@@ -214,7 +217,7 @@ impl Upstreams {
         }
         let is_good = |link: &Link| {
             let is_fresh = |since| link.up_since() >= since;
-            !link.is_doubtful() && wishes.fresh_since.is_none_or(is_fresh)
+            !link.is_doubtful() && preferences.min_up_since.is_none_or(is_fresh)
         };
         if let Some(link) = self.link_with_room(endpoint, scheme, is_good, now) {
             return Some(Route::Link(link));
@@ -236,7 +239,7 @@ impl Upstreams {
                 Route::Soon
             });
         }
-        match self.least_busy_link(endpoint, scheme, wishes.may_use_spare, now) {
+        match self.least_busy_link(endpoint, scheme, preferences.may_use_spare, now) {
             Some(link) => Some(Route::Link(link)),
             None => links().next().map(|_| Route::Soon),
         }

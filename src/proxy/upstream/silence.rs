@@ -71,7 +71,7 @@ impl Proxy {
             let attempt = Attempt { link: key, id };
             let upstream = self.upstreams.endpoint(endpoint).upstream;
             let exchange = &mut self.exchanges[exchange_key];
-            exchange.wishes.rather_not.insert(upstream);
+            exchange.preferences.avoid.insert(upstream);
             self.prefer_stream(exchange_key, scheme, false);
             let exchange = &self.exchanges[exchange_key];
             let may_be_sent = exchange.may_be_sent() && !exchange.is_waiting;

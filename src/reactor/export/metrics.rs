@@ -128,7 +128,7 @@ impl<N: Net> Reactor<N> {
         page.gauge("dotproxy_cache_entries", "Answers that are known.")
             .sample(&[], usage.entries);
         page.gauge("dotproxy_cache_bytes", "Octets that they take.")
-            .sample(&[], usage.octets);
+            .sample(&[], usage.bytes);
         page.gauge("dotproxy_cache_limit_bytes", "Octets that they may take.")
             .sample(&[], self.config.cache.size);
     }

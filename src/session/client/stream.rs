@@ -210,7 +210,7 @@ impl<S: Read + Write> ClientStream<S> {
             return Ok(Step::Full);
         }
         let mut bytes = 0;
-        while self.kept_since.is_none() && !self.is_ended && bytes < limits.stream_octets_per_turn {
+        while self.kept_since.is_none() && !self.is_ended && bytes < limits.stream_bytes_per_turn {
             let mut counts = Counts {
                 inflight: &mut self.inflight,
                 unasked: &mut self.unasked,
@@ -388,7 +388,7 @@ mod tests {
         now: Instant,
         taken: Vec<Vec<u8>>,
         /// Arrival times of the messages, in seconds.
-        came: Vec<u64>,
+        received_at: Vec<u64>,
     }
 
     impl Scene {
@@ -406,7 +406,7 @@ mod tests {
                 },
                 now: Instant::default(),
                 taken: Vec::new(),
-                came: Vec::new(),
+                received_at: Vec::new(),
             }
         }
 
@@ -424,9 +424,10 @@ mod tests {
                 &mut self.scratch,
                 &self.limits,
                 self.now,
-                |message, came| {
+                |message, received_at| {
                     self.taken.push(message.to_vec());
-                    self.came.push((came - Instant::default()).as_secs());
+                    self.received_at
+                        .push((received_at - Instant::default()).as_secs());
                     let is_query = message != b"no query";
                     Taken {
                         is_query,
@@ -502,7 +503,7 @@ mod tests {
         assert_eq!(scene.ready(false), Ok(Step::Full));
         scene.push(&[b"three"]);
         assert_eq!(scene.ready(true), Ok(Step::Full));
-        assert_eq!(scene.came, [1, 1, 3]);
+        assert_eq!(scene.received_at, [1, 1, 3]);
     }
 
     #[test]
@@ -513,7 +514,7 @@ mod tests {
             assert_eq!(scene.ready(false), Ok(Step::Full));
             scene.client.hold_back();
         }
-        assert_eq!(scene.came, [1, 2, 3]);
+        assert_eq!(scene.received_at, [1, 2, 3]);
     }
 
     #[test]
