@@ -211,11 +211,11 @@ pub struct Limits {
 
 impl Limits {
     /// Attempts per query. The number sizes an array, so it is not a setting.
-    pub const ATTEMPTS: usize = 3;
+    pub const ATTEMPTS: u8 = 3;
 
     /// Attempts of one query that are not counted because the upstream closed the connection after
     /// answers to other queries.
-    pub const RETURNS: usize = 32;
+    pub const RETURNS: u8 = 32;
 
     /// Returns how many unanswered queries one client may have: a quarter of all.
     pub fn client_inflight(&self) -> usize {

@@ -1,9 +1,10 @@
 //! Dispatch of a query: to a link, to the queue for a link, or to an error.
 
+use super::attempts::Attempt;
 use super::preferences::{RoutePreferences, UpstreamSet};
 use super::trace::{StepEnd, StepKind};
 use super::turns::Cursor;
-use super::{Attempt, Exchange, Purpose};
+use super::{Exchange, Purpose};
 use crate::base::failure::FailureKind;
 use crate::base::time::Instant;
 use crate::config::Scheme;
@@ -61,7 +62,7 @@ impl Proxy {
     ) -> bool {
         let exchange = &self.exchanges[key];
         let mut preferences = exchange.preferences;
-        if exchange.is_last_try() {
+        if exchange.attempts.is_last_try() {
             preferences.exclude = preferences.exclude.with(preferences.avoid);
         }
         let demand = self.waiting_by_pool[exchange.pool.0].len() + 1;
@@ -104,8 +105,8 @@ impl Proxy {
         let attempt = self.enqueue_on_link(key, link_key, cx);
         self.trace_sent(key, attempt, false, cx.now);
         let exchange = &mut self.exchanges[key];
-        exchange.on_sent(attempt);
-        if exchange.times_sent() == 1 {
+        exchange.attempts.on_sent(attempt);
+        if exchange.attempts.times_sent() == 1 {
             self.counters.probes += u64::from(matches!(exchange.purpose, Purpose::Probe));
             self.hedges.on_sent();
         } else {
@@ -123,7 +124,7 @@ impl Proxy {
         let trial = self
             .upstreams
             .next_trial(pool, busy, || hedges.take(), cx.now);
-        let may_be_copied = self.exchanges[key].may_be_copied();
+        let may_be_copied = self.exchanges[key].attempts.may_be_copied();
         let link = match trial {
             Some(Trial::Open(endpoint, scheme)) => {
                 self.open(endpoint, scheme, cx);
@@ -138,7 +139,7 @@ impl Proxy {
         let attempt = self.enqueue_on_link(key, link, cx);
         self.trace_sent(key, attempt, true, cx.now);
         let exchange = &mut self.exchanges[key];
-        exchange.on_copied(attempt);
+        exchange.attempts.on_copied(attempt);
         self.counters.copies += 1;
     }
 
@@ -264,14 +265,14 @@ impl Proxy {
         let Some(exchange) = self.exchanges.get_mut(key) else {
             return;
         };
-        exchange.on_attempt_lost(attempt);
+        exchange.attempts.on_lost(attempt);
         exchange.last_failure = Some(failure);
         let end = StepEnd::Failed(failure);
         exchange.tracer.on_attempt_end(attempt, end, cx.now);
-        if exchange.is_relied_on() || exchange.is_waiting {
+        if exchange.attempts.is_relied_on() || exchange.is_waiting {
             return;
         }
-        if exchange.may_be_sent() {
+        if exchange.attempts.may_be_sent() {
             self.dispatch(key, cx);
         } else {
             self.give_up(key, cx);
@@ -298,7 +299,7 @@ impl Proxy {
     pub(in crate::proxy) fn give_up(&mut self, key: ExchangeKey, cx: &mut Cx<'_>) {
         let exchange = &self.exchanges[key];
         let has_response = exchange.has_error() && exchange.fallback.is_some();
-        if has_response || exchange.open_attempts().next().is_none() {
+        if has_response || exchange.attempts.open().next().is_none() {
             self.fail(key, Outcome::UpstreamFailed, cx);
         }
     }
@@ -357,7 +358,7 @@ impl Proxy {
     /// followers to follow-ups.
     pub(in crate::proxy) fn end(&mut self, key: ExchangeKey, outcome: Outcome, now: Instant) {
         let exchange = &mut self.exchanges[key];
-        let (attempts, is_answered) = (exchange.open_attempts(), exchange.is_answered);
+        let (attempts, is_answered) = (exchange.attempts.open(), exchange.is_answered);
         let (leads_as, followers) = (exchange.leads_as, std::mem::take(&mut exchange.followers));
         let buffer = exchange.query.take_buffer();
         let is_ours = !exchange.is_for_client();

@@ -7,11 +7,12 @@
 
 use std::iter;
 
+use super::attempts::Attempt;
 use super::classify::{
     Reply, ReplyQuality, classify, is_error, keepalive, less_edns, quality, shortened,
 };
 use super::trace::StepEnd;
-use super::{Attempt, BadAnswer, Exchange, Purpose};
+use super::{BadAnswer, Exchange, Purpose};
 use crate::base::failure::FailureKind;
 use crate::base::time::Instant;
 use crate::config::Scheme;
@@ -114,7 +115,7 @@ impl Proxy {
         };
         let exchange = &mut self.exchanges[exchange_key];
         exchange.last_failure = Some(kind);
-        exchange.on_error(attempt);
+        exchange.attempts.on_error(attempt);
         let end = StepEnd::Failed(kind);
         exchange.tracer.on_attempt_end(attempt, end, cx.now);
         exchange.bad_answer = Some(BadAnswer {
@@ -124,10 +125,10 @@ impl Proxy {
         });
         let is_first = !exchange.malformed_from.contains(upstream);
         exchange.malformed_from.insert(upstream);
-        if exchange.is_relied_on() || exchange.is_waiting {
+        if exchange.attempts.is_relied_on() || exchange.is_waiting {
             return;
         }
-        if is_first && exchange.may_be_sent() {
+        if is_first && exchange.attempts.may_be_sent() {
             exchange.preferences.avoid.insert(upstream);
             self.dispatch(exchange_key, cx);
         } else {
@@ -174,7 +175,7 @@ impl Proxy {
         let end = StepEnd::Answered(answer.header().flags.rcode());
         exchange.tracer.on_attempt_end(attempt, end, cx.now);
         if quality == ReplyQuality::Final {
-            exchange.on_attempt_lost(attempt);
+            exchange.attempts.on_lost(attempt);
             exchange.is_answered = true;
             exchange.fallback = None;
             if exchange.has_history() || !self.bad_answers.is_empty() {
@@ -189,9 +190,10 @@ impl Proxy {
             && let Some(edns) = less_edns(answer, &exchange.query, sent.edns, scheme, is_in_doubt)
         {
             exchange.reduced_edns = Some((endpoint, edns));
-            let is_idle = |exchange: &Exchange| !exchange.is_relied_on() && !exchange.is_waiting;
-            exchange.on_error(attempt);
-            if exchange.may_be_sent() && is_idle(exchange) {
+            let is_idle =
+                |exchange: &Exchange| !exchange.attempts.is_relied_on() && !exchange.is_waiting;
+            exchange.attempts.on_error(attempt);
+            if exchange.attempts.may_be_sent() && is_idle(exchange) {
                 return self.ask_again(exchange_key, key, endpoint, cx);
             }
         }
@@ -202,13 +204,13 @@ impl Proxy {
                 sent_at: sent.at,
                 is_malformed: false,
             });
-            exchange.on_error(attempt);
+            exchange.attempts.on_error(attempt);
         } else {
-            exchange.on_attempt_returned(attempt);
+            exchange.attempts.on_returned(attempt);
             exchange.preferences.needs_stream = true;
         }
-        let may_be_sent = exchange.may_be_sent();
-        if exchange.is_relied_on() || exchange.is_waiting {
+        let may_be_sent = exchange.attempts.may_be_sent();
+        if exchange.attempts.is_relied_on() || exchange.is_waiting {
             return;
         }
         if is_error {
@@ -230,7 +232,7 @@ impl Proxy {
     ) {
         let exchange = &mut self.exchanges[key];
         exchange.preferences.exclude.insert(upstream);
-        let (may_be_sent, is_waiting) = (exchange.may_be_sent(), exchange.is_waiting);
+        let (may_be_sent, is_waiting) = (exchange.attempts.may_be_sent(), exchange.is_waiting);
         let (pool, preferences) = (exchange.pool, exchange.preferences);
         if !may_be_sent || !self.upstreams.has_other_opinion(pool, &preferences, cx.now) {
             self.give_up(key, cx);

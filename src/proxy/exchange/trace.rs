@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use super::Attempt;
+use super::attempts::Attempt;
 use crate::base::failure::FailureKind;
 use crate::base::time::Instant;
 use crate::config::Scheme;

@@ -9,7 +9,8 @@ use crate::config::Scheme;
 use crate::proxy::Proxy;
 use crate::proxy::actions::{Cx, Outbox};
 use crate::proxy::counters::Outcome;
-use crate::proxy::exchange::{Attempt, Exchange, Purpose};
+use crate::proxy::exchange::attempts::Attempt;
+use crate::proxy::exchange::{Exchange, Purpose};
 use crate::proxy::followups::Followup;
 use crate::proxy::keys::{EndpointKey, ExchangeKey, LinkKey, PoolIndex, UpstreamIndex};
 use crate::wire::query::EdnsLevel;
@@ -110,7 +111,7 @@ impl Proxy {
                     exchange.preferences.min_up_since = Some(cx.now);
                 }
                 if is_try_returned {
-                    exchange.on_attempt_returned(attempt);
+                    exchange.attempts.on_returned(attempt);
                 }
                 if link.scheme == Scheme::Udp && failure == FailureKind::Connect {
                     let upstream = self.upstreams.endpoint(link.endpoint).upstream;
@@ -231,7 +232,7 @@ impl Proxy {
     pub(super) fn prefer_stream(&mut self, key: ExchangeKey, scheme: Scheme, is_rejected: bool) {
         let exchange = &mut self.exchanges[key];
         let is_one_enough = is_rejected || matches!(exchange.purpose, Purpose::Bootstrap(..));
-        let had_datagrams = exchange.times_sent() >= if is_one_enough { 1 } else { 2 };
+        let had_datagrams = exchange.attempts.times_sent() >= if is_one_enough { 1 } else { 2 };
         let tried = exchange.preferences.avoid;
         if scheme == Scheme::Udp
             && had_datagrams
