@@ -191,7 +191,7 @@ fn burst_of_queries_is_not_delayed() {
     let server = SocketAddr::from(([127, 0, 0, 1], 853));
     for queries in [5, 60, 300] {
         let config = configuration(&[server], false, false);
-        let patience = config.timeouts.deadline();
+        let patience = config.timeouts.deadline;
         let rates_by_address = BTreeMap::from([(server, FaultRates::HEALTHY)]);
         let mut world = World::new(Chance::new(7));
         let mut cast =
@@ -460,7 +460,7 @@ fn simulate(scene: Scene) -> Outcome {
     let mut world = World::new(Chance::new(seed));
     let lack = scene.no_descriptors_for;
     world.no_descriptors_until = world.now + lack;
-    let patience = config.timeouts.deadline() + Duration::from_millis(3);
+    let patience = config.timeouts.deadline + Duration::from_millis(3);
     let mut cast = SimulatedPeers::new(resolver_certificates().clone(), patience, rates_by_address);
     cast.plain = scene.plain.map(|_| PLAIN);
     cast.bootstrap = scene.is_named.then_some(BOOTSTRAP);

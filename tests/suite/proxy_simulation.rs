@@ -496,7 +496,7 @@ impl World {
             .remove(&origin.peer.port())
             .expect("each query has one response");
         check_response(&asked.query, bytes);
-        let deadline = asked.at + self.config.timeouts.deadline();
+        let deadline = asked.at + self.config.timeouts.deadline;
         assert!(
             self.now <= deadline.max(asked.late_from),
             "{:?} is too late",

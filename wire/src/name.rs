@@ -144,6 +144,18 @@ pub fn suffixes(name: &[u8]) -> impl Iterator<Item = &[u8]> {
     })
 }
 
+/// Returns the last label before the root, which is empty for the root. `name` is uncompressed.
+pub fn top_label(name: &[u8]) -> &[u8] {
+    let (mut top, mut rest) = (&[][..], name);
+    while let [len, labels @ ..] = rest
+        && let Some((label, others)) = labels.split_at_checked(usize::from(*len))
+        && !label.is_empty()
+    {
+        (top, rest) = (label, others);
+    }
+    top
+}
+
 /// Returns the position after the name at `start`, which may end in a pointer. The pointer is not
 /// followed.
 pub fn skip(message: &[u8], start: usize) -> Result<usize, Malformed> {
@@ -424,6 +436,14 @@ mod tests {
             "a.B".parse::<Name>().map(|name| name.to_string()),
             Ok("a.b.".to_owned())
         );
+    }
+
+    #[test]
+    fn top_label_is_the_last_one_before_the_root() {
+        assert_eq!(top_label(b"\x03www\x07example\0"), b"example");
+        assert_eq!(top_label(b"\x04test\0"), b"test");
+        assert_eq!(top_label(b"\0"), b"");
+        assert_eq!(top_label(b"\x04test\x09cut"), b"test");
     }
 
     #[test]

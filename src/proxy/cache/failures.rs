@@ -51,7 +51,7 @@ impl FailureCache {
         Self {
             pause_min: timeouts.failed_min,
             pause_max: timeouts.failed_max,
-            deadline: timeouts.deadline(),
+            deadline: timeouts.deadline,
             len_max: limits.failures_remembered,
             failure_by_question: HashMap::new(),
             probe_at_by_pool: HashMap::new(),

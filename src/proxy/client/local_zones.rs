@@ -16,18 +16,23 @@ const TTL: u32 = 10_800;
 const SOA_DATA: &[u8] = b"\x09localhost\0\x06nobody\x07invalid\0\
     \0\0\0\x01\0\0\x0e\x10\0\0\x04\xb0\0\x09\x3a\x80\0\0\x2a\x30";
 
-/// Top-level domains that are local zones. `alt` is for other name systems (RFC 9476), `internal`
-/// for private use (ICANN, 2024), `local` for multicast DNS, for which a resolver answers NXDOMAIN
-/// at once (RFC 6762, section 22.1).
-const TOP_DOMAINS: [&[u8]; 7] = [
-    b"alt",
-    b"internal",
-    b"invalid",
-    b"local",
-    b"localhost",
-    b"onion",
-    b"test",
-];
+/// Returns whether a top-level domain is a local zone or, as `arpa`, has local zones. `alt` is for
+/// other name systems (RFC 9476), `internal` for private use (ICANN, 2024), `local` for multicast
+/// DNS, for which a resolver answers NXDOMAIN at once (RFC 6762, section 22.1).
+fn has_local_zones(top: &[u8]) -> bool {
+    let domains: &[&[u8]] = match top.len() {
+        3 => &[b"alt"],
+        4 => &[b"arpa", b"test"],
+        5 => &[b"local", b"onion"],
+        7 => &[b"invalid"],
+        8 => &[b"internal"],
+        9 => &[b"localhost"],
+        _ => &[],
+    };
+    domains
+        .iter()
+        .any(|domain| top.eq_ignore_ascii_case(domain))
+}
 
 /// The content of a special-use name for a type.
 enum Content {
@@ -41,11 +46,7 @@ enum Content {
 
 /// Returns the reply to a question for a special-use name, with id 0 for the caller to replace.
 pub(in crate::proxy) fn reply(question: Question<'_>) -> Option<Vec<u8>> {
-    let below_root = |suffix: &&[u8]| suffix.len() > 1;
-    let top = name::suffixes(question.name()).filter(below_root).last()?;
-    let is_special = |domain: &&[u8]| top[1..top.len() - 1].eq_ignore_ascii_case(domain);
-    let is_arpa = top[1..top.len() - 1].eq_ignore_ascii_case(b"arpa");
-    if !is_arpa && !TOP_DOMAINS.iter().any(is_special) {
+    if !has_local_zones(name::top_label(question.name())) {
         return None;
     }
     let suffixes: Vec<&[u8]> = name::suffixes(question.name()).collect();

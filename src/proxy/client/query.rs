@@ -266,7 +266,7 @@ impl Proxy {
     ) -> Result<(ExchangeKey, PoolIndex), Refusal> {
         let pool = self.routes.pool(request.question.name());
         let pool = pool.ok_or(NO_UPSTREAM)?;
-        let deadline = request.client.received_at + self.config.timeouts.deadline();
+        let deadline = request.client.received_at + self.config.timeouts.deadline;
         if deadline <= cx.now {
             return Err(TOO_LATE);
         }
@@ -311,7 +311,7 @@ impl Proxy {
         };
         self.counters.refreshes += 1;
         let query = self.query_for(request);
-        let deadline = cx.now + self.config.timeouts.deadline();
+        let deadline = cx.now + self.config.timeouts.deadline;
         let mut exchange = Exchange::new(Purpose::Cache, pool, query, (cx.now, deadline));
         exchange.holder = Some(request.holder());
         exchange.lookup = request.lookup;

@@ -134,7 +134,7 @@ impl Proxy {
                 let host = &self.bootstrap.hosts[place];
                 let purpose = Purpose::Bootstrap(host.upstream, rr_type);
                 let query = Query::new(&host.name, rr_type);
-                let deadline = cx.now + self.config.timeouts.deadline();
+                let deadline = cx.now + self.config.timeouts.deadline;
                 let exchange =
                     Exchange::new(purpose, self.bootstrap.servers, query, (cx.now, deadline));
                 self.start(exchange, cx);
