@@ -22,6 +22,8 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
+use upstream::PLAIN_PORT;
+
 use ::log::LevelFilter;
 
 /// The settings of a run of the program.
@@ -73,6 +75,37 @@ pub struct Config {
     pub file: Option<PathBuf>,
     /// Warnings about settings that are valid and may be mistakes, each in one line.
     pub warnings: Vec<String>,
+}
+
+impl Default for Config {
+    /// The settings without options. They lack the upstreams.
+    fn default() -> Self {
+        Self {
+            listen: Listen::Everywhere { port: PLAIN_PORT },
+            tls: None,
+            http_listen: Vec::new(),
+            access: Access::new(&[], &[]),
+            rate_limit: None,
+            upstreams: Vec::new(),
+            bootstrap: Vec::new(),
+            policy: Policy::default(),
+            ca_file: None,
+            clock_stamp: None,
+            timeouts: Timeouts::for_query(Timeouts::QUERY),
+            limits: Limits::default(),
+            cache: CacheSettings::default(),
+            log_level: LevelFilter::Info,
+            log_format: LogFormat::default(),
+            query_log: None,
+            dnstap: None,
+            traces: None,
+            reuse_port: false,
+            user: None,
+            is_confined: true,
+            file: None,
+            warnings: Vec::new(),
+        }
+    }
 }
 
 impl Config {

@@ -73,7 +73,7 @@ pub fn parse(arguments: &[String]) -> Result<Command, UsageError> {
     let mut draft = Draft::default();
     if let Some(path) = given.opt_str("conf-file") {
         draft.read_file(Path::new(&path))?;
-        draft.file = Some(path.into());
+        draft.config.file = Some(path.into());
     }
     for row in TABLE {
         let flags = std::iter::repeat_n(String::new(), given.opt_count(row.long));

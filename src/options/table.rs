@@ -12,7 +12,9 @@ use super::values::{
 use super::warnings;
 use crate::base::address::parse_port;
 use crate::config::budget::CACHE_MAX;
-use crate::config::{Budget, ClientDetail, LogFormat, Network, Policy, parse_duration, parse_size};
+use crate::config::{
+    Budget, ClientDetail, LogFormat, Network, Policy, Timeouts, parse_duration, parse_size,
+};
 
 /// An option of the command line and the options file.
 pub(super) struct Row {
@@ -34,7 +36,7 @@ pub(super) const TABLE: &[Row] = &[
         value: "PORT",
         help: "UDP and TCP port for clients [53]",
         apply: |draft, value| {
-            draft.port = parse_port(value).ok_or("a port from 1 to 65535")?;
+            draft.port = Some(parse_port(value).ok_or("a port from 1 to 65535")?);
             Ok(())
         },
     },
@@ -77,7 +79,7 @@ pub(super) const TABLE: &[Row] = &[
         value: "QPS[/BURST]",
         help: "queries a second for each client [no limit]",
         apply: |draft, value| {
-            draft.rate_limit = Some(value.parse()?);
+            draft.config.rate_limit = Some(value.parse()?);
             Ok(())
         },
     },
@@ -101,7 +103,7 @@ pub(super) const TABLE: &[Row] = &[
         value: "NAME",
         help: "fastest, ordered or round-robin [fastest]",
         apply: |draft, value| {
-            draft.policy = match value {
+            draft.config.policy = match value {
                 "fastest" => Policy::Fastest,
                 "ordered" => Policy::Ordered,
                 "round-robin" => Policy::RoundRobin,
@@ -115,14 +117,14 @@ pub(super) const TABLE: &[Row] = &[
         long: "ca-file",
         value: "FILE",
         help: "PEM roots to trust [built-in Mozilla roots]",
-        apply: |draft, value| parse_path(&mut draft.ca_file, value),
+        apply: |draft, value| parse_path(&mut draft.config.ca_file, value),
     },
     Row {
         short: "",
         long: "clock-stamp",
         value: "FILE",
         help: "keeps the time where the clock has no battery",
-        apply: |draft, value| parse_path(&mut draft.clock_stamp, value),
+        apply: |draft, value| parse_path(&mut draft.config.clock_stamp, value),
     },
     Row {
         short: "",
@@ -140,7 +142,7 @@ pub(super) const TABLE: &[Row] = &[
         long: "http-listen",
         value: "ADDR:PORT",
         help: "/metrics, /healthz and /readyz, repeatable",
-        apply: |draft, value| parse_http_listen(&mut draft.http_listen, value),
+        apply: |draft, value| parse_http_listen(&mut draft.config.http_listen, value),
     },
     Row {
         short: "",
@@ -171,7 +173,8 @@ pub(super) const TABLE: &[Row] = &[
         apply: |draft, value| {
             let range = Duration::from_millis(100)..=Duration::from_secs(3600);
             let timeout = parse_duration(value).filter(|timeout| range.contains(timeout));
-            draft.timeout = timeout.ok_or("a duration from 100ms to 1h, like 500ms or 5s")?;
+            let timeout = timeout.ok_or("a duration from 100ms to 1h, like 500ms or 5s")?;
+            draft.config.timeouts = Timeouts::for_query(timeout);
             Ok(())
         },
     },
@@ -216,28 +219,28 @@ pub(super) const TABLE: &[Row] = &[
         long: "cache-min-ttl",
         value: "DURATION",
         help: "",
-        apply: |draft, value| parse_ttl(&mut draft.cache.ttl_min, value),
+        apply: |draft, value| parse_ttl(&mut draft.config.cache.ttl_min, value),
     },
     Row {
         short: "",
         long: "cache-max-ttl",
         value: "DURATION",
         help: "",
-        apply: |draft, value| parse_ttl(&mut draft.cache.ttl_max, value),
+        apply: |draft, value| parse_ttl(&mut draft.config.cache.ttl_max, value),
     },
     Row {
         short: "",
         long: "cache-max-negative-ttl",
         value: "DURATION",
         help: "how long answers are known [0s, 1d, 1h]",
-        apply: |draft, value| parse_ttl(&mut draft.cache.negative_ttl_max, value),
+        apply: |draft, value| parse_ttl(&mut draft.config.cache.negative_ttl_max, value),
     },
     Row {
         short: "",
         long: "serve-stale",
         value: "DURATION",
         help: "how long after that, if upstream fails [1d]",
-        apply: |draft, value| parse_ttl(&mut draft.cache.stale_max, value),
+        apply: |draft, value| parse_ttl(&mut draft.config.cache.stale_max, value),
     },
     Row {
         short: "",
@@ -245,7 +248,7 @@ pub(super) const TABLE: &[Row] = &[
         value: "",
         help: "ask again for popular answers before their end",
         apply: |draft, value| {
-            draft.cache.prefetch = value != OFF;
+            draft.config.cache.prefetch = value != OFF;
             Ok(())
         },
     },
@@ -255,7 +258,7 @@ pub(super) const TABLE: &[Row] = &[
         value: "FORMAT",
         help: "text or json [text]",
         apply: |draft, value| {
-            draft.log_format = match value {
+            draft.config.log_format = match value {
                 "text" => LogFormat::Text,
                 "json" => LogFormat::Json,
                 _ => return Err("text or json".into()),
@@ -294,7 +297,7 @@ pub(super) const TABLE: &[Row] = &[
         value: "SOCKET",
         help: "every message, to unix:PATH or tcp:ADDR:PORT",
         apply: |draft, value| {
-            draft.dnstap = Some(value.parse()?);
+            draft.config.dnstap = Some(value.parse()?);
             Ok(())
         },
     },
@@ -314,7 +317,7 @@ pub(super) const TABLE: &[Row] = &[
         value: "RATIO",
         help: "how many queries are traced [0.01]",
         apply: |draft, value| {
-            draft.trace_share = value.parse()?;
+            draft.trace_share = Some(value.parse()?);
             Ok(())
         },
     },
@@ -324,7 +327,7 @@ pub(super) const TABLE: &[Row] = &[
         value: "",
         help: "share the port with other processes",
         apply: |draft, value| {
-            draft.reuse_port = value != OFF;
+            draft.config.reuse_port = value != OFF;
             Ok(())
         },
     },
@@ -334,7 +337,7 @@ pub(super) const TABLE: &[Row] = &[
         value: "NAME[:GROUP]",
         help: "user to become once the sockets are bound",
         apply: |draft, value| {
-            draft.user = Some(value.parse()?);
+            draft.config.user = Some(value.parse()?);
             Ok(())
         },
     },
@@ -344,7 +347,7 @@ pub(super) const TABLE: &[Row] = &[
         value: "",
         help: "keep capabilities, files and ports after that",
         apply: |draft, value| {
-            draft.no_sandbox = value != OFF;
+            draft.config.is_confined = value == OFF;
             Ok(())
         },
     },
@@ -354,7 +357,7 @@ pub(super) const TABLE: &[Row] = &[
         value: "LEVEL",
         help: "error, warn, info, debug or trace [info]",
         apply: |draft, value| {
-            draft.log_level = parse_level(value)?;
+            draft.config.log_level = parse_level(value)?;
             Ok(())
         },
     },
@@ -365,9 +368,9 @@ pub(super) const TABLE: &[Row] = &[
         help: "log debug messages, too; -vv: trace messages",
         apply: |draft, value| {
             draft.verbosity = match draft.verbosity {
-                _ if value == OFF => LevelFilter::Off,
-                LevelFilter::Off => LevelFilter::Debug,
-                _ => LevelFilter::Trace,
+                _ if value == OFF => None,
+                None => Some(LevelFilter::Debug),
+                Some(_) => Some(LevelFilter::Trace),
             };
             Ok(())
         },

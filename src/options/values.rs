@@ -36,7 +36,7 @@ pub(super) fn parse_upstream(draft: &mut Draft, value: &str) -> Applied {
     let place = place.split([',', '#']).next().unwrap_or_default();
     draft.warn(warnings::port_in_address("upstream", place));
     draft.warn(warnings::plain_port(&upstream));
-    draft.upstreams.push(upstream);
+    draft.config.upstreams.push(upstream);
     Ok(())
 }
 
@@ -48,6 +48,7 @@ pub(super) fn parse_bootstrap(draft: &mut Draft, value: &str) -> Applied {
     }
     draft.warn(warnings::port_in_address("bootstrap", value));
     draft
+        .config
         .bootstrap
         .push(address.with_port(port.unwrap_or(PLAIN_PORT)));
     Ok(())
