@@ -124,51 +124,6 @@ impl Config {
             self.listen = Listen::Inherited(plain);
         }
     }
-
-    /// Restores the settings that cannot change while the program runs. Returns their options.
-    pub fn keep_what_is_fixed(&mut self, running: &Self) -> Vec<&'static str> {
-        let mut kept = Vec::new();
-        let mut keep = |option, has_changed| {
-            if has_changed {
-                kept.push(option);
-            }
-        };
-        keep("listen", self.listen != running.listen);
-        let addresses = |config: &Self| config.tls.as_ref().map(|tls| tls.addresses.clone());
-        keep("tls-listen", addresses(self) != addresses(running));
-        keep("http-listen", self.http_listen != running.http_listen);
-        keep("clock-stamp", self.clock_stamp != running.clock_stamp);
-        keep("log-format", self.log_format != running.log_format);
-        keep("dnstap", self.dnstap != running.dnstap);
-        let collector = |config: &Self| config.traces.as_ref().map(|to| to.collector.clone());
-        keep("otlp", collector(self) != collector(running));
-        keep("reuse-port", self.reuse_port != running.reuse_port);
-        keep("user", self.user != running.user);
-        keep("no-sandbox", self.is_confined != running.is_confined);
-        self.listen.clone_from(&running.listen);
-        self.http_listen.clone_from(&running.http_listen);
-        self.clock_stamp.clone_from(&running.clock_stamp);
-        self.reuse_port = running.reuse_port;
-        self.user.clone_from(&running.user);
-        self.is_confined = running.is_confined;
-        self.log_format = running.log_format;
-        self.dnstap.clone_from(&running.dnstap);
-        self.traces = match (self.traces.take(), &running.traces) {
-            (Some(traces), Some(running)) => Some(TraceSettings {
-                collector: running.collector.clone(),
-                ..traces
-            }),
-            (_, running) => running.clone(),
-        };
-        self.tls = match (self.tls.take(), &running.tls) {
-            (Some(tls), Some(running)) => Some(TlsSettings {
-                addresses: running.addresses.clone(),
-                ..tls
-            }),
-            (_, running) => running.clone(),
-        };
-        kept
-    }
 }
 
 /// A user of this host.

@@ -13,7 +13,7 @@ use crate::base::address::is_of_this_host;
 use crate::config::Config;
 
 use draft::Draft;
-use table::{COMMANDS, TABLE};
+use table::{COMMANDS, Reload, TABLE};
 
 /// The command that the command line requests.
 #[derive(Debug, PartialEq, Eq)]
@@ -105,6 +105,20 @@ pub fn check_own_addresses(config: &Config) -> Result<(), UsageError> {
         config.tls.as_ref(),
         is_of_this_host,
     )
+}
+
+/// Restores the settings that a reload cannot change, in new settings. Returns the options that
+/// differed.
+pub fn restore_fixed(new: &mut Config, running: &Config) -> Vec<&'static str> {
+    let mut options = Vec::new();
+    for row in TABLE {
+        if let Reload::Restores(restore) = row.reload
+            && restore(new, running)
+        {
+            options.push(row.long);
+        }
+    }
+    options
 }
 
 fn grammar() -> getopts::Options {

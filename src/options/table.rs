@@ -13,7 +13,7 @@ use super::warnings;
 use crate::base::address::parse_port;
 use crate::config::budget::CACHE_MAX;
 use crate::config::{
-    Budget, ClientDetail, LogFormat, Network, Policy, Timeouts, parse_duration, parse_size,
+    Budget, ClientDetail, Config, LogFormat, Network, Policy, Timeouts, parse_duration, parse_size,
 };
 
 /// An option of the command line and the options file.
@@ -26,6 +26,16 @@ pub(super) struct Row {
     pub(super) help: &'static str,
     /// Parses and stores the value, or returns a description of the expected value.
     pub(super) apply: fn(&mut Draft, &str) -> Applied,
+    pub(super) reload: Reload,
+}
+
+/// The effect of a reload on the setting of an option.
+pub(super) enum Reload {
+    /// The new value applies.
+    Applies,
+    /// The value cannot change while the program runs. The function restores the running value in
+    /// the new settings, and returns whether it differed.
+    Restores(fn(&mut Config, &Config) -> bool),
 }
 
 /// The options of the command line that are also valid in an options file.
@@ -39,6 +49,8 @@ pub(super) const TABLE: &[Row] = &[
             draft.port = Some(parse_port(value).ok_or("a port from 1 to 65535")?);
             Ok(())
         },
+        // Restored with the addresses of --listen.
+        reload: Reload::Applies,
     },
     Row {
         short: "l",
@@ -50,6 +62,7 @@ pub(super) const TABLE: &[Row] = &[
             draft.warn(warning);
             Ok(())
         },
+        reload: Reload::Restores(|new, running| restore(&mut new.listen, &running.listen)),
     },
     Row {
         short: "",
@@ -62,6 +75,7 @@ pub(super) const TABLE: &[Row] = &[
             draft.allowed.push(network);
             Ok(())
         },
+        reload: Reload::Applies,
     },
     Row {
         short: "",
@@ -72,6 +86,7 @@ pub(super) const TABLE: &[Row] = &[
             draft.denied.push(value.parse()?);
             Ok(())
         },
+        reload: Reload::Applies,
     },
     Row {
         short: "",
@@ -82,6 +97,7 @@ pub(super) const TABLE: &[Row] = &[
             draft.config.rate_limit = Some(value.parse()?);
             Ok(())
         },
+        reload: Reload::Applies,
     },
     Row {
         short: "u",
@@ -89,6 +105,7 @@ pub(super) const TABLE: &[Row] = &[
         value: "SPEC",
         help: "resolver, like 1.1.1.1 or tls://dns.quad9.net",
         apply: parse_upstream,
+        reload: Reload::Applies,
     },
     Row {
         short: "b",
@@ -96,6 +113,7 @@ pub(super) const TABLE: &[Row] = &[
         value: "ADDR[:PORT]",
         help: "plain DNS server that knows hosts of upstreams",
         apply: parse_bootstrap,
+        reload: Reload::Applies,
     },
     Row {
         short: "",
@@ -111,6 +129,7 @@ pub(super) const TABLE: &[Row] = &[
             };
             Ok(())
         },
+        reload: Reload::Applies,
     },
     Row {
         short: "",
@@ -118,6 +137,7 @@ pub(super) const TABLE: &[Row] = &[
         value: "FILE",
         help: "PEM roots to trust [built-in Mozilla roots]",
         apply: |draft, value| parse_path(&mut draft.config.ca_file, value),
+        reload: Reload::Applies,
     },
     Row {
         short: "",
@@ -125,6 +145,9 @@ pub(super) const TABLE: &[Row] = &[
         value: "FILE",
         help: "keeps the time where the clock has no battery",
         apply: |draft, value| parse_path(&mut draft.config.clock_stamp, value),
+        reload: Reload::Restores(|new, running| {
+            restore(&mut new.clock_stamp, &running.clock_stamp)
+        }),
     },
     Row {
         short: "",
@@ -136,6 +159,10 @@ pub(super) const TABLE: &[Row] = &[
             draft.warn(warning);
             Ok(())
         },
+        reload: Reload::Restores(|new, running| match (&mut new.tls, &running.tls) {
+            (Some(new), Some(running)) => restore(&mut new.addresses, &running.addresses),
+            (new, running) => restore(new, running),
+        }),
     },
     Row {
         short: "",
@@ -143,6 +170,9 @@ pub(super) const TABLE: &[Row] = &[
         value: "ADDR:PORT",
         help: "/metrics, /healthz and /readyz, repeatable",
         apply: |draft, value| parse_http_listen(&mut draft.config.http_listen, value),
+        reload: Reload::Restores(|new, running| {
+            restore(&mut new.http_listen, &running.http_listen)
+        }),
     },
     Row {
         short: "",
@@ -150,6 +180,7 @@ pub(super) const TABLE: &[Row] = &[
         value: "FILE",
         help: "",
         apply: |draft, value| parse_path(&mut draft.tls_cert, value),
+        reload: Reload::Applies,
     },
     Row {
         short: "",
@@ -157,6 +188,7 @@ pub(super) const TABLE: &[Row] = &[
         value: "FILE",
         help: "PEM chain that they are shown, and its key",
         apply: |draft, value| parse_path(&mut draft.tls_key, value),
+        reload: Reload::Applies,
     },
     Row {
         short: "",
@@ -164,6 +196,7 @@ pub(super) const TABLE: &[Row] = &[
         value: "FILE",
         help: "PEM roots of certificates that they must have",
         apply: |draft, value| parse_path(&mut draft.tls_client_ca, value),
+        reload: Reload::Applies,
     },
     Row {
         short: "",
@@ -177,6 +210,7 @@ pub(super) const TABLE: &[Row] = &[
             draft.config.timeouts = Timeouts::for_query(timeout);
             Ok(())
         },
+        reload: Reload::Applies,
     },
     Row {
         short: "",
@@ -184,6 +218,7 @@ pub(super) const TABLE: &[Row] = &[
         value: "N",
         help: "",
         apply: |draft, value| parse_limit(&mut draft.tcp_clients, value),
+        reload: Reload::Applies,
     },
     Row {
         short: "",
@@ -191,6 +226,7 @@ pub(super) const TABLE: &[Row] = &[
         value: "N",
         help: "how many at the same time [256, 4096]",
         apply: |draft, value| parse_limit(&mut draft.inflight, value),
+        reload: Reload::Applies,
     },
     Row {
         short: "",
@@ -202,6 +238,7 @@ pub(super) const TABLE: &[Row] = &[
             draft.cache_size = Some(size.ok_or("a size up to 1g, like 500k or 4m, or 0")?);
             Ok(())
         },
+        reload: Reload::Applies,
     },
     Row {
         short: "",
@@ -213,6 +250,7 @@ pub(super) const TABLE: &[Row] = &[
             draft.memory_limit = Some(budget.ok_or(Budget::EXPECTED)?);
             Ok(())
         },
+        reload: Reload::Applies,
     },
     Row {
         short: "",
@@ -220,6 +258,7 @@ pub(super) const TABLE: &[Row] = &[
         value: "DURATION",
         help: "",
         apply: |draft, value| parse_ttl(&mut draft.config.cache.ttl_min, value),
+        reload: Reload::Applies,
     },
     Row {
         short: "",
@@ -227,6 +266,7 @@ pub(super) const TABLE: &[Row] = &[
         value: "DURATION",
         help: "",
         apply: |draft, value| parse_ttl(&mut draft.config.cache.ttl_max, value),
+        reload: Reload::Applies,
     },
     Row {
         short: "",
@@ -234,6 +274,7 @@ pub(super) const TABLE: &[Row] = &[
         value: "DURATION",
         help: "how long answers are known [0s, 1d, 1h]",
         apply: |draft, value| parse_ttl(&mut draft.config.cache.negative_ttl_max, value),
+        reload: Reload::Applies,
     },
     Row {
         short: "",
@@ -241,6 +282,7 @@ pub(super) const TABLE: &[Row] = &[
         value: "DURATION",
         help: "how long after that, if upstream fails [1d]",
         apply: |draft, value| parse_ttl(&mut draft.config.cache.stale_max, value),
+        reload: Reload::Applies,
     },
     Row {
         short: "",
@@ -251,6 +293,7 @@ pub(super) const TABLE: &[Row] = &[
             draft.config.cache.prefetch = value != OFF;
             Ok(())
         },
+        reload: Reload::Applies,
     },
     Row {
         short: "",
@@ -265,6 +308,7 @@ pub(super) const TABLE: &[Row] = &[
             };
             Ok(())
         },
+        reload: Reload::Restores(|new, running| restore(&mut new.log_format, &running.log_format)),
     },
     Row {
         short: "",
@@ -275,6 +319,7 @@ pub(super) const TABLE: &[Row] = &[
             draft.query_log = parse_query_log(value)?;
             Ok(())
         },
+        reload: Reload::Applies,
     },
     Row {
         short: "",
@@ -290,6 +335,7 @@ pub(super) const TABLE: &[Row] = &[
             };
             Ok(())
         },
+        reload: Reload::Applies,
     },
     Row {
         short: "",
@@ -300,6 +346,7 @@ pub(super) const TABLE: &[Row] = &[
             draft.config.dnstap = Some(value.parse()?);
             Ok(())
         },
+        reload: Reload::Restores(|new, running| restore(&mut new.dnstap, &running.dnstap)),
     },
     Row {
         short: "",
@@ -310,6 +357,10 @@ pub(super) const TABLE: &[Row] = &[
             draft.collector = Some(value.parse()?);
             Ok(())
         },
+        reload: Reload::Restores(|new, running| match (&mut new.traces, &running.traces) {
+            (Some(new), Some(running)) => restore(&mut new.collector, &running.collector),
+            (new, running) => restore(new, running),
+        }),
     },
     Row {
         short: "",
@@ -320,6 +371,7 @@ pub(super) const TABLE: &[Row] = &[
             draft.trace_share = Some(value.parse()?);
             Ok(())
         },
+        reload: Reload::Applies,
     },
     Row {
         short: "",
@@ -330,6 +382,7 @@ pub(super) const TABLE: &[Row] = &[
             draft.config.reuse_port = value != OFF;
             Ok(())
         },
+        reload: Reload::Restores(|new, running| restore(&mut new.reuse_port, &running.reuse_port)),
     },
     Row {
         short: "",
@@ -340,6 +393,7 @@ pub(super) const TABLE: &[Row] = &[
             draft.config.user = Some(value.parse()?);
             Ok(())
         },
+        reload: Reload::Restores(|new, running| restore(&mut new.user, &running.user)),
     },
     Row {
         short: "",
@@ -350,6 +404,9 @@ pub(super) const TABLE: &[Row] = &[
             draft.config.is_confined = value == OFF;
             Ok(())
         },
+        reload: Reload::Restores(|new, running| {
+            restore(&mut new.is_confined, &running.is_confined)
+        }),
     },
     Row {
         short: "",
@@ -360,6 +417,7 @@ pub(super) const TABLE: &[Row] = &[
             draft.config.log_level = parse_level(value)?;
             Ok(())
         },
+        reload: Reload::Applies,
     },
     Row {
         short: "v",
@@ -374,8 +432,16 @@ pub(super) const TABLE: &[Row] = &[
             };
             Ok(())
         },
+        reload: Reload::Applies,
     },
 ];
+
+/// Restores a setting. Returns whether it differed.
+fn restore<T: Clone + PartialEq>(new: &mut T, running: &T) -> bool {
+    let has_changed = new != running;
+    new.clone_from(running);
+    has_changed
+}
 
 /// Options of the command line alone, with their help.
 pub(super) const COMMANDS: &[(&str, &str, &str, &str)] = &[

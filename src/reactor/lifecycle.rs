@@ -6,6 +6,7 @@ use super::{Reactor, Session, Slot};
 use crate::base::arena::Key;
 use crate::config::{Config, Listen};
 use crate::net::{Net, Signal};
+use crate::options;
 use crate::proxy::UpstreamIndex;
 use crate::telemetry::logger;
 use crate::telemetry::query_log::QueryLog;
@@ -53,7 +54,7 @@ impl<N: Net> Reactor<N> {
 
     /// Applies settings. Returns the number of links that take no new query because of that.
     fn apply_settings(&mut self, mut config: Config) -> Result<usize, String> {
-        for option in config.keep_what_is_fixed(&self.config) {
+        for option in options::restore_fixed(&mut config, &self.config) {
             log::warn!(
                 event = "not-reloaded", option = option;
                 "--{option} has changed, which takes a restart"

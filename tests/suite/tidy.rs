@@ -18,6 +18,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "base",
             "config",
             "net",
+            "options",
             "proxy",
             "session",
             "telemetry",
