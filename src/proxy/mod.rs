@@ -17,8 +17,8 @@
 //! - `followups`: the work that the end of an exchange or of a link leaves behind
 //! - `readiness`: the readiness check and its probes
 //! - `reconfigure`: the change of settings while queries are in flight
-//! - `actions`, `counters`, `keys`, `view`: the outbox, the counters, the keys of the tables, and
-//!   getters for exporters
+//! - `actions`, `outcome`, `counters`, `keys`, `view`: the outbox, the outcomes of queries, the
+//!   counters, the keys of the tables, and getters for exporters
 
 mod actions;
 mod cache;
@@ -27,6 +27,7 @@ mod counters;
 mod exchange;
 mod followups;
 mod keys;
+mod outcome;
 mod readiness;
 mod reconfigure;
 #[cfg(test)]
@@ -34,14 +35,14 @@ mod testing;
 mod upstream;
 mod view;
 
-pub use actions::{Action, Destination, Outbox};
+pub use actions::{Action, Destination, Outbox, Record};
 pub use cache::CacheUsage;
-pub use client::admission::{Protocol, Transport};
+pub use client::admission::Transport;
 pub use client::fairness::Room;
-pub use client::response::Record;
-pub use counters::{Counters, Discard, Outcome};
+pub use counters::Counters;
 pub use exchange::trace::{PeerAddr, Step, StepEnd, StepKind, Trace};
 pub use keys::{LinkKey, UpstreamIndex};
+pub use outcome::{Discard, Outcome, Protocol};
 pub use readiness::Unready;
 pub use upstream::UpstreamView;
 

@@ -9,7 +9,7 @@ use crate::wire::question::{CLASS_IN, Type};
 use crate::wire::response::{Asked, AskedOpt, STREAM_LEN_MAX, udp_len_max};
 use crate::wire::{Flags, Header, Message, Opcode, Opt, Question, Rcode};
 
-use crate::proxy::counters::Outcome;
+use crate::proxy::outcome::{Outcome, Protocol};
 
 /// The transport of a client's query.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,31 +25,6 @@ pub enum Transport {
         /// The connection is under TLS.
         is_encrypted: bool,
     },
-}
-
-/// The protocol of a client.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Protocol {
-    /// Plain UDP.
-    Udp,
-    /// Plain TCP.
-    Tcp,
-    /// TLS over TCP.
-    Tls,
-}
-
-impl Protocol {
-    /// All protocols in the order of declaration.
-    pub const ALL: [Self; 3] = [Self::Udp, Self::Tcp, Self::Tls];
-
-    /// Returns the name for counters and records.
-    pub fn label(self) -> &'static str {
-        match self {
-            Self::Udp => "udp",
-            Self::Tcp => "tcp",
-            Self::Tls => "tls",
-        }
-    }
 }
 
 impl Transport {

@@ -13,9 +13,9 @@ use crate::base::time::Instant;
 use crate::config::Limits;
 use crate::proxy::Proxy;
 use crate::proxy::actions::Cx;
-use crate::proxy::counters::Outcome;
 use crate::proxy::exchange::Exchange;
 use crate::proxy::keys::{ExchangeKey, PoolIndex};
+use crate::proxy::outcome::Outcome;
 use crate::wire::response::write_error;
 
 /// The room for another query of a client.

@@ -41,17 +41,10 @@ use crate::wire::response::Asked;
 use super::cache::CacheLookup;
 use super::client::admission::Reception;
 use super::client::response::{Client, Completion};
-use super::counters::Outcome;
-use super::keys::{EndpointKey, ExchangeKey, LinkKey, PoolIndex, UpstreamIndex};
+use super::keys::{Attempt, EndpointKey, ExchangeKey, PoolIndex, UpstreamIndex};
+use super::outcome::Outcome;
 use preferences::{RoutePreferences, UpstreamSet};
 use trace::Tracer;
-
-/// A query that was sent and may still be answered.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Attempt {
-    pub(super) link: LinkKey,
-    pub(super) id: u16,
-}
 
 /// An attempt that has not been lost.
 #[derive(Clone, Copy, Debug)]
@@ -350,6 +343,7 @@ impl Exchange {
 mod tests {
     use super::*;
     use crate::base::arena::Key;
+    use crate::proxy::LinkKey;
 
     fn exchange() -> Exchange {
         let purpose = Purpose::Bootstrap(UpstreamIndex(0), Type::A);

@@ -11,15 +11,15 @@ use super::classify::{
     Reply, ReplyQuality, classify, is_error, keepalive, less_edns, quality, shortened,
 };
 use super::trace::StepEnd;
-use super::{Attempt, BadAnswer, Exchange, Purpose};
+use super::{BadAnswer, Exchange, Purpose};
 use crate::base::failure::FailureKind;
 use crate::base::time::Instant;
 use crate::config::Scheme;
 use crate::proxy::Proxy;
 use crate::proxy::actions::{Cx, Outbox};
 use crate::proxy::cache::Kept;
-use crate::proxy::counters::{Discard, Outcome};
-use crate::proxy::keys::{EndpointKey, ExchangeKey, LinkKey, PoolIndex, UpstreamIndex};
+use crate::proxy::keys::{Attempt, EndpointKey, ExchangeKey, LinkKey, PoolIndex, UpstreamIndex};
+use crate::proxy::outcome::{Discard, Outcome};
 use crate::proxy::upstream::link::SentState;
 use crate::wire::query::EdnsLevel;
 use crate::wire::response::write_answer;

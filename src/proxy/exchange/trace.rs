@@ -2,12 +2,11 @@
 
 use std::net::SocketAddr;
 
-use super::Attempt;
 use crate::base::failure::FailureKind;
 use crate::base::time::Instant;
 use crate::config::Scheme;
 use crate::proxy::Proxy;
-use crate::proxy::keys::ExchangeKey;
+use crate::proxy::keys::{Attempt, ExchangeKey};
 use crate::proxy::upstream::link::Link;
 use crate::wire::Rcode;
 

@@ -8,10 +8,10 @@ use crate::base::time::Instant;
 use crate::config::Scheme;
 use crate::proxy::Proxy;
 use crate::proxy::actions::{Cx, Outbox};
-use crate::proxy::counters::Outcome;
-use crate::proxy::exchange::{Attempt, Exchange, Purpose};
+use crate::proxy::exchange::{Exchange, Purpose};
 use crate::proxy::followups::Followup;
-use crate::proxy::keys::{EndpointKey, ExchangeKey, LinkKey, PoolIndex, UpstreamIndex};
+use crate::proxy::keys::{Attempt, EndpointKey, ExchangeKey, LinkKey, PoolIndex, UpstreamIndex};
+use crate::proxy::outcome::Outcome;
 use crate::wire::query::EdnsLevel;
 
 impl Proxy {
