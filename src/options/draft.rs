@@ -1,23 +1,17 @@
 //! The draft of a [`Config`], filled while the options are read.
 
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use log::LevelFilter;
 
-use super::table::{COMMANDS, TABLE};
-use super::values::parse_switch;
 use super::{UsageError, usage};
 use crate::base::address::Address;
-use crate::base::file;
 use crate::config::upstream::{PLAIN_PORT, TLS_PORT};
 use crate::config::{
     Access, Budget, CacheSettings, ClientDetail, Collector, Config, Host, Identity, Limits, Listen,
     LogTarget, Network, QueryLogSettings, Scheme, Share, TlsSettings, TraceSettings, Upstream,
 };
-
-/// The byte-order mark with which some editors start a file.
-const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
 /// The options read so far.
 #[derive(Default)]
@@ -48,63 +42,6 @@ impl Draft {
     /// Stores a warning until the log is open.
     pub(super) fn warn(&mut self, warning: Option<String>) {
         self.config.warnings.extend(warning);
-    }
-
-    pub(super) fn read_file(&mut self, path: &Path) -> Result<(), UsageError> {
-        let bytes = file::read(path)
-            .map_err(|error| usage(&format!("--conf-file: {:?}: {error}", path.display())))?;
-        let bytes = bytes.strip_prefix(BYTE_ORDER_MARK).unwrap_or(&bytes);
-        for (index, line) in bytes.split(|byte| *byte == b'\n').enumerate() {
-            let result = match str::from_utf8(line) {
-                Ok(line) => self.read_line(line),
-                Err(_) => Err("expected UTF-8 text".to_owned()),
-            };
-            result.map_err(|problem| UsageError {
-                place: Some((path.to_owned(), index + 1)),
-                problem,
-            })?;
-        }
-        Ok(())
-    }
-
-    /// Applies a line `option=value` or `option value`. A `#` at the start or after white space
-    /// starts a comment.
-    fn read_line(&mut self, line: &str) -> Result<(), String> {
-        let comment = line.char_indices().find(|&(at, c)| {
-            c == '#' && !line[..at].ends_with(|before: char| !before.is_whitespace())
-        });
-        let line = line[..comment.map_or(line.len(), |(at, _)| at)].trim();
-        if line.is_empty() {
-            return Ok(());
-        }
-        let (option, given) = match line.split_once(|c: char| c == '=' || c.is_whitespace()) {
-            Some((option, value)) => {
-                let value = value.trim_start().trim_start_matches('=').trim_start();
-                (option, Some(value))
-            }
-            None => (line, None),
-        };
-        let value = given.unwrap_or_default();
-        if COMMANDS.iter().any(|(_, long, ..)| *long == option) {
-            return Err(format!("{option}: expected on the command line only"));
-        }
-        let row = TABLE.iter().find(|row| row.long == option);
-        let row = row.ok_or_else(|| {
-            format!("{option:?}: unknown option (long names of --help, like upstream = 1.1.1.1)")
-        })?;
-        if value.starts_with(['"', '\'']) {
-            return Err(format!("{option}: {value:?}: expected no quotes"));
-        }
-        let taken = match (row.value, given) {
-            // A switch without a value is on, and an empty value is a mistake.
-            ("", Some(value)) => parse_switch(value),
-            _ => Some(value),
-        };
-        let Some(taken) = taken else {
-            return Err(format!("{option}: {value:?}: expected no value, yes or no"));
-        };
-        (row.apply)(self, taken)
-            .map_err(|expected| format!("{option}: {value:?}: expected {expected}"))
     }
 
     pub(super) fn finish(self) -> Result<Config, UsageError> {

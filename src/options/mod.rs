@@ -1,6 +1,7 @@
 //! The options of the command line and the options file: one table serves both, and the help. A
 //! draft collects the values.
 
+mod conf_file;
 mod draft;
 mod table;
 mod values;
@@ -72,7 +73,7 @@ pub fn parse(arguments: &[String]) -> Result<Command, UsageError> {
     }
     let mut draft = Draft::default();
     if let Some(path) = given.opt_str("conf-file") {
-        draft.read_file(Path::new(&path))?;
+        conf_file::read_file(&mut draft, Path::new(&path))?;
         draft.config.file = Some(path.into());
     }
     for row in TABLE {
