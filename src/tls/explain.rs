@@ -1,12 +1,11 @@
 //! Explanations of TLS errors for operators.
 
-use std::fmt::Write as _;
-use std::time::{Duration, UNIX_EPOCH};
+use std::time::Duration;
 
 use rustls::pki_types::UnixTime;
 use rustls::{AlertDescription, CertificateError, PeerIncompatible};
 
-use super::clock::system_time;
+use super::clock::{date, system_time};
 
 /// The source of the roots that verify a peer's certificate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -201,18 +200,6 @@ fn unknown_issuer(roots: RootSource) -> &'static str {
 /// Maximum difference in seconds between the system's clock and the time of a verification a moment
 /// before.
 const CLOCK_MARGIN_S: u64 = 60;
-
-/// Formats a time since 1970 as a date. A certificate can hold times beyond the range of some
-/// hosts.
-pub(super) fn date(since_1970: Duration) -> String {
-    let time = UNIX_EPOCH.checked_add(Duration::from_secs(since_1970.as_secs()));
-    let mut text = String::new();
-    let written = time.map(|time| write!(text, "{}", humantime::format_rfc3339_seconds(time)));
-    match written {
-        Some(Ok(())) => text,
-        Some(Err(_)) | None => "a time after the year 9999".to_owned(),
-    }
-}
 
 /// Returns the name in a text of rustls like `DnsName("a.example")` or `IpAddress(192.0.2.1)`.
 fn bare_name(presented: &str) -> String {
