@@ -3,9 +3,9 @@
 use std::fmt;
 use std::time::Duration;
 
-use super::client::admission::Protocol;
 use crate::base::failure::FailureKind;
 use crate::base::histogram::Histogram;
+use crate::base::origin::ClientProtocol;
 use crate::wire::Rcode;
 
 /// The outcome of a query. Every query has exactly one.
@@ -139,7 +139,7 @@ pub struct Counters {
     pub full_handshakes: u64,
     /// Links that came up with an earlier TLS session.
     pub resumed_handshakes: u64,
-    queries: [u64; Protocol::ALL.len()],
+    queries: [u64; ClientProtocol::ALL.len()],
     /// The durations of queries.
     pub durations: Histogram,
     outcomes: [u64; Outcome::ALL.len()],
@@ -151,7 +151,7 @@ pub struct Counters {
 
 impl Counters {
     /// Returns the number of queries over a protocol.
-    pub fn queries(&self, protocol: Protocol) -> u64 {
+    pub fn queries(&self, protocol: ClientProtocol) -> u64 {
         self.queries[protocol as usize]
     }
 
@@ -181,7 +181,7 @@ impl Counters {
         self.outcomes.iter().sum()
     }
 
-    pub(super) fn count_query(&mut self, protocol: Protocol) {
+    pub(super) fn count_query(&mut self, protocol: ClientProtocol) {
         self.queries[protocol as usize] += 1;
     }
 
@@ -208,7 +208,7 @@ impl fmt::Display for Counters {
     /// Writes one line. Rare counts appear only if they are not zero.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("queries")?;
-        for protocol in Protocol::ALL {
+        for protocol in ClientProtocol::ALL {
             write!(f, " {}={}", protocol.label(), self.queries(protocol))?;
         }
         write!(f, " ignored={}", self.ignored)?;
@@ -301,7 +301,7 @@ mod tests {
         assert!(places.into_iter().eq(0..Outcome::ALL.len()));
         let places = Discard::ALL.map(|discard| discard as usize);
         assert!(places.into_iter().eq(0..Discard::ALL.len()));
-        let places = Protocol::ALL.map(|protocol| protocol as usize);
-        assert!(places.into_iter().eq(0..Protocol::ALL.len()));
+        let places = ClientProtocol::ALL.map(|protocol| protocol as usize);
+        assert!(places.into_iter().eq(0..ClientProtocol::ALL.len()));
     }
 }

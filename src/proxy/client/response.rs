@@ -3,8 +3,7 @@
 use std::ops::Range;
 use std::time::Duration;
 
-use super::admission::Protocol;
-use crate::base::origin::Origin;
+use crate::base::origin::{ClientProtocol, Origin};
 use crate::base::time::Instant;
 use crate::proxy::actions::Cx;
 use crate::proxy::counters::{Counters, Outcome};
@@ -16,7 +15,7 @@ use crate::wire::{Header, Question, Rcode};
 #[derive(Clone, Copy, Debug)]
 pub(in crate::proxy) struct Client {
     pub(in crate::proxy) origin: Origin,
-    pub(in crate::proxy) protocol: Protocol,
+    pub(in crate::proxy) protocol: ClientProtocol,
     pub(in crate::proxy) received_at: Instant,
     /// The query is traced.
     pub(in crate::proxy) is_traced: bool,
@@ -40,7 +39,7 @@ pub struct Record {
     /// The client's address and session.
     pub origin: Origin,
     /// The protocol of the client.
-    pub protocol: Protocol,
+    pub protocol: ClientProtocol,
     /// The question in the outbox's [bytes](Outbox::bytes), if it could be parsed.
     pub question: Option<Range<usize>>,
     /// The outcome.
