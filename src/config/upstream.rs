@@ -43,7 +43,11 @@ pub struct Identity {
     pub key: PathBuf,
 }
 
-/// The protocol to an upstream.
+/// The protocol to an upstream, as the scheme of its URL.
+///
+/// Clients have [`ClientProtocol`](crate::base::origin::ClientProtocol), which is a different set:
+/// a client chooses its protocol, [`Scheme::Udp`] includes TCP after truncation, and either set can
+/// grow alone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scheme {
     /// DNS over TLS (RFC 7858).

@@ -4,14 +4,14 @@ use std::net::SocketAddr;
 use std::ops::Range;
 use std::time::Duration;
 
-use crate::base::origin::Origin;
+use crate::base::origin::{ClientProtocol, Origin};
 use crate::base::time::Instant;
 use crate::config::Scheme;
 use crate::wire::Rcode;
 
 use super::exchange::trace::Trace;
 use super::keys::{LinkKey, UpstreamIndex};
-use super::outcome::{Outcome, Protocol};
+use super::outcome::Outcome;
 
 /// An action that the proxy requests.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -61,7 +61,7 @@ pub struct Record {
     /// The client's address and session.
     pub origin: Origin,
     /// The protocol of the client.
-    pub protocol: Protocol,
+    pub protocol: ClientProtocol,
     /// The question in the outbox's [bytes](Outbox::bytes), if it could be parsed.
     pub question: Option<Range<usize>>,
     /// The outcome.

@@ -3,9 +3,10 @@
 use std::fmt;
 use std::time::Duration;
 
-use super::outcome::{Discard, Outcome, Protocol};
+use super::outcome::{Discard, Outcome};
 use crate::base::failure::FailureKind;
 use crate::base::histogram::Histogram;
+use crate::base::origin::ClientProtocol;
 use crate::wire::Rcode;
 
 /// The number of response codes that are counted one by one: all of IANA's "DNS RCODEs".
@@ -38,7 +39,7 @@ pub struct Counters {
     pub full_handshakes: u64,
     /// Links that came up with an earlier TLS session.
     pub resumed_handshakes: u64,
-    queries: [u64; Protocol::ALL.len()],
+    queries: [u64; ClientProtocol::ALL.len()],
     /// The durations of queries.
     pub durations: Histogram,
     outcomes: [u64; Outcome::ALL.len()],
@@ -50,7 +51,7 @@ pub struct Counters {
 
 impl Counters {
     /// Returns the number of queries over a protocol.
-    pub fn queries(&self, protocol: Protocol) -> u64 {
+    pub fn queries(&self, protocol: ClientProtocol) -> u64 {
         self.queries[protocol as usize]
     }
 
@@ -80,7 +81,7 @@ impl Counters {
         self.outcomes.iter().sum()
     }
 
-    pub(super) fn count_query(&mut self, protocol: Protocol) {
+    pub(super) fn count_query(&mut self, protocol: ClientProtocol) {
         self.queries[protocol as usize] += 1;
     }
 
@@ -107,7 +108,7 @@ impl fmt::Display for Counters {
     /// Writes one line. Rare counts appear only if they are not zero.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("queries")?;
-        for protocol in Protocol::ALL {
+        for protocol in ClientProtocol::ALL {
             write!(f, " {}={}", protocol.label(), self.queries(protocol))?;
         }
         write!(f, " ignored={}", self.ignored)?;
@@ -200,7 +201,7 @@ mod tests {
         assert!(places.into_iter().eq(0..Outcome::ALL.len()));
         let places = Discard::ALL.map(|discard| discard as usize);
         assert!(places.into_iter().eq(0..Discard::ALL.len()));
-        let places = Protocol::ALL.map(|protocol| protocol as usize);
-        assert!(places.into_iter().eq(0..Protocol::ALL.len()));
+        let places = ClientProtocol::ALL.map(|protocol| protocol as usize);
+        assert!(places.into_iter().eq(0..ClientProtocol::ALL.len()));
     }
 }

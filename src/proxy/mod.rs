@@ -37,12 +37,12 @@ mod view;
 
 pub use actions::{Action, Destination, Outbox, Record};
 pub use cache::CacheUsage;
-pub use client::admission::Transport;
+pub use client::admission::ClientTransport;
 pub use client::fairness::Room;
 pub use counters::Counters;
 pub use exchange::trace::{PeerAddr, Step, StepEnd, StepKind, Trace};
 pub use keys::{LinkKey, UpstreamIndex};
-pub use outcome::{Discard, Outcome, Protocol};
+pub use outcome::{Discard, Outcome};
 pub use readiness::Unready;
 pub use upstream::UpstreamView;
 
@@ -169,7 +169,7 @@ impl Proxy {
     pub fn handle_query(
         &mut self,
         origin: Origin,
-        transport: Transport,
+        transport: ClientTransport,
         message: &[u8],
         now: Instant,
         outbox: &mut Outbox,
@@ -194,7 +194,7 @@ impl Proxy {
             ..
         } = admission;
         let is_allowed = self.config.access.allows(ip);
-        if !is_allowed && transport == Transport::Udp {
+        if !is_allowed && transport == ClientTransport::Udp {
             // The address may be forged: the response must not be larger than the query.
             asked.len_max = asked.len_max.min(message.len());
         }
@@ -253,12 +253,12 @@ impl Proxy {
         &mut self,
         ip: IpAddr,
         is_proven: bool,
-        transport: Transport,
+        transport: ClientTransport,
         now: Instant,
     ) -> Verdict {
         match &mut self.rate_limiter {
             None => Verdict::Within,
-            Some(limiter) if transport == Transport::Udp => limiter.judge(ip, is_proven, now),
+            Some(limiter) if transport == ClientTransport::Udp => limiter.judge(ip, is_proven, now),
             Some(limiter) => {
                 limiter.judge(ip, true, now);
                 Verdict::Within

@@ -1,30 +1,4 @@
-//! The terms in which queries and replies are counted and recorded: the protocol of the client, the
-//! outcome of its query, and the reason why a reply was not used.
-
-/// The protocol of a client.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Protocol {
-    /// Plain UDP.
-    Udp,
-    /// Plain TCP.
-    Tcp,
-    /// TLS over TCP.
-    Tls,
-}
-
-impl Protocol {
-    /// All protocols in the order of declaration.
-    pub const ALL: [Self; 3] = [Self::Udp, Self::Tcp, Self::Tls];
-
-    /// Returns the name for counters and records.
-    pub fn label(self) -> &'static str {
-        match self {
-            Self::Udp => "udp",
-            Self::Tcp => "tcp",
-            Self::Tls => "tls",
-        }
-    }
-}
+//! The outcome of a query, and the reason why a reply was not used.
 
 /// The outcome of a query. Every query has exactly one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -7,12 +7,12 @@ use std::time::Duration;
 
 use super::client_limits::Clients;
 use super::moderation::Pace;
-use super::{ClientProtocol, Reactor, Session, Slot, client_at};
+use super::{Reactor, Service, Session, Slot, client_at};
 use crate::base::arena::Key;
 use crate::base::failure::{Failure, FailureKind};
-use crate::base::origin::{Origin, Subscriber};
+use crate::base::origin::{ClientProtocol, Origin, Subscriber};
 use crate::net::{self, Net};
-use crate::proxy::{LinkKey, Protocol, Room, Transport as ClientTransport};
+use crate::proxy::{ClientTransport, LinkKey, Room};
 use crate::session::client::stream::Taken;
 use crate::session::upstream::stream::UpstreamEvent;
 use crate::session::{ClientStream, Step, Transport};
@@ -83,7 +83,7 @@ impl<N: Net> Reactor<N> {
                 local,
             };
             if let Some(tap) = tap.as_mut().filter(|_| is_query(message)) {
-                tap.on_query(Protocol::Udp, peer, message);
+                tap.add(Kind::ClientQuery, ClientProtocol::Udp, peer, message);
             }
             proxy.handle_query(origin, ClientTransport::Udp, message, now, outbox);
         })
@@ -95,14 +95,14 @@ impl<N: Net> Reactor<N> {
     fn step_listener(&mut self, key: Key) {
         let mut failed = 0;
         for _ in 0..self.config.limits.accepts_per_turn {
-            let Some((listener, protocol)) = self.sessions.get(key).and_then(Slot::listener) else {
+            let Some((listener, service)) = self.sessions.get(key).and_then(Slot::listener) else {
                 return;
             };
             if self.finish_at.is_some() {
                 return;
             }
             match self.net.accept(listener, self.sessions.next_key()) {
-                Ok((stream, peer)) => self.add_client(stream, peer, protocol),
+                Ok((stream, peer)) => self.add_client(stream, peer, service),
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return,
                 Err(error) => {
                     log::debug!("cannot accept a TCP client: {error}");
@@ -118,28 +118,28 @@ impl<N: Net> Reactor<N> {
         self.make_runnable(key);
     }
 
-    fn clients_of(&self, protocol: ClientProtocol) -> &Clients {
-        match protocol {
-            ClientProtocol::Tcp | ClientProtocol::Tls => &self.clients,
-            ClientProtocol::Http => &self.http_clients,
+    fn clients_of(&self, service: Service) -> &Clients {
+        match service {
+            Service::Dns(_) => &self.clients,
+            Service::Http => &self.http_clients,
         }
     }
 
-    fn add_client(&mut self, stream: N::Stream, peer: SocketAddr, protocol: ClientProtocol) {
+    fn add_client(&mut self, stream: N::Stream, peer: SocketAddr, service: Service) {
         let subscriber = Subscriber::of(peer.ip());
-        if !self.clients_of(protocol).have_room_for(subscriber) {
+        if !self.clients_of(service).have_room_for(subscriber) {
             return log::debug!("{peer} has too many connections already");
         }
-        let transport = match protocol {
+        let transport = match service {
             // The address of the listener decides which programs can read the metrics.
-            ClientProtocol::Http => return self.add_http(stream, peer),
+            Service::Http => return self.add_http(stream, peer),
             _ if !self.proxy.admits(peer.ip(), self.now) => return,
-            ClientProtocol::Tcp => Ok(Transport::plain(stream)),
-            ClientProtocol::Tls => {
+            Service::Dns(ClientProtocol::Tls) => {
                 let acceptor = self.tls.acceptor.as_ref();
                 let acceptor = acceptor.expect("a TLS listener has an acceptor");
                 Transport::accepted(stream, acceptor)
             }
+            Service::Dns(_) => Ok(Transport::plain(stream)),
         };
         match transport {
             Ok(transport) => {
@@ -220,21 +220,16 @@ impl<N: Net> Reactor<N> {
             local: None,
         };
         let idle = self.clients.idle_limit();
-        let is_encrypted = client.is_encrypted();
+        let protocol = client.protocol();
         let tap = &mut self.tap;
         let take = |message: &[u8], received_at| {
             if let Some(tap) = tap.as_mut().filter(|_| is_query(message)) {
-                let protocol = if is_encrypted {
-                    Protocol::Tls
-                } else {
-                    Protocol::Tcp
-                };
-                tap.on_query(protocol, origin.peer, message);
+                tap.add(Kind::ClientQuery, protocol, origin.peer, message);
             }
             let transport = ClientTransport::Stream {
                 idle,
                 received_at,
-                is_encrypted,
+                is_encrypted: protocol == ClientProtocol::Tls,
             };
             Taken {
                 is_query: is_query(message),
@@ -279,7 +274,7 @@ impl<N: Net> Reactor<N> {
                 if let Some(tap) = tap.as_mut()
                     && let Some(from) = proxy.link_peer(link)
                 {
-                    tap.on_forwarded(Kind::ForwarderResponse, from, message);
+                    tap.add(Kind::ForwarderResponse, from.0, from.1, message);
                 }
                 proxy.handle_reply(link, message, now, outbox);
             }
@@ -332,7 +327,7 @@ impl<N: Net> Reactor<N> {
             if let Some(tap) = tap.as_mut()
                 && let Some(from) = proxy.link_peer(link)
             {
-                tap.on_forwarded(Kind::ForwarderResponse, from, message);
+                tap.add(Kind::ForwarderResponse, from.0, from.1, message);
             }
             proxy.handle_reply(link, message, now, outbox);
         });

@@ -56,7 +56,7 @@ use client_limits::{Bounds, Clients};
 use costly_steps::CostlySteps;
 use export::dnstap::Tap;
 use export::otlp::Traces;
-use listen::{ClientProtocol, listen_everywhere};
+use listen::{Service, listen_everywhere};
 use moderation::Moderation;
 use parking::Parking;
 use sessions::{Session, Slot, client_at};

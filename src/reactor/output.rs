@@ -5,9 +5,10 @@ use super::export::dnstap::Tap;
 use super::{Reactor, Session, Slot};
 use crate::base::arena::Key;
 use crate::base::failure::{Failure, FailureKind};
+use crate::base::origin::ClientProtocol;
 use crate::config::Scheme;
 use crate::net::Net;
-use crate::proxy::{Action, Destination, LinkKey, Outbox, Protocol};
+use crate::proxy::{Action, Destination, LinkKey, Outbox};
 use crate::session::client::datagram::Outgoing;
 use crate::session::{ClientDatagram, Transport, UpstreamDatagram, UpstreamStream};
 use crate::telemetry::dnstap::Kind;
@@ -76,17 +77,12 @@ impl<N: Net> Reactor<N> {
         let tap = self.tap.as_mut();
         match self.sessions.get_mut(key).map(|slot| &mut slot.session) {
             Some(Session::Datagram(datagram)) => {
-                tap_responses(tap, Protocol::Udp, responses.clone());
+                tap_responses(tap, ClientProtocol::Udp, responses.clone());
                 datagram.send(responses, self.config.limits.udp_unsent);
                 self.watch_room(key);
             }
             Some(Session::Client(client)) => {
-                let protocol = if client.is_encrypted() {
-                    Protocol::Tls
-                } else {
-                    Protocol::Tcp
-                };
-                tap_responses(tap, protocol, responses.clone());
+                tap_responses(tap, client.protocol(), responses.clone());
                 let (scratch, limits) = (&mut self.scratch, &self.config.limits);
                 let mut responses = responses.map(|response| response.bytes);
                 if responses.all(|response| client.send(response, scratch, limits, self.now)) {
@@ -120,7 +116,7 @@ impl<N: Net> Reactor<N> {
         if let Some(tap) = &mut self.tap
             && let Some(to) = self.proxy.link_peer(link)
         {
-            tap.on_forwarded(Kind::ForwarderQuery, to, message);
+            tap.add(Kind::ForwarderQuery, to.0, to.1, message);
         }
         match self.sessions.get_mut(key).map(|slot| &mut slot.session) {
             Some(Session::Upstream(_, stream)) => {
@@ -220,10 +216,10 @@ impl<N: Net> Reactor<N> {
 
 fn tap_responses<'a>(
     tap: Option<&mut Tap>,
-    protocol: Protocol,
+    protocol: ClientProtocol,
     responses: impl Iterator<Item = Outgoing<'a>>,
 ) {
     if let Some(tap) = tap {
-        responses.for_each(|one| tap.on_response(protocol, *one.peer, one.bytes));
+        responses.for_each(|one| tap.add(Kind::ClientResponse, protocol, *one.peer, one.bytes));
     }
 }

@@ -1,6 +1,6 @@
 //! The table of sessions: one slot for each socket.
 
-use super::listen::ClientProtocol;
+use super::listen::Service;
 use crate::base::arena::{Arena, Key};
 use crate::net::Net;
 use crate::proxy::LinkKey;
@@ -29,7 +29,7 @@ pub(super) enum CostlyStep {
 
 pub(super) enum Session<N: Net> {
     Datagram(ClientDatagram<N::Datagram>),
-    Listener(N::Listener, ClientProtocol),
+    Listener(N::Listener, Service),
     Client(ClientStream<N::Stream>),
     Http(HttpStream<N::Stream>),
     Tap(FrameStream<N::Stream>),
@@ -55,9 +55,9 @@ impl<N: Net> Slot<N> {
         }
     }
 
-    pub(super) fn listener(&self) -> Option<(&N::Listener, ClientProtocol)> {
+    pub(super) fn listener(&self) -> Option<(&N::Listener, Service)> {
         match &self.session {
-            Session::Listener(listener, protocol) => Some((listener, *protocol)),
+            Session::Listener(listener, service) => Some((listener, *service)),
             _ => None,
         }
     }

@@ -4,6 +4,9 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
+use crate::base::origin::ClientProtocol;
+use crate::config::Scheme;
+
 /// The direction of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
@@ -27,7 +30,7 @@ impl Kind {
     }
 }
 
-/// The transport protocol of a message.
+/// The transport protocol of a message, with the numbers of the format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SocketProtocol {
     /// UDP.
@@ -36,6 +39,26 @@ pub enum SocketProtocol {
     Tcp = 2,
     /// TLS.
     Tls = 3,
+}
+
+impl From<ClientProtocol> for SocketProtocol {
+    fn from(protocol: ClientProtocol) -> Self {
+        match protocol {
+            ClientProtocol::Udp => Self::Udp,
+            ClientProtocol::Tcp => Self::Tcp,
+            ClientProtocol::Tls => Self::Tls,
+        }
+    }
+}
+
+impl From<Scheme> for SocketProtocol {
+    fn from(scheme: Scheme) -> Self {
+        match scheme {
+            Scheme::Udp => Self::Udp,
+            Scheme::Tcp => Self::Tcp,
+            Scheme::Tls => Self::Tls,
+        }
+    }
 }
 
 /// Wire types (Protocol Buffers, "Encoding").
@@ -71,7 +94,7 @@ mod inner {
 pub fn write(
     out: &mut Vec<u8>,
     kind: Kind,
-    way: SocketProtocol,
+    protocol: SocketProtocol,
     peer: SocketAddr,
     time: Duration,
     message: &[u8],
@@ -84,7 +107,7 @@ pub fn write(
     key(out, outer::MESSAGE, BYTES);
     let start = out.len();
     out.extend_from_slice(&[0; LEN_LEN]);
-    write_message(out, kind, way, peer, time, message);
+    write_message(out, kind, protocol, peer, time, message);
     let len = out.len() - start - LEN_LEN;
     let len = u32::try_from(len).expect("messages are short");
     out[start..start + LEN_LEN].copy_from_slice(&padded_varint(len));
@@ -93,13 +116,13 @@ pub fn write(
 fn write_message(
     out: &mut Vec<u8>,
     kind: Kind,
-    way: SocketProtocol,
+    protocol: SocketProtocol,
     peer: SocketAddr,
     time: Duration,
     message: &[u8],
 ) {
     number(out, inner::TYPE, kind as u64);
-    number(out, inner::SOCKET_PROTOCOL, way as u64);
+    number(out, inner::SOCKET_PROTOCOL, protocol as u64);
     let (address, port) = if kind.is_of_client() {
         (inner::QUERY_ADDRESS, inner::QUERY_PORT)
     } else {

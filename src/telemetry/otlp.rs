@@ -17,10 +17,11 @@ use std::time::Duration;
 
 use super::anonymize::shown;
 use super::json::{List, Object};
+use crate::base::origin::ClientProtocol;
 use crate::base::random::Random;
 use crate::base::time::Instant;
 use crate::config::{ClientDetail, Scheme};
-use crate::proxy::{Outcome, PeerAddr, Protocol, Record, Step, StepEnd, StepKind, Trace};
+use crate::proxy::{Outcome, PeerAddr, Record, Step, StepEnd, StepKind, Trace};
 use crate::wire::Question;
 
 /// The content type of a request to the collector.
@@ -177,12 +178,12 @@ impl FinishedQuery<'_> {
                 attributes.text("dns.response.code", rcode);
             }
             let transport = match record.protocol {
-                Protocol::Udp => "udp",
-                Protocol::Tcp | Protocol::Tls => "tcp",
+                ClientProtocol::Udp => "udp",
+                ClientProtocol::Tcp | ClientProtocol::Tls => "tcp",
             };
             attributes
                 .text("network.transport", transport)
-                .truth("dotproxy.tls", record.protocol == Protocol::Tls);
+                .truth("dotproxy.tls", record.protocol == ClientProtocol::Tls);
             if let Some(client) = shown(record.origin.peer.ip(), self.clients) {
                 attributes.text("client.address", client);
             }
@@ -389,7 +390,7 @@ mod tests {
                 peer: ([192, 0, 2, 7], 4711).into(),
                 local: None,
             },
-            protocol: Protocol::Tls,
+            protocol: ClientProtocol::Tls,
             question: None,
             outcome,
             rcode: Some(Rcode::NOERROR),

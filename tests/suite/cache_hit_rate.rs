@@ -8,7 +8,7 @@ use dotproxy::base::arena::Key;
 use dotproxy::base::origin::Origin;
 use dotproxy::base::time::Instant;
 use dotproxy::options::{self, Command};
-use dotproxy::proxy::{Action, LinkKey, Outbox, Outcome, Proxy, Transport};
+use dotproxy::proxy::{Action, ClientTransport, LinkKey, Outbox, Outcome, Proxy};
 
 use crate::support::Chance;
 use crate::support::messages::{query, reply};
@@ -69,7 +69,7 @@ impl World {
             local: None,
         };
         let (now, proxy) = (self.now, &mut self.proxy);
-        proxy.handle_query(origin, Transport::Udp, &bytes, now, &mut self.outbox);
+        proxy.handle_query(origin, ClientTransport::Udp, &bytes, now, &mut self.outbox);
         while !self.outbox.is_empty() {
             let outbox = std::mem::take(&mut self.outbox);
             for action in outbox.actions() {

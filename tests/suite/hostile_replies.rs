@@ -9,7 +9,7 @@ use dotproxy::base::origin::Origin;
 use dotproxy::base::time::Instant;
 use dotproxy::config::Config;
 use dotproxy::options::{self, Command};
-use dotproxy::proxy::{Action, LinkKey, Outbox, Proxy, Transport};
+use dotproxy::proxy::{Action, ClientTransport, LinkKey, Outbox, Proxy};
 use dotproxy::wire::edns::OptionCode;
 use dotproxy::wire::header::HEADER_LEN;
 use dotproxy::wire::{Flags, MESSAGE_LEN_MAX, Message};
@@ -47,8 +47,8 @@ impl Scene {
     /// Returns the responses to a query and the queries to the upstream. Links come up at once.
     fn ask(&mut self, query: &[u8], by: By) -> (Vec<Vec<u8>>, Sent) {
         let transport = match by {
-            By::Udp => Transport::Udp,
-            By::Tcp | By::Tls => Transport::Stream {
+            By::Udp => ClientTransport::Udp,
+            By::Tcp | By::Tls => ClientTransport::Stream {
                 idle: Duration::from_secs(10),
                 received_at: self.now,
                 is_encrypted: by == By::Tls,

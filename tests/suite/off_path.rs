@@ -9,7 +9,7 @@ use dotproxy::base::origin::Origin;
 use dotproxy::base::time::Instant;
 use dotproxy::config::Config;
 use dotproxy::options::{self, Command};
-use dotproxy::proxy::{Action, Discard, LinkKey, Outbox, Proxy, Transport};
+use dotproxy::proxy::{Action, ClientTransport, Discard, LinkKey, Outbox, Proxy};
 use dotproxy::wire::Message;
 
 use crate::support::messages::{check_response, query, reply};
@@ -77,7 +77,7 @@ impl Scene {
             local: None,
         };
         let (proxy, now) = (&mut self.proxy, self.now);
-        assert!(proxy.handle_query(origin, Transport::Udp, query, now, &mut outbox));
+        assert!(proxy.handle_query(origin, ClientTransport::Udp, query, now, &mut outbox));
         self.collect(outbox)
     }
 

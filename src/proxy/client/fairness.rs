@@ -259,7 +259,7 @@ impl Proxy {
 mod tests {
     use super::LazyShares;
     use crate::proxy::testing::Scene;
-    use crate::proxy::{Action, LinkKey, Transport};
+    use crate::proxy::{Action, ClientTransport, LinkKey};
     use crate::wire::{Message, Rcode};
     use std::net::IpAddr;
     use std::time::Duration;
@@ -300,7 +300,7 @@ mod tests {
         /// Sends a query of a client for a name. Returns the clients that were refused at once,
         /// with the names that they had asked for.
         fn ask_as(&mut self, client: [u8; 4], name: &str) -> Vec<(IpAddr, String)> {
-            assert!(self.offer_from(client, &query(name), Transport::Udp));
+            assert!(self.offer_from(client, &query(name), ClientTransport::Udp));
             self.refused()
         }
 

@@ -373,7 +373,7 @@ fn is_recursive(query: &Message<'_>) -> bool {
 mod tests {
     use super::*;
     use crate::proxy::testing::Scene;
-    use crate::proxy::{Action, Transport};
+    use crate::proxy::{Action, ClientTransport};
     use crate::wire::Header;
     use crate::wire::edns::{OptWriter, OptionCode};
 
@@ -431,7 +431,7 @@ mod tests {
             ] {
                 let mut scene = Scene::with(&arguments);
                 for _ in 0..4 {
-                    if !scene.offer(&query, Transport::Udp) {
+                    if !scene.offer(&query, ClientTransport::Udp) {
                         continue;
                     }
                     let response = response(&scene);
@@ -452,7 +452,7 @@ mod tests {
                 bytes.extend(b"\x07printer\x05local\0");
                 bytes.extend(u16::to_be_bytes(rr_type));
                 bytes.extend([0, class]);
-                scene.ask(&bytes, Transport::Udp);
+                scene.ask(&bytes, ClientTransport::Udp);
                 let flags = Header::parse(&response(&scene)).expect("a header").flags;
                 let expected = match rr_type {
                     251 | 252 => Rcode::REFUSED,
@@ -469,7 +469,7 @@ mod tests {
             let mut scene = Scene::with(&["-u192.0.2.1,domain=local"]);
             let question = [&b"\x07printer\x05local\0\0\x10\0"[..], &[class]].concat();
             let header = [1, 2, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0];
-            scene.ask(&[&header[..], &question].concat(), Transport::Udp);
+            scene.ask(&[&header[..], &question].concat(), ClientTransport::Udp);
             scene.opened_last();
         }
     }
@@ -479,7 +479,7 @@ mod tests {
         let padding = [(OptionCode::PADDING, &[0; 100][..])];
         let mut scene = Scene::with(&["-u192.0.2.1", "--deny=127.0.0.1"]);
         for (options, has_error) in [(&[][..], false), (&padding, true)] {
-            scene.ask(&query(1, 1, Some(options)), Transport::Udp);
+            scene.ask(&query(1, 1, Some(options)), ClientTransport::Udp);
             let response = response(&scene);
             let opt = Message::parse(&response)
                 .expect("a well-formed response")

@@ -1,19 +1,19 @@
 //! The completion of a client's query: with a response or without one, counted once.
 
-use crate::base::origin::Origin;
+use crate::base::origin::{ClientProtocol, Origin};
 use crate::base::time::Instant;
 use crate::proxy::actions::{Cx, Record};
 use crate::proxy::counters::Counters;
 use crate::proxy::exchange::trace::Trace;
 use crate::proxy::keys::UpstreamIndex;
-use crate::proxy::outcome::{Outcome, Protocol};
+use crate::proxy::outcome::Outcome;
 use crate::wire::{Header, Question, Rcode};
 
 /// The client of a query.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::proxy) struct Client {
     pub(in crate::proxy) origin: Origin,
-    pub(in crate::proxy) protocol: Protocol,
+    pub(in crate::proxy) protocol: ClientProtocol,
     pub(in crate::proxy) received_at: Instant,
     /// The query is traced.
     pub(in crate::proxy) is_traced: bool,

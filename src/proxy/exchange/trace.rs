@@ -208,7 +208,7 @@ impl Proxy {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::proxy::Transport;
+    use crate::proxy::ClientTransport;
     use crate::proxy::testing::{Scene, config};
     use crate::wire::Message;
     use std::time::Duration;
@@ -274,7 +274,7 @@ mod tests {
     #[test]
     fn query_waits_for_its_connection_and_then_for_its_answer() {
         let mut scene = scene(&["-u192.0.2.1"]);
-        scene.ask(QUERY, Transport::Udp);
+        scene.ask(QUERY, ClientTransport::Udp);
         scene.now += Duration::from_millis(20);
         scene.bring_up();
         scene.now += Duration::from_millis(7);
@@ -287,14 +287,14 @@ mod tests {
         ];
         assert_eq!(scene.traces(), [expected]);
         // An answer from the cache takes no step.
-        scene.ask(QUERY, Transport::Udp);
+        scene.ask(QUERY, ClientTransport::Udp);
         assert!(scene.traces().len() <= 1);
     }
 
     #[test]
     fn failures_are_steps() {
         let mut scene = scene(&["-u192.0.2.1", "-u192.0.2.2", "--policy=ordered"]);
-        scene.ask(QUERY, Transport::Udp);
+        scene.ask(QUERY, ClientTransport::Udp);
         let first = scene.opened_last();
         scene.now += Duration::from_millis(5);
         scene.lose(first, FailureKind::Authentication);
@@ -319,11 +319,11 @@ mod tests {
     #[test]
     fn follower_waits_for_the_exchange_that_it_follows() {
         let mut scene = scene(&["-u192.0.2.1"]);
-        scene.ask(QUERY, Transport::Udp);
+        scene.ask(QUERY, ClientTransport::Udp);
         scene.bring_up();
         let sent = scene.sent();
         scene.now += Duration::from_millis(3);
-        scene.ask(QUERY, Transport::Udp);
+        scene.ask(QUERY, ClientTransport::Udp);
         scene.outbox.clear();
         scene.outbox.send(sent[0].0, |out| out.extend(&sent[0].1));
         scene.answer_with(3);
@@ -333,7 +333,7 @@ mod tests {
     #[test]
     fn new_settings_end_open_steps() {
         let mut scene = scene(&["-u192.0.2.1"]);
-        scene.ask(QUERY, Transport::Udp);
+        scene.ask(QUERY, ClientTransport::Udp);
         scene.bring_up();
         scene.now += Duration::from_millis(9);
         scene.outbox.clear();

@@ -6,9 +6,8 @@ use std::time::SystemTime;
 
 use crate::base::arena::Key;
 use crate::base::time::Instant;
-use crate::config::{DnstapTarget, Scheme};
+use crate::config::DnstapTarget;
 use crate::net::Net;
-use crate::proxy::Protocol;
 use crate::reactor::{Reactor, Session, Slot};
 use crate::session::FrameStream;
 use crate::session::observer::frame_stream::frame;
@@ -56,69 +55,24 @@ impl Tap {
         self.dropped
     }
 
-    /// Adds a query of a client.
-    pub(in crate::reactor) fn on_query(
-        &mut self,
-        protocol: Protocol,
-        client: SocketAddr,
-        message: &[u8],
-    ) {
-        self.add(
-            Kind::ClientQuery,
-            socket_protocol(protocol),
-            client,
-            message,
-        );
-    }
-
-    /// Adds the response to a client's query.
-    pub(in crate::reactor) fn on_response(
-        &mut self,
-        protocol: Protocol,
-        client: SocketAddr,
-        message: &[u8],
-    ) {
-        self.add(
-            Kind::ClientResponse,
-            socket_protocol(protocol),
-            client,
-            message,
-        );
-    }
-
-    /// Adds a message to or from an upstream.
-    pub(in crate::reactor) fn on_forwarded(
+    /// Adds a message that was exchanged with `peer`.
+    pub(in crate::reactor) fn add(
         &mut self,
         kind: Kind,
-        to: (Scheme, SocketAddr),
+        protocol: impl Into<SocketProtocol>,
+        peer: SocketAddr,
         message: &[u8],
     ) {
-        let protocol = match to.0 {
-            Scheme::Udp => SocketProtocol::Udp,
-            Scheme::Tcp => SocketProtocol::Tcp,
-            Scheme::Tls => SocketProtocol::Tls,
-        };
-        self.add(kind, protocol, to.1, message);
-    }
-
-    fn add(&mut self, kind: Kind, protocol: SocketProtocol, peer: SocketAddr, message: &[u8]) {
         if self.session.is_none() || self.frames.len() > self.unsent_max {
             self.dropped += 1;
             return;
         }
         let time = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
         frame(&mut self.frames, |out| {
-            dnstap::write(out, kind, protocol, peer, time.unwrap_or_default(), message);
+            let time = time.unwrap_or_default();
+            dnstap::write(out, kind, protocol.into(), peer, time, message);
         });
         self.count += 1;
-    }
-}
-
-fn socket_protocol(protocol: Protocol) -> SocketProtocol {
-    match protocol {
-        Protocol::Udp => SocketProtocol::Udp,
-        Protocol::Tcp => SocketProtocol::Tcp,
-        Protocol::Tls => SocketProtocol::Tls,
     }
 }
 

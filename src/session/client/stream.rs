@@ -18,6 +18,7 @@ use std::ops::ControlFlow;
 
 use super::activity::Activity;
 use crate::base::failure::Failure;
+use crate::base::origin::ClientProtocol;
 use crate::base::time::Instant;
 use crate::config::Limits;
 use crate::session::transport::{Received, Transport};
@@ -182,9 +183,13 @@ impl<S: Read + Write> ClientStream<S> {
         self.accounted
     }
 
-    /// Returns whether the connection is encrypted.
-    pub fn is_encrypted(&self) -> bool {
-        self.transport.is_encrypted()
+    /// Returns the protocol of the connection.
+    pub fn protocol(&self) -> ClientProtocol {
+        if self.transport.is_encrypted() {
+            ClientProtocol::Tls
+        } else {
+            ClientProtocol::Tcp
+        }
     }
 
     /// Returns whether the next step belongs to a TLS handshake, which may take a signature.

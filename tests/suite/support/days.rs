@@ -10,7 +10,7 @@ use dotproxy::base::origin::Origin;
 use dotproxy::base::time::Instant;
 use dotproxy::config::Scheme;
 use dotproxy::options::{self, Command};
-use dotproxy::proxy::{Action, Destination, LinkKey, Outbox, Proxy, Transport};
+use dotproxy::proxy::{Action, ClientTransport, Destination, LinkKey, Outbox, Proxy};
 use dotproxy::wire::edns::{EdnsOption, OptionCode};
 use dotproxy::wire::record::Record;
 use dotproxy::wire::{Flags, Message, Rcode};
@@ -444,7 +444,7 @@ impl World {
                 let mut bytes = vec![1, 2, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0];
                 bytes.extend(question);
                 self.proxy
-                    .handle_query(origin, Transport::Udp, &bytes, now, outbox);
+                    .handle_query(origin, ClientTransport::Udp, &bytes, now, outbox);
             }
             Event::Query(name) => self.handle_event(Event::QueryOfType(name, 1)),
             Event::QueryOfType(name, rr_type) => {
@@ -503,8 +503,13 @@ impl World {
             local: None,
         };
         let bytes = query(port, name, rr_type, size);
-        self.proxy
-            .handle_query(origin, Transport::Udp, &bytes, self.now, &mut self.outbox);
+        self.proxy.handle_query(
+            origin,
+            ClientTransport::Udp,
+            &bytes,
+            self.now,
+            &mut self.outbox,
+        );
     }
 
     /// Retransmits packets that were lost on the way to an address.
