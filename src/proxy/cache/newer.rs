@@ -163,3 +163,6 @@ impl Cache {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -125,3 +125,6 @@ impl Cache {
 pub(super) fn prefetch_window(lifetime: u32) -> u32 {
     (lifetime / 10).max(TICKS.min(lifetime / 4))
 }
+
+#[cfg(test)]
+mod tests;
