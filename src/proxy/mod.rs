@@ -266,8 +266,9 @@ impl Proxy {
         }
     }
 
-    /// Returns whether a client with this address may connect, and counts a refusal.
-    pub fn admits(&mut self, ip: IpAddr, now: Instant) -> bool {
+    /// Decides about a connection of a client and counts a refusal. Returns whether its address is
+    /// allowed.
+    pub fn admit_connection(&mut self, ip: IpAddr, now: Instant) -> bool {
         let is_allowed = self.config.access.allows(ip);
         if !is_allowed {
             self.counters.denied_connections += 1;

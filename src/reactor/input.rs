@@ -133,7 +133,7 @@ impl<N: Net> Reactor<N> {
         let transport = match service {
             // The address of the listener decides which programs can read the metrics.
             Service::Http => return self.add_http(stream, peer),
-            _ if !self.proxy.admits(peer.ip(), self.now) => return,
+            _ if !self.proxy.admit_connection(peer.ip(), self.now) => return,
             Service::Dns(ClientProtocol::Tls) => {
                 let acceptor = self.tls.acceptor.as_ref();
                 let acceptor = acceptor.expect("a TLS listener has an acceptor");

@@ -135,7 +135,7 @@ impl Proxy {
     ) {
         let question = message.question();
         let question = question.expect("a query that is forwarded has a question");
-        if self.is_looped(question, cx) {
+        if self.detect_loop(question, cx) {
             return self.refuse(client, &asked, &LOOPED, cx);
         }
         let request = Request {
@@ -155,7 +155,7 @@ impl Proxy {
                 is_refresh_due,
             } => {
                 self.answer_from_cache(&request, entry, Outcome::Cached, cx);
-                if is_refresh_due && self.may_refresh(&request, cx.now) {
+                if is_refresh_due && self.reserve_refresh(&request, cx.now) {
                     self.cache.on_prefetch(entry);
                     self.refresh(&request, cx);
                 }
@@ -171,7 +171,7 @@ impl Proxy {
                 is_refresh_due,
             } => {
                 self.answer_from_cache(&request, entry, Outcome::Stale, cx);
-                if is_refresh_due && self.may_refresh(&request, cx.now) {
+                if is_refresh_due && self.reserve_refresh(&request, cx.now) {
                     self.cache.on_stale_served(entry, cx.now);
                     self.refresh(&request, cx);
                 }
@@ -234,12 +234,12 @@ impl Proxy {
                 }
                 self.ask_for_addresses(Some(pool), cx);
             }
-            Err(refusal) => match stale.filter(|_| refusal.rcode == Rcode::SERVFAIL) {
-                Some(entry) => {
+            Err(refusal) => match stale {
+                Some(entry) if refusal.rcode == Rcode::SERVFAIL => {
                     self.cache.on_stale_served(entry, cx.now);
                     self.answer_from_cache(request, entry, Outcome::Stale, cx);
                 }
-                None => self.refuse(request.client, &request.asked, &refusal, cx),
+                _ => self.refuse(request.client, &request.asked, &refusal, cx),
             },
         }
     }
@@ -286,7 +286,9 @@ impl Proxy {
         };
         let mut exchange = Exchange::new(purpose, pool, query, (cx.now, deadline));
         exchange.holder = Some(holder);
-        exchange.lookup = request.lookup.filter(|_| is_recursive(request.message));
+        if is_recursive(request.message) {
+            exchange.lookup = request.lookup;
+        }
         exchange.tracer = Tracer::new(request.client.is_traced);
         if request.lookup.is_some() {
             exchange.tracer.on_miss(cx.now);
@@ -294,9 +296,9 @@ impl Proxy {
         Ok((self.start(exchange, cx), pool))
     }
 
-    /// Returns whether an answer from the cache may be refreshed: there is room, and its question
-    /// did not fail a short time ago.
-    fn may_refresh(&mut self, request: &Request<'_>, now: Instant) -> bool {
+    /// Reserves the refresh of an answer in the cache. Returns whether it may start: there is room,
+    /// and its question did not fail a short time ago.
+    fn reserve_refresh(&mut self, request: &Request<'_>, now: Instant) -> bool {
         let pool = self.routes.pool(request.question.name());
         is_recursive(request.message)
             && self.has_capacity_to_spare()
@@ -322,7 +324,9 @@ impl Proxy {
     /// no address, queries of our own detect the recovery.
     fn probe_for_recovery(&mut self, question: Question<'_>, pool: PoolIndex, cx: &mut Cx<'_>) {
         let is_in_trouble = self.upstreams.last_failure(pool).is_some();
-        if is_in_trouble && self.has_capacity_to_spare() && self.failures.takes_probe(pool, cx.now)
+        if is_in_trouble
+            && self.has_capacity_to_spare()
+            && self.failures.reserve_probe(pool, cx.now)
         {
             let query = Query::new(&self.routes.domain(question.name()), Type::NS);
             let deadline = cx.now + self.config.timeouts.attempt;

@@ -232,7 +232,11 @@ impl Proxy {
         exchange.preferences.exclude.insert(upstream);
         let (may_be_sent, is_waiting) = (exchange.may_be_sent(), exchange.is_waiting);
         let (pool, preferences) = (exchange.pool, exchange.preferences);
-        if !may_be_sent || !self.upstreams.has_other_opinion(pool, &preferences, cx.now) {
+        if !may_be_sent
+            || !self
+                .upstreams
+                .begin_retry_elsewhere(pool, &preferences, cx.now)
+        {
             self.give_up(key, cx);
         } else if !is_waiting {
             self.dispatch(key, cx);

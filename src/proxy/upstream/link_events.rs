@@ -46,7 +46,7 @@ impl Proxy {
         }
         let is_closed = failure.kind == FailureKind::Closed && link.scheme != Scheme::Udp;
         let is_turned_away =
-            is_closed && !link.has_answered() && self.upstreams.is_turned_away(&link, cx.now);
+            is_closed && !link.has_answered() && self.upstreams.record_turned_away(&link, cx.now);
         if is_closed && link.stage == Stage::Up {
             self.upstreams.on_closed(&link, cx.now);
         }

@@ -80,9 +80,9 @@ impl Upstreams {
     }
 
     /// Returns whether another upstream can be asked about a failed query: a healthy one, or one
-    /// with a trial that is due or in progress. Trials take place every second, and all failed
-    /// queries may use the same one.
-    pub(in crate::proxy) fn has_other_opinion(
+    /// with a trial that is due, which begins, or in progress. Trials take place every second, and
+    /// all failed queries may use the same one.
+    pub(in crate::proxy) fn begin_retry_elsewhere(
         &mut self,
         pool: PoolIndex,
         preferences: &RoutePreferences,
