@@ -305,8 +305,10 @@ pub fn parse_size(text: &str) -> Option<usize> {
 
 /// Parses a number of digits alone; a sign is an error.
 pub fn parse_number<N: FromStr>(text: &str) -> Option<N> {
-    let is_number = text.bytes().all(|byte| byte.is_ascii_digit());
-    text.parse().ok().filter(|_| is_number)
+    if !text.bytes().all(|byte| byte.is_ascii_digit()) {
+        return None;
+    }
+    text.parse().ok()
 }
 
 /// Splits a value into its number and its unit in lower case: no two units differ only in case.

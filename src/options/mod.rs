@@ -77,12 +77,12 @@ pub fn parse(arguments: &[String]) -> Result<Command, UsageError> {
         draft.config.file = Some(path.into());
     }
     for row in TABLE {
-        let flags = std::iter::repeat_n(String::new(), given.opt_count(row.long));
-        let values = given.opt_strs(row.long);
-        for value in values
-            .into_iter()
-            .chain(flags.filter(|_| row.value.is_empty()))
-        {
+        let values = if row.value.is_empty() {
+            vec![String::new(); given.opt_count(row.long)]
+        } else {
+            given.opt_strs(row.long)
+        };
+        for value in values {
             (row.apply)(&mut draft, &value).map_err(|expected| {
                 usage(&format!("--{}: {value:?}: expected {expected}", row.long))
             })?;

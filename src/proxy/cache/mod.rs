@@ -228,8 +228,10 @@ impl Cache {
 
     /// Returns the lookup for a query, or `None` if its answer cannot be cached.
     pub(super) fn lookup(&self, query: &Message<'_>) -> Option<CacheLookup> {
-        let question = query.question().filter(|_| self.is_on())?;
-        let variant = Variant::of(query)?;
+        if !self.is_on() {
+            return None;
+        }
+        let (question, variant) = (query.question()?, Variant::of(query)?);
         Some(CacheLookup::new(question.name(), variant, &self.hasher))
     }
 
@@ -465,9 +467,12 @@ impl Cache {
             self.tick(now)
         };
         let head = entry::compose(&mut self.scratch, key, answer, &policy, received_at);
-        let Some(head) = head.filter(|_| self.store.takes(self.scratch.len())) else {
+        let Some(head) = head else {
             return Kept::No;
         };
+        if !self.store.takes(self.scratch.len()) {
+            return Kept::No;
+        }
         if status == NameStatus::Nothing {
             for key in keys(question, lookup) {
                 if let Some(place) = self.store.find(key) {

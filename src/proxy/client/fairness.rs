@@ -131,8 +131,11 @@ fn queries(
     exchanges: &Arena<ExchangeKey, Exchange>,
     is_one: impl Fn(PoolIndex) -> bool,
 ) -> Vec<(Subscriber, ExchangeKey)> {
-    let all = exchanges.iter().filter_map(|(key, exchange)| {
-        let client = exchange.holder.filter(|_| is_one(exchange.pool))?;
+    let to_pools = exchanges
+        .iter()
+        .filter(|(_, exchange)| is_one(exchange.pool));
+    let all = to_pools.filter_map(|(key, exchange)| {
+        let client = exchange.holder?;
         Some((exchange.asked_at, (client, key)))
     });
     let mut all: Vec<_> = all.collect();

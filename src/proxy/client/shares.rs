@@ -230,8 +230,10 @@ impl Shares {
         let own = self.held_by(client);
         let largest = self.largest()?;
         let largest = self.holders.get(largest)?;
-        let newest = largest.newest.filter(|_| largest.held > own + 1)?;
-        Some(self.nodes[newest]?.query)
+        if largest.held <= own + 1 {
+            return None;
+        }
+        Some(self.nodes[largest.newest?]?.query)
     }
 
     fn largest(&mut self) -> Option<Key> {
