@@ -169,8 +169,8 @@ impl Access {
         let mut verdicts = self.by_len.iter().filter(|alike| alike.family == family);
         let verdict = verdicts.find_map(|alike| {
             let bits = bits & alike.mask;
-            let place = alike.by_bits.binary_search_by_key(&bits, |(bits, _)| *bits);
-            Some(alike.by_bits[place.ok()?].1)
+            let index = alike.by_bits.binary_search_by_key(&bits, |(bits, _)| *bits);
+            Some(alike.by_bits[index.ok()?].1)
         });
         verdict.unwrap_or(false)
     }

@@ -112,12 +112,12 @@ impl Config {
     /// Serves clients on sockets that the process was started with (socket activation) instead of
     /// sockets of its own. A socket for connections with the address of another option serves that
     /// option.
-    pub fn inherit(&mut self, places: &[InheritedSocket]) {
+    pub fn inherit(&mut self, sockets: &[InheritedSocket]) {
         let under_tls = self.tls.iter().flat_map(|tls| &tls.addresses);
         let others: Vec<&SocketAddr> = under_tls.chain(&self.http_listen).collect();
-        let plain = places.iter().map(|place| InheritedSocket {
-            has_tcp: place.has_tcp && !others.contains(&&place.address),
-            ..*place
+        let plain = sockets.iter().map(|socket| InheritedSocket {
+            has_tcp: socket.has_tcp && !others.contains(&&socket.address),
+            ..*socket
         });
         let plain: Vec<InheritedSocket> = plain.filter(|p| p.has_udp || p.has_tcp).collect();
         if !plain.is_empty() {
@@ -190,14 +190,14 @@ impl Listen {
                 SocketAddr::from((Ipv6Addr::UNSPECIFIED, *port)),
             ],
             Self::Addresses(addresses) => addresses.clone(),
-            Self::Inherited(places) => places.iter().map(|place| place.address).collect(),
+            Self::Inherited(sockets) => sockets.iter().map(|socket| socket.address).collect(),
         }
     }
 
     /// Returns the addresses and the types of the sockets that are bound there.
-    pub fn places(&self) -> Vec<InheritedSocket> {
-        if let Self::Inherited(places) = self {
-            return places.clone();
+    pub fn sockets(&self) -> Vec<InheritedSocket> {
+        if let Self::Inherited(sockets) = self {
+            return sockets.clone();
         }
         let both = |address| InheritedSocket {
             address,
@@ -214,12 +214,12 @@ impl Listen {
             let is_everywhere = one.ip().is_unspecified() && one.is_ipv4() == other.is_ipv4();
             one == other || is_everywhere && one.port() == other.port()
         };
-        let others = |place: usize| {
+        let others = |index: usize| {
             let others = addresses.iter().enumerate();
-            others.filter(move |(other, _)| *other != place)
+            others.filter(move |(other, _)| *other != index)
         };
-        let is_covered = |(place, address): &(usize, &SocketAddr)| {
-            others(*place).any(|(_, other)| covers(other, address))
+        let is_covered = |(index, address): &(usize, &SocketAddr)| {
+            others(*index).any(|(_, other)| covers(other, address))
         };
         let mut placed = addresses.iter().enumerate();
         placed.find(is_covered).map(|(_, address)| *address)

@@ -22,7 +22,7 @@ pub(super) fn read_file(draft: &mut Draft, path: &Path) -> Result<(), UsageError
             Err(_) => Err("expected UTF-8 text".to_owned()),
         };
         result.map_err(|problem| UsageError {
-            place: Some((path.to_owned(), index + 1)),
+            location: Some((path.to_owned(), index + 1)),
             problem,
         })?;
     }

@@ -33,13 +33,13 @@ pub enum Command {
 #[derive(Debug, PartialEq, Eq)]
 pub struct UsageError {
     /// The options file and the line number, if the option is in a file.
-    place: Option<(PathBuf, usize)>,
+    location: Option<(PathBuf, usize)>,
     problem: String,
 }
 
 impl fmt::Display for UsageError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.place {
+        match &self.location {
             Some((path, line)) => write!(f, "{}:{line}: {}", path.display(), self.problem),
             None => f.write_str(&self.problem),
         }
@@ -162,7 +162,7 @@ fn check_values(given: &getopts::Matches) -> Result<(), UsageError> {
 
 fn usage(problem: &str) -> UsageError {
     UsageError {
-        place: None,
+        location: None,
         problem: problem.to_owned(),
     }
 }

@@ -36,7 +36,7 @@ pub(super) fn listen_everywhere<N: Net>(
     config: &Config,
 ) -> Result<Arena<Key, Slot<N>>, ListenError> {
     let mut sessions = Arena::default();
-    for place in config.listen.places() {
+    for place in config.listen.sockets() {
         let address = place.address;
         match listen(net, &mut sessions, place) {
             Ok(()) => {
