@@ -197,11 +197,11 @@ mod tests {
 
     #[test]
     fn every_variant_has_its_slot() {
-        let places = Outcome::ALL.map(|outcome| outcome as usize);
-        assert!(places.into_iter().eq(0..Outcome::ALL.len()));
-        let places = Discard::ALL.map(|discard| discard as usize);
-        assert!(places.into_iter().eq(0..Discard::ALL.len()));
-        let places = ClientProtocol::ALL.map(|protocol| protocol as usize);
-        assert!(places.into_iter().eq(0..ClientProtocol::ALL.len()));
+        let indexes = Outcome::ALL.map(|outcome| outcome as usize);
+        assert!(indexes.into_iter().eq(0..Outcome::ALL.len()));
+        let indexes = Discard::ALL.map(|discard| discard as usize);
+        assert!(indexes.into_iter().eq(0..Discard::ALL.len()));
+        let indexes = ClientProtocol::ALL.map(|protocol| protocol as usize);
+        assert!(indexes.into_iter().eq(0..ClientProtocol::ALL.len()));
     }
 }

@@ -10,7 +10,7 @@
 
 use std::ops::Range;
 
-use super::blocks::{CELL_ROOM, NONE};
+use super::blocks::{BLOCK_ROOM, NONE};
 use super::key::{Key, Kind};
 use super::policy::{CachePolicy, Extent, soa};
 use crate::wire::edns;
@@ -124,7 +124,7 @@ impl Head {
         start..start + usize::from(self.errors_len)
     }
 
-    pub(super) fn read(bytes: &[u8; CELL_ROOM]) -> Self {
+    pub(super) fn read(bytes: &[u8; BLOCK_ROOM]) -> Self {
         let long = |at: usize| {
             let field = bytes[at..at + 4].try_into().expect("a range of four bytes");
             u32::from_le_bytes(field)
@@ -172,12 +172,12 @@ impl Head {
     }
 
     /// Sets the next newer entry in a head.
-    pub(super) fn set_newer(bytes: &mut [u8; CELL_ROOM], newer: u32) {
+    pub(super) fn set_newer(bytes: &mut [u8; BLOCK_ROOM], newer: u32) {
         bytes[NEWER_AT..NEWER_AT + 4].copy_from_slice(&newer.to_le_bytes());
     }
 
     /// Sets the next older entry in a head.
-    pub(super) fn set_older(bytes: &mut [u8; CELL_ROOM], older: u32) {
+    pub(super) fn set_older(bytes: &mut [u8; BLOCK_ROOM], older: u32) {
         bytes[OLDER_AT..OLDER_AT + 4].copy_from_slice(&older.to_le_bytes());
     }
 }
@@ -299,7 +299,7 @@ mod tests {
             name_len: 0xc1,
             marks,
         };
-        let mut bytes = [0; CELL_ROOM];
+        let mut bytes = [0; BLOCK_ROOM];
         head.write(bytes.first_chunk_mut().unwrap());
         assert_eq!(Head::read(&bytes), head);
         assert!(bytes[Head::LEN..].iter().all(|byte| *byte == 0));

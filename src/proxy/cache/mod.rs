@@ -64,7 +64,7 @@ const ANCESTORS_MAX: usize = 16;
 /// A found entry, valid until the cache is changed.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Entry {
-    place: u32,
+    position: u32,
     ttls: Ttls,
 }
 
@@ -271,8 +271,8 @@ impl Cache {
         stale: Recall,
     ) -> Recall {
         let other = lookup.in_variant(lookup.variant().with_other_proof());
-        let place = self.store.find(Key::of(question, other));
-        let Some(Recall::Failed(error)) = place.map(|place| self.judge(place, now)) else {
+        let position = self.store.find(Key::of(question, other));
+        let Some(Recall::Failed(error)) = position.map(|position| self.judge(position, now)) else {
             return stale;
         };
         match stale {
@@ -299,15 +299,15 @@ impl Cache {
         let ancestors = name::suffixes(question.name()).skip(1).take(ANCESTORS_MAX);
         for name in ancestors.filter(|name| name.len() > 1) {
             let above = CacheLookup::new(name, lookup.variant(), &self.hasher);
-            let Some(place) = self.store.find(Key::of_name(name, above)) else {
+            let Some(position) = self.store.find(Key::of_name(name, above)) else {
                 continue;
             };
-            let is_for_all = self.store.head(place).marks.contains(Marks::BELOW);
-            if let Recall::Fresh { entry, .. } = self.judge(place, now)
+            let is_for_all = self.store.head(position).marks.contains(Marks::BELOW);
+            if let Recall::Fresh { entry, .. } = self.judge(position, now)
                 && is_for_all
                 && is_alike(name)
             {
-                self.touch(place);
+                self.touch(position);
                 return Some(entry);
             }
         }
@@ -315,27 +315,27 @@ impl Cache {
     }
 
     /// Judges an entry if there is one. Counts the use of a final result.
-    fn recall_at(&mut self, place: Option<u32>, now: Instant) -> Recall {
-        let Some(place) = place else {
+    fn recall_at(&mut self, position: Option<u32>, now: Instant) -> Recall {
+        let Some(position) = position else {
             return Recall::Nothing;
         };
-        let recall = self.judge(place, now);
+        let recall = self.judge(position, now);
         if recall.is_final() {
-            self.touch(place);
+            self.touch(position);
         }
         recall
     }
 
     /// Returns the result of a lookup that found this entry.
-    fn judge(&self, place: u32, at: Instant) -> Recall {
-        let head = self.store.head(place);
+    fn judge(&self, position: u32, at: Instant) -> Recall {
+        let head = self.store.head(position);
         let now = self.tick(at);
         let age = now.saturating_sub(head.received_at);
         let lifetime = head.lifetime.saturating_mul(TICKS);
         let is_error = head.marks.contains(Marks::ERROR);
         if age < lifetime {
             let ttls = Ttls::Less(age / TICKS);
-            let entry = Entry { place, ttls };
+            let entry = Entry { position, ttls };
             if is_error {
                 let is_void =
                     head.received_at <= self.better_since && age >= ticks(self.timeouts.failed_min);
@@ -358,7 +358,7 @@ impl Cache {
             return Recall::Nothing;
         }
         let ttls = Ttls::Stale;
-        let entry = Entry { place, ttls };
+        let entry = Entry { position, ttls };
         match head.ask_from {
             0 => Recall::Stale(entry),
             from if head.marks.contains(Marks::ASKED_AGAIN) => {
@@ -380,8 +380,8 @@ impl Cache {
     }
 
     /// Records that an entry was used.
-    fn touch(&mut self, place: u32) {
-        self.store.mark(place, |marks| {
+    fn touch(&mut self, position: u32) {
+        self.store.mark(position, |marks| {
             marks.insert(Marks::VISITED);
             marks.count_hit();
         });
@@ -389,7 +389,7 @@ impl Cache {
 
     /// Appends the response with this answer, cut to the length that the client accepts.
     pub(super) fn write(&self, entry: Entry, asked: &Asked<'_>, out: &mut Vec<u8>) {
-        let head = self.store.head(entry.place);
+        let head = self.store.head(entry.position);
         let start = start_answer(out, asked, head.flags, head.counts);
         let records_start = out.len();
         let records_len_max = asked.records_len_max();
@@ -397,7 +397,7 @@ impl Cache {
             let read_len = records_len_max + CUT_LOOKAHEAD_LEN;
             for part in self
                 .store
-                .read(entry.place, head.records_start_range(read_len))
+                .read(entry.position, head.records_start_range(read_len))
             {
                 byte_ops::append(out, part);
             }
@@ -405,7 +405,7 @@ impl Cache {
             return end_cut_answer(out, start, asked, head.counts, ttl);
         }
         let records_end = records_start + usize::from(head.records_len);
-        for part in self.store.read(entry.place, head.records_range()) {
+        for part in self.store.read(entry.position, head.records_range()) {
             byte_ops::append(out, part);
         }
         for at in (records_end..out.len()).step_by(size_of::<u16>()) {
@@ -416,7 +416,7 @@ impl Cache {
         }
         out.truncate(records_end);
         let mut errors = Vec::new();
-        for part in self.store.read(entry.place, head.errors_range()) {
+        for part in self.store.read(entry.position, head.errors_range()) {
             errors.extend_from_slice(part);
         }
         let stale = entry.is_stale().then(|| ExtendedError {
@@ -475,16 +475,16 @@ impl Cache {
         }
         if status == NameStatus::Nothing {
             for key in keys(question, lookup) {
-                if let Some(place) = self.store.find(key) {
-                    self.store.remove(place);
+                if let Some(position) = self.store.find(key) {
+                    self.store.remove(position);
                 }
             }
         }
-        let place = self.store.add(key.hash(), head, &mut self.scratch);
+        let position = self.store.add(key.hash(), head, &mut self.scratch);
         self.scratch.clear();
         self.scratch.shrink_to(SCRATCH_KEPT);
         let ttls = Ttls::Less(0);
-        Kept::Yes(Entry { place, ttls })
+        Kept::Yes(Entry { position, ttls })
     }
 }
 

@@ -255,8 +255,8 @@ impl Answer {
             bytes.extend(u16::try_from(data.len()).unwrap().to_be_bytes());
             bytes.extend(data);
         };
-        for (place, (rr_type, ttl)) in self.records.iter().enumerate() {
-            let letter = b'a' + place.to_le_bytes()[0] % 16;
+        for (index, (rr_type, ttl)) in self.records.iter().enumerate() {
+            let letter = b'a' + index.to_le_bytes()[0] % 16;
             if *rr_type == CNAME {
                 let target = [1, letter, 0xc0, 12];
                 record(&mut bytes, owner, *rr_type, *ttl, &target);
@@ -269,7 +269,7 @@ impl Answer {
             } else {
                 owner
             };
-            let byte = place.to_le_bytes()[0];
+            let byte = index.to_le_bytes()[0];
             let data = match rr_type {
                 2 | 12 => vec![1, byte, 0],
                 6 => vec![0; 22],

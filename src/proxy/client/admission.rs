@@ -38,7 +38,7 @@ impl ClientTransport {
     }
 
     /// Returns the time at which the query arrived.
-    pub(in crate::proxy) fn came(self, now: Instant) -> Instant {
+    pub(in crate::proxy) fn received_at(self, now: Instant) -> Instant {
         match self {
             Self::Udp => now,
             Self::Stream { received_at, .. } => received_at,

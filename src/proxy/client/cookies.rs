@@ -201,10 +201,10 @@ mod tests {
             "a cookie from the future is invalid"
         );
         assert!(!cookies.is_ours(cookie(&good), "192.0.2.2".parse().unwrap(), at(10)));
-        for place in 0..good.len() {
+        for index in 0..good.len() {
             let mut other = good;
-            other[place] ^= 1;
-            assert!(!cookies.is_ours(cookie(&other), ip, at(10)), "{place}");
+            other[index] ^= 1;
+            assert!(!cookies.is_ours(cookie(&other), ip, at(10)), "{index}");
         }
         assert!(!cookies.is_ours(cookie(&good[..8]), ip, at(10)));
         assert!(!cookies.is_ours(cookie(&good[..23]), ip, at(10)));

@@ -100,9 +100,9 @@ impl Shared {
         self.table.start_over(few_of_all(limits), all);
         let of_domains = queries(exchanges, |pool| self.by_pool[pool.0].is_some());
         self.domains.start_over(few_of_domains(limits), of_domains);
-        for (place, shares) in self.by_pool.iter_mut().enumerate() {
+        for (index, shares) in self.by_pool.iter_mut().enumerate() {
             if let Some(shares) = shares {
-                let all = queries(exchanges, |pool| pool == PoolIndex(place));
+                let all = queries(exchanges, |pool| pool == PoolIndex(index));
                 shares.start_over(few_of_pool(limits), all);
             }
         }

@@ -128,15 +128,15 @@ impl RateLimiter {
         let set = self.set_of(client);
         let set = &mut self.known[set];
         let is_same = |slot: &Option<Known>| slot.is_some_and(|known| known.client == client);
-        let place = set.iter().position(is_same).unwrap_or_else(|| {
-            let fullest = |place: &usize| set[*place].map(|known| known.full_at);
-            let place = (0..SET_LEN)
+        let index = set.iter().position(is_same).unwrap_or_else(|| {
+            let fullest = |index: &usize| set[*index].map(|known| known.full_at);
+            let index = (0..SET_LEN)
                 .min_by_key(fullest)
                 .expect("a set is not empty");
-            set[place] = None;
-            place
+            set[index] = None;
+            index
         });
-        set[place].get_or_insert(Known {
+        set[index].get_or_insert(Known {
             client,
             full_at: now,
             is_slip_next: false,
