@@ -3,13 +3,13 @@
 #![allow(unreachable_pub, reason = "what is public here is public to the tests")]
 
 pub mod certificates;
-pub mod days;
 pub mod faulty;
 pub mod folder;
 pub mod messages;
 pub mod network;
 pub mod peers;
 pub mod program;
+pub mod scripted_upstreams;
 
 /// Returns the seeds of a simulation: `SEEDS=100` sets their number, `SEED=7` selects one.
 pub fn seeds(default: u64) -> std::ops::Range<u64> {
