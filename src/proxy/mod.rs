@@ -182,7 +182,7 @@ impl Proxy {
         let client = Client {
             origin,
             protocol: transport.protocol(),
-            received_at: transport.came(cx.now),
+            received_at: transport.received_at(cx.now),
             is_traced: self.draws_trace(),
         };
         self.counters.count_query(client.protocol);
