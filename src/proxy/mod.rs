@@ -265,8 +265,9 @@ impl Proxy {
         }
     }
 
-    /// Returns whether a client with this address may connect, and counts a refusal.
-    pub fn admits(&mut self, ip: IpAddr, now: Instant) -> bool {
+    /// Admits a connection from this address, or counts and logs its refusal. Returns whether the
+    /// connection is admitted.
+    pub fn admit_connection(&mut self, ip: IpAddr, now: Instant) -> bool {
         let is_allowed = self.config.access.allows(ip);
         if !is_allowed {
             self.counters.denied_connections += 1;

@@ -59,7 +59,7 @@ use export::otlp::Traces;
 use listen::{Service, listen_everywhere};
 use moderation::Moderation;
 use parking::Parking;
-use sessions::{Session, Slot, client_at};
+use sessions::{Session, Slot, client_at, last_active_at, session_at};
 
 /// The result of a turn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -418,7 +418,7 @@ impl<N: Net> Reactor<N> {
 
     fn pop_idle_client(&mut self) -> Option<(Key, Subscriber)> {
         let sessions = &self.sessions;
-        let last_active = |key| Some(client_at(sessions, key)?.last_active());
+        let last_active = |key| last_active_at(sessions, key);
         self.clients.pop_expired(self.now, last_active)
     }
 
@@ -468,7 +468,7 @@ impl<N: Net> Reactor<N> {
             && !slot.is_runnable
         {
             slot.is_runnable = true;
-            match (&slot.session, slot.costly_step()) {
+            match (&slot.session, slot.session.costly_step()) {
                 (Session::Listener(..), _) => self.accepting.push(key),
                 (_, Some(costly_step)) => self.costly_sessions.push(costly_step, key),
                 _ => self.runnable.push_back(key),
