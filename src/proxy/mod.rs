@@ -40,7 +40,7 @@ pub use client::admission::ClientTransport;
 pub use client::fairness::Room;
 pub use client::response::Record;
 pub use counters::{Counters, Discard, Outcome};
-pub use exchange::trace::{PeerAddr, Step, StepEnd, StepKind, Trace};
+pub use exchange::trace::{PeerAddr, StepEnd, StepKind, Trace, TraceStep};
 pub use keys::{LinkKey, UpstreamIndex};
 pub use readiness::Unready;
 pub use upstream::UpstreamView;

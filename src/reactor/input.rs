@@ -16,7 +16,7 @@ use crate::proxy::{ClientTransport, LinkKey, Room};
 use crate::session::client::stream::Taken;
 use crate::session::upstream::stream::UpstreamEvent;
 use crate::session::{ClientStream, HttpStream, Step, Transport};
-use crate::telemetry::dnstap::Kind;
+use crate::telemetry::dnstap::MessageKind;
 
 impl<N: Net> Reactor<N> {
     /// Runs one step of a session. A session that may have more to read becomes runnable again, and
@@ -91,7 +91,7 @@ impl<N: Net> Reactor<N> {
                 local,
             };
             if let Some(tap) = tap.as_mut().filter(|_| is_query(message)) {
-                tap.add(Kind::ClientQuery, ClientProtocol::Udp, peer, message);
+                tap.add(MessageKind::ClientQuery, ClientProtocol::Udp, peer, message);
             }
             proxy.handle_query(origin, ClientTransport::Udp, message, now, outbox);
         })
@@ -244,7 +244,7 @@ impl<N: Net> Reactor<N> {
         let tap = &mut self.tap;
         let take = |message: &[u8], received_at| {
             if let Some(tap) = tap.as_mut().filter(|_| is_query(message)) {
-                tap.add(Kind::ClientQuery, protocol, origin.peer, message);
+                tap.add(MessageKind::ClientQuery, protocol, origin.peer, message);
             }
             let transport = ClientTransport::Stream {
                 idle,
@@ -295,7 +295,7 @@ impl<N: Net> Reactor<N> {
                 if let Some(tap) = tap.as_mut()
                     && let Some(from) = proxy.link_peer(link)
                 {
-                    tap.add(Kind::ForwarderResponse, from.0, from.1, message);
+                    tap.add(MessageKind::ForwarderResponse, from.0, from.1, message);
                 }
                 proxy.handle_reply(link, message, now, outbox);
             }
@@ -341,7 +341,7 @@ impl<N: Net> Reactor<N> {
             if let Some(tap) = tap.as_mut()
                 && let Some(from) = proxy.link_peer(link)
             {
-                tap.add(Kind::ForwarderResponse, from.0, from.1, message);
+                tap.add(MessageKind::ForwarderResponse, from.0, from.1, message);
             }
             proxy.handle_reply(link, message, now, outbox);
         })

@@ -44,7 +44,7 @@ use crate::net::{Event, Net};
 use crate::proxy::{Outbox, Proxy};
 use crate::session::{ClientStream, Scratch};
 use crate::telemetry::logger;
-use crate::telemetry::proc_stats::Process;
+use crate::telemetry::proc_stats::ProcessStats;
 use crate::telemetry::query_log::QueryLog;
 use crate::tls;
 use crate::tls::clock::Clock;
@@ -137,7 +137,7 @@ pub struct Reactor<N: Net> {
     watchdog_at: Option<Instant>,
     /// Time at which free memory is returned, if any may be free.
     trim_at: Option<Instant>,
-    process: Process,
+    process: ProcessStats,
     /// Durations of turns, without the waiting.
     turns: Histogram,
     /// Set by a signal: the settings are to be reloaded.
@@ -186,7 +186,7 @@ impl<N: Net> Reactor<N> {
             session_by_link: Vec::new(),
             clients: Clients::new(Bounds::of_clients(config)),
             http_clients: Clients::new(Bounds::of_http(config)),
-            process: Process::open(),
+            process: ProcessStats::open(),
             turns: Histogram::default(),
             runnable: VecDeque::new(),
             costly_sessions: CostlySteps::default(),

@@ -11,7 +11,7 @@ use crate::net::Net;
 use crate::proxy::{Action, Destination, LinkKey, Outbox};
 use crate::session::client::datagram::Outgoing;
 use crate::session::{Transport, UpstreamDatagram, UpstreamStream};
-use crate::telemetry::dnstap::Kind;
+use crate::telemetry::dnstap::MessageKind;
 
 impl<N: Net> Reactor<N> {
     /// Performs actions and flushes sessions until neither is left.
@@ -116,7 +116,7 @@ impl<N: Net> Reactor<N> {
         if let Some(tap) = &mut self.tap
             && let Some(to) = self.proxy.link_peer(link)
         {
-            tap.add(Kind::ForwarderQuery, to.0, to.1, message);
+            tap.add(MessageKind::ForwarderQuery, to.0, to.1, message);
         }
         match session_at(&mut self.sessions, key) {
             Some(Session::Upstream(_, stream)) => {
@@ -235,6 +235,7 @@ fn tap_responses<'a>(
     responses: impl Iterator<Item = Outgoing<'a>>,
 ) {
     if let Some(tap) = tap {
-        responses.for_each(|one| tap.add(Kind::ClientResponse, protocol, *one.peer, one.bytes));
+        responses
+            .for_each(|one| tap.add(MessageKind::ClientResponse, protocol, *one.peer, one.bytes));
     }
 }

@@ -12,7 +12,7 @@ use crate::net::Net;
 use crate::reactor::{Reactor, Session, Slot, session_at};
 use crate::session::observer::frame_stream::frame;
 use crate::session::{FrameStream, Step};
-use crate::telemetry::dnstap::{self, Kind, SocketProtocol};
+use crate::telemetry::dnstap::{self, MessageKind, SocketProtocol};
 
 /// The gathered messages and the connection to the reader.
 #[derive(Debug)]
@@ -59,7 +59,7 @@ impl Tap {
     /// Adds a message that was exchanged with `peer`.
     pub(in crate::reactor) fn add(
         &mut self,
-        kind: Kind,
+        kind: MessageKind,
         protocol: impl Into<SocketProtocol>,
         peer: SocketAddr,
         message: &[u8],

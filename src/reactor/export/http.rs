@@ -5,7 +5,7 @@ use crate::base::failure::Failure;
 use crate::net::Net;
 use crate::reactor::{Reactor, Session, last_active_at, session_at};
 use crate::session::Step;
-use crate::session::observer::http_server::{Request, Response};
+use crate::session::observer::http_server::{HttpRequest, HttpResponse};
 use crate::telemetry::openmetrics::Format;
 
 impl<N: Net> Reactor<N> {
@@ -34,9 +34,9 @@ impl<N: Net> Reactor<N> {
         }
     }
 
-    fn page(&mut self, request: &Request) -> Response {
+    fn page(&mut self, request: &HttpRequest) -> HttpResponse {
         match request.path.as_str() {
-            "/healthz" => Response::line("200 OK", "ok"),
+            "/healthz" => HttpResponse::line("200 OK", "ok"),
             "/readyz" => self.readiness(),
             "/metrics" => {
                 if self.finish_at.is_none() {
@@ -47,23 +47,23 @@ impl<N: Net> Reactor<N> {
                 } else {
                     Format::Prometheus
                 };
-                Response {
+                HttpResponse {
                     status: "200 OK",
                     content_type: format.content_type(),
                     body: self.metrics(format),
                 }
             }
-            _ => Response::line("404 Not Found", "there are /metrics, /healthz and /readyz"),
+            _ => HttpResponse::line("404 Not Found", "there are /metrics, /healthz and /readyz"),
         }
     }
 
-    fn readiness(&mut self) -> Response {
+    fn readiness(&mut self) -> HttpResponse {
         if self.finish_at.is_some() {
-            return Response::line("503 Service Unavailable", "the program is about to end");
+            return HttpResponse::line("503 Service Unavailable", "the program is about to end");
         }
         match self.proxy.check_readiness(self.now, &mut self.outbox) {
-            Ok(()) => Response::line("200 OK", "ok"),
-            Err(reason) => Response::line("503 Service Unavailable", &reason.to_string()),
+            Ok(()) => HttpResponse::line("200 OK", "ok"),
+            Err(reason) => HttpResponse::line("503 Service Unavailable", &reason.to_string()),
         }
     }
 }
