@@ -40,7 +40,7 @@ pub use cache::CacheUsage;
 pub use client::admission::ClientTransport;
 pub use client::fairness::Room;
 pub use counters::Counters;
-pub use exchange::trace::{PeerAddr, Step, StepEnd, StepKind, Trace};
+pub use exchange::trace::{PeerAddr, StepEnd, StepKind, Trace, TraceStep};
 pub use keys::{LinkKey, UpstreamIndex};
 pub use outcome::{Discard, Outcome};
 pub use readiness::Unready;
@@ -266,8 +266,8 @@ impl Proxy {
         }
     }
 
-    /// Decides about a connection of a client and counts a refusal. Returns whether its address is
-    /// allowed.
+    /// Admits a connection from this address, or counts and logs its refusal. Returns whether the
+    /// connection is admitted.
     pub fn admit_connection(&mut self, ip: IpAddr, now: Instant) -> bool {
         let is_allowed = self.config.access.allows(ip);
         if !is_allowed {

@@ -178,7 +178,10 @@ impl<N: Net> Reactor<N> {
             }
         }
         // Sessions of upstreams wait for the poller, which reports when they are connected.
-        let brings_queries = |slot: &Slot<N>| slot.link().is_none() && slot.listener().is_none();
+        let brings_queries = |slot: &Slot<N>| {
+            let session = &slot.session;
+            session.link().is_none() && !matches!(session, Session::Listener(..))
+        };
         let slots = self.sessions.iter();
         let keys: Vec<Key> = slots.map(|(key, _)| key).collect();
         for key in &keys {
@@ -195,7 +198,9 @@ impl<N: Net> Reactor<N> {
                     datagram.leave();
                     self.make_runnable(key);
                 }
-                Some(Session::Listener(..)) => drop(self.sessions.remove(key)),
+                Some(Session::Listener(..)) => {
+                    self.sessions.remove(key);
+                }
                 Some(Session::Client(client)) if is_parked => client.defer_reading(),
                 Some(Session::Client(client)) if client.is_quiet() => self.close_client(key),
                 _ => {}
@@ -207,19 +212,9 @@ impl<N: Net> Reactor<N> {
         let Some(finish_at) = self.finish_at else {
             return false;
         };
-        let is_served = |slot: &Slot<N>| match &slot.session {
-            Session::Datagram(datagram) => !datagram.has_unsent() && !slot.is_runnable,
-            Session::Client(client) => client.is_quiet(),
-            Session::Listener(..)
-            | Session::Http(_)
-            | Session::Tap(_)
-            | Session::Collector(_)
-            | Session::Upstream(..)
-            | Session::UpstreamDatagram(..) => true,
-        };
         finish_at <= self.now
             || self.proxy.inflight() == 0
                 && !self.traces.as_ref().is_some_and(Traces::is_busy)
-                && self.sessions.iter().all(|(_, slot)| is_served(slot))
+                && self.sessions.iter().all(|(_, slot)| slot.is_served())
     }
 }

@@ -9,7 +9,7 @@ use crate::config::Scheme;
 
 /// The direction of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum MessageKind {
     /// A query from a client.
     ClientQuery = 5,
     /// A response to a client.
@@ -20,7 +20,7 @@ pub enum Kind {
     ForwarderResponse = 8,
 }
 
-impl Kind {
+impl MessageKind {
     fn is_query(self) -> bool {
         matches!(self, Self::ClientQuery | Self::ForwarderQuery)
     }
@@ -93,7 +93,7 @@ mod inner {
 /// Appends a message that was exchanged with `peer` at `time` since 1970.
 pub fn write(
     out: &mut Vec<u8>,
-    kind: Kind,
+    kind: MessageKind,
     protocol: SocketProtocol,
     peer: SocketAddr,
     time: Duration,
@@ -115,7 +115,7 @@ pub fn write(
 
 fn write_message(
     out: &mut Vec<u8>,
-    kind: Kind,
+    kind: MessageKind,
     protocol: SocketProtocol,
     peer: SocketAddr,
     time: Duration,
@@ -201,7 +201,7 @@ mod tests {
         let peer = ([192, 0, 2, 1], 5353).into();
         write(
             &mut out,
-            Kind::ClientQuery,
+            MessageKind::ClientQuery,
             SocketProtocol::Udp,
             peer,
             time,
@@ -227,7 +227,7 @@ mod tests {
         let peer = "[2001:db8::1]:853".parse().unwrap();
         write(
             &mut out,
-            Kind::ForwarderResponse,
+            MessageKind::ForwarderResponse,
             SocketProtocol::Tls,
             peer,
             Duration::ZERO,

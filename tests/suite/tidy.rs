@@ -121,6 +121,10 @@ const UNWANTED: &[&str] = &[
 /// comment starts with.
 const HEADLESS: &[&str] = &["What", "Whether", "How", "Who"];
 
+/// Type names that a crate may define more than once, each with the reason. The list is empty: a
+/// type is named by its own term.
+const HOMONYMS: &[(&str, &str)] = &[];
+
 const FILE_LINES_MAX: usize = 500;
 const FUNCTION_LINES_MAX: usize = 70;
 const LINE_LEN_MAX: usize = 100;
@@ -413,6 +417,42 @@ fn files_functions_and_lines_are_short() {
         }
     }
     assert!(faults.is_empty(), "{faults:#?}");
+}
+
+#[test]
+fn type_names_are_unique_within_a_crate() {
+    let mut faults = Vec::new();
+    for is_wire in [false, true] {
+        let mut paths_by_name = BTreeMap::<String, Vec<String>>::new();
+        for source in sources() {
+            if source.path.starts_with("wire/") != is_wire {
+                continue;
+            }
+            for name in source.code().filter_map(|(_, line)| defined_type(line)) {
+                let paths = paths_by_name.entry(name.to_owned()).or_default();
+                paths.push(source.path.clone());
+            }
+        }
+        paths_by_name.retain(|name, paths| {
+            paths.len() > 1 && !HOMONYMS.iter().any(|(allowed, _)| name == allowed)
+        });
+        faults.extend(paths_by_name);
+    }
+    assert!(faults.is_empty(), "{faults:#?}");
+}
+
+/// Returns the name of the type that a line defines. Indented lines define associated types and
+/// types of functions, which belong to their owners.
+fn defined_type(line: &str) -> Option<&str> {
+    let item = match line.strip_prefix("pub") {
+        Some(rest) if rest.starts_with('(') => rest.split_once(") ")?.1,
+        Some(rest) => rest.trim_start(),
+        None => line,
+    };
+    let (keyword, rest) = item.split_once(' ')?;
+    let is_type = matches!(keyword, "struct" | "enum" | "trait" | "type");
+    let end = rest.find(|c: char| !c.is_alphanumeric() && c != '_');
+    is_type.then(|| &rest[..end.unwrap_or(rest.len())])
 }
 
 #[test]

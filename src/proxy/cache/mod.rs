@@ -41,7 +41,7 @@ use crate::wire::response::{Asked, CUT_LOOKAHEAD_LEN, end_answer, end_cut_answer
 use crate::wire::{Message, Question, Rcode, byte_ops, name};
 
 use entry::Marks;
-use key::Key;
+use key::CacheKey;
 use newer::NameStatus;
 use pauses::{ASKED, prefetch_window};
 use policy::{CachePolicy, Extent, policy_for};
@@ -242,7 +242,7 @@ impl Cache {
         lookup: CacheLookup,
         now: Instant,
     ) -> Recall {
-        let exact = self.store.find(Key::of(question, lookup));
+        let exact = self.store.find(CacheKey::of(question, lookup));
         if exact.is_none() && self.has_none(question, lookup) {
             return Recall::Nothing;
         }
@@ -250,7 +250,7 @@ impl Cache {
         if recall.is_final() {
             return recall;
         }
-        let denial = self.store.find(Key::of_denial(question, lookup));
+        let denial = self.store.find(CacheKey::of_denial(question, lookup));
         // If both entries exist, the denial of the name is newer: an answer to the question removes
         // the denial.
         let stale = match self.recall_at(denial, now) {
@@ -271,7 +271,7 @@ impl Cache {
         stale: Recall,
     ) -> Recall {
         let other = lookup.in_variant(lookup.variant().with_other_proof());
-        let position = self.store.find(Key::of(question, other));
+        let position = self.store.find(CacheKey::of(question, other));
         let Some(Recall::Failed(error)) = position.map(|position| self.judge(position, now)) else {
             return stale;
         };
@@ -299,7 +299,7 @@ impl Cache {
         let ancestors = name::suffixes(question.name()).skip(1).take(ANCESTORS_MAX);
         for name in ancestors.filter(|name| name.len() > 1) {
             let above = CacheLookup::new(name, lookup.variant(), &self.hasher);
-            let Some(position) = self.store.find(Key::of_name(name, above)) else {
+            let Some(position) = self.store.find(CacheKey::of_name(name, above)) else {
                 continue;
             };
             let is_for_all = self.store.head(position).marks.contains(Marks::BELOW);
@@ -457,8 +457,8 @@ impl Cache {
             return Kept::No;
         };
         let key = match policy.extent {
-            Extent::Question => Key::of(question, lookup),
-            Extent::Name | Extent::Subtree => Key::of_denial(question, lookup),
+            Extent::Question => CacheKey::of(question, lookup),
+            Extent::Name | Extent::Subtree => CacheKey::of_denial(question, lookup),
         };
         // The pause of an error starts at the next tick, so that it is not shortened.
         let received_at = if policy.is_error {
@@ -489,8 +489,11 @@ impl Cache {
 }
 
 /// Returns the keys that an answer to the question may have, the more likely one first.
-fn keys(question: Question<'_>, lookup: CacheLookup) -> [Key<'_>; 2] {
-    [Key::of(question, lookup), Key::of_denial(question, lookup)]
+fn keys(question: Question<'_>, lookup: CacheLookup) -> [CacheKey<'_>; 2] {
+    [
+        CacheKey::of(question, lookup),
+        CacheKey::of_denial(question, lookup),
+    ]
 }
 
 /// Returns the whole seconds of a duration.

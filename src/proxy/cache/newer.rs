@@ -8,7 +8,7 @@
 //! therefore ends what is stale for the other kind, and what contradicts the existence of the name.
 //! Entries for queries with CD are kept apart: those answers are not validated.
 
-use super::key::{CacheLookup, Key, Variant};
+use super::key::{CacheKey, CacheLookup, Variant};
 use super::{ANCESTORS_MAX, Cache, Marks, TICKS};
 use crate::base::time::Instant;
 use crate::wire::question::CLASS_IN;
@@ -89,7 +89,7 @@ impl Cache {
         for variant in [lookup.variant(), lookup.variant().with_other_proof()] {
             let is_own = is_own && variant == lookup.variant();
             let lookup = lookup.in_variant(variant);
-            if let Some(position) = self.store.find(Key::of(question, lookup)) {
+            if let Some(position) = self.store.find(CacheKey::of(question, lookup)) {
                 let is_error = self.store.head(position).marks.contains(Marks::ERROR);
                 if is_error && !is_judged {
                     // Other errors may be over as well.
@@ -100,7 +100,7 @@ impl Cache {
                     self.store.remove(position);
                 }
             }
-            if let Some(position) = self.store.find(Key::of_denial(question, lookup))
+            if let Some(position) = self.store.find(CacheKey::of_denial(question, lookup))
                 && (is_own || status == NameStatus::Exists || !self.is_in_time(position, now))
             {
                 self.store.remove(position);
@@ -115,7 +115,7 @@ impl Cache {
     /// Returns whether one read of the index shows that the cache has no entry for the question in
     /// any variant and no denial of its name.
     pub(super) fn has_none(&self, question: Question<'_>, lookup: CacheLookup) -> bool {
-        Key::is_common(question.rr_type()) && !self.store.may_have_common(lookup)
+        CacheKey::is_common(question.rr_type()) && !self.store.may_have_common(lookup)
     }
 
     /// Removes the denials of names above that the status of the name contradicts.
@@ -139,7 +139,7 @@ impl Cache {
     /// Removes the entries of the name for all common types.
     fn remove_types(&mut self, question: Question<'_>, lookup: CacheLookup) {
         for rr_type in TYPES {
-            let key = Key::of_type(question.name(), rr_type, lookup);
+            let key = CacheKey::of_type(question.name(), rr_type, lookup);
             if let Some(position) = self.store.find(key) {
                 self.store.remove(position);
             }
@@ -155,7 +155,7 @@ impl Cache {
         let ancestors = name::suffixes(question.name()).skip(1).take(ANCESTORS_MAX);
         for name in ancestors.filter(|name| name.len() > 1) {
             let above = CacheLookup::new(name, variant.without_proof(), &self.hasher);
-            if let Some(position) = self.store.find(Key::of_name(name, above))
+            if let Some(position) = self.store.find(CacheKey::of_name(name, above))
                 && self.store.head(position).marks.contains(Marks::BELOW)
             {
                 self.store.remove(position);

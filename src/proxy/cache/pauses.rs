@@ -2,7 +2,7 @@
 //! prefetch that failed, and while a stale answer is served (RFC 8767).
 
 use super::entry::Head;
-use super::key::{CacheLookup, Key};
+use super::key::{CacheKey, CacheLookup};
 use super::{Cache, Entry, Marks, Recall, TICKS, keys, seconds, ticks};
 use crate::base::time::Instant;
 use crate::wire::Question;
@@ -113,7 +113,7 @@ impl Cache {
         };
         let variant = lookup.variant();
         let variants = [variant, variant.with_other_proof()];
-        let keys = variants.map(|variant| Key::of(question, lookup.in_variant(variant)));
+        let keys = variants.map(|variant| CacheKey::of(question, lookup.in_variant(variant)));
         let earlier = keys.into_iter().filter_map(|key| self.store.find(key));
         let pauses = earlier.filter_map(|position| pause_after(self.store.head(position)));
         pauses.max().unwrap_or(least)

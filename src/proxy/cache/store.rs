@@ -11,7 +11,7 @@ use super::CacheUsage;
 use super::blocks::{BLOCK_LEN, BLOCK_ROOM, Blocks, NONE};
 use super::entry::{Head, MARKS_AT, Marks};
 use super::index::Index;
-use super::key::{CacheLookup, Key};
+use super::key::{CacheKey, CacheLookup};
 use crate::wire::byte_ops;
 
 /// The maximum number of used entries that the hand passes before it evicts one.
@@ -90,7 +90,7 @@ impl Store {
     }
 
     /// Returns the entry of a key.
-    pub(super) fn find(&self, key: Key<'_>) -> Option<u32> {
+    pub(super) fn find(&self, key: CacheKey<'_>) -> Option<u32> {
         self.index.find(key.hash(), |position| {
             let head = self.head(position);
             let range = head.name_range();
@@ -103,7 +103,7 @@ impl Store {
     /// Returns whether an entry for the name of a lookup may exist, in any variant, for a common
     /// type or as the denial of the name.
     pub(super) fn may_have_common(&self, lookup: CacheLookup) -> bool {
-        self.index.has_any(Key::common_hashes(lookup))
+        self.index.has_any(CacheKey::common_hashes(lookup))
     }
 
     /// Returns the head of an entry.

@@ -17,12 +17,12 @@ const STEPS_MAX: usize = 24;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Trace {
     /// The steps in the order in which they were recorded.
-    pub steps: Vec<Step>,
+    pub steps: Vec<TraceStep>,
 }
 
 /// A step of a trace.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Step {
+pub struct TraceStep {
     /// The kind of the step.
     pub kind: StepKind,
     /// The start of the step.
@@ -96,7 +96,7 @@ impl Tracer {
 
     /// Records the end of a wait.
     pub(in crate::proxy) fn on_wait_end(&mut self, now: Instant) {
-        let is_wait = |step: &Step| matches!(step.kind, StepKind::Waiting | StepKind::Sharing);
+        let is_wait = |step: &TraceStep| matches!(step.kind, StepKind::Waiting | StepKind::Sharing);
         self.end(is_wait, StepEnd::Done, now);
     }
 
@@ -115,7 +115,7 @@ impl Tracer {
         self.end(|_| true, StepEnd::Reconfigured, now);
     }
 
-    fn end(&mut self, is_affected: impl Fn(&Step) -> bool, end: StepEnd, now: Instant) {
+    fn end(&mut self, is_affected: impl Fn(&TraceStep) -> bool, end: StepEnd, now: Instant) {
         let steps = self.0.iter_mut().flat_map(|trace| &mut trace.steps);
         for step in steps.filter(|step| step.end.is_none() && is_affected(step)) {
             step.end = Some((now, end));
@@ -132,7 +132,7 @@ impl Tracer {
         if let Some(trace) = &mut self.0
             && trace.steps.len() < STEPS_MAX
         {
-            trace.steps.push(Step {
+            trace.steps.push(TraceStep {
                 kind,
                 from,
                 end,
@@ -165,7 +165,7 @@ impl Proxy {
         let link = link.expect("the link of an attempt exists");
         let to = (link.scheme, self.upstreams.endpoint(link.endpoint).address);
         let asked_at = exchange.asked_at;
-        let is_attempt = |step: &&Step| step.attempt.is_some();
+        let is_attempt = |step: &&TraceStep| step.attempt.is_some();
         let kind = StepKind::Attempt {
             to,
             before: trace.steps.iter().filter(is_attempt).count(),
@@ -249,7 +249,7 @@ mod tests {
         /// milliseconds since the start of the scene, and result.
         fn traces(&self) -> Vec<Vec<String>> {
             let start = Instant::after_start(Duration::from_secs(100));
-            let of_step = |step: &Step| {
+            let of_step = |step: &TraceStep| {
                 let kind = match step.kind {
                     StepKind::Attempt { before, .. } => format!("attempt {before}"),
                     StepKind::Handshake(_) => "handshake".to_owned(),

@@ -5,13 +5,14 @@ use std::net::SocketAddr;
 use std::time::SystemTime;
 
 use crate::base::arena::Key;
+use crate::base::failure::Failure;
 use crate::base::time::Instant;
 use crate::config::DnstapTarget;
 use crate::net::Net;
-use crate::reactor::{Reactor, Session, Slot};
-use crate::session::FrameStream;
+use crate::reactor::{Reactor, Session, Slot, session_at};
 use crate::session::observer::frame_stream::frame;
-use crate::telemetry::dnstap::{self, Kind, SocketProtocol};
+use crate::session::{FrameStream, Step};
+use crate::telemetry::dnstap::{self, MessageKind, SocketProtocol};
 
 /// The gathered messages and the connection to the reader.
 #[derive(Debug)]
@@ -58,7 +59,7 @@ impl Tap {
     /// Adds a message that was exchanged with `peer`.
     pub(in crate::reactor) fn add(
         &mut self,
-        kind: Kind,
+        kind: MessageKind,
         protocol: impl Into<SocketProtocol>,
         peer: SocketAddr,
         message: &[u8],
@@ -100,30 +101,21 @@ impl<N: Net> Reactor<N> {
         }
     }
 
-    pub(in crate::reactor) fn step_tap(&mut self, key: Key) {
-        if let Some(stream) = self.sessions.get_mut(key).and_then(Slot::tap) {
-            let was_accepted = stream.is_accepted();
-            if let Err(failure) = stream.ready(&mut self.scratch) {
-                return self.disconnect_tap(&failure.to_string());
-            }
-            if let Some(tap) = self
-                .tap
-                .as_mut()
-                .filter(|_| stream.is_accepted() && !was_accepted)
-            {
-                tap.is_reported = false;
-                log::info!(event = "dnstap-connected"; "dnstap: {} takes messages", tap.target);
-            }
-            self.make_unflushed(key);
-        }
-    }
-
-    pub(in crate::reactor) fn flush_tap(&mut self, key: Key) {
-        if let Some(stream) = self.sessions.get_mut(key).and_then(Slot::tap)
-            && let Err(failure) = stream.flush(&mut self.scratch)
+    pub(in crate::reactor) fn step_tap(&mut self, key: Key) -> Result<Step, Failure> {
+        let Some(Session::Tap(stream)) = session_at(&mut self.sessions, key) else {
+            return Ok(Step::Drained);
+        };
+        let was_accepted = stream.is_accepted();
+        stream.ready(&mut self.scratch)?;
+        if stream.is_accepted()
+            && !was_accepted
+            && let Some(tap) = &mut self.tap
         {
-            self.disconnect_tap(&failure.to_string());
+            tap.is_reported = false;
+            log::info!(event = "dnstap-connected"; "dnstap: {} takes messages", tap.target);
         }
+        self.make_unflushed(key);
+        Ok(Step::Drained)
     }
 
     /// Sends the gathered messages to the reader.
@@ -131,19 +123,21 @@ impl<N: Net> Reactor<N> {
         let Some(tap) = self.tap.as_mut().filter(|tap| tap.count > 0) else {
             return;
         };
-        let stream = tap.session.and_then(|key| self.sessions.get_mut(key));
-        let stream = stream.and_then(Slot::tap);
         let count = std::mem::take(&mut tap.count);
-        let is_taken = stream.is_some_and(|stream| {
-            stream.send(tap.unsent_max, |out| out.extend_from_slice(&tap.frames))
-        });
+        let session = tap
+            .session
+            .and_then(|key| session_at(&mut self.sessions, key));
+        let is_taken = match session {
+            Some(Session::Tap(stream)) => {
+                stream.send(tap.unsent_max, |out| out.extend_from_slice(&tap.frames))
+            }
+            _ => false,
+        };
         tap.frames.clear();
         tap.frames.shrink_to(FRAMES_KEPT);
-        if is_taken {
-            let key = tap.session.expect("a tap that took frames has a session");
-            self.make_unflushed(key);
-        } else {
-            tap.dropped += count;
+        match tap.session {
+            Some(key) if is_taken => self.make_unflushed(key),
+            _ => tap.dropped += count,
         }
     }
 
@@ -151,15 +145,15 @@ impl<N: Net> Reactor<N> {
     pub(in crate::reactor) fn end_tap(&mut self) {
         self.send_tap();
         let key = self.tap.as_ref().and_then(|tap| tap.session);
-        let slot = key.and_then(|key| self.sessions.get_mut(key));
-        if let Some(stream) = slot.and_then(Slot::tap) {
+        let session = key.and_then(|key| session_at(&mut self.sessions, key));
+        if let Some(Session::Tap(stream)) = session {
             stream.stop();
             // The process ends: there is no later write.
             let _ = stream.flush(&mut self.scratch);
         }
     }
 
-    fn disconnect_tap(&mut self, reason: &str) {
+    pub(in crate::reactor) fn disconnect_tap(&mut self, reason: &str) {
         let Some(tap) = &mut self.tap else {
             return;
         };

@@ -7,7 +7,7 @@ use std::io::{self, ErrorKind, Read, Write};
 use super::Scratch;
 use crate::base::failure::{Failure, FailureKind};
 use crate::tls::{Acceptor, Connector};
-use tls::{Client, Server, TlsStream};
+use tls::{ClientEnd, ServerEnd, TlsStream};
 
 /// A connected stream socket.
 pub trait Stream: Read + Write {
@@ -31,9 +31,9 @@ pub enum Transport<S> {
     /// A plain stream.
     Plain(Plain<S>),
     /// A TLS stream, client side.
-    TlsClient(Box<TlsStream<S, Client>>),
+    TlsClient(Box<TlsStream<S, ClientEnd>>),
     /// A TLS stream, server side.
-    TlsServer(Box<TlsStream<S, Server>>),
+    TlsServer(Box<TlsStream<S, ServerEnd>>),
 }
 
 impl<S: Read + Write> Transport<S> {
