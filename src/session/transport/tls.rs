@@ -22,7 +22,7 @@ use rustls::unbuffered::{
     UnbufferedStatus,
 };
 
-use super::{Received, Unsent, failed, read, write};
+use super::socket_io::{Received, Unsent, failed, read, write};
 use crate::base::failure::{Failure, FailureKind};
 use crate::session::Scratch;
 use crate::tls::{self, Acceptor, Connector, RootSource};
