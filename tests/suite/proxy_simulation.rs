@@ -12,10 +12,10 @@ use dotproxy::base::failure::{Failure, FailureKind};
 use dotproxy::base::origin::{ClientProtocol, Origin};
 use dotproxy::base::time::Instant;
 use dotproxy::config::{Config, Scheme};
-use dotproxy::options::{self, Command};
 use dotproxy::proxy::{Action, ClientTransport, Destination, LinkKey, Outbox, Proxy};
 use dotproxy::wire::{Flags, Message, Rcode};
 
+use crate::support::configured;
 use crate::support::messages::{address_reply, check_response, denial, query, reply, reply_for};
 use crate::support::{Chance, SeedReport, seeds};
 
@@ -109,10 +109,7 @@ fn some_settings(inflight: usize, chance: &mut Chance) -> Config {
             arguments.push(format!("-u{scheme}://192.0.2.10,domain=corp.example"));
         }
     }
-    match options::parse(&arguments) {
-        Ok(Command::Run(config)) => *config,
-        other => panic!("{arguments:?}: {other:?}"),
-    }
+    configured(&arguments)
 }
 
 /// Returns the address of the client that uses a port. Some clients send many more queries than
