@@ -13,7 +13,7 @@ use crate::proxy::client::admission::NO_ANSWER;
 use crate::proxy::followups::Followup;
 use crate::proxy::keys::{Attempt, EndpointKey, ExchangeKey, LinkKey, PoolIndex};
 use crate::proxy::outcome::Outcome;
-use crate::proxy::upstream::{Endpoint, Route, Trial};
+use crate::proxy::upstream::{Endpoint, RecoveryTest, Route};
 use crate::wire::query::{EdnsLevel, PLAIN_QUERY_LEN_MAX};
 use crate::wire::response::write_error;
 use crate::wire::{Message, Query, Rcode};
@@ -120,17 +120,17 @@ impl Proxy {
     fn test_others(&mut self, key: ExchangeKey, busy: LinkKey, cx: &mut Cx<'_>) {
         let hedges = &mut self.hedges;
         let pool = self.exchanges[key].pool;
-        let trial = self
+        let test = self
             .upstreams
-            .next_trial(pool, busy, || hedges.take(), cx.now);
+            .begin_recovery_test(pool, busy, || hedges.take(), cx.now);
         let may_be_copied = self.exchanges[key].may_be_copied();
-        let link = match trial {
-            Some(Trial::Open(endpoint, scheme)) => {
+        let link = match test {
+            Some(RecoveryTest::Open(endpoint, scheme)) => {
                 self.open(endpoint, scheme, cx);
                 return;
             }
-            Some(Trial::Copy(link)) if may_be_copied => link,
-            Some(Trial::Datagram(endpoint)) if may_be_copied => {
+            Some(RecoveryTest::Copy(link)) if may_be_copied => link,
+            Some(RecoveryTest::Datagram(endpoint)) if may_be_copied => {
                 self.open(endpoint, Scheme::Udp, cx)
             }
             _ => return,
