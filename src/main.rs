@@ -100,8 +100,8 @@ fn run(mut config: Config, arguments: &[String]) -> Result<(), String> {
     let user = find_user(&config)?;
     let inherited = Inherited::from_environment()
         .map_err(|error| format!("cannot use the sockets that it was started with: {error}"))?;
-    let places = inherited.places();
-    config.inherit(&places);
+    let sockets = inherited.sockets();
+    config.inherit(&sockets);
     check_own_addresses(&config)?;
     let clock = Clock::new(config.clock_stamp.as_deref());
     let tls = tls::set_up(&config, &clock).map_err(|error| error.to_string())?;
@@ -121,7 +121,7 @@ fn run(mut config: Config, arguments: &[String]) -> Result<(), String> {
     log::info!(event = "confined"; "confinement: {confinement}");
     let process = Process {
         arguments,
-        places,
+        sockets,
         confinement,
         supervisor,
     };
@@ -132,7 +132,7 @@ fn run(mut config: Config, arguments: &[String]) -> Result<(), String> {
 struct Process<'a> {
     arguments: &'a [String],
     /// Addresses of the sockets that the process was started with.
-    places: Vec<InheritedSocket>,
+    sockets: Vec<InheritedSocket>,
     confinement: Confinement,
     supervisor: Supervisor,
 }
@@ -160,7 +160,7 @@ impl ProcessHooks for Process<'_> {
             Ok(_) => unreachable!("the arguments were a command to run"),
             Err(problem) => return Err(problem.to_string()),
         };
-        config.inherit(&self.places);
+        config.inherit(&self.sockets);
         check_own_addresses(&config)?;
         self.confinement.admits(&config)?;
         file_limit::fit(&mut config).map_err(|error| error.to_string())?;

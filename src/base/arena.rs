@@ -113,14 +113,14 @@ impl TypedKey for Key {
 /// A table of values by key, on a [`Slab`]. Indexing with the key of a value that is gone panics.
 #[derive(Debug)]
 pub struct Arena<K, V> {
-    slots: Slab<Slot<V>>,
+    slots: Slab<ArenaSlot<V>>,
     /// The generation of the newest value of the whole table.
     generation: u32,
     keys: PhantomData<K>,
 }
 
 #[derive(Debug)]
-struct Slot<V> {
+struct ArenaSlot<V> {
     generation: u32,
     value: V,
 }
@@ -168,7 +168,7 @@ impl<K: TypedKey, V> Arena<K, V> {
     pub fn insert(&mut self, value: V) -> K {
         let generation = self.generation.wrapping_add(1);
         self.generation = generation;
-        let index = self.slots.insert(Slot { generation, value });
+        let index = self.slots.insert(ArenaSlot { generation, value });
         assert!(
             index < CAPACITY_MAX,
             "every table has a limit below the arena's"

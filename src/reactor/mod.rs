@@ -44,7 +44,7 @@ use crate::net::{Event, Net};
 use crate::proxy::{Outbox, Proxy};
 use crate::session::{ClientStream, Scratch};
 use crate::telemetry::logger;
-use crate::telemetry::proc_stats::Process;
+use crate::telemetry::proc_stats::ProcessStats;
 use crate::telemetry::query_log::QueryLog;
 use crate::tls;
 use crate::tls::clock::Clock;
@@ -56,10 +56,10 @@ use client_limits::{Bounds, Clients};
 use costly_steps::CostlySteps;
 use export::dnstap::Tap;
 use export::otlp::Traces;
-use listen::{ClientProtocol, listen_everywhere};
+use listen::{Service, listen_everywhere};
 use moderation::Moderation;
 use parking::Parking;
-use sessions::{Session, Slot, client_at};
+use sessions::{Session, Slot, client_at, last_active_at, session_at};
 
 /// The result of a turn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -137,7 +137,7 @@ pub struct Reactor<N: Net> {
     watchdog_at: Option<Instant>,
     /// Time at which free memory is returned, if any may be free.
     trim_at: Option<Instant>,
-    process: Process,
+    process: ProcessStats,
     /// Durations of turns, without the waiting.
     turns: Histogram,
     /// Set by a signal: the settings are to be reloaded.
@@ -186,7 +186,7 @@ impl<N: Net> Reactor<N> {
             session_by_link: Vec::new(),
             clients: Clients::new(Bounds::of_clients(config)),
             http_clients: Clients::new(Bounds::of_http(config)),
-            process: Process::open(),
+            process: ProcessStats::open(),
             turns: Histogram::default(),
             runnable: VecDeque::new(),
             costly_sessions: CostlySteps::default(),
@@ -418,7 +418,7 @@ impl<N: Net> Reactor<N> {
 
     fn pop_idle_client(&mut self) -> Option<(Key, Subscriber)> {
         let sessions = &self.sessions;
-        let last_active = |key| Some(client_at(sessions, key)?.last_active());
+        let last_active = |key| last_active_at(sessions, key);
         self.clients.pop_expired(self.now, last_active)
     }
 
@@ -468,7 +468,7 @@ impl<N: Net> Reactor<N> {
             && !slot.is_runnable
         {
             slot.is_runnable = true;
-            match (&slot.session, slot.costly_step()) {
+            match (&slot.session, slot.session.costly_step()) {
                 (Session::Listener(..), _) => self.accepting.push(key),
                 (_, Some(costly_step)) => self.costly_sessions.push(costly_step, key),
                 _ => self.runnable.push_back(key),

@@ -9,7 +9,6 @@ use std::time::Duration;
 
 use dotproxy::config::Config;
 use dotproxy::net::Signal;
-use dotproxy::options::{self, Command};
 use dotproxy::reactor::{Reactor, Turn};
 use dotproxy::tls;
 use dotproxy::tls::clock::Clock;
@@ -20,7 +19,7 @@ use crate::support::certificates::{Authority, Flaw};
 use crate::support::messages::query;
 use crate::support::network::{Fate, Peers, SimNet, StreamId, World};
 use crate::support::peers::{FaultRates, Kind, ResolverCertificates, SimulatedPeers};
-use crate::support::{Chance, SeedReport, seeds};
+use crate::support::{Chance, SeedReport, configured, seeds};
 
 #[test]
 fn every_query_gets_one_response_and_all_resources_are_released() {
@@ -526,13 +525,6 @@ fn configuration(servers: &[SocketAddr], has_plain: bool, is_named: bool) -> Con
         arguments.push(format!("-uudp://{PLAIN},domain=secret.net"));
     }
     configured(&arguments)
-}
-
-pub(crate) fn configured(arguments: &[String]) -> Config {
-    match options::parse(arguments) {
-        Ok(Command::Run(config)) => *config,
-        other => panic!("{other:?}"),
-    }
 }
 
 fn plan_clients(world: &mut World, cast: &mut SimulatedPeers, for_finish: bool) {

@@ -343,20 +343,27 @@ pub(super) const ROOT: Extent = Extent {
     pointers: 0,
 };
 
+/// Helpers for tests of names.
 #[cfg(test)]
-mod tests {
+pub(super) mod testing {
     use super::*;
-    use proptest::prelude::*;
 
     /// Returns a message with `bytes` after its header.
-    fn behind_header(bytes: &[u8]) -> Vec<u8> {
+    pub(crate) fn behind_header(bytes: &[u8]) -> Vec<u8> {
         [&[0; HEADER_LEN], bytes].concat()
     }
 
     /// Returns whether two names are equal, with enough steps for the comparison.
-    fn are_equal(message: &[u8], a: usize, b: usize) -> bool {
+    pub(crate) fn are_equal(message: &[u8], a: usize, b: usize) -> bool {
         equal(message, a, b, &mut 10_000)
     }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::testing::{are_equal, behind_header};
+    use super::*;
+    use proptest::prelude::*;
 
     #[test]
     fn names_are_skipped_to_their_end() {

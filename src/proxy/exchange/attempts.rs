@@ -1,14 +1,7 @@
 //! The attempts of an exchange: which are open, and how many were made.
 
 use crate::config::Limits;
-use crate::proxy::keys::LinkKey;
-
-/// A query that was sent and may still be answered.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::proxy) struct Attempt {
-    pub(in crate::proxy) link: LinkKey,
-    pub(in crate::proxy) id: u16,
-}
+use crate::proxy::keys::{Attempt, LinkKey};
 
 /// An attempt that has not been lost.
 #[derive(Clone, Copy, Debug)]

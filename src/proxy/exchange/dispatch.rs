@@ -1,6 +1,5 @@
 //! Dispatch of a query: to a link, to the queue for a link, or to an error.
 
-use super::attempts::Attempt;
 use super::preferences::{RoutePreferences, UpstreamSet};
 use super::trace::{StepEnd, StepKind};
 use super::turns::Cursor;
@@ -11,10 +10,10 @@ use crate::config::Scheme;
 use crate::proxy::Proxy;
 use crate::proxy::actions::Cx;
 use crate::proxy::client::admission::NO_ANSWER;
-use crate::proxy::counters::Outcome;
 use crate::proxy::followups::Followup;
-use crate::proxy::keys::{EndpointKey, ExchangeKey, LinkKey, PoolIndex};
-use crate::proxy::upstream::{Endpoint, Route, Trial};
+use crate::proxy::keys::{Attempt, EndpointKey, ExchangeKey, LinkKey, PoolIndex};
+use crate::proxy::outcome::Outcome;
+use crate::proxy::upstream::{Endpoint, RecoveryTest, Route};
 use crate::wire::query::{EdnsLevel, PLAIN_QUERY_LEN_MAX};
 use crate::wire::response::write_error;
 use crate::wire::{Message, Query, Rcode};
@@ -121,17 +120,17 @@ impl Proxy {
     fn test_others(&mut self, key: ExchangeKey, busy: LinkKey, cx: &mut Cx<'_>) {
         let hedges = &mut self.hedges;
         let pool = self.exchanges[key].pool;
-        let trial = self
+        let test = self
             .upstreams
-            .next_trial(pool, busy, || hedges.take(), cx.now);
+            .begin_recovery_test(pool, busy, || hedges.take(), cx.now);
         let may_be_copied = self.exchanges[key].attempts.may_be_copied();
-        let link = match trial {
-            Some(Trial::Open(endpoint, scheme)) => {
+        let link = match test {
+            Some(RecoveryTest::Open(endpoint, scheme)) => {
                 self.open(endpoint, scheme, cx);
                 return;
             }
-            Some(Trial::Copy(link)) if may_be_copied => link,
-            Some(Trial::Datagram(endpoint)) if may_be_copied => {
+            Some(RecoveryTest::Copy(link)) if may_be_copied => link,
+            Some(RecoveryTest::Datagram(endpoint)) if may_be_copied => {
                 self.open(endpoint, Scheme::Udp, cx)
             }
             _ => return,
@@ -443,7 +442,7 @@ pub(in crate::proxy) fn write_query(
 mod tests {
     use super::*;
     use crate::proxy::testing::Scene;
-    use crate::proxy::{Action, Transport};
+    use crate::proxy::{Action, ClientTransport};
     use crate::wire::edns::{ExtendedErrorCode, OptionCode};
     use std::time::Duration;
 
@@ -487,7 +486,7 @@ mod tests {
     fn query_after_its_deadline_is_not_sent() {
         let mut scene = scene();
         let idle = Duration::from_secs(10);
-        let late = Transport::Stream {
+        let late = ClientTransport::Stream {
             idle,
             received_at: Instant::after_start(Duration::from_secs(95)),
             is_encrypted: false,
@@ -498,7 +497,7 @@ mod tests {
         let received_at = Instant::after_start(Duration::from_secs(97));
         scene.ask(
             &query(0),
-            Transport::Stream {
+            ClientTransport::Stream {
                 idle,
                 received_at,
                 is_encrypted: false,
@@ -510,10 +509,10 @@ mod tests {
     #[test]
     fn query_that_is_too_long_is_refused() {
         let mut scene = scene();
-        scene.ask(&query(5_000), Transport::Udp);
+        scene.ask(&query(5_000), ClientTransport::Udp);
         let expected = (Rcode::REFUSED, ExtendedErrorCode::NOT_SUPPORTED);
         assert_eq!(scene.refusal(), Some(expected));
-        scene.ask(&query(4_000), Transport::Udp);
+        scene.ask(&query(4_000), ClientTransport::Udp);
         scene.link();
     }
 
@@ -521,14 +520,14 @@ mod tests {
     fn repeated_query_after_a_failure_gets_a_cached_error() {
         let mut scene = scene();
         let kind = FailureKind::Connect;
-        scene.ask(&query(0), Transport::Udp);
+        scene.ask(&query(0), ClientTransport::Udp);
         let link = scene.link();
         scene.outbox.clear();
         let (proxy, outbox) = (&mut scene.proxy, &mut scene.outbox);
         proxy.handle_link_down(link, &kind.into(), scene.now, outbox);
         let expected = (Rcode::SERVFAIL, kind.extended_error().code);
         assert_eq!(scene.refusal(), Some(expected));
-        scene.ask(&query(0), Transport::Udp);
+        scene.ask(&query(0), ClientTransport::Udp);
         let expected = (Rcode::SERVFAIL, ExtendedErrorCode::CACHED_ERROR);
         assert_eq!(scene.refusal(), Some(expected));
     }
@@ -542,7 +541,7 @@ mod tests {
             // RD is cleared, so that no two of these queries coalesce.
             query[2] = 0;
             for nth in 0..200 {
-                scene.ask(&query, Transport::Udp);
+                scene.ask(&query, ClientTransport::Udp);
                 scene.bring_up();
                 let (link, mut answer) = scene.sent().remove(0);
                 links.insert(link.0);
@@ -561,7 +560,7 @@ mod tests {
     fn buffers_of_many_long_queries_are_released() {
         let mut scene = scene();
         for _ in 0..1_000 {
-            scene.ask(&query(4_000), Transport::Udp);
+            scene.ask(&query(4_000), ClientTransport::Udp);
         }
         scene.outbox.clear();
         let end = scene.now + Duration::from_secs(5);

@@ -7,7 +7,6 @@
 
 use std::iter;
 
-use super::attempts::Attempt;
 use super::classify::{
     Reply, ReplyQuality, classify, is_error, keepalive, less_edns, quality, shortened,
 };
@@ -19,8 +18,8 @@ use crate::config::Scheme;
 use crate::proxy::Proxy;
 use crate::proxy::actions::{Cx, Outbox};
 use crate::proxy::cache::Kept;
-use crate::proxy::counters::{Discard, Outcome};
-use crate::proxy::keys::{EndpointKey, ExchangeKey, LinkKey, PoolIndex, UpstreamIndex};
+use crate::proxy::keys::{Attempt, EndpointKey, ExchangeKey, LinkKey, PoolIndex, UpstreamIndex};
+use crate::proxy::outcome::{Discard, Outcome};
 use crate::proxy::upstream::link::SentState;
 use crate::wire::query::EdnsLevel;
 use crate::wire::response::write_answer;
@@ -234,7 +233,11 @@ impl Proxy {
         exchange.preferences.exclude.insert(upstream);
         let (may_be_sent, is_waiting) = (exchange.attempts.may_be_sent(), exchange.is_waiting);
         let (pool, preferences) = (exchange.pool, exchange.preferences);
-        if !may_be_sent || !self.upstreams.has_other_opinion(pool, &preferences, cx.now) {
+        if !may_be_sent
+            || !self
+                .upstreams
+                .begin_retry_elsewhere(pool, &preferences, cx.now)
+        {
             self.give_up(key, cx);
         } else if !is_waiting {
             self.dispatch(key, cx);

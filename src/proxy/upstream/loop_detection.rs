@@ -131,9 +131,13 @@ impl Proxy {
         }
     }
 
-    /// Returns whether a client's query is a loop test that came back. Its upstream is not used for
-    /// a while.
-    pub(in crate::proxy) fn is_looped(&mut self, question: Question<'_>, cx: &mut Cx<'_>) -> bool {
+    /// Detects a loop test that came back as a client's query, and returns whether this query is
+    /// one. Its upstream is not used for a while.
+    pub(in crate::proxy) fn detect_loop(
+        &mut self,
+        question: Question<'_>,
+        cx: &mut Cx<'_>,
+    ) -> bool {
         if self.loop_tests.tests.is_empty() {
             return false;
         }

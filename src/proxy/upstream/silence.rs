@@ -6,8 +6,7 @@ use crate::base::time::Instant;
 use crate::config::Scheme;
 use crate::proxy::Proxy;
 use crate::proxy::actions::Cx;
-use crate::proxy::exchange::attempts::Attempt;
-use crate::proxy::keys::LinkKey;
+use crate::proxy::keys::{Attempt, LinkKey};
 
 impl Proxy {
     /// Handles a link that is slow to come up: its waiting queries use another endpoint, or fail

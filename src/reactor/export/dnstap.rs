@@ -5,14 +5,14 @@ use std::net::SocketAddr;
 use std::time::SystemTime;
 
 use crate::base::arena::Key;
+use crate::base::failure::Failure;
 use crate::base::time::Instant;
-use crate::config::{DnstapTarget, Scheme};
+use crate::config::DnstapTarget;
 use crate::net::Net;
-use crate::proxy::Protocol;
-use crate::reactor::{Reactor, Session, Slot};
-use crate::session::FrameStream;
+use crate::reactor::{Reactor, Session, Slot, session_at};
 use crate::session::observer::frame_stream::frame;
-use crate::telemetry::dnstap::{self, Kind, SocketProtocol};
+use crate::session::{FrameStream, Step};
+use crate::telemetry::dnstap::{self, MessageKind, SocketProtocol};
 
 /// The gathered messages and the connection to the reader.
 #[derive(Debug)]
@@ -56,69 +56,24 @@ impl Tap {
         self.dropped
     }
 
-    /// Adds a query of a client.
-    pub(in crate::reactor) fn on_query(
+    /// Adds a message that was exchanged with `peer`.
+    pub(in crate::reactor) fn add(
         &mut self,
-        protocol: Protocol,
-        client: SocketAddr,
+        kind: MessageKind,
+        protocol: impl Into<SocketProtocol>,
+        peer: SocketAddr,
         message: &[u8],
     ) {
-        self.add(
-            Kind::ClientQuery,
-            socket_protocol(protocol),
-            client,
-            message,
-        );
-    }
-
-    /// Adds the response to a client's query.
-    pub(in crate::reactor) fn on_response(
-        &mut self,
-        protocol: Protocol,
-        client: SocketAddr,
-        message: &[u8],
-    ) {
-        self.add(
-            Kind::ClientResponse,
-            socket_protocol(protocol),
-            client,
-            message,
-        );
-    }
-
-    /// Adds a message to or from an upstream.
-    pub(in crate::reactor) fn on_forwarded(
-        &mut self,
-        kind: Kind,
-        to: (Scheme, SocketAddr),
-        message: &[u8],
-    ) {
-        let protocol = match to.0 {
-            Scheme::Udp => SocketProtocol::Udp,
-            Scheme::Tcp => SocketProtocol::Tcp,
-            Scheme::Tls => SocketProtocol::Tls,
-        };
-        self.add(kind, protocol, to.1, message);
-    }
-
-    fn add(&mut self, kind: Kind, protocol: SocketProtocol, peer: SocketAddr, message: &[u8]) {
         if self.session.is_none() || self.frames.len() > self.unsent_max {
             self.dropped += 1;
             return;
         }
         let time = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
         frame(&mut self.frames, |out| {
-            dnstap::write(out, kind, protocol, peer, time.unwrap_or_default(), message);
+            let time = time.unwrap_or_default();
+            dnstap::write(out, kind, protocol.into(), peer, time, message);
         });
         self.count += 1;
-    }
-}
-
-fn socket_protocol(protocol: Protocol) -> SocketProtocol {
-    match protocol {
-        Protocol::Udp => SocketProtocol::Udp,
-        Protocol::Tcp => SocketProtocol::Tcp,
-        Protocol::Tls => SocketProtocol::Tls,
     }
 }
 
@@ -146,30 +101,21 @@ impl<N: Net> Reactor<N> {
         }
     }
 
-    pub(in crate::reactor) fn step_tap(&mut self, key: Key) {
-        if let Some(stream) = self.sessions.get_mut(key).and_then(Slot::tap) {
-            let was_accepted = stream.is_accepted();
-            if let Err(failure) = stream.ready(&mut self.scratch) {
-                return self.disconnect_tap(&failure.to_string());
-            }
-            if let Some(tap) = self
-                .tap
-                .as_mut()
-                .filter(|_| stream.is_accepted() && !was_accepted)
-            {
-                tap.is_reported = false;
-                log::info!(event = "dnstap-connected"; "dnstap: {} takes messages", tap.target);
-            }
-            self.make_unflushed(key);
-        }
-    }
-
-    pub(in crate::reactor) fn flush_tap(&mut self, key: Key) {
-        if let Some(stream) = self.sessions.get_mut(key).and_then(Slot::tap)
-            && let Err(failure) = stream.flush(&mut self.scratch)
+    pub(in crate::reactor) fn step_tap(&mut self, key: Key) -> Result<Step, Failure> {
+        let Some(Session::Tap(stream)) = session_at(&mut self.sessions, key) else {
+            return Ok(Step::Drained);
+        };
+        let was_accepted = stream.is_accepted();
+        stream.ready(&mut self.scratch)?;
+        if stream.is_accepted()
+            && !was_accepted
+            && let Some(tap) = &mut self.tap
         {
-            self.disconnect_tap(&failure.to_string());
+            tap.is_reported = false;
+            log::info!(event = "dnstap-connected"; "dnstap: {} takes messages", tap.target);
         }
+        self.make_unflushed(key);
+        Ok(Step::Drained)
     }
 
     /// Sends the gathered messages to the reader.
@@ -177,19 +123,21 @@ impl<N: Net> Reactor<N> {
         let Some(tap) = self.tap.as_mut().filter(|tap| tap.count > 0) else {
             return;
         };
-        let stream = tap.session.and_then(|key| self.sessions.get_mut(key));
-        let stream = stream.and_then(Slot::tap);
         let count = std::mem::take(&mut tap.count);
-        let is_taken = stream.is_some_and(|stream| {
-            stream.send(tap.unsent_max, |out| out.extend_from_slice(&tap.frames))
-        });
+        let session = tap
+            .session
+            .and_then(|key| session_at(&mut self.sessions, key));
+        let is_taken = match session {
+            Some(Session::Tap(stream)) => {
+                stream.send(tap.unsent_max, |out| out.extend_from_slice(&tap.frames))
+            }
+            _ => false,
+        };
         tap.frames.clear();
         tap.frames.shrink_to(FRAMES_KEPT);
-        if is_taken {
-            let key = tap.session.expect("a tap that took frames has a session");
-            self.make_unflushed(key);
-        } else {
-            tap.dropped += count;
+        match tap.session {
+            Some(key) if is_taken => self.make_unflushed(key),
+            _ => tap.dropped += count,
         }
     }
 
@@ -197,15 +145,15 @@ impl<N: Net> Reactor<N> {
     pub(in crate::reactor) fn end_tap(&mut self) {
         self.send_tap();
         let key = self.tap.as_ref().and_then(|tap| tap.session);
-        let slot = key.and_then(|key| self.sessions.get_mut(key));
-        if let Some(stream) = slot.and_then(Slot::tap) {
+        let session = key.and_then(|key| session_at(&mut self.sessions, key));
+        if let Some(Session::Tap(stream)) = session {
             stream.stop();
             // The process ends: there is no later write.
             let _ = stream.flush(&mut self.scratch);
         }
     }
 
-    fn disconnect_tap(&mut self, reason: &str) {
+    pub(in crate::reactor) fn disconnect_tap(&mut self, reason: &str) {
         let Some(tap) = &mut self.tap else {
             return;
         };

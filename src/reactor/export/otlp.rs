@@ -10,9 +10,9 @@ use crate::base::time::Instant;
 use crate::config::{Limits, Timeouts, TraceSettings};
 use crate::net::Net;
 use crate::proxy::{Outbox, Record, Trace};
-use crate::reactor::{Reactor, Session, Slot};
-use crate::session::HttpClient;
+use crate::reactor::{Reactor, Session, Slot, session_at};
 use crate::session::observer::http_client::Answer;
+use crate::session::{HttpClient, Step};
 use crate::telemetry::otlp::{self, FinishedQuery, Spans};
 
 /// The gathered spans and the connection to the collector.
@@ -237,8 +237,9 @@ impl<N: Net> Reactor<N> {
                 .session
                 .insert(self.sessions.insert(Slot::new(session)))
         };
-        let collector = self.sessions.get_mut(key).and_then(Slot::collector);
-        if let (Some(collector), Some(batch)) = (collector, &mut traces.batch) {
+        if let Some(Session::Collector(collector)) = session_at(&mut self.sessions, key)
+            && let Some(batch) = &mut traces.batch
+        {
             collector.post(to.address, &to.path, otlp::CONTENT_TYPE, &batch.request);
             batch.answer_by = Some(self.now + self.config.timeouts.traces_answer);
             self.make_unflushed(key);
@@ -246,41 +247,31 @@ impl<N: Net> Reactor<N> {
         Ok(())
     }
 
-    pub(in crate::reactor) fn step_collector(&mut self, key: Key) {
-        let Some(collector) = self.sessions.get_mut(key).and_then(Slot::collector) else {
-            return;
+    pub(in crate::reactor) fn step_collector(&mut self, key: Key) -> Result<Step, Failure> {
+        let Some(Session::Collector(collector)) = session_at(&mut self.sessions, key) else {
+            return Ok(Step::Drained);
         };
-        match collector.ready(&mut self.scratch) {
-            Err(failure) => return self.disconnect_collector(&failure),
-            Ok(None) => {}
-            Ok(Some(answer)) => {
-                let Some(traces) = &mut self.traces else {
-                    return;
-                };
-                traces.on_answer(&answer, self.now, &self.config.timeouts);
-                if !answer.is_kept {
-                    traces.session = None;
-                    self.sessions.remove(key);
-                    return self.schedule_trim();
-                }
-                // The end of the stream may have arrived with the answer.
-                self.make_runnable(key);
+        if let Some(answer) = collector.ready(&mut self.scratch)?
+            && let Some(traces) = &mut self.traces
+        {
+            traces.on_answer(&answer, self.now, &self.config.timeouts);
+            if !answer.is_kept {
+                traces.session = None;
+                self.sessions.remove(key);
+                self.schedule_trim();
+                return Ok(Step::Drained);
             }
+            // The end of the stream may have arrived with the answer.
+            self.make_unflushed(key);
+            return Ok(Step::Again);
         }
         self.make_unflushed(key);
-    }
-
-    pub(in crate::reactor) fn flush_collector(&mut self, key: Key) {
-        if let Some(collector) = self.sessions.get_mut(key).and_then(Slot::collector)
-            && let Err(failure) = collector.flush(&mut self.scratch)
-        {
-            self.disconnect_collector(&failure);
-        }
+        Ok(Step::Drained)
     }
 
     /// Closes the connection to the collector. Spans that the collector has not accepted are
     /// offered again.
-    fn disconnect_collector(&mut self, failure: &Failure) {
+    pub(in crate::reactor) fn disconnect_collector(&mut self, failure: &Failure) {
         let Some(traces) = &mut self.traces else {
             return;
         };

@@ -9,12 +9,12 @@ use dotproxy::base::failure::{Failure, FailureKind};
 use dotproxy::base::origin::Origin;
 use dotproxy::base::time::Instant;
 use dotproxy::config::Scheme;
-use dotproxy::options::{self, Command};
-use dotproxy::proxy::{Action, Destination, LinkKey, Outbox, Proxy, Transport};
+use dotproxy::proxy::{Action, ClientTransport, Destination, LinkKey, Outbox, Proxy};
 use dotproxy::wire::edns::{EdnsOption, OptionCode};
 use dotproxy::wire::record::Record;
 use dotproxy::wire::{Flags, Message, Rcode};
 
+use super::configured;
 use super::messages::{address_reply, error_reply, query, reply, reply_for};
 
 pub const CONNECTING: Duration = Duration::from_millis(30);
@@ -328,12 +328,8 @@ impl World {
         // Later arguments override earlier ones.
         let mut given = vec!["--cache-size=0".to_owned()];
         given.extend(arguments.iter().map(ToString::to_string));
-        let arguments = given;
-        let Ok(Command::Run(config)) = options::parse(&arguments) else {
-            panic!("{arguments:?}: {:?}", options::parse(&arguments));
-        };
         Self {
-            proxy: Proxy::new(&config, &[9; 32]),
+            proxy: Proxy::new(&configured(&given), &[9; 32]),
             outbox: Outbox::default(),
             now: at(0.0),
             events: BTreeMap::new(),
@@ -444,7 +440,7 @@ impl World {
                 let mut bytes = vec![1, 2, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0];
                 bytes.extend(question);
                 self.proxy
-                    .handle_query(origin, Transport::Udp, &bytes, now, outbox);
+                    .handle_query(origin, ClientTransport::Udp, &bytes, now, outbox);
             }
             Event::Query(name) => self.handle_event(Event::QueryOfType(name, 1)),
             Event::QueryOfType(name, rr_type) => {
@@ -503,8 +499,13 @@ impl World {
             local: None,
         };
         let bytes = query(port, name, rr_type, size);
-        self.proxy
-            .handle_query(origin, Transport::Udp, &bytes, self.now, &mut self.outbox);
+        self.proxy.handle_query(
+            origin,
+            ClientTransport::Udp,
+            &bytes,
+            self.now,
+            &mut self.outbox,
+        );
     }
 
     /// Retransmits packets that were lost on the way to an address.
