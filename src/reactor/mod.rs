@@ -176,7 +176,7 @@ impl<N: Net> Reactor<N> {
             query_log: None,
             tap: config.dnstap.clone().map(|target| {
                 let unsent_max = config.limits.dnstap_unsent;
-                Tap::new(target, unsent_max, now)
+                Tap::new(target, unsent_max)
             }),
             traces: config.traces.as_ref().map(|settings| {
                 let random = Random::new(&random.next_seed());
