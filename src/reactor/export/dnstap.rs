@@ -115,10 +115,7 @@ impl<N: Net> Reactor<N> {
         let Some(Session::Tap(stream)) = session_at(&mut self.sessions, key) else {
             return Ok(Step::Drained);
         };
-        let was_accepted = stream.is_accepted();
-        stream.ready(&mut self.scratch)?;
-        if stream.is_accepted()
-            && !was_accepted
+        if stream.ready(&mut self.scratch)?
             && let Some(tap) = &mut self.tap
         {
             tap.connection.on_accepted();
