@@ -310,7 +310,7 @@ impl<N: Net> Reactor<N> {
             Turn::Finished
         } else if std::mem::take(&mut self.is_reload_asked) {
             Turn::Reload
-        } else if self.is_trim_due() {
+        } else if self.take_due_trim() {
             self.release_spare();
             Turn::Quiet
         } else {
@@ -433,8 +433,9 @@ impl<N: Net> Reactor<N> {
 
     // Memory.
 
-    /// Returns whether a burst or a connection has ended, and free memory can be returned.
-    fn is_trim_due(&mut self) -> bool {
+    /// Clears the time of the next trim if it has come. Returns whether a burst or a connection has
+    /// ended, and free memory can be returned.
+    fn take_due_trim(&mut self) -> bool {
         if self.proxy.inflight() >= BURST_LEN {
             self.trim_at = Some(self.now + BURST_PAUSE);
         }

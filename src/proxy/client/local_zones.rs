@@ -78,12 +78,12 @@ fn content(labels: &[&[u8]], rr_type: Type, class: u16) -> Option<(usize, LocalA
         return None;
     }
     let is_pointer = matches!(rr_type, Type::PTR | Type::ANY);
-    let content = match () {
-        () if has_records && is_pointer && is_loopback(labels) => {
-            LocalAnswer::Record(Type::PTR, b"\x09localhost\0".to_vec())
-        }
-        () if is_apex || is_loopback(labels) => LocalAnswer::NoRecord,
-        () => LocalAnswer::NoName,
+    let content = if has_records && is_pointer && is_loopback(labels) {
+        LocalAnswer::Record(Type::PTR, b"\x09localhost\0".to_vec())
+    } else if is_apex || is_loopback(labels) {
+        LocalAnswer::NoRecord
+    } else {
+        LocalAnswer::NoName
     };
     Some((depth, content))
 }
