@@ -339,7 +339,7 @@ impl<N: Net> Reactor<N> {
         })
     }
 
-    /// Closes a session that has failed and reports the failure to the part that the session serves.
+    /// Closes a failed session and reports the failure to the part that the session serves.
     pub(super) fn fail(&mut self, key: Key, failure: &Failure) {
         match session_at(&mut self.sessions, key) {
             Some(Session::Client(client)) => {

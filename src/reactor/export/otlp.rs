@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use super::connection::{Connection, Exporter};
+use super::query_records::names_of;
 use crate::base::arena::Key;
 use crate::base::failure::{Failure, FailureKind};
 use crate::base::random::Random;
@@ -186,10 +187,7 @@ impl<N: Net> Reactor<N> {
             let Some(trace) = &record.trace else {
                 continue;
             };
-            let question = record.question.as_ref().map(|range| outbox.bytes(range));
-            let upstream = record
-                .upstream
-                .map(|index| self.proxy.upstream_label(index));
+            let (question, upstream) = names_of(record, outbox, &self.proxy);
             let (now, limits) = ((self.now, self.clock.now()), &self.config.limits);
             traces.add((record, trace), question, upstream, now, limits);
         }
