@@ -91,7 +91,7 @@ impl MioNet {
             signals,
             start: std::time::Instant::now(),
             suspended: suspended(),
-            has_fine_timers: has_fine_timers(),
+            has_fine_timers: set_fine_timers(),
             busy_poll: BusyPoll::new(sched_getaffinity(None).map_or(1, |own| own.count())),
             inherited,
             is_port_shared,
@@ -312,7 +312,7 @@ impl session::Stream for MioStream {
 
 /// Sets the timer slack to its minimum and returns whether short pauses are accurate. By default
 /// the kernel may extend each pause by up to 50 µs, so that timers end together.
-fn has_fine_timers() -> bool {
+fn set_fine_timers() -> bool {
     let resolution = clock_getres(ClockId::CLOCK_MONOTONIC).map(Duration::from);
     let slack = set_current_timer_slack(NonZero::new(1));
     slack.is_ok() && resolution.is_ok_and(|resolution| resolution <= Duration::from_micros(1))

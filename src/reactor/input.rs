@@ -6,6 +6,8 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::client_limits::Clients;
+use super::export::connection::Exporter;
+use super::export::dnstap::{tap_forwarded, tap_query};
 use super::moderation::Pace;
 use super::{Reactor, Service, Session, Slot, last_active_at, session_at};
 use crate::base::arena::Key;
@@ -90,9 +92,7 @@ impl<N: Net> Reactor<N> {
                 peer,
                 local,
             };
-            if let Some(tap) = tap.as_mut().filter(|_| is_query(message)) {
-                tap.add(MessageKind::ClientQuery, ClientProtocol::Udp, peer, message);
-            }
+            tap_query(tap, ClientProtocol::Udp, peer, message);
             proxy.handle_query(origin, ClientTransport::Udp, message, now, outbox);
         })
     }
@@ -243,9 +243,7 @@ impl<N: Net> Reactor<N> {
         let protocol = client.protocol();
         let tap = &mut self.tap;
         let take = |message: &[u8], received_at| {
-            if let Some(tap) = tap.as_mut().filter(|_| is_query(message)) {
-                tap.add(MessageKind::ClientQuery, protocol, origin.peer, message);
-            }
+            tap_query(tap, protocol, origin.peer, message);
             let transport = ClientTransport::Stream {
                 idle,
                 received_at,
@@ -292,11 +290,8 @@ impl<N: Net> Reactor<N> {
                 }
             }
             UpstreamEvent::Message(message) => {
-                if let Some(tap) = tap.as_mut()
-                    && let Some(from) = proxy.link_peer(link)
-                {
-                    tap.add(MessageKind::ForwarderResponse, from.0, from.1, message);
-                }
+                let kind = MessageKind::ForwarderResponse;
+                tap_forwarded(tap, kind, (proxy, link), message);
                 proxy.handle_reply(link, message, now, outbox);
             }
         });
@@ -338,16 +333,13 @@ impl<N: Net> Reactor<N> {
         let most = self.config.limits.datagrams_per_turn;
         let tap = &mut self.tap;
         datagram.ready(&mut self.scratch, most, |message| {
-            if let Some(tap) = tap.as_mut()
-                && let Some(from) = proxy.link_peer(link)
-            {
-                tap.add(MessageKind::ForwarderResponse, from.0, from.1, message);
-            }
+            let kind = MessageKind::ForwarderResponse;
+            tap_forwarded(tap, kind, (proxy, link), message);
             proxy.handle_reply(link, message, now, outbox);
         })
     }
 
-    /// Closes a session that has failed and reports the failure to the part that it serves.
+    /// Closes a failed session and reports the failure to the part that the session serves.
     pub(super) fn fail(&mut self, key: Key, failure: &Failure) {
         match session_at(&mut self.sessions, key) {
             Some(Session::Client(client)) => {
@@ -362,8 +354,12 @@ impl<N: Net> Reactor<N> {
                 log::debug!("an HTTP client is gone: {failure}");
                 self.close_client(key);
             }
-            Some(Session::Tap(_)) => self.disconnect_tap(&failure.to_string()),
-            Some(Session::Collector(_)) => self.disconnect_collector(failure),
+            Some(Session::Tap(_)) => {
+                self.disconnect_exporter(Exporter::Dnstap, &failure.to_string());
+            }
+            Some(Session::Collector(_)) => {
+                self.disconnect_exporter(Exporter::Traces, &failure.to_string());
+            }
             Some(Session::Upstream(link, _) | Session::UpstreamDatagram(link, _)) => {
                 let link = *link;
                 self.sessions.remove(key);
@@ -477,6 +473,6 @@ impl<N: Net> Reactor<N> {
 const FIRST_GROUP_LEN: usize = 2;
 
 /// Returns whether a client's message is a query: it has a header, and QR is not set.
-fn is_query(message: &[u8]) -> bool {
+pub(super) fn is_query(message: &[u8]) -> bool {
     message.len() >= 12 && message[2] & 0x80 == 0
 }

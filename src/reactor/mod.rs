@@ -176,7 +176,7 @@ impl<N: Net> Reactor<N> {
             query_log: None,
             tap: config.dnstap.clone().map(|target| {
                 let unsent_max = config.limits.dnstap_unsent;
-                Tap::new(target, unsent_max, now)
+                Tap::new(target, unsent_max)
             }),
             traces: config.traces.as_ref().map(|settings| {
                 let random = Random::new(&random.next_seed());
@@ -310,7 +310,7 @@ impl<N: Net> Reactor<N> {
             Turn::Finished
         } else if std::mem::take(&mut self.is_reload_asked) {
             Turn::Reload
-        } else if self.is_trim_due() {
+        } else if self.take_due_trim() {
             self.release_spare();
             Turn::Quiet
         } else {
@@ -433,8 +433,9 @@ impl<N: Net> Reactor<N> {
 
     // Memory.
 
-    /// Returns whether a burst or a connection has ended, and free memory can be returned.
-    fn is_trim_due(&mut self) -> bool {
+    /// Clears the time of the next trim if it has come. Returns whether a burst or a connection has
+    /// ended, and free memory can be returned.
+    fn take_due_trim(&mut self) -> bool {
         if self.proxy.inflight() >= BURST_LEN {
             self.trim_at = Some(self.now + BURST_PAUSE);
         }

@@ -1,7 +1,7 @@
 //! Output: performs the actions of the proxy. Responses and queries go to sessions, sessions are
 //! opened and closed, and their output is flushed.
 
-use super::export::dnstap::Tap;
+use super::export::dnstap::{tap_forwarded, tap_responses};
 use super::{Reactor, Session, Slot, session_at};
 use crate::base::arena::Key;
 use crate::base::failure::{Failure, FailureKind};
@@ -74,7 +74,7 @@ impl<N: Net> Reactor<N> {
     }
 
     fn respond<'a>(&mut self, key: Key, responses: impl Iterator<Item = Outgoing<'a>> + Clone) {
-        let tap = self.tap.as_mut();
+        let tap = &mut self.tap;
         match session_at(&mut self.sessions, key) {
             Some(Session::Datagram(datagram)) => {
                 tap_responses(tap, ClientProtocol::Udp, responses.clone());
@@ -113,11 +113,8 @@ impl<N: Net> Reactor<N> {
         let Some(key) = self.session_of(link) else {
             return;
         };
-        if let Some(tap) = &mut self.tap
-            && let Some(to) = self.proxy.link_peer(link)
-        {
-            tap.add(MessageKind::ForwarderQuery, to.0, to.1, message);
-        }
+        let kind = MessageKind::ForwarderQuery;
+        tap_forwarded(&mut self.tap, kind, (&self.proxy, link), message);
         match session_at(&mut self.sessions, key) {
             Some(Session::Upstream(_, stream)) => {
                 stream.send(message);
@@ -226,16 +223,5 @@ impl<N: Net> Reactor<N> {
             }
             Err(failure) => self.fail(key, &failure),
         }
-    }
-}
-
-fn tap_responses<'a>(
-    tap: Option<&mut Tap>,
-    protocol: ClientProtocol,
-    responses: impl Iterator<Item = Outgoing<'a>>,
-) {
-    if let Some(tap) = tap {
-        responses
-            .for_each(|one| tap.add(MessageKind::ClientResponse, protocol, *one.peer, one.bytes));
     }
 }

@@ -4,12 +4,17 @@
 use std::net::SocketAddr;
 use std::time::SystemTime;
 
+use super::connection::{Connection, Exporter};
 use crate::base::arena::Key;
 use crate::base::failure::Failure;
+use crate::base::origin::ClientProtocol;
 use crate::base::time::Instant;
 use crate::config::DnstapTarget;
 use crate::net::Net;
+use crate::proxy::{LinkKey, Proxy};
+use crate::reactor::input::is_query;
 use crate::reactor::{Reactor, Session, Slot, session_at};
+use crate::session::client::datagram::Outgoing;
 use crate::session::observer::frame_stream::frame;
 use crate::session::{FrameStream, Step};
 use crate::telemetry::dnstap::{self, MessageKind, SocketProtocol};
@@ -22,50 +27,45 @@ pub(in crate::reactor) struct Tap {
     unsent_max: usize,
     frames: Vec<u8>,
     count: u64,
-    dropped: u64,
-    /// The connection to the reader, if there is one.
-    session: Option<Key>,
-    /// The time of the next connection attempt, without a reader.
-    connect_at: Option<Instant>,
-    /// The absence of a reader has been logged.
-    is_reported: bool,
+    pub(super) connection: Connection,
 }
 
 impl Tap {
     /// Creates an exporter to `target` with at most `unsent_max` waiting bytes.
-    pub(in crate::reactor) fn new(target: DnstapTarget, unsent_max: usize, now: Instant) -> Self {
+    pub(in crate::reactor) fn new(target: DnstapTarget, unsent_max: usize) -> Self {
         Self {
             target,
             unsent_max,
             frames: Vec::new(),
             count: 0,
-            dropped: 0,
-            session: None,
-            connect_at: Some(now),
-            is_reported: false,
+            connection: Connection::default(),
         }
     }
 
     /// Returns the time of the next connection attempt.
     pub(in crate::reactor) fn next_due(&self) -> Option<Instant> {
-        self.connect_at
+        let connection = &self.connection;
+        connection
+            .session
+            .is_none()
+            .then_some(connection.pause_until)
     }
 
     /// Returns the number of messages that the reader did not get.
     pub(in crate::reactor) fn dropped(&self) -> u64 {
-        self.dropped
+        self.connection.dropped
     }
 
     /// Adds a message that was exchanged with `peer`.
-    pub(in crate::reactor) fn add(
+    fn add(
         &mut self,
         kind: MessageKind,
         protocol: impl Into<SocketProtocol>,
         peer: SocketAddr,
         message: &[u8],
     ) {
-        if self.session.is_none() || self.frames.len() > self.unsent_max {
-            self.dropped += 1;
+        if self.connection.session.is_none() || self.frames.len() > self.unsent_max {
+            self.connection.dropped += 1;
             return;
         }
         let time = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
@@ -75,13 +75,24 @@ impl Tap {
         });
         self.count += 1;
     }
+
+    /// Logs the loss of the reader, once, and waits until the next attempt.
+    pub(super) fn on_lost(&mut self, reason: &str, until: Instant) {
+        self.connection.pause_until = until;
+        let was_in_trouble = self.connection.is_in_trouble();
+        self.connection.on_problem(reason);
+        if !was_in_trouble {
+            let target = &self.target;
+            log::warn!(event = "dnstap-lost"; "dnstap: {target}: {reason}; will be tried again");
+        }
+    }
 }
 
 impl<N: Net> Reactor<N> {
     /// Connects to the reader if an attempt is due.
     pub(in crate::reactor) fn connect_tap(&mut self) {
         let now = self.now;
-        let is_due = |tap: &&mut Tap| tap.connect_at.is_some_and(|at| at <= now);
+        let is_due = |tap: &&mut Tap| tap.next_due().is_some_and(|at| at <= now);
         let Some(tap) = self.tap.as_mut().filter(is_due) else {
             return;
         };
@@ -93,11 +104,10 @@ impl<N: Net> Reactor<N> {
         match stream {
             Ok(stream) => {
                 let session = Session::Tap(FrameStream::new(stream));
-                tap.connect_at = None;
-                tap.session = Some(self.sessions.insert(Slot::new(session)));
+                tap.connection.session = Some(self.sessions.insert(Slot::new(session)));
                 self.make_unflushed(key);
             }
-            Err(error) => self.disconnect_tap(&error.to_string()),
+            Err(error) => self.disconnect_exporter(Exporter::Dnstap, &error.to_string()),
         }
     }
 
@@ -105,13 +115,10 @@ impl<N: Net> Reactor<N> {
         let Some(Session::Tap(stream)) = session_at(&mut self.sessions, key) else {
             return Ok(Step::Drained);
         };
-        let was_accepted = stream.is_accepted();
-        stream.ready(&mut self.scratch)?;
-        if stream.is_accepted()
-            && !was_accepted
+        if stream.ready(&mut self.scratch)?
             && let Some(tap) = &mut self.tap
         {
-            tap.is_reported = false;
+            tap.connection.on_accepted();
             log::info!(event = "dnstap-connected"; "dnstap: {} takes messages", tap.target);
         }
         self.make_unflushed(key);
@@ -125,6 +132,7 @@ impl<N: Net> Reactor<N> {
         };
         let count = std::mem::take(&mut tap.count);
         let session = tap
+            .connection
             .session
             .and_then(|key| session_at(&mut self.sessions, key));
         let is_taken = match session {
@@ -135,16 +143,16 @@ impl<N: Net> Reactor<N> {
         };
         tap.frames.clear();
         tap.frames.shrink_to(FRAMES_KEPT);
-        match tap.session {
+        match tap.connection.session {
             Some(key) if is_taken => self.make_unflushed(key),
-            _ => tap.dropped += count,
+            _ => tap.connection.dropped += count,
         }
     }
 
     /// Sends the end of the stream to the reader.
     pub(in crate::reactor) fn end_tap(&mut self) {
         self.send_tap();
-        let key = self.tap.as_ref().and_then(|tap| tap.session);
+        let key = self.tap.as_ref().and_then(|tap| tap.connection.session);
         let session = key.and_then(|key| session_at(&mut self.sessions, key));
         if let Some(Session::Tap(stream)) = session {
             stream.stop();
@@ -152,19 +160,46 @@ impl<N: Net> Reactor<N> {
             let _ = stream.flush(&mut self.scratch);
         }
     }
+}
 
-    pub(in crate::reactor) fn disconnect_tap(&mut self, reason: &str) {
-        let Some(tap) = &mut self.tap else {
-            return;
-        };
-        if let Some(key) = tap.session.take() {
-            self.sessions.remove(key);
-        }
-        tap.connect_at = Some(self.now + self.config.timeouts.dnstap_pause);
-        if !std::mem::replace(&mut tap.is_reported, true) {
-            let target = &tap.target;
-            log::warn!(event = "dnstap-lost"; "dnstap: {target}: {reason}; will be tried again");
-        }
+/// Adds a message of a client to the tap, if there is one and the message is a query.
+pub(in crate::reactor) fn tap_query(
+    tap: &mut Option<Tap>,
+    protocol: ClientProtocol,
+    client: SocketAddr,
+    message: &[u8],
+) {
+    if let Some(tap) = tap
+        && is_query(message)
+    {
+        tap.add(MessageKind::ClientQuery, protocol, client, message);
+    }
+}
+
+/// Adds responses to clients to the tap, if there is one.
+pub(in crate::reactor) fn tap_responses<'a>(
+    tap: &mut Option<Tap>,
+    protocol: ClientProtocol,
+    responses: impl Iterator<Item = Outgoing<'a>>,
+) {
+    if let Some(tap) = tap {
+        responses.for_each(|one| {
+            tap.add(MessageKind::ClientResponse, protocol, *one.peer, one.bytes);
+        });
+    }
+}
+
+/// Adds a message to or from the upstream of a link to the tap, if there is one.
+pub(in crate::reactor) fn tap_forwarded(
+    tap: &mut Option<Tap>,
+    kind: MessageKind,
+    (proxy, link): (&Proxy, LinkKey),
+    message: &[u8],
+) {
+    if let Some(tap) = tap
+        && let Some((scheme, upstream)) = proxy.link_peer(link)
+    {
+        tap.add(kind, scheme, upstream, message);
     }
 }
 

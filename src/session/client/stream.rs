@@ -121,8 +121,10 @@ impl<S: Read + Write> ClientStream<S> {
 
     /// Returns the client's certificate, until [its expiry](Self::expire_at) is set.
     pub fn new_certificate(&self) -> Option<&[u8]> {
-        let certificate = self.transport.certificate();
-        certificate.filter(|_| self.expires_at.is_none())
+        if self.expires_at.is_some() {
+            return None;
+        }
+        self.transport.certificate()
     }
 
     /// Sets the time at which the client's certificate expires.

@@ -9,7 +9,7 @@ use std::io::{Read, Write};
 use std::net::SocketAddr;
 use std::time::SystemTime;
 
-use super::http_fields;
+use super::http_fields::{self, has_item};
 use crate::base::failure::Failure;
 use crate::base::time::Instant;
 use crate::session::Scratch;
@@ -209,11 +209,7 @@ fn parse(bytes: &[u8]) -> Parsed<'_> {
     else {
         return bad("no HTTP request");
     };
-    let field = |name: &str| {
-        let mut fields = request.headers.iter();
-        let field = fields.find(|field| field.name.eq_ignore_ascii_case(name));
-        field.and_then(|field| str::from_utf8(field.value).ok())
-    };
+    let field = |name| http_fields::text(request.headers, name);
     let count = |name| http_fields::count(request.headers, name);
     // RFC 9112, section 3.2.
     if count("host") > 1 || minor >= 1 && count("host") == 0 {
@@ -258,12 +254,6 @@ fn path(target: &str) -> &str {
         _ => target,
     };
     path.split('?').next().unwrap_or_default()
-}
-
-/// Returns whether a list has this item, without its parameters (RFC 9110, section 5.6.1).
-fn has_item(list: &str, item: &str) -> bool {
-    let mut items = list.split(',').map(|item| item.split(';').next());
-    items.any(|own| own.is_some_and(|own| own.trim().eq_ignore_ascii_case(item)))
 }
 
 fn send<S: Read + Write>(

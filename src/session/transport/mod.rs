@@ -127,6 +127,31 @@ impl<S: Read + Write> Transport<S> {
         }
     }
 
+    /// Appends payload to `received` until `parse` finds a value in it or nothing is left to read.
+    /// Fails with `endless` after `bytes_max` bytes without a value, and if the peer ends its
+    /// stream.
+    pub(super) fn receive_until<T>(
+        &mut self,
+        scratch: &mut Scratch,
+        received: &mut Vec<u8>,
+        (bytes_max, endless): (usize, &str),
+        mut parse: impl FnMut(&mut Vec<u8>) -> Result<Option<T>, Failure>,
+    ) -> Result<Option<T>, Failure> {
+        let mut bytes = 0;
+        while bytes < bytes_max {
+            let read = self.receive(scratch, |piece| received.extend_from_slice(piece))?;
+            if let Some(value) = parse(received)? {
+                return Ok(Some(value));
+            }
+            match read {
+                Received::Some(len) => bytes += len,
+                Received::Nothing => return Ok(None),
+                Received::End => return Err(FailureKind::Closed.into()),
+            }
+        }
+        Err(Failure::new(FailureKind::Protocol, endless))
+    }
+
     /// Queues payload that `payload` appends to a buffer.
     pub fn send(&mut self, payload: impl FnOnce(&mut Vec<u8>)) {
         match self {
