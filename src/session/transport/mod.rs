@@ -8,7 +8,7 @@ pub use socket_io::Received;
 use std::io::{Read, Write};
 
 use super::Scratch;
-use crate::base::failure::Failure;
+use crate::base::failure::{Failure, FailureKind};
 use crate::tls::{Acceptor, Connector};
 use socket_io::{Unsent, failed, read};
 use tls::{ClientEnd, ServerEnd, TlsStream};
