@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use dotproxy::base::failure::FailureKind;
-use dotproxy::wire::Rcode;
+use dotproxy::wire::{Header, Rcode};
 
 use crate::support::days::{
     Behaviour, Defect, Event, GOOD, Response, World, at, failed, slower_than,
@@ -322,6 +322,89 @@ fn answer_truncated_over_tcp_is_retried_on_another_upstream() {
         assert!(responses.iter().all(|response| !response.is_cut));
         assert_eq!(failed(&responses), 0);
         assert_eq!(slower_than(&responses, 0.2), 0);
+    }
+}
+
+#[test]
+fn answer_truncated_over_tcp_is_asked_for_once_more_where_there_is_no_other_upstream() {
+    for scheme in ["tls", "tcp"] {
+        let defective = Behaviour::Defective(Defect::TruncatedOnStream);
+        let mut world = world(scheme, &[defective]);
+        world.plan(at(0.0), Event::StreamQuery("www.example"));
+        world.run("");
+        let response = &world.responses[0];
+        assert_eq!(world.sent_to(10), 2, "{scheme}");
+        assert!(!response.is_cut, "{scheme}");
+        assert_eq!(response.rcode, Rcode::SERVFAIL, "{scheme}");
+        assert!(response.error.is_some(), "{scheme}");
+        assert!(response.waited < Duration::from_millis(200), "{scheme}");
+    }
+}
+
+#[test]
+fn answer_truncated_over_tcp_is_cached_as_a_failure() {
+    let defective = Behaviour::Defective(Defect::TruncatedOnStream);
+    let mut world = world("tls", &[defective]);
+    world.plan(at(0.0), Event::Query("www.example"));
+    world.plan(at(0.3), Event::StreamQuery("www.example"));
+    world.plan(at(0.6), Event::StreamQuery("www.example"));
+    world.run("");
+    assert_eq!(world.sent_to(10), 2);
+    let responses = &world.responses;
+    assert!(responses[0].is_cut, "a UDP client may retry over TCP");
+    for response in &responses[1..] {
+        assert!(!response.is_cut);
+        assert_eq!(response.rcode, Rcode::SERVFAIL);
+    }
+}
+
+#[test]
+fn truncated_datagram_is_no_response_to_a_tcp_client() {
+    let mut world = world(
+        "udp",
+        &[Behaviour::Cuts {
+            on_connections: false,
+        }],
+    );
+    world.plan(at(0.0), Event::StreamQuery("www.example"));
+    world.plan(at(5.0), Event::Query("other.example"));
+    world.run("");
+    assert!(!world.responses[0].is_cut);
+    assert_eq!(world.responses[0].rcode, Rcode::SERVFAIL);
+    assert!(world.responses[0].error.is_some());
+    assert!(world.responses[1].is_cut);
+}
+
+/// Returns the code with this number, below 16.
+fn code(number: u8) -> Rcode {
+    let header = Header::parse(&[0, 0, 0, number, 0, 0, 0, 0, 0, 0, 0, 0]);
+    header.expect("twelve bytes").flags.rcode()
+}
+
+#[test]
+fn every_code_but_that_of_an_answer_is_checked_with_another_upstream() {
+    for number in [1, 2, 4, 5, 7, 8, 9, 10, 11, 12, 13, 14, 15] {
+        let rcode = code(number);
+        let defect = Defect::HeaderOnly(rcode);
+        for bad in [Behaviour::Says(rcode), Behaviour::Defective(defect)] {
+            let mut two = world("tls", &[bad, GOOD]);
+            two.ask("www.example", 1.0, 0.0, 1.0);
+            two.run("");
+            assert_eq!(failed(&all(&two)), 0, "{rcode:?}");
+            assert!(longest(&two) < Duration::from_millis(200), "{rcode:?}");
+
+            let mut single = world("tls", &[bad]);
+            single.ask("www.example", 1.0, 0.0, 1.0);
+            single.run("");
+            assert_eq!(single.responses[0].rcode, rcode);
+        }
+    }
+    for rcode in [Rcode::NXDOMAIN, code(6)] {
+        let mut two = world("tls", &[Behaviour::Says(rcode), GOOD]);
+        two.ask("www.example", 1.0, 0.0, 1.0);
+        two.run("");
+        assert_eq!(two.responses[0].rcode, rcode);
+        assert_eq!(two.sent_to(11), 0);
     }
 }
 

@@ -39,7 +39,7 @@ use crate::wire::question::Type;
 use crate::wire::response::Asked;
 
 use super::cache::CacheLookup;
-use super::client::admission::Reception;
+use super::client::admission::{Protocol, Reception};
 use super::client::response::{Client, Completion};
 use super::counters::Outcome;
 use super::keys::{EndpointKey, ExchangeKey, LinkKey, PoolIndex, UpstreamIndex};
@@ -117,8 +117,8 @@ pub(super) struct Exchange {
     pub(super) fallback: Option<Box<[u8]>>,
     /// The last error that came as an answer.
     pub(super) bad_answer: Option<BadAnswer>,
-    /// Upstreams that sent a malformed reply.
-    pub(super) malformed_from: UpstreamSet,
+    /// Upstreams that sent a malformed or truncated reply on a connection.
+    pub(super) unusable_from: UpstreamSet,
     /// The endpoint that rejected the EDNS of the query, and the EDNS that the query has there
     /// instead.
     pub(super) reduced_edns: Option<(EndpointKey, EdnsLevel)>,
@@ -171,7 +171,7 @@ impl Exchange {
             last_failure: None,
             fallback: None,
             bad_answer: None,
-            malformed_from: UpstreamSet::default(),
+            unusable_from: UpstreamSet::default(),
             reduced_edns: None,
             is_stream_fallback: false,
             answered_by: None,
@@ -197,7 +197,7 @@ impl Exchange {
         self.last_failure = None;
         self.fallback = None;
         self.bad_answer = None;
-        self.malformed_from = UpstreamSet::default();
+        self.unusable_from = UpstreamSet::default();
         self.reduced_edns = None;
         self.is_stream_fallback = false;
         self.answered_by = None;
@@ -242,6 +242,14 @@ impl Exchange {
     /// Returns whether a client waits for the answer.
     pub(super) fn is_for_client(&self) -> bool {
         matches!(self.purpose, Purpose::Client { .. })
+    }
+
+    /// Returns whether a client waits for the answer on a connection.
+    pub(super) fn is_for_stream_client(&self) -> bool {
+        let Purpose::Client { client, .. } = &self.purpose else {
+            return false;
+        };
+        client.protocol != Protocol::Udp
     }
 
     /// Returns whether an error has come as an answer.

@@ -3,12 +3,14 @@
 //!
 //! An error may be a fault of the upstream that reports it, so another upstream is asked. If that
 //! upstream has an answer, the first one is known to be at fault; if no upstream has an answer, the
-//! error is the response. A truncated answer to a datagram is asked for again over TCP.
+//! error is the response. A truncated answer to a datagram is asked for again over TCP. A malformed
+//! or truncated answer on a connection is asked for once more, even if there is no other upstream;
+//! a truncated answer is then a response to UDP clients only.
 
 use std::iter;
 
 use super::classify::{
-    Reply, ReplyQuality, classify, is_error, keepalive, less_edns, quality, shortened,
+    Reply, ReplyQuality, classify, is_error, is_truncated, keepalive, less_edns, quality, shortened,
 };
 use super::trace::StepEnd;
 use super::{Attempt, BadAnswer, Exchange, Purpose};
@@ -21,9 +23,16 @@ use crate::proxy::cache::Kept;
 use crate::proxy::counters::{Discard, Outcome};
 use crate::proxy::keys::{EndpointKey, ExchangeKey, LinkKey, PoolIndex, UpstreamIndex};
 use crate::proxy::upstream::link::SentState;
+use crate::wire::edns::{ExtendedError, ExtendedErrorCode};
 use crate::wire::query::EdnsLevel;
-use crate::wire::response::write_answer;
-use crate::wire::{Flags, Header, Message};
+use crate::wire::response::{write_answer, write_error};
+use crate::wire::{Flags, Header, Message, Rcode};
+
+/// The extended error of a query whose whole answer no upstream sends.
+const TRUNCATED: ExtendedError = ExtendedError {
+    code: ExtendedErrorCode::NETWORK_ERROR,
+    text: "upstream answers are truncated",
+};
 
 /// An answer to many clients, some of whose responses wait for room in the outbox.
 #[derive(Debug)]
@@ -94,7 +103,7 @@ impl Proxy {
         self.followups.on_room();
     }
 
-    /// Handles a malformed reply: asks another upstream or, if there is none, this one once more.
+    /// Handles a malformed reply on a connection.
     fn on_malformed_reply(
         &mut self,
         key: LinkKey,
@@ -122,16 +131,23 @@ impl Proxy {
             sent_at: sent.at,
             is_malformed: true,
         });
-        let is_first = !exchange.malformed_from.contains(upstream);
-        exchange.malformed_from.insert(upstream);
+        self.ask_once_more(exchange_key, upstream, cx);
+    }
+
+    /// Asks once more after an unusable answer on a connection: another upstream or, if there is
+    /// none, this one.
+    fn ask_once_more(&mut self, key: ExchangeKey, upstream: UpstreamIndex, cx: &mut Cx<'_>) {
+        let exchange = &mut self.exchanges[key];
+        let is_first = !exchange.unusable_from.contains(upstream);
+        exchange.unusable_from.insert(upstream);
         if exchange.is_relied_on() || exchange.is_waiting {
             return;
         }
         if is_first && exchange.may_be_sent() {
             exchange.preferences.avoid.insert(upstream);
-            self.dispatch(exchange_key, cx);
+            self.dispatch(key, cx);
         } else {
-            self.ask_elsewhere(exchange_key, upstream, cx);
+            self.ask_elsewhere(key, upstream, cx);
         }
     }
 
@@ -166,7 +182,8 @@ impl Proxy {
             link.on_keepalive(timeout);
         }
         let quality = quality(answer, scheme);
-        let upstream = self.on_answer(key, place, quality != ReplyQuality::Error, cx.now);
+        let is_error = matches!(quality, ReplyQuality::Error | ReplyQuality::Cut);
+        let upstream = self.on_answer(key, place, !is_error, cx.now);
         let exchange = &mut self.exchanges[exchange_key];
         exchange.answered_by = Some(upstream);
         let id = sent.id;
@@ -182,7 +199,6 @@ impl Proxy {
             }
             return self.deliver(exchange_key, answer, cx);
         }
-        let is_error = quality == ReplyQuality::Error;
         let is_in_doubt = self.upstreams.endpoint(endpoint).is_edns_in_doubt(cx.now);
         let exchange = &mut self.exchanges[exchange_key];
         if is_error
@@ -208,6 +224,9 @@ impl Proxy {
             exchange.preferences.needs_stream = true;
         }
         let may_be_sent = exchange.may_be_sent();
+        if quality == ReplyQuality::Cut {
+            return self.ask_once_more(exchange_key, upstream, cx);
+        }
         if exchange.is_relied_on() || exchange.is_waiting {
             return;
         }
@@ -361,10 +380,16 @@ impl Proxy {
             _ => None,
         };
         let question = exchange.query.question();
-        if !is_error(answer.header().flags.rcode()) {
+        if is_truncated(answer) {
+            if exchange.has_error() {
+                let by = (exchange.pool, exchange.asked_at);
+                self.failures.on_failure(question, by, TRUNCATED, cx.now);
+            }
+        } else if !is_error(answer.header().flags.rcode()) {
             self.failures.on_answer(question, cx.now);
         }
         let kept = match exchange.lookup {
+            _ if is_truncated(answer) => Kept::No,
             Some(lookup) => self.cache.keep(question, lookup, answer, cx.now),
             None if exchange.is_for_client() => {
                 let flags = exchange.query.flags();
@@ -463,7 +488,18 @@ impl Proxy {
             return self.respond_from_cache(key, entry, outcome, cx);
         }
         let exchange = &self.exchanges[key];
+        let is_refused = is_truncated(answer) && exchange.is_for_stream_client();
+        let outcome = if is_refused {
+            Outcome::UpstreamFailed
+        } else {
+            outcome
+        };
         if let Some((completion, asked)) = exchange.completion(outcome) {
+            if is_refused {
+                return completion.respond(&mut self.counters, cx, |out| {
+                    write_error(out, &asked, Rcode::SERVFAIL, Some(TRUNCATED));
+                });
+            }
             completion.respond(&mut self.counters, cx, |out| {
                 write_answer(out, &asked, answer);
             });
