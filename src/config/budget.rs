@@ -72,7 +72,7 @@ impl Budget {
             answers_postponed: 2,
             failures_remembered: 64,
             bad_answers_remembered: 64,
-            loop_tests: 2,
+            loop_tests: 4,
             spare_buffers: 16,
             log_unwritten: 16 * 1024,
             dnstap_unsent: 64 * 1024,

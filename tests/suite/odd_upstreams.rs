@@ -721,3 +721,43 @@ fn forwarding_loop_costs_few_queries() {
         assert!(world.sent_to(10) < 40, "{scheme}: {}", world.sent_to(10));
     }
 }
+
+#[test]
+fn forwarding_loop_of_one_domain_fails_its_names_and_no_others() {
+    for scheme in ["tls", "tcp", "udp"] {
+        let upstream = if scheme == "tls" {
+            "-u192.0.2.10".to_owned()
+        } else {
+            format!("-u{scheme}://192.0.2.10,domain=example")
+        };
+        let mut world = World::started(&[upstream.as_str(), "--cache-size=1m"]);
+        world.set_behaviour(10, Behaviour::LoopsCorp);
+        for (second, name) in [
+            (1.0, "a.corp.example"),
+            (3.0, "b.corp.example"),
+            (5.0, "corp.example"),
+        ] {
+            world.plan(at(second), Event::Query(name));
+        }
+        world.ask_names("www", 1, 0.0, 80, 0.1);
+        world.run("");
+        let (corp, others): (Vec<&Response>, Vec<&Response>) = world
+            .responses
+            .iter()
+            .filter(|response| response.name != "returned")
+            .partition(|response| response.name.ends_with("corp.example"));
+        assert_eq!(failed(&others), 0, "{scheme}");
+        assert_eq!(slower_than(&others, 0.2), 0, "{scheme}");
+        for response in corp {
+            assert_eq!(response.rcode, Rcode::SERVFAIL, "{scheme}");
+            assert_eq!(response.error, Some(0), "{scheme}");
+            let waited = response.waited;
+            assert!(
+                waited < Duration::from_millis(1_500),
+                "{scheme}: {waited:?}"
+            );
+        }
+        let loops = world.proxy.counters().failure(FailureKind::Loop);
+        assert!(loops > 0, "{scheme}");
+    }
+}
