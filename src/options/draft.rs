@@ -286,15 +286,14 @@ pub(super) fn check_loops(
         return error("--bootstrap", address, of_plain);
     }
     for upstream in upstreams {
-        let (own, listeners) = match upstream.scheme {
-            Scheme::Tls => (under_tls, "--tls-listen"),
-            Scheme::Udp | Scheme::Tcp => (&plain[..], of_plain),
+        let Host::Address(address) = &upstream.host else {
+            continue;
         };
-        match &upstream.host {
-            Host::Address(address) if Listen::reaches(own, address, is_own) => {
-                return error("--upstream", upstream, listeners);
-            }
-            _ => {}
+        if Listen::reaches(&plain, address, is_own) {
+            return error("--upstream", upstream, of_plain);
+        }
+        if upstream.scheme != Scheme::Udp && Listen::reaches(under_tls, address, is_own) {
+            return error("--upstream", upstream, "--tls-listen");
         }
     }
     Ok(())

@@ -158,6 +158,11 @@ fn upstream_that_is_this_program_is_refused() {
         format!("-u 1.1.1.1 -u 192.0.2.7#a.example {own_tls} 192.0.2.7"),
         "-u 1.1.1.1 -u udp://127.0.0.1,domain=a.example".to_owned(),
         "-u 1.1.1.1 -u tcp://[::1]:5353,domain=a.example -p 5353".to_owned(),
+        // TLS to a plain listener, and plain TCP to one under TLS.
+        "-u 127.0.0.1:53".to_owned(),
+        "-u [::1]:5353#a.example -l [::1] -p 5353".to_owned(),
+        "-u 127.0.0.1 -p 853".to_owned(),
+        format!("-u 1.1.1.1 -u tcp://127.0.0.1:853,domain=a.example {own_tls} 127.0.0.1"),
     ] {
         let error = parse_line(&line).unwrap_err();
         assert!(error.starts_with("--upstream: "), "{line}: {error}");
@@ -170,7 +175,6 @@ fn upstream_that_is_this_program_is_refused() {
         // Another port, another address, or another transport protocol than the listener's.
         format!("-u 127.0.0.1:8853 {own_tls} 0.0.0.0"),
         format!("-u 127.0.0.2 {own_tls} 127.0.0.1"),
-        "-u 127.0.0.1:53".to_owned(),
         "-u 1.1.1.1 -u udp://127.0.0.1:5353,domain=a.example".to_owned(),
         // Another address family.
         "-u 1.1.1.1 -l 0.0.0.0 -u tcp://[::1]:53,domain=a.example".to_owned(),
@@ -606,6 +610,7 @@ fn upstream_at_an_own_address_behind_a_wildcard_listener_is_refused() {
         format!("-u {own} {own_tls} 0.0.0.0"),
         format!("-u [::ffff:{own}] {own_tls} 0.0.0.0"),
         format!("-u tls://dns.quad9.net -b {own}"),
+        format!("-u {own} -p 853"),
     ] {
         let problem = check_own_addresses(&config(&line)).unwrap_err();
         let problem = problem.to_string();
