@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use crate::base::address::is_broadcast_here;
 use crate::base::file;
 use crate::config::{Config, DnstapTarget, Host, Listen};
-use crate::process::sandbox::RuntimeUser;
+use crate::process::sandbox::{RuntimeUser, closed_files};
 use crate::telemetry::query_log::QueryLog;
 use crate::tls;
 use crate::tls::clock;
@@ -34,10 +34,12 @@ pub fn check(config: &Config) -> Result<Vec<String>, String> {
         }
         warnings.extend(authorities.problems(clock.now()));
     }
-    if let Some(user) = config.user.as_ref().map(RuntimeUser::find).transpose()? {
+    let user = config.user.as_ref().map(RuntimeUser::find).transpose()?;
+    if let Some(user) = &user {
         user.check_options_file(config)?;
         user.check_written_files(config)?;
     }
+    warnings.extend(closed_files(config, user.as_ref()));
     let query_log = config.query_log.as_ref().map(QueryLog::check).transpose()?;
     warnings.extend(query_log.flatten());
     check_dnstap(config.dnstap.as_ref())?;

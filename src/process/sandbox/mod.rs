@@ -25,6 +25,7 @@ use landlock::{
     path_beneath_rules,
 };
 use nix::unistd::{Gid, Group, Uid, User, setgroups, setresgid, setresuid};
+use rustix::io::Errno;
 use rustix::thread::{
     CapabilitySet, CapabilitySets, clear_ambient_capability_set,
     remove_capability_from_bounding_set, set_capabilities, set_no_new_privs,
@@ -90,9 +91,9 @@ impl RuntimeUser {
         match self.owner().place_to_write(path) {
             Ok(None) => Ok(()),
             Ok(Some(place)) => Err(format!(
-                "--conf-file: {shown:?}: user {} of --user may write {:?}, and root reads the \
-                 file: expected a file and folders that only root may write; give them to root and \
-                 keep files that are written, like that of --clock-stamp, in another folder",
+                "--conf-file: {shown:?}: refusing options file: user {} (--user) can write {:?}; \
+                 the file and its folders must be writable by root only (keep files that the \
+                 program writes, like that of --clock-stamp, in another folder)",
                 self.label,
                 place.display()
             )),
@@ -102,30 +103,38 @@ impl RuntimeUser {
 
     /// Checks whether the process could write the query log and the clock stamp as this user.
     pub fn check_written_files(&self, config: &Config) -> Result<(), String> {
-        if !self.changes_rights() {
-            return Ok(());
+        if let Some(path) = query_log(config).filter(|_| self.changes_rights()) {
+            self.judge("--query-log", path, self.owner().refused_to_append(path))?;
         }
-        let owner = self.owner();
-        let judge = |option, path: &Path, refused: io::Result<Option<&Path>>| {
-            let path = path.display();
-            match refused {
-                Ok(None) => Ok(()),
-                Ok(Some(place)) => {
-                    let (user, place) = (&self.label, place.display());
-                    Err(format!(
-                        "{option}: {path:?}: user {user} may not write {place:?}"
-                    ))
-                }
-                Err(error) => Err(format!("{option}: {path:?}: {error}")),
+        self.check_stamp(config)
+    }
+
+    /// Checks whether the process could write the clock stamp as this user.
+    fn check_stamp(&self, config: &Config) -> Result<(), String> {
+        let stamp = config.clock_stamp.as_deref();
+        match stamp.filter(|_| self.changes_rights()) {
+            Some(path) => self.judge("--clock-stamp", path, self.owner().refused_to_replace(path)),
+            None => Ok(()),
+        }
+    }
+
+    fn judge(
+        &self,
+        option: &str,
+        path: &Path,
+        refused: io::Result<Option<&Path>>,
+    ) -> Result<(), String> {
+        let path = path.display();
+        match refused {
+            Ok(None) => Ok(()),
+            Ok(Some(place)) => {
+                let (user, place) = (&self.label, place.display());
+                Err(format!(
+                    "{option}: {path:?}: user {user} (--user) cannot write {place:?}"
+                ))
             }
-        };
-        if let Some(path) = query_log(config) {
-            judge("--query-log", path, owner.refused_to_append(path))?;
+            Err(error) => Err(format!("{option}: {path:?}: {error}")),
         }
-        if let Some(path) = &config.clock_stamp {
-            judge("--clock-stamp", path, owner.refused_to_replace(path))?;
-        }
-        Ok(())
     }
 
     /// Returns whether the process changes from root to an unprivileged user.
@@ -206,6 +215,9 @@ pub fn switch_user(config: &Config, target: Option<RuntimeUser>) -> Result<Confi
     }
     let mut confinement = Confinement::default();
     if let Some(target) = &target {
+        if let Err(problem) = target.check_stamp(config) {
+            log::warn!("{problem}");
+        }
         target
             .prepare_query_log(config)
             .map_err(|error| format!("--user: cannot hand over files: {error}"))?;
@@ -290,12 +302,32 @@ fn closes_ports(status: &RestrictionStatus) -> bool {
 fn warn_of_closed_files(config: &Config) {
     for path in files(config) {
         if let Err(error) = file::try_to_open(path) {
-            log::warn!(
-                "{:?}: {error}: it was read, and cannot be read again on SIGHUP",
-                path.display()
-            );
+            log::warn!("{}", closed_file(path, &error));
         }
     }
+}
+
+/// Returns a warning for each file that is read at the start and will not be readable for the
+/// process afterwards: for the user `target`, or for root without capabilities.
+pub fn closed_files(config: &Config, target: Option<&RuntimeUser>) -> Vec<String> {
+    let root = Owner { uid: 0, gid: 0 };
+    let owner = target.filter(|target| !target.uid.is_root());
+    let owner = owner.map(RuntimeUser::owner);
+    let owner = owner.or(config.is_confined.then_some(root));
+    let Some(owner) = owner.filter(|_| Uid::effective().is_root()) else {
+        return Vec::new();
+    };
+    let files = files(config).filter_map(|path| match owner.may_read(path) {
+        Ok(true) => None,
+        Ok(false) => Some(closed_file(path, &Errno::ACCESS.into())),
+        Err(error) => Some(closed_file(path, &error)),
+    });
+    files.collect()
+}
+
+fn closed_file(path: &Path, error: &io::Error) -> String {
+    let path = path.display();
+    format!("{path:?}: {error}: the file is read at the start, and cannot be read again on SIGHUP")
 }
 
 /// Returns the files that are read at the start and on reload.
