@@ -72,7 +72,7 @@ impl Scene {
 
     /// Checks that the program does not start. Returns its standard error.
     fn fail(&self, more: &[String]) -> String {
-        run(&self.arguments(more), 1)
+        run(&self.arguments(more), 2)
     }
 
     fn check_victim(&self) {
@@ -277,7 +277,7 @@ fn options_that_the_user_may_write_are_refused() {
         let named = named.display().to_string();
         let expected = format!("may write {:?}", named.trim_end_matches('/'));
         for said in [
-            run(&arguments, 1),
+            run(&arguments, 2),
             run(&[&arguments[..], &["--check-conf".to_owned()]].concat(), 2),
         ] {
             assert!(said.contains("--conf-file: "), "{said}");

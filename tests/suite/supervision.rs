@@ -226,17 +226,17 @@ fn exit_code_of_probe_reports_the_page() {
         ),
         (
             format!("https://{http}/"),
-            1,
+            2,
             "expected http://ADDRESS:PORT/PATH",
         ),
         (
             "http://localhost:80/".to_owned(),
-            1,
+            2,
             "expected http://ADDRESS:PORT/PATH",
         ),
         (
             format!("http://{http}/a b"),
-            1,
+            2,
             "expected http://ADDRESS:PORT/PATH",
         ),
     ] {
