@@ -754,7 +754,8 @@ fn forwarding_loop_of_one_domain_fails_its_names_and_no_others() {
             let waited = response.waited;
             assert!(
                 waited < Duration::from_millis(1_500),
-                "{scheme}: {waited:?}"
+                "{scheme}: {}: {waited:?}",
+                response.name
             );
         }
         let loops = world.proxy.counters().failure(FailureKind::Loop);

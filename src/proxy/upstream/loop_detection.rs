@@ -313,13 +313,13 @@ impl Proxy {
             let link = self.upstreams.link(attempt.link);
             link.is_some_and(|link| self.upstreams.endpoint(link.endpoint).upstream != upstream)
         });
-        if is_open_elsewhere || is_waiting {
+        if is_open_elsewhere {
             return;
         }
         let has_other = self.upstreams.has_other_opinion(pool, &preferences, cx.now);
         if !may_be_sent || !has_other {
             self.fail(key, Outcome::UpstreamFailed, cx);
-        } else if self.exchanges[key].times_sent() > 0 {
+        } else if !is_waiting && self.exchanges[key].times_sent() > 0 {
             self.dispatch(key, cx);
         }
     }
