@@ -67,7 +67,7 @@ fn check_addresses(config: &Config) -> Result<(), String> {
     };
     let collector = config.traces.iter().map(|traces| traces.collector.address);
     let collector: Vec<SocketAddr> = collector.collect();
-    let (this_host, one_host) = ("the address of this host", "the address of one host");
+    let (this_host, one_host) = ("a unicast address of this host", "a unicast address");
     for (option, addresses, expected) in [
         ("--listen", plain, this_host),
         ("--tls-listen", under_tls, this_host),
@@ -94,7 +94,9 @@ fn check_dnstap(target: Option<&DnstapTarget>) -> Result<(), String> {
     match target {
         Some(DnstapTarget::Local(path)) if file::is_no_socket(path) => {
             let path = path.display();
-            Err(format!("--dnstap: {path:?}: expected a socket of a reader"))
+            Err(format!(
+                "--dnstap: {path:?}: expected the Unix socket of a dnstap reader"
+            ))
         }
         _ => Ok(()),
     }

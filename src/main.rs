@@ -130,7 +130,7 @@ fn run(mut config: Config, arguments: &[String]) -> Result<(), Stop> {
     );
     let user = find_user(&config).map_err(Stop::usage)?;
     let inherited = Inherited::from_environment()
-        .map_err(|error| format!("cannot use the sockets that it was started with: {error}"))?;
+        .map_err(|error| format!("cannot use the inherited sockets: {error}"))?;
     let places = inherited.places();
     config.inherit(&places);
     check_own_addresses(&config).map_err(Stop::usage)?;
@@ -149,7 +149,7 @@ fn run(mut config: Config, arguments: &[String]) -> Result<(), Stop> {
     reactor.open_query_log().map_err(Stop::usage)?;
     // Not an argument of the log macro, which evaluates its arguments only if the level is enabled.
     let confinement = sandbox::confine(&config, confinement)?;
-    log::info!(event = "confined"; "confinement: {confinement}");
+    log::info!(event = "confined"; "sandbox: {confinement}");
     let process = Process {
         arguments,
         places,
@@ -206,7 +206,7 @@ impl ProcessHooks for Process<'_> {
 }
 
 fn explain_poller(error: io::Error) -> String {
-    format!("cannot wait for sockets: {error}")
+    format!("cannot poll sockets: {error}")
 }
 
 /// Describes a failure to listen, with advice for the operator.
@@ -219,19 +219,22 @@ fn explain(error: &ListenError) -> String {
     let port = address.port();
     let advice = match cause.kind() {
         ErrorKind::PermissionDenied if port < 1024 => format!(
-            "; ports below 1024 are for root and for programs with CAP_NET_BIND_SERVICE: run `sudo \
-             setcap cap_net_bind_service=+ep {}`, or choose another port, like -p 5300",
+            "; ports below 1024 require root or CAP_NET_BIND_SERVICE: run `sudo setcap \
+             cap_net_bind_service=+ep {}`, or choose another port, like -p 5300",
             std::env::current_exe()
                 .unwrap_or("dotproxy".into())
                 .display()
         ),
         ErrorKind::AddrInUse => format!(
-            "; `sudo ss -lnptu 'sport = :{port}'` shows which program has it: stop it, or choose \
-             another port with -p or another address with -l"
+            "; `sudo ss -lnptu 'sport = :{port}'` shows the program that uses it: stop that \
+             program, or choose another port with -p or another address with -l"
         ),
-        ErrorKind::AddrNotAvailable => "; `ip address` shows the addresses of this host, and a \
-                                        port stands behind brackets, as in [::1]:53"
-            .to_owned(),
+        ErrorKind::AddrNotAvailable if address.is_ipv6() => {
+            "; `ip address` shows the addresses of this host; brackets separate the address from \
+             the port, as in [::1]:53"
+                .to_owned()
+        }
+        ErrorKind::AddrNotAvailable => "; `ip address` shows the addresses of this host".to_owned(),
         _ => String::new(),
     };
     format!("cannot listen on {address} ({protocol}): {cause}{advice}")

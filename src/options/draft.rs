@@ -148,10 +148,16 @@ impl Draft {
         }
         let row = TABLE.iter().find(|row| row.long == option);
         let row = row.ok_or_else(|| {
-            format!("{option:?}: unknown option (long names of --help, like upstream = 1.1.1.1)")
+            format!(
+                "{option:?}: unknown option (--help lists the long names; write upstream = \
+                     1.1.1.1)"
+            )
         })?;
         if value.starts_with(['"', '\'']) {
-            return Err(format!("{option}: {value:?}: expected no quotes"));
+            return Err(format!("{option}: {value:?}: remove the quotes"));
+        }
+        if !row.value.is_empty() && given.is_none() {
+            return Err(format!("{option}: expected a value"));
         }
         let taken = match (row.value, given) {
             // A switch without a value is on, and an empty value is a mistake.
@@ -159,7 +165,7 @@ impl Draft {
             _ => Some(value),
         };
         let Some(taken) = taken else {
-            return Err(format!("{option}: {value:?}: expected no value, yes or no"));
+            return Err(format!("{option}: {value:?}: expected yes, no or no value"));
         };
         (row.apply)(self, taken)
             .map_err(|expected| format!("{option}: {value:?}: expected {expected}"))
@@ -167,7 +173,9 @@ impl Draft {
 
     pub(super) fn finish(self) -> Result<Config, UsageError> {
         if self.upstreams.is_empty() {
-            return Err(usage("--upstream: expected at least one, like -u 1.1.1.1"));
+            return Err(usage(
+                "--upstream: expected at least one upstream, like -u 1.1.1.1",
+            ));
         }
         let (limits, cache_size) = self.limits(!self.tls_listen.is_empty())?;
         let listen = if self.listen.is_empty() {
@@ -179,7 +187,10 @@ impl Draft {
             Listen::Addresses(self.listen.into_iter().map(address).collect())
         };
         if let Some(address) = Listen::covered_twice(&listen.addresses()) {
-            let problem = format!("--listen: \"{address}\": expected each address once");
+            let problem = format!(
+                "--listen: \"{address}\": this address is given twice, or is \
+                                   part of a wildcard address"
+            );
             return Err(usage(&problem));
         }
         let tls = tls_settings(
@@ -247,13 +258,17 @@ impl Draft {
             return Ok((limits, size));
         };
         let Some(most) = budget.cache_size(&limits, serves_tls) else {
-            let problem = "--max-inflight, --max-tcp-clients: expected fewer with --memory-limit";
+            let problem = "--max-inflight, --max-tcp-clients: expected lower limits with this \
+                           --memory-limit";
             return Err(usage(problem));
         };
         match self.cache_size {
             Some(size) if size > most => {
                 let most = most / 1024;
-                let problem = format!("--cache-size: expected at most {most}k with --memory-limit");
+                let problem = format!(
+                    "--cache-size: expected at most {most}k with this \
+                                       --memory-limit"
+                );
                 Err(usage(&problem))
             }
             size => Ok((limits, size.unwrap_or(most))),
@@ -274,7 +289,7 @@ pub(super) fn check_loops(
     let error = |option, server: &dyn std::fmt::Display, listeners| {
         let problem = format!(
             "{option}: \"{server}\": this program itself listens there ({listeners}): expected \
-             another server, since queries would go round in a loop"
+             another server, since queries would loop"
         );
         Err(usage(&problem))
     };
@@ -305,8 +320,8 @@ fn check_hosts(upstreams: &[Upstream], bootstrap: &[SocketAddr]) -> Result<(), U
     let named = upstreams.find(|upstream| matches!(upstream.host, Host::Name(..)));
     match (named, bootstrap) {
         (Some(upstream), []) => Err(usage(&format!(
-            "--upstream: \"{upstream}\": expected --bootstrap, too, with the address of a plain \
-             DNS server that finds this host"
+            "--upstream: \"{upstream}\": a host name needs --bootstrap ADDR, a plain DNS server \
+             that resolves it"
         ))),
         _ => Ok(()),
     }
@@ -320,7 +335,10 @@ fn check_http_addresses(
     let under_tls = tls.map_or(&[][..], |tls| &tls.addresses);
     match Listen::covered_twice(&[&plain.addresses()[..], under_tls, http].concat()) {
         Some(address) => {
-            let problem = format!("--http-listen: \"{address}\": expected each address once");
+            let problem = format!(
+                "--http-listen: \"{address}\": another listener has this \
+                                   address and port"
+            );
             Err(usage(&problem))
         }
         None => Ok(()),
@@ -338,19 +356,23 @@ fn tls_settings(
     let (certificate, key, client_ca) = match (addresses.as_slice(), files) {
         ([], (None, None, None)) => return Ok(None),
         ([], _) => {
-            let problem = "--tls-cert, --tls-key, --tls-client-ca: expected --tls-listen, too";
+            let problem = "--tls-cert, --tls-key, --tls-client-ca: these options need \
+                           --tls-listen";
             return Err(usage(problem));
         }
         (_, (Some(certificate), Some(key), client_ca)) => (certificate, key, client_ca),
         _ => {
-            let problem = "--tls-listen: expected --tls-cert and --tls-key, too, with the \
-                           certificate that clients are shown and its key";
+            let problem = "--tls-listen: this option needs --tls-cert and --tls-key, the server \
+                           certificate and its key";
             return Err(usage(problem));
         }
     };
     let all = [&plain.addresses()[..], &addresses].concat();
     if let Some(address) = Listen::covered_twice(&all) {
-        let problem = format!("--tls-listen: \"{address}\": expected each address and port once");
+        let problem = format!(
+            "--tls-listen: \"{address}\": another listener has this address \
+                               and port"
+        );
         return Err(usage(&problem));
     }
     Ok(Some(TlsSettings {

@@ -128,7 +128,7 @@ impl<N: Net> Reactor<N> {
     fn add_client(&mut self, stream: N::Stream, peer: SocketAddr, protocol: ClientProtocol) {
         let subscriber = Subscriber::of(peer.ip());
         if !self.clients_of(protocol).have_room_for(subscriber) {
-            return log::debug!("{peer} has too many connections already");
+            return log::debug!("closing a connection from {peer}: too many connections");
         }
         let transport = match protocol {
             // The address of the listener decides which programs can read the metrics.
@@ -163,7 +163,7 @@ impl<N: Net> Reactor<N> {
                 .to_close_for(newcomer, subscriber, last_active)
         };
         while let Some(key) = to_close(self) {
-            log::debug!("closing the TCP client that was idle longest for a new one");
+            log::debug!("closing the longest idle TCP client: too many connections");
             self.close_client(key);
         }
     }
@@ -176,7 +176,7 @@ impl<N: Net> Reactor<N> {
             return self.close_client(key);
         }
         if client.has_expired(self.now) {
-            log::debug!("closing a client whose certificate has expired");
+            log::debug!("closing a TLS client: its certificate has expired");
             return self.close_client(key);
         }
         let peer = client.peer();
@@ -194,7 +194,7 @@ impl<N: Net> Reactor<N> {
             }
             Ok(Step::Drained) => {}
             Err(failure) => {
-                log::debug!("a TCP client is gone: {failure}");
+                log::debug!("TCP client disconnected: {failure}");
                 if failure.kind == FailureKind::Authentication {
                     let reason = &failure.detail;
                     self.proxy

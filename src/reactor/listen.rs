@@ -39,8 +39,8 @@ pub(super) fn listen_everywhere<N: Net>(
         match listen(net, &mut sessions, place) {
             Ok(()) => {
                 let alone = match (place.has_udp, place.has_tcp) {
-                    (true, false) => " for UDP alone",
-                    (false, true) => " for TCP alone",
+                    (true, false) => " (UDP only)",
+                    (false, true) => " (TCP only)",
                     _ => "",
                 };
                 log::info!(
@@ -56,11 +56,11 @@ pub(super) fn listen_everywhere<N: Net>(
     }
     for &address in config.tls.iter().flat_map(|tls| &tls.addresses) {
         listen_for(ClientProtocol::Tls, net, &mut sessions, address)?;
-        log::info!(event = "listening", address:% = address; "listening on {address} under TLS");
+        log::info!(event = "listening", address:% = address; "listening on {address} (TLS)");
     }
     for &address in &config.http_listen {
         listen_for(ClientProtocol::Http, net, &mut sessions, address)?;
-        log::info!(event = "listening", address:% = address; "listening on {address} for HTTP");
+        log::info!(event = "listening", address:% = address; "listening on {address} (HTTP)");
     }
     Ok(sessions)
 }

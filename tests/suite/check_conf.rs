@@ -139,7 +139,7 @@ fn pipe_without_a_reader_is_a_warning_at_the_check_and_at_the_start() {
         .expect("the pipe exists");
     assert_valid(&[&log]);
     let program = Program::start(&["-u192.0.2.1".to_owned(), log]);
-    program.await_log("confinement: ");
+    program.await_log("sandbox: ");
     assert!(!program.log().contains("no reader"), "{}", program.log());
     drop(reader);
 }
@@ -312,7 +312,7 @@ fn upstream_at_an_address_of_this_host_is_refused_at_the_check_and_at_the_start(
     };
     let port = free_port().to_string();
     let upstream = format!("-utcp://{own}:{port},domain=a.example");
-    let parts = ["--upstream: ", "itself listens there", "in a loop"];
+    let parts = ["--upstream: ", "itself listens there", "would loop"];
     assert_refused(&["-p", &port, &upstream], &parts);
     let (code, text) = run_to_end(&["-p", &port, "-u192.0.2.1", &upstream]);
     assert_eq!(code, Some(2), "{text}");
@@ -329,7 +329,7 @@ fn tls_upstream_at_the_plain_listener_is_refused_at_the_check_and_at_the_start()
         &["-p", &port, &upstream],
         &["-p853", "-u127.0.0.1"],
     ] {
-        let parts = ["--upstream: ", "itself listens there", "in a loop"];
+        let parts = ["--upstream: ", "itself listens there", "would loop"];
         assert_refused(arguments, &parts);
         let (code, text) = run_to_end(arguments);
         assert_eq!(code, Some(2), "{text}");
@@ -429,7 +429,10 @@ fn own_certificate_that_peers_refuse_is_an_error() {
             "--tls-key",
             &key,
         ];
-        assert_refused(&arguments, &["--tls-cert: ", &cert, dates, "clock says 20"]);
+        assert_refused(
+            &arguments,
+            &["--tls-cert: ", &cert, dates, "system clock: 20"],
+        );
         let upstream = format!("-u192.0.2.2,client-cert={cert},client-key={key}");
         assert_refused(&[&upstream], &["client-cert: ", &cert, dates]);
     }

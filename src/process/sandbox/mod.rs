@@ -51,7 +51,7 @@ impl RuntimeUser {
     /// Looks up a user and a group, by name or number. Without a group it is the primary group of
     /// the user.
     pub fn find(name: &UserName) -> Result<Self, String> {
-        let missing = |what: &str| format!("--user: {what:?}: no such user or group on this host");
+        let missing = |what: &str| format!("--user: {what:?}: no such user or group");
         let failed = |error| format!("--user: {error}");
         let (uid, own_gid, label) = if let Some(uid) = parse_number(&name.user) {
             let user = User::from_uid(Uid::from_raw(uid)).map_err(failed)?;
@@ -196,7 +196,7 @@ impl Confinement {
         };
         match ports(config).find(|port| !open.contains(port)) {
             Some(port) => Err(format!(
-                "TCP to port {port} was given up at the start, which takes a restart"
+                "the sandbox does not allow TCP to port {port}: restart the program to use it"
             )),
             None => Ok(()),
         }
@@ -218,12 +218,12 @@ pub fn switch_user(config: &Config, target: Option<RuntimeUser>) -> Result<Confi
         if let Err(problem) = target.check_stamp(config) {
             log::warn!("{problem}");
         }
-        target
-            .prepare_query_log(config)
-            .map_err(|error| format!("--user: cannot hand over files: {error}"))?;
+        target.prepare_query_log(config).map_err(|error| {
+            format!("--user: cannot change the owner of the query log: {error}")
+        })?;
         target.switch().map_err(|error| {
             format!(
-                "--user: cannot become user {}: {error}; only root can",
+                "--user: cannot switch to user {}: {error}; only root can switch users",
                 target.label
             )
         })?;
@@ -232,13 +232,13 @@ pub fn switch_user(config: &Config, target: Option<RuntimeUser>) -> Result<Confi
     }
     if Uid::effective().is_root() {
         log::warn!(
-            "running as root without --user: files and Unix sockets that only root may use stay \
-             within reach of a process that is taken over; give --user, like --user nobody"
+            "running as root without --user: an attacker that took over the process could use \
+             files and Unix sockets of root; set --user, like --user nobody"
         );
         if target.is_none() && config.is_confined {
             confinement.in_force.push(match setgroups(&[]) {
                 Ok(()) => "no supplementary groups".to_owned(),
-                Err(error) => format!("supplementary groups as before: {error}"),
+                Err(error) => format!("supplementary groups kept: {error}"),
             });
         }
     }
@@ -250,11 +250,11 @@ pub fn confine(config: &Config, mut confinement: Confinement) -> Result<Confinem
     let in_force = &mut confinement.in_force;
     if !config.is_confined {
         let rest = if in_force.is_empty() {
-            "nothing"
+            "no restrictions"
         } else {
-            "nothing else"
+            "no other restrictions"
         };
-        in_force.push(format!("{rest} is given up (--no-sandbox)"));
+        in_force.push(format!("{rest} (--no-sandbox)"));
         warn_of_closed_files(config);
         return Ok(confinement);
     }
@@ -264,27 +264,29 @@ pub fn confine(config: &Config, mut confinement: Confinement) -> Result<Confinem
         permitted: none,
         inheritable: none,
     };
-    let failed = |error| format!("cannot give up capabilities: {error}");
+    let failed = |error| format!("cannot drop capabilities: {error}");
     set_capabilities(None, sets).map_err(failed)?;
     set_no_new_privs(true).map_err(failed)?;
-    in_force.push("no capabilities, no new privileges".to_owned());
+    in_force.push("capabilities dropped, no_new_privs set".to_owned());
     let rules = AccessRules::of(config);
     let status = rules.enforce();
     in_force.push(match status.as_ref().map(|status| &status.ruleset) {
-        Ok(RulesetStatus::NotEnforced) => "files as before: the kernel has no landlock".to_owned(),
+        Ok(RulesetStatus::NotEnforced) => "files and ports not restricted (no landlock in this \
+                                           kernel)"
+            .to_owned(),
         Ok(RulesetStatus::FullyEnforced) => rules.to_string(),
         Ok(RulesetStatus::PartiallyEnforced) => {
-            format!("{rules}, as far as this kernel's landlock goes")
+            format!("{rules} (landlock, partially supported by this kernel)")
         }
-        Err(error) => format!("files as before: {error}"),
+        Err(error) => format!("files and ports not restricted (landlock: {error})"),
     });
     if status.is_ok_and(|status| closes_ports(&status)) {
         confinement.ports = Some(rules.ports);
     }
     #[cfg(feature = "seccomp")]
     in_force.push(match seccomp::close() {
-        Ok(()) => "no calls of the kernel but those that are needed (seccomp)".to_owned(),
-        Err(error) => format!("all calls of the kernel: {error}"),
+        Ok(()) => "system calls restricted (seccomp)".to_owned(),
+        Err(error) => format!("system calls not restricted (seccomp: {error})"),
     });
     warn_of_closed_files(config);
     Ok(confinement)
@@ -422,15 +424,15 @@ impl fmt::Display for AccessRules {
             paths.join(" and ")
         };
         let ports: Vec<_> = self.ports.iter().map(u16::to_string).collect();
-        write!(f, "TCP to port {} only", ports.join(" and "))?;
+        write!(f, "TCP only to port {}", ports.join(" and "))?;
         if self.read.is_empty() && self.write.is_empty() {
-            write!(f, ", no files")?;
+            write!(f, ", no file access")?;
         }
         if !self.read.is_empty() {
-            write!(f, ", reads in {}", list(&self.read))?;
+            write!(f, ", read access to {}", list(&self.read))?;
         }
         if !self.write.is_empty() {
-            write!(f, ", writes in {}", list(&self.write))?;
+            write!(f, ", write access to {}", list(&self.write))?;
         }
         Ok(())
     }
@@ -510,7 +512,7 @@ mod tests {
         let here = here.display();
         assert_eq!(
             rules.to_string(),
-            format!("TCP to port 53 and 853 only, reads in {here}, writes in {here}")
+            format!("TCP only to port 53 and 853, read access to {here}, write access to {here}")
         );
     }
 
@@ -526,7 +528,7 @@ mod tests {
     #[test]
     fn no_files_stay_open_without_options() {
         let rules = rules("-u 1.1.1.1");
-        assert_eq!(rules.to_string(), "TCP to port 853 only, no files");
+        assert_eq!(rules.to_string(), "TCP only to port 853, no file access");
     }
 
     #[test]

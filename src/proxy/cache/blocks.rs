@@ -38,7 +38,7 @@ impl Cells {
         let mut cells = Vec::new();
         let result = cells.try_reserve_exact(most.min(NONE as usize));
         if let Err(error) = result {
-            log::error!("no memory for known answers ({error}): a smaller --cache-size may do");
+            log::error!("cannot allocate the cache: {error}: set a smaller --cache-size");
         }
         Self {
             most: cells.capacity(),

@@ -4,8 +4,7 @@
 //! An error may be a fault of the upstream that reports it, so another upstream is asked. If that
 //! upstream has an answer, the first one is known to be at fault; if no upstream has an answer, the
 //! error is the response. A truncated answer to a datagram is asked for again over TCP. A malformed
-//! or truncated answer on a connection is asked for once more, even if there is no other upstream;
-//! a truncated answer is then a response to UDP clients only.
+//! or truncated answer on a connection is asked for once more, if need be of the same upstream.
 
 use std::iter;
 
@@ -20,19 +19,13 @@ use crate::config::Scheme;
 use crate::proxy::Proxy;
 use crate::proxy::actions::{Cx, Outbox};
 use crate::proxy::cache::Kept;
+use crate::proxy::client::admission::TRUNCATED;
 use crate::proxy::counters::{Discard, Outcome};
 use crate::proxy::keys::{EndpointKey, ExchangeKey, LinkKey, PoolIndex, UpstreamIndex};
 use crate::proxy::upstream::link::SentState;
-use crate::wire::edns::{ExtendedError, ExtendedErrorCode};
 use crate::wire::query::EdnsLevel;
 use crate::wire::response::{write_answer, write_error};
 use crate::wire::{Flags, Header, Message, Rcode};
-
-/// The extended error of a query whose whole answer no upstream sends.
-const TRUNCATED: ExtendedError = ExtendedError {
-    code: ExtendedErrorCode::NETWORK_ERROR,
-    text: "upstream answers are truncated",
-};
 
 /// An answer to many clients, some of whose responses wait for room in the outbox.
 #[derive(Debug)]
@@ -494,15 +487,12 @@ impl Proxy {
         } else {
             outcome
         };
-        if let Some((completion, asked)) = exchange.completion(outcome) {
-            if is_refused {
-                return completion.respond(&mut self.counters, cx, |out| {
-                    write_error(out, &asked, Rcode::SERVFAIL, Some(TRUNCATED));
-                });
-            }
-            completion.respond(&mut self.counters, cx, |out| {
-                write_answer(out, &asked, answer);
-            });
-        }
+        let Some((completion, asked)) = exchange.completion(outcome) else {
+            return;
+        };
+        completion.respond(&mut self.counters, cx, |out| match is_refused {
+            true => write_error(out, &asked, Rcode::SERVFAIL, Some(TRUNCATED)),
+            false => write_answer(out, &asked, answer),
+        });
     }
 }

@@ -158,7 +158,7 @@ impl<N: Net> Reactor<N> {
                 .filter(|_| stream.is_accepted() && !was_accepted)
             {
                 tap.is_reported = false;
-                log::info!(event = "dnstap-connected"; "dnstap: {} takes messages", tap.target);
+                log::info!(event = "dnstap-connected"; "dnstap: connected to {}", tap.target);
             }
             self.make_unflushed(key);
         }
@@ -215,7 +215,7 @@ impl<N: Net> Reactor<N> {
         tap.connect_at = Some(self.now + self.config.timeouts.dnstap_pause);
         if !std::mem::replace(&mut tap.is_reported, true) {
             let target = &tap.target;
-            log::warn!(event = "dnstap-lost"; "dnstap: {target}: {reason}; will be tried again");
+            log::warn!(event = "dnstap-lost"; "dnstap: {target}: {reason}; retrying");
         }
     }
 }

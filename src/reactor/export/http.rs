@@ -24,7 +24,7 @@ impl<N: Net> Reactor<N> {
             clients.to_close_for(key, subscriber, last_active)
         };
         while let Some(key) = to_close(self) {
-            log::debug!("closing the HTTP client that was idle longest for a new one");
+            log::debug!("closing the longest idle HTTP client: too many connections");
             self.close_http(key);
         }
     }
@@ -36,7 +36,7 @@ impl<N: Net> Reactor<N> {
         };
         match http.ready(&mut self.scratch, self.now) {
             Err(failure) => {
-                log::debug!("an HTTP client is gone: {failure}");
+                log::debug!("HTTP client disconnected: {failure}");
                 return self.close_http(key);
             }
             Ok(None) => {}
@@ -110,13 +110,16 @@ impl<N: Net> Reactor<N> {
                     body: self.metrics(format),
                 }
             }
-            _ => Response::line("404 Not Found", "there are /metrics, /healthz and /readyz"),
+            _ => Response::line(
+                "404 Not Found",
+                "not found: try /metrics, /healthz or /readyz",
+            ),
         }
     }
 
     fn readiness(&mut self) -> Response {
         if self.finish_at.is_some() {
-            return Response::line("503 Service Unavailable", "the program is about to end");
+            return Response::line("503 Service Unavailable", "shutting down");
         }
         match self.proxy.check_readiness(self.now, &mut self.outbox) {
             Ok(()) => Response::line("200 OK", "ok"),

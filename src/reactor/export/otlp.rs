@@ -155,7 +155,7 @@ impl Traces {
                 let was_in_trouble = !std::mem::take(&mut self.reported).is_empty();
                 if self.posted == 0 || was_in_trouble {
                     let collector = &self.settings.collector;
-                    log::info!(event = "traces-taken"; "traces: {collector} takes them");
+                    log::info!(event = "traces-taken"; "traces: connected to {collector}");
                 }
                 self.posted += batch.take().map_or(0, |batch| batch.count);
             }
@@ -163,11 +163,11 @@ impl Traces {
                 batch.answer_by = None;
                 let pause = answer.retry_after.unwrap_or(timeouts.traces_pause);
                 self.pause_until = now + pause.min(timeouts.traces_pause_max);
-                self.report_problem(format!("status {}; will be tried again", answer.status));
+                self.report_problem(format!("HTTP status {}; retrying", answer.status));
             }
             (status, batch) => {
                 self.dropped += batch.take().map_or(0, |batch| batch.count);
-                self.report_problem(format!("status {status}: traces are dropped"));
+                self.report_problem(format!("HTTP status {status}; traces are dropped"));
             }
         }
     }
@@ -292,7 +292,7 @@ impl<N: Net> Reactor<N> {
         if let Some(batch) = traces.batch.as_mut().filter(is_under_way) {
             batch.answer_by = None;
             traces.pause_until = self.now + self.config.timeouts.traces_pause;
-            traces.report_problem(format!("{failure}; will be tried again"));
+            traces.report_problem(format!("{failure}; retrying"));
         }
         self.schedule_trim();
     }

@@ -77,7 +77,7 @@ impl<S: Read + Write> HttpClient<S> {
                 .transport
                 .receive(scratch, |piece| received.extend_from_slice(piece))?;
             if !self.is_waiting && !self.received.is_empty() {
-                let detail = "an HTTP response without a request";
+                let detail = "HTTP response without a request";
                 return Err(Failure::new(FailureKind::Protocol, detail));
             }
             if let Some(answer) = parse(&mut self.received)? {
@@ -93,7 +93,7 @@ impl<S: Read + Write> HttpClient<S> {
         }
         Err(Failure::new(
             FailureKind::Protocol,
-            "an HTTP response without an end",
+            "incomplete HTTP response",
         ))
     }
 
@@ -112,8 +112,8 @@ fn parse(received: &mut Vec<u8>) -> Result<Option<Answer>, Failure> {
         let len = match response.parse(received) {
             Ok(httparse::Status::Complete(len)) if len <= HEAD_LEN_MAX => len,
             Ok(httparse::Status::Partial) if received.len() <= HEAD_LEN_MAX => return Ok(None),
-            Ok(_) => return failed("the head of the response is too long"),
-            Err(error) => return failed(&format!("no HTTP response: {error}")),
+            Ok(_) => return failed("HTTP response header too large"),
+            Err(error) => return failed(&format!("invalid HTTP response: {error}")),
         };
         let status = response.code.unwrap_or_default();
         if (100..200).contains(&status) {
@@ -127,7 +127,7 @@ fn parse(received: &mut Vec<u8>) -> Result<Option<Answer>, Failure> {
             field.and_then(|field| str::from_utf8(field.value).ok())
         };
         let Ok(body_len) = http_fields::content_length(response.headers) else {
-            return failed("the Content-Length of the response is not one number");
+            return failed("invalid Content-Length in the HTTP response");
         };
         let is_chunked = http_fields::count(response.headers, "transfer-encoding") > 0;
         let retry_after =
