@@ -141,8 +141,7 @@ impl FromStr for Upstream {
         parts.try_for_each(|setting| settings.take(setting))?;
         if scheme != Scheme::Tls && settings.is_about_tls() {
             return Err(
-                "no pins and no certificates with udp:// and tcp://, which are not \
-                        encrypted",
+                "no pins and no certificates with udp:// and tcp://, which are not encrypted",
             );
         }
         let pins = settings.pins()?;

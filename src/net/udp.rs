@@ -146,8 +146,8 @@ impl Datagram for Udp {
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return Err(error),
                 Err(error) => {
                     log::debug!(
-                        "UDP segmentation offload disabled, datagrams are sent one by \
-                                 one: {error}"
+                        "UDP segmentation offload disabled, datagrams are sent one by one: \
+                         {error}"
                     );
                     self.can_segment = false;
                 }

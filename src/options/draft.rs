@@ -150,7 +150,7 @@ impl Draft {
         let row = row.ok_or_else(|| {
             format!(
                 "{option:?}: unknown option (--help lists the long names; write upstream = \
-                     1.1.1.1)"
+                 1.1.1.1)"
             )
         })?;
         if value.starts_with(['"', '\'']) {
@@ -173,9 +173,7 @@ impl Draft {
 
     pub(super) fn finish(self) -> Result<Config, UsageError> {
         if self.upstreams.is_empty() {
-            return Err(usage(
-                "--upstream: expected at least one upstream, like -u 1.1.1.1",
-            ));
+            return Err(usage("--upstream: expected an upstream, like -u 1.1.1.1"));
         }
         let (limits, cache_size) = self.limits(!self.tls_listen.is_empty())?;
         let listen = if self.listen.is_empty() {
@@ -187,10 +185,7 @@ impl Draft {
             Listen::Addresses(self.listen.into_iter().map(address).collect())
         };
         if let Some(address) = Listen::covered_twice(&listen.addresses()) {
-            let problem = format!(
-                "--listen: \"{address}\": this address is given twice, or is \
-                                   part of a wildcard address"
-            );
+            let problem = format!("--listen: \"{address}\": given twice, or part of a wildcard");
             return Err(usage(&problem));
         }
         let tls = tls_settings(
@@ -265,10 +260,8 @@ impl Draft {
         match self.cache_size {
             Some(size) if size > most => {
                 let most = most / 1024;
-                let problem = format!(
-                    "--cache-size: expected at most {most}k with this \
-                                       --memory-limit"
-                );
+                let problem =
+                    format!("--cache-size: expected at most {most}k with this --memory-limit");
                 Err(usage(&problem))
             }
             size => Ok((limits, size.unwrap_or(most))),
@@ -335,10 +328,8 @@ fn check_http_addresses(
     let under_tls = tls.map_or(&[][..], |tls| &tls.addresses);
     match Listen::covered_twice(&[&plain.addresses()[..], under_tls, http].concat()) {
         Some(address) => {
-            let problem = format!(
-                "--http-listen: \"{address}\": another listener has this \
-                                   address and port"
-            );
+            let problem =
+                format!("--http-listen: \"{address}\": another listener has this address and port");
             Err(usage(&problem))
         }
         None => Ok(()),
@@ -369,10 +360,8 @@ fn tls_settings(
     };
     let all = [&plain.addresses()[..], &addresses].concat();
     if let Some(address) = Listen::covered_twice(&all) {
-        let problem = format!(
-            "--tls-listen: \"{address}\": another listener has this address \
-                               and port"
-        );
+        let problem =
+            format!("--tls-listen: \"{address}\": another listener has this address and port");
         return Err(usage(&problem));
     }
     Ok(Some(TlsSettings {

@@ -75,7 +75,7 @@ fn errors_name_option_value_and_expectation() {
     let error = |line: &str| parse_line(line).unwrap_err();
     assert_eq!(
         error(""),
-        "--upstream: expected at least one upstream, like -u 1.1.1.1"
+        "--upstream: expected an upstream, like -u 1.1.1.1"
     );
     assert_eq!(
         error("-p 0 -u 1.1.1.1"),

@@ -21,16 +21,12 @@ pub enum RootSource {
 
 /// The algorithms that `ring` and rustls support.
 const SUPPORTED: &str = "supported: RSA, P-256, P-384 and Ed25519 keys with ECDHE key exchange; \
-                        not supported: P-521, Ed448 and RSA key exchange";
+                         not supported: P-521, Ed448 and RSA key exchange";
 
 /// Returns a description of a TLS error, with advice where there is one.
 pub fn explain(error: &rustls::Error, roots: RootSource) -> String {
-    let no_common = || {
-        format!(
-            "the peer has no algorithm in common with this program \
-                                ({SUPPORTED})"
-        )
-    };
+    let no_common =
+        || format!("the peer has no algorithm in common with this program ({SUPPORTED})");
     match error {
         rustls::Error::InvalidCertificate(problem) => {
             explain_certificate(problem, roots, system_time())

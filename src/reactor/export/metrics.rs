@@ -131,8 +131,7 @@ impl<N: Net> Reactor<N> {
             .sample(&[], usage.bytes);
         page.gauge(
             "dotproxy_cache_limit_bytes",
-            "Maximum size of the cache in bytes \
-                                                  (--cache-size).",
+            "Maximum size of the cache in bytes (--cache-size).",
         )
         .sample(&[], self.config.cache.size);
     }

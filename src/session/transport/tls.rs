@@ -400,8 +400,7 @@ fn with_room(
             Err(_) => {
                 return Err(Failure::new(
                     FailureKind::Tls,
-                    "the limit of records per key is \
-                                                                 reached",
+                    "the limit of records per key is reached",
                 ));
             }
         }
