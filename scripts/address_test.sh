@@ -36,7 +36,7 @@ launch "$work/private.log" "$binary" -v -p 5300 -u 127.0.0.1 --ca-file "$work/ca
 
 ask() { on_client dig www.example.net A +short +tries=1 +time=30 "$@"; }
 await ask @192.0.2.1
-await grep -q 'will be asked' "$work/private.log"
+await grep -q 'will be queried' "$work/private.log"
 
 zone=$(link_local_of_server)%client0
 for address in 192.0.2.1 192.0.2.2 198.51.100.1 \

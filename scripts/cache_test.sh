@@ -127,7 +127,7 @@ check "resolver gone: immediate from the second query on" 'Query time: [0-9]{1,3
     ask stale.many.example.net A
 check "resolver gone: not cached" 'SERVFAIL' ask unknown.many.example.net A
 kill -HUP "$proxy_pid"
-await grep -q 'known answers forgotten' "$work/dotproxy.log"
+await grep -q 'cache cleared' "$work/dotproxy.log"
 check "SIGHUP: the cache is empty" 'SERVFAIL' ask stale.many.example.net A
 
 conclude

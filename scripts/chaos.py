@@ -218,7 +218,7 @@ class Proxy:
             command += ["-u", f"127.0.0.1:{upstream.port}#dot.example"]
         with open(self.log, "w") as log:
             self.process = subprocess.Popen(command, stderr=log)
-        self.await_lines("will be asked", 1)
+        self.await_lines("will be queried", 1)
 
     def await_answer(self):
         """Waits for a connection to a healthy upstream: without one, an error of the other

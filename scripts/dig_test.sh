@@ -104,7 +104,7 @@ first_answer() {
     local first_port answer
     first_port=$(free_port)
     launch "$work/first.log" "$binary" -l 127.0.0.1 -p "$first_port" -u "$upstream" "${trust[@]}"
-    await grep -q 'will be asked' "$work/first.log"
+    await grep -q 'will be queried' "$work/first.log"
     answer=$(dig -p "$first_port" @127.0.0.1 "$a_name" A +tries=1 +time=30)
     kill "$launched"
     wait "$launched"

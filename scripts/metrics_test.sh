@@ -109,7 +109,7 @@ for kind in local tcp; do
     # No reader is connected yet, and queries are still answered.
     await dig @127.0.0.1 -p "$tap_client_port" www.example.net A +tries=1 +time=30
     tap_start "$kind" "${arguments[@]}"
-    await grep -q 'takes messages' "$work/tap.log"
+    await grep -q 'dnstap: connected to' "$work/tap.log"
     dig @127.0.0.1 -p "$tap_client_port" txt.example.net TXT +tries=1 +time=30 >/dev/null
     dig @127.0.0.1 -p "$tap_client_port" +tcp txt.example.net TXT +tries=1 +time=30 >/dev/null
     kill -TERM "$tapped" && wait "$tapped"

@@ -23,7 +23,7 @@ restarts=8
 start() {
     launch "$work/dotproxy.log" "$binary" -l 127.0.0.1 -p "$port" --reuse-port "${options[@]}"
     proxy=$launched
-    await grep -q 'will be asked' "$work/dotproxy.log"
+    await grep -q 'will be queried' "$work/dotproxy.log"
 }
 start
 load 20 &
@@ -71,5 +71,5 @@ wait "$keeper" 2>/dev/null
 launch "$work/dotproxy.log" systemd-socket-activate --datagram -l "127.0.0.1:$port" "$binary" "${options[@]}"
 await grep -q 'Listening on' "$work/dotproxy.log"
 check "socket of systemd: the query that starts it is answered" '192\.0\.2\.80' ask www.example.net A
-check "socket of systemd: UDP only" 'listening on 127.0.0.1:[0-9]+ for UDP alone' cat "$work/dotproxy.log"
+check "socket of systemd: UDP only" 'listening on 127.0.0.1:[0-9]+ \(UDP only\)' cat "$work/dotproxy.log"
 conclude

@@ -119,7 +119,7 @@ start pinned -u "127.0.0.1:$resolver_port,pin-sha256=$other,pin-sha256=$pin"
 check "matching pin, after a backup pin" '192\.0\.2\.80' ask www.example.net A
 start mismatch -u "127.0.0.1:$resolver_port,pin-sha256=$other"
 check "wrong pin" 'SERVFAIL' ask www.example.net A
-check "wrong pin: the log names the right one" "that of its key is pin-sha256=${pin//+/\\+}" logged mismatch 'no pin'
+check "wrong pin: the log names the right one" "the server's key has pin-sha256=${pin//+/\\+}" logged mismatch 'no configured pin'
 start report -u "127.0.0.1:$resolver_port,pin-sha256=$other,pin-report"
 check "wrong pin with pin-report: answered" '192\.0\.2\.80' ask www.example.net A
 check "wrong pin with pin-report: counted" 'pins mismatched=1' counters report
@@ -162,7 +162,7 @@ before=$(serial)
 sleep 1
 echo "no certificate" >"$work/shown.pem"
 kill -HUP "$server"
-await logged dotproxy 'going on with what was read before'
+await logged dotproxy 'keeping the previous configuration'
 check "invalid new certificate: the old one stays in use" "^$before$" serial
 openssl x509 -req -in "$work/server.csr" -CA "$work/ca.pem" -CAkey "$work/ca.key" -CAcreateserial \
     -days 1 -out "$work/shown.pem" -extfile <(

@@ -85,7 +85,7 @@ process() { within cat "/proc/$(shown MainPID)/status"; }
 check "service: it has a dynamic user" '^Uid:\s+(6[0-9]{4})\s+\1\s+\1\s' process
 check "service: no capability is left" '^CapEff:\s+0{16}$' process
 check "service: it is confined" '^Seccomp:\s+2' process
-check_said "service: it confines itself, too" 'no capabilities, no new privileges; TCP to port 853 only'
+check_said "service: it confines itself, too" 'capabilities dropped, no_new_privs set; TCP only to port 853'
 
 # Reloading valid and invalid options.
 before=$(shown MainPID)

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use crate::base::address::is_broadcast_here;
 use crate::base::file;
 use crate::config::{Config, DnstapTarget, Host, Listen};
-use crate::process::sandbox::RuntimeUser;
+use crate::process::sandbox::{RuntimeUser, closed_files};
 use crate::telemetry::query_log::QueryLog;
 use crate::tls;
 use crate::tls::clock;
@@ -34,10 +34,12 @@ pub fn check(config: &Config) -> Result<Vec<String>, String> {
         }
         warnings.extend(authorities.problems(clock.now()));
     }
-    if let Some(user) = config.user.as_ref().map(RuntimeUser::find).transpose()? {
+    let user = config.user.as_ref().map(RuntimeUser::find).transpose()?;
+    if let Some(user) = &user {
         user.check_options_file(config)?;
         user.check_written_files(config)?;
     }
+    warnings.extend(closed_files(config, user.as_ref()));
     let query_log = config.query_log.as_ref().map(QueryLog::check).transpose()?;
     warnings.extend(query_log.flatten());
     check_dnstap(config.dnstap.as_ref())?;
@@ -65,7 +67,7 @@ fn check_addresses(config: &Config) -> Result<(), String> {
     };
     let collector = config.traces.iter().map(|traces| traces.collector.address);
     let collector: Vec<SocketAddr> = collector.collect();
-    let (this_host, one_host) = ("the address of this host", "the address of one host");
+    let (this_host, one_host) = ("a unicast address of this host", "a unicast address");
     for (option, addresses, expected) in [
         ("--listen", plain, this_host),
         ("--tls-listen", under_tls, this_host),
@@ -92,7 +94,9 @@ fn check_dnstap(target: Option<&DnstapTarget>) -> Result<(), String> {
     match target {
         Some(DnstapTarget::Local(path)) if file::is_no_socket(path) => {
             let path = path.display();
-            Err(format!("--dnstap: {path:?}: expected a socket of a reader"))
+            Err(format!(
+                "--dnstap: {path:?}: expected the Unix socket of a dnstap reader"
+            ))
         }
         _ => Ok(()),
     }

@@ -15,7 +15,7 @@ use dotproxy::net::inherited::Inherited;
 use dotproxy::net::mio::MioNet;
 use dotproxy::options::{self, Command};
 use dotproxy::process::file_limit;
-use dotproxy::process::probe::probe;
+use dotproxy::process::probe::Probe;
 use dotproxy::process::sandbox;
 use dotproxy::process::sandbox::{Confinement, RuntimeUser};
 use dotproxy::process::systemd::Supervisor;
@@ -31,6 +31,34 @@ use ring::rand::{SecureRandom, SystemRandom};
 
 /// Exit code for invalid options, or invalid files that they name.
 const USAGE: u8 = 2;
+
+/// Exit code for other failures.
+const FAILURE: u8 = 1;
+
+/// The reason why the program ends.
+struct Stop {
+    code: u8,
+    problem: String,
+}
+
+impl Stop {
+    /// Creates the reason for an invalid option, or an invalid file that it names.
+    fn usage(problem: impl Display) -> Self {
+        Self {
+            code: USAGE,
+            problem: problem.to_string(),
+        }
+    }
+}
+
+impl From<String> for Stop {
+    fn from(problem: String) -> Self {
+        Self {
+            code: FAILURE,
+            problem,
+        }
+    }
+}
 
 fn main() -> ExitCode {
     allocator::set_up();
@@ -50,7 +78,7 @@ fn main() -> ExitCode {
         Ok(Command::Run(config)) => match check_own_addresses(&config) {
             Ok(()) => match run(*config, &arguments) {
                 Ok(()) => ExitCode::SUCCESS,
-                Err(problem) => fail(1, problem),
+                Err(Stop { code, problem }) => fail(code, problem),
             },
             Err(problem) => fail(USAGE, problem),
         },
@@ -63,9 +91,12 @@ fn main() -> ExitCode {
             }
             Err(problem) => fail(USAGE, problem),
         },
-        Ok(Command::Probe(url)) => match probe(&url) {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(problem) => fail(1, problem),
+        Ok(Command::Probe(url)) => match Probe::parse(&url) {
+            Ok(probe) => match probe.run() {
+                Ok(()) => ExitCode::SUCCESS,
+                Err(problem) => fail(FAILURE, problem),
+            },
+            Err(problem) => fail(USAGE, problem),
         },
         Ok(Command::Print(text)) => print(&text),
         Err(problem) => fail(USAGE, problem),
@@ -91,41 +122,43 @@ fn find_user(config: &Config) -> Result<Option<RuntimeUser>, String> {
     Ok(user)
 }
 
-fn run(mut config: Config, arguments: &[String]) -> Result<(), String> {
+fn run(mut config: Config, arguments: &[String]) -> Result<(), Stop> {
     logger::init(
         config.log_level,
         config.log_format,
         config.limits.log_unwritten,
     );
-    let user = find_user(&config)?;
+    let user = find_user(&config).map_err(Stop::usage)?;
     let inherited = Inherited::from_environment()
-        .map_err(|error| format!("cannot use the sockets that it was started with: {error}"))?;
+        .map_err(|error| format!("cannot use the inherited sockets: {error}"))?;
     let sockets = inherited.sockets();
     config.inherit(&sockets);
-    check_own_addresses(&config)?;
+    check_own_addresses(&config).map_err(Stop::usage)?;
     let clock = Clock::new(config.clock_stamp.as_deref());
-    let tls = tls::set_up(&config, &clock).map_err(|error| error.to_string())?;
+    let tls = tls::set_up(&config, &clock).map_err(Stop::usage)?;
     file_limit::fit(&mut config).map_err(|error| error.to_string())?;
     let mut seed = [0; SEED_LEN];
     SystemRandom::new()
         .fill(&mut seed)
-        .map_err(|_| "the system gives no random numbers")?;
+        .map_err(|_| "the kernel returned no random numbers".to_owned())?;
     let net = MioNet::new(inherited, config.reuse_port).map_err(explain_poller)?;
     let reactor = Reactor::new(net, &config, tls, clock, &seed);
     let mut reactor = reactor.map_err(|error| explain(&error))?;
     let supervisor = Supervisor::from_environment(|variable| std::env::var_os(variable));
     let confinement = sandbox::switch_user(&config, user)?;
-    reactor.open_query_log()?;
+    reactor.open_query_log().map_err(Stop::usage)?;
     // Not an argument of the log macro, which evaluates its arguments only if the level is enabled.
     let confinement = sandbox::confine(&config, confinement)?;
-    log::info!(event = "confined"; "confinement: {confinement}");
+    log::info!(event = "confined"; "sandbox: {confinement}");
     let process = Process {
         arguments,
         sockets,
         confinement,
         supervisor,
     };
-    reactor.run(&process).map_err(explain_poller)
+    reactor
+        .run(&process)
+        .map_err(|error| explain_poller(error).into())
 }
 
 /// The process in which the loop runs.
@@ -173,7 +206,7 @@ impl ProcessHooks for Process<'_> {
 }
 
 fn explain_poller(error: io::Error) -> String {
-    format!("cannot wait for sockets: {error}")
+    format!("cannot poll sockets: {error}")
 }
 
 /// Describes a failure to listen, with advice for the operator.
@@ -186,19 +219,22 @@ fn explain(error: &ListenError) -> String {
     let port = address.port();
     let advice = match cause.kind() {
         ErrorKind::PermissionDenied if port < 1024 => format!(
-            "; ports below 1024 are for root and for programs with CAP_NET_BIND_SERVICE: run `sudo \
-             setcap cap_net_bind_service=+ep {}`, or choose another port, like -p 5300",
+            "; ports below 1024 require root or CAP_NET_BIND_SERVICE: run `sudo setcap \
+             cap_net_bind_service=+ep {}`, or choose another port, like -p 5300",
             std::env::current_exe()
                 .unwrap_or("dotproxy".into())
                 .display()
         ),
         ErrorKind::AddrInUse => format!(
-            "; `sudo ss -lnptu 'sport = :{port}'` shows which program has it: stop it, or choose \
-             another port with -p or another address with -l"
+            "; `sudo ss -lnptu 'sport = :{port}'` shows the program that uses it: stop that \
+             program, or choose another port with -p or another address with -l"
         ),
-        ErrorKind::AddrNotAvailable => "; `ip address` shows the addresses of this host, and a \
-                                        port stands behind brackets, as in [::1]:53"
-            .to_owned(),
+        ErrorKind::AddrNotAvailable if address.is_ipv6() => {
+            "; `ip address` shows the addresses of this host; brackets separate the address from \
+             the port, as in [::1]:53"
+                .to_owned()
+        }
+        ErrorKind::AddrNotAvailable => "; `ip address` shows the addresses of this host".to_owned(),
         _ => String::new(),
     };
     format!("cannot listen on {address} ({protocol}): {cause}{advice}")

@@ -20,8 +20,10 @@ impl Address {
     pub const WITH_ZONE: &str = "a link-local address with its interface, like fe80::1%eth0";
 
     /// The expected form of an address that [has an unknown zone](has_unknown_zone).
-    pub const WITH_KNOWN_ZONE: &str = "an interface of this host behind %, and that interface \
-                                       does not exist (`ip link` lists them)";
+    pub const WITH_KNOWN_ZONE: &str = "an existing interface after % (`ip link` lists them)";
+
+    /// The expected form of a port that [is invalid](has_invalid_port).
+    pub const WITH_PORT: &str = "a port from 1 to 65535 after the address";
 
     /// Returns the address `ip` of a datagram that was received on `interface`.
     pub fn on_interface(ip: Ipv6Addr, interface: u32) -> Self {
@@ -98,6 +100,17 @@ pub fn parse_endpoint(text: &str) -> Option<(Address, Option<u16>)> {
         None => None,
     };
     Some((address, port))
+}
+
+/// Returns whether an endpoint is invalid because its port is no number from 1 to 65535.
+pub fn has_invalid_port(text: &str) -> bool {
+    let Some((address, port)) = text.rsplit_once([':', '@']) else {
+        return false;
+    };
+    // An IPv6 address has a port only after brackets or `@`.
+    let is_at = text[address.len()..].starts_with('@');
+    let has_port = is_at || !address.contains(':') || address.ends_with(']');
+    has_port && parse_endpoint(address).is_some() && parse_port(port).is_none()
 }
 
 /// Returns whether an endpoint is invalid because no interface has the name after `%`.

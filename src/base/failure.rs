@@ -111,11 +111,11 @@ impl FailureKind {
             Self::ConnectTimeout => "connect timeout",
             Self::HandshakeTimeout => "handshake timeout",
             Self::Closed => "connection closed by upstream",
-            Self::Protocol => "not DNS",
-            Self::Stalled => "no answers",
-            Self::BadAnswer => "errors where others have answers",
-            Self::NoAddress => "no address",
-            Self::Loop => "forwarding loop, queries come back to this server",
+            Self::Protocol => "malformed DNS message",
+            Self::Stalled => "no answer",
+            Self::BadAnswer => "error replies to questions that another upstream answers",
+            Self::NoAddress => "no known address",
+            Self::Loop => "forwarding loop: queries come back to this server",
         }
     }
 
@@ -133,11 +133,11 @@ impl FailureKind {
             Self::Tls => (ExtendedErrorCode::NETWORK_ERROR, "TLS with upstream failed"),
             Self::ConnectTimeout => (
                 ExtendedErrorCode::NO_REACHABLE_AUTHORITY,
-                "TCP to upstream did not connect in time",
+                "TCP connection to upstream timed out",
             ),
             Self::HandshakeTimeout => (
                 ExtendedErrorCode::NO_REACHABLE_AUTHORITY,
-                "TCP connected to upstream, TLS got no reply in time",
+                "TLS handshake with upstream timed out",
             ),
             Self::Closed => (
                 ExtendedErrorCode::NETWORK_ERROR,
@@ -157,7 +157,7 @@ impl FailureKind {
             ),
             Self::NoAddress => (
                 ExtendedErrorCode::NO_REACHABLE_AUTHORITY,
-                "the address of upstream is not known",
+                "upstream address unknown",
             ),
             Self::Loop => (ExtendedErrorCode::OTHER, "forwarding loop"),
         };

@@ -282,6 +282,32 @@ impl Owner {
         Ok((!may).then_some(folder))
     }
 
+    /// Returns whether this user may read a file, according to the modes of the file and its
+    /// folders.
+    pub fn may_read(self, path: &Path) -> io::Result<bool> {
+        let real = fs::canonicalize(path)?;
+        let given = std::path::absolute(path)?;
+        let folders = given.ancestors().skip(1).chain(real.ancestors().skip(1));
+        for folder in folders {
+            if !self.has_mode(&fs::metadata(folder)?, 0o1) {
+                return Ok(false);
+            }
+        }
+        Ok(self.has_mode(&fs::metadata(&real)?, 0o4))
+    }
+
+    /// Returns whether the mode of a file gives this user these permissions.
+    fn has_mode(self, metadata: &Metadata, permissions: u32) -> bool {
+        let class = if metadata.uid() == self.uid {
+            6
+        } else if metadata.gid() == self.gid {
+            3
+        } else {
+            0
+        };
+        metadata.mode() >> class & permissions == permissions
+    }
+
     fn may_write(self, path: &Path, metadata: &Metadata) -> bool {
         let is_group = metadata.gid() == self.gid;
         let needed = if is_group { 0o020 } else { 0o002 };

@@ -3,6 +3,7 @@
 //!
 //! - [`address`]: IP addresses with their zone
 //! - [`arena`]: tables with keys that carry a generation
+//! - [`counted`]: numbers with their nouns, for log lines
 //! - [`failure`]: why a connection or an attempt failed
 //! - [`mod@file`]: reads files with a size limit
 //! - [`histogram`]: counts of durations by length
@@ -13,6 +14,7 @@
 
 pub mod address;
 pub mod arena;
+pub mod counted;
 pub mod failure;
 pub mod file;
 pub mod histogram;

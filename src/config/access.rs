@@ -200,7 +200,7 @@ impl FromStr for RateLimit {
         let (rate, burst) = text.split_once('/').unwrap_or((text, text));
         match (number(rate), number(burst)) {
             (Some(per_second), Some(burst)) => Ok(Self { per_second, burst }),
-            _ => Err("queries a second and at once, like 100 or 100/500"),
+            _ => Err("queries per second and, optionally, a burst, like 100 or 100/500"),
         }
     }
 }

@@ -36,9 +36,9 @@ pub struct Budget {
 impl Budget {
     /// Description of the expected value.
     pub const EXPECTED: &str = if IS_WHOLE {
-        "a size from 4m on, like 4m or 16m"
+        "a size of 4m or more, like 4m or 16m"
     } else {
-        "a size from 6m on (from 4m on where the program is linked statically)"
+        "a size of 6m or more (4m or more if the program is linked statically)"
     };
 
     /// Returns the budget of a process with `limit` bytes, unless the limit is too small.
@@ -72,7 +72,7 @@ impl Budget {
             answers_postponed: 2,
             failures_remembered: 64,
             bad_answers_remembered: 64,
-            loop_tests: 2,
+            loop_tests: 4,
             spare_buffers: 16,
             log_unwritten: 16 * 1024,
             dnstap_unsent: 64 * 1024,

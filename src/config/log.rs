@@ -66,7 +66,7 @@ impl FromStr for DnstapTarget {
 fn parse_destination(text: &str, expected: &'static str) -> Result<SocketAddr, &'static str> {
     match parse_endpoint(text) {
         _ if text.contains('@') => Err(expected),
-        Some((address, _)) if !address.is_of_one_host() => Err("the address of one host"),
+        Some((address, _)) if !address.is_of_one_host() => Err("a unicast address"),
         Some((address, _)) if address.lacks_zone() => Err(Address::WITH_ZONE),
         Some((address, Some(port))) => Ok(address.with_port(port)),
         None if address::has_unknown_zone(text) => Err(Address::WITH_KNOWN_ZONE),

@@ -32,8 +32,8 @@ impl FromStr for Pin {
         match (len, bytes) {
             (Some(PIN_LEN), [pin @ .., _]) => Ok(Self(pin)),
             _ => Err(
-                "a SHA-256 digest in base64 behind pin-sha256=, 44 characters like the \
-                      output of scripts/pin.sh",
+                "a SHA-256 digest in base64 after pin-sha256=, 44 characters as printed by \
+                 scripts/pin.sh",
             ),
         }
     }

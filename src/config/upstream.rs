@@ -137,14 +137,16 @@ impl FromStr for Upstream {
             Some(("tls", rest)) => (Scheme::Tls, rest),
             Some(("tcp", rest)) => (Scheme::Tcp, rest),
             Some(("udp", rest)) => (Scheme::Udp, rest),
-            Some(_) => return Err("tls://, tcp:// or udp://, or no scheme, which is TLS"),
+            Some(_) => return Err("tls://, tcp:// or udp://, or no scheme, which means tls://"),
         };
         let mut parts = rest.split(',');
         let authority = parts.next().unwrap_or_default();
         let mut settings = Settings::default();
         parts.try_for_each(|setting| settings.take(setting))?;
         if scheme != Scheme::Tls && settings.is_about_tls() {
-            return Err("no pin and no certificate with udp:// and tcp://, which are clear text");
+            return Err(
+                "no pins and no certificates with udp:// and tcp://, which are not encrypted",
+            );
         }
         let pins = settings.pins()?;
         let identity = settings.identity()?;
@@ -152,18 +154,18 @@ impl FromStr for Upstream {
         let (authority, name) = match authority.split_once('#') {
             None => (authority, None),
             Some(_) if scheme != Scheme::Tls => {
-                return Err("no name behind #, which is that of a certificate, without TLS");
+                return Err("no #NAME with udp:// and tcp://, which have no certificate");
             }
             Some((authority, name)) if is_host_name(name) => {
                 let name = name.strip_suffix('.').unwrap_or(name);
                 (authority, Some(name.to_owned()))
             }
-            Some(_) => return Err("a host name behind #, like 9.9.9.9#dns.quad9.net"),
+            Some(_) => return Err("a host name after #, like 9.9.9.9#dns.quad9.net"),
         };
         if scheme != Scheme::Tls && domains.is_empty() {
             return Err(
-                "domain= with udp:// and tcp://, which are clear text, like \
-                        udp://10.0.0.53,domain=corp.example",
+                "domain= with udp:// and tcp://, which are not encrypted, like \
+                 udp://10.0.0.53,domain=corp.example",
             );
         }
         Ok(Self {
@@ -190,7 +192,7 @@ impl Settings {
     fn take(&mut self, setting: &str) -> Result<(), &'static str> {
         match setting.split_once('=').unwrap_or((setting, "")) {
             ("domain", domain) => {
-                let expected = "a domain behind domain=, like corp.example";
+                let expected = "a domain after domain=, like corp.example";
                 self.domains.push(domain.parse().map_err(|_| expected)?);
             }
             ("pin-sha256", pin) => self.pins.pins.push(pin.parse()?),
@@ -199,12 +201,12 @@ impl Settings {
             ("client-cert", path) if !path.is_empty() => self.certificate = Some(path.into()),
             ("client-key", path) if !path.is_empty() => self.key = Some(path.into()),
             ("client-cert" | "client-key", _) => {
-                return Err("a file behind client-cert= and client-key=");
+                return Err("a file after client-cert= and client-key=");
             }
             _ => {
                 return Err(
-                    "no other settings than domain=, pin-sha256=, pin-only, pin-report, \
-                            client-cert= and client-key=",
+                    "one of the settings domain=, pin-sha256=, pin-only, pin-report, \
+                     client-cert= and client-key=",
                 );
             }
         }
@@ -213,7 +215,7 @@ impl Settings {
 
     fn set_rule(&mut self, rule: PinRule) -> Result<(), &'static str> {
         if ![PinRule::Besides, rule].contains(&self.pins.rule) {
-            return Err("pin-only, which trusts a pin alone, or pin-report, which trusts none");
+            return Err("either pin-only or pin-report, not both");
         }
         self.pins.rule = rule;
         Ok(())
@@ -226,7 +228,7 @@ impl Settings {
     fn pins(&mut self) -> Result<Pins, &'static str> {
         let pins = std::mem::take(&mut self.pins);
         if pins.pins.is_empty() && pins.rule != PinRule::Besides {
-            return Err("pin-sha256= with pin-only and pin-report");
+            return Err("pin-sha256= together with pin-only or pin-report");
         }
         Ok(pins)
     }
@@ -235,7 +237,7 @@ impl Settings {
         match (self.certificate.take(), self.key.take()) {
             (Some(certificate), Some(key)) => Ok(Some(Identity { certificate, key })),
             (None, None) => Ok(None),
-            _ => Err("client-cert= and client-key= together"),
+            _ => Err("both client-cert= and client-key="),
         }
     }
 }
@@ -243,7 +245,7 @@ impl Settings {
 fn parse_host(authority: &str, default_port: u16) -> Result<Host, &'static str> {
     if let Some((address, port)) = address::parse_endpoint(authority) {
         if !address.is_of_one_host() {
-            return Err("the address of one host");
+            return Err("a unicast address");
         }
         if address.lacks_zone() {
             return Err(Address::WITH_ZONE);
@@ -254,10 +256,14 @@ fn parse_host(authority: &str, default_port: u16) -> Result<Host, &'static str> 
     if address::has_unknown_zone(authority) {
         return Err(Address::WITH_KNOWN_ZONE);
     }
+    if address::has_invalid_port(authority) {
+        return Err(Address::WITH_PORT);
+    }
     let expected = "an address or a host name, like 1.1.1.1, [2606:4700:4700::1111]:853 or \
                     tls://dns.quad9.net";
     let (name, port) = match authority.split_once([':', '@']) {
-        Some((name, port)) => (name, address::parse_port(port).ok_or(expected)?),
+        Some((name, _)) if !is_host_name(name) => return Err(expected),
+        Some((name, port)) => (name, address::parse_port(port).ok_or(Address::WITH_PORT)?),
         None => (authority, default_port),
     };
     if !is_host_name(name) || is_number(name) {

@@ -48,7 +48,7 @@ impl Inherited {
         let address = socket.local_addr()?.as_socket();
         let address = address.ok_or(io::ErrorKind::AddrNotAvailable)?;
         if self.position(address, kind).is_some() {
-            let problem = format!("two of them have the address {address}");
+            let problem = format!("two sockets have the address {address}");
             return Err(io::Error::other(problem));
         }
         self.sockets.push((address, kind, socket));

@@ -145,7 +145,10 @@ impl Datagram for Udp {
                 Ok(()) => return Ok(alike),
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return Err(error),
                 Err(error) => {
-                    log::debug!("sending datagrams one by one, not as segments: {error}");
+                    log::debug!(
+                        "UDP segmentation offload disabled, datagrams are sent one by one: \
+                         {error}"
+                    );
                     self.can_segment = false;
                 }
             }

@@ -47,7 +47,7 @@ impl Draft {
     pub(super) fn finish(self) -> Result<Config, UsageError> {
         let (upstreams, bootstrap) = (&self.config.upstreams[..], &self.config.bootstrap[..]);
         if upstreams.is_empty() {
-            return Err(usage("--upstream: expected at least one, like -u 1.1.1.1"));
+            return Err(usage("--upstream: expected an upstream, like -u 1.1.1.1"));
         }
         let (limits, cache_size) = self.limits(!self.tls_listen.is_empty())?;
         let plain_port = self.port.unwrap_or(PLAIN_PORT);
@@ -57,7 +57,7 @@ impl Draft {
             Listen::Addresses(addresses(&self.listen, plain_port))
         };
         if let Some(address) = Listen::covered_twice(&listen.addresses()) {
-            let problem = format!("--listen: \"{address}\": expected each address once");
+            let problem = format!("--listen: \"{address}\": given twice, or part of a wildcard");
             return Err(usage(&problem));
         }
         let tls = tls_settings(
@@ -121,13 +121,15 @@ impl Draft {
             return Ok((limits, size));
         };
         let Some(most) = budget.cache_size(&limits, serves_tls) else {
-            let problem = "--max-inflight, --max-tcp-clients: expected fewer with --memory-limit";
+            let problem = "--max-inflight, --max-tcp-clients: expected lower limits with this \
+                           --memory-limit";
             return Err(usage(problem));
         };
         match self.cache_size {
             Some(size) if size > most => {
                 let most = most / 1024;
-                let problem = format!("--cache-size: expected at most {most}k with --memory-limit");
+                let problem =
+                    format!("--cache-size: expected at most {most}k with this --memory-limit");
                 Err(usage(&problem))
             }
             size => Ok((limits, size.unwrap_or(most))),
@@ -148,7 +150,7 @@ pub(super) fn check_loops(
     let error = |option, server: &dyn std::fmt::Display, listeners| {
         let problem = format!(
             "{option}: \"{server}\": this program itself listens there ({listeners}): expected \
-             another server, since queries would go round in a loop"
+             another server, since queries would loop"
         );
         Err(usage(&problem))
     };
@@ -160,15 +162,14 @@ pub(super) fn check_loops(
         return error("--bootstrap", address, of_plain);
     }
     for upstream in upstreams {
-        let (own, listeners) = match upstream.scheme {
-            Scheme::Tls => (under_tls, "--tls-listen"),
-            Scheme::Udp | Scheme::Tcp => (&plain[..], of_plain),
+        let Host::Address(address) = &upstream.host else {
+            continue;
         };
-        match &upstream.host {
-            Host::Address(address) if Listen::reaches(own, address, is_own) => {
-                return error("--upstream", upstream, listeners);
-            }
-            _ => {}
+        if Listen::reaches(&plain, address, is_own) {
+            return error("--upstream", upstream, of_plain);
+        }
+        if upstream.scheme != Scheme::Udp && Listen::reaches(under_tls, address, is_own) {
+            return error("--upstream", upstream, "--tls-listen");
         }
     }
     Ok(())
@@ -180,8 +181,8 @@ fn check_hosts(upstreams: &[Upstream], bootstrap: &[SocketAddr]) -> Result<(), U
     let named = upstreams.find(|upstream| matches!(upstream.host, Host::Name(..)));
     match (named, bootstrap) {
         (Some(upstream), []) => Err(usage(&format!(
-            "--upstream: \"{upstream}\": expected --bootstrap, too, with the address of a plain \
-             DNS server that finds this host"
+            "--upstream: \"{upstream}\": a host name needs --bootstrap ADDR, a plain DNS server \
+             that resolves it"
         ))),
         _ => Ok(()),
     }
@@ -195,7 +196,8 @@ fn check_http_addresses(
     let under_tls = tls.map_or(&[][..], |tls| &tls.addresses);
     match Listen::covered_twice(&[&plain.addresses()[..], under_tls, http].concat()) {
         Some(address) => {
-            let problem = format!("--http-listen: \"{address}\": expected each address once");
+            let problem =
+                format!("--http-listen: \"{address}\": another listener has this address and port");
             Err(usage(&problem))
         }
         None => Ok(()),
@@ -210,19 +212,21 @@ fn tls_settings(
     let (certificate, key, client_ca) = match (addresses.as_slice(), files) {
         ([], (None, None, None)) => return Ok(None),
         ([], _) => {
-            let problem = "--tls-cert, --tls-key, --tls-client-ca: expected --tls-listen, too";
+            let problem = "--tls-cert, --tls-key, --tls-client-ca: these options need \
+                           --tls-listen";
             return Err(usage(problem));
         }
         (_, (Some(certificate), Some(key), client_ca)) => (certificate, key, client_ca),
         _ => {
-            let problem = "--tls-listen: expected --tls-cert and --tls-key, too, with the \
-                           certificate that clients are shown and its key";
+            let problem = "--tls-listen: this option needs --tls-cert and --tls-key, the server \
+                           certificate and its key";
             return Err(usage(problem));
         }
     };
     let all = [&plain.addresses()[..], &addresses].concat();
     if let Some(address) = Listen::covered_twice(&all) {
-        let problem = format!("--tls-listen: \"{address}\": expected each address and port once");
+        let problem =
+            format!("--tls-listen: \"{address}\": another listener has this address and port");
         return Err(usage(&problem));
     }
     Ok(Some(TlsSettings {

@@ -183,7 +183,7 @@ fn describe(fail: &getopts::Fail) -> String {
             format!("{}: expected no value", dashed(name))
         }
         getopts::Fail::OptionDuplicated(name) | getopts::Fail::OptionMissing(name) => {
-            format!("{}: expected once", dashed(name))
+            format!("{}: given more than once", dashed(name))
         }
     }
 }

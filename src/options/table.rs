@@ -81,7 +81,7 @@ pub(super) const TABLE: &[Row] = &[
         short: "",
         long: "deny",
         value: "NETWORK",
-        help: "networks that may ask, or not [private only]",
+        help: "client networks to allow or deny [private only]",
         apply: |draft, value| {
             draft.denied.push(value.parse()?);
             Ok(())
@@ -92,7 +92,7 @@ pub(super) const TABLE: &[Row] = &[
         short: "",
         long: "rate-limit",
         value: "QPS[/BURST]",
-        help: "queries a second for each client [no limit]",
+        help: "queries per second per client [no limit]",
         apply: |draft, value| {
             draft.config.rate_limit = Some(value.parse()?);
             Ok(())
@@ -103,7 +103,7 @@ pub(super) const TABLE: &[Row] = &[
         short: "u",
         long: "upstream",
         value: "SPEC",
-        help: "resolver, like 1.1.1.1 or tls://dns.quad9.net",
+        help: "upstream, like 1.1.1.1 or tls://dns.quad9.net",
         apply: parse_upstream,
         reload: Reload::Applies,
     },
@@ -111,7 +111,7 @@ pub(super) const TABLE: &[Row] = &[
         short: "b",
         long: "bootstrap",
         value: "ADDR[:PORT]",
-        help: "plain DNS server that knows hosts of upstreams",
+        help: "plain DNS server to resolve upstream host names",
         apply: parse_bootstrap,
         reload: Reload::Applies,
     },
@@ -135,7 +135,7 @@ pub(super) const TABLE: &[Row] = &[
         short: "",
         long: "ca-file",
         value: "FILE",
-        help: "PEM roots to trust [built-in Mozilla roots]",
+        help: "CA certificates for upstreams, PEM [built-in]",
         apply: |draft, value| parse_path(&mut draft.config.ca_file, value),
         reload: Reload::Applies,
     },
@@ -143,7 +143,7 @@ pub(super) const TABLE: &[Row] = &[
         short: "",
         long: "clock-stamp",
         value: "FILE",
-        help: "keeps the time where the clock has no battery",
+        help: "stores the time, for hosts without an RTC",
         apply: |draft, value| parse_path(&mut draft.config.clock_stamp, value),
         reload: Reload::Restores(|new, running| {
             restore(&mut new.clock_stamp, &running.clock_stamp)
@@ -153,7 +153,7 @@ pub(super) const TABLE: &[Row] = &[
         short: "",
         long: "tls-listen",
         value: "ADDR[:PORT]",
-        help: "address for clients under TLS, repeatable",
+        help: "address for DNS-over-TLS clients, repeatable",
         apply: |draft, value| {
             let warning = parse_listen("tls-listen", &mut draft.tls_listen, value)?;
             draft.warn(warning);
@@ -168,7 +168,7 @@ pub(super) const TABLE: &[Row] = &[
         short: "",
         long: "http-listen",
         value: "ADDR:PORT",
-        help: "/metrics, /healthz and /readyz, repeatable",
+        help: "HTTP address of /metrics, /healthz and /readyz",
         apply: |draft, value| parse_http_listen(&mut draft.config.http_listen, value),
         reload: Reload::Restores(|new, running| {
             restore(&mut new.http_listen, &running.http_listen)
@@ -186,7 +186,7 @@ pub(super) const TABLE: &[Row] = &[
         short: "",
         long: "tls-key",
         value: "FILE",
-        help: "PEM chain that they are shown, and its key",
+        help: "server certificate chain for clients, and key",
         apply: |draft, value| parse_path(&mut draft.tls_key, value),
         reload: Reload::Applies,
     },
@@ -194,7 +194,7 @@ pub(super) const TABLE: &[Row] = &[
         short: "",
         long: "tls-client-ca",
         value: "FILE",
-        help: "PEM roots of certificates that they must have",
+        help: "CA for client authentication (mutual TLS), PEM",
         apply: |draft, value| parse_path(&mut draft.tls_client_ca, value),
         reload: Reload::Applies,
     },
@@ -202,7 +202,7 @@ pub(super) const TABLE: &[Row] = &[
         short: "",
         long: "timeout",
         value: "DURATION",
-        help: "longest wait for a response, like 500ms [5s]",
+        help: "time limit of a response, like 500ms [5s]",
         apply: |draft, value| {
             let range = Duration::from_millis(100)..=Duration::from_secs(3600);
             let timeout = parse_duration(value).filter(|timeout| range.contains(timeout));
@@ -224,7 +224,7 @@ pub(super) const TABLE: &[Row] = &[
         short: "",
         long: "max-inflight",
         value: "N",
-        help: "how many at the same time [256, 4096]",
+        help: "limit on concurrent clients/queries [256, 4096]",
         apply: |draft, value| parse_limit(&mut draft.inflight, value),
         reload: Reload::Applies,
     },
@@ -232,7 +232,7 @@ pub(super) const TABLE: &[Row] = &[
         short: "",
         long: "cache-size",
         value: "SIZE",
-        help: "memory for known answers, like 64k, or 0 [1m]",
+        help: "size of the cache, like 64k; 0 disables it [1m]",
         apply: |draft, value| {
             let size = parse_size(value).filter(|size| *size <= CACHE_MAX);
             draft.cache_size = Some(size.ok_or("a size up to 1g, like 500k or 4m, or 0")?);
@@ -244,7 +244,7 @@ pub(super) const TABLE: &[Row] = &[
         short: "",
         long: "memory-limit",
         value: "SIZE",
-        help: "memory for it all, like 8m; the rest follows",
+        help: "memory limit, sets the other limits, like 8m",
         apply: |draft, value| {
             let budget = parse_size(value).and_then(Budget::of);
             draft.memory_limit = Some(budget.ok_or(Budget::EXPECTED)?);
@@ -272,7 +272,7 @@ pub(super) const TABLE: &[Row] = &[
         short: "",
         long: "cache-max-negative-ttl",
         value: "DURATION",
-        help: "how long answers are known [0s, 1d, 1h]",
+        help: "bounds of TTLs in the cache [0s, 1d, 1h]",
         apply: |draft, value| parse_ttl(&mut draft.config.cache.negative_ttl_max, value),
         reload: Reload::Applies,
     },
@@ -280,7 +280,7 @@ pub(super) const TABLE: &[Row] = &[
         short: "",
         long: "serve-stale",
         value: "DURATION",
-        help: "how long after that, if upstream fails [1d]",
+        help: "time to serve stale answers on failure [1d]",
         apply: |draft, value| parse_ttl(&mut draft.config.cache.stale_max, value),
         reload: Reload::Applies,
     },
@@ -288,7 +288,7 @@ pub(super) const TABLE: &[Row] = &[
         short: "",
         long: "prefetch",
         value: "",
-        help: "ask again for popular answers before their end",
+        help: "refresh popular answers before they expire",
         apply: |draft, value| {
             draft.config.cache.prefetch = value != OFF;
             Ok(())
@@ -314,7 +314,7 @@ pub(super) const TABLE: &[Row] = &[
         short: "",
         long: "query-log",
         value: "FILE",
-        help: "JSON a query, -: standard output; FILE,sample=N",
+        help: "JSON query log, - for stdout; FILE,sample=N",
         apply: |draft, value| {
             draft.query_log = parse_query_log(value)?;
             Ok(())
@@ -341,7 +341,7 @@ pub(super) const TABLE: &[Row] = &[
         short: "",
         long: "dnstap",
         value: "SOCKET",
-        help: "every message, to unix:PATH or tcp:ADDR:PORT",
+        help: "dnstap reader, unix:PATH or tcp:ADDR:PORT",
         apply: |draft, value| {
             draft.config.dnstap = Some(value.parse()?);
             Ok(())
@@ -352,7 +352,7 @@ pub(super) const TABLE: &[Row] = &[
         short: "",
         long: "otlp",
         value: "http://ADDR:PORT",
-        help: "traces, to a collector of OpenTelemetry",
+        help: "OpenTelemetry collector for traces",
         apply: |draft, value| {
             draft.collector = Some(value.parse()?);
             Ok(())
@@ -366,7 +366,7 @@ pub(super) const TABLE: &[Row] = &[
         short: "",
         long: "trace-sample",
         value: "RATIO",
-        help: "how many queries are traced [0.01]",
+        help: "fraction of queries to trace [0.01]",
         apply: |draft, value| {
             draft.trace_share = Some(value.parse()?);
             Ok(())
@@ -388,7 +388,7 @@ pub(super) const TABLE: &[Row] = &[
         short: "",
         long: "user",
         value: "NAME[:GROUP]",
-        help: "user to become once the sockets are bound",
+        help: "run as this user once the sockets are bound",
         apply: |draft, value| {
             draft.config.user = Some(value.parse()?);
             Ok(())
@@ -399,7 +399,7 @@ pub(super) const TABLE: &[Row] = &[
         short: "",
         long: "no-sandbox",
         value: "",
-        help: "keep capabilities, files and ports after that",
+        help: "keep capabilities, files and ports unrestricted",
         apply: |draft, value| {
             draft.config.is_confined = value == OFF;
             Ok(())
@@ -423,7 +423,7 @@ pub(super) const TABLE: &[Row] = &[
         short: "v",
         long: "verbose",
         value: "",
-        help: "log debug messages, too; -vv: trace messages",
+        help: "log level debug; -vv: trace",
         apply: |draft, value| {
             draft.verbosity = match draft.verbosity {
                 _ if value == OFF => None,
@@ -449,20 +449,20 @@ pub(super) const COMMANDS: &[(&str, &str, &str, &str)] = &[
         "C",
         "conf-file",
         "FILE",
-        "read options from FILE, option=value a line",
+        "read options from FILE, one per line",
     ),
     (
         "",
         "check-conf",
         "",
-        "check options and files, then exit 0 or 2",
+        "check options and files, then exit with 0 or 2",
     ),
     (
         "",
         "probe",
         "URL",
-        "exit 0 if the status of URL is 200, else 1",
+        "request URL; exit with 0 on status 200, else 1",
     ),
     ("h", "help", "", ""),
-    ("V", "version", "", "print this; print the version"),
+    ("V", "version", "", "print this help; print the version"),
 ];

@@ -44,7 +44,7 @@ pub(super) fn parse_bootstrap(draft: &mut Draft, value: &str) -> Applied {
     let expected = "an IP address like 192.168.1.1 or [::1]:53";
     let (address, port) = parse_zoned(value, expected)?;
     if !address.is_of_one_host() {
-        return Err("the address of one host".into());
+        return Err("a unicast address".into());
     }
     draft.warn(warnings::port_in_address("bootstrap", value));
     draft
@@ -87,6 +87,7 @@ fn parse_zoned(
     match parse_endpoint(value) {
         Some((address, _)) if address.lacks_zone() => Err(Address::WITH_ZONE),
         Some(endpoint) => Ok(endpoint),
+        None if address::has_invalid_port(value) => Err(Address::WITH_PORT),
         None if address::has_unknown_zone(value) => Err(Address::WITH_KNOWN_ZONE),
         None => Err(expected),
     }
@@ -96,7 +97,7 @@ fn parse_zoned(
 /// reply.
 fn check_own(address: Address) -> Result<(), &'static str> {
     if address.is_of_many_hosts() {
-        return Err("the address of this host, not a multicast or broadcast address");
+        return Err("a unicast address of this host, not a multicast or broadcast address");
     }
     Ok(())
 }
@@ -113,10 +114,10 @@ pub(super) fn parse_query_log(value: &str) -> Result<Option<(LogTarget, u32)>, C
         sample = match setting.split_once('=').unwrap_or((setting, "")) {
             ("sample", number) => {
                 let number = parse_number(number).filter(|number| *number > 0);
-                number.ok_or("a number behind sample=, like /var/log/dns.json,sample=10")?
+                number.ok_or("a number after sample=, like /var/log/dns.json,sample=10")?
             }
             (key, _) => {
-                let but = "no setting behind a comma but sample=N, not";
+                let but = "no setting after a comma but sample=N, not";
                 return Err(format!("{but} {key:?}").into());
             }
         };

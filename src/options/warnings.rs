@@ -18,8 +18,8 @@ pub(super) fn port_in_address(option: &str, text: &str) -> Option<String> {
     let is_address = |text: &str| text.parse::<Ipv6Addr>().is_ok();
     (is_port && is_address(ip) && is_address(text)).then(|| {
         format!(
-            "--{option}: {text:?} is an address that ends in {port}, without a port: write \
-             [{ip}]:{port} if {port} is the port, or [{text}] if not"
+            "--{option}: {text:?}: read as an address without a port: write [{ip}]:{port} if \
+             {port} is the port, or [{text}] if not"
         )
     })
 }
@@ -32,8 +32,8 @@ pub(super) fn plain_port(upstream: &Upstream) -> Option<String> {
     };
     (upstream.scheme == Scheme::Tls && port == PLAIN_PORT).then(|| {
         format!(
-            "--upstream: \"{upstream}\": port {PLAIN_PORT} is for plain DNS, which this program \
-             does not use without udp:// or tcp://; DNS over TLS is on port 853"
+            "--upstream: \"{upstream}\": port {PLAIN_PORT} is the port of plain DNS, and this \
+             upstream uses DNS over TLS, whose port is 853; plain DNS needs udp:// or tcp://"
         )
     })
 }
@@ -42,8 +42,8 @@ pub(super) fn plain_port(upstream: &Upstream) -> Option<String> {
 pub(super) fn open_resolver(network: &Network, text: &str) -> Option<String> {
     network.is_much_of_the_internet().then(|| {
         format!(
-            "--allow: {text:?}: this is an open resolver, which answers any client and is used to \
-             attack others: allow the networks of your own clients, or keep others away with a \
+            "--allow: {text:?}: this makes an open resolver, which attackers use to amplify \
+             traffic: allow only the networks of your clients, or block other clients with a \
              firewall"
         )
     })

@@ -32,13 +32,13 @@ pub fn fit(config: &mut Config) -> io::Result<()> {
         if left == 0 {
             let least = reserved + 1;
             let problem = format!(
-                "{soft} file descriptors are too few: `ulimit -n` (systemd: LimitNOFILE=) has to \
-                 be {least} at least"
+                "{soft} file descriptors are too few: set `ulimit -n` (systemd: LimitNOFILE=) to \
+                 {least} or more"
             );
             return Err(io::Error::other(problem));
         }
         log::warn!(
-            "the limit of {soft} file descriptors leaves room for {left} TCP clients, not {}",
+            "the limit of {soft} file descriptors allows {left} TCP clients, not {}",
             config.limits.tcp_clients
         );
         config.limits.tcp_clients = left;

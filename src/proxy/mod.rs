@@ -340,7 +340,7 @@ impl Proxy {
     pub fn handle_resume(&mut self, slept: Duration, now: Instant, outbox: &mut Outbox) {
         let cx = &mut Cx { now, outbox };
         self.cache.on_sleep(slept);
-        log::info!(event = "resumed"; "the host was suspended: connecting anew");
+        log::info!(event = "resumed"; "the host was suspended: reconnecting");
         let up = self.upstreams.links();
         let up = up.filter(|(_, link)| link.stage == Stage::Up);
         let up: Vec<LinkKey> = up.map(|(key, _)| key).collect();

@@ -29,7 +29,7 @@ impl fmt::Display for Unready {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Unanswered => "no upstream has answered yet",
-            Self::Down => "no upstream can be used for now",
+            Self::Down => "no upstream is available",
         })
     }
 }

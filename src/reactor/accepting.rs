@@ -33,8 +33,8 @@ impl AcceptPause {
             let count = std::mem::take(&mut self.suppressed);
             log::warn!(
                 event = "accept-failed", count = count;
-                "cannot accept TCP clients for now: {error} ({count} since the last report); \
-                 trying again every {} ms",
+                "cannot accept TCP clients: {error} ({count} since the last report); retrying \
+                 every {} ms",
                 length.as_millis()
             );
         }

@@ -19,6 +19,7 @@ use crate::session::client::stream::Taken;
 use crate::session::upstream::stream::UpstreamEvent;
 use crate::session::{ClientStream, HttpStream, Step, Transport};
 use crate::telemetry::dnstap::MessageKind;
+use crate::wire::header::is_query;
 
 impl<N: Net> Reactor<N> {
     /// Runs one step of a session. A session that may have more to read becomes runnable again, and
@@ -139,7 +140,7 @@ impl<N: Net> Reactor<N> {
     fn add_client(&mut self, stream: N::Stream, peer: SocketAddr, service: Service) {
         let subscriber = Subscriber::of(peer.ip());
         if !self.clients_of(service).have_room_for(subscriber) {
-            return log::debug!("{peer} has too many connections already");
+            return log::debug!("closing a connection from {peer}: too many connections");
         }
         let session = match service {
             // The address of the listener decides which programs can read the metrics.
@@ -194,7 +195,7 @@ impl<N: Net> Reactor<N> {
             clients.to_close_for(newcomer, subscriber, last_active)
         };
         while let Some(key) = to_close(self) {
-            log::debug!("closing the {name} client that was idle longest for a new one");
+            log::debug!("closing the longest idle {name} client: too many connections");
             self.close_client(key);
         }
     }
@@ -205,7 +206,7 @@ impl<N: Net> Reactor<N> {
         };
         client.flush(&mut self.scratch, self.now)?;
         if client.has_expired(self.now) {
-            log::debug!("closing a client whose certificate has expired");
+            log::debug!("closing a TLS client: its certificate has expired");
             self.close_client(key);
             return Ok(Step::Drained);
         }
@@ -471,8 +472,3 @@ impl<N: Net> Reactor<N> {
 
 /// Number of datagrams read from a UDP socket before the first responses leave.
 const FIRST_GROUP_LEN: usize = 2;
-
-/// Returns whether a client's message is a query: it has a header, and QR is not set.
-pub(super) fn is_query(message: &[u8]) -> bool {
-    message.len() >= 12 && message[2] & 0x80 == 0
-}

@@ -31,17 +31,17 @@ impl<N: Net> Reactor<N> {
             Ok(links) => {
                 let retired = match links {
                     0 => String::new(),
-                    links => format!("; connections to upstreams retired: {links}"),
+                    links => format!("; upstream connections retired: {links}"),
                 };
                 log::info!(
                     event = "reloaded", links_retired = links;
-                    "settings and files were read again, known answers forgotten{retired}"
+                    "reloaded the configuration and files; cache cleared{retired}"
                 );
             }
             Err(problem) => {
                 log::error!(
                     event = "reload-failed";
-                    "{problem}; going on with what was read before"
+                    "{problem}; keeping the previous configuration"
                 );
                 let (proxy, outbox) = (&mut self.proxy, &mut self.outbox);
                 proxy.reconfigure(&self.config, self.now, outbox);
@@ -57,7 +57,7 @@ impl<N: Net> Reactor<N> {
         for option in options::restore_fixed(&mut config, &self.config) {
             log::warn!(
                 event = "not-reloaded", option = option;
-                "--{option} has changed, which takes a restart"
+                "--{option} has changed: restart the program to apply it"
             );
         }
         let tls = tls::set_up(&config, &self.clock).map_err(|error| error.to_string())?;
@@ -104,8 +104,7 @@ impl<N: Net> Reactor<N> {
         let refused: Vec<Key> = refused.map(|(key, _)| key).collect();
         if !refused.is_empty() {
             log::info!(
-                "--tls-client-ca has changed: closed connections of TLS clients that it does not \
-                 admit: {}",
+                "--tls-client-ca has changed: closed {} TLS connections that it does not allow",
                 refused.len()
             );
         }
@@ -161,7 +160,7 @@ impl<N: Net> Reactor<N> {
         let inflight = self.proxy.inflight();
         log::info!(
             event = "finishing", inflight = inflight;
-            "finishing, queries in flight: {inflight}"
+            "shutting down, queries in flight: {inflight}"
         );
         if !matches!(self.config.listen, Listen::Inherited(_)) {
             // No other process would accept the connections that wait in the queue.

@@ -41,8 +41,8 @@ pub(super) fn listen_everywhere<N: Net>(
         match listen(net, &mut sessions, place) {
             Ok(()) => {
                 let alone = match (place.has_udp, place.has_tcp) {
-                    (true, false) => " for UDP alone",
-                    (false, true) => " for TCP alone",
+                    (true, false) => " (UDP only)",
+                    (false, true) => " (TCP only)",
                     _ => "",
                 };
                 log::info!(
@@ -63,11 +63,11 @@ pub(super) fn listen_everywhere<N: Net>(
             &mut sessions,
             address,
         )?;
-        log::info!(event = "listening", address:% = address; "listening on {address} under TLS");
+        log::info!(event = "listening", address:% = address; "listening on {address} (TLS)");
     }
     for &address in &config.http_listen {
         listen_for(Service::Http, net, &mut sessions, address)?;
-        log::info!(event = "listening", address:% = address; "listening on {address} for HTTP");
+        log::info!(event = "listening", address:% = address; "listening on {address} (HTTP)");
     }
     Ok(sessions)
 }

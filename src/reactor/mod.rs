@@ -260,7 +260,7 @@ impl<N: Net> Reactor<N> {
         for upstream in &self.config.upstreams {
             let names = upstream.names();
             log::info!(
-                "upstream {upstream}: will be asked for {names}; it is contacted at the first query"
+                "upstream {upstream}: will be queried for {names}; connecting at the first query"
             );
         }
     }

@@ -88,7 +88,7 @@ impl<N: Net> Reactor<N> {
                 if responses.all(|response| client.send(response, scratch, limits, self.now)) {
                     self.make_unflushed(key);
                 } else {
-                    log::debug!("closing a TCP client that does not take its responses");
+                    log::debug!("closing a TCP client: it does not read its responses");
                     self.close_client(key);
                 }
             }
@@ -105,7 +105,7 @@ impl<N: Net> Reactor<N> {
             && let Err(error) = self.net.watch_room(socket, key, is_watched)
         {
             // The next query tries again.
-            log::warn!("cannot wait for room in a UDP socket: {error}");
+            log::warn!("cannot poll a UDP socket for writing: {error}");
         }
     }
 

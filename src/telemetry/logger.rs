@@ -157,7 +157,8 @@ impl Logger {
             let count = lines.dropped() - *told;
             *told = lines.dropped();
             lines.push(self.unwritten_max, |out| {
-                let args = format_args!("{count} log lines were dropped");
+                let args =
+                    format_args!("{count} log lines were dropped: the reader of the log is slow");
                 let record = Record::builder().level(Level::Warn).args(args).build();
                 self.write(&record, out);
             });

@@ -72,9 +72,7 @@ impl Clock {
     /// behind the floor.
     pub fn replacement(&self) -> Option<String> {
         let (clock, judged_by) = (date(system_time()), self.judged_by()?);
-        Some(format!(
-            "this host's clock is behind ({clock}): {judged_by}"
-        ))
+        Some(format!("the system clock is behind ({clock}): {judged_by}"))
     }
 
     /// Returns the time that replaces the system's clock, its source and advice, if the system's
@@ -86,12 +84,12 @@ impl Clock {
         let floor = date(self.floor);
         Some(match &self.stamp {
             Some(path) if self.is_stamped => format!(
-                "certificates are judged by the time in --clock-stamp {:?} ({floor}): set the \
+                "certificates are verified at the time in --clock-stamp {:?} ({floor}): set the \
                  clock, or remove the file if its time is wrong",
                 path.display()
             ),
             _ => format!(
-                "certificates are judged by the time when the program was built ({floor}): set the \
+                "certificates are verified at the build time of the program ({floor}): set the \
                  clock"
             ),
         })
@@ -137,7 +135,7 @@ fn doubt(stamp: Duration, clock: Duration) -> Option<String> {
         ))
     } else if clock >= built_at() && stamp > clock + STAMP_AHEAD_MAX {
         Some(format!(
-            "ignored, since {shown_stamp} is more than a year ahead of this host's clock ({})",
+            "ignored, since {shown_stamp} is more than a year ahead of the system clock ({})",
             date(clock)
         ))
     } else {
@@ -247,12 +245,12 @@ mod tests {
         assert_eq!(clock.now().as_secs(), future);
         let replacement = clock.replacement().unwrap();
         let expected = format!(
-            "): certificates are judged by the time in --clock-stamp {:?} ({}): set the clock, or \
+            "): certificates are verified at the time in --clock-stamp {:?} ({}): set the clock, or \
              remove the file if its time is wrong",
             stamp.0.display(),
             date(Duration::from_secs(future))
         );
-        assert!(replacement.starts_with("this host's clock is behind (20"));
+        assert!(replacement.starts_with("the system clock is behind (20"));
         assert!(replacement.ends_with(&expected), "{replacement}");
         assert!(!clock.on_verified(at(0)), "not by the system's clock");
         clock.stamp(at(1));

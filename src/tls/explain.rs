@@ -19,30 +19,31 @@ pub enum RootSource {
 }
 
 /// The algorithms that `ring` and rustls support.
-const POSSIBLE: &str = "certificates with keys of RSA, P-256, P-384 or Ed25519 and key exchange \
-                        by ECDHE are possible here; P-521, Ed448 and RSA key exchange are not \
-                        possible";
+const SUPPORTED: &str = "supported: RSA, P-256, P-384 and Ed25519 keys with ECDHE key exchange; \
+                         not supported: P-521, Ed448 and RSA key exchange";
 
 /// Returns a description of a TLS error, with advice where there is one.
 pub fn explain(error: &rustls::Error, roots: RootSource) -> String {
-    let no_common = || format!("it has nothing in common with this program: {POSSIBLE}");
+    let no_common =
+        || format!("the peer has no algorithm in common with this program ({SUPPORTED})");
     match error {
         rustls::Error::InvalidCertificate(problem) => {
             explain_certificate(problem, roots, system_time())
         }
-        rustls::Error::NoCertificatesPresented => "it has no certificate".to_owned(),
-        rustls::Error::InvalidMessage(_) => "it does not speak TLS".to_owned(),
+        rustls::Error::NoCertificatesPresented => "the peer sent no certificate".to_owned(),
+        rustls::Error::InvalidMessage(_) => "the peer does not speak TLS".to_owned(),
         rustls::Error::AlertReceived(AlertDescription::ProtocolVersion) => {
-            "it speaks neither TLS 1.2 nor TLS 1.3".to_owned()
+            "the peer supports neither TLS 1.2 nor TLS 1.3".to_owned()
         }
         rustls::Error::AlertReceived(AlertDescription::NoApplicationProtocol) => {
-            "it does not offer DNS over TLS".to_owned()
+            "the peer does not offer DNS over TLS (ALPN)".to_owned()
         }
         // An upstream sends this alert if it finds no suitable certificate or cipher in the offer.
         rustls::Error::AlertReceived(
             alert @ (AlertDescription::HandshakeFailure | AlertDescription::InsufficientSecurity),
         ) if roots != RootSource::ClientCa => {
-            format!("{}, as if {}", sent(*alert), no_common())
+            let alert = sent(*alert);
+            format!("{alert}: probably no common algorithm ({SUPPORTED})")
         }
         rustls::Error::AlertReceived(alert) => sent(*alert),
         rustls::Error::PeerIncompatible(
@@ -58,7 +59,7 @@ pub fn explain(error: &rustls::Error, roots: RootSource) -> String {
 
 fn sent(alert: AlertDescription) -> String {
     format!(
-        "it sent the TLS alert \"{}\"",
+        "the peer sent the alert {}",
         in_words(&format!("{alert:?}"))
     )
 }
@@ -100,10 +101,10 @@ fn in_words(text: &str) -> String {
 /// Returns a description of an error of a private key with its certificate.
 pub(super) fn explain_key(error: &rustls::Error) -> String {
     match error {
-        rustls::Error::InconsistentKeys(_) => "it is not the key of the certificate".to_owned(),
-        error => format!(
-            "the key cannot be used ({error}): RSA keys need 2,048 bits or more; {POSSIBLE}"
-        ),
+        rustls::Error::InconsistentKeys(_) => "the key does not match the certificate".to_owned(),
+        error => {
+            format!("cannot use the key: {error}: RSA keys need 2,048 bits or more; {SUPPORTED}")
+        }
     }
 }
 
@@ -117,19 +118,19 @@ fn explain_certificate(problem: &CertificateError, roots: RootSource, clock: Dur
         let (clock, judged) = if !is_behind {
             (judged_by, String::new())
         } else if roots == RootSource::ClientCa {
-            let judged = format!(" (certificates are judged by {judged_by}): set the clock");
+            let judged = format!(" (certificates are verified at {judged_by}): set the clock");
             (date(clock), judged)
         } else {
             // The caller adds the other time and its source (`Clock::judged_by`).
             (date(clock), String::new())
         };
-        format!("its certificate {what} {limit}, and this host's clock says {clock}{judged}")
+        format!("certificate {what} {limit}; system clock: {clock}{judged}")
     };
     match problem {
         CertificateError::UnknownIssuer => unknown_issuer(roots).to_owned(),
         CertificateError::BadSignature => {
             format!(
-                "{}, though one of the same name is, with another key",
+                "{} (it has a CA of the same name with another key)",
                 unknown_issuer(roots)
             )
         }
@@ -145,13 +146,13 @@ fn explain_certificate(problem: &CertificateError, roots: RootSource, clock: Dur
         } => {
             let presented: Vec<String> = presented.iter().map(|name| bare_name(name)).collect();
             format!(
-                "its certificate is for {}, not for {}; the name to expect stands behind #",
+                "certificate is for {}, not for {}; set the expected name after #",
                 presented.join(", "),
                 expected.to_str()
             )
         }
-        CertificateError::Expired => "its certificate has expired".to_owned(),
-        CertificateError::NotValidYet => "its certificate is not valid yet".to_owned(),
+        CertificateError::Expired => "certificate has expired".to_owned(),
+        CertificateError::NotValidYet => "certificate is not valid yet".to_owned(),
         CertificateError::Other(other) => match format!("{other:?}") {
             form if form.contains("CaUsedAsEndEntity") => explain_form(&form),
             // A text of our own is a sentence already.
@@ -168,32 +169,28 @@ fn explain_certificate(problem: &CertificateError, roots: RootSource, clock: Dur
 fn explain_form(problem: &str) -> String {
     let text = match problem {
         text if text.contains("CaUsedAsEndEntity") => {
-            "is that of an authority; it needs one of its own, signed by that".to_owned()
+            "is a CA certificate: the server needs its own certificate, signed by the CA".to_owned()
         }
         text if text.contains("UnsupportedCertVersion") => {
-            "is of X.509 version 1, which holds no names".to_owned()
+            "has X.509 version 1, which has no names".to_owned()
         }
         text if text.contains("UnsupportedSignatureAlgorithm") => {
-            format!("has a key or a signature that cannot be used: {POSSIBLE}")
+            format!("has an unsupported key or signature algorithm: {SUPPORTED}")
         }
-        text => format!("cannot be used: {}", in_words(text)),
+        text => format!("is invalid: {}", in_words(text)),
     };
-    format!("its certificate {text}")
+    format!("certificate {text}")
 }
 
 fn unknown_issuer(roots: RootSource) -> &'static str {
     match roots {
         RootSource::BuiltIn => {
-            "its certificate is from an authority that is not trusted; for a resolver of your own \
-             give --ca-file"
+            "certificate is not signed by a trusted CA; for a private resolver, set --ca-file"
         }
         RootSource::CaFile => {
-            "its certificate is from an authority that is not in --ca-file, which takes the place \
-             of the built-in roots"
+            "certificate is not signed by a CA in --ca-file (which replaces the built-in roots)"
         }
-        RootSource::ClientCa => {
-            "its certificate is from an authority that is not in --tls-client-ca"
-        }
+        RootSource::ClientCa => "certificate is not signed by a CA in --tls-client-ca",
     }
 }
 
@@ -225,8 +222,8 @@ mod tests {
         };
         assert_eq!(
             described(&problem),
-            "its certificate is for b.example, 192.0.2.1, not for a.example; the name to expect \
-             stands behind #"
+            "certificate is for b.example, 192.0.2.1, not for a.example; set the expected name \
+             after #"
         );
     }
 
@@ -270,11 +267,11 @@ mod tests {
         let alert = |alert| explain(&rustls::Error::AlertReceived(alert), RootSource::ClientCa);
         assert_eq!(
             alert(AlertDescription::HandshakeFailure),
-            "it sent the TLS alert \"handshake failure\""
+            "the peer sent the alert handshake failure"
         );
         assert_eq!(
             alert(AlertDescription::UnknownCA),
-            "it sent the TLS alert \"unknown CA\""
+            "the peer sent the alert unknown CA"
         );
     }
 
@@ -288,12 +285,12 @@ mod tests {
     fn advice_depends_on_the_source_of_the_roots() {
         let described = |problem, roots| explain_certificate(&problem, roots, Duration::ZERO);
         let unknown = |roots| described(CertificateError::UnknownIssuer, roots);
-        assert!(unknown(RootSource::BuiltIn).ends_with("give --ca-file"));
-        assert!(unknown(RootSource::CaFile).contains("that is not in --ca-file"));
-        assert!(unknown(RootSource::ClientCa).ends_with("that is not in --tls-client-ca"));
+        assert!(unknown(RootSource::BuiltIn).ends_with("set --ca-file"));
+        assert!(unknown(RootSource::CaFile).contains("not signed by a CA in --ca-file"));
+        assert!(unknown(RootSource::ClientCa).ends_with("not signed by a CA in --tls-client-ca"));
         let forged = described(CertificateError::BadSignature, RootSource::CaFile);
         assert!(
-            forged.ends_with("of the same name is, with another key"),
+            forged.ends_with("(it has a CA of the same name with another key)"),
             "{forged}"
         );
     }
@@ -307,8 +304,7 @@ mod tests {
         };
         assert_eq!(
             described(&problem),
-            "its certificate expired at 1970-01-01T00:00:00Z, and this host's clock says \
-             2001-09-09T01:46:40Z"
+            "certificate expired at 1970-01-01T00:00:00Z; system clock: 2001-09-09T01:46:40Z"
         );
         let problem = CertificateError::NotValidYetContext {
             time: at(1_700_000_000),
@@ -317,12 +313,12 @@ mod tests {
         let behind = |roots| explain_certificate(&problem, roots, Duration::from_secs(100));
         assert_eq!(
             behind(RootSource::ClientCa),
-            "its certificate is not valid before 2027-01-15T08:00:00Z, and this host's clock says \
-             1970-01-01T00:01:40Z (certificates are judged by 2023-11-14T22:13:20Z): set the clock"
+            "certificate is not valid before 2027-01-15T08:00:00Z; system clock: \
+             1970-01-01T00:01:40Z (certificates are verified at 2023-11-14T22:13:20Z): set the clock"
         );
         assert_eq!(
             behind(RootSource::BuiltIn),
-            "its certificate is not valid before 2027-01-15T08:00:00Z, and this host's clock says \
+            "certificate is not valid before 2027-01-15T08:00:00Z; system clock: \
              1970-01-01T00:01:40Z"
         );
         for far in [253_402_300_800, u64::MAX] {
@@ -332,7 +328,7 @@ mod tests {
             };
             assert_eq!(
                 described(&problem),
-                "its certificate is not valid before a time after the year 9999, and this host's clock says \
+                "certificate is not valid before a time after the year 9999; system clock: \
                  1970-01-01T00:00:00Z"
             );
         }

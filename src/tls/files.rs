@@ -70,7 +70,7 @@ pub(super) fn read_roots(
     let authorities = Authorities::new(option, path, &certificates);
     for (place, certificate) in certificates.into_iter().enumerate() {
         roots.add(certificate).map_err(|_| {
-            let cause = format!("certificate {} cannot be read", place + 1);
+            let cause = format!("cannot parse certificate {}", place + 1);
             FileError::new(option, path, cause)
         })?;
     }
@@ -102,7 +102,7 @@ fn read_key(option: &'static str, path: &Path) -> Result<PrivateKeyDer<'static>,
     let pem = file::read(path).map_err(|error| failed(error.to_string()))?;
     PrivateKeyDer::from_pem_slice(&pem).map_err(|error| {
         failed(match error {
-            pem::Error::NoItemsFound => "expected a private key in PEM, without a password".into(),
+            pem::Error::NoItemsFound => "expected an unencrypted private key in PEM".into(),
             error => describe(&error),
         })
     })
@@ -110,8 +110,8 @@ fn read_key(option: &'static str, path: &Path) -> Result<PrivateKeyDer<'static>,
 
 fn describe(error: &pem::Error) -> String {
     match error {
-        pem::Error::MissingSectionEnd { .. } => "expected a line that ends it".to_owned(),
-        pem::Error::Base64Decode(_) => "expected base64".to_owned(),
+        pem::Error::MissingSectionEnd { .. } => "the END line is missing".to_owned(),
+        pem::Error::Base64Decode(_) => "invalid base64".to_owned(),
         error => error.to_string(),
     }
 }

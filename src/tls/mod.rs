@@ -107,7 +107,7 @@ impl fmt::Display for SetupError {
             Self::File(error) => error.fmt(f),
             Self::Random(error) => write!(f, "--tls-listen: {error}"),
             Self::Name(upstream) => {
-                let expected = "a host name behind #, like 9.9.9.9#dns.quad9.net";
+                let expected = "a host name after #, like 9.9.9.9#dns.quad9.net";
                 write!(f, "--upstream: \"{upstream}\": expected {expected}")
             }
         }

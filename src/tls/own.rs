@@ -38,16 +38,14 @@ impl Dates {
             (format!("expired at {}", date(self.expires_at)), renewal)
         } else if now < self.begins_at {
             let dates = format!("is not valid before {}", date(self.begins_at));
-            (dates, "check the clock, or wait")
+            (dates, "check the clock")
         } else if self.expires_at.saturating_sub(now) < NOTICE {
             (format!("expires at {}", date(self.expires_at)), renewal)
         } else {
             return None;
         };
         let now = date(now);
-        Some(format!(
-            "{dates}, and this host's clock says {now}: {advice}"
-        ))
+        Some(format!("{dates}; system clock: {now}: {advice}"))
     }
 }
 
@@ -125,7 +123,7 @@ impl OwnCertificate {
 
     /// Returns the problem with the dates at `now`, or within seven days.
     pub fn problem(&self, now: Duration) -> Option<String> {
-        let renewal = "renew it, or peers refuse it";
+        let renewal = "renew it";
         self.file
             .problem("the certificate", self.dates, now, renewal)
     }
@@ -133,7 +131,7 @@ impl OwnCertificate {
     /// Returns the problems with the dates of the certificates behind the first: authorities that
     /// lead to one that peers trust.
     pub fn chain_problems(&self, now: Duration) -> impl Iterator<Item = String> {
-        let renewal = "replace it, or peers that need it refuse the chain";
+        let renewal = "replace it, since peers may reject the chain";
         self.file.problems(2, now, renewal)
     }
 }
@@ -164,7 +162,7 @@ impl Authorities {
             return None;
         }
         let (place, dates) = all.iter().max_by_key(|(_, dates)| dates.expires_at)?;
-        let name = format!("none of its authorities is valid: certificate {place}");
+        let name = format!("no CA certificate is valid: certificate {place}");
         self.0.problem(&name, *dates, now, "replace it")
     }
 }

@@ -173,7 +173,7 @@ impl fmt::Display for Unpinned {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "no pin is right; that of its key is pin-sha256={}",
+            "no configured pin matches; the server's key has pin-sha256={}",
             self.own
         )
     }

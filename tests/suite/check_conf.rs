@@ -105,12 +105,12 @@ fn files_are_judged_by_the_rights_of_the_runtime_user() {
     let user = "--user=65534:65534";
     for name in ["link", "hard"] {
         let log = format!("--query-log={}", path(name));
-        let parts = ["--query-log", "user nobody (65534) may not write"];
+        let parts = ["--query-log", "user nobody (65534) (--user) cannot write"];
         assert_refused(&[user, &log], &parts);
         assert_refused(&["--user=nobody", &log], &parts);
     }
     let stamp = format!("--clock-stamp={}", path("stamp"));
-    assert_refused(&[user, &stamp], &["--clock-stamp", "may not write"]);
+    assert_refused(&[user, &stamp], &["--clock-stamp", "cannot write"]);
     // Root creates a log in its own folder and gives it to the user.
     assert_valid(&[user, &format!("--query-log={}", path("new"))]);
     assert_valid(&[user, &format!("--query-log={}", path("own/log"))]);
@@ -139,7 +139,7 @@ fn pipe_without_a_reader_is_a_warning_at_the_check_and_at_the_start() {
         .expect("the pipe exists");
     assert_valid(&[&log]);
     let program = Program::start(&["-u192.0.2.1".to_owned(), log]);
-    program.await_log("confinement: ");
+    program.await_log("sandbox: ");
     assert!(!program.log().contains("no reader"), "{}", program.log());
     drop(reader);
 }
@@ -312,12 +312,86 @@ fn upstream_at_an_address_of_this_host_is_refused_at_the_check_and_at_the_start(
     };
     let port = free_port().to_string();
     let upstream = format!("-utcp://{own}:{port},domain=a.example");
-    let parts = ["--upstream: ", "itself listens there", "in a loop"];
+    let parts = ["--upstream: ", "itself listens there", "would loop"];
     assert_refused(&["-p", &port, &upstream], &parts);
     let (code, text) = run_to_end(&["-p", &port, "-u192.0.2.1", &upstream]);
     assert_eq!(code, Some(2), "{text}");
     assert!(parts.iter().all(|part| text.contains(part)), "{text}");
     assert_valid(&["-p", &port, "-l127.0.0.1", &upstream]);
+}
+
+#[test]
+fn tls_upstream_at_the_plain_listener_is_refused_at_the_check_and_at_the_start() {
+    let port = free_port().to_string();
+    let upstream = format!("-u127.0.0.1:{port}");
+    for arguments in [
+        &["-l127.0.0.1", "-p", &port, &upstream][..],
+        &["-p", &port, &upstream],
+        &["-p853", "-u127.0.0.1"],
+    ] {
+        let parts = ["--upstream: ", "itself listens there", "would loop"];
+        assert_refused(arguments, &parts);
+        let (code, text) = run_to_end(arguments);
+        assert_eq!(code, Some(2), "{text}");
+        assert!(parts.iter().all(|part| text.contains(part)), "{text}");
+    }
+}
+
+#[test]
+fn invalid_option_has_the_same_exit_code_at_the_check_and_at_the_start() {
+    for option in [
+        "--ca-file=/nonexistent",
+        "--user=no such user",
+        "--timeout=1ms",
+    ] {
+        assert_refused(&[option], &["--"]);
+        let (code, text) = run_to_end(&["-u192.0.2.1", "-l127.0.0.1", "-p1", option]);
+        assert_eq!(code, Some(2), "{text}");
+    }
+    let (code, text) = run_to_end(&["--probe=ftp://127.0.0.1:1/"]);
+    assert_eq!(code, Some(2), "{text}");
+    let port = free_port();
+    let (code, text) = run_to_end(&[&format!("--probe=http://127.0.0.1:{port}/")]);
+    assert_eq!(code, Some(1), "{text}");
+}
+
+#[test]
+fn file_that_the_runtime_user_cannot_use_is_a_warning_at_the_check_and_at_the_start() {
+    if !Uid::effective().is_root() {
+        return eprintln!("skipped: only root can start as another user");
+    }
+    let folder = Folder::new("check-runtime-user");
+    let mode = |name: &str, mode| {
+        let mode = fs::Permissions::from_mode(mode);
+        fs::set_permissions(folder.file(name), mode).expect("the folder belongs to the test");
+    };
+    let authority = Authority::new("check-runtime-user");
+    fs::copy(&authority.ca_file, folder.file("ca.pem")).expect("a temporary file");
+    mode("", 0o755);
+    mode("ca.pem", 0o600);
+    let user = "--user=nobody";
+    let ca_file = format!("--ca-file={}", folder.file("ca.pem").display());
+    let warning = format!(
+        "{:?}: Permission denied",
+        folder.file("ca.pem").display().to_string()
+    );
+    let advice = "cannot be read again on SIGHUP";
+    assert_warned(&[user, &ca_file], &[&warning, advice]);
+    let given = |options: &[&str]| {
+        let options = options.iter().map(ToString::to_string);
+        options
+            .chain(["-u192.0.2.1".to_owned()])
+            .collect::<Vec<_>>()
+    };
+    let program = Program::start(&given(&[user, &ca_file]));
+    program.await_log(&warning);
+    program.await_log(advice);
+    mode("ca.pem", 0o644);
+    assert_valid(&[user, &ca_file]);
+    let stamp = format!("--clock-stamp={}", folder.file("stamp").display());
+    let program = Program::start(&given(&[user, &stamp]));
+    program.await_log("--clock-stamp: ");
+    program.await_log("user nobody (65534) (--user) cannot write");
 }
 
 /// Writes a certificate that is valid in these years, and its key. Returns the paths of both files.
@@ -355,7 +429,10 @@ fn own_certificate_that_peers_refuse_is_an_error() {
             "--tls-key",
             &key,
         ];
-        assert_refused(&arguments, &["--tls-cert: ", &cert, dates, "clock says 20"]);
+        assert_refused(
+            &arguments,
+            &["--tls-cert: ", &cert, dates, "system clock: 20"],
+        );
         let upstream = format!("-u192.0.2.2,client-cert={cert},client-key={key}");
         assert_refused(&[&upstream], &["client-cert: ", &cert, dates]);
     }

@@ -116,10 +116,10 @@ fn log_names_the_stamp_by_which_a_certificate_is_refused() {
     let names_file = |line: &&str| line.contains(&name);
     let log = program.log();
     let lines: Vec<&str> = log.lines().filter(names_file).collect();
-    assert!(lines[0].contains("this host's clock"), "{log}");
+    assert!(lines[0].contains("the system clock"), "{log}");
     let failure = lines.iter().find(|line| line.contains("authentication"));
     let failure = failure.expect("the failure names the file");
-    for part in ["judged by", "set the clock", "host's clock"] {
+    for part in ["verified at", "set the clock", "system clock"] {
         assert_eq!(failure.matches(part).count(), 1, "{failure}");
     }
 }

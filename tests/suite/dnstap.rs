@@ -26,7 +26,7 @@ impl Scene {
             "--cache-size=1m".to_owned(),
             format!("--dnstap=unix:{}", folder.file("tap").display()),
         ]);
-        program.await_log("confinement: ");
+        program.await_log("sandbox: ");
         Self {
             folder,
             _server: server,
@@ -90,7 +90,7 @@ fn reader_can_disconnect_and_reconnect() {
         scene.ask(round);
     }
     // No reader was connected at first, nor after each disconnection.
-    let reported = || scene.program.log().matches("will be tried again").count();
+    let reported = || scene.program.log().matches("; retrying").count();
     await_that("each disconnection is logged once", || reported() == 4);
 }
 

@@ -392,7 +392,7 @@ fn session_is_not_resumed_once_the_certificate_of_the_upstream_has_expired() {
         }
         let before = server.counts().resumed.load(Ordering::Relaxed);
         assert!(!is_answered(&program, 4));
-        program.await_log("authentication failed: its certificate expired");
+        program.await_log("authentication failed: certificate expired");
         let after = server.counts().resumed.load(Ordering::Relaxed);
         assert_eq!(after, before);
     }

@@ -29,7 +29,7 @@ impl Scene {
         ];
         all.extend(arguments.iter().map(ToString::to_string));
         let program = Program::start(&all);
-        program.await_log("for HTTP");
+        program.await_log("(HTTP)");
         Self {
             server,
             program,
@@ -120,12 +120,9 @@ fn readiness_follows_the_upstream_without_a_client() {
     let mut open = scene.connect();
     assert_eq!(get_on(&mut open, "/readyz").0, 200);
     scene.program.signal(Signal::SIGTERM);
-    scene.program.await_log("finishing");
+    scene.program.await_log("shutting down");
     let (status, reason) = get_on(&mut open, "/readyz");
-    assert_eq!(
-        (status, reason.as_str()),
-        (503, "the program is about to end\n")
-    );
+    assert_eq!((status, reason.as_str()), (503, "shutting down\n"));
 }
 
 #[test]

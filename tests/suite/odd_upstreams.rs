@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use dotproxy::base::failure::FailureKind;
-use dotproxy::wire::Rcode;
+use dotproxy::wire::{Header, Rcode};
 
 use crate::support::scripted_upstreams::{
     Behaviour, Defect, Event, GOOD, Response, World, at, failed, slower_than,
@@ -325,6 +325,89 @@ fn answer_truncated_over_tcp_is_retried_on_another_upstream() {
     }
 }
 
+#[test]
+fn answer_truncated_over_tcp_is_asked_for_once_more_where_there_is_no_other_upstream() {
+    for scheme in ["tls", "tcp"] {
+        let defective = Behaviour::Defective(Defect::TruncatedOnStream);
+        let mut world = world(scheme, &[defective]);
+        world.plan(at(0.0), Event::StreamQuery("www.example"));
+        world.run("");
+        let response = &world.responses[0];
+        assert_eq!(world.sent_to(10), 2, "{scheme}");
+        assert!(!response.is_cut, "{scheme}");
+        assert_eq!(response.rcode, Rcode::SERVFAIL, "{scheme}");
+        assert!(response.error.is_some(), "{scheme}");
+        assert!(response.waited < Duration::from_millis(200), "{scheme}");
+    }
+}
+
+#[test]
+fn answer_truncated_over_tcp_is_cached_as_a_failure() {
+    let defective = Behaviour::Defective(Defect::TruncatedOnStream);
+    let mut world = world("tls", &[defective]);
+    world.plan(at(0.0), Event::Query("www.example"));
+    world.plan(at(0.3), Event::StreamQuery("www.example"));
+    world.plan(at(0.6), Event::StreamQuery("www.example"));
+    world.run("");
+    assert_eq!(world.sent_to(10), 2);
+    let responses = &world.responses;
+    assert!(responses[0].is_cut, "a UDP client may retry over TCP");
+    for response in &responses[1..] {
+        assert!(!response.is_cut);
+        assert_eq!(response.rcode, Rcode::SERVFAIL);
+    }
+}
+
+#[test]
+fn truncated_datagram_is_no_response_to_a_tcp_client() {
+    let mut world = world(
+        "udp",
+        &[Behaviour::Cuts {
+            on_connections: false,
+        }],
+    );
+    world.plan(at(0.0), Event::StreamQuery("www.example"));
+    world.plan(at(5.0), Event::Query("other.example"));
+    world.run("");
+    assert!(!world.responses[0].is_cut);
+    assert_eq!(world.responses[0].rcode, Rcode::SERVFAIL);
+    assert!(world.responses[0].error.is_some());
+    assert!(world.responses[1].is_cut);
+}
+
+/// Returns the code with this number, below 16.
+fn code(number: u8) -> Rcode {
+    let header = Header::parse(&[0, 0, 0, number, 0, 0, 0, 0, 0, 0, 0, 0]);
+    header.expect("twelve bytes").flags.rcode()
+}
+
+#[test]
+fn every_code_but_that_of_an_answer_is_checked_with_another_upstream() {
+    for number in [1, 2, 4, 5, 7, 8, 9, 10, 11, 12, 13, 14, 15] {
+        let rcode = code(number);
+        let defect = Defect::HeaderOnly(rcode);
+        for bad in [Behaviour::Says(rcode), Behaviour::Defective(defect)] {
+            let mut two = world("tls", &[bad, GOOD]);
+            two.ask("www.example", 1.0, 0.0, 1.0);
+            two.run("");
+            assert_eq!(failed(&all(&two)), 0, "{rcode:?}");
+            assert!(longest(&two) < Duration::from_millis(200), "{rcode:?}");
+
+            let mut single = world("tls", &[bad]);
+            single.ask("www.example", 1.0, 0.0, 1.0);
+            single.run("");
+            assert_eq!(single.responses[0].rcode, rcode);
+        }
+    }
+    for rcode in [Rcode::NXDOMAIN, code(6)] {
+        let mut two = world("tls", &[Behaviour::Says(rcode), GOOD]);
+        two.ask("www.example", 1.0, 0.0, 1.0);
+        two.run("");
+        assert_eq!(two.responses[0].rcode, rcode);
+        assert_eq!(two.sent_to(11), 0);
+    }
+}
+
 // One failing question.
 
 /// Returns the number of queries to the second upstream for names that the first upstream answers.
@@ -636,5 +719,46 @@ fn forwarding_loop_costs_few_queries() {
         world.ask("www.example", 1.0, 0.0, 60.0);
         world.run("");
         assert!(world.sent_to(10) < 40, "{scheme}: {}", world.sent_to(10));
+    }
+}
+
+#[test]
+fn forwarding_loop_of_one_domain_fails_its_names_and_no_others() {
+    for scheme in ["tls", "tcp", "udp"] {
+        let upstream = if scheme == "tls" {
+            "-u192.0.2.10".to_owned()
+        } else {
+            format!("-u{scheme}://192.0.2.10,domain=example")
+        };
+        let mut world = World::started(&[upstream.as_str(), "--cache-size=1m"]);
+        world.set_behaviour(10, Behaviour::LoopsCorp);
+        for (second, name) in [
+            (1.0, "a.corp.example"),
+            (3.0, "b.corp.example"),
+            (5.0, "corp.example"),
+        ] {
+            world.plan(at(second), Event::Query(name));
+        }
+        world.ask_names("www", 1, 0.0, 80, 0.1);
+        world.run("");
+        let (corp, others): (Vec<&Response>, Vec<&Response>) = world
+            .responses
+            .iter()
+            .filter(|response| response.name != "returned")
+            .partition(|response| response.name.ends_with("corp.example"));
+        assert_eq!(failed(&others), 0, "{scheme}");
+        assert_eq!(slower_than(&others, 0.2), 0, "{scheme}");
+        for response in corp {
+            assert_eq!(response.rcode, Rcode::SERVFAIL, "{scheme}");
+            assert_eq!(response.error, Some(0), "{scheme}");
+            let waited = response.waited;
+            assert!(
+                waited < Duration::from_millis(1_500),
+                "{scheme}: {}: {waited:?}",
+                response.name
+            );
+        }
+        let loops = world.proxy.counters().failure(FailureKind::Loop);
+        assert!(loops > 0, "{scheme}");
     }
 }

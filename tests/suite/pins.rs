@@ -69,9 +69,9 @@ fn pin_is_required_besides_chain_and_name() {
     let scene = Scene::new(&authority, none, &[&other()]);
     assert!(!scene.is_trusted());
     // The log names the pin of the server.
-    scene
-        .program
-        .await_log(&format!("no pin is right; that of its key is {own}"));
+    scene.program.await_log(&format!(
+        "no configured pin matches; the server's key has {own}"
+    ));
 }
 
 #[test]
@@ -95,9 +95,9 @@ fn pin_report_logs_a_mismatch_and_accepts_the_server() {
     let scene = Scene::new(&authority, Flaw::None, &[&other(), report]);
     assert!(scene.is_trusted());
     let own = pin(authority.server_pin());
-    scene
-        .program
-        .await_log(&format!("no pin is right; that of its key is {own}"));
+    scene.program.await_log(&format!(
+        "no configured pin matches; the server's key has {own}"
+    ));
     scene.program.signal(Signal::SIGUSR1);
     scene.program.await_log("pins mismatched=1");
 

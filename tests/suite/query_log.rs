@@ -38,7 +38,7 @@ impl Scene {
         let arguments = arguments.iter().map(|text| text.replace('@', &place));
         all.extend(arguments);
         let program = Program::start(&all);
-        program.await_log("confinement: ");
+        program.await_log("sandbox: ");
         Self {
             _authority: authority,
             folder,

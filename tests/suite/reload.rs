@@ -33,7 +33,7 @@ impl Scene {
         );
         std::fs::write(&file, text).expect("the folder of the test is writable");
         let program = Program::start(&["-C".to_owned(), file.display().to_string()]);
-        program.await_log("confinement: ");
+        program.await_log("sandbox: ");
         Self {
             authority,
             folder,
@@ -119,9 +119,9 @@ fn file_with_a_mistake_changes_nothing() {
     let scene = Scene::new("reload-mistake");
     for (lines, problem) in [
         ("deny localhost", ":3: deny: \"localhost\": expected"),
-        ("tls-listen 127.0.0.1:1", "--tls-listen: expected"),
+        ("tls-listen 127.0.0.1:1", "--tls-listen: this option needs"),
         ("ca-file /nonexistent", "--ca-file: "),
-        ("upstream 127.0.0.1:1", "port 1 was given up at the start"),
+        ("upstream 127.0.0.1:1", "does not allow TCP to port 1"),
     ] {
         let log = scene.reload_with(lines);
         assert!(log.contains(problem), "{lines}: {log}");
@@ -136,7 +136,7 @@ fn options_that_need_a_restart_are_logged() {
     let scene = Scene::new("reload-fixed");
     let log = scene.reload_with("listen 127.0.0.2\nuser nobody");
     for option in ["--listen", "--user"] {
-        let line = format!("{option} has changed, which takes a restart");
+        let line = format!("{option} has changed: restart the program to apply it");
         assert!(log.contains(&line), "{log}");
     }
     assert_eq!(scene.rcode(1), 0);
@@ -153,7 +153,7 @@ fn file_in_a_shared_temporary_folder_is_reloaded() {
     };
     write("");
     let program = Program::start(&["-C".to_owned(), file.display().to_string()]);
-    program.await_log("confinement: ");
+    program.await_log("sandbox: ");
     write("deny 127.0.0.1");
     program.reload();
     std::fs::remove_file(&file).expect("the process is a child of this test");
@@ -325,7 +325,7 @@ fn reload_reports_the_number_of_retired_connections() {
     assert_eq!(scene.rcode(1), 0);
     let log = scene.program.reload();
     assert!(
-        log.contains("were read again, known answers forgotten"),
+        log.contains("reloaded the configuration and files; cache cleared"),
         "{log}"
     );
     assert!(!log.contains("retired"), "{log}");
@@ -335,7 +335,7 @@ fn reload_reports_the_number_of_retired_connections() {
     let both = read(&scene.authority.ca_file) + &read(&other.ca_file);
     std::fs::write(&scene.authority.ca_file, both).expect("a file of the test");
     let log = scene.program.reload();
-    let expected = "known answers forgotten; connections to upstreams retired: 1";
+    let expected = "cache cleared; upstream connections retired: 1";
     assert!(log.contains(expected), "{log}");
     assert_eq!(scene.rcode(2), 0);
 }

@@ -153,7 +153,7 @@ fn queries_during_shutdown_are_rejected_at_once() {
         let asked_address = early.peer_addr().expect("the socket is connected");
         await_reading(asked_address);
         program.signal(Signal::SIGTERM);
-        program.await_log("finishing");
+        program.await_log("shutting down");
         let mut response = [0; 512];
         let refused = late.send(&query).and_then(|_| late.recv(&mut response));
         let refused = refused.expect_err("the listener is closed");
@@ -209,7 +209,7 @@ fn exit_code_of_probe_reports_the_page() {
         "--upstream=192.0.2.1".to_owned(),
         format!("--http-listen={http}"),
     ]);
-    program.await_log("for HTTP");
+    program.await_log("(HTTP)");
     for (url, code, problem) in [
         (format!("http://{http}/healthz"), 0, ""),
         (
@@ -226,17 +226,17 @@ fn exit_code_of_probe_reports_the_page() {
         ),
         (
             format!("https://{http}/"),
-            1,
+            2,
             "expected http://ADDRESS:PORT/PATH",
         ),
         (
             "http://localhost:80/".to_owned(),
-            1,
+            2,
             "expected http://ADDRESS:PORT/PATH",
         ),
         (
             format!("http://{http}/a b"),
-            1,
+            2,
             "expected http://ADDRESS:PORT/PATH",
         ),
     ] {

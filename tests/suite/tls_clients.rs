@@ -44,7 +44,7 @@ impl Scene {
         ];
         all.extend(arguments.iter().map(ToString::to_string));
         let program = Program::start(&all);
-        program.await_log("under TLS");
+        program.await_log("(TLS)");
         Self {
             authority,
             address,
@@ -340,7 +340,7 @@ fn expiry_of_the_own_certificate_is_in_the_metrics_and_the_log() {
 #[test]
 fn expired_own_certificate_causes_a_warning_at_the_start() {
     let scene = Scene::of_authority(Authority::expired("tls-expired"), &[]);
-    let warning = "the certificate expired at 2001-01-01T00:00:00Z, and this host's clock says 20";
+    let warning = "the certificate expired at 2001-01-01T00:00:00Z; system clock: 20";
     scene.program.await_log(warning);
     assert!(
         scene.program.log().contains("WARN"),
@@ -366,8 +366,7 @@ fn client_that_mutual_tls_refuses_is_logged_once_a_minute() {
         .filter(|line| line.contains("refused TLS client"))
         .collect();
     assert_eq!(lines.len(), 1, "{log}");
-    let text =
-        "INFO  refused TLS client 127.0.0.9: it has no certificate (1 since the last report)";
+    let text = "INFO  refused TLS client 127.0.0.9: the peer sent no certificate (1 since the last report)";
     assert!(lines[0].ends_with(text), "{}", lines[0]);
     let line = "dotproxy_rejected_total{reason=\"client-certificate\"} 5\n";
     await_that("the counter has this value", || page(http).contains(line));

@@ -32,7 +32,7 @@ impl Scene {
             "--trace-sample=1".to_owned(),
             format!("--http-listen={http}"),
         ]);
-        program.await_log("for HTTP");
+        program.await_log("(HTTP)");
         Self {
             _server: server,
             program,
@@ -141,7 +141,9 @@ fn busy_collector_is_retried_and_rejected_spans_are_not() {
     assert_eq!(take_request(&mut stream), request);
     assert!(since.elapsed() > Duration::from_millis(1_500));
     answer(&mut stream, "400 Bad Request");
-    scene.program.await_log("status 400: traces are dropped");
+    scene
+        .program
+        .await_log("HTTP status 400; traces are dropped");
     assert_eq!((scene.posted(), scene.dropped()), (0, spans(&request)));
     // On the same connection.
     scene.ask(2);
@@ -187,7 +189,7 @@ fn collector_can_close_without_a_response() {
         drop(stream);
         await_that("the events are counted", || scene.posted() == all);
     }
-    assert!(!scene.program.log().contains("will be tried again"));
+    assert!(!scene.program.log().contains("; retrying"));
 }
 
 #[test]

@@ -137,6 +137,9 @@ impl Rcode {
     pub const NOTIMP: Self = Self(4);
     /// The query is not allowed.
     pub const REFUSED: Self = Self(5);
+    /// A name exists that should not (RFC 2136), such as one that DNAME makes too long (RFC 6672,
+    /// section 2.2).
+    pub const YXDOMAIN: Self = Self(6);
     /// The EDNS version is not supported (RFC 6891, section 9).
     pub const BADVERS: Self = Self(16);
     /// The server cookie is invalid (RFC 7873, section 8).
@@ -237,6 +240,11 @@ impl Header {
         put(10, self.additionals);
         bytes
     }
+}
+
+/// Returns whether a message from a client is a query: it has a header, and QR is not set.
+pub fn is_query(message: &[u8]) -> bool {
+    Header::parse(message).is_some_and(|header| !header.flags.contains(Flags::QR))
 }
 
 #[cfg(test)]

@@ -93,6 +93,17 @@ impl Name {
     }
 }
 
+impl Name {
+    /// Returns the name `label` below `parent`, which is in wire form, or `None` if it would be too
+    /// long.
+    pub fn below(label: &str, parent: &[u8]) -> Option<Self> {
+        let len = u8::try_from(label.len()).ok();
+        let len = len.filter(|len| (1..=LABEL_LEN_MAX).contains(&usize::from(*len)))?;
+        let name = [&[len], label.as_bytes(), parent].concat();
+        (name.len() <= NAME_LEN_MAX).then(|| Self(name.into()))
+    }
+}
+
 impl FromStr for Name {
     type Err = Malformed;
 

@@ -25,6 +25,7 @@ use landlock::{
     path_beneath_rules,
 };
 use nix::unistd::{Gid, Group, Uid, User, setgroups, setresgid, setresuid};
+use rustix::io::Errno;
 use rustix::thread::{
     CapabilitySet, CapabilitySets, clear_ambient_capability_set,
     remove_capability_from_bounding_set, set_capabilities, set_no_new_privs,
@@ -50,7 +51,7 @@ impl RuntimeUser {
     /// Looks up a user and a group, by name or number. Without a group it is the primary group of
     /// the user.
     pub fn find(name: &UserName) -> Result<Self, String> {
-        let missing = |what: &str| format!("--user: {what:?}: no such user or group on this host");
+        let missing = |what: &str| format!("--user: {what:?}: no such user or group");
         let failed = |error| format!("--user: {error}");
         let (uid, own_gid, label) = if let Some(uid) = parse_number(&name.user) {
             let user = User::from_uid(Uid::from_raw(uid)).map_err(failed)?;
@@ -93,9 +94,9 @@ impl RuntimeUser {
         match self.owner().place_to_write(path) {
             Ok(None) => Ok(()),
             Ok(Some(place)) => Err(format!(
-                "--conf-file: {shown:?}: user {} of --user may write {:?}, and root reads the \
-                 file: expected a file and folders that only root may write; give them to root and \
-                 keep files that are written, like that of --clock-stamp, in another folder",
+                "--conf-file: {shown:?}: refusing options file: user {} (--user) can write {:?}; \
+                 the file and its folders must be writable by root only (keep files that the \
+                 program writes, like that of --clock-stamp, in another folder)",
                 self.label,
                 place.display()
             )),
@@ -105,30 +106,38 @@ impl RuntimeUser {
 
     /// Checks whether the process could write the query log and the clock stamp as this user.
     pub fn check_written_files(&self, config: &Config) -> Result<(), String> {
-        if !self.changes_rights() {
-            return Ok(());
+        if let Some(path) = query_log(config).filter(|_| self.changes_rights()) {
+            self.judge("--query-log", path, self.owner().refused_to_append(path))?;
         }
-        let owner = self.owner();
-        let judge = |option, path: &Path, refused: io::Result<Option<&Path>>| {
-            let path = path.display();
-            match refused {
-                Ok(None) => Ok(()),
-                Ok(Some(place)) => {
-                    let (user, place) = (&self.label, place.display());
-                    Err(format!(
-                        "{option}: {path:?}: user {user} may not write {place:?}"
-                    ))
-                }
-                Err(error) => Err(format!("{option}: {path:?}: {error}")),
+        self.check_stamp(config)
+    }
+
+    /// Checks whether the process could write the clock stamp as this user.
+    fn check_stamp(&self, config: &Config) -> Result<(), String> {
+        let stamp = config.clock_stamp.as_deref();
+        match stamp.filter(|_| self.changes_rights()) {
+            Some(path) => self.judge("--clock-stamp", path, self.owner().refused_to_replace(path)),
+            None => Ok(()),
+        }
+    }
+
+    fn judge(
+        &self,
+        option: &str,
+        path: &Path,
+        refused: io::Result<Option<&Path>>,
+    ) -> Result<(), String> {
+        let path = path.display();
+        match refused {
+            Ok(None) => Ok(()),
+            Ok(Some(place)) => {
+                let (user, place) = (&self.label, place.display());
+                Err(format!(
+                    "{option}: {path:?}: user {user} (--user) cannot write {place:?}"
+                ))
             }
-        };
-        if let Some(path) = query_log(config) {
-            judge("--query-log", path, owner.refused_to_append(path))?;
+            Err(error) => Err(format!("{option}: {path:?}: {error}")),
         }
-        if let Some(path) = &config.clock_stamp {
-            judge("--clock-stamp", path, owner.refused_to_replace(path))?;
-        }
-        Ok(())
     }
 
     /// Returns whether the process changes from root to an unprivileged user.
@@ -190,7 +199,7 @@ impl Confinement {
         };
         match ports(config).find(|port| !open.contains(port)) {
             Some(port) => Err(format!(
-                "TCP to port {port} was given up at the start, which takes a restart"
+                "the sandbox does not allow TCP to port {port}: restart the program to use it"
             )),
             None => Ok(()),
         }
@@ -209,12 +218,15 @@ pub fn switch_user(config: &Config, target: Option<RuntimeUser>) -> Result<Confi
     }
     let mut confinement = Confinement::default();
     if let Some(target) = &target {
-        target
-            .prepare_query_log(config)
-            .map_err(|error| format!("--user: cannot hand over files: {error}"))?;
+        if let Err(problem) = target.check_stamp(config) {
+            log::warn!("{problem}");
+        }
+        target.prepare_query_log(config).map_err(|error| {
+            format!("--user: cannot change the owner of the query log: {error}")
+        })?;
         target.switch().map_err(|error| {
             format!(
-                "--user: cannot become user {}: {error}; only root can",
+                "--user: cannot switch to user {}: {error}; only root can switch users",
                 target.label
             )
         })?;
@@ -223,13 +235,13 @@ pub fn switch_user(config: &Config, target: Option<RuntimeUser>) -> Result<Confi
     }
     if Uid::effective().is_root() {
         log::warn!(
-            "running as root without --user: files and Unix sockets that only root may use stay \
-             within reach of a process that is taken over; give --user, like --user nobody"
+            "running as root without --user: an attacker that took over the process could use \
+             files and Unix sockets of root; set --user, like --user nobody"
         );
         if target.is_none() && config.is_confined {
             confinement.in_force.push(match setgroups(&[]) {
                 Ok(()) => "no supplementary groups".to_owned(),
-                Err(error) => format!("supplementary groups as before: {error}"),
+                Err(error) => format!("supplementary groups kept: {error}"),
             });
         }
     }
@@ -241,11 +253,11 @@ pub fn confine(config: &Config, mut confinement: Confinement) -> Result<Confinem
     let in_force = &mut confinement.in_force;
     if !config.is_confined {
         let rest = if in_force.is_empty() {
-            "nothing"
+            "no restrictions"
         } else {
-            "nothing else"
+            "no other restrictions"
         };
-        in_force.push(format!("{rest} is given up (--no-sandbox)"));
+        in_force.push(format!("{rest} (--no-sandbox)"));
         warn_of_closed_files(config);
         return Ok(confinement);
     }
@@ -255,27 +267,29 @@ pub fn confine(config: &Config, mut confinement: Confinement) -> Result<Confinem
         permitted: none,
         inheritable: none,
     };
-    let failed = |error| format!("cannot give up capabilities: {error}");
+    let failed = |error| format!("cannot drop capabilities: {error}");
     set_capabilities(None, sets).map_err(failed)?;
     set_no_new_privs(true).map_err(failed)?;
-    in_force.push("no capabilities, no new privileges".to_owned());
+    in_force.push("capabilities dropped, no_new_privs set".to_owned());
     let rules = AccessRules::of(config);
     let status = rules.enforce();
     in_force.push(match status.as_ref().map(|status| &status.ruleset) {
-        Ok(RulesetStatus::NotEnforced) => "files as before: the kernel has no landlock".to_owned(),
+        Ok(RulesetStatus::NotEnforced) => "files and ports not restricted (no landlock in this \
+                                           kernel)"
+            .to_owned(),
         Ok(RulesetStatus::FullyEnforced) => rules.to_string(),
         Ok(RulesetStatus::PartiallyEnforced) => {
-            format!("{rules}, as far as this kernel's landlock goes")
+            format!("{rules} (landlock, partially supported by this kernel)")
         }
-        Err(error) => format!("files as before: {error}"),
+        Err(error) => format!("files and ports not restricted (landlock: {error})"),
     });
     if status.is_ok_and(|status| closes_ports(&status)) {
         confinement.ports = Some(rules.ports);
     }
     #[cfg(feature = "seccomp")]
     in_force.push(match seccomp::close() {
-        Ok(()) => "no calls of the kernel but those that are needed (seccomp)".to_owned(),
-        Err(error) => format!("all calls of the kernel: {error}"),
+        Ok(()) => "system calls restricted (seccomp)".to_owned(),
+        Err(error) => format!("system calls not restricted (seccomp: {error})"),
     });
     warn_of_closed_files(config);
     Ok(confinement)
@@ -293,12 +307,32 @@ fn closes_ports(status: &RestrictionStatus) -> bool {
 fn warn_of_closed_files(config: &Config) {
     for path in files(config) {
         if let Err(error) = file::try_to_open(path) {
-            log::warn!(
-                "{:?}: {error}: it was read, and cannot be read again on SIGHUP",
-                path.display()
-            );
+            log::warn!("{}", closed_file(path, &error));
         }
     }
+}
+
+/// Returns a warning for each file that is read at the start and will not be readable for the
+/// process afterwards: for the user `target`, or for root without capabilities.
+pub fn closed_files(config: &Config, target: Option<&RuntimeUser>) -> Vec<String> {
+    let root = Owner { uid: 0, gid: 0 };
+    let owner = target.filter(|target| !target.uid.is_root());
+    let owner = owner.map(RuntimeUser::owner);
+    let owner = owner.or(config.is_confined.then_some(root));
+    let Some(owner) = owner.filter(|_| Uid::effective().is_root()) else {
+        return Vec::new();
+    };
+    let files = files(config).filter_map(|path| match owner.may_read(path) {
+        Ok(true) => None,
+        Ok(false) => Some(closed_file(path, &Errno::ACCESS.into())),
+        Err(error) => Some(closed_file(path, &error)),
+    });
+    files.collect()
+}
+
+fn closed_file(path: &Path, error: &io::Error) -> String {
+    let path = path.display();
+    format!("{path:?}: {error}: the file is read at the start, and cannot be read again on SIGHUP")
 }
 
 /// Returns the files that are read at the start and on reload.
@@ -393,15 +427,15 @@ impl fmt::Display for AccessRules {
             paths.join(" and ")
         };
         let ports: Vec<_> = self.ports.iter().map(u16::to_string).collect();
-        write!(f, "TCP to port {} only", ports.join(" and "))?;
+        write!(f, "TCP only to port {}", ports.join(" and "))?;
         if self.read.is_empty() && self.write.is_empty() {
-            write!(f, ", no files")?;
+            write!(f, ", no file access")?;
         }
         if !self.read.is_empty() {
-            write!(f, ", reads in {}", list(&self.read))?;
+            write!(f, ", read access to {}", list(&self.read))?;
         }
         if !self.write.is_empty() {
-            write!(f, ", writes in {}", list(&self.write))?;
+            write!(f, ", write access to {}", list(&self.write))?;
         }
         Ok(())
     }
@@ -481,7 +515,7 @@ mod tests {
         let here = here.display();
         assert_eq!(
             rules.to_string(),
-            format!("TCP to port 53 and 853 only, reads in {here}, writes in {here}")
+            format!("TCP only to port 53 and 853, read access to {here}, write access to {here}")
         );
     }
 
@@ -497,7 +531,7 @@ mod tests {
     #[test]
     fn no_files_stay_open_without_options() {
         let rules = rules("-u 1.1.1.1");
-        assert_eq!(rules.to_string(), "TCP to port 853 only, no files");
+        assert_eq!(rules.to_string(), "TCP only to port 853, no file access");
     }
 
     #[test]

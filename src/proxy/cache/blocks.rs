@@ -39,7 +39,7 @@ impl Blocks {
         let mut blocks = Vec::new();
         let result = blocks.try_reserve_exact(most.min(NONE as usize));
         if let Err(error) = result {
-            log::error!("no memory for known answers ({error}): a smaller --cache-size may do");
+            log::error!("cannot allocate the cache: {error}: set a smaller --cache-size");
         }
         Self {
             most: blocks.capacity(),

@@ -204,35 +204,35 @@ const fn refusal(
 const NOT_IMPLEMENTED: Refusal = refusal(
     Rcode::NOTIMP,
     ExtendedErrorCode::NOT_SUPPORTED,
-    "only ordinary queries are forwarded",
+    "only opcode QUERY is supported",
     Outcome::NotImplemented,
 );
 
 const MALFORMED: Refusal = refusal(
     Rcode::FORMERR,
     ExtendedErrorCode::OTHER,
-    "the query is malformed",
+    "malformed query",
     Outcome::Malformed,
 );
 
 const NOT_ONE_QUESTION: Refusal = refusal(
     Rcode::FORMERR,
     ExtendedErrorCode::OTHER,
-    "a query has one question",
+    "a query must have one question",
     Outcome::Malformed,
 );
 
 const BAD_VERSION: Refusal = refusal(
     Rcode::BADVERS,
     ExtendedErrorCode::NOT_SUPPORTED,
-    "only EDNS version 0 is spoken",
+    "only EDNS version 0 is supported",
     Outcome::BadVersion,
 );
 
 const ZONE_TRANSFER: Refusal = refusal(
     Rcode::REFUSED,
     ExtendedErrorCode::NOT_SUPPORTED,
-    "zone transfers are not forwarded",
+    "zone transfers are not supported",
     Outcome::Refused,
 );
 
@@ -240,7 +240,7 @@ const ZONE_TRANSFER: Refusal = refusal(
 pub(in crate::proxy) const DENIED: Refusal = refusal(
     Rcode::REFUSED,
     ExtendedErrorCode::PROHIBITED,
-    "this client may not ask here",
+    "client not allowed",
     Outcome::Denied,
 );
 
@@ -248,7 +248,7 @@ pub(in crate::proxy) const DENIED: Refusal = refusal(
 const SIGNED: Refusal = refusal(
     Rcode::REFUSED,
     ExtendedErrorCode::NOT_SUPPORTED,
-    "signed queries are not forwarded",
+    "signed queries (TSIG, SIG(0)) are not supported",
     Outcome::Refused,
 );
 
@@ -256,7 +256,7 @@ const SIGNED: Refusal = refusal(
 pub(in crate::proxy) const TOO_LONG: Refusal = refusal(
     Rcode::REFUSED,
     ExtendedErrorCode::NOT_SUPPORTED,
-    "the query has too many EDNS options",
+    "too many EDNS options",
     Outcome::Refused,
 );
 
@@ -264,6 +264,12 @@ pub(in crate::proxy) const TOO_LONG: Refusal = refusal(
 pub(in crate::proxy) const NO_ANSWER: ExtendedError = ExtendedError {
     code: ExtendedErrorCode::NO_REACHABLE_AUTHORITY,
     text: "no answer from upstream in time",
+};
+
+/// The extended error of a query whose whole answer no upstream sends.
+pub(in crate::proxy) const TRUNCATED: ExtendedError = ExtendedError {
+    code: ExtendedErrorCode::NETWORK_ERROR,
+    text: "upstream answers are truncated",
 };
 
 /// The deadline of the query passed while it waited behind other queries.
@@ -303,7 +309,7 @@ pub(in crate::proxy) fn failed_before(reason: ExtendedError) -> Refusal {
 pub(in crate::proxy) const OVERLOADED: Refusal = refusal(
     Rcode::SERVFAIL,
     ExtendedErrorCode::OTHER,
-    "too many queries wait already",
+    "too many queries in flight",
     Outcome::Shed,
 );
 

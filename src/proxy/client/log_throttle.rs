@@ -30,7 +30,7 @@ impl LogThrottle {
         if let Some(count) = self.denied.count(now) {
             log::warn!(
                 event = "denied-client", client:% = ip, count = count;
-                "{ip} may not ask here; since this was last told, so often: {count}"
+                "refused query from {ip}: not in --allow ({count} since the last report)"
             );
         }
     }
@@ -55,7 +55,8 @@ impl LogThrottle {
         if let Some(count) = self.limited.count(now) {
             log::warn!(
                 event = "rate-limited", client:% = ip, count = count;
-                "{ip} asks too often; since this was last told, queries turned away: {count}"
+                "{ip} exceeds --rate-limit ({count} queries dropped or truncated since the last \
+                 report)"
             );
         }
     }

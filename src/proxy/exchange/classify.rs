@@ -15,7 +15,9 @@ pub(in crate::proxy) enum ReplyQuality {
     Final,
     /// The answer is truncated, but would not be over TCP.
     Truncated,
-    /// The answer is an error or truncated on a connection; another upstream may have a better one.
+    /// The answer is truncated on a connection, which has room for a whole answer.
+    Cut,
+    /// The answer is an error; another upstream may have a better one.
     Error,
 }
 
@@ -135,17 +137,22 @@ pub(in crate::proxy) fn shortened(answer: &Message<'_>) -> Box<[u8]> {
 
 pub(in crate::proxy) fn quality(answer: &Message<'_>, scheme: Scheme) -> ReplyQuality {
     let flags = answer.header().flags;
-    if is_error(flags.rcode()) && !is_verdict(answer) {
+    let extension = answer.opt().map_or(0, |opt| opt.rcode_extension);
+    if is_error(flags.rcode().with_extension(extension)) && !is_verdict(answer) {
         ReplyQuality::Error
     } else if flags.contains(Flags::TC) {
         match scheme {
             Scheme::Udp => ReplyQuality::Truncated,
-            // A connection has room for a whole answer.
-            Scheme::Tcp | Scheme::Tls => ReplyQuality::Error,
+            Scheme::Tcp | Scheme::Tls => ReplyQuality::Cut,
         }
     } else {
         ReplyQuality::Final
     }
+}
+
+/// Returns whether an answer has the flag TC.
+pub(in crate::proxy) fn is_truncated(answer: &Message<'_>) -> bool {
+    answer.header().flags.contains(Flags::TC)
 }
 
 /// Returns whether an error is a verdict on the name, which is final. REFUSED with the extended
@@ -161,12 +168,10 @@ fn is_verdict(answer: &Message<'_>) -> bool {
         .is_some_and(|opt| opt.error_codes().any(is_verdict))
 }
 
-/// Returns whether a resolver with this code could not or would not answer.
+/// Returns whether a resolver with this code could not or would not answer. YXDOMAIN is an answer:
+/// it states that a DNAME record makes the name too long (RFC 6672, section 2.2).
 pub(in crate::proxy) fn is_error(rcode: Rcode) -> bool {
-    matches!(
-        rcode,
-        Rcode::FORMERR | Rcode::SERVFAIL | Rcode::NOTIMP | Rcode::REFUSED
-    )
+    !matches!(rcode, Rcode::NOERROR | Rcode::NXDOMAIN | Rcode::YXDOMAIN)
 }
 
 #[cfg(test)]
@@ -220,7 +225,7 @@ mod tests {
     fn truncated_datagram_is_a_part_of_an_answer() {
         let of = |scheme| quality_of(Flags::TC, Rcode::NOERROR, 0, scheme);
         assert_eq!(of(Scheme::Udp), ReplyQuality::Truncated);
-        assert_eq!(of(Scheme::Tcp), ReplyQuality::Error);
-        assert_eq!(of(Scheme::Tls), ReplyQuality::Error);
+        assert_eq!(of(Scheme::Tcp), ReplyQuality::Cut);
+        assert_eq!(of(Scheme::Tls), ReplyQuality::Cut);
     }
 }

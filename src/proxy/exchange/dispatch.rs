@@ -1,5 +1,6 @@
 //! Dispatch of a query: to a link, to the queue for a link, or to an error.
 
+use super::classify::is_truncated;
 use super::preferences::{RoutePreferences, UpstreamSet};
 use super::trace::{StepEnd, StepKind};
 use super::turns::Cursor;
@@ -307,11 +308,17 @@ impl Proxy {
     /// SERVFAIL and the reason.
     pub(in crate::proxy) fn fail(&mut self, key: ExchangeKey, outcome: Outcome, cx: &mut Cx<'_>) {
         let exchange = &mut self.exchanges[key];
+        let (purpose, pool, has_error) = (exchange.purpose, exchange.pool, exchange.has_error());
         if let Some(fallback) = exchange.fallback.take() {
             let answer = Message::parse(&fallback).expect("a fallback was parsed before");
-            return self.deliver(key, &answer, cx);
+            let is_cut = has_error && is_truncated(&answer);
+            let stale = is_cut.then(|| self.use_stale(key, cx.now)).flatten();
+            let Some(entry) = stale else {
+                return self.deliver(key, &answer, cx);
+            };
+            self.respond_from_cache(key, entry, Outcome::Stale, cx);
+            return self.end(key, Outcome::Stale, cx.now);
         }
-        let (purpose, pool) = (exchange.purpose, exchange.pool);
         if let Some(entry) = self.use_stale(key, cx.now) {
             self.respond_from_cache(key, entry, Outcome::Stale, cx);
             return self.end(key, Outcome::Stale, cx.now);

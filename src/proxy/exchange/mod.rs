@@ -31,7 +31,7 @@ pub(in crate::proxy) mod trace;
 pub(in crate::proxy) mod turns;
 
 use crate::base::failure::FailureKind;
-use crate::base::origin::Subscriber;
+use crate::base::origin::{ClientProtocol, Subscriber};
 use crate::base::time::Instant;
 use crate::wire::Query;
 use crate::wire::query::EdnsLevel;
@@ -101,8 +101,8 @@ pub(super) struct Exchange {
     pub(super) fallback: Option<Box<[u8]>>,
     /// The last error that came as an answer.
     pub(super) bad_answer: Option<BadAnswer>,
-    /// Upstreams that sent a malformed reply.
-    pub(super) malformed_from: UpstreamSet,
+    /// Upstreams that sent a malformed or truncated reply on a connection.
+    pub(super) unusable_from: UpstreamSet,
     /// The endpoint that rejected the EDNS of the query, and the EDNS that the query has there
     /// instead.
     pub(super) reduced_edns: Option<(EndpointKey, EdnsLevel)>,
@@ -144,7 +144,7 @@ impl Exchange {
             last_failure: None,
             fallback: None,
             bad_answer: None,
-            malformed_from: UpstreamSet::default(),
+            unusable_from: UpstreamSet::default(),
             reduced_edns: None,
             is_stream_fallback: false,
             answered_by: None,
@@ -166,7 +166,7 @@ impl Exchange {
         self.last_failure = None;
         self.fallback = None;
         self.bad_answer = None;
-        self.malformed_from = UpstreamSet::default();
+        self.unusable_from = UpstreamSet::default();
         self.reduced_edns = None;
         self.is_stream_fallback = false;
         self.answered_by = None;
@@ -184,6 +184,14 @@ impl Exchange {
     /// Returns whether a client waits for the answer.
     pub(super) fn is_for_client(&self) -> bool {
         matches!(self.purpose, Purpose::Client { .. })
+    }
+
+    /// Returns whether a client waits for the answer on a connection.
+    pub(super) fn is_for_stream_client(&self) -> bool {
+        let Purpose::Client { client, .. } = &self.purpose else {
+            return false;
+        };
+        client.protocol != ClientProtocol::Udp
     }
 
     /// Returns whether an error has come as an answer.

@@ -3,12 +3,13 @@
 //!
 //! An error may be a fault of the upstream that reports it, so another upstream is asked. If that
 //! upstream has an answer, the first one is known to be at fault; if no upstream has an answer, the
-//! error is the response. A truncated answer to a datagram is asked for again over TCP.
+//! error is the response. A truncated answer to a datagram is asked for again over TCP. A malformed
+//! or truncated answer on a connection is asked for once more, if need be of the same upstream.
 
 use std::iter;
 
 use super::classify::{
-    Reply, ReplyQuality, classify, is_error, keepalive, less_edns, quality, shortened,
+    Reply, ReplyQuality, classify, is_error, is_truncated, keepalive, less_edns, quality, shortened,
 };
 use super::trace::StepEnd;
 use super::{BadAnswer, Exchange, Purpose};
@@ -18,12 +19,13 @@ use crate::config::Scheme;
 use crate::proxy::Proxy;
 use crate::proxy::actions::{Cx, Outbox};
 use crate::proxy::cache::Kept;
+use crate::proxy::client::admission::TRUNCATED;
 use crate::proxy::keys::{Attempt, EndpointKey, ExchangeKey, LinkKey, PoolIndex, UpstreamIndex};
 use crate::proxy::outcome::{Discard, Outcome};
 use crate::proxy::upstream::link::SentState;
 use crate::wire::query::EdnsLevel;
-use crate::wire::response::write_answer;
-use crate::wire::{Flags, Header, Message};
+use crate::wire::response::{write_answer, write_error};
+use crate::wire::{Flags, Header, Message, Rcode};
 
 /// An answer to many clients, some of whose responses wait for room in the outbox.
 #[derive(Debug)]
@@ -94,7 +96,7 @@ impl Proxy {
         self.followups.on_room();
     }
 
-    /// Handles a malformed reply: asks another upstream or, if there is none, this one once more.
+    /// Handles a malformed reply on a connection.
     fn on_malformed_reply(
         &mut self,
         key: LinkKey,
@@ -122,16 +124,23 @@ impl Proxy {
             sent_at: sent.at,
             is_malformed: true,
         });
-        let is_first = !exchange.malformed_from.contains(upstream);
-        exchange.malformed_from.insert(upstream);
+        self.ask_once_more(exchange_key, upstream, cx);
+    }
+
+    /// Asks once more after an unusable answer on a connection: another upstream or, if there is
+    /// none, this one.
+    fn ask_once_more(&mut self, key: ExchangeKey, upstream: UpstreamIndex, cx: &mut Cx<'_>) {
+        let exchange = &mut self.exchanges[key];
+        let is_first = !exchange.unusable_from.contains(upstream);
+        exchange.unusable_from.insert(upstream);
         if exchange.attempts.is_relied_on() || exchange.is_waiting {
             return;
         }
         if is_first && exchange.attempts.may_be_sent() {
             exchange.preferences.avoid.insert(upstream);
-            self.dispatch(exchange_key, cx);
+            self.dispatch(key, cx);
         } else {
-            self.ask_elsewhere(exchange_key, upstream, cx);
+            self.ask_elsewhere(key, upstream, cx);
         }
     }
 
@@ -166,7 +175,8 @@ impl Proxy {
             link.on_keepalive(timeout);
         }
         let quality = quality(answer, scheme);
-        let upstream = self.on_answer(key, place, quality != ReplyQuality::Error, cx.now);
+        let is_error = matches!(quality, ReplyQuality::Error | ReplyQuality::Cut);
+        let upstream = self.on_answer(key, place, !is_error, cx.now);
         let exchange = &mut self.exchanges[exchange_key];
         exchange.answered_by = Some(upstream);
         let id = sent.id;
@@ -182,7 +192,6 @@ impl Proxy {
             }
             return self.deliver(exchange_key, answer, cx);
         }
-        let is_error = quality == ReplyQuality::Error;
         let is_in_doubt = self.upstreams.endpoint(endpoint).is_edns_in_doubt(cx.now);
         let exchange = &mut self.exchanges[exchange_key];
         if is_error
@@ -209,6 +218,9 @@ impl Proxy {
             exchange.preferences.needs_stream = true;
         }
         let may_be_sent = exchange.attempts.may_be_sent();
+        if quality == ReplyQuality::Cut {
+            return self.ask_once_more(exchange_key, upstream, cx);
+        }
         if exchange.attempts.is_relied_on() || exchange.is_waiting {
             return;
         }
@@ -366,10 +378,16 @@ impl Proxy {
             _ => None,
         };
         let question = exchange.query.question();
-        if !is_error(answer.header().flags.rcode()) {
+        if is_truncated(answer) {
+            if exchange.has_error() {
+                let by = (exchange.pool, exchange.asked_at);
+                self.failures.on_failure(question, by, TRUNCATED, cx.now);
+            }
+        } else if !is_error(answer.header().flags.rcode()) {
             self.failures.on_answer(question, cx.now);
         }
         let kept = match exchange.lookup {
+            _ if is_truncated(answer) => Kept::No,
             Some(lookup) => self.cache.keep(question, lookup, answer, cx.now),
             None if exchange.is_for_client() => {
                 let flags = exchange.query.flags();
@@ -468,10 +486,21 @@ impl Proxy {
             return self.respond_from_cache(key, entry, outcome, cx);
         }
         let exchange = &self.exchanges[key];
-        if let Some((completion, asked)) = exchange.completion(outcome) {
-            completion.respond(&mut self.counters, cx, |out| {
+        let is_refused = is_truncated(answer) && exchange.is_for_stream_client();
+        let outcome = if is_refused {
+            Outcome::UpstreamFailed
+        } else {
+            outcome
+        };
+        let Some((completion, asked)) = exchange.completion(outcome) else {
+            return;
+        };
+        completion.respond(&mut self.counters, cx, |out| {
+            if is_refused {
+                write_error(out, &asked, Rcode::SERVFAIL, Some(TRUNCATED));
+            } else {
                 write_answer(out, &asked, answer);
-            });
-        }
+            }
+        });
     }
 }

@@ -231,7 +231,7 @@ impl Proxy {
         let label = &host.label;
         log::log!(
             level,
-            "upstream {label}: no address was found; will be tried again"
+            "upstream {label}: --bootstrap found no address; retrying"
         );
         self.count_failure(upstream, FailureKind::NoAddress);
         for pool in self.upstreams.pools_of(upstream) {
@@ -267,7 +267,7 @@ impl Proxy {
             .iter()
             .map(|address| address.ip().to_string())
             .collect();
-        log::info!("upstream {}: is at {}", host.label, listed.join(", "));
+        log::info!("upstream {}: resolved to {}", host.label, listed.join(", "));
         for address in new {
             let label = format!("{} at {}", self.bootstrap.hosts[index].label, address.ip());
             self.upstreams.add(upstream, scheme, *address, label);

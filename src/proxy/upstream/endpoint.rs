@@ -8,6 +8,7 @@ use super::edns::EdnsSupport;
 use super::health::{Change, Health};
 use super::idle_timeout::IdleTimeoutEstimate;
 use super::latency::Latency;
+use crate::base::counted::counted;
 use crate::base::failure::FailureKind;
 use crate::base::time::Instant;
 use crate::config::Scheme;
@@ -121,9 +122,10 @@ impl Endpoint {
     pub(super) fn tell(&self, change: Change) {
         if let Change::Recovery { failures } = change {
             let label = &self.label;
+            let after = counted(failures, "failure", "failures");
             log::info!(
                 event = "upstream-up", upstream = label.as_str(), failures = failures;
-                "upstream {label}: works again, after {failures} failures"
+                "upstream {label}: works again after {after}"
             );
         }
     }

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::link::{Link, Stage};
 use super::{EndpointKey, Upstreams};
+use crate::base::counted::counted;
 use crate::base::time::Instant;
 use crate::config::Scheme;
 use crate::wire::Question;
@@ -36,9 +37,10 @@ impl Upstreams {
         let queries = endpoint.capacity.queries_max(now);
         if queries < before {
             let label = &endpoint.label();
+            let queries = counted(queries, "query", "queries");
             log::info!(
-                "upstream {label}: closes connections after {queries} queries; \
-                 sending no more on each"
+                "upstream {label}: closes connections after {queries}; sending at most {queries} \
+                 per connection"
             );
         }
         let links = endpoint.links.clone();
@@ -83,7 +85,8 @@ impl Upstreams {
         if endpoint.capacity.on_pipelined_silence(is_overdue, now) {
             let label = &endpoint.label();
             log::debug!(
-                "upstream {label}: left a pipelined query unanswered; sending one query at a time"
+                "upstream {label}: a pipelined query was not answered; sending one query at a \
+                 time"
             );
         }
     }
@@ -103,7 +106,7 @@ impl Upstreams {
                 EdnsLevel::NoOptions => "EDNS options",
                 EdnsLevel::Full | EdnsLevel::Off => "EDNS",
             };
-            log::info!("upstream {label}: refuses {what}; querying without for 15 min");
+            log::info!("upstream {label}: rejects {what}; querying without for 15 min");
         }
     }
 

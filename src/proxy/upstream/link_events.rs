@@ -383,8 +383,8 @@ mod tests {
     #[test]
     fn extended_error_of_a_timeout_tells_how_far_the_connection_came() {
         for (is_connected, expected) in [
-            (false, "TCP to upstream did not connect in time"),
-            (true, "TCP connected to upstream, TLS got no reply in time"),
+            (false, "TCP connection to upstream timed out"),
+            (true, "TLS handshake with upstream timed out"),
         ] {
             let mut scene = Scene::with(&["-u", "192.0.2.1"]);
             let query = [&QUERY[..11], &[1], &QUERY[12..]].concat();

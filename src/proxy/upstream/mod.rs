@@ -474,7 +474,7 @@ impl Upstreams {
         log::log!(
             level,
             event = event, upstream = label, reason = failure.kind.label();
-            "upstream {label}: {failure}; will be tried again"
+            "upstream {label}: {failure}; retrying"
         );
     }
 }

@@ -13,7 +13,7 @@ pub(in crate::proxy) fn explained(link: &Link, port: u16, failure: &Failure) -> 
         return failure;
     }
     let (progress, is_answered) = match failure.kind {
-        FailureKind::HandshakeTimeout => ("TCP connected, TLS got no reply", true),
+        FailureKind::HandshakeTimeout => ("TCP connected, no TLS reply", true),
         FailureKind::ConnectTimeout => ("TCP did not connect", false),
         FailureKind::Closed => ("within the TLS handshake", true),
         kind => ("", kind == FailureKind::Tls),
@@ -22,7 +22,7 @@ pub(in crate::proxy) fn explained(link: &Link, port: u16, failure: &Failure) -> 
     if is_answered && port == PLAIN_PORT {
         add(
             &mut failure.detail,
-            "port 53 is for plain DNS, DNS over TLS is on port 853",
+            "port 53 is the port of plain DNS, use port 853 for DNS over TLS",
         );
     }
     failure

@@ -67,6 +67,9 @@ impl Proxy {
             if scheme != Scheme::Udp && link.is_overtaken(place) {
                 self.upstreams.on_pipelined_silence(endpoint, false, cx.now);
             }
+            if !is_silent || scheme == Scheme::Udp {
+                self.test_domain_for_loop(key, exchange_key, cx);
+            }
             let attempt = Attempt { link: key, id };
             let upstream = self.upstreams.endpoint(endpoint).upstream;
             let exchange = &mut self.exchanges[exchange_key];

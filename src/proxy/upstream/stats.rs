@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::Upstreams;
 use super::endpoint::Endpoint;
+use crate::base::counted::counted;
 use crate::base::failure::FailureKind;
 use crate::base::histogram::Histogram;
 use crate::base::time::Instant;
@@ -63,9 +64,11 @@ impl Stats {
         let left = expires_at.saturating_sub(wall_clock);
         if before != Some(expires_at) && left < EXPIRES_SOON {
             let (label, days) = (self.label.as_str(), left.as_secs() / 86_400);
+            let shown_days = counted(days, "day", "days");
             log::warn!(
                 event = "certificate-expiry", upstream = label, days = days;
-                "upstream {label}: its certificate expires in {days} days"
+                "upstream {label}: certificate expires in {shown_days}: the operator of the \
+                 upstream must renew it"
             );
         }
     }

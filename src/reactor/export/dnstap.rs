@@ -12,12 +12,12 @@ use crate::base::time::Instant;
 use crate::config::DnstapTarget;
 use crate::net::Net;
 use crate::proxy::{LinkKey, Proxy};
-use crate::reactor::input::is_query;
 use crate::reactor::{Reactor, Session, Slot, session_at};
 use crate::session::client::datagram::Outgoing;
 use crate::session::observer::frame_stream::frame;
 use crate::session::{FrameStream, Step};
 use crate::telemetry::dnstap::{self, MessageKind, SocketProtocol};
+use crate::wire::header::is_query;
 
 /// The gathered messages and the connection to the reader.
 #[derive(Debug)]

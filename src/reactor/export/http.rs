@@ -53,13 +53,16 @@ impl<N: Net> Reactor<N> {
                     body: self.metrics(format),
                 }
             }
-            _ => HttpResponse::line("404 Not Found", "there are /metrics, /healthz and /readyz"),
+            _ => HttpResponse::line(
+                "404 Not Found",
+                "not found: try /metrics, /healthz or /readyz",
+            ),
         }
     }
 
     fn readiness(&mut self) -> HttpResponse {
         if self.finish_at.is_some() {
-            return HttpResponse::line("503 Service Unavailable", "the program is about to end");
+            return HttpResponse::line("503 Service Unavailable", "shutting down");
         }
         match self.proxy.check_readiness(self.now, &mut self.outbox) {
             Ok(()) => HttpResponse::line("200 OK", "ok"),

@@ -17,7 +17,7 @@ impl<N: Net> Reactor<N> {
     pub(in crate::reactor) fn metrics(&mut self, format: Format) -> String {
         let usage = self.process.usage();
         let mut page = Page::new(format);
-        page.gauge("dotproxy_build_info", "The version that runs.")
+        page.gauge("dotproxy_build_info", "Version of the program.")
             .sample(&[("version", env!("CARGO_PKG_VERSION"))], 1);
         self.write_query_metrics(&mut page);
         self.write_cache_metrics(&mut page);
@@ -29,7 +29,7 @@ impl<N: Net> Reactor<N> {
 
     fn write_query_metrics(&self, page: &mut Page) {
         let counters = self.proxy.counters();
-        let mut family = page.counter("dotproxy_queries", "Queries of clients.");
+        let mut family = page.counter("dotproxy_queries", "Queries from clients.");
         for protocol in ClientProtocol::ALL {
             family.sample(
                 &[("transport", protocol.label())],
@@ -40,12 +40,12 @@ impl<N: Net> Reactor<N> {
         for (rcode, count) in counters.responses() {
             family.sample(&[("rcode", &rcode.to_string())], count);
         }
-        let help = "Queries of clients by how they ended.";
+        let help = "Queries from clients by outcome.";
         let mut family = page.counter("dotproxy_query_outcomes", help);
         for outcome in Outcome::ALL {
             family.sample(&[("outcome", outcome.label())], counters.outcome(outcome));
         }
-        let help = "From a query of a client to its response.";
+        let help = "Time from a client's query to its response.";
         page.histogram("dotproxy_query_duration_seconds", help)
             .durations(&[], &counters.durations);
         let rejected = [
@@ -61,35 +61,35 @@ impl<N: Net> Reactor<N> {
             ("shed", counters.outcome(Outcome::Shed)),
             ("no-query", counters.ignored),
         ];
-        let help = "Queries, connections and messages that were turned away.";
+        let help = "Rejected queries, connections and messages.";
         let mut family = page.counter("dotproxy_rejected", help);
         for (reason, count) in rejected {
             family.sample(&[("reason", reason)], count);
         }
-        page.gauge(
-            "dotproxy_inflight_queries",
-            "Queries that wait for an answer.",
-        )
-        .sample(&[], self.proxy.inflight());
-        let help = "Queries that may wait for an answer.";
+        page.gauge("dotproxy_inflight_queries", "Queries in flight.")
+            .sample(&[], self.proxy.inflight());
+        let help = "Maximum number of queries in flight (--max-inflight).";
         page.gauge("dotproxy_inflight_queries_limit", help)
             .sample(&[], self.config.limits.inflight);
-        page.gauge("dotproxy_tcp_clients", "Connections of clients.")
-            .sample(&[], self.clients.len());
+        page.gauge(
+            "dotproxy_tcp_clients",
+            "TCP and TLS connections of clients.",
+        )
+        .sample(&[], self.clients.len());
         page.gauge(
             "dotproxy_tcp_clients_limit",
-            "Connections that clients may have.",
+            "Maximum number of TCP and TLS connections of clients (--max-tcp-clients).",
         )
         .sample(&[], self.config.limits.tcp_clients);
-        let help = "When the certificate that clients are shown expires.";
+        let help = "Expiry of the server certificate shown to clients (--tls-cert).";
         let mut family = page.gauge("dotproxy_certificate_expiry_timestamp_seconds", help);
         if let Some(own) = self.tls.acceptor.as_ref().and_then(Acceptor::own) {
             family.sample(&[], own.expires_at().as_secs());
         }
-        let help = "Octets held for connections of clients.";
+        let help = "Bytes buffered for connections of clients.";
         page.gauge("dotproxy_tcp_clients_held_bytes", help)
             .sample(&[], self.clients.held());
-        let help = "Responses over UDP that the system did not take.";
+        let help = "UDP responses dropped because the socket buffer was full.";
         page.counter("dotproxy_responses_dropped", help)
             .sample(&[], self.responses_dropped());
     }
@@ -100,65 +100,68 @@ impl<N: Net> Reactor<N> {
         for (name, help, count) in [
             (
                 "dotproxy_cache_hits",
-                "Queries whose answer was known and fresh.",
+                "Queries answered with a fresh cache entry.",
                 counters.outcome(Outcome::Cached),
             ),
             (
                 "dotproxy_cache_misses",
-                "Queries whose answer might have been known and was not.",
+                "Cacheable queries without a cache entry.",
                 counters.misses,
             ),
             (
                 "dotproxy_cache_stale",
-                "Queries with an answer that was no longer fresh, for want of better.",
+                "Queries answered with a stale cache entry.",
                 stale,
             ),
             (
                 "dotproxy_cache_refreshes",
-                "Answers that were asked for again while they were known.",
+                "Refreshes of cache entries.",
                 counters.refreshes,
             ),
             (
                 "dotproxy_cache_evictions",
-                "Answers that made room for others.",
+                "Cache entries evicted to make room.",
                 usage.evicted,
             ),
         ] {
             page.counter(name, help).sample(&[], count);
         }
-        page.gauge("dotproxy_cache_entries", "Answers that are known.")
+        page.gauge("dotproxy_cache_entries", "Cache entries.")
             .sample(&[], usage.entries);
-        page.gauge("dotproxy_cache_bytes", "Octets that they take.")
+        page.gauge("dotproxy_cache_bytes", "Bytes used by the cache.")
             .sample(&[], usage.bytes);
-        page.gauge("dotproxy_cache_limit_bytes", "Octets that they may take.")
-            .sample(&[], self.config.cache.size);
+        page.gauge(
+            "dotproxy_cache_limit_bytes",
+            "Maximum size of the cache in bytes (--cache-size).",
+        )
+        .sample(&[], self.config.cache.size);
     }
 
     fn write_upstream_metrics(&self, page: &mut Page) {
         let upstreams: Vec<UpstreamView<'_>> = self.proxy.upstreams(self.now).collect();
         let mut family = page.gauge(
             "dotproxy_upstream_up",
-            "Whether an upstream can be used, as far as is known.",
+            "1 if the upstream is available, 0 during an outage.",
         );
         for upstream in &upstreams {
             family.sample(&label(upstream), u8::from(upstream.is_up));
         }
-        let help = "Queries sent to an upstream, those sent again included.";
+        let help = "Queries sent to the upstream, including retries.";
         let mut family = page.counter("dotproxy_upstream_queries", help);
         for upstream in &upstreams {
             family.sample(&label(upstream), upstream.sent());
         }
-        let help = "Queries sent to an upstream after another attempt.";
+        let help = "Queries sent to the upstream as retries.";
         let mut family = page.counter("dotproxy_upstream_retries", help);
         for upstream in &upstreams {
             family.sample(&label(upstream), upstream.retries());
         }
-        let help = "From a query to an upstream to its answer.";
+        let help = "Time from a query to the upstream to its reply.";
         let mut family = page.histogram("dotproxy_upstream_duration_seconds", help);
         for upstream in &upstreams {
             family.durations(&label(upstream), upstream.answers());
         }
-        let help = "TLS handshakes with an upstream, with a new session or an earlier one.";
+        let help = "TLS handshakes with the upstream, full or resumed.";
         let mut family = page.counter("dotproxy_upstream_handshakes", help);
         for upstream in &upstreams {
             let (full, resumed) = upstream.handshakes();
@@ -166,7 +169,7 @@ impl<N: Net> Reactor<N> {
                 family.sample(&[("upstream", upstream.label()), ("kind", kind)], count);
             }
         }
-        let help = "What went wrong with an upstream.";
+        let help = "Failures of the upstream by reason.";
         let mut family = page.counter("dotproxy_upstream_failures", help);
         for upstream in &upstreams {
             for kind in FailureKind::ALL {
@@ -174,7 +177,7 @@ impl<N: Net> Reactor<N> {
                 family.sample(&labels, upstream.failures(kind));
             }
         }
-        let help = "When the certificate that an upstream last showed expires.";
+        let help = "Expiry of the certificate that the upstream sent last.";
         let name = "dotproxy_upstream_certificate_expiry_timestamp_seconds";
         let mut family = page.gauge(name, help);
         for upstream in &upstreams {
@@ -182,14 +185,14 @@ impl<N: Net> Reactor<N> {
                 family.sample(&label(upstream), at.as_secs());
             }
         }
-        let help = "After how long an upstream closes idle connections, where that was learned.";
+        let help = "Learned idle timeout of the upstream's connections.";
         let mut family = page.gauge("dotproxy_upstream_idle_limit_seconds", help);
         for upstream in &upstreams {
             if let Some(limit) = upstream.idle_limit {
                 family.seconds(&label(upstream), limit);
             }
         }
-        let help = "Handshakes in which an upstream had another key than those that are pinned.";
+        let help = "TLS handshakes in which no pin matched the key of the upstream.";
         let mut family = page.counter("dotproxy_upstream_pin_mismatches", help);
         for (upstream, connector) in upstreams.iter().zip(&self.tls.connectors) {
             let mismatches = connector.as_ref().map_or(0, Connector::pin_mismatches);
@@ -203,23 +206,23 @@ impl<N: Net> Reactor<N> {
         for (name, help, count) in [
             (
                 "dotproxy_hedges",
-                "Queries sent by another way, too, since the first was slow.",
+                "Hedges: second attempts while the first was slow.",
                 counters.hedges,
             ),
             (
                 "dotproxy_copies",
-                "Queries sent to see whether an upstream is out of trouble.",
+                "Copies of queries that test an upstream in an outage.",
                 counters.copies,
             ),
             (
                 "dotproxy_probes",
-                "Queries of the program's own that test upstreams.",
+                "Probes: test queries of the program to upstreams.",
                 counters.probes,
             ),
         ] {
             page.counter(name, help).sample(&[], count);
         }
-        let help = "Messages from upstream that were not used.";
+        let help = "Discarded messages from upstreams.";
         let mut family = page.counter("dotproxy_upstream_discarded", help);
         for reason in Discard::ALL {
             family.sample(&[("reason", reason.label())], counters.discard(reason));
@@ -229,25 +232,25 @@ impl<N: Net> Reactor<N> {
     }
 
     fn write_loop_metrics(&self, page: &mut Page) {
-        let help = "What a turn of the loop took, waiting aside.";
+        let help = "Time of a turn of the event loop, without waiting.";
         page.histogram("dotproxy_loop_turn_duration_seconds", help)
             .durations(&[], &self.turns);
         page.counter(
             "dotproxy_log_dropped",
-            "Lines of the log that were dropped because its reader was slow.",
+            "Log lines dropped because the reader was slow.",
         )
         .sample(&[], logger::dropped());
-        let help = "Messages that no reader of dnstap took.";
+        let help = "dnstap messages dropped.";
         page.counter("dotproxy_dnstap_dropped", help)
             .sample(&[], self.tap.as_ref().map_or(0, Tap::dropped));
         let traces = self.traces.as_ref();
-        let help = "Spans of traces that the collector took.";
+        let help = "Trace spans accepted by the collector.";
         page.counter("dotproxy_trace_spans_posted", help)
             .sample(&[], traces.map_or(0, Traces::posted));
-        let help = "Spans of traces that it did not.";
+        let help = "Trace spans dropped.";
         page.counter("dotproxy_trace_spans_dropped", help)
             .sample(&[], traces.map_or(0, Traces::dropped));
-        let help = "Lines of the query log that were dropped because its reader was slow.";
+        let help = "Query log lines dropped because the reader was slow.";
         page.counter("dotproxy_query_log_dropped", help)
             .sample(&[], self.query_log.as_ref().map_or(0, QueryLog::dropped));
     }
@@ -269,30 +272,30 @@ fn label<'a>(upstream: &UpstreamView<'a>) -> [(&'static str, &'a str); 1] {
 /// Writes the process metrics with the standard names of Prometheus.
 fn write_process_metrics(page: &mut Page, usage: Usage) {
     if let Some(time) = usage.processor_time {
-        let help = "Time of processors that was taken.";
+        let help = "CPU time of the process.";
         page.counter("process_cpu_seconds", help).seconds(&[], time);
     }
-    page.gauge("process_start_time_seconds", "When the process started.")
+    page.gauge("process_start_time_seconds", "Start time of the process.")
         .seconds(&[], usage.started_at);
     for (name, help, value) in [
         (
             "process_resident_memory_bytes",
-            "Octets of memory.",
+            "Resident memory in bytes.",
             usage.resident,
         ),
         (
             "process_virtual_memory_bytes",
-            "Octets of addresses.",
+            "Virtual memory in bytes.",
             usage.virtual_memory,
         ),
         (
             "process_open_fds",
-            "File descriptors that are open.",
+            "Open file descriptors.",
             usage.open_descriptors,
         ),
         (
             "process_max_fds",
-            "File descriptors that may be open.",
+            "Maximum number of open file descriptors.",
             usage.descriptors_max,
         ),
     ] {

@@ -159,7 +159,7 @@ impl Traces {
                 let was_in_trouble = self.connection.on_accepted();
                 if self.posted == 0 || was_in_trouble {
                     let collector = &self.settings.collector;
-                    log::info!(event = "traces-taken"; "traces: {collector} takes them");
+                    log::info!(event = "traces-taken"; "traces: connected to {collector}");
                 }
                 self.posted += batch.take().map_or(0, |batch| batch.count);
             }
@@ -167,11 +167,11 @@ impl Traces {
                 batch.answer_by = None;
                 let pause = answer.retry_after.unwrap_or(timeouts.traces_pause);
                 self.connection.pause_until = now + pause.min(timeouts.traces_pause_max);
-                self.report_problem(&format!("status {}; will be tried again", answer.status));
+                self.report_problem(&format!("HTTP status {}; retrying", answer.status));
             }
             (status, batch) => {
                 self.connection.dropped += batch.take().map_or(0, |batch| batch.count);
-                self.report_problem(&format!("status {status}: traces are dropped"));
+                self.report_problem(&format!("HTTP status {status}; traces are dropped"));
             }
         }
     }

@@ -306,7 +306,7 @@ impl<S: Read + Write> ClientStream<S> {
         if messages >= limits.tcp_client_unasked_messages
             || bytes > limits.tcp_client_unasked_bytes && self.kept_since.is_none()
         {
-            log::debug!("a TCP client is read no further: it sends no queries");
+            log::debug!("not reading from a TCP client: it sends data but no queries");
             self.deframer = Deframer::default();
             self.kept_since = None;
             (self.is_unread, self.is_ended) = (false, true);

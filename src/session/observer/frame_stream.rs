@@ -137,17 +137,17 @@ fn says_accept(received: &[u8]) -> Result<bool, Failure> {
     };
     let len = usize::try_from(len).unwrap_or(usize::MAX);
     if escape != 0 || len > CONTROL_LEN_MAX {
-        return refused("what came is no Frame Streams");
+        return refused("the peer does not speak Frame Streams");
     }
     let Some(body) = received.get(8..8 + len) else {
         return Ok(false);
     };
     if word(8) != Some(ACCEPT) {
-        return refused("the reader does not accept frames");
+        return refused("the reader did not accept the stream");
     }
     // A reader that names no content type accepts any.
     if body.len() > 4 && !body.ends_with(DNSTAP) {
-        return refused("the reader wants something else than dnstap");
+        return refused("the reader does not support dnstap");
     }
     Ok(true)
 }

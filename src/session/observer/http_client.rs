@@ -71,13 +71,13 @@ impl<S: Read + Write> HttpClient<S> {
     /// Reads input. Returns the answer to the document, once.
     pub fn ready(&mut self, scratch: &mut Scratch) -> Result<Option<Answer>, Failure> {
         let is_waiting = self.is_waiting;
-        let limit = (SAID_MAX, "an HTTP response without an end");
+        let limit = (SAID_MAX, "incomplete HTTP response");
         let received = &mut self.received;
         let answer = self
             .transport
             .receive_until(scratch, received, limit, |received| {
                 if !is_waiting && !received.is_empty() {
-                    let detail = "an HTTP response without a request";
+                    let detail = "HTTP response without a request";
                     return Err(Failure::new(FailureKind::Protocol, detail));
                 }
                 parse(received)
@@ -104,8 +104,8 @@ fn parse(received: &mut Vec<u8>) -> Result<Option<Answer>, Failure> {
         let len = match response.parse(received) {
             Ok(httparse::Status::Complete(len)) if len <= HEAD_LEN_MAX => len,
             Ok(httparse::Status::Partial) if received.len() <= HEAD_LEN_MAX => return Ok(None),
-            Ok(_) => return failed("the head of the response is too long"),
-            Err(error) => return failed(&format!("no HTTP response: {error}")),
+            Ok(_) => return failed("HTTP response header too large"),
+            Err(error) => return failed(&format!("invalid HTTP response: {error}")),
         };
         let status = response.code.unwrap_or_default();
         if (100..200).contains(&status) {
@@ -115,7 +115,7 @@ fn parse(received: &mut Vec<u8>) -> Result<Option<Answer>, Failure> {
         }
         let field = |name| http_fields::text(response.headers, name);
         let Ok(body_len) = http_fields::content_length(response.headers) else {
-            return failed("the Content-Length of the response is not one number");
+            return failed("invalid Content-Length in the HTTP response");
         };
         let is_chunked = http_fields::count(response.headers, "transfer-encoding") > 0;
         let retry_after =

@@ -146,7 +146,7 @@ impl<S: Read + Write> HttpStream<S> {
                     if is_known {
                         return Ok(Some(request));
                     }
-                    let text = "only GET and HEAD are known here";
+                    let text = "only GET and HEAD are supported";
                     let response = HttpResponse::line("405 Method Not Allowed", text);
                     self.respond(&request, &response);
                     break;
@@ -193,7 +193,7 @@ fn parse(bytes: &[u8]) -> Parsed<'_> {
     let mut request = httparse::Request::new(&mut fields);
     let bad = |text| Parsed::Bad(HttpResponse::line("400 Bad Request", text));
     let too_large = || {
-        let text = "the head of the request is too large";
+        let text = "request header too large";
         Parsed::Bad(HttpResponse::line(
             "431 Request Header Fields Too Large",
             text,
@@ -203,24 +203,24 @@ fn parse(bytes: &[u8]) -> Parsed<'_> {
         Ok(httparse::Status::Complete(len)) if len <= HEAD_LEN_MAX => len,
         Ok(httparse::Status::Partial) if bytes.len() <= HEAD_LEN_MAX => return Parsed::Part,
         Ok(_) | Err(httparse::Error::TooManyHeaders) => return too_large(),
-        Err(_) => return bad("no HTTP request"),
+        Err(_) => return bad("invalid HTTP request"),
     };
     let (Some(method), Some(target), Some(minor)) = (request.method, request.path, request.version)
     else {
-        return bad("no HTTP request");
+        return bad("invalid HTTP request");
     };
     let field = |name| http_fields::text(request.headers, name);
     let count = |name| http_fields::count(request.headers, name);
     // RFC 9112, section 3.2.
     if count("host") > 1 || minor >= 1 && count("host") == 0 {
-        return bad("a request has one Host");
+        return bad("a request must have one Host field");
     }
     let Ok(body_len) = http_fields::content_length(request.headers) else {
-        return bad("Content-Length is not one number");
+        return bad("invalid Content-Length");
     };
     let is_encoded = count("transfer-encoding") > 0;
     if is_encoded && body_len.is_some() {
-        return bad("a request has Content-Length or Transfer-Encoding, not both");
+        return bad("a request must not have both Content-Length and Transfer-Encoding");
     }
     let has_body = is_encoded || body_len.is_some_and(|len| len > 0);
     let body_len = body_len.and_then(|len| usize::try_from(len).ok());

@@ -312,7 +312,7 @@ impl<S: Read + Write, E: End> TlsStream<S, E> {
         let ConnectionState::WriteTraffic(mut traffic) = state else {
             return Err(Failure::new(
                 FailureKind::Tls,
-                "the connection takes no more",
+                "the connection accepts no more data",
             ));
         };
         let payload = &self.plaintext[..chunk_len];
@@ -397,7 +397,12 @@ fn with_room(
         match attempt(buffer) {
             Ok(len) => return Ok(len),
             Err(Some(required)) if required > buffer.len() => buffer.resize(required, 0),
-            Err(_) => return Err(Failure::new(FailureKind::Tls, "keys are used up")),
+            Err(_) => {
+                return Err(Failure::new(
+                    FailureKind::Tls,
+                    "the limit of records per key is reached",
+                ));
+            }
         }
     }
 }

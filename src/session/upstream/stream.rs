@@ -76,7 +76,7 @@ impl<S: Stream> UpstreamStream<S> {
                 }
             })?;
             if flow.is_break() {
-                let detail = "a message shorter than its header";
+                let detail = "DNS message shorter than its header";
                 return Err(Failure::new(FailureKind::Protocol, detail));
             }
             if !self.is_up && self.transport.is_established() {

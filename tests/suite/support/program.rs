@@ -134,7 +134,8 @@ impl Program {
         let before = self.log().len();
         self.signal(Signal::SIGHUP);
         let is_done = |log: &str| {
-            log.contains("were read again") || log.contains("going on with what was read before")
+            log.contains("reloaded the configuration")
+                || log.contains("keeping the previous configuration")
         };
         await_that("the program has reloaded its files", || {
             is_done(&self.log()[before..])

@@ -106,6 +106,8 @@ pub enum Behaviour {
     RejectsDatagrams,
     /// Sends every query back to the proxy, as a client with its own EDNS options.
     Loops,
+    /// Sends every query for `corp.example` and names below it back, and answers others.
+    LoopsCorp,
 }
 
 /// A reply of an upstream.
@@ -232,6 +234,8 @@ pub enum Event {
     Query(&'static str),
     /// A query without OPT.
     PlainQuery(&'static str),
+    /// A query over TCP.
+    StreamQuery(&'static str),
     /// A query for this name and type.
     QueryOfType(&'static str, u16),
     /// A forwarder sends a query for this question back.
@@ -427,7 +431,15 @@ impl World {
     fn handle_event(&mut self, event: Event) {
         let (now, outbox) = (self.now, &mut self.outbox);
         match event {
-            Event::PlainQuery(name) => self.query(name, 1, None),
+            Event::PlainQuery(name) => self.query(name, 1, None, ClientTransport::Udp),
+            Event::StreamQuery(name) => {
+                let transport = ClientTransport::Stream {
+                    idle: Duration::from_secs(10),
+                    received_at: now,
+                    is_encrypted: false,
+                };
+                self.query(name, 1, Some(1232), transport);
+            }
             Event::Returned(question) => {
                 self.next_port = self.next_port.wrapping_add(1);
                 let port = self.next_port;
@@ -445,7 +457,7 @@ impl World {
             Event::Query(name) => self.handle_event(Event::QueryOfType(name, 1)),
             Event::QueryOfType(name, rr_type) => {
                 let size = (!name.starts_with("plain")).then_some(1232);
-                self.query(name, rr_type, size);
+                self.query(name, rr_type, size, ClientTransport::Udp);
             }
             Event::Opens(link, to) => {
                 if self
@@ -487,7 +499,13 @@ impl World {
     }
 
     /// Sends a query of a client, with an OPT record of this size or none.
-    fn query(&mut self, name: &'static str, rr_type: u16, size: Option<u16>) {
+    fn query(
+        &mut self,
+        name: &'static str,
+        rr_type: u16,
+        size: Option<u16>,
+        transport: ClientTransport,
+    ) {
         self.next_port = self.next_port.wrapping_add(1);
         let port = self.next_port;
         assert!(self.asked.insert(port, (name, self.now)).is_none());
@@ -499,13 +517,8 @@ impl World {
             local: None,
         };
         let bytes = query(port, name, rr_type, size);
-        self.proxy.handle_query(
-            origin,
-            ClientTransport::Udp,
-            &bytes,
-            self.now,
-            &mut self.outbox,
-        );
+        self.proxy
+            .handle_query(origin, transport, &bytes, self.now, &mut self.outbox);
     }
 
     /// Retransmits packets that were lost on the way to an address.
@@ -597,9 +610,12 @@ impl World {
         let question = Message::parse(bytes).expect("well formed").question();
         let question = question.expect("a question").to_string();
         self.questions.push((host, question));
-        if behaviour == Behaviour::Loops {
-            let question = Message::parse(bytes).expect("well formed").question();
-            let question = question.expect("a question").as_bytes().to_vec();
+        let question = Message::parse(bytes).expect("well formed").question();
+        let question = question.expect("a question");
+        if behaviour == Behaviour::Loops
+            || behaviour == Behaviour::LoopsCorp && is_in_corp(question.name())
+        {
+            let question = question.as_bytes().to_vec();
             self.plan(self.now + PROMPTLY, Event::Returned(question));
         }
         if to.scheme == Scheme::Tls {
@@ -755,6 +771,7 @@ impl World {
                     without_opt(reply, false)
                 })
             }
+            Behaviour::LoopsCorp if is_in_corp(name) => None,
             Behaviour::EndsKeepalive => answer(with_keepalive(right)),
             Behaviour::ResolvesWithoutEdns if message.opt().is_some() => {
                 answer(without_opt(with_code(Rcode::FORMERR), true))
@@ -789,6 +806,7 @@ impl World {
                 answer(address_reply(query, &self.addresses, self.ttl))
             }
             Behaviour::Answers { .. }
+            | Behaviour::LoopsCorp
             | Behaviour::TakesOne
             | Behaviour::ClosesIdle(_)
             | Behaviour::SaysOfBad(_)
@@ -873,6 +891,10 @@ fn parsed(addresses: &[&str]) -> Vec<IpAddr> {
         .iter()
         .map(|text| text.parse().expect("an address"));
     addresses.collect()
+}
+
+fn is_in_corp(name: &[u8]) -> bool {
+    name.ends_with(b"\x04corp\x07example\0")
 }
 
 /// Returns the last byte of an address.
