@@ -52,10 +52,15 @@ fn read_line(draft: &mut Draft, line: &str) -> Result<(), String> {
     }
     let row = TABLE.iter().find(|row| row.long == option);
     let row = row.ok_or_else(|| {
-        format!("{option:?}: unknown option (long names of --help, like upstream = 1.1.1.1)")
+        format!(
+            "{option:?}: unknown option (--help lists the long names; write upstream = 1.1.1.1)"
+        )
     })?;
     if value.starts_with(['"', '\'']) {
-        return Err(format!("{option}: {value:?}: expected no quotes"));
+        return Err(format!("{option}: {value:?}: remove the quotes"));
+    }
+    if !row.value.is_empty() && given.is_none() {
+        return Err(format!("{option}: expected a value"));
     }
     let taken = match (row.value, given) {
         // A switch without a value is on, and an empty value is a mistake.
@@ -63,7 +68,7 @@ fn read_line(draft: &mut Draft, line: &str) -> Result<(), String> {
         _ => Some(value),
     };
     let Some(taken) = taken else {
-        return Err(format!("{option}: {value:?}: expected no value, yes or no"));
+        return Err(format!("{option}: {value:?}: expected yes, no or no value"));
     };
     (row.apply)(draft, taken)
         .map_err(|expected| format!("{option}: {value:?}: expected {expected}"))

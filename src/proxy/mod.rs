@@ -37,7 +37,7 @@ mod view;
 
 pub use actions::{Action, Destination, Outbox, Record};
 pub use cache::CacheUsage;
-pub use client::admission::ClientTransport;
+pub use client::admission::{ClientTransport, is_query};
 pub use client::fairness::Room;
 pub use counters::Counters;
 pub use exchange::trace::{PeerAddr, StepEnd, StepKind, Trace, TraceStep};
@@ -70,7 +70,7 @@ use client::response::{Client, Completion};
 use client::shares::ClientHash;
 use exchange::Exchange;
 use exchange::coalesce::InFlight;
-use exchange::reply::PostponedAnswer;
+use exchange::postponed::PostponedAnswer;
 use exchange::turns::{Turns, Waiter};
 use followups::Followups;
 use keys::{ExchangeKey, PoolIndex};

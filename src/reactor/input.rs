@@ -14,12 +14,11 @@ use crate::base::arena::Key;
 use crate::base::failure::{Failure, FailureKind};
 use crate::base::origin::{ClientProtocol, Origin, Subscriber};
 use crate::net::{self, Net};
-use crate::proxy::{ClientTransport, LinkKey, Room};
+use crate::proxy::{ClientTransport, LinkKey, Room, is_query};
 use crate::session::client::stream::Taken;
 use crate::session::upstream::stream::UpstreamEvent;
 use crate::session::{ClientStream, HttpStream, Step, Transport};
 use crate::telemetry::dnstap::MessageKind;
-use crate::wire::header::is_query;
 
 impl<N: Net> Reactor<N> {
     /// Runs one step of a session. A session that may have more to read becomes runnable again, and

@@ -242,11 +242,6 @@ impl Header {
     }
 }
 
-/// Returns whether a message from a client is a query: it has a header, and QR is not set.
-pub fn is_query(message: &[u8]) -> bool {
-    Header::parse(message).is_some_and(|header| !header.flags.contains(Flags::QR))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -87,6 +87,11 @@ pub(in crate::proxy) struct Refusal {
     pub(in crate::proxy) outcome: Outcome,
 }
 
+/// Returns whether a message from a client is a query: it has a header, and QR is not set.
+pub fn is_query(message: &[u8]) -> bool {
+    Header::parse(message).is_some_and(|header| !header.flags.contains(Flags::QR))
+}
+
 /// Decides about a message. Returns `None` if the message is not a query.
 pub(in crate::proxy) fn admit(bytes: &[u8], transport: ClientTransport) -> Option<Admission<'_>> {
     let header = Header::parse(bytes).filter(|header| !header.flags.contains(Flags::QR))?;

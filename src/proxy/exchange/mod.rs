@@ -24,6 +24,7 @@ pub(in crate::proxy) mod attempts;
 pub(in crate::proxy) mod classify;
 pub(in crate::proxy) mod coalesce;
 pub(in crate::proxy) mod dispatch;
+pub(in crate::proxy) mod postponed;
 pub(in crate::proxy) mod preferences;
 pub(in crate::proxy) mod reply;
 pub(in crate::proxy) mod serve_stale;

@@ -22,20 +22,10 @@ use crate::proxy::cache::Kept;
 use crate::proxy::client::admission::TRUNCATED;
 use crate::proxy::keys::{Attempt, EndpointKey, ExchangeKey, LinkKey, PoolIndex, UpstreamIndex};
 use crate::proxy::outcome::{Discard, Outcome};
-use crate::proxy::upstream::link::SentState;
+use crate::proxy::upstream::link::{Sent, SentState};
 use crate::wire::query::EdnsLevel;
 use crate::wire::response::{write_answer, write_error};
 use crate::wire::{Flags, Header, Message, Rcode};
-
-/// An answer to many clients, some of whose responses wait for room in the outbox.
-#[derive(Debug)]
-pub(in crate::proxy) struct PostponedAnswer {
-    since: Instant,
-    answer: Box<[u8]>,
-    answered_by: Option<UpstreamIndex>,
-    /// The exchanges without a response.
-    exchanges: Vec<ExchangeKey>,
-}
 
 impl Proxy {
     /// Handles a message from upstream.
@@ -192,6 +182,24 @@ impl Proxy {
             }
             return self.deliver(exchange_key, answer, cx);
         }
+        self.on_unusable_answer(attempt, sent, exchange_key, (answer, quality), cx);
+    }
+
+    /// Handles an error, or a truncated answer, to a query that waits for it: asks again, with less
+    /// of EDNS, over a connection or elsewhere, and keeps the answer as the fallback response.
+    fn on_unusable_answer(
+        &mut self,
+        attempt: Attempt,
+        sent: Sent,
+        exchange_key: ExchangeKey,
+        (answer, quality): (&Message<'_>, ReplyQuality),
+        cx: &mut Cx<'_>,
+    ) {
+        let link = self.upstreams.link(attempt.link);
+        let link = link.expect("a link that answers exists");
+        let (endpoint, scheme) = (link.endpoint, link.scheme);
+        let upstream = self.upstreams.endpoint(endpoint).upstream;
+        let is_error = matches!(quality, ReplyQuality::Error | ReplyQuality::Cut);
         let is_in_doubt = self.upstreams.endpoint(endpoint).is_edns_in_doubt(cx.now);
         let exchange = &mut self.exchanges[exchange_key];
         if is_error
@@ -202,7 +210,7 @@ impl Proxy {
                 |exchange: &Exchange| !exchange.attempts.is_relied_on() && !exchange.is_waiting;
             exchange.attempts.on_error(attempt);
             if exchange.attempts.may_be_sent() && is_idle(exchange) {
-                return self.ask_again(exchange_key, key, endpoint, cx);
+                return self.ask_again(exchange_key, attempt.link, endpoint, cx);
             }
         }
         exchange.fallback = Some(shortened(answer));
@@ -419,57 +427,6 @@ impl Proxy {
         self.postpone(later, answer, answered_by, cx.now);
         if let Some((upstream, rr_type)) = bootstrap {
             self.on_addresses(upstream, rr_type, Some(answer), cx);
-        }
-    }
-
-    /// Postpones the responses to these exchanges until the outbox has room.
-    fn postpone(
-        &mut self,
-        exchanges: Vec<ExchangeKey>,
-        answer: &Message<'_>,
-        answered_by: Option<UpstreamIndex>,
-        now: Instant,
-    ) {
-        if exchanges.is_empty() {
-            return;
-        }
-        if self.postponed.len() >= self.config.limits.answers_postponed {
-            // These exchanges find the answer in the cache or are dispatched again.
-            return self.dispatch_later(exchanges);
-        }
-        self.postponed.push_back(PostponedAnswer {
-            since: now,
-            answer: answer.bytes().into(),
-            answered_by,
-            exchanges,
-        });
-    }
-
-    /// Returns the time since which responses wait for room, if there are any.
-    pub(in crate::proxy) fn postponed_since(&self) -> Option<Instant> {
-        self.postponed.front().map(|postponed| postponed.since)
-    }
-
-    /// Responds to postponed exchanges as long as the outbox has room.
-    pub(in crate::proxy) fn answer_postponed(&mut self, cx: &mut Cx<'_>) {
-        while !cx.outbox.is_long()
-            && let Some(postponed) = self.postponed.pop_front()
-        {
-            let mut exchanges = postponed.exchanges;
-            exchanges.retain(|key| self.exchanges.contains(*key));
-            if exchanges.is_empty() {
-                continue;
-            }
-            // The first exchange gets the answer, and the others follow it.
-            let first = exchanges.swap_remove(0);
-            let exchange = &mut self.exchanges[first];
-            exchange.answered_by = postponed.answered_by;
-            exchange.followers = exchanges;
-            let answer = Message::parse(&postponed.answer);
-            self.deliver(first, &answer.expect("the answer was parsed before"), cx);
-        }
-        if self.postponed.is_empty() {
-            self.postponed.shrink_to(0);
         }
     }
 

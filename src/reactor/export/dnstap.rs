@@ -11,13 +11,12 @@ use crate::base::origin::ClientProtocol;
 use crate::base::time::Instant;
 use crate::config::DnstapTarget;
 use crate::net::Net;
-use crate::proxy::{LinkKey, Proxy};
+use crate::proxy::{LinkKey, Proxy, is_query};
 use crate::reactor::{Reactor, Session, Slot, session_at};
 use crate::session::client::datagram::Outgoing;
 use crate::session::observer::frame_stream::frame;
 use crate::session::{FrameStream, Step};
 use crate::telemetry::dnstap::{self, MessageKind, SocketProtocol};
-use crate::wire::header::is_query;
 
 /// The gathered messages and the connection to the reader.
 #[derive(Debug)]
@@ -83,7 +82,7 @@ impl Tap {
         self.connection.on_problem(reason);
         if !was_in_trouble {
             let target = &self.target;
-            log::warn!(event = "dnstap-lost"; "dnstap: {target}: {reason}; will be tried again");
+            log::warn!(event = "dnstap-lost"; "dnstap: {target}: {reason}; retrying");
         }
     }
 }

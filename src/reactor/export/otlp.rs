@@ -147,7 +147,7 @@ impl Traces {
             && batch.answer_by.take().is_some()
         {
             self.connection.pause_until = until;
-            self.report_problem(&format!("{reason}; will be tried again"));
+            self.report_problem(&format!("{reason}; retrying"));
         }
     }
 
