@@ -250,7 +250,9 @@ impl Proxy {
     /// [`Proxy::serve_waiting`] for every pool.
     pub(in crate::proxy) fn serve_all_waiting(&mut self, cx: &mut Cx<'_>) {
         for pool in self.pools() {
-            self.serve_waiting(pool, cx);
+            if !self.waiting_by_pool[pool.0].is_empty() {
+                self.serve_waiting(pool, cx);
+            }
         }
     }
 

@@ -52,7 +52,11 @@ impl Routes {
     }
 
     /// Returns the pool that serves this uncompressed name exclusively.
+    #[inline]
     pub(in crate::proxy) fn own(&self, name: &[u8]) -> Option<PoolIndex> {
+        if self.pool_by_domain.is_empty() {
+            return None;
+        }
         self.own_domain(name).map(|(_, pool)| *pool)
     }
 
@@ -64,9 +68,6 @@ impl Routes {
     }
 
     fn own_domain(&self, name: &[u8]) -> Option<(&Name, &PoolIndex)> {
-        if self.pool_by_domain.is_empty() {
-            return None;
-        }
         let mut small = [0; NAME_LEN_MAX];
         let small = small.get_mut(..name.len())?;
         small.copy_from_slice(name);
