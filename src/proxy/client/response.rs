@@ -41,7 +41,7 @@ pub struct Record {
     pub origin: Origin,
     /// The protocol of the client.
     pub protocol: Protocol,
-    /// The question in the outbox's [bytes](Outbox::bytes), if it could be parsed.
+    /// The question in the outbox's [bytes](crate::proxy::Outbox::bytes), if it could be parsed.
     pub question: Option<Range<usize>>,
     /// The outcome.
     pub outcome: Outcome,

@@ -490,9 +490,12 @@ impl Proxy {
         let Some((completion, asked)) = exchange.completion(outcome) else {
             return;
         };
-        completion.respond(&mut self.counters, cx, |out| match is_refused {
-            true => write_error(out, &asked, Rcode::SERVFAIL, Some(TRUNCATED)),
-            false => write_answer(out, &asked, answer),
+        completion.respond(&mut self.counters, cx, |out| {
+            if is_refused {
+                write_error(out, &asked, Rcode::SERVFAIL, Some(TRUNCATED));
+            } else {
+                write_answer(out, &asked, answer);
+            }
         });
     }
 }
