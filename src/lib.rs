@@ -97,7 +97,7 @@
 //! | knowledge of an upstream | `proxy/upstream` |
 //! | a transport protocol | [`session`], or a [`session::Transport`] below one |
 //! | an exporter | its format in [`telemetry`], its socket in `reactor/export` |
-//! | an option | a row in `options/table.rs`, its value in [`config`] |
+//! | an option | a row in `options/table.rs`, a field of [`config::Config`], and its use |
 //!
 //! # Glossary
 //!

@@ -131,8 +131,8 @@ fn run(mut config: Config, arguments: &[String]) -> Result<(), Stop> {
     let user = find_user(&config).map_err(Stop::usage)?;
     let inherited = Inherited::from_environment()
         .map_err(|error| format!("cannot use the inherited sockets: {error}"))?;
-    let places = inherited.places();
-    config.inherit(&places);
+    let sockets = inherited.sockets();
+    config.inherit(&sockets);
     check_own_addresses(&config).map_err(Stop::usage)?;
     let clock = Clock::new(config.clock_stamp.as_deref());
     let tls = tls::set_up(&config, &clock).map_err(Stop::usage)?;
@@ -152,7 +152,7 @@ fn run(mut config: Config, arguments: &[String]) -> Result<(), Stop> {
     log::info!(event = "confined"; "sandbox: {confinement}");
     let process = Process {
         arguments,
-        places,
+        sockets,
         confinement,
         supervisor,
     };
@@ -165,7 +165,7 @@ fn run(mut config: Config, arguments: &[String]) -> Result<(), Stop> {
 struct Process<'a> {
     arguments: &'a [String],
     /// Addresses of the sockets that the process was started with.
-    places: Vec<InheritedSocket>,
+    sockets: Vec<InheritedSocket>,
     confinement: Confinement,
     supervisor: Supervisor,
 }
@@ -193,7 +193,7 @@ impl ProcessHooks for Process<'_> {
             Ok(_) => unreachable!("the arguments were a command to run"),
             Err(problem) => return Err(problem.to_string()),
         };
-        config.inherit(&self.places);
+        config.inherit(&self.sockets);
         check_own_addresses(&config)?;
         self.confinement.admits(&config)?;
         file_limit::fit(&mut config).map_err(|error| error.to_string())?;

@@ -7,7 +7,7 @@ use dotproxy::base::arena::Key;
 use dotproxy::base::origin::Origin;
 use dotproxy::base::time::Instant;
 use dotproxy::options::{self, Command};
-use dotproxy::proxy::{Action, LinkKey, Outbox, Proxy, Transport};
+use dotproxy::proxy::{Action, ClientTransport, LinkKey, Outbox, Proxy};
 
 use crate::Once;
 use crate::messages::{query, reply};
@@ -47,7 +47,7 @@ impl Scene {
         let (now, outbox) = (self.now, &mut self.outbox);
         let is_owed = self
             .proxy
-            .handle_query(origin, Transport::Udp, query, now, outbox);
+            .handle_query(origin, ClientTransport::Udp, query, now, outbox);
         assert!(is_owed);
         self.perform_actions();
     }

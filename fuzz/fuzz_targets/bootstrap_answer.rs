@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use dotproxy::base::time::Instant;
 use dotproxy::config::Scheme;
-use dotproxy::proxy::{Action, Outbox, Proxy, Transport};
+use dotproxy::proxy::{Action, ClientTransport, Outbox, Proxy};
 use libfuzzer_sys::fuzz_target;
 
 const QUERY: &[u8] = b"\0\x01\x01\0\0\x01\0\0\0\0\0\0\x01a\0\0\x01\0\x01";
@@ -32,7 +32,7 @@ fuzz_target!(|input: &[u8]| {
     let asked = common::sent(&outbox);
     assert_eq!(asked.len(), 2, "queries for both address families");
     let origin = common::origin(1);
-    assert!(proxy.handle_query(origin, Transport::Udp, QUERY, now, &mut outbox));
+    assert!(proxy.handle_query(origin, ClientTransport::Udp, QUERY, now, &mut outbox));
     let mut given = common::responses(&outbox, 1232);
     let mut opened = BTreeSet::new();
     for ((link, query), tail) in asked.iter().zip([first, second]) {

@@ -13,7 +13,7 @@ mod common;
 use std::time::Duration;
 
 use dotproxy::base::time::Instant;
-use dotproxy::proxy::{Outbox, Proxy, Transport};
+use dotproxy::proxy::{ClientTransport, Outbox, Proxy};
 use dotproxy::wire::edns::{DO, OptWriter, OptionCode};
 use dotproxy::wire::{MESSAGE_LEN_MAX, Message, steps};
 use libfuzzer_sys::fuzz_target;
@@ -51,20 +51,20 @@ fuzz_target!(|input: &[u8]| {
     {
         let turn = u32::try_from(round / 3).expect("a small number");
         let query = query(name, shape.rotate_left(turn), options.rotate_left(turn));
-        let stream = |is_encrypted| Transport::Stream {
+        let stream = |is_encrypted| ClientTransport::Stream {
             idle: Duration::from_secs(10),
             received_at: now,
             is_encrypted,
         };
-        for transport in [Transport::Udp, stream(false), stream(true)] {
+        for transport in [ClientTransport::Udp, stream(false), stream(true)] {
             let mut outbox = Outbox::default();
             steps::take();
             let mut bytes = query.len();
             let origin = common::origin(1);
             assert!(proxy.handle_query(origin, transport, &query, now, &mut outbox));
             let len_max = match transport {
-                Transport::Udp => 1232,
-                Transport::Stream { .. } => MESSAGE_LEN_MAX,
+                ClientTransport::Udp => 1232,
+                ClientTransport::Stream { .. } => MESSAGE_LEN_MAX,
             };
             let mut given = common::responses(&outbox, len_max);
             link = common::bring_up_link(&mut proxy, &mut outbox, now).or(link);

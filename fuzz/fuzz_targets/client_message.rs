@@ -11,7 +11,7 @@ mod common;
 use std::time::Duration;
 
 use dotproxy::base::time::Instant;
-use dotproxy::proxy::{Outbox, Proxy, Transport};
+use dotproxy::proxy::{ClientTransport, Outbox, Proxy};
 use dotproxy::wire::{Flags, Header, MESSAGE_LEN_MAX, steps};
 use libfuzzer_sys::fuzz_target;
 
@@ -23,9 +23,9 @@ fuzz_target!(|input: &[u8]| {
     let (message, tail) = rest.split_at(message_len);
     let mut now = Instant::default() + Duration::from_secs(1);
     let (transport, len_max) = match shape & 1 {
-        0 => (Transport::Udp, 1232),
+        0 => (ClientTransport::Udp, 1232),
         _ => (
-            Transport::Stream {
+            ClientTransport::Stream {
                 idle: Duration::from_secs(10),
                 received_at: now,
                 is_encrypted: shape & 2 != 0,

@@ -13,7 +13,7 @@ use std::time::Duration;
 use dotproxy::base::origin::Subscriber;
 use dotproxy::base::time::Instant;
 use dotproxy::config::Limits;
-use dotproxy::proxy::{Outbox, Proxy, Room, Transport as ClientTransport};
+use dotproxy::proxy::{ClientTransport, Outbox, Proxy, Room};
 use dotproxy::session::client::stream::Taken;
 use dotproxy::session::{ClientStream, Scratch, Step, Transport};
 use libfuzzer_sys::fuzz_target;

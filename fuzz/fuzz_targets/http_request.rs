@@ -8,7 +8,7 @@
 mod common;
 
 use dotproxy::base::time::Instant;
-use dotproxy::session::observer::http_server::{Request, Response};
+use dotproxy::session::observer::http_server::{HttpRequest, HttpResponse};
 use dotproxy::session::{HttpStream, Scratch};
 use libfuzzer_sys::fuzz_target;
 
@@ -26,7 +26,7 @@ fuzz_target!(|input: &[u8]| {
 });
 
 /// Returns the requests on a connection, and whether the connection is over.
-fn requests(bytes: &[u8], pieces: &[u8]) -> (Vec<Request>, bool) {
+fn requests(bytes: &[u8], pieces: &[u8]) -> (Vec<HttpRequest>, bool) {
     let stream = common::Script {
         bytes,
         pieces,
@@ -40,7 +40,7 @@ fn requests(bytes: &[u8], pieces: &[u8]) -> (Vec<Request>, bool) {
         let request = http.ready(&mut scratch, now);
         if let Some(request) = request.expect("the script has no errors") {
             assert!(!request.path.contains('?'));
-            http.respond(&request, &Response::line("200 OK", &request.path));
+            http.respond(&request, &HttpResponse::line("200 OK", &request.path));
             requests.push(request);
         }
         http.flush(&mut scratch, now)

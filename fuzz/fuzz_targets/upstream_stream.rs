@@ -12,7 +12,7 @@ mod common;
 use std::time::Duration;
 
 use dotproxy::base::time::Instant;
-use dotproxy::proxy::{Outbox, Proxy, Transport as ClientTransport};
+use dotproxy::proxy::{ClientTransport, Outbox, Proxy};
 use dotproxy::session::upstream::stream::UpstreamEvent;
 use dotproxy::session::{Scratch, Step, Transport, UpstreamStream};
 use libfuzzer_sys::fuzz_target;

@@ -113,14 +113,14 @@ impl TypedKey for Key {
 /// A table of values by key, on a [`Slab`]. Indexing with the key of a value that is gone panics.
 #[derive(Debug)]
 pub struct Arena<K, V> {
-    slots: Slab<Slot<V>>,
+    slots: Slab<ArenaSlot<V>>,
     /// The generation of the newest value of the whole table.
     generation: u32,
     keys: PhantomData<K>,
 }
 
 #[derive(Debug)]
-struct Slot<V> {
+struct ArenaSlot<V> {
     generation: u32,
     value: V,
 }
@@ -168,7 +168,7 @@ impl<K: TypedKey, V> Arena<K, V> {
     pub fn insert(&mut self, value: V) -> K {
         let generation = self.generation.wrapping_add(1);
         self.generation = generation;
-        let index = self.slots.insert(Slot { generation, value });
+        let index = self.slots.insert(ArenaSlot { generation, value });
         assert!(
             index < CAPACITY_MAX,
             "every table has a limit below the arena's"
@@ -177,6 +177,7 @@ impl<K: TypedKey, V> Arena<K, V> {
     }
 
     /// Returns the value of this key, unless it is gone.
+    #[inline]
     pub fn get(&self, key: K) -> Option<&V> {
         let key = key.key();
         let slot = self.slots.get(key.index())?;
@@ -184,6 +185,7 @@ impl<K: TypedKey, V> Arena<K, V> {
     }
 
     /// Returns the value of this key mutably, unless it is gone.
+    #[inline]
     pub fn get_mut(&mut self, key: K) -> Option<&mut V> {
         let key = key.key();
         let slot = self.slots.get_mut(key.index())?;
@@ -216,12 +218,14 @@ impl<K: TypedKey, V> Arena<K, V> {
 impl<K: TypedKey, V> Index<K> for Arena<K, V> {
     type Output = V;
 
+    #[inline]
     fn index(&self, key: K) -> &V {
         self.get(key).expect("a key in use is of a live value")
     }
 }
 
 impl<K: TypedKey, V> IndexMut<K> for Arena<K, V> {
+    #[inline]
     fn index_mut(&mut self, key: K) -> &mut V {
         self.get_mut(key).expect("a key in use is of a live value")
     }

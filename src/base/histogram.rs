@@ -19,10 +19,10 @@ impl Histogram {
     /// The bounds, from the time of a cached answer to the timeout of most clients.
     pub const BOUNDS: [Duration; MICROSECONDS.len()] = {
         let mut bounds = [Duration::ZERO; MICROSECONDS.len()];
-        let mut place = 0;
-        while place < bounds.len() {
-            bounds[place] = Duration::from_micros(MICROSECONDS[place]);
-            place += 1;
+        let mut index = 0;
+        while index < bounds.len() {
+            bounds[index] = Duration::from_micros(MICROSECONDS[index]);
+            index += 1;
         }
         bounds
     };
@@ -31,8 +31,8 @@ impl Histogram {
     pub fn observe(&mut self, took: Duration) {
         // A linear search from the lowest bound is fast, since most answers come from the cache.
         let exceeded = Self::BOUNDS.iter().take_while(|bound| **bound < took);
-        let place = exceeded.count();
-        self.counts[place] += 1;
+        let index = exceeded.count();
+        self.counts[index] += 1;
         self.sum += took;
     }
 

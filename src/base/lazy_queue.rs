@@ -42,11 +42,11 @@ impl<T> LazyQueue<T> {
     ) {
         self.sweep(holding, is_live);
         let own = rank(&entry);
-        let place = match self.entries.back() {
+        let index = match self.entries.back() {
             Some(last) if rank(last) > own => self.entries.partition_point(|e| rank(e) <= own),
             _ => self.entries.len(),
         };
-        self.entries.insert(place, entry);
+        self.entries.insert(index, entry);
     }
 
     fn sweep(&mut self, holding: usize, is_live: impl FnMut(&T) -> bool) {

@@ -16,6 +16,31 @@ pub struct Origin {
     pub local: Option<Address>,
 }
 
+/// The protocol of a client that sends DNS queries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ClientProtocol {
+    /// Plain UDP.
+    Udp,
+    /// Plain TCP.
+    Tcp,
+    /// TLS over TCP.
+    Tls,
+}
+
+impl ClientProtocol {
+    /// All protocols in the order of declaration.
+    pub const ALL: [Self; 3] = [Self::Udp, Self::Tcp, Self::Tls];
+
+    /// Returns the name for counters and records.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Udp => "udp",
+            Self::Tcp => "tcp",
+            Self::Tls => "tls",
+        }
+    }
+}
+
 /// A subscriber, the unit of limits per client: an IPv4 address, or the first 56 bits of an IPv6
 /// address, which is the typical prefix of a subscriber of an access network (RIPE-690).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

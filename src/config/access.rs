@@ -8,7 +8,7 @@ use super::parse_number;
 /// A network: the addresses with a common prefix.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Network {
-    family: Family,
+    family: AddressFamily,
     /// Length of the prefix in bits.
     len: u8,
     /// The prefix, left-aligned and padded with zeros.
@@ -16,17 +16,17 @@ pub struct Network {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Family {
+enum AddressFamily {
     V4,
     V6,
 }
 
 /// Returns the family of an address and its bits, left-aligned. An IPv4-mapped IPv6 address counts
 /// as IPv4 (RFC 4291, section 2.5.5.2).
-fn bits(ip: IpAddr) -> (Family, u128) {
+fn bits(ip: IpAddr) -> (AddressFamily, u128) {
     match ip.to_canonical() {
-        IpAddr::V4(ip) => (Family::V4, u128::from(ip.to_bits()) << 96),
-        IpAddr::V6(ip) => (Family::V6, ip.to_bits()),
+        IpAddr::V4(ip) => (AddressFamily::V4, u128::from(ip.to_bits()) << 96),
+        IpAddr::V6(ip) => (AddressFamily::V6, ip.to_bits()),
     }
 }
 
@@ -39,7 +39,7 @@ fn mask(len: u8) -> u128 {
 impl Network {
     const fn v4(ip: [u8; 4], len: u8) -> Self {
         Self {
-            family: Family::V4,
+            family: AddressFamily::V4,
             len,
             bits: (u32::from_be_bytes(ip) as u128) << 96,
         }
@@ -47,7 +47,7 @@ impl Network {
 
     const fn v6(start: u16, len: u8) -> Self {
         Self {
-            family: Family::V6,
+            family: AddressFamily::V6,
             len,
             bits: (start as u128) << 112,
         }
@@ -59,8 +59,8 @@ impl Network {
     /// a /8 of IPv4 and a /16 of IPv6 are the largest that registries have assigned.
     pub fn is_much_of_the_internet(&self) -> bool {
         let len_min = match self.family {
-            Family::V4 => 8,
-            Family::V6 => 16,
+            AddressFamily::V4 => 8,
+            AddressFamily::V6 => 16,
         };
         let is_within = |outer: &Self| {
             let is_longer = outer.family == self.family && outer.len <= self.len;
@@ -85,8 +85,8 @@ impl FromStr for Network {
         // The 96 bits before an IPv4-mapped address are not part of the prefix.
         let (len_min, len_max) = match (ip, family) {
             (IpAddr::V4(_), _) => (0, 32),
-            (IpAddr::V6(_), Family::V4) => (96, 128),
-            (IpAddr::V6(_), Family::V6) => (0, 128),
+            (IpAddr::V6(_), AddressFamily::V4) => (96, 128),
+            (IpAddr::V6(_), AddressFamily::V6) => (0, 128),
         };
         let len = len.unwrap_or(len_max);
         if !(len_min..=len_max).contains(&len) {
@@ -110,7 +110,7 @@ pub struct Access {
 /// The verdicts on networks of one length, sorted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Verdicts {
-    family: Family,
+    family: AddressFamily,
     mask: u128,
     by_bits: Vec<(u128, bool)>,
 }
@@ -125,7 +125,7 @@ pub const NEIGHBOURS: &[Network] = &[
     Network::v4([169, 254, 0, 0], 16),
     Network::v4([100, 64, 0, 0], 10),
     Network {
-        family: Family::V6,
+        family: AddressFamily::V6,
         len: 128,
         bits: Ipv6Addr::LOCALHOST.to_bits(),
     },
@@ -169,8 +169,8 @@ impl Access {
         let mut verdicts = self.by_len.iter().filter(|alike| alike.family == family);
         let verdict = verdicts.find_map(|alike| {
             let bits = bits & alike.mask;
-            let place = alike.by_bits.binary_search_by_key(&bits, |(bits, _)| *bits);
-            Some(alike.by_bits[place.ok()?].1)
+            let index = alike.by_bits.binary_search_by_key(&bits, |(bits, _)| *bits);
+            Some(alike.by_bits[index.ok()?].1)
         });
         verdict.unwrap_or(false)
     }

@@ -10,6 +10,9 @@ const CLIENT_IDLE_MAX: Duration = Duration::from_secs(10);
 pub struct Timeouts {
     /// Time from the query of a client to its response, in every case.
     pub query: Duration,
+    /// Time from the arrival of a query to the latest response: shortly before the timeout of the
+    /// client, so that the response arrives in time.
+    pub deadline: Duration,
     /// Time from sending a query on a link to another attempt.
     pub attempt: Duration,
     /// Time from opening an upstream connection to the use of another endpoint, while the usual
@@ -78,6 +81,7 @@ impl Timeouts {
     pub fn for_query(query: Duration) -> Self {
         Self {
             query,
+            deadline: query.saturating_sub((query / 20).min(Duration::from_millis(100))),
             attempt: (query * 2 / 5).min(Duration::from_secs(2)),
             opening: (query / 20).min(Duration::from_millis(250)),
             slow: (query * 3 / 50).min(Duration::from_millis(300)),
@@ -105,13 +109,6 @@ impl Timeouts {
             traces_answer: Duration::from_secs(10),
             accept_pause: Duration::from_millis(100),
         }
-    }
-
-    /// Returns the deadline of a query that arrived at zero: shortly before the timeout of the
-    /// client, so that the response arrives in time.
-    pub fn deadline(&self) -> Duration {
-        let margin = (self.query / 20).min(Duration::from_millis(100));
-        self.query.saturating_sub(margin)
     }
 }
 
@@ -211,11 +208,11 @@ pub struct Limits {
 
 impl Limits {
     /// Attempts per query. The number sizes an array, so it is not a setting.
-    pub const ATTEMPTS: usize = 3;
+    pub const ATTEMPTS: u8 = 3;
 
     /// Attempts of one query that are not counted because the upstream closed the connection after
     /// answers to other queries.
-    pub const RETURNS: usize = 32;
+    pub const RETURNS: u8 = 32;
 
     /// Returns how many unanswered queries one client may have: a quarter of all.
     pub fn client_inflight(&self) -> usize {
@@ -295,7 +292,7 @@ mod tests {
 
     #[test]
     fn response_leaves_before_the_client_gives_up() {
-        let deadline = |millis| Timeouts::for_query(Duration::from_millis(millis)).deadline();
+        let deadline = |millis| Timeouts::for_query(Duration::from_millis(millis)).deadline;
         assert_eq!(deadline(5000), Duration::from_millis(4900));
         assert_eq!(deadline(500), Duration::from_millis(475));
     }

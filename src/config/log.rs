@@ -187,7 +187,7 @@ mod tests {
 
     #[test]
     fn collector_has_a_path_for_traces() {
-        let shown = |text: &str| {
+        let printed = |text: &str| {
             let collector: Result<Collector, _> = text.parse();
             collector.ok().map(|collector| collector.to_string())
         };
@@ -199,7 +199,7 @@ mod tests {
                 "http://10.0.0.1:80/otlp/v1/traces",
             ),
         ] {
-            assert_eq!(shown(text).as_deref(), Some(expected));
+            assert_eq!(printed(text).as_deref(), Some(expected));
         }
         for text in [
             "https://127.0.0.1:4318",
@@ -210,7 +210,7 @@ mod tests {
             "http://127.0.0.1:4318/a?b",
             "http://127.0.0.1:4318/\r\n",
         ] {
-            assert_eq!(shown(text), None, "{text}");
+            assert_eq!(printed(text), None, "{text}");
         }
     }
 

@@ -22,6 +22,8 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
+use upstream::PLAIN_PORT;
+
 use ::log::LevelFilter;
 
 /// The settings of a run of the program.
@@ -75,66 +77,52 @@ pub struct Config {
     pub warnings: Vec<String>,
 }
 
+impl Default for Config {
+    /// The settings without options. They lack the upstreams.
+    fn default() -> Self {
+        Self {
+            listen: Listen::Everywhere { port: PLAIN_PORT },
+            tls: None,
+            http_listen: Vec::new(),
+            access: Access::new(&[], &[]),
+            rate_limit: None,
+            upstreams: Vec::new(),
+            bootstrap: Vec::new(),
+            policy: Policy::default(),
+            ca_file: None,
+            clock_stamp: None,
+            timeouts: Timeouts::for_query(Timeouts::QUERY),
+            limits: Limits::default(),
+            cache: CacheSettings::default(),
+            log_level: LevelFilter::Info,
+            log_format: LogFormat::default(),
+            query_log: None,
+            dnstap: None,
+            traces: None,
+            reuse_port: false,
+            user: None,
+            is_confined: true,
+            file: None,
+            warnings: Vec::new(),
+        }
+    }
+}
+
 impl Config {
     /// Serves clients on sockets that the process was started with (socket activation) instead of
     /// sockets of its own. A socket for connections with the address of another option serves that
     /// option.
-    pub fn inherit(&mut self, places: &[InheritedSocket]) {
+    pub fn inherit(&mut self, sockets: &[InheritedSocket]) {
         let under_tls = self.tls.iter().flat_map(|tls| &tls.addresses);
         let others: Vec<&SocketAddr> = under_tls.chain(&self.http_listen).collect();
-        let plain = places.iter().map(|place| InheritedSocket {
-            has_tcp: place.has_tcp && !others.contains(&&place.address),
-            ..*place
+        let plain = sockets.iter().map(|socket| InheritedSocket {
+            has_tcp: socket.has_tcp && !others.contains(&&socket.address),
+            ..*socket
         });
         let plain: Vec<InheritedSocket> = plain.filter(|p| p.has_udp || p.has_tcp).collect();
         if !plain.is_empty() {
             self.listen = Listen::Inherited(plain);
         }
-    }
-
-    /// Restores the settings that cannot change while the program runs. Returns their options.
-    pub fn keep_what_is_fixed(&mut self, running: &Self) -> Vec<&'static str> {
-        let mut kept = Vec::new();
-        let mut keep = |option, has_changed| {
-            if has_changed {
-                kept.push(option);
-            }
-        };
-        keep("listen", self.listen != running.listen);
-        let addresses = |config: &Self| config.tls.as_ref().map(|tls| tls.addresses.clone());
-        keep("tls-listen", addresses(self) != addresses(running));
-        keep("http-listen", self.http_listen != running.http_listen);
-        keep("clock-stamp", self.clock_stamp != running.clock_stamp);
-        keep("log-format", self.log_format != running.log_format);
-        keep("dnstap", self.dnstap != running.dnstap);
-        let collector = |config: &Self| config.traces.as_ref().map(|to| to.collector.clone());
-        keep("otlp", collector(self) != collector(running));
-        keep("reuse-port", self.reuse_port != running.reuse_port);
-        keep("user", self.user != running.user);
-        keep("no-sandbox", self.is_confined != running.is_confined);
-        self.listen.clone_from(&running.listen);
-        self.http_listen.clone_from(&running.http_listen);
-        self.clock_stamp.clone_from(&running.clock_stamp);
-        self.reuse_port = running.reuse_port;
-        self.user.clone_from(&running.user);
-        self.is_confined = running.is_confined;
-        self.log_format = running.log_format;
-        self.dnstap.clone_from(&running.dnstap);
-        self.traces = match (self.traces.take(), &running.traces) {
-            (Some(traces), Some(running)) => Some(TraceSettings {
-                collector: running.collector.clone(),
-                ..traces
-            }),
-            (_, running) => running.clone(),
-        };
-        self.tls = match (self.tls.take(), &running.tls) {
-            (Some(tls), Some(running)) => Some(TlsSettings {
-                addresses: running.addresses.clone(),
-                ..tls
-            }),
-            (_, running) => running.clone(),
-        };
-        kept
     }
 }
 
@@ -202,14 +190,14 @@ impl Listen {
                 SocketAddr::from((Ipv6Addr::UNSPECIFIED, *port)),
             ],
             Self::Addresses(addresses) => addresses.clone(),
-            Self::Inherited(places) => places.iter().map(|place| place.address).collect(),
+            Self::Inherited(sockets) => sockets.iter().map(|socket| socket.address).collect(),
         }
     }
 
     /// Returns the addresses and the types of the sockets that are bound there.
-    pub fn places(&self) -> Vec<InheritedSocket> {
-        if let Self::Inherited(places) = self {
-            return places.clone();
+    pub fn sockets(&self) -> Vec<InheritedSocket> {
+        if let Self::Inherited(sockets) = self {
+            return sockets.clone();
         }
         let both = |address| InheritedSocket {
             address,
@@ -226,12 +214,12 @@ impl Listen {
             let is_everywhere = one.ip().is_unspecified() && one.is_ipv4() == other.is_ipv4();
             one == other || is_everywhere && one.port() == other.port()
         };
-        let others = |place: usize| {
+        let others = |index: usize| {
             let others = addresses.iter().enumerate();
-            others.filter(move |(other, _)| *other != place)
+            others.filter(move |(other, _)| *other != index)
         };
-        let is_covered = |(place, address): &(usize, &SocketAddr)| {
-            others(*place).any(|(_, other)| covers(other, address))
+        let is_covered = |(index, address): &(usize, &SocketAddr)| {
+            others(*index).any(|(_, other)| covers(other, address))
         };
         let mut placed = addresses.iter().enumerate();
         placed.find(is_covered).map(|(_, address)| *address)
@@ -317,8 +305,10 @@ pub fn parse_size(text: &str) -> Option<usize> {
 
 /// Parses a number of digits alone; a sign is an error.
 pub fn parse_number<N: FromStr>(text: &str) -> Option<N> {
-    let is_number = text.bytes().all(|byte| byte.is_ascii_digit());
-    text.parse().ok().filter(|_| is_number)
+    if !text.bytes().all(|byte| byte.is_ascii_digit()) {
+        return None;
+    }
+    text.parse().ok()
 }
 
 /// Splits a value into its number and its unit in lower case: no two units differ only in case.

@@ -43,7 +43,11 @@ pub struct Identity {
     pub key: PathBuf,
 }
 
-/// The protocol to an upstream.
+/// The protocol to an upstream, as the scheme of its URL.
+///
+/// Clients have [`ClientProtocol`](crate::base::origin::ClientProtocol), which is a different set:
+/// a client chooses its protocol, [`Scheme::Udp`] includes TCP after truncation, and either set can
+/// grow alone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scheme {
     /// DNS over TLS (RFC 7858).
@@ -136,7 +140,7 @@ impl FromStr for Upstream {
             Some(_) => return Err("tls://, tcp:// or udp://, or no scheme, which means tls://"),
         };
         let mut parts = rest.split(',');
-        let place = parts.next().unwrap_or_default();
+        let authority = parts.next().unwrap_or_default();
         let mut settings = Settings::default();
         parts.try_for_each(|setting| settings.take(setting))?;
         if scheme != Scheme::Tls && settings.is_about_tls() {
@@ -147,14 +151,14 @@ impl FromStr for Upstream {
         let pins = settings.pins()?;
         let identity = settings.identity()?;
         let domains = settings.domains;
-        let (place, name) = match place.split_once('#') {
-            None => (place, None),
+        let (authority, name) = match authority.split_once('#') {
+            None => (authority, None),
             Some(_) if scheme != Scheme::Tls => {
                 return Err("no #NAME with udp:// and tcp://, which have no certificate");
             }
-            Some((place, name)) if is_host_name(name) => {
+            Some((authority, name)) if is_host_name(name) => {
                 let name = name.strip_suffix('.').unwrap_or(name);
-                (place, Some(name.to_owned()))
+                (authority, Some(name.to_owned()))
             }
             Some(_) => return Err("a host name after #, like 9.9.9.9#dns.quad9.net"),
         };
@@ -166,7 +170,7 @@ impl FromStr for Upstream {
         }
         Ok(Self {
             scheme,
-            host: parse_host(place, scheme.default_port())?,
+            host: parse_host(authority, scheme.default_port())?,
             name,
             domains,
             pins,
@@ -238,8 +242,8 @@ impl Settings {
     }
 }
 
-fn parse_host(place: &str, default_port: u16) -> Result<Host, &'static str> {
-    if let Some((address, port)) = address::parse_endpoint(place) {
+fn parse_host(authority: &str, default_port: u16) -> Result<Host, &'static str> {
+    if let Some((address, port)) = address::parse_endpoint(authority) {
         if !address.is_of_one_host() {
             return Err("a unicast address");
         }
@@ -249,18 +253,18 @@ fn parse_host(place: &str, default_port: u16) -> Result<Host, &'static str> {
         let port = port.unwrap_or(default_port);
         return Ok(Host::Address(address.with_port(port)));
     }
-    if address::has_unknown_zone(place) {
+    if address::has_unknown_zone(authority) {
         return Err(Address::WITH_KNOWN_ZONE);
     }
-    if address::has_invalid_port(place) {
+    if address::has_invalid_port(authority) {
         return Err(Address::WITH_PORT);
     }
     let expected = "an address or a host name, like 1.1.1.1, [2606:4700:4700::1111]:853 or \
                     tls://dns.quad9.net";
-    let (name, port) = match place.split_once([':', '@']) {
+    let (name, port) = match authority.split_once([':', '@']) {
         Some((name, _)) if !is_host_name(name) => return Err(expected),
         Some((name, port)) => (name, address::parse_port(port).ok_or(Address::WITH_PORT)?),
-        None => (place, default_port),
+        None => (authority, default_port),
     };
     if !is_host_name(name) || is_number(name) {
         return Err(expected);

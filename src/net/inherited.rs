@@ -56,22 +56,22 @@ impl Inherited {
     }
 
     /// Returns the addresses of the sockets.
-    pub fn places(&self) -> Vec<InheritedSocket> {
-        let mut places: Vec<InheritedSocket> = Vec::new();
+    pub fn sockets(&self) -> Vec<InheritedSocket> {
+        let mut sockets: Vec<InheritedSocket> = Vec::new();
         for (address, kind, _) in &self.sockets {
             let has_udp = *kind == Type::DGRAM;
-            let same = places.iter_mut().find(|place| place.address == *address);
+            let same = sockets.iter_mut().find(|socket| socket.address == *address);
             match same {
                 Some(place) if has_udp => place.has_udp = true,
                 Some(place) => place.has_tcp = true,
-                None => places.push(InheritedSocket {
+                None => sockets.push(InheritedSocket {
                     address: *address,
                     has_udp,
                     has_tcp: !has_udp,
                 }),
             }
         }
-        places
+        sockets
     }
 
     /// Removes and returns the socket of this kind at `address`, if there is one.
@@ -174,7 +174,7 @@ mod tests {
         let second = bound_to(address, Type::DGRAM).unwrap();
         let error = inherited.add(second).unwrap_err();
         assert!(error.to_string().contains(&address.to_string()), "{error}");
-        assert_eq!(inherited.places().len(), 1);
+        assert_eq!(inherited.sockets().len(), 1);
     }
 
     #[test]

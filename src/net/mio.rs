@@ -91,7 +91,7 @@ impl MioNet {
             signals,
             start: std::time::Instant::now(),
             suspended: suspended(),
-            has_fine_timers: has_fine_timers(),
+            has_fine_timers: set_fine_timers(),
             busy_poll: BusyPoll::new(sched_getaffinity(None).map_or(1, |own| own.count())),
             inherited,
             is_port_shared,
@@ -153,7 +153,7 @@ impl MioNet {
 }
 
 impl Net for MioNet {
-    type Stream = Stream;
+    type Stream = MioStream;
     type Listener = TcpListener;
     type Datagram = Udp;
 
@@ -242,41 +242,41 @@ impl Net for MioNet {
         Ok(listener)
     }
 
-    fn accept(&mut self, listener: &TcpListener, key: Key) -> io::Result<(Stream, SocketAddr)> {
+    fn accept(&mut self, listener: &TcpListener, key: Key) -> io::Result<(MioStream, SocketAddr)> {
         let (mut stream, peer) = listener.accept()?;
         // With Nagle's algorithm some responses would wait for acknowledgements of others.
         let _ = stream.set_nodelay(true);
         self.register(&mut stream, key)?;
-        Ok((Stream::Tcp(stream), peer))
+        Ok((MioStream::Tcp(stream), peer))
     }
 
-    fn connect_local(&mut self, path: &Path, key: Key) -> io::Result<Stream> {
+    fn connect_local(&mut self, path: &Path, key: Key) -> io::Result<MioStream> {
         let mut stream = UnixStream::connect(path)?;
         self.register(&mut stream, key)?;
-        Ok(Stream::Local(stream))
+        Ok(MioStream::Local(stream))
     }
 
-    fn connect(&mut self, peer: SocketAddr, key: Key) -> io::Result<Stream> {
+    fn connect(&mut self, peer: SocketAddr, key: Key) -> io::Result<MioStream> {
         let mut stream = TcpStream::connect(peer)?;
         stream.set_nodelay(true)?;
         let socket = SockRef::from(&stream);
         socket.set_tcp_keepalive(&KEEPALIVE)?;
         socket.set_tcp_user_timeout(Some(UNACKNOWLEDGED_MAX))?;
         self.register(&mut stream, key)?;
-        Ok(Stream::Tcp(stream))
+        Ok(MioStream::Tcp(stream))
     }
 }
 
 /// A stream socket of the operating system.
 #[derive(Debug)]
-pub enum Stream {
+pub enum MioStream {
     /// A TCP connection.
     Tcp(TcpStream),
     /// A connection to a Unix socket.
     Local(UnixStream),
 }
 
-impl Read for Stream {
+impl Read for MioStream {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         match self {
             Self::Tcp(stream) => stream.read(buffer),
@@ -285,7 +285,7 @@ impl Read for Stream {
     }
 }
 
-impl Write for Stream {
+impl Write for MioStream {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         match self {
             Self::Tcp(stream) => stream.write(bytes),
@@ -301,7 +301,7 @@ impl Write for Stream {
     }
 }
 
-impl session::Stream for Stream {
+impl session::Stream for MioStream {
     fn acknowledge(&mut self) {
         if let Self::Tcp(stream) = self {
             // Otherwise the peer waits for the delayed acknowledgement.
@@ -312,7 +312,7 @@ impl session::Stream for Stream {
 
 /// Sets the timer slack to its minimum and returns whether short pauses are accurate. By default
 /// the kernel may extend each pause by up to 50 µs, so that timers end together.
-fn has_fine_timers() -> bool {
+fn set_fine_timers() -> bool {
     let resolution = clock_getres(ClockId::CLOCK_MONOTONIC).map(Duration::from);
     let slack = set_current_timer_slack(NonZero::new(1));
     slack.is_ok() && resolution.is_ok_and(|resolution| resolution <= Duration::from_micros(1))

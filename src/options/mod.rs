@@ -1,6 +1,7 @@
 //! The options of the command line and the options file: one table serves both, and the help. A
 //! draft collects the values.
 
+mod conf_file;
 mod draft;
 mod table;
 mod values;
@@ -13,7 +14,7 @@ use crate::base::address::is_of_this_host;
 use crate::config::Config;
 
 use draft::Draft;
-use table::{COMMANDS, TABLE};
+use table::{COMMANDS, Reload, TABLE};
 
 /// The command that the command line requests.
 #[derive(Debug, PartialEq, Eq)]
@@ -32,13 +33,13 @@ pub enum Command {
 #[derive(Debug, PartialEq, Eq)]
 pub struct UsageError {
     /// The options file and the line number, if the option is in a file.
-    place: Option<(PathBuf, usize)>,
+    location: Option<(PathBuf, usize)>,
     problem: String,
 }
 
 impl fmt::Display for UsageError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.place {
+        match &self.location {
             Some((path, line)) => write!(f, "{}:{line}: {}", path.display(), self.problem),
             None => f.write_str(&self.problem),
         }
@@ -72,16 +73,16 @@ pub fn parse(arguments: &[String]) -> Result<Command, UsageError> {
     }
     let mut draft = Draft::default();
     if let Some(path) = given.opt_str("conf-file") {
-        draft.read_file(Path::new(&path))?;
-        draft.file = Some(path.into());
+        conf_file::read_file(&mut draft, Path::new(&path))?;
+        draft.config.file = Some(path.into());
     }
     for row in TABLE {
-        let flags = std::iter::repeat_n(String::new(), given.opt_count(row.long));
-        let values = given.opt_strs(row.long);
-        for value in values
-            .into_iter()
-            .chain(flags.filter(|_| row.value.is_empty()))
-        {
+        let values = if row.value.is_empty() {
+            vec![String::new(); given.opt_count(row.long)]
+        } else {
+            given.opt_strs(row.long)
+        };
+        for value in values {
             (row.apply)(&mut draft, &value).map_err(|expected| {
                 usage(&format!("--{}: {value:?}: expected {expected}", row.long))
             })?;
@@ -105,6 +106,20 @@ pub fn check_own_addresses(config: &Config) -> Result<(), UsageError> {
         config.tls.as_ref(),
         is_of_this_host,
     )
+}
+
+/// Restores the settings that a reload cannot change, in new settings. Returns the options that
+/// differed.
+pub fn restore_fixed(new: &mut Config, running: &Config) -> Vec<&'static str> {
+    let mut options = Vec::new();
+    for row in TABLE {
+        if let Reload::Restores(restore) = row.reload
+            && restore(new, running)
+        {
+            options.push(row.long);
+        }
+    }
+    options
 }
 
 fn grammar() -> getopts::Options {
@@ -147,7 +162,7 @@ fn check_values(given: &getopts::Matches) -> Result<(), UsageError> {
 
 fn usage(problem: &str) -> UsageError {
     UsageError {
-        place: None,
+        location: None,
         problem: problem.to_owned(),
     }
 }

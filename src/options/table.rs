@@ -12,7 +12,9 @@ use super::values::{
 use super::warnings;
 use crate::base::address::parse_port;
 use crate::config::budget::CACHE_MAX;
-use crate::config::{Budget, ClientDetail, LogFormat, Network, Policy, parse_duration, parse_size};
+use crate::config::{
+    Budget, ClientDetail, Config, LogFormat, Network, Policy, Timeouts, parse_duration, parse_size,
+};
 
 /// An option of the command line and the options file.
 pub(super) struct Row {
@@ -24,6 +26,16 @@ pub(super) struct Row {
     pub(super) help: &'static str,
     /// Parses and stores the value, or returns a description of the expected value.
     pub(super) apply: fn(&mut Draft, &str) -> Applied,
+    pub(super) reload: Reload,
+}
+
+/// The effect of a reload on the setting of an option.
+pub(super) enum Reload {
+    /// The new value applies.
+    Applies,
+    /// The value cannot change while the program runs. The function restores the running value in
+    /// the new settings, and returns whether it differed.
+    Restores(fn(&mut Config, &Config) -> bool),
 }
 
 /// The options of the command line that are also valid in an options file.
@@ -34,9 +46,11 @@ pub(super) const TABLE: &[Row] = &[
         value: "PORT",
         help: "UDP and TCP port for clients [53]",
         apply: |draft, value| {
-            draft.port = parse_port(value).ok_or("a port from 1 to 65535")?;
+            draft.port = Some(parse_port(value).ok_or("a port from 1 to 65535")?);
             Ok(())
         },
+        // Restored with the addresses of --listen.
+        reload: Reload::Applies,
     },
     Row {
         short: "l",
@@ -48,6 +62,7 @@ pub(super) const TABLE: &[Row] = &[
             draft.warn(warning);
             Ok(())
         },
+        reload: Reload::Restores(|new, running| restore(&mut new.listen, &running.listen)),
     },
     Row {
         short: "",
@@ -60,6 +75,7 @@ pub(super) const TABLE: &[Row] = &[
             draft.allowed.push(network);
             Ok(())
         },
+        reload: Reload::Applies,
     },
     Row {
         short: "",
@@ -70,6 +86,7 @@ pub(super) const TABLE: &[Row] = &[
             draft.denied.push(value.parse()?);
             Ok(())
         },
+        reload: Reload::Applies,
     },
     Row {
         short: "",
@@ -77,9 +94,10 @@ pub(super) const TABLE: &[Row] = &[
         value: "QPS[/BURST]",
         help: "queries per second per client [no limit]",
         apply: |draft, value| {
-            draft.rate_limit = Some(value.parse()?);
+            draft.config.rate_limit = Some(value.parse()?);
             Ok(())
         },
+        reload: Reload::Applies,
     },
     Row {
         short: "u",
@@ -87,6 +105,7 @@ pub(super) const TABLE: &[Row] = &[
         value: "SPEC",
         help: "upstream, like 1.1.1.1 or tls://dns.quad9.net",
         apply: parse_upstream,
+        reload: Reload::Applies,
     },
     Row {
         short: "b",
@@ -94,6 +113,7 @@ pub(super) const TABLE: &[Row] = &[
         value: "ADDR[:PORT]",
         help: "plain DNS server to resolve upstream host names",
         apply: parse_bootstrap,
+        reload: Reload::Applies,
     },
     Row {
         short: "",
@@ -101,7 +121,7 @@ pub(super) const TABLE: &[Row] = &[
         value: "NAME",
         help: "fastest, ordered or round-robin [fastest]",
         apply: |draft, value| {
-            draft.policy = match value {
+            draft.config.policy = match value {
                 "fastest" => Policy::Fastest,
                 "ordered" => Policy::Ordered,
                 "round-robin" => Policy::RoundRobin,
@@ -109,20 +129,25 @@ pub(super) const TABLE: &[Row] = &[
             };
             Ok(())
         },
+        reload: Reload::Applies,
     },
     Row {
         short: "",
         long: "ca-file",
         value: "FILE",
         help: "CA certificates for upstreams, PEM [built-in]",
-        apply: |draft, value| parse_path(&mut draft.ca_file, value),
+        apply: |draft, value| parse_path(&mut draft.config.ca_file, value),
+        reload: Reload::Applies,
     },
     Row {
         short: "",
         long: "clock-stamp",
         value: "FILE",
         help: "stores the time, for hosts without an RTC",
-        apply: |draft, value| parse_path(&mut draft.clock_stamp, value),
+        apply: |draft, value| parse_path(&mut draft.config.clock_stamp, value),
+        reload: Reload::Restores(|new, running| {
+            restore(&mut new.clock_stamp, &running.clock_stamp)
+        }),
     },
     Row {
         short: "",
@@ -134,13 +159,20 @@ pub(super) const TABLE: &[Row] = &[
             draft.warn(warning);
             Ok(())
         },
+        reload: Reload::Restores(|new, running| match (&mut new.tls, &running.tls) {
+            (Some(new), Some(running)) => restore(&mut new.addresses, &running.addresses),
+            (new, running) => restore(new, running),
+        }),
     },
     Row {
         short: "",
         long: "http-listen",
         value: "ADDR:PORT",
         help: "HTTP address of /metrics, /healthz and /readyz",
-        apply: |draft, value| parse_http_listen(&mut draft.http_listen, value),
+        apply: |draft, value| parse_http_listen(&mut draft.config.http_listen, value),
+        reload: Reload::Restores(|new, running| {
+            restore(&mut new.http_listen, &running.http_listen)
+        }),
     },
     Row {
         short: "",
@@ -148,6 +180,7 @@ pub(super) const TABLE: &[Row] = &[
         value: "FILE",
         help: "",
         apply: |draft, value| parse_path(&mut draft.tls_cert, value),
+        reload: Reload::Applies,
     },
     Row {
         short: "",
@@ -155,6 +188,7 @@ pub(super) const TABLE: &[Row] = &[
         value: "FILE",
         help: "server certificate chain for clients, and key",
         apply: |draft, value| parse_path(&mut draft.tls_key, value),
+        reload: Reload::Applies,
     },
     Row {
         short: "",
@@ -162,6 +196,7 @@ pub(super) const TABLE: &[Row] = &[
         value: "FILE",
         help: "CA for client authentication (mutual TLS), PEM",
         apply: |draft, value| parse_path(&mut draft.tls_client_ca, value),
+        reload: Reload::Applies,
     },
     Row {
         short: "",
@@ -171,9 +206,11 @@ pub(super) const TABLE: &[Row] = &[
         apply: |draft, value| {
             let range = Duration::from_millis(100)..=Duration::from_secs(3600);
             let timeout = parse_duration(value).filter(|timeout| range.contains(timeout));
-            draft.timeout = timeout.ok_or("a duration from 100ms to 1h, like 500ms or 5s")?;
+            let timeout = timeout.ok_or("a duration from 100ms to 1h, like 500ms or 5s")?;
+            draft.config.timeouts = Timeouts::for_query(timeout);
             Ok(())
         },
+        reload: Reload::Applies,
     },
     Row {
         short: "",
@@ -181,6 +218,7 @@ pub(super) const TABLE: &[Row] = &[
         value: "N",
         help: "",
         apply: |draft, value| parse_limit(&mut draft.tcp_clients, value),
+        reload: Reload::Applies,
     },
     Row {
         short: "",
@@ -188,6 +226,7 @@ pub(super) const TABLE: &[Row] = &[
         value: "N",
         help: "limit on concurrent clients/queries [256, 4096]",
         apply: |draft, value| parse_limit(&mut draft.inflight, value),
+        reload: Reload::Applies,
     },
     Row {
         short: "",
@@ -199,6 +238,7 @@ pub(super) const TABLE: &[Row] = &[
             draft.cache_size = Some(size.ok_or("a size up to 1g, like 500k or 4m, or 0")?);
             Ok(())
         },
+        reload: Reload::Applies,
     },
     Row {
         short: "",
@@ -210,34 +250,39 @@ pub(super) const TABLE: &[Row] = &[
             draft.memory_limit = Some(budget.ok_or(Budget::EXPECTED)?);
             Ok(())
         },
+        reload: Reload::Applies,
     },
     Row {
         short: "",
         long: "cache-min-ttl",
         value: "DURATION",
         help: "",
-        apply: |draft, value| parse_ttl(&mut draft.cache.ttl_min, value),
+        apply: |draft, value| parse_ttl(&mut draft.config.cache.ttl_min, value),
+        reload: Reload::Applies,
     },
     Row {
         short: "",
         long: "cache-max-ttl",
         value: "DURATION",
         help: "",
-        apply: |draft, value| parse_ttl(&mut draft.cache.ttl_max, value),
+        apply: |draft, value| parse_ttl(&mut draft.config.cache.ttl_max, value),
+        reload: Reload::Applies,
     },
     Row {
         short: "",
         long: "cache-max-negative-ttl",
         value: "DURATION",
         help: "bounds of TTLs in the cache [0s, 1d, 1h]",
-        apply: |draft, value| parse_ttl(&mut draft.cache.negative_ttl_max, value),
+        apply: |draft, value| parse_ttl(&mut draft.config.cache.negative_ttl_max, value),
+        reload: Reload::Applies,
     },
     Row {
         short: "",
         long: "serve-stale",
         value: "DURATION",
         help: "time to serve stale answers on failure [1d]",
-        apply: |draft, value| parse_ttl(&mut draft.cache.stale_max, value),
+        apply: |draft, value| parse_ttl(&mut draft.config.cache.stale_max, value),
+        reload: Reload::Applies,
     },
     Row {
         short: "",
@@ -245,9 +290,10 @@ pub(super) const TABLE: &[Row] = &[
         value: "",
         help: "refresh popular answers before they expire",
         apply: |draft, value| {
-            draft.cache.prefetch = value != OFF;
+            draft.config.cache.prefetch = value != OFF;
             Ok(())
         },
+        reload: Reload::Applies,
     },
     Row {
         short: "",
@@ -255,13 +301,14 @@ pub(super) const TABLE: &[Row] = &[
         value: "FORMAT",
         help: "text or json [text]",
         apply: |draft, value| {
-            draft.log_format = match value {
+            draft.config.log_format = match value {
                 "text" => LogFormat::Text,
                 "json" => LogFormat::Json,
                 _ => return Err("text or json".into()),
             };
             Ok(())
         },
+        reload: Reload::Restores(|new, running| restore(&mut new.log_format, &running.log_format)),
     },
     Row {
         short: "",
@@ -272,6 +319,7 @@ pub(super) const TABLE: &[Row] = &[
             draft.query_log = parse_query_log(value)?;
             Ok(())
         },
+        reload: Reload::Applies,
     },
     Row {
         short: "",
@@ -287,6 +335,7 @@ pub(super) const TABLE: &[Row] = &[
             };
             Ok(())
         },
+        reload: Reload::Applies,
     },
     Row {
         short: "",
@@ -294,9 +343,10 @@ pub(super) const TABLE: &[Row] = &[
         value: "SOCKET",
         help: "dnstap reader, unix:PATH or tcp:ADDR:PORT",
         apply: |draft, value| {
-            draft.dnstap = Some(value.parse()?);
+            draft.config.dnstap = Some(value.parse()?);
             Ok(())
         },
+        reload: Reload::Restores(|new, running| restore(&mut new.dnstap, &running.dnstap)),
     },
     Row {
         short: "",
@@ -307,6 +357,10 @@ pub(super) const TABLE: &[Row] = &[
             draft.collector = Some(value.parse()?);
             Ok(())
         },
+        reload: Reload::Restores(|new, running| match (&mut new.traces, &running.traces) {
+            (Some(new), Some(running)) => restore(&mut new.collector, &running.collector),
+            (new, running) => restore(new, running),
+        }),
     },
     Row {
         short: "",
@@ -314,9 +368,10 @@ pub(super) const TABLE: &[Row] = &[
         value: "RATIO",
         help: "fraction of queries to trace [0.01]",
         apply: |draft, value| {
-            draft.trace_share = value.parse()?;
+            draft.trace_share = Some(value.parse()?);
             Ok(())
         },
+        reload: Reload::Applies,
     },
     Row {
         short: "",
@@ -324,9 +379,10 @@ pub(super) const TABLE: &[Row] = &[
         value: "",
         help: "share the port with other processes",
         apply: |draft, value| {
-            draft.reuse_port = value != OFF;
+            draft.config.reuse_port = value != OFF;
             Ok(())
         },
+        reload: Reload::Restores(|new, running| restore(&mut new.reuse_port, &running.reuse_port)),
     },
     Row {
         short: "",
@@ -334,9 +390,10 @@ pub(super) const TABLE: &[Row] = &[
         value: "NAME[:GROUP]",
         help: "run as this user once the sockets are bound",
         apply: |draft, value| {
-            draft.user = Some(value.parse()?);
+            draft.config.user = Some(value.parse()?);
             Ok(())
         },
+        reload: Reload::Restores(|new, running| restore(&mut new.user, &running.user)),
     },
     Row {
         short: "",
@@ -344,9 +401,12 @@ pub(super) const TABLE: &[Row] = &[
         value: "",
         help: "keep capabilities, files and ports unrestricted",
         apply: |draft, value| {
-            draft.no_sandbox = value != OFF;
+            draft.config.is_confined = value == OFF;
             Ok(())
         },
+        reload: Reload::Restores(|new, running| {
+            restore(&mut new.is_confined, &running.is_confined)
+        }),
     },
     Row {
         short: "",
@@ -354,9 +414,10 @@ pub(super) const TABLE: &[Row] = &[
         value: "LEVEL",
         help: "error, warn, info, debug or trace [info]",
         apply: |draft, value| {
-            draft.log_level = parse_level(value)?;
+            draft.config.log_level = parse_level(value)?;
             Ok(())
         },
+        reload: Reload::Applies,
     },
     Row {
         short: "v",
@@ -365,14 +426,22 @@ pub(super) const TABLE: &[Row] = &[
         help: "log level debug; -vv: trace",
         apply: |draft, value| {
             draft.verbosity = match draft.verbosity {
-                _ if value == OFF => LevelFilter::Off,
-                LevelFilter::Off => LevelFilter::Debug,
-                _ => LevelFilter::Trace,
+                _ if value == OFF => None,
+                None => Some(LevelFilter::Debug),
+                Some(_) => Some(LevelFilter::Trace),
             };
             Ok(())
         },
+        reload: Reload::Applies,
     },
 ];
+
+/// Restores a setting. Returns whether it differed.
+fn restore<T: Clone + PartialEq>(new: &mut T, running: &T) -> bool {
+    let has_changed = new != running;
+    new.clone_from(running);
+    has_changed
+}
 
 /// Options of the command line alone, with their help.
 pub(super) const COMMANDS: &[(&str, &str, &str, &str)] = &[

@@ -310,20 +310,20 @@ fn process_is_confined_by_default() {
 #[test]
 fn inherited_sockets_replace_listen_addresses() {
     let mut config = config("-u 1.1.1.1 -l 127.0.0.1 --http-listen 127.0.0.1:9153");
-    let place = |address: &str, has_udp, has_tcp| InheritedSocket {
+    let socket = |address: &str, has_udp, has_tcp| InheritedSocket {
         address: address.parse().unwrap(),
         has_udp,
         has_tcp,
     };
-    let http = place("127.0.0.1:9153", false, true);
+    let http = socket("127.0.0.1:9153", false, true);
     config.inherit(&[http]);
     let own = Listen::Addresses(vec!["127.0.0.1:53".parse().unwrap()]);
     assert_eq!(config.listen, own);
-    let udp = place("192.0.2.1:53", true, false);
-    let both = place("[::1]:5353", true, true);
+    let udp = socket("192.0.2.1:53", true, false);
+    let both = socket("[::1]:5353", true, true);
     config.inherit(&[udp, http, both]);
     assert_eq!(config.listen, Listen::Inherited(vec![udp, both]));
-    assert_eq!(config.listen.places(), [udp, both]);
+    assert_eq!(config.listen.sockets(), [udp, both]);
 }
 
 #[test]
@@ -455,7 +455,7 @@ fn warnings(line: &str) -> Vec<String> {
 
 #[test]
 fn port_without_brackets_is_a_warning() {
-    for (line, shown) in [
+    for (line, suggestion) in [
         ("-u 2606:4700:4700::1111:853", "[2606:4700:4700::1111]:853"),
         (
             "-u tls://2620:fe::fe:8853#dns.quad9.net,domain=a",
@@ -467,7 +467,7 @@ fn port_without_brackets_is_a_warning() {
         let warnings = warnings(line);
         assert_eq!(warnings.len(), 1, "{line}: {warnings:?}");
         assert!(
-            warnings[0].contains(&format!("write {shown}")),
+            warnings[0].contains(&format!("write {suggestion}")),
             "{warnings:?}"
         );
     }

@@ -32,11 +32,11 @@ pub(super) fn parse_switch(value: &str) -> Option<&'static str> {
 
 pub(super) fn parse_upstream(draft: &mut Draft, value: &str) -> Applied {
     let upstream: Upstream = value.parse()?;
-    let place = value.split_once("://").map_or(value, |(_, rest)| rest);
-    let place = place.split([',', '#']).next().unwrap_or_default();
-    draft.warn(warnings::port_in_address("upstream", place));
+    let authority = value.split_once("://").map_or(value, |(_, rest)| rest);
+    let authority = authority.split([',', '#']).next().unwrap_or_default();
+    draft.warn(warnings::port_in_address("upstream", authority));
     draft.warn(warnings::plain_port(&upstream));
-    draft.upstreams.push(upstream);
+    draft.config.upstreams.push(upstream);
     Ok(())
 }
 
@@ -48,6 +48,7 @@ pub(super) fn parse_bootstrap(draft: &mut Draft, value: &str) -> Applied {
     }
     draft.warn(warnings::port_in_address("bootstrap", value));
     draft
+        .config
         .bootstrap
         .push(address.with_port(port.unwrap_or(PLAIN_PORT)));
     Ok(())

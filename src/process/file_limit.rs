@@ -60,8 +60,8 @@ fn reserved(config: &Config) -> usize {
         .map(|upstream| links(config, upstream));
     let bootstrap = config.bootstrap.iter().copied().map(Upstream::bootstrap);
     let bootstrap = bootstrap.map(|server| links(config, &server));
-    let told = usize::from(config.dnstap.is_some()) + usize::from(config.traces.is_some());
-    OWN + told + listening + upstreams.chain(bootstrap).sum::<usize>()
+    let exporters = usize::from(config.dnstap.is_some()) + usize::from(config.traces.is_some());
+    OWN + exporters + listening + upstreams.chain(bootstrap).sum::<usize>()
 }
 
 /// Returns the maximum number of links to one upstream: those that accept queries, and as many that

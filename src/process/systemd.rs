@@ -44,11 +44,11 @@ impl Supervisor {
         let number = |name| variable(name)?.to_str()?.parse::<u64>().ok();
         let is_ours = |pid| pid == u64::from(std::process::id());
         let address = variable("NOTIFY_SOCKET").and_then(|place| address(&place));
-        let interval = number("WATCHDOG_USEC")
+        let watchdog = number("WATCHDOG_USEC")
             .filter(|longest| *longest > 0 && number("WATCHDOG_PID").is_none_or(is_ours))
             // Early enough for a busy loop.
-            .map(|longest| Duration::from_micros(longest) / 3)
-            .filter(|_| address.is_some());
+            .map(|longest| Duration::from_micros(longest) / 3);
+        let interval = if address.is_some() { watchdog } else { None };
         let socket = address.as_ref().and_then(|address| {
             let problem = |error| log::debug!("cannot connect to NOTIFY_SOCKET yet: {error}");
             connect(address).map_err(problem).ok()
@@ -101,13 +101,16 @@ impl Supervisor {
         self.due.get()
     }
 
-    fn notify(&self, message: String) {
+    fn enqueue(&self, message: String) {
         let mut unsent = self.unsent.borrow_mut();
         if unsent.len() == UNSENT_MAX {
             unsent.pop_front();
         }
         unsent.push_back(message);
-        drop(unsent);
+    }
+
+    fn notify(&self, message: String) {
+        self.enqueue(message);
         if !self.send_unsent() {
             self.due.set(Some(Instant::default()));
         }

@@ -2,13 +2,16 @@
 
 use std::net::SocketAddr;
 use std::ops::Range;
+use std::time::Duration;
 
-use crate::base::origin::Origin;
+use crate::base::origin::{ClientProtocol, Origin};
 use crate::base::time::Instant;
 use crate::config::Scheme;
+use crate::wire::Rcode;
 
-use super::client::response::Record;
+use super::exchange::trace::Trace;
 use super::keys::{LinkKey, UpstreamIndex};
+use super::outcome::Outcome;
 
 /// An action that the proxy requests.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,6 +53,29 @@ pub struct Destination {
     pub scheme: Scheme,
     /// An address of the upstream.
     pub address: SocketAddr,
+}
+
+/// The record of a query that has ended, for logs and exporters.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Record {
+    /// The client's address and session.
+    pub origin: Origin,
+    /// The protocol of the client.
+    pub protocol: ClientProtocol,
+    /// The question in the outbox's [bytes](Outbox::bytes), if it could be parsed.
+    pub question: Option<Range<usize>>,
+    /// The outcome.
+    pub outcome: Outcome,
+    /// The response code, if there was a response.
+    pub rcode: Option<Rcode>,
+    /// The length of the response in bytes.
+    pub response_len: usize,
+    /// The time from the arrival of the query to its completion.
+    pub took: Duration,
+    /// The upstream that gave the answer.
+    pub upstream: Option<UpstreamIndex>,
+    /// The trace, if the query was traced.
+    pub trace: Option<Trace>,
 }
 
 /// The actions that the proxy requests, in order, with their bytes.

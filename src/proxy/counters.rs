@@ -3,111 +3,11 @@
 use std::fmt;
 use std::time::Duration;
 
-use super::client::admission::Protocol;
+use super::outcome::{Discard, Outcome};
 use crate::base::failure::FailureKind;
 use crate::base::histogram::Histogram;
+use crate::base::origin::ClientProtocol;
 use crate::wire::Rcode;
-
-/// The outcome of a query. Every query has exactly one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Outcome {
-    /// Answered by upstream, with any response code.
-    Answered,
-    /// Answered locally, for a special-use name.
-    AnsweredHere,
-    /// Answered from the cache.
-    Cached,
-    /// Answered from the cache with a stale answer, since upstream had none.
-    Stale,
-    /// FORMERR: the query could not be parsed.
-    Malformed,
-    /// NOTIMP: the opcode was not QUERY.
-    NotImplemented,
-    /// BADVERS: the query used a later version of EDNS.
-    BadVersion,
-    /// REFUSED: the proxy does not forward such queries.
-    Refused,
-    /// REFUSED: the client's address is not allowed.
-    Denied,
-    /// TC: the client exceeded the rate limit and may retry over TCP.
-    Slipped,
-    /// No response: the client exceeded the rate limit.
-    RateLimited,
-    /// SERVFAIL: too many queries waited already.
-    Shed,
-    /// SERVFAIL: upstream could not be reached or gave no usable answer.
-    UpstreamFailed,
-    /// SERVFAIL: there was no answer in time.
-    TimedOut,
-}
-
-impl Outcome {
-    /// All outcomes in the order of declaration.
-    pub const ALL: [Self; 14] = [
-        Self::Answered,
-        Self::AnsweredHere,
-        Self::Cached,
-        Self::Stale,
-        Self::Malformed,
-        Self::NotImplemented,
-        Self::BadVersion,
-        Self::Refused,
-        Self::Denied,
-        Self::Slipped,
-        Self::RateLimited,
-        Self::Shed,
-        Self::UpstreamFailed,
-        Self::TimedOut,
-    ];
-
-    /// Returns the name for counters and records.
-    pub fn label(self) -> &'static str {
-        match self {
-            Self::Answered => "answered",
-            Self::AnsweredHere => "answered-here",
-            Self::Cached => "cached",
-            Self::Stale => "stale",
-            Self::Malformed => "malformed",
-            Self::NotImplemented => "not-implemented",
-            Self::BadVersion => "bad-version",
-            Self::Refused => "refused",
-            Self::Denied => "denied",
-            Self::Slipped => "slipped",
-            Self::RateLimited => "rate-limited",
-            Self::Shed => "shed",
-            Self::UpstreamFailed => "upstream-failed",
-            Self::TimedOut => "timed-out",
-        }
-    }
-}
-
-/// The reason why a message from upstream was not used.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Discard {
-    /// No query on this link had its id.
-    UnknownId,
-    /// The message was not a response, or it answered another question.
-    Mismatch,
-    /// The message could not be parsed.
-    Malformed,
-    /// The query had been answered or given up.
-    Late,
-}
-
-impl Discard {
-    /// All reasons in the order of declaration.
-    pub const ALL: [Self; 4] = [Self::UnknownId, Self::Mismatch, Self::Malformed, Self::Late];
-
-    /// Returns the name for counters.
-    pub fn label(self) -> &'static str {
-        match self {
-            Self::UnknownId => "unknown-id",
-            Self::Mismatch => "mismatch",
-            Self::Malformed => "malformed",
-            Self::Late => "late",
-        }
-    }
-}
 
 /// The number of response codes that are counted one by one: all of IANA's "DNS RCODEs".
 const RCODES: usize = 25;
@@ -139,7 +39,7 @@ pub struct Counters {
     pub full_handshakes: u64,
     /// Links that came up with an earlier TLS session.
     pub resumed_handshakes: u64,
-    queries: [u64; Protocol::ALL.len()],
+    queries: [u64; ClientProtocol::ALL.len()],
     /// The durations of queries.
     pub durations: Histogram,
     outcomes: [u64; Outcome::ALL.len()],
@@ -151,7 +51,7 @@ pub struct Counters {
 
 impl Counters {
     /// Returns the number of queries over a protocol.
-    pub fn queries(&self, protocol: Protocol) -> u64 {
+    pub fn queries(&self, protocol: ClientProtocol) -> u64 {
         self.queries[protocol as usize]
     }
 
@@ -181,7 +81,7 @@ impl Counters {
         self.outcomes.iter().sum()
     }
 
-    pub(super) fn count_query(&mut self, protocol: Protocol) {
+    pub(super) fn count_query(&mut self, protocol: ClientProtocol) {
         self.queries[protocol as usize] += 1;
     }
 
@@ -208,7 +108,7 @@ impl fmt::Display for Counters {
     /// Writes one line. Rare counts appear only if they are not zero.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("queries")?;
-        for protocol in Protocol::ALL {
+        for protocol in ClientProtocol::ALL {
             write!(f, " {}={}", protocol.label(), self.queries(protocol))?;
         }
         write!(f, " ignored={}", self.ignored)?;
@@ -297,11 +197,11 @@ mod tests {
 
     #[test]
     fn every_variant_has_its_slot() {
-        let places = Outcome::ALL.map(|outcome| outcome as usize);
-        assert!(places.into_iter().eq(0..Outcome::ALL.len()));
-        let places = Discard::ALL.map(|discard| discard as usize);
-        assert!(places.into_iter().eq(0..Discard::ALL.len()));
-        let places = Protocol::ALL.map(|protocol| protocol as usize);
-        assert!(places.into_iter().eq(0..Protocol::ALL.len()));
+        let indexes = Outcome::ALL.map(|outcome| outcome as usize);
+        assert!(indexes.into_iter().eq(0..Outcome::ALL.len()));
+        let indexes = Discard::ALL.map(|discard| discard as usize);
+        assert!(indexes.into_iter().eq(0..Discard::ALL.len()));
+        let indexes = ClientProtocol::ALL.map(|protocol| protocol as usize);
+        assert!(indexes.into_iter().eq(0..ClientProtocol::ALL.len()));
     }
 }

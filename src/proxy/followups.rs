@@ -56,7 +56,14 @@ impl Followups {
 impl Proxy {
     /// Performs all follow-ups, and serves the queries that wait for room on a link or for an
     /// address of an upstream.
+    #[inline]
     pub(super) fn settle(&mut self, cx: &mut Cx<'_>) {
+        if self.followups.has_room || !self.followups.queue.is_empty() {
+            self.settle_all(cx);
+        }
+    }
+
+    fn settle_all(&mut self, cx: &mut Cx<'_>) {
         loop {
             while let Some(followup) = self.followups.queue.pop_front() {
                 self.follow_up(followup, cx);

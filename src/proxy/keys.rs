@@ -17,6 +17,13 @@ impl LinkKey {
     }
 }
 
+/// A query that was sent and may still be answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Attempt {
+    pub(super) link: LinkKey,
+    pub(super) id: u16,
+}
+
 /// The key of an endpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct EndpointKey(pub(super) Key);

@@ -17,8 +17,8 @@
 //! - `followups`: the work that the end of an exchange or of a link leaves behind
 //! - `readiness`: the readiness check and its probes
 //! - `reconfigure`: the change of settings while queries are in flight
-//! - `actions`, `counters`, `keys`, `view`: the outbox, the counters, the keys of the tables, and
-//!   getters for exporters
+//! - `actions`, `outcome`, `counters`, `keys`, `view`: the outbox, the outcomes of queries, the
+//!   counters, the keys of the tables, and getters for exporters
 
 mod actions;
 mod cache;
@@ -27,6 +27,7 @@ mod counters;
 mod exchange;
 mod followups;
 mod keys;
+mod outcome;
 mod readiness;
 mod reconfigure;
 #[cfg(test)]
@@ -34,14 +35,14 @@ mod testing;
 mod upstream;
 mod view;
 
-pub use actions::{Action, Destination, Outbox};
+pub use actions::{Action, Destination, Outbox, Record};
 pub use cache::CacheUsage;
-pub use client::admission::{Protocol, Transport};
+pub use client::admission::{ClientTransport, is_query};
 pub use client::fairness::Room;
-pub use client::response::Record;
-pub use counters::{Counters, Discard, Outcome};
-pub use exchange::trace::{PeerAddr, Step, StepEnd, StepKind, Trace};
+pub use counters::Counters;
+pub use exchange::trace::{PeerAddr, StepEnd, StepKind, Trace, TraceStep};
 pub use keys::{LinkKey, UpstreamIndex};
+pub use outcome::{Discard, Outcome};
 pub use readiness::Unready;
 pub use upstream::UpstreamView;
 
@@ -69,7 +70,7 @@ use client::response::{Client, Completion};
 use client::shares::ClientHash;
 use exchange::Exchange;
 use exchange::coalesce::InFlight;
-use exchange::reply::PostponedAnswer;
+use exchange::postponed::PostponedAnswer;
 use exchange::turns::{Turns, Waiter};
 use followups::Followups;
 use keys::{ExchangeKey, PoolIndex};
@@ -168,7 +169,7 @@ impl Proxy {
     pub fn handle_query(
         &mut self,
         origin: Origin,
-        transport: Transport,
+        transport: ClientTransport,
         message: &[u8],
         now: Instant,
         outbox: &mut Outbox,
@@ -181,7 +182,7 @@ impl Proxy {
         let client = Client {
             origin,
             protocol: transport.protocol(),
-            received_at: transport.came(cx.now),
+            received_at: transport.received_at(cx.now),
             is_traced: self.draws_trace(),
         };
         self.counters.count_query(client.protocol);
@@ -193,7 +194,7 @@ impl Proxy {
             ..
         } = admission;
         let is_allowed = self.config.access.allows(ip);
-        if !is_allowed && transport == Transport::Udp {
+        if !is_allowed && transport == ClientTransport::Udp {
             // The address may be forged: the response must not be larger than the query.
             asked.len_max = asked.len_max.min(message.len());
         }
@@ -252,12 +253,12 @@ impl Proxy {
         &mut self,
         ip: IpAddr,
         is_proven: bool,
-        transport: Transport,
+        transport: ClientTransport,
         now: Instant,
     ) -> Verdict {
         match &mut self.rate_limiter {
             None => Verdict::Within,
-            Some(limiter) if transport == Transport::Udp => limiter.judge(ip, is_proven, now),
+            Some(limiter) if transport == ClientTransport::Udp => limiter.judge(ip, is_proven, now),
             Some(limiter) => {
                 limiter.judge(ip, true, now);
                 Verdict::Within
@@ -265,8 +266,9 @@ impl Proxy {
         }
     }
 
-    /// Returns whether a client with this address may connect, and counts a refusal.
-    pub fn admits(&mut self, ip: IpAddr, now: Instant) -> bool {
+    /// Admits a connection from this address, or counts and logs its refusal. Returns whether the
+    /// connection is admitted.
+    pub fn admit_connection(&mut self, ip: IpAddr, now: Instant) -> bool {
         let is_allowed = self.config.access.allows(ip);
         if !is_allowed {
             self.counters.denied_connections += 1;

@@ -133,7 +133,7 @@ impl Proxy {
     fn probe(&mut self, pool: PoolIndex, cx: &mut Cx<'_>) {
         let name = self.routes.probe_name(Some(pool));
         let query = Query::new(&name, Type::NS);
-        let deadline = cx.now + self.config.timeouts.deadline();
+        let deadline = cx.now + self.config.timeouts.deadline;
         let exchange = Exchange::new(Purpose::Probe, pool, query, (cx.now, deadline));
         let key = self.start(exchange, cx);
         let pools = self.waiting_by_pool.len();

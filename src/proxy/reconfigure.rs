@@ -232,7 +232,7 @@ impl Proxy {
 #[cfg(test)]
 mod tests {
     use super::super::testing::{Scene, config};
-    use super::super::{Action, Transport, UpstreamIndex};
+    use super::super::{Action, ClientTransport, UpstreamIndex};
     use super::*;
     use crate::base::arena::{Key, TypedKey};
     use crate::config::Scheme;
@@ -309,7 +309,7 @@ mod tests {
     fn upstream_of_an_answer_is_forgotten_if_upstreams_change() {
         let mut scene = Scene::with(&["-u192.0.2.1", "-u192.0.2.2"]);
         scene.outbox = Outbox::new(true);
-        scene.ask(&query(b'a'), Transport::Udp);
+        scene.ask(&query(b'a'), ClientTransport::Udp);
         let under_way = scene.proxy.exchanges.iter().next();
         let key = under_way.map(|(key, _)| key).unwrap();
         scene.proxy.exchanges[key].answered_by = Some(UpstreamIndex(1));
@@ -338,12 +338,12 @@ mod tests {
     #[test]
     fn queries_in_flight_are_answered_by_the_new_upstream() {
         let mut scene = Scene::with(&["-u192.0.2.1"]);
-        scene.ask(&query(b'a'), Transport::Udp);
+        scene.ask(&query(b'a'), ClientTransport::Udp);
         scene.bring_up();
         let (old_link, sent) = scene.sent().remove(0);
         // The first of these queries coalesces, and the second one waits for room.
-        scene.ask(&query(b'a'), Transport::Udp);
-        scene.ask(&query(b'b'), Transport::Udp);
+        scene.ask(&query(b'a'), ClientTransport::Udp);
+        scene.ask(&query(b'b'), ClientTransport::Udp);
         scene.reconfigure(&["-u192.0.2.2"]);
         assert_eq!(scene.opened(), ["192.0.2.2:853"]);
         assert_eq!(scene.reply_to(old_link, &sent), 0);
@@ -362,7 +362,7 @@ mod tests {
     #[test]
     fn reconfiguration_does_not_extend_a_deadline() {
         let mut scene = Scene::with(&["-u192.0.2.1"]);
-        scene.ask(&query(b'a'), Transport::Udp);
+        scene.ask(&query(b'a'), ClientTransport::Udp);
         scene.now += Duration::from_secs(4);
         scene.reconfigure(&["-u192.0.2.2"]);
         scene.now += Duration::from_secs(1);
@@ -373,25 +373,25 @@ mod tests {
     #[test]
     fn links_stay_open_if_upstream_settings_do_not_change() {
         let mut scene = Scene::with(&["-u192.0.2.1"]);
-        scene.ask(&query(b'a'), Transport::Udp);
+        scene.ask(&query(b'a'), ClientTransport::Udp);
         scene.bring_up();
         let (link, sent) = scene.sent().remove(0);
         scene.reconfigure(&["-u192.0.2.1", "--cache-size=0", "--deny=127.0.0.1"]);
         assert!(scene.outbox.is_empty());
         assert_eq!(scene.reply_to(link, &sent), 1);
-        scene.ask(&query(b'b'), Transport::Udp);
+        scene.ask(&query(b'b'), ClientTransport::Udp);
         assert_eq!(scene.rcodes(), [Rcode::REFUSED]);
     }
 
     #[test]
     fn link_gets_no_new_query_after_its_trust_has_changed() {
         let mut scene = Scene::with(&["-u192.0.2.1"]);
-        scene.ask(&query(b'a'), Transport::Udp);
+        scene.ask(&query(b'a'), ClientTransport::Udp);
         scene.bring_up();
         let (old, sent) = scene.sent().remove(0);
         scene.retire_links(&[0]);
         assert!(scene.outbox.is_empty(), "a link with a query stays open");
-        scene.ask(&query(b'b'), Transport::Udp);
+        scene.ask(&query(b'b'), ClientTransport::Udp);
         let new = scene.opened_last();
         assert_ne!(new, old);
         assert_eq!(scene.reply_to(old, &sent), 1);
@@ -408,7 +408,7 @@ mod tests {
     #[test]
     fn queries_of_a_handshake_under_other_trust_are_sent_on_a_new_link() {
         let mut scene = Scene::with(&["-u192.0.2.1"]);
-        scene.ask(&query(b'a'), Transport::Udp);
+        scene.ask(&query(b'a'), ClientTransport::Udp);
         let old = scene.opened_last();
         for _ in 0..10 {
             let before = scene.opened_last();
@@ -435,7 +435,7 @@ mod tests {
         // closed. The queries lose more links than a query has tries.
         for name in 0..30 {
             scene.now += Duration::from_millis(1);
-            scene.ask(&query(name), Transport::Udp);
+            scene.ask(&query(name), ClientTransport::Udp);
             scene.bring_up();
             sent.extend(scene.sent());
             scene.retire_links(&[0]);
@@ -456,21 +456,21 @@ mod tests {
     #[test]
     fn links_stay_if_their_trust_has_not_changed() {
         let mut scene = Scene::with(&["-u192.0.2.1,domain=a", "-u192.0.2.2"]);
-        scene.ask(&query(b'b'), Transport::Udp);
+        scene.ask(&query(b'b'), ClientTransport::Udp);
         scene.bring_up();
         let (link, sent) = scene.sent().remove(0);
         scene.retire_links(&[0]);
         assert!(scene.outbox.is_empty());
         assert_eq!(scene.reply_to(link, &sent), 1);
-        scene.ask(&query(b'c'), Transport::Udp);
+        scene.ask(&query(b'c'), ClientTransport::Udp);
         assert_eq!(scene.sent().remove(0).0, link);
     }
 
     #[test]
     fn name_without_an_upstream_after_a_change_is_refused() {
         let mut scene = Scene::with(&["-u192.0.2.1"]);
-        scene.ask(&query(b'a'), Transport::Udp);
-        scene.ask(&query(b'a'), Transport::Udp);
+        scene.ask(&query(b'a'), ClientTransport::Udp);
+        scene.ask(&query(b'a'), ClientTransport::Udp);
         scene.reconfigure(&["-u192.0.2.1,domain=b"]);
         assert_eq!(scene.rcodes(), [Rcode::REFUSED, Rcode::REFUSED]);
         assert_eq!(scene.proxy.inflight(), 0);
@@ -480,7 +480,7 @@ mod tests {
     #[test]
     fn surplus_links_that_are_retired_together_are_each_closed_once() {
         let mut scene = Scene::with(&["-u192.0.2.1"]);
-        scene.ask(&query(b'a'), Transport::Udp);
+        scene.ask(&query(b'a'), ClientTransport::Udp);
         let first = scene.opened_last();
         let endpoint = scene.proxy.upstreams.link(first).unwrap().endpoint;
         let links_max = scene.proxy.config.limits.links_per_address;
@@ -514,11 +514,11 @@ mod tests {
     fn cache_and_rate_limit_follow_the_settings() {
         let mut scene = Scene::with(&["-u192.0.2.1"]);
         scene.reconfigure(&["-u192.0.2.1", "--cache-size=0", "--rate-limit=1/1"]);
-        scene.ask(&query(b'a'), Transport::Udp);
+        scene.ask(&query(b'a'), ClientTransport::Udp);
         assert!(!scene.proxy.cache.is_on());
-        assert!(!scene.offer(&query(b'b'), Transport::Udp));
+        assert!(!scene.offer(&query(b'b'), ClientTransport::Udp));
         scene.reconfigure(&["-u192.0.2.1"]);
-        scene.ask(&query(b'c'), Transport::Udp);
+        scene.ask(&query(b'c'), ClientTransport::Udp);
         assert!(scene.rcodes().is_empty() && scene.proxy.cache.is_on());
     }
 }

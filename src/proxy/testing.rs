@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Action, LinkKey, Outbox, Proxy, Transport};
+use super::{Action, ClientTransport, LinkKey, Outbox, Proxy};
 use crate::base::arena::Key;
 use crate::base::origin::Origin;
 use crate::base::time::Instant;
@@ -35,12 +35,12 @@ impl Scene {
     }
 
     /// Passes a query of a client, which gets a response, to the proxy. The outbox has the actions.
-    pub(super) fn ask(&mut self, query: &[u8], transport: Transport) {
+    pub(super) fn ask(&mut self, query: &[u8], transport: ClientTransport) {
         assert!(self.offer(query, transport));
     }
 
     /// Passes a query of a client to the proxy. Returns whether a response follows.
-    pub(super) fn offer(&mut self, query: &[u8], transport: Transport) -> bool {
+    pub(super) fn offer(&mut self, query: &[u8], transport: ClientTransport) -> bool {
         self.offer_from([127, 0, 0, 1], query, transport)
     }
 
@@ -50,7 +50,7 @@ impl Scene {
         &mut self,
         client: [u8; 4],
         query: &[u8],
-        transport: Transport,
+        transport: ClientTransport,
     ) -> bool {
         self.outbox.clear();
         let origin = Origin {

@@ -177,7 +177,7 @@ impl Clients {
 
     /// Updates the sum of held bytes for a client that held `before` and now holds `after` bytes.
     /// Returns `false` if the sum exceeds the limit for all clients.
-    pub(super) fn on_held(&mut self, (before, after): (usize, usize)) -> bool {
+    pub(super) fn update_held(&mut self, (before, after): (usize, usize)) -> bool {
         self.held = self.held + after - before;
         after <= before || self.held <= self.bounds.held_max
     }
@@ -362,10 +362,10 @@ mod tests {
     fn held_bytes_have_one_limit_for_all_clients() {
         let mut clients = clients(100);
         let max = Limits::default().tcp_clients_held;
-        assert!(clients.on_held((0, max)));
-        assert!(!clients.on_held((0, 2)));
+        assert!(clients.update_held((0, max)));
+        assert!(!clients.update_held((0, 2)));
         // A client for which less is held than before may stay, although the sum is too large.
-        assert!(clients.on_held((max, max - 1)));
+        assert!(clients.update_held((max, max - 1)));
         assert_eq!(clients.held(), max + 1);
     }
 }

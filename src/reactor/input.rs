@@ -6,34 +6,42 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::client_limits::Clients;
+use super::export::connection::Exporter;
+use super::export::dnstap::{tap_forwarded, tap_query};
 use super::moderation::Pace;
-use super::{ClientProtocol, Reactor, Session, Slot, client_at};
+use super::{Reactor, Service, Session, Slot, last_active_at, session_at};
 use crate::base::arena::Key;
 use crate::base::failure::{Failure, FailureKind};
-use crate::base::origin::{Origin, Subscriber};
+use crate::base::origin::{ClientProtocol, Origin, Subscriber};
 use crate::net::{self, Net};
-use crate::proxy::{LinkKey, Protocol, Room, Transport as ClientTransport};
+use crate::proxy::{ClientTransport, LinkKey, Room, is_query};
 use crate::session::client::stream::Taken;
 use crate::session::upstream::stream::UpstreamEvent;
-use crate::session::{ClientStream, Step, Transport};
-use crate::telemetry::dnstap::Kind;
+use crate::session::{ClientStream, HttpStream, Step, Transport};
+use crate::telemetry::dnstap::MessageKind;
 
 impl<N: Net> Reactor<N> {
-    /// Runs one step of a session.
+    /// Runs one step of a session. A session that may have more to read becomes runnable again, and
+    /// one that fails is closed.
     pub(super) fn step(&mut self, key: Key) {
         let Some(slot) = self.sessions.get_mut(key) else {
             return;
         };
         slot.is_runnable = false;
-        match slot.session {
-            Session::Datagram(_) => self.step_datagram(key),
-            Session::Listener(..) => self.step_listener(key),
+        let stepped = match slot.session {
+            Session::Datagram(_) => Ok(self.step_datagram(key)),
+            Session::Listener(..) => Ok(self.step_listener(key)),
             Session::Client(_) => self.step_client(key),
             Session::Http(_) => self.step_http(key),
             Session::Tap(_) => self.step_tap(key),
             Session::Collector(_) => self.step_collector(key),
             Session::Upstream(..) => self.step_upstream(key),
             Session::UpstreamDatagram(..) => self.step_upstream_datagram(key),
+        };
+        match stepped {
+            Ok(Step::Again) => self.make_runnable(key),
+            Ok(Step::Drained | Step::Full) => {}
+            Err(failure) => self.fail(key, &failure),
         }
         if self.outbox.is_long() {
             self.perform_all();
@@ -43,9 +51,10 @@ impl<N: Net> Reactor<N> {
     /// Reads queries in groups, each up to twice as large as the one before. The responses to a
     /// group leave before the next group is read, so that the clients work in parallel with the
     /// loop; the first groups are small for this reason. If turns are batched, there is one group.
-    fn step_datagram(&mut self, key: Key) {
-        let Some(datagram) = self.sessions.get_mut(key).and_then(Slot::datagram) else {
-            return;
+    fn step_datagram(&mut self, key: Key) -> Step {
+        let mut step = Step::Drained;
+        let Some(Session::Datagram(datagram)) = session_at(&mut self.sessions, key) else {
+            return step;
         };
         datagram.flush();
         let has_left = datagram.has_left();
@@ -55,22 +64,23 @@ impl<N: Net> Reactor<N> {
                 Pace::Prompt => FIRST_GROUP_LEN,
                 Pace::Batching => left,
             };
-            while self.take_datagrams(key, group.min(left)) == Step::Again {
+            loop {
+                step = self.take_datagrams(key, group.min(left));
                 left = left.saturating_sub(group);
                 group *= 2;
-                if left == 0 {
-                    self.make_runnable(key);
+                if step != Step::Again || left == 0 {
                     break;
                 }
                 self.perform_actions();
             }
         }
         self.watch_room(key);
+        step
     }
 
     /// Hands at most `most` queries of a UDP socket to the proxy.
     fn take_datagrams(&mut self, key: Key, most: usize) -> Step {
-        let Some(datagram) = self.sessions.get_mut(key).and_then(Slot::datagram) else {
+        let Some(Session::Datagram(datagram)) = session_at(&mut self.sessions, key) else {
             return Step::Drained;
         };
         let (proxy, outbox, now) = (&mut self.proxy, &mut self.outbox, self.now);
@@ -82,9 +92,7 @@ impl<N: Net> Reactor<N> {
                 peer,
                 local,
             };
-            if let Some(tap) = tap.as_mut().filter(|_| is_query(message)) {
-                tap.on_query(Protocol::Udp, peer, message);
-            }
+            tap_query(tap, ClientProtocol::Udp, peer, message);
             proxy.handle_query(origin, ClientTransport::Udp, message, now, outbox);
         })
     }
@@ -92,125 +100,137 @@ impl<N: Net> Reactor<N> {
     /// Accepts up to the maximum number of connections per turn. After an error that does not
     /// belong to one connection, or after that number of errors, listeners pause: a lasting error
     /// must not occupy the processor.
-    fn step_listener(&mut self, key: Key) {
+    fn step_listener(&mut self, key: Key) -> Step {
         let mut failed = 0;
         for _ in 0..self.config.limits.accepts_per_turn {
-            let Some((listener, protocol)) = self.sessions.get(key).and_then(Slot::listener) else {
-                return;
+            let session = self.sessions.get(key).map(|slot| &slot.session);
+            let Some(&Session::Listener(ref listener, service)) = session else {
+                return Step::Drained;
             };
             if self.finish_at.is_some() {
-                return;
+                return Step::Drained;
             }
             match self.net.accept(listener, self.sessions.next_key()) {
-                Ok((stream, peer)) => self.add_client(stream, peer, protocol),
-                Err(error) if error.kind() == ErrorKind::WouldBlock => return,
+                Ok((stream, peer)) => self.add_client(stream, peer, service),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Step::Drained,
                 Err(error) => {
                     log::debug!("cannot accept a TCP client: {error}");
                     failed += 1;
                     let is_last = failed == self.config.limits.accepts_per_turn;
                     if is_last || !net::is_of_one_connection(&error) {
                         let length = self.config.timeouts.accept_pause;
-                        return self.accept_pause.start(&error, self.now, length);
+                        self.accept_pause.start(&error, self.now, length);
+                        return Step::Drained;
                     }
                 }
             }
         }
-        self.make_runnable(key);
+        Step::Again
     }
 
-    fn clients_of(&self, protocol: ClientProtocol) -> &Clients {
-        match protocol {
-            ClientProtocol::Tcp | ClientProtocol::Tls => &self.clients,
-            ClientProtocol::Http => &self.http_clients,
+    /// Returns the group of clients that a service has.
+    fn clients_of(&self, service: Service) -> &Clients {
+        match service {
+            Service::Dns(_) => &self.clients,
+            Service::Http => &self.http_clients,
         }
     }
 
-    fn add_client(&mut self, stream: N::Stream, peer: SocketAddr, protocol: ClientProtocol) {
+    fn add_client(&mut self, stream: N::Stream, peer: SocketAddr, service: Service) {
         let subscriber = Subscriber::of(peer.ip());
-        if !self.clients_of(protocol).have_room_for(subscriber) {
+        if !self.clients_of(service).have_room_for(subscriber) {
             return log::debug!("closing a connection from {peer}: too many connections");
         }
-        let transport = match protocol {
+        let session = match service {
             // The address of the listener decides which programs can read the metrics.
-            ClientProtocol::Http => return self.add_http(stream, peer),
-            _ if !self.proxy.admits(peer.ip(), self.now) => return,
-            ClientProtocol::Tcp => Ok(Transport::plain(stream)),
-            ClientProtocol::Tls => {
-                let acceptor = self.tls.acceptor.as_ref();
-                let acceptor = acceptor.expect("a TLS listener has an acceptor");
-                Transport::accepted(stream, acceptor)
+            Service::Http => Ok(Session::Http(HttpStream::new(stream, peer, self.now))),
+            Service::Dns(protocol) => {
+                if !self.proxy.admit_connection(peer.ip(), self.now) {
+                    return;
+                }
+                let transport = self.client_transport(stream, protocol);
+                let client = |transport| ClientStream::new(transport, peer, self.now);
+                transport.map(|transport| Session::Client(client(transport)))
             }
         };
-        match transport {
-            Ok(transport) => {
-                let client = ClientStream::new(transport, peer, self.now);
-                let key = self.sessions.insert(Slot::new(Session::Client(client)));
+        match session {
+            Ok(session) => {
+                let (key, now) = (self.sessions.insert(Slot::new(session)), self.now);
                 let sessions = &self.sessions;
-                self.clients
-                    .add(key, subscriber, self.now, |key| sessions.contains(key));
-                self.make_room_for_client(key, subscriber);
+                let is_there = |key| sessions.contains(key);
+                let clients = match service {
+                    Service::Dns(_) => &mut self.clients,
+                    Service::Http => &mut self.http_clients,
+                };
+                clients.add(key, subscriber, now, is_there);
+                self.make_room_for_client(key, subscriber, service);
             }
             Err(failure) => log::warn!("cannot serve a client: {failure}"),
         }
     }
 
-    /// Closes clients while there are more clients than slots, but not the newcomer.
-    fn make_room_for_client(&mut self, newcomer: Key, subscriber: Subscriber) {
+    fn client_transport(
+        &self,
+        stream: N::Stream,
+        protocol: ClientProtocol,
+    ) -> Result<Transport<N::Stream>, Failure> {
+        if protocol != ClientProtocol::Tls {
+            return Ok(Transport::plain(stream));
+        }
+        let acceptor = self.tls.acceptor.as_ref();
+        let acceptor = acceptor.expect("a TLS listener has an acceptor");
+        Transport::accepted(stream, acceptor)
+    }
+
+    /// Closes clients of a service while there are more clients than slots, but not the newcomer.
+    fn make_room_for_client(&mut self, newcomer: Key, subscriber: Subscriber, service: Service) {
+        let name = match service {
+            Service::Dns(_) => "TCP",
+            Service::Http => "HTTP",
+        };
         let to_close = |reactor: &Self| {
-            let last_active = |key| Some(client_at(&reactor.sessions, key)?.last_active());
-            reactor
-                .clients
-                .to_close_for(newcomer, subscriber, last_active)
+            let last_active = |key| last_active_at(&reactor.sessions, key);
+            let clients = reactor.clients_of(service);
+            clients.to_close_for(newcomer, subscriber, last_active)
         };
         while let Some(key) = to_close(self) {
-            log::debug!("closing the longest idle TCP client: too many connections");
+            log::debug!("closing the longest idle {name} client: too many connections");
             self.close_client(key);
         }
     }
 
-    fn step_client(&mut self, key: Key) {
-        let Some(client) = self.sessions.get_mut(key).and_then(Slot::client) else {
-            return;
+    fn step_client(&mut self, key: Key) -> Result<Step, Failure> {
+        let Some(Session::Client(client)) = session_at(&mut self.sessions, key) else {
+            return Ok(Step::Drained);
         };
-        if client.flush(&mut self.scratch, self.now).is_err() {
-            return self.close_client(key);
-        }
+        client.flush(&mut self.scratch, self.now)?;
         if client.has_expired(self.now) {
             log::debug!("closing a TLS client: its certificate has expired");
-            return self.close_client(key);
+            self.close_client(key);
+            return Ok(Step::Drained);
         }
         let peer = client.peer();
         let holder = Subscriber::of(peer.ip());
         let room = self.proxy.room_for(holder, self.now);
         if room != Room::Free {
             self.park(key, holder, room);
-            return self.settle_client(key);
+            self.settle_client(key);
+            return Ok(Step::Drained);
         }
-        match self.read_client(key, holder) {
-            Ok(Step::Again) => self.make_runnable(key),
-            Ok(Step::Full) => {
-                let room = self.proxy.room_for(holder, self.now);
-                self.park(key, holder, room);
-            }
-            Ok(Step::Drained) => {}
-            Err(failure) => {
-                log::debug!("TCP client disconnected: {failure}");
-                if failure.kind == FailureKind::Authentication {
-                    let reason = &failure.detail;
-                    self.proxy
-                        .handle_refused_certificate(peer.ip(), reason, self.now);
-                }
-                return self.close_client(key);
-            }
+        let step = self.read_client(key, holder)?;
+        if step == Step::Full {
+            let room = self.proxy.room_for(holder, self.now);
+            self.park(key, holder, room);
         }
         // The handshake may have output.
         self.make_unflushed(key);
         self.settle_client(key);
+        Ok(step)
     }
 
     /// Reads a client and hands its queries to the proxy.
     fn read_client(&mut self, key: Key, holder: Subscriber) -> Result<Step, Failure> {
-        let Some(client) = self.sessions.get_mut(key).and_then(Slot::client) else {
+        let Some(Session::Client(client)) = session_at(&mut self.sessions, key) else {
             return Ok(Step::Drained);
         };
         let (proxy, outbox, now) = (&mut self.proxy, &mut self.outbox, self.now);
@@ -220,21 +240,14 @@ impl<N: Net> Reactor<N> {
             local: None,
         };
         let idle = self.clients.idle_limit();
-        let is_encrypted = client.is_encrypted();
+        let protocol = client.protocol();
         let tap = &mut self.tap;
         let take = |message: &[u8], received_at| {
-            if let Some(tap) = tap.as_mut().filter(|_| is_query(message)) {
-                let protocol = if is_encrypted {
-                    Protocol::Tls
-                } else {
-                    Protocol::Tcp
-                };
-                tap.on_query(protocol, origin.peer, message);
-            }
+            tap_query(tap, protocol, origin.peer, message);
             let transport = ClientTransport::Stream {
                 idle,
                 received_at,
-                is_encrypted,
+                is_encrypted: protocol == ClientProtocol::Tls,
             };
             Taken {
                 is_query: is_query(message),
@@ -256,10 +269,11 @@ impl<N: Net> Reactor<N> {
         stepped
     }
 
-    fn step_upstream(&mut self, key: Key) {
-        let Some((link, stream)) = self.sessions.get_mut(key).and_then(Slot::upstream) else {
-            return;
+    fn step_upstream(&mut self, key: Key) -> Result<Step, Failure> {
+        let Some(Session::Upstream(link, stream)) = session_at(&mut self.sessions, key) else {
+            return Ok(Step::Drained);
         };
+        let link = *link;
         let (proxy, outbox, now) = (&mut self.proxy, &mut self.outbox, self.now);
         let (most, clock) = (self.config.limits.stream_bytes_per_turn, &self.clock);
         let tap = &mut self.tap;
@@ -276,11 +290,8 @@ impl<N: Net> Reactor<N> {
                 }
             }
             UpstreamEvent::Message(message) => {
-                if let Some(tap) = tap.as_mut()
-                    && let Some(from) = proxy.link_peer(link)
-                {
-                    tap.on_forwarded(Kind::ForwarderResponse, from, message);
-                }
+                let kind = MessageKind::ForwarderResponse;
+                tap_forwarded(tap, kind, (proxy, link), message);
                 proxy.handle_reply(link, message, now, outbox);
             }
         });
@@ -290,16 +301,9 @@ impl<N: Net> Reactor<N> {
                 self.on_authenticated(link, expires_at);
             }
         }
-        match stepped {
-            Ok(step) => {
-                // The handshake may have output.
-                self.make_unflushed(key);
-                if step == Step::Again {
-                    self.make_runnable(key);
-                }
-            }
-            Err(failure) => self.fail_upstream(key, &failure),
-        }
+        // The handshake may have output.
+        self.make_unflushed(key);
+        stepped
     }
 
     /// Handles the verification of an upstream's certificate. If the certificate was valid by its
@@ -320,77 +324,105 @@ impl<N: Net> Reactor<N> {
         }
     }
 
-    fn step_upstream_datagram(&mut self, key: Key) {
-        let slot = self.sessions.get_mut(key);
-        let Some((link, datagram)) = slot.and_then(Slot::upstream_datagram) else {
-            return;
+    fn step_upstream_datagram(&mut self, key: Key) -> Result<Step, Failure> {
+        let session = session_at(&mut self.sessions, key);
+        let Some(&mut Session::UpstreamDatagram(link, ref mut datagram)) = session else {
+            return Ok(Step::Drained);
         };
         let (proxy, outbox, now) = (&mut self.proxy, &mut self.outbox, self.now);
         let most = self.config.limits.datagrams_per_turn;
         let tap = &mut self.tap;
-        let stepped = datagram.ready(&mut self.scratch, most, |message| {
-            if let Some(tap) = tap.as_mut()
-                && let Some(from) = proxy.link_peer(link)
-            {
-                tap.on_forwarded(Kind::ForwarderResponse, from, message);
-            }
+        datagram.ready(&mut self.scratch, most, |message| {
+            let kind = MessageKind::ForwarderResponse;
+            tap_forwarded(tap, kind, (proxy, link), message);
             proxy.handle_reply(link, message, now, outbox);
-        });
-        match stepped {
-            Ok(Step::Again) => self.make_runnable(key),
-            Ok(Step::Drained | Step::Full) => {}
-            Err(failure) => self.fail_upstream(key, &failure),
+        })
+    }
+
+    /// Closes a failed session and reports the failure to the part that the session serves.
+    pub(super) fn fail(&mut self, key: Key, failure: &Failure) {
+        match session_at(&mut self.sessions, key) {
+            Some(Session::Client(client)) => {
+                log::debug!("a TCP client is gone: {failure}");
+                if failure.kind == FailureKind::Authentication {
+                    let (ip, reason) = (client.peer().ip(), &failure.detail);
+                    self.proxy.handle_refused_certificate(ip, reason, self.now);
+                }
+                self.close_client(key);
+            }
+            Some(Session::Http(_)) => {
+                log::debug!("an HTTP client is gone: {failure}");
+                self.close_client(key);
+            }
+            Some(Session::Tap(_)) => {
+                self.disconnect_exporter(Exporter::Dnstap, &failure.to_string());
+            }
+            Some(Session::Collector(_)) => {
+                self.disconnect_exporter(Exporter::Traces, &failure.to_string());
+            }
+            Some(Session::Upstream(link, _) | Session::UpstreamDatagram(link, _)) => {
+                let link = *link;
+                self.sessions.remove(key);
+                self.schedule_trim();
+                self.fail_link(link, failure);
+            }
+            Some(Session::Datagram(_) | Session::Listener(..)) | None => {}
         }
     }
 
-    /// Closes a failed connection to an upstream and reports the failure to the proxy.
-    pub(super) fn fail_upstream(&mut self, key: Key, failure: &Failure) {
-        let Some(slot) = self.sessions.remove(key) else {
-            return;
-        };
-        self.schedule_trim();
+    /// Reports the failure of a connection to an upstream to the proxy.
+    fn fail_link(&mut self, link: LinkKey, failure: &Failure) {
         let mut failure = failure.clone();
         if failure.kind == FailureKind::Authentication
             && let Some(judged_by) = self.clock.judged_by()
         {
             failure.detail = format!("{}; {judged_by}", failure.detail);
         }
-        if let Some(link) = slot.link() {
-            self.proxy
-                .handle_link_down(link, &failure, self.now, &mut self.outbox);
-        }
+        self.proxy
+            .handle_link_down(link, &failure, self.now, &mut self.outbox);
     }
 
     /// Updates the memory held for a client. Closes the client if it is finished or if all clients
-    /// together hold too much.
+    /// of its service together hold too much.
     pub(super) fn settle_client(&mut self, key: Key) {
         let is_finishing = self.finish_at.is_some();
-        let Some(client) = self.sessions.get_mut(key).and_then(Slot::client) else {
-            return;
+        let is_over = match session_at(&mut self.sessions, key) {
+            Some(Session::Client(client)) => {
+                let may_hold = self.clients.update_held(client.account());
+                !may_hold || client.is_over() || is_finishing && client.is_quiet()
+            }
+            Some(Session::Http(http)) => {
+                let may_hold = self.http_clients.update_held(http.account());
+                !may_hold || http.is_over()
+            }
+            _ => false,
         };
-        let may_hold = self.clients.on_held(client.account());
-        if !may_hold || client.is_over() || is_finishing && client.is_quiet() {
+        if is_over {
             self.close_client(key);
         }
     }
 
-    /// Closes a client.
+    /// Closes a client, of DNS or of HTTP.
     pub(super) fn close_client(&mut self, key: Key) {
-        let Some(mut slot) = self.sessions.remove(key) else {
+        let Some(slot) = self.sessions.remove(key) else {
             return;
         };
         self.schedule_trim();
-        let is_parked = slot.is_parked;
-        if let Some(client) = slot.client() {
-            let subscriber = Subscriber::of(client.peer().ip());
-            if is_parked {
-                self.parking.remove(subscriber, key);
+        let (clients, peer, held) = match slot.session {
+            Session::Client(mut client) => {
+                client.close(&mut self.scratch);
+                (&mut self.clients, client.peer(), client.accounted())
             }
-            self.clients.remove(subscriber, client.accounted());
-            client.close(&mut self.scratch);
-            if self.accept_pause.until().is_some() {
-                self.resume_listeners();
-            }
+            Session::Http(http) => (&mut self.http_clients, http.peer(), http.accounted()),
+            _ => return,
+        };
+        let subscriber = Subscriber::of(peer.ip());
+        clients.remove(subscriber, held);
+        if slot.is_parked {
+            self.parking.remove(subscriber, key);
+        }
+        if self.accept_pause.until().is_some() {
+            self.resume_listeners();
         }
     }
 
@@ -404,7 +436,7 @@ impl<N: Net> Reactor<N> {
 
     pub(super) fn listeners(&self) -> Vec<Key> {
         let slots = self.sessions.iter();
-        let listeners = slots.filter(|(_, slot)| slot.listener().is_some());
+        let listeners = slots.filter(|(_, slot)| matches!(slot.session, Session::Listener(..)));
         listeners.map(|(key, _)| key).collect()
     }
 
@@ -416,7 +448,7 @@ impl<N: Net> Reactor<N> {
         let Some(slot) = self.sessions.get_mut(key) else {
             return;
         };
-        if let (Room::RateExceeded { .. }, Some(client)) = (room, slot.client()) {
+        if let (Room::RateExceeded { .. }, Session::Client(client)) = (room, &mut slot.session) {
             client.hold_back();
         }
         if !slot.is_parked {
@@ -439,8 +471,3 @@ impl<N: Net> Reactor<N> {
 
 /// Number of datagrams read from a UDP socket before the first responses leave.
 const FIRST_GROUP_LEN: usize = 2;
-
-/// Returns whether a client's message is a query: it has a header, and QR is not set.
-fn is_query(message: &[u8]) -> bool {
-    message.len() >= 12 && message[2] & 0x80 == 0
-}

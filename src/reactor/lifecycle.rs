@@ -6,6 +6,7 @@ use super::{Reactor, Session, Slot};
 use crate::base::arena::Key;
 use crate::config::{Config, Listen};
 use crate::net::{Net, Signal};
+use crate::options;
 use crate::proxy::UpstreamIndex;
 use crate::telemetry::logger;
 use crate::telemetry::query_log::QueryLog;
@@ -53,7 +54,7 @@ impl<N: Net> Reactor<N> {
 
     /// Applies settings. Returns the number of links that take no new query because of that.
     fn apply_settings(&mut self, mut config: Config) -> Result<usize, String> {
-        for option in config.keep_what_is_fixed(&self.config) {
+        for option in options::restore_fixed(&mut config, &self.config) {
             log::warn!(
                 event = "not-reloaded", option = option;
                 "--{option} has changed: restart the program to apply it"
@@ -176,7 +177,10 @@ impl<N: Net> Reactor<N> {
             }
         }
         // Sessions of upstreams wait for the poller, which reports when they are connected.
-        let brings_queries = |slot: &Slot<N>| slot.link().is_none() && slot.listener().is_none();
+        let brings_queries = |slot: &Slot<N>| {
+            let session = &slot.session;
+            session.link().is_none() && !matches!(session, Session::Listener(..))
+        };
         let slots = self.sessions.iter();
         let keys: Vec<Key> = slots.map(|(key, _)| key).collect();
         for key in &keys {
@@ -193,7 +197,9 @@ impl<N: Net> Reactor<N> {
                     datagram.leave();
                     self.make_runnable(key);
                 }
-                Some(Session::Listener(..)) => drop(self.sessions.remove(key)),
+                Some(Session::Listener(..)) => {
+                    self.sessions.remove(key);
+                }
                 Some(Session::Client(client)) if is_parked => client.defer_reading(),
                 Some(Session::Client(client)) if client.is_quiet() => self.close_client(key),
                 _ => {}
@@ -205,19 +211,9 @@ impl<N: Net> Reactor<N> {
         let Some(finish_at) = self.finish_at else {
             return false;
         };
-        let is_served = |slot: &Slot<N>| match &slot.session {
-            Session::Datagram(datagram) => !datagram.has_unsent() && !slot.is_runnable,
-            Session::Client(client) => client.is_quiet(),
-            Session::Listener(..)
-            | Session::Http(_)
-            | Session::Tap(_)
-            | Session::Collector(_)
-            | Session::Upstream(..)
-            | Session::UpstreamDatagram(..) => true,
-        };
         finish_at <= self.now
             || self.proxy.inflight() == 0
                 && !self.traces.as_ref().is_some_and(Traces::is_busy)
-                && self.sessions.iter().all(|(_, slot)| is_served(slot))
+                && self.sessions.iter().all(|(_, slot)| slot.is_served())
     }
 }

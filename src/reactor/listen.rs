@@ -5,15 +5,17 @@ use std::net::SocketAddr;
 
 use super::{Session, Slot};
 use crate::base::arena::{Arena, Key};
+use crate::base::origin::ClientProtocol;
 use crate::config::{Config, InheritedSocket};
 use crate::net::{self, Net};
 use crate::session::ClientDatagram;
 
-/// The protocol of a client connection.
+/// The service behind a listener.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum ClientProtocol {
-    Tcp,
-    Tls,
+pub(super) enum Service {
+    /// DNS queries.
+    Dns(ClientProtocol),
+    /// Metrics and health checks.
     Http,
 }
 
@@ -34,7 +36,7 @@ pub(super) fn listen_everywhere<N: Net>(
     config: &Config,
 ) -> Result<Arena<Key, Slot<N>>, ListenError> {
     let mut sessions = Arena::default();
-    for place in config.listen.places() {
+    for place in config.listen.sockets() {
         let address = place.address;
         match listen(net, &mut sessions, place) {
             Ok(()) => {
@@ -55,11 +57,16 @@ pub(super) fn listen_everywhere<N: Net>(
         }
     }
     for &address in config.tls.iter().flat_map(|tls| &tls.addresses) {
-        listen_for(ClientProtocol::Tls, net, &mut sessions, address)?;
+        listen_for(
+            Service::Dns(ClientProtocol::Tls),
+            net,
+            &mut sessions,
+            address,
+        )?;
         log::info!(event = "listening", address:% = address; "listening on {address} (TLS)");
     }
     for &address in &config.http_listen {
-        listen_for(ClientProtocol::Http, net, &mut sessions, address)?;
+        listen_for(Service::Http, net, &mut sessions, address)?;
         log::info!(event = "listening", address:% = address; "listening on {address} (HTTP)");
     }
     Ok(sessions)
@@ -81,13 +88,13 @@ fn listen<N: Net>(
         sessions.insert(Slot::new(Session::Datagram(ClientDatagram::new(datagram))));
     }
     if place.has_tcp {
-        listen_for(ClientProtocol::Tcp, net, sessions, address)?;
+        listen_for(Service::Dns(ClientProtocol::Tcp), net, sessions, address)?;
     }
     Ok(())
 }
 
 fn listen_for<N: Net>(
-    protocol: ClientProtocol,
+    service: Service,
     net: &mut N,
     sessions: &mut Arena<Key, Slot<N>>,
     address: SocketAddr,
@@ -95,13 +102,14 @@ fn listen_for<N: Net>(
     let listener = net.listen(address, sessions.next_key());
     let listener = listener.map_err(|cause| ListenError {
         address,
-        protocol: match protocol {
-            ClientProtocol::Tcp => "TCP",
-            ClientProtocol::Tls => "TLS",
-            ClientProtocol::Http => "HTTP",
+        protocol: match service {
+            Service::Dns(ClientProtocol::Udp) => "UDP",
+            Service::Dns(ClientProtocol::Tcp) => "TCP",
+            Service::Dns(ClientProtocol::Tls) => "TLS",
+            Service::Http => "HTTP",
         },
         cause,
     })?;
-    sessions.insert(Slot::new(Session::Listener(listener, protocol)));
+    sessions.insert(Slot::new(Session::Listener(listener, service)));
     Ok(())
 }

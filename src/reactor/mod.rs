@@ -44,7 +44,7 @@ use crate::net::{Event, Net};
 use crate::proxy::{Outbox, Proxy};
 use crate::session::{ClientStream, Scratch};
 use crate::telemetry::logger;
-use crate::telemetry::proc_stats::Process;
+use crate::telemetry::proc_stats::ProcessStats;
 use crate::telemetry::query_log::QueryLog;
 use crate::tls;
 use crate::tls::clock::Clock;
@@ -56,10 +56,10 @@ use client_limits::{Bounds, Clients};
 use costly_steps::CostlySteps;
 use export::dnstap::Tap;
 use export::otlp::Traces;
-use listen::{ClientProtocol, listen_everywhere};
+use listen::{Service, listen_everywhere};
 use moderation::Moderation;
 use parking::Parking;
-use sessions::{Session, Slot, client_at};
+use sessions::{Session, Slot, client_at, last_active_at, session_at};
 
 /// The result of a turn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -137,7 +137,7 @@ pub struct Reactor<N: Net> {
     watchdog_at: Option<Instant>,
     /// Time at which free memory is returned, if any may be free.
     trim_at: Option<Instant>,
-    process: Process,
+    process: ProcessStats,
     /// Durations of turns, without the waiting.
     turns: Histogram,
     /// Set by a signal: the settings are to be reloaded.
@@ -176,7 +176,7 @@ impl<N: Net> Reactor<N> {
             query_log: None,
             tap: config.dnstap.clone().map(|target| {
                 let unsent_max = config.limits.dnstap_unsent;
-                Tap::new(target, unsent_max, now)
+                Tap::new(target, unsent_max)
             }),
             traces: config.traces.as_ref().map(|settings| {
                 let random = Random::new(&random.next_seed());
@@ -186,7 +186,7 @@ impl<N: Net> Reactor<N> {
             session_by_link: Vec::new(),
             clients: Clients::new(Bounds::of_clients(config)),
             http_clients: Clients::new(Bounds::of_http(config)),
-            process: Process::open(),
+            process: ProcessStats::open(),
             turns: Histogram::default(),
             runnable: VecDeque::new(),
             costly_sessions: CostlySteps::default(),
@@ -310,7 +310,7 @@ impl<N: Net> Reactor<N> {
             Turn::Finished
         } else if std::mem::take(&mut self.is_reload_asked) {
             Turn::Reload
-        } else if self.is_trim_due() {
+        } else if self.take_due_trim() {
             self.release_spare();
             Turn::Quiet
         } else {
@@ -418,7 +418,7 @@ impl<N: Net> Reactor<N> {
 
     fn pop_idle_client(&mut self) -> Option<(Key, Subscriber)> {
         let sessions = &self.sessions;
-        let last_active = |key| Some(client_at(sessions, key)?.last_active());
+        let last_active = |key| last_active_at(sessions, key);
         self.clients.pop_expired(self.now, last_active)
     }
 
@@ -433,8 +433,9 @@ impl<N: Net> Reactor<N> {
 
     // Memory.
 
-    /// Returns whether a burst or a connection has ended, and free memory can be returned.
-    fn is_trim_due(&mut self) -> bool {
+    /// Clears the time of the next trim if it has come. Returns whether a burst or a connection has
+    /// ended, and free memory can be returned.
+    fn take_due_trim(&mut self) -> bool {
         if self.proxy.inflight() >= BURST_LEN {
             self.trim_at = Some(self.now + BURST_PAUSE);
         }
@@ -468,7 +469,7 @@ impl<N: Net> Reactor<N> {
             && !slot.is_runnable
         {
             slot.is_runnable = true;
-            match (&slot.session, slot.costly_step()) {
+            match (&slot.session, slot.session.costly_step()) {
                 (Session::Listener(..), _) => self.accepting.push(key),
                 (_, Some(costly_step)) => self.costly_sessions.push(costly_step, key),
                 _ => self.runnable.push_back(key),

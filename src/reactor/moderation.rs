@@ -40,7 +40,7 @@ pub(super) struct Moderation {
     settled: Pace,
     window_since: Instant,
     window_actions: u32,
-    trial: Option<Trial>,
+    trial: Option<PauseTrial>,
     /// The number of windows until the next trial.
     windows_left: u32,
     /// The number of windows between the last trial and the next.
@@ -49,7 +49,7 @@ pub(super) struct Moderation {
 
 /// Alternating windows of both paces.
 #[derive(Debug, Default)]
-struct Trial {
+struct PauseTrial {
     windows: u32,
     prompt: Tally,
     batching: Tally,
@@ -68,7 +68,7 @@ impl Tally {
     }
 }
 
-impl Trial {
+impl PauseTrial {
     fn pace(&self) -> Pace {
         match self.windows % 2 {
             0 => Pace::Batching,
@@ -114,7 +114,7 @@ impl Moderation {
 
     /// Returns the pace of the next turn.
     pub(super) fn pace(&self) -> Pace {
-        self.trial.as_ref().map_or(self.settled, Trial::pace)
+        self.trial.as_ref().map_or(self.settled, PauseTrial::pace)
     }
 
     /// Counts the actions of a turn that began at `now`. Returns the pause before the next turn, if
@@ -149,7 +149,7 @@ impl Moderation {
         }
         self.windows_left -= 1;
         if self.windows_left == 0 {
-            self.trial = Some(Trial::default());
+            self.trial = Some(PauseTrial::default());
         }
     }
 

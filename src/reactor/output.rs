@@ -1,16 +1,17 @@
 //! Output: performs the actions of the proxy. Responses and queries go to sessions, sessions are
 //! opened and closed, and their output is flushed.
 
-use super::export::dnstap::Tap;
-use super::{Reactor, Session, Slot};
+use super::export::dnstap::{tap_forwarded, tap_responses};
+use super::{Reactor, Session, Slot, session_at};
 use crate::base::arena::Key;
 use crate::base::failure::{Failure, FailureKind};
+use crate::base::origin::ClientProtocol;
 use crate::config::Scheme;
 use crate::net::Net;
-use crate::proxy::{Action, Destination, LinkKey, Outbox, Protocol};
+use crate::proxy::{Action, Destination, LinkKey, Outbox};
 use crate::session::client::datagram::Outgoing;
-use crate::session::{ClientDatagram, Transport, UpstreamDatagram, UpstreamStream};
-use crate::telemetry::dnstap::Kind;
+use crate::session::{Transport, UpstreamDatagram, UpstreamStream};
+use crate::telemetry::dnstap::MessageKind;
 
 impl<N: Net> Reactor<N> {
     /// Performs actions and flushes sessions until neither is left.
@@ -73,20 +74,15 @@ impl<N: Net> Reactor<N> {
     }
 
     fn respond<'a>(&mut self, key: Key, responses: impl Iterator<Item = Outgoing<'a>> + Clone) {
-        let tap = self.tap.as_mut();
-        match self.sessions.get_mut(key).map(|slot| &mut slot.session) {
+        let tap = &mut self.tap;
+        match session_at(&mut self.sessions, key) {
             Some(Session::Datagram(datagram)) => {
-                tap_responses(tap, Protocol::Udp, responses.clone());
+                tap_responses(tap, ClientProtocol::Udp, responses.clone());
                 datagram.send(responses, self.config.limits.udp_unsent);
                 self.watch_room(key);
             }
             Some(Session::Client(client)) => {
-                let protocol = if client.is_encrypted() {
-                    Protocol::Tls
-                } else {
-                    Protocol::Tcp
-                };
-                tap_responses(tap, protocol, responses.clone());
+                tap_responses(tap, client.protocol(), responses.clone());
                 let (scratch, limits) = (&mut self.scratch, &self.config.limits);
                 let mut responses = responses.map(|response| response.bytes);
                 if responses.all(|response| client.send(response, scratch, limits, self.now)) {
@@ -104,8 +100,8 @@ impl<N: Net> Reactor<N> {
     /// Makes the poller report when a full socket has room, and stops that when the socket has
     /// room.
     pub(super) fn watch_room(&mut self, key: Key) {
-        let datagram = self.sessions.get_mut(key).and_then(Slot::datagram);
-        if let Some((socket, is_watched)) = datagram.and_then(ClientDatagram::poll_watch)
+        if let Some(Session::Datagram(datagram)) = session_at(&mut self.sessions, key)
+            && let Some((socket, is_watched)) = datagram.poll_watch()
             && let Err(error) = self.net.watch_room(socket, key, is_watched)
         {
             // The next query tries again.
@@ -117,19 +113,16 @@ impl<N: Net> Reactor<N> {
         let Some(key) = self.session_of(link) else {
             return;
         };
-        if let Some(tap) = &mut self.tap
-            && let Some(to) = self.proxy.link_peer(link)
-        {
-            tap.on_forwarded(Kind::ForwarderQuery, to, message);
-        }
-        match self.sessions.get_mut(key).map(|slot| &mut slot.session) {
+        let kind = MessageKind::ForwarderQuery;
+        tap_forwarded(&mut self.tap, kind, (&self.proxy, link), message);
+        match session_at(&mut self.sessions, key) {
             Some(Session::Upstream(_, stream)) => {
                 stream.send(message);
                 self.make_unflushed(key);
             }
             Some(Session::UpstreamDatagram(_, datagram)) => {
                 if let Err(failure) = datagram.send(message) {
-                    self.fail_upstream(key, &failure);
+                    self.fail(key, &failure);
                 }
             }
             _ => {}
@@ -172,10 +165,9 @@ impl<N: Net> Reactor<N> {
     }
 
     fn close_link(&mut self, link: LinkKey) {
-        let mut slot = self
-            .session_of(link)
-            .and_then(|key| self.sessions.remove(key));
-        if let Some((_, stream)) = slot.as_mut().and_then(Slot::upstream) {
+        let key = self.session_of(link);
+        let slot = key.and_then(|key| self.sessions.remove(key));
+        if let Some(Session::Upstream(_, mut stream)) = slot.map(|slot| slot.session) {
             stream.close(&mut self.scratch);
             self.schedule_trim();
         }
@@ -184,7 +176,7 @@ impl<N: Net> Reactor<N> {
     fn session_of(&self, link: LinkKey) -> Option<Key> {
         let key = (*self.session_by_link.get(link.index())?)?;
         let slot = self.sessions.get(key)?;
-        (slot.link() == Some(link)).then_some(key)
+        (slot.session.link() == Some(link)).then_some(key)
     }
 
     fn flush(&mut self, key: Key) {
@@ -192,38 +184,44 @@ impl<N: Net> Reactor<N> {
             return;
         };
         slot.is_unflushed = false;
-        match &mut slot.session {
+        let (scratch, now) = (&mut self.scratch, self.now);
+        let flushed = match &mut slot.session {
             Session::Client(client) => {
-                if client.flush(&mut self.scratch, self.now).is_err() {
-                    return self.close_client(key);
+                let flushed = client.flush(scratch, now);
+                let flushed = flushed.map(|()| client.can_go_on(&self.config.limits));
+                return self.on_client_flushed(key, flushed);
+            }
+            Session::Http(http) => {
+                let flushed = http.flush(scratch, now);
+                return self.on_client_flushed(key, flushed);
+            }
+            Session::Upstream(link, stream) => {
+                let flushed = stream.flush(scratch, self.proxy.awaited(*link));
+                if flushed.is_ok() && stream.is_on_the_way() {
+                    self.proxy.handle_link_connected(*link);
                 }
-                if client.can_go_on(&self.config.limits) {
+                flushed
+            }
+            Session::Tap(stream) => stream.flush(scratch),
+            Session::Collector(collector) => collector.flush(scratch),
+            // Datagrams leave at once.
+            Session::Datagram(_) | Session::UpstreamDatagram(..) | Session::Listener(..) => Ok(()),
+        };
+        if let Err(failure) = flushed {
+            self.fail(key, &failure);
+        }
+    }
+
+    /// Continues with a client after a flush, which returned whether input can be handled now.
+    fn on_client_flushed(&mut self, key: Key, flushed: Result<bool, Failure>) {
+        match flushed {
+            Ok(has_input) => {
+                if has_input {
                     self.make_runnable(key);
                 }
                 self.settle_client(key);
             }
-            Session::Upstream(link, stream) => {
-                let awaited = self.proxy.awaited(*link);
-                match stream.flush(&mut self.scratch, awaited) {
-                    Ok(()) if stream.is_on_the_way() => self.proxy.handle_link_connected(*link),
-                    Ok(()) => {}
-                    Err(failure) => self.fail_upstream(key, &failure),
-                }
-            }
-            Session::Http(_) => self.flush_http(key),
-            Session::Tap(_) => self.flush_tap(key),
-            Session::Collector(_) => self.flush_collector(key),
-            Session::Datagram(_) | Session::Listener(..) | Session::UpstreamDatagram(..) => {}
+            Err(failure) => self.fail(key, &failure),
         }
-    }
-}
-
-fn tap_responses<'a>(
-    tap: Option<&mut Tap>,
-    protocol: Protocol,
-    responses: impl Iterator<Item = Outgoing<'a>>,
-) {
-    if let Some(tap) = tap {
-        responses.for_each(|one| tap.on_response(protocol, *one.peer, one.bytes));
     }
 }

@@ -1,7 +1,8 @@
 //! The table of sessions: one slot for each socket.
 
-use super::listen::ClientProtocol;
+use super::listen::Service;
 use crate::base::arena::{Arena, Key};
+use crate::base::time::Instant;
 use crate::net::Net;
 use crate::proxy::LinkKey;
 use crate::session::{
@@ -29,7 +30,7 @@ pub(super) enum CostlyStep {
 
 pub(super) enum Session<N: Net> {
     Datagram(ClientDatagram<N::Datagram>),
-    Listener(N::Listener, ClientProtocol),
+    Listener(N::Listener, Service),
     Client(ClientStream<N::Stream>),
     Http(HttpStream<N::Stream>),
     Tap(FrameStream<N::Stream>),
@@ -48,84 +49,64 @@ impl<N: Net> Slot<N> {
         }
     }
 
-    pub(super) fn datagram(&mut self) -> Option<&mut ClientDatagram<N::Datagram>> {
-        match &mut self.session {
-            Session::Datagram(datagram) => Some(datagram),
-            _ => None,
-        }
-    }
-
-    pub(super) fn listener(&self) -> Option<(&N::Listener, ClientProtocol)> {
+    /// Returns whether no client waits for output of the session.
+    pub(super) fn is_served(&self) -> bool {
         match &self.session {
-            Session::Listener(listener, protocol) => Some((listener, *protocol)),
-            _ => None,
+            Session::Datagram(datagram) => !datagram.has_unsent() && !self.is_runnable,
+            Session::Client(client) => client.is_quiet(),
+            Session::Listener(..)
+            | Session::Http(_)
+            | Session::Tap(_)
+            | Session::Collector(_)
+            | Session::Upstream(..)
+            | Session::UpstreamDatagram(..) => true,
         }
     }
+}
 
-    pub(super) fn client(&mut self) -> Option<&mut ClientStream<N::Stream>> {
-        match &mut self.session {
-            Session::Client(client) => Some(client),
-            _ => None,
-        }
-    }
-
-    pub(super) fn http(&mut self) -> Option<&mut HttpStream<N::Stream>> {
-        match &mut self.session {
-            Session::Http(http) => Some(http),
-            _ => None,
-        }
-    }
-
-    pub(super) fn tap(&mut self) -> Option<&mut FrameStream<N::Stream>> {
-        match &mut self.session {
-            Session::Tap(stream) => Some(stream),
-            _ => None,
-        }
-    }
-
-    pub(super) fn collector(&mut self) -> Option<&mut HttpClient<N::Stream>> {
-        match &mut self.session {
-            Session::Collector(collector) => Some(collector),
-            _ => None,
-        }
-    }
-
-    pub(super) fn upstream(&mut self) -> Option<(LinkKey, &mut UpstreamStream<N::Stream>)> {
-        match &mut self.session {
-            Session::Upstream(link, stream) => Some((*link, stream)),
-            _ => None,
-        }
-    }
-
-    pub(super) fn upstream_datagram(
-        &mut self,
-    ) -> Option<(LinkKey, &mut UpstreamDatagram<N::Datagram>)> {
-        match &mut self.session {
-            Session::UpstreamDatagram(link, datagram) => Some((*link, datagram)),
-            _ => None,
-        }
-    }
-
+impl<N: Net> Session<N> {
     /// Returns the kind of costly step of the session, if a step may cost as much as the responses
     /// to hundreds of queries.
     pub(super) fn costly_step(&self) -> Option<CostlyStep> {
-        match &self.session {
-            Session::Upstream(_, stream) if stream.is_handshaking() => {
+        match self {
+            Self::Upstream(_, stream) if stream.is_handshaking() => {
                 Some(CostlyStep::UpstreamHandshake)
             }
-            Session::Client(client) if client.is_handshaking() => Some(CostlyStep::ClientHandshake),
-            Session::Http(_) => Some(CostlyStep::HttpRequest),
+            Self::Client(client) if client.is_handshaking() => Some(CostlyStep::ClientHandshake),
+            Self::Http(_) => Some(CostlyStep::HttpRequest),
             _ => None,
         }
     }
 
     /// Returns the link of an upstream session.
     pub(super) fn link(&self) -> Option<LinkKey> {
-        match &self.session {
-            Session::Upstream(link, _) | Session::UpstreamDatagram(link, _) => Some(*link),
+        match self {
+            Self::Upstream(link, _) | Self::UpstreamDatagram(link, _) => Some(*link),
             _ => None,
         }
     }
+
+    /// Returns the time of the last activity of a client's connection.
+    pub(super) fn last_active(&self) -> Option<Instant> {
+        match self {
+            Self::Client(client) => Some(client.last_active()),
+            Self::Http(http) => Some(http.last_active()),
+            _ => None,
+        }
+    }
+}
+
+/// Returns the session with this key, if it is open.
+pub(super) fn session_at<N: Net>(
+    sessions: &mut Arena<Key, Slot<N>>,
+    key: Key,
+) -> Option<&mut Session<N>> {
+    Some(&mut sessions.get_mut(key)?.session)
+}
+
+/// Returns the time of the last activity of a client's connection, if it is open.
+pub(super) fn last_active_at<N: Net>(sessions: &Arena<Key, Slot<N>>, key: Key) -> Option<Instant> {
+    sessions.get(key)?.session.last_active()
 }
 
 pub(super) fn client_at<N: Net>(

@@ -8,7 +8,8 @@
 //! All sessions have the same contract. `ready` is called when the socket may have become readable
 //! or writable, and again while it returns [`Step::Again`]: the poller is edge-triggered, so a
 //! session that stops early must be called again. `ready` hands every whole message to its caller.
-//! `send` queues a message, and `flush` writes as much as the socket accepts.
+//! `send` queues a message, and `flush` writes as much as the socket accepts. After an error of
+//! either the session is closed.
 
 pub mod client;
 pub mod observer;

@@ -4,9 +4,12 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
+use crate::base::origin::ClientProtocol;
+use crate::config::Scheme;
+
 /// The direction of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum MessageKind {
     /// A query from a client.
     ClientQuery = 5,
     /// A response to a client.
@@ -17,7 +20,7 @@ pub enum Kind {
     ForwarderResponse = 8,
 }
 
-impl Kind {
+impl MessageKind {
     fn is_query(self) -> bool {
         matches!(self, Self::ClientQuery | Self::ForwarderQuery)
     }
@@ -27,7 +30,7 @@ impl Kind {
     }
 }
 
-/// The transport protocol of a message.
+/// The transport protocol of a message, with the numbers of the format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SocketProtocol {
     /// UDP.
@@ -36,6 +39,26 @@ pub enum SocketProtocol {
     Tcp = 2,
     /// TLS.
     Tls = 3,
+}
+
+impl From<ClientProtocol> for SocketProtocol {
+    fn from(protocol: ClientProtocol) -> Self {
+        match protocol {
+            ClientProtocol::Udp => Self::Udp,
+            ClientProtocol::Tcp => Self::Tcp,
+            ClientProtocol::Tls => Self::Tls,
+        }
+    }
+}
+
+impl From<Scheme> for SocketProtocol {
+    fn from(scheme: Scheme) -> Self {
+        match scheme {
+            Scheme::Udp => Self::Udp,
+            Scheme::Tcp => Self::Tcp,
+            Scheme::Tls => Self::Tls,
+        }
+    }
 }
 
 /// Wire types (Protocol Buffers, "Encoding").
@@ -70,8 +93,8 @@ mod inner {
 /// Appends a message that was exchanged with `peer` at `time` since 1970.
 pub fn write(
     out: &mut Vec<u8>,
-    kind: Kind,
-    way: SocketProtocol,
+    kind: MessageKind,
+    protocol: SocketProtocol,
     peer: SocketAddr,
     time: Duration,
     message: &[u8],
@@ -84,7 +107,7 @@ pub fn write(
     key(out, outer::MESSAGE, BYTES);
     let start = out.len();
     out.extend_from_slice(&[0; LEN_LEN]);
-    write_message(out, kind, way, peer, time, message);
+    write_message(out, kind, protocol, peer, time, message);
     let len = out.len() - start - LEN_LEN;
     let len = u32::try_from(len).expect("messages are short");
     out[start..start + LEN_LEN].copy_from_slice(&padded_varint(len));
@@ -92,14 +115,14 @@ pub fn write(
 
 fn write_message(
     out: &mut Vec<u8>,
-    kind: Kind,
-    way: SocketProtocol,
+    kind: MessageKind,
+    protocol: SocketProtocol,
     peer: SocketAddr,
     time: Duration,
     message: &[u8],
 ) {
     number(out, inner::TYPE, kind as u64);
-    number(out, inner::SOCKET_PROTOCOL, way as u64);
+    number(out, inner::SOCKET_PROTOCOL, protocol as u64);
     let (address, port) = if kind.is_of_client() {
         (inner::QUERY_ADDRESS, inner::QUERY_PORT)
     } else {
@@ -178,7 +201,7 @@ mod tests {
         let peer = ([192, 0, 2, 1], 5353).into();
         write(
             &mut out,
-            Kind::ClientQuery,
+            MessageKind::ClientQuery,
             SocketProtocol::Udp,
             peer,
             time,
@@ -204,7 +227,7 @@ mod tests {
         let peer = "[2001:db8::1]:853".parse().unwrap();
         write(
             &mut out,
-            Kind::ForwarderResponse,
+            MessageKind::ForwarderResponse,
             SocketProtocol::Tls,
             peer,
             Duration::ZERO,

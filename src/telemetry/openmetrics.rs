@@ -27,7 +27,7 @@ impl Format {
 
 /// The type of a metric.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
+enum MetricKind {
     Counter,
     Gauge,
     Histogram,
@@ -62,23 +62,23 @@ impl Page {
 
     /// Adds a counter. `name` is without `_total`, the suffix of its samples.
     pub fn counter(&mut self, name: &str, help: &str) -> Family<'_> {
-        self.family(name, Kind::Counter, help)
+        self.family(name, MetricKind::Counter, help)
     }
 
     /// Adds a gauge.
     pub fn gauge(&mut self, name: &str, help: &str) -> Family<'_> {
-        self.family(name, Kind::Gauge, help)
+        self.family(name, MetricKind::Gauge, help)
     }
 
     /// Adds a histogram of durations, in seconds.
     pub fn histogram(&mut self, name: &str, help: &str) -> Family<'_> {
-        self.family(name, Kind::Histogram, help)
+        self.family(name, MetricKind::Histogram, help)
     }
 
-    fn family(&mut self, name: &str, kind: Kind, help: &str) -> Family<'_> {
+    fn family(&mut self, name: &str, kind: MetricKind, help: &str) -> Family<'_> {
         let samples = match kind {
-            Kind::Counter => format!("{name}_total"),
-            Kind::Gauge | Kind::Histogram => name.to_owned(),
+            MetricKind::Counter => format!("{name}_total"),
+            MetricKind::Gauge | MetricKind::Histogram => name.to_owned(),
         };
         // Prometheus uses the name of the samples as the name of the metric.
         let shown = match self.format {
@@ -86,9 +86,9 @@ impl Page {
             Format::OpenMetrics => name,
         };
         let kind = match kind {
-            Kind::Counter => "counter",
-            Kind::Gauge => "gauge",
-            Kind::Histogram => "histogram",
+            MetricKind::Counter => "counter",
+            MetricKind::Gauge => "gauge",
+            MetricKind::Histogram => "histogram",
         };
         let text = &mut self.text;
         put(

@@ -17,10 +17,11 @@ use std::time::Duration;
 
 use super::anonymize::shown;
 use super::json::{List, Object};
+use crate::base::origin::ClientProtocol;
 use crate::base::random::Random;
 use crate::base::time::Instant;
 use crate::config::{ClientDetail, Scheme};
-use crate::proxy::{Outcome, PeerAddr, Protocol, Record, Step, StepEnd, StepKind, Trace};
+use crate::proxy::{Outcome, PeerAddr, Record, StepEnd, StepKind, Trace, TraceStep};
 use crate::wire::Question;
 
 /// The content type of a request to the collector.
@@ -88,7 +89,7 @@ impl Spans {
         told.write_query(self.next(), (&trace, &query));
         if let Some(result) = cache_result(told.record.outcome) {
             let moment = (told.ended_at, told.ended_at);
-            let head = Head::of("cache", INTERNAL, moment);
+            let head = SpanHead::of("cache", INTERNAL, moment);
             head.write(
                 self.next(),
                 (&trace, &id(random)),
@@ -162,11 +163,11 @@ fn write_resource(out: &mut Vec<u8>) {
 }
 
 impl FinishedQuery<'_> {
-    fn write_query(&self, out: &mut Vec<u8>, ids: Ids<'_>) {
+    fn write_query(&self, out: &mut Vec<u8>, ids: SpanIds<'_>) {
         let record = self.record;
         let time = (self.ended_at.saturating_sub(record.took), self.ended_at);
         let error = is_error(record.outcome).then(|| record.outcome.label());
-        Head::of("query", SERVER, time).write(out, ids, None, error, |attributes| {
+        SpanHead::of("query", SERVER, time).write(out, ids, None, error, |attributes| {
             let question = self.question;
             if let Some(question) = question.and_then(|bytes| Question::parse(bytes, 0).ok()) {
                 attributes
@@ -177,12 +178,12 @@ impl FinishedQuery<'_> {
                 attributes.text("dns.response.code", rcode);
             }
             let transport = match record.protocol {
-                Protocol::Udp => "udp",
-                Protocol::Tcp | Protocol::Tls => "tcp",
+                ClientProtocol::Udp => "udp",
+                ClientProtocol::Tcp | ClientProtocol::Tls => "tcp",
             };
             attributes
                 .text("network.transport", transport)
-                .truth("dotproxy.tls", record.protocol == Protocol::Tls);
+                .truth("dotproxy.tls", record.protocol == ClientProtocol::Tls);
             if let Some(client) = shown(record.origin.peer.ip(), self.clients) {
                 attributes.text("client.address", client);
             }
@@ -194,7 +195,7 @@ impl FinishedQuery<'_> {
         });
     }
 
-    fn write_step(&self, step: &Step, out: &mut Vec<u8>, ids: Ids<'_>, query: &[u8]) {
+    fn write_step(&self, step: &TraceStep, out: &mut Vec<u8>, ids: SpanIds<'_>, query: &[u8]) {
         let until = step.end.map_or(self.ended, |(at, _)| at);
         let time = (self.since_1970(step.from), self.since_1970(until));
         let (name, kind, to) = match step.kind {
@@ -213,7 +214,7 @@ impl FinishedQuery<'_> {
             Some((_, StepEnd::Reconfigured)) => Some("reconfigured"),
             Some((_, StepEnd::Done | StepEnd::Answered(_))) | None => None,
         };
-        Head::of(name, kind, time).write(out, ids, Some(query), error, |attributes| {
+        SpanHead::of(name, kind, time).write(out, ids, Some(query), error, |attributes| {
             if let Some(to) = to {
                 write_place(to, attributes);
             }
@@ -268,7 +269,7 @@ fn is_error(outcome: Outcome) -> bool {
 }
 
 /// The ids of a trace and of a span.
-type Ids<'a> = (&'a [u8; 16], &'a [u8; 8]);
+type SpanIds<'a> = (&'a [u8; 16], &'a [u8; 8]);
 
 /// Returns a random id that is not zero: zero is invalid.
 fn id<const LEN: usize>(random: &mut Random) -> [u8; LEN] {
@@ -280,14 +281,14 @@ fn id<const LEN: usize>(random: &mut Random) -> [u8; LEN] {
 }
 
 /// The common fields of spans.
-struct Head {
+struct SpanHead {
     name: &'static str,
     kind: u8,
     /// Begin and end, since 1970.
     time: (Duration, Duration),
 }
 
-impl Head {
+impl SpanHead {
     fn of(name: &'static str, kind: u8, time: (Duration, Duration)) -> Self {
         Self { name, kind, time }
     }
@@ -295,7 +296,7 @@ impl Head {
     fn write(
         &self,
         out: &mut Vec<u8>,
-        (trace, span): Ids<'_>,
+        (trace, span): SpanIds<'_>,
         parent: Option<&[u8]>,
         error: Option<&str>,
         attribute: impl FnOnce(&mut Attributes<'_>),
@@ -389,7 +390,7 @@ mod tests {
                 peer: ([192, 0, 2, 7], 4711).into(),
                 local: None,
             },
-            protocol: Protocol::Tls,
+            protocol: ClientProtocol::Tls,
             question: None,
             outcome,
             rcode: Some(Rcode::NOERROR),

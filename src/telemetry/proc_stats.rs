@@ -14,7 +14,7 @@ use rustix::process::{Resource, getrlimit};
 
 /// Open files with the statistics.
 #[derive(Debug)]
-pub struct Process {
+pub struct ProcessStats {
     started_at: Duration,
     statm: Option<File>,
     descriptors: Option<Dir>,
@@ -37,7 +37,7 @@ pub struct Usage {
     pub descriptors_max: Option<u64>,
 }
 
-impl Process {
+impl ProcessStats {
     /// Opens the files of the statistics that the system has.
     pub fn open() -> Self {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
@@ -101,7 +101,7 @@ mod tests {
 
     #[test]
     fn usage_is_that_of_this_process() {
-        let mut process = Process::open();
+        let mut process = ProcessStats::open();
         let before = process.usage();
         let files: Vec<File> = (0..5).map(|_| File::open("/dev/null").unwrap()).collect();
         let mut memory = vec![0_u8; 8 << 20];

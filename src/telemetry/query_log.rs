@@ -133,7 +133,9 @@ impl QueryLog {
                 .plain("bytes", record.response_len)
                 .plain("cached", record.outcome == Outcome::Cached)
                 .plain("stale", record.outcome == Outcome::Stale);
-            if let Some(identity) = identity.filter(|_| detail != ClientDetail::None) {
+            if let Some(identity) = identity
+                && detail != ClientDetail::None
+            {
                 object.text("identity", identity);
             }
             object.end_line();

@@ -120,11 +120,11 @@ impl Acceptor {
     }
 
     /// Verifies the certificates that a client sent when it connected.
-    pub fn judge(&self, shown: Option<&[CertificateDer<'_>]>) -> Result<(), rustls::Error> {
+    pub fn judge(&self, presented: Option<&[CertificateDer<'_>]>) -> Result<(), rustls::Error> {
         let Some(gate) = &self.gate else {
             return Ok(());
         };
-        let (own, intermediates) = shown
+        let (own, intermediates) = presented
             .and_then(<[_]>::split_first)
             .ok_or(rustls::Error::NoCertificatesPresented)?;
         let verified = gate

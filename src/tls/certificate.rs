@@ -223,8 +223,8 @@ mod tests {
             let at = at % changed.len();
             changed[at] = byte;
             let _ = expires_at(&changed);
-            let told = subject(&changed);
-            prop_assert!(told.is_none_or(|told| told.chars().count() <= SUBJECT_LEN_MAX));
+            let name = subject(&changed);
+            prop_assert!(name.is_none_or(|name| name.chars().count() <= SUBJECT_LEN_MAX));
         }
     }
 }

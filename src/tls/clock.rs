@@ -9,11 +9,11 @@
 //! after a certificate of an upstream was verified at that time, and an implausibly late stamp is
 //! ignored.
 
+use std::fmt::Write as _;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use super::explain::date;
 use crate::base::file;
 use crate::base::time::Instant;
 
@@ -153,6 +153,18 @@ pub fn check_stamp(path: &Path) -> Result<(), String> {
 pub fn system_time() -> Duration {
     let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH);
     since_1970.unwrap_or(Duration::ZERO)
+}
+
+/// Formats a time since 1970 as a date. A certificate can hold times beyond the range of some
+/// hosts.
+pub(super) fn date(since_1970: Duration) -> String {
+    let time = UNIX_EPOCH.checked_add(Duration::from_secs(since_1970.as_secs()));
+    let mut text = String::new();
+    let written = time.map(|time| write!(text, "{}", humantime::format_rfc3339_seconds(time)));
+    match written {
+        Some(Ok(())) => text,
+        Some(Err(_)) | None => "a time after the year 9999".to_owned(),
+    }
 }
 
 fn built_at() -> Duration {

@@ -1,12 +1,11 @@
 //! Explanations of TLS errors for operators.
 
-use std::fmt::Write as _;
-use std::time::{Duration, UNIX_EPOCH};
+use std::time::Duration;
 
 use rustls::pki_types::UnixTime;
 use rustls::{AlertDescription, CertificateError, PeerIncompatible};
 
-use super::clock::system_time;
+use super::clock::{date, system_time};
 
 /// The source of the roots that verify a peer's certificate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -199,18 +198,6 @@ fn unknown_issuer(roots: RootSource) -> &'static str {
 /// before.
 const CLOCK_MARGIN_S: u64 = 60;
 
-/// Formats a time since 1970 as a date. A certificate can hold times beyond the range of some
-/// hosts.
-pub(super) fn date(since_1970: Duration) -> String {
-    let time = UNIX_EPOCH.checked_add(Duration::from_secs(since_1970.as_secs()));
-    let mut text = String::new();
-    let written = time.map(|time| write!(text, "{}", humantime::format_rfc3339_seconds(time)));
-    match written {
-        Some(Ok(())) => text,
-        Some(Err(_)) | None => "a time after the year 9999".to_owned(),
-    }
-}
-
 /// Returns the name in a text of rustls like `DnsName("a.example")` or `IpAddress(192.0.2.1)`.
 fn bare_name(presented: &str) -> String {
     let within = presented
@@ -234,7 +221,7 @@ mod tests {
             ],
         };
         assert_eq!(
-            shown(&problem),
+            described(&problem),
             "certificate is for b.example, 192.0.2.1, not for a.example; set the expected name \
              after #"
         );
@@ -289,19 +276,19 @@ mod tests {
     }
 
     /// Returns the explanation with built-in roots and a correct clock.
-    fn shown(problem: &CertificateError) -> String {
+    fn described(problem: &CertificateError) -> String {
         let clock = Duration::from_secs(1_000_000_000);
         explain_certificate(problem, RootSource::BuiltIn, clock)
     }
 
     #[test]
     fn advice_depends_on_the_source_of_the_roots() {
-        let shown = |problem, roots| explain_certificate(&problem, roots, Duration::ZERO);
-        let unknown = |roots| shown(CertificateError::UnknownIssuer, roots);
+        let described = |problem, roots| explain_certificate(&problem, roots, Duration::ZERO);
+        let unknown = |roots| described(CertificateError::UnknownIssuer, roots);
         assert!(unknown(RootSource::BuiltIn).ends_with("set --ca-file"));
         assert!(unknown(RootSource::CaFile).contains("not signed by a CA in --ca-file"));
         assert!(unknown(RootSource::ClientCa).ends_with("not signed by a CA in --tls-client-ca"));
-        let forged = shown(CertificateError::BadSignature, RootSource::CaFile);
+        let forged = described(CertificateError::BadSignature, RootSource::CaFile);
         assert!(
             forged.ends_with("(it has a CA of the same name with another key)"),
             "{forged}"
@@ -316,7 +303,7 @@ mod tests {
             not_after: at(0),
         };
         assert_eq!(
-            shown(&problem),
+            described(&problem),
             "certificate expired at 1970-01-01T00:00:00Z; system clock: 2001-09-09T01:46:40Z"
         );
         let problem = CertificateError::NotValidYetContext {
@@ -340,7 +327,7 @@ mod tests {
                 not_before: at(far),
             };
             assert_eq!(
-                shown(&problem),
+                described(&problem),
                 "certificate is not valid before a time after the year 9999; system clock: \
                  1970-01-01T00:00:00Z"
             );

@@ -6,7 +6,7 @@ use std::time::Duration;
 use rustls::pki_types::CertificateDer;
 
 use super::certificate::validity;
-use super::explain::date;
+use super::clock::date;
 
 /// A certificate that expires within this period is logged, like those of upstreams.
 const NOTICE: Duration = Duration::from_secs(7 * 86_400);

@@ -31,7 +31,7 @@ pub(super) struct PinVerifier {
 struct Mismatches {
     count: u64,
     /// The key that was reported last.
-    told: Option<Pin>,
+    reported: Option<Pin>,
 }
 
 impl PinVerifier {
@@ -100,7 +100,7 @@ impl PinVerifier {
         let mismatches = self.mismatches.lock();
         let mut mismatches = mismatches.unwrap_or_else(PoisonError::into_inner);
         mismatches.count += 1;
-        if self.pins.rule == PinRule::Report && mismatches.told.replace(own) != Some(own) {
+        if self.pins.rule == PinRule::Report && mismatches.reported.replace(own) != Some(own) {
             let label = self.label.as_str();
             log::warn!(
                 event = "pin-mismatch", upstream = label;

@@ -7,10 +7,10 @@ use std::time::Duration;
 use dotproxy::base::arena::Key;
 use dotproxy::base::origin::Origin;
 use dotproxy::base::time::Instant;
-use dotproxy::options::{self, Command};
-use dotproxy::proxy::{Action, LinkKey, Outbox, Outcome, Proxy, Transport};
+use dotproxy::proxy::{Action, ClientTransport, LinkKey, Outbox, Outcome, Proxy};
 
 use crate::support::Chance;
+use crate::support::configured;
 use crate::support::messages::{query, reply};
 
 const NAMES: usize = 100_000;
@@ -50,10 +50,7 @@ struct World {
 
 impl World {
     fn new(size: &str) -> Self {
-        let arguments = [format!("--cache-size={size}"), "-u192.0.2.1".to_owned()];
-        let Ok(Command::Run(config)) = options::parse(&arguments) else {
-            panic!("{arguments:?}");
-        };
+        let config = configured(&[format!("--cache-size={size}"), "-u192.0.2.1".to_owned()]);
         Self {
             proxy: Proxy::new(&config, &[7; 32]),
             outbox: Outbox::default(),
@@ -69,7 +66,7 @@ impl World {
             local: None,
         };
         let (now, proxy) = (self.now, &mut self.proxy);
-        proxy.handle_query(origin, Transport::Udp, &bytes, now, &mut self.outbox);
+        proxy.handle_query(origin, ClientTransport::Udp, &bytes, now, &mut self.outbox);
         while !self.outbox.is_empty() {
             let outbox = std::mem::take(&mut self.outbox);
             for action in outbox.actions() {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use dotproxy::proxy::Outcome;
 use dotproxy::wire::Rcode;
 
-use crate::support::days::{
+use crate::support::scripted_upstreams::{
     ANSWERING, Behaviour, CONNECTING, GOOD, Response, World, at, failed, slow, slower_than,
 };
 
@@ -237,8 +237,14 @@ fn popular_answer_is_prefetched() {
 #[test]
 fn unpopular_answer_is_not_prefetched() {
     let mut world = world(&["--prefetch"], &[GOOD]);
-    world.plan(at(0.0), crate::support::days::Event::Query("www.example"));
-    world.plan(at(290.0), crate::support::days::Event::Query("www.example"));
+    world.plan(
+        at(0.0),
+        crate::support::scripted_upstreams::Event::Query("www.example"),
+    );
+    world.plan(
+        at(290.0),
+        crate::support::scripted_upstreams::Event::Query("www.example"),
+    );
     world.run("www.example");
     assert_eq!(world.sent_to(1), 1);
 }
@@ -293,7 +299,7 @@ fn stale_answer_is_served_when_the_query_table_is_full() {
 fn suspension_of_the_host_ages_answers() {
     let mut world = world(&[], &[GOOD]);
     world.ask("www.example", 1.0, 0.0, 10.0);
-    world.plan(at(5.5), crate::support::days::Event::Resumed);
+    world.plan(at(5.5), crate::support::scripted_upstreams::Event::Resumed);
     let responses = world.run("www.example");
     let waits: Vec<_> = responses.iter().map(|r| r.waited).collect();
     assert_eq!(waits[0], CONNECTING + ANSWERING);

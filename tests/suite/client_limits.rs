@@ -12,9 +12,10 @@ use dotproxy::reactor::{Reactor, Turn};
 
 use nix::libc::{EACCES, ECONNABORTED, EINVAL, EMFILE, ENOSYS, EOPNOTSUPP, EPERM};
 
-use crate::loop_simulation::{client_hello, configured, reactor_in};
+use crate::loop_simulation::{client_hello, reactor_in};
 use crate::support::Chance;
 use crate::support::certificates::Authority;
+use crate::support::configured;
 use crate::support::messages::query;
 use crate::support::network::{Fate, Peers, SimNet, StreamId, World};
 

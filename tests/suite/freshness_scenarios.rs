@@ -6,7 +6,7 @@ use std::time::Duration;
 use dotproxy::base::time::Instant;
 use dotproxy::wire::Rcode;
 
-use crate::support::days::{
+use crate::support::scripted_upstreams::{
     Behaviour, Event, GOOD, Reply, Response, World, at, failed, slower_than,
 };
 

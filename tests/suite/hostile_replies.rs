@@ -7,12 +7,12 @@ use std::time::Duration;
 use dotproxy::base::arena::Key;
 use dotproxy::base::origin::Origin;
 use dotproxy::base::time::Instant;
-use dotproxy::config::Config;
-use dotproxy::options::{self, Command};
-use dotproxy::proxy::{Action, LinkKey, Outbox, Proxy, Transport};
+use dotproxy::proxy::{Action, ClientTransport, LinkKey, Outbox, Proxy};
 use dotproxy::wire::edns::OptionCode;
 use dotproxy::wire::header::HEADER_LEN;
 use dotproxy::wire::{Flags, MESSAGE_LEN_MAX, Message};
+
+use crate::support::configured;
 
 /// A proxy with a cache and one upstream.
 struct Scene {
@@ -33,11 +33,7 @@ type Sent = Vec<(LinkKey, Vec<u8>)>;
 
 impl Scene {
     fn new() -> Self {
-        let arguments = ["-u192.0.2.1".to_owned(), "--cache-size=1m".to_owned()];
-        let config: Config = match options::parse(&arguments) {
-            Ok(Command::Run(config)) => *config,
-            other => panic!("{other:?}"),
-        };
+        let config = configured(&["-u192.0.2.1", "--cache-size=1m"]);
         Self {
             proxy: Proxy::new(&config, &[5; 32]),
             now: Instant::after_start(Duration::from_secs(100)),
@@ -47,8 +43,8 @@ impl Scene {
     /// Returns the responses to a query and the queries to the upstream. Links come up at once.
     fn ask(&mut self, query: &[u8], by: By) -> (Vec<Vec<u8>>, Sent) {
         let transport = match by {
-            By::Udp => Transport::Udp,
-            By::Tcp | By::Tls => Transport::Stream {
+            By::Udp => ClientTransport::Udp,
+            By::Tcp | By::Tls => ClientTransport::Stream {
                 idle: Duration::from_secs(10),
                 received_at: self.now,
                 is_encrypted: by == By::Tls,

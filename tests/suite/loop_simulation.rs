@@ -9,7 +9,6 @@ use std::time::Duration;
 
 use dotproxy::config::Config;
 use dotproxy::net::Signal;
-use dotproxy::options::{self, Command};
 use dotproxy::reactor::{Reactor, Turn};
 use dotproxy::tls;
 use dotproxy::tls::clock::Clock;
@@ -20,7 +19,7 @@ use crate::support::certificates::{Authority, Flaw};
 use crate::support::messages::query;
 use crate::support::network::{Fate, Peers, SimNet, StreamId, World};
 use crate::support::peers::{FaultRates, Kind, ResolverCertificates, SimulatedPeers};
-use crate::support::{Chance, SeedReport, seeds};
+use crate::support::{Chance, SeedReport, configured, seeds};
 
 #[test]
 fn every_query_gets_one_response_and_all_resources_are_released() {
@@ -191,7 +190,7 @@ fn burst_of_queries_is_not_delayed() {
     let server = SocketAddr::from(([127, 0, 0, 1], 853));
     for queries in [5, 60, 300] {
         let config = configuration(&[server], false, false);
-        let patience = config.timeouts.deadline();
+        let patience = config.timeouts.deadline;
         let rates_by_address = BTreeMap::from([(server, FaultRates::HEALTHY)]);
         let mut world = World::new(Chance::new(7));
         let mut cast =
@@ -460,7 +459,7 @@ fn simulate(scene: Scene) -> Outcome {
     let mut world = World::new(Chance::new(seed));
     let lack = scene.no_descriptors_for;
     world.no_descriptors_until = world.now + lack;
-    let patience = config.timeouts.deadline() + Duration::from_millis(3);
+    let patience = config.timeouts.deadline + Duration::from_millis(3);
     let mut cast = SimulatedPeers::new(resolver_certificates().clone(), patience, rates_by_address);
     cast.plain = scene.plain.map(|_| PLAIN);
     cast.bootstrap = scene.is_named.then_some(BOOTSTRAP);
@@ -526,13 +525,6 @@ fn configuration(servers: &[SocketAddr], has_plain: bool, is_named: bool) -> Con
         arguments.push(format!("-uudp://{PLAIN},domain=secret.net"));
     }
     configured(&arguments)
-}
-
-pub(crate) fn configured(arguments: &[String]) -> Config {
-    match options::parse(arguments) {
-        Ok(Command::Run(config)) => *config,
-        other => panic!("{other:?}"),
-    }
 }
 
 fn plan_clients(world: &mut World, cast: &mut SimulatedPeers, for_finish: bool) {

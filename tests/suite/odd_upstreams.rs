@@ -7,7 +7,7 @@ use std::time::Duration;
 use dotproxy::base::failure::FailureKind;
 use dotproxy::wire::{Header, Rcode};
 
-use crate::support::days::{
+use crate::support::scripted_upstreams::{
     Behaviour, Defect, Event, GOOD, Response, World, at, failed, slower_than,
 };
 

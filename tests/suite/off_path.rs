@@ -7,11 +7,10 @@ use std::time::Duration;
 use dotproxy::base::arena::Key;
 use dotproxy::base::origin::Origin;
 use dotproxy::base::time::Instant;
-use dotproxy::config::Config;
-use dotproxy::options::{self, Command};
-use dotproxy::proxy::{Action, Discard, LinkKey, Outbox, Proxy, Transport};
+use dotproxy::proxy::{Action, ClientTransport, Discard, LinkKey, Outbox, Proxy};
 use dotproxy::wire::Message;
 
+use crate::support::configured;
 use crate::support::messages::{check_response, query, reply};
 
 struct Scene {
@@ -30,13 +29,8 @@ struct Wanted {
 
 impl Scene {
     fn new(arguments: &[&str]) -> Self {
-        let arguments: Vec<String> = arguments.iter().map(ToString::to_string).collect();
-        let config: Config = match options::parse(&arguments) {
-            Ok(Command::Run(config)) => *config,
-            other => panic!("{other:?}"),
-        };
         Self {
-            proxy: Proxy::new(&config, &[5; 32]),
+            proxy: Proxy::new(&configured(arguments), &[5; 32]),
             now: Instant::after_start(Duration::from_secs(100)),
         }
     }
@@ -77,7 +71,7 @@ impl Scene {
             local: None,
         };
         let (proxy, now) = (&mut self.proxy, self.now);
-        assert!(proxy.handle_query(origin, Transport::Udp, query, now, &mut outbox));
+        assert!(proxy.handle_query(origin, ClientTransport::Udp, query, now, &mut outbox));
         self.collect(outbox)
     }
 

@@ -9,13 +9,13 @@ use std::time::Duration;
 
 use dotproxy::base::arena::Key;
 use dotproxy::base::failure::{Failure, FailureKind};
-use dotproxy::base::origin::Origin;
+use dotproxy::base::origin::{ClientProtocol, Origin};
 use dotproxy::base::time::Instant;
 use dotproxy::config::{Config, Scheme};
-use dotproxy::options::{self, Command};
-use dotproxy::proxy::{Action, Destination, LinkKey, Outbox, Protocol, Proxy, Transport};
+use dotproxy::proxy::{Action, ClientTransport, Destination, LinkKey, Outbox, Proxy};
 use dotproxy::wire::{Flags, Message, Rcode};
 
+use crate::support::configured;
 use crate::support::messages::{address_reply, check_response, denial, query, reply, reply_for};
 use crate::support::{Chance, SeedReport, seeds};
 
@@ -109,10 +109,7 @@ fn some_settings(inflight: usize, chance: &mut Chance) -> Config {
             arguments.push(format!("-u{scheme}://192.0.2.10,domain=corp.example"));
         }
     }
-    match options::parse(&arguments) {
-        Ok(Command::Run(config)) => *config,
-        other => panic!("{arguments:?}: {other:?}"),
-    }
+    configured(&arguments)
 }
 
 /// Returns the address of the client that uses a port. Some clients send many more queries than
@@ -169,7 +166,7 @@ impl World {
         assert_eq!(self.proxy.poll_timeout(), None, "a timer is left");
         let counters = self.proxy.counters();
         assert_eq!(counters.ended(), self.responses);
-        let queries = Protocol::ALL.map(|protocol| counters.queries(protocol));
+        let queries = ClientProtocol::ALL.map(|protocol| counters.queries(protocol));
         assert_eq!(queries.iter().sum::<u64>(), self.responses);
         let by_code = counters.responses().map(|(_, count)| count);
         assert_eq!(by_code.sum::<u64>(), self.responses);
@@ -240,11 +237,11 @@ impl World {
         let received_at =
             Instant::default() + (self.now - Instant::default()).saturating_sub(waited);
         let (transport, at) = if self.chance.percent(50) {
-            (Transport::Udp, self.now)
+            (ClientTransport::Udp, self.now)
         } else {
             let idle = Duration::from_secs(10);
             (
-                Transport::Stream {
+                ClientTransport::Stream {
                     idle,
                     received_at,
                     is_encrypted: false,
@@ -496,7 +493,7 @@ impl World {
             .remove(&origin.peer.port())
             .expect("each query has one response");
         check_response(&asked.query, bytes);
-        let deadline = asked.at + self.config.timeouts.deadline();
+        let deadline = asked.at + self.config.timeouts.deadline;
         assert!(
             self.now <= deadline.max(asked.late_from),
             "{:?} is too late",

@@ -8,7 +8,7 @@ use dotproxy::proxy::Outcome;
 use dotproxy::wire::{Message, Rcode};
 
 use crate::support::Chance;
-use crate::support::days::{
+use crate::support::scripted_upstreams::{
     ANSWERING, Behaviour, Event, GOOD, Response, World, at, failed, slower_than,
 };
 

@@ -1,7 +1,7 @@
-//! Checks of the source text: the layers of modules, the sizes of files and functions, the files
-//! that may name clocks, sockets and libraries, and the wording of comments.
+//! Checks of the source text: the layers of modules, circles of imports, the sizes of files and
+//! functions, the files that may name clocks, sockets and libraries, and the wording of comments.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 /// The modules that each module of the crate's root may import. `lib` and `main` may import all.
@@ -18,6 +18,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "base",
             "config",
             "net",
+            "options",
             "proxy",
             "session",
             "telemetry",
@@ -120,6 +121,10 @@ const UNWANTED: &[&str] = &[
 /// comment starts with.
 const HEADLESS: &[&str] = &["What", "Whether", "How", "Who"];
 
+/// Type names that a crate may define more than once, each with the reason. The list is empty: a
+/// type is named by its own term.
+const HOMONYMS: &[(&str, &str)] = &[];
+
 const FILE_LINES_MAX: usize = 500;
 const FUNCTION_LINES_MAX: usize = 70;
 const LINE_LEN_MAX: usize = 100;
@@ -176,6 +181,48 @@ impl Source {
         self.path.split(['/', '.']).next().expect("a name")
     }
 
+    /// Returns the path of the file's module, from the crate's root.
+    fn module_path(&self) -> String {
+        let path = self.path.trim_end_matches(".rs");
+        let path = path.trim_end_matches("/mod").trim_end_matches("/lib");
+        path.replace('/', "::")
+    }
+
+    /// Returns the paths that the code names, from the crate's root.
+    fn used_paths(&self) -> Vec<String> {
+        let code: Vec<&str> = self.code().map(|(_, line)| line.trim()).collect();
+        let code = code.join(" ");
+        let mut paths = Vec::new();
+        for statement in code.split("use ").skip(1) {
+            expand(
+                statement.split(';').next().unwrap_or_default(),
+                "",
+                &mut paths,
+            );
+        }
+        let is_end = |c: char| !c.is_alphanumeric() && !matches!(c, '_' | ':');
+        paths.extend(code.split(is_end).map(str::to_owned));
+        let root = if self.module() == "wire" {
+            "wire::"
+        } else {
+            ""
+        };
+        let absolute = |path: &String| {
+            if let Some(path) = path.strip_prefix("crate::") {
+                return Some(format!("{root}{path}"));
+            }
+            let mut module = self.module_path();
+            let mut rest = path.strip_prefix("super::")?;
+            module.truncate(module.rfind("::").unwrap_or_default());
+            while let Some(further) = rest.strip_prefix("super::") {
+                module.truncate(module.rfind("::").unwrap_or_default());
+                rest = further;
+            }
+            Some(format!("{module}::{rest}"))
+        };
+        paths.iter().filter_map(absolute).collect()
+    }
+
     /// Returns the numbered lines that are not comments.
     fn code(&self) -> impl Iterator<Item = (usize, &str)> {
         let lines = self
@@ -214,6 +261,100 @@ fn modules_import_only_the_layers_below() {
         }
     }
     assert!(faults.is_empty(), "{faults:#?}");
+}
+
+#[test]
+fn no_imports_form_a_circle() {
+    let sources = sources();
+    let imports = imports(&sources);
+    assert!(imports.len() > 100, "few files have imports");
+    let circles = circles(&imports);
+    assert!(circles.is_empty(), "{circles:#?}");
+}
+
+/// Returns the files that each file imports from. The file of a folder (`mod.rs`) is below the
+/// other files of the folder, which use its types; its own imports from them do not count.
+fn imports(sources: &[Source]) -> BTreeMap<&str, BTreeSet<&str>> {
+    let files: BTreeMap<String, &str> = sources
+        .iter()
+        .filter(|source| !matches!(source.module(), "main" | "lib"))
+        .map(|source| (source.module_path(), source.path.as_str()))
+        .collect();
+    let mut imports = BTreeMap::new();
+    for (module, file) in &files {
+        let source = sources.iter().find(|source| source.path == *file);
+        let used = source.expect("a listed file").used_paths();
+        let mut used: BTreeSet<&str> = used
+            .iter()
+            .filter_map(|path| file_of(path, &files))
+            .collect();
+        let folder = file.strip_suffix("mod.rs");
+        used.retain(|other| {
+            other != file && folder.is_none_or(|folder| !other.starts_with(folder))
+        });
+        if module != "wire" {
+            imports.insert(*file, used);
+        }
+    }
+    imports
+}
+
+/// Returns the file of the innermost module in a path like `proxy::keys::LinkKey`.
+fn file_of<'a>(path: &str, files: &BTreeMap<String, &'a str>) -> Option<&'a str> {
+    let mut module = path;
+    loop {
+        if let Some(file) = files.get(module) {
+            return Some(file);
+        }
+        (module, _) = module.rsplit_once("::")?;
+    }
+}
+
+/// Returns the files that import from themselves, through others, and their imports on the way.
+fn circles<'a>(
+    imports: &BTreeMap<&'a str, BTreeSet<&'a str>>,
+) -> BTreeMap<&'a str, BTreeSet<&'a str>> {
+    let reached = |file: &&'a str| {
+        let mut reached = BTreeSet::new();
+        let mut unread = vec![*file];
+        while let Some(file) = unread.pop() {
+            let used = imports.get(file).into_iter().flatten();
+            unread.extend(used.filter(|used| reached.insert(**used)));
+        }
+        reached
+    };
+    let is_on_circle = |file: &&'a str| reached(file).contains(file);
+    let files: BTreeSet<&str> = imports.keys().copied().filter(is_on_circle).collect();
+    let on_the_way = |file: &'a str| {
+        let used = imports[file].intersection(&files).copied().collect();
+        (file, used)
+    };
+    files.iter().copied().map(on_the_way).collect()
+}
+
+/// Appends the paths of an import like `a::{b, c::{d, e}}`.
+fn expand(tree: &str, prefix: &str, paths: &mut Vec<String>) {
+    let Some((head, rest)) = tree.split_once('{') else {
+        paths.push(format!("{prefix}{}", tree.trim()));
+        return;
+    };
+    let prefix = format!("{prefix}{}", head.trim());
+    let mut depth = 0;
+    let mut start = 0;
+    for (index, c) in rest.char_indices() {
+        match c {
+            '{' => depth += 1,
+            '}' if depth > 0 => depth -= 1,
+            ',' | '}' if depth == 0 => {
+                expand(&rest[start..index], &prefix, paths);
+                start = index + 1;
+                if c == '}' {
+                    return;
+                }
+            }
+            _ => {}
+        }
+    }
 }
 
 #[test]
@@ -276,6 +417,42 @@ fn files_functions_and_lines_are_short() {
         }
     }
     assert!(faults.is_empty(), "{faults:#?}");
+}
+
+#[test]
+fn type_names_are_unique_within_a_crate() {
+    let mut faults = Vec::new();
+    for is_wire in [false, true] {
+        let mut paths_by_name = BTreeMap::<String, Vec<String>>::new();
+        for source in sources() {
+            if source.path.starts_with("wire/") != is_wire {
+                continue;
+            }
+            for name in source.code().filter_map(|(_, line)| defined_type(line)) {
+                let paths = paths_by_name.entry(name.to_owned()).or_default();
+                paths.push(source.path.clone());
+            }
+        }
+        paths_by_name.retain(|name, paths| {
+            paths.len() > 1 && !HOMONYMS.iter().any(|(allowed, _)| name == allowed)
+        });
+        faults.extend(paths_by_name);
+    }
+    assert!(faults.is_empty(), "{faults:#?}");
+}
+
+/// Returns the name of the type that a line defines. Indented lines define associated types and
+/// types of functions, which belong to their owners.
+fn defined_type(line: &str) -> Option<&str> {
+    let item = match line.strip_prefix("pub") {
+        Some(rest) if rest.starts_with('(') => rest.split_once(") ")?.1,
+        Some(rest) => rest.trim_start(),
+        None => line,
+    };
+    let (keyword, rest) = item.split_once(' ')?;
+    let is_type = matches!(keyword, "struct" | "enum" | "trait" | "type");
+    let end = rest.find(|c: char| !c.is_alphanumeric() && c != '_');
+    is_type.then(|| &rest[..end.unwrap_or(rest.len())])
 }
 
 #[test]

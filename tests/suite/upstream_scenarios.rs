@@ -7,7 +7,7 @@ use dotproxy::base::failure::FailureKind;
 use dotproxy::wire::Rcode;
 
 use crate::support::Chance;
-use crate::support::days::{
+use crate::support::scripted_upstreams::{
     Behaviour, CONNECTING, Event, GOOD, Response, World, at, failed, slow, slower_than,
 };
 

@@ -37,9 +37,22 @@ use Part::{Bitmap, Bytes, Name, Parameters, Rest, Text, Texts, WholeName};
 /// Classes in which a record may have no data at all (RFC 2136, section 1.1).
 const CLASSES_OF_UPDATES: [u16; 2] = [254, 255];
 
+/// Parses the record at `start` and checks its names and data.
+#[inline]
+pub(crate) fn parse_record(names: &mut Names<'_>, start: usize) -> Result<Record, Malformed> {
+    let message = names.message();
+    let fixed = names.check(start)?;
+    let (record, class) = Record::behind_owner(message, start, fixed)?;
+    if record.end > message.len() {
+        return Err(Malformed);
+    }
+    check(names, &record, class)?;
+    Ok(record)
+}
+
 /// Checks the data of `record`.
 #[inline]
-pub(crate) fn check(names: &mut Names<'_>, record: &Record, class: u16) -> Result<(), Malformed> {
+fn check(names: &mut Names<'_>, record: &Record, class: u16) -> Result<(), Malformed> {
     let data_len = record.end - record.data_start();
     let is_right = match record.rr_type {
         Type::A if class == CLASS_IN => data_len == 4,

@@ -29,7 +29,7 @@ pub struct Deframer {
 
 impl Deframer {
     /// Returns the number of bytes kept: at most one incomplete message, and the messages that
-    /// [`Deframer::feed`] was told to leave.
+    /// [`Deframer::feed`] left.
     pub fn len(&self) -> usize {
         self.kept.len()
     }

@@ -4,7 +4,7 @@ use super::header::{HEADER_LEN, Header};
 use super::names::Names;
 use super::question::{Question, Type};
 use super::record::{Record, records};
-use super::{MESSAGE_LEN_MAX, Malformed, Opt, read_u16};
+use super::{MESSAGE_LEN_MAX, Malformed, Opt, data, read_u16};
 
 /// A message with the records that its header announces, names that can be followed to their ends,
 /// and data in the form of its type. Bytes after the last record are ignored.
@@ -44,7 +44,7 @@ impl<'a> Records<'a> {
     fn check(&mut self, start: usize, count: u16, is_additional: bool) -> Result<usize, Malformed> {
         let mut at = start;
         for nth in 0..count {
-            let record = Record::parse_checked(&mut self.names, at)?;
+            let record = data::parse_record(&mut self.names, at)?;
             self.take_special(&record, is_additional.then_some(nth))?;
             at = record.end;
         }

@@ -155,6 +155,18 @@ pub fn suffixes(name: &[u8]) -> impl Iterator<Item = &[u8]> {
     })
 }
 
+/// Returns the last label before the root, which is empty for the root. `name` is uncompressed.
+pub fn top_label(name: &[u8]) -> &[u8] {
+    let (mut top, mut rest) = (&[][..], name);
+    while let [len, labels @ ..] = rest
+        && let Some((label, others)) = labels.split_at_checked(usize::from(*len))
+        && !label.is_empty()
+    {
+        (top, rest) = (label, others);
+    }
+    top
+}
+
 /// Returns the position after the name at `start`, which may end in a pointer. The pointer is not
 /// followed.
 pub fn skip(message: &[u8], start: usize) -> Result<usize, Malformed> {
@@ -342,20 +354,27 @@ pub(super) const ROOT: Extent = Extent {
     pointers: 0,
 };
 
+/// Helpers for tests of names.
 #[cfg(test)]
-mod tests {
+pub(super) mod testing {
     use super::*;
-    use proptest::prelude::*;
 
     /// Returns a message with `bytes` after its header.
-    fn behind_header(bytes: &[u8]) -> Vec<u8> {
+    pub(crate) fn behind_header(bytes: &[u8]) -> Vec<u8> {
         [&[0; HEADER_LEN], bytes].concat()
     }
 
     /// Returns whether two names are equal, with enough steps for the comparison.
-    fn are_equal(message: &[u8], a: usize, b: usize) -> bool {
+    pub(crate) fn are_equal(message: &[u8], a: usize, b: usize) -> bool {
         equal(message, a, b, &mut 10_000)
     }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::testing::{are_equal, behind_header};
+    use super::*;
+    use proptest::prelude::*;
 
     #[test]
     fn names_are_skipped_to_their_end() {
@@ -435,6 +454,14 @@ mod tests {
             "a.B".parse::<Name>().map(|name| name.to_string()),
             Ok("a.b.".to_owned())
         );
+    }
+
+    #[test]
+    fn top_label_is_the_last_one_before_the_root() {
+        assert_eq!(top_label(b"\x03www\x07example\0"), b"example");
+        assert_eq!(top_label(b"\x04test\0"), b"test");
+        assert_eq!(top_label(b"\0"), b"");
+        assert_eq!(top_label(b"\x04test\x09cut"), b"test");
     }
 
     #[test]

@@ -236,18 +236,9 @@ impl Followed {
 
 #[cfg(test)]
 mod tests {
-    use super::super::name::{equal, skip, write_uncompressed};
+    use super::super::name::testing::{are_equal, behind_header};
+    use super::super::name::{skip, write_uncompressed};
     use super::*;
-
-    /// Returns a message with `bytes` after its header.
-    fn behind_header(bytes: &[u8]) -> Vec<u8> {
-        [&[0; HEADER_LEN], bytes].concat()
-    }
-
-    /// Returns whether two names are equal, with enough steps for the comparison.
-    fn are_equal(message: &[u8], a: usize, b: usize) -> bool {
-        equal(message, a, b, &mut 10_000)
-    }
 
     /// Appends a pointer to this position. Returns its own position.
     fn push_pointer(message: &mut Vec<u8>, target: usize) -> usize {

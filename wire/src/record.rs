@@ -2,9 +2,8 @@
 
 use std::net::IpAddr;
 
-use super::names::Names;
 use super::question::{CLASS_IN, Type};
-use super::{Malformed, data, name, read_u16, steps};
+use super::{Malformed, name, read_u16, steps};
 
 /// Length in bytes of the numbers at the end of the data of a SOA.
 const SOA_NUMBERS_LEN: usize = 20;
@@ -41,22 +40,13 @@ impl Record {
         Ok(record)
     }
 
-    /// Parses the record at `start` and checks its names and data.
-    #[inline]
-    pub(super) fn parse_checked(names: &mut Names<'_>, start: usize) -> Result<Self, Malformed> {
-        let message = names.message();
-        let fixed = names.check(start)?;
-        let (record, class) = Self::behind_owner(message, start, fixed)?;
-        if record.end > message.len() {
-            return Err(Malformed);
-        }
-        data::check(names, &record, class)?;
-        Ok(record)
-    }
-
     /// Parses the record at `start` and its class. The owner name ends at `fixed`.
     #[inline]
-    fn behind_owner(message: &[u8], start: usize, fixed: usize) -> Result<(Self, u16), Malformed> {
+    pub(super) fn behind_owner(
+        message: &[u8],
+        start: usize,
+        fixed: usize,
+    ) -> Result<(Self, u16), Malformed> {
         steps::count();
         let bytes = message.get(fixed..).and_then(|rest| rest.first_chunk());
         let bytes: &[u8; Self::FIXED_LEN] = bytes.ok_or(Malformed)?;

@@ -84,9 +84,12 @@ impl RuntimeUser {
     /// Refuses an options file that the process could write as this user: root reads the file again
     /// at the next start.
     pub fn check_options_file(&self, config: &Config) -> Result<(), String> {
-        let Some(path) = config.file.as_ref().filter(|_| self.changes_rights()) else {
+        let Some(path) = &config.file else {
             return Ok(());
         };
+        if !self.changes_rights() {
+            return Ok(());
+        }
         let shown = path.display();
         match self.owner().place_to_write(path) {
             Ok(None) => Ok(()),
@@ -151,9 +154,9 @@ impl RuntimeUser {
 
     /// Makes the query log in a folder of root writable for the user.
     fn prepare_query_log(&self, config: &Config) -> io::Result<()> {
-        match query_log(config).filter(|_| self.changes_rights()) {
-            Some(path) => file::prepare_for(self.owner(), path),
-            None => Ok(()),
+        match query_log(config) {
+            Some(path) if self.changes_rights() => file::prepare_for(self.owner(), path),
+            _ => Ok(()),
         }
     }
 

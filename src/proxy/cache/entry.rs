@@ -10,8 +10,8 @@
 
 use std::ops::Range;
 
-use super::blocks::{CELL_ROOM, NONE};
-use super::key::{Key, Kind};
+use super::blocks::{BLOCK_ROOM, NONE};
+use super::key::{CacheKey, EntryKind};
 use super::policy::{CachePolicy, Extent, soa};
 use crate::wire::edns;
 use crate::wire::question::Type;
@@ -44,7 +44,7 @@ pub(super) struct Head {
     /// The length of the extended errors, as options, in bytes.
     pub(super) errors_len: u16,
     /// The kind of the entry.
-    pub(super) kind: Kind,
+    pub(super) kind: EntryKind,
     /// The length of the name in bytes.
     pub(super) name_len: u8,
     pub(super) marks: Marks,
@@ -124,7 +124,7 @@ impl Head {
         start..start + usize::from(self.errors_len)
     }
 
-    pub(super) fn read(bytes: &[u8; CELL_ROOM]) -> Self {
+    pub(super) fn read(bytes: &[u8; BLOCK_ROOM]) -> Self {
         let long = |at: usize| {
             let field = bytes[at..at + 4].try_into().expect("a range of four bytes");
             u32::from_le_bytes(field)
@@ -141,7 +141,7 @@ impl Head {
             counts: [short(26), short(28), short(30)],
             records_len: short(32),
             errors_len: short(34),
-            kind: Kind::of_bytes([bytes[36], bytes[37], bytes[38]]),
+            kind: EntryKind::of_bytes([bytes[36], bytes[37], bytes[38]]),
             name_len: bytes[39],
             marks: Marks(bytes[MARKS_AT]),
         }
@@ -166,18 +166,18 @@ impl Head {
         short(30, self.counts[2]);
         short(32, self.records_len);
         short(34, self.errors_len);
-        bytes[36..][..Kind::LEN].copy_from_slice(&self.kind.to_bytes());
+        bytes[36..][..EntryKind::LEN].copy_from_slice(&self.kind.to_bytes());
         bytes[39] = self.name_len;
         bytes[MARKS_AT] = self.marks.0;
     }
 
     /// Sets the next newer entry in a head.
-    pub(super) fn set_newer(bytes: &mut [u8; CELL_ROOM], newer: u32) {
+    pub(super) fn set_newer(bytes: &mut [u8; BLOCK_ROOM], newer: u32) {
         bytes[NEWER_AT..NEWER_AT + 4].copy_from_slice(&newer.to_le_bytes());
     }
 
     /// Sets the next older entry in a head.
-    pub(super) fn set_older(bytes: &mut [u8; CELL_ROOM], older: u32) {
+    pub(super) fn set_older(bytes: &mut [u8; BLOCK_ROOM], older: u32) {
         bytes[OLDER_AT..OLDER_AT + 4].copy_from_slice(&older.to_le_bytes());
     }
 }
@@ -186,7 +186,7 @@ impl Head {
 /// length exceeds the format or a denial has no valid SOA.
 pub(super) fn compose(
     out: &mut Vec<u8>,
-    key: Key<'_>,
+    key: CacheKey<'_>,
     answer: &Message<'_>,
     policy: &CachePolicy,
     received_at: u32,
@@ -295,11 +295,11 @@ mod tests {
             counts: [0x6162, 0x7172, 0x8182],
             records_len: 0x9192,
             errors_len: 0xa1a2,
-            kind: Kind::of_bytes([0xb1, 0xb2, 0xb3]),
+            kind: EntryKind::of_bytes([0xb1, 0xb2, 0xb3]),
             name_len: 0xc1,
             marks,
         };
-        let mut bytes = [0; CELL_ROOM];
+        let mut bytes = [0; BLOCK_ROOM];
         head.write(bytes.first_chunk_mut().unwrap());
         assert_eq!(Head::read(&bytes), head);
         assert!(bytes[Head::LEN..].iter().all(|byte| *byte == 0));

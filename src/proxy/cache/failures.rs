@@ -51,7 +51,7 @@ impl FailureCache {
         Self {
             pause_min: timeouts.failed_min,
             pause_max: timeouts.failed_max,
-            deadline: timeouts.deadline(),
+            deadline: timeouts.deadline,
             len_max: limits.failures_remembered,
             failure_by_question: HashMap::new(),
             probe_at_by_pool: HashMap::new(),
@@ -117,8 +117,9 @@ impl FailureCache {
         None
     }
 
-    /// Returns whether a probe of this pool may be sent now, at a rate of up to two per second.
-    pub(in crate::proxy) fn takes_probe(&mut self, pool: PoolIndex, now: Instant) -> bool {
+    /// Reserves a probe of this pool, at a rate of up to two per second. Returns whether it may be
+    /// sent now.
+    pub(in crate::proxy) fn reserve_probe(&mut self, pool: PoolIndex, now: Instant) -> bool {
         let probe_at = self.probe_at_by_pool.entry(pool).or_default();
         let is_due = *probe_at <= now;
         if is_due {
@@ -257,7 +258,7 @@ mod tests {
         let probes = (0..100).filter(|nth| {
             scene
                 .failures
-                .takes_probe(PoolIndex(0), at(0.1 * f64::from(*nth)))
+                .reserve_probe(PoolIndex(0), at(0.1 * f64::from(*nth)))
         });
         assert_eq!(probes.count(), 20);
     }

@@ -12,7 +12,7 @@ use std::ops::RangeInclusive;
 #[derive(Debug)]
 pub(super) struct Index {
     /// The slots. Zero is an empty slot; otherwise one half is the hash, and the other half is the
-    /// index of a cell plus one. The first slot is always empty and ends every lookup.
+    /// index of a block plus one. The first slot is always empty and ends every lookup.
     slots: Vec<u64>,
     /// The lowest home slot. If all slots below it are taken, which is very unlikely, entries are
     /// evicted.
@@ -56,12 +56,12 @@ impl Index {
     pub(super) fn find(&self, hash: u32, mut is_match: impl FnMut(u32) -> bool) -> Option<u32> {
         let mut at = self.home(hash);
         loop {
-            let (other, place) = read(self.slots[at])?;
+            let (other, position) = read(self.slots[at])?;
             if other < hash {
                 return None;
             }
-            if other == hash && is_match(place) {
-                return Some(place);
+            if other == hash && is_match(position) {
+                return Some(position);
             }
             at -= 1;
         }
@@ -83,8 +83,8 @@ impl Index {
 
     /// Adds an entry, for which there must be [room](Index::has_room). Entries with lower hashes
     /// move down.
-    pub(super) fn insert(&mut self, hash: u32, place: u32) {
-        let mut slot = write(hash, place);
+    pub(super) fn insert(&mut self, hash: u32, position: u32) {
+        let mut slot = write(hash, position);
         let mut at = self.home(hash);
         while self.slots[at] > slot {
             at -= 1;
@@ -98,8 +98,8 @@ impl Index {
     }
 
     /// Removes an entry, which must exist. Entries below that are not in their home slot move up.
-    pub(super) fn remove(&mut self, hash: u32, place: u32) {
-        let slot = write(hash, place);
+    pub(super) fn remove(&mut self, hash: u32, position: u32) {
+        let slot = write(hash, position);
         let mut gap = self.home(hash);
         while self.slots[gap] != slot {
             gap -= 1;
@@ -122,15 +122,15 @@ impl Index {
 }
 
 /// Returns the slot value of an entry under this hash.
-fn write(hash: u32, place: u32) -> u64 {
-    u64::from(hash) << 32 | (u64::from(place) + 1)
+fn write(hash: u32, position: u32) -> u64 {
+    u64::from(hash) << 32 | (u64::from(position) + 1)
 }
 
 /// Returns the hash and the entry in a slot, unless the slot is empty.
 fn read(slot: u64) -> Option<(u32, u32)> {
-    let place = u32::try_from(slot & u64::from(u32::MAX)).expect("half of a slot has 32 bits");
+    let position = u32::try_from(slot & u64::from(u32::MAX)).expect("half of a slot has 32 bits");
     let hash = u32::try_from(slot >> 32).expect("half of a slot has 32 bits");
-    Some((hash, place.checked_sub(1)?))
+    Some((hash, position.checked_sub(1)?))
 }
 
 #[cfg(test)]
@@ -145,19 +145,19 @@ mod tests {
         ) {
             // Few hashes, so that many entries share a hash or a home slot, including the lowest
             // and the highest.
-            let hash = |place: u32| (place % 7).wrapping_mul(u32::MAX / 6 + 1 - place % 2);
+            let hash = |position: u32| (position % 7).wrapping_mul(u32::MAX / 6 + 1 - position % 2);
             let mut index = Index::new(28);
             let mut model = std::collections::BTreeSet::new();
-            for (place, action) in steps {
+            for (position, action) in steps {
                 let is_insert = action > 0;
-                if !is_insert && model.remove(&place) {
-                    index.remove(hash(place), place);
-                } else if is_insert && index.has_room() && model.insert(place) {
-                    index.insert(hash(place), place);
+                if !is_insert && model.remove(&position) {
+                    index.remove(hash(position), position);
+                } else if is_insert && index.has_room() && model.insert(position) {
+                    index.insert(hash(position), position);
                 }
                 prop_assert_eq!(index.len(), model.len());
                 let has_hash = |hashes: &RangeInclusive<u32>| {
-                    model.iter().any(|place| hashes.contains(&hash(*place)))
+                    model.iter().any(|position| hashes.contains(&hash(*position)))
                 };
                 for other in 0..40 {
                     let hashes = hash(other)..=hash(other).saturating_add(5);
@@ -173,14 +173,14 @@ mod tests {
     #[test]
     fn index_has_no_room_if_the_slots_below_a_home_are_full() {
         let mut index = Index::new(1000);
-        let mut place = 0;
+        let mut position = 0;
         while index.has_room() {
-            index.insert(0, place);
-            place += 1;
+            index.insert(0, position);
+            position += 1;
         }
         assert_eq!(index.len(), 64);
-        for place in 0..64 {
-            assert_eq!(index.find(0, |found| found == place), Some(place));
+        for position in 0..64 {
+            assert_eq!(index.find(0, |found| found == position), Some(position));
         }
         assert_eq!(index.find(0, |found| found == 64), None);
         index.remove(0, 7);

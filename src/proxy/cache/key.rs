@@ -92,25 +92,25 @@ impl CacheLookup {
     }
 }
 
-const _: () = assert!(Key::COMMON.len() << 2 == Key::COMMON_HASHES as usize);
+const _: () = assert!(CacheKey::COMMON.len() << 2 == CacheKey::COMMON_HASHES as usize);
 
 /// The key of an entry: the name, in any letter case, and the kind of the entry.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Key<'a> {
+pub(super) struct CacheKey<'a> {
     name: &'a [u8],
-    kind: Kind,
+    kind: EntryKind,
     hash: u32,
 }
 
 /// The kind of an entry of a name: the type, which is zero for a denial of all types, and the
 /// variant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Kind {
+pub(super) struct EntryKind {
     rr_type: u16,
     variant: Variant,
 }
 
-impl Kind {
+impl EntryKind {
     /// The length of a kind in bytes.
     pub(super) const LEN: usize = 3;
 
@@ -129,7 +129,7 @@ impl Kind {
     }
 }
 
-impl<'a> Key<'a> {
+impl<'a> CacheKey<'a> {
     /// The types that are often asked for the same name, and that of denials. The keys of these
     /// types are adjacent in the index.
     const COMMON: [u16; 4] = [0, 1, 28, 65];
@@ -154,7 +154,7 @@ impl<'a> Key<'a> {
         Self::new(name, rr_type, lookup)
     }
 
-    /// Returns whether the hashes of keys for this type are in [`Key::common_hashes`].
+    /// Returns whether the hashes of keys for this type are in [`CacheKey::common_hashes`].
     pub(super) fn is_common(rr_type: Type) -> bool {
         Self::COMMON.contains(&rr_type.0)
     }
@@ -181,7 +181,7 @@ impl<'a> Key<'a> {
         };
         Self {
             name,
-            kind: Kind { rr_type, variant },
+            kind: EntryKind { rr_type, variant },
             hash: low_u32(hash),
         }
     }
@@ -192,7 +192,7 @@ impl<'a> Key<'a> {
     }
 
     /// Returns the kind.
-    pub(super) fn kind(&self) -> Kind {
+    pub(super) fn kind(&self) -> EntryKind {
         self.kind
     }
 

@@ -41,7 +41,7 @@ use crate::wire::response::{Asked, CUT_LOOKAHEAD_LEN, end_answer, end_cut_answer
 use crate::wire::{Message, Question, Rcode, byte_ops, name};
 
 use entry::Marks;
-use key::Key;
+use key::CacheKey;
 use newer::NameStatus;
 use pauses::{ASKED, prefetch_window};
 use policy::{CachePolicy, Extent, policy_for};
@@ -64,7 +64,7 @@ const ANCESTORS_MAX: usize = 16;
 /// A found entry, valid until the cache is changed.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Entry {
-    place: u32,
+    position: u32,
     ttls: Ttls,
 }
 
@@ -228,8 +228,10 @@ impl Cache {
 
     /// Returns the lookup for a query, or `None` if its answer cannot be cached.
     pub(super) fn lookup(&self, query: &Message<'_>) -> Option<CacheLookup> {
-        let question = query.question().filter(|_| self.is_on())?;
-        let variant = Variant::of(query)?;
+        if !self.is_on() {
+            return None;
+        }
+        let (question, variant) = (query.question()?, Variant::of(query)?);
         Some(CacheLookup::new(question.name(), variant, &self.hasher))
     }
 
@@ -240,7 +242,7 @@ impl Cache {
         lookup: CacheLookup,
         now: Instant,
     ) -> Recall {
-        let exact = self.store.find(Key::of(question, lookup));
+        let exact = self.store.find(CacheKey::of(question, lookup));
         if exact.is_none() && self.has_none(question, lookup) {
             return Recall::Nothing;
         }
@@ -248,7 +250,7 @@ impl Cache {
         if recall.is_final() {
             return recall;
         }
-        let denial = self.store.find(Key::of_denial(question, lookup));
+        let denial = self.store.find(CacheKey::of_denial(question, lookup));
         // If both entries exist, the denial of the name is newer: an answer to the question removes
         // the denial.
         let stale = match self.recall_at(denial, now) {
@@ -269,8 +271,8 @@ impl Cache {
         stale: Recall,
     ) -> Recall {
         let other = lookup.in_variant(lookup.variant().with_other_proof());
-        let place = self.store.find(Key::of(question, other));
-        let Some(Recall::Failed(error)) = place.map(|place| self.judge(place, now)) else {
+        let position = self.store.find(CacheKey::of(question, other));
+        let Some(Recall::Failed(error)) = position.map(|position| self.judge(position, now)) else {
             return stale;
         };
         match stale {
@@ -297,15 +299,15 @@ impl Cache {
         let ancestors = name::suffixes(question.name()).skip(1).take(ANCESTORS_MAX);
         for name in ancestors.filter(|name| name.len() > 1) {
             let above = CacheLookup::new(name, lookup.variant(), &self.hasher);
-            let Some(place) = self.store.find(Key::of_name(name, above)) else {
+            let Some(position) = self.store.find(CacheKey::of_name(name, above)) else {
                 continue;
             };
-            let is_for_all = self.store.head(place).marks.contains(Marks::BELOW);
-            if let Recall::Fresh { entry, .. } = self.judge(place, now)
+            let is_for_all = self.store.head(position).marks.contains(Marks::BELOW);
+            if let Recall::Fresh { entry, .. } = self.judge(position, now)
                 && is_for_all
                 && is_alike(name)
             {
-                self.touch(place);
+                self.touch(position);
                 return Some(entry);
             }
         }
@@ -313,27 +315,27 @@ impl Cache {
     }
 
     /// Judges an entry if there is one. Counts the use of a final result.
-    fn recall_at(&mut self, place: Option<u32>, now: Instant) -> Recall {
-        let Some(place) = place else {
+    fn recall_at(&mut self, position: Option<u32>, now: Instant) -> Recall {
+        let Some(position) = position else {
             return Recall::Nothing;
         };
-        let recall = self.judge(place, now);
+        let recall = self.judge(position, now);
         if recall.is_final() {
-            self.touch(place);
+            self.touch(position);
         }
         recall
     }
 
     /// Returns the result of a lookup that found this entry.
-    fn judge(&self, place: u32, at: Instant) -> Recall {
-        let head = self.store.head(place);
+    fn judge(&self, position: u32, at: Instant) -> Recall {
+        let head = self.store.head(position);
         let now = self.tick(at);
         let age = now.saturating_sub(head.received_at);
         let lifetime = head.lifetime.saturating_mul(TICKS);
         let is_error = head.marks.contains(Marks::ERROR);
         if age < lifetime {
             let ttls = Ttls::Less(age / TICKS);
-            let entry = Entry { place, ttls };
+            let entry = Entry { position, ttls };
             if is_error {
                 let is_void =
                     head.received_at <= self.better_since && age >= ticks(self.timeouts.failed_min);
@@ -356,7 +358,7 @@ impl Cache {
             return Recall::Nothing;
         }
         let ttls = Ttls::Stale;
-        let entry = Entry { place, ttls };
+        let entry = Entry { position, ttls };
         match head.ask_from {
             0 => Recall::Stale(entry),
             from if head.marks.contains(Marks::ASKED_AGAIN) => {
@@ -378,8 +380,8 @@ impl Cache {
     }
 
     /// Records that an entry was used.
-    fn touch(&mut self, place: u32) {
-        self.store.mark(place, |marks| {
+    fn touch(&mut self, position: u32) {
+        self.store.mark(position, |marks| {
             marks.insert(Marks::VISITED);
             marks.count_hit();
         });
@@ -387,7 +389,7 @@ impl Cache {
 
     /// Appends the response with this answer, cut to the length that the client accepts.
     pub(super) fn write(&self, entry: Entry, asked: &Asked<'_>, out: &mut Vec<u8>) {
-        let head = self.store.head(entry.place);
+        let head = self.store.head(entry.position);
         let start = start_answer(out, asked, head.flags, head.counts);
         let records_start = out.len();
         let records_len_max = asked.records_len_max();
@@ -395,7 +397,7 @@ impl Cache {
             let read_len = records_len_max + CUT_LOOKAHEAD_LEN;
             for part in self
                 .store
-                .read(entry.place, head.records_start_range(read_len))
+                .read(entry.position, head.records_start_range(read_len))
             {
                 byte_ops::append(out, part);
             }
@@ -403,7 +405,7 @@ impl Cache {
             return end_cut_answer(out, start, asked, head.counts, ttl);
         }
         let records_end = records_start + usize::from(head.records_len);
-        for part in self.store.read(entry.place, head.records_range()) {
+        for part in self.store.read(entry.position, head.records_range()) {
             byte_ops::append(out, part);
         }
         for at in (records_end..out.len()).step_by(size_of::<u16>()) {
@@ -414,7 +416,7 @@ impl Cache {
         }
         out.truncate(records_end);
         let mut errors = Vec::new();
-        for part in self.store.read(entry.place, head.errors_range()) {
+        for part in self.store.read(entry.position, head.errors_range()) {
             errors.extend_from_slice(part);
         }
         let stale = entry.is_stale().then(|| ExtendedError {
@@ -455,8 +457,8 @@ impl Cache {
             return Kept::No;
         };
         let key = match policy.extent {
-            Extent::Question => Key::of(question, lookup),
-            Extent::Name | Extent::Subtree => Key::of_denial(question, lookup),
+            Extent::Question => CacheKey::of(question, lookup),
+            Extent::Name | Extent::Subtree => CacheKey::of_denial(question, lookup),
         };
         // The pause of an error starts at the next tick, so that it is not shortened.
         let received_at = if policy.is_error {
@@ -465,27 +467,33 @@ impl Cache {
             self.tick(now)
         };
         let head = entry::compose(&mut self.scratch, key, answer, &policy, received_at);
-        let Some(head) = head.filter(|_| self.store.takes(self.scratch.len())) else {
+        let Some(head) = head else {
             return Kept::No;
         };
+        if !self.store.takes(self.scratch.len()) {
+            return Kept::No;
+        }
         if status == NameStatus::Nothing {
             for key in keys(question, lookup) {
-                if let Some(place) = self.store.find(key) {
-                    self.store.remove(place);
+                if let Some(position) = self.store.find(key) {
+                    self.store.remove(position);
                 }
             }
         }
-        let place = self.store.add(key.hash(), head, &mut self.scratch);
+        let position = self.store.add(key.hash(), head, &mut self.scratch);
         self.scratch.clear();
         self.scratch.shrink_to(SCRATCH_KEPT);
         let ttls = Ttls::Less(0);
-        Kept::Yes(Entry { place, ttls })
+        Kept::Yes(Entry { position, ttls })
     }
 }
 
 /// Returns the keys that an answer to the question may have, the more likely one first.
-fn keys(question: Question<'_>, lookup: CacheLookup) -> [Key<'_>; 2] {
-    [Key::of(question, lookup), Key::of_denial(question, lookup)]
+fn keys(question: Question<'_>, lookup: CacheLookup) -> [CacheKey<'_>; 2] {
+    [
+        CacheKey::of(question, lookup),
+        CacheKey::of_denial(question, lookup),
+    ]
 }
 
 /// Returns the whole seconds of a duration.

@@ -8,7 +8,7 @@
 //! therefore ends what is stale for the other kind, and what contradicts the existence of the name.
 //! Entries for queries with CD are kept apart: those answers are not validated.
 
-use super::key::{CacheLookup, Key, Variant};
+use super::key::{CacheKey, CacheLookup, Variant};
 use super::{ANCESTORS_MAX, Cache, Marks, TICKS};
 use crate::base::time::Instant;
 use crate::wire::question::CLASS_IN;
@@ -89,21 +89,21 @@ impl Cache {
         for variant in [lookup.variant(), lookup.variant().with_other_proof()] {
             let is_own = is_own && variant == lookup.variant();
             let lookup = lookup.in_variant(variant);
-            if let Some(place) = self.store.find(Key::of(question, lookup)) {
-                let is_error = self.store.head(place).marks.contains(Marks::ERROR);
+            if let Some(position) = self.store.find(CacheKey::of(question, lookup)) {
+                let is_error = self.store.head(position).marks.contains(Marks::ERROR);
                 if is_error && !is_judged {
                     // Other errors may be over as well.
                     self.on_recovery(now);
                 }
-                let is_over = is_error && !is_judged || !self.is_in_time(place, now);
+                let is_over = is_error && !is_judged || !self.is_in_time(position, now);
                 if is_own || is_over || status == NameStatus::Denied {
-                    self.store.remove(place);
+                    self.store.remove(position);
                 }
             }
-            if let Some(place) = self.store.find(Key::of_denial(question, lookup))
-                && (is_own || status == NameStatus::Exists || !self.is_in_time(place, now))
+            if let Some(position) = self.store.find(CacheKey::of_denial(question, lookup))
+                && (is_own || status == NameStatus::Exists || !self.is_in_time(position, now))
             {
-                self.store.remove(place);
+                self.store.remove(position);
             }
             if status == NameStatus::Denied {
                 self.remove_types(question, lookup);
@@ -115,7 +115,7 @@ impl Cache {
     /// Returns whether one read of the index shows that the cache has no entry for the question in
     /// any variant and no denial of its name.
     pub(super) fn has_none(&self, question: Question<'_>, lookup: CacheLookup) -> bool {
-        Key::is_common(question.rr_type()) && !self.store.may_have_common(lookup)
+        CacheKey::is_common(question.rr_type()) && !self.store.may_have_common(lookup)
     }
 
     /// Removes the denials of names above that the status of the name contradicts.
@@ -131,17 +131,17 @@ impl Cache {
     }
 
     /// Returns whether the lifetime of an entry is not over.
-    fn is_in_time(&self, place: u32, now: Instant) -> bool {
-        let head = self.store.head(place);
+    fn is_in_time(&self, position: u32, now: Instant) -> bool {
+        let head = self.store.head(position);
         self.tick(now).saturating_sub(head.received_at) < head.lifetime.saturating_mul(TICKS)
     }
 
     /// Removes the entries of the name for all common types.
     fn remove_types(&mut self, question: Question<'_>, lookup: CacheLookup) {
         for rr_type in TYPES {
-            let key = Key::of_type(question.name(), rr_type, lookup);
-            if let Some(place) = self.store.find(key) {
-                self.store.remove(place);
+            let key = CacheKey::of_type(question.name(), rr_type, lookup);
+            if let Some(position) = self.store.find(key) {
+                self.store.remove(position);
             }
         }
     }
@@ -155,11 +155,14 @@ impl Cache {
         let ancestors = name::suffixes(question.name()).skip(1).take(ANCESTORS_MAX);
         for name in ancestors.filter(|name| name.len() > 1) {
             let above = CacheLookup::new(name, variant.without_proof(), &self.hasher);
-            if let Some(place) = self.store.find(Key::of_name(name, above))
-                && self.store.head(place).marks.contains(Marks::BELOW)
+            if let Some(position) = self.store.find(CacheKey::of_name(name, above))
+                && self.store.head(position).marks.contains(Marks::BELOW)
             {
-                self.store.remove(place);
+                self.store.remove(position);
             }
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -2,7 +2,7 @@
 //! prefetch that failed, and while a stale answer is served (RFC 8767).
 
 use super::entry::Head;
-use super::key::{CacheLookup, Key};
+use super::key::{CacheKey, CacheLookup};
 use super::{Cache, Entry, Marks, Recall, TICKS, keys, seconds, ticks};
 use crate::base::time::Instant;
 use crate::wire::Question;
@@ -21,7 +21,7 @@ impl Cache {
     ) -> Option<Entry> {
         match self.recall(question, lookup, now) {
             Recall::Fresh { entry, .. } => {
-                self.pause_refresh(entry.place, now);
+                self.pause_refresh(entry.position, now);
                 Some(entry)
             }
             Recall::Stale(entry) | Recall::StaleInUse { entry, .. } => {
@@ -34,7 +34,7 @@ impl Cache {
 
     /// Records that upstream is asked again for this answer before it expires.
     pub(in crate::proxy) fn on_prefetch(&mut self, entry: Entry) {
-        self.store.update(entry.place, |head| {
+        self.store.update(entry.position, |head| {
             head.ask_from = ASKED;
             head.marks.insert(Marks::ASKED_AGAIN);
         });
@@ -49,15 +49,15 @@ impl Cache {
         now: Instant,
     ) {
         for key in keys(question, lookup) {
-            if let Some(place) = self.store.find(key) {
-                self.pause_refresh(place, now);
+            if let Some(position) = self.store.find(key) {
+                self.pause_refresh(position, now);
             }
         }
     }
 
     /// Starts the pause after a prefetch that failed, if this entry was asked for again.
-    pub(super) fn pause_refresh(&mut self, place: u32, now: Instant) {
-        let head = self.store.head(place);
+    pub(super) fn pause_refresh(&mut self, position: u32, now: Instant) {
+        let head = self.store.head(position);
         if !head.marks.contains(Marks::ASKED_AGAIN) {
             return;
         }
@@ -70,17 +70,17 @@ impl Cache {
         // Half of the time since the first attempt: the pauses grow like those of an error.
         let pause = (since / 2).clamp(least, most);
         let ask_from = self.tick(now).saturating_add(pause + 1);
-        self.store.update(place, |head| head.ask_from = ask_from);
+        self.store.update(position, |head| head.ask_from = ask_from);
     }
 
     /// Records that a stale entry was served; upstream is not asked again for `stale_pause`.
     pub(in crate::proxy) fn on_stale_served(&mut self, entry: Entry, now: Instant) {
         let ask_from = self.tick(now).saturating_add(self.stale_pause());
-        self.store.update(entry.place, |head| {
+        self.store.update(entry.position, |head| {
             head.ask_from = ask_from;
             head.marks.remove(Marks::ASKED_AGAIN);
         });
-        self.touch(entry.place);
+        self.touch(entry.position);
     }
 
     /// Returns the number of ticks between queries upstream while a stale answer is served.
@@ -113,9 +113,9 @@ impl Cache {
         };
         let variant = lookup.variant();
         let variants = [variant, variant.with_other_proof()];
-        let keys = variants.map(|variant| Key::of(question, lookup.in_variant(variant)));
+        let keys = variants.map(|variant| CacheKey::of(question, lookup.in_variant(variant)));
         let earlier = keys.into_iter().filter_map(|key| self.store.find(key));
-        let pauses = earlier.filter_map(|place| pause_after(self.store.head(place)));
+        let pauses = earlier.filter_map(|position| pause_after(self.store.head(position)));
         pauses.max().unwrap_or(least)
     }
 }
@@ -125,3 +125,6 @@ impl Cache {
 pub(super) fn prefetch_window(lifetime: u32) -> u32 {
     (lifetime / 10).max(TICKS.min(lifetime / 4))
 }
+
+#[cfg(test)]
+mod tests;

@@ -61,9 +61,9 @@ pub(super) fn policy_for(
     let bytes = answer.bytes();
     let (content, ttl) = content(answer, question.rr_type());
     let is_answered = match content {
-        Content::Records => true,
-        Content::None => false,
-        Content::Unrelated => return None,
+        AnswerSection::Records => true,
+        AnswerSection::None => false,
+        AnswerSection::Unrelated => return None,
     };
     let policy = if rcode == Rcode::NOERROR && is_answered {
         let lifetime = ttl?.max(ttls.0).min(ttls.1);
@@ -94,7 +94,7 @@ pub(super) fn policy_for(
 
 /// The relation of the answer section to the type in the question.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Content {
+enum AnswerSection {
     /// Records of the type belong to the name in the question, or to the target of its aliases.
     Records,
     /// No record has the type, and the name or its last alias may be denied.
@@ -104,7 +104,7 @@ enum Content {
 }
 
 /// Classifies the answer section. Also returns its lowest TTL.
-fn content(answer: &Message<'_>, rr_type: Type) -> (Content, Option<u32>) {
+fn content(answer: &Message<'_>, rr_type: Type) -> (AnswerSection, Option<u32>) {
     let bytes = answer.bytes();
     let (mut ttl, mut has_type, mut is_owned, mut has_alias) = (None, false, false, false);
     let mut steps_left = COMPARISON_STEPS_MAX;
@@ -128,13 +128,13 @@ fn content(answer: &Message<'_>, rr_type: Type) -> (Content, Option<u32>) {
         is_owned = records.any(|record| belongs_to(owner, &record, bytes, &mut steps_left));
     }
     let content = if is_owned {
-        Content::Records
+        AnswerSection::Records
     } else if has_type {
-        Content::Unrelated
+        AnswerSection::Unrelated
     } else if owner != HEADER_LEN || ttl.is_none() {
-        Content::None
+        AnswerSection::None
     } else {
-        Content::Unrelated
+        AnswerSection::Unrelated
     };
     (content, ttl)
 }

@@ -8,10 +8,10 @@
 use std::ops::Range;
 
 use super::CacheUsage;
-use super::blocks::{CELL_LEN, CELL_ROOM, Cells, NONE};
+use super::blocks::{BLOCK_LEN, BLOCK_ROOM, Blocks, NONE};
 use super::entry::{Head, MARKS_AT, Marks};
 use super::index::Index;
-use super::key::{CacheLookup, Key};
+use super::key::{CacheKey, CacheLookup};
 use crate::wire::byte_ops;
 
 /// The maximum number of used entries that the hand passes before it evicts one.
@@ -20,19 +20,19 @@ const STEPS_MAX: usize = 256;
 /// The number of evictions, per entry in the store, after which the hand starts again.
 const TAKEN_MAX: usize = 8;
 
-/// An entry may take this fraction of all cells: 1/8.
+/// An entry may take this fraction of all blocks: 1/8.
 const PART_MAX: usize = 8;
 
 /// Bytes of the index per entry.
-const PLACE_LEN: usize = Index::size(1_000_000) / 1_000_000;
+const INDEX_SLOT_LEN: usize = Index::size(1_000_000) / 1_000_000;
 
-/// The minimum length of an entry, which has two cells or more, in bytes.
-const ENTRY_LEN: usize = 2 * CELL_LEN + PLACE_LEN;
+/// The minimum length of an entry, which has two blocks or more, in bytes.
+const ENTRY_LEN: usize = 2 * BLOCK_LEN + INDEX_SLOT_LEN;
 
-/// Entries by key, within a memory budget. An entry is identified by the index of its first cell.
+/// Entries by key, within a memory budget. An entry is identified by the index of its first block.
 #[derive(Debug)]
 pub(super) struct Store {
-    cells: Cells,
+    blocks: Blocks,
     index: Index,
     newest: u32,
     oldest: u32,
@@ -49,9 +49,9 @@ impl Store {
     /// Creates a store of `size` bytes, all overhead included.
     pub(super) fn new(size: usize) -> Self {
         let entries = size / ENTRY_LEN;
-        let cells = size.saturating_sub(Index::size(entries)) / CELL_LEN;
+        let blocks = size.saturating_sub(Index::size(entries)) / BLOCK_LEN;
         Self {
-            cells: Cells::new(cells),
+            blocks: Blocks::new(blocks),
             index: Index::new(entries),
             newest: NONE,
             oldest: NONE,
@@ -64,14 +64,14 @@ impl Store {
 
     /// Returns whether the store has any memory.
     pub(super) fn has_cells(&self) -> bool {
-        self.cells.most() > 0
+        self.blocks.most() > 0
     }
 
     /// Returns the usage of the store.
     pub(super) fn usage(&self) -> CacheUsage {
         CacheUsage {
             entries: self.index.len(),
-            bytes: self.cells.used() * CELL_LEN + self.index.len() * PLACE_LEN,
+            bytes: self.blocks.used() * BLOCK_LEN + self.index.len() * INDEX_SLOT_LEN,
             evicted: self.evicted,
         }
     }
@@ -90,43 +90,43 @@ impl Store {
     }
 
     /// Returns the entry of a key.
-    pub(super) fn find(&self, key: Key<'_>) -> Option<u32> {
-        self.index.find(key.hash(), |place| {
-            let head = self.head(place);
+    pub(super) fn find(&self, key: CacheKey<'_>) -> Option<u32> {
+        self.index.find(key.hash(), |position| {
+            let head = self.head(position);
             let range = head.name_range();
             head.kind == key.kind()
                 && range.len() == key.name().len()
-                && key.is_named(self.read(place, range))
+                && key.is_named(self.read(position, range))
         })
     }
 
     /// Returns whether an entry for the name of a lookup may exist, in any variant, for a common
     /// type or as the denial of the name.
     pub(super) fn may_have_common(&self, lookup: CacheLookup) -> bool {
-        self.index.has_any(Key::common_hashes(lookup))
+        self.index.has_any(CacheKey::common_hashes(lookup))
     }
 
     /// Returns the head of an entry.
-    pub(super) fn head(&self, place: u32) -> Head {
-        Head::read(self.cells.start(place))
+    pub(super) fn head(&self, position: u32) -> Head {
+        Head::read(self.blocks.start(position))
     }
 
     /// Returns the bytes of an entry in a range, in parts.
-    pub(super) fn read(&self, place: u32, range: Range<usize>) -> impl Iterator<Item = &[u8]> {
-        self.cells.read(place, range)
+    pub(super) fn read(&self, position: u32, range: Range<usize>) -> impl Iterator<Item = &[u8]> {
+        self.blocks.read(position, range)
     }
 
     /// Changes the head of an entry.
-    pub(super) fn update(&mut self, place: u32, change: impl FnOnce(&mut Head)) {
-        let bytes = self.cells.start_mut(place);
+    pub(super) fn update(&mut self, position: u32, change: impl FnOnce(&mut Head)) {
+        let bytes = self.blocks.start_mut(position);
         let mut head = Head::read(bytes);
         change(&mut head);
-        head.write(bytes.first_chunk_mut().expect("a cell holds a head"));
+        head.write(bytes.first_chunk_mut().expect("a block holds a head"));
     }
 
     /// Changes the marks of an entry.
-    pub(super) fn mark(&mut self, place: u32, change: impl FnOnce(&mut Marks)) {
-        let bytes = self.cells.start_mut(place);
+    pub(super) fn mark(&mut self, position: u32, change: impl FnOnce(&mut Marks)) {
+        let bytes = self.blocks.start_mut(position);
         let mut marks = Marks(bytes[MARKS_AT]);
         change(&mut marks);
         bytes[MARKS_AT] = marks.0;
@@ -134,14 +134,14 @@ impl Store {
 
     /// Returns whether an entry of this length in bytes is not too large.
     pub(super) fn takes(&self, len: usize) -> bool {
-        Cells::needed_for(len) <= self.cells.most() / PART_MAX
+        Blocks::needed_for(len) <= self.blocks.most() / PART_MAX
     }
 
     /// Adds an entry under this hash and evicts others if there is no room. The bytes of `entry`
     /// begin with room for its head. The store must [accept](Store::takes) its length.
     pub(super) fn add(&mut self, hash: u32, mut head: Head, entry: &mut Vec<u8>) -> u32 {
-        let needed = Cells::needed_for(entry.len());
-        while self.cells.room() < needed || !self.index.has_room() {
+        let needed = Blocks::needed_for(entry.len());
+        while self.blocks.room() < needed || !self.index.has_room() {
             self.evict();
         }
         (head.hash, head.newer, head.older) = (hash, NONE, self.newest);
@@ -150,17 +150,17 @@ impl Store {
                 .first_chunk_mut()
                 .expect("an entry begins with room for its head"),
         );
-        let rest = needed * CELL_ROOM - entry.len();
-        byte_ops::append(entry, &[0; CELL_ROOM][..rest]);
-        let place = self.cells.store(entry.as_chunks().0);
+        let rest = needed * BLOCK_ROOM - entry.len();
+        byte_ops::append(entry, &[0; BLOCK_ROOM][..rest]);
+        let position = self.blocks.store(entry.as_chunks().0);
         match self.newest {
-            NONE => self.oldest = place,
-            newest => Head::set_newer(self.cells.start_mut(newest), place),
+            NONE => self.oldest = position,
+            newest => Head::set_newer(self.blocks.start_mut(newest), position),
         }
-        self.newest = place;
-        self.index.insert(head.hash, place);
+        self.newest = position;
+        self.index.insert(head.hash, position);
         self.below += usize::from(head.marks.contains(Marks::BELOW));
-        place
+        position
     }
 
     fn evict(&mut self) {
@@ -168,16 +168,16 @@ impl Store {
             self.hand = NONE;
         }
         for _ in 0..STEPS_MAX {
-            let place = self.at_hand();
-            let head = self.head(place);
+            let position = self.at_hand();
+            let head = self.head(position);
             if !head.marks.contains(Marks::VISITED) {
                 break;
             }
-            self.mark(place, |marks| marks.remove(Marks::VISITED));
+            self.mark(position, |marks| marks.remove(Marks::VISITED));
             self.hand = head.newer;
         }
-        let place = self.at_hand();
-        self.remove(place);
+        let position = self.at_hand();
+        self.remove(position);
         self.taken += 1;
         self.evicted += 1;
     }
@@ -192,21 +192,21 @@ impl Store {
     }
 
     /// Removes an entry.
-    pub(super) fn remove(&mut self, place: u32) {
-        let head = self.head(place);
-        self.index.remove(head.hash, place);
+    pub(super) fn remove(&mut self, position: u32) {
+        let head = self.head(position);
+        self.index.remove(head.hash, position);
         match head.older {
             NONE => self.oldest = head.newer,
-            older => Head::set_newer(self.cells.start_mut(older), head.newer),
+            older => Head::set_newer(self.blocks.start_mut(older), head.newer),
         }
         match head.newer {
             NONE => self.newest = head.older,
-            newer => Head::set_older(self.cells.start_mut(newer), head.older),
+            newer => Head::set_older(self.blocks.start_mut(newer), head.older),
         }
-        if self.hand == place {
+        if self.hand == position {
             self.hand = head.newer;
         }
         self.below -= usize::from(head.marks.contains(Marks::BELOW));
-        self.cells.release(place);
+        self.blocks.release(position);
     }
 }

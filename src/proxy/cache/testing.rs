@@ -1,9 +1,154 @@
-//! Answers for the tests of the cache.
+//! A cache and answers for the tests of the cache.
 
-use crate::wire::edns::{ExtendedError, ExtendedErrorCode, OptWriter, OptionCode};
-use crate::wire::{Flags, Header, Rcode};
+use super::*;
+use crate::wire::edns::{OptWriter, OptionCode};
+use crate::wire::response::AskedOpt;
+use crate::wire::{Flags, Header};
 
-const CNAME: u16 = 5;
+pub(super) const A: u16 = 1;
+pub(super) const AAAA: u16 = 28;
+pub(super) const CNAME: u16 = 5;
+/// A type with data of any length.
+pub(super) const OPAQUE: u16 = 65_280;
+
+pub(super) const PLAIN: Variant = Variant::of_bits(false, false);
+
+/// A cache and its time.
+pub(super) struct Scene {
+    pub(super) cache: Cache,
+    pub(super) now: Instant,
+}
+
+/// The answer that a client gets.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Got {
+    pub(super) is_fresh: bool,
+    pub(super) rcode: u16,
+    pub(super) ttls: Vec<u32>,
+    /// Codes of the extended errors.
+    pub(super) errors: Vec<u16>,
+}
+
+impl Scene {
+    pub(super) fn new() -> Self {
+        Self::with(&CacheSettings::default())
+    }
+
+    pub(super) fn with(settings: &CacheSettings) -> Self {
+        let timeouts = Timeouts::for_query(Timeouts::QUERY);
+        Self {
+            cache: Cache::new(settings, &timeouts, &[5; SEED_LEN]),
+            now: Instant::default() + Duration::from_secs(100),
+        }
+    }
+
+    pub(super) fn forget(&mut self) {
+        let (settings, timeouts) = (self.cache.settings, self.cache.timeouts);
+        self.cache.reconfigure(&settings, &timeouts);
+    }
+
+    pub(super) fn wait(&mut self, seconds: f64) {
+        self.now += Duration::from_secs_f64(seconds);
+    }
+
+    pub(super) fn lookup(&self, question: Question<'_>, variant: Variant) -> CacheLookup {
+        CacheLookup::new(question.name(), variant, &self.cache.hasher)
+    }
+
+    pub(super) fn keep_as(&mut self, answer: &Answer, variant: Variant) -> Kept {
+        let bytes = answer.to_bytes();
+        let message = Message::parse(&bytes).unwrap();
+        let question = message.question().unwrap();
+        let lookup = self.lookup(question, variant);
+        self.cache.keep(question, lookup, &message, self.now)
+    }
+
+    pub(super) fn keep(&mut self, answer: &Answer) -> bool {
+        matches!(self.keep_as(answer, PLAIN), Kept::Yes(_))
+    }
+
+    pub(super) fn recall(&mut self, name: &str, rr_type: u16, variant: Variant) -> Recall {
+        let bytes = question(name, rr_type);
+        let question = Question::parse(&bytes, 0).unwrap();
+        let lookup = self.lookup(question, variant);
+        self.cache.recall(question, lookup, self.now)
+    }
+
+    pub(super) fn entry(&mut self, name: &str, rr_type: u16) -> Option<(Entry, bool)> {
+        match self.recall(name, rr_type, PLAIN) {
+            Recall::Fresh { entry, .. } | Recall::Failed(entry) => Some((entry, true)),
+            Recall::Stale(entry) | Recall::StaleInUse { entry, .. } => Some((entry, false)),
+            Recall::Nothing => None,
+        }
+    }
+
+    pub(super) fn has(&mut self, name: &str, rr_type: u16) -> bool {
+        self.entry(name, rr_type).is_some_and(|(_, fresh)| fresh)
+    }
+
+    pub(super) fn response(
+        &self,
+        entry: Entry,
+        name: &str,
+        rr_type: u16,
+        len_max: usize,
+    ) -> Vec<u8> {
+        let bytes = question(name, rr_type);
+        let asked = Asked {
+            id: 0x4711,
+            flags: Flags::RD,
+            question: Question::parse(&bytes, 0).ok(),
+            opt: Some(AskedOpt {
+                flags: 0,
+                keepalive: None,
+                cookie: None,
+                is_padded: false,
+            }),
+            len_max,
+        };
+        let mut out = b"before".to_vec();
+        self.cache.write(entry, &asked, &mut out);
+        out.split_off(6)
+    }
+
+    pub(super) fn get(&mut self, name: &str, rr_type: u16) -> Option<Got> {
+        let (entry, is_fresh) = self.entry(name, rr_type)?;
+        let bytes = self.response(entry, name, rr_type, 1232);
+        let message = Message::parse(&bytes).unwrap();
+        let asked = question(name, rr_type);
+        assert_eq!(message.header().id, 0x4711);
+        assert_eq!(message.question().unwrap().as_bytes(), asked);
+        let options = message.opt().unwrap().options();
+        let errors = options.map(|option| {
+            assert_eq!(
+                option.code,
+                OptionCode::EXTENDED_ERROR,
+                "options of another hop are not cached"
+            );
+            u16::from_be_bytes([option.data[0], option.data[1]])
+        });
+        let records = message.answers().chain(message.authorities());
+        Some(Got {
+            is_fresh,
+            rcode: message.header().flags.rcode().to_u16(),
+            ttls: records.map(|record| record.ttl(&bytes)).collect(),
+            errors: errors.collect(),
+        })
+    }
+}
+
+pub(super) fn fresh(ttls: &[u32]) -> Got {
+    Got {
+        is_fresh: true,
+        rcode: 0,
+        ttls: ttls.to_vec(),
+        errors: Vec::new(),
+    }
+}
+
+pub(super) fn denial(name: &str) -> Answer {
+    Answer::new(name, A).says(Rcode::NXDOMAIN).with_soa(60, 60)
+}
 
 /// An answer to a question of class IN.
 #[derive(Clone, Debug)]
@@ -110,8 +255,8 @@ impl Answer {
             bytes.extend(u16::try_from(data.len()).unwrap().to_be_bytes());
             bytes.extend(data);
         };
-        for (place, (rr_type, ttl)) in self.records.iter().enumerate() {
-            let letter = b'a' + place.to_le_bytes()[0] % 16;
+        for (index, (rr_type, ttl)) in self.records.iter().enumerate() {
+            let letter = b'a' + index.to_le_bytes()[0] % 16;
             if *rr_type == CNAME {
                 let target = [1, letter, 0xc0, 12];
                 record(&mut bytes, owner, *rr_type, *ttl, &target);
@@ -124,7 +269,7 @@ impl Answer {
             } else {
                 owner
             };
-            let byte = place.to_le_bytes()[0];
+            let byte = index.to_le_bytes()[0];
             let data = match rr_type {
                 2 | 12 => vec![1, byte, 0],
                 6 => vec![0; 22],

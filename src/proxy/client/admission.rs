@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::base::origin::ClientProtocol;
 use crate::base::time::Instant;
 use crate::wire::edns::{self, Cookie, ExtendedError, ExtendedErrorCode, OptionCode};
 use crate::wire::header::HEADER_LEN;
@@ -9,11 +10,11 @@ use crate::wire::question::{CLASS_IN, Type};
 use crate::wire::response::{Asked, AskedOpt, STREAM_LEN_MAX, udp_len_max};
 use crate::wire::{Flags, Header, Message, Opcode, Opt, Question, Rcode};
 
-use crate::proxy::counters::Outcome;
+use crate::proxy::outcome::Outcome;
 
 /// The transport of a client's query.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Transport {
+pub enum ClientTransport {
     /// UDP.
     Udp,
     /// A connection.
@@ -27,42 +28,17 @@ pub enum Transport {
     },
 }
 
-/// The protocol of a client.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Protocol {
-    /// Plain UDP.
-    Udp,
-    /// Plain TCP.
-    Tcp,
-    /// TLS over TCP.
-    Tls,
-}
-
-impl Protocol {
-    /// All protocols in the order of declaration.
-    pub const ALL: [Self; 3] = [Self::Udp, Self::Tcp, Self::Tls];
-
-    /// Returns the name for counters and records.
-    pub fn label(self) -> &'static str {
+impl ClientTransport {
+    pub(in crate::proxy) fn protocol(self) -> ClientProtocol {
         match self {
-            Self::Udp => "udp",
-            Self::Tcp => "tcp",
-            Self::Tls => "tls",
-        }
-    }
-}
-
-impl Transport {
-    pub(in crate::proxy) fn protocol(self) -> Protocol {
-        match self {
-            Self::Udp => Protocol::Udp,
-            Self::Stream { is_encrypted, .. } if is_encrypted => Protocol::Tls,
-            Self::Stream { .. } => Protocol::Tcp,
+            Self::Udp => ClientProtocol::Udp,
+            Self::Stream { is_encrypted, .. } if is_encrypted => ClientProtocol::Tls,
+            Self::Stream { .. } => ClientProtocol::Tcp,
         }
     }
 
     /// Returns the time at which the query arrived.
-    pub(in crate::proxy) fn came(self, now: Instant) -> Instant {
+    pub(in crate::proxy) fn received_at(self, now: Instant) -> Instant {
         match self {
             Self::Udp => now,
             Self::Stream { received_at, .. } => received_at,
@@ -111,8 +87,13 @@ pub(in crate::proxy) struct Refusal {
     pub(in crate::proxy) outcome: Outcome,
 }
 
+/// Returns whether a message from a client is a query: it has a header, and QR is not set.
+pub fn is_query(message: &[u8]) -> bool {
+    Header::parse(message).is_some_and(|header| !header.flags.contains(Flags::QR))
+}
+
 /// Decides about a message. Returns `None` if the message is not a query.
-pub(in crate::proxy) fn admit(bytes: &[u8], transport: Transport) -> Option<Admission<'_>> {
+pub(in crate::proxy) fn admit(bytes: &[u8], transport: ClientTransport) -> Option<Admission<'_>> {
     let header = Header::parse(bytes).filter(|header| !header.flags.contains(Flags::QR))?;
     let parsed = Message::parse(bytes).ok();
     let question = match &parsed {
@@ -134,8 +115,8 @@ pub(in crate::proxy) fn admit(bytes: &[u8], transport: Transport) -> Option<Admi
             question,
             opt: opt.map(|opt| asked_opt(opt, transport)),
             len_max: match transport {
-                Transport::Udp => udp_len_max(opt),
-                Transport::Stream { .. } => STREAM_LEN_MAX,
+                ClientTransport::Udp => udp_len_max(opt),
+                ClientTransport::Stream { .. } => STREAM_LEN_MAX,
             },
         },
         cookie: cookie.ok().flatten(),
@@ -146,7 +127,7 @@ pub(in crate::proxy) fn admit(bytes: &[u8], transport: Transport) -> Option<Admi
 fn decide<'a>(
     message: Message<'a>,
     cookie: Option<Cookie<'a>>,
-    transport: Transport,
+    transport: ClientTransport,
 ) -> Decision<'a> {
     let is_supported = |opt: Opt<'_>| opt.version == edns::VERSION;
     if !message.opt().is_none_or(is_supported) {
@@ -164,7 +145,7 @@ fn decide<'a>(
             _ if message.is_signed() => Decision::Reject(SIGNED),
             // Over TCP the source address is not forged, so the large answer reaches only its
             // requester.
-            Type::ANY if question.class() == CLASS_IN && transport == Transport::Udp => {
+            Type::ANY if question.class() == CLASS_IN && transport == ClientTransport::Udp => {
                 Decision::AnswerAny
             }
             _ => Decision::Forward(message),
@@ -172,9 +153,9 @@ fn decide<'a>(
     }
 }
 
-fn asked_opt(opt: Opt<'_>, transport: Transport) -> AskedOpt {
+fn asked_opt(opt: Opt<'_>, transport: ClientTransport) -> AskedOpt {
     let keepalive = match transport {
-        Transport::Stream { idle, .. } if opt.has_option(OptionCode::TCP_KEEPALIVE) => {
+        ClientTransport::Stream { idle, .. } if opt.has_option(OptionCode::TCP_KEEPALIVE) => {
             Some(u16::try_from(idle.as_millis() / 100).unwrap_or(u16::MAX))
         }
         _ => None,
@@ -183,7 +164,8 @@ fn asked_opt(opt: Opt<'_>, transport: Transport) -> AskedOpt {
         flags: opt.flags,
         keepalive,
         cookie: None,
-        is_padded: transport.protocol() == Protocol::Tls && opt.has_option(OptionCode::PADDING),
+        is_padded: transport.protocol() == ClientProtocol::Tls
+            && opt.has_option(OptionCode::PADDING),
     }
 }
 
@@ -342,8 +324,8 @@ mod tests {
     use crate::wire::edns::{DO, OptWriter};
     use crate::wire::response::write_error;
 
-    fn tcp() -> Transport {
-        Transport::Stream {
+    fn tcp() -> ClientTransport {
+        ClientTransport::Stream {
             idle: Duration::from_secs(10),
             received_at: Instant::default(),
             is_encrypted: false,
@@ -380,7 +362,7 @@ mod tests {
     }
 
     /// Returns the properties of a query after asserting that it is forwarded.
-    fn forwarded(bytes: &[u8], transport: Transport) -> Asked<'_> {
+    fn forwarded(bytes: &[u8], transport: ClientTransport) -> Asked<'_> {
         let admission = admit(bytes, transport).expect("a query");
         assert!(matches!(admission.decision, Decision::Forward(_)));
         admission.asked
@@ -389,7 +371,7 @@ mod tests {
     fn rejection(bytes: &[u8]) -> (u16, Outcome, bool, bool) {
         let Admission {
             asked, decision, ..
-        } = admit(bytes, Transport::Udp).expect("a query");
+        } = admit(bytes, ClientTransport::Udp).expect("a query");
         match decision {
             Decision::Reject(refusal) => (
                 refusal.rcode.to_u16(),
@@ -404,7 +386,7 @@ mod tests {
     #[test]
     fn ordinary_query_is_forwarded() {
         let bytes = query(1, 28, None);
-        let asked = forwarded(&bytes, Transport::Udp);
+        let asked = forwarded(&bytes, ClientTransport::Udp);
         assert_eq!(asked.question.unwrap().rr_type(), Type(28));
         assert_eq!((asked.opt, asked.len_max), (None, 512));
     }
@@ -413,14 +395,14 @@ mod tests {
     fn response_length_is_limited_by_the_client() {
         for (size, len_max) in [(0, 512), (512, 512), (900, 900), (1232, 1232), (4096, 1232)] {
             let bytes = query(1, 1, Some((0, size)));
-            assert_eq!(forwarded(&bytes, Transport::Udp).len_max, len_max);
+            assert_eq!(forwarded(&bytes, ClientTransport::Udp).len_max, len_max);
         }
     }
 
     #[test]
     fn keepalive_is_for_connections() {
         let bytes = query(1, 1, Some((0, 1232)));
-        for (transport, keepalive) in [(Transport::Udp, None), (tcp(), Some(100))] {
+        for (transport, keepalive) in [(ClientTransport::Udp, None), (tcp(), Some(100))] {
             let expected = AskedOpt {
                 flags: DO,
                 keepalive,
@@ -443,7 +425,7 @@ mod tests {
             let mut writer = OptWriter::start(&mut bytes, 1232, 0, 0);
             writer.option(option, &[0; 5]);
             writer.finish();
-            let transport = Transport::Stream {
+            let transport = ClientTransport::Stream {
                 idle: Duration::from_secs(10),
                 received_at: Instant::default(),
                 is_encrypted,
@@ -463,12 +445,12 @@ mod tests {
     #[test]
     fn any_of_class_in_is_forwarded_over_tcp_only() {
         let bytes = query(1, 255, None);
-        let decision = admit(&bytes, Transport::Udp).unwrap().decision;
+        let decision = admit(&bytes, ClientTransport::Udp).unwrap().decision;
         assert!(matches!(decision, Decision::AnswerAny));
         forwarded(&bytes, tcp());
         let mut chaos = query(1, 255, None);
         *chaos.last_mut().unwrap() = 3;
-        forwarded(&chaos, Transport::Udp);
+        forwarded(&chaos, ClientTransport::Udp);
     }
 
     /// Builds a query, with or without a question, that has a cookie of `len` bytes.
@@ -487,7 +469,7 @@ mod tests {
     fn cookie_is_read_with_and_without_a_question() {
         for (questions, len) in [(1, 8), (1, 24), (0, 8), (0, 24)] {
             let bytes = cookie_query(questions, len);
-            let admission = admit(&bytes, Transport::Udp).unwrap();
+            let admission = admit(&bytes, ClientTransport::Udp).unwrap();
             assert_eq!(admission.cookie.unwrap().client, [7; 8]);
             match admission.decision {
                 Decision::Forward(_) => assert_eq!(questions, 1),
@@ -511,7 +493,7 @@ mod tests {
             let plain = query(1, 1, opt);
             for behind in [&b"\0"[..], b"\xc0\x0c", &[0xff; 300]] {
                 let longer = [&plain, behind].concat();
-                for transport in [Transport::Udp, tcp()] {
+                for transport in [ClientTransport::Udp, tcp()] {
                     let (asked, expected) =
                         (forwarded(&longer, transport), forwarded(&plain, transport));
                     assert_eq!(asked.question, expected.question);
@@ -527,7 +509,7 @@ mod tests {
             // All flags of a query are set.
             let mut bytes = query(opcode << 3 | 0b111, 1, Some((0, 1232)));
             bytes[3] = 0xf0;
-            let admission = admit(&bytes, Transport::Udp).expect("a query");
+            let admission = admit(&bytes, ClientTransport::Udp).expect("a query");
             let Decision::Reject(refusal) = admission.decision else {
                 panic!("opcode {opcode}");
             };

@@ -85,7 +85,9 @@ impl Cookies {
         let Some(Ok(server)) = cookie.server.map(<[u8; SERVER_LEN]>::try_from) else {
             return false;
         };
-        let [_, _, _, _, made @ .., _, _, _, _, _, _, _, _] = server;
+        // The time is behind the version.
+        let mut made = [0; size_of::<u32>()];
+        made.copy_from_slice(&server[VERSION.len()..8]);
         let made = u32::from_be_bytes(made);
         let age = u64::from(self.seconds(now).wrapping_sub(made));
         // The cookies are compared as numbers, so that the time does not depend on their
@@ -199,10 +201,10 @@ mod tests {
             "a cookie from the future is invalid"
         );
         assert!(!cookies.is_ours(cookie(&good), "192.0.2.2".parse().unwrap(), at(10)));
-        for place in 0..good.len() {
+        for index in 0..good.len() {
             let mut other = good;
-            other[place] ^= 1;
-            assert!(!cookies.is_ours(cookie(&other), ip, at(10)), "{place}");
+            other[index] ^= 1;
+            assert!(!cookies.is_ours(cookie(&other), ip, at(10)), "{index}");
         }
         assert!(!cookies.is_ours(cookie(&good[..8]), ip, at(10)));
         assert!(!cookies.is_ours(cookie(&good[..23]), ip, at(10)));

@@ -13,9 +13,9 @@ use crate::base::time::Instant;
 use crate::config::Limits;
 use crate::proxy::Proxy;
 use crate::proxy::actions::Cx;
-use crate::proxy::counters::Outcome;
 use crate::proxy::exchange::Exchange;
 use crate::proxy::keys::{ExchangeKey, PoolIndex};
+use crate::proxy::outcome::Outcome;
 use crate::wire::response::write_error;
 
 /// The room for another query of a client.
@@ -100,9 +100,9 @@ impl Shared {
         self.table.start_over(few_of_all(limits), all);
         let of_domains = queries(exchanges, |pool| self.by_pool[pool.0].is_some());
         self.domains.start_over(few_of_domains(limits), of_domains);
-        for (place, shares) in self.by_pool.iter_mut().enumerate() {
+        for (index, shares) in self.by_pool.iter_mut().enumerate() {
             if let Some(shares) = shares {
-                let all = queries(exchanges, |pool| pool == PoolIndex(place));
+                let all = queries(exchanges, |pool| pool == PoolIndex(index));
                 shares.start_over(few_of_pool(limits), all);
             }
         }
@@ -131,8 +131,11 @@ fn queries(
     exchanges: &Arena<ExchangeKey, Exchange>,
     is_one: impl Fn(PoolIndex) -> bool,
 ) -> Vec<(Subscriber, ExchangeKey)> {
-    let all = exchanges.iter().filter_map(|(key, exchange)| {
-        let client = exchange.holder.filter(|_| is_one(exchange.pool))?;
+    let to_pools = exchanges
+        .iter()
+        .filter(|(_, exchange)| is_one(exchange.pool));
+    let all = to_pools.filter_map(|(key, exchange)| {
+        let client = exchange.holder?;
         Some((exchange.asked_at, (client, key)))
     });
     let mut all: Vec<_> = all.collect();
@@ -259,7 +262,7 @@ impl Proxy {
 mod tests {
     use super::LazyShares;
     use crate::proxy::testing::Scene;
-    use crate::proxy::{Action, LinkKey, Transport};
+    use crate::proxy::{Action, ClientTransport, LinkKey};
     use crate::wire::{Message, Rcode};
     use std::net::IpAddr;
     use std::time::Duration;
@@ -300,7 +303,7 @@ mod tests {
         /// Sends a query of a client for a name. Returns the clients that were refused at once,
         /// with the names that they had asked for.
         fn ask_as(&mut self, client: [u8; 4], name: &str) -> Vec<(IpAddr, String)> {
-            assert!(self.offer_from(client, &query(name), Transport::Udp));
+            assert!(self.offer_from(client, &query(name), ClientTransport::Udp));
             self.refused()
         }
 

@@ -16,21 +16,26 @@ const TTL: u32 = 10_800;
 const SOA_DATA: &[u8] = b"\x09localhost\0\x06nobody\x07invalid\0\
     \0\0\0\x01\0\0\x0e\x10\0\0\x04\xb0\0\x09\x3a\x80\0\0\x2a\x30";
 
-/// Top-level domains that are local zones. `alt` is for other name systems (RFC 9476), `internal`
-/// for private use (ICANN, 2024), `local` for multicast DNS, for which a resolver answers NXDOMAIN
-/// at once (RFC 6762, section 22.1).
-const TOP_DOMAINS: [&[u8]; 7] = [
-    b"alt",
-    b"internal",
-    b"invalid",
-    b"local",
-    b"localhost",
-    b"onion",
-    b"test",
-];
+/// Returns whether a top-level domain is a local zone or, as `arpa`, has local zones. `alt` is for
+/// other name systems (RFC 9476), `internal` for private use (ICANN, 2024), `local` for multicast
+/// DNS, for which a resolver answers NXDOMAIN at once (RFC 6762, section 22.1).
+fn has_local_zones(top: &[u8]) -> bool {
+    let domains: &[&[u8]] = match top.len() {
+        3 => &[b"alt"],
+        4 => &[b"arpa", b"test"],
+        5 => &[b"local", b"onion"],
+        7 => &[b"invalid"],
+        8 => &[b"internal"],
+        9 => &[b"localhost"],
+        _ => &[],
+    };
+    domains
+        .iter()
+        .any(|domain| top.eq_ignore_ascii_case(domain))
+}
 
 /// The content of a special-use name for a type.
-enum Content {
+enum LocalAnswer {
     /// The name does not exist.
     NoName,
     /// The name exists, without a record of the type.
@@ -41,11 +46,7 @@ enum Content {
 
 /// Returns the reply to a question for a special-use name, with id 0 for the caller to replace.
 pub(in crate::proxy) fn reply(question: Question<'_>) -> Option<Vec<u8>> {
-    let below_root = |suffix: &&[u8]| suffix.len() > 1;
-    let top = name::suffixes(question.name()).filter(below_root).last()?;
-    let is_special = |domain: &&[u8]| top[1..top.len() - 1].eq_ignore_ascii_case(domain);
-    let is_arpa = top[1..top.len() - 1].eq_ignore_ascii_case(b"arpa");
-    if !is_arpa && !TOP_DOMAINS.iter().any(is_special) {
+    if !has_local_zones(name::top_label(question.name())) {
         return None;
     }
     let suffixes: Vec<&[u8]> = name::suffixes(question.name()).collect();
@@ -59,14 +60,14 @@ pub(in crate::proxy) fn reply(question: Question<'_>) -> Option<Vec<u8>> {
 
 /// Returns the content at these labels, which are in order from the top down, and the depth of the
 /// zone that it is in; `None` if the name is not special.
-fn content(labels: &[&[u8]], rr_type: Type, class: u16) -> Option<(usize, Content)> {
+fn content(labels: &[&[u8]], rr_type: Type, class: u16) -> Option<(usize, LocalAnswer)> {
     // Records of other classes have other data, and none are known here.
     let has_records = matches!(class, CLASS_IN | CLASS_ANY);
     let depth = match labels {
         [b"localhost", ..] if has_records => return Some((1, localhost(rr_type))),
-        [b"localhost", ..] => return Some((1, Content::NoRecord)),
-        [top, ..] if *top != b"arpa" => return Some((1, Content::NoName)),
-        [b"arpa", b"resolver", ..] => return Some((2, Content::NoRecord)),
+        [b"localhost", ..] => return Some((1, LocalAnswer::NoRecord)),
+        [top, ..] if *top != b"arpa" => return Some((1, LocalAnswer::NoName)),
+        [b"arpa", b"resolver", ..] => return Some((2, LocalAnswer::NoRecord)),
         [b"arpa", b"home" | b"service", ..] => 2,
         [b"arpa", b"in-addr", bytes @ ..] => 2 + private_ipv4(bytes)?,
         [b"arpa", b"ip6", nibbles @ ..] => 2 + private_ipv6(nibbles)?,
@@ -78,26 +79,26 @@ fn content(labels: &[&[u8]], rr_type: Type, class: u16) -> Option<(usize, Conten
         return None;
     }
     let is_pointer = matches!(rr_type, Type::PTR | Type::ANY);
-    let content = match () {
-        () if has_records && is_pointer && is_loopback(labels) => {
-            Content::Record(Type::PTR, b"\x09localhost\0".to_vec())
-        }
-        () if is_apex || is_loopback(labels) => Content::NoRecord,
-        () => Content::NoName,
+    let content = if has_records && is_pointer && is_loopback(labels) {
+        LocalAnswer::Record(Type::PTR, b"\x09localhost\0".to_vec())
+    } else if is_apex || is_loopback(labels) {
+        LocalAnswer::NoRecord
+    } else {
+        LocalAnswer::NoName
     };
     Some((depth, content))
 }
 
-fn localhost(rr_type: Type) -> Content {
+fn localhost(rr_type: Type) -> LocalAnswer {
     match rr_type {
         // One of the records is enough for a question for any type (RFC 8482, section 4.1).
-        Type::A | Type::ANY => Content::Record(Type::A, vec![127, 0, 0, 1]),
+        Type::A | Type::ANY => LocalAnswer::Record(Type::A, vec![127, 0, 0, 1]),
         Type::AAAA => {
             let mut address = vec![0; 16];
             address[15] = 1;
-            Content::Record(Type::AAAA, address)
+            LocalAnswer::Record(Type::AAAA, address)
         }
-        _ => Content::NoRecord,
+        _ => LocalAnswer::NoRecord,
     }
 }
 
@@ -146,12 +147,12 @@ fn is_loopback(labels: &[&[u8]]) -> bool {
 
 /// Writes the reply with this content. The zone's name is the last `zone_len` bytes of the name in
 /// the question.
-fn write(question: Question<'_>, zone_len: usize, content: &Content) -> Vec<u8> {
+fn write(question: Question<'_>, zone_len: usize, content: &LocalAnswer) -> Vec<u8> {
     let rcode = match content {
-        Content::NoName => Rcode::NXDOMAIN,
-        Content::NoRecord | Content::Record(..) => Rcode::NOERROR,
+        LocalAnswer::NoName => Rcode::NXDOMAIN,
+        LocalAnswer::NoRecord | LocalAnswer::Record(..) => Rcode::NOERROR,
     };
-    let is_record = matches!(content, Content::Record(..));
+    let is_record = matches!(content, LocalAnswer::Record(..));
     let header = Header {
         id: 0,
         flags: (Flags::QR | Flags::AA | Flags::RA).with_rcode(rcode),
@@ -163,8 +164,8 @@ fn write(question: Question<'_>, zone_len: usize, content: &Content) -> Vec<u8> 
     let mut out = header.to_bytes().to_vec();
     out.extend_from_slice(question.as_bytes());
     let (owner_at, rr_type, data) = match content {
-        Content::Record(rr_type, data) => (HEADER_LEN, *rr_type, data.as_slice()),
-        Content::NoName | Content::NoRecord => {
+        LocalAnswer::Record(rr_type, data) => (HEADER_LEN, *rr_type, data.as_slice()),
+        LocalAnswer::NoName | LocalAnswer::NoRecord => {
             let zone_at = HEADER_LEN + question.name().len() - zone_len;
             (zone_at, Type::SOA, SOA_DATA)
         }

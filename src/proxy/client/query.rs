@@ -13,10 +13,10 @@ use crate::base::time::Instant;
 use crate::proxy::Proxy;
 use crate::proxy::actions::Cx;
 use crate::proxy::cache::{CacheLookup, Entry, Recall};
-use crate::proxy::counters::Outcome;
 use crate::proxy::exchange::trace::Tracer;
 use crate::proxy::exchange::{Exchange, Purpose};
 use crate::proxy::keys::{ExchangeKey, PoolIndex};
+use crate::proxy::outcome::Outcome;
 use crate::wire::edns::ExtendedError;
 use crate::wire::question::Type;
 use crate::wire::response::{Asked, end_answer, start_answer, write_answer, write_error};
@@ -135,7 +135,7 @@ impl Proxy {
     ) {
         let question = message.question();
         let question = question.expect("a query that is forwarded has a question");
-        if self.is_looped(question, cx) {
+        if self.detect_loop(question, cx) {
             return self.refuse(client, &asked, &LOOPED, cx);
         }
         let request = Request {
@@ -155,7 +155,7 @@ impl Proxy {
                 is_refresh_due,
             } => {
                 self.answer_from_cache(&request, entry, Outcome::Cached, cx);
-                if is_refresh_due && self.may_refresh(&request, cx.now) {
+                if is_refresh_due && self.reserve_refresh(&request, cx.now) {
                     self.cache.on_prefetch(entry);
                     self.refresh(&request, cx);
                 }
@@ -171,7 +171,7 @@ impl Proxy {
                 is_refresh_due,
             } => {
                 self.answer_from_cache(&request, entry, Outcome::Stale, cx);
-                if is_refresh_due && self.may_refresh(&request, cx.now) {
+                if is_refresh_due && self.reserve_refresh(&request, cx.now) {
                     self.cache.on_stale_served(entry, cx.now);
                     self.refresh(&request, cx);
                 }
@@ -234,12 +234,12 @@ impl Proxy {
                 }
                 self.ask_for_addresses(Some(pool), cx);
             }
-            Err(refusal) => match stale.filter(|_| refusal.rcode == Rcode::SERVFAIL) {
-                Some(entry) => {
+            Err(refusal) => match stale {
+                Some(entry) if refusal.rcode == Rcode::SERVFAIL => {
                     self.cache.on_stale_served(entry, cx.now);
                     self.answer_from_cache(request, entry, Outcome::Stale, cx);
                 }
-                None => self.refuse(request.client, &request.asked, &refusal, cx),
+                _ => self.refuse(request.client, &request.asked, &refusal, cx),
             },
         }
     }
@@ -266,7 +266,7 @@ impl Proxy {
     ) -> Result<(ExchangeKey, PoolIndex), Refusal> {
         let pool = self.routes.pool(request.question.name());
         let pool = pool.ok_or(NO_UPSTREAM)?;
-        let deadline = request.client.received_at + self.config.timeouts.deadline();
+        let deadline = request.client.received_at + self.config.timeouts.deadline;
         if deadline <= cx.now {
             return Err(TOO_LATE);
         }
@@ -286,7 +286,9 @@ impl Proxy {
         };
         let mut exchange = Exchange::new(purpose, pool, query, (cx.now, deadline));
         exchange.holder = Some(holder);
-        exchange.lookup = request.lookup.filter(|_| is_recursive(request.message));
+        if is_recursive(request.message) {
+            exchange.lookup = request.lookup;
+        }
         exchange.tracer = Tracer::new(request.client.is_traced);
         if request.lookup.is_some() {
             exchange.tracer.on_miss(cx.now);
@@ -294,9 +296,9 @@ impl Proxy {
         Ok((self.start(exchange, cx), pool))
     }
 
-    /// Returns whether an answer from the cache may be refreshed: there is room, and its question
-    /// did not fail a short time ago.
-    fn may_refresh(&mut self, request: &Request<'_>, now: Instant) -> bool {
+    /// Reserves the refresh of an answer in the cache. Returns whether it may start: there is room,
+    /// and its question did not fail a short time ago.
+    fn reserve_refresh(&mut self, request: &Request<'_>, now: Instant) -> bool {
         let pool = self.routes.pool(request.question.name());
         is_recursive(request.message)
             && self.has_capacity_to_spare()
@@ -311,7 +313,7 @@ impl Proxy {
         };
         self.counters.refreshes += 1;
         let query = self.query_for(request);
-        let deadline = cx.now + self.config.timeouts.deadline();
+        let deadline = cx.now + self.config.timeouts.deadline;
         let mut exchange = Exchange::new(Purpose::Cache, pool, query, (cx.now, deadline));
         exchange.holder = Some(request.holder());
         exchange.lookup = request.lookup;
@@ -322,7 +324,9 @@ impl Proxy {
     /// no address, queries of our own detect the recovery.
     fn probe_for_recovery(&mut self, question: Question<'_>, pool: PoolIndex, cx: &mut Cx<'_>) {
         let is_in_trouble = self.upstreams.last_failure(pool).is_some();
-        if is_in_trouble && self.has_capacity_to_spare() && self.failures.takes_probe(pool, cx.now)
+        if is_in_trouble
+            && self.has_capacity_to_spare()
+            && self.failures.reserve_probe(pool, cx.now)
         {
             let query = Query::new(&self.routes.domain(question.name()), Type::NS);
             let deadline = cx.now + self.config.timeouts.attempt;
@@ -373,7 +377,7 @@ fn is_recursive(query: &Message<'_>) -> bool {
 mod tests {
     use super::*;
     use crate::proxy::testing::Scene;
-    use crate::proxy::{Action, Transport};
+    use crate::proxy::{Action, ClientTransport};
     use crate::wire::Header;
     use crate::wire::edns::{OptWriter, OptionCode};
 
@@ -431,7 +435,7 @@ mod tests {
             ] {
                 let mut scene = Scene::with(&arguments);
                 for _ in 0..4 {
-                    if !scene.offer(&query, Transport::Udp) {
+                    if !scene.offer(&query, ClientTransport::Udp) {
                         continue;
                     }
                     let response = response(&scene);
@@ -452,7 +456,7 @@ mod tests {
                 bytes.extend(b"\x07printer\x05local\0");
                 bytes.extend(u16::to_be_bytes(rr_type));
                 bytes.extend([0, class]);
-                scene.ask(&bytes, Transport::Udp);
+                scene.ask(&bytes, ClientTransport::Udp);
                 let flags = Header::parse(&response(&scene)).expect("a header").flags;
                 let expected = match rr_type {
                     251 | 252 => Rcode::REFUSED,
@@ -469,7 +473,7 @@ mod tests {
             let mut scene = Scene::with(&["-u192.0.2.1,domain=local"]);
             let question = [&b"\x07printer\x05local\0\0\x10\0"[..], &[class]].concat();
             let header = [1, 2, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0];
-            scene.ask(&[&header[..], &question].concat(), Transport::Udp);
+            scene.ask(&[&header[..], &question].concat(), ClientTransport::Udp);
             scene.opened_last();
         }
     }
@@ -479,7 +483,7 @@ mod tests {
         let padding = [(OptionCode::PADDING, &[0; 100][..])];
         let mut scene = Scene::with(&["-u192.0.2.1", "--deny=127.0.0.1"]);
         for (options, has_error) in [(&[][..], false), (&padding, true)] {
-            scene.ask(&query(1, 1, Some(options)), Transport::Udp);
+            scene.ask(&query(1, 1, Some(options)), ClientTransport::Udp);
             let response = response(&scene);
             let opt = Message::parse(&response)
                 .expect("a well-formed response")

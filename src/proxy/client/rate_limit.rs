@@ -35,7 +35,7 @@ pub(in crate::proxy) enum Verdict {
 /// The key of a client. Clients that have proven their address are kept apart, so that an attacker
 /// that forges the address does not use up their limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-struct Client {
+struct ClientKey {
     subscriber: Subscriber,
     is_proven: bool,
 }
@@ -43,7 +43,7 @@ struct Client {
 /// The state of a client.
 #[derive(Clone, Copy, Debug)]
 struct Known {
-    client: Client,
+    client: ClientKey,
     /// The time at which the stock is full.
     full_at: Instant,
     /// The last query beyond the limit was dropped.
@@ -80,7 +80,7 @@ impl RateLimiter {
     pub(in crate::proxy) fn judge(&mut self, ip: IpAddr, is_proven: bool, now: Instant) -> Verdict {
         let (interval, stock) = (self.interval, self.stock);
         let subscriber = Subscriber::of(ip);
-        let client = Client {
+        let client = ClientKey {
             subscriber,
             is_proven,
         };
@@ -106,7 +106,7 @@ impl RateLimiter {
         now: Instant,
     ) -> Option<Instant> {
         let is_proven = true;
-        let client = Client {
+        let client = ClientKey {
             subscriber,
             is_proven,
         };
@@ -117,26 +117,26 @@ impl RateLimiter {
         (!beyond.is_zero()).then(|| now + beyond)
     }
 
-    fn set_of(&self, client: Client) -> usize {
+    fn set_of(&self, client: ClientKey) -> usize {
         let mut hasher = self.hasher.clone();
         client.hash(&mut hasher);
         let remainder = hasher.finish() % SETS as u64;
         usize::try_from(remainder).expect("a remainder is below the number of sets")
     }
 
-    fn known_of(&mut self, client: Client, now: Instant) -> &mut Known {
+    fn known_of(&mut self, client: ClientKey, now: Instant) -> &mut Known {
         let set = self.set_of(client);
         let set = &mut self.known[set];
         let is_same = |slot: &Option<Known>| slot.is_some_and(|known| known.client == client);
-        let place = set.iter().position(is_same).unwrap_or_else(|| {
-            let fullest = |place: &usize| set[*place].map(|known| known.full_at);
-            let place = (0..SET_LEN)
+        let index = set.iter().position(is_same).unwrap_or_else(|| {
+            let fullest = |index: &usize| set[*index].map(|known| known.full_at);
+            let index = (0..SET_LEN)
                 .min_by_key(fullest)
                 .expect("a set is not empty");
-            set[place] = None;
-            place
+            set[index] = None;
+            index
         });
-        set[place].get_or_insert(Known {
+        set[index].get_or_insert(Known {
             client,
             full_at: now,
             is_slip_next: false,

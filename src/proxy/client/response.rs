@@ -1,22 +1,19 @@
 //! The completion of a client's query: with a response or without one, counted once.
 
-use std::ops::Range;
-use std::time::Duration;
-
-use super::admission::Protocol;
-use crate::base::origin::Origin;
+use crate::base::origin::{ClientProtocol, Origin};
 use crate::base::time::Instant;
-use crate::proxy::actions::Cx;
-use crate::proxy::counters::{Counters, Outcome};
+use crate::proxy::actions::{Cx, Record};
+use crate::proxy::counters::Counters;
 use crate::proxy::exchange::trace::Trace;
 use crate::proxy::keys::UpstreamIndex;
+use crate::proxy::outcome::Outcome;
 use crate::wire::{Header, Question, Rcode};
 
 /// The client of a query.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::proxy) struct Client {
     pub(in crate::proxy) origin: Origin,
-    pub(in crate::proxy) protocol: Protocol,
+    pub(in crate::proxy) protocol: ClientProtocol,
     pub(in crate::proxy) received_at: Instant,
     /// The query is traced.
     pub(in crate::proxy) is_traced: bool,
@@ -32,29 +29,6 @@ pub(in crate::proxy) struct Completion<'a> {
     pub(in crate::proxy) upstream: Option<UpstreamIndex>,
     /// The trace, if the query is traced and was not answered at once.
     pub(in crate::proxy) trace: Option<&'a Trace>,
-}
-
-/// The record of a query that has ended, for logs and exporters.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Record {
-    /// The client's address and session.
-    pub origin: Origin,
-    /// The protocol of the client.
-    pub protocol: Protocol,
-    /// The question in the outbox's [bytes](crate::proxy::Outbox::bytes), if it could be parsed.
-    pub question: Option<Range<usize>>,
-    /// The outcome.
-    pub outcome: Outcome,
-    /// The response code, if there was a response.
-    pub rcode: Option<Rcode>,
-    /// The length of the response in bytes.
-    pub response_len: usize,
-    /// The time from the arrival of the query to its completion.
-    pub took: Duration,
-    /// The upstream that gave the answer.
-    pub upstream: Option<UpstreamIndex>,
-    /// The trace, if the query was traced.
-    pub trace: Option<Trace>,
 }
 
 impl Completion<'_> {

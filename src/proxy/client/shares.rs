@@ -172,19 +172,19 @@ impl Shares {
     fn add(&mut self, client: Subscriber, query: ExchangeKey) {
         let key = self.find(client).unwrap_or_else(|| self.add_holder(client));
         self.last = Some((client, key));
-        let place = query.0.index();
+        let index = query.0.index();
         let holder = self.holders.get_mut(key);
         let holder = holder.expect("a client that is found has an entry");
         holder.held += 1;
         let held = holder.held;
-        let older = holder.newest.replace(place);
+        let older = holder.newest.replace(index);
         if let Some(older) = older.and_then(|older| self.nodes[older].as_mut()) {
-            older.newer = Some(place);
+            older.newer = Some(index);
         }
-        if place >= self.nodes.len() {
-            self.nodes.resize(place + 1, None);
+        if index >= self.nodes.len() {
+            self.nodes.resize(index + 1, None);
         }
-        self.nodes[place] = Some(Node {
+        self.nodes[index] = Some(Node {
             query,
             holder: key,
             older,
@@ -230,8 +230,10 @@ impl Shares {
         let own = self.held_by(client);
         let largest = self.largest()?;
         let largest = self.holders.get(largest)?;
-        let newest = largest.newest.filter(|_| largest.held > own + 1)?;
-        Some(self.nodes[newest]?.query)
+        if largest.held <= own + 1 {
+            return None;
+        }
+        Some(self.nodes[largest.newest?]?.query)
     }
 
     fn largest(&mut self) -> Option<Key> {

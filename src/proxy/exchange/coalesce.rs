@@ -94,7 +94,7 @@ impl Proxy {
 #[cfg(test)]
 mod tests {
     use crate::proxy::testing::Scene;
-    use crate::proxy::{Action, Transport};
+    use crate::proxy::{Action, ClientTransport};
     use crate::wire::Message;
     use std::time::Duration;
 
@@ -114,7 +114,7 @@ mod tests {
             bytes.push(u8::try_from(name.len()).unwrap());
             bytes.extend(name.as_bytes());
             bytes.extend([0, 0, 1, 0, 1]);
-            self.ask(&bytes, Transport::Udp);
+            self.ask(&bytes, ClientTransport::Udp);
             self.bring_up();
             self.sent().len()
         }
@@ -208,7 +208,7 @@ mod tests {
         let mut scene = scene(ONE);
         // A type with data of any length.
         let query = b"\0\x01\x01\0\0\x01\0\0\0\0\0\0\x03www\0\xff\0\0\x01";
-        let transport = Transport::Stream {
+        let transport = ClientTransport::Stream {
             idle: Duration::from_secs(10),
             received_at: scene.now,
             is_encrypted: false,

@@ -4,17 +4,17 @@ use super::classify::is_truncated;
 use super::preferences::{RoutePreferences, UpstreamSet};
 use super::trace::{StepEnd, StepKind};
 use super::turns::Cursor;
-use super::{Attempt, Exchange, Purpose};
+use super::{Exchange, Purpose};
 use crate::base::failure::FailureKind;
 use crate::base::time::Instant;
 use crate::config::Scheme;
 use crate::proxy::Proxy;
 use crate::proxy::actions::Cx;
 use crate::proxy::client::admission::NO_ANSWER;
-use crate::proxy::counters::Outcome;
 use crate::proxy::followups::Followup;
-use crate::proxy::keys::{EndpointKey, ExchangeKey, LinkKey, PoolIndex};
-use crate::proxy::upstream::{Endpoint, Route, Trial};
+use crate::proxy::keys::{Attempt, EndpointKey, ExchangeKey, LinkKey, PoolIndex};
+use crate::proxy::outcome::Outcome;
+use crate::proxy::upstream::{Endpoint, RecoveryTest, Route};
 use crate::wire::query::{EdnsLevel, PLAIN_QUERY_LEN_MAX};
 use crate::wire::response::write_error;
 use crate::wire::{Message, Query, Rcode};
@@ -62,7 +62,7 @@ impl Proxy {
     ) -> bool {
         let exchange = &self.exchanges[key];
         let mut preferences = exchange.preferences;
-        if exchange.is_last_try() {
+        if exchange.attempts.is_last_try() {
             preferences.exclude = preferences.exclude.with(preferences.avoid);
         }
         let demand = self.waiting_by_pool[exchange.pool.0].len() + 1;
@@ -105,8 +105,8 @@ impl Proxy {
         let attempt = self.enqueue_on_link(key, link_key, cx);
         self.trace_sent(key, attempt, false, cx.now);
         let exchange = &mut self.exchanges[key];
-        exchange.on_sent(attempt);
-        if exchange.times_sent() == 1 {
+        exchange.attempts.on_sent(attempt);
+        if exchange.attempts.times_sent() == 1 {
             self.counters.probes += u64::from(matches!(exchange.purpose, Purpose::Probe));
             self.hedges.on_sent();
         } else {
@@ -121,17 +121,17 @@ impl Proxy {
     fn test_others(&mut self, key: ExchangeKey, busy: LinkKey, cx: &mut Cx<'_>) {
         let hedges = &mut self.hedges;
         let pool = self.exchanges[key].pool;
-        let trial = self
+        let test = self
             .upstreams
-            .next_trial(pool, busy, || hedges.take(), cx.now);
-        let may_be_copied = self.exchanges[key].may_be_copied();
-        let link = match trial {
-            Some(Trial::Open(endpoint, scheme)) => {
+            .begin_recovery_test(pool, busy, || hedges.take(), cx.now);
+        let may_be_copied = self.exchanges[key].attempts.may_be_copied();
+        let link = match test {
+            Some(RecoveryTest::Open(endpoint, scheme)) => {
                 self.open(endpoint, scheme, cx);
                 return;
             }
-            Some(Trial::Copy(link)) if may_be_copied => link,
-            Some(Trial::Datagram(endpoint)) if may_be_copied => {
+            Some(RecoveryTest::Copy(link)) if may_be_copied => link,
+            Some(RecoveryTest::Datagram(endpoint)) if may_be_copied => {
                 self.open(endpoint, Scheme::Udp, cx)
             }
             _ => return,
@@ -139,7 +139,7 @@ impl Proxy {
         let attempt = self.enqueue_on_link(key, link, cx);
         self.trace_sent(key, attempt, true, cx.now);
         let exchange = &mut self.exchanges[key];
-        exchange.on_copied(attempt);
+        exchange.attempts.on_copied(attempt);
         self.counters.copies += 1;
     }
 
@@ -265,14 +265,14 @@ impl Proxy {
         let Some(exchange) = self.exchanges.get_mut(key) else {
             return;
         };
-        exchange.on_attempt_lost(attempt);
+        exchange.attempts.on_lost(attempt);
         exchange.last_failure = Some(failure);
         let end = StepEnd::Failed(failure);
         exchange.tracer.on_attempt_end(attempt, end, cx.now);
-        if exchange.is_relied_on() || exchange.is_waiting {
+        if exchange.attempts.is_relied_on() || exchange.is_waiting {
             return;
         }
-        if exchange.may_be_sent() {
+        if exchange.attempts.may_be_sent() {
             self.dispatch(key, cx);
         } else {
             self.give_up(key, cx);
@@ -299,7 +299,7 @@ impl Proxy {
     pub(in crate::proxy) fn give_up(&mut self, key: ExchangeKey, cx: &mut Cx<'_>) {
         let exchange = &self.exchanges[key];
         let has_response = exchange.has_error() && exchange.fallback.is_some();
-        if has_response || exchange.open_attempts().next().is_none() {
+        if has_response || exchange.attempts.open().next().is_none() {
             self.fail(key, Outcome::UpstreamFailed, cx);
         }
     }
@@ -364,7 +364,7 @@ impl Proxy {
     /// followers to follow-ups.
     pub(in crate::proxy) fn end(&mut self, key: ExchangeKey, outcome: Outcome, now: Instant) {
         let exchange = &mut self.exchanges[key];
-        let (attempts, is_answered) = (exchange.open_attempts(), exchange.is_answered);
+        let (attempts, is_answered) = (exchange.attempts.open(), exchange.is_answered);
         let (leads_as, followers) = (exchange.leads_as, std::mem::take(&mut exchange.followers));
         let buffer = exchange.query.take_buffer();
         let is_ours = !exchange.is_for_client();
@@ -449,7 +449,7 @@ pub(in crate::proxy) fn write_query(
 mod tests {
     use super::*;
     use crate::proxy::testing::Scene;
-    use crate::proxy::{Action, Transport};
+    use crate::proxy::{Action, ClientTransport};
     use crate::wire::edns::{ExtendedErrorCode, OptionCode};
     use std::time::Duration;
 
@@ -493,7 +493,7 @@ mod tests {
     fn query_after_its_deadline_is_not_sent() {
         let mut scene = scene();
         let idle = Duration::from_secs(10);
-        let late = Transport::Stream {
+        let late = ClientTransport::Stream {
             idle,
             received_at: Instant::after_start(Duration::from_secs(95)),
             is_encrypted: false,
@@ -504,7 +504,7 @@ mod tests {
         let received_at = Instant::after_start(Duration::from_secs(97));
         scene.ask(
             &query(0),
-            Transport::Stream {
+            ClientTransport::Stream {
                 idle,
                 received_at,
                 is_encrypted: false,
@@ -516,10 +516,10 @@ mod tests {
     #[test]
     fn query_that_is_too_long_is_refused() {
         let mut scene = scene();
-        scene.ask(&query(5_000), Transport::Udp);
+        scene.ask(&query(5_000), ClientTransport::Udp);
         let expected = (Rcode::REFUSED, ExtendedErrorCode::NOT_SUPPORTED);
         assert_eq!(scene.refusal(), Some(expected));
-        scene.ask(&query(4_000), Transport::Udp);
+        scene.ask(&query(4_000), ClientTransport::Udp);
         scene.link();
     }
 
@@ -527,14 +527,14 @@ mod tests {
     fn repeated_query_after_a_failure_gets_a_cached_error() {
         let mut scene = scene();
         let kind = FailureKind::Connect;
-        scene.ask(&query(0), Transport::Udp);
+        scene.ask(&query(0), ClientTransport::Udp);
         let link = scene.link();
         scene.outbox.clear();
         let (proxy, outbox) = (&mut scene.proxy, &mut scene.outbox);
         proxy.handle_link_down(link, &kind.into(), scene.now, outbox);
         let expected = (Rcode::SERVFAIL, kind.extended_error().code);
         assert_eq!(scene.refusal(), Some(expected));
-        scene.ask(&query(0), Transport::Udp);
+        scene.ask(&query(0), ClientTransport::Udp);
         let expected = (Rcode::SERVFAIL, ExtendedErrorCode::CACHED_ERROR);
         assert_eq!(scene.refusal(), Some(expected));
     }
@@ -548,7 +548,7 @@ mod tests {
             // RD is cleared, so that no two of these queries coalesce.
             query[2] = 0;
             for nth in 0..200 {
-                scene.ask(&query, Transport::Udp);
+                scene.ask(&query, ClientTransport::Udp);
                 scene.bring_up();
                 let (link, mut answer) = scene.sent().remove(0);
                 links.insert(link.0);
@@ -567,7 +567,7 @@ mod tests {
     fn buffers_of_many_long_queries_are_released() {
         let mut scene = scene();
         for _ in 0..1_000 {
-            scene.ask(&query(4_000), Transport::Udp);
+            scene.ask(&query(4_000), ClientTransport::Udp);
         }
         scene.outbox.clear();
         let end = scene.now + Duration::from_secs(5);

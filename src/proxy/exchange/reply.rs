@@ -12,7 +12,7 @@ use super::classify::{
     Reply, ReplyQuality, classify, is_error, is_truncated, keepalive, less_edns, quality, shortened,
 };
 use super::trace::StepEnd;
-use super::{Attempt, BadAnswer, Exchange, Purpose};
+use super::{BadAnswer, Exchange, Purpose};
 use crate::base::failure::FailureKind;
 use crate::base::time::Instant;
 use crate::config::Scheme;
@@ -20,22 +20,12 @@ use crate::proxy::Proxy;
 use crate::proxy::actions::{Cx, Outbox};
 use crate::proxy::cache::Kept;
 use crate::proxy::client::admission::TRUNCATED;
-use crate::proxy::counters::{Discard, Outcome};
-use crate::proxy::keys::{EndpointKey, ExchangeKey, LinkKey, PoolIndex, UpstreamIndex};
-use crate::proxy::upstream::link::SentState;
+use crate::proxy::keys::{Attempt, EndpointKey, ExchangeKey, LinkKey, PoolIndex, UpstreamIndex};
+use crate::proxy::outcome::{Discard, Outcome};
+use crate::proxy::upstream::link::{Sent, SentState};
 use crate::wire::query::EdnsLevel;
 use crate::wire::response::{write_answer, write_error};
 use crate::wire::{Flags, Header, Message, Rcode};
-
-/// An answer to many clients, some of whose responses wait for room in the outbox.
-#[derive(Debug)]
-pub(in crate::proxy) struct PostponedAnswer {
-    since: Instant,
-    answer: Box<[u8]>,
-    answered_by: Option<UpstreamIndex>,
-    /// The exchanges without a response.
-    exchanges: Vec<ExchangeKey>,
-}
 
 impl Proxy {
     /// Handles a message from upstream.
@@ -116,7 +106,7 @@ impl Proxy {
         };
         let exchange = &mut self.exchanges[exchange_key];
         exchange.last_failure = Some(kind);
-        exchange.on_error(attempt);
+        exchange.attempts.on_error(attempt);
         let end = StepEnd::Failed(kind);
         exchange.tracer.on_attempt_end(attempt, end, cx.now);
         exchange.bad_answer = Some(BadAnswer {
@@ -133,10 +123,10 @@ impl Proxy {
         let exchange = &mut self.exchanges[key];
         let is_first = !exchange.unusable_from.contains(upstream);
         exchange.unusable_from.insert(upstream);
-        if exchange.is_relied_on() || exchange.is_waiting {
+        if exchange.attempts.is_relied_on() || exchange.is_waiting {
             return;
         }
-        if is_first && exchange.may_be_sent() {
+        if is_first && exchange.attempts.may_be_sent() {
             exchange.preferences.avoid.insert(upstream);
             self.dispatch(key, cx);
         } else {
@@ -184,7 +174,7 @@ impl Proxy {
         let end = StepEnd::Answered(answer.header().flags.rcode());
         exchange.tracer.on_attempt_end(attempt, end, cx.now);
         if quality == ReplyQuality::Final {
-            exchange.on_attempt_lost(attempt);
+            exchange.attempts.on_lost(attempt);
             exchange.is_answered = true;
             exchange.fallback = None;
             if exchange.has_history() || !self.bad_answers.is_empty() {
@@ -192,16 +182,35 @@ impl Proxy {
             }
             return self.deliver(exchange_key, answer, cx);
         }
+        self.on_unusable_answer(attempt, sent, exchange_key, (answer, quality), cx);
+    }
+
+    /// Handles an error, or a truncated answer, to a query that waits for it: asks again, with less
+    /// of EDNS, over a connection or elsewhere, and keeps the answer as the fallback response.
+    fn on_unusable_answer(
+        &mut self,
+        attempt: Attempt,
+        sent: Sent,
+        exchange_key: ExchangeKey,
+        (answer, quality): (&Message<'_>, ReplyQuality),
+        cx: &mut Cx<'_>,
+    ) {
+        let link = self.upstreams.link(attempt.link);
+        let link = link.expect("a link that answers exists");
+        let (endpoint, scheme) = (link.endpoint, link.scheme);
+        let upstream = self.upstreams.endpoint(endpoint).upstream;
+        let is_error = matches!(quality, ReplyQuality::Error | ReplyQuality::Cut);
         let is_in_doubt = self.upstreams.endpoint(endpoint).is_edns_in_doubt(cx.now);
         let exchange = &mut self.exchanges[exchange_key];
         if is_error
             && let Some(edns) = less_edns(answer, &exchange.query, sent.edns, scheme, is_in_doubt)
         {
             exchange.reduced_edns = Some((endpoint, edns));
-            let is_idle = |exchange: &Exchange| !exchange.is_relied_on() && !exchange.is_waiting;
-            exchange.on_error(attempt);
-            if exchange.may_be_sent() && is_idle(exchange) {
-                return self.ask_again(exchange_key, key, endpoint, cx);
+            let is_idle =
+                |exchange: &Exchange| !exchange.attempts.is_relied_on() && !exchange.is_waiting;
+            exchange.attempts.on_error(attempt);
+            if exchange.attempts.may_be_sent() && is_idle(exchange) {
+                return self.ask_again(exchange_key, attempt.link, endpoint, cx);
             }
         }
         exchange.fallback = Some(shortened(answer));
@@ -211,16 +220,16 @@ impl Proxy {
                 sent_at: sent.at,
                 is_malformed: false,
             });
-            exchange.on_error(attempt);
+            exchange.attempts.on_error(attempt);
         } else {
-            exchange.on_attempt_returned(attempt);
+            exchange.attempts.on_returned(attempt);
             exchange.preferences.needs_stream = true;
         }
-        let may_be_sent = exchange.may_be_sent();
+        let may_be_sent = exchange.attempts.may_be_sent();
         if quality == ReplyQuality::Cut {
             return self.ask_once_more(exchange_key, upstream, cx);
         }
-        if exchange.is_relied_on() || exchange.is_waiting {
+        if exchange.attempts.is_relied_on() || exchange.is_waiting {
             return;
         }
         if is_error {
@@ -242,9 +251,13 @@ impl Proxy {
     ) {
         let exchange = &mut self.exchanges[key];
         exchange.preferences.exclude.insert(upstream);
-        let (may_be_sent, is_waiting) = (exchange.may_be_sent(), exchange.is_waiting);
+        let (may_be_sent, is_waiting) = (exchange.attempts.may_be_sent(), exchange.is_waiting);
         let (pool, preferences) = (exchange.pool, exchange.preferences);
-        if !may_be_sent || !self.upstreams.has_other_opinion(pool, &preferences, cx.now) {
+        if !may_be_sent
+            || !self
+                .upstreams
+                .begin_retry_elsewhere(pool, &preferences, cx.now)
+        {
             self.give_up(key, cx);
         } else if !is_waiting {
             self.dispatch(key, cx);
@@ -414,57 +427,6 @@ impl Proxy {
         self.postpone(later, answer, answered_by, cx.now);
         if let Some((upstream, rr_type)) = bootstrap {
             self.on_addresses(upstream, rr_type, Some(answer), cx);
-        }
-    }
-
-    /// Postpones the responses to these exchanges until the outbox has room.
-    fn postpone(
-        &mut self,
-        exchanges: Vec<ExchangeKey>,
-        answer: &Message<'_>,
-        answered_by: Option<UpstreamIndex>,
-        now: Instant,
-    ) {
-        if exchanges.is_empty() {
-            return;
-        }
-        if self.postponed.len() >= self.config.limits.answers_postponed {
-            // These exchanges find the answer in the cache or are dispatched again.
-            return self.dispatch_later(exchanges);
-        }
-        self.postponed.push_back(PostponedAnswer {
-            since: now,
-            answer: answer.bytes().into(),
-            answered_by,
-            exchanges,
-        });
-    }
-
-    /// Returns the time since which responses wait for room, if there are any.
-    pub(in crate::proxy) fn postponed_since(&self) -> Option<Instant> {
-        self.postponed.front().map(|postponed| postponed.since)
-    }
-
-    /// Responds to postponed exchanges as long as the outbox has room.
-    pub(in crate::proxy) fn answer_postponed(&mut self, cx: &mut Cx<'_>) {
-        while !cx.outbox.is_long()
-            && let Some(postponed) = self.postponed.pop_front()
-        {
-            let mut exchanges = postponed.exchanges;
-            exchanges.retain(|key| self.exchanges.contains(*key));
-            if exchanges.is_empty() {
-                continue;
-            }
-            // The first exchange gets the answer, and the others follow it.
-            let first = exchanges.swap_remove(0);
-            let exchange = &mut self.exchanges[first];
-            exchange.answered_by = postponed.answered_by;
-            exchange.followers = exchanges;
-            let answer = Message::parse(&postponed.answer);
-            self.deliver(first, &answer.expect("the answer was parsed before"), cx);
-        }
-        if self.postponed.is_empty() {
-            self.postponed.shrink_to(0);
         }
     }
 

@@ -8,8 +8,8 @@ use crate::base::time::Instant;
 use crate::proxy::Proxy;
 use crate::proxy::actions::Cx;
 use crate::proxy::cache::{Entry, Recall};
-use crate::proxy::counters::Outcome;
 use crate::proxy::keys::ExchangeKey;
+use crate::proxy::outcome::Outcome;
 
 impl Proxy {
     /// Schedules the stale answer to a query for the case that upstream has no answer soon.

@@ -2,12 +2,11 @@
 
 use std::net::SocketAddr;
 
-use super::Attempt;
 use crate::base::failure::FailureKind;
 use crate::base::time::Instant;
 use crate::config::Scheme;
 use crate::proxy::Proxy;
-use crate::proxy::keys::ExchangeKey;
+use crate::proxy::keys::{Attempt, ExchangeKey};
 use crate::proxy::upstream::link::Link;
 use crate::wire::Rcode;
 
@@ -18,12 +17,12 @@ const STEPS_MAX: usize = 24;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Trace {
     /// The steps in the order in which they were recorded.
-    pub steps: Vec<Step>,
+    pub steps: Vec<TraceStep>,
 }
 
 /// A step of a trace.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Step {
+pub struct TraceStep {
     /// The kind of the step.
     pub kind: StepKind,
     /// The start of the step.
@@ -97,7 +96,7 @@ impl Tracer {
 
     /// Records the end of a wait.
     pub(in crate::proxy) fn on_wait_end(&mut self, now: Instant) {
-        let is_wait = |step: &Step| matches!(step.kind, StepKind::Waiting | StepKind::Sharing);
+        let is_wait = |step: &TraceStep| matches!(step.kind, StepKind::Waiting | StepKind::Sharing);
         self.end(is_wait, StepEnd::Done, now);
     }
 
@@ -116,7 +115,7 @@ impl Tracer {
         self.end(|_| true, StepEnd::Reconfigured, now);
     }
 
-    fn end(&mut self, is_affected: impl Fn(&Step) -> bool, end: StepEnd, now: Instant) {
+    fn end(&mut self, is_affected: impl Fn(&TraceStep) -> bool, end: StepEnd, now: Instant) {
         let steps = self.0.iter_mut().flat_map(|trace| &mut trace.steps);
         for step in steps.filter(|step| step.end.is_none() && is_affected(step)) {
             step.end = Some((now, end));
@@ -133,7 +132,7 @@ impl Tracer {
         if let Some(trace) = &mut self.0
             && trace.steps.len() < STEPS_MAX
         {
-            trace.steps.push(Step {
+            trace.steps.push(TraceStep {
                 kind,
                 from,
                 end,
@@ -166,7 +165,7 @@ impl Proxy {
         let link = link.expect("the link of an attempt exists");
         let to = (link.scheme, self.upstreams.endpoint(link.endpoint).address);
         let asked_at = exchange.asked_at;
-        let is_attempt = |step: &&Step| step.attempt.is_some();
+        let is_attempt = |step: &&TraceStep| step.attempt.is_some();
         let kind = StepKind::Attempt {
             to,
             before: trace.steps.iter().filter(is_attempt).count(),
@@ -209,7 +208,7 @@ impl Proxy {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::proxy::Transport;
+    use crate::proxy::ClientTransport;
     use crate::proxy::testing::{Scene, config};
     use crate::wire::Message;
     use std::time::Duration;
@@ -250,7 +249,7 @@ mod tests {
         /// milliseconds since the start of the scene, and result.
         fn traces(&self) -> Vec<Vec<String>> {
             let start = Instant::after_start(Duration::from_secs(100));
-            let of_step = |step: &Step| {
+            let of_step = |step: &TraceStep| {
                 let kind = match step.kind {
                     StepKind::Attempt { before, .. } => format!("attempt {before}"),
                     StepKind::Handshake(_) => "handshake".to_owned(),
@@ -275,7 +274,7 @@ mod tests {
     #[test]
     fn query_waits_for_its_connection_and_then_for_its_answer() {
         let mut scene = scene(&["-u192.0.2.1"]);
-        scene.ask(QUERY, Transport::Udp);
+        scene.ask(QUERY, ClientTransport::Udp);
         scene.now += Duration::from_millis(20);
         scene.bring_up();
         scene.now += Duration::from_millis(7);
@@ -288,14 +287,14 @@ mod tests {
         ];
         assert_eq!(scene.traces(), [expected]);
         // An answer from the cache takes no step.
-        scene.ask(QUERY, Transport::Udp);
+        scene.ask(QUERY, ClientTransport::Udp);
         assert!(scene.traces().len() <= 1);
     }
 
     #[test]
     fn failures_are_steps() {
         let mut scene = scene(&["-u192.0.2.1", "-u192.0.2.2", "--policy=ordered"]);
-        scene.ask(QUERY, Transport::Udp);
+        scene.ask(QUERY, ClientTransport::Udp);
         let first = scene.opened_last();
         scene.now += Duration::from_millis(5);
         scene.lose(first, FailureKind::Authentication);
@@ -320,11 +319,11 @@ mod tests {
     #[test]
     fn follower_waits_for_the_exchange_that_it_follows() {
         let mut scene = scene(&["-u192.0.2.1"]);
-        scene.ask(QUERY, Transport::Udp);
+        scene.ask(QUERY, ClientTransport::Udp);
         scene.bring_up();
         let sent = scene.sent();
         scene.now += Duration::from_millis(3);
-        scene.ask(QUERY, Transport::Udp);
+        scene.ask(QUERY, ClientTransport::Udp);
         scene.outbox.clear();
         scene.outbox.send(sent[0].0, |out| out.extend(&sent[0].1));
         scene.answer_with(3);
@@ -334,7 +333,7 @@ mod tests {
     #[test]
     fn new_settings_end_open_steps() {
         let mut scene = scene(&["-u192.0.2.1"]);
-        scene.ask(QUERY, Transport::Udp);
+        scene.ask(QUERY, ClientTransport::Udp);
         scene.bring_up();
         scene.now += Duration::from_millis(9);
         scene.outbox.clear();

@@ -30,7 +30,7 @@ pub(in crate::proxy) struct Turns {
 #[derive(Clone, Copy, Debug, Default)]
 pub(in crate::proxy) struct Cursor {
     line: usize,
-    place: usize,
+    index: usize,
 }
 
 impl Cursor {
@@ -38,7 +38,7 @@ impl Cursor {
     pub(in crate::proxy) fn next_line(self) -> Self {
         Self {
             line: self.line + 1,
-            place: 0,
+            index: 0,
         }
     }
 }
@@ -139,8 +139,8 @@ impl Turns {
             self.len -= 1;
         }
         self.line_by_waiter.remove(&waiter);
-        let place = self.order.iter().position(|one| *one == waiter);
-        place.and_then(|place| self.order.remove(place));
+        let index = self.order.iter().position(|one| *one == waiter);
+        index.and_then(|index| self.order.remove(index));
         self.shrink();
         None
     }
@@ -148,13 +148,13 @@ impl Turns {
     /// Returns the entry at a position, whether it has lapsed or not.
     pub(in crate::proxy) fn get(&self, cursor: Cursor) -> Option<ExchangeKey> {
         let line = self.line_by_waiter.get(self.order.get(cursor.line)?)?;
-        line.get(cursor.place).copied()
+        line.get(cursor.index).copied()
     }
 
     /// Returns the position behind this one.
     pub(in crate::proxy) fn after(&self, cursor: Cursor) -> Cursor {
         let next = Cursor {
-            place: cursor.place + 1,
+            index: cursor.index + 1,
             ..cursor
         };
         match self.get(next) {
@@ -171,13 +171,13 @@ impl Turns {
         let (Some(waiter), Some(line)) = (waiter, line) else {
             return cursor;
         };
-        if line.remove(cursor.place).is_none() {
+        if line.remove(cursor.index).is_none() {
             return cursor;
         }
         self.len -= 1;
         let next_line = Cursor {
             line: cursor.line,
-            place: 0,
+            index: 0,
         };
         if line.is_empty() {
             self.line_by_waiter.remove(&waiter);
@@ -188,7 +188,7 @@ impl Turns {
             self.order.remove(cursor.line);
             self.order.push_back(waiter);
             next_line
-        } else if cursor.place < line.len() {
+        } else if cursor.index < line.len() {
             cursor
         } else {
             cursor.next_line()

@@ -19,11 +19,11 @@ pub(in crate::proxy) struct BadAnswers {
     pause_max: Duration,
     len_max: usize,
     /// Keys are questions in lower case.
-    bad_answer_by_question: HashMap<Box<[u8]>, BadAnswer>,
+    bad_answer_by_question: HashMap<Box<[u8]>, AvoidedUpstreams>,
 }
 
 #[derive(Debug)]
-struct BadAnswer {
+struct AvoidedUpstreams {
     upstreams: UpstreamSet,
     /// Time for which the upstreams are avoided. It doubles with each failure.
     pause: Duration,
@@ -66,7 +66,7 @@ impl BadAnswers {
         if bad_answers.len() < self.len_max {
             let mut upstreams = UpstreamSet::default();
             upstreams.insert(upstream);
-            let bad_answer = BadAnswer {
+            let bad_answer = AvoidedUpstreams {
                 upstreams,
                 pause: self.pause_min,
                 until: now + self.pause_min,

@@ -53,12 +53,12 @@ const TYPES: [Type; 2] = [Type::A, Type::AAAA];
 impl Bootstrap {
     /// Collects the upstreams of `config` with a host name, to be looked up through `servers`.
     pub(in crate::proxy) fn new(config: &Config, servers: PoolIndex) -> Self {
-        let hosted = |(place, upstream): (usize, &crate::config::Upstream)| {
+        let hosted = |(index, upstream): (usize, &crate::config::Upstream)| {
             let Host::Name(name, port) = &upstream.host else {
                 return None;
             };
             Some(Hosted {
-                upstream: UpstreamIndex(place),
+                upstream: UpstreamIndex(index),
                 label: upstream.to_string(),
                 scheme: upstream.scheme,
                 name: name.clone(),
@@ -115,8 +115,8 @@ impl Proxy {
         queried: Option<PoolIndex>,
         cx: &mut Cx<'_>,
     ) {
-        for place in 0..self.bootstrap.hosts.len() {
-            let host = &self.bootstrap.hosts[place];
+        for index in 0..self.bootstrap.hosts.len() {
+            let host = &self.bootstrap.hosts[index];
             if host.ask_at.is_none_or(|at| at > cx.now) {
                 continue;
             }
@@ -127,14 +127,14 @@ impl Proxy {
             if !is_wanted {
                 continue;
             }
-            let host = &mut self.bootstrap.hosts[place];
+            let host = &mut self.bootstrap.hosts[index];
             (host.asked_at, host.ask_at, host.lifetime) = (cx.now, None, None);
             host.asked = TYPES.to_vec();
             for rr_type in TYPES {
-                let host = &self.bootstrap.hosts[place];
+                let host = &self.bootstrap.hosts[index];
                 let purpose = Purpose::Bootstrap(host.upstream, rr_type);
                 let query = Query::new(&host.name, rr_type);
-                let deadline = cx.now + self.config.timeouts.deadline();
+                let deadline = cx.now + self.config.timeouts.deadline;
                 let exchange =
                     Exchange::new(purpose, self.bootstrap.servers, query, (cx.now, deadline));
                 self.start(exchange, cx);
@@ -195,18 +195,18 @@ impl Proxy {
         cx: &mut Cx<'_>,
     ) {
         let hosts = &mut self.bootstrap.hosts;
-        let place = hosts.iter().position(|host| host.upstream == upstream);
-        let place = place.expect("the upstream of a bootstrap query exists");
-        let host = &mut hosts[place];
+        let index = hosts.iter().position(|host| host.upstream == upstream);
+        let index = index.expect("the upstream of a bootstrap query exists");
+        let host = &mut hosts[index];
         host.asked.retain(|asked| *asked != rr_type);
         let (addresses, lifetime) = answer
             .map(|answer| read(answer, rr_type))
             .unwrap_or_default();
         if !addresses.is_empty() {
             host.lifetime = Some(host.lifetime.map_or(lifetime, |other| other.min(lifetime)));
-            self.set_addresses(place, rr_type, &addresses, cx);
+            self.set_addresses(index, rr_type, &addresses, cx);
         }
-        let host = &mut self.bootstrap.hosts[place];
+        let host = &mut self.bootstrap.hosts[index];
         if !host.asked.is_empty() {
             return;
         }
@@ -242,12 +242,12 @@ impl Proxy {
     /// Sets the addresses of this type of an upstream.
     fn set_addresses(
         &mut self,
-        place: usize,
+        index: usize,
         rr_type: Type,
         addresses: &[IpAddr],
         cx: &mut Cx<'_>,
     ) {
-        let host = &self.bootstrap.hosts[place];
+        let host = &self.bootstrap.hosts[index];
         let (upstream, scheme, port) = (host.upstream, host.scheme, host.port);
         let most = self.config.limits.addresses_per_upstream / TYPES.len();
         let wanted = addresses.iter().take(most);
@@ -269,7 +269,7 @@ impl Proxy {
             .collect();
         log::info!("upstream {}: resolved to {}", host.label, listed.join(", "));
         for address in new {
-            let label = format!("{} at {}", self.bootstrap.hosts[place].label, address.ip());
+            let label = format!("{} at {}", self.bootstrap.hosts[index].label, address.ip());
             self.upstreams.add(upstream, scheme, *address, label);
         }
         let gone = gone

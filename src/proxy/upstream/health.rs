@@ -2,8 +2,8 @@
 //!
 //! ```text
 //!                  a connection fails                    its back-off is over
-//!   well -------------------------------------> outage <---------------> on trial
-//!     ^                                          |   ^   a trial fails       |
+//!   well -------------------------------------> outage <---------------> under test
+//!     ^                                          |   ^   a test fails        |
 //!     |   an answer or, if the endpoint was      |   '-----------------------'
 //!     '---- unreachable, a new connection -------'         the back-off grows
 //! ```
@@ -90,10 +90,10 @@ struct Outage {
     at: Instant,
     pause: Duration,
     is_pause_over: bool,
-    /// The time of the last failure or trial.
+    /// The time of the last failure or recovery test.
     tried_at: Instant,
-    /// True if a trial has begun since the last failure.
-    is_on_trial: bool,
+    /// True if a recovery test has begun since the last failure.
+    is_under_test: bool,
 }
 
 /// A change of health that is worth reporting.
@@ -212,8 +212,8 @@ impl Health {
         }
     }
 
-    /// Returns whether it is time for a trial, with a back-off of at most `pause_max`.
-    pub(in crate::proxy) fn is_trial_due(&self, now: Instant, pause_max: Duration) -> bool {
+    /// Returns whether it is time for a recovery test, with a back-off of at most `pause_max`.
+    pub(in crate::proxy) fn is_test_due(&self, now: Instant, pause_max: Duration) -> bool {
         let is_due = |outage: &Outage| outage.tried_at + outage.pause_within(pause_max) <= now;
         self.outage.as_ref().is_some_and(is_due)
     }
@@ -223,19 +223,19 @@ impl Health {
         Some(self.outage.as_ref()?.at)
     }
 
-    /// Records that a trial has begun: the next one is due after another back-off.
-    pub(in crate::proxy) fn on_trial(&mut self, now: Instant) {
+    /// Records that a recovery test has begun: the next one is due after another back-off.
+    pub(in crate::proxy) fn on_test_started(&mut self, now: Instant) {
         if let Some(outage) = &mut self.outage {
             outage.tried_at = now;
-            outage.is_on_trial = true;
+            outage.is_under_test = true;
         }
     }
 
-    /// Returns whether a trial began at most `moment` ago.
-    pub(in crate::proxy) fn is_on_trial(&self, now: Instant, moment: Duration) -> bool {
+    /// Returns whether a recovery test began at most `moment` ago.
+    pub(in crate::proxy) fn is_under_test(&self, now: Instant, moment: Duration) -> bool {
         let is_fresh = |outage: &Outage| outage.tried_at + moment >= now;
         let outage = self.outage.as_ref();
-        outage.is_some_and(|outage| outage.is_on_trial && is_fresh(outage))
+        outage.is_some_and(|outage| outage.is_under_test && is_fresh(outage))
     }
 
     /// Records a question that failed here and was answered by another upstream. Returns whether
@@ -297,7 +297,7 @@ impl Health {
             pause,
             is_pause_over: false,
             tried_at: now,
-            is_on_trial: false,
+            is_under_test: false,
         });
         change
     }
@@ -461,11 +461,11 @@ mod tests {
         assert!(!scene.health.is_well());
         let is_due = |scene: &Scene, now, pause_max_s| {
             let pause_max = Duration::from_secs(pause_max_s);
-            scene.health.is_trial_due(at(now), pause_max)
+            scene.health.is_test_due(at(now), pause_max)
         };
         assert!(!is_due(&scene, 10.9, 30) && is_due(&scene, 13.0, 30));
         assert!(!is_due(&scene, 5.9, 1) && is_due(&scene, 6.0, 1));
-        scene.health.on_trial(at(13.0));
+        scene.health.on_test_started(at(13.0));
         assert!(!is_due(&scene, 14.0, 30) && is_due(&scene, 14.0, 1));
         let change = scene.health.on_answer(at(0.0), true, at(14.0));
         assert_eq!(change, Change::Recovery { failures: 5 });

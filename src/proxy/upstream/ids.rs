@@ -17,7 +17,7 @@ impl Ids {
     pub(super) fn take(&mut self, random: &mut Random) -> u16 {
         loop {
             let id = random.next_u16();
-            let (word, bit) = place(id);
+            let (word, bit) = index(id);
             if self.by_end[word] & bit == 0 {
                 self.by_end[word] |= bit;
                 return id;
@@ -27,12 +27,12 @@ impl Ids {
 
     /// Releases an id.
     pub(super) fn give_back(&mut self, id: u16) {
-        let (word, bit) = place(id);
+        let (word, bit) = index(id);
         self.by_end[word] &= !bit;
     }
 }
 
-fn place(id: u16) -> (usize, u64) {
+fn index(id: u16) -> (usize, u64) {
     let end = usize::from(id) % ENDS;
     (end / 64, 1 << (end % 64))
 }

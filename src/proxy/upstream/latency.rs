@@ -59,10 +59,10 @@ impl Latency {
         }
         let mut slower = 0;
         let by_bucket = self.answers_by_bucket.iter().enumerate().rev();
-        for (place, count) in by_bucket {
+        for (index, count) in by_bucket {
             slower += u16::from(*count);
             if slower * 20 > self.answers {
-                return Some(end(place));
+                return Some(end(index));
             }
         }
         None
@@ -75,15 +75,15 @@ fn bucket(took: Duration) -> usize {
         return 0;
     };
     let is_in_first_half = took.as_micros() < 1_500 << doublings;
-    let place = 2 * doublings as usize + if is_in_first_half { 1 } else { 2 };
-    place.min(BUCKETS - 1)
+    let index = 2 * doublings as usize + if is_in_first_half { 1 } else { 2 };
+    index.min(BUCKETS - 1)
 }
 
 /// Returns the exclusive upper bound of a bucket: 1, 1.5, 2, 3, 4, 6, 8 ms and so on.
-fn end(place: usize) -> Duration {
-    let doublings = u32::try_from(place / 2).expect("the number of buckets is small");
+fn end(index: usize) -> Duration {
+    let doublings = u32::try_from(index / 2).expect("the number of buckets is small");
     let octave = Duration::from_millis(1 << doublings);
-    match place % 2 {
+    match index % 2 {
         0 => octave,
         _ => octave * 3 / 2,
     }
@@ -135,9 +135,9 @@ mod tests {
     fn bucket_of_a_duration_ends_after_it() {
         for tenths in 0..90_000 {
             let took = Duration::from_micros(tenths * 100);
-            let place = bucket(took);
-            assert!(took < end(place) || place == BUCKETS - 1);
-            assert!(place == 0 || took >= end(place - 1));
+            let index = bucket(took);
+            assert!(took < end(index) || index == BUCKETS - 1);
+            assert!(index == 0 || took >= end(index - 1));
         }
     }
 }

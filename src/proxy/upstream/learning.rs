@@ -53,7 +53,7 @@ impl Upstreams {
 
     /// Records that an upstream closed a link, already removed, without an answer. Returns whether
     /// the upstream limits the connections of a client: it keeps others that work.
-    pub(in crate::proxy) fn is_turned_away(&mut self, link: &Link, now: Instant) -> bool {
+    pub(in crate::proxy) fn record_turned_away(&mut self, link: &Link, now: Instant) -> bool {
         let others = self.links().filter(|(_, other)| {
             other.endpoint == link.endpoint && other.scheme == link.scheme && other.is_working()
         });

@@ -8,10 +8,10 @@ use crate::base::time::Instant;
 use crate::config::Scheme;
 use crate::proxy::Proxy;
 use crate::proxy::actions::{Cx, Outbox};
-use crate::proxy::counters::Outcome;
-use crate::proxy::exchange::{Attempt, Exchange, Purpose};
+use crate::proxy::exchange::{Exchange, Purpose};
 use crate::proxy::followups::Followup;
-use crate::proxy::keys::{EndpointKey, ExchangeKey, LinkKey, PoolIndex, UpstreamIndex};
+use crate::proxy::keys::{Attempt, EndpointKey, ExchangeKey, LinkKey, PoolIndex, UpstreamIndex};
+use crate::proxy::outcome::Outcome;
 use crate::wire::query::EdnsLevel;
 
 impl Proxy {
@@ -46,7 +46,7 @@ impl Proxy {
         }
         let is_closed = failure.kind == FailureKind::Closed && link.scheme != Scheme::Udp;
         let is_turned_away =
-            is_closed && !link.has_answered() && self.upstreams.is_turned_away(&link, cx.now);
+            is_closed && !link.has_answered() && self.upstreams.record_turned_away(&link, cx.now);
         if is_closed && link.stage == Stage::Up {
             self.upstreams.on_closed(&link, cx.now);
         }
@@ -110,7 +110,7 @@ impl Proxy {
                     exchange.preferences.min_up_since = Some(cx.now);
                 }
                 if is_try_returned {
-                    exchange.on_attempt_returned(attempt);
+                    exchange.attempts.on_returned(attempt);
                 }
                 if link.scheme == Scheme::Udp && failure == FailureKind::Connect {
                     let upstream = self.upstreams.endpoint(link.endpoint).upstream;
@@ -231,7 +231,7 @@ impl Proxy {
     pub(super) fn prefer_stream(&mut self, key: ExchangeKey, scheme: Scheme, is_rejected: bool) {
         let exchange = &mut self.exchanges[key];
         let is_one_enough = is_rejected || matches!(exchange.purpose, Purpose::Bootstrap(..));
-        let had_datagrams = exchange.times_sent() >= if is_one_enough { 1 } else { 2 };
+        let had_datagrams = exchange.attempts.times_sent() >= if is_one_enough { 1 } else { 2 };
         let tried = exchange.preferences.avoid;
         if scheme == Scheme::Udp
             && had_datagrams
@@ -283,7 +283,7 @@ impl Proxy {
 mod tests {
     use super::*;
     use crate::proxy::testing::Scene;
-    use crate::proxy::{Action, Transport};
+    use crate::proxy::{Action, ClientTransport};
     use std::time::Duration;
 
     const QUERY: &[u8] = b"\0\x01\x01\0\0\x01\0\0\0\0\0\0\x01a\0\0\x01\0\x01";
@@ -327,7 +327,7 @@ mod tests {
         for (answers, names) in [(12, b'a'..), (8, b'm'..), (5, b'2'..), (3, b'7'..)] {
             let fresh = if sent.is_empty() { &b"01"[..] } else { b"" };
             for name in fresh.iter().copied().chain(names.clone().take(answers)) {
-                scene.ask(&named(name), Transport::Udp);
+                scene.ask(&named(name), ClientTransport::Udp);
                 scene.bring_up();
                 sent.extend(scene.sent());
             }
@@ -352,7 +352,7 @@ mod tests {
     #[test]
     fn surplus_link_that_is_done_is_closed_once() {
         let mut scene = Scene::with(&["-u", "192.0.2.1"]);
-        scene.ask(QUERY, Transport::Udp);
+        scene.ask(QUERY, ClientTransport::Udp);
         let first = scene.opened_last();
         let endpoint = scene
             .proxy
@@ -389,7 +389,7 @@ mod tests {
             let mut scene = Scene::with(&["-u", "192.0.2.1"]);
             let query = [&QUERY[..11], &[1], &QUERY[12..]].concat();
             let opt = b"\0\0\x29\x04\xd0\0\0\0\0\0\0";
-            scene.ask(&[&query[..], opt].concat(), Transport::Udp);
+            scene.ask(&[&query[..], opt].concat(), ClientTransport::Udp);
             let link = scene.opened_last();
             if is_connected {
                 scene.proxy.handle_link_connected(link);

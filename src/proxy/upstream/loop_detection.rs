@@ -22,10 +22,10 @@ use crate::base::time::Instant;
 use crate::config::Limits;
 use crate::proxy::Proxy;
 use crate::proxy::actions::Cx;
-use crate::proxy::counters::Outcome;
 use crate::proxy::exchange::Exchange;
 use crate::proxy::followups::Followup;
 use crate::proxy::keys::{EndpointKey, ExchangeKey, LinkKey, UpstreamIndex};
+use crate::proxy::outcome::Outcome;
 use crate::wire::name::{Name, suffixes};
 use crate::wire::question::Type;
 use crate::wire::{Query, Question};
@@ -211,9 +211,14 @@ impl Proxy {
         }
     }
 
-    /// Returns whether a client's query is a loop test that came back. Its upstream is not used for
-    /// a while, or not for the queries of one domain.
-    pub(in crate::proxy) fn is_looped(&mut self, question: Question<'_>, cx: &mut Cx<'_>) -> bool {
+    /// Detects a loop test that came back as a client's query, and returns whether this query is
+    /// one. Its upstream is not used for a while, or not for the
+    /// queries of one domain.
+    pub(in crate::proxy) fn detect_loop(
+        &mut self,
+        question: Question<'_>,
+        cx: &mut Cx<'_>,
+    ) -> bool {
         if self.loop_tests.tests.is_empty() {
             return false;
         }
@@ -307,8 +312,8 @@ impl Proxy {
         exchange.last_failure = Some(FailureKind::Loop);
         exchange.preferences.exclude.insert(upstream);
         let (pool, preferences) = (exchange.pool, exchange.preferences);
-        let (may_be_sent, is_waiting) = (exchange.may_be_sent(), exchange.is_waiting);
-        let mut attempts = exchange.open_attempts();
+        let (may_be_sent, is_waiting) = (exchange.attempts.may_be_sent(), exchange.is_waiting);
+        let mut attempts = exchange.attempts.open();
         let is_open_elsewhere = attempts.any(|attempt| {
             let link = self.upstreams.link(attempt.link);
             link.is_some_and(|link| self.upstreams.endpoint(link.endpoint).upstream != upstream)
@@ -316,10 +321,12 @@ impl Proxy {
         if is_open_elsewhere {
             return;
         }
-        let has_other = self.upstreams.has_other_opinion(pool, &preferences, cx.now);
+        let has_other = self
+            .upstreams
+            .begin_retry_elsewhere(pool, &preferences, cx.now);
         if !may_be_sent || !has_other {
             self.fail(key, Outcome::UpstreamFailed, cx);
-        } else if !is_waiting && self.exchanges[key].times_sent() > 0 {
+        } else if !is_waiting && self.exchanges[key].attempts.times_sent() > 0 {
             self.dispatch(key, cx);
         }
     }

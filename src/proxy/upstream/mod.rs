@@ -39,7 +39,7 @@ mod witness;
 
 pub(super) use endpoint::Endpoint;
 pub(super) use health::backoff;
-pub(super) use selection::{Route, Trial};
+pub(super) use selection::{RecoveryTest, Route};
 pub use stats::UpstreamView;
 
 use std::net::SocketAddr;

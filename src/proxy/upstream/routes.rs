@@ -23,14 +23,14 @@ impl Routes {
     /// Creates the routes to these upstreams. Also returns the members of each pool.
     pub(in crate::proxy) fn new(upstreams: &[Upstream]) -> (Self, Vec<Vec<UpstreamIndex>>) {
         let members = |is_one: &dyn Fn(&Upstream) -> bool| -> Vec<UpstreamIndex> {
-            let places = upstreams.iter().enumerate();
-            let its = places.filter(|(_, upstream)| is_one(upstream));
-            its.map(|(place, _)| UpstreamIndex(place)).collect()
+            let indexed = upstreams.iter().enumerate();
+            let its = indexed.filter(|(_, upstream)| is_one(upstream));
+            its.map(|(index, _)| UpstreamIndex(index)).collect()
         };
         let mut pools: Vec<Vec<UpstreamIndex>> = Vec::new();
         let mut pool = |members: Vec<UpstreamIndex>| {
-            let place = pools.iter().position(|pool| *pool == members);
-            PoolIndex(place.unwrap_or_else(|| {
+            let index = pools.iter().position(|pool| *pool == members);
+            PoolIndex(index.unwrap_or_else(|| {
                 pools.push(members);
                 pools.len() - 1
             }))

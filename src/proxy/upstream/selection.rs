@@ -23,9 +23,9 @@ pub(in crate::proxy) enum Route {
     Later(Option<Instant>),
 }
 
-/// A trial of an endpoint with an outage, while other endpoints serve.
+/// A recovery test of an endpoint with an outage, while other endpoints serve.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::proxy) enum Trial {
+pub(in crate::proxy) enum RecoveryTest {
     /// A copy of a query on this link.
     Copy(LinkKey),
     /// A copy of a query in a datagram.
@@ -80,9 +80,9 @@ impl Upstreams {
     }
 
     /// Returns whether another upstream can be asked about a failed query: a healthy one, or one
-    /// with a trial that is due or in progress. Trials take place every second, and all failed
-    /// queries may use the same one.
-    pub(in crate::proxy) fn has_other_opinion(
+    /// with a recovery test that is due, which begins, or in progress. Recovery tests are due every
+    /// second, and all failed queries may use the same one.
+    pub(in crate::proxy) fn begin_retry_elsewhere(
         &mut self,
         pool: PoolIndex,
         preferences: &RoutePreferences,
@@ -99,15 +99,15 @@ impl Upstreams {
         let health = |key: &&EndpointKey| &self.endpoint(**key).health;
         if untried
             .iter()
-            .any(|key| health(&key).is_on_trial(now, moment))
+            .any(|key| health(&key).is_under_test(now, moment))
         {
             return true;
         }
         let due = untried
             .iter()
-            .find(|key| health(key).is_trial_due(now, pause_max));
+            .find(|key| health(key).is_test_due(now, pause_max));
         if let Some(key) = due.copied() {
-            self.endpoint_mut(key).health.on_trial(now);
+            self.endpoint_mut(key).health.on_test_started(now);
         }
         due.is_some()
     }
@@ -344,16 +344,16 @@ impl Upstreams {
         links.filter(move |(_, link)| link.scheme == scheme)
     }
 
-    /// Returns the next trial in a pool that the endpoint of the link `busy` serves. The trial
-    /// tests whether another endpoint is out of its outage or, if latency decides the rank and
-    /// `may_explore` allows it, how fast that endpoint is.
-    pub(in crate::proxy) fn next_trial(
+    /// Begins the next recovery test in a pool that the endpoint of the link `busy` serves. The
+    /// test finds out whether another endpoint is out of its outage or, if latency decides the rank
+    /// and `reserve` grants it, how fast that endpoint is.
+    pub(in crate::proxy) fn begin_recovery_test(
         &mut self,
         pool: PoolIndex,
         busy: LinkKey,
-        may_explore: impl FnOnce() -> bool,
+        reserve: impl FnOnce() -> bool,
         now: Instant,
-    ) -> Option<Trial> {
+    ) -> Option<RecoveryTest> {
         let busy = self.link(busy)?.endpoint;
         let ranking = &self.pools[pool.0].ranking;
         if let [only] = ranking[..]
@@ -371,32 +371,39 @@ impl Upstreams {
         } else {
             self.timeouts.backoff_max_asked
         };
-        let is_trial_due =
-            |key: &EndpointKey| self.endpoint(*key).health.is_trial_due(now, pause_max);
+        let is_test_due =
+            |key: &EndpointKey| self.endpoint(*key).health.is_test_due(now, pause_max);
         let is_unknown = |key: &EndpointKey| {
             let endpoint = self.endpoint(*key);
             endpoint.health.is_well() && endpoint.explore_at <= now && self.are_compared(*key, busy)
         };
-        let key = match others().find(is_trial_due) {
-            Some(key) => key,
-            None => others().find(is_unknown).filter(|_| may_explore())?,
+        let key = if let Some(due) = others().find(is_test_due) {
+            due
+        } else {
+            let unknown = others().find(is_unknown)?;
+            if !reserve() {
+                return None;
+            }
+            unknown
         };
         let endpoint = self.endpoint(key);
-        let trial = match endpoint.scheme {
-            Scheme::Udp if self.has_room_for_datagram(endpoint, false) => Trial::Datagram(key),
+        let test = match endpoint.scheme {
+            Scheme::Udp if self.has_room_for_datagram(endpoint, false) => {
+                RecoveryTest::Datagram(key)
+            }
             Scheme::Udp => return None,
             scheme => match self.least_busy_link(endpoint, scheme, false, now) {
-                Some(link) => Trial::Copy(link),
+                Some(link) => RecoveryTest::Copy(link),
                 None if !endpoint.links.is_empty() => return None,
                 None if self.opening >= self.limits.handshakes => return None,
-                None => return Some(Trial::Open(key, scheme)),
+                None => return Some(RecoveryTest::Open(key, scheme)),
             },
         };
         let latency_known = self.timeouts.latency_known;
         let endpoint = self.endpoint_mut(key);
-        endpoint.health.on_trial(now);
+        endpoint.health.on_test_started(now);
         endpoint.explore_at = now + latency_known;
-        Some(trial)
+        Some(test)
     }
 
     /// Returns whether latency decides between two endpoints: those of one upstream, or any under

@@ -6,8 +6,7 @@ use crate::base::time::Instant;
 use crate::config::Scheme;
 use crate::proxy::Proxy;
 use crate::proxy::actions::Cx;
-use crate::proxy::exchange::Attempt;
-use crate::proxy::keys::LinkKey;
+use crate::proxy::keys::{Attempt, LinkKey};
 
 impl Proxy {
     /// Handles a link that is slow to come up: its waiting queries use another endpoint, or fail
@@ -77,17 +76,17 @@ impl Proxy {
             exchange.preferences.avoid.insert(upstream);
             self.prefer_stream(exchange_key, scheme, false);
             let exchange = &self.exchanges[exchange_key];
-            let may_be_sent = exchange.may_be_sent() && !exchange.is_waiting;
+            let may_be_sent = exchange.attempts.may_be_sent() && !exchange.is_waiting;
             if exchange.has_error() && self.upstreams.is_in_trouble(endpoint) {
                 // The attempt was made and did not end the outage.
-                self.exchanges[exchange_key].on_overdue(attempt);
+                self.exchanges[exchange_key].attempts.on_overdue(attempt);
                 self.ask_elsewhere(exchange_key, upstream, cx);
             } else if may_be_sent
                 && self.has_other_way(exchange_key, key, cx.now)
                 && self.hedges.take()
             {
                 self.counters.hedges += 1;
-                self.exchanges[exchange_key].on_overdue(attempt);
+                self.exchanges[exchange_key].attempts.on_overdue(attempt);
                 self.dispatch(exchange_key, cx);
             }
             if !is_silent {
@@ -111,16 +110,16 @@ impl Proxy {
         }
         let upstream = self.upstreams.endpoint(endpoint).upstream;
         let exchange = &mut self.exchanges[exchange_key];
-        exchange.on_overdue(Attempt { link: key, id });
+        exchange.attempts.on_overdue(Attempt { link: key, id });
         exchange.last_failure = Some(FailureKind::Stalled);
         self.prefer_stream(exchange_key, scheme, false);
         let exchange = &self.exchanges[exchange_key];
-        if exchange.is_relied_on() || exchange.is_waiting {
+        if exchange.attempts.is_relied_on() || exchange.is_waiting {
             return true;
         }
         if exchange.has_error() {
             self.ask_elsewhere(exchange_key, upstream, cx);
-        } else if exchange.may_be_sent() {
+        } else if exchange.attempts.may_be_sent() {
             self.dispatch(exchange_key, cx);
         }
         true

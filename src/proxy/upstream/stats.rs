@@ -141,9 +141,9 @@ impl Upstreams {
 
     /// Returns a view of each upstream.
     pub(in crate::proxy) fn views(&self, now: Instant) -> impl Iterator<Item = UpstreamView<'_>> {
-        self.stats.iter().enumerate().map(move |(place, stats)| {
+        self.stats.iter().enumerate().map(move |(index, stats)| {
             let own = || {
-                let addresses = self.addresses(UpstreamIndex(place));
+                let addresses = self.addresses(UpstreamIndex(index));
                 addresses.map(|(key, _)| self.endpoint(key))
             };
             let learned = |endpoint: &Endpoint| endpoint.idle_timeout.learned(now);

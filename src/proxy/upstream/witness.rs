@@ -10,7 +10,7 @@
 #[derive(Debug, Default)]
 pub(super) struct Witness {
     /// The position of the query among those without an answer.
-    place: Option<usize>,
+    position: Option<usize>,
     is_concurrent: bool,
 }
 
@@ -27,17 +27,17 @@ pub(in crate::proxy) enum AnswerOrder {
 
 impl Witness {
     /// Records that a query was sent, which has this position.
-    pub(super) fn on_sent(&mut self, place: usize) {
-        self.place.get_or_insert(place);
+    pub(super) fn on_sent(&mut self, position: usize) {
+        self.position.get_or_insert(position);
     }
 
     /// Records that the query at this position was answered and is removed. If the witness was sent
     /// before it and has no answer, the server works on several queries.
-    pub(super) fn on_removed(&mut self, place: usize) {
-        if self.place.is_some_and(|witness| witness < place) {
+    pub(super) fn on_removed(&mut self, position: usize) {
+        if self.position.is_some_and(|witness| witness < position) {
             self.is_concurrent = true;
         } else {
-            self.place = None;
+            self.position = None;
         }
     }
 
@@ -55,11 +55,11 @@ mod tests {
     /// queries at a time, of so many that were sent.
     fn is_shown(queries: usize, answers: &[usize]) -> bool {
         let mut witness = Witness::default();
-        for place in 0..queries {
-            witness.on_sent(place);
+        for position in 0..queries {
+            witness.on_sent(position);
         }
-        for place in answers {
-            witness.on_removed(*place);
+        for position in answers {
+            witness.on_removed(*position);
         }
         witness.is_concurrent()
     }

@@ -4,15 +4,19 @@
 use std::net::SocketAddr;
 use std::time::SystemTime;
 
+use super::connection::{Connection, Exporter};
 use crate::base::arena::Key;
+use crate::base::failure::Failure;
+use crate::base::origin::ClientProtocol;
 use crate::base::time::Instant;
-use crate::config::{DnstapTarget, Scheme};
+use crate::config::DnstapTarget;
 use crate::net::Net;
-use crate::proxy::Protocol;
-use crate::reactor::{Reactor, Session, Slot};
-use crate::session::FrameStream;
+use crate::proxy::{LinkKey, Proxy, is_query};
+use crate::reactor::{Reactor, Session, Slot, session_at};
+use crate::session::client::datagram::Outgoing;
 use crate::session::observer::frame_stream::frame;
-use crate::telemetry::dnstap::{self, Kind, SocketProtocol};
+use crate::session::{FrameStream, Step};
+use crate::telemetry::dnstap::{self, MessageKind, SocketProtocol};
 
 /// The gathered messages and the connection to the reader.
 #[derive(Debug)]
@@ -22,103 +26,64 @@ pub(in crate::reactor) struct Tap {
     unsent_max: usize,
     frames: Vec<u8>,
     count: u64,
-    dropped: u64,
-    /// The connection to the reader, if there is one.
-    session: Option<Key>,
-    /// The time of the next connection attempt, without a reader.
-    connect_at: Option<Instant>,
-    /// The absence of a reader has been logged.
-    is_reported: bool,
+    pub(super) connection: Connection,
 }
 
 impl Tap {
     /// Creates an exporter to `target` with at most `unsent_max` waiting bytes.
-    pub(in crate::reactor) fn new(target: DnstapTarget, unsent_max: usize, now: Instant) -> Self {
+    pub(in crate::reactor) fn new(target: DnstapTarget, unsent_max: usize) -> Self {
         Self {
             target,
             unsent_max,
             frames: Vec::new(),
             count: 0,
-            dropped: 0,
-            session: None,
-            connect_at: Some(now),
-            is_reported: false,
+            connection: Connection::default(),
         }
     }
 
     /// Returns the time of the next connection attempt.
     pub(in crate::reactor) fn next_due(&self) -> Option<Instant> {
-        self.connect_at
+        let connection = &self.connection;
+        connection
+            .session
+            .is_none()
+            .then_some(connection.pause_until)
     }
 
     /// Returns the number of messages that the reader did not get.
     pub(in crate::reactor) fn dropped(&self) -> u64 {
-        self.dropped
+        self.connection.dropped
     }
 
-    /// Adds a query of a client.
-    pub(in crate::reactor) fn on_query(
+    /// Adds a message that was exchanged with `peer`.
+    fn add(
         &mut self,
-        protocol: Protocol,
-        client: SocketAddr,
+        kind: MessageKind,
+        protocol: impl Into<SocketProtocol>,
+        peer: SocketAddr,
         message: &[u8],
     ) {
-        self.add(
-            Kind::ClientQuery,
-            socket_protocol(protocol),
-            client,
-            message,
-        );
-    }
-
-    /// Adds the response to a client's query.
-    pub(in crate::reactor) fn on_response(
-        &mut self,
-        protocol: Protocol,
-        client: SocketAddr,
-        message: &[u8],
-    ) {
-        self.add(
-            Kind::ClientResponse,
-            socket_protocol(protocol),
-            client,
-            message,
-        );
-    }
-
-    /// Adds a message to or from an upstream.
-    pub(in crate::reactor) fn on_forwarded(
-        &mut self,
-        kind: Kind,
-        to: (Scheme, SocketAddr),
-        message: &[u8],
-    ) {
-        let protocol = match to.0 {
-            Scheme::Udp => SocketProtocol::Udp,
-            Scheme::Tcp => SocketProtocol::Tcp,
-            Scheme::Tls => SocketProtocol::Tls,
-        };
-        self.add(kind, protocol, to.1, message);
-    }
-
-    fn add(&mut self, kind: Kind, protocol: SocketProtocol, peer: SocketAddr, message: &[u8]) {
-        if self.session.is_none() || self.frames.len() > self.unsent_max {
-            self.dropped += 1;
+        if self.connection.session.is_none() || self.frames.len() > self.unsent_max {
+            self.connection.dropped += 1;
             return;
         }
         let time = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
         frame(&mut self.frames, |out| {
-            dnstap::write(out, kind, protocol, peer, time.unwrap_or_default(), message);
+            let time = time.unwrap_or_default();
+            dnstap::write(out, kind, protocol.into(), peer, time, message);
         });
         self.count += 1;
     }
-}
 
-fn socket_protocol(protocol: Protocol) -> SocketProtocol {
-    match protocol {
-        Protocol::Udp => SocketProtocol::Udp,
-        Protocol::Tcp => SocketProtocol::Tcp,
-        Protocol::Tls => SocketProtocol::Tls,
+    /// Logs the loss of the reader, once, and waits until the next attempt.
+    pub(super) fn on_lost(&mut self, reason: &str, until: Instant) {
+        self.connection.pause_until = until;
+        let was_in_trouble = self.connection.is_in_trouble();
+        self.connection.on_problem(reason);
+        if !was_in_trouble {
+            let target = &self.target;
+            log::warn!(event = "dnstap-lost"; "dnstap: {target}: {reason}; retrying");
+        }
     }
 }
 
@@ -126,7 +91,7 @@ impl<N: Net> Reactor<N> {
     /// Connects to the reader if an attempt is due.
     pub(in crate::reactor) fn connect_tap(&mut self) {
         let now = self.now;
-        let is_due = |tap: &&mut Tap| tap.connect_at.is_some_and(|at| at <= now);
+        let is_due = |tap: &&mut Tap| tap.next_due().is_some_and(|at| at <= now);
         let Some(tap) = self.tap.as_mut().filter(is_due) else {
             return;
         };
@@ -138,38 +103,25 @@ impl<N: Net> Reactor<N> {
         match stream {
             Ok(stream) => {
                 let session = Session::Tap(FrameStream::new(stream));
-                tap.connect_at = None;
-                tap.session = Some(self.sessions.insert(Slot::new(session)));
+                tap.connection.session = Some(self.sessions.insert(Slot::new(session)));
                 self.make_unflushed(key);
             }
-            Err(error) => self.disconnect_tap(&error.to_string()),
+            Err(error) => self.disconnect_exporter(Exporter::Dnstap, &error.to_string()),
         }
     }
 
-    pub(in crate::reactor) fn step_tap(&mut self, key: Key) {
-        if let Some(stream) = self.sessions.get_mut(key).and_then(Slot::tap) {
-            let was_accepted = stream.is_accepted();
-            if let Err(failure) = stream.ready(&mut self.scratch) {
-                return self.disconnect_tap(&failure.to_string());
-            }
-            if let Some(tap) = self
-                .tap
-                .as_mut()
-                .filter(|_| stream.is_accepted() && !was_accepted)
-            {
-                tap.is_reported = false;
-                log::info!(event = "dnstap-connected"; "dnstap: connected to {}", tap.target);
-            }
-            self.make_unflushed(key);
-        }
-    }
-
-    pub(in crate::reactor) fn flush_tap(&mut self, key: Key) {
-        if let Some(stream) = self.sessions.get_mut(key).and_then(Slot::tap)
-            && let Err(failure) = stream.flush(&mut self.scratch)
+    pub(in crate::reactor) fn step_tap(&mut self, key: Key) -> Result<Step, Failure> {
+        let Some(Session::Tap(stream)) = session_at(&mut self.sessions, key) else {
+            return Ok(Step::Drained);
+        };
+        if stream.ready(&mut self.scratch)?
+            && let Some(tap) = &mut self.tap
         {
-            self.disconnect_tap(&failure.to_string());
+            tap.connection.on_accepted();
+            log::info!(event = "dnstap-connected"; "dnstap: {} takes messages", tap.target);
         }
+        self.make_unflushed(key);
+        Ok(Step::Drained)
     }
 
     /// Sends the gathered messages to the reader.
@@ -177,46 +129,76 @@ impl<N: Net> Reactor<N> {
         let Some(tap) = self.tap.as_mut().filter(|tap| tap.count > 0) else {
             return;
         };
-        let stream = tap.session.and_then(|key| self.sessions.get_mut(key));
-        let stream = stream.and_then(Slot::tap);
         let count = std::mem::take(&mut tap.count);
-        let is_taken = stream.is_some_and(|stream| {
-            stream.send(tap.unsent_max, |out| out.extend_from_slice(&tap.frames))
-        });
+        let session = tap
+            .connection
+            .session
+            .and_then(|key| session_at(&mut self.sessions, key));
+        let is_taken = match session {
+            Some(Session::Tap(stream)) => {
+                stream.send(tap.unsent_max, |out| out.extend_from_slice(&tap.frames))
+            }
+            _ => false,
+        };
         tap.frames.clear();
         tap.frames.shrink_to(FRAMES_KEPT);
-        if is_taken {
-            let key = tap.session.expect("a tap that took frames has a session");
-            self.make_unflushed(key);
-        } else {
-            tap.dropped += count;
+        match tap.connection.session {
+            Some(key) if is_taken => self.make_unflushed(key),
+            _ => tap.connection.dropped += count,
         }
     }
 
     /// Sends the end of the stream to the reader.
     pub(in crate::reactor) fn end_tap(&mut self) {
         self.send_tap();
-        let key = self.tap.as_ref().and_then(|tap| tap.session);
-        let slot = key.and_then(|key| self.sessions.get_mut(key));
-        if let Some(stream) = slot.and_then(Slot::tap) {
+        let key = self.tap.as_ref().and_then(|tap| tap.connection.session);
+        let session = key.and_then(|key| session_at(&mut self.sessions, key));
+        if let Some(Session::Tap(stream)) = session {
             stream.stop();
             // The process ends: there is no later write.
             let _ = stream.flush(&mut self.scratch);
         }
     }
+}
 
-    fn disconnect_tap(&mut self, reason: &str) {
-        let Some(tap) = &mut self.tap else {
-            return;
-        };
-        if let Some(key) = tap.session.take() {
-            self.sessions.remove(key);
-        }
-        tap.connect_at = Some(self.now + self.config.timeouts.dnstap_pause);
-        if !std::mem::replace(&mut tap.is_reported, true) {
-            let target = &tap.target;
-            log::warn!(event = "dnstap-lost"; "dnstap: {target}: {reason}; retrying");
-        }
+/// Adds a message of a client to the tap, if there is one and the message is a query.
+pub(in crate::reactor) fn tap_query(
+    tap: &mut Option<Tap>,
+    protocol: ClientProtocol,
+    client: SocketAddr,
+    message: &[u8],
+) {
+    if let Some(tap) = tap
+        && is_query(message)
+    {
+        tap.add(MessageKind::ClientQuery, protocol, client, message);
+    }
+}
+
+/// Adds responses to clients to the tap, if there is one.
+pub(in crate::reactor) fn tap_responses<'a>(
+    tap: &mut Option<Tap>,
+    protocol: ClientProtocol,
+    responses: impl Iterator<Item = Outgoing<'a>>,
+) {
+    if let Some(tap) = tap {
+        responses.for_each(|one| {
+            tap.add(MessageKind::ClientResponse, protocol, *one.peer, one.bytes);
+        });
+    }
+}
+
+/// Adds a message to or from the upstream of a link to the tap, if there is one.
+pub(in crate::reactor) fn tap_forwarded(
+    tap: &mut Option<Tap>,
+    kind: MessageKind,
+    (proxy, link): (&Proxy, LinkKey),
+    message: &[u8],
+) {
+    if let Some(tap) = tap
+        && let Some((scheme, upstream)) = proxy.link_peer(link)
+    {
+        tap.add(kind, scheme, upstream, message);
     }
 }
 

@@ -1,99 +1,42 @@
 //! The HTTP server for observers: metrics pages, health checks, and their clients.
 
-use std::net::SocketAddr;
-
-use crate::base::arena::{Arena, Key};
-use crate::base::origin::Subscriber;
-use crate::base::time::Instant;
+use crate::base::arena::Key;
+use crate::base::failure::Failure;
 use crate::net::Net;
-use crate::reactor::{Reactor, Session, Slot};
-use crate::session::HttpStream;
-use crate::session::observer::http_server::{Request, Response};
+use crate::reactor::{Reactor, Session, last_active_at, session_at};
+use crate::session::Step;
+use crate::session::observer::http_server::{HttpRequest, HttpResponse};
 use crate::telemetry::openmetrics::Format;
 
 impl<N: Net> Reactor<N> {
-    pub(in crate::reactor) fn add_http(&mut self, stream: N::Stream, peer: SocketAddr) {
-        let http = HttpStream::new(stream, peer, self.now);
-        let key = self.sessions.insert(Slot::new(Session::Http(http)));
-        let (sessions, subscriber) = (&self.sessions, Subscriber::of(peer.ip()));
-        self.http_clients
-            .add(key, subscriber, self.now, |key| sessions.contains(key));
-        let to_close = |reactor: &Self| {
-            let last_active = |key| http_last_active(&reactor.sessions, key);
-            let clients = &reactor.http_clients;
-            clients.to_close_for(key, subscriber, last_active)
-        };
-        while let Some(key) = to_close(self) {
-            log::debug!("closing the longest idle HTTP client: too many connections");
-            self.close_http(key);
-        }
-    }
-
     /// Answers one request, if one has arrived and the previous response has been sent.
-    pub(in crate::reactor) fn step_http(&mut self, key: Key) {
-        let Some(http) = self.sessions.get_mut(key).and_then(Slot::http) else {
-            return;
+    pub(in crate::reactor) fn step_http(&mut self, key: Key) -> Result<Step, Failure> {
+        let Some(Session::Http(http)) = session_at(&mut self.sessions, key) else {
+            return Ok(Step::Drained);
         };
-        match http.ready(&mut self.scratch, self.now) {
-            Err(failure) => {
-                log::debug!("HTTP client disconnected: {failure}");
-                return self.close_http(key);
-            }
-            Ok(None) => {}
-            Ok(Some(request)) => {
-                let response = self.page(&request);
-                let http = self.sessions.get_mut(key).and_then(Slot::http);
-                http.expect("the HTTP session of the request exists")
-                    .respond(&request, &response);
+        if let Some(request) = http.ready(&mut self.scratch, self.now)? {
+            let response = self.page(&request);
+            if let Some(Session::Http(http)) = session_at(&mut self.sessions, key) {
+                http.respond(&request, &response);
             }
         }
         self.make_unflushed(key);
-    }
-
-    pub(in crate::reactor) fn flush_http(&mut self, key: Key) {
-        let Some(http) = self.sessions.get_mut(key).and_then(Slot::http) else {
-            return;
-        };
-        let Ok(may_go_on) = http.flush(&mut self.scratch, self.now) else {
-            return self.close_http(key);
-        };
-        let is_over = http.is_over();
-        let may_hold = self.http_clients.on_held(http.account());
-        if is_over || !may_hold {
-            self.close_http(key);
-        } else if may_go_on {
-            self.make_runnable(key);
-        }
-    }
-
-    pub(in crate::reactor) fn close_http(&mut self, key: Key) {
-        let Some(mut slot) = self.sessions.remove(key) else {
-            return;
-        };
-        self.schedule_trim();
-        if let Some(http) = slot.http() {
-            let subscriber = Subscriber::of(http.peer().ip());
-            self.http_clients.remove(subscriber, http.accounted());
-            if self.accept_pause.until().is_some() {
-                self.resume_listeners();
-            }
-        }
+        Ok(Step::Drained)
     }
 
     pub(in crate::reactor) fn close_idle_http(&mut self) {
         loop {
-            let sessions = &self.sessions;
-            let last_active = |key| http_last_active(sessions, key);
+            let last_active = |key| last_active_at(&self.sessions, key);
             let Some((key, _)) = self.http_clients.pop_expired(self.now, last_active) else {
                 return;
             };
-            self.close_http(key);
+            self.close_client(key);
         }
     }
 
-    fn page(&mut self, request: &Request) -> Response {
+    fn page(&mut self, request: &HttpRequest) -> HttpResponse {
         match request.path.as_str() {
-            "/healthz" => Response::line("200 OK", "ok"),
+            "/healthz" => HttpResponse::line("200 OK", "ok"),
             "/readyz" => self.readiness(),
             "/metrics" => {
                 if self.finish_at.is_none() {
@@ -104,33 +47,26 @@ impl<N: Net> Reactor<N> {
                 } else {
                     Format::Prometheus
                 };
-                Response {
+                HttpResponse {
                     status: "200 OK",
                     content_type: format.content_type(),
                     body: self.metrics(format),
                 }
             }
-            _ => Response::line(
+            _ => HttpResponse::line(
                 "404 Not Found",
                 "not found: try /metrics, /healthz or /readyz",
             ),
         }
     }
 
-    fn readiness(&mut self) -> Response {
+    fn readiness(&mut self) -> HttpResponse {
         if self.finish_at.is_some() {
-            return Response::line("503 Service Unavailable", "shutting down");
+            return HttpResponse::line("503 Service Unavailable", "shutting down");
         }
         match self.proxy.check_readiness(self.now, &mut self.outbox) {
-            Ok(()) => Response::line("200 OK", "ok"),
-            Err(reason) => Response::line("503 Service Unavailable", &reason.to_string()),
+            Ok(()) => HttpResponse::line("200 OK", "ok"),
+            Err(reason) => HttpResponse::line("503 Service Unavailable", &reason.to_string()),
         }
-    }
-}
-
-fn http_last_active<N: Net>(sessions: &Arena<Key, Slot<N>>, key: Key) -> Option<Instant> {
-    match &sessions.get(key)?.session {
-        Session::Http(http) => Some(http.last_active()),
-        _ => None,
     }
 }

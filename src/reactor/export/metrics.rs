@@ -3,8 +3,9 @@
 use super::dnstap::Tap;
 use super::otlp::Traces;
 use crate::base::failure::FailureKind;
+use crate::base::origin::ClientProtocol;
 use crate::net::Net;
-use crate::proxy::{Discard, Outcome, Protocol, UpstreamView};
+use crate::proxy::{Discard, Outcome, UpstreamView};
 use crate::reactor::{Reactor, Session, Slot};
 use crate::telemetry::logger;
 use crate::telemetry::openmetrics::{Format, Page};
@@ -29,7 +30,7 @@ impl<N: Net> Reactor<N> {
     fn write_query_metrics(&self, page: &mut Page) {
         let counters = self.proxy.counters();
         let mut family = page.counter("dotproxy_queries", "Queries from clients.");
-        for protocol in Protocol::ALL {
+        for protocol in ClientProtocol::ALL {
             family.sample(
                 &[("transport", protocol.label())],
                 counters.queries(protocol),

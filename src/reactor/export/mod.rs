@@ -1,5 +1,6 @@
 //! Exporters: metrics and health checks over HTTP, dnstap messages, and OpenTelemetry traces.
 
+pub(super) mod connection;
 pub(super) mod dnstap;
 pub(super) mod http;
 pub(super) mod metrics;

@@ -3,6 +3,8 @@
 
 use std::time::Duration;
 
+use super::connection::{Connection, Exporter};
+use super::query_records::names_of;
 use crate::base::arena::Key;
 use crate::base::failure::{Failure, FailureKind};
 use crate::base::random::Random;
@@ -10,9 +12,9 @@ use crate::base::time::Instant;
 use crate::config::{Limits, Timeouts, TraceSettings};
 use crate::net::Net;
 use crate::proxy::{Outbox, Record, Trace};
-use crate::reactor::{Reactor, Session, Slot};
-use crate::session::HttpClient;
+use crate::reactor::{Reactor, Session, Slot, session_at};
 use crate::session::observer::http_client::Answer;
+use crate::session::{HttpClient, Step};
 use crate::telemetry::otlp::{self, FinishedQuery, Spans};
 
 /// The gathered spans and the connection to the collector.
@@ -25,14 +27,8 @@ pub(in crate::reactor) struct Traces {
     gathered_since: Instant,
     /// The batch that is being posted.
     batch: Option<Batch>,
-    /// The connection to the collector, if there is one.
-    session: Option<Key>,
-    /// The time before which the collector is not tried again.
-    pause_until: Instant,
-    /// The last reported problem; empty if there is none.
-    reported: String,
+    pub(super) connection: Connection,
     posted: u64,
-    dropped: u64,
 }
 
 /// Spans that are posted together.
@@ -52,11 +48,8 @@ impl Traces {
             gathered: Spans::default(),
             gathered_since: Instant::default(),
             batch: None,
-            session: None,
-            pause_until: Instant::default(),
-            reported: String::new(),
+            connection: Connection::default(),
             posted: 0,
-            dropped: 0,
         }
     }
 
@@ -71,12 +64,12 @@ impl Traces {
 
     /// Returns the number of spans that the collector did not accept.
     pub(in crate::reactor) fn dropped(&self) -> u64 {
-        self.dropped
+        self.connection.dropped
     }
 
     /// Returns whether there are spans that the collector may still accept.
     pub(in crate::reactor) fn is_busy(&self) -> bool {
-        self.reported.is_empty() && (self.batch.is_some() || !self.gathered.is_empty())
+        !self.connection.is_in_trouble() && (self.batch.is_some() || !self.gathered.is_empty())
     }
 
     /// Returns the time of the next action, if spans are gathered for `gather` or until they have
@@ -88,7 +81,7 @@ impl Traces {
             None if self.gathered.len() >= batch_len => None,
             None => Some(self.gathered_since + gather),
         };
-        Some(due.unwrap_or_default().max(self.pause_until))
+        Some(due.unwrap_or_default().max(self.connection.pause_until))
     }
 
     /// Returns whether a batch has been sent and not answered.
@@ -108,7 +101,7 @@ impl Traces {
         limits: &Limits,
     ) {
         if self.gathered.len() >= limits.traces_gathered {
-            self.dropped += otlp::spans_of(record, trace);
+            self.connection.dropped += otlp::spans_of(record, trace);
             return;
         }
         if self.gathered.is_empty() {
@@ -139,11 +132,22 @@ impl Traces {
     }
 
     /// Logs a problem, once.
-    fn report_problem(&mut self, problem: String) {
-        if self.reported != problem {
+    fn report_problem(&mut self, problem: &str) {
+        if self.connection.on_problem(problem) {
             let collector = &self.settings.collector;
             log::warn!(event = "traces-lost"; "traces: {collector}: {problem}");
-            self.reported = problem;
+        }
+    }
+
+    /// Handles the loss of the connection: spans that the collector has not accepted are offered
+    /// again after a pause. A collector that closes after its answer has said in the answer how to
+    /// continue.
+    pub(super) fn on_lost(&mut self, reason: &str, until: Instant) {
+        if let Some(batch) = &mut self.batch
+            && batch.answer_by.take().is_some()
+        {
+            self.connection.pause_until = until;
+            self.report_problem(&format!("{reason}; retrying"));
         }
     }
 
@@ -152,7 +156,7 @@ impl Traces {
     fn on_answer(&mut self, answer: &Answer, now: Instant, timeouts: &Timeouts) {
         match (answer.status, &mut self.batch) {
             (200..300, batch) => {
-                let was_in_trouble = !std::mem::take(&mut self.reported).is_empty();
+                let was_in_trouble = self.connection.on_accepted();
                 if self.posted == 0 || was_in_trouble {
                     let collector = &self.settings.collector;
                     log::info!(event = "traces-taken"; "traces: connected to {collector}");
@@ -162,12 +166,12 @@ impl Traces {
             (429 | 502 | 503 | 504, Some(batch)) => {
                 batch.answer_by = None;
                 let pause = answer.retry_after.unwrap_or(timeouts.traces_pause);
-                self.pause_until = now + pause.min(timeouts.traces_pause_max);
-                self.report_problem(format!("HTTP status {}; retrying", answer.status));
+                self.connection.pause_until = now + pause.min(timeouts.traces_pause_max);
+                self.report_problem(&format!("HTTP status {}; retrying", answer.status));
             }
             (status, batch) => {
-                self.dropped += batch.take().map_or(0, |batch| batch.count);
-                self.report_problem(format!("HTTP status {status}; traces are dropped"));
+                self.connection.dropped += batch.take().map_or(0, |batch| batch.count);
+                self.report_problem(&format!("HTTP status {status}; traces are dropped"));
             }
         }
     }
@@ -183,10 +187,7 @@ impl<N: Net> Reactor<N> {
             let Some(trace) = &record.trace else {
                 continue;
             };
-            let question = record.question.as_ref().map(|range| outbox.bytes(range));
-            let upstream = record
-                .upstream
-                .map(|index| self.proxy.upstream_label(index));
+            let (question, upstream) = names_of(record, outbox, &self.proxy);
             let (now, limits) = ((self.now, self.clock.now()), &self.config.limits);
             traces.add((record, trace), question, upstream, now, limits);
         }
@@ -218,7 +219,7 @@ impl<N: Net> Reactor<N> {
             None => Ok(()),
         };
         if let Err(failure) = posted {
-            self.disconnect_collector(&failure);
+            self.disconnect_exporter(Exporter::Traces, &failure.to_string());
         }
     }
 
@@ -227,18 +228,20 @@ impl<N: Net> Reactor<N> {
             return Ok(());
         };
         let to = &traces.settings.collector;
-        let key = if let Some(key) = traces.session {
+        let key = if let Some(key) = traces.connection.session {
             key
         } else {
             let stream = self.net.connect(to.address, self.sessions.next_key());
             let failed = |error| Failure::new(FailureKind::Connect, error);
             let session = Session::Collector(HttpClient::new(stream.map_err(failed)?));
             *traces
+                .connection
                 .session
                 .insert(self.sessions.insert(Slot::new(session)))
         };
-        let collector = self.sessions.get_mut(key).and_then(Slot::collector);
-        if let (Some(collector), Some(batch)) = (collector, &mut traces.batch) {
+        if let Some(Session::Collector(collector)) = session_at(&mut self.sessions, key)
+            && let Some(batch) = &mut traces.batch
+        {
             collector.post(to.address, &to.path, otlp::CONTENT_TYPE, &batch.request);
             batch.answer_by = Some(self.now + self.config.timeouts.traces_answer);
             self.make_unflushed(key);
@@ -246,54 +249,25 @@ impl<N: Net> Reactor<N> {
         Ok(())
     }
 
-    pub(in crate::reactor) fn step_collector(&mut self, key: Key) {
-        let Some(collector) = self.sessions.get_mut(key).and_then(Slot::collector) else {
-            return;
+    pub(in crate::reactor) fn step_collector(&mut self, key: Key) -> Result<Step, Failure> {
+        let Some(Session::Collector(collector)) = session_at(&mut self.sessions, key) else {
+            return Ok(Step::Drained);
         };
-        match collector.ready(&mut self.scratch) {
-            Err(failure) => return self.disconnect_collector(&failure),
-            Ok(None) => {}
-            Ok(Some(answer)) => {
-                let Some(traces) = &mut self.traces else {
-                    return;
-                };
-                traces.on_answer(&answer, self.now, &self.config.timeouts);
-                if !answer.is_kept {
-                    traces.session = None;
-                    self.sessions.remove(key);
-                    return self.schedule_trim();
-                }
-                // The end of the stream may have arrived with the answer.
-                self.make_runnable(key);
+        if let Some(answer) = collector.ready(&mut self.scratch)?
+            && let Some(traces) = &mut self.traces
+        {
+            traces.on_answer(&answer, self.now, &self.config.timeouts);
+            if !answer.is_kept {
+                traces.connection.session = None;
+                self.sessions.remove(key);
+                self.schedule_trim();
+                return Ok(Step::Drained);
             }
+            // The end of the stream may have arrived with the answer.
+            self.make_unflushed(key);
+            return Ok(Step::Again);
         }
         self.make_unflushed(key);
-    }
-
-    pub(in crate::reactor) fn flush_collector(&mut self, key: Key) {
-        if let Some(collector) = self.sessions.get_mut(key).and_then(Slot::collector)
-            && let Err(failure) = collector.flush(&mut self.scratch)
-        {
-            self.disconnect_collector(&failure);
-        }
-    }
-
-    /// Closes the connection to the collector. Spans that the collector has not accepted are
-    /// offered again.
-    fn disconnect_collector(&mut self, failure: &Failure) {
-        let Some(traces) = &mut self.traces else {
-            return;
-        };
-        if let Some(key) = traces.session.take() {
-            self.sessions.remove(key);
-        }
-        // A collector that closes after its answer has said in the answer how to continue.
-        let is_under_way = |batch: &&mut Batch| batch.answer_by.is_some();
-        if let Some(batch) = traces.batch.as_mut().filter(is_under_way) {
-            batch.answer_by = None;
-            traces.pause_until = self.now + self.config.timeouts.traces_pause;
-            traces.report_problem(format!("{failure}; retrying"));
-        }
-        self.schedule_trim();
+        Ok(Step::Drained)
     }
 }

@@ -3,7 +3,7 @@
 use log::Level;
 
 use crate::net::Net;
-use crate::proxy::Outbox;
+use crate::proxy::{Outbox, Proxy, Record};
 use crate::reactor::{Reactor, client_at};
 use crate::session::ClientStream;
 use crate::telemetry::query_line;
@@ -12,6 +12,17 @@ use crate::telemetry::query_log::QueryLog;
 /// Returns whether queries that end are recorded: for the query log, or for lines of level trace.
 pub(in crate::reactor) fn are_taken(query_log: Option<&QueryLog>) -> bool {
     query_log.is_some() || log::log_enabled!(Level::Trace)
+}
+
+/// Returns the question of a record, and the label of the upstream that replied.
+pub(super) fn names_of<'a>(
+    record: &Record,
+    outbox: &'a Outbox,
+    proxy: &'a Proxy,
+) -> (Option<&'a [u8]>, Option<&'a str>) {
+    let question = record.question.as_ref().map(|range| outbox.bytes(range));
+    let upstream = record.upstream.map(|index| proxy.upstream_label(index));
+    (question, upstream)
 }
 
 impl<N: Net> Reactor<N> {
@@ -24,10 +35,7 @@ impl<N: Net> Reactor<N> {
             return;
         };
         for record in outbox.records() {
-            let question = record.question.as_ref().map(|range| outbox.bytes(range));
-            let upstream = record
-                .upstream
-                .map(|index| self.proxy.upstream_label(index));
+            let (question, upstream) = names_of(record, outbox, &self.proxy);
             let client = client_at(&self.sessions, record.origin.session);
             let identity = client.and_then(ClientStream::identity);
             query_log.add(record, question, upstream, identity);
@@ -37,9 +45,7 @@ impl<N: Net> Reactor<N> {
     #[cold]
     fn trace_lines(&self, outbox: &Outbox) {
         for record in outbox.records() {
-            let question = record.question.as_ref().map(|range| outbox.bytes(range));
-            let upstream = record.upstream;
-            let upstream = upstream.map(|index| self.proxy.upstream_label(index));
+            let (question, upstream) = names_of(record, outbox, &self.proxy);
             query_line::log(record, question, upstream);
         }
     }

@@ -52,7 +52,7 @@ const BATCH_LEN: usize = 64;
 #[derive(Debug)]
 pub struct ClientDatagram<D> {
     socket: D,
-    unsent: VecDeque<Unsent>,
+    unsent: VecDeque<UnsentResponse>,
     unsent_len: usize,
     /// The poller reports when the socket has room.
     is_watched: bool,
@@ -63,13 +63,13 @@ pub struct ClientDatagram<D> {
 
 /// A response that the socket did not accept.
 #[derive(Debug)]
-struct Unsent {
+struct UnsentResponse {
     bytes: Box<[u8]>,
     peer: SocketAddr,
     local: Option<Address>,
 }
 
-impl Unsent {
+impl UnsentResponse {
     fn outgoing(&self) -> Outgoing<'_> {
         Outgoing {
             bytes: &self.bytes,
@@ -165,7 +165,7 @@ impl<D: Datagram> ClientDatagram<D> {
             return;
         }
         self.unsent_len += response.bytes.len();
-        self.unsent.push_back(Unsent {
+        self.unsent.push_back(UnsentResponse {
             bytes: response.bytes.into(),
             peer: *response.peer,
             local: response.local.copied(),
@@ -175,7 +175,7 @@ impl<D: Datagram> ClientDatagram<D> {
     /// Sends waiting responses, as far as the socket accepts them.
     pub fn flush(&mut self) {
         let unsent = std::mem::take(&mut self.unsent);
-        let mut left = unsent.iter().map(Unsent::outgoing);
+        let mut left = unsent.iter().map(UnsentResponse::outgoing);
         let mut batch = [Outgoing::NONE; BATCH_LEN];
         let mut done = 0;
         loop {
@@ -187,7 +187,7 @@ impl<D: Datagram> ClientDatagram<D> {
             }
         }
         self.unsent = unsent;
-        let bytes = |one: Unsent| one.bytes.len();
+        let bytes = |one: UnsentResponse| one.bytes.len();
         self.unsent_len -= self.unsent.drain(..done).map(bytes).sum::<usize>();
         if self.unsent.is_empty() {
             self.unsent.shrink_to(0);

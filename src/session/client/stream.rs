@@ -18,6 +18,7 @@ use std::ops::ControlFlow;
 
 use super::activity::Activity;
 use crate::base::failure::Failure;
+use crate::base::origin::ClientProtocol;
 use crate::base::time::Instant;
 use crate::config::Limits;
 use crate::session::transport::{Received, Transport};
@@ -59,14 +60,14 @@ pub struct ClientStream<S> {
     /// The client will send no more.
     is_ended: bool,
     activity: Activity,
-    unsent: Unsent,
+    unsent: UnsentKind,
     /// Bytes held for the client at the last [`ClientStream::account`].
     accounted: usize,
 }
 
 /// The output that a connection has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Unsent {
+enum UnsentKind {
     /// Flights of the handshake.
     Handshake,
     /// Responses.
@@ -98,7 +99,7 @@ impl<S: Read + Write> ClientStream<S> {
             is_ended: false,
             unasked: Unasked::default(),
             activity: Activity::new(now),
-            unsent: Unsent::Handshake,
+            unsent: UnsentKind::Handshake,
             accounted: 0,
         }
     }
@@ -120,8 +121,10 @@ impl<S: Read + Write> ClientStream<S> {
 
     /// Returns the client's certificate, until [its expiry](Self::expire_at) is set.
     pub fn new_certificate(&self) -> Option<&[u8]> {
-        let certificate = self.transport.certificate();
-        certificate.filter(|_| self.expires_at.is_none())
+        if self.expires_at.is_some() {
+            return None;
+        }
+        self.transport.certificate()
     }
 
     /// Sets the time at which the client's certificate expires.
@@ -182,9 +185,13 @@ impl<S: Read + Write> ClientStream<S> {
         self.accounted
     }
 
-    /// Returns whether the connection is encrypted.
-    pub fn is_encrypted(&self) -> bool {
-        self.transport.is_encrypted()
+    /// Returns the protocol of the connection.
+    pub fn protocol(&self) -> ClientProtocol {
+        if self.transport.is_encrypted() {
+            ClientProtocol::Tls
+        } else {
+            ClientProtocol::Tcp
+        }
     }
 
     /// Returns whether the next step belongs to a TLS handshake, which may take a signature.
@@ -316,7 +323,7 @@ impl<S: Read + Write> ClientStream<S> {
         now: Instant,
     ) -> bool {
         self.inflight = self.inflight.saturating_sub(1);
-        self.unsent = Unsent::Responses;
+        self.unsent = UnsentKind::Responses;
         self.transport.send(|out| frame::write(out, message));
         let has_much = |client: &Self| client.transport.unsent_len() > limits.tcp_client_unsent;
         // The bytes may never have been offered to the client.
@@ -328,12 +335,12 @@ impl<S: Read + Write> ClientStream<S> {
         let taken = self.transport.flush(scratch)?;
         let is_rest = self.transport.unsent_len() == 0;
         match self.unsent {
-            Unsent::Responses => self.activity.note_taken(taken, is_rest, now),
-            Unsent::Handshake if taken > 0 => self.activity.note(now),
-            Unsent::Handshake | Unsent::Control => {}
+            UnsentKind::Responses => self.activity.note_taken(taken, is_rest, now),
+            UnsentKind::Handshake if taken > 0 => self.activity.note(now),
+            UnsentKind::Handshake | UnsentKind::Control => {}
         }
         if is_rest && self.transport.is_established() {
-            self.unsent = Unsent::Control;
+            self.unsent = UnsentKind::Control;
         }
         Ok(())
     }

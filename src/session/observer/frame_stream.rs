@@ -9,7 +9,7 @@ use std::io::{Read, Write};
 
 use crate::base::failure::{Failure, FailureKind};
 use crate::session::Scratch;
-use crate::session::transport::{Received, Transport};
+use crate::session::transport::Transport;
 
 const ACCEPT: u32 = 1;
 const START: u32 = 2;
@@ -54,32 +54,26 @@ impl<S: Read + Write> FrameStream<S> {
         self.is_accepted
     }
 
-    /// Reads control frames of the reader.
-    pub fn ready(&mut self, scratch: &mut Scratch) -> Result<(), Failure> {
-        let mut said = 0;
-        while said < SAID_MAX {
-            let received = &mut self.received;
-            let read = self
-                .transport
-                .receive(scratch, |piece| received.extend_from_slice(piece))?;
-            if !self.is_accepted && says_accept(received)? {
-                self.is_accepted = true;
-                self.transport.send(|out| control(out, START, true));
-            }
-            if self.is_accepted {
-                // Further input is not needed.
-                *received = Vec::new();
-            }
-            match read {
-                Received::Some(len) => said += len,
-                Received::Nothing => return Ok(()),
-                Received::End => return Err(FailureKind::Closed.into()),
-            }
+    /// Reads control frames of the reader. Returns whether the reader has just accepted the content
+    /// type.
+    pub fn ready(&mut self, scratch: &mut Scratch) -> Result<bool, Failure> {
+        let was_accepted = self.is_accepted;
+        let limit = (SAID_MAX, "a reader that does not stop talking");
+        let received = &mut self.received;
+        self.transport
+            .receive_until(scratch, received, limit, |received| {
+                self.is_accepted = self.is_accepted || says_accept(received)?;
+                if self.is_accepted {
+                    // Further input is not needed.
+                    *received = Vec::new();
+                }
+                Ok(None::<()>)
+            })?;
+        let is_new = self.is_accepted && !was_accepted;
+        if is_new {
+            self.transport.send(|out| control(out, START, true));
         }
-        Err(Failure::new(
-            FailureKind::Protocol,
-            "the reader sends too much data",
-        ))
+        Ok(is_new)
     }
 
     /// Queues whole frames, which `frames` appends, unless more than `unsent_max` bytes wait.

@@ -10,7 +10,7 @@ use std::time::Duration;
 use super::http_fields;
 use crate::base::failure::{Failure, FailureKind};
 use crate::session::Scratch;
-use crate::session::transport::{Received, Transport};
+use crate::session::transport::Transport;
 
 /// Maximum length of the head of a response, in bytes.
 const HEAD_LEN_MAX: usize = 8 * 1024;
@@ -70,31 +70,23 @@ impl<S: Read + Write> HttpClient<S> {
 
     /// Reads input. Returns the answer to the document, once.
     pub fn ready(&mut self, scratch: &mut Scratch) -> Result<Option<Answer>, Failure> {
-        let mut said = 0;
-        while said < SAID_MAX {
-            let received = &mut self.received;
-            let read = self
-                .transport
-                .receive(scratch, |piece| received.extend_from_slice(piece))?;
-            if !self.is_waiting && !self.received.is_empty() {
-                let detail = "HTTP response without a request";
-                return Err(Failure::new(FailureKind::Protocol, detail));
-            }
-            if let Some(answer) = parse(&mut self.received)? {
-                self.is_waiting = false;
-                self.received = Vec::new();
-                return Ok(Some(answer));
-            }
-            match read {
-                Received::Some(len) => said += len,
-                Received::Nothing => return Ok(None),
-                Received::End => return Err(FailureKind::Closed.into()),
-            }
+        let is_waiting = self.is_waiting;
+        let limit = (SAID_MAX, "incomplete HTTP response");
+        let received = &mut self.received;
+        let answer = self
+            .transport
+            .receive_until(scratch, received, limit, |received| {
+                if !is_waiting && !received.is_empty() {
+                    let detail = "HTTP response without a request";
+                    return Err(Failure::new(FailureKind::Protocol, detail));
+                }
+                parse(received)
+            })?;
+        if answer.is_some() {
+            self.is_waiting = false;
+            self.received = Vec::new();
         }
-        Err(Failure::new(
-            FailureKind::Protocol,
-            "incomplete HTTP response",
-        ))
+        Ok(answer)
     }
 
     /// Writes queued data, as far as the socket accepts it.
@@ -121,11 +113,7 @@ fn parse(received: &mut Vec<u8>) -> Result<Option<Answer>, Failure> {
             received.drain(..len);
             continue;
         }
-        let field = |name: &str| {
-            let mut fields = response.headers.iter();
-            let field = fields.find(|field| field.name.eq_ignore_ascii_case(name));
-            field.and_then(|field| str::from_utf8(field.value).ok())
-        };
+        let field = |name| http_fields::text(response.headers, name);
         let Ok(body_len) = http_fields::content_length(response.headers) else {
             return failed("invalid Content-Length in the HTTP response");
         };
@@ -141,10 +129,8 @@ fn parse(received: &mut Vec<u8>) -> Result<Option<Answer>, Failure> {
         if body_len.is_some_and(|body_len| received.len() < len + body_len) {
             return Ok(None);
         }
-        let is_closing = field("connection").is_some_and(|options| {
-            let mut options = options.split(',');
-            options.any(|option| option.trim().eq_ignore_ascii_case("close"))
-        });
+        let is_closing =
+            field("connection").is_some_and(|options| http_fields::has_item(options, "close"));
         return Ok(Some(Answer {
             status,
             retry_after: retry_after.map(Duration::from_secs),

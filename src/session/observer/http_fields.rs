@@ -1,5 +1,5 @@
-//! Header fields that determine the end of an HTTP/1.1 message (RFC 9112, section 6). Ambiguous
-//! values are refused.
+//! Header fields of HTTP/1.1 messages, above all those that determine the end of a message (RFC
+//! 9112, section 6). Ambiguous values are refused.
 
 use httparse::Header;
 
@@ -13,6 +13,19 @@ pub(in crate::session) fn count(fields: &[Header<'_>], name: &str) -> usize {
     fields
         .filter(|field| field.name.eq_ignore_ascii_case(name))
         .count()
+}
+
+/// Returns the text of the first field with this name.
+pub(in crate::session) fn text<'a>(fields: &[Header<'a>], name: &str) -> Option<&'a str> {
+    let mut fields = fields.iter();
+    let field = fields.find(|field| field.name.eq_ignore_ascii_case(name))?;
+    str::from_utf8(field.value).ok()
+}
+
+/// Returns whether a list has this item, without its parameters (RFC 9110, section 5.6.1).
+pub(in crate::session) fn has_item(list: &str, item: &str) -> bool {
+    let mut items = list.split(',').map(|item| item.split(';').next());
+    items.any(|own| own.is_some_and(|own| own.trim().eq_ignore_ascii_case(item)))
 }
 
 /// Returns the length in the Content-Length fields, if there are any: all must agree (RFC 9110,

@@ -9,7 +9,7 @@ use std::io::{Read, Write};
 use std::net::SocketAddr;
 use std::time::SystemTime;
 
-use super::http_fields;
+use super::http_fields::{self, has_item};
 use crate::base::failure::Failure;
 use crate::base::time::Instant;
 use crate::session::Scratch;
@@ -27,7 +27,7 @@ const FIELDS_MAX: usize = 48;
 
 /// A request, to be answered by [`HttpStream::respond`].
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Request {
+pub struct HttpRequest {
     /// The path, without a query.
     pub path: String,
     /// The client accepts the `OpenMetrics` format.
@@ -40,7 +40,7 @@ pub struct Request {
 
 /// A response.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Response {
+pub struct HttpResponse {
     /// Code and reason (RFC 9110, section 15).
     pub status: &'static str,
     /// The media type of the body.
@@ -49,7 +49,7 @@ pub struct Response {
     pub body: String,
 }
 
-impl Response {
+impl HttpResponse {
     /// Creates a response with one line of text.
     pub fn line(status: &'static str, text: &str) -> Self {
         Self {
@@ -81,10 +81,10 @@ enum Parsed<'a> {
     Whole {
         len: usize,
         method: &'a str,
-        request: Request,
+        request: HttpRequest,
     },
     /// An invalid request, with its error response.
-    Bad(Response),
+    Bad(HttpResponse),
 }
 
 impl<S: Read + Write> HttpStream<S> {
@@ -131,7 +131,7 @@ impl<S: Read + Write> HttpStream<S> {
         &mut self,
         scratch: &mut Scratch,
         now: Instant,
-    ) -> Result<Option<Request>, Failure> {
+    ) -> Result<Option<HttpRequest>, Failure> {
         while !self.is_ending && self.transport.unsent_len() == 0 {
             match parse(&self.received) {
                 Parsed::Whole {
@@ -147,7 +147,7 @@ impl<S: Read + Write> HttpStream<S> {
                         return Ok(Some(request));
                     }
                     let text = "only GET and HEAD are supported";
-                    let response = Response::line("405 Method Not Allowed", text);
+                    let response = HttpResponse::line("405 Method Not Allowed", text);
                     self.respond(&request, &response);
                     break;
                 }
@@ -172,7 +172,7 @@ impl<S: Read + Write> HttpStream<S> {
     }
 
     /// Queues the response to a request.
-    pub fn respond(&mut self, request: &Request, response: &Response) {
+    pub fn respond(&mut self, request: &HttpRequest, response: &HttpResponse) {
         self.is_ending |= !request.is_kept;
         let has_body = !request.is_for_head;
         send(&mut self.transport, response, has_body, self.is_ending);
@@ -191,10 +191,13 @@ impl<S: Read + Write> HttpStream<S> {
 fn parse(bytes: &[u8]) -> Parsed<'_> {
     let mut fields = [httparse::EMPTY_HEADER; FIELDS_MAX];
     let mut request = httparse::Request::new(&mut fields);
-    let bad = |text| Parsed::Bad(Response::line("400 Bad Request", text));
+    let bad = |text| Parsed::Bad(HttpResponse::line("400 Bad Request", text));
     let too_large = || {
         let text = "request header too large";
-        Parsed::Bad(Response::line("431 Request Header Fields Too Large", text))
+        Parsed::Bad(HttpResponse::line(
+            "431 Request Header Fields Too Large",
+            text,
+        ))
     };
     let len = match request.parse(bytes) {
         Ok(httparse::Status::Complete(len)) if len <= HEAD_LEN_MAX => len,
@@ -206,11 +209,7 @@ fn parse(bytes: &[u8]) -> Parsed<'_> {
     else {
         return bad("invalid HTTP request");
     };
-    let field = |name: &str| {
-        let mut fields = request.headers.iter();
-        let field = fields.find(|field| field.name.eq_ignore_ascii_case(name));
-        field.and_then(|field| str::from_utf8(field.value).ok())
-    };
+    let field = |name| http_fields::text(request.headers, name);
     let count = |name| http_fields::count(request.headers, name);
     // RFC 9112, section 3.2.
     if count("host") > 1 || minor >= 1 && count("host") == 0 {
@@ -235,7 +234,7 @@ fn parse(bytes: &[u8]) -> Parsed<'_> {
     }
     let is_closing = field("connection").is_some_and(|options| has_item(options, "close"));
     let accept = field("accept").unwrap_or_default();
-    let request = Request {
+    let request = HttpRequest {
         path: path(target).to_owned(),
         takes_openmetrics: has_item(accept, "application/openmetrics-text"),
         is_for_head: method == "HEAD",
@@ -257,19 +256,13 @@ fn path(target: &str) -> &str {
     path.split('?').next().unwrap_or_default()
 }
 
-/// Returns whether a list has this item, without its parameters (RFC 9110, section 5.6.1).
-fn has_item(list: &str, item: &str) -> bool {
-    let mut items = list.split(',').map(|item| item.split(';').next());
-    items.any(|own| own.is_some_and(|own| own.trim().eq_ignore_ascii_case(item)))
-}
-
 fn send<S: Read + Write>(
     transport: &mut Transport<S>,
-    response: &Response,
+    response: &HttpResponse,
     has_body: bool,
     is_last: bool,
 ) {
-    let Response {
+    let HttpResponse {
         status,
         content_type,
         body,
@@ -322,13 +315,13 @@ mod tests {
         (lines.collect::<Vec<_>>().join("\n"), http.is_over())
     }
 
-    fn answer(request: &Request) -> Response {
+    fn answer(request: &HttpRequest) -> HttpResponse {
         let format = if request.takes_openmetrics {
             " (open)"
         } else {
             ""
         };
-        Response::line("200 OK", &format!("{}{format}", request.path))
+        HttpResponse::line("200 OK", &format!("{}{format}", request.path))
     }
 
     fn ok(len: usize) -> String {

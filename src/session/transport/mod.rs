@@ -1,13 +1,17 @@
 //! A byte stream, plain or under TLS.
 
+mod socket_io;
 pub mod tls;
 
-use std::io::{self, ErrorKind, Read, Write};
+pub use socket_io::Received;
+
+use std::io::{Read, Write};
 
 use super::Scratch;
 use crate::base::failure::{Failure, FailureKind};
 use crate::tls::{Acceptor, Connector};
-use tls::{Client, Server, TlsStream};
+use socket_io::{Unsent, failed, read};
+use tls::{ClientEnd, ServerEnd, TlsStream};
 
 /// A connected stream socket.
 pub trait Stream: Read + Write {
@@ -15,25 +19,14 @@ pub trait Stream: Read + Write {
     fn acknowledge(&mut self) {}
 }
 
-/// The result of a read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Received {
-    /// The number of bytes read, which may contain no payload.
-    Some(usize),
-    /// There is nothing to read now.
-    Nothing,
-    /// The peer will send no more.
-    End,
-}
-
 /// A stream over `S`.
 pub enum Transport<S> {
     /// A plain stream.
     Plain(Plain<S>),
     /// A TLS stream, client side.
-    TlsClient(Box<TlsStream<S, Client>>),
+    TlsClient(Box<TlsStream<S, ClientEnd>>),
     /// A TLS stream, server side.
-    TlsServer(Box<TlsStream<S, Server>>),
+    TlsServer(Box<TlsStream<S, ServerEnd>>),
 }
 
 impl<S: Read + Write> Transport<S> {
@@ -134,6 +127,31 @@ impl<S: Read + Write> Transport<S> {
         }
     }
 
+    /// Appends payload to `received` until `parse` finds a value in it or nothing is left to read.
+    /// Fails with `endless` after `bytes_max` bytes without a value, and if the peer ends its
+    /// stream.
+    pub(super) fn receive_until<T>(
+        &mut self,
+        scratch: &mut Scratch,
+        received: &mut Vec<u8>,
+        (bytes_max, endless): (usize, &str),
+        mut parse: impl FnMut(&mut Vec<u8>) -> Result<Option<T>, Failure>,
+    ) -> Result<Option<T>, Failure> {
+        let mut bytes = 0;
+        while bytes < bytes_max {
+            let read = self.receive(scratch, |piece| received.extend_from_slice(piece))?;
+            if let Some(value) = parse(received)? {
+                return Ok(Some(value));
+            }
+            match read {
+                Received::Some(len) => bytes += len,
+                Received::Nothing => return Ok(None),
+                Received::End => return Err(FailureKind::Closed.into()),
+            }
+        }
+        Err(Failure::new(FailureKind::Protocol, endless))
+    }
+
     /// Queues payload that `payload` appends to a buffer.
     pub fn send(&mut self, payload: impl FnOnce(&mut Vec<u8>)) {
         match self {
@@ -224,93 +242,10 @@ impl<S: Read + Write> Plain<S> {
     }
 }
 
-/// Bytes that the socket has not accepted.
-#[derive(Debug, Default)]
-pub(super) struct Unsent {
-    pub(super) bytes: Vec<u8>,
-    /// The number of bytes that have been written.
-    written: usize,
-}
-
-impl Unsent {
-    pub(super) fn len(&self) -> usize {
-        self.bytes.len() - self.written
-    }
-
-    /// Writes as much as the socket accepts. Returns the number of bytes written.
-    pub(super) fn flush(&mut self, stream: &mut impl Write) -> io::Result<usize> {
-        if self.len() == 0 {
-            return Ok(0);
-        }
-        let taken = write(stream, &self.bytes[self.written..])?;
-        self.written += taken;
-        // Written bytes are removed once they are at least as many as the unwritten ones.
-        if self.written >= self.len() {
-            self.bytes.drain(..self.written);
-            self.bytes.shrink_to(0);
-            self.written = 0;
-        }
-        Ok(taken)
-    }
-}
-
-/// Reads once. Returns `None` if there is nothing to read now.
-pub(super) fn read(stream: &mut impl Read, buffer: &mut [u8]) -> io::Result<Option<usize>> {
-    loop {
-        match stream.read(buffer) {
-            Ok(len) => return Ok(Some(len)),
-            Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(None),
-            Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-    }
-}
-
-/// Writes until everything is written or the stream is full. Returns the number of bytes written.
-pub(super) fn write(stream: &mut impl Write, bytes: &[u8]) -> io::Result<usize> {
-    let mut taken = 0;
-    while taken < bytes.len() {
-        match stream.write(&bytes[taken..]) {
-            Ok(0) => return Err(ErrorKind::WriteZero.into()),
-            Ok(len) => taken += len,
-            Err(error) if error.kind() == ErrorKind::WouldBlock => break,
-            Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(taken)
-}
-
-/// Converts an error of the socket, for a connection that is established or not.
-pub(super) fn failed(error: &io::Error, is_connected: bool) -> Failure {
-    let kind = match error.kind() {
-        ErrorKind::ConnectionReset | ErrorKind::ConnectionAborted | ErrorKind::BrokenPipe => {
-            FailureKind::Closed
-        }
-        _ if is_connected => FailureKind::Closed,
-        _ => FailureKind::Connect,
-    };
-    Failure::new(kind, error)
-}
-
 #[cfg(test)]
 mod tests {
     use super::super::testing::Pipe;
     use super::*;
-
-    #[test]
-    fn written_bytes_are_not_kept() {
-        let (pipe, message) = (Pipe::default(), vec![0; 60_000]);
-        let mut unsent = Unsent::default();
-        pipe.set_window(0);
-        for _ in 0..64 {
-            unsent.bytes.extend(&message);
-            pipe.set_window(message.len() - 1);
-            unsent.flush(&mut pipe.clone()).unwrap();
-        }
-        assert_eq!(unsent.len(), 64);
-        assert!(unsent.bytes.capacity() < 2 * message.len());
-    }
 
     #[test]
     fn unwritten_bytes_wait_for_the_next_flush() {

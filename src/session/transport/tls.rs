@@ -22,7 +22,7 @@ use rustls::unbuffered::{
     UnbufferedStatus,
 };
 
-use super::{Received, Unsent, failed, read, write};
+use super::socket_io::{Received, Unsent, failed, read, write};
 use crate::base::failure::{Failure, FailureKind};
 use crate::session::Scratch;
 use crate::tls::{self, Acceptor, Connector, RootSource};
@@ -42,9 +42,9 @@ pub trait End: Deref<Target = UnbufferedConnectionCommon<Self::Data>> {
 type Status<'c, 'i, D> = UnbufferedStatus<'c, 'i, D>;
 
 /// The client end of a connection.
-pub type Client = UnbufferedClientConnection;
+pub type ClientEnd = UnbufferedClientConnection;
 
-impl End for Client {
+impl End for ClientEnd {
     type Data = ClientConnectionData;
 
     /// There are few upstream connections, and the next turn needs as much.
@@ -56,9 +56,9 @@ impl End for Client {
 }
 
 /// The server end of a connection.
-pub type Server = UnbufferedServerConnection;
+pub type ServerEnd = UnbufferedServerConnection;
 
-impl End for Server {
+impl End for ServerEnd {
     type Data = ServerConnectionData;
 
     /// There can be many clients, and most are idle.
@@ -79,14 +79,14 @@ pub struct TlsStream<S, E> {
     plaintext: Vec<u8>,
     /// Records that the socket has not accepted.
     unsent: Unsent,
-    stage: Stage,
+    stage: TlsStage,
     /// The source of the roots for the peer's certificate.
     roots: RootSource,
 }
 
 /// The state of a TLS connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Stage {
+enum TlsStage {
     /// Nothing was sent or received.
     Connecting,
     /// The peer is not authenticated.
@@ -99,7 +99,7 @@ enum Stage {
     Failed,
 }
 
-impl<S: Read + Write> TlsStream<S, Client> {
+impl<S: Read + Write> TlsStream<S, ClientEnd> {
     /// Creates a stream to the peer that `connector` expects.
     pub(in crate::session) fn connect(
         stream: S,
@@ -109,35 +109,35 @@ impl<S: Read + Write> TlsStream<S, Client> {
         let roots = connector.roots();
         let connection = connector.connection();
         let connection = connection.map_err(|error| describe(&error, roots))?;
-        let mut tls = Self::new(stream, connection, Stage::Connecting, roots);
+        let mut tls = Self::new(stream, connection, TlsStage::Connecting, roots);
         // The first flight needs no input.
         tls.process_torn(&mut scratch.outgoing)?;
         Ok(tls)
     }
 }
 
-impl<S: Read + Write> TlsStream<S, Server> {
+impl<S: Read + Write> TlsStream<S, ServerEnd> {
     /// Creates a stream on an accepted socket.
     pub(in crate::session) fn accept(stream: S, acceptor: &Acceptor) -> Result<Self, Failure> {
         let roots = RootSource::ClientCa;
         let connection = acceptor.connection();
         let connection = connection.map_err(|error| describe(&error, roots))?;
-        Ok(Self::new(stream, connection, Stage::Handshaking, roots))
+        Ok(Self::new(stream, connection, TlsStage::Handshaking, roots))
     }
 }
 
-impl<S> TlsStream<S, Server> {
+impl<S> TlsStream<S, ServerEnd> {
     /// Returns whether `acceptor` admits the client. During its handshake a client is judged by the
     /// acceptor that accepted it, and thus not admitted by another.
     pub(in crate::session) fn is_admitted_by(&self, acceptor: &Acceptor) -> bool {
-        let is_judged = matches!(self.stage, Stage::Established | Stage::Ended);
+        let is_judged = matches!(self.stage, TlsStage::Established | TlsStage::Ended);
         let shown = self.connection.peer_certificates();
         is_judged && acceptor.judge(shown).is_ok()
     }
 }
 
 impl<S: Read + Write, E: End> TlsStream<S, E> {
-    fn new(stream: S, connection: E, stage: Stage, roots: RootSource) -> Self {
+    fn new(stream: S, connection: E, stage: TlsStage, roots: RootSource) -> Self {
         Self {
             stream,
             connection,
@@ -154,7 +154,7 @@ impl<S: Read + Write, E: End> TlsStream<S, E> {
     }
 
     pub(in crate::session) fn is_established(&self) -> bool {
-        self.stage == Stage::Established
+        self.stage == TlsStage::Established
     }
 
     pub(in crate::session) fn is_resumed(&self) -> Option<bool> {
@@ -181,16 +181,16 @@ impl<S: Read + Write, E: End> TlsStream<S, E> {
     }
 
     fn may_send(&self) -> bool {
-        matches!(self.stage, Stage::Established | Stage::Ended)
+        matches!(self.stage, TlsStage::Established | TlsStage::Ended)
     }
 
     pub(in crate::session) fn is_connected(&self) -> bool {
-        self.stage != Stage::Connecting
+        self.stage != TlsStage::Connecting
     }
 
     fn on_connected(&mut self) {
-        if self.stage == Stage::Connecting {
-            self.stage = Stage::Handshaking;
+        if self.stage == TlsStage::Connecting {
+            self.stage = TlsStage::Handshaking;
         }
     }
 
@@ -218,14 +218,14 @@ impl<S: Read + Write, E: End> TlsStream<S, E> {
         let processed = self.process(filled, &mut used, outgoing, take);
         if let Err(failure) = processed {
             self.send_alert(&mut filled[used..], outgoing);
-            self.stage = Stage::Failed;
+            self.stage = TlsStage::Failed;
             return Err(failure);
         }
         self.torn.clear();
         self.torn.extend_from_slice(&filled[used..]);
         self.torn.shrink_to(0);
         Ok(match self.stage {
-            Stage::Ended => Received::End,
+            TlsStage::Ended => Received::End,
             _ => Received::Some(len),
         })
     }
@@ -257,13 +257,13 @@ impl<S: Read + Write, E: End> TlsStream<S, E> {
                 }
                 ConnectionState::TransmitTlsData(transmit) => transmit.done(),
                 ConnectionState::WriteTraffic(_) => {
-                    if self.stage == Stage::Handshaking {
-                        self.stage = Stage::Established;
+                    if self.stage == TlsStage::Handshaking {
+                        self.stage = TlsStage::Established;
                     }
                     return Ok(());
                 }
                 ConnectionState::PeerClosed | ConnectionState::Closed => {
-                    self.stage = Stage::Ended;
+                    self.stage = TlsStage::Ended;
                     return Ok(());
                 }
                 _ => return Ok(()),

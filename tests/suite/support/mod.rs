@@ -3,13 +3,25 @@
 #![allow(unreachable_pub, reason = "what is public here is public to the tests")]
 
 pub mod certificates;
-pub mod days;
 pub mod faulty;
 pub mod folder;
 pub mod messages;
 pub mod network;
 pub mod peers;
 pub mod program;
+pub mod scripted_upstreams;
+
+use dotproxy::config::Config;
+use dotproxy::options::{self, Command};
+
+/// Returns the settings of a command line.
+pub fn configured(arguments: &[impl ToString]) -> Config {
+    let arguments: Vec<String> = arguments.iter().map(ToString::to_string).collect();
+    match options::parse(&arguments) {
+        Ok(Command::Run(config)) => *config,
+        other => panic!("{arguments:?}: {other:?}"),
+    }
+}
 
 /// Returns the seeds of a simulation: `SEEDS=100` sets their number, `SEED=7` selects one.
 pub fn seeds(default: u64) -> std::ops::Range<u64> {

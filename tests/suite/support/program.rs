@@ -1,5 +1,6 @@
 //! The program as a separate process, started as a user starts it.
 
+use std::collections::BTreeSet;
 use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher, Hasher};
 use std::io::{BufRead, BufReader, Read, Write};
@@ -300,13 +301,19 @@ pub fn spawn(command: &mut Command) -> Child {
 /// Returns a port of 127.0.0.1 that is free for UDP and TCP. The port is below the ephemeral range,
 /// so that no client takes it before it is used.
 pub fn free_port() -> u16 {
+    /// Ports of earlier calls, whose tests may close and open them.
+    static DRAWN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
     let _alone = FORKING.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut drawn = DRAWN.lock().unwrap_or_else(PoisonError::into_inner);
     loop {
-        // Other tests that run at the same time draw other ports.
+        // Other processes that run at the same time draw other ports.
         let draw = RandomState::new().build_hasher().finish() % 20_000;
         let port = 12_000 + u16::try_from(draw).expect("below 20,000");
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-        if UdpSocket::bind(address).is_ok() && TcpListener::bind(address).is_ok() {
+        if UdpSocket::bind(address).is_ok()
+            && TcpListener::bind(address).is_ok()
+            && drawn.insert(port)
+        {
             return port;
         }
     }

@@ -9,12 +9,12 @@ use dotproxy::base::failure::{Failure, FailureKind};
 use dotproxy::base::origin::Origin;
 use dotproxy::base::time::Instant;
 use dotproxy::config::Scheme;
-use dotproxy::options::{self, Command};
-use dotproxy::proxy::{Action, Destination, LinkKey, Outbox, Proxy, Transport};
+use dotproxy::proxy::{Action, ClientTransport, Destination, LinkKey, Outbox, Proxy};
 use dotproxy::wire::edns::{EdnsOption, OptionCode};
 use dotproxy::wire::record::Record;
 use dotproxy::wire::{Flags, Message, Rcode};
 
+use super::configured;
 use super::messages::{address_reply, error_reply, query, reply, reply_for};
 
 pub const CONNECTING: Duration = Duration::from_millis(30);
@@ -332,12 +332,8 @@ impl World {
         // Later arguments override earlier ones.
         let mut given = vec!["--cache-size=0".to_owned()];
         given.extend(arguments.iter().map(ToString::to_string));
-        let arguments = given;
-        let Ok(Command::Run(config)) = options::parse(&arguments) else {
-            panic!("{arguments:?}: {:?}", options::parse(&arguments));
-        };
         Self {
-            proxy: Proxy::new(&config, &[9; 32]),
+            proxy: Proxy::new(&configured(&given), &[9; 32]),
             outbox: Outbox::default(),
             now: at(0.0),
             events: BTreeMap::new(),
@@ -435,9 +431,9 @@ impl World {
     fn handle_event(&mut self, event: Event) {
         let (now, outbox) = (self.now, &mut self.outbox);
         match event {
-            Event::PlainQuery(name) => self.query(name, 1, None, Transport::Udp),
+            Event::PlainQuery(name) => self.query(name, 1, None, ClientTransport::Udp),
             Event::StreamQuery(name) => {
-                let transport = Transport::Stream {
+                let transport = ClientTransport::Stream {
                     idle: Duration::from_secs(10),
                     received_at: now,
                     is_encrypted: false,
@@ -456,12 +452,12 @@ impl World {
                 let mut bytes = vec![1, 2, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0];
                 bytes.extend(question);
                 self.proxy
-                    .handle_query(origin, Transport::Udp, &bytes, now, outbox);
+                    .handle_query(origin, ClientTransport::Udp, &bytes, now, outbox);
             }
             Event::Query(name) => self.handle_event(Event::QueryOfType(name, 1)),
             Event::QueryOfType(name, rr_type) => {
                 let size = (!name.starts_with("plain")).then_some(1232);
-                self.query(name, rr_type, size, Transport::Udp);
+                self.query(name, rr_type, size, ClientTransport::Udp);
             }
             Event::Opens(link, to) => {
                 if self
@@ -503,7 +499,13 @@ impl World {
     }
 
     /// Sends a query of a client, with an OPT record of this size or none.
-    fn query(&mut self, name: &'static str, rr_type: u16, size: Option<u16>, transport: Transport) {
+    fn query(
+        &mut self,
+        name: &'static str,
+        rr_type: u16,
+        size: Option<u16>,
+        transport: ClientTransport,
+    ) {
         self.next_port = self.next_port.wrapping_add(1);
         let port = self.next_port;
         assert!(self.asked.insert(port, (name, self.now)).is_none());

@@ -1,0 +1,75 @@
+//! The options file.
+
+use std::path::Path;
+
+use super::draft::Draft;
+use super::table::{COMMANDS, TABLE};
+use super::values::parse_switch;
+use super::{UsageError, usage};
+use crate::base::file;
+
+/// The byte-order mark with which some editors start a file.
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+
+/// Reads the options of a file into the draft.
+pub(super) fn read_file(draft: &mut Draft, path: &Path) -> Result<(), UsageError> {
+    let bytes = file::read(path)
+        .map_err(|error| usage(&format!("--conf-file: {:?}: {error}", path.display())))?;
+    let bytes = bytes.strip_prefix(BYTE_ORDER_MARK).unwrap_or(&bytes);
+    for (index, line) in bytes.split(|byte| *byte == b'\n').enumerate() {
+        let result = match str::from_utf8(line) {
+            Ok(line) => read_line(draft, line),
+            Err(_) => Err("expected UTF-8 text".to_owned()),
+        };
+        result.map_err(|problem| UsageError {
+            location: Some((path.to_owned(), index + 1)),
+            problem,
+        })?;
+    }
+    Ok(())
+}
+
+/// Applies a line `option=value` or `option value`. A `#` at the start or after white space
+/// starts a comment.
+fn read_line(draft: &mut Draft, line: &str) -> Result<(), String> {
+    let comment = line
+        .char_indices()
+        .find(|&(at, c)| c == '#' && !line[..at].ends_with(|before: char| !before.is_whitespace()));
+    let line = line[..comment.map_or(line.len(), |(at, _)| at)].trim();
+    if line.is_empty() {
+        return Ok(());
+    }
+    let (option, given) = match line.split_once(|c: char| c == '=' || c.is_whitespace()) {
+        Some((option, value)) => {
+            let value = value.trim_start().trim_start_matches('=').trim_start();
+            (option, Some(value))
+        }
+        None => (line, None),
+    };
+    let value = given.unwrap_or_default();
+    if COMMANDS.iter().any(|(_, long, ..)| *long == option) {
+        return Err(format!("{option}: expected on the command line only"));
+    }
+    let row = TABLE.iter().find(|row| row.long == option);
+    let row = row.ok_or_else(|| {
+        format!(
+            "{option:?}: unknown option (--help lists the long names; write upstream = 1.1.1.1)"
+        )
+    })?;
+    if value.starts_with(['"', '\'']) {
+        return Err(format!("{option}: {value:?}: remove the quotes"));
+    }
+    if !row.value.is_empty() && given.is_none() {
+        return Err(format!("{option}: expected a value"));
+    }
+    let taken = match (row.value, given) {
+        // A switch without a value is on, and an empty value is a mistake.
+        ("", Some(value)) => parse_switch(value),
+        _ => Some(value),
+    };
+    let Some(taken) = taken else {
+        return Err(format!("{option}: {value:?}: expected yes, no or no value"));
+    };
+    (row.apply)(draft, taken)
+        .map_err(|expected| format!("{option}: {value:?}: expected {expected}"))
+}

@@ -1,0 +1,207 @@
+//! The attempts of an exchange: which are open, and how many were made.
+
+use crate::config::Limits;
+use crate::proxy::keys::{Attempt, LinkKey};
+
+/// An attempt that has not been lost.
+#[derive(Clone, Copy, Debug)]
+struct Open {
+    link: LinkKey,
+    id: u16,
+    /// The attempt does not count as a try.
+    is_copy: bool,
+    /// No other attempt is needed as long as this one is open.
+    is_relied_on: bool,
+}
+
+impl Open {
+    fn is(&self, attempt: Attempt) -> bool {
+        self.attempt() == attempt
+    }
+
+    fn attempt(&self) -> Attempt {
+        Attempt {
+            link: self.link,
+            id: self.id,
+        }
+    }
+}
+
+/// The maximum number of open attempts: those of [`Limits::ATTEMPTS`] and a copy that tests an
+/// endpoint in outage.
+const OPEN_MAX: usize = Limits::ATTEMPTS as usize + 1;
+
+/// The attempts of an exchange.
+#[derive(Debug, Default)]
+pub(in crate::proxy) struct Attempts {
+    open: [Option<Open>; OPEN_MAX],
+    /// The number of attempts that count as tries: neither returned nor ended in an error.
+    tries: u8,
+    /// The number of attempts that have ended in an error.
+    errors: u8,
+    /// The number of times that the query was sent.
+    times_sent: u8,
+    /// The number of returned attempts that were not counted as tries.
+    returns: u8,
+}
+
+impl Attempts {
+    /// Returns the number of times that the query was sent.
+    pub(in crate::proxy) fn times_sent(&self) -> u8 {
+        self.times_sent
+    }
+
+    /// Returns whether the query may be sent once more. Attempts that ended in an error are counted
+    /// apart, so that an upstream that answers with errors does not get the query again and again.
+    pub(in crate::proxy) fn may_be_sent(&self) -> bool {
+        self.tries < Limits::ATTEMPTS && self.errors < Limits::ATTEMPTS
+    }
+
+    /// Returns whether the next try is the last one.
+    pub(in crate::proxy) fn is_last_try(&self) -> bool {
+        self.tries + 1 == Limits::ATTEMPTS
+    }
+
+    /// Returns whether the query may also be sent as a copy.
+    pub(in crate::proxy) fn may_be_copied(&self) -> bool {
+        let tries_left = usize::from(Limits::ATTEMPTS - self.tries);
+        self.open.iter().flatten().count() < OPEN_MAX - tries_left
+    }
+
+    /// Records that the query was sent.
+    pub(in crate::proxy) fn on_sent(&mut self, attempt: Attempt) {
+        self.tries += 1;
+        self.times_sent += 1;
+        self.add_open(attempt, false);
+    }
+
+    /// Records that a copy of the query was sent.
+    pub(in crate::proxy) fn on_copied(&mut self, attempt: Attempt) {
+        self.add_open(attempt, true);
+    }
+
+    fn add_open(&mut self, Attempt { link, id }: Attempt, is_copy: bool) {
+        let free = self.open.iter_mut().find(|open| open.is_none());
+        *free.expect("every attempt and one copy have a slot") = Some(Open {
+            link,
+            id,
+            is_copy,
+            is_relied_on: !is_copy,
+        });
+    }
+
+    /// Records that an attempt is overdue, so that another one may be made.
+    pub(in crate::proxy) fn on_overdue(&mut self, attempt: Attempt) {
+        for open in self.open.iter_mut().flatten() {
+            open.is_relied_on &= !open.is(attempt);
+        }
+    }
+
+    /// Records that an attempt will not be answered any more.
+    pub(in crate::proxy) fn on_lost(&mut self, attempt: Attempt) {
+        for open in &mut self.open {
+            open.take_if(|open| open.is(attempt));
+        }
+    }
+
+    /// Records that an attempt was lost when its connection ended after answers to other queries:
+    /// the upstream works, so the attempt is not counted (RFC 7766, section 6.2.4).
+    pub(in crate::proxy) fn on_returned(&mut self, attempt: Attempt) {
+        if self.is_counted(attempt) && self.returns < Limits::RETURNS {
+            self.tries -= 1;
+            self.returns += 1;
+        }
+        self.on_lost(attempt);
+    }
+
+    /// Records that an attempt, or a copy, ended in an error.
+    pub(in crate::proxy) fn on_error(&mut self, attempt: Attempt) {
+        if self.is_counted(attempt) {
+            self.tries -= 1;
+            self.errors += 1;
+        }
+        self.on_lost(attempt);
+    }
+
+    /// Returns whether an attempt is open and counts as a try.
+    fn is_counted(&self, attempt: Attempt) -> bool {
+        let mut open = self.open.iter().flatten();
+        open.any(|open| open.is(attempt) && !open.is_copy)
+    }
+
+    /// Returns the attempts that may still be answered.
+    pub(in crate::proxy) fn open(&self) -> impl Iterator<Item = Attempt> + use<> {
+        let open = self.open.into_iter().flatten();
+        open.map(|open| open.attempt())
+    }
+
+    /// Returns whether an open attempt is likely to be answered.
+    pub(in crate::proxy) fn is_relied_on(&self) -> bool {
+        self.open.iter().flatten().any(|open| open.is_relied_on)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::arena::Key;
+
+    fn attempt(id: u16) -> Attempt {
+        let link = LinkKey(Key::from_usize(1));
+        Attempt { link, id }
+    }
+
+    #[test]
+    fn query_is_tried_three_times() {
+        let mut attempts = Attempts::default();
+        for id in 0..3 {
+            assert!(attempts.may_be_sent());
+            assert_eq!(attempts.is_last_try(), id == 2);
+            attempts.on_sent(attempt(id));
+            attempts.on_lost(attempt(id));
+        }
+        assert!(!attempts.may_be_sent());
+        assert_eq!(attempts.times_sent(), 3);
+    }
+
+    #[test]
+    fn errors_do_not_count_as_tries_and_are_limited_to_three() {
+        let mut attempts = Attempts::default();
+        attempts.on_sent(attempt(0));
+        attempts.on_lost(attempt(0));
+        for id in 1..4 {
+            assert!(attempts.may_be_sent());
+            attempts.on_sent(attempt(id));
+            attempts.on_error(attempt(id));
+        }
+        assert!(!attempts.may_be_sent());
+        assert_eq!(attempts.times_sent(), 4);
+    }
+
+    #[test]
+    fn returned_attempt_does_not_count_as_try_and_returns_are_bounded() {
+        let mut attempts = Attempts::default();
+        let mut sent = 0;
+        while attempts.may_be_sent() {
+            attempts.on_sent(attempt(sent));
+            attempts.on_returned(attempt(sent));
+            sent += 1;
+        }
+        assert_eq!(sent, u16::from(Limits::RETURNS + Limits::ATTEMPTS));
+        assert_eq!(u16::from(attempts.times_sent()), sent);
+    }
+
+    #[test]
+    fn copy_counts_neither_as_try_nor_as_error() {
+        let mut attempts = Attempts::default();
+        attempts.on_sent(attempt(0));
+        assert!(attempts.may_be_copied());
+        attempts.on_copied(attempt(1));
+        assert!(attempts.is_relied_on() && !attempts.may_be_copied());
+        attempts.on_error(attempt(1));
+        assert_eq!((attempts.times_sent(), attempts.errors), (1, 0));
+        attempts.on_overdue(attempt(0));
+        assert!(!attempts.is_relied_on());
+        assert_eq!(attempts.open().count(), 1);
+    }
+}
