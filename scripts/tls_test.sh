@@ -149,7 +149,7 @@ start stranger -u "127.0.0.1:$mutual_port$strange"
 check "certificate of an unknown authority upstream: refused" 'SERVFAIL' ask www.example.net A
 pid=$mutual
 check "one client was served" ' tls=1 ' counters mutual
-check "key of another certificate" 'is not the key of the certificate' \
+check "key of another certificate" 'the key does not match the certificate' \
     fails "$binary" --check-conf -u 192.0.2.1 --tls-listen 127.0.0.1 --tls-cert "$work/shown.pem" \
     --tls-key "$work/client.key"
 

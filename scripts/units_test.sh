@@ -91,7 +91,7 @@ check_said "service: it confines itself, too" 'capabilities dropped, no_new_priv
 before=$(shown MainPID)
 within sh -c 'echo "upstream = 127.0.0.1,domain=corp.example" >>/etc/dotproxy.conf'
 check "reload: valid options" '^$' within systemctl reload dotproxy.service
-check_said "reload: they hold" 'a query for corp\.example'
+check_said "reload: they hold" 'will be queried for names in corp\.example'
 within sh -c 'echo "no-such-option = 1" >>/etc/dotproxy.conf'
 within systemctl reload dotproxy.service
 check_said "reload: wrong options are reported" 'no-such-option'

@@ -444,12 +444,8 @@ impl Proxy {
         }
         let exchange = &self.exchanges[key];
         let is_refused = is_truncated(answer) && exchange.is_for_stream_client();
-        let outcome = if is_refused {
-            Outcome::UpstreamFailed
-        } else {
-            outcome
-        };
-        let Some((completion, asked)) = exchange.completion(outcome) else {
+        let failed = is_refused.then_some(Outcome::UpstreamFailed);
+        let Some((completion, asked)) = exchange.completion(failed.unwrap_or(outcome)) else {
             return;
         };
         completion.respond(&mut self.counters, cx, |out| {

@@ -64,7 +64,10 @@ impl Stats {
         let left = expires_at.saturating_sub(wall_clock);
         if before != Some(expires_at) && left < EXPIRES_SOON {
             let (label, days) = (self.label.as_str(), left.as_secs() / 86_400);
-            let shown_days = counted(days, "day", "days");
+            let shown_days = match days {
+                0 => "less than a day".to_owned(),
+                days => counted(days, "day", "days"),
+            };
             log::warn!(
                 event = "certificate-expiry", upstream = label, days = days;
                 "upstream {label}: certificate expires in {shown_days}: the operator of the \
