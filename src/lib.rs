@@ -72,7 +72,8 @@
 //! 7. The response is written once, with the client's id, flags, letter case and OPT, and as many
 //!    whole RRsets as fit. It leaves from the address that the client asked.
 //!
-//! If the link closes first, its queries are retried on another link. If the link is silent, the
+//! If the link closes first, its queries are retried on another link; a query that was on two such
+//! links is sent alone (`proxy/upstream/suspects.rs`). If the link is silent, the
 //! query is hedged, and the first answer wins. A query has at most three tries, all before its
 //! deadline. State diagrams: exchange in `proxy/exchange/mod.rs`, link in `proxy/upstream/link.rs`,
 //! endpoint in `proxy/upstream/health.rs`, connections in [`session::client::stream`] and
@@ -113,6 +114,8 @@
 //! - **outage**, **back-off**: why and for how long an endpoint is not used.
 //! - **outcome**: how a query ended. **stale**: past its TTL. **negative cache**: cached NXDOMAIN
 //!   and NODATA (RFC 2308). **failure cache**: cached failures (RFC 9520).
+//! - **suspect**: a query that may be the reason why links ended. **isolated link**: a link for one
+//!   suspect.
 //! - **park**: stop reading a client until there is room.
 
 #![forbid(unsafe_code)]

@@ -170,6 +170,9 @@ pub struct Limits {
     pub links_per_address: usize,
     /// Connections to one endpoint that takes few queries on each.
     pub small_links_per_address: usize,
+    /// Additional connections to one endpoint, each for one query that may be the reason why other
+    /// connections ended.
+    pub isolated_links_per_address: usize,
     /// Unanswered datagrams to one endpoint, each on its own socket.
     pub datagrams_per_address: usize,
     /// Additional datagrams to one endpoint for clients with few unanswered queries.
@@ -190,6 +193,8 @@ pub struct Limits {
     pub failures_remembered: usize,
     /// Remembered questions that one upstream failed and another one answered.
     pub bad_answers_remembered: usize,
+    /// Remembered questions on which an upstream ended a connection.
+    pub suspects_remembered: usize,
     /// Concurrent tests for forwarding loops.
     pub loop_tests: usize,
     /// Buffers of finished queries that are kept for reuse.
@@ -265,6 +270,7 @@ impl Default for Limits {
             addresses_per_upstream: 8,
             links_per_address: 4,
             small_links_per_address: 16,
+            isolated_links_per_address: 8,
             datagrams_per_address: 64,
             datagrams_spare: 16,
             probe_datagrams_per_address: 3,
@@ -275,6 +281,7 @@ impl Default for Limits {
             answers_postponed: 8,
             failures_remembered: 512,
             bad_answers_remembered: 512,
+            suspects_remembered: 256,
             loop_tests: 16,
             spare_buffers: 64,
             log_unwritten: 64 * 1024,

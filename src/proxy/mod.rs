@@ -83,6 +83,7 @@ use upstream::hedge_budget::Hedges;
 use upstream::link::{Due, Link, Stage};
 use upstream::loop_detection::LoopTests;
 use upstream::routes::Routes;
+use upstream::suspects::Suspects;
 
 /// The query engine. See the [module](self).
 #[derive(Debug)]
@@ -112,6 +113,7 @@ pub struct Proxy {
     hedges: Hedges,
     failures: FailureCache,
     bad_answers: BadAnswers,
+    suspects: Suspects,
     loop_tests: LoopTests,
     probes: Probes,
     log_throttle: LogThrottle,
@@ -145,6 +147,7 @@ impl Proxy {
             hedges: Hedges::new(&config.limits),
             failures: FailureCache::new(&config.timeouts, &config.limits),
             bad_answers: BadAnswers::new(&config.timeouts, &config.limits),
+            suspects: Suspects::new(&config.limits),
             loop_tests: LoopTests::default(),
             probes: Probes::default(),
             log_throttle: LogThrottle::default(),

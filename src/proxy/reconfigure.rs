@@ -23,7 +23,7 @@ use super::upstream::hedge_budget::Hedges;
 use super::upstream::link::{Link, Stage};
 use super::upstream::loop_detection::LoopTests;
 use super::upstream::routes::Routes;
-use crate::base::failure::FailureKind;
+use super::upstream::suspects::{LinkEnd, Suspects};
 use crate::base::time::Instant;
 use crate::config::{Config, Host, Limits, Upstream};
 
@@ -105,6 +105,7 @@ impl Proxy {
         self.cache.reconfigure(&config.cache, &config.timeouts);
         self.failures = FailureCache::new(&config.timeouts, &config.limits);
         self.bad_answers = BadAnswers::new(&config.timeouts, &config.limits);
+        self.suspects = Suspects::new(&config.limits);
         self.loop_tests = LoopTests::default();
         if config.rate_limit != before.rate_limit {
             let seed = self.random.next_seed();
@@ -164,7 +165,7 @@ impl Proxy {
         for (key, link) in ended {
             cx.outbox.close(key);
             if let Some(link) = link {
-                self.resend_queries_of(key, &link, true, FailureKind::Closed, cx);
+                self.resend_queries_of(key, &link, LinkEnd::RETIRED, cx);
             }
         }
         for key in up {
@@ -235,6 +236,7 @@ mod tests {
     use super::super::{Action, ClientTransport, UpstreamIndex};
     use super::*;
     use crate::base::arena::{Key, TypedKey};
+    use crate::base::failure::FailureKind;
     use crate::config::Scheme;
     use crate::wire::query::EdnsLevel;
     use crate::wire::{Message, Rcode};

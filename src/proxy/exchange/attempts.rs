@@ -27,6 +27,14 @@ impl Open {
     }
 }
 
+/// The links that ended while they had a query, and perhaps because of it.
+#[derive(Clone, Copy, Debug, Default)]
+struct Cuts {
+    all: u8,
+    /// The number of those that had no answer, or had the query as their oldest one.
+    likely: u8,
+}
+
 /// The maximum number of open attempts: those of [`Limits::ATTEMPTS`] and a copy that tests an
 /// endpoint in outage.
 const OPEN_MAX: usize = Limits::ATTEMPTS as usize + 1;
@@ -43,6 +51,8 @@ pub(in crate::proxy) struct Attempts {
     times_sent: u8,
     /// The number of returned attempts that were not counted as tries.
     returns: u8,
+    /// The links that ended while they had the query.
+    cuts: Cuts,
 }
 
 impl Attempts {
@@ -112,6 +122,16 @@ impl Attempts {
             self.returns += 1;
         }
         self.on_lost(attempt);
+    }
+
+    /// Records that a link ended that had the query, and whether the query was its oldest one.
+    /// Returns whether the query is a suspect: two links have ended on it, the last one without any
+    /// answer, or both with the query as the oldest one.
+    pub(in crate::proxy) fn on_cut(&mut self, has_link_answered: bool, is_oldest: bool) -> bool {
+        let is_likely = is_oldest || !has_link_answered;
+        self.cuts.all = self.cuts.all.saturating_add(1);
+        self.cuts.likely = self.cuts.likely.saturating_add(u8::from(is_likely));
+        self.cuts.likely >= 2 || !has_link_answered && self.cuts.all >= 2
     }
 
     /// Records that an attempt, or a copy, ended in an error.

@@ -47,6 +47,10 @@ impl Proxy {
             } else {
                 self.bad_answers.recall(exchange.query.question(), cx.now)
             };
+            if !self.suspects.is_empty() {
+                let at = self.suspects.recall(exchange.query.question(), cx.now);
+                exchange.preferences.isolated = at.map(|upstreams| (key, upstreams));
+            }
             self.dispatch(key, cx);
         }
     }
@@ -71,7 +75,7 @@ impl Proxy {
             .route(exchange.pool, &preferences, demand, now)
         {
             Route::Link(other) => other != link,
-            Route::Datagram(_) | Route::Open(..) | Route::Soon => true,
+            Route::Datagram(_) | Route::Open(..) | Route::OpenIsolated(..) | Route::Soon => true,
             Route::Later(_) => false,
         }
     }
@@ -91,6 +95,10 @@ impl Proxy {
             }
             Route::Open(endpoint, scheme) => {
                 self.open(endpoint, scheme, cx);
+                self.wait(key, cx.now);
+            }
+            Route::OpenIsolated(endpoint, scheme) => {
+                self.open_isolated(key, (endpoint, scheme), cx);
                 self.wait(key, cx.now);
             }
             Route::Soon => self.wait(key, cx.now),
@@ -120,7 +128,11 @@ impl Proxy {
     /// endpoint.
     fn test_others(&mut self, key: ExchangeKey, busy: LinkKey, cx: &mut Cx<'_>) {
         let hedges = &mut self.hedges;
-        let pool = self.exchanges[key].pool;
+        let exchange = &self.exchanges[key];
+        if exchange.preferences.isolated.is_some() {
+            return;
+        }
+        let pool = exchange.pool;
         let test = self
             .upstreams
             .begin_recovery_test(pool, busy, || hedges.take(), cx.now);
@@ -173,6 +185,11 @@ impl Proxy {
         let (link, to) = self.upstreams.open(endpoint, scheme, cx.now);
         cx.outbox.open(link, to);
         link
+    }
+
+    fn open_isolated(&mut self, key: ExchangeKey, to: (EndpointKey, Scheme), cx: &mut Cx<'_>) {
+        let (link, to) = self.upstreams.open_isolated(to, key, cx.now);
+        cx.outbox.open(link, to);
     }
 
     fn wait(&mut self, key: ExchangeKey, now: Instant) {
@@ -229,7 +246,13 @@ impl Proxy {
             let lacks_room =
                 exchange.preferences.are_none() && !self.upstreams.has_room(pool, cx.now);
             match route {
-                Route::Later(at) if at.is_some_and(|at| at < exchange.deadline) => break,
+                // Upstreams that this exchange excludes may have room for others.
+                Route::Later(at) if at.is_some_and(|at| at < exchange.deadline) => {
+                    if exchange.preferences.exclude.is_empty() {
+                        break;
+                    }
+                    cursor = self.waiting_by_pool[pool.0].after(cursor);
+                }
                 Route::Soon if lacks_room && self.has_few(exchange.holder) => break,
                 // A client with few queries may have room although this client has none.
                 Route::Soon if lacks_room => cursor = cursor.next_line(),
@@ -238,6 +261,10 @@ impl Proxy {
                 // One link is enough unless each accepts few queries.
                 Route::Open(endpoint, scheme) => {
                     self.open(endpoint, scheme, cx);
+                }
+                Route::OpenIsolated(endpoint, scheme) => {
+                    self.open_isolated(key, (endpoint, scheme), cx);
+                    cursor = self.waiting_by_pool[pool.0].after(cursor);
                 }
                 Route::Link(_) | Route::Datagram(_) | Route::Later(_) => {
                     cursor = self.stop_waiting(cursor, pool, key, cx.now);

@@ -203,7 +203,10 @@ impl Exchange {
     /// Returns whether an earlier failure is recorded, so that an answer affects the health of an
     /// endpoint.
     pub(super) fn has_history(&self) -> bool {
-        self.bad_answer.is_some() || self.reduced_edns.is_some() || self.is_stream_fallback
+        self.bad_answer.is_some()
+            || self.reduced_edns.is_some()
+            || self.is_stream_fallback
+            || self.preferences.isolated.is_some()
     }
 
     /// Returns whether a truncated answer has come that is not an error.

@@ -1,13 +1,16 @@
 //! Preferences of a query for an upstream, after failed attempts.
 
 use crate::base::time::Instant;
-use crate::proxy::keys::UpstreamIndex;
+use crate::proxy::keys::{ExchangeKey, UpstreamIndex};
 
 /// A set of upstreams. Upstreams beyond the 64th are in no set.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(in crate::proxy) struct UpstreamSet(u64);
 
 impl UpstreamSet {
+    /// The set of all of the first 64 upstreams.
+    pub(in crate::proxy) const ALL: Self = Self(u64::MAX);
+
     pub(in crate::proxy) fn is_empty(self) -> bool {
         self.0 == 0
     }
@@ -50,6 +53,9 @@ pub(in crate::proxy) struct RoutePreferences {
     pub(in crate::proxy) min_up_since: Option<Instant>,
     /// A connection is needed, since the answer does not fit a datagram.
     pub(in crate::proxy) needs_stream: bool,
+    /// The exchange of the query, which needs an isolated link at these upstreams because it is a
+    /// suspect (`upstream/suspects.rs`).
+    pub(in crate::proxy) isolated: Option<(ExchangeKey, UpstreamSet)>,
     /// The client has few queries in flight, so the query may use the spare room of links.
     pub(in crate::proxy) may_use_spare: bool,
 }
@@ -60,6 +66,7 @@ impl RoutePreferences {
             && self.exclude.is_empty()
             && self.min_up_since.is_none()
             && !self.needs_stream
+            && self.isolated.is_none()
     }
 }
 

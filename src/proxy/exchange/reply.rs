@@ -285,6 +285,7 @@ impl Proxy {
         let upstream = self.upstreams.endpoint(endpoint).upstream;
         let question = exchange.query.question();
         self.bad_answers.on_answer(question, upstream);
+        self.suspects.on_answer(question, upstream);
         let Some(bad_answer) = exchange.bad_answer.filter(|bad| bad.by != endpoint) else {
             return;
         };

@@ -19,6 +19,8 @@ pub(super) struct ConnectionCapacity {
     pipelining: Pipelining,
     /// The number of connections that the endpoint takes at the same time, and when it was learned.
     connections: Option<(usize, Instant)>,
+    /// The number of connections that were seen to answer at the same time, and when.
+    answering: Option<(usize, Instant)>,
 }
 
 /// The number of queries that a connection takes, and the time until which that number is used.
@@ -26,6 +28,8 @@ pub(super) struct ConnectionCapacity {
 struct QueryLimit {
     queries: usize,
     until: Instant,
+    /// Two closes agree on the number.
+    is_agreed: bool,
 }
 
 /// The support of an upstream for pipelined queries.
@@ -92,14 +96,33 @@ impl ConnectionCapacity {
         if let Some(last) = last.map(|(last, _)| last).filter(agrees) {
             let queries = last.min(answers);
             let until = now + Self::VALID;
-            self.limit = Some(QueryLimit { queries, until });
+            self.limit = Some(QueryLimit {
+                queries,
+                until,
+                is_agreed: true,
+            });
         } else if owes_answers && self.queries_max(now) > answers {
             let until = now + Self::ASSUMED;
             self.limit = Some(QueryLimit {
                 queries: answers,
                 until,
+                is_agreed: false,
             });
         }
+    }
+
+    /// Returns whether connections are known to end after a number of queries, on which two closes
+    /// agree.
+    pub(super) fn is_limited(&self, now: Instant) -> bool {
+        let limit = self.limit.as_ref();
+        limit.is_some_and(|limit| limit.is_agreed && now < limit.until)
+    }
+
+    /// Forgets the number of queries that a close has shown since `since`, because that close had
+    /// another reason. A number of queries on which two closes agree is kept.
+    pub(super) fn forget_since(&mut self, since: Instant) {
+        self.last_close.take_if(|(_, at)| since <= *at);
+        self.limit.take_if(|limit| !limit.is_agreed);
     }
 
     /// Returns how many queries a new connection takes; `usize::MAX` if no limit is known.
@@ -153,6 +176,19 @@ impl ConnectionCapacity {
     /// limits the connections of a client.
     pub(super) fn on_turned_away(&mut self, others: usize, now: Instant) {
         self.connections = Some((others, now));
+    }
+
+    /// Records that this number of connections to the endpoint have answered.
+    pub(super) fn on_answering(&mut self, connections: usize, now: Instant) {
+        if !self.has_answered_on(connections + 1, now) {
+            self.answering = Some((connections, now));
+        }
+    }
+
+    /// Returns whether so many connections have recently answered at the same time.
+    pub(super) fn has_answered_on(&self, connections: usize, now: Instant) -> bool {
+        self.answering
+            .is_some_and(|(known, at)| connections <= known && now - at < Self::CONNECTIONS_VALID)
     }
 
     /// Records that `connections` connections to the endpoint work at the same time.

@@ -12,7 +12,7 @@ use crate::base::counted::counted;
 use crate::base::failure::FailureKind;
 use crate::base::time::Instant;
 use crate::config::Scheme;
-use crate::proxy::keys::{LinkKey, UpstreamIndex};
+use crate::proxy::keys::{ExchangeKey, LinkKey, UpstreamIndex};
 use crate::wire::query::EdnsLevel;
 
 /// One address of an upstream.
@@ -27,6 +27,8 @@ pub(in crate::proxy) struct Endpoint {
     pub(super) is_listed: bool,
     /// Links that take queries, opening or up, oldest first.
     pub(super) links: Vec<LinkKey>,
+    /// Links that are opening or up, each for one query of this exchange.
+    pub(super) isolated: Vec<(LinkKey, ExchangeKey)>,
     /// The number of retired links.
     pub(super) retired: usize,
     pub(super) health: Health,
@@ -58,6 +60,7 @@ impl Endpoint {
             label,
             is_listed: true,
             links: Vec::new(),
+            isolated: Vec::new(),
             retired: 0,
             health: Health::default(),
             latency: Latency::default(),
@@ -115,7 +118,16 @@ impl Endpoint {
 
     /// Returns whether the endpoint is not listed and has no links.
     pub(super) fn is_gone(&self) -> bool {
-        !self.is_listed && self.links.is_empty() && self.retired == 0
+        let is_linked = !self.links.is_empty() || !self.isolated.is_empty() || self.retired > 0;
+        !self.is_listed && !is_linked
+    }
+
+    /// Removes a link from those that take queries. Returns whether it was one of them.
+    pub(super) fn unlist(&mut self, key: LinkKey) -> bool {
+        let before = self.links.len() + self.isolated.len();
+        self.links.retain(|listed| *listed != key);
+        self.isolated.retain(|(listed, _)| *listed != key);
+        self.links.len() + self.isolated.len() < before
     }
 
     /// Logs the end of an outage.

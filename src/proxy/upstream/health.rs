@@ -35,6 +35,20 @@ pub(in crate::proxy) struct Health {
     /// back-offs.
     recovered: Option<(Instant, u32)>,
     bad_answers: BadAnswerRow,
+    cut_by: CutRow,
+}
+
+/// The ends of connections that were put down to a question since the last answer.
+#[derive(Debug, Default)]
+struct CutRow {
+    /// Hashes of the distinct names.
+    names: Vec<u64>,
+    ends: u8,
+}
+
+impl CutRow {
+    /// The number of ends without an answer in between that are put down to questions.
+    const ENDS_MAX: u8 = 8;
 }
 
 /// Consecutive questions that failed here and were answered by another upstream.
@@ -63,9 +77,7 @@ impl BadAnswerRow {
             self.last_useful.get_or_insert(now);
             return false;
         }
-        let mut hasher = DefaultHasher::new();
-        hash_lowercase(question.name(), &mut hasher);
-        let name = hasher.finish();
+        let name = hash_of(question.name());
         if !self.names.contains(&name) && self.names.len() < Self::NAMES_MAX {
             self.names.push(name);
         }
@@ -246,6 +258,36 @@ impl Health {
         are_too_many || !self.is_well()
     }
 
+    /// Records that the endpoint ended a connection that had unanswered questions with these names,
+    /// the oldest first. Returns whether the end is put down to one of them: either the endpoint
+    /// `works_otherwise`, or it has worked and there were few such ends since its last answer.
+    pub(in crate::proxy) fn on_cut<'a>(
+        &mut self,
+        names: impl Iterator<Item = &'a [u8]>,
+        works_otherwise: bool,
+    ) -> bool {
+        let names: Vec<u64> = names.map(hash_of).collect();
+        let Some(oldest) = names.first() else {
+            return false;
+        };
+        if works_otherwise {
+            return true;
+        }
+        if !self.has_answered || !self.is_well() {
+            return false;
+        }
+        let row = &mut self.cut_by;
+        if !names.iter().any(|name| row.names.contains(name)) {
+            row.names.push(*oldest);
+        }
+        row.ends += 1;
+        let is_outage = row.names.len() >= BadAnswerRow::NAMES_MAX || row.ends >= CutRow::ENDS_MAX;
+        if is_outage {
+            *row = CutRow::default();
+        }
+        !is_outage
+    }
+
     /// Records a failure. `since` is the start of the failure: the time at which the connection was
     /// opened or, if nothing arrived, at which the query was sent. A failure that belongs to one
     /// already counted is ignored, and so is a failed connection attempt if a connection that was
@@ -319,6 +361,9 @@ impl Health {
         now: Instant,
     ) -> Change {
         self.has_answered = true;
+        if self.cut_by.ends > 0 {
+            self.cut_by = CutRow::default();
+        }
         if is_useful {
             self.bad_answers.on_useful_answer(now);
         }
@@ -343,6 +388,12 @@ impl Health {
             failures: outage.count,
         }
     }
+}
+
+fn hash_of(name: &[u8]) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    hash_lowercase(name, &mut hasher);
+    hasher.finish()
 }
 
 /// Returns the back-off after `doublings`: a random time between three quarters and the whole of

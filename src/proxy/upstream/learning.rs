@@ -52,18 +52,38 @@ impl Upstreams {
     }
 
     /// Records that an upstream closed a link, already removed, without an answer. Returns whether
-    /// the upstream limits the connections of a client: it keeps others that work.
+    /// the upstream limits the connections of a client: it keeps others that work, and has not
+    /// recently answered on one more.
     pub(in crate::proxy) fn record_turned_away(&mut self, link: &Link, now: Instant) -> bool {
-        let others = self.links().filter(|(_, other)| {
-            other.endpoint == link.endpoint && other.scheme == link.scheme && other.is_working()
+        let endpoint = self.endpoint(link.endpoint);
+        let is_isolated = |key| endpoint.isolated.iter().any(|(link, _)| *link == key);
+        let others = self.links().filter(|(key, other)| {
+            other.endpoint == link.endpoint
+                && other.scheme == link.scheme
+                && other.is_working()
+                && !is_isolated(*key)
         });
         let others = others.count();
-        if others == 0 {
+        if others == 0 || endpoint.capacity.has_answered_on(others + 1, now) {
             return false;
         }
         let capacity = &mut self.endpoint_mut(link.endpoint).capacity;
         capacity.on_turned_away(others, now);
         true
+    }
+
+    /// Records the first answer on a connection.
+    pub(super) fn on_first_answer(&mut self, key: EndpointKey, scheme: Scheme, now: Instant) {
+        let answering = self.answering(key, scheme);
+        self.endpoint_mut(key).capacity.on_answering(answering, now);
+    }
+
+    /// Returns the number of connections to an endpoint that have answered and are not silent.
+    fn answering(&self, key: EndpointKey, scheme: Scheme) -> usize {
+        let links = self.links().filter(|(_, link)| {
+            link.endpoint == key && link.scheme == scheme && link.has_answered()
+        });
+        links.filter(|(_, link)| link.is_working()).count()
     }
 
     /// Records how many connections to an endpoint are up.

@@ -12,6 +12,7 @@
 //! - `edns`: the level of EDNS that an endpoint accepts
 //! - `learning`: what closes and answers reveal about all of these
 //! - `stats`: the counters of an upstream
+//! - `suspects`: questions that may be the reason why connections end
 //! - `link`: one connection and its timer, `ids`: the ids of its queries
 
 pub(super) mod bad_answers;
@@ -35,6 +36,7 @@ mod selection;
 mod sent;
 pub(super) mod silence;
 mod stats;
+pub(super) mod suspects;
 mod witness;
 
 pub(super) use endpoint::Endpoint;
@@ -160,7 +162,8 @@ impl Upstreams {
             return Vec::new();
         };
         endpoint.is_listed = false;
-        endpoint.links.clone()
+        let isolated = endpoint.isolated.iter().map(|(link, _)| *link);
+        endpoint.links.iter().copied().chain(isolated).collect()
     }
 
     /// Drops endpoints that are no longer listed and have no link.
@@ -308,10 +311,7 @@ impl Upstreams {
         link.stage = Stage::Retired;
         let (of, scheme) = (link.endpoint, link.scheme);
         let endpoint = self.endpoint_mut(of);
-        if endpoint.links.contains(&key) {
-            endpoint.links.retain(|listed| *listed != key);
-            endpoint.retired += 1;
-        }
+        endpoint.retired += usize::from(endpoint.unlist(key));
         let is_retired = |link: &Link| {
             link.endpoint == of && link.scheme == scheme && link.stage == Stage::Retired
         };
@@ -334,7 +334,7 @@ impl Upstreams {
         let link = self.links.remove(key)?;
         self.opening -= usize::from(link.stage == Stage::Opening);
         let endpoint = self.endpoint_mut(link.endpoint);
-        endpoint.links.retain(|listed| *listed != key);
+        endpoint.unlist(key);
         endpoint.retired -= usize::from(link.stage == Stage::Retired);
         Some(link)
     }

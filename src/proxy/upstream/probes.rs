@@ -8,7 +8,7 @@ use crate::proxy::actions::Cx;
 use crate::proxy::exchange::dispatch::write_query;
 use crate::proxy::exchange::preferences::UpstreamSet;
 use crate::proxy::exchange::{Exchange, Purpose};
-use crate::proxy::keys::LinkKey;
+use crate::proxy::keys::{LinkKey, PoolIndex, UpstreamIndex};
 use crate::wire::Query;
 use crate::wire::question::Type;
 
@@ -59,13 +59,23 @@ impl Proxy {
         let pool = self.upstreams.pools_with(endpoint).first().copied();
         let is_silent = address.is_silent_since(since) && address.last_failure().is_none();
         if let Some(pool) = pool.filter(|_| is_silent && is_one_question) {
-            let query = Query::new(&self.routes.probe_name(Some(pool)), Type::NS);
-            let deadline = cx.now + self.config.timeouts.attempt;
-            let mut exchange = Exchange::new(Purpose::Probe, pool, query, (cx.now, deadline));
-            exchange.preferences.min_up_since = Some(cx.now);
-            exchange.preferences.exclude = UpstreamSet::all_but(upstream);
-            self.start(exchange, cx);
+            self.start_probe(pool, upstream, cx);
         }
+    }
+
+    /// Starts an exchange that probes an upstream on a new link.
+    pub(super) fn start_probe(
+        &mut self,
+        pool: PoolIndex,
+        upstream: UpstreamIndex,
+        cx: &mut Cx<'_>,
+    ) {
+        let query = Query::new(&self.routes.probe_name(Some(pool)), Type::NS);
+        let deadline = cx.now + self.config.timeouts.attempt;
+        let mut exchange = Exchange::new(Purpose::Probe, pool, query, (cx.now, deadline));
+        exchange.preferences.min_up_since = Some(cx.now);
+        exchange.preferences.exclude = UpstreamSet::all_but(upstream);
+        self.start(exchange, cx);
     }
 
     /// Sends a probe, for which no exchange waits: on this link, or on another one if a link takes

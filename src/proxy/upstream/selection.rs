@@ -17,6 +17,8 @@ pub(in crate::proxy) enum Route {
     Datagram(EndpointKey),
     /// A new link with this protocol, once it is up.
     Open(EndpointKey, Scheme),
+    /// A new isolated link with this protocol, once it is up.
+    OpenIsolated(EndpointKey, Scheme),
     /// A link that will come up or get room.
     Soon,
     /// None, until the back-off of an endpoint ends at this time.
@@ -214,6 +216,13 @@ impl Upstreams {
                 (true, false) => Some(Route::Soon),
                 (false, _) => None,
             };
+        }
+        if let Some((exchange, upstreams)) = preferences.isolated
+            && upstreams.contains(endpoint.upstream)
+            && let Ok(route) =
+                self.route_isolated((key, endpoint), scheme, exchange, may_be_opened, now)
+        {
+            return route;
         }
         let is_good = |link: &Link| {
             let is_fresh = |since| link.up_since() >= since;

@@ -41,6 +41,13 @@ pub enum Behaviour {
     StallsPromptly { after: usize },
     /// Closes the connection instead of answering.
     Closes,
+    /// Ends the connection in this way, `after` a query for a name that starts with "bad", and
+    /// answers others after `takes`.
+    EndsOnBad {
+        kind: FailureKind,
+        after: Duration,
+        takes: Duration,
+    },
     /// Accepts connections and never answers.
     NeverAnswers,
     /// Drops all packets.
@@ -609,6 +616,7 @@ impl World {
         let sent = *sent;
         let question = Message::parse(bytes).expect("well formed").question();
         let question = question.expect("a question").to_string();
+        let name = question.clone();
         self.questions.push((host, question));
         let question = Message::parse(bytes).expect("well formed").question();
         let question = question.expect("a question");
@@ -632,6 +640,9 @@ impl World {
             Behaviour::ClosesIdle(after) => self.plan(self.now + after, Event::IdleEnd(link, sent)),
             Behaviour::Closes => {
                 self.plan(self.now + ANSWERING, Event::Down(link, FailureKind::Closed));
+            }
+            Behaviour::EndsOnBad { kind, after, .. } if name.contains("bad") => {
+                return self.plan(self.now + after, Event::Down(link, kind));
             }
             // The host reports an unreachable port.
             Behaviour::Refuses => {
@@ -779,7 +790,9 @@ impl World {
             Behaviour::StreamsOnly | Behaviour::ResolvesOnStreams if to.scheme == Scheme::Udp => {
                 None
             }
-            Behaviour::Takes(delay) => Some((delay, right)),
+            Behaviour::Takes(delay) | Behaviour::EndsOnBad { takes: delay, .. } => {
+                Some((delay, right))
+            }
             Behaviour::TakesWhatNamesSay => {
                 let digits = name[1..].iter().take_while(|byte| byte.is_ascii_digit());
                 let milliseconds = digits.fold(0, |sum, digit| 10 * sum + u64::from(digit - b'0'));

@@ -1,0 +1,454 @@
+//! Suspects: questions that may be the reason why an upstream ends connections.
+//!
+//! A worker of an upstream may crash on one name, and a middlebox may cut connections on one. Each
+//! other query on such a connection is lost with it. The proxy cannot see which query was the
+//! reason, so a query that was outstanding on two ended links is a suspect: it is sent alone on an
+//! isolated link, which takes no other query.
+//!
+//! ```text
+//!               a link ends            another one ends             its isolated link ends
+//!   innocent ----------------> involved ----------------> suspect -------------------------.
+//!      ^                                                     |                             |
+//!      '------------------- the query is answered -----------'     its question is         |
+//!      ^                                                           remembered: later       |
+//!      '------- an answer, or the entry expires ------------------ queries start alone <---'
+//! ```
+//!
+//! The end of a link that is put down to a question is no outage of the endpoint, and teaches no
+//! limit of its connections. `upstream/health.rs` decides when there are too many such questions.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use super::link::{Link, Sent, Stage};
+use super::{EndpointKey, LinkKey, Route, Upstreams};
+use crate::base::failure::FailureKind;
+use crate::base::time::Instant;
+use crate::config::{Limits, Scheme};
+use crate::proxy::Proxy;
+use crate::proxy::actions::{Cx, Destination};
+use crate::proxy::exchange::BadAnswer;
+use crate::proxy::exchange::preferences::UpstreamSet;
+use crate::proxy::keys::{ExchangeKey, UpstreamIndex};
+use crate::proxy::upstream::endpoint::Endpoint;
+use crate::wire::Question;
+
+/// The questions that recently ended an isolated link.
+#[derive(Debug)]
+pub(in crate::proxy) struct Suspects {
+    len_max: usize,
+    /// Keys are questions in lower case.
+    suspect_by_question: HashMap<Box<[u8]>, Suspect>,
+    /// The time of the next removal of expired entries.
+    sweep_at: Instant,
+}
+
+#[derive(Debug)]
+struct Suspect {
+    /// The upstreams that ended a link.
+    upstreams: UpstreamSet,
+    until: Instant,
+}
+
+impl Suspects {
+    /// Time for which a question is remembered after it ended a link.
+    const REMEMBERED: Duration = Duration::from_secs(600);
+
+    /// The time between removals of expired entries.
+    const SWEEP_PAUSE: Duration = Duration::from_secs(60);
+
+    pub(in crate::proxy) fn new(limits: &Limits) -> Self {
+        Self {
+            len_max: limits.suspects_remembered,
+            suspect_by_question: HashMap::new(),
+            sweep_at: Instant::default(),
+        }
+    }
+
+    /// Records that a question ended an isolated link. Returns whether the question is new. A full
+    /// table ignores new questions.
+    pub(in crate::proxy) fn add(
+        &mut self,
+        question: Question<'_>,
+        upstream: UpstreamIndex,
+        now: Instant,
+    ) -> bool {
+        let key = key(question);
+        if self.suspect_by_question.len() >= self.len_max
+            && !self.suspect_by_question.contains_key(&key)
+        {
+            self.sweep(now);
+            if self.suspect_by_question.len() >= self.len_max {
+                return false;
+            }
+        }
+        let before = self.suspect_by_question.remove(&key);
+        let is_new = before.is_none();
+        let mut upstreams = before.map_or(UpstreamSet::default(), |before| before.upstreams);
+        upstreams.insert(upstream);
+        let until = now + Self::REMEMBERED;
+        self.suspect_by_question
+            .insert(key, Suspect { upstreams, until });
+        is_new
+    }
+
+    /// Returns whether no question is remembered.
+    pub(in crate::proxy) fn is_empty(&self) -> bool {
+        self.suspect_by_question.is_empty()
+    }
+
+    /// Returns the upstreams that ended an isolated link with a question recently.
+    pub(in crate::proxy) fn recall(
+        &mut self,
+        question: Question<'_>,
+        now: Instant,
+    ) -> Option<UpstreamSet> {
+        if self.sweep_at <= now {
+            self.sweep_at = now + Self::SWEEP_PAUSE;
+            self.sweep(now);
+        }
+        let suspect = self.suspect_by_question.get(&key(question));
+        let suspect = suspect.filter(|suspect| now < suspect.until);
+        suspect.map(|suspect| suspect.upstreams)
+    }
+
+    /// Records that an upstream answered a question.
+    pub(in crate::proxy) fn on_answer(&mut self, question: Question<'_>, upstream: UpstreamIndex) {
+        let key = key(question);
+        let suspect = self.suspect_by_question.get(&key);
+        if suspect.is_some_and(|suspect| suspect.upstreams.contains(upstream)) {
+            self.suspect_by_question.remove(&key);
+            self.shrink();
+        }
+    }
+
+    /// Forgets all questions after the outage of an endpoint has ended: that outage may have been
+    /// the reason for the ends of their links.
+    pub(in crate::proxy) fn forget(&mut self) {
+        self.suspect_by_question = HashMap::new();
+    }
+
+    fn sweep(&mut self, now: Instant) {
+        self.suspect_by_question
+            .retain(|_, suspect| now < suspect.until);
+        self.shrink();
+    }
+
+    fn shrink(&mut self) {
+        if self.is_empty() {
+            self.suspect_by_question.shrink_to_fit();
+        }
+    }
+}
+
+fn key(question: Question<'_>) -> Box<[u8]> {
+    question.as_bytes().to_ascii_lowercase().into()
+}
+
+/// The presumed reason why a link ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::proxy) enum EndReason {
+    /// The peer takes no more connections, or the proxy retired the link.
+    Surplus,
+    /// A query on the link.
+    Query,
+    /// The endpoint.
+    Endpoint,
+}
+
+/// The end of a link.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::proxy) struct LinkEnd {
+    pub(super) reason: EndReason,
+    pub(super) kind: FailureKind,
+    /// The link was isolated.
+    pub(super) is_isolated: bool,
+}
+
+impl LinkEnd {
+    /// The end of a link that the proxy retired.
+    pub(in crate::proxy) const RETIRED: Self = Self {
+        reason: EndReason::Surplus,
+        kind: FailureKind::Closed,
+        is_isolated: false,
+    };
+}
+
+impl Link {
+    /// Returns whether the peer ended this link, which was up, in a way that a question may be the
+    /// reason for: it closed the connection or sent a malformed frame.
+    pub(super) fn is_cut_by(&self, kind: FailureKind) -> bool {
+        self.stage == Stage::Up
+            && self.scheme != Scheme::Udp
+            && matches!(kind, FailureKind::Closed | FailureKind::Protocol)
+    }
+}
+
+impl Upstreams {
+    /// Adds an isolated link that is to be opened for one query of this exchange.
+    pub(in crate::proxy) fn open_isolated(
+        &mut self,
+        (key, scheme): (EndpointKey, Scheme),
+        exchange: ExchangeKey,
+        now: Instant,
+    ) -> (LinkKey, Destination) {
+        let (link_key, destination) = self.open(key, scheme, now);
+        let endpoint = self.endpoint_mut(key);
+        endpoint.links.retain(|link| *link != link_key);
+        endpoint.isolated.push((link_key, exchange));
+        let unused_max = self.timeouts.spare_link_idle;
+        if let Some(link) = self.link_mut(link_key) {
+            link.limit_queries(1);
+            // If the exchange ends before the link is up, the link is closed soon.
+            link.on_keepalive(unused_max);
+        }
+        (link_key, destination)
+    }
+
+    /// Returns whether a link is isolated.
+    pub(super) fn is_isolated(&self, key: LinkKey) -> bool {
+        self.link(key).is_some_and(|link| {
+            let isolated = &self.endpoint(link.endpoint).isolated;
+            isolated.iter().any(|(isolated, _)| *isolated == key)
+        })
+    }
+
+    /// Returns the route of a suspect to an endpoint with which a connection may be opened if
+    /// `may_be_opened`. Returns an error if the endpoint takes no further connection, so that the
+    /// suspect has to use a link of others.
+    pub(super) fn route_isolated(
+        &self,
+        (key, endpoint): (EndpointKey, &Endpoint),
+        scheme: Scheme,
+        exchange: ExchangeKey,
+        may_be_opened: bool,
+        now: Instant,
+    ) -> Result<Option<Route>, NoFurtherConnection> {
+        let own = endpoint.isolated.iter();
+        let own = own.filter(|(_, owner)| *owner == exchange);
+        for link_key in own.map(|(link, _)| *link) {
+            let Some(link) = self.link(link_key).filter(|link| link.scheme == scheme) else {
+                continue;
+            };
+            if link.takes_queries() {
+                return Ok(Some(Route::Link(link_key)));
+            }
+            if link.stage == Stage::Opening && !link.is_late() {
+                return Ok(Some(Route::Soon));
+            }
+        }
+        let open = endpoint.links.len() + endpoint.isolated.len();
+        let capacity = &endpoint.capacity;
+        let connections_max = capacity
+            .connections_max(now)
+            .filter(|_| capacity.is_limited(now));
+        if connections_max.is_some_and(|connections_max| open >= connections_max) {
+            return Err(NoFurtherConnection);
+        }
+        let has_room = endpoint.isolated.len() < self.limits.isolated_links_per_address
+            && self.opening < self.limits.handshakes;
+        Ok(match (may_be_opened, has_room) {
+            (true, true) => Some(Route::OpenIsolated(key, scheme)),
+            (true, false) => Some(Route::Soon),
+            (false, _) => None,
+        })
+    }
+
+    /// Returns whether a link that other queries use beside this one, which has been removed, has
+    /// answered and is not silent.
+    fn has_working_link(&self, link: &Link) -> bool {
+        let mut others = self.links_of(self.endpoint(link.endpoint), link.scheme);
+        others.any(|(_, other)| other.has_answered() && other.is_working())
+    }
+
+    /// Forgets the limits of connections that an endpoint taught since a query arrived which is the
+    /// likely reason for the ends of its links.
+    fn forget_limits(&mut self, key: EndpointKey, since: Instant) {
+        self.endpoint_mut(key).capacity.forget_since(since);
+    }
+}
+
+/// An endpoint takes no further connection.
+#[derive(Debug)]
+pub(super) struct NoFurtherConnection;
+
+impl Proxy {
+    /// Returns the presumed reason for the end of a link, which has been removed.
+    pub(super) fn end_reason(
+        &mut self,
+        link: &Link,
+        kind: FailureKind,
+        is_isolated: bool,
+        now: Instant,
+    ) -> EndReason {
+        let is_closed = kind == FailureKind::Closed && link.scheme != Scheme::Udp;
+        if is_closed
+            && !is_isolated
+            && !link.has_answered()
+            && self.upstreams.record_turned_away(link, now)
+        {
+            return EndReason::Surplus;
+        }
+        let is_working = self.upstreams.has_working_link(link);
+        let exchanges = &self.exchanges;
+        let waiting = link.sent().iter().filter_map(Sent::exchange);
+        let names = waiting.filter_map(|key| Some(exchanges.get(key)?.query.question().name()));
+        // Links that others use show how an outage goes on.
+        let has_outage = self.upstreams.is_in_trouble(link.endpoint);
+        let works_otherwise = is_working
+            || if is_isolated {
+                has_outage
+            } else {
+                link.has_answered()
+            };
+        let capacity = &self.upstreams.endpoint(link.endpoint).capacity;
+        let is_limited = capacity.is_limited(now) && !is_isolated;
+        let health = &mut self.upstreams.endpoint_mut(link.endpoint).health;
+        if link.is_cut_by(kind) && !is_limited && health.on_cut(names, works_otherwise) {
+            EndReason::Query
+        } else {
+            EndReason::Endpoint
+        }
+    }
+
+    /// Returns whether the end of a link costs its queries no try, so that each may be tried alone
+    /// and at another upstream. With a single upstream, the tries limit the number of connections.
+    pub(super) fn is_ambiguous(&self, key: ExchangeKey, link: &Link, end: LinkEnd) -> bool {
+        let mut others = UpstreamSet::default();
+        others.insert(self.upstreams.endpoint(link.endpoint).upstream);
+        !end.is_isolated && !self.upstreams.is_covered(self.exchanges[key].pool, others)
+    }
+
+    /// Probes an endpoint that ended an isolated link and has not answered since `since`: the
+    /// answer distinguishes a question that ends links from an endpoint that ends all.
+    pub(super) fn probe_if_silent(&mut self, key: EndpointKey, since: Instant, cx: &mut Cx<'_>) {
+        let endpoint = self.upstreams.endpoint(key);
+        let (upstream, is_silent) = (endpoint.upstream, endpoint.is_silent_since(since));
+        let pool = self.upstreams.pools_with(key).first().copied();
+        if let Some(pool) = pool.filter(|_| is_silent)
+            && self.failures.reserve_probe(pool, cx.now)
+        {
+            self.start_probe(pool, upstream, cx);
+        }
+    }
+
+    /// Records that a query, sent at `sent_at`, may be the reason for the end of a link. A query
+    /// that is a suspect now is sent alone from now on; with its last try, or after it ended an
+    /// isolated link, it is sent to another upstream if there is one.
+    pub(super) fn on_cut(
+        &mut self,
+        key: ExchangeKey,
+        link: &Link,
+        sent_at: Instant,
+        end: LinkEnd,
+        now: Instant,
+    ) {
+        let endpoint = link.endpoint;
+        let mut waiting = link.sent().iter().filter_map(Sent::exchange);
+        let is_oldest = waiting.next() == Some(key);
+        let exchange = &mut self.exchanges[key];
+        let upstream = self.upstreams.endpoint(endpoint).upstream;
+        let isolated = exchange.preferences.isolated;
+        if isolated.is_none_or(|(_, upstreams)| !upstreams.contains(upstream)) {
+            let capacity = &self.upstreams.endpoint(endpoint).capacity;
+            let is_limited = capacity.is_limited(now) || capacity.connections_max(now).is_some();
+            if is_limited || !exchange.attempts.on_cut(link.has_answered(), is_oldest) {
+                return;
+            }
+            exchange.preferences.isolated = Some((key, UpstreamSet::ALL));
+        }
+        let asked_at = exchange.asked_at;
+        self.upstreams.forget_limits(endpoint, asked_at);
+        let label = self.upstreams.endpoint(endpoint).label();
+        if !end.is_isolated || end.reason != EndReason::Query {
+            if exchange.attempts.is_last_try() {
+                exchange.preferences.avoid.insert(upstream);
+            }
+            return;
+        }
+        let question = exchange.query.question();
+        if self.suspects.add(question, upstream, now) {
+            log::debug!("upstream {label}: ends connections on the question {question}");
+        }
+        exchange.preferences.avoid.insert(upstream);
+        if !self
+            .upstreams
+            .is_covered(exchange.pool, exchange.preferences.avoid)
+        {
+            exchange.bad_answer = Some(BadAnswer {
+                by: endpoint,
+                sent_at,
+                is_malformed: true,
+            });
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(seconds: u64) -> Instant {
+        Instant::after_start(Duration::from_secs(seconds))
+    }
+
+    struct Scene(Suspects);
+
+    impl Scene {
+        fn new(len_max: usize) -> Self {
+            let limits = Limits {
+                suspects_remembered: len_max,
+                ..Limits::default()
+            };
+            Self(Suspects::new(&limits))
+        }
+
+        fn add(&mut self, name: u8, now: u64) -> bool {
+            let bytes = [1, name, 0, 0, 1, 0, 1];
+            self.0.add(
+                Question::parse(&bytes, 0).unwrap(),
+                UpstreamIndex(0),
+                at(now),
+            )
+        }
+
+        fn contains(&mut self, name: u8, now: u64) -> bool {
+            let bytes = [1, name, 0, 0, 1, 0, 1];
+            let question = Question::parse(&bytes, 0).unwrap();
+            self.0.recall(question, at(now)).is_some()
+        }
+    }
+
+    #[test]
+    fn question_is_remembered_for_ten_minutes() {
+        let mut scene = Scene::new(10);
+        assert!(scene.add(b'a', 1) && !scene.add(b'A', 1));
+        assert!(scene.contains(b'A', 600) && !scene.contains(b'b', 600));
+        assert!(!scene.contains(b'a', 601) && !scene.contains(b'a', 661));
+        assert_eq!(scene.0.suspect_by_question.capacity(), 0);
+    }
+
+    #[test]
+    fn answer_clears_the_entry() {
+        let mut scene = Scene::new(10);
+        scene.add(b'a', 1);
+        scene.add(b'b', 1);
+        let bytes = [1, b'A', 0, 0, 1, 0, 1];
+        let question = Question::parse(&bytes, 0).unwrap();
+        scene.0.on_answer(question, UpstreamIndex(1));
+        assert!(scene.contains(b'a', 2), "another upstream ended the link");
+        scene.0.on_answer(question, UpstreamIndex(0));
+        assert!(!scene.contains(b'a', 2) && scene.contains(b'b', 2));
+        scene.0.forget();
+        assert!(scene.0.is_empty());
+    }
+
+    #[test]
+    fn table_is_bounded() {
+        let mut scene = Scene::new(2);
+        assert!(scene.add(b'a', 1) && scene.add(b'b', 2) && !scene.add(b'c', 3));
+        assert!(!scene.contains(b'c', 4));
+        assert!(scene.add(b'c', 601), "an expired entry makes room");
+        assert!(scene.contains(b'b', 601) && scene.contains(b'c', 601));
+    }
+}
