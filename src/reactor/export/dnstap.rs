@@ -118,7 +118,7 @@ impl<N: Net> Reactor<N> {
             && let Some(tap) = &mut self.tap
         {
             tap.connection.on_accepted();
-            log::info!(event = "dnstap-connected"; "dnstap: {} takes messages", tap.target);
+            log::info!(event = "dnstap-connected"; "dnstap: connected to {}", tap.target);
         }
         self.make_unflushed(key);
         Ok(Step::Drained)

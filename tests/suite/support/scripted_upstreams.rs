@@ -731,6 +731,7 @@ impl World {
     }
 
     /// Returns the reply of an address to a query, and its delay.
+    #[expect(clippy::too_many_lines, reason = "there is one arm for each behaviour")]
     fn reply(
         &self,
         behaviour: Behaviour,
