@@ -343,7 +343,7 @@ impl<N: Net> Reactor<N> {
     pub(super) fn fail(&mut self, key: Key, failure: &Failure) {
         match session_at(&mut self.sessions, key) {
             Some(Session::Client(client)) => {
-                log::debug!("a TCP client is gone: {failure}");
+                log::debug!("TCP client disconnected: {failure}");
                 if failure.kind == FailureKind::Authentication {
                     let (ip, reason) = (client.peer().ip(), &failure.detail);
                     self.proxy.handle_refused_certificate(ip, reason, self.now);
@@ -351,7 +351,7 @@ impl<N: Net> Reactor<N> {
                 self.close_client(key);
             }
             Some(Session::Http(_)) => {
-                log::debug!("an HTTP client is gone: {failure}");
+                log::debug!("HTTP client disconnected: {failure}");
                 self.close_client(key);
             }
             Some(Session::Tap(_)) => {

@@ -58,7 +58,7 @@ impl<S: Read + Write> FrameStream<S> {
     /// type.
     pub fn ready(&mut self, scratch: &mut Scratch) -> Result<bool, Failure> {
         let was_accepted = self.is_accepted;
-        let limit = (SAID_MAX, "a reader that does not stop talking");
+        let limit = (SAID_MAX, "the reader sends too much data");
         let received = &mut self.received;
         self.transport
             .receive_until(scratch, received, limit, |received| {
