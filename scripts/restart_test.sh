@@ -67,8 +67,9 @@ kill "$keeper"
 wait "$keeper" 2>/dev/null
 
 # On a socket of systemd-socket-activate, which supports one protocol at a time and starts the
-# program when a query arrives.
-launch "$work/dotproxy.log" systemd-socket-activate --datagram -l "127.0.0.1:$port" "$binary" "${options[@]}"
+# program when a query arrives. It does not listen on port 53, so an upstream there is no loop.
+launch "$work/dotproxy.log" systemd-socket-activate --datagram -l "127.0.0.1:$port" "$binary" "${options[@]}" \
+    -u udp://127.0.0.53,domain=corp.example
 await grep -q 'Listening on' "$work/dotproxy.log"
 check "socket of systemd: the query that starts it is answered" '192\.0\.2\.80' ask www.example.net A
 check "socket of systemd: UDP only" 'listening on 127.0.0.1:[0-9]+ \(UDP only\)' cat "$work/dotproxy.log"

@@ -75,12 +75,9 @@ fn main() -> ExitCode {
         }
     };
     match options::parse(&arguments) {
-        Ok(Command::Run(config)) => match check_own_addresses(&config) {
-            Ok(()) => match run(*config, &arguments) {
-                Ok(()) => ExitCode::SUCCESS,
-                Err(Stop { code, problem }) => fail(code, problem),
-            },
-            Err(problem) => fail(USAGE, problem),
+        Ok(Command::Run(config)) => match run(*config, &arguments) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(Stop { code, problem }) => fail(code, problem),
         },
         Ok(Command::Check(config)) => match check_all(&config) {
             Ok(warnings) => {
@@ -103,13 +100,9 @@ fn main() -> ExitCode {
     }
 }
 
-fn check_own_addresses(config: &Config) -> Result<(), String> {
-    options::check_own_addresses(config).map_err(|error| error.to_string())
-}
-
 /// Checks the settings and their files. Returns warnings.
 fn check_all(config: &Config) -> Result<Vec<String>, String> {
-    check_own_addresses(config)?;
+    options::check_loops(config).map_err(|error| error.to_string())?;
     check(config)
 }
 
@@ -133,7 +126,7 @@ fn run(mut config: Config, arguments: &[String]) -> Result<(), Stop> {
         .map_err(|error| format!("cannot use the inherited sockets: {error}"))?;
     let sockets = inherited.sockets();
     config.inherit(&sockets);
-    check_own_addresses(&config).map_err(Stop::usage)?;
+    options::check_loops(&config).map_err(Stop::usage)?;
     let clock = Clock::new(config.clock_stamp.as_deref());
     let tls = tls::set_up(&config, &clock).map_err(Stop::usage)?;
     file_limit::fit(&mut config).map_err(|error| error.to_string())?;
@@ -194,7 +187,7 @@ impl ProcessHooks for Process<'_> {
             Err(problem) => return Err(problem.to_string()),
         };
         config.inherit(&self.sockets);
-        check_own_addresses(&config)?;
+        options::check_loops(&config).map_err(|error| error.to_string())?;
         self.confinement.admits(&config)?;
         file_limit::fit(&mut config).map_err(|error| error.to_string())?;
         Ok(config)

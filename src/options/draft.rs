@@ -10,7 +10,7 @@ use crate::base::address::Address;
 use crate::config::upstream::{PLAIN_PORT, TLS_PORT};
 use crate::config::{
     Access, Budget, CacheSettings, ClientDetail, Collector, Config, Host, Identity, Limits, Listen,
-    LogTarget, Network, QueryLogSettings, Scheme, Share, TlsSettings, TraceSettings, Upstream,
+    LogTarget, Network, QueryLogSettings, Share, TlsSettings, TraceSettings, Upstream,
 };
 
 /// The options read so far.
@@ -66,8 +66,6 @@ impl Draft {
             &listen,
         )?;
         check_http_addresses(&self.config.http_listen, &listen, tls.as_ref())?;
-        let is_loopback = |address: &SocketAddr| address.ip().is_loopback();
-        check_loops((upstreams, bootstrap), &listen, tls.as_ref(), is_loopback)?;
         if self.config.cache.ttl_min > self.config.cache.ttl_max {
             return Err(usage("--cache-min-ttl: expected at most --cache-max-ttl"));
         }
@@ -135,44 +133,6 @@ impl Draft {
             size => Ok((limits, size.unwrap_or(most))),
         }
     }
-}
-
-/// Checks that no upstream or bootstrap server is a listener of this program, which would query
-/// itself in a loop. `is_own` tells whether an address reaches the wildcard addresses.
-pub(super) fn check_loops(
-    (upstreams, bootstrap): (&[Upstream], &[SocketAddr]),
-    plain: &Listen,
-    tls: Option<&TlsSettings>,
-    is_own: impl Fn(&SocketAddr) -> bool + Copy,
-) -> Result<(), UsageError> {
-    let plain = plain.addresses();
-    let under_tls = tls.map_or(&[][..], |tls| &tls.addresses);
-    let error = |option, server: &dyn std::fmt::Display, listeners| {
-        let problem = format!(
-            "{option}: \"{server}\": this program itself listens there ({listeners}): expected \
-             another server, since queries would loop"
-        );
-        Err(usage(&problem))
-    };
-    let of_plain = "--listen, --port";
-    if let Some(address) = bootstrap
-        .iter()
-        .find(|address| Listen::reaches(&plain, address, is_own))
-    {
-        return error("--bootstrap", address, of_plain);
-    }
-    for upstream in upstreams {
-        let Host::Address(address) = &upstream.host else {
-            continue;
-        };
-        if Listen::reaches(&plain, address, is_own) {
-            return error("--upstream", upstream, of_plain);
-        }
-        if upstream.scheme != Scheme::Udp && Listen::reaches(under_tls, address, is_own) {
-            return error("--upstream", upstream, "--tls-listen");
-        }
-    }
-    Ok(())
 }
 
 /// Checks that upstreams given by host name have a bootstrap server.

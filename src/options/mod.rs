@@ -11,7 +11,7 @@ use std::fmt::{self, Write as _};
 use std::path::{Path, PathBuf};
 
 use crate::base::address::is_of_this_host;
-use crate::config::Config;
+use crate::config::{Config, Host, Listen, Scheme};
 
 use draft::Draft;
 use table::{COMMANDS, Reload, TABLE};
@@ -95,17 +95,39 @@ pub fn parse(arguments: &[String]) -> Result<Command, UsageError> {
     Ok(Command::Run(config))
 }
 
-/// Checks that no upstream and no bootstrap server is an address of this host at which a wildcard
-/// listener of the program listens. Only the kernel knows these addresses, so the result depends on
-/// the host, in contrast to that of [`parse`].
-pub fn check_own_addresses(config: &Config) -> Result<(), UsageError> {
-    let servers = (&config.upstreams[..], &config.bootstrap[..]);
-    draft::check_loops(
-        servers,
-        &config.listen,
-        config.tls.as_ref(),
-        is_of_this_host,
-    )
+/// Checks that no upstream and no bootstrap server is a listener of this program, which would query
+/// itself in a loop. The listeners are known only after [`Config::inherit`], and only the kernel
+/// knows which addresses a wildcard address covers, so [`parse`] does not check this.
+pub fn check_loops(config: &Config) -> Result<(), UsageError> {
+    let plain = config.listen.addresses();
+    let tls = config.tls.as_ref();
+    let under_tls = tls.map_or(&[][..], |tls| &tls.addresses);
+    let error = |option, server: &dyn std::fmt::Display, listeners| {
+        let problem = format!(
+            "{option}: \"{server}\": this program itself listens there ({listeners}): expected \
+             another server, since queries would loop"
+        );
+        Err(usage(&problem))
+    };
+    let of_plain = "--listen, --port";
+    let mut bootstrap = config.bootstrap.iter();
+    if let Some(address) =
+        bootstrap.find(|address| Listen::reaches(&plain, address, is_of_this_host))
+    {
+        return error("--bootstrap", address, of_plain);
+    }
+    for upstream in &config.upstreams {
+        let Host::Address(address) = &upstream.host else {
+            continue;
+        };
+        if Listen::reaches(&plain, address, is_of_this_host) {
+            return error("--upstream", upstream, of_plain);
+        }
+        if upstream.scheme != Scheme::Udp && Listen::reaches(under_tls, address, is_of_this_host) {
+            return error("--upstream", upstream, "--tls-listen");
+        }
+    }
+    Ok(())
 }
 
 /// Restores the settings that a reload cannot change, in new settings. Returns the options that

@@ -153,9 +153,14 @@ fn host_names_of_upstreams_require_a_bootstrap_server() {
         "-b [::1] -l ::1",
         "-b 127.0.0.1:54 -l 0.0.0.0:54",
     ] {
-        let error = error(&format!("-u tls://dns.quad9.net {line}"));
+        let error = loop_problem(&format!("-u tls://dns.quad9.net {line}"));
         assert!(error.ends_with("queries would loop"), "{error}");
     }
+}
+
+/// Returns the problem with settings whose queries would loop.
+fn loop_problem(line: &str) -> String {
+    check_loops(&config(line)).unwrap_err().to_string()
 }
 
 #[test]
@@ -175,7 +180,7 @@ fn upstream_that_is_this_program_is_refused() {
         "-u 127.0.0.1 -p 853".to_owned(),
         format!("-u 1.1.1.1 -u tcp://127.0.0.1:853,domain=a.example {own_tls} 127.0.0.1"),
     ] {
-        let error = parse_line(&line).unwrap_err();
+        let error = loop_problem(&line);
         assert!(error.starts_with("--upstream: "), "{line}: {error}");
         assert!(error.ends_with("queries would loop"), "{line}: {error}");
     }
@@ -188,7 +193,7 @@ fn upstream_that_is_this_program_is_refused() {
         "-u 1.1.1.1 -l 0.0.0.0 -u tcp://[::1]:53,domain=a.example".to_owned(),
         "-u 1.1.1.1 -l [::] -u udp://127.0.0.1:53,domain=a.example".to_owned(),
     ] {
-        parse_line(&line).unwrap_or_else(|error| panic!("{line}: {error}"));
+        check_loops(&config(&line)).unwrap_or_else(|error| panic!("{line}: {error}"));
     }
 }
 
@@ -515,17 +520,17 @@ fn tls_upstream_on_port_53_is_a_warning() {
 
 #[test]
 fn bootstrap_server_that_is_this_program_is_refused() {
-    let problem = parse_line("-u a.b -b ::1").unwrap_err();
+    let problem = loop_problem("-u a.b -b ::1");
     let expected = "--bootstrap: \"[::1]:53\": this program itself listens there (--listen, \
                         --port): expected another server, since queries would loop";
     assert_eq!(problem, expected);
-    let problem = parse_line("-u 1.1.1.1 -u udp://127.0.0.1,domain=a").unwrap_err();
+    let problem = loop_problem("-u 1.1.1.1 -u udp://127.0.0.1,domain=a");
     assert!(
         problem.contains("itself listens there (--listen, --port)"),
         "{problem}"
     );
     let tls = "--tls-cert c --tls-key k --tls-listen 0.0.0.0";
-    let problem = parse_line(&format!("-u 127.0.0.1 {tls}")).unwrap_err();
+    let problem = loop_problem(&format!("-u 127.0.0.1 {tls}"));
     assert!(
         problem.contains("itself listens there (--tls-listen)"),
         "{problem}"
@@ -619,8 +624,7 @@ fn upstream_at_an_own_address_behind_a_wildcard_listener_is_refused() {
         format!("-u tls://dns.quad9.net -b {own}"),
         format!("-u {own} -p 853"),
     ] {
-        let problem = check_own_addresses(&config(&line)).unwrap_err();
-        let problem = problem.to_string();
+        let problem = loop_problem(&line);
         let end = "queries would loop";
         assert!(problem.ends_with(end), "{line}: {problem}");
     }
@@ -633,7 +637,7 @@ fn upstream_at_an_own_address_behind_a_wildcard_listener_is_refused() {
         // The address of another host.
         format!("-u 198.51.100.1 {own_tls} 0.0.0.0"),
     ] {
-        let checked = check_own_addresses(&config(&line));
+        let checked = check_loops(&config(&line));
         checked.unwrap_or_else(|error| panic!("{line}: {error}"));
     }
 }
