@@ -70,7 +70,8 @@ impl Proxy {
     ) {
         let question = asked.question;
         let question = question.expect("a query for ANY has a question");
-        if self.answer_locally(client, asked, question, cx) {
+        let is_local = self.routes.own(question.name()).is_none();
+        if is_local && self.answer_locally(client, asked, question, cx) {
             return;
         }
         let completion = at_once(client, asked, Outcome::AnsweredHere);
@@ -185,11 +186,11 @@ impl Proxy {
     /// upstream.
     fn answer_or_query_upstream(&mut self, request: &Request<'_>, cx: &mut Cx<'_>) {
         let question = request.question;
-        if self.answer_locally(request.client, &request.asked, question, cx) {
+        let own_pool = self.routes.own(question.name());
+        if own_pool.is_none() && self.answer_locally(request.client, &request.asked, question, cx) {
             return;
         }
         let routes = &self.routes;
-        let own_pool = routes.own(question.name());
         // The denial of a name above holds only if the same upstreams are asked for both names.
         let is_alike = |name: &[u8]| routes.own(name) == own_pool;
         let denial = request
@@ -201,8 +202,8 @@ impl Proxy {
         }
     }
 
-    /// Answers a query for a name in a local zone, unless an upstream is configured for the name.
-    /// Returns whether the query is answered.
+    /// Answers a query for a name in a local zone. Returns whether the query is answered. A name
+    /// for which an upstream is configured is not to be answered locally.
     fn answer_locally(
         &mut self,
         client: Client,
@@ -210,9 +211,6 @@ impl Proxy {
         question: Question<'_>,
         cx: &mut Cx<'_>,
     ) -> bool {
-        if self.routes.own(question.name()).is_some() {
-            return false;
-        }
         let Some(reply) = local_zones::reply(question) else {
             return false;
         };

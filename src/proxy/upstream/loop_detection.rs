@@ -212,8 +212,7 @@ impl Proxy {
     }
 
     /// Detects a loop test that came back as a client's query, and returns whether this query is
-    /// one. Its upstream is not used for a while, or not for the
-    /// queries of one domain.
+    /// one. Its upstream is not used for a while, or not for the queries of one domain.
     pub(in crate::proxy) fn detect_loop(
         &mut self,
         question: Question<'_>,
