@@ -249,19 +249,21 @@ impl Proxy {
         upstream: UpstreamIndex,
         cx: &mut Cx<'_>,
     ) {
-        let exchange = &mut self.exchanges[key];
-        exchange.preferences.exclude.insert(upstream);
-        let (may_be_sent, is_waiting) = (exchange.attempts.may_be_sent(), exchange.is_waiting);
-        let (pool, preferences) = (exchange.pool, exchange.preferences);
-        if !may_be_sent
-            || !self
-                .upstreams
-                .begin_retry_elsewhere(pool, &preferences, cx.now)
-        {
+        self.exchanges[key].preferences.exclude.insert(upstream);
+        if !self.begin_retry(key, cx.now) {
             self.give_up(key, cx);
-        } else if !is_waiting {
+        } else if !self.exchanges[key].is_waiting {
             self.dispatch(key, cx);
         }
+    }
+
+    /// Returns whether a query may be sent once more, to an upstream that it does not exclude. A
+    /// recovery test of that upstream may begin.
+    pub(in crate::proxy) fn begin_retry(&mut self, key: ExchangeKey, now: Instant) -> bool {
+        let exchange = &self.exchanges[key];
+        let (pool, preferences) = (exchange.pool, &exchange.preferences);
+        exchange.attempts.may_be_sent()
+            && self.upstreams.begin_retry_elsewhere(pool, preferences, now)
     }
 
     /// Updates the health of the endpoint that gave a good answer after failed attempts, and of the

@@ -310,8 +310,8 @@ impl Proxy {
         let exchange = &mut self.exchanges[key];
         exchange.last_failure = Some(FailureKind::Loop);
         exchange.preferences.exclude.insert(upstream);
-        let (pool, preferences) = (exchange.pool, exchange.preferences);
-        let (may_be_sent, is_waiting) = (exchange.attempts.may_be_sent(), exchange.is_waiting);
+        // An exchange that waits, or follows another one, is sent later.
+        let is_sent = !exchange.is_waiting && exchange.attempts.times_sent() > 0;
         let mut attempts = exchange.attempts.open();
         let is_open_elsewhere = attempts.any(|attempt| {
             let link = self.upstreams.link(attempt.link);
@@ -320,12 +320,9 @@ impl Proxy {
         if is_open_elsewhere {
             return;
         }
-        let has_other = self
-            .upstreams
-            .begin_retry_elsewhere(pool, &preferences, cx.now);
-        if !may_be_sent || !has_other {
+        if !self.begin_retry(key, cx.now) {
             self.fail(key, Outcome::UpstreamFailed, cx);
-        } else if !is_waiting && self.exchanges[key].attempts.times_sent() > 0 {
+        } else if is_sent {
             self.dispatch(key, cx);
         }
     }
