@@ -145,6 +145,15 @@ impl<'a> Question<'a> {
         self.bytes
     }
 
+    /// Returns the question with its name in lower case, as the key of a table: equal for questions
+    /// that [match](Self::matches).
+    pub fn to_key(self) -> Box<[u8]> {
+        let mut key: Box<[u8]> = self.bytes.into();
+        let name_len = self.name().len();
+        name::make_lowercase(&mut key[..name_len]);
+        key
+    }
+
     /// Returns the uncompressed name.
     pub fn name(self) -> &'a [u8] {
         &self.bytes[..self.bytes.len() - 4]

@@ -73,7 +73,7 @@ impl FailureCache {
         if better_since.is_some_and(|since| asked_at < *since) {
             return;
         }
-        let key = key(question);
+        let key = question.to_key();
         let earlier = self.failure_by_question.get(&key);
         // A query from before the recorded failure met the same failure, not another one.
         if earlier.is_some_and(|failed| asked_at < failed.at) {
@@ -108,7 +108,7 @@ impl FailureCache {
         if self.failure_by_question.is_empty() {
             return None;
         }
-        let failed = self.failure_by_question.get_mut(&key(question))?;
+        let failed = self.failure_by_question.get_mut(&question.to_key())?;
         if failed.until > now || failed.asked_until > now {
             return Some(failed.reason);
         }
@@ -133,7 +133,7 @@ impl FailureCache {
         if self.failure_by_question.is_empty() {
             return;
         }
-        self.failure_by_question.remove(&key(question));
+        self.failure_by_question.remove(&question.to_key());
         if self.sweep_at <= now {
             self.sweep_at = now + SWEEP_PAUSE;
             let pause_max = self.pause_max;
@@ -165,10 +165,6 @@ impl FailureCache {
 
 /// The time between removals of expired entries.
 const SWEEP_PAUSE: Duration = Duration::from_secs(10);
-
-fn key(question: Question<'_>) -> Box<[u8]> {
-    question.as_bytes().to_ascii_lowercase().into()
-}
 
 #[cfg(test)]
 mod tests {
@@ -229,6 +225,21 @@ mod tests {
         scene.fail(b'a', 100.0);
         scene.fail(b'a', 200.0);
         assert!(scene.recalls(b'a', 229.9) && !scene.recalls(b'a', 230.0));
+    }
+
+    #[test]
+    fn failure_of_a_type_is_not_that_of_a_type_whose_number_is_its_letter_in_upper_case() {
+        let mut scene = Scene::new();
+        let of_type = |rr_type: u8| [1, b'a', 0, 0, rr_type, 0, 1];
+        let failed = of_type(b'a');
+        let by = (PoolIndex(0), at(0.5));
+        scene
+            .failures
+            .on_failure(question(&failed), by, REASON, at(1.0));
+        // HTTPS is type 65, an upper-case letter.
+        let https = of_type(b'A');
+        assert_eq!(scene.failures.recall(question(&https), at(1.5)), None);
+        assert!(scene.failures.recall(question(&failed), at(1.5)).is_some());
     }
 
     #[test]

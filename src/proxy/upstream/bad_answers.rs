@@ -48,7 +48,7 @@ impl BadAnswers {
         now: Instant,
     ) {
         let bad_answers = &mut self.bad_answer_by_question;
-        let key = key(question);
+        let key = question.to_key();
         if let Some(earlier) = bad_answers.get_mut(&key) {
             earlier.upstreams.insert(upstream);
             let is_old = now > earlier.until + self.pause_max;
@@ -82,7 +82,7 @@ impl BadAnswers {
             return UpstreamSet::default();
         }
         let pause_min = self.pause_min;
-        let bad_answer = self.bad_answer_by_question.get_mut(&key(question));
+        let bad_answer = self.bad_answer_by_question.get_mut(&question.to_key());
         bad_answer.map_or(UpstreamSet::default(), |bad_answer| {
             if bad_answer.until > now {
                 return bad_answer.upstreams;
@@ -99,7 +99,7 @@ impl BadAnswers {
 
     /// Records that an upstream answered a question.
     pub(in crate::proxy) fn on_answer(&mut self, question: Question<'_>, upstream: UpstreamIndex) {
-        let key = key(question);
+        let key = question.to_key();
         let bad_answer = self.bad_answer_by_question.get(&key);
         if bad_answer.is_some_and(|bad_answer| bad_answer.upstreams.contains(upstream)) {
             self.bad_answer_by_question.remove(&key);
@@ -108,10 +108,6 @@ impl BadAnswers {
             }
         }
     }
-}
-
-fn key(question: Question<'_>) -> Box<[u8]> {
-    question.as_bytes().to_ascii_lowercase().into()
 }
 
 #[cfg(test)]

@@ -73,7 +73,7 @@ impl Suspects {
         upstream: UpstreamIndex,
         now: Instant,
     ) -> bool {
-        let key = key(question);
+        let key = question.to_key();
         if self.suspect_by_question.len() >= self.len_max
             && !self.suspect_by_question.contains_key(&key)
         {
@@ -107,14 +107,14 @@ impl Suspects {
             self.sweep_at = now + Self::SWEEP_PAUSE;
             self.sweep(now);
         }
-        let suspect = self.suspect_by_question.get(&key(question));
+        let suspect = self.suspect_by_question.get(&question.to_key());
         let suspect = suspect.filter(|suspect| now < suspect.until);
         suspect.map(|suspect| suspect.upstreams)
     }
 
     /// Records that an upstream answered a question.
     pub(in crate::proxy) fn on_answer(&mut self, question: Question<'_>, upstream: UpstreamIndex) {
-        let key = key(question);
+        let key = question.to_key();
         let suspect = self.suspect_by_question.get(&key);
         if suspect.is_some_and(|suspect| suspect.upstreams.contains(upstream)) {
             self.suspect_by_question.remove(&key);
@@ -139,10 +139,6 @@ impl Suspects {
             self.suspect_by_question.shrink_to_fit();
         }
     }
-}
-
-fn key(question: Question<'_>) -> Box<[u8]> {
-    question.as_bytes().to_ascii_lowercase().into()
 }
 
 /// The presumed reason why a link ended.
