@@ -13,7 +13,7 @@
 //! - `learning`: what closes and answers reveal about all of these
 //! - `stats`: the counters of an upstream
 //! - `suspects`: questions that may be the reason why connections end
-//! - `link`: one connection and its timer, `ids`: the ids of its queries
+//! - `link`: one connection, `link/timers`: its timers, `ids`: the ids of its queries
 
 pub(super) mod bad_answers;
 pub(super) mod bootstrap;
