@@ -229,7 +229,7 @@ impl Proxy {
     /// or a stale answer if it has one.
     fn shed(&mut self, key: ExchangeKey, cx: &mut Cx<'_>) {
         let exchange = &self.exchanges[key];
-        if exchange.fallback.is_some() {
+        if exchange.retry.has_fallback() {
             return self.fail(key, Outcome::Shed, cx);
         }
         if exchange.is_for_client() {

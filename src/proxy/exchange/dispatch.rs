@@ -327,7 +327,7 @@ impl Proxy {
     /// A query that has an error as its fallback response does not wait for them.
     pub(in crate::proxy) fn give_up(&mut self, key: ExchangeKey, cx: &mut Cx<'_>) {
         let exchange = &self.exchanges[key];
-        let has_response = exchange.has_error() && exchange.fallback.is_some();
+        let has_response = exchange.has_error() && exchange.retry.has_fallback();
         if has_response || exchange.attempts.open().next().is_none() {
             self.fail(key, Outcome::UpstreamFailed, cx);
         }
@@ -338,7 +338,7 @@ impl Proxy {
     pub(in crate::proxy) fn fail(&mut self, key: ExchangeKey, outcome: Outcome, cx: &mut Cx<'_>) {
         let exchange = &mut self.exchanges[key];
         let (purpose, pool, has_error) = (exchange.purpose, exchange.pool, exchange.has_error());
-        if let Some(fallback) = exchange.fallback.take() {
+        if let Some(fallback) = exchange.retry.take_fallback() {
             let answer = Message::parse(&fallback).expect("a fallback was parsed before");
             let is_cut = has_error && is_truncated(&answer);
             let stale = is_cut.then(|| self.use_stale(key, cx.now)).flatten();
@@ -450,11 +450,8 @@ impl Proxy {
 /// Returns how much of EDNS a query uses at an endpoint. A client that asks for DNSSEC records
 /// needs an OPT record.
 fn edns_for(exchange: &Exchange, key: EndpointKey, endpoint: &Endpoint, now: Instant) -> EdnsLevel {
-    let level = match exchange.reduced_edns {
-        Some((refused_by, level)) if refused_by == key => level,
-        _ => endpoint.edns_level(now),
-    };
-    match level {
+    let reduced = exchange.retry.reduced_edns(key);
+    match reduced.unwrap_or_else(|| endpoint.edns_level(now)) {
         EdnsLevel::Off if exchange.query.wants_dnssec() => EdnsLevel::NoOptions,
         level => level,
     }

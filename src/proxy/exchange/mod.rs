@@ -27,6 +27,7 @@ pub(in crate::proxy) mod dispatch;
 pub(in crate::proxy) mod postponed;
 pub(in crate::proxy) mod preferences;
 pub(in crate::proxy) mod reply;
+pub(in crate::proxy) mod retry;
 pub(in crate::proxy) mod serve_stale;
 pub(in crate::proxy) mod trace;
 pub(in crate::proxy) mod turns;
@@ -35,17 +36,17 @@ use crate::base::failure::FailureKind;
 use crate::base::origin::{ClientProtocol, Subscriber};
 use crate::base::time::Instant;
 use crate::wire::Query;
-use crate::wire::query::EdnsLevel;
 use crate::wire::question::Type;
 use crate::wire::response::Asked;
 
 use super::cache::CacheLookup;
 use super::client::admission::Reception;
 use super::client::response::{Client, Completion};
-use super::keys::{EndpointKey, ExchangeKey, PoolIndex, UpstreamIndex};
+use super::keys::{ExchangeKey, PoolIndex, UpstreamIndex};
 use super::outcome::Outcome;
 use attempts::Attempts;
-use preferences::{RoutePreferences, UpstreamSet};
+use preferences::RoutePreferences;
+use retry::Retry;
 use trace::Tracer;
 
 /// The reason for an exchange.
@@ -64,16 +65,6 @@ pub(super) enum Purpose {
     Probe,
     /// The bootstrap of an upstream's addresses of this type.
     Bootstrap(UpstreamIndex, Type),
-}
-
-/// An error or an unusable reply, which another upstream may not give.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct BadAnswer {
-    pub(super) by: EndpointKey,
-    /// The time at which the query was sent to the endpoint.
-    pub(super) sent_at: Instant,
-    /// The reply was malformed, so it does not count as an answer.
-    pub(super) is_malformed: bool,
 }
 
 /// A query that is being answered.
@@ -98,17 +89,8 @@ pub(super) struct Exchange {
     pub(super) preferences: RoutePreferences,
     /// The reason why the last attempt failed, if one did.
     pub(super) last_failure: Option<FailureKind>,
-    /// The fallback response, used if no better answer comes.
-    pub(super) fallback: Option<Box<[u8]>>,
-    /// The last error that came as an answer.
-    pub(super) bad_answer: Option<BadAnswer>,
-    /// Upstreams that sent a malformed or truncated reply on a connection.
-    pub(super) unusable_from: UpstreamSet,
-    /// The endpoint that rejected the EDNS of the query, and the EDNS that the query has there
-    /// instead.
-    pub(super) reduced_edns: Option<(EndpointKey, EdnsLevel)>,
-    /// The query was sent over TCP because its datagrams were not answered.
-    pub(super) is_stream_fallback: bool,
+    /// The results of earlier attempts, such as a fallback response.
+    pub(super) retry: Retry,
     /// The upstream that gave the answer.
     pub(super) answered_by: Option<UpstreamIndex>,
     /// A final answer has come.
@@ -143,11 +125,7 @@ impl Exchange {
             waiting_since: deadline,
             preferences: RoutePreferences::default(),
             last_failure: None,
-            fallback: None,
-            bad_answer: None,
-            unusable_from: UpstreamSet::default(),
-            reduced_edns: None,
-            is_stream_fallback: false,
+            retry: Retry::default(),
             answered_by: None,
             is_answered: false,
             lookup: None,
@@ -165,11 +143,7 @@ impl Exchange {
         self.is_waiting = false;
         self.preferences = RoutePreferences::default();
         self.last_failure = None;
-        self.fallback = None;
-        self.bad_answer = None;
-        self.unusable_from = UpstreamSet::default();
-        self.reduced_edns = None;
-        self.is_stream_fallback = false;
+        self.retry = Retry::default();
         self.answered_by = None;
         self.leads_as = None;
         self.followers.clear();
@@ -197,21 +171,18 @@ impl Exchange {
 
     /// Returns whether an error has come as an answer.
     pub(super) fn has_error(&self) -> bool {
-        self.bad_answer.is_some()
+        self.retry.bad_answer().is_some()
     }
 
     /// Returns whether an earlier failure is recorded, so that an answer affects the health of an
     /// endpoint.
     pub(super) fn has_history(&self) -> bool {
-        self.bad_answer.is_some()
-            || self.reduced_edns.is_some()
-            || self.is_stream_fallback
-            || self.preferences.isolated.is_some()
+        self.retry.is_some() || self.preferences.isolated.is_some()
     }
 
     /// Returns whether a truncated answer has come that is not an error.
     pub(super) fn has_truncated(&self) -> bool {
-        self.fallback.is_some() && self.bad_answer.is_none()
+        self.retry.has_fallback() && !self.has_error()
     }
 
     /// Returns the completion of a client's query and the properties of its response, or `None` if

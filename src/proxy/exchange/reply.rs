@@ -11,8 +11,9 @@ use std::iter;
 use super::classify::{
     Reply, ReplyQuality, classify, is_error, is_truncated, keepalive, less_edns, quality, shortened,
 };
+use super::retry::BadAnswer;
 use super::trace::StepEnd;
-use super::{BadAnswer, Exchange, Purpose};
+use super::{Exchange, Purpose};
 use crate::base::failure::FailureKind;
 use crate::base::time::Instant;
 use crate::config::Scheme;
@@ -109,7 +110,7 @@ impl Proxy {
         exchange.attempts.on_error(attempt);
         let end = StepEnd::Failed(kind);
         exchange.tracer.on_attempt_end(attempt, end, cx.now);
-        exchange.bad_answer = Some(BadAnswer {
+        exchange.retry.set_bad_answer(BadAnswer {
             by: endpoint,
             sent_at: sent.at,
             is_malformed: true,
@@ -121,8 +122,7 @@ impl Proxy {
     /// none, this one.
     fn ask_once_more(&mut self, key: ExchangeKey, upstream: UpstreamIndex, cx: &mut Cx<'_>) {
         let exchange = &mut self.exchanges[key];
-        let is_first = !exchange.unusable_from.contains(upstream);
-        exchange.unusable_from.insert(upstream);
+        let is_first = exchange.retry.add_unusable(upstream);
         if exchange.attempts.is_relied_on() || exchange.is_waiting {
             return;
         }
@@ -176,7 +176,7 @@ impl Proxy {
         if quality == ReplyQuality::Final {
             exchange.attempts.on_lost(attempt);
             exchange.is_answered = true;
-            exchange.fallback = None;
+            exchange.retry.take_fallback();
             if exchange.has_history() || !self.bad_answers.is_empty() {
                 self.on_good_answer(exchange_key, endpoint, (scheme, sent.edns), cx.now);
             }
@@ -205,7 +205,7 @@ impl Proxy {
         if is_error
             && let Some(edns) = less_edns(answer, &exchange.query, sent.edns, scheme, is_in_doubt)
         {
-            exchange.reduced_edns = Some((endpoint, edns));
+            exchange.retry.reduce_edns(endpoint, edns);
             let is_idle =
                 |exchange: &Exchange| !exchange.attempts.is_relied_on() && !exchange.is_waiting;
             exchange.attempts.on_error(attempt);
@@ -213,9 +213,9 @@ impl Proxy {
                 return self.ask_again(exchange_key, attempt.link, endpoint, cx);
             }
         }
-        exchange.fallback = Some(shortened(answer));
+        exchange.retry.set_fallback(shortened(answer));
         if is_error {
-            exchange.bad_answer = Some(BadAnswer {
+            exchange.retry.set_bad_answer(BadAnswer {
                 by: endpoint,
                 sent_at: sent.at,
                 is_malformed: false,
@@ -276,19 +276,19 @@ impl Proxy {
         now: Instant,
     ) {
         let exchange = &self.exchanges[key];
-        if exchange.is_stream_fallback {
+        if exchange.retry.is_stream_fallback() {
             let are_lost = scheme == Scheme::Tcp;
             self.upstreams.set_datagrams_lost(endpoint, are_lost, now);
         }
         // The options of a client's query must not decide the EDNS of other clients' queries.
-        if exchange.reduced_edns == Some((endpoint, edns)) && !exchange.query.has_options() {
+        if exchange.retry.reduced_edns(endpoint) == Some(edns) && !exchange.query.has_options() {
             self.upstreams.on_reduced_answer(endpoint, edns, now);
         }
         let upstream = self.upstreams.endpoint(endpoint).upstream;
         let question = exchange.query.question();
         self.bad_answers.on_answer(question, upstream);
         self.suspects.on_answer(question, upstream);
-        let Some(bad_answer) = exchange.bad_answer.filter(|bad| bad.by != endpoint) else {
+        let Some(bad_answer) = exchange.retry.bad_answer().filter(|bad| bad.by != endpoint) else {
             return;
         };
         // The endpoint may have been removed meanwhile.

@@ -258,10 +258,10 @@ impl Proxy {
         let tried = exchange.preferences.avoid;
         if scheme == Scheme::Udp
             && had_datagrams
-            && !exchange.is_stream_fallback
+            && !exchange.retry.is_stream_fallback()
             && self.upstreams.is_covered(exchange.pool, tried)
         {
-            exchange.is_stream_fallback = true;
+            exchange.retry.set_stream_fallback();
             exchange.preferences.needs_stream = true;
         }
     }
@@ -274,8 +274,9 @@ impl Proxy {
         pool: PoolIndex,
         now: Instant,
     ) {
-        let is_fallback =
-            |exchange: &Exchange| exchange.is_stream_fallback && exchange.fallback.is_none();
+        let is_fallback = |exchange: &Exchange| {
+            exchange.retry.is_stream_fallback() && !exchange.retry.has_fallback()
+        };
         for key in self.waiting_with(pool, is_fallback) {
             self.exchanges[key].preferences.needs_stream = false;
         }

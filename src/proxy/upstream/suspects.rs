@@ -27,8 +27,8 @@ use crate::base::time::Instant;
 use crate::config::{Limits, Scheme};
 use crate::proxy::Proxy;
 use crate::proxy::actions::{Cx, Destination};
-use crate::proxy::exchange::BadAnswer;
 use crate::proxy::exchange::preferences::UpstreamSet;
+use crate::proxy::exchange::retry::BadAnswer;
 use crate::proxy::keys::{ExchangeKey, UpstreamIndex};
 use crate::proxy::upstream::endpoint::Endpoint;
 use crate::wire::Question;
@@ -371,7 +371,7 @@ impl Proxy {
             .upstreams
             .is_covered(exchange.pool, exchange.preferences.avoid)
         {
-            exchange.bad_answer = Some(BadAnswer {
+            exchange.retry.set_bad_answer(BadAnswer {
                 by: endpoint,
                 sent_at,
                 is_malformed: true,
