@@ -27,10 +27,10 @@ GROWTH_MAX, GROWTH_MAX_OTHERWISE = 0.05, 0.15
 SHOWN_MIN = 0.01
 
 
-def build():
-    """Builds benches/hot_paths. Returns the path of the program."""
-    out = run("cargo", "bench", "--bench", "hot_paths", "--no-run", "--locked", "--message-format=json",
-              cwd=ROOT)
+def build(profile="bench"):
+    """Builds benches/hot_paths with a profile of Cargo. Returns the path of the program."""
+    out = run("cargo", "bench", "--bench", "hot_paths", "--profile", profile, "--no-run", "--locked",
+              "--message-format=json", cwd=ROOT)
     artifacts = (json.loads(line) for line in out.splitlines() if line.startswith("{"))
     return next(one["executable"] for one in artifacts
                 if one.get("target", {}).get("name") == "hot_paths" and one.get("executable"))
@@ -81,9 +81,9 @@ def main():
     parser.add_argument("--record", action="store_true")
     parser.add_argument("--by-function", metavar="WAY")
     arguments = parser.parse_args()
-    program = build()
     if arguments.by_function:
-        return profile(program, arguments.by_function)
+        return profile(build("profiling"), arguments.by_function)
+    program = build()
     compiler = run("rustc", "--version").strip()
     costs = {way: cost(program, way) for way in ways()}
     if arguments.record:
