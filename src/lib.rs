@@ -91,7 +91,7 @@
 //!
 //! # Where a new feature goes
 //!
-//! | feature | place |
+//! | feature | module |
 //! |---|---|
 //! | a decision about a client's query | `proxy/client`, beside `admission` and `local_zones` |
 //! | a query of our own | an exchange with another purpose, as in `proxy/upstream/bootstrap.rs` |

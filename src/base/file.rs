@@ -161,7 +161,7 @@ pub fn is_no_socket(path: &Path) -> bool {
 /// belongs to a third user is not changed.
 pub fn prepare_for(user: Owner, path: &Path) -> io::Result<()> {
     let folder = folder_of(path);
-    match user.place_to_write(folder) {
+    match user.first_writable(folder) {
         Ok(None) => {}
         Ok(Some(_)) => return Ok(()),
         // The user gets the error when it opens the file.
@@ -217,7 +217,7 @@ pub struct Owner {
 impl Owner {
     /// Returns the first file or folder in the path of a file that this user may write or change
     /// the mode of: with that access the user controls the content of the file.
-    pub fn place_to_write(self, path: &Path) -> io::Result<Option<PathBuf>> {
+    pub fn first_writable(self, path: &Path) -> io::Result<Option<PathBuf>> {
         let mut at = PathBuf::from("/");
         let mut rest = components(&std::path::absolute(path)?);
         let mut links = 0;
@@ -260,7 +260,7 @@ impl Owner {
     /// [prepared](prepare_for) it.
     pub fn refused_to_append(self, path: &Path) -> io::Result<Option<&Path>> {
         let folder = folder_of(path);
-        let is_controlled = self.place_to_write(folder)?.is_some();
+        let is_controlled = self.first_writable(folder)?.is_some();
         let may = match fs::symlink_metadata(path) {
             Err(error) if error.kind() == ErrorKind::NotFound => {
                 !is_controlled || self.may_write(folder, &fs::metadata(folder)?)
@@ -394,23 +394,23 @@ mod tests {
         symlink("../file", path("open/link")).unwrap();
         symlink("open/../file", path("link")).unwrap();
         symlink("loop", path("loop")).unwrap();
-        let place = |user: Owner, name: &str| user.place_to_write(&path(name)).unwrap();
-        assert_eq!(place(stranger, "file"), None);
+        let writable = |user: Owner, name: &str| user.first_writable(&path(name)).unwrap();
+        assert_eq!(writable(stranger, "file"), None);
         assert_eq!(
-            place(stranger, "link"),
+            writable(stranger, "link"),
             None,
             "only entries can be replaced"
         );
-        assert_eq!(place(stranger, "open/link"), Some(path("open")));
+        assert_eq!(writable(stranger, "open/link"), Some(path("open")));
         set_mode("open", 0o1777);
-        assert_eq!(place(stranger, "open/link"), None);
+        assert_eq!(writable(stranger, "open/link"), None);
         set_mode("file", 0o666);
         for name in ["file", "link", "open/link"] {
-            assert_eq!(place(stranger, name), Some(path("file")));
+            assert_eq!(writable(stranger, name), Some(path("file")));
         }
-        assert!(place(owner, "file").is_some());
-        assert!(stranger.place_to_write(&path("loop")).is_err());
-        let missing = stranger.place_to_write(&path("none")).unwrap_err();
+        assert!(writable(owner, "file").is_some());
+        assert!(stranger.first_writable(&path("loop")).is_err());
+        let missing = stranger.first_writable(&path("none")).unwrap_err();
         assert_eq!(missing.kind(), ErrorKind::NotFound);
     }
 

@@ -62,8 +62,8 @@ impl Inherited {
             let has_udp = *kind == Type::DGRAM;
             let same = sockets.iter_mut().find(|socket| socket.address == *address);
             match same {
-                Some(place) if has_udp => place.has_udp = true,
-                Some(place) => place.has_tcp = true,
+                Some(socket) if has_udp => socket.has_udp = true,
+                Some(socket) => socket.has_tcp = true,
                 None => sockets.push(InheritedSocket {
                     address: *address,
                     has_udp,

@@ -43,7 +43,7 @@ impl Supervisor {
     pub fn from_environment(variable: impl Fn(&str) -> Option<OsString>) -> Self {
         let number = |name| variable(name)?.to_str()?.parse::<u64>().ok();
         let is_ours = |pid| pid == u64::from(std::process::id());
-        let address = variable("NOTIFY_SOCKET").and_then(|place| address(&place));
+        let address = variable("NOTIFY_SOCKET").and_then(|path| address(&path));
         let watchdog = number("WATCHDOG_USEC")
             .filter(|longest| *longest > 0 && number("WATCHDOG_PID").is_none_or(is_ours))
             // Early enough for a busy loop.
@@ -156,8 +156,8 @@ fn connect(address: &SockAddr) -> io::Result<Socket> {
 }
 
 /// Returns the address of a Unix socket: a path or, after `@`, an abstract name.
-fn address(place: &OsStr) -> Option<SockAddr> {
-    let mut bytes = place.as_bytes().to_vec();
+fn address(path: &OsStr) -> Option<SockAddr> {
+    let mut bytes = path.as_bytes().to_vec();
     match bytes.first_mut()? {
         b'/' => {}
         first @ b'@' => *first = 0,
@@ -252,8 +252,8 @@ mod tests {
         let supervisor = Supervisor::from_environment(|_| None);
         supervisor.notify_ready();
         assert_eq!(supervisor.feed_watchdog(at(0)), None);
-        for place in ["", "vsock:2:1", "relative/path"] {
-            assert!(address(OsStr::new(place)).is_none(), "{place}");
+        for path in ["", "vsock:2:1", "relative/path"] {
+            assert!(address(OsStr::new(path)).is_none(), "{path}");
         }
         assert!(address(OsStr::new("/run/systemd/notify")).is_some());
     }

@@ -50,14 +50,14 @@ impl Topology {
         );
         let waiting_by_pool = pools.iter().map(|_| Turns::new(hash.clone())).collect();
         let is_limited = |pool| pool != for_addresses && Some(pool) != routes.for_others();
-        let limited = (0..pools.len()).map(|place| is_limited(PoolIndex(place)));
+        let limited = (0..pools.len()).map(|index| is_limited(PoolIndex(index)));
         let shared = Shared::new(limited, &config.limits, hash);
         let labels = labels(&all);
         let mut upstreams = Upstreams::new(config, labels, pools);
-        for (place, upstream) in all.iter().enumerate() {
+        for (index, upstream) in all.iter().enumerate() {
             if let Host::Address(address) = upstream.host {
                 let label = upstream.to_string();
-                upstreams.add(UpstreamIndex(place), upstream.scheme, address, label);
+                upstreams.add(UpstreamIndex(index), upstream.scheme, address, label);
             }
         }
         Self {

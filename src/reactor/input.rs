@@ -311,7 +311,7 @@ impl<N: Net> Reactor<N> {
     fn on_authenticated(&mut self, link: LinkKey, expires_at: Option<Duration>) {
         let upstream = self.proxy.link_upstream(link).map(|upstream| upstream.0);
         let connectors = &self.tls.connectors;
-        let connector = upstream.and_then(|place| connectors.get(place)?.as_ref());
+        let connector = upstream.and_then(|index| connectors.get(index)?.as_ref());
         let Some(connector) = connector else {
             return;
         };

@@ -36,11 +36,11 @@ pub(super) fn listen_everywhere<N: Net>(
     config: &Config,
 ) -> Result<Arena<Key, Slot<N>>, ListenError> {
     let mut sessions = Arena::default();
-    for place in config.listen.sockets() {
-        let address = place.address;
-        match listen(net, &mut sessions, place) {
+    for socket in config.listen.sockets() {
+        let address = socket.address;
+        match listen(net, &mut sessions, socket) {
             Ok(()) => {
-                let alone = match (place.has_udp, place.has_tcp) {
+                let alone = match (socket.has_udp, socket.has_tcp) {
                     (true, false) => " (UDP only)",
                     (false, true) => " (TCP only)",
                     _ => "",
@@ -75,10 +75,10 @@ pub(super) fn listen_everywhere<N: Net>(
 fn listen<N: Net>(
     net: &mut N,
     sessions: &mut Arena<Key, Slot<N>>,
-    place: InheritedSocket,
+    socket: InheritedSocket,
 ) -> Result<(), ListenError> {
-    let address = place.address;
-    if place.has_udp {
+    let address = socket.address;
+    if socket.has_udp {
         let datagram = net.bind(address, sessions.next_key());
         let datagram = datagram.map_err(|cause| ListenError {
             address,
@@ -87,7 +87,7 @@ fn listen<N: Net>(
         })?;
         sessions.insert(Slot::new(Session::Datagram(ClientDatagram::new(datagram))));
     }
-    if place.has_tcp {
+    if socket.has_tcp {
         listen_for(Service::Dns(ClientProtocol::Tcp), net, sessions, address)?;
     }
     Ok(())

@@ -68,9 +68,9 @@ pub(super) fn read_roots(
     let mut roots = RootCertStore::empty();
     let certificates = read_chain(option, path)?;
     let authorities = Authorities::new(option, path, &certificates);
-    for (place, certificate) in certificates.into_iter().enumerate() {
+    for (index, certificate) in certificates.into_iter().enumerate() {
         roots.add(certificate).map_err(|_| {
-            let cause = format!("cannot parse certificate {}", place + 1);
+            let cause = format!("cannot parse certificate {}", index + 1);
             FileError::new(option, path, cause)
         })?;
     }
@@ -85,9 +85,9 @@ pub(super) fn read_chain(
     let failed = |cause: String| FileError::new(option, path, cause);
     let pem = file::read(path).map_err(|error| failed(error.to_string()))?;
     let certificates = CertificateDer::pem_slice_iter(&pem);
-    let certificates = certificates.enumerate().map(|(place, certificate)| {
+    let certificates = certificates.enumerate().map(|(index, certificate)| {
         certificate
-            .map_err(|error| failed(format!("certificate {}: {}", place + 1, describe(&error))))
+            .map_err(|error| failed(format!("certificate {}: {}", index + 1, describe(&error))))
     });
     let certificates = certificates.collect::<Result<Vec<_>, _>>()?;
     if certificates.is_empty() {

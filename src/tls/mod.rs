@@ -144,7 +144,7 @@ impl Setup {
             (Some(now), Some(before)) => now.fingerprint != before.fingerprint,
             _ => false,
         });
-        changed.map(|(place, _)| place).collect()
+        changed.map(|(index, _)| index).collect()
     }
 }
 

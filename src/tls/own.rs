@@ -49,8 +49,8 @@ impl Dates {
     }
 }
 
-/// The dates of the certificates in a file, each with its place in the file, from 1. A certificate
-/// is left out if its dates cannot be read.
+/// The dates of the certificates in a file, each with its position in the file, from 1.
+/// Certificates whose dates cannot be read are left out.
 #[derive(Clone, Debug)]
 struct DatedFile {
     /// The option or setting that names the file.
@@ -61,7 +61,7 @@ struct DatedFile {
 
 impl DatedFile {
     fn new(option: &'static str, path: &Path, certificates: &[CertificateDer<'_>]) -> Self {
-        let dated = |(place, one)| Some((place + 1, Dates::of(one)?));
+        let dated = |(position, one)| Some((position + 1, Dates::of(one)?));
         Self {
             option,
             path: path.to_owned(),
@@ -76,7 +76,7 @@ impl DatedFile {
         Some(format!("{option}: {path:?}: {name} {problem}"))
     }
 
-    /// Returns the problems with the certificates from this place in the file.
+    /// Returns the problems with the certificates from this position in the file.
     fn problems<'a>(
         &'a self,
         from: usize,
@@ -84,9 +84,9 @@ impl DatedFile {
         renewal: &'a str,
     ) -> impl Iterator<Item = String> + 'a {
         let certificates = self.certificates.iter();
-        let certificates = certificates.filter(move |(place, _)| *place >= from);
-        certificates.filter_map(move |(place, dates)| {
-            self.problem(&format!("certificate {place}"), *dates, now, renewal)
+        let certificates = certificates.filter(move |(position, _)| *position >= from);
+        certificates.filter_map(move |(position, dates)| {
+            self.problem(&format!("certificate {position}"), *dates, now, renewal)
         })
     }
 }
@@ -161,8 +161,8 @@ impl Authorities {
         if all.iter().any(|(_, dates)| dates.include(now)) {
             return None;
         }
-        let (place, dates) = all.iter().max_by_key(|(_, dates)| dates.expires_at)?;
-        let name = format!("no CA certificate is valid: certificate {place}");
+        let (position, dates) = all.iter().max_by_key(|(_, dates)| dates.expires_at)?;
+        let name = format!("no CA certificate is valid: certificate {position}");
         self.0.problem(&name, *dates, now, "replace it")
     }
 }

@@ -91,14 +91,14 @@ impl RuntimeUser {
             return Ok(());
         }
         let shown = path.display();
-        match self.owner().place_to_write(path) {
+        match self.owner().first_writable(path) {
             Ok(None) => Ok(()),
-            Ok(Some(place)) => Err(format!(
+            Ok(Some(writable)) => Err(format!(
                 "--conf-file: {shown:?}: refusing options file: user {} (--user) can write {:?}; \
                  the file and its folders must be writable by root only (keep files that the \
                  program writes, like that of --clock-stamp, in another folder)",
                 self.label,
-                place.display()
+                writable.display()
             )),
             Err(error) => Err(format!("--conf-file: {shown:?}: {error}")),
         }
@@ -130,10 +130,10 @@ impl RuntimeUser {
         let path = path.display();
         match refused {
             Ok(None) => Ok(()),
-            Ok(Some(place)) => {
-                let (user, place) = (&self.label, place.display());
+            Ok(Some(part)) => {
+                let (user, part) = (&self.label, part.display());
                 Err(format!(
-                    "{option}: {path:?}: user {user} (--user) cannot write {place:?}"
+                    "{option}: {path:?}: user {user} (--user) cannot write {part:?}"
                 ))
             }
             Err(error) => Err(format!("{option}: {path:?}: {error}")),

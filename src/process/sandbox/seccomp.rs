@@ -133,10 +133,10 @@ fn program() -> Result<BpfProgram, BackendError> {
     SeccompFilter::new(rules, refused, SeccompAction::Allow, PROCESSOR)?.try_into()
 }
 
-/// Returns a rule that compares the argument at index `place`, from 0, with `number`.
-fn rule(place: u8, operator: SeccompCmpOp, number: u64) -> Result<SeccompRule, BackendError> {
+/// Returns a rule that compares the argument at index `index`, from 0, with `number`.
+fn rule(index: u8, operator: SeccompCmpOp, number: u64) -> Result<SeccompRule, BackendError> {
     let len = SeccompCmpArgLen::Dword;
-    SeccompRule::new(vec![SeccompCondition::new(place, len, operator, number)?])
+    SeccompRule::new(vec![SeccompCondition::new(index, len, operator, number)?])
 }
 
 fn number(number: libc::c_int) -> u64 {

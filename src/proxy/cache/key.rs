@@ -173,8 +173,8 @@ impl<'a> CacheKey<'a> {
     fn new(name: &'a [u8], rr_type: u16, lookup: CacheLookup) -> Self {
         let variant = lookup.variant;
         let hash = match Self::COMMON.iter().position(|common| *common == rr_type) {
-            Some(place) => {
-                let which = place << 2 | usize::from(variant.0);
+            Some(position) => {
+                let which = position << 2 | usize::from(variant.0);
                 lookup.name_hash ^ which as u64
             }
             None => lookup.hash(Type(rr_type)) >> 32,

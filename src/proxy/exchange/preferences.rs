@@ -36,7 +36,7 @@ impl UpstreamSet {
     fn bit(upstream: UpstreamIndex) -> u64 {
         u32::try_from(upstream.0)
             .ok()
-            .and_then(|place| 1_u64.checked_shl(place))
+            .and_then(|index| 1_u64.checked_shl(index))
             .unwrap_or(0)
     }
 }

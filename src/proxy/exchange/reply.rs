@@ -42,12 +42,12 @@ impl Proxy {
             return;
         };
         let header = Header::parse(reply);
-        let placed = header.and_then(|header| Some((header, link.place(header.id)?)));
-        let Some((header, place)) = placed else {
+        let placed = header.and_then(|header| Some((header, link.position(header.id)?)));
+        let Some((header, position)) = placed else {
             self.counters.count_discard(Discard::UnknownId);
             return;
         };
-        let sent = link.sent()[place];
+        let sent = link.sent()[position];
         if !header.flags.contains(Flags::QR) {
             return self.counters.count_discard(Discard::Mismatch);
         }
@@ -55,7 +55,7 @@ impl Proxy {
             if sent.state != SentState::Probe {
                 self.counters.count_discard(Discard::Late);
             }
-            self.on_late_answer(key, place, reply, cx.now);
+            self.on_late_answer(key, position, reply, cx.now);
             return self.followups.on_room();
         };
         let scheme = link.scheme;
@@ -66,12 +66,12 @@ impl Proxy {
         let parsed = Message::parse(reply);
         match classify(reply, parsed.as_ref().ok(), header, query, scheme) {
             Reply::Answer(message) => {
-                self.on_right_answer(key, place, exchange_key, message, cx);
+                self.on_right_answer(key, position, exchange_key, message, cx);
             }
             Reply::Bare(header) => {
                 let bytes = header.to_bytes();
                 let message = Message::parse(&bytes).expect("a header without records");
-                self.on_right_answer(key, place, exchange_key, &message, cx);
+                self.on_right_answer(key, position, exchange_key, &message, cx);
             }
             Reply::Mismatch => return self.counters.count_discard(Discard::Mismatch),
             // The datagram may be forged, and the genuine reply may still come (RFC 5452, section
@@ -81,7 +81,7 @@ impl Proxy {
             }
             Reply::Malformed => {
                 self.counters.count_discard(Discard::Malformed);
-                self.on_malformed_reply(key, place, exchange_key, cx);
+                self.on_malformed_reply(key, position, exchange_key, cx);
             }
         }
         self.followups.on_room();
@@ -91,14 +91,14 @@ impl Proxy {
     fn on_malformed_reply(
         &mut self,
         key: LinkKey,
-        place: usize,
+        position: usize,
         exchange_key: ExchangeKey,
         cx: &mut Cx<'_>,
     ) {
         let kind = FailureKind::Protocol;
         let link = self.upstreams.link_mut(key).expect("the link exists");
-        let (sent, endpoint) = (link.sent()[place], link.endpoint);
-        link.on_useless_answer(place, cx.now);
+        let (sent, endpoint) = (link.sent()[position], link.endpoint);
+        link.on_useless_answer(position, cx.now);
         let upstream = self.upstreams.endpoint(endpoint).upstream;
         self.count_failure(upstream, kind);
         let attempt = Attempt {
@@ -135,15 +135,15 @@ impl Proxy {
     }
 
     /// Updates the health of the upstream from an answer that no exchange waits for.
-    fn on_late_answer(&mut self, key: LinkKey, place: usize, reply: &[u8], now: Instant) {
+    fn on_late_answer(&mut self, key: LinkKey, position: usize, reply: &[u8], now: Instant) {
         let Some(link) = self.upstreams.link(key) else {
             return;
         };
-        let (endpoint, sent, scheme) = (link.endpoint, link.sent()[place], link.scheme);
+        let (endpoint, sent, scheme) = (link.endpoint, link.sent()[position], link.scheme);
         let is_useful = Message::parse(reply).is_ok_and(|reply| {
             reply.question().is_some() && quality(&reply, scheme) == ReplyQuality::Final
         });
-        self.on_answer(key, place, is_useful, now);
+        self.on_answer(key, position, is_useful, now);
         let is_answered = sent.state == SentState::Abandoned { is_answered: true };
         if is_answered && !is_useful && self.upstreams.is_in_trouble(endpoint) {
             self.on_bad_answer_in_trouble(endpoint, sent.at, now);
@@ -154,19 +154,19 @@ impl Proxy {
     fn on_right_answer(
         &mut self,
         key: LinkKey,
-        place: usize,
+        position: usize,
         exchange_key: ExchangeKey,
         answer: &Message<'_>,
         cx: &mut Cx<'_>,
     ) {
         let link = self.upstreams.link_mut(key).expect("the link exists");
-        let (sent, endpoint, scheme) = (link.sent()[place], link.endpoint, link.scheme);
+        let (sent, endpoint, scheme) = (link.sent()[position], link.endpoint, link.scheme);
         if let Some(timeout) = keepalive(answer, scheme) {
             link.on_keepalive(timeout);
         }
         let quality = quality(answer, scheme);
         let is_error = matches!(quality, ReplyQuality::Error | ReplyQuality::Cut);
-        let upstream = self.on_answer(key, place, !is_error, cx.now);
+        let upstream = self.on_answer(key, position, !is_error, cx.now);
         let exchange = &mut self.exchanges[exchange_key];
         exchange.answered_by = Some(upstream);
         let id = sent.id;

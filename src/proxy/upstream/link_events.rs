@@ -207,12 +207,12 @@ impl Proxy {
         }
     }
 
-    /// Records an answer to the query at `place` on a link, and whether the answer is of use to a
+    /// Records an answer to the query at `position` on a link, which `is_useful` if it helps a
     /// client. Returns the upstream.
     pub(in crate::proxy) fn on_answer(
         &mut self,
         key: LinkKey,
-        place: usize,
+        position: usize,
         is_useful: bool,
         now: Instant,
     ) -> UpstreamIndex {
@@ -220,9 +220,9 @@ impl Proxy {
         let link = link.expect("a link that answers exists");
         let answer = AnswerFacts {
             is_useful,
-            order: link.order_of_answer(place),
-            has_full_edns: link.sent()[place].edns == EdnsLevel::Full,
-            took: link.on_answer(place, now),
+            order: link.order_of_answer(position),
+            has_full_edns: link.sent()[position].edns == EdnsLevel::Full,
+            took: link.on_answer(position, now),
         };
         let (endpoint, opened_at) = (link.endpoint, link.opened_at());
         let (scheme, is_first) = (link.scheme, link.answers() == 1);

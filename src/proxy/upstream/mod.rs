@@ -147,9 +147,8 @@ impl Upstreams {
                 .iter()
                 .rposition(|k| member(k) == Some(upstream));
             let later = pool.ranking.iter().position(|k| member(k) > Some(upstream));
-            let place = own.map(|own| own + 1).or(later);
-            pool.ranking
-                .insert(place.unwrap_or(pool.ranking.len()), key);
+            let rank = own.map(|own| own + 1).or(later);
+            pool.ranking.insert(rank.unwrap_or(pool.ranking.len()), key);
         }
     }
 

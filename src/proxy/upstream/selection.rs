@@ -427,23 +427,23 @@ impl Upstreams {
     pub(super) fn rank(&mut self, key: EndpointKey) {
         for pool in 0..self.pools.len() {
             let ranking = &self.pools[pool].ranking;
-            let Some(place) = ranking.iter().position(|ranked| *ranked == key) else {
+            let Some(rank) = ranking.iter().position(|ranked| *ranked == key) else {
                 continue;
             };
             let goes_before =
                 |one, other| self.are_compared(one, other) && self.is_faster(one, other);
-            let mut to = place;
+            let mut to = rank;
             while to > 0 && goes_before(key, ranking[to - 1]) {
                 to -= 1;
             }
-            while to >= place && to + 1 < ranking.len() && goes_before(ranking[to + 1], key) {
+            while to >= rank && to + 1 < ranking.len() && goes_before(ranking[to + 1], key) {
                 to += 1;
             }
             let ranking = &mut self.pools[pool].ranking;
-            if to < place {
-                ranking[to..=place].rotate_right(1);
+            if to < rank {
+                ranking[to..=rank].rotate_right(1);
             } else {
-                ranking[place..=to].rotate_left(1);
+                ranking[rank..=to].rotate_left(1);
             }
         }
     }

@@ -63,8 +63,8 @@ impl Proxy {
                 return;
             };
             let (is_silent, scheme) = (link.is_silent(), link.scheme);
-            let place = link.place(id).expect("a slow query was sent");
-            if scheme != Scheme::Udp && link.is_overtaken(place) {
+            let position = link.position(id).expect("a slow query was sent");
+            if scheme != Scheme::Udp && link.is_overtaken(position) {
                 self.upstreams.on_pipelined_silence(endpoint, false, cx.now);
             }
             if !is_silent || scheme == Scheme::Udp {
@@ -104,7 +104,9 @@ impl Proxy {
         let Some((id, exchange_key)) = link.note_overdue() else {
             return false;
         };
-        let is_overtaken = link.place(id).is_some_and(|place| link.is_overtaken(place));
+        let is_overtaken = link
+            .position(id)
+            .is_some_and(|position| link.is_overtaken(position));
         if scheme != Scheme::Udp && is_overtaken {
             self.upstreams.on_pipelined_silence(endpoint, true, cx.now);
         }

@@ -228,8 +228,8 @@ fn fill<'b, 'a>(
     responses: &mut impl Iterator<Item = Outgoing<'a>>,
 ) -> &'b mut [Outgoing<'a>] {
     let mut len = 0;
-    for (place, response) in batch.iter_mut().zip(responses) {
-        *place = response;
+    for (slot, response) in batch.iter_mut().zip(responses) {
+        *slot = response;
         len += 1;
     }
     &mut batch[..len]

@@ -284,26 +284,26 @@ impl Link {
     }
 
     /// Returns the position of the query with this id among the queries [sent](Link::sent).
-    pub(in crate::proxy) fn place(&self, id: u16) -> Option<usize> {
+    pub(in crate::proxy) fn position(&self, id: u16) -> Option<usize> {
         self.sent.iter().position(|sent| sent.id == id)
     }
 
-    /// Records an answer to the query at `place`. Returns the time that the answer took.
-    pub(in crate::proxy) fn on_answer(&mut self, place: usize, now: Instant) -> Duration {
-        let took = now - self.sent[place].at;
+    /// Records an answer to the query at `position`. Returns the time that the answer took.
+    pub(in crate::proxy) fn on_answer(&mut self, position: usize, now: Instant) -> Duration {
+        let took = now - self.sent[position].at;
         self.last_answer = Some(now);
         self.answers += 1;
         self.is_silent = false;
-        self.on_useless_answer(place, now);
+        self.on_useless_answer(position, now);
         took
     }
 
-    /// Records an unusable answer to the query at `place`.
-    pub(in crate::proxy) fn on_useless_answer(&mut self, place: usize, now: Instant) {
-        let Some(sent) = self.sent.remove(place) else {
+    /// Records an unusable answer to the query at `position`.
+    pub(in crate::proxy) fn on_useless_answer(&mut self, position: usize, now: Instant) {
+        let Some(sent) = self.sent.remove(position) else {
             return;
         };
-        self.witness.on_removed(place);
+        self.witness.on_removed(position);
         self.ids.give_back(sent.id);
         if sent.exchange().is_some() {
             self.on_one_less(now);
@@ -319,11 +319,11 @@ impl Link {
         is_answered: bool,
         now: Instant,
     ) -> Duration {
-        let Some(place) = self.place(id) else {
+        let Some(position) = self.position(id) else {
             return Duration::ZERO;
         };
         let silent_since = self.silent_since();
-        let sent = &mut self.sent[place];
+        let sent = &mut self.sent[position];
         if sent.exchange().is_some() {
             sent.state = SentState::Abandoned { is_answered };
             self.on_one_less(now);
@@ -348,23 +348,23 @@ impl Link {
         sent.find(|at| self.last_answer.is_none_or(|answer| answer <= *at))
     }
 
-    /// Returns the order of an answer to the query at `place` that has just arrived. A datagram has
+    /// Returns the order of an answer to the query at `position` that has just arrived. A datagram has
     /// one query, so its answer is the first.
-    pub(in crate::proxy) fn order_of_answer(&self, place: usize) -> AnswerOrder {
+    pub(in crate::proxy) fn order_of_answer(&self, position: usize) -> AnswerOrder {
         if self.scheme == Scheme::Udp {
             AnswerOrder::First
         } else if self.witness.is_concurrent() {
             AnswerOrder::Concurrent
-        } else if self.is_overtaken(place) {
+        } else if self.is_overtaken(position) {
             AnswerOrder::Overtaken
         } else {
             AnswerOrder::First
         }
     }
 
-    /// Returns whether the query at `place` was sent before the last answer to another one.
-    pub(in crate::proxy) fn is_overtaken(&self, place: usize) -> bool {
-        self.last_answer > Some(self.sent[place].at)
+    /// Returns whether the query at `position` was sent before the last answer to another one.
+    pub(in crate::proxy) fn is_overtaken(&self, position: usize) -> bool {
+        self.last_answer > Some(self.sent[position].at)
     }
 
     /// Returns whether no answer has arrived since a query became slow.

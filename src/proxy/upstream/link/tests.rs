@@ -47,8 +47,8 @@ impl Scene {
     }
 
     fn answer(&mut self, id: u16, now: f64) {
-        let place = self.link.place(id).unwrap();
-        self.link.on_answer(place, at(now));
+        let position = self.link.position(id).unwrap();
+        self.link.on_answer(position, at(now));
     }
 
     fn due(&self) -> (Instant, Due) {
@@ -191,7 +191,7 @@ fn id_of_an_abandoned_query_is_not_reused() {
     let id = scene.send(3.0);
     scene.link.abandon(id, false, at(4.0));
     assert_eq!(scene.link.abandoned(), 1);
-    assert!(scene.link.place(id).is_some());
+    assert!(scene.link.position(id).is_some());
 }
 
 #[test]
