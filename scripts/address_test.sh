@@ -61,6 +61,27 @@ ask_surely() {
 }
 check "private: a link-local client is answered" 'status: NOERROR' ask_surely "@$zone"
 
+# An address that the host gets later, and a host whose IPv6 is disabled.
+launch "$work/later.log" "$binary" -p 5301 -l 192.0.2.77 -l 2001:db8::77 -u 127.0.0.1 \
+    --ca-file "$work/ca.pem" --allow 192.0.2.0/24 --allow 2001:db8::/32
+check_soon "later: the log names the missing address" \
+    'WARN.*no interface of this host has the address 192\.0\.2\.77 now' cat "$work/later.log"
+ip address add 192.0.2.77/24 dev server0
+ip address add 2001:db8::77/64 dev server0 nodad
+for server in 192.0.2.77 2001:db8::77; do
+    for way in +notcp +tcp; do
+        check "later: $server answers with $way" '^192\.0\.2\.80$' ask "@$server" -p 5301 "$way"
+    done
+done
+sysctl -qw net.ipv6.conf.lo.disable_ipv6=1
+launch "$work/ipv4.log" "$binary" -p 5302 -l 127.0.0.1 -l ::1 -u 127.0.0.1 --ca-file "$work/ca.pem"
+check_soon "IPv6 is disabled: the program starts" 'will be queried' cat "$work/ipv4.log"
+check "IPv6 is disabled: IPv4 is answered" '^192\.0\.2\.80$' \
+    dig @127.0.0.1 -p 5302 www.example.net A +short +tries=1 +time=30
+sysctl -qw net.ipv6.conf.lo.disable_ipv6=0
+check "IPv6 is enabled later: it is answered" '^192\.0\.2\.80$' \
+    dig @::1 -p 5302 www.example.net A +short +tries=1 +time=30
+
 # Responses to a client on this host are sent in batches, unless the kernel refuses to segment them.
 yes 'www.example.net A' | head -n 2000 >"$work/names"
 ask_much() { dnsperf -s 127.0.0.1 -p 5300 -d "$work/names" -q 100 -t 30; }

@@ -181,14 +181,10 @@ pub struct InheritedSocket {
 }
 
 impl Listen {
-    /// Returns the addresses to bind. A failure to bind an IPv6 address that is
-    /// [optional](Listen::is_optional) is no error.
+    /// Returns the addresses to bind.
     pub fn addresses(&self) -> Vec<SocketAddr> {
         match self {
-            Self::Everywhere { port } => vec![
-                SocketAddr::from((Ipv4Addr::UNSPECIFIED, *port)),
-                SocketAddr::from((Ipv6Addr::UNSPECIFIED, *port)),
-            ],
+            Self::Everywhere { port } => Self::everywhere(*port).into(),
             Self::Addresses(addresses) => addresses.clone(),
             Self::Inherited(sockets) => sockets.iter().map(|socket| socket.address).collect(),
         }
@@ -207,19 +203,29 @@ impl Listen {
         self.addresses().into_iter().map(both).collect()
     }
 
+    /// Returns the wildcard addresses of both families.
+    pub fn everywhere(port: u16) -> [SocketAddr; 2] {
+        [
+            SocketAddr::from((Ipv4Addr::UNSPECIFIED, port)),
+            SocketAddr::from((Ipv6Addr::UNSPECIFIED, port)),
+        ]
+    }
+
+    /// Returns whether `address` is equal to `other` or is a wildcard address that covers it.
+    pub fn covers(address: &SocketAddr, other: &SocketAddr) -> bool {
+        let is_everywhere = address.ip().is_unspecified() && address.is_ipv4() == other.is_ipv4();
+        address == other || is_everywhere && address.port() == other.port()
+    }
+
     /// Returns an address that cannot be bound because another one is equal or a wildcard that
     /// covers it.
     pub fn covered_twice(addresses: &[SocketAddr]) -> Option<SocketAddr> {
-        let covers = |one: &SocketAddr, other: &SocketAddr| {
-            let is_everywhere = one.ip().is_unspecified() && one.is_ipv4() == other.is_ipv4();
-            one == other || is_everywhere && one.port() == other.port()
-        };
         let others = |index: usize| {
             let others = addresses.iter().enumerate();
             others.filter(move |(other, _)| *other != index)
         };
         let is_covered = |(index, address): &(usize, &SocketAddr)| {
-            others(*index).any(|(_, other)| covers(other, address))
+            others(*index).any(|(_, other)| Self::covers(other, address))
         };
         let mut placed = addresses.iter().enumerate();
         placed.find(is_covered).map(|(_, address)| *address)
@@ -245,11 +251,6 @@ impl Listen {
             let is_everywhere = is_same_family && own_ip.is_unspecified();
             own.port() == address.port() && (own_ip == ip || is_everywhere && is_own(&canonical))
         })
-    }
-
-    /// Returns whether the program works without this address: IPv6 if no option names the address.
-    pub fn is_optional(&self, address: &SocketAddr) -> bool {
-        matches!(self, Self::Everywhere { .. }) && address.is_ipv6()
     }
 }
 

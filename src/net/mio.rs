@@ -2,7 +2,7 @@
 //! operating system or mio.
 
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::num::NonZero;
 use std::os::fd::AsRawFd;
 use std::path::Path;
@@ -61,6 +61,8 @@ pub struct MioNet {
     has_fine_timers: bool,
     inherited: Inherited,
     is_port_shared: bool,
+    /// The last address that was bound although the host does not have it.
+    absent: Option<IpAddr>,
     busy_poll: BusyPoll,
 }
 
@@ -95,6 +97,7 @@ impl MioNet {
             busy_poll: BusyPoll::new(sched_getaffinity(None).map_or(1, |own| own.count())),
             inherited,
             is_port_shared,
+            absent: None,
         })
     }
 
@@ -139,6 +142,34 @@ impl MioNet {
         let socket = open(address, kind, protocol)?;
         socket.set_reuse_port(self.is_port_shared)?;
         Ok(socket)
+    }
+
+    /// Binds a socket to an address, also if this host gets the address later (`IP_FREEBIND`,
+    /// `ip(7)`).
+    fn bind_for_clients(&mut self, socket: &Socket, address: SocketAddr) -> io::Result<()> {
+        let bound = socket.bind(&address.into());
+        let Err(error) = bound else {
+            return Ok(());
+        };
+        if error.kind() != ErrorKind::AddrNotAvailable {
+            return Err(error);
+        }
+        let freebind = match address {
+            SocketAddr::V4(_) => socket.set_freebind_v4(true),
+            SocketAddr::V6(_) => socket.set_freebind_v6(true),
+        };
+        freebind
+            .and_then(|()| socket.bind(&address.into()))
+            .map_err(|_| error)?;
+        let address = address.ip();
+        if self.absent != Some(address) {
+            log::warn!(
+                "no interface of this host has the address {address} now; clients are served there \
+                 as soon as an interface has it"
+            );
+            self.absent = Some(address);
+        }
+        Ok(())
     }
 
     fn register_for(
@@ -205,6 +236,9 @@ impl Net for MioNet {
             None => self.open_for_clients(address, Type::DGRAM, Protocol::UDP)?,
         };
         let mut udp = Udp::for_clients(socket, address, is_inherited)?;
+        if !is_inherited {
+            self.bind_for_clients(&SockRef::from(&*udp.source()), address)?;
+        }
         self.register_for(Interest::READABLE, udp.source(), key)?;
         Ok(udp)
     }
@@ -226,17 +260,16 @@ impl Net for MioNet {
 
     fn listen(&mut self, address: SocketAddr, key: Key) -> io::Result<TcpListener> {
         let inherited = self.inherited.take(address, Type::STREAM);
-        let is_inherited = inherited.is_some();
-        let socket = match inherited {
-            Some(socket) => socket,
-            None => self.open_for_clients(address, Type::STREAM, Protocol::TCP)?,
-        };
-        if !is_inherited {
+        let socket = if let Some(socket) = inherited {
+            socket
+        } else {
+            let socket = self.open_for_clients(address, Type::STREAM, Protocol::TCP)?;
             // Lingering connections of an earlier process must not prevent the start.
             socket.set_reuse_address(true)?;
-            socket.bind(&address.into())?;
+            self.bind_for_clients(&socket, address)?;
             socket.listen(BACKLOG)?;
-        }
+            socket
+        };
         let mut listener = TcpListener::from_std(socket.into());
         self.register_for(Interest::READABLE, &mut listener, key)?;
         Ok(listener)

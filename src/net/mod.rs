@@ -14,8 +14,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use nix::libc::{
-    EADDRNOTAVAIL, EAFNOSUPPORT, ECONNABORTED, ECONNRESET, EHOSTDOWN, EHOSTUNREACH, ENETDOWN,
-    ENETUNREACH, ENONET, ENOPROTOOPT, EOPNOTSUPP, EPROTO,
+    EAFNOSUPPORT, ECONNABORTED, ECONNRESET, EHOSTDOWN, EHOSTUNREACH, ENETDOWN, ENETUNREACH, ENONET,
+    ENOPROTOOPT, EOPNOTSUPP, EPROTO,
 };
 
 use crate::base::arena::{Key, Token};
@@ -122,7 +122,7 @@ pub fn is_of_one_connection(error: &io::Error) -> bool {
     )
 }
 
-/// Returns whether an IPv6 socket could not be opened because the host has no IPv6.
-pub fn has_no_ipv6(error: &io::Error) -> bool {
-    matches!(error.raw_os_error(), Some(EAFNOSUPPORT | EADDRNOTAVAIL))
+/// Returns whether a socket could not be opened because the host lacks its address family.
+pub fn lacks_family(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(EAFNOSUPPORT)
 }

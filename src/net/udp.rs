@@ -44,8 +44,8 @@ pub struct Udp {
 }
 
 impl Udp {
-    /// Creates the session socket for clients at `address`. An inherited socket is already bound
-    /// there.
+    /// Creates the session socket for clients at `address`, to which an inherited socket is bound
+    /// and any other socket is bound afterwards.
     pub(super) fn for_clients(
         socket: Socket,
         address: SocketAddr,
@@ -58,9 +58,6 @@ impl Udp {
             setsockopt(&socket, sockopt::Ipv4PacketInfo, &true)?;
         } else if is_everywhere {
             setsockopt(&socket, sockopt::Ipv6RecvPacketInfo, &true)?;
-        }
-        if !is_inherited {
-            socket.bind(&address.into())?;
         }
         // The default is no segmentation; kernels before 4.18 do not know the option.
         let can_segment = setsockopt(&socket, sockopt::UdpGsoSegment, &0).is_ok();

@@ -167,7 +167,7 @@ pub(super) const TABLE: &[Row] = &[
     Row {
         short: "",
         long: "http-listen",
-        value: "ADDR:PORT",
+        value: "[ADDR]:PORT",
         help: "HTTP address of /metrics, /healthz and /readyz",
         apply: |draft, value| parse_http_listen(&mut draft.config.http_listen, value),
         reload: Reload::Restores(|new, running| {

@@ -276,6 +276,39 @@ fn clients_are_served_under_tls() {
 }
 
 #[test]
+fn http_wildcard_replaces_the_addresses_that_it_covers() {
+    for (options, expected) in [
+        (":9153", &["0.0.0.0:9153", "[::]:9153"][..]),
+        (
+            "127.0.0.1:9153 --http-listen :9153",
+            &["0.0.0.0:9153", "[::]:9153"],
+        ),
+        (
+            ":9153 --http-listen [::1]:9153",
+            &["0.0.0.0:9153", "[::]:9153"],
+        ),
+        (":9153 --http-listen :9153", &["0.0.0.0:9153", "[::]:9153"]),
+        (
+            "127.0.0.1:9153 --http-listen 0.0.0.0:9153",
+            &["0.0.0.0:9153"],
+        ),
+        (
+            "127.0.0.1:9153 --http-listen [::]:9153",
+            &["127.0.0.1:9153", "[::]:9153"],
+        ),
+        (
+            "127.0.0.1:80 --http-listen :9153",
+            &["127.0.0.1:80", "0.0.0.0:9153", "[::]:9153"],
+        ),
+    ] {
+        let addresses = config(&format!("-u 1.1.1.1 --http-listen {options}")).http_listen;
+        let expected: Vec<std::net::SocketAddr> =
+            expected.iter().map(|one| one.parse().unwrap()).collect();
+        assert_eq!(addresses, expected, "{options}");
+    }
+}
+
+#[test]
 fn http_listen_addresses_are_parsed() {
     assert!(config("-u 1.1.1.1").http_listen.is_empty());
     let two = config("-u 1.1.1.1 --http-listen 127.0.0.1:9153 --http-listen [::1]:9153");
@@ -286,7 +319,16 @@ fn http_listen_addresses_are_parsed() {
             "127.0.0.1",
             "--http-listen: \"127.0.0.1\": expected an address and a port",
         ),
-        (":9153", "--http-listen: \":9153\": expected"),
+        (":", "--http-listen: \":\": expected an address and a port"),
+        (
+            ":0",
+            "--http-listen: \":0\": expected an address and a port",
+        ),
+        (
+            ":65536",
+            "--http-listen: \":65536\": expected an address and a port",
+        ),
+        (":53", "--http-listen: \"0.0.0.0:53\": another listener"),
         (
             "127.0.0.1:53",
             "--http-listen: \"127.0.0.1:53\": another listener",

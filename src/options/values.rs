@@ -13,7 +13,7 @@ use crate::base::address;
 use crate::base::address::{Address, parse_endpoint};
 use crate::base::arena;
 use crate::config::upstream::PLAIN_PORT;
-use crate::config::{LogTarget, Upstream, parse_duration, parse_number};
+use crate::config::{Listen, LogTarget, Upstream, parse_duration, parse_number};
 
 /// Success, or a description of the expected value.
 pub(super) type Applied = Result<(), Cow<'static, str>>;
@@ -68,15 +68,28 @@ pub(super) fn parse_listen(
 }
 
 pub(super) fn parse_http_listen(listen: &mut Vec<SocketAddr>, value: &str) -> Applied {
-    let expected = "an address and a port like 127.0.0.1:9153";
+    let expected = "an address and a port like 127.0.0.1:9153, or :9153 for every address";
+    if let Some(port) = value.strip_prefix(':') {
+        let port = parse_endpoint(&format!("[::]:{port}")).and_then(|(_, port)| port);
+        let port = port.ok_or(expected)?;
+        for address in Listen::everywhere(port) {
+            add_http_listen(listen, address);
+        }
+        return Ok(());
+    }
     let (address, port) = parse_zoned(value, expected)?;
     check_own(address)?;
-    let address = address.with_port(port.ok_or(expected)?);
-    // The entry point of the container image may name the same address.
-    if !listen.contains(&address) {
+    add_http_listen(listen, address.with_port(port.ok_or(expected)?));
+    Ok(())
+}
+
+/// Adds an address of the HTTP server. A wildcard replaces the addresses that it covers, so that an
+/// option can widen the address in the entry point of the container image.
+fn add_http_listen(listen: &mut Vec<SocketAddr>, address: SocketAddr) {
+    if !listen.iter().any(|known| Listen::covers(known, &address)) {
+        listen.retain(|known| !Listen::covers(&address, known));
         listen.push(address);
     }
-    Ok(())
 }
 
 /// Parses an address and an optional port.

@@ -3,6 +3,8 @@
 use std::io;
 use std::net::SocketAddr;
 
+use log::Level;
+
 use super::{Session, Slot};
 use crate::base::arena::{Arena, Key};
 use crate::base::origin::ClientProtocol;
@@ -30,52 +32,101 @@ pub struct ListenError {
     pub cause: io::Error,
 }
 
-/// Opens all listeners of `config`.
+/// A listener of the configuration.
+struct Listener {
+    socket: InheritedSocket,
+    service: Service,
+}
+
+impl Listener {
+    /// Returns the listeners that the options ask for.
+    fn all(config: &Config) -> Vec<Self> {
+        let stream = |service| {
+            move |&address: &SocketAddr| Self {
+                socket: InheritedSocket {
+                    address,
+                    has_udp: false,
+                    has_tcp: true,
+                },
+                service,
+            }
+        };
+        let plain = config.listen.sockets().into_iter().map(|socket| Self {
+            socket,
+            service: Service::Dns(ClientProtocol::Tcp),
+        });
+        let under_tls = config.tls.iter().flat_map(|tls| &tls.addresses);
+        plain
+            .chain(under_tls.map(stream(Service::Dns(ClientProtocol::Tls))))
+            .chain(config.http_listen.iter().map(stream(Service::Http)))
+            .collect()
+    }
+
+    /// Returns the text that follows the address in the log.
+    fn note(&self) -> &'static str {
+        match (self.service, self.socket.has_udp, self.socket.has_tcp) {
+            (Service::Dns(ClientProtocol::Tls), ..) => " (TLS)",
+            (Service::Http, ..) => " (HTTP)",
+            (_, true, false) => " (UDP only)",
+            (_, false, true) => " (TCP only)",
+            _ => "",
+        }
+    }
+}
+
+/// Opens all listeners of `config`. A host without IPv6 does not prevent the start as long as there
+/// is another listener for DNS.
 pub(super) fn listen_everywhere<N: Net>(
     net: &mut N,
     config: &Config,
 ) -> Result<Arena<Key, Slot<N>>, ListenError> {
     let mut sessions = Arena::default();
-    for socket in config.listen.sockets() {
-        let address = socket.address;
-        match listen(net, &mut sessions, socket) {
+    let mut has_dns = false;
+    let mut without_family = None;
+    let listeners = Listener::all(config);
+    for listener in &listeners {
+        let address = listener.socket.address;
+        match open(net, &mut sessions, listener) {
             Ok(()) => {
-                let alone = match (socket.has_udp, socket.has_tcp) {
-                    (true, false) => " (UDP only)",
-                    (false, true) => " (TCP only)",
-                    _ => "",
-                };
+                has_dns |= listener.service != Service::Http;
+                let note = listener.note();
                 log::info!(
                     event = "listening", address:% = address;
-                    "listening on {address}{alone}"
+                    "listening on {address}{note}"
                 );
             }
-            Err(error) if config.listen.is_optional(&address) && net::has_no_ipv6(&error.cause) => {
-                log::info!("not listening on {address}: {}", error.cause);
+            Err(error) if lacks_family(&error) => {
+                // A wildcard for IPv6 goes with the one for IPv4.
+                let is_implied = address.ip().is_unspecified() && listeners.len() > 1;
+                let level = if is_implied { Level::Info } else { Level::Warn };
+                log::log!(
+                    level,
+                    "not listening on {address}{}: this host has no IPv6 ({})",
+                    listener.note(),
+                    error.cause
+                );
+                without_family.get_or_insert(error);
             }
             Err(error) => return Err(error),
         }
     }
-    for &address in config.tls.iter().flat_map(|tls| &tls.addresses) {
-        listen_for(
-            Service::Dns(ClientProtocol::Tls),
-            net,
-            &mut sessions,
-            address,
-        )?;
-        log::info!(event = "listening", address:% = address; "listening on {address} (TLS)");
+    match without_family {
+        Some(error) if !has_dns => Err(error),
+        _ => Ok(sessions),
     }
-    for &address in &config.http_listen {
-        listen_for(Service::Http, net, &mut sessions, address)?;
-        log::info!(event = "listening", address:% = address; "listening on {address} (HTTP)");
-    }
-    Ok(sessions)
 }
 
-fn listen<N: Net>(
+/// Returns whether an address cannot be bound because the host has no IPv6.
+fn lacks_family(ListenError { address, cause, .. }: &ListenError) -> bool {
+    let is_everywhere = address.ip().is_unspecified();
+    let lacks_address = is_everywhere && cause.kind() == io::ErrorKind::AddrNotAvailable;
+    address.is_ipv6() && (net::lacks_family(cause) || lacks_address)
+}
+
+fn open<N: Net>(
     net: &mut N,
     sessions: &mut Arena<Key, Slot<N>>,
-    socket: InheritedSocket,
+    Listener { socket, service }: &Listener,
 ) -> Result<(), ListenError> {
     let address = socket.address;
     if socket.has_udp {
@@ -88,7 +139,7 @@ fn listen<N: Net>(
         sessions.insert(Slot::new(Session::Datagram(ClientDatagram::new(datagram))));
     }
     if socket.has_tcp {
-        listen_for(Service::Dns(ClientProtocol::Tcp), net, sessions, address)?;
+        listen_for(*service, net, sessions, address)?;
     }
     Ok(())
 }

@@ -18,6 +18,7 @@ mod upstream_scenarios;
 // The loop, over a simulated network.
 mod client_limits;
 mod client_rates;
+mod listeners;
 mod log_lines;
 mod loop_simulation;
 

@@ -6,7 +6,7 @@
 
 use std::cell::RefCell;
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap, VecDeque};
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::SocketAddr;
 use std::path::Path;
@@ -110,6 +110,8 @@ pub struct World {
     pub no_descriptors_until: Instant,
     /// The error of every attempt to accept.
     pub accept_error: Option<i32>,
+    /// The host has no IPv6: no socket of that family can be opened.
+    pub lacks_ipv6: bool,
     /// Another connection is always ready to be accepted.
     pub accepts_for_ever: bool,
     /// No event will ever happen again.
@@ -141,6 +143,7 @@ impl World {
             chance,
             no_descriptors_until: Instant::default(),
             accept_error: None,
+            lacks_ipv6: false,
             accepts_for_ever: false,
             is_over: false,
             pauses: 0,
@@ -158,6 +161,19 @@ impl World {
             ready: Vec::new(),
             connecting: Vec::new(),
         }
+    }
+
+    fn check_family(&self, address: SocketAddr) -> io::Result<()> {
+        if self.lacks_ipv6 && address.is_ipv6() {
+            return Err(io::Error::from_raw_os_error(nix::libc::EAFNOSUPPORT));
+        }
+        Ok(())
+    }
+
+    /// Returns the addresses at which the proxy listens, over UDP or TCP.
+    pub fn listeners(&self) -> Vec<SocketAddr> {
+        let all: BTreeSet<_> = self.inboxes.keys().chain(self.backlogs.keys()).collect();
+        all.into_iter().copied().collect()
     }
 
     fn after(&mut self, delay: Duration, network_event: NetworkEvent) {
@@ -408,6 +424,7 @@ impl<P: Peers> Net for SimNet<P> {
     }
 
     fn bind(&mut self, address: SocketAddr, key: Key) -> io::Result<SimDatagram> {
+        self.world.borrow().check_family(address)?;
         let inbox = Inbox {
             key,
             only_from: None,
@@ -464,6 +481,7 @@ impl<P: Peers> Net for SimNet<P> {
     }
 
     fn listen(&mut self, address: SocketAddr, key: Key) -> io::Result<SocketAddr> {
+        self.world.borrow().check_family(address)?;
         let backlog = Backlog {
             key,
             streams: VecDeque::new(),
