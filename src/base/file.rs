@@ -155,6 +155,29 @@ pub fn is_no_socket(path: &Path) -> bool {
     fs::metadata(path).is_ok_and(|metadata| !metadata.file_type().is_socket())
 }
 
+/// The identity of a file's content. A file that is replaced by renaming another one has another
+/// inode, also behind a symbolic link.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FileVersion {
+    device: u64,
+    inode: u64,
+    modified_at: (i64, i64),
+    len: u64,
+}
+
+impl FileVersion {
+    /// Returns the version of a file, or `None` if the file is missing.
+    pub fn of(path: &Path) -> Option<Self> {
+        let metadata = fs::metadata(path).ok()?;
+        Some(Self {
+            device: metadata.dev(),
+            inode: metadata.ino(),
+            modified_at: (metadata.mtime(), metadata.mtime_nsec()),
+            len: metadata.len(),
+        })
+    }
+}
+
 /// Prepares a file that another user is going to [append] to, as root: creates it and gives it to
 /// that user if root owns the folder. A folder that the user may write can contain anything, so
 /// there the user has to create the file itself. A file that is a link, has several names, or

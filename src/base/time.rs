@@ -6,6 +6,22 @@
 use std::ops::{Add, AddAssign, Sub};
 use std::time::Duration;
 
+/// The validity period of a certificate, in time since 1970.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Validity {
+    /// The begin of the period. A begin before 1970 is zero.
+    pub begins_at: Duration,
+    /// The end of the period.
+    pub expires_at: Duration,
+}
+
+impl Validity {
+    /// Returns whether the certificate is valid at this time since 1970.
+    pub fn includes(self, now: Duration) -> bool {
+        (self.begins_at..=self.expires_at).contains(&now)
+    }
+}
+
 /// A point on the monotonic clock, in nanoseconds since an arbitrary start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Instant {

@@ -73,6 +73,8 @@ pub struct Config {
     pub is_confined: bool,
     /// The options file.
     pub file: Option<PathBuf>,
+    /// Time between two checks for changed files, which cause a reload.
+    pub reload_interval: Option<Duration>,
     /// Warnings about settings that are valid and may be mistakes, each in one line.
     pub warnings: Vec<String>,
 }
@@ -103,12 +105,26 @@ impl Default for Config {
             user: None,
             is_confined: true,
             file: None,
+            reload_interval: None,
             warnings: Vec::new(),
         }
     }
 }
 
 impl Config {
+    /// Returns the files that are read at the start and on reload.
+    pub fn files_read(&self) -> impl Iterator<Item = &PathBuf> {
+        let tls = self.tls.as_ref();
+        let identities = self.upstreams.iter();
+        let identities = identities.filter_map(|upstream| upstream.identity.as_ref());
+        let identities = identities.chain(tls.map(|tls| &tls.identity));
+        identities
+            .flat_map(|identity| [&identity.certificate, &identity.key])
+            .chain(&self.ca_file)
+            .chain(tls.and_then(|tls| tls.client_ca.as_ref()))
+            .chain(&self.file)
+    }
+
     /// Serves clients on sockets that the process was started with (socket activation) instead of
     /// sockets of its own. A socket for connections with the address of another option serves that
     /// option.

@@ -375,6 +375,21 @@ pub(super) const TABLE: &[Row] = &[
     },
     Row {
         short: "",
+        long: "reload-interval",
+        value: "DURATION",
+        help: "check files for changes, then reload [never]",
+        apply: |draft, value| {
+            let range = Duration::from_secs(1)..=Duration::from_secs(365 * 86_400);
+            let interval = parse_duration(value);
+            let interval = interval.filter(|some| some.is_zero() || range.contains(some));
+            let interval = interval.ok_or("a duration from 1s to 365d, or 0 for never")?;
+            draft.config.reload_interval = (!interval.is_zero()).then_some(interval);
+            Ok(())
+        },
+        reload: Reload::Applies,
+    },
+    Row {
+        short: "",
         long: "reuse-port",
         value: "",
         help: "share the port with other processes",

@@ -73,6 +73,9 @@ impl Proxy {
             }
             self.serve_all_waiting(cx);
             self.ask_for_addresses(None, cx);
+            if !self.unconnected.is_empty() {
+                self.connect_unconnected(cx);
+            }
         }
         if self.followups.queue.capacity() > Followups::KEPT {
             self.followups.queue.shrink_to(Followups::KEPT);

@@ -55,7 +55,7 @@ use crate::base::failure::FailureKind;
 use crate::base::lazy_queue::LazyQueue;
 use crate::base::origin::Origin;
 use crate::base::random::{Random, SEED_LEN};
-use crate::base::time::Instant;
+use crate::base::time::{Instant, Validity};
 use crate::config::{Config, Scheme};
 
 use actions::Cx;
@@ -113,6 +113,10 @@ pub struct Proxy {
     hedges: Hedges,
     failures: FailureCache,
     bad_answers: BadAnswers,
+    /// Upstreams that have not been connected to since the start.
+    unconnected: Vec<UpstreamIndex>,
+    /// Queries could be answered before the last reload.
+    was_ready: bool,
     suspects: Suspects,
     loop_tests: LoopTests,
     probes: Probes,
@@ -147,6 +151,8 @@ impl Proxy {
             hedges: Hedges::new(&config.limits),
             failures: FailureCache::new(&config.timeouts, &config.limits),
             bad_answers: BadAnswers::new(&config.timeouts, &config.limits),
+            unconnected: Vec::new(),
+            was_ready: false,
             suspects: Suspects::new(&config.limits),
             loop_tests: LoopTests::default(),
             probes: Probes::default(),
@@ -281,18 +287,17 @@ impl Proxy {
     }
 
     /// Records that a link is connected and that its peer, under TLS, is authenticated by a full or
-    /// a resumed handshake.
+    /// a resumed handshake. Returns the label of the endpoint and the time that the connection took
+    /// if it is the endpoint's first one.
     pub fn handle_link_up(
         &mut self,
         key: LinkKey,
         is_resumed: bool,
         now: Instant,
         outbox: &mut Outbox,
-    ) {
+    ) -> Option<(&str, Duration)> {
         let cx = &mut Cx { now, outbox };
-        let Some((endpoint, is_recovered)) = self.upstreams.on_up(key, cx.now) else {
-            return;
-        };
+        let (endpoint, is_recovered, took_first) = self.upstreams.on_up(key, cx.now)?;
         if self
             .upstreams
             .link(key)
@@ -314,6 +319,7 @@ impl Proxy {
         self.trust_address(endpoint);
         self.followups.on_room();
         self.settle(cx);
+        Some((self.upstreams.endpoint(endpoint).label(), took_first?))
     }
 
     /// Records that mutual TLS refused a client, with the reason.
@@ -329,11 +335,11 @@ impl Proxy {
         }
     }
 
-    /// Records the expiry of the certificate of a link's peer. Both times count from 1970.
-    pub fn handle_certificate(&mut self, key: LinkKey, expires_at: Duration, wall_clock: Duration) {
+    /// Records the certificate of a link's peer. `wall_clock` is the time since 1970.
+    pub fn handle_certificate(&mut self, key: LinkKey, validity: Validity, wall_clock: Duration) {
         if self.upstreams.link(key).is_some() {
             let stats = self.upstreams.stats_mut(key);
-            stats.on_certificate(expires_at, wall_clock);
+            stats.on_certificate(validity, wall_clock);
         }
     }
 

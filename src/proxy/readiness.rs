@@ -71,6 +71,11 @@ impl Proxy {
         self.probes.readiness_until = cx.now + READINESS_INTEREST;
         self.probe_if_due(cx);
         self.settle(cx);
+        self.readiness()
+    }
+
+    /// Returns whether queries can be answered, without probing.
+    pub fn readiness(&self) -> Result<(), Unready> {
         let pool = self.main_pool();
         if self.upstreams.last_answer(pool).is_none() {
             Err(Unready::Unanswered)
@@ -79,6 +84,11 @@ impl Proxy {
         } else {
             Ok(())
         }
+    }
+
+    /// Returns whether queries could be answered at some time since the start.
+    pub fn was_ready(&self) -> bool {
+        self.was_ready || self.upstreams.last_answer(self.main_pool()).is_some()
     }
 
     /// Probes the upstreams in the metrics that have not answered for a while.

@@ -101,6 +101,8 @@ impl Proxy {
     /// links that are closed.
     pub fn reconfigure(&mut self, config: &Config, now: Instant, outbox: &mut Outbox) -> usize {
         let cx = &mut Cx { now, outbox };
+        self.was_ready = self.was_ready();
+        self.unconnected = Vec::new();
         let before = std::mem::replace(&mut self.config, config.clone());
         self.cache.reconfigure(&config.cache, &config.timeouts);
         self.failures = FailureCache::new(&config.timeouts, &config.limits);

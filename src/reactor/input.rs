@@ -11,11 +11,14 @@ use super::export::dnstap::{tap_forwarded, tap_query};
 use super::moderation::Pace;
 use super::{Reactor, Service, Session, Slot, last_active_at, session_at};
 use crate::base::arena::Key;
+use crate::base::counted::counted;
 use crate::base::failure::{Failure, FailureKind};
 use crate::base::origin::{ClientProtocol, Origin, Subscriber};
+use crate::base::time::Validity;
 use crate::net::{self, Net};
 use crate::proxy::{ClientTransport, LinkKey, Room, is_query};
 use crate::session::client::stream::Taken;
+use crate::session::transport::TlsSession;
 use crate::session::upstream::stream::UpstreamEvent;
 use crate::session::{ClientStream, HttpStream, Step, Transport};
 use crate::telemetry::dnstap::MessageKind;
@@ -279,14 +282,14 @@ impl<N: Net> Reactor<N> {
         let tap = &mut self.tap;
         let mut came_up = None;
         let stepped = stream.ready(&mut self.scratch, most, |event| match event {
-            UpstreamEvent::Up {
-                is_resumed,
-                expires_at,
-            } => {
-                came_up = Some((is_resumed, expires_at));
-                proxy.handle_link_up(link, is_resumed, now, outbox);
-                if let Some(expires_at) = expires_at {
-                    proxy.handle_certificate(link, expires_at, clock.now());
+            UpstreamEvent::Up { is_resumed, tls } => {
+                let validity = tls.and_then(|tls| tls.validity);
+                came_up = Some((is_resumed, validity));
+                if let Some((label, took)) = proxy.handle_link_up(link, is_resumed, now, outbox) {
+                    log_connected(label, took, tls, clock.now());
+                }
+                if let Some(validity) = validity {
+                    proxy.handle_certificate(link, validity, clock.now());
                 }
             }
             UpstreamEvent::Message(message) => {
@@ -295,10 +298,10 @@ impl<N: Net> Reactor<N> {
                 proxy.handle_reply(link, message, now, outbox);
             }
         });
-        if let Some((is_resumed, expires_at)) = came_up {
+        if let Some((is_resumed, validity)) = came_up {
             self.schedule_trim();
             if !is_resumed {
-                self.on_authenticated(link, expires_at);
+                self.on_authenticated(link, validity);
             }
         }
         // The handshake may have output.
@@ -308,15 +311,15 @@ impl<N: Net> Reactor<N> {
 
     /// Handles the verification of an upstream's certificate. If the certificate was valid by its
     /// dates, the clock can be trusted.
-    fn on_authenticated(&mut self, link: LinkKey, expires_at: Option<Duration>) {
+    fn on_authenticated(&mut self, link: LinkKey, validity: Option<Validity>) {
         let upstream = self.proxy.link_upstream(link).map(|upstream| upstream.0);
         let connectors = &self.tls.connectors;
         let connector = upstream.and_then(|index| connectors.get(index)?.as_ref());
         let Some(connector) = connector else {
             return;
         };
-        if let Some(expires_at) = expires_at {
-            connector.on_certificate(expires_at);
+        if let Some(validity) = validity {
+            connector.on_certificate(validity.expires_at);
         }
         if connector.judges_dates() && self.clock.on_verified(self.now) {
             // Writing now shows a failure now, and not in an hour.
@@ -471,3 +474,26 @@ impl<N: Net> Reactor<N> {
 
 /// Number of datagrams read from a UDP socket before the first responses leave.
 const FIRST_GROUP_LEN: usize = 2;
+
+/// Logs the first connection to an endpoint.
+fn log_connected(label: &str, took: Duration, tls: Option<TlsSession>, now: Duration) {
+    let took = took.as_millis();
+    let properties = match tls {
+        Some(tls) => {
+            let key_exchange = tls.key_exchange.map(str::to_owned);
+            let validity = tls.validity.map(|validity| {
+                let left = validity.expires_at.saturating_sub(now);
+                let days = counted(left.as_secs() / 86_400, "day", "days");
+                format!("certificate valid {days}")
+            });
+            let parts = [Some(tls.version.to_owned()), key_exchange, validity];
+            let parts: Vec<String> = parts.into_iter().flatten().collect();
+            parts.join(", ")
+        }
+        None => "TCP, not encrypted".to_owned(),
+    };
+    log::info!(
+        event = "upstream-connected", upstream = label;
+        "upstream {label}: connected in {took} ms ({properties})"
+    );
+}

@@ -13,10 +13,36 @@ use crate::telemetry::query_log::QueryLog;
 use crate::tls::{self, Connector};
 
 impl<N: Net> Reactor<N> {
+    /// Logs the upstreams, their names, and warnings about suspicious settings.
+    pub(super) fn announce(&self) {
+        for warning in &self.config.warnings {
+            log::warn!(event = "option-warning"; "{warning}");
+        }
+        let now = self.clock.now();
+        for own in &self.tls.own {
+            for problem in own.problem(now).into_iter().chain(own.chain_problems(now)) {
+                log::warn!(event = "own-certificate"; "{problem}");
+            }
+        }
+        for authorities in &self.tls.authorities {
+            for problem in authorities.problems(now) {
+                log::warn!(event = "authority"; "{problem}");
+            }
+        }
+        for upstream in &self.config.upstreams {
+            let names = upstream.names();
+            log::info!("upstream {upstream}: will be queried for {names}");
+        }
+    }
+
     pub(super) fn on_signal(&mut self, signal: Signal) {
         match signal {
             Signal::Report => self.report(),
-            Signal::Reload => self.is_reload_asked = true,
+            Signal::Reload => {
+                self.is_reload_asked = true;
+                // The reload reads files that changed before it.
+                self.file_watch.check();
+            }
             Signal::Finish if self.finish_at.is_none() => self.start_shutdown(),
             Signal::Finish => self.finish_at = Some(self.now),
         }
@@ -82,6 +108,7 @@ impl<N: Net> Reactor<N> {
         links_retired += self.proxy.reconfigure(&config, self.now, &mut self.outbox);
         logger::set_level(config.log_level);
         self.follow_log_level();
+        self.file_watch.follow(&config, self.now);
         self.config = config;
         self.announce();
         Ok(links_retired)

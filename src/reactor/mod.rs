@@ -22,6 +22,7 @@ mod accepting;
 mod client_limits;
 mod costly_steps;
 mod export;
+mod file_watch;
 mod input;
 mod lifecycle;
 mod listen;
@@ -56,6 +57,7 @@ use client_limits::{Bounds, Clients};
 use costly_steps::CostlySteps;
 use export::dnstap::Tap;
 use export::otlp::Traces;
+use file_watch::FileWatch;
 use listen::{Service, listen_everywhere};
 use moderation::Moderation;
 use parking::Parking;
@@ -140,8 +142,9 @@ pub struct Reactor<N: Net> {
     process: ProcessStats,
     /// Durations of turns, without the waiting.
     turns: Histogram,
-    /// Set by a signal: the settings are to be reloaded.
+    /// Set by a signal or by a changed file: the settings are to be reloaded.
     is_reload_asked: bool,
+    file_watch: FileWatch,
     /// Deadline of the graceful shutdown, once it has begun.
     finish_at: Option<Instant>,
     events: Vec<Event>,
@@ -202,6 +205,7 @@ impl<N: Net> Reactor<N> {
             watchdog_at: None,
             trim_at: Some(now + BURST_PAUSE),
             is_reload_asked: false,
+            file_watch: FileWatch::default(),
             finish_at: None,
             events: Vec::new(),
             scratch: Scratch::new(),
@@ -213,6 +217,9 @@ impl<N: Net> Reactor<N> {
     /// poller fails.
     pub fn run(&mut self, host: &impl ProcessHooks) -> io::Result<()> {
         self.announce();
+        self.file_watch.follow(&self.config, self.now);
+        self.proxy.connect_at_start(self.now, &mut self.outbox);
+        self.perform_all();
         // The first turn may wait for a long time.
         self.write_log();
         host.on_ready();
@@ -239,30 +246,6 @@ impl<N: Net> Reactor<N> {
         self.log_at = None;
         self.write_log();
         Ok(())
-    }
-
-    /// Logs the upstreams, their names, and warnings about suspicious settings.
-    fn announce(&self) {
-        for warning in &self.config.warnings {
-            log::warn!(event = "option-warning"; "{warning}");
-        }
-        let now = self.clock.now();
-        for own in &self.tls.own {
-            for problem in own.problem(now).into_iter().chain(own.chain_problems(now)) {
-                log::warn!(event = "own-certificate"; "{problem}");
-            }
-        }
-        for authorities in &self.tls.authorities {
-            for problem in authorities.problems(now) {
-                log::warn!(event = "authority"; "{problem}");
-            }
-        }
-        for upstream in &self.config.upstreams {
-            let names = upstream.names();
-            log::info!(
-                "upstream {upstream}: will be queried for {names}; connecting at the first query"
-            );
-        }
     }
 
     /// Runs one turn.
@@ -354,6 +337,7 @@ impl<N: Net> Reactor<N> {
             self.traces_due(),
             self.log_at,
             self.stamp_at,
+            self.file_watch.next_at(),
             self.watchdog_at,
             self.trim_at,
             self.finish_at,
@@ -391,6 +375,11 @@ impl<N: Net> Reactor<N> {
             let interval = self.clock.stamp_interval();
             self.stamp_at = interval.map(|interval| self.now + interval);
             self.clock.stamp(self.now);
+        }
+        if let Some(path) = self.file_watch.check_if_due(self.now) {
+            let path = path.display();
+            log::info!("--reload-interval: {path:?} has changed: reloading");
+            self.is_reload_asked = true;
         }
     }
 

@@ -3,6 +3,8 @@
 
 use std::time::Duration;
 
+use crate::base::time::Validity;
+
 /// Maximum length of a reported subject, in characters.
 const SUBJECT_LEN_MAX: usize = 256;
 
@@ -30,16 +32,18 @@ const ATTRIBUTES: [(&[u8], &str); 9] = [
 ];
 
 /// Returns the expiry of a certificate, in time since 1970.
-pub fn expires_at(certificate: &[u8]) -> Option<Duration> {
-    validity(certificate).map(|(_, expires_at)| expires_at)
+pub(super) fn expires_at(certificate: &[u8]) -> Option<Duration> {
+    validity(certificate).map(|validity| validity.expires_at)
 }
 
-/// Returns the begin and the expiry of a certificate, in time since 1970. A begin before 1970 is
-/// zero.
-pub(super) fn validity(certificate: &[u8]) -> Option<(Duration, Duration)> {
+/// Returns the validity period of a certificate.
+pub fn validity(certificate: &[u8]) -> Option<Validity> {
     let mut validity = Fields::of(certificate)?.validity;
     let begins_at = read_time(validity.next()?).unwrap_or_default();
-    Some((begins_at, read_time(validity.next()?)?))
+    Some(Validity {
+        begins_at,
+        expires_at: read_time(validity.next()?)?,
+    })
 }
 
 fn read_time((kind, text): (u8, &[u8])) -> Option<Duration> {

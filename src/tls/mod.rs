@@ -12,7 +12,7 @@ mod sessions;
 mod tickets;
 
 pub use acceptor::Acceptor;
-pub use certificate::{expires_at, subject};
+pub use certificate::{subject, validity};
 pub use explain::{RootSource, explain};
 pub use files::FileError;
 pub use own::{Authorities, OwnCertificate};

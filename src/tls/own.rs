@@ -7,46 +7,27 @@ use rustls::pki_types::CertificateDer;
 
 use super::certificate::validity;
 use super::clock::date;
+use crate::base::time::Validity;
 
 /// A certificate that expires within this period is logged, like those of upstreams.
 const NOTICE: Duration = Duration::from_secs(7 * 86_400);
 
-/// The begin and the expiry of a certificate, in time since 1970.
-#[derive(Clone, Copy, Debug)]
-struct Dates {
-    begins_at: Duration,
-    expires_at: Duration,
-}
-
-impl Dates {
-    fn of(certificate: &CertificateDer<'_>) -> Option<Self> {
-        let (begins_at, expires_at) = validity(certificate)?;
-        Some(Self {
-            begins_at,
-            expires_at,
-        })
-    }
-
-    fn include(self, now: Duration) -> bool {
-        (self.begins_at..=self.expires_at).contains(&now)
-    }
-
-    /// Describes the problem with the dates at `now`, or within seven days, and gives advice.
-    /// `renewal` is the advice for a certificate that expires.
-    fn problem(self, now: Duration, renewal: &str) -> Option<String> {
-        let (dates, advice) = if now > self.expires_at {
-            (format!("expired at {}", date(self.expires_at)), renewal)
-        } else if now < self.begins_at {
-            let dates = format!("is not valid before {}", date(self.begins_at));
-            (dates, "check the clock")
-        } else if self.expires_at.saturating_sub(now) < NOTICE {
-            (format!("expires at {}", date(self.expires_at)), renewal)
-        } else {
-            return None;
-        };
-        let now = date(now);
-        Some(format!("{dates}; system clock: {now}: {advice}"))
-    }
+/// Describes the problem with the dates of a certificate at `now`, or within seven days, and gives
+/// advice. `renewal` is the advice for a certificate that expires.
+fn problem_with(validity: Validity, now: Duration, renewal: &str) -> Option<String> {
+    let (begins_at, expires_at) = (validity.begins_at, validity.expires_at);
+    let (dates, advice) = if now > expires_at {
+        (format!("expired at {}", date(expires_at)), renewal)
+    } else if now < begins_at {
+        let dates = format!("is not valid before {}", date(begins_at));
+        (dates, "check the clock")
+    } else if expires_at.saturating_sub(now) < NOTICE {
+        (format!("expires at {}", date(expires_at)), renewal)
+    } else {
+        return None;
+    };
+    let now = date(now);
+    Some(format!("{dates}; system clock: {now}: {advice}"))
 }
 
 /// The dates of the certificates in a file, each with its position in the file, from 1.
@@ -56,12 +37,13 @@ struct DatedFile {
     /// The option or setting that names the file.
     option: &'static str,
     path: PathBuf,
-    certificates: Vec<(usize, Dates)>,
+    certificates: Vec<(usize, Validity)>,
 }
 
 impl DatedFile {
     fn new(option: &'static str, path: &Path, certificates: &[CertificateDer<'_>]) -> Self {
-        let dated = |(position, one)| Some((position + 1, Dates::of(one)?));
+        let dated =
+            |(position, one): (usize, &CertificateDer<'_>)| Some((position + 1, validity(one)?));
         Self {
             option,
             path: path.to_owned(),
@@ -70,8 +52,8 @@ impl DatedFile {
     }
 
     /// Returns the problem with one certificate, which is called `name`.
-    fn problem(&self, name: &str, dates: Dates, now: Duration, renewal: &str) -> Option<String> {
-        let problem = dates.problem(now, renewal)?;
+    fn problem(&self, name: &str, dates: Validity, now: Duration, renewal: &str) -> Option<String> {
+        let problem = problem_with(dates, now, renewal)?;
         let (option, path) = (self.option, self.path.display());
         Some(format!("{option}: {path:?}: {name} {problem}"))
     }
@@ -94,7 +76,7 @@ impl DatedFile {
 /// A certificate of our own with its chain, in a file, and their dates.
 #[derive(Clone, Debug)]
 pub struct OwnCertificate {
-    dates: Dates,
+    dates: Validity,
     file: DatedFile,
 }
 
@@ -106,7 +88,7 @@ impl OwnCertificate {
         chain: &[CertificateDer<'_>],
     ) -> Option<Self> {
         Some(Self {
-            dates: Dates::of(chain.first()?)?,
+            dates: validity(chain.first()?)?,
             file: DatedFile::new(option, path, chain),
         })
     }
@@ -118,7 +100,7 @@ impl OwnCertificate {
 
     /// Returns whether the certificate is valid by its dates at `now`, in time since 1970.
     pub fn is_valid(&self, now: Duration) -> bool {
-        self.dates.include(now)
+        self.dates.includes(now)
     }
 
     /// Returns the problem with the dates at `now`, or within seven days.
@@ -158,7 +140,7 @@ impl Authorities {
     /// expiry, and its dates.
     pub fn lack(&self, now: Duration) -> Option<String> {
         let all = &self.0.certificates;
-        if all.iter().any(|(_, dates)| dates.include(now)) {
+        if all.iter().any(|(_, dates)| dates.includes(now)) {
             return None;
         }
         let (position, dates) = all.iter().max_by_key(|(_, dates)| dates.expires_at)?;

@@ -142,7 +142,7 @@ fn examine(authority: &Authority, row: &Row) -> Finding {
     let Row(fault, times, rcode, within) = row;
     let server = Faulty::start(authority, 0);
     let program = program(authority, &server);
-    server.plan(*fault, *times);
+    server.plan_for_next_connection(*fault, *times);
 
     let first = ask(&program, "first.secret.example");
     server.recover();

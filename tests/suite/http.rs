@@ -126,6 +126,31 @@ fn readiness_follows_the_upstream_without_a_client() {
 }
 
 #[test]
+fn latch_stays_ready_during_an_outage_and_after_a_reload() {
+    let scene = Scene::new("http-latch", &["--timeout=60s"]);
+    scene.server.plan(Fault::Silence, u64::MAX);
+    assert_eq!(scene.status("/readyz?latch"), 503, "nothing was answered");
+    assert_eq!(scene.sample("dotproxy_ready"), Some(0.0));
+    scene.server.recover();
+    await_that("the latch is set", || scene.status("/readyz?latch") == 200);
+    assert_eq!(scene.sample("dotproxy_ready"), Some(1.0));
+    scene.server.plan(Fault::EndAtAccept(End::Reset), u64::MAX);
+    scene.server.end_all(End::Fin);
+    await_that("the program is not ready", || {
+        scene.status("/readyz") == 503
+    });
+    assert_eq!(scene.sample("dotproxy_ready"), Some(0.0));
+    for target in ["/readyz?latch", "/readyz?x=1&latch", "/readyz?latch&x"] {
+        assert_eq!(scene.status(target), 200, "{target}");
+    }
+    for target in ["/readyz?x", "/readyz?latched", "/readyz?"] {
+        assert_eq!(scene.status(target), 503, "{target}");
+    }
+    scene.program.reload();
+    assert_eq!(scene.status("/readyz?latch"), 200);
+}
+
+#[test]
 fn metrics_count_events_exactly() {
     let scene = Scene::new("http-count", &["--cache-size=1m"]);
     for id in 0..7 {
@@ -159,6 +184,9 @@ fn metrics_count_events_exactly() {
     }
     let expiry = format!("dotproxy_upstream_certificate_expiry_timestamp_seconds{upstream}");
     assert!(scene.sample(&expiry) > Some(1.7e9));
+    let begin = "dotproxy_upstream_certificate_not_before_timestamp_seconds";
+    let begin = scene.sample(&format!("{begin}{upstream}"));
+    assert!(begin.is_some() && begin < scene.sample(&expiry));
     for name in [
         "process_resident_memory_bytes",
         "process_open_fds",

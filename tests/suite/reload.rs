@@ -115,6 +115,36 @@ fn new_settings_apply_after_a_reload() {
 }
 
 #[test]
+fn changed_files_are_reloaded_without_a_signal() {
+    let scene = Scene::new("reload-interval");
+    scene.reload_with("reload-interval 1s");
+    assert_eq!(scene.rcode(1), 0);
+    let write = |lines: &str| {
+        let text = format!(
+            "upstream {}\nca-file {}\nreload-interval 1s\n{lines}\n",
+            scene.second.address,
+            scene.authority.ca_file.display()
+        );
+        std::fs::write(scene.folder.file("new"), text).expect("the folder is writable");
+        std::fs::rename(scene.folder.file("new"), scene.folder.file("options"))
+            .expect("the folder is writable");
+    };
+    write("deny 127.0.0.1");
+    await_that("the new options apply", || scene.rcode(2) == 5);
+    // An error is reported once, and the options stay.
+    write("deny nonsense");
+    scene.program.await_log("deny: \"nonsense\"");
+    write("");
+    await_that("the corrected options apply", || scene.rcode(3) == 0);
+    let log = scene.program.log();
+    assert_eq!(log.matches("deny: \"nonsense\"").count(), 1, "{log}");
+    assert_eq!(log.matches("has changed: reloading").count(), 3, "{log}");
+    // A change of a certificate file counts as well.
+    std::fs::write(&scene.authority.ca_file, "no certificate").expect("the file is writable");
+    scene.program.await_log("ERROR --ca-file: ");
+}
+
+#[test]
 fn file_with_a_mistake_changes_nothing() {
     let scene = Scene::new("reload-mistake");
     for (lines, problem) in [
@@ -335,7 +365,8 @@ fn reload_reports_the_number_of_retired_connections() {
     let both = read(&scene.authority.ca_file) + &read(&other.ca_file);
     std::fs::write(&scene.authority.ca_file, both).expect("a file of the test");
     let log = scene.program.reload();
-    let expected = "cache cleared; upstream connections retired: 1";
+    // The program connected to both servers at its start.
+    let expected = "cache cleared; upstream connections retired: 2";
     assert!(log.contains(expected), "{log}");
     assert_eq!(scene.rcode(2), 0);
 }

@@ -2,6 +2,7 @@
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::support::certificates::{Authority, Flaw};
@@ -62,9 +63,28 @@ fn start_says_which_names_an_upstream_will_be_asked_for() {
         "-u192.0.2.3,domain=a.b".to_owned(),
     ]);
     program.await_log("upstream 192.0.2.3:853: will be queried for names in a.b.");
-    let line = "upstream 192.0.2.1:853: will be queried for any name; connecting at the first \
-                query";
-    program.await_log(line);
+    program.await_log("upstream 192.0.2.1:853: will be queried for any name");
+}
+
+#[test]
+fn each_upstream_is_connected_at_the_start_and_gets_no_query() {
+    let authority = Authority::new("start-connects");
+    let (first, second) = (Faulty::start(&authority, 0), Faulty::start(&authority, 0));
+    let closed = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()));
+    let program = Program::start(&[
+        format!("--upstream={}", first.address),
+        format!("--upstream={},domain=corp.example", second.address),
+        format!("--upstream={closed}"),
+        format!("--ca-file={}", authority.ca_file.display()),
+    ]);
+    for server in [&first, &second] {
+        program.await_log(&format!("upstream {}: connected in ", server.address));
+    }
+    program.await_log(" ms (TLS 1.3, X25519, certificate valid ");
+    program.await_log(&format!("WARN  upstream {closed}: "));
+    for server in [&first, &second] {
+        assert_eq!(server.counts().queries.load(Ordering::Relaxed), 0);
+    }
 }
 
 #[test]

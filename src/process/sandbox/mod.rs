@@ -305,7 +305,7 @@ fn closes_ports(status: &RestrictionStatus) -> bool {
 
 /// Logs files that were read at the start and are not readable for the new user.
 fn warn_of_closed_files(config: &Config) {
-    for path in files(config) {
+    for path in config.files_read() {
         if let Err(error) = file::try_to_open(path) {
             log::warn!("{}", closed_file(path, &error));
         }
@@ -322,30 +322,19 @@ pub fn closed_files(config: &Config, target: Option<&RuntimeUser>) -> Vec<String
     let Some(owner) = owner.filter(|_| Uid::effective().is_root()) else {
         return Vec::new();
     };
-    let files = files(config).filter_map(|path| match owner.may_read(path) {
-        Ok(true) => None,
-        Ok(false) => Some(closed_file(path, &Errno::ACCESS.into())),
-        Err(error) => Some(closed_file(path, &error)),
-    });
+    let files = config
+        .files_read()
+        .filter_map(|path| match owner.may_read(path) {
+            Ok(true) => None,
+            Ok(false) => Some(closed_file(path, &Errno::ACCESS.into())),
+            Err(error) => Some(closed_file(path, &error)),
+        });
     files.collect()
 }
 
 fn closed_file(path: &Path, error: &io::Error) -> String {
     let path = path.display();
     format!("{path:?}: {error}: the file is read at the start, and cannot be read again on SIGHUP")
-}
-
-/// Returns the files that are read at the start and on reload.
-fn files(config: &Config) -> impl Iterator<Item = &PathBuf> {
-    let tls = config.tls.as_ref();
-    let identities = config.upstreams.iter();
-    let identities = identities.filter_map(|upstream| upstream.identity.as_ref());
-    let identities = identities.chain(tls.map(|tls| &tls.identity));
-    identities
-        .flat_map(|identity| [&identity.certificate, &identity.key])
-        .chain(&config.ca_file)
-        .chain(tls.and_then(|tls| tls.client_ca.as_ref()))
-        .chain(&config.file)
 }
 
 /// Returns the files that are written.
@@ -388,7 +377,7 @@ struct AccessRules {
 impl AccessRules {
     fn of(config: &Config) -> Self {
         Self {
-            read: files(config).flat_map(|file| to_read(file)).collect(),
+            read: config.files_read().flat_map(|file| to_read(file)).collect(),
             write: written(config).flat_map(|file| to_write(file)).collect(),
             ports: ports(config).collect(),
         }

@@ -74,6 +74,11 @@ impl Endpoint {
         }
     }
 
+    /// Returns whether there is a link that takes queries.
+    pub(in crate::proxy) fn has_links(&self) -> bool {
+        !self.links.is_empty()
+    }
+
     /// Returns the name in the log.
     pub(in crate::proxy) fn label(&self) -> &str {
         &self.label

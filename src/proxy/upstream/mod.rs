@@ -12,6 +12,7 @@
 //! - `edns`: the level of EDNS that an endpoint accepts
 //! - `learning`: what closes and answers reveal about all of these
 //! - `stats`: the counters of an upstream
+//! - `startup`: one connection to each upstream at the start
 //! - `suspects`: questions that may be the reason why connections end
 //! - `link`: one connection, `link/timers`: its timers, `ids`: the ids of its queries
 
@@ -35,6 +36,7 @@ pub(super) mod routes;
 mod selection;
 mod sent;
 pub(super) mod silence;
+mod startup;
 mod stats;
 pub(super) mod suspects;
 mod witness;
@@ -242,6 +244,11 @@ impl Upstreams {
         self.pools_of(self.endpoint(key).upstream)
     }
 
+    /// Returns whether another handshake may begin.
+    pub(super) fn may_handshake(&self) -> bool {
+        self.opening < self.limits.handshakes
+    }
+
     /// Adds a link that is to be opened. A datagram link is up at once.
     pub(super) fn open(
         &mut self,
@@ -272,9 +279,13 @@ impl Upstreams {
         (link, destination)
     }
 
-    /// Records that a link came up. Returns its endpoint and whether an outage ends, or `None` if
-    /// the link was up already.
-    pub(super) fn on_up(&mut self, key: LinkKey, now: Instant) -> Option<(EndpointKey, bool)> {
+    /// Records that a link came up. Returns its endpoint, whether an outage ends, and the time that
+    /// the connection took if it is the endpoint's first one, or `None` if the link was up already.
+    pub(super) fn on_up(
+        &mut self,
+        key: LinkKey,
+        now: Instant,
+    ) -> Option<(EndpointKey, bool, Option<Duration>)> {
         let link = self.links.get_mut(key)?;
         if link.stage != Stage::Opening {
             return None;
@@ -284,23 +295,14 @@ impl Upstreams {
         let (key, opened_at, scheme) = (link.endpoint, link.opened_at(), link.scheme);
         self.on_connected(key, scheme);
         let endpoint = self.endpoint_mut(key);
-        if endpoint.opening.is_none() {
-            let authenticated = match scheme {
-                Scheme::Tls => " and authenticated",
-                Scheme::Tcp | Scheme::Udp => "",
-            };
-            let label = endpoint.label();
-            log::info!(
-                event = "upstream-connected", upstream = label;
-                "upstream {label}: connected{authenticated}"
-            );
-        }
-        endpoint.opening = Some(now - opened_at);
+        let took = now - opened_at;
+        let took_first = endpoint.opening.is_none().then_some(took);
+        endpoint.opening = Some(took);
         let was_well = endpoint.health.is_well();
         let change = endpoint.health.on_up(opened_at, now);
         let is_recovered = endpoint.health.is_well() && !was_well;
         endpoint.tell(change);
-        Some((key, is_recovered))
+        Some((key, is_recovered, took_first))
     }
 
     /// Retires a link. Returns the oldest retired link of the endpoint if there are too many.

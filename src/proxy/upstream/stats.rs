@@ -7,7 +7,7 @@ use super::endpoint::Endpoint;
 use crate::base::counted::counted;
 use crate::base::failure::FailureKind;
 use crate::base::histogram::Histogram;
-use crate::base::time::Instant;
+use crate::base::time::{Instant, Validity};
 use crate::proxy::keys::{LinkKey, UpstreamIndex};
 
 /// A certificate that expires within this period is logged.
@@ -30,8 +30,8 @@ pub(in crate::proxy) struct Stats {
     resumed_handshakes: u64,
     /// Failures by kind.
     pub(in crate::proxy) failures: [u64; FailureKind::ALL.len()],
-    /// Expiry of the server certificate, as the time since 1970.
-    certificate_expires_at: Option<Duration>,
+    /// The validity period of the server certificate.
+    certificate: Option<Validity>,
 }
 
 /// A view of an upstream for metrics.
@@ -54,15 +54,15 @@ impl Stats {
             full_handshakes: 0,
             resumed_handshakes: 0,
             failures: Default::default(),
-            certificate_expires_at: None,
+            certificate: None,
         }
     }
 
-    /// Records the expiry of the server certificate, and logs it once if it is near.
-    pub(in crate::proxy) fn on_certificate(&mut self, expires_at: Duration, wall_clock: Duration) {
-        let before = self.certificate_expires_at.replace(expires_at);
-        let left = expires_at.saturating_sub(wall_clock);
-        if before != Some(expires_at) && left < EXPIRES_SOON {
+    /// Records the server certificate, and logs its expiry once if it is near.
+    pub(in crate::proxy) fn on_certificate(&mut self, validity: Validity, wall_clock: Duration) {
+        let before = self.certificate.replace(validity);
+        let left = validity.expires_at.saturating_sub(wall_clock);
+        if before != Some(validity) && left < EXPIRES_SOON {
             let (label, days) = (self.label.as_str(), left.as_secs() / 86_400);
             let shown_days = match days {
                 0 => "less than a day".to_owned(),
@@ -116,9 +116,9 @@ impl<'a> UpstreamView<'a> {
         self.stats.failures[kind as usize]
     }
 
-    /// Returns the expiry of the last server certificate, as the time since 1970.
-    pub fn certificate_expires_at(&self) -> Option<Duration> {
-        self.stats.certificate_expires_at
+    /// Returns the validity period of the last server certificate.
+    pub fn certificate(&self) -> Option<Validity> {
+        self.stats.certificate
     }
 }
 

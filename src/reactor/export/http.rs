@@ -37,6 +37,7 @@ impl<N: Net> Reactor<N> {
     fn page(&mut self, request: &HttpRequest) -> HttpResponse {
         match request.path.as_str() {
             "/healthz" => HttpResponse::line("200 OK", "ok"),
+            "/readyz" if request.query.split('&').any(|item| item == "latch") => self.latch(),
             "/readyz" => self.readiness(),
             "/metrics" => {
                 if self.finish_at.is_none() {
@@ -58,6 +59,15 @@ impl<N: Net> Reactor<N> {
                 "not found: try /metrics, /healthz or /readyz",
             ),
         }
+    }
+
+    /// Answers `/readyz?latch`: ready forever once it was ready, so that an outage of the upstreams
+    /// does not take the cache away from clients.
+    fn latch(&mut self) -> HttpResponse {
+        if self.finish_at.is_none() && self.proxy.was_ready() {
+            return HttpResponse::line("200 OK", "ok");
+        }
+        self.readiness()
     }
 
     fn readiness(&mut self) -> HttpResponse {

@@ -139,6 +139,11 @@ impl<N: Net> Reactor<N> {
 
     fn write_upstream_metrics(&self, page: &mut Page) {
         let upstreams: Vec<UpstreamView<'_>> = self.proxy.upstreams(self.now).collect();
+        page.gauge(
+            "dotproxy_ready",
+            "1 if queries can be answered, as in /readyz.",
+        )
+        .sample(&[], u8::from(self.proxy.readiness().is_ok()));
         let mut family = page.gauge(
             "dotproxy_upstream_up",
             "1 if the upstream is available, 0 during an outage.",
@@ -177,14 +182,7 @@ impl<N: Net> Reactor<N> {
                 family.sample(&labels, upstream.failures(kind));
             }
         }
-        let help = "Expiry of the certificate that the upstream sent last.";
-        let name = "dotproxy_upstream_certificate_expiry_timestamp_seconds";
-        let mut family = page.gauge(name, help);
-        for upstream in &upstreams {
-            if let Some(at) = upstream.certificate_expires_at() {
-                family.sample(&label(upstream), at.as_secs());
-            }
-        }
+        write_certificate_metrics(page, &upstreams);
         let help = "Learned idle timeout of the upstream's connections.";
         let mut family = page.gauge("dotproxy_upstream_idle_limit_seconds", help);
         for upstream in &upstreams {
@@ -267,6 +265,26 @@ impl<N: Net> Reactor<N> {
 
 fn label<'a>(upstream: &UpstreamView<'a>) -> [(&'static str, &'a str); 1] {
     [("upstream", upstream.label())]
+}
+
+/// Writes the validity period of each upstream's certificate.
+fn write_certificate_metrics(page: &mut Page, upstreams: &[UpstreamView<'_>]) {
+    let help = "Expiry of the certificate that the upstream sent last.";
+    let name = "dotproxy_upstream_certificate_expiry_timestamp_seconds";
+    let mut family = page.gauge(name, help);
+    for upstream in upstreams {
+        if let Some(certificate) = upstream.certificate() {
+            family.sample(&label(upstream), certificate.expires_at.as_secs());
+        }
+    }
+    let help = "Begin of the validity of the certificate that the upstream sent last.";
+    let name = "dotproxy_upstream_certificate_not_before_timestamp_seconds";
+    let mut family = page.gauge(name, help);
+    for upstream in upstreams {
+        if let Some(certificate) = upstream.certificate() {
+            family.sample(&label(upstream), certificate.begins_at.as_secs());
+        }
+    }
 }
 
 /// Writes the process metrics with the standard names of Prometheus.

@@ -30,6 +30,8 @@ const FIELDS_MAX: usize = 48;
 pub struct HttpRequest {
     /// The path, without a query.
     pub path: String,
+    /// The query behind the question mark, or an empty text.
+    pub query: String,
     /// The client accepts the `OpenMetrics` format.
     pub takes_openmetrics: bool,
     /// The response has no body (HEAD).
@@ -234,8 +236,10 @@ fn parse(bytes: &[u8]) -> Parsed<'_> {
     }
     let is_closing = field("connection").is_some_and(|options| has_item(options, "close"));
     let accept = field("accept").unwrap_or_default();
+    let (path, query) = path_and_query(target);
     let request = HttpRequest {
-        path: path(target).to_owned(),
+        path: path.to_owned(),
+        query: query.to_owned(),
         takes_openmetrics: has_item(accept, "application/openmetrics-text"),
         is_for_head: method == "HEAD",
         is_kept: minor >= 1 && !has_body && !is_closing,
@@ -247,13 +251,14 @@ fn parse(bytes: &[u8]) -> Parsed<'_> {
     }
 }
 
-/// Returns the path of a request target, which can be a whole URI (RFC 9112, section 3.2.2).
-fn path(target: &str) -> &str {
+/// Returns the path and the query of a request target, which can be a whole URI (RFC 9112, section
+/// 3.2.2).
+fn path_and_query(target: &str) -> (&str, &str) {
     let path = match target.split_once("://") {
         Some((_, rest)) if !target.starts_with('/') => rest.find('/').map_or("/", |at| &rest[at..]),
         _ => target,
     };
-    path.split('?').next().unwrap_or_default()
+    path.split_once('?').unwrap_or((path, ""))
 }
 
 fn send<S: Read + Write>(

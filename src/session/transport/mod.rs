@@ -9,6 +9,7 @@ use std::io::{Read, Write};
 
 use super::Scratch;
 use crate::base::failure::{Failure, FailureKind};
+use crate::base::time::Validity;
 use crate::tls::{Acceptor, Connector};
 use socket_io::{Unsent, failed, read};
 use tls::{ClientEnd, ServerEnd, TlsStream};
@@ -17,6 +18,17 @@ use tls::{ClientEnd, ServerEnd, TlsStream};
 pub trait Stream: Read + Write {
     /// Sends an acknowledgement at once, if the system would delay it until there is data to send.
     fn acknowledge(&mut self) {}
+}
+
+/// The properties of a session with a TLS server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TlsSession {
+    /// The protocol version, like `TLS 1.3`.
+    pub version: &'static str,
+    /// The key exchange group, like `X25519`. A session that was resumed without one has none.
+    pub key_exchange: Option<&'static str>,
+    /// The validity period of the server's certificate, if it can be read.
+    pub validity: Option<Validity>,
 }
 
 /// A stream over `S`.
@@ -93,6 +105,15 @@ impl<S: Read + Write> Transport<S> {
             Self::Plain(_) => None,
             Self::TlsClient(tls) => tls.is_resumed(),
             Self::TlsServer(tls) => tls.is_resumed(),
+        }
+    }
+
+    /// Returns the properties of the session with a TLS server. `None` during the handshake and for
+    /// other streams.
+    pub fn tls_session(&self) -> Option<TlsSession> {
+        match self {
+            Self::TlsClient(tls) => tls.session(),
+            Self::Plain(_) | Self::TlsServer(_) => None,
         }
     }
 

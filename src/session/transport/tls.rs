@@ -14,14 +14,15 @@
 use std::io::{Read, Write};
 use std::ops::Deref;
 
-use rustls::HandshakeKind;
 use rustls::client::{ClientConnectionData, UnbufferedClientConnection};
 use rustls::server::{ServerConnectionData, UnbufferedServerConnection};
 use rustls::unbuffered::{
     ConnectionState, EncodeError, EncodeTlsData, EncryptError, UnbufferedConnectionCommon,
     UnbufferedStatus,
 };
+use rustls::{HandshakeKind, ProtocolVersion};
 
+use super::TlsSession;
 use super::socket_io::{Received, Unsent, failed, read, write};
 use crate::base::failure::{Failure, FailureKind};
 use crate::session::Scratch;
@@ -160,6 +161,20 @@ impl<S: Read + Write, E: End> TlsStream<S, E> {
     pub(in crate::session) fn is_resumed(&self) -> Option<bool> {
         let kind = self.connection.handshake_kind()?;
         Some(kind == HandshakeKind::Resumed)
+    }
+
+    /// Returns the properties of the session. `None` during the handshake.
+    pub(in crate::session) fn session(&self) -> Option<TlsSession> {
+        let version = match self.connection.protocol_version()? {
+            ProtocolVersion::TLSv1_2 => "TLS 1.2",
+            _ => "TLS 1.3",
+        };
+        let group = self.connection.negotiated_key_exchange_group();
+        Some(TlsSession {
+            version,
+            key_exchange: group.and_then(|group| group.name().as_str()),
+            validity: self.certificate().and_then(tls::validity),
+        })
     }
 
     /// Returns the certificate of the peer, if the peer has sent one.

@@ -1,12 +1,10 @@
 //! A TCP or TLS connection to an upstream: the handshake, then messages both ways.
 
 use std::ops::ControlFlow;
-use std::time::Duration;
 
 use crate::base::failure::{Failure, FailureKind};
-use crate::session::transport::{Received, Transport};
+use crate::session::transport::{Received, TlsSession, Transport};
 use crate::session::{Scratch, Step, Stream};
-use crate::tls;
 use crate::wire::frame::{self, Deframer};
 use crate::wire::header::HEADER_LEN;
 
@@ -17,8 +15,8 @@ pub enum UpstreamEvent<'a> {
     Up {
         /// The handshake resumed an earlier TLS session.
         is_resumed: bool,
-        /// The expiry of the peer's certificate, in time since 1970.
-        expires_at: Option<Duration>,
+        /// The TLS session, unless the connection is plain TCP.
+        tls: Option<TlsSession>,
     },
     /// A message from the upstream.
     Message(&'a [u8]),
@@ -82,10 +80,9 @@ impl<S: Stream> UpstreamStream<S> {
             if !self.is_up && self.transport.is_established() {
                 self.is_up = true;
                 let is_resumed = self.transport.is_resumed().unwrap_or(false);
-                let certificate = self.transport.certificate();
                 on_event(UpstreamEvent::Up {
                     is_resumed,
-                    expires_at: certificate.and_then(tls::expires_at),
+                    tls: self.transport.tls_session(),
                 });
             }
             match received {

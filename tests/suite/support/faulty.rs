@@ -13,6 +13,7 @@ use socket2::SockRef;
 
 use super::certificates::{Authority, Flaw};
 use super::messages::reply;
+use super::program::await_that;
 use super::program::read_framed;
 
 /// The end of a connection.
@@ -191,6 +192,18 @@ impl Faulty {
 
     pub fn counts(&self) -> &Counts {
         &self.shared.counts
+    }
+
+    /// Plans a fault for the next connection of a program that has just been started: ends the
+    /// connection that the program opens at its start, and waits until it has closed that one.
+    pub fn plan_for_next_connection(&self, fault: Fault, times: u64) {
+        let open = || self.counts().open.load(Ordering::Relaxed);
+        await_that("the program is connected", || {
+            self.counts().handshakes.load(Ordering::Relaxed) == 1
+        });
+        self.plan(fault, times);
+        self.end_all(End::Fin);
+        await_that("the program has closed its connection", || open() == 0);
     }
 
     /// Ends every open connection.

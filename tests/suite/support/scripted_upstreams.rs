@@ -475,7 +475,9 @@ impl World {
                     self.connect(link, to);
                 }
             }
-            Event::Up(link) => self.proxy.handle_link_up(link, false, now, outbox),
+            Event::Up(link) => {
+                self.proxy.handle_link_up(link, false, now, outbox);
+            }
             Event::Down(link, kind) => {
                 self.links.retain(|_, (open, _)| *open != link);
                 self.proxy.handle_link_down(link, &kind.into(), now, outbox);

@@ -1,0 +1,154 @@
+//! Detection of changed files (`--reload-interval`): options, certificates, keys and CA files.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::base::file::FileVersion;
+use crate::base::time::Instant;
+use crate::config::Config;
+
+/// The files of the configuration and the time of the next check.
+#[derive(Debug, Default)]
+pub(super) struct FileWatch {
+    /// The time between two checks; `None` disables them.
+    interval: Option<Duration>,
+    check_at: Option<Instant>,
+    files: Vec<(PathBuf, Option<FileVersion>)>,
+}
+
+impl FileWatch {
+    /// Follows the files that the configuration names. Known files keep their version, so that a
+    /// change during a reload is found by the next check.
+    pub(super) fn follow(&mut self, config: &Config, now: Instant) {
+        self.interval = config.reload_interval;
+        self.check_at = self.interval.map(|interval| now + interval);
+        if self.interval.is_none() {
+            self.files = Vec::new();
+            return;
+        }
+        let known = std::mem::take(&mut self.files);
+        let version = |path: &PathBuf| {
+            let known = known.iter().find(|(known, _)| known == path);
+            known.map_or_else(|| FileVersion::of(path), |(_, version)| *version)
+        };
+        let files = config
+            .files_read()
+            .map(|path| (path.clone(), version(path)));
+        self.files = files.collect();
+    }
+
+    /// Returns the time of the next check.
+    pub(super) fn next_at(&self) -> Option<Instant> {
+        self.check_at
+    }
+
+    /// Checks the files if a check is due. Returns the first file that has changed. A file that is
+    /// missing counts as unchanged until it exists again.
+    pub(super) fn check_if_due(&mut self, now: Instant) -> Option<PathBuf> {
+        if self.check_at.is_none_or(|at| at > now) {
+            return None;
+        }
+        self.check_at = self.interval.map(|interval| now + interval);
+        self.check()
+    }
+
+    /// Records the current versions. Returns the first file that has changed.
+    pub(super) fn check(&mut self) -> Option<PathBuf> {
+        let mut changed = None;
+        for (path, version) in &mut self.files {
+            let current = FileVersion::of(path);
+            if current.is_some() && current != *version {
+                *version = current;
+                changed.get_or_insert_with(|| path.clone());
+            }
+        }
+        changed
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    /// A folder with a file that is watched each second.
+    struct Scene {
+        folder: PathBuf,
+        watch: FileWatch,
+        now: Instant,
+    }
+
+    impl Scene {
+        fn new(test: &str) -> Self {
+            let folder = format!("dotproxy-watch-{test}-{}", std::process::id());
+            let folder = std::env::temp_dir().join(folder);
+            fs::create_dir_all(&folder).unwrap();
+            fs::write(folder.join("options"), "one").unwrap();
+            let config = Config {
+                reload_interval: Some(Duration::from_secs(1)),
+                file: Some(folder.join("options")),
+                ..Config::default()
+            };
+            let (mut watch, now) = (FileWatch::default(), Instant::default());
+            watch.follow(&config, now);
+            Self { folder, watch, now }
+        }
+
+        /// Returns whether a check after a second finds a change.
+        fn changes(&mut self) -> bool {
+            self.now += Duration::from_secs(1);
+            self.watch.check_if_due(self.now).is_some()
+        }
+    }
+
+    impl Drop for Scene {
+        fn drop(&mut self) {
+            let _ = fs::remove_dir_all(&self.folder);
+        }
+    }
+
+    #[test]
+    fn each_change_is_found_once() {
+        let mut scene = Scene::new("once");
+        assert!(!scene.changes());
+        fs::write(scene.folder.join("options"), "other").unwrap();
+        assert!(scene.changes());
+        assert!(!scene.changes());
+    }
+
+    #[test]
+    fn file_that_is_replaced_by_one_of_the_same_length_has_changed() {
+        let mut scene = Scene::new("renamed");
+        let (new, options) = (scene.folder.join("new"), scene.folder.join("options"));
+        fs::write(&new, "two").unwrap();
+        fs::rename(&new, &options).unwrap();
+        assert!(scene.changes());
+        assert!(!scene.changes());
+    }
+
+    #[test]
+    fn missing_file_is_no_change_until_it_exists_again() {
+        let mut scene = Scene::new("missing");
+        fs::remove_file(scene.folder.join("options")).unwrap();
+        assert!(!scene.changes());
+        fs::write(scene.folder.join("options"), "three").unwrap();
+        assert!(scene.changes());
+    }
+
+    #[test]
+    fn change_before_a_reload_by_signal_is_not_found_again() {
+        let mut scene = Scene::new("signal");
+        fs::write(scene.folder.join("options"), "other").unwrap();
+        assert!(scene.watch.check().is_some());
+        assert!(!scene.changes());
+    }
+
+    #[test]
+    fn nothing_is_checked_without_an_interval() {
+        let mut scene = Scene::new("none");
+        scene.watch.follow(&Config::default(), scene.now);
+        assert_eq!(scene.watch.next_at(), None);
+        assert!(!scene.changes());
+    }
+}
