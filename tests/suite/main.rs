@@ -8,9 +8,9 @@
 // The query engine, driven by calls.
 mod cache_hit_rate;
 mod cache_scenarios;
-mod cut_scenarios;
 mod freshness_scenarios;
 mod hostile_replies;
+mod link_end_scenarios;
 mod proxy_simulation;
 mod route_scenarios;
 mod upstream_scenarios;

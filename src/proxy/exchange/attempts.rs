@@ -29,7 +29,7 @@ impl Open {
 
 /// The links that ended while they had a query, and perhaps because of it.
 #[derive(Clone, Copy, Debug, Default)]
-struct Cuts {
+struct LinkEnds {
     all: u8,
     /// The number of those that had no answer, or had the query as their oldest one.
     likely: u8,
@@ -52,7 +52,7 @@ pub(in crate::proxy) struct Attempts {
     /// The number of returned attempts that were not counted as tries.
     returns: u8,
     /// The links that ended while they had the query.
-    cuts: Cuts,
+    link_ends: LinkEnds,
 }
 
 impl Attempts {
@@ -127,11 +127,15 @@ impl Attempts {
     /// Records that a link ended that had the query, and whether the query was its oldest one.
     /// Returns whether the query is a suspect: two links have ended on it, the last one without any
     /// answer, or both with the query as the oldest one.
-    pub(in crate::proxy) fn on_cut(&mut self, has_link_answered: bool, is_oldest: bool) -> bool {
+    pub(in crate::proxy) fn on_link_ended(
+        &mut self,
+        has_link_answered: bool,
+        is_oldest: bool,
+    ) -> bool {
         let is_likely = is_oldest || !has_link_answered;
-        self.cuts.all = self.cuts.all.saturating_add(1);
-        self.cuts.likely = self.cuts.likely.saturating_add(u8::from(is_likely));
-        self.cuts.likely >= 2 || !has_link_answered && self.cuts.all >= 2
+        self.link_ends.all = self.link_ends.all.saturating_add(1);
+        self.link_ends.likely = self.link_ends.likely.saturating_add(u8::from(is_likely));
+        self.link_ends.likely >= 2 || !has_link_answered && self.link_ends.all >= 2
     }
 
     /// Records that an attempt, or a copy, ended in an error.

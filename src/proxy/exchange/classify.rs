@@ -16,7 +16,7 @@ pub(in crate::proxy) enum ReplyQuality {
     /// The answer is truncated, but would not be over TCP.
     Truncated,
     /// The answer is truncated on a connection, which has room for a whole answer.
-    Cut,
+    TruncatedStream,
     /// The answer is an error; another upstream may have a better one.
     Error,
 }
@@ -73,7 +73,7 @@ pub(in crate::proxy) fn classify<'a>(
     };
     match question.map(|question| question.matches(query.question())) {
         Some(false) => Reply::Mismatch,
-        // Some servers cut a datagram anywhere.
+        // Some servers truncate a datagram anywhere.
         Some(true) if scheme == Scheme::Udp && flags.contains(Flags::TC) => Reply::Bare(bare),
         Some(true) | None => Reply::Malformed,
     }
@@ -143,7 +143,7 @@ pub(in crate::proxy) fn quality(answer: &Message<'_>, scheme: Scheme) -> ReplyQu
     } else if flags.contains(Flags::TC) {
         match scheme {
             Scheme::Udp => ReplyQuality::Truncated,
-            Scheme::Tcp | Scheme::Tls => ReplyQuality::Cut,
+            Scheme::Tcp | Scheme::Tls => ReplyQuality::TruncatedStream,
         }
     } else {
         ReplyQuality::Final
@@ -225,7 +225,7 @@ mod tests {
     fn truncated_datagram_is_a_part_of_an_answer() {
         let of = |scheme| quality_of(Flags::TC, Rcode::NOERROR, 0, scheme);
         assert_eq!(of(Scheme::Udp), ReplyQuality::Truncated);
-        assert_eq!(of(Scheme::Tcp), ReplyQuality::Cut);
-        assert_eq!(of(Scheme::Tls), ReplyQuality::Cut);
+        assert_eq!(of(Scheme::Tcp), ReplyQuality::TruncatedStream);
+        assert_eq!(of(Scheme::Tls), ReplyQuality::TruncatedStream);
     }
 }

@@ -165,7 +165,7 @@ impl Proxy {
             link.on_keepalive(timeout);
         }
         let quality = quality(answer, scheme);
-        let is_error = matches!(quality, ReplyQuality::Error | ReplyQuality::Cut);
+        let is_error = matches!(quality, ReplyQuality::Error | ReplyQuality::TruncatedStream);
         let upstream = self.on_answer(key, position, !is_error, cx.now);
         let exchange = &mut self.exchanges[exchange_key];
         exchange.answered_by = Some(upstream);
@@ -199,7 +199,7 @@ impl Proxy {
         let link = link.expect("a link that answers exists");
         let (endpoint, scheme) = (link.endpoint, link.scheme);
         let upstream = self.upstreams.endpoint(endpoint).upstream;
-        let is_error = matches!(quality, ReplyQuality::Error | ReplyQuality::Cut);
+        let is_error = matches!(quality, ReplyQuality::Error | ReplyQuality::TruncatedStream);
         let is_in_doubt = self.upstreams.endpoint(endpoint).is_edns_in_doubt(cx.now);
         let exchange = &mut self.exchanges[exchange_key];
         if is_error
@@ -226,7 +226,7 @@ impl Proxy {
             exchange.preferences.needs_stream = true;
         }
         let may_be_sent = exchange.attempts.may_be_sent();
-        if quality == ReplyQuality::Cut {
+        if quality == ReplyQuality::TruncatedStream {
             return self.ask_once_more(exchange_key, upstream, cx);
         }
         if exchange.attempts.is_relied_on() || exchange.is_waiting {

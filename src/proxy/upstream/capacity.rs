@@ -75,8 +75,8 @@ impl ConnectionCapacity {
 
     /// Records that the upstream closed a connection that was opened at `opened_at`, after
     /// `answers` answers, the last of which arrived `since_answer` ago, and whether it owed others.
-    /// Two closes with about the same number set the limit. Until then, a close that cut off
-    /// queries sets the limit for a short time.
+    /// Two closes with about the same number set the limit. Until then, a close that lost queries
+    /// sets the limit for a short time.
     pub(super) fn on_closed(
         &mut self,
         answers: usize,
@@ -276,7 +276,7 @@ mod tests {
     }
 
     #[test]
-    fn close_that_cuts_off_queries_sets_the_limit_for_a_short_time() {
+    fn close_that_loses_queries_sets_the_limit_for_a_short_time() {
         let mut capacity = ConnectionCapacity::default();
         capacity.on_closed(6, Duration::ZERO, true, at(0), at(1));
         assert_eq!(capacity.queries_max(at(10)), 6);

@@ -34,19 +34,19 @@ pub(in crate::proxy) struct Health {
     /// The end of the last outage and its number of failures: repeated outages cause longer
     /// back-offs.
     recovered: Option<(Instant, u32)>,
-    bad_answers: BadAnswerRow,
-    cut_by: CutRow,
+    bad_answers: BadAnswerStreak,
+    end_streak: EndStreak,
 }
 
 /// The ends of connections that were put down to a question since the last answer.
 #[derive(Debug, Default)]
-struct CutRow {
+struct EndStreak {
     /// Hashes of the distinct names.
     names: Vec<u64>,
     ends: u8,
 }
 
-impl CutRow {
+impl EndStreak {
     /// The number of ends without an answer in between that are put down to questions.
     const ENDS_MAX: u8 = 8;
 }
@@ -56,13 +56,13 @@ impl CutRow {
 /// A single name may be broken, or a single type refused, while all others are answered. Failures
 /// of types other than A and AAAA therefore count only if no answer has been of use for a while.
 #[derive(Debug, Default)]
-struct BadAnswerRow {
+struct BadAnswerStreak {
     /// Hashes of the distinct names.
     names: Vec<u64>,
     last_useful: Option<Instant>,
 }
 
-impl BadAnswerRow {
+impl BadAnswerStreak {
     /// The number of distinct names that fail in a row before an outage is recorded.
     const NAMES_MAX: usize = 3;
 
@@ -261,7 +261,7 @@ impl Health {
     /// Records that the endpoint ended a connection that had unanswered questions with these names,
     /// the oldest first. Returns whether the end is put down to one of them: either the endpoint
     /// `works_otherwise`, or it has worked and there were few such ends since its last answer.
-    pub(in crate::proxy) fn on_cut<'a>(
+    pub(in crate::proxy) fn on_link_ended<'a>(
         &mut self,
         names: impl Iterator<Item = &'a [u8]>,
         works_otherwise: bool,
@@ -276,14 +276,15 @@ impl Health {
         if !self.has_answered || !self.is_well() {
             return false;
         }
-        let row = &mut self.cut_by;
-        if !names.iter().any(|name| row.names.contains(name)) {
-            row.names.push(*oldest);
+        let streak = &mut self.end_streak;
+        if !names.iter().any(|name| streak.names.contains(name)) {
+            streak.names.push(*oldest);
         }
-        row.ends += 1;
-        let is_outage = row.names.len() >= BadAnswerRow::NAMES_MAX || row.ends >= CutRow::ENDS_MAX;
+        streak.ends += 1;
+        let is_outage =
+            streak.names.len() >= BadAnswerStreak::NAMES_MAX || streak.ends >= EndStreak::ENDS_MAX;
         if is_outage {
-            *row = CutRow::default();
+            *streak = EndStreak::default();
         }
         !is_outage
     }
@@ -361,8 +362,8 @@ impl Health {
         now: Instant,
     ) -> Change {
         self.has_answered = true;
-        if self.cut_by.ends > 0 {
-            self.cut_by = CutRow::default();
+        if self.end_streak.ends > 0 {
+            self.end_streak = EndStreak::default();
         }
         if is_useful {
             self.bad_answers.on_useful_answer(now);

@@ -104,8 +104,8 @@ impl Proxy {
         cx: &mut Cx<'_>,
     ) {
         let is_turned_away = end.reason == EndReason::Surplus;
-        let is_cut = link.is_cut_by(end.kind) && !is_turned_away;
-        let is_closed = link.is_cut_by(end.kind) && !end.is_isolated;
+        let is_ended = link.is_ended_by_peer(end.kind) && !is_turned_away;
+        let is_closed = link.is_ended_by_peer(end.kind) && !end.is_isolated;
         let endpoint = self.upstreams.endpoint(link.endpoint);
         let has_others = endpoint
             .last_answer
@@ -123,11 +123,11 @@ impl Proxy {
                 if !is_turned_away {
                     exchange.preferences.min_up_since = Some(cx.now);
                 }
-                if is_try_returned || is_cut && self.is_ambiguous(exchange_key, link, end) {
+                if is_try_returned || is_ended && self.is_ambiguous(exchange_key, link, end) {
                     self.exchanges[exchange_key].attempts.on_returned(attempt);
                 }
-                if is_cut {
-                    self.on_cut(exchange_key, link, sent.at, end, cx.now);
+                if is_ended {
+                    self.on_link_ended(exchange_key, link, sent.at, end, cx.now);
                 }
                 if link.scheme == Scheme::Udp && end.kind == FailureKind::Connect {
                     let upstream = self.upstreams.endpoint(link.endpoint).upstream;

@@ -1,6 +1,6 @@
 //! Suspects: questions that may be the reason why an upstream ends connections.
 //!
-//! A worker of an upstream may crash on one name, and a middlebox may cut connections on one. Each
+//! A worker of an upstream may crash on one name, and a middlebox may end connections on one. Each
 //! other query on such a connection is lost with it. The proxy cannot see which query was the
 //! reason, so a query that was outstanding on two ended links is a suspect: it is sent alone on an
 //! isolated link, which takes no other query.
@@ -173,7 +173,7 @@ impl LinkEnd {
 impl Link {
     /// Returns whether the peer ended this link, which was up, in a way that a question may be the
     /// reason for: it closed the connection or sent a malformed frame.
-    pub(super) fn is_cut_by(&self, kind: FailureKind) -> bool {
+    pub(super) fn is_ended_by_peer(&self, kind: FailureKind) -> bool {
         self.stage == Stage::Up
             && self.scheme != Scheme::Udp
             && matches!(kind, FailureKind::Closed | FailureKind::Protocol)
@@ -300,7 +300,10 @@ impl Proxy {
         let capacity = &self.upstreams.endpoint(link.endpoint).capacity;
         let is_limited = capacity.is_limited(now) && !is_isolated;
         let health = &mut self.upstreams.endpoint_mut(link.endpoint).health;
-        if link.is_cut_by(kind) && !is_limited && health.on_cut(names, works_otherwise) {
+        if link.is_ended_by_peer(kind)
+            && !is_limited
+            && health.on_link_ended(names, works_otherwise)
+        {
             EndReason::Query
         } else {
             EndReason::Endpoint
@@ -331,7 +334,7 @@ impl Proxy {
     /// Records that a query, sent at `sent_at`, may be the reason for the end of a link. A query
     /// that is a suspect now is sent alone from now on; with its last try, or after it ended an
     /// isolated link, it is sent to another upstream if there is one.
-    pub(super) fn on_cut(
+    pub(super) fn on_link_ended(
         &mut self,
         key: ExchangeKey,
         link: &Link,
@@ -348,7 +351,11 @@ impl Proxy {
         if isolated.is_none_or(|(_, upstreams)| !upstreams.contains(upstream)) {
             let capacity = &self.upstreams.endpoint(endpoint).capacity;
             let is_limited = capacity.is_limited(now) || capacity.connections_max(now).is_some();
-            if is_limited || !exchange.attempts.on_cut(link.has_answered(), is_oldest) {
+            if is_limited
+                || !exchange
+                    .attempts
+                    .on_link_ended(link.has_answered(), is_oldest)
+            {
                 return;
             }
             exchange.preferences.isolated = Some((key, UpstreamSet::ALL));

@@ -1,5 +1,5 @@
 //! Scenarios in simulated time of upstreams that end the connection on certain questions: a worker
-//! that crashes on a name, or a middlebox that cuts connections on one.
+//! that crashes on a name, or a middlebox that ends connections on one.
 
 use std::time::Duration;
 
