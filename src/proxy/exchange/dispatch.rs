@@ -1,7 +1,7 @@
 //! Dispatch of a query: to a link, to the queue for a link, or to an error.
 
 use super::classify::is_truncated;
-use super::preferences::{RoutePreferences, UpstreamSet};
+use super::preferences::{LinkPreferences, UpstreamSet};
 use super::trace::{StepEnd, StepKind};
 use super::turns::Cursor;
 use super::{Exchange, Purpose};
@@ -14,7 +14,7 @@ use crate::proxy::client::admission::NO_ANSWER;
 use crate::proxy::followups::Followup;
 use crate::proxy::keys::{Attempt, EndpointKey, ExchangeKey, LinkKey, PoolIndex};
 use crate::proxy::outcome::Outcome;
-use crate::proxy::upstream::{Endpoint, RecoveryTest, Route};
+use crate::proxy::upstream::{Endpoint, LinkChoice, RecoveryTest};
 use crate::wire::query::{EdnsLevel, PLAIN_QUERY_LEN_MAX};
 use crate::wire::response::write_error;
 use crate::wire::{Message, Query, Rcode};
@@ -72,40 +72,43 @@ impl Proxy {
         let demand = self.waiting_by_pool[exchange.pool.0].len() + 1;
         match self
             .upstreams
-            .route(exchange.pool, &preferences, demand, now)
+            .choose_link(exchange.pool, &preferences, demand, now)
         {
-            Route::Link(other) => other != link,
-            Route::Datagram(_) | Route::Open(..) | Route::OpenIsolated(..) | Route::Soon => true,
-            Route::Later(_) => false,
+            LinkChoice::Link(other) => other != link,
+            LinkChoice::Datagram(_)
+            | LinkChoice::Open(..)
+            | LinkChoice::OpenIsolated(..)
+            | LinkChoice::Soon => true,
+            LinkChoice::Later(_) => false,
         }
     }
 
     /// Sends a query, queues it for a link, or gives it up if no link will be up in time.
     pub(in crate::proxy) fn dispatch(&mut self, key: ExchangeKey, cx: &mut Cx<'_>) {
         let exchange = &self.exchanges[key];
-        match self.route(exchange, cx.now) {
-            Route::Link(link) => {
+        match self.choose_link(exchange, cx.now) {
+            LinkChoice::Link(link) => {
                 self.send(key, link, cx);
                 self.test_others(key, link, cx);
             }
-            Route::Datagram(endpoint) => {
+            LinkChoice::Datagram(endpoint) => {
                 let link = self.open(endpoint, Scheme::Udp, cx);
                 self.send(key, link, cx);
                 self.test_others(key, link, cx);
             }
-            Route::Open(endpoint, scheme) => {
+            LinkChoice::Open(endpoint, scheme) => {
                 self.open(endpoint, scheme, cx);
                 self.wait(key, cx.now);
             }
-            Route::OpenIsolated(endpoint, scheme) => {
+            LinkChoice::OpenIsolated(endpoint, scheme) => {
                 self.open_isolated(key, (endpoint, scheme), cx);
                 self.wait(key, cx.now);
             }
-            Route::Soon => self.wait(key, cx.now),
-            Route::Later(at) if at.is_some_and(|at| at < exchange.deadline) => {
+            LinkChoice::Soon => self.wait(key, cx.now),
+            LinkChoice::Later(at) if at.is_some_and(|at| at < exchange.deadline) => {
                 self.wait(key, cx.now);
             }
-            Route::Later(_) => self.give_up(key, cx),
+            LinkChoice::Later(_) => self.give_up(key, cx),
         }
     }
 
@@ -157,7 +160,7 @@ impl Proxy {
 
     fn enqueue_on_link(&mut self, key: ExchangeKey, link_key: LinkKey, cx: &mut Cx<'_>) -> Attempt {
         let link = self.upstreams.link(link_key);
-        let link = link.expect("a route leads to a live link");
+        let link = link.expect("a chosen link is live");
         let (scheme, endpoint) = (link.scheme, link.endpoint);
         let exchange = &self.exchanges[key];
         let edns = edns_for(
@@ -242,31 +245,31 @@ impl Proxy {
                 continue;
             }
             let exchange = &self.exchanges[key];
-            let route = self.route_for(exchange, demand, cx.now);
+            let choice = self.choose_link_for_demand(exchange, demand, cx.now);
             let lacks_room =
                 exchange.preferences.are_none() && !self.upstreams.has_room(pool, cx.now);
-            match route {
+            match choice {
                 // Upstreams that this exchange excludes may have room for others.
-                Route::Later(at) if at.is_some_and(|at| at < exchange.deadline) => {
+                LinkChoice::Later(at) if at.is_some_and(|at| at < exchange.deadline) => {
                     if exchange.preferences.exclude.is_empty() {
                         break;
                     }
                     cursor = self.waiting_by_pool[pool.0].after(cursor);
                 }
-                Route::Soon if lacks_room && self.has_few(exchange.holder) => break,
+                LinkChoice::Soon if lacks_room && self.has_few(exchange.holder) => break,
                 // A client with few queries may have room although this client has none.
-                Route::Soon if lacks_room => cursor = cursor.next_line(),
+                LinkChoice::Soon if lacks_room => cursor = cursor.next_line(),
                 // The exchange has preferences that others may not have, and keeps its turn.
-                Route::Soon => cursor = self.waiting_by_pool[pool.0].after(cursor),
+                LinkChoice::Soon => cursor = self.waiting_by_pool[pool.0].after(cursor),
                 // One link is enough unless each accepts few queries.
-                Route::Open(endpoint, scheme) => {
+                LinkChoice::Open(endpoint, scheme) => {
                     self.open(endpoint, scheme, cx);
                 }
-                Route::OpenIsolated(endpoint, scheme) => {
+                LinkChoice::OpenIsolated(endpoint, scheme) => {
                     self.open_isolated(key, (endpoint, scheme), cx);
                     cursor = self.waiting_by_pool[pool.0].after(cursor);
                 }
-                Route::Link(_) | Route::Datagram(_) | Route::Later(_) => {
+                LinkChoice::Link(_) | LinkChoice::Datagram(_) | LinkChoice::Later(_) => {
                     cursor = self.stop_waiting(cursor, pool, key, cx.now);
                     self.dispatch(key, cx);
                 }
@@ -315,7 +318,10 @@ impl Proxy {
             return;
         }
         while let Some(key) = self.first_waiting(pool) {
-            if !matches!(self.route(&self.exchanges[key], cx.now), Route::Later(_)) {
+            if !matches!(
+                self.choose_link(&self.exchanges[key], cx.now),
+                LinkChoice::Later(_)
+            ) {
                 break;
             }
             self.stop_waiting(Cursor::default(), pool, key, cx.now);
@@ -423,26 +429,31 @@ impl Proxy {
         }
     }
 
-    /// Returns the route for a query. A query without a usable endpoint may get one when an address
+    /// Chooses the link for a query. A query without a usable endpoint may get one when an address
     /// of an upstream is known.
-    pub(in crate::proxy) fn route(&self, exchange: &Exchange, now: Instant) -> Route {
+    pub(in crate::proxy) fn choose_link(&self, exchange: &Exchange, now: Instant) -> LinkChoice {
         let demand = self.waiting_by_pool[exchange.pool.0].len() + 1;
-        self.route_for(exchange, demand, now)
+        self.choose_link_for_demand(exchange, demand, now)
     }
 
-    /// Returns the route for a query if `demand` queries would wait for a link, this one included.
-    fn route_for(&self, exchange: &Exchange, demand: usize, now: Instant) -> Route {
+    /// Chooses the link for a query if `demand` queries would wait for a link, this one included.
+    fn choose_link_for_demand(
+        &self,
+        exchange: &Exchange,
+        demand: usize,
+        now: Instant,
+    ) -> LinkChoice {
         let pool = exchange.pool;
-        let preferences = RoutePreferences {
+        let preferences = LinkPreferences {
             may_use_spare: self.has_few(exchange.holder),
             ..exchange.preferences
         };
-        match self.upstreams.route(pool, &preferences, demand, now) {
-            Route::Later(retry_at) => {
+        match self.upstreams.choose_link(pool, &preferences, demand, now) {
+            LinkChoice::Later(retry_at) => {
                 let moments = [retry_at, self.next_address(exchange.pool, now)];
-                Route::Later(moments.into_iter().flatten().min())
+                LinkChoice::Later(moments.into_iter().flatten().min())
             }
-            route => route,
+            choice => choice,
         }
     }
 }

@@ -45,7 +45,7 @@ use super::client::response::{Client, Completion};
 use super::keys::{ExchangeKey, PoolIndex, UpstreamIndex};
 use super::outcome::Outcome;
 use attempts::Attempts;
-use preferences::RoutePreferences;
+use preferences::LinkPreferences;
 use retry::Retry;
 use trace::Tracer;
 
@@ -86,7 +86,7 @@ pub(super) struct Exchange {
     /// The time at which the exchange entered that queue, if it is in the queue.
     pub(super) waiting_since: Instant,
     /// The preferences for an upstream after failed attempts.
-    pub(super) preferences: RoutePreferences,
+    pub(super) preferences: LinkPreferences,
     /// The reason why the last attempt failed, if one did.
     pub(super) last_failure: Option<FailureKind>,
     /// The results of earlier attempts, such as a fallback response.
@@ -123,7 +123,7 @@ impl Exchange {
             deadline,
             is_waiting: false,
             waiting_since: deadline,
-            preferences: RoutePreferences::default(),
+            preferences: LinkPreferences::default(),
             last_failure: None,
             retry: Retry::default(),
             answered_by: None,
@@ -141,7 +141,7 @@ impl Exchange {
         self.tracer.on_start_over(now);
         self.pool = pool;
         self.is_waiting = false;
-        self.preferences = RoutePreferences::default();
+        self.preferences = LinkPreferences::default();
         self.last_failure = None;
         self.retry = Retry::default();
         self.answered_by = None;

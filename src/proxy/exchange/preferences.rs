@@ -43,7 +43,7 @@ impl UpstreamSet {
 
 /// The preferences of a query after failed attempts.
 #[derive(Clone, Copy, Debug, Default)]
-pub(in crate::proxy) struct RoutePreferences {
+pub(in crate::proxy) struct LinkPreferences {
     /// Upstreams to avoid, since they did not answer the query in time.
     pub(in crate::proxy) avoid: UpstreamSet,
     /// Upstreams to exclude, since they gave an error: the query needs another upstream's.
@@ -60,7 +60,7 @@ pub(in crate::proxy) struct RoutePreferences {
     pub(in crate::proxy) may_use_spare: bool,
 }
 
-impl RoutePreferences {
+impl LinkPreferences {
     pub(in crate::proxy) fn are_none(&self) -> bool {
         self.avoid.is_empty()
             && self.exclude.is_empty()

@@ -43,7 +43,7 @@ mod witness;
 
 pub(super) use endpoint::Endpoint;
 pub(super) use health::backoff;
-pub(super) use selection::{RecoveryTest, Route};
+pub(super) use selection::{LinkChoice, RecoveryTest};
 pub use stats::UpstreamView;
 
 use std::net::SocketAddr;

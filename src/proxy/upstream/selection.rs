@@ -6,11 +6,11 @@ use super::{EndpointKey, LinkKey, PoolIndex, Upstreams};
 use crate::base::failure::FailureKind;
 use crate::base::time::Instant;
 use crate::config::{Policy, Scheme};
-use crate::proxy::exchange::preferences::RoutePreferences;
+use crate::proxy::exchange::preferences::LinkPreferences;
 
-/// The route of a query at the moment.
+/// The choice of a link for a query at the moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::proxy) enum Route {
+pub(in crate::proxy) enum LinkChoice {
     /// An existing link with room.
     Link(LinkKey),
     /// A new datagram to this endpoint.
@@ -37,17 +37,17 @@ pub(in crate::proxy) enum RecoveryTest {
 }
 
 impl Upstreams {
-    /// Returns the route for a query. Healthy endpoints come first, and among them endpoints that
+    /// Chooses the link for a query. Healthy endpoints come first, and among them endpoints that
     /// have not failed this query; an endpoint with an outage is better than none. Otherwise the
     /// rank decides. `demand` is the number of queries of the pool that would wait for a link,
     /// including this one.
-    pub(in crate::proxy) fn route(
+    pub(in crate::proxy) fn choose_link(
         &self,
         pool: PoolIndex,
-        preferences: &RoutePreferences,
+        preferences: &LinkPreferences,
         demand: usize,
         now: Instant,
-    ) -> Route {
+    ) -> LinkChoice {
         let all = || {
             let ranked = self.ranked(pool);
             ranked.filter(|(_, endpoint)| !preferences.exclude.contains(endpoint.upstream))
@@ -58,11 +58,10 @@ impl Upstreams {
                 has_failed_it(endpoint) == has_failed && self.is_well(endpoint)
             })
         };
-        if let Some(route) = well(false)
-            .chain(well(true))
-            .find_map(|(key, endpoint)| self.route_to(key, endpoint, preferences, demand, now))
-        {
-            return route;
+        if let Some(choice) = well(false).chain(well(true)).find_map(|(key, endpoint)| {
+            self.choose_link_to(key, endpoint, preferences, demand, now)
+        }) {
+            return choice;
         }
         // Prefer an endpoint that has not failed this query, and the one with the oldest failure.
         let failing = all().filter_map(|(key, endpoint)| {
@@ -74,11 +73,14 @@ impl Upstreams {
             );
             Some((
                 rank,
-                self.route_to(key, endpoint, preferences, demand, now)?,
+                self.choose_link_to(key, endpoint, preferences, demand, now)?,
             ))
         });
         let likeliest = failing.min_by_key(|(rank, _)| *rank);
-        likeliest.map_or_else(|| Route::Later(self.next_retry(pool)), |(_, route)| route)
+        likeliest.map_or_else(
+            || LinkChoice::Later(self.next_retry(pool)),
+            |(_, choice)| choice,
+        )
     }
 
     /// Returns whether another upstream can be asked about a failed query: a healthy one, or one
@@ -87,7 +89,7 @@ impl Upstreams {
     pub(in crate::proxy) fn begin_retry_elsewhere(
         &mut self,
         pool: PoolIndex,
-        preferences: &RoutePreferences,
+        preferences: &LinkPreferences,
         now: Instant,
     ) -> bool {
         let ranking = self.pools[pool.0].ranking.iter();
@@ -114,7 +116,7 @@ impl Upstreams {
         due.is_some()
     }
 
-    /// Returns whether queries should wait although there is no route for them now.
+    /// Returns whether queries should wait although no link can be chosen for them now.
     pub(in crate::proxy) fn is_hopeful(&self, pool: PoolIndex, now: Instant) -> bool {
         let is_hopeful = |endpoint: &Endpoint| endpoint.health.is_hopeful(now, &self.timeouts);
         self.members(pool).any(is_hopeful)
@@ -193,14 +195,16 @@ impl Upstreams {
         doubtful > 0 && doubtful == endpoint.links.len()
     }
 
-    fn route_to(
+    /// Chooses the link for a query at one endpoint. Returns `None` if no link of the endpoint can
+    /// take the query, now or soon.
+    fn choose_link_to(
         &self,
         key: EndpointKey,
         endpoint: &Endpoint,
-        preferences: &RoutePreferences,
+        preferences: &LinkPreferences,
         demand: usize,
         now: Instant,
-    ) -> Option<Route> {
+    ) -> Option<LinkChoice> {
         let scheme = endpoint.scheme_for(preferences.needs_stream, now);
         // Other endpoints would have come first, so none is left.
         let closed_until = endpoint
@@ -212,24 +216,24 @@ impl Upstreams {
         if scheme == Scheme::Udp {
             let has_room = self.has_room_for_datagram(endpoint, preferences.may_use_spare);
             return match (may_be_opened, has_room) {
-                (true, true) => Some(Route::Datagram(key)),
-                (true, false) => Some(Route::Soon),
+                (true, true) => Some(LinkChoice::Datagram(key)),
+                (true, false) => Some(LinkChoice::Soon),
                 (false, _) => None,
             };
         }
         if let Some((exchange, upstreams)) = preferences.isolated
             && upstreams.contains(endpoint.upstream)
-            && let Ok(route) =
-                self.route_isolated((key, endpoint), scheme, exchange, may_be_opened, now)
+            && let Ok(choice) =
+                self.choose_isolated_link((key, endpoint), scheme, exchange, may_be_opened, now)
         {
-            return route;
+            return choice;
         }
         let is_good = |link: &Link| {
             let is_fresh = |since| link.up_since() >= since;
             !link.is_doubtful() && preferences.min_up_since.is_none_or(is_fresh)
         };
         if let Some(link) = self.link_with_room(endpoint, scheme, is_good, now) {
-            return Some(Route::Link(link));
+            return Some(LinkChoice::Link(link));
         }
         let links = || self.links_of(endpoint, scheme).map(|(_, link)| link);
         let is_opening = |link: &&Link| link.stage == Stage::Opening && !link.is_late();
@@ -238,19 +242,19 @@ impl Upstreams {
         let room_by_link = endpoint.capacity.known_inflight_max(now);
         let room = opening.saturating_mul(room_by_link.unwrap_or(usize::MAX));
         if opening > 0 && room >= demand {
-            return Some(Route::Soon);
+            return Some(LinkChoice::Soon);
         }
         if may_be_opened && links().count() < self.links_per_address(endpoint, now) {
             let has_turn = self.opening < self.limits.handshakes;
             return Some(if has_turn {
-                Route::Open(key, scheme)
+                LinkChoice::Open(key, scheme)
             } else {
-                Route::Soon
+                LinkChoice::Soon
             });
         }
         match self.least_busy_link(endpoint, scheme, preferences.may_use_spare, now) {
-            Some(link) => Some(Route::Link(link)),
-            None => links().next().map(|_| Route::Soon),
+            Some(link) => Some(LinkChoice::Link(link)),
+            None => links().next().map(|_| LinkChoice::Soon),
         }
     }
 

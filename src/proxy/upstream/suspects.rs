@@ -21,7 +21,7 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use super::link::{Link, Sent, Stage};
-use super::{EndpointKey, LinkKey, Route, Upstreams};
+use super::{EndpointKey, LinkChoice, LinkKey, Upstreams};
 use crate::base::failure::FailureKind;
 use crate::base::time::Instant;
 use crate::config::{Limits, Scheme};
@@ -209,17 +209,17 @@ impl Upstreams {
         })
     }
 
-    /// Returns the route of a suspect to an endpoint with which a connection may be opened if
+    /// Chooses the link for a suspect at an endpoint with which a connection may be opened if
     /// `may_be_opened`. Returns an error if the endpoint takes no further connection, so that the
     /// suspect has to use a link of others.
-    pub(super) fn route_isolated(
+    pub(super) fn choose_isolated_link(
         &self,
         (key, endpoint): (EndpointKey, &Endpoint),
         scheme: Scheme,
         exchange: ExchangeKey,
         may_be_opened: bool,
         now: Instant,
-    ) -> Result<Option<Route>, NoFurtherConnection> {
+    ) -> Result<Option<LinkChoice>, NoFurtherConnection> {
         let own = endpoint.isolated.iter();
         let own = own.filter(|(_, owner)| *owner == exchange);
         for link_key in own.map(|(link, _)| *link) {
@@ -227,10 +227,10 @@ impl Upstreams {
                 continue;
             };
             if link.takes_queries() {
-                return Ok(Some(Route::Link(link_key)));
+                return Ok(Some(LinkChoice::Link(link_key)));
             }
             if link.stage == Stage::Opening && !link.is_late() {
-                return Ok(Some(Route::Soon));
+                return Ok(Some(LinkChoice::Soon));
             }
         }
         let open = endpoint.links.len() + endpoint.isolated.len();
@@ -244,8 +244,8 @@ impl Upstreams {
         let has_room = endpoint.isolated.len() < self.limits.isolated_links_per_address
             && self.opening < self.limits.handshakes;
         Ok(match (may_be_opened, has_room) {
-            (true, true) => Some(Route::OpenIsolated(key, scheme)),
-            (true, false) => Some(Route::Soon),
+            (true, true) => Some(LinkChoice::OpenIsolated(key, scheme)),
+            (true, false) => Some(LinkChoice::Soon),
             (false, _) => None,
         })
     }
