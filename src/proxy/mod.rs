@@ -63,7 +63,7 @@ use cache::Cache;
 use cache::failures::FailureCache;
 use client::admission::{Admission, DENIED, Decision, admit};
 use client::cookies::Cookies;
-use client::fairness::Shared;
+use client::fairness::QueryShares;
 use client::log_throttle::LogThrottle;
 use client::rate_limit::{RateLimiter, Verdict};
 use client::response::{Client, Completion};
@@ -97,7 +97,7 @@ pub struct Proxy {
     /// The queues of the exchanges that wait for a link.
     waiting_by_pool: Vec<Turns>,
     /// The queries that each client holds, against the limits of clients and domains.
-    shared: Shared,
+    query_shares: QueryShares,
     /// Exchanges with a stale answer, by the time at which that answer becomes the response.
     by_stale_deadline: LazyQueue<(Instant, ExchangeKey)>,
     /// Answers some of whose responses wait for room in the outbox.
@@ -138,7 +138,7 @@ impl Proxy {
             exchanges: Arena::default(),
             by_deadline: LazyQueue::default(),
             waiting_by_pool: topology.waiting_by_pool,
-            shared: topology.shared,
+            query_shares: topology.query_shares,
             by_stale_deadline: LazyQueue::default(),
             postponed: VecDeque::new(),
             ours: 0,

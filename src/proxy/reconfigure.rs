@@ -9,7 +9,7 @@ use super::Proxy;
 use super::actions::{Cx, Outbox};
 use super::cache::failures::FailureCache;
 use super::client::admission::NO_UPSTREAM;
-use super::client::fairness::Shared;
+use super::client::fairness::QueryShares;
 use super::client::rate_limit::RateLimiter;
 use super::client::shares::ClientHash;
 use super::exchange::Purpose;
@@ -34,7 +34,7 @@ pub(super) struct Topology {
     pub(super) upstreams: Upstreams,
     pub(super) bootstrap: Bootstrap,
     pub(super) waiting_by_pool: Vec<Turns>,
-    pub(super) shared: Shared,
+    pub(super) query_shares: QueryShares,
 }
 
 impl Topology {
@@ -51,7 +51,7 @@ impl Topology {
         let waiting_by_pool = pools.iter().map(|_| Turns::new(hash.clone())).collect();
         let is_limited = |pool| pool != for_addresses && Some(pool) != routes.for_others();
         let limited = (0..pools.len()).map(|index| is_limited(PoolIndex(index)));
-        let shared = Shared::new(limited, &config.limits, hash);
+        let query_shares = QueryShares::new(limited, &config.limits, hash);
         let labels = labels(&all);
         let mut upstreams = Upstreams::new(config, labels, pools);
         for (index, upstream) in all.iter().enumerate() {
@@ -65,7 +65,7 @@ impl Topology {
             upstreams,
             bootstrap: Bootstrap::new(config, for_addresses),
             waiting_by_pool,
-            shared,
+            query_shares,
         }
     }
 }
@@ -120,7 +120,7 @@ impl Proxy {
             && config.timeouts == before.timeouts
             && upstream_limits(&config.limits) == upstream_limits(&before.limits);
         if is_same_topology {
-            self.shared.count(&config.limits, &self.exchanges);
+            self.query_shares.count(&config.limits, &self.exchanges);
             0
         } else {
             let closed = self.change_topology(cx);
@@ -191,7 +191,7 @@ impl Proxy {
         self.routes = topology.routes;
         self.bootstrap = topology.bootstrap;
         self.waiting_by_pool = topology.waiting_by_pool;
-        self.shared = topology.shared;
+        self.query_shares = topology.query_shares;
         self.in_flight = InFlight::default();
         self.hedges = Hedges::new(&self.config.limits);
         self.postponed.clear();
@@ -200,7 +200,8 @@ impl Proxy {
         // The exchange with the latest deadline comes first, so that the others can follow it.
         keys.sort_unstable_by_key(|key| Reverse(self.exchanges[*key].deadline));
         keys.retain(|key| self.start_over(*key, cx));
-        self.shared.count(&self.config.limits, &self.exchanges);
+        self.query_shares
+            .count(&self.config.limits, &self.exchanges);
         for key in keys {
             self.coalesce_or_dispatch(key, cx);
         }

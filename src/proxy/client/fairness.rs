@@ -6,7 +6,7 @@
 //! count against that client.
 
 use super::admission::{OVERLOADED, Refusal};
-use super::shares::{ClientHash, LazyShares};
+use super::shares::{ClientHash, LazyClientShares};
 use crate::base::arena::Arena;
 use crate::base::origin::Subscriber;
 use crate::base::time::Instant;
@@ -34,25 +34,25 @@ pub enum Room {
 
 /// The queries that clients hold in the table and in the parts of it that are for a domain.
 #[derive(Debug)]
-pub(in crate::proxy) struct Shared {
-    table: LazyShares,
+pub(in crate::proxy) struct QueryShares {
+    table: LazyClientShares,
     /// Queries to all pools that have a limit of their own.
-    domains: LazyShares,
+    domains: LazyClientShares,
     /// `None` for a pool without a limit of its own.
-    by_pool: Vec<Option<LazyShares>>,
+    by_pool: Vec<Option<LazyClientShares>>,
 }
 
-impl Shared {
+impl QueryShares {
     /// Creates empty shares. `limited` says for each pool if it has a limit of its own.
     pub(in crate::proxy) fn new(
         limited: impl Iterator<Item = bool>,
         limits: &Limits,
         hash: &ClientHash,
     ) -> Self {
-        let pool = || LazyShares::new(few_of_pool(limits), hash.clone());
+        let pool = || LazyClientShares::new(few_of_pool(limits), hash.clone());
         Self {
-            table: LazyShares::new(few_of_all(limits), hash.clone()),
-            domains: LazyShares::new(few_of_domains(limits), hash.clone()),
+            table: LazyClientShares::new(few_of_all(limits), hash.clone()),
+            domains: LazyClientShares::new(few_of_domains(limits), hash.clone()),
             by_pool: limited.map(|is_one| is_one.then(pool)).collect(),
         }
     }
@@ -153,7 +153,7 @@ impl Proxy {
         }
         let pool = self.routes.for_others();
         let has_room = self.may_hold_any(client)
-            && (self.has_capacity() || self.shared.table.newest_of_largest(client).is_some())
+            && (self.has_capacity() || self.query_shares.table.newest_of_largest(client).is_some())
             && !pool.is_some_and(|pool| self.is_backed_up(pool, Some(client), now));
         if has_room { Room::Free } else { Room::Full }
     }
@@ -170,8 +170,8 @@ impl Proxy {
             return Err(OVERLOADED);
         }
         let limits = self.config.limits;
-        if let Some(shares) = &mut self.shared.by_pool[pool.0] {
-            let of_domains = &self.shared.domains;
+        if let Some(shares) = &mut self.query_shares.by_pool[pool.0] {
+            let of_domains = &self.query_shares.domains;
             if !shares.holds_at_most(client, limits.client_domain_inflight() - 1)
                 || !of_domains.holds_at_most(client, limits.client_domains_inflight() - 1)
             {
@@ -183,7 +183,7 @@ impl Proxy {
             }
         }
         if !self.has_capacity() {
-            let newest = self.shared.table.newest_of_largest(client);
+            let newest = self.query_shares.table.newest_of_largest(client);
             self.shed(newest.ok_or(OVERLOADED)?, cx);
         }
         if self.has_capacity() {
@@ -197,11 +197,11 @@ impl Proxy {
     /// query.
     pub(in crate::proxy) fn may_hold(&self, client: Subscriber, pool: PoolIndex) -> bool {
         let limits = self.config.limits;
-        let has_part = match &self.shared.by_pool[pool.0] {
+        let has_part = match &self.query_shares.by_pool[pool.0] {
             Some(shares) => {
                 shares.len() < limits.domain_inflight()
                     && shares.holds_at_most(client, limits.client_domain_inflight() - 1)
-                    && (self.shared.domains)
+                    && (self.query_shares.domains)
                         .holds_at_most(client, limits.client_domains_inflight() - 1)
             }
             None => true,
@@ -211,13 +211,13 @@ impl Proxy {
 
     fn may_hold_any(&self, client: Subscriber) -> bool {
         let most = self.config.limits.client_inflight();
-        self.shared.table.holds_at_most(client, most - 1)
+        self.query_shares.table.holds_at_most(client, most - 1)
     }
 
     /// Returns whether a client has few queries in flight. Queries of our own are always few.
     pub(in crate::proxy) fn has_few(&self, holder: Option<Subscriber>) -> bool {
         let few = self.config.limits.client_inflight_few;
-        holder.is_none_or(|client| self.shared.table.holds_at_most(client, few))
+        holder.is_none_or(|client| self.query_shares.table.holds_at_most(client, few))
     }
 
     /// Returns whether the table has room for another query.
@@ -260,7 +260,7 @@ impl Proxy {
 
 #[cfg(test)]
 mod tests {
-    use super::LazyShares;
+    use super::LazyClientShares;
     use crate::proxy::testing::Scene;
     use crate::proxy::{Action, ClientTransport, LinkKey};
     use crate::wire::{Message, Rcode};
@@ -512,11 +512,14 @@ mod tests {
         scene.outbox.clear();
         scene.proxy.handle_timeout(scene.now, &mut scene.outbox);
         assert_eq!(scene.proxy.inflight(), 0);
-        let shared = &scene.proxy.shared;
-        let parts = shared.by_pool.iter().flatten();
-        let held: Vec<_> = parts.map(LazyShares::len).collect();
+        let query_shares = &scene.proxy.query_shares;
+        let parts = query_shares.by_pool.iter().flatten();
+        let held: Vec<_> = parts.map(LazyClientShares::len).collect();
         assert_eq!(held, [0]);
-        assert_eq!((shared.table.len(), shared.domains.len()), (0, 0));
+        assert_eq!(
+            (query_shares.table.len(), query_shares.domains.len()),
+            (0, 0)
+        );
     }
 
     #[test]

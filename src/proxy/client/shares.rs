@@ -18,15 +18,15 @@ pub(in crate::proxy) type ByClient<C, T> = HashMap<C, T, ClientHash>;
 
 /// A table that only counts its queries while they are few.
 #[derive(Debug)]
-pub(in crate::proxy) struct LazyShares {
+pub(in crate::proxy) struct LazyClientShares {
     len: usize,
     /// The number of queries up to which they are only counted.
     few: usize,
     hash: ClientHash,
-    shares: Option<Shares>,
+    shares: Option<ClientShares>,
 }
 
-impl LazyShares {
+impl LazyClientShares {
     /// Creates a table without queries. Up to `few` queries are only counted.
     pub(in crate::proxy) fn new(few: usize, hash: ClientHash) -> Self {
         Self {
@@ -79,7 +79,7 @@ impl LazyShares {
 
     #[cold]
     fn build(&mut self, all: Vec<(Subscriber, ExchangeKey)>) {
-        let mut shares = Shares::new(self.hash.clone());
+        let mut shares = ClientShares::new(self.hash.clone());
         for (client, query) in all {
             shares.add(client, query);
         }
@@ -95,7 +95,7 @@ impl LazyShares {
                 .is_some_and(|shares| shares.held_by(client) <= most)
     }
 
-    /// Returns [`Shares::newest_of_largest`] if there are more than `few` queries.
+    /// Returns [`ClientShares::newest_of_largest`] if there are more than `few` queries.
     pub(in crate::proxy) fn newest_of_largest(
         &mut self,
         client: Subscriber,
@@ -106,7 +106,7 @@ impl LazyShares {
 
 /// The queries of each client. Each query is in the table at most once.
 #[derive(Debug)]
-pub(in crate::proxy) struct Shares {
+pub(in crate::proxy) struct ClientShares {
     holders: Arena<Key, Holder>,
     holder_by_client: ByClient<Subscriber, Key>,
     /// The client of the last query, since the next one is often from the same client.
@@ -146,7 +146,7 @@ struct Ranking {
     built_at: usize,
 }
 
-impl Shares {
+impl ClientShares {
     /// The number of clients without queries, and of empty nodes, that are kept.
     const SLACK: usize = 64;
 
@@ -360,8 +360,8 @@ mod tests {
     use proptest::collection::vec;
     use proptest::prelude::*;
 
-    fn shares() -> Shares {
-        Shares::new(ClientHash::new(&mut Random::new(&[7; SEED_LEN])))
+    fn shares() -> ClientShares {
+        ClientShares::new(ClientHash::new(&mut Random::new(&[7; SEED_LEN])))
     }
 
     fn client(nth: u32) -> Subscriber {
@@ -380,13 +380,13 @@ mod tests {
         }
         assert_eq!((shares.len, shares.holders.len()), (0, 0));
         assert_eq!(shares.nodes.capacity(), 0);
-        assert!(shares.holder_by_client.capacity() <= 2 * Shares::SLACK);
+        assert!(shares.holder_by_client.capacity() <= 2 * ClientShares::SLACK);
     }
 
     #[test]
     fn queries_are_only_counted_while_they_are_few() {
         let hash = ClientHash::new(&mut Random::new(&[7; SEED_LEN]));
-        let (mut shares, mut table) = (LazyShares::new(4, hash), Arena::default());
+        let (mut shares, mut table) = (LazyClientShares::new(4, hash), Arena::default());
         let mut all = Vec::new();
         for nth in 0..6 {
             let one = (client(nth / 4), table.insert(()));
@@ -415,8 +415,8 @@ mod tests {
             shares.remove(key);
             table.remove(key);
         }
-        assert!(shares.holders.len() <= 2 * Shares::SLACK);
-        assert!(shares.holder_by_client.capacity() <= 4 * Shares::SLACK);
+        assert!(shares.holders.len() <= 2 * ClientShares::SLACK);
+        assert!(shares.holder_by_client.capacity() <= 4 * ClientShares::SLACK);
     }
 
     #[test]
@@ -433,7 +433,7 @@ mod tests {
             table.remove(newest);
             shares.add(client(nth % 10), table.insert(()));
             let entries = &shares.ranking.as_ref().expect("the table is full").entries;
-            assert!(entries.len() <= 2 * shares.holders.len() + Shares::SLACK);
+            assert!(entries.len() <= 2 * shares.holders.len() + ClientShares::SLACK);
         }
     }
 

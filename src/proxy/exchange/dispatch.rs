@@ -25,7 +25,7 @@ impl Proxy {
         let deadline = exchange.deadline;
         self.ours += usize::from(!exchange.is_for_client());
         let key = self.exchanges.insert(exchange);
-        self.shared.add(key, &self.exchanges);
+        self.query_shares.add(key, &self.exchanges);
         let exchanges = &self.exchanges;
         self.by_deadline.push_ranked(
             (deadline, key),
@@ -405,7 +405,7 @@ impl Proxy {
         let is_ours = !exchange.is_for_client();
         let (is_held, pool) = (exchange.holder.is_some(), exchange.pool);
         if is_held {
-            self.shared.remove(pool, key);
+            self.query_shares.remove(pool, key);
         }
         self.ours -= usize::from(is_ours);
         self.exchanges.remove(key);
