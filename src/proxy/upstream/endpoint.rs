@@ -41,7 +41,7 @@ pub(in crate::proxy) struct Endpoint {
     datagrams_lost_until: Option<Instant>,
     pub(in crate::proxy) last_answer: Option<Instant>,
     /// The measured time of a handshake.
-    pub(super) opening: Option<Duration>,
+    pub(super) handshake_time: Option<Duration>,
     /// The time at which the latency is measured again, unless the endpoint has answered by then.
     pub(super) explore_at: Instant,
 }
@@ -69,7 +69,7 @@ impl Endpoint {
             edns: EdnsSupport::default(),
             datagrams_lost_until: None,
             last_answer: None,
-            opening: None,
+            handshake_time: None,
             explore_at: Instant::default(),
         }
     }

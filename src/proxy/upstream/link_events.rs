@@ -1,8 +1,8 @@
 //! Reactions to the events of a link: closes, late answers and missing answers.
 
 use super::AnswerFacts;
+use super::explain_failure::explain_failure;
 use super::link::{Link, Stage};
-use super::opening;
 use super::suspects::{EndReason, LinkEnd};
 use crate::base::failure::{Failure, FailureKind};
 use crate::base::time::Instant;
@@ -41,7 +41,7 @@ impl Proxy {
             || !(was_idle || link.has_answered());
         let endpoint = self.upstreams.endpoint(link.endpoint);
         let upstream = endpoint.upstream;
-        let failure = &opening::explained(&link, endpoint.address.port(), failure);
+        let failure = &explain_failure(&link, endpoint.address.port(), failure);
         // A loop is counted once, even if it ends several links.
         if failure.kind != FailureKind::Loop {
             self.count_failure(upstream, failure.kind);

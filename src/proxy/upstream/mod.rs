@@ -12,6 +12,7 @@
 //! - `edns`: the level of EDNS that an endpoint accepts
 //! - `learning`: what closes and answers reveal about all of these
 //! - `stats`: the counters of an upstream
+//! - `explain_failure`: why a connection could not be opened
 //! - `startup`: one connection to each upstream at the start
 //! - `suspects`: questions that may be the reason why connections end
 //! - `link`: one connection, `link/timers`: its timers, `ids`: the ids of its queries
@@ -21,6 +22,7 @@ pub(super) mod bootstrap;
 mod capacity;
 mod edns;
 mod endpoint;
+mod explain_failure;
 mod health;
 pub(super) mod hedge_budget;
 mod idle_timeout;
@@ -30,7 +32,6 @@ mod learning;
 pub(super) mod link;
 pub(super) mod link_events;
 pub(super) mod loop_detection;
-pub(super) mod opening;
 pub(super) mod probes;
 pub(super) mod routes;
 mod selection;
@@ -72,7 +73,8 @@ pub(super) struct Upstreams {
     endpoints: Arena<EndpointKey, Endpoint>,
     pools: Vec<Pool>,
     links: Arena<LinkKey, Link>,
-    opening: usize,
+    /// The number of links that are being opened.
+    links_opening: usize,
     /// Counters by upstream.
     stats: Vec<Stats>,
 }
@@ -116,7 +118,7 @@ impl Upstreams {
             endpoints: Arena::default(),
             pools: pools.into_iter().map(pool).collect(),
             links: Arena::default(),
-            opening: 0,
+            links_opening: 0,
             stats: labels.into_iter().map(Stats::new).collect(),
         }
     }
@@ -246,7 +248,7 @@ impl Upstreams {
 
     /// Returns whether another handshake may begin.
     pub(super) fn may_handshake(&self) -> bool {
-        self.opening < self.limits.handshakes
+        self.links_opening < self.limits.handshakes
     }
 
     /// Adds a link that is to be opened. A datagram link is up at once.
@@ -257,7 +259,7 @@ impl Upstreams {
         now: Instant,
     ) -> (LinkKey, Destination) {
         let endpoint = self.endpoint(key);
-        let usual = endpoint.opening.unwrap_or_default();
+        let usual = endpoint.handshake_time.unwrap_or_default();
         let Timeouts {
             opening, handshake, ..
         } = self.timeouts;
@@ -272,7 +274,7 @@ impl Upstreams {
             link.on_up(now);
         } else {
             link.limit_queries(endpoint.capacity.queries_max(now));
-            self.opening += 1;
+            self.links_opening += 1;
         }
         let link = self.links.insert(link);
         self.endpoint_mut(key).links.push(link);
@@ -291,13 +293,13 @@ impl Upstreams {
             return None;
         }
         link.on_up(now);
-        self.opening -= 1;
+        self.links_opening -= 1;
         let (key, opened_at, scheme) = (link.endpoint, link.opened_at(), link.scheme);
         self.on_connected(key, scheme);
         let endpoint = self.endpoint_mut(key);
         let took = now - opened_at;
-        let took_first = endpoint.opening.is_none().then_some(took);
-        endpoint.opening = Some(took);
+        let took_first = endpoint.handshake_time.is_none().then_some(took);
+        endpoint.handshake_time = Some(took);
         let was_well = endpoint.health.is_well();
         let change = endpoint.health.on_up(opened_at, now);
         let is_recovered = endpoint.health.is_well() && !was_well;
@@ -308,7 +310,7 @@ impl Upstreams {
     /// Retires a link. Returns the oldest retired link of the endpoint if there are too many.
     pub(super) fn retire(&mut self, key: LinkKey) -> Option<LinkKey> {
         let link = self.links.get_mut(key)?;
-        self.opening -= usize::from(link.stage == Stage::Opening);
+        self.links_opening -= usize::from(link.stage == Stage::Opening);
         link.stage = Stage::Retired;
         let (of, scheme) = (link.endpoint, link.scheme);
         let endpoint = self.endpoint_mut(of);
@@ -333,7 +335,7 @@ impl Upstreams {
     /// Removes a link.
     pub(super) fn remove(&mut self, key: LinkKey) -> Option<Link> {
         let link = self.links.remove(key)?;
-        self.opening -= usize::from(link.stage == Stage::Opening);
+        self.links_opening -= usize::from(link.stage == Stage::Opening);
         let endpoint = self.endpoint_mut(link.endpoint);
         endpoint.unlist(key);
         endpoint.retired -= usize::from(link.stage == Stage::Retired);
@@ -511,6 +513,6 @@ mod tests {
             "{}",
             upstreams.endpoints.len()
         );
-        assert_eq!(upstreams.opening, 0);
+        assert_eq!(upstreams.links_opening, 0);
     }
 }

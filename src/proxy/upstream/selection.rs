@@ -245,7 +245,7 @@ impl Upstreams {
             return Some(LinkChoice::Soon);
         }
         if may_be_opened && links().count() < self.links_per_address(endpoint, now) {
-            let has_turn = self.opening < self.limits.handshakes;
+            let has_turn = self.links_opening < self.limits.handshakes;
             return Some(if has_turn {
                 LinkChoice::Open(key, scheme)
             } else {
@@ -408,7 +408,7 @@ impl Upstreams {
             scheme => match self.least_busy_link(endpoint, scheme, false, now) {
                 Some(link) => RecoveryTest::Copy(link),
                 None if !endpoint.links.is_empty() => return None,
-                None if self.opening >= self.limits.handshakes => return None,
+                None if self.links_opening >= self.limits.handshakes => return None,
                 None => return Some(RecoveryTest::Open(key, scheme)),
             },
         };

@@ -242,7 +242,7 @@ impl Upstreams {
             return Err(NoFurtherConnection);
         }
         let has_room = endpoint.isolated.len() < self.limits.isolated_links_per_address
-            && self.opening < self.limits.handshakes;
+            && self.links_opening < self.limits.handshakes;
         Ok(match (may_be_opened, has_room) {
             (true, true) => Some(LinkChoice::OpenIsolated(key, scheme)),
             (true, false) => Some(LinkChoice::Soon),

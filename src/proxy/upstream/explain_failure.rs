@@ -1,13 +1,13 @@
-//! Explains the failure of a link by how far its opening had progressed.
+//! Explains why a connection could not be opened, by how far its opening had progressed.
 
 use super::link::{Link, Stage};
 use crate::base::failure::{Failure, FailureKind};
 use crate::config::Scheme;
 use crate::config::upstream::PLAIN_PORT;
 
-/// Returns `failure` of a link to this port, with the likely cause added if the link was being
-/// opened under TLS.
-pub(in crate::proxy) fn explained(link: &Link, port: u16, failure: &Failure) -> Failure {
+/// Returns `failure` of a link to this port, with the progress and the likely cause added if the
+/// link was being opened under TLS.
+pub(super) fn explain_failure(link: &Link, port: u16, failure: &Failure) -> Failure {
     let mut failure = failure.clone();
     if link.stage != Stage::Opening || link.scheme != Scheme::Tls {
         return failure;
