@@ -58,7 +58,7 @@ impl Marks {
     /// The entry was used since the hand passed it.
     pub(super) const VISITED: Self = Self(1);
     /// The entry also denies every name below its own.
-    pub(super) const BELOW: Self = Self(2);
+    pub(super) const SUBTREE: Self = Self(2);
     /// The entry is an error.
     pub(super) const ERROR: Self = Self(4);
     /// Upstream was asked for the entry again before it expired.
@@ -205,7 +205,7 @@ pub(super) fn compose(
     }
     let mut marks = Marks(0);
     if policy.extent == Extent::Subtree {
-        marks.insert(Marks::BELOW);
+        marks.insert(Marks::SUBTREE);
     }
     if policy.is_error {
         marks.insert(Marks::ERROR);

@@ -293,7 +293,7 @@ impl Cache {
         now: Instant,
         is_alike: impl Fn(&[u8]) -> bool,
     ) -> Option<Entry> {
-        if !self.store.has_below() || lookup.wants_proof() {
+        if !self.store.has_subtree_denials() || lookup.wants_proof() {
             return None;
         }
         let ancestors = name::suffixes(question.name()).skip(1).take(ANCESTORS_MAX);
@@ -302,7 +302,7 @@ impl Cache {
             let Some(position) = self.store.find(CacheKey::of_name(name, above)) else {
                 continue;
             };
-            let is_for_all = self.store.head(position).marks.contains(Marks::BELOW);
+            let is_for_all = self.store.head(position).marks.contains(Marks::SUBTREE);
             if let Recall::Fresh { entry, .. } = self.judge(position, now)
                 && is_for_all
                 && is_alike(name)

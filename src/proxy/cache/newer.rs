@@ -149,14 +149,14 @@ impl Cache {
     /// Removes denials of names above, which hold for all names below them (RFC 8020), since the
     /// name in the question exists.
     fn remove_denials_above(&mut self, question: Question<'_>, variant: Variant) {
-        if !self.store.has_below() {
+        if !self.store.has_subtree_denials() {
             return;
         }
         let ancestors = name::suffixes(question.name()).skip(1).take(ANCESTORS_MAX);
         for name in ancestors.filter(|name| name.len() > 1) {
             let above = CacheLookup::new(name, variant.without_proof(), &self.hasher);
             if let Some(position) = self.store.find(CacheKey::of_name(name, above))
-                && self.store.head(position).marks.contains(Marks::BELOW)
+                && self.store.head(position).marks.contains(Marks::SUBTREE)
             {
                 self.store.remove(position);
             }

@@ -17,8 +17,9 @@ use crate::wire::byte_ops;
 /// The maximum number of used entries that the hand passes before it evicts one.
 const STEPS_MAX: usize = 256;
 
-/// The number of evictions, per entry in the store, after which the hand starts again.
-const TAKEN_MAX: usize = 8;
+/// The number of evictions in a round, per entry in the store, after which the hand starts again at
+/// the oldest entry.
+const ROUND_EVICTIONS_PER_ENTRY_MAX: usize = 8;
 
 /// An entry may take this fraction of all blocks: 1/8.
 const PART_MAX: usize = 8;
@@ -38,10 +39,10 @@ pub(super) struct Store {
     oldest: u32,
     /// The next entry for the hand, or `NONE` for the oldest.
     hand: u32,
-    /// The number of evictions since the hand started.
-    taken: usize,
+    /// The number of evictions since the hand was at the oldest entry.
+    evicted_in_round: usize,
     /// The number of entries that deny every name below theirs.
-    below: usize,
+    subtree_denials: usize,
     evicted: u64,
 }
 
@@ -56,8 +57,8 @@ impl Store {
             newest: NONE,
             oldest: NONE,
             hand: NONE,
-            taken: 0,
-            below: 0,
+            evicted_in_round: 0,
+            subtree_denials: 0,
             evicted: 0,
         }
     }
@@ -85,8 +86,8 @@ impl Store {
     }
 
     /// Returns whether an entry denies every name below its own.
-    pub(super) fn has_below(&self) -> bool {
-        self.below > 0
+    pub(super) fn has_subtree_denials(&self) -> bool {
+        self.subtree_denials > 0
     }
 
     /// Returns the entry of a key.
@@ -159,12 +160,12 @@ impl Store {
         }
         self.newest = position;
         self.index.insert(head.hash, position);
-        self.below += usize::from(head.marks.contains(Marks::BELOW));
+        self.subtree_denials += usize::from(head.marks.contains(Marks::SUBTREE));
         position
     }
 
     fn evict(&mut self) {
-        if self.taken >= TAKEN_MAX * self.index.len() {
+        if self.evicted_in_round >= ROUND_EVICTIONS_PER_ENTRY_MAX * self.index.len() {
             self.hand = NONE;
         }
         for _ in 0..STEPS_MAX {
@@ -178,7 +179,7 @@ impl Store {
         }
         let position = self.at_hand();
         self.remove(position);
-        self.taken += 1;
+        self.evicted_in_round += 1;
         self.evicted += 1;
     }
 
@@ -186,7 +187,7 @@ impl Store {
     fn at_hand(&mut self) -> u32 {
         if self.hand == NONE {
             self.hand = self.oldest;
-            self.taken = 0;
+            self.evicted_in_round = 0;
         }
         self.hand
     }
@@ -206,7 +207,7 @@ impl Store {
         if self.hand == position {
             self.hand = head.newer;
         }
-        self.below -= usize::from(head.marks.contains(Marks::BELOW));
+        self.subtree_denials -= usize::from(head.marks.contains(Marks::SUBTREE));
         self.blocks.release(position);
     }
 }

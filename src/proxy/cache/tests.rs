@@ -201,12 +201,12 @@ fn validated_nxdomain_holds_for_all_names_below() {
     assert_eq!(above(&mut scene, "yes.example", PLAIN, true), None);
     scene.keep(&denial("else.example"));
     assert_eq!(above(&mut scene, "a.else.example", PLAIN, true), None);
-    assert!(scene.cache.store.has_below());
+    assert!(scene.cache.store.has_subtree_denials());
     assert_eq!(scene.get("no.example", AAAA).unwrap().rcode, 3);
     scene.wait(60.0);
     assert_eq!(above(&mut scene, "a.no.example", PLAIN, true), None);
     scene.keep(&Answer::new("no.example", A).with(&[(A, 60)]));
-    assert!(!scene.cache.store.has_below());
+    assert!(!scene.cache.store.has_subtree_denials());
 }
 
 fn question_name(name: &str) -> Vec<u8> {
