@@ -29,7 +29,7 @@ pub(in crate::proxy) struct FailureCache {
     /// The time of the next removal of expired entries.
     sweep_at: Instant,
     /// The time of the last recovery of a pool.
-    better_since_by_pool: HashMap<PoolIndex, Instant>,
+    recovered_at_by_pool: HashMap<PoolIndex, Instant>,
 }
 
 #[derive(Debug)]
@@ -56,7 +56,7 @@ impl FailureCache {
             failure_by_question: HashMap::new(),
             probe_at_by_pool: HashMap::new(),
             sweep_at: Instant::default(),
-            better_since_by_pool: HashMap::new(),
+            recovered_at_by_pool: HashMap::new(),
         }
     }
 
@@ -69,8 +69,8 @@ impl FailureCache {
         reason: ExtendedError,
         now: Instant,
     ) {
-        let better_since = self.better_since_by_pool.get(&pool);
-        if better_since.is_some_and(|since| asked_at < *since) {
+        let recovered_at = self.recovered_at_by_pool.get(&pool);
+        if recovered_at.is_some_and(|at| asked_at < *at) {
             return;
         }
         let key = question.to_key();
@@ -146,7 +146,7 @@ impl FailureCache {
     /// Records that an upstream of a pool has addresses: questions that failed for lack of one may
     /// be asked at once.
     pub(in crate::proxy) fn on_addresses(&mut self, pool: PoolIndex, now: Instant) {
-        self.better_since_by_pool.insert(pool, now);
+        self.recovered_at_by_pool.insert(pool, now);
         self.failure_by_question
             .retain(|_, failed| failed.pool != pool);
         self.failure_by_question.shrink_to_fit();
@@ -155,7 +155,7 @@ impl FailureCache {
     /// Records a recovery of a pool: its questions may be asked again a second after they failed.
     /// The pauses continue to grow if they fail again.
     pub(in crate::proxy) fn forget(&mut self, pool: PoolIndex, now: Instant) {
-        self.better_since_by_pool.insert(pool, now);
+        self.recovered_at_by_pool.insert(pool, now);
         let failures = self.failure_by_question.values_mut();
         for failed in failures.filter(|failed| failed.pool == pool) {
             failed.until = failed.until.min(failed.at + self.pause_min);

@@ -167,7 +167,7 @@ pub(super) struct Cache {
     hasher: DefaultHasher,
     /// The tick of the last recovery: cached errors from before it are void, and stale answers in
     /// use since before it are asked for again.
-    better_since: u32,
+    recovered_at: u32,
     /// Ticks during which the host was suspended and the clock stood still.
     asleep: u32,
     scratch: Vec<u8>,
@@ -187,7 +187,7 @@ impl Cache {
             timeouts: *timeouts,
             store: Store::new(settings.size),
             hasher,
-            better_since: 0,
+            recovered_at: 0,
             asleep: 0,
             scratch: Vec::new(),
         }
@@ -212,7 +212,7 @@ impl Cache {
 
     /// Records a recovery: upstream may be able to answer questions that failed before.
     pub(super) fn on_recovery(&mut self, now: Instant) {
-        self.better_since = self.tick(now);
+        self.recovered_at = self.tick(now);
     }
 
     /// Records that the host was suspended for this duration.
@@ -338,7 +338,7 @@ impl Cache {
             let entry = Entry { position, ttls };
             if is_error {
                 let is_void =
-                    head.received_at <= self.better_since && age >= ticks(self.timeouts.failed_min);
+                    head.received_at <= self.recovered_at && age >= ticks(self.timeouts.failed_min);
                 return if is_void {
                     Recall::Nothing
                 } else {
@@ -374,7 +374,7 @@ impl Cache {
             from => Recall::StaleInUse {
                 entry,
                 is_refresh_due: from <= now
-                    || from <= self.better_since.saturating_add(self.stale_pause()),
+                    || from <= self.recovered_at.saturating_add(self.stale_pause()),
             },
         }
     }

@@ -54,7 +54,7 @@ impl Cache {
     /// Removes the entries that a reply makes obsolete. The reply itself cannot be cached, since
     /// its query has no variant: the query has options that are forwarded, or asks for no type of
     /// data.
-    pub(in crate::proxy) fn on_reply_apart(
+    pub(in crate::proxy) fn on_uncacheable_reply(
         &mut self,
         question: Question<'_>,
         flags: Flags,

@@ -39,7 +39,7 @@ pub(super) struct Store {
     oldest: u32,
     /// The next entry for the hand, or `NONE` for the oldest.
     hand: u32,
-    /// The number of evictions since the hand was at the oldest entry.
+    /// The number of evictions since the hand started at the oldest entry.
     evicted_in_round: usize,
     /// The number of entries that deny every name below theirs.
     subtree_denials: usize,

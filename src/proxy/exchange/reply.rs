@@ -402,7 +402,8 @@ impl Proxy {
             Some(lookup) => self.cache.keep(question, lookup, answer, cx.now),
             None if exchange.is_for_client() => {
                 let flags = exchange.query.flags();
-                self.cache.on_reply_apart(question, flags, answer, cx.now);
+                self.cache
+                    .on_uncacheable_reply(question, flags, answer, cx.now);
                 Kept::No
             }
             None => Kept::No,

@@ -135,8 +135,8 @@ impl Endpoint {
         self.links.len() + self.isolated.len() < before
     }
 
-    /// Logs the end of an outage.
-    pub(super) fn tell(&self, change: Change) {
+    /// Logs the end of an outage if `change` is one.
+    pub(super) fn log_recovery(&self, change: Change) {
         if let Change::Recovery { failures } = change {
             let label = &self.label;
             let after = counted(failures, "failure", "failures");

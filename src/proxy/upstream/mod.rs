@@ -9,6 +9,7 @@
 //! - `health`, `latency`: the state and the speed of an endpoint
 //! - `idle_timeout`: the time for which an endpoint keeps idle connections
 //! - `capacity`: the number of queries that one connection takes
+//! - `answer_order`: whether the server works on several queries at a time
 //! - `edns`: the level of EDNS that an endpoint accepts
 //! - `learning`: what closes and answers reveal about all of these
 //! - `stats`: the counters of an upstream
@@ -17,6 +18,7 @@
 //! - `suspects`: questions that may be the reason why connections end
 //! - `link`: one connection, `link/timers`: its timers, `ids`: the ids of its queries
 
+mod answer_order;
 pub(super) mod bad_answers;
 pub(super) mod bootstrap;
 mod capacity;
@@ -40,7 +42,6 @@ pub(super) mod silence;
 mod startup;
 mod stats;
 pub(super) mod suspects;
-mod witness;
 
 pub(super) use endpoint::Endpoint;
 pub(super) use health::backoff;
@@ -59,10 +60,10 @@ use crate::config::{Config, Limits, Policy, Scheme, Timeouts};
 use super::actions::Destination;
 use super::exchange::preferences::UpstreamSet;
 use super::keys::{EndpointKey, LinkKey, PoolIndex, UpstreamIndex};
+use answer_order::AnswerOrder;
 use health::Change;
 use link::{Link, Stage};
 use stats::Stats;
-use witness::AnswerOrder;
 
 /// The upstreams, endpoints and links.
 #[derive(Debug)]
@@ -303,7 +304,7 @@ impl Upstreams {
         let was_well = endpoint.health.is_well();
         let change = endpoint.health.on_up(opened_at, now);
         let is_recovered = endpoint.health.is_well() && !was_well;
-        endpoint.tell(change);
+        endpoint.log_recovery(change);
         Some((key, is_recovered, took_first))
     }
 
@@ -430,7 +431,7 @@ impl Upstreams {
         let was_well = endpoint.health.is_well();
         let change = endpoint.health.on_answer(opened_at, is_useful, now);
         let is_recovered = endpoint.health.is_well() && !was_well;
-        endpoint.tell(change);
+        endpoint.log_recovery(change);
         endpoint.latency.on_answer(took);
         match order {
             AnswerOrder::First => {}

@@ -242,7 +242,9 @@ fn reply_to_a_query_without_a_variant_ends_what_it_contradicts() {
         let message = Message::parse(&bytes).unwrap();
         let question = message.question().unwrap();
         let now = scene.now;
-        scene.cache.on_reply_apart(question, flags, &message, now);
+        scene
+            .cache
+            .on_uncacheable_reply(question, flags, &message, now);
     };
     for (older, newer, age, is_known) in [
         (&older, &alive, 59.0, true),

@@ -24,8 +24,8 @@ pub(in crate::proxy) use timers::Due;
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use super::answer_order::{AnswerOrder, AnswerOrderEvidence};
 use super::ids::Ids;
-use super::witness::{AnswerOrder, Witness};
 use crate::base::failure::FailureKind;
 use crate::base::random::Random;
 use crate::base::time::Instant;
@@ -65,7 +65,7 @@ pub(in crate::proxy) struct Link {
     waited_for: usize,
     /// The number of queries sent, including answered ones.
     sent_count: usize,
-    witness: Witness,
+    order_evidence: AnswerOrderEvidence,
     /// The number of answers received.
     answers: usize,
     /// The number of queries after which the link is drained and closed.
@@ -102,7 +102,7 @@ impl Link {
             ids: Ids::default(),
             waited_for: 0,
             sent_count: 0,
-            witness: Witness::default(),
+            order_evidence: AnswerOrderEvidence::default(),
             answers: 0,
             queries_max: usize::MAX,
             probed_at: None,
@@ -273,7 +273,7 @@ impl Link {
     ) -> u16 {
         let id = self.ids.take(random);
         self.sent_count += 1;
-        self.witness.on_sent(self.sent.len());
+        self.order_evidence.on_sent(self.sent.len());
         self.sent.push_back(Sent {
             id,
             at: now,
@@ -303,7 +303,7 @@ impl Link {
         let Some(sent) = self.sent.remove(position) else {
             return;
         };
-        self.witness.on_removed(position);
+        self.order_evidence.on_removed(position);
         self.ids.give_back(sent.id);
         if sent.exchange().is_some() {
             self.on_one_less(now);
@@ -353,7 +353,7 @@ impl Link {
     pub(in crate::proxy) fn order_of_answer(&self, position: usize) -> AnswerOrder {
         if self.scheme == Scheme::Udp {
             AnswerOrder::First
-        } else if self.witness.is_concurrent() {
+        } else if self.order_evidence.is_concurrent() {
             AnswerOrder::Concurrent
         } else if self.is_overtaken(position) {
             AnswerOrder::Overtaken

@@ -1,16 +1,19 @@
-//! Evidence that an upstream works on several queries of a connection at a time.
+//! The order of answers, as evidence that an upstream works on several queries of a connection at a
+//! time.
 //!
 //! A server that drops pipelined queries answers in the order in which it reads. So a query that it
 //! has read for certain is answered before every later query. If a later one is answered first, the
 //! server works on several queries at a time, and the unanswered one is slow, not dropped. This
 //! distinguishes a server that drops queries from names that no server answers.
 
-/// A query of a link that the server has read for certain, if it answers in order: no query that
-/// was sent before it has been answered since it was sent.
+/// The evidence on a link that the server works on several queries at a time.
 #[derive(Debug, Default)]
-pub(super) struct Witness {
-    /// The position of the query among those without an answer.
-    position: Option<usize>,
+pub(super) struct AnswerOrderEvidence {
+    /// The position, among the queries without an answer, of the first query sent after the last
+    /// in-order answer, or of the first query on the link. A server that answers in order has read
+    /// this query and answers it before every later query.
+    first_since_answer: Option<usize>,
+    /// True if a later query was answered before that query.
     is_concurrent: bool,
 }
 
@@ -25,19 +28,23 @@ pub(in crate::proxy) enum AnswerOrder {
     Concurrent,
 }
 
-impl Witness {
+impl AnswerOrderEvidence {
     /// Records that a query was sent, which has this position.
     pub(super) fn on_sent(&mut self, position: usize) {
-        self.position.get_or_insert(position);
+        self.first_since_answer.get_or_insert(position);
     }
 
-    /// Records that the query at this position was answered and is removed. If the witness was sent
-    /// before it and has no answer, the server works on several queries.
+    /// Records that the query at this position was answered and is removed. The answer is in order
+    /// unless the first query since the last in-order answer was sent before it: then the server
+    /// works on several queries.
     pub(super) fn on_removed(&mut self, position: usize) {
-        if self.position.is_some_and(|witness| witness < position) {
+        if self
+            .first_since_answer
+            .is_some_and(|first| first < position)
+        {
             self.is_concurrent = true;
         } else {
-            self.position = None;
+            self.first_since_answer = None;
         }
     }
 
@@ -54,14 +61,14 @@ mod tests {
     /// Returns whether answers at these positions, in this order, show that a server works on several
     /// queries at a time, of so many that were sent.
     fn is_shown(queries: usize, answers: &[usize]) -> bool {
-        let mut witness = Witness::default();
+        let mut evidence = AnswerOrderEvidence::default();
         for position in 0..queries {
-            witness.on_sent(position);
+            evidence.on_sent(position);
         }
         for position in answers {
-            witness.on_removed(*position);
+            evidence.on_removed(*position);
         }
-        witness.is_concurrent()
+        evidence.is_concurrent()
     }
 
     #[test]
@@ -76,15 +83,15 @@ mod tests {
     }
 
     #[test]
-    fn query_behind_one_that_is_answered_later_is_no_witness() {
-        let mut witness = Witness::default();
-        witness.on_sent(0);
+    fn query_behind_one_that_is_answered_later_is_no_evidence() {
+        let mut evidence = AnswerOrderEvidence::default();
+        evidence.on_sent(0);
         // Sent while the server works on the first one, which drops it.
-        witness.on_sent(1);
-        witness.on_removed(0);
+        evidence.on_sent(1);
+        evidence.on_removed(0);
         // Sent when the server is idle again, and answered.
-        witness.on_sent(1);
-        witness.on_removed(1);
-        assert!(!witness.is_concurrent());
+        evidence.on_sent(1);
+        evidence.on_removed(1);
+        assert!(!evidence.is_concurrent());
     }
 }
