@@ -70,8 +70,8 @@ use client::response::{Client, Completion};
 use client::shares::ClientHash;
 use exchange::Exchange;
 use exchange::coalesce::InFlight;
+use exchange::fair_queue::{FairQueue, Waiter};
 use exchange::postponed::PostponedAnswer;
-use exchange::turns::{Turns, Waiter};
 use followups::Followups;
 use keys::{ExchangeKey, PoolIndex};
 use readiness::Probes;
@@ -95,7 +95,7 @@ pub struct Proxy {
     /// Every exchange in the order of the deadlines.
     by_deadline: LazyQueue<(Instant, ExchangeKey)>,
     /// The queues of the exchanges that wait for a link.
-    waiting_by_pool: Vec<Turns>,
+    waiting_by_pool: Vec<FairQueue>,
     /// The queries that each client holds, against the limits of clients and domains.
     query_shares: QueryShares,
     /// Exchanges with a stale answer, by the time at which that answer becomes the response.

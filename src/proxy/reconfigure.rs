@@ -14,7 +14,7 @@ use super::client::rate_limit::RateLimiter;
 use super::client::shares::ClientHash;
 use super::exchange::Purpose;
 use super::exchange::coalesce::InFlight;
-use super::exchange::turns::Turns;
+use super::exchange::fair_queue::FairQueue;
 use super::keys::{ExchangeKey, LinkKey, PoolIndex, UpstreamIndex};
 use super::upstream::Upstreams;
 use super::upstream::bad_answers::BadAnswers;
@@ -33,7 +33,7 @@ pub(super) struct Topology {
     pub(super) routes: Routes,
     pub(super) upstreams: Upstreams,
     pub(super) bootstrap: Bootstrap,
-    pub(super) waiting_by_pool: Vec<Turns>,
+    pub(super) waiting_by_pool: Vec<FairQueue>,
     pub(super) query_shares: QueryShares,
 }
 
@@ -48,7 +48,7 @@ impl Topology {
                 .map(UpstreamIndex)
                 .collect(),
         );
-        let waiting_by_pool = pools.iter().map(|_| Turns::new(hash.clone())).collect();
+        let waiting_by_pool = pools.iter().map(|_| FairQueue::new(hash.clone())).collect();
         let is_limited = |pool| pool != for_addresses && Some(pool) != routes.for_others();
         let limited = (0..pools.len()).map(|index| is_limited(PoolIndex(index)));
         let query_shares = QueryShares::new(limited, &config.limits, hash);

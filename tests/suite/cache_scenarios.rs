@@ -94,7 +94,7 @@ fn coalesced_client_has_its_own_deadline() {
     // The deadline of the first client is over when the upstream is back.
     let mut world = world(&[], &[Behaviour::NeverAnswers]);
     world.ask("www.example", 1.0, 0.0, 5.0);
-    world.turn(1, 3.0, GOOD);
+    world.change_behaviour(1, 3.0, GOOD);
     let responses = world.run("www.example");
     assert_eq!(failed(&responses), 1);
     assert!(responses.iter().all(|r| r.waited < Duration::from_secs(5)));
@@ -126,8 +126,8 @@ fn outage_is_hidden_by_stale_answers() {
         for (name, from) in names.into_iter().zip([0.0, 20.0, 40.0]) {
             world.ask(name, 0.5, from, 1_000.0);
         }
-        world.turn(1, 100.0, gone);
-        world.turn(1, 800.0, GOOD);
+        world.change_behaviour(1, 100.0, gone);
+        world.change_behaviour(1, 800.0, GOOD);
         for name in names {
             let responses = world.run(name);
             assert_eq!(failed(&responses), 0);
@@ -166,7 +166,7 @@ fn slow_answer_is_cached_for_later_clients() {
     let mut world = world(&["--cache-max-ttl=1m"], &[GOOD]);
     world.ask("slow.example", 1.0, 0.0, 1.0);
     world.set_behaviour(1, slow(20));
-    world.turn(1, 50.0, slow(2_500));
+    world.change_behaviour(1, 50.0, slow(2_500));
     world.ask("slow.example", 2.0, 100.0, 110.0);
     let responses = world.run("slow.example");
     assert_eq!(failed(&responses), 0);
@@ -186,7 +186,7 @@ fn slow_answer_is_cached_for_later_clients() {
 fn error_does_not_replace_a_cached_answer() {
     let mut world = world(&["--cache-max-ttl=1m"], &[GOOD]);
     world.ask("www.example", 1.0, 0.0, 600.0);
-    world.turn(1, 100.0, Behaviour::Says(Rcode::SERVFAIL));
+    world.change_behaviour(1, 100.0, Behaviour::Says(Rcode::SERVFAIL));
     let responses = world.run("www.example");
     assert_eq!(failed(&responses), 0);
     assert!(are_stale(&after(&responses, 125.0)));
@@ -208,7 +208,7 @@ fn cached_error_ends_when_an_upstream_recovers() {
     let behaviours = [Behaviour::Says(Rcode::REFUSED), Behaviour::DropsPackets];
     let mut world = world(&["--policy=ordered"], &behaviours);
     world.ask("www.example", 10.0, 0.0, 60.0);
-    world.turn(2, 40.0, GOOD);
+    world.change_behaviour(2, 40.0, GOOD);
     let responses = world.run("www.example");
     assert_eq!(failed(&after(&responses, 42.5)), 0);
 }
@@ -217,7 +217,7 @@ fn cached_error_ends_when_an_upstream_recovers() {
 fn stale_answers_are_not_served_without_the_option() {
     let mut world = world(&["--cache-max-ttl=1m", "--serve-stale=0"], &[GOOD]);
     world.ask("www.example", 1.0, 0.0, 200.0);
-    world.turn(1, 30.0, Behaviour::Refuses);
+    world.change_behaviour(1, 30.0, Behaviour::Refuses);
     let responses = world.run("www.example");
     assert_eq!(failed(&after(&responses, 61.0)), 139);
 }

@@ -48,11 +48,11 @@ fn answer_with_ttl_0_ends_the_older_answer() {
     for outage in outages {
         let mut world = world(&[], 1, Reply::answer(1));
         world.ask(NAME, 1.0, 0.0, 1.0);
-        world.turn(1, 1.5, Behaviour::OfBad(Reply::answer(0)));
+        world.change_behaviour(1, 1.5, Behaviour::OfBad(Reply::answer(0)));
         world.ask(NAME, 1.0, 3.0, 5.0);
-        world.turn(1, 9.0, outage);
+        world.change_behaviour(1, 9.0, outage);
         world.ask(NAME, 1.0, 10.0, 11.0);
-        world.turn(1, 16.0, Behaviour::OfBad(Reply::answer(0)));
+        world.change_behaviour(1, 16.0, Behaviour::OfBad(Reply::answer(0)));
         world.ask(NAME, 1.0, 40.0, 80.0);
         let responses = world.run(NAME);
         assert_eq!(stale(&responses), 0);
@@ -64,10 +64,10 @@ fn answer_with_ttl_0_ends_the_older_answer() {
 fn late_answer_with_ttl_0_ends_the_stale_answer() {
     let mut world = world(&[], 1, Reply::answer(1));
     world.ask(NAME, 1.0, 0.0, 1.0);
-    world.turn(1, 1.5, Behaviour::OfBad(Reply::answer(0).after(2_500)));
+    world.change_behaviour(1, 1.5, Behaviour::OfBad(Reply::answer(0).after(2_500)));
     world.ask(NAME, 1.0, 3.0, 4.0);
     // The reply to the query of the third second has arrived.
-    world.turn(1, 7.0, Behaviour::OfBad(Reply::answer(0)));
+    world.change_behaviour(1, 7.0, Behaviour::OfBad(Reply::answer(0)));
     world.ask(NAME, 1.0, 8.0, 60.0);
     let responses = world.run(NAME);
     assert_eq!((failed(&responses), stale(&responses)), (0, 1));
@@ -77,7 +77,7 @@ fn late_answer_with_ttl_0_ends_the_stale_answer() {
 fn answer_that_cannot_be_cached_ends_a_cached_error() {
     let mut world = world(&[], 1, servfail());
     world.ask(NAME, 2.0, 0.0, 140.0);
-    world.turn(1, 60.0, Behaviour::OfBad(Reply::answer(0)));
+    world.change_behaviour(1, 60.0, Behaviour::OfBad(Reply::answer(0)));
     let responses = world.run(NAME);
     assert_eq!(failed(&from(&responses, 91.5)), 0);
 }
@@ -93,12 +93,12 @@ fn verdict_ends_the_stale_answer() {
             let mut world = world(&[], 1, Reply::answer(1));
             world.ask(NAME, 1.0, 0.0, 1.0);
             let verdict = Reply::error(rcode, Some(code));
-            world.turn(1, 1.5, Behaviour::OfBad(verdict.after(after)));
+            world.change_behaviour(1, 1.5, Behaviour::OfBad(verdict.after(after)));
             world.ask(NAME, 2.0, 5.0, 6.0);
             world.ask(NAME, 2.0, 9.0, 40.0);
             // The stale answer does not return after any later reply.
-            world.turn(1, 30.0, Behaviour::OfBad(servfail()));
-            world.turn(1, 60.0, Behaviour::NeverAnswers);
+            world.change_behaviour(1, 30.0, Behaviour::OfBad(servfail()));
+            world.change_behaviour(1, 60.0, Behaviour::NeverAnswers);
             world.ask(NAME, 2.0, 70.0, 100.0);
             let responses = world.run(NAME);
             let slow = usize::from(after > 1_800) * 2;
@@ -204,8 +204,8 @@ fn failed_prefetch_is_retried_within_the_ttl() {
     ] {
         let mut world = world(&["--prefetch"], 1, Reply::answer(200));
         world.ask(NAME, 10.0, 0.0, 260.0);
-        world.turn(1, 170.0, outage);
-        world.turn(1, 188.0, Behaviour::OfBad(Reply::answer(200)));
+        world.change_behaviour(1, 170.0, outage);
+        world.change_behaviour(1, 188.0, Behaviour::OfBad(Reply::answer(200)));
         let responses = world.run(NAME);
         assert_eq!((failed(&responses), stale(&responses)), (0, 0));
         assert_eq!(slower_than(&responses, 0.0), 1);
@@ -220,8 +220,8 @@ fn failed_prefetch_is_retried_within_the_ttl() {
 fn failed_prefetch_does_not_make_the_answer_stale() {
     let mut world = world(&["--prefetch"], 1, Reply::answer(20));
     world.ask(NAME, 10.0, 0.0, 18.5);
-    world.turn(1, 10.0, Behaviour::OfBad(servfail()));
-    world.turn(1, 19.0, GOOD);
+    world.change_behaviour(1, 10.0, Behaviour::OfBad(servfail()));
+    world.change_behaviour(1, 19.0, GOOD);
     world.ask(NAME, 10.0, 30.0, 31.0);
     let responses = world.run(NAME);
     assert_eq!((failed(&responses), stale(&responses)), (0, 0));

@@ -201,7 +201,7 @@ fn upstream_that_ends_connections_on_every_question_is_left() {
         },
     ] {
         let mut world = world("tls", "ordered", &[GOOD, GOOD]);
-        world.turn(1, 2.0, behaviour);
+        world.change_behaviour(1, 2.0, behaviour);
         world.ask_names("bad", 1, 0.0, 1_000, 0.01);
         world.run("");
         let all: Vec<_> = world.responses.iter().collect();

@@ -549,7 +549,7 @@ fn upstream_that_loses_edns_is_asked_without_it_at_once() {
     for scheme in ["tls", "tcp", "udp"] {
         let mut world = world(scheme, &[GOOD]);
         world.ask_names("plain", 1, 0.0, 40, 1.0);
-        world.turn(10, 10.5, Behaviour::NoEdns { is_bare: false });
+        world.change_behaviour(10, 10.5, Behaviour::NoEdns { is_bare: false });
         world.run("");
         assert_eq!(failed(&all(&world)), 0, "{scheme}");
     }

@@ -206,7 +206,7 @@ fn plain_server_is_used_again_after_its_recovery() {
     ];
     let mut world = world(&arguments, &[(10, Behaviour::Refuses), (11, GOOD)]);
     world.ask("a.corp.example", 20.0, 0.0, 120.0);
-    world.turn(10, 30.0, GOOD);
+    world.change_behaviour(10, 30.0, GOOD);
     let responses = world.run("a.corp.example");
     assert_eq!(failed(&responses), 0);
     assert!(world.sent_to(10) > 1_000, "{}", world.sent_to(10));
@@ -291,8 +291,8 @@ fn error_of_a_single_upstream_is_delivered_at_once() {
 fn upstream_that_refused_is_used_again_after_its_recovery() {
     let mut world = World::with("ordered", &[Behaviour::Says(Rcode::REFUSED), GOOD]);
     world.ask("www.example", 50.0, 0.0, 120.0);
-    world.turn(1, 30.0, GOOD);
-    world.turn(2, 100.0, Behaviour::Refuses);
+    world.change_behaviour(1, 30.0, GOOD);
+    world.change_behaviour(2, 100.0, Behaviour::Refuses);
     let responses = world.run("www.example");
     assert_eq!(failed(&responses), 0);
     assert!(world.sent_to(1) > 2_500, "{}", world.sent_to(1));
@@ -359,7 +359,7 @@ fn queries_wait_for_the_address() {
     let mut world = world(&NAMED, &[(1, GOOD), (53, Behaviour::Refuses)]);
     world.set_addresses(&["192.0.2.1"]);
     world.ask("www.example", 10.0, 0.0, 20.0);
-    world.turn(53, 5.0, RESOLVES);
+    world.change_behaviour(53, 5.0, RESOLVES);
     let responses = world.run("www.example");
     assert_eq!(failed(&after(&responses, 6.0)), 0);
     assert_eq!(slower_than(&responses, 1.2), 0);
@@ -384,7 +384,7 @@ fn expired_address_is_used_until_it_is_resolved_again() {
     world.ttl = 60;
     world.set_addresses(&["192.0.2.1"]);
     world.ask("www.example", 1.0, 0.0, 600.0);
-    world.turn(53, 30.0, Behaviour::NeverAnswers);
+    world.change_behaviour(53, 30.0, Behaviour::NeverAnswers);
     let responses = world.run("www.example");
     assert_eq!(failed(&responses), 0);
     assert_eq!(slower_than(&responses, 0.1), 0);
@@ -441,8 +441,8 @@ fn upstream_that_moves_repeatedly_is_resolved() {
     for (number, time) in (1..13).map(|number| (number, 10.0 * f64::from(number))) {
         let (from, to) = if number % 2 == 1 { (1, 2) } else { (2, 1) };
         world.move_to(time, &[["192.0.2.1", "192.0.2.2"][to - 1]]);
-        world.turn([1, 2][to - 1], time, GOOD);
-        world.turn([1, 2][from - 1], time, Behaviour::Refuses);
+        world.change_behaviour([1, 2][to - 1], time, GOOD);
+        world.change_behaviour([1, 2][from - 1], time, Behaviour::Refuses);
     }
     let responses = world.run("www.example");
     assert_eq!(failed(&responses), 0);
@@ -462,8 +462,8 @@ fn upstream_that_has_moved_is_resolved() {
         world.set_addresses(&["192.0.2.1"]);
         world.ask("www.example", 20.0, 0.0, 60.0);
         world.move_to(20.0, &["192.0.2.2"]);
-        world.turn(1, 20.0, Behaviour::Refuses);
-        world.turn(1, 20.001, gone);
+        world.change_behaviour(1, 20.0, Behaviour::Refuses);
+        world.change_behaviour(1, 20.001, gone);
         let responses = world.run("www.example");
         assert_eq!(failed(&responses), 0);
         let wait = if gone == Behaviour::DropsPackets {
@@ -551,7 +551,7 @@ fn order_is_kept_when_an_address_is_resolved_late() {
     let behaviours = [(1, GOOD), (9, GOOD), (53, Behaviour::NeverAnswers)];
     let mut world = world(&arguments, &behaviours);
     world.set_addresses(&["192.0.2.1"]);
-    world.turn(53, 10.0, RESOLVES);
+    world.change_behaviour(53, 10.0, RESOLVES);
     world.ask("www.example", 10.0, 0.0, 60.0);
     let responses = world.run("www.example");
     assert_eq!(failed(&responses), 0);
@@ -587,7 +587,7 @@ fn random_failures_and_moves_fail_few_queries() {
             time +=
                 f64::from(u32::try_from(chance.between(3_000, 20_000)).expect("a small number"))
                     / 1e3;
-            world.turn(if is_other_well { 2 } else { 9 }, time, GOOD);
+            world.change_behaviour(if is_other_well { 2 } else { 9 }, time, GOOD);
             is_other_well = !is_other_well;
             time += 3.0;
             let allowed = &candidates[..if is_other_well { 6 } else { 5 }];
@@ -595,10 +595,10 @@ fn random_failures_and_moves_fail_few_queries() {
                 .into_iter()
                 .filter(|host| is_other_well || *host != 2)
             {
-                world.turn(host, time, *chance.pick(allowed));
+                world.change_behaviour(host, time, *chance.pick(allowed));
             }
             if !is_other_well {
-                world.turn(9, time, *chance.pick(&candidates));
+                world.change_behaviour(9, time, *chance.pick(&candidates));
             }
             let homes = [["192.0.2.1", "2001:db8::2"], ["192.0.2.3", "192.0.2.2"]];
             let home = *chance.pick(&homes);

@@ -64,7 +64,7 @@ fn check_chaos(policy: &str, label: &str, first: Behaviour, turns: &[(f64, Behav
     let mut world = World::with(policy, &[first, GOOD]);
     world.ask("www.example", 300.0, 0.0, 20.0);
     for (time, behaviour) in turns {
-        world.turn(1, *time, *behaviour);
+        world.change_behaviour(1, *time, *behaviour);
     }
     let mut responses = world.run("www.example");
     responses.sort_by_key(|response| response.waited);
@@ -121,8 +121,8 @@ fn fastest_follows_changes_of_speed() {
     let slow = Behaviour::Takes(Duration::from_millis(100));
     let mut world = World::new(&[GOOD, slow, slow]);
     world.ask("www.example", 50.0, 0.0, 200.0);
-    world.turn(1, 50.0, slow);
-    world.turn(3, 100.0, GOOD);
+    world.change_behaviour(1, 50.0, slow);
+    world.change_behaviour(3, 100.0, GOOD);
     let responses = world.run("www.example");
     let late: Vec<_> = responses
         .into_iter()
@@ -165,7 +165,7 @@ fn one_healthy_upstream_of_three_is_enough() {
             } else {
                 GOOD
             };
-            world.turn([1, 2, 3][one], time, now[one]);
+            world.change_behaviour([1, 2, 3][one], time, now[one]);
         }
         let responses = world.run("www.example");
         asked += responses.len();
@@ -224,8 +224,8 @@ fn number_of_hedges_is_limited() {
     let slow = Behaviour::Takes(Duration::from_millis(1_500));
     let mut world = World::new(&[GOOD, GOOD]);
     world.ask("www.example", 50.0, 0.0, 100.0);
-    world.turn(1, 20.0, slow);
-    world.turn(2, 20.0, slow);
+    world.change_behaviour(1, 20.0, slow);
+    world.change_behaviour(2, 20.0, slow);
     assert_eq!(failed(&world.run("www.example")), 0);
     let counters = world.proxy.counters();
     assert!(
@@ -252,9 +252,9 @@ fn first_upstream_serves_again_when_it_has_recovered() {
     ] {
         let mut world = World::new(&[GOOD, GOOD]);
         world.ask("www.example", 20.0, 0.0, 100.0);
-        world.turn(1, 10.0, trouble);
-        world.turn(1, 40.0, GOOD);
-        world.turn(2, 80.0, Behaviour::Refuses);
+        world.change_behaviour(1, 10.0, trouble);
+        world.change_behaviour(1, 40.0, GOOD);
+        world.change_behaviour(2, 80.0, Behaviour::Refuses);
         let responses = world.run("www.example");
         assert_eq!(failed(&responses), 0);
         let late = responses.iter().filter(|r| r.asked_at > at(75.0));
@@ -267,9 +267,9 @@ fn other_upstreams_are_probed_soon_after_the_active_one_recovered() {
     let mut world = World::with("ordered", &[Behaviour::Refuses, GOOD]);
     world.ask("www.example", 20.0, 0.0, 200.0);
     // The back-off of the first upstream has grown when the second one also fails.
-    world.turn(2, 120.0, Behaviour::Refuses);
-    world.turn(2, 125.0, GOOD);
-    world.turn(1, 130.0, GOOD);
+    world.change_behaviour(2, 120.0, Behaviour::Refuses);
+    world.change_behaviour(2, 125.0, GOOD);
+    world.change_behaviour(1, 130.0, GOOD);
     world.run("www.example");
     let since = 200 - world.sent_to(1) / 20;
     assert!((130..135).contains(&since), "from second {since}");
@@ -280,8 +280,8 @@ fn restart_of_the_only_upstream_fails_no_query() {
     for down in [0.1, 1.0, 3.0] {
         let mut world = World::new(&[GOOD]);
         world.ask("www.example", 400.0, 0.0, 10.0);
-        world.turn(1, 5.0, Behaviour::Refuses);
-        world.turn(1, 5.0 + down, GOOD);
+        world.change_behaviour(1, 5.0, Behaviour::Refuses);
+        world.change_behaviour(1, 5.0 + down, GOOD);
         assert_eq!(failed(&world.run("www.example")), 0, "down for {down} s");
     }
 }
@@ -295,9 +295,9 @@ fn queries_are_answered_within_a_second_of_the_recovery() {
     ] {
         let mut world = World::new(&[GOOD]);
         world.ask("www.example", 50.0, 0.0, 100.0);
-        world.turn(1, 10.0, Behaviour::Refuses);
-        world.turn(1, 10.1, trouble);
-        world.turn(1, 70.0, GOOD);
+        world.change_behaviour(1, 10.0, Behaviour::Refuses);
+        world.change_behaviour(1, 10.1, trouble);
+        world.change_behaviour(1, 70.0, GOOD);
         let responses = world.run("www.example");
         let after = responses.iter().filter(|r| r.asked_at > at(71.0));
         assert_eq!(failed(&after.copied().collect::<Vec<_>>()), 0);
@@ -311,8 +311,8 @@ fn end_of_an_outage_ends_the_back_off_of_every_name() {
         for name in ["a.example", "b.example", "c.example", "d.example"] {
             world.ask(name, 10.0, 0.0, 60.0);
         }
-        world.turn(1, 10.0, trouble);
-        world.turn(1, 40.0, GOOD);
+        world.change_behaviour(1, 10.0, trouble);
+        world.change_behaviour(1, 40.0, GOOD);
         world.run("");
         let after = |r: &&Response| r.asked_at > at(41.0);
         let after: Vec<&Response> = world.responses.iter().filter(after).collect();
@@ -326,8 +326,8 @@ fn queries_during_a_short_silence_are_retried() {
     let mut world = World::new(&[GOOD]);
     world.ask("www.example", 10.0, 0.0, 10.0);
     world.ask("www.example", 3_000.0, 5.0, 5.1);
-    world.turn(1, 4.95, Behaviour::NeverAnswers);
-    world.turn(1, 5.2, GOOD);
+    world.change_behaviour(1, 4.95, Behaviour::NeverAnswers);
+    world.change_behaviour(1, 5.2, GOOD);
     let responses = world.run("www.example");
     assert_eq!(failed(&responses), 0);
     assert_eq!(slower_than(&responses, 2.2), 0);

@@ -13,7 +13,7 @@ use crate::base::origin::Subscriber;
 use crate::base::random::Random;
 use crate::proxy::keys::ExchangeKey;
 
-/// A hash table by client, for this module and its sibling `turns`.
+/// A hash table by client, for this module and `exchange::fair_queue`.
 pub(in crate::proxy) type ByClient<C, T> = HashMap<C, T, ClientHash>;
 
 /// A table that only counts its queries while they are few.

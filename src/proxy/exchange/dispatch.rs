@@ -1,9 +1,9 @@
 //! Dispatch of a query: to a link, to the queue for a link, or to an error.
 
 use super::classify::is_truncated;
+use super::fair_queue::Cursor;
 use super::preferences::{LinkPreferences, UpstreamSet};
 use super::trace::{StepEnd, StepKind};
-use super::turns::Cursor;
 use super::{Exchange, Purpose};
 use crate::base::failure::FailureKind;
 use crate::base::time::Instant;
@@ -40,7 +40,7 @@ impl Proxy {
     /// Attaches a query to an exchange for the same question, or dispatches it.
     pub(in crate::proxy) fn coalesce_or_dispatch(&mut self, key: ExchangeKey, cx: &mut Cx<'_>) {
         if !self.follow(key, cx.now) {
-            self.upstreams.take_turn(self.exchanges[key].pool);
+            self.upstreams.rotate_ranking(self.exchanges[key].pool);
             let exchange = &mut self.exchanges[key];
             exchange.preferences.avoid = if self.bad_answers.is_empty() {
                 UpstreamSet::default()
@@ -230,8 +230,8 @@ impl Proxy {
         next
     }
 
-    /// Dispatches the queries in the queue of a pool, in turn of their clients, as long as there is
-    /// room.
+    /// Dispatches the queries in the queue of a pool, fairly among their clients, as long as there
+    /// is room.
     pub(in crate::proxy) fn serve_waiting(&mut self, pool: PoolIndex, cx: &mut Cx<'_>) {
         let mut cursor = Cursor::default();
         for _ in 0..self.waiting_by_pool[pool.0].len() {
@@ -259,7 +259,7 @@ impl Proxy {
                 LinkChoice::Soon if lacks_room && self.has_few(exchange.holder) => break,
                 // A client with few queries may have room although this client has none.
                 LinkChoice::Soon if lacks_room => cursor = cursor.next_line(),
-                // The exchange has preferences that others may not have, and keeps its turn.
+                // The exchange has preferences that others may not have, and keeps its position.
                 LinkChoice::Soon => cursor = self.waiting_by_pool[pool.0].after(cursor),
                 // One link is enough unless each accepts few queries.
                 LinkChoice::Open(endpoint, scheme) => {

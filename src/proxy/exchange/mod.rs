@@ -24,13 +24,13 @@ pub(in crate::proxy) mod attempts;
 pub(in crate::proxy) mod classify;
 pub(in crate::proxy) mod coalesce;
 pub(in crate::proxy) mod dispatch;
+pub(in crate::proxy) mod fair_queue;
 pub(in crate::proxy) mod postponed;
 pub(in crate::proxy) mod preferences;
 pub(in crate::proxy) mod reply;
 pub(in crate::proxy) mod retry;
 pub(in crate::proxy) mod serve_stale;
 pub(in crate::proxy) mod trace;
-pub(in crate::proxy) mod turns;
 
 use crate::base::failure::FailureKind;
 use crate::base::origin::{ClientProtocol, Subscriber};

@@ -245,8 +245,8 @@ impl Upstreams {
             return Some(LinkChoice::Soon);
         }
         if may_be_opened && links().count() < self.links_per_address(endpoint, now) {
-            let has_turn = self.links_opening < self.limits.handshakes;
-            return Some(if has_turn {
+            let may_handshake = self.links_opening < self.limits.handshakes;
+            return Some(if may_handshake {
                 LinkChoice::Open(key, scheme)
             } else {
                 LinkChoice::Soon
@@ -460,8 +460,8 @@ impl Upstreams {
         }
     }
 
-    /// Moves on to the next upstream under the round-robin policy.
-    pub(in crate::proxy) fn take_turn(&mut self, pool: PoolIndex) {
+    /// Moves the first upstream of the ranking behind the others, under the round-robin policy.
+    pub(in crate::proxy) fn rotate_ranking(&mut self, pool: PoolIndex) {
         if self.policy != Policy::RoundRobin {
             return;
         }

@@ -256,7 +256,7 @@ pub enum Event {
     IdleEnd(LinkKey, usize),
     /// The host was suspended, and all connections are lost.
     Resumed,
-    Turns(u8, Behaviour),
+    BehaviourChange(u8, Behaviour),
     /// `dns.example` has these addresses from this time.
     Moves(Vec<IpAddr>),
 }
@@ -394,8 +394,8 @@ impl World {
     }
 
     /// Changes the behaviour of an address at this time.
-    pub fn turn(&mut self, host: u8, time: f64, behaviour: Behaviour) {
-        self.plan(at(time), Event::Turns(host, behaviour));
+    pub fn change_behaviour(&mut self, host: u8, time: f64, behaviour: Behaviour) {
+        self.plan(at(time), Event::BehaviourChange(host, behaviour));
     }
 
     /// Sets the addresses of `dns.example` at the start.
@@ -494,7 +494,7 @@ impl World {
                 let slept = Duration::from_secs(3_600);
                 self.proxy.handle_resume(slept, now, outbox);
             }
-            Event::Turns(host, behaviour) => {
+            Event::BehaviourChange(host, behaviour) => {
                 let before = self.behaviours.insert(host, behaviour);
                 if behaviour == Behaviour::Refuses {
                     self.reset_links(host);

@@ -1,4 +1,4 @@
-//! The queue of the queries that wait for a link, in turn of their clients.
+//! The queue of the queries that wait for a link, fair among their clients (round-robin).
 //!
 //! Each client has a line of its own, first come, first served. After a query of a client was
 //! served, its line goes behind all others, so that a client with many queries delays another
@@ -18,7 +18,7 @@ pub(in crate::proxy) type Waiter = Option<Subscriber>;
 
 /// The queue. See the [module](self).
 #[derive(Debug)]
-pub(in crate::proxy) struct Turns {
+pub(in crate::proxy) struct FairQueue {
     line_by_waiter: ByClient<Waiter, VecDeque<ExchangeKey>>,
     /// The clients with a line, the next first.
     order: VecDeque<Waiter>,
@@ -43,7 +43,7 @@ impl Cursor {
     }
 }
 
-impl Turns {
+impl FairQueue {
     /// Entries that may lapse before the first sweep.
     const SLACK: usize = 64;
 
@@ -210,8 +210,8 @@ mod tests {
     use crate::base::arena::Key;
     use crate::base::random::{Random, SEED_LEN};
 
-    fn turns() -> Turns {
-        Turns::new(ClientHash::new(&mut Random::new(&[7; SEED_LEN])))
+    fn queue() -> FairQueue {
+        FairQueue::new(ClientHash::new(&mut Random::new(&[7; SEED_LEN])))
     }
 
     fn client(nth: u32) -> Subscriber {
@@ -226,86 +226,86 @@ mod tests {
         queries.map(|query| query.0.index()).collect()
     }
 
-    /// Serves every entry in turn.
-    fn served(turns: &mut Turns) -> Vec<usize> {
+    /// Serves every entry in the order of the queue.
+    fn served(queue: &mut FairQueue) -> Vec<usize> {
         let mut served = Vec::new();
-        while let Some(first) = turns.get(Cursor::default()) {
+        while let Some(first) = queue.get(Cursor::default()) {
             served.push(first);
-            turns.take(Cursor::default(), true);
+            queue.take(Cursor::default(), true);
         }
         numbers(served.into_iter())
     }
 
     #[test]
-    fn clients_have_their_turns_one_after_the_other() {
-        let mut turns = turns();
+    fn clients_are_served_one_query_at_a_time_each() {
+        let mut queue = queue();
         for number in 0..6 {
-            turns.push(Some(client(1)), query(number), 10, |_| true);
+            queue.push(Some(client(1)), query(number), 10, |_| true);
         }
-        turns.push(Some(client(2)), query(10), 10, |_| true);
-        turns.push(None, query(20), 10, |_| true);
-        turns.push(Some(client(2)), query(11), 10, |_| true);
-        assert_eq!(turns.len(), 9);
-        assert_eq!(served(&mut turns), [0, 10, 20, 1, 11, 2, 3, 4, 5]);
-        assert!(turns.is_empty() && turns.line_by_waiter.is_empty());
+        queue.push(Some(client(2)), query(10), 10, |_| true);
+        queue.push(None, query(20), 10, |_| true);
+        queue.push(Some(client(2)), query(11), 10, |_| true);
+        assert_eq!(queue.len(), 9);
+        assert_eq!(served(&mut queue), [0, 10, 20, 1, 11, 2, 3, 4, 5]);
+        assert!(queue.is_empty() && queue.line_by_waiter.is_empty());
     }
 
     #[test]
     fn query_that_is_passed_over_keeps_its_place() {
-        let mut turns = turns();
+        let mut queue = queue();
         for number in [1, 2] {
-            turns.push(Some(client(1)), query(number), 10, |_| true);
-            turns.push(Some(client(2)), query(10 + number), 10, |_| true);
+            queue.push(Some(client(1)), query(number), 10, |_| true);
+            queue.push(Some(client(2)), query(10 + number), 10, |_| true);
         }
-        let second = turns.after(Cursor::default());
-        assert_eq!(turns.get(second), Some(query(2)));
-        let next = turns.take(second, true);
-        assert_eq!(turns.get(next), Some(query(11)));
-        let next = turns.after(turns.after(next));
-        assert_eq!(turns.get(next), Some(query(1)));
-        assert_eq!(turns.get(turns.after(next)), None);
-        assert_eq!(served(&mut turns), [11, 1, 12]);
+        let second = queue.after(Cursor::default());
+        assert_eq!(queue.get(second), Some(query(2)));
+        let next = queue.take(second, true);
+        assert_eq!(queue.get(next), Some(query(11)));
+        let next = queue.after(queue.after(next));
+        assert_eq!(queue.get(next), Some(query(1)));
+        assert_eq!(queue.get(queue.after(next)), None);
+        assert_eq!(served(&mut queue), [11, 1, 12]);
     }
 
     #[test]
     fn lapsed_entries_are_dropped_when_they_are_met() {
-        let mut turns = turns();
+        let mut queue = queue();
         for number in 0..4 {
-            turns.push(Some(client(1)), query(number), 10, |_| true);
+            queue.push(Some(client(1)), query(number), 10, |_| true);
         }
-        turns.push(Some(client(2)), query(10), 10, |_| true);
+        queue.push(Some(client(2)), query(10), 10, |_| true);
         let is_live = |query: ExchangeKey| query.0.index() > 2;
-        assert_eq!(turns.first_of(Some(client(1)), is_live), Some(query(3)));
-        assert_eq!(turns.len(), 2);
-        assert_eq!(turns.first(|query| query.0.index() > 3), Some(query(10)));
-        assert_eq!(turns.first_of(Some(client(1)), |_| true), None);
-        assert_eq!(turns.first(|_| false), None);
-        assert!(turns.is_empty() && turns.line_by_waiter.is_empty());
+        assert_eq!(queue.first_of(Some(client(1)), is_live), Some(query(3)));
+        assert_eq!(queue.len(), 2);
+        assert_eq!(queue.first(|query| query.0.index() > 3), Some(query(10)));
+        assert_eq!(queue.first_of(Some(client(1)), |_| true), None);
+        assert_eq!(queue.first(|_| false), None);
+        assert!(queue.is_empty() && queue.line_by_waiter.is_empty());
     }
 
     #[test]
     fn lapsed_entries_of_many_clients_are_swept() {
-        let mut turns = turns();
+        let mut queue = queue();
         for number in 0..10_000 {
             let nth = u32::try_from(number).unwrap();
-            turns.push(Some(client(nth)), query(number), 1, |one| {
+            queue.push(Some(client(nth)), query(number), 1, |one| {
                 one == query(number)
             });
-            assert!(turns.len() <= 2 + Turns::SLACK);
-            assert!(turns.line_by_waiter.len() <= 2 + Turns::SLACK);
+            assert!(queue.len() <= 2 + FairQueue::SLACK);
+            assert!(queue.line_by_waiter.len() <= 2 + FairQueue::SLACK);
         }
-        assert_eq!(turns.first(|one| one == query(9_999)), Some(query(9_999)));
+        assert_eq!(queue.first(|one| one == query(9_999)), Some(query(9_999)));
     }
 
     #[test]
     fn empty_queue_gives_its_memory_back() {
-        let mut turns = turns();
+        let mut queue = queue();
         for number in 0..10_000 {
             let nth = u32::try_from(number).unwrap();
-            turns.push(Some(client(nth)), query(number), 10_000, |_| true);
+            queue.push(Some(client(nth)), query(number), 10_000, |_| true);
         }
-        assert_eq!(served(&mut turns).len(), 10_000);
-        assert!(turns.order.capacity() <= 2 * Turns::SLACK);
-        assert!(turns.line_by_waiter.capacity() <= 4 * Turns::SLACK);
+        assert_eq!(served(&mut queue).len(), 10_000);
+        assert!(queue.order.capacity() <= 2 * FairQueue::SLACK);
+        assert!(queue.line_by_waiter.capacity() <= 4 * FairQueue::SLACK);
     }
 }
