@@ -237,11 +237,10 @@ fn write_records(
     let (first, end) = (answer.records_start(), answer.records_end());
     let start = out.len();
     byte_ops::append(out, &bytes[first..end]);
-    let (least, most) = policy.ttls;
     for record in answer.records(first, end) {
         let ttl = match record.rr_type {
             Type::SOA if policy.is_denial => policy.lifetime,
-            _ => record.ttl(bytes).max(least).min(most),
+            _ => policy.clamp_ttl(record.ttl(bytes)),
         };
         put_ttl(out, start, record.ttl_at() - first, ttl);
     }

@@ -18,8 +18,23 @@ pub(super) struct CachePolicy {
     pub(super) is_denial: bool,
     /// The answer is an error.
     pub(super) is_error: bool,
-    /// The minimum and maximum TTL of records, in seconds.
-    pub(super) ttls: (u32, u32),
+    /// The minimum TTL of records, in seconds.
+    pub(super) ttl_min: u32,
+    /// The maximum TTL of records, in seconds.
+    pub(super) ttl_max: u32,
+}
+
+impl CachePolicy {
+    /// Clamps the TTL of a record to the configured bounds. The maximum also holds if it is below
+    /// the minimum.
+    pub(super) fn clamp_ttl(&self, ttl: u32) -> u32 {
+        ttl.max(self.ttl_min).min(self.ttl_max)
+    }
+
+    /// Clamps the TTL of a negative answer, which has a maximum of its own.
+    fn clamp_negative_ttl(&self, ttl: u32, negative_ttl_max: u32) -> u32 {
+        self.clamp_ttl(ttl).min(negative_ttl_max)
+    }
 }
 
 /// The extent of an answer: the questions that it answers.
@@ -47,13 +62,13 @@ pub(super) fn policy_for(
         return None;
     }
     let rcode = flags.rcode();
-    let ttls = (seconds(settings.ttl_min), seconds(settings.ttl_max));
     let policy = CachePolicy {
         lifetime: 0,
         extent: Extent::Question,
         is_denial: false,
         is_error: rcode != Rcode::NOERROR && rcode != Rcode::NXDOMAIN,
-        ttls,
+        ttl_min: seconds(settings.ttl_min),
+        ttl_max: seconds(settings.ttl_max),
     };
     if policy.is_error {
         return Some(policy);
@@ -66,15 +81,15 @@ pub(super) fn policy_for(
         AnswerSection::Unrelated => return None,
     };
     let policy = if rcode == Rcode::NOERROR && is_answered {
-        let lifetime = ttl?.max(ttls.0).min(ttls.1);
+        let lifetime = policy.clamp_ttl(ttl?);
         CachePolicy { lifetime, ..policy }
     } else {
         // Without SOA the time to cache a negative answer is unknown (RFC 2308, section 5), and an
         // alias that leads nowhere is a part of an answer.
         let soa = soa(answer)?;
         let soa_ttl = soa.ttl(bytes).min(minimum(soa.data(bytes))?);
-        let most = ttls.1.min(seconds(settings.negative_ttl_max));
-        let lifetime = ttl.unwrap_or(soa_ttl).min(soa_ttl).max(ttls.0).min(most);
+        let ttl = ttl.unwrap_or(soa_ttl).min(soa_ttl);
+        let lifetime = policy.clamp_negative_ttl(ttl, seconds(settings.negative_ttl_max));
         let is_of_name = rcode == Rcode::NXDOMAIN && answer.header().answers == 0;
         CachePolicy {
             lifetime,
