@@ -1,4 +1,5 @@
-//! The timers of a link: opening, silence, slow and overdue queries, and idleness.
+//! The timers of a link: opening, silence, the hedge timer of slow queries, the retry timer of
+//! overdue queries, and idleness.
 
 use std::time::Duration;
 
@@ -31,9 +32,9 @@ pub(in crate::proxy) enum Due {
         /// The time at which the query was sent.
         since: Instant,
     },
-    /// A query has been in flight for longer than is usual.
+    /// The hedge timer: a query has been in flight for longer than is usual and may be hedged.
     Slow,
-    /// A query has been in flight long enough for another attempt, while others were answered.
+    /// The retry timer: a query has been in flight for the timeout of an attempt and is retried.
     Overdue,
     /// The idle timeout of the link has expired.
     Idle,
