@@ -42,8 +42,8 @@ pub struct Timeouts {
     pub failed_min: Duration,
     /// Maximum time for which a failure is cached, after many failures.
     pub failed_max: Duration,
-    /// Time from a query to a stale answer (serve-stale).
-    pub stale: Duration,
+    /// Delay from a query to its stale answer if there is no fresh answer by then (serve-stale).
+    pub stale_delay: Duration,
     /// Time for which a stale answer is served at once before the upstream is queried again.
     pub stale_pause: Duration,
     /// Idle timeout of a TCP client while enough slots are free.
@@ -96,7 +96,7 @@ impl Timeouts {
             backoff_max_asked: Duration::from_millis(900),
             failed_min: Duration::from_secs(1),
             failed_max: Duration::from_secs(30),
-            stale: (query * 9 / 25).min(Duration::from_millis(1800)),
+            stale_delay: (query * 9 / 25).min(Duration::from_millis(1800)),
             stale_pause: Duration::from_secs(30),
             client_idle_max: CLIENT_IDLE_MAX,
             client_idle_min: Duration::from_millis(200),

@@ -196,7 +196,7 @@ impl Proxy {
         };
         self.counters.count_query(client.protocol);
         let ip = origin.peer.ip();
-        let has_our_cookie = self.attach_cookie(&mut admission, ip, cx.now);
+        let has_our_cookie = self.verify_and_issue_cookie(&mut admission, ip, cx.now);
         let Admission {
             mut asked,
             decision,
@@ -245,9 +245,15 @@ impl Proxy {
         true
     }
 
-    /// Adds a server cookie to the response if the query has a client cookie. Returns whether the
-    /// query had a server cookie that was issued to this address.
-    fn attach_cookie(&mut self, admission: &mut Admission<'_>, ip: IpAddr, now: Instant) -> bool {
+    /// Verifies the server cookie of a query. Returns whether it was issued to this address and is
+    /// valid. If the query has a client cookie, also issues a server cookie for the response, and
+    /// replaces the secret of all cookies if that is due.
+    fn verify_and_issue_cookie(
+        &mut self,
+        admission: &mut Admission<'_>,
+        ip: IpAddr,
+        now: Instant,
+    ) -> bool {
         let (Some(cookie), Some(opt)) = (admission.cookie, &mut admission.asked.opt) else {
             return false;
         };

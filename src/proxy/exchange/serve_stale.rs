@@ -14,7 +14,7 @@ use crate::proxy::outcome::Outcome;
 impl Proxy {
     /// Schedules the stale answer to a query for the case that upstream has no answer soon.
     pub(in crate::proxy) fn schedule_stale(&mut self, key: ExchangeKey, now: Instant) {
-        let at = now + self.config.timeouts.stale;
+        let at = now + self.config.timeouts.stale_delay;
         let exchanges = &self.exchanges;
         self.by_stale_deadline
             .push((at, key), exchanges.len(), |(_, key)| {
