@@ -4,9 +4,10 @@ use std::collections::VecDeque;
 
 /// A queue, first in, first out, with entries that may lapse while they wait.
 ///
-/// Removing an entry from the middle costs nothing: `pop` and its callers check whether the entry
-/// is live. Lapsed entries are swept when they could make up more than half of the queue, so the
-/// length stays within twice the number of live entries, and the cost of an entry is constant.
+/// Removing an entry from the middle costs nothing: `front` checks whether an entry is live and
+/// drops lapsed ones; `pop` does not check. Lapsed entries are swept when they could make up more
+/// than half of the queue, so the length stays within twice the number of live entries, and the
+/// cost of an entry is constant.
 #[derive(Debug)]
 pub struct LazyQueue<T> {
     entries: VecDeque<T>,
@@ -64,24 +65,6 @@ impl<T> LazyQueue<T> {
         self.entries.front()
     }
 
-    /// Returns all entries in order, live or lapsed.
-    pub fn iter(&self) -> impl Iterator<Item = &T> {
-        self.entries.iter()
-    }
-
-    /// Returns the entry at a position, live or lapsed.
-    pub fn get(&self, position: usize) -> Option<&T> {
-        self.entries.get(position)
-    }
-
-    /// Removes the entry at a position, live or lapsed.
-    pub fn take(&mut self, position: usize) -> Option<T> {
-        match position {
-            0 => self.pop(),
-            _ => self.entries.remove(position),
-        }
-    }
-
     /// Removes the first entry, live or lapsed. A long queue that becomes empty releases its
     /// memory.
     pub fn pop(&mut self) -> Option<T> {
@@ -90,16 +73,6 @@ impl<T> LazyQueue<T> {
             self.entries.shrink_to(Self::SLACK);
         }
         first
-    }
-
-    /// Returns the number of entries, including lapsed ones.
-    pub fn len(&self) -> usize {
-        self.entries.len()
-    }
-
-    /// Returns whether there is no entry, live or lapsed.
-    pub fn is_empty(&self) -> bool {
-        self.entries.is_empty()
     }
 }
 
@@ -112,10 +85,10 @@ mod tests {
         let mut queue = LazyQueue::default();
         for entry in 0..10_000 {
             queue.push(entry, 1, |&e| e >= entry);
-            assert!(queue.len() <= 2 + LazyQueue::<u32>::SLACK);
+            assert!(queue.entries.len() <= 2 + LazyQueue::<u32>::SLACK);
         }
         assert_eq!(queue.front(|&e| e >= 9_999), Some(&9_999));
-        assert_eq!(queue.len(), 1);
+        assert_eq!(queue.entries.len(), 1);
     }
 
     #[test]

@@ -335,8 +335,8 @@ struct Cut {
 const COMPARISON_STEPS_MAX: usize = 1 << 14;
 
 impl Cut {
-    /// Returns the longest run of whole RRsets that has at most `room` bytes. `None` is less than
-    /// no room.
+    /// Returns the longest run of whole RRsets that has at most `room` bytes. `None`: not even the
+    /// OPT record fits.
     fn new(reply: &Message<'_>, room: Option<usize>) -> Self {
         let (start, end) = (reply.records_start(), reply.records_end());
         let counts = reply.record_counts();

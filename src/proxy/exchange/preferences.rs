@@ -44,14 +44,18 @@ impl UpstreamSet {
 /// The preferences of a query after failed attempts.
 #[derive(Clone, Copy, Debug, Default)]
 pub(in crate::proxy) struct LinkPreferences {
-    /// Upstreams to avoid, since they did not answer the query in time.
+    /// Upstreams to avoid while another one is left: they failed the question recently, did not
+    /// answer the query in time, rejected its datagram, sent an unusable answer on a connection, or
+    /// ended connections because of it.
     pub(in crate::proxy) avoid: UpstreamSet,
-    /// Upstreams to exclude, since they gave an error: the query needs another upstream's.
+    /// Upstreams to exclude: they gave an error or sent the query back in a loop, or a probe tests
+    /// another upstream.
     pub(in crate::proxy) exclude: UpstreamSet,
     /// The earliest time at which a link may have come up: the previous link was closed, and links
     /// of its age may be closed soon.
     pub(in crate::proxy) min_up_since: Option<Instant>,
-    /// A connection is needed, since the answer does not fit a datagram.
+    /// A connection is needed: the answer does not fit a datagram, or every upstream of the pool
+    /// was sent a datagram and rejected it or did not answer in time.
     pub(in crate::proxy) needs_stream: bool,
     /// The exchange of the query, which needs an isolated link at these upstreams because it is a
     /// suspect (`upstream/suspects.rs`).

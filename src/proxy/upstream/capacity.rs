@@ -39,8 +39,8 @@ enum Pipelining {
     Unknown,
     /// The server works on several queries at a time. This is assumed until `until`.
     Concurrent { until: Instant },
-    /// A pipelined query was answered, the last one at `last`. `credit` is the number of pipelined
-    /// queries that may be overdue before pipelining is suspended.
+    /// A pipelined query was answered, the last one at `last`. `credit` is the number of overdue
+    /// pipelined queries with which pipelining is suspended.
     Works { credit: u8, last: Instant },
     /// A pipelined query was not answered: queries go one at a time until `until`.
     Suspended { until: Instant, pause: Duration },
@@ -64,9 +64,9 @@ impl ConnectionCapacity {
     const PAUSE_MIN: Duration = Duration::from_secs(10);
     const PAUSE_MAX: Duration = Duration::from_secs(600);
 
-    /// The number of overdue queries that each answer to a pipelined query outweighs, and the
-    /// maximum of all such answers. A server that drops pipelined queries may read one of them in
-    /// time.
+    /// Each answer to a pipelined query adds this many overdue queries to the credit, up to
+    /// `CREDIT_MAX`. The overdue query that uses up the credit suspends pipelining; those before it
+    /// are excused. A server that drops pipelined queries may read one of them in time.
     const CREDIT_PER_ANSWER: u8 = 2;
     const CREDIT_MAX: u8 = 8;
 
@@ -150,9 +150,9 @@ impl ConnectionCapacity {
         self.pipelining = Pipelining::Works { credit, last: now };
     }
 
-    /// Records that a pipelined query has not been answered for long, or is overdue, although a
-    /// query that was sent before the last answer was. Unless answers to pipelined queries outweigh
-    /// it, queries go one at a time for a while. Returns whether pipelining was suspended now.
+    /// Records that a pipelined query is slow or, if `is_overdue`, overdue although a later answer
+    /// arrived on its link. Unless answers to pipelined queries excuse it, queries go one at a time
+    /// for a while. Returns whether pipelining was suspended now.
     pub(super) fn on_pipelined_silence(&mut self, is_overdue: bool, now: Instant) -> bool {
         let pause = match &mut self.pipelining {
             Pipelining::Concurrent { until } if now < *until => return false,

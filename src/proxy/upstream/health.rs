@@ -38,7 +38,7 @@ pub(in crate::proxy) struct Health {
     end_streak: EndStreak,
 }
 
-/// The ends of connections that were put down to a question since the last answer.
+/// The ends of connections, since the last answer, for which one of their questions is blamed.
 #[derive(Debug, Default)]
 struct EndStreak {
     /// Hashes of the distinct names.
@@ -47,7 +47,9 @@ struct EndStreak {
 }
 
 impl EndStreak {
-    /// The number of ends without an answer in between that are put down to questions.
+    /// The number of ends since the last answer at which the outage is declared: this end is blamed
+    /// on the endpoint, not on a question. So is the end that adds the last of
+    /// [`BadAnswerStreak::NAMES_MAX`] distinct names.
     const ENDS_MAX: u8 = 8;
 }
 
@@ -259,8 +261,9 @@ impl Health {
     }
 
     /// Records that the endpoint ended a connection that had unanswered questions with these names,
-    /// the oldest first. Returns whether the end is put down to one of them: either the endpoint
-    /// `works_otherwise`, or it has worked and there were few such ends since its last answer.
+    /// the oldest first. Returns whether one of the names is blamed and not the endpoint: always if
+    /// the endpoint `works_otherwise`. If not, a name is blamed only if the endpoint has answered
+    /// before, has no outage, and has ended few connections since its last answer.
     pub(in crate::proxy) fn on_link_ended<'a>(
         &mut self,
         names: impl Iterator<Item = &'a [u8]>,

@@ -122,11 +122,11 @@ impl Upstreams {
         let endpoint = self.endpoint_mut(key);
         if endpoint.edns.on_reduced_answer(edns, now) {
             let label = &endpoint.label();
-            let what = match edns {
-                EdnsLevel::NoOptions => "EDNS options",
-                EdnsLevel::Full | EdnsLevel::Off => "EDNS",
+            let (what, pronoun) = match edns {
+                EdnsLevel::NoOptions => ("EDNS options", "them"),
+                EdnsLevel::Full | EdnsLevel::Off => ("EDNS", "it"),
             };
-            log::info!("upstream {label}: rejects {what}; querying without for 15 min");
+            log::info!("upstream {label}: rejects {what}; querying without {pronoun} for 15 min");
         }
     }
 

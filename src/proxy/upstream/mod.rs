@@ -461,7 +461,7 @@ impl Upstreams {
         let timeouts = self.timeouts;
         let endpoint = self.endpoint_mut(key);
         if scheme != endpoint.scheme {
-            return log::debug!("upstream {}, on a connection: {failure}", endpoint.label());
+            return log::debug!("upstream {}, over TCP: {failure}", endpoint.label());
         }
         let health = &mut endpoint.health;
         let change = health.on_failure(failure.kind, since, now, &timeouts, random);

@@ -21,7 +21,8 @@ pub(in crate::proxy) enum SentState {
     InTime(ExchangeKey),
     /// The exchange has waited for longer than is usual.
     Slow(ExchangeKey),
-    /// The exchange has waited for so long that it has made another attempt.
+    /// The exchange may use another attempt: it has waited for the timeout of an attempt, the link
+    /// has stalled, or the host was suspended. This attempt may still be answered.
     Overdue(ExchangeKey),
     /// No exchange waits any more. The id is not reused while the answer may still arrive.
     Abandoned {

@@ -257,8 +257,7 @@ impl Upstreams {
         others.any(|(_, other)| other.has_answered() && other.is_working())
     }
 
-    /// Forgets the limits of connections that an endpoint taught since a query arrived which is the
-    /// likely reason for the ends of its links.
+    /// Forgets the connection limits learned since `since`: a suspect query probably caused them.
     fn forget_limits(&mut self, key: EndpointKey, since: Instant) {
         self.endpoint_mut(key).capacity.forget_since(since);
     }
@@ -371,7 +370,11 @@ impl Proxy {
         }
         let question = exchange.query.question();
         if self.suspects.add(question, upstream, now) {
-            log::debug!("upstream {label}: ends connections on the question {question}");
+            let minutes = Suspects::REMEMBERED.as_secs() / 60;
+            log::debug!(
+                "upstream {label}: closes connections when asked {question}; the question is sent \
+                 alone for {minutes} min"
+            );
         }
         exchange.preferences.avoid.insert(upstream);
         if !self

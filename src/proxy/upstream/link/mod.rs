@@ -341,8 +341,8 @@ impl Link {
         }
     }
 
-    /// Returns when the oldest query was sent that was neither answered nor followed by an answer.
-    /// Abandoned queries count too, since the upstream still owes the answer.
+    /// Returns the start of the silence of the link: the time at which its oldest query without a
+    /// later answer was sent. Abandoned queries count too, since the upstream still owes the answer.
     pub(in crate::proxy) fn silent_since(&self) -> Option<Instant> {
         let mut sent = self.sent.iter().map(|sent| sent.at);
         sent.find(|at| self.last_answer.is_none_or(|answer| answer <= *at))
