@@ -15,6 +15,7 @@
 //!   serve-stale and the trace
 //! - `upstream`: routes, upstreams, endpoints and links, their selection, health and probes
 //! - `followups`: the work that the end of an exchange or of a link leaves behind
+//! - `question_table`: a bounded table by question, for values that expire
 //! - `readiness`: the readiness check and its probes
 //! - `reconfigure`: the change of settings while queries are in flight
 //! - `actions`, `outcome`, `counters`, `keys`, `view`: the outbox, the outcomes of queries, the
@@ -28,6 +29,7 @@ mod exchange;
 mod followups;
 mod keys;
 mod outcome;
+mod question_table;
 mod readiness;
 mod reconfigure;
 #[cfg(test)]

@@ -12,6 +12,7 @@ use std::time::Duration;
 use crate::base::time::Instant;
 use crate::config::{Limits, Timeouts};
 use crate::proxy::keys::PoolIndex;
+use crate::proxy::question_table::QuestionTable;
 use crate::wire::Question;
 use crate::wire::edns::ExtendedError;
 
@@ -21,9 +22,7 @@ pub(in crate::proxy) struct FailureCache {
     pause_min: Duration,
     pause_max: Duration,
     deadline: Duration,
-    len_max: usize,
-    /// The failures by question, in lower case.
-    failure_by_question: HashMap<Box<[u8]>, Failed>,
+    failures: QuestionTable<Failed>,
     /// The time of the next probe of a pool that detects a recovery.
     probe_at_by_pool: HashMap<PoolIndex, Instant>,
     /// The time of the next removal of expired entries.
@@ -52,8 +51,7 @@ impl FailureCache {
             pause_min: timeouts.failed_min,
             pause_max: timeouts.failed_max,
             deadline: timeouts.deadline,
-            len_max: limits.failures_remembered,
-            failure_by_question: HashMap::new(),
+            failures: QuestionTable::new(limits.failures_remembered),
             probe_at_by_pool: HashMap::new(),
             sweep_at: Instant::default(),
             recovered_at_by_pool: HashMap::new(),
@@ -73,21 +71,13 @@ impl FailureCache {
         if recovered_at.is_some_and(|at| asked_at < *at) {
             return;
         }
-        let key = question.to_key();
-        let earlier = self.failure_by_question.get(&key);
+        let earlier = self.failures.get_mut(question);
         // A query from before the recorded failure met the same failure, not another one.
-        if earlier.is_some_and(|failed| asked_at < failed.at) {
+        if earlier.as_ref().is_some_and(|failed| asked_at < failed.at) {
             return;
         }
-        let longer = |failed: &Failed| (failed.pause * 2).min(self.pause_max);
+        let longer = |failed: &mut Failed| (failed.pause * 2).min(self.pause_max);
         let pause = earlier.map_or(self.pause_min, longer);
-        if earlier.is_none() && self.failure_by_question.len() >= self.len_max {
-            self.failure_by_question
-                .retain(|_, failed| failed.until > now);
-            if self.failure_by_question.len() >= self.len_max {
-                return;
-            }
-        }
         let failed = Failed {
             pool,
             reason,
@@ -96,7 +86,8 @@ impl FailureCache {
             asked_until: now,
             at: now,
         };
-        self.failure_by_question.insert(key, failed);
+        self.failures
+            .insert(question, failed, |failed| failed.until > now);
     }
 
     /// Returns the reason of a cached failure, or `None` if the query should be sent.
@@ -105,10 +96,7 @@ impl FailureCache {
         question: Question<'_>,
         now: Instant,
     ) -> Option<ExtendedError> {
-        if self.failure_by_question.is_empty() {
-            return None;
-        }
-        let failed = self.failure_by_question.get_mut(&question.to_key())?;
+        let failed = self.failures.get_mut(question)?;
         if failed.until > now || failed.asked_until > now {
             return Some(failed.reason);
         }
@@ -130,16 +118,14 @@ impl FailureCache {
 
     /// Records that a question was answered.
     pub(in crate::proxy) fn on_answer(&mut self, question: Question<'_>, now: Instant) {
-        if self.failure_by_question.is_empty() {
+        if self.failures.is_empty() {
             return;
         }
-        self.failure_by_question.remove(&question.to_key());
+        self.failures.remove_if(question, |_| true);
         if self.sweep_at <= now {
             self.sweep_at = now + SWEEP_PAUSE;
             let pause_max = self.pause_max;
-            self.failure_by_question
-                .retain(|_, failed| failed.until + pause_max > now);
-            self.failure_by_question.shrink_to_fit();
+            self.failures.sweep(|failed| failed.until + pause_max > now);
         }
     }
 
@@ -147,16 +133,14 @@ impl FailureCache {
     /// be asked at once.
     pub(in crate::proxy) fn on_addresses(&mut self, pool: PoolIndex, now: Instant) {
         self.recovered_at_by_pool.insert(pool, now);
-        self.failure_by_question
-            .retain(|_, failed| failed.pool != pool);
-        self.failure_by_question.shrink_to_fit();
+        self.failures.sweep(|failed| failed.pool != pool);
     }
 
     /// Records a recovery of a pool: its questions may be asked again a second after they failed.
     /// The pauses continue to grow if they fail again.
     pub(in crate::proxy) fn forget(&mut self, pool: PoolIndex, now: Instant) {
         self.recovered_at_by_pool.insert(pool, now);
-        let failures = self.failure_by_question.values_mut();
+        let failures = self.failures.values_mut();
         for failed in failures.filter(|failed| failed.pool == pool) {
             failed.until = failed.until.min(failed.at + self.pause_min);
         }
@@ -315,19 +299,19 @@ mod tests {
     }
 
     #[test]
-    fn failure_cache_is_bounded_and_releases_memory() {
+    fn failure_cache_is_bounded_and_swept() {
         let mut scene = Scene::new();
-        scene.failures.len_max = 2;
+        scene.failures.failures = QuestionTable::new(2);
         for letter in b'a'..b'f' {
             scene.fail(letter, 1.0);
         }
-        assert_eq!(scene.failures.failure_by_question.len(), 2);
+        assert_eq!(scene.failures.failures.values_mut().count(), 2);
         scene.fail(b'x', 5.0);
         assert!(scene.recalls(b'x', 5.5));
         scene.fail(b'Y', 5.0);
         let answered = question(b"\x01z\0\0\x01\0\x01");
         scene.failures.on_answer(answered, at(100.0));
-        assert_eq!(scene.failures.failure_by_question.capacity(), 0);
+        assert!(scene.failures.failures.is_empty());
     }
 
     #[test]

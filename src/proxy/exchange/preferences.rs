@@ -15,6 +15,11 @@ impl UpstreamSet {
         self.0 == 0
     }
 
+    /// Returns the set of one upstream.
+    pub(in crate::proxy) fn of(upstream: UpstreamIndex) -> Self {
+        Self(Self::bit(upstream))
+    }
+
     /// Returns the set of all of the first 64 upstreams except this one.
     pub(in crate::proxy) fn all_but(upstream: UpstreamIndex) -> Self {
         Self(!Self::bit(upstream))

@@ -3,13 +3,13 @@
 //! Such a question goes to another upstream first, so that it does not take two attempts each time.
 //! `upstream/health.rs` decides what the failures mean for the health of the upstream.
 
-use std::collections::HashMap;
 use std::time::Duration;
 
 use crate::base::time::Instant;
 use crate::config::{Limits, Timeouts};
 use crate::proxy::exchange::preferences::UpstreamSet;
 use crate::proxy::keys::UpstreamIndex;
+use crate::proxy::question_table::QuestionTable;
 use crate::wire::Question;
 
 /// The upstreams that failed a question recently, by question.
@@ -17,9 +17,7 @@ use crate::wire::Question;
 pub(in crate::proxy) struct BadAnswers {
     pause_min: Duration,
     pause_max: Duration,
-    len_max: usize,
-    /// Keys are questions in lower case.
-    bad_answer_by_question: HashMap<Box<[u8]>, AvoidedUpstreams>,
+    avoided: QuestionTable<AvoidedUpstreams>,
 }
 
 #[derive(Debug)]
@@ -35,8 +33,7 @@ impl BadAnswers {
         Self {
             pause_min: timeouts.failed_min,
             pause_max: timeouts.failed_max,
-            len_max: limits.bad_answers_remembered,
-            bad_answer_by_question: HashMap::new(),
+            avoided: QuestionTable::new(limits.bad_answers_remembered),
         }
     }
 
@@ -47,9 +44,7 @@ impl BadAnswers {
         upstream: UpstreamIndex,
         now: Instant,
     ) {
-        let bad_answers = &mut self.bad_answer_by_question;
-        let key = question.to_key();
-        if let Some(earlier) = bad_answers.get_mut(&key) {
+        if let Some(earlier) = self.avoided.get_mut(question) {
             earlier.upstreams.insert(upstream);
             let is_old = now > earlier.until + self.pause_max;
             earlier.pause = if is_old {
@@ -60,53 +55,37 @@ impl BadAnswers {
             earlier.until = now + earlier.pause;
             return;
         }
-        if bad_answers.len() >= self.len_max {
-            bad_answers.retain(|_, bad_answer| bad_answer.until > now);
-        }
-        if bad_answers.len() < self.len_max {
-            let mut upstreams = UpstreamSet::default();
-            upstreams.insert(upstream);
-            let bad_answer = AvoidedUpstreams {
-                upstreams,
-                pause: self.pause_min,
-                until: now + self.pause_min,
-            };
-            bad_answers.insert(key, bad_answer);
-        }
+        let avoided = AvoidedUpstreams {
+            upstreams: UpstreamSet::of(upstream),
+            pause: self.pause_min,
+            until: now + self.pause_min,
+        };
+        self.avoided
+            .insert(question, avoided, |one| one.until > now);
     }
 
     /// Returns the upstreams to avoid for a question. After each pause one query tests them again;
     /// the others keep avoiding them.
     pub(in crate::proxy) fn recall(&mut self, question: Question<'_>, now: Instant) -> UpstreamSet {
-        if self.is_empty() {
+        let Some(avoided) = self.avoided.get_mut(question) else {
             return UpstreamSet::default();
+        };
+        if avoided.until > now {
+            return avoided.upstreams;
         }
-        let pause_min = self.pause_min;
-        let bad_answer = self.bad_answer_by_question.get_mut(&question.to_key());
-        bad_answer.map_or(UpstreamSet::default(), |bad_answer| {
-            if bad_answer.until > now {
-                return bad_answer.upstreams;
-            }
-            bad_answer.until = now + pause_min;
-            UpstreamSet::default()
-        })
+        avoided.until = now + self.pause_min;
+        UpstreamSet::default()
     }
 
     /// Returns whether no question is remembered.
     pub(in crate::proxy) fn is_empty(&self) -> bool {
-        self.bad_answer_by_question.is_empty()
+        self.avoided.is_empty()
     }
 
     /// Records that an upstream answered a question.
     pub(in crate::proxy) fn on_answer(&mut self, question: Question<'_>, upstream: UpstreamIndex) {
-        let key = question.to_key();
-        let bad_answer = self.bad_answer_by_question.get(&key);
-        if bad_answer.is_some_and(|bad_answer| bad_answer.upstreams.contains(upstream)) {
-            self.bad_answer_by_question.remove(&key);
-            if self.bad_answer_by_question.is_empty() {
-                self.bad_answer_by_question.shrink_to_fit();
-            }
-        }
+        self.avoided
+            .remove_if(question, |avoided| avoided.upstreams.contains(upstream));
     }
 }
 
@@ -173,7 +152,7 @@ mod tests {
         assert!(scene.avoids(b'a', 0, 1.1));
         scene.0.on_answer(question(&bytes), UpstreamIndex(0));
         assert!(!scene.avoids(b'a', 0, 1.1));
-        assert_eq!(scene.0.bad_answer_by_question.capacity(), 0);
+        assert!(scene.0.is_empty());
     }
 
     #[test]
@@ -182,7 +161,8 @@ mod tests {
         for name in b'a'..b'e' {
             scene.fail(name, 0, 1.0);
         }
-        assert_eq!(scene.0.bad_answer_by_question.len(), 2);
+        let avoided = (b'a'..b'e').filter(|name| scene.avoids(*name, 0, 1.1));
+        assert_eq!(avoided.count(), 2);
         scene.fail(b'x', 0, 9.0);
         assert!(scene.avoids(b'x', 0, 9.1));
     }

@@ -17,7 +17,6 @@
 //! The end of a link that is put down to a question is no outage of the endpoint, and teaches no
 //! limit of its connections. `upstream/health.rs` decides when there are too many such questions.
 
-use std::collections::HashMap;
 use std::time::Duration;
 
 use super::link::{Link, Sent, Stage};
@@ -30,15 +29,14 @@ use crate::proxy::actions::{Cx, Destination};
 use crate::proxy::exchange::preferences::UpstreamSet;
 use crate::proxy::exchange::retry::BadAnswer;
 use crate::proxy::keys::{ExchangeKey, UpstreamIndex};
+use crate::proxy::question_table::QuestionTable;
 use crate::proxy::upstream::endpoint::Endpoint;
 use crate::wire::Question;
 
 /// The questions that recently ended an isolated link.
 #[derive(Debug)]
 pub(in crate::proxy) struct Suspects {
-    len_max: usize,
-    /// Keys are questions in lower case.
-    suspect_by_question: HashMap<Box<[u8]>, Suspect>,
+    suspects: QuestionTable<Suspect>,
     /// The time of the next removal of expired entries.
     sweep_at: Instant,
 }
@@ -59,8 +57,7 @@ impl Suspects {
 
     pub(in crate::proxy) fn new(limits: &Limits) -> Self {
         Self {
-            len_max: limits.suspects_remembered,
-            suspect_by_question: HashMap::new(),
+            suspects: QuestionTable::new(limits.suspects_remembered),
             sweep_at: Instant::default(),
         }
     }
@@ -73,28 +70,21 @@ impl Suspects {
         upstream: UpstreamIndex,
         now: Instant,
     ) -> bool {
-        let key = question.to_key();
-        if self.suspect_by_question.len() >= self.len_max
-            && !self.suspect_by_question.contains_key(&key)
-        {
-            self.sweep(now);
-            if self.suspect_by_question.len() >= self.len_max {
-                return false;
-            }
-        }
-        let before = self.suspect_by_question.remove(&key);
-        let is_new = before.is_none();
-        let mut upstreams = before.map_or(UpstreamSet::default(), |before| before.upstreams);
-        upstreams.insert(upstream);
         let until = now + Self::REMEMBERED;
-        self.suspect_by_question
-            .insert(key, Suspect { upstreams, until });
-        is_new
+        if let Some(suspect) = self.suspects.get_mut(question) {
+            suspect.upstreams.insert(upstream);
+            suspect.until = until;
+            return false;
+        }
+        let upstreams = UpstreamSet::of(upstream);
+        let suspect = Suspect { upstreams, until };
+        self.suspects
+            .insert(question, suspect, |one| now < one.until)
     }
 
     /// Returns whether no question is remembered.
     pub(in crate::proxy) fn is_empty(&self) -> bool {
-        self.suspect_by_question.is_empty()
+        self.suspects.is_empty()
     }
 
     /// Returns the upstreams that ended an isolated link with a question recently.
@@ -105,39 +95,22 @@ impl Suspects {
     ) -> Option<UpstreamSet> {
         if self.sweep_at <= now {
             self.sweep_at = now + Self::SWEEP_PAUSE;
-            self.sweep(now);
+            self.suspects.sweep(|suspect| now < suspect.until);
         }
-        let suspect = self.suspect_by_question.get(&question.to_key());
-        let suspect = suspect.filter(|suspect| now < suspect.until);
-        suspect.map(|suspect| suspect.upstreams)
+        let suspect = self.suspects.get_mut(question)?;
+        (now < suspect.until).then_some(suspect.upstreams)
     }
 
     /// Records that an upstream answered a question.
     pub(in crate::proxy) fn on_answer(&mut self, question: Question<'_>, upstream: UpstreamIndex) {
-        let key = question.to_key();
-        let suspect = self.suspect_by_question.get(&key);
-        if suspect.is_some_and(|suspect| suspect.upstreams.contains(upstream)) {
-            self.suspect_by_question.remove(&key);
-            self.shrink();
-        }
+        self.suspects
+            .remove_if(question, |suspect| suspect.upstreams.contains(upstream));
     }
 
     /// Forgets all questions after the outage of an endpoint has ended: that outage may have been
     /// the reason for the ends of their links.
     pub(in crate::proxy) fn forget(&mut self) {
-        self.suspect_by_question = HashMap::new();
-    }
-
-    fn sweep(&mut self, now: Instant) {
-        self.suspect_by_question
-            .retain(|_, suspect| now < suspect.until);
-        self.shrink();
-    }
-
-    fn shrink(&mut self) {
-        if self.is_empty() {
-            self.suspect_by_question.shrink_to_fit();
-        }
+        self.suspects.sweep(|_| false);
     }
 }
 
@@ -312,9 +285,8 @@ impl Proxy {
     /// Returns whether the end of a link costs its queries no try, so that each may be tried alone
     /// and at another upstream. With a single upstream, the tries limit the number of connections.
     pub(super) fn is_ambiguous(&self, key: ExchangeKey, link: &Link, end: LinkEnd) -> bool {
-        let mut others = UpstreamSet::default();
-        others.insert(self.upstreams.endpoint(link.endpoint).upstream);
-        !end.is_isolated && !self.upstreams.is_covered(self.exchanges[key].pool, others)
+        let ended = UpstreamSet::of(self.upstreams.endpoint(link.endpoint).upstream);
+        !end.is_isolated && !self.upstreams.is_covered(self.exchanges[key].pool, ended)
     }
 
     /// Probes an endpoint that ended an isolated link and has not answered since `since`: the
@@ -431,7 +403,7 @@ mod tests {
         assert!(scene.add(b'a', 1) && !scene.add(b'A', 1));
         assert!(scene.contains(b'A', 600) && !scene.contains(b'b', 600));
         assert!(!scene.contains(b'a', 601) && !scene.contains(b'a', 661));
-        assert_eq!(scene.0.suspect_by_question.capacity(), 0);
+        assert!(scene.0.is_empty());
     }
 
     #[test]
