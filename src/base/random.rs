@@ -59,6 +59,11 @@ impl Random {
         u32::from(self.next_u16()) << 16 | u32::from(self.next_u16())
     }
 
+    /// Returns a uniformly distributed number of 64 bits.
+    pub fn next_u64(&mut self) -> u64 {
+        u64::from(self.next_u32()) << 32 | u64::from(self.next_u32())
+    }
+
     /// Returns the seed of another generator.
     pub fn next_seed(&mut self) -> [u8; SEED_LEN] {
         let mut seed = [0; SEED_LEN];

@@ -111,8 +111,7 @@ impl Cookies {
 }
 
 fn secret(random: &mut Random) -> SipHasher24 {
-    let mut word = || u64::from(random.next_u32()) << 32 | u64::from(random.next_u32());
-    SipHasher24::new_with_keys(word(), word())
+    SipHasher24::new_with_keys(random.next_u64(), random.next_u64())
 }
 
 /// Returns the server cookie that is made at this time: version, time, and a hash of both, of the

@@ -166,21 +166,14 @@ impl Proxy {
         pool: PoolIndex,
         cx: &mut Cx<'_>,
     ) -> Result<(), Refusal> {
-        if !self.may_hold_any(client) || self.is_backed_up(pool, Some(client), cx.now) {
+        if !self.is_within_limits(client, pool) || self.is_backed_up(pool, Some(client), cx.now) {
             return Err(OVERLOADED);
         }
-        let limits = self.config.limits;
-        if let Some(shares) = &mut self.query_shares.by_pool[pool.0] {
-            let of_domains = &self.query_shares.domains;
-            if !shares.holds_at_most(client, limits.client_domain_inflight() - 1)
-                || !of_domains.holds_at_most(client, limits.client_domains_inflight() - 1)
-            {
-                return Err(OVERLOADED);
-            }
-            if shares.len() >= limits.domain_inflight() {
-                let newest = shares.newest_of_largest(client).ok_or(OVERLOADED)?;
-                self.shed(newest, cx);
-            }
+        if let Some(shares) = &mut self.query_shares.by_pool[pool.0]
+            && shares.len() >= self.config.limits.domain_inflight()
+        {
+            let newest = shares.newest_of_largest(client);
+            self.shed(newest.ok_or(OVERLOADED)?, cx);
         }
         if !self.has_capacity() {
             let newest = self.query_shares.table.newest_of_largest(client);
@@ -196,17 +189,21 @@ impl Proxy {
     /// Returns whether a client may hold another query to a pool without a refusal of another
     /// query.
     pub(in crate::proxy) fn may_hold(&self, client: Subscriber, pool: PoolIndex) -> bool {
-        let limits = self.config.limits;
-        let has_part = match &self.query_shares.by_pool[pool.0] {
-            Some(shares) => {
-                shares.len() < limits.domain_inflight()
-                    && shares.holds_at_most(client, limits.client_domain_inflight() - 1)
-                    && (self.query_shares.domains)
-                        .holds_at_most(client, limits.client_domains_inflight() - 1)
-            }
-            None => true,
-        };
-        has_part && self.may_hold_any(client)
+        let most = self.config.limits.domain_inflight();
+        let has_room = |shares: &LazyClientShares| shares.len() < most;
+        let shares = self.query_shares.by_pool[pool.0].as_ref();
+        shares.is_none_or(has_room) && self.is_within_limits(client, pool)
+    }
+
+    /// Returns whether a client stays within its limits with another query to a pool.
+    #[inline]
+    fn is_within_limits(&self, client: Subscriber, pool: PoolIndex) -> bool {
+        let (limits, shares) = (&self.config.limits, &self.query_shares);
+        let is_within_pool = shares.by_pool[pool.0].as_ref().is_none_or(|of_pool| {
+            of_pool.holds_at_most(client, limits.client_domain_inflight() - 1)
+                && (shares.domains).holds_at_most(client, limits.client_domains_inflight() - 1)
+        });
+        is_within_pool && self.may_hold_any(client)
     }
 
     fn may_hold_any(&self, client: Subscriber) -> bool {
@@ -233,9 +230,8 @@ impl Proxy {
             return self.fail(key, Outcome::Shed, cx);
         }
         if exchange.is_for_client() {
-            if let Some(entry) = self.use_stale(key, cx.now) {
-                self.respond_from_cache(key, entry, Outcome::Stale, cx);
-                return self.end(key, Outcome::Stale, cx.now);
+            if self.end_with_stale(key, cx) {
+                return;
             }
             self.respond_refused(key, &OVERLOADED, cx);
         }

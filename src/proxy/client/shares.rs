@@ -305,9 +305,8 @@ pub(in crate::proxy) struct ClientHash {
 impl ClientHash {
     /// Creates a hash with a key from `random`.
     pub(in crate::proxy) fn new(random: &mut Random) -> Self {
-        let mut word = || u64::from(random.next_u32()) << 32 | u64::from(random.next_u32());
         Self {
-            key: [word(), word() | 1],
+            key: [random.next_u64(), random.next_u64() | 1],
         }
     }
 }

@@ -347,16 +347,13 @@ impl Proxy {
         if let Some(fallback) = exchange.retry.take_fallback() {
             let answer = Message::parse(&fallback).expect("a fallback was parsed before");
             let is_cut = has_error && is_truncated(&answer);
-            let stale = is_cut.then(|| self.use_stale(key, cx.now)).flatten();
-            let Some(entry) = stale else {
-                return self.deliver(key, &answer, cx);
-            };
-            self.respond_from_cache(key, entry, Outcome::Stale, cx);
-            return self.end(key, Outcome::Stale, cx.now);
+            if !is_cut || !self.end_with_stale(key, cx) {
+                self.deliver(key, &answer, cx);
+            }
+            return;
         }
-        if let Some(entry) = self.use_stale(key, cx.now) {
-            self.respond_from_cache(key, entry, Outcome::Stale, cx);
-            return self.end(key, Outcome::Stale, cx.now);
+        if self.end_with_stale(key, cx) {
+            return;
         }
         let failure = self.exchanges[key].last_failure;
         let failure = failure.or_else(|| self.last_failure(pool, cx.now));

@@ -45,7 +45,7 @@ impl Proxy {
     }
 
     /// Returns the stale answer to a query, if there is one, and puts it in use.
-    pub(in crate::proxy) fn use_stale(&mut self, key: ExchangeKey, now: Instant) -> Option<Entry> {
+    fn use_stale(&mut self, key: ExchangeKey, now: Instant) -> Option<Entry> {
         let exchange = &self.exchanges[key];
         let lookup = exchange.lookup?;
         let question = exchange.query.question();
@@ -56,6 +56,17 @@ impl Proxy {
         };
         self.cache.on_stale_served(entry, now);
         Some(entry)
+    }
+
+    /// Ends an exchange with its stale answer as the response. Returns whether there was a stale
+    /// answer.
+    pub(in crate::proxy) fn end_with_stale(&mut self, key: ExchangeKey, cx: &mut Cx<'_>) -> bool {
+        let Some(entry) = self.use_stale(key, cx.now) else {
+            return false;
+        };
+        self.respond_from_cache(key, entry, Outcome::Stale, cx);
+        self.end(key, Outcome::Stale, cx.now);
+        true
     }
 
     /// Continues an exchange for the cache and its followers after its client got a stale answer.
