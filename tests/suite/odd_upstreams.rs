@@ -74,13 +74,17 @@ fn upstream_that_limits_connections_and_queries_answers_all() {
                 takes: Duration::from_millis(milliseconds),
                 stalls: false,
             };
-            let mut world = world(scheme, &[behaviour]);
-            world.ask_names("www", 1, 0.0, 50, 0.0);
-            world.run("");
-            let case = format!("{scheme}, {connections} connections, {answers} answers");
-            assert_eq!(failed(&all(&world)), 0, "{case}");
-            let cut = world.responses.iter().filter(|response| response.is_cut);
-            assert_eq!(cut.count(), 0, "{case}");
+            for concurrent in [5, 15, 50] {
+                let mut world = world(scheme, &[behaviour]);
+                world.ask_names("www", 1, 0.0, concurrent, 0.0);
+                world.run("");
+                let case = format!(
+                    "{scheme}, {connections} connections, {answers} answers, {concurrent} queries"
+                );
+                assert_eq!(failed(&all(&world)), 0, "{case}");
+                let cut = world.responses.iter().filter(|response| response.is_cut);
+                assert_eq!(cut.count(), 0, "{case}");
+            }
         }
     }
 }

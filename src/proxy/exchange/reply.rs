@@ -275,6 +275,9 @@ impl Proxy {
         (scheme, edns): (Scheme, EdnsLevel),
         now: Instant,
     ) {
+        if let Some(close) = self.exchanges[key].retry.take_close(endpoint) {
+            self.upstreams.learn_queries_max(endpoint, close, now);
+        }
         let exchange = &self.exchanges[key];
         if exchange.retry.is_stream_fallback() {
             let are_lost = scheme == Scheme::Tcp;

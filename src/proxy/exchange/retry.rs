@@ -3,6 +3,7 @@
 use super::preferences::UpstreamSet;
 use crate::base::time::Instant;
 use crate::proxy::keys::{EndpointKey, UpstreamIndex};
+use crate::proxy::upstream::ConnectionClose;
 use crate::wire::query::EdnsLevel;
 
 /// An error or an unusable reply, which another upstream may not give.
@@ -29,6 +30,9 @@ pub(in crate::proxy) struct RetryState {
     /// The endpoint that rejected the EDNS of the query, and the EDNS that the query has there
     /// instead.
     reduced_edns: Option<(EndpointKey, EdnsLevel)>,
+    /// The close of a connection, and its endpoint, after which the query is sent alone: an answer
+    /// shows that the query was not the reason for the close.
+    close: Option<(EndpointKey, ConnectionClose)>,
     /// The query was sent over TCP because its datagrams were not answered.
     is_stream_fallback: bool,
 }
@@ -91,6 +95,21 @@ impl Retry {
     /// Reduces the EDNS of the query at an endpoint.
     pub(in crate::proxy) fn reduce_edns(&mut self, endpoint: EndpointKey, level: EdnsLevel) {
         self.state().reduced_edns = Some((endpoint, level));
+    }
+
+    /// Records the close of a connection after which the query is sent alone.
+    pub(in crate::proxy) fn set_close(&mut self, endpoint: EndpointKey, close: ConnectionClose) {
+        self.state().close = Some((endpoint, close));
+    }
+
+    /// Removes the close of a connection to this endpoint and returns it.
+    pub(in crate::proxy) fn take_close(
+        &mut self,
+        endpoint: EndpointKey,
+    ) -> Option<ConnectionClose> {
+        let close = &mut self.0.as_mut()?.close;
+        let (_, close) = close.take_if(|(by, _)| *by == endpoint)?;
+        Some(close)
     }
 
     /// Returns whether the query was sent over TCP because its datagrams were not answered.

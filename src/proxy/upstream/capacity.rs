@@ -16,6 +16,8 @@ pub(super) struct ConnectionCapacity {
     /// the close.
     last_close: Option<(usize, Instant)>,
     limit: Option<QueryLimit>,
+    /// Closes until this time were caused by queries.
+    explained_until: Instant,
     pipelining: Pipelining,
     /// The number of connections that the endpoint takes at the same time, and when it was learned.
     connections: Option<(usize, Instant)>,
@@ -30,6 +32,21 @@ struct QueryLimit {
     until: Instant,
     /// Two closes agree on the number.
     is_agreed: bool,
+}
+
+/// A close of a connection by the upstream after answers.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::proxy) struct ConnectionClose {
+    /// The number of answers on the connection.
+    pub(super) answers: usize,
+    /// The time between the last answer and the close.
+    pub(super) since_answer: Duration,
+    /// The upstream owed other answers.
+    pub(super) owes_answers: bool,
+    /// The time at which the connection was opened.
+    pub(super) opened_at: Instant,
+    /// The time of the close.
+    pub(super) at: Instant,
 }
 
 /// The support of an upstream for pipelined queries.
@@ -54,7 +71,7 @@ impl ConnectionCapacity {
     const ASSUMED: Duration = Duration::from_secs(10);
 
     /// The maximum idle time of a connection that was closed for another reason than being idle.
-    const SOON: Duration = Duration::from_secs(1);
+    pub(super) const SOON: Duration = Duration::from_secs(1);
 
     /// Time for which a learned number of connections is used before more are tried.
     const CONNECTIONS_VALID: Duration = Duration::from_secs(60);
@@ -73,25 +90,24 @@ impl ConnectionCapacity {
     /// Time after an answer to a pipelined query within which overdue queries count as slow.
     const ANSWERING: Duration = Duration::from_millis(500);
 
-    /// Records that the upstream closed a connection that was opened at `opened_at`, after
-    /// `answers` answers, the last of which arrived `since_answer` ago, and whether it owed others.
-    /// Two closes with about the same number set the limit. Until then, a close that lost queries
-    /// sets the limit for a short time.
-    pub(super) fn on_closed(
-        &mut self,
-        answers: usize,
-        since_answer: Duration,
-        owes_answers: bool,
-        opened_at: Instant,
-        now: Instant,
-    ) {
+    /// Records that the upstream closed a connection. Two closes with about the same number of
+    /// answers set the limit. Until then, a close that lost queries sets the limit for a short
+    /// time.
+    pub(super) fn on_closed(&mut self, close: ConnectionClose, now: Instant) {
+        let ConnectionClose {
+            answers,
+            since_answer,
+            owes_answers,
+            opened_at,
+            at,
+        } = close;
         // Connections that end in one event, such as a restart, count once.
         let is_same_event = |(_, at): (usize, Instant)| opened_at < at;
-        if answers == 0 || since_answer >= Self::SOON || self.last_close.is_some_and(is_same_event)
-        {
+        let is_explained = at <= self.explained_until || since_answer >= Self::SOON;
+        if answers == 0 || is_explained || self.last_close.is_some_and(is_same_event) {
             return;
         }
-        let last = self.last_close.replace((answers, now));
+        let last = self.last_close.replace((answers, at));
         let agrees = |last: &usize| *last * 4 < answers * 5 && answers * 4 < *last * 5;
         if let Some(last) = last.map(|(last, _)| last).filter(agrees) {
             let queries = last.min(answers);
@@ -123,6 +139,11 @@ impl ConnectionCapacity {
     pub(super) fn forget_since(&mut self, since: Instant) {
         self.last_close.take_if(|(_, at)| since <= *at);
         self.limit.take_if(|limit| !limit.is_agreed);
+    }
+
+    /// Records that a query was the reason for the closes until now.
+    pub(super) fn on_explained(&mut self, now: Instant) {
+        self.explained_until = now;
     }
 
     /// Returns how many queries a new connection takes; `usize::MAX` if no limit is known.
@@ -229,11 +250,30 @@ mod tests {
         Instant::after_start(Duration::from_secs(seconds))
     }
 
+    fn close(
+        answers: usize,
+        since_answer: Duration,
+        owes_answers: bool,
+        opened_at: Instant,
+        at: Instant,
+    ) -> ConnectionClose {
+        ConnectionClose {
+            answers,
+            since_answer,
+            owes_answers,
+            opened_at,
+            at,
+        }
+    }
+
     fn queries_max(closes: &[usize]) -> usize {
         let mut capacity = ConnectionCapacity::default();
         for (second, answers) in (1..).zip(closes) {
             let soon = Duration::from_millis(5);
-            capacity.on_closed(*answers, soon, false, at(second), at(second));
+            capacity.on_closed(
+                close(*answers, soon, false, at(second), at(second)),
+                at(second),
+            );
         }
         capacity.queries_max(at(10))
     }
@@ -252,7 +292,10 @@ mod tests {
     fn close_of_an_idle_connection_sets_no_limit() {
         let mut capacity = ConnectionCapacity::default();
         for second in 0..5 {
-            capacity.on_closed(1, Duration::from_secs(10), false, at(second), at(second));
+            capacity.on_closed(
+                close(1, Duration::from_secs(10), false, at(second), at(second)),
+                at(second),
+            );
         }
         assert_eq!(capacity.queries_max(at(5)), usize::MAX);
     }
@@ -261,7 +304,7 @@ mod tests {
     fn restart_that_closes_all_connections_sets_no_limit() {
         let mut capacity = ConnectionCapacity::default();
         for _ in 0..4 {
-            capacity.on_closed(50, Duration::ZERO, false, at(1), at(9));
+            capacity.on_closed(close(50, Duration::ZERO, false, at(1), at(9)), at(9));
         }
         assert_eq!(capacity.queries_max(at(9)), usize::MAX);
     }
@@ -269,8 +312,8 @@ mod tests {
     #[test]
     fn limit_is_tested_again_after_some_time() {
         let mut capacity = ConnectionCapacity::default();
-        capacity.on_closed(3, Duration::ZERO, false, at(0), at(1));
-        capacity.on_closed(3, Duration::ZERO, false, at(1), at(2));
+        capacity.on_closed(close(3, Duration::ZERO, false, at(0), at(1)), at(1));
+        capacity.on_closed(close(3, Duration::ZERO, false, at(1), at(2)), at(2));
         assert_eq!(capacity.queries_max(at(601)), 3);
         assert_eq!(capacity.queries_max(at(602)), usize::MAX);
     }
@@ -278,17 +321,17 @@ mod tests {
     #[test]
     fn close_that_loses_queries_sets_the_limit_for_a_short_time() {
         let mut capacity = ConnectionCapacity::default();
-        capacity.on_closed(6, Duration::ZERO, true, at(0), at(1));
+        capacity.on_closed(close(6, Duration::ZERO, true, at(0), at(1)), at(1));
         assert_eq!(capacity.queries_max(at(10)), 6);
         assert_eq!(capacity.queries_max(at(11)), usize::MAX);
         // A close without an answer is no limit.
-        capacity.on_closed(0, Duration::ZERO, true, at(1), at(2));
+        capacity.on_closed(close(0, Duration::ZERO, true, at(1), at(2)), at(2));
         assert_eq!(capacity.queries_max(at(2)), 6);
         // A second close with the same number confirms it.
-        capacity.on_closed(6, Duration::ZERO, true, at(2), at(3));
+        capacity.on_closed(close(6, Duration::ZERO, true, at(2), at(3)), at(3));
         assert_eq!(capacity.queries_max(at(602)), 6);
         // Another number does not replace a limit that is lower.
-        capacity.on_closed(50, Duration::ZERO, true, at(4), at(5));
+        capacity.on_closed(close(50, Duration::ZERO, true, at(4), at(5)), at(5));
         assert_eq!(capacity.queries_max(at(602)), 6);
     }
 

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::capacity::{ConnectionCapacity, ConnectionClose};
 use super::link::{Link, Stage};
 use super::{EndpointKey, Upstreams};
 use crate::base::counted::counted;
@@ -12,9 +13,9 @@ use crate::wire::query::EdnsLevel;
 
 impl Upstreams {
     /// Records that an upstream closed a link that was up. A close of an idle link reveals the idle
-    /// timeout; a close right after an answer reveals the number of queries per connection.
+    /// timeout; a close right after an answer reveals the number of queries per connection, unless
+    /// the oldest query [may be the reason](Self::may_be_due_to_oldest).
     pub(in crate::proxy) fn on_closed(&mut self, link: &Link, now: Instant) {
-        let since_answer = now - link.last_answer().unwrap_or(now);
         let is_idle = link.waited_for() == 0;
         let idle = if is_idle {
             now - link.idle_since()
@@ -25,15 +26,35 @@ impl Upstreams {
         if link.sent().is_empty() {
             endpoint.idle_timeout.on_closed(idle, now);
         }
+        if !self.may_be_due_to_oldest(link, now) {
+            self.learn_queries_max(link.endpoint, link.close_at(now), now);
+        }
+    }
+
+    /// Returns whether the oldest query on a link that ended may be the reason for its end. It is
+    /// sent alone then: its answer shows that the connection was closed because of the number of
+    /// its queries. If many queries wait, the oldest one is not more likely than others.
+    pub(super) fn may_be_due_to_oldest(&self, link: &Link, now: Instant) -> bool {
+        const WAITING_MAX: usize = 16;
+        let capacity = &self.endpoint(link.endpoint).capacity;
+        let last_answer = link.last_answer();
+        let is_busy = last_answer.is_some_and(|at| now - at < ConnectionCapacity::SOON);
+        is_busy
+            && (1..=WAITING_MAX).contains(&link.waited_for())
+            && !capacity.is_limited(now)
+            && capacity.connections_max(now).is_none()
+    }
+
+    /// Learns the number of queries per connection from a close that no query is the reason for.
+    pub(in crate::proxy) fn learn_queries_max(
+        &mut self,
+        endpoint: EndpointKey,
+        close: ConnectionClose,
+        now: Instant,
+    ) {
+        let endpoint = self.endpoint_mut(endpoint);
         let before = endpoint.capacity.queries_max(now);
-        let capacity = &mut endpoint.capacity;
-        capacity.on_closed(
-            link.answers(),
-            since_answer,
-            !is_idle,
-            link.opened_at(),
-            now,
-        );
+        endpoint.capacity.on_closed(close, now);
         let queries = endpoint.capacity.queries_max(now);
         if queries < before {
             let label = &endpoint.label();

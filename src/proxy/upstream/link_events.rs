@@ -75,6 +75,9 @@ impl Proxy {
             is_isolated,
         };
         self.resend_queries_of(key, &link, end, cx);
+        if end.kind == FailureKind::Closed && !is_isolated {
+            self.probe_second_connection(&link, cx);
+        }
         if is_isolated && reason == EndReason::Query {
             self.probe_if_silent(link.endpoint, link.opened_at(), cx);
         }

@@ -43,6 +43,7 @@ mod startup;
 mod stats;
 pub(super) mod suspects;
 
+pub(super) use capacity::ConnectionClose;
 pub(super) use endpoint::Endpoint;
 pub(super) use health::backoff;
 pub(super) use selection::{LinkChoice, RecoveryTest};

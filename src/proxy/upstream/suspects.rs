@@ -3,15 +3,18 @@
 //! A worker of an upstream may crash on one name, and a middlebox may end connections on one. Each
 //! other query on such a connection is lost with it. The proxy cannot see which query was the
 //! reason, so a query that was outstanding on two ended links is a suspect: it is sent alone on an
-//! isolated link, which takes no other query.
+//! isolated link, which takes no other query. The oldest query on a busy link is the most likely
+//! reason: it is a suspect after the first end, if the endpoint has recently answered on two
+//! connections at the same time.
 //!
 //! ```text
 //!               a link ends            another one ends             its isolated link ends
 //!   innocent ----------------> involved ----------------> suspect -------------------------.
-//!      ^                                                     |                             |
-//!      '------------------- the query is answered -----------'     its question is         |
-//!      ^                                                           remembered: later       |
-//!      '------- an answer, or the entry expires ------------------ queries start alone <---'
+//!      | ^    a busy link ends on its oldest query          ^ |                            |
+//!      '-)--------------------------------------------------' |                            |
+//!        |                                                    |      its question is       |
+//!        +------------------ the query is answered -----------'      remembered: later     |
+//!        '----- an answer, or the entry expires -------------------- queries start alone <-'
 //! ```
 //!
 //! The end of a link that is put down to a question is no outage of the endpoint, and teaches no
@@ -19,6 +22,7 @@
 
 use std::time::Duration;
 
+use super::capacity::ConnectionClose;
 use super::link::{Link, Sent, Stage};
 use super::{EndpointKey, LinkChoice, LinkKey, Upstreams};
 use crate::base::failure::FailureKind;
@@ -149,7 +153,10 @@ impl Link {
     pub(super) fn is_ended_by_peer(&self, kind: FailureKind) -> bool {
         self.stage == Stage::Up
             && self.scheme != Scheme::Udp
-            && matches!(kind, FailureKind::Closed | FailureKind::Protocol)
+            && matches!(
+                kind,
+                FailureKind::Closed | FailureKind::Protocol | FailureKind::Tls
+            )
     }
 }
 
@@ -289,6 +296,20 @@ impl Proxy {
         !end.is_isolated && !self.upstreams.is_covered(self.exchanges[key].pool, ended)
     }
 
+    /// Probes an endpoint on one more connection after it closed a busy one, unless it has recently
+    /// answered on two at the same time: then the next suspect can be sent alone at once.
+    pub(super) fn probe_second_connection(&mut self, link: &Link, cx: &mut Cx<'_>) {
+        let endpoint = self.upstreams.endpoint(link.endpoint);
+        let upstream = endpoint.upstream;
+        if !endpoint.capacity.has_answered_on(2, cx.now)
+            && self.upstreams.may_be_due_to_oldest(link, cx.now)
+            && let Some(pool) = self.upstreams.pools_of(upstream).first().copied()
+            && self.failures.reserve_probe(pool, cx.now)
+        {
+            self.start_probe(pool, upstream, cx);
+        }
+    }
+
     /// Probes an endpoint that ended an isolated link and has not answered since `since`: the
     /// answer distinguishes a question that ends links from an endpoint that ends all.
     pub(super) fn probe_if_silent(&mut self, key: EndpointKey, since: Instant, cx: &mut Cx<'_>) {
@@ -314,25 +335,14 @@ impl Proxy {
         now: Instant,
     ) {
         let endpoint = link.endpoint;
-        let mut waiting = link.sent().iter().filter_map(Sent::exchange);
-        let is_oldest = waiting.next() == Some(key);
-        let exchange = &mut self.exchanges[key];
         let upstream = self.upstreams.endpoint(endpoint).upstream;
-        let isolated = exchange.preferences.isolated;
-        if isolated.is_none_or(|(_, upstreams)| !upstreams.contains(upstream)) {
-            let capacity = &self.upstreams.endpoint(endpoint).capacity;
-            let is_limited = capacity.is_limited(now) || capacity.connections_max(now).is_some();
-            if is_limited
-                || !exchange
-                    .attempts
-                    .on_link_ended(link.has_answered(), is_oldest)
-            {
-                return;
-            }
-            exchange.preferences.isolated = Some((key, UpstreamSet::ALL));
+        let isolated = self.exchanges[key].preferences.isolated;
+        if isolated.is_none_or(|(_, upstreams)| !upstreams.contains(upstream))
+            && !self.becomes_suspect(key, link, end, now)
+        {
+            return;
         }
-        let asked_at = exchange.asked_at;
-        self.upstreams.forget_limits(endpoint, asked_at);
+        let exchange = &mut self.exchanges[key];
         let label = self.upstreams.endpoint(endpoint).label();
         if !end.is_isolated || end.reason != EndReason::Query {
             if exchange.attempts.is_last_try() {
@@ -340,7 +350,7 @@ impl Proxy {
             }
             return;
         }
-        let question = exchange.query.question();
+        let (question, asked_at) = (exchange.query.question(), exchange.asked_at);
         if self.suspects.add(question, upstream, now) {
             let minutes = Suspects::REMEMBERED.as_secs() / 60;
             log::debug!(
@@ -348,6 +358,9 @@ impl Proxy {
                  alone for {minutes} min"
             );
         }
+        self.upstreams.forget_limits(endpoint, asked_at);
+        let capacity = &mut self.upstreams.endpoint_mut(endpoint).capacity;
+        capacity.on_explained(now);
         exchange.preferences.avoid.insert(upstream);
         if !self
             .upstreams
@@ -359,6 +372,47 @@ impl Proxy {
                 is_malformed: true,
             });
         }
+    }
+
+    /// Judges a query that was outstanding on a link that ended. Returns whether the query is a
+    /// suspect now.
+    fn becomes_suspect(
+        &mut self,
+        key: ExchangeKey,
+        link: &Link,
+        end: LinkEnd,
+        now: Instant,
+    ) -> bool {
+        let endpoint = link.endpoint;
+        let mut waiting = link.sent().iter().filter_map(Sent::exchange);
+        let is_oldest = waiting.next() == Some(key);
+        let exchange = &mut self.exchanges[key];
+        let capacity = &self.upstreams.endpoint(endpoint).capacity;
+        if capacity.is_limited(now) || capacity.connections_max(now).is_some() {
+            return false;
+        }
+        let attempts = &mut exchange.attempts;
+        let is_involved = attempts.on_link_ended(link.has_answered(), is_oldest);
+        let may_be_due = is_oldest && self.upstreams.may_be_due_to_oldest(link, now);
+        if may_be_due && end.kind == FailureKind::Closed {
+            // If the close has another reason, one close alone sets no limit.
+            let close = ConnectionClose {
+                owes_answers: false,
+                ..link.close_at(now)
+            };
+            exchange.retry.set_close(endpoint, close);
+        }
+        // An endpoint that takes one connection closes an isolated one for that reason.
+        let takes_two = capacity.has_answered_on(2, now);
+        let is_suspect = is_involved || may_be_due && takes_two;
+        if is_suspect {
+            exchange.preferences.isolated = Some((key, UpstreamSet::ALL));
+        }
+        if is_involved {
+            let asked_at = exchange.asked_at;
+            self.upstreams.forget_limits(endpoint, asked_at);
+        }
+        is_suspect
     }
 }
 

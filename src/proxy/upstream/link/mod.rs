@@ -25,6 +25,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use super::answer_order::{AnswerOrder, AnswerOrderEvidence};
+use super::capacity::ConnectionClose;
 use super::ids::Ids;
 use crate::base::failure::FailureKind;
 use crate::base::random::Random;
@@ -296,6 +297,17 @@ impl Link {
         self.is_silent = false;
         self.on_useless_answer(position, now);
         took
+    }
+
+    /// Returns the close of this link by the upstream at `now`.
+    pub(in crate::proxy) fn close_at(&self, now: Instant) -> ConnectionClose {
+        ConnectionClose {
+            answers: self.answers(),
+            since_answer: now - self.last_answer().unwrap_or(now),
+            owes_answers: self.waited_for() > 0,
+            opened_at: self.opened_at(),
+            at: now,
+        }
     }
 
     /// Records an unusable answer to the query at `position`.
