@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""Writes the manual page and the shell completions, from the help of the program and the README.
+"""Writes the manual page and the shell completions, from `dotproxy --help` and docs/options.md.
 
   scripts/manual.py            writes man/
-  scripts/manual.py --check    fails if it would change a file
+  scripts/manual.py --check    fails if a file in man/ is out of date
 
-The list of options is that of `dotproxy --help`, which prints the table of options of the program;
-their long descriptions are in the table of the README. Both must have the same options.
+The completions have the options of --help. The manual page has the text of docs/options.md. Both
+must have the same options.
 """
 
 import os
@@ -51,15 +51,37 @@ def split_names(line):
     return match.groups()
 
 
+# The sections of the manual page, and the sections of docs/options.md that they contain.
+SECTIONS = {
+    "OPTIONS": "Options",
+    "UPSTREAM SPECIFICATION": "Upstream specification",
+    "VALUES": "Values",
+    "OPTIONS FILE": "Options file",
+    "CHECKING THE CONFIGURATION": "Checking the configuration",
+    "RELOAD": "Reload",
+    "SIGNALS": "Signals",
+    "EXIT STATUS": "Exit codes",
+    "ENVIRONMENT": "Environment",
+    "FILES": "Files",
+    "EXAMPLES": "Examples",
+}
+
+
 def section(text, title):
-    """Returns the lines of a section of the README."""
+    """Returns the lines of a section of docs/options.md."""
     _, _, rest = text.partition(f"\n## {title}\n")
-    assert rest, title
+    assert rest, f"docs/options.md has no section {title!r}"
     return re.split(r"\n## ", rest)[0].strip("\n").split("\n")
 
 
+def options_of_document(text):
+    """Returns the long names of the options in the first column of the option tables."""
+    rows = [line for line in section(text, "Options") if line.startswith("| `-")]
+    return set(re.findall(r"--([a-z-]+)", " ".join(cells(row)[0] for row in rows)))
+
+
 def roff(text):
-    """Converts a piece of Markdown within a line."""
+    """Converts a line of Markdown."""
     text = text.replace("\\", "\\e").replace("-", "\\-")
     text = re.sub(r"\[([^]]*)\]\([^)]*\)", r"\1", text)
     text = re.sub(r"\*\*([^*]*)\*\*", r"\\fB\1\\fR", text)
@@ -83,36 +105,51 @@ def converted(lines):
                     break
                 out.append(roff(line) or "\\&")
             out += [".EE", ".RE"]
+        elif line.startswith("### "):
+            out += [f".SS {roff(line[4:]).capitalize()}"]
         elif line.startswith("|---"):
             # The line above was the head of a table.
             del out[-3:]
         elif line.startswith("|"):
             first, meaning, *default = cells(line)
-            out += [".TP", roff(first)]
             note = f" [{default[0]}]" if default and default[0] else ""
-            # An option without a description gets its own.
-            out.append(roff(meaning + note) or "\\&")
+            out += [".TP", roff(first), roff(meaning + note)]
+        elif line.startswith("- "):
+            out += [".IP \\(bu 2", roff(line[2:])]
         elif not line:
             out.append(".PP")
         else:
-            out.append(roff(line))
+            out.append(roff(line.strip()))
     text = "\n".join(out)
-    # A table ends the paragraph before it, and does not need its own.
-    text = re.sub(r"(\.PP\n)+(?=\.(PP|TP|SH))", "", text)
+    # A paragraph before another paragraph, a table row, a list item or a heading is empty.
+    text = re.sub(r"(\.PP\n)+(?=\.(PP|TP|IP|SS|SH))", "", text)
+    # A paragraph after a heading needs no separator.
+    text = re.sub(r"(\.SS [^\n]*\n)\.PP\n", r"\1", text)
     return text.strip("\n").split("\n")
 
 
-def manual(readme, version):
-    name = f'.TH DOTPROXY 1 "{DATE}" "dotproxy {version}"'
-    about = re.split(r"\n\n", readme)[1].split("\n")
+def description(readme):
+    """Returns the first paragraph of the README about the program."""
+    paragraphs = re.split(r"\n\n", readme)
+    return next(paragraph for paragraph in paragraphs if paragraph.startswith("dotproxy ")).split("\n")
+
+
+def manual(readme, document, version):
+    head = f'.TH DOTPROXY 1 "{DATE}" "dotproxy {version}"'
     parts = [
-        [name, ".SH NAME", "dotproxy \\- plain DNS in, authenticated DNS over TLS out"],
+        [head, ".SH NAME", "dotproxy \\- DNS\\-over\\-TLS forwarder with a cache"],
         [".SH SYNOPSIS", ".B dotproxy", "\\fB\\-u\\fR \\fIUPSTREAM\\fR [\\fIOPTIONS\\fR]"],
-        [".SH DESCRIPTION", *converted(about)],
-        [".SH OPTIONS", *converted(section(readme, "Options"))],
-        [".SH MONITORING", *converted(section(readme, "How it is doing"))],
-        [".SH SEE ALSO", "\\fBresolv.conf\\fR(5), \\fBsystemd\\-resolved\\fR(8)"],
+        [".SH DESCRIPTION", *converted(description(readme))],
     ]
+    parts += [[f".SH {name}", *converted(section(document, title))] for name, title in SECTIONS.items()]
+    parts += [[
+        ".SH SEE ALSO",
+        "\\fBdig\\fR(1), \\fBkdig\\fR(1), \\fBresolv.conf\\fR(5), \\fBsystemd.socket\\fR(5),",
+        "\\fBsystemd\\-resolved.service\\fR(8), \\fBunbound.conf\\fR(5)",
+        ".PP",
+        "The documents behaviour.md, monitoring.md, security.md and troubleshooting.md of the source,",
+        "which packages install in /usr/share/doc/dotproxy.",
+    ]]
     return "\n".join(line for part in parts for line in part) + "\n"
 
 
@@ -167,16 +204,16 @@ def takes_file(value):
 
 def main():
     readme = pathlib.Path(ROOT, "README.md").read_text()
+    document = pathlib.Path(ROOT, "docs/options.md").read_text()
     options = options_of_help(run(BINARY, "--help"))
     version = run(BINARY, "--version").split()[1]
-    described = set(re.findall(r"--([a-z-]+)", " ".join(
-        cells(line)[0] for line in section(readme, "Options") if line.startswith("| `-"))))
+    described = options_of_document(document)
     known = {long for _, long, _, _ in options}
-    missing = known - described - {"verbose"}
-    assert not missing, f"the README says nothing of {sorted(missing)}"
-    assert described <= known, f"there is no {sorted(described - known)}"
+    missing = known - described
+    assert not missing, f"docs/options.md does not describe {sorted(missing)}"
+    assert described <= known, f"docs/options.md has unknown options: {sorted(described - known)}"
     files = {
-        "dotproxy.1": manual(readme, version),
+        "dotproxy.1": manual(readme, document, version),
         "dotproxy.bash": bash(options),
         "_dotproxy": zsh(options),
         "dotproxy.fish": fish(options),
@@ -185,7 +222,7 @@ def main():
         path = pathlib.Path(ROOT, "man", name)
         if "--check" in sys.argv:
             if not path.exists() or path.read_text() != text:
-                sys.exit(f"man/{name} is not what scripts/manual.py writes: run it")
+                sys.exit(f"man/{name} is out of date: run scripts/manual.py")
         else:
             path.write_text(text)
     print(f"man/: {', '.join(files)}")
