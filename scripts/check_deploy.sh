@@ -39,7 +39,7 @@ for unit in "$work"/units/*; do
     case $name in *.socket) continue ;; esac
     check "systemd, $name: exposure 1.5 at most" 'exposure level for [^:]*: (0\.[0-9]|1\.[0-5]) ' \
         systemd-analyze security --offline=yes --no-pager "$unit"
-    command=$(sed -n 's|^ExecStart=\S* -C /etc/dotproxy.conf||p' "$unit")
+    command=$(sed -n 's|^ExecStart=\S* -C /etc/dotproxy/dotproxy.conf||p' "$unit")
     # shellcheck disable=SC2086 # a list of words
     check "systemd, $name: its command is valid" 'are valid' "$binary" -u 192.0.2.1 $command --check-conf
 done
@@ -229,11 +229,11 @@ if cargo deb --version >/dev/null 2>&1; then
     done
     cp "$work/ca.pem" "$root/etc/ca.pem"
     check "Debian: its options are valid" 'are valid' \
-        chroot "$root" /usr/bin/dotproxy -C /etc/dotproxy.conf --check-conf
+        chroot "$root" /usr/bin/dotproxy -C /etc/dotproxy/dotproxy.conf --check-conf
     port=$(free_port)
-    sed -i "/^upstream/d; /^listen/d" "$root/etc/dotproxy.conf"
-    printf 'upstream = 127.0.0.1:%s\nlisten = 127.0.0.1:%s\n' "$resolver_port" "$port" >>"$root/etc/dotproxy.conf"
-    chroot "$root" /usr/bin/dotproxy -C /etc/dotproxy.conf --ca-file /etc/ca.pem 2>"$work/dotproxy.log" &
+    sed -i "/^upstream/d; /^listen/d" "$root/etc/dotproxy/dotproxy.conf"
+    printf 'upstream = 127.0.0.1:%s\nlisten = 127.0.0.1:%s\n' "$resolver_port" "$port" >>"$root/etc/dotproxy/dotproxy.conf"
+    chroot "$root" /usr/bin/dotproxy -C /etc/dotproxy/dotproxy.conf --ca-file /etc/ca.pem 2>"$work/dotproxy.log" &
     pids+=("$!")
     await ask www.example.net A
     check "Debian: the program answers" '192\.0\.2\.80' ask www.example.net A

@@ -37,7 +37,8 @@ become_systemd() {
     install "$binary" "$root/usr/bin/dotproxy"
     install -m 644 deploy/systemd/dotproxy* "$root/etc/systemd/system/"
     install -m 644 "$work/ca.pem" "$root/etc/dotproxy-ca.pem"
-    printf '%s\n' 'upstream = 127.0.0.1' 'ca-file = /etc/dotproxy-ca.pem' >"$root/etc/dotproxy.conf"
+    mkdir "$root/etc/dotproxy"
+    printf '%s\n' 'upstream = 127.0.0.1' 'ca-file = /etc/dotproxy-ca.pem' >"$root/etc/dotproxy/dotproxy.conf"
     mkdir "$root/etc/systemd/system/dotproxy.service.d"
     # Short, but long enough that a slow process on a busy machine does not look like one that
     # hangs.
@@ -89,15 +90,15 @@ check_said "service: it confines itself, too" 'capabilities dropped, no_new_priv
 
 # Reloading valid and invalid options.
 before=$(shown MainPID)
-within sh -c 'echo "upstream = 127.0.0.1,domain=corp.example" >>/etc/dotproxy.conf'
+within sh -c 'echo "upstream = 127.0.0.1,domain=corp.example" >>/etc/dotproxy/dotproxy.conf'
 check "reload: valid options" '^$' within systemctl reload dotproxy.service
 check_said "reload: they hold" 'will be queried for names in corp\.example'
-within sh -c 'echo "no-such-option = 1" >>/etc/dotproxy.conf'
+within sh -c 'echo "no-such-option = 1" >>/etc/dotproxy/dotproxy.conf'
 within systemctl reload dotproxy.service
 check_said "reload: wrong options are reported" 'no-such-option'
 check "reload: it continues with the old options" '192\.0\.2\.80' ask @127.0.0.1 www.example.net A
 check "reload: it is the same process" "^$before\$" shown MainPID
-within sed -i '/no-such-option/d' /etc/dotproxy.conf
+within sed -i '/no-such-option/d' /etc/dotproxy/dotproxy.conf
 
 # Restarts while clients send queries.
 for number in $(seq 2000); do echo "host$number.many.example.net A"; done >"$work/names"
