@@ -457,7 +457,7 @@ def main():
         costs = {workload: {program.label: program.median(workload, "cpu_us") for program in found
                             if workload in program.workloads} for workload in workloads}
         with open(arguments.svg, "w") as file:
-            file.write(plot.bars("processor time a query, in microseconds", costs))
+            file.write(plot.bars("processor time per query, in microseconds", costs))
     broken = list(broken_promises(found, workloads))
     for promise in broken:
         print(promise)

@@ -183,7 +183,7 @@ def main():
             # A single outstanding query needs its own turn of the loop, which is another scale.
             shown = {title: {count: one for count, one in costs.items() if count > 1}
                      for title, costs in curves.items()}
-            file.write(plot.curves("processor time a query, in microseconds", shown))
+            file.write(plot.curves("processor time per query, in microseconds", shown))
     if size_by_count[CLIENTS[-1]] > CLIENT_BYTES_MAX:
         sys.exit(f"a TCP client needs more than {CLIENT_BYTES_MAX} bytes")
 
