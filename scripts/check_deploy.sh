@@ -23,7 +23,8 @@ check "completion of bash" '^--upstream$' completed
 check "completion of zsh: valid syntax" '^$' silent zsh -n man/_dotproxy
 check "completion of fish" '^--upstream' fish -c 'source man/dotproxy.fish; complete -C "dotproxy --ups"'
 
-check "documents: their commands are valid" 'are right' scripts/check_recipes.py "$binary"
+check "documents: commands, options, metrics and files are valid" '^documents are valid' \
+    scripts/check_recipes.py "$binary"
 
 # systemd: the analysis of the units, and their commands.
 mkdir "$work/units"
