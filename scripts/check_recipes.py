@@ -34,6 +34,8 @@ PENDING = {"docs/kubernetes.md"}
 SITE_PAGES = "../../actions/"
 # A metric that the adapter of deploy/kubernetes/scaling makes from others.
 DERIVED_METRICS = {"dotproxy_queries_per_second"}
+# The installed options file, and its substitute.
+OPTIONS_FILE, SAMPLE_FILE = "/etc/dotproxy/dotproxy.conf", "deploy/debian/dotproxy.conf"
 # Substitutes for files that options name.
 KEYS, AUTHORITIES = ("tls-key", "client-key"), ("ca-file", "tls-client-ca")
 CERTIFICATES = ("tls-cert", "client-cert")
@@ -73,6 +75,7 @@ def problem_with(options, work):
     """Returns the errors of the program for these options."""
     name, prepared = None, []
     for option in options:
+        option = SAMPLE_FILE if option == OPTIONS_FILE else option
         prepared.append(substitute(option, name, work) if not option.startswith("-") else option)
         name = option.lstrip("-") if option.startswith("-") else None
     if not {"-u", "--upstream", "--help", "--version", "--probe", "-C", "--conf-file"} & set(options):
