@@ -122,7 +122,7 @@ check "wrong pin" 'SERVFAIL' ask www.example.net A
 check "wrong pin: the log names the right one" "the server's key has pin-sha256=${pin//+/\\+}" logged mismatch 'no configured pin'
 start report -u "127.0.0.1:$resolver_port,pin-sha256=$other,pin-report"
 check "wrong pin with pin-report: answered" '192\.0\.2\.80' ask www.example.net A
-check "wrong pin with pin-report: counted" 'pins mismatched=1' counters report
+check "wrong pin with pin-report: counted" 'pin mismatches=1' counters report
 trust=()
 start only -u "127.0.0.1:$resolver_port,pin-sha256=$pin,pin-only"
 check "pin-only" '192\.0\.2\.80' ask www.example.net A

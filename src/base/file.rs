@@ -61,7 +61,7 @@ fn open(path: &Path, flags: i32) -> io::Result<File> {
 
 fn name_of(kind: FileType) -> &'static str {
     if kind.is_dir() {
-        "a folder"
+        "a directory"
     } else if kind.is_fifo() {
         "a named pipe"
     } else if kind.is_socket() {
@@ -366,7 +366,7 @@ mod tests {
 
     #[test]
     fn special_file_is_an_error() {
-        for (path, found) in [("/dev/zero", "a device"), ("/proc/self", "a folder")] {
+        for (path, found) in [("/dev/zero", "a device"), ("/proc/self", "a directory")] {
             let error = read(Path::new(path)).unwrap_err().to_string();
             assert_eq!(error, format!("expected a regular file, found {found}"));
         }

@@ -94,7 +94,7 @@ impl FromStr for Network {
         }
         let len = len - len_min;
         if bits & !mask(len) != 0 {
-            return Err("a network whose address ends in zeros, like 192.168.0.0/16");
+            return Err("a network whose host bits are zero, like 192.168.0.0/16, or an address");
         }
         Ok(Self { family, len, bits })
     }
@@ -200,7 +200,7 @@ impl FromStr for RateLimit {
         let (rate, burst) = text.split_once('/').unwrap_or((text, text));
         match (number(rate), number(burst)) {
             (Some(per_second), Some(burst)) => Ok(Self { per_second, burst }),
-            _ => Err("queries per second and, optionally, a burst, like 100 or 100/500"),
+            _ => Err("queries per second from 1 to 1000000, and optionally a burst, like 100/500"),
         }
     }
 }

@@ -110,7 +110,8 @@ impl FromStr for Collector {
     /// Parses `http://ADDRESS:PORT`, optionally followed by the path before `/v1/traces` (OTLP
     /// specification, "OTLP/HTTP Request").
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        const EXPECTED: &str = "the address of a collector, like http://127.0.0.1:4318";
+        const EXPECTED: &str = "http:// and an IP address (not https, no host name), like \
+                                http://127.0.0.1:4318";
         let rest = text.strip_prefix("http://").ok_or(EXPECTED)?;
         let (address, base) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
         let is_visible = |byte: u8| byte.is_ascii_graphic() && !b"?#".contains(&byte);

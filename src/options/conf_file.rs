@@ -52,9 +52,7 @@ fn read_line(draft: &mut Draft, line: &str) -> Result<(), String> {
     }
     let row = TABLE.iter().find(|row| row.long == option);
     let row = row.ok_or_else(|| {
-        format!(
-            "{option:?}: unknown option (--help lists the long names; write upstream = 1.1.1.1)"
-        )
+        format!("{option:?}: unknown option (see --help; a line is like upstream = 1.1.1.1)")
     })?;
     if value.starts_with(['"', '\'']) {
         return Err(format!("{option}: {value:?}: remove the quotes"));

@@ -67,7 +67,12 @@ impl Draft {
         )?;
         check_http_addresses(&self.config.http_listen, &listen, tls.as_ref())?;
         if self.config.cache.ttl_min > self.config.cache.ttl_max {
-            return Err(usage("--cache-min-ttl: expected at most --cache-max-ttl"));
+            let (min, max) = (self.config.cache.ttl_min, self.config.cache.ttl_max);
+            return Err(usage(&format!(
+                "--cache-min-ttl: \"{}s\": must not exceed --cache-max-ttl ({}s)",
+                min.as_secs(),
+                max.as_secs()
+            )));
         }
         check_hosts(upstreams, bootstrap)?;
         let clients = self.query_log_clients;
@@ -139,10 +144,10 @@ impl Draft {
 fn check_hosts(upstreams: &[Upstream], bootstrap: &[SocketAddr]) -> Result<(), UsageError> {
     let mut upstreams = upstreams.iter();
     let named = upstreams.find(|upstream| matches!(upstream.host, Host::Name(..)));
-    match (named, bootstrap) {
-        (Some(upstream), []) => Err(usage(&format!(
-            "--upstream: \"{upstream}\": a host name needs --bootstrap ADDR, a plain DNS server \
-             that resolves it"
+    match named.map(|upstream| &upstream.host) {
+        Some(Host::Name(name, _)) if bootstrap.is_empty() => Err(usage(&format!(
+            "--upstream: \"{name}\": a host name needs --bootstrap ADDR, a plain DNS server that \
+             resolves it"
         ))),
         _ => Ok(()),
     }

@@ -414,7 +414,7 @@ pub(super) const TABLE: &[Row] = &[
         short: "",
         long: "no-sandbox",
         value: "",
-        help: "keep capabilities, files and ports unrestricted",
+        help: "disable the sandbox (rights, files, ports)",
         apply: |draft, value| {
             draft.config.is_confined = value == OFF;
             Ok(())

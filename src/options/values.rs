@@ -127,7 +127,7 @@ pub(super) fn parse_query_log(value: &str) -> Result<Option<(LogTarget, u32)>, C
         sample = match setting.split_once('=').unwrap_or((setting, "")) {
             ("sample", number) => {
                 let number = parse_number(number).filter(|number| *number > 0);
-                number.ok_or("a number after sample=, like /var/log/dns.json,sample=10")?
+                number.ok_or("a number from 1 after sample=, like /var/log/dns.json,sample=10")?
             }
             (key, _) => {
                 let but = "no setting after a comma but sample=N, not";

@@ -6,19 +6,18 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::client_limits::Clients;
+use super::connection_log::{log_client_failure, log_connected};
 use super::export::connection::Exporter;
 use super::export::dnstap::{tap_forwarded, tap_query};
 use super::moderation::Pace;
 use super::{Reactor, Service, Session, Slot, last_active_at, session_at};
 use crate::base::arena::Key;
-use crate::base::counted::counted;
 use crate::base::failure::{Failure, FailureKind};
 use crate::base::origin::{ClientProtocol, Origin, Subscriber};
 use crate::base::time::Validity;
 use crate::net::{self, Net};
 use crate::proxy::{ClientTransport, LinkKey, Room, is_query};
 use crate::session::client::stream::Taken;
-use crate::session::transport::TlsSession;
 use crate::session::upstream::stream::UpstreamEvent;
 use crate::session::{ClientStream, HttpStream, Step, Transport};
 use crate::telemetry::dnstap::MessageKind;
@@ -346,7 +345,7 @@ impl<N: Net> Reactor<N> {
     pub(super) fn fail(&mut self, key: Key, failure: &Failure) {
         match session_at(&mut self.sessions, key) {
             Some(Session::Client(client)) => {
-                log::debug!("TCP client disconnected: {failure}");
+                log_client_failure(client.peer(), client.protocol(), failure);
                 if failure.kind == FailureKind::Authentication {
                     let (ip, reason) = (client.peer().ip(), &failure.detail);
                     self.proxy.handle_refused_certificate(ip, reason, self.now);
@@ -474,26 +473,3 @@ impl<N: Net> Reactor<N> {
 
 /// Number of datagrams read from a UDP socket before the first responses leave.
 const FIRST_GROUP_LEN: usize = 2;
-
-/// Logs the first connection to an endpoint.
-fn log_connected(label: &str, took: Duration, tls: Option<TlsSession>, now: Duration) {
-    let took = took.as_millis();
-    let properties = match tls {
-        Some(tls) => {
-            let key_exchange = tls.key_exchange.map(str::to_owned);
-            let validity = tls.validity.map(|validity| {
-                let left = validity.expires_at.saturating_sub(now);
-                let days = counted(left.as_secs() / 86_400, "day", "days");
-                format!("certificate valid {days}")
-            });
-            let parts = [Some(tls.version.to_owned()), key_exchange, validity];
-            let parts: Vec<String> = parts.into_iter().flatten().collect();
-            parts.join(", ")
-        }
-        None => "TCP, not encrypted".to_owned(),
-    };
-    log::info!(
-        event = "upstream-connected", upstream = label;
-        "upstream {label}: connected in {took} ms ({properties})"
-    );
-}

@@ -44,7 +44,11 @@ impl<N: Net> Reactor<N> {
                 self.file_watch.check();
             }
             Signal::Finish if self.finish_at.is_none() => self.start_shutdown(),
-            Signal::Finish => self.finish_at = Some(self.now),
+            Signal::Finish => {
+                let inflight = self.proxy.inflight();
+                log::info!("second signal: ending now, queries without an answer: {inflight}");
+                self.finish_at = Some(self.now);
+            }
         }
     }
 
@@ -81,9 +85,13 @@ impl<N: Net> Reactor<N> {
     /// Applies settings. Returns the number of links that take no new query because of that.
     fn apply_settings(&mut self, mut config: Config) -> Result<usize, String> {
         for option in options::restore_fixed(&mut config, &self.config) {
+            let shown = match option {
+                "listen" => "listen or --port",
+                option => option,
+            };
             log::warn!(
                 event = "not-reloaded", option = option;
-                "--{option} has changed: restart the program to apply it"
+                "--{shown} has changed: restart the program to apply it"
             );
         }
         let tls = tls::set_up(&config, &self.clock).map_err(|error| error.to_string())?;
@@ -171,7 +179,7 @@ impl<N: Net> Reactor<N> {
         let dropped = self.responses_dropped();
         log::info!(
             event = "counters";
-            "{} {}; responses dropped={dropped}; pins mismatched={mismatched}; now inflight={} \
+            "{} {}; responses dropped={dropped}; pin mismatches={mismatched}; now inflight={} \
              links={} tcp-clients={}",
             self.proxy.counters(),
             self.proxy.cache_usage(),

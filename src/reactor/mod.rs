@@ -20,6 +20,7 @@
 
 mod accepting;
 mod client_limits;
+mod connection_log;
 mod costly_steps;
 mod export;
 mod file_watch;
@@ -399,7 +400,10 @@ impl<N: Net> Reactor<N> {
             } else if is_runnable && !is_overdue {
                 self.clients.recheck_soon(key, subscriber, self.now);
             } else {
-                log::debug!("closing an idle TCP client");
+                if let Some(client) = client {
+                    let (peer, protocol) = (client.peer(), client.protocol().label());
+                    log::debug!("client {peer} ({protocol}): closing the idle connection");
+                }
                 self.close_client(key);
             }
         }

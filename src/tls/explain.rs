@@ -45,6 +45,9 @@ pub fn explain(error: &rustls::Error, roots: RootSource) -> String {
             let alert = sent(*alert);
             format!("{alert}: probably no common algorithm ({SUPPORTED})")
         }
+        rustls::Error::AlertReceived(alert @ AlertDescription::CertificateRequired) => {
+            format!("{}: set client-cert= and client-key=", sent(*alert))
+        }
         rustls::Error::AlertReceived(alert) => sent(*alert),
         rustls::Error::PeerIncompatible(
             PeerIncompatible::NoCipherSuitesInCommon

@@ -99,12 +99,12 @@ fn pin_report_logs_a_mismatch_and_accepts_the_server() {
         "no configured pin matches; the server's key has {own}"
     ));
     scene.program.signal(Signal::SIGUSR1);
-    scene.program.await_log("pins mismatched=1");
+    scene.program.await_log("pin mismatches=1");
 
     let scene = Scene::new(&authority, Flaw::None, &[&own, report]);
     assert!(scene.is_trusted());
     scene.program.signal(Signal::SIGUSR1);
-    scene.program.await_log("pins mismatched=0");
+    scene.program.await_log("pin mismatches=0");
 
     let scene = Scene::new(&authority, Flaw::WrongName, &[&own, report]);
     assert!(!scene.is_trusted());

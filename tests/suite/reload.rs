@@ -165,7 +165,7 @@ fn file_with_a_mistake_changes_nothing() {
 fn options_that_need_a_restart_are_logged() {
     let scene = Scene::new("reload-fixed");
     let log = scene.reload_with("listen 127.0.0.2\nuser nobody");
-    for option in ["--listen", "--user"] {
+    for option in ["--listen or --port", "--user"] {
         let line = format!("{option} has changed: restart the program to apply it");
         assert!(log.contains(&line), "{log}");
     }

@@ -408,12 +408,11 @@ impl AccessRules {
 impl fmt::Display for AccessRules {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let list = |paths: &BTreeSet<PathBuf>| {
-            let paths: Vec<_> = paths
+            let paths = paths
                 .iter()
-                .map(|path| absolute(path).unwrap_or_else(|_| path.clone()))
-                .map(|path| path.display().to_string())
-                .collect();
-            paths.join(" and ")
+                .map(|path| absolute(path).unwrap_or_else(|_| path.clone()));
+            let paths: BTreeSet<_> = paths.map(|path| path.display().to_string()).collect();
+            Vec::from_iter(paths).join(" and ")
         };
         let ports: Vec<_> = self.ports.iter().map(u16::to_string).collect();
         write!(f, "TCP only to port {}", ports.join(" and "))?;

@@ -306,7 +306,8 @@ impl<S: Read + Write> ClientStream<S> {
         if messages >= limits.tcp_client_unasked_messages
             || bytes > limits.tcp_client_unasked_bytes && self.kept_since.is_none()
         {
-            log::debug!("not reading from a TCP client: it sends data but no queries");
+            let (peer, protocol) = (self.peer, self.protocol().label());
+            log::debug!("client {peer} ({protocol}): ending the connection: it has no queries");
             self.deframer = Deframer::default();
             self.kept_since = None;
             (self.is_unread, self.is_ended) = (false, true);
