@@ -1,13 +1,13 @@
 #!/bin/bash
 # Checks the artefacts beside the program with their own tools: manual page and completions, systemd
-# units, Kubernetes manifests, the image, the OpenWrt package, the binary for ARM64, and forwarders
-# in front of the program.
+# units, the OpenWrt and Debian packages, the binary for ARM64, and forwarders in front of the program.
+# scripts/check_kubernetes.sh checks what belongs to containers.
 set -u
 cd "$(dirname "$0")/.." || exit 2
 
 # shellcheck source=scripts/testbed.sh
 . scripts/testbed.sh
-need aarch64-linux-gnu-gcc buildah dig dnsmasq fish mandoc python3 qemu-aarch64 systemd-analyze zsh
+need aarch64-linux-gnu-gcc dig dnsmasq fish mandoc python3 qemu-aarch64 systemd-analyze zsh
 export PYTHONPATH=$PWD/target/python PATH=$PATH:$PWD/target/python/bin
 absolute=$(realpath "$binary")
 silent() { "$@" 2>&1 || echo "exit code $?"; }
@@ -45,96 +45,8 @@ for unit in "$work"/units/*; do
     check "systemd, $name: its command is valid" 'are valid' "$binary" -u 192.0.2.1 $command --check-conf
 done
 
-# Kubernetes: the rendered manifests, checked against the schemas of Kubernetes, and their options,
-# checked by the program.
-render() { kubectl kustomize "$1"; }
-if kubectl kustomize deploy/kubernetes/base >/dev/null 2>&1; then
-    mkdir "$work/sidecar"
-    cp deploy/kubernetes/sidecar/*.yaml "$work/sidecar"
-    mkdir "$work/with-sidecar"
-    cat >"$work/with-sidecar/kustomization.yaml" <<'YAML'
-resources: [deployment.yaml]
-components: [../sidecar]
-YAML
-    cat >"$work/with-sidecar/deployment.yaml" <<'YAML'
-apiVersion: apps/v1
-kind: Deployment
-metadata: {name: shop, labels: {dotproxy: sidecar}}
-spec:
-  selector: {matchLabels: {app: shop}}
-  template:
-    metadata: {labels: {app: shop}}
-    spec: {containers: [{name: shop, image: "shop:1"}]}
-YAML
-    for overlay in deploy/kubernetes/{base,node-local,monitoring,scaling,pinned} "$work/with-sidecar"; do
-        name=$(basename "$overlay")
-        render "$overlay" >"$work/$name.yaml"
-        check "Kubernetes, $name: schemas and options are valid" '^[0-9]+ resources are right' \
-            scripts/check_manifests.py "$work/$name.yaml" "$absolute"
-    done
-    mkdir "$work/tree" && cp -r deploy "$work/tree"
-    name_image=$(grep '^sed -i .* deploy/kubernetes/base/kustomization.yaml$' README.md)
-    (cd "$work/tree" && eval "$name_image")
-    check "Kubernetes: the image is named as the README says" 'image: registry\.example/dotproxy:[0-9.]+$' \
-        render "$work/tree/deploy/kubernetes/base"
-else
-    echo "skipped Kubernetes: no kubectl here with kustomize 5"
-fi
-
-# The chart, with several sets of values.
-chart() { # name; values come by standard input
-    cat >"$work/$1.values"
-    scripts/render_chart.py deploy/helm/dotproxy "$work/$1.values" >"$work/chart-$1.yaml" &&
-        scripts/check_manifests.py "$work/chart-$1.yaml" "$absolute"
-}
-check "chart: defaults" '^7 resources are right' chart plain </dev/null
-check "chart: on each node, with monitoring" '^7 resources are right' chart nodes <<'YAML'
-kind: DaemonSet
-serviceMonitor: {enabled: true}
-tolerations: [{operator: Exists, effect: NoSchedule}]
-YAML
-check "chart: every value set" '^7 resources are right' chart all <<'YAML'
-upstreams: ["udp://10.96.0.10,domain=cluster.local", 192.0.2.1@853#dns.example]
-options: {cache-size: 4m, prefetch: true, no-sandbox: false, allow: [10.0.0.0/8, "fd00::/8"]}
-existingSecret: keys
-autoscaling: {queriesPerSecond: 20000}
-service: {clusterIP: 10.96.0.53}
-networkPolicy: {upstreamPorts: [853, 53]}
-image: {repository: registry.example/dotproxy, tag: "1", pullSecrets: [{name: pull}]}
-YAML
-check "chart: its options follow the values" '^    prefetch$' cat "$work/chart-all.yaml"
-check "chart: a disabled option is absent" '^exit code 1$' silent grep no-sandbox "$work/chart-all.yaml"
-check "chart: an unknown value is refused" 'upstream.*unexpected' silent chart wrong <<'YAML'
-upstream: 192.0.2.1
-YAML
-check "chart: an option that the chart sets is refused" 'listen' silent chart wrong <<'YAML'
-options: {listen: 127.0.0.1}
-YAML
-check "Argo CD: the path of the chart exists" '^name: dotproxy$' \
-    cat "$(sed -n 's/^    path: //p' deploy/argocd/application.yaml)/Chart.yaml"
-
-# The image. Its first build stage is replaced by the binary that was built here.
-static="target/$(uname -m)-unknown-linux-musl/release/dotproxy"
-if [ -e "$static" ]; then
-    check "Dockerfile: no warning of hadolint" '^$' silent hadolint Dockerfile
-    mkdir -p "$work/build/dotproxy/target/release"
-    cp "$static" "$work/build/dotproxy/target/release/"
-    echo '{"default": [{"type": "insecureAcceptAnything"}]}' >"$work/policy.json"
-    image() { buildah --storage-driver vfs --root "$work/images" --runroot "$work/run" "$@"; }
-    check "image: builds" '[0-9a-f]{64}' image bud -q --isolation chroot --format docker \
-        --signature-policy "$work/policy.json" --build-context "build=$work/build" -t dotproxy .
-    check "image: unprivileged user" '"User": "65532:65532"' image inspect --type image dotproxy
-    check "image: it has a health check" '"--probe"' image inspect --type image dotproxy
-    container=$(image from --signature-policy "$work/policy.json" dotproxy)
-    root=$(image mount "$container")
-    check "image: one file" '^/dotproxy$' find "$root" -type f -printf '/%P\n'
-    check "image: 2.2 MB at most" '^(1[0-9]|20|21)[0-9]{5}$' stat -c %s "$root/dotproxy"
-    check "image: runs" '^dotproxy [0-9]' chroot --userspec=65532:65532 "$root" /dotproxy --version
-    image umount "$container" >/dev/null
-    image rm "$container" >/dev/null
-else
-    echo "skipped the image: no static binary found"
-fi
+# Kubernetes, the chart, the alerts, the image and the Compose file.
+DOTPROXY=$binary scripts/check_kubernetes.sh || failed=$((failed + 1))
 
 # OpenWrt: the options file that is generated from the settings.
 openwrt_options() { scripts/openwrt_options.sh deploy/openwrt/files/dotproxy.config; }

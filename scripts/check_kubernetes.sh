@@ -1,0 +1,273 @@
+#!/bin/bash
+# Checks the manifests for Kubernetes, the chart, the alerts, the image and the Compose file with
+# their own tools: kubectl, Helm, promtool, buildah, and the schemas of Kubernetes and Compose.
+# scripts/check_deploy.sh calls it.
+set -u
+cd "$(dirname "$0")/.." || exit 2
+
+# shellcheck source=scripts/testbed.sh
+. scripts/testbed.sh
+need buildah promtool python3
+# Tools that scripts/install_test_deps.sh installs below target/.
+export PYTHONPATH=$PWD/target/python PATH=$PWD/target/python/bin:$PATH
+need helm kubectl
+absolute=$(realpath "$binary")
+: >"$work/dotproxy.log"
+silent() { "$@" 2>&1 || echo "exit code $?"; }
+right='^[0-9]+ resources are right$'
+manifests() { scripts/check_manifests.py "$1" "$absolute"; }
+render() { kubectl kustomize "$1"; }
+
+# Kustomize: a tree with the components in use.
+tree="$work/tree"
+mkdir "$tree"
+cp -r deploy "$tree"
+mkdir "$tree"/{tls,tls-node-local,sidecar}
+for base in base node-local; do
+    folder="$tree/tls${base#base}"
+    [ "$base" = base ] || folder="$tree/tls-node-local"
+    cat >"$folder/kustomization.yaml" <<YAML
+resources: [../deploy/kubernetes/$base]
+components: [../deploy/kubernetes/tls]
+YAML
+done
+cat >"$tree/sidecar/kustomization.yaml" <<'YAML'
+namespace: shop
+resources: [workloads.yaml, settings.yaml]
+components: [../deploy/kubernetes/sidecar]
+YAML
+sed 's/namespace: default/namespace: shop/; s/ cluster.local/ corp.internal/; s/ 10.96.0.10/ fd00::a/' \
+    deploy/kubernetes/sidecar/settings.yaml >"$tree/sidecar/settings.yaml"
+cat >"$tree/sidecar/workloads.yaml" <<'YAML'
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: shop, labels: {dotproxy: sidecar}}
+spec:
+  selector: {matchLabels: {app: shop}}
+  template:
+    metadata: {labels: {app: shop}}
+    spec: {containers: [{name: shop, image: "shop:1"}]}
+---
+apiVersion: apps/v1
+kind: StatefulSet
+metadata: {name: store, labels: {dotproxy: sidecar}}
+spec:
+  serviceName: store
+  selector: {matchLabels: {app: store}}
+  template:
+    metadata: {labels: {app: store}}
+    spec: {containers: [{name: store, image: "store:1"}]}
+---
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: other}
+spec:
+  selector: {matchLabels: {app: other}}
+  template:
+    metadata: {labels: {app: other}}
+    spec: {containers: [{name: other, image: "other:1"}]}
+YAML
+for overlay in deploy/kubernetes/{base,node-local,monitoring,scaling,pinned} "$tree"/{tls,tls-node-local,sidecar}; do
+    name=$(basename "$overlay")
+    render "$overlay" >"$work/$name.yaml"
+    check "Kubernetes, $name: resources and options are valid" "$right" manifests "$work/$name.yaml"
+done
+# The check itself: faults that it must find.
+fault() { # sed expression, overlay
+    sed -E "$1" "$work/$2.yaml" >"$work/fault.yaml"
+    cmp -s "$work/fault.yaml" "$work/$2.yaml" && return
+    manifests "$work/fault.yaml" && return
+    return 0
+}
+check "fault found: the pod is not ready during an outage" 'probes:' fault 's/readyz.latch/readyz/' base
+check "fault found: metrics over IPv4 only" 'not every address' fault 's/= :9153/= 0.0.0.0:9153/' base
+check "fault found: a Service for one address family" 'ipFamilyPolicy' fault '/ipFamilyPolicy/d' base
+check "fault found: pods that are not ready block a drain" 'not ready stay' fault '/unhealthyPodEvictionPolicy/d' base
+check "fault found: a budget that allows no eviction" 'minAvailable' fault 's/maxUnavailable: 1/minAvailable: 2/' base
+check "fault found: the policy blocks an upstream" 'need \[\(8530, ' fault 's/1.1.1.1@853/1.1.1.1@8530/' base
+check "fault found: the policy blocks a proposed upstream" "need .*'UDP'" fault 's/port: 53$/port: 54/' base
+check "fault found: more memory than the container has" 'exceeds the limit' fault 's/= 12m/= 32m/' base
+
+searches() { # name of a workload
+    python3 - "$work/sidecar.yaml" "$1" <<'PYTHON'
+import sys, yaml
+workload = next(one for one in yaml.safe_load_all(open(sys.argv[1])) if one["metadata"]["name"] == sys.argv[2])
+pod = workload["spec"]["template"]["spec"]
+print(*pod["dnsConfig"]["searches"] if "dnsConfig" in pod else ["unchanged"])
+for container in pod.get("initContainers", []):
+    print(*(f"{variable['name']}={variable['value']}" for variable in container["env"]))
+PYTHON
+}
+for name in shop store; do
+    check "sidecar, $name: search list of its namespace and cluster" \
+        '^shop.svc.corp.internal svc.corp.internal corp.internal$' searches "$name"
+    check "sidecar, $name: names and reverse names of the cluster" \
+        '^CLUSTER_DNS=fd00::a CLUSTER_DOMAIN=corp.internal REVERSE_ZONE=10.in-addr.arpa$' searches "$name"
+done
+check "sidecar: other workloads are unchanged" '^unchanged$' searches other
+check "sidecar: its settings are not applied" '^exit code 1$' silent grep -c 'kind: ConfigMap' "$work/sidecar.yaml"
+name_image=$(grep '^sed -i .* deploy/kubernetes/base/kustomization.yaml$' README.md)
+(cd "$tree" && eval "$name_image")
+check "Kubernetes: the image is named as the README says" 'image: registry\.example/dotproxy:[0-9.]+$' \
+    render "$tree/deploy/kubernetes/base"
+
+# The alerts and the parts that are generated.
+check "generated files are up to date" 'as generated$' scripts/generate_manifests.py --check
+check "alerts, kustomize: each fires and does not fire" 'job=dotproxy$' scripts/check_rules.py "$work/monitoring.yaml"
+
+# The chart, with several sets of values.
+chart=deploy/helm/dotproxy
+helm_template() { # name; values come by standard input
+    cat >"$work/$1.values"
+    helm template dns "$chart" --namespace dns --no-hooks --values "$work/$1.values" >"$work/chart-$1.yaml"
+}
+chart() { helm_template "$1" && manifests "$work/chart-$1.yaml"; }
+rendered() { cat "$work/chart-$1.yaml"; }
+refused() { # values come by standard input
+    helm_template refused && echo "the values were not refused"
+    return 0
+}
+check "chart: no warning of helm lint" '0 chart\(s\) failed' helm lint --strict "$chart"
+check "chart: defaults" "$right" chart plain </dev/null
+check "chart: the test pod is valid" '^name: dns-dotproxy-answers$' eval \
+    "helm template dns $chart --show-only templates/tests/answers.yaml | sed -n 's/^  name:/name:/p'"
+check "chart: on each node, with monitoring" "$right" chart nodes <<'YAML'
+kind: DaemonSet
+serviceMonitor: {enabled: true, labels: {release: prometheus}}
+prometheusRule: {enabled: true, labels: {release: prometheus}}
+tolerations: [{operator: Exists, effect: NoSchedule}]
+nameOverride: forwarder
+YAML
+check "alerts, chart: each fires and does not fire" 'job=dotproxy$' scripts/check_rules.py "$work/chart-nodes.yaml"
+check "chart: labels for the Prometheus operator" '^2$' grep -c 'release: prometheus' "$work/chart-nodes.yaml"
+check "chart: every value set" "$right" chart all <<'YAML'
+upstreams: ["udp://10.96.0.10,domain=cluster.local", "192.0.2.1@853#dns.example", "[2001:db8::1]:8853", "tls://dns.example:443"]
+options:
+  cache-size: 33554432
+  max-inflight: 10000
+  prefetch: true
+  no-sandbox: false
+  allow: [10.0.0.0/8, "fd00::/8"]
+  bootstrap: [10.96.0.10, "192.0.2.53:5300"]
+  otlp: http://192.0.2.9:4318
+  trace-sample: 0.001
+  dnstap: tcp:192.0.2.8:6000
+extraArgs: [--verbose]
+existingSecret: keys
+tls: {secretName: server-tls, clientCertificates: true}
+image: {repository: "registry.example:5000/dotproxy", tag: "1", pullPolicy: Always}
+imagePullSecrets: [{name: pull}]
+fullnameOverride: resolver
+commonLabels: {team: network}
+replicas: 3
+autoscaling: {enabled: true, minReplicas: 3, queriesPerSecond: 20000}
+podDisruptionBudget: {minAvailable: 50%}
+updateStrategy: {type: RollingUpdate, rollingUpdate: {maxUnavailable: 1, maxSurge: 0}}
+service:
+  type: LoadBalancer
+  annotations: {example.com/internal: "true"}
+  clusterIP: fd00::53
+  ipFamilyPolicy: RequireDualStack
+  ipFamilies: [IPv6, IPv4]
+  loadBalancerClass: example.com/lb
+  loadBalancerSourceRanges: [10.0.0.0/8]
+containerPorts: {dns: 1053, tls: 1853, http: 9154}
+dnsPolicy: ClusterFirst
+networkPolicy: {clients: [{ipBlock: {cidr: 10.0.0.0/8}}], extraEgress: [{ports: [{port: 9000, protocol: TCP}]}]}
+resources: {requests: {cpu: 1}, limits: {cpu: 2, memory: 128Mi}}
+probes: {startup: {failureThreshold: 600}}
+serviceAccount: {name: resolver-account, annotations: {example.com/role: dns}}
+podLabels: {tier: dns}
+podAnnotations: {example.com/note: "1"}
+nodeSelector: {kubernetes.io/os: linux}
+affinity: {podAntiAffinity: {preferredDuringSchedulingIgnoredDuringExecution: [{weight: 1, podAffinityTerm: {topologyKey: zone, labelSelector: {matchLabels: {tier: dns}}}}]}}
+topologySpreadConstraints: [{maxSkew: 2, topologyKey: zone, whenUnsatisfiable: DoNotSchedule, labelSelector: {matchLabels: {tier: dns}}}]
+priorityClassName: system-cluster-critical
+terminationGracePeriodSeconds: 30
+extraEnv: [{name: SSLKEYLOGFILE, value: /dev/null}]
+extraVolumes: [{name: lists, configMap: {name: lists}}]
+extraVolumeMounts: [{name: lists, mountPath: /etc/lists}]
+serviceMonitor: {enabled: true, interval: 15s}
+YAML
+check "chart: its options follow the values" '^    prefetch$' rendered all
+check "chart: a disabled option is absent" '^exit code 1$' silent grep no-sandbox "$work/chart-all.yaml"
+check "chart: large numbers are integers" '^    cache-size = 33554432$' rendered all
+check "chart: small numbers have a decimal point" '^    trace-sample = 0.001$' rendered all
+check "chart: numbers in lists are integers" '^    ecs = 33554432$' eval \
+    "helm_template list <<<'options: {ecs: [33554432, 3]}' && rendered list"
+check "chart: every label is set" '^10$' grep -c 'team: network' "$work/chart-all.yaml"
+check "chart: no budget for a single pod" '^exit code 1$' silent eval \
+    "helm_template single <<<'{replicas: 1, autoscaling: {enabled: false}}' && grep PodDisruptionBudget $work/chart-single.yaml"
+check "chart: on the network of the node" "$right" chart host <<'YAML'
+kind: DaemonSet
+hostNetwork: true
+dnsPolicy: ClusterFirstWithHostNet
+serviceAccount: {create: false}
+YAML
+check "chart: on the network of the node, the old pod ends first" '^ +maxSurge: 0$' rendered host
+check "chart: a default is removed by null" '^exit code 1$' silent eval \
+    "helm_template null <<<'options: {log-format: null}' && grep log-format $work/chart-null.yaml"
+check "chart: an unknown value is refused" 'upstream is not allowed' refused <<<'upstream: 192.0.2.1'
+check "chart: an option that the chart sets is refused" 'listen' refused <<<'options: {listen: 127.0.0.1}'
+check "chart: a budget that allows no eviction is refused" 'allows no eviction with 2 pods' \
+    refused <<<'podDisruptionBudget: {minAvailable: 2}'
+
+# Memory: the limits of the container and of the program follow from each other.
+check "chart: the container has the memory that a cache needs" "$right" chart cache <<<'options: {cache-size: 32m}'
+check "chart: more than 32 MiB, then" '^ +memory: [4-9][0-9]Mi$' rendered cache
+check "chart: the cache has the memory that the container has" '^    memory-limit = 50331648$' eval \
+    "helm_template limit <<<'resources: {limits: {memory: 64Mi}}' && rendered limit"
+check "chart: a container that is too small for its cache is refused" 'does not fit .*set it to [0-9]+Mi or more' \
+    refused <<<'{options: {cache-size: 32m}, resources: {limits: {memory: 16Mi}}}'
+check "chart: --memory-limit above that of the container is refused" 'exceeds the memory limit of the container' \
+    refused <<<'{options: {memory-limit: 32m}, resources: {limits: {memory: 16Mi}}}'
+# The largest cache that the program accepts is the largest that the chart accepts.
+largest_cache() { # MiB of the container, values of the chart, options of the program
+    local bytes=$(($1 * 3 * 1024 * 1024 / 4)) most
+    # shellcheck disable=SC2086 # a list of words
+    most=$("$binary" -u 192.0.2.1 $3 --memory-limit "$bytes" --cache-size 1g --check-conf 2>&1 |
+        sed -n 's/.*expected at most \([0-9]*\)k .*/\1/p')
+    values() { echo "{$2, resources: {limits: {memory: ${1}Mi}}, options: {cache-size: ${3}k}}"; }
+    values "$1" "$2" "$most" | helm_template largest || return
+    values "$1" "$2" "$((most + 1))" | refused
+}
+for mib in 8 16 64 1000; do
+    check "chart: the largest cache in $mib MiB is that of the program" 'does not fit' \
+        largest_cache "$mib" 'tls: {}' ''
+    check "chart: the same with TLS clients" 'does not fit' largest_cache "$mib" 'tls: {secretName: a}' \
+        "--tls-listen 127.0.0.1 --tls-cert $work/server.pem --tls-key $work/server.key"
+done
+check "Argo CD: the path of the chart exists" '^name: dotproxy$' \
+    cat "$(sed -n 's/^    path: //p' deploy/argocd/application.yaml)/Chart.yaml"
+check "Argo CD: its values are valid" "$right" eval "python3 -c 'import yaml; print(yaml.safe_dump(
+    yaml.safe_load(open(\"deploy/argocd/application.yaml\"))[\"spec\"][\"source\"][\"helm\"][\"valuesObject\"]))' | chart argocd"
+
+check "documents: their manifests, values and commands are valid" 'are right$' scripts/check_kubernetes_docs.py "$absolute"
+
+# The image and the Compose file.
+check "Compose: the file and its options are valid" 'are right$' scripts/check_compose.py "$absolute"
+check "image: an option replaces that of the image" 'are valid' "$binary" --http-listen=127.0.0.1:9153 \
+    -u 192.0.2.1 --http-listen 0.0.0.0:9153 --check-conf
+# Its first build stage is replaced by the binary that was built here.
+static="target/$(uname -m)-unknown-linux-musl/release/dotproxy"
+check "Dockerfile: no warning of hadolint" '^$' silent hadolint Dockerfile
+if [ -e "$static" ]; then
+    mkdir -p "$work/build/dotproxy/target/release"
+    cp "$static" "$work/build/dotproxy/target/release/"
+    echo '{"default": [{"type": "insecureAcceptAnything"}]}' >"$work/policy.json"
+    image() { buildah --storage-driver vfs --root "$work/images" --runroot "$work/run" "$@"; }
+    check "image: builds" '[0-9a-f]{64}' image bud -q --isolation chroot --format docker \
+        --signature-policy "$work/policy.json" --build-context "build=$work/build" -t dotproxy .
+    check "image: unprivileged user" '"User": "65532:65532"' image inspect --type image dotproxy
+    check "image: it has a health check" '"--probe"' image inspect --type image dotproxy
+    container=$(image from --signature-policy "$work/policy.json" dotproxy)
+    root=$(image mount "$container")
+    check "image: one file" '^/dotproxy$' find "$root" -type f -printf '/%P\n'
+    check "image: 2.2 MB at most" '^(1[0-9]|20|21)[0-9]{5}$' stat -c %s "$root/dotproxy"
+    check "image: runs" '^dotproxy [0-9]' chroot --userspec=65532:65532 "$root" /dotproxy --version
+    image umount "$container" >/dev/null
+    image rm "$container" >/dev/null
+else
+    echo "skipped the image: no static binary found"
+fi
+conclude
