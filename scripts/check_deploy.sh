@@ -84,7 +84,8 @@ fi
 versions() {
     grep -hoE '(newTag|version|appVersion): [0-9.]+|PKG_VERSION:=.*|dotproxy:[0-9][0-9.]*' \
         deploy/kubernetes/*/kustomization.yaml deploy/helm/dotproxy/Chart.yaml \
-        deploy/openwrt/Makefile deploy/README.md | sed -E 's/.*(=|: ?)//' | sort -u
+        deploy/openwrt/Makefile deploy/README.md deploy/compose/compose.yaml docs/kubernetes.md |
+        sed -E 's/.*(=|: ?)//' | sort -u
 }
 check "versions: all match the program" "^$("$binary" --version | sed 's/dotproxy //')\$" versions
 

@@ -111,6 +111,31 @@ name_image=$(grep '^sed -i .* deploy/kubernetes/base/kustomization.yaml$' README
 check "Kubernetes: the image is named as the README says" 'image: registry\.example/dotproxy:[0-9.]+$' \
     render "$tree/deploy/kubernetes/base"
 
+# A volume of a ConfigMap, as the kubelet lays it out: an update replaces a folder behind a link. The
+# program finds the new options by itself, inside of its sandbox.
+volume="$work/volume"
+mkdir -p "$volume/..first" "$volume/..second"
+port=$(free_port)
+for version in first second; do
+    printf 'port = %s\nlisten = 127.0.0.1\nupstream = 192.0.2.1\nlog-level = info\n' "$port" >"$volume/..$version/dotproxy.conf"
+done
+echo 'upstream = 192.0.2.2' >>"$volume/..second/dotproxy.conf"
+reloads=false
+if "$binary" --help | grep -q -- --reload-interval; then
+    reloads=true
+    tee -a "$volume/..first/dotproxy.conf" "$volume/..second/dotproxy.conf" <<<'reload-interval = 1s' >/dev/null
+fi
+ln -s ..first "$volume/..data"
+ln -s ..data/dotproxy.conf "$volume/dotproxy.conf"
+launch "$work/reload.log" "$binary" -C "$volume/dotproxy.conf"
+await grep -q 'upstream 192.0.2.1' "$work/reload.log"
+ln -s ..second "$volume/..next"
+mv -T "$volume/..next" "$volume/..data"
+rm -r "$volume/..first"
+$reloads || kill -HUP "$launched"
+check_soon "Kubernetes: a changed ConfigMap takes effect without a restart" 'upstream 192\.0\.2\.2' \
+    cat "$work/reload.log"
+
 # The alerts and the parts that are generated.
 check "generated files are up to date" 'as generated$' scripts/generate_manifests.py --check
 check "alerts, kustomize: each fires and does not fire" 'job=dotproxy$' scripts/check_rules.py "$work/monitoring.yaml"
