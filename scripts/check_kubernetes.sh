@@ -111,6 +111,33 @@ name_image=$(grep '^sed -i .* deploy/kubernetes/base/kustomization.yaml$' README
 check "Kubernetes: the image is named as the README says" 'image: registry\.example/dotproxy:[0-9.]+$' \
     render "$tree/deploy/kubernetes/base"
 
+# The probes of a pod, before and during an outage of its upstream. No client sends a query.
+resolver_port=$(free_port)
+start_unbound "$resolver_port"
+resolver=${pids[-1]}
+probe_port=$(free_port)
+launch "$work/dotproxy.log" "$binary" -l 127.0.0.1 -p "$(free_port)" -u "127.0.0.1:$resolver_port" \
+    --ca-file "$work/ca.pem" --http-listen ":$probe_port"
+probe() { # name, address
+    local path
+    path=$(python3 - "$work/base.yaml" "$1" <<'PYTHON'
+import sys, yaml
+pods = [one for one in yaml.safe_load_all(open(sys.argv[1])) if one["kind"] == "Deployment"]
+print(pods[0]["spec"]["template"]["spec"]["containers"][0][sys.argv[2]]["httpGet"]["path"])
+PYTHON
+    )
+    "$binary" --probe "http://$2:$probe_port$path" && echo "status 200"
+}
+for address in 127.0.0.1 '[::1]'; do
+    for name in startupProbe readinessProbe livenessProbe; do
+        check_soon "pod, $name, $address: passes" '^status 200$' probe "$name" "$address"
+    done
+done
+kill "$resolver" && wait "$resolver" 2>/dev/null
+check_soon "pod, outage: a new pod would not start" '^exit code 1$' silent probe startupProbe 127.0.0.1
+check "pod, outage: it stays in its Service" '^status 200$' probe readinessProbe 127.0.0.1
+check "pod, outage: it is not restarted" '^status 200$' probe livenessProbe 127.0.0.1
+
 # A volume of a ConfigMap, as the kubelet lays it out: an update replaces a folder behind a link. The
 # program finds the new options by itself, inside of its sandbox.
 volume="$work/volume"
@@ -230,6 +257,27 @@ dnsPolicy: ClusterFirstWithHostNet
 serviceAccount: {create: false}
 YAML
 check "chart: on the network of the node, the old pod ends first" '^ +maxSurge: 0$' rendered host
+check "chart: what the other sets leave out" "$right" chart rest <<'YAML'
+replicas: 3
+autoscaling: {enabled: false}
+podDisruptionBudget: {maxUnavailable: 2}
+service: {type: NodePort, internalTrafficPolicy: Cluster, externalTrafficPolicy: Cluster}
+serviceMonitor: {enabled: true}
+prometheusRule: {enabled: true, labels: {release: prometheus}}
+networkPolicy: {monitoringNamespace: observability}
+tls: {secretName: server-tls, addresses: ["::"]}
+test: {image: "registry.example/busybox:1", name: example.org}
+podSecurityContext: {runAsUser: 65533}
+securityContext: {procMount: Default}
+probes: {readiness: {periodSeconds: 1}, liveness: {periodSeconds: 20}}
+YAML
+check "chart: no budget and no policy if switched off" '^exit code 1$' silent eval \
+    "helm_template off && grep -E 'PodDisruptionBudget|NetworkPolicy' $work/chart-off.yaml" <<'YAML'
+autoscaling: {enabled: true, minReplicas: 2, maxReplicas: 4, cpu: 250m}
+podDisruptionBudget: {enabled: false}
+networkPolicy: {enabled: false}
+YAML
+check "chart: each value has an effect" 'have an effect$' scripts/check_chart_values.py "$work"/{all,nodes,host,rest,off}.values
 check "chart: a default is removed by null" '^exit code 1$' silent eval \
     "helm_template null <<<'options: {log-format: null}' && grep log-format $work/chart-null.yaml"
 check "chart: an unknown value is refused" 'upstream is not allowed' refused <<<'upstream: 192.0.2.1'
