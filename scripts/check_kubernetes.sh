@@ -7,7 +7,7 @@ cd "$(dirname "$0")/.." || exit 2
 
 # shellcheck source=scripts/testbed.sh
 . scripts/testbed.sh
-need buildah promtool python3
+need buildah dig promtool python3
 # Tools that scripts/install_test_deps.sh installs below target/.
 export PYTHONPATH=$PWD/target/python PATH=$PWD/target/python/bin:$PATH
 need helm kubectl
@@ -106,6 +106,52 @@ for name in shop store; do
 done
 check "sidecar: other workloads are unchanged" '^unchanged$' searches other
 check "sidecar: its settings are not applied" '^exit code 1$' silent grep -c 'kind: ConfigMap' "$work/sidecar.yaml"
+# The sidecar with the rendered options, in front of a resolver that has the names of a cluster.
+resolver_port=$(free_port)
+cat >"$work/cluster.conf" <<CONF
+server:
+    directory: "$work"
+    chroot: ""
+    username: ""
+    pidfile: ""
+    use-syslog: no
+    interface: 127.0.0.1@$resolver_port
+    local-zone: "corp.internal." static
+    local-data: "store.shop.svc.corp.internal. 30 IN A 10.1.2.3"
+    local-zone: "10.in-addr.arpa." static
+    local-data: "3.2.1.10.in-addr.arpa. 30 IN PTR store-0.store.shop.svc.corp.internal."
+remote-control:
+    control-enable: no
+CONF
+unbound -d -c "$work/cluster.conf" 2>"$work/cluster.log" &
+pids+=("$!")
+port=$(free_port)
+mapfile -t options < <(python3 - "$work/sidecar.yaml" <<'PYTHON'
+import sys, yaml
+pods = [one for one in yaml.safe_load_all(open(sys.argv[1])) if one["metadata"]["name"] == "shop"]
+container = pods[0]["spec"]["template"]["spec"]["initContainers"][0]
+for argument in container["args"]:
+    for variable in container["env"]:
+        argument = argument.replace(f"$({variable['name']})", variable["value"])
+    print(argument)
+PYTHON
+)
+options=("${options[@]/fd00::a/127.0.0.1:$resolver_port}")
+options=("${options[@]/127.0.0.1:53/127.0.0.1:$port}")
+launch "$work/sidecar.log" "$binary" "${options[@]/:9153/:$(free_port)}"
+# Resolves a name as the C library does: by the search list if it has fewer dots than ndots, here 2.
+resolve() { # name
+    local domain answer
+    for domain in $(searches shop | head -1); do
+        answer=$(ask +short "$1.$domain" A)
+        [ -z "$answer" ] || break
+    done
+    echo "$answer"
+}
+await ask +short store.shop.svc.corp.internal A
+check "sidecar: a name of the same namespace" '^10\.1\.2\.3$' resolve store
+check "sidecar: a name of another namespace" '^10\.1\.2\.3$' resolve store.shop
+check "sidecar: the reverse name of a pod" '^store-0\.store\.shop\.svc\.corp\.internal\.$' ask +short -x 10.1.2.3
 name_image=$(grep '^sed -i .* deploy/kubernetes/base/kustomization.yaml$' README.md)
 (cd "$tree" && eval "$name_image")
 check "Kubernetes: the image is named as the README says" 'image: registry\.example/dotproxy:[0-9.]+$' \
