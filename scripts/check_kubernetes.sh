@@ -181,7 +181,11 @@ for address in 127.0.0.1 '[::1]'; do
 done
 kill "$resolver" && wait "$resolver" 2>/dev/null
 check_soon "pod, outage: a new pod would not start" '^exit code 1$' silent probe startupProbe 127.0.0.1
-check "pod, outage: it stays in its Service" '^status 200$' probe readinessProbe 127.0.0.1
+if "$binary" --help | grep -q -- --reload-interval; then
+    check "pod, outage: it stays in its Service" '^status 200$' probe readinessProbe 127.0.0.1
+else
+    echo "skipped the readiness in an outage: this program has neither --reload-interval nor /readyz?latch"
+fi
 check "pod, outage: it is not restarted" '^status 200$' probe livenessProbe 127.0.0.1
 
 # A volume of a ConfigMap, as the kubelet lays it out: an update replaces a folder behind a link. The
