@@ -16,6 +16,7 @@ resolver_port=$(free_port)
 start_unbound "$resolver_port"
 dead_port=$(free_port)
 port=0 proxy='' spans=''
+upstreams() { printf 'upstream = %s\n' "$@" >"$work/options.conf"; }
 # Starts a collector and the program, which samples this share of queries.
 start() { # name, share, status that the collector refuses with at first
     local collector_port
@@ -26,7 +27,7 @@ start() { # name, share, status that the collector refuses with at first
     await test -e "$spans"
     port=$(free_port)
     launch "$work/dotproxy.log" "$binary" -l 127.0.0.1 -p "$port" --ca-file "$work/ca.pem" --policy ordered \
-        -u "127.0.0.1:$dead_port" -u "127.0.0.1:$resolver_port" --query-log-clients none \
+        -C "$work/options.conf" --query-log-clients none \
         --otlp "http://127.0.0.1:$collector_port" --trace-sample "$2"
     proxy=$launched
     await grep -q 'listening on' "$work/dotproxy.log"
@@ -48,7 +49,12 @@ print(eval(sys.argv[2]))
 PYTHON
 }
 
+# The program connects to its upstreams at the start, but not after a reload.
+upstreams "udp://127.0.0.1:$dead_port,domain=a.test" "udp://127.0.0.1:$resolver_port,domain=b.test"
 start steps 1
+upstreams "127.0.0.1:$dead_port" "127.0.0.1:$resolver_port"
+kill -HUP "$proxy"
+await grep -q 'reloaded the configuration' "$work/dotproxy.log"
 ask www.example.net A >/dev/null
 ask www.example.net A +tcp >/dev/null
 ask absent.example.net AAAA >/dev/null
