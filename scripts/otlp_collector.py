@@ -17,6 +17,7 @@ import json
 import os
 import re
 import sys
+import uuid
 
 from google.protobuf import json_format
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2
@@ -54,7 +55,9 @@ def check(request, headers):
     message = json_format.ParseDict(document, trace_service_pb2.ExportTraceServiceRequest())
     (resource_spans,) = message.resource_spans
     resource = {item.key: plain(item.value) for item in resource_spans.resource.attributes}
-    assert resource["service.name"] == "dotproxy", resource
+    assert resource["service.name"] == os.environ.get("OTEL_SERVICE_NAME", "dotproxy"), resource
+    assert resource.get("deployment.environment.name", "a test") == "a test", resource
+    assert uuid.UUID(resource["service.instance.id"]).version == 4, resource
     (scope_spans,) = resource_spans.scope_spans
     assert scope_spans.scope.name == "dotproxy"
     spans = [of_span(span) for span in scope_spans.spans]

@@ -7,6 +7,7 @@ cd "$(dirname "$0")/.." || exit 2
 . scripts/testbed.sh
 need dig dnsperf python3
 export PYTHONPATH=$PWD/target/python
+export OTEL_SERVICE_NAME=resolver OTEL_RESOURCE_ATTRIBUTES=deployment.environment.name=a%20test
 if ! python3 -c 'import opentelemetry.proto.trace.v1.trace_pb2' 2>/dev/null; then
     echo "opentelemetry-proto is missing: run scripts/install_test_deps.sh" >&2
     exit 2
@@ -60,7 +61,7 @@ ask www.example.net A +tcp >/dev/null
 ask absent.example.net AAAA >/dev/null
 stop
 check "steps: three queries" '^3$' of_spans 'count["query"]'
-check "steps: their questions" "^\['www.example.net.', 'www.example.net.', 'absent.example.net.'\]$" \
+check "steps: their questions" "^\['www.example.net', 'www.example.net', 'absent.example.net'\]$" \
     of_spans 'values("query", "dns.question.name")'
 check "steps: their outcomes" "^\['answered', 'cached', 'answered'\]$" \
     of_spans 'values("query", "dotproxy.outcome")'
@@ -72,7 +73,7 @@ check "steps: an unreachable server, then a reachable one" \
     "^\[\('connect', $dead_port\), \(None, $resolver_port\)\]$" \
     of_spans 'list(zip(values("handshake", "error.type"), values("handshake", "server.port")))'
 check "steps: two queries upstream" "^\['NOERROR', 'NXDOMAIN'\]$" \
-    of_spans 'values("upstream query", "dns.response.code")'
+    of_spans 'values("upstream query", "dotproxy.response.code")'
 
 printf 'www.example.net A\nwww.example.net AAAA\nexample.net MX\nnone.example.net A\n' >"$work/names"
 load() { # queries, queries a second

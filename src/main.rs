@@ -10,7 +10,7 @@ use std::process::ExitCode;
 use dotproxy::base::random::SEED_LEN;
 use dotproxy::base::time::Instant;
 use dotproxy::check::check;
-use dotproxy::config::{Config, InheritedSocket};
+use dotproxy::config::{Config, InheritedSocket, ResourceSettings};
 use dotproxy::net::inherited::Inherited;
 use dotproxy::net::mio::MioNet;
 use dotproxy::options::{self, Command};
@@ -127,6 +127,7 @@ fn run(mut config: Config, arguments: &[String]) -> Result<(), Stop> {
     let sockets = inherited.sockets();
     config.inherit(&sockets);
     options::check_loops(&config).map_err(Stop::usage)?;
+    set_resource(&mut config);
     let clock = Clock::new(config.clock_stamp.as_deref());
     let tls = tls::set_up(&config, &clock).map_err(Stop::usage)?;
     file_limit::fit(&mut config).map_err(|error| error.to_string())?;
@@ -152,6 +153,24 @@ fn run(mut config: Config, arguments: &[String]) -> Result<(), Stop> {
     reactor
         .run(&process)
         .map_err(|error| explain_poller(error).into())
+}
+
+/// Sets the attributes of traces from the environment. An invalid variable is ignored with a
+/// warning, as the specification of OpenTelemetry asks for.
+fn set_resource(config: &mut Config) {
+    let Some(traces) = &mut config.traces else {
+        return;
+    };
+    let variable = |name| std::env::var(name).ok();
+    let (attributes, name) = ("OTEL_RESOURCE_ATTRIBUTES", "OTEL_SERVICE_NAME");
+    let (attributes_text, name) = (variable(attributes), variable(name));
+    match ResourceSettings::parse(attributes_text.as_deref(), name.as_deref()) {
+        Ok(resource) => traces.resource = resource,
+        Err(expected) => {
+            let problem = format!("{attributes}: expected {expected}; the variable is ignored");
+            config.warnings.push(problem);
+        }
+    }
 }
 
 /// The process in which the loop runs.
@@ -188,6 +207,7 @@ impl ProcessHooks for Process<'_> {
         };
         config.inherit(&self.sockets);
         options::check_loops(&config).map_err(|error| error.to_string())?;
+        set_resource(&mut config);
         self.confinement.admits(&config)?;
         file_limit::fit(&mut config).map_err(|error| error.to_string())?;
         Ok(config)

@@ -92,6 +92,60 @@ pub struct TraceSettings {
     pub share: Share,
     /// The detail of client addresses.
     pub clients: ClientDetail,
+    /// Attributes of the process.
+    pub resource: ResourceSettings,
+}
+
+/// Attributes of the process in traces, from the environment.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ResourceSettings {
+    /// Pairs of key and value.
+    pub attributes: Vec<(String, String)>,
+}
+
+impl ResourceSettings {
+    /// Reads `OTEL_RESOURCE_ATTRIBUTES` (`key=value`, separated by commas, with values in percent
+    /// encoding) and `OTEL_SERVICE_NAME`, which has precedence for `service.name`. Returns the
+    /// expected form if the former is invalid.
+    pub fn parse(
+        attributes: Option<&str>,
+        service_name: Option<&str>,
+    ) -> Result<Self, &'static str> {
+        const EXPECTED: &str = "key=value, separated by commas, values in percent encoding";
+        let mut all = Vec::new();
+        let pairs = attributes.unwrap_or_default().split(',').map(str::trim);
+        for pair in pairs.filter(|pair| !pair.is_empty()) {
+            let (key, value) = pair.split_once('=').ok_or(EXPECTED)?;
+            let value = decoded(value.trim()).ok_or(EXPECTED)?;
+            if key.trim().is_empty() {
+                return Err(EXPECTED);
+            }
+            all.push((key.trim().to_owned(), value));
+        }
+        if let Some(name) = service_name.filter(|name| !name.is_empty()) {
+            all.retain(|(key, _)| key != "service.name");
+            all.push(("service.name".to_owned(), name.to_owned()));
+        }
+        Ok(Self { attributes: all })
+    }
+}
+
+/// Returns a text whose percent encoding is decoded, or `None` if it is invalid.
+fn decoded(text: &str) -> Option<String> {
+    let mut bytes = Vec::new();
+    let mut parts = text.split('%');
+    bytes.extend(parts.next()?.bytes());
+    for part in parts {
+        let digits = part.get(..2)?;
+        let is_hexadecimal = digits.bytes().all(|byte| byte.is_ascii_hexdigit());
+        bytes.push(
+            u8::from_str_radix(digits, 16)
+                .ok()
+                .filter(|_| is_hexadecimal)?,
+        );
+        bytes.extend(part[2..].bytes());
+    }
+    String::from_utf8(bytes).ok()
 }
 
 /// A collector that takes traces as OTLP over HTTP.
@@ -185,6 +239,26 @@ pub enum ClientDetail {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn resource_attributes_are_parsed_and_decoded() {
+        let pairs = |settings: ResourceSettings| settings.attributes;
+        let of = |attributes, name| ResourceSettings::parse(attributes, name).map(pairs);
+        let pair = |key: &str, value: &str| (key.to_owned(), value.to_owned());
+        assert_eq!(of(None, None), Ok(vec![]));
+        assert_eq!(of(Some(""), Some("")), Ok(vec![]));
+        assert_eq!(
+            of(Some(" a = 1 ,b=x%2Cy%3d%C3%BC,,"), None),
+            Ok(vec![pair("a", "1"), pair("b", "x,y=\u{fc}")])
+        );
+        assert_eq!(
+            of(Some("service.name=x,a=1"), Some("dns")),
+            Ok(vec![pair("a", "1"), pair("service.name", "dns")])
+        );
+        for wrong in ["a", "=1", "a=%", "a=%4", "a=%zz", "a=%+1", "a=%ff", "a=1,b"] {
+            assert!(of(Some(wrong), None).is_err(), "{wrong}");
+        }
+    }
 
     #[test]
     fn collector_has_a_path_for_traces() {

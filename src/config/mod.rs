@@ -11,8 +11,8 @@ pub use access::{Access, Network, RateLimit};
 pub use bounds::{Limits, Timeouts};
 pub use budget::Budget;
 pub use log::{
-    ClientDetail, Collector, DnstapTarget, LogFormat, LogTarget, QueryLogSettings, Share,
-    TraceSettings,
+    ClientDetail, Collector, DnstapTarget, LogFormat, LogTarget, QueryLogSettings,
+    ResourceSettings, Share, TraceSettings,
 };
 pub use pin::{Pin, PinRule, Pins};
 pub use upstream::{Host, Identity, Scheme, Upstream};

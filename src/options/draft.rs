@@ -10,7 +10,8 @@ use crate::base::address::Address;
 use crate::config::upstream::{PLAIN_PORT, TLS_PORT};
 use crate::config::{
     Access, Budget, CacheSettings, ClientDetail, Collector, Config, Host, Identity, Limits, Listen,
-    LogTarget, Network, QueryLogSettings, Share, TlsSettings, TraceSettings, Upstream,
+    LogTarget, Network, QueryLogSettings, ResourceSettings, Share, TlsSettings, TraceSettings,
+    Upstream,
 };
 
 /// The options read so far.
@@ -90,6 +91,7 @@ impl Draft {
                 .log_level
                 .max(self.verbosity.unwrap_or(LevelFilter::Off)),
             traces: self.collector.map(|collector| TraceSettings {
+                resource: ResourceSettings::default(),
                 collector,
                 share: self.trace_share.unwrap_or(Share::PERCENT),
                 clients,

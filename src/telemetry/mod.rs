@@ -21,4 +21,5 @@ pub mod otlp;
 pub mod proc_stats;
 pub mod query_line;
 pub mod query_log;
+pub mod resource;
 pub mod sink;

@@ -17,6 +17,7 @@ use std::time::Duration;
 
 use super::anonymize::shown;
 use super::json::{List, Object};
+use super::resource::Resource;
 use crate::base::origin::ClientProtocol;
 use crate::base::random::Random;
 use crate::base::time::Instant;
@@ -115,13 +116,13 @@ impl Spans {
     }
 
     /// Returns the request with all spans (`ExportTraceServiceRequest`).
-    pub fn request(&self) -> Vec<u8> {
+    pub fn request(&self, resource: &Resource) -> Vec<u8> {
         let mut out = Vec::with_capacity(self.items.len() + 512);
         Object::start(&mut out)
             .nested("resourceSpans", |out| {
                 let mut resources = List::start(out);
                 Object::start(resources.item())
-                    .nested("resource", write_resource)
+                    .nested("resource", |out| write_resource(resource, out))
                     .nested("scopeSpans", |out| self.write_scope(out))
                     .end();
                 resources.end();
@@ -149,14 +150,14 @@ impl Spans {
     }
 }
 
-fn write_resource(out: &mut Vec<u8>) {
+fn write_resource(resource: &Resource, out: &mut Vec<u8>) {
     Object::start(out)
         .nested("attributes", |out| {
             let mut attributes = Attributes(List::start(out));
-            attributes
-                .text("service.name", "dotproxy")
-                .text("service.version", env!("CARGO_PKG_VERSION"))
-                .number("process.pid", std::process::id());
+            for (key, value) in resource.attributes() {
+                attributes.text(key, value);
+            }
+            attributes.number("process.pid", std::process::id());
             attributes.0.end();
         })
         .end();
@@ -171,17 +172,18 @@ impl FinishedQuery<'_> {
             let question = self.question;
             if let Some(question) = question.and_then(|bytes| Question::parse(bytes, 0).ok()) {
                 attributes
-                    .text("dns.question.name", question.shown_name())
-                    .text("dns.question.type", question.rr_type());
+                    .text("dns.question.name", without_dot(&question))
+                    .text("dotproxy.question.type", question.rr_type());
             }
             if let Some(rcode) = record.rcode {
-                attributes.text("dns.response.code", rcode);
+                attributes.text("dotproxy.response.code", rcode);
             }
             let transport = match record.protocol {
                 ClientProtocol::Udp => "udp",
                 ClientProtocol::Tcp | ClientProtocol::Tls => "tcp",
             };
             attributes
+                .text("network.protocol.name", "dns")
                 .text("network.transport", transport)
                 .truth("dotproxy.tls", record.protocol == ClientProtocol::Tls);
             if let Some(client) = shown(record.origin.peer.ip(), self.clients) {
@@ -223,7 +225,7 @@ impl FinishedQuery<'_> {
                     attributes.text("dotproxy.cache.result", "miss");
                 }
                 (_, Some((_, StepEnd::Answered(rcode)))) => {
-                    attributes.text("dns.response.code", rcode);
+                    attributes.text("dotproxy.response.code", rcode);
                 }
                 // Another reply came first, or the deadline of the client passed.
                 (StepKind::Attempt { .. }, None) => {
@@ -249,6 +251,15 @@ fn write_place((scheme, address): PeerAddr, attributes: &mut Attributes<'_>) {
         .number("server.port", address.port())
         .text("network.transport", transport)
         .truth("dotproxy.tls", scheme == Scheme::Tls);
+}
+
+/// Returns the name of a question without its final dot, as OpenTelemetry has names.
+fn without_dot(question: &Question<'_>) -> String {
+    let name = question.shown_name().to_string();
+    match name.strip_suffix('.') {
+        Some(short) if !short.is_empty() => short.to_owned(),
+        _ => name,
+    }
 }
 
 /// Returns the result of the cache lookup.
@@ -381,6 +392,7 @@ mod tests {
     use super::*;
     use crate::base::arena::Key;
     use crate::base::origin::Origin;
+    use crate::config::ResourceSettings;
     use crate::wire::Rcode;
 
     fn record(outcome: Outcome) -> Record {
@@ -417,7 +429,8 @@ mod tests {
         };
         let mut spans = Spans::default();
         spans.add(&told, &mut Random::new(&[7; 32]));
-        let text = String::from_utf8(spans.request()).unwrap();
+        let resource = Resource::new(&ResourceSettings::default(), &mut Random::new(&[8; 32]));
+        let text = String::from_utf8(spans.request(&resource)).unwrap();
         (text, spans.count())
     }
 
@@ -429,7 +442,7 @@ mod tests {
         for part in [
             r#"{"resourceSpans":[{"resource":{"attributes":[{"key":"service.name","value":{"stringValue":"dotproxy"}},"#,
             r#""name":"query","kind":2,"startTimeUnixNano":"1599999999997000000","endTimeUnixNano":"1600000000000000000","attributes":["#,
-            r#"{"key":"dns.question.name","value":{"stringValue":"www.\"."}}"#,
+            r#"{"key":"dns.question.name","value":{"stringValue":"www.\""}}"#,
             r#"{"key":"client.address","value":{"stringValue":"192.0.2.0/24"}}"#,
             r#"{"key":"dotproxy.tls","value":{"boolValue":true}}"#,
             r#"{"key":"dotproxy.response.size","value":{"intValue":"88"}}]},{"traceId":""#,

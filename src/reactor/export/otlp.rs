@@ -16,11 +16,13 @@ use crate::reactor::{Reactor, Session, Slot, session_at};
 use crate::session::observer::http_client::Answer;
 use crate::session::{HttpClient, Step};
 use crate::telemetry::otlp::{self, FinishedQuery, Spans};
+use crate::telemetry::resource::Resource;
 
 /// The gathered spans and the connection to the collector.
 #[derive(Debug)]
 pub(in crate::reactor) struct Traces {
     settings: TraceSettings,
+    resource: Resource,
     random: Random,
     gathered: Spans,
     /// The time at which the first of the gathered spans was added.
@@ -41,9 +43,10 @@ struct Batch {
 }
 
 impl Traces {
-    pub(in crate::reactor) fn new(settings: &TraceSettings, random: Random) -> Self {
+    pub(in crate::reactor) fn new(settings: &TraceSettings, mut random: Random) -> Self {
         Self {
             settings: settings.clone(),
+            resource: Resource::new(&settings.resource, &mut random),
             random,
             gathered: Spans::default(),
             gathered_since: Instant::default(),
@@ -121,10 +124,11 @@ impl Traces {
 
     /// Makes a batch of the gathered spans, unless the last batch is still pending.
     fn fill_batch(&mut self) {
+        let resource = &self.resource;
         self.batch.get_or_insert_with(|| {
             let spans = std::mem::take(&mut self.gathered);
             Batch {
-                request: spans.request(),
+                request: spans.request(resource),
                 count: spans.count(),
                 answer_by: None,
             }
