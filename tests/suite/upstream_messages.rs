@@ -71,10 +71,13 @@ fn each_upstream_is_connected_at_the_start_and_gets_no_query() {
     let authority = Authority::new("start-connects");
     let (first, second) = (Faulty::start(&authority, 0), Faulty::start(&authority, 0));
     let closed = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()));
+    let resets = Faulty::start(&authority, 0);
+    resets.plan(Fault::EndAtAccept(End::Reset), u64::MAX);
     let program = Program::start(&[
         format!("--upstream={}", first.address),
         format!("--upstream={},domain=corp.example", second.address),
         format!("--upstream={closed}"),
+        format!("--upstream={}", resets.address),
         format!("--ca-file={}", authority.ca_file.display()),
     ]);
     for server in [&first, &second] {
@@ -82,6 +85,7 @@ fn each_upstream_is_connected_at_the_start_and_gets_no_query() {
     }
     program.await_log(" ms (TLS 1.3, X25519, certificate valid ");
     program.await_log(&format!("WARN  upstream {closed}: "));
+    program.await_log(&format!("WARN  upstream {}: ", resets.address));
     for server in [&first, &second] {
         assert_eq!(server.counts().queries.load(Ordering::Relaxed), 0);
     }

@@ -42,6 +42,8 @@ pub(in crate::proxy) struct Endpoint {
     pub(in crate::proxy) last_answer: Option<Instant>,
     /// The measured time of a handshake.
     pub(super) handshake_time: Option<Duration>,
+    /// A connection to it has failed.
+    pub(super) has_failed: bool,
     /// The time at which the latency is measured again, unless the endpoint has answered by then.
     pub(super) explore_at: Instant,
 }
@@ -70,6 +72,7 @@ impl Endpoint {
             datagrams_lost_until: None,
             last_answer: None,
             handshake_time: None,
+            has_failed: false,
             explore_at: Instant::default(),
         }
     }

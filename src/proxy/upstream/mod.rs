@@ -466,8 +466,12 @@ impl Upstreams {
         }
         let health = &mut endpoint.health;
         let change = health.on_failure(failure.kind, since, now, &timeouts, random);
+        // The first connection is made at the start, and its failure shows wrong settings.
+        let is_first = endpoint.handshake_time.is_none() && !endpoint.has_failed;
+        endpoint.has_failed = true;
         let level = match change {
             Change::Outage => log::Level::Warn,
+            _ if is_first => log::Level::Warn,
             _ => log::Level::Debug,
         };
         let event = match (change, failure.kind) {
