@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher, Hasher};
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -110,7 +110,14 @@ impl Program {
             .send_to(query, self.address)
             .expect("loopback accepts datagrams");
         let mut response = vec![0; 65_535];
-        let len = socket.recv(&mut response).ok()?;
+        // A stop of the process and its continuation interrupt a receive with a timeout (`signal(7)`).
+        let len = loop {
+            match socket.recv(&mut response) {
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return None,
+                received => break received.expect("only a timeout ends the wait"),
+            }
+        };
         response.truncate(len);
         Some(response)
     }
