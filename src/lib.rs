@@ -94,6 +94,7 @@
 //! | feature | module |
 //! |---|---|
 //! | a decision about a client's query | `proxy/client`, beside `admission` and `local_zones` |
+//! | a change of an answer, like DNS64 | `proxy/exchange/reply`, before the cache keeps it |
 //! | a query of our own | an exchange with another purpose, as in `proxy/upstream/bootstrap.rs` |
 //! | knowledge of an upstream | `proxy/upstream` |
 //! | a transport protocol | [`session`], or a [`session::Transport`] below one |
