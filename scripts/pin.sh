@@ -1,7 +1,7 @@
 #!/bin/sh
 # Prints the pin of a DNS-over-TLS server's key, to append to an upstream: 1.1.1.1,pin-sha256=...
 #
-#   scripts/pin.sh HOST:PORT [NAME]
+#   scripts/pin.sh HOST[:PORT] [NAME]      HOST@PORT is accepted also
 #
 # NAME is the server name to request if several names share HOST. An attacker on the path can
 # answer: compare the displayed certificate once with what you know of the server.
@@ -12,6 +12,7 @@ if [ $# -lt 1 ] || [ $# -gt 2 ]; then
     exit 2
 fi
 case $1 in
+    *@*) set -- "${1%%@*}:${1#*@}" "${2:-}" ;;
     *:*) ;;
     *) set -- "$1:853" "${2:-}" ;;
 esac

@@ -230,6 +230,11 @@ fn explain(error: &ListenError) -> String {
         cause,
     } = error;
     let port = address.port();
+    let other = match *protocol {
+        "TLS" => "another address or port with --tls-listen",
+        "HTTP" => "another address or port with --http-listen",
+        _ => "another port with -p or another address with -l",
+    };
     let advice = match cause.kind() {
         ErrorKind::PermissionDenied if port < 1024 => format!(
             "; ports below 1024 require root or CAP_NET_BIND_SERVICE: run `sudo setcap \
@@ -240,7 +245,7 @@ fn explain(error: &ListenError) -> String {
         ),
         ErrorKind::AddrInUse => format!(
             "; `sudo ss -lnptu 'sport = :{port}'` shows the program that uses it: stop that \
-             program, or choose another port with -p or another address with -l"
+             program, or choose {other}"
         ),
         ErrorKind::AddrNotAvailable if address.is_ipv6() => {
             "; `ip address` shows the addresses of this host; brackets separate the address from \

@@ -147,10 +147,14 @@ fn check_hosts(upstreams: &[Upstream], bootstrap: &[SocketAddr]) -> Result<(), U
     let mut upstreams = upstreams.iter();
     let named = upstreams.find(|upstream| matches!(upstream.host, Host::Name(..)));
     match named.map(|upstream| &upstream.host) {
-        Some(Host::Name(name, _)) if bootstrap.is_empty() => Err(usage(&format!(
-            "--upstream: \"{name}\": a host name needs --bootstrap ADDR, a plain DNS server that \
-             resolves it"
-        ))),
+        Some(Host::Name(name, _)) if bootstrap.is_empty() => {
+            let name = name.to_string();
+            Err(usage(&format!(
+                "--upstream: \"{}\": a host name needs --bootstrap ADDR, a plain DNS server that \
+                 resolves it",
+                name.trim_end_matches('.')
+            )))
+        }
         _ => Ok(()),
     }
 }

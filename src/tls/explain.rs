@@ -149,7 +149,7 @@ fn explain_certificate(problem: &CertificateError, roots: RootSource, clock: Dur
         } => {
             let presented: Vec<String> = presented.iter().map(|name| bare_name(name)).collect();
             format!(
-                "certificate is for {}, not for {}; set the expected name after #",
+                "certificate is for {}, not for {}; set the right name after #",
                 presented.join(", "),
                 expected.to_str()
             )
@@ -225,7 +225,7 @@ mod tests {
         };
         assert_eq!(
             described(&problem),
-            "certificate is for b.example, 192.0.2.1, not for a.example; set the expected name \
+            "certificate is for b.example, 192.0.2.1, not for a.example; set the right name \
              after #"
         );
     }
