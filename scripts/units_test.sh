@@ -1,17 +1,25 @@
 #!/bin/bash
-# Runs the units of deploy/systemd, installed as in deploy/README.md, under a systemd that is
-# process 1 of its own namespaces. Its root is that of this host, with changes that end with the
-# script.
+# Runs the units of deploy/systemd, with the commands and files of deploy/README.md, under a systemd
+# that is process 1 of its own namespaces. Its root is that of this host, with changes that end with
+# the script.
 set -u
 cd "$(dirname "$0")/.." || exit 2
 
 # shellcheck source=scripts/namespace.sh
 . scripts/namespace.sh
-need dig dnsperf nsenter systemctl
+need dig dnsperf dnstap-ldns fstrm_capture kdig logrotate nsenter shellcheck systemctl
+# Starts the resolver of the test on another port.
+start_resolver() { # port
+    sed -E "s/(interface: 127.0.0.1@|tls-port: ).*/\1$1/" "$work/unbound.conf" >"$work/resolver.conf"
+    kill "${pids[0]}"
+    unbound -d -c "$work/resolver.conf" &
+    pids[0]=$!
+    await is_connectable "$1"
+}
 start_unbound 853
 
-# Runs systemd in its own namespaces, with the units installed as in deploy/README.md and its own
-# journal, and without hardware management.
+# Runs systemd in its own namespaces, with a copy of this repository and its own journal, and without
+# hardware management.
 become_systemd() {
     set -e
     local root=$work/space/root place device
@@ -34,11 +42,10 @@ become_systemd() {
     rm -rf "$root/var/log/journal"
     touch "$work/mounted"
 
-    install "$binary" "$root/usr/bin/dotproxy"
-    install -m 644 deploy/systemd/dotproxy* "$root/etc/systemd/system/"
+    mkdir -p "$root/run/checkout/target/release"
+    install "$binary" "$root/run/checkout/target/release/dotproxy"
+    cp -r deploy "$root/run/checkout/"
     install -m 644 "$work/ca.pem" "$root/etc/dotproxy-ca.pem"
-    mkdir "$root/etc/dotproxy"
-    printf '%s\n' 'upstream = 127.0.0.1' 'ca-file = /etc/dotproxy-ca.pem' >"$root/etc/dotproxy/dotproxy.conf"
     mkdir "$root/etc/systemd/system/dotproxy.service.d"
     # Short, but long enough that a slow process on a busy machine does not look like one that
     # hangs.
@@ -47,6 +54,8 @@ become_systemd() {
     cd "$root"
     pivot_root . mnt
     umount --lazy /mnt
+    # A container manager does this; systemd mounts credentials in a namespace that shares mounts.
+    mount --make-rshared /
     exec env -i container=test PATH=/usr/sbin:/usr/bin:/sbin:/bin \
         /lib/systemd/systemd --unit=sysinit.target --log-target=null
 }
@@ -75,7 +84,60 @@ check_said() { check_soon "$1" "$2" said; } # what, pattern
 shown() { within systemctl show --value --property "$1" "${2:-dotproxy.service}"; }
 ask() { dig +tries=1 +time=30 "$@"; }
 
-within systemctl enable --now --quiet dotproxy.socket dotproxy.service
+
+# Prints the fenced block of deploy/README.md with this line among its first two, and this text.
+block() { # line, [text]
+    awk -v wanted="$1" -v part="${2:-}" '
+        /^```/ {
+            if (found && index(text, part)) exit
+            text = ""; line = found = 0; inside = !inside; next
+        }
+        inside { text = text $0 "\n"; if (++line <= 2 && $0 == wanted) found = 1 }
+        END { if (!found) exit 1; printf "%s", text }' deploy/README.md
+}
+# Runs the commands of the block that begins with this one.
+run_block() { # command, [text]
+    { echo 'sudo() { "$@"; }; set -e'; block "$@" || echo false; } | within sh -c 'cd /run/checkout && sh' 2>&1
+}
+# Installs the block that has the path of its file as a comment.
+install_block() { # path, [text]
+    block "# $1" "${2:-}" | within sh -c "mkdir -p '$(dirname "$1")' && cat >'$1'"
+}
+# Replaces the upstream in the options file.
+use_test_upstream() {
+    within sed -i '/^upstream/d' /etc/dotproxy/dotproxy.conf
+    printf '%s\n' 'upstream = 127.0.0.1' 'ca-file = /etc/dotproxy-ca.pem' |
+        within sh -c 'cat >>/etc/dotproxy/dotproxy.conf'
+}
+set_options() { # option...
+    printf '%s\n' "$@" | within sh -c 'cat >/etc/dotproxy/dotproxy.conf'
+    use_test_upstream
+}
+use_recipe() { # text of its options
+    install_block /etc/dotproxy/dotproxy.conf "$1"
+    use_test_upstream
+}
+stop_units() {
+    within systemctl stop --quiet dotproxy.socket dotproxy.service
+    within systemctl reset-failed --quiet dotproxy.socket dotproxy.service
+}
+# Occupies a UDP port with another program. `kill "$holder"` ends it.
+occupy() { # address, port
+    launch "$work/holder.log" python3 -c 'import socket, sys, time
+address = socket.getaddrinfo(sys.argv[1], int(sys.argv[2]), type=socket.SOCK_DGRAM)[0]
+holder = socket.socket(address[0], socket.SOCK_DGRAM)
+holder.bind(address[4])
+time.sleep(600)' "$1" "$2"
+    holder=$launched
+    await has_socket "$1" "$2"
+}
+has_socket() { ss -Hlnu "sport = :$2" | grep -qF "$1"; }
+
+check "install: the commands of deploy/README.md" 'upstream = 9' \
+    run_block 'sudo install target/release/dotproxy /usr/bin/'
+check "install: the service has the options" '^active$' within systemctl is-active dotproxy.service
+use_test_upstream
+within systemctl restart dotproxy.service
 check "service: it notifies readiness" '^active$' within systemctl is-active dotproxy.service
 check_said "service: it has the sockets of systemd" 'listening on \[::1\]:53$'
 for server in 127.0.0.1 ::1; do
@@ -88,17 +150,21 @@ check "service: no capability is left" '^CapEff:\s+0{16}$' process
 check "service: it is confined" '^Seccomp:\s+2' process
 check_said "service: it confines itself, too" 'capabilities dropped, no_new_privs set; TCP only to port 853'
 
-# Reloading valid and invalid options.
+# Reloading valid and invalid options, in a file that is replaced by rename.
 before=$(shown MainPID)
-within sh -c 'echo "upstream = 127.0.0.1,domain=corp.example" >>/etc/dotproxy/dotproxy.conf'
+within sed -i '$a upstream = 127.0.0.1,domain=corp.example' /etc/dotproxy/dotproxy.conf
 check "reload: valid options" '^$' within systemctl reload dotproxy.service
-check_said "reload: they hold" 'will be queried for names in corp\.example'
-within sh -c 'echo "no-such-option = 1" >>/etc/dotproxy/dotproxy.conf'
-within systemctl reload dotproxy.service
-check_said "reload: wrong options are reported" 'no-such-option'
+check_said "reload: they take effect" 'will be queried for names in corp\.example'
+within sed -i '$a no-such-option = 1' /etc/dotproxy/dotproxy.conf
+fails() { if "$@"; then return 1; fi; }
+check "reload: invalid options make systemctl fail" 'Job for dotproxy.service failed' \
+    fails within systemctl reload dotproxy.service
+check_said "reload: the journal has the reason" 'dotproxy\.conf:[0-9]+: "no-such-option'
 check "reload: it continues with the old options" '192\.0\.2\.80' ask @127.0.0.1 www.example.net A
 check "reload: it is the same process" "^$before\$" shown MainPID
+check "reload: the service is still active" '^active$' within systemctl is-active dotproxy.service
 within sed -i '/no-such-option/d' /etc/dotproxy/dotproxy.conf
+check "reload: corrected options" '^$' within systemctl reload dotproxy.service
 
 # Restarts while clients send queries.
 for number in $(seq 2000); do echo "host$number.many.example.net A"; done >"$work/names"
@@ -119,10 +185,12 @@ check "service: all were answered" 'NOERROR [0-9]+ \(100' cat "$work/dnsperf.out
 goes_on() { # signal
     local before
     before=$(shown MainPID)
+    # Process 0 would be the process group of this script.
+    [ "$before" != 0 ] || return
     within kill "-$1" "$before"
     # shellcheck disable=SC2317 # await calls it
     restarted() { [ "$(shown MainPID)" != "$before" ] && within systemctl is-active dotproxy.service; }
-    await restarted
+    becomes restarted
     ask @127.0.0.1 "$1.many.example.net" A
 }
 check "service: recovers from a kill" '192\.0\.2\.1$' goes_on KILL
@@ -132,9 +200,158 @@ within systemctl stop dotproxy.socket dotproxy.service
 check "service: it ends successfully" '^success$' shown Result
 check "service: it is inactive afterwards" '^inactive$' shown ActiveState
 
+
+# An address that an interface gets later.
+later=192.0.2.77
+late() { # unit...
+    check "later address, $1: it starts" '^$' within systemctl start "$@"
+    check "later address, $1: the service is active before" '^active$' within systemctl is-active dotproxy.service
+    ip address add "$later/32" dev lo
+    check "later address, $1: UDP" '192\.0\.2\.80' ask "@$later" www.example.net A +notcp
+    check "later address, $1: TCP" '192\.0\.2\.80' ask "@$later" www.example.net A +tcp
+    ip address delete "$later/32" dev lo
+    stop_units
+}
+set_options "listen = $later" 'allow = 192.0.2.0/24'
+late dotproxy.service
+within mkdir -p /etc/systemd/system/dotproxy.socket.d
+printf '[Socket]\nListenDatagram=%s:53\nListenStream=%s:53\n' "$later" "$later" |
+    within sh -c 'cat >/etc/systemd/system/dotproxy.socket.d/later.conf'
+within systemctl daemon-reload
+late dotproxy.socket dotproxy.service
+within rm /etc/systemd/system/dotproxy.socket.d/later.conf
+within systemctl daemon-reload
+
+# A port that another program has for a while.
+set_options 'listen = 127.0.0.1'
+occupy 127.0.0.1 53
+within systemctl start --no-block dotproxy.service
+restarted_often() { [ "$(shown NRestarts)" -ge 7 ]; }
+check "taken port: restarts have no limit" '^$' becomes restarted_often
+kill "$holder"
+check_soon "taken port: the service starts once the port is free" '^active$' within systemctl is-active dotproxy.service
+check "taken port: it answers" '192\.0\.2\.80' ask @127.0.0.1 www.example.net A
+stop_units
+
+# A failed socket unit: the service has only the address of the options.
+block 'sudo install target/release/dotproxy /usr/bin/' | sed -n "s/^printf '\(.*\)' | .*/printf '\1'/p" >"$work/print"
+within sh <"$work/print" >"$work/documented.conf"
+occupy ::1 53
+for options in "$work/documented.conf" deploy/debian/dotproxy.conf; do
+    within sh -c 'cat >/etc/dotproxy/dotproxy.conf' <"$options"
+    use_test_upstream
+    within sed -i '/^listen *= *::1$/d' /etc/dotproxy/dotproxy.conf
+    check "failed socket unit, $(basename "$options"): it fails" 'Job failed|See' \
+        fails within systemctl start dotproxy.socket
+    within systemctl start dotproxy.service
+    check "failed socket unit, $(basename "$options"): no other address" '^127\.0\.0\.1:53 $' \
+        bash -c "ss -Hlnut 'sport = :53' | awk '{ print \$5 }' | grep -vF '[::1]:53' | sort -u | tr '\n' ' '"
+    check "failed socket unit, $(basename "$options"): it answers" '192\.0\.2\.80' ask @127.0.0.1 www.example.net A
+    stop_units
+done
+kill "$holder"
+
+# A host without IPv6.
+echo 1 >/proc/sys/net/ipv6/conf/all/disable_ipv6
+within sh -c 'cat >/etc/dotproxy/dotproxy.conf' <deploy/debian/dotproxy.conf
+use_test_upstream
+without_ipv6() { # unit...
+    check "no IPv6, $1: it starts" '^$' within systemctl start "$@"
+    check "no IPv6, $1: the service is active" '^active$' within systemctl is-active dotproxy.service
+    check "no IPv6, $1: UDP" '192\.0\.2\.80' ask @127.0.0.1 www.example.net A +notcp
+    check "no IPv6, $1: TCP" '192\.0\.2\.80' ask @127.0.0.1 www.example.net A +tcp
+    stop_units
+}
+without_ipv6 dotproxy.service
+without_ipv6 dotproxy.socket dotproxy.service
+echo 0 >/proc/sys/net/ipv6/conf/all/disable_ipv6
+
+# A query log, and its rotation.
+stop_units
+use_recipe query-log
+check "query log: the units start" '^$' within systemctl start dotproxy.socket dotproxy.service
+ask @127.0.0.1 www.example.net A >"$work/answer"
+check_soon "query log: it has the query" '"www\.example\.net' within cat /var/log/dotproxy/queries.json
+install_block /etc/logrotate.d/dotproxy
+check "query log: logrotate accepts its file" '^$' within logrotate --force /etc/logrotate.d/dotproxy
+check "query log: it was renamed" '"www\.example\.net' within cat /var/log/dotproxy/queries.json.1
+reopened() { within test -e /var/log/dotproxy/queries.json; }
+check "query log: the reload opens a new one" '^$' becomes reopened
+ask @127.0.0.1 later.many.example.net A >"$work/answer"
+check_soon "query log: later queries are in the new one" '"later\.many' within cat /var/log/dotproxy/queries.json
+stop_units
+
+# A private key that only root can read, and the hooks of ACME clients.
+live=/etc/letsencrypt/live/dns.example.net
+new_certificate() { # folder
+    openssl req -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj /CN=dns.example.net \
+        -keyout "$work/privkey.pem" -out "$work/dns.csr" 2>/dev/null
+    openssl x509 -req -in "$work/dns.csr" -CA "$work/ca.pem" -CAkey "$work/ca.key" -days 1 -set_serial "0x$(openssl rand -hex 8)" \
+        -out "$work/fullchain.pem" -extfile <(echo subjectAltName=DNS:dns.example.net) 2>/dev/null
+    within install -d -m 700 "$1"
+    for name in privkey fullchain; do
+        within sh -c "umask 077; cat >'$1/$name.pem'" <"$work/$name.pem"
+    done
+}
+served() { # prints the serial number of the certificate for DoT clients
+    timeout 10 openssl s_client -connect 127.0.0.1:853 -servername dns.example.net </dev/null 2>/dev/null | openssl x509 -noout -serial
+}
+serial() { openssl x509 -noout -serial <"$work/fullchain.pem"; }
+# The resolver of the test moves away from port 853.
+resolver_port=$(free_port)
+start_resolver "$resolver_port"
+new_certificate "$live"
+install_block /etc/systemd/system/dotproxy.service.d/tls.conf
+install_block /etc/systemd/system/dotproxy.socket.d/tls.conf
+use_recipe tls-key
+within sed -i "s/^upstream.*/&:$resolver_port/" /etc/dotproxy/dotproxy.conf
+check "private key: the commands of deploy/README.md" '^$' run_block 'sudo systemctl daemon-reload' dotproxy.socket
+check "private key: the service is active" '^active$' within systemctl is-active dotproxy.service
+check "private key: only root can read it" '^600 root$' within stat --printf '%a %U' "$live/privkey.pem"
+check "private key: DoT clients get its certificate" "^$(serial)\$" served
+check "private key: DoT clients get answers" '192\.0\.2\.80' \
+    kdig "@127.0.0.1" +tls +tls-ca="$work/ca.pem" +tls-hostname=dns.example.net www.example.net A
+check "private key: systemctl reload works" '^$' within systemctl reload dotproxy.service
+hook=/etc/letsencrypt/renewal-hooks/deploy/dotproxy
+install_block "$hook"
+check "certbot: shellcheck has no warning about its hook" '^$' bash -c 'shellcheck - 2>&1 || true' < <(block "# $hook")
+new_certificate "$live"
+check "certbot: its hook ignores other certificates" '^$' within env RENEWED_LINEAGE=/other sh "$hook"
+check "certbot: its hook succeeds" 'are valid' within env RENEWED_LINEAGE="$live" sh "$hook"
+check "certbot: DoT clients get the new certificate" "^$(serial)\$" served
+before=$(shown MainPID)
+within sh -c "echo none >$live/privkey.pem"
+check "certbot: its hook refuses an invalid key" 'tls-key' fails within env RENEWED_LINEAGE="$live" sh "$hook"
+check "certbot: the service continues" "^$before\$" shown MainPID
+hook='~/.acme.sh/deploy/dns_over_tls.sh'
+check "acme.sh: shellcheck has no warning about its hook" '^$' bash -c 'shellcheck - 2>&1 || true' < <(block "# $hook")
+within sed -i "s|$live|/etc/dotproxy/tls|" /etc/systemd/system/dotproxy.service.d/tls.conf
+within systemctl daemon-reload
+new_certificate /run/acme
+{ block "# $hook"; echo dns_over_tls_deploy dns.example.net /run/acme/privkey.pem - - /run/acme/fullchain.pem; } >"$work/hook"
+check "acme.sh: its hook succeeds" 'are valid' within sh -s <"$work/hook"
+check "acme.sh: DoT clients get the new certificate" "^$(serial)\$" served
+within rm /etc/systemd/system/dotproxy.{service,socket}.d/tls.conf
+within systemctl daemon-reload
+stop_units
+start_resolver 853
+
+# A dnstap reader.
+install_block /etc/systemd/system/dnstap.service
+use_recipe dnstap
+check "dnstap: the commands of deploy/README.md" '^Created symlink' run_block 'sudo systemctl daemon-reload' dnstap.service
+ask @127.0.0.1 www.example.net A >"$work/answer"
+check_said "dnstap: the program connects to the reader" 'dnstap.*connected'
+within systemctl stop dotproxy.service dnstap.service
+within cat /var/log/dnstap/dotproxy.tap >"$work/tap"
+check "dnstap: the reader has the messages" 'CLIENT_QUERY|CQ .*www\.example\.net' dnstap-ldns -r "$work/tap"
+check "dnstap: other users cannot read them" '^700 ' within stat --printf '%a ' /var/log/private
+stop_units
+
 # Several processes on one port.
-within useradd --system dotproxy
-within systemctl start dotproxy@1.service dotproxy@2.service
+set_options 'listen = 127.0.0.1'
+check "several processes: the commands of deploy/README.md" 'Creating user .?dotproxy' \
+    run_block 'sudo systemctl disable --now dotproxy.socket dotproxy.service'
 for number in 1 2; do
     check "process $number of several: ready" '^active$' within systemctl is-active "dotproxy@$number.service"
 done
