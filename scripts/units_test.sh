@@ -367,5 +367,36 @@ check "several processes: all were answered" 'NOERROR [0-9]+ \(100' cat "$work/d
 within systemctl stop dotproxy@1.service dotproxy@2.service
 check "several processes: each ends successfully" '^success$' shown Result dotproxy@2.service
 
+# The Debian package, in place of the units in /etc.
+within sh -c 'rm -rf /etc/systemd/system/*dotproxy* /etc/systemd/system/*/dotproxy* /etc/sysusers.d/dotproxy.conf \
+    /etc/dotproxy /usr/bin/dotproxy /etc/letsencrypt /etc/logrotate.d/dotproxy; systemctl daemon-reload'
+# The policy of a container image would prevent the package from stopping units.
+within rm -f /usr/sbin/policy-rc.d
+for version in 0.1.0-1 0.1.0-2; do
+    scripts/build_deb.py --binary "$binary" --version "$version" --output "$work/$version.deb" >"$work/built"
+    within sh -c "cat >/run/$version.deb" <"$work/$version.deb"
+done
+check "Debian: installs" 'Setting up dotproxy \(0\.1\.0-1\)' within dpkg -i /run/0.1.0-1.deb
+check "Debian: no unit is active" '^inactive inactive $' \
+    bash -c 'nsenter --target "$1" --pid --mount systemctl is-active dotproxy.socket dotproxy.service | tr "\n" " "' - "$first"
+check "Debian: no unit is enabled" '^disabled disabled $' \
+    bash -c 'nsenter --target "$1" --pid --mount systemctl is-enabled dotproxy.socket dotproxy.service | tr "\n" " "' - "$first"
+check "Debian: it has a user" '^dotproxy:' within getent passwd dotproxy
+use_test_upstream
+within systemctl enable --now --quiet dotproxy.socket dotproxy.service
+check "Debian: it answers" '192\.0\.2\.80' ask @127.0.0.1 www.example.net A
+before=$(shown MainPID)
+check "Debian: upgrades" 'Setting up dotproxy \(0\.1\.0-2\)' within dpkg -i /run/0.1.0-2.deb
+check "Debian: the upgrade restarts the service" '^exit code 1$' \
+    bash -c "[ $before = \"\$1\" ]; echo exit code \$?" - "$(shown MainPID)"
+check "Debian: the upgrade keeps the options" '^ca-file' within cat /etc/dotproxy/dotproxy.conf
+check "Debian: it answers after the upgrade" '192\.0\.2\.80' ask @127.0.0.1 www.example.net A
+check "Debian: it is removed" 'Removing dotproxy' within dpkg --remove dotproxy
+check "Debian: the removal stops the service" '^exit code 1$' \
+    bash -c 'nsenter --target "$1" --pid --mount pgrep -x dotproxy; echo "exit code $?"' - "$first"
+check "Debian: it is purged" 'Purging configuration files' within dpkg --purge dotproxy
+check "Debian: the purge leaves no file" '^none$' within sh -c \
+    'find /etc /usr/bin /usr/lib /var/lib /var/log -name "*dotproxy*" ! -name dotproxy-ca.pem | grep . || echo none'
+
 within journalctl --no-pager --output cat >"$work/dotproxy.log"
 conclude
