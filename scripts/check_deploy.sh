@@ -153,6 +153,88 @@ await front www.example.net A
 check "behind unbound: A" '192\.0\.2\.80' front www.example.net A
 check "behind unbound: a large answer" 'part 60 of' front large.example.net TXT
 
+# OpenRC and runit: the service scripts, without being process 1.
+check "OpenRC, runit: no warning of shellcheck" '^$' \
+    silent shellcheck deploy/openrc/dotproxy deploy/runit/dotproxy/run deploy/runit/dotproxy/log/run
+port=$(free_port)
+mkdir -m 755 -p "$work/etc" "$work/log"
+chmod 755 "$work"
+write_options() { # option...
+    printf '%s\n' "listen = 127.0.0.1:$port" "upstream = 127.0.0.1:$resolver_port" "ca-file = $work/etc/ca.pem" "$@" \
+        >"$work/etc/dotproxy.conf"
+}
+cp "$work/ca.pem" "$work/etc/ca.pem"
+write_options
+is_silent() { fails_to ask www.example.net A; }
+fails_to() { if "$@"; then return 1; fi; }
+program_user=$(id -un)
+[ "$(id -u)" != 0 ] || program_user=daemon
+if command -v runsv >/dev/null; then
+    mkdir "$work/bin" "$work/sv"
+    ln -s "$absolute" "$work/bin/dotproxy"
+    cp -r deploy/runit/dotproxy "$work/sv/"
+    sed -i "s|/var/log/dotproxy|$work/log|" "$work/sv/dotproxy/log/run"
+    printf '%s\n' "options_file=$work/etc/dotproxy.conf" "program_user=$program_user" >"$work/sv/dotproxy/conf"
+    PATH="$work/bin:$PATH" runsv "$work/sv/dotproxy" &
+    pids+=("$!")
+    check_soon "runit: the program answers" '192\.0\.2\.80' ask www.example.net A
+    check_soon "runit: its log" 'listening on 127\.0\.0\.1' cat "$work/log/current"
+    write_options "upstream = 127.0.0.1:$resolver_port,domain=corp.example"
+    check "runit: reload" '^$' sv hup "$work/sv/dotproxy"
+    check_soon "runit: the new options take effect" 'names in corp\.example' cat "$work/log/current"
+    write_options "no-such-option"
+    check "runit: reload of invalid options" '^$' sv hup "$work/sv/dotproxy"
+    check_soon "runit: the log has the reason" 'no-such-option' cat "$work/log/current"
+    check "runit: it continues with the old options" '192\.0\.2\.80' ask www.example.net A
+    check "runit: stop" '^ok: down' sv stop "$work/sv/dotproxy"
+    check "runit: it has stopped" 'refused|timed out|no servers' is_silent
+    sv exit "$work/sv/dotproxy" >/dev/null
+else
+    echo "skipped runit: runsv is missing"
+fi
+write_options
+# OpenRC needs files in /run and /etc: these folders have temporary contents in a mount namespace.
+openrc() { # action
+    nsenter --target "$openrc_namespace" --mount rc-service --nodeps dotproxy "$1"
+}
+prepare_openrc() {
+    set -e
+    mount -t tmpfs tmpfs /run
+    mkdir -p /run/changes /run/scratch \
+        /run/openrc/{daemons,exclusive,failed,hotplugged,inactive,options,scheduled,started,starting,stopping,tmp,wasinactive}
+    mount -t overlay overlay /etc -o lowerdir=/etc,upperdir=/run/changes,workdir=/run/scratch
+    mkdir -p /etc/init.d /etc/conf.d
+    # The path of the program is a variable in conf.d here.
+    sed '/^command=/d' deploy/openrc/dotproxy >/etc/init.d/dotproxy
+    chmod 755 /etc/init.d/dotproxy
+    cp "$work/openrc.conf" /etc/conf.d/dotproxy
+    echo default >/run/openrc/softlevel
+    exec sleep 600
+}
+if command -v openrc-run >/dev/null && [ "$(id -u)" = 0 ]; then
+    printf '%s\n' "command=$absolute" "options_file=$work/etc/dotproxy.conf" "program_user=$program_user" \
+        "error_log=$work/log/openrc.log" >"$work/openrc.conf"
+    export work
+    export -f prepare_openrc
+    unshare --mount bash -c prepare_openrc &
+    openrc_namespace=$!
+    pids+=("$openrc_namespace")
+    await nsenter --target "$openrc_namespace" --mount test -e /run/openrc/softlevel
+    check "OpenRC: start" 'Starting dotproxy' openrc start
+    check_soon "OpenRC: the program answers" '192\.0\.2\.80' ask www.example.net A
+    write_options "upstream = 127.0.0.1:$resolver_port,domain=corp.example"
+    check "OpenRC: reload" 'Reloading dotproxy' openrc reload
+    check_soon "OpenRC: the new options take effect" 'names in corp\.example' cat "$work/log/openrc.log"
+    write_options "no-such-option"
+    check "OpenRC: a reload reports invalid options" 'no-such-option' fails_to openrc reload
+    check "OpenRC: it continues with the old options" '192\.0\.2\.80' ask www.example.net A
+    check "OpenRC: stop" 'Stopping dotproxy' openrc stop
+    check "OpenRC: it has stopped" 'refused|timed out|no servers' is_silent
+    check "OpenRC: it does not start with invalid options" 'no-such-option' fails_to openrc start
+else
+    echo "skipped OpenRC: openrc-run is missing, or this is not root"
+fi
+
 # The Debian package, installed into a folder that contains only the required libraries.
 check "Debian: builds" '\.deb$' scripts/build_deb.py --binary "$binary" --output "$work/dotproxy.deb"
 if command -v lintian >/dev/null; then

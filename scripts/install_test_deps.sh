@@ -6,8 +6,9 @@
 set -eu
 
 packages="bind9-dnsutils buildah busybox dnsmasq-base dnsperf dnstap-ldns faketime fish fstrm-bin g++ \
-gcc-aarch64-linux-gnu iproute2 knot-dnsutils ldnsutils libc6-dev libc6-dev-arm64-cross lintian logrotate mandoc musl-tools \
-openssl prometheus python3 python3-pip qemu-user runit shellcheck strace stubby systemd unbound valgrind zsh"
+gcc-aarch64-linux-gnu iproute2 knot-dnsutils ldnsutils libc6-dev libc6-dev-arm64-cross lintian \
+logrotate mandoc musl-tools openrc openssl prometheus python3 python3-pip qemu-user runit \
+shellcheck strace stubby systemd unbound valgrind zsh"
 peers="dnsdist knot-resolver pdns-recursor smartdns"
 [ "${1:-}" != --peers ] || packages="$packages $peers"
 
