@@ -26,6 +26,8 @@ check "completion of fish" '^--upstream' fish -c 'source man/dotproxy.fish; comp
 check "documents: commands, options, metrics and files are valid" '^documents are valid' \
     scripts/check_recipes.py "$binary"
 
+check "documents: the examples of docs/migrating.md are valid" 'are valid' scripts/check_examples.sh "$binary"
+
 # systemd: the analysis of the units, and their commands.
 mkdir "$work/units"
 for unit in deploy/systemd/*; do

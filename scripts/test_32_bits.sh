@@ -18,5 +18,6 @@ fi
 headers=/usr/include/$(uname -m)-linux-gnu
 export CFLAGS_i686_unknown_linux_gnu="-isystem $headers"
 rustup target add "$target"
-# This test needs a library that Debian does not install for 32 bits and 64 bits together.
-RUST_TEST_THREADS=8 cargo test --locked --target "$target" -- --skip queries_are_answered_with_a_clock_of_1970
+# These tests need libfaketime, which Debian does not install for 32 bits and 64 bits together.
+RUST_TEST_THREADS=8 cargo test --locked --target "$target" -- --skip queries_are_answered_with_a_clock_of_1970 \
+    --skip start_with_a_wrong_clock_does_not_prevent_later_starts
