@@ -8,17 +8,19 @@
 //! connections at the same time.
 //!
 //! ```text
-//!               a link ends            another one ends             its isolated link ends
-//!   innocent ----------------> involved ----------------> suspect -------------------------.
-//!      | ^    a busy link ends on its oldest query          ^ |                            |
-//!      '-)--------------------------------------------------' |                            |
-//!        |                                                    |      its question is       |
-//!        +------------------ the query is answered -----------'      remembered: later     |
-//!        '----- an answer, or the entry expires -------------------- queries start alone <-'
+//!              a link ends             another one ends
+//!   innocent ---------------> involved ----------------> suspect
+//!      |                                                    ^
+//!      '--- a busy link ends, with this query as its oldest '
+//!
+//!              its isolated link ends
+//!   suspect  -------------------------> its question is remembered: later queries start alone
 //! ```
 //!
-//! The end of a link that is put down to a question is no outage of the endpoint, and teaches no
-//! limit of its connections. `upstream/health.rs` decides when there are too many such questions.
+//! An answer makes a suspect innocent and removes the remembered question, which also expires.
+//!
+//! The end of a link that a question explains is no outage of the endpoint and teaches no limit of
+//! its connections. `upstream/health.rs` decides when there are too many such questions.
 
 use std::time::Duration;
 
