@@ -257,7 +257,7 @@ if [ "$(id -u)" = 0 ]; then
     mkdir -p "$older/DEBIAN" "$older/etc"
     echo "upstream = 192.0.2.1" >"$older/etc/dotproxy.conf"
     echo /etc/dotproxy.conf >"$older/DEBIAN/conffiles"
-    printf '%s\n' "Package: dotproxy" "Version: 0.0.9-1" "Maintainer: nobody <nobody@dotproxy.invalid>" \
+    printf '%s\n' "Package: dotproxy" "Version: 0.0.9-1" "Maintainer: dotproxy <tests@dotproxy.invalid>" \
         "Architecture: $(dpkg --print-architecture)" "Description: older" >"$older/DEBIAN/control"
     dpkg-deb --root-owner-group --build "$older" "$work/older.deb" >/dev/null
     check "Debian: the older package installs" 'Setting up dotproxy' install_package -i "$work/older.deb"
