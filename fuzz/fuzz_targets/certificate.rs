@@ -8,7 +8,7 @@
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|input: &[u8]| {
-    let _ = dotproxy::tls::expires_at(input);
+    let _ = dotproxy::tls::validity(input);
     if let Some(subject) = dotproxy::tls::subject(input) {
         assert!(subject.chars().count() <= 256);
         assert!(subject.len() <= 2 * input.len() + 64);
