@@ -158,9 +158,11 @@ impl MioNet {
             SocketAddr::V4(_) => socket.set_freebind_v4(true),
             SocketAddr::V6(_) => socket.set_freebind_v6(true),
         };
-        freebind
-            .and_then(|()| socket.bind(&address.into()))
-            .map_err(|_| error)?;
+        if freebind.is_err() {
+            return Err(error);
+        }
+        // The port may be in use although the host does not have the address.
+        socket.bind(&address.into())?;
         let address = address.ip();
         if self.absent != Some(address) {
             log::warn!(
