@@ -103,8 +103,8 @@ impl ConnectionCapacity {
         } = close;
         // Connections that end in one event, such as a restart, count once.
         let is_same_event = |(_, at): (usize, Instant)| opened_at < at;
-        let is_explained = at <= self.explained_until || since_answer >= Self::SOON;
-        if answers == 0 || is_explained || self.last_close.is_some_and(is_same_event) {
+        let shows_number = answers > 0 && since_answer < Self::SOON && at > self.explained_until;
+        if !shows_number || self.last_close.is_some_and(is_same_event) {
             return;
         }
         let last = self.last_close.replace((answers, at));

@@ -14,8 +14,13 @@ use crate::wire::query::EdnsLevel;
 impl Upstreams {
     /// Records that an upstream closed a link that was up. A close of an idle link reveals the idle
     /// timeout; a close right after an answer reveals the number of queries per connection, unless
-    /// the oldest query [may be the reason](Self::may_be_due_to_oldest).
-    pub(in crate::proxy) fn on_closed(&mut self, link: &Link, now: Instant) {
+    /// it `may_be_due_to_oldest`.
+    pub(in crate::proxy) fn on_closed(
+        &mut self,
+        link: &Link,
+        may_be_due_to_oldest: bool,
+        now: Instant,
+    ) {
         let is_idle = link.waited_for() == 0;
         let idle = if is_idle {
             now - link.idle_since()
@@ -26,7 +31,7 @@ impl Upstreams {
         if link.sent().is_empty() {
             endpoint.idle_timeout.on_closed(idle, now);
         }
-        if !self.may_be_due_to_oldest(link, now) {
+        if !may_be_due_to_oldest {
             self.learn_queries_max(link.endpoint, link.close_at(now), now);
         }
     }

@@ -47,12 +47,14 @@ impl Proxy {
             self.count_failure(upstream, failure.kind);
         }
         let reason = self.end_reason(&link, failure.kind, is_isolated, cx.now);
+        let may_be_due_to_oldest = self.upstreams.may_be_due_to_oldest(&link, cx.now);
         if failure.kind == FailureKind::Closed
             && link.scheme != Scheme::Udp
             && link.stage == Stage::Up
             && !is_isolated
         {
-            self.upstreams.on_closed(&link, cx.now);
+            self.upstreams
+                .on_closed(&link, may_be_due_to_oldest, cx.now);
         }
         if counts && reason == EndReason::Endpoint {
             self.on_failure(
@@ -73,10 +75,11 @@ impl Proxy {
             reason,
             kind: failure.kind,
             is_isolated,
+            may_be_due_to_oldest,
         };
         self.resend_queries_of(key, &link, end, cx);
-        if end.kind == FailureKind::Closed && !is_isolated {
-            self.probe_second_connection(&link, cx);
+        if end.kind == FailureKind::Closed && may_be_due_to_oldest && !is_isolated {
+            self.probe_second_connection(link.endpoint, cx);
         }
         if is_isolated && reason == EndReason::Query {
             self.probe_if_silent(link.endpoint, link.opened_at(), cx);

@@ -469,10 +469,10 @@ impl Upstreams {
         // The first connection is made at the start, and its failure shows wrong settings.
         let is_first = endpoint.handshake_time.is_none() && !endpoint.has_failed;
         endpoint.has_failed = true;
-        let level = match change {
-            Change::Outage => log::Level::Warn,
-            _ if is_first => log::Level::Warn,
-            _ => log::Level::Debug,
+        let level = if is_first || matches!(change, Change::Outage) {
+            log::Level::Warn
+        } else {
+            log::Level::Debug
         };
         let event = match (change, failure.kind) {
             (Change::Outage, FailureKind::Authentication) => "authentication-failure",

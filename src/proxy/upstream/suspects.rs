@@ -138,6 +138,8 @@ pub(in crate::proxy) struct LinkEnd {
     pub(super) kind: FailureKind,
     /// The link was isolated.
     pub(super) is_isolated: bool,
+    /// The oldest query may be the reason ([`Upstreams::may_be_due_to_oldest`]).
+    pub(super) may_be_due_to_oldest: bool,
 }
 
 impl LinkEnd {
@@ -146,6 +148,7 @@ impl LinkEnd {
         reason: EndReason::Surplus,
         kind: FailureKind::Closed,
         is_isolated: false,
+        may_be_due_to_oldest: false,
     };
 }
 
@@ -300,11 +303,10 @@ impl Proxy {
 
     /// Probes an endpoint on one more connection after it closed a busy one, unless it has recently
     /// answered on two at the same time: then the next suspect can be sent alone at once.
-    pub(super) fn probe_second_connection(&mut self, link: &Link, cx: &mut Cx<'_>) {
-        let endpoint = self.upstreams.endpoint(link.endpoint);
+    pub(super) fn probe_second_connection(&mut self, key: EndpointKey, cx: &mut Cx<'_>) {
+        let endpoint = self.upstreams.endpoint(key);
         let upstream = endpoint.upstream;
         if !endpoint.capacity.has_answered_on(2, cx.now)
-            && self.upstreams.may_be_due_to_oldest(link, cx.now)
             && let Some(pool) = self.upstreams.pools_of(upstream).first().copied()
             && self.failures.reserve_probe(pool, cx.now)
         {
@@ -395,7 +397,7 @@ impl Proxy {
         }
         let attempts = &mut exchange.attempts;
         let is_involved = attempts.on_link_ended(link.has_answered(), is_oldest);
-        let may_be_due = is_oldest && self.upstreams.may_be_due_to_oldest(link, now);
+        let may_be_due = is_oldest && end.may_be_due_to_oldest;
         if may_be_due && end.kind == FailureKind::Closed {
             // If the close has another reason, one close alone sets no limit.
             let close = ConnectionClose {

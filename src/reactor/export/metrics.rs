@@ -1,9 +1,12 @@
 //! The metrics page.
 
+use std::time::Duration;
+
 use super::dnstap::Tap;
 use super::otlp::Traces;
 use crate::base::failure::FailureKind;
 use crate::base::origin::ClientProtocol;
+use crate::base::time::Validity;
 use crate::net::Net;
 use crate::proxy::{Discard, Outcome, UpstreamView};
 use crate::reactor::{Reactor, Session, Slot};
@@ -269,20 +272,25 @@ fn label<'a>(upstream: &UpstreamView<'a>) -> [(&'static str, &'a str); 1] {
 
 /// Writes the validity period of each upstream's certificate.
 fn write_certificate_metrics(page: &mut Page, upstreams: &[UpstreamView<'_>]) {
-    let help = "Expiry of the certificate that the upstream sent last.";
-    let name = "dotproxy_upstream_certificate_expiry_timestamp_seconds";
-    let mut family = page.gauge(name, help);
-    for upstream in upstreams {
-        if let Some(certificate) = upstream.certificate() {
-            family.sample(&label(upstream), certificate.expires_at.as_secs());
-        }
-    }
-    let help = "Begin of the validity of the certificate that the upstream sent last.";
-    let name = "dotproxy_upstream_certificate_not_before_timestamp_seconds";
-    let mut family = page.gauge(name, help);
-    for upstream in upstreams {
-        if let Some(certificate) = upstream.certificate() {
-            family.sample(&label(upstream), certificate.begins_at.as_secs());
+    let expires_at: fn(Validity) -> Duration = |validity| validity.expires_at;
+    let begins_at: fn(Validity) -> Duration = |validity| validity.begins_at;
+    for (name, help, time) in [
+        (
+            "dotproxy_upstream_certificate_expiry_timestamp_seconds",
+            "Expiry of the certificate that the upstream sent last.",
+            expires_at,
+        ),
+        (
+            "dotproxy_upstream_certificate_not_before_timestamp_seconds",
+            "Begin of the validity of the certificate that the upstream sent last.",
+            begins_at,
+        ),
+    ] {
+        let mut family = page.gauge(name, help);
+        for upstream in upstreams {
+            if let Some(certificate) = upstream.certificate() {
+                family.sample(&label(upstream), time(certificate).as_secs());
+            }
         }
     }
 }
