@@ -17,7 +17,7 @@ use crate::support::Chance;
 use crate::support::certificates::Authority;
 use crate::support::configured;
 use crate::support::messages::query;
-use crate::support::network::{Fate, Peers, SimNet, StreamId, World};
+use crate::support::network::{Peers, SimNet, StreamId, World};
 
 const UPSTREAM: &str = "-u127.0.0.1:853";
 const TLS_SIDE: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8853);
@@ -31,18 +31,12 @@ struct Watchers {
 }
 
 impl Peers for Watchers {
-    fn on_connect(&mut self, _: &mut World, _: StreamId, _: SocketAddr) -> Fate {
-        Fate::Lost
-    }
-    fn on_open(&mut self, _: &mut World, _: StreamId) {}
     fn on_bytes(&mut self, _: &mut World, stream: StreamId, bytes: &[u8]) {
         self.received.entry(stream).or_default().extend(bytes);
     }
     fn on_closed(&mut self, world: &mut World, stream: StreamId) {
         self.closed_at.insert(stream, world.now);
     }
-    fn on_datagram(&mut self, _: &mut World, _: SocketAddr, _: SocketAddr, _: &[u8]) {}
-    fn on_reminder(&mut self, _: &mut World, _: u64) {}
 }
 
 /// A loop and its clients. Times are in seconds since the start of the simulation.

@@ -13,7 +13,7 @@ use dotproxy::wire::{Header, Message, Rcode};
 
 use crate::support::Chance;
 use crate::support::messages::query;
-use crate::support::network::{Fate, Peers, SimNet, StreamId, World};
+use crate::support::network::{Peers, SimNet, StreamId, World};
 
 const SERVER: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::UNSPECIFIED), 53);
 
@@ -31,10 +31,6 @@ struct Clients {
 }
 
 impl Peers for Clients {
-    fn on_connect(&mut self, _: &mut World, _: StreamId, _: SocketAddr) -> Fate {
-        Fate::Lost
-    }
-    fn on_open(&mut self, _: &mut World, _: StreamId) {}
     fn on_bytes(&mut self, world: &mut World, stream: StreamId, bytes: &[u8]) {
         let client = self.client_by_stream.get_mut(&stream);
         let client = client.expect("only clients are written to");
@@ -49,7 +45,6 @@ impl Peers for Clients {
             client.received.drain(..len + 2);
         }
     }
-    fn on_closed(&mut self, _: &mut World, _: StreamId) {}
     /// Answers a query of the proxy as the upstream.
     fn on_datagram(&mut self, world: &mut World, from: SocketAddr, to: SocketAddr, bytes: &[u8]) {
         let end = Message::parse(bytes).expect("a query").records_start();
@@ -57,7 +52,6 @@ impl Peers for Clients {
         (reply[2], reply[3], reply[11]) = (0x81, 0x80, 0);
         world.send_datagram(to, from, Duration::from_millis(1), reply);
     }
-    fn on_reminder(&mut self, _: &mut World, _: u64) {}
 }
 
 /// A simulated network with clients, and the proxy with a rate limit.

@@ -8,20 +8,11 @@ use dotproxy::tls;
 use dotproxy::tls::clock::Clock;
 
 use crate::support::Chance;
-use crate::support::network::{Fate, Peers, SimNet, StreamId, World};
+use crate::support::network::{Peers, SimNet, World};
 
 struct NoPeers;
 
-impl Peers for NoPeers {
-    fn on_connect(&mut self, _: &mut World, _: StreamId, _: SocketAddr) -> Fate {
-        Fate::Lost
-    }
-    fn on_open(&mut self, _: &mut World, _: StreamId) {}
-    fn on_bytes(&mut self, _: &mut World, _: StreamId, _: &[u8]) {}
-    fn on_closed(&mut self, _: &mut World, _: StreamId) {}
-    fn on_datagram(&mut self, _: &mut World, _: SocketAddr, _: SocketAddr, _: &[u8]) {}
-    fn on_reminder(&mut self, _: &mut World, _: u64) {}
-}
+impl Peers for NoPeers {}
 
 /// Starts the proxy on a host without IPv6. Returns its addresses, or the address at fault.
 fn start_without_ipv6(options: &str) -> Result<Vec<SocketAddr>, SocketAddr> {

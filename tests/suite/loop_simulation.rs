@@ -17,7 +17,7 @@ use rustls::version::{TLS12, TLS13};
 
 use crate::support::certificates::{Authority, Flaw};
 use crate::support::messages::query;
-use crate::support::network::{Fate, Peers, SimNet, StreamId, World};
+use crate::support::network::{Peers, SimNet, StreamId, World};
 use crate::support::peers::{FaultRates, Kind, ResolverCertificates, SimulatedPeers};
 use crate::support::{Chance, SeedReport, configured, seeds};
 
@@ -359,16 +359,9 @@ struct Listeners {
 }
 
 impl Peers for Listeners {
-    fn on_connect(&mut self, _: &mut World, _: StreamId, _: SocketAddr) -> Fate {
-        Fate::Lost
-    }
-    fn on_open(&mut self, _: &mut World, _: StreamId) {}
-    fn on_bytes(&mut self, _: &mut World, _: StreamId, _: &[u8]) {}
-    fn on_closed(&mut self, _: &mut World, _: StreamId) {}
     fn on_datagram(&mut self, _: &mut World, _: SocketAddr, _: SocketAddr, _: &[u8]) {
         self.responses += 1;
     }
-    fn on_reminder(&mut self, _: &mut World, _: u64) {}
 }
 
 fn run_to_the_end<P: Peers>(reactor: &mut Reactor<SimNet<P>>) {

@@ -26,19 +26,22 @@ use super::Chance;
 pub type StreamId = u64;
 
 /// The handlers of a peer. A peer has the far end of streams.
+#[expect(unused_variables, reason = "by default, peers do nothing")]
 pub trait Peers {
     /// Handles a connection of the proxy to `to`. Returns the fate of the connection.
-    fn on_connect(&mut self, world: &mut World, stream: StreamId, to: SocketAddr) -> Fate;
+    fn on_connect(&mut self, world: &mut World, stream: StreamId, to: SocketAddr) -> Fate {
+        Fate::Lost
+    }
     /// Handles a connection that was established.
-    fn on_open(&mut self, world: &mut World, stream: StreamId);
+    fn on_open(&mut self, world: &mut World, stream: StreamId) {}
     /// Handles bytes of the proxy.
-    fn on_bytes(&mut self, world: &mut World, stream: StreamId, bytes: &[u8]);
+    fn on_bytes(&mut self, world: &mut World, stream: StreamId, bytes: &[u8]) {}
     /// Handles a stream that the proxy closed.
-    fn on_closed(&mut self, world: &mut World, stream: StreamId);
+    fn on_closed(&mut self, world: &mut World, stream: StreamId) {}
     /// Handles a datagram of the proxy: to a client, or from its own port to a resolver.
-    fn on_datagram(&mut self, world: &mut World, from: SocketAddr, to: SocketAddr, bytes: &[u8]);
+    fn on_datagram(&mut self, world: &mut World, from: SocketAddr, to: SocketAddr, bytes: &[u8]) {}
     /// Handles a reminder that a peer requested.
-    fn on_reminder(&mut self, world: &mut World, reminder: u64);
+    fn on_reminder(&mut self, world: &mut World, reminder: u64) {}
 }
 
 /// The result of an attempt to connect.
