@@ -110,11 +110,7 @@ check "sidecar: its settings are not applied" '^exit code 1$' silent grep -c 'ki
 resolver_port=$(free_port)
 cat >"$work/cluster.conf" <<CONF
 server:
-    directory: "$work"
-    chroot: ""
-    username: ""
-    pidfile: ""
-    use-syslog: no
+$(unbound_defaults)
     interface: 127.0.0.1@$resolver_port
     local-zone: "corp.internal." static
     local-data: "store.shop.svc.corp.internal. 30 IN A 10.1.2.3"

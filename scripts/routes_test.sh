@@ -19,11 +19,7 @@ plain_port=$(free_port)
 start_plain_unbound() {
     cat >"$work/plain.conf" <<CONF
 server:
-    directory: "$work"
-    chroot: ""
-    username: ""
-    pidfile: ""
-    use-syslog: no
+$(unbound_defaults)
     logfile: "$work/plain.log"
     num-threads: 1
     interface: 127.0.0.1@$plain_port

@@ -64,17 +64,18 @@ make_certificates() {
         )
 }
 
+# Prints the settings of every unbound of these scripts, for the section `server:`.
+unbound_defaults() {
+    printf '    %s\n' "directory: \"$work\"" 'chroot: ""' 'username: ""' 'pidfile: ""' 'use-syslog: no'
+}
+
 start_unbound() { # port
     local port=$1 part
     make_certificates 2>/dev/null || { echo "openssl could not create the certificates" >&2; exit 2; }
     {
         cat <<CONF
 server:
-    directory: "$work"
-    chroot: ""
-    username: ""
-    pidfile: ""
-    use-syslog: no
+$(unbound_defaults)
     logfile: "$work/unbound.log"
     num-threads: 1
     interface: 127.0.0.1@$port

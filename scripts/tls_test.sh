@@ -86,11 +86,7 @@ check "clear text on the TLS port gets no response" '' fails ask_chaos
 front_port=$(free_port)
 cat >"$work/front.conf" <<CONF
 server:
-    directory: "$work"
-    chroot: ""
-    username: ""
-    pidfile: ""
-    use-syslog: no
+$(unbound_defaults)
     logfile: "$work/front.log"
     interface: 127.0.0.1@$front_port
     do-not-query-localhost: no
