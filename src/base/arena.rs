@@ -202,10 +202,23 @@ impl<K: TypedKey, V> Arena<K, V> {
     pub fn remove(&mut self, key: K) -> Option<V> {
         self.get(key)?;
         let slot = self.slots.try_remove(key.key().index())?;
+        self.release_if_empty();
+        Some(slot.value)
+    }
+
+    /// Removes and drops the value of this key, unless it is gone. A large value is copied once
+    /// less than by [`Arena::remove`].
+    pub fn discard(&mut self, key: K) {
+        if self.contains(key) {
+            drop(self.slots.try_remove(key.key().index()));
+            self.release_if_empty();
+        }
+    }
+
+    fn release_if_empty(&mut self) {
         if self.slots.is_empty() && self.slots.capacity() > Self::KEPT {
             self.slots = Slab::new();
         }
-        Some(slot.value)
     }
 
     /// Returns all keys and values in the order of slots.

@@ -1,6 +1,7 @@
 //! The origin of a query, which is the destination of its response.
 
 use std::net::{IpAddr, SocketAddr};
+use std::num::NonZeroU64;
 
 use super::address::Address;
 use super::arena::Key;
@@ -44,16 +45,21 @@ impl ClientProtocol {
 /// A subscriber, the unit of limits per client: an IPv4 address, or the first 56 bits of an IPv6
 /// address, which is the typical prefix of a subscriber of an access network (RIPE-690).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Subscriber(u64);
+pub struct Subscriber(NonZeroU64);
 
 impl Subscriber {
     const IS_V4: u64 = 1 << 63;
+    const IS_V6: u64 = 1 << 62;
 
     /// Returns the subscriber with this address.
     pub fn of(ip: IpAddr) -> Self {
-        Self(match ip.to_canonical() {
+        let bits = match ip.to_canonical() {
             IpAddr::V4(ip) => u64::from(ip.to_bits()) | Self::IS_V4,
-            IpAddr::V6(ip) => u64::try_from(ip.to_bits() >> 72).expect("56 bits fit a u64"),
-        })
+            IpAddr::V6(ip) => {
+                let prefix = u64::try_from(ip.to_bits() >> 72).expect("56 bits fit a u64");
+                prefix | Self::IS_V6
+            }
+        };
+        Self(NonZeroU64::new(bits).expect("one of the two upper bits is set"))
     }
 }

@@ -59,6 +59,7 @@ use crate::base::origin::Origin;
 use crate::base::random::{Random, SEED_LEN};
 use crate::base::time::{Instant, Validity};
 use crate::config::{Config, Scheme};
+use crate::wire::Message;
 
 use actions::Cx;
 use cache::Cache;
@@ -186,7 +187,8 @@ impl Proxy {
         outbox: &mut Outbox,
     ) -> bool {
         let cx = &mut Cx { now, outbox };
-        let Some(mut admission) = admit(message, transport) else {
+        let parsed = Message::parse(message);
+        let Some(mut admission) = admit(message, parsed.as_ref().ok(), transport) else {
             self.counters.ignored += 1;
             return false;
         };
@@ -199,11 +201,7 @@ impl Proxy {
         self.counters.count_query(client.protocol);
         let ip = origin.peer.ip();
         let has_our_cookie = self.verify_and_issue_cookie(&mut admission, ip, cx.now);
-        let Admission {
-            mut asked,
-            decision,
-            ..
-        } = admission;
+        let asked = &mut admission.asked;
         let is_allowed = self.config.access.allows(ip);
         if !is_allowed && transport == ClientTransport::Udp {
             // The address may be forged: the response must not be larger than the query.
@@ -215,7 +213,7 @@ impl Proxy {
             Verdict::Slip if !is_allowed => {}
             Verdict::Slip => {
                 self.log_throttle.on_limited(ip, cx.now);
-                self.slip(client, &asked, has_our_cookie, cx);
+                self.slip(client, asked, has_our_cookie, cx);
                 return true;
             }
             Verdict::Drop => {
@@ -231,17 +229,17 @@ impl Proxy {
                 return false;
             }
         }
-        match decision {
+        match admission.decision {
             _ if !is_allowed => {
                 self.log_throttle.on_denied(ip, cx.now);
-                self.refuse(client, &asked, &DENIED, cx);
+                self.refuse(client, asked, &DENIED, cx);
             }
-            Decision::Forward(message) => self.forward(client, &message, asked, cx),
-            Decision::AnswerAny => self.respond_to_any(client, &asked, cx),
+            Decision::Forward(message) => self.forward(client, message, asked, cx),
+            Decision::AnswerAny => self.respond_to_any(client, asked, cx),
             Decision::AnswerCookie { is_first } => {
-                self.respond_cookie_only(client, &asked, is_first || has_our_cookie, cx);
+                self.respond_cookie_only(client, asked, is_first || has_our_cookie, cx);
             }
-            Decision::Reject(refusal) => self.refuse(client, &asked, &refusal, cx),
+            Decision::Reject(refusal) => self.refuse(client, asked, &refusal, cx),
         }
         self.settle(cx);
         true
@@ -252,7 +250,7 @@ impl Proxy {
     /// replaces the secret of all cookies if that is due.
     fn verify_and_issue_cookie(
         &mut self,
-        admission: &mut Admission<'_>,
+        admission: &mut Admission<'_, '_>,
         ip: IpAddr,
         now: Instant,
     ) -> bool {

@@ -28,11 +28,11 @@ fn append_by<const N: usize>(out: &mut Vec<u8>, bytes: &[u8]) -> bool {
     };
     let end = out.len() + bytes.len();
     for some in bytes.as_chunks::<N>().0 {
-        out.extend(*some);
+        out.extend_from_slice(some);
     }
     if out.len() < end {
         out.truncate(end - N);
-        out.extend(*last);
+        out.extend_from_slice(last);
     }
     true
 }

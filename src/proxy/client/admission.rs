@@ -48,19 +48,19 @@ impl ClientTransport {
 
 /// A query and the decision about it.
 #[derive(Debug)]
-pub(in crate::proxy) struct Admission<'a> {
+pub(in crate::proxy) struct Admission<'m, 'a> {
     /// The properties of the query that its response depends on.
     pub(in crate::proxy) asked: Asked<'a>,
     /// The cookie in the query.
     pub(in crate::proxy) cookie: Option<Cookie<'a>>,
-    pub(in crate::proxy) decision: Decision<'a>,
+    pub(in crate::proxy) decision: Decision<'m, 'a>,
 }
 
 /// The decision about a query.
 #[derive(Debug)]
-pub(in crate::proxy) enum Decision<'a> {
+pub(in crate::proxy) enum Decision<'m, 'a> {
     /// The query is forwarded upstream, unless the cache has the answer.
-    Forward(Message<'a>),
+    Forward(&'m Message<'a>),
     /// A query for ANY gets a minimal response (RFC 8482).
     AnswerAny,
     /// A query without a question gets a response with only a cookie, as a first cookie or as a
@@ -92,16 +92,20 @@ pub fn is_query(message: &[u8]) -> bool {
     Header::parse(message).is_some_and(|header| !header.flags.contains(Flags::QR))
 }
 
-/// Decides about a message. Returns `None` if the message is not a query.
-pub(in crate::proxy) fn admit(bytes: &[u8], transport: ClientTransport) -> Option<Admission<'_>> {
+/// Decides about a message, which is `parsed` if it is well formed. Returns `None` if the message is
+/// not a query.
+pub(in crate::proxy) fn admit<'m, 'a>(
+    bytes: &'a [u8],
+    parsed: Option<&'m Message<'a>>,
+    transport: ClientTransport,
+) -> Option<Admission<'m, 'a>> {
     let header = Header::parse(bytes).filter(|header| !header.flags.contains(Flags::QR))?;
-    let parsed = Message::parse(bytes).ok();
-    let question = match &parsed {
+    let question = match parsed {
         Some(message) => message.question(),
         None if header.questions == 1 => Question::parse(bytes, HEADER_LEN).ok(),
         None => None,
     };
-    let opt = parsed.as_ref().and_then(Message::opt);
+    let opt = parsed.and_then(Message::opt);
     let cookie = opt.map_or(Ok(None), |opt| opt.cookie());
     let decision = match (parsed, cookie) {
         _ if header.flags.opcode() != Opcode::QUERY => Decision::Reject(NOT_IMPLEMENTED),
@@ -124,11 +128,11 @@ pub(in crate::proxy) fn admit(bytes: &[u8], transport: ClientTransport) -> Optio
     })
 }
 
-fn decide<'a>(
-    message: Message<'a>,
+fn decide<'m, 'a>(
+    message: &'m Message<'a>,
     cookie: Option<Cookie<'a>>,
     transport: ClientTransport,
-) -> Decision<'a> {
+) -> Decision<'m, 'a> {
     let is_supported = |opt: Opt<'_>| opt.version == edns::VERSION;
     if !message.opt().is_none_or(is_supported) {
         return Decision::Reject(BAD_VERSION);
@@ -363,15 +367,17 @@ mod tests {
 
     /// Returns the properties of a query after asserting that it is forwarded.
     fn forwarded(bytes: &[u8], transport: ClientTransport) -> Asked<'_> {
-        let admission = admit(bytes, transport).expect("a query");
+        let parsed = Message::parse(bytes).ok();
+        let admission = admit(bytes, parsed.as_ref(), transport).expect("a query");
         assert!(matches!(admission.decision, Decision::Forward(_)));
         admission.asked
     }
 
     fn rejection(bytes: &[u8]) -> (u16, Outcome, bool, bool) {
+        let parsed = Message::parse(bytes).ok();
         let Admission {
             asked, decision, ..
-        } = admit(bytes, ClientTransport::Udp).expect("a query");
+        } = admit(bytes, parsed.as_ref(), ClientTransport::Udp).expect("a query");
         match decision {
             Decision::Reject(refusal) => (
                 refusal.rcode.to_u16(),
@@ -438,14 +444,17 @@ mod tests {
     #[test]
     fn message_that_is_not_a_query_is_ignored() {
         for bytes in [&b""[..], &[0; 11], &query(0x81, 1, None)] {
-            assert!(admit(bytes, tcp()).is_none());
+            let parsed = Message::parse(bytes).ok();
+            assert!(admit(bytes, parsed.as_ref(), tcp()).is_none());
         }
     }
 
     #[test]
     fn any_of_class_in_is_forwarded_over_tcp_only() {
         let bytes = query(1, 255, None);
-        let decision = admit(&bytes, ClientTransport::Udp).unwrap().decision;
+        let parsed = Message::parse(&bytes).ok();
+        let admission = admit(&bytes, parsed.as_ref(), ClientTransport::Udp);
+        let decision = admission.unwrap().decision;
         assert!(matches!(decision, Decision::AnswerAny));
         forwarded(&bytes, tcp());
         let mut chaos = query(1, 255, None);
@@ -469,7 +478,8 @@ mod tests {
     fn cookie_is_read_with_and_without_a_question() {
         for (questions, len) in [(1, 8), (1, 24), (0, 8), (0, 24)] {
             let bytes = cookie_query(questions, len);
-            let admission = admit(&bytes, ClientTransport::Udp).unwrap();
+            let parsed = Message::parse(&bytes).ok();
+            let admission = admit(&bytes, parsed.as_ref(), ClientTransport::Udp).unwrap();
             assert_eq!(admission.cookie.unwrap().client, [7; 8]);
             match admission.decision {
                 Decision::Forward(_) => assert_eq!(questions, 1),
@@ -509,7 +519,9 @@ mod tests {
             // All flags of a query are set.
             let mut bytes = query(opcode << 3 | 0b111, 1, Some((0, 1232)));
             bytes[3] = 0xf0;
-            let admission = admit(&bytes, ClientTransport::Udp).expect("a query");
+            let parsed = Message::parse(&bytes).ok();
+            let admission = admit(&bytes, parsed.as_ref(), ClientTransport::Udp);
+            let admission = admission.expect("a query");
             let Decision::Reject(refusal) = admission.decision else {
                 panic!("opcode {opcode}");
             };

@@ -27,7 +27,7 @@ struct Request<'a> {
     client: Client,
     message: &'a Message<'a>,
     question: Question<'a>,
-    asked: Asked<'a>,
+    asked: &'a Asked<'a>,
     /// The cache lookup, if the answer may be cached or shared.
     lookup: Option<CacheLookup>,
 }
@@ -131,13 +131,13 @@ impl Proxy {
         &mut self,
         client: Client,
         message: &Message<'_>,
-        asked: Asked<'_>,
+        asked: &Asked<'_>,
         cx: &mut Cx<'_>,
     ) {
         let question = message.question();
         let question = question.expect("a query that is forwarded has a question");
         if self.detect_loop(question, cx) {
-            return self.refuse(client, &asked, &LOOPED, cx);
+            return self.refuse(client, asked, &LOOPED, cx);
         }
         let request = Request {
             client,
@@ -187,7 +187,7 @@ impl Proxy {
     fn answer_or_query_upstream(&mut self, request: &Request<'_>, cx: &mut Cx<'_>) {
         let question = request.question;
         let own_pool = self.routes.own(question.name());
-        if own_pool.is_none() && self.answer_locally(request.client, &request.asked, question, cx) {
+        if own_pool.is_none() && self.answer_locally(request.client, request.asked, question, cx) {
             return;
         }
         let routes = &self.routes;
@@ -237,7 +237,7 @@ impl Proxy {
                     self.cache.on_stale_served(entry, cx.now);
                     self.answer_from_cache(request, entry, Outcome::Stale, cx);
                 }
-                _ => self.refuse(request.client, &request.asked, &refusal, cx),
+                _ => self.refuse(request.client, request.asked, &refusal, cx),
             },
         }
     }
@@ -249,10 +249,10 @@ impl Proxy {
         outcome: Outcome,
         cx: &mut Cx<'_>,
     ) {
-        let completion = at_once(request.client, &request.asked, outcome);
+        let completion = at_once(request.client, request.asked, outcome);
         let cache = &self.cache;
         completion.respond(&mut self.counters, cx, |out| {
-            cache.write(entry, &request.asked, out);
+            cache.write(entry, request.asked, out);
         });
     }
 
@@ -280,7 +280,7 @@ impl Proxy {
         }
         let purpose = Purpose::Client {
             client: request.client,
-            reception: Reception::of(&request.asked),
+            reception: Reception::of(request.asked),
         };
         let mut exchange = Exchange::new(purpose, pool, query, (cx.now, deadline));
         exchange.holder = Some(holder);

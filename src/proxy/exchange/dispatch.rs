@@ -2,7 +2,7 @@
 
 use super::classify::is_truncated;
 use super::fair_queue::Cursor;
-use super::preferences::{LinkPreferences, UpstreamSet};
+use super::preferences::UpstreamSet;
 use super::trace::{StepEnd, StepKind};
 use super::{Exchange, Purpose};
 use crate::base::failure::FailureKind;
@@ -14,7 +14,7 @@ use crate::proxy::client::admission::NO_ANSWER;
 use crate::proxy::followups::Followup;
 use crate::proxy::keys::{Attempt, EndpointKey, ExchangeKey, LinkKey, PoolIndex};
 use crate::proxy::outcome::Outcome;
-use crate::proxy::upstream::{Endpoint, LinkChoice, RecoveryTest};
+use crate::proxy::upstream::{Endpoint, LinkChoice, LinkRequest, RecoveryTest};
 use crate::wire::query::{EdnsLevel, PLAIN_QUERY_LEN_MAX};
 use crate::wire::response::write_error;
 use crate::wire::{Message, Query, Rcode};
@@ -49,7 +49,7 @@ impl Proxy {
             };
             if !self.suspects.is_empty() {
                 let at = self.suspects.recall(exchange.query.question(), cx.now);
-                exchange.preferences.isolated = at.map(|upstreams| (key, upstreams));
+                exchange.preferences.isolated_at = at.unwrap_or_default();
             }
             self.dispatch(key, cx);
         }
@@ -69,11 +69,13 @@ impl Proxy {
         if exchange.attempts.is_last_try() {
             preferences.exclude = preferences.exclude.with(preferences.avoid);
         }
-        let demand = self.waiting_by_pool[exchange.pool.0].len() + 1;
-        match self
-            .upstreams
-            .choose_link(exchange.pool, &preferences, demand, now)
-        {
+        let request = LinkRequest {
+            exchange: key,
+            preferences: &preferences,
+            may_use_spare: false,
+            demand: self.waiting_by_pool[exchange.pool.0].len() + 1,
+        };
+        match self.upstreams.choose_link(exchange.pool, &request, now) {
             LinkChoice::Link(other) => other != link,
             LinkChoice::Datagram(_)
             | LinkChoice::Open(..)
@@ -85,8 +87,7 @@ impl Proxy {
 
     /// Sends a query, queues it for a link, or gives it up if no link will be up in time.
     pub(in crate::proxy) fn dispatch(&mut self, key: ExchangeKey, cx: &mut Cx<'_>) {
-        let exchange = &self.exchanges[key];
-        match self.choose_link(exchange, cx.now) {
+        match self.choose_link(key, cx.now) {
             LinkChoice::Link(link) => {
                 self.send(key, link, cx);
                 self.test_others(key, link, cx);
@@ -105,7 +106,7 @@ impl Proxy {
                 self.wait(key, cx.now);
             }
             LinkChoice::Soon => self.wait(key, cx.now),
-            LinkChoice::Later(at) if at.is_some_and(|at| at < exchange.deadline) => {
+            LinkChoice::Later(Some(at)) if at < self.exchanges[key].deadline => {
                 self.wait(key, cx.now);
             }
             LinkChoice::Later(_) => self.give_up(key, cx),
@@ -132,7 +133,7 @@ impl Proxy {
     fn test_others(&mut self, key: ExchangeKey, busy: LinkKey, cx: &mut Cx<'_>) {
         let hedges = &mut self.hedges;
         let exchange = &self.exchanges[key];
-        if exchange.preferences.isolated.is_some() {
+        if !exchange.preferences.isolated_at.is_empty() {
             return;
         }
         let pool = exchange.pool;
@@ -244,8 +245,8 @@ impl Proxy {
                 cursor = waiting.take(cursor, false);
                 continue;
             }
+            let choice = self.choose_link_for_demand(key, demand, cx.now);
             let exchange = &self.exchanges[key];
-            let choice = self.choose_link_for_demand(exchange, demand, cx.now);
             let lacks_room =
                 exchange.preferences.are_none() && !self.upstreams.has_room(pool, cx.now);
             match choice {
@@ -318,10 +319,7 @@ impl Proxy {
             return;
         }
         while let Some(key) = self.first_waiting(pool) {
-            if !matches!(
-                self.choose_link(&self.exchanges[key], cx.now),
-                LinkChoice::Later(_)
-            ) {
+            if !matches!(self.choose_link(key, cx.now), LinkChoice::Later(_)) {
                 break;
             }
             self.stop_waiting(Cursor::default(), pool, key, cx.now);
@@ -405,7 +403,7 @@ impl Proxy {
             self.query_shares.remove(pool, key);
         }
         self.ours -= usize::from(is_ours);
-        self.exchanges.remove(key);
+        self.exchanges.discard(key);
         self.keep_buffer(buffer);
         for attempt in attempts {
             self.abandon(attempt, outcome, is_answered, now);
@@ -414,7 +412,9 @@ impl Proxy {
             self.remove_leader(hash);
         }
         // The exchange gave no answer to these followers.
-        self.dispatch_later(followers);
+        if !followers.is_empty() {
+            self.dispatch_later(followers);
+        }
     }
 
     /// Keeps the buffer of a query that has ended for a later query.
@@ -428,26 +428,24 @@ impl Proxy {
 
     /// Chooses the link for a query. A query without a usable endpoint may get one when an address
     /// of an upstream is known.
-    pub(in crate::proxy) fn choose_link(&self, exchange: &Exchange, now: Instant) -> LinkChoice {
-        let demand = self.waiting_by_pool[exchange.pool.0].len() + 1;
-        self.choose_link_for_demand(exchange, demand, now)
+    pub(in crate::proxy) fn choose_link(&self, key: ExchangeKey, now: Instant) -> LinkChoice {
+        let demand = self.waiting_by_pool[self.exchanges[key].pool.0].len() + 1;
+        self.choose_link_for_demand(key, demand, now)
     }
 
     /// Chooses the link for a query if `demand` queries would wait for a link, this one included.
-    fn choose_link_for_demand(
-        &self,
-        exchange: &Exchange,
-        demand: usize,
-        now: Instant,
-    ) -> LinkChoice {
-        let pool = exchange.pool;
-        let preferences = LinkPreferences {
+    fn choose_link_for_demand(&self, key: ExchangeKey, demand: usize, now: Instant) -> LinkChoice {
+        let exchange = &self.exchanges[key];
+        let request = LinkRequest {
+            exchange: key,
+            preferences: &exchange.preferences,
             may_use_spare: self.has_few(exchange.holder),
-            ..exchange.preferences
+            demand,
         };
-        match self.upstreams.choose_link(pool, &preferences, demand, now) {
+        let pool = exchange.pool;
+        match self.upstreams.choose_link(pool, &request, now) {
             LinkChoice::Later(retry_at) => {
-                let moments = [retry_at, self.next_address(exchange.pool, now)];
+                let moments = [retry_at, self.next_address(pool, now)];
                 LinkChoice::Later(moments.into_iter().flatten().min())
             }
             choice => choice,

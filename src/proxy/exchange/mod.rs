@@ -177,7 +177,7 @@ impl Exchange {
     /// Returns whether an earlier failure is recorded, so that an answer affects the health of an
     /// endpoint.
     pub(super) fn has_history(&self) -> bool {
-        self.retry.is_some() || self.preferences.isolated.is_some()
+        self.retry.is_some() || !self.preferences.isolated_at.is_empty()
     }
 
     /// Returns whether a truncated answer has come that is not an error.

@@ -1,7 +1,7 @@
 //! Preferences of a query for an upstream, after failed attempts.
 
 use crate::base::time::Instant;
-use crate::proxy::keys::{ExchangeKey, UpstreamIndex};
+use crate::proxy::keys::UpstreamIndex;
 
 /// A set of upstreams. Upstreams beyond the 64th are in no set.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -56,26 +56,24 @@ pub(in crate::proxy) struct LinkPreferences {
     /// Upstreams to exclude: they gave an error or sent the query back in a loop, or a probe tests
     /// another upstream.
     pub(in crate::proxy) exclude: UpstreamSet,
-    /// The earliest time at which a link may have come up: the previous link was closed, and links
-    /// of its age may be closed soon.
-    pub(in crate::proxy) min_up_since: Option<Instant>,
+    /// The earliest time at which a link may have come up, the default for any: the previous link
+    /// was closed, and links of its age may be closed soon.
+    pub(in crate::proxy) min_up_since: Instant,
     /// A connection is needed: the answer does not fit a datagram, or every upstream of the pool
     /// was sent a datagram and rejected it or did not answer in time.
     pub(in crate::proxy) needs_stream: bool,
-    /// The exchange of the query, which needs an isolated link at these upstreams because it is a
-    /// suspect (`upstream/suspects.rs`).
-    pub(in crate::proxy) isolated: Option<(ExchangeKey, UpstreamSet)>,
-    /// The client has few queries in flight, so the query may use the spare room of links.
-    pub(in crate::proxy) may_use_spare: bool,
+    /// Upstreams at which the query needs an isolated link, because it is a suspect there
+    /// (`upstream/suspects.rs`).
+    pub(in crate::proxy) isolated_at: UpstreamSet,
 }
 
 impl LinkPreferences {
     pub(in crate::proxy) fn are_none(&self) -> bool {
         self.avoid.is_empty()
             && self.exclude.is_empty()
-            && self.min_up_since.is_none()
+            && self.min_up_since == Instant::default()
             && !self.needs_stream
-            && self.isolated.is_none()
+            && self.isolated_at.is_empty()
     }
 }
 

@@ -415,11 +415,32 @@ impl Proxy {
             Kept::Previous(entry) if entry.is_stale() => Outcome::Stale,
             _ => Outcome::Answered,
         };
+        // Every response is written before any exchange ends, since that end may change the cache.
+        self.respond(key, answer, kept, outcome, cx);
+        if self.exchanges[key].followers.is_empty() {
+            self.end(key, outcome, cx.now);
+        } else {
+            self.respond_to_followers(key, answer, kept, outcome, cx);
+        }
+        if let Some((upstream, rr_type)) = bootstrap {
+            self.on_addresses(upstream, rr_type, Some(answer), cx);
+        }
+    }
+
+    /// Responds to the followers of an exchange with the answer that the exchange got, and ends all
+    /// of them.
+    fn respond_to_followers(
+        &mut self,
+        key: ExchangeKey,
+        answer: &Message<'_>,
+        kept: Kept,
+        outcome: Outcome,
+        cx: &mut Cx<'_>,
+    ) {
+        let exchange = &mut self.exchanges[key];
         let answered_by = exchange.answered_by;
         let mut followers = std::mem::take(&mut exchange.followers);
         followers.retain(|key| self.exchanges.contains(*key));
-        // Every response is written before any exchange ends, since that end may change the cache.
-        self.respond(key, answer, kept, outcome, cx);
         let mut answered = 0;
         while answered < followers.len() && !cx.outbox.is_long() {
             let follower = followers[answered];
@@ -432,9 +453,6 @@ impl Proxy {
             self.end(key, outcome, cx.now);
         }
         self.postpone(later, answer, answered_by, cx.now);
-        if let Some((upstream, rr_type)) = bootstrap {
-            self.on_addresses(upstream, rr_type, Some(answer), cx);
-        }
     }
 
     /// Responds to the client, if there is one, with this answer or with its entry in the cache.

@@ -110,11 +110,18 @@ impl Bootstrap {
 impl Proxy {
     /// Starts the lookups that are due, for upstreams with waiting queries and for the pool
     /// `queried`, which has got a query.
+    #[inline]
     pub(in crate::proxy) fn ask_for_addresses(
         &mut self,
         queried: Option<PoolIndex>,
         cx: &mut Cx<'_>,
     ) {
+        if !self.bootstrap.hosts.is_empty() {
+            self.ask_for_addresses_of_hosts(queried, cx);
+        }
+    }
+
+    fn ask_for_addresses_of_hosts(&mut self, queried: Option<PoolIndex>, cx: &mut Cx<'_>) {
         for index in 0..self.bootstrap.hosts.len() {
             let host = &self.bootstrap.hosts[index];
             if host.ask_at.is_none_or(|at| at > cx.now) {

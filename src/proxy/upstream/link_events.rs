@@ -127,7 +127,7 @@ impl Proxy {
             };
             if let Some(exchange) = self.exchanges.get_mut(exchange_key) {
                 if !is_turned_away {
-                    exchange.preferences.min_up_since = Some(cx.now);
+                    exchange.preferences.min_up_since = cx.now;
                 }
                 if is_try_returned || is_ended && self.is_ambiguous(exchange_key, link, end) {
                     self.exchanges[exchange_key].attempts.on_returned(attempt);

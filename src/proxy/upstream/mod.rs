@@ -46,7 +46,7 @@ pub(super) mod suspects;
 pub(super) use capacity::ConnectionClose;
 pub(super) use endpoint::Endpoint;
 pub(super) use health::backoff;
-pub(super) use selection::{LinkChoice, RecoveryTest};
+pub(super) use selection::{LinkChoice, LinkRequest, RecoveryTest};
 pub use stats::UpstreamView;
 
 use std::net::SocketAddr;

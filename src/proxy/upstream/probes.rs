@@ -73,7 +73,7 @@ impl Proxy {
         let query = Query::new(&self.routes.probe_name(Some(pool)), Type::NS);
         let deadline = cx.now + self.config.timeouts.attempt;
         let mut exchange = Exchange::new(Purpose::Probe, pool, query, (cx.now, deadline));
-        exchange.preferences.min_up_since = Some(cx.now);
+        exchange.preferences.min_up_since = cx.now;
         exchange.preferences.exclude = UpstreamSet::all_but(upstream);
         self.start(exchange, cx);
     }

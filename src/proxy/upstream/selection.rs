@@ -7,6 +7,7 @@ use crate::base::failure::FailureKind;
 use crate::base::time::Instant;
 use crate::config::{Policy, Scheme};
 use crate::proxy::exchange::preferences::LinkPreferences;
+use crate::proxy::keys::ExchangeKey;
 
 /// The choice of a link for a query at the moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,18 +37,28 @@ pub(in crate::proxy) enum RecoveryTest {
     Open(EndpointKey, Scheme),
 }
 
+/// A query that needs a link.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::proxy) struct LinkRequest<'a> {
+    pub(in crate::proxy) exchange: ExchangeKey,
+    pub(in crate::proxy) preferences: &'a LinkPreferences,
+    /// The client has few queries in flight, so the query may use the spare room of links.
+    pub(in crate::proxy) may_use_spare: bool,
+    /// The number of queries of the pool that would wait for a link, including this one.
+    pub(in crate::proxy) demand: usize,
+}
+
 impl Upstreams {
     /// Chooses the link for a query. Healthy endpoints come first, and among them endpoints that
     /// have not failed this query; an endpoint with an outage is better than none. Otherwise the
-    /// rank decides. `demand` is the number of queries of the pool that would wait for a link,
-    /// including this one.
+    /// rank decides.
     pub(in crate::proxy) fn choose_link(
         &self,
         pool: PoolIndex,
-        preferences: &LinkPreferences,
-        demand: usize,
+        request: &LinkRequest<'_>,
         now: Instant,
     ) -> LinkChoice {
+        let preferences = request.preferences;
         let all = || {
             let ranked = self.ranked(pool);
             ranked.filter(|(_, endpoint)| !preferences.exclude.contains(endpoint.upstream))
@@ -58,9 +69,9 @@ impl Upstreams {
                 has_failed_it(endpoint) == has_failed && self.is_well(endpoint)
             })
         };
-        if let Some(choice) = well(false).chain(well(true)).find_map(|(key, endpoint)| {
-            self.choose_link_to(key, endpoint, preferences, demand, now)
-        }) {
+        let mut all_well = well(false).chain(well(true));
+        let choice = |(key, endpoint)| self.choose_link_to(key, endpoint, request, now);
+        if let Some(choice) = all_well.find_map(choice) {
             return choice;
         }
         // Prefer an endpoint that has not failed this query, and the one with the oldest failure.
@@ -71,10 +82,7 @@ impl Upstreams {
                 self.is_doubtful(endpoint),
                 failed_at,
             );
-            Some((
-                rank,
-                self.choose_link_to(key, endpoint, preferences, demand, now)?,
-            ))
+            Some((rank, self.choose_link_to(key, endpoint, request, now)?))
         });
         let likeliest = failing.min_by_key(|(rank, _)| *rank);
         likeliest.map_or_else(
@@ -201,10 +209,15 @@ impl Upstreams {
         &self,
         key: EndpointKey,
         endpoint: &Endpoint,
-        preferences: &LinkPreferences,
-        demand: usize,
+        request: &LinkRequest<'_>,
         now: Instant,
     ) -> Option<LinkChoice> {
+        let LinkRequest {
+            exchange,
+            preferences,
+            may_use_spare,
+            demand,
+        } = *request;
         let scheme = endpoint.scheme_for(preferences.needs_stream, now);
         // Other endpoints would have come first, so none is left.
         let closed_until = endpoint
@@ -214,24 +227,21 @@ impl Upstreams {
         let is_other_kind = scheme != endpoint.scheme;
         let may_be_opened = is_other_kind || closed_until.is_none_or(|until| until <= now);
         if scheme == Scheme::Udp {
-            let has_room = self.has_room_for_datagram(endpoint, preferences.may_use_spare);
+            let has_room = self.has_room_for_datagram(endpoint, may_use_spare);
             return match (may_be_opened, has_room) {
                 (true, true) => Some(LinkChoice::Datagram(key)),
                 (true, false) => Some(LinkChoice::Soon),
                 (false, _) => None,
             };
         }
-        if let Some((exchange, upstreams)) = preferences.isolated
-            && upstreams.contains(endpoint.upstream)
+        if preferences.isolated_at.contains(endpoint.upstream)
             && let Ok(choice) =
                 self.choose_isolated_link((key, endpoint), scheme, exchange, may_be_opened, now)
         {
             return choice;
         }
-        let is_good = |link: &Link| {
-            let is_fresh = |since| link.up_since() >= since;
-            !link.is_doubtful() && preferences.min_up_since.is_none_or(is_fresh)
-        };
+        let is_good =
+            |link: &Link| !link.is_doubtful() && link.up_since() >= preferences.min_up_since;
         if let Some(link) = self.link_with_room(endpoint, scheme, is_good, now) {
             return Some(LinkChoice::Link(link));
         }
@@ -252,7 +262,7 @@ impl Upstreams {
                 LinkChoice::Soon
             });
         }
-        match self.least_busy_link(endpoint, scheme, preferences.may_use_spare, now) {
+        match self.least_busy_link(endpoint, scheme, may_use_spare, now) {
             Some(link) => Some(LinkChoice::Link(link)),
             None => links().next().map(|_| LinkChoice::Soon),
         }
@@ -468,6 +478,9 @@ impl Upstreams {
         let endpoints = &self.endpoints;
         let upstream = |key: &EndpointKey| endpoints.get(*key).map(|e| e.upstream);
         let ranking = &mut self.pools[pool.0].ranking;
+        if ranking.len() < 2 {
+            return;
+        }
         let first = ranking.first().and_then(upstream);
         let its = ranking
             .iter()

@@ -340,10 +340,8 @@ impl Proxy {
     ) {
         let endpoint = link.endpoint;
         let upstream = self.upstreams.endpoint(endpoint).upstream;
-        let isolated = self.exchanges[key].preferences.isolated;
-        if isolated.is_none_or(|(_, upstreams)| !upstreams.contains(upstream))
-            && !self.becomes_suspect(key, link, end, now)
-        {
+        let isolated_at = self.exchanges[key].preferences.isolated_at;
+        if !isolated_at.contains(upstream) && !self.becomes_suspect(key, link, end, now) {
             return;
         }
         let exchange = &mut self.exchanges[key];
@@ -410,7 +408,7 @@ impl Proxy {
         let takes_two = capacity.has_answered_on(2, now);
         let is_suspect = is_involved || may_be_due && takes_two;
         if is_suspect {
-            exchange.preferences.isolated = Some((key, UpstreamSet::ALL));
+            exchange.preferences.isolated_at = UpstreamSet::ALL;
         }
         if is_involved {
             let asked_at = exchange.asked_at;
