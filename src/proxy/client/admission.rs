@@ -92,8 +92,8 @@ pub fn is_query(message: &[u8]) -> bool {
     Header::parse(message).is_some_and(|header| !header.flags.contains(Flags::QR))
 }
 
-/// Decides about a message, which is `parsed` if it is well formed. Returns `None` if the message is
-/// not a query.
+/// Decides about a message from its bytes and, if it is well formed, its `parsed` form. Returns
+/// `None` if the message is not a query.
 pub(in crate::proxy) fn admit<'m, 'a>(
     bytes: &'a [u8],
     parsed: Option<&'m Message<'a>>,

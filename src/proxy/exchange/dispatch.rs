@@ -131,12 +131,12 @@ impl Proxy {
     /// endpoint may be over. The test sends a copy, so that the query does not depend on that
     /// endpoint.
     fn test_others(&mut self, key: ExchangeKey, busy: LinkKey, cx: &mut Cx<'_>) {
-        let hedges = &mut self.hedges;
         let exchange = &self.exchanges[key];
-        if !exchange.preferences.isolated_at.is_empty() {
+        let pool = exchange.pool;
+        if self.upstreams.has_one_endpoint(pool) || !exchange.preferences.isolated_at.is_empty() {
             return;
         }
-        let pool = exchange.pool;
+        let hedges = &mut self.hedges;
         let test = self
             .upstreams
             .begin_recovery_test(pool, busy, || hedges.take(), cx.now);

@@ -367,6 +367,11 @@ impl Upstreams {
         links.filter(move |(_, link)| link.scheme == scheme)
     }
 
+    /// Returns whether a pool has one endpoint at most.
+    pub(in crate::proxy) fn has_one_endpoint(&self, pool: PoolIndex) -> bool {
+        self.pools[pool.0].ranking.len() < 2
+    }
+
     /// Begins the next recovery test in a pool that the endpoint of the link `busy` serves. The
     /// test finds out whether another endpoint is out of its outage or, if latency decides the rank
     /// and `reserve` grants it, how fast that endpoint is.
@@ -379,11 +384,6 @@ impl Upstreams {
     ) -> Option<RecoveryTest> {
         let busy = self.link(busy)?.endpoint;
         let ranking = &self.pools[pool.0].ranking;
-        if let [only] = ranking[..]
-            && only == busy
-        {
-            return None;
-        }
         let others = || ranking.iter().copied().filter(|key| *key != busy);
         let is_steady = |key: &EndpointKey| {
             let endpoint = self.endpoint(*key);
@@ -472,15 +472,12 @@ impl Upstreams {
 
     /// Moves the first upstream of the ranking behind the others, under the round-robin policy.
     pub(in crate::proxy) fn rotate_ranking(&mut self, pool: PoolIndex) {
-        if self.policy != Policy::RoundRobin {
+        if self.policy != Policy::RoundRobin || self.has_one_endpoint(pool) {
             return;
         }
         let endpoints = &self.endpoints;
         let upstream = |key: &EndpointKey| endpoints.get(*key).map(|e| e.upstream);
         let ranking = &mut self.pools[pool.0].ranking;
-        if ranking.len() < 2 {
-            return;
-        }
         let first = ranking.first().and_then(upstream);
         let its = ranking
             .iter()
