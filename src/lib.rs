@@ -68,9 +68,11 @@
 //! 6. The reply arrives, in any number of pieces. The session decrypts it, finds the frame and
 //!    hands the message to [`proxy::Proxy::handle_reply`]. It is used if link, id, QR, opcode and
 //!    question match a query that waits; every other message is dropped and counted. An error is
-//!    kept while another upstream is asked, which may do better. An answer is added to the cache.
+//!    kept while another upstream is asked, which may do better. An answer is added to the cache
+//!    (`proxy/exchange/deliver.rs`).
 //! 7. The response is written once, with the client's id, flags, letter case and OPT, and as many
 //!    whole RRsets as fit. It leaves from the address that the client asked.
+//!    Then the exchange ends (`proxy/exchange/end.rs`).
 //!
 //! If the link closes first, its queries are retried on another link; a query that was on two such
 //! links is sent alone (`proxy/upstream/suspects.rs`). If the link is silent, the query is hedged,
@@ -94,7 +96,7 @@
 //! | feature | module |
 //! |---|---|
 //! | a decision about a client's query | `proxy/client`, beside `admission` and `local_zones` |
-//! | a change of an answer, like DNS64 | `proxy/exchange/reply`, before the cache keeps it |
+//! | a change of an answer, like DNS64 | `proxy/exchange/deliver`, before the cache keeps it |
 //! | a query of our own | an exchange with another purpose, as in `proxy/upstream/bootstrap.rs` |
 //! | knowledge of an upstream | `proxy/upstream` |
 //! | a transport protocol | [`session`], or a [`session::Transport`] below one |

@@ -27,6 +27,17 @@ impl InFlight {
     }
 }
 
+/// The relation of an exchange to others for the same question.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::proxy) enum Coalescing {
+    /// The exchange follows no other one, and no other one may follow it.
+    Alone,
+    /// The exchange may be followed by others, which find it under this hash.
+    Leading(u64),
+    /// The exchange waits for the answer to another one.
+    Following,
+}
+
 /// A hasher that returns a hash unchanged.
 #[derive(Debug, Default)]
 struct IdentityHasher(u64);
@@ -63,14 +74,18 @@ impl Proxy {
             Some(leader) => {
                 self.exchanges[leader].followers.push(key);
                 let follower = &mut self.exchanges[key];
+                follower.coalescing = Coalescing::Following;
                 follower.tracer.on_wait(StepKind::Sharing, now);
                 true
             }
             // The hash is in use by another question.
-            None if leader.is_some() => false,
+            None if leader.is_some() => {
+                self.exchanges[key].coalescing = Coalescing::Alone;
+                false
+            }
             None => {
                 self.in_flight.by_hash.insert(hash, key);
-                self.exchanges[key].leads_as = Some(hash);
+                self.exchanges[key].coalescing = Coalescing::Leading(hash);
                 false
             }
         }

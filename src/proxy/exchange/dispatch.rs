@@ -1,6 +1,5 @@
 //! Dispatch of a query: to a link, to the queue for a link, or to an error.
 
-use super::classify::is_truncated;
 use super::fair_queue::Cursor;
 use super::preferences::UpstreamSet;
 use super::trace::{StepEnd, StepKind};
@@ -10,14 +9,10 @@ use crate::base::time::Instant;
 use crate::config::Scheme;
 use crate::proxy::Proxy;
 use crate::proxy::actions::Cx;
-use crate::proxy::client::admission::NO_ANSWER;
-use crate::proxy::followups::Followup;
 use crate::proxy::keys::{Attempt, EndpointKey, ExchangeKey, LinkKey, PoolIndex};
-use crate::proxy::outcome::Outcome;
 use crate::proxy::upstream::{Endpoint, LinkChoice, LinkRequest, RecoveryTest};
-use crate::wire::query::{EdnsLevel, PLAIN_QUERY_LEN_MAX};
-use crate::wire::response::write_error;
-use crate::wire::{Message, Query, Rcode};
+use crate::wire::Query;
+use crate::wire::query::EdnsLevel;
 
 impl Proxy {
     /// Adds an exchange and starts to look for its answer.
@@ -327,105 +322,6 @@ impl Proxy {
         }
     }
 
-    /// Leaves a query to the attempts that may still be answered; the query fails if there is none.
-    /// A query that has an error as its fallback response does not wait for them.
-    pub(in crate::proxy) fn give_up(&mut self, key: ExchangeKey, cx: &mut Cx<'_>) {
-        let exchange = &self.exchanges[key];
-        let has_response = exchange.has_error() && exchange.retry.has_fallback();
-        if has_response || exchange.attempts.open().next().is_none() {
-            self.fail(key, Outcome::UpstreamFailed, cx);
-        }
-    }
-
-    /// Completes a query without a final answer: with its fallback response, a stale answer, or
-    /// SERVFAIL and the reason.
-    pub(in crate::proxy) fn fail(&mut self, key: ExchangeKey, outcome: Outcome, cx: &mut Cx<'_>) {
-        let exchange = &mut self.exchanges[key];
-        let (purpose, pool, has_error) = (exchange.purpose, exchange.pool, exchange.has_error());
-        if let Some(fallback) = exchange.retry.take_fallback() {
-            let answer = Message::parse(&fallback).expect("a fallback was parsed before");
-            let is_cut = has_error && is_truncated(&answer);
-            if !is_cut || !self.end_with_stale(key, cx) {
-                self.deliver(key, &answer, cx);
-            }
-            return;
-        }
-        if self.end_with_stale(key, cx) {
-            return;
-        }
-        let failure = self.exchanges[key].last_failure;
-        let failure = failure.or_else(|| self.last_failure(pool, cx.now));
-        let error = failure.map_or(NO_ANSWER, FailureKind::extended_error);
-        let exchange = &self.exchanges[key];
-        let (question, by) = (exchange.query.question(), (pool, exchange.asked_at));
-        match purpose {
-            Purpose::Client { .. } => {
-                let (completion, asked) =
-                    exchange.completion(outcome).expect("a client is waiting");
-                completion.respond(&mut self.counters, cx, |out| {
-                    write_error(out, &asked, Rcode::SERVFAIL, Some(error));
-                });
-                self.failures.on_failure(question, by, error, cx.now);
-                self.end(key, outcome, cx.now);
-            }
-            Purpose::Cache => {
-                self.failures.on_failure(question, by, error, cx.now);
-                if let Some(lookup) = exchange.lookup {
-                    self.cache.on_refresh_failed(question, lookup, cx.now);
-                }
-                self.end(key, outcome, cx.now);
-            }
-            Purpose::Probe => self.end(key, outcome, cx.now),
-            Purpose::Bootstrap(upstream, rr_type) => {
-                self.end(key, outcome, cx.now);
-                let failed = Followup::LookupFailed(upstream, rr_type);
-                self.followups.push(failed);
-            }
-        }
-    }
-
-    /// Returns the reason why a pool cannot be used, if there is one.
-    fn last_failure(&self, pool: PoolIndex, now: Instant) -> Option<FailureKind> {
-        let missing = self.next_address(pool, now).map(|_| FailureKind::NoAddress);
-        self.upstreams.last_failure(pool).or(missing)
-    }
-
-    /// Ends an exchange that has its response: removes it, and leaves its open attempts and its
-    /// followers to follow-ups.
-    pub(in crate::proxy) fn end(&mut self, key: ExchangeKey, outcome: Outcome, now: Instant) {
-        let exchange = &mut self.exchanges[key];
-        let (attempts, is_answered) = (exchange.attempts.open(), exchange.is_answered);
-        let (leads_as, followers) = (exchange.leads_as, std::mem::take(&mut exchange.followers));
-        let buffer = exchange.query.take_buffer();
-        let is_ours = !exchange.is_for_client();
-        let (is_held, pool) = (exchange.holder.is_some(), exchange.pool);
-        if is_held {
-            self.query_shares.remove(pool, key);
-        }
-        self.ours -= usize::from(is_ours);
-        self.exchanges.discard(key);
-        self.keep_buffer(buffer);
-        for attempt in attempts {
-            self.abandon(attempt, outcome, is_answered, now);
-        }
-        if let Some(hash) = leads_as {
-            self.remove_leader(hash);
-        }
-        // The exchange gave no answer to these followers.
-        if !followers.is_empty() {
-            self.dispatch_later(followers);
-        }
-    }
-
-    /// Keeps the buffer of a query that has ended for a later query.
-    fn keep_buffer(&mut self, mut buffer: Vec<u8>) {
-        if self.spare_buffers.len() < self.config.limits.spare_buffers {
-            buffer.clear();
-            buffer.shrink_to(PLAIN_QUERY_LEN_MAX);
-            self.spare_buffers.push(buffer);
-        }
-    }
-
     /// Chooses the link for a query. A query without a usable endpoint may get one when an address
     /// of an upstream is known.
     pub(in crate::proxy) fn choose_link(&self, key: ExchangeKey, now: Instant) -> LinkChoice {
@@ -483,6 +379,8 @@ mod tests {
     use crate::proxy::testing::Scene;
     use crate::proxy::{Action, ClientTransport};
     use crate::wire::edns::{ExtendedErrorCode, OptionCode};
+    use crate::wire::query::PLAIN_QUERY_LEN_MAX;
+    use crate::wire::{Message, Rcode};
     use std::time::Duration;
 
     fn scene() -> Scene {

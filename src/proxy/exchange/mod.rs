@@ -23,7 +23,9 @@
 pub(in crate::proxy) mod attempts;
 pub(in crate::proxy) mod classify;
 pub(in crate::proxy) mod coalesce;
+pub(in crate::proxy) mod deliver;
 pub(in crate::proxy) mod dispatch;
+pub(in crate::proxy) mod end;
 pub(in crate::proxy) mod fair_queue;
 pub(in crate::proxy) mod postponed;
 pub(in crate::proxy) mod preferences;
@@ -45,6 +47,7 @@ use super::client::response::{Client, Completion};
 use super::keys::{ExchangeKey, PoolIndex, UpstreamIndex};
 use super::outcome::Outcome;
 use attempts::Attempts;
+use coalesce::Coalescing;
 use preferences::LinkPreferences;
 use retry::Retry;
 use trace::Tracer;
@@ -97,8 +100,8 @@ pub(super) struct Exchange {
     pub(super) is_answered: bool,
     /// The cache lookup of the query, if its answer may be shared.
     pub(super) lookup: Option<CacheLookup>,
-    /// The hash under which other exchanges find this one to follow it, if they may.
-    pub(super) leads_as: Option<u64>,
+    /// The relation to other exchanges for the same question.
+    pub(super) coalescing: Coalescing,
     /// The exchanges that follow this one.
     pub(super) followers: Vec<ExchangeKey>,
     /// The trace of the exchange.
@@ -129,7 +132,7 @@ impl Exchange {
             answered_by: None,
             is_answered: false,
             lookup: None,
-            leads_as: None,
+            coalescing: Coalescing::Alone,
             followers: Vec::new(),
             tracer: Tracer::default(),
             attempts: Attempts::default(),
@@ -145,15 +148,14 @@ impl Exchange {
         self.last_failure = None;
         self.retry = Retry::default();
         self.answered_by = None;
-        self.leads_as = None;
+        self.coalescing = Coalescing::Alone;
         self.followers.clear();
         self.attempts = Attempts::default();
     }
 
     /// Returns whether upstream was asked, for this exchange or for the one that it follows.
     pub(super) fn was_sent(&self) -> bool {
-        let follows = self.lookup.is_some() && self.leads_as.is_none();
-        self.attempts.times_sent() > 0 || follows
+        self.attempts.times_sent() > 0 || self.coalescing == Coalescing::Following
     }
 
     /// Returns whether a client waits for the answer.

@@ -6,27 +6,20 @@
 //! error is the response. A truncated answer to a datagram is asked for again over TCP. A malformed
 //! or truncated answer on a connection is asked for once more, if need be of the same upstream.
 
-use std::iter;
-
-use super::classify::{
-    Reply, ReplyQuality, classify, is_error, is_truncated, keepalive, less_edns, quality, shortened,
-};
+use super::Exchange;
+use super::classify::{Reply, ReplyQuality, classify, keepalive, less_edns, quality, shortened};
 use super::retry::BadAnswer;
 use super::trace::StepEnd;
-use super::{Exchange, Purpose};
 use crate::base::failure::FailureKind;
 use crate::base::time::Instant;
 use crate::config::Scheme;
 use crate::proxy::Proxy;
 use crate::proxy::actions::{Cx, Outbox};
-use crate::proxy::cache::Kept;
-use crate::proxy::client::admission::TRUNCATED;
 use crate::proxy::keys::{Attempt, EndpointKey, ExchangeKey, LinkKey, PoolIndex, UpstreamIndex};
 use crate::proxy::outcome::{Discard, Outcome};
 use crate::proxy::upstream::link::{Sent, SentState};
 use crate::wire::query::EdnsLevel;
-use crate::wire::response::{write_answer, write_error};
-use crate::wire::{Flags, Header, Message, Rcode};
+use crate::wire::{Flags, Header, Message};
 
 impl Proxy {
     /// Handles a message from upstream.
@@ -377,108 +370,5 @@ impl Proxy {
         let is_one = |key: &ExchangeKey| self.exchanges.get(*key).is_some_and(&is_such);
         let waiting = self.waiting_by_pool[pool.0].iter();
         waiting.filter(is_one).collect()
-    }
-
-    /// Delivers an answer: to the cache, to the client and to the followers of the exchange.
-    pub(in crate::proxy) fn deliver(
-        &mut self,
-        key: ExchangeKey,
-        answer: &Message<'_>,
-        cx: &mut Cx<'_>,
-    ) {
-        let exchange = &mut self.exchanges[key];
-        let bootstrap = match exchange.purpose {
-            Purpose::Bootstrap(upstream, rr_type) => Some((upstream, rr_type)),
-            _ => None,
-        };
-        let question = exchange.query.question();
-        if is_truncated(answer) {
-            if exchange.has_error() {
-                let by = (exchange.pool, exchange.asked_at);
-                self.failures.on_failure(question, by, TRUNCATED, cx.now);
-            }
-        } else if !is_error(answer.header().flags.rcode()) {
-            self.failures.on_answer(question, cx.now);
-        }
-        let kept = match exchange.lookup {
-            _ if is_truncated(answer) => Kept::No,
-            Some(lookup) => self.cache.keep(question, lookup, answer, cx.now),
-            None if exchange.is_for_client() => {
-                let flags = exchange.query.flags();
-                self.cache
-                    .on_uncacheable_reply(question, flags, answer, cx.now);
-                Kept::No
-            }
-            None => Kept::No,
-        };
-        let outcome = match kept {
-            Kept::Previous(entry) if entry.is_stale() => Outcome::Stale,
-            _ => Outcome::Answered,
-        };
-        // Every response is written before any exchange ends, since that end may change the cache.
-        self.respond(key, answer, kept, outcome, cx);
-        if self.exchanges[key].followers.is_empty() {
-            self.end(key, outcome, cx.now);
-        } else {
-            self.respond_to_followers(key, answer, kept, outcome, cx);
-        }
-        if let Some((upstream, rr_type)) = bootstrap {
-            self.on_addresses(upstream, rr_type, Some(answer), cx);
-        }
-    }
-
-    /// Responds to the followers of an exchange with the answer that the exchange got, and ends all
-    /// of them.
-    fn respond_to_followers(
-        &mut self,
-        key: ExchangeKey,
-        answer: &Message<'_>,
-        kept: Kept,
-        outcome: Outcome,
-        cx: &mut Cx<'_>,
-    ) {
-        let exchange = &mut self.exchanges[key];
-        let answered_by = exchange.answered_by;
-        let mut followers = std::mem::take(&mut exchange.followers);
-        followers.retain(|key| self.exchanges.contains(*key));
-        let mut answered = 0;
-        while answered < followers.len() && !cx.outbox.is_long() {
-            let follower = followers[answered];
-            self.exchanges[follower].answered_by = answered_by;
-            self.respond(follower, answer, kept, outcome, cx);
-            answered += 1;
-        }
-        let later = followers.split_off(answered);
-        for key in iter::once(key).chain(followers) {
-            self.end(key, outcome, cx.now);
-        }
-        self.postpone(later, answer, answered_by, cx.now);
-    }
-
-    /// Responds to the client, if there is one, with this answer or with its entry in the cache.
-    fn respond(
-        &mut self,
-        key: ExchangeKey,
-        answer: &Message<'_>,
-        kept: Kept,
-        outcome: Outcome,
-        cx: &mut Cx<'_>,
-    ) {
-        if let Kept::Yes(entry) | Kept::Previous(entry) = kept {
-            return self.respond_from_cache(key, entry, outcome, cx);
-        }
-        let exchange = &self.exchanges[key];
-        let is_refused = is_truncated(answer) && exchange.is_for_stream_client();
-        let failed = is_refused.then_some(Outcome::UpstreamFailed);
-        let Some((completion, asked)) = exchange.completion(failed.unwrap_or(outcome)) else {
-            return;
-        };
-        completion.respond(&mut self.counters, cx, |out| {
-            if is_refused {
-                write_error(out, &asked, Rcode::SERVFAIL, Some(TRUNCATED));
-            } else {
-                write_answer(out, &asked, answer);
-            }
-        });
     }
 }

@@ -4,6 +4,7 @@
 //! on every client gets the stale answer at once, and upstream is asked again from time to time.
 
 use super::Purpose;
+use super::coalesce::Coalescing;
 use crate::base::time::Instant;
 use crate::proxy::Proxy;
 use crate::proxy::actions::Cx;
@@ -72,25 +73,11 @@ impl Proxy {
     /// Continues an exchange for the cache and its followers after its client got a stale answer.
     fn continue_for_cache(&mut self, key: ExchangeKey, now: Instant) {
         let exchange = &mut self.exchanges[key];
-        if exchange.leads_as.is_none() {
-            return self.end(key, Outcome::Stale, now);
-        }
-        exchange.purpose = Purpose::Cache;
-        self.ours += 1;
-    }
-
-    /// Responds to the client, if there is one, from the cache.
-    pub(in crate::proxy) fn respond_from_cache(
-        &mut self,
-        key: ExchangeKey,
-        entry: Entry,
-        outcome: Outcome,
-        cx: &mut Cx<'_>,
-    ) {
-        let exchange = &self.exchanges[key];
-        let (cache, counters) = (&self.cache, &mut self.counters);
-        if let Some((completion, asked)) = exchange.completion(outcome) {
-            completion.respond(counters, cx, |out| cache.write(entry, &asked, out));
+        if let Coalescing::Leading(_) = exchange.coalescing {
+            exchange.purpose = Purpose::Cache;
+            self.ours += 1;
+        } else {
+            self.end(key, Outcome::Stale, now);
         }
     }
 }
