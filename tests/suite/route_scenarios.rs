@@ -560,6 +560,29 @@ fn order_is_kept_when_an_address_is_resolved_late() {
 }
 
 #[test]
+fn error_waits_for_an_upstream_that_pauses() {
+    for policy in ["fastest", "ordered", "round-robin"] {
+        let policy = format!("--policy={policy}");
+        let faulty = (1, Behaviour::Says(Rcode::SERVFAIL));
+        let arguments = [policy.as_str(), "-u192.0.2.1", "-u192.0.2.9"];
+        for milliseconds in [600, 1_300, 1_900] {
+            let mut world = world(&arguments, &[faulty, (9, GOOD)]);
+            let pause = Behaviour::Takes(Duration::from_millis(milliseconds));
+            world.change_behaviour(9, 3.0, pause);
+            world.change_behaviour(9, 4.5, GOOD);
+            world.ask_names("name", 1, 0.0, 1_000, 0.01);
+            world.run("");
+            let responses: Vec<&Response> = world.responses.iter().collect();
+            assert_eq!(
+                (failed(&responses), responses.len()),
+                (0, 1_000),
+                "{policy}"
+            );
+        }
+    }
+}
+
+#[test]
 fn random_failures_and_moves_fail_few_queries() {
     let candidates = [
         GOOD,

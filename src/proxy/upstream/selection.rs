@@ -102,9 +102,18 @@ impl Upstreams {
     ) -> bool {
         let ranking = self.pools[pool.0].ranking.iter();
         let upstream = |key: &EndpointKey| self.endpoint(*key).upstream;
-        let untried = ranking.filter(|key| !preferences.exclude.contains(upstream(key)));
+        let untried = ranking
+            .clone()
+            .filter(|key| !preferences.exclude.contains(upstream(key)));
         let untried: Vec<EndpointKey> = untried.copied().collect();
         if untried.iter().any(|key| self.is_well(self.endpoint(*key))) {
+            return true;
+        }
+        // A silent endpoint may only pause, and is worth the wait if the error comes from an
+        // upstream with an outage.
+        let has_outage = |key: &EndpointKey| !self.endpoint(*key).health.is_well();
+        let mut tried = ranking.filter(|key| preferences.exclude.contains(upstream(key)));
+        if tried.all(has_outage) && !untried.iter().all(has_outage) {
             return true;
         }
         let (pause_max, moment) = (self.timeouts.backoff_max_asked, self.timeouts.slow);
