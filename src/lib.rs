@@ -76,10 +76,10 @@
 //!
 //! If the link closes first, its queries are retried on another link; a query that was on two such
 //! links is sent alone (`proxy/upstream/suspects.rs`). If the link is silent, the query is hedged,
-//! and the first answer wins. A query has at most three tries, all before its deadline. State
-//! diagrams: exchange in `proxy/exchange/mod.rs`, link in `proxy/upstream/link/mod.rs`, endpoint in
-//! `proxy/upstream/health.rs`, connections in [`session::client::stream`] and
-//! [`session::transport::tls`].
+//! and the first answer wins. A query has at most three tries, all before its deadline; its first
+//! hedge is none of them. State diagrams: exchange in `proxy/exchange/mod.rs`, link in
+//! `proxy/upstream/link/mod.rs`, endpoint in `proxy/upstream/health.rs`, connections in
+//! [`session::client::stream`] and [`session::transport::tls`].
 //!
 //! # Invariants
 //!

@@ -91,10 +91,10 @@ fn coalesced_clients_are_answered_after_a_retry() {
 
 #[test]
 fn coalesced_client_has_its_own_deadline() {
-    // The deadline of the first client is over when the upstream is back.
+    // The upstream is back after the last attempt before the deadline of the first client.
     let mut world = world(&[], &[Behaviour::NeverAnswers]);
     world.ask("www.example", 1.0, 0.0, 5.0);
-    world.change_behaviour(1, 3.0, GOOD);
+    world.change_behaviour(1, 4.5, GOOD);
     let responses = world.run("www.example");
     assert_eq!(failed(&responses), 1);
     assert!(responses.iter().all(|r| r.waited < Duration::from_secs(5)));

@@ -13,6 +13,7 @@ mod hostile_replies;
 mod link_end_scenarios;
 mod proxy_simulation;
 mod route_scenarios;
+mod silence_scenarios;
 mod upstream_scenarios;
 
 // The loop, over a simulated network.

@@ -366,8 +366,9 @@ fn client_retries_during_an_outage_are_answered_from_the_failure_cache() {
     let responses = world.run("www.example");
     let at_once = responses.len() - slower_than(&responses, 0.001);
     assert!(at_once > 5_000, "{at_once}");
-    // The queries of the first seconds, and then two per second, each sent three times at most.
-    assert!(world.sent_to(1) < 1_500, "{:?}", world.sent);
+    // The queries of the first seconds, and then two per second, each sent three times at most
+    // and hedged once at most.
+    assert!(world.sent_to(1) < 1_700, "{:?}", world.sent);
 }
 
 #[test]

@@ -3,13 +3,23 @@
 use crate::config::Limits;
 use crate::proxy::keys::{Attempt, LinkKey};
 
+/// The way in which an open attempt counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Counted {
+    /// As a try.
+    Try,
+    /// Not any more: its hedge counts instead.
+    Hedged,
+    /// Neither as a try nor as an error: a copy tests an endpoint in outage.
+    Copy,
+}
+
 /// An attempt that has not been lost.
 #[derive(Clone, Copy, Debug)]
 struct Open {
     link: LinkKey,
     id: u16,
-    /// The attempt does not count as a try.
-    is_copy: bool,
+    counted: Counted,
     /// No other attempt is needed as long as this one is open.
     is_relied_on: bool,
 }
@@ -35,16 +45,19 @@ struct LinkEnds {
     likely: u8,
 }
 
-/// The maximum number of open attempts: those of [`Limits::ATTEMPTS`] and a copy that tests an
-/// endpoint in outage.
-const OPEN_MAX: usize = Limits::ATTEMPTS as usize + 1;
+/// The maximum number of open attempts: those of [`Limits::ATTEMPTS`], one that was hedged, and a
+/// copy that tests an endpoint in outage.
+const OPEN_MAX: usize = Limits::ATTEMPTS as usize + 2;
 
 /// The attempts of an exchange.
 #[derive(Debug, Default)]
 pub(in crate::proxy) struct Attempts {
     open: [Option<Open>; OPEN_MAX],
-    /// The number of attempts that count as tries: neither returned nor ended in an error.
+    /// The number of attempts that count as tries: neither returned, nor ended in an error, nor
+    /// replaced by the first hedge.
     tries: u8,
+    /// The first hedge was made.
+    is_hedged: bool,
     /// The number of attempts that have ended in an error.
     errors: u8,
     /// The number of times that the query was sent.
@@ -72,32 +85,51 @@ impl Attempts {
         self.tries + 1 == Limits::ATTEMPTS
     }
 
+    /// Returns whether the next hedge costs a try. The first one does not, so that a query that was
+    /// hedged can wait out a silence of its only upstream for as long as one that was not.
+    pub(in crate::proxy) fn does_hedge_cost_try(&self) -> bool {
+        self.is_hedged
+    }
+
     /// Returns whether the query may also be sent as a copy.
     pub(in crate::proxy) fn may_be_copied(&self) -> bool {
-        let tries_left = usize::from(Limits::ATTEMPTS - self.tries);
-        self.open.iter().flatten().count() < OPEN_MAX - tries_left
+        let mut open = self.open.iter().flatten();
+        !open.any(|open| open.counted == Counted::Copy)
     }
 
     /// Records that the query was sent.
     pub(in crate::proxy) fn on_sent(&mut self, attempt: Attempt) {
         self.tries += 1;
         self.times_sent += 1;
-        self.add_open(attempt, false);
+        self.add_open(attempt, Counted::Try);
     }
 
     /// Records that a copy of the query was sent.
     pub(in crate::proxy) fn on_copied(&mut self, attempt: Attempt) {
-        self.add_open(attempt, true);
+        self.add_open(attempt, Counted::Copy);
     }
 
-    fn add_open(&mut self, Attempt { link, id }: Attempt, is_copy: bool) {
+    fn add_open(&mut self, Attempt { link, id }: Attempt, counted: Counted) {
         let free = self.open.iter_mut().find(|open| open.is_none());
-        *free.expect("every attempt and one copy have a slot") = Some(Open {
+        *free.expect("every try, a hedged attempt and a copy have a slot") = Some(Open {
             link,
             id,
-            is_copy,
-            is_relied_on: !is_copy,
+            counted,
+            is_relied_on: counted != Counted::Copy,
         });
+    }
+
+    /// Records that a hedge of an attempt follows. The first hedge of a query takes over the try.
+    pub(in crate::proxy) fn on_hedged(&mut self, attempt: Attempt) {
+        self.on_overdue(attempt);
+        let mut open = self.open.iter_mut().flatten();
+        if !self.is_hedged
+            && let Some(open) = open.find(|open| open.is(attempt) && open.counted == Counted::Try)
+        {
+            open.counted = Counted::Hedged;
+            self.tries -= 1;
+            self.is_hedged = true;
+        }
     }
 
     /// Records that an attempt is overdue, so that another one may be made.
@@ -117,7 +149,7 @@ impl Attempts {
     /// Records that an attempt was lost when its connection ended after answers to other queries:
     /// the upstream works, so the attempt is not counted (RFC 7766, section 6.2.4).
     pub(in crate::proxy) fn on_returned(&mut self, attempt: Attempt) {
-        if self.is_counted(attempt) && self.returns < Limits::RETURNS {
+        if self.counted(attempt) == Some(Counted::Try) && self.returns < Limits::RETURNS {
             self.tries -= 1;
             self.returns += 1;
         }
@@ -140,17 +172,22 @@ impl Attempts {
 
     /// Records that an attempt, or a copy, ended in an error.
     pub(in crate::proxy) fn on_error(&mut self, attempt: Attempt) {
-        if self.is_counted(attempt) {
-            self.tries -= 1;
-            self.errors += 1;
+        match self.counted(attempt) {
+            Some(Counted::Try) => {
+                self.tries -= 1;
+                self.errors += 1;
+            }
+            Some(Counted::Hedged) => self.errors += 1,
+            Some(Counted::Copy) | None => {}
         }
         self.on_lost(attempt);
     }
 
-    /// Returns whether an attempt is open and counts as a try.
-    fn is_counted(&self, attempt: Attempt) -> bool {
+    /// Returns how an attempt counts, if it is open.
+    fn counted(&self, attempt: Attempt) -> Option<Counted> {
         let mut open = self.open.iter().flatten();
-        open.any(|open| open.is(attempt) && !open.is_copy)
+        let open = open.find(|open| open.is(attempt))?;
+        Some(open.counted)
     }
 
     /// Returns the attempts that may still be answered.
@@ -213,6 +250,35 @@ mod tests {
         }
         assert_eq!(sent, u16::from(Limits::RETURNS + Limits::ATTEMPTS));
         assert_eq!(u16::from(attempts.times_sent()), sent);
+    }
+
+    #[test]
+    fn first_hedge_costs_no_try() {
+        let mut attempts = Attempts::default();
+        attempts.on_sent(attempt(0));
+        attempts.on_copied(attempt(1));
+        for (id, hedged) in [(2, 0), (3, 2)] {
+            assert_eq!(attempts.does_hedge_cost_try(), id == 3);
+            attempts.on_hedged(attempt(hedged));
+            assert!(!attempts.is_relied_on());
+            attempts.on_sent(attempt(id));
+        }
+        assert!(attempts.is_last_try());
+        attempts.on_overdue(attempt(3));
+        attempts.on_sent(attempt(4));
+        assert!(!attempts.may_be_sent());
+        assert_eq!(attempts.open().count(), OPEN_MAX);
+    }
+
+    #[test]
+    fn hedged_attempt_that_ends_in_an_error_counts_as_error() {
+        let mut attempts = Attempts::default();
+        attempts.on_sent(attempt(0));
+        attempts.on_hedged(attempt(0));
+        attempts.on_sent(attempt(1));
+        attempts.on_error(attempt(0));
+        attempts.on_returned(attempt(1));
+        assert_eq!((attempts.tries, attempts.errors), (0, 1));
     }
 
     #[test]

@@ -50,8 +50,8 @@ impl Proxy {
         }
     }
 
-    /// Returns whether a query that was sent on a link can be sent on another link. The last try is
-    /// not used on another link to an upstream that has not answered the query: a better link may
+    /// Returns whether a query that was sent on a link can be hedged on another link. A hedge that
+    /// costs a try is not sent to an upstream that has not answered the query: a better link may
     /// exist a little later.
     pub(in crate::proxy) fn has_other_way(
         &self,
@@ -61,7 +61,7 @@ impl Proxy {
     ) -> bool {
         let exchange = &self.exchanges[key];
         let mut preferences = exchange.preferences;
-        if exchange.attempts.is_last_try() {
+        if exchange.attempts.does_hedge_cost_try() {
             preferences.exclude = preferences.exclude.with(preferences.avoid);
         }
         let request = LinkRequest {

@@ -15,10 +15,10 @@
 //! If another exchange already asks the same question, an admitted exchange follows that exchange:
 //! it waits for the answer, up to its own deadline, and is dispatched itself if there is no answer.
 //!
-//! An overdue attempt stays open while another one is made: the first valid answer wins. A copy,
-//! which tests an endpoint in outage, may also win; nothing depends on a copy. An error or a
-//! truncated answer is kept while another attempt is made, and becomes the response if that attempt
-//! brings nothing better.
+//! An overdue attempt stays open while another one is made: the first valid answer wins. The first
+//! hedge takes over the try of the attempt that it hedges. A copy, which tests an endpoint in
+//! outage, may also win; nothing depends on a copy. An error or a truncated answer is kept while
+//! another attempt is made, and becomes the response if that attempt brings nothing better.
 
 pub(in crate::proxy) mod attempts;
 pub(in crate::proxy) mod classify;

@@ -86,7 +86,7 @@ impl Proxy {
                 && self.hedges.take()
             {
                 self.counters.hedges += 1;
-                self.exchanges[exchange_key].attempts.on_overdue(attempt);
+                self.exchanges[exchange_key].attempts.on_hedged(attempt);
                 self.dispatch(exchange_key, cx);
             }
             if !is_silent {

@@ -50,7 +50,7 @@ pub enum Behaviour {
     },
     /// Accepts connections and never answers.
     NeverAnswers,
-    /// Drops all packets.
+    /// Drops all packets. Connections retransmit them later.
     DropsPackets,
     /// Rejects connections.
     Refuses,
@@ -252,6 +252,8 @@ pub enum Event {
     Up(LinkKey),
     Down(LinkKey, FailureKind),
     Reply(LinkKey, Vec<u8>),
+    /// A retransmitted query arrives.
+    Arrives(LinkKey, Vec<u8>),
     /// A link is closed unless more than this number of queries were sent on it.
     IdleEnd(LinkKey, usize),
     /// The host was suspended, and all connections are lost.
@@ -295,6 +297,8 @@ pub struct World {
     links: HashMap<usize, (LinkKey, Destination)>,
     /// Links with a lost opening packet.
     lost: Vec<LinkKey>,
+    /// Queries that were lost on a connection, which retransmits them.
+    lost_queries: Vec<(LinkKey, Vec<u8>)>,
     /// The number of queries on each link.
     sent_by_link: HashMap<usize, usize>,
     /// The time until which the peer of a link processes a query and drops others.
@@ -350,6 +354,7 @@ impl World {
             ttl: 300,
             links: HashMap::new(),
             lost: Vec::new(),
+            lost_queries: Vec::new(),
             sent_by_link: HashMap::new(),
             busy_until_by_link: HashMap::new(),
             first_link: None,
@@ -483,6 +488,7 @@ impl World {
                 self.proxy.handle_link_down(link, &kind.into(), now, outbox);
             }
             Event::Reply(link, bytes) => self.proxy.handle_reply(link, &bytes, now, outbox),
+            Event::Arrives(link, query) => self.on_send(link, &query),
             Event::IdleEnd(link, sent) => {
                 let is_its = self.links.get(&link.index()).is_some_and(|l| l.0 == link);
                 if is_its && self.sent_by_link[&link.index()] == sent {
@@ -540,6 +546,9 @@ impl World {
             self.lost.retain(|other| *other != link);
             self.plan(self.now + RETRANSMITTING, Event::Opens(link, to));
         }
+        for (link, query) in std::mem::take(&mut self.lost_queries) {
+            self.plan(self.now + RETRANSMITTING, Event::Arrives(link, query));
+        }
     }
 
     /// Kills the process at an address.
@@ -596,7 +605,8 @@ impl World {
     }
 
     fn on_send(&mut self, link: LinkKey, bytes: &[u8]) {
-        let Some((_, to)) = self.links.get(&link.index()).copied() else {
+        let open = self.links.get(&link.index()).copied();
+        let Some((_, to)) = open.filter(|(open, _)| *open == link) else {
             return;
         };
         let host = number(&to);
@@ -639,6 +649,9 @@ impl World {
             self.in_the_clear.push((host, bytes.to_vec()));
         }
         match behaviour {
+            Behaviour::DropsPackets if to.scheme != Scheme::Udp => {
+                self.lost_queries.push((link, bytes.to_vec()));
+            }
             Behaviour::ClosesIdle(after) => self.plan(self.now + after, Event::IdleEnd(link, sent)),
             Behaviour::Closes => {
                 self.plan(self.now + ANSWERING, Event::Down(link, FailureKind::Closed));
