@@ -39,3 +39,9 @@ fn hedged_queries_wait_out_a_silence_of_the_only_upstream() {
     check_silence(400, 0.015);
     check_silence(1_200, 0.005);
 }
+
+#[test]
+fn queries_on_retired_links_wait_out_a_silence_of_the_only_upstream() {
+    check_silence(20, 0.3);
+    check_silence(60, 0.1);
+}

@@ -1,5 +1,6 @@
 //! The timers of a link: opening, silence, the hedge timer of slow queries, the retry timer of
-//! overdue queries, and idleness.
+//! overdue queries, and idleness. A retired link keeps the retry timer: it may have been retired
+//! because of one query, shortly after others were sent on it.
 
 use std::time::Duration;
 
@@ -53,25 +54,32 @@ impl Link {
             Stage::Opening if !self.is_late => Some((self.late_at, Due::Late)),
             Stage::Opening => Some((self.opened_at + timeouts.handshake, Due::HandshakeTimeout)),
             Stage::Up => {
-                let first = |matches: fn(&SentState) -> bool| {
-                    let mut sent = self.sent.iter();
-                    sent.find(|sent| matches(&sent.state)).map(|sent| sent.at)
-                };
-                let slow_from = first(|state| matches!(state, SentState::InTime(_)));
-                let overdue_from =
-                    first(|state| matches!(state, SentState::InTime(_) | SentState::Slow(_)));
+                let slow_from = self.first_sent(|state| matches!(state, SentState::InTime(_)));
                 let silent = self.silent_since();
                 let silent = silent.map(|since| self.due_of_silence(since, slow, timeouts.attempt));
                 let slow = slow_from.map(|from| (from + slow, Due::Slow));
-                let overdue = overdue_from.map(|from| (from + timeouts.attempt, Due::Overdue));
+                let overdue = self.next_overdue(timeouts.attempt);
                 // A datagram is never idle: either an answer is outstanding, or the link is done.
                 let is_idle = self.waited_for == 0 && self.scheme != Scheme::Udp;
                 let idle = is_idle.then_some((self.idle_since + idle, Due::Idle));
                 let all = [silent, slow, overdue, idle].into_iter().flatten();
                 all.min_by_key(|(at, _)| *at)
             }
-            Stage::Retired => None,
+            Stage::Retired => self.next_overdue(timeouts.attempt),
         }
+    }
+
+    /// Returns the time of the retry timer.
+    fn next_overdue(&self, attempt: Duration) -> Option<(Instant, Due)> {
+        let from =
+            self.first_sent(|state| matches!(state, SentState::InTime(_) | SentState::Slow(_)));
+        from.map(|from| (from + attempt, Due::Overdue))
+    }
+
+    /// Returns the time at which the oldest query in such a state was sent.
+    fn first_sent(&self, is_such: impl Fn(&SentState) -> bool) -> Option<Instant> {
+        let mut sent = self.sent.iter();
+        sent.find(|sent| is_such(&sent.state)).map(|sent| sent.at)
     }
 
     /// Returns the next timer for silence since `since`.
