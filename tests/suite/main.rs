@@ -22,6 +22,7 @@ mod client_rates;
 mod listeners;
 mod log_lines;
 mod loop_simulation;
+mod misframed_upstream;
 
 // The program, as a user starts it.
 mod check_conf;

@@ -5,7 +5,8 @@ use std::ops::ControlFlow;
 
 use super::{MESSAGE_LEN_MAX, byte_ops, push_u16};
 
-const LENGTH_LEN: usize = 2;
+/// Length in bytes of the length before a message.
+pub const LENGTH_LEN: usize = 2;
 
 /// Appends `message` after its length.
 ///
@@ -37,6 +38,12 @@ impl Deframer {
     /// Returns whether no bytes are kept.
     pub fn is_empty(&self) -> bool {
         self.kept.is_empty()
+    }
+
+    /// Returns the bytes that have arrived of an incomplete message, if [`Deframer::feed`] left no
+    /// complete one.
+    pub fn incomplete(&self) -> &[u8] {
+        self.kept.get(LENGTH_LEN..).unwrap_or_default()
     }
 
     /// Passes each complete message to `take`, kept ones first, until the bytes are used up or

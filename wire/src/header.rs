@@ -226,6 +226,11 @@ impl Header {
         })
     }
 
+    /// Returns whether a reply to a query, which has one question, can have this header.
+    pub fn may_be_reply(&self) -> bool {
+        self.flags.contains(Flags::QR) && self.flags.opcode() == Opcode::QUERY && self.questions < 2
+    }
+
     /// Returns the twelve bytes of this header.
     pub fn to_bytes(self) -> [u8; HEADER_LEN] {
         let mut bytes = [0; HEADER_LEN];

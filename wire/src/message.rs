@@ -188,6 +188,11 @@ impl<'a> Message<'a> {
         [self.section_ends[0], self.section_ends[1]]
     }
 
+    /// Returns the position after the last record, OPT included.
+    pub fn end(&self) -> usize {
+        self.section_ends[2]
+    }
+
     /// Returns the position after the last record before OPT. Records after OPT are left out: they
     /// are additional, so not required (RFC 2181, section 9), and their names may point behind OPT,
     /// which moves.

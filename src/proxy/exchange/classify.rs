@@ -79,6 +79,11 @@ pub(in crate::proxy) fn classify<'a>(
     }
 }
 
+/// Returns whether a message is a well-formed reply to some query.
+pub(in crate::proxy) fn is_reply(bytes: &[u8]) -> bool {
+    Message::parse(bytes).is_ok_and(|message| message.header().may_be_reply())
+}
+
 /// Returns the idle timeout that an answer announces for its connection (edns-tcp-keepalive, RFC
 /// 7828).
 pub(in crate::proxy) fn keepalive(answer: &Message<'_>, scheme: Scheme) -> Option<Duration> {

@@ -5,12 +5,17 @@
 //! upstream has an answer, the first one is known to be at fault; if no upstream has an answer, the
 //! error is the response. A truncated answer to a datagram is asked for again over TCP. A malformed
 //! or truncated answer on a connection is asked for once more, if need be of the same upstream.
+//!
+//! A reply whose id is unknown may be late or a repetition. If such a message on a connection is no
+//! reply at all, the frames of the stream are misread, and the connection is ended.
 
 use super::Exchange;
-use super::classify::{Reply, ReplyQuality, classify, keepalive, less_edns, quality, shortened};
+use super::classify::{
+    Reply, ReplyQuality, classify, is_reply, keepalive, less_edns, quality, shortened,
+};
 use super::retry::BadAnswer;
 use super::trace::StepEnd;
-use crate::base::failure::FailureKind;
+use crate::base::failure::{Failure, FailureKind};
 use crate::base::time::Instant;
 use crate::config::Scheme;
 use crate::proxy::Proxy;
@@ -37,7 +42,12 @@ impl Proxy {
         let header = Header::parse(reply);
         let placed = header.and_then(|header| Some((header, link.position(header.id)?)));
         let Some((header, position)) = placed else {
+            let is_stream = link.scheme != Scheme::Udp;
             self.counters.count_discard(Discard::UnknownId);
+            if is_stream && !is_reply(reply) {
+                let detail = "message that is no reply";
+                self.close(key, Failure::new(FailureKind::Protocol, detail), cx);
+            }
             return;
         };
         let sent = link.sent()[position];

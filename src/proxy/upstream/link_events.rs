@@ -195,11 +195,16 @@ impl Proxy {
         }
     }
 
-    /// Closes a link that is silent, unless it is closed already.
-    pub(in crate::proxy) fn close(&mut self, key: LinkKey, kind: FailureKind, cx: &mut Cx<'_>) {
+    /// Closes a link after a failure of the peer, unless it is closed already.
+    pub(in crate::proxy) fn close(
+        &mut self,
+        key: LinkKey,
+        failure: impl Into<Failure>,
+        cx: &mut Cx<'_>,
+    ) {
         if self.upstreams.link(key).is_some() {
             cx.outbox.close(key);
-            self.on_link_down(key, &kind.into(), cx);
+            self.on_link_down(key, &failure.into(), cx);
         }
     }
 

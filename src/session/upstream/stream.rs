@@ -1,12 +1,17 @@
 //! A TCP or TLS connection to an upstream: the handshake, then messages both ways.
+//!
+//! If the upstream sends a frame with a wrong length, every later byte is misread: replies become
+//! part of another message, which may be long. Such a connection is ended as soon as an incomplete
+//! message shows it.
 
 use std::ops::ControlFlow;
 
 use crate::base::failure::{Failure, FailureKind};
 use crate::session::transport::{Received, TlsSession, Transport};
 use crate::session::{Scratch, Step, Stream};
-use crate::wire::frame::{self, Deframer};
+use crate::wire::frame::{self, Deframer, LENGTH_LEN};
 use crate::wire::header::HEADER_LEN;
+use crate::wire::{Header, Message};
 
 /// An event on a connection to an upstream.
 #[derive(Debug, PartialEq, Eq)]
@@ -31,6 +36,8 @@ pub struct UpstreamStream<S> {
     has_come: bool,
     /// The last read completed no message.
     is_part: bool,
+    /// The number of bytes of an incomplete message that start the next check of its frame.
+    check_from: usize,
 }
 
 /// Maximum number of awaited replies for which an acknowledgement is sent at once. With more, the
@@ -46,6 +53,7 @@ impl<S: Stream> UpstreamStream<S> {
             is_up: false,
             has_come: false,
             is_part: false,
+            check_from: HEADER_LEN,
         }
     }
 
@@ -90,12 +98,40 @@ impl<S: Stream> UpstreamStream<S> {
                     bytes += len;
                     self.has_come = self.is_up;
                     self.is_part = is_part;
+                    if !is_part {
+                        self.check_from = HEADER_LEN;
+                    }
+                }
+                Received::Nothing if self.is_out_of_step() => {
+                    let detail = "length of a message is wrong";
+                    return Err(Failure::new(FailureKind::Protocol, detail));
                 }
                 Received::Nothing => return Ok(Step::Drained),
                 Received::End => return Err(FailureKind::Closed.into()),
             }
         }
         Ok(Step::Again)
+    }
+
+    /// Returns whether the start of an incomplete message shows that the length of its frame, or of
+    /// an earlier one, is wrong: it is not the start of a reply, or it is a whole reply with the
+    /// next frame behind it. A message is checked again when it has doubled, so that a long one in
+    /// small pieces is parsed only a few times.
+    fn is_out_of_step(&mut self) -> bool {
+        let part = self.deframer.incomplete();
+        if part.len() < self.check_from {
+            return false;
+        }
+        self.check_from = 2 * part.len();
+        let starts_reply = |bytes| Header::parse(bytes).is_some_and(|h| h.may_be_reply());
+        if !starts_reply(part) {
+            return true;
+        }
+        let Ok(message) = Message::parse(part) else {
+            return false;
+        };
+        let next = part.get(message.end() + LENGTH_LEN..);
+        next.is_some_and(starts_reply)
     }
 
     /// Returns whether TCP is connected while the handshake has not ended.
@@ -185,6 +221,62 @@ mod tests {
         // acknowledges.
         assert_eq!((turn(&bytes, 0, 1), turn(b"", 0, 1)), (2, 2));
         assert_eq!((turn(&bytes, 0, FEW + 1), turn(&bytes, 1, 2)), (2, 2));
+    }
+
+    /// Returns a reply to a query for the name "a", without records.
+    fn short_reply() -> [u8; 19] {
+        *b"\0\x07\x81\x80\0\x01\0\0\0\0\0\0\x01a\0\0\x01\0\x01"
+    }
+
+    #[test]
+    fn incomplete_message_that_is_no_reply_ends_the_connection() {
+        let (reply, mut query) = (short_reply(), short_reply());
+        query[2] &= 0x7f;
+        for (message, is_ended) in [(reply, false), (query, true)] {
+            let pipe = Pipe::default();
+            pipe.push(&[&[1, 0][..], &message[..11]].concat());
+            assert_eq!(events(&pipe).1, Ok(Step::Drained));
+            pipe.push(&[&[1, 0][..], &message[..]].concat());
+            let (events, step) = events(&pipe);
+            assert_eq!(events, ["up"]);
+            let kind = step.err().map(|failure| failure.kind);
+            assert_eq!(kind, is_ended.then_some(FailureKind::Protocol));
+        }
+    }
+
+    #[test]
+    fn frame_that_contains_the_next_frame_ends_the_connection() {
+        let mut bytes = Vec::new();
+        frame::write(&mut bytes, &short_reply());
+        frame::write(&mut bytes, &short_reply());
+        bytes[0] = 1;
+        for (len, is_ended) in [(21, false), (34, false), (35, true), (42, true)] {
+            let pipe = Pipe::default();
+            pipe.push(&bytes[..len]);
+            let (_, step) = events(&pipe);
+            assert_eq!(step.is_err(), is_ended, "{len} bytes");
+        }
+    }
+
+    #[test]
+    fn long_reply_in_pieces_does_not_end_the_connection() {
+        let mut message = short_reply().to_vec();
+        message[7] = 200;
+        let record = b"\xc0\x0c\0\x01\0\x01\0\0\0\x09\0\x04\xc0\0\x02\x01";
+        (0..200).for_each(|_| message.extend(record));
+        let mut bytes = Vec::new();
+        frame::write(&mut bytes, &message);
+        frame::write(&mut bytes, &message);
+        let (pipe, mut scratch, mut count) = (Pipe::default(), Scratch::new(), 0);
+        let mut stream = UpstreamStream::new(Transport::plain(pipe.clone()));
+        for piece in bytes.chunks(7) {
+            pipe.push(piece);
+            let step = stream.ready(&mut scratch, 1000, |event| {
+                count += usize::from(event == UpstreamEvent::Message(&message));
+            });
+            assert_eq!(step, Ok(Step::Drained));
+        }
+        assert_eq!(count, 2);
     }
 
     #[test]
