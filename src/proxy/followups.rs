@@ -11,6 +11,7 @@ use std::collections::VecDeque;
 use super::Proxy;
 use super::actions::Cx;
 use super::keys::{ExchangeKey, LinkKey, UpstreamIndex};
+use super::upstream::link::Link;
 use crate::base::failure::FailureKind;
 use crate::wire::question::Type;
 
@@ -27,6 +28,8 @@ pub(super) enum Followup {
     Dispatch(ExchangeKey),
     /// Close a link and retry its queries.
     Close(LinkKey, FailureKind),
+    /// Close a link if no exchange waits for its queries.
+    CloseIfDone(LinkKey),
     /// Handle the failed lookup of an upstream's addresses of this type.
     LookupFailed(UpstreamIndex, Type),
 }
@@ -45,6 +48,13 @@ impl Followups {
 
     pub(super) fn push(&mut self, followup: Followup) {
         self.queue.push_back(followup);
+    }
+
+    /// Closes a link after an answer if no exchange waits for another one on it.
+    pub(super) fn on_link_answered(&mut self, key: LinkKey, link: &Link) {
+        if link.is_done() {
+            self.push(Followup::CloseIfDone(key));
+        }
     }
 
     /// Records that a link may have room for waiting queries.
@@ -92,6 +102,7 @@ impl Proxy {
                 }
             }
             Followup::Close(link, kind) => self.close(link, kind, cx),
+            Followup::CloseIfDone(link) => self.close_if_done(link, cx.outbox),
             Followup::LookupFailed(upstream, rr_type) => {
                 self.on_addresses(upstream, rr_type, None, cx);
             }

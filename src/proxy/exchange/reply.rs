@@ -31,7 +31,6 @@ impl Proxy {
     pub fn handle_reply(&mut self, key: LinkKey, reply: &[u8], now: Instant, outbox: &mut Outbox) {
         let cx = &mut Cx { now, outbox };
         self.on_reply(key, reply, cx);
-        self.close_if_done(key, cx.outbox);
         self.settle(cx);
     }
 
@@ -102,6 +101,7 @@ impl Proxy {
         let link = self.upstreams.link_mut(key).expect("the link exists");
         let (sent, endpoint) = (link.sent()[position], link.endpoint);
         link.on_useless_answer(position, cx.now);
+        self.followups.on_link_answered(key, link);
         let upstream = self.upstreams.endpoint(endpoint).upstream;
         self.count_failure(upstream, kind);
         let attempt = Attempt {

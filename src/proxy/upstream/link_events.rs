@@ -237,6 +237,7 @@ impl Proxy {
         };
         let (endpoint, opened_at) = (link.endpoint, link.opened_at());
         let (scheme, is_first) = (link.scheme, link.answers() == 1);
+        self.followups.on_link_answered(key, link);
         let upstreams = &mut self.upstreams;
         if is_first && scheme != Scheme::Udp {
             upstreams.on_first_answer(endpoint, scheme, now);
