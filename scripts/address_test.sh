@@ -73,6 +73,36 @@ for server in 192.0.2.77 2001:db8::77; do
         check "later: $server answers with $way" '^192\.0\.2\.80$' ask "@$server" -p 5301 "$way"
     done
 done
+
+# The same on a kernel that refuses to bind such an address in advance, also after a change of the
+# user, which an unprivileged user namespace does not have.
+as=(--user 65534)
+setpriv --reuid 65534 --regid 65534 --clear-groups true 2>/dev/null || as=()
+launch "$work/refused.log" scripts/without_freebind.py "$binary" -p 5303 -l 192.0.2.78 -l 2001:db8::78 \
+    -u 127.0.0.1 --ca-file "$work/ca.pem" --allow 192.0.2.0/24 --allow 2001:db8::/32 "${as[@]}"
+check_soon "no IP_FREEBIND: the program starts" 'will be queried' cat "$work/refused.log"
+for address in 192.0.2.78 2001:db8::78; do
+    check_soon "no IP_FREEBIND: the log names $address once" '^1$' grep -c "$address" "$work/refused.log"
+done
+ip address add 192.0.2.78/24 dev server0
+ip address add 2001:db8::78/64 dev server0 nodad
+for server in 192.0.2.78 2001:db8::78; do
+    check_soon "no IP_FREEBIND: $server is served" "INFO +listening on .*$server.*:5303\$" cat "$work/refused.log"
+    for way in +notcp +tcp; do
+        check "no IP_FREEBIND: $server answers with $way" '^192\.0\.2\.80$' ask "@$server" -p 5303 "$way"
+    done
+done
+# Port 53 would need a right that the program has no more after the start.
+sysctl -qw net.ipv4.ip_unprivileged_port_start=1024
+ends() { scripts/without_freebind.py "$binary" -l 192.0.2.79 -u 192.0.2.1 "$@" 2>&1; echo "exit $?"; }
+check "no IP_FREEBIND: port 53 after the start is refused with the reason" \
+    'no right to port 53: start it when' ends
+check "no IP_FREEBIND: that is a failure to start" '^exit 1$' ends
+sysctl -qw net.ipv4.ip_unprivileged_port_start=53
+launch "$work/open.log" scripts/without_freebind.py "$binary" -l 192.0.2.79 -u 192.0.2.1
+check_soon "no IP_FREEBIND: port 53 is awaited where all users may bind it" 'retrying every 4 s' \
+    cat "$work/open.log"
+
 sysctl -qw net.ipv6.conf.lo.disable_ipv6=1
 launch "$work/ipv4.log" "$binary" -p 5302 -l 127.0.0.1 -l ::1 -u 127.0.0.1 --ca-file "$work/ca.pem"
 check_soon "IPv6 is disabled: the program starts" 'will be queried' cat "$work/ipv4.log"

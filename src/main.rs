@@ -2,6 +2,7 @@
 
 mod allocator;
 
+use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::fmt::Display;
 use std::io::{self, ErrorKind, Write};
@@ -17,6 +18,7 @@ use dotproxy::options::{self, Command};
 use dotproxy::process::file_limit;
 use dotproxy::process::probe::Probe;
 use dotproxy::process::sandbox;
+use dotproxy::process::sandbox::ports;
 use dotproxy::process::sandbox::{Confinement, RuntimeUser};
 use dotproxy::process::systemd::Supervisor;
 use dotproxy::reactor::{ListenError, ProcessHooks, Reactor};
@@ -138,11 +140,12 @@ fn run(mut config: Config, arguments: &[String]) -> Result<(), Stop> {
     let net = MioNet::new(inherited, config.reuse_port).map_err(explain_poller)?;
     let reactor = Reactor::new(net, &config, tls, clock, &seed);
     let mut reactor = reactor.map_err(|error| explain(&error))?;
+    let late_ports = check_late_ports(&reactor, &config, user.as_ref())?;
     let supervisor = Supervisor::from_environment(|variable| std::env::var_os(variable));
     let confinement = sandbox::switch_user(&config, user)?;
     reactor.open_query_log().map_err(Stop::usage)?;
     // Not an argument of the log macro, which evaluates its arguments only if the level is enabled.
-    let confinement = sandbox::confine(&config, confinement)?;
+    let confinement = sandbox::confine(&config, confinement, late_ports)?;
     log::info!(event = "confined"; "sandbox: {confinement}");
     let process = Process {
         arguments,
@@ -153,6 +156,21 @@ fn run(mut config: Config, arguments: &[String]) -> Result<(), Stop> {
     reactor
         .run(&process)
         .map_err(|error| explain_poller(error).into())
+}
+
+/// Returns the ports of the listeners whose addresses are missing, if the process can bind them
+/// later.
+fn check_late_ports(
+    reactor: &Reactor<MioNet>,
+    config: &Config,
+    user: Option<&RuntimeUser>,
+) -> Result<BTreeSet<u16>, String> {
+    let late = reactor.late_listeners().map(|late| {
+        let port = late.address.port();
+        let may_bind = ports::may_bind_later(config, user, port);
+        may_bind.then_some(port).ok_or_else(|| explain(late))
+    });
+    late.collect()
 }
 
 /// Sets the attributes of traces from the environment. An invalid variable is ignored with a
@@ -247,11 +265,12 @@ fn explain(error: &ListenError) -> String {
             "; `sudo ss -lnptu 'sport = :{port}'` shows the program that uses it: stop that \
              program, or choose {other}"
         ),
-        ErrorKind::AddrNotAvailable if address.is_ipv6() => {
-            "; `ip address` shows the addresses of this host; brackets separate the address from \
-             the port, as in [::1]:53"
-                .to_owned()
-        }
+        _ if error.is_address_missing() => format!(
+            "; this kernel does not bind an address in advance (IP_FREEBIND), and after the start \
+             this program has no right to port {port}: start it when `ip address` shows the \
+             address, run `sudo sysctl net.ipv4.ip_unprivileged_port_start={port}`, or choose a \
+             port from 1024"
+        ),
         ErrorKind::AddrNotAvailable => "; `ip address` shows the addresses of this host".to_owned(),
         _ => String::new(),
     };

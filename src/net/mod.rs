@@ -70,7 +70,8 @@ pub trait Net {
     fn pause(&mut self, length: Duration);
 
     /// Creates a UDP socket bound to `address`. It is reported when it is readable, and when it is
-    /// writable only while it is [watched](Net::watch_room).
+    /// writable only while it is [watched](Net::watch_room). Fails with `AddrNotAvailable` if the
+    /// host lacks the address and the system does not bind it in advance.
     fn bind(&mut self, address: SocketAddr, key: Key) -> io::Result<Self::Datagram>;
 
     /// Starts or stops reporting that a UDP socket has room.
@@ -81,7 +82,7 @@ pub trait Net {
         is_watched: bool,
     ) -> io::Result<()>;
 
-    /// Creates a TCP socket that listens on `address`.
+    /// Creates a TCP socket that listens on `address`. Fails like [`Net::bind`].
     fn listen(&mut self, address: SocketAddr, key: Key) -> io::Result<Self::Listener>;
 
     /// Accepts the next connection of `listener`. Returns the connection and the client's address.

@@ -2,6 +2,7 @@
 
 use super::client_limits::Bounds;
 use super::export::otlp::Traces;
+use super::late_listeners::LateListeners;
 use super::{Reactor, Session, Slot};
 use crate::base::arena::Key;
 use crate::config::{Config, Listen};
@@ -224,6 +225,7 @@ impl<N: Net> Reactor<N> {
             }
         }
         self.finish_at = Some(self.now + self.config.timeouts.query);
+        self.late_listeners = LateListeners::default();
         for key in keys {
             let slot = self.sessions.get_mut(key);
             let is_parked = slot.as_ref().is_some_and(|slot| slot.is_parked);

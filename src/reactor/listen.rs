@@ -32,10 +32,26 @@ pub struct ListenError {
     pub cause: io::Error,
 }
 
+impl ListenError {
+    /// Returns whether no interface of this host has the address, and the system does not bind it
+    /// in advance.
+    pub fn is_address_missing(&self) -> bool {
+        self.cause.kind() == io::ErrorKind::AddrNotAvailable && !self.address.ip().is_unspecified()
+    }
+}
+
 /// A listener of the configuration.
-struct Listener {
+pub(super) struct Listener {
     socket: InheritedSocket,
     service: Service,
+}
+
+/// The listeners at the start.
+pub(super) struct Opened<N: Net> {
+    /// The sessions of the listeners that are open.
+    pub(super) sessions: Arena<Key, Slot<N>>,
+    /// The listeners whose address the host does not have yet, each with the error.
+    pub(super) late: Vec<(Listener, ListenError)>,
 }
 
 impl Listener {
@@ -79,25 +95,20 @@ impl Listener {
 pub(super) fn listen_everywhere<N: Net>(
     net: &mut N,
     config: &Config,
-) -> Result<Arena<Key, Slot<N>>, ListenError> {
-    let mut sessions = Arena::default();
+) -> Result<Opened<N>, ListenError> {
+    let (mut sessions, mut late) = (Arena::default(), Vec::new());
     let mut has_dns = false;
     let mut without_family = None;
     let listeners = Listener::all(config);
-    for listener in &listeners {
+    let is_alone = listeners.len() == 1;
+    for listener in listeners {
         let address = listener.socket.address;
-        match open(net, &mut sessions, listener) {
-            Ok(()) => {
-                has_dns |= listener.service != Service::Http;
-                let note = listener.note();
-                log::info!(
-                    event = "listening", address:% = address;
-                    "listening on {address}{note}"
-                );
-            }
+        let is_dns = listener.service != Service::Http;
+        match open(net, &mut sessions, &listener) {
+            Ok(()) => has_dns |= is_dns,
             Err(error) if lacks_family(&error) => {
                 // A wildcard for IPv6 goes with the one for IPv4.
-                let is_implied = address.ip().is_unspecified() && listeners.len() > 1;
+                let is_implied = address.ip().is_unspecified() && !is_alone;
                 let level = if is_implied { Level::Info } else { Level::Warn };
                 log::log!(
                     level,
@@ -107,12 +118,16 @@ pub(super) fn listen_everywhere<N: Net>(
                 );
                 without_family.get_or_insert(error);
             }
+            Err(error) if error.is_address_missing() => {
+                has_dns |= is_dns;
+                late.push((listener, error));
+            }
             Err(error) => return Err(error),
         }
     }
     match without_family {
         Some(error) if !has_dns => Err(error),
-        _ => Ok(sessions),
+        _ => Ok(Opened { sessions, late }),
     }
 }
 
@@ -123,12 +138,15 @@ fn lacks_family(ListenError { address, cause, .. }: &ListenError) -> bool {
     address.is_ipv6() && (net::lacks_family(cause) || lacks_address)
 }
 
-fn open<N: Net>(
+/// Opens all sockets of a listener, or none.
+pub(super) fn open<N: Net>(
     net: &mut N,
     sessions: &mut Arena<Key, Slot<N>>,
-    Listener { socket, service }: &Listener,
+    listener: &Listener,
 ) -> Result<(), ListenError> {
+    let Listener { socket, service } = listener;
     let address = socket.address;
+    let mut datagram_key = None;
     if socket.has_udp {
         let datagram = net.bind(address, sessions.next_key());
         let datagram = datagram.map_err(|cause| ListenError {
@@ -136,11 +154,20 @@ fn open<N: Net>(
             protocol: "UDP",
             cause,
         })?;
-        sessions.insert(Slot::new(Session::Datagram(ClientDatagram::new(datagram))));
+        let session = Session::Datagram(ClientDatagram::new(datagram));
+        datagram_key = Some(sessions.insert(Slot::new(session)));
     }
-    if socket.has_tcp {
-        listen_for(*service, net, sessions, address)?;
+    if socket.has_tcp
+        && let Err(error) = listen_for(*service, net, sessions, address)
+    {
+        datagram_key.map(|key| sessions.remove(key));
+        return Err(error);
     }
+    let note = listener.note();
+    log::info!(
+        event = "listening", address:% = address;
+        "listening on {address}{note}"
+    );
     Ok(())
 }
 

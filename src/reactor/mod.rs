@@ -25,6 +25,7 @@ mod costly_steps;
 mod export;
 mod file_watch;
 mod input;
+mod late_listeners;
 mod lifecycle;
 mod listen;
 mod moderation;
@@ -59,7 +60,8 @@ use costly_steps::CostlySteps;
 use export::dnstap::Tap;
 use export::otlp::Traces;
 use file_watch::FileWatch;
-use listen::{Service, listen_everywhere};
+use late_listeners::LateListeners;
+use listen::{Opened, Service, listen_everywhere};
 use moderation::Moderation;
 use parking::Parking;
 use sessions::{Session, Slot, client_at, last_active_at, session_at};
@@ -128,6 +130,7 @@ pub struct Reactor<N: Net> {
     /// Clients for which the proxy has no room, or which exceeded their rate limit.
     parking: Parking,
     accept_pause: AcceptPause,
+    late_listeners: LateListeners,
     query_log: Option<QueryLog>,
     tap: Option<Tap>,
     traces: Option<Traces>,
@@ -168,7 +171,7 @@ impl<N: Net> Reactor<N> {
         // Separate seeds: the ids of traces are public and must not reveal the ids of later
         // queries.
         let mut random = Random::new(seed);
-        let sessions = listen_everywhere(&mut net, config)?;
+        let Opened { sessions, late } = listen_everywhere(&mut net, config)?;
         Ok(Box::new(Self {
             net,
             config: config.clone(),
@@ -200,6 +203,7 @@ impl<N: Net> Reactor<N> {
             moderation: Moderation::new(now),
             parking: Parking::default(),
             accept_pause: AcceptPause::default(),
+            late_listeners: LateListeners::new(late, now),
             log_at: None,
             stamp_at: clock.stamp_interval().map(|interval| now + interval),
             clock,
@@ -333,6 +337,7 @@ impl<N: Net> Reactor<N> {
             self.clients.next_expiry(),
             self.http_clients.next_expiry(),
             self.accept_pause.until(),
+            self.late_listeners.retry_at(),
             self.parking.next_at(),
             self.tap.as_ref().and_then(Tap::next_due),
             self.traces_due(),
@@ -367,6 +372,7 @@ impl<N: Net> Reactor<N> {
         }
         self.close_idle_clients();
         self.close_idle_http();
+        self.retry_listeners();
         self.connect_tap();
         self.post_traces();
         if self.accept_pause.until().is_some_and(|at| at <= self.now) {

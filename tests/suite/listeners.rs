@@ -1,9 +1,11 @@
-//! Scenarios of the listeners at the start: hosts without IPv6.
+//! Scenarios of the listeners at the start: hosts without IPv6, and addresses that come later.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
+use std::rc::Rc;
+use std::time::Duration;
 
 use dotproxy::options::{self, Command};
-use dotproxy::reactor::Reactor;
+use dotproxy::reactor::{ListenError, Reactor};
 use dotproxy::tls;
 use dotproxy::tls::clock::Clock;
 
@@ -14,18 +16,23 @@ struct NoPeers;
 
 impl Peers for NoPeers {}
 
-/// Starts the proxy on a host without IPv6. Returns its addresses, or the address at fault.
-fn start_without_ipv6(options: &str) -> Result<Vec<SocketAddr>, SocketAddr> {
+/// Starts the proxy in this world.
+fn start(world: World, options: &str) -> Result<Box<Reactor<SimNet<NoPeers>>>, ListenError> {
     let arguments = format!("-u 192.0.2.1 {options}");
     let arguments: Vec<String> = arguments.split_whitespace().map(str::to_owned).collect();
     let Ok(Command::Run(config)) = options::parse(&arguments) else {
         panic!("the options are right");
     };
-    let mut world = World::new(Chance::new(7));
-    world.lacks_ipv6 = true;
     let tls = tls::set_up(&config, &Clock::new(None)).expect("no files are named");
     let net = SimNet::new(world, NoPeers);
-    match Reactor::new(net, &config, tls, Clock::new(None), &[7; 32]) {
+    Reactor::new(net, &config, tls, Clock::new(None), &[7; 32])
+}
+
+/// Starts the proxy on a host without IPv6. Returns its addresses, or the address at fault.
+fn start_without_ipv6(options: &str) -> Result<Vec<SocketAddr>, SocketAddr> {
+    let mut world = World::new(Chance::new(7));
+    world.lacks_ipv6 = true;
+    match start(world, options) {
         Ok(mut reactor) => Ok(reactor.net_mut().world.borrow().listeners()),
         Err(error) => Err(error.address),
     }
@@ -62,4 +69,46 @@ fn host_without_ipv6_prevents_the_start_if_no_listener_for_dns_is_left() {
             "{options}"
         );
     }
+}
+
+#[test]
+fn missing_address_is_served_seconds_after_the_host_gets_it() {
+    let mut world = World::new(Chance::new(7));
+    let missing: IpAddr = "192.0.2.77".parse().unwrap();
+    world.missing.push(missing);
+    let options = "-l 127.0.0.1:53 -l 192.0.2.77:5300 --http-listen 192.0.2.77:9153";
+    let Ok(mut reactor) = start(world, options) else {
+        panic!("a missing address does not prevent the start");
+    };
+    let world = Rc::clone(&reactor.net_mut().world);
+    let listeners = || world.borrow().listeners();
+    let at_start = addresses(&["127.0.0.1:53"]);
+    assert_eq!(listeners(), at_start);
+    let run_for = |reactor: &mut Reactor<SimNet<NoPeers>>, length: Duration| {
+        let end = world.borrow().now + length;
+        // Without a late listener the loop has nothing to wait for.
+        while world.borrow().now < end && !world.borrow().is_over {
+            reactor.turn().expect("the simulation has no I/O errors");
+        }
+    };
+    run_for(&mut reactor, Duration::from_secs(3600));
+    assert_eq!(listeners(), at_start);
+    let attempts = world.borrow().attempts_at_missing;
+    // Two listeners, one attempt of each every 4 s.
+    assert!((1_780..1_840).contains(&attempts), "{attempts}");
+    world.borrow_mut().missing.clear();
+    run_for(&mut reactor, Duration::from_secs(5));
+    let all = addresses(&["127.0.0.1:53", "192.0.2.77:5300", "192.0.2.77:9153"]);
+    assert_eq!(listeners(), all);
+    assert_eq!(reactor.late_listeners().count(), 0);
+}
+
+#[test]
+fn missing_address_may_be_the_only_one() {
+    let mut world = World::new(Chance::new(7));
+    world.missing.push("192.0.2.77".parse().unwrap());
+    let reactor = start(world, "-l 192.0.2.77:5300").map_err(|error| error.address);
+    let reactor = reactor.expect("a missing address does not prevent the start");
+    let late = reactor.late_listeners().map(|late| late.address);
+    assert_eq!(late.collect::<Vec<_>>(), addresses(&["192.0.2.77:5300"]));
 }

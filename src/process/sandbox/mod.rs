@@ -6,10 +6,12 @@
 //! ```
 //!
 //! Landlock, as far as the kernel has it, closes all files except those that the options name, and
-//! TCP to all ports except those of upstreams, dnstap and traces. The files are read again later,
+//! TCP to all ports except those of upstreams, dnstap and traces. No socket can listen then, unless
+//! an address for clients is still missing. The files are read again later,
 //! possibly as new files with the same names, so their folders stay open. For a folder just below
 //! the root, which many programs share, only the file stays open.
 
+pub mod ports;
 #[cfg(feature = "seccomp")]
 mod seccomp;
 
@@ -248,8 +250,13 @@ pub fn switch_user(config: &Config, target: Option<RuntimeUser>) -> Result<Confi
     Ok(confinement)
 }
 
-/// Applies the remaining restrictions and adds them to `confinement`.
-pub fn confine(config: &Config, mut confinement: Confinement) -> Result<Confinement, String> {
+/// Applies the remaining restrictions and adds them to `confinement`. Sockets can still listen on
+/// `late_ports`.
+pub fn confine(
+    config: &Config,
+    mut confinement: Confinement,
+    late_ports: BTreeSet<u16>,
+) -> Result<Confinement, String> {
     let in_force = &mut confinement.in_force;
     if !config.is_confined {
         let rest = if in_force.is_empty() {
@@ -271,7 +278,12 @@ pub fn confine(config: &Config, mut confinement: Confinement) -> Result<Confinem
     set_capabilities(None, sets).map_err(failed)?;
     set_no_new_privs(true).map_err(failed)?;
     in_force.push("capabilities dropped, no_new_privs set".to_owned());
-    let rules = AccessRules::of(config);
+    #[cfg(feature = "seccomp")]
+    let may_listen = !late_ports.is_empty();
+    let rules = AccessRules {
+        listen: late_ports,
+        ..AccessRules::of(config)
+    };
     let status = rules.enforce();
     in_force.push(match status.as_ref().map(|status| &status.ruleset) {
         Ok(RulesetStatus::NotEnforced) => "files and ports not restricted (no landlock in this \
@@ -287,7 +299,7 @@ pub fn confine(config: &Config, mut confinement: Confinement) -> Result<Confinem
         confinement.ports = Some(rules.ports);
     }
     #[cfg(feature = "seccomp")]
-    in_force.push(match seccomp::close() {
+    in_force.push(match seccomp::close(may_listen) {
         Ok(()) => "system calls restricted (seccomp)".to_owned(),
         Err(error) => format!("system calls not restricted (seccomp: {error})"),
     });
@@ -372,6 +384,8 @@ struct AccessRules {
     read: BTreeSet<PathBuf>,
     write: BTreeSet<PathBuf>,
     ports: BTreeSet<u16>,
+    /// Ports on which sockets can still listen.
+    listen: BTreeSet<u16>,
 }
 
 impl AccessRules {
@@ -380,6 +394,7 @@ impl AccessRules {
             read: config.files_read().flat_map(|file| to_read(file)).collect(),
             write: written(config).flat_map(|file| to_write(file)).collect(),
             ports: ports(config).collect(),
+            listen: BTreeSet::new(),
         }
     }
 
@@ -390,7 +405,8 @@ impl AccessRules {
             | AccessFs::RemoveFile
             | AccessFs::Truncate;
         let reading: BitFlags<AccessFs> = AccessFs::ReadFile.into();
-        let ports = self.ports.iter();
+        let open = |access| move |port: &u16| Ok::<_, RulesetError>(NetPort::new(*port, access));
+        let (connect, bind) = (open(AccessNet::ConnectTcp), open(AccessNet::BindTcp));
         Ruleset::default()
             .handle_access(AccessFs::from_all(LANDLOCK))?
             .handle_access(AccessNet::from_all(LANDLOCK))?
@@ -398,9 +414,8 @@ impl AccessRules {
             .create()?
             .add_rules(path_beneath_rules(&self.read, reading))?
             .add_rules(path_beneath_rules(&self.write, writing))?
-            .add_rules(
-                ports.map(|port| Ok::<_, RulesetError>(NetPort::new(*port, AccessNet::ConnectTcp))),
-            )?
+            .add_rules(self.ports.iter().map(connect))?
+            .add_rules(self.listen.iter().map(bind))?
             .restrict_self()
     }
 }
@@ -414,8 +429,18 @@ impl fmt::Display for AccessRules {
             let paths: BTreeSet<_> = paths.map(|path| path.display().to_string()).collect();
             Vec::from_iter(paths).join(" and ")
         };
-        let ports: Vec<_> = self.ports.iter().map(u16::to_string).collect();
-        write!(f, "TCP only to port {}", ports.join(" and "))?;
+        let numbers = |ports: &BTreeSet<u16>| {
+            let ports: Vec<_> = ports.iter().map(u16::to_string).collect();
+            ports.join(" and ")
+        };
+        write!(f, "TCP only to port {}", numbers(&self.ports))?;
+        if !self.listen.is_empty() {
+            write!(
+                f,
+                ", listening still possible on TCP port {}",
+                numbers(&self.listen)
+            )?;
+        }
         if self.read.is_empty() && self.write.is_empty() {
             write!(f, ", no file access")?;
         }

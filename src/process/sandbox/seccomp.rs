@@ -112,13 +112,15 @@ const PROCESSOR: TargetArch = TargetArch::riscv64;
 /// Calls with the protection of memory as third argument: executable memory is refused.
 const ALLOWED_WITHOUT_CODE: &[libc::c_long] = &[libc::SYS_mmap, libc::SYS_mprotect];
 
-/// Installs the filter for this thread and the threads that it starts.
-pub(super) fn close() -> Result<(), seccompiler::Error> {
-    apply_filter(&program()?)
+/// Installs the filter for this thread and the threads that it starts. `may_listen` is set if a
+/// listener is still to be opened.
+pub(super) fn close(may_listen: bool) -> Result<(), seccompiler::Error> {
+    apply_filter(&program(may_listen)?)
 }
 
-fn program() -> Result<BpfProgram, BackendError> {
-    let any = ALLOWED.iter().chain(ALLOWED_BEFORE);
+fn program(may_listen: bool) -> Result<BpfProgram, BackendError> {
+    let listening = may_listen.then_some(&libc::SYS_listen);
+    let any = ALLOWED.iter().chain(ALLOWED_BEFORE).chain(listening);
     let mut rules: BTreeMap<libc::c_long, Vec<SeccompRule>> =
         any.map(|call| (*call, Vec::new())).collect();
     let not_code = SeccompCmpOp::MaskedEq(number(libc::PROT_EXEC));
@@ -146,14 +148,26 @@ fn number(number: libc::c_int) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::net::UdpSocket;
+    use std::net::{TcpListener, UdpSocket};
+
+    #[test]
+    fn only_a_process_with_late_listeners_can_listen() {
+        for may_listen in [false, true] {
+            let thread = std::thread::spawn(move || {
+                close(may_listen).expect("the kernel accepts the filter");
+                TcpListener::bind("127.0.0.1:0").is_ok()
+            });
+            let listens = thread.join().expect("the thread does not panic");
+            assert_eq!(listens, may_listen);
+        }
+    }
 
     #[test]
     fn other_calls_are_refused() {
         // The filter applies to the thread only.
         let thread = std::thread::spawn(|| {
             let before = std::process::Command::new("true").status();
-            close().expect("the kernel accepts the filter");
+            close(false).expect("the kernel accepts the filter");
             let after = std::process::Command::new("true").status();
             let socket = UdpSocket::bind("127.0.0.1:0");
             (

@@ -8,7 +8,7 @@ use std::cell::RefCell;
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap, VecDeque};
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::rc::Rc;
 use std::time::Duration;
@@ -115,6 +115,10 @@ pub struct World {
     pub accept_error: Option<i32>,
     /// The host has no IPv6: no socket of that family can be opened.
     pub lacks_ipv6: bool,
+    /// No interface has these addresses, and the system does not bind them in advance.
+    pub missing: Vec<IpAddr>,
+    /// The number of attempts to open a socket for clients at a missing address.
+    pub attempts_at_missing: usize,
     /// Another connection is always ready to be accepted.
     pub accepts_for_ever: bool,
     /// No event will ever happen again.
@@ -147,6 +151,8 @@ impl World {
             no_descriptors_until: Instant::default(),
             accept_error: None,
             lacks_ipv6: false,
+            missing: Vec::new(),
+            attempts_at_missing: 0,
             accepts_for_ever: false,
             is_over: false,
             pauses: 0,
@@ -166,9 +172,13 @@ impl World {
         }
     }
 
-    fn check_family(&self, address: SocketAddr) -> io::Result<()> {
+    fn check_address(&mut self, address: SocketAddr) -> io::Result<()> {
         if self.lacks_ipv6 && address.is_ipv6() {
             return Err(io::Error::from_raw_os_error(nix::libc::EAFNOSUPPORT));
+        }
+        if self.missing.contains(&address.ip()) {
+            self.attempts_at_missing += 1;
+            return Err(io::Error::from_raw_os_error(nix::libc::EADDRNOTAVAIL));
         }
         Ok(())
     }
@@ -427,7 +437,7 @@ impl<P: Peers> Net for SimNet<P> {
     }
 
     fn bind(&mut self, address: SocketAddr, key: Key) -> io::Result<SimDatagram> {
-        self.world.borrow().check_family(address)?;
+        self.world.borrow_mut().check_address(address)?;
         let inbox = Inbox {
             key,
             only_from: None,
@@ -484,7 +494,7 @@ impl<P: Peers> Net for SimNet<P> {
     }
 
     fn listen(&mut self, address: SocketAddr, key: Key) -> io::Result<SocketAddr> {
-        self.world.borrow().check_family(address)?;
+        self.world.borrow_mut().check_address(address)?;
         let backlog = Backlog {
             key,
             streams: VecDeque::new(),
