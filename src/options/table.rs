@@ -55,7 +55,7 @@ pub(super) const TABLE: &[Row] = &[
     Row {
         short: "l",
         long: "listen",
-        value: "ADDR[:PORT]",
+        value: "[ADDR][:PORT]",
         help: "address for clients, repeatable [every address]",
         apply: |draft, value| {
             let warning = parse_listen("listen", &mut draft.listen, value)?;
@@ -152,7 +152,7 @@ pub(super) const TABLE: &[Row] = &[
     Row {
         short: "",
         long: "tls-listen",
-        value: "ADDR[:PORT]",
+        value: "[ADDR][:PORT]",
         help: "address for DNS-over-TLS clients, repeatable",
         apply: |draft, value| {
             let warning = parse_listen("tls-listen", &mut draft.tls_listen, value)?;

@@ -278,6 +278,53 @@ fn clients_are_served_under_tls() {
 }
 
 #[test]
+fn port_alone_is_every_address() {
+    let files = "--tls-cert a.pem --tls-key b.key";
+    let tls = config(&format!("-u 1.1.1.1 --tls-listen :8853 {files}")).tls;
+    let expected = ["0.0.0.0:8853", "[::]:8853"].map(|text| text.parse().unwrap());
+    assert_eq!(tls.unwrap().addresses, expected);
+    let listen = config("-u 1.1.1.1 -l :8853 -p 5300").listen.addresses();
+    assert_eq!(listen, expected);
+    for (line, error) in [
+        ("-l :0", "--listen: \":0\": expected an IP address like"),
+        ("-l :", "--listen: \":\": expected an IP address like"),
+        (
+            "--tls-listen :65536",
+            "--tls-listen: \":65536\": expected an IP address like 127.0.0.1, 127.0.0.1:5353 or \
+             [::1]:53, or :5353 for every address",
+        ),
+        (
+            "-l :53 -l 127.0.0.1",
+            "--listen: \"127.0.0.1:53\": given twice, or part of a wildcard",
+        ),
+        (
+            "-l 127.0.0.1:853 --tls-listen :853",
+            "--tls-listen: \"127.0.0.1:853\": another listener has this address and port",
+        ),
+        // An address to connect to is that of one host.
+        (
+            "-u :853",
+            "--upstream: \":853\": expected an address or a host name, like 1.1.1.1",
+        ),
+        (
+            "-b :53",
+            "--bootstrap: \":53\": expected an IP address like 192.168.1.1",
+        ),
+        (
+            "--dnstap tcp::6000",
+            "--dnstap: \"tcp::6000\": expected a socket like unix:/run/dnstap.sock or tcp:",
+        ),
+        (
+            "--otlp http://:4318",
+            "--otlp: \"http://:4318\": expected http:// and an IP address",
+        ),
+    ] {
+        let problem = parse_line(&format!("-u 1.1.1.1 {line} {files}")).unwrap_err();
+        assert!(problem.starts_with(error), "{line}: {problem}");
+    }
+}
+
+#[test]
 fn http_wildcard_replaces_the_addresses_that_it_covers() {
     for (options, expected) in [
         (":9153", &["0.0.0.0:9153", "[::]:9153"][..]),

@@ -10,7 +10,7 @@ use log::LevelFilter;
 use super::draft::Draft;
 use super::warnings;
 use crate::base::address;
-use crate::base::address::{Address, parse_endpoint};
+use crate::base::address::{Address, parse_endpoint, parse_port};
 use crate::base::arena;
 use crate::config::upstream::PLAIN_PORT;
 use crate::config::{Listen, LogTarget, Upstream, parse_duration, parse_number};
@@ -54,13 +54,20 @@ pub(super) fn parse_bootstrap(draft: &mut Draft, value: &str) -> Applied {
     Ok(())
 }
 
-/// Parses an address for clients. Returns a warning if another address may have been meant.
+/// Parses an address for clients, or `:PORT` for every address. Returns a warning if another
+/// address may have been meant.
 pub(super) fn parse_listen(
     option: &str,
     listen: &mut Vec<(Address, Option<u16>)>,
     value: &str,
 ) -> Result<Option<String>, Cow<'static, str>> {
-    let expected = "an IP address like 127.0.0.1, 127.0.0.1:5353 or [::1]:53";
+    let expected = "an IP address like 127.0.0.1, 127.0.0.1:5353 or [::1]:53, or :5353 for every \
+                    address";
+    if let Some(everywhere) = parse_everywhere(value) {
+        let split = |address: SocketAddr| (address.ip().into(), Some(address.port()));
+        listen.extend(everywhere.map(split));
+        return Ok(None);
+    }
     let endpoint = parse_zoned(value, expected)?;
     check_own(endpoint.0)?;
     listen.push(endpoint);
@@ -69,10 +76,8 @@ pub(super) fn parse_listen(
 
 pub(super) fn parse_http_listen(listen: &mut Vec<SocketAddr>, value: &str) -> Applied {
     let expected = "an address and a port like 127.0.0.1:9153, or :9153 for every address";
-    if let Some(port) = value.strip_prefix(':') {
-        let port = parse_endpoint(&format!("[::]:{port}")).and_then(|(_, port)| port);
-        let port = port.ok_or(expected)?;
-        for address in Listen::everywhere(port) {
+    if let Some(everywhere) = parse_everywhere(value) {
+        for address in everywhere {
             add_http_listen(listen, address);
         }
         return Ok(());
@@ -81,6 +86,14 @@ pub(super) fn parse_http_listen(listen: &mut Vec<SocketAddr>, value: &str) -> Ap
     check_own(address)?;
     add_http_listen(listen, address.with_port(port.ok_or(expected)?));
     Ok(())
+}
+
+/// Parses `:PORT` into the wildcard addresses of both families.
+fn parse_everywhere(value: &str) -> Option<[SocketAddr; 2]> {
+    value
+        .strip_prefix(':')
+        .and_then(parse_port)
+        .map(Listen::everywhere)
 }
 
 /// Adds an address of the HTTP server. A wildcard replaces the addresses that it covers, so that an

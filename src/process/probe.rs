@@ -21,7 +21,12 @@ pub struct Probe<'a> {
 impl<'a> Probe<'a> {
     /// Parses `http://ADDRESS:PORT/PATH`.
     pub fn parse(url: &'a str) -> Result<Self, String> {
-        let expected = || format!("--probe: {url:?}: expected http://ADDRESS:PORT/PATH");
+        let expected = || {
+            format!(
+                "--probe: {url:?}: expected http://ADDRESS:PORT/PATH, like \
+                 http://127.0.0.1:9153/healthz"
+            )
+        };
         let rest = url.strip_prefix("http://").ok_or_else(expected)?;
         let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
         let address: SocketAddr = authority.parse().map_err(|_| expected())?;

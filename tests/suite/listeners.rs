@@ -10,6 +10,7 @@ use dotproxy::tls;
 use dotproxy::tls::clock::Clock;
 
 use crate::support::Chance;
+use crate::support::certificates::Authority;
 use crate::support::network::{Peers, SimNet, World};
 
 struct NoPeers;
@@ -47,6 +48,7 @@ fn host_without_ipv6_does_not_prevent_the_start_if_another_listener_works() {
     for (options, expected) in [
         ("", &["0.0.0.0:53"][..]),
         ("-l 127.0.0.1 -l ::1", &["127.0.0.1:53"]),
+        ("-l :5300", &["0.0.0.0:5300"]),
         ("-l ::1 -l 127.0.0.1 -p 5300", &["127.0.0.1:5300"]),
         ("-l 127.0.0.1 --http-listen [::1]:9153", &["127.0.0.1:53"]),
         (
@@ -57,6 +59,17 @@ fn host_without_ipv6_does_not_prevent_the_start_if_another_listener_works() {
         let listeners = start_without_ipv6(options);
         assert_eq!(listeners, Ok(addresses(expected)), "{options}");
     }
+}
+
+#[test]
+fn host_without_ipv6_serves_tls_clients_on_every_address() {
+    let authority = Authority::new("listeners");
+    let [certificate, key] = authority.server_files();
+    let (certificate, key) = (certificate.display(), key.display());
+    let options =
+        format!("-l 127.0.0.1 --tls-listen :8853 --tls-cert {certificate} --tls-key {key}");
+    let expected = addresses(&["0.0.0.0:8853", "127.0.0.1:53"]);
+    assert_eq!(start_without_ipv6(&options), Ok(expected));
 }
 
 #[test]
