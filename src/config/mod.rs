@@ -31,6 +31,8 @@ use ::log::LevelFilter;
 pub struct Config {
     /// Addresses that serve clients over UDP and TCP.
     pub listen: Listen,
+    /// True if `listen` is from `--listen` or `--port`, and not the default.
+    pub is_listen_given: bool,
     /// Listeners for DNS over TLS.
     pub tls: Option<TlsSettings>,
     /// Addresses that serve metrics and health over HTTP.
@@ -84,6 +86,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             listen: Listen::Everywhere { port: PLAIN_PORT },
+            is_listen_given: false,
             tls: None,
             http_listen: Vec::new(),
             access: Access::new(&[], &[]),
@@ -127,7 +130,7 @@ impl Config {
 
     /// Serves clients on sockets that the process was started with (socket activation) instead of
     /// sockets of its own. A socket for connections with the address of another option serves that
-    /// option.
+    /// option. Addresses of `--listen` and `--port` without such a socket cause a warning.
     pub fn inherit(&mut self, sockets: &[InheritedSocket]) {
         let under_tls = self.tls.iter().flat_map(|tls| &tls.addresses);
         let others: Vec<&SocketAddr> = under_tls.chain(&self.http_listen).collect();
@@ -136,9 +139,19 @@ impl Config {
             ..*socket
         });
         let plain: Vec<InheritedSocket> = plain.filter(|p| p.has_udp || p.has_tcp).collect();
-        if !plain.is_empty() {
-            self.listen = Listen::Inherited(plain);
+        if plain.is_empty() {
+            return;
         }
+        let unserved = self.is_listen_given && !self.listen.is_served_by(&plain);
+        if unserved {
+            self.warnings.push(
+                "--listen, --port: no effect, since clients are served on the inherited sockets \
+                 (LISTEN_FDS): set the addresses in the socket unit (ListenDatagram=, \
+                 ListenStream=), or disable the unit"
+                    .to_owned(),
+            );
+        }
+        self.listen = Listen::Inherited(plain);
     }
 }
 
@@ -217,6 +230,21 @@ impl Listen {
             has_tcp: true,
         };
         self.addresses().into_iter().map(both).collect()
+    }
+
+    /// Returns whether inherited sockets serve all these addresses. The wildcard address of IPv6
+    /// may serve IPv4 as well.
+    fn is_served_by(&self, sockets: &[InheritedSocket]) -> bool {
+        let serves = |own: &SocketAddr, address: &SocketAddr| {
+            let is_dual_stack = own.ip().is_unspecified() && own.is_ipv6();
+            Self::covers(own, address) || is_dual_stack && own.port() == address.port()
+        };
+        let is_served = |address| sockets.iter().any(|own| serves(&own.address, address));
+        match self {
+            // The sockets decide which addresses have this port.
+            Self::Everywhere { port } => sockets.iter().any(|own| own.address.port() == *port),
+            _ => self.addresses().iter().all(is_served),
+        }
     }
 
     /// Returns the wildcard addresses of both families.

@@ -52,6 +52,7 @@ impl Draft {
         }
         let (limits, cache_size) = self.limits(!self.tls_listen.is_empty())?;
         let plain_port = self.port.unwrap_or(PLAIN_PORT);
+        let is_listen_given = self.port.is_some() || !self.listen.is_empty();
         let listen = if self.listen.is_empty() {
             Listen::Everywhere { port: plain_port }
         } else {
@@ -79,6 +80,7 @@ impl Draft {
         let clients = self.query_log_clients;
         Ok(Config {
             listen,
+            is_listen_given,
             tls,
             access: Access::new(&self.allowed, &self.denied),
             limits,

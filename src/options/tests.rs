@@ -423,6 +423,36 @@ fn inherited_sockets_replace_listen_addresses() {
 }
 
 #[test]
+fn listen_option_without_an_inherited_socket_causes_one_warning() {
+    let socket = |address: &str| InheritedSocket {
+        address: address.parse().unwrap(),
+        has_udp: true,
+        has_tcp: true,
+    };
+    for (line, sockets, is_warned) in [
+        ("", &["127.0.0.1:5353"][..], false),
+        ("-p 53", &["127.0.0.1:53"], false),
+        ("-p 5300", &["127.0.0.1:53"], true),
+        ("-l 127.0.0.1 -l ::1", &["127.0.0.1:53", "[::1]:53"], false),
+        ("-l 127.0.0.1 -l ::1", &["127.0.0.1:53"], true),
+        ("-l 192.0.2.1", &["[::]:53"], false),
+        ("-l 192.0.2.1:54 -l 192.0.2.2:54", &["[::]:53"], true),
+        ("-l :53", &["[::]:53"], false),
+        // The sockets are those of another option.
+        ("-l 192.0.2.1 --http-listen 127.0.0.1:80", &[], false),
+    ] {
+        let mut config = config(&format!("-u 1.1.1.1 {line}"));
+        let sockets: Vec<_> = sockets.iter().map(|address| socket(address)).collect();
+        config.inherit(&sockets);
+        let warning = config.warnings.join("\n");
+        let start =
+            "--listen, --port: no effect, since clients are served on the inherited sockets";
+        assert_eq!(warning.starts_with(start), is_warned, "{line}: {warning}");
+        assert_eq!(config.warnings.len(), usize::from(is_warned), "{line}");
+    }
+}
+
+#[test]
 fn option_is_not_the_value_of_the_option_before_it() {
     let sampled = config("-u 1.1.1.1 --query-log -,sample=3").query_log;
     assert_eq!(sampled.unwrap().sample, 3);
