@@ -93,9 +93,9 @@ impl OwnCertificate {
         })
     }
 
-    /// Returns the expiry of the certificate, in time since 1970.
-    pub fn expires_at(&self) -> Duration {
-        self.dates.expires_at
+    /// Returns the validity period of the certificate.
+    pub fn validity(&self) -> Validity {
+        self.dates
     }
 
     /// Returns whether the certificate is valid by its dates at `now`, in time since 1970.

@@ -326,14 +326,16 @@ fn session_is_not_resumed_once_the_certificate_of_its_client_has_expired() {
 }
 
 #[test]
-fn expiry_of_the_own_certificate_is_in_the_metrics_and_the_log() {
+fn validity_of_the_own_certificate_is_in_the_metrics_and_the_log() {
     let http = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()));
     let scene = Scene::new("tls-expiry", &[&format!("--http-listen={http}")]);
     let text = page(http);
-    let name = "dotproxy_certificate_expiry_timestamp_seconds";
-    let line = text.lines().find(|line| line.starts_with(name));
-    // The default of rcgen: the year 4096.
-    assert_eq!(line, Some(format!("{name} 67090118400").as_str()), "{text}");
+    // The defaults of rcgen: the years 1975 and 4096.
+    for (kind, time) in [("not_before", 157_766_400_u64), ("expiry", 67_090_118_400)] {
+        let name = format!("dotproxy_certificate_{kind}_timestamp_seconds");
+        let line = text.lines().find(|line| line.starts_with(&name));
+        assert_eq!(line, Some(format!("{name} {time}").as_str()), "{text}");
+    }
     assert!(!scene.program.log().contains("the certificate"));
 }
 

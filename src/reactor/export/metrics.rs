@@ -14,7 +14,7 @@ use crate::telemetry::logger;
 use crate::telemetry::openmetrics::{Format, Page};
 use crate::telemetry::proc_stats::Usage;
 use crate::telemetry::query_log::QueryLog;
-use crate::tls::{Acceptor, Connector};
+use crate::tls::{Acceptor, Connector, OwnCertificate};
 
 impl<N: Net> Reactor<N> {
     pub(in crate::reactor) fn metrics(&mut self, format: Format) -> String {
@@ -84,17 +84,28 @@ impl<N: Net> Reactor<N> {
             "Maximum number of TCP and TLS connections of clients (--max-tcp-clients).",
         )
         .sample(&[], self.config.limits.tcp_clients);
-        let help = "Expiry of the server certificate shown to clients (--tls-cert).";
-        let mut family = page.gauge("dotproxy_certificate_expiry_timestamp_seconds", help);
-        if let Some(own) = self.tls.acceptor.as_ref().and_then(Acceptor::own) {
-            family.sample(&[], own.expires_at().as_secs());
-        }
+        self.write_own_certificate_metrics(page);
         let help = "Bytes buffered for connections of clients.";
         page.gauge("dotproxy_tcp_clients_held_bytes", help)
             .sample(&[], self.clients.held());
         let help = "UDP responses dropped because the socket buffer was full.";
         page.counter("dotproxy_responses_dropped", help)
             .sample(&[], self.responses_dropped());
+    }
+
+    fn write_own_certificate_metrics(&self, page: &mut Page) {
+        let own = self.tls.acceptor.as_ref().and_then(Acceptor::own);
+        let validity = own.map(OwnCertificate::validity);
+        let help = "Expiry of the server certificate shown to clients (--tls-cert).";
+        let mut family = page.gauge("dotproxy_certificate_expiry_timestamp_seconds", help);
+        if let Some(validity) = validity {
+            family.sample(&[], validity.expires_at.as_secs());
+        }
+        let help = "Begin of the validity of the server certificate shown to clients.";
+        let mut family = page.gauge("dotproxy_certificate_not_before_timestamp_seconds", help);
+        if let Some(validity) = validity {
+            family.sample(&[], validity.begins_at.as_secs());
+        }
     }
 
     fn write_cache_metrics(&self, page: &mut Page) {
