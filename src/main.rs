@@ -19,8 +19,8 @@ use dotproxy::process::file_limit;
 use dotproxy::process::probe::Probe;
 use dotproxy::process::sandbox;
 use dotproxy::process::sandbox::ports;
-use dotproxy::process::sandbox::{Confinement, RuntimeUser};
-use dotproxy::process::systemd::Supervisor;
+use dotproxy::process::sandbox::{Restrictions, RuntimeUser};
+use dotproxy::process::systemd::ServiceManager;
 use dotproxy::reactor::{ListenError, ProcessHooks, Reactor};
 use dotproxy::telemetry::journal;
 use dotproxy::telemetry::logger;
@@ -141,17 +141,17 @@ fn run(mut config: Config, arguments: &[String]) -> Result<(), Stop> {
     let reactor = Reactor::new(net, &config, tls, clock, &seed);
     let mut reactor = reactor.map_err(|error| explain(&error))?;
     let late_ports = check_late_ports(&reactor, &config, user.as_ref())?;
-    let supervisor = Supervisor::from_environment(|variable| std::env::var_os(variable));
-    let confinement = sandbox::switch_user(&config, user)?;
+    let service_manager = ServiceManager::from_environment(|variable| std::env::var_os(variable));
+    let restrictions = sandbox::switch_user(&config, user)?;
     reactor.open_query_log().map_err(Stop::usage)?;
     // Not an argument of the log macro, which evaluates its arguments only if the level is enabled.
-    let confinement = sandbox::confine(&config, confinement, late_ports)?;
-    log::info!(event = "confined"; "sandbox: {confinement}");
+    let restrictions = sandbox::restrict(&config, restrictions, late_ports)?;
+    log::info!(event = "confined"; "sandbox: {restrictions}");
     let process = Process {
         arguments,
         sockets,
-        confinement,
-        supervisor,
+        restrictions,
+        service_manager,
     };
     reactor
         .run(&process)
@@ -196,21 +196,21 @@ struct Process<'a> {
     arguments: &'a [String],
     /// Addresses of the sockets that the process was started with.
     sockets: Vec<InheritedSocket>,
-    confinement: Confinement,
-    supervisor: Supervisor,
+    restrictions: Restrictions,
+    service_manager: ServiceManager,
 }
 
 impl ProcessHooks for Process<'_> {
     fn on_ready(&self) {
-        self.supervisor.notify_ready();
+        self.service_manager.notify_ready();
     }
 
     fn on_reload(&self) {
-        self.supervisor.notify_reloading();
+        self.service_manager.notify_reloading();
     }
 
     fn on_finish(&self) {
-        self.supervisor.notify_stopping();
+        self.service_manager.notify_stopping();
     }
 
     fn trim_memory(&self) {
@@ -226,13 +226,13 @@ impl ProcessHooks for Process<'_> {
         config.inherit(&self.sockets);
         options::check_loops(&config).map_err(|error| error.to_string())?;
         set_resource(&mut config);
-        self.confinement.admits(&config)?;
+        self.restrictions.admits(&config)?;
         file_limit::fit(&mut config).map_err(|error| error.to_string())?;
         Ok(config)
     }
 
     fn feed_watchdog(&self, now: Instant) -> Option<Instant> {
-        self.supervisor.feed_watchdog(now)
+        self.service_manager.feed_watchdog(now)
     }
 }
 

@@ -72,7 +72,7 @@ pub struct Config {
     /// User that the process switches to once its sockets are bound.
     pub user: Option<UserName>,
     /// True if the process then enters its sandbox.
-    pub is_confined: bool,
+    pub is_sandboxed: bool,
     /// The options file.
     pub file: Option<PathBuf>,
     /// Time between two checks for changed files, which cause a reload.
@@ -106,7 +106,7 @@ impl Default for Config {
             traces: None,
             reuse_port: false,
             user: None,
-            is_confined: true,
+            is_sandboxed: true,
             file: None,
             reload_interval: None,
             warnings: Vec::new(),

@@ -416,11 +416,11 @@ pub(super) const TABLE: &[Row] = &[
         value: "",
         help: "disable the sandbox (rights, files, ports)",
         apply: |draft, value| {
-            draft.config.is_confined = value == OFF;
+            draft.config.is_sandboxed = value == OFF;
             Ok(())
         },
         reload: Reload::Restores(|new, running| {
-            restore(&mut new.is_confined, &running.is_confined)
+            restore(&mut new.is_sandboxed, &running.is_sandboxed)
         }),
     },
     Row {

@@ -389,14 +389,14 @@ fn http_listen_addresses_are_parsed() {
 }
 
 #[test]
-fn process_is_confined_by_default() {
+fn process_is_sandboxed_by_default() {
     let plain = config("-u 1.1.1.1");
-    assert_eq!((plain.user, plain.is_confined), (None, true));
+    assert_eq!((plain.user, plain.is_sandboxed), (None, true));
     let config = config("-u 1.1.1.1 --user nobody:nogroup --no-sandbox");
     let user = config.user.unwrap();
     assert_eq!(user.user, "nobody");
     assert_eq!(user.group.as_deref(), Some("nogroup"));
-    assert!(!config.is_confined);
+    assert!(!config.is_sandboxed);
     for user in ["", ":", "a:", ":a"] {
         let arguments = ["-u1.1.1.1".to_owned(), format!("--user={user}")];
         assert!(parse(&arguments).is_err(), "{user}");
@@ -503,7 +503,11 @@ fn unknown_setting_of_the_query_log_is_an_error() {
 #[test]
 fn switches_in_a_file_are_on_or_off() {
     let is_on = |text: &str| match with_file(text, "-u 1.1.1.1").unwrap() {
-        Command::Run(config) => (config.cache.prefetch, config.reuse_port, config.is_confined),
+        Command::Run(config) => (
+            config.cache.prefetch,
+            config.reuse_port,
+            config.is_sandboxed,
+        ),
         other => panic!("{other:?}"),
     };
     assert_eq!(is_on(""), (false, false, true));

@@ -24,7 +24,7 @@ const UNSENT_MAX: usize = 8;
 
 /// The connection to the service manager.
 #[derive(Debug)]
-pub struct Supervisor {
+pub struct ServiceManager {
     /// The address of the service manager, if there is one.
     address: Option<SockAddr>,
     /// The connected socket. A sandboxed process cannot connect to an abstract Unix socket.
@@ -37,7 +37,7 @@ pub struct Supervisor {
     due: Cell<Option<Instant>>,
 }
 
-impl Supervisor {
+impl ServiceManager {
     /// Connects to the service manager that the environment variables announce. The sandbox
     /// prevents connecting later.
     pub fn from_environment(variable: impl Fn(&str) -> Option<OsString>) -> Self {
@@ -174,18 +174,18 @@ mod tests {
 
     /// A service manager on an abstract socket, and the connection to it. The watchdog interval is
     /// nine seconds, and `pid` is the process that the watchdog setting is for.
-    fn scene(label: &str, pid: u32) -> (UnixDatagram, Supervisor) {
+    fn scene(label: &str, pid: u32) -> (UnixDatagram, ServiceManager) {
         let name = format!("dotproxy-{label}-{}", std::process::id());
         let address = SocketAddr::from_abstract_name(&name).unwrap();
         let listener = UnixDatagram::bind_addr(&address).unwrap();
         listener.set_nonblocking(true).unwrap();
-        let supervisor = Supervisor::from_environment(|variable| match variable {
+        let service_manager = ServiceManager::from_environment(|variable| match variable {
             "NOTIFY_SOCKET" => Some(format!("@{name}").into()),
             "WATCHDOG_USEC" => Some("9000000".into()),
             "WATCHDOG_PID" => Some(pid.to_string().into()),
             other => panic!("{other}"),
         });
-        (listener, supervisor)
+        (listener, service_manager)
     }
 
     /// Returns the messages since the last call.
@@ -204,26 +204,26 @@ mod tests {
 
     #[test]
     fn watchdog_message_is_sent_three_times_per_interval() {
-        let (listener, supervisor) = scene("alive", std::process::id());
-        supervisor.notify_ready();
-        assert_eq!(supervisor.feed_watchdog(at(0)), Some(at(3_000)));
-        assert_eq!(supervisor.feed_watchdog(at(2_999)), Some(at(3_000)));
+        let (listener, service_manager) = scene("alive", std::process::id());
+        service_manager.notify_ready();
+        assert_eq!(service_manager.feed_watchdog(at(0)), Some(at(3_000)));
+        assert_eq!(service_manager.feed_watchdog(at(2_999)), Some(at(3_000)));
         assert_eq!(received(&listener), ["READY=1", "WATCHDOG=1"]);
-        assert_eq!(supervisor.feed_watchdog(at(3_000)), Some(at(6_000)));
+        assert_eq!(service_manager.feed_watchdog(at(3_000)), Some(at(6_000)));
         assert_eq!(received(&listener), ["WATCHDOG=1"]);
     }
 
     #[test]
     fn watchdog_setting_for_another_process_is_ignored() {
-        let (listener, supervisor) = scene("other", std::process::id() + 1);
-        supervisor.notify_ready();
-        assert_eq!(supervisor.feed_watchdog(at(0)), None);
+        let (listener, service_manager) = scene("other", std::process::id() + 1);
+        service_manager.notify_ready();
+        assert_eq!(service_manager.feed_watchdog(at(0)), None);
         assert_eq!(received(&listener), ["READY=1"]);
     }
 
     #[test]
     fn messages_to_a_full_socket_are_sent_later_up_to_a_limit() {
-        let (listener, supervisor) = scene("full", std::process::id());
+        let (listener, service_manager) = scene("full", std::process::id());
         // Each socket has a limit of its own.
         let address = listener.local_addr().unwrap();
         loop {
@@ -234,14 +234,14 @@ mod tests {
             }
         }
         for _ in 0..100 {
-            supervisor.notify_reloading();
-            supervisor.notify_ready();
+            service_manager.notify_reloading();
+            service_manager.notify_ready();
         }
-        assert_eq!(supervisor.feed_watchdog(at(5_000)), Some(at(5_100)));
+        assert_eq!(service_manager.feed_watchdog(at(5_000)), Some(at(5_100)));
         assert!(received(&listener).iter().all(String::is_empty));
-        assert_eq!(supervisor.feed_watchdog(at(5_099)), Some(at(5_100)));
+        assert_eq!(service_manager.feed_watchdog(at(5_099)), Some(at(5_100)));
         assert_eq!(received(&listener), [""; 0]);
-        assert_eq!(supervisor.feed_watchdog(at(5_100)), Some(at(8_100)));
+        assert_eq!(service_manager.feed_watchdog(at(5_100)), Some(at(8_100)));
         let late = received(&listener);
         assert_eq!(late.len(), UNSENT_MAX + 1);
         assert_eq!(late[UNSENT_MAX - 1..], ["READY=1", "WATCHDOG=1"]);
@@ -249,9 +249,9 @@ mod tests {
 
     #[test]
     fn without_a_service_manager_nothing_is_sent() {
-        let supervisor = Supervisor::from_environment(|_| None);
-        supervisor.notify_ready();
-        assert_eq!(supervisor.feed_watchdog(at(0)), None);
+        let service_manager = ServiceManager::from_environment(|_| None);
+        service_manager.notify_ready();
+        assert_eq!(service_manager.feed_watchdog(at(0)), None);
         for path in ["", "vsock:2:1", "relative/path"] {
             assert!(address(OsStr::new(path)).is_none(), "{path}");
         }

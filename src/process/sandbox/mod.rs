@@ -179,20 +179,20 @@ fn label(user: &User) -> String {
 
 /// The restrictions of the process.
 #[derive(Debug, Default)]
-pub struct Confinement {
+pub struct Restrictions {
     in_force: Vec<String>,
     /// The TCP ports that are open for connections, if they are restricted.
     ports: Option<BTreeSet<u16>>,
 }
 
-impl fmt::Display for Confinement {
+impl fmt::Display for Restrictions {
     /// Writes the restrictions in force, in one line.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.in_force.join("; "))
     }
 }
 
-impl Confinement {
+impl Restrictions {
     /// Returns an error if the process cannot apply these settings within its restrictions, which
     /// are permanent.
     pub fn admits(&self, config: &Config) -> Result<(), String> {
@@ -209,8 +209,8 @@ impl Confinement {
 }
 
 /// Switches to the user `target`. Files that are opened later are opened with the user's rights.
-pub fn switch_user(config: &Config, target: Option<RuntimeUser>) -> Result<Confinement, String> {
-    if config.is_confined {
+pub fn switch_user(config: &Config, target: Option<RuntimeUser>) -> Result<Restrictions, String> {
+    if config.is_sandboxed {
         // Only possible before the switch.
         let _ = clear_ambient_capability_set();
         for capability in CapabilitySet::all().iter() {
@@ -218,7 +218,7 @@ pub fn switch_user(config: &Config, target: Option<RuntimeUser>) -> Result<Confi
             let _ = remove_capability_from_bounding_set(capability);
         }
     }
-    let mut confinement = Confinement::default();
+    let mut restrictions = Restrictions::default();
     if let Some(target) = &target {
         if let Err(problem) = target.check_stamp(config) {
             log::warn!("{problem}");
@@ -233,32 +233,32 @@ pub fn switch_user(config: &Config, target: Option<RuntimeUser>) -> Result<Confi
             )
         })?;
         let user = format!("user {}, group {}", target.label, target.gid);
-        confinement.in_force.push(user);
+        restrictions.in_force.push(user);
     }
     if Uid::effective().is_root() {
         log::warn!(
             "running as root without --user: an attacker that took over the process could use \
              files and Unix sockets of root; set --user, like --user nobody"
         );
-        if target.is_none() && config.is_confined {
-            confinement.in_force.push(match setgroups(&[]) {
+        if target.is_none() && config.is_sandboxed {
+            restrictions.in_force.push(match setgroups(&[]) {
                 Ok(()) => "no supplementary groups".to_owned(),
                 Err(error) => format!("supplementary groups kept: {error}"),
             });
         }
     }
-    Ok(confinement)
+    Ok(restrictions)
 }
 
-/// Applies the remaining restrictions and adds them to `confinement`. Sockets can still listen on
+/// Applies the remaining restrictions and adds them to `restrictions`. Sockets can still listen on
 /// `late_ports`.
-pub fn confine(
+pub fn restrict(
     config: &Config,
-    mut confinement: Confinement,
+    mut restrictions: Restrictions,
     late_ports: BTreeSet<u16>,
-) -> Result<Confinement, String> {
-    let in_force = &mut confinement.in_force;
-    if !config.is_confined {
+) -> Result<Restrictions, String> {
+    let in_force = &mut restrictions.in_force;
+    if !config.is_sandboxed {
         let rest = if in_force.is_empty() {
             "no restrictions"
         } else {
@@ -266,7 +266,7 @@ pub fn confine(
         };
         in_force.push(format!("{rest} (--no-sandbox)"));
         warn_of_closed_files(config);
-        return Ok(confinement);
+        return Ok(restrictions);
     }
     let none = CapabilitySet::empty();
     let sets = CapabilitySets {
@@ -296,7 +296,7 @@ pub fn confine(
         Err(error) => format!("files and ports not restricted (landlock: {error})"),
     });
     if status.is_ok_and(|status| closes_ports(&status)) {
-        confinement.ports = Some(rules.ports);
+        restrictions.ports = Some(rules.ports);
     }
     #[cfg(feature = "seccomp")]
     in_force.push(match seccomp::close(may_listen) {
@@ -304,7 +304,7 @@ pub fn confine(
         Err(error) => format!("system calls not restricted (seccomp: {error})"),
     });
     warn_of_closed_files(config);
-    Ok(confinement)
+    Ok(restrictions)
 }
 
 /// Returns whether this kernel's landlock restricts TCP (Linux 6.7 or later).
@@ -330,7 +330,7 @@ pub fn closed_files(config: &Config, target: Option<&RuntimeUser>) -> Vec<String
     let root = Owner { uid: 0, gid: 0 };
     let owner = target.filter(|target| !target.uid.is_root());
     let owner = owner.map(RuntimeUser::owner);
-    let owner = owner.or(config.is_confined.then_some(root));
+    let owner = owner.or(config.is_sandboxed.then_some(root));
     let Some(owner) = owner.filter(|_| Uid::effective().is_root()) else {
         return Vec::new();
     };

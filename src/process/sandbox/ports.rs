@@ -1,4 +1,4 @@
-//! The right to bind low ports, which the process has only before it is confined.
+//! The right to bind low ports, which the process has only before the sandbox.
 
 use std::path::Path;
 
@@ -9,9 +9,9 @@ use crate::base::file;
 use crate::config::{Config, parse_number};
 
 /// Returns whether the process can bind a socket to `port` after it has switched to the user
-/// `target` and is confined.
+/// `target` and enters the sandbox.
 pub fn may_bind_later(config: &Config, target: Option<&RuntimeUser>, port: u16) -> bool {
-    let keeps_rights = !config.is_confined && !target.is_some_and(RuntimeUser::changes_rights);
+    let keeps_rights = !config.is_sandboxed && !target.is_some_and(RuntimeUser::changes_rights);
     port >= unprivileged_port_start() || keeps_rights && is_privileged_for_ports()
 }
 

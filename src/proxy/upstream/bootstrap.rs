@@ -238,7 +238,7 @@ impl Proxy {
         let label = &host.label;
         log::log!(
             level,
-            "upstream {label}: --bootstrap found no address; retrying"
+            "upstream {label}: --bootstrap found no address; later queries look it up again"
         );
         self.count_failure(upstream, FailureKind::NoAddress);
         for pool in self.upstreams.pools_of(upstream) {

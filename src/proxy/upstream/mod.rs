@@ -483,7 +483,7 @@ impl Upstreams {
         log::log!(
             level,
             event = event, upstream = label, reason = failure.kind.label();
-            "upstream {label}: {failure}; retrying"
+            "upstream {label}: {failure}; later queries try it again"
         );
     }
 }

@@ -181,7 +181,7 @@ fn unknown_user_stops_the_start() {
 }
 
 #[test]
-fn process_is_confined_at_log_level_error() {
+fn process_is_sandboxed_at_log_level_error() {
     let port = free_port().to_string();
     let mut child = spawn(Command::new(env!("CARGO_BIN_EXE_dotproxy")).args([
         "-l127.0.0.1",
@@ -191,11 +191,11 @@ fn process_is_confined_at_log_level_error() {
         &port,
     ]));
     let path = format!("/proc/{}/status", child.id());
-    let is_confined = || {
+    let is_sandboxed = || {
         let status = std::fs::read_to_string(&path).expect("the process runs");
         status.contains("NoNewPrivs:\t1") && status.contains("CapEff:\t0000000000000000")
     };
-    await_that("the process is confined", is_confined);
+    await_that("the process is confined", is_sandboxed);
     child.kill().expect("the process runs");
     child.wait().expect("the process is a child of this test");
 }
