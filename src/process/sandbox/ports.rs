@@ -9,7 +9,7 @@ use crate::base::file;
 use crate::config::{Config, parse_number};
 
 /// Returns whether the process can bind a socket to `port` after it has switched to the user
-/// `target` and enters the sandbox.
+/// `target` and entered the sandbox.
 pub fn may_bind_later(config: &Config, target: Option<&RuntimeUser>, port: u16) -> bool {
     let keeps_rights = !config.is_sandboxed && !target.is_some_and(RuntimeUser::changes_rights);
     port >= unprivileged_port_start() || keeps_rights && is_privileged_for_ports()
