@@ -9,7 +9,9 @@ use nix::sys::signal::Signal;
 use crate::support::certificates::Authority;
 use crate::support::faulty::Faulty;
 use crate::support::messages::{check_response, query};
-use crate::support::program::{PATIENCE, Program, await_that, connect_from, free_port};
+use crate::support::program::{
+    PATIENCE, Program, await_that, connect_from, free_port, listen_again,
+};
 
 struct Scene {
     _server: Faulty,
@@ -48,7 +50,7 @@ impl Scene {
     }
 
     fn listen(&self) -> TcpListener {
-        TcpListener::bind(self.collector).expect("a free port")
+        listen_again(self.collector)
     }
 
     /// Returns the value of a counter.

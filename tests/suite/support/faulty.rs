@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
-use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -13,8 +13,7 @@ use socket2::SockRef;
 
 use super::certificates::{Authority, Flaw};
 use super::messages::reply;
-use super::program::await_that;
-use super::program::read_framed;
+use super::program::{await_that, listen_again, read_framed};
 
 /// The end of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -122,7 +121,7 @@ impl Faulty {
 
     /// Starts the server with another valid configuration.
     pub fn start_with(authority: &Authority, right: Arc<ServerConfig>, port: u16) -> Self {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).expect("a free port");
+        let listener = listen_again((Ipv4Addr::LOCALHOST, port).into());
         let address = listener.local_addr().expect("the socket is bound");
         let versions = [&TLS13, &TLS12];
         let flaws = [

@@ -305,6 +305,17 @@ pub fn spawn(command: &mut Command) -> Child {
     command.spawn().expect("the program starts")
 }
 
+/// Listens for TCP connections at an address that was in use before. Another test may be starting a
+/// process, which has copies of the closed sockets until it executes its program.
+pub fn listen_again(address: SocketAddr) -> TcpListener {
+    let mut listener = None;
+    await_that("the address is free again", || {
+        listener = TcpListener::bind(address).ok();
+        listener.is_some()
+    });
+    listener.expect("the address was free")
+}
+
 /// Returns a port of 127.0.0.1 that is free for UDP and TCP. The port is below the ephemeral range,
 /// so that no client takes it before it is used.
 pub fn free_port() -> u16 {
