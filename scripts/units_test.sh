@@ -349,8 +349,8 @@ start_resolver 853
 install_block /etc/systemd/system/dnstap.service
 use_recipe dnstap
 check "dnstap: the commands of deploy/README.md" '^Created symlink' run_block 'sudo systemctl daemon-reload' dnstap.service
-ask @127.0.0.1 www.example.net A >"$work/answer"
 check_said "dnstap: the program connects to the reader" 'dnstap.*connected'
+ask @127.0.0.1 www.example.net A >"$work/answer"
 within systemctl stop dotproxy.service dnstap.service
 within cat /var/log/dnstap/dotproxy.tap >"$work/tap"
 check "dnstap: the reader has the messages" 'CLIENT_QUERY|CQ .*www\.example\.net' dnstap-ldns -r "$work/tap"
