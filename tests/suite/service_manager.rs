@@ -1,7 +1,7 @@
 //! Supervision of the process: the protocol of systemd, and probes of a page.
 
 use std::io::ErrorKind;
-use std::net::{Ipv4Addr, TcpListener};
+use std::net::{Ipv4Addr, Shutdown, TcpListener};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::path::PathBuf;
@@ -94,6 +94,8 @@ fn notify_socket_can_be_bound_again() {
     let script = format!("export NOTIFY_SOCKET={}; exec \"$@\"", path.display());
     let program = Program::start_in(&script, &["--upstream=192.0.2.1".to_owned()]);
     assert_eq!(received(&socket), ["READY=1"]);
+    // A process that another test starts may have a copy of the socket.
+    socket.shutdown(Shutdown::Both).expect("the socket is open");
     drop(socket);
     std::fs::remove_file(&path).expect("the folder of the test is writable");
     let (socket, _) = listener(&folder);
