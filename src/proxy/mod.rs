@@ -442,14 +442,22 @@ impl Proxy {
     }
 
     /// Returns whether queries of a client have waited for room, on links that are up, for longer
-    /// than the timeout of an attempt.
+    /// than the timeout of an attempt. Suspects, which wait for isolated links, do not count.
     fn is_backed_up(&mut self, pool: PoolIndex, waiter: Waiter, now: Instant) -> bool {
         let exchanges = &self.exchanges;
         let waiting = &mut self.waiting_by_pool[pool.0];
-        let Some(first) = waiting.first_of(waiter, |key| exchanges.contains(key)) else {
+        if waiting
+            .first_of(waiter, |key| exchanges.contains(key))
+            .is_none()
+        {
+            return false;
+        }
+        let live = waiting.entries_of(waiter);
+        let mut live = live.filter_map(|key| exchanges.get(key));
+        let Some(first) = live.find(|exchange| exchange.preferences.isolated_at.is_empty()) else {
             return false;
         };
-        let waiting_since = self.exchanges[first].waiting_since;
+        let waiting_since = first.waiting_since;
         let up_since = self.upstreams.up_since(pool);
         up_since.is_some_and(|since| now - since.max(waiting_since) > self.config.timeouts.attempt)
     }

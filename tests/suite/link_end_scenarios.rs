@@ -167,6 +167,30 @@ fn question_that_ends_connections_of_a_slow_upstream_fails_no_other_query() {
 }
 
 #[test]
+fn unanswered_names_beside_questions_that_end_connections_fail_no_other_query() {
+    for upstreams in [1, 2] {
+        for (never, bad) in [(40, 3), (40, 9), (60, 9), (10, 20)] {
+            let ending = Behaviour::EndsOnBad {
+                kind: FailureKind::Closed,
+                after: Duration::from_millis(2),
+                takes: Duration::from_millis(10),
+            };
+            let mut world = world("tls", "fastest", &vec![ending; upstreams]);
+            world.ask_names("www", 1, 0.0, 240, 0.033);
+            world.ask_names("never", 1, 1.0, never, 0.001);
+            world.ask_names("bad", 1, 1.2, bad, 0.3);
+            world.run("");
+            let others = world.responses.iter();
+            let others: Vec<&Response> = others
+                .filter(|response| response.name.starts_with("www"))
+                .collect();
+            let case = format!("{upstreams} upstreams, {never} unanswered, {bad} bad");
+            assert_eq!((failed(&others), others.len()), (0, 240), "{case}");
+        }
+    }
+}
+
+#[test]
 fn question_that_ends_connections_of_the_first_upstream_moves_no_other_query() {
     for kind in KINDS {
         for milliseconds in [2, 45] {

@@ -22,6 +22,8 @@ struct Open {
     counted: Counted,
     /// No other attempt is needed as long as this one is open.
     is_relied_on: bool,
+    /// The attempt was not answered within its timeout.
+    is_overdue: bool,
 }
 
 impl Open {
@@ -116,16 +118,18 @@ impl Attempts {
             id,
             counted,
             is_relied_on: counted != Counted::Copy,
+            is_overdue: false,
         });
     }
 
     /// Records that a hedge of an attempt follows. The first hedge of a query takes over the try.
     pub(in crate::proxy) fn on_hedged(&mut self, attempt: Attempt) {
-        self.on_overdue(attempt);
         let mut open = self.open.iter_mut().flatten();
-        if !self.is_hedged
-            && let Some(open) = open.find(|open| open.is(attempt) && open.counted == Counted::Try)
-        {
+        let Some(open) = open.find(|open| open.is(attempt)) else {
+            return;
+        };
+        open.is_relied_on = false;
+        if !self.is_hedged && open.counted == Counted::Try {
             open.counted = Counted::Hedged;
             self.tries -= 1;
             self.is_hedged = true;
@@ -135,7 +139,9 @@ impl Attempts {
     /// Records that an attempt is overdue, so that another one may be made.
     pub(in crate::proxy) fn on_overdue(&mut self, attempt: Attempt) {
         for open in self.open.iter_mut().flatten() {
-            open.is_relied_on &= !open.is(attempt);
+            if open.is(attempt) {
+                (open.is_relied_on, open.is_overdue) = (false, true);
+            }
         }
     }
 
@@ -188,6 +194,17 @@ impl Attempts {
         let mut open = self.open.iter().flatten();
         let open = open.find(|open| open.is(attempt))?;
         Some(open.counted)
+    }
+
+    /// Returns whether a link ended while it had the query.
+    pub(in crate::proxy) fn was_on_ended_link(&self) -> bool {
+        self.link_ends.all > 0
+    }
+
+    /// Returns whether an attempt, other than a copy, may still be answered within its timeout.
+    pub(in crate::proxy) fn is_any_in_time(&self) -> bool {
+        let mut open = self.open.iter().flatten();
+        open.any(|open| !open.is_overdue && open.counted != Counted::Copy)
     }
 
     /// Returns the attempts that may still be answered.

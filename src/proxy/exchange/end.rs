@@ -17,11 +17,17 @@ use crate::wire::{Message, Rcode};
 
 impl Proxy {
     /// Leaves a query to the attempts that may still be answered; the query fails if there is none.
-    /// A query that has an error as its fallback response does not wait for them.
+    /// A query that has an error as its fallback response does not wait for overdue ones.
     pub(in crate::proxy) fn give_up(&mut self, key: ExchangeKey, cx: &mut Cx<'_>) {
         let exchange = &self.exchanges[key];
         let has_response = exchange.has_error() && exchange.retry.has_fallback();
-        if has_response || exchange.attempts.open().next().is_none() {
+        let attempts = &exchange.attempts;
+        let is_worth_waiting = if has_response {
+            attempts.is_any_in_time()
+        } else {
+            attempts.open().next().is_some()
+        };
+        if !is_worth_waiting {
             self.fail(key, Outcome::UpstreamFailed, cx);
         }
     }

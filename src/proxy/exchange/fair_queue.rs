@@ -145,6 +145,12 @@ impl FairQueue {
         None
     }
 
+    /// Returns the entries of a client in order, whether they have lapsed or not.
+    pub(in crate::proxy) fn entries_of(&self, waiter: Waiter) -> impl Iterator<Item = ExchangeKey> {
+        let line = self.line_by_waiter.get(&waiter);
+        line.into_iter().flatten().copied()
+    }
+
     /// Returns the entry at a position, whether it has lapsed or not.
     pub(in crate::proxy) fn get(&self, cursor: Cursor) -> Option<ExchangeKey> {
         let line = self.line_by_waiter.get(self.order.get(cursor.line)?)?;

@@ -106,14 +106,9 @@ impl Upstreams {
             .clone()
             .filter(|key| !preferences.exclude.contains(upstream(key)));
         let untried: Vec<EndpointKey> = untried.copied().collect();
-        if untried.iter().any(|key| self.is_well(self.endpoint(*key))) {
-            return true;
-        }
-        // A silent endpoint may only pause, and is worth the wait if the error comes from an
-        // upstream with an outage.
-        let has_outage = |key: &EndpointKey| !self.endpoint(*key).health.is_well();
-        let mut tried = ranking.filter(|key| preferences.exclude.contains(upstream(key)));
-        if tried.all(has_outage) && !untried.iter().all(has_outage) {
+        // A silent endpoint may only pause, so its answer is worth the wait until it has an outage.
+        let has_no_outage = |key: &EndpointKey| self.endpoint(*key).health.is_well();
+        if untried.iter().any(has_no_outage) {
             return true;
         }
         let (pause_max, moment) = (self.timeouts.backoff_max_asked, self.timeouts.slow);

@@ -41,8 +41,8 @@ pub enum Behaviour {
     StallsPromptly { after: usize },
     /// Closes the connection instead of answering.
     Closes,
-    /// Ends the connection in this way, `after` a query for a name that starts with "bad", and
-    /// answers others after `takes`.
+    /// Ends the connection in this way, `after` a query for a name that starts with "bad", never
+    /// answers names that start with "never", and answers others after `takes`.
     EndsOnBad {
         kind: FailureKind,
         after: Duration,
@@ -806,6 +806,7 @@ impl World {
             Behaviour::StreamsOnly | Behaviour::ResolvesOnStreams if to.scheme == Scheme::Udp => {
                 None
             }
+            Behaviour::EndsOnBad { .. } if name[1..].starts_with(b"never") => None,
             Behaviour::Takes(delay) | Behaviour::EndsOnBad { takes: delay, .. } => {
                 Some((delay, right))
             }

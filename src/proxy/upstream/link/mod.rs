@@ -60,6 +60,8 @@ pub(in crate::proxy) struct Link {
     /// The time since which no query has been in flight.
     idle_since: Instant,
     last_answer: Option<Instant>,
+    /// The time at which the newest answered query was sent; the default without an answer.
+    newest_answered: Instant,
     /// Unanswered queries in the order of sending.
     sent: VecDeque<Sent>,
     ids: Ids,
@@ -99,6 +101,7 @@ impl Link {
             is_silent: false,
             idle_since: now,
             last_answer: None,
+            newest_answered: Instant::default(),
             sent: VecDeque::new(),
             ids: Ids::default(),
             waited_for: 0,
@@ -291,7 +294,9 @@ impl Link {
 
     /// Records an answer to the query at `position`. Returns the time that the answer took.
     pub(in crate::proxy) fn on_answer(&mut self, position: usize, now: Instant) -> Duration {
-        let took = now - self.sent[position].at;
+        let sent_at = self.sent[position].at;
+        let took = now - sent_at;
+        self.newest_answered = self.newest_answered.max(sent_at);
         self.last_answer = Some(now);
         self.answers += 1;
         self.is_silent = false;
@@ -377,6 +382,13 @@ impl Link {
     /// Returns whether the query at `position` was sent before the last answer to another one.
     pub(in crate::proxy) fn is_overtaken(&self, position: usize) -> bool {
         self.last_answer > Some(self.sent[position].at)
+    }
+
+    /// Returns the number of waiting queries that were sent after the newest answered one.
+    pub(in crate::proxy) fn waiting_behind_answers(&self) -> usize {
+        let newest_first = self.sent.iter().rev();
+        let behind = newest_first.take_while(|sent| sent.at > self.newest_answered);
+        behind.filter(|sent| sent.exchange().is_some()).count()
     }
 
     /// Returns whether no answer has arrived since a query became slow.
