@@ -181,6 +181,30 @@ wait "$running"
 check "service, 3 restarts under 500 queries/s: none lost" 'Queries lost: +0 ' cat "$work/dnsperf.out"
 check "service: all were answered" 'NOERROR [0-9]+ \(100' cat "$work/dnsperf.out"
 
+is_answered() { dig +tries=1 +time=2 "@$1" www.example.net A >"$work/answer"; }
+
+# New addresses of the socket unit while both units are active.
+network=192.168.1.1
+ip address add "$network/32" dev lo
+install_block /etc/systemd/system/dotproxy.socket.d/override.conf
+within systemctl daemon-reload
+units_are_active() { [ "$(within systemctl is-active dotproxy.socket dotproxy.service | sort -u)" = active ]; }
+restart_active() { # unit...
+    within systemctl start --quiet dotproxy.socket dotproxy.service
+    check "new addresses, restart $*: succeeds" '^$' within systemctl restart "$@"
+    check "new addresses, restart $*: both units are active" '^$' becomes units_are_active
+    check "new addresses, restart $*: the service has the sockets" '192\.0\.2\.80' \
+        ask "@$network" www.example.net A +notcp
+}
+restart_active dotproxy.socket
+restart_active dotproxy.socket dotproxy.service
+restart_active dotproxy.socket
+within rm /etc/systemd/system/dotproxy.socket.d/override.conf
+within systemctl daemon-reload
+check "former addresses: restart of the socket unit" '^$' within systemctl restart dotproxy.socket
+check "former addresses: the service has no other" '^$' fails is_answered "$network"
+ip address delete "$network/32" dev lo
+
 # Recovery from a kill and from a hang.
 goes_on() { # signal
     local before
