@@ -86,6 +86,8 @@ check "fault found: pods that are not ready block a drain" 'not ready stay' faul
 check "fault found: a budget that allows no eviction" 'minAvailable' fault 's/maxUnavailable: 1/minAvailable: 2/' base
 check "fault found: the policy blocks an upstream" 'need \[\(8530, ' fault 's/1.1.1.1@853/1.1.1.1@8530/' base
 check "fault found: the policy blocks a proposed upstream" "need .*'UDP'" fault 's/port: 53$/port: 54/' base
+check "fault found: the policy selects no resolver of the cluster" 'select the pods of the program' \
+    fault 's/^( +)matchExpressions:/\1matchLabels: {app.kubernetes.io\/name: dotproxy}\n&/' base
 check "fault found: more memory than the container has" 'exceeds the limit' fault 's/= 12m/= 32m/' base
 
 searches() { # name of a workload

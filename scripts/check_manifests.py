@@ -217,6 +217,11 @@ class Manifests:
             allowed = {(port["port"], port["protocol"]) for rule in spec["egress"] for port in rule["ports"]}
             missing = egress_of(options) - allowed
             require(not missing, f"NetworkPolicy: the options need {sorted(missing)}")
+            # kustomize adds the labels of the program to matchLabels, also to those of other pods.
+            peers = [selector for rule in spec["egress"] for peer in rule.get("to", [])
+                     if (selector := peer.get("podSelector")) is not None]
+            require(all(not selector.get("matchLabels", {}).items() & labels.items() for selector in peers),
+                    f"NetworkPolicy: outgoing rules select the pods of the program: {peers}")
             clients = [rule for rule in spec["ingress"] if {"port": "dns", "protocol": "UDP"} in rule["ports"]]
             entered = {port["port"] for rule in spec["ingress"] for port in rule["ports"]}
             require(entered == {port["name"] for port in container["ports"]}, f"NetworkPolicy: ports {entered}")
