@@ -183,6 +183,8 @@ pub struct Restrictions {
     in_force: Vec<String>,
     /// The TCP ports that are open for connections, if they are restricted.
     ports: Option<BTreeSet<u16>>,
+    /// The files and folders that are open, without symbolic links, if files are restricted.
+    files: Option<BTreeSet<PathBuf>>,
 }
 
 impl fmt::Display for Restrictions {
@@ -196,15 +198,45 @@ impl Restrictions {
     /// Returns an error if the process cannot apply these settings within its restrictions, which
     /// are permanent.
     pub fn admits(&self, config: &Config) -> Result<(), String> {
-        let Some(open) = &self.ports else {
-            return Ok(());
-        };
-        match ports(config).find(|port| !open.contains(port)) {
-            Some(port) => Err(format!(
+        if let Some(open) = &self.ports
+            && let Some(port) = ports(config).find(|port| !open.contains(port))
+        {
+            return Err(format!(
                 "the sandbox does not allow TCP to port {port}: restart the program to use it"
-            )),
+            ));
+        }
+        match config.files_read().find_map(|file| self.denial(file)) {
+            Some((file, error, folder)) => {
+                let (file, folder) = (file.display(), folder.display());
+                let options = config.file.as_ref().and_then(|path| absolute(path).ok());
+                let open = options.iter().filter_map(|path| path.parent());
+                let mut open = open.filter(|open| self.is_open(open));
+                let other = open.next().map_or(String::new(), |open| {
+                    format!(", or put the file into {}", open.display())
+                });
+                Err(format!(
+                    "{file:?}: {error}: the sandbox does not allow reading {folder}: restart the \
+                     program{other}"
+                ))
+            }
             None => Ok(()),
         }
+    }
+
+    /// Returns the file, the error and the folder if this file cannot be opened and is outside of
+    /// the files and folders that are open.
+    fn denial<'a>(&self, file: &'a Path) -> Option<(&'a Path, io::Error, PathBuf)> {
+        self.files.as_ref()?;
+        let error = file::try_to_open(file).err()?;
+        let real = file.canonicalize().or_else(|_| absolute(file)).ok()?;
+        let is_denied = error.kind() == io::ErrorKind::PermissionDenied && !self.is_open(&real);
+        is_denied.then_some((file, error, real.parent()?.to_owned()))
+    }
+
+    /// Returns whether the sandbox allows reading this file or folder.
+    fn is_open(&self, path: &Path) -> bool {
+        let mut open = self.files.iter().flatten();
+        open.any(|open| path.starts_with(open))
     }
 }
 
@@ -237,7 +269,7 @@ pub fn switch_user(config: &Config, target: Option<RuntimeUser>) -> Result<Restr
     }
     if Uid::effective().is_root() {
         log::warn!(
-            "running as root without --user: an attacker that took over the process could use \
+            "running as root without --user: an attacker who takes over the process can use \
              files and Unix sockets of root; set --user, like --user nobody"
         );
         if target.is_none() && config.is_sandboxed {
@@ -295,6 +327,11 @@ pub fn restrict(
         }
         Err(error) => format!("files and ports not restricted (landlock: {error})"),
     });
+    if let Ok(status) = &status
+        && status.ruleset != RulesetStatus::NotEnforced
+    {
+        restrictions.files = Some(rules.real_paths());
+    }
     if status.is_ok_and(|status| closes_ports(&status)) {
         restrictions.ports = Some(rules.ports);
     }
@@ -396,6 +433,12 @@ impl AccessRules {
             ports: ports(config).collect(),
             listen: BTreeSet::new(),
         }
+    }
+
+    /// Returns the files and folders that stay open for reading, without symbolic links.
+    fn real_paths(&self) -> BTreeSet<PathBuf> {
+        let paths = self.read.iter().chain(&self.write);
+        paths.filter_map(|path| path.canonicalize().ok()).collect()
     }
 
     fn enforce(&self) -> Result<RestrictionStatus, RulesetError> {
