@@ -4,8 +4,8 @@
   scripts/check_kubernetes_docs.py BINARY
 
 Blocks of YAML begin with the name of their file: values.yaml is rendered by Helm, kustomization.yaml
-by kubectl together with the other files of its section, and scripts/check_manifests.py checks the
-results. Commands of Helm and `kubectl apply -k` are rendered likewise; other commands of kubectl must
+by kubectl together with the other files of its section (also a block of text that begins with the
+name of its file), and scripts/check_manifests.py checks the results. Commands of Helm and `kubectl apply -k` are rendered likewise; other commands of kubectl must
 name a resource that exists. The memory table must be that of the program.
 """
 
@@ -28,7 +28,7 @@ CHART = "deploy/helm/dotproxy"
 OF_THE_CLUSTER = {("kube-system", "service", "kube-dns"), ("kube-system", "configmap", "coredns"),
                   ("kube-system", "configmap", "node-local-dns")}
 # Flags of `helm install` and `helm upgrade` that `helm template` does not need.
-NOT_FOR_TEMPLATE = {"--create-namespace"}
+NOT_FOR_TEMPLATE = {"--create-namespace", "--reuse-values"}
 
 
 def run(*arguments, **options):
@@ -67,6 +67,8 @@ class Checker:
             if kind == "yaml":
                 assert name, f"a block without the name of its file: {text}"
                 files.setdefault(name[1], []).append(text)
+            elif kind == "text" and name:
+                files.setdefault(name[1], []).append(text)
         folder = self.work / "overlay"
         for text in files.get("values.yaml", []):
             (self.work / "values.yaml").write_text(text)
@@ -75,10 +77,10 @@ class Checker:
         for text in files.pop("kustomization.yaml", []):
             shutil.rmtree(folder, ignore_errors=True)
             folder.mkdir()
+            shutil.copy("deploy/kubernetes/common/dotproxy.conf", folder)
             for name, texts in files.items():
                 (folder / name).write_text(texts[0])
-            shutil.copy("deploy/kubernetes/common/dotproxy.conf", folder)
-            for name in "tls.crt", "tls.key":
+            for name in "tls.crt", "tls.key", "ca.pem":
                 (folder / name).write_text("placeholder\n")
             (folder / "kustomization.yaml").write_text(text)
             self.kustomize(folder)
