@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Checks that each value of the chart has an effect.
+"""Checks that each value of the chart has an effect, and that its schema has the options of the program.
 
   scripts/check_chart_values.py VALUES...
 
@@ -8,13 +8,15 @@ the manifests must change when it is left out.
 """
 
 import copy
+import json
 import pathlib
+import re
 import subprocess
 import sys
 
 import yaml
 
-from generate_manifests import CHART, documented_values
+from generate_manifests import CHART, ROOT, documented_values
 
 
 def rendered(values):
@@ -42,7 +44,17 @@ def is_effective(path, sets):
     return False
 
 
+def check_options():
+    """The schema names the options of the program."""
+    schema = json.loads((CHART / "values.schema.json").read_text())
+    named = set(schema["properties"]["options"]["properties"])
+    table = set(re.findall(r'^        long: "([a-z-]+)",$', (ROOT / "src/options/table.rs").read_text(), re.M))
+    if named != table:
+        sys.exit(f"values.schema.json: other options than in src/options/table.rs: {', '.join(sorted(named ^ table))}")
+
+
 def main():
+    check_options()
     sets = [yaml.safe_load(pathlib.Path(path).read_text()) for path in sys.argv[1:]]
     sets = [(values, rendered(values)) for values in sets]
     documented = [path for path, _ in documented_values()]

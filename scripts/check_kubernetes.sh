@@ -293,8 +293,6 @@ check "chart: its options follow the values" '^    prefetch$' rendered all
 check "chart: a disabled option is absent" '^exit code 1$' silent grep no-sandbox "$work/chart-all.yaml"
 check "chart: large numbers are integers" '^    cache-size = 33554432$' rendered all
 check "chart: small numbers have a decimal point" '^    trace-sample = 0.001$' rendered all
-check "chart: numbers in lists are integers" '^    ecs = 33554432$' eval \
-    "helm_template list <<<'options: {ecs: [33554432, 3]}' && rendered list"
 check "chart: every label is set" '^10$' grep -c 'team: network' "$work/chart-all.yaml"
 check "chart: no budget for a single pod" '^exit code 1$' silent eval \
     "helm_template single <<<'{replicas: 1, autoscaling: {enabled: false}}' && grep PodDisruptionBudget $work/chart-single.yaml"
@@ -330,6 +328,14 @@ check "chart: a default is removed by null" '^exit code 1$' silent eval \
     "helm_template null <<<'options: {log-format: null}' && grep log-format $work/chart-null.yaml"
 check "chart: an unknown value is refused" 'upstream is not allowed' refused <<<'upstream: 192.0.2.1'
 check "chart: an option that the chart sets is refused" 'listen' refused <<<'options: {listen: 127.0.0.1}'
+check "chart: the value in place of an option is named" 'options.port: .*containerPorts.dns' refused <<<'options: {port: 53}'
+check "chart: an unknown option is refused" 'cache_size. not allowed|cache_size is not allowed' \
+    refused <<<'options: {cache_size: 1m}'
+check "chart: a wrong value of an option is refused" 'timeout' refused <<<'options: {timeout: 5 seconds}'
+check "chart: a CA file without a volume is refused" 'options.ca-file: .*no volume has this file' \
+    refused <<<'options: {ca-file: /etc/ssl/ca.pem}'
+check "chart: clear text without a domain is refused" 'expected domain= with udp://' \
+    refused <<<'upstreams: ["udp://10.0.0.53"]'
 check "chart: a budget that allows no eviction is refused" 'allows no eviction with 2 pods' \
     refused <<<'podDisruptionBudget: {minAvailable: 2}'
 
