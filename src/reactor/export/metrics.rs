@@ -101,7 +101,7 @@ impl<N: Net> Reactor<N> {
         if let Some(validity) = validity {
             family.sample(&[], validity.expires_at.as_secs());
         }
-        let help = "Begin of the validity of the server certificate shown to clients.";
+        let help = "Start of the validity period of the server certificate shown to clients.";
         let mut family = page.gauge("dotproxy_certificate_not_before_timestamp_seconds", help);
         if let Some(validity) = validity {
             family.sample(&[], validity.begins_at.as_secs());
@@ -293,7 +293,7 @@ fn write_certificate_metrics(page: &mut Page, upstreams: &[UpstreamView<'_>]) {
         ),
         (
             "dotproxy_upstream_certificate_not_before_timestamp_seconds",
-            "Begin of the validity of the certificate that the upstream sent last.",
+            "Start of the validity period of the certificate that the upstream sent last.",
             begins_at,
         ),
     ] {
