@@ -42,7 +42,7 @@ CERTIFICATES = ("tls-cert", "client-cert")
 # Options of other programs that have similar names, and options that stand for several.
 OTHERS = {"release", "target", "features", "no-default-features", "all-targets", "open", "namespace", "set",
           "create-namespace", "rm", "check", "peers", "rounds", "workloads", "json", "svg", "system", "now",
-          "by-function", "closed-loop", "path", "record", "all", "bench", "seconds", "binary", "minutes"}
+          "by-function", "closed-loop", "path", "record", "reuse-values", "all", "bench", "seconds", "binary", "minutes"}
 
 
 def commands(text):
@@ -55,7 +55,7 @@ def commands(text):
         for start in STARTS:
             match = re.match(start, line)
             options = match and line[match.end():].strip()
-            if options and options.startswith("-") and "..." not in options and " FILE" not in options:
+            if options and options.startswith("-") and "..." not in options and not re.search(" (FILE|TEST)", options):
                 yield line, shlex.split(re.sub(r"\s#.*", "", options))
 
 
