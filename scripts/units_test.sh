@@ -327,6 +327,8 @@ serial() { openssl x509 -noout -serial <"$work/fullchain.pem"; }
 resolver_port=$(free_port)
 start_resolver "$resolver_port"
 new_certificate "$live"
+# The recipe is for a host on which both units are active.
+within systemctl start --quiet dotproxy.socket dotproxy.service
 install_block /etc/systemd/system/dotproxy.service.d/tls.conf
 install_block /etc/systemd/system/dotproxy.socket.d/tls.conf
 use_recipe tls-key
