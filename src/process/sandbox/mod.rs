@@ -12,6 +12,7 @@
 //! the root, which many programs share, only the file stays open.
 
 pub mod ports;
+mod reload;
 #[cfg(feature = "seccomp")]
 mod seccomp;
 
@@ -194,52 +195,6 @@ impl fmt::Display for Restrictions {
     }
 }
 
-impl Restrictions {
-    /// Returns an error if the process cannot apply these settings within its restrictions, which
-    /// are permanent.
-    pub fn admits(&self, config: &Config) -> Result<(), String> {
-        if let Some(open) = &self.ports
-            && let Some(port) = ports(config).find(|port| !open.contains(port))
-        {
-            return Err(format!(
-                "the sandbox does not allow TCP to port {port}: restart the program to use it"
-            ));
-        }
-        match config.files_read().find_map(|file| self.denial(file)) {
-            Some((file, error, folder)) => {
-                let (file, folder) = (file.display(), folder.display());
-                let options = config.file.as_ref().and_then(|path| absolute(path).ok());
-                let open = options.iter().filter_map(|path| path.parent());
-                let mut open = open.filter(|open| self.is_open(open));
-                let other = open.next().map_or(String::new(), |open| {
-                    format!(", or put the file into {}", open.display())
-                });
-                Err(format!(
-                    "{file:?}: {error}: the sandbox does not allow reading {folder}: restart the \
-                     program{other}"
-                ))
-            }
-            None => Ok(()),
-        }
-    }
-
-    /// Returns the file, the error and the folder if this file cannot be opened and is outside of
-    /// the files and folders that are open.
-    fn denial<'a>(&self, file: &'a Path) -> Option<(&'a Path, io::Error, PathBuf)> {
-        self.files.as_ref()?;
-        let error = file::try_to_open(file).err()?;
-        let real = file.canonicalize().or_else(|_| absolute(file)).ok()?;
-        let is_denied = error.kind() == io::ErrorKind::PermissionDenied && !self.is_open(&real);
-        is_denied.then_some((file, error, real.parent()?.to_owned()))
-    }
-
-    /// Returns whether the sandbox allows reading this file or folder.
-    fn is_open(&self, path: &Path) -> bool {
-        let mut open = self.files.iter().flatten();
-        open.any(|open| path.starts_with(open))
-    }
-}
-
 /// Switches to the user `target`. Files that are opened later are opened with the user's rights.
 pub fn switch_user(config: &Config, target: Option<RuntimeUser>) -> Result<Restrictions, String> {
     if config.is_sandboxed {
@@ -269,7 +224,7 @@ pub fn switch_user(config: &Config, target: Option<RuntimeUser>) -> Result<Restr
     }
     if Uid::effective().is_root() {
         log::warn!(
-            "running as root without --user: an attacker who takes over the process can use \
+            "running as root without --user: an attacker that takes over the process can use \
              files and Unix sockets of root; set --user, like --user nobody"
         );
         if target.is_none() && config.is_sandboxed {
