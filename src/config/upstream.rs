@@ -1,5 +1,6 @@
 //! The syntax of an upstream: `[SCHEME://]HOST[:PORT][#NAME][,key=value]...`
 
+use std::borrow::Cow;
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -128,7 +129,7 @@ impl fmt::Display for Upstream {
 
 impl FromStr for Upstream {
     /// Description of the expected value.
-    type Err = &'static str;
+    type Err = Cow<'static, str>;
 
     /// Parses an upstream. `@PORT`, as in unbound and systemd, is equivalent to `:PORT`.
     fn from_str(spec: &str) -> Result<Self, Self::Err> {
@@ -137,16 +138,18 @@ impl FromStr for Upstream {
             Some(("tls", rest)) => (Scheme::Tls, rest),
             Some(("tcp", rest)) => (Scheme::Tcp, rest),
             Some(("udp", rest)) => (Scheme::Udp, rest),
-            Some(_) => return Err("tls://, tcp:// or udp://, or no scheme, which means tls://"),
+            Some(_) => {
+                return Err("tls://, tcp:// or udp://, or no scheme, which means tls://".into());
+            }
         };
         let mut parts = rest.split(',');
         let authority = parts.next().unwrap_or_default();
         let mut settings = Settings::default();
         parts.try_for_each(|setting| settings.take(setting))?;
         if scheme != Scheme::Tls && settings.is_about_tls() {
-            return Err(
-                "no pins and no certificates with udp:// and tcp://, which are not encrypted",
-            );
+            let expected =
+                "no pins and no certificates with udp:// and tcp://, which are not encrypted";
+            return Err(expected.into());
         }
         let pins = settings.pins()?;
         let identity = settings.identity()?;
@@ -154,19 +157,21 @@ impl FromStr for Upstream {
         let (authority, name) = match authority.split_once('#') {
             None => (authority, None),
             Some(_) if scheme != Scheme::Tls => {
-                return Err("no #NAME with udp:// and tcp://, which have no certificate");
+                return Err("no #NAME with udp:// and tcp://, which have no certificate".into());
             }
             Some((authority, name)) if is_host_name(name) => {
                 let name = name.strip_suffix('.').unwrap_or(name);
                 (authority, Some(name.to_owned()))
             }
-            Some(_) => return Err("a host name after #, like 9.9.9.9#dns.quad9.net"),
+            Some((_, name)) if name.contains([':', '@']) => {
+                return Err("the port before #, like 9.9.9.9:853#dns.quad9.net".into());
+            }
+            Some(_) => return Err("a host name after #, like 9.9.9.9#dns.quad9.net".into()),
         };
         if scheme != Scheme::Tls && domains.is_empty() {
-            return Err(
-                "domain= with udp:// and tcp://, which are not encrypted, like \
-                 udp://10.0.0.53,domain=corp.example",
-            );
+            let expected = "domain= with udp:// and tcp://, which are not encrypted, like \
+                            udp://10.0.0.53,domain=corp.example";
+            return Err(expected.into());
         }
         Ok(Self {
             scheme,
@@ -179,6 +184,9 @@ impl FromStr for Upstream {
     }
 }
 
+/// The expected form of a path that starts with `~`.
+pub const WITHOUT_TILDE: &str = "a path without ~, which is not expanded";
+
 /// The comma-separated settings of an upstream.
 #[derive(Default)]
 struct Settings {
@@ -189,8 +197,14 @@ struct Settings {
 }
 
 impl Settings {
-    fn take(&mut self, setting: &str) -> Result<(), &'static str> {
+    fn take(&mut self, setting: &str) -> Result<(), Cow<'static, str>> {
         match setting.split_once('=').unwrap_or((setting, "")) {
+            ("domain", domain) if domain.starts_with("*.") => {
+                let domain = domain.trim_start_matches("*.");
+                let expected =
+                    format!("a domain without \"*.\", since {domain} includes all names below it");
+                return Err(expected.into());
+            }
             ("domain", domain) => {
                 let expected = "a domain after domain=, like corp.example";
                 self.domains.push(domain.parse().map_err(|_| expected)?);
@@ -198,16 +212,25 @@ impl Settings {
             ("pin-sha256", pin) => self.pins.pins.push(pin.parse()?),
             ("pin-only", "") => self.set_rule(PinRule::Instead)?,
             ("pin-report", "") => self.set_rule(PinRule::Report)?,
+            ("client-cert" | "client-key", path) if path.starts_with("~/") => {
+                return Err(WITHOUT_TILDE.into());
+            }
             ("client-cert", path) if !path.is_empty() => self.certificate = Some(path.into()),
             ("client-key", path) if !path.is_empty() => self.key = Some(path.into()),
             ("client-cert" | "client-key", _) => {
-                return Err("a file after client-cert= and client-key=");
+                return Err("a file after client-cert= and client-key=".into());
             }
-            _ => {
+            _ if address::parse_endpoint(setting.trim()).is_some() => {
                 return Err(
-                    "one of the settings domain=, pin-sha256=, pin-only, pin-report, \
-                     client-cert= and client-key=",
+                    format!("one upstream: repeat the option for {:?}", setting.trim()).into(),
                 );
+            }
+            (key, _) => {
+                let expected = format!(
+                    "one of the settings domain=, pin-sha256=, pin-only, pin-report, \
+                     client-cert= and client-key= after the comma, not {key:?}"
+                );
+                return Err(expected.into());
             }
         }
         Ok(())
@@ -272,7 +295,8 @@ fn parse_host(authority: &str, default_port: u16) -> Result<Host, &'static str> 
     Ok(Host::Name(name.parse().map_err(|_| expected)?, port))
 }
 
-fn is_host_name(text: &str) -> bool {
+/// Returns whether the text is a host name.
+pub fn is_host_name(text: &str) -> bool {
     text.parse::<Name>().is_ok()
 }
 
@@ -288,7 +312,7 @@ mod tests {
     use super::*;
 
     /// Returns the canonical form of an upstream, and its domains.
-    fn read(spec: &str) -> Result<(String, String), &'static str> {
+    fn read(spec: &str) -> Result<(String, String), Cow<'static, str>> {
         let upstream: Upstream = spec.parse()?;
         let domains: Vec<_> = upstream.domains.iter().map(Name::to_string).collect();
         Ok((upstream.to_string(), domains.join(" ")))
@@ -356,7 +380,7 @@ mod tests {
     fn pins_are_parsed() {
         let pin = |byte| super::super::Pin([byte; 32]).to_string();
         let (one, other) = (pin(1), pin(2));
-        let pins = |settings: &str| -> Result<Pins, &str> {
+        let pins = |settings: &str| -> Result<Pins, Cow<'static, str>> {
             Ok(format!("1.1.1.1{settings}").parse::<Upstream>()?.pins)
         };
         let is = |settings: &str, count: usize, rule| {
@@ -387,7 +411,7 @@ mod tests {
     fn client_certificate_requires_its_key() {
         let identity = |settings: &str| {
             let upstream: Upstream = format!("1.1.1.1{settings}").parse()?;
-            Ok::<_, &str>(upstream.identity)
+            Ok::<_, Cow<str>>(upstream.identity)
         };
         let both = identity(",client-cert=a/b.pem,client-key=c")
             .unwrap()

@@ -3,8 +3,10 @@
 use std::path::Path;
 
 use super::draft::Draft;
+use super::similar::{is_list, similar_option};
 use super::table::{COMMANDS, TABLE};
 use super::values::parse_switch;
+use super::warnings::name_in_comment;
 use super::{UsageError, usage};
 use crate::base::file;
 
@@ -13,19 +15,31 @@ const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
 /// Reads the options of a file into the draft.
 pub(super) fn read_file(draft: &mut Draft, path: &Path) -> Result<(), UsageError> {
-    let bytes = file::read(path)
-        .map_err(|error| usage(&format!("--conf-file: {:?}: {error}", path.display())))?;
+    let bytes = file::read(path).map_err(|error| {
+        let advice = if path.starts_with("~") {
+            ": ~ is not expanded"
+        } else {
+            ""
+        };
+        usage(&format!(
+            "--conf-file: {:?}: {error}{advice}",
+            path.display()
+        ))
+    })?;
     let bytes = bytes.strip_prefix(BYTE_ORDER_MARK).unwrap_or(&bytes);
     for (index, line) in bytes.split(|byte| *byte == b'\n').enumerate() {
+        let location = (path.to_owned(), index + 1);
+        draft.location = Some(location.clone());
         let result = match str::from_utf8(line) {
             Ok(line) => read_line(draft, line),
             Err(_) => Err("expected UTF-8 text".to_owned()),
         };
         result.map_err(|problem| UsageError {
-            location: Some((path.to_owned(), index + 1)),
+            location: Some(location),
             problem,
         })?;
     }
+    draft.location = None;
     Ok(())
 }
 
@@ -35,7 +49,8 @@ fn read_line(draft: &mut Draft, line: &str) -> Result<(), String> {
     let comment = line
         .char_indices()
         .find(|&(at, c)| c == '#' && !line[..at].ends_with(|before: char| !before.is_whitespace()));
-    let line = line[..comment.map_or(line.len(), |(at, _)| at)].trim();
+    let (line, comment) = line.split_at(comment.map_or(line.len(), |(at, _)| at));
+    let line = line.trim();
     if line.is_empty() {
         return Ok(());
     }
@@ -51,8 +66,11 @@ fn read_line(draft: &mut Draft, line: &str) -> Result<(), String> {
         return Err(format!("{option}: expected on the command line only"));
     }
     let row = TABLE.iter().find(|row| row.long == option);
-    let row = row.ok_or_else(|| {
-        format!("{option:?}: unknown option (see --help; a line is like upstream = 1.1.1.1)")
+    let row = row.ok_or_else(|| match similar_option(option) {
+        Some(similar) => format!("{option:?}: unknown option: did you mean {similar}?"),
+        None => {
+            format!("{option:?}: unknown option (see --help; a line is like upstream = 1.1.1.1)")
+        }
     })?;
     if value.starts_with(['"', '\'']) {
         return Err(format!("{option}: {value:?}: remove the quotes"));
@@ -68,6 +86,15 @@ fn read_line(draft: &mut Draft, line: &str) -> Result<(), String> {
     let Some(taken) = taken else {
         return Err(format!("{option}: {value:?}: expected yes, no or no value"));
     };
-    (row.apply)(draft, taken)
-        .map_err(|expected| format!("{option}: {value:?}: expected {expected}"))
+    if let Some(warning) = name_in_comment(option, value, comment) {
+        draft.warn_here(&warning);
+    }
+    (row.apply)(draft, taken).map_err(|expected| {
+        let expected = if is_list(option, value) {
+            "one value per line: repeat the option".into()
+        } else {
+            expected
+        };
+        format!("{option}: {value:?}: expected {expected}")
+    })
 }

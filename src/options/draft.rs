@@ -14,6 +14,12 @@ use crate::config::{
     Upstream,
 };
 
+/// A value as written, and its place if that is in a file.
+pub(super) struct Written {
+    pub(super) value: String,
+    pub(super) location: Option<(PathBuf, usize)>,
+}
+
 /// The options read so far.
 #[derive(Default)]
 pub(super) struct Draft {
@@ -35,6 +41,10 @@ pub(super) struct Draft {
     pub(super) trace_share: Option<Share>,
     pub(super) query_log: Option<(LogTarget, u32)>,
     pub(super) query_log_clients: ClientDetail,
+    /// The place of the option that is read, if it is in a file: path and line.
+    pub(super) location: Option<(PathBuf, usize)>,
+    /// The minimum and the maximum TTL as written, each with its place.
+    pub(super) ttl_bounds: [Option<Written>; 2],
     /// The log level set by `--verbose`.
     pub(super) verbosity: Option<LevelFilter>,
 }
@@ -43,6 +53,21 @@ impl Draft {
     /// Stores a warning until the log is open.
     pub(super) fn warn(&mut self, warning: Option<String>) {
         self.config.warnings.extend(warning);
+    }
+
+    /// Stores a warning about the line that is read.
+    pub(super) fn warn_here(&mut self, warning: &str) {
+        let place = self.location.as_ref();
+        let place = place.map(|(path, line)| format!("{}:{line}: ", path.display()));
+        self.warn(Some(format!("{}{warning}", place.unwrap_or_default())));
+    }
+
+    /// Returns a value as written, with its place.
+    pub(super) fn written(&self, value: &str) -> Written {
+        Written {
+            value: value.to_owned(),
+            location: self.location.clone(),
+        }
     }
 
     pub(super) fn finish(self) -> Result<Config, UsageError> {
@@ -69,12 +94,7 @@ impl Draft {
         )?;
         check_http_addresses(&self.config.http_listen, &listen, tls.as_ref())?;
         if self.config.cache.ttl_min > self.config.cache.ttl_max {
-            let (min, max) = (self.config.cache.ttl_min, self.config.cache.ttl_max);
-            return Err(usage(&format!(
-                "--cache-min-ttl: \"{}s\": must not exceed --cache-max-ttl ({}s)",
-                min.as_secs(),
-                max.as_secs()
-            )));
+            return Err(ttl_bounds_crossed(self.ttl_bounds));
         }
         check_hosts(upstreams, bootstrap)?;
         let clients = self.query_log_clients;
@@ -105,6 +125,22 @@ impl Draft {
             }),
             ..self.config
         })
+    }
+}
+
+/// Returns the error for a minimum TTL above the maximum.
+fn ttl_bounds_crossed([min, max]: [Option<Written>; 2]) -> UsageError {
+    let (max, max_location) = match max {
+        Some(max) => (format!("{:?}", max.value), max.location),
+        None => ("1d, the default".to_owned(), None),
+    };
+    let (min, min_location) = match min {
+        Some(min) => (min.value, min.location),
+        None => ("0s".to_owned(), None),
+    };
+    UsageError {
+        location: min_location.or(max_location),
+        problem: format!("--cache-min-ttl: {min:?}: must not exceed --cache-max-ttl ({max})"),
     }
 }
 

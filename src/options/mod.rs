@@ -3,6 +3,7 @@
 
 mod conf_file;
 mod draft;
+mod similar;
 mod table;
 mod values;
 mod warnings;
@@ -14,6 +15,7 @@ use crate::base::address::is_of_this_host;
 use crate::config::{Config, Host, Listen, Scheme};
 
 use draft::Draft;
+use similar::{is_list, means_options_file, similar_option};
 use table::{COMMANDS, Reload, TABLE};
 
 /// The command that the command line requests.
@@ -67,9 +69,7 @@ pub fn parse(arguments: &[String]) -> Result<Command, UsageError> {
         return Ok(Command::Probe(url));
     }
     if let Some(argument) = given.free.first() {
-        return Err(usage(&format!(
-            "{argument:?}: expected an option (see --help)"
-        )));
+        return Err(unexpected_argument(argument));
     }
     let mut draft = Draft::default();
     if let Some(path) = given.opt_str("conf-file") {
@@ -84,6 +84,11 @@ pub fn parse(arguments: &[String]) -> Result<Command, UsageError> {
         };
         for value in values {
             (row.apply)(&mut draft, &value).map_err(|expected| {
+                let expected = if is_list(row.long, &value) {
+                    "one value: repeat the option for each".into()
+                } else {
+                    expected
+                };
                 usage(&format!("--{}: {value:?}: expected {expected}", row.long))
             })?;
         }
@@ -189,15 +194,35 @@ fn usage(problem: &str) -> UsageError {
     }
 }
 
+/// Returns the error for an argument that belongs to no option.
+fn unexpected_argument(argument: &str) -> UsageError {
+    let advice = if means_options_file(argument) {
+        ": the options file is -C FILE"
+    } else {
+        " (see --help)"
+    };
+    usage(&format!("{argument:?}: expected an option{advice}"))
+}
+
 fn describe(fail: &getopts::Fail) -> String {
     let dashed = |name: &str| match name.chars().count() {
         1 => format!("-{name}"),
         _ => format!("--{name}"),
     };
     match fail {
-        getopts::Fail::UnrecognizedOption(name) => {
-            format!("{}: unknown option (see --help)", dashed(name))
+        getopts::Fail::UnrecognizedOption(name) if means_options_file(name) => {
+            format!(
+                "{}: unknown option: the options file is -C FILE",
+                dashed(name)
+            )
         }
+        getopts::Fail::UnrecognizedOption(name) => match similar_option(name) {
+            Some(similar) => format!(
+                "{}: unknown option: did you mean --{similar}?",
+                dashed(name)
+            ),
+            None => format!("{}: unknown option (see --help)", dashed(name)),
+        },
         getopts::Fail::ArgumentMissing(name) => {
             format!("{}: expected a value", dashed(name))
         }
@@ -245,5 +270,7 @@ fn help() -> String {
 /// The start column of the help texts.
 const HELP_AT: usize = 30;
 
+#[cfg(test)]
+mod message_tests;
 #[cfg(test)]
 mod tests;

@@ -257,7 +257,10 @@ pub(super) const TABLE: &[Row] = &[
         long: "cache-min-ttl",
         value: "DURATION",
         help: "",
-        apply: |draft, value| parse_ttl(&mut draft.config.cache.ttl_min, value),
+        apply: |draft, value| {
+            draft.ttl_bounds[0] = Some(draft.written(value));
+            parse_ttl(&mut draft.config.cache.ttl_min, value)
+        },
         reload: Reload::Applies,
     },
     Row {
@@ -265,7 +268,10 @@ pub(super) const TABLE: &[Row] = &[
         long: "cache-max-ttl",
         value: "DURATION",
         help: "",
-        apply: |draft, value| parse_ttl(&mut draft.config.cache.ttl_max, value),
+        apply: |draft, value| {
+            draft.ttl_bounds[1] = Some(draft.written(value));
+            parse_ttl(&mut draft.config.cache.ttl_max, value)
+        },
         reload: Reload::Applies,
     },
     Row {

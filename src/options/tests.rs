@@ -5,7 +5,7 @@ use crate::config::{InheritedSocket, Limits, Listen, Timeouts, Upstream};
 use log::LevelFilter;
 use std::time::Duration;
 
-fn parse_line(line: &str) -> Result<Command, String> {
+pub(super) fn parse_line(line: &str) -> Result<Command, String> {
     let arguments: Vec<String> = line.split_whitespace().map(str::to_owned).collect();
     parse(&arguments).map_err(|error| error.to_string())
 }
@@ -17,7 +17,7 @@ fn config(line: &str) -> Config {
     }
 }
 
-fn with_file(text: &str, line: &str) -> Result<Command, String> {
+pub(super) fn with_file(text: &str, line: &str) -> Result<Command, String> {
     let path = std::env::temp_dir().join(format!(
         "dotproxy-options-{}-{:?}.conf",
         std::process::id(),
@@ -116,7 +116,7 @@ fn errors_name_option_value_and_expectation() {
     assert!(error("--cache-size 2g -u 1.1.1.1").contains("\"2g\": expected a size up to"));
     assert_eq!(
         error("--cache-min-ttl 2h --cache-max-ttl 1h -u 1.1.1.1"),
-        "--cache-min-ttl: \"7200s\": must not exceed --cache-max-ttl (3600s)"
+        "--cache-min-ttl: \"2h\": must not exceed --cache-max-ttl (\"1h\")"
     );
     assert!(error("-u udp://1.1.1.1").starts_with("--upstream: \"udp://1.1.1.1\": expected dom"));
     assert!(error("--timeout 1 -u 1.1.1.1 --timeout x").contains("\"x\": expected a duration"));
@@ -579,7 +579,7 @@ fn unknown_interface_is_named_in_the_error() {
     }
 }
 
-fn warnings(line: &str) -> Vec<String> {
+pub(super) fn warnings(line: &str) -> Vec<String> {
     config(line).warnings
 }
 

@@ -12,7 +12,7 @@ use super::warnings;
 use crate::base::address;
 use crate::base::address::{Address, parse_endpoint, parse_port};
 use crate::base::arena;
-use crate::config::upstream::PLAIN_PORT;
+use crate::config::upstream::{PLAIN_PORT, WITHOUT_TILDE};
 use crate::config::{Listen, LogTarget, Upstream, parse_duration, parse_number};
 
 /// Success, or a description of the expected value.
@@ -36,6 +36,8 @@ pub(super) fn parse_upstream(draft: &mut Draft, value: &str) -> Applied {
     let authority = authority.split([',', '#']).next().unwrap_or_default();
     draft.warn(warnings::port_in_address("upstream", authority));
     draft.warn(warnings::plain_port(&upstream));
+    draft.warn(warnings::address_as_name(&upstream));
+    draft.warn(warnings::repeated(&upstream, &draft.config.upstreams));
     draft.config.upstreams.push(upstream);
     Ok(())
 }
@@ -133,6 +135,7 @@ pub(super) fn parse_query_log(value: &str) -> Result<Option<(LogTarget, u32)>, C
     let target = match parts.next().unwrap_or_default() {
         "" => return Err("a file, like /var/log/dns.json,sample=10".into()),
         "-" => LogTarget::Stdout,
+        path if path.starts_with("~/") => return Err(WITHOUT_TILDE.into()),
         path => LogTarget::File(path.into()),
     };
     let mut sample = 1;
@@ -163,6 +166,9 @@ pub(super) fn parse_level(value: &str) -> Result<LevelFilter, &'static str> {
 }
 
 pub(super) fn parse_path(path: &mut Option<PathBuf>, value: &str) -> Applied {
+    if value.starts_with("~/") {
+        return Err(WITHOUT_TILDE.into());
+    }
     *path = (!value.is_empty()).then(|| value.into());
     path.is_some().then_some(()).ok_or("a file".into())
 }

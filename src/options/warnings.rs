@@ -1,10 +1,10 @@
 //! Warnings about options that are valid and may be mistakes. Each is one line that names the
 //! option, the value and the likely intention.
 
-use std::net::Ipv6Addr;
+use std::net::{IpAddr, Ipv6Addr};
 
 use crate::base::address::parse_port;
-use crate::config::upstream::PLAIN_PORT;
+use crate::config::upstream::{PLAIN_PORT, is_host_name};
 use crate::config::{Host, Network, Scheme, Upstream};
 
 /// Common ports of DNS servers: if the last group of an IPv6 address is one of them, it may have
@@ -34,6 +34,38 @@ pub(super) fn plain_port(upstream: &Upstream) -> Option<String> {
         format!(
             "--upstream: \"{upstream}\": port {PLAIN_PORT} is the port of plain DNS, and this \
              upstream uses DNS over TLS, whose port is 853; plain DNS needs udp:// or tcp://"
+        )
+    })
+}
+
+/// Returns a warning about an address in place of the name in the certificate.
+pub(super) fn address_as_name(upstream: &Upstream) -> Option<String> {
+    let name = upstream.name.as_deref()?;
+    name.parse::<IpAddr>().is_ok().then(|| {
+        format!(
+            "--upstream: \"{upstream}\": the text after # is the name that the server certificate \
+             must contain, here the address {name}; a port is written before #"
+        )
+    })
+}
+
+/// Returns a warning about an upstream that has the same address and settings as a former one.
+pub(super) fn repeated(upstream: &Upstream, former: &[Upstream]) -> Option<String> {
+    former
+        .contains(upstream)
+        .then(|| format!("--upstream: \"{upstream}\": given twice: remove one of the two"))
+}
+
+/// Returns a warning about a comment of an options file that looks like the name in the certificate
+/// of the upstream before it.
+pub(super) fn name_in_comment(option: &str, value: &str, comment: &str) -> Option<String> {
+    let name = comment.strip_prefix('#')?.split_whitespace().next()?;
+    let name = name.split(',').next()?;
+    let is_name = name.contains('.') && comment[1..].starts_with(name) && is_host_name(name);
+    (option == "upstream" && is_name && !value.contains('#')).then(|| {
+        format!(
+            "upstream: {value:?}: \"#{name}\" is a comment because of the space before it: remove \
+             the space if {name} is the name in the certificate"
         )
     })
 }

@@ -186,7 +186,14 @@ fn no_reader(path: &Path) -> String {
 fn explain(settings: &QueryLogSettings, error: &io::Error) -> String {
     match &settings.target {
         LogTarget::Stdout => format!("--query-log: \"-\": {error}"),
-        LogTarget::File(path) => format!("--query-log: {:?}: {error}", path.display()),
+        LogTarget::File(path) => {
+            let folder = path.parent().filter(|folder| !folder.exists());
+            let folder = folder.filter(|_| error.kind() == io::ErrorKind::NotFound);
+            let advice = folder.map_or(String::new(), |folder| {
+                format!(": create the folder {:?}", folder.display())
+            });
+            format!("--query-log: {:?}: {error}{advice}", path.display())
+        }
     }
 }
 

@@ -1,0 +1,165 @@
+//! Tests of the messages about frequent mistakes.
+
+use super::tests::{parse_line, warnings, with_file};
+use super::*;
+
+fn error_of_line(line: &str) -> String {
+    parse_line(line).unwrap_err()
+}
+
+fn error_of_file(text: &str) -> String {
+    with_file(text, "-u 1.1.1.1").unwrap_err()
+}
+
+fn warnings_of_file(text: &str) -> Vec<String> {
+    match with_file(text, "") {
+        Ok(Command::Run(config)) => config.warnings,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn name_in_a_comment_behind_an_upstream_is_a_warning() {
+    let warnings = warnings_of_file("port = 53\nupstream = 9.9.9.9 #dns.quad9.net");
+    let [warning] = &warnings[..] else {
+        panic!("{warnings:?}");
+    };
+    let end = ":2: upstream: \"9.9.9.9\": \"#dns.quad9.net\" is a comment because of the space \
+               before it: remove the space if dns.quad9.net is the name in the certificate";
+    assert!(warning.ends_with(end), "{warning}");
+    for line in [
+        "upstream = 9.9.9.9 # dns.quad9.net",
+        "upstream = 9.9.9.9 #why",
+        "upstream = 9.9.9.9#dns.quad9.net #dns.quad9.net",
+        "upstream = 9.9.9.9\n#dns.quad9.net",
+        "upstream = 9.9.9.9\nlisten = 127.0.0.1 #dns.example",
+    ] {
+        assert_eq!(warnings_of_file(line), [""; 0], "{line}");
+    }
+}
+
+#[test]
+fn address_or_port_in_place_of_the_name_is_reported() {
+    let warnings = warnings("-u 9.9.9.9#1.1.1.1");
+    assert!(
+        warnings.len() == 1 && warnings[0].contains("here the address 1.1.1.1"),
+        "{warnings:?}"
+    );
+    assert_eq!(
+        error_of_line("-u 9.9.9.9#dns.quad9.net:853"),
+        "--upstream: \"9.9.9.9#dns.quad9.net:853\": expected the port before #, like \
+         9.9.9.9:853#dns.quad9.net"
+    );
+}
+
+#[test]
+fn unknown_option_close_to_a_known_one_has_a_suggestion() {
+    for (given, meant) in [
+        ("ca_file", "ca-file"),
+        ("upstreams", "upstream"),
+        ("upstrem", "upstream"),
+        ("Listen", "listen"),
+        ("log-levle", "log-level"),
+    ] {
+        let end = format!("unknown option: did you mean {meant}?");
+        let problem = error_of_file(&format!("{given} = 1"));
+        assert_eq!(problem, format!("FILE:1: {given:?}: {end}"));
+        let problem = error_of_line(&format!("--{given} 1"));
+        let end = format!("unknown option: did you mean --{meant}?");
+        assert_eq!(problem, format!("--{given}: {end}"));
+    }
+    for far in ["nonsense", "put", "listen-address"] {
+        let problem = error_of_line(&format!("--{far} 1"));
+        assert!(
+            problem.ends_with("unknown option (see --help)"),
+            "{problem}"
+        );
+    }
+    let long = "a".repeat(10_000);
+    assert!(!error_of_line(&format!("--{long}")).contains("did you mean"));
+}
+
+#[test]
+fn name_of_the_options_file_without_its_option_is_explained() {
+    assert_eq!(
+        error_of_line("--config q.conf"),
+        "--config: unknown option: the options file is -C FILE"
+    );
+    assert_eq!(
+        error_of_line("q.conf"),
+        "\"q.conf\": expected an option: the options file is -C FILE"
+    );
+}
+
+#[test]
+fn list_in_place_of_one_value_is_an_error() {
+    for option in ["listen", "allow", "bootstrap", "http-listen"] {
+        assert_eq!(
+            error_of_file(&format!("{option} = 127.0.0.1, 127.0.0.2")),
+            format!(
+                "FILE:1: {option}: \"127.0.0.1, 127.0.0.2\": expected one value per line: repeat \
+                 the option"
+            )
+        );
+    }
+    assert_eq!(
+        error_of_line("-u 1.1.1.1 -l 127.0.0.1,::1"),
+        "--listen: \"127.0.0.1,::1\": expected one value: repeat the option for each"
+    );
+    let problem = error_of_file("upstream = 1.1.1.1, 9.9.9.9");
+    let end = "expected one upstream: repeat the option for \"9.9.9.9\"";
+    assert!(problem.ends_with(end), "{problem}");
+}
+
+#[test]
+fn unknown_setting_of_an_upstream_is_quoted() {
+    let problem = error_of_line("-u udp://10.0.0.1,domains=corp.example");
+    assert!(
+        problem.ends_with("after the comma, not \"domains\""),
+        "{problem}"
+    );
+    let problem = error_of_line("-u udp://10.0.0.1,domain=*.corp.example");
+    let end = "expected a domain without \"*.\", since corp.example includes all names below it";
+    assert!(problem.ends_with(end), "{problem}");
+}
+
+#[test]
+fn crossed_ttl_bounds_are_shown_as_written() {
+    assert_eq!(
+        error_of_file("port = 53\ncache-min-ttl = 2d"),
+        "FILE:2: --cache-min-ttl: \"2d\": must not exceed --cache-max-ttl (1d, the default)"
+    );
+    assert_eq!(
+        error_of_file("cache-max-ttl = 90m\ncache-min-ttl = 2h"),
+        "FILE:2: --cache-min-ttl: \"2h\": must not exceed --cache-max-ttl (\"90m\")"
+    );
+    assert_eq!(
+        error_of_line("-u 1.1.1.1 --cache-min-ttl 2d"),
+        "--cache-min-ttl: \"2d\": must not exceed --cache-max-ttl (1d, the default)"
+    );
+}
+
+#[test]
+fn repeated_upstream_is_a_warning() {
+    assert_eq!(
+        warnings("-u 1.1.1.1 -u 9.9.9.9 -u tls://1.1.1.1:853"),
+        ["--upstream: \"1.1.1.1:853\": given twice: remove one of the two"]
+    );
+    let other_domain = "-u 10.0.0.53#dns.example -u 10.0.0.53#dns.example,domain=10.in-addr.arpa";
+    assert_eq!(warnings(other_domain), [""; 0]);
+}
+
+#[test]
+fn tilde_in_a_path_is_an_error() {
+    for line in [
+        "--ca-file ~/ca.pem",
+        "--query-log ~/dns.json",
+        "-u 9.9.9.9,client-cert=~/a,client-key=~/b",
+    ] {
+        let problem = error_of_line(&format!("-u 1.1.1.1 {line}"));
+        let end = "expected a path without ~, which is not expanded";
+        assert!(problem.ends_with(end), "{problem}");
+    }
+    let problem = error_of_line("-C ~/dotproxy.conf");
+    assert!(problem.ends_with(": ~ is not expanded"), "{problem}");
+}

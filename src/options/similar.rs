@@ -1,0 +1,60 @@
+//! Recognition of frequent mistakes: names close to those of options, and lists as values.
+
+use std::path::Path;
+
+use super::table::{COMMANDS, TABLE};
+
+/// Names that other programs have for the options file.
+const FILE_OPTIONS: [&str; 4] = ["config", "conf", "config-file", "configuration"];
+
+/// Options that take one address or network and can be repeated.
+const REPEATABLE: [&str; 6] = [
+    "listen",
+    "tls-listen",
+    "http-listen",
+    "bootstrap",
+    "allow",
+    "deny",
+];
+
+/// Returns the option whose name differs from `name` by one or two characters, or by an underscore
+/// in place of a dash.
+pub(super) fn similar_option(name: &str) -> Option<&'static str> {
+    // A name of three letters is close to many words.
+    let most = if name.len() < 5 { 1 } else { 2 };
+    let name = name.to_ascii_lowercase().replace('_', "-");
+    let commands = COMMANDS.iter().map(|(_, long, ..)| *long);
+    let names = TABLE.iter().map(|row| row.long).chain(commands);
+    let rated = names.map(|long| (distance(&name, long), long));
+    let (distance, long) = rated.min_by_key(|(distance, _)| *distance)?;
+    (distance <= most).then_some(long)
+}
+
+/// Returns whether an option or argument was meant as the options file.
+pub(super) fn means_options_file(text: &str) -> bool {
+    let extension = Path::new(text).extension();
+    FILE_OPTIONS.contains(&text) || extension.is_some_and(|extension| extension == "conf")
+}
+
+/// Returns whether the value is a list, and the option takes one address or network.
+pub(super) fn is_list(option: &str, value: &str) -> bool {
+    REPEATABLE.contains(&option) && value.trim().contains([',', ';', ' ', '\t'])
+}
+
+/// Returns the number of characters to insert, remove or replace to make `a` from `b` (Levenshtein
+/// distance). Names of more than 32 bytes are not compared.
+fn distance(a: &str, b: &str) -> usize {
+    if a.len() > 32 {
+        return usize::MAX;
+    }
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (at, left) in a.bytes().enumerate() {
+        let mut diagonal = std::mem::replace(&mut row[0], at + 1);
+        for (other, right) in b.bytes().enumerate() {
+            let replaced = diagonal + usize::from(left != right);
+            diagonal = row[other + 1];
+            row[other + 1] = replaced.min(diagonal + 1).min(row[other] + 1);
+        }
+    }
+    row[b.len()]
+}
