@@ -8,6 +8,10 @@ use crate::base::time::Validity;
 /// Maximum length of a reported subject, in characters.
 const SUBJECT_LEN_MAX: usize = 256;
 
+const BOOLEAN: u8 = 0x01;
+const OCTET_STRING: u8 = 0x04;
+/// Tag of the extensions of a certificate.
+const EXTENSIONS: u8 = 0xa3;
 const SEQUENCE: u8 = 0x30;
 const SET: u8 = 0x31;
 const OID: u8 = 0x06;
@@ -30,6 +34,34 @@ const ATTRIBUTES: [(&[u8], &str); 9] = [
     (b"\x09\x92\x26\x89\x93\xf2\x2c\x64\x01\x19", "DC"),
     (b"\x2a\x86\x48\x86\xf7\x0d\x01\x09\x01", "emailAddress"),
 ];
+
+/// The object identifier of the extension "basic constraints" (RFC 5280, section 4.2.1.9).
+const BASIC_CONSTRAINTS: &[u8] = b"\x55\x1d\x13";
+
+/// Returns whether a certificate verifies no other: another CA has issued it, and it belongs to no
+/// CA. A self-signed certificate at least verifies itself. A certificate of X.509 version 1 has no
+/// extension that says whether it belongs to a CA.
+pub(super) fn verifies_none(certificate: &[u8]) -> bool {
+    let Some(fields) = Fields::of(certificate) else {
+        return false;
+    };
+    let mut extensions = fields.extensions.peekable();
+    if extensions.peek().is_none() || fields.issuer.0 == fields.subject.0 {
+        return false;
+    }
+    let says_ca = |(_, extension): (u8, &[u8])| {
+        let mut items = Items(extension);
+        if items.next() != Some((OID, BASIC_CONSTRAINTS)) {
+            return false;
+        }
+        // A critical extension has a boolean before its value.
+        let value = items.find(|(kind, _)| *kind == OCTET_STRING);
+        let constraints = value.and_then(|(_, value)| Items(value).next());
+        let is_ca = constraints.and_then(|(_, constraints)| Items(constraints).next());
+        matches!(is_ca, Some((BOOLEAN, [value])) if *value != 0)
+    };
+    !extensions.any(says_ca)
+}
 
 /// Returns the expiry of a certificate, in time since 1970.
 pub(super) fn expires_at(certificate: &[u8]) -> Option<Duration> {
@@ -122,8 +154,11 @@ fn attribute_text(attribute: &[u8]) -> Option<String> {
 
 /// The fields of a certificate that are used here.
 struct Fields<'a> {
+    issuer: Items<'a>,
     validity: Items<'a>,
     subject: Items<'a>,
+    /// Empty if the certificate has no extensions.
+    extensions: Items<'a>,
 }
 
 impl<'a> Fields<'a> {
@@ -135,14 +170,19 @@ impl<'a> Fields<'a> {
         // Order: version; serial number, algorithm and issuer; validity; subject.
         let mut items = Items(signed)
             .skip_while(|(kind, _)| *kind == VERSION)
-            .skip(3);
+            .skip(2);
         let mut next = || {
             let (_, item) = items.next().filter(|(kind, _)| *kind == SEQUENCE)?;
             Some(Items(item))
         };
+        let (issuer, validity, subject) = (next()?, next()?, next()?);
+        let mut extensions = items.filter(|(kind, _)| *kind == EXTENSIONS);
+        let list = extensions.next().and_then(|(_, list)| Items(list).next());
         Some(Self {
-            validity: next()?,
-            subject: next()?,
+            issuer,
+            validity,
+            subject,
+            extensions: Items(list.map_or(&[], |(_, list)| list)),
         })
     }
 }
@@ -176,7 +216,10 @@ impl<'a> Iterator for Items<'a> {
 mod tests {
     use super::*;
     use proptest::prelude::*;
-    use rcgen::{CertificateParams, DistinguishedName, DnType, KeyPair, date_time_ymd};
+    use rcgen::{
+        BasicConstraints, CertificateParams, CertifiedIssuer, DistinguishedName, DnType, IsCa,
+        KeyPair, date_time_ymd,
+    };
 
     fn certificate(year: i32) -> Vec<u8> {
         let mut params = CertificateParams::default();
@@ -187,6 +230,30 @@ mod tests {
         params.distinguished_name = name;
         let key = KeyPair::generate().unwrap();
         params.self_signed(&key).unwrap().der().to_vec()
+    }
+
+    #[test]
+    fn certificate_of_a_ca_or_by_itself_verifies_another() {
+        let authority = CertificateParams::new(Vec::new()).unwrap();
+        let issuer = CertifiedIssuer::self_signed(authority, KeyPair::generate().unwrap()).unwrap();
+        let signed = |is_ca| {
+            let mut params = CertificateParams::default();
+            params
+                .distinguished_name
+                .push(DnType::CommonName, "another");
+            params.is_ca = is_ca;
+            let key = KeyPair::generate().unwrap();
+            params.signed_by(&key, &issuer).unwrap().der().to_vec()
+        };
+        assert!(verifies_none(&signed(IsCa::ExplicitNoCa)));
+        assert!(!verifies_none(&signed(IsCa::Ca(
+            BasicConstraints::Unconstrained
+        ))));
+        assert!(!verifies_none(&signed(IsCa::Ca(
+            BasicConstraints::Constrained(1)
+        ))));
+        assert!(!verifies_none(&certificate(2051)), "it is self-signed");
+        assert!(!verifies_none(b""));
     }
 
     #[test]

@@ -5,24 +5,40 @@ use std::time::Duration;
 
 use rustls::pki_types::CertificateDer;
 
-use super::certificate::validity;
+use super::certificate::{validity, verifies_none};
 use super::clock::date;
 use crate::base::time::Validity;
 
 /// A certificate that expires within this period is logged, like those of upstreams.
 const NOTICE: Duration = Duration::from_secs(7 * 86_400);
 
+/// The advice for a certificate that has expired, and for one that expires soon.
+#[derive(Clone, Copy)]
+struct Advice {
+    expired: &'static str,
+    expiring: &'static str,
+}
+
+impl Advice {
+    const fn always(text: &'static str) -> Self {
+        Self {
+            expired: text,
+            expiring: text,
+        }
+    }
+}
+
 /// Describes the problem with the dates of a certificate at `now`, or within seven days, and gives
-/// advice. `renewal` is the advice for a certificate that expires.
-fn problem_with(validity: Validity, now: Duration, renewal: &str) -> Option<String> {
+/// advice.
+fn problem_with(validity: Validity, now: Duration, advice: Advice) -> Option<String> {
     let (begins_at, expires_at) = (validity.begins_at, validity.expires_at);
     let (dates, advice) = if now > expires_at {
-        (format!("expired at {}", date(expires_at)), renewal)
+        (format!("expired at {}", date(expires_at)), advice.expired)
     } else if now < begins_at {
         let dates = format!("is not valid before {}", date(begins_at));
         (dates, "check the clock")
     } else if expires_at.saturating_sub(now) < NOTICE {
-        (format!("expires at {}", date(expires_at)), renewal)
+        (format!("expires at {}", date(expires_at)), advice.expiring)
     } else {
         return None;
     };
@@ -52,23 +68,24 @@ impl DatedFile {
     }
 
     /// Returns the problem with one certificate, which is called `name`.
-    fn problem(&self, name: &str, dates: Validity, now: Duration, renewal: &str) -> Option<String> {
-        let problem = problem_with(dates, now, renewal)?;
+    fn problem(
+        &self,
+        name: &str,
+        dates: Validity,
+        now: Duration,
+        advice: Advice,
+    ) -> Option<String> {
+        let problem = problem_with(dates, now, advice)?;
         let (option, path) = (self.option, self.path.display());
         Some(format!("{option}: {path:?}: {name} {problem}"))
     }
 
     /// Returns the problems with the certificates from this position in the file.
-    fn problems<'a>(
-        &'a self,
-        from: usize,
-        now: Duration,
-        renewal: &'a str,
-    ) -> impl Iterator<Item = String> + 'a {
+    fn problems(&self, from: usize, now: Duration, advice: Advice) -> impl Iterator<Item = String> {
         let certificates = self.certificates.iter();
         let certificates = certificates.filter(move |(position, _)| *position >= from);
         certificates.filter_map(move |(position, dates)| {
-            self.problem(&format!("certificate {position}"), *dates, now, renewal)
+            self.problem(&format!("certificate {position}"), *dates, now, advice)
         })
     }
 }
@@ -105,22 +122,29 @@ impl OwnCertificate {
 
     /// Returns the problem with the dates at `now`, or within seven days.
     pub fn problem(&self, now: Duration) -> Option<String> {
-        let renewal = "renew it";
+        let advice = Advice::always("renew it");
         self.file
-            .problem("the certificate", self.dates, now, renewal)
+            .problem("the certificate", self.dates, now, advice)
     }
 
     /// Returns the problems with the dates of the certificates behind the first: authorities that
     /// lead to one that peers trust.
     pub fn chain_problems(&self, now: Duration) -> impl Iterator<Item = String> {
-        let renewal = "replace it, since peers may reject the chain";
-        self.file.problems(2, now, renewal)
+        let advice = Advice {
+            expired: "replace it, since peers may reject the chain",
+            expiring: "replace it before then, since peers may reject the chain afterwards",
+        };
+        self.file.problems(2, now, advice)
     }
 }
 
 /// The certificates of authorities in a file, and their dates.
 #[derive(Clone, Debug)]
-pub struct Authorities(DatedFile);
+pub struct Authorities {
+    file: DatedFile,
+    /// The positions of certificates that belong to no CA.
+    others: Vec<usize>,
+}
 
 impl Authorities {
     pub(super) fn new(
@@ -128,23 +152,41 @@ impl Authorities {
         path: &Path,
         certificates: &[CertificateDer<'_>],
     ) -> Self {
-        Self(DatedFile::new(option, path, certificates))
+        let numbered = (1..).zip(certificates);
+        let others = numbered.filter(|(_, certificate)| verifies_none(certificate));
+        Self {
+            file: DatedFile::new(option, path, certificates),
+            others: others.map(|(position, _)| position).collect(),
+        }
     }
 
-    /// Returns the problems with the dates of authorities at `now`, or within seven days.
+    /// Returns warnings about certificates that belong to no CA, and about the dates of the others
+    /// at `now`, or within seven days.
     pub fn problems(&self, now: Duration) -> impl Iterator<Item = String> {
-        self.0.problems(1, now, "replace or remove it")
+        let advice = Advice {
+            expired: "replace or remove it",
+            expiring: "install its successor before then",
+        };
+        let (option, path) = (self.file.option, self.file.path.display());
+        let others = self.others.iter().map(move |position| {
+            format!(
+                "{option}: {path:?}: certificate {position} is no CA certificate: expected the \
+                 certificate of the CA that signed the certificate of the peer"
+            )
+        });
+        others.chain(self.file.problems(1, now, advice))
     }
 
     /// Returns an error if no authority is valid by its dates at `now`: the one with the latest
     /// expiry, and its dates.
     pub fn lack(&self, now: Duration) -> Option<String> {
-        let all = &self.0.certificates;
+        let all = &self.file.certificates;
         if all.iter().any(|(_, dates)| dates.includes(now)) {
             return None;
         }
         let (position, dates) = all.iter().max_by_key(|(_, dates)| dates.expires_at)?;
         let name = format!("no CA certificate is valid: certificate {position}");
-        self.0.problem(&name, *dates, now, "replace it")
+        self.file
+            .problem(&name, *dates, now, Advice::always("replace it"))
     }
 }

@@ -8,7 +8,7 @@ use std::process::Command;
 
 use nix::libc::O_NONBLOCK;
 use nix::unistd::Uid;
-use rcgen::{CertificateParams, KeyPair, SanType, date_time_ymd};
+use rcgen::{CertificateParams, CertifiedIssuer, DnType, KeyPair, SanType, date_time_ymd};
 
 use crate::support::certificates::Authority;
 use crate::support::folder::Folder;
@@ -208,6 +208,32 @@ fn expired_authority_is_a_warning_unless_no_other_is_valid() {
     // The program starts with warnings, since the clock may be wrong.
     let program = Program::start(&["-u192.0.2.1".to_owned(), format!("--ca-file={old}")]);
     program.await_log("expired at 2001-01-01T00:00:00Z");
+}
+
+#[test]
+fn server_certificate_in_place_of_a_ca_is_a_warning() {
+    let folder = Folder::new("check-no-authority");
+    let new_key = || KeyPair::generate().expect("a key");
+    let authority = CertifiedIssuer::self_signed(CertificateParams::default(), new_key());
+    let mut params = CertificateParams::new(["dns.example".to_owned()]).expect("a name");
+    params
+        .distinguished_name
+        .push(DnType::CommonName, "dns.example");
+    let signed = params.signed_by(&new_key(), &authority.expect("an authority"));
+    let pem = signed.expect("a certificate").pem();
+    let path = folder.file("server.pem");
+    fs::write(&path, pem).expect("the folder of the test is writable");
+    let argument = format!("--ca-file={}", path.display());
+    assert_warned(&[&argument], &["certificate 1 is no CA certificate"]);
+}
+
+#[test]
+fn query_log_in_a_missing_folder_has_advice() {
+    let folder = Folder::new("check-missing-folder");
+    let missing = folder.file("missing");
+    let argument = format!("--query-log={}", missing.join("dns.json").display());
+    let advice = format!("create the folder {:?}", missing.display());
+    assert_refused(&[&argument], &["--query-log: ", &advice]);
 }
 
 #[test]
