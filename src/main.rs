@@ -13,6 +13,7 @@ use dotproxy::base::time::Instant;
 use dotproxy::check::check;
 use dotproxy::config::{Config, InheritedSocket, ResourceSettings};
 use dotproxy::net::inherited::Inherited;
+use dotproxy::net::lacks_family;
 use dotproxy::net::mio::MioNet;
 use dotproxy::options::{self, Command};
 use dotproxy::process::file_limit;
@@ -251,12 +252,12 @@ fn explain(error: &ListenError) -> String {
     let other = match *protocol {
         "TLS" => "another address or port with --tls-listen",
         "HTTP" => "another address or port with --http-listen",
-        _ => "another port with -p or another address with -l",
+        _ => "another port (-p, or in --listen if that has a port) or another address (-l)",
     };
     let advice = match cause.kind() {
         ErrorKind::PermissionDenied if port < 1024 => format!(
             "; ports below 1024 require root or CAP_NET_BIND_SERVICE: run `sudo setcap \
-             cap_net_bind_service=+ep {}`, or choose another port, like -p 5300",
+             cap_net_bind_service=+ep {}`, or choose a port from 1024, like 5300",
             std::env::current_exe()
                 .unwrap_or("dotproxy".into())
                 .display()
@@ -271,6 +272,9 @@ fn explain(error: &ListenError) -> String {
              address, run `sudo sysctl net.ipv4.ip_unprivileged_port_start={port}`, or choose a \
              port from 1024"
         ),
+        _ if address.is_ipv6() && lacks_family(cause) => {
+            "; this host has no IPv6: listen on an IPv4 address, like 127.0.0.1".to_owned()
+        }
         ErrorKind::AddrNotAvailable => "; `ip address` shows the addresses of this host".to_owned(),
         _ => String::new(),
     };
@@ -300,4 +304,32 @@ fn complain(level: Level, problem: impl Display) {
     let prefix = journal::prefix(level);
     // Standard error may be closed.
     let _ = writeln!(io::stderr(), "{prefix}dotproxy: {}", OneLine(problem));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rustix::io::Errno;
+
+    fn explained(address: &str, cause: Errno) -> String {
+        explain(&ListenError {
+            address: address.parse().expect("an address"),
+            protocol: "UDP",
+            cause: cause.into(),
+        })
+    }
+
+    #[test]
+    fn advice_on_a_host_without_ipv6_is_an_ipv4_address() {
+        let text = explained("[::1]:53", Errno::AFNOSUPPORT);
+        let end = "; this host has no IPv6: listen on an IPv4 address, like 127.0.0.1";
+        assert!(text.ends_with(end), "{text}");
+    }
+
+    #[test]
+    fn advice_on_a_taken_port_includes_the_port_of_a_listen_option() {
+        let text = explained("127.0.0.1:5353", Errno::ADDRINUSE);
+        let end = "another port (-p, or in --listen if that has a port) or another address (-l)";
+        assert!(text.ends_with(end), "{text}");
+    }
 }
