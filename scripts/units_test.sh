@@ -414,18 +414,19 @@ for version in 0.1.0-1 0.1.0-2; do
 done
 check "Debian: installs" 'Setting up dotproxy \(0\.1\.0-1\)' within dpkg -i /run/0.1.0-1.deb
 states() { within systemctl "$1" dotproxy.socket dotproxy.service | tr '\n' ' '; }
-# Prints the links between the installed documents whose target is not in the package.
+# Prints the links between the installed documents whose target is not in the package. Two documents
+# are about files that only the repository has.
 missing_links() {
     within python3 - <<'PYTHON'
 import pathlib, re
 root = pathlib.Path("/usr/share/doc/dotproxy")
 for document in [root / "README.md", *sorted((root / "docs").glob("*.md"))]:
     for link in re.findall(r"\]\(([^)#:]+)", document.read_text()):
-        if link.endswith(".md") and not (document.parent / link).exists():
+        if link.endswith(".md") and not re.search("/(openwrt|helm)/", link) and not (document.parent / link).exists():
             print(f"{document}: {link}")
 PYTHON
 }
-check "Debian: links between its documents work" '^$' eval 'missing_links | grep -v /openwrt/ | grep -v /helm/'
+check "Debian: links between its documents work" '^$' missing_links
 check "Debian: no unit is active" '^inactive inactive $' states is-active
 check "Debian: no unit is enabled" '^disabled disabled $' states is-enabled
 check "Debian: it has a user" '^dotproxy:' within getent passwd dotproxy
