@@ -196,11 +196,6 @@ impl Attempts {
         Some(open.counted)
     }
 
-    /// Returns whether a link ended while it had the query.
-    pub(in crate::proxy) fn was_on_ended_link(&self) -> bool {
-        self.link_ends.all > 0
-    }
-
     /// Returns whether an attempt, other than a copy, may still be answered within its timeout.
     pub(in crate::proxy) fn is_any_in_time(&self) -> bool {
         let mut open = self.open.iter().flatten();

@@ -21,6 +21,8 @@ pub(super) struct ConnectionCapacity {
     pipelining: Pipelining,
     /// The number of connections that the endpoint takes at the same time, and when it was learned.
     connections: Option<(usize, Instant)>,
+    /// Time for which that number is used.
+    connections_pause: Duration,
     /// The number of connections that were seen to answer at the same time, and when.
     answering: Option<(usize, Instant)>,
 }
@@ -73,7 +75,10 @@ impl ConnectionCapacity {
     /// The maximum idle time of a connection that was closed for another reason than being idle.
     pub(super) const SOON: Duration = Duration::from_secs(1);
 
-    /// Time for which a learned number of connections is used before more are tried.
+    /// Time for which a learned number of connections is used before more are tried. A query may
+    /// have ended the connection instead, so one close is used for a short time, which doubles up
+    /// to `CONNECTIONS_VALID` if further connections end in the same way.
+    const CONNECTIONS_ASSUMED: Duration = Duration::from_secs(1);
     const CONNECTIONS_VALID: Duration = Duration::from_secs(60);
 
     /// Time for which pipelining is suspended at first. It doubles up to `PAUSE_MAX`, since a
@@ -196,6 +201,12 @@ impl ConnectionCapacity {
     /// Records that the endpoint closed a connection without an answer while it kept `others`: it
     /// limits the connections of a client.
     pub(super) fn on_turned_away(&mut self, others: usize, now: Instant) {
+        let pause = match self.connections {
+            Some((_, at)) if now - at < self.connections_pause => self.connections_pause,
+            Some((_, at)) if now - at < Self::CONNECTIONS_VALID * 2 => self.connections_pause * 2,
+            _ => Self::CONNECTIONS_ASSUMED,
+        };
+        self.connections_pause = pause.min(Self::CONNECTIONS_VALID);
         self.connections = Some((others, now));
     }
 
@@ -221,7 +232,7 @@ impl ConnectionCapacity {
 
     /// Returns the number of connections that the endpoint takes at the same time, if known.
     pub(super) fn connections_max(&self, now: Instant) -> Option<usize> {
-        let valid = |(_, at): &(usize, Instant)| now - *at < Self::CONNECTIONS_VALID;
+        let valid = |(_, at): &(usize, Instant)| now - *at < self.connections_pause;
         self.connections
             .filter(valid)
             .map(|(connections, _)| connections)
@@ -339,13 +350,24 @@ mod tests {
     fn number_of_connections_is_used_for_a_while() {
         let mut capacity = ConnectionCapacity::default();
         assert_eq!(capacity.connections_max(at(1)), None);
+        // One close may have had another reason.
         capacity.on_turned_away(2, at(1));
-        assert_eq!(capacity.connections_max(at(60)), Some(2));
+        assert_eq!(capacity.connections_max(at(1)), Some(2));
+        assert_eq!(capacity.connections_max(at(2)), None);
+        let mut now = 2;
+        for pause in [2, 4, 8, 16, 32, 60, 60] {
+            // Several closes in one pause count once.
+            capacity.on_turned_away(2, at(now));
+            capacity.on_turned_away(2, at(now));
+            assert_eq!(capacity.connections_max(at(now + pause - 1)), Some(2));
+            assert_eq!(capacity.connections_max(at(now + pause)), None);
+            now += pause;
+        }
+        capacity.on_turned_away(2, at(now));
         capacity.on_connected(1);
-        assert_eq!(capacity.connections_max(at(60)), Some(2));
+        assert_eq!(capacity.connections_max(at(now)), Some(2));
         capacity.on_connected(3);
-        assert_eq!(capacity.connections_max(at(60)), Some(3));
-        assert_eq!(capacity.connections_max(at(61)), None);
+        assert_eq!(capacity.connections_max(at(now)), Some(3));
     }
 
     #[test]

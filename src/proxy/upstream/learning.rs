@@ -38,8 +38,8 @@ impl Upstreams {
 
     /// Returns whether the oldest query on a link that ended may be the reason for its end. It is
     /// sent alone then: its answer shows that the connection was closed because of the number of
-    /// its queries. If many queries wait that were sent after the newest answered one, the oldest
-    /// one is not more likely than others.
+    /// its queries. If many queries wait that were not sent before the newest answered one, the
+    /// oldest one is not more likely than others.
     pub(super) fn may_be_due_to_oldest(&self, link: &Link, now: Instant) -> bool {
         const WAITING_MAX: usize = 16;
         let capacity = &self.endpoint(link.endpoint).capacity;

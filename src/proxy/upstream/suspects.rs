@@ -262,16 +262,9 @@ impl Proxy {
         now: Instant,
     ) -> EndReason {
         let is_closed = kind == FailureKind::Closed && link.scheme != Scheme::Udp;
-        let mut waiting = link.sent().iter().filter_map(Sent::exchange);
-        // A query that was on a link that ended may be the reason for this end, too.
-        let may_be_due_to_query = waiting.any(|key| {
-            let exchange = self.exchanges.get(key);
-            exchange.is_some_and(|exchange| exchange.attempts.was_on_ended_link())
-        });
         if is_closed
             && !is_isolated
             && !link.has_answered()
-            && !may_be_due_to_query
             && self.upstreams.record_turned_away(link, now)
         {
             return EndReason::Surplus;

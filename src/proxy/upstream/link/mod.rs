@@ -384,10 +384,10 @@ impl Link {
         self.last_answer > Some(self.sent[position].at)
     }
 
-    /// Returns the number of waiting queries that were sent after the newest answered one.
+    /// Returns the number of waiting queries that were not sent before the newest answered one.
     pub(in crate::proxy) fn waiting_behind_answers(&self) -> usize {
         let newest_first = self.sent.iter().rev();
-        let behind = newest_first.take_while(|sent| sent.at > self.newest_answered);
+        let behind = newest_first.take_while(|sent| sent.at >= self.newest_answered);
         behind.filter(|sent| sent.exchange().is_some()).count()
     }
 
