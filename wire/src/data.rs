@@ -144,6 +144,46 @@ fn check_parts(names: &mut Names<'_>, record: &Record, parts: &[Part]) -> Result
     (at == record.end).then_some(()).ok_or(Malformed)
 }
 
+/// Returns whether the canonical form of data of this type has its names in lower case (RFC 4034,
+/// section 6.2; RFC 6840, section 5.1).
+fn has_lowercase_names(rr_type: Type) -> bool {
+    matches!(
+        rr_type.0,
+        2..=9 | 12 | 14 | 15 | 17 | 18 | 21 | 24 | 26 | 30 | 33 | 35 | 36 | 39
+    )
+}
+
+/// Appends the data of a record of this class in canonical form.
+pub(crate) fn write_canonical(
+    out: &mut Vec<u8>,
+    message: &[u8],
+    record: &Record,
+    class: u16,
+) -> Result<(), Malformed> {
+    let bytes = message.get(..record.end).ok_or(Malformed)?;
+    let mut at = record.data_start();
+    for part in parts(record.rr_type, class) {
+        let start = at;
+        at = match part {
+            Bytes(len) => at + len,
+            Name => name::skip(bytes, at)?,
+            WholeName => name::skip_uncompressed(bytes, at)?,
+            Text => skip_text(bytes, at)?,
+            Texts | Bitmap | Parameters | Rest => record.end,
+        };
+        let from = out.len();
+        if matches!(part, Name) {
+            name::write_uncompressed(out, message, start)?;
+        } else {
+            out.extend_from_slice(bytes.get(start..at).ok_or(Malformed)?);
+        }
+        if matches!(part, Name | WholeName) && has_lowercase_names(record.rr_type) {
+            name::make_lowercase(&mut out[from..]);
+        }
+    }
+    (at == record.end).then_some(()).ok_or(Malformed)
+}
+
 /// Skips parts of one kind up to the end.
 fn skip_all(
     bytes: &[u8],

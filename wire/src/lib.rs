@@ -13,12 +13,14 @@
 //! - [`query`]: the upstream query for a client's query
 //! - [`response`]: the response to a client
 //! - [`frame`]: messages on a stream
+//! - [`canonical`]: the form of names and records over which DNSSEC signs
 //! - [`byte_ops`]: copies and comparisons of short byte strings
 //! - [`steps`]: a counter for tests that bound the cost of walks
 
 #![forbid(unsafe_code)]
 
 pub mod byte_ops;
+pub mod canonical;
 mod data;
 pub mod edns;
 pub mod frame;

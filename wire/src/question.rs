@@ -21,6 +21,14 @@ impl Type {
     pub const AAAA: Self = Self(28);
     /// The digest of a key, which is in the parent zone (RFC 4034, section 5).
     pub const DS: Self = Self(43);
+    /// A signature over an RRset (RFC 4034).
+    pub const RRSIG: Self = Self(46);
+    /// The next name of a zone, which denies the names between (RFC 4034).
+    pub const NSEC: Self = Self(47);
+    /// A public key of a zone (RFC 4034).
+    pub const DNSKEY: Self = Self(48);
+    /// The next hash of a name of a zone (RFC 5155).
+    pub const NSEC3: Self = Self(50);
     /// The pseudo-record of EDNS (RFC 6891).
     pub const OPT: Self = Self(41);
     /// A signature of the message by a public key, when it covers type 0 (RFC 2931).
