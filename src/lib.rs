@@ -43,8 +43,8 @@
 //! Around them: [`options`] (one table for command line, options file and help), [`config`] (the
 //! settings, and every limit of the program), [`tls`] (trust anchors, certificates, keys, and the
 //! clock that certificates are judged by), [`process`] (sandbox, service manager, file limit),
-//! [`telemetry`] (formats of logs, metrics, dnstap and traces), and [`base`] (what all of them
-//! share).
+//! [`telemetry`] (formats of logs, metrics, dnstap and traces), [`dnssec`] (signatures and denials
+//! of existence, which no query is validated with yet), and [`base`] (what all of them share).
 //!
 //! # The path of a query
 //!
@@ -126,6 +126,7 @@
 pub mod base;
 pub mod check;
 pub mod config;
+pub mod dnssec;
 pub mod net;
 pub mod options;
 pub mod process;

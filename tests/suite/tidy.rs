@@ -9,6 +9,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("base", &["wire"]),
     ("tls", &["base", "config"]),
     ("config", &["base", "wire"]),
+    ("dnssec", &["wire"]),
     ("proxy", &["base", "config", "wire"]),
     ("session", &["base", "config", "tls", "wire"]),
     ("net", &["base", "config", "session"]),

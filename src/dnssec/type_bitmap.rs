@@ -1,0 +1,57 @@
+//! The types at a name, as NSEC and NSEC3 list them.
+
+use crate::wire::question::Type;
+
+const CNAME: Type = Type(5);
+const DNAME: Type = Type(39);
+
+/// The types that exist at a name: the bitmap of an NSEC or NSEC3 record (RFC 4034, section 4.1.2).
+#[derive(Clone, Copy, Debug)]
+pub struct TypeBitmap<'a>(&'a [u8]);
+
+impl<'a> TypeBitmap<'a> {
+    /// Returns the bitmap with these bytes, which need not be well formed.
+    pub fn new(bytes: &'a [u8]) -> Self {
+        Self(bytes)
+    }
+
+    /// Returns whether a type exists.
+    pub fn contains(self, rr_type: Type) -> bool {
+        let [window, low] = rr_type.0.to_be_bytes();
+        let mut rest = self.0;
+        while let [number, len, blocks @ ..] = rest {
+            let Some((block, others)) = blocks.split_at_checked(usize::from(*len)) else {
+                return false;
+            };
+            if *number == window {
+                let byte = block.get(usize::from(low / 8));
+                return byte.is_some_and(|byte| byte & 0x80 >> (low % 8) != 0);
+            }
+            rest = others;
+        }
+        false
+    }
+
+    /// Returns whether the name is a delegation, and the record is of the zone above it.
+    pub(super) fn is_delegation(self) -> bool {
+        self.contains(Type::NS) && !self.contains(Type::SOA)
+    }
+
+    /// Returns whether the record proves that a type does not exist at its name. DS records are of
+    /// the zone above, all others of the zone below a delegation (RFC 4035, section 5.2; RFC 6840,
+    /// section 4.4).
+    pub(super) fn denies(self, rr_type: Type, is_root: bool) -> bool {
+        let is_of_right_zone = if rr_type == Type::DS {
+            is_root || !self.contains(Type::SOA)
+        } else {
+            !self.is_delegation()
+        };
+        is_of_right_zone && !self.contains(rr_type) && !self.contains(CNAME)
+    }
+
+    /// Returns whether names below the name are not of this zone: they are below a delegation, or
+    /// they are renamed (RFC 6840, section 4.1).
+    pub(super) fn hides_names_below(self) -> bool {
+        self.is_delegation() || self.contains(DNAME)
+    }
+}
