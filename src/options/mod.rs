@@ -271,6 +271,8 @@ fn help() -> String {
 const HELP_AT: usize = 30;
 
 #[cfg(test)]
+mod listen_tests;
+#[cfg(test)]
 mod message_tests;
 #[cfg(test)]
 mod tests;
