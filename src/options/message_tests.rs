@@ -27,8 +27,14 @@ fn name_in_a_comment_behind_an_upstream_is_a_warning() {
     let end = ":2: upstream: \"9.9.9.9\": \"#dns.quad9.net\" is a comment because of the space \
                before it: remove the space if dns.quad9.net is the name in the certificate";
     assert!(warning.ends_with(end), "{warning}");
+    let warnings = warnings_of_file("upstream = 9.9.9.9 #dns.quad9.net,pin-only");
+    assert!(
+        warnings.len() == 1 && warnings[0].contains("\"#dns.quad9.net\" is a comment"),
+        "{warnings:?}"
+    );
     for line in [
         "upstream = 9.9.9.9 # dns.quad9.net",
+        "upstream = 9.9.9.9 #no..name",
         "upstream = 9.9.9.9 #why",
         "upstream = 9.9.9.9#dns.quad9.net #dns.quad9.net",
         "upstream = 9.9.9.9\n#dns.quad9.net",
@@ -45,11 +51,14 @@ fn address_or_port_in_place_of_the_name_is_reported() {
         warnings.len() == 1 && warnings[0].contains("here the address 1.1.1.1"),
         "{warnings:?}"
     );
-    assert_eq!(
-        error_of_line("-u 9.9.9.9#dns.quad9.net:853"),
-        "--upstream: \"9.9.9.9#dns.quad9.net:853\": expected the port before #, like \
-         9.9.9.9:853#dns.quad9.net"
-    );
+    for given in ["9.9.9.9#dns.quad9.net:853", "9.9.9.9#dns.quad9.net@853"] {
+        assert_eq!(
+            error_of_line(&format!("-u {given}")),
+            format!(
+                "--upstream: {given:?}: expected the port before #, like 9.9.9.9:853#dns.quad9.net"
+            )
+        );
+    }
 }
 
 #[test]
@@ -60,6 +69,11 @@ fn unknown_option_close_to_a_known_one_has_a_suggestion() {
         ("upstrem", "upstream"),
         ("Listen", "listen"),
         ("log-levle", "log-level"),
+        ("CACHE-SIZE", "cache-size"),
+        ("cache_max_negative_ttl", "cache-max-negative-ttl"),
+        // It is close to cache-min-ttl, too.
+        ("cache-ma-ttl", "cache-max-ttl"),
+        ("check-config", "check-conf"),
     ] {
         let end = format!("unknown option: did you mean {meant}?");
         let problem = error_of_file(&format!("{given} = 1"));
@@ -68,23 +82,23 @@ fn unknown_option_close_to_a_known_one_has_a_suggestion() {
         let end = format!("unknown option: did you mean --{meant}?");
         assert_eq!(problem, format!("--{given}: {end}"));
     }
-    for far in ["nonsense", "put", "listen-address"] {
+    for far in ["nonsense", "put", "listen-address", "listen-to"] {
         let problem = error_of_line(&format!("--{far} 1"));
         assert!(
             problem.ends_with("unknown option (see --help)"),
             "{problem}"
         );
     }
-    let long = "a".repeat(10_000);
-    assert!(!error_of_line(&format!("--{long}")).contains("did you mean"));
 }
 
 #[test]
 fn name_of_the_options_file_without_its_option_is_explained() {
-    assert_eq!(
-        error_of_line("--config q.conf"),
-        "--config: unknown option: the options file is -C FILE"
-    );
+    for name in ["config", "conf", "config-file", "configuration"] {
+        assert_eq!(
+            error_of_line(&format!("--{name} q.conf")),
+            format!("--{name}: unknown option: the options file is -C FILE")
+        );
+    }
     assert_eq!(
         error_of_line("q.conf"),
         "\"q.conf\": expected an option: the options file is -C FILE"
@@ -93,15 +107,25 @@ fn name_of_the_options_file_without_its_option_is_explained() {
 
 #[test]
 fn list_in_place_of_one_value_is_an_error() {
-    for option in ["listen", "allow", "bootstrap", "http-listen"] {
-        assert_eq!(
-            error_of_file(&format!("{option} = 127.0.0.1, 127.0.0.2")),
-            format!(
-                "FILE:1: {option}: \"127.0.0.1, 127.0.0.2\": expected one value per line: repeat \
-                 the option"
-            )
-        );
+    for option in [
+        "listen",
+        "tls-listen",
+        "http-listen",
+        "bootstrap",
+        "allow",
+        "deny",
+    ] {
+        for list in ["127.0.0.1, ::1", "127.0.0.1 ::1", "127.0.0.1;::1"] {
+            assert_eq!(
+                error_of_file(&format!("{option} = {list}")),
+                format!(
+                    "FILE:1: {option}: {list:?}: expected one value per line: repeat the option"
+                )
+            );
+        }
     }
+    let problem = error_of_file("timeout = 5 seconds");
+    assert!(problem.contains("expected a duration"), "{problem}");
     assert_eq!(
         error_of_line("-u 1.1.1.1 -l 127.0.0.1,::1"),
         "--listen: \"127.0.0.1,::1\": expected one value: repeat the option for each"
@@ -137,6 +161,16 @@ fn crossed_ttl_bounds_are_shown_as_written() {
         error_of_line("-u 1.1.1.1 --cache-min-ttl 2d"),
         "--cache-min-ttl: \"2d\": must not exceed --cache-max-ttl (1d, the default)"
     );
+    // An option of the command line replaces that of the file and has no line.
+    for (text, line, location) in [
+        ("cache-max-ttl = 90m", "--cache-min-ttl 2h", "FILE:1: "),
+        ("cache-min-ttl = 2h", "--cache-max-ttl 90m", "FILE:1: "),
+        ("port = 53", "--cache-min-ttl 2h --cache-max-ttl 90m", ""),
+    ] {
+        let end = "--cache-min-ttl: \"2h\": must not exceed --cache-max-ttl (\"90m\")";
+        let problem = with_file(text, &format!("-u 1.1.1.1 {line}"));
+        assert_eq!(problem.unwrap_err(), format!("{location}{end}"));
+    }
 }
 
 #[test]
@@ -154,7 +188,8 @@ fn tilde_in_a_path_is_an_error() {
     for line in [
         "--ca-file ~/ca.pem",
         "--query-log ~/dns.json",
-        "-u 9.9.9.9,client-cert=~/a,client-key=~/b",
+        "-u 9.9.9.9,client-cert=~/a,client-key=/b",
+        "-u 9.9.9.9,client-cert=/a,client-key=~/b",
     ] {
         let problem = error_of_line(&format!("-u 1.1.1.1 {line}"));
         let end = "expected a path without ~, which is not expanded";

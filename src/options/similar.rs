@@ -58,3 +58,16 @@ fn distance(a: &str, b: &str) -> usize {
     }
     row[b.len()]
 }
+
+#[cfg(test)]
+mod tests {
+    use super::distance;
+
+    #[test]
+    fn long_name_is_not_compared() {
+        let name = "a".repeat(32);
+        assert_eq!(distance(&name, &name), 0);
+        let long = name + "a";
+        assert_eq!(distance(&long, &long), usize::MAX);
+    }
+}
