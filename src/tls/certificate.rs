@@ -217,8 +217,8 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
     use rcgen::{
-        BasicConstraints, CertificateParams, CertifiedIssuer, DistinguishedName, DnType, IsCa,
-        KeyPair, date_time_ymd,
+        BasicConstraints, CertificateParams, CertifiedIssuer, CustomExtension, DistinguishedName,
+        DnType, IsCa, KeyPair, date_time_ymd,
     };
 
     fn certificate(year: i32) -> Vec<u8> {
@@ -234,25 +234,37 @@ mod tests {
 
     #[test]
     fn certificate_of_a_ca_or_by_itself_verifies_another() {
-        let authority = CertificateParams::new(Vec::new()).unwrap();
+        let mut authority = CertificateParams::new(Vec::new()).unwrap();
+        authority.is_ca = IsCa::ExplicitNoCa;
         let issuer = CertifiedIssuer::self_signed(authority, KeyPair::generate().unwrap()).unwrap();
-        let signed = |is_ca| {
-            let mut params = CertificateParams::default();
+        let sign = |mut params: CertificateParams| {
             params
                 .distinguished_name
                 .push(DnType::CommonName, "another");
-            params.is_ca = is_ca;
             let key = KeyPair::generate().unwrap();
             params.signed_by(&key, &issuer).unwrap().der().to_vec()
         };
+        let signed = |is_ca| {
+            let mut params = CertificateParams::default();
+            params.is_ca = is_ca;
+            sign(params)
+        };
         assert!(verifies_none(&signed(IsCa::ExplicitNoCa)));
+        // The value cA FALSE is present, although it is the default, which DER leaves out.
+        let mut explicit = CertificateParams::default();
+        let no_ca =
+            CustomExtension::from_oid_content(&[2, 5, 29, 19], b"\x30\x03\x01\x01\0".to_vec());
+        explicit.custom_extensions.push(no_ca);
+        assert!(verifies_none(&sign(explicit)));
         assert!(!verifies_none(&signed(IsCa::Ca(
             BasicConstraints::Unconstrained
         ))));
         assert!(!verifies_none(&signed(IsCa::Ca(
             BasicConstraints::Constrained(1)
         ))));
-        assert!(!verifies_none(&certificate(2051)), "it is self-signed");
+        // Without extensions, it may be the certificate of an old CA.
+        assert!(!verifies_none(&signed(IsCa::NoCa)));
+        assert!(!verifies_none(issuer.der()), "it is self-signed");
         assert!(!verifies_none(b""));
     }
 

@@ -190,3 +190,49 @@ impl Authorities {
             .problem(&name, *dates, now, Advice::always("replace it"))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rcgen::{CertificateParams, KeyPair, date_time_ymd};
+
+    fn certificate() -> CertificateDer<'static> {
+        let mut params = CertificateParams::default();
+        params.not_before = date_time_ymd(2020, 1, 1);
+        params.not_after = date_time_ymd(2050, 1, 1);
+        let key = KeyPair::generate().expect("a key");
+        params.self_signed(&key).expect("a certificate").into()
+    }
+
+    #[test]
+    fn advice_depends_on_whether_a_certificate_has_expired() {
+        let both = [certificate(), certificate()];
+        let path = Path::new("a.pem");
+        let authorities = Authorities::new("--ca-file", path, &both[..1]);
+        let own = OwnCertificate::new("--tls-cert", path, &both).expect("it has dates");
+        let check = |now, authority: &[&str], chain: &[&str]| {
+            let ends_with = |problems: Vec<String>, ends: &[&str]| {
+                assert_eq!(problems.len(), ends.len(), "{problems:?}");
+                for (problem, end) in problems.iter().zip(ends) {
+                    assert!(problem.ends_with(end), "{problem}");
+                }
+            };
+            ends_with(authorities.problems(now).collect(), authority);
+            ends_with(own.chain_problems(now).collect(), chain);
+        };
+        // The certificates expire at the start of 2050.
+        let after = |days: u64| Duration::from_secs((29_220 + days) * 86_400);
+        let before = |days: u64| Duration::from_secs((29_220 - days) * 86_400);
+        check(before(8), &[], &[]);
+        check(
+            before(6),
+            &["00:00:00Z: install its successor before then"],
+            &["replace it before then, since peers may reject the chain afterwards"],
+        );
+        check(
+            after(1),
+            &["00:00:00Z: replace or remove it"],
+            &["00:00:00Z: replace it, since peers may reject the chain"],
+        );
+    }
+}
