@@ -1,6 +1,7 @@
 //! The permissions of the process after it has started.
 
 use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::Path;
 use std::process::Command;
 
 use nix::sys::signal::Signal;
@@ -130,6 +131,65 @@ fn sandbox_denies_files_that_no_option_names() {
     let log = open.program.reload();
     assert!(!log.contains("ERROR"), "{log}");
     assert_eq!(open.status("NoNewPrivs:"), "0");
+}
+
+#[test]
+fn reload_that_needs_a_new_folder_names_an_open_one() {
+    let authority = Authority::new("new-folder");
+    let folder = Folder::new("new-folder");
+    let (options, own) = (folder.file("options"), folder.file("ca.pem"));
+    std::fs::copy(&authority.ca_file, &own).expect("a temporary file");
+    let name = |ca_file: &Path| {
+        let text = format!("upstream = 192.0.2.1\nca-file = {}", ca_file.display());
+        std::fs::write(&options, text).expect("the folder of the test is writable");
+    };
+    name(&own);
+    let program = Program::start(&[format!("--conf-file={}", options.display())]);
+    program.await_log("sandbox: ");
+    if program.log().contains("no landlock") {
+        println!("skipped: this kernel has no landlock");
+        return;
+    }
+    name(&authority.ca_file);
+    let log = program.reload();
+    let open = options.parent().expect("the file is in a folder");
+    let advice = "restart the program, or put the file into";
+    let expected = format!("{advice} {};", open.display());
+    assert!(log.contains(&expected), "{log}");
+    // The permissions of a file in an open folder are no matter of the sandbox.
+    name(&own);
+    let for_none = PermissionsExt::from_mode(0o000);
+    std::fs::set_permissions(&own, for_none).expect("the test owns the file");
+    let log = program.reload();
+    assert!(log.contains("Permission denied"), "{log}");
+    assert!(!log.contains("the sandbox does not allow"), "{log}");
+    // Neither is a file that does not exist.
+    name(&authority.ca_file.with_extension("missing"));
+    let log = program.reload();
+    assert!(log.contains("No such file"), "{log}");
+    assert!(!log.contains("the sandbox does not allow"), "{log}");
+}
+
+#[test]
+fn reload_does_not_name_a_folder_that_is_closed() {
+    // Only the options file stays open, and not the temporary folder.
+    let options = Path::new("/tmp").join(format!("dotproxy-closed-{}", std::process::id()));
+    let authority = Authority::new("closed-folder");
+    std::fs::write(&options, "upstream = 192.0.2.1").expect("a temporary file");
+    let program = Program::start(&[format!("--conf-file={}", options.display())]);
+    program.await_log("sandbox: ");
+    let text = format!(
+        "upstream = 192.0.2.1\nca-file = {}",
+        authority.ca_file.display()
+    );
+    std::fs::write(&options, text).expect("a temporary file");
+    let log = program.reload();
+    std::fs::remove_file(&options).expect("the test owns the file");
+    if program.log().contains("no landlock") {
+        println!("skipped: this kernel has no landlock");
+        return;
+    }
+    assert!(log.contains(": restart the program; keeping"), "{log}");
 }
 
 #[test]
