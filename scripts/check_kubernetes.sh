@@ -327,15 +327,68 @@ check "chart: each value has an effect" 'have an effect$' scripts/check_chart_va
 check "chart: a default is removed by null" '^exit code 1$' silent eval \
     "helm_template null <<<'options: {log-format: null}' && grep log-format $work/chart-null.yaml"
 check "chart: an unknown value is refused" 'upstream is not allowed' refused <<<'upstream: 192.0.2.1'
-check "chart: an option that the chart sets is refused" 'listen' refused <<<'options: {listen: 127.0.0.1}'
-check "chart: the value in place of an option is named" 'options.port: .*containerPorts.dns' refused <<<'options: {port: 53}'
+while read -r option value; do
+    check "chart: $option, which the chart sets, is refused with its value" \
+        "options.$option: the chart sets this option: use the value $value" refused <<<"options: {$option: a}"
+done <<'LIST'
+port containerPorts.dns
+listen containerPorts.dns
+upstream upstreams
+http-listen containerPorts.http
+tls-listen tls.addresses and containerPorts.tls
+tls-cert tls.secretName
+tls-key tls.secretName
+tls-client-ca tls.clientCertificates
+LIST
 check "chart: an unknown option is refused" 'cache_size. not allowed|cache_size is not allowed' \
     refused <<<'options: {cache_size: 1m}'
-check "chart: a wrong value of an option is refused" 'timeout' refused <<<'options: {timeout: 5 seconds}'
-check "chart: a CA file without a volume is refused" 'options.ca-file: .*no volume has this file' \
-    refused <<<'options: {ca-file: /etc/ssl/ca.pem}'
-check "chart: clear text without a domain is refused" 'expected domain= with udp://' \
-    refused <<<'upstreams: ["udp://10.0.0.53"]'
+while read -r option value; do
+    check "chart: a wrong value of $option is refused" "^- .*options[./]$option\b" refused <<<"options: {$option: $value}"
+done <<'LIST'
+allow "10.0.0.0/8, fd00::/8"
+deny ["10.0.0.0/8 fd00::/8"]
+bootstrap 53
+rate-limit 5/s
+policy fast
+ca-file ca.pem
+clock-stamp stamp
+timeout 5 seconds
+max-tcp-clients 0
+max-inflight 60001
+cache-size 1x
+memory-limit -1
+cache-min-ttl 1w
+cache-max-ttl 1.5h
+cache-max-negative-ttl ""
+serve-stale -1
+prefetch "yes"
+log-format xml
+query-log dns.json
+query-log-clients all
+dnstap /run/dnstap.sock
+otlp https://192.0.2.1
+trace-sample 2
+reload-interval soon
+reuse-port 1
+user [nobody]
+no-sandbox "no"
+log-level loud
+verbose 1
+LIST
+check "chart: a CA file outside of the volumes is refused" 'options.ca-file: .*no volume has this file' \
+    refused <<<'{options: {ca-file: /etc/ssl/ca.pem}, existingSecret: keys}'
+while read -r file values; do
+    check "chart: the CA file $file is accepted with its volume" "^    ca-file = $file\$" eval \
+        "helm_template ca && rendered ca" <<<"{options: {ca-file: $file}, $values}"
+done <<'LIST'
+/etc/dotproxy-secret/ca.pem existingSecret: keys
+/etc/dotproxy-tls/ca.crt tls: {secretName: server-tls}
+/etc/lists/ca.pem extraVolumes: [{name: lists, configMap: {name: lists}}], extraVolumeMounts: [{name: lists, mountPath: /etc/lists}]
+LIST
+for scheme in udp tcp; do
+    check "chart: clear text over $scheme without a domain is refused" 'expected domain= with udp://' \
+        refused <<<"upstreams: ['$scheme://10.0.0.53']"
+done
 check "chart: a budget that allows no eviction is refused" 'allows no eviction with 2 pods' \
     refused <<<'podDisruptionBudget: {minAvailable: 2}'
 
