@@ -414,15 +414,18 @@ for version in 0.1.0-1 0.1.0-2; do
 done
 check "Debian: installs" 'Setting up dotproxy \(0\.1\.0-1\)' within dpkg -i /run/0.1.0-1.deb
 states() { within systemctl "$1" dotproxy.socket dotproxy.service | tr '\n' ' '; }
-# Prints the links between the installed documents whose target is not in the package. Two documents
-# are about files that only the repository has.
+# Prints the links of the installed documents to documents, figures and examples that are not in the
+# package. Two documents are about files that only the repository has.
 missing_links() {
     within python3 - <<'PYTHON'
 import pathlib, re
 root = pathlib.Path("/usr/share/doc/dotproxy")
-for document in [root / "README.md", *sorted((root / "docs").glob("*.md"))]:
+installed = re.compile(r"\.md$|(^|/)(examples|figures|prometheus|grafana)(/|$)")
+for document in sorted({root / "README.md", *root.rglob("*.md")}):
     for link in re.findall(r"\]\(([^)#:]+)", document.read_text()):
-        if link.endswith(".md") and not re.search("/(openwrt|helm)/", link) and not (document.parent / link).exists():
+        if re.search("/(openwrt|helm)/", link) or not installed.search(link):
+            continue
+        if not (document.parent / link).exists():
             print(f"{document}: {link}")
 PYTHON
 }
