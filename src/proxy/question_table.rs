@@ -28,6 +28,15 @@ impl<T> QuestionTable<T> {
 
     /// Returns the value of a question.
     #[inline]
+    pub(super) fn get(&self, question: Question<'_>) -> Option<&T> {
+        if self.is_empty() {
+            return None;
+        }
+        self.value_by_question.get(&question.to_key())
+    }
+
+    /// Returns the value of a question.
+    #[inline]
     pub(super) fn get_mut(&mut self, question: Question<'_>) -> Option<&mut T> {
         if self.is_empty() {
             return None;

@@ -5,6 +5,8 @@
 //! upstream; each time that the question fails again, for twice as long, up to 30 seconds. When an
 //! upstream recovers, only the first second holds. While an upstream of the pool is in outage, a
 //! probe with another name detects the recovery (`client::query`).
+//!
+//! After that time, one query retests the question: it is sent, and the others fail until it ends.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -21,7 +23,6 @@ use crate::wire::edns::ExtendedError;
 pub(in crate::proxy) struct FailureCache {
     pause_min: Duration,
     pause_max: Duration,
-    deadline: Duration,
     failures: QuestionTable<Failed>,
     /// The time of the next probe of a pool that detects a recovery.
     probe_at_by_pool: HashMap<PoolIndex, Instant>,
@@ -38,9 +39,8 @@ struct Failed {
     reason: ExtendedError,
     pause: Duration,
     until: Instant,
-    /// The deadline of the query that tests the question again while the other queries for it fail,
-    /// if there is one.
-    asked_until: Instant,
+    /// The deadline of the query that retests the question; in the past if there is none.
+    retested_until: Instant,
     /// The time of the last failure.
     at: Instant,
 }
@@ -50,7 +50,6 @@ impl FailureCache {
         Self {
             pause_min: timeouts.failed_min,
             pause_max: timeouts.failed_max,
-            deadline: timeouts.deadline,
             failures: QuestionTable::new(limits.failures_remembered),
             probe_at_by_pool: HashMap::new(),
             sweep_at: Instant::default(),
@@ -83,7 +82,7 @@ impl FailureCache {
             reason,
             pause,
             until: now + pause,
-            asked_until: now,
+            retested_until: now,
             at: now,
         };
         self.failures
@@ -92,17 +91,34 @@ impl FailureCache {
 
     /// Returns the reason of a cached failure, or `None` if the query should be sent.
     pub(in crate::proxy) fn recall(
-        &mut self,
+        &self,
         question: Question<'_>,
         now: Instant,
     ) -> Option<ExtendedError> {
-        let failed = self.failures.get_mut(question)?;
-        if failed.until > now || failed.asked_until > now {
-            return Some(failed.reason);
+        let failed = self.failures.get(question)?;
+        (failed.until > now || failed.retested_until > now).then_some(failed.reason)
+    }
+
+    /// Begins a retest if the question of a query that is about to be sent has failed: other
+    /// queries for the question fail until [`end_retest`](Self::end_retest), at the latest until
+    /// the deadline of this one. Returns whether a retest has begun.
+    pub(in crate::proxy) fn begin_retest(
+        &mut self,
+        question: Question<'_>,
+        deadline: Instant,
+    ) -> bool {
+        let failed = self.failures.get_mut(question);
+        failed
+            .map(|failed| failed.retested_until = deadline)
+            .is_some()
+    }
+
+    /// Ends the retest of a question. Without another failure or an answer, the next query retests
+    /// the question.
+    pub(in crate::proxy) fn end_retest(&mut self, question: Question<'_>) {
+        if let Some(failed) = self.failures.get_mut(question) {
+            failed.retested_until = Instant::default();
         }
-        // Other queries fail until the outcome of this one is known, which is by its deadline.
-        failed.asked_until = now + self.deadline;
-        None
     }
 
     /// Reserves a probe of this pool, at a rate of up to two per second. Returns whether it may be
@@ -184,6 +200,17 @@ mod tests {
             let bytes = [1, letter, 0, 0, 1, 0, 1];
             self.failures.recall(question(&bytes), at(now)) == Some(REASON)
         }
+
+        /// Sends a query, with a deadline of five seconds, if the failure of its question is not
+        /// cached. Returns whether the query is sent.
+        fn asks(&mut self, letter: u8, now: f64) -> bool {
+            let bytes = [1, letter, 0, 0, 1, 0, 1];
+            let is_sent = !self.recalls(letter, now);
+            if is_sent {
+                self.failures.begin_retest(question(&bytes), at(now + 5.0));
+            }
+            is_sent
+        }
     }
 
     fn question(bytes: &[u8]) -> Question<'_> {
@@ -239,7 +266,7 @@ mod tests {
         let mut asked = Vec::new();
         for nth in 0..1_000 {
             let now = 1.0 + f64::from(nth) / 10.0;
-            if !scene.recalls(b'a', now) {
+            if scene.asks(b'a', now) {
                 asked.push(nth);
                 scene.fail(b'a', now);
             }
@@ -262,12 +289,12 @@ mod tests {
     fn one_query_tests_a_failed_question_while_the_others_fail() {
         let mut scene = Scene::new();
         scene.fail(b'a', 1.0);
-        assert!(!scene.recalls(b'a', 2.0));
+        assert!(scene.asks(b'a', 2.0));
         assert!(scene.recalls(b'a', 2.4) && scene.recalls(b'a', 6.8));
-        assert!(
-            !scene.recalls(b'a', 7.0),
-            "the deadline of the test has passed"
-        );
+        assert!(scene.asks(b'a', 7.0), "the deadline of the test has passed");
+        assert!(!scene.asks(b'a', 7.1));
+        scene.failures.end_retest(question(b"\x01A\0\0\x01\0\x01"));
+        assert!(scene.asks(b'a', 7.2), "the test ended without a result");
     }
 
     #[test]

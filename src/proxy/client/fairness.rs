@@ -256,7 +256,7 @@ impl Proxy {
 
 #[cfg(test)]
 mod tests {
-    use super::LazyClientShares;
+    use super::{LazyClientShares, OVERLOADED};
     use crate::proxy::testing::Scene;
     use crate::proxy::{Action, ClientTransport, LinkKey};
     use crate::wire::{Message, Rcode};
@@ -419,6 +419,63 @@ mod tests {
             scene.ask_as(A, "example"),
             [(A.into(), "example. A".to_owned())]
         );
+    }
+
+    /// Creates a scene in which the name failed, and its failure is not cached any more.
+    fn scene_after_failure(name: &str) -> Scene {
+        let mut scene = Scene::with(SMALL);
+        let query = query(name);
+        let question = Message::parse(&query).unwrap().question().unwrap();
+        let by = (scene.proxy.routes.main_pool(), scene.now);
+        let error = OVERLOADED.error;
+        let failures = &mut scene.proxy.failures;
+        failures.on_failure(question, by, error, scene.now);
+        assert!(failures.recall(question, scene.now).is_some());
+        scene.now += Duration::from_secs(2);
+        scene
+    }
+
+    #[test]
+    fn refused_query_for_a_failed_question_does_not_fail_those_of_other_clients() {
+        let mut scene = scene_after_failure("www.example");
+        assert_eq!(scene.flood(A, "example", 10), 0);
+        assert_eq!(scene.ask_as(A, "www.example").len(), 1, "A holds its part");
+        assert!(scene.ask_as(B, "www.example").is_empty());
+    }
+
+    #[test]
+    fn retest_of_a_failed_question_that_is_shed_does_not_fail_later_queries() {
+        let mut scene = scene_after_failure("www.example");
+        for nth in [1, 2, 3] {
+            assert_eq!(scene.flood(client(nth), "example", 9), 0);
+        }
+        assert_eq!(scene.flood(A, "example", 9), 0);
+        assert!(scene.ask_as(A, "www.example").is_empty());
+        let refused = scene.ask_as(client(4), "www.example");
+        assert_eq!(refused.len(), 1, "another query tests the question");
+        for nth in [11, 12, 13] {
+            assert_eq!(scene.flood(client(nth), "example", 1), 0);
+        }
+        let refused = scene.ask_as(B, "other.example");
+        assert_eq!(refused, [(A.into(), "www.example. A".to_owned())]);
+        let refused = scene.ask_as(client(14), "www.example");
+        let is_same = |(_, name): &(IpAddr, String)| name == "www.example. A";
+        assert!(!refused.iter().any(is_same), "{refused:?}");
+    }
+
+    #[test]
+    fn query_that_is_too_long_sheds_no_other() {
+        let mut scene = Scene::with(SMALL);
+        for nth in 0..4 {
+            assert_eq!(scene.flood(client(nth), "example", 10), 0);
+        }
+        scene.proxy.config.limits.forwarded_query = 20;
+        assert!(scene.offer_from(B, &query("www.example"), ClientTransport::Udp));
+        let [Action::Respond { origin, .. }] = scene.outbox.actions() else {
+            panic!("{:?}", scene.outbox.actions());
+        };
+        assert_eq!(origin.peer.ip(), IpAddr::from(B));
+        assert_eq!(scene.proxy.inflight(), 40);
     }
 
     #[test]

@@ -156,7 +156,7 @@ impl Proxy {
                 is_refresh_due,
             } => {
                 self.answer_from_cache(&request, entry, Outcome::Cached, cx);
-                if is_refresh_due && self.reserve_refresh(&request, cx.now) {
+                if is_refresh_due && self.may_refresh(&request, cx.now) {
                     self.cache.on_prefetch(entry);
                     self.refresh(&request, cx);
                 }
@@ -172,7 +172,7 @@ impl Proxy {
                 is_refresh_due,
             } => {
                 self.answer_from_cache(&request, entry, Outcome::Stale, cx);
-                if is_refresh_due && self.reserve_refresh(&request, cx.now) {
+                if is_refresh_due && self.may_refresh(&request, cx.now) {
                     self.cache.on_stale_served(entry, cx.now);
                     self.refresh(&request, cx);
                 }
@@ -272,17 +272,19 @@ impl Proxy {
             self.probe_for_recovery(request.question, pool, cx);
             return Err(failed_before(reason));
         }
-        let holder = request.holder();
-        self.make_room(holder, pool, cx)?;
         let query = self.query_for(request);
         if query.unpadded_len() > self.config.limits.forwarded_query {
             return Err(TOO_LONG);
         }
+        let holder = request.holder();
+        // The last reason for a refusal, since other queries may be shed.
+        self.make_room(holder, pool, cx)?;
         let purpose = Purpose::Client {
             client: request.client,
             reception: Reception::of(request.asked),
         };
         let mut exchange = Exchange::new(purpose, pool, query, (cx.now, deadline));
+        exchange.is_retest = self.failures.begin_retest(request.question, deadline);
         exchange.holder = Some(holder);
         if is_recursive(request.message) {
             exchange.lookup = request.lookup;
@@ -294,9 +296,9 @@ impl Proxy {
         Ok((self.start(exchange, cx), pool))
     }
 
-    /// Reserves the refresh of an answer in the cache. Returns whether it may start: there is room,
-    /// and its question did not fail a short time ago.
-    fn reserve_refresh(&mut self, request: &Request<'_>, now: Instant) -> bool {
+    /// Returns whether an answer in the cache may be refreshed: there is room, and its question did
+    /// not fail a short time ago.
+    fn may_refresh(&self, request: &Request<'_>, now: Instant) -> bool {
         let pool = self.routes.pool(request.question.name());
         is_recursive(request.message)
             && self.has_capacity_to_spare()
@@ -313,6 +315,7 @@ impl Proxy {
         let query = self.query_for(request);
         let deadline = cx.now + self.config.timeouts.deadline;
         let mut exchange = Exchange::new(Purpose::Cache, pool, query, (cx.now, deadline));
+        exchange.is_retest = self.failures.begin_retest(request.question, deadline);
         exchange.holder = Some(request.holder());
         exchange.lookup = request.lookup;
         self.start(exchange, cx);

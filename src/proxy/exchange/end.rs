@@ -89,6 +89,9 @@ impl Proxy {
     /// followers to follow-ups.
     pub(in crate::proxy) fn end(&mut self, key: ExchangeKey, outcome: Outcome, now: Instant) {
         let exchange = &mut self.exchanges[key];
+        if exchange.is_retest {
+            self.failures.end_retest(exchange.query.question());
+        }
         let (attempts, is_answered) = (exchange.attempts.open(), exchange.is_answered);
         let (coalescing, followers) =
             (exchange.coalescing, std::mem::take(&mut exchange.followers));

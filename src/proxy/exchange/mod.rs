@@ -98,6 +98,8 @@ pub(super) struct Exchange {
     pub(super) answered_by: Option<UpstreamIndex>,
     /// A final answer has come.
     pub(super) is_answered: bool,
+    /// Other queries for the question fail until this exchange ends (RFC 9520).
+    pub(super) is_retest: bool,
     /// The cache lookup of the query, if its answer may be shared.
     pub(super) lookup: Option<CacheLookup>,
     /// The relation to other exchanges for the same question.
@@ -131,6 +133,7 @@ impl Exchange {
             retry: Retry::default(),
             answered_by: None,
             is_answered: false,
+            is_retest: false,
             lookup: None,
             coalescing: Coalescing::Alone,
             followers: Vec::new(),
@@ -148,6 +151,7 @@ impl Exchange {
         self.last_failure = None;
         self.retry = Retry::default();
         self.answered_by = None;
+        self.is_retest = false;
         self.coalescing = Coalescing::Alone;
         self.followers.clear();
         self.attempts = Attempts::default();
