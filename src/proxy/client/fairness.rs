@@ -303,6 +303,13 @@ mod tests {
             self.refused()
         }
 
+        /// Sends a query of a client that is answered from the cache.
+        fn hit(&mut self, client: [u8; 4], name: &str) {
+            assert!(self.offer_from(client, &query(name), ClientTransport::Udp));
+            let is_response = |action: &Action| matches!(action, Action::Respond { .. });
+            assert!(self.outbox.actions().iter().any(is_response));
+        }
+
         fn refused(&self) -> Vec<(IpAddr, String)> {
             let refused = self.outbox.actions().iter().filter_map(|action| {
                 let Action::Respond { origin, message } = action else {
@@ -461,6 +468,36 @@ mod tests {
         let refused = scene.ask_as(client(14), "www.example");
         let is_same = |(_, name): &(IpAddr, String)| name == "www.example. A";
         assert!(!refused.iter().any(is_same), "{refused:?}");
+    }
+
+    #[test]
+    fn refresh_that_is_shed_is_repeated_before_the_answer_expires() {
+        let mut scene = Scene::with(&["-u192.0.2.1", "--max-inflight=40", "--prefetch"]);
+        let started = scene.now;
+        scene.ask_as(A, "www.example");
+        scene.bring_up();
+        let first = scene.sent().remove(0);
+        scene.answer_one(first);
+        scene.hit(A, "www.example");
+        // The answer expires after 60 seconds.
+        scene.now = started + Duration::from_millis(54_100);
+        assert_eq!(scene.flood(A, "example", 9), 0);
+        scene.hit(A, "www.example");
+        assert_eq!(scene.proxy.counters.refreshes, 1);
+        for nth in [1, 2, 3] {
+            assert_eq!(scene.flood(client(nth), "example", 9), 0);
+        }
+        assert_eq!(scene.flood(client(4), "example", 3), 0);
+        assert_eq!(scene.proxy.under_way(), 40);
+        assert!(scene.ask_as(B, "other.example").is_empty());
+        let (clients, all) = (scene.proxy.inflight(), scene.proxy.under_way());
+        assert_eq!((clients, all), (40, 40), "the refresh was shed");
+        scene.now = started + Duration::from_millis(59_500);
+        scene.outbox.clear();
+        scene.proxy.handle_timeout(scene.now, &mut scene.outbox);
+        assert_eq!(scene.proxy.inflight(), 0);
+        scene.hit(A, "www.example");
+        assert_eq!(scene.proxy.counters.refreshes, 2);
     }
 
     #[test]

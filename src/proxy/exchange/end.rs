@@ -65,9 +65,6 @@ impl Proxy {
             }
             Purpose::Cache => {
                 self.failures.on_failure(question, by, error, cx.now);
-                if let Some(lookup) = exchange.lookup {
-                    self.cache.on_refresh_failed(question, lookup, cx.now);
-                }
                 self.end(key, outcome, cx.now);
             }
             Purpose::Probe => self.end(key, outcome, cx.now),
@@ -91,6 +88,12 @@ impl Proxy {
         let exchange = &mut self.exchanges[key];
         if exchange.is_retest {
             self.failures.end_retest(exchange.query.question());
+        }
+        if let (Purpose::Cache, false, Some(lookup)) =
+            (exchange.purpose, exchange.is_answered, exchange.lookup)
+        {
+            let question = exchange.query.question();
+            self.cache.on_refresh_failed(question, lookup, now);
         }
         let (attempts, is_answered) = (exchange.attempts.open(), exchange.is_answered);
         let (coalescing, followers) =
