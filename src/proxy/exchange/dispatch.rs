@@ -131,21 +131,19 @@ impl Proxy {
         if self.upstreams.has_one_endpoint(pool) || !exchange.preferences.isolated_at.is_empty() {
             return;
         }
+        let may_copy = exchange.attempts.may_be_copied();
         let hedges = &mut self.hedges;
-        let test = self
-            .upstreams
-            .begin_recovery_test(pool, busy, || hedges.take(), cx.now);
-        let may_be_copied = self.exchanges[key].attempts.may_be_copied();
+        let test =
+            self.upstreams
+                .begin_recovery_test(pool, busy, may_copy, || hedges.take(), cx.now);
         let link = match test {
             Some(RecoveryTest::Open(endpoint, scheme)) => {
                 self.open(endpoint, scheme, cx);
                 return;
             }
-            Some(RecoveryTest::Copy(link)) if may_be_copied => link,
-            Some(RecoveryTest::Datagram(endpoint)) if may_be_copied => {
-                self.open(endpoint, Scheme::Udp, cx)
-            }
-            _ => return,
+            Some(RecoveryTest::Copy(link)) => link,
+            Some(RecoveryTest::Datagram(endpoint)) => self.open(endpoint, Scheme::Udp, cx),
+            None => return,
         };
         let attempt = self.enqueue_on_link(key, link, cx);
         self.trace_sent(key, attempt, true, cx.now);
@@ -377,7 +375,7 @@ pub(in crate::proxy) fn write_query(
 mod tests {
     use super::*;
     use crate::proxy::testing::Scene;
-    use crate::proxy::{Action, ClientTransport};
+    use crate::proxy::{Action, ClientTransport, UpstreamIndex};
     use crate::wire::edns::{ExtendedErrorCode, OptionCode};
     use crate::wire::query::PLAIN_QUERY_LEN_MAX;
     use crate::wire::{Message, Rcode};
@@ -467,6 +465,32 @@ mod tests {
         scene.ask(&query(0), ClientTransport::Udp);
         let expected = (Rcode::SERVFAIL, ExtendedErrorCode::CACHED_ERROR);
         assert_eq!(scene.refusal(), Some(expected));
+    }
+
+    #[test]
+    fn recovery_test_waits_for_a_query_that_may_be_copied() {
+        let mut scene = Scene::with(&[
+            "-uudp://192.0.2.1,domain=corp",
+            "-uudp://192.0.2.2,domain=corp",
+            "--policy=fastest",
+        ]);
+        let (pool, now) = (scene.proxy.routes.main_pool(), scene.now);
+        let upstreams = &mut scene.proxy.upstreams;
+        let (endpoint, _) = upstreams.addresses(UpstreamIndex(0)).next().unwrap();
+        let (busy, _) = upstreams.open(endpoint, Scheme::Udp, now);
+        let mut reserved = 0;
+        let mut begins = |may_copy| {
+            let reserve = || {
+                reserved += 1;
+                true
+            };
+            let test = upstreams.begin_recovery_test(pool, busy, may_copy, reserve, now);
+            test.is_some()
+        };
+        assert!(!begins(false));
+        assert!(begins(true));
+        assert!(!begins(true), "the endpoint is being tested");
+        assert_eq!(reserved, 1);
     }
 
     #[test]

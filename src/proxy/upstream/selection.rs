@@ -378,11 +378,12 @@ impl Upstreams {
 
     /// Begins the next recovery test in a pool that the endpoint of the link `busy` serves. The
     /// test finds out whether another endpoint is out of its outage or, if latency decides the rank
-    /// and `reserve` grants it, how fast that endpoint is.
+    /// and `reserve` grants it, how fast that endpoint is. Unless `may_copy`, it sends no query.
     pub(in crate::proxy) fn begin_recovery_test(
         &mut self,
         pool: PoolIndex,
         busy: LinkKey,
+        may_copy: bool,
         reserve: impl FnOnce() -> bool,
         now: Instant,
     ) -> Option<RecoveryTest> {
@@ -404,33 +405,40 @@ impl Upstreams {
             let endpoint = self.endpoint(*key);
             endpoint.health.is_well() && endpoint.explore_at <= now && self.are_compared(*key, busy)
         };
-        let key = if let Some(due) = others().find(is_test_due) {
-            due
-        } else {
-            let unknown = others().find(is_unknown)?;
-            if !reserve() {
-                return None;
-            }
-            unknown
-        };
-        let endpoint = self.endpoint(key);
-        let test = match endpoint.scheme {
-            Scheme::Udp if self.has_room_for_datagram(endpoint, false) => {
-                RecoveryTest::Datagram(key)
-            }
-            Scheme::Udp => return None,
-            scheme => match self.least_busy_link(endpoint, scheme, false, now) {
-                Some(link) => RecoveryTest::Copy(link),
-                None if !endpoint.links.is_empty() => return None,
-                None if self.links_opening >= self.limits.handshakes => return None,
-                None => return Some(RecoveryTest::Open(key, scheme)),
-            },
-        };
+        let due = others().find(is_test_due);
+        let key = due.or_else(|| others().find(is_unknown))?;
+        let test = self.recovery_test_of(key, may_copy, now)?;
+        if due.is_none() && !reserve() {
+            return None;
+        }
+        if let RecoveryTest::Open(..) = test {
+            return Some(test);
+        }
         let latency_known = self.timeouts.latency_known;
         let endpoint = self.endpoint_mut(key);
         endpoint.health.on_test_started(now);
         endpoint.explore_at = now + latency_known;
         Some(test)
+    }
+
+    /// Returns the recovery test of an endpoint that is possible now, if there is one.
+    fn recovery_test_of(
+        &self,
+        key: EndpointKey,
+        may_copy: bool,
+        now: Instant,
+    ) -> Option<RecoveryTest> {
+        let endpoint = self.endpoint(key);
+        let scheme = endpoint.scheme;
+        if scheme == Scheme::Udp {
+            let has_room = may_copy && self.has_room_for_datagram(endpoint, false);
+            return has_room.then_some(RecoveryTest::Datagram(key));
+        }
+        if let Some(link) = self.least_busy_link(endpoint, scheme, false, now) {
+            return may_copy.then_some(RecoveryTest::Copy(link));
+        }
+        let may_open = endpoint.links.is_empty() && self.links_opening < self.limits.handshakes;
+        may_open.then_some(RecoveryTest::Open(key, scheme))
     }
 
     /// Returns whether latency decides between two endpoints: those of one upstream, or any under
