@@ -30,7 +30,8 @@ impl LogThrottle {
         if let Some(count) = self.denied.count(now) {
             log::warn!(
                 event = "denied-client", client:% = ip, count = count;
-                "refused query from {ip}: not in --allow ({count} since the last report)"
+                "refused query from {ip}: denied by --allow or --deny ({count} since the last \
+                 report)"
             );
         }
     }
