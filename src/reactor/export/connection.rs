@@ -27,7 +27,7 @@ pub(super) struct Connection {
 
 impl Connection {
     /// Returns whether a problem has been reported and the reader has accepted nothing since.
-    pub(super) fn is_in_trouble(&self) -> bool {
+    pub(super) fn has_problem(&self) -> bool {
         !self.problem.is_empty()
     }
 

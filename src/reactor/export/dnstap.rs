@@ -78,9 +78,9 @@ impl Tap {
     /// Logs the loss of the reader, once, and waits until the next attempt.
     pub(super) fn on_lost(&mut self, reason: &str, until: Instant) {
         self.connection.pause_until = until;
-        let was_in_trouble = self.connection.is_in_trouble();
+        let had_problem = self.connection.has_problem();
         self.connection.on_problem(reason);
-        if !was_in_trouble {
+        if !had_problem {
             let target = &self.target;
             log::warn!(event = "dnstap-lost"; "dnstap: {target}: {reason}; retrying");
         }

@@ -72,7 +72,7 @@ impl Traces {
 
     /// Returns whether there are spans that the collector may still accept.
     pub(in crate::reactor) fn is_busy(&self) -> bool {
-        !self.connection.is_in_trouble() && (self.batch.is_some() || !self.gathered.is_empty())
+        !self.connection.has_problem() && (self.batch.is_some() || !self.gathered.is_empty())
     }
 
     /// Returns the time of the next action, if spans are gathered for `gather` or until they have
@@ -160,8 +160,8 @@ impl Traces {
     fn on_answer(&mut self, answer: &Answer, now: Instant, timeouts: &Timeouts) {
         match (answer.status, &mut self.batch) {
             (200..300, batch) => {
-                let was_in_trouble = self.connection.on_accepted();
-                if self.posted == 0 || was_in_trouble {
+                let had_problem = self.connection.on_accepted();
+                if self.posted == 0 || had_problem {
                     let collector = &self.settings.collector;
                     log::info!(event = "traces-taken"; "traces: connected to {collector}");
                 }
