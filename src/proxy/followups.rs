@@ -22,7 +22,7 @@ pub(super) enum Followup {
     Judge {
         link: LinkKey,
         /// The query timed out, and the link has answered nothing since.
-        is_mute: bool,
+        is_unresponsive: bool,
     },
     /// Dispatch an exchange whose leader has ended without an answer for it.
     Dispatch(ExchangeKey),
@@ -94,7 +94,10 @@ impl Proxy {
 
     fn follow_up(&mut self, followup: Followup, cx: &mut Cx<'_>) {
         match followup {
-            Followup::Judge { link, is_mute } => self.judge_link(link, is_mute, cx),
+            Followup::Judge {
+                link,
+                is_unresponsive,
+            } => self.judge_link(link, is_unresponsive, cx),
             Followup::Dispatch(key) => {
                 if let Some(exchange) = self.exchanges.get_mut(key) {
                     exchange.tracer.on_wait_end(cx.now);

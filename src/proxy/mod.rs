@@ -106,7 +106,7 @@ pub struct Proxy {
     /// Answers some of whose responses wait for room in the outbox.
     postponed: VecDeque<PostponedAnswer>,
     /// The number of exchanges without a client.
-    ours: usize,
+    without_client: usize,
     in_flight: InFlight,
     followups: Followups,
     cache: Cache,
@@ -144,7 +144,7 @@ impl Proxy {
             query_shares: topology.query_shares,
             by_stale_deadline: LazyQueue::default(),
             postponed: VecDeque::new(),
-            ours: 0,
+            without_client: 0,
             in_flight: InFlight::default(),
             followups: Followups::default(),
             cache: Cache::new(&config.cache, &config.timeouts, seed),
@@ -225,7 +225,7 @@ impl Proxy {
                     upstream: None,
                     trace: None,
                 };
-                completion.drop(&mut self.counters, cx);
+                completion.end_without_response(&mut self.counters, cx);
                 return false;
             }
         }

@@ -112,7 +112,7 @@ impl Proxy {
     fn next_probe_of(&self, pool: PoolIndex) -> Option<Instant> {
         let until = if pool == self.routes.main_pool() {
             self.probes.until()
-        } else if self.upstreams.has_trouble(pool) {
+        } else if self.upstreams.has_outage_in(pool) {
             self.probes.metrics_until
         } else {
             return None;

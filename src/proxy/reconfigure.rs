@@ -226,7 +226,9 @@ impl Proxy {
                 self.exchanges[key].answered_by = None;
                 self.respond_refused(key, &NO_UPSTREAM, cx);
             }
-            (Purpose::Cache | Purpose::Probe | Purpose::Bootstrap(..), _) => self.ours -= 1,
+            (Purpose::Cache | Purpose::Probe | Purpose::Bootstrap(..), _) => {
+                self.without_client -= 1;
+            }
         }
         self.exchanges.remove(key);
         false

@@ -13,7 +13,7 @@ use crate::config::Scheme;
 impl Proxy {
     /// Returns the number of clients' queries that wait for their answer.
     pub fn inflight(&self) -> usize {
-        self.exchanges.len() - self.ours
+        self.exchanges.len() - self.without_client
     }
 
     /// Returns the usage of the cache.

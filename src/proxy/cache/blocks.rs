@@ -161,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn cell_is_a_line_of_the_processor_cache() {
+    fn block_is_a_line_of_the_processor_cache() {
         assert_eq!(size_of::<Block>(), BLOCK_LEN);
     }
 
@@ -185,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn released_cells_are_reused() {
+    fn released_blocks_are_reused() {
         let mut blocks = Blocks::new(20);
         let mut kept = Vec::new();
         for round in 0..200_u8 {

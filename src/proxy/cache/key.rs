@@ -52,7 +52,8 @@ impl Variant {
     }
 }
 
-/// A cache lookup: the variant of a query, and a hash of its name that a client cannot predict.
+/// The part of the key that all lookups for a query share: its variant, and a hash of its name that
+/// a client cannot predict.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::proxy) struct CacheLookup {
     variant: Variant,

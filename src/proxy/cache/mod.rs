@@ -195,7 +195,7 @@ impl Cache {
 
     /// Returns whether the cache has any memory.
     pub(super) fn is_on(&self) -> bool {
-        self.store.has_cells()
+        self.store.has_blocks()
     }
 
     /// Returns the usage of the cache.
@@ -226,8 +226,8 @@ impl Cache {
         awake.saturating_add(self.asleep).saturating_add(1)
     }
 
-    /// Returns the lookup for a query, or `None` if its answer cannot be cached.
-    pub(super) fn lookup(&self, query: &Message<'_>) -> Option<CacheLookup> {
+    /// Computes the lookup for a query; `None` if its answer cannot be cached.
+    pub(super) fn lookup_for(&self, query: &Message<'_>) -> Option<CacheLookup> {
         if !self.is_on() {
             return None;
         }

@@ -64,7 +64,7 @@ impl Store {
     }
 
     /// Returns whether the store has any memory.
-    pub(super) fn has_cells(&self) -> bool {
+    pub(super) fn has_blocks(&self) -> bool {
         self.blocks.most() > 0
     }
 

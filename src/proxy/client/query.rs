@@ -144,7 +144,7 @@ impl Proxy {
             message,
             question,
             asked,
-            lookup: self.cache.lookup(message),
+            lookup: self.cache.lookup_for(message),
         };
         let recall = match request.lookup {
             Some(lookup) => self.cache.recall(question, lookup, cx.now),
@@ -324,11 +324,8 @@ impl Proxy {
     /// Probes the pool of a failed question that is not asked: if an upstream is in outage or has
     /// no address, queries of our own detect the recovery.
     fn probe_for_recovery(&mut self, question: Question<'_>, pool: PoolIndex, cx: &mut Cx<'_>) {
-        let is_in_trouble = self.upstreams.last_failure(pool).is_some();
-        if is_in_trouble
-            && self.has_capacity_to_spare()
-            && self.failures.reserve_probe(pool, cx.now)
-        {
+        let has_failed = self.upstreams.last_failure(pool).is_some();
+        if has_failed && self.has_capacity_to_spare() && self.failures.reserve_probe(pool, cx.now) {
             let query = Query::new(&self.routes.domain(question.name()), Type::NS);
             let deadline = cx.now + self.config.timeouts.attempt;
             let exchange = Exchange::new(Purpose::Probe, pool, query, (cx.now, deadline));

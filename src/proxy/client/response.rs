@@ -58,7 +58,7 @@ impl Completion<'_> {
     }
 
     /// Records the completion of a query that gets no response.
-    pub(in crate::proxy) fn drop(&self, counters: &mut Counters, cx: &mut Cx<'_>) {
+    pub(in crate::proxy) fn end_without_response(&self, counters: &mut Counters, cx: &mut Cx<'_>) {
         self.finish(None, 0, counters, cx);
     }
 

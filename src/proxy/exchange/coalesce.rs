@@ -59,7 +59,7 @@ impl Hasher for IdentityHasher {
 impl Proxy {
     /// Attaches an exchange to another one for the same question, if there is one; otherwise lets
     /// later exchanges follow it. Returns whether the exchange is attached.
-    pub(in crate::proxy) fn follow(&mut self, key: ExchangeKey, now: Instant) -> bool {
+    pub(in crate::proxy) fn coalesce(&mut self, key: ExchangeKey, now: Instant) -> bool {
         let exchange = &self.exchanges[key];
         let Some(lookup) = exchange.lookup else {
             return false;

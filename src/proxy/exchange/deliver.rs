@@ -103,13 +103,13 @@ impl Proxy {
             return self.respond_from_cache(key, entry, outcome, cx);
         }
         let exchange = &self.exchanges[key];
-        let is_refused = is_truncated(answer) && exchange.is_for_stream_client();
-        let failed = is_refused.then_some(Outcome::UpstreamFailed);
+        let is_unusable = is_truncated(answer) && exchange.is_for_stream_client();
+        let failed = is_unusable.then_some(Outcome::UpstreamFailed);
         let Some((completion, asked)) = exchange.completion(failed.unwrap_or(outcome)) else {
             return;
         };
         completion.respond(&mut self.counters, cx, |out| {
-            if is_refused {
+            if is_unusable {
                 write_error(out, &asked, Rcode::SERVFAIL, Some(TRUNCATED));
             } else {
                 write_answer(out, &asked, answer);

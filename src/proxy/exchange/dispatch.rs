@@ -18,7 +18,7 @@ impl Proxy {
     /// Adds an exchange and starts to look for its answer.
     pub(in crate::proxy) fn start(&mut self, exchange: Exchange, cx: &mut Cx<'_>) -> ExchangeKey {
         let deadline = exchange.deadline;
-        self.ours += usize::from(!exchange.is_for_client());
+        self.without_client += usize::from(!exchange.is_for_client());
         let key = self.exchanges.insert(exchange);
         self.query_shares.add(key, &self.exchanges);
         let exchanges = &self.exchanges;
@@ -34,7 +34,7 @@ impl Proxy {
 
     /// Attaches a query to an exchange for the same question, or dispatches it.
     pub(in crate::proxy) fn coalesce_or_dispatch(&mut self, key: ExchangeKey, cx: &mut Cx<'_>) {
-        if !self.follow(key, cx.now) {
+        if !self.coalesce(key, cx.now) {
             self.upstreams.rotate_ranking(self.exchanges[key].pool);
             let exchange = &mut self.exchanges[key];
             exchange.preferences.avoid = if self.bad_answers.is_empty() {
@@ -53,7 +53,7 @@ impl Proxy {
     /// Returns whether a query that was sent on a link can be hedged on another link. A hedge that
     /// costs a try is not sent to an upstream that has not answered the query: a better link may
     /// exist a little later.
-    pub(in crate::proxy) fn has_other_way(
+    pub(in crate::proxy) fn can_hedge(
         &self,
         key: ExchangeKey,
         link: LinkKey,
@@ -85,12 +85,12 @@ impl Proxy {
         match self.choose_link(key, cx.now) {
             LinkChoice::Link(link) => {
                 self.send(key, link, cx);
-                self.test_others(key, link, cx);
+                self.test_recovery(key, link, cx);
             }
             LinkChoice::Datagram(endpoint) => {
                 let link = self.open(endpoint, Scheme::Udp, cx);
                 self.send(key, link, cx);
-                self.test_others(key, link, cx);
+                self.test_recovery(key, link, cx);
             }
             LinkChoice::Open(endpoint, scheme) => {
                 self.open(endpoint, scheme, cx);
@@ -125,7 +125,7 @@ impl Proxy {
     /// Tests another endpoint after a query was sent on the link `busy`, if an outage of that
     /// endpoint may be over. The test sends a copy, so that the query does not depend on that
     /// endpoint.
-    fn test_others(&mut self, key: ExchangeKey, busy: LinkKey, cx: &mut Cx<'_>) {
+    fn test_recovery(&mut self, key: ExchangeKey, busy: LinkKey, cx: &mut Cx<'_>) {
         let exchange = &self.exchanges[key];
         let pool = exchange.pool;
         if self.upstreams.has_one_endpoint(pool) || !exchange.preferences.isolated_at.is_empty() {
@@ -307,7 +307,11 @@ impl Proxy {
 
     /// Gives up the exchanges in the queue of a pool if no endpoint can be used and none will be
     /// soon.
-    pub(in crate::proxy) fn fail_waiting_without_way(&mut self, pool: PoolIndex, cx: &mut Cx<'_>) {
+    pub(in crate::proxy) fn fail_waiting_if_unreachable(
+        &mut self,
+        pool: PoolIndex,
+        cx: &mut Cx<'_>,
+    ) {
         if self.upstreams.is_hopeful(pool, cx.now) {
             return;
         }

@@ -32,8 +32,8 @@ impl Proxy {
         }
     }
 
-    /// Completes a query without a final answer: with its fallback response, a stale answer, or
-    /// SERVFAIL and the reason.
+    /// Ends a query without a final answer. Delivers its fallback response if there is one;
+    /// otherwise responds with a stale answer, or with SERVFAIL and the reason.
     pub(in crate::proxy) fn fail(&mut self, key: ExchangeKey, outcome: Outcome, cx: &mut Cx<'_>) {
         let exchange = &mut self.exchanges[key];
         let (purpose, pool, has_error) = (exchange.purpose, exchange.pool, exchange.has_error());
@@ -99,12 +99,12 @@ impl Proxy {
         let (coalescing, followers) =
             (exchange.coalescing, std::mem::take(&mut exchange.followers));
         let buffer = exchange.query.take_buffer();
-        let is_ours = !exchange.is_for_client();
+        let has_client = exchange.is_for_client();
         let (is_held, pool) = (exchange.holder.is_some(), exchange.pool);
         if is_held {
             self.query_shares.remove(pool, key);
         }
-        self.ours -= usize::from(is_ours);
+        self.without_client -= usize::from(!has_client);
         self.exchanges.discard(key);
         self.keep_buffer(buffer);
         for attempt in attempts {

@@ -68,12 +68,12 @@ impl Proxy {
         let parsed = Message::parse(reply);
         match classify(reply, parsed.as_ref().ok(), header, query, scheme) {
             Reply::Answer(message) => {
-                self.on_right_answer(key, position, exchange_key, message, cx);
+                self.on_matching_answer(key, position, exchange_key, message, cx);
             }
             Reply::Bare(header) => {
                 let bytes = header.to_bytes();
                 let message = Message::parse(&bytes).expect("a header without records");
-                self.on_right_answer(key, position, exchange_key, &message, cx);
+                self.on_matching_answer(key, position, exchange_key, &message, cx);
             }
             Reply::Mismatch => return self.counters.count_discard(Discard::Mismatch),
             // The datagram may be forged, and the genuine reply may still come (RFC 5452, section
@@ -100,7 +100,7 @@ impl Proxy {
         let kind = FailureKind::Protocol;
         let link = self.upstreams.link_mut(key).expect("the link exists");
         let (sent, endpoint) = (link.sent()[position], link.endpoint);
-        link.on_useless_answer(position, cx.now);
+        link.remove_sent(position, cx.now);
         self.followups.on_link_answered(key, link);
         let upstream = self.upstreams.endpoint(endpoint).upstream;
         self.count_failure(upstream, kind);
@@ -148,13 +148,13 @@ impl Proxy {
         });
         self.on_answer(key, position, is_useful, now);
         let is_answered = sent.state == SentState::Abandoned { is_answered: true };
-        if is_answered && !is_useful && self.upstreams.is_in_trouble(endpoint) {
-            self.on_bad_answer_in_trouble(endpoint, sent.at, now);
+        if is_answered && !is_useful && self.upstreams.has_outage(endpoint) {
+            self.on_bad_answer_in_outage(endpoint, sent.at, now);
         }
     }
 
     /// Handles an answer to a query that waits for it.
-    fn on_right_answer(
+    fn on_matching_answer(
         &mut self,
         key: LinkKey,
         position: usize,
@@ -306,7 +306,7 @@ impl Proxy {
             self.bad_answers.add(question, failed, now);
         }
         if self.upstreams.on_bad_answer(bad_answer.by, question, now) {
-            self.on_bad_answer_in_trouble(bad_answer.by, bad_answer.sent_at, now);
+            self.on_bad_answer_in_outage(bad_answer.by, bad_answer.sent_at, now);
         } else if !bad_answer.is_malformed {
             self.count_failure(failed, FailureKind::BadAnswer);
         }
@@ -314,7 +314,7 @@ impl Proxy {
 
     /// Records that an endpoint in outage gave an error to a query of that time, while another
     /// endpoint had an answer.
-    fn on_bad_answer_in_trouble(&mut self, endpoint: EndpointKey, sent_at: Instant, now: Instant) {
+    fn on_bad_answer_in_outage(&mut self, endpoint: EndpointKey, sent_at: Instant, now: Instant) {
         let kind = FailureKind::BadAnswer;
         if let Some(scheme) = self.upstreams.scheme(endpoint) {
             self.count_failure(self.upstreams.endpoint(endpoint).upstream, kind);

@@ -75,7 +75,7 @@ impl Proxy {
         let exchange = &mut self.exchanges[key];
         if let Coalescing::Leading(_) = exchange.coalescing {
             exchange.purpose = Purpose::Cache;
-            self.ours += 1;
+            self.without_client += 1;
         } else {
             self.end(key, Outcome::Stale, now);
         }

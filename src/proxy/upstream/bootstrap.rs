@@ -242,7 +242,7 @@ impl Proxy {
         );
         self.count_failure(upstream, FailureKind::NoAddress);
         for pool in self.upstreams.pools_of(upstream) {
-            self.fail_waiting_without_way(pool, cx);
+            self.fail_waiting_if_unreachable(pool, cx);
         }
     }
 

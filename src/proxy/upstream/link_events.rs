@@ -91,7 +91,7 @@ impl Proxy {
                 }
                 self.retry_after_error(pool, upstream, cx);
                 self.deliver_truncated(pool, cx);
-                self.fail_waiting_without_way(pool, cx);
+                self.fail_waiting_if_unreachable(pool, cx);
             }
         }
         self.followups.on_room();
@@ -161,20 +161,29 @@ impl Proxy {
         };
         let silence = link.abandon(attempt.id, is_answered, now);
         // The query may have been sent shortly before its deadline.
-        let is_mute = outcome == Outcome::TimedOut && silence >= self.config.timeouts.attempt / 4;
+        let is_unresponsive =
+            outcome == Outcome::TimedOut && silence >= self.config.timeouts.attempt / 4;
         let link = attempt.link;
-        self.followups.push(Followup::Judge { link, is_mute });
+        self.followups.push(Followup::Judge {
+            link,
+            is_unresponsive,
+        });
     }
 
-    /// Retires a link that let a query time out and has answered nothing since (`is_mute`), or that
-    /// has too many outstanding answers.
-    pub(in crate::proxy) fn judge_link(&mut self, key: LinkKey, is_mute: bool, cx: &mut Cx<'_>) {
+    /// Retires a link that let a query time out and has answered nothing since (`is_unresponsive`),
+    /// or that has too many outstanding answers.
+    pub(in crate::proxy) fn judge_link(
+        &mut self,
+        key: LinkKey,
+        is_unresponsive: bool,
+        cx: &mut Cx<'_>,
+    ) {
         let Some(link) = self.upstreams.link(key) else {
             return;
         };
         let is_behind = link.abandoned() > self.config.limits.link_abandoned;
         let (endpoint, scheme, since) = (link.endpoint, link.scheme, link.silent_since());
-        if link.stage == Stage::Up && (is_mute || is_behind) {
+        if link.stage == Stage::Up && (is_unresponsive || is_behind) {
             let is_outage = |since: &Instant| {
                 cx.now - *since > self.config.timeouts.slow && self.is_outage(key, *since)
             };

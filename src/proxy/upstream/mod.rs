@@ -382,7 +382,7 @@ impl Upstreams {
     }
 
     /// Returns whether an endpoint has an outage.
-    pub(super) fn is_in_trouble(&self, key: EndpointKey) -> bool {
+    pub(super) fn has_outage(&self, key: EndpointKey) -> bool {
         !self.endpoint(key).health.is_well()
     }
 
@@ -393,7 +393,7 @@ impl Upstreams {
     }
 
     /// Returns whether any endpoint of a pool has an outage.
-    pub(super) fn has_trouble(&self, pool: PoolIndex) -> bool {
+    pub(super) fn has_outage_in(&self, pool: PoolIndex) -> bool {
         let mut ranking = self.pools[pool.0].ranking.iter();
         ranking.any(|key| !self.endpoint(*key).health.is_well())
     }

@@ -77,13 +77,11 @@ impl Proxy {
             self.prefer_stream(exchange_key, scheme, false);
             let exchange = &self.exchanges[exchange_key];
             let may_be_sent = exchange.attempts.may_be_sent() && !exchange.is_waiting;
-            if exchange.has_error() && self.upstreams.is_in_trouble(endpoint) {
+            if exchange.has_error() && self.upstreams.has_outage(endpoint) {
                 // The attempt was made and did not end the outage.
                 self.exchanges[exchange_key].attempts.on_overdue(attempt);
                 self.ask_elsewhere(exchange_key, upstream, cx);
-            } else if may_be_sent
-                && self.has_other_way(exchange_key, key, cx.now)
-                && self.hedges.take()
+            } else if may_be_sent && self.can_hedge(exchange_key, key, cx.now) && self.hedges.take()
             {
                 self.counters.hedges += 1;
                 self.exchanges[exchange_key].attempts.on_hedged(attempt);

@@ -274,7 +274,7 @@ impl Proxy {
         let waiting = link.sent().iter().filter_map(Sent::exchange);
         let names = waiting.filter_map(|key| Some(exchanges.get(key)?.query.question().name()));
         // Links that others use show how an outage goes on.
-        let has_outage = self.upstreams.is_in_trouble(link.endpoint);
+        let has_outage = self.upstreams.has_outage(link.endpoint);
         let works_otherwise = is_working
             || if is_isolated {
                 has_outage

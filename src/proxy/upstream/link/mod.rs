@@ -300,7 +300,7 @@ impl Link {
         self.last_answer = Some(now);
         self.answers += 1;
         self.is_silent = false;
-        self.on_useless_answer(position, now);
+        self.remove_sent(position, now);
         took
     }
 
@@ -315,8 +315,8 @@ impl Link {
         }
     }
 
-    /// Records an unusable answer to the query at `position`.
-    pub(in crate::proxy) fn on_useless_answer(&mut self, position: usize, now: Instant) {
+    /// Removes the query at `position`, whose answer has arrived.
+    pub(in crate::proxy) fn remove_sent(&mut self, position: usize, now: Instant) {
         let Some(sent) = self.sent.remove(position) else {
             return;
         };
