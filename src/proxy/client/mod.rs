@@ -1,5 +1,6 @@
 //! Clients: admission of their queries, limits on them, and the responses.
 
+mod access_control;
 pub(super) mod admission;
 pub(super) mod cookies;
 pub(super) mod fairness;
