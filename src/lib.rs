@@ -50,7 +50,8 @@
 //!
 //! 1. The poller reports that a UDP socket is readable. The reactor runs its session
 //!    ([`session::client::datagram`]), which reads up to 64 datagrams and hands each to
-//!    [`proxy::Proxy::handle_query`].
+//!    [`proxy::Proxy::handle_query`] (`proxy/client/access_control.rs`): access control list,
+//!    cookie, rate limit.
 //! 2. `proxy/client/admission.rs` parses the message once, without copying
 //!    ([`wire::Message::parse`]), and decides: ignored, answered with an error, or accepted.
 //! 3. `proxy/client/query.rs` looks up the cache. A fresh answer is copied into the outbox with its
@@ -62,9 +63,9 @@
 //!    endpoint in the ranking of the pool that has a link with room. The query gets an
 //!    unpredictable id that is unique on its link and is appended, padded, to the outbox. Without
 //!    a link that has room, the exchange waits while a link is opened.
-//! 5. After all sessions have run, the reactor performs the actions (`reactor/output.rs`). The
-//!    queries of a turn gather in the buffer of their link, which is encrypted into one record and
-//!    written at once.
+//! 5. After all sessions have run, after each group of datagrams, and as soon as the outbox is
+//!    long, the reactor performs the actions (`reactor/output.rs`). The queries of a turn gather in
+//!    the buffer of their link, which is encrypted into one record and written at once.
 //! 6. The reply arrives, in any number of pieces. The session decrypts it, finds the frame and
 //!    hands the message to [`proxy::Proxy::handle_reply`]. It is used if link, id, QR, opcode and
 //!    question match a query that waits; every other message is dropped and counted. An error is
@@ -97,7 +98,7 @@
 //! |---|---|
 //! | a decision about a client's query | `proxy/client`, beside `admission` and `local_zones` |
 //! | a change of an answer, like DNS64 | `proxy/exchange/deliver`, before the cache keeps it |
-//! | a query of our own | an exchange with another purpose, as in `proxy/upstream/bootstrap.rs` |
+//! | a query of our own (A for DNS64) | an exchange with a purpose, as in `upstream/bootstrap` |
 //! | knowledge of an upstream | `proxy/upstream` |
 //! | a transport protocol | [`session`], or a [`session::Transport`] below one |
 //! | an exporter | its format in [`telemetry`], its socket in `reactor/export` |

@@ -1,4 +1,4 @@
-//! Access rules and rate limits of clients.
+//! The access control list (ACL) of clients, and their rate limits.
 
 use std::net::{IpAddr, Ipv6Addr};
 use std::str::FromStr;

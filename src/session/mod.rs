@@ -1,5 +1,6 @@
-//! Sockets as state machines: partial reads, message framing and TLS. Of DNS, sessions know only
-//! where a message ends.
+//! Sockets as state machines: partial reads, message framing and TLS. Of DNS, sessions know where a
+//! message ends; [`upstream::stream`] also parses the start of an incomplete reply, to detect a
+//! wrong length prefix.
 //!
 //! There is one session for each socket. A session works on any non-blocking reader and writer, so
 //! tests drive sessions through memory. Sessions do not know each other, the poller or the clock;
@@ -8,8 +9,8 @@
 //! All sessions have the same contract. `ready` is called when the socket may have become readable
 //! or writable, and again while it returns [`Step::Again`]: the poller is edge-triggered, so a
 //! session that stops early must be called again. `ready` hands every whole message to its caller.
-//! `send` queues a message, and `flush` writes as much as the socket accepts. After an error of
-//! either the session is closed.
+//! `send` queues a message, and `flush` writes as much as the socket accepts; a datagram is sent at
+//! once and waits only if the socket is full. After an error of either the session is closed.
 
 pub mod client;
 pub mod observer;

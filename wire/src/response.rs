@@ -100,9 +100,9 @@ pub fn udp_len_max(opt: Option<Opt<'_>>) -> usize {
 pub const STREAM_LEN_MAX: usize = MESSAGE_LEN_MAX;
 
 /// Appends the upstream answer, which must have a matching question, as a response to `asked`: its
-/// id, flags, letter case and OPT are for the client, and its length is at most `asked.len_max`. If
-/// the answer is too long, whole RRsets are removed from the end: options first, then additional
-/// records, then, with TC set, the others (RFC 2181, section 9).
+/// id, flags, letter case and OPT are for the client, and its length is at most `asked.len_max`. An
+/// answer that is too long is truncated: whole RRsets are removed from the end, options first, then
+/// additional records, then, with TC set, the others (RFC 2181, section 9).
 pub fn write_answer(out: &mut Vec<u8>, asked: &Asked<'_>, reply: &Message<'_>) {
     let rcode = client_rcode(asked, reply);
     let mut opt = asked
@@ -317,7 +317,7 @@ impl<'a> ResponseOpt<'a> {
     }
 }
 
-/// The part of an answer that fits.
+/// The part of an answer that fits: the whole answer, or a truncated one.
 #[derive(Debug)]
 struct Cut {
     /// The position in the answer after the last record that fits.

@@ -51,6 +51,7 @@ impl Proxy {
             Verdict::Slip => {
                 self.log_throttle.on_limited(ip, cx.now);
                 self.slip(client, asked, has_our_cookie, cx);
+                // No exchange or link has changed, so there is nothing to settle.
                 return true;
             }
             Verdict::Drop => {
