@@ -169,7 +169,7 @@ prints() { # pattern, command
 # Ends the script. Prints the failures and the log of the program.
 conclude() {
     if [ "$failed" -gt 0 ]; then
-        echo "$failed failed; dotproxy said:"
+        echo "$failed failed; log of dotproxy:"
         sed 's/^/    /' "$work/dotproxy.log"
         exit 1
     fi

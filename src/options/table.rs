@@ -143,7 +143,7 @@ pub(super) const TABLE: &[Row] = &[
         short: "",
         long: "clock-stamp",
         value: "FILE",
-        help: "stores the time, for hosts without an RTC",
+        help: "file with the time (hosts without an RTC)",
         apply: |draft, value| parse_path(&mut draft.config.clock_stamp, value),
         reload: Reload::Restores(|new, running| {
             restore(&mut new.clock_stamp, &running.clock_stamp)

@@ -133,7 +133,7 @@ fn explain_certificate(problem: &CertificateError, roots: RootSource, clock: Dur
         CertificateError::UnknownIssuer => unknown_issuer(roots).to_owned(),
         CertificateError::BadSignature => {
             format!(
-                "{} (it has a CA of the same name with another key)",
+                "{} (a trusted CA has this name but another key)",
                 unknown_issuer(roots)
             )
         }
@@ -293,7 +293,7 @@ mod tests {
         assert!(unknown(RootSource::ClientCa).ends_with("not signed by a CA in --tls-client-ca"));
         let forged = described(CertificateError::BadSignature, RootSource::CaFile);
         assert!(
-            forged.ends_with("(it has a CA of the same name with another key)"),
+            forged.ends_with("(a trusted CA has this name but another key)"),
             "{forged}"
         );
     }

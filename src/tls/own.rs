@@ -43,7 +43,7 @@ fn problem_with(validity: Validity, now: Duration, advice: Advice) -> Option<Str
         return None;
     };
     let now = date(now);
-    Some(format!("{dates}; system clock: {now}: {advice}"))
+    Some(format!("{dates}; system clock: {now}; {advice}"))
 }
 
 /// The dates of the certificates in a file, each with its position in the file, from 1.

@@ -224,8 +224,8 @@ pub fn switch_user(config: &Config, target: Option<RuntimeUser>) -> Result<Restr
     }
     if Uid::effective().is_root() {
         log::warn!(
-            "running as root without --user: an attacker that takes over the process can use \
-             files and Unix sockets of root; set --user, like --user nobody"
+            "running as root without --user: an attacker that compromises the process can use \
+             files and Unix sockets of root; set --user, for example --user nobody"
         );
         if target.is_none() && config.is_sandboxed {
             restrictions.in_force.push(match setgroups(&[]) {

@@ -44,7 +44,7 @@ impl Proxy {
             let is_stream = link.scheme != Scheme::Udp;
             self.counters.count_discard(Discard::UnknownId);
             if is_stream && !is_reply(reply) {
-                let detail = "message that is no reply";
+                let detail = "message is not a DNS response";
                 self.close(key, Failure::new(FailureKind::Protocol, detail), cx);
             }
             return;

@@ -307,7 +307,9 @@ impl<S: Read + Write> ClientStream<S> {
             || bytes > limits.tcp_client_unasked_bytes && self.kept_since.is_none()
         {
             let (peer, protocol) = (self.peer, self.protocol().label());
-            log::debug!("client {peer} ({protocol}): ending the connection: it has no queries");
+            log::debug!(
+                "client {peer} ({protocol}): closing the connection: too much data without a query"
+            );
             self.deframer = Deframer::default();
             self.kept_since = None;
             (self.is_unread, self.is_ended) = (false, true);

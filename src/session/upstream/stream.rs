@@ -103,7 +103,7 @@ impl<S: Stream> UpstreamStream<S> {
                     }
                 }
                 Received::Nothing if self.is_out_of_step() => {
-                    let detail = "length of a message is wrong";
+                    let detail = "length prefix does not match the message";
                     return Err(Failure::new(FailureKind::Protocol, detail));
                 }
                 Received::Nothing => return Ok(Step::Drained),
