@@ -92,7 +92,7 @@ for server in 192.0.2.78 2001:db8::78; do
         check "no IP_FREEBIND: $server answers with $way" '^192\.0\.2\.80$' ask "@$server" -p 5303 "$way"
     done
 done
-# Port 53 would need a right that the program has no more after the start.
+# Port 53 would need a privilege that the program has dropped after the start.
 sysctl -qw net.ipv4.ip_unprivileged_port_start=1024
 ends() { scripts/without_freebind.py "$binary" -l 192.0.2.79 -u 192.0.2.1 "$@" 2>&1; echo "exit $?"; }
 check "no IP_FREEBIND: port 53 after the start is refused with the reason" \

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Compares dotproxy with other forwarders of Debian, in front of the same DNS-over-TLS upstream.
+"""Compares dotproxy with forwarders packaged in Debian, in front of the same DNS-over-TLS upstream.
 
 The figure that is comparable between machines is processor time per query (user and system, all
 threads), relative to the other programs of the same run: load generator, upstream and proxy share

@@ -95,7 +95,7 @@ def measure_growth(work, binary, upstream):
     return spread(costs)
 
 
-def measure_telling(work, binary, upstream):
+def measure_export_cost(work, binary, upstream):
     """Prints the cost of a hit with metrics and with the query log."""
     names = write_names(f"{work}/told", (f"t{n:07}.example.net" for n in range(SIZES[0])))
     ways = {"nothing": (), "metrics": ("--http-listen", f"127.0.0.1:{free_port()}"),
@@ -143,7 +143,7 @@ def main():
         try:
             time.sleep(1)
             growth = measure_growth(work, arguments.binary, port)
-            measure_telling(work, arguments.binary, port)
+            measure_export_cost(work, arguments.binary, port)
             more = measure_memory(work, arguments.binary, port)
         finally:
             stop(upstream)

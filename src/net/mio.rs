@@ -144,7 +144,7 @@ impl MioNet {
         Ok(socket)
     }
 
-    /// Binds a socket to an address, also if this host gets the address later (`IP_FREEBIND`,
+    /// Binds a socket to an address, even if this host gets the address later (`IP_FREEBIND`,
     /// `ip(7)`).
     fn bind_for_clients(&mut self, socket: &Socket, address: SocketAddr) -> io::Result<()> {
         let bound = socket.bind(&address.into());

@@ -277,7 +277,7 @@ impl Proxy {
         moments.flatten().min()
     }
 
-    /// Performs everything that is due.
+    /// Handles all expired timers.
     pub fn handle_timeout(&mut self, now: Instant, outbox: &mut Outbox) {
         let cx = &mut Cx { now, outbox };
         self.answer_postponed(cx);

@@ -130,9 +130,9 @@ impl Proxy {
     }
 
     /// Retires the links of these upstreams because their certificates are judged by other rules
-    /// now, or they are shown another one. The links take no new query. Answers to queries that
-    /// were sent may still come; queries that wait for a handshake are sent on new links. Returns
-    /// the number of retired links.
+    /// now, or another client certificate is presented to them. The links take no new query.
+    /// Answers to queries that were sent may still arrive; queries that wait for a handshake are
+    /// sent on new links. Returns the number of retired links.
     pub fn retire_links(
         &mut self,
         upstreams: &[UpstreamIndex],

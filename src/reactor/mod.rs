@@ -158,8 +158,8 @@ pub struct Reactor<N: Net> {
 
 impl<N: Net> Reactor<N> {
     /// Creates a loop that listens on the addresses of `config`. `tls` has the contents of the TLS
-    /// files. The query log is closed until [`Reactor::open_query_log`] is called. A loop has
-    /// 10 KB, and each copy on the stack would stay resident.
+    /// files. The query log is closed until [`Reactor::open_query_log`] is called. Boxed: the
+    /// reactor takes 10 KB, and a copy on the stack would stay resident.
     pub fn new(
         mut net: N,
         config: &Config,

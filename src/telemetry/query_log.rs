@@ -156,7 +156,7 @@ impl QueryLog {
 }
 
 /// A formatted time, which queries of the same millisecond share: under load these are hundreds,
-/// and formatting the time takes as long as a third of a line.
+/// and formatting the time takes a third of the time of a line.
 #[derive(Debug, Default)]
 struct Stamp {
     /// Milliseconds since 1970.

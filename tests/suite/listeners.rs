@@ -1,4 +1,4 @@
-//! Scenarios of the listeners at the start: hosts without IPv6, and addresses that come later.
+//! Scenarios of the listeners at the start: hosts without IPv6, and addresses that are added later.
 
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;

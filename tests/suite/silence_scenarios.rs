@@ -1,4 +1,4 @@
-//! Scenarios in simulated time of an only upstream that is silent for a while and then answers
+//! Scenarios in simulated time of a single upstream that is silent for a while and then answers
 //! again.
 
 use crate::support::scripted_upstreams::{Behaviour, GOOD, World, failed};

@@ -1,4 +1,4 @@
-//! Checks of the source text: the layers of modules, circles of imports, the sizes of files and
+//! Checks of the source text: the layers of modules, import cycles, the sizes of files and
 //! functions, the files that may name clocks, sockets and libraries, and the wording of comments.
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -122,7 +122,7 @@ impl<'a> Denials<'a> {
         }
     }
 
-    /// Returns whether a name does not exist, and no wildcard stands for it (NXDOMAIN).
+    /// Returns whether a name does not exist, and no wildcard matches it (NXDOMAIN).
     pub fn denies_name(&mut self, name: &[u8]) -> Proof {
         if !is_at_or_below(name, self.zone) {
             return Proof::Missing;
@@ -144,7 +144,7 @@ impl<'a> Denials<'a> {
         })
     }
 
-    /// Returns whether a name, or the wildcard that stands for it, has no record of a type
+    /// Returns whether a name, or the wildcard that matches it, has no record of a type
     /// (NODATA). An empty non-terminal has no record at all.
     pub fn denies_type(&mut self, name: &[u8], rr_type: Type) -> Proof {
         if !is_at_or_below(name, self.zone) {

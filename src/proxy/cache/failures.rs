@@ -1,5 +1,5 @@
-//! The failure cache: questions that recently failed without a reply, so that a storm of retries
-//! costs nothing (RFC 9520).
+//! The failure cache: questions that recently failed without a reply. Retries from clients are not
+//! forwarded meanwhile (RFC 9520).
 //!
 //! Clients that get SERVFAIL retry. A failure is therefore repeated for one second without a query
 //! upstream; each time that the question fails again, for twice as long, up to 30 seconds. When an

@@ -100,7 +100,7 @@ pub(super) enum Recall {
     /// A fresh answer.
     Fresh {
         entry: Entry,
-        /// A prefetch is due: the answer is in demand and expires soon.
+        /// A prefetch is due: the answer has been used since it was cached, and expires soon.
         is_refresh_due: bool,
     },
     /// A cached error: upstream is not asked until its pause ends (RFC 9520).
@@ -165,8 +165,8 @@ pub(super) struct Cache {
     store: Store,
     /// A hasher with a secret key, so that clients cannot choose names with equal hashes.
     hasher: DefaultHasher,
-    /// The tick of the last recovery: cached errors from before it are void, and stale answers in
-    /// use since before it are asked for again.
+    /// The tick of the last recovery: cached errors from before it are ignored, and stale answers
+    /// in use since before it are asked for again.
     recovered_at: u32,
     /// Ticks during which the host was suspended and the clock stood still.
     asleep: u32,

@@ -145,7 +145,7 @@ fn queries(
 
 impl Proxy {
     /// Returns whether there is room for another query of a client. A query without room is
-    /// refused, so a session that can wait should.
+    /// refused, so a session on a connection waits until there is room.
     pub fn room_for(&mut self, client: Subscriber, now: Instant) -> Room {
         let limiter = self.rate_limiter.as_ref();
         if let Some(until) = limiter.and_then(|limiter| limiter.exceeded_until(client, now)) {

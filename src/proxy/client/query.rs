@@ -60,7 +60,7 @@ impl Proxy {
         }
     }
 
-    /// Responds to a query for ANY with the record that stands for all (RFC 8482, section 4.2), or
+    /// Responds to a query for ANY with the synthesized HINFO record (RFC 8482, section 4.2), or
     /// from a local zone.
     pub(in crate::proxy) fn respond_to_any(
         &mut self,

@@ -87,8 +87,8 @@ impl Attempts {
         self.tries + 1 == Limits::ATTEMPTS
     }
 
-    /// Returns whether the next hedge costs a try. The first one does not, so that a query that was
-    /// hedged can wait out a silence of its only upstream for as long as one that was not.
+    /// Returns whether the next hedge costs a try. The first hedge does not: the query keeps
+    /// its tries, and survives a silence of its only upstream for as long as without the hedge.
     pub(in crate::proxy) fn does_hedge_cost_try(&self) -> bool {
         self.is_hedged
     }

@@ -96,7 +96,7 @@ pub(super) struct Exchange {
     pub(super) retry: Retry,
     /// The upstream that gave the answer.
     pub(super) answered_by: Option<UpstreamIndex>,
-    /// A final answer has come.
+    /// A final answer has arrived.
     pub(super) is_answered: bool,
     /// Other queries for the question fail until this exchange ends (RFC 9520).
     pub(super) is_retest: bool,
@@ -175,7 +175,7 @@ impl Exchange {
         client.protocol != ClientProtocol::Udp
     }
 
-    /// Returns whether an error has come as an answer.
+    /// Returns whether an error has arrived as an answer.
     pub(super) fn has_error(&self) -> bool {
         self.retry.bad_answer().is_some()
     }
@@ -186,7 +186,7 @@ impl Exchange {
         self.retry.is_some() || !self.preferences.isolated_at.is_empty()
     }
 
-    /// Returns whether a truncated answer has come that is not an error.
+    /// Returns whether a truncated answer has arrived that is not an error.
     pub(super) fn has_truncated(&self) -> bool {
         self.retry.has_fallback() && !self.has_error()
     }

@@ -1,4 +1,4 @@
-//! The state of a query that has to be sent again, or again in another way.
+//! The state of a query that is resent: unchanged, with reduced EDNS, or over TCP.
 
 use super::preferences::UpstreamSet;
 use crate::base::time::Instant;

@@ -1,7 +1,8 @@
 //! Serve-stale: stale answers for lack of fresh ones (RFC 8767).
 //!
-//! The first client that asks for a stale answer waits for upstream, though not for long. From then
-//! on every client gets the stale answer at once, and upstream is asked again from time to time.
+//! The first client that asks for an expired answer waits for upstream for a short time, and then
+//! gets the stale answer. Later clients get the stale answer at once, and upstream is asked again
+//! after each pause.
 
 use super::Purpose;
 use super::coalesce::Coalescing;

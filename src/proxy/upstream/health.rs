@@ -56,7 +56,7 @@ impl EndStreak {
 /// Consecutive questions that failed here and were answered by another upstream.
 ///
 /// A single name may be broken, or a single type refused, while all others are answered. Failures
-/// of types other than A and AAAA therefore count only if no answer has been of use for a while.
+/// of types other than A and AAAA therefore count only if no answer has been useful for a while.
 #[derive(Debug, Default)]
 struct BadAnswerStreak {
     /// Hashes of the distinct names.

@@ -106,7 +106,7 @@ impl Upstreams {
             .clone()
             .filter(|key| !preferences.exclude.contains(upstream(key)));
         let untried: Vec<EndpointKey> = untried.copied().collect();
-        // A silent endpoint may only pause, so its answer is worth the wait until it has an outage.
+        // The silence may be a pause: the answer may still arrive until an outage is recorded.
         let has_no_outage = |key: &EndpointKey| self.endpoint(*key).health.is_well();
         if untried.iter().any(has_no_outage) {
             return true;
@@ -223,7 +223,7 @@ impl Upstreams {
             demand,
         } = *request;
         let scheme = endpoint.scheme_for(preferences.needs_stream, now);
-        // Other endpoints would have come first, so none is left.
+        // Healthy endpoints were considered before, so none is left: the short back-off applies.
         let closed_until = endpoint
             .health
             .closed_until(self.timeouts.backoff_max_asked);
@@ -377,7 +377,7 @@ impl Upstreams {
     }
 
     /// Begins the next recovery test in a pool that the endpoint of the link `busy` serves. The
-    /// test finds out whether another endpoint is out of its outage or, if latency decides the rank
+    /// test shows whether the outage of another endpoint is over or, if latency decides the rank
     /// and `reserve` grants it, how fast that endpoint is. Unless `may_copy`, it sends no query.
     pub(in crate::proxy) fn begin_recovery_test(
         &mut self,

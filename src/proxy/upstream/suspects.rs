@@ -9,7 +9,7 @@
 //!
 //! ```text
 //!              a link ends             another one ends
-//!   innocent ---------------> involved ----------------> suspect
+//!   unsuspected ------------> involved ----------------> suspect
 //!      |                                                    ^
 //!      '--- a busy link ends, with this query as its oldest '
 //!
@@ -17,7 +17,7 @@
 //!   suspect  -------------------------> its question is remembered: later queries start alone
 //! ```
 //!
-//! An answer makes a suspect innocent and removes the remembered question, which also expires.
+//! An answer makes a suspect unsuspected and removes the remembered question, which also expires.
 //!
 //! The end of a link that a question explains is no outage of the endpoint and teaches no limit of
 //! its connections. `upstream/health.rs` decides when there are too many such questions.

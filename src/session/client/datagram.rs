@@ -138,7 +138,7 @@ impl<D: Datagram> ClientDatagram<D> {
     }
 
     /// Sends responses, now or when the socket has room. Responses to one client are adjacent, the
-    /// longest first. At most `unsent_max` bytes wait; beyond, responses are dropped and counted.
+    /// longest first. At most `unsent_max` bytes wait; further responses are dropped and counted.
     pub fn send<'a>(&mut self, responses: impl Iterator<Item = Outgoing<'a>>, unsent_max: usize) {
         let mut responses = responses.fuse();
         let mut batch = [Outgoing::NONE; BATCH_LEN];
