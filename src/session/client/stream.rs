@@ -46,10 +46,7 @@ pub struct ClientStream<S> {
     /// The time at which the certificate expires, once it is known.
     expires_at: Option<Instant>,
     deframer: Deframer,
-    /// The number of queries without a response.
-    inflight: usize,
-    /// Input since the last query.
-    unasked: Unasked,
+    counts: Counts,
     /// The arrival time of messages that could not be handed over yet.
     kept_since: Option<Instant>,
     /// The client has exceeded its rate: kept messages count as not yet received.
@@ -59,7 +56,6 @@ pub struct ClientStream<S> {
     is_unread: bool,
     /// The client will send no more.
     is_ended: bool,
-    activity: Activity,
     unsent: UnsentKind,
     /// Bytes held for the client at the last [`ClientStream::account`].
     accounted: usize,
@@ -92,13 +88,15 @@ impl<S: Read + Write> ClientStream<S> {
             identity: None,
             expires_at: None,
             deframer: Deframer::default(),
-            inflight: 0,
+            counts: Counts {
+                inflight: 0,
+                unasked: Unasked::default(),
+                activity: Activity::new(now),
+            },
             kept_since: None,
             is_held_back: false,
             is_unread: false,
             is_ended: false,
-            unasked: Unasked::default(),
-            activity: Activity::new(now),
             unsent: UnsentKind::Handshake,
             accounted: 0,
         }
@@ -139,12 +137,12 @@ impl<S: Read + Write> ClientStream<S> {
 
     /// Returns the time at which the client last sent a whole query or took enough of a response.
     pub fn last_active(&self) -> Instant {
-        self.activity.last()
+        self.counts.activity.last()
     }
 
     /// Returns whether the client waits for a response.
     pub fn is_waiting(&self) -> bool {
-        self.inflight > 0
+        self.counts.inflight > 0
     }
 
     /// Returns whether the session is finished.
@@ -154,7 +152,7 @@ impl<S: Read + Write> ClientStream<S> {
 
     /// Returns whether no response is pending and no input is [deferred](Self::defer_reading).
     pub fn is_quiet(&self) -> bool {
-        let has_all = self.inflight == 0 && self.transport.unsent_len() == 0;
+        let has_all = self.counts.inflight == 0 && self.transport.unsent_len() == 0;
         has_all && self.kept_since.is_none() && !self.is_unread
     }
 
@@ -218,18 +216,13 @@ impl<S: Read + Write> ClientStream<S> {
         }
         let mut bytes = 0;
         while self.kept_since.is_none() && !self.is_ended && bytes < limits.stream_bytes_per_turn {
-            let mut counts = Counts {
-                inflight: &mut self.inflight,
-                unasked: &mut self.unasked,
-                activity: &mut self.activity,
-            };
             let received = self.transport.receive(scratch, |piece| {
                 // Under TLS one read can give several pieces.
                 if self.kept_since.is_some() {
                     return self.deframer.keep(piece);
                 }
                 let flow = self.deframer.feed(piece, |message| {
-                    counts.on_taken(take(message, now), limits, now)
+                    self.counts.on_taken(take(message, now), limits, now)
                 });
                 if flow.is_break() {
                     self.kept_since = Some(now);
@@ -242,7 +235,7 @@ impl<S: Read + Write> ClientStream<S> {
             match received {
                 Received::Some(len) => {
                     bytes += len;
-                    self.unasked.bytes += len;
+                    self.counts.unasked.bytes += len;
                 }
                 Received::Nothing => {
                     self.is_unread = false;
@@ -280,13 +273,8 @@ impl<S: Read + Write> ClientStream<S> {
             since
         };
         self.kept_since = Some(since);
-        let mut counts = Counts {
-            inflight: &mut self.inflight,
-            unasked: &mut self.unasked,
-            activity: &mut self.activity,
-        };
         let flow = self.deframer.feed(&[], |message| {
-            counts.on_taken(take(message, since), limits, now)
+            self.counts.on_taken(take(message, since), limits, now)
         });
         if flow.is_continue() {
             self.kept_since = None;
@@ -302,7 +290,7 @@ impl<S: Read + Write> ClientStream<S> {
     /// Stops reading a client that has sent too much without a query. Pending responses are still
     /// sent.
     fn end_without_query(&mut self, limits: &Limits) {
-        let Unasked { messages, bytes } = self.unasked;
+        let Unasked { messages, bytes } = self.counts.unasked;
         if messages >= limits.tcp_client_unasked_messages
             || bytes > limits.tcp_client_unasked_bytes && self.kept_since.is_none()
         {
@@ -325,7 +313,7 @@ impl<S: Read + Write> ClientStream<S> {
         limits: &Limits,
         now: Instant,
     ) -> bool {
-        self.inflight = self.inflight.saturating_sub(1);
+        self.counts.inflight = self.counts.inflight.saturating_sub(1);
         self.unsent = UnsentKind::Responses;
         self.transport.send(|out| frame::write(out, message));
         let has_much = |client: &Self| client.transport.unsent_len() > limits.tcp_client_unsent;
@@ -338,8 +326,8 @@ impl<S: Read + Write> ClientStream<S> {
         let taken = self.transport.flush(scratch)?;
         let is_rest = self.transport.unsent_len() == 0;
         match self.unsent {
-            UnsentKind::Responses => self.activity.note_taken(taken, is_rest, now),
-            UnsentKind::Handshake if taken > 0 => self.activity.note(now),
+            UnsentKind::Responses => self.counts.activity.note_taken(taken, is_rest, now),
+            UnsentKind::Handshake if taken > 0 => self.counts.activity.note(now),
             UnsentKind::Handshake | UnsentKind::Control => {}
         }
         if is_rest && self.transport.is_established() {
@@ -355,28 +343,30 @@ impl<S: Read + Write> ClientStream<S> {
 
     /// Returns whether responses must be sent before more input is read.
     fn must_wait(&self, limits: &Limits) -> bool {
-        self.inflight >= limits.tcp_client_inflight || self.transport.unsent_len() > 0
+        self.counts.inflight >= limits.tcp_client_inflight || self.transport.unsent_len() > 0
     }
 }
 
-/// The state that a message changes, without the buffer that contains the message.
-struct Counts<'a> {
-    inflight: &'a mut usize,
-    unasked: &'a mut Unasked,
-    activity: &'a mut Activity,
+/// The part of the state that a message changes, apart from the buffer that contains the message.
+struct Counts {
+    /// The number of queries without a response.
+    inflight: usize,
+    /// Input since the last query.
+    unasked: Unasked,
+    activity: Activity,
 }
 
-impl Counts<'_> {
+impl Counts {
     fn on_taken(&mut self, taken: Taken, limits: &Limits, now: Instant) -> ControlFlow<()> {
         if taken.is_query {
-            *self.unasked = Unasked::default();
+            self.unasked = Unasked::default();
             self.activity.note(now);
         } else {
             self.unasked.messages += 1;
         }
-        *self.inflight += usize::from(taken.is_owed);
+        self.inflight += usize::from(taken.is_owed);
         let may_go_on = self.unasked.messages < limits.tcp_client_unasked_messages;
-        if taken.has_room && may_go_on && *self.inflight < limits.tcp_client_inflight {
+        if taken.has_room && may_go_on && self.inflight < limits.tcp_client_inflight {
             ControlFlow::Continue(())
         } else {
             ControlFlow::Break(())
