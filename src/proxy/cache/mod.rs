@@ -296,8 +296,7 @@ impl Cache {
         if !self.store.has_subtree_denials() || lookup.wants_proof() {
             return None;
         }
-        let ancestors = name::suffixes(question.name()).skip(1).take(ANCESTORS_MAX);
-        for name in ancestors.filter(|name| name.len() > 1) {
+        for name in ancestors(question) {
             let above = CacheLookup::new(name, lookup.variant(), &self.hasher);
             let Some(position) = self.store.find(CacheKey::of_name(name, above)) else {
                 continue;
@@ -486,6 +485,13 @@ impl Cache {
         let ttls = Ttls::Less(0);
         Kept::Yes(Entry { position, ttls })
     }
+}
+
+/// Returns the nearest ancestors of the name in a question whose denials are looked up, from the
+/// parent on, without the root.
+fn ancestors(question: Question<'_>) -> impl Iterator<Item = &[u8]> {
+    let ancestors = name::suffixes(question.name()).skip(1).take(ANCESTORS_MAX);
+    ancestors.filter(|name| name.len() > 1)
 }
 
 /// Returns the keys that an answer to the question may have, the more likely one first.

@@ -9,10 +9,10 @@
 //! Entries for queries with CD are kept apart: those answers are not validated.
 
 use super::key::{CacheKey, CacheLookup, Variant};
-use super::{ANCESTORS_MAX, Cache, Marks, TICKS};
+use super::{Cache, Marks, TICKS, ancestors};
 use crate::base::time::Instant;
 use crate::wire::question::CLASS_IN;
-use crate::wire::{Flags, Message, Question, Rcode, name};
+use crate::wire::{Flags, Message, Question, Rcode};
 
 /// The types with entries that a denial of the name removes. Entries of other types end as soon as
 /// they are stale, since the denial is newer.
@@ -152,8 +152,7 @@ impl Cache {
         if !self.store.has_subtree_denials() {
             return;
         }
-        let ancestors = name::suffixes(question.name()).skip(1).take(ANCESTORS_MAX);
-        for name in ancestors.filter(|name| name.len() > 1) {
+        for name in ancestors(question) {
             let above = CacheLookup::new(name, variant.without_proof(), &self.hasher);
             if let Some(position) = self.store.find(CacheKey::of_name(name, above))
                 && self.store.head(position).marks.contains(Marks::SUBTREE)
