@@ -16,7 +16,6 @@ use crate::proxy::actions::Cx;
 use crate::proxy::exchange::Exchange;
 use crate::proxy::keys::{ExchangeKey, PoolIndex};
 use crate::proxy::outcome::Outcome;
-use crate::wire::response::write_error;
 
 /// The room for another query of a client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -247,9 +246,8 @@ impl Proxy {
     ) {
         let exchange = &self.exchanges[key];
         if let Some((completion, asked)) = exchange.completion(refusal.outcome) {
-            completion.respond(&mut self.counters, cx, |out| {
-                write_error(out, &asked, refusal.rcode, Some(refusal.error));
-            });
+            let error = (refusal.rcode, Some(refusal.error));
+            completion.respond_error(&asked, error, &mut self.counters, cx);
         }
     }
 }

@@ -17,9 +17,8 @@ use crate::proxy::exchange::trace::Tracer;
 use crate::proxy::exchange::{Exchange, Purpose};
 use crate::proxy::keys::{ExchangeKey, PoolIndex};
 use crate::proxy::outcome::Outcome;
-use crate::wire::edns::ExtendedError;
 use crate::wire::question::Type;
-use crate::wire::response::{Asked, end_answer, start_answer, write_answer, write_error};
+use crate::wire::response::{Asked, end_answer, start_answer, write_answer};
 use crate::wire::{Flags, Message, Query, Question, Rcode};
 
 /// A query of a client that is to be answered.
@@ -52,7 +51,8 @@ impl Proxy {
         let completion = at_once(client, asked, Outcome::Slipped);
         let gets_cookie = asked.opt.is_some_and(|opt| opt.cookie.is_some());
         if gets_cookie && !has_our_cookie {
-            self.respond_error(&completion, asked, Rcode::BADCOOKIE, None, cx);
+            let error = (Rcode::BADCOOKIE, None);
+            completion.respond_error(asked, error, &mut self.counters, cx);
         } else {
             completion.respond(&mut self.counters, cx, |out| {
                 write_bare(out, asked, Flags::TC);
@@ -97,7 +97,8 @@ impl Proxy {
                 write_bare(out, asked, Flags::default());
             });
         } else {
-            self.respond_error(&completion, asked, Rcode::BADCOOKIE, None, cx);
+            let error = (Rcode::BADCOOKIE, None);
+            completion.respond_error(asked, error, &mut self.counters, cx);
         }
     }
 
@@ -109,21 +110,8 @@ impl Proxy {
         cx: &mut Cx<'_>,
     ) {
         let completion = at_once(client, asked, refusal.outcome);
-        let (rcode, error) = (refusal.rcode, Some(refusal.error));
-        self.respond_error(&completion, asked, rcode, error, cx);
-    }
-
-    fn respond_error(
-        &mut self,
-        completion: &Completion<'_>,
-        asked: &Asked<'_>,
-        rcode: Rcode,
-        error: Option<ExtendedError>,
-        cx: &mut Cx<'_>,
-    ) {
-        completion.respond_with(rcode, &mut self.counters, cx, |out| {
-            write_error(out, asked, rcode, error);
-        });
+        let error = (refusal.rcode, Some(refusal.error));
+        completion.respond_error(asked, error, &mut self.counters, cx);
     }
 
     /// Answers a query from the cache or locally, or starts an exchange.

@@ -7,6 +7,8 @@ use crate::proxy::counters::Counters;
 use crate::proxy::exchange::trace::Trace;
 use crate::proxy::keys::UpstreamIndex;
 use crate::proxy::outcome::Outcome;
+use crate::wire::edns::ExtendedError;
+use crate::wire::response::{Asked, write_error};
 use crate::wire::{Header, Question, Rcode};
 
 /// The client of a query.
@@ -44,16 +46,19 @@ impl Completion<'_> {
         self.finish(rcode, message.len(), counters, cx);
     }
 
-    /// Writes a response with an extended code, part of which is in the OPT, and records the
-    /// completion.
-    pub(in crate::proxy) fn respond_with(
+    /// Writes an error as the response and records the completion. A part of an extended code is in
+    /// the OPT.
+    pub(in crate::proxy) fn respond_error(
         &self,
-        rcode: Rcode,
+        asked: &Asked<'_>,
+        (rcode, error): (Rcode, Option<ExtendedError>),
         counters: &mut Counters,
         cx: &mut Cx<'_>,
-        write: impl FnOnce(&mut Vec<u8>),
     ) {
-        let message = cx.outbox.respond(self.client.origin, write);
+        let origin = self.client.origin;
+        let message = cx
+            .outbox
+            .respond(origin, |out| write_error(out, asked, rcode, error));
         self.finish(Some(rcode), message.len(), counters, cx);
     }
 

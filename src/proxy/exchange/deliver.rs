@@ -10,7 +10,7 @@ use crate::proxy::cache::{Entry, Kept};
 use crate::proxy::client::admission::TRUNCATED;
 use crate::proxy::keys::ExchangeKey;
 use crate::proxy::outcome::Outcome;
-use crate::wire::response::{write_answer, write_error};
+use crate::wire::response::write_answer;
 use crate::wire::{Message, Rcode};
 
 impl Proxy {
@@ -108,12 +108,12 @@ impl Proxy {
         let Some((completion, asked)) = exchange.completion(failed.unwrap_or(outcome)) else {
             return;
         };
+        if is_unusable {
+            let error = (Rcode::SERVFAIL, Some(TRUNCATED));
+            return completion.respond_error(&asked, error, &mut self.counters, cx);
+        }
         completion.respond(&mut self.counters, cx, |out| {
-            if is_unusable {
-                write_error(out, &asked, Rcode::SERVFAIL, Some(TRUNCATED));
-            } else {
-                write_answer(out, &asked, answer);
-            }
+            write_answer(out, &asked, answer);
         });
     }
 

@@ -12,7 +12,6 @@ use crate::proxy::followups::Followup;
 use crate::proxy::keys::{ExchangeKey, PoolIndex};
 use crate::proxy::outcome::Outcome;
 use crate::wire::query::PLAIN_QUERY_LEN_MAX;
-use crate::wire::response::write_error;
 use crate::wire::{Message, Rcode};
 
 impl Proxy {
@@ -57,9 +56,8 @@ impl Proxy {
             Purpose::Client { .. } => {
                 let (completion, asked) =
                     exchange.completion(outcome).expect("a client is waiting");
-                completion.respond(&mut self.counters, cx, |out| {
-                    write_error(out, &asked, Rcode::SERVFAIL, Some(error));
-                });
+                let servfail = (Rcode::SERVFAIL, Some(error));
+                completion.respond_error(&asked, servfail, &mut self.counters, cx);
                 self.failures.on_failure(question, by, error, cx.now);
                 self.end(key, outcome, cx.now);
             }
