@@ -226,13 +226,13 @@ mod tests {
         check(before(8), &[], &[]);
         check(
             before(6),
-            &["00:00:00Z: install its successor before then"],
+            &["00:00:00Z; install its successor before then"],
             &["replace it before then, since peers may reject the chain afterwards"],
         );
         check(
             after(1),
-            &["00:00:00Z: replace or remove it"],
-            &["00:00:00Z: replace it, since peers may reject the chain"],
+            &["00:00:00Z; replace or remove it"],
+            &["00:00:00Z; replace it, since peers may reject the chain"],
         );
     }
 }
