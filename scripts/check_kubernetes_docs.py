@@ -101,8 +101,17 @@ class Checker:
                 assert "helm.sh/hook: test" in run("helm", "template", "dns", CHART)
             case ["kubectl", "apply", "-k", folder]:
                 self.kustomize(self.work / folder)
+            case ["sed", "-i", _, _]:
+                before = (self.work / words[-1]).read_text()
+                run(*words, cwd=self.work)
+                rendered = run("kubectl", "kustomize", str((self.work / words[-1]).parent))
+                assert "image: registry.example/dotproxy:" in rendered, before
+            case ["helm", "template", *_]:
+                self.check_options(words)
+            case ["dotproxy", "-C", "dotproxy.conf", "--check-conf"]:
+                run(self.binary, *words[1:], cwd=self.work)
             case ["kubectl", "-n", namespace, *rest]:
-                verbs = {("get",), ("edit",), ("rollout", "restart")}
+                verbs = {("get",), ("edit",), ("delete",), ("rollout", "restart")}
                 verb = next(verb for verb in verbs if tuple(rest[:len(verb)]) == verb)
                 kind, name, *_ = rest[len(verb):]
                 assert (namespace, kind, name) in self.known_resources(), f"no {kind} {name} in {namespace}"
@@ -110,6 +119,13 @@ class Checker:
                 pass
             case _:
                 raise AssertionError(f"unknown command: {shlex.join(words)}")
+
+    def check_options(self, words):
+        """Extracts the options file of the chart, by the command of the document."""
+        command = " ".join(word if word in "|>" else shlex.quote(word) for word in words)
+        run("sh", "-c", command.replace("values.yaml", str(self.work / "values.yaml"))
+            .replace("> dotproxy.conf", f"> {self.work}/dotproxy.conf"))
+        assert "upstream = " in (self.work / "dotproxy.conf").read_text(), "no options"
 
     def known_resources(self):
         documents = [*self.kustomize(self.work / "deploy/kubernetes/monitoring"),

@@ -34,15 +34,15 @@ PENDING = {"docs/kubernetes.md"}
 SITE_PAGES = "../../actions/"
 # A metric that the adapter of deploy/kubernetes/scaling makes from others.
 DERIVED_METRICS = {"dotproxy_queries_per_second"}
-# The installed options file, and its substitute.
-OPTIONS_FILE, SAMPLE_FILE = "/etc/dotproxy/dotproxy.conf", "deploy/debian/dotproxy.conf"
+# The installed options file, one in the working folder, and their substitute.
+OPTIONS_FILES, SAMPLE_FILE = ("/etc/dotproxy/dotproxy.conf", "dotproxy.conf"), "deploy/debian/dotproxy.conf"
 # Substitutes for files that options name.
 KEYS, AUTHORITIES = ("tls-key", "client-key"), ("ca-file", "tls-client-ca")
 CERTIFICATES = ("tls-cert", "client-cert")
 # Options of other programs that have similar names, and options that stand for several.
 OTHERS = {"release", "target", "features", "no-default-features", "all-targets", "open", "namespace", "set",
           "create-namespace", "rm", "check", "peers", "rounds", "workloads", "json", "svg", "system", "now",
-          "by-function", "closed-loop", "path", "record", "reuse-values", "all", "bench", "seconds", "binary", "minutes"}
+          "by-function", "closed-loop", "path", "record", "reuse-values", "show-only", "all", "bench", "seconds", "binary", "minutes"}
 
 
 def commands(text):
@@ -75,7 +75,7 @@ def problem_with(options, work):
     """Returns the errors of the program for these options."""
     name, prepared = None, []
     for option in options:
-        option = SAMPLE_FILE if option == OPTIONS_FILE else option
+        option = SAMPLE_FILE if option in OPTIONS_FILES else option
         prepared.append(substitute(option, name, work) if not option.startswith("-") else option)
         name = option.lstrip("-") if option.startswith("-") else None
     if not {"-u", "--upstream", "--help", "--version", "--probe", "-C", "--conf-file"} & set(options):
