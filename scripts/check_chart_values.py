@@ -4,7 +4,7 @@
   scripts/check_chart_values.py VALUES...
 
 VALUES are files for `helm template`. Each value that the chart documents must be in one of them, and
-the manifests must change when it is left out.
+the manifests must change when it is left out. Wrong values must be refused.
 """
 
 import copy
@@ -53,8 +53,62 @@ def check_options():
         sys.exit(f"values.schema.json: other options than in src/options/table.rs: {', '.join(sorted(named ^ table))}")
 
 
+# Values that the chart refuses, each with a part of the message.
+REFUSED = [
+    ("upstreams: []", "upstreams: expected one or more upstreams, like"),
+    ("upstreams: [1.1.1.1 9.9.9.9]", 'upstreams: "1.1.1.1 9.9.9.9": expected an upstream without spaces'),
+    ("upstreams: ['1.1.1.1:99999']", 'upstreams: "1.1.1.1:99999": expected a port from 1 to 65535'),
+    ("upstreams: ['[2001:db8::1]:0']", "expected a port from 1 to 65535"),
+    ("upstreams: ['tls://dns.quad9.net']", "a host name needs options.bootstrap"),
+    ("upstreams: ['dns.quad9.net@853']", "a host name needs options.bootstrap"),
+    ("upstreams: ['1.1.1.1,domains=a']", 'after a comma, not "domains=a"'),
+    ("options: {timeout: 5000}", 'options.timeout: "5000": expected a duration from 100ms to 1h'),
+    ("options: {serve-stale: 366d}", "options.serve-stale: \"366d\": expected a duration up to 365d"),
+    ("options: {cache-size: 8MB}", 'options.cache-size: "8mb": expected a number of bytes, or a size like'),
+    ("options: {memory-limit: 4m}", "options.memory-limit: 4m: expected 5m or more"),
+    ("options: {deny: x}", 'options.deny: "x": expected a network like'),
+    ("options: {bootstrap: abc}", 'options.bootstrap: "abc": expected an IP address like'),
+    ("options: {user: nobody}", "options.user: the chart sets this option: use the value podSecurityContext"),
+    ("containerPorts: {dns: 9153}", "containerPorts.http: 9153: containerPorts.dns has the same port"),
+    ("containerPorts: {dns: 53}", "containerPorts.dns: 53: expected a port from 1024"),
+    ("autoscaling: {minReplicas: 9}", "autoscaling.minReplicas: 9: expected at most autoscaling.maxReplicas (8)"),
+    ("podDisruptionBudget: {maxUnavailable: 0}", "podDisruptionBudget.maxUnavailable (0) allows no eviction"),
+    ("podDisruptionBudget: {maxUnavailable: 0%}", "podDisruptionBudget.maxUnavailable (0%) allows no eviction"),
+    ("podDisruptionBudget: {minAvailable: 100%}", "podDisruptionBudget.minAvailable (100%) allows no eviction"),
+    ("podDisruptionBudget: {minAvailable: 51%}", "podDisruptionBudget.minAvailable (51%) allows no eviction"),
+    ("tls: {clientCertificates: true}", "tls.clientCertificates: expected tls.secretName"),
+    ("tls: {secretName: Bad_Name}", 'tls.secretName: "Bad_Name": expected the name of a Secret'),
+    ("service: {clusterIP: banana}", 'service.clusterIP: "banana": expected an IP address'),
+]
+# Values that are close to those above and valid.
+ACCEPTED = [
+    "{upstreams: ['tls://dns.quad9.net'], options: {bootstrap: '[fd00::a]:53'}}",
+    "upstreams: ['fe80::1%eth0', '2001:db8::1', '[2001:db8::1]', 9.9.9.9#dns.quad9.net, 2001:db8::1@853#dns.example]",
+    "options: {timeout: 100ms, serve-stale: 365d, reload-interval: 0, memory-limit: 5m, deny: ['::1', 10.0.0.0/8]}",
+    "{containerPorts: {tls: 5353}, podDisruptionBudget: {minAvailable: 50%}, service: {clusterIP: None}}",
+    "{containerPorts: {dns: 53}, podSecurityContext: {sysctls: [{name: a, value: '0'}]}}",
+    "{kind: DaemonSet, autoscaling: {minReplicas: 9}, podDisruptionBudget: {maxUnavailable: 0}}",
+]
+
+
+def check_refusals():
+    """Wrong values are refused with a sentence that names value and expectation."""
+    problems = []
+    for text, message in REFUSED:
+        output = rendered(yaml.safe_load(text))
+        if message not in output:
+            problems.append(f"{text}: expected the message {message!r}, found: {output[:300]}")
+    for text in ACCEPTED:
+        output = rendered(yaml.safe_load(text))
+        if output.startswith("Error"):
+            problems.append(f"{text}: {output}")
+    if problems:
+        sys.exit("\n".join(problems))
+
+
 def main():
     check_options()
+    check_refusals()
     sets = [yaml.safe_load(pathlib.Path(path).read_text()) for path in sys.argv[1:]]
     sets = [(values, rendered(values)) for values in sets]
     documented = [path for path, _ in documented_values()]

@@ -75,6 +75,9 @@ determines what the others leave open, and the chart fails if they contradict ea
 {{- $container := "16Mi" -}}
 {{- if hasKey $options "memory-limit" -}}
 {{- $process = include "dotproxy.size" (list "options.memory-limit" (get $options "memory-limit")) | int64 -}}
+{{- if lt $process 5242880 -}}
+{{- fail (printf "options.memory-limit: %s: expected 5m or more, like 12m" (include "dotproxy.scalar" (get $options "memory-limit"))) -}}
+{{- end -}}
 {{- $container = printf "%dMi" (max 8 (include "dotproxy.containerMib" $process | int64)) -}}
 {{- end -}}
 {{- if $given -}}
