@@ -340,6 +340,20 @@ check "private key: DoT clients get its certificate" "^$(serial)\$" served
 check "private key: DoT clients get answers" '192\.0\.2\.80' \
     kdig "@127.0.0.1" +tls +tls-ca="$work/ca.pem" +tls-hostname=dns.example.net www.example.net A
 check "private key: systemctl reload works" '^$' within systemctl reload dotproxy.service
+# The socket unit and `tls-listen` have different addresses.
+within cp /etc/dotproxy/dotproxy.conf /run/tls.conf
+within sed -i '/^tls-/d' /etc/dotproxy/dotproxy.conf
+check "DoT port without tls-listen: the service starts" '^$' within systemctl restart dotproxy.service
+check_said "DoT port without tls-listen: a warning" '"0\.0\.0\.0:853" serves plain DNS on the port of DNS over TLS'
+within cp /run/tls.conf /etc/dotproxy/dotproxy.conf
+within sed -i 's/^tls-listen.*/tls-listen = 127.0.0.1/' /etc/dotproxy/dotproxy.conf
+check "DoT port with another tls-listen: the service does not start" 'Job for dotproxy.service failed' \
+    fails within systemctl restart dotproxy.service
+check_said "DoT port with another tls-listen: the message names the socket of the program" \
+    '127\.0\.0\.1:853 .*this program inherited a socket at 0\.0\.0\.0:853'
+within cp /run/tls.conf /etc/dotproxy/dotproxy.conf
+within systemctl reset-failed --quiet dotproxy.socket dotproxy.service
+within systemctl restart dotproxy.socket dotproxy.service
 hook=/etc/letsencrypt/renewal-hooks/deploy/dotproxy
 install_block "$hook"
 block "# $hook" >"$work/hook"
@@ -397,6 +411,14 @@ for number in 1 2 1; do
     within systemctl restart "dotproxy@$number.service"
 done
 wait "$running"
+hook=/etc/letsencrypt/renewal-hooks/deploy/dotproxy-user
+install_block "$hook"
+block "# $hook" >"$work/hook"
+check "certbot, --user: shellcheck has no warning about its hook" '^$' shellcheck "$work/hook"
+new_certificate "$live"
+check "certbot, --user: its hook succeeds" '^$' within env RENEWED_LINEAGE="$live" sh "$hook"
+check "certbot, --user: the user can read the key" '^640 root dotproxy$' \
+    within stat --printf '%a %U %G' /etc/dotproxy/tls/privkey.pem
 check "several processes, 3 restarts under 500 queries/s: none lost" 'Queries lost: +0 ' cat "$work/dnsperf.out"
 check "several processes: all were answered" 'NOERROR [0-9]+ \(100' cat "$work/dnsperf.out"
 within systemctl stop dotproxy@1.service dotproxy@2.service

@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::fmt::Display;
 use std::io::{self, ErrorKind, Write};
+use std::net::SocketAddr;
 use std::process::ExitCode;
 
 use dotproxy::base::random::SEED_LEN;
@@ -140,8 +141,8 @@ fn run(mut config: Config, arguments: &[String]) -> Result<(), Stop> {
         .map_err(|_| "the kernel returned no random numbers".to_owned())?;
     let net = MioNet::new(inherited, config.reuse_port).map_err(explain_poller)?;
     let reactor = Reactor::new(net, &config, tls, clock, &seed);
-    let mut reactor = reactor.map_err(|error| explain(&error))?;
-    let late_ports = check_late_ports(&reactor, &config, user.as_ref())?;
+    let mut reactor = reactor.map_err(|error| explain(&error, &sockets))?;
+    let late_ports = check_late_ports(&reactor, &config, user.as_ref(), &sockets)?;
     let service_manager = ServiceManager::from_environment(|variable| std::env::var_os(variable));
     let restrictions = sandbox::switch_user(&config, user)?;
     reactor.open_query_log().map_err(Stop::usage)?;
@@ -165,11 +166,14 @@ fn check_late_ports(
     reactor: &Reactor<MioNet>,
     config: &Config,
     user: Option<&RuntimeUser>,
+    sockets: &[InheritedSocket],
 ) -> Result<BTreeSet<u16>, String> {
     let late = reactor.late_listeners().map(|late| {
         let port = late.address.port();
         let may_bind = ports::may_bind_later(config, user, port);
-        may_bind.then_some(port).ok_or_else(|| explain(late))
+        may_bind
+            .then_some(port)
+            .ok_or_else(|| explain(late, sockets))
     });
     late.collect()
 }
@@ -241,8 +245,8 @@ fn explain_poller(error: io::Error) -> String {
     format!("cannot poll sockets: {error}")
 }
 
-/// Describes a failure to listen, with advice for the operator.
-fn explain(error: &ListenError) -> String {
+/// Describes a failure to listen, with advice for the operator. `sockets` are inherited.
+fn explain(error: &ListenError, sockets: &[InheritedSocket]) -> String {
     let ListenError {
         address,
         protocol,
@@ -254,15 +258,19 @@ fn explain(error: &ListenError) -> String {
         "HTTP" => "another address or port with --http-listen",
         _ => "another port (-p, or in --listen if that has a port) or another address (-l)",
     };
-    let advice = match cause.kind() {
-        ErrorKind::PermissionDenied if port < 1024 => format!(
+    let advice = match (cause.kind(), holder(address, sockets)) {
+        (ErrorKind::PermissionDenied, _) if port < 1024 => format!(
             "; ports below 1024 require root or CAP_NET_BIND_SERVICE: run `sudo setcap \
              cap_net_bind_service=+ep {}`, or choose a port from 1024, like 5300",
             std::env::current_exe()
                 .unwrap_or("dotproxy".into())
                 .display()
         ),
-        ErrorKind::AddrInUse => format!(
+        (ErrorKind::AddrInUse, Some(own)) => format!(
+            "; this program inherited a socket at {own} (LISTEN_FDS): use {own} with \
+             --tls-listen or --http-listen, or change the socket unit"
+        ),
+        (ErrorKind::AddrInUse, None) => format!(
             "; `sudo ss -lnptu 'sport = :{port}'` shows the program that uses it: stop that \
              program, or choose {other}"
         ),
@@ -275,10 +283,22 @@ fn explain(error: &ListenError) -> String {
         _ if address.is_ipv6() && lacks_family(cause) => {
             "; this host has no IPv6: listen on an IPv4 address, like 127.0.0.1".to_owned()
         }
-        ErrorKind::AddrNotAvailable => "; `ip address` shows the addresses of this host".to_owned(),
+        (ErrorKind::AddrNotAvailable, _) => {
+            "; `ip address` shows the addresses of this host".to_owned()
+        }
         _ => String::new(),
     };
     format!("cannot listen on {address} ({protocol}): {cause}{advice}")
+}
+
+/// Returns the address of an inherited socket that prevents another listener at `address`.
+fn holder(address: &SocketAddr, sockets: &[InheritedSocket]) -> Option<SocketAddr> {
+    let sockets = sockets.iter().filter(|socket| socket.has_tcp);
+    let mut held = sockets.map(|socket| socket.address);
+    held.find(|held| {
+        let has_ip = held.ip() == address.ip() || held.ip().is_unspecified();
+        has_ip && held.port() == address.port()
+    })
 }
 
 fn print(text: &str) -> ExitCode {
@@ -311,17 +331,30 @@ mod tests {
     use super::*;
     use rustix::io::Errno;
 
-    fn explained(address: &str, cause: Errno) -> String {
-        explain(&ListenError {
+    fn explained(protocol: &'static str, address: &str, cause: Errno) -> String {
+        let inherited = InheritedSocket {
+            address: "0.0.0.0:853".parse().expect("an address and a port"),
+            has_udp: false,
+            has_tcp: true,
+        };
+        let error = ListenError {
             address: address.parse().expect("an address"),
-            protocol: "UDP",
+            protocol,
             cause: cause.into(),
-        })
+        };
+        explain(&error, &[inherited])
+    }
+
+    #[test]
+    fn port_that_an_inherited_socket_has_is_not_blamed_on_another_program() {
+        let text = explained("TLS", "192.168.1.1:853", Errno::ADDRINUSE);
+        assert!(!text.contains("stop that program"), "{text}");
+        assert!(text.contains("inherited a socket at 0.0.0.0:853"), "{text}");
     }
 
     #[test]
     fn advice_on_a_host_without_ipv6_is_an_ipv4_address() {
-        let text = explained("[::1]:53", Errno::AFNOSUPPORT);
+        let text = explained("UDP", "[::1]:53", Errno::AFNOSUPPORT);
         let end = "; this host has no IPv6: listen on an IPv4 address, like 127.0.0.1";
         assert!(text.ends_with(end), "{text}");
         let text = explained("127.0.0.1:53", Errno::AFNOSUPPORT);
@@ -337,7 +370,7 @@ mod tests {
 
     #[test]
     fn advice_on_a_taken_port_includes_the_port_of_a_listen_option() {
-        let text = explained("127.0.0.1:5353", Errno::ADDRINUSE);
+        let text = explained("UDP", "127.0.0.1:5353", Errno::ADDRINUSE);
         let end = "another port (-p, or in --listen if that has a port) or another address (-l)";
         assert!(text.ends_with(end), "{text}");
     }

@@ -90,7 +90,7 @@ impl FromStr for Network {
         };
         let len = len.unwrap_or(len_max);
         if !(len_min..=len_max).contains(&len) {
-            return Err(EXPECTED);
+            return Err("a prefix length from 0 to 32 (IPv6: 0 to 128)");
         }
         let len = len - len_min;
         if bits & !mask(len) != 0 {

@@ -36,9 +36,9 @@ pub struct Budget {
 impl Budget {
     /// Description of the expected value.
     pub const EXPECTED: &str = if IS_WHOLE {
-        "a size of 4m or more, like 4m or 16m"
+        "a size of 4m or more (without B), like 4m or 16m"
     } else {
-        "a size of 6m or more (4m or more if the program is linked statically)"
+        "a size of 6m or more (without B; 4m or more if the program is linked statically)"
     };
 
     /// Returns the budget of a process with `limit` bytes, unless the limit is too small.

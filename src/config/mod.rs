@@ -22,7 +22,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
-use upstream::PLAIN_PORT;
+use upstream::{PLAIN_PORT, TLS_PORT};
 
 use ::log::LevelFilter;
 
@@ -152,6 +152,23 @@ impl Config {
             );
         }
         self.listen = Listen::Inherited(plain);
+        self.warn_of_clear_text();
+    }
+
+    /// Adds a warning if a listener for plain DNS has the port of DNS over TLS.
+    pub fn warn_of_clear_text(&mut self) {
+        let sockets = self.listen.sockets();
+        let is_for_tls = |one: &&InheritedSocket| one.has_tcp && one.address.port() == TLS_PORT;
+        let Some(InheritedSocket { address, .. }) = sockets.iter().find(is_for_tls) else {
+            return;
+        };
+        let warning = format!(
+            "\"{address}\" serves plain DNS on the port of DNS over TLS: set --tls-listen to this \
+             address, or use another port"
+        );
+        if !self.warnings.contains(&warning) {
+            self.warnings.push(warning);
+        }
     }
 }
 

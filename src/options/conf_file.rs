@@ -63,10 +63,13 @@ fn read_line(draft: &mut Draft, line: &str) -> Result<(), String> {
     };
     let value = given.unwrap_or_default();
     if COMMANDS.iter().any(|(_, long, ..)| *long == option) {
-        return Err(format!("{option}: expected on the command line only"));
+        return Err(format!("{option}: only allowed on the command line"));
     }
     let row = TABLE.iter().find(|row| row.long == option);
     let row = row.ok_or_else(|| match similar_option(option) {
+        Some(similar) if option.starts_with(&format!("{similar}:")) => {
+            format!("{option:?}: unknown option: write = in place of the colon")
+        }
         Some(similar) => format!("{option:?}: unknown option: did you mean {similar}?"),
         None => {
             format!("{option:?}: unknown option (see --help; a line is like upstream = 1.1.1.1)")
@@ -87,7 +90,7 @@ fn read_line(draft: &mut Draft, line: &str) -> Result<(), String> {
         return Err(format!("{option}: {value:?}: expected yes, no or no value"));
     };
     if let Some(warning) = name_in_comment(option, value, comment) {
-        draft.warn_here(&warning);
+        draft.warn(Some(warning));
     }
     (row.apply)(draft, taken).map_err(|expected| {
         let expected = if is_list(option, value) {

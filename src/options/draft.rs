@@ -43,6 +43,8 @@ pub(super) struct Draft {
     pub(super) query_log_clients: ClientDetail,
     /// The place of the option that is read, if it is in a file: path and line.
     pub(super) location: Option<(PathBuf, usize)>,
+    /// The upstreams as written, each with its place.
+    pub(super) upstreams: Vec<Written>,
     /// The minimum and the maximum TTL as written, each with its place.
     pub(super) ttl_bounds: [Option<Written>; 2],
     /// The log level set by `--verbose`.
@@ -50,16 +52,14 @@ pub(super) struct Draft {
 }
 
 impl Draft {
-    /// Stores a warning until the log is open.
+    /// Stores a warning about the option that is read, until the log is open.
     pub(super) fn warn(&mut self, warning: Option<String>) {
+        let at = |problem| UsageError {
+            location: self.location.clone(),
+            problem,
+        };
+        let warning = warning.map(|warning| at(warning).to_string());
         self.config.warnings.extend(warning);
-    }
-
-    /// Stores a warning about the line that is read.
-    pub(super) fn warn_here(&mut self, warning: &str) {
-        let place = self.location.as_ref();
-        let place = place.map(|(path, line)| format!("{}:{line}: ", path.display()));
-        self.warn(Some(format!("{}{warning}", place.unwrap_or_default())));
     }
 
     /// Returns a value as written, with its place.
@@ -73,7 +73,13 @@ impl Draft {
     pub(super) fn finish(self) -> Result<Config, UsageError> {
         let (upstreams, bootstrap) = (&self.config.upstreams[..], &self.config.bootstrap[..]);
         if upstreams.is_empty() {
-            return Err(usage("--upstream: expected an upstream, like -u 1.1.1.1"));
+            return Err(usage(&match &self.config.file {
+                Some(path) => format!(
+                    "{}: expected an upstream, like upstream = 1.1.1.1",
+                    path.display()
+                ),
+                None => "--upstream: expected an upstream, like -u 1.1.1.1".to_owned(),
+            }));
         }
         let (limits, cache_size) = self.limits(!self.tls_listen.is_empty())?;
         let plain_port = self.port.unwrap_or(PLAIN_PORT);
@@ -96,9 +102,11 @@ impl Draft {
         if self.config.cache.ttl_min > self.config.cache.ttl_max {
             return Err(ttl_bounds_crossed(self.ttl_bounds));
         }
-        check_hosts(upstreams, bootstrap)?;
+        if bootstrap.is_empty() {
+            check_hosts(upstreams, self.upstreams)?;
+        }
         let clients = self.query_log_clients;
-        Ok(Config {
+        let mut config = Config {
             listen,
             is_listen_given,
             tls,
@@ -124,7 +132,9 @@ impl Draft {
                 clients,
             }),
             ..self.config
-        })
+        };
+        config.warn_of_clear_text();
+        Ok(config)
     }
 }
 
@@ -180,20 +190,18 @@ impl Draft {
     }
 }
 
-/// Checks that upstreams given by host name have a bootstrap server.
-fn check_hosts(upstreams: &[Upstream], bootstrap: &[SocketAddr]) -> Result<(), UsageError> {
-    let mut upstreams = upstreams.iter();
-    let named = upstreams.find(|upstream| matches!(upstream.host, Host::Name(..)));
-    match named.map(|upstream| &upstream.host) {
-        Some(Host::Name(name, _)) if bootstrap.is_empty() => {
-            let name = name.to_string();
-            Err(usage(&format!(
-                "--upstream: \"{}\": a host name needs --bootstrap ADDR, a plain DNS server that \
-                 resolves it",
-                name.trim_end_matches('.')
-            )))
-        }
-        _ => Ok(()),
+/// Checks that no upstream is given by host name, which needs a bootstrap server.
+fn check_hosts(upstreams: &[Upstream], written: Vec<Written>) -> Result<(), UsageError> {
+    let mut pairs = upstreams.iter().zip(written);
+    match pairs.find(|(upstream, _)| matches!(upstream.host, Host::Name(..))) {
+        Some((_, Written { value, location })) => Err(UsageError {
+            location,
+            problem: format!(
+                "--upstream: {value:?}: a host name needs --bootstrap ADDR, a plain DNS server \
+                 that resolves it"
+            ),
+        }),
+        None => Ok(()),
     }
 }
 
@@ -203,12 +211,28 @@ fn check_http_addresses(
     tls: Option<&TlsSettings>,
 ) -> Result<(), UsageError> {
     let under_tls = tls.map_or(&[][..], |tls| &tls.addresses);
-    match Listen::covered_twice(&[&plain.addresses()[..], under_tls, http].concat()) {
-        Some(address) => {
-            let problem =
-                format!("--http-listen: \"{address}\": another listener has this address and port");
-            Err(usage(&problem))
-        }
+    check_free(
+        "--http-listen",
+        http,
+        "--listen, --port",
+        &plain.addresses(),
+    )?;
+    check_free("--http-listen", http, "--tls-listen", under_tls)
+}
+
+/// Checks that the addresses of `option` differ from each other and from those of `other`.
+fn check_free(
+    option: &str,
+    addresses: &[SocketAddr],
+    other: &str,
+    others: &[SocketAddr],
+) -> Result<(), UsageError> {
+    let is_repeated = Listen::covered_twice(addresses).is_some();
+    let other = if is_repeated { option } else { other };
+    match Listen::covered_twice(&[others, addresses].concat()) {
+        Some(address) => Err(usage(&format!(
+            "{option}: \"{address}\": another listener has this address and port ({other})"
+        ))),
         None => Ok(()),
     }
 }
@@ -232,12 +256,12 @@ fn tls_settings(
             return Err(usage(problem));
         }
     };
-    let all = [&plain.addresses()[..], &addresses].concat();
-    if let Some(address) = Listen::covered_twice(&all) {
-        let problem =
-            format!("--tls-listen: \"{address}\": another listener has this address and port");
-        return Err(usage(&problem));
-    }
+    check_free(
+        "--tls-listen",
+        &addresses,
+        "--listen, --port",
+        &plain.addresses(),
+    )?;
     Ok(Some(TlsSettings {
         addresses,
         identity: Identity { certificate, key },

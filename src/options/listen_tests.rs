@@ -41,7 +41,8 @@ fn port_alone_is_every_address() {
         ),
         (
             "-l 127.0.0.1:853 --tls-listen :853",
-            "--tls-listen: \"127.0.0.1:853\": another listener has this address and port",
+            "--tls-listen: \"127.0.0.1:853\": another listener has this address and port \
+             (--listen, --port)",
         ),
         // An address to connect to is that of one host.
         (
@@ -237,4 +238,50 @@ fn clients_are_served_under_tls() {
         let problem = error_of_line(&format!("-u 1.1.1.1 {line}"));
         assert!(problem.starts_with(start), "{line}: {problem}");
     }
+}
+
+#[test]
+fn listener_that_has_the_address_already_is_named() {
+    let files = "--tls-cert a.pem --tls-key b.key";
+    for (line, name) in [
+        ("-p 9153 --http-listen :9153", "(--listen, --port)"),
+        (
+            "-l 127.0.0.1 --tls-listen :9153 --http-listen :9153",
+            "(--tls-listen)",
+        ),
+        (
+            "-l 127.0.0.1 --tls-listen :853 --tls-listen ::1",
+            "(--tls-listen)",
+        ),
+    ] {
+        let files = if line.contains("tls") { files } else { "" };
+        let problem = error_of_line(&format!("-u 1.1.1.1 {line} {files}"));
+        assert!(problem.ends_with(name), "{problem}");
+    }
+}
+
+#[test]
+fn plain_dns_on_the_port_of_dns_over_tls_is_a_warning() {
+    let warning = |address: &str| {
+        format!(
+            "\"{address}\" serves plain DNS on the port of DNS over TLS: set --tls-listen to this \
+             address, or use another port"
+        )
+    };
+    let given = config("-u 1.1.1.1 -l 127.0.0.1:853").warnings;
+    assert_eq!(given, [warning("127.0.0.1:853")]);
+    let given = config("-u 1.1.1.1 -p 853").warnings;
+    assert_eq!(given, [warning("0.0.0.0:853")]);
+    let [address] = addresses(["0.0.0.0:853"]);
+    let socket = InheritedSocket {
+        address,
+        has_udp: false,
+        has_tcp: true,
+    };
+    let mut plain = config("-u 1.1.1.1");
+    plain.inherit(&[socket]);
+    assert_eq!(plain.warnings, [warning("0.0.0.0:853")]);
+    let mut tls = config("-u 1.1.1.1 --tls-listen 0.0.0.0 --tls-cert a --tls-key b");
+    tls.inherit(&[socket]);
+    assert_eq!(tls.warnings, [""; 0]);
 }

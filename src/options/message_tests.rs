@@ -198,3 +198,87 @@ fn tilde_in_a_path_is_an_error() {
     let problem = error_of_line("-C ~/dotproxy.conf");
     assert!(problem.ends_with(": ~ is not expanded"), "{problem}");
 }
+
+#[test]
+fn missing_upstream_is_an_error_of_the_options_file() {
+    let problem = with_file("port = 53", "").unwrap_err();
+    assert_eq!(
+        problem,
+        "FILE: expected an upstream, like upstream = 1.1.1.1"
+    );
+    assert!(error_of_line("-p 53").ends_with("like -u 1.1.1.1"));
+}
+
+#[test]
+fn host_name_without_bootstrap_has_its_line_and_is_shown_as_written() {
+    let problem = with_file("port = 53\nupstream = tls://dns.quad9.net", "").unwrap_err();
+    let start = "FILE:2: --upstream: \"tls://dns.quad9.net\": a host name needs --bootstrap ADDR";
+    assert!(problem.starts_with(start), "{problem}");
+}
+
+#[test]
+fn warning_about_a_line_of_the_options_file_has_its_number() {
+    let warnings = warnings_of_file("port = 53\nupstream = 1.1.1.1:53");
+    let is_placed = |warning: &String| warning.contains(".conf:2: --upstream: \"1.1.1.1:53\"");
+    assert!(warnings.iter().any(is_placed), "{warnings:?}");
+}
+
+#[test]
+fn upstreams_with_a_space_between_them_are_a_list() {
+    let end = "expected one value per line: repeat the option";
+    let problem = error_of_file("upstream = 1.1.1.1 9.9.9.9");
+    assert!(problem.ends_with(end), "{problem}");
+}
+
+#[test]
+fn space_after_the_comma_of_an_upstream_is_explained() {
+    assert_eq!(
+        error_of_line("-u udp://10.0.0.53, domain=corp.example"),
+        "\"domain=corp.example\": expected an option: settings follow a comma without a space"
+    );
+}
+
+#[test]
+fn colon_in_place_of_the_equals_sign_is_explained() {
+    for line in ["upstream: 1.1.1.1", "upstream:1.1.1.1"] {
+        let problem = error_of_file(line);
+        let end = "unknown option: write = in place of the colon";
+        assert!(problem.ends_with(end), "{problem}");
+    }
+}
+
+#[test]
+fn expected_value_has_the_unit_or_the_range() {
+    for (line, part) in [
+        ("--cache-size 8MB", "like 500k or 4m (without B)"),
+        ("--memory-limit 16MB", "without B"),
+        ("--timeout 5000", "like 500ms or 5 (seconds)"),
+        (
+            "--allow 192.168.0.0/33",
+            "a prefix length from 0 to 32 (IPv6: 0 to 128)",
+        ),
+    ] {
+        let problem = error_of_line(&format!("-u 1.1.1.1 {line}"));
+        assert!(problem.contains(part), "{problem}");
+    }
+}
+
+#[test]
+fn few_bytes_of_cache_are_a_warning() {
+    assert_eq!(
+        warnings("-u 1.1.1.1 --cache-size 10000"),
+        ["--cache-size: \"10000\": this is a number of bytes, not of entries: like 500k or 4m"]
+    );
+    for size in ["0", "64k", "65536", "8k"] {
+        let line = format!("-u 1.1.1.1 --cache-size {size}");
+        assert_eq!(warnings(&line), [""; 0], "{size}");
+    }
+}
+
+#[test]
+fn command_in_the_options_file_is_refused() {
+    assert_eq!(
+        error_of_file("check-conf"),
+        "FILE:1: check-conf: only allowed on the command line"
+    );
+}

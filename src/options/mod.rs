@@ -69,7 +69,7 @@ pub fn parse(arguments: &[String]) -> Result<Command, UsageError> {
         return Ok(Command::Probe(url));
     }
     if let Some(argument) = given.free.first() {
-        return Err(unexpected_argument(argument));
+        return Err(unexpected_argument(argument, &given.opt_strs("upstream")));
     }
     let mut draft = Draft::default();
     if let Some(path) = given.opt_str("conf-file") {
@@ -195,8 +195,10 @@ fn usage(problem: &str) -> UsageError {
 }
 
 /// Returns the error for an argument that belongs to no option.
-fn unexpected_argument(argument: &str) -> UsageError {
-    let advice = if means_options_file(argument) {
+fn unexpected_argument(argument: &str, upstreams: &[String]) -> UsageError {
+    let advice = if upstreams.iter().any(|upstream| upstream.ends_with(',')) {
+        ": settings follow a comma without a space"
+    } else if means_options_file(argument) {
         ": the options file is -C FILE"
     } else {
         " (see --help)"

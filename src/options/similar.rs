@@ -22,6 +22,7 @@ const REPEATABLE: [&str; 6] = [
 pub(super) fn similar_option(name: &str) -> Option<&'static str> {
     // A name of three letters is close to many words.
     let most = if name.len() < 5 { 1 } else { 2 };
+    let name = name.split(':').next()?;
     let name = name.to_ascii_lowercase().replace('_', "-");
     let commands = COMMANDS.iter().map(|(_, long, ..)| *long);
     let names = TABLE.iter().map(|row| row.long).chain(commands);
@@ -36,9 +37,14 @@ pub(super) fn means_options_file(text: &str) -> bool {
     FILE_OPTIONS.contains(&text) || extension.is_some_and(|extension| extension == "conf")
 }
 
-/// Returns whether the value is a list, and the option takes one address or network.
+/// Returns whether the value is a list, and the option takes one address, network or upstream. An
+/// upstream has settings after commas, and their paths may contain spaces.
 pub(super) fn is_list(option: &str, value: &str) -> bool {
-    REPEATABLE.contains(&option) && value.trim().contains([',', ';', ' ', '\t'])
+    let has = |separators: &[char]| value.trim().contains(separators);
+    match option {
+        "upstream" => has(&[';', ' ', '\t']) && !has(&[',']),
+        _ => REPEATABLE.contains(&option) && has(&[',', ';', ' ', '\t']),
+    }
 }
 
 /// Returns the number of characters to insert, remove or replace to make `a` from `b` (Levenshtein

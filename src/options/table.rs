@@ -206,7 +206,8 @@ pub(super) const TABLE: &[Row] = &[
         apply: |draft, value| {
             let range = Duration::from_millis(100)..=Duration::from_secs(3600);
             let timeout = parse_duration(value).filter(|timeout| range.contains(timeout));
-            let timeout = timeout.ok_or("a duration from 100ms to 1h, like 500ms or 5s")?;
+            let timeout =
+                timeout.ok_or("a duration from 100ms to 1h, like 500ms or 5 (seconds)")?;
             draft.config.timeouts = Timeouts::for_query(timeout);
             Ok(())
         },
@@ -235,7 +236,9 @@ pub(super) const TABLE: &[Row] = &[
         help: "size of the cache, like 64k; 0 disables it [1m]",
         apply: |draft, value| {
             let size = parse_size(value).filter(|size| *size <= CACHE_MAX);
-            draft.cache_size = Some(size.ok_or("a size up to 1g, like 500k or 4m, or 0")?);
+            let expected = "a size up to 1g, like 500k or 4m (without B), or 0";
+            draft.cache_size = Some(size.ok_or(expected)?);
+            draft.warn(warnings::few_bytes("cache-size", value));
             Ok(())
         },
         reload: Reload::Applies,

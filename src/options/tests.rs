@@ -225,7 +225,7 @@ fn errors_in_a_file_name_the_line() {
     );
     assert_eq!(
         error("conf-file=x"),
-        "FILE:1: conf-file: expected on the command line only"
+        "FILE:1: conf-file: only allowed on the command line"
     );
     assert!(
         parse_line("-C /nonexistent -u 1.1.1.1")

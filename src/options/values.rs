@@ -39,6 +39,7 @@ pub(super) fn parse_upstream(draft: &mut Draft, value: &str) -> Applied {
     draft.warn(warnings::address_as_name(&upstream));
     draft.warn(warnings::repeated(&upstream, &draft.config.upstreams));
     draft.config.upstreams.push(upstream);
+    draft.upstreams.push(draft.written(value));
     Ok(())
 }
 

@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv6Addr};
 
 use crate::base::address::parse_port;
 use crate::config::upstream::{PLAIN_PORT, is_host_name};
-use crate::config::{Host, Network, Scheme, Upstream};
+use crate::config::{Host, Network, Scheme, Upstream, parse_number};
 
 /// Common ports of DNS servers: if the last group of an IPv6 address is one of them, it may have
 /// been meant as the port.
@@ -78,5 +78,14 @@ pub(super) fn open_resolver(network: &Network, text: &str) -> Option<String> {
              traffic: allow only the networks of your clients, or block other clients with a \
              firewall"
         )
+    })
+}
+
+/// Returns a warning about a small number of bytes that may have been meant as a number of entries,
+/// as in other programs.
+pub(super) fn few_bytes(option: &str, text: &str) -> Option<String> {
+    let bytes: u32 = parse_number(text)?;
+    (1..0x1_0000).contains(&bytes).then(|| {
+        format!("--{option}: {text:?}: this is a number of bytes, not of entries: like 500k or 4m")
     })
 }
