@@ -305,6 +305,14 @@ ask @127.0.0.1 later.many.example.net A >"$work/answer"
 check_soon "query log: later queries are in the new one" '"later\.many' within cat /var/log/dotproxy/queries.json
 stop_units
 
+# A query log in a folder that the unit closes.
+set_options 'query-log = /var/log/dns.json'
+check "query log, closed folder: the service does not start" 'Job for dotproxy.service failed' \
+    fails within systemctl start dotproxy.service
+check_said "query log, closed folder: the message names those of the unit" \
+    '"/var/log/dns\.json": Read-only file system .*/var/log/dotproxy'
+stop_units
+
 # A private key that only root can read, and the hooks of ACME clients.
 live=/etc/letsencrypt/live/dns.example.net
 new_certificate() { # folder

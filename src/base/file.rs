@@ -11,7 +11,11 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt, fchown};
 use std::path::{Component, Path, PathBuf};
 
 use nix::libc::{ELOOP, ENXIO, O_NOCTTY, O_NOFOLLOW, O_NONBLOCK};
-use rustix::fs::{Access, StatVfsMountFlags, access, statvfs};
+use nix::unistd::Uid;
+use rustix::fs::{Access, AtFlags, CWD, StatVfsMountFlags, access, accessat, statvfs};
+use rustix::io::Errno;
+
+use super::user;
 
 /// Maximum size in bytes of a file that is read. All CA certificates of a system together have a
 /// quarter of it.
@@ -68,6 +72,55 @@ fn name_of(kind: FileType) -> &'static str {
         "a socket"
     } else {
         "a device"
+    }
+}
+
+/// Describes an error of a file that is read, with the user that lacks a permission, or the folder
+/// that is missing.
+pub fn describe(path: &Path, error: &io::Error) -> String {
+    let folder = folder_of(path);
+    match error.kind() {
+        ErrorKind::PermissionDenied if is_refused(path) => {
+            let (user, advice) = (user::label(Uid::effective()), advice_to_permit(path));
+            format!("{error}: user {user} may not read it: {advice}")
+        }
+        ErrorKind::NotFound if !folder.exists() => {
+            format!("{error}: there is no folder {:?}", folder.display())
+        }
+        ErrorKind::NotFound if path.is_relative() => {
+            let whole = std::path::absolute(path).unwrap_or_default();
+            format!("{error}: there is no {:?}", whole.display())
+        }
+        _ => error.to_string(),
+    }
+}
+
+/// Returns whether the modes of a file and its folders do not let this process read it.
+pub fn is_refused(path: &Path) -> bool {
+    // The system-call filter allows this call, and not that of `access`.
+    accessat(CWD, path, Access::READ_OK, AtFlags::empty()) == Err(Errno::ACCESS)
+}
+
+/// Returns advice on a file that a user may not read.
+pub fn advice_to_permit(path: &Path) -> &'static str {
+    if path.iter().any(|name| name == "letsencrypt") {
+        "use LoadCredential= of systemd, or copy it in a deploy hook of certbot"
+    } else {
+        "change the group or mode of the file or its folders, or use LoadCredential= of systemd"
+    }
+}
+
+/// Describes an error of a file that is written.
+pub fn describe_written(path: &Path, error: &io::Error) -> String {
+    let folder = folder_of(path);
+    match error.kind() {
+        ErrorKind::NotFound if !folder.exists() => {
+            format!("{error}: create the folder {:?}", folder.display())
+        }
+        ErrorKind::ReadOnlyFilesystem => format!(
+            "{error}: the systemd units allow writing in /var/log/dotproxy and /var/lib/dotproxy"
+        ),
+        _ => error.to_string(),
     }
 }
 

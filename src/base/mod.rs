@@ -11,6 +11,7 @@
 //! - [`origin`]: the client and the session of a query
 //! - [`random`]: the random number generator, seeded once
 //! - [`time`]: instants that a simulation can set
+//! - [`user`]: names of users
 
 pub mod address;
 pub mod arena;
@@ -22,3 +23,4 @@ pub mod lazy_queue;
 pub mod origin;
 pub mod random;
 pub mod time;
+pub mod user;

@@ -117,15 +117,29 @@ impl Default for Config {
 impl Config {
     /// Returns the files that are read at the start and on reload.
     pub fn files_read(&self) -> impl Iterator<Item = &PathBuf> {
-        let tls = self.tls.as_ref();
-        let identities = self.upstreams.iter();
-        let identities = identities.filter_map(|upstream| upstream.identity.as_ref());
-        let identities = identities.chain(tls.map(|tls| &tls.identity));
-        identities
-            .flat_map(|identity| [&identity.certificate, &identity.key])
-            .chain(&self.ca_file)
-            .chain(tls.and_then(|tls| tls.client_ca.as_ref()))
-            .chain(&self.file)
+        let files = self.files_by_option().into_iter();
+        files.map(|(_, path)| path)
+    }
+
+    /// Returns these files, each with the option or setting that names it.
+    pub fn files_by_option(&self) -> Vec<(&'static str, &PathBuf)> {
+        let mut files = Vec::new();
+        for identity in self
+            .upstreams
+            .iter()
+            .filter_map(|one| one.identity.as_ref())
+        {
+            files.push(("client-cert", &identity.certificate));
+            files.push(("client-key", &identity.key));
+        }
+        if let Some(tls) = &self.tls {
+            files.push(("--tls-cert", &tls.identity.certificate));
+            files.push(("--tls-key", &tls.identity.key));
+            files.extend(tls.client_ca.iter().map(|path| ("--tls-client-ca", path)));
+        }
+        files.extend(self.ca_file.iter().map(|path| ("--ca-file", path)));
+        files.extend(self.file.iter().map(|path| ("--conf-file", path)));
+        files
     }
 
     /// Serves clients on sockets that the process was started with (socket activation) instead of

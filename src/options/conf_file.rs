@@ -22,8 +22,9 @@ pub(super) fn read_file(draft: &mut Draft, path: &Path) -> Result<(), UsageError
             ""
         };
         usage(&format!(
-            "--conf-file: {:?}: {error}{advice}",
-            path.display()
+            "--conf-file: {:?}: {}{advice}",
+            path.display(),
+            file::describe(path, &error)
         ))
     })?;
     let bytes = bytes.strip_prefix(BYTE_ORDER_MARK).unwrap_or(&bytes);

@@ -282,3 +282,13 @@ fn command_in_the_options_file_is_refused() {
         "FILE:1: check-conf: only allowed on the command line"
     );
 }
+
+#[test]
+fn missing_options_file_has_its_folder_or_its_whole_path() {
+    let problem = error_of_line("-C /nonexistent/dotproxy.conf");
+    let end = ": there is no folder \"/nonexistent\"";
+    assert!(problem.ends_with(end), "{problem}");
+    let problem = error_of_line("-C nonexistent.conf");
+    assert!(problem.ends_with("/nonexistent.conf\""), "{problem}");
+    assert!(problem.contains(": there is no \"/"), "{problem}");
+}

@@ -187,12 +187,8 @@ fn explain(settings: &QueryLogSettings, error: &io::Error) -> String {
     match &settings.target {
         LogTarget::Stdout => format!("--query-log: \"-\": {error}"),
         LogTarget::File(path) => {
-            let folder = path.parent().filter(|folder| !folder.exists());
-            let folder = folder.filter(|_| error.kind() == io::ErrorKind::NotFound);
-            let advice = folder.map_or(String::new(), |folder| {
-                format!(": create the folder {:?}", folder.display())
-            });
-            format!("--query-log: {:?}: {error}{advice}", path.display())
+            let error = file::describe_written(path, error);
+            format!("--query-log: {:?}: {error}", path.display())
         }
     }
 }
@@ -201,6 +197,17 @@ fn explain(settings: &QueryLogSettings, error: &io::Error) -> String {
 mod tests {
     use super::*;
     use std::time::Duration;
+
+    #[test]
+    fn folder_of_a_read_only_file_system_has_advice() {
+        let settings = QueryLogSettings {
+            target: LogTarget::File("/var/log/dns.json".into()),
+            sample: 1,
+            clients: ClientDetail::None,
+        };
+        let problem = explain(&settings, &io::ErrorKind::ReadOnlyFilesystem.into());
+        assert!(problem.contains("/var/log/dotproxy"), "{problem}");
+    }
 
     #[test]
     fn time_is_written_to_the_millisecond() {

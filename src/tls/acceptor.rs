@@ -12,7 +12,7 @@ use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{UnbufferedServerConnection, WebPkiClientVerifier};
 use rustls::time_provider::TimeProvider;
 
-use super::certificate::expires_at;
+use super::certificate::{expires_at, is_ca};
 use super::explain::explain_key;
 use super::files::{self, Credentials, FileError};
 use super::fingerprint::Fingerprint;
@@ -75,10 +75,11 @@ impl Acceptor {
         let Credentials { chain, key } =
             files::read_credentials(["--tls-cert", "--tls-key"], identity)?;
         let own = OwnCertificate::new("--tls-cert", &identity.certificate, &chain);
-        let server = server
-            .with_single_cert(chain, key)
-            .map_err(|error| FileError::new("--tls-key", &identity.key, explain_key(&error)));
-        let mut server = server?;
+        let first_is_ca = is_ca(&chain[0]);
+        let mut server = server.with_single_cert(chain, key).map_err(|error| {
+            let cause = explain_key(&error, first_is_ca);
+            FileError::new("--tls-key", &identity.key, cause)
+        })?;
         server.alpn_protocols = vec![ALPN.to_vec()];
         // The session state goes to the client in an encrypted ticket: nothing is stored here. One
         // ticket is enough, because DNS clients usually reconnect one at a time.

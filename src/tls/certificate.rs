@@ -38,6 +38,9 @@ const ATTRIBUTES: [(&[u8], &str); 9] = [
 /// The object identifier of the extension "basic constraints" (RFC 5280, section 4.2.1.9).
 const BASIC_CONSTRAINTS: &[u8] = b"\x55\x1d\x13";
 
+/// The object identifier of the access method "CA issuers" (RFC 5280, section 4.2.2.1).
+const CA_ISSUERS: &[u8] = b"\x2b\x06\x01\x05\x05\x07\x30\x02";
+
 /// Returns whether a certificate verifies no other: another CA has issued it, and it belongs to no
 /// CA. A self-signed certificate at least verifies itself. A certificate of X.509 version 1 has no
 /// extension that says whether it belongs to a CA.
@@ -45,24 +48,21 @@ pub(super) fn verifies_none(certificate: &[u8]) -> bool {
     let Some(fields) = Fields::of(certificate) else {
         return false;
     };
-    let mut extensions = fields.extensions.peekable();
-    if extensions.peek().is_none() || fields.issuer.0 == fields.subject.0 {
-        return false;
-    }
-    let says_ca = |(_, extension): (u8, &[u8])| {
-        let mut items = Items(extension);
-        if items.next() != Some((OID, BASIC_CONSTRAINTS)) {
-            return false;
-        }
-        // A critical extension has a boolean before its value.
-        let value = items.find(|(kind, _)| *kind == OCTET_STRING);
-        let constraints = value.and_then(|(_, value)| Items(value).next());
-        let is_ca = constraints.and_then(|(_, constraints)| Items(constraints).next());
-        matches!(is_ca, Some((BOOLEAN, [value])) if *value != 0)
-    };
-    !extensions.any(says_ca)
+    let has_extensions = !fields.extensions.0.is_empty();
+    has_extensions && !fields.is_self_signed() && !fields.is_ca()
 }
 
+/// Returns whether a certificate says that it belongs to a CA.
+pub(super) fn is_ca(certificate: &[u8]) -> bool {
+    Fields::of(certificate).is_some_and(|fields| fields.is_ca())
+}
+
+/// Returns whether a certificate names a place with the certificate of its CA, as those of public
+/// CAs do, which need an intermediate certificate (RFC 5280, section 4.2.2.1).
+pub(super) fn names_its_issuer(certificate: &[u8]) -> bool {
+    let mut parts = certificate.windows(CA_ISSUERS.len());
+    parts.any(|part| part == CA_ISSUERS)
+}
 /// Returns the expiry of a certificate, in time since 1970.
 pub(super) fn expires_at(certificate: &[u8]) -> Option<Duration> {
     validity(certificate).map(|validity| validity.expires_at)
@@ -184,6 +184,25 @@ impl<'a> Fields<'a> {
             subject,
             extensions: Items(list.map_or(&[], |(_, list)| list)),
         })
+    }
+
+    fn is_self_signed(&self) -> bool {
+        self.issuer.0 == self.subject.0
+    }
+
+    fn is_ca(&self) -> bool {
+        let says_ca = |(_, extension): (u8, &[u8])| {
+            let mut items = Items(extension);
+            if items.next() != Some((OID, BASIC_CONSTRAINTS)) {
+                return false;
+            }
+            // A critical extension has a boolean before its value.
+            let value = items.find(|(kind, _)| *kind == OCTET_STRING);
+            let constraints = value.and_then(|(_, value)| Items(value).next());
+            let is_ca = constraints.and_then(|(_, constraints)| Items(constraints).next());
+            matches!(is_ca, Some((BOOLEAN, [value])) if *value != 0)
+        };
+        Items(self.extensions.0).any(says_ca)
     }
 }
 

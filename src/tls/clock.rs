@@ -146,7 +146,10 @@ fn doubt(stamp: Duration, clock: Duration) -> Option<String> {
 /// Returns why a stamp cannot be kept in a file, without changing the file.
 pub fn check_stamp(path: &Path) -> Result<(), String> {
     let read = read_bytes(path).and_then(|_| file::try_to_write(path));
-    read.map_err(|error| format!("--clock-stamp: {:?}: {error}", path.display()))
+    read.map_err(|error| {
+        let error = file::describe_written(path, &error);
+        format!("--clock-stamp: {:?}: {error}", path.display())
+    })
 }
 
 /// Returns the time of the system's clock since 1970.

@@ -101,9 +101,14 @@ fn in_words(text: &str) -> String {
     words
 }
 
-/// Returns a description of an error of a private key with its certificate.
-pub(super) fn explain_key(error: &rustls::Error) -> String {
+/// Returns a description of an error of a private key with its certificate, the first of a chain.
+pub(super) fn explain_key(error: &rustls::Error, first_is_ca: bool) -> String {
     match error {
+        rustls::Error::InconsistentKeys(_) if first_is_ca => {
+            "the key does not match the first certificate, which belongs to a CA: the \
+             certificate of this program has to be the first"
+                .to_owned()
+        }
         rustls::Error::InconsistentKeys(_) => "the key does not match the certificate".to_owned(),
         error => {
             format!("cannot use the key: {error}: RSA keys need 2,048 bits or more; {SUPPORTED}")

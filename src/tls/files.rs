@@ -83,7 +83,7 @@ pub(super) fn read_chain(
     path: &Path,
 ) -> Result<Vec<CertificateDer<'static>>, FileError> {
     let failed = |cause: String| FileError::new(option, path, cause);
-    let pem = file::read(path).map_err(|error| failed(error.to_string()))?;
+    let pem = file::read(path).map_err(|error| failed(file::describe(path, &error)))?;
     let certificates = CertificateDer::pem_slice_iter(&pem);
     let certificates = certificates.enumerate().map(|(index, certificate)| {
         certificate
@@ -91,7 +91,11 @@ pub(super) fn read_chain(
     });
     let certificates = certificates.collect::<Result<Vec<_>, _>>()?;
     if certificates.is_empty() {
-        return Err(failed("expected certificates in PEM".to_owned()));
+        let mut cause = "expected certificates in PEM".to_owned();
+        if has(&pem, "PRIVATE KEY") {
+            cause = format!("{cause}, found a private key: {SWAPPED}");
+        }
+        return Err(failed(cause));
     }
     Ok(certificates)
 }
@@ -99,13 +103,26 @@ pub(super) fn read_chain(
 /// Reads a private key.
 fn read_key(option: &'static str, path: &Path) -> Result<PrivateKeyDer<'static>, FileError> {
     let failed = |cause: String| FileError::new(option, path, cause);
-    let pem = file::read(path).map_err(|error| failed(error.to_string()))?;
+    let pem = file::read(path).map_err(|error| failed(file::describe(path, &error)))?;
     PrivateKeyDer::from_pem_slice(&pem).map_err(|error| {
         failed(match error {
-            pem::Error::NoItemsFound => "expected an unencrypted private key in PEM".into(),
+            pem::Error::NoItemsFound if has(&pem, "BEGIN CERTIFICATE") => {
+                format!("expected a private key in PEM, found a certificate: {SWAPPED}")
+            }
+            // OpenSSL's own format of an encrypted key has a header that is not PEM.
+            error if matches!(error, pem::Error::NoItemsFound) || has(&pem, "ENCRYPTED") => {
+                "expected an unencrypted private key in PEM".into()
+            }
             error => describe(&error),
         })
     })
+}
+
+const SWAPPED: &str = "are the files of certificate and key swapped?";
+
+/// Returns whether a file contains this text.
+fn has(pem: &[u8], text: &str) -> bool {
+    pem.windows(text.len()).any(|part| part == text.as_bytes())
 }
 
 fn describe(error: &pem::Error) -> String {

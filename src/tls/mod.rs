@@ -284,8 +284,12 @@ impl Trust {
         let mut client = match identity {
             None => client.with_no_client_auth(),
             Some((Identity { key: path, .. }, Credentials { chain, key })) => {
+                let first_is_ca = certificate::is_ca(&chain[0]);
                 let client = client.with_client_auth_cert(chain, key);
-                client.map_err(|error| FileError::new("client-key", path, explain_key(&error)))?
+                client.map_err(|error| {
+                    let cause = explain_key(&error, first_is_ca);
+                    FileError::new("client-key", path, cause)
+                })?
             }
         };
         client.alpn_protocols = vec![ALPN.to_vec()];

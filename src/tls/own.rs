@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use rustls::pki_types::CertificateDer;
 
-use super::certificate::{validity, verifies_none};
+use super::certificate::{is_ca, names_its_issuer, subject, validity, verifies_none};
 use super::clock::date;
 use crate::base::time::Validity;
 
@@ -46,24 +46,27 @@ fn problem_with(validity: Validity, now: Duration, advice: Advice) -> Option<Str
     Some(format!("{dates}; system clock: {now}; {advice}"))
 }
 
-/// The dates of the certificates in a file, each with its position in the file, from 1.
-/// Certificates whose dates cannot be read are left out.
+/// The dates of the certificates in a file, each with its name: its position in the file, from 1,
+/// and its subject. Certificates whose dates cannot be read are left out.
 #[derive(Clone, Debug)]
 struct DatedFile {
     /// The option or setting that names the file.
     option: &'static str,
     path: PathBuf,
-    certificates: Vec<(usize, Validity)>,
+    certificates: Vec<(usize, Box<str>, Validity)>,
 }
 
 impl DatedFile {
     fn new(option: &'static str, path: &Path, certificates: &[CertificateDer<'_>]) -> Self {
-        let dated =
-            |(position, one): (usize, &CertificateDer<'_>)| Some((position + 1, validity(one)?));
+        let numbered = (1..).zip(certificates);
+        let dated = numbered.filter_map(|(position, one)| {
+            let subject = subject(one).unwrap_or_default();
+            Some((position, subject.into(), validity(one)?))
+        });
         Self {
             option,
             path: path.to_owned(),
-            certificates: certificates.iter().enumerate().filter_map(dated).collect(),
+            certificates: dated.collect(),
         }
     }
 
@@ -83,9 +86,10 @@ impl DatedFile {
     /// Returns the problems with the certificates from this position in the file.
     fn problems(&self, from: usize, now: Duration, advice: Advice) -> impl Iterator<Item = String> {
         let certificates = self.certificates.iter();
-        let certificates = certificates.filter(move |(position, _)| *position >= from);
-        certificates.filter_map(move |(position, dates)| {
-            self.problem(&format!("certificate {position}"), *dates, now, advice)
+        let certificates = certificates.filter(move |(position, ..)| *position >= from);
+        certificates.filter_map(move |(position, subject, dates)| {
+            let name = format!("certificate {position} ({subject})");
+            self.problem(&name, *dates, now, advice)
         })
     }
 }
@@ -95,6 +99,8 @@ impl DatedFile {
 pub struct OwnCertificate {
     dates: Validity,
     file: DatedFile,
+    /// The advice on a certificate that peers may refuse for another reason than its dates.
+    advice: Option<&'static str>,
 }
 
 impl OwnCertificate {
@@ -104,9 +110,21 @@ impl OwnCertificate {
         path: &Path,
         chain: &[CertificateDer<'_>],
     ) -> Option<Self> {
+        let first = chain.first()?;
+        let advice = if is_ca(first) {
+            Some("is a CA certificate, which peers may refuse: use one that the CA has signed")
+        } else if chain.len() == 1 && names_its_issuer(first) {
+            Some(
+                "has no intermediate certificate behind it: peers may refuse it (use the chain, \
+                 like fullchain.pem)",
+            )
+        } else {
+            None
+        };
         Some(Self {
-            dates: validity(chain.first()?)?,
+            dates: validity(first)?,
             file: DatedFile::new(option, path, chain),
+            advice,
         })
     }
 
@@ -127,14 +145,18 @@ impl OwnCertificate {
             .problem("the certificate", self.dates, now, advice)
     }
 
-    /// Returns the problems with the dates of the certificates behind the first: authorities that
-    /// lead to one that peers trust.
+    /// Returns the problems with the chain, and with the dates of the certificates behind the
+    /// first: authorities that lead to one that peers trust.
     pub fn chain_problems(&self, now: Duration) -> impl Iterator<Item = String> {
+        let (option, path) = (self.file.option, self.file.path.display());
+        let of_chain = self.advice.iter();
+        let of_chain =
+            of_chain.map(move |advice| format!("{option}: {path:?}: the certificate {advice}"));
         let advice = Advice {
             expired: "replace it, since peers may reject the chain",
             expiring: "replace it before then, since peers may reject the chain afterwards",
         };
-        self.file.problems(2, now, advice)
+        of_chain.chain(self.file.problems(2, now, advice))
     }
 }
 
@@ -181,11 +203,11 @@ impl Authorities {
     /// expiry, and its dates.
     pub fn lack(&self, now: Duration) -> Option<String> {
         let all = &self.file.certificates;
-        if all.iter().any(|(_, dates)| dates.includes(now)) {
+        if all.iter().any(|(.., dates)| dates.includes(now)) {
             return None;
         }
-        let (position, dates) = all.iter().max_by_key(|(_, dates)| dates.expires_at)?;
-        let name = format!("no CA certificate is valid: certificate {position}");
+        let (position, subject, dates) = all.iter().max_by_key(|(.., dates)| dates.expires_at)?;
+        let name = format!("no CA certificate is valid: certificate {position} ({subject})");
         self.file
             .problem(&name, *dates, now, Advice::always("replace it"))
     }

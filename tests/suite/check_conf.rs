@@ -3,12 +3,16 @@
 use std::fs;
 use std::net::UdpSocket;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt, chown, symlink};
+use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Command;
 
 use nix::libc::O_NONBLOCK;
 use nix::unistd::Uid;
-use rcgen::{CertificateParams, CertifiedIssuer, DnType, KeyPair, SanType, date_time_ymd};
+use rcgen::{
+    BasicConstraints, CertificateParams, CertifiedIssuer, CustomExtension, DnType, IsCa, KeyPair,
+    SanType, date_time_ymd,
+};
 
 use crate::support::certificates::Authority;
 use crate::support::folder::Folder;
@@ -258,7 +262,7 @@ fn expired_intermediate_certificate_of_our_own_is_a_warning() {
     let mut arguments: Vec<String> = tls.iter().map(ToString::to_string).collect();
     arguments[0] = format!("--tls-listen=127.0.0.1:{}", free_port());
     arguments.push("-u192.0.2.1".to_owned());
-    Program::start(&arguments).await_log("certificate 2 expired at 2001");
+    Program::start(&arguments).await_log("self signed cert) expired at 2001");
 }
 
 #[test]
@@ -494,4 +498,186 @@ fn valid_authority_is_no_error() {
     let authority = Authority::new("check-authority");
     let ca_file: &Path = &authority.ca_file;
     assert_valid(&["--ca-file", &ca_file.display().to_string()]);
+}
+
+/// Returns the arguments for a DoT listener with a certificate and a key.
+fn served(certificate: &str, key: &str) -> Vec<String> {
+    let arguments = [
+        "--tls-listen=127.0.0.1",
+        "--tls-cert",
+        certificate,
+        "--tls-key",
+        key,
+    ];
+    arguments.map(str::to_owned).to_vec()
+}
+
+fn assert_served_refused(certificate: &str, key: &str, parts: &[&str]) {
+    let arguments = served(certificate, key);
+    assert_refused(
+        &arguments.iter().map(String::as_str).collect::<Vec<_>>(),
+        parts,
+    );
+}
+
+fn assert_served_warned(certificate: &str, key: &str, parts: &[&str]) {
+    let arguments = served(certificate, key);
+    assert_warned(
+        &arguments.iter().map(String::as_str).collect::<Vec<_>>(),
+        parts,
+    );
+}
+
+/// Writes the certificate of a CA, one that the CA has signed, and the keys of both.
+fn signed_certificate(folder: &Folder, extension: Option<&[u8]>) -> [String; 4] {
+    let new_key = || KeyPair::generate().expect("a key");
+    let (own_key, authority_key) = (new_key(), new_key());
+    let key_of_authority = authority_key.serialize_pem();
+    let mut params = CertificateParams::default();
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let authority = CertifiedIssuer::self_signed(params, authority_key).expect("an authority");
+    let mut params = CertificateParams::new(["dns.example".to_owned()]).expect("a name");
+    params
+        .distinguished_name
+        .push(DnType::CommonName, "dns.example");
+    let content = extension.map(<[u8]>::to_vec);
+    let oid = [1, 3, 6, 1, 5, 5, 7, 1, 1];
+    params.custom_extensions =
+        Vec::from_iter(content.map(|content| CustomExtension::from_oid_content(&oid, content)));
+    let own = params
+        .signed_by(&own_key, &authority)
+        .expect("a certificate");
+    [
+        ("own.pem", own.pem()),
+        ("own.key", own_key.serialize_pem()),
+        ("ca.pem", authority.pem()),
+        ("ca.key", key_of_authority),
+    ]
+    .map(|(name, text)| {
+        let path = folder.file(name);
+        fs::write(&path, text).expect("the folder of the test is writable");
+        path.display().to_string()
+    })
+}
+
+#[test]
+fn encrypted_key_of_either_form_is_named() {
+    let folder = Folder::new("check-encrypted");
+    let [cert, _] = certificate(&folder, (2000, 2200));
+    let traditional = "-----BEGIN EC PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\n\
+                       DEK-Info: AES-256-CBC,C9A4\n\nAAAA\n-----END EC PRIVATE KEY-----\n";
+    let pkcs8 =
+        "-----BEGIN ENCRYPTED PRIVATE KEY-----\nAAAA\n-----END ENCRYPTED PRIVATE KEY-----\n";
+    for text in [traditional, pkcs8] {
+        let key = folder.file("encrypted.key");
+        fs::write(&key, text).expect("the folder of the test is writable");
+        let parts = ["--tls-key: ", "expected an unencrypted private key in PEM"];
+        assert_served_refused(&cert, &key.display().to_string(), &parts);
+    }
+}
+
+#[test]
+fn swapped_files_of_certificate_and_key_are_named() {
+    let folder = Folder::new("check-swapped");
+    let [cert, key] = certificate(&folder, (2000, 2200));
+    let parts = ["--tls-cert: ", "found a private key", "swapped?"];
+    assert_served_refused(&key, &cert, &parts);
+    let parts = ["--tls-key: ", "found a certificate", "swapped?"];
+    assert_served_refused(&cert, &cert, &parts);
+}
+
+#[test]
+fn chain_that_begins_with_the_ca_is_named() {
+    let folder = Folder::new("check-order");
+    let [cert, key, ca, _] = signed_certificate(&folder, None);
+    let reversed = joined(&folder, "reversed", &[&ca, &cert]);
+    let parts = ["--tls-key: ", "belongs to a CA", "has to be the first"];
+    assert_served_refused(&reversed, &key, &parts);
+    let upstream = format!("-u192.0.2.2,client-cert={reversed},client-key={key}");
+    assert_refused(&[&upstream], &["client-key: ", "belongs to a CA"]);
+}
+
+#[test]
+fn certificate_that_peers_may_refuse_is_a_warning() {
+    let folder = Folder::new("check-chain-form");
+    // Authority information access with the method "CA issuers" and a URL.
+    let access = b"\x30\x15\x30\x13\x06\x08\x2b\x06\x01\x05\x05\x07\x30\x02\x86\x07http:/a";
+    let [cert, key, ca, ca_key] = signed_certificate(&folder, Some(access));
+    let parts = [
+        "--tls-cert: ",
+        "has no intermediate certificate",
+        "fullchain.pem",
+    ];
+    assert_served_warned(&cert, &key, &parts);
+    assert_served_warned(&ca, &ca_key, &["--tls-cert: ", "is a CA certificate"]);
+    let chain = joined(&folder, "chain", &[&cert, &ca]);
+    let arguments = served(&chain, &key);
+    assert_valid(&arguments.iter().map(String::as_str).collect::<Vec<_>>());
+}
+
+#[test]
+fn expired_authority_of_a_bundle_is_named_by_its_subject() {
+    let folder = Folder::new("check-subject");
+    let [old, _] = certificate(&folder, (2000, 2001));
+    let [valid, _] = certificate(&folder, (2000, 2200));
+    let bundle = joined(&folder, "bundle", &[&valid, &old]);
+    // The subject that rcgen sets without another.
+    let name = "certificate 2 (CN=rcgen self signed cert) expired at 2001";
+    assert_warned(&[&format!("--ca-file={bundle}")], &[name]);
+}
+
+#[test]
+fn clock_stamp_in_a_missing_folder_has_advice() {
+    let argument = "--clock-stamp=/nonexistent/stamp";
+    assert_refused(
+        &[argument],
+        &["--clock-stamp: ", "create the folder \"/nonexistent\""],
+    );
+    let argument = "--ca-file=/nonexistent/ca.pem";
+    assert_refused(
+        &[argument],
+        &["--ca-file: ", "there is no folder \"/nonexistent\""],
+    );
+}
+
+#[test]
+fn file_that_the_user_may_not_read_has_the_user_and_advice() {
+    if !Uid::effective().is_root() {
+        return eprintln!("skipped: only root can start as another user");
+    }
+    let folder = Folder::new("check-permission");
+    let write = |name: &str, mode| {
+        let path = folder.file(name);
+        fs::create_dir_all(path.parent().expect("a folder")).expect("the folder is writable");
+        fs::write(&path, "upstream = 192.0.2.1\n").expect("the folder is writable");
+        fs::set_permissions(&path, fs::Permissions::from_mode(mode)).expect("an own file");
+        path.display().to_string()
+    };
+    let (options, key) = (
+        write("options.conf", 0o600),
+        write("letsencrypt/cert.pem", 0o600),
+    );
+    for (argument, option, advice) in [
+        (
+            format!("-C{options}"),
+            "--conf-file: ",
+            "change the group or mode",
+        ),
+        (
+            format!("--ca-file={key}"),
+            "--ca-file: ",
+            "use LoadCredential= of systemd, or copy it in a deploy hook of certbot",
+        ),
+    ] {
+        let output = Command::new(env!("CARGO_BIN_EXE_dotproxy"))
+            .args(["--check-conf", "-u192.0.2.1", &argument])
+            .uid(65_534)
+            .output()
+            .expect("the program starts");
+        let text = String::from_utf8(output.stderr).expect("text");
+        assert_eq!(output.status.code(), Some(2), "{text}");
+        for part in [option, "user nobody (65534) may not read it", advice] {
+            assert!(text.contains(part), "{text:?} lacks {part:?}");
+        }
+    }
 }

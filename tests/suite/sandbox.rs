@@ -233,6 +233,44 @@ fn file_that_another_user_cannot_read_again_is_named() {
 }
 
 #[test]
+fn file_that_the_user_may_not_read_is_not_blamed_on_the_sandbox() {
+    if !Uid::effective().is_root() {
+        println!("skipped: this test needs root");
+        return;
+    }
+    let authority = Authority::new("private");
+    let folder = Folder::new("private");
+    // As certbot does: root alone may search the folder.
+    let private = folder.file("letsencrypt");
+    std::fs::create_dir(&private).expect("the folder of the test is writable");
+    let ca_file = private.join("ca.pem");
+    std::fs::copy(&authority.ca_file, &ca_file).expect("a temporary file");
+    let for_root_alone = PermissionsExt::from_mode(0o700);
+    std::fs::set_permissions(&private, for_root_alone).expect("the test owns the folder");
+    let program = Program::start(&[
+        "--upstream=192.0.2.1".to_owned(),
+        format!("--ca-file={}", ca_file.display()),
+        "--user=nobody".to_owned(),
+    ]);
+    let start = format!("--ca-file: {:?}: Permission denied", ca_file.display());
+    program.await_log(&start);
+    program.await_log("on SIGHUP by user nobody (65534): use LoadCredential=");
+    let log = program.reload();
+    assert!(!log.contains("sandbox does not allow"), "{log}");
+    let line = log.lines().find(|line| line.contains("ERROR"));
+    let line = line.expect("the reload fails");
+    for part in [
+        &start[..],
+        "user ",
+        "65534",
+        "may not read it",
+        "deploy hook",
+    ] {
+        assert!(line.contains(part), "{line:?} lacks {part:?}");
+    }
+}
+
+#[test]
 fn unknown_user_stops_the_start() {
     for arguments in [&["--check-conf"][..], &[]] {
         let mut child = spawn(

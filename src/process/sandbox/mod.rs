@@ -36,6 +36,7 @@ use rustix::thread::{
 
 use crate::base::file;
 use crate::base::file::Owner;
+use crate::base::user;
 use crate::config::{Config, DnstapTarget, Host, LogTarget, UserName, parse_number};
 
 /// The latest version of landlock in use; with an earlier kernel, a part is enforced.
@@ -56,15 +57,15 @@ impl RuntimeUser {
     pub fn find(name: &UserName) -> Result<Self, String> {
         let missing = |what: &str| format!("--user: {what:?}: no such user or group");
         let failed = |error| format!("--user: {error}");
-        let (uid, own_gid, label) = if let Some(uid) = parse_number(&name.user) {
+        let (uid, own_gid) = if let Some(uid) = parse_number(&name.user) {
             let user = User::from_uid(Uid::from_raw(uid)).map_err(failed)?;
             // A numeric user needs no entry in the user database.
-            let unnamed = (Uid::from_raw(uid), Gid::from_raw(uid), uid.to_string());
-            user.map_or(unnamed, |user| (user.uid, user.gid, label(&user)))
+            let unnamed = (Uid::from_raw(uid), Gid::from_raw(uid));
+            user.map_or(unnamed, |user| (user.uid, user.gid))
         } else {
             let user = User::from_name(&name.user).map_err(failed)?;
             let user = user.ok_or_else(|| missing(&name.user))?;
-            (user.uid, user.gid, label(&user))
+            (user.uid, user.gid)
         };
         let gid = match name.group.as_deref() {
             None => own_gid,
@@ -81,7 +82,11 @@ impl RuntimeUser {
         if [uid.as_raw(), gid.as_raw()].contains(&u32::MAX) {
             return Err(missing(&u32::MAX.to_string()));
         }
-        Ok(Self { uid, gid, label })
+        Ok(Self {
+            uid,
+            gid,
+            label: user::label(uid),
+        })
     }
 
     /// Refuses an options file that the process could write as this user: root reads the file again
@@ -173,11 +178,6 @@ impl RuntimeUser {
     }
 }
 
-/// Returns the name and the number of a user.
-fn label(user: &User) -> String {
-    format!("{} ({})", user.name, user.uid)
-}
-
 /// The restrictions of the process.
 #[derive(Debug, Default)]
 pub struct Restrictions {
@@ -245,6 +245,8 @@ pub fn restrict(
     late_ports: BTreeSet<u16>,
 ) -> Result<Restrictions, String> {
     let in_force = &mut restrictions.in_force;
+    // The sandbox closes the database of users.
+    let user = user::label(Uid::effective());
     if !config.is_sandboxed {
         let rest = if in_force.is_empty() {
             "no restrictions"
@@ -252,7 +254,7 @@ pub fn restrict(
             "no other restrictions"
         };
         in_force.push(format!("{rest} (--no-sandbox)"));
-        warn_of_closed_files(config);
+        warn_of_closed_files(config, &user);
         return Ok(restrictions);
     }
     let none = CapabilitySet::empty();
@@ -295,7 +297,7 @@ pub fn restrict(
         Ok(()) => "system calls restricted (seccomp)".to_owned(),
         Err(error) => format!("system calls not restricted (seccomp: {error})"),
     });
-    warn_of_closed_files(config);
+    warn_of_closed_files(config, &user);
     Ok(restrictions)
 }
 
@@ -308,10 +310,10 @@ fn closes_ports(status: &RestrictionStatus) -> bool {
 }
 
 /// Logs files that were read at the start and are not readable for the new user.
-fn warn_of_closed_files(config: &Config) {
-    for path in config.files_read() {
+fn warn_of_closed_files(config: &Config, user: &str) {
+    for (option, path) in config.files_by_option() {
         if let Err(error) = file::try_to_open(path) {
-            log::warn!("{}", closed_file(path, &error));
+            log::warn!("{}", closed_file((option, path), user, &error));
         }
     }
 }
@@ -320,25 +322,32 @@ fn warn_of_closed_files(config: &Config) {
 /// process afterwards: for the user `target`, or for root without capabilities.
 pub fn closed_files(config: &Config, target: Option<&RuntimeUser>) -> Vec<String> {
     let root = Owner { uid: 0, gid: 0 };
-    let owner = target.filter(|target| !target.uid.is_root());
-    let owner = owner.map(RuntimeUser::owner);
+    let target = target.filter(|target| !target.uid.is_root());
+    let user = target.map_or(user::label(Uid::from_raw(0)), |target| target.label.clone());
+    let owner = target.map(RuntimeUser::owner);
     let owner = owner.or(config.is_sandboxed.then_some(root));
     let Some(owner) = owner.filter(|_| Uid::effective().is_root()) else {
         return Vec::new();
     };
-    let files = config
-        .files_read()
-        .filter_map(|path| match owner.may_read(path) {
-            Ok(true) => None,
-            Ok(false) => Some(closed_file(path, &Errno::ACCESS.into())),
-            Err(error) => Some(closed_file(path, &error)),
-        });
+    let files =
+        config
+            .files_by_option()
+            .into_iter()
+            .filter_map(|file| match owner.may_read(file.1) {
+                Ok(true) => None,
+                Ok(false) => Some(closed_file(file, &user, &Errno::ACCESS.into())),
+                Err(error) => Some(closed_file(file, &user, &error)),
+            });
     files.collect()
 }
 
-fn closed_file(path: &Path, error: &io::Error) -> String {
-    let path = path.display();
-    format!("{path:?}: {error}: the file is read at the start, and cannot be read again on SIGHUP")
+fn closed_file((option, path): (&str, &PathBuf), user: &str, error: &io::Error) -> String {
+    let advice = file::advice_to_permit(path);
+    format!(
+        "{option}: {:?}: {error}: the file is read at the start, and cannot be read again on \
+         SIGHUP by user {user}: {advice}",
+        path.display()
+    )
 }
 
 /// Returns the files that are written.

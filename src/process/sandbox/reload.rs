@@ -18,8 +18,10 @@ impl Restrictions {
                 "the sandbox does not allow TCP to port {port}: restart the program to use it"
             ));
         }
-        match config.files_read().find_map(|file| self.denial(file)) {
-            Some((file, error, folder)) => {
+        let mut files = config.files_by_option().into_iter();
+        let denial = files.find_map(|(option, file)| Some((option, file, self.denial(file)?)));
+        match denial {
+            Some((option, file, (error, folder))) => {
                 let (file, folder) = (file.display(), folder.display());
                 let options = config.file.as_ref().and_then(|path| absolute(path).ok());
                 let open = options.iter().filter_map(|path| path.parent());
@@ -28,22 +30,24 @@ impl Restrictions {
                     format!(", or put the file into {}", open.display())
                 });
                 Err(format!(
-                    "{file:?}: {error}: the sandbox does not allow reading {folder}: restart the \
-                     program{other}"
+                    "{option}: {file:?}: {error}: the sandbox does not allow reading {folder}: \
+                     restart the program{other}"
                 ))
             }
             None => Ok(()),
         }
     }
 
-    /// Returns the file, the error and the folder if this file cannot be opened and is outside of
-    /// the files and folders that are open.
-    fn denial<'a>(&self, file: &'a Path) -> Option<(&'a Path, io::Error, PathBuf)> {
+    /// Returns the error and the folder if this file cannot be opened because it is outside of the
+    /// files and folders that are open.
+    fn denial(&self, file: &Path) -> Option<(io::Error, PathBuf)> {
         self.files.as_ref()?;
         let error = file::try_to_open(file).err()?;
         let real = file.canonicalize().or_else(|_| absolute(file)).ok()?;
         let is_denied = error.kind() == io::ErrorKind::PermissionDenied && !self.is_open(&real);
-        is_denied.then_some((file, error, real.parent()?.to_owned()))
+        // The user of the process may lack the permission, with or without a sandbox.
+        let is_denied = is_denied && !file::is_refused(file);
+        is_denied.then_some((error, real.parent()?.to_owned()))
     }
 
     /// Returns whether the sandbox allows reading this file or folder.
