@@ -81,13 +81,28 @@ pub(super) fn failed(error: &io::Error, is_connected: bool) -> Failure {
         _ if is_connected => FailureKind::Closed,
         _ => FailureKind::Connect,
     };
-    Failure::new(kind, error)
+    match error.kind() {
+        ErrorKind::ConnectionRefused => Failure::new(
+            kind,
+            format_args!("{error}: check the address and the port"),
+        ),
+        _ => Failure::new(kind, error),
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::session::testing::Pipe;
+
+    #[test]
+    fn refused_connection_has_advice() {
+        let failure = failed(&io::Error::from_raw_os_error(111), false);
+        assert_eq!(
+            failure.to_string(),
+            "connection failed: Connection refused (os error 111): check the address and the port"
+        );
+    }
 
     #[test]
     fn written_bytes_are_not_kept() {
