@@ -357,13 +357,13 @@ mod tests {
         let text = explained("UDP", "[::1]:53", Errno::AFNOSUPPORT);
         let end = "; this host has no IPv6: listen on an IPv4 address, like 127.0.0.1";
         assert!(text.ends_with(end), "{text}");
-        let text = explained("127.0.0.1:53", Errno::AFNOSUPPORT);
+        let text = explained("UDP", "127.0.0.1:53", Errno::AFNOSUPPORT);
         assert!(!text.contains("IPv6"), "{text}");
     }
 
     #[test]
     fn advice_on_a_privileged_port_is_another_port_in_any_option() {
-        let text = explained("127.0.0.1:53", Errno::ACCESS);
+        let text = explained("UDP", "127.0.0.1:53", Errno::ACCESS);
         let end = ", or choose a port from 1024, like 5300";
         assert!(text.ends_with(end), "{text}");
     }
