@@ -2,9 +2,6 @@
 
 use crate::wire::question::Type;
 
-const CNAME: Type = Type(5);
-const DNAME: Type = Type(39);
-
 /// The types that exist at a name: the bitmap of an NSEC or NSEC3 record (RFC 4034, section 4.1.2).
 #[derive(Clone, Copy, Debug)]
 pub struct TypeBitmap<'a>(&'a [u8]);
@@ -46,12 +43,12 @@ impl<'a> TypeBitmap<'a> {
         } else {
             !self.is_delegation()
         };
-        is_of_right_zone && !self.contains(rr_type) && !self.contains(CNAME)
+        is_of_right_zone && !self.contains(rr_type) && !self.contains(Type::CNAME)
     }
 
     /// Returns whether names below the name are not of this zone: they are below a delegation, or
     /// they are renamed (RFC 6840, section 4.1).
     pub(super) fn hides_names_below(self) -> bool {
-        self.is_delegation() || self.contains(DNAME)
+        self.is_delegation() || self.contains(Type::DNAME)
     }
 }

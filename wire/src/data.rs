@@ -160,6 +160,26 @@ pub(crate) fn write_canonical(
     record: &Record,
     class: u16,
 ) -> Result<(), Malformed> {
+    let is_lowercase = has_lowercase_names(record.rr_type);
+    write_parts(out, message, record, (class, is_lowercase))
+}
+
+/// Appends the data of a record of this class without compression.
+pub(crate) fn write_uncompressed(
+    out: &mut Vec<u8>,
+    message: &[u8],
+    record: &Record,
+    class: u16,
+) -> Result<(), Malformed> {
+    write_parts(out, message, record, (class, false))
+}
+
+fn write_parts(
+    out: &mut Vec<u8>,
+    message: &[u8],
+    record: &Record,
+    (class, is_lowercase): (u16, bool),
+) -> Result<(), Malformed> {
     let bytes = message.get(..record.end).ok_or(Malformed)?;
     let mut at = record.data_start();
     for part in parts(record.rr_type, class) {
@@ -177,7 +197,7 @@ pub(crate) fn write_canonical(
         } else {
             out.extend_from_slice(bytes.get(start..at).ok_or(Malformed)?);
         }
-        if matches!(part, Name | WholeName) && has_lowercase_names(record.rr_type) {
+        if matches!(part, Name | WholeName) && is_lowercase {
             name::make_lowercase(&mut out[from..]);
         }
     }

@@ -14,6 +14,7 @@
 //! - [`response`]: the response to a client
 //! - [`frame`]: messages on a stream
 //! - [`canonical`]: the form of names and records over which DNSSEC signs
+//! - [`without_proof`]: removal of the records that only DNSSEC needs
 //! - [`byte_ops`]: copies and comparisons of short byte strings
 //! - [`steps`]: a counter for tests that bound the cost of walks
 
@@ -33,6 +34,7 @@ pub mod question;
 pub mod record;
 pub mod response;
 pub mod steps;
+pub mod without_proof;
 
 pub use edns::Opt;
 pub use header::{Flags, Header, Opcode, Rcode};

@@ -51,13 +51,35 @@ impl Query {
 
     /// Creates a query of our own.
     pub fn new(name: &Name, rr_type: Type) -> Self {
+        Self::of_name(name.as_bytes(), rr_type)
+    }
+
+    /// Creates a query of our own for DNSSEC records of a name, which is uncompressed.
+    pub fn for_zone(name: &[u8], rr_type: Type) -> Self {
+        let mut query = Self::of_name(name, rr_type);
+        query.set_dnssec(true);
+        query
+    }
+
+    fn of_name(name: &[u8], rr_type: Type) -> Self {
         let mut bytes = vec![0, 0];
         bytes.extend(Flags::RD.to_u16().to_be_bytes());
         bytes.extend(COUNTS);
-        bytes.extend_from_slice(name.as_bytes());
+        bytes.extend_from_slice(name);
         bytes.extend(rr_type.0.to_be_bytes());
         bytes.extend(CLASS_IN.to_be_bytes());
         Self::end(bytes, None)
+    }
+
+    /// Sets or clears DO: whether the answer is to have its DNSSEC records (RFC 3225).
+    pub fn set_dnssec(&mut self, is_requested: bool) {
+        let flags_at = self.opt_start + OPT_LEN - 4;
+        let [bit, _] = DO.to_be_bytes();
+        if is_requested {
+            self.bytes[flags_at] |= bit;
+        } else {
+            self.bytes[flags_at] &= !bit;
+        }
     }
 
     /// Adds OPT to header and question.

@@ -13,12 +13,16 @@ impl Type {
     pub const A: Self = Self(1);
     /// An authoritative server of a zone.
     pub const NS: Self = Self(2);
+    /// An alias of its owner (RFC 1035, section 3.3.1).
+    pub const CNAME: Self = Self(5);
     /// The start of a zone, with the TTL of negative answers (RFC 2308).
     pub const SOA: Self = Self(6);
     /// The name of an address.
     pub const PTR: Self = Self(12);
     /// An IPv6 address (RFC 3596).
     pub const AAAA: Self = Self(28);
+    /// An alias of all names below its owner (RFC 6672).
+    pub const DNAME: Self = Self(39);
     /// The digest of a key, which is in the parent zone (RFC 4034, section 5).
     pub const DS: Self = Self(43);
     /// A signature over an RRset (RFC 4034).

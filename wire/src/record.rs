@@ -88,7 +88,7 @@ impl Record {
     }
 
     /// Sets the TTL of the record.
-    pub(super) fn set_ttl(&self, message: &mut [u8], ttl: u32) {
+    pub fn set_ttl(&self, message: &mut [u8], ttl: u32) {
         let at = self.ttl_at();
         message[at..at + size_of::<u32>()].copy_from_slice(&ttl.to_be_bytes());
     }

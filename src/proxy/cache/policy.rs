@@ -130,7 +130,7 @@ fn content(answer: &Message<'_>, rr_type: Type) -> (AnswerSection, Option<u32>) 
             has_type = true;
             is_owned = is_owned || belongs_to(HEADER_LEN, &record, bytes, &mut steps_left);
         } else {
-            has_alias |= record.rr_type == CNAME;
+            has_alias |= record.rr_type == Type::CNAME;
         }
     }
     let owner = if has_alias {
@@ -162,7 +162,7 @@ fn last_alias(answer: &Message<'_>, steps_left: &mut usize) -> usize {
     for _ in 0..ALIAS_PASSES_MAX {
         let before = owner;
         for record in answer.answers() {
-            if record.rr_type == CNAME && belongs_to(owner, &record, bytes, steps_left) {
+            if record.rr_type == Type::CNAME && belongs_to(owner, &record, bytes, steps_left) {
                 owner = record.fixed + Record::FIXED_LEN;
             }
         }
@@ -190,9 +190,6 @@ fn belongs_to(owner: usize, record: &Record, bytes: &[u8], steps_left: &mut usiz
     let is_same = is_pointer() == Some(true) || is_equal();
     is_same && record.class(bytes) == Ok(CLASS_IN)
 }
-
-/// The type of an alias of its owner (RFC 1035, section 3.3.1).
-const CNAME: Type = Type(5);
 
 /// The bits that make a position a compression pointer (RFC 1035, section 4.1.4).
 const POINTER: usize = 0xc000;

@@ -1,0 +1,178 @@
+//! Removal of the records that only DNSSEC needs, for clients that did not ask for them (RFC 4035,
+//! section 3.2.1).
+
+use super::data;
+use super::header::{HEADER_LEN, Header};
+use super::name;
+use super::question::Type;
+use super::record::Record;
+use super::{MESSAGE_LEN_MAX, Malformed, Message};
+
+/// Maximum number of names that are remembered for compression.
+const NAMES_MAX: usize = 16;
+
+/// The largest position that a compression pointer can have (RFC 1035, section 4.1.4).
+const POINTER_MAX: usize = 0x3fff;
+
+/// Returns a copy of a message without RRSIG, NSEC and NSEC3 records, unless the question asks for
+/// that type.
+///
+/// # Errors
+///
+/// Returns [`Malformed`] if the message has no question, or would become too long: names that were
+/// compressed by pointers into removed records are written in full.
+pub fn without_proof(message: &Message<'_>) -> Result<Vec<u8>, Malformed> {
+    let question = message.question().ok_or(Malformed)?;
+    let bytes = message.bytes();
+    let is_kept = |record: &Record| {
+        let is_proof = matches!(record.rr_type, Type::RRSIG | Type::NSEC | Type::NSEC3);
+        !is_proof || record.rr_type == question.rr_type()
+    };
+    let mut writer = Writer {
+        out: Vec::with_capacity(bytes.len()),
+        names: vec![(question.name().to_vec(), HEADER_LEN)],
+    };
+    writer
+        .out
+        .extend_from_slice(&bytes[..message.records_start()]);
+    let mut counts = [0_u16; 3];
+    let [answers_end, authorities_end] = message.answer_and_authority_ends();
+    let sections = [
+        (message.records_start(), answers_end),
+        (answers_end, authorities_end),
+        (authorities_end, message.end()),
+    ];
+    for (count, (start, end)) in counts.iter_mut().zip(sections) {
+        for record in message.records(start, end).filter(is_kept) {
+            writer.write(bytes, &record)?;
+            *count += 1;
+        }
+    }
+    let mut out = writer.out;
+    if out.len() > MESSAGE_LEN_MAX {
+        return Err(Malformed);
+    }
+    let header = Header {
+        answers: counts[0],
+        authorities: counts[1],
+        additionals: counts[2],
+        ..message.header()
+    };
+    out[..HEADER_LEN].copy_from_slice(&header.to_bytes());
+    Ok(out)
+}
+
+struct Writer {
+    out: Vec<u8>,
+    /// Names that were written, uncompressed, and their positions.
+    names: Vec<(Vec<u8>, usize)>,
+}
+
+impl Writer {
+    /// Appends a record. Its owner is a pointer if the same name was written before.
+    fn write(&mut self, message: &[u8], record: &Record) -> Result<(), Malformed> {
+        let mut owner = Vec::new();
+        name::write_uncompressed(&mut owner, message, record.start)?;
+        let mut names = self.names.iter();
+        match names.find(|(name, at)| *name == owner && *at <= POINTER_MAX) {
+            Some((_, at)) if owner.len() > 2 => {
+                let pointer = 0xc000 | u16::try_from(*at).map_err(|_| Malformed)?;
+                self.out.extend_from_slice(&pointer.to_be_bytes());
+            }
+            _ => {
+                self.remember(owner.clone(), self.out.len());
+                self.out.extend_from_slice(&owner);
+            }
+        }
+        self.out
+            .extend_from_slice(&message[record.fixed..record.data_start()]);
+        let data_start = self.out.len();
+        data::write_uncompressed(&mut self.out, message, record, record.class(message)?)?;
+        let len = u16::try_from(self.out.len() - data_start).map_err(|_| Malformed)?;
+        self.out[data_start - 2..data_start].copy_from_slice(&len.to_be_bytes());
+        if record.rr_type == Type::CNAME {
+            let target = self.out[data_start..].to_vec();
+            self.remember(target, data_start);
+        }
+        Ok(())
+    }
+
+    fn remember(&mut self, name: Vec<u8>, at: usize) {
+        if self.names.len() < NAMES_MAX {
+            self.names.push((name, at));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Returns a message for `www.example A` with these counts and these records.
+    fn message(counts: [u8; 3], records: &[&[u8]]) -> Vec<u8> {
+        let mut bytes = vec![
+            0, 1, 0x81, 0xa0, 0, 1, 0, counts[0], 0, counts[1], 0, counts[2],
+        ];
+        bytes.extend(b"\x03www\x07example\0\0\x01\0\x01");
+        bytes.extend(records.concat());
+        bytes
+    }
+
+    /// The fields of an RRSIG record for A, with `example` as its signer at the end of them.
+    const SIGNATURE: &[u8] = b"\0\x01\x0d\x02\0\0\0\x3c\0\0\0\0\0\0\0\0\0\0\x07example\0";
+
+    fn rrsig(owner: &[u8]) -> Vec<u8> {
+        let data = [SIGNATURE, &[7; 64]].concat();
+        let len = u16::try_from(data.len()).unwrap().to_be_bytes();
+        [owner, b"\0\x2e\0\x01\0\0\0\x3c", &len, &data].concat()
+    }
+
+    const ADDRESS: &[u8] = b"\xc0\x0c\0\x01\0\x01\0\0\0\x3c\0\x04\xc0\0\x02\x01";
+    const OPT: &[u8] = b"\0\0\x29\x04\xd0\0\0\x80\0\0\0";
+
+    #[test]
+    fn signatures_and_denials_are_removed() {
+        let nsec = b"\xc0\x10\0\x2f\0\x01\0\0\0\x3c\0\x0f\x01a\x07example\0\0\x02\x40\x01";
+        let signed = message(
+            [2, 2, 1],
+            &[ADDRESS, &rrsig(b"\xc0\x0c"), nsec, &rrsig(b"\xc0\x10"), OPT],
+        );
+        let signed = Message::parse(&signed).unwrap();
+        let expected = message([1, 0, 1], &[ADDRESS, OPT]);
+        assert_eq!(without_proof(&signed).unwrap(), expected);
+    }
+
+    #[test]
+    fn names_that_point_into_removed_records_are_written_in_full() {
+        let alias = b"\xc0\x0c\0\x05\0\x01\0\0\0\x3c\0\x04\x01x\xc0\x10";
+        let before = message([0, 0, 0], &[]).len() + alias.len();
+        // The signer's name in the signature of the alias.
+        let pointer = u16::try_from(before + 12 + 18).unwrap() | 0xc000;
+        let owner = [b"\x01x", &pointer.to_be_bytes()[..]].concat();
+        let address = [&owner[..], &ADDRESS[2..]].concat();
+        let signed = message([3, 0, 0], &[alias, &rrsig(b"\xc0\x0c"), &address]);
+        let signed = Message::parse(&signed).unwrap();
+        let plain = without_proof(&signed).unwrap();
+        let target = u16::try_from(before - 4).unwrap() | 0xc000;
+        let expected = message(
+            [2, 0, 0],
+            &[
+                b"\xc0\x0c\0\x05\0\x01\0\0\0\x3c\0\x0b\x01x\x07example\0",
+                &target.to_be_bytes(),
+                &ADDRESS[2..],
+            ],
+        );
+        assert_eq!(plain, expected);
+        let plain = Message::parse(&plain).unwrap();
+        assert_eq!(plain.answers().count(), 2);
+    }
+
+    #[test]
+    fn records_of_the_type_in_the_question_are_kept() {
+        let mut bytes = message([1, 0, 0], &[&rrsig(b"\xc0\x0c")]);
+        let type_at = HEADER_LEN + 13;
+        bytes[type_at..type_at + 2].copy_from_slice(&Type::RRSIG.0.to_be_bytes());
+        let signed = Message::parse(&bytes).unwrap();
+        assert_eq!(without_proof(&signed).unwrap(), bytes);
+    }
+}
