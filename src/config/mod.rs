@@ -5,6 +5,7 @@ pub mod bounds;
 pub mod budget;
 pub mod log;
 pub mod pin;
+pub mod trust_anchor;
 pub mod upstream;
 
 pub use access::{Access, Network, RateLimit};
@@ -15,6 +16,7 @@ pub use log::{
     ResourceSettings, Share, TraceSettings,
 };
 pub use pin::{Pin, PinRule, Pins};
+pub use trust_anchor::{DnssecMode, DnssecSettings, TrustAnchor};
 pub use upstream::{Host, Identity, Scheme, Upstream};
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -57,6 +59,8 @@ pub struct Config {
     pub limits: Limits,
     /// Settings of the cache.
     pub cache: CacheSettings,
+    /// Settings of DNSSEC validation.
+    pub dnssec: DnssecSettings,
     /// The least severe level that is logged.
     pub log_level: LevelFilter,
     /// Format of log lines.
@@ -99,6 +103,7 @@ impl Default for Config {
             timeouts: Timeouts::for_query(Timeouts::QUERY),
             limits: Limits::default(),
             cache: CacheSettings::default(),
+            dnssec: DnssecSettings::default(),
             log_level: LevelFilter::Info,
             log_format: LogFormat::default(),
             query_log: None,
@@ -138,6 +143,8 @@ impl Config {
             files.extend(tls.client_ca.iter().map(|path| ("--tls-client-ca", path)));
         }
         files.extend(self.ca_file.iter().map(|path| ("--ca-file", path)));
+        let anchors = self.dnssec.anchor_files.iter();
+        files.extend(anchors.map(|path| ("--trust-anchor", path)));
         files.extend(self.file.iter().map(|path| ("--conf-file", path)));
         files
     }

@@ -33,6 +33,8 @@ pub struct Upstream {
     pub pins: Pins,
     /// The client certificate for mutual TLS.
     pub identity: Option<Identity>,
+    /// The answers for the domains of the upstream are validated, if DNSSEC validation is on.
+    pub is_validated: bool,
 }
 
 /// The PEM files of a certificate and its key.
@@ -92,6 +94,7 @@ impl Upstream {
             domains: Vec::new(),
             pins: Pins::default(),
             identity: None,
+            is_validated: false,
         }
     }
 
@@ -153,7 +156,14 @@ impl FromStr for Upstream {
         }
         let pins = settings.pins()?;
         let identity = settings.identity()?;
-        let domains = settings.domains;
+        let (domains, is_validated) = (settings.domains, settings.is_validated);
+        if is_validated && domains.is_empty() {
+            return Err(
+                "dnssec together with domain=: answers of other upstreams are validated \
+                        by --dnssec"
+                    .into(),
+            );
+        }
         let (authority, name) = match authority.split_once('#') {
             None => (authority, None),
             Some(_) if scheme != Scheme::Tls => {
@@ -180,6 +190,7 @@ impl FromStr for Upstream {
             domains,
             pins,
             identity,
+            is_validated,
         })
     }
 }
@@ -194,6 +205,7 @@ struct Settings {
     pins: Pins,
     certificate: Option<PathBuf>,
     key: Option<PathBuf>,
+    is_validated: bool,
 }
 
 impl Settings {
@@ -210,6 +222,7 @@ impl Settings {
                 self.domains.push(domain.parse().map_err(|_| expected)?);
             }
             ("pin-sha256", pin) => self.pins.pins.push(pin.parse()?),
+            ("dnssec", "") if setting == "dnssec" => self.is_validated = true,
             ("pin-only", "") => self.set_rule(PinRule::Instead)?,
             ("pin-report", "") => self.set_rule(PinRule::Report)?,
             ("client-cert" | "client-key", path) if path.starts_with("~/") => {
@@ -228,7 +241,7 @@ impl Settings {
             (key, _) => {
                 let expected = format!(
                     "one of the settings domain=, pin-sha256=, pin-only, pin-report, \
-                     client-cert= and client-key= after the comma, not {key:?}"
+                     client-cert=, client-key= and dnssec after the comma, not {key:?}"
                 );
                 return Err(expected.into());
             }

@@ -45,6 +45,12 @@ impl<'a> Dnskey<'a> {
         self.flags & ZONE_KEY != 0 && self.flags & REVOKED == 0 && self.protocol == PROTOCOL
     }
 
+    /// Returns whether signatures of the key can be verified: its algorithm and length are
+    /// supported.
+    pub fn is_supported(&self) -> bool {
+        verify::is_key_supported(self.algorithm, self.public_key)
+    }
+
     /// Verifies a signature by this key over `signed`.
     ///
     /// # Errors

@@ -42,6 +42,15 @@ pub fn is_algorithm_supported(algorithm: u8) -> bool {
     )
 }
 
+/// Returns whether signatures of a key can be verified. Short RSA keys are treated like an unknown
+/// algorithm.
+pub fn is_key_supported(algorithm: u8, public_key: &[u8]) -> bool {
+    match algorithm {
+        RSA_SHA256 | RSA_SHA512 => rsa_parts(public_key).is_some_and(has_supported_len),
+        _ => is_algorithm_supported(algorithm),
+    }
+}
+
 /// Returns whether digests of this type can be computed. SHA-1 (1) is not supported (RFC 9905).
 pub fn is_digest_supported(digest_type: u8) -> bool {
     matches!(digest_type, DIGEST_SHA256 | DIGEST_SHA384)
@@ -137,16 +146,21 @@ fn verify_rsa(
     signed: &[u8],
     signature: &[u8],
 ) -> Result<(), SignatureError> {
-    let (exponent, modulus) = rsa_parts(public_key).ok_or(SignatureError::Wrong)?;
-    if !MODULUS_LEN.contains(&modulus.len()) || exponent.len() > EXPONENT_LEN_MAX {
+    let parts = rsa_parts(public_key).ok_or(SignatureError::Wrong)?;
+    if !has_supported_len(parts) {
         return Err(SignatureError::Unsupported);
     }
+    let (exponent, modulus) = parts;
     let components = RsaPublicKeyComponents {
         n: modulus,
         e: exponent,
     };
     let verified = components.verify(parameters, signed, signature);
     verified.map_err(|_| SignatureError::Wrong)
+}
+
+fn has_supported_len((exponent, modulus): (&[u8], &[u8])) -> bool {
+    MODULUS_LEN.contains(&modulus.len()) && exponent.len() <= EXPONENT_LEN_MAX
 }
 
 /// Returns exponent and modulus of an RSA key without leading zeros (RFC 3110, section 2).

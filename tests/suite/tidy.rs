@@ -7,10 +7,10 @@ use std::path::{Path, PathBuf};
 /// The modules that each module of the crate's root may import. `lib` and `main` may import all.
 const LAYERS: &[(&str, &[&str])] = &[
     ("base", &["wire"]),
-    ("tls", &["base", "config"]),
+    ("tls", &["base", "config", "dnssec"]),
     ("config", &["base", "wire"]),
-    ("dnssec", &["wire"]),
-    ("proxy", &["base", "config", "wire"]),
+    ("dnssec", &["base", "config", "wire"]),
+    ("proxy", &["base", "config", "dnssec", "wire"]),
     ("session", &["base", "config", "tls", "wire"]),
     ("net", &["base", "config", "session"]),
     (
@@ -42,7 +42,7 @@ const CONFINED: &[(&str, &[&str])] = &[
     ("rustls", &["tls/", "session/transport/tls.rs"]),
     ("webpki_roots", &["tls/mod.rs"]),
     ("webpki::", &["tls/pins.rs"]),
-    ("base64::", &["config/pin.rs"]),
+    ("base64::", &["config/pin.rs", "config/trust_anchor.rs"]),
     ("siphasher::", &["proxy/client/cookies.rs"]),
     ("getopts::", &["options/mod.rs"]),
     ("slab::", &["base/arena.rs"]),

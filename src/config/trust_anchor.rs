@@ -1,0 +1,226 @@
+//! DNSSEC settings: the mode and the trust anchors.
+
+use std::path::PathBuf;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+
+use crate::wire::name::Name;
+use crate::wire::question::Type;
+
+/// Settings of DNSSEC validation.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct DnssecSettings {
+    /// The mode.
+    pub mode: DnssecMode,
+    /// The trust anchors in files. Without any, those of the root that are built in are used.
+    pub anchors: Vec<TrustAnchor>,
+    /// The files of the trust anchors.
+    pub anchor_files: Vec<PathBuf>,
+    /// Domains at and below which nothing is validated (RFC 7646).
+    pub negative_anchors: Vec<Name>,
+}
+
+/// The mode of DNSSEC validation.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum DnssecMode {
+    /// Answers are not validated.
+    #[default]
+    Off,
+    /// Answers are validated, and the results are counted and logged. Responses do not change.
+    Log,
+    /// Answers are validated. A bogus answer becomes SERVFAIL.
+    On,
+}
+
+/// A DS or DNSKEY record that is trusted without a signature.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TrustAnchor {
+    /// The zone.
+    pub zone: Name,
+    /// [`Type::DS`] or [`Type::DNSKEY`].
+    pub rr_type: Type,
+    /// The data of the record.
+    pub data: Box<[u8]>,
+}
+
+/// The keys of the root zone (IANA, `root-anchors.xml`): KSK-2017 and KSK-2024.
+pub const BUILT_IN: &str = "\
+. IN DS 20326 8 2 E06D44B80B8F1D39A95C0B0D7C65D08458E880409BBC683457104237C7F8EC8D
+. IN DS 38696 8 2 683D2D0ACB8C9B712A1948B27F741219298D0A450D612C483AF444A4C0FB2B16
+";
+
+/// Description of the expected form of a line.
+const EXPECTED: &str =
+    "DS or DNSKEY records, like `. IN DS 20326 8 2 E06D...`, as `dig DNSKEY` prints them";
+
+impl TrustAnchor {
+    /// Returns the trust anchors that are built in.
+    pub fn built_in() -> Vec<Self> {
+        Self::parse_all(BUILT_IN).expect("the anchors that are built in are well formed")
+    }
+
+    /// Parses records in the form of a zone file: a record in each line, or in several lines
+    /// between parentheses. A `;` starts a comment. TTL and class are optional.
+    ///
+    /// # Errors
+    ///
+    /// Returns the number of the line and a description of the expected form.
+    pub fn parse_all(text: &str) -> Result<Vec<Self>, (usize, &'static str)> {
+        let mut anchors = Vec::new();
+        let mut fields: Vec<&str> = Vec::new();
+        let mut is_open = false;
+        for (index, line) in text.lines().enumerate() {
+            let number = index + 1;
+            let line = line.split(';').next().unwrap_or_default();
+            let spaced = line.split_inclusive(['(', ')']);
+            for part in spaced {
+                let (words, bracket) = match part.strip_suffix(['(', ')']) {
+                    Some(words) => (words, part.chars().last()),
+                    None => (part, None),
+                };
+                fields.extend(words.split_whitespace());
+                match bracket {
+                    Some('(') if !is_open => is_open = true,
+                    Some(')') if is_open => is_open = false,
+                    Some(_) => return Err((number, EXPECTED)),
+                    None => {}
+                }
+            }
+            if is_open || fields.is_empty() {
+                continue;
+            }
+            anchors.push(Self::parse(&fields).ok_or((number, EXPECTED))?);
+            fields.clear();
+        }
+        if is_open || anchors.is_empty() {
+            return Err((text.lines().count(), EXPECTED));
+        }
+        Ok(anchors)
+    }
+
+    fn parse(fields: &[&str]) -> Option<Self> {
+        let (owner, rest) = fields.split_first()?;
+        let zone = match *owner {
+            "." => Name::root(),
+            name => name.parse().ok()?,
+        };
+        let is_ttl_or_class = |field: &&&str| {
+            field.eq_ignore_ascii_case("IN") || field.bytes().all(|byte| byte.is_ascii_digit())
+        };
+        let skipped = rest.iter().take_while(is_ttl_or_class).count();
+        let (rr_type, data) = rest.get(skipped..)?.split_first()?;
+        let (rr_type, data) = match rr_type.to_ascii_uppercase().as_str() {
+            "DS" if skipped <= 2 => (Type::DS, ds_data(data)?),
+            "DNSKEY" if skipped <= 2 => (Type::DNSKEY, dnskey_data(data)?),
+            _ => return None,
+        };
+        Some(Self {
+            zone,
+            rr_type,
+            data: data.into(),
+        })
+    }
+}
+
+/// Parses the fields of a DS record: tag, algorithm, digest type, digest in hexadecimal.
+fn ds_data(fields: &[&str]) -> Option<Vec<u8>> {
+    let [tag, algorithm, digest_type, digest @ ..] = fields else {
+        return None;
+    };
+    let mut data = tag.parse::<u16>().ok()?.to_be_bytes().to_vec();
+    data.push(algorithm.parse().ok()?);
+    let digest_type: u8 = digest_type.parse().ok()?;
+    data.push(digest_type);
+    let digest = digest.concat();
+    let is_hex = digest.bytes().all(|byte| byte.is_ascii_hexdigit());
+    let len = match digest_type {
+        1 => 20,
+        2 => 32,
+        4 => 48,
+        _ => digest.len() / 2,
+    };
+    if !is_hex || digest.is_empty() || digest.len() != 2 * len {
+        return None;
+    }
+    for at in (0..digest.len()).step_by(2) {
+        data.push(u8::from_str_radix(&digest[at..at + 2], 16).ok()?);
+    }
+    Some(data)
+}
+
+/// Parses the fields of a DNSKEY record: flags, protocol, algorithm, key in base64.
+fn dnskey_data(fields: &[&str]) -> Option<Vec<u8>> {
+    let [flags, protocol, algorithm, key @ ..] = fields else {
+        return None;
+    };
+    let mut data = flags.parse::<u16>().ok()?.to_be_bytes().to_vec();
+    data.push(protocol.parse().ok()?);
+    data.push(algorithm.parse().ok()?);
+    let key = key.concat();
+    let mut decoded = vec![0; key.len()];
+    let len = STANDARD.decode_slice(&key, &mut decoded).ok()?;
+    data.extend_from_slice(&decoded[..len]);
+    (len > 0).then_some(data)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn built_in_anchors_are_those_of_the_root() {
+        let anchors = TrustAnchor::built_in();
+        let tags: Vec<u16> = anchors
+            .iter()
+            .map(|anchor| u16::from_be_bytes([anchor.data[0], anchor.data[1]]))
+            .collect();
+        assert_eq!(tags, [20_326, 38_696]);
+        assert!(anchors.iter().all(|anchor| anchor.zone == Name::root()));
+        assert!(anchors.iter().all(|anchor| anchor.data.len() == 36));
+    }
+
+    #[test]
+    fn records_have_the_form_of_a_zone_file() {
+        let text = "; the key of a private zone\n\
+                    corp.example. 3600 IN DNSKEY 257 3 13 (\n\
+                    \tmdsswUyr3DPW132mOi8V9xESWE8jTo0dxCjjnopKl+GqJxpVXckHAeF+\n\
+                    \tKkxLbxILfDLUT0rAK9iUzy1L53eKGQ== ) ; KSK\n\
+                    \n\
+                    Lab.Example DS 1 13 2 e06d44b80b8f1d39a95c0b0d7c65d08458e880409bbc683457104237 C7F8EC8D\n";
+        let anchors = TrustAnchor::parse_all(text).unwrap();
+        let [key, ds] = &anchors[..] else {
+            panic!("{anchors:?}");
+        };
+        assert_eq!(key.zone.to_string(), "corp.example.");
+        assert_eq!((key.rr_type, key.data.len()), (Type::DNSKEY, 68));
+        assert_eq!(key.data[..4], [1, 1, 3, 13]);
+        assert_eq!(ds.zone.to_string(), "lab.example.");
+        assert_eq!((ds.rr_type, ds.data.len()), (Type::DS, 36));
+        assert_eq!(ds.data[..4], [0, 1, 13, 2]);
+    }
+
+    #[test]
+    fn error_has_the_number_of_the_line() {
+        for (text, line) in [
+            ("", 0),
+            ("; nothing\n", 1),
+            (". IN A 192.0.2.1\n", 1),
+            (". IN DS 20326 8 2 E06D\n", 1),
+            (". IN DS 20326 8 2\n", 1),
+            (". IN DS 70000 8 9 00\n", 1),
+            (". IN DS 1 8 9 0\n", 1),
+            (". IN DS 1 8 9 zz\n", 1),
+            (". IN DNSKEY 257 3 8 ???\n", 1),
+            (". IN DNSKEY 257 3 8\n", 1),
+            (".. IN DS 1 8 9 00\n", 1),
+            (". 1 2 3 DS 1 8 9 00\n", 1),
+            (". IN DS 1 8 9 00\n. IN DS (1 8 9 00\n", 2),
+            (". IN DS 1 8 9 00\n. IN DS )1 8 9 00\n", 2),
+            (". IN DS ((1 8 9 00))\n", 1),
+        ] {
+            let error = TrustAnchor::parse_all(text).unwrap_err();
+            assert_eq!(error.0, line, "{text}");
+        }
+    }
+}

@@ -1,0 +1,139 @@
+//! The denials of a message: of its last name, and of names for which a wildcard was expanded.
+
+use crate::wire::canonical::{is_at_or_below, label_count};
+use crate::wire::name::suffixes;
+use crate::wire::question::Type;
+
+use super::set::{SetState, SignedSet};
+use super::territory::{Territory, territory_of};
+use super::{Context, NSEC_MISSING, Problem, Progress, SecurityStatus, Validation, ValidationStep};
+use crate::dnssec::denial::{Denials, Proof};
+use crate::dnssec::zones::ZoneStatus;
+
+/// Returns the zones whose NSEC or NSEC3 records were verified.
+fn proving_zones(sets: &[SignedSet]) -> impl Iterator<Item = &[u8]> {
+    sets.iter().filter_map(|set| {
+        let is_proof = matches!(set.rr_type(), Some(Type::NSEC | Type::NSEC3));
+        match &set.state {
+            SetState::Secure { zone, .. } if is_proof => Some(&**zone),
+            _ => None,
+        }
+    })
+}
+
+/// Returns the verified denials of a zone.
+fn denials_of<'a>(message: &'a [u8], sets: &'a [SignedSet], zone: &'a [u8]) -> Denials<'a> {
+    let mut denials = Denials::of(zone);
+    for set in sets {
+        let SetState::Secure {
+            zone: signer,
+            expanded_from: None,
+            ..
+        } = &set.state
+        else {
+            // A denial that is expanded from a wildcard is not at its place in the zone.
+            continue;
+        };
+        let Some(rr_type) = set.rr_type().filter(|_| **signer == *zone) else {
+            continue;
+        };
+        for data in set.data(message) {
+            denials.add(rr_type, &set.owner, data);
+        }
+    }
+    denials
+}
+
+/// Returns the nearest zone at or above a name that proves something. DS is of the zone above.
+fn nearest_zone<'a>(sets: &'a [SignedSet], name: &[u8], is_ds: bool) -> Option<&'a [u8]> {
+    let upper = suffixes(name).nth(usize::from(is_ds)).unwrap_or(&[0]);
+    let above = proving_zones(sets).filter(|zone| is_at_or_below(upper, zone));
+    above.max_by_key(|zone| label_count(zone))
+}
+
+/// Returns what an answer without DS says of a name: no zone starts there, or one that is not
+/// signed.
+pub(super) fn deny_delegation(message: &[u8], sets: &[SignedSet], name: &[u8]) -> ZoneStatus {
+    let Some(zone) = nearest_zone(sets, name, true) else {
+        return ZoneStatus::NotDelegated;
+    };
+    match denials_of(message, sets, zone).denies_signed_delegation(name) {
+        Proof::Secure | Proof::Insecure => ZoneStatus::Insecure,
+        Proof::Missing | Proof::TooCostly => ZoneStatus::NotDelegated,
+    }
+}
+
+impl Validation {
+    /// Checks that each name for which a wildcard was expanded does not exist (RFC 4035, section
+    /// 5.3.4). Returns whether a proof is insecure.
+    pub(super) fn check_expansions(&self) -> Progress<bool> {
+        let mut is_insecure = false;
+        for set in &self.sets {
+            let SetState::Secure {
+                zone,
+                expanded_from: Some(labels),
+                ..
+            } = &set.state
+            else {
+                continue;
+            };
+            if set.is_authority() {
+                continue;
+            }
+            let mut denials = denials_of(&self.message, &self.sets, zone);
+            match denials.denies_expanded(&set.owner, *labels) {
+                Proof::Secure => {}
+                Proof::Insecure => is_insecure = true,
+                Proof::TooCostly => return Err(ValidationStep::Done(self.limit_reached())),
+                Proof::Missing => {
+                    return Err(ValidationStep::Done(SecurityStatus::Bogus(Problem {
+                        code: NSEC_MISSING,
+                        name: set.owner.clone(),
+                        rr_type: set.rr_type().unwrap_or(Type::ANY),
+                    })));
+                }
+            }
+        }
+        Ok(is_insecure)
+    }
+
+    /// Checks that the last name of the aliases does not exist, or has no records of the type.
+    /// Returns whether that is insecure.
+    pub(super) fn check_denial(
+        &self,
+        name: &[u8],
+        rr_type: Type,
+        cx: &mut Context<'_>,
+    ) -> Progress<bool> {
+        let is_ds = rr_type == Type::DS;
+        let proof = match nearest_zone(&self.sets, name, is_ds) {
+            Some(zone) => {
+                let mut denials = denials_of(&self.message, &self.sets, zone);
+                if !self.is_nxdomain() {
+                    denials.denies_type(name, rr_type)
+                } else if denials.has_compact_denial(name) {
+                    Proof::Secure
+                } else {
+                    denials.denies_name(name)
+                }
+            }
+            None => Proof::Missing,
+        };
+        match proof {
+            Proof::Secure => Ok(false),
+            Proof::Insecure => Ok(true),
+            Proof::TooCostly => Err(ValidationStep::Done(self.limit_reached())),
+            Proof::Missing => match territory_of(name, is_ds, cx)? {
+                Territory::Insecure => Ok(true),
+                Territory::Bogus(problem) => {
+                    Err(ValidationStep::Done(SecurityStatus::Bogus(problem)))
+                }
+                Territory::Signed => Err(ValidationStep::Done(SecurityStatus::Bogus(Problem {
+                    code: NSEC_MISSING,
+                    name: name.into(),
+                    rr_type,
+                }))),
+            },
+        }
+    }
+}

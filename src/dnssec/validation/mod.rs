@@ -1,0 +1,420 @@
+//! The validation of one message, in steps (RFC 4035, section 5).
+//!
+//! ```text
+//!   each set of the answer section, and what proves a denial in the authority section:
+//!
+//!     signed by a zone     --> keys of the zone known --> one signature a step --> secure or bogus
+//!                          '-> else: needs DS and DNSKEY of the zone
+//!     not signed           --> a delegation without DS above it --> insecure
+//!                          '-> else: needs DS of each name between; bogus if all are secure
+//!   then the aliases from the question to the last name, and the denial of that name
+//! ```
+//!
+//! A validation performs no I/O. A step verifies at most one signature, so that a caller can do
+//! other work in between. What a validation needs of other zones is in [`KnownZones`]; records that
+//! are missing there are asked for by the caller, validated in the same way, and added. A DS record
+//! is of the zone above, so that each need is nearer to a trust anchor than the one before.
+
+mod aliases;
+mod denials;
+mod keys;
+mod set;
+mod territory;
+
+use std::time::Duration;
+
+use crate::base::time::Instant;
+use crate::wire::edns::ExtendedErrorCode;
+use crate::wire::name::{make_lowercase, suffixes};
+use crate::wire::question::Type;
+use crate::wire::{Malformed, Message, Rcode};
+
+use super::anchors::Anchors;
+use super::clock::SignatureClock;
+use super::zones::{KnownZones, LIFETIME_MIN, Problem, ZoneStatus};
+use super::{Ds, RrSet};
+use aliases::Path;
+use denials::deny_delegation;
+use set::{SetState, SignedSet};
+
+/// Maximum number of signatures that are verified for one message.
+pub const SIGNATURES_MAX: u8 = 16;
+/// Maximum number of signatures for one message that are wrong.
+pub const WRONG_SIGNATURES_MAX: u8 = 2;
+/// Maximum number of questions that are asked for one message.
+pub const QUESTIONS_MAX: u8 = 12;
+/// Maximum number of questions that are asked at once.
+const QUESTIONS_AT_ONCE: usize = 4;
+/// Maximum number of DS records of a zone that are considered.
+const DS_MAX: usize = 4;
+
+/// The message is bogus for another reason than those with a code of their own.
+const BOGUS: ExtendedErrorCode = ExtendedErrorCode(6);
+/// A limit was reached.
+const INDETERMINATE: ExtendedErrorCode = ExtendedErrorCode(5);
+const SIGNATURE_EXPIRED: ExtendedErrorCode = ExtendedErrorCode(7);
+const SIGNATURE_NOT_YET_VALID: ExtendedErrorCode = ExtendedErrorCode(8);
+const DNSKEY_MISSING: ExtendedErrorCode = ExtendedErrorCode(9);
+const RRSIGS_MISSING: ExtendedErrorCode = ExtendedErrorCode(10);
+const NSEC_MISSING: ExtendedErrorCode = ExtendedErrorCode(12);
+
+/// The verdict on a message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SecurityStatus {
+    /// Every record is signed, up to a trust anchor.
+    Secure,
+    /// A part of the message is proven to need no signature.
+    Insecure,
+    /// A signature, or a proof, is missing or wrong.
+    Bogus(Problem),
+    /// Records that are needed could not be had, or a limit was reached.
+    Indeterminate(Problem),
+}
+
+/// The result of a step.
+#[derive(Debug, PartialEq, Eq)]
+pub enum ValidationStep {
+    /// The records of these names and types are needed in [`KnownZones`].
+    Need(Vec<Need>),
+    /// A signature was verified, and more steps follow.
+    Yield {
+        /// The cost of the step, in units of an RSA-2048 verification.
+        cost: u32,
+        /// The signature was right.
+        is_right: bool,
+    },
+    /// The verdict.
+    Done(SecurityStatus),
+}
+
+/// A question whose answer is needed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Need {
+    /// The name, in lower case.
+    pub name: Box<[u8]>,
+    /// [`Type::DS`] or [`Type::DNSKEY`].
+    pub rr_type: Type,
+}
+
+/// A value, or a step that ends the search for it.
+type Progress<T> = Result<T, ValidationStep>;
+
+/// The purpose of a validation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Subject {
+    /// A client's question.
+    Answer,
+    /// The DS records of a zone, or their absence.
+    Delegation,
+    /// The DNSKEY records of a zone.
+    Keys,
+}
+
+/// The resources of a step.
+#[derive(Debug)]
+pub struct Context<'a> {
+    /// The known zones.
+    pub zones: &'a mut KnownZones,
+    /// The trust anchors.
+    pub anchors: &'a Anchors,
+    /// The time by which signatures are judged.
+    pub clock: SignatureClock,
+    /// The time by which lifetimes are judged.
+    pub now: Instant,
+}
+
+/// The rest of the limits of one message.
+#[derive(Debug)]
+struct Allowance {
+    signatures: u8,
+    wrong_signatures: u8,
+    questions: u8,
+}
+
+/// The validation of one message.
+#[derive(Debug)]
+pub struct Validation {
+    message: Box<[u8]>,
+    subject: Subject,
+    sets: Vec<SignedSet>,
+    allowance: Allowance,
+    /// Questions without an answer.
+    unanswered: Vec<Need>,
+    /// The status of the zone in the question by this message, and its lifetime.
+    learned: Option<(ZoneStatus, Duration)>,
+}
+
+impl Validation {
+    /// Starts the validation of a message.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`Malformed`] if the message has no question or too many sets.
+    pub fn new(bytes: Box<[u8]>, subject: Subject) -> Result<Self, Malformed> {
+        let message = Message::parse(&bytes)?;
+        message.question().ok_or(Malformed)?;
+        let sets = RrSet::of(&message)?;
+        let sets = sets
+            .into_iter()
+            .map(|set| SignedSet::new(&message, set, subject));
+        let sets = sets.collect::<Result<Vec<_>, _>>()?;
+        Ok(Self {
+            message: bytes,
+            subject,
+            sets,
+            allowance: Allowance {
+                signatures: SIGNATURES_MAX,
+                wrong_signatures: WRONG_SIGNATURES_MAX,
+                questions: QUESTIONS_MAX,
+            },
+            unanswered: Vec::new(),
+            learned: None,
+        })
+    }
+
+    /// Returns the message.
+    pub fn message(&self) -> &[u8] {
+        &self.message
+    }
+
+    /// Performs a step.
+    pub fn step(&mut self, cx: &mut Context<'_>) -> ValidationStep {
+        let result = match self.subject {
+            Subject::Answer => self.judge(cx),
+            Subject::Delegation => self.judge_delegation(cx),
+            Subject::Keys => self.judge_keys(cx),
+        };
+        let step = match result {
+            Ok(verdict) => ValidationStep::Done(verdict),
+            Err(ValidationStep::Need(needs)) => self.ask(needs),
+            Err(step) => step,
+        };
+        if let ValidationStep::Done(verdict) = &step {
+            self.learn(verdict);
+        }
+        step
+    }
+
+    /// Returns what the message says of the zone in its question, once the verdict is known.
+    pub fn take_learned(&mut self) -> Option<(ZoneStatus, Duration)> {
+        self.learned.take()
+    }
+
+    /// Records that a question has no answer. The validation may do without it.
+    pub fn on_unanswered(&mut self, need: Need) {
+        self.unanswered.push(need);
+    }
+
+    /// Ends the validation of a secure message: lowers the TTLs of its records to those that its
+    /// signatures allow (RFC 4035, section 5.3.3), and returns it.
+    pub fn into_message(mut self) -> Box<[u8]> {
+        for set in &self.sets {
+            set.lower_ttls(&mut self.message);
+        }
+        self.message
+    }
+
+    /// Takes questions from the allowance. Those without an answer are not asked again.
+    fn ask(&mut self, needs: Vec<Need>) -> ValidationStep {
+        let (name, rr_type) = self.question();
+        let is_own = |need: &Need| {
+            self.subject != Subject::Answer && need.name == name && need.rr_type == rr_type
+        };
+        let (unanswered, open): (Vec<Need>, Vec<Need>) = needs
+            .into_iter()
+            .partition(|need| is_own(need) || self.unanswered.contains(need));
+        let count = u8::try_from(open.len()).unwrap_or(u8::MAX);
+        match (
+            self.allowance.questions.checked_sub(count),
+            unanswered.first(),
+        ) {
+            (_, Some(need)) if open.is_empty() => {
+                ValidationStep::Done(SecurityStatus::Indeterminate(Problem {
+                    code: if need.rr_type == Type::DNSKEY {
+                        DNSKEY_MISSING
+                    } else {
+                        INDETERMINATE
+                    },
+                    name: need.name.clone(),
+                    rr_type: need.rr_type,
+                }))
+            }
+            (Some(left), _) => {
+                self.allowance.questions = left;
+                ValidationStep::Need(open)
+            }
+            (None, _) => ValidationStep::Done(self.limit_reached()),
+        }
+    }
+
+    fn limit_reached(&self) -> SecurityStatus {
+        let (name, rr_type) = self.question();
+        SecurityStatus::Indeterminate(Problem::limit_reached(&name, rr_type))
+    }
+
+    /// Returns the name in lower case and the type of the question.
+    fn question(&self) -> (Box<[u8]>, Type) {
+        let message = Message::parse(&self.message).ok();
+        let question = message.as_ref().and_then(Message::question);
+        let Some(question) = question else {
+            return (Box::new([0]), Type::ANY);
+        };
+        let mut name: Box<[u8]> = question.name().into();
+        make_lowercase(&mut name);
+        (name, question.rr_type())
+    }
+
+    /// Judges the message as the answer to its question.
+    fn judge(&mut self, cx: &mut Context<'_>) -> Progress<SecurityStatus> {
+        let (name, rr_type) = self.question();
+        if !cx.anchors.covers(&name) {
+            return Ok(SecurityStatus::Insecure);
+        }
+        let is_denied = self.is_nxdomain();
+        let mut is_insecure = false;
+        for place in 0..self.sets.len() {
+            if !self.sets[place].is_authority() {
+                is_insecure |= self.check(place, cx)?;
+            }
+        }
+        let Some(path) = Path::follow(&self.message, &self.sets, &name, rr_type) else {
+            return Ok(self.limit_reached());
+        };
+        let is_positive = path.is_answered && !is_denied;
+        let proofs = |rr_type: Type| {
+            let is_proof = matches!(rr_type, Type::NSEC | Type::NSEC3);
+            is_proof || rr_type == Type::SOA && !is_positive
+        };
+        if !is_positive || self.sets.iter().any(SignedSet::is_expanded) {
+            for place in 0..self.sets.len() {
+                let set = &self.sets[place];
+                if set.is_authority() && set.rr_type().is_some_and(proofs) {
+                    is_insecure |= self.check(place, cx)?;
+                }
+            }
+        }
+        is_insecure |= self.check_expansions()?;
+        if !is_positive {
+            is_insecure |= self.check_denial(&path.target, rr_type, cx)?;
+        }
+        Ok(if is_insecure || rr_type == Type::RRSIG {
+            SecurityStatus::Insecure
+        } else {
+            SecurityStatus::Secure
+        })
+    }
+
+    /// Judges the message as the DS records of a name, or their absence. An alias at the name is
+    /// not followed: no zone starts at an alias. Only records of zones above the name count, so
+    /// that no question depends on its own answer.
+    fn judge_delegation(&mut self, cx: &mut Context<'_>) -> Progress<SecurityStatus> {
+        let (name, _) = self.question();
+        let upper = suffixes(&name).nth(1).unwrap_or(&[0]);
+        if !cx.anchors.covers(upper) {
+            return Ok(SecurityStatus::Insecure);
+        }
+        let is_record = |set: &SignedSet| {
+            !set.is_authority() && (set.is(&name, Type::DS) || set.is(&name, Type::CNAME))
+        };
+        let record = self.sets.iter().position(is_record);
+        let mut is_insecure = match record {
+            Some(place) => self.check(place, cx)?,
+            None => false,
+        };
+        if record.is_none() || self.sets.iter().any(SignedSet::is_expanded) {
+            for place in 0..self.sets.len() {
+                let is_proof = self.sets[place].is_proof_from_above(&self.message, &name);
+                if is_proof {
+                    is_insecure |= self.check(place, cx)?;
+                }
+            }
+        }
+        is_insecure |= self.check_expansions()?;
+        if record.is_none() {
+            is_insecure |= self.check_denial(&name, Type::DS, cx)?;
+        }
+        Ok(if is_insecure {
+            SecurityStatus::Insecure
+        } else {
+            SecurityStatus::Secure
+        })
+    }
+
+    fn is_nxdomain(&self) -> bool {
+        let message = Message::parse(&self.message);
+        message.is_ok_and(|message| message.header().flags.rcode() == Rcode::NXDOMAIN)
+    }
+
+    /// Checks a set. Returns whether it is insecure.
+    fn check(&mut self, place: usize, cx: &mut Context<'_>) -> Progress<bool> {
+        let source = self.alias_source(place);
+        if let Some(source) = source {
+            // The alias follows from a DNAME, which is signed in its place.
+            return self.check(source, cx);
+        }
+        let Ok(message) = Message::parse(&self.message) else {
+            return Err(ValidationStep::Done(self.limit_reached()));
+        };
+        let state = self.sets[place].check(&message, &mut self.allowance, cx);
+        match state? {
+            SetState::Bogus(problem) => {
+                Err(ValidationStep::Done(SecurityStatus::Bogus(problem.clone())))
+            }
+            SetState::Insecure => Ok(true),
+            SetState::Secure { .. } | SetState::Unchecked { .. } => Ok(false),
+        }
+    }
+
+    /// Records what the message says of the zone in its question.
+    fn learn(&mut self, verdict: &SecurityStatus) {
+        match (self.subject, verdict) {
+            // The check of keys sets the keys.
+            (Subject::Answer, _)
+            | (_, SecurityStatus::Indeterminate(_))
+            | (Subject::Keys, SecurityStatus::Secure) => {}
+            (_, SecurityStatus::Bogus(problem)) => {
+                self.learned = Some((ZoneStatus::Bogus(problem.clone()), LIFETIME_MIN));
+            }
+            (Subject::Delegation, _) => self.learned = self.delegation(verdict),
+            (Subject::Keys, SecurityStatus::Insecure) => {
+                self.learned = Some((ZoneStatus::Insecure, self.lifetime()));
+            }
+        }
+    }
+
+    /// Returns what an answer to a question for DS says of the zone.
+    fn delegation(&self, verdict: &SecurityStatus) -> Option<(ZoneStatus, Duration)> {
+        let (name, _) = self.question();
+        let status = match verdict {
+            SecurityStatus::Bogus(_) | SecurityStatus::Indeterminate(_) => return None,
+            SecurityStatus::Insecure => ZoneStatus::Insecure,
+            SecurityStatus::Secure => {
+                let mut sets = self.sets.iter().filter(|set| !set.is_authority());
+                match sets.find(|set| set.is(&name, Type::DS) || set.is(&name, Type::CNAME)) {
+                    Some(set) if set.is(&name, Type::CNAME) || set.is_expanded() => {
+                        ZoneStatus::NotDelegated
+                    }
+                    Some(set) => supported_ds(&set.data(&self.message)),
+                    None => deny_delegation(&self.message, &self.sets, &name),
+                }
+            }
+        };
+        Some((status, self.lifetime()))
+    }
+}
+
+/// Returns the status of a zone with these DS records: insecure if none is supported (RFC 4035,
+/// section 5.2).
+fn supported_ds(records: &[&[u8]]) -> ZoneStatus {
+    let is_supported = |data: &&&[u8]| Ds::parse(data).is_ok_and(|ds| ds.is_supported());
+    let supported = records.iter().filter(is_supported).take(DS_MAX);
+    let supported: Box<[Box<[u8]>]> = supported.map(|data| Box::from(*data)).collect();
+    if supported.is_empty() {
+        ZoneStatus::Insecure
+    } else {
+        ZoneStatus::Delegated(supported)
+    }
+}
+
+#[cfg(test)]
+mod tests;

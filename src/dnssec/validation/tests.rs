@@ -1,0 +1,403 @@
+//! Validation of the messages of a tree of signed, unsigned and broken zones.
+
+use std::collections::BTreeMap;
+
+use super::*;
+use crate::base::random::Random;
+use crate::config::TrustAnchor;
+use crate::dnssec::signature::owner;
+
+/// The trust anchor, the time of the signatures, and the messages, as `scripts/dnssec_tree.py` writes
+/// them: name, type, verdict of unbound (`-` if the message is only needed for others), bytes.
+const MESSAGES: &str = include_str!("../../../tests/data/dnssec_messages.txt");
+
+fn bytes(hex: &str) -> Vec<u8> {
+    let pairs = hex.as_bytes().chunks(2);
+    pairs
+        .map(|pair| u8::from_str_radix(str::from_utf8(pair).unwrap(), 16).unwrap())
+        .collect()
+}
+
+/// An answer, and its verdict if it is one of a client's question.
+#[derive(Clone)]
+struct Answer {
+    verdict: String,
+    message: Vec<u8>,
+}
+
+type Answers = BTreeMap<(String, String), Answer>;
+
+/// A resolver that knows the messages, and a validator.
+struct World {
+    answers: Answers,
+    anchors: Anchors,
+    zones: KnownZones,
+    clock: SignatureClock,
+    /// The number of questions of the validator.
+    asked: usize,
+    /// The number of signatures that were verified.
+    signatures: usize,
+}
+
+impl World {
+    fn new() -> Self {
+        let mut answers = BTreeMap::new();
+        let (mut anchors, mut time) = (Vec::new(), 0);
+        for line in MESSAGES.lines() {
+            let (word, rest) = line.split_once(' ').unwrap();
+            match word {
+                "anchor" => anchors = TrustAnchor::parse_all(rest).unwrap(),
+                "time" => time = rest.parse().unwrap(),
+                name => {
+                    let fields: Vec<&str> = rest.split(' ').collect();
+                    let name = name.trim_end_matches('.').to_lowercase();
+                    let answer = Answer {
+                        verdict: fields[1].to_owned(),
+                        message: bytes(fields[2]),
+                    };
+                    answers.insert((name, fields[0].to_owned()), answer);
+                }
+            }
+        }
+        Self {
+            answers,
+            anchors: Anchors::new(&anchors, &[]),
+            zones: KnownZones::new(64 << 10),
+            clock: SignatureClock {
+                lower_bound: time,
+                system: time,
+            },
+            asked: 0,
+            signatures: 0,
+        }
+    }
+
+    /// Returns the answers to clients' questions.
+    fn of_clients(&self) -> Vec<Answer> {
+        let answers = self.answers.values();
+        let answers = answers.filter(|answer| answer.verdict != "-");
+        answers.cloned().collect()
+    }
+
+    fn verdict(&mut self, message: &[u8], subject: Subject) -> SecurityStatus {
+        let Ok(mut validation) = Validation::new(message.into(), subject) else {
+            return SecurityStatus::Indeterminate(Problem::limit_reached(&[0], Type::ANY));
+        };
+        for _ in 0..100 {
+            let step = validation.step(&mut Context {
+                zones: &mut self.zones,
+                anchors: &self.anchors,
+                clock: self.clock,
+                now: Instant::default(),
+            });
+            match step {
+                ValidationStep::Yield { cost, .. } => {
+                    assert!(cost > 0);
+                    self.signatures += 1;
+                }
+                ValidationStep::Need(needs) => {
+                    assert!((1..=QUESTIONS_AT_ONCE).contains(&needs.len()));
+                    for need in needs {
+                        self.ask(need, &mut validation);
+                    }
+                }
+                ValidationStep::Done(verdict) => {
+                    if let Some((status, lifetime)) = validation.take_learned() {
+                        let (name, _) = validation.question();
+                        let until = Instant::default() + lifetime;
+                        self.zones.insert(&name, status, until);
+                    }
+                    return verdict;
+                }
+            }
+        }
+        panic!("the validation does not end");
+    }
+
+    /// Answers a question of the validator.
+    fn ask(&mut self, need: Need, validation: &mut Validation) {
+        self.asked += 1;
+        let problem = Problem::limit_reached(&need.name, need.rr_type);
+        let text = problem.to_string();
+        let (name, rr_type) = text.split_once('/').unwrap();
+        let name = name.trim_end_matches('.').to_owned();
+        let subject = match need.rr_type {
+            Type::DS => Subject::Delegation,
+            _ => Subject::Keys,
+        };
+        match self.answers.get(&(name, rr_type.to_owned())).cloned() {
+            Some(answer) => drop(self.verdict(&answer.message, subject)),
+            None => validation.on_unanswered(need),
+        }
+    }
+}
+
+fn below(random: &mut Random, limit: usize) -> usize {
+    usize::try_from(random.next_u32()).unwrap() % limit
+}
+
+/// Returns the word for a verdict in the file of messages.
+fn word(verdict: &SecurityStatus) -> &'static str {
+    match verdict {
+        SecurityStatus::Secure => "secure",
+        SecurityStatus::Insecure => "insecure",
+        SecurityStatus::Bogus(_) | SecurityStatus::Indeterminate(_) => "servfail",
+    }
+}
+
+#[test]
+fn verdicts_are_those_of_unbound_in_any_order() {
+    let mut random = Random::new(&[7; 32]);
+    let mut answers = World::new().of_clients();
+    for verdict in ["secure", "insecure", "servfail"] {
+        let count = answers.iter().filter(|answer| answer.verdict == verdict);
+        assert!(count.count() > 10, "{verdict}");
+    }
+    for round in 0..4 {
+        let mut world = World::new();
+        for answer in &answers {
+            if round == 1 {
+                world.zones.clear();
+            }
+            let verdict = world.verdict(&answer.message, Subject::Answer);
+            let message = Message::parse(&answer.message).unwrap();
+            let question = message.question().unwrap();
+            assert_eq!(word(&verdict), answer.verdict, "{question:?}: {verdict:?}");
+        }
+        for place in (1..answers.len()).rev() {
+            answers.swap(place, below(&mut random, place + 1));
+        }
+    }
+}
+
+#[test]
+fn problem_has_its_extended_error() {
+    let mut world = World::new();
+    for (name, rr_type, code, text) in [
+        ("www.expired.tld1", "A", 7, "expired.tld1./DNSKEY"),
+        ("www.wrongkey.tld1", "A", 9, "wrongkey.tld1./DNSKEY"),
+        ("www.stripped.tld1", "A", 10, "www.stripped.tld1./A"),
+        ("www.forged.tld1", "A", 6, "www.forged.tld1./A"),
+        (
+            "nothing.nodenial.tld1",
+            "A",
+            12,
+            "nothing.nodenial.tld1./DS",
+        ),
+    ] {
+        let key = (name.to_owned(), rr_type.to_owned());
+        let message = world.answers[&key].message.clone();
+        let verdict = world.verdict(&message, Subject::Answer);
+        let (SecurityStatus::Bogus(problem) | SecurityStatus::Indeterminate(problem)) = &verdict
+        else {
+            panic!("{name}: {verdict:?}");
+        };
+        assert_eq!((problem.code.0, problem.to_string().as_str()), (code, text));
+    }
+}
+
+/// Returns the records of the answer section that the validator has to protect: owner, type, class
+/// and data in canonical form.
+fn protected(message: &[u8]) -> Vec<Vec<u8>> {
+    let message = Message::parse(message).unwrap();
+    let records = message.answers();
+    let signed = records.filter(|record| record.rr_type != Type::RRSIG);
+    let mut all: Vec<Vec<u8>> = signed
+        .map(|record| {
+            let mut bytes = owner(&message, &record).unwrap();
+            bytes.extend(record.rr_type.0.to_be_bytes());
+            bytes.extend(record.class(message.bytes()).unwrap().to_be_bytes());
+            let _ = crate::wire::canonical::write_data(&mut bytes, message.bytes(), &record);
+            bytes
+        })
+        .collect();
+    all.sort();
+    all
+}
+
+#[test]
+fn no_change_of_a_secure_answer_stays_secure() {
+    let mut world = World::new();
+    let mut random = Random::new(&[1; 32]);
+    let secure = world.of_clients().into_iter();
+    let secure: Vec<Answer> = secure.filter(|answer| answer.verdict == "secure").collect();
+    let (mut changed, mut unchanged) = (0, 0);
+    for answer in &secure {
+        let rcode = answer.message[3] & 15;
+        let start = Message::parse(&answer.message).unwrap().records_start();
+        for _ in 0..60 {
+            let mut message = answer.message.clone();
+            let at = start + below(&mut random, message.len() - start);
+            message[at] ^= 1 << below(&mut random, 8);
+            let Ok(parsed) = Message::parse(&message) else {
+                continue;
+            };
+            let is_same = protected(&message) == protected(&answer.message);
+            if parsed.question().is_none()
+                || world.verdict(&message, Subject::Answer) != SecurityStatus::Secure
+            {
+                changed += 1;
+                continue;
+            }
+            assert!(is_same && message[3] & 15 == rcode, "byte {at}");
+            unchanged += 1;
+        }
+    }
+    // TTLs, letter case and signatures that nothing needs may change.
+    assert!(changed > 4 * unchanged, "{changed} {unchanged}");
+}
+
+#[test]
+fn answer_of_another_question_is_not_secure() {
+    let mut world = World::new();
+    let secure = world.of_clients().into_iter();
+    let secure: Vec<Answer> = secure.filter(|answer| answer.verdict == "secure").collect();
+    let mut replayed = 0;
+    for answer in &secure {
+        let parsed = Message::parse(&answer.message).unwrap();
+        let is_denial = parsed.header().answers == 0;
+        for other in &secure {
+            let asked = Message::parse(&other.message).unwrap().question().unwrap();
+            let question = parsed.question().unwrap();
+            if !is_denial || asked.as_bytes() == question.as_bytes() {
+                continue;
+            }
+            let other_parsed = Message::parse(&other.message).unwrap();
+            if other_parsed.header().answers == 0 {
+                // Both are denied, perhaps by the same records.
+                continue;
+            }
+            // The denial of one name in answer to the question for another name that exists.
+            let Some(message) = with_question(&answer.message, asked.as_bytes()) else {
+                continue;
+            };
+            let verdict = world.verdict(&message, Subject::Answer);
+            assert_ne!(
+                verdict,
+                SecurityStatus::Secure,
+                "{asked:?} denied by {question:?}"
+            );
+            replayed += 1;
+        }
+    }
+    assert!(replayed > 300, "{replayed}");
+}
+
+/// Returns a message without compression whose question is another one.
+fn with_question(message: &[u8], question: &[u8]) -> Option<Vec<u8>> {
+    let parsed = Message::parse(message).unwrap();
+    let mut out = message[..12].to_vec();
+    out.extend_from_slice(question);
+    let records = parsed.answers().chain(parsed.authorities());
+    for record in records {
+        crate::wire::name::write_uncompressed(&mut out, message, record.start).ok()?;
+        out.extend_from_slice(&message[record.fixed..record.data_start()]);
+        let data_start = out.len();
+        crate::wire::canonical::write_data(&mut out, message, &record).ok()?;
+        let len = u16::try_from(out.len() - data_start).ok()?;
+        out[data_start - 2..data_start].copy_from_slice(&len.to_be_bytes());
+    }
+    out[10..12].fill(0);
+    Some(out)
+}
+
+#[test]
+fn names_without_an_answer_do_not_become_secure() {
+    for removed in ["DS", "DNSKEY"] {
+        let mut world = World::new();
+        world
+            .answers
+            .retain(|(name, rr_type), _| rr_type != removed || name.is_empty());
+        for answer in World::new().of_clients() {
+            let verdict = world.verdict(&answer.message, Subject::Answer);
+            let is_of_root = |answer: &Answer| {
+                let message = Message::parse(&answer.message).unwrap();
+                !message.question().unwrap().name().ends_with(b"\x04tld1\0")
+            };
+            assert!(
+                word(&verdict) == "servfail" || is_of_root(&answer),
+                "{verdict:?} without {removed}"
+            );
+        }
+    }
+}
+
+#[test]
+fn work_for_a_message_is_bounded() {
+    let mut world = World::new();
+    let key = ("www.deep.down.below.tld1".to_owned(), "A".to_owned());
+    let right = world.answers[&key].message.clone();
+    assert_eq!(
+        world.verdict(&right, Subject::Answer),
+        SecurityStatus::Secure
+    );
+    let parsed = Message::parse(&right).unwrap();
+    let mut answers = parsed.answers();
+    let (address, signature) = (answers.next().unwrap(), answers.next().unwrap());
+    assert_eq!(signature.rr_type, Type::RRSIG);
+    // The same signature with wrong bytes, 200 times.
+    let mut message = right[..address.end].to_vec();
+    for number in 0..200 {
+        let mut copy = right[signature.start..signature.end].to_vec();
+        *copy.last_mut().unwrap() ^= number;
+        message.extend(copy);
+    }
+    (message[6], message[7]) = (0, 201);
+    message[8..12].fill(0);
+    let before = world.signatures;
+    // The first copy is right.
+    assert_eq!(
+        world.verdict(&message, Subject::Answer),
+        SecurityStatus::Secure
+    );
+    message.drain(address.end..address.end + (signature.end - signature.start));
+    message[7] = 200;
+    let verdict = world.verdict(&message, Subject::Answer);
+    assert_eq!(word(&verdict), "servfail");
+    assert!(world.signatures - before <= 2 + usize::from(WRONG_SIGNATURES_MAX));
+}
+
+#[test]
+fn negative_trust_anchor_makes_its_names_insecure() {
+    let mut world = World::new();
+    let text = MESSAGES.lines().next().unwrap();
+    let anchors = TrustAnchor::parse_all(text.strip_prefix("anchor ").unwrap()).unwrap();
+    world.anchors = Anchors::new(&anchors, &["expired.tld1".parse().unwrap()]);
+    for (name, expected) in [
+        ("www.expired.tld1", "insecure"),
+        ("www.wrongkey.tld1", "servfail"),
+        ("www.nsec3.tld1", "secure"),
+    ] {
+        let message = world.answers[&(name.to_owned(), "A".to_owned())]
+            .message
+            .clone();
+        let verdict = world.verdict(&message, Subject::Answer);
+        assert_eq!(word(&verdict), expected, "{name}");
+    }
+}
+
+#[test]
+fn trust_anchor_below_the_root_leaves_other_names_insecure() {
+    let mut world = World::new();
+    let key = ("nsec3.tld1".to_owned(), "DNSKEY".to_owned());
+    let message = world.answers[&key].message.clone();
+    let parsed = Message::parse(&message).unwrap();
+    let record = parsed.answers().next().unwrap();
+    let anchor = TrustAnchor {
+        zone: "nsec3.tld1".parse().unwrap(),
+        rr_type: Type::DNSKEY,
+        data: record.data(&message).into(),
+    };
+    world.anchors = Anchors::new(&[anchor], &[]);
+    for (name, expected) in [
+        ("www.nsec3.tld1", "secure"),
+        ("www.deep.down.below.tld1", "insecure"),
+        ("www.expired.tld1", "insecure"),
+    ] {
+        let message = world.answers[&(name.to_owned(), "A".to_owned())]
+            .message
+            .clone();
+        let verdict = world.verdict(&message, Subject::Answer);
+        assert_eq!(word(&verdict), expected, "{name}");
+    }
+}

@@ -1,0 +1,271 @@
+//! The known zones: what was proven of the zones on the way from a trust anchor to a name.
+//!
+//! The table has a maximum number of bytes. The entry that is removed for a new one is chosen by
+//! the clock algorithm: an entry that was used since the hand passed it stays.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::time::Duration;
+
+use crate::base::time::Instant;
+use crate::wire::edns::ExtendedErrorCode;
+use crate::wire::name::write_presentation;
+use crate::wire::question::Type;
+
+/// Lifetime of what is known of a zone, whatever the TTL of its records is.
+pub const LIFETIME_MIN: Duration = Duration::from_secs(60);
+/// See [`LIFETIME_MIN`].
+pub const LIFETIME_MAX: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// Bytes that an entry takes beside its name and records.
+const ENTRY_LEN: usize = 128;
+
+/// The reason why records are bogus, or why they could not be validated.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    /// The extended error (RFC 8914, section 4).
+    pub code: ExtendedErrorCode,
+    /// The owner of the records, uncompressed.
+    pub name: Box<[u8]>,
+    /// The type of the records.
+    pub rr_type: Type,
+}
+
+impl Problem {
+    /// Creates the problem that a limit was reached at records of this owner and type.
+    pub fn limit_reached(name: &[u8], rr_type: Type) -> Self {
+        Self {
+            code: ExtendedErrorCode(5),
+            name: name.into(),
+            rr_type,
+        }
+    }
+
+    /// Returns the meaning of the code (RFC 8914, section 4).
+    pub fn code_text(&self) -> &'static str {
+        match self.code.0 {
+            6 => "bogus",
+            7 => "signature expired",
+            8 => "signature not yet valid",
+            9 => "DNSKEY missing",
+            10 => "RRSIGs missing",
+            12 => "NSEC missing",
+            _ => "indeterminate",
+        }
+    }
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write_presentation(f, &self.name)?;
+        write!(f, "/{}", self.rr_type)
+    }
+}
+
+/// The knowledge about a name at which a zone may start.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ZoneStatus {
+    /// A signed zone starts there. The data of its DNSKEY records is trusted.
+    Secure(Box<[Box<[u8]>]>),
+    /// A signed zone starts there, whose keys are not known. The data of its DS records is trusted.
+    Delegated(Box<[Box<[u8]>]>),
+    /// The zone that starts there is not signed, or cannot be verified by any implementation
+    /// with these algorithms.
+    Insecure,
+    /// No zone starts there.
+    NotDelegated,
+    /// The keys of the zone cannot be verified.
+    Bogus(Problem),
+}
+
+impl ZoneStatus {
+    fn len(&self) -> usize {
+        match self {
+            Self::Secure(records) | Self::Delegated(records) => {
+                records.iter().map(|record| record.len() + 16).sum()
+            }
+            Self::Bogus(problem) => problem.name.len(),
+            Self::Insecure | Self::NotDelegated => 0,
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Entry {
+    name: Box<[u8]>,
+    status: ZoneStatus,
+    until: Instant,
+    /// The entry was used since the hand passed it.
+    is_used: bool,
+}
+
+impl Entry {
+    fn len(&self) -> usize {
+        ENTRY_LEN + 2 * self.name.len() + self.status.len()
+    }
+}
+
+/// The known zones, by name in lower case.
+#[derive(Debug)]
+pub struct KnownZones {
+    len_max: usize,
+    bytes: usize,
+    index: HashMap<Box<[u8]>, usize>,
+    entries: Vec<Entry>,
+    /// The entry that is the next one to be removed unless it was used.
+    hand: usize,
+}
+
+impl KnownZones {
+    /// Creates an empty table of at most `len_max` bytes.
+    pub fn new(len_max: usize) -> Self {
+        Self {
+            len_max,
+            bytes: 0,
+            index: HashMap::new(),
+            entries: Vec::new(),
+            hand: 0,
+        }
+    }
+
+    /// Returns the number of names.
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Returns whether no name is known.
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// Returns the number of bytes in use.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Returns what is known of a name in lower case.
+    pub fn get(&mut self, name: &[u8], now: Instant) -> Option<&ZoneStatus> {
+        let place = *self.index.get(name)?;
+        if self.entries[place].until <= now {
+            self.remove(place);
+            return None;
+        }
+        let entry = &mut self.entries[place];
+        entry.is_used = true;
+        Some(&entry.status)
+    }
+
+    /// Sets what is known of a name in lower case.
+    pub fn insert(&mut self, name: &[u8], status: ZoneStatus, until: Instant) {
+        if let Some(place) = self.index.get(name) {
+            self.remove(*place);
+        }
+        let entry = Entry {
+            name: name.into(),
+            status,
+            until,
+            is_used: false,
+        };
+        let len = entry.len();
+        if len > self.len_max {
+            return;
+        }
+        while self.bytes + len > self.len_max {
+            self.evict();
+        }
+        self.bytes += len;
+        self.index.insert(name.into(), self.entries.len());
+        self.entries.push(entry);
+    }
+
+    /// Removes everything.
+    pub fn clear(&mut self) {
+        *self = Self::new(self.len_max);
+    }
+
+    fn evict(&mut self) {
+        loop {
+            if self.hand >= self.entries.len() {
+                self.hand = 0;
+            }
+            let Some(entry) = self.entries.get_mut(self.hand) else {
+                return;
+            };
+            let is_unused = !std::mem::take(&mut entry.is_used);
+            let place = self.hand;
+            // The last entry takes the place of a removed one, and is not the next to be removed.
+            self.hand += 1;
+            if is_unused {
+                return self.remove(place);
+            }
+        }
+    }
+
+    fn remove(&mut self, place: usize) {
+        let entry = self.entries.swap_remove(place);
+        self.bytes -= entry.len();
+        self.index.remove(&entry.name);
+        if let Some(moved) = self.entries.get(place)
+            && let Some(at) = self.index.get_mut(&moved.name)
+        {
+            *at = place;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(seconds: u64) -> Instant {
+        Instant::after_start(Duration::from_secs(seconds))
+    }
+
+    fn name(number: u16) -> Vec<u8> {
+        let [high, low] = number.to_be_bytes();
+        vec![2, high, low, 0]
+    }
+
+    #[test]
+    fn status_ends_with_its_lifetime() {
+        let mut zones = KnownZones::new(1 << 16);
+        zones.insert(&name(1), ZoneStatus::Insecure, at(10));
+        assert_eq!(zones.get(&name(1), at(9)), Some(&ZoneStatus::Insecure));
+        assert_eq!(zones.get(&name(1), at(10)), None);
+        assert_eq!((zones.len(), zones.bytes()), (0, 0));
+    }
+
+    #[test]
+    fn newer_status_replaces_the_older_one() {
+        let mut zones = KnownZones::new(1 << 16);
+        zones.insert(&name(1), ZoneStatus::Insecure, at(10));
+        zones.insert(&name(1), ZoneStatus::NotDelegated, at(10));
+        assert_eq!(zones.get(&name(1), at(9)), Some(&ZoneStatus::NotDelegated));
+        assert_eq!(zones.len(), 1);
+    }
+
+    #[test]
+    fn full_table_keeps_what_is_used() {
+        let mut zones = KnownZones::new(8 << 10);
+        for number in 0..1_000 {
+            zones.insert(&name(number), ZoneStatus::Insecure, at(10));
+            assert_eq!(zones.get(&name(0), at(1)), Some(&ZoneStatus::Insecure));
+            assert!(zones.bytes() <= 8 << 10);
+        }
+        assert!(zones.len() > 40, "{}", zones.len());
+        for number in 1..900 {
+            assert_eq!(zones.get(&name(number), at(1)), None, "{number}");
+        }
+        assert_eq!(zones.get(&name(999), at(1)), Some(&ZoneStatus::Insecure));
+    }
+
+    #[test]
+    fn status_larger_than_the_table_is_ignored() {
+        let mut zones = KnownZones::new(1_000);
+        zones.insert(&name(1), ZoneStatus::Insecure, at(10));
+        let keys: Box<[Box<[u8]>]> = Box::new([vec![0; 2_000].into()]);
+        zones.insert(&name(2), ZoneStatus::Secure(keys), at(10));
+        assert_eq!(zones.get(&name(2), at(1)), None);
+        assert_eq!(zones.len(), 1);
+    }
+}
