@@ -43,8 +43,8 @@
 //! Around them: [`options`] (one table for command line, options file and help), [`config`] (the
 //! settings, and every limit of the program), [`tls`] (trust anchors, certificates, keys, and the
 //! clock that certificates are judged by), [`process`] (sandbox, service manager, file limit),
-//! [`telemetry`] (formats of logs, metrics, dnstap and traces), [`dnssec`] (signatures and denials
-//! of existence, which no query is validated with yet), and [`base`] (what all of them share).
+//! [`telemetry`] (formats of logs, metrics, dnstap and traces), [`dnssec`] (signatures, denials of
+//! existence, and the validation of a message), and [`base`] (what all of them share).
 //!
 //! # The path of a query
 //!
@@ -69,8 +69,8 @@
 //! 6. The reply arrives, in any number of pieces. The session decrypts it, finds the frame and
 //!    hands the message to [`proxy::Proxy::handle_reply`]. It is used if link, id, QR, opcode and
 //!    question match a query that waits; every other message is dropped and counted. An error is
-//!    kept while another upstream is asked, which may do better. An answer is added to the cache
-//!    (`proxy/exchange/deliver.rs`).
+//!    kept while another upstream is asked, which may do better. With `--dnssec`, an answer is
+//!    validated (`proxy/validator`). Then it is added to the cache (`proxy/exchange/deliver.rs`).
 //! 7. The response is written once, with the client's id, flags, letter case and OPT, and as many
 //!    whole RRsets as fit. It leaves from the address that the client asked.
 //!    Then the exchange ends (`proxy/exchange/end.rs`).

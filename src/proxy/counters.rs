@@ -4,6 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use super::outcome::{Discard, Outcome};
+use super::validator::DnssecCounters;
 use crate::base::failure::FailureKind;
 use crate::base::histogram::Histogram;
 use crate::base::origin::ClientProtocol;
@@ -39,6 +40,8 @@ pub struct Counters {
     pub full_handshakes: u64,
     /// Links that came up with an earlier TLS session.
     pub resumed_handshakes: u64,
+    /// Counts of DNSSEC validation.
+    pub dnssec: DnssecCounters,
     queries: [u64; ClientProtocol::ALL.len()],
     /// The durations of queries.
     pub durations: Histogram,

@@ -30,6 +30,10 @@ pub(super) enum Followup {
     Close(LinkKey, FailureKind),
     /// Close a link if no exchange waits for its queries.
     CloseIfDone(LinkKey),
+    /// Go on with the validation of the parked answer of an exchange.
+    Validate(ExchangeKey),
+    /// Go on with the validations that waited for a question of our own.
+    OwnQuestionEnded(ExchangeKey),
     /// Handle the failed lookup of an upstream's addresses of this type.
     LookupFailed(UpstreamIndex, Type),
 }
@@ -106,6 +110,8 @@ impl Proxy {
             }
             Followup::Close(link, kind) => self.close(link, kind, cx),
             Followup::CloseIfDone(link) => self.close_if_done(link, cx.outbox),
+            Followup::Validate(key) => self.run_validation(key, cx),
+            Followup::OwnQuestionEnded(key) => self.on_own_question_ended(key),
             Followup::LookupFailed(upstream, rr_type) => {
                 self.on_addresses(upstream, rr_type, None, cx);
             }

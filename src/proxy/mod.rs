@@ -14,6 +14,7 @@
 //! - `exchange`: the life of one query: coalescing, dispatch, classification of replies,
 //!   serve-stale and the trace
 //! - `upstream`: routes, upstreams, endpoints and links, their selection, health and probes
+//! - `validator`: DNSSEC validation of answers, and the queries of our own for it
 //! - `followups`: the work that the end of an exchange or of a link leaves behind
 //! - `question_table`: a bounded table by question, for values that expire
 //! - `readiness`: the readiness check and its probes
@@ -35,6 +36,7 @@ mod reconfigure;
 #[cfg(test)]
 mod testing;
 mod upstream;
+mod validator;
 mod view;
 
 pub use actions::{Action, Destination, Outbox, Record};
@@ -47,6 +49,7 @@ pub use keys::{LinkKey, UpstreamIndex};
 pub use outcome::{Discard, Outcome};
 pub use readiness::Unready;
 pub use upstream::UpstreamView;
+pub use validator::DnssecCounters;
 
 use std::collections::VecDeque;
 use std::net::IpAddr;
@@ -83,6 +86,7 @@ use upstream::link::{Due, Link, Stage};
 use upstream::loop_detection::LoopTests;
 use upstream::routes::Routes;
 use upstream::suspects::Suspects;
+use validator::Validator;
 
 /// The query engine. See the [module](self).
 #[derive(Debug)]
@@ -117,6 +121,7 @@ pub struct Proxy {
     /// Queries could be answered before the last reload.
     was_ready: bool,
     suspects: Suspects,
+    validator: Option<Box<Validator>>,
     loop_tests: LoopTests,
     probes: Probes,
     log_throttle: LogThrottle,
@@ -153,6 +158,7 @@ impl Proxy {
             unconnected: Vec::new(),
             was_ready: false,
             suspects: Suspects::new(&config.limits),
+            validator: topology.validator,
             loop_tests: LoopTests::default(),
             probes: Probes::default(),
             log_throttle: LogThrottle::default(),
@@ -262,7 +268,17 @@ impl Proxy {
         let probe = self.next_probe();
         let retry = self.next_retry();
         let postponed = self.postponed_since();
-        let moments = [postponed, deadline, link, stale, start, probe, retry];
+        let validations = self.validations_wait_since();
+        let moments = [
+            postponed,
+            validations,
+            deadline,
+            link,
+            stale,
+            start,
+            probe,
+            retry,
+        ];
         moments.into_iter().flatten().min()
     }
 
@@ -281,6 +297,7 @@ impl Proxy {
     pub fn handle_timeout(&mut self, now: Instant, outbox: &mut Outbox) {
         let cx = &mut Cx { now, outbox };
         self.answer_postponed(cx);
+        self.run_validations(cx);
         while let Some((key, due)) = self.first_due(cx.now) {
             match due {
                 Due::Late => self.on_late(key, cx),

@@ -24,6 +24,7 @@ use super::upstream::link::{Link, Stage};
 use super::upstream::loop_detection::LoopTests;
 use super::upstream::routes::Routes;
 use super::upstream::suspects::{LinkEnd, Suspects};
+use super::validator::Validator;
 use crate::base::time::Instant;
 use crate::config::{Config, Host, Limits, Upstream};
 
@@ -35,6 +36,7 @@ pub(super) struct Topology {
     pub(super) bootstrap: Bootstrap,
     pub(super) waiting_by_pool: Vec<FairQueue>,
     pub(super) query_shares: QueryShares,
+    pub(super) validator: Option<Box<Validator>>,
 }
 
 impl Topology {
@@ -52,6 +54,11 @@ impl Topology {
         let is_limited = |pool| pool != for_addresses && Some(pool) != routes.for_others();
         let limited = (0..pools.len()).map(|index| is_limited(PoolIndex(index)));
         let query_shares = QueryShares::new(limited, &config.limits, hash);
+        let validated = pools.iter().enumerate().map(|(index, members)| {
+            let is_validated = |upstream: &UpstreamIndex| all[upstream.0].is_validated;
+            Some(PoolIndex(index)) == routes.for_others() || members.iter().any(is_validated)
+        });
+        let validator = Validator::new(config, validated.collect());
         let labels = labels(&all);
         let mut upstreams = Upstreams::new(config, labels, pools);
         for (index, upstream) in all.iter().enumerate() {
@@ -66,6 +73,7 @@ impl Topology {
             bootstrap: Bootstrap::new(config, for_addresses),
             waiting_by_pool,
             query_shares,
+            validator,
         }
     }
 }
@@ -118,9 +126,11 @@ impl Proxy {
             && config.bootstrap == before.bootstrap
             && config.policy == before.policy
             && config.timeouts == before.timeouts
+            && config.dnssec == before.dnssec
             && upstream_limits(&config.limits) == upstream_limits(&before.limits);
         if is_same_topology {
             self.query_shares.count(&config.limits, &self.exchanges);
+            self.forget_zones();
             0
         } else {
             let closed = self.change_topology(cx);
@@ -192,6 +202,7 @@ impl Proxy {
         self.bootstrap = topology.bootstrap;
         self.waiting_by_pool = topology.waiting_by_pool;
         self.query_shares = topology.query_shares;
+        self.validator = topology.validator;
         self.in_flight = InFlight::default();
         self.hedges = Hedges::new(&self.config.limits);
         self.postponed.clear();
@@ -218,6 +229,10 @@ impl Proxy {
                 let is_shared = self.cache.is_on();
                 let exchange = &mut self.exchanges[key];
                 exchange.start_over(pool, cx.now);
+                let validator = self.validator.as_ref();
+                let is_validated = validator.is_some_and(|validator| validator.validates(pool));
+                let is_asked = exchange.wants_proof();
+                exchange.query.set_dnssec(is_validated || is_asked);
                 exchange.lookup.take_if(|_| !is_shared);
                 return true;
             }
@@ -226,7 +241,13 @@ impl Proxy {
                 self.exchanges[key].answered_by = None;
                 self.respond_refused(key, &NO_UPSTREAM, cx);
             }
-            (Purpose::Cache | Purpose::Probe | Purpose::Bootstrap(..), _) => {
+            (
+                Purpose::Cache
+                | Purpose::Probe
+                | Purpose::Bootstrap(..)
+                | Purpose::Validation { .. },
+                _,
+            ) => {
                 self.without_client -= 1;
             }
         }

@@ -21,6 +21,12 @@ impl Proxy {
         self.cache.usage()
     }
 
+    /// Returns the number of zones that the validator knows, and their bytes.
+    pub fn known_zones(&self) -> (usize, usize) {
+        let validator = self.validator.as_ref();
+        validator.map_or((0, 0), |validator| validator.zones_usage())
+    }
+
     /// Returns the number of links, including those in handshake.
     pub fn links(&self) -> usize {
         self.upstreams.links_len()

@@ -14,6 +14,13 @@ use crate::telemetry::query_log::QueryLog;
 use crate::tls::{self, Connector};
 
 impl<N: Net> Reactor<N> {
+    /// Sets the time by which DNSSEC signatures are judged.
+    pub(super) fn set_signature_clock(&mut self) {
+        if self.proxy.is_validating() {
+            self.proxy.set_signature_clock(self.clock.for_signatures());
+        }
+    }
+
     /// Logs the upstreams, their names, and warnings about suspicious settings.
     pub(super) fn announce(&self) {
         for warning in &self.config.warnings {

@@ -258,6 +258,7 @@ impl<N: Net> Reactor<N> {
         self.moderate();
         let timeout = self.timeout();
         self.now = self.net.wait(timeout, &mut self.events)?;
+        self.set_signature_clock();
         let mut events = std::mem::take(&mut self.events);
         if !events.is_empty() {
             self.trim_at.get_or_insert(self.now + QUIET_PAUSE);

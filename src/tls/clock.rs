@@ -16,6 +16,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::base::file;
 use crate::base::time::Instant;
+use crate::dnssec::clock::SignatureClock;
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
@@ -66,6 +67,14 @@ impl Clock {
     /// Returns the time since 1970.
     pub fn now(&self) -> Duration {
         self.at_least_floor(system_time())
+    }
+
+    /// Returns the time by which DNSSEC signatures are judged.
+    pub fn for_signatures(&self) -> SignatureClock {
+        SignatureClock {
+            lower_bound: self.floor.as_secs(),
+            system: system_time().as_secs(),
+        }
     }
 
     /// Returns a warning with the time that replaces the system's clock, if the system's clock is

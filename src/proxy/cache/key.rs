@@ -72,7 +72,7 @@ impl CacheLookup {
     }
 
     /// Returns whether the answer includes DNSSEC records.
-    pub(super) fn wants_proof(self) -> bool {
+    pub(in crate::proxy) fn wants_proof(self) -> bool {
         self.variant.0 & Variant::DO != 0
     }
 

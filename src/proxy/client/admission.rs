@@ -79,6 +79,13 @@ pub(in crate::proxy) struct Reception {
     len_max: usize,
 }
 
+impl Reception {
+    /// Returns whether the client asks for DNSSEC records (DO, RFC 3225).
+    pub(in crate::proxy) fn wants_dnssec(&self) -> bool {
+        self.opt.is_some_and(|opt| opt.flags & edns::DO != 0)
+    }
+}
+
 /// A reason for which a query is refused.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::proxy) struct Refusal {

@@ -260,7 +260,7 @@ impl Proxy {
             self.probe_for_recovery(request.question, pool, cx);
             return Err(failed_before(reason));
         }
-        let query = self.query_for(request);
+        let query = self.query_for(request, pool);
         if query.unpadded_len() > self.config.limits.forwarded_query {
             return Err(TOO_LONG);
         }
@@ -300,7 +300,7 @@ impl Proxy {
             return;
         };
         self.counters.refreshes += 1;
-        let query = self.query_for(request);
+        let query = self.query_for(request, pool);
         let deadline = cx.now + self.config.timeouts.deadline;
         let mut exchange = Exchange::new(Purpose::Cache, pool, query, (cx.now, deadline));
         exchange.is_retest = self.failures.begin_retest(request.question, deadline);
@@ -322,10 +322,15 @@ impl Proxy {
         self.ask_for_addresses(Some(pool), cx);
     }
 
-    fn query_for(&mut self, request: &Request<'_>) -> Query {
+    fn query_for(&mut self, request: &Request<'_>, pool: PoolIndex) -> Query {
         let buffer = self.spare_buffers.pop().unwrap_or_default();
         let query = Query::forward(request.message, buffer);
-        query.expect("a query that is forwarded has a question")
+        let mut query = query.expect("a query that is forwarded has a question");
+        let validator = self.validator.as_ref();
+        if validator.is_some_and(|validator| validator.validates(pool)) {
+            query.set_dnssec(true);
+        }
+        query
     }
 
     /// Returns whether there is room for queries without a client.

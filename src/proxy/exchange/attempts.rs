@@ -208,6 +208,13 @@ impl Attempts {
         open.map(|open| open.attempt())
     }
 
+    /// Removes the open attempts and returns them.
+    pub(in crate::proxy) fn take_open(&mut self) -> impl Iterator<Item = Attempt> + use<> {
+        let open = self.open();
+        self.open = Default::default();
+        open
+    }
+
     /// Returns whether an open attempt is likely to be answered.
     pub(in crate::proxy) fn is_relied_on(&self) -> bool {
         self.open.iter().flatten().any(|open| open.is_relied_on)

@@ -234,7 +234,8 @@ impl Proxy {
             let Some(key) = waiting.get(cursor) else {
                 break;
             };
-            if !self.exchanges.contains(key) {
+            let is_live = |exchange: &Exchange| exchange.parked.is_none();
+            if !self.exchanges.get(key).is_some_and(is_live) {
                 cursor = waiting.take(cursor, false);
                 continue;
             }

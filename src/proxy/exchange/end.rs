@@ -65,7 +65,7 @@ impl Proxy {
                 self.failures.on_failure(question, by, error, cx.now);
                 self.end(key, outcome, cx.now);
             }
-            Purpose::Probe => self.end(key, outcome, cx.now),
+            Purpose::Probe | Purpose::Validation { .. } => self.end(key, outcome, cx.now),
             Purpose::Bootstrap(upstream, rr_type) => {
                 self.end(key, outcome, cx.now);
                 let failed = Followup::LookupFailed(upstream, rr_type);
@@ -98,6 +98,10 @@ impl Proxy {
             (exchange.coalescing, std::mem::take(&mut exchange.followers));
         let buffer = exchange.query.take_buffer();
         let has_client = exchange.is_for_client();
+        let (is_parked, is_own_question) = (
+            exchange.parked.is_some(),
+            matches!(exchange.purpose, Purpose::Validation { .. }),
+        );
         let (is_held, pool) = (exchange.holder.is_some(), exchange.pool);
         if is_held {
             self.query_shares.remove(pool, key);
@@ -107,6 +111,12 @@ impl Proxy {
         self.keep_buffer(buffer);
         for attempt in attempts {
             self.abandon(attempt, outcome, is_answered, now);
+        }
+        if is_parked {
+            self.on_parked_ended();
+        }
+        if is_own_question {
+            self.followups.push(Followup::OwnQuestionEnded(key));
         }
         if let Coalescing::Leading(hash) = coalescing {
             self.remove_leader(hash);

@@ -46,6 +46,7 @@ use super::client::admission::Reception;
 use super::client::response::{Client, Completion};
 use super::keys::{ExchangeKey, PoolIndex, UpstreamIndex};
 use super::outcome::Outcome;
+use super::validator::Parked;
 use attempts::Attempts;
 use coalesce::Coalescing;
 use preferences::LinkPreferences;
@@ -68,6 +69,11 @@ pub(super) enum Purpose {
     Probe,
     /// The bootstrap of an upstream's addresses of this type.
     Bootstrap(UpstreamIndex, Type),
+    /// A question for the validation of another answer.
+    Validation {
+        /// The number of questions for which it is needed in turn.
+        depth: u8,
+    },
 }
 
 /// A query that is being answered.
@@ -110,6 +116,8 @@ pub(super) struct Exchange {
     pub(super) tracer: Tracer,
     /// The attempts to have the query answered.
     pub(super) attempts: Attempts,
+    /// The answer that is being validated.
+    pub(super) parked: Option<Box<Parked>>,
 }
 
 impl Exchange {
@@ -139,6 +147,7 @@ impl Exchange {
             followers: Vec::new(),
             tracer: Tracer::default(),
             attempts: Attempts::default(),
+            parked: None,
         }
     }
 
@@ -155,6 +164,7 @@ impl Exchange {
         self.coalescing = Coalescing::Alone;
         self.followers.clear();
         self.attempts = Attempts::default();
+        self.parked = None;
     }
 
     /// Returns whether upstream was asked, for this exchange or for the one that it follows.
@@ -173,6 +183,19 @@ impl Exchange {
             return false;
         };
         client.protocol != ClientProtocol::Udp
+    }
+
+    /// Returns whether the answer is for a client or for the cache.
+    pub(super) fn is_for_answer(&self) -> bool {
+        matches!(self.purpose, Purpose::Client { .. } | Purpose::Cache)
+    }
+
+    /// Returns whether the response is to have DNSSEC records.
+    pub(super) fn wants_proof(&self) -> bool {
+        match &self.purpose {
+            Purpose::Client { reception, .. } => reception.wants_dnssec(),
+            _ => self.lookup.is_some_and(CacheLookup::wants_proof),
+        }
     }
 
     /// Returns whether an error has arrived as an answer.

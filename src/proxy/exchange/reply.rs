@@ -13,7 +13,7 @@ use super::Exchange;
 use super::classify::{
     Reply, ReplyQuality, classify, is_reply, keepalive, less_edns, quality, shortened,
 };
-use super::retry::BadAnswer;
+use super::retry::{AnswerSource, BadAnswer};
 use super::trace::StepEnd;
 use crate::base::failure::{Failure, FailureKind};
 use crate::base::time::Instant;
@@ -23,7 +23,6 @@ use crate::proxy::actions::{Cx, Outbox};
 use crate::proxy::keys::{Attempt, EndpointKey, ExchangeKey, LinkKey, PoolIndex, UpstreamIndex};
 use crate::proxy::outcome::{Discard, Outcome};
 use crate::proxy::upstream::link::{Sent, SentState};
-use crate::wire::query::EdnsLevel;
 use crate::wire::{Flags, Header, Message};
 
 impl Proxy {
@@ -179,10 +178,17 @@ impl Proxy {
         if quality == ReplyQuality::Final {
             exchange.attempts.on_lost(attempt);
             exchange.is_answered = true;
-            exchange.retry.take_fallback();
-            if exchange.has_history() || !self.bad_answers.is_empty() {
-                self.on_good_answer(exchange_key, endpoint, (scheme, sent.edns), cx.now);
+            let source = AnswerSource {
+                endpoint,
+                upstream,
+                scheme,
+                edns: sent.edns,
+                sent_at: sent.at,
+            };
+            if self.validator.is_some() {
+                return self.validate(exchange_key, answer, source, cx);
             }
+            self.on_accepted(exchange_key, &source, cx.now);
             return self.deliver(exchange_key, answer, cx);
         }
         self.on_unusable_answer(attempt, sent, exchange_key, (answer, quality), cx);
@@ -269,15 +275,24 @@ impl Proxy {
             && self.upstreams.begin_retry_elsewhere(pool, preferences, now)
     }
 
-    /// Updates the health of the endpoint that gave a good answer after failed attempts, and of the
-    /// upstream that failed before.
-    fn on_good_answer(
+    /// Records that an answer becomes the response.
+    pub(in crate::proxy) fn on_accepted(
         &mut self,
         key: ExchangeKey,
-        endpoint: EndpointKey,
-        (scheme, edns): (Scheme, EdnsLevel),
+        source: &AnswerSource,
         now: Instant,
     ) {
+        let exchange = &mut self.exchanges[key];
+        exchange.retry.take_fallback();
+        if exchange.has_history() || !self.bad_answers.is_empty() {
+            self.on_good_answer(key, source, now);
+        }
+    }
+
+    /// Updates the health of the endpoint that gave a good answer after failed attempts, and of the
+    /// upstream that failed before.
+    fn on_good_answer(&mut self, key: ExchangeKey, source: &AnswerSource, now: Instant) {
+        let (endpoint, scheme, edns) = (source.endpoint, source.scheme, source.edns);
         if let Some(close) = self.exchanges[key].retry.take_close(endpoint) {
             self.upstreams.learn_queries_max(endpoint, close, now);
         }

@@ -2,6 +2,7 @@
 
 use super::preferences::UpstreamSet;
 use crate::base::time::Instant;
+use crate::config::Scheme;
 use crate::proxy::keys::{EndpointKey, UpstreamIndex};
 use crate::proxy::upstream::ConnectionClose;
 use crate::wire::query::EdnsLevel;
@@ -14,6 +15,17 @@ pub(in crate::proxy) struct BadAnswer {
     pub(in crate::proxy) sent_at: Instant,
     /// The reply was malformed, so it does not count as an answer.
     pub(in crate::proxy) is_malformed: bool,
+}
+
+/// The origin of an answer.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::proxy) struct AnswerSource {
+    pub(in crate::proxy) endpoint: EndpointKey,
+    pub(in crate::proxy) upstream: UpstreamIndex,
+    pub(in crate::proxy) scheme: Scheme,
+    pub(in crate::proxy) edns: EdnsLevel,
+    /// The time at which the query was sent.
+    pub(in crate::proxy) sent_at: Instant,
 }
 
 /// Results of earlier attempts on which the next attempts and the response depend.

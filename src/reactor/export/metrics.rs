@@ -24,6 +24,7 @@ impl<N: Net> Reactor<N> {
             .sample(&[("version", env!("CARGO_PKG_VERSION"))], 1);
         self.write_query_metrics(&mut page);
         self.write_cache_metrics(&mut page);
+        self.write_dnssec_metrics(&mut page);
         self.write_upstream_metrics(&mut page);
         self.write_loop_metrics(&mut page);
         write_process_metrics(&mut page, usage);
@@ -106,6 +107,35 @@ impl<N: Net> Reactor<N> {
         if let Some(validity) = validity {
             family.sample(&[], validity.begins_at.as_secs());
         }
+    }
+
+    fn write_dnssec_metrics(&self, page: &mut Page) {
+        let dnssec = &self.proxy.counters().dnssec;
+        let help = "Answers that were validated (--dnssec) by verdict.";
+        let mut family = page.counter("dotproxy_dnssec_verdicts", help);
+        for (verdict, count) in dnssec.verdicts() {
+            family.sample(&[("verdict", verdict)], count);
+        }
+        let help = "Answers that are bogus or indeterminate by reason.";
+        let mut family = page.counter("dotproxy_dnssec_failures", help);
+        for (reason, count) in dnssec.failures() {
+            family.sample(&[("reason", reason)], count);
+        }
+        let help = "Signatures that were verified by result.";
+        page.counter("dotproxy_dnssec_signatures", help)
+            .sample(&[("result", "right")], dnssec.right_signatures)
+            .sample(&[("result", "wrong")], dnssec.wrong_signatures);
+        let help = "Queries for the keys of zones by type.";
+        page.counter("dotproxy_dnssec_queries", help)
+            .sample(&[("type", "DS")], dnssec.ds_questions)
+            .sample(&[("type", "DNSKEY")], dnssec.dnskey_questions);
+        let (zones, bytes) = self.proxy.known_zones();
+        let help = "Zones whose keys, or the lack of them, are known.";
+        page.gauge("dotproxy_dnssec_known_zones", help)
+            .sample(&[], zones);
+        let help = "Bytes of memory of the known zones.";
+        page.gauge("dotproxy_dnssec_known_zones_bytes", help)
+            .sample(&[], bytes);
     }
 
     fn write_cache_metrics(&self, page: &mut Page) {

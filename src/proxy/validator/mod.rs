@@ -1,0 +1,374 @@
+//! DNSSEC validation of answers, and the queries of our own that it needs.
+//!
+//! An answer is parked in its exchange while it is validated. Records of other zones that are
+//! needed are asked for by exchanges of our own, in the same pool, once for all answers that wait
+//! for them. Their answers are validated in the same way, and what they prove goes into the known
+//! zones.
+//!
+//! ```text
+//!   answer --> parked --> steps --> verdict --> delivered, with AD or without; bogus: SERVFAIL
+//!                ^          |
+//!                |          v needs DS or DNSKEY of a zone
+//!                '-- known zones <-- verdict <-- steps <-- answer to a query of our own
+//! ```
+//!
+//! Signatures cost time, so the steps of a turn have a limit. The others run in later turns.
+
+mod counters;
+#[cfg(test)]
+mod tests;
+mod verdicts;
+
+pub use counters::DnssecCounters;
+
+use std::collections::VecDeque;
+
+use super::Proxy;
+use super::actions::Cx;
+use super::exchange::retry::AnswerSource;
+use super::exchange::{Exchange, Purpose};
+use super::followups::Followup;
+use super::keys::{ExchangeKey, PoolIndex};
+use super::outcome::Outcome;
+use crate::base::time::Instant;
+use crate::config::{Config, DnssecMode, TrustAnchor};
+use crate::dnssec::anchors::Anchors;
+use crate::dnssec::clock::SignatureClock;
+use crate::dnssec::validation::{
+    Context, Need, SecurityStatus, Subject, Validation, ValidationStep,
+};
+use crate::dnssec::zones::{KnownZones, Problem, ZoneStatus};
+use crate::wire::name::{make_lowercase, suffixes};
+use crate::wire::question::{CLASS_IN, Type};
+use crate::wire::record::Record;
+use crate::wire::{Flags, Message, Query, Rcode};
+
+/// Maximum number of zones between a trust anchor and the name of a client's query that are unknown.
+const DEPTH_MAX: u8 = 8;
+
+/// Maximum cost of the signatures of a turn, in units of an RSA-2048 verification (20 µs on x86-64):
+/// other queries wait no longer than a millisecond.
+const COST_OF_TURN: u32 = 16;
+
+/// Maximum number of answers that are validated at once, and of questions of our own.
+const VALIDATIONS_MAX: usize = 256;
+
+/// The part of the cache size that the known zones may have in addition, and its bounds in bytes.
+const ZONES_SHARE: usize = 8;
+const ZONES_LEN: std::ops::RangeInclusive<usize> = 8 << 10..=64 << 10;
+
+/// An owner that is a pointer to the name in the question.
+const OWNER_IN_QUESTION: &[u8] = b"\xc0\x0c";
+
+/// The validator.
+#[derive(Debug)]
+pub(super) struct Validator {
+    mode: DnssecMode,
+    anchors: Anchors,
+    zones: KnownZones,
+    clock: SignatureClock,
+    /// The pools whose answers are validated.
+    pools: Vec<bool>,
+    /// Questions of our own that are being asked.
+    questions: Vec<OwnQuestion>,
+    /// Exchanges whose validation goes on in a later turn, and the time of the first one.
+    runnable: VecDeque<ExchangeKey>,
+    runnable_since: Instant,
+    /// The rest of [`COST_OF_TURN`].
+    cost_left: u32,
+    /// The number of answers that are being validated.
+    parked: usize,
+}
+
+/// A question of our own.
+#[derive(Debug)]
+struct OwnQuestion {
+    need: Need,
+    pool: PoolIndex,
+    exchange: ExchangeKey,
+    /// The exchanges whose answers wait for it.
+    waiters: Vec<ExchangeKey>,
+    /// The answer is in the known zones.
+    is_learned: bool,
+}
+
+/// An answer that is being validated.
+#[derive(Debug)]
+pub(super) struct Parked {
+    validation: Validation,
+    source: AnswerSource,
+    /// The exchange was in the queue for a link, for another attempt.
+    was_waiting: bool,
+}
+
+impl Validator {
+    /// Creates the validator of these settings, if they ask for one.
+    pub(super) fn new(config: &Config, pools: Vec<bool>) -> Option<Box<Self>> {
+        let settings = &config.dnssec;
+        if settings.mode == DnssecMode::Off || !pools.contains(&true) {
+            return None;
+        }
+        let built_in = TrustAnchor::built_in();
+        let anchors = match &settings.anchors[..] {
+            [] => &built_in,
+            anchors => anchors,
+        };
+        let zones_len = config.cache.size / ZONES_SHARE;
+        Some(Box::new(Self {
+            mode: settings.mode,
+            anchors: Anchors::new(anchors, &settings.negative_anchors),
+            zones: KnownZones::new(zones_len.clamp(*ZONES_LEN.start(), *ZONES_LEN.end())),
+            clock: SignatureClock::default(),
+            pools,
+            questions: Vec::new(),
+            runnable: VecDeque::new(),
+            runnable_since: Instant::default(),
+            cost_left: COST_OF_TURN,
+            parked: 0,
+        }))
+    }
+
+    /// Returns whether answers of a pool are validated.
+    pub(super) fn validates(&self, pool: PoolIndex) -> bool {
+        self.pools.get(pool.0) == Some(&true)
+    }
+
+    /// Returns whether an answer is known to be insecure without its validation: it has no signature
+    /// and no alias, and the nearest known zone above its name is insecure.
+    fn is_known_insecure(&mut self, answer: &Message<'_>, now: Instant) -> bool {
+        let Some(question) = answer.question() else {
+            return false;
+        };
+        let bytes = answer.bytes();
+        let is_plain = |record: Record| {
+            record.rr_type == question.rr_type()
+                && bytes.get(record.start..record.fixed) == Some(OWNER_IN_QUESTION)
+        };
+        let is_signed = |record: Record| record.rr_type == Type::RRSIG;
+        if !answer.answers().all(is_plain) || answer.authorities().any(is_signed) {
+            return false;
+        }
+        let mut name: Box<[u8]> = question.name().into();
+        make_lowercase(&mut name);
+        let is_ds = question.rr_type() == Type::DS;
+        for suffix in suffixes(&name).skip(usize::from(is_ds)) {
+            match self.zones.get(suffix, now) {
+                Some(ZoneStatus::Insecure) => return true,
+                Some(ZoneStatus::NotDelegated) | None => {}
+                Some(_) => return false,
+            }
+            if self.anchors.of_zone(suffix).is_some() {
+                return false;
+            }
+        }
+        false
+    }
+
+    /// Returns the number of known zones and their bytes.
+    pub(super) fn zones_usage(&self) -> (usize, usize) {
+        (self.zones.len(), self.zones.bytes())
+    }
+}
+
+impl Proxy {
+    /// Sets the time by which signatures are judged.
+    pub fn set_signature_clock(&mut self, clock: SignatureClock) {
+        if let Some(validator) = &mut self.validator {
+            validator.clock = clock;
+        }
+    }
+
+    /// Empties the known zones.
+    pub(super) fn forget_zones(&mut self) {
+        if let Some(validator) = &mut self.validator {
+            validator.zones.clear();
+        }
+    }
+
+    /// Returns whether answers are validated, so that [`Proxy::set_signature_clock`] matters.
+    pub fn is_validating(&self) -> bool {
+        self.validator.is_some()
+    }
+
+    /// Starts the validation of an answer, or delivers it if it is not to be validated.
+    #[cold]
+    pub(super) fn validate(
+        &mut self,
+        key: ExchangeKey,
+        answer: &Message<'_>,
+        source: AnswerSource,
+        cx: &mut Cx<'_>,
+    ) {
+        let exchange = &self.exchanges[key];
+        if exchange.parked.is_some() {
+            return;
+        }
+        let validator = self.validator.as_mut().expect("the validator is on");
+        let is_data = matches!(
+            answer.header().flags.rcode(),
+            Rcode::NOERROR | Rcode::NXDOMAIN
+        );
+        let question = exchange.query.question();
+        let is_checked = !exchange.query.flags().contains(Flags::CD)
+            && !matches!(exchange.purpose, Purpose::Probe | Purpose::Bootstrap(..))
+            && question.class() == CLASS_IN;
+        if !is_data || !is_checked || !validator.validates(exchange.pool) {
+            self.on_accepted(key, &source, cx.now);
+            return self.deliver_unchecked(key, answer, cx);
+        }
+        if exchange.is_for_answer() && validator.is_known_insecure(answer, cx.now) {
+            self.counters
+                .dnssec
+                .count_verdict(&SecurityStatus::Insecure);
+            self.on_accepted(key, &source, cx.now);
+            return self.deliver_unchecked(key, answer, cx);
+        }
+        let subject = match (exchange.purpose, question.rr_type()) {
+            (Purpose::Validation { .. }, Type::DS) => Subject::Delegation,
+            (Purpose::Validation { .. }, _) => Subject::Keys,
+            _ => Subject::Answer,
+        };
+        let validation = Validation::new(answer.bytes().into(), subject).ok();
+        let validation = validation.filter(|_| validator.parked < VALIDATIONS_MAX);
+        let Some(validation) = validation else {
+            let problem = Problem::limit_reached(question.name(), question.rr_type());
+            return self.on_unverifiable(key, &problem, (source, false), cx);
+        };
+        validator.parked += 1;
+        let exchange = &mut self.exchanges[key];
+        exchange.parked = Some(Box::new(Parked {
+            validation,
+            source,
+            was_waiting: std::mem::take(&mut exchange.is_waiting),
+        }));
+        let attempts = exchange.attempts.take_open();
+        for attempt in attempts {
+            self.abandon(attempt, Outcome::Answered, true, cx.now);
+        }
+        self.followups.push(Followup::Validate(key));
+    }
+
+    /// Performs steps of a validation until its verdict, until it needs other records, or until
+    /// the limit of the turn.
+    pub(super) fn run_validation(&mut self, key: ExchangeKey, cx: &mut Cx<'_>) {
+        loop {
+            let (Some(exchange), Some(validator)) =
+                (self.exchanges.get_mut(key), &mut self.validator)
+            else {
+                return;
+            };
+            let Some(parked) = &mut exchange.parked else {
+                return;
+            };
+            if validator.cost_left == 0 {
+                if validator.runnable.is_empty() {
+                    validator.runnable_since = cx.now;
+                }
+                return validator.runnable.push_back(key);
+            }
+            let step = parked.validation.step(&mut Context {
+                zones: &mut validator.zones,
+                anchors: &validator.anchors,
+                clock: validator.clock,
+                now: cx.now,
+            });
+            match step {
+                ValidationStep::Yield { cost, is_right } => {
+                    self.counters.dnssec.count_signature(is_right);
+                    validator.cost_left = validator.cost_left.saturating_sub(cost);
+                }
+                ValidationStep::Need(needs) => {
+                    for need in needs {
+                        self.ask_own_question(key, need, cx);
+                    }
+                    return;
+                }
+                ValidationStep::Done(verdict) => return self.on_verdict(key, verdict, cx),
+            }
+        }
+    }
+
+    /// Returns the time since which validations wait for the next turn, if any do.
+    pub(super) fn validations_wait_since(&self) -> Option<Instant> {
+        let validator = self.validator.as_ref()?;
+        (!validator.runnable.is_empty()).then_some(validator.runnable_since)
+    }
+
+    /// Goes on with the validations that wait for this turn.
+    pub(super) fn run_validations(&mut self, cx: &mut Cx<'_>) {
+        let Some(validator) = &mut self.validator else {
+            return;
+        };
+        validator.cost_left = COST_OF_TURN;
+        let runnable = std::mem::take(&mut validator.runnable);
+        for key in runnable {
+            self.run_validation(key, cx);
+        }
+    }
+
+    /// Asks for records that the answer of an exchange needs, or waits for the same question.
+    fn ask_own_question(&mut self, waiter: ExchangeKey, need: Need, cx: &mut Cx<'_>) {
+        let exchange = &self.exchanges[waiter];
+        let (pool, deadline) = (exchange.pool, exchange.deadline);
+        let depth = match exchange.purpose {
+            Purpose::Validation { depth } => depth + 1,
+            _ => 0,
+        };
+        let validator = self.validator.as_mut().expect("the validator is on");
+        let mut questions = validator.questions.iter_mut();
+        if let Some(question) = questions.find(|asked| asked.need == need && asked.pool == pool) {
+            return question.waiters.push(waiter);
+        }
+        if depth >= DEPTH_MAX || validator.questions.len() >= VALIDATIONS_MAX {
+            if let Some(parked) = &mut self.exchanges[waiter].parked {
+                parked.validation.on_unanswered(need);
+            }
+            return self.followups.push(Followup::Validate(waiter));
+        }
+        self.counters.dnssec.count_question(need.rr_type);
+        let query = Query::for_zone(&need.name, need.rr_type);
+        let purpose = Purpose::Validation { depth };
+        let exchange = Exchange::new(purpose, pool, query, (cx.now, deadline));
+        let exchange = self.start(exchange, cx);
+        let validator = self.validator.as_mut().expect("the validator is on");
+        validator.questions.push(OwnQuestion {
+            need,
+            pool,
+            exchange,
+            waiters: vec![waiter],
+            is_learned: false,
+        });
+    }
+
+    /// Goes on with the validations that waited for a question of our own, whose exchange has ended.
+    pub(super) fn on_own_question_ended(&mut self, key: ExchangeKey) {
+        let Some(validator) = &mut self.validator else {
+            return;
+        };
+        let mut questions = validator.questions.iter();
+        let Some(place) = questions.position(|question| question.exchange == key) else {
+            return;
+        };
+        let question = validator.questions.swap_remove(place);
+        for waiter in question.waiters {
+            let exchange = self.exchanges.get_mut(waiter);
+            let Some(parked) = exchange.and_then(|exchange| exchange.parked.as_mut()) else {
+                continue;
+            };
+            if !question.is_learned {
+                parked.validation.on_unanswered(question.need.clone());
+            }
+            self.followups.push(Followup::Validate(waiter));
+        }
+        if validator.questions.is_empty() {
+            validator.questions = Vec::new();
+        }
+    }
+
+    /// Records that an exchange has ended that had a parked answer.
+    pub(super) fn on_parked_ended(&mut self) {
+        if let Some(validator) = &mut self.validator {
+            validator.parked -= 1;
+        }
+    }
+}

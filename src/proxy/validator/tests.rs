@@ -1,0 +1,390 @@
+//! A validating proxy in front of upstreams that serve the messages of a tree of zones.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use super::*;
+use crate::proxy::testing::{Scene, config};
+use crate::proxy::{Action, ClientTransport, UpstreamIndex};
+use crate::wire::Header;
+use crate::wire::edns::DO;
+use crate::wire::edns::ExtendedErrorCode;
+
+/// See `dnssec/validation/tests.rs`.
+const MESSAGES: &str = include_str!("../../../tests/data/dnssec_messages.txt");
+
+fn bytes(hex: &str) -> Vec<u8> {
+    let pairs = hex.as_bytes().chunks(2);
+    pairs
+        .map(|pair| u8::from_str_radix(str::from_utf8(pair).unwrap(), 16).unwrap())
+        .collect()
+}
+
+/// A response to a client.
+#[derive(Debug)]
+struct Response {
+    bytes: Vec<u8>,
+}
+
+impl Response {
+    fn rcode(&self) -> Rcode {
+        self.header().flags.rcode()
+    }
+
+    fn header(&self) -> Header {
+        Header::parse(&self.bytes).unwrap()
+    }
+
+    fn has_ad(&self) -> bool {
+        self.header().flags.contains(Flags::AD)
+    }
+
+    fn types(&self) -> Vec<Type> {
+        let message = Message::parse(&self.bytes).unwrap();
+        message.answers().map(|record| record.rr_type).collect()
+    }
+
+    fn error(&self) -> Option<(ExtendedErrorCode, String)> {
+        let message = Message::parse(&self.bytes).unwrap();
+        let opt = message.opt()?;
+        let error = opt.extended_errors().next()?;
+        let (code, text) = error.data.split_first_chunk::<2>()?;
+        let code = ExtendedErrorCode(u16::from_be_bytes(*code));
+        Some((code, String::from_utf8(text.to_vec()).unwrap()))
+    }
+}
+
+/// The flags of a query.
+#[derive(Clone, Copy, Default)]
+struct Ask {
+    wants_proof: bool,
+    has_ad: bool,
+    has_cd: bool,
+}
+
+const AD: Ask = Ask {
+    wants_proof: false,
+    has_ad: true,
+    has_cd: false,
+};
+
+struct World {
+    scene: Scene,
+    /// The answers, by question in lower case.
+    answers: HashMap<Vec<u8>, Vec<u8>>,
+    /// Every question that was sent upstream, and its DO.
+    sent: Vec<(String, bool)>,
+    /// Questions for which the first upstream lies.
+    lie_about: Option<&'static str>,
+}
+
+impl World {
+    fn new(arguments: &[&str]) -> Self {
+        let mut config = config(arguments);
+        let mut answers = HashMap::new();
+        let mut time = 0;
+        for line in MESSAGES.lines() {
+            let fields: Vec<&str> = line.split(' ').collect();
+            match fields[0] {
+                "anchor" => {
+                    let text = line.strip_prefix("anchor ").unwrap();
+                    config.dnssec.anchors = TrustAnchor::parse_all(text).unwrap();
+                }
+                "time" => time = fields[1].parse().unwrap(),
+                _ => {
+                    let message = bytes(fields[3]);
+                    let parsed = Message::parse(&message).unwrap();
+                    let key = parsed.question().unwrap().to_key();
+                    answers.insert(key.to_vec(), message);
+                }
+            }
+        }
+        let mut scene = Scene::with(&["-u192.0.2.1"]);
+        scene.proxy = Proxy::new(&config, &[3; 32]);
+        scene.proxy.set_signature_clock(SignatureClock {
+            lower_bound: time,
+            system: time,
+        });
+        Self {
+            scene,
+            answers,
+            sent: Vec::new(),
+            lie_about: None,
+        }
+    }
+
+    /// Asks for a name and returns the response.
+    fn ask(&mut self, name: &str, rr_type: Type, ask: Ask) -> Response {
+        let mut query = vec![0, 7, 1, 0, 0, 1, 0, 0, 0, 0, 0, 1];
+        query[3] = if ask.has_ad { 0x20 } else { 0 } | if ask.has_cd { 0x10 } else { 0 };
+        for label in name.split('.') {
+            query.push(u8::try_from(label.len()).unwrap());
+            query.extend(label.bytes());
+        }
+        query.push(0);
+        query.extend(rr_type.0.to_be_bytes());
+        query.extend([0, 1, 0, 0, 41, 4, 208, 0, 0]);
+        query.extend(if ask.wants_proof { DO } else { 0 }.to_be_bytes());
+        query.extend([0, 0]);
+        let transport = ClientTransport::Stream {
+            idle: Duration::from_secs(10),
+            received_at: self.scene.now,
+            is_encrypted: false,
+        };
+        self.scene.ask(&query, transport);
+        for _ in 0..100 {
+            if let Some(response) = self.turn() {
+                return response;
+            }
+        }
+        panic!("no response for {name}");
+    }
+
+    /// Handles the actions of the last call, and returns the response if there is one.
+    fn turn(&mut self) -> Option<Response> {
+        let scene = &mut self.scene;
+        let actions = scene.outbox.actions().iter();
+        let mut responses = actions.filter_map(|action| match action {
+            Action::Respond { message, .. } => Some(scene.outbox.bytes(message).to_vec()),
+            _ => None,
+        });
+        if let Some(bytes) = responses.next() {
+            return Some(Response { bytes });
+        }
+        let mut waiting = scene.sent();
+        while let Some((link, query)) = waiting.pop() {
+            let parsed = Message::parse(&query).unwrap();
+            let question = parsed.question().unwrap();
+            let has_do = parsed.opt().is_some_and(|opt| opt.flags & DO != 0);
+            let text = Problem::limit_reached(question.name(), question.rr_type()).to_string();
+            self.sent.push((text.clone(), has_do));
+            let mut reply = if let Some(reply) = self.answers.get(&question.to_key().to_vec()) {
+                reply.clone()
+            } else {
+                let mut reply = query[..parsed.records_start()].to_vec();
+                (reply[2], reply[3], reply[11]) = (0x81, 0x82, 0);
+                reply
+            };
+            let upstream = scene.proxy.link_upstream(link).unwrap();
+            if self.lie_about == Some(&text) && upstream == UpstreamIndex(0) {
+                let at = reply.windows(4).position(|bytes| bytes == [192, 0, 2, 1]);
+                reply[at.unwrap()] = 10;
+            }
+            reply[..2].copy_from_slice(&query[..2]);
+            // The verdict of the upstream does not count.
+            reply[3] |= 0x20;
+            let (proxy, outbox) = (&mut scene.proxy, &mut scene.outbox);
+            outbox.clear();
+            proxy.handle_reply(link, &reply, scene.now, outbox);
+            let actions = outbox.actions().iter();
+            let mut responses = actions.filter_map(|action| match action {
+                Action::Respond { message, .. } => Some(outbox.bytes(message).to_vec()),
+                _ => None,
+            });
+            if let Some(bytes) = responses.next() {
+                return Some(Response { bytes });
+            }
+            scene.bring_up();
+            waiting.extend(scene.sent());
+        }
+        scene.bring_up();
+        if scene.sent().is_empty() {
+            scene.now = scene.proxy.poll_timeout().unwrap().max(scene.now);
+            scene.outbox.clear();
+            scene.proxy.handle_timeout(scene.now, &mut scene.outbox);
+        }
+        None
+    }
+}
+
+const ON: &[&str] = &["-u192.0.2.1", "--dnssec=on"];
+
+#[test]
+fn secure_answer_has_ad_if_the_client_understands_it() {
+    let mut world = World::new(ON);
+    let response = world.ask("www.nsec3.tld1", Type::A, AD);
+    assert!(response.has_ad());
+    assert_eq!(response.types(), [Type::A]);
+    let response = world.ask("www.nsec3.tld1", Type::A, Ask::default());
+    assert!(!response.has_ad());
+    let proof = Ask {
+        wants_proof: true,
+        ..Ask::default()
+    };
+    let response = world.ask("www.nsec3.tld1", Type::A, proof);
+    assert!(response.has_ad());
+    assert_eq!(response.types(), [Type::A, Type::RRSIG]);
+    assert!(
+        world.sent.iter().all(|(_, has_do)| *has_do),
+        "{:?}",
+        world.sent
+    );
+    // The answer without DNSSEC records is in the cache.
+    let sent = world.sent.len();
+    assert!(world.ask("WWW.nsec3.tld1", Type::A, AD).has_ad());
+    assert_eq!(world.sent.len(), sent);
+}
+
+#[test]
+fn insecure_answer_has_no_ad() {
+    let mut world = World::new(ON);
+    for name in ["www.insecure.tld1", "www.below.optout.tld1"] {
+        let response = world.ask(name, Type::A, AD);
+        assert_eq!(response.types(), [Type::A], "{name}");
+        assert!(!response.has_ad(), "{name}");
+    }
+}
+
+#[test]
+fn name_below_a_known_insecure_zone_costs_no_question() {
+    let mut world = World::new(ON);
+    world.ask("www.insecure.tld1", Type::A, AD);
+    let sent = world.sent.len();
+    for name in ["nothing.insecure.tld1", "x.wild.insecure.tld1"] {
+        assert!(!world.ask(name, Type::A, AD).has_ad(), "{name}");
+    }
+    assert_eq!(world.sent.len(), sent + 2);
+    // The name of the zone itself has its records there.
+    let verdicts = world.scene.proxy.counters().dnssec.verdicts();
+    let insecure = verdicts.filter(|(verdict, _)| *verdict == "insecure");
+    assert!(insecure.map(|(_, count)| count).sum::<u64>() >= 3);
+}
+
+#[test]
+fn bogus_answer_is_servfail_with_its_reason() {
+    let mut world = World::new(ON);
+    for (name, code, text) in [
+        ("www.expired.tld1", 7, "expired.tld1./DNSKEY"),
+        ("www.stripped.tld1", 10, "www.stripped.tld1./A"),
+        ("nothing.nodenial.tld1", 12, "nothing.nodenial.tld1./DS"),
+    ] {
+        let response = world.ask(name, Type::A, AD);
+        assert_eq!(response.rcode(), Rcode::SERVFAIL, "{name}");
+        let error = (ExtendedErrorCode(code), text.to_owned());
+        assert_eq!(response.error(), Some(error), "{name}");
+    }
+    let bogus = |counters: &crate::proxy::Counters| {
+        let mut verdicts = counters.dnssec.verdicts();
+        verdicts.find(|(verdict, _)| *verdict == "bogus").unwrap().1
+    };
+    assert!(bogus(world.scene.proxy.counters()) >= 3);
+}
+
+#[test]
+fn bogus_answer_is_replaced_by_that_of_another_upstream() {
+    let two = [
+        "-u192.0.2.1",
+        "-u192.0.2.2",
+        "--policy=ordered",
+        "--dnssec=on",
+    ];
+    let mut world = World::new(&two);
+    world.lie_about = Some("www.nsec3.tld1./A");
+    let response = world.ask("www.nsec3.tld1", Type::A, AD);
+    assert_eq!(response.types(), [Type::A]);
+    assert!(response.has_ad());
+    let asked = world.sent.iter();
+    let asked = asked.filter(|(question, _)| question == "www.nsec3.tld1./A");
+    assert_eq!(asked.count(), 2);
+    // Both upstreams give a bogus answer.
+    let response = world.ask("www.expired.tld1", Type::A, AD);
+    assert_eq!(response.rcode(), Rcode::SERVFAIL);
+    let asked = world.sent.iter();
+    let asked = asked.filter(|(question, _)| question == "www.expired.tld1./A");
+    assert_eq!(asked.count(), 2);
+}
+
+#[test]
+fn lie_of_a_single_upstream_is_servfail() {
+    let mut world = World::new(ON);
+    world.lie_about = Some("www.nsec3.tld1./A");
+    let response = world.ask("www.nsec3.tld1", Type::A, AD);
+    assert_eq!(response.rcode(), Rcode::SERVFAIL);
+    let error = (ExtendedErrorCode(6), "www.nsec3.tld1./A".to_owned());
+    assert_eq!(response.error(), Some(error));
+}
+
+#[test]
+fn query_with_cd_is_not_validated() {
+    let mut world = World::new(ON);
+    let unchecked = Ask { has_cd: true, ..AD };
+    let response = world.ask("www.stripped.tld1", Type::A, unchecked);
+    assert_eq!(response.types(), [Type::A]);
+    assert!(!response.has_ad());
+    assert_eq!(world.sent.len(), 1);
+    let response = world.ask("www.stripped.tld1", Type::A, AD);
+    assert_eq!(response.rcode(), Rcode::SERVFAIL);
+}
+
+#[test]
+fn log_mode_changes_no_response() {
+    let mut world = World::new(&["-u192.0.2.1", "--dnssec=log"]);
+    let response = world.ask("www.stripped.tld1", Type::A, AD);
+    assert_eq!(
+        (response.rcode(), response.has_ad()),
+        (Rcode::NOERROR, true)
+    );
+    assert_eq!(response.types(), [Type::A]);
+    let dnssec = &world.scene.proxy.counters().dnssec;
+    let mut failures = dnssec.failures();
+    assert_eq!(
+        failures.find(|(_, count)| *count > 0),
+        Some(("rrsigs-missing", 1))
+    );
+}
+
+#[test]
+fn questions_of_our_own_are_asked_once() {
+    let mut world = World::new(ON);
+    for name in [
+        "www.nsec3.tld1",
+        "nothing.at.all.nsec3.tld1",
+        "alias.nsec3.tld1",
+    ] {
+        assert!(world.ask(name, Type::A, AD).has_ad(), "{name}");
+    }
+    let mut own: Vec<&str> = world.sent.iter().map(|(text, _)| text.as_str()).collect();
+    own.retain(|text| text.ends_with("/DS") || text.ends_with("/DNSKEY"));
+    own.sort_unstable();
+    let expected = [
+        "./DNSKEY",
+        "nsec3.tld1./DNSKEY",
+        "nsec3.tld1./DS",
+        "tld1./DNSKEY",
+        "tld1./DS",
+    ];
+    assert_eq!(own, expected);
+    let (zones, bytes) = world.scene.proxy.known_zones();
+    assert_eq!(zones, 3);
+    assert!(bytes < 2_000, "{bytes}");
+}
+
+#[test]
+fn upstreams_of_a_domain_are_validated_only_if_they_say_so() {
+    for (setting, rcode) in [("", Rcode::NOERROR), (",dnssec", Rcode::SERVFAIL)] {
+        let upstream = format!("-u192.0.2.1,domain=stripped.tld1{setting}");
+        let mut world = World::new(&[&upstream, "-u192.0.2.2", "--dnssec=on"]);
+        let response = world.ask("www.stripped.tld1", Type::A, AD);
+        assert_eq!(
+            (response.rcode(), response.has_ad()),
+            (rcode, false),
+            "{setting}"
+        );
+    }
+}
+
+#[test]
+fn reload_empties_the_known_zones_and_ends_validations() {
+    let mut world = World::new(ON);
+    assert!(world.ask("www.nsec3.tld1", Type::A, AD).has_ad());
+    let same = world.scene.proxy.config.clone();
+    let (proxy, outbox) = (&mut world.scene.proxy, &mut world.scene.outbox);
+    outbox.clear();
+    proxy.reconfigure(&same, world.scene.now, outbox);
+    assert_eq!(proxy.known_zones(), (0, 0));
+    let off = config(&["-u192.0.2.1"]);
+    proxy.reconfigure(&off, world.scene.now, outbox);
+    assert!(!proxy.is_validating());
+    let response = world.ask("www.stripped.tld1", Type::A, AD);
+    assert_eq!(response.rcode(), Rcode::NOERROR);
+}

@@ -1,0 +1,192 @@
+//! What follows from a verdict.
+
+use std::fmt::Write as _;
+
+use super::Parked;
+use crate::config::DnssecMode;
+use crate::dnssec::validation::SecurityStatus;
+use crate::dnssec::zones::Problem;
+use crate::proxy::Proxy;
+use crate::proxy::actions::Cx;
+use crate::proxy::exchange::Purpose;
+use crate::proxy::exchange::retry::{AnswerSource, BadAnswer};
+use crate::proxy::keys::ExchangeKey;
+use crate::proxy::outcome::Outcome;
+use crate::wire::edns::{OptWriter, OptionCode};
+use crate::wire::header::{Flags, HEADER_LEN, Header, Rcode};
+use crate::wire::query::UDP_SIZE;
+use crate::wire::without_proof::without_proof;
+use crate::wire::{Message, Query};
+
+impl Proxy {
+    /// Handles the verdict on the parked answer of an exchange.
+    pub(super) fn on_verdict(
+        &mut self,
+        key: ExchangeKey,
+        verdict: SecurityStatus,
+        cx: &mut Cx<'_>,
+    ) {
+        self.on_parked_ended();
+        let exchange = &mut self.exchanges[key];
+        let parked = exchange.parked.take().expect("the answer is parked");
+        self.counters.dnssec.count_verdict(&verdict);
+        if let Purpose::Validation { .. } = exchange.purpose {
+            return self.on_own_verdict(key, *parked, &verdict, cx);
+        }
+        let Parked {
+            validation,
+            source,
+            was_waiting,
+        } = *parked;
+        let is_on = self
+            .validator
+            .as_ref()
+            .is_some_and(|validator| validator.mode == DnssecMode::On);
+        match &verdict {
+            SecurityStatus::Bogus(problem) | SecurityStatus::Indeterminate(problem) => {
+                if is_on {
+                    return self.on_unverifiable(key, problem, (source, was_waiting), cx);
+                }
+                log::info!("DNSSEC: {}: {problem}", problem.code_text());
+            }
+            SecurityStatus::Secure | SecurityStatus::Insecure => {}
+        }
+        self.on_accepted(key, &source, cx.now);
+        let is_secure = verdict == SecurityStatus::Secure;
+        let mut bytes = if is_secure && is_on {
+            validation.into_message()
+        } else {
+            validation.message().into()
+        };
+        if is_on {
+            set_ad(&mut bytes, is_secure);
+        }
+        self.deliver_with_proof_if_asked(key, &bytes, cx);
+    }
+
+    /// Handles the verdict on the answer to a question of our own.
+    fn on_own_verdict(
+        &mut self,
+        key: ExchangeKey,
+        mut parked: Parked,
+        verdict: &SecurityStatus,
+        cx: &mut Cx<'_>,
+    ) {
+        let validator = self.validator.as_mut().expect("the validator is on");
+        let mut questions = validator.questions.iter_mut();
+        let question = questions.find(|question| question.exchange == key);
+        if let (Some(question), Some((status, lifetime))) =
+            (question, parked.validation.take_learned())
+        {
+            let until = cx.now + lifetime;
+            validator.zones.insert(&question.need.name, status, until);
+            question.is_learned = true;
+        } else if let SecurityStatus::Secure | SecurityStatus::Insecure = verdict {
+            // The known zones already tell it.
+            if let Some(question) = validator
+                .questions
+                .iter_mut()
+                .find(|question| question.exchange == key)
+            {
+                question.is_learned = true;
+            }
+        }
+        self.end(key, Outcome::Answered, cx.now);
+    }
+
+    /// Delivers an answer that is not validated. If others are, only their verdicts set AD.
+    pub(super) fn deliver_unchecked(
+        &mut self,
+        key: ExchangeKey,
+        answer: &Message<'_>,
+        cx: &mut Cx<'_>,
+    ) {
+        let validator = self.validator.as_ref();
+        let is_on = validator.is_some_and(|validator| validator.mode == DnssecMode::On);
+        let has_ad = answer.header().flags.contains(Flags::AD);
+        if !is_on || !has_ad {
+            return self.deliver(key, answer, cx);
+        }
+        let mut bytes: Box<[u8]> = answer.bytes().into();
+        set_ad(&mut bytes, false);
+        let answer = Message::parse(&bytes).expect("the message was parsed before");
+        self.deliver(key, &answer, cx);
+    }
+
+    /// Delivers a validated answer, without signatures and denials unless the query asked for them.
+    fn deliver_with_proof_if_asked(&mut self, key: ExchangeKey, bytes: &[u8], cx: &mut Cx<'_>) {
+        let answer = Message::parse(bytes).expect("the message was parsed before");
+        if self.exchanges[key].wants_proof() {
+            return self.deliver(key, &answer, cx);
+        }
+        let plain = without_proof(&answer).ok();
+        let plain = plain
+            .as_deref()
+            .and_then(|plain| Message::parse(plain).ok());
+        self.deliver(key, plain.as_ref().unwrap_or(&answer), cx);
+    }
+
+    /// Handles an answer that is bogus, or that could not be verified: another upstream is asked
+    /// once, and then the response is SERVFAIL with the reason.
+    pub(super) fn on_unverifiable(
+        &mut self,
+        key: ExchangeKey,
+        problem: &Problem,
+        (source, was_waiting): (AnswerSource, bool),
+        cx: &mut Cx<'_>,
+    ) {
+        let exchange = &mut self.exchanges[key];
+        if let Purpose::Validation { .. } = exchange.purpose {
+            return self.end(key, Outcome::UpstreamFailed, cx.now);
+        }
+        let failure = bogus_reply(&exchange.query, problem);
+        let is_last = exchange.has_error() || was_waiting;
+        exchange.is_answered = false;
+        exchange.retry.set_fallback(failure);
+        exchange.retry.set_bad_answer(BadAnswer {
+            by: source.endpoint,
+            sent_at: source.sent_at,
+            is_malformed: false,
+        });
+        let text = problem.code_text();
+        log::debug!("DNSSEC: {text}: {problem}");
+        if is_last {
+            self.fail(key, Outcome::UpstreamFailed, cx);
+        } else {
+            self.ask_elsewhere(key, source.upstream, cx);
+        }
+    }
+}
+
+fn set_ad(message: &mut [u8], is_secure: bool) {
+    let Some(header) = Header::parse(message) else {
+        return;
+    };
+    let flags = header.flags.without(Flags::AD);
+    let flags = if is_secure { flags | Flags::AD } else { flags };
+    message[2..4].copy_from_slice(&flags.to_u16().to_be_bytes());
+}
+
+/// Returns SERVFAIL with the reason, in the form of a reply from upstream.
+fn bogus_reply(query: &Query, problem: &Problem) -> Box<[u8]> {
+    let question = query.question();
+    let flags = query.flags() & (Flags::RD | Flags::CD) | Flags::QR | Flags::RA;
+    let header = Header {
+        id: 0,
+        flags: flags.with_rcode(Rcode::SERVFAIL),
+        questions: 1,
+        answers: 0,
+        authorities: 0,
+        additionals: 1,
+    };
+    let mut bytes = Vec::with_capacity(HEADER_LEN + question.as_bytes().len() + 64);
+    bytes.extend(header.to_bytes());
+    bytes.extend_from_slice(question.as_bytes());
+    let mut text = String::new();
+    let _ = write!(text, "{problem}");
+    let data = [&problem.code.0.to_be_bytes(), text.as_bytes()].concat();
+    let mut opt = OptWriter::start(&mut bytes, UDP_SIZE, 0, 0);
+    opt.option(OptionCode::EXTENDED_ERROR, &data);
+    opt.finish();
+    bytes.into()
+}
