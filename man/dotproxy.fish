@@ -9,7 +9,7 @@ complete -c dotproxy -s u -l upstream -x -d 'upstream, like 1.1.1.1 or tls://dns
 complete -c dotproxy -s b -l bootstrap -x -d 'plain DNS server to resolve upstream host names'
 complete -c dotproxy -l policy -x -d 'fastest, ordered or round-robin [fastest]'
 complete -c dotproxy -l ca-file -r -F -d 'CA certificates for upstreams, PEM [built-in]'
-complete -c dotproxy -l clock-stamp -r -F -d 'file with the time (hosts without an RTC)'
+complete -c dotproxy -l clock-stamp -r -F -d 'stores the time, for hosts without an RTC'
 complete -c dotproxy -l tls-listen -d '[ADDR][:PORT] address for DNS-over-TLS clients, repeatable'
 complete -c dotproxy -l http-listen -x -d 'HTTP address of /metrics, /healthz and /readyz'
 complete -c dotproxy -l tls-cert -r -F -d 'server certificate chain for clients, and key'

@@ -107,6 +107,8 @@ peers() {
     if [ -e "target/$host/release/dotproxy" ]; then
         scripts/memory_test.py --binary "target/$host/release/dotproxy" --limit 4m --seconds 5
     fi
+    title "DNSSEC"
+    scripts/dnssec_tree.py
     title "failing upstreams"
     scripts/chaos.py --seconds 3 --check
     title "flooding clients"

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use log::LevelFilter;
 
-use super::{UsageError, usage};
+use super::{UsageError, usage, warnings};
 use crate::base::address::Address;
 use crate::config::upstream::{PLAIN_PORT, TLS_PORT};
 use crate::config::{
@@ -133,6 +133,8 @@ impl Draft {
             }),
             ..self.config
         };
+        let dnssec_warning = warnings::dnssec_off(&config.dnssec, &config.upstreams);
+        config.warnings.extend(dnssec_warning);
         config.warn_of_clear_text();
         Ok(config)
     }

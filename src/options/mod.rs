@@ -3,6 +3,7 @@
 
 mod conf_file;
 mod draft;
+mod row;
 mod similar;
 mod table;
 mod values;
@@ -15,8 +16,9 @@ use crate::base::address::is_of_this_host;
 use crate::config::{Config, Host, Listen, Scheme};
 
 use draft::Draft;
+use row::Reload;
 use similar::{is_list, means_options_file, similar_option};
-use table::{COMMANDS, Reload, TABLE};
+use table::{COMMANDS, TABLE};
 
 /// The command that the command line requests.
 #[derive(Debug, PartialEq, Eq)]
@@ -272,6 +274,8 @@ fn help() -> String {
 /// The start column of the help texts.
 const HELP_AT: usize = 30;
 
+#[cfg(test)]
+mod dnssec_tests;
 #[cfg(test)]
 mod listen_tests;
 #[cfg(test)]

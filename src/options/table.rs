@@ -4,39 +4,18 @@ use std::time::Duration;
 
 use log::LevelFilter;
 
-use super::draft::Draft;
+use super::row::{Reload, Row, restore};
 use super::values::{
-    Applied, OFF, parse_bootstrap, parse_http_listen, parse_level, parse_limit, parse_listen,
-    parse_path, parse_query_log, parse_ttl, parse_upstream,
+    OFF, parse_bootstrap, parse_http_listen, parse_level, parse_limit, parse_listen, parse_path,
+    parse_query_log, parse_trust_anchor, parse_ttl, parse_upstream,
 };
 use super::warnings;
 use crate::base::address::parse_port;
 use crate::config::budget::CACHE_MAX;
 use crate::config::{
-    Budget, ClientDetail, Config, LogFormat, Network, Policy, Timeouts, parse_duration, parse_size,
+    Budget, ClientDetail, DnssecMode, LogFormat, Network, Policy, Timeouts, parse_duration,
+    parse_size,
 };
-
-/// An option of the command line and the options file.
-pub(super) struct Row {
-    pub(super) short: &'static str,
-    pub(super) long: &'static str,
-    /// The name of the value; empty for an option without a value.
-    pub(super) value: &'static str,
-    /// The help text; empty if the option shares the help of the next row.
-    pub(super) help: &'static str,
-    /// Parses and stores the value, or returns a description of the expected value.
-    pub(super) apply: fn(&mut Draft, &str) -> Applied,
-    pub(super) reload: Reload,
-}
-
-/// The effect of a reload on the setting of an option.
-pub(super) enum Reload {
-    /// The new value applies.
-    Applies,
-    /// The value cannot change while the program runs. The function restores the running value in
-    /// the new settings, and returns whether it differed.
-    Restores(fn(&mut Config, &Config) -> bool),
-}
 
 /// The options of the command line that are also valid in an options file.
 pub(super) const TABLE: &[Row] = &[
@@ -306,6 +285,42 @@ pub(super) const TABLE: &[Row] = &[
     },
     Row {
         short: "",
+        long: "dnssec",
+        value: "MODE",
+        help: "validate answers: off, log or on [off]",
+        apply: |draft, value| {
+            draft.config.dnssec.mode = match value {
+                "off" => DnssecMode::Off,
+                "log" => DnssecMode::Log,
+                "on" => DnssecMode::On,
+                _ => return Err("off, log or on".into()),
+            };
+            Ok(())
+        },
+        reload: Reload::Applies,
+    },
+    Row {
+        short: "",
+        long: "trust-anchor",
+        value: "FILE",
+        help: "DS or DNSKEY of a zone, repeatable [root]",
+        apply: parse_trust_anchor,
+        reload: Reload::Applies,
+    },
+    Row {
+        short: "",
+        long: "negative-trust-anchor",
+        value: "DOMAIN",
+        help: "domain not to validate, repeatable",
+        apply: |draft, value| {
+            let domain = value.parse().map_err(|_| "a domain, like corp.example")?;
+            draft.config.dnssec.negative_anchors.push(domain);
+            Ok(())
+        },
+        reload: Reload::Applies,
+    },
+    Row {
+        short: "",
         long: "log-format",
         value: "FORMAT",
         help: "text or json [text]",
@@ -459,13 +474,6 @@ pub(super) const TABLE: &[Row] = &[
         reload: Reload::Applies,
     },
 ];
-
-/// Restores a setting. Returns whether it differed.
-fn restore<T: Clone + PartialEq>(new: &mut T, running: &T) -> bool {
-    let has_changed = new != running;
-    new.clone_from(running);
-    has_changed
-}
 
 /// Options of the command line alone, with their help.
 pub(super) const COMMANDS: &[(&str, &str, &str, &str)] = &[

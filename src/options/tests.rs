@@ -29,6 +29,18 @@ pub(super) fn with_file(text: &str, line: &str) -> Result<Command, String> {
     result.map_err(|error| error.replace(&path.display().to_string(), "FILE"))
 }
 
+/// Writes a file with this text for this thread and calls `check` with its path.
+pub(super) fn with_path(text: &str, check: impl FnOnce(&str)) {
+    let path = std::env::temp_dir().join(format!(
+        "dotproxy-value-{}-{:?}",
+        std::process::id(),
+        std::thread::current().id()
+    ));
+    std::fs::write(&path, text).unwrap();
+    check(path.to_str().unwrap());
+    std::fs::remove_file(&path).unwrap();
+}
+
 #[test]
 fn one_upstream_is_enough() {
     let config = config("-p 5353 -u 1.1.1.1:853");

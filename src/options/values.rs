@@ -12,8 +12,9 @@ use super::warnings;
 use crate::base::address;
 use crate::base::address::{Address, parse_endpoint, parse_port};
 use crate::base::arena;
+use crate::base::file;
 use crate::config::upstream::{PLAIN_PORT, WITHOUT_TILDE};
-use crate::config::{Listen, LogTarget, Upstream, parse_duration, parse_number};
+use crate::config::{Listen, LogTarget, TrustAnchor, Upstream, parse_duration, parse_number};
 
 /// Success, or a description of the expected value.
 pub(super) type Applied = Result<(), Cow<'static, str>>;
@@ -172,6 +173,21 @@ pub(super) fn parse_path(path: &mut Option<PathBuf>, value: &str) -> Applied {
     }
     *path = (!value.is_empty()).then(|| value.into());
     path.is_some().then_some(()).ok_or("a file".into())
+}
+
+/// Reads trust anchors from a file.
+pub(super) fn parse_trust_anchor(draft: &mut Draft, value: &str) -> Applied {
+    if value.starts_with("~/") {
+        return Err(WITHOUT_TILDE.into());
+    }
+    let path = PathBuf::from(value);
+    let bytes = file::read(&path).map_err(|error| format!("a file that can be read: {error}"))?;
+    let text = str::from_utf8(&bytes).map_err(|_| "a text file of DS or DNSKEY records")?;
+    let anchors = TrustAnchor::parse_all(text)
+        .map_err(|(line, expected)| format!("{expected}; line {line} has another form"))?;
+    draft.config.dnssec.anchors.extend(anchors);
+    draft.config.dnssec.anchor_files.push(path);
+    Ok(())
 }
 
 pub(super) fn parse_limit(limit: &mut Option<usize>, value: &str) -> Applied {

@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv6Addr};
 
 use crate::base::address::parse_port;
 use crate::config::upstream::{PLAIN_PORT, is_host_name};
-use crate::config::{Host, Network, Scheme, Upstream, parse_number};
+use crate::config::{DnssecMode, DnssecSettings, Host, Network, Scheme, Upstream, parse_number};
 
 /// Common ports of DNS servers: if the last group of an IPv6 address is one of them, it may have
 /// been meant as the port.
@@ -54,6 +54,21 @@ pub(super) fn repeated(upstream: &Upstream, former: &[Upstream]) -> Option<Strin
     former
         .contains(upstream)
         .then(|| format!("--upstream: \"{upstream}\": given twice: remove one of the two"))
+}
+
+/// Returns a warning about settings of DNSSEC validation while it is off.
+pub(super) fn dnssec_off(dnssec: &DnssecSettings, upstreams: &[Upstream]) -> Option<String> {
+    let option = if !dnssec.anchor_files.is_empty() {
+        "--trust-anchor"
+    } else if !dnssec.negative_anchors.is_empty() {
+        "--negative-trust-anchor"
+    } else if upstreams.iter().any(|upstream| upstream.is_validated) {
+        "--upstream: dnssec"
+    } else {
+        return None;
+    };
+    let is_off = dnssec.mode == DnssecMode::Off;
+    is_off.then(|| format!("{option}: no effect without --dnssec log or --dnssec on"))
 }
 
 /// Returns a warning about a comment of an options file that looks like the name in the certificate
