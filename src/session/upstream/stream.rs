@@ -38,7 +38,13 @@ pub struct UpstreamStream<S> {
     is_part: bool,
     /// The number of bytes of an incomplete message that start the next check of its frame.
     check_from: usize,
+    /// The number of empty frames since the last message.
+    empty_frames: u8,
 }
+
+/// Maximum number of empty frames in a row: some servers send one before a reply. More, or one
+/// right behind a message, are a sign that the stream is misread.
+const EMPTY_FRAMES_MAX: u8 = 3;
 
 /// Maximum number of awaited replies for which an acknowledgement is sent at once. With more, the
 /// next query follows soon, and replies arrive together.
@@ -54,6 +60,7 @@ impl<S: Stream> UpstreamStream<S> {
             has_come: false,
             is_part: false,
             check_from: HEADER_LEN,
+            empty_frames: 0,
         }
     }
 
@@ -71,10 +78,19 @@ impl<S: Stream> UpstreamStream<S> {
             let mut is_part = true;
             let received = self.transport.receive(scratch, |piece| {
                 if flow.is_continue() {
+                    let mut may_be_empty = self.deframer.incomplete().is_empty();
                     flow = self.deframer.feed(piece, |message| {
+                        if message.is_empty()
+                            && may_be_empty
+                            && self.empty_frames < EMPTY_FRAMES_MAX
+                        {
+                            self.empty_frames += 1;
+                            return ControlFlow::Continue(());
+                        }
                         if message.len() < HEADER_LEN {
                             return ControlFlow::Break(());
                         }
+                        (may_be_empty, self.empty_frames) = (false, 0);
                         is_part = false;
                         on_event(UpstreamEvent::Message(message));
                         ControlFlow::Continue(())
@@ -281,7 +297,7 @@ mod tests {
 
     #[test]
     fn message_without_a_header_ends_the_connection() {
-        for len in [0, 5, 11] {
+        for len in [1, 5, 11] {
             let pipe = Pipe::default();
             let mut bytes = Vec::new();
             frame::write(&mut bytes, &vec![0; len]);
@@ -290,6 +306,40 @@ mod tests {
             let (events, step) = events(&pipe);
             assert_eq!(events, [""; 0], "{len} bytes");
             assert_eq!(step.unwrap_err().kind, FailureKind::Protocol);
+        }
+    }
+
+    #[test]
+    fn few_empty_frames_before_a_reply_are_skipped() {
+        let mut reply = Vec::new();
+        frame::write(&mut reply, &short_reply());
+        let empty = |number: usize| vec![0; number * LENGTH_LEN];
+        for (pieces, is_skipped) in [
+            ([[empty(1), reply.clone()], [empty(3), reply.clone()]], true),
+            ([[empty(4), reply.clone()], [empty(0), empty(0)]], false),
+            (
+                [[reply.clone(), empty(1)], [reply.clone(), empty(0)]],
+                false,
+            ),
+        ] {
+            let (pipe, mut scratch) = (Pipe::default(), Scratch::new());
+            let mut stream = UpstreamStream::new(Transport::plain(pipe.clone()));
+            let (mut count, mut is_ended) = (0, false);
+            for piece in &pieces {
+                pipe.push(&piece.concat());
+                let step = stream.ready(&mut scratch, 1000, |event| {
+                    count += usize::from(matches!(event, UpstreamEvent::Message(_)));
+                });
+                is_ended |= step.is_err();
+                if is_ended {
+                    break;
+                }
+            }
+            assert_eq!(
+                (count == 2, is_ended),
+                (is_skipped, !is_skipped),
+                "{pieces:?}"
+            );
         }
     }
 }
