@@ -189,7 +189,7 @@ impl Proxy {
         outbox: &mut Outbox,
     ) -> Option<(&str, Duration)> {
         let cx = &mut Cx { now, outbox };
-        let (endpoint, is_recovered, took_first) = self.upstreams.on_up(key, cx.now)?;
+        let (endpoint, took_first) = self.upstreams.on_up(key, cx.now)?;
         if self
             .upstreams
             .link(key)
@@ -205,12 +205,10 @@ impl Proxy {
             let label = self.upstreams.endpoint(endpoint).label();
             log::debug!("upstream {label}: connected, session {session}");
         }
-        if is_recovered {
-            self.forget_failures(endpoint, cx.now);
-        }
         self.trust_address(endpoint);
         self.followups.on_room();
         self.settle(cx);
+        self.probe_new_link(key, cx);
         Some((self.upstreams.endpoint(endpoint).label(), took_first?))
     }
 

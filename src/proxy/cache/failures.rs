@@ -159,6 +159,8 @@ impl FailureCache {
         let failures = self.failures.values_mut();
         for failed in failures.filter(|failed| failed.pool == pool) {
             failed.until = failed.until.min(failed.at + self.pause_min);
+            // The query of a retest may have been lost in the outage.
+            failed.retested_until = Instant::default();
         }
     }
 }

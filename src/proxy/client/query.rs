@@ -315,7 +315,8 @@ impl Proxy {
         let has_failed = self.upstreams.last_failure(pool).is_some();
         if has_failed && self.has_capacity_to_spare() && self.failures.reserve_probe(pool, cx.now) {
             let query = Query::new(&self.routes.domain(question.name()), Type::NS);
-            let deadline = cx.now + self.config.timeouts.attempt;
+            // A probe that was lost shortly before the recovery must not delay the next one.
+            let deadline = cx.now + self.config.timeouts.attempt / 2;
             let exchange = Exchange::new(Purpose::Probe, pool, query, (cx.now, deadline));
             self.start(exchange, cx);
         }

@@ -119,6 +119,11 @@ impl Endpoint {
         self.health.last_failure()
     }
 
+    /// Returns whether the endpoint could not be reached.
+    pub(in crate::proxy) fn is_unreachable(&self) -> bool {
+        self.health.is_unreachable()
+    }
+
     /// Returns whether no answer has arrived since `since`.
     pub(in crate::proxy) fn is_silent_since(&self, since: Instant) -> bool {
         self.last_answer.is_none_or(|answer| answer <= since)

@@ -4,8 +4,8 @@
 //!                  a connection fails                    its back-off is over
 //!   well -------------------------------------> outage <---------------> under test
 //!     ^                                          |   ^   a test fails        |
-//!     |   an answer or, if the endpoint was      |   '-----------------------'
-//!     '---- unreachable, a new connection -------'         the back-off grows
+//!     |                  an answer               |   '-----------------------'
+//!     '------------------------------------------'         the back-off grows
 //! ```
 //!
 //! Healthy endpoints are queried first. During a back-off, no connection to the endpoint is opened.
@@ -197,6 +197,12 @@ impl Health {
         Some(self.outage.as_ref()?.kind)
     }
 
+    /// Returns whether there is an outage in which no connection came up, or none with an answer.
+    pub(in crate::proxy) fn is_unreachable(&self) -> bool {
+        let kind = self.last_failure();
+        kind.is_some_and(|kind| FailureClass::of(kind) == FailureClass::Unreachable)
+    }
+
     /// Returns whether queries should keep waiting after a failed connection: the upstream has
     /// answered before, so it may be restarting. A failed authentication is no sign of a restart.
     pub(in crate::proxy) fn is_hopeful(&self, now: Instant, timeouts: &Timeouts) -> bool {
@@ -348,12 +354,16 @@ impl Health {
         change
     }
 
-    /// Records that a connection came up that was opened at `opened_at`.
-    pub(in crate::proxy) fn on_up(&mut self, opened_at: Instant, now: Instant) -> Change {
+    /// Records that a connection came up that was opened at `opened_at`. If that was after the last
+    /// failure, the back-off is over. The outage itself ends with an answer, since the peer may
+    /// refuse this client after the handshake (RFC 8446, section 4.4.2.4).
+    pub(in crate::proxy) fn on_up(&mut self, opened_at: Instant) {
         self.reached = self.reached.max(Some(opened_at));
-        self.end_if(now, |outage| {
-            FailureClass::of(outage.kind) == FailureClass::Unreachable
-        })
+        if let Some(outage) = &mut self.outage
+            && FailureClass::of(outage.kind) == FailureClass::Unreachable
+        {
+            outage.is_pause_over |= opened_at >= outage.at;
+        }
     }
 
     /// Records an answer on a connection that was opened at `opened_at`, and whether the answer was
@@ -535,19 +545,26 @@ mod tests {
         assert!(!scene.health.is_well());
         scene.health.on_answer(at(2.0), true, at(2.5));
         assert!(scene.health.is_well());
+    }
 
-        scene.fail(FailureKind::Connect, 3.0, 3.0);
-        scene.health.on_up(at(8.0), at(9.0));
-        assert!(scene.health.is_well());
-        scene.fail(FailureKind::Protocol, 9.5, 9.5);
-        scene.health.on_up(at(9.6), at(9.7));
-        assert!(!scene.health.is_well());
+    #[test]
+    fn connection_ends_the_backoff_and_its_answer_the_outage() {
+        let mut scene = Scene::new();
+        scene.fail(FailureKind::Connect, 1.0, 1.0);
+        scene.health.on_up(at(1.1));
+        assert!(!scene.is_closed(1.2) && !scene.health.is_well());
+        // A TLS server refuses a client after the handshake.
+        scene.fail(FailureKind::Tls, 1.1, 1.2);
+        assert!(scene.is_closed(1.3) && scene.count() == 2);
+        scene.health.on_up(at(3.0));
+        let change = scene.health.on_answer(at(3.0), true, at(3.2));
+        assert_eq!(change, Change::Recovery { failures: 2 });
     }
 
     #[test]
     fn late_failure_is_ignored_after_a_newer_connection_came_up() {
         let mut scene = Scene::new();
-        scene.health.on_up(at(2.0), at(2.1));
+        scene.health.on_up(at(2.0));
         let (timeouts, random) = (&scene.timeouts, &mut scene.random);
         let mut fail = |health: &mut Health, kind, since, now| {
             health.on_failure(kind, at(since), at(now), timeouts, random);
@@ -557,7 +574,7 @@ mod tests {
         assert!(!fail(health, FailureKind::HandshakeTimeout, 1.0, 4.0));
         assert!(fail(health, FailureKind::HandshakeTimeout, 2.1, 5.0));
         // A connection that comes up does not prove that queries are answered.
-        health.on_up(at(6.0), at(6.1));
+        health.on_up(at(6.0));
         assert!(fail(health, FailureKind::Stalled, 5.5, 7.5));
     }
 
@@ -635,7 +652,7 @@ mod tests {
         assert!(pause > 20.0, "{pause}");
         let soon = Duration::from_secs(1);
         assert!(scene.health.closed_until(soon) > Some(at(20.0)));
-        scene.health.on_up(at(40.0), at(40.1));
+        scene.health.on_up(at(40.0));
         assert!(!scene.health.is_well());
         scene.fail(FailureKind::Stalled, 40.2, 42.2);
         assert_eq!(scene.health.last_failure(), Some(FailureKind::Loop));

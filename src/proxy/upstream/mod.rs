@@ -283,13 +283,13 @@ impl Upstreams {
         (link, destination)
     }
 
-    /// Records that a link came up. Returns its endpoint, whether an outage ends, and the time that
-    /// the connection took if it is the endpoint's first one, or `None` if the link was up already.
+    /// Records that a link came up. Returns its endpoint, and the time that the connection took if
+    /// it is the endpoint's first one, or `None` if the link was up already.
     pub(super) fn on_up(
         &mut self,
         key: LinkKey,
         now: Instant,
-    ) -> Option<(EndpointKey, bool, Option<Duration>)> {
+    ) -> Option<(EndpointKey, Option<Duration>)> {
         let link = self.links.get_mut(key)?;
         if link.stage != Stage::Opening {
             return None;
@@ -302,11 +302,8 @@ impl Upstreams {
         let took = now - opened_at;
         let took_first = endpoint.handshake_time.is_none().then_some(took);
         endpoint.handshake_time = Some(took);
-        let was_well = endpoint.health.is_well();
-        let change = endpoint.health.on_up(opened_at, now);
-        let is_recovered = endpoint.health.is_well() && !was_well;
-        endpoint.log_recovery(change);
-        Some((key, is_recovered, took_first))
+        endpoint.health.on_up(opened_at);
+        Some((key, took_first))
     }
 
     /// Retires a link. Returns the oldest retired link of the endpoint if there are too many.

@@ -39,8 +39,25 @@ impl Proxy {
             return;
         }
         let pool = self.upstreams.pools_with(endpoint).first().copied();
-        let name = self.routes.probe_name(pool);
-        let query = Query::new(&name, Type::NS);
+        self.probe_on_link(key, pool, cx);
+    }
+
+    /// Sends a probe on a link that came up and has no query, if its endpoint could not be reached
+    /// before: the answer ends the outage.
+    pub(in crate::proxy) fn probe_new_link(&mut self, key: LinkKey, cx: &mut Cx<'_>) {
+        let Some(link) = self.upstreams.link(key) else {
+            return;
+        };
+        let endpoint = link.endpoint;
+        let is_unused = link.sent().is_empty() && link.takes_queries();
+        if is_unused && self.upstreams.endpoint(endpoint).is_unreachable() {
+            let pool = self.upstreams.pools_with(endpoint).first().copied();
+            self.probe_on_link(key, pool, cx);
+        }
+    }
+
+    fn probe_on_link(&mut self, key: LinkKey, pool: Option<PoolIndex>, cx: &mut Cx<'_>) {
+        let query = Query::new(&self.routes.probe_name(pool), Type::NS);
         self.send_probe(key, &query, cx);
     }
 
