@@ -203,7 +203,7 @@ impl Attempts {
     }
 
     /// Returns the attempts that may still be answered.
-    pub(in crate::proxy) fn open(&self) -> impl Iterator<Item = Attempt> + use<> {
+    pub(in crate::proxy) fn open(&self) -> impl Iterator<Item = Attempt> + Clone + use<> {
         let open = self.open.into_iter().flatten();
         open.map(|open| open.attempt())
     }

@@ -11,6 +11,7 @@ use crate::proxy::client::admission::NO_ANSWER;
 use crate::proxy::followups::Followup;
 use crate::proxy::keys::{ExchangeKey, PoolIndex};
 use crate::proxy::outcome::Outcome;
+use crate::proxy::upstream::link::{Abandoned, QuestionHash};
 use crate::wire::query::PLAIN_QUERY_LEN_MAX;
 use crate::wire::{Message, Rcode};
 
@@ -96,6 +97,8 @@ impl Proxy {
         let (attempts, is_answered) = (exchange.attempts.open(), exchange.is_answered);
         let (coalescing, followers) =
             (exchange.coalescing, std::mem::take(&mut exchange.followers));
+        let question = attempts.clone().next();
+        let question = question.map(|_| QuestionHash::of(exchange.query.question()));
         let buffer = exchange.query.take_buffer();
         let has_client = exchange.is_for_client();
         let (is_parked, is_own_question) = (
@@ -109,8 +112,14 @@ impl Proxy {
         self.without_client -= usize::from(!has_client);
         self.exchanges.discard(key);
         self.keep_buffer(buffer);
-        for attempt in attempts {
-            self.abandon(attempt, outcome, is_answered, now);
+        if let Some(question) = question {
+            for attempt in attempts {
+                let abandoned = Abandoned {
+                    question,
+                    is_answered,
+                };
+                self.abandon(attempt, outcome, abandoned, now);
+            }
         }
         if is_parked {
             self.on_parked_ended();

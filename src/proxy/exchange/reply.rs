@@ -4,7 +4,8 @@
 //! An error may be a fault of the upstream that reports it, so another upstream is asked. If that
 //! upstream has an answer, the first one is known to be at fault; if no upstream has an answer, the
 //! error is the response. A truncated answer to a datagram is asked for again over TCP. A malformed
-//! or truncated answer on a connection is asked for once more, if need be of the same upstream.
+//! or truncated answer on a connection is asked for once more, if need be of the same upstream. So
+//! is a query whose reply on a connection has another question, after some such replies.
 //!
 //! A reply whose id is unknown may be late or a repetition. If such a message on a connection is no
 //! reply at all, the frames of the stream are misread, and the connection is ended.
@@ -20,10 +21,11 @@ use crate::base::time::Instant;
 use crate::config::Scheme;
 use crate::proxy::Proxy;
 use crate::proxy::actions::{Cx, Outbox};
+use crate::proxy::followups::Followup;
 use crate::proxy::keys::{Attempt, EndpointKey, ExchangeKey, LinkKey, PoolIndex, UpstreamIndex};
 use crate::proxy::outcome::{Discard, Outcome};
-use crate::proxy::upstream::link::{Sent, SentState};
-use crate::wire::{Flags, Header, Message};
+use crate::proxy::upstream::link::{Abandoned, QuestionHash, Sent, SentState};
+use crate::wire::{Flags, Header, Message, Opcode};
 
 impl Proxy {
     /// Handles a message from upstream.
@@ -53,13 +55,10 @@ impl Proxy {
             return self.counters.count_discard(Discard::Mismatch);
         }
         let Some(exchange_key) = sent.exchange() else {
-            if sent.state != SentState::Probe {
-                self.counters.count_discard(Discard::Late);
-            }
-            self.on_late_answer(key, position, reply, cx.now);
+            self.on_late_reply(key, position, (header, reply), cx.now);
             return self.followups.on_room();
         };
-        let scheme = link.scheme;
+        let (endpoint, scheme) = (link.endpoint, link.scheme);
         let exchange = self.exchanges.get(exchange_key);
         let query = &exchange
             .expect("an exchange in a link's table exists")
@@ -74,33 +73,57 @@ impl Proxy {
                 let message = Message::parse(&bytes).expect("a header without records");
                 self.on_matching_answer(key, position, exchange_key, &message, cx);
             }
-            Reply::Mismatch => return self.counters.count_discard(Discard::Mismatch),
             // The datagram may be forged, and the genuine reply may still come (RFC 5452, section
             // 9.1).
+            Reply::Mismatch if scheme == Scheme::Udp => {
+                return self.counters.count_discard(Discard::Mismatch);
+            }
             Reply::Malformed if scheme == Scheme::Udp => {
                 return self.counters.count_discard(Discard::Malformed);
             }
+            Reply::Mismatch => {
+                self.counters.count_discard(Discard::Mismatch);
+                if !self.upstreams.on_unmatched(endpoint, cx.now) {
+                    return;
+                }
+                let owed = Some(QuestionHash::of(query.question()));
+                self.on_unusable_reply((key, position), exchange_key, owed, cx);
+            }
             Reply::Malformed => {
                 self.counters.count_discard(Discard::Malformed);
-                self.on_malformed_reply(key, position, exchange_key, cx);
+                self.on_unusable_reply((key, position), exchange_key, None, cx);
             }
         }
         self.followups.on_room();
     }
 
-    /// Handles a malformed reply on a connection.
-    fn on_malformed_reply(
+    /// Handles a reply on a connection that is malformed or, if the answer to its query is still
+    /// `owed`, does not match the query. Replies that do not match are no answers, so an upstream
+    /// that sends no others is silent.
+    fn on_unusable_reply(
         &mut self,
-        key: LinkKey,
-        position: usize,
+        (key, position): (LinkKey, usize),
         exchange_key: ExchangeKey,
+        owed: Option<QuestionHash>,
         cx: &mut Cx<'_>,
     ) {
         let kind = FailureKind::Protocol;
         let link = self.upstreams.link_mut(key).expect("the link exists");
         let (sent, endpoint) = (link.sent()[position], link.endpoint);
-        link.remove_sent(position, cx.now);
-        self.followups.on_link_answered(key, link);
+        if let Some(question) = owed {
+            let abandoned = Abandoned {
+                question,
+                is_answered: false,
+            };
+            link.abandon(sent.id, abandoned, cx.now);
+            self.followups.push(Followup::Judge {
+                link: key,
+                is_unresponsive: false,
+            });
+        } else {
+            link.remove_sent(position, cx.now);
+            self.followups.on_link_answered(key, link);
+        }
         let upstream = self.upstreams.endpoint(endpoint).upstream;
         self.count_failure(upstream, kind);
         let attempt = Attempt {
@@ -136,17 +159,39 @@ impl Proxy {
         }
     }
 
-    /// Updates the health of the upstream from an answer that no exchange waits for.
-    fn on_late_answer(&mut self, key: LinkKey, position: usize, reply: &[u8], now: Instant) {
+    /// Updates the health of the upstream from a reply that no exchange waits for.
+    fn on_late_reply(
+        &mut self,
+        key: LinkKey,
+        position: usize,
+        (header, reply): (Header, &[u8]),
+        now: Instant,
+    ) {
         let Some(link) = self.upstreams.link(key) else {
             return;
         };
         let (endpoint, sent, scheme) = (link.endpoint, link.sent()[position], link.scheme);
-        let is_useful = Message::parse(reply).is_ok_and(|reply| {
+        let parsed = Message::parse(reply);
+        let question = parsed.as_ref().ok().and_then(Message::question);
+        let is_other = question.map(QuestionHash::of) != sent.unawaited_question();
+        if header.flags.opcode() != Opcode::QUERY || question.is_some() && is_other {
+            if scheme != Scheme::Udp {
+                self.upstreams.on_unmatched(endpoint, now);
+            }
+            return self.counters.count_discard(Discard::Mismatch);
+        }
+        let abandoned = match sent.state {
+            SentState::Abandoned(abandoned) => Some(abandoned),
+            _ => None,
+        };
+        if abandoned.is_some() {
+            self.counters.count_discard(Discard::Late);
+        }
+        let is_useful = parsed.is_ok_and(|reply| {
             reply.question().is_some() && quality(&reply, scheme) == ReplyQuality::Final
         });
         self.on_answer(key, position, is_useful, now);
-        let is_answered = sent.state == SentState::Abandoned { is_answered: true };
+        let is_answered = abandoned.is_some_and(|abandoned| abandoned.is_answered);
         if is_answered && !is_useful && self.upstreams.has_outage(endpoint) {
             self.on_bad_answer_in_outage(endpoint, sent.at, now);
         }

@@ -9,7 +9,7 @@ use super::health::{Change, Health};
 use super::idle_timeout::IdleTimeoutEstimate;
 use super::latency::Latency;
 use crate::base::counted::counted;
-use crate::base::failure::FailureKind;
+use crate::base::failure::{Failure, FailureKind};
 use crate::base::time::Instant;
 use crate::config::Scheme;
 use crate::proxy::keys::{ExchangeKey, LinkKey, UpstreamIndex};
@@ -40,6 +40,10 @@ pub(in crate::proxy) struct Endpoint {
     /// The time until which queries use connections because datagrams were not answered.
     datagrams_lost_until: Option<Instant>,
     pub(in crate::proxy) last_answer: Option<Instant>,
+    /// The number of replies since the last answer that did not match their queries, and the time
+    /// of the first one.
+    unmatched: u8,
+    unmatched_since: Instant,
     /// The measured time of a handshake.
     pub(super) handshake_time: Option<Duration>,
     /// A connection to it has failed.
@@ -71,6 +75,8 @@ impl Endpoint {
             edns: EdnsSupport::default(),
             datagrams_lost_until: None,
             last_answer: None,
+            unmatched: 0,
+            unmatched_since: Instant::default(),
             handshake_time: None,
             has_failed: false,
             explore_at: Instant::default(),
@@ -122,6 +128,34 @@ impl Endpoint {
     /// Returns whether the endpoint could not be reached.
     pub(in crate::proxy) fn is_unreachable(&self) -> bool {
         self.health.is_unreachable()
+    }
+
+    /// The number of replies without a match, since the last answer, that are ignored: one may be a
+    /// repetition of an old reply, with an id that is in use again.
+    const UNMATCHED_MAX: u8 = 3;
+
+    /// Records a reply on a connection that has the id of a query and does not match it. Returns
+    /// whether such replies are no exception.
+    pub(super) fn on_unmatched(&mut self, now: Instant) -> bool {
+        if !self.has_unmatched() {
+            (self.unmatched, self.unmatched_since) = (0, now);
+        }
+        self.unmatched = self.unmatched.saturating_add(1);
+        self.unmatched > Self::UNMATCHED_MAX
+    }
+
+    fn has_unmatched(&self) -> bool {
+        self.unmatched > 0 && self.is_silent_since(self.unmatched_since)
+    }
+
+    /// Returns the failure of an endpoint that does not answer.
+    pub(in crate::proxy) fn stalled(&self) -> Failure {
+        let detail = if self.has_unmatched() {
+            "replies do not match the queries"
+        } else {
+            ""
+        };
+        Failure::new(FailureKind::Stalled, detail)
     }
 
     /// Returns whether no answer has arrived since `since`.

@@ -12,6 +12,12 @@ use crate::wire::Question;
 use crate::wire::query::EdnsLevel;
 
 impl Upstreams {
+    /// Records a reply on a connection that has the id of a query and does not match it. Returns
+    /// whether such replies are no exception.
+    pub(in crate::proxy) fn on_unmatched(&mut self, key: EndpointKey, now: Instant) -> bool {
+        self.endpoint_mut(key).on_unmatched(now)
+    }
+
     /// Records that an upstream closed a link that was up. A close of an idle link reveals the idle
     /// timeout; a close right after an answer reveals the number of queries per connection, unless
     /// it `may_be_due_to_oldest`.

@@ -2,7 +2,7 @@
 
 use super::AnswerFacts;
 use super::explain_failure::explain_failure;
-use super::link::{Link, Stage};
+use super::link::{Abandoned, Link, Stage};
 use super::suspects::{EndReason, LinkEnd};
 use crate::base::failure::{Failure, FailureKind};
 use crate::base::time::Instant;
@@ -148,18 +148,18 @@ impl Proxy {
     }
 
     /// Records that no exchange waits for this query any more. `outcome` is the outcome of the
-    /// exchange, and `is_answered` tells whether another attempt was answered.
+    /// exchange.
     pub(in crate::proxy) fn abandon(
         &mut self,
         attempt: Attempt,
         outcome: Outcome,
-        is_answered: bool,
+        abandoned: Abandoned,
         now: Instant,
     ) {
         let Some(link) = self.upstreams.link_mut(attempt.link) else {
             return;
         };
-        let silence = link.abandon(attempt.id, is_answered, now);
+        let silence = link.abandon(attempt.id, abandoned, now);
         // The query may have been sent shortly before its deadline.
         let is_unresponsive =
             outcome == Outcome::TimedOut && silence >= self.config.timeouts.attempt / 4;
@@ -184,12 +184,13 @@ impl Proxy {
         let is_behind = link.abandoned() > self.config.limits.link_abandoned;
         let (endpoint, scheme, since) = (link.endpoint, link.scheme, link.silent_since());
         if link.stage == Stage::Up && (is_unresponsive || is_behind) {
+            let address = self.upstreams.endpoint(endpoint);
             let is_outage = |since: &Instant| {
                 cx.now - *since > self.config.timeouts.slow && self.is_outage(key, *since)
             };
             if let Some(since) = since.filter(is_outage) {
-                let stalled = FailureKind::Stalled.into();
-                self.on_failure(endpoint, scheme, &stalled, since, cx.now);
+                let failure = address.stalled();
+                self.on_failure(endpoint, scheme, &failure, since, cx.now);
             }
             self.retire(key, cx);
         }

@@ -9,6 +9,7 @@ use crate::proxy::exchange::dispatch::write_query;
 use crate::proxy::exchange::preferences::UpstreamSet;
 use crate::proxy::exchange::{Exchange, Purpose};
 use crate::proxy::keys::{LinkKey, PoolIndex, UpstreamIndex};
+use crate::proxy::upstream::link::QuestionHash;
 use crate::wire::Query;
 use crate::wire::question::Type;
 
@@ -119,7 +120,8 @@ impl Proxy {
             .upstreams
             .link_mut(key)
             .expect("the link was found or opened above");
-        let id = link.send_probe(edns, cx.now, &mut self.random);
+        let question = QuestionHash::of(query.question());
+        let id = link.send_probe(question, edns, cx.now, &mut self.random);
         link.on_probed(cx.now);
         cx.outbox
             .send(key, |out| write_query(query, id, (scheme, edns), out));

@@ -30,12 +30,12 @@ impl Proxy {
             return;
         };
         let (endpoint, scheme) = (link.endpoint, link.scheme);
-        let kind = FailureKind::Stalled;
         let is_outage = self.is_outage(key, since);
         let address = self.upstreams.endpoint(endpoint);
         if is_outage {
-            self.count_failure(address.upstream, kind);
-            self.on_failure(endpoint, scheme, &kind.into(), since, cx.now);
+            let failure = address.stalled();
+            self.count_failure(address.upstream, failure.kind);
+            self.on_failure(endpoint, scheme, &failure, since, cx.now);
             self.test_for_loop(key, cx);
         }
         self.retire(key, cx);

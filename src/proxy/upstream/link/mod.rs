@@ -18,7 +18,7 @@
 mod tests;
 mod timers;
 
-pub(in crate::proxy) use super::sent::{Sent, SentState};
+pub(in crate::proxy) use super::sent::{Abandoned, QuestionHash, Sent, SentState};
 pub(in crate::proxy) use timers::Due;
 
 use std::collections::VecDeque;
@@ -158,7 +158,7 @@ impl Link {
         let of_exchanges = self
             .sent
             .iter()
-            .filter(|sent| sent.state != SentState::Probe);
+            .filter(|sent| !matches!(sent.state, SentState::Probe(_)));
         of_exchanges
             .filter(|sent| Some(sent.at) >= self.last_answer)
             .nth(2)
@@ -260,11 +260,12 @@ impl Link {
     /// Adds a probe, which no exchange waits for, and returns its id.
     pub(in crate::proxy) fn send_probe(
         &mut self,
+        question: QuestionHash,
         edns: EdnsLevel,
         now: Instant,
         random: &mut Random,
     ) -> u16 {
-        self.push_sent(SentState::Probe, edns, now, random)
+        self.push_sent(SentState::Probe(question), edns, now, random)
     }
 
     #[inline]
@@ -327,13 +328,12 @@ impl Link {
         }
     }
 
-    /// Records that no exchange waits for the query with this id any more, and whether another
-    /// upstream answered the query. Returns how long a query on this link has been in flight
-    /// without any later answer.
+    /// Records that no exchange waits for the query with this id any more. Returns how long a query
+    /// on this link has been in flight without any later answer.
     pub(in crate::proxy) fn abandon(
         &mut self,
         id: u16,
-        is_answered: bool,
+        abandoned: Abandoned,
         now: Instant,
     ) -> Duration {
         let Some(position) = self.position(id) else {
@@ -342,7 +342,7 @@ impl Link {
         let silent_since = self.silent_since();
         let sent = &mut self.sent[position];
         if sent.exchange().is_some() {
-            sent.state = SentState::Abandoned { is_answered };
+            sent.state = SentState::Abandoned(abandoned);
             self.on_one_less(now);
         }
         silent_since.map_or(Duration::ZERO, |since| now - since)

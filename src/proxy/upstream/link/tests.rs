@@ -1,6 +1,7 @@
 use super::*;
 use crate::base::arena::Arena;
 use crate::config::Timeouts;
+use crate::wire::Question;
 
 fn endpoint() -> EndpointKey {
     Arena::default().insert(())
@@ -12,6 +13,18 @@ const IDLE: Duration = Duration::from_secs(20);
 
 fn at(seconds: f64) -> Instant {
     Instant::after_start(Duration::from_secs_f64(seconds))
+}
+
+fn question() -> QuestionHash {
+    let bytes = [1, b'a', 0, 0, 1, 0, 1];
+    QuestionHash::of(Question::parse(&bytes, 0).expect("a question"))
+}
+
+fn abandoned(is_answered: bool) -> Abandoned {
+    Abandoned {
+        question: question(),
+        is_answered,
+    }
 }
 
 fn timeouts() -> Timeouts {
@@ -96,7 +109,9 @@ fn silent_link_is_probed_before_it_is_stalled() {
     let stalled = Due::Stalled { since: at(1.0) };
     assert_eq!(scene.due(), (at(2.5) + ATTEMPT / 2, stalled));
     let edns = EdnsLevel::Full;
-    let id = scene.link.send_probe(edns, at(2.5), &mut scene.random);
+    let id = scene
+        .link
+        .send_probe(question(), edns, at(2.5), &mut scene.random);
     scene.answer(id, 2.6);
     assert_eq!(scene.link.next_due(&timeouts(), SLOW, IDLE), None);
     // The next silence is a new one.
@@ -157,7 +172,7 @@ fn link_is_silent_from_a_slow_query_to_the_next_answer() {
 fn query_answered_by_another_upstream_is_still_silent() {
     let mut scene = Scene::up();
     let id = scene.send(1.0);
-    scene.link.abandon(id, true, at(1.2));
+    scene.link.abandon(id, abandoned(true), at(1.2));
     scene.probe(1.2);
     assert_eq!(scene.due(), stalled_since(1.0));
 }
@@ -177,7 +192,7 @@ fn datagram_is_never_idle() {
     scene.link.scheme = Scheme::Udp;
     assert!(scene.link.is_done());
     let id = scene.send(1.0);
-    scene.link.abandon(id, true, at(1.1));
+    scene.link.abandon(id, abandoned(true), at(1.1));
     let idle = Duration::from_millis(10);
     scene.probe(1.2);
     let due = scene.link.next_due(&timeouts(), SLOW, idle);
@@ -189,7 +204,7 @@ fn datagram_is_never_idle() {
 fn id_of_an_abandoned_query_is_not_reused() {
     let mut scene = Scene::up();
     let id = scene.send(3.0);
-    scene.link.abandon(id, false, at(4.0));
+    scene.link.abandon(id, abandoned(false), at(4.0));
     assert_eq!(scene.link.abandoned(), 1);
     assert!(scene.link.position(id).is_some());
 }
