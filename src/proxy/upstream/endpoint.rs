@@ -44,6 +44,8 @@ pub(in crate::proxy) struct Endpoint {
     /// of the first one.
     unmatched: u8,
     unmatched_since: Instant,
+    /// The time of the next probe in an outage on links that are full.
+    outage_probe_at: Instant,
     /// The measured time of a handshake.
     pub(super) handshake_time: Option<Duration>,
     /// A connection to it has failed.
@@ -76,6 +78,7 @@ impl Endpoint {
             datagrams_lost_until: None,
             last_answer: None,
             unmatched: 0,
+            outage_probe_at: Instant::default(),
             unmatched_since: Instant::default(),
             handshake_time: None,
             has_failed: false,
@@ -156,6 +159,18 @@ impl Endpoint {
             ""
         };
         Failure::new(FailureKind::Stalled, detail)
+    }
+
+    /// Minimum time between probes of an endpoint in outage on links that are full.
+    const OUTAGE_PROBE_PAUSE: Duration = Duration::from_secs(2);
+
+    /// Reserves a probe in an outage. Returns whether it may be sent now.
+    pub(super) fn reserve_outage_probe(&mut self, now: Instant) -> bool {
+        let is_due = self.outage_probe_at <= now;
+        if is_due {
+            self.outage_probe_at = now + Self::OUTAGE_PROBE_PAUSE;
+        }
+        is_due
     }
 
     /// Returns whether no answer has arrived since `since`.

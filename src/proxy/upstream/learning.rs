@@ -18,6 +18,11 @@ impl Upstreams {
         self.endpoint_mut(key).on_unmatched(now)
     }
 
+    /// Reserves a probe of an endpoint in outage. Returns whether it may be sent now.
+    pub(super) fn reserve_outage_probe(&mut self, key: EndpointKey, now: Instant) -> bool {
+        self.endpoint_mut(key).reserve_outage_probe(now)
+    }
+
     /// Records that an upstream closed a link that was up. A close of an idle link reveals the idle
     /// timeout; a close right after an answer reveals the number of queries per connection, unless
     /// it `may_be_due_to_oldest`.

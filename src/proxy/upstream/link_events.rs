@@ -6,7 +6,7 @@ use super::link::{Abandoned, Link, Stage};
 use super::suspects::{EndReason, LinkEnd};
 use crate::base::failure::{Failure, FailureKind};
 use crate::base::time::Instant;
-use crate::config::Scheme;
+use crate::config::{Scheme, Timeouts};
 use crate::proxy::Proxy;
 use crate::proxy::actions::{Cx, Outbox};
 use crate::proxy::exchange::{Exchange, Purpose};
@@ -36,14 +36,17 @@ impl Proxy {
         };
         let was_opening = link.stage == Stage::Opening;
         let was_idle = link.sent().is_empty();
-        let counts = was_opening
-            || failure.kind != FailureKind::Closed
-            || !(was_idle || link.has_answered());
+        // The silence of a retired link was judged when the link was retired.
+        let is_judged = link.stage == Stage::Retired && failure.kind == FailureKind::Stalled;
+        let counts = !is_judged
+            && (was_opening
+                || failure.kind != FailureKind::Closed
+                || !(was_idle || link.has_answered()));
         let endpoint = self.upstreams.endpoint(link.endpoint);
         let upstream = endpoint.upstream;
         let failure = &explain_failure(&link, endpoint.address.port(), failure);
         // A loop is counted once, even if it ends several links.
-        if failure.kind != FailureKind::Loop {
+        if failure.kind != FailureKind::Loop && !is_judged {
             self.count_failure(upstream, failure.kind);
         }
         let reason = self.end_reason(&link, failure.kind, is_isolated, cx.now);
@@ -184,9 +187,18 @@ impl Proxy {
         let is_behind = link.abandoned() > self.config.limits.link_abandoned;
         let (endpoint, scheme, since) = (link.endpoint, link.scheme, link.silent_since());
         if link.stage == Stage::Up && (is_unresponsive || is_behind) {
+            // Names that are never answered fill a link, and are no outage. Without another sign of
+            // one, a probe on the link is waited for.
+            let Timeouts { slow, attempt, .. } = self.config.timeouts;
             let address = self.upstreams.endpoint(endpoint);
+            let is_failing = link.are_most_answered_elsewhere() || address.last_failure().is_some();
             let is_outage = |since: &Instant| {
-                cx.now - *since > self.config.timeouts.slow && self.is_outage(key, *since)
+                let is_long = if is_failing {
+                    cx.now - *since > slow
+                } else {
+                    link.has_unanswered_probe(*since, attempt / 2, cx.now)
+                };
+                is_long && self.is_outage(key, *since)
             };
             if let Some(since) = since.filter(is_outage) {
                 let failure = address.stalled();

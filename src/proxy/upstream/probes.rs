@@ -26,6 +26,7 @@ impl Proxy {
             return;
         };
         link.on_probed(cx.now);
+        let is_busy = link.scheme != Scheme::Udp && link.has_several_silent();
         let endpoint = link.endpoint;
         let upstream = self.upstreams.endpoint(endpoint);
         // A lost datagram is also silent; the endpoint may be answering others.
@@ -36,11 +37,14 @@ impl Proxy {
         if failure == Some(FailureKind::Loop) || self.may_loop(key) {
             self.test_for_loop(key, cx);
         }
-        if failure.is_some() {
-            return;
-        }
         let pool = self.upstreams.pools_with(endpoint).first().copied();
-        self.probe_on_link(key, pool, cx);
+        // In an outage, other queries are the test, unless unanswered names fill the link.
+        let may_be_over = failure == Some(FailureKind::Stalled) && is_busy;
+        let is_probed = failure.is_none()
+            || may_be_over && self.upstreams.reserve_outage_probe(endpoint, cx.now);
+        if is_probed {
+            self.probe_on_link(key, pool, cx);
+        }
     }
 
     /// Sends a probe on a link that came up and has no query, if its endpoint could not be reached

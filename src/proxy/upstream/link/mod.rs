@@ -217,6 +217,15 @@ impl Link {
         self.sent.len() - self.waited_for
     }
 
+    /// Returns whether another upstream answered most of the abandoned queries.
+    pub(in crate::proxy) fn are_most_answered_elsewhere(&self) -> bool {
+        let is_answered = |sent: &&Sent| match sent.state {
+            SentState::Abandoned(abandoned) => abandoned.is_answered,
+            _ => false,
+        };
+        2 * self.sent.iter().filter(is_answered).count() > self.abandoned()
+    }
+
     /// Returns whether the link can be closed: it takes no new query, and no exchange waits for an
     /// answer. A datagram link that is up waits for its answer in any case.
     pub(in crate::proxy) fn is_done(&self) -> bool {

@@ -100,6 +100,18 @@ impl Link {
         }
     }
 
+    /// Returns whether a probe because of silence since `since` was sent on this link and has had
+    /// `time` for an answer.
+    pub(in crate::proxy) fn has_unanswered_probe(
+        &self,
+        since: Instant,
+        time: Duration,
+        now: Instant,
+    ) -> bool {
+        let probed_at = self.probed_at.filter(|at| *at >= since);
+        probed_at.is_some_and(|at| at + time <= now)
+    }
+
     /// Records that opening the link is slow.
     pub(in crate::proxy) fn note_late(&mut self) {
         self.is_late = true;
