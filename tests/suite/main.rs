@@ -11,6 +11,7 @@ mod cache_scenarios;
 mod freshness_scenarios;
 mod hostile_replies;
 mod link_end_scenarios;
+mod outage_scenarios;
 mod proxy_simulation;
 mod route_scenarios;
 mod silence_scenarios;

@@ -11,6 +11,7 @@ use dotproxy::base::time::Instant;
 use dotproxy::config::Scheme;
 use dotproxy::proxy::{Action, ClientTransport, Destination, LinkKey, Outbox, Proxy};
 use dotproxy::wire::edns::{EdnsOption, OptionCode};
+use dotproxy::wire::header::HEADER_LEN;
 use dotproxy::wire::record::Record;
 use dotproxy::wire::{Flags, Message, Rcode};
 
@@ -54,6 +55,10 @@ pub enum Behaviour {
     DropsPackets,
     /// Rejects connections.
     Refuses,
+    /// Answers, except names that start with "flood".
+    IgnoresFlood,
+    /// Ends each connection with a TLS alert after the handshake.
+    EndsAfterHandshake,
     /// Has a certificate of another server.
     Impostor,
     /// Accepts one connection at a time.
@@ -184,6 +189,10 @@ pub enum Defect {
     RecordCut,
     /// TC on a connection.
     TruncatedOnStream,
+    /// A question for another type.
+    OtherQuestion,
+    /// The opcode NOTIFY.
+    OtherOpcode,
 }
 
 impl Defect {
@@ -224,6 +233,12 @@ impl Defect {
             }
             Self::RecordCut => right.truncate(right.len() - 3),
             Self::TruncatedOnStream => right[2] |= 2,
+            Self::OtherQuestion => {
+                let question = Message::parse(&right).expect("well formed").question();
+                let len = question.expect("a question").as_bytes().len();
+                right[HEADER_LEN + len - 3] ^= 0x80;
+            }
+            Self::OtherOpcode => right[2] |= 0x20,
         }
         right
     }
@@ -320,6 +335,11 @@ pub struct World {
     asked: HashMap<u16, (&'static str, Instant)>,
     next_port: u16,
     pub responses: Vec<Response>,
+    /// True for each upstream that is up.
+    are_up: Vec<bool>,
+    /// The times at which outages began and ended.
+    pub outages: Vec<Instant>,
+    pub recoveries: Vec<Instant>,
 }
 
 impl World {
@@ -367,6 +387,9 @@ impl World {
             asked: HashMap::new(),
             next_port: 0,
             responses: Vec::new(),
+            are_up: Vec::new(),
+            outages: Vec::new(),
+            recoveries: Vec::new(),
         }
     }
 
@@ -428,11 +451,26 @@ impl World {
                 self.handle_event(event);
             }
             self.perform();
+            self.record_health();
         }
         assert!(self.asked.is_empty(), "queries have no response");
         assert_eq!((self.proxy.inflight(), self.proxy.links()), (0, 0));
         let named = self.responses.iter();
         named.filter(|response| response.name == name).collect()
+    }
+
+    /// Records the outages that have begun and ended.
+    fn record_health(&mut self) {
+        let upstreams = self.proxy.upstreams(self.now);
+        let are_up: Vec<bool> = upstreams.map(|upstream| upstream.is_up).collect();
+        for (was_up, is_up) in self.are_up.iter().zip(&are_up) {
+            match (was_up, is_up) {
+                (true, false) => self.outages.push(self.now),
+                (false, true) => self.recoveries.push(self.now),
+                _ => {}
+            }
+        }
+        self.are_up = are_up;
     }
 
     /// Returns the number of queries that an address received.
@@ -525,7 +563,11 @@ impl World {
         let port = self.next_port;
         assert!(self.asked.insert(port, (name, self.now)).is_none());
         // A single client may use only a quarter of the query table.
-        let host = u8::try_from(port % 8).expect("a number below 8");
+        let host = if name.starts_with("flood") {
+            200
+        } else {
+            u8::try_from(port % 8).expect("a number below 8")
+        };
         let origin = Origin {
             session: Key::from_usize(7),
             peer: SocketAddr::from((Ipv4Addr::new(127, 0, 1, host), port)),
@@ -807,6 +849,7 @@ impl World {
                 None
             }
             Behaviour::EndsOnBad { .. } if name[1..].starts_with(b"never") => None,
+            Behaviour::IgnoresFlood if name[1..].starts_with(b"flood") => None,
             Behaviour::Takes(delay) | Behaviour::EndsOnBad { takes: delay, .. } => {
                 Some((delay, right))
             }
@@ -836,6 +879,7 @@ impl World {
                 answer(address_reply(query, &self.addresses, self.ttl))
             }
             Behaviour::Answers { .. }
+            | Behaviour::IgnoresFlood
             | Behaviour::LoopsCorp
             | Behaviour::TakesOne
             | Behaviour::ClosesIdle(_)
@@ -855,6 +899,7 @@ impl World {
             | Behaviour::NeverAnswers
             | Behaviour::DropsPackets
             | Behaviour::Refuses
+            | Behaviour::EndsAfterHandshake
             | Behaviour::Impostor => None,
         }
     }
@@ -884,6 +929,11 @@ impl World {
         {
             Behaviour::DropsPackets => return self.lost.push(link),
             Behaviour::Impostor => Event::Down(link, FailureKind::Authentication),
+            Behaviour::EndsAfterHandshake => {
+                let soon = self.now + CONNECTING + Duration::from_millis(1);
+                self.plan(soon, Event::Down(link, FailureKind::Tls));
+                Event::Up(link)
+            }
             Behaviour::TakesOne if !is_first => Event::Down(link, FailureKind::Connect),
             Behaviour::Refuses
             | Behaviour::Cuts {
