@@ -287,7 +287,7 @@ fn restart_of_the_only_upstream_fails_no_query() {
 }
 
 #[test]
-fn queries_are_answered_within_a_second_of_the_recovery() {
+fn queries_are_answered_soon_after_the_recovery() {
     for trouble in [
         Behaviour::Refuses,
         Behaviour::NeverAnswers,
@@ -299,7 +299,9 @@ fn queries_are_answered_within_a_second_of_the_recovery() {
         world.change_behaviour(1, 10.1, trouble);
         world.change_behaviour(1, 70.0, GOOD);
         let responses = world.run("www.example");
-        let after = responses.iter().filter(|r| r.asked_at > at(71.0));
+        // The recovery is found within half a second. A question that failed in the meantime is
+        // asked again a second after it failed.
+        let after = responses.iter().filter(|r| r.asked_at > at(71.5));
         assert_eq!(failed(&after.copied().collect::<Vec<_>>()), 0);
     }
 }
