@@ -202,8 +202,13 @@ impl Attempts {
         open.any(|open| !open.is_overdue && open.counted != Counted::Copy)
     }
 
+    /// Returns whether any attempt may still be answered.
+    pub(in crate::proxy) fn is_any_open(&self) -> bool {
+        self.open.iter().any(Option::is_some)
+    }
+
     /// Returns the attempts that may still be answered.
-    pub(in crate::proxy) fn open(&self) -> impl Iterator<Item = Attempt> + Clone + use<> {
+    pub(in crate::proxy) fn open(&self) -> impl Iterator<Item = Attempt> + use<> {
         let open = self.open.into_iter().flatten();
         open.map(|open| open.attempt())
     }

@@ -97,8 +97,8 @@ impl Proxy {
         let (attempts, is_answered) = (exchange.attempts.open(), exchange.is_answered);
         let (coalescing, followers) =
             (exchange.coalescing, std::mem::take(&mut exchange.followers));
-        let question = attempts.clone().next();
-        let question = question.map(|_| QuestionHash::of(exchange.query.question()));
+        let is_any_open = exchange.attempts.is_any_open();
+        let question = is_any_open.then(|| QuestionHash::of(exchange.query.question()));
         let buffer = exchange.query.take_buffer();
         let has_client = exchange.is_for_client();
         let (is_parked, is_own_question) = (
