@@ -30,6 +30,7 @@ use super::exchange::{Exchange, Purpose};
 use super::followups::Followup;
 use super::keys::{ExchangeKey, PoolIndex};
 use super::outcome::Outcome;
+use super::upstream::link::{Abandoned, QuestionHash};
 use crate::base::time::Instant;
 use crate::config::{Config, DnssecMode, TrustAnchor};
 use crate::dnssec::anchors::Anchors;
@@ -241,9 +242,13 @@ impl Proxy {
             source,
             was_waiting: std::mem::take(&mut exchange.is_waiting),
         }));
+        let abandoned = Abandoned {
+            question: QuestionHash::of(exchange.query.question()),
+            is_answered: true,
+        };
         let attempts = exchange.attempts.take_open();
         for attempt in attempts {
-            self.abandon(attempt, Outcome::Answered, true, cx.now);
+            self.abandon(attempt, Outcome::Answered, abandoned, cx.now);
         }
         self.followups.push(Followup::Validate(key));
     }
