@@ -18,12 +18,39 @@ pub enum RootSource {
     ClientCa,
 }
 
+/// The settings of a connection that explain its errors.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ErrorContext {
+    /// The source of the roots for the peer's certificate.
+    pub roots: RootSource,
+    /// The peer is an upstream with `client-cert=`.
+    pub has_client_certificate: bool,
+}
+
+impl ErrorContext {
+    /// The context of an error of a client's connection.
+    pub const CLIENT: Self = Self {
+        roots: RootSource::ClientCa,
+        has_client_certificate: false,
+    };
+
+    /// Returns advice for an alert that can concern our client certificate.
+    fn client_certificate_advice(self) -> &'static str {
+        if self.has_client_certificate {
+            "the upstream does not accept the certificate of client-cert="
+        } else {
+            "set client-cert= and client-key= if the upstream requires a client certificate"
+        }
+    }
+}
+
 /// The algorithms that `ring` and rustls support.
 const SUPPORTED: &str = "supported: RSA, P-256, P-384 and Ed25519 keys with ECDHE key exchange; \
                          not supported: P-521, Ed448 and RSA key exchange";
 
 /// Returns a description of a TLS error, with advice where there is one.
-pub fn explain(error: &rustls::Error, roots: RootSource) -> String {
+pub fn explain(error: &rustls::Error, context: ErrorContext) -> String {
+    let roots = context.roots;
     let no_common =
         || format!("the peer has no algorithm in common with this program ({SUPPORTED})");
     match error {
@@ -38,17 +65,7 @@ pub fn explain(error: &rustls::Error, roots: RootSource) -> String {
         rustls::Error::AlertReceived(AlertDescription::NoApplicationProtocol) => {
             "the peer does not offer DNS over TLS (ALPN)".to_owned()
         }
-        // An upstream sends this alert if it finds no suitable certificate or cipher in the offer.
-        rustls::Error::AlertReceived(
-            alert @ (AlertDescription::HandshakeFailure | AlertDescription::InsufficientSecurity),
-        ) if roots != RootSource::ClientCa => {
-            let alert = sent(*alert);
-            format!("{alert}: probably no common algorithm ({SUPPORTED})")
-        }
-        rustls::Error::AlertReceived(alert @ AlertDescription::CertificateRequired) => {
-            format!("{}: set client-cert= and client-key=", sent(*alert))
-        }
-        rustls::Error::AlertReceived(alert) => sent(*alert),
+        rustls::Error::AlertReceived(alert) => explain_alert(*alert, context),
         rustls::Error::PeerIncompatible(
             PeerIncompatible::NoCipherSuitesInCommon
             | PeerIncompatible::NoKxGroupsInCommon
@@ -60,11 +77,33 @@ pub fn explain(error: &rustls::Error, roots: RootSource) -> String {
     }
 }
 
-fn sent(alert: AlertDescription) -> String {
-    format!(
-        "the peer sent the alert {}",
-        in_words(&format!("{alert:?}"))
-    )
+/// Returns a description of an alert that the peer sent, with advice for those of upstreams.
+fn explain_alert(alert: AlertDescription, context: ErrorContext) -> String {
+    let sent = in_words(&format!("{alert:?}"));
+    let sent = format!("the peer sent the alert {sent}");
+    if context.roots == RootSource::ClientCa {
+        return sent;
+    }
+    let advice = context.client_certificate_advice();
+    match alert {
+        // An upstream sends this alert if it finds no suitable certificate or cipher in the offer
+        // or, with TLS 1.2, no client certificate.
+        AlertDescription::HandshakeFailure => {
+            format!("{sent}: probably no common algorithm ({SUPPORTED}); otherwise, {advice}")
+        }
+        AlertDescription::InsufficientSecurity => {
+            format!("{sent}: probably no common algorithm ({SUPPORTED})")
+        }
+        AlertDescription::AccessDenied
+        | AlertDescription::BadCertificate
+        | AlertDescription::CertificateExpired
+        | AlertDescription::CertificateRequired
+        | AlertDescription::CertificateRevoked
+        | AlertDescription::CertificateUnknown
+        | AlertDescription::UnknownCA
+        | AlertDescription::UnsupportedCertificate => format!("{sent}: {advice}"),
+        _ => sent,
+    }
 }
 
 /// Returns a text with the names of source code in it as words: `UnknownCA` as "unknown CA".
@@ -148,6 +187,13 @@ fn explain_certificate(problem: &CertificateError, roots: RootSource, clock: Dur
         CertificateError::NotValidYetContext { time, not_before } => {
             dates("is not valid before", not_before, time)
         }
+        CertificateError::NotValidForNameContext {
+            expected,
+            presented,
+        } if presented.is_empty() => format!(
+            "certificate has no names (subjectAltName): it must contain {}",
+            expected.to_str()
+        ),
         CertificateError::NotValidForNameContext {
             expected,
             presented,
@@ -258,8 +304,8 @@ mod tests {
                 got_type: rustls::ContentType::ApplicationData,
             },
         ] {
-            for roots in [RootSource::BuiltIn, RootSource::ClientCa] {
-                let text = explain(&error, roots);
+            for context in [upstream(false), upstream(true), ErrorContext::CLIENT] {
+                let text = explain(&error, context);
                 let is_code = |word: &str| {
                     let is_letter = |c: char| c.is_ascii_alphabetic();
                     let bytes = word.as_bytes();
@@ -272,7 +318,7 @@ mod tests {
                 assert_eq!(words.find(|word| is_code(word)), None, "{text}");
             }
         }
-        let alert = |alert| explain(&rustls::Error::AlertReceived(alert), RootSource::ClientCa);
+        let alert = |alert| explain(&rustls::Error::AlertReceived(alert), ErrorContext::CLIENT);
         assert_eq!(
             alert(AlertDescription::HandshakeFailure),
             "the peer sent the alert handshake failure"
@@ -280,6 +326,45 @@ mod tests {
         assert_eq!(
             alert(AlertDescription::UnknownCA),
             "the peer sent the alert unknown CA"
+        );
+    }
+
+    fn upstream(has_client_certificate: bool) -> ErrorContext {
+        ErrorContext {
+            roots: RootSource::BuiltIn,
+            has_client_certificate,
+        }
+    }
+
+    #[test]
+    fn alert_about_a_certificate_names_the_option() {
+        for alert in [
+            AlertDescription::BadCertificate,
+            AlertDescription::CertificateExpired,
+            AlertDescription::CertificateRequired,
+            AlertDescription::HandshakeFailure,
+            AlertDescription::UnknownCA,
+        ] {
+            let error = rustls::Error::AlertReceived(alert);
+            let text = explain(&error, upstream(true));
+            let expected = "the upstream does not accept the certificate of client-cert=";
+            assert!(text.ends_with(expected), "{text}");
+            let text = explain(&error, upstream(false));
+            assert!(text.contains("set client-cert= and client-key="), "{text}");
+            let text = explain(&error, ErrorContext::CLIENT);
+            assert!(!text.contains("client-cert"), "{text}");
+        }
+    }
+
+    #[test]
+    fn certificate_without_names_is_described() {
+        let problem = CertificateError::NotValidForNameContext {
+            expected: ServerName::try_from("a.example").unwrap(),
+            presented: Vec::new(),
+        };
+        assert_eq!(
+            described(&problem),
+            "certificate has no names (subjectAltName): it must contain a.example"
         );
     }
 

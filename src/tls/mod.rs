@@ -13,7 +13,7 @@ mod tickets;
 
 pub use acceptor::Acceptor;
 pub use certificate::{subject, validity};
-pub use explain::{RootSource, explain};
+pub use explain::{ErrorContext, RootSource, explain};
 pub use files::FileError;
 pub use own::{Authorities, OwnCertificate};
 
@@ -54,13 +54,13 @@ pub struct Connector {
     name: ServerName<'static>,
     pins: Option<Arc<PinVerifier>>,
     fingerprint: Fingerprint,
-    roots: RootSource,
+    error_context: ErrorContext,
 }
 
 impl Connector {
-    /// Returns the source of the roots that verify the upstream's certificate.
-    pub fn roots(&self) -> RootSource {
-        self.roots
+    /// Returns the settings that explain errors of the connection.
+    pub fn error_context(&self) -> ErrorContext {
+        self.error_context
     }
 
     /// Creates the state of a connection, which authenticates the upstream before it carries
@@ -180,7 +180,7 @@ pub fn set_up(config: &Config, clock: &Clock) -> Result<Setup, SetupError> {
                 name,
                 pins: None,
                 fingerprint: shared_fingerprint,
-                roots: source,
+                error_context: trust.error_context(upstream),
             }
         }))
     };
@@ -234,6 +234,13 @@ struct Trust {
 }
 
 impl Trust {
+    fn error_context(&self, upstream: &Upstream) -> ErrorContext {
+        ErrorContext {
+            roots: self.source,
+            has_client_certificate: upstream.identity.is_some(),
+        }
+    }
+
     /// Returns a verifier of chain and name.
     fn by_chain(&self) -> Arc<WebPkiServerVerifier> {
         let roots = Arc::clone(&self.roots);
@@ -263,7 +270,7 @@ impl Trust {
             name,
             pins,
             fingerprint,
-            roots: self.source,
+            error_context: self.error_context(upstream),
         })
     }
 

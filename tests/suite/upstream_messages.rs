@@ -202,10 +202,16 @@ struct OpensslServer {
 
 impl OpensslServer {
     fn start(folder: &Folder, new_key: &[&str], arguments: &[&str]) -> Self {
+        let names = "subjectAltName=IP:127.0.0.1";
+        Self::start_with(folder, new_key, names, arguments)
+    }
+
+    /// Starts the server with a certificate that has this extension.
+    fn start_with(folder: &Folder, new_key: &[&str], extension: &str, arguments: &[&str]) -> Self {
         let (key, certificate) = (folder.file("key"), folder.file("cert"));
         let made = Command::new("openssl")
             .args(["req", "-x509", "-nodes", "-days", "2", "-subj", "/CN=a"])
-            .args(["-addext", "subjectAltName=IP:127.0.0.1"])
+            .args(["-addext", extension])
             .args(["-addext", "basicConstraints=critical,CA:FALSE"])
             .args(new_key)
             .arg("-keyout")
@@ -246,6 +252,7 @@ impl Drop for OpensslServer {
     }
 }
 
+const P256: [&str; 4] = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"];
 const P521: [&str; 4] = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-521"];
 
 #[test]
@@ -298,4 +305,53 @@ fn unsupported_own_key_is_named() {
             &["--tls-key", "P-256", "P-521", "Ed448", "not supported"],
         );
     }
+}
+
+#[test]
+fn refused_or_missing_client_certificate_is_named() {
+    let required: &[&str] = &["-Verify", "1", "-verify_return_error"];
+    let of_tls12 = [required, &["-tls1_2"]].concat();
+    let (refused, missing) = (
+        "the upstream does not accept the certificate of client-cert=",
+        "set client-cert= and client-key= if the upstream requires a client certificate",
+    );
+    let other = Authority::new("client-certificate");
+    let [certificate, key] = other.server_files();
+    let shown = format!(
+        ",client-cert={},client-key={}",
+        certificate.display(),
+        key.display()
+    );
+    for (label, arguments) in [("mtls-12", of_tls12.as_slice()), ("mtls-13", required)] {
+        for (settings, advice) in [("", missing), (shown.as_str(), refused)] {
+            let folder = Folder::new(label);
+            let server = OpensslServer::start(&folder, &P256, arguments);
+            let program = Program::start(&[
+                format!("--upstream={}{settings}", server.address),
+                format!("--ca-file={}", folder.file("cert").display()),
+            ]);
+            program.ask(&query(1, "www.example", 1, None));
+            let alert = "TLS failed: the peer sent the alert ";
+            program.await_log(alert);
+            let log = program.log();
+            let line = log.lines().find(|line| line.contains(alert));
+            assert_says(line.expect("the log has the line"), &["WARN", advice]);
+        }
+    }
+}
+
+#[test]
+fn certificate_without_names_is_described() {
+    let folder = Folder::new("openssl-no-names");
+    let names = "keyUsage=digitalSignature";
+    let server = OpensslServer::start_with(&folder, &P256, names, &[]);
+    let line = warning_line(&[
+        format!("--upstream={}#dns.test", server.address),
+        format!("--ca-file={}", folder.file("cert").display()),
+    ]);
+    assert_says(
+        &line,
+        &["certificate has no names (subjectAltName)", "dns.test"],
+    );
+    assert!(!line.contains("after #"), "{line}");
 }

@@ -26,7 +26,7 @@ use super::TlsSession;
 use super::socket_io::{Received, Unsent, failed, read, write};
 use crate::base::failure::{Failure, FailureKind};
 use crate::session::Scratch;
-use crate::tls::{self, Acceptor, Connector, RootSource};
+use crate::tls::{self, Acceptor, Connector, ErrorContext};
 
 /// One of the two ends of a TLS connection.
 pub trait End: Deref<Target = UnbufferedConnectionCommon<Self::Data>> {
@@ -81,8 +81,8 @@ pub struct TlsStream<S, E> {
     /// Records that the socket has not accepted.
     unsent: Unsent,
     stage: TlsStage,
-    /// The source of the roots for the peer's certificate.
-    roots: RootSource,
+    /// The settings that explain errors.
+    error_context: ErrorContext,
 }
 
 /// The state of a TLS connection.
@@ -107,10 +107,10 @@ impl<S: Read + Write> TlsStream<S, ClientEnd> {
         connector: &Connector,
         scratch: &mut Scratch,
     ) -> Result<Self, Failure> {
-        let roots = connector.roots();
+        let context = connector.error_context();
         let connection = connector.connection();
-        let connection = connection.map_err(|error| describe(&error, roots))?;
-        let mut tls = Self::new(stream, connection, TlsStage::Connecting, roots);
+        let connection = connection.map_err(|error| describe(&error, context))?;
+        let mut tls = Self::new(stream, connection, TlsStage::Connecting, context);
         // The first flight needs no input.
         tls.process_torn(&mut scratch.outgoing)?;
         Ok(tls)
@@ -120,10 +120,15 @@ impl<S: Read + Write> TlsStream<S, ClientEnd> {
 impl<S: Read + Write> TlsStream<S, ServerEnd> {
     /// Creates a stream on an accepted socket.
     pub(in crate::session) fn accept(stream: S, acceptor: &Acceptor) -> Result<Self, Failure> {
-        let roots = RootSource::ClientCa;
+        let context = ErrorContext::CLIENT;
         let connection = acceptor.connection();
-        let connection = connection.map_err(|error| describe(&error, roots))?;
-        Ok(Self::new(stream, connection, TlsStage::Handshaking, roots))
+        let connection = connection.map_err(|error| describe(&error, context))?;
+        Ok(Self::new(
+            stream,
+            connection,
+            TlsStage::Handshaking,
+            context,
+        ))
     }
 }
 
@@ -138,7 +143,7 @@ impl<S> TlsStream<S, ServerEnd> {
 }
 
 impl<S: Read + Write, E: End> TlsStream<S, E> {
-    fn new(stream: S, connection: E, stage: TlsStage, roots: RootSource) -> Self {
+    fn new(stream: S, connection: E, stage: TlsStage, error_context: ErrorContext) -> Self {
         Self {
             stream,
             connection,
@@ -146,7 +151,7 @@ impl<S: Read + Write, E: End> TlsStream<S, E> {
             plaintext: Vec::new(),
             unsent: Unsent::default(),
             stage,
-            roots,
+            error_context,
         }
     }
 
@@ -254,15 +259,15 @@ impl<S: Read + Write, E: End> TlsStream<S, E> {
         outgoing: &mut Vec<u8>,
         take: &mut impl FnMut(&[u8]),
     ) -> Result<(), Failure> {
-        let roots = self.roots;
+        let context = self.error_context;
         loop {
             let UnbufferedStatus { discard, state, .. } =
                 self.connection.process(&mut incoming[*used..]);
             *used += discard;
-            match state.map_err(|error| describe(&error, roots))? {
+            match state.map_err(|error| describe(&error, context))? {
                 ConnectionState::ReadTraffic(mut traffic) => {
                     while let Some(record) = traffic.next_record() {
-                        let record = record.map_err(|error| describe(&error, roots))?;
+                        let record = record.map_err(|error| describe(&error, context))?;
                         *used += record.discard;
                         take(record.payload);
                     }
@@ -320,10 +325,10 @@ impl<S: Read + Write, E: End> TlsStream<S, E> {
         if self.unsent.len() > 0 {
             return Ok(0);
         }
-        let roots = self.roots;
+        let context = self.error_context;
         let chunk_len = self.plaintext.len().min(RECORD_PAYLOAD_LEN_MAX);
         let UnbufferedStatus { state, .. } = self.connection.process(&mut self.torn);
-        let state = state.map_err(|error| describe(&error, roots))?;
+        let state = state.map_err(|error| describe(&error, context))?;
         let ConnectionState::WriteTraffic(mut traffic) = state else {
             return Err(Failure::new(
                 FailureKind::Tls,
@@ -423,14 +428,14 @@ fn with_room(
 }
 
 /// Converts an error of TLS.
-fn describe(error: &rustls::Error, roots: RootSource) -> Failure {
+fn describe(error: &rustls::Error, context: ErrorContext) -> Failure {
     let kind = match error {
         rustls::Error::InvalidCertificate(_) | rustls::Error::NoCertificatesPresented => {
             FailureKind::Authentication
         }
         _ => FailureKind::Tls,
     };
-    Failure::new(kind, tls::explain(error, roots))
+    Failure::new(kind, tls::explain(error, context))
 }
 
 #[cfg(test)]
