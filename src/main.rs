@@ -126,7 +126,7 @@ fn run(mut config: Config, arguments: &[String]) -> Result<(), Stop> {
         config.limits.log_unwritten,
     );
     let user = find_user(&config).map_err(Stop::usage)?;
-    let inherited = Inherited::from_environment()
+    let inherited = Inherited::from_environment(|variable| std::env::var_os(variable))
         .map_err(|error| format!("cannot use the inherited sockets: {error}"))?;
     let sockets = inherited.sockets();
     config.inherit(&sockets);

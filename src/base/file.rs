@@ -63,8 +63,23 @@ fn open(path: &Path, flags: i32) -> io::Result<File> {
     )))
 }
 
+/// Checks that a file, if there is one, is a Unix socket.
+pub fn check_socket(path: &Path) -> io::Result<()> {
+    match fs::metadata(path).map(|metadata| metadata.file_type()) {
+        Ok(kind) if !kind.is_socket() => {
+            let found = name_of(kind);
+            Err(io::Error::other(format!(
+                "expected a Unix socket, found {found}"
+            )))
+        }
+        _ => Ok(()),
+    }
+}
+
 fn name_of(kind: FileType) -> &'static str {
-    if kind.is_dir() {
+    if kind.is_file() {
+        "a regular file"
+    } else if kind.is_dir() {
         "a directory"
     } else if kind.is_fifo() {
         "a named pipe"

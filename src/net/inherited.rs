@@ -1,9 +1,11 @@
 //! Sockets inherited from a service manager: systemd or another program with its protocol
 //! (`sd_listen_fds(3)`).
 
+use std::ffi::OsString;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, RawFd};
+use std::path::Path;
 
 use listenfd::ListenFd;
 use socket2::{Protocol, Socket, Type};
@@ -17,9 +19,19 @@ pub struct Inherited {
 }
 
 impl Inherited {
-    /// Returns the sockets that the environment announces.
-    pub fn from_environment() -> io::Result<Self> {
+    /// Returns the sockets that the environment announces. `variable` returns a variable of the
+    /// environment. An invalid number of sockets is ignored with a warning.
+    pub fn from_environment(variable: impl Fn(&str) -> Option<OsString>) -> io::Result<Self> {
         let mut inherited = Self::default();
+        if let Some(count) = invalid_count(variable) {
+            let count = count.display();
+            log::warn!(
+                "LISTEN_FDS: {count:?}: expected the number of sockets, at most {}: no inherited \
+                 socket is used",
+                u16::MAX
+            );
+            return Ok(inherited);
+        }
         let mut descriptors = ListenFd::from_env();
         for index in 0..descriptors.len() {
             let socket = if let Ok(listener) = descriptors.take_tcp_listener(index) {
@@ -28,7 +40,12 @@ impl Inherited {
                 socket.map(Socket::from)
             } else {
                 let number = descriptors.take_raw_fd(index)?.unwrap_or_default();
-                return Err(unusable(number, "neither a TCP nor a UDP socket"));
+                let problem = if is_open(number) {
+                    "neither a TCP nor a UDP socket"
+                } else {
+                    "not open"
+                };
+                return Err(unusable(number, problem));
             };
             if let Some(socket) = socket {
                 inherited.add(socket)?;
@@ -84,6 +101,22 @@ impl Inherited {
         let mut sockets = self.sockets.iter();
         sockets.position(|(own, own_kind, _)| (*own, *own_kind) == (address, kind))
     }
+}
+
+/// Returns the value of `LISTEN_FDS` if it is for this process and is no number of sockets.
+fn invalid_count(variable: impl Fn(&str) -> Option<OsString>) -> Option<OsString> {
+    let count = variable("LISTEN_FDS").filter(|count| !count.is_empty())?;
+    let number = |text: &OsString| text.to_str()?.parse::<u32>().ok();
+    let pid = variable("LISTEN_PID").filter(|pid| !pid.is_empty());
+    let is_ours = pid.is_none_or(|pid| number(&pid) == Some(std::process::id()));
+    let is_valid = number(&count).is_some_and(|count| count <= u16::MAX.into());
+    (is_ours && !is_valid).then_some(count)
+}
+
+/// Returns whether a descriptor is open, or cannot be looked up.
+fn is_open(number: RawFd) -> bool {
+    let all = Path::new("/proc/self/fd");
+    !all.is_dir() || all.join(number.to_string()).is_symlink()
 }
 
 /// Returns why a socket cannot serve clients, if it cannot.

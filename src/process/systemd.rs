@@ -9,11 +9,13 @@ use std::collections::VecDeque;
 use std::ffi::{OsStr, OsString};
 use std::io::{self, ErrorKind};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::Path;
 use std::time::Duration;
 
 use nix::time::{ClockId, clock_gettime};
 use socket2::{Domain, SockAddr, Socket, Type};
 
+use crate::base::file;
 use crate::base::time::Instant;
 
 /// Pause before messages are sent again to a socket without room.
@@ -43,16 +45,23 @@ impl ServiceManager {
     pub fn from_environment(variable: impl Fn(&str) -> Option<OsString>) -> Self {
         let number = |name| variable(name)?.to_str()?.parse::<u64>().ok();
         let is_ours = |pid| pid == u64::from(std::process::id());
-        let address = variable("NOTIFY_SOCKET").and_then(|path| address(&path));
+        let path = variable("NOTIFY_SOCKET").unwrap_or_default();
+        let warn = |problem: &io::Error| {
+            let path = path.display();
+            log::warn!(
+                "NOTIFY_SOCKET: {path:?}: {problem}: the service manager gets no notifications"
+            );
+        };
+        let address = (!path.is_empty()).then(|| address(&path));
+        let address = address.and_then(|address| address.inspect_err(warn).ok());
         let watchdog = number("WATCHDOG_USEC")
             .filter(|longest| *longest > 0 && number("WATCHDOG_PID").is_none_or(is_ours))
             // Early enough for a busy loop.
             .map(|longest| Duration::from_micros(longest) / 3);
         let interval = if address.is_some() { watchdog } else { None };
-        let socket = address.as_ref().and_then(|address| {
-            let problem = |error| log::debug!("cannot connect to NOTIFY_SOCKET yet: {error}");
-            connect(address).map_err(problem).ok()
-        });
+        let socket = address
+            .as_ref()
+            .and_then(|address| connect(address).inspect_err(warn).ok());
         Self {
             address,
             socket: socket.into(),
@@ -156,14 +165,17 @@ fn connect(address: &SockAddr) -> io::Result<Socket> {
 }
 
 /// Returns the address of a Unix socket: a path or, after `@`, an abstract name.
-fn address(path: &OsStr) -> Option<SockAddr> {
+fn address(path: &OsStr) -> io::Result<SockAddr> {
     let mut bytes = path.as_bytes().to_vec();
-    match bytes.first_mut()? {
-        b'/' => {}
-        first @ b'@' => *first = 0,
-        _ => return None,
+    match bytes.first_mut() {
+        Some(b'/') => file::check_socket(Path::new(path))?,
+        Some(first @ b'@') => *first = 0,
+        _ => {
+            let expected = "expected an absolute path, or @NAME for an abstract socket";
+            return Err(io::Error::other(expected));
+        }
     }
-    SockAddr::unix(OsString::from_vec(bytes)).ok()
+    SockAddr::unix(OsString::from_vec(bytes))
 }
 
 #[cfg(test)]
@@ -253,8 +265,8 @@ mod tests {
         service_manager.notify_ready();
         assert_eq!(service_manager.feed_watchdog(at(0)), None);
         for path in ["", "vsock:2:1", "relative/path"] {
-            assert!(address(OsStr::new(path)).is_none(), "{path}");
+            assert!(address(OsStr::new(path)).is_err(), "{path}");
         }
-        assert!(address(OsStr::new("/run/systemd/notify")).is_some());
+        assert!(address(OsStr::new("/run/systemd/notify")).is_ok());
     }
 }

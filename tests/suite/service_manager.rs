@@ -128,6 +128,67 @@ fn full_notify_socket_does_not_block_the_program() {
 }
 
 #[test]
+fn unusable_notify_socket_is_a_warning() {
+    let folder = Folder::new("supervision-unusable");
+    let path = |name: &str| folder.file(name).display().to_string();
+    let (missing, too_long) = (path("missing"), format!("/{}", "a".repeat(200)));
+    let directory = path("").trim_end_matches('/').to_owned();
+    std::fs::write(path("file"), "").expect("the folder of the test is writable");
+    for (value, cause) in [
+        (missing.as_str(), "No such file or directory"),
+        ("run/notify", "expected an absolute path, or @NAME"),
+        ("vsock:2:1", "expected an absolute path, or @NAME"),
+        (&too_long, "shorter than"),
+        (&directory, "expected a Unix socket, found a directory"),
+        (
+            &path("file"),
+            "expected a Unix socket, found a regular file",
+        ),
+        ("@dotproxy-no-such-socket", "Connection refused"),
+    ] {
+        let script = format!("export NOTIFY_SOCKET={value}; exec \"$@\"");
+        let program = Program::start_in(&script, &["--upstream=192.0.2.1".to_owned()]);
+        program.await_log("sandbox: ");
+        let log = program.log();
+        let expected = format!("NOTIFY_SOCKET: {value:?}: ");
+        let line = log.lines().find(|line| line.contains(&expected));
+        let line = line.unwrap_or_else(|| panic!("{expected}: {log}"));
+        assert!(line.contains("WARN"), "{line}");
+        assert!(line.contains(cause), "{line} lacks {cause}");
+    }
+    let script = "export NOTIFY_SOCKET=; exec \"$@\"";
+    let program = Program::start_in(script, &["--upstream=192.0.2.1".to_owned()]);
+    program.await_log("sandbox: ");
+    assert!(!program.log().contains("NOTIFY_SOCKET"));
+}
+
+#[test]
+fn number_of_inherited_sockets_that_is_no_number_is_a_warning() {
+    for (value, pid, is_warned) in [
+        ("abc", "$$", true),
+        ("-1", "$$", true),
+        ("2000000000", "", true),
+        ("99999999999999999999", "$$", true),
+        // For another process, or none.
+        ("abc", "1", false),
+        ("", "$$", false),
+        ("0", "$$", false),
+    ] {
+        let script = format!("LISTEN_FDS={value} LISTEN_PID={pid} exec \"$@\"");
+        let program = Program::start_in(&script, &["--upstream=192.0.2.1".to_owned()]);
+        program.await_log("sandbox: ");
+        let log = program.log();
+        let expected = format!("LISTEN_FDS: {value:?}: expected the number of sockets");
+        let line = log.lines().find(|line| line.contains("LISTEN_FDS"));
+        assert_eq!(line.is_some(), is_warned, "{value}: {log}");
+        assert!(
+            line.is_none_or(|line| line.contains(&expected) && line.contains("WARN")),
+            "{log}"
+        );
+    }
+}
+
+#[test]
 fn queries_during_shutdown_are_rejected_at_once() {
     // A server that accepts connections and never answers keeps queries waiting.
     let silent = TcpListener::bind("127.0.0.1:0").expect("a free port");
@@ -182,6 +243,7 @@ fn unsuitable_inherited_socket_stops_the_start() {
             "a UDP socket that is connected to one client",
         ),
         ("3</dev/null".to_owned(), "neither a TCP nor a UDP socket"),
+        ("3<&-".to_owned(), "not open"),
     ] {
         let script = format!("exec {opened}; LISTEN_FDS=1 LISTEN_PID=$$ exec \"$@\"");
         let child = spawn(
