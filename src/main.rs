@@ -145,6 +145,8 @@ fn run(mut config: Config, arguments: &[String]) -> Result<(), Stop> {
     let late_ports = check_late_ports(&reactor, &config, user.as_ref(), &sockets)?;
     let service_manager = ServiceManager::from_environment(|variable| std::env::var_os(variable));
     let restrictions = sandbox::switch_user(&config, user)?;
+    let refusal = restrictions.check_query_log(&config);
+    refusal.map_err(Stop::usage)?;
     reactor.open_query_log().map_err(Stop::usage)?;
     // Not an argument of the log macro, which evaluates its arguments only if the level is enabled.
     let restrictions = sandbox::restrict(&config, restrictions, late_ports)?;

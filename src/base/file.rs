@@ -12,7 +12,7 @@ use std::path::{Component, Path, PathBuf};
 
 use nix::libc::{ELOOP, ENXIO, O_NOCTTY, O_NOFOLLOW, O_NONBLOCK};
 use nix::unistd::Uid;
-use rustix::fs::{Access, AtFlags, CWD, StatVfsMountFlags, access, accessat, statvfs};
+use rustix::fs::{Access, AtFlags, CWD, StatVfsMountFlags, accessat, statvfs};
 use rustix::io::Errno;
 
 use super::user;
@@ -49,13 +49,26 @@ fn read_whole(file: File) -> io::Result<Vec<u8>> {
 
 /// Opens a regular file. Opening or reading another type of file could block forever.
 fn open(path: &Path, flags: i32) -> io::Result<File> {
-    let file = OpenOptions::new()
+    let opened = OpenOptions::new()
         .read(true)
         .custom_flags(O_NONBLOCK | O_NOCTTY | flags)
-        .open(path)?;
-    let kind = file.metadata()?.file_type();
+        .open(path);
+    let file = opened.or_else(|error| {
+        // Landlock denies opening a directory, but not reading its type.
+        if error.kind() == ErrorKind::PermissionDenied
+            && let Ok(metadata) = fs::metadata(path)
+        {
+            check_regular(metadata.file_type())?;
+        }
+        Err(error)
+    })?;
+    check_regular(file.metadata()?.file_type())?;
+    Ok(file)
+}
+
+fn check_regular(kind: FileType) -> io::Result<()> {
     if kind.is_file() {
-        return Ok(file);
+        return Ok(());
     }
     let found = name_of(kind);
     Err(io::Error::other(format!(
@@ -112,8 +125,12 @@ pub fn describe(path: &Path, error: &io::Error) -> String {
 
 /// Returns whether the modes of a file and its folders do not let this process read it.
 pub fn is_refused(path: &Path) -> bool {
-    // The system-call filter allows this call, and not that of `access`.
-    accessat(CWD, path, Access::READ_OK, AtFlags::empty()) == Err(Errno::ACCESS)
+    check_access(path, Access::READ_OK) == Err(Errno::ACCESS)
+}
+
+fn check_access(path: &Path, access: Access) -> rustix::io::Result<()> {
+    // The system-call filter allows this call, and not that of `rustix::fs::access`.
+    accessat(CWD, path, access, AtFlags::empty())
 }
 
 /// Returns advice on a file that a user may not read.
@@ -142,6 +159,25 @@ pub fn describe_written(path: &Path, error: &io::Error) -> String {
 /// Checks that a file can be opened for reading.
 pub fn try_to_open(path: &Path) -> io::Result<()> {
     open(path, 0).map(drop)
+}
+
+/// Returns why a user may not write a file, for a message that names both.
+pub fn obstacle(path: &Path) -> String {
+    let owner = |metadata: &Metadata| {
+        let (owner, mode) = (metadata.uid(), metadata.mode() & 0o7777);
+        format!("belongs to user {owner} and has mode {mode:o}")
+    };
+    match fs::symlink_metadata(path) {
+        Ok(entry) if entry.is_symlink() => "it is a symbolic link: name its target".to_owned(),
+        Ok(entry) if entry.is_file() && entry.nlink() > 1 => {
+            "it has several names (hard links): use another file".to_owned()
+        }
+        Ok(entry) => format!("it {}", owner(&entry)),
+        Err(_) => match fs::metadata(folder_of(path)) {
+            Ok(folder) => format!("its folder {}", owner(&folder)),
+            Err(error) => error.to_string(),
+        },
+    }
 }
 
 /// Returns whether the path is a device or a pipe.
@@ -194,7 +230,7 @@ pub fn try_to_append(path: &Path) -> io::Result<()> {
         Ok(metadata) if metadata.file_type().is_socket() => {
             Err(io::Error::other("expected a file, not a socket"))
         }
-        Ok(_) => Ok(access(path, Access::WRITE_OK)?),
+        Ok(_) => Ok(check_access(path, Access::WRITE_OK)?),
     }
 }
 
@@ -215,7 +251,7 @@ fn try_to_make(path: &Path) -> io::Result<()> {
     if path.file_name().is_none() || !fs::metadata(folder)?.is_dir() {
         return Err(ErrorKind::NotADirectory.into());
     }
-    Ok(access(folder, Access::WRITE_OK | Access::EXEC_OK)?)
+    Ok(check_access(folder, Access::WRITE_OK | Access::EXEC_OK)?)
 }
 
 /// Returns whether the path exists and is not a socket.

@@ -161,6 +161,45 @@ fn query_log_is_not_opened_through_links_as_root() {
 }
 
 #[test]
+fn refused_query_log_is_explained() {
+    let Some(scene) = Scene::new("files-log-refused") else {
+        return;
+    };
+    let victim = scene.roots.file("victim");
+    let [link, hard, foreign, fresh] =
+        ["link", "hard", "foreign", "fresh"].map(|name| scene.roots.file(name));
+    symlink(&victim, &link).expect("the folder of the test is writable");
+    std::fs::hard_link(&victim, &hard).expect("the same file system");
+    std::fs::write(&foreign, "").expect("the folder of the test is writable");
+    chown(&foreign, Some(12_345), None).expect("the test runs as root");
+    set_mode(&foreign, 0o640);
+    for (path, reason) in [
+        (&link, "it is a symbolic link: name its target"),
+        (&hard, "it has several names (hard links): use another file"),
+        (&foreign, "it belongs to user 12345 and has mode 640"),
+    ] {
+        let named = path.display().to_string();
+        let expected = format!("user {USER} (--user) cannot write {named:?}: {reason}");
+        for more in [&[][..], &["--check-conf".to_owned()]] {
+            let said = scene.fail(&[&[log_to(path)], more].concat());
+            assert!(said.contains(&expected), "{expected}: {said}");
+        }
+    }
+    // Rotation leaves a file of another user.
+    let program = scene.serve(&[log_to(&fresh)]);
+    std::fs::remove_file(&fresh).expect("the test owns the folder");
+    std::fs::rename(&foreign, &fresh).expect("the test owns the folder");
+    let said = program.reload();
+    let expected = "cannot write ";
+    let reason = ": it belongs to user 12345 and has mode 640; keeping the previous";
+    assert!(said.contains(expected) && said.contains(reason), "{said}");
+    std::fs::remove_file(&fresh).expect("the test owns the folder");
+    let said = program.reload();
+    let reason = "its folder belongs to user 0 and has mode 755; keeping the previous";
+    assert!(said.contains(expected) && said.contains(reason), "{said}");
+}
+
+#[test]
 fn query_log_belongs_to_the_user() {
     let Some(scene) = Scene::new("files-log") else {
         return;

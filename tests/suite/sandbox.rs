@@ -193,6 +193,27 @@ fn reload_does_not_name_a_folder_that_is_closed() {
 }
 
 #[test]
+fn sandbox_is_not_blamed_for_a_file_that_its_mode_closes() {
+    if !Uid::effective().is_root() {
+        println!("skipped: this test needs root");
+        return;
+    }
+    let scene = Scene::new("closed-by-mode", &["--user=nobody"]);
+    let elsewhere = Folder::new("closed-by-mode-elsewhere");
+    let file = elsewhere.file("ca.pem");
+    std::fs::copy(&scene.authority.ca_file, &file).expect("a temporary file");
+    let for_root_alone = PermissionsExt::from_mode(0o600);
+    std::fs::set_permissions(&file, for_root_alone).expect("the test owns the file");
+    let named = scene.folder.file("ca.pem");
+    std::fs::remove_file(&named).expect("the test owns the file");
+    symlink(&file, &named).expect("the folder of the test is writable");
+    let log = scene.program.reload();
+    assert!(log.contains("--ca-file: "), "{log}");
+    assert!(log.contains("Permission denied"), "{log}");
+    assert!(!log.contains("the sandbox does not allow"), "{log}");
+}
+
+#[test]
 fn root_becomes_another_user() {
     if !Uid::effective().is_root() {
         println!("skipped: this test needs root");

@@ -16,6 +16,8 @@ mod reload;
 #[cfg(feature = "seccomp")]
 mod seccomp;
 
+pub use reload::closed_files;
+
 use std::collections::BTreeSet;
 use std::fmt;
 use std::io;
@@ -28,7 +30,6 @@ use landlock::{
     path_beneath_rules,
 };
 use nix::unistd::{Gid, Group, Uid, User, setgroups, setresgid, setresuid};
-use rustix::io::Errno;
 use rustix::thread::{
     CapabilitySet, CapabilitySets, clear_ambient_capability_set,
     remove_capability_from_bounding_set, set_capabilities, set_no_new_privs,
@@ -139,9 +140,9 @@ impl RuntimeUser {
         match refused {
             Ok(None) => Ok(()),
             Ok(Some(part)) => {
-                let (user, part) = (&self.label, part.display());
+                let (user, obstacle, part) = (&self.label, file::obstacle(part), part.display());
                 Err(format!(
-                    "{option}: {path:?}: user {user} (--user) cannot write {part:?}"
+                    "{option}: {path:?}: user {user} (--user) cannot write {part:?}: {obstacle}"
                 ))
             }
             Err(error) => Err(format!("{option}: {path:?}: {error}")),
@@ -182,6 +183,8 @@ impl RuntimeUser {
 #[derive(Debug, Default)]
 pub struct Restrictions {
     in_force: Vec<String>,
+    /// The user of `--user`.
+    user: Option<RuntimeUser>,
     /// The TCP ports that are open for connections, if they are restricted.
     ports: Option<BTreeSet<u16>>,
     /// The files and folders that are open, without symbolic links, if files are restricted.
@@ -234,6 +237,7 @@ pub fn switch_user(config: &Config, target: Option<RuntimeUser>) -> Result<Restr
             });
         }
     }
+    restrictions.user = target;
     Ok(restrictions)
 }
 
@@ -254,7 +258,7 @@ pub fn restrict(
             "no other restrictions"
         };
         in_force.push(format!("{rest} (--no-sandbox)"));
-        warn_of_closed_files(config, &user);
+        reload::warn_of_closed_files(config, &user);
         return Ok(restrictions);
     }
     let none = CapabilitySet::empty();
@@ -297,7 +301,7 @@ pub fn restrict(
         Ok(()) => "system calls restricted (seccomp)".to_owned(),
         Err(error) => format!("system calls not restricted (seccomp: {error})"),
     });
-    warn_of_closed_files(config, &user);
+    reload::warn_of_closed_files(config, &user);
     Ok(restrictions)
 }
 
@@ -307,47 +311,6 @@ fn closes_ports(status: &RestrictionStatus) -> bool {
         return false;
     };
     status.ruleset != RulesetStatus::NotEnforced && effective_abi >= ABI::V4
-}
-
-/// Logs files that were read at the start and are not readable for the new user.
-fn warn_of_closed_files(config: &Config, user: &str) {
-    for (option, path) in config.files_by_option() {
-        if let Err(error) = file::try_to_open(path) {
-            log::warn!("{}", closed_file((option, path), user, &error));
-        }
-    }
-}
-
-/// Returns a warning for each file that is read at the start and will not be readable for the
-/// process afterwards: for the user `target`, or for root without capabilities.
-pub fn closed_files(config: &Config, target: Option<&RuntimeUser>) -> Vec<String> {
-    let root = Owner { uid: 0, gid: 0 };
-    let target = target.filter(|target| !target.uid.is_root());
-    let user = target.map_or(user::label(Uid::from_raw(0)), |target| target.label.clone());
-    let owner = target.map(RuntimeUser::owner);
-    let owner = owner.or(config.is_sandboxed.then_some(root));
-    let Some(owner) = owner.filter(|_| Uid::effective().is_root()) else {
-        return Vec::new();
-    };
-    let files =
-        config
-            .files_by_option()
-            .into_iter()
-            .filter_map(|file| match owner.may_read(file.1) {
-                Ok(true) => None,
-                Ok(false) => Some(closed_file(file, &user, &Errno::ACCESS.into())),
-                Err(error) => Some(closed_file(file, &user, &error)),
-            });
-    files.collect()
-}
-
-fn closed_file((option, path): (&str, &PathBuf), user: &str, error: &io::Error) -> String {
-    let advice = file::advice_to_permit(path);
-    format!(
-        "{option}: {:?}: {error}: the file is read at the start, and cannot be read again on \
-         SIGHUP by user {user}: {advice}",
-        path.display()
-    )
 }
 
 /// Returns the files that are written.

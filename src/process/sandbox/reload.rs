@@ -1,10 +1,15 @@
-//! Whether new settings fit the restrictions of the running process.
+//! Whether new settings fit the restrictions of the running process, and whether it can read its
+//! files again.
 
 use std::io;
 use std::path::{Path, PathBuf, absolute};
 
-use super::{Restrictions, ports};
-use crate::base::file;
+use nix::unistd::Uid;
+use rustix::io::Errno;
+
+use super::{Restrictions, RuntimeUser, ports, query_log};
+use crate::base::file::{self, Owner};
+use crate::base::user;
 use crate::config::Config;
 
 impl Restrictions {
@@ -18,6 +23,7 @@ impl Restrictions {
                 "the sandbox does not allow TCP to port {port}: restart the program to use it"
             ));
         }
+        self.check_query_log(config)?;
         let mut files = config.files_by_option().into_iter();
         let denial = files.find_map(|(option, file)| Some((option, file, self.denial(file)?)));
         match denial {
@@ -38,6 +44,20 @@ impl Restrictions {
         }
     }
 
+    /// Returns an error if the modes of files prevent the user of `--user` from writing the query
+    /// log. The sandbox has no effect here.
+    pub fn check_query_log(&self, config: &Config) -> Result<(), String> {
+        let (Some(user), Some(path)) = (&self.user, query_log(config)) else {
+            return Ok(());
+        };
+        match file::try_to_append(path) {
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+                user.judge("--query-log", path, Ok(Some(path)))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Returns the error and the folder if this file cannot be opened because it is outside of the
     /// files and folders that are open.
     fn denial(&self, file: &Path) -> Option<(io::Error, PathBuf)> {
@@ -55,4 +75,45 @@ impl Restrictions {
         let mut open = self.files.iter().flatten();
         open.any(|open| path.starts_with(open))
     }
+}
+
+/// Logs files that were read at the start and are not readable for the new user.
+pub(super) fn warn_of_closed_files(config: &Config, user: &str) {
+    for (option, path) in config.files_by_option() {
+        if let Err(error) = file::try_to_open(path) {
+            log::warn!("{}", closed_file((option, path), user, &error));
+        }
+    }
+}
+
+/// Returns a warning for each file that is read at the start and will not be readable for the
+/// process afterwards: for the user `target`, or for root without capabilities.
+pub fn closed_files(config: &Config, target: Option<&RuntimeUser>) -> Vec<String> {
+    let root = Owner { uid: 0, gid: 0 };
+    let target = target.filter(|target| !target.uid.is_root());
+    let user = target.map_or(user::label(Uid::from_raw(0)), |target| target.label.clone());
+    let owner = target.map(RuntimeUser::owner);
+    let owner = owner.or(config.is_sandboxed.then_some(root));
+    let Some(owner) = owner.filter(|_| Uid::effective().is_root()) else {
+        return Vec::new();
+    };
+    let files =
+        config
+            .files_by_option()
+            .into_iter()
+            .filter_map(|file| match owner.may_read(file.1) {
+                Ok(true) => None,
+                Ok(false) => Some(closed_file(file, &user, &Errno::ACCESS.into())),
+                Err(error) => Some(closed_file(file, &user, &error)),
+            });
+    files.collect()
+}
+
+fn closed_file((option, path): (&str, &PathBuf), user: &str, error: &io::Error) -> String {
+    let advice = file::advice_to_permit(path);
+    format!(
+        "{option}: {:?}: {error}: the file is read at the start, and cannot be read again on \
+         SIGHUP by user {user}: {advice}",
+        path.display()
+    )
 }
