@@ -21,17 +21,14 @@ pub fn check(config: &Config) -> Result<Vec<String>, String> {
     let clock = Clock::new(config.clock_stamp.as_deref());
     let tls = tls::set_up(config, &clock).map_err(|error| error.to_string())?;
     let mut warnings = config.warnings.clone();
+    if let Some(problem) = tls.refusal(None, clock.now()) {
+        return Err(problem);
+    }
     for own in &tls.own {
-        match own.problem(clock.now()) {
-            Some(problem) if !own.is_valid(clock.now()) => return Err(problem),
-            problem => warnings.extend(problem),
-        }
+        warnings.extend(own.problem(clock.now()));
         warnings.extend(own.chain_problems(clock.now()));
     }
     for authorities in &tls.authorities {
-        if let Some(problem) = authorities.lack(clock.now()) {
-            return Err(problem);
-        }
         warnings.extend(authorities.problems(clock.now()));
     }
     let user = config.user.as_ref().map(RuntimeUser::find).transpose()?;

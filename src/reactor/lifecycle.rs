@@ -103,6 +103,9 @@ impl<N: Net> Reactor<N> {
             );
         }
         let tls = tls::set_up(&config, &self.clock).map_err(|error| error.to_string())?;
+        if let Some(problem) = tls.refusal(Some(&self.tls), self.clock.now()) {
+            return Err(problem);
+        }
         self.reopen_query_log(&config)?;
         self.pins_mismatched = self.pins_mismatched();
         let before = std::mem::replace(&mut self.tls, tls);

@@ -146,6 +146,19 @@ impl Setup {
         });
         changed.map(|(index, _)| index).collect()
     }
+
+    /// Returns an error if one of our certificates, or every authority in a file, has expired or is
+    /// not valid yet at `now`, in time since 1970. If that also applies to the one in use, the
+    /// clock may be wrong, or the peers may not check dates: then it is no error.
+    pub fn refusal(&self, in_use: Option<&Self>, now: Duration) -> Option<String> {
+        let (own, authorities) =
+            in_use.map_or_else(Default::default, |it| (&it.own[..], &it.authorities[..]));
+        let of_own = self.own.iter();
+        let mut of_own = of_own.filter_map(|one| one.refusal(&self.own, own, now));
+        let of_authorities = self.authorities.iter();
+        let mut of_authorities = of_authorities.filter_map(|one| one.refusal(authorities, now));
+        of_own.next().or_else(|| of_authorities.next())
+    }
 }
 
 /// Reads the TLS files. `clock` gives the time for the verification of certificates.

@@ -138,6 +138,33 @@ impl OwnCertificate {
         self.dates.includes(now)
     }
 
+    /// Returns an error if the certificate, one of the `new` ones, is not valid at `now`, unless
+    /// those in use that it replaces are not valid either.
+    pub(super) fn refusal(&self, new: &[Self], in_use: &[Self], now: Duration) -> Option<String> {
+        let replaced = self.replaced(new, in_use);
+        let is_excused = !replaced.is_empty() && replaced.iter().all(|one| !one.is_valid(now));
+        let is_refused = !self.is_valid(now) && !is_excused;
+        is_refused.then(|| self.problem(now)).flatten()
+    }
+
+    /// Returns those in use that the certificate replaces: those in the same file; else those of
+    /// the same option whose files are not among the `new` ones; else all of the same option.
+    fn replaced<'a>(&self, new: &[Self], in_use: &'a [Self]) -> Vec<&'a Self> {
+        let is_same_file = |one: &Self, other: &Self| one.file.path == other.file.path;
+        let of_option = in_use.iter();
+        let of_option = of_option.filter(|one| one.file.option == self.file.option);
+        let of_option: Vec<&Self> = of_option.collect();
+        let is_gone = |one: &Self| !new.iter().any(|new| is_same_file(new, one));
+        let among = |is_one: &dyn Fn(&Self) -> bool| -> Vec<&'a Self> {
+            let chosen = of_option.iter().copied().filter(|one| is_one(one));
+            chosen.collect()
+        };
+        [among(&|one| is_same_file(one, self)), among(&is_gone)]
+            .into_iter()
+            .find(|replaced| !replaced.is_empty())
+            .unwrap_or(of_option)
+    }
+
     /// Returns the problem with the dates at `now`, or within seven days.
     pub fn problem(&self, now: Duration) -> Option<String> {
         let advice = Advice::always("renew it");
@@ -199,9 +226,19 @@ impl Authorities {
         others.chain(self.file.problems(1, now, advice))
     }
 
+    /// Returns an error if no authority is valid at `now`, unless that applies to the authorities
+    /// in use that these replace.
+    pub(super) fn refusal(&self, in_use: &[Self], now: Duration) -> Option<String> {
+        let before = in_use
+            .iter()
+            .find(|one| one.file.option == self.file.option);
+        let is_excused = before.is_some_and(|one| one.lack(now).is_some());
+        self.lack(now).filter(|_| !is_excused)
+    }
+
     /// Returns an error if no authority is valid by its dates at `now`: the one with the latest
     /// expiry, and its dates.
-    pub fn lack(&self, now: Duration) -> Option<String> {
+    fn lack(&self, now: Duration) -> Option<String> {
         let all = &self.file.certificates;
         if all.iter().any(|(.., dates)| dates.includes(now)) {
             return None;

@@ -1,14 +1,17 @@
 //! Reloading of the options file while the program serves.
 
 use std::net::UdpSocket;
+use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
+
+use rcgen::{BasicConstraints, CertificateParams, IsCa, KeyPair, date_time_ymd};
 
 use crate::support::certificates::Authority;
 use crate::support::faulty::{Fault, Faulty};
 use crate::support::folder::Folder;
 use crate::support::messages::{check_response, query};
-use crate::support::program::{PATIENCE, Program, await_that};
+use crate::support::program::{PATIENCE, Program, await_that, free_port};
 
 /// The program in front of one of two servers.
 struct Scene {
@@ -369,4 +372,178 @@ fn reload_reports_the_number_of_retired_connections() {
     let expected = "cache cleared; upstream connections retired: 2";
     assert!(log.contains(expected), "{log}");
     assert_eq!(scene.rcode(2), 0);
+}
+
+/// Writes a self-signed certificate of a CA that is valid in these years, and its key.
+fn write_certificate(certificate: &Path, key: &Path, years: (i32, i32)) {
+    let mut params = CertificateParams::default();
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    params.not_before = date_time_ymd(years.0, 1, 1);
+    params.not_after = date_time_ymd(years.1, 1, 1);
+    let own_key = KeyPair::generate().expect("a key");
+    let pem = params.self_signed(&own_key).expect("a certificate").pem();
+    std::fs::write(certificate, pem).expect("the folder of the test is writable");
+    std::fs::write(key, own_key.serialize_pem()).expect("the folder of the test is writable");
+}
+
+const VALID: (i32, i32) = (2000, 2200);
+const EXPIRED: (i32, i32) = (2000, 2001);
+const NOT_YET: (i32, i32) = (2200, 2201);
+
+/// The program with a certificate in each of its files.
+struct DatesScene {
+    folder: Folder,
+    program: Program,
+}
+
+impl DatesScene {
+    /// The options, and the names of their files without extension.
+    const FILES: [(&'static str, &'static str); 4] = [
+        ("--tls-cert", "own"),
+        ("client-cert", "client"),
+        ("--tls-client-ca", "clients"),
+        ("--ca-file", "ca"),
+    ];
+
+    /// Starts the program with certificates that are valid in these years.
+    fn new(label: &str, years: (i32, i32)) -> Self {
+        let folder = Folder::new(label);
+        for (_, name) in Self::FILES {
+            write_in(&folder, name, years);
+        }
+        let path = |name: &str| folder.file(name).display().to_string();
+        let options = format!(
+            "upstream 192.0.2.1,client-cert={},client-key={}\ntls-listen 127.0.0.1:{}\n\
+             tls-cert {}\ntls-key {}\ntls-client-ca {}\nca-file {}\n",
+            path("client.pem"),
+            path("client.key"),
+            free_port(),
+            path("own.pem"),
+            path("own.key"),
+            path("clients.pem"),
+            path("ca.pem"),
+        );
+        std::fs::write(folder.file("options"), options).expect("the folder is writable");
+        let program = Program::start(&["-C".to_owned(), path("options")]);
+        program.await_log("sandbox: ");
+        Self { folder, program }
+    }
+
+    /// Adds a line to the options.
+    fn add(&self, line: &str) {
+        let path = self.folder.file("options");
+        let options = contents(&path) + line;
+        std::fs::write(path, options).expect("the folder is writable");
+    }
+
+    fn write(&self, name: &str, years: (i32, i32)) {
+        write_in(&self.folder, name, years);
+    }
+
+    /// Reloads. Checks that the program keeps its settings because of a certificate.
+    fn assert_refused(&self, parts: &[&str]) {
+        let log = self.program.reload();
+        assert!(!log.contains("reloaded the configuration"), "{log}");
+        let error = log.lines().find(|line| line.contains("ERROR"));
+        for part in parts {
+            assert!(error.is_some_and(|error| error.contains(part)), "{log}");
+        }
+    }
+
+    /// Reloads. Checks that the new settings apply, with a warning for these parts.
+    fn assert_accepted(&self, parts: &[&str]) {
+        let log = self.program.reload();
+        assert!(log.contains("reloaded the configuration"), "{log}");
+        assert!(!log.contains("ERROR"), "{log}");
+        for part in parts {
+            assert!(log.contains(part), "{log} lacks {part}");
+        }
+    }
+}
+
+fn write_in(folder: &Folder, name: &str, years: (i32, i32)) {
+    let file = |extension| folder.file(&format!("{name}.{extension}"));
+    write_certificate(&file("pem"), &file("key"), years);
+}
+
+#[test]
+fn certificate_that_is_not_valid_does_not_replace_a_valid_one() {
+    let scene = DatesScene::new("reload-dates", VALID);
+    for (option, name) in DatesScene::FILES {
+        for (years, dates) in [
+            (EXPIRED, "expired at 2001-01-01T00:00:00Z"),
+            (NOT_YET, "is not valid before 2200-01-01T00:00:00Z"),
+        ] {
+            scene.write(name, years);
+            scene.assert_refused(&[option, dates, "keeping the previous configuration"]);
+            scene.write(name, VALID);
+            scene.assert_accepted(&[]);
+        }
+    }
+    // A new upstream has no certificate in use that could be worse.
+    scene.write("other", EXPIRED);
+    let path = |name: &str| scene.folder.file(name).display().to_string();
+    let (certificate, key) = (path("other.pem"), path("other.key"));
+    scene.add(&format!(
+        "upstream 192.0.2.2,client-cert={certificate},client-key={key}\n"
+    ));
+    scene.assert_refused(&["client-cert", &certificate, "expired at 2001"]);
+}
+
+#[test]
+fn expired_certificate_replaces_one_that_has_also_expired() {
+    let scene = DatesScene::new("reload-all-expired", EXPIRED);
+    let warning = "expired at 2001-01-01T00:00:00Z";
+    let all = DatesScene::FILES.map(|(option, _)| option);
+    scene.assert_accepted(&[&all[..], &[warning]].concat());
+    for (option, name) in DatesScene::FILES {
+        scene.write(name, NOT_YET);
+        scene.assert_accepted(&[option, "is not valid before 2200"]);
+    }
+    for (_, name) in DatesScene::FILES {
+        scene.write(name, VALID);
+    }
+    scene.assert_accepted(&[]);
+    scene.write("own", EXPIRED);
+    scene.assert_refused(&["--tls-cert", warning]);
+}
+
+#[test]
+fn client_certificates_in_other_files_replace_those_that_are_no_longer_named() {
+    let scene = DatesScene::new("reload-other-files", EXPIRED);
+    for (name, years) in [("own", VALID), ("clients", VALID), ("ca", VALID)] {
+        scene.write(name, years);
+    }
+    let path = |name: &str| scene.folder.file(name).display().to_string();
+    scene.write("valid", VALID);
+    scene.add(&format!(
+        "upstream 192.0.2.2,client-cert={},client-key={}\n",
+        path("valid.pem"),
+        path("valid.key")
+    ));
+    scene.assert_accepted(&["client-cert: ", "client.pem", "expired at 2001"]);
+    scene.write("expired", EXPIRED);
+    let options = contents(&scene.folder.file("options"));
+    let replace = |from: &str| {
+        let options = options.replace(&path(from), &path("expired."));
+        std::fs::write(path("options"), options).expect("the folder is writable");
+    };
+    replace("valid.");
+    scene.assert_refused(&["client-cert: ", "expired.pem", "expired at 2001"]);
+    replace("client.");
+    scene.assert_accepted(&["client-cert: ", "expired.pem", "expired at 2001"]);
+}
+
+#[test]
+fn directory_in_place_of_a_file_is_named_at_the_reload() {
+    let scene = DatesScene::new("reload-directory", VALID);
+    for (option, name) in DatesScene::FILES {
+        let path = scene.folder.file(&format!("{name}.pem"));
+        std::fs::remove_file(&path).expect("the test owns the file");
+        std::fs::create_dir(&path).expect("the folder is writable");
+        scene.assert_refused(&[option, "expected a regular file, found a directory"]);
+        std::fs::remove_dir(&path).expect("the test owns the folder");
+        scene.write(name, VALID);
+        scene.assert_accepted(&[]);
+    }
 }
