@@ -53,8 +53,8 @@ pub struct Timeouts {
     /// Timeout of a TCP client that the proxy keeps waiting: its handshake is queued, or there is
     /// no room for its queries.
     pub client_waiting_max: Duration,
-    /// Idle timeout of an HTTP client. It exceeds the interval at which a monitoring system
-    /// scrapes.
+    /// Idle timeout of an HTTP client after its first request; before that, it is that of a TCP
+    /// client. It exceeds the interval at which a monitoring system scrapes.
     pub http_idle_max: Duration,
     /// Pause before a new connection to an unavailable dnstap reader.
     pub dnstap_pause: Duration,

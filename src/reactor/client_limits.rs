@@ -42,12 +42,12 @@ impl Bounds {
         }
     }
 
-    /// Returns the limits of HTTP clients (metrics and health checks).
+    /// Returns the limits of HTTP clients (metrics and health checks) before their first request.
     pub(super) fn of_http(config: &Config) -> Self {
         Self {
             len_max: config.limits.http_clients,
             held_max: config.limits.http_clients_held,
-            idle_max: config.timeouts.http_idle_max,
+            idle_max: config.timeouts.client_idle_max,
             idle_min: config.timeouts.client_idle_min,
         }
     }

@@ -266,7 +266,32 @@ fn http_client_that_sends_its_request_byte_by_byte_is_closed() {
     let closed_at = scene
         .closed_at(stream)
         .expect("the loop closed the connection");
-    assert!(closed_at < 76.0, "{closed_at}");
+    assert!(closed_at < 10.2, "{closed_at}");
+}
+
+#[test]
+fn http_client_without_a_request_is_closed_as_early_as_a_dns_client() {
+    let mut scene = Scene::new(&[]);
+    let silent = scene.connect(0.0, 1, HTTP_SIDE);
+    let part = scene.connect(0.0, 1, HTTP_SIDE);
+    scene.send(5.0, part, b"GET /healthz HT");
+    // A monitor keeps its connection from one scrape to the next.
+    let monitor = scene.connect(0.0, 1, HTTP_SIDE);
+    for nth in 0..3_u8 {
+        let request = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n";
+        scene.send(5.0 + 60.0 * f64::from(nth), monitor, request);
+    }
+    scene.run_until(150.0);
+    for stream in [silent, part] {
+        let closed_at = scene.closed_at(stream);
+        let closed_at = closed_at.expect("the loop closed the connection");
+        assert!((9.9..10.2).contains(&closed_at), "{closed_at}");
+    }
+    assert_eq!(scene.closed_at(monitor), None);
+    scene.run_until(210.0);
+    let closed_at = scene.closed_at(monitor);
+    let closed_at = closed_at.expect("the loop closed the connection");
+    assert!((199.9..200.2).contains(&closed_at), "{closed_at}");
 }
 
 #[test]

@@ -7,7 +7,7 @@
 
 use std::io::{Read, Write};
 use std::net::SocketAddr;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use super::http_fields::{self, has_item};
 use crate::base::failure::Failure;
@@ -71,6 +71,8 @@ pub struct HttpStream<S> {
     /// The connection ends once everything is sent.
     is_ending: bool,
     activity: Activity,
+    /// Additional idle time after a request.
+    kept_for: Duration,
     /// Bytes held for the connection at the last [`HttpStream::account`].
     accounted: usize,
 }
@@ -98,6 +100,7 @@ impl<S: Read + Write> HttpStream<S> {
             received: Vec::new(),
             is_ending: false,
             activity: Activity::new(now),
+            kept_for: Duration::ZERO,
             accounted: 0,
         }
     }
@@ -107,9 +110,16 @@ impl<S: Read + Write> HttpStream<S> {
         self.peer
     }
 
-    /// Returns the time of the last whole request or of the last part of a response that counts.
+    /// Returns the time at which the idle timeout begins: the time of the last whole request or of
+    /// the last part of a response that counts, plus the time of [`HttpStream::keep_for`].
     pub fn last_active(&self) -> Instant {
-        self.activity.last()
+        self.activity.last() + self.kept_for
+    }
+
+    /// Extends the idle timeout, because the client has sent a request and may send another one on
+    /// the same connection.
+    pub fn keep_for(&mut self, longer: Duration) {
+        self.kept_for = longer;
     }
 
     /// Returns whether the session is finished.
@@ -195,10 +205,12 @@ fn parse(bytes: &[u8]) -> Parsed<'_> {
     let mut request = httparse::Request::new(&mut fields);
     let bad = |text| Parsed::Bad(HttpResponse::line("400 Bad Request", text));
     let too_large = || {
-        let text = "request header too large";
+        let text = format!(
+            "expected a request header of at most {HEAD_LEN_MAX} bytes and {FIELDS_MAX} fields"
+        );
         Parsed::Bad(HttpResponse::line(
             "431 Request Header Fields Too Large",
-            text,
+            &text,
         ))
     };
     let len = match request.parse(bytes) {
@@ -396,6 +408,8 @@ mod tests {
             assert!(sent.starts_with(&format!("HTTP/1.1 {status} ")), "{sent}");
             assert_eq!(was_over, is_over, "{sent}");
             assert_eq!(sent.contains("\nAllow: GET, HEAD\n"), status == "405");
+            let names_limits = sent.contains("at most 8192 bytes and 48 fields");
+            assert_eq!(names_limits, status == "431", "{sent}");
         }
     }
 
