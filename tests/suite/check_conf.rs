@@ -92,6 +92,30 @@ fn file_that_cannot_be_written_is_an_error() {
 }
 
 #[test]
+fn clock_stamp_that_is_no_regular_file_is_an_error_and_at_the_start_a_warning() {
+    let folder = Folder::new("check-stamp");
+    let [inside, pipe, link] = ["folder", "pipe", "link"].map(|name| folder.file(name));
+    fs::create_dir(&inside).expect("the folder of the test is writable");
+    let made = Command::new("mkfifo").arg(&pipe).status();
+    assert!(made.is_ok_and(|status| status.success()));
+    symlink(folder.file("target"), &link).expect("the folder of the test is writable");
+    for (path, found) in [
+        (&inside, "a directory"),
+        (&pipe, "a named pipe"),
+        (&link, "a symbolic link"),
+    ] {
+        let stamp = format!("--clock-stamp={}", path.display());
+        let problem = format!("expected a regular file, found {found}");
+        assert_refused(&[&stamp], &["--clock-stamp: ", &problem]);
+        let program = Program::start(&["-u192.0.2.1".to_owned(), stamp]);
+        program.await_log("sandbox: ");
+        let log = program.log();
+        let warning = log.lines().find(|text| text.contains(&problem));
+        assert!(warning.is_some_and(|text| text.contains("WARN")), "{log}");
+    }
+}
+
+#[test]
 fn files_are_judged_by_the_rights_of_the_runtime_user() {
     if !Uid::effective().is_root() {
         return eprintln!("skipped: only root can start as another user");
