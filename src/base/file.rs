@@ -70,21 +70,19 @@ fn check_regular(kind: FileType) -> io::Result<()> {
     if kind.is_file() {
         return Ok(());
     }
+    Err(unexpected("a regular file", kind))
+}
+
+#[inline(never)]
+fn unexpected(expected: &str, kind: FileType) -> io::Error {
     let found = name_of(kind);
-    Err(io::Error::other(format!(
-        "expected a regular file, found {found}"
-    )))
+    io::Error::other(format!("expected {expected}, found {found}"))
 }
 
 /// Checks that a file, if there is one, is a Unix socket.
 pub fn check_socket(path: &Path) -> io::Result<()> {
     match fs::metadata(path).map(|metadata| metadata.file_type()) {
-        Ok(kind) if !kind.is_socket() => {
-            let found = name_of(kind);
-            Err(io::Error::other(format!(
-                "expected a Unix socket, found {found}"
-            )))
-        }
+        Ok(kind) if !kind.is_socket() => Err(unexpected("a Unix socket", kind)),
         _ => Ok(()),
     }
 }
@@ -162,22 +160,23 @@ pub fn try_to_open(path: &Path) -> io::Result<()> {
 }
 
 /// Returns why a user may not write a file, for a message that names both.
+#[inline(never)]
 pub fn obstacle(path: &Path) -> String {
-    let owner = |metadata: &Metadata| {
-        let (owner, mode) = (metadata.uid(), metadata.mode() & 0o7777);
-        format!("belongs to user {owner} and has mode {mode:o}")
-    };
-    match fs::symlink_metadata(path) {
-        Ok(entry) if entry.is_symlink() => "it is a symbolic link: name its target".to_owned(),
-        Ok(entry) if entry.is_file() && entry.nlink() > 1 => {
-            "it has several names (hard links): use another file".to_owned()
+    let (subject, metadata) = match fs::symlink_metadata(path) {
+        Ok(entry) if entry.is_symlink() => {
+            return "it is a symbolic link: name its target".to_owned();
         }
-        Ok(entry) => format!("it {}", owner(&entry)),
+        Ok(entry) if entry.is_file() && entry.nlink() > 1 => {
+            return "it has several names (hard links): use another file".to_owned();
+        }
+        Ok(entry) => ("it", entry),
         Err(_) => match fs::metadata(folder_of(path)) {
-            Ok(folder) => format!("its folder {}", owner(&folder)),
-            Err(error) => error.to_string(),
+            Ok(folder) => ("its folder", folder),
+            Err(error) => return error.to_string(),
         },
-    }
+    };
+    let (owner, mode) = (metadata.uid(), metadata.mode() & 0o7777);
+    format!("{subject} belongs to user {owner} and has mode {mode:o}")
 }
 
 /// Returns whether the path is a device or a pipe.

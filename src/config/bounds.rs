@@ -53,9 +53,9 @@ pub struct Timeouts {
     /// Timeout of a TCP client that the proxy keeps waiting: its handshake is queued, or there is
     /// no room for its queries.
     pub client_waiting_max: Duration,
-    /// Idle timeout of an HTTP client after its first request; before that, it is that of a TCP
-    /// client. It exceeds the interval at which a monitoring system scrapes.
-    pub http_idle_max: Duration,
+    /// Additional idle time of an HTTP client after a request, beyond the idle timeout of a TCP
+    /// client: together, they exceed the interval at which a monitoring system scrapes.
+    pub http_kept: Duration,
     /// Pause before a new connection to an unavailable dnstap reader.
     pub dnstap_pause: Duration,
     /// Time from the end of a traced query to its export, in one batch with later ones.
@@ -101,7 +101,7 @@ impl Timeouts {
             client_idle_max: CLIENT_IDLE_MAX,
             client_idle_min: Duration::from_millis(200),
             client_waiting_max: CLIENT_IDLE_MAX + query.max(CLIENT_IDLE_MAX),
-            http_idle_max: Duration::from_secs(75),
+            http_kept: Duration::from_secs(65),
             dnstap_pause: Duration::from_secs(1),
             traces_gather: Duration::from_secs(1),
             traces_pause: Duration::from_secs(1),

@@ -115,8 +115,9 @@ fn invalid_count(variable: impl Fn(&str) -> Option<OsString>) -> Option<OsString
 
 /// Returns whether a descriptor is open, or cannot be looked up.
 fn is_open(number: RawFd) -> bool {
-    let all = Path::new("/proc/self/fd");
-    !all.is_dir() || all.join(number.to_string()).is_symlink()
+    let is_link = |number: RawFd| Path::new(&format!("/proc/self/fd/{number}")).is_symlink();
+    // Without /proc, no descriptor has a link there, not even standard error.
+    is_link(number) || !is_link(2)
 }
 
 /// Returns why a socket cannot serve clients, if it cannot.

@@ -46,12 +46,7 @@ impl ServiceManager {
         let number = |name| variable(name)?.to_str()?.parse::<u64>().ok();
         let is_ours = |pid| pid == u64::from(std::process::id());
         let path = variable("NOTIFY_SOCKET").unwrap_or_default();
-        let warn = |problem: &io::Error| {
-            let path = path.display();
-            log::warn!(
-                "NOTIFY_SOCKET: {path:?}: {problem}: the service manager gets no notifications"
-            );
-        };
+        let warn = |problem: &io::Error| warn_unusable(&path, problem);
         let address = (!path.is_empty()).then(|| address(&path));
         let address = address.and_then(|address| address.inspect_err(warn).ok());
         let watchdog = number("WATCHDOG_USEC")
@@ -156,6 +151,13 @@ impl ServiceManager {
         let connected = socket.insert(connect(address)?);
         connected.send(message.as_bytes()).map(|_| ())
     }
+}
+
+#[cold]
+#[inline(never)]
+fn warn_unusable(path: &OsStr, problem: &io::Error) {
+    let path = path.display();
+    log::warn!("NOTIFY_SOCKET: {path:?}: {problem}: the service manager gets no notifications");
 }
 
 fn connect(address: &SockAddr) -> io::Result<Socket> {

@@ -79,21 +79,13 @@ pub fn explain(error: &rustls::Error, context: ErrorContext) -> String {
 
 /// Returns a description of an alert that the peer sent, with advice for those of upstreams.
 fn explain_alert(alert: AlertDescription, context: ErrorContext) -> String {
-    let sent = in_words(&format!("{alert:?}"));
-    let sent = format!("the peer sent the alert {sent}");
-    if context.roots == RootSource::ClientCa {
-        return sent;
-    }
-    let advice = context.client_certificate_advice();
-    match alert {
-        // An upstream sends this alert if it finds no suitable certificate or cipher in the offer
-        // or, with TLS 1.2, no client certificate.
-        AlertDescription::HandshakeFailure => {
-            format!("{sent}: probably no common algorithm ({SUPPORTED}); otherwise, {advice}")
-        }
-        AlertDescription::InsufficientSecurity => {
-            format!("{sent}: probably no common algorithm ({SUPPORTED})")
-        }
+    let mut text = "the peer sent the alert ".to_owned();
+    text.push_str(&in_words(&format!("{alert:?}")));
+    // An upstream sends the first alert if it finds no suitable certificate or cipher in the offer
+    // or, with TLS 1.2, no client certificate.
+    let (is_algorithm, is_certificate) = match alert {
+        AlertDescription::HandshakeFailure => (true, true),
+        AlertDescription::InsufficientSecurity => (true, false),
         AlertDescription::AccessDenied
         | AlertDescription::BadCertificate
         | AlertDescription::CertificateExpired
@@ -101,9 +93,22 @@ fn explain_alert(alert: AlertDescription, context: ErrorContext) -> String {
         | AlertDescription::CertificateRevoked
         | AlertDescription::CertificateUnknown
         | AlertDescription::UnknownCA
-        | AlertDescription::UnsupportedCertificate => format!("{sent}: {advice}"),
-        _ => sent,
+        | AlertDescription::UnsupportedCertificate => (false, true),
+        _ => (false, false),
+    };
+    if context.roots == RootSource::ClientCa {
+        return text;
     }
+    if is_algorithm {
+        for part in [": probably no common algorithm (", SUPPORTED, ")"] {
+            text.push_str(part);
+        }
+    }
+    if is_certificate {
+        text.push_str(if is_algorithm { "; otherwise, " } else { ": " });
+        text.push_str(context.client_certificate_advice());
+    }
+    text
 }
 
 /// Returns a text with the names of source code in it as words: `UnknownCA` as "unknown CA".

@@ -151,13 +151,14 @@ impl Setup {
     /// not valid yet at `now`, in time since 1970. If that also applies to the one in use, the
     /// clock may be wrong, or the peers may not check dates: then it is no error.
     pub fn refusal(&self, in_use: Option<&Self>, now: Duration) -> Option<String> {
-        let (own, authorities) =
-            in_use.map_or_else(Default::default, |it| (&it.own[..], &it.authorities[..]));
-        let of_own = self.own.iter();
-        let mut of_own = of_own.filter_map(|one| one.refusal(&self.own, own, now));
-        let of_authorities = self.authorities.iter();
-        let mut of_authorities = of_authorities.filter_map(|one| one.refusal(authorities, now));
-        of_own.next().or_else(|| of_authorities.next())
+        let own = in_use.map_or(&[][..], |it| &it.own);
+        let of_own = self
+            .own
+            .iter()
+            .find_map(|one| one.refusal(&self.own, own, now));
+        let authorities = in_use.map_or(&[][..], |it| &it.authorities);
+        let mut of_authorities = self.authorities.iter();
+        of_own.or_else(|| of_authorities.find_map(|one| one.refusal(authorities, now)))
     }
 }
 

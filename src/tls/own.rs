@@ -141,28 +141,30 @@ impl OwnCertificate {
     /// Returns an error if the certificate, one of the `new` ones, is not valid at `now`, unless
     /// those in use that it replaces are not valid either.
     pub(super) fn refusal(&self, new: &[Self], in_use: &[Self], now: Duration) -> Option<String> {
-        let replaced = self.replaced(new, in_use);
-        let is_excused = !replaced.is_empty() && replaced.iter().all(|one| !one.is_valid(now));
-        let is_refused = !self.is_valid(now) && !is_excused;
-        is_refused.then(|| self.problem(now)).flatten()
+        if self.is_valid(now) || self.replaces_invalid(new, in_use, now) {
+            return None;
+        }
+        self.problem(now)
     }
 
-    /// Returns those in use that the certificate replaces: those in the same file; else those of
-    /// the same option whose files are not among the `new` ones; else all of the same option.
-    fn replaced<'a>(&self, new: &[Self], in_use: &'a [Self]) -> Vec<&'a Self> {
-        let is_same_file = |one: &Self, other: &Self| one.file.path == other.file.path;
-        let of_option = in_use.iter();
-        let of_option = of_option.filter(|one| one.file.option == self.file.option);
-        let of_option: Vec<&Self> = of_option.collect();
-        let is_gone = |one: &Self| !new.iter().any(|new| is_same_file(new, one));
-        let among = |is_one: &dyn Fn(&Self) -> bool| -> Vec<&'a Self> {
-            let chosen = of_option.iter().copied().filter(|one| is_one(one));
-            chosen.collect()
-        };
-        [among(&|one| is_same_file(one, self)), among(&is_gone)]
-            .into_iter()
-            .find(|replaced| !replaced.is_empty())
-            .unwrap_or(of_option)
+    /// Returns whether the certificates in use that this one replaces are all invalid at `now`:
+    /// those in the same file; else those of the same option whose files are not among the `new`
+    /// ones; else all of the same option.
+    fn replaces_invalid(&self, new: &[Self], in_use: &[Self], now: Duration) -> bool {
+        let mut are_invalid = [None; 3];
+        for old in in_use {
+            if old.file.option != self.file.option {
+                continue;
+            }
+            let place = if old.file.path == self.file.path {
+                0
+            } else {
+                1 + usize::from(new.iter().any(|new| new.file.path == old.file.path))
+            };
+            let is_invalid = !old.is_valid(now);
+            are_invalid[place] = Some(is_invalid && are_invalid[place].unwrap_or(true));
+        }
+        are_invalid.into_iter().flatten().next().unwrap_or(false)
     }
 
     /// Returns the problem with the dates at `now`, or within seven days.
@@ -236,13 +238,19 @@ impl Authorities {
         self.lack(now).filter(|_| !is_excused)
     }
 
+    /// Returns whether an authority is valid by its dates at `now`.
+    fn has_valid(&self, now: Duration) -> bool {
+        let mut all = self.file.certificates.iter();
+        all.any(|(.., dates)| dates.includes(now))
+    }
+
     /// Returns an error if no authority is valid by its dates at `now`: the one with the latest
     /// expiry, and its dates.
     fn lack(&self, now: Duration) -> Option<String> {
-        let all = &self.file.certificates;
-        if all.iter().any(|(.., dates)| dates.includes(now)) {
+        if self.has_valid(now) {
             return None;
         }
+        let all = &self.file.certificates;
         let (position, subject, dates) = all.iter().max_by_key(|(.., dates)| dates.expires_at)?;
         let name = format!("no CA certificate is valid: certificate {position} ({subject})");
         self.file

@@ -130,6 +130,7 @@ impl RuntimeUser {
         }
     }
 
+    #[inline(never)]
     fn judge(
         &self,
         option: &str,

@@ -18,11 +18,7 @@ impl<N: Net> Reactor<N> {
             let response = self.page(&request);
             if let Some(Session::Http(http)) = session_at(&mut self.sessions, key) {
                 http.respond(&request, &response);
-                let timeouts = &self.config.timeouts;
-                let longer = timeouts
-                    .http_idle_max
-                    .saturating_sub(timeouts.client_idle_max);
-                http.keep_for(longer);
+                http.keep_for(self.config.timeouts.http_kept);
             }
         }
         self.make_unflushed(key);
