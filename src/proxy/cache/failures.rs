@@ -102,6 +102,7 @@ impl FailureCache {
     /// Begins a retest if the question of a query that is about to be sent has failed: other
     /// queries for the question fail until [`end_retest`](Self::end_retest), at the latest until
     /// the deadline of this one. Returns whether a retest has begun.
+    #[inline]
     pub(in crate::proxy) fn begin_retest(
         &mut self,
         question: Question<'_>,

@@ -84,16 +84,11 @@ impl Proxy {
     /// Ends an exchange that has its response: removes it, and leaves its open attempts and its
     /// followers to follow-ups.
     pub(in crate::proxy) fn end(&mut self, key: ExchangeKey, outcome: Outcome, now: Instant) {
+        let exchange = &self.exchanges[key];
+        if exchange.is_retest || exchange.parked.is_some() || !exchange.is_for_client() {
+            self.release(key, now);
+        }
         let exchange = &mut self.exchanges[key];
-        if exchange.is_retest {
-            self.failures.end_retest(exchange.query.question());
-        }
-        if let (Purpose::Cache, false, Some(lookup)) =
-            (exchange.purpose, exchange.is_answered, exchange.lookup)
-        {
-            let question = exchange.query.question();
-            self.cache.on_refresh_failed(question, lookup, now);
-        }
         let (attempts, is_answered) = (exchange.attempts.open(), exchange.is_answered);
         let (coalescing, followers) =
             (exchange.coalescing, std::mem::take(&mut exchange.followers));
@@ -101,10 +96,6 @@ impl Proxy {
         let question = is_any_open.then(|| QuestionHash::of(exchange.query.question()));
         let buffer = exchange.query.take_buffer();
         let has_client = exchange.is_for_client();
-        let (is_parked, is_own_question) = (
-            exchange.parked.is_some(),
-            matches!(exchange.purpose, Purpose::Validation { .. }),
-        );
         let (is_held, pool) = (exchange.holder.is_some(), exchange.pool);
         if is_held {
             self.query_shares.remove(pool, key);
@@ -121,18 +112,34 @@ impl Proxy {
                 self.abandon(attempt, outcome, abandoned, now);
             }
         }
-        if is_parked {
-            self.on_parked_ended();
-        }
-        if is_own_question {
-            self.followups.push(Followup::OwnQuestionEnded(key));
-        }
         if let Coalescing::Leading(hash) = coalescing {
             self.remove_leader(hash);
         }
         // The exchange gave no answer to these followers.
         if !followers.is_empty() {
             self.dispatch_later(followers);
+        }
+    }
+
+    /// Releases what an exchange holds that is more than an ordinary query of a client: a retest, a
+    /// refresh, a parked answer, or a question of our own.
+    fn release(&mut self, key: ExchangeKey, now: Instant) {
+        let exchange = &self.exchanges[key];
+        let question = exchange.query.question();
+        if exchange.is_retest {
+            self.failures.end_retest(question);
+        }
+        match (exchange.purpose, exchange.lookup) {
+            (Purpose::Cache, Some(lookup)) if !exchange.is_answered => {
+                self.cache.on_refresh_failed(question, lookup, now);
+            }
+            (Purpose::Validation { .. }, _) => {
+                self.followups.push(Followup::OwnQuestionEnded(key));
+            }
+            _ => {}
+        }
+        if exchange.parked.is_some() {
+            self.on_parked_ended();
         }
     }
 

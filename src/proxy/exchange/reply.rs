@@ -223,7 +223,7 @@ impl Proxy {
         if quality == ReplyQuality::Final {
             exchange.attempts.on_lost(attempt);
             exchange.is_answered = true;
-            let source = AnswerSource {
+            let source = || AnswerSource {
                 endpoint,
                 upstream,
                 scheme,
@@ -231,9 +231,9 @@ impl Proxy {
                 sent_at: sent.at,
             };
             if self.validator.is_some() {
-                return self.validate(exchange_key, answer, source, cx);
+                return self.validate(exchange_key, answer, source(), cx);
             }
-            self.on_accepted(exchange_key, &source, cx.now);
+            self.on_accepted(exchange_key, source, cx.now);
             return self.deliver(exchange_key, answer, cx);
         }
         self.on_unusable_answer(attempt, sent, exchange_key, (answer, quality), cx);
@@ -321,16 +321,17 @@ impl Proxy {
     }
 
     /// Records that an answer becomes the response.
+    #[inline]
     pub(in crate::proxy) fn on_accepted(
         &mut self,
         key: ExchangeKey,
-        source: &AnswerSource,
+        source: impl FnOnce() -> AnswerSource,
         now: Instant,
     ) {
         let exchange = &mut self.exchanges[key];
         exchange.retry.take_fallback();
         if exchange.has_history() || !self.bad_answers.is_empty() {
-            self.on_good_answer(key, source, now);
+            self.on_good_answer(key, &source(), now);
         }
     }
 

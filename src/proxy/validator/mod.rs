@@ -214,14 +214,14 @@ impl Proxy {
             && !matches!(exchange.purpose, Purpose::Probe | Purpose::Bootstrap(..))
             && question.class() == CLASS_IN;
         if !is_data || !is_checked || !validator.validates(exchange.pool) {
-            self.on_accepted(key, &source, cx.now);
+            self.on_accepted(key, || source, cx.now);
             return self.deliver_unchecked(key, answer, cx);
         }
         if exchange.is_for_answer() && validator.is_known_insecure(answer, cx.now) {
             self.counters
                 .dnssec
                 .count_verdict(&SecurityStatus::Insecure);
-            self.on_accepted(key, &source, cx.now);
+            self.on_accepted(key, || source, cx.now);
             return self.deliver_unchecked(key, answer, cx);
         }
         let subject = match (exchange.purpose, question.rr_type()) {

@@ -51,7 +51,7 @@ impl Proxy {
             }
             SecurityStatus::Secure | SecurityStatus::Insecure => {}
         }
-        self.on_accepted(key, &source, cx.now);
+        self.on_accepted(key, || source, cx.now);
         let is_secure = verdict == SecurityStatus::Secure;
         let mut bytes = if is_secure && is_on {
             validation.into_message()
