@@ -13,7 +13,7 @@ use dotproxy::config::TrustAnchor;
 use dotproxy::dnssec::anchors::Anchors;
 use dotproxy::dnssec::clock::SignatureClock;
 use dotproxy::dnssec::validation::{
-    Context, QUESTIONS_MAX, SIGNATURES_MAX, ValidationStep, Subject, Validation, SecurityStatus,
+    Context, QUESTIONS_MAX, SIGNATURES_MAX, SecurityStatus, Subject, Validation, ValidationStep,
 };
 use dotproxy::dnssec::zones::{KnownZones, ZoneStatus};
 use dotproxy::wire::Message;
@@ -75,7 +75,9 @@ fuzz_target!(|input: &[u8]| {
                     }
                 }
                 ValidationStep::Done(verdict) => {
-                    assert!(verdict != SecurityStatus::Secure || right > 0 || subject == Subject::Keys);
+                    assert!(
+                        verdict != SecurityStatus::Secure || right > 0 || subject == Subject::Keys
+                    );
                     break;
                 }
             }
