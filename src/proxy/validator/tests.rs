@@ -76,6 +76,8 @@ struct World {
     sent: Vec<(String, bool)>,
     /// Questions for which the first upstream lies.
     lie_about: Option<&'static str>,
+    /// The upstreams set TTLs of eleven days, which no signature covers.
+    has_long_ttls: bool,
 }
 
 impl World {
@@ -110,6 +112,7 @@ impl World {
             answers,
             sent: Vec::new(),
             lie_about: None,
+            has_long_ttls: false,
         }
     }
 
@@ -169,6 +172,12 @@ impl World {
             if self.lie_about == Some(&text) && upstream == UpstreamIndex(0) {
                 let at = reply.windows(4).position(|bytes| bytes == [192, 0, 2, 1]);
                 reply[at.unwrap()] = 10;
+            }
+            if self.has_long_ttls {
+                let parsed = Message::parse(&reply).unwrap();
+                for record in parsed.answers().collect::<Vec<_>>() {
+                    record.set_ttl(&mut reply, 1_000_000);
+                }
             }
             reply[..2].copy_from_slice(&query[..2]);
             // The verdict of the upstream does not count.
@@ -302,6 +311,18 @@ fn lie_of_a_single_upstream_is_servfail() {
     assert_eq!(response.rcode(), Rcode::SERVFAIL);
     let error = (ExtendedErrorCode(6), "www.nsec3.tld1./A".to_owned());
     assert_eq!(response.error(), Some(error));
+}
+
+#[test]
+fn ttl_is_at_most_the_signed_one() {
+    for (mode, expected) in [("on", 300), ("log", 86_400)] {
+        let mut world = World::new(&["-u192.0.2.1", &format!("--dnssec={mode}")]);
+        world.has_long_ttls = true;
+        let response = world.ask("www.nsec3.tld1", Type::A, AD);
+        let message = Message::parse(&response.bytes).unwrap();
+        let record = message.answers().next().unwrap();
+        assert_eq!(record.ttl(&response.bytes), expected, "{mode}");
+    }
 }
 
 #[test]
