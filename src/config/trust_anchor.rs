@@ -54,6 +54,15 @@ pub const BUILT_IN: &str = "\
 const EXPECTED: &str =
     "DS or DNSKEY records, like `. IN DS 20326 8 2 E06D...`, as `dig DNSKEY` prints them";
 
+/// Description of the expected algorithms.
+const SUPPORTED: &str = "a record of a zone key with algorithm 8, 10, 13, 14 or 15, and with digest \
+                         type 2 or 4 if it is a DS record, since others cannot be verified";
+
+/// Returns whether signatures of this algorithm can be verified.
+fn is_supported(algorithm: u8) -> bool {
+    matches!(algorithm, 8 | 10 | 13 | 14 | 15)
+}
+
 impl TrustAnchor {
     /// Returns the trust anchors that are built in.
     pub fn built_in() -> Vec<Self> {
@@ -90,13 +99,30 @@ impl TrustAnchor {
             if is_open || fields.is_empty() {
                 continue;
             }
-            anchors.push(Self::parse(&fields).ok_or((number, EXPECTED))?);
+            let anchor = Self::parse(&fields).ok_or((number, EXPECTED))?;
+            if !anchor.is_usable() {
+                return Err((number, SUPPORTED));
+            }
+            anchors.push(anchor);
             fields.clear();
         }
         if is_open || anchors.is_empty() {
             return Err((text.lines().count(), EXPECTED));
         }
         Ok(anchors)
+    }
+
+    /// Returns whether signatures can be verified with the record: its algorithms are supported,
+    /// and a DNSKEY is a zone key that is not revoked.
+    fn is_usable(&self) -> bool {
+        match (self.rr_type, &*self.data) {
+            (Type::DS, [_, _, algorithm, 2 | 4, ..]) => is_supported(*algorithm),
+            (Type::DNSKEY, [high, low, 3, algorithm, ..]) => {
+                let is_zone_key = high & 1 != 0 && low & 0x80 == 0;
+                is_zone_key && is_supported(*algorithm)
+            }
+            _ => false,
+        }
     }
 
     fn parse(fields: &[&str]) -> Option<Self> {
@@ -215,8 +241,17 @@ mod tests {
             (". IN DNSKEY 257 3 8\n", 1),
             (".. IN DS 1 8 9 00\n", 1),
             (". 1 2 3 DS 1 8 9 00\n", 1),
-            (". IN DS 1 8 9 00\n. IN DS (1 8 9 00\n", 2),
-            (". IN DS 1 8 9 00\n. IN DS )1 8 9 00\n", 2),
+            (". IN DNSKEY 257 3 8 AwEAAQ==\n. IN DS (1 8 9 00\n", 2),
+            (". IN DNSKEY 257 3 8 AwEAAQ==\n. IN DS )1 8 9 00\n", 2),
+            // Another algorithm, digest or protocol; no zone key; a revoked key.
+            (". IN DNSKEY 257 3 16 AwEAAQ==\n", 1),
+            (". IN DNSKEY 257 2 8 AwEAAQ==\n", 1),
+            (". IN DNSKEY 0 3 8 AwEAAQ==\n", 1),
+            (". IN DNSKEY 385 3 8 AwEAAQ==\n", 1),
+            (
+                ". IN DS 1 8 1 E06D44B80B8F1D39A95C0B0D7C65D08458E88040\n",
+                1,
+            ),
             (". IN DS ((1 8 9 00))\n", 1),
         ] {
             let error = TrustAnchor::parse_all(text).unwrap_err();

@@ -33,6 +33,20 @@ fn trust_anchors_of_several_files_are_read() {
 }
 
 #[test]
+fn trust_anchors_without_the_root_are_a_warning() {
+    let digest = "E06D44B80B8F1D39A95C0B0D7C65D08458E880409BBC683457104237C7F8EC8D";
+    for (zone, is_warned) in [("corp.example.", true), (".", false)] {
+        with_path(&format!("{zone} IN DS 1 8 2 {digest}"), |path| {
+            let line = format!("-u 1.1.1.1 --dnssec on --trust-anchor {path}");
+            let warnings = warnings(&line);
+            let start = "--trust-anchor: no record of the root";
+            let found = warnings.iter().any(|warning| warning.starts_with(start));
+            assert_eq!(found, is_warned, "{zone}: {warnings:?}");
+        });
+    }
+}
+
+#[test]
 fn error_in_a_trust_anchor_names_file_and_line() {
     let mut missing = String::new();
     with_path("; the root\n. IN DS 20326 8 2 E06D\n", |path| {

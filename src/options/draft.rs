@@ -133,7 +133,7 @@ impl Draft {
             }),
             ..self.config
         };
-        let dnssec_warning = warnings::dnssec_off(&config.dnssec, &config.upstreams);
+        let dnssec_warning = warnings::dnssec(&config.dnssec, &config.upstreams);
         config.warnings.extend(dnssec_warning);
         config.warn_of_clear_text();
         Ok(config)

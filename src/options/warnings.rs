@@ -5,7 +5,9 @@ use std::net::{IpAddr, Ipv6Addr};
 
 use crate::base::address::parse_port;
 use crate::config::upstream::{PLAIN_PORT, is_host_name};
-use crate::config::{DnssecMode, DnssecSettings, Host, Network, Scheme, Upstream, parse_number};
+use crate::config::{
+    DnssecMode, DnssecSettings, Host, Network, Scheme, TrustAnchor, Upstream, parse_number,
+};
 
 /// Common ports of DNS servers: if the last group of an IPv6 address is one of them, it may have
 /// been meant as the port.
@@ -56,8 +58,18 @@ pub(super) fn repeated(upstream: &Upstream, former: &[Upstream]) -> Option<Strin
         .then(|| format!("--upstream: \"{upstream}\": given twice: remove one of the two"))
 }
 
-/// Returns a warning about settings of DNSSEC validation while it is off.
-pub(super) fn dnssec_off(dnssec: &DnssecSettings, upstreams: &[Upstream]) -> Option<String> {
+/// Returns a warning about settings of DNSSEC validation while it is off, or about trust anchors
+/// without the root.
+pub(super) fn dnssec(dnssec: &DnssecSettings, upstreams: &[Upstream]) -> Option<String> {
+    let is_root = |anchor: &TrustAnchor| anchor.zone.as_bytes() == [0];
+    if dnssec.mode != DnssecMode::Off {
+        let lacks_root = !dnssec.anchors.is_empty() && !dnssec.anchors.iter().any(is_root);
+        return lacks_root.then(|| {
+            "--trust-anchor: no record of the root: only names in the zones of the files are \
+             validated; add the records of the root to validate others"
+                .to_owned()
+        });
+    }
     let option = if !dnssec.anchor_files.is_empty() {
         "--trust-anchor"
     } else if !dnssec.negative_anchors.is_empty() {
@@ -67,8 +79,9 @@ pub(super) fn dnssec_off(dnssec: &DnssecSettings, upstreams: &[Upstream]) -> Opt
     } else {
         return None;
     };
-    let is_off = dnssec.mode == DnssecMode::Off;
-    is_off.then(|| format!("{option}: no effect without --dnssec log or --dnssec on"))
+    Some(format!(
+        "{option}: no effect without --dnssec log or --dnssec on"
+    ))
 }
 
 /// Returns a warning about a comment of an options file that looks like the name in the certificate
