@@ -33,7 +33,13 @@ impl Path {
                 let mut answers = sets.iter().filter(|set| !set.is_authority());
                 answers.find(|set| set.is(&target, rr_type))
             };
-            if find(rr_type).is_some() {
+            // Any records are the answer to these types, signatures alone included.
+            let is_any = matches!(rr_type, Type::ANY | Type::RRSIG);
+            let has_any = || {
+                let mut answers = sets.iter().filter(|set| !set.is_authority());
+                is_any && answers.any(|set| *set.owner == *target)
+            };
+            if find(rr_type).is_some() || has_any() {
                 return Some(Self {
                     target,
                     is_answered: true,

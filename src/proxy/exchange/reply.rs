@@ -291,7 +291,7 @@ impl Proxy {
         } else if may_be_sent {
             self.dispatch(exchange_key, cx);
         } else {
-            self.deliver(exchange_key, answer, cx);
+            self.deliver_unchecked(exchange_key, answer, cx);
         }
     }
 

@@ -20,6 +20,19 @@ fn bytes(hex: &str) -> Vec<u8> {
         .collect()
 }
 
+/// Returns the key of a question in [`World::answers`].
+fn key(name: &str, rr_type: Type) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    for label in name.split('.') {
+        bytes.push(u8::try_from(label.len()).unwrap());
+        bytes.extend(label.bytes());
+    }
+    bytes.push(0);
+    bytes.extend(rr_type.0.to_be_bytes());
+    bytes.extend([0, 1]);
+    bytes
+}
+
 /// A response to a client.
 #[derive(Debug)]
 struct Response {
@@ -314,6 +327,38 @@ fn lie_of_a_single_upstream_is_servfail() {
 }
 
 #[test]
+fn query_for_signatures_is_answered() {
+    let mut world = World::new(ON);
+    let mut reply = world.answers[&key("www.nsec3.tld1", Type::A)].clone();
+    let at = Message::parse(&reply).unwrap().records_start() - 4;
+    reply[at..at + 2].copy_from_slice(&Type::RRSIG.0.to_be_bytes());
+    let question = key("www.nsec3.tld1", Type::RRSIG);
+    world.answers.insert(question, reply);
+    let response = world.ask("www.nsec3.tld1", Type::RRSIG, AD);
+    assert_eq!(
+        (response.rcode(), response.has_ad()),
+        (Rcode::NOERROR, false)
+    );
+}
+
+#[test]
+fn error_of_the_upstream_has_neither_ad_nor_records() {
+    for (rcode, expected) in [
+        (2, Rcode::SERVFAIL),
+        (5, Rcode::REFUSED),
+        (6, Rcode::YXDOMAIN),
+    ] {
+        let mut world = World::new(ON);
+        let reply = world.answers.get_mut(&key("www.nsec3.tld1", Type::A));
+        let flags = &mut reply.unwrap()[3];
+        *flags = *flags & 0xf0 | rcode;
+        let response = world.ask("www.nsec3.tld1", Type::A, AD);
+        assert_eq!((response.rcode(), response.has_ad()), (expected, false));
+        assert_eq!(response.types(), []);
+    }
+}
+
+#[test]
 fn ttl_is_at_most_the_signed_one() {
     for (mode, expected) in [("on", 300), ("log", 86_400)] {
         let mut world = World::new(&["-u192.0.2.1", &format!("--dnssec={mode}")]);
@@ -329,6 +374,9 @@ fn ttl_is_at_most_the_signed_one() {
 fn query_with_cd_is_not_validated() {
     let mut world = World::new(ON);
     let unchecked = Ask { has_cd: true, ..AD };
+    let response = world.ask("www.nsec3.tld1", Type::A, unchecked);
+    assert_eq!(response.types(), [Type::A]);
+    world.sent.clear();
     let response = world.ask("www.stripped.tld1", Type::A, unchecked);
     assert_eq!(response.types(), [Type::A]);
     assert!(!response.has_ad());

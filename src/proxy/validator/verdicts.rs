@@ -15,6 +15,8 @@ use crate::proxy::outcome::Outcome;
 use crate::wire::edns::{OptWriter, OptionCode};
 use crate::wire::header::{Flags, HEADER_LEN, Header, Rcode};
 use crate::wire::query::UDP_SIZE;
+use crate::wire::question::Type;
+use crate::wire::record::Record;
 use crate::wire::without_proof::without_proof;
 use crate::wire::{Message, Query};
 
@@ -94,21 +96,51 @@ impl Proxy {
         self.end(key, Outcome::Answered, cx.now);
     }
 
-    /// Delivers an answer that is not validated. If others are, only their verdicts set AD.
-    pub(super) fn deliver_unchecked(
+    /// Delivers an answer that is not validated. If others are, only their verdicts set AD, an error
+    /// has no records, and DNSSEC records are for clients that asked for them.
+    #[inline]
+    pub(in crate::proxy) fn deliver_unchecked(
         &mut self,
         key: ExchangeKey,
         answer: &Message<'_>,
         cx: &mut Cx<'_>,
     ) {
-        let validator = self.validator.as_ref();
-        let is_on = validator.is_some_and(|validator| validator.mode == DnssecMode::On);
-        let has_ad = answer.header().flags.contains(Flags::AD);
-        if !is_on || !has_ad {
-            return self.deliver(key, answer, cx);
+        match &self.validator {
+            None => self.deliver(key, answer, cx),
+            Some(validator) => {
+                let is_on = validator.mode == DnssecMode::On;
+                let pool = self.exchanges[key].pool;
+                let is_of_validated = validator.validates(pool);
+                self.deliver_adapted(key, answer, (is_on, is_of_validated), cx);
+            }
         }
-        let mut bytes: Box<[u8]> = answer.bytes().into();
-        set_ad(&mut bytes, false);
+    }
+
+    #[cold]
+    fn deliver_adapted(
+        &mut self,
+        key: ExchangeKey,
+        answer: &Message<'_>,
+        (is_on, is_of_validated): (bool, bool),
+        cx: &mut Cx<'_>,
+    ) {
+        let is_data = matches!(
+            answer.header().flags.rcode(),
+            Rcode::NOERROR | Rcode::NXDOMAIN
+        );
+        let is_checked = !self.exchanges[key].query.flags().contains(Flags::CD);
+        let is_error = is_on && is_of_validated && is_checked && !is_data;
+        let mut bytes: Box<[u8]> = if is_error {
+            without_records(answer).into()
+        } else {
+            answer.bytes().into()
+        };
+        if is_on {
+            set_ad(&mut bytes, false);
+        }
+        if is_of_validated {
+            return self.deliver_with_proof_if_asked(key, &bytes, cx);
+        }
         let answer = Message::parse(&bytes).expect("the message was parsed before");
         self.deliver(key, &answer, cx);
     }
@@ -116,7 +148,10 @@ impl Proxy {
     /// Delivers a validated answer, without signatures and denials unless the query asked for them.
     fn deliver_with_proof_if_asked(&mut self, key: ExchangeKey, bytes: &[u8], cx: &mut Cx<'_>) {
         let answer = Message::parse(bytes).expect("the message was parsed before");
-        if self.exchanges[key].wants_proof() {
+        let is_proof =
+            |record: Record| matches!(record.rr_type, Type::RRSIG | Type::NSEC | Type::NSEC3);
+        let mut records = answer.answers().chain(answer.authorities());
+        if self.exchanges[key].wants_proof() || !records.any(is_proof) {
             return self.deliver(key, &answer, cx);
         }
         let plain = without_proof(&answer).ok();
@@ -156,6 +191,24 @@ impl Proxy {
             self.ask_elsewhere(key, source.upstream, cx);
         }
     }
+}
+
+/// Returns a message with its header, question and OPT alone.
+fn without_records(message: &Message<'_>) -> Vec<u8> {
+    let bytes = message.bytes();
+    let [_, additionals] = message.answer_and_authority_ends();
+    let mut additionals = message.records(additionals, message.end());
+    let opt = additionals.find(|record| record.rr_type == Type::OPT);
+    let header = Header {
+        answers: 0,
+        authorities: 0,
+        additionals: u16::from(opt.is_some()),
+        ..message.header()
+    };
+    let mut out = bytes[..message.records_start()].to_vec();
+    out[..HEADER_LEN].copy_from_slice(&header.to_bytes());
+    out.extend_from_slice(opt.map_or(&[], |opt| &bytes[opt.start..opt.end]));
+    out
 }
 
 fn set_ad(message: &mut [u8], is_secure: bool) {
