@@ -69,8 +69,8 @@ renamed IN DNAME nsec3.tld1.
 
 LABELS = ["www", "txt:TXT", "mail:MX", "alias", "outside", "insecure-alias", "broken-alias",
           "dangling", "x.wild", "a.b.wild", "real.wild", "x.wild:TXT", "ent", "deep.ent", "nothing",
-          "nothing.at.all", "www:TXT", "www.renamed", "renamed:DNAME", "nothing.renamed", ":SOA",
-          ":NS", ":DNSKEY", ":DS", ":MX", "ns:DS", "wild", "WwW"]
+          "nothing.at.all", "www:TXT", "www:ANY", "www:RRSIG", "www.renamed", "renamed:DNAME",
+          "nothing.renamed", ":SOA", ":NS", ":DNSKEY", ":DS", ":MX", "ns:DS", "wild", "WwW"]
 # Those in the messages for unit tests.
 LABELS_OF_FEW = ["www", "alias", "insecure-alias", "broken-alias", "dangling", "x.wild", "a.b.wild",
                  "x.wild:TXT", "ent", "nothing.at.all", "www:TXT", "www.renamed", ":SOA", ":MX"]
@@ -81,7 +81,7 @@ DENIED = ["ent", "deep.ent", "nothing", "nothing.at.all", "wild", "x.wild", "a.b
 # 50 iterations of NSEC3 (RFC 9276, section 3.2; unbound: 150).
 INSECURE_HERE = ["ed448.tld1", "sha1.tld1", "many.tld1"]
 TYPES = {"A": 1, "NS": 2, "SOA": 6, "MX": 15, "TXT": 16, "AAAA": 28, "DNAME": 39, "DS": 43,
-         "DNSKEY": 48}
+         "RRSIG": 46, "DNSKEY": 48, "ANY": 255}
 
 
 def fqdn(zone):
