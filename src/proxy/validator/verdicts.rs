@@ -96,8 +96,8 @@ impl Proxy {
         self.end(key, Outcome::Answered, cx.now);
     }
 
-    /// Delivers an answer that is not validated. If others are, only their verdicts set AD, an error
-    /// has no records, and DNSSEC records are for clients that asked for them.
+    /// Delivers an answer that is not validated. If others are, only their verdicts set AD, an
+    /// error has no records, and DNSSEC records are for clients that asked for them.
     #[inline]
     pub(in crate::proxy) fn deliver_unchecked(
         &mut self,
