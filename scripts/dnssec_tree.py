@@ -19,7 +19,7 @@ import sys
 import tempfile
 import time
 
-from testbed import PATIENCE_S, ROOT, free_port, make_certificates, run, stop
+from testbed import PATIENCE_S, ROOT, UNBOUND_HEAD, free_port, make_certificates, run, stop
 
 # Zones from the leaves to the root: options of dnssec-keygen, options of dnssec-signzone, and how
 # the zone is broken. A child zone comes before its parent.
@@ -174,20 +174,8 @@ class Tree:
             file.write("\n".join(lines) + "\n")
 
 
-COMMON = """
-remote-control:
-  control-enable: no
-server:
-  num-threads: 1
-  directory: "{work}"
-  chroot: ""
-  username: ""
-  pidfile: ""
-  use-syslog: no
-  logfile: "{work}/{name}.log"
+COMMON = UNBOUND_HEAD + """
   verbosity: 1
-  interface: 127.0.0.1@{port}
-  access-control: 127.0.0.0/8 allow
   do-not-query-localhost: no
   val-log-level: 2
   ede: yes

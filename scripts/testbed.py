@@ -64,7 +64,8 @@ def free_port():
             return address[1]
 
 
-UNBOUND_CONF = """
+# The settings of every unbound.
+UNBOUND_HEAD = """
 remote-control:
   control-enable: no
 server:
@@ -74,12 +75,15 @@ server:
   username: ""
   pidfile: ""
   use-syslog: no
-  logfile: "{work}/upstream-{port}.log"
+  logfile: "{work}/{name}.log"
   interface: 127.0.0.1@{port}
+  access-control: 127.0.0.0/8 allow
+"""
+
+UNBOUND_CONF = UNBOUND_HEAD + """
   tls-port: {port}
   tls-service-key: "{work}/server.key"
   tls-service-pem: "{work}/server.pem"
-  access-control: 127.0.0.0/8 allow
   module-config: "iterator"
   incoming-num-tcp: 1000
   tcp-idle-timeout: 60000
@@ -93,7 +97,7 @@ def start_unbound(work, port, *more):
     of its settings."""
     conf = f"{work}/upstream-{port}.conf"
     with open(conf, "w") as file:
-        file.write(UNBOUND_CONF.format(work=work, port=port))
+        file.write(UNBOUND_CONF.format(work=work, name=f"upstream-{port}", port=port))
         file.writelines(f"{line}\n" for line in more)
     return subprocess.Popen(["unbound", "-d", "-c", conf])
 

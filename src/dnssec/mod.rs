@@ -29,4 +29,6 @@ pub use rrset::RrSet;
 pub use signature::Rrsig;
 
 #[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
 mod tests;

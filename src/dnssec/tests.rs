@@ -1,6 +1,7 @@
 //! Records of real signers (BIND's dnssec-signzone): one zone for each algorithm.
 
 use super::signature::owner;
+use super::testing::bytes;
 use super::verify::SignatureError;
 use super::*;
 use crate::wire::Message;
@@ -8,13 +9,6 @@ use crate::wire::question::Type;
 
 /// Each line has a word and its values: a zone, a DS of it, its keys or a signed set as messages.
 const VECTORS: &str = include_str!("../../tests/data/dnssec_signatures.txt");
-
-fn bytes(hex: &str) -> Vec<u8> {
-    let pairs = hex.as_bytes().chunks(2);
-    pairs
-        .map(|pair| u8::from_str_radix(str::from_utf8(pair).unwrap(), 16).unwrap())
-        .collect()
-}
 
 /// A signed zone.
 #[derive(Default)]

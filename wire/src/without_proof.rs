@@ -14,6 +14,11 @@ const NAMES_MAX: usize = 16;
 /// The largest position that a compression pointer can have (RFC 1035, section 4.1.4).
 const POINTER_MAX: usize = 0x3fff;
 
+/// Returns whether records of a type are only for validators.
+pub fn is_proof(rr_type: Type) -> bool {
+    matches!(rr_type, Type::RRSIG | Type::NSEC | Type::NSEC3)
+}
+
 /// Returns a copy of a message without RRSIG, NSEC and NSEC3 records, unless the question asks for
 /// that type.
 ///
@@ -24,10 +29,8 @@ const POINTER_MAX: usize = 0x3fff;
 pub fn without_proof(message: &Message<'_>) -> Result<Vec<u8>, Malformed> {
     let question = message.question().ok_or(Malformed)?;
     let bytes = message.bytes();
-    let is_kept = |record: &Record| {
-        let is_proof = matches!(record.rr_type, Type::RRSIG | Type::NSEC | Type::NSEC3);
-        !is_proof || record.rr_type == question.rr_type()
-    };
+    let is_kept =
+        |record: &Record| !is_proof(record.rr_type) || record.rr_type == question.rr_type();
     let mut writer = Writer {
         out: Vec::with_capacity(bytes.len()),
         names: vec![(question.name().to_vec(), HEADER_LEN)],

@@ -6,17 +6,7 @@ use super::*;
 use crate::base::random::Random;
 use crate::config::TrustAnchor;
 use crate::dnssec::signature::owner;
-
-/// The trust anchor, the time of the signatures, and the messages, as `scripts/dnssec_tree.py` writes
-/// them: name, type, verdict of unbound (`-` if the message is only needed for others), bytes.
-const MESSAGES: &str = include_str!("../../../tests/data/dnssec_messages.txt");
-
-fn bytes(hex: &str) -> Vec<u8> {
-    let pairs = hex.as_bytes().chunks(2);
-    pairs
-        .map(|pair| u8::from_str_radix(str::from_utf8(pair).unwrap(), 16).unwrap())
-        .collect()
-}
+use crate::dnssec::testing::Tree;
 
 /// An answer, and its verdict if it is one of a client's question.
 #[derive(Clone)]
@@ -41,31 +31,21 @@ struct World {
 
 impl World {
     fn new() -> Self {
-        let mut answers = BTreeMap::new();
-        let (mut anchors, mut time) = (Vec::new(), 0);
-        for line in MESSAGES.lines() {
-            let (word, rest) = line.split_once(' ').unwrap();
-            match word {
-                "anchor" => anchors = TrustAnchor::parse_all(rest).unwrap(),
-                "time" => time = rest.parse().unwrap(),
-                name => {
-                    let fields: Vec<&str> = rest.split(' ').collect();
-                    let name = name.trim_end_matches('.').to_lowercase();
-                    let answer = Answer {
-                        verdict: fields[1].to_owned(),
-                        message: bytes(fields[2]),
-                    };
-                    answers.insert((name, fields[0].to_owned()), answer);
-                }
-            }
-        }
+        let tree = Tree::read();
+        let answers = tree.answers.into_iter().map(|one| {
+            let answer = Answer {
+                verdict: one.verdict,
+                message: one.message,
+            };
+            ((one.name, one.rr_type), answer)
+        });
         Self {
-            answers,
-            anchors: Anchors::new(&anchors, &[]),
+            answers: answers.collect(),
+            anchors: Anchors::new(&tree.anchors, &[]),
             zones: KnownZones::new(64 << 10),
             clock: SignatureClock {
-                lower_bound: time,
-                system: time,
+                lower_bound: tree.time,
+                system: tree.time,
             },
             asked: 0,
             signatures: 0,
@@ -360,8 +340,7 @@ fn work_for_a_message_is_bounded() {
 #[test]
 fn negative_trust_anchor_makes_its_names_insecure() {
     let mut world = World::new();
-    let text = MESSAGES.lines().next().unwrap();
-    let anchors = TrustAnchor::parse_all(text.strip_prefix("anchor ").unwrap()).unwrap();
+    let anchors = Tree::read().anchors;
     world.anchors = Anchors::new(&anchors, &["expired.tld1".parse().unwrap()]);
     for (name, expected) in [
         ("www.expired.tld1", "insecure"),

@@ -229,7 +229,7 @@ pub fn switch_user(config: &Config, target: Option<RuntimeUser>) -> Result<Restr
     if Uid::effective().is_root() {
         log::warn!(
             "running as root without --user: an attacker that compromises the process can use \
-             files and Unix sockets of root; set --user, for example --user nobody"
+             files and Unix sockets of root; set --user, for example --user daemon"
         );
         if target.is_none() && config.is_sandboxed {
             restrictions.in_force.push(match setgroups(&[]) {

@@ -4,21 +4,12 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use super::*;
+use crate::dnssec::testing::Tree;
 use crate::proxy::testing::{Scene, config};
 use crate::proxy::{Action, ClientTransport, UpstreamIndex};
 use crate::wire::Header;
 use crate::wire::edns::DO;
 use crate::wire::edns::ExtendedErrorCode;
-
-/// See `dnssec/validation/tests.rs`.
-const MESSAGES: &str = include_str!("../../../tests/data/dnssec_messages.txt");
-
-fn bytes(hex: &str) -> Vec<u8> {
-    let pairs = hex.as_bytes().chunks(2);
-    pairs
-        .map(|pair| u8::from_str_radix(str::from_utf8(pair).unwrap(), 16).unwrap())
-        .collect()
-}
 
 /// Returns the key of a question in [`World::answers`].
 fn key(name: &str, rr_type: Type) -> Vec<u8> {
@@ -96,24 +87,15 @@ struct World {
 impl World {
     fn new(arguments: &[&str]) -> Self {
         let mut config = config(arguments);
-        let mut answers = HashMap::new();
-        let mut time = 0;
-        for line in MESSAGES.lines() {
-            let fields: Vec<&str> = line.split(' ').collect();
-            match fields[0] {
-                "anchor" => {
-                    let text = line.strip_prefix("anchor ").unwrap();
-                    config.dnssec.anchors = TrustAnchor::parse_all(text).unwrap();
-                }
-                "time" => time = fields[1].parse().unwrap(),
-                _ => {
-                    let message = bytes(fields[3]);
-                    let parsed = Message::parse(&message).unwrap();
-                    let key = parsed.question().unwrap().to_key();
-                    answers.insert(key.to_vec(), message);
-                }
-            }
-        }
+        let tree = Tree::read();
+        let time = tree.time;
+        config.dnssec.anchors = tree.anchors;
+        let answers = tree.answers.into_iter().map(|answer| {
+            let parsed = Message::parse(&answer.message).unwrap();
+            let key = parsed.question().unwrap().to_key();
+            (key.to_vec(), answer.message)
+        });
+        let answers = answers.collect();
         let mut scene = Scene::with(&["-u192.0.2.1"]);
         scene.proxy = Proxy::new(&config, &[3; 32]);
         scene.proxy.set_signature_clock(SignatureClock {

@@ -17,7 +17,7 @@ use crate::wire::header::{Flags, HEADER_LEN, Header, Rcode};
 use crate::wire::query::UDP_SIZE;
 use crate::wire::question::Type;
 use crate::wire::record::Record;
-use crate::wire::without_proof::without_proof;
+use crate::wire::without_proof::{is_proof, without_proof};
 use crate::wire::{Message, Query};
 
 impl Proxy {
@@ -76,21 +76,14 @@ impl Proxy {
     ) {
         let validator = self.validator.as_mut().expect("the validator is on");
         let mut questions = validator.questions.iter_mut();
-        let question = questions.find(|question| question.exchange == key);
-        if let (Some(question), Some((status, lifetime))) =
-            (question, parked.validation.take_learned())
-        {
-            let until = cx.now + lifetime;
-            validator.zones.insert(&question.need.name, status, until);
-            question.is_learned = true;
-        } else if let SecurityStatus::Secure | SecurityStatus::Insecure = verdict {
-            // The known zones already tell it.
-            if let Some(question) = validator
-                .questions
-                .iter_mut()
-                .find(|question| question.exchange == key)
-            {
-                question.is_learned = true;
+        if let Some(question) = questions.find(|question| question.exchange == key) {
+            let learned = parked.validation.take_learned();
+            // Without news, the known zones tell it already.
+            question.is_learned = learned.is_some()
+                || matches!(verdict, SecurityStatus::Secure | SecurityStatus::Insecure);
+            if let Some((status, lifetime)) = learned {
+                let until = cx.now + lifetime;
+                validator.zones.insert(&question.need.name, status, until);
             }
         }
         self.end(key, Outcome::Answered, cx.now);
@@ -148,8 +141,7 @@ impl Proxy {
     /// Delivers a validated answer, without signatures and denials unless the query asked for them.
     fn deliver_with_proof_if_asked(&mut self, key: ExchangeKey, bytes: &[u8], cx: &mut Cx<'_>) {
         let answer = Message::parse(bytes).expect("the message was parsed before");
-        let is_proof =
-            |record: Record| matches!(record.rr_type, Type::RRSIG | Type::NSEC | Type::NSEC3);
+        let is_proof = |record: Record| is_proof(record.rr_type);
         let mut records = answer.answers().chain(answer.authorities());
         if self.exchanges[key].wants_proof() || !records.any(is_proof) {
             return self.deliver(key, &answer, cx);
