@@ -73,19 +73,30 @@ const START_CODE: &str = "\
     *( .text.*alloc7raw_vec* ) \
     *( .text.*dotproxy4main* .text.*dotproxy7options* .text.*getopts* .text.*dotproxy3tls5files* \
     .text.*dotproxy3tls6set_up* .text.*pki_types3pem* .text.*landlock* \
-    .text.*dotproxy7process7sandbox* .text.*dotproxy..process..sandbox* .text.*parse_crls* )";
+    .text.*dotproxy7process7sandbox* .text.*dotproxy..process..sandbox* .text.*parse_crls* \
+    .text.*proxy11reconfigure8Topology* )";
 
-/// Code of features that are off by default, and code that does not run unless the program has a
-/// bug: TLS servers, signatures, revocation lists, Encrypted Client Hello, and the parts of the
-/// standard library that read stack frames and debug information for the message of a panic, which
-/// are in every binary. The static binary for x86-64 has this code in a segment of its own, behind
-/// the constants. The kernel maps a group of pages only within a segment, so that none of this code
-/// is resident before it runs, however large the groups of the page cache are.
+/// Code that does not run while a program with the default options forwards queries over TLS 1.3:
+/// features that are off by default (DNSSEC validation, TLS servers, the HTTP endpoint, traces,
+/// revocation lists), TLS 1.2, the exchange of settings, Encrypted Client Hello, the text of errors,
+/// and the parts of the standard library that read stack frames and debug information for the
+/// message of a panic, which are in every binary. The static binary for x86-64 has this code in a
+/// segment of its own, behind the constants. The kernel maps a group of pages only within a segment,
+/// so that none of this code is resident before it runs, however large the groups of the page cache
+/// are.
 const RARE_CODE: &str = "\
-    *( .text.*rustls6server* .text.*rustls..server..* .text.*rustls..crypto..ring..sign* \
-    .text.*ring3rsa7keypair* .text.*ecdsa7signing* .text.*ed255197signing* \
-    .text.*x25519_sc_muladd* .text.*webpki3crl* .text.*webpki..crl* .text.*rustls6client3ech* \
-    .text.*dotproxy7process5probe* .text.__getgr_a .text.__getpw_a ) \
+    *( .text.*dotproxy6dnssec* .text.*dotproxy..dnssec..* .text.*proxy9validator* \
+    .text.*config12trust_anchor* .text.*rustls6server* .text.*rustls..server..* \
+    .text.*rustls..crypto..ring..sign* .text.*ring3rsa7keypair* .text.*ecdsa7signing* \
+    .text.*ed255197signing* .text.*x25519_sc_muladd* .text.*webpki3crl* .text.*webpki..crl* \
+    .text.*rustls6client3ech* .text.*rustls6client5tls12* .text.*rustls..client..tls12* ) \
+    *( .text.*dotproxy7process5probe* .text.*reactor6export4http* .text.*reactor6export7metrics* \
+    .text.*reactor6export10connection* .text.*reactor6export13query_records*lines* \
+    .text.*9telemetry4json* .text.*9telemetry6dnstap* .text.*9telemetry10proc_stats* \
+    .text.*9telemetry11openmetrics* .text.*httparse* .text.*httpdate* \
+    .text.*proxy11reconfigure*Proxy* .text.*dotproxy3tls7explain* .text.*core..fmt..Debug* \
+    .text.*flt2dec* .text.*fmt5float* .text.*core5slice4sort*quicksort* \
+    .text.*core5slice4sort*drift* .text.*core5slice4sort*heapsort* .text.*small_sort_general* ) \
     *( .text.*backtrace_rs* .text.*gimli* .text.*addr2line* .text.*miniz_oxide* \
     .text.*rustc_demangle* .text.*libunwind* .text.unwind_phase* .text.*_Unwind_* .text.__unw_* )";
 
