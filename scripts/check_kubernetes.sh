@@ -375,8 +375,11 @@ no-sandbox "no"
 log-level loud
 verbose 1
 LIST
-check "chart: a CA file outside of the volumes is refused" 'options.ca-file: .*no volume has this file' \
-    refused <<<'{options: {ca-file: /etc/ssl/ca.pem}, existingSecret: keys}'
+for file in /etc/ssl/ca.pem /etc/dotproxy-secret2/ca.pem /etc/dotproxy-secret; do
+    check "chart: the CA file $file outside of the volumes is refused" \
+        'options.ca-file: .*no volume has this file' \
+        refused <<<"{options: {ca-file: $file}, existingSecret: keys}"
+done
 while read -r file values; do
     check "chart: the CA file $file is accepted with its volume" "^    ca-file = $file\$" eval \
         "helm_template ca && rendered ca" <<<"{options: {ca-file: $file}, $values}"

@@ -38,7 +38,7 @@ Fails on values that the program would refuse in the pod, or that would have no 
 {{- with get .Values.options "ca-file" -}}
 {{- $found := dict -}}
 {{- range $folders -}}
-{{- if hasPrefix . (get $.Values.options "ca-file") -}}
+{{- if hasPrefix (printf "%s/" (trimSuffix "/" .)) (get $.Values.options "ca-file") -}}
 {{- $_ := set $found "folder" . -}}
 {{- end -}}
 {{- end -}}
