@@ -1,5 +1,6 @@
 //! The text log: each event is one line, whatever text from outside the line quotes.
 
+use std::net::UdpSocket;
 use std::process::{Command, Stdio};
 
 use crate::support::certificates::{Authority, Flaw};
@@ -241,4 +242,20 @@ fn answered_query_has_members_in_json() {
     ] {
         assert!(line.contains(&member), "{line} lacks {member}");
     }
+}
+
+#[test]
+fn failed_lookup_names_the_servers() {
+    let no_server = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let address = no_server.local_addr().unwrap();
+    drop(no_server);
+    let program = Program::start(&[
+        "--upstream=dns.example#dns.example".to_owned(),
+        format!("--bootstrap={address}"),
+    ]);
+    let right = format!("dns.example:853#dns.example: --bootstrap found no address at {address}; ");
+    program.ask(&query(1, "www.example", 1, None));
+    await_that("the log names the server", || {
+        program.log().contains(&right)
+    });
 }

@@ -235,10 +235,12 @@ impl Proxy {
         } else {
             log::Level::Debug
         };
-        let label = &host.label;
+        let (label, servers) = (&host.label, &self.config.bootstrap);
+        let servers: Vec<_> = servers.iter().map(SocketAddr::to_string).collect();
         log::log!(
             level,
-            "upstream {label}: --bootstrap found no address; later queries look it up again"
+            "upstream {label}: --bootstrap found no address at {}; later queries look it up again",
+            servers.join(", ")
         );
         self.count_failure(upstream, FailureKind::NoAddress);
         for pool in self.upstreams.pools_of(upstream) {
