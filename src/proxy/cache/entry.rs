@@ -32,9 +32,8 @@ pub(super) struct Head {
     pub(super) received_at: u32,
     /// The lifetime in seconds, during which the answer is fresh.
     pub(super) lifetime: u32,
-    /// The tick from which upstream is asked again: for a prefetch if the mark is set, otherwise
-    /// for a query that gets this entry although it is stale. Zero means neither.
-    pub(super) ask_from: u32,
+    /// The tick of [`Refresh`], or one of the values [`Self::NOT_ASKED`] and [`Self::PENDING`].
+    retry_at: u32,
     /// The flags of the answer with its response code.
     pub(super) flags: Flags,
     /// The numbers of records in the answer, authority and additional section.
@@ -61,8 +60,8 @@ impl Marks {
     pub(super) const SUBTREE: Self = Self(2);
     /// The entry is an error.
     pub(super) const ERROR: Self = Self(4);
-    /// Upstream was asked for the entry again before it expired.
-    pub(super) const ASKED_AGAIN: Self = Self(8);
+    /// Upstream was asked for the entry again before it expired: a prefetch.
+    const PREFETCHED: Self = Self(8);
     /// The bits of the number of uses.
     const HITS: u8 = 0xc0;
     const HIT: u8 = 0x40;
@@ -91,6 +90,35 @@ impl Marks {
     }
 }
 
+/// The last query upstream for the answer of an entry that has not brought a new answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Refresh {
+    /// There was none.
+    NotAsked,
+    /// A prefetch waits for its answer.
+    PrefetchPending,
+    /// A prefetch failed. The next one begins in this tick at the earliest.
+    PrefetchFailed { retry_at: u32 },
+    /// The expired answer was served. Upstream is asked again in this tick at the earliest.
+    StaleServed { retry_at: u32 },
+}
+
+impl Refresh {
+    /// Returns whether a prefetch may begin in this tick.
+    pub(super) fn may_prefetch(self, now: u32) -> bool {
+        match self {
+            Self::NotAsked => true,
+            Self::PrefetchPending => false,
+            Self::PrefetchFailed { retry_at } | Self::StaleServed { retry_at } => retry_at <= now,
+        }
+    }
+
+    /// Returns whether upstream was asked before the answer expired.
+    pub(super) fn is_prefetch(self) -> bool {
+        matches!(self, Self::PrefetchPending | Self::PrefetchFailed { .. })
+    }
+}
+
 /// Offsets of the neighbours and of the marks in an entry.
 const NEWER_AT: usize = 0;
 const OLDER_AT: usize = 4;
@@ -99,6 +127,35 @@ pub(super) const MARKS_AT: usize = 40;
 impl Head {
     /// The length of a head in bytes.
     pub(super) const LEN: usize = 41;
+
+    /// Values of `retry_at` that are not a tick.
+    const NOT_ASKED: u32 = 0;
+    const PENDING: u32 = u32::MAX;
+
+    /// Returns the last query upstream for this answer.
+    pub(super) fn refresh(&self) -> Refresh {
+        let is_prefetch = self.marks.contains(Marks::PREFETCHED);
+        match self.retry_at {
+            Self::NOT_ASKED => Refresh::NotAsked,
+            Self::PENDING if is_prefetch => Refresh::PrefetchPending,
+            retry_at if is_prefetch => Refresh::PrefetchFailed { retry_at },
+            retry_at => Refresh::StaleServed { retry_at },
+        }
+    }
+
+    /// Records the last query upstream for this answer.
+    pub(super) fn set_refresh(&mut self, refresh: Refresh) {
+        self.retry_at = match refresh {
+            Refresh::NotAsked => Self::NOT_ASKED,
+            Refresh::PrefetchPending => Self::PENDING,
+            Refresh::PrefetchFailed { retry_at } | Refresh::StaleServed { retry_at } => retry_at,
+        };
+        if refresh.is_prefetch() {
+            self.marks.insert(Marks::PREFETCHED);
+        } else {
+            self.marks.remove(Marks::PREFETCHED);
+        }
+    }
 
     /// Returns the range of the name in an entry.
     pub(super) fn name_range(&self) -> Range<usize> {
@@ -136,7 +193,7 @@ impl Head {
             hash: long(8),
             received_at: long(12),
             lifetime: long(16),
-            ask_from: long(20),
+            retry_at: long(20),
             flags: Flags::from(short(24)),
             counts: [short(26), short(28), short(30)],
             records_len: short(32),
@@ -156,7 +213,7 @@ impl Head {
         long(8, self.hash);
         long(12, self.received_at);
         long(16, self.lifetime);
-        long(20, self.ask_from);
+        long(20, self.retry_at);
         let mut short = |at: usize, value: u16| {
             bytes[at..at + 2].copy_from_slice(&value.to_le_bytes());
         };
@@ -216,7 +273,7 @@ pub(super) fn compose(
         hash: 0,
         received_at,
         lifetime: policy.lifetime,
-        ask_from: 0,
+        retry_at: Head::NOT_ASKED,
         flags: answer.header().flags & KEPT_FLAGS,
         counts,
         records_len: u16::try_from(records_len).ok()?,
@@ -289,7 +346,7 @@ mod tests {
             hash: 0x2122_2324,
             received_at: 0x3132_3334,
             lifetime: 0x4142_4344,
-            ask_from: 0x5152_5354,
+            retry_at: 0x5152_5354,
             flags: Flags::QR | Flags::AD,
             counts: [0x6162, 0x7172, 0x8182],
             records_len: 0x9192,
@@ -298,6 +355,17 @@ mod tests {
             name_len: 0xc1,
             marks,
         };
+        let retry_at = 7;
+        for refresh in [
+            Refresh::PrefetchPending,
+            Refresh::StaleServed { retry_at },
+            Refresh::PrefetchFailed { retry_at },
+            Refresh::NotAsked,
+        ] {
+            let mut head = head;
+            head.set_refresh(refresh);
+            assert_eq!(head.refresh(), refresh);
+        }
         let mut bytes = [0; BLOCK_ROOM];
         head.write(bytes.first_chunk_mut().unwrap());
         assert_eq!(Head::read(&bytes), head);

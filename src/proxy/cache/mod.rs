@@ -40,10 +40,10 @@ use crate::wire::edns::{self, ExtendedError, ExtendedErrorCode};
 use crate::wire::response::{Asked, CUT_LOOKAHEAD_LEN, end_answer, end_cut_answer, start_answer};
 use crate::wire::{Message, Question, Rcode, byte_ops, name};
 
-use entry::Marks;
+use entry::{Marks, Refresh};
 use key::CacheKey;
 use newer::NameStatus;
-use pauses::{ASKED, prefetch_window};
+use pauses::prefetch_window;
 use policy::{CachePolicy, Extent, policy_for};
 use store::Store;
 
@@ -347,7 +347,7 @@ impl Cache {
             let is_refresh_due = self.settings.prefetch
                 && lifetime - age <= prefetch_window(lifetime)
                 && head.marks.hits() > 0
-                && head.ask_from <= now;
+                && head.refresh().may_prefetch(now);
             return Recall::Fresh {
                 entry,
                 is_refresh_due,
@@ -358,23 +358,17 @@ impl Cache {
         }
         let ttls = Ttls::Stale;
         let entry = Entry { position, ttls };
-        match head.ask_from {
-            0 => Recall::Stale(entry),
-            from if head.marks.contains(Marks::ASKED_AGAIN) => {
-                if from > now && from != ASKED {
-                    Recall::StaleInUse {
-                        entry,
-                        is_refresh_due: false,
-                    }
-                } else {
-                    Recall::Stale(entry)
-                }
-            }
-            from => Recall::StaleInUse {
+        match head.refresh() {
+            Refresh::PrefetchFailed { retry_at } if retry_at > now => Recall::StaleInUse {
                 entry,
-                is_refresh_due: from <= now
-                    || from <= self.recovered_at.saturating_add(self.stale_pause()),
+                is_refresh_due: false,
             },
+            Refresh::StaleServed { retry_at } => Recall::StaleInUse {
+                entry,
+                is_refresh_due: retry_at <= now
+                    || retry_at <= self.recovered_at.saturating_add(self.stale_pause()),
+            },
+            _ => Recall::Stale(entry),
         }
     }
 

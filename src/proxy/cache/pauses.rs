@@ -1,14 +1,11 @@
 //! The pauses between queries upstream for one question: after an error (RFC 9520), after a
 //! prefetch that failed, and while a stale answer is served (RFC 8767).
 
-use super::entry::Head;
+use super::entry::{Head, Refresh};
 use super::key::{CacheKey, CacheLookup};
 use super::{Cache, Entry, Marks, Recall, TICKS, keys, seconds, ticks};
 use crate::base::time::Instant;
 use crate::wire::Question;
-
-/// The value of `ask_from` while upstream is being asked.
-pub(super) const ASKED: u32 = u32::MAX;
 
 impl Cache {
     /// Returns the cached answer to a question that is better than an error. If the answer is
@@ -35,8 +32,7 @@ impl Cache {
     /// Records that upstream is asked again for this answer before it expires.
     pub(in crate::proxy) fn on_prefetch(&mut self, entry: Entry) {
         self.store.update(entry.position, |head| {
-            head.ask_from = ASKED;
-            head.marks.insert(Marks::ASKED_AGAIN);
+            head.set_refresh(Refresh::PrefetchPending);
         });
     }
 
@@ -58,7 +54,7 @@ impl Cache {
     /// Starts the pause after a prefetch that failed, if this entry was asked for again.
     pub(super) fn pause_refresh(&mut self, position: u32, now: Instant) {
         let head = self.store.head(position);
-        if !head.marks.contains(Marks::ASKED_AGAIN) {
+        if !head.refresh().is_prefetch() {
             return;
         }
         let lifetime = head.lifetime.saturating_mul(TICKS);
@@ -69,16 +65,17 @@ impl Cache {
         let most = ticks(self.timeouts.failed_max).max(least);
         // Half of the time since the first attempt: the pauses grow like those of an error.
         let pause = (since / 2).clamp(least, most);
-        let ask_from = self.tick(now).saturating_add(pause + 1);
-        self.store.update(position, |head| head.ask_from = ask_from);
+        let retry_at = self.tick(now).saturating_add(pause + 1);
+        self.store.update(position, |head| {
+            head.set_refresh(Refresh::PrefetchFailed { retry_at });
+        });
     }
 
     /// Records that a stale entry was served; upstream is not asked again for `stale_pause`.
     pub(in crate::proxy) fn on_stale_served(&mut self, entry: Entry, now: Instant) {
-        let ask_from = self.tick(now).saturating_add(self.stale_pause());
+        let retry_at = self.tick(now).saturating_add(self.stale_pause());
         self.store.update(entry.position, |head| {
-            head.ask_from = ask_from;
-            head.marks.remove(Marks::ASKED_AGAIN);
+            head.set_refresh(Refresh::StaleServed { retry_at });
         });
         self.touch(entry.position);
     }
