@@ -1,7 +1,9 @@
 //! A bounded table by question, for values that expire.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
+use crate::base::time::Instant;
 use crate::wire::Question;
 
 /// Values by question, with a maximum number of questions.
@@ -10,6 +12,8 @@ pub(super) struct QuestionTable<T> {
     len_max: usize,
     /// Keys are questions in lower case.
     value_by_question: HashMap<Box<[u8]>, T>,
+    /// The time of the next [`Self::sweep_every`].
+    sweep_at: Instant,
 }
 
 impl<T> QuestionTable<T> {
@@ -18,6 +22,7 @@ impl<T> QuestionTable<T> {
         Self {
             len_max,
             value_by_question: HashMap::new(),
+            sweep_at: Instant::default(),
         }
     }
 
@@ -80,6 +85,20 @@ impl<T> QuestionTable<T> {
         self.value_by_question.shrink_to_fit();
     }
 
+    /// Removes the expired values as [`Self::sweep`] does, unless that was done less than `pause`
+    /// ago.
+    pub(super) fn sweep_every(
+        &mut self,
+        pause: Duration,
+        now: Instant,
+        is_live: impl Fn(&T) -> bool,
+    ) {
+        if self.sweep_at <= now {
+            self.sweep_at = now + pause;
+            self.sweep(is_live);
+        }
+    }
+
     /// Returns every value.
     pub(super) fn values_mut(&mut self) -> impl Iterator<Item = &mut T> {
         self.value_by_question.values_mut()
@@ -110,6 +129,20 @@ mod tests {
         assert_eq!(table.get_mut(question(&bytes(b'a'))), None);
         assert_eq!(table.get_mut(question(&bytes(b'B'))), Some(&mut 2));
         assert_eq!(table.get_mut(question(&bytes(b'C'))), Some(&mut 3));
+    }
+
+    #[test]
+    fn expired_values_are_removed_once_in_a_pause() {
+        let (start, pause) = (Instant::default(), Duration::from_secs(10));
+        let mut table = QuestionTable::new(2);
+        let len_after = |table: &mut QuestionTable<u8>, now| {
+            table.insert(question(&bytes(b'a')), 1, |_| true);
+            table.sweep_every(pause, now, |_| false);
+            table.value_by_question.len()
+        };
+        assert_eq!(len_after(&mut table, start), 0);
+        assert_eq!(len_after(&mut table, start + pause / 2), 1);
+        assert_eq!(len_after(&mut table, start + pause), 0);
     }
 
     #[test]

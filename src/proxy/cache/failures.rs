@@ -26,8 +26,6 @@ pub(in crate::proxy) struct FailureCache {
     failures: QuestionTable<Failed>,
     /// The time of the next probe of a pool that detects a recovery.
     probe_at_by_pool: HashMap<PoolIndex, Instant>,
-    /// The time of the next removal of expired entries.
-    sweep_at: Instant,
     /// The time of the last recovery of a pool.
     recovered_at_by_pool: HashMap<PoolIndex, Instant>,
 }
@@ -52,7 +50,6 @@ impl FailureCache {
             pause_max: timeouts.failed_max,
             failures: QuestionTable::new(limits.failures_remembered),
             probe_at_by_pool: HashMap::new(),
-            sweep_at: Instant::default(),
             recovered_at_by_pool: HashMap::new(),
         }
     }
@@ -139,11 +136,9 @@ impl FailureCache {
             return;
         }
         self.failures.remove_if(question, |_| true);
-        if self.sweep_at <= now {
-            self.sweep_at = now + SWEEP_PAUSE;
-            let pause_max = self.pause_max;
-            self.failures.sweep(|failed| failed.until + pause_max > now);
-        }
+        let pause_max = self.pause_max;
+        let is_live = |failed: &Failed| failed.until + pause_max > now;
+        self.failures.sweep_every(SWEEP_PAUSE, now, is_live);
     }
 
     /// Records that an upstream of a pool has addresses: questions that failed for lack of one may

@@ -43,8 +43,6 @@ use crate::wire::Question;
 #[derive(Debug)]
 pub(in crate::proxy) struct Suspects {
     suspects: QuestionTable<Suspect>,
-    /// The time of the next removal of expired entries.
-    sweep_at: Instant,
 }
 
 #[derive(Debug)]
@@ -64,7 +62,6 @@ impl Suspects {
     pub(in crate::proxy) fn new(limits: &Limits) -> Self {
         Self {
             suspects: QuestionTable::new(limits.suspects_remembered),
-            sweep_at: Instant::default(),
         }
     }
 
@@ -99,10 +96,8 @@ impl Suspects {
         question: Question<'_>,
         now: Instant,
     ) -> Option<UpstreamSet> {
-        if self.sweep_at <= now {
-            self.sweep_at = now + Self::SWEEP_PAUSE;
-            self.suspects.sweep(|suspect| now < suspect.until);
-        }
+        let is_live = |suspect: &Suspect| now < suspect.until;
+        self.suspects.sweep_every(Self::SWEEP_PAUSE, now, is_live);
         let suspect = self.suspects.get_mut(question)?;
         (now < suspect.until).then_some(suspect.upstreams)
     }

@@ -44,17 +44,16 @@ pub enum Transport<S> {
 impl<S: Read + Write> Transport<S> {
     /// Creates a plain transport on a connected stream.
     pub fn plain(stream: S) -> Self {
-        let (unsent, is_connected) = (Unsent::default(), true);
-        Self::Plain(Plain {
-            stream,
-            unsent,
-            is_connected,
-        })
+        Self::new_plain(stream, true)
     }
 
     /// Creates a plain transport on a stream that is still connecting.
     pub fn connecting(stream: S) -> Self {
-        let (unsent, is_connected) = (Unsent::default(), false);
+        Self::new_plain(stream, false)
+    }
+
+    fn new_plain(stream: S, is_connected: bool) -> Self {
+        let unsent = Unsent::default();
         Self::Plain(Plain {
             stream,
             unsent,
