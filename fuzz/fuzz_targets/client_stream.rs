@@ -22,12 +22,8 @@ fuzz_target!(|input: &[u8]| {
     let [pieces_len, rest @ ..] = input else {
         return;
     };
-    let (pieces, bytes) = rest.split_at(usize::from(*pieces_len).min(rest.len()));
-    let stream = common::Script {
-        bytes,
-        pieces,
-        turn: 0,
-    };
+    let (pieces, bytes) = common::split_pieces(*pieces_len, rest);
+    let stream = common::Script::new(bytes, pieces);
     let peer = common::origin(1).peer;
     let holder = Subscriber::of(peer.ip());
     let now = Instant::default() + Duration::from_secs(1);

@@ -169,9 +169,25 @@ pub fn queries(outbox: &Outbox) -> Vec<Vec<u8>> {
 
 /// A stream with a peer that sends `bytes` in pieces of the given lengths, and reads everything.
 pub struct Script<'a> {
-    pub bytes: &'a [u8],
-    pub pieces: &'a [u8],
-    pub turn: usize,
+    bytes: &'a [u8],
+    pieces: &'a [u8],
+    turn: usize,
+}
+
+impl<'a> Script<'a> {
+    pub fn new(bytes: &'a [u8], pieces: &'a [u8]) -> Self {
+        let turn = 0;
+        Self {
+            bytes,
+            pieces,
+            turn,
+        }
+    }
+}
+
+/// Splits the rest of an input into the lengths of the pieces and the bytes of the connection.
+pub fn split_pieces(pieces_len: u8, rest: &[u8]) -> (&[u8], &[u8]) {
+    rest.split_at(usize::from(pieces_len).min(rest.len()))
 }
 
 impl Read for Script<'_> {

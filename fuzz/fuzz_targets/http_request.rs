@@ -16,7 +16,7 @@ fuzz_target!(|input: &[u8]| {
     let [pieces_len, rest @ ..] = input else {
         return;
     };
-    let (pieces, bytes) = rest.split_at(usize::from(*pieces_len).min(rest.len()));
+    let (pieces, bytes) = common::split_pieces(*pieces_len, rest);
     // Mostly empty pieces do not deliver the input within the turns of the test.
     if 2 * pieces.iter().filter(|len| **len == 0).count() > pieces.len() {
         return;
@@ -27,11 +27,7 @@ fuzz_target!(|input: &[u8]| {
 
 /// Returns the requests on a connection, and whether the connection is over.
 fn requests(bytes: &[u8], pieces: &[u8]) -> (Vec<HttpRequest>, bool) {
-    let stream = common::Script {
-        bytes,
-        pieces,
-        turn: 0,
-    };
+    let stream = common::Script::new(bytes, pieces);
     let now = Instant::default();
     let mut scratch = Scratch::new();
     let mut http = HttpStream::new(stream, common::origin(1).peer, now);

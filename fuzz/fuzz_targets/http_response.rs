@@ -15,7 +15,7 @@ fuzz_target!(|input: &[u8]| {
     let [pieces_len, rest @ ..] = input else {
         return;
     };
-    let (pieces, bytes) = rest.split_at(usize::from(*pieces_len).min(rest.len()));
+    let (pieces, bytes) = common::split_pieces(*pieces_len, rest);
     // Mostly empty pieces do not deliver the input within the turns of the test.
     if 2 * pieces.iter().filter(|len| **len == 0).count() > pieces.len() {
         return;
@@ -29,11 +29,7 @@ fuzz_target!(|input: &[u8]| {
 
 /// Returns the answer to a document, if there is one.
 fn answer(bytes: &[u8], pieces: &[u8]) -> Option<Answer> {
-    let stream = common::Script {
-        bytes,
-        pieces,
-        turn: 0,
-    };
+    let stream = common::Script::new(bytes, pieces);
     let mut scratch = Scratch::new();
     let mut client = HttpClient::new(stream);
     client.post("192.0.2.1:4318", "/v1/traces", "application/json", b"{}");

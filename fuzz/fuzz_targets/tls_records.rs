@@ -18,13 +18,9 @@ fuzz_target!(|input: &[u8]| {
     let [end, pieces_len, rest @ ..] = input else {
         return;
     };
-    let (pieces, bytes) = rest.split_at(usize::from(*pieces_len).min(rest.len()));
+    let (pieces, bytes) = common::split_pieces(*pieces_len, rest);
     let mut scratch = Scratch::new();
-    let stream = common::Script {
-        bytes,
-        pieces,
-        turn: 0,
-    };
+    let stream = common::Script::new(bytes, pieces);
     let turns = 2 * bytes.len() + 600;
     let tls = common::tls();
     if end % 2 == 0 {

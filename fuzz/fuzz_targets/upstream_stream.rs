@@ -23,7 +23,7 @@ fuzz_target!(|input: &[u8]| {
     let [queries, pieces_len, rest @ ..] = input else {
         return;
     };
-    let (pieces, bytes) = rest.split_at(usize::from(*pieces_len).min(rest.len()));
+    let (pieces, bytes) = common::split_pieces(*pieces_len, rest);
     let now = Instant::default() + Duration::from_secs(1);
     let mut proxy = Proxy::new(&common::config(), &[7; 32]);
     let mut outbox = Outbox::default();
@@ -42,11 +42,7 @@ fuzz_target!(|input: &[u8]| {
     assert_eq!(ids.len(), usize::from(queries));
 
     let bytes = with_ids(bytes, &ids);
-    let stream = common::Script {
-        bytes: &bytes,
-        pieces,
-        turn: 0,
-    };
+    let stream = common::Script::new(&bytes, pieces);
     let mut upstream = UpstreamStream::new(Transport::plain(stream));
     let mut scratch = Scratch::new();
     let mut given = Vec::new();
