@@ -412,6 +412,24 @@ mod tests {
     }
 
     #[test]
+    fn limits_of_a_request_are_those_of_the_error() {
+        let request = |value_len: usize, fields: usize| {
+            let (value, fields) = ("a".repeat(value_len), "A: b\r\n".repeat(fields - 2));
+            format!("GET / HTTP/1.1\r\nHost: x\r\nB: {value}\r\n{fields}\r\n")
+        };
+        let long = |len| request(len - request(0, 2).len(), 2);
+        for (request, status) in [
+            (long(8192), "200"),
+            (long(8193), "431"),
+            (request(1, 48), "200"),
+            (request(1, 49), "431"),
+        ] {
+            let (sent, _) = exchange(request.as_bytes());
+            assert!(sent.starts_with(&format!("HTTP/1.1 {status} ")), "{sent}");
+        }
+    }
+
+    #[test]
     fn ambiguous_requests_are_refused() {
         for fields in [
             "Content-Length: 3\r\nContent-Length: 4\r\n",
