@@ -227,17 +227,23 @@ mod tests {
             (open(Type::STREAM), "a TCP socket that does not listen"),
             (bound_only, "a TCP socket that does not listen"),
             (to_listener(Type::STREAM), "a TCP connection"),
-            (open(Type::DGRAM), "not bound to a port"),
-            (to_listener(Type::DGRAM), "connected to one client"),
+            (
+                open(Type::DGRAM),
+                "a UDP socket that is not bound to a port",
+            ),
+            (
+                to_listener(Type::DGRAM),
+                "a UDP socket that is connected to one client",
+            ),
             (local, "neither a TCP nor a UDP socket"),
         ] {
             let number = socket.as_raw_fd();
             let error = Inherited::default().add(socket).unwrap_err().to_string();
-            let start = format!("descriptor {number} is ");
-            assert!(
-                error.starts_with(&start) && error.contains(problem),
-                "{error}"
-            );
+            let start = format!("descriptor {number} is {problem}");
+            assert!(error.starts_with(&start), "{error}");
+            for option in ["(systemd: ListenStream=)", "(ListenDatagram=)"] {
+                assert!(error.contains(option), "{error}");
+            }
         }
         Inherited::default().add(listener).unwrap();
         Inherited::default().add(bound(Type::DGRAM)).unwrap();

@@ -261,7 +261,7 @@ fn unsuitable_inherited_socket_stops_the_start() {
         let output = child.wait_with_output().expect("the program exits");
         let said = String::from_utf8(output.stderr).expect("text");
         assert_eq!(output.status.code(), Some(1), "{said}");
-        let problem = format!("descriptor 3 is {problem}");
+        let problem = format!("cannot use the inherited sockets: descriptor 3 is {problem}");
         assert!(said.contains(&problem), "{said}");
     }
 }
