@@ -48,6 +48,18 @@ fn name_in_a_certificate_stays_within_its_line() {
 }
 
 #[test]
+fn refused_connection_has_advice() {
+    for upstream in ["127.0.0.1:9", "tcp://127.0.0.1:9,domain=example"] {
+        let program = Program::start(&[format!("--upstream={upstream}")]);
+        program.ask(&query(1, "www.example", 1, None));
+        program.await_log(
+            "127.0.0.1:9: connection failed: Connection refused (os error 111): check the address \
+             and the port; later queries try it again",
+        );
+    }
+}
+
+#[test]
 fn option_value_stays_within_its_line() {
     let steering = "x\n2026-01-01T00:00:00Z ERROR forged\u{1b}[2J\u{9b}31m\u{202e}\u{2028}";
     let long = [
