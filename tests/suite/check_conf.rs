@@ -705,3 +705,34 @@ fn file_that_the_user_may_not_read_has_the_user_and_advice() {
         }
     }
 }
+
+#[test]
+fn query_log_that_may_not_be_written_is_an_error_at_the_check_and_at_the_start() {
+    let folder = Folder::new("check-read-only");
+    let set_mode = |name: &str, mode| {
+        let mode = fs::Permissions::from_mode(mode);
+        fs::set_permissions(folder.file(name), mode).expect("an own file");
+    };
+    fs::write(folder.file("log"), "").expect("the folder of the test is writable");
+    set_mode("log", 0o444);
+    set_mode("", 0o555);
+    let port = free_port().to_string();
+    for name in ["log", "new"] {
+        let path = folder.file(name).display().to_string();
+        for start in [&["--check-conf"][..], &["-l127.0.0.1", "-p", &port]] {
+            let mut command = Command::new(env!("CARGO_BIN_EXE_dotproxy"));
+            command.args(start).arg("-u192.0.2.1");
+            command.arg(format!("--query-log={path}"));
+            // Modes do not bind root.
+            if Uid::effective().is_root() {
+                command.uid(65_534).gid(65_534);
+            }
+            let output = command.output().expect("the program starts");
+            let text = String::from_utf8(output.stderr).expect("text");
+            assert_eq!(output.status.code(), Some(2), "{start:?}, {name}: {text}");
+            let problem = format!("dotproxy: --query-log: {path:?}: Permission denied");
+            assert!(text.contains(&problem), "{start:?}: {text}");
+        }
+    }
+    set_mode("", 0o755);
+}
