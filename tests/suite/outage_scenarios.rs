@@ -2,9 +2,10 @@
 
 use dotproxy::base::failure::FailureKind;
 use dotproxy::base::time::Instant;
+use dotproxy::wire::Rcode;
 
 use crate::support::scripted_upstreams::{
-    Behaviour, Defect, GOOD, Response, World, at, failed, slower_than,
+    ANSWERING, Behaviour, Defect, GOOD, Response, World, at, failed, slower_than,
 };
 
 const A: u16 = 1;
@@ -150,6 +151,33 @@ fn first_answer_after_failed_connections_ends_the_outage() {
         assert!(world.recoveries[0] > at(5.0), "{count} upstreams");
         let late = named(&world, "www", at(6.5));
         assert_eq!((failed(&late), slower_than(&late, 0.1)), (0, 0));
+    }
+}
+
+// Copies of queries that another upstream answers first.
+
+#[test]
+fn late_answer_to_a_copy_ends_an_outage() {
+    for scheme in ["tls", "tcp", "udp"] {
+        for (case, trouble) in [
+            ("silent", Behaviour::NeverAnswers),
+            ("rejects", Behaviour::Refuses),
+            ("says REFUSED", Behaviour::Says(Rcode::REFUSED)),
+        ] {
+            let mut world = world(scheme, &[trouble, GOOD]);
+            world.ask_names("www", A, 0.0, 400, 0.05);
+            // The second upstream answers every query first.
+            world.change_behaviour(1, 5.0, Behaviour::Takes(3 * ANSWERING));
+            world.run("");
+            let case = format!("{scheme}, {case}");
+            assert_eq!(world.outages.len(), 1, "{case}");
+            let [recovery] = world.recoveries[..] else {
+                panic!("{case}: {:?}", world.recoveries);
+            };
+            let is_soon = at(5.0) < recovery && recovery < at(8.0);
+            assert!(is_soon, "{case}: {recovery:?}");
+            assert!(world.proxy.counters().copies > 0, "{case}");
+        }
     }
 }
 
