@@ -474,28 +474,35 @@ mod tests {
 
     #[test]
     fn recovery_test_waits_for_a_query_that_may_be_copied() {
-        let mut scene = Scene::with(&[
-            "-uudp://192.0.2.1,domain=corp",
-            "-uudp://192.0.2.2,domain=corp",
-            "--policy=fastest",
-        ]);
-        let (pool, now) = (scene.proxy.routes.main_pool(), scene.now);
-        let upstreams = &mut scene.proxy.upstreams;
-        let (endpoint, _) = upstreams.addresses(UpstreamIndex(0)).next().unwrap();
-        let (busy, _) = upstreams.open(endpoint, Scheme::Udp, now);
-        let mut reserved = 0;
-        let mut begins = |may_copy| {
-            let reserve = || {
-                reserved += 1;
-                true
+        for (scheme, name) in [(Scheme::Udp, "udp"), (Scheme::Tcp, "tcp")] {
+            let [first, second] =
+                [1, 2].map(|host| format!("-u{name}://192.0.2.{host},domain=corp"));
+            let mut scene = Scene::with(&[&first, &second, "--policy=fastest"]);
+            let (pool, now) = (scene.proxy.routes.main_pool(), scene.now);
+            let [busy, _] = [0, 1].map(|upstream| {
+                let upstreams = &mut scene.proxy.upstreams;
+                let address = upstreams.addresses(UpstreamIndex(upstream)).next();
+                let (endpoint, _) = address.unwrap();
+                let (link, _) = upstreams.open(endpoint, scheme, now);
+                let outbox = &mut scene.outbox;
+                scene.proxy.handle_link_up(link, false, now, outbox);
+                link
+            });
+            let upstreams = &mut scene.proxy.upstreams;
+            let mut reserved = 0;
+            let mut begins = |may_copy| {
+                let reserve = || {
+                    reserved += 1;
+                    true
+                };
+                let test = upstreams.begin_recovery_test(pool, busy, may_copy, reserve, now);
+                test.is_some()
             };
-            let test = upstreams.begin_recovery_test(pool, busy, may_copy, reserve, now);
-            test.is_some()
-        };
-        assert!(!begins(false));
-        assert!(begins(true));
-        assert!(!begins(true), "the endpoint is being tested");
-        assert_eq!(reserved, 1);
+            assert!(!begins(false), "{name}");
+            assert!(begins(true), "{name}");
+            assert!(!begins(true), "{name}: the endpoint is being tested");
+            assert_eq!(reserved, 1, "{name}");
+        }
     }
 
     #[test]
