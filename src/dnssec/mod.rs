@@ -7,6 +7,7 @@
 //! - [`key`]: DNSKEY and DS
 //! - [`verify`]: the cryptography, by `ring`
 //! - [`denial`]: the proofs of NSEC and NSEC3 records
+//! - [`denial_cache`]: the aggressive use of NSEC and NSEC3 records (RFC 8198)
 //! - [`anchors`]: the trust anchors, and the domains that are not validated
 //! - [`clock`]: the time by which signatures are judged
 //! - [`zones`]: the known zones, with their keys
@@ -15,6 +16,7 @@
 pub mod anchors;
 pub mod clock;
 pub mod denial;
+pub mod denial_cache;
 pub mod key;
 mod nsec3;
 pub mod rrset;

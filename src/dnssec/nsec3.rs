@@ -19,8 +19,8 @@ pub(super) type Hash = [u8; SHA1_LEN];
 /// The parameters of the hash.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Parameters<'a> {
-    iterations: u16,
-    salt: &'a [u8],
+    pub(super) iterations: u16,
+    pub(super) salt: &'a [u8],
 }
 
 impl Parameters<'_> {
@@ -90,6 +90,12 @@ impl<'a> Nsec3<'a> {
             salt,
         };
         Ok((nsec3, parameters))
+    }
+
+    /// Returns whether the span is so short that it denies one name alone: a server made the record
+    /// for one answer (RFC 7129, appendix B).
+    pub(super) fn is_narrow(&self) -> bool {
+        self.owner[..SHA1_LEN / 2] == self.next[..SHA1_LEN / 2]
     }
 
     /// Returns whether no name of the zone has this hash. The last record of a zone leads to the

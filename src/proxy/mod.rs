@@ -86,7 +86,7 @@ use upstream::link::{Due, Link, Stage};
 use upstream::loop_detection::LoopTests;
 use upstream::routes::Routes;
 use upstream::suspects::Suspects;
-use validator::Validator;
+use validator::{Validator, cache_settings};
 
 /// The query engine. See the [module](self).
 #[derive(Debug)]
@@ -148,7 +148,7 @@ impl Proxy {
             without_client: 0,
             in_flight: InFlight::default(),
             followups: Followups::default(),
-            cache: Cache::new(&config.cache, &config.timeouts, seed),
+            cache: Cache::new(&cache_settings(config), &config.timeouts, seed),
             routes: topology.routes,
             upstreams: topology.upstreams,
             bootstrap: topology.bootstrap,
@@ -239,6 +239,7 @@ impl Proxy {
     pub fn handle_resume(&mut self, slept: Duration, now: Instant, outbox: &mut Outbox) {
         let cx = &mut Cx { now, outbox };
         self.cache.on_sleep(slept);
+        self.forget_zones();
         log::info!(event = "resumed"; "the host was suspended: reconnecting");
         let up = self.upstreams.links();
         let up = up.filter(|(_, link)| link.stage == Stage::Up);

@@ -24,7 +24,7 @@ use super::upstream::link::{Link, Stage};
 use super::upstream::loop_detection::LoopTests;
 use super::upstream::routes::Routes;
 use super::upstream::suspects::{LinkEnd, Suspects};
-use super::validator::Validator;
+use super::validator::{Validator, cache_settings};
 use crate::base::time::Instant;
 use crate::config::{Config, Host, Limits, Upstream};
 
@@ -112,7 +112,8 @@ impl Proxy {
         self.was_ready = self.was_ready();
         self.unconnected = Vec::new();
         let before = std::mem::replace(&mut self.config, config.clone());
-        self.cache.reconfigure(&config.cache, &config.timeouts);
+        self.cache
+            .reconfigure(&cache_settings(config), &config.timeouts);
         self.failures = FailureCache::new(&config.timeouts, &config.limits);
         self.bad_answers = BadAnswers::new(&config.timeouts, &config.limits);
         self.suspects = Suspects::new(&config.limits);

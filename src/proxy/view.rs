@@ -27,6 +27,12 @@ impl Proxy {
         validator.map_or((0, 0), |validator| validator.zones_usage())
     }
 
+    /// Returns the number of records in the denial cache, and their bytes.
+    pub fn cached_denials(&self) -> (usize, usize) {
+        let validator = self.validator.as_ref();
+        validator.map_or((0, 0), |validator| validator.denials_usage())
+    }
+
     /// Returns the number of links, including those in handshake.
     pub fn links(&self) -> usize {
         self.upstreams.links_len()

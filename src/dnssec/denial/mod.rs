@@ -65,8 +65,14 @@ impl<'a> Nsec<'a> {
         is_behind_owner && (is_before_next || is_last) && !hides
     }
 
+    /// Returns whether the record denies other names than those directly behind its owner, which a
+    /// server makes for one answer (RFC 4470; RFC 9824).
+    pub(super) fn covers_other_names(&self) -> bool {
+        self.next.strip_prefix(b"\x01\0") != Some(self.owner)
+    }
+
     /// Returns the longest ancestor of a covered name that exists, as the record shows.
-    fn closest_encloser<'n>(&self, name: &'n [u8]) -> &'n [u8] {
+    pub(super) fn closest_encloser<'n>(&self, name: &'n [u8]) -> &'n [u8] {
         let exists = |ancestor: &&[u8]| {
             is_at_or_below(self.owner, ancestor) || is_at_or_below(self.next, ancestor)
         };
@@ -328,7 +334,7 @@ fn proof(is_proven: bool) -> Proof {
 
 /// Returns the wildcard directly below a name. A wildcard that is longer than a name may be is no
 /// name of any zone.
-fn wildcard_below(name: &[u8]) -> Vec<u8> {
+pub(super) fn wildcard_below(name: &[u8]) -> Vec<u8> {
     [b"\x01*", name].concat()
 }
 

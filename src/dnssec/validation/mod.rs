@@ -31,6 +31,7 @@ use crate::wire::{Malformed, Message, Rcode};
 
 use super::anchors::Anchors;
 use super::clock::SignatureClock;
+use super::denial_cache::ProvenRecord;
 use super::zones::{KnownZones, LIFETIME_MIN, Problem, ZoneStatus};
 use super::{Ds, RrSet};
 use aliases::Path;
@@ -198,6 +199,13 @@ impl Validation {
     /// Returns what the message says of the zone in its question, once the verdict is known.
     pub fn take_learned(&mut self) -> Option<(ZoneStatus, Duration)> {
         self.learned.take()
+    }
+
+    /// Returns the verified records of the message that deny names or types.
+    pub fn proven_records(&self) -> Vec<ProvenRecord> {
+        let sets = self.sets.iter();
+        sets.filter_map(|set| set.proven_record(&self.message))
+            .collect()
     }
 
     /// Records that a question has no answer. The validation may do without it.

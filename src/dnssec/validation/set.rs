@@ -1,5 +1,7 @@
 //! The check of one RRset.
 
+use std::iter;
+
 use crate::wire::edns::ExtendedErrorCode;
 use crate::wire::name::make_lowercase;
 use crate::wire::name::suffixes;
@@ -12,6 +14,7 @@ use super::{
     SIGNATURE_EXPIRED, SIGNATURE_NOT_YET_VALID, SecurityStatus, Subject, ValidationStep,
 };
 use crate::dnssec::clock::{SignatureClock, Timeliness};
+use crate::dnssec::denial_cache::ProvenRecord;
 use crate::dnssec::signature::owner;
 use crate::dnssec::verify;
 use crate::dnssec::{Dnskey, RrSet, Rrsig};
@@ -143,6 +146,47 @@ impl SignedSet {
             let ttl = record.ttl(message).min(*ttl_max);
             record.set_ttl(message, ttl);
         }
+    }
+
+    /// Returns the record of a verified set that a denial may need. A set has one such record.
+    pub(super) fn proven_record(&self, message: &[u8]) -> Option<ProvenRecord> {
+        let SetState::Secure {
+            zone,
+            expanded_from: None,
+            ..
+        } = &self.state
+        else {
+            return None;
+        };
+        let rr_type = self.rr_type()?;
+        let is_wanted = matches!(rr_type, Type::SOA | Type::NSEC | Type::NSEC3);
+        let [record] = &self.set.records[..] else {
+            return None;
+        };
+        if !is_wanted || !self.is_authority() {
+            return None;
+        }
+        let mut records = Vec::new();
+        for record in iter::once(record).chain(&self.set.signatures) {
+            records.extend_from_slice(&message[record.fixed..record.data_start() - 2]);
+            let len_at = records.len();
+            records.extend([0; 2]);
+            canonical::write_data(&mut records, message, record).ok()?;
+            let len = u16::try_from(records.len() - len_at - 2).ok()?;
+            records[len_at..len_at + 2].copy_from_slice(&len.to_be_bytes());
+        }
+        let mut ttl = self.ttl(message);
+        if rr_type == Type::SOA {
+            let minimum = record.data(message).last_chunk().copied()?;
+            ttl = ttl.min(u32::from_be_bytes(minimum));
+        }
+        Some(ProvenRecord {
+            zone: zone.clone(),
+            owner: self.owner.clone(),
+            rr_type,
+            ttl,
+            records: records.into(),
+        })
     }
 
     /// Judges the set, or performs a step towards it.

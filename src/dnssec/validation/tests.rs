@@ -5,8 +5,10 @@ use std::collections::BTreeMap;
 use super::*;
 use crate::base::random::Random;
 use crate::config::TrustAnchor;
+use crate::dnssec::denial_cache::DenialCache;
 use crate::dnssec::signature::owner;
 use crate::dnssec::testing::Tree;
+use crate::wire::header::HEADER_LEN;
 
 /// An answer, and its verdict if it is one of a client's question.
 #[derive(Clone)]
@@ -22,6 +24,7 @@ struct World {
     answers: Answers,
     anchors: Anchors,
     zones: KnownZones,
+    denials: DenialCache,
     clock: SignatureClock,
     /// The number of questions of the validator.
     asked: usize,
@@ -43,6 +46,7 @@ impl World {
             answers: answers.collect(),
             anchors: Anchors::new(&tree.anchors, &[]),
             zones: KnownZones::new(64 << 10),
+            denials: DenialCache::new(1 << 20),
             clock: SignatureClock {
                 lower_bound: tree.time,
                 system: tree.time,
@@ -86,6 +90,10 @@ impl World {
                         let (name, _) = validation.question();
                         let until = Instant::default() + lifetime;
                         self.zones.insert(&name, status, until);
+                    }
+                    if verdict == SecurityStatus::Secure {
+                        let records = validation.proven_records();
+                        self.denials.insert(records, 0, Instant::default());
                     }
                     return verdict;
                 }
@@ -379,4 +387,91 @@ fn trust_anchor_below_the_root_leaves_other_names_insecure() {
         let verdict = world.verdict(&message, Subject::Answer);
         assert_eq!(word(&verdict), expected, "{name}");
     }
+}
+
+/// Returns the answer that the denial cache has for the question of a message.
+fn synthesized(world: &World, message: &[u8]) -> Option<Vec<u8>> {
+    let message = Message::parse(message).unwrap();
+    let (question, now) = (message.question()?, Instant::default());
+    let with_proof = world.denials.deny(question, 0, (true, 3_600), now);
+    let without = world.denials.deny(question, 0, (false, 3_600), now);
+    assert_eq!(with_proof.is_some(), without.is_some());
+    with_proof
+}
+
+/// Returns the response code and the number of records in the answer section.
+fn rcode_and_answers(message: &[u8]) -> (Rcode, u16) {
+    let header = Message::parse(message).unwrap().header();
+    (header.flags.rcode(), header.answers)
+}
+
+#[test]
+fn synthesized_denials_are_those_of_the_upstream_and_have_a_proof() {
+    let mut world = World::new();
+    let answers = world.of_clients();
+    for answer in &answers {
+        world.verdict(&answer.message, Subject::Answer);
+    }
+    let mut count = 0;
+    for answer in &answers {
+        let message = Message::parse(&answer.message).unwrap();
+        let question = message.question().unwrap();
+        let text = Problem::limit_reached(question.name(), question.rr_type()).to_string();
+        let Some(denial) = synthesized(&world, &answer.message) else {
+            let is_secure_denial = answer.verdict == "secure" && message.header().answers == 0;
+            // Opt-out spans are not cached.
+            assert!(!is_secure_denial || text.contains("optout.tld1."), "{text}");
+            continue;
+        };
+        count += 1;
+        assert_eq!(answer.verdict, "secure", "{text}");
+        assert_eq!(
+            rcode_and_answers(&denial),
+            rcode_and_answers(&answer.message)
+        );
+        assert_eq!(
+            world.verdict(&denial, Subject::Answer),
+            SecurityStatus::Secure
+        );
+    }
+    assert!(count > 10, "{count}");
+}
+
+#[test]
+fn names_that_were_never_asked_for_are_denied() {
+    let mut world = World::new();
+    let answers = world.of_clients();
+    for answer in &answers {
+        world.verdict(&answer.message, Subject::Answer);
+    }
+    let (mut names, mut types) = (0, 0);
+    for answer in &answers {
+        // Another last byte in the first label makes another name.
+        for byte in b"!07AMZaz" {
+            let mut asked = answer.message.clone();
+            let place = HEADER_LEN + usize::from(asked[HEADER_LEN]);
+            asked[place] = *byte;
+            let Some(denial) = synthesized(&world, &asked) else {
+                continue;
+            };
+            let is_nxdomain = rcode_and_answers(&denial).0 == Rcode::NXDOMAIN;
+            names += u32::from(is_nxdomain);
+            types += u32::from(!is_nxdomain);
+            let verdict = world.verdict(&denial, Subject::Answer);
+            assert_eq!(verdict, SecurityStatus::Secure, "{denial:?}");
+            let question = Message::parse(&asked).unwrap();
+            let question = question.question().unwrap();
+            let is_same = |answer: &&Answer| {
+                let message = Message::parse(&answer.message).unwrap();
+                message.question().unwrap().to_key() == question.to_key()
+            };
+            if let Some(answer) = answers.iter().find(is_same) {
+                assert_eq!(
+                    rcode_and_answers(&denial),
+                    rcode_and_answers(&answer.message)
+                );
+            }
+        }
+    }
+    assert!(names > 100 && types > 5, "{names} names, {types} types");
 }

@@ -186,8 +186,36 @@ impl Proxy {
             .and_then(|lookup| self.cache.denial_above(question, lookup, cx.now, is_alike));
         match denial {
             Some(entry) => self.answer_from_cache(request, entry, Outcome::Cached, cx),
+            None if self.answer_by_proof(request, cx) => {}
             None => self.query_upstream(request, None, cx),
         }
+    }
+
+    /// Answers a query for a name or type that verified NSEC or NSEC3 records deny (RFC 8198).
+    /// Returns whether the query is answered.
+    fn answer_by_proof(&mut self, request: &Request<'_>, cx: &mut Cx<'_>) -> bool {
+        let (Some(validator), Some(lookup)) = (&self.validator, request.lookup) else {
+            return false;
+        };
+        let pool = self.routes.pool(request.question.name());
+        let is_checked = !request.message.header().flags.contains(Flags::CD);
+        let Some(pool) = pool.filter(|_| is_checked) else {
+            return false;
+        };
+        let settings = &self.config.cache;
+        let ttl_max = settings.negative_ttl_max.min(settings.ttl_max).as_secs();
+        let ttl_max = u32::try_from(ttl_max).unwrap_or(u32::MAX);
+        let wanted = (lookup.wants_proof(), ttl_max);
+        let Some(denial) = validator.deny(request.question, pool, wanted, cx.now) else {
+            return false;
+        };
+        self.counters.dnssec.synthesized += 1;
+        let denial = Message::parse(&denial).expect("replies of our own are well formed");
+        let completion = at_once(request.client, request.asked, Outcome::Cached);
+        completion.respond(&mut self.counters, cx, |out| {
+            write_answer(out, request.asked, &denial);
+        });
+        true
     }
 
     /// Answers a query for a name in a local zone. Returns whether the query is answered. A name

@@ -23,6 +23,8 @@ pub struct DnssecCounters {
     pub right_signatures: u64,
     /// Signatures that were wrong.
     pub wrong_signatures: u64,
+    /// Queries answered by records in the denial cache.
+    pub synthesized: u64,
     /// Questions of our own for DS records.
     pub ds_questions: u64,
     /// Questions of our own for DNSKEY records.

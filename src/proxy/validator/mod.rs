@@ -32,9 +32,10 @@ use super::keys::{ExchangeKey, PoolIndex};
 use super::outcome::Outcome;
 use super::upstream::link::{Abandoned, QuestionHash};
 use crate::base::time::Instant;
-use crate::config::{Config, DnssecMode, TrustAnchor};
+use crate::config::{CacheSettings, Config, DnssecMode, TrustAnchor};
 use crate::dnssec::anchors::Anchors;
 use crate::dnssec::clock::SignatureClock;
+use crate::dnssec::denial_cache::DenialCache;
 use crate::dnssec::validation::{
     Context, Need, SecurityStatus, Subject, Validation, ValidationStep,
 };
@@ -42,7 +43,7 @@ use crate::dnssec::zones::{KnownZones, Problem, ZoneStatus};
 use crate::wire::name::{make_lowercase, suffixes};
 use crate::wire::question::{CLASS_IN, Type};
 use crate::wire::record::Record;
-use crate::wire::{Flags, Message, Query, Rcode};
+use crate::wire::{Flags, Message, Query, Question, Rcode};
 
 /// Maximum number of zones between a trust anchor and the name of a client's query that are unknown.
 const DEPTH_MAX: u8 = 8;
@@ -54,9 +55,12 @@ const COST_OF_TURN: u32 = 16;
 /// Maximum number of answers that are validated at once, and of questions of our own.
 const VALIDATIONS_MAX: usize = 256;
 
-/// The part of the cache size that the known zones may have in addition, and its bounds in bytes.
+/// The part of the cache size that the known zones have, and its bounds in bytes.
 const ZONES_SHARE: usize = 8;
 const ZONES_LEN: std::ops::RangeInclusive<usize> = 8 << 10..=64 << 10;
+
+/// The part of the cache size that the denial cache has.
+const DENIALS_SHARE: usize = 4;
 
 /// An owner that is a pointer to the name in the question.
 const OWNER_IN_QUESTION: &[u8] = b"\xc0\x0c";
@@ -67,6 +71,7 @@ pub(super) struct Validator {
     mode: DnssecMode,
     anchors: Anchors,
     zones: KnownZones,
+    denials: DenialCache,
     clock: SignatureClock,
     /// The pools whose answers are validated.
     pools: Vec<bool>,
@@ -102,6 +107,32 @@ pub(super) struct Parked {
     was_waiting: bool,
 }
 
+/// Returns the bytes of the cache size that the known zones and the denial cache have.
+fn shares(config: &Config) -> [usize; 2] {
+    let zones_len = config.cache.size / ZONES_SHARE;
+    let denials_len = match config.dnssec.mode {
+        DnssecMode::On => config.cache.size / DENIALS_SHARE,
+        DnssecMode::Log | DnssecMode::Off => 0,
+    };
+    [
+        zones_len.clamp(*ZONES_LEN.start(), *ZONES_LEN.end()),
+        denials_len,
+    ]
+}
+
+/// Returns the settings of the answer cache, which shares the cache size with the tables of the
+/// validator.
+pub(super) fn cache_settings(config: &Config) -> CacheSettings {
+    let taken: usize = match config.dnssec.mode {
+        DnssecMode::Off => 0,
+        DnssecMode::Log | DnssecMode::On => shares(config).iter().sum(),
+    };
+    CacheSettings {
+        size: config.cache.size.saturating_sub(taken),
+        ..config.cache
+    }
+}
+
 impl Validator {
     /// Creates the validator of these settings, if they ask for one.
     pub(super) fn new(config: &Config, pools: Vec<bool>) -> Option<Box<Self>> {
@@ -114,11 +145,12 @@ impl Validator {
             [] => &built_in,
             anchors => anchors,
         };
-        let zones_len = config.cache.size / ZONES_SHARE;
+        let [zones_len, denials_len] = shares(config);
         Some(Box::new(Self {
             mode: settings.mode,
             anchors: Anchors::new(anchors, &settings.negative_anchors),
-            zones: KnownZones::new(zones_len.clamp(*ZONES_LEN.start(), *ZONES_LEN.end())),
+            zones: KnownZones::new(zones_len),
+            denials: DenialCache::new(denials_len),
             clock: SignatureClock::default(),
             pools,
             questions: Vec::new(),
@@ -169,6 +201,38 @@ impl Validator {
     pub(super) fn zones_usage(&self) -> (usize, usize) {
         (self.zones.len(), self.zones.bytes())
     }
+
+    /// Returns the number of records in the denial cache and their bytes.
+    pub(super) fn denials_usage(&self) -> (usize, usize) {
+        (self.denials.len(), self.denials.bytes())
+    }
+
+    /// Returns the answer to a question of class IN if verified NSEC or NSEC3 records of this pool
+    /// deny the name or the type (RFC 8198).
+    pub(super) fn deny(
+        &self,
+        question: Question<'_>,
+        pool: PoolIndex,
+        (wants_proof, ttl_max): (bool, u32),
+        now: Instant,
+    ) -> Option<Vec<u8>> {
+        if !self.validates(pool) {
+            return None;
+        }
+        let denial = self
+            .denials
+            .deny(question, pool.0, (wants_proof, ttl_max), now)?;
+        // The records of a zone say nothing of a negative trust anchor below it.
+        self.anchors.covers(question.name()).then_some(denial)
+    }
+
+    /// Adds the verified denials of a secure answer to the denial cache.
+    fn learn_denials(&mut self, validation: &Validation, pool: PoolIndex, now: Instant) {
+        if self.mode == DnssecMode::On {
+            let records = validation.proven_records();
+            self.denials.insert(records, pool.0, now);
+        }
+    }
 }
 
 impl Proxy {
@@ -179,10 +243,12 @@ impl Proxy {
         }
     }
 
-    /// Empties the known zones.
+    /// Empties the known zones and the denial cache.
     pub(super) fn forget_zones(&mut self) {
+        let [zones_len, denials_len] = shares(&self.config);
         if let Some(validator) = &mut self.validator {
-            validator.zones.clear();
+            validator.zones = KnownZones::new(zones_len);
+            validator.denials = DenialCache::new(denials_len);
         }
     }
 

@@ -55,6 +55,9 @@ impl Proxy {
         }
         self.on_accepted(key, || source, cx.now);
         let is_secure = verdict == SecurityStatus::Secure;
+        if is_secure && let Some(validator) = &mut self.validator {
+            validator.learn_denials(&validation, self.exchanges[key].pool, cx.now);
+        }
         let mut bytes = if is_secure && is_on {
             validation.into_message()
         } else {
@@ -84,6 +87,10 @@ impl Proxy {
             if let Some((status, lifetime)) = learned {
                 let until = cx.now + lifetime;
                 validator.zones.insert(&question.need.name, status, until);
+            }
+            let pool = question.pool;
+            if *verdict == SecurityStatus::Secure {
+                validator.learn_denials(&parked.validation, pool, cx.now);
             }
         }
         self.end(key, Outcome::Answered, cx.now);

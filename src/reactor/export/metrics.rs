@@ -136,6 +136,18 @@ impl<N: Net> Reactor<N> {
         let help = "Bytes of memory of the known zones.";
         page.gauge("dotproxy_dnssec_known_zones_bytes", help)
             .sample(&[], bytes);
+        let help = "Queries answered by cached NSEC and NSEC3 records (RFC 8198).";
+        page.counter("dotproxy_dnssec_synthesized", help)
+            .sample(&[], dnssec.synthesized);
+        let (denials, bytes) = self.proxy.cached_denials();
+        page.gauge(
+            "dotproxy_dnssec_denials",
+            "Cached NSEC, NSEC3 and SOA records.",
+        )
+        .sample(&[], denials);
+        let help = "Bytes of memory of the cached NSEC, NSEC3 and SOA records.";
+        page.gauge("dotproxy_dnssec_denials_bytes", help)
+            .sample(&[], bytes);
     }
 
     fn write_cache_metrics(&self, page: &mut Page) {
