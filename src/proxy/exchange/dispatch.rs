@@ -296,7 +296,7 @@ impl Proxy {
         exchange.last_failure = Some(failure);
         let end = StepEnd::Failed(failure);
         exchange.tracer.on_attempt_end(attempt, end, cx.now);
-        if exchange.attempts.is_relied_on() || exchange.is_waiting {
+        if exchange.has_pending_attempt() {
             return;
         }
         if exchange.attempts.may_be_sent() {
