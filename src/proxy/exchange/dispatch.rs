@@ -40,7 +40,8 @@ impl Proxy {
             exchange.preferences.avoid = if self.bad_answers.is_empty() {
                 UpstreamSet::default()
             } else {
-                self.bad_answers.recall(exchange.query.question(), cx.now)
+                self.bad_answers
+                    .avoid_or_test(exchange.query.question(), cx.now)
             };
             if !self.suspects.is_empty() {
                 let at = self.suspects.recall(exchange.query.question(), cx.now);
