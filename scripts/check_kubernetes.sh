@@ -375,6 +375,10 @@ no-sandbox "no"
 log-level loud
 verbose 1
 LIST
+check "chart: an upstream with dnssec is accepted" '^    upstream = udp://10.0.0.53,domain=corp.example,dnssec$' eval \
+    "helm_template dnssec && rendered dnssec" <<<'upstreams: ["udp://10.0.0.53,domain=corp.example,dnssec"]'
+check "chart: an unknown setting of an upstream is refused" 'or dnssec after a comma, not "dnssec=1"' \
+    refused <<<'upstreams: ["udp://10.0.0.53,domain=corp.example,dnssec=1"]'
 for file in /etc/ssl/ca.pem /etc/dotproxy-secret2/ca.pem /etc/dotproxy-secret; do
     check "chart: the CA file $file outside of the volumes is refused" \
         'options.ca-file: .*no volume has this file' \

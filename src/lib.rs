@@ -16,8 +16,8 @@
 //!   │ exchange      │        ┌──┴───┴──┐        │ upstream  UDP, TCP, TLS │
 //!   │ cache         │        │ reactor │        │ observer  HTTP, dnstap  │
 //!   │ upstream      ├───────►│ the loop├───────►│   over transport: plain │
-//!   └───────┬───────┘ actions└────┬────┘ bytes  │   or TLS                │
-//!           │                     │             └───────┬─────────────────┘
+//!   │ validator     │ actions└────┬────┘ bytes  │   or TLS                │
+//!   └───────┬───────┘             │             └───────┬─────────────────┘
 //!           │                     ▼ sockets, clock      │
 //!           │               ┌───────────┐               │
 //!           └──────►  wire  │    net    │  wire ◄───────┘
@@ -50,10 +50,10 @@
 //!
 //! 1. The poller reports that a UDP socket is readable. The reactor runs its session
 //!    ([`session::client::datagram`]), which reads up to 64 datagrams and hands each to
-//!    [`proxy::Proxy::handle_query`] (`proxy/client/access_control.rs`): access control list,
-//!    cookie, rate limit.
-//! 2. `proxy/client/admission.rs` parses the message once, without copying
-//!    ([`wire::Message::parse`]), and decides: ignored, answered with an error, or accepted.
+//!    [`proxy::Proxy::handle_query`] (`proxy/client/access_control.rs`).
+//! 2. `handle_query` parses the message once, without copying ([`wire::Message::parse`]), and
+//!    `proxy/client/admission.rs` decides: ignored, answered with an error, or accepted. Then
+//!    `handle_query` applies the cookie, the access control list and the rate limit.
 //! 3. `proxy/client/query.rs` looks up the cache. A fresh answer is copied into the outbox with its
 //!    remaining TTLs, and the query ends. Otherwise `proxy/upstream/routes.rs` chooses the pool of
 //!    upstreams for the name (split horizon); special-use names are answered locally.
@@ -71,22 +71,25 @@
 //!    question match a query that waits; every other message is dropped and counted. An error is
 //!    kept while another upstream is asked, which may do better. With `--dnssec`, an answer is
 //!    validated (`proxy/validator`). Then it is added to the cache (`proxy/exchange/deliver.rs`).
-//! 7. The response is written once, with the client's id, flags, letter case and OPT, and as many
-//!    whole RRsets as fit. It leaves from the address that the client asked.
-//!    Then the exchange ends (`proxy/exchange/end.rs`).
+//! 7. The response is written once (`wire/src/response.rs`), with the client's id, flags, letter
+//!    case and OPT, and as many whole RRsets as fit; a truncated response has TC set. It leaves
+//!    from the address that the client asked. Then the exchange ends (`proxy/exchange/end.rs`).
 //!
 //! If the link closes first, its queries are retried on another link; a query that was on two such
 //! links is sent alone (`proxy/upstream/suspects.rs`). If the link is silent, the query is hedged,
-//! and the first answer wins. A query has at most three tries, all before its deadline; its first
-//! hedge is none of them. State diagrams: exchange in `proxy/exchange/mod.rs`, link in
-//! `proxy/upstream/link/mod.rs`, endpoint in `proxy/upstream/health.rs`, connections in
-//! [`session::client::stream`] and [`session::transport::tls`].
+//! and the first answer wins. A query has at most three tries, all before its deadline. The first
+//! hedge, attempts that ended in an error, truncated datagrams, and attempts lost to a close after
+//! other answers do not count as tries (`proxy/exchange/attempts.rs`).
+//!
+//! State diagrams: exchange in `proxy/exchange/mod.rs`, link in `proxy/upstream/link/mod.rs`,
+//! endpoint in `proxy/upstream/health.rs`, connections in [`session::client::stream`] and
+//! [`session::transport::tls`].
 //!
 //! # Invariants
 //!
-//! - Every query gets exactly one response, within its deadline.
-//! - No byte of a query is written to a peer before that is authenticated, unless the upstream is
-//!   configured as plain; a plain upstream gets queries for its own domains only.
+//! - Every query that the rate limit does not drop gets exactly one response, within its deadline.
+//! - No byte of a query is written to a peer before the peer is authenticated, unless the upstream
+//!   is configured as plain; a plain upstream gets queries for its own domains only.
 //! - Every table, queue and buffer has a limit in [`config::Limits`]. At the limit, work is refused
 //!   or its sender is not read, and both are counted.
 //! - After a burst, its memory is released.
@@ -99,7 +102,7 @@
 //! | a decision about a client's query | `proxy/client`, beside `admission` and `local_zones` |
 //! | a change of an answer, like DNS64 | `proxy/exchange/deliver`, before the cache keeps it |
 //! | a query of our own (A for DNS64) | an exchange with a purpose, as in `upstream/bootstrap` |
-//! | knowledge of an upstream | `proxy/upstream` |
+//! | state learned about an upstream | `proxy/upstream` |
 //! | a transport protocol | [`session`], or a [`session::Transport`] below one |
 //! | an exporter | its format in [`telemetry`], its socket in `reactor/export` |
 //! | an option | a row in `options/table.rs`, a field of [`config::Config`], and its use |
@@ -108,7 +111,7 @@
 //!
 //! - **query**, **reply**, **response**: a message from a client or to an upstream; from an
 //!   upstream; to a client.
-//! - **exchange**: one question that is being answered. **attempt**: one sending of it.
+//! - **exchange**: the processing of one question. **attempt**: one transmission of the query.
 //! - **link**: the proxy's view of one connection to an upstream, or of one datagram.
 //! - **endpoint**: one address of an upstream. **pool**: upstreams that may answer the same names.
 //!   **route**: the choice of a pool for a name (split horizon).

@@ -140,8 +140,8 @@ pub fn is_broadcast_here(ip: IpAddr) -> bool {
 }
 
 /// Returns whether this is an address of this host: the kernel then sends from the same address.
-/// Nothing is sent. In contrast to the list of interfaces, this works within the sandbox, and other
-/// than an attempt to bind the address, it is right where `ip_nonlocal_bind` is set.
+/// Nothing is sent. In contrast to the list of interfaces, this works within the sandbox, and,
+/// unlike an attempt to bind the address, it is correct where `ip_nonlocal_bind` is set.
 pub fn is_of_this_host(address: &SocketAddr) -> bool {
     let own = || {
         let socket = Socket::new(Domain::for_address(*address), Type::DGRAM, None).ok()?;

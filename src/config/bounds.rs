@@ -215,9 +215,9 @@ impl Limits {
     /// Attempts per query. The number sizes an array, so it is not a setting.
     pub const ATTEMPTS: u8 = 3;
 
-    /// Attempts of one query that are not counted because the upstream closed the connection after
-    /// answers to other queries.
-    pub const RETURNS: u8 = 32;
+    /// Attempts of one query that do not count as tries, because the upstream closed the connection
+    /// after answers to other queries, or for a similar reason.
+    pub const UNCOUNTED_ATTEMPTS: u8 = 32;
 
     /// Returns how many unanswered queries one client may have: a quarter of all.
     pub fn client_inflight(&self) -> usize {

@@ -98,7 +98,8 @@ impl Outbox {
     /// The number of bytes at which the outbox is long: more than a turn of datagrams takes.
     const BYTES_LONG: usize = 128 * 1024;
 
-    /// Creates an empty outbox. `takes_records` says if it takes records of queries that end.
+    /// Creates an empty outbox. `takes_records` states whether it takes records of
+    /// queries that end.
     pub fn new(takes_records: bool) -> Self {
         Self {
             takes_records,
@@ -106,7 +107,7 @@ impl Outbox {
         }
     }
 
-    /// Sets if the outbox takes records of queries that end.
+    /// Sets whether the outbox takes records of queries that end.
     pub fn set_takes_records(&mut self, takes_records: bool) {
         self.takes_records = takes_records;
     }

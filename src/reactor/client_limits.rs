@@ -147,8 +147,8 @@ impl Clients {
         quietest.map(|(_, key)| key)
     }
 
-    /// Returns whether a subscriber may open another connection: the limit of TCP connections per
-    /// client address. A quarter of the slots is reserved for other subscribers.
+    /// Returns whether a subscriber may open another connection: the limit per client for TCP
+    /// connections. A quarter of the slots is reserved for other subscribers.
     pub(super) fn have_room_for(&self, subscriber: Subscriber) -> bool {
         let len = self.len_by_subscriber.get(&subscriber).copied();
         let most = self.bounds.len_max;

@@ -87,7 +87,7 @@ impl<N: Net> Reactor<N> {
         self.late_listeners.waiting.iter().map(|late| &late.error)
     }
 
-    /// Opens the listeners whose addresses the host has by now, if a retry is due.
+    /// Opens the listeners whose addresses the host now has, if a retry is due.
     pub(super) fn retry_listeners(&mut self) {
         let late = &mut self.late_listeners;
         if late.retry_at.is_none_or(|at| at > self.now) {

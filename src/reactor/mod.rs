@@ -2,7 +2,7 @@
 //! the actions of the proxy.
 //!
 //! ```text
-//! a turn:  wait until a socket is ready or a timer is due; not at all with sessions runnable
+//! a turn:  wait until a socket is ready or a timer is due; no wait if a session is runnable
 //!          read the clock, once
 //!          step the runnable sessions, each up to its limit per turn, listeners last
 //!          run due timers
@@ -158,8 +158,8 @@ pub struct Reactor<N: Net> {
 
 impl<N: Net> Reactor<N> {
     /// Creates a loop that listens on the addresses of `config`. `tls` has the contents of the TLS
-    /// files. The query log is closed until [`Reactor::open_query_log`] is called. Boxed: the
-    /// reactor takes 10 KB, and a copy on the stack would stay resident.
+    /// files. The query log is closed until [`Reactor::open_query_log`] is called. The result is
+    /// boxed because a stack copy of its 10 KB would keep the pages of the stack resident.
     pub fn new(
         mut net: N,
         config: &Config,

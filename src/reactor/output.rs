@@ -197,7 +197,7 @@ impl<N: Net> Reactor<N> {
             }
             Session::Upstream(link, stream) => {
                 let flushed = stream.flush(scratch, self.proxy.awaited(*link));
-                if flushed.is_ok() && stream.is_on_the_way() {
+                if flushed.is_ok() && stream.is_connected_only() {
                     self.proxy.handle_link_connected(*link);
                 }
                 flushed

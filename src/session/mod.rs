@@ -1,6 +1,6 @@
-//! Sockets as state machines: partial reads, message framing and TLS. Of DNS, sessions know where a
-//! message ends; [`upstream::stream`] also parses the start of an incomplete reply, to detect a
-//! wrong length prefix.
+//! Sockets as state machines: partial reads, message framing and TLS. Sessions know only DNS
+//! message framing, with one exception: [`upstream::stream`] also parses the start of an incomplete
+//! reply, to detect a wrong length prefix.
 //!
 //! There is one session for each socket. A session works on any non-blocking reader and writer, so
 //! tests drive sessions through memory. Sessions do not know each other, the poller or the clock;

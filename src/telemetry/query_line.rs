@@ -1,6 +1,7 @@
 //! A log line of level trace for each finished query.
 //!
-//! Names and addresses of clients are logged at this level only (RFC 9076).
+//! The line has the address of the client and the queried name. Queried names are logged at levels
+//! debug and trace only (RFC 9076).
 
 use crate::proxy::Record;
 use crate::wire::Question;

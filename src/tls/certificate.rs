@@ -57,12 +57,13 @@ pub(super) fn is_ca(certificate: &[u8]) -> bool {
     Fields::of(certificate).is_some_and(|fields| fields.is_ca())
 }
 
-/// Returns whether a certificate names a place with the certificate of its CA, as those of public
-/// CAs do, which need an intermediate certificate (RFC 5280, section 4.2.2.1).
-pub(super) fn names_its_issuer(certificate: &[u8]) -> bool {
+/// Returns whether a certificate has a CA Issuers URL (authority information access, RFC 5280,
+/// section 4.2.2.1), as certificates of public CAs do, which need an intermediate certificate.
+pub(super) fn has_ca_issuers_url(certificate: &[u8]) -> bool {
     let mut parts = certificate.windows(CA_ISSUERS.len());
     parts.any(|part| part == CA_ISSUERS)
 }
+
 /// Returns the expiry of a certificate, in time since 1970.
 pub(super) fn expires_at(certificate: &[u8]) -> Option<Duration> {
     validity(certificate).map(|validity| validity.expires_at)

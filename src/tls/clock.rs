@@ -133,8 +133,8 @@ impl Clock {
     }
 }
 
-/// Returns why a stamp must be ignored, if it must. A clock that is earlier than the build has no
-/// say.
+/// Returns why a stamp must be ignored, if it must. A system clock earlier than the build is not
+/// considered.
 fn doubt(stamp: Duration, clock: Duration) -> Option<String> {
     let shown_stamp = date(stamp);
     if stamp > built_at() + BUILD_AGE_MAX {

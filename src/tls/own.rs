@@ -1,11 +1,12 @@
-//! The dates of the certificates in our files: our own with their chains, and authorities.
+//! The dates of the certificates in the configured files: the server and client certificates with
+//! their chains, and CA certificates.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rustls::pki_types::CertificateDer;
 
-use super::certificate::{is_ca, names_its_issuer, subject, validity, verifies_none};
+use super::certificate::{has_ca_issuers_url, is_ca, subject, validity, verifies_none};
 use super::clock::date;
 use crate::base::time::Validity;
 
@@ -94,7 +95,7 @@ impl DatedFile {
     }
 }
 
-/// A certificate of our own with its chain, in a file, and their dates.
+/// A server or client certificate with its chain, in a file, and their dates.
 #[derive(Clone, Debug)]
 pub struct OwnCertificate {
     dates: Validity,
@@ -113,7 +114,7 @@ impl OwnCertificate {
         let first = chain.first()?;
         let advice = if is_ca(first) {
             Some("is a CA certificate, which peers may refuse: use one that the CA has signed")
-        } else if chain.len() == 1 && names_its_issuer(first) {
+        } else if chain.len() == 1 && has_ca_issuers_url(first) {
             Some(
                 "has no intermediate certificate behind it: peers may refuse it (use the chain, \
                  like fullchain.pem)",

@@ -235,7 +235,7 @@ fn failure_of_a_question_that_ends_connections_is_cached_for_longer_each_time() 
 }
 
 #[test]
-fn question_that_ends_connections_teaches_no_limit() {
+fn question_that_ends_connections_sets_no_limit() {
     let mut world = world("tls", "fastest", &[ends_on_bad(FailureKind::Closed, 2)]);
     world.ask_names("www", 1, 0.0, 3_000, 0.01);
     world.ask("bad.example", 1.0, 0.1, 1.1);

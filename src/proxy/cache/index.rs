@@ -1,9 +1,9 @@
 //! The hash index of the store: a table in the order of hashes, so that a lookup reads one or two
 //! lines of memory.
 //!
-//! The home slot of a hash is as far up in the table as the hash is among all hashes. If the home
-//! slot is taken, an entry is placed as near below it as the order allows. A lookup therefore goes
-//! down from the home slot and ends at the first lower hash (Amble and Knuth, Ordered Hash Tables,
+//! The index of the home slot of a hash is proportional to the hash value. If the home slot is
+//! taken, an entry is placed as near below it as the order allows. A lookup therefore goes down
+//! from the home slot and ends at the first lower hash (Amble and Knuth, Ordered Hash Tables,
 //! 1974).
 
 use std::ops::RangeInclusive;

@@ -18,7 +18,8 @@ impl Variant {
     const CD: u8 = 2;
 
     /// Returns the variant of a query, or `None` if its answer cannot be shared: the query has
-    /// options that are forwarded, is of another class, or asks for no type of data.
+    /// options that are forwarded or unknown flags, is of another class than IN, or has type 0 or a
+    /// meta-type.
     pub(in crate::proxy) fn of(query: &Message<'_>) -> Option<Self> {
         let question = query.question()?;
         let flags = query.header().flags;

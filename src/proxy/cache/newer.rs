@@ -52,8 +52,8 @@ impl NameStatus {
 
 impl Cache {
     /// Removes the entries that a reply makes obsolete. The reply itself cannot be cached, since
-    /// its query has no variant: the query has options that are forwarded, or asks for no type of
-    /// data.
+    /// its query has no variant ([`Variant::of`]): it has options that are forwarded, for example,
+    /// or a meta-type.
     pub(in crate::proxy) fn on_uncacheable_reply(
         &mut self,
         question: Question<'_>,
@@ -92,7 +92,7 @@ impl Cache {
             if let Some(position) = self.store.find(CacheKey::of(question, lookup)) {
                 let is_error = self.store.head(position).marks.contains(Marks::ERROR);
                 if is_error && !is_judged {
-                    // Other errors may be over as well.
+                    // Other cached errors may also be obsolete.
                     self.on_recovery(now);
                 }
                 let is_over = is_error && !is_judged || !self.is_in_time(position, now);
@@ -118,7 +118,7 @@ impl Cache {
         CacheKey::is_common(question.rr_type()) && !self.store.may_have_common(lookup)
     }
 
-    /// Removes the denials of names above that the status of the name contradicts.
+    /// Removes the cached NXDOMAIN of ancestors that the status of the name contradicts.
     fn end_denials_above(
         &mut self,
         question: Question<'_>,
@@ -146,8 +146,8 @@ impl Cache {
         }
     }
 
-    /// Removes denials of names above, which hold for all names below them (RFC 8020), since the
-    /// name in the question exists.
+    /// Removes the cached NXDOMAIN of ancestors that holds for all names below (RFC 8020), since
+    /// the name in the question exists.
     fn remove_denials_above(&mut self, question: Question<'_>, variant: Variant) {
         if !self.store.has_subtree_denials() {
             return;

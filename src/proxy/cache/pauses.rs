@@ -117,7 +117,7 @@ impl Cache {
     }
 }
 
-/// Returns the number of ticks at the end of a lifetime in which an answer in demand is prefetched:
+/// Returns the number of ticks at the end of a lifetime in which a popular answer is prefetched:
 /// a tenth of the lifetime, or a second if that is more, but no more than a quarter.
 pub(super) fn prefetch_window(lifetime: u32) -> u32 {
     (lifetime / 10).max(TICKS.min(lifetime / 4))

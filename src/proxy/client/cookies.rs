@@ -18,9 +18,9 @@ use crate::wire::response::COOKIE_LEN;
 /// Time after which a cookie expires (RFC 9018, section 4.3).
 const LIFETIME: Duration = Duration::from_secs(3600);
 
-/// Time for which cookies are made with one secret. A secret is used for no more than 26 hours (RFC
-/// 7873, section 7.1); a day stays below that, and a client that returns within an hour never
-/// notices.
+/// Time for which cookies are made with one secret, which is to be used for no more than 26 hours
+/// (RFC 7873, section 7.1): the secret rolls over daily. Cookies of the old secret stay valid until
+/// they expire after an hour.
 const SECRET_PERIOD: Duration = Duration::from_secs(24 * 3600);
 
 /// The version and the reserved bytes (RFC 9018, section 4.1 and 4.2).

@@ -42,7 +42,8 @@ pub(in crate::proxy) struct QueryShares {
 }
 
 impl QueryShares {
-    /// Creates empty shares. `limited` says for each pool if it has a limit of its own.
+    /// Creates empty shares. `limited` states for each pool whether it has a limit of its
+    /// own.
     pub(in crate::proxy) fn new(
         limited: impl Iterator<Item = bool>,
         limits: &Limits,

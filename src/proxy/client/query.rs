@@ -82,8 +82,9 @@ impl Proxy {
         });
     }
 
-    /// Responds without records, for the cookie that every response has; with BADCOOKIE if the
-    /// cookie of the client was not valid.
+    /// Responds to a query with a cookie and no question: no records, a server cookie, and, unless
+    /// `is_valid`, BADCOOKIE. A query without a server cookie is valid, as is one with a valid
+    /// server cookie.
     pub(in crate::proxy) fn respond_cookie_only(
         &mut self,
         client: Client,
@@ -124,7 +125,7 @@ impl Proxy {
     ) {
         let question = message.question();
         let question = question.expect("a query that is forwarded has a question");
-        if self.detect_loop(question, cx) {
+        if self.record_returned_test(question, cx) {
             return self.refuse(client, asked, &LOOPED, cx);
         }
         let request = Request {
@@ -170,8 +171,8 @@ impl Proxy {
         }
     }
 
-    /// Answers a query without a cached answer locally or by a denial of a name above, or asks
-    /// upstream.
+    /// Answers a query without a cached answer locally or from the cached NXDOMAIN of an ancestor
+    /// (RFC 8020), or asks upstream.
     fn answer_or_query_upstream(&mut self, request: &Request<'_>, cx: &mut Cx<'_>) {
         let question = request.question;
         let own_pool = self.routes.own(question.name());
@@ -179,7 +180,7 @@ impl Proxy {
             return;
         }
         let routes = &self.routes;
-        // The denial of a name above holds only if the same upstreams are asked for both names.
+        // The NXDOMAIN of an ancestor holds only if the same upstreams are asked for both names.
         let is_alike = |name: &[u8]| routes.own(name) == own_pool;
         let denial = request
             .lookup

@@ -1,10 +1,10 @@
 //! The rate limit of clients.
 //!
-//! A client has a token bucket, a stock of queries that fills at a constant rate. The time at which
-//! the stock is full determines its level, so this time is all that is kept per client. There is
-//! room for a fixed number of clients. If there is no room, the client with the fullest stock is
-//! forgotten, which gains it little: clients that flood stay known, however many addresses they
-//! forge.
+//! A client has a token bucket that fills at a constant rate; a query takes one token. The time at
+//! which the bucket is full determines the number of its tokens, so only this time is stored per
+//! client. There is room for a fixed number of clients. If there is no room, the client with the
+//! fullest bucket is forgotten, which gains it little: clients that flood stay known, however many
+//! addresses they forge.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::IpAddr;
@@ -44,19 +44,19 @@ struct ClientKey {
 #[derive(Clone, Copy, Debug)]
 struct Known {
     client: ClientKey,
-    /// The time at which the stock is full.
+    /// The time at which the bucket is full.
     full_at: Instant,
     /// The last query beyond the limit was dropped.
     is_slip_next: bool,
 }
 
-/// The rate limiter: clients and the levels of their stocks.
+/// The rate limiter: clients and their token buckets.
 #[derive(Debug)]
 pub(in crate::proxy) struct RateLimiter {
-    /// The time between two queries at the rate.
+    /// The time in which a bucket gains a token.
     interval: Duration,
-    /// The time in which an empty stock fills.
-    stock: Duration,
+    /// The time in which an empty bucket fills.
+    fill_time: Duration,
     hasher: DefaultHasher,
     known: Box<[[Option<Known>; SET_LEN]]>,
 }
@@ -70,7 +70,7 @@ impl RateLimiter {
         let interval = Duration::from_secs(1) / limit.per_second;
         Self {
             interval,
-            stock: interval * limit.burst,
+            fill_time: interval * limit.burst,
             hasher,
             known: vec![[None; SET_LEN]; SETS].into_boxed_slice(),
         }
@@ -78,7 +78,7 @@ impl RateLimiter {
 
     /// Judges a query from this address. `is_proven`: the sender has proven its address.
     pub(in crate::proxy) fn judge(&mut self, ip: IpAddr, is_proven: bool, now: Instant) -> Verdict {
-        let (interval, stock) = (self.interval, self.stock);
+        let (interval, fill_time) = (self.interval, self.fill_time);
         let subscriber = Subscriber::of(ip);
         let client = ClientKey {
             subscriber,
@@ -86,7 +86,7 @@ impl RateLimiter {
         };
         let known = self.known_of(client, now);
         let full_at = known.full_at.max(now) + interval;
-        if full_at - now <= stock {
+        if full_at - now <= fill_time {
             known.full_at = full_at;
             return Verdict::Within;
         }
@@ -113,7 +113,7 @@ impl RateLimiter {
         let mut known = self.known[self.set_of(client)].iter().flatten();
         let known = known.find(|known| known.client == client)?;
         let with_another = known.full_at + self.interval - now;
-        let beyond = with_another.checked_sub(self.stock)?;
+        let beyond = with_another.checked_sub(self.fill_time)?;
         (!beyond.is_zero()).then(|| now + beyond)
     }
 

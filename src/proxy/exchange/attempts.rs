@@ -6,11 +6,11 @@ use crate::proxy::keys::{Attempt, LinkKey};
 /// The way in which an open attempt counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Counted {
-    /// As a try.
+    /// The attempt counts as a try.
     Try,
-    /// Not any more: its hedge counts instead.
+    /// The attempt was hedged, and the hedge counts in its place.
     Hedged,
-    /// Neither as a try nor as an error: a copy tests an endpoint in outage.
+    /// A copy that tests an endpoint in outage counts as neither try nor error.
     Copy,
 }
 
@@ -55,8 +55,8 @@ const OPEN_MAX: usize = Limits::ATTEMPTS as usize + 2;
 #[derive(Debug, Default)]
 pub(in crate::proxy) struct Attempts {
     open: [Option<Open>; OPEN_MAX],
-    /// The number of attempts that count as tries: neither returned, nor ended in an error, nor
-    /// replaced by the first hedge.
+    /// The number of attempts that count as tries: all but those that ended in an error, were
+    /// replaced by the first hedge, or ended uncounted.
     tries: u8,
     /// The first hedge was made.
     is_hedged: bool,
@@ -64,8 +64,8 @@ pub(in crate::proxy) struct Attempts {
     errors: u8,
     /// The number of times that the query was sent.
     times_sent: u8,
-    /// The number of returned attempts that were not counted as tries.
-    returns: u8,
+    /// The number of attempts that ended uncounted, see [`Attempts::on_uncounted_end`].
+    uncounted: u8,
     /// The links that ended while they had the query.
     link_ends: LinkEnds,
 }
@@ -152,12 +152,15 @@ impl Attempts {
         }
     }
 
-    /// Records that an attempt was lost when its connection ended after answers to other queries:
-    /// the upstream works, so the attempt is not counted (RFC 7766, section 6.2.4).
-    pub(in crate::proxy) fn on_returned(&mut self, attempt: Attempt) {
-        if self.counted(attempt) == Some(Counted::Try) && self.returns < Limits::RETURNS {
+    /// Records that an attempt ended and does not count as a try, since the upstream works: its
+    /// connection ended after answers to other queries (RFC 7766, section 6.2.4) or because the
+    /// upstream takes no more connections, or its datagram answer was truncated. Beyond
+    /// [`Limits::UNCOUNTED_ATTEMPTS`], the attempt counts.
+    pub(in crate::proxy) fn on_uncounted_end(&mut self, attempt: Attempt) {
+        let may_be_uncounted = self.uncounted < Limits::UNCOUNTED_ATTEMPTS;
+        if self.counted(attempt) == Some(Counted::Try) && may_be_uncounted {
             self.tries -= 1;
-            self.returns += 1;
+            self.uncounted += 1;
         }
         self.on_lost(attempt);
     }
@@ -264,15 +267,18 @@ mod tests {
     }
 
     #[test]
-    fn returned_attempt_does_not_count_as_try_and_returns_are_bounded() {
+    fn uncounted_end_costs_no_try_up_to_a_limit() {
         let mut attempts = Attempts::default();
         let mut sent = 0;
         while attempts.may_be_sent() {
             attempts.on_sent(attempt(sent));
-            attempts.on_returned(attempt(sent));
+            attempts.on_uncounted_end(attempt(sent));
             sent += 1;
         }
-        assert_eq!(sent, u16::from(Limits::RETURNS + Limits::ATTEMPTS));
+        assert_eq!(
+            sent,
+            u16::from(Limits::UNCOUNTED_ATTEMPTS + Limits::ATTEMPTS)
+        );
         assert_eq!(u16::from(attempts.times_sent()), sent);
     }
 
@@ -301,7 +307,7 @@ mod tests {
         attempts.on_hedged(attempt(0));
         attempts.on_sent(attempt(1));
         attempts.on_error(attempt(0));
-        attempts.on_returned(attempt(1));
+        attempts.on_uncounted_end(attempt(1));
         assert_eq!((attempts.tries, attempts.errors), (0, 1));
     }
 

@@ -21,6 +21,14 @@ pub(in crate::proxy) enum ReplyQuality {
     Error,
 }
 
+impl ReplyQuality {
+    /// Returns whether the answer counts as an error of the upstream: another upstream may have a
+    /// usable one.
+    pub(in crate::proxy) fn is_error(self) -> bool {
+        matches!(self, Self::Error | Self::TruncatedStream)
+    }
+}
+
 /// The class of a message from upstream that has the id of a query.
 #[derive(Debug)]
 pub(in crate::proxy) enum Reply<'a> {
@@ -94,12 +102,12 @@ pub(in crate::proxy) fn keepalive(answer: &Message<'_>, scheme: Scheme) -> Optio
     Some(Duration::from_millis(100) * u32::from(timeout))
 }
 
-/// Returns the reduced EDNS with which a query is sent again after this error, or `None` if it is
-/// not sent again: the server may not know EDNS, or an option (RFC 6891, section 7). An error
+/// Returns the reduced EDNS level with which a query is sent again after this error, or `None` if
+/// it is not sent again: the server may not know EDNS, or an option (RFC 6891, section 7). An error
 /// without OPT shows this. An error with OPT may come from a server that echoes the query, and
 /// counts if `is_in_doubt`: queries with all of EDNS have not been answered recently. A client that
 /// asks for DNSSEC records needs EDNS.
-pub(in crate::proxy) fn less_edns(
+pub(in crate::proxy) fn reduced_edns_level(
     error: &Message<'_>,
     query: &Query,
     sent: EdnsLevel,

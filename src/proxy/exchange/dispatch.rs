@@ -40,7 +40,8 @@ impl Proxy {
             exchange.preferences.avoid = if self.bad_answers.is_empty() {
                 UpstreamSet::default()
             } else {
-                self.bad_answers.recall(exchange.query.question(), cx.now)
+                self.bad_answers
+                    .avoid_or_test(exchange.query.question(), cx.now)
             };
             if !self.suspects.is_empty() {
                 let at = self.suspects.recall(exchange.query.question(), cx.now);
@@ -296,7 +297,7 @@ impl Proxy {
         exchange.last_failure = Some(failure);
         let end = StepEnd::Failed(failure);
         exchange.tracer.on_attempt_end(attempt, end, cx.now);
-        if exchange.attempts.is_relied_on() || exchange.is_waiting {
+        if exchange.has_pending_attempt() {
             return;
         }
         if exchange.attempts.may_be_sent() {

@@ -2,10 +2,10 @@
 //!
 //! Each client has a line of its own, first come, first served. After a query of a client was
 //! served, its line goes behind all others, so that a client with many queries delays another
-//! client by one query at a time. Queries of the program's own are a client like any other.
+//! client by one query at a time. dotproxy's own queries count as one client.
 //!
-//! A query that ends while it waits stays in its line as a lapsed entry until the entry is met or
-//! swept; the number of entries stays within twice the number of queries that wait.
+//! A query that ends while it waits stays in its line as a lapsed entry until the entry is reached
+//! or swept; the number of entries stays within twice the number of queries that wait.
 
 use std::collections::VecDeque;
 
@@ -13,7 +13,7 @@ use crate::base::origin::Subscriber;
 use crate::proxy::client::shares::{ByClient, ClientHash};
 use crate::proxy::keys::ExchangeKey;
 
-/// The client that a query counts against; `None` for queries of the program's own.
+/// The client that a query counts against; `None` for dotproxy's own queries.
 pub(in crate::proxy) type Waiter = Option<Subscriber>;
 
 /// The queue. See the [module](self).
@@ -274,7 +274,7 @@ mod tests {
     }
 
     #[test]
-    fn lapsed_entries_are_dropped_when_they_are_met() {
+    fn lapsed_entries_are_dropped_when_they_are_reached() {
         let mut queue = queue();
         for number in 0..4 {
             queue.push(Some(client(1)), query(number), 10, |_| true);

@@ -7,13 +7,15 @@
 //!       '---------------------------)----------------------->'  | attempt is overdue
 //!                                   |                        |  |
 //!         the deadline passes, or   |                        |  '--> waiting or sent again,
-//!         no upstream: SERVFAIL    <'------------------------|       three times in all
+//!         no upstream: SERVFAIL    <'------------------------|       at most three tries
 //!                                                            |
 //!                                        an answer arrives --'--> response
 //! ```
 //!
 //! If another exchange already asks the same question, an admitted exchange follows that exchange:
 //! it waits for the answer, up to its own deadline, and is dispatched itself if there is no answer.
+//!
+//! Some attempts do not count as tries: see `attempts`.
 //!
 //! An overdue attempt stays open while another one is made: the first valid answer wins. The first
 //! hedge takes over the try of the attempt that it hedges. A copy, which tests an endpoint in
@@ -76,7 +78,7 @@ pub(super) enum Purpose {
     },
 }
 
-/// A query that is being answered.
+/// The processing of one question, until its response.
 #[derive(Debug)]
 pub(super) struct Exchange {
     pub(super) purpose: Purpose,
@@ -170,6 +172,12 @@ impl Exchange {
     /// Returns whether upstream was asked, for this exchange or for the one that it follows.
     pub(super) fn was_sent(&self) -> bool {
         self.attempts.times_sent() > 0 || self.coalescing == Coalescing::Following
+    }
+
+    /// Returns whether the exchange needs no other attempt now: an open attempt is likely to be
+    /// answered, or the exchange is in the queue for a link.
+    pub(super) fn has_pending_attempt(&self) -> bool {
+        self.attempts.is_relied_on() || self.is_waiting
     }
 
     /// Returns whether a client waits for the answer.

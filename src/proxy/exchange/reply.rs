@@ -4,15 +4,15 @@
 //! An error may be a fault of the upstream that reports it, so another upstream is asked. If that
 //! upstream has an answer, the first one is known to be at fault; if no upstream has an answer, the
 //! error is the response. A truncated answer to a datagram is asked for again over TCP. A malformed
-//! or truncated answer on a connection is asked for once more, if need be of the same upstream. So
-//! is a query whose reply on a connection has another question, after some such replies.
+//! or truncated answer on a connection is asked for once more, if necessary from the same upstream.
+//! A query is also repeated after several replies with another question on its connection.
 //!
 //! A reply whose id is unknown may be late or a repetition. If such a message on a connection is no
 //! reply at all, the frames of the stream are misread, and the connection is ended.
 
 use super::Exchange;
 use super::classify::{
-    Reply, ReplyQuality, classify, is_reply, keepalive, less_edns, quality, shortened,
+    Reply, ReplyQuality, classify, is_reply, keepalive, quality, reduced_edns_level, shortened,
 };
 use super::retry::{AnswerSource, BadAnswer};
 use super::trace::StepEnd;
@@ -148,7 +148,7 @@ impl Proxy {
     fn ask_once_more(&mut self, key: ExchangeKey, upstream: UpstreamIndex, cx: &mut Cx<'_>) {
         let exchange = &mut self.exchanges[key];
         let is_first = exchange.retry.add_unusable(upstream);
-        if exchange.attempts.is_relied_on() || exchange.is_waiting {
+        if exchange.has_pending_attempt() {
             return;
         }
         if is_first && exchange.attempts.may_be_sent() {
@@ -212,7 +212,7 @@ impl Proxy {
             link.on_keepalive(timeout);
         }
         let quality = quality(answer, scheme);
-        let is_error = matches!(quality, ReplyQuality::Error | ReplyQuality::TruncatedStream);
+        let is_error = quality.is_error();
         let upstream = self.on_answer(key, position, !is_error, cx.now);
         let exchange = &mut self.exchanges[exchange_key];
         exchange.answered_by = Some(upstream);
@@ -239,8 +239,9 @@ impl Proxy {
         self.on_unusable_answer(attempt, sent, exchange_key, (answer, quality), cx);
     }
 
-    /// Handles an error, or a truncated answer, to a query that waits for it: asks again, with less
-    /// of EDNS, over a connection or elsewhere, and keeps the answer as the fallback response.
+    /// Handles an error, or a truncated answer, to a query that waits for it: asks again, with a
+    /// reduced EDNS level, over a connection or elsewhere, and keeps the answer as the fallback
+    /// response.
     fn on_unusable_answer(
         &mut self,
         attempt: Attempt,
@@ -253,17 +254,16 @@ impl Proxy {
         let link = link.expect("a link that answers exists");
         let (endpoint, scheme) = (link.endpoint, link.scheme);
         let upstream = self.upstreams.endpoint(endpoint).upstream;
-        let is_error = matches!(quality, ReplyQuality::Error | ReplyQuality::TruncatedStream);
+        let is_error = quality.is_error();
         let is_in_doubt = self.upstreams.endpoint(endpoint).is_edns_in_doubt(cx.now);
         let exchange = &mut self.exchanges[exchange_key];
         if is_error
-            && let Some(edns) = less_edns(answer, &exchange.query, sent.edns, scheme, is_in_doubt)
+            && let Some(edns) =
+                reduced_edns_level(answer, &exchange.query, sent.edns, scheme, is_in_doubt)
         {
             exchange.retry.reduce_edns(endpoint, edns);
-            let is_idle =
-                |exchange: &Exchange| !exchange.attempts.is_relied_on() && !exchange.is_waiting;
             exchange.attempts.on_error(attempt);
-            if exchange.attempts.may_be_sent() && is_idle(exchange) {
+            if exchange.attempts.may_be_sent() && !exchange.has_pending_attempt() {
                 return self.ask_again(exchange_key, attempt.link, endpoint, cx);
             }
         }
@@ -276,14 +276,14 @@ impl Proxy {
             });
             exchange.attempts.on_error(attempt);
         } else {
-            exchange.attempts.on_returned(attempt);
+            exchange.attempts.on_uncounted_end(attempt);
             exchange.preferences.needs_stream = true;
         }
         let may_be_sent = exchange.attempts.may_be_sent();
         if quality == ReplyQuality::TruncatedStream {
             return self.ask_once_more(exchange_key, upstream, cx);
         }
-        if exchange.attempts.is_relied_on() || exchange.is_waiting {
+        if exchange.has_pending_attempt() {
             return;
         }
         if is_error {
@@ -383,8 +383,8 @@ impl Proxy {
         }
     }
 
-    /// Asks the same endpoint again with less of EDNS, on the same link if that link accepts
-    /// another query.
+    /// Asks the same endpoint again with a reduced EDNS level, on the same link if that link
+    /// accepts another query.
     fn ask_again(
         &mut self,
         key: ExchangeKey,

@@ -1,10 +1,10 @@
 //! The order of answers, as evidence that an upstream works on several queries of a connection at a
 //! time.
 //!
-//! A server that drops pipelined queries answers in the order in which it reads. So a query that it
-//! has read for certain is answered before every later query. If a later one is answered first, the
-//! server works on several queries at a time, and the unanswered one is slow, not dropped. This
-//! distinguishes a server that drops queries from names that no server answers.
+//! A server that drops pipelined queries answers in the order in which it reads. Such a server
+//! therefore answers a query that it has certainly read before every later query. If a later one is
+//! answered first, the server works on several queries at a time, and the unanswered one is slow,
+//! not dropped. This distinguishes a server that drops queries from names that no server answers.
 
 /// The evidence on a link that the server works on several queries at a time.
 #[derive(Debug, Default)]
@@ -58,8 +58,8 @@ impl AnswerOrderEvidence {
 mod tests {
     use super::*;
 
-    /// Returns whether answers at these positions, in this order, show that a server works on several
-    /// queries at a time, of so many that were sent.
+    /// Returns whether answers at these positions, in this order, show that a server works on
+    /// several queries at a time, given the number of queries sent.
     fn is_shown(queries: usize, answers: &[usize]) -> bool {
         let mut evidence = AnswerOrderEvidence::default();
         for position in 0..queries {

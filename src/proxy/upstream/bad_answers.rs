@@ -64,9 +64,14 @@ impl BadAnswers {
             .insert(question, avoided, |one| one.until > now);
     }
 
-    /// Returns the upstreams to avoid for a question. After each pause one query tests them again;
-    /// the others keep avoiding them.
-    pub(in crate::proxy) fn recall(&mut self, question: Question<'_>, now: Instant) -> UpstreamSet {
+    /// Returns the upstreams that a query for this question avoids. After each pause, returns none
+    /// for one query, which thereby tests the upstreams, and starts a short pause, so that later
+    /// queries still avoid them until the result of the test is known.
+    pub(in crate::proxy) fn avoid_or_test(
+        &mut self,
+        question: Question<'_>,
+        now: Instant,
+    ) -> UpstreamSet {
         let Some(avoided) = self.avoided.get_mut(question) else {
             return UpstreamSet::default();
         };
@@ -123,7 +128,7 @@ mod tests {
 
         fn avoids(&mut self, name: u8, upstream: usize, now: f64) -> bool {
             let bytes = [1, name, 0, 0, 1, 0, 1];
-            let set = self.0.recall(question(&bytes), at(now));
+            let set = self.0.avoid_or_test(question(&bytes), at(now));
             set.contains(UpstreamIndex(upstream))
         }
     }

@@ -80,7 +80,7 @@ impl Bootstrap {
         self.hosts.iter().map(|host| host.asked.len()).sum()
     }
 
-    /// Returns when a lookup is due even if no query waits for it, which is so at start-up only.
+    /// Returns when a lookup is due regardless of waiting queries, which is only at start-up.
     pub(in crate::proxy) fn start_at(&self) -> Option<Instant> {
         let mut moments = self.hosts.iter().filter_map(|host| host.ask_at);
         moments.find(|at| *at == Instant::default())
@@ -155,16 +155,16 @@ impl Proxy {
         missing.map(|host| host.ask_at.unwrap_or(now)).min()
     }
 
-    /// Records that a connection to this endpoint failed: its upstream may have moved.
+    /// Records that a connection to this endpoint failed: the upstream's address may have changed.
     pub(in crate::proxy) fn doubt_address(&mut self, endpoint: EndpointKey, kind: FailureKind) {
-        let may_have_moved = matches!(
+        let may_have_changed = matches!(
             kind,
             FailureKind::Connect
                 | FailureKind::Authentication
                 | FailureKind::ConnectTimeout
                 | FailureKind::HandshakeTimeout
         );
-        let Some(host) = self.host_of(endpoint).filter(|_| may_have_moved) else {
+        let Some(host) = self.host_of(endpoint).filter(|_| may_have_changed) else {
             return;
         };
         let host = &mut self.bootstrap.hosts[host];

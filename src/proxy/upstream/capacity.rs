@@ -217,7 +217,7 @@ impl ConnectionCapacity {
         }
     }
 
-    /// Returns whether so many connections have recently answered at the same time.
+    /// Returns whether this number of connections has recently answered at the same time.
     pub(super) fn has_answered_on(&self, connections: usize, now: Instant) -> bool {
         self.answering
             .is_some_and(|(known, at)| connections <= known && now - at < Self::CONNECTIONS_VALID)

@@ -34,7 +34,7 @@ pub(in crate::proxy) struct Endpoint {
     pub(super) health: Health,
     pub(super) latency: Latency,
     pub(super) idle_timeout: IdleTimeoutEstimate,
-    /// Limits of its connections.
+    /// Limits of the endpoint's connections.
     pub(super) capacity: ConnectionCapacity,
     pub(super) edns: EdnsSupport,
     /// The time until which queries use connections because datagrams were not answered.
@@ -48,7 +48,7 @@ pub(in crate::proxy) struct Endpoint {
     outage_probe_at: Instant,
     /// The measured time of a handshake.
     pub(super) handshake_time: Option<Duration>,
-    /// A connection to it has failed.
+    /// True if a connection to the endpoint has failed.
     pub(super) has_failed: bool,
     /// The time at which the latency is measured again, unless the endpoint has answered by then.
     pub(super) explore_at: Instant,
@@ -138,7 +138,8 @@ impl Endpoint {
     const UNMATCHED_MAX: u8 = 3;
 
     /// Records a reply on a connection that has the id of a query and does not match it. Returns
-    /// whether such replies are no exception.
+    /// whether the endpoint has sent more mismatched replies since its last answer than are
+    /// tolerated.
     pub(super) fn on_unmatched(&mut self, now: Instant) -> bool {
         if !self.has_unmatched() {
             (self.unmatched, self.unmatched_since) = (0, now);

@@ -38,7 +38,7 @@ pub(in crate::proxy) struct Health {
     end_streak: EndStreak,
 }
 
-/// The ends of connections, since the last answer, for which one of their questions is blamed.
+/// The ends of connections since the last answer that are attributed to one of their questions.
 #[derive(Debug, Default)]
 struct EndStreak {
     /// Hashes of the distinct names.
@@ -47,8 +47,8 @@ struct EndStreak {
 }
 
 impl EndStreak {
-    /// The number of ends since the last answer at which the outage is declared: this end is blamed
-    /// on the endpoint, not on a question. So is the end that adds the last of
+    /// The number of ends since the last answer at which the outage is declared: this end is
+    /// attributed to the endpoint, not to a question. So is the end that adds the last of
     /// [`BadAnswerStreak::NAMES_MAX`] distinct names.
     const ENDS_MAX: u8 = 8;
 }
@@ -182,14 +182,14 @@ impl FailureClass {
 
 impl Health {
     /// Returns whether there is no outage.
-    pub(in crate::proxy) fn is_well(&self) -> bool {
+    pub(in crate::proxy) fn is_healthy(&self) -> bool {
         self.outage.is_none()
     }
 
     /// Returns whether there has been no outage for some time.
     pub(in crate::proxy) fn is_steady(&self, now: Instant, timeouts: &Timeouts) -> bool {
         let is_past = |at: Instant| now >= at + timeouts.backoff_max;
-        self.is_well() && self.recovered.is_none_or(|(at, _)| is_past(at))
+        self.is_healthy() && self.recovered.is_none_or(|(at, _)| is_past(at))
     }
 
     /// Returns the cause of the outage.
@@ -263,7 +263,7 @@ impl Health {
     /// was an outage before.
     pub(in crate::proxy) fn on_bad_answer(&mut self, question: Question<'_>, now: Instant) -> bool {
         let are_too_many = self.bad_answers.add(question, now);
-        are_too_many || !self.is_well()
+        are_too_many || !self.is_healthy()
     }
 
     /// Records that the endpoint ended a connection that had unanswered questions with these names,
@@ -282,7 +282,7 @@ impl Health {
         if works_otherwise {
             return true;
         }
-        if !self.has_answered || !self.is_well() {
+        if !self.has_answered || !self.is_healthy() {
             return false;
         }
         let streak = &mut self.end_streak;
@@ -367,7 +367,7 @@ impl Health {
     }
 
     /// Records an answer on a connection that was opened at `opened_at`, and whether the answer was
-    /// of use. An old connection does not disprove a failure of newer ones.
+    /// useful. An old connection does not disprove a failure of newer ones.
     pub(in crate::proxy) fn on_answer(
         &mut self,
         opened_at: Instant,
@@ -523,7 +523,7 @@ mod tests {
             scene.fail(FailureKind::Stalled, now, now);
         }
         assert!(!scene.is_closed(5.0));
-        assert!(!scene.health.is_well());
+        assert!(!scene.health.is_healthy());
         let is_due = |scene: &Scene, now, pause_max_s| {
             let pause_max = Duration::from_secs(pause_max_s);
             scene.health.is_test_due(at(now), pause_max)
@@ -534,7 +534,7 @@ mod tests {
         assert!(!is_due(&scene, 14.0, 30) && is_due(&scene, 14.0, 1));
         let change = scene.health.on_answer(at(0.0), true, at(14.0));
         assert_eq!(change, Change::Recovery { failures: 5 });
-        assert!(scene.health.is_well());
+        assert!(scene.health.is_healthy());
     }
 
     #[test]
@@ -542,9 +542,9 @@ mod tests {
         let mut scene = Scene::new();
         scene.fail(FailureKind::Connect, 1.0, 1.0);
         scene.health.on_answer(at(0.5), true, at(1.5));
-        assert!(!scene.health.is_well());
+        assert!(!scene.health.is_healthy());
         scene.health.on_answer(at(2.0), true, at(2.5));
-        assert!(scene.health.is_well());
+        assert!(scene.health.is_healthy());
     }
 
     #[test]
@@ -552,7 +552,7 @@ mod tests {
         let mut scene = Scene::new();
         scene.fail(FailureKind::Connect, 1.0, 1.0);
         scene.health.on_up(at(1.1));
-        assert!(!scene.is_closed(1.2) && !scene.health.is_well());
+        assert!(!scene.is_closed(1.2) && !scene.health.is_healthy());
         // A TLS server refuses a client after the handshake.
         scene.fail(FailureKind::Tls, 1.1, 1.2);
         assert!(scene.is_closed(1.3) && scene.count() == 2);
@@ -568,7 +568,7 @@ mod tests {
         let (timeouts, random) = (&scene.timeouts, &mut scene.random);
         let mut fail = |health: &mut Health, kind, since, now| {
             health.on_failure(kind, at(since), at(now), timeouts, random);
-            !health.is_well()
+            !health.is_healthy()
         };
         let health = &mut scene.health;
         assert!(!fail(health, FailureKind::HandshakeTimeout, 1.0, 4.0));
@@ -653,11 +653,11 @@ mod tests {
         let soon = Duration::from_secs(1);
         assert!(scene.health.closed_until(soon) > Some(at(20.0)));
         scene.health.on_up(at(40.0));
-        assert!(!scene.health.is_well());
+        assert!(!scene.health.is_healthy());
         scene.fail(FailureKind::Stalled, 40.2, 42.2);
         assert_eq!(scene.health.last_failure(), Some(FailureKind::Loop));
         scene.health.on_answer(at(90.0), true, at(90.1));
-        assert!(scene.health.is_well());
+        assert!(scene.health.is_healthy());
     }
 
     #[test]

@@ -1,9 +1,9 @@
 //! The latency of an endpoint, estimated from its recent answers.
 //!
-//! There are two figures: the usual latency, by which upstreams are compared, and the latency that
+//! There are two values: the usual latency, by which upstreams are compared, and the latency that
 //! is rarely exceeded, which distinguishes a slow answer from a missing one. Names that a resolver
-//! has cached and names that it has to resolve differ by a factor of a hundred, so the second
-//! figure is no multiple of the first: it is read off a histogram that forgets.
+//! has cached and names that it has to resolve differ by a factor of a hundred, so the second value
+//! is not derived from the first: it is a quantile of a decaying histogram.
 
 use std::time::Duration;
 

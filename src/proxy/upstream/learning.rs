@@ -13,7 +13,8 @@ use crate::wire::query::EdnsLevel;
 
 impl Upstreams {
     /// Records a reply on a connection that has the id of a query and does not match it. Returns
-    /// whether such replies are no exception.
+    /// whether the endpoint has sent more mismatched replies since its last answer than are
+    /// tolerated.
     pub(in crate::proxy) fn on_unmatched(&mut self, key: EndpointKey, now: Instant) -> bool {
         self.endpoint_mut(key).on_unmatched(now)
     }

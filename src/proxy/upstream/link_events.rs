@@ -1,4 +1,4 @@
-//! Reactions to the events of a link: closes, late answers and missing answers.
+//! Reactions to the events of a link: closes, answers and missing answers.
 
 use super::AnswerFacts;
 use super::explain_failure::explain_failure;
@@ -113,13 +113,17 @@ impl Proxy {
         cx: &mut Cx<'_>,
     ) {
         let is_turned_away = end.reason == EndReason::Surplus;
-        let is_ended = link.is_ended_by_peer(end.kind) && !is_turned_away;
-        let is_closed = link.is_ended_by_peer(end.kind) && !end.is_isolated;
+        let is_by_peer = link.is_ended_by_peer(end.kind);
+        // One of the queries may be the reason for the end.
+        let may_be_due_to_query = is_by_peer && !is_turned_away;
+        // An isolated link has only the query that may be the reason, so its end costs a try.
+        let is_shared_end = is_by_peer && !end.is_isolated;
         let endpoint = self.upstreams.endpoint(link.endpoint);
         let has_others = endpoint
             .last_answer
             .is_some_and(|at| at >= link.opened_at());
-        let mut is_try_returned = is_turned_away || is_closed && !link.has_answered() && has_others;
+        let mut is_uncounted =
+            is_turned_away || is_shared_end && !link.has_answered() && has_others;
         for sent in link.sent() {
             let Some(exchange_key) = sent.exchange() else {
                 continue;
@@ -132,10 +136,12 @@ impl Proxy {
                 if !is_turned_away {
                     exchange.preferences.min_up_since = cx.now;
                 }
-                if is_try_returned || is_ended && self.is_ambiguous(exchange_key, link, end) {
-                    self.exchanges[exchange_key].attempts.on_returned(attempt);
+                if is_uncounted || may_be_due_to_query && self.is_ambiguous(exchange_key, link, end)
+                {
+                    let attempts = &mut self.exchanges[exchange_key].attempts;
+                    attempts.on_uncounted_end(attempt);
                 }
-                if is_ended {
+                if may_be_due_to_query {
                     self.on_link_ended(exchange_key, link, sent.at, end, cx.now);
                 }
                 if link.scheme == Scheme::Udp && end.kind == FailureKind::Connect {
@@ -145,7 +151,8 @@ impl Proxy {
                     self.prefer_stream(exchange_key, Scheme::Udp, true);
                 }
             }
-            is_try_returned |= is_closed && link.has_answered();
+            // Only the oldest query may be the reason for a close after answers.
+            is_uncounted |= is_shared_end && link.has_answered();
             self.lose_attempt(exchange_key, attempt, end.kind, cx);
         }
     }
@@ -187,8 +194,8 @@ impl Proxy {
         let is_behind = link.abandoned() > self.config.limits.link_abandoned;
         let (endpoint, scheme, since) = (link.endpoint, link.scheme, link.silent_since());
         if link.stage == Stage::Up && (is_unresponsive || is_behind) {
-            // Names that are never answered fill a link, and are no outage. Without another sign of
-            // one, a probe on the link is waited for.
+            // Names that are never answered fill a link and are not an outage. Without another
+            // sign of an outage, a probe on the link has to be unanswered as well.
             let Timeouts { slow, attempt, .. } = self.config.timeouts;
             let address = self.upstreams.endpoint(endpoint);
             let is_failing = link.are_most_answered_elsewhere() || address.last_failure().is_some();

@@ -211,9 +211,11 @@ impl Proxy {
         }
     }
 
-    /// Detects a loop test that came back as a client's query, and returns whether this query is
-    /// one. Its upstream is not used for a while, or not for the queries of one domain.
-    pub(in crate::proxy) fn detect_loop(
+    /// Records the return of a loop test as a client's query. Returns whether this query is a loop
+    /// test. The first return of a test of an upstream starts an outage of the endpoint and closes
+    /// its links; the first return of a test of a domain moves the queries of that domain to
+    /// another upstream, or fails them.
+    pub(in crate::proxy) fn record_returned_test(
         &mut self,
         question: Question<'_>,
         cx: &mut Cx<'_>,

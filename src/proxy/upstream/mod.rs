@@ -1,22 +1,31 @@
-//! The upstreams: their endpoints, the links to them, and what is known of each.
+//! The upstreams: their endpoints, the links to them, and the state learned about each.
 //!
 //! An upstream has one address or, if it is given by host name, several. Each address is an
 //! endpoint with its own health: one address family may work while the other one fails. Upstreams
 //! that serve the same names form a pool and are ranked in it. An upstream can be in several pools.
 //!
-//! - `selection`: the choice of an endpoint and a link for a query
+//! - `routes`: the pool for a name (split horizon)
+//! - `selection`: the endpoint and the link for a query
+//! - `hedge_budget`: the share of queries that may be hedged
+//! - `bootstrap`: the addresses of upstreams that are given by host name
 //! - `endpoint`: one address
 //! - `health`, `latency`: the state and the speed of an endpoint
 //! - `idle_timeout`: the time for which an endpoint keeps idle connections
 //! - `capacity`: the number of queries that one connection takes
-//! - `answer_order`: whether the server works on several queries at a time
+//! - `answer_order`: evidence that the server works on several queries at a time
 //! - `edns`: the level of EDNS that an endpoint accepts
-//! - `learning`: what closes and answers reveal about all of these
+//! - `learning`: updates of all of these after closes and answers
 //! - `stats`: the counters of an upstream
-//! - `explain_failure`: why a connection could not be opened
-//! - `startup`: one connection to each upstream at the start
-//! - `suspects`: questions that may be the reason why connections end
 //! - `link`: one connection, `link/timers`: its timers, `ids`: the ids of its queries
+//! - `sent`: a query without an answer on a link
+//! - `startup`: one connection to each upstream at the start
+//! - `link_events`: reactions to closes, answers and missing answers
+//! - `silence`: hedges and retries on a link that is slow to come up or to answer
+//! - `explain_failure`: the reason why a connection could not be opened
+//! - `probes`: queries of our own that test an endpoint
+//! - `bad_answers`: questions that one upstream failed and another one answered
+//! - `suspects`: questions that may be the reason why connections end
+//! - `loop_detection`: upstreams that send queries back to this server
 
 mod answer_order;
 pub(super) mod bad_answers;
@@ -86,7 +95,7 @@ pub(super) struct Upstreams {
 pub(super) struct AnswerFacts {
     /// Time since the query was sent.
     pub(super) took: Duration,
-    /// True if the answer is of use to a client.
+    /// True if the answer is useful to a client.
     pub(super) is_useful: bool,
     /// The order of the answer among those of the link.
     pub(super) order: AnswerOrder,
@@ -375,12 +384,12 @@ impl Upstreams {
     /// Returns whether any endpoint of a pool has no outage.
     pub(super) fn is_usable(&self, pool: PoolIndex) -> bool {
         let mut ranking = self.pools[pool.0].ranking.iter();
-        ranking.any(|key| self.endpoint(*key).health.is_well())
+        ranking.any(|key| self.endpoint(*key).health.is_healthy())
     }
 
     /// Returns whether an endpoint has an outage.
     pub(super) fn has_outage(&self, key: EndpointKey) -> bool {
-        !self.endpoint(key).health.is_well()
+        !self.endpoint(key).health.is_healthy()
     }
 
     /// Returns whether every upstream of a pool is in `set`.
@@ -392,7 +401,7 @@ impl Upstreams {
     /// Returns whether any endpoint of a pool has an outage.
     pub(super) fn has_outage_in(&self, pool: PoolIndex) -> bool {
         let mut ranking = self.pools[pool.0].ranking.iter();
-        ranking.any(|key| !self.endpoint(*key).health.is_well())
+        ranking.any(|key| !self.endpoint(*key).health.is_healthy())
     }
 
     /// Returns the links to an endpoint, retired ones included.
@@ -426,9 +435,9 @@ impl Upstreams {
         let endpoint = endpoint.expect("an endpoint exists while it has links");
         let upstream = endpoint.upstream;
         self.stats[upstream.0].answers.observe(took);
-        let was_well = endpoint.health.is_well();
+        let was_healthy = endpoint.health.is_healthy();
         let change = endpoint.health.on_answer(opened_at, is_useful, now);
-        let is_recovered = endpoint.health.is_well() && !was_well;
+        let is_recovered = endpoint.health.is_healthy() && !was_healthy;
         endpoint.log_recovery(change);
         endpoint.latency.on_answer(took);
         match order {

@@ -99,7 +99,7 @@ impl Routes {
     }
 
     /// Returns a name that the upstreams of a pool know and may be queried for: an exclusive domain
-    /// of the pool, or the root, since every resolver knows the root servers (RFC 8109).
+    /// of the pool, or the root, since every resolver knows the root servers (RFC 9609).
     pub(in crate::proxy) fn probe_name(&self, pool: Option<PoolIndex>) -> Name {
         let is_general = pool == self.for_others;
         let domains = self.pool_by_domain.iter().filter(|_| !is_general);

@@ -64,14 +64,14 @@ impl Upstreams {
             ranked.filter(|(_, endpoint)| !preferences.exclude.contains(endpoint.upstream))
         };
         let has_failed_it = |endpoint: &Endpoint| preferences.avoid.contains(endpoint.upstream);
-        let well = |has_failed: bool| {
+        let healthy = |has_failed: bool| {
             all().filter(move |(_, endpoint)| {
-                has_failed_it(endpoint) == has_failed && self.is_well(endpoint)
+                has_failed_it(endpoint) == has_failed && self.is_healthy(endpoint)
             })
         };
-        let mut all_well = well(false).chain(well(true));
+        let mut all_healthy = healthy(false).chain(healthy(true));
         let choice = |(key, endpoint)| self.choose_link_to(key, endpoint, request, now);
-        if let Some(choice) = all_well.find_map(choice) {
+        if let Some(choice) = all_healthy.find_map(choice) {
             return choice;
         }
         // Prefer an endpoint that has not failed this query, and the one with the oldest failure.
@@ -107,7 +107,7 @@ impl Upstreams {
             .filter(|key| !preferences.exclude.contains(upstream(key)));
         let untried: Vec<EndpointKey> = untried.copied().collect();
         // The silence may be a pause: the answer may still arrive until an outage is recorded.
-        let has_no_outage = |key: &EndpointKey| self.endpoint(*key).health.is_well();
+        let has_no_outage = |key: &EndpointKey| self.endpoint(*key).health.is_healthy();
         if untried.iter().any(has_no_outage) {
             return true;
         }
@@ -187,8 +187,8 @@ impl Upstreams {
     }
 
     /// Returns whether an endpoint has no outage and is not doubtful.
-    fn is_well(&self, endpoint: &Endpoint) -> bool {
-        endpoint.health.is_well() && !self.is_doubtful(endpoint)
+    fn is_healthy(&self, endpoint: &Endpoint) -> bool {
+        endpoint.health.is_healthy() && !self.is_doubtful(endpoint)
     }
 
     /// Returns whether every link to an endpoint is late or silent, or one is silent since its last
@@ -392,7 +392,7 @@ impl Upstreams {
         let others = || ranking.iter().copied().filter(|key| *key != busy);
         let is_steady = |key: &EndpointKey| {
             let endpoint = self.endpoint(*key);
-            self.is_well(endpoint) && endpoint.health.is_steady(now, &self.timeouts)
+            self.is_healthy(endpoint) && endpoint.health.is_steady(now, &self.timeouts)
         };
         let pause_max = if ranking.iter().any(is_steady) {
             self.timeouts.backoff_max
@@ -403,7 +403,7 @@ impl Upstreams {
             |key: &EndpointKey| self.endpoint(*key).health.is_test_due(now, pause_max);
         let is_unknown = |key: &EndpointKey| {
             let endpoint = self.endpoint(*key);
-            endpoint.health.is_well() && endpoint.explore_at <= now && self.are_compared(*key, busy)
+            !self.has_outage(*key) && endpoint.explore_at <= now && self.are_compared(*key, busy)
         };
         let due = others().find(is_test_due);
         let key = due.or_else(|| others().find(is_unknown))?;

@@ -114,7 +114,7 @@ impl Proxy {
         exchange.last_failure = Some(FailureKind::Stalled);
         self.prefer_stream(exchange_key, scheme, false);
         let exchange = &self.exchanges[exchange_key];
-        if exchange.attempts.is_relied_on() || exchange.is_waiting {
+        if exchange.has_pending_attempt() {
             return true;
         }
         if exchange.has_error() {

@@ -149,7 +149,7 @@ impl Upstreams {
             let learned = |endpoint: &Endpoint| endpoint.idle_timeout.learned(now);
             UpstreamView {
                 stats,
-                is_up: own().any(|endpoint| endpoint.health.is_well()),
+                is_up: own().any(|endpoint| endpoint.health.is_healthy()),
                 idle_limit: own().filter_map(learned).min(),
             }
         })

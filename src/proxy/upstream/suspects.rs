@@ -19,8 +19,9 @@
 //!
 //! An answer makes a suspect unsuspected and removes the remembered question, which also expires.
 //!
-//! The end of a link that a question explains is no outage of the endpoint and teaches no limit of
-//! its connections. `upstream/health.rs` decides when there are too many such questions.
+//! The end of a link that a question explains does not count as an outage of the endpoint and sets
+//! no limit for its connections. `upstream/health.rs` decides when there are too many such
+//! questions.
 
 use std::time::Duration;
 
@@ -268,7 +269,7 @@ impl Proxy {
         let exchanges = &self.exchanges;
         let waiting = link.sent().iter().filter_map(Sent::exchange);
         let names = waiting.filter_map(|key| Some(exchanges.get(key)?.query.question().name()));
-        // Links that others use show how an outage goes on.
+        // Shared links show whether the outage continues.
         let has_outage = self.upstreams.has_outage(link.endpoint);
         let works_otherwise = is_working
             || if is_isolated {
@@ -310,7 +311,7 @@ impl Proxy {
     }
 
     /// Probes an endpoint that ended an isolated link and has not answered since `since`: the
-    /// answer distinguishes a question that ends links from an endpoint that ends all.
+    /// answer distinguishes a question that ends links from an endpoint that ends every link.
     pub(super) fn probe_if_silent(&mut self, key: EndpointKey, since: Instant, cx: &mut Cx<'_>) {
         let endpoint = self.upstreams.endpoint(key);
         let (upstream, is_silent) = (endpoint.upstream, endpoint.is_silent_since(since));

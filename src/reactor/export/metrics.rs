@@ -97,12 +97,12 @@ impl<N: Net> Reactor<N> {
     fn write_own_certificate_metrics(&self, page: &mut Page) {
         let own = self.tls.acceptor.as_ref().and_then(Acceptor::own);
         let validity = own.map(OwnCertificate::validity);
-        let help = "Expiry of the server certificate shown to clients (--tls-cert).";
+        let help = "Expiry of the server certificate presented to clients (--tls-cert).";
         let mut family = page.gauge("dotproxy_certificate_expiry_timestamp_seconds", help);
         if let Some(validity) = validity {
             family.sample(&[], validity.expires_at.as_secs());
         }
-        let help = "Start of the validity period of the server certificate shown to clients.";
+        let help = "Start of the validity period of the server certificate presented to clients.";
         let mut family = page.gauge("dotproxy_certificate_not_before_timestamp_seconds", help);
         if let Some(validity) = validity {
             family.sample(&[], validity.begins_at.as_secs());

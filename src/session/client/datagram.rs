@@ -20,9 +20,9 @@ pub trait Datagram {
     /// more than one address, its destination.
     fn receive(&mut self, buffer: &mut [u8]) -> io::Result<(usize, SocketAddr, Option<Address>)>;
 
-    /// Sends the first of the datagrams, at least one, and returns the number sent. An error is
-    /// that of the first datagram, and none was sent. Adjacent datagrams to one client with equal
-    /// lengths may cost as much as one datagram.
+    /// Sends one or more datagrams from the start of the slice and returns their number. On an
+    /// error, nothing was sent, and the error concerns the first datagram. Adjacent datagrams to
+    /// one client with equal lengths may cost as much as one datagram.
     fn send(&mut self, datagrams: &[Outgoing<'_>]) -> io::Result<usize>;
 }
 

@@ -418,10 +418,8 @@ fn with_room(
             Ok(len) => return Ok(len),
             Err(Some(required)) if required > buffer.len() => buffer.resize(required, 0),
             Err(_) => {
-                return Err(Failure::new(
-                    FailureKind::Tls,
-                    "the limit of records per key is reached",
-                ));
+                let detail = "cannot write a TLS record";
+                return Err(Failure::new(FailureKind::Tls, detail));
             }
         }
     }

@@ -32,8 +32,8 @@ pub struct UpstreamStream<S> {
     transport: Transport<S>,
     deframer: Deframer,
     is_up: bool,
-    /// Data has arrived for which no acknowledgement is known to have been sent.
-    has_come: bool,
+    /// Received data may still be unacknowledged.
+    has_unacknowledged: bool,
     /// The last read completed no message.
     is_part: bool,
     /// The number of bytes of an incomplete message that start the next check of its frame.
@@ -57,7 +57,7 @@ impl<S: Stream> UpstreamStream<S> {
             transport,
             deframer: Deframer::default(),
             is_up: false,
-            has_come: false,
+            has_unacknowledged: false,
             is_part: false,
             check_from: HEADER_LEN,
             empty_frames: 0,
@@ -112,7 +112,7 @@ impl<S: Stream> UpstreamStream<S> {
             match received {
                 Received::Some(len) => {
                     bytes += len;
-                    self.has_come = self.is_up;
+                    self.has_unacknowledged = self.is_up;
                     self.is_part = is_part;
                     if !is_part {
                         self.check_from = HEADER_LEN;
@@ -151,7 +151,7 @@ impl<S: Stream> UpstreamStream<S> {
     }
 
     /// Returns whether TCP is connected while the handshake has not ended.
-    pub fn is_on_the_way(&self) -> bool {
+    pub fn is_connected_only(&self) -> bool {
         !self.is_up && self.transport.is_connected()
     }
 
@@ -173,8 +173,8 @@ impl<S: Stream> UpstreamStream<S> {
     /// sends the acknowledgement with the next query, and every reply may arrive one query late.
     pub fn flush(&mut self, scratch: &mut Scratch, awaited: usize) -> Result<(), Failure> {
         let taken = self.transport.flush(scratch)?;
-        let has_come = std::mem::take(&mut self.has_come);
-        if taken == 0 && has_come && (self.is_part || (1..=FEW).contains(&awaited)) {
+        let has_unacknowledged = std::mem::take(&mut self.has_unacknowledged);
+        if taken == 0 && has_unacknowledged && (self.is_part || (1..=FEW).contains(&awaited)) {
             self.transport.acknowledge();
         }
         Ok(())

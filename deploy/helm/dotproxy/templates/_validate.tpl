@@ -50,7 +50,7 @@ Fails on values that the program would refuse in the pod, or that would have no 
 
 {{/* Fails on options and upstreams that the program refuses. */}}
 {{- define "dotproxy.validateValues" -}}
-{{- $setting := "^(domain=.+|pin-sha256=.+|pin-only|pin-report|client-cert=.+|client-key=.+)$" -}}
+{{- $setting := "^(domain=.+|pin-sha256=.+|pin-only|pin-report|client-cert=.+|client-key=.+|dnssec)$" -}}
 {{- if not .Values.upstreams -}}
 {{- fail "upstreams: expected one or more upstreams, like 9.9.9.9@853#dns.quad9.net" -}}
 {{- end -}}
@@ -60,7 +60,7 @@ Fails on values that the program would refuse in the pod, or that would have no 
 {{- end -}}
 {{- range rest (splitList "," $upstream) -}}
 {{- if not (regexMatch $setting .) -}}
-{{- fail (printf "upstreams: %q: expected domain=, pin-sha256=, pin-only, pin-report, client-cert= or client-key= after a comma, not %q" $upstream .) -}}
+{{- fail (printf "upstreams: %q: expected domain=, pin-sha256=, pin-only, pin-report, client-cert=, client-key= or dnssec after a comma, not %q" $upstream .) -}}
 {{- end -}}
 {{- end -}}
 {{- $authority := index (splitList "#" (last (splitList "://" (index (splitList "," $upstream) 0)))) 0 -}}
