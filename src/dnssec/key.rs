@@ -7,6 +7,8 @@ use super::verify::{self, SignatureError};
 
 /// Flag of a key that may sign the records of a zone.
 const ZONE_KEY: u16 = 0x0100;
+/// Flag of a key that is meant for DS records and trust anchors.
+const SECURE_ENTRY_POINT: u16 = 0x0001;
 /// Flag of a key that must not be trusted any more (RFC 5011).
 const REVOKED: u16 = 0x0080;
 /// The only value of the protocol field.
@@ -43,6 +45,12 @@ impl<'a> Dnskey<'a> {
     /// 3, and it is not revoked (RFC 4034, section 2.1; RFC 5011, section 2.1).
     pub fn may_sign(&self) -> bool {
         self.flags & ZONE_KEY != 0 && self.flags & REVOKED == 0 && self.protocol == PROTOCOL
+    }
+
+    /// Returns whether the key is meant as a trust anchor, or for DS records: it has the SEP flag
+    /// (RFC 4034, section 2.1.1).
+    pub fn is_secure_entry_point(&self) -> bool {
+        self.flags & SECURE_ENTRY_POINT != 0
     }
 
     /// Returns whether signatures of the key can be verified: its algorithm and length are

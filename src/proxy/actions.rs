@@ -7,6 +7,7 @@ use std::time::Duration;
 use crate::base::origin::{ClientProtocol, Origin};
 use crate::base::time::Instant;
 use crate::config::Scheme;
+use crate::dnssec::validation::SecurityKind;
 use crate::wire::Rcode;
 
 use super::exchange::trace::Trace;
@@ -74,6 +75,8 @@ pub struct Record {
     pub took: Duration,
     /// The upstream that gave the answer.
     pub upstream: Option<UpstreamIndex>,
+    /// The verdict of the validator, if the answer was validated.
+    pub security: Option<SecurityKind>,
     /// The trace, if the query was traced.
     pub trace: Option<Trace>,
 }

@@ -1,5 +1,17 @@
 //! The outcome of a query, and the reason why a reply was not used.
 
+use super::keys::UpstreamIndex;
+use crate::dnssec::validation::SecurityKind;
+
+/// The origin of an answer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Provenance {
+    /// The upstream that gave the answer.
+    pub(super) upstream: Option<UpstreamIndex>,
+    /// The verdict of the validator, if the answer was validated.
+    pub(super) security: Option<SecurityKind>,
+}
+
 /// The outcome of a query. Every query has exactly one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
@@ -31,11 +43,13 @@ pub enum Outcome {
     UpstreamFailed,
     /// SERVFAIL: there was no answer in time.
     TimedOut,
+    /// SERVFAIL: the answer failed DNSSEC validation.
+    Bogus,
 }
 
 impl Outcome {
     /// All outcomes in the order of declaration.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::Answered,
         Self::AnsweredHere,
         Self::Cached,
@@ -50,6 +64,7 @@ impl Outcome {
         Self::Shed,
         Self::UpstreamFailed,
         Self::TimedOut,
+        Self::Bogus,
     ];
 
     /// Returns the name for counters and records.
@@ -69,6 +84,7 @@ impl Outcome {
             Self::Shed => "shed",
             Self::UpstreamFailed => "upstream-failed",
             Self::TimedOut => "timed-out",
+            Self::Bogus => "bogus",
         }
     }
 }

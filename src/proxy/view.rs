@@ -27,6 +27,12 @@ impl Proxy {
         validator.map_or((0, 0), |validator| validator.zones_usage())
     }
 
+    /// Returns the keys of the root zone that trust anchors may name, by tag, and whether one does.
+    pub fn root_keys(&self) -> &[(u16, bool)] {
+        let validator = self.validator.as_ref();
+        validator.map_or(&[], |validator| validator.root_keys())
+    }
+
     /// Returns the number of records in the denial cache, and their bytes.
     pub fn cached_denials(&self) -> (usize, usize) {
         let validator = self.validator.as_ref();

@@ -190,6 +190,9 @@ impl FinishedQuery<'_> {
                 attributes.text("client.address", client);
             }
             attributes.text("dotproxy.outcome", record.outcome.label());
+            if let Some(security) = record.security {
+                attributes.text("dotproxy.dnssec", security.label());
+            }
             if let Some(upstream) = self.upstream {
                 attributes.text("dotproxy.upstream", upstream);
             }
@@ -203,6 +206,7 @@ impl FinishedQuery<'_> {
         let (name, kind, to) = match step.kind {
             StepKind::Cache => ("cache", INTERNAL, None),
             StepKind::Sharing => ("shared wait", INTERNAL, None),
+            StepKind::Validation => ("validate", INTERNAL, None),
             StepKind::Waiting => ("connection wait", INTERNAL, None),
             StepKind::Handshake(to) => ("handshake", CLIENT, Some(to)),
             StepKind::Attempt {
@@ -275,7 +279,7 @@ fn cache_result(outcome: Outcome) -> Option<&'static str> {
 fn is_error(outcome: Outcome) -> bool {
     matches!(
         outcome,
-        Outcome::Shed | Outcome::UpstreamFailed | Outcome::TimedOut
+        Outcome::Shed | Outcome::UpstreamFailed | Outcome::TimedOut | Outcome::Bogus
     )
 }
 
@@ -409,6 +413,7 @@ mod tests {
             response_len: 88,
             took: Duration::from_millis(3),
             upstream: None,
+            security: None,
             trace: None,
         }
     }

@@ -124,6 +124,9 @@ impl QueryLog {
             if let Some(rcode) = record.rcode {
                 object.text("rcode", rcode);
             }
+            if let Some(security) = record.security {
+                object.word("dnssec", security.label());
+            }
             let took = record.took.as_micros();
             object.plain("ms", format_args!("{}.{:03}", took / 1000, took % 1000));
             if let Some(upstream) = upstream {

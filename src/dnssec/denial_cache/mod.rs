@@ -2,7 +2,7 @@
 //! asked for (aggressive use, RFC 8198).
 //!
 //! The records of a zone are in canonical order, so that the record before a name is the only one
-//! that may deny it. Every proof is checked by [`Denials`], as if an upstream had sent it. The table
+//! that may deny it. Every proof is checked by [`Denials`] as if an upstream had sent it. The table
 //! has a maximum number of bytes. The record that is removed for a new one is chosen by the clock
 //! algorithm: a record that was used since the hand passed it stays.
 
@@ -23,7 +23,7 @@ use crate::base::time::Instant;
 use crate::wire::header::{Flags, HEADER_LEN, Header, Rcode};
 use crate::wire::name::{make_lowercase, suffixes};
 use crate::wire::question::{Question, Type};
-use record::{Fields, RecordKey, key_of, sort_key};
+use record::{RecordBody, RecordKey, key_of, sort_key};
 
 /// Bytes that a record takes beside its content: nodes of the tree and allocations.
 const ENTRY_LEN: usize = 160;
@@ -68,7 +68,7 @@ impl Kept {
 
     /// Returns the data of the record without its signatures.
     fn data(&self) -> &[u8] {
-        Fields::split(&self.records).map_or(&[], |(fields, _)| fields.data)
+        RecordBody::split(&self.records).map_or(&[], |(fields, _)| fields.data)
     }
 }
 
@@ -433,7 +433,7 @@ fn write_denial(
     let mut authorities = 0;
     for kept in used {
         let mut rest = &kept.records[..];
-        while let Some((fields, behind)) = Fields::split(rest) {
+        while let Some((fields, behind)) = RecordBody::split(rest) {
             let labels_len = kept.owner.len().saturating_sub(zone_len);
             out.extend_from_slice(&kept.owner[..labels_len]);
             out.extend_from_slice(&zone);

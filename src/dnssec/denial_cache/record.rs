@@ -22,13 +22,13 @@ pub struct ProvenRecord {
 
 /// The fields of a record behind its owner.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Fields<'a> {
+pub(super) struct RecordBody<'a> {
     /// Type and class.
     pub(super) start: &'a [u8],
     pub(super) data: &'a [u8],
 }
 
-impl<'a> Fields<'a> {
+impl<'a> RecordBody<'a> {
     /// Reads the first record, and returns the rest.
     pub(super) fn split(records: &'a [u8]) -> Option<(Self, &'a [u8])> {
         let (start, rest) = records.split_at_checked(4)?;
@@ -50,7 +50,7 @@ pub(super) struct RecordKey {
 /// Returns the key of a record in its zone, and the parameters of its hash, if the record may deny
 /// names that were not asked for.
 pub(super) fn key_of(proven: &ProvenRecord) -> Option<RecordKey> {
-    let (fields, _) = Fields::split(&proven.records)?;
+    let (fields, _) = RecordBody::split(&proven.records)?;
     if proven.rr_type == Type::NSEC {
         let nsec = Nsec::parse(&proven.owner, fields.data).ok()?;
         let is_of_use = nsec.covers_other_names();

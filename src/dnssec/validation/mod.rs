@@ -72,6 +72,51 @@ pub enum SecurityStatus {
     Indeterminate(Problem),
 }
 
+impl SecurityStatus {
+    /// Returns the status without its problem.
+    pub fn kind(&self) -> SecurityKind {
+        match self {
+            Self::Secure => SecurityKind::Secure,
+            Self::Insecure => SecurityKind::Insecure,
+            Self::Bogus(_) => SecurityKind::Bogus,
+            Self::Indeterminate(_) => SecurityKind::Indeterminate,
+        }
+    }
+}
+
+/// A [`SecurityStatus`] without its problem.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SecurityKind {
+    /// See [`SecurityStatus::Secure`].
+    Secure,
+    /// See [`SecurityStatus::Insecure`].
+    Insecure,
+    /// See [`SecurityStatus::Bogus`].
+    Bogus,
+    /// See [`SecurityStatus::Indeterminate`].
+    Indeterminate,
+}
+
+impl SecurityKind {
+    /// All kinds in the order of declaration.
+    pub const ALL: [Self; 4] = [
+        Self::Secure,
+        Self::Insecure,
+        Self::Bogus,
+        Self::Indeterminate,
+    ];
+
+    /// Returns the name for counters and records.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Secure => "secure",
+            Self::Insecure => "insecure",
+            Self::Bogus => "bogus",
+            Self::Indeterminate => "indeterminate",
+        }
+    }
+}
+
 /// The result of a step.
 #[derive(Debug, PartialEq, Eq)]
 pub enum ValidationStep {

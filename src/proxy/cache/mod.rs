@@ -38,7 +38,7 @@ use crate::base::time::Instant;
 use crate::config::{CacheSettings, Timeouts};
 use crate::wire::edns::{self, ExtendedError, ExtendedErrorCode};
 use crate::wire::response::{Asked, CUT_LOOKAHEAD_LEN, end_answer, end_cut_answer, start_answer};
-use crate::wire::{Message, Question, Rcode, byte_ops, name};
+use crate::wire::{Flags, Message, Question, Rcode, byte_ops, name};
 
 use entry::{Marks, Refresh};
 use key::CacheKey;
@@ -380,10 +380,20 @@ impl Cache {
         });
     }
 
+    /// Returns whether an answer is authentic (AD) as long as it is not stale.
+    pub(super) fn has_ad(&self, entry: Entry) -> bool {
+        self.store.head(entry.position).flags.contains(Flags::AD) && !entry.is_stale()
+    }
+
     /// Appends the response with this answer, cut to the length that the client accepts.
     pub(super) fn write(&self, entry: Entry, asked: &Asked<'_>, out: &mut Vec<u8>) {
         let head = self.store.head(entry.position);
-        let start = start_answer(out, asked, head.flags, head.counts);
+        let mut flags = head.flags;
+        if entry.is_stale() {
+            // The signatures may have expired with the TTL (RFC 4035, section 5.3.3).
+            flags = flags.without(Flags::AD);
+        }
+        let start = start_answer(out, asked, flags, head.counts);
         let records_start = out.len();
         let records_len_max = asked.records_len_max();
         if usize::from(head.records_len) > records_len_max {

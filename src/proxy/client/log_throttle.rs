@@ -12,6 +12,7 @@ pub(in crate::proxy) struct LogThrottle {
     denied: Notice,
     limited: Notice,
     without_certificate: Notice,
+    bogus: Notice,
 }
 
 /// The throttle of one kind of log line.
@@ -49,6 +50,23 @@ impl LogThrottle {
                 "refused TLS client {ip}: {reason} ({count} since the last report)"
             );
         }
+    }
+
+    /// Records an answer that failed DNSSEC validation. The line has no name: names of queries are
+    /// logged at level debug only.
+    pub(in crate::proxy) fn on_bogus(&mut self, reason: &str, is_on: bool, now: Instant) {
+        let Some(count) = self.bogus.count(now) else {
+            return;
+        };
+        let result = if is_on {
+            "the response is SERVFAIL, with the name and type in its extended error"
+        } else {
+            "--dnssec on would respond with SERVFAIL"
+        };
+        log::warn!(
+            event = "bogus", reason = reason, count = count;
+            "an answer failed DNSSEC validation: {reason}; {result} ({count} since the last report)"
+        );
     }
 
     /// Records a client that exceeds the rate limit.

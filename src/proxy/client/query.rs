@@ -10,13 +10,14 @@ use super::local_zones;
 use super::response::{Client, Completion};
 use crate::base::origin::Subscriber;
 use crate::base::time::Instant;
+use crate::dnssec::validation::SecurityKind;
 use crate::proxy::Proxy;
 use crate::proxy::actions::Cx;
 use crate::proxy::cache::{CacheLookup, Entry, Recall};
 use crate::proxy::exchange::trace::Tracer;
 use crate::proxy::exchange::{Exchange, Purpose};
 use crate::proxy::keys::{ExchangeKey, PoolIndex};
-use crate::proxy::outcome::Outcome;
+use crate::proxy::outcome::{Outcome, Provenance};
 use crate::wire::question::Type;
 use crate::wire::response::{Asked, end_answer, start_answer, write_answer};
 use crate::wire::{Flags, Message, Query, Question, Rcode};
@@ -212,7 +213,8 @@ impl Proxy {
         };
         self.counters.dnssec.synthesized += 1;
         let denial = Message::parse(&denial).expect("replies of our own are well formed");
-        let completion = at_once(request.client, request.asked, Outcome::Cached);
+        let mut completion = at_once(request.client, request.asked, Outcome::Cached);
+        completion.provenance.security = Some(SecurityKind::Secure);
         completion.respond(&mut self.counters, cx, |out| {
             write_answer(out, request.asked, &denial);
         });
@@ -266,8 +268,12 @@ impl Proxy {
         outcome: Outcome,
         cx: &mut Cx<'_>,
     ) {
-        let completion = at_once(request.client, request.asked, outcome);
+        let mut completion = at_once(request.client, request.asked, outcome);
         let cache = &self.cache;
+        let is_validated = self.validator.as_ref().is_some_and(|it| it.sets_ad());
+        if is_validated && cache.has_ad(entry) {
+            completion.provenance.security = Some(SecurityKind::Secure);
+        }
         completion.respond(&mut self.counters, cx, |out| {
             cache.write(entry, request.asked, out);
         });
@@ -375,7 +381,7 @@ fn at_once<'a>(client: Client, asked: &Asked<'a>, outcome: Outcome) -> Completio
         client,
         question: asked.question,
         outcome,
-        upstream: None,
+        provenance: Provenance::default(),
         trace: None,
     }
 }

@@ -5,8 +5,7 @@ use crate::base::time::Instant;
 use crate::proxy::actions::{Cx, Record};
 use crate::proxy::counters::Counters;
 use crate::proxy::exchange::trace::Trace;
-use crate::proxy::keys::UpstreamIndex;
-use crate::proxy::outcome::Outcome;
+use crate::proxy::outcome::{Outcome, Provenance};
 use crate::wire::edns::ExtendedError;
 use crate::wire::response::{Asked, write_error};
 use crate::wire::{Header, Question, Rcode};
@@ -27,8 +26,7 @@ pub(in crate::proxy) struct Completion<'a> {
     pub(in crate::proxy) client: Client,
     pub(in crate::proxy) question: Option<Question<'a>>,
     pub(in crate::proxy) outcome: Outcome,
-    /// The upstream that gave the answer.
-    pub(in crate::proxy) upstream: Option<UpstreamIndex>,
+    pub(in crate::proxy) provenance: Provenance,
     /// The trace, if the query is traced and was not answered at once.
     pub(in crate::proxy) trace: Option<&'a Trace>,
 }
@@ -85,7 +83,8 @@ impl Completion<'_> {
             rcode,
             response_len: len,
             took,
-            upstream: self.upstream,
+            upstream: self.provenance.upstream,
+            security: self.provenance.security,
             trace: is_traced.then(|| self.trace.cloned().unwrap_or_default()),
         });
     }

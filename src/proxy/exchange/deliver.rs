@@ -48,6 +48,7 @@ impl Proxy {
         };
         let outcome = match kept {
             Kept::Previous(entry) if entry.is_stale() => Outcome::Stale,
+            _ if exchange.is_rejected(answer) => Outcome::Bogus,
             _ => Outcome::Answered,
         };
         // Every response is written before any exchange ends, since that end may change the cache.
@@ -73,13 +74,13 @@ impl Proxy {
         cx: &mut Cx<'_>,
     ) {
         let exchange = &mut self.exchanges[key];
-        let answered_by = exchange.answered_by;
+        let provenance = exchange.provenance;
         let mut followers = std::mem::take(&mut exchange.followers);
         followers.retain(|key| self.exchanges.contains(*key));
         let mut answered = 0;
         while answered < followers.len() && !cx.outbox.is_long() {
             let follower = followers[answered];
-            self.exchanges[follower].answered_by = answered_by;
+            self.exchanges[follower].provenance = provenance;
             self.respond(follower, answer, kept, outcome, cx);
             answered += 1;
         }
@@ -87,7 +88,7 @@ impl Proxy {
         for key in iter::once(key).chain(followers) {
             self.end(key, outcome, cx.now);
         }
-        self.postpone(later, answer, answered_by, cx.now);
+        self.postpone(later, answer, provenance, cx.now);
     }
 
     /// Responds to the client, if there is one, with this answer or with its entry in the cache.

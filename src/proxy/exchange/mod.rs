@@ -39,15 +39,16 @@ pub(in crate::proxy) mod trace;
 use crate::base::failure::FailureKind;
 use crate::base::origin::{ClientProtocol, Subscriber};
 use crate::base::time::Instant;
-use crate::wire::Query;
+use crate::dnssec::validation::SecurityKind;
 use crate::wire::question::Type;
 use crate::wire::response::Asked;
+use crate::wire::{Message, Query, Rcode};
 
 use super::cache::CacheLookup;
 use super::client::admission::Reception;
 use super::client::response::{Client, Completion};
 use super::keys::{ExchangeKey, PoolIndex, UpstreamIndex};
-use super::outcome::Outcome;
+use super::outcome::{Outcome, Provenance};
 use super::validator::Parked;
 use attempts::Attempts;
 use coalesce::Coalescing;
@@ -102,8 +103,8 @@ pub(super) struct Exchange {
     pub(super) last_failure: Option<FailureKind>,
     /// The results of earlier attempts, such as a fallback response.
     pub(super) retry: Retry,
-    /// The upstream that gave the answer.
-    pub(super) answered_by: Option<UpstreamIndex>,
+    /// The origin of the answer.
+    pub(super) provenance: Provenance,
     /// A final answer has arrived.
     pub(super) is_answered: bool,
     /// Other queries for the question fail until this exchange ends (RFC 9520).
@@ -141,7 +142,7 @@ impl Exchange {
             preferences: LinkPreferences::default(),
             last_failure: None,
             retry: Retry::default(),
-            answered_by: None,
+            provenance: Provenance::default(),
             is_answered: false,
             is_retest: false,
             lookup: None,
@@ -161,7 +162,7 @@ impl Exchange {
         self.preferences = LinkPreferences::default();
         self.last_failure = None;
         self.retry = Retry::default();
-        self.answered_by = None;
+        self.provenance = Provenance::default();
         self.is_retest = false;
         self.coalescing = Coalescing::Alone;
         self.followers.clear();
@@ -178,6 +179,15 @@ impl Exchange {
     /// answered, or the exchange is in the queue for a link.
     pub(super) fn has_pending_attempt(&self) -> bool {
         self.attempts.is_relied_on() || self.is_waiting
+    }
+
+    /// Returns whether this response is the SERVFAIL for an answer that failed DNSSEC validation.
+    pub(super) fn is_rejected(&self, response: &Message<'_>) -> bool {
+        let security = self.provenance.security;
+        matches!(
+            security,
+            Some(SecurityKind::Bogus | SecurityKind::Indeterminate)
+        ) && response.header().flags.rcode() == Rcode::SERVFAIL
     }
 
     /// Returns whether a client waits for the answer.
@@ -233,7 +243,7 @@ impl Exchange {
             client: *client,
             question: Some(question),
             outcome,
-            upstream: self.answered_by,
+            provenance: self.provenance,
             trace: self.tracer.trace(),
         };
         let asked = reception.asked(self.query.id(), self.query.flags(), question);

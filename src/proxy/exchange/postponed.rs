@@ -3,7 +3,8 @@
 use crate::base::time::Instant;
 use crate::proxy::Proxy;
 use crate::proxy::actions::Cx;
-use crate::proxy::keys::{ExchangeKey, UpstreamIndex};
+use crate::proxy::keys::ExchangeKey;
+use crate::proxy::outcome::Provenance;
 use crate::wire::Message;
 
 /// An answer to many clients, some of whose responses wait for room in the outbox.
@@ -11,7 +12,7 @@ use crate::wire::Message;
 pub(in crate::proxy) struct PostponedAnswer {
     since: Instant,
     answer: Box<[u8]>,
-    answered_by: Option<UpstreamIndex>,
+    provenance: Provenance,
     /// The exchanges without a response.
     exchanges: Vec<ExchangeKey>,
 }
@@ -22,7 +23,7 @@ impl Proxy {
         &mut self,
         exchanges: Vec<ExchangeKey>,
         answer: &Message<'_>,
-        answered_by: Option<UpstreamIndex>,
+        provenance: Provenance,
         now: Instant,
     ) {
         if exchanges.is_empty() {
@@ -35,7 +36,7 @@ impl Proxy {
         self.postponed.push_back(PostponedAnswer {
             since: now,
             answer: answer.bytes().into(),
-            answered_by,
+            provenance,
             exchanges,
         });
     }
@@ -58,7 +59,7 @@ impl Proxy {
             // The first exchange gets the answer, and the others follow it.
             let first = exchanges.swap_remove(0);
             let exchange = &mut self.exchanges[first];
-            exchange.answered_by = postponed.answered_by;
+            exchange.provenance = postponed.provenance;
             exchange.followers = exchanges;
             let answer = Message::parse(&postponed.answer);
             self.deliver(first, &answer.expect("the answer was parsed before"), cx);

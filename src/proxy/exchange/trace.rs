@@ -42,6 +42,8 @@ pub enum StepKind {
     Cache,
     /// The wait for another exchange with the same question.
     Sharing,
+    /// The validation of an answer (DNSSEC).
+    Validation,
     /// The wait for a connection with room.
     Waiting,
     /// The opening of a connection, for this query or for an earlier one.
@@ -96,7 +98,13 @@ impl Tracer {
 
     /// Records the end of a wait.
     pub(in crate::proxy) fn on_wait_end(&mut self, now: Instant) {
-        let is_wait = |step: &TraceStep| matches!(step.kind, StepKind::Waiting | StepKind::Sharing);
+        let is_wait = |step: &TraceStep| {
+            let kind = step.kind;
+            matches!(
+                kind,
+                StepKind::Waiting | StepKind::Sharing | StepKind::Validation
+            )
+        };
         self.end(is_wait, StepEnd::Done, now);
     }
 

@@ -1,6 +1,6 @@
 //! Counters of DNSSEC validation.
 
-use crate::dnssec::validation::SecurityStatus;
+use crate::dnssec::validation::{SecurityKind, SecurityStatus};
 use crate::wire::question::Type;
 
 /// The codes of extended errors that a failed validation has (RFC 8914, section 4).
@@ -19,10 +19,10 @@ const CODES: [(u16, &str); 7] = [
 pub struct DnssecCounters {
     verdicts: [u64; 4],
     failures: [u64; CODES.len()],
-    /// Signatures that were right.
-    pub right_signatures: u64,
-    /// Signatures that were wrong.
-    pub wrong_signatures: u64,
+    /// Signatures that verified.
+    pub valid_signatures: u64,
+    /// Signatures that did not verify.
+    pub invalid_signatures: u64,
     /// Queries answered by records in the denial cache.
     pub synthesized: u64,
     /// Questions of our own for DS records.
@@ -34,7 +34,7 @@ pub struct DnssecCounters {
 impl DnssecCounters {
     /// Returns each verdict and the number of answers that got it.
     pub fn verdicts(&self) -> impl Iterator<Item = (&'static str, u64)> {
-        let labels = ["secure", "insecure", "bogus", "indeterminate"];
+        let labels = SecurityKind::ALL.map(SecurityKind::label);
         labels.into_iter().zip(self.verdicts)
     }
 
@@ -45,14 +45,9 @@ impl DnssecCounters {
     }
 
     pub(in crate::proxy) fn count_verdict(&mut self, verdict: &SecurityStatus) {
-        let (place, problem) = match verdict {
-            SecurityStatus::Secure => (0, None),
-            SecurityStatus::Insecure => (1, None),
-            SecurityStatus::Bogus(problem) => (2, Some(problem)),
-            SecurityStatus::Indeterminate(problem) => (3, Some(problem)),
-        };
-        self.verdicts[place] += 1;
-        let Some(problem) = problem else {
+        self.verdicts[verdict.kind() as usize] += 1;
+        let (SecurityStatus::Bogus(problem) | SecurityStatus::Indeterminate(problem)) = verdict
+        else {
             return;
         };
         let mut codes = CODES.iter();
@@ -63,8 +58,8 @@ impl DnssecCounters {
     }
 
     pub(in crate::proxy) fn count_signature(&mut self, is_right: bool) {
-        self.right_signatures += u64::from(is_right);
-        self.wrong_signatures += u64::from(!is_right);
+        self.valid_signatures += u64::from(is_right);
+        self.invalid_signatures += u64::from(!is_right);
     }
 
     pub(in crate::proxy) fn count_question(&mut self, rr_type: Type) {

@@ -26,6 +26,7 @@ use std::collections::VecDeque;
 use super::Proxy;
 use super::actions::Cx;
 use super::exchange::retry::AnswerSource;
+use super::exchange::trace::StepKind;
 use super::exchange::{Exchange, Purpose};
 use super::followups::Followup;
 use super::keys::{ExchangeKey, PoolIndex};
@@ -40,6 +41,7 @@ use crate::dnssec::validation::{
     Context, Need, SecurityStatus, Subject, Validation, ValidationStep,
 };
 use crate::dnssec::zones::{KnownZones, Problem, ZoneStatus};
+use crate::dnssec::{Dnskey, Ds};
 use crate::wire::name::{make_lowercase, suffixes};
 use crate::wire::question::{CLASS_IN, Type};
 use crate::wire::record::Record;
@@ -62,6 +64,9 @@ const ZONES_LEN: std::ops::RangeInclusive<usize> = 8 << 10..=64 << 10;
 /// The part of the cache size that the denial cache has.
 const DENIALS_SHARE: usize = 4;
 
+/// The name of the root zone.
+const ROOT: &[u8] = &[0];
+
 /// An owner that is a pointer to the name in the question.
 const OWNER_IN_QUESTION: &[u8] = b"\xc0\x0c";
 
@@ -71,6 +76,8 @@ pub(super) struct Validator {
     mode: DnssecMode,
     anchors: Anchors,
     zones: KnownZones,
+    /// The keys of the root zone that trust anchors may name, by tag, and whether one does.
+    root_keys: Vec<(u16, bool)>,
     denials: DenialCache,
     clock: SignatureClock,
     /// The pools whose answers are validated.
@@ -150,6 +157,7 @@ impl Validator {
             mode: settings.mode,
             anchors: Anchors::new(anchors, &settings.negative_anchors),
             zones: KnownZones::new(zones_len),
+            root_keys: Vec::new(),
             denials: DenialCache::new(denials_len),
             clock: SignatureClock::default(),
             pools,
@@ -159,6 +167,11 @@ impl Validator {
             cost_left: COST_OF_TURN,
             parked: 0,
         }))
+    }
+
+    /// Returns whether AD in a response is the verdict of the validator.
+    pub(super) fn sets_ad(&self) -> bool {
+        self.mode == DnssecMode::On
     }
 
     /// Returns whether answers of a pool are validated.
@@ -200,6 +213,24 @@ impl Validator {
     /// Returns the number of known zones and their bytes.
     pub(super) fn zones_usage(&self) -> (usize, usize) {
         (self.zones.len(), self.zones.bytes())
+    }
+
+    /// Returns the keys of the root zone that trust anchors may name, by tag, and whether one does.
+    /// Empty until the root zone is validated.
+    pub(super) fn root_keys(&self) -> &[(u16, bool)] {
+        &self.root_keys
+    }
+
+    /// Records the keys of the root zone, which are verified.
+    fn learn_root_keys(&mut self, keys: &[Box<[u8]>]) {
+        let parsed = keys.iter().filter_map(|data| Dnskey::parse(data).ok());
+        let anchored = self.anchors.of_zone(ROOT).unwrap_or_default();
+        let is_anchored = |key: &Dnskey<'_>| {
+            let mut anchored = anchored.iter().filter_map(|data| Ds::parse(data).ok());
+            anchored.any(|ds| ds.matches(ROOT, key))
+        };
+        let shown = parsed.filter(Dnskey::is_secure_entry_point);
+        self.root_keys = shown.map(|key| (key.tag(), is_anchored(&key))).collect();
     }
 
     /// Returns the number of records in the denial cache and their bytes.
@@ -284,9 +315,9 @@ impl Proxy {
             return self.deliver_unchecked(key, answer, cx);
         }
         if exchange.is_for_answer() && validator.is_known_insecure(answer, cx.now) {
-            self.counters
-                .dnssec
-                .count_verdict(&SecurityStatus::Insecure);
+            let verdict = SecurityStatus::Insecure;
+            self.counters.dnssec.count_verdict(&verdict);
+            self.exchanges[key].provenance.security = Some(verdict.kind());
             self.on_accepted(key, || source, cx.now);
             return self.deliver_unchecked(key, answer, cx);
         }
@@ -303,6 +334,7 @@ impl Proxy {
         };
         validator.parked += 1;
         let exchange = &mut self.exchanges[key];
+        exchange.tracer.on_wait(StepKind::Validation, cx.now);
         exchange.parked = Some(Box::new(Parked {
             validation,
             source,

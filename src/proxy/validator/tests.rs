@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use super::*;
 use crate::dnssec::testing::Tree;
+use crate::dnssec::validation::SecurityKind;
 use crate::proxy::testing::{Scene, config};
-use crate::proxy::{Action, ClientTransport, UpstreamIndex};
+use crate::proxy::{Action, ClientTransport, StepEnd, UpstreamIndex};
 use crate::wire::Header;
 use crate::wire::edns::DO;
 use crate::wire::edns::ExtendedErrorCode;
@@ -505,4 +506,78 @@ fn denials_of_a_negative_trust_anchor_and_of_another_pool_are_not_used() {
         world.ask("nothinh.tld1", Type::A, AD);
         assert!(world.sent.len() > sent, "{more}");
     }
+}
+
+#[test]
+fn record_of_a_query_has_the_verdict() {
+    for (mode, bogus) in [("on", Outcome::Bogus), ("log", Outcome::Answered)] {
+        let mut world = World::new(&["-u192.0.2.1", &format!("--dnssec={mode}")]);
+        world.scene.outbox.set_takes_records(true);
+        let secure = Some(SecurityKind::Secure);
+        let of_cache = secure.filter(|_| mode == "on");
+        for (name, outcome, security) in [
+            ("www.nsec3.tld1", Outcome::Answered, secure),
+            ("www.nsec3.tld1", Outcome::Cached, of_cache),
+            ("nothing.tld1", Outcome::Answered, secure),
+            (
+                "www.insecure.tld1",
+                Outcome::Answered,
+                Some(SecurityKind::Insecure),
+            ),
+            ("www.insecure.tld1", Outcome::Cached, None),
+            ("www.stripped.tld1", bogus, Some(SecurityKind::Bogus)),
+        ] {
+            world.ask(name, Type::A, AD);
+            let records = world.scene.outbox.records();
+            let [record] = records else {
+                panic!("{records:?}");
+            };
+            assert_eq!(
+                (record.outcome, record.security),
+                (outcome, security),
+                "{name}"
+            );
+        }
+        if mode == "on" {
+            world.ask("nothinh.tld1", Type::A, AD);
+            let record = &world.scene.outbox.records()[0];
+            assert_eq!((record.outcome, record.security), (Outcome::Cached, secure));
+        }
+    }
+}
+
+#[test]
+fn keys_of_the_root_are_compared_with_the_trust_anchors() {
+    let mut world = World::new(ON);
+    assert_eq!(world.scene.proxy.root_keys(), []);
+    world.ask("www.nsec3.tld1", Type::A, AD);
+    let anchor = &world.scene.proxy.config.dnssec.anchors[0];
+    let tag = match anchor.rr_type {
+        Type::DS => u16::from_be_bytes([anchor.data[0], anchor.data[1]]),
+        _ => Dnskey::parse(&anchor.data).unwrap().tag(),
+    };
+    assert_eq!(world.scene.proxy.root_keys(), [(tag, true)]);
+}
+
+#[test]
+fn trace_has_the_validation() {
+    let traced = ["--otlp=http://127.0.0.1:4318", "--trace-sample=1"];
+    let mut world = World::new(&["-u192.0.2.1", "--dnssec=on", traced[0], traced[1]]);
+    world.ask("www.nsec3.tld1", Type::A, AD);
+    let trace = world.scene.outbox.records()[0].trace.clone();
+    let steps = trace.expect("every query is traced").steps;
+    let validation = steps.iter().find(|step| step.kind == StepKind::Validation);
+    assert_eq!(validation.unwrap().end.unwrap().1, StepEnd::Done);
+}
+
+#[test]
+fn stale_answer_has_no_ad() {
+    let mut world = World::new(&["-u192.0.2.1", "--dnssec=on", "--serve-stale=1d"]);
+    assert!(world.ask("www.nsec3.tld1", Type::A, AD).has_ad());
+    assert!(world.ask("www.nsec3.tld1", Type::A, AD).has_ad());
+    world.answers.clear();
+    world.scene.now += Duration::from_secs(7_200);
+    let response = world.ask("www.nsec3.tld1", Type::A, AD);
+    assert_eq!(response.types(), [Type::A], "{response:?}");
+    assert!(!response.has_ad());
 }

@@ -2,10 +2,10 @@
 
 use std::fmt::Write as _;
 
-use super::Parked;
+use super::{Parked, ROOT};
 use crate::config::DnssecMode;
 use crate::dnssec::validation::SecurityStatus;
-use crate::dnssec::zones::Problem;
+use crate::dnssec::zones::{Problem, ZoneStatus};
 use crate::proxy::Proxy;
 use crate::proxy::actions::Cx;
 use crate::proxy::exchange::Purpose;
@@ -31,6 +31,8 @@ impl Proxy {
         self.on_parked_ended();
         let exchange = &mut self.exchanges[key];
         let parked = exchange.parked.take().expect("the answer is parked");
+        exchange.tracer.on_wait_end(cx.now);
+        exchange.provenance.security = Some(verdict.kind());
         self.counters.dnssec.count_verdict(&verdict);
         if let Purpose::Validation { .. } = exchange.purpose {
             return self.on_own_verdict(key, *parked, &verdict, cx);
@@ -49,7 +51,9 @@ impl Proxy {
                 if is_on {
                     return self.on_unverifiable(key, problem, (source, was_waiting), cx);
                 }
-                log::info!("DNSSEC: {}: {problem}", problem.code_text());
+                log::debug!("DNSSEC: {}: {problem}", problem.code_text());
+                self.log_throttle
+                    .on_bogus(problem.code_text(), is_on, cx.now);
             }
             SecurityStatus::Secure | SecurityStatus::Insecure => {}
         }
@@ -84,11 +88,15 @@ impl Proxy {
             // Without news, the known zones tell it already.
             question.is_learned = learned.is_some()
                 || matches!(verdict, SecurityStatus::Secure | SecurityStatus::Insecure);
+            let (name, pool) = (question.need.name.clone(), question.pool);
             if let Some((status, lifetime)) = learned {
-                let until = cx.now + lifetime;
-                validator.zones.insert(&question.need.name, status, until);
+                if let ZoneStatus::Secure(keys) = &status
+                    && *name == *ROOT
+                {
+                    validator.learn_root_keys(keys);
+                }
+                validator.zones.insert(&name, status, cx.now + lifetime);
             }
-            let pool = question.pool;
             if *verdict == SecurityStatus::Secure {
                 validator.learn_denials(&parked.validation, pool, cx.now);
             }
@@ -185,6 +193,7 @@ impl Proxy {
         let text = problem.code_text();
         log::debug!("DNSSEC: {text}: {problem}");
         if is_last {
+            self.log_throttle.on_bogus(text, true, cx.now);
             self.fail(key, Outcome::UpstreamFailed, cx);
         } else {
             self.ask_elsewhere(key, source.upstream, cx);

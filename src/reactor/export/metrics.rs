@@ -123,8 +123,8 @@ impl<N: Net> Reactor<N> {
         }
         let help = "Signatures that were verified by result.";
         page.counter("dotproxy_dnssec_signatures", help)
-            .sample(&[("result", "right")], dnssec.right_signatures)
-            .sample(&[("result", "wrong")], dnssec.wrong_signatures);
+            .sample(&[("result", "valid")], dnssec.valid_signatures)
+            .sample(&[("result", "invalid")], dnssec.invalid_signatures);
         let help = "Queries for the keys of zones by type.";
         page.counter("dotproxy_dnssec_queries", help)
             .sample(&[("type", "DS")], dnssec.ds_questions)
@@ -136,6 +136,11 @@ impl<N: Net> Reactor<N> {
         let help = "Bytes of memory of the known zones.";
         page.gauge("dotproxy_dnssec_known_zones_bytes", help)
             .sample(&[], bytes);
+        let help = "Keys of the root zone by tag: 1 if a trust anchor names the key.";
+        let mut family = page.gauge("dotproxy_dnssec_root_key", help);
+        for (tag, is_anchored) in self.proxy.root_keys() {
+            family.sample(&[("tag", &tag.to_string())], u8::from(*is_anchored));
+        }
         let help = "Queries answered by cached NSEC and NSEC3 records (RFC 8198).";
         page.counter("dotproxy_dnssec_synthesized", help)
             .sample(&[], dnssec.synthesized);
