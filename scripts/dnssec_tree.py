@@ -2,7 +2,8 @@
 """Compares the verdicts of dotproxy and unbound on a tree of signed, unsigned and broken zones.
 
 The zones are signed by BIND's dnssec-signzone below a root of their own. NSD serves them, and an
-unbound without validation resolves them over TLS, for dotproxy and for an unbound that validates. Each name is asked of both validators.
+unbound without validation resolves them over TLS, for dotproxy and for an unbound that validates.
+Each name is asked of both validators.
 
   scripts/dnssec_tree.py [--binary PATH]       prints a table; exits with 1 if a verdict differs
   scripts/dnssec_tree.py --messages FILE       writes the signed messages, for the unit tests
@@ -88,27 +89,27 @@ def fqdn(zone):
     return zone if zone == "." else f"{zone}."
 
 
-def parent_of(zone):
-    """Returns the zone above."""
-    labels = zone.split(".")
-    for start in range(1, len(labels)):
-        parent = ".".join(labels[start:])
-        if parent in SIGNED or parent in UNSIGNED:
-            return parent
-    return "."
-
-
 class Tree:
-    """The zones, as files below a folder."""
+    """The zones, as files below a folder. `more` has further records by zone."""
 
-    def __init__(self, work):
-        self.work = work
+    def __init__(self, work, signed=SIGNED, unsigned=UNSIGNED, more={}):
+        self.work, self.more = work, more
+        self.signed, self.unsigned = signed, unsigned
         self.ds = {}
         self.files = {}
-        for zone in UNSIGNED:
+        for zone in unsigned:
             self.write(zone, self.text(zone))
-        for zone, options in SIGNED.items():
+        for zone, options in signed.items():
             self.sign(zone, *options)
+
+    def parent_of(self, zone):
+        """Returns the zone above."""
+        labels = zone.split(".")
+        for start in range(1, len(labels)):
+            parent = ".".join(labels[start:])
+            if parent in self.signed or parent in self.unsigned:
+                return parent
+        return "."
 
     def path(self, zone):
         return os.path.join(self.work, f"zone-{zone}")
@@ -125,8 +126,9 @@ class Tree:
         if zone == ".":
             names = ". IN SOA ns. host. 1 3600 600 86400 300\n. IN NS ns.\nns. IN A 127.0.0.1\n"
         lines = [f"$ORIGIN {origin}", "$TTL 300", names]
-        for child in [*SIGNED, *UNSIGNED]:
-            if child != "." and parent_of(child) == zone:
+        lines.append(self.more.get(zone, ""))
+        for child in [*self.signed, *self.unsigned]:
+            if child != "." and self.parent_of(child) == zone:
                 lines.append(f"{child}. IN NS ns.{child}.\nns.{child}. IN A 127.0.0.1")
                 lines.append(self.ds.get(child, ""))
         return "\n".join(lines) + "\n"
@@ -223,6 +225,17 @@ def start_server(work, port, files):
                             stderr=subprocess.DEVNULL)
 
 
+def start_resolver(work, ports, server_port, zones, settings=""):
+    """Starts an unbound that resolves the zones without validation, over TLS as well."""
+    text = f'  module-config: "iterator"\n  interface: 127.0.0.1@{ports["tls"]}\n'
+    text += f'  tls-port: {ports["tls"]}\n  tls-service-key: "{work}/server.key"\n'
+    text += f'  tls-service-pem: "{work}/server.pem"\n{settings}'
+    for zone in zones:
+        text += f'stub-zone:\n  name: "{fqdn(zone)}"\n'
+        text += f"  stub-addr: 127.0.0.1@{server_port}\n  stub-no-cache: no\n"
+    return start(work, "resolver", ports["plain"], text)
+
+
 def wire_name(name):
     labels = [label.encode() for label in name.split(".") if label]
     return b"".join(bytes([len(label)]) + label for label in labels) + b"\0"
@@ -243,10 +256,10 @@ def ask(port, name, number, flags=0x0120, dnssec=True, timeout=5.0):
         return None
 
 
-def await_answer(port, process):
+def await_answer(port, process, name="www.rsa256.tld1"):
     end = time.monotonic() + PATIENCE_S
     while time.monotonic() < end and process.poll() is None:
-        answer = ask(port, "www.rsa256.tld1", 1, timeout=1.0)
+        answer = ask(port, name, 1, timeout=1.0)
         if answer and answer[3] & 15 == 0:
             return
         time.sleep(0.1)
@@ -363,13 +376,7 @@ def main():
         server_port = free_port()
         resolver = {"plain": free_port(), "tls": free_port()}
         server = start_server(work, server_port, tree.files)
-        text = f'  module-config: "iterator"\n  interface: 127.0.0.1@{resolver["tls"]}\n'
-        text += f'  tls-port: {resolver["tls"]}\n  tls-service-key: "{work}/server.key"\n'
-        text += f'  tls-service-pem: "{work}/server.pem"\n'
-        for zone in tree.files:
-            text += f'stub-zone:\n  name: "{fqdn(zone)}"\n'
-            text += f"  stub-addr: 127.0.0.1@{server_port}\n  stub-no-cache: no\n"
-        middle = start(work, "resolver", resolver["plain"], text)
+        middle = start_resolver(work, resolver, server_port, tree.files)
         try:
             await_answer(resolver["plain"], middle)
             anchor = os.path.join(work, "anchor")

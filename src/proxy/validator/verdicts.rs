@@ -117,8 +117,14 @@ impl Proxy {
             None => self.deliver(key, answer, cx),
             Some(validator) => {
                 let is_on = validator.mode == DnssecMode::On;
-                let pool = self.exchanges[key].pool;
-                let is_of_validated = validator.validates(pool);
+                let is_of_validated = validator.validates(self.exchanges[key].pool);
+                let flags = answer.header().flags;
+                let is_as_delivered = flags.rcode() == Rcode::NOERROR
+                    && !(is_on && flags.contains(Flags::AD))
+                    && !(is_of_validated && has_proof(answer));
+                if is_as_delivered {
+                    return self.deliver(key, answer, cx);
+                }
                 self.deliver_adapted(key, answer, (is_on, is_of_validated), cx);
             }
         }
@@ -156,9 +162,7 @@ impl Proxy {
     /// Delivers a validated answer, without signatures and denials unless the query asked for them.
     fn deliver_with_proof_if_asked(&mut self, key: ExchangeKey, bytes: &[u8], cx: &mut Cx<'_>) {
         let answer = Message::parse(bytes).expect("the message was parsed before");
-        let is_proof = |record: Record| is_proof(record.rr_type);
-        let mut records = answer.answers().chain(answer.authorities());
-        if self.exchanges[key].wants_proof() || !records.any(is_proof) {
+        if self.exchanges[key].wants_proof() || !has_proof(&answer) {
             return self.deliver(key, &answer, cx);
         }
         let plain = without_proof(&answer).ok();
@@ -199,6 +203,12 @@ impl Proxy {
             self.ask_elsewhere(key, source.upstream, cx);
         }
     }
+}
+
+/// Returns whether an answer has records that only clients with DO get.
+fn has_proof(answer: &Message<'_>) -> bool {
+    let mut records = answer.answers().chain(answer.authorities());
+    records.any(|record: Record| is_proof(record.rr_type))
 }
 
 /// Returns a message with its header, question and OPT alone.
