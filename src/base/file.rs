@@ -176,6 +176,7 @@ pub fn obstacle(path: &Path) -> String {
         },
     };
     let (owner, mode) = (metadata.uid(), metadata.mode() & 0o7777);
+    let owner = user::label(Uid::from_raw(owner));
     format!("{subject} belongs to user {owner} and has mode {mode:o}")
 }
 
@@ -282,8 +283,8 @@ impl FileVersion {
 }
 
 /// Prepares a file that another user is going to [append] to, as root: creates it and gives it to
-/// that user if root owns the folder. A folder that the user may write can contain anything, so
-/// there the user has to create the file itself. A file that is a link, has several names, or
+/// that user if that user cannot write the folder. A folder that the user may write can contain
+/// anything, so there the user has to create the file itself. A file that is a link, has several names, or
 /// belongs to a third user is not changed.
 pub fn prepare_for(user: Owner, path: &Path) -> io::Result<()> {
     let folder = folder_of(path);
@@ -466,6 +467,12 @@ fn components(path: &Path) -> Vec<OsString> {
 mod tests {
     use super::*;
     use std::os::unix::fs::{PermissionsExt, symlink};
+
+    #[test]
+    fn obstacle_has_the_name_of_the_owner() {
+        let text = obstacle(Path::new("/proc/version"));
+        assert_eq!(text, "it belongs to user root (0) and has mode 444");
+    }
 
     #[test]
     fn special_file_is_an_error() {
