@@ -323,7 +323,8 @@ fn write_certificate_metrics(page: &mut Page, upstreams: &[UpstreamView<'_>]) {
         ),
         (
             "dotproxy_upstream_certificate_not_before_timestamp_seconds",
-            "Start of the validity period of the certificate of the upstream that was accepted last.",
+            "Start of the validity period of the certificate of the upstream that was accepted \
+             last.",
             begins_at,
         ),
     ] {
