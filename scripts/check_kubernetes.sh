@@ -291,6 +291,15 @@ serviceMonitor: {enabled: true, interval: 15s}
 YAML
 check "chart: its options follow the values" '^    prefetch$' rendered all
 check "chart: a disabled option is absent" '^exit code 1$' silent grep no-sandbox "$work/chart-all.yaml"
+while read -r value mode; do
+    check "chart: dnssec: $value, a boolean in YAML or a word, is the mode $mode" "^    dnssec = $mode\$" eval \
+        "helm_template dnssec && rendered dnssec" <<<"options: {dnssec: $value}"
+done <<'LIST'
+on on
+off off
+"on" on
+log log
+LIST
 check "chart: large numbers are integers" '^    cache-size = 33554432$' rendered all
 check "chart: small numbers have a decimal point" '^    trace-sample = 0.001$' rendered all
 check "chart: every label is set" '^10$' grep -c 'team: network' "$work/chart-all.yaml"
@@ -349,26 +358,34 @@ allow "10.0.0.0/8, fd00::/8"
 deny ["10.0.0.0/8 fd00::/8"]
 bootstrap 53
 rate-limit 5/s
+rate-limit 0
+allow 10.0.0.1/33
 policy fast
 ca-file ca.pem
 clock-stamp stamp
+clock-stamp /var/lib/stamp
 timeout 5 seconds
 max-tcp-clients 0
 max-inflight 60001
 cache-size 1x
+cache-size 32Mi
 memory-limit -1
 cache-min-ttl 1w
 cache-max-ttl 1.5h
 cache-max-negative-ttl ""
 serve-stale -1
 prefetch "yes"
+dnssec maybe
+trust-anchor /etc/anchors
 log-format xml
 query-log dns.json
+query-log /var/log/dns.json
 query-log-clients all
 dnstap /run/dnstap.sock
 otlp https://192.0.2.1
 trace-sample 2
 reload-interval soon
+reload-interval 500ms
 reuse-port 1
 user [nobody]
 no-sandbox "no"
@@ -396,6 +413,8 @@ for scheme in udp tcp; do
     check "chart: clear text over $scheme without a domain is refused" 'expected domain= with udp://' \
         refused <<<"upstreams: ['$scheme://10.0.0.53']"
 done
+check "chart: a pod that is killed before its timeout is refused" \
+    'terminationGracePeriodSeconds: 15: expected 66 or more' refused <<<'options: {timeout: 1m}'
 check "chart: a budget that allows no eviction is refused" 'allows no eviction with 2 pods' \
     refused <<<'podDisruptionBudget: {minAvailable: 2}'
 

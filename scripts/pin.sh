@@ -1,7 +1,7 @@
 #!/bin/sh
 # Prints the pin of a DNS-over-TLS server's key, to append to an upstream: 1.1.1.1,pin-sha256=...
 #
-#   scripts/pin.sh HOST[:PORT] [NAME]      HOST@PORT is accepted also
+#   scripts/pin.sh HOST[:PORT] [NAME]      HOST@PORT and IPv6 addresses are accepted also
 #
 # NAME is the server name to request if several names share HOST. An attacker on the path can
 # answer: compare the displayed certificate once with what you know of the server.
@@ -11,11 +11,18 @@ if [ $# -lt 1 ] || [ $# -gt 2 ]; then
     sed -n '2,/^set/s/^# \{0,1\}//p' "$0" >&2
     exit 2
 fi
-case $1 in
-    *@*) set -- "${1%%@*}:${1#*@}" "${2:-}" ;;
-    *:*) ;;
-    *) set -- "$1:853" "${2:-}" ;;
+host=$1 port=853
+case $host in
+    *@*) port=${host#*@} host=${host%%@*} ;;
+    \[*\]:*) port=${host##*:} host=${host%:*} ;;
+    *:*:*) ;;
+    *:*) port=${host#*:} host=${host%%:*} ;;
 esac
+case $host in
+    \[*) ;;
+    *:*) host="[$host]" ;;
+esac
+set -- "$host:$port" "${2:-}"
 
 if [ -n "${2:-}" ]; then
     certificate=$(openssl s_client -connect "$1" -servername "$2" </dev/null 2>/dev/null)

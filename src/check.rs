@@ -15,12 +15,12 @@ use crate::tls::clock::Clock;
 /// Checks the settings and the files that they name. Returns warnings about possible mistakes.
 pub fn check(config: &Config) -> Result<Vec<String>, String> {
     check_addresses(config)?;
-    if let Some(path) = &config.clock_stamp {
-        clock::check_stamp(path)?;
-    }
+    let stamp = config.clock_stamp.as_deref().map(clock::check_stamp);
+    let stamp = stamp.transpose()?.flatten();
     let clock = Clock::new(config.clock_stamp.as_deref());
     let tls = tls::set_up(config, &clock).map_err(|error| error.to_string())?;
     let mut warnings = config.warnings.clone();
+    warnings.extend(stamp);
     if let Some(problem) = tls.refusal(None, clock.now()) {
         return Err(problem);
     }

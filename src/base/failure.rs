@@ -115,7 +115,10 @@ impl FailureKind {
             Self::Stalled => "no answer",
             Self::BadAnswer => "error replies to questions that another upstream answers",
             Self::NoAddress => "no known address",
-            Self::Loop => "forwarding loop: queries come back to this server",
+            Self::Loop => {
+                "forwarding loop: queries come back to this server: correct --upstream, or the \
+                 settings of the upstream"
+            }
         }
     }
 

@@ -147,6 +147,11 @@ pub fn describe_written(path: &Path, error: &io::Error) -> String {
         ErrorKind::NotFound if !folder.exists() => {
             format!("{error}: create the folder {:?}", folder.display())
         }
+        ErrorKind::NotFound if path.is_symlink() => {
+            let target = fs::read_link(path).unwrap_or_default();
+            let target = target.display();
+            format!("{error}: it is a symbolic link to {target:?}: create the folder of its target")
+        }
         ErrorKind::ReadOnlyFilesystem => format!(
             "{error}: the systemd units allow writing in /var/log/dotproxy and /var/lib/dotproxy"
         ),
@@ -176,6 +181,7 @@ pub fn obstacle(path: &Path) -> String {
         },
     };
     let (owner, mode) = (metadata.uid(), metadata.mode() & 0o7777);
+    let owner = user::label(Uid::from_raw(owner));
     format!("{subject} belongs to user {owner} and has mode {mode:o}")
 }
 
@@ -223,7 +229,11 @@ fn lacks_reader(opened: &io::Result<File>) -> bool {
 /// Checks whether [`append`] would open a file, without creating or changing one.
 pub fn try_to_append(path: &Path) -> io::Result<()> {
     match fs::metadata(path) {
-        Err(error) if error.kind() == ErrorKind::NotFound => try_to_make(path),
+        Err(error) if error.kind() == ErrorKind::NotFound => match fs::read_link(path) {
+            // Opening the link would create its target.
+            Ok(target) => try_to_make(&folder_of(path).join(target)),
+            Err(_) => try_to_make(path),
+        },
         Err(error) => Err(error),
         Ok(metadata) if metadata.is_dir() => Err(ErrorKind::IsADirectory.into()),
         Ok(metadata) if metadata.file_type().is_socket() => {
@@ -282,9 +292,9 @@ impl FileVersion {
 }
 
 /// Prepares a file that another user is going to [append] to, as root: creates it and gives it to
-/// that user if root owns the folder. A folder that the user may write can contain anything, so
-/// there the user has to create the file itself. A file that is a link, has several names, or
-/// belongs to a third user is not changed.
+/// that user, unless that user can write the folder. Such a folder can contain anything, so there
+/// the user has to create the file itself. A file that is a link, has several names, or belongs to
+/// a third user is not changed.
 pub fn prepare_for(user: Owner, path: &Path) -> io::Result<()> {
     let folder = folder_of(path);
     match user.first_writable(folder) {
@@ -466,6 +476,12 @@ fn components(path: &Path) -> Vec<OsString> {
 mod tests {
     use super::*;
     use std::os::unix::fs::{PermissionsExt, symlink};
+
+    #[test]
+    fn obstacle_has_the_name_of_the_owner() {
+        let text = obstacle(Path::new("/proc/version"));
+        assert_eq!(text, "it belongs to user root (0) and has mode 444");
+    }
 
     #[test]
     fn special_file_is_an_error() {

@@ -161,20 +161,23 @@ impl FromStr for Collector {
     /// Description of the expected value.
     type Err = &'static str;
 
-    /// Parses `http://ADDRESS:PORT`, optionally followed by the path before `/v1/traces` (OTLP
-    /// specification, "OTLP/HTTP Request").
+    /// Parses `http://ADDRESS:PORT`, optionally followed by a path, with or without `/v1/traces` at
+    /// its end (OTLP specification, "OTLP/HTTP Request").
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        const EXPECTED: &str = "http:// and an IP address (not https, no host name), like \
-                                http://127.0.0.1:4318";
+        const EXPECTED: &str = "http://, an IP address and a port (not https, no host name), \
+                                like http://127.0.0.1:4318";
+        const TRACES: &str = "/v1/traces";
         let rest = text.strip_prefix("http://").ok_or(EXPECTED)?;
         let (address, base) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
         let is_visible = |byte: u8| byte.is_ascii_graphic() && !b"?#".contains(&byte);
         if !base.bytes().all(is_visible) {
             return Err(EXPECTED);
         }
+        let base = base.trim_end_matches('/');
+        let base = base.strip_suffix(TRACES).unwrap_or(base);
         Ok(Self {
             address: parse_destination(address, EXPECTED)?,
-            path: format!("{}/v1/traces", base.trim_end_matches('/')),
+            path: format!("{base}{TRACES}"),
         })
     }
 }
@@ -269,6 +272,11 @@ mod tests {
         for (text, expected) in [
             ("http://127.0.0.1:4318", "http://127.0.0.1:4318/v1/traces"),
             ("http://[::1]:4318/", "http://[::1]:4318/v1/traces"),
+            ("http://[::1]:4318/v1/traces", "http://[::1]:4318/v1/traces"),
+            (
+                "http://10.0.0.1:80/otlp/v1/traces/",
+                "http://10.0.0.1:80/otlp/v1/traces",
+            ),
             (
                 "http://10.0.0.1:80/otlp/",
                 "http://10.0.0.1:80/otlp/v1/traces",

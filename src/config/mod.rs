@@ -134,7 +134,7 @@ impl Config {
             .iter()
             .filter_map(|one| one.identity.as_ref())
         {
-            files.push(("client-cert", &identity.certificate));
+            files.push(("--upstream: client-cert", &identity.certificate));
             files.push(("client-key", &identity.key));
         }
         if let Some(tls) = &self.tls {

@@ -73,7 +73,8 @@ impl TrustAnchor {
     ///
     /// # Errors
     ///
-    /// Returns the number of the line and a description of the expected form.
+    /// Returns the number of the line, or 0 if there is no record, and a description of the
+    /// expected form.
     pub fn parse_all(text: &str) -> Result<Vec<Self>, (usize, &'static str)> {
         let mut anchors = Vec::new();
         let mut fields: Vec<&str> = Vec::new();
@@ -105,8 +106,11 @@ impl TrustAnchor {
             anchors.push(anchor);
             fields.clear();
         }
-        if is_open || anchors.is_empty() {
+        if is_open {
             return Err((text.lines().count(), EXPECTED));
+        }
+        if anchors.is_empty() {
+            return Err((0, EXPECTED));
         }
         Ok(anchors)
     }
@@ -229,7 +233,7 @@ mod tests {
     fn error_has_the_number_of_the_line() {
         for (text, line) in [
             ("", 0),
-            ("; nothing\n", 1),
+            ("; nothing\n", 0),
             (". IN A 192.0.2.1\n", 1),
             (". IN DS 20326 8 2 E06D\n", 1),
             (". IN DS 20326 8 2\n", 1),

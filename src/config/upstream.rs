@@ -85,6 +85,14 @@ impl Upstream {
         self.pins != Pins::default() || self.identity.is_some()
     }
 
+    /// Returns the port of the upstream.
+    pub fn port(&self) -> u16 {
+        match &self.host {
+            Host::Address(address) => address.port(),
+            Host::Name(_, port) => *port,
+        }
+    }
+
     /// Returns a plain DNS server that is queried only for the addresses of upstreams.
     pub fn bootstrap(address: SocketAddr) -> Self {
         Self {
@@ -138,12 +146,7 @@ impl FromStr for Upstream {
     fn from_str(spec: &str) -> Result<Self, Self::Err> {
         let (scheme, rest) = match spec.split_once("://") {
             None => (Scheme::Tls, spec),
-            Some(("tls", rest)) => (Scheme::Tls, rest),
-            Some(("tcp", rest)) => (Scheme::Tcp, rest),
-            Some(("udp", rest)) => (Scheme::Udp, rest),
-            Some(_) => {
-                return Err("tls://, tcp:// or udp://, or no scheme, which means tls://".into());
-            }
+            Some((scheme, rest)) => (parse_scheme(scheme)?, rest),
         };
         let mut parts = rest.split(',');
         let authority = parts.next().unwrap_or_default();
@@ -193,6 +196,20 @@ impl FromStr for Upstream {
             is_validated,
         })
     }
+}
+
+/// Parses the scheme of a URL, in upper or lower case (RFC 3986, section 3.1).
+fn parse_scheme(text: &str) -> Result<Scheme, Cow<'static, str>> {
+    let expected = "tls://, tcp:// or udp://, or no scheme, which means tls://";
+    let protocol = match text.to_ascii_lowercase().as_str() {
+        "tls" => return Ok(Scheme::Tls),
+        "tcp" => return Ok(Scheme::Tcp),
+        "udp" => return Ok(Scheme::Udp),
+        "http" | "https" | "h2" | "h3" | "doh" => "DNS over HTTPS",
+        "quic" | "doq" => "DNS over QUIC",
+        _ => return Err(expected.into()),
+    };
+    Err(format!("{expected}; {protocol} is not supported").into())
 }
 
 /// The expected form of a path that starts with `~`.

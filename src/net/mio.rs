@@ -163,13 +163,13 @@ impl MioNet {
         }
         // The port may be in use although the host does not have the address.
         socket.bind(&address.into())?;
-        let address = address.ip();
-        if self.absent != Some(address) {
+        let ip = address.ip();
+        if self.absent != Some(ip) {
             log::warn!(
-                "no interface of this host has the address {address} now; clients are served there \
-                 as soon as an interface has it"
+                "{address} is bound in advance: no interface of this host has the address {ip} \
+                 now; clients are served there as soon as an interface has it"
             );
-            self.absent = Some(address);
+            self.absent = Some(ip);
         }
         Ok(())
     }

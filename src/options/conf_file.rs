@@ -44,6 +44,16 @@ pub(super) fn read_file(draft: &mut Draft, path: &Path) -> Result<(), UsageError
     Ok(())
 }
 
+/// Returns the long name of an option as it is on the command line: `-u` or `--upstream`.
+fn dashed_option(option: &str) -> Option<&'static str> {
+    let long = option.strip_prefix("--");
+    let short = option.strip_prefix('-').filter(|short| !short.is_empty());
+    let row = TABLE
+        .iter()
+        .find(|row| long == Some(row.long) || short == Some(row.short))?;
+    Some(row.long)
+}
+
 /// Applies a line `option=value` or `option value`. A `#` at the start or after white space
 /// starts a comment.
 fn read_line(draft: &mut Draft, line: &str) -> Result<(), String> {
@@ -68,6 +78,10 @@ fn read_line(draft: &mut Draft, line: &str) -> Result<(), String> {
     }
     let row = TABLE.iter().find(|row| row.long == option);
     let row = row.ok_or_else(|| match similar_option(option) {
+        _ if option.starts_with('-') => match dashed_option(option) {
+            Some(long) => format!("{option:?}: unknown option: write {long}, without a dash"),
+            None => format!("{option:?}: unknown option (see --help; names have no dash here)"),
+        },
         Some(similar) if option.starts_with(&format!("{similar}:")) => {
             format!("{option:?}: unknown option: write = in place of the colon")
         }
@@ -93,6 +107,7 @@ fn read_line(draft: &mut Draft, line: &str) -> Result<(), String> {
     if let Some(warning) = name_in_comment(option, value, comment) {
         draft.warn(Some(warning));
     }
+    draft.record(row.long, value);
     (row.apply)(draft, taken).map_err(|expected| {
         let expected = if is_list(option, value) {
             "one value per line: repeat the option".into()

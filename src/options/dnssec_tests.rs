@@ -58,6 +58,15 @@ fn error_in_a_trust_anchor_names_file_and_line() {
     });
     let error = parse_line(&missing).expect_err("the file does not exist");
     assert!(error.contains("No such file"), "{error}");
+    with_path("; no record\n\n", |path| {
+        let error = parse_line(&format!("-u 1.1.1.1 --trust-anchor {path}"));
+        let error = error.expect_err("the file has no record");
+        assert!(error.ends_with("; the file has no records"), "{error}");
+    });
+    assert_eq!(
+        parse_line("-u 1.1.1.1 --trust-anchor /proc").expect_err("a folder"),
+        "--trust-anchor: \"/proc\": expected a regular file, found a directory"
+    );
 }
 
 #[test]

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use log::LevelFilter;
 
+use super::given::{Given, Written};
 use super::{UsageError, usage, warnings};
 use crate::base::address::Address;
 use crate::config::upstream::{PLAIN_PORT, TLS_PORT};
@@ -13,12 +14,6 @@ use crate::config::{
     LogTarget, Network, QueryLogSettings, ResourceSettings, Share, TlsSettings, TraceSettings,
     Upstream,
 };
-
-/// A value as written, and its place if that is in a file.
-pub(super) struct Written {
-    pub(super) value: String,
-    pub(super) location: Option<(PathBuf, usize)>,
-}
 
 /// The options read so far.
 #[derive(Default)]
@@ -43,10 +38,8 @@ pub(super) struct Draft {
     pub(super) query_log_clients: ClientDetail,
     /// The place of the option that is read, if it is in a file: path and line.
     pub(super) location: Option<(PathBuf, usize)>,
-    /// The upstreams as written, each with its place.
-    pub(super) upstreams: Vec<Written>,
-    /// The minimum and the maximum TTL as written, each with its place.
-    pub(super) ttl_bounds: [Option<Written>; 2],
+    /// The options as written, each with its place.
+    given: Given,
     /// The log level set by `--verbose`.
     pub(super) verbosity: Option<LevelFilter>,
 }
@@ -62,12 +55,13 @@ impl Draft {
         self.config.warnings.extend(warning);
     }
 
-    /// Returns a value as written, with its place.
-    pub(super) fn written(&self, value: &str) -> Written {
-        Written {
+    /// Records an option as written, with its place.
+    pub(super) fn record(&mut self, option: &'static str, value: &str) {
+        let written = Written {
             value: value.to_owned(),
             location: self.location.clone(),
-        }
+        };
+        self.given.record(option, written);
     }
 
     pub(super) fn finish(self) -> Result<Config, UsageError> {
@@ -91,19 +85,20 @@ impl Draft {
         };
         if let Some(address) = Listen::covered_twice(&listen.addresses()) {
             let problem = format!("--listen: \"{address}\": given twice, or part of a wildcard");
-            return Err(usage(&problem));
+            return Err(self.given.error(&["listen"], problem));
         }
         let tls = tls_settings(
+            &self.given,
             addresses(&self.tls_listen, TLS_PORT),
             (self.tls_cert, self.tls_key, self.tls_client_ca),
             &listen,
         )?;
-        check_http_addresses(&self.config.http_listen, &listen, tls.as_ref())?;
+        check_http_addresses(&self.given, &self.config.http_listen, &listen, tls.as_ref())?;
         if self.config.cache.ttl_min > self.config.cache.ttl_max {
-            return Err(ttl_bounds_crossed(self.ttl_bounds));
+            return Err(ttl_bounds_crossed(&self.given));
         }
         if bootstrap.is_empty() {
-            check_hosts(upstreams, self.upstreams)?;
+            check_hosts(upstreams, &self.given)?;
         }
         let clients = self.query_log_clients;
         let mut config = Config {
@@ -133,27 +128,25 @@ impl Draft {
             }),
             ..self.config
         };
-        let dnssec_warning = warnings::dnssec(&config.dnssec, &config.upstreams);
-        config.warnings.extend(dnssec_warning);
+        let of_several = warnings::of_several_options(&config, &self.given);
+        config.warnings.extend(of_several);
         config.warn_of_clear_text();
         Ok(config)
     }
 }
 
 /// Returns the error for a minimum TTL above the maximum.
-fn ttl_bounds_crossed([min, max]: [Option<Written>; 2]) -> UsageError {
-    let (max, max_location) = match max {
-        Some(max) => (format!("{:?}", max.value), max.location),
-        None => ("1d, the default".to_owned(), None),
-    };
-    let (min, min_location) = match min {
-        Some(min) => (min.value, min.location),
-        None => ("0s".to_owned(), None),
-    };
-    UsageError {
-        location: min_location.or(max_location),
-        problem: format!("--cache-min-ttl: {min:?}: must not exceed --cache-max-ttl ({max})"),
-    }
+fn ttl_bounds_crossed(given: &Given) -> UsageError {
+    let max = given.last("cache-max-ttl");
+    let max = max.map_or("1d, the default".to_owned(), |max| {
+        format!("{:?}", max.value)
+    });
+    let min = given.last("cache-min-ttl");
+    let min = min.map_or("0s", |min| &min.value);
+    given.error(
+        &["cache-min-ttl", "cache-max-ttl"],
+        format!("--cache-min-ttl: {min:?}: must not exceed --cache-max-ttl ({max})"),
+    )
 }
 
 /// Returns the addresses of listeners, with `port` where the option names none.
@@ -175,17 +168,26 @@ impl Draft {
             let size = self.cache_size.unwrap_or(CacheSettings::default().size);
             return Ok((limits, size));
         };
+        let limit = self.given.last("memory-limit").map(|limit| &limit.value);
+        let limit = format!("--memory-limit {}", limit.map_or("", |value| value));
         let Some(most) = budget.cache_size(&limits, serves_tls) else {
-            let problem = "--max-inflight, --max-tcp-clients: expected lower limits with this \
-                           --memory-limit";
-            return Err(usage(problem));
+            let options = ["max-inflight", "max-tcp-clients"];
+            let values = self.given.values(&options);
+            let problem = format!(
+                "{values}: expected less with {limit}: lower the limit on queries or clients, or \
+                 raise --memory-limit"
+            );
+            return Err(self.given.error(&options, problem));
         };
         match self.cache_size {
             Some(size) if size > most => {
+                let values = self.given.values(&["cache-size"]);
                 let most = most / 1024;
-                let problem =
-                    format!("--cache-size: expected at most {most}k with this --memory-limit");
-                Err(usage(&problem))
+                let problem = format!(
+                    "{values}: expected at most {most}k with {limit}: lower --cache-size, or \
+                     raise --memory-limit"
+                );
+                Err(self.given.error(&["cache-size"], problem))
             }
             size => Ok((limits, size.unwrap_or(most))),
         }
@@ -193,11 +195,11 @@ impl Draft {
 }
 
 /// Checks that no upstream is given by host name, which needs a bootstrap server.
-fn check_hosts(upstreams: &[Upstream], written: Vec<Written>) -> Result<(), UsageError> {
-    let mut pairs = upstreams.iter().zip(written);
+fn check_hosts(upstreams: &[Upstream], given: &Given) -> Result<(), UsageError> {
+    let mut pairs = upstreams.iter().zip(given.all("upstream"));
     match pairs.find(|(upstream, _)| matches!(upstream.host, Host::Name(..))) {
         Some((_, Written { value, location })) => Err(UsageError {
-            location,
+            location: location.clone(),
             problem: format!(
                 "--upstream: {value:?}: a host name needs --bootstrap ADDR, a plain DNS server \
                  that resolves it"
@@ -208,38 +210,41 @@ fn check_hosts(upstreams: &[Upstream], written: Vec<Written>) -> Result<(), Usag
 }
 
 fn check_http_addresses(
+    given: &Given,
     http: &[SocketAddr],
     plain: &Listen,
     tls: Option<&TlsSettings>,
 ) -> Result<(), UsageError> {
     let under_tls = tls.map_or(&[][..], |tls| &tls.addresses);
-    check_free(
-        "--http-listen",
-        http,
-        "--listen, --port",
-        &plain.addresses(),
-    )?;
-    check_free("--http-listen", http, "--tls-listen", under_tls)
+    check_free(given, "http-listen", http, PLAIN, &plain.addresses())?;
+    check_free(given, "http-listen", http, &["tls-listen"], under_tls)
 }
 
-/// Checks that the addresses of `option` differ from each other and from those of `other`.
+/// The options for the addresses of plain DNS.
+const PLAIN: &[&str] = &["listen", "port"];
+
+/// Checks that the addresses of `option` differ from each other and from those of the options
+/// `others`.
 fn check_free(
+    given: &Given,
     option: &str,
     addresses: &[SocketAddr],
-    other: &str,
-    others: &[SocketAddr],
+    others: &[&str],
+    taken: &[SocketAddr],
 ) -> Result<(), UsageError> {
     let is_repeated = Listen::covered_twice(addresses).is_some();
-    let other = if is_repeated { option } else { other };
-    match Listen::covered_twice(&[others, addresses].concat()) {
-        Some(address) => Err(usage(&format!(
-            "{option}: \"{address}\": another listener has this address and port ({other})"
-        ))),
-        None => Ok(()),
-    }
+    let Some(address) = Listen::covered_twice(&[taken, addresses].concat()) else {
+        return Ok(());
+    };
+    let itself = [option];
+    let other = given.names(if is_repeated { &itself } else { others });
+    let problem =
+        format!("--{option}: \"{address}\": another listener has this address and port ({other})");
+    Err(given.error(&[option], problem))
 }
 
 fn tls_settings(
+    given: &Given,
     addresses: Vec<SocketAddr>,
     files: (Option<PathBuf>, Option<PathBuf>, Option<PathBuf>),
     plain: &Listen,
@@ -247,23 +252,21 @@ fn tls_settings(
     let (certificate, key, client_ca) = match (addresses.as_slice(), files) {
         ([], (None, None, None)) => return Ok(None),
         ([], _) => {
-            let problem = "--tls-cert, --tls-key, --tls-client-ca: these options need \
-                           --tls-listen";
-            return Err(usage(problem));
+            let options = ["tls-cert", "tls-key", "tls-client-ca"];
+            let names = given.names(&options);
+            return Err(given.error(
+                &options,
+                format!("{names}: expected --tls-listen, an address for TLS clients"),
+            ));
         }
         (_, (Some(certificate), Some(key), client_ca)) => (certificate, key, client_ca),
         _ => {
             let problem = "--tls-listen: this option needs --tls-cert and --tls-key, the server \
                            certificate and its key";
-            return Err(usage(problem));
+            return Err(given.error(&["tls-listen"], problem.to_owned()));
         }
     };
-    check_free(
-        "--tls-listen",
-        &addresses,
-        "--listen, --port",
-        &plain.addresses(),
-    )?;
+    check_free(given, "tls-listen", &addresses, PLAIN, &plain.addresses())?;
     Ok(Some(TlsSettings {
         addresses,
         identity: Identity { certificate, key },

@@ -42,7 +42,7 @@ fn port_alone_is_every_address() {
         (
             "-l 127.0.0.1:853 --tls-listen :853",
             "--tls-listen: \"127.0.0.1:853\": another listener has this address and port \
-             (--listen, --port)",
+             (--listen)",
         ),
         // An address to connect to is that of one host.
         (
@@ -59,7 +59,7 @@ fn port_alone_is_every_address() {
         ),
         (
             "--otlp http://:4318",
-            "--otlp: \"http://:4318\": expected http:// and an IP address",
+            "--otlp: \"http://:4318\": expected http://, an IP address and a port",
         ),
     ] {
         let problem = error_of_line(&format!("-u 1.1.1.1 {line} {files}"));
@@ -220,8 +220,11 @@ fn clients_are_served_under_tls() {
     assert_eq!(tls.client_ca, Some(PathBuf::from("c.pem")));
     assert_eq!(config("-u 1.1.1.1").tls, None);
     for (line, start) in [
-        (files, "--tls-cert, --tls-key"),
-        ("--tls-client-ca=c.pem", "--tls-cert, --tls-key"),
+        (files, "--tls-cert, --tls-key: expected --tls-listen"),
+        (
+            "--tls-client-ca=c.pem",
+            "--tls-client-ca: expected --tls-listen, an address for TLS clients",
+        ),
         (
             "--tls-listen=127.0.0.1",
             "--tls-listen: this option needs --tls-cert",
@@ -244,7 +247,9 @@ fn clients_are_served_under_tls() {
 fn listener_that_has_the_address_already_is_named() {
     let files = "--tls-cert a.pem --tls-key b.key";
     for (line, name) in [
-        ("-p 9153 --http-listen :9153", "(--listen, --port)"),
+        ("-p 9153 --http-listen :9153", "(--port)"),
+        ("-l ::1 -p 9153 --http-listen :9153", "(--listen, --port)"),
+        ("--http-listen :53", "(--listen, --port)"),
         (
             "-l 127.0.0.1 --tls-listen :9153 --http-listen :9153",
             "(--tls-listen)",

@@ -74,6 +74,9 @@ fn unknown_option_close_to_a_known_one_has_a_suggestion() {
         // It is close to cache-min-ttl, too.
         ("cache-ma-ttl", "cache-max-ttl"),
         ("check-config", "check-conf"),
+        ("cache", "cache-size"),
+        ("forward-addr", "upstream"),
+        ("server", "upstream"),
     ] {
         let end = format!("unknown option: did you mean {meant}?");
         let problem = error_of_file(&format!("{given} = 1"));
@@ -267,7 +270,7 @@ fn expected_value_has_the_unit_or_the_range() {
 fn few_bytes_of_cache_are_a_warning() {
     assert_eq!(
         warnings("-u 1.1.1.1 --cache-size 10000"),
-        ["--cache-size: \"10000\": this is a number of bytes, not of entries: like 500k or 4m"]
+        ["--cache-size: \"10000\": the value is in bytes, not entries: for example 500k or 4m"]
     );
     for size in ["0", "64k", "65536", "8k"] {
         let line = format!("-u 1.1.1.1 --cache-size {size}");
@@ -291,4 +294,100 @@ fn missing_options_file_has_its_folder_or_its_whole_path() {
     let problem = error_of_line("-C nonexistent.conf");
     assert!(problem.ends_with("/nonexistent.conf\""), "{problem}");
     assert!(problem.contains(": there is no \"/"), "{problem}");
+}
+
+#[test]
+fn switch_with_a_value_on_the_command_line_is_explained() {
+    assert_eq!(
+        error_of_line("-u 1.1.1.1 --prefetch=yes"),
+        "--prefetch: expected no value: the option alone switches it on; yes and no are only for \
+         the options file"
+    );
+}
+
+#[test]
+fn dash_in_the_options_file_is_explained() {
+    for (line, written, name) in [
+        ("-u 1.1.1.1", "-u", "upstream"),
+        ("--cache-size = 4m", "--cache-size", "cache-size"),
+        ("-v", "-v", "verbose"),
+    ] {
+        assert_eq!(
+            error_of_file(line),
+            format!("FILE:1: {written:?}: unknown option: write {name}, without a dash")
+        );
+    }
+    for line in ["-", "--", "-x", "--caches 1"] {
+        let problem = error_of_file(line);
+        assert!(problem.ends_with("names have no dash here)"), "{problem}");
+    }
+}
+
+#[test]
+fn protocol_that_is_not_supported_is_named() {
+    let expected = "expected tls://, tcp:// or udp://, or no scheme, which means tls://";
+    for (upstream, end) in [
+        ("https://dns.google", "; DNS over HTTPS is not supported"),
+        ("quic://1.1.1.1", "; DNS over QUIC is not supported"),
+        ("dns://1.1.1.1", ""),
+    ] {
+        assert_eq!(
+            error_of_line(&format!("-u {upstream}")),
+            format!("--upstream: {upstream:?}: {expected}{end}")
+        );
+    }
+    let line = "-u TLS://1.1.1.1 -u Udp://10.0.0.1,domain=a";
+    assert_eq!(warnings(line), [""; 0]);
+}
+
+#[test]
+fn option_without_effect_is_a_warning() {
+    for (line, expected) in [
+        (
+            "--trace-sample 1",
+            "--trace-sample: no effect without --otlp",
+        ),
+        (
+            "--query-log-clients full",
+            "--query-log-clients: no effect without --query-log or --otlp",
+        ),
+        (
+            "--prefetch --cache-size 0",
+            "--prefetch: no effect with --cache-size 0",
+        ),
+        (
+            "--serve-stale 1h --cache-size 0",
+            "--serve-stale: no effect with --cache-size 0",
+        ),
+        (
+            "-b 192.168.1.1",
+            "--bootstrap: no effect, since no upstream is given by its host name",
+        ),
+    ] {
+        assert_eq!(warnings(&format!("-u 1.1.1.1 {line}")), [expected]);
+    }
+    for line in [
+        "--trace-sample 1 --query-log-clients full --otlp http://127.0.0.1:4318",
+        "--query-log-clients full --query-log -",
+        "--prefetch --serve-stale 1h",
+        "--serve-stale 0 --cache-size 0",
+        "-u dns.quad9.net -b 192.168.1.1",
+    ] {
+        assert_eq!(warnings(&format!("-u 1.1.1.1 {line}")), [""; 0], "{line}");
+    }
+    let warnings = warnings_of_file("upstream = 1.1.1.1\ntrace-sample = 1");
+    assert!(
+        warnings[0].contains(".conf:2: --trace-sample: "),
+        "{warnings:?}"
+    );
+}
+
+#[test]
+fn names_without_an_upstream_are_a_warning() {
+    let warnings = warnings("-u udp://10.0.0.1,domain=a -u 1.1.1.1,domain=b");
+    let [warning] = &warnings[..] else {
+        panic!("{warnings:?}");
+    };
+    let start = "--upstream: every upstream has domain=: queries for other names get REFUSED";
+    assert!(warning.starts_with(start), "{warning}");
 }

@@ -3,6 +3,7 @@
 
 mod conf_file;
 mod draft;
+mod given;
 mod row;
 mod similar;
 mod table;
@@ -85,6 +86,7 @@ pub fn parse(arguments: &[String]) -> Result<Command, UsageError> {
             given.opt_strs(row.long)
         };
         for value in values {
+            draft.record(row.long, &value);
             (row.apply)(&mut draft, &value).map_err(|expected| {
                 let expected = if is_list(row.long, &value) {
                     "one value: repeat the option for each".into()
@@ -231,7 +233,13 @@ fn describe(fail: &getopts::Fail) -> String {
             format!("{}: expected a value", dashed(name))
         }
         getopts::Fail::UnexpectedArgument(name) => {
-            format!("{}: expected no value", dashed(name))
+            let is_switch = TABLE.iter().any(|row| row.long == name);
+            let advice = if is_switch {
+                ": the option alone switches it on; yes and no are only for the options file"
+            } else {
+                ""
+            };
+            format!("{}: expected no value{advice}", dashed(name))
         }
         getopts::Fail::OptionDuplicated(name) | getopts::Fail::OptionMissing(name) => {
             format!("{}: given more than once", dashed(name))

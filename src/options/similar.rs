@@ -17,13 +17,26 @@ const REPEATABLE: [&str; 6] = [
     "deny",
 ];
 
-/// Returns the option whose name differs from `name` by one or two characters, or by an underscore
-/// in place of a dash.
+/// Names that other programs have for options.
+const FOREIGN: [(&str, &str); 6] = [
+    ("cache", "cache-size"),
+    ("forward-addr", "upstream"),
+    ("forwarder", "upstream"),
+    ("interface", "listen"),
+    ("nameserver", "upstream"),
+    ("server", "upstream"),
+];
+
+/// Returns the option that has this name in other programs, or else the option whose name differs
+/// from `name` by one or two characters, or by an underscore in place of a dash.
 pub(super) fn similar_option(name: &str) -> Option<&'static str> {
     // A name of three letters is close to many words.
     let most = if name.len() < 5 { 1 } else { 2 };
     let name = name.split(':').next()?;
     let name = name.to_ascii_lowercase().replace('_', "-");
+    if let Some((_, long)) = FOREIGN.iter().find(|(foreign, _)| *foreign == name) {
+        return Some(long);
+    }
     let commands = COMMANDS.iter().map(|(_, long, ..)| *long);
     let names = TABLE.iter().map(|row| row.long).chain(commands);
     let rated = names.map(|long| (distance(&name, long), long));

@@ -122,7 +122,7 @@ pub(super) const TABLE: &[Row] = &[
         short: "",
         long: "clock-stamp",
         value: "FILE",
-        help: "file with the time (hosts without an RTC)",
+        help: "stores the last known time (hosts without RTC)",
         apply: |draft, value| parse_path(&mut draft.config.clock_stamp, value),
         reload: Reload::Restores(|new, running| {
             restore(&mut new.clock_stamp, &running.clock_stamp)
@@ -239,10 +239,7 @@ pub(super) const TABLE: &[Row] = &[
         long: "cache-min-ttl",
         value: "DURATION",
         help: "",
-        apply: |draft, value| {
-            draft.ttl_bounds[0] = Some(draft.written(value));
-            parse_ttl(&mut draft.config.cache.ttl_min, value)
-        },
+        apply: |draft, value| parse_ttl(&mut draft.config.cache.ttl_min, value),
         reload: Reload::Applies,
     },
     Row {
@@ -250,10 +247,7 @@ pub(super) const TABLE: &[Row] = &[
         long: "cache-max-ttl",
         value: "DURATION",
         help: "",
-        apply: |draft, value| {
-            draft.ttl_bounds[1] = Some(draft.written(value));
-            parse_ttl(&mut draft.config.cache.ttl_max, value)
-        },
+        apply: |draft, value| parse_ttl(&mut draft.config.cache.ttl_max, value),
         reload: Reload::Applies,
     },
     Row {
@@ -438,7 +432,7 @@ pub(super) const TABLE: &[Row] = &[
         short: "",
         long: "no-sandbox",
         value: "",
-        help: "disable the sandbox (rights, files, ports)",
+        help: "disable sandbox (capabilities, files, ports)",
         apply: |draft, value| {
             draft.config.is_sandboxed = value == OFF;
             Ok(())

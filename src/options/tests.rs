@@ -137,13 +137,25 @@ fn memory_limit_determines_the_other_limits() {
     assert_eq!((given.limits.inflight, given.cache.size), (300, 64 << 10));
     let error = |line: &str| parse_line(&format!("-u 1.1.1.1 {line}")).unwrap_err();
     assert!(error("--memory-limit 3m").starts_with("--memory-limit: \"3m\": expected a size"));
-    let problem = error("--memory-limit 8m --cache-size 8m");
-    assert!(
-        problem.starts_with("--cache-size: expected at most"),
-        "{problem}"
+    let problem = error("--memory-limit 8m --cache-size 8M");
+    let parts = [
+        "--cache-size: \"8M\": expected at most ",
+        "k with --memory-limit 8m: lower --cache-size, or raise --memory-limit",
+    ];
+    let has_parts = problem.starts_with(parts[0]) && problem.ends_with(parts[1]);
+    assert!(has_parts, "{problem}");
+    let end = "expected less with --memory-limit 8m: lower the limit on queries or clients, or \
+               raise --memory-limit";
+    assert_eq!(
+        error("--memory-limit 8m --max-inflight 50000"),
+        format!("--max-inflight: \"50000\": {end}")
     );
-    let problem = error("--memory-limit 8m --max-inflight 50000");
-    assert!(problem.starts_with("--max-inflight, --max-tcp-clients: expected lower"));
+    assert_eq!(
+        error("--memory-limit 8m --max-inflight 50000 --max-tcp-clients 7"),
+        format!("--max-inflight: \"50000\", --max-tcp-clients: \"7\": {end}")
+    );
+    let problem = with_file("\nmemory-limit = 8m\ncache-size = 1g", "-u 1.1.1.1").unwrap_err();
+    assert!(problem.starts_with("FILE:3: --cache-size: "), "{problem}");
 }
 
 #[test]
@@ -379,7 +391,7 @@ fn port_without_brackets_is_a_warning() {
     for (line, suggestion) in [
         ("-u 2606:4700:4700::1111:853", "[2606:4700:4700::1111]:853"),
         (
-            "-u tls://2620:fe::fe:8853#dns.quad9.net,domain=a",
+            "-u 1.1.1.1 -u tls://2620:fe::fe:8853#dns.quad9.net,domain=a",
             "[2620:fe::fe]:8853",
         ),
         ("-u 1.1.1.1 -l ::1:53", "[::1]:53"),

@@ -40,7 +40,6 @@ pub(super) fn parse_upstream(draft: &mut Draft, value: &str) -> Applied {
     draft.warn(warnings::address_as_name(&upstream));
     draft.warn(warnings::repeated(&upstream, &draft.config.upstreams));
     draft.config.upstreams.push(upstream);
-    draft.upstreams.push(draft.written(value));
     Ok(())
 }
 
@@ -181,10 +180,18 @@ pub(super) fn parse_trust_anchor(draft: &mut Draft, value: &str) -> Applied {
         return Err(WITHOUT_TILDE.into());
     }
     let path = PathBuf::from(value);
-    let bytes = file::read(&path).map_err(|error| format!("a file that can be read: {error}"))?;
+    let bytes = file::read(&path).map_err(|error| {
+        let problem = file::describe(&path, &error);
+        match problem.strip_prefix("expected ") {
+            Some(expected) => expected.to_owned(),
+            None => format!("a file that can be read: {problem}"),
+        }
+    })?;
     let text = str::from_utf8(&bytes).map_err(|_| "a text file of DS or DNSKEY records")?;
-    let anchors = TrustAnchor::parse_all(text)
-        .map_err(|(line, expected)| format!("{expected}; line {line} has another form"))?;
+    let anchors = TrustAnchor::parse_all(text).map_err(|(line, expected)| match line {
+        0 => format!("{expected}; the file has no records"),
+        line => format!("{expected}; line {line} has another form"),
+    })?;
     draft.config.dnssec.anchors.extend(anchors);
     draft.config.dnssec.anchor_files.push(path);
     Ok(())

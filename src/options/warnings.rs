@@ -3,10 +3,11 @@
 
 use std::net::{IpAddr, Ipv6Addr};
 
+use super::given::Given;
 use crate::base::address::parse_port;
 use crate::config::upstream::{PLAIN_PORT, is_host_name};
 use crate::config::{
-    DnssecMode, DnssecSettings, Host, Network, Scheme, TrustAnchor, Upstream, parse_number,
+    Config, DnssecMode, DnssecSettings, Host, Network, Scheme, TrustAnchor, Upstream, parse_number,
 };
 
 /// Common ports of DNS servers: if the last group of an IPv6 address is one of them, it may have
@@ -28,11 +29,7 @@ pub(super) fn port_in_address(option: &str, text: &str) -> Option<String> {
 
 /// Returns a warning about DNS over TLS on the port of plain DNS.
 pub(super) fn plain_port(upstream: &Upstream) -> Option<String> {
-    let port = match &upstream.host {
-        Host::Address(address) => address.port(),
-        Host::Name(_, port) => *port,
-    };
-    (upstream.scheme == Scheme::Tls && port == PLAIN_PORT).then(|| {
+    (upstream.scheme == Scheme::Tls && upstream.port() == PLAIN_PORT).then(|| {
         format!(
             "--upstream: \"{upstream}\": port {PLAIN_PORT} is the port of plain DNS, and this \
              upstream uses DNS over TLS, whose port is 853; plain DNS needs udp:// or tcp://"
@@ -58,9 +55,17 @@ pub(super) fn repeated(upstream: &Upstream, former: &[Upstream]) -> Option<Strin
         .then(|| format!("--upstream: \"{upstream}\": given twice: remove one of the two"))
 }
 
+/// Returns warnings about combinations of options.
+pub(super) fn of_several_options(config: &Config, given: &Given) -> Vec<String> {
+    let mut warnings = without_effect(config, given);
+    warnings.extend(dnssec(&config.dnssec, &config.upstreams));
+    warnings.extend(only_domains(&config.upstreams));
+    warnings
+}
+
 /// Returns a warning about settings of DNSSEC validation while it is off, or about trust anchors
 /// without the root.
-pub(super) fn dnssec(dnssec: &DnssecSettings, upstreams: &[Upstream]) -> Option<String> {
+fn dnssec(dnssec: &DnssecSettings, upstreams: &[Upstream]) -> Option<String> {
     let is_root = |anchor: &TrustAnchor| anchor.zone.as_bytes() == [0];
     if dnssec.mode != DnssecMode::Off {
         let lacks_root = !dnssec.anchors.is_empty() && !dnssec.anchors.iter().any(is_root);
@@ -82,6 +87,48 @@ pub(super) fn dnssec(dnssec: &DnssecSettings, upstreams: &[Upstream]) -> Option<
     Some(format!(
         "{option}: no effect without --dnssec log or --dnssec on"
     ))
+}
+
+/// Returns warnings about options that have no effect without another one, or with another one.
+fn without_effect(config: &Config, given: &Given) -> Vec<String> {
+    let (is_traced, is_logged) = (config.traces.is_some(), config.query_log.is_some());
+    let (cache, is_off) = (&config.cache, config.cache.size == 0);
+    let by_name = |upstream: &Upstream| matches!(upstream.host, Host::Name(..));
+    let lacks_names = !config.upstreams.iter().any(by_name);
+    let is_stale = !cache.stale_max.is_zero();
+    let no_cache = "no effect with --cache-size 0";
+    let rules = [
+        ("trace-sample", !is_traced, "no effect without --otlp"),
+        (
+            "query-log-clients",
+            !is_traced && !is_logged,
+            "no effect without --query-log or --otlp",
+        ),
+        ("prefetch", is_off && cache.prefetch, no_cache),
+        ("serve-stale", is_off && is_stale, no_cache),
+        (
+            "bootstrap",
+            lacks_names,
+            "no effect, since no upstream is given by its host name",
+        ),
+    ];
+    let idle = rules.iter().filter(|(_, is_idle, _)| *is_idle);
+    let idle = idle.filter(|(option, ..)| given.last(option).is_some());
+    let warnings = idle.map(|(option, _, reason)| {
+        let warning = format!("--{option}: {reason}");
+        given.error(&[option], warning).to_string()
+    });
+    warnings.collect()
+}
+
+/// Returns a warning about upstreams that leave names without an upstream.
+fn only_domains(upstreams: &[Upstream]) -> Option<String> {
+    let serves_any = |upstream: &Upstream| upstream.domains.is_empty();
+    (!upstreams.iter().any(serves_any)).then(|| {
+        "--upstream: every upstream has domain=: queries for other names get REFUSED; add an \
+         upstream without domain= to answer them"
+            .to_owned()
+    })
 }
 
 /// Returns a warning about a comment of an options file that looks like the name in the certificate
@@ -114,6 +161,6 @@ pub(super) fn open_resolver(network: &Network, text: &str) -> Option<String> {
 pub(super) fn few_bytes(option: &str, text: &str) -> Option<String> {
     let bytes: u32 = parse_number(text)?;
     (1..0x1_0000).contains(&bytes).then(|| {
-        format!("--{option}: {text:?}: this is a number of bytes, not of entries: like 500k or 4m")
+        format!("--{option}: {text:?}: the value is in bytes, not entries: for example 500k or 4m")
     })
 }

@@ -38,7 +38,8 @@ pub fn fit(config: &mut Config) -> io::Result<()> {
             return Err(io::Error::other(problem));
         }
         log::warn!(
-            "the limit of {soft} file descriptors allows {left} TCP clients, not {}",
+            "the limit of {soft} file descriptors allows {left} TCP clients, not {}: raise it with \
+             `ulimit -n` (systemd: LimitNOFILE=) to {needed}, or lower --max-tcp-clients",
             config.limits.tcp_clients
         );
         config.limits.tcp_clients = left;

@@ -27,9 +27,13 @@ pub(super) fn log_connected(label: &str, took: Duration, tls: Option<TlsSession>
         }
         None => "TCP, not encrypted".to_owned(),
     };
+    let took = match took {
+        0 => "less than 1 ms".to_owned(),
+        took => format!("{took} ms"),
+    };
     log::info!(
         event = "upstream-connected", upstream = label;
-        "upstream {label}: connected in {took} ms ({properties})"
+        "upstream {label}: connected in {took} ({properties})"
     );
 }
 

@@ -47,12 +47,8 @@ impl Clock {
     /// Creates a clock with the floor in the file `stamp`, if the file exists.
     pub fn new(stamp: Option<&Path>) -> Self {
         let stamped = stamp.map_or(Duration::ZERO, |path| {
-            let plausible = read(path).and_then(|time| match doubt(time, system_time()) {
-                None => Ok(time),
-                Some(doubt) => Err(io::Error::other(doubt)),
-            });
-            plausible.unwrap_or_else(|error| {
-                log::warn!("--clock-stamp: {:?}: {error}", path.display());
+            read_plausible(path).unwrap_or_else(|problem| {
+                log::warn!("{problem}");
                 Duration::ZERO
             })
         });
@@ -152,13 +148,24 @@ fn doubt(stamp: Duration, clock: Duration) -> Option<String> {
     }
 }
 
-/// Returns why a stamp cannot be kept in a file, without changing the file.
-pub fn check_stamp(path: &Path) -> Result<(), String> {
+/// Reads the time in a stamp file, or returns why it is ignored.
+fn read_plausible(path: &Path) -> Result<Duration, String> {
+    let plausible = read(path).and_then(|time| match doubt(time, system_time()) {
+        None => Ok(time),
+        Some(doubt) => Err(io::Error::other(doubt)),
+    });
+    plausible.map_err(|error| format!("--clock-stamp: {:?}: {error}", path.display()))
+}
+
+/// Returns why a stamp cannot be kept in a file, without changing the file, or else a warning if
+/// the stamp in the file is ignored.
+pub fn check_stamp(path: &Path) -> Result<Option<String>, String> {
     let read = read_bytes(path).and_then(|_| file::try_to_write(path));
     read.map_err(|error| {
         let error = file::describe_written(path, &error);
         format!("--clock-stamp: {:?}: {error}", path.display())
-    })
+    })?;
+    Ok(read_plausible(path).err())
 }
 
 /// Returns the time of the system's clock since 1970.

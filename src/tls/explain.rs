@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use rustls::pki_types::UnixTime;
-use rustls::{AlertDescription, CertificateError, PeerIncompatible};
+use rustls::{AlertDescription, CertificateError, ExtendedKeyPurpose, PeerIncompatible};
 
 use super::clock::{date, system_time};
 
@@ -37,7 +37,8 @@ impl ErrorContext {
     /// Returns advice for an alert that can concern our client certificate.
     fn client_certificate_advice(self) -> &'static str {
         if self.has_client_certificate {
-            "the upstream does not accept the certificate of client-cert="
+            "the upstream does not accept the certificate of client-cert=; check that its CA is \
+             the right one and that its extendedKeyUsage has clientAuth"
         } else {
             "set client-cert= and client-key= if the upstream requires a client certificate"
         }
@@ -58,7 +59,12 @@ pub fn explain(error: &rustls::Error, context: ErrorContext) -> String {
             explain_certificate(problem, roots, system_time())
         }
         rustls::Error::NoCertificatesPresented => "the peer sent no certificate".to_owned(),
-        rustls::Error::InvalidMessage(_) => "the peer does not speak TLS".to_owned(),
+        rustls::Error::InvalidMessage(_) if roots == RootSource::ClientCa => {
+            "the peer does not speak TLS".to_owned()
+        }
+        rustls::Error::InvalidMessage(_) => {
+            "the peer does not speak TLS: check the port (DNS over TLS uses 853)".to_owned()
+        }
         rustls::Error::AlertReceived(AlertDescription::ProtocolVersion) => {
             "the peer supports neither TLS 1.2 nor TLS 1.3".to_owned()
         }
@@ -155,7 +161,14 @@ pub(super) fn explain_key(error: &rustls::Error, first_is_ca: bool) -> String {
         }
         rustls::Error::InconsistentKeys(_) => "the key does not match the certificate".to_owned(),
         error => {
-            format!("cannot use the key: {error}: RSA keys need 2,048 bits or more; {SUPPORTED}")
+            let cause = match error {
+                rustls::Error::General(text) => text.clone(),
+                error => error.to_string(),
+            };
+            format!(
+                "cannot use the key: {cause}: use a P-256 key (RSA keys need 2,048 bits or more; \
+                 {SUPPORTED})"
+            )
         }
     }
 }
@@ -166,9 +179,12 @@ fn explain_certificate(problem: &CertificateError, roots: RootSource, clock: Dur
     let dates = |what: &str, limit: &UnixTime, judged_by: &UnixTime| {
         let day = |time: &UnixTime| date(Duration::from_secs(time.as_secs()));
         let is_behind = clock.as_secs() < judged_by.as_secs().saturating_sub(CLOCK_MARGIN_S);
+        let is_past = limit.as_secs() < judged_by.as_secs();
         let (limit, judged_by) = (day(limit), day(judged_by));
         let (clock, judged) = if !is_behind {
-            (judged_by, String::new())
+            let is_expired = is_past && roots != RootSource::ClientCa;
+            let advice = "; set the clock if it is wrong, or have the certificate renewed";
+            (judged_by, if is_expired { advice } else { "" }.to_owned())
         } else if roots == RootSource::ClientCa {
             let judged = format!(" (certificates are verified at {judged_by}): set the clock");
             (date(clock), judged)
@@ -210,6 +226,11 @@ fn explain_certificate(problem: &CertificateError, roots: RootSource, clock: Dur
                 expected.to_str()
             )
         }
+        CertificateError::InvalidPurposeContext { required, .. } => match required {
+            ExtendedKeyPurpose::ClientAuth => wrong_purpose("clientAuth"),
+            ExtendedKeyPurpose::ServerAuth => wrong_purpose("serverAuth"),
+            ExtendedKeyPurpose::Other(_) => explain_form("InvalidPurpose"),
+        },
         CertificateError::Expired => "certificate has expired".to_owned(),
         CertificateError::NotValidYet => "certificate is not valid yet".to_owned(),
         CertificateError::Other(other) => match format!("{other:?}") {
@@ -222,6 +243,14 @@ fn explain_certificate(problem: &CertificateError, roots: RootSource, clock: Dur
         },
         problem => explain_form(&format!("{problem:?}")),
     }
+}
+
+/// Returns a description of a certificate for another purpose (RFC 5280, section 4.2.1.12).
+fn wrong_purpose(required: &str) -> String {
+    format!(
+        "certificate lacks {required} in its extendedKeyUsage: it was issued for another purpose; \
+         issue one with {required}"
+    )
 }
 
 /// Returns a description of an error in the form of a certificate, apart from its dates and names.
@@ -319,6 +348,10 @@ mod tests {
                             pair[0].is_ascii_lowercase() && pair[1].is_ascii_uppercase()
                         })
                 };
+                // Names of X.509 (RFC 5280, section 4.2.1.12).
+                let text = text
+                    .replace("extendedKeyUsage", "")
+                    .replace("clientAuth", "");
                 let mut words = text.split(|c: char| !c.is_ascii_alphanumeric());
                 assert_eq!(words.find(|word| is_code(word)), None, "{text}");
             }
@@ -352,13 +385,37 @@ mod tests {
         ] {
             let error = rustls::Error::AlertReceived(alert);
             let text = explain(&error, upstream(true));
-            let expected = "the upstream does not accept the certificate of client-cert=";
+            let expected = "the upstream does not accept the certificate of client-cert=; check that \
+                            its CA is the right one and that its extendedKeyUsage has clientAuth";
             assert!(text.ends_with(expected), "{text}");
             let text = explain(&error, upstream(false));
             assert!(text.contains("set client-cert= and client-key="), "{text}");
             let text = explain(&error, ErrorContext::CLIENT);
             assert!(!text.contains("client-cert"), "{text}");
         }
+    }
+
+    #[test]
+    fn certificate_for_another_purpose_is_described() {
+        for (required, name) in [
+            (ExtendedKeyPurpose::ClientAuth, "clientAuth"),
+            (ExtendedKeyPurpose::ServerAuth, "serverAuth"),
+        ] {
+            let problem = CertificateError::InvalidPurposeContext {
+                required,
+                presented: Vec::new(),
+            };
+            let expected = format!("certificate lacks {name} in its extendedKeyUsage");
+            let text = described(&problem);
+            assert!(text.starts_with(&expected), "{text}");
+        }
+    }
+
+    #[test]
+    fn key_that_cannot_be_used_has_advice() {
+        let text = explain_key(&rustls::Error::General("failed to parse".to_owned()), false);
+        let start = "cannot use the key: failed to parse: use a P-256 key (";
+        assert!(text.starts_with(start), "{text}");
     }
 
     #[test]
@@ -402,7 +459,8 @@ mod tests {
         };
         assert_eq!(
             described(&problem),
-            "certificate expired at 1970-01-01T00:00:00Z; system clock: 2001-09-09T01:46:40Z"
+            "certificate expired at 1970-01-01T00:00:00Z; system clock: 2001-09-09T01:46:40Z; \
+             set the clock if it is wrong, or have the certificate renewed"
         );
         let problem = CertificateError::NotValidYetContext {
             time: at(1_700_000_000),

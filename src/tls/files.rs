@@ -91,10 +91,17 @@ pub(super) fn read_chain(
     });
     let certificates = certificates.collect::<Result<Vec<_>, _>>()?;
     if certificates.is_empty() {
-        let mut cause = "expected certificates in PEM".to_owned();
-        if has(&pem, "PRIVATE KEY") {
-            cause = format!("{cause}, found a private key: {SWAPPED}");
-        }
+        let is_of_ca = ["--ca-file", "--tls-client-ca"].contains(&option);
+        let cause = if is_der(&pem) {
+            format!("expected certificates in PEM, {}", found_der("x509", path))
+        } else if !has(&pem, "PRIVATE KEY") {
+            "expected certificates in PEM".to_owned()
+        } else if is_of_ca {
+            "expected a CA certificate in PEM, found a private key: use the certificate of the CA"
+                .to_owned()
+        } else {
+            format!("expected certificates in PEM, found a private key: {SWAPPED}")
+        };
         return Err(failed(cause));
     }
     Ok(certificates)
@@ -110,12 +117,30 @@ fn read_key(option: &'static str, path: &Path) -> Result<PrivateKeyDer<'static>,
                 format!("expected a private key in PEM, found a certificate: {SWAPPED}")
             }
             // OpenSSL's own format of an encrypted key has a header that is not PEM.
-            error if matches!(error, pem::Error::NoItemsFound) || has(&pem, "ENCRYPTED") => {
-                "expected an unencrypted private key in PEM".into()
+            _ if has(&pem, "ENCRYPTED") => format!(
+                "expected an unencrypted private key in PEM, found an encrypted one: decrypt it \
+                 with `openssl pkey -in {} -out own.key`",
+                path.display()
+            ),
+            _ if is_der(&pem) => {
+                format!("expected a private key in PEM, {}", found_der("pkey", path))
             }
+            pem::Error::NoItemsFound => "expected an unencrypted private key in PEM".into(),
             error => describe(&error),
         })
     })
+}
+
+/// Returns whether a file begins with the header of a DER sequence of 128 bytes or more, as
+/// certificates and keys in DER do.
+fn is_der(bytes: &[u8]) -> bool {
+    matches!(bytes, [0x30, 0x81..=0x83, ..])
+}
+
+/// Returns the advice on a file in DER. `command` of OpenSSL converts it.
+fn found_der(command: &str, path: &Path) -> String {
+    let path = path.display();
+    format!("found DER: convert it with `openssl {command} -inform der -in {path} -out {path}.pem`")
 }
 
 const SWAPPED: &str = "are the files of certificate and key swapped?";

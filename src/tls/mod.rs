@@ -229,12 +229,16 @@ fn read_roots(
     }
 }
 
+/// The names of the settings of an upstream in messages.
+const CLIENT_CERT: &str = "--upstream: client-cert";
+const CLIENT_KEY: &str = "--upstream: client-key";
+
 /// Returns the client certificates for upstreams.
 fn shown_to(upstreams: &[Upstream]) -> Result<Vec<OwnCertificate>, FileError> {
     let mut own = Vec::new();
     for Identity { certificate, .. } in upstreams.iter().filter_map(|one| one.identity.as_ref()) {
-        let chain = files::read_chain("client-cert", certificate)?;
-        own.extend(OwnCertificate::new("client-cert", certificate, &chain));
+        let chain = files::read_chain(CLIENT_CERT, certificate)?;
+        own.extend(OwnCertificate::new(CLIENT_CERT, certificate, &chain));
     }
     Ok(own)
 }
@@ -273,7 +277,7 @@ impl Trust {
             None => by_chain,
         };
         let identity = upstream.identity.as_ref();
-        let read = |identity| files::read_credentials(["client-cert", "client-key"], identity);
+        let read = |identity| files::read_credentials([CLIENT_CERT, CLIENT_KEY], identity);
         let credentials = identity.map(read).transpose()?;
         let fingerprint =
             Fingerprint::of_upstream(&self.roots, &upstream.pins, credentials.as_ref());
@@ -309,7 +313,7 @@ impl Trust {
                 let client = client.with_client_auth_cert(chain, key);
                 client.map_err(|error| {
                     let cause = explain_key(&error, first_is_ca);
-                    FileError::new("client-key", path, cause)
+                    FileError::new(CLIENT_KEY, path, cause)
                 })?
             }
         };

@@ -173,7 +173,8 @@ impl fmt::Display for Unpinned {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "no configured pin matches; the server's key has pin-sha256={}",
+            "no configured pin matches; the server's key has pin-sha256={}; compare it with the \
+             operator's before you change the pin",
             self.own
         )
     }

@@ -116,6 +116,33 @@ fn clock_stamp_that_is_no_regular_file_is_an_error_and_at_the_start_a_warning() 
 }
 
 #[test]
+fn clock_stamp_without_a_time_is_a_warning() {
+    let folder = Folder::new("check-stamp-contents");
+    let path = folder.file("stamp");
+    fs::write(&path, "yesterday\n").expect("the folder of the test is writable");
+    let stamp = format!("--clock-stamp={}", path.display());
+    assert_warned(
+        &[&stamp],
+        &["--clock-stamp: ", "expected seconds since 1970"],
+    );
+}
+
+#[test]
+fn query_log_at_a_link_into_a_missing_folder_is_an_error_at_the_check_and_at_the_start() {
+    let folder = Folder::new("check-dangling");
+    let link = folder.file("link");
+    symlink("missing/log", &link).expect("the folder of the test is writable");
+    let log = format!("--query-log={}", link.display());
+    let advice = "it is a symbolic link to \"missing/log\": create the folder of its target";
+    assert_refused(&[&log], &["--query-log: ", advice]);
+    let (code, text) = run_to_end(&["-u192.0.2.1", "-l127.0.0.1:1", &log]);
+    assert_eq!(code, Some(2), "{text}");
+    assert!(text.contains(advice), "{text}");
+    fs::create_dir(folder.file("missing")).expect("the folder of the test is writable");
+    assert_valid(&[&log]);
+}
+
+#[test]
 fn files_are_judged_by_the_rights_of_the_runtime_user() {
     if !Uid::effective().is_root() {
         return eprintln!("skipped: only root can start as another user");
@@ -305,6 +332,10 @@ fn values_in_errors_are_quoted() {
     );
     assert_refused(&["--dnstap=unix:/dev/null"], &["--dnstap: \"/dev/null\": "]);
     assert_refused(&["--user=no-such-user"], &["--user: \"no-such-user\": "]);
+    assert_refused(
+        &["--user=root:nosuch"],
+        &["--user: \"root:nosuch\": this host has no group \"nosuch\": expected "],
+    );
     let (code, text) = run_to_end(&["--probe=http://127.0.0.1:1/"]);
     assert_eq!(code, Some(1));
     assert!(
@@ -488,7 +519,7 @@ fn own_certificate_that_peers_refuse_is_an_error() {
             &["--tls-cert: ", &cert, dates, "system clock: 20"],
         );
         let upstream = format!("-u192.0.2.2,client-cert={cert},client-key={key}");
-        assert_refused(&[&upstream], &["client-cert: ", &cert, dates]);
+        assert_refused(&[&upstream], &["--upstream: client-cert: ", &cert, dates]);
     }
     let [cert, key] = certificate(&folder, (2000, 2200));
     assert_valid(&[
@@ -595,7 +626,11 @@ fn encrypted_key_of_either_form_is_named() {
     for text in [traditional, pkcs8] {
         let key = folder.file("encrypted.key");
         fs::write(&key, text).expect("the folder of the test is writable");
-        let parts = ["--tls-key: ", "expected an unencrypted private key in PEM"];
+        let parts = [
+            "--tls-key: ",
+            "expected an unencrypted private key in PEM, found an encrypted one",
+            "openssl pkey -in ",
+        ];
         assert_served_refused(&cert, &key.display().to_string(), &parts);
     }
 }
@@ -608,6 +643,26 @@ fn swapped_files_of_certificate_and_key_are_named() {
     assert_served_refused(&key, &cert, &parts);
     let parts = ["--tls-key: ", "found a certificate", "swapped?"];
     assert_served_refused(&cert, &cert, &parts);
+    let argument = format!("--ca-file={key}");
+    let parts = [
+        "--ca-file: ",
+        "expected a CA certificate in PEM, found a private key",
+    ];
+    assert_refused(&[&argument], &parts);
+}
+
+#[test]
+fn der_in_place_of_pem_has_the_command_to_convert_it() {
+    let folder = Folder::new("check-der");
+    let [cert, key] = certificate(&folder, (2000, 2200));
+    let der = folder.file("own.der");
+    let secret = KeyPair::generate().expect("a key");
+    fs::write(&der, secret.serialize_der()).expect("the folder of the test is writable");
+    let der = der.display().to_string();
+    let parts = ["--tls-cert: ", "found DER", "openssl x509 -inform der -in "];
+    assert_served_refused(&der, &key, &parts);
+    let parts = ["--tls-key: ", "found DER", "openssl pkey -inform der -in "];
+    assert_served_refused(&cert, &der, &parts);
 }
 
 #[test]
@@ -618,7 +673,10 @@ fn chain_that_begins_with_the_ca_is_named() {
     let parts = ["--tls-key: ", "belongs to a CA", "has to be the first"];
     assert_served_refused(&reversed, &key, &parts);
     let upstream = format!("-u192.0.2.2,client-cert={reversed},client-key={key}");
-    assert_refused(&[&upstream], &["client-key: ", "belongs to a CA"]);
+    assert_refused(
+        &[&upstream],
+        &["--upstream: client-key: ", "belongs to a CA"],
+    );
 }
 
 #[test]

@@ -54,7 +54,7 @@ fn refused_connection_has_advice() {
         program.ask(&query(1, "www.example", 1, None));
         program.await_log(
             "127.0.0.1:9: connection failed: Connection refused (os error 111): check the address \
-             and the port; later queries try it again",
+             and the port; later queries will retry it",
         );
     }
 }

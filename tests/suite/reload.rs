@@ -154,7 +154,14 @@ fn file_with_a_mistake_changes_nothing() {
         ("deny localhost", ":3: deny: \"localhost\": expected"),
         ("tls-listen 127.0.0.1:1", "--tls-listen: this option needs"),
         ("ca-file /nonexistent", "--ca-file: "),
-        ("upstream 127.0.0.1:1", "does not allow TCP to port 1"),
+        (
+            "upstream 127.0.0.1:1",
+            "--upstream: \"127.0.0.1:1\": the sandbox does not allow TCP to port 1: restart",
+        ),
+        (
+            "query-log /var/log/dotproxy-test.json",
+            "the sandbox does not allow writing in /var/log: restart the program to use it",
+        ),
     ] {
         let log = scene.reload_with(lines);
         assert!(log.contains(problem), "{lines}: {log}");
@@ -521,7 +528,7 @@ fn client_certificates_in_other_files_replace_those_that_are_no_longer_named() {
         path("valid.pem"),
         path("valid.key")
     ));
-    scene.assert_accepted(&["client-cert: ", "client.pem", "expired at 2001"]);
+    scene.assert_accepted(&["--upstream: client-cert: ", "client.pem", "expired at 2001"]);
     scene.write("expired", EXPIRED);
     let options = contents(&scene.folder.file("options"));
     let replace = |from: &str| {
@@ -529,9 +536,17 @@ fn client_certificates_in_other_files_replace_those_that_are_no_longer_named() {
         std::fs::write(path("options"), options).expect("the folder is writable");
     };
     replace("valid.");
-    scene.assert_refused(&["client-cert: ", "expired.pem", "expired at 2001"]);
+    scene.assert_refused(&[
+        "--upstream: client-cert: ",
+        "expired.pem",
+        "expired at 2001",
+    ]);
     replace("client.");
-    scene.assert_accepted(&["client-cert: ", "expired.pem", "expired at 2001"]);
+    scene.assert_accepted(&[
+        "--upstream: client-cert: ",
+        "expired.pem",
+        "expired at 2001",
+    ]);
 }
 
 #[test]

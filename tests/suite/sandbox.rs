@@ -345,6 +345,8 @@ fn root_without_user_option_logs_a_warning_and_drops_its_groups() {
         let line = log.lines().find(|line| line.contains(warning));
         assert!(line.is_some_and(|line| line.contains("WARN")), "{log}");
     }
+    let program = Program::start(&["--upstream=192.0.2.1".to_owned(), "--user=root".to_owned()]);
+    program.await_log("running as root with --user root");
     let scene = Scene::new("warned", &["--user=12345"]);
     assert!(!scene.program.log().contains(warning));
 }

@@ -38,7 +38,7 @@ use rustix::thread::{
 use crate::base::file;
 use crate::base::file::Owner;
 use crate::base::user;
-use crate::config::{Config, DnstapTarget, Host, LogTarget, UserName, parse_number};
+use crate::config::{Config, DnstapTarget, LogTarget, Upstream, UserName, parse_number};
 
 /// The latest version of landlock in use; with an earlier kernel, a part is enforced.
 const LANDLOCK: ABI = ABI::V6;
@@ -56,7 +56,14 @@ impl RuntimeUser {
     /// Looks up a user and a group, by name or number. Without a group it is the primary group of
     /// the user.
     pub fn find(name: &UserName) -> Result<Self, String> {
-        let missing = |what: &str| format!("--user: {what:?}: no such user or group");
+        let group = name.group.iter().map(|group| format!(":{group}"));
+        let given = name.user.clone() + &group.collect::<String>();
+        let missing = |kind: &str, what: &str| {
+            format!(
+                "--user: {given:?}: this host has no {kind} {what:?}: expected the name or the \
+                 number of a {kind}"
+            )
+        };
         let failed = |error| format!("--user: {error}");
         let (uid, own_gid) = if let Some(uid) = parse_number(&name.user) {
             let user = User::from_uid(Uid::from_raw(uid)).map_err(failed)?;
@@ -65,7 +72,7 @@ impl RuntimeUser {
             user.map_or(unnamed, |user| (user.uid, user.gid))
         } else {
             let user = User::from_name(&name.user).map_err(failed)?;
-            let user = user.ok_or_else(|| missing(&name.user))?;
+            let user = user.ok_or_else(|| missing("user", &name.user))?;
             (user.uid, user.gid)
         };
         let gid = match name.group.as_deref() {
@@ -75,13 +82,15 @@ impl RuntimeUser {
                     Gid::from_raw(gid)
                 } else {
                     let found = Group::from_name(group).map_err(failed)?;
-                    found.ok_or_else(|| missing(group))?.gid
+                    found.ok_or_else(|| missing("group", group))?.gid
                 }
             }
         };
         // The kernel reads this number as "no change".
-        if [uid.as_raw(), gid.as_raw()].contains(&u32::MAX) {
-            return Err(missing(&u32::MAX.to_string()));
+        for (kind, id) in [("user", uid.as_raw()), ("group", gid.as_raw())] {
+            if id == u32::MAX {
+                return Err(missing(kind, &id.to_string()));
+            }
         }
         Ok(Self {
             uid,
@@ -227,9 +236,13 @@ pub fn switch_user(config: &Config, target: Option<RuntimeUser>) -> Result<Restr
         restrictions.in_force.push(user);
     }
     if Uid::effective().is_root() {
+        let (cause, advice) = match &target {
+            Some(_) => ("with --user root", "set another user"),
+            None => ("without --user", "set --user"),
+        };
         log::warn!(
-            "running as root without --user: an attacker that compromises the process can use \
-             files and Unix sockets of root; set --user, for example --user daemon"
+            "running as root {cause}: an attacker that compromises the process can use files and \
+             Unix sockets of root; {advice}, for example --user daemon"
         );
         if target.is_none() && config.is_sandboxed {
             restrictions.in_force.push(match setgroups(&[]) {
@@ -328,10 +341,7 @@ fn query_log(config: &Config) -> Option<&PathBuf> {
 
 /// Returns the TCP ports of outgoing connections.
 fn ports(config: &Config) -> impl Iterator<Item = u16> {
-    let upstreams = config.upstreams.iter().map(|upstream| match upstream.host {
-        Host::Address(address) => address.port(),
-        Host::Name(_, port) => port,
-    });
+    let upstreams = config.upstreams.iter().map(Upstream::port);
     let dnstap = config.dnstap.iter().filter_map(|target| match target {
         DnstapTarget::Tcp(address) => Some(address.port()),
         DnstapTarget::Local(_) => None,
@@ -404,13 +414,20 @@ impl fmt::Display for AccessRules {
             let ports: Vec<_> = ports.iter().map(u16::to_string).collect();
             ports.join(" and ")
         };
-        write!(f, "TCP only to port {}", numbers(&self.ports))?;
+        let noun = if self.ports.len() == 1 {
+            "port"
+        } else {
+            "ports"
+        };
+        write!(f, "TCP only to {noun} {}", numbers(&self.ports))?;
         if !self.listen.is_empty() {
-            write!(
-                f,
-                ", listening still possible on TCP port {}",
-                numbers(&self.listen)
-            )?;
+            let noun = if self.listen.len() == 1 {
+                "port"
+            } else {
+                "ports"
+            };
+            let listen = numbers(&self.listen);
+            write!(f, ", listening still possible on TCP {noun} {listen}")?;
         }
         if self.read.is_empty() && self.write.is_empty() {
             write!(f, ", no file access")?;
@@ -499,7 +516,7 @@ mod tests {
         let here = here.display();
         assert_eq!(
             rules.to_string(),
-            format!("TCP only to port 53 and 853, read access to {here}, write access to {here}")
+            format!("TCP only to ports 53 and 853, read access to {here}, write access to {here}")
         );
     }
 
@@ -531,12 +548,16 @@ mod tests {
         assert_eq!(find("root", None), Ok((0, 0)));
         assert_eq!(find("0", Some("4321")), Ok((0, 4321)));
         assert_eq!(find("54321", None), Ok((54321, 54321)));
-        assert!(
-            find("no such user", None)
-                .unwrap_err()
-                .contains("\"no such user\": no such user or group")
+        assert_eq!(
+            find("nosuch", None).unwrap_err(),
+            "--user: \"nosuch\": this host has no user \"nosuch\": expected the name or the number \
+             of a user"
         );
-        assert!(find("root", Some("no such group")).is_err());
+        assert_eq!(
+            find("root", Some("nosuch")).unwrap_err(),
+            "--user: \"root:nosuch\": this host has no group \"nosuch\": expected the name or the \
+             number of a group"
+        );
         assert!(find("4294967295", Some("0")).is_err());
         assert!(find("0", Some("4294967295")).is_err());
     }

@@ -7,10 +7,10 @@ use std::path::{Path, PathBuf, absolute};
 use nix::unistd::Uid;
 use rustix::io::Errno;
 
-use super::{Restrictions, RuntimeUser, ports, query_log};
+use super::{Restrictions, RuntimeUser, ports, query_log, to_write};
 use crate::base::file::{self, Owner};
 use crate::base::user;
-use crate::config::Config;
+use crate::config::{Config, DnstapTarget};
 
 impl Restrictions {
     /// Returns an error if the process cannot apply these settings within its restrictions, which
@@ -20,10 +20,12 @@ impl Restrictions {
             && let Some(port) = ports(config).find(|port| !open.contains(port))
         {
             return Err(format!(
-                "the sandbox does not allow TCP to port {port}: restart the program to use it"
+                "{}: the sandbox does not allow TCP to port {port}: restart the program to use it",
+                option_with_port(config, port)
             ));
         }
         self.check_query_log(config)?;
+        self.check_log_folder(config)?;
         let mut files = config.files_by_option().into_iter();
         let denial = files.find_map(|(option, file)| Some((option, file, self.denial(file)?)));
         match denial {
@@ -58,6 +60,24 @@ impl Restrictions {
         }
     }
 
+    /// Returns an error if the query log is in a folder that the sandbox has closed for writing.
+    fn check_log_folder(&self, config: &Config) -> Result<(), String> {
+        let Some(path) = query_log(config).filter(|_| self.files.is_some()) else {
+            return Ok(());
+        };
+        let needed = to_write(path);
+        let needed = needed.iter().filter_map(|path| path.canonicalize().ok());
+        match needed.into_iter().find(|path| !self.is_open(path)) {
+            Some(closed) => Err(format!(
+                "--query-log: {:?}: the sandbox does not allow writing in {}: restart the program \
+                 to use it",
+                path.display(),
+                closed.display()
+            )),
+            None => Ok(()),
+        }
+    }
+
     /// Returns the error and the folder if this file cannot be opened because it is outside of the
     /// files and folders that are open.
     fn denial(&self, file: &Path) -> Option<(io::Error, PathBuf)> {
@@ -74,6 +94,23 @@ impl Restrictions {
     fn is_open(&self, path: &Path) -> bool {
         let mut open = self.files.iter().flatten();
         open.any(|open| path.starts_with(open))
+    }
+}
+
+/// Returns the option whose value has this TCP port, with the value.
+fn option_with_port(config: &Config, port: u16) -> String {
+    let mut upstreams = config.upstreams.iter();
+    let mut bootstrap = config.bootstrap.iter();
+    if let Some(upstream) = upstreams.find(|upstream| upstream.port() == port) {
+        format!("--upstream: \"{upstream}\"")
+    } else if let Some(server) = bootstrap.find(|server| server.port() == port) {
+        format!("--bootstrap: \"{server}\"")
+    } else if let Some(DnstapTarget::Tcp(reader)) = &config.dnstap
+        && reader.port() == port
+    {
+        format!("--dnstap: \"tcp:{reader}\"")
+    } else {
+        "--otlp".to_owned()
     }
 }
 

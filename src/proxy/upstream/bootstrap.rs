@@ -239,7 +239,8 @@ impl Proxy {
         let servers: Vec<_> = servers.iter().map(SocketAddr::to_string).collect();
         log::log!(
             level,
-            "upstream {label}: --bootstrap found no address at {}; later queries look it up again",
+            "upstream {label}: --bootstrap found no address at {}; later queries will look it up \
+             again",
             servers.join(", ")
         );
         self.count_failure(upstream, FailureKind::NoAddress);

@@ -19,6 +19,12 @@ pub(super) fn explain_failure(link: &Link, port: u16, failure: &Failure) -> Fail
         kind => ("", kind == FailureKind::Tls),
     };
     add(&mut failure.detail, progress);
+    if failure.kind == FailureKind::HandshakeTimeout && port != PLAIN_PORT {
+        add(
+            &mut failure.detail,
+            "check the port (DNS over TLS uses 853)",
+        );
+    }
     if is_answered && port == PLAIN_PORT {
         add(
             &mut failure.detail,

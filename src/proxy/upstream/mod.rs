@@ -489,7 +489,7 @@ impl Upstreams {
         log::log!(
             level,
             event = event, upstream = label, reason = failure.kind.label();
-            "upstream {label}: {failure}; later queries try it again"
+            "upstream {label}: {failure}; later queries will retry it"
         );
     }
 }

@@ -335,12 +335,13 @@ fn write_certificate_metrics(page: &mut Page, upstreams: &[UpstreamView<'_>]) {
     for (name, help, time) in [
         (
             "dotproxy_upstream_certificate_expiry_timestamp_seconds",
-            "Expiry of the certificate that the upstream sent last.",
+            "Expiry of the certificate of the upstream that was accepted last.",
             expires_at,
         ),
         (
             "dotproxy_upstream_certificate_not_before_timestamp_seconds",
-            "Start of the validity period of the certificate that the upstream sent last.",
+            "Start of the validity period of the certificate of the upstream that was accepted \
+             last.",
             begins_at,
         ),
     ] {

@@ -76,6 +76,8 @@ memory-limit = {{ (include "dotproxy.memory" . | fromJson).process | int64 }}
 {{- range $value }}
 {{ $name }} = {{ include "dotproxy.scalar" . }}
 {{- end }}
+{{- else if and (eq $name "dnssec") (kindIs "bool" $value) }}
+{{ $name }} = {{ ternary "on" "off" $value }}
 {{- else if kindIs "bool" $value }}
 {{- if $value }}
 {{ $name }}

@@ -5,6 +5,9 @@ Argument: a list of the name of the value, and the value.
 {{- define "dotproxy.size" -}}
 {{- $name := index . 0 -}}
 {{- $text := include "dotproxy.scalar" (index . 1) | lower -}}
+{{- if regexMatch "^[0-9]+[kmg]i$" $text -}}
+{{- fail (printf "%s: %q: expected a size of the program, whose units are powers of 1024: write %s" $name (include "dotproxy.scalar" (index . 1)) (trimSuffix "i" $text)) -}}
+{{- end -}}
 {{- if not (regexMatch "^[0-9]+[kmg]?$" $text) -}}
 {{- fail (printf "%s: %q: expected a number of bytes, or a size like 500k or 32m" $name $text) -}}
 {{- end -}}
