@@ -29,17 +29,8 @@ pub fn compare_names(one: &[u8], other: &[u8]) -> Ordering {
     let (one, other) = (Starts::of(one), Starts::of(other));
     let pairs = one.labels().zip(other.labels());
     let mut orders = pairs.map(|(one, other)| {
-        let lower = |label: &[u8]| {
-            label
-                .iter()
-                .map(u8::to_ascii_lowercase)
-                .collect::<Box<[u8]>>()
-        };
-        if one.eq_ignore_ascii_case(other) {
-            Ordering::Equal
-        } else {
-            lower(one).cmp(&lower(other))
-        }
+        let [one, other] = [one, other].map(|label| label.iter().map(u8::to_ascii_lowercase));
+        one.cmp(other)
     });
     orders
         .find(|order| order.is_ne())

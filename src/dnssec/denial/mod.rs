@@ -57,7 +57,7 @@ impl<'a> Nsec<'a> {
 
     /// Returns whether the record proves that a name of the zone has no records. Names below it may
     /// exist. The last record of a zone leads back to the apex.
-    fn covers(&self, name: &[u8], zone: &[u8]) -> bool {
+    pub(super) fn covers(&self, name: &[u8], zone: &[u8]) -> bool {
         let is_behind_owner = compare_names(self.owner, name) == Ordering::Less;
         let is_before_next = compare_names(name, self.next) == Ordering::Less;
         let is_last = self.next.eq_ignore_ascii_case(zone);

@@ -275,7 +275,7 @@ impl DenialCache {
             denials: Denials::of(zone_name),
             used: Vec::new(),
         };
-        self.search_nsec(&mut proof, zone, &name, now);
+        self.search_nsec(&mut proof, (zone, zone_name), &name, now);
         if proof.used.is_empty() {
             self.search_nsec3(&mut proof, (zone, zone_name), &name, now)?;
         }
@@ -306,18 +306,23 @@ impl DenialCache {
     fn search_nsec<'a>(
         &'a self,
         proof: &mut SearchedProof<'a>,
-        zone: &Zone,
+        (zone, zone_name): (&'a Zone, &[u8]),
         name: &[u8],
         now: Instant,
     ) {
         let Some(kept) = self.at_or_before(zone, false, sort_key(name), now) else {
             return;
         };
-        proof.add(Type::NSEC, kept);
-        let Ok(nsec) = Nsec::parse(&kept.owner, kept.data()) else {
+        let is_owner = *kept.owner == *name;
+        let nsec = Nsec::parse(&kept.owner, kept.data());
+        let nsec = nsec
+            .ok()
+            .filter(|nsec| is_owner || nsec.covers(name, zone_name));
+        let Some(nsec) = nsec else {
             return;
         };
-        if *kept.owner == *name {
+        proof.add(Type::NSEC, kept);
+        if is_owner {
             return;
         }
         let wildcard = wildcard_below(nsec.closest_encloser(name));
