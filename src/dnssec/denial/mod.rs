@@ -57,7 +57,7 @@ impl<'a> Nsec<'a> {
 
     /// Returns whether the record proves that a name of the zone has no records. Names below it may
     /// exist. The last record of a zone leads back to the apex.
-    pub(super) fn covers(&self, name: &[u8], zone: &[u8]) -> bool {
+    fn covers(&self, name: &[u8], zone: &[u8]) -> bool {
         let is_behind_owner = compare_names(self.owner, name) == Ordering::Less;
         let is_before_next = compare_names(name, self.next) == Ordering::Less;
         let is_last = self.next.eq_ignore_ascii_case(zone);
@@ -72,7 +72,7 @@ impl<'a> Nsec<'a> {
     }
 
     /// Returns the longest ancestor of a covered name that exists, as the record shows.
-    pub(super) fn closest_encloser<'n>(&self, name: &'n [u8]) -> &'n [u8] {
+    fn closest_encloser<'n>(&self, name: &'n [u8]) -> &'n [u8] {
         let exists = |ancestor: &&[u8]| {
             is_at_or_below(self.owner, ancestor) || is_at_or_below(self.next, ancestor)
         };

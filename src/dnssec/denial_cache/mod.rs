@@ -2,11 +2,12 @@
 //! asked for (aggressive use, RFC 8198).
 //!
 //! The records of a zone are in canonical order, so that the record before a name is the only one
-//! that may deny it. Every proof is checked by [`Denials`] as if an upstream had sent it. The table
+//! that may deny it. Names are compared by keys whose order is the canonical one. The table
 //! has a maximum number of bytes. The record that is removed for a new one is chosen by the clock
 //! algorithm: a record that was used since the hand passed it stays.
 
 mod record;
+mod span;
 #[cfg(test)]
 mod tests;
 
@@ -23,7 +24,8 @@ use crate::base::time::Instant;
 use crate::wire::header::{Flags, HEADER_LEN, Header, Rcode};
 use crate::wire::name::{make_lowercase, suffixes};
 use crate::wire::question::{Question, Type};
-use record::{RecordBody, RecordKey, key_of, sort_key};
+use record::{RecordBody, RecordKey, key_of, write_sort_key};
+use span::NsecSpan;
 
 /// Bytes that a record takes beside its content: nodes of the tree and allocations.
 const ENTRY_LEN: usize = 160;
@@ -32,13 +34,21 @@ const ENTRY_LEN: usize = 160;
 /// seldom farther above it.
 const HASHES_MAX: usize = 8;
 
-/// The place of a record. The NSEC records of a zone are in the order of RFC 4034, section 6.1, its
-/// NSEC3 records in the order of their hashes.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Place {
-    zone: u32,
-    is_hashed: bool,
-    name: Box<[u8]>,
+/// The place of a record: the number of its zone and its kind, which take [`PREFIX_LEN`] bytes, and
+/// its key. The NSEC records of a zone are in the order of RFC 4034, section 6.1, its NSEC3 records
+/// in the order of their hashes.
+type Place = Box<[u8]>;
+
+/// The length of the zone and the kind in a place.
+const PREFIX_LEN: usize = 5;
+
+/// Returns the place of a key.
+fn place(zone: &Zone, is_hashed: bool, key: &[u8]) -> Vec<u8> {
+    let mut place = Vec::with_capacity(PREFIX_LEN + key.len() + 2);
+    place.extend(zone.number.to_be_bytes());
+    place.push(u8::from(is_hashed));
+    place.extend_from_slice(key);
+    place
 }
 
 /// A record with its signatures.
@@ -46,15 +56,18 @@ struct Place {
 struct Kept {
     owner: Box<[u8]>,
     records: Box<[u8]>,
+    /// The sort key of the next name of an NSEC record.
+    next: Option<Box<[u8]>>,
     until: Instant,
     /// The record was used since the hand passed it.
     is_used: Cell<bool>,
 }
 
 impl Kept {
-    fn new(proven: ProvenRecord, now: Instant) -> Self {
+    fn new(proven: ProvenRecord, next: Option<Box<[u8]>>, now: Instant) -> Self {
         Self {
             owner: proven.owner,
+            next,
             records: proven.records,
             until: now + Duration::from_secs(proven.ttl.into()),
             // The hand may pass soon: the order of the records is not that of their age.
@@ -63,7 +76,8 @@ impl Kept {
     }
 
     fn len(&self, key_len: usize) -> usize {
-        ENTRY_LEN + key_len + self.owner.len() + self.records.len()
+        let next_len = self.next.as_ref().map_or(0, |next| next.len());
+        ENTRY_LEN + key_len + self.owner.len() + self.records.len() + next_len
     }
 
     /// Returns the data of the record without its signatures.
@@ -133,7 +147,7 @@ impl DenialCache {
         let (soa, denials): (Vec<_>, Vec<_>) = records.into_iter().partition(is_soa);
         let soa = soa.into_iter().find(|record| record.owner == record.zone);
         for proven in denials {
-            let Some(RecordKey { name, hash }) = key_of(&proven) else {
+            let Some(RecordKey { name, next, hash }) = key_of(&proven) else {
                 continue;
             };
             let is_hashed = hash.is_some();
@@ -142,12 +156,8 @@ impl DenialCache {
                 continue;
             };
             zone.hash = hash.or(zone.hash.take());
-            let place = Place {
-                zone: zone.number,
-                is_hashed,
-                name,
-            };
-            self.add(place, Kept::new(proven, now));
+            let place = place(zone, is_hashed, &name);
+            self.add(place.into(), Kept::new(proven, next, now));
         }
     }
 
@@ -165,7 +175,7 @@ impl DenialCache {
             .get(name)
             .is_some_and(|zone| zone.source == source);
         if let Some(soa) = soa {
-            let soa = Kept::new(soa.clone(), now);
+            let soa = Kept::new(soa.clone(), None, now);
             self.bytes += soa.len(name.len());
             if is_known && let Some(zone) = self.zones.get_mut(name) {
                 self.bytes -= zone.soa.len(name.len());
@@ -191,7 +201,7 @@ impl DenialCache {
     }
 
     fn add(&mut self, place: Place, kept: Kept) {
-        let len = kept.len(place.name.len());
+        let len = kept.len(place.len());
         self.bytes += len;
         if let Some(zone) = self.zone_of(&place, &kept.owner) {
             zone.len += 1;
@@ -205,15 +215,15 @@ impl DenialCache {
     }
 
     /// Returns the zone of a record.
-    fn zone_of(&mut self, place: &Place, owner: &[u8]) -> Option<&mut Zone> {
-        let is_its_zone = |zone: &Zone| zone.number == place.zone;
+    fn zone_of(&mut self, place: &[u8], owner: &[u8]) -> Option<&mut Zone> {
+        let is_its_zone = |zone: &Zone| place.starts_with(&zone.number.to_be_bytes());
         let name = suffixes(owner).find(|name| self.zones.get(*name).is_some_and(is_its_zone));
         self.zones.get_mut(name?)
     }
 
     /// Counts the removal of a record. A zone without records is removed.
-    fn forget(&mut self, place: &Place, kept: &Kept) {
-        self.bytes -= kept.len(place.name.len());
+    fn forget(&mut self, place: &[u8], kept: &Kept) {
+        self.bytes -= kept.len(place.len());
         let Some(zone) = self.zone_of(place, &kept.owner) else {
             return;
         };
@@ -229,10 +239,11 @@ impl DenialCache {
     fn evict(&mut self) {
         loop {
             let behind = match &self.hand {
-                Some(place) => Bound::Excluded(place),
+                Some(place) => Bound::Excluded(&place[..]),
                 None => Bound::Unbounded,
             };
-            let next = self.records.range((behind, Bound::Unbounded)).next();
+            let behind = (behind, Bound::Unbounded);
+            let next = self.records.range::<[u8], _>(behind).next();
             let Some((place, kept)) = next else {
                 if self.hand.take().is_none() {
                     return;
@@ -250,16 +261,15 @@ impl DenialCache {
         }
     }
 
-    /// Returns the answer to a question of class IN that verified records of this pool deny:
-    /// NXDOMAIN, or NOERROR without records, with their proof if `wants_proof`. No TTL in it is
-    /// higher than `ttl_max` seconds.
+    /// Returns the denial of the name or the type in a question of class IN by verified records of
+    /// this pool, with their proof if `wants_proof`. No TTL in it is higher than `ttl_max` seconds.
     pub fn deny(
         &self,
         question: Question<'_>,
         source: usize,
         (wants_proof, ttl_max): (bool, u32),
         now: Instant,
-    ) -> Option<Vec<u8>> {
+    ) -> Option<Denial> {
         if self.is_empty() || !may_deny(question.rr_type()) {
             return None;
         }
@@ -271,142 +281,134 @@ impl DenialCache {
             return None;
         }
         let soa = Some(&zone.soa).filter(|soa| now < soa.until)?;
-        let mut proof = SearchedProof {
-            denials: Denials::of(zone_name),
-            used: Vec::new(),
-        };
-        self.search_nsec(&mut proof, (zone, zone_name), &name, now);
-        if proof.used.is_empty() {
-            self.search_nsec3(&mut proof, (zone, zone_name), &name, now)?;
-        }
-        let rcode = if proof.denials.denies_name(&name) == Proof::Secure {
-            Rcode::NXDOMAIN
-        } else if proof.denials.denies_type(&name, question.rr_type()) == Proof::Secure {
-            Rcode::NOERROR
-        } else {
-            return None;
-        };
-        proof.used.insert(0, soa);
-        let until = proof.used.iter().map(|kept| kept.until).min()?;
-        let ttl = u32::try_from((until - now).as_secs())
-            .unwrap_or(ttl_max)
-            .min(ttl_max);
-        for kept in &proof.used {
+        let rr_type = question.rr_type();
+        let (rcode, mut used) = self
+            .deny_by_nsec(zone, &name, rr_type, now)
+            .or_else(|| self.deny_by_nsec3((zone, zone_name), &name, rr_type, now))?;
+        used.insert(0, soa);
+        let until = used.iter().map(|kept| kept.until).min()?;
+        let ttl = u32::try_from((until - now).as_secs()).unwrap_or(ttl_max);
+        let ttl = ttl.min(ttl_max);
+        for kept in &used {
             kept.is_used.set(true);
         }
         if !wants_proof {
-            proof.used.truncate(1);
+            used.truncate(1);
         }
         let zone_len = zone_name.len();
-        (ttl > 0)
-            .then(|| write_denial(question, (rcode, ttl), (&proof.used, wants_proof), zone_len))
+        (ttl > 0).then(|| Denial::write(question, (rcode, ttl), (&used, wants_proof), zone_len))
     }
 
-    /// Collects the NSEC records that may deny a name and the wildcard that would match it.
-    fn search_nsec<'a>(
-        &'a self,
-        proof: &mut SearchedProof<'a>,
-        (zone, zone_name): (&'a Zone, &[u8]),
+    /// Returns the response code for a name, and the NSEC records that prove it (RFC 4035, section
+    /// 5.4): the record before the name, and the one before the wildcard that would match it.
+    fn deny_by_nsec(
+        &self,
+        zone: &Zone,
         name: &[u8],
+        rr_type: Type,
         now: Instant,
-    ) {
-        let Some(kept) = self.at_or_before(zone, false, sort_key(name), now) else {
-            return;
-        };
-        let is_owner = *kept.owner == *name;
-        let nsec = Nsec::parse(&kept.owner, kept.data());
-        let nsec = nsec
-            .ok()
-            .filter(|nsec| is_owner || nsec.covers(name, zone_name));
-        let Some(nsec) = nsec else {
-            return;
-        };
-        proof.add(Type::NSEC, kept);
-        if is_owner {
-            return;
+    ) -> Option<(Rcode, Vec<&Kept>)> {
+        let mut key = place(zone, false, &[]);
+        write_sort_key(&mut key, name);
+        let (first, first_kept) = self.span_before(zone, &key, now)?;
+        let name = &key[PREFIX_LEN..];
+        if first.owner == name {
+            let is_root = name.is_empty();
+            let is_denied = first.types.denies(rr_type, is_root);
+            return is_denied.then(|| (Rcode::NOERROR, vec![first_kept]));
         }
-        let wildcard = wildcard_below(nsec.closest_encloser(name));
-        let covering = self.at_or_before(zone, false, sort_key(&wildcard), now);
-        if let Some(covering) = covering {
-            proof.add(Type::NSEC, covering);
+        if !first.covers(name) {
+            return None;
         }
+        if first.is_empty_non_terminal(name) {
+            return Some((Rcode::NOERROR, vec![first_kept]));
+        }
+        let encloser_len = first.closest_encloser(name).len();
+        key.truncate(PREFIX_LEN + encloser_len);
+        key.extend_from_slice(b"*\0");
+        let (second, second_kept) = self.span_before(zone, &key, now)?;
+        let wildcard = &key[PREFIX_LEN..];
+        let rcode = if second.owner == wildcard {
+            let is_denied = second.types.denies(rr_type, false);
+            is_denied.then_some(Rcode::NOERROR)?
+        } else {
+            let is_denied = second.covers(wildcard) && !second.is_empty_non_terminal(wildcard);
+            is_denied.then_some(Rcode::NXDOMAIN)?
+        };
+        let mut used = vec![first_kept];
+        if !std::ptr::eq(first_kept, second_kept) {
+            used.push(second_kept);
+        }
+        Some((rcode, used))
     }
 
-    /// Collects the NSEC3 records that may deny a name and the wildcard that would match it. `None`
-    /// if there are none.
-    fn search_nsec3<'a>(
+    /// Returns the NSEC record of a zone with the last owner that is not behind a place.
+    fn span_before(&self, zone: &Zone, upto: &[u8], now: Instant) -> Option<(NsecSpan<'_>, &Kept)> {
+        let (place, kept) = self.at_or_before(upto, now)?;
+        let nsec = Nsec::parse(&kept.owner, kept.data()).ok()?;
+        let span = NsecSpan {
+            owner: &place[PREFIX_LEN..],
+            next: kept.next.as_deref()?,
+            is_last: nsec.next.eq_ignore_ascii_case(&zone.soa.owner),
+            types: nsec.types,
+        };
+        Some((span, kept))
+    }
+
+    /// Returns the response code for a name, and the NSEC3 records that prove it, which
+    /// [`Denials`] checks.
+    fn deny_by_nsec3<'a>(
         &'a self,
-        proof: &mut SearchedProof<'a>,
         (zone, zone_name): (&'a Zone, &[u8]),
         name: &[u8],
+        rr_type: Type,
         now: Instant,
-    ) -> Option<()> {
+    ) -> Option<(Rcode, Vec<&'a Kept>)> {
         let (iterations, salt) = zone.hash.as_ref()?;
         let iterations = *iterations;
         let parameters = Parameters { iterations, salt };
         let hashes_max = (HASH_ROUNDS_MAX / parameters.rounds()).min(HASHES_MAX);
+        let (mut used, mut denials): (Vec<&Kept>, _) = (Vec::new(), Denials::of(zone_name));
         let mut find = |hash: Hash| {
-            let kept = self.at_or_before(zone, true, hash.into(), now)?;
-            proof.add(Type::NSEC3, kept);
+            let (_, kept) = self.hash_at_or_before(zone, &hash, now)?;
+            if !used.iter().any(|one| std::ptr::eq(*one, kept)) {
+                denials.add(Type::NSEC3, &kept.owner, kept.data());
+                used.push(kept);
+            }
             let (nsec3, _) = Nsec3::parse(&kept.owner, zone_name, kept.data()).ok()?;
             Some(nsec3.owner == hash)
         };
         for (nth, suffix) in suffixes(name).take(hashes_max).enumerate() {
-            let is_encloser = find(parameters.hash(suffix))?;
-            if is_encloser && nth > 0 {
+            if !find(parameters.hash(suffix))? {
+                continue;
+            }
+            if nth > 0 {
                 find(parameters.hash(&wildcard_below(suffix)))?;
             }
-            if is_encloser {
-                return Some(());
-            }
+            break;
         }
-        None
+        if denials.denies_name(name) == Proof::Secure {
+            Some((Rcode::NXDOMAIN, used))
+        } else {
+            let is_denied = denials.denies_type(name, rr_type) == Proof::Secure;
+            is_denied.then_some((Rcode::NOERROR, used))
+        }
     }
 
-    /// Returns the last record of a part of a zone that is not behind `name`, unless it has
-    /// expired. The last hash of a zone is before the first one.
-    fn at_or_before(
-        &self,
-        zone: &Zone,
-        is_hashed: bool,
-        name: Box<[u8]>,
-        now: Instant,
-    ) -> Option<&Kept> {
-        let zone = zone.number;
-        let is_same =
-            |(place, _): &(&Place, &Kept)| place.zone == zone && place.is_hashed == is_hashed;
-        let upto = Place {
-            zone,
-            is_hashed,
-            name,
-        };
-        let mut found = self.records.range(..=upto).next_back().filter(is_same);
-        if found.is_none() && is_hashed {
-            let name = Box::new([u8::MAX; size_of::<Hash>() + 1]);
-            let last = Place {
-                zone,
-                is_hashed,
-                name,
-            };
-            found = self.records.range(..last).next_back().filter(is_same);
-        }
-        let (_, kept) = found?;
-        (now < kept.until).then_some(kept)
+    /// Returns the NSEC3 record of a zone that matches or covers a hash. The last hash of a zone is
+    /// before the first one.
+    fn hash_at_or_before(&self, zone: &Zone, hash: &Hash, now: Instant) -> Option<(&Place, &Kept)> {
+        let found = self.at_or_before(&place(zone, true, hash), now);
+        let last = place(zone, true, &[u8::MAX; size_of::<Hash>() + 1]);
+        found.or_else(|| self.at_or_before(&last, now))
     }
-}
 
-/// Records of the cache that may prove a denial.
-struct SearchedProof<'a> {
-    denials: Denials<'a>,
-    used: Vec<&'a Kept>,
-}
-
-impl<'a> SearchedProof<'a> {
-    fn add(&mut self, rr_type: Type, kept: &'a Kept) {
-        if !self.used.iter().any(|used| std::ptr::eq(*used, kept)) {
-            self.denials.add(rr_type, &kept.owner, kept.data());
-            self.used.push(kept);
-        }
+    /// Returns the last record of the same zone and kind that is not behind a place, unless it has
+    /// expired.
+    fn at_or_before(&self, upto: &[u8], now: Instant) -> Option<(&Place, &Kept)> {
+        let range = (Bound::Unbounded, Bound::Included(upto));
+        let found = self.records.range::<[u8], _>(range).next_back();
+        found.filter(|(place, kept)| place[..PREFIX_LEN] == upto[..PREFIX_LEN] && now < kept.until)
     }
 }
 
@@ -417,52 +419,71 @@ fn may_deny(rr_type: Type) -> bool {
     !others.contains(&rr_type)
 }
 
-/// Returns an answer to a question with these records, and their signatures if `wants_proof`, in
-/// its authority section. The end of the name in the question is the name of the zone.
-fn write_denial(
-    question: Question<'_>,
-    (rcode, ttl): (Rcode, u32),
-    (used, wants_proof): (&[&Kept], bool),
-    zone_len: usize,
-) -> Vec<u8> {
-    let mut out = vec![0; HEADER_LEN];
-    out.extend_from_slice(question.as_bytes());
-    let zone_at = HEADER_LEN + question.name().len() - zone_len;
-    let pointer = u16::try_from(zone_at).unwrap_or_default() | 0xc000;
-    // The root is shorter than a pointer.
-    let zone = if zone_len > 1 {
-        pointer.to_be_bytes().to_vec()
-    } else {
-        vec![0]
-    };
-    let mut authorities = 0;
-    for kept in used {
-        let mut rest = &kept.records[..];
-        while let Some((fields, behind)) = RecordBody::split(rest) {
-            let labels_len = kept.owner.len().saturating_sub(zone_len);
-            out.extend_from_slice(&kept.owner[..labels_len]);
-            out.extend_from_slice(&zone);
-            out.extend_from_slice(fields.start);
-            out.extend(ttl.to_be_bytes());
-            out.extend(
-                u16::try_from(fields.data.len())
-                    .unwrap_or_default()
-                    .to_be_bytes(),
-            );
-            out.extend_from_slice(fields.data);
-            authorities += 1;
-            rest = if wants_proof { behind } else { &[] };
+/// A denial: the response code and the records of the authority section.
+#[derive(Debug)]
+pub struct Denial {
+    /// The response code: NXDOMAIN or NOERROR.
+    pub rcode: Rcode,
+    /// The number of records.
+    pub count: u16,
+    /// The records. Their owners are compressed by pointers to the name in the question.
+    pub records: Vec<u8>,
+}
+
+impl Denial {
+    /// Returns the flags of an answer with the denial, which is authentic.
+    pub fn flags(&self) -> Flags {
+        (Flags::QR | Flags::RA | Flags::AD).with_rcode(self.rcode)
+    }
+
+    /// Returns the answer to the question.
+    pub fn to_message(&self, question: Question<'_>) -> Vec<u8> {
+        let header = Header {
+            id: 0,
+            flags: self.flags(),
+            questions: 1,
+            answers: 0,
+            authorities: self.count,
+            additionals: 0,
+        };
+        [&header.to_bytes()[..], question.as_bytes(), &self.records].concat()
+    }
+
+    /// Writes these records, and their signatures if `wants_proof`. The end of the name in the
+    /// question is the name of the zone.
+    fn write(
+        question: Question<'_>,
+        (rcode, ttl): (Rcode, u32),
+        (used, wants_proof): (&[&Kept], bool),
+        zone_len: usize,
+    ) -> Self {
+        let records_len: usize = used.iter().map(|kept| kept.records.len()).sum();
+        let mut out = Vec::with_capacity(question.as_bytes().len() + records_len);
+        let zone_at = HEADER_LEN + question.name().len() - zone_len;
+        let pointer = u16::try_from(zone_at).unwrap_or_default() | 0xc000;
+        // The root is shorter than a pointer.
+        let pointer = pointer.to_be_bytes();
+        let zone = if zone_len > 1 { &pointer[..] } else { &[0] };
+        let mut count = 0;
+        for kept in used {
+            let mut rest = &kept.records[..];
+            while let Some((body, behind)) = RecordBody::split(rest) {
+                let labels_len = kept.owner.len().saturating_sub(zone_len);
+                out.extend_from_slice(&kept.owner[..labels_len]);
+                out.extend_from_slice(zone);
+                out.extend_from_slice(body.start);
+                out.extend(ttl.to_be_bytes());
+                let len = u16::try_from(body.data.len()).unwrap_or_default();
+                out.extend(len.to_be_bytes());
+                out.extend_from_slice(body.data);
+                count += 1;
+                rest = if wants_proof { behind } else { &[] };
+            }
+        }
+        Self {
+            rcode,
+            count,
+            records: out,
         }
     }
-    let flags = Flags::QR | Flags::RA | Flags::AD;
-    let header = Header {
-        id: 0,
-        flags: flags.with_rcode(rcode),
-        questions: 1,
-        answers: 0,
-        authorities,
-        additionals: 0,
-    };
-    out[..HEADER_LEN].copy_from_slice(&header.to_bytes());
-    out
 }

@@ -43,6 +43,8 @@ impl<'a> RecordBody<'a> {
 pub(super) struct RecordKey {
     /// The [`sort_key`] of the owner, or the hash in the owner.
     pub(super) name: Box<[u8]>,
+    /// The [`sort_key`] of the next name of an NSEC record.
+    pub(super) next: Option<Box<[u8]>>,
     /// The iterations and the salt of NSEC3.
     pub(super) hash: Option<(u16, Box<[u8]>)>,
 }
@@ -56,6 +58,7 @@ pub(super) fn key_of(proven: &ProvenRecord) -> Option<RecordKey> {
         let is_of_use = nsec.covers_other_names();
         return is_of_use.then(|| RecordKey {
             name: sort_key(&proven.owner),
+            next: Some(sort_key(&nsec.next.to_ascii_lowercase())),
             hash: None,
         });
     }
@@ -66,13 +69,21 @@ pub(super) fn key_of(proven: &ProvenRecord) -> Option<RecordKey> {
     let hash = (parameters.iterations, parameters.salt.into());
     is_of_use.then(|| RecordKey {
         name: nsec3.owner.into(),
+        next: None,
         hash: Some(hash),
     })
 }
 
-/// Returns bytes whose order is the canonical order of names (RFC 4034, section 6.1): the labels of
-/// a lower-case name from the last to the first, each with an end that is lower than any byte.
+/// Returns the [sort key](write_sort_key) of a name.
 pub(super) fn sort_key(name: &[u8]) -> Box<[u8]> {
+    let mut key = Vec::with_capacity(name.len());
+    write_sort_key(&mut key, name);
+    key.into()
+}
+
+/// Appends bytes whose order is the canonical order of names (RFC 4034, section 6.1): the labels of
+/// a lower-case name from the last to the first, each with an end that is lower than any byte.
+pub(super) fn write_sort_key(key: &mut Vec<u8>, name: &[u8]) {
     let mut starts = [0_u8; 128];
     let mut count = 0;
     for suffix in suffixes(name).filter(|suffix| suffix.len() > 1) {
@@ -82,16 +93,20 @@ pub(super) fn sort_key(name: &[u8]) -> Box<[u8]> {
             count += 1;
         }
     }
-    let mut key = Vec::with_capacity(name.len());
+    key.reserve(name.len());
     for start in starts[..count].iter().rev() {
         let label = &name[usize::from(*start)..];
-        for byte in label.get(1..=usize::from(label[0])).unwrap_or(&[]) {
-            match byte {
-                0 | 1 => key.extend([1, byte + 1]),
-                _ => key.push(*byte),
+        let label = label.get(1..=usize::from(label[0])).unwrap_or(&[]);
+        if label.iter().all(|byte| *byte > 1) {
+            key.extend_from_slice(label);
+        } else {
+            for byte in label {
+                match byte {
+                    0 | 1 => key.extend([1, byte + 1]),
+                    _ => key.push(*byte),
+                }
             }
         }
         key.push(0);
     }
-    key.into()
 }

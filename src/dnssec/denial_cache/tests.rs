@@ -1,6 +1,7 @@
 //! The denial cache with records made by hand. Records of real signers are in the tests of
 //! `validation`.
 
+use super::record::sort_key;
 use super::*;
 use crate::wire::Message;
 
@@ -80,7 +81,10 @@ fn ask(
     question.extend(rr_type.0.to_be_bytes());
     question.extend([0, 1]);
     let question = Question::parse(&question, 0).unwrap();
-    let ask = |wants_proof| cache.deny(question, source, (wants_proof, 3_600), at(seconds));
+    let ask = |wants_proof| {
+        let denial = cache.deny(question, source, (wants_proof, 3_600), at(seconds))?;
+        Some(denial.to_message(question))
+    };
     let (plain, with_proof) = (ask(false)?, ask(true)?);
     let parse = |message| Message::parse(message).unwrap();
     let (plain, with_proof) = (parse(&plain), parse(&with_proof));
@@ -191,7 +195,7 @@ fn memory_is_bounded_and_used_records_stay() {
     assert!(!cache.zones.contains_key(&wire("other")[..]), "not used");
     assert!(cache.zones.contains_key(&wire("example")[..]));
     let kept = cache.records.iter();
-    let records: usize = kept.map(|(place, kept)| kept.len(place.name.len())).sum();
+    let records: usize = kept.map(|(place, kept)| kept.len(place.len())).sum();
     let zones = cache.zones.iter();
     let zones: usize = zones.map(|(name, zone)| zone.soa.len(name.len())).sum();
     assert_eq!(cache.bytes(), records + zones);

@@ -396,7 +396,7 @@ fn synthesized(world: &World, message: &[u8]) -> Option<Vec<u8>> {
     let with_proof = world.denials.deny(question, 0, (true, 3_600), now);
     let without = world.denials.deny(question, 0, (false, 3_600), now);
     assert_eq!(with_proof.is_some(), without.is_some());
-    with_proof
+    Some(with_proof?.to_message(question))
 }
 
 /// Returns the response code and the number of records in the answer section.

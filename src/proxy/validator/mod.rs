@@ -36,7 +36,7 @@ use crate::base::time::Instant;
 use crate::config::{CacheSettings, Config, DnssecMode, TrustAnchor};
 use crate::dnssec::anchors::Anchors;
 use crate::dnssec::clock::SignatureClock;
-use crate::dnssec::denial_cache::DenialCache;
+use crate::dnssec::denial_cache::{Denial, DenialCache};
 use crate::dnssec::validation::{
     Context, Need, SecurityStatus, Subject, Validation, ValidationStep,
 };
@@ -241,15 +241,15 @@ impl Validator {
         (self.denials.len(), self.denials.bytes())
     }
 
-    /// Returns the answer to a question of class IN if verified NSEC or NSEC3 records of this pool
-    /// deny the name or the type (RFC 8198).
+    /// Returns the denial of the name or the type in a question of class IN, if verified NSEC or
+    /// NSEC3 records of this pool deny it (RFC 8198).
     pub(super) fn deny(
         &self,
         question: Question<'_>,
         pool: PoolIndex,
         (wants_proof, ttl_max): (bool, u32),
         now: Instant,
-    ) -> Option<Vec<u8>> {
+    ) -> Option<Denial> {
         if !self.validates(pool) {
             return None;
         }
