@@ -240,7 +240,7 @@ impl Proxy {
             }
             (Purpose::Client { .. }, None) => {
                 // Upstreams have other indexes now.
-                self.exchanges[key].provenance = Provenance::default();
+                self.exchanges[key].set_provenance(Provenance::default());
                 self.respond_refused(key, &NO_UPSTREAM, cx);
             }
             (
@@ -342,7 +342,7 @@ mod tests {
         scene.ask(&query(b'a'), ClientTransport::Udp);
         let under_way = scene.proxy.exchanges.iter().next();
         let key = under_way.map(|(key, _)| key).unwrap();
-        scene.proxy.exchanges[key].provenance.upstream = Some(UpstreamIndex(1));
+        scene.proxy.exchanges[key].answered_by = Some(UpstreamIndex(1));
         scene.reconfigure(&["-u192.0.2.3,domain=b"]);
         let records = scene.outbox.records().iter();
         let upstreams: Vec<_> = records.map(|record| record.upstream).collect();

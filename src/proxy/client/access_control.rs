@@ -9,7 +9,7 @@ use crate::base::origin::Origin;
 use crate::base::time::Instant;
 use crate::proxy::Proxy;
 use crate::proxy::actions::{Cx, Outbox};
-use crate::proxy::outcome::{Outcome, Provenance};
+use crate::proxy::outcome::Outcome;
 use crate::wire::Message;
 
 impl Proxy {
@@ -60,7 +60,8 @@ impl Proxy {
                     client,
                     question: asked.question,
                     outcome: Outcome::RateLimited,
-                    provenance: Provenance::default(),
+                    upstream: None,
+                    security: None,
                     trace: None,
                 };
                 completion.end_without_response(&mut self.counters, cx);

@@ -17,7 +17,7 @@ use crate::proxy::cache::{CacheLookup, Entry, Recall};
 use crate::proxy::exchange::trace::Tracer;
 use crate::proxy::exchange::{Exchange, Purpose};
 use crate::proxy::keys::{ExchangeKey, PoolIndex};
-use crate::proxy::outcome::{Outcome, Provenance};
+use crate::proxy::outcome::Outcome;
 use crate::wire::question::Type;
 use crate::wire::response::{Asked, end_answer, start_answer, write_answer};
 use crate::wire::{Flags, Message, Query, Question, Rcode};
@@ -188,7 +188,7 @@ impl Proxy {
             .and_then(|lookup| self.cache.denial_above(question, lookup, cx.now, is_alike));
         match denial {
             Some(entry) => self.answer_from_cache(request, entry, Outcome::Cached, cx),
-            None if self.answer_by_proof(request, cx) => {}
+            None if self.validator.is_some() && self.answer_by_proof(request, cx) => {}
             None => self.query_upstream(request, None, cx),
         }
     }
@@ -213,7 +213,7 @@ impl Proxy {
         };
         self.counters.dnssec.synthesized += 1;
         let mut completion = at_once(request.client, request.asked, Outcome::Cached);
-        completion.provenance.security = Some(SecurityKind::Secure);
+        completion.security = Some(SecurityKind::Secure);
         let asked = request.asked;
         completion.respond(&mut self.counters, cx, |out| {
             if denial.records.len() <= asked.records_len_max() {
@@ -280,7 +280,7 @@ impl Proxy {
         let cache = &self.cache;
         let is_validated = self.validator.as_ref().is_some_and(|it| it.sets_ad());
         if is_validated && cache.has_ad(entry) {
-            completion.provenance.security = Some(SecurityKind::Secure);
+            completion.security = Some(SecurityKind::Secure);
         }
         completion.respond(&mut self.counters, cx, |out| {
             cache.write(entry, request.asked, out);
@@ -389,7 +389,8 @@ fn at_once<'a>(client: Client, asked: &Asked<'a>, outcome: Outcome) -> Completio
         client,
         question: asked.question,
         outcome,
-        provenance: Provenance::default(),
+        upstream: None,
+        security: None,
         trace: None,
     }
 }

@@ -2,10 +2,12 @@
 
 use crate::base::origin::{ClientProtocol, Origin};
 use crate::base::time::Instant;
+use crate::dnssec::validation::SecurityKind;
 use crate::proxy::actions::{Cx, Record};
 use crate::proxy::counters::Counters;
 use crate::proxy::exchange::trace::Trace;
-use crate::proxy::outcome::{Outcome, Provenance};
+use crate::proxy::keys::UpstreamIndex;
+use crate::proxy::outcome::Outcome;
 use crate::wire::edns::ExtendedError;
 use crate::wire::response::{Asked, write_error};
 use crate::wire::{Header, Question, Rcode};
@@ -26,7 +28,10 @@ pub(in crate::proxy) struct Completion<'a> {
     pub(in crate::proxy) client: Client,
     pub(in crate::proxy) question: Option<Question<'a>>,
     pub(in crate::proxy) outcome: Outcome,
-    pub(in crate::proxy) provenance: Provenance,
+    /// The upstream that gave the answer.
+    pub(in crate::proxy) upstream: Option<UpstreamIndex>,
+    /// The verdict of the validator, if the answer was validated.
+    pub(in crate::proxy) security: Option<SecurityKind>,
     /// The trace, if the query is traced and was not answered at once.
     pub(in crate::proxy) trace: Option<&'a Trace>,
 }
@@ -83,8 +88,8 @@ impl Completion<'_> {
             rcode,
             response_len: len,
             took,
-            upstream: self.provenance.upstream,
-            security: self.provenance.security,
+            upstream: self.upstream,
+            security: self.security,
             trace: is_traced.then(|| self.trace.cloned().unwrap_or_default()),
         });
     }

@@ -74,13 +74,13 @@ impl Proxy {
         cx: &mut Cx<'_>,
     ) {
         let exchange = &mut self.exchanges[key];
-        let provenance = exchange.provenance;
+        let provenance = exchange.provenance();
         let mut followers = std::mem::take(&mut exchange.followers);
         followers.retain(|key| self.exchanges.contains(*key));
         let mut answered = 0;
         while answered < followers.len() && !cx.outbox.is_long() {
             let follower = followers[answered];
-            self.exchanges[follower].provenance = provenance;
+            self.exchanges[follower].set_provenance(provenance);
             self.respond(follower, answer, kept, outcome, cx);
             answered += 1;
         }

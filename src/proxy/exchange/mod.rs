@@ -103,8 +103,10 @@ pub(super) struct Exchange {
     pub(super) last_failure: Option<FailureKind>,
     /// The results of earlier attempts, such as a fallback response.
     pub(super) retry: Retry,
-    /// The origin of the answer.
-    pub(super) provenance: Provenance,
+    /// The upstream that gave the answer.
+    pub(super) answered_by: Option<UpstreamIndex>,
+    /// The verdict of the validator, if the answer was validated.
+    pub(super) security: Option<SecurityKind>,
     /// A final answer has arrived.
     pub(super) is_answered: bool,
     /// Other queries for the question fail until this exchange ends (RFC 9520).
@@ -142,7 +144,8 @@ impl Exchange {
             preferences: LinkPreferences::default(),
             last_failure: None,
             retry: Retry::default(),
-            provenance: Provenance::default(),
+            answered_by: None,
+            security: None,
             is_answered: false,
             is_retest: false,
             lookup: None,
@@ -162,7 +165,7 @@ impl Exchange {
         self.preferences = LinkPreferences::default();
         self.last_failure = None;
         self.retry = Retry::default();
-        self.provenance = Provenance::default();
+        self.set_provenance(Provenance::default());
         self.is_retest = false;
         self.coalescing = Coalescing::Alone;
         self.followers.clear();
@@ -183,11 +186,25 @@ impl Exchange {
 
     /// Returns whether this response is the SERVFAIL for an answer that failed DNSSEC validation.
     pub(super) fn is_rejected(&self, response: &Message<'_>) -> bool {
-        let security = self.provenance.security;
+        let security = self.security;
         matches!(
             security,
             Some(SecurityKind::Bogus | SecurityKind::Indeterminate)
         ) && response.header().flags.rcode() == Rcode::SERVFAIL
+    }
+
+    /// Returns the origin of the answer.
+    pub(super) fn provenance(&self) -> Provenance {
+        Provenance {
+            upstream: self.answered_by,
+            security: self.security,
+        }
+    }
+
+    /// Sets the origin of the answer.
+    pub(super) fn set_provenance(&mut self, provenance: Provenance) {
+        self.answered_by = provenance.upstream;
+        self.security = provenance.security;
     }
 
     /// Returns whether a client waits for the answer.
@@ -243,7 +260,8 @@ impl Exchange {
             client: *client,
             question: Some(question),
             outcome,
-            provenance: self.provenance,
+            upstream: self.answered_by,
+            security: self.security,
             trace: self.tracer.trace(),
         };
         let asked = reception.asked(self.query.id(), self.query.flags(), question);

@@ -59,7 +59,7 @@ impl Proxy {
             // The first exchange gets the answer, and the others follow it.
             let first = exchanges.swap_remove(0);
             let exchange = &mut self.exchanges[first];
-            exchange.provenance = postponed.provenance;
+            exchange.set_provenance(postponed.provenance);
             exchange.followers = exchanges;
             let answer = Message::parse(&postponed.answer);
             self.deliver(first, &answer.expect("the answer was parsed before"), cx);

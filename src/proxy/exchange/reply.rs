@@ -215,7 +215,7 @@ impl Proxy {
         let is_error = quality.is_error();
         let upstream = self.on_answer(key, position, !is_error, cx.now);
         let exchange = &mut self.exchanges[exchange_key];
-        exchange.provenance.upstream = Some(upstream);
+        exchange.answered_by = Some(upstream);
         let id = sent.id;
         let attempt = Attempt { link: key, id };
         let end = StepEnd::Answered(answer.header().flags.rcode());

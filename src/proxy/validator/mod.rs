@@ -320,7 +320,7 @@ impl Proxy {
         if exchange.is_for_answer() && validator.is_known_insecure(answer, cx.now) {
             let verdict = SecurityStatus::Insecure;
             self.counters.dnssec.count_verdict(&verdict);
-            self.exchanges[key].provenance.security = Some(verdict.kind());
+            self.exchanges[key].security = Some(verdict.kind());
             self.on_accepted(key, || source, cx.now);
             return self.deliver_unchecked(key, answer, cx);
         }

@@ -32,7 +32,7 @@ impl Proxy {
         let exchange = &mut self.exchanges[key];
         let parked = exchange.parked.take().expect("the answer is parked");
         exchange.tracer.on_wait_end(cx.now);
-        exchange.provenance.security = Some(verdict.kind());
+        exchange.security = Some(verdict.kind());
         self.counters.dnssec.count_verdict(&verdict);
         if let Purpose::Validation { .. } = exchange.purpose {
             return self.on_own_verdict(key, *parked, &verdict, cx);
