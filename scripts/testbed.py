@@ -50,17 +50,26 @@ def apart(pid):
         os.sched_setaffinity(0, own)
 
 
+# Abstract sockets, one for each port that this process uses: no other test gets the port, even
+# while its server is down.
+reservations = []
+
+
 def free_port():
-    """Returns a port of 127.0.0.1 that is free for UDP and TCP. The port is below the ephemeral
-    range, so that no client takes it before it is used."""
+    """Returns a port of 127.0.0.1 that is free for UDP and TCP, and reserves it until this process
+    ends. The port is below the ephemeral range, so that no client takes it before it is used."""
     while True:
         address = ("127.0.0.1", random.randrange(20_000, 30_000))
+        reservation = socket.socket(socket.AF_UNIX)
         with socket.socket(type=socket.SOCK_DGRAM) as udp, socket.socket() as tcp:
             try:
+                reservation.bind(f"\0dotproxy-test-port-{address[1]}")
                 udp.bind(address)
                 tcp.bind(address)
             except OSError:
+                reservation.close()
                 continue
+            reservations.append(reservation)
             return address[1]
 
 
