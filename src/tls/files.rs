@@ -131,10 +131,14 @@ fn read_key(option: &'static str, path: &Path) -> Result<PrivateKeyDer<'static>,
     })
 }
 
-/// Returns whether a file begins with the header of a DER sequence of 128 bytes or more, as
-/// certificates and keys in DER do.
+/// Returns whether a file begins with the header of a DER sequence, as certificates and keys in DER
+/// do: a length of up to 127 bytes in one byte, or the number of bytes of the length.
 fn is_der(bytes: &[u8]) -> bool {
-    matches!(bytes, [0x30, 0x81..=0x83, ..])
+    match bytes {
+        [0x30, len @ ..=0x7f, content @ ..] => content.len() == usize::from(*len),
+        [0x30, 0x81..=0x83, ..] => true,
+        _ => false,
+    }
 }
 
 /// Returns the advice on a file in DER. `command` of OpenSSL converts it.

@@ -663,6 +663,11 @@ fn der_in_place_of_pem_has_the_command_to_convert_it() {
     assert_served_refused(&der, &key, &parts);
     let parts = ["--tls-key: ", "found DER", "openssl pkey -inform der -in "];
     assert_served_refused(&cert, &der, &parts);
+    // The form of `openssl pkey` for a P-256 key is shorter than 128 bytes.
+    let short = folder.file("short.der");
+    let sequence = [&[0x30, 0x77][..], &[2; 0x77]].concat();
+    fs::write(&short, sequence).expect("the folder of the test is writable");
+    assert_served_refused(&cert, &short.display().to_string(), &parts);
 }
 
 #[test]

@@ -59,7 +59,8 @@ impl LogThrottle {
             return;
         };
         let result = if is_on {
-            "the response is SERVFAIL, with the name and type in its extended error"
+            "without a valid answer of another upstream, the response is SERVFAIL, with the name \
+             and type in its extended error"
         } else {
             "--dnssec on would respond with SERVFAIL"
         };

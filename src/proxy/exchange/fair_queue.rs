@@ -4,7 +4,7 @@
 //! served, its line goes behind all others, so that a client with many queries delays another
 //! client by one query at a time. dotproxy's own queries count as one client.
 //!
-//! A query that ends while it waits stays in its line as a lapsed entry until the entry is reached
+//! A query that ends while it waits stays in its queue as a lapsed entry until the entry is reached
 //! or swept; the number of entries stays within twice the number of queries that wait.
 
 use std::collections::VecDeque;

@@ -53,7 +53,7 @@ impl Proxy {
                 }
                 log::debug!("DNSSEC: {}: {problem}", problem.code_text());
                 self.log_throttle
-                    .on_bogus(problem.code_text(), is_on, cx.now);
+                    .on_bogus(problem.code_text(), false, cx.now);
             }
             SecurityStatus::Secure | SecurityStatus::Insecure => {}
         }
@@ -196,8 +196,8 @@ impl Proxy {
         });
         let text = problem.code_text();
         log::debug!("DNSSEC: {text}: {problem}");
+        self.log_throttle.on_bogus(text, true, cx.now);
         if is_last {
-            self.log_throttle.on_bogus(text, true, cx.now);
             self.fail(key, Outcome::UpstreamFailed, cx);
         } else {
             self.ask_elsewhere(key, source.upstream, cx);

@@ -136,7 +136,7 @@ impl<N: Net> Reactor<N> {
         let help = "Bytes of memory of the known zones.";
         page.gauge("dotproxy_dnssec_known_zones_bytes", help)
             .sample(&[], bytes);
-        let help = "Keys of the root zone by tag: 1 if a trust anchor names the key.";
+        let help = "Keys of the root zone by tag: 1 if a trust anchor matches the key.";
         let mut family = page.gauge("dotproxy_dnssec_root_key", help);
         for (tag, is_anchored) in self.proxy.root_keys() {
             family.sample(&[("tag", &tag.to_string())], u8::from(*is_anchored));
@@ -145,12 +145,9 @@ impl<N: Net> Reactor<N> {
         page.counter("dotproxy_dnssec_synthesized", help)
             .sample(&[], dnssec.synthesized);
         let (denials, bytes) = self.proxy.cached_denials();
-        page.gauge(
-            "dotproxy_dnssec_denials",
-            "Cached NSEC, NSEC3 and SOA records.",
-        )
-        .sample(&[], denials);
-        let help = "Bytes of memory of the cached NSEC, NSEC3 and SOA records.";
+        page.gauge("dotproxy_dnssec_denials", "Cached NSEC and NSEC3 records.")
+            .sample(&[], denials);
+        let help = "Bytes of memory of these records, with the SOA records of their zones.";
         page.gauge("dotproxy_dnssec_denials_bytes", help)
             .sample(&[], bytes);
     }
