@@ -57,9 +57,15 @@ const EXPECTED: &str =
 /// Description of the expected algorithms.
 const SUPPORTED: &str = "a zone key with algorithm 8, 10, 13, 14 or 15, and digest type 2 or 4";
 
-/// Returns whether signatures of this algorithm can be verified.
-fn is_supported(algorithm: u8) -> bool {
+/// Returns whether signatures of this algorithm can be verified. SHA-1 (5 and 7) is not supported
+/// (RFC 9905).
+pub fn is_algorithm_supported(algorithm: u8) -> bool {
     matches!(algorithm, 8 | 10 | 13 | 14 | 15)
+}
+
+/// Returns whether digests of this type can be computed. SHA-1 (1) is not supported (RFC 9905).
+pub fn is_digest_supported(digest_type: u8) -> bool {
+    matches!(digest_type, 2 | 4)
 }
 
 impl TrustAnchor {
@@ -119,10 +125,12 @@ impl TrustAnchor {
     /// and a DNSKEY is a zone key that is not revoked.
     fn is_usable(&self) -> bool {
         match (self.rr_type, &*self.data) {
-            (Type::DS, [_, _, algorithm, 2 | 4, ..]) => is_supported(*algorithm),
+            (Type::DS, [_, _, algorithm, digest_type, ..]) => {
+                is_algorithm_supported(*algorithm) && is_digest_supported(*digest_type)
+            }
             (Type::DNSKEY, [high, low, 3, algorithm, ..]) => {
                 let is_zone_key = high & 1 != 0 && low & 0x80 == 0;
-                is_zone_key && is_supported(*algorithm)
+                is_zone_key && is_algorithm_supported(*algorithm)
             }
             _ => false,
         }

@@ -1,5 +1,7 @@
 //! The cryptography of DNSSEC: signatures and digests, by `ring`.
 
+pub use crate::config::trust_anchor::{is_algorithm_supported, is_digest_supported};
+
 use ring::digest::{Digest, SHA1_FOR_LEGACY_USE_ONLY, SHA256, SHA384};
 use ring::signature::{
     ECDSA_P256_SHA256_FIXED, ECDSA_P384_SHA384_FIXED, ED25519,
@@ -33,15 +35,6 @@ pub enum SignatureError {
     Wrong,
 }
 
-/// Returns whether signatures of this algorithm can be verified. SHA-1 (5 and 7) is not supported
-/// (RFC 9905).
-pub fn is_algorithm_supported(algorithm: u8) -> bool {
-    matches!(
-        algorithm,
-        RSA_SHA256 | RSA_SHA512 | ECDSA_P256 | ECDSA_P384 | ED_25519
-    )
-}
-
 /// Returns whether signatures of a key can be verified. Short RSA keys are treated like an unknown
 /// algorithm.
 pub fn is_key_supported(algorithm: u8, public_key: &[u8]) -> bool {
@@ -49,11 +42,6 @@ pub fn is_key_supported(algorithm: u8, public_key: &[u8]) -> bool {
         RSA_SHA256 | RSA_SHA512 => rsa_parts(public_key).is_some_and(has_supported_len),
         _ => is_algorithm_supported(algorithm),
     }
-}
-
-/// Returns whether digests of this type can be computed. SHA-1 (1) is not supported (RFC 9905).
-pub fn is_digest_supported(digest_type: u8) -> bool {
-    matches!(digest_type, DIGEST_SHA256 | DIGEST_SHA384)
 }
 
 /// Returns the digest of `bytes`, or `None` if the type is not supported.
