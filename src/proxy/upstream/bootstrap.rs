@@ -121,6 +121,8 @@ impl Proxy {
         }
     }
 
+    /// Out of line, so that a query without such an upstream costs only the check.
+    #[inline(never)]
     fn ask_for_addresses_of_hosts(&mut self, queried: Option<PoolIndex>, cx: &mut Cx<'_>) {
         for index in 0..self.bootstrap.hosts.len() {
             let host = &self.bootstrap.hosts[index];
