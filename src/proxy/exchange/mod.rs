@@ -251,6 +251,7 @@ impl Exchange {
 
     /// Returns the completion of a client's query and the properties of its response, or `None` if
     /// there is no client.
+    #[inline]
     pub(super) fn completion(&self, outcome: Outcome) -> Option<(Completion<'_>, Asked<'_>)> {
         let Purpose::Client { client, reception } = &self.purpose else {
             return None;
