@@ -6,6 +6,7 @@ use std::time::Duration;
 use dotproxy::base::arena::Key;
 use dotproxy::base::origin::Origin;
 use dotproxy::base::time::Instant;
+use dotproxy::config::Config;
 use dotproxy::options::{self, Command};
 use dotproxy::proxy::{Action, ClientTransport, LinkKey, Outbox, Proxy};
 
@@ -16,22 +17,31 @@ use crate::messages::{query, reply};
 pub(crate) const BURST: u32 = 32;
 
 /// A proxy with one upstream.
-struct Scene {
-    proxy: Proxy,
-    outbox: Outbox,
-    now: Instant,
+pub(crate) struct Scene {
+    pub(crate) proxy: Proxy,
+    pub(crate) outbox: Outbox,
+    pub(crate) now: Instant,
     /// The queries sent to the upstream that have no reply yet.
-    sent: Vec<(LinkKey, [u8; 2])>,
+    pub(crate) sent: Vec<(LinkKey, [u8; 2])>,
+}
+
+/// Returns the settings of a command line.
+pub(crate) fn config(arguments: &[&str]) -> Config {
+    let arguments: Vec<String> = arguments.iter().map(|&one| one.to_owned()).collect();
+    let Ok(Command::Run(config)) = options::parse(&arguments) else {
+        panic!("{arguments:?}");
+    };
+    *config
 }
 
 impl Scene {
     fn new(cache_size: &str) -> Self {
-        let arguments = ["-u192.0.2.1", "--cache-size", cache_size].map(str::to_owned);
-        let Ok(Command::Run(config)) = options::parse(&arguments) else {
-            panic!("{arguments:?}");
-        };
+        Self::with(&config(&["-u192.0.2.1", "--cache-size", cache_size]))
+    }
+
+    pub(crate) fn with(config: &Config) -> Self {
         Self {
-            proxy: Proxy::new(&config, &[7; 32]),
+            proxy: Proxy::new(config, &[7; 32]),
             outbox: Outbox::default(),
             now: Instant::after_start(Duration::from_secs(100)),
             sent: Vec::new(),
@@ -39,6 +49,12 @@ impl Scene {
     }
 
     fn ask(&mut self, query: &[u8]) {
+        self.receive(query);
+        self.perform_actions();
+    }
+
+    /// Hands over the query of a client.
+    pub(crate) fn receive(&mut self, query: &[u8]) {
         let origin = Origin {
             session: Key::from_usize(7),
             peer: SocketAddr::from((Ipv4Addr::LOCALHOST, 4711)),
@@ -49,7 +65,6 @@ impl Scene {
             .proxy
             .handle_query(origin, ClientTransport::Udp, query, now, outbox);
         assert!(is_owed);
-        self.perform_actions();
     }
 
     /// Delivers replies to the sent queries in order. Only the ids of `answers` are adapted.

@@ -5,6 +5,7 @@
 //! TIMES`, which executes the path NAME that many times.
 
 mod decisions;
+mod dnssec;
 mod parts;
 mod streams;
 mod turns;
@@ -44,6 +45,7 @@ const PATHS: &[HotPath] = &[
     hot_path("decide_truncated", 1, decisions::truncated),
     hot_path("decide_forwarded", decisions::BURST, decisions::forwarded),
     hot_path("decide_kept", decisions::BURST, decisions::kept),
+    hot_path("decide_denied", 1, dnssec::denied),
     hot_path("frame_and_encrypt", streams::BURST, streams::send),
     hot_path("decrypt_and_deframe", streams::BURST, streams::receive),
     hot_path("turn_cached", turns::BURST, turns::cached),
