@@ -56,6 +56,12 @@ impl Anchors {
         Some(&found.ds)
     }
 
+    /// Returns whether nothing at a name below a trust anchor is validated, since a negative trust
+    /// anchor is nearer.
+    pub fn exclude(&self, name: &[u8]) -> bool {
+        !self.negative.is_empty() && !self.covers(name)
+    }
+
     /// Returns whether the nearest anchor at or above an uncompressed name is a trust anchor. A
     /// name without one is insecure.
     pub fn covers(&self, name: &[u8]) -> bool {

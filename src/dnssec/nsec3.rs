@@ -54,7 +54,7 @@ pub(super) struct Nsec3<'a> {
     /// The hash of the name to which the record belongs.
     pub(super) owner: Hash,
     /// The next hash of the zone.
-    next: Hash,
+    pub(super) next: Hash,
     /// Unsigned delegations may exist between both hashes.
     pub(super) is_opt_out: bool,
     /// The types at the name.

@@ -12,6 +12,11 @@ impl<'a> TypeBitmap<'a> {
         Self(bytes)
     }
 
+    /// Returns the bytes.
+    pub(super) fn as_bytes(self) -> &'a [u8] {
+        self.0
+    }
+
     /// Returns whether a type exists.
     pub fn contains(self, rr_type: Type) -> bool {
         let [window, low] = rr_type.0.to_be_bytes();

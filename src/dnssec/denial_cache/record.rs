@@ -1,9 +1,15 @@
-//! The records of the denial cache, and their order.
+//! The records of the denial cache.
 
+use std::cell::Cell;
+use std::time::Duration;
+
+use super::sort_key::{SortKey, shared_len};
+use crate::base::time::Instant;
 use crate::dnssec::denial::Nsec;
-use crate::dnssec::nsec3::Nsec3;
-use crate::wire::name::suffixes;
+use crate::dnssec::nsec3::{Hash, Nsec3};
+use crate::dnssec::type_bitmap::TypeBitmap;
 use crate::wire::question::Type;
+use crate::wire::record::Record;
 
 /// A verified record that a denial may need: SOA, NSEC or NSEC3.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,93 +26,209 @@ pub struct ProvenRecord {
     pub records: Box<[u8]>,
 }
 
-/// The fields of a record behind its owner.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct RecordBody<'a> {
-    /// Type and class.
-    pub(super) start: &'a [u8],
-    pub(super) data: &'a [u8],
-}
-
-impl<'a> RecordBody<'a> {
-    /// Reads the first record, and returns the rest.
-    pub(super) fn split(records: &'a [u8]) -> Option<(Self, &'a [u8])> {
-        let (start, rest) = records.split_at_checked(4)?;
-        let (_ttl, rest) = rest.split_at_checked(4)?;
-        let (len, rest) = rest.split_first_chunk()?;
-        let (data, rest) = rest.split_at_checked(usize::from(u16::from_be_bytes(*len)))?;
-        Some((Self { start, data }, rest))
+impl ProvenRecord {
+    /// Returns the data of the record without its signatures.
+    fn data(&self) -> &[u8] {
+        split(&self.records).map_or(&[], |(record, _)| &record[FIXED_LEN..])
     }
 }
 
-/// The key of an NSEC or NSEC3 record in its zone.
-pub(super) struct RecordKey {
-    /// The [`sort_key`] of the owner, or the hash in the owner.
-    pub(super) name: Box<[u8]>,
-    /// The [`sort_key`] of the next name of an NSEC record.
-    pub(super) next: Option<Box<[u8]>>,
-    /// The iterations and the salt of NSEC3.
-    pub(super) hash: Option<(u16, Box<[u8]>)>,
+/// The length of type, class, TTL and length of a record.
+const FIXED_LEN: usize = Record::FIXED_LEN;
+
+/// Splits the first record without its owner from others.
+fn split(records: &[u8]) -> Option<(&[u8], &[u8])> {
+    let len = records.get(FIXED_LEN - 2..)?.first_chunk().copied()?;
+    records.split_at_checked(FIXED_LEN + usize::from(u16::from_be_bytes(len)))
 }
 
-/// Returns the key of a record in its zone, and the parameters of its hash, if the record may deny
-/// names that were not asked for.
-pub(super) fn key_of(proven: &ProvenRecord) -> Option<RecordKey> {
-    let (fields, _) = RecordBody::split(&proven.records)?;
-    if proven.rr_type == Type::NSEC {
-        let nsec = Nsec::parse(&proven.owner, fields.data).ok()?;
-        let is_of_use = nsec.covers_other_names();
-        return is_of_use.then(|| RecordKey {
-            name: sort_key(&proven.owner),
-            next: Some(sort_key(&nsec.next.to_ascii_lowercase())),
-            hash: None,
-        });
+/// The parameters of the hash in NSEC3 records: iterations and salt.
+pub(super) type HashParameters = (u16, Box<[u8]>);
+
+/// A record in the cache, with its signatures.
+#[derive(Debug)]
+pub(super) struct CachedRecord {
+    pub(super) until: Instant,
+    /// The record was used since the hand passed it.
+    pub(super) is_used: Cell<bool>,
+    /// The length of the owner as a message has it: labels, and a pointer to the zone.
+    owner_len: u8,
+    /// The number of records: one, and its signatures.
+    count: u16,
+    /// The ends of the first parts of `bytes`.
+    key_end: u16,
+    next_end: u16,
+    record_end: u16,
+    /// The start of the type bitmap in `bytes`.
+    types_start: u16,
+    /// The key of the owner, the key of the next name or hash, and the record and its signatures as
+    /// a message has them. The key of a name is the part of its [`SortKey`] below the zone.
+    bytes: Box<[u8]>,
+}
+
+impl CachedRecord {
+    /// Returns an SOA record, unless it is too long.
+    pub(super) fn of_soa(proven: &ProvenRecord, now: Instant) -> Option<Self> {
+        Self::new(proven, (&[], &[]), &[], now)
     }
-    let (nsec3, parameters) = Nsec3::parse(&proven.owner, &proven.zone, fields.data).ok()?;
-    // Unsigned delegations may be in an opt-out span (RFC 5155, section 9.2).
-    let is_of_use =
-        !nsec3.is_opt_out && !nsec3.is_narrow() && !parameters.has_too_many_iterations();
-    let hash = (parameters.iterations, parameters.salt.into());
-    is_of_use.then(|| RecordKey {
-        name: nsec3.owner.into(),
-        next: None,
-        hash: Some(hash),
-    })
-}
 
-/// Returns the [sort key](write_sort_key) of a name.
-pub(super) fn sort_key(name: &[u8]) -> Box<[u8]> {
-    let mut key = Vec::with_capacity(name.len());
-    write_sort_key(&mut key, name);
-    key.into()
-}
-
-/// Appends bytes whose order is the canonical order of names (RFC 4034, section 6.1): the labels of
-/// a lower-case name from the last to the first, each with an end that is lower than any byte.
-pub(super) fn write_sort_key(key: &mut Vec<u8>, name: &[u8]) {
-    let mut starts = [0_u8; 128];
-    let mut count = 0;
-    for suffix in suffixes(name).filter(|suffix| suffix.len() > 1) {
-        let start = u8::try_from(name.len() - suffix.len()).unwrap_or(u8::MAX);
-        if let Some(place) = starts.get_mut(count) {
-            *place = start;
-            count += 1;
+    /// Returns an NSEC or NSEC3 record of the zone with this sort key, and the parameters of its
+    /// hash. Returns `None` if the record denies no name that was not asked for.
+    pub(super) fn of_denial(
+        proven: &ProvenRecord,
+        zone_key: &[u8],
+        now: Instant,
+    ) -> Option<(Self, Option<HashParameters>)> {
+        let data = proven.data();
+        if proven.rr_type == Type::NSEC {
+            let nsec = Nsec::parse(&proven.owner, data).ok()?;
+            let (owner, next) = (SortKey::of(nsec.owner), SortKey::of(nsec.next));
+            let keys = (
+                owner.as_bytes().strip_prefix(zone_key)?,
+                next.as_bytes().strip_prefix(zone_key)?,
+            );
+            let record = Self::new(proven, keys, nsec.types.as_bytes(), now);
+            return record
+                .filter(|_| nsec.covers_other_names())
+                .map(|record| (record, None));
         }
+        let (nsec3, parameters) = Nsec3::parse(&proven.owner, &proven.zone, data).ok()?;
+        // Unsigned delegations may be in an opt-out span (RFC 5155, section 9.2).
+        if nsec3.is_opt_out || nsec3.is_narrow() || parameters.has_too_many_iterations() {
+            return None;
+        }
+        let keys = (&nsec3.owner[..], &nsec3.next[..]);
+        let record = Self::new(proven, keys, nsec3.types.as_bytes(), now)?;
+        Some((
+            record,
+            Some((parameters.iterations, parameters.salt.into())),
+        ))
     }
-    key.reserve(name.len());
-    for start in starts[..count].iter().rev() {
-        let label = &name[usize::from(*start)..];
-        let label = label.get(1..=usize::from(label[0])).unwrap_or(&[]);
-        if label.iter().all(|byte| *byte > 1) {
-            key.extend_from_slice(label);
-        } else {
-            for byte in label {
-                match byte {
-                    0 | 1 => key.extend([1, byte + 1]),
-                    _ => key.push(*byte),
-                }
+
+    /// `types` is the end of the data.
+    fn new(
+        proven: &ProvenRecord,
+        (key, next): (&[u8], &[u8]),
+        types: &[u8],
+        now: Instant,
+    ) -> Option<Self> {
+        let labels_len = proven.owner.len().checked_sub(proven.zone.len())?;
+        let owner = [&proven.owner[..labels_len], owner_end(&proven.zone)].concat();
+        let mut bytes = [key, next].concat();
+        let next_end = bytes.len();
+        let (mut record_end, mut types_start, mut count) = (0, 0, 0);
+        let mut rest = &proven.records[..];
+        while let Some((record, others)) = split(rest) {
+            bytes.extend_from_slice(&owner);
+            bytes.extend_from_slice(record);
+            if count == 0 {
+                record_end = bytes.len();
+                types_start = record_end - types.len();
             }
+            count += 1;
+            rest = others;
         }
-        key.push(0);
+        let end = |end: usize| u16::try_from(end).ok();
+        end(bytes.len())?;
+        Some(Self {
+            until: now + Duration::from_secs(proven.ttl.into()),
+            // The hand may pass soon: the order of the records is not that of their age.
+            is_used: Cell::new(true),
+            owner_len: u8::try_from(owner.len()).ok()?,
+            count,
+            key_end: end(key.len())?,
+            next_end: end(next_end)?,
+            record_end: end(record_end)?,
+            types_start: end(types_start)?,
+            bytes: bytes.into(),
+        })
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// Returns the key of the owner: its order is that of the records of a zone.
+    pub(super) fn key(&self) -> &[u8] {
+        &self.bytes[..usize::from(self.key_end)]
+    }
+
+    /// Returns the key of the next name or hash.
+    fn next(&self) -> &[u8] {
+        &self.bytes[usize::from(self.key_end)..usize::from(self.next_end)]
+    }
+
+    /// Returns the types at the owner.
+    pub(super) fn types(&self) -> TypeBitmap<'_> {
+        TypeBitmap::new(&self.bytes[usize::from(self.types_start)..usize::from(self.record_end)])
+    }
+
+    /// Returns whether an NSEC record proves that a name with this key has no records. Names below
+    /// it may exist. The next name of the last record is the apex.
+    pub(super) fn covers(&self, key: &[u8]) -> bool {
+        let (owner, next) = (self.key(), self.next());
+        let is_between = owner < key && (key < next || next.is_empty());
+        is_between && !(key.starts_with(owner) && self.types().hides_names_below())
+    }
+
+    /// Returns whether a covered name exists without records, since the next name is below it.
+    pub(super) fn is_empty_non_terminal(&self, key: &[u8]) -> bool {
+        self.next().starts_with(key)
+    }
+
+    /// Returns the length of the key of the longest ancestor of a covered name that exists.
+    pub(super) fn closest_encloser_len(&self, key: &[u8]) -> usize {
+        shared_len(key, self.key()).max(shared_len(key, self.next()))
+    }
+
+    /// Returns whether an NSEC3 record proves that no name has a hash. The next hash of the last
+    /// record is the first one.
+    pub(super) fn covers_hash(&self, hash: &Hash) -> bool {
+        let (owner, next, hash) = (self.key(), self.next(), &hash[..]);
+        if owner < next {
+            owner < hash && hash < next
+        } else {
+            owner < hash || hash < next
+        }
+    }
+
+    /// Returns the number of records that [`CachedRecord::write`] appends.
+    pub(super) fn count(&self, wants_proof: bool) -> u16 {
+        if wants_proof { self.count } else { 1 }
+    }
+
+    /// Appends the record with this TTL, and its signatures if `wants_proof`. The pointer to the
+    /// name of its zone is `None` for the root, whose name is shorter.
+    pub(super) fn write(
+        &self,
+        out: &mut Vec<u8>,
+        wants_proof: bool,
+        (zone, ttl): (Option<[u8; 2]>, u32),
+    ) {
+        let mut start = out.len();
+        let records = &self.bytes[usize::from(self.next_end)..];
+        let record_len = usize::from(self.record_end - self.next_end);
+        out.extend_from_slice(if wants_proof {
+            records
+        } else {
+            &records[..record_len]
+        });
+        while start < out.len() {
+            let fixed = start + usize::from(self.owner_len);
+            if let Some(pointer) = zone {
+                out[fixed - 2..fixed].copy_from_slice(&pointer);
+            }
+            out[fixed + 4..fixed + 8].copy_from_slice(&ttl.to_be_bytes());
+            let data_len = u16::from_be_bytes([out[fixed + 8], out[fixed + 9]]);
+            start = fixed + FIXED_LEN + usize::from(data_len);
+        }
+    }
+}
+
+/// Returns the end of an owner: the room for a pointer to the zone, or the name of the root.
+fn owner_end(zone: &[u8]) -> &'static [u8] {
+    match zone {
+        [_] => &[0],
+        _ => &[0, 0],
     }
 }

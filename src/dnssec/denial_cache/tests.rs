@@ -1,9 +1,12 @@
 //! The denial cache with records made by hand. Records of real signers are in the tests of
 //! `validation`.
 
-use super::record::sort_key;
+use std::time::Duration;
+
 use super::*;
-use crate::wire::Message;
+use crate::wire::header::{Flags, HEADER_LEN, Rcode};
+use crate::wire::response::Asked;
+use crate::wire::{Message, Question};
 
 /// Returns the uncompressed form of a name in dotted form. `!` is a byte with the value 0.
 fn wire(text: &str) -> Vec<u8> {
@@ -64,8 +67,8 @@ fn cache() -> DenialCache {
         ("www.example", "*.www.example", &[1, 46, 47]),
         ("*.www.example", "example", &[16, 46, 47]),
     ] {
-        let records = vec![soa("example"), nsec("example", owner, next, types)];
-        cache.insert(records, 3, at(0));
+        let records = [soa("example"), nsec("example", owner, next, types)];
+        cache.insert(&records, 3, at(0));
     }
     cache
 }
@@ -81,11 +84,11 @@ fn ask(
     question.extend(rr_type.0.to_be_bytes());
     question.extend([0, 1]);
     let question = Question::parse(&question, 0).unwrap();
-    let ask = |wants_proof| {
-        let denial = cache.deny(question, source, (wants_proof, 3_600), at(seconds))?;
-        Some(denial.to_message(question))
-    };
-    let (plain, with_proof) = (ask(false)?, ask(true)?);
+    let denial = cache.deny(question, source, 3_600, at(seconds))?;
+    let (plain, with_proof) = (
+        denial.to_message(question, false),
+        denial.to_message(question, true),
+    );
     let parse = |message| Message::parse(message).unwrap();
     let (plain, with_proof) = (parse(&plain), parse(&with_proof));
     assert_eq!(plain.question(), Some(question));
@@ -144,11 +147,11 @@ fn records_end_with_their_ttl_and_are_of_one_pool() {
 fn records_of_another_pool_replace_those_of_a_zone() {
     let mut cache = cache();
     let alias = nsec("example", "alias.example", "cut.example", &[5]);
-    cache.insert(vec![soa("example"), alias], 2, at(0));
+    cache.insert(&[soa("example"), alias], 2, at(0));
     assert_eq!(ask(&cache, "b.example", Type::A, (3, 0)), None);
     assert_eq!(ask(&cache, "b.example", Type::A, (2, 0)), None);
     let apex = nsec("example", "example", "alias.example", &[2, 6]);
-    cache.insert(vec![apex], 2, at(0));
+    cache.insert(&[apex], 2, at(0));
     let found = ask(&cache, "b.example", Type::A, (2, 0));
     assert_eq!(found, Some((Rcode::NXDOMAIN, 300)));
 }
@@ -157,7 +160,7 @@ fn records_of_another_pool_replace_those_of_a_zone() {
 fn nearest_zone_decides() {
     let mut cache = cache();
     let apex = nsec("cut.example", "cut.example", "m.cut.example", &[2, 6]);
-    cache.insert(vec![apex, soa("cut.example")], 3, at(0));
+    cache.insert(&[apex, soa("cut.example")], 3, at(0));
     let a = ask(&cache, "a.cut.example", Type::A, (3, 0));
     assert_eq!(a, Some((Rcode::NXDOMAIN, 300)));
     assert_eq!(ask(&cache, "z.cut.example", Type::A, (3, 0)), None);
@@ -170,8 +173,8 @@ fn nearest_zone_decides() {
 fn records_for_one_name_are_not_kept() {
     let mut cache = DenialCache::new(64 << 10);
     let compact = nsec("example", "b.example", "!.b.example", &[46]);
-    cache.insert(vec![soa("example"), compact], 3, at(0));
-    cache.insert(vec![nsec("none", "b.none", "c.none", &[46])], 3, at(0));
+    cache.insert(&[soa("example"), compact], 3, at(0));
+    cache.insert(&[nsec("none", "b.none", "c.none", &[46])], 3, at(0));
     assert_eq!((cache.len(), cache.bytes(), cache.zones.len()), (0, 0, 0));
 }
 
@@ -179,32 +182,25 @@ fn records_for_one_name_are_not_kept() {
 fn memory_is_bounded_and_used_records_stay() {
     let mut cache = DenialCache::new(16 << 10);
     let other = nsec("other", "other", "a.other", &[2, 6]);
-    cache.insert(vec![soa("other"), other], 3, at(0));
+    cache.insert(&[soa("other"), other], 3, at(0));
     let apex = nsec("example", "example", "a.example", &[2, 6]);
-    cache.insert(vec![soa("example"), apex], 3, at(0));
+    cache.insert(&[soa("example"), apex], 3, at(0));
     for number in 0..1_000 {
         let owner = format!("a{number:04}.example");
         let next = format!("a{number:04}-.example");
         let record = nsec("example", &owner, &next, &[1]);
-        cache.insert(vec![record], 3, at(0));
+        cache.insert(&[record], 3, at(0));
         assert!(cache.bytes() <= 16 << 10);
         let name = format!("a{number:04}!.example");
         let _ = ask(&cache, &name, Type::A, (3, 0));
     }
     assert!(cache.len() > 20, "{}", cache.len());
-    assert!(!cache.zones.contains_key(&wire("other")[..]), "not used");
-    assert!(cache.zones.contains_key(&wire("example")[..]));
-    let kept = cache.records.iter();
-    let records: usize = kept.map(|(place, kept)| kept.len(place.len())).sum();
-    let zones = cache.zones.iter();
-    let zones: usize = zones.map(|(name, zone)| zone.soa.len(name.len())).sum();
-    assert_eq!(cache.bytes(), records + zones);
+    let zones: Vec<&[u8]> = cache.zones.iter().map(Zone::key).collect();
+    assert_eq!(zones, [b"example\0"], "the records of `other` are not used");
+    let bytes: usize = cache.zones.iter().map(Zone::bytes_in_full).sum();
+    assert_eq!(cache.bytes(), bytes);
     cache.len_max = 0;
-    cache.insert(
-        vec![nsec("example", "b.example", "c.example", &[1])],
-        3,
-        at(0),
-    );
+    cache.insert(&[nsec("example", "b.example", "c.example", &[1])], 3, at(0));
     assert_eq!((cache.len(), cache.bytes(), cache.zones.len()), (0, 0, 0));
 }
 
@@ -218,8 +214,56 @@ fn keys_have_the_canonical_order_of_names() {
     for one in names {
         for other in names {
             let (one, other) = (wire(one), wire(other));
-            let order = sort_key(&one).cmp(&sort_key(&other));
+            let (one_key, other_key) = (SortKey::of(&one), SortKey::of(&other));
+            let order = one_key.as_bytes().cmp(other_key.as_bytes());
             assert_eq!(order, compare_names(&one, &other), "{one:?} {other:?}");
         }
     }
+}
+
+#[test]
+fn response_that_is_too_long_is_truncated() {
+    let cache = cache();
+    let question = [&wire("b.example")[..], &[0, 1, 0, 1]].concat();
+    let question = Question::parse(&question, 0).unwrap();
+    let denial = cache.deny(question, 3, 3_600, at(0)).unwrap();
+    let whole = denial.to_message(question, true);
+    for len_max in [whole.len(), whole.len() - 1, 64, 12] {
+        let asked = Asked {
+            id: 0,
+            flags: Flags::AD,
+            question: Some(question),
+            opt: None,
+            len_max,
+        };
+        let mut out = b"before".to_vec();
+        denial.write(&mut out, &asked, true);
+        let message = Message::parse(&out[6..]).unwrap();
+        let is_whole = len_max == whole.len();
+        assert_eq!(message.header().flags.contains(Flags::TC), !is_whole);
+        assert_eq!(out[6..] == whole, is_whole);
+        assert!(out.len() - 6 <= len_max.max(HEADER_LEN + question.as_bytes().len()));
+    }
+}
+
+#[test]
+fn records_with_another_hash_replace_those_of_a_zone() {
+    let mut cache = cache();
+    let nsec3 = |iterations: u8| {
+        let data = [
+            &[1, 0, 0, iterations, 0, 20][..],
+            &[u8::MAX; 20],
+            &[0, 1, 0],
+        ]
+        .concat();
+        let owner = format!("{}.example", "0".repeat(32));
+        record("example", &owner, Type::NSEC3, &data)
+    };
+    cache.insert(&[nsec3(0)], 3, at(0));
+    assert_eq!(cache.len(), 5, "a zone needs its SOA record");
+    for iterations in [0, 0, 1] {
+        cache.insert(&[soa("example"), nsec3(iterations)], 3, at(0));
+        assert_eq!(cache.len(), 1, "{iterations}");
+    }
+    assert_eq!(ask(&cache, "b.example", Type::A, (3, 0)), None);
 }

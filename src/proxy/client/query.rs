@@ -207,24 +207,14 @@ impl Proxy {
         let settings = &self.config.cache;
         let ttl_max = settings.negative_ttl_max.min(settings.ttl_max).as_secs();
         let ttl_max = u32::try_from(ttl_max).unwrap_or(u32::MAX);
-        let wanted = (lookup.wants_proof(), ttl_max);
-        let Some(denial) = validator.deny(request.question, pool, wanted, cx.now) else {
+        let Some(denial) = validator.deny(request.question, pool, ttl_max, cx.now) else {
             return false;
         };
         self.counters.dnssec.synthesized += 1;
         let mut completion = at_once(request.client, request.asked, Outcome::Cached);
         completion.security = Some(SecurityKind::Secure);
-        let asked = request.asked;
         completion.respond(&mut self.counters, cx, |out| {
-            if denial.records.len() <= asked.records_len_max() {
-                let start = start_answer(out, asked, denial.flags(), [0, denial.count, 0]);
-                out.extend_from_slice(&denial.records);
-                end_answer(out, start, asked, iter::empty(), None);
-            } else {
-                let message = denial.to_message(request.question);
-                let message = Message::parse(&message).expect("a denial is well formed");
-                write_answer(out, asked, &message);
-            }
+            denial.write(out, request.asked, lookup.wants_proof());
         });
         true
     }

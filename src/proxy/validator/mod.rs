@@ -242,29 +242,26 @@ impl Validator {
     }
 
     /// Returns the denial of the name or the type in a question of class IN, if verified NSEC or
-    /// NSEC3 records of this pool deny it (RFC 8198).
+    /// NSEC3 records of this pool deny it (RFC 8198). No TTL in it is higher than `ttl_max` seconds.
     pub(super) fn deny(
         &self,
         question: Question<'_>,
         pool: PoolIndex,
-        (wants_proof, ttl_max): (bool, u32),
+        ttl_max: u32,
         now: Instant,
-    ) -> Option<Denial> {
-        if !self.validates(pool) {
+    ) -> Option<Denial<'_>> {
+        // The records of a zone say nothing of a negative trust anchor below it.
+        if !self.validates(pool) || self.anchors.exclude(question.name()) {
             return None;
         }
-        let denial = self
-            .denials
-            .deny(question, pool.0, (wants_proof, ttl_max), now)?;
-        // The records of a zone say nothing of a negative trust anchor below it.
-        self.anchors.covers(question.name()).then_some(denial)
+        self.denials.deny(question, pool.0, ttl_max, now)
     }
 
     /// Adds the verified denials of a secure answer to the denial cache.
     fn learn_denials(&mut self, validation: &Validation, pool: PoolIndex, now: Instant) {
         if self.mode == DnssecMode::On {
             let records = validation.proven_records();
-            self.denials.insert(records, pool.0, now);
+            self.denials.insert(&records, pool.0, now);
         }
     }
 }
