@@ -75,6 +75,7 @@ REFUSED = [
     ("{options: {query-log: /l/a}, extraVolumes: [{name: l, configMap: {name: l}}], "
      "extraVolumeMounts: [{name: l, mountPath: /l, readOnly: true}]}", "no volume that can be written has this file"),
     ("options: {rate-limit: 0}", "options.rate-limit: 0: expected queries per second from 1 to 1000000"),
+    ("options: {rate-limit: ''}", "options.rate-limit"),
     ("options: {rate-limit: 5/0}", 'options.rate-limit: "5/0": expected queries per second from 1 to 1000000'),
     ("options: {reload-interval: 500ms}", 'options.reload-interval: "500ms": expected a duration from 1s to 365d, or 0'),
     ("options: {allow: 10.0.0.1/33}", 'options.allow: "10.0.0.1/33": expected a prefix length from 0 to 32'),
@@ -109,11 +110,14 @@ ACCEPTED = [
     "upstreams: ['fe80::1%eth0', '2001:db8::1', '[2001:db8::1]', 9.9.9.9#dns.quad9.net, 2001:db8::1@853#dns.example]",
     "options: {timeout: 100ms, serve-stale: 365d, reload-interval: 0, memory-limit: 5m, deny: ['::1', 10.0.0.0/8]}",
     "{options: {timeout: 1m}, terminationGracePeriodSeconds: 66}",
-    "{options: {rate-limit: 1000000/2000, allow: [0.0.0.0/0, 10.0.0.1/32, 10.128.0.0/9, 'fe80::1'], query-log: /dev/null}}",
+    "{options: {rate-limit: 1000000/2000, allow: [0.0.0.0/0, 10.0.0.1/32, 10.128.0.0/9, 'fd00::/64'], query-log: /dev/null}}",
     "{options: {rate-limit: 100, query-log: '-,sample=2', clock-stamp: null, trust-anchor: /etc/dotproxy-secret/a}, "
     "existingSecret: a, upstreams: ['TLS://1.1.1.1,dnssec,domain=a', 'UDP://1.1.1.1:5353,domain=b']}",
     "{options: {query-log: /l/a, ca-file: /l/ca.pem}, extraVolumes: [{name: l, emptyDir: {}}], "
     "extraVolumeMounts: [{name: l, mountPath: /l}]}",
+    "{options: {query-log: /l/a, ca-file: /l/ca.pem}, extraVolumes: [{name: l, emptyDir: {}}], "
+    "extraVolumeMounts: [{name: l, mountPath: /l/}]}",
+    "{options: {clock-stamp: /var/lib/time}, securityContext: {readOnlyRootFilesystem: false}}",
     "{options: {ca-file: /ca.pem}, extraVolumes: [{name: l, configMap: {name: l}}], "
     "extraVolumeMounts: [{name: l, mountPath: /ca.pem, subPath: ca.pem}]}",
     "{containerPorts: {tls: 5353}, podDisruptionBudget: {minAvailable: 50%}, service: {clusterIP: None}}",
