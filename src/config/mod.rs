@@ -135,7 +135,7 @@ impl Config {
             .filter_map(|one| one.identity.as_ref())
         {
             files.push(("--upstream: client-cert", &identity.certificate));
-            files.push(("client-key", &identity.key));
+            files.push(("--upstream: client-key", &identity.key));
         }
         if let Some(tls) = &self.tls {
             files.push(("--tls-cert", &tls.identity.certificate));

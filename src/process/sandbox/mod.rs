@@ -531,8 +531,17 @@ mod tests {
 
     #[test]
     fn no_files_stay_open_without_options() {
-        let rules = rules("-u 1.1.1.1");
+        let mut rules = rules("-u 1.1.1.1");
         assert_eq!(rules.to_string(), "TCP only to port 853, no file access");
+        for (listen, text) in [(vec![54], "port 54"), (vec![54, 55], "ports 54 and 55")] {
+            rules.listen = listen.into_iter().collect();
+            assert_eq!(
+                rules.to_string(),
+                format!(
+                    "TCP only to port 853, listening still possible on TCP {text}, no file access"
+                )
+            );
+        }
     }
 
     #[test]
@@ -558,7 +567,12 @@ mod tests {
             "--user: \"root:nosuch\": this host has no group \"nosuch\": expected the name or the \
              number of a group"
         );
-        assert!(find("4294967295", Some("0")).is_err());
-        assert!(find("0", Some("4294967295")).is_err());
+        for (user, group, missing) in [
+            ("4294967295", "0", "no user \"4294967295\""),
+            ("0", "4294967295", "no group \"4294967295\""),
+        ] {
+            let problem = find(user, Some(group)).unwrap_err();
+            assert!(problem.contains(missing), "{problem}");
+        }
     }
 }

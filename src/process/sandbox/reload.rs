@@ -154,3 +154,45 @@ fn closed_file((option, path): (&str, &PathBuf), user: &str, error: &io::Error) 
         path.display()
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::options::{self, Command};
+
+    fn config(line: &str) -> Box<Config> {
+        let arguments: Vec<String> = line.split(' ').map(str::to_owned).collect();
+        match options::parse(&arguments) {
+            Ok(Command::Run(config)) => config,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn option_with_a_closed_port_is_named() {
+        for (line, port, expected) in [
+            ("-b 192.0.2.1", 853, "--upstream: \"1.1.1.1:853\""),
+            ("-b 192.0.2.1", 53, "--bootstrap: \"192.0.2.1:53\""),
+            (
+                "--dnstap tcp:192.0.2.1:6000",
+                6000,
+                "--dnstap: \"tcp:192.0.2.1:6000\"",
+            ),
+            ("--otlp http://192.0.2.1:4318", 4318, "--otlp"),
+        ] {
+            let config = config(&format!("-u 1.1.1.1 {line}"));
+            assert_eq!(option_with_port(&config, port), expected);
+        }
+    }
+
+    #[test]
+    fn file_of_an_upstream_is_named_with_its_option() {
+        let config = config("-u 1.1.1.1,client-cert=a.pem,client-key=b.key");
+        let files = config.files_by_option().into_iter();
+        let options: Vec<_> = files.map(|(option, _)| option).collect();
+        assert_eq!(
+            options,
+            ["--upstream: client-cert", "--upstream: client-key"]
+        );
+    }
+}
