@@ -63,6 +63,12 @@ fn error_in_a_trust_anchor_names_file_and_line() {
         let error = error.expect_err("the file has no record");
         assert!(error.ends_with("; the file has no records"), "{error}");
     });
+    let error = parse_line("-u 1.1.1.1 --trust-anchor /nonexistent/anchors");
+    let error = error.expect_err("the folder does not exist");
+    assert!(
+        error.ends_with("there is no folder \"/nonexistent\""),
+        "{error}"
+    );
     assert_eq!(
         parse_line("-u 1.1.1.1 --trust-anchor /proc").expect_err("a folder"),
         "--trust-anchor: \"/proc\": expected a regular file, found a directory"

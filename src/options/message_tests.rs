@@ -77,6 +77,9 @@ fn unknown_option_close_to_a_known_one_has_a_suggestion() {
         ("cache", "cache-size"),
         ("forward-addr", "upstream"),
         ("server", "upstream"),
+        ("Nameserver", "upstream"),
+        ("forwarder", "upstream"),
+        ("interface", "listen"),
     ] {
         let end = format!("unknown option: did you mean {meant}?");
         let problem = error_of_file(&format!("{given} = 1"));
@@ -328,7 +331,12 @@ fn protocol_that_is_not_supported_is_named() {
     let expected = "expected tls://, tcp:// or udp://, or no scheme, which means tls://";
     for (upstream, end) in [
         ("https://dns.google", "; DNS over HTTPS is not supported"),
+        ("http://1.1.1.1", "; DNS over HTTPS is not supported"),
+        ("h2://1.1.1.1", "; DNS over HTTPS is not supported"),
+        ("H3://1.1.1.1", "; DNS over HTTPS is not supported"),
+        ("doh://1.1.1.1", "; DNS over HTTPS is not supported"),
         ("quic://1.1.1.1", "; DNS over QUIC is not supported"),
+        ("doq://1.1.1.1", "; DNS over QUIC is not supported"),
         ("dns://1.1.1.1", ""),
     ] {
         assert_eq!(
@@ -375,6 +383,8 @@ fn option_without_effect_is_a_warning() {
     ] {
         assert_eq!(warnings(&format!("-u 1.1.1.1 {line}")), [""; 0], "{line}");
     }
+    let off = "upstream = 1.1.1.1\nprefetch = no\ncache-size = 0";
+    assert_eq!(warnings_of_file(off), [""; 0]);
     let warnings = warnings_of_file("upstream = 1.1.1.1\ntrace-sample = 1");
     assert!(
         warnings[0].contains(".conf:2: --trace-sample: "),
@@ -388,6 +398,36 @@ fn names_without_an_upstream_are_a_warning() {
     let [warning] = &warnings[..] else {
         panic!("{warnings:?}");
     };
-    let start = "--upstream: every upstream has domain=: queries for other names get REFUSED";
-    assert!(warning.starts_with(start), "{warning}");
+    assert_eq!(
+        warning,
+        "--upstream: every upstream has domain=: queries for other names get REFUSED; add an \
+         upstream without domain= to answer them"
+    );
+}
+
+#[test]
+fn error_about_several_options_has_the_line_of_the_file() {
+    for (text, start) in [
+        ("listen = ::1\nlisten = ::1", "FILE:2: --listen: "),
+        ("http-listen = :53", "FILE:1: --http-listen: "),
+        ("\ntls-listen = ::1", "FILE:2: --tls-listen: "),
+        (
+            "\ntls-client-ca = ca.pem",
+            "FILE:2: --tls-client-ca: expected --tls-listen",
+        ),
+        (
+            "memory-limit = 8m\nmax-inflight = 50000",
+            "FILE:2: --max-inflight: ",
+        ),
+        ("\nupstream = dns.quad9.net", "FILE:2: --upstream: "),
+    ] {
+        let problem = error_of_file(text);
+        assert!(problem.starts_with(start), "{problem}");
+    }
+    let problem = with_file(
+        "upstream = 1.1.1.1\nmemory-limit = 8m\ncache-size = 1g",
+        "--cache-size 512m",
+    )
+    .unwrap_err();
+    assert!(problem.starts_with("--cache-size: \"512m\": "), "{problem}");
 }
