@@ -397,18 +397,37 @@ mod tests {
 
     #[test]
     fn certificate_for_another_purpose_is_described() {
+        let described = |required| {
+            described(&CertificateError::InvalidPurposeContext {
+                required,
+                presented: Vec::new(),
+            })
+        };
         for (required, name) in [
             (ExtendedKeyPurpose::ClientAuth, "clientAuth"),
             (ExtendedKeyPurpose::ServerAuth, "serverAuth"),
         ] {
-            let problem = CertificateError::InvalidPurposeContext {
-                required,
-                presented: Vec::new(),
-            };
-            let expected = format!("certificate lacks {name} in its extendedKeyUsage");
-            let text = described(&problem);
-            assert!(text.starts_with(&expected), "{text}");
+            let expected = format!(
+                "certificate lacks {name} in its extendedKeyUsage: it was issued for another \
+                 purpose; issue one with {name}"
+            );
+            assert_eq!(described(required), expected);
         }
+        let other = ExtendedKeyPurpose::Other(vec![1, 3, 6]);
+        assert_eq!(described(other), "certificate is invalid: invalid purpose");
+    }
+
+    #[test]
+    fn upstream_without_tls_is_reported_with_the_port_to_check() {
+        let error = rustls::Error::InvalidMessage(rustls::InvalidMessage::InvalidContentType);
+        assert_eq!(
+            explain(&error, upstream(false)),
+            "the peer does not speak TLS: check the port (DNS over TLS uses 853)"
+        );
+        assert_eq!(
+            explain(&error, ErrorContext::CLIENT),
+            "the peer does not speak TLS"
+        );
     }
 
     #[test]
@@ -462,6 +481,13 @@ mod tests {
             "certificate expired at 1970-01-01T00:00:00Z; system clock: 2001-09-09T01:46:40Z; \
              set the clock if it is wrong, or have the certificate renewed"
         );
+        // A client has its certificate from its own operator.
+        let of_client = explain_certificate(
+            &problem,
+            RootSource::ClientCa,
+            Duration::from_secs(1_000_000_000),
+        );
+        assert!(of_client.ends_with("01:46:40Z"), "{of_client}");
         let problem = CertificateError::NotValidYetContext {
             time: at(1_700_000_000),
             not_before: at(1_800_000_000),

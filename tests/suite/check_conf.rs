@@ -6,6 +6,7 @@ use std::os::unix::fs::{OpenOptionsExt, PermissionsExt, chown, symlink};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Command;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use nix::libc::O_NONBLOCK;
 use nix::unistd::Uid;
@@ -125,6 +126,10 @@ fn clock_stamp_without_a_time_is_a_warning() {
         &[&stamp],
         &["--clock-stamp: ", "expected seconds since 1970"],
     );
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    let late = now.expect("the clock is right").as_secs() + 2 * 365 * 86_400;
+    fs::write(&path, format!("{late}\n")).expect("the folder of the test is writable");
+    assert_warned(&[&stamp], &["--clock-stamp: ", "ahead of the system clock"]);
 }
 
 #[test]
@@ -644,11 +649,14 @@ fn swapped_files_of_certificate_and_key_are_named() {
     let parts = ["--tls-key: ", "found a certificate", "swapped?"];
     assert_served_refused(&cert, &cert, &parts);
     let argument = format!("--ca-file={key}");
-    let parts = [
-        "--ca-file: ",
-        "expected a CA certificate in PEM, found a private key",
-    ];
-    assert_refused(&[&argument], &parts);
+    let found = "expected a CA certificate in PEM, found a private key";
+    assert_refused(&[&argument], &["--ca-file: ", found]);
+    let argument = format!("--tls-client-ca={key}");
+    let [own_cert, own_key] = [format!("--tls-cert={cert}"), format!("--tls-key={key}")];
+    assert_refused(
+        &["--tls-listen=127.0.0.1", &own_cert, &own_key, &argument],
+        &["--tls-client-ca: ", found],
+    );
 }
 
 #[test]
@@ -668,6 +676,20 @@ fn der_in_place_of_pem_has_the_command_to_convert_it() {
     let sequence = [&[0x30, 0x77][..], &[2; 0x77]].concat();
     fs::write(&short, sequence).expect("the folder of the test is writable");
     assert_served_refused(&cert, &short.display().to_string(), &parts);
+}
+
+#[test]
+fn missing_file_of_an_upstream_is_named_with_its_setting() {
+    let folder = Folder::new("check-client-files");
+    let [cert, key] = certificate(&folder, (2000, 2200));
+    for (cert, key, missing) in [
+        ("/nonexistent/a", key.as_str(), "client-cert"),
+        (&cert, "/nonexistent/a", "client-key"),
+    ] {
+        let upstream = format!("-u192.0.2.2,client-cert={cert},client-key={key}");
+        let start = format!("--upstream: {missing}: ");
+        assert_refused(&[&upstream], &[&start, "/nonexistent/a"]);
+    }
 }
 
 #[test]

@@ -70,7 +70,8 @@ fn pin_is_required_besides_chain_and_name() {
     assert!(!scene.is_trusted());
     // The log names the pin of the server.
     scene.program.await_log(&format!(
-        "no configured pin matches; the server's key has {own}"
+        "no configured pin matches; the server's key has {own}; compare it with the operator's \
+         before you change the pin"
     ));
 }
 
