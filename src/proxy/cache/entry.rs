@@ -355,16 +355,15 @@ mod tests {
             name_len: 0xc1,
             marks,
         };
-        let retry_at = 7;
+        let (retry_at, mut used) = (7, head);
         for refresh in [
             Refresh::PrefetchPending,
             Refresh::StaleServed { retry_at },
             Refresh::PrefetchFailed { retry_at },
             Refresh::NotAsked,
         ] {
-            let mut head = head;
-            head.set_refresh(refresh);
-            assert_eq!(head.refresh(), refresh);
+            used.set_refresh(refresh);
+            assert_eq!(used.refresh(), refresh);
         }
         let mut bytes = [0; BLOCK_ROOM];
         head.write(bytes.first_chunk_mut().unwrap());

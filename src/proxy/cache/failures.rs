@@ -335,6 +335,9 @@ mod tests {
         assert!(scene.recalls(b'x', 5.5));
         scene.fail(b'Y', 5.0);
         let answered = question(b"\x01z\0\0\x01\0\x01");
+        // The next pause of an expired failure depends on it.
+        scene.failures.on_answer(answered, at(20.0));
+        assert_eq!(scene.failures.failures.values_mut().count(), 2);
         scene.failures.on_answer(answered, at(100.0));
         assert!(scene.failures.failures.is_empty());
     }

@@ -1,5 +1,7 @@
 //! Tests of the pauses between queries upstream for one question.
 
+use std::time::Duration;
+
 use crate::config::CacheSettings;
 use crate::proxy::cache::testing::{A, Answer, PLAIN, Scene};
 use crate::proxy::cache::{Kept, Recall};
@@ -134,4 +136,44 @@ fn answer_in_demand_is_prefetched_once() {
     let entry = is_ending(&mut scene, "often.example").unwrap();
     scene.cache.on_prefetch(entry);
     assert!(is_ending(&mut scene, "often.example").is_none());
+}
+
+#[test]
+fn failed_prefetch_is_repeated_after_a_pause_that_grows() {
+    let mut scene = Scene::with(&CacheSettings {
+        prefetch: true,
+        stale_max: Duration::from_secs(3600),
+        ..CacheSettings::default()
+    });
+    scene.keep(&Answer::new("www.example", A).with(&[(A, 100)]));
+    let (entry, _) = scene.entry("www.example", A).unwrap();
+    let is_due = |scene: &mut Scene| match scene.recall("www.example", A, PLAIN) {
+        Recall::Fresh { is_refresh_due, .. } => is_refresh_due,
+        other => panic!("{other:?}"),
+    };
+    scene.wait(90.0);
+    // Each prefetch waits for its answer: 2 s, then 4 s.
+    for (failed_after, retried_after) in [(2.0, 2.0), (4.0, 0.0)] {
+        assert!(is_due(&mut scene));
+        scene.cache.on_prefetch(entry);
+        scene.wait(failed_after);
+        scene.cache.pause_refresh(entry.position, scene.now);
+        scene.wait(0.5);
+        assert!(!is_due(&mut scene));
+        scene.wait(retried_after);
+    }
+    // The answer expires within the second pause.
+    scene.wait(2.0);
+    let recall = scene.recall("www.example", A, PLAIN);
+    let is_in_use = matches!(
+        recall,
+        Recall::StaleInUse {
+            is_refresh_due: false,
+            ..
+        }
+    );
+    assert!(is_in_use, "{recall:?}");
+    scene.wait(5.0);
+    let recall = scene.recall("www.example", A, PLAIN);
+    assert!(matches!(recall, Recall::Stale(_)), "{recall:?}");
 }
