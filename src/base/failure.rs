@@ -167,3 +167,17 @@ impl FailureKind {
         ExtendedError { code, text }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn forwarding_loop_has_advice() {
+        assert_eq!(
+            Failure::from(FailureKind::Loop).to_string(),
+            "forwarding loop: queries come back to this server: correct --upstream, or the \
+             settings of the upstream"
+        );
+    }
+}

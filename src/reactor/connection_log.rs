@@ -10,7 +10,6 @@ use crate::session::transport::TlsSession;
 
 /// Logs the first connection to an endpoint.
 pub(super) fn log_connected(label: &str, took: Duration, tls: Option<TlsSession>, now: Duration) {
-    let took = took.as_millis();
     let properties = match tls {
         Some(tls) => {
             let key_exchange = tls.key_exchange.map(str::to_owned);
@@ -27,14 +26,18 @@ pub(super) fn log_connected(label: &str, took: Duration, tls: Option<TlsSession>
         }
         None => "TCP, not encrypted".to_owned(),
     };
-    let took = match took {
-        0 => "less than 1 ms".to_owned(),
-        took => format!("{took} ms"),
-    };
+    let took = describe_duration(took);
     log::info!(
         event = "upstream-connected", upstream = label;
         "upstream {label}: connected in {took} ({properties})"
     );
+}
+
+fn describe_duration(took: Duration) -> String {
+    match took.as_millis() {
+        0 => "less than 1 ms".to_owned(),
+        ms => format!("{ms} ms"),
+    }
 }
 
 /// Logs the failure of a client's connection. The text of a close names the client.
@@ -51,4 +54,16 @@ pub(super) fn log_client_failure(peer: SocketAddr, protocol: ClientProtocol, fai
         "client {peer} ({}): {text}{separator}{detail}",
         protocol.label()
     );
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn connection_within_a_millisecond_took_less_than_one() {
+        let text = |us| describe_duration(Duration::from_micros(us));
+        assert_eq!(text(999), "less than 1 ms");
+        assert_eq!(text(1999), "1 ms");
+    }
 }

@@ -297,7 +297,12 @@ fn memory_is_released_after_bursts() {
 #[test]
 fn lack_of_descriptors_affects_neither_udp_nor_processor_time() {
     let scene = Scene::with("descriptors", "ulimit -n 64; exec \"$@\"", &[]);
-    scene.program.await_log("file descriptors allows");
+    scene
+        .program
+        .await_log("the limit of 64 file descriptors allows ");
+    scene
+        .program
+        .await_log(": raise it with `ulimit -n` (systemd: LimitNOFILE=) to ");
     let crowd: Vec<TcpStream> = (0..200).map(|_| scene.program.connect()).collect();
     let before = scene.program.processor_time();
     let start = Instant::now();

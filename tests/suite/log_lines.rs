@@ -265,9 +265,25 @@ fn failed_lookup_names_the_servers() {
         "--upstream=dns.example#dns.example".to_owned(),
         format!("--bootstrap={address}"),
     ]);
-    let right = format!("dns.example:853#dns.example: --bootstrap found no address at {address}; ");
+    let right = format!(
+        "dns.example:853#dns.example: --bootstrap found no address at {address}; later queries \
+         will look it up again"
+    );
     program.ask(&query(1, "www.example", 1, None));
     await_that("the log names the server", || {
         program.log().contains(&right)
     });
+}
+
+#[test]
+fn listener_at_an_address_of_no_interface_is_logged() {
+    let address = "192.0.2.77:5300";
+    let program = Program::start(&[
+        "--upstream=192.0.2.1".to_owned(),
+        format!("--listen={address}"),
+    ]);
+    program.await_log(&format!(
+        "WARN  {address} is bound in advance: no interface of this host has the address \
+         192.0.2.77 now; clients are served there as soon as an interface has it"
+    ));
 }

@@ -36,7 +36,9 @@ fn timeout_after_tcp_connected_is_told_from_no_connection() {
     server.plan(Fault::StallHandshake, u64::MAX);
     let upstream = format!("--upstream={}", server.address);
     let line = warning_line(&[upstream, "--timeout=1s".to_owned()]);
-    assert_says(&line, &["handshake timeout: TCP connected, no TLS reply"]);
+    let text =
+        "handshake timeout: TCP connected, no TLS reply; check the port (DNS over TLS uses 853)";
+    assert_says(&line, &[text]);
     assert!(!line.contains("port 53"), "{line}");
 }
 
@@ -108,7 +110,7 @@ fn port_of_plain_dns_is_logged() {
     let upstream = format!("--upstream={own}:53");
     let hint = "port 53 is the port of plain DNS, use port 853 for DNS over TLS";
     let line = warning_line(&[upstream.clone(), "--timeout=1s".to_owned()]);
-    assert_says(&line, &["TCP connected, no TLS reply", hint]);
+    assert_says(&line, &[&format!("TCP connected, no TLS reply; {hint}")]);
     // Other servers close the connection or answer with data that is not TLS.
     std::thread::spawn(move || {
         use std::io::Write;
