@@ -93,9 +93,9 @@ impl<'a> Nsec3<'a> {
     }
 
     /// Returns whether the span is so short that it denies one name alone: a server made the record
-    /// for one answer (RFC 7129, appendix B).
+    /// for one answer (RFC 7129, appendix B). The span of the only record of a zone is the longest.
     pub(super) fn is_narrow(&self) -> bool {
-        self.owner[..SHA1_LEN / 2] == self.next[..SHA1_LEN / 2]
+        self.owner != self.next && self.owner[..SHA1_LEN / 2] == self.next[..SHA1_LEN / 2]
     }
 
     /// Returns whether no name of the zone has this hash. The last record of a zone leads to the

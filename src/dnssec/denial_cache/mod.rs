@@ -7,6 +7,8 @@
 //! was used since the hand passed it stays.
 
 mod denial;
+#[cfg(test)]
+mod model_tests;
 mod record;
 mod sort_key;
 #[cfg(test)]

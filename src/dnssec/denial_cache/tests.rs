@@ -9,7 +9,7 @@ use crate::wire::response::Asked;
 use crate::wire::{Message, Question};
 
 /// Returns the uncompressed form of a name in dotted form. `!` is a byte with the value 0.
-fn wire(text: &str) -> Vec<u8> {
+pub(super) fn wire(text: &str) -> Vec<u8> {
     let mut name = Vec::new();
     for label in text.split('.').filter(|label| !label.is_empty()) {
         name.push(u8::try_from(label.len()).unwrap());
@@ -19,12 +19,12 @@ fn wire(text: &str) -> Vec<u8> {
     name
 }
 
-fn at(seconds: u64) -> Instant {
+pub(super) fn at(seconds: u64) -> Instant {
     Instant::after_start(Duration::from_secs(seconds))
 }
 
 /// Returns a record and a signature with this data.
-fn record(zone: &str, owner: &str, rr_type: Type, data: &[u8]) -> ProvenRecord {
+pub(super) fn record(zone: &str, owner: &str, rr_type: Type, data: &[u8]) -> ProvenRecord {
     let signature = [&[0; 18][..], &wire(zone), &[7; 64]].concat();
     let mut records = Vec::new();
     for (rr_type, data) in [(rr_type, data), (Type::RRSIG, &signature)] {
@@ -42,12 +42,12 @@ fn record(zone: &str, owner: &str, rr_type: Type, data: &[u8]) -> ProvenRecord {
     }
 }
 
-fn soa(zone: &str) -> ProvenRecord {
+pub(super) fn soa(zone: &str) -> ProvenRecord {
     record(zone, zone, Type::SOA, &[0; 22])
 }
 
 /// Returns an NSEC record with types below 64.
-fn nsec(zone: &str, owner: &str, next: &str, types: &[u16]) -> ProvenRecord {
+pub(super) fn nsec(zone: &str, owner: &str, next: &str, types: &[u16]) -> ProvenRecord {
     let mut bitmap = [0; 8];
     for rr_type in types {
         bitmap[usize::from(rr_type / 8)] |= 0x80 >> (rr_type % 8);
