@@ -20,7 +20,7 @@ const TOLERANCE_MAX: u32 = 3_600;
 /// The relation of a signature's validity period to the time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Timeliness {
-    /// The signature is valid for so many seconds.
+    /// The signature is valid for this number of seconds.
     Valid(u32),
     /// The signature has expired.
     Expired,

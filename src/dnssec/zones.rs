@@ -1,4 +1,4 @@
-//! The known zones: what was proven of the zones on the way from a trust anchor to a name.
+//! The known zones: the status of each zone between a trust anchor and the names below it.
 //!
 //! The table has a maximum number of bytes. The entry that is removed for a new one is chosen by
 //! the clock algorithm: an entry that was used since the hand passed it stays.
@@ -12,12 +12,12 @@ use crate::wire::edns::ExtendedErrorCode;
 use crate::wire::name::write_presentation;
 use crate::wire::question::Type;
 
-/// Lifetime of what is known of a zone, whatever the TTL of its records is.
+/// Minimum lifetime of the status of a zone, even if the TTL of its records is lower.
 pub const LIFETIME_MIN: Duration = Duration::from_secs(60);
-/// See [`LIFETIME_MIN`].
+/// Maximum lifetime of the status of a zone, even if the TTL of its records is higher.
 pub const LIFETIME_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// Bytes that an entry takes beside its name and records.
+/// Bytes that an entry takes besides its name and records.
 const ENTRY_LEN: usize = 128;
 
 /// The reason why records are bogus, or why they could not be validated.
@@ -67,10 +67,10 @@ impl fmt::Display for Problem {
 pub enum ZoneStatus {
     /// A signed zone starts there. The data of its DNSKEY records is trusted.
     Secure(Box<[Box<[u8]>]>),
-    /// A signed zone starts there, whose keys are not known. The data of its DS records is trusted.
+    /// A signed zone starts there, and its keys are not known yet. The data of its DS records is
+    /// trusted.
     Delegated(Box<[Box<[u8]>]>),
-    /// The zone that starts there is not signed, or cannot be verified by any implementation
-    /// with these algorithms.
+    /// The zone that starts there is not signed, or only with algorithms that are not supported.
     Insecure,
     /// No zone starts there.
     NotDelegated,

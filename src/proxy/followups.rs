@@ -30,9 +30,9 @@ pub(super) enum Followup {
     Close(LinkKey, FailureKind),
     /// Close a link if no exchange waits for its queries.
     CloseIfDone(LinkKey),
-    /// Go on with the validation of the parked answer of an exchange.
+    /// Continue the validation of the parked answer of an exchange.
     Validate(ExchangeKey),
-    /// Go on with the validations that waited for a question of our own.
+    /// Continue the validations that waited for a question of our own, which has ended.
     OwnQuestionEnded(ExchangeKey),
     /// Handle the failed lookup of an upstream's addresses of this type.
     LookupFailed(UpstreamIndex, Type),

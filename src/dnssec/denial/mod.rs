@@ -12,7 +12,7 @@ use crate::wire::name::suffixes;
 use crate::wire::question::Type;
 use crate::wire::{Malformed, name};
 
-/// The type that denies a name in compact denial (RFC 9824, section 3.4).
+/// The type that denies a name in compact denial (RFC 9824, section 2).
 const NXNAME: Type = Type(128);
 
 /// Maximum number of hash computations for the proofs of one message, over all names and iterations

@@ -9,7 +9,7 @@ use super::set::SignedSet;
 /// Maximum number of aliases.
 const ALIASES_MAX: usize = 8;
 
-/// The way from the name in the question along the aliases.
+/// The chain of aliases that starts at the name in the question.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Path {
     /// The last name, in lower case.

@@ -5,7 +5,7 @@ use crate::wire::name::suffixes;
 use crate::wire::question::Type;
 
 use super::set::{SetState, SignedSet};
-use super::territory::{Territory, territory_of};
+use super::signing_status::{SigningStatus, signing_status_of};
 use super::{Context, NSEC_MISSING, Problem, Progress, SecurityStatus, Validation, ValidationStep};
 use crate::dnssec::denial::{Denials, Proof};
 use crate::dnssec::zones::ZoneStatus;
@@ -123,16 +123,18 @@ impl Validation {
             Proof::Secure => Ok(false),
             Proof::Insecure => Ok(true),
             Proof::TooCostly => Err(ValidationStep::Done(self.limit_reached())),
-            Proof::Missing => match territory_of(name, is_ds, cx)? {
-                Territory::Insecure => Ok(true),
-                Territory::Bogus(problem) => {
+            Proof::Missing => match signing_status_of(name, is_ds, cx)? {
+                SigningStatus::Insecure => Ok(true),
+                SigningStatus::Bogus(problem) => {
                     Err(ValidationStep::Done(SecurityStatus::Bogus(problem)))
                 }
-                Territory::Signed => Err(ValidationStep::Done(SecurityStatus::Bogus(Problem {
-                    code: NSEC_MISSING,
-                    name: name.into(),
-                    rr_type,
-                }))),
+                SigningStatus::Signed => {
+                    Err(ValidationStep::Done(SecurityStatus::Bogus(Problem {
+                        code: NSEC_MISSING,
+                        name: name.into(),
+                        rr_type,
+                    })))
+                }
             },
         }
     }

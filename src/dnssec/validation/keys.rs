@@ -8,7 +8,7 @@ use crate::wire::edns::ExtendedErrorCode;
 use crate::wire::question::Type;
 
 use super::set::SetState;
-use super::territory::needs;
+use super::signing_status::needs;
 use super::{
     BOGUS, Context, DNSKEY_MISSING, DS_MAX, Problem, Progress, RRSIGS_MISSING, SecurityStatus,
     Validation,

@@ -19,7 +19,7 @@ mod aliases;
 mod denials;
 mod keys;
 mod set;
-mod territory;
+mod signing_status;
 
 use std::time::Duration;
 
@@ -40,7 +40,7 @@ use set::{SetState, SignedSet};
 
 /// Maximum number of signatures that are verified for one message.
 pub const SIGNATURES_MAX: u8 = 16;
-/// Maximum number of signatures for one message that are wrong.
+/// Maximum number of wrong signatures of one message, after which no other one is verified.
 pub const WRONG_SIGNATURES_MAX: u8 = 2;
 /// Maximum number of questions that are asked for one message.
 pub const QUESTIONS_MAX: u8 = 12;
@@ -64,11 +64,11 @@ const NSEC_MISSING: ExtendedErrorCode = ExtendedErrorCode(12);
 pub enum SecurityStatus {
     /// Every record is signed, up to a trust anchor.
     Secure,
-    /// A part of the message is proven to need no signature.
+    /// Some records of the message are in an unsigned zone, which is proven.
     Insecure,
     /// A signature, or a proof, is missing or wrong.
     Bogus(Problem),
-    /// Records that are needed could not be had, or a limit was reached.
+    /// No upstream returned the records that are needed, or a limit was reached.
     Indeterminate(Problem),
 }
 

@@ -8,7 +8,7 @@ use crate::wire::name::suffixes;
 use crate::wire::question::Type;
 use crate::wire::{Malformed, Message, canonical};
 
-use super::territory::{Territory, ZoneTrust, keys_of, territory_of};
+use super::signing_status::{SigningStatus, ZoneTrust, keys_of, signing_status_of};
 use super::{
     Allowance, BOGUS, Context, DNSKEY_MISSING, Problem, Progress, RRSIGS_MISSING,
     SIGNATURE_EXPIRED, SIGNATURE_NOT_YET_VALID, SecurityStatus, Subject, ValidationStep,
@@ -19,15 +19,15 @@ use crate::dnssec::signature::owner;
 use crate::dnssec::verify;
 use crate::dnssec::{Dnskey, RrSet, Rrsig};
 
-/// Maximum number of keys that are tried for one signature: keys with the same tag.
+/// Maximum number of keys with the same tag that are tried for one signature.
 const KEYS_PER_SIGNATURE: usize = 2;
 
 /// The state of a set.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum SetState {
-    /// The set is not judged yet. So many pairs of a signature and a key were wrong.
+    /// The set has no verdict yet.
     Unchecked {
-        /// The number of pairs.
+        /// The number of pairs of a signature and a key that were wrong.
         tried: usize,
     },
     /// A signature was verified.
@@ -301,11 +301,13 @@ impl SignedSet {
 
     /// Judges a set without a signature that counts: it is bogus unless it is in an insecure zone.
     fn judge_unsigned(&self, rr_type: Type, cx: &mut Context<'_>) -> Progress<SetState> {
-        Ok(match territory_of(&self.owner, self.is_of_parent, cx)? {
-            Territory::Insecure => SetState::Insecure,
-            Territory::Bogus(problem) => SetState::Bogus(problem),
-            Territory::Signed => self.bogus(RRSIGS_MISSING, rr_type),
-        })
+        Ok(
+            match signing_status_of(&self.owner, self.is_of_parent, cx)? {
+                SigningStatus::Insecure => SetState::Insecure,
+                SigningStatus::Bogus(problem) => SetState::Bogus(problem),
+                SigningStatus::Signed => self.bogus(RRSIGS_MISSING, rr_type),
+            },
+        )
     }
 
     fn bogus(&self, code: ExtendedErrorCode, rr_type: Type) -> SetState {

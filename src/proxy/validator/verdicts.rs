@@ -1,4 +1,4 @@
-//! What follows from a verdict.
+//! The effects of a verdict: known zones, denial cache, response, log and metrics.
 
 use std::fmt::Write as _;
 
@@ -85,7 +85,7 @@ impl Proxy {
         let mut questions = validator.questions.iter_mut();
         if let Some(question) = questions.find(|question| question.exchange == key) {
             let learned = parked.validation.take_learned();
-            // Without news, the known zones tell it already.
+            // A secure or insecure answer without a new status: the known zones have it already.
             question.is_learned = learned.is_some()
                 || matches!(verdict, SecurityStatus::Secure | SecurityStatus::Insecure);
             let (name, pool) = (question.need.name.clone(), question.pool);

@@ -1,4 +1,4 @@
-//! The zone that a name is in: whether its records have to be signed, and by which keys.
+//! The signing status of a name: whether its records must be signed, and by which keys.
 
 use crate::wire::name::suffixes;
 use crate::wire::question::Type;
@@ -8,7 +8,7 @@ use crate::dnssec::zones::ZoneStatus;
 
 /// The duty to sign the records of a name.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Territory {
+pub(super) enum SigningStatus {
     /// The name is in a signed zone.
     Signed,
     /// The name is below a delegation to a zone that is not signed.
@@ -78,10 +78,14 @@ fn decided_above<'n>(zone: &'n [u8], cx: &mut Context<'_>) -> Option<&'n [u8]> {
 
 /// Returns whether the records of a name, which is in lower case, have to be signed: whether each
 /// delegation on the way is signed. The DS records of a name are in the zone above it.
-pub(super) fn territory_of(name: &[u8], is_ds: bool, cx: &mut Context<'_>) -> Progress<Territory> {
+pub(super) fn signing_status_of(
+    name: &[u8],
+    is_ds: bool,
+    cx: &mut Context<'_>,
+) -> Progress<SigningStatus> {
     let upper = suffixes(name).nth(usize::from(is_ds)).unwrap_or(&[0]);
     if !cx.anchors.covers(upper) {
-        return Ok(Territory::Insecure);
+        return Ok(SigningStatus::Insecure);
     }
     let mut unknown = Vec::new();
     for suffix in suffixes(upper) {
@@ -89,15 +93,15 @@ pub(super) fn territory_of(name: &[u8], is_ds: bool, cx: &mut Context<'_>) -> Pr
             break;
         }
         match cx.zones.get(suffix, cx.now) {
-            Some(ZoneStatus::Insecure) => return Ok(Territory::Insecure),
-            Some(ZoneStatus::Bogus(problem)) => return Ok(Territory::Bogus(problem.clone())),
+            Some(ZoneStatus::Insecure) => return Ok(SigningStatus::Insecure),
+            Some(ZoneStatus::Bogus(problem)) => return Ok(SigningStatus::Bogus(problem.clone())),
             Some(ZoneStatus::Secure(_) | ZoneStatus::Delegated(_)) => break,
             Some(ZoneStatus::NotDelegated) => {}
             None => unknown.push((suffix, Type::DS)),
         }
     }
     if unknown.is_empty() {
-        return Ok(Territory::Signed);
+        return Ok(SigningStatus::Signed);
     }
     // Those next to the trust anchor come first: if one is insecure, the others do not matter.
     unknown.reverse();
