@@ -261,8 +261,13 @@ impl Validation {
     /// Ends the validation of a secure message: lowers the TTLs of its records to those that its
     /// signatures allow (RFC 4035, section 5.3.3), and returns it.
     pub fn into_message(mut self) -> Box<[u8]> {
-        for set in &self.sets {
-            set.lower_ttls(&mut self.message);
+        for place in 0..self.sets.len() {
+            // The TTL of an alias that follows from a DNAME is that of the DNAME (RFC 6672, section
+            // 3.1).
+            let signed = self.alias_source(place).unwrap_or(place);
+            if let Some(ttl_max) = self.sets[signed].signed_ttl() {
+                self.sets[place].lower_ttls(&mut self.message, ttl_max);
+            }
         }
         self.message
     }

@@ -137,13 +137,18 @@ impl SignedSet {
         }
     }
 
-    /// Lowers the TTLs of the records and their signatures to what the signature allows.
-    pub(super) fn lower_ttls(&self, message: &mut [u8]) {
-        let SetState::Secure { ttl_max, .. } = &self.state else {
-            return;
-        };
+    /// Returns the TTL that the signature allows, if the set is secure.
+    pub(super) fn signed_ttl(&self) -> Option<u32> {
+        match &self.state {
+            SetState::Secure { ttl_max, .. } => Some(*ttl_max),
+            _ => None,
+        }
+    }
+
+    /// Lowers the TTLs of the records and their signatures to `ttl_max`.
+    pub(super) fn lower_ttls(&self, message: &mut [u8], ttl_max: u32) {
         for record in self.set.records.iter().chain(&self.set.signatures) {
-            let ttl = record.ttl(message).min(*ttl_max);
+            let ttl = record.ttl(message).min(ttl_max);
             record.set_ttl(message, ttl);
         }
     }
