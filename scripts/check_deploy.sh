@@ -28,6 +28,13 @@ check "documents: commands, options, metrics and files are valid" '^documents ar
 
 check "documents: the examples of docs/migrating.md are valid" 'are valid' scripts/check_examples.sh "$binary"
 
+# The built-in trust anchors beside those of Debian, with and without the second key.
+root_keys=/usr/share/dns/root.key
+check "root keys: those of Debian are built in" '^38696$' scripts/check_root_keys.sh "$root_keys"
+sed 's/AwEAAa/AwEAAb/' "$root_keys" >"$work/root.key"
+check "root keys: another key is reported" '^exit code 1$' silent scripts/check_root_keys.sh "$work/root.key"
+check "root keys: a file without keys is refused" '^exit code 1$' silent scripts/check_root_keys.sh /dev/null
+
 # systemd: the analysis of the units, and their commands.
 mkdir "$work/units"
 for unit in deploy/systemd/*; do

@@ -5,7 +5,7 @@
 # also installs the programs that scripts/bench.py can compare.
 set -eu
 
-packages="bind9-dnsutils bind9-utils buildah busybox dnsmasq-base dnsperf dnstap-ldns faketime fish fstrm-bin g++ \
+packages="bind9-dnsutils bind9-utils buildah busybox dns-root-data dnsmasq-base dnsperf dnstap-ldns faketime fish fstrm-bin g++ \
 gcc-aarch64-linux-gnu iproute2 knot-dnsutils ldnsutils libc6-dev libc6-dev-arm64-cross lintian \
 logrotate mandoc musl-tools openrc openssl prometheus python3 python3-pip qemu-user runit \
 nsd shellcheck strace stubby systemd unbound valgrind zsh"
