@@ -76,8 +76,9 @@ impl Timeouts {
     pub const QUERY: Duration = Duration::from_secs(5);
 
     /// Returns the timeouts for a response within `query`. Timeouts within a query shrink with
-    /// `query` and do not grow: a resolver that is silent for two seconds is unresponsive, even for
-    /// a client with a long timeout.
+    /// `query`, and those for answers do not grow: a resolver that is silent for two seconds is
+    /// unresponsive, even for a client with a long timeout. A handshake may take longer on a slow
+    /// link, for which `query` is raised.
     pub fn for_query(query: Duration) -> Self {
         Self {
             query,
@@ -88,7 +89,7 @@ impl Timeouts {
             slow_min: (query / 50).min(Duration::from_millis(100)),
             prompt: (query / 500).min(Duration::from_millis(10)),
             latency_known: Duration::from_secs(10),
-            handshake: (query * 3 / 5).min(Duration::from_secs(3)),
+            handshake: query * 3 / 5,
             link_idle: Duration::from_secs(20),
             spare_link_idle: Duration::from_secs(2),
             backoff_min: Duration::from_millis(500),
@@ -302,5 +303,12 @@ mod tests {
         let deadline = |millis| Timeouts::for_query(Duration::from_millis(millis)).deadline;
         assert_eq!(deadline(5000), Duration::from_millis(4900));
         assert_eq!(deadline(500), Duration::from_millis(475));
+    }
+
+    #[test]
+    fn handshake_takes_longer_if_the_client_waits_longer() {
+        let handshake = |seconds| Timeouts::for_query(Duration::from_secs(seconds)).handshake;
+        assert_eq!(handshake(5), Duration::from_secs(3));
+        assert_eq!(handshake(20), Duration::from_secs(12));
     }
 }
