@@ -55,13 +55,17 @@ const EXPECTED: &str =
     "DS or DNSKEY records, like `. IN DS 20326 8 2 E06D...`, as `dig DNSKEY` prints them";
 
 /// Description of the expected algorithms.
-const SUPPORTED: &str = "a zone key with algorithm 8, 10, 13, 14 or 15, and digest type 2 or 4";
+const SUPPORTED: &str =
+    "a whole zone key with algorithm 8, 10, 13, 14 or 15, or a digest of type 2 or 4 of one";
 
 /// Returns whether signatures of this algorithm can be verified. SHA-1 (5 and 7) is not supported
 /// (RFC 9905).
 pub fn is_algorithm_supported(algorithm: u8) -> bool {
     matches!(algorithm, 8 | 10 | 13 | 14 | 15)
 }
+
+/// Minimum length of an RSA modulus in bytes (RFC 5702, section 2).
+const RSA_MODULUS_LEN_MIN: usize = 64;
 
 /// Returns whether digests of this type can be computed. SHA-1 (1) is not supported (RFC 9905).
 pub fn is_digest_supported(digest_type: u8) -> bool {
@@ -122,15 +126,22 @@ impl TrustAnchor {
     }
 
     /// Returns whether signatures can be verified with the record: its algorithms are supported,
-    /// and a DNSKEY is a zone key that is not revoked.
+    /// and a DNSKEY is a zone key of the right length that is not revoked.
     fn is_usable(&self) -> bool {
         match (self.rr_type, &*self.data) {
             (Type::DS, [_, _, algorithm, digest_type, ..]) => {
                 is_algorithm_supported(*algorithm) && is_digest_supported(*digest_type)
             }
-            (Type::DNSKEY, [high, low, 3, algorithm, ..]) => {
+            (Type::DNSKEY, [high, low, 3, algorithm, key @ ..]) => {
                 let is_zone_key = high & 1 != 0 && low & 0x80 == 0;
-                is_zone_key && is_algorithm_supported(*algorithm)
+                let is_whole = match algorithm {
+                    8 | 10 => key.len() > RSA_MODULUS_LEN_MIN,
+                    13 => key.len() == 64,
+                    14 => key.len() == 96,
+                    15 => key.len() == 32,
+                    _ => false,
+                };
+                is_zone_key && is_whole
             }
             _ => false,
         }
@@ -252,21 +263,40 @@ mod tests {
             (". IN DNSKEY 257 3 8\n", 1),
             (".. IN DS 1 8 9 00\n", 1),
             (". 1 2 3 DS 1 8 9 00\n", 1),
-            (". IN DNSKEY 257 3 8 AwEAAQ==\n. IN DS (1 8 9 00\n", 2),
-            (". IN DNSKEY 257 3 8 AwEAAQ==\n. IN DS )1 8 9 00\n", 2),
+            (". IN DNSKEY 257 3 15 @\n. IN DS (1 8 9 00\n", 2),
+            (". IN DNSKEY 257 3 15 @\n. IN DS )1 8 9 00\n", 2),
             // Another algorithm, digest or protocol; no zone key; a revoked key.
-            (". IN DNSKEY 257 3 16 AwEAAQ==\n", 1),
-            (". IN DNSKEY 257 2 8 AwEAAQ==\n", 1),
-            (". IN DNSKEY 0 3 8 AwEAAQ==\n", 1),
-            (". IN DNSKEY 385 3 8 AwEAAQ==\n", 1),
+            (". IN DNSKEY 257 3 16 @\n", 1),
+            (". IN DNSKEY 257 2 15 @\n", 1),
+            (". IN DNSKEY 0 3 15 @\n", 1),
+            (". IN DNSKEY 385 3 15 @\n", 1),
             (
                 ". IN DS 1 8 1 E06D44B80B8F1D39A95C0B0D7C65D08458E88040\n",
                 1,
             ),
             (". IN DS ((1 8 9 00))\n", 1),
         ] {
-            let error = TrustAnchor::parse_all(text).unwrap_err();
+            let text = text.replace('@', &STANDARD.encode([1; 32]));
+            let error = TrustAnchor::parse_all(&text).unwrap_err();
             assert_eq!(error.0, line, "{text}");
+        }
+    }
+
+    #[test]
+    fn key_of_another_length_than_its_algorithm_has_is_refused() {
+        let parse = |algorithm: u8, len: usize| {
+            let key = STANDARD.encode(vec![1; len]);
+            TrustAnchor::parse_all(&format!("example. IN DNSKEY 257 3 {algorithm} {key}"))
+        };
+        for (algorithm, len) in [(8, 130), (10, 130), (13, 64), (14, 96), (15, 32)] {
+            assert!(parse(algorithm, len).is_ok(), "{algorithm} {len}");
+        }
+        for (algorithm, len) in [(8, 3), (10, 64), (13, 3), (13, 96), (14, 64), (15, 33)] {
+            assert_eq!(
+                parse(algorithm, len),
+                Err((1, SUPPORTED)),
+                "{algorithm} {len}"
+            );
         }
     }
 }
