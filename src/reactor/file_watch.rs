@@ -13,7 +13,29 @@ pub(super) struct FileWatch {
     /// The time between two checks; `None` disables them.
     interval: Option<Duration>,
     check_at: Option<Instant>,
-    files: Vec<(PathBuf, Option<FileVersion>)>,
+    files: Vec<WatchedFile>,
+}
+
+#[derive(Debug)]
+struct WatchedFile {
+    path: PathBuf,
+    /// The last version; `None` if the file was missing at the start.
+    version: Option<FileVersion>,
+    /// The number of checks in a row that did not find the file.
+    missed: u32,
+}
+
+/// The number of checks in a row after which a missing file is reported: a program that replaces a
+/// file may remove it first.
+const MISSED_MAX: u32 = 2;
+
+/// The result of a check.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum FileChange {
+    /// The file has changed.
+    Changed(PathBuf),
+    /// The file is missing. Each disappearance is reported once.
+    Missing(PathBuf),
 }
 
 impl FileWatch {
@@ -26,14 +48,18 @@ impl FileWatch {
             self.files = Vec::new();
             return;
         }
-        let known = std::mem::take(&mut self.files);
-        let version = |path: &PathBuf| {
-            let known = known.iter().find(|(known, _)| known == path);
-            known.map_or_else(|| FileVersion::of(path), |(_, version)| *version)
-        };
-        let files = config
-            .files_read()
-            .map(|path| (path.clone(), version(path)));
+        let mut known = std::mem::take(&mut self.files);
+        let files = config.files_read().map(|path| {
+            let known_at = known.iter().position(|known| known.path == *path);
+            known_at.map_or_else(
+                || WatchedFile {
+                    path: path.clone(),
+                    version: FileVersion::of(path),
+                    missed: 0,
+                },
+                |position| known.swap_remove(position),
+            )
+        });
         self.files = files.collect();
     }
 
@@ -42,9 +68,9 @@ impl FileWatch {
         self.check_at
     }
 
-    /// Checks the files if a check is due. Returns the first file that has changed. A file that is
-    /// missing counts as unchanged until it exists again.
-    pub(super) fn check_if_due(&mut self, now: Instant) -> Option<PathBuf> {
+    /// Checks the files if a check is due. Returns the first file that has changed, or else one that
+    /// is missing.
+    pub(super) fn check_if_due(&mut self, now: Instant) -> Option<FileChange> {
         if self.check_at.is_none_or(|at| at > now) {
             return None;
         }
@@ -52,17 +78,26 @@ impl FileWatch {
         self.check()
     }
 
-    /// Records the current versions. Returns the first file that has changed.
-    pub(super) fn check(&mut self) -> Option<PathBuf> {
-        let mut changed = None;
-        for (path, version) in &mut self.files {
-            let current = FileVersion::of(path);
-            if current.is_some() && current != *version {
-                *version = current;
-                changed.get_or_insert_with(|| path.clone());
+    /// Records the current versions. Returns the first file that has changed, or else one that is
+    /// missing.
+    pub(super) fn check(&mut self) -> Option<FileChange> {
+        let (mut changed, mut missing) = (None, None);
+        for file in &mut self.files {
+            let current = FileVersion::of(&file.path);
+            if current.is_none() {
+                file.missed = file.missed.saturating_add(1);
+                if file.missed == MISSED_MAX {
+                    missing = Some(FileChange::Missing(file.path.clone()));
+                }
+                continue;
+            }
+            file.missed = 0;
+            if current != file.version {
+                file.version = current;
+                changed.get_or_insert_with(|| FileChange::Changed(file.path.clone()));
             }
         }
-        changed
+        changed.or(missing)
     }
 }
 
@@ -97,8 +132,12 @@ mod tests {
 
         /// Returns whether a check after a second finds a change.
         fn changes(&mut self) -> bool {
+            matches!(self.check(), Some(FileChange::Changed(_)))
+        }
+
+        fn check(&mut self) -> Option<FileChange> {
             self.now += Duration::from_secs(1);
-            self.watch.check_if_due(self.now).is_some()
+            self.watch.check_if_due(self.now)
         }
     }
 
@@ -128,12 +167,29 @@ mod tests {
     }
 
     #[test]
-    fn missing_file_is_no_change_until_it_exists_again() {
+    fn missing_file_is_reported_once_and_is_a_change_when_it_exists_again() {
         let mut scene = Scene::new("missing");
-        fs::remove_file(scene.folder.join("options")).unwrap();
-        assert!(!scene.changes());
-        fs::write(scene.folder.join("options"), "three").unwrap();
-        assert!(scene.changes());
+        let options = scene.folder.join("options");
+        for content in ["three", "four"] {
+            fs::remove_file(&options).unwrap();
+            let checks = [(); 4].map(|()| scene.check());
+            let missing = Some(FileChange::Missing(options.clone()));
+            assert_eq!(checks, [None, missing, None, None]);
+            fs::write(&options, content).unwrap();
+            assert!(scene.changes());
+        }
+    }
+
+    #[test]
+    fn file_that_is_missing_for_a_moment_is_not_reported() {
+        let mut scene = Scene::new("moment");
+        let options = scene.folder.join("options");
+        for content in ["three", "four"] {
+            fs::remove_file(&options).unwrap();
+            assert_eq!(scene.check(), None);
+            fs::write(&options, content).unwrap();
+            assert!(scene.changes());
+        }
     }
 
     #[test]

@@ -59,7 +59,7 @@ use client_limits::{Bounds, Clients};
 use costly_steps::CostlySteps;
 use export::dnstap::Tap;
 use export::otlp::Traces;
-use file_watch::FileWatch;
+use file_watch::{FileChange, FileWatch};
 use late_listeners::LateListeners;
 use listen::{Opened, Service, listen_everywhere};
 use moderation::Moderation;
@@ -384,10 +384,20 @@ impl<N: Net> Reactor<N> {
             self.stamp_at = interval.map(|interval| self.now + interval);
             self.clock.stamp(self.now);
         }
-        if let Some(path) = self.file_watch.check_if_due(self.now) {
-            let path = path.display();
-            log::info!("--reload-interval: {path:?} has changed: reloading");
-            self.is_reload_asked = true;
+        match self.file_watch.check_if_due(self.now) {
+            Some(FileChange::Changed(path)) => {
+                let path = path.display();
+                log::info!("--reload-interval: {path:?} has changed: reloading");
+                self.is_reload_asked = true;
+            }
+            Some(FileChange::Missing(path)) => {
+                let path = path.display();
+                log::warn!(
+                    "--reload-interval: {path:?} is missing: the current settings stay in effect, \
+                     but the program cannot start without the file"
+                );
+            }
+            None => {}
         }
     }
 
