@@ -36,8 +36,8 @@ fn timeout_after_tcp_connected_is_told_from_no_connection() {
     server.plan(Fault::StallHandshake, u64::MAX);
     let upstream = format!("--upstream={}", server.address);
     let line = warning_line(&[upstream, "--timeout=1s".to_owned()]);
-    let text =
-        "handshake timeout: TCP connected, no TLS reply; check the port (DNS over TLS uses 853)";
+    let text = "handshake timeout: TCP connected, no TLS reply; check the port (DNS over TLS uses \
+                853), and whether the upstream limits connections";
     assert_says(&line, &[text]);
     assert!(!line.contains("port 53"), "{line}");
 }

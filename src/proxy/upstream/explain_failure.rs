@@ -22,7 +22,7 @@ pub(super) fn explain_failure(link: &Link, port: u16, failure: &Failure) -> Fail
     if failure.kind == FailureKind::HandshakeTimeout && port != PLAIN_PORT {
         add(
             &mut failure.detail,
-            "check the port (DNS over TLS uses 853)",
+            "check the port (DNS over TLS uses 853), and whether the upstream limits connections",
         );
     }
     if is_answered && port == PLAIN_PORT {
