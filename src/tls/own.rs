@@ -222,7 +222,7 @@ impl Authorities {
         let (option, path) = (self.file.option, self.file.path.display());
         let others = self.others.iter().map(move |position| {
             format!(
-                "{option}: {path:?}: certificate {position} is no CA certificate: expected the \
+                "{option}: {path:?}: certificate {position} is not a CA certificate: expected the \
                  certificate of the CA that signed the certificate of the peer"
             )
         });

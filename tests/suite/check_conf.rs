@@ -284,7 +284,7 @@ fn server_certificate_in_place_of_a_ca_is_a_warning() {
     let path = folder.file("server.pem");
     fs::write(&path, pem).expect("the folder of the test is writable");
     let argument = format!("--ca-file={}", path.display());
-    assert_warned(&[&argument], &["certificate 1 is no CA certificate"]);
+    assert_warned(&[&argument], &["certificate 1 is not a CA certificate"]);
 }
 
 #[test]
