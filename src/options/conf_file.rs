@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::draft::Draft;
-use super::similar::{is_list, similar_option};
+use super::similar::{UPSTREAM_SETTINGS, is_list, similar_option};
 use super::table::{COMMANDS, TABLE};
 use super::values::parse_switch;
 use super::warnings::name_in_comment;
@@ -67,8 +67,11 @@ fn read_line(draft: &mut Draft, line: &str) -> Result<(), String> {
     }
     let (option, given) = match line.split_once(|c: char| c == '=' || c.is_whitespace()) {
         Some((option, value)) => {
-            let value = value.trim_start().trim_start_matches('=').trim_start();
-            (option, Some(value))
+            let value = value.trim_start();
+            (
+                option,
+                Some(value.strip_prefix('=').unwrap_or(value).trim_start()),
+            )
         }
         None => (line, None),
     };
@@ -85,11 +88,20 @@ fn read_line(draft: &mut Draft, line: &str) -> Result<(), String> {
         Some(similar) if option.starts_with(&format!("{similar}:")) => {
             format!("{option:?}: unknown option: write = in place of the colon")
         }
+        _ if option.starts_with([';', '/']) => {
+            format!("{option:?}: unknown option: comments start with #")
+        }
+        _ if UPSTREAM_SETTINGS.contains(&option) => {
+            format!("{option:?}: unknown option: it is a setting of an upstream, after a comma")
+        }
         Some(similar) => format!("{option:?}: unknown option: did you mean {similar}?"),
         None => {
             format!("{option:?}: unknown option (see --help; a line is like upstream = 1.1.1.1)")
         }
     })?;
+    if value.starts_with('=') {
+        return Err(format!("{option}: {value:?}: expected one equals sign"));
+    }
     if value.starts_with(['"', '\'']) {
         return Err(format!("{option}: {value:?}: remove the quotes"));
     }

@@ -161,7 +161,8 @@ impl Draft {
     /// limit.
     fn limits(&self, serves_tls: bool) -> Result<(Limits, usize), UsageError> {
         let budget = self.memory_limit;
-        let mut limits = budget.map_or_else(Limits::default, |budget| budget.limits(serves_tls));
+        let defaults = budget.map_or_else(Limits::default, |budget| budget.limits(serves_tls));
+        let mut limits = defaults;
         limits.tcp_clients = self.tcp_clients.unwrap_or(limits.tcp_clients);
         limits.inflight = self.inflight.unwrap_or(limits.inflight);
         let Some(budget) = budget else {
@@ -173,9 +174,10 @@ impl Draft {
         let Some(most) = budget.cache_size(&limits, serves_tls) else {
             let options = ["max-inflight", "max-tcp-clients"];
             let values = self.given.values(&options);
+            let (queries, clients) = (defaults.inflight, defaults.tcp_clients);
             let problem = format!(
-                "{values}: expected less with {limit}: lower the limit on queries or clients, or \
-                 raise --memory-limit"
+                "{values}: expected less with {limit}, like its defaults (--max-inflight \
+                 {queries}, --max-tcp-clients {clients}), or a higher --memory-limit"
             );
             return Err(self.given.error(&options, problem));
         };

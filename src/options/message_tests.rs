@@ -80,6 +80,7 @@ fn unknown_option_close_to_a_known_one_has_a_suggestion() {
         ("Nameserver", "upstream"),
         ("forwarder", "upstream"),
         ("interface", "listen"),
+        ("listen-address", "listen"),
     ] {
         let end = format!("unknown option: did you mean {meant}?");
         let problem = error_of_file(&format!("{given} = 1"));
@@ -88,7 +89,7 @@ fn unknown_option_close_to_a_known_one_has_a_suggestion() {
         let end = format!("unknown option: did you mean --{meant}?");
         assert_eq!(problem, format!("--{given}: {end}"));
     }
-    for far in ["nonsense", "put", "listen-address", "listen-to"] {
+    for far in ["nonsense", "put", "listen-everywhere", "listen-to"] {
         let problem = error_of_line(&format!("--{far} 1"));
         assert!(
             problem.ends_with("unknown option (see --help)"),
@@ -430,4 +431,46 @@ fn error_about_several_options_has_the_line_of_the_file() {
     )
     .unwrap_err();
     assert!(problem.starts_with("--cache-size: \"512m\": "), "{problem}");
+}
+
+#[test]
+fn lines_of_other_syntaxes_are_explained() {
+    for (line, expected) in [
+        (
+            "cache-size == 2m",
+            "cache-size: \"= 2m\": expected one equals sign",
+        ),
+        (
+            "; a comment",
+            "\";\": unknown option: comments start with #",
+        ),
+        (
+            "//comment",
+            "\"//comment\": unknown option: comments start with #",
+        ),
+        (
+            "domain = corp.example",
+            "\"domain\": unknown option: it is a setting of an upstream, after a comma",
+        ),
+        (
+            "client-cert=a.pem",
+            "\"client-cert\": unknown option: it is a setting of an upstream, after a comma",
+        ),
+        (
+            "listen-address = 127.0.0.1",
+            "\"listen-address\": unknown option: did you mean listen?",
+        ),
+    ] {
+        let error = error_of_file(line);
+        assert!(error.ends_with(&format!("FILE:1: {expected}")), "{error}");
+    }
+}
+
+#[test]
+fn folder_in_place_of_a_file_is_an_error() {
+    for option in ["--query-log", "--clock-stamp", "--ca-file", "--tls-key"] {
+        let error = error_of_line(&format!("-u 1.1.1.1 {option} /var/log/"));
+        let expected = "\"/var/log/\": expected a file: add its name to the folder";
+        assert_eq!(error, format!("{option}: {expected}"));
+    }
 }

@@ -17,12 +17,23 @@ const REPEATABLE: [&str; 6] = [
     "deny",
 ];
 
+/// Settings of an upstream, which are not options.
+pub(super) const UPSTREAM_SETTINGS: [&str; 6] = [
+    "client-cert",
+    "client-key",
+    "domain",
+    "pin-only",
+    "pin-report",
+    "pin-sha256",
+];
+
 /// Names that other programs have for options.
-const FOREIGN: [(&str, &str); 6] = [
+const FOREIGN: [(&str, &str); 7] = [
     ("cache", "cache-size"),
     ("forward-addr", "upstream"),
     ("forwarder", "upstream"),
     ("interface", "listen"),
+    ("listen-address", "listen"),
     ("nameserver", "upstream"),
     ("server", "upstream"),
 ];

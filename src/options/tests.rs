@@ -144,8 +144,11 @@ fn memory_limit_determines_the_other_limits() {
     ];
     let has_parts = problem.starts_with(parts[0]) && problem.ends_with(parts[1]);
     assert!(has_parts, "{problem}");
-    let end = "expected less with --memory-limit 8m: lower the limit on queries or clients, or \
-               raise --memory-limit";
+    let end = format!(
+        "expected less with --memory-limit 8m, like its defaults (--max-inflight {}, \
+         --max-tcp-clients {}), or a higher --memory-limit",
+        small.limits.inflight, small.limits.tcp_clients
+    );
     assert_eq!(
         error("--memory-limit 8m --max-inflight 50000"),
         format!("--max-inflight: \"50000\": {end}")
@@ -308,10 +311,8 @@ fn unknown_setting_of_the_query_log_is_an_error() {
         ("f,", ""),
     ] {
         let problem = error(value).unwrap_err();
-        let expected = format!(
-            "--query-log: {value:?}: expected no setting after a comma but sample=N, \
-                 not {key:?}"
-        );
+        let expected =
+            format!("--query-log: {value:?}: expected only sample=N after the comma, not {key:?}");
         assert_eq!(problem, expected);
     }
     assert!(error("f,sample=0").is_err() && error(",sample=2").is_err());

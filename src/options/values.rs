@@ -131,12 +131,16 @@ fn check_own(address: Address) -> Result<(), &'static str> {
     Ok(())
 }
 
+/// The expected form of a path that ends in a slash.
+const NOT_A_FOLDER: &str = "a file: add its name to the folder";
+
 pub(super) fn parse_query_log(value: &str) -> Result<Option<(LogTarget, u32)>, Cow<'static, str>> {
     let mut parts = value.split(',');
     let target = match parts.next().unwrap_or_default() {
         "" => return Err("a file, like /var/log/dns.json,sample=10".into()),
         "-" => LogTarget::Stdout,
         path if path.starts_with("~/") => return Err(WITHOUT_TILDE.into()),
+        path if path.ends_with('/') => return Err(NOT_A_FOLDER.into()),
         path => LogTarget::File(path.into()),
     };
     let mut sample = 1;
@@ -147,8 +151,7 @@ pub(super) fn parse_query_log(value: &str) -> Result<Option<(LogTarget, u32)>, C
                 number.ok_or("a number from 1 after sample=, like /var/log/dns.json,sample=10")?
             }
             (key, _) => {
-                let but = "no setting after a comma but sample=N, not";
-                return Err(format!("{but} {key:?}").into());
+                return Err(format!("only sample=N after the comma, not {key:?}").into());
             }
         };
     }
@@ -169,6 +172,9 @@ pub(super) fn parse_level(value: &str) -> Result<LevelFilter, &'static str> {
 pub(super) fn parse_path(path: &mut Option<PathBuf>, value: &str) -> Applied {
     if value.starts_with("~/") {
         return Err(WITHOUT_TILDE.into());
+    }
+    if value.ends_with('/') {
+        return Err(NOT_A_FOLDER.into());
     }
     *path = (!value.is_empty()).then(|| value.into());
     path.is_some().then_some(()).ok_or("a file".into())
