@@ -168,6 +168,17 @@ fn file_with_a_mistake_changes_nothing() {
         assert!(log.contains("ERROR"), "{lines}: {log}");
         assert_eq!(scene.rcode(1), 0);
     }
+    // The folder of a file that is only read is closed for writing.
+    let query_log = scene.folder.file("log.json");
+    let log = scene.reload_with(&format!("query-log {}", query_log.display()));
+    let folder = query_log.parent().expect("a folder");
+    let folder = folder.canonicalize().expect("an existing folder");
+    let problem = format!(
+        "the sandbox does not allow writing in {}:",
+        folder.display()
+    );
+    assert!(log.contains(&problem), "{log}");
+    assert_eq!(scene.rcode(1), 0);
     assert_eq!(queries(&scene.second), 0);
 }
 

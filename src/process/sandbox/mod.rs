@@ -197,8 +197,16 @@ pub struct Restrictions {
     user: Option<RuntimeUser>,
     /// The TCP ports that are open for connections, if they are restricted.
     ports: Option<BTreeSet<u16>>,
-    /// The files and folders that are open, without symbolic links, if files are restricted.
-    files: Option<BTreeSet<PathBuf>>,
+    /// The files and folders that are open, if files are restricted.
+    files: Option<OpenPaths>,
+}
+
+/// Files and folders that are open, without symbolic links.
+#[derive(Debug)]
+struct OpenPaths {
+    /// Those that are open for writing are also open for reading.
+    read: BTreeSet<PathBuf>,
+    write: BTreeSet<PathBuf>,
 }
 
 impl fmt::Display for Restrictions {
@@ -305,7 +313,7 @@ pub fn restrict(
     if let Ok(status) = &status
         && status.ruleset != RulesetStatus::NotEnforced
     {
-        restrictions.files = Some(rules.real_paths());
+        restrictions.files = Some(rules.open_paths());
     }
     if status.is_ok_and(|status| closes_ports(&status)) {
         restrictions.ports = Some(rules.ports);
@@ -373,10 +381,12 @@ impl AccessRules {
         }
     }
 
-    /// Returns the files and folders that stay open for reading, without symbolic links.
-    fn real_paths(&self) -> BTreeSet<PathBuf> {
-        let paths = self.read.iter().chain(&self.write);
-        paths.filter_map(|path| path.canonicalize().ok()).collect()
+    fn open_paths(&self) -> OpenPaths {
+        let real = |path: &PathBuf| path.canonicalize().ok();
+        OpenPaths {
+            read: self.read.union(&self.write).filter_map(real).collect(),
+            write: self.write.iter().filter_map(real).collect(),
+        }
     }
 
     fn enforce(&self) -> Result<RestrictionStatus, RulesetError> {

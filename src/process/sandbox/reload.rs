@@ -1,6 +1,7 @@
 //! Whether new settings fit the restrictions of the running process, and whether it can read its
 //! files again.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::path::{Path, PathBuf, absolute};
 
@@ -62,12 +63,15 @@ impl Restrictions {
 
     /// Returns an error if the query log is in a folder that the sandbox has closed for writing.
     fn check_log_folder(&self, config: &Config) -> Result<(), String> {
-        let Some(path) = query_log(config).filter(|_| self.files.is_some()) else {
+        let (Some(path), Some(open)) = (query_log(config), &self.files) else {
             return Ok(());
         };
         let needed = to_write(path);
         let needed = needed.iter().filter_map(|path| path.canonicalize().ok());
-        match needed.into_iter().find(|path| !self.is_open(path)) {
+        match needed
+            .into_iter()
+            .find(|path| !is_within(path, &open.write))
+        {
             Some(closed) => Err(format!(
                 "--query-log: {:?}: the sandbox does not allow writing in {}: restart the program \
                  to use it",
@@ -92,9 +96,14 @@ impl Restrictions {
 
     /// Returns whether the sandbox allows reading this file or folder.
     fn is_open(&self, path: &Path) -> bool {
-        let mut open = self.files.iter().flatten();
-        open.any(|open| path.starts_with(open))
+        let open = self.files.as_ref();
+        open.is_some_and(|open| is_within(path, &open.read))
     }
+}
+
+/// Returns whether a path is one of these, or below one.
+fn is_within(path: &Path, open: &BTreeSet<PathBuf>) -> bool {
+    open.iter().any(|open| path.starts_with(open))
 }
 
 /// Returns the option whose value has this TCP port, with the value.
