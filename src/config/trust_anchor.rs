@@ -92,6 +92,10 @@ impl TrustAnchor {
         for (index, line) in text.lines().enumerate() {
             let number = index + 1;
             let line = line.split(';').next().unwrap_or_default();
+            let lacks_owner = !is_open && line.starts_with([' ', '\t']);
+            if lacks_owner && !line.trim().is_empty() {
+                return Err((number, EXPECTED));
+            }
             let spaced = line.split_inclusive(['(', ')']);
             for part in spaced {
                 let (words, bracket) = match part.strip_suffix(['(', ')']) {
@@ -275,6 +279,8 @@ mod tests {
                 1,
             ),
             (". IN DS ((1 8 9 00))\n", 1),
+            // The owner of the record before, which would be the name `IN`.
+            (". IN DNSKEY 257 3 15 @\n  IN DNSKEY 257 3 15 @\n", 2),
         ] {
             let text = text.replace('@', &STANDARD.encode([1; 32]));
             let error = TrustAnchor::parse_all(&text).unwrap_err();
