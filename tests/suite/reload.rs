@@ -246,6 +246,8 @@ impl TrustScene {
             server,
             program,
         };
+        // A query during a slow handshake would open a second connection.
+        scene.program.await_log("connected in ");
         assert_eq!(scene.rcode(1), 0);
         assert_eq!(scene.connections(), 1);
         scene
@@ -317,6 +319,7 @@ fn upstream_whose_trust_is_as_before_keeps_its_connection() {
         let query = query(id, "www.example", 1, None);
         check_response(&query, &program.ask(&query).expect("a response"))
     };
+    program.await_log("connected in ");
     assert!(is_answered(1));
     std::fs::copy(&old.ca_file, &ca_file).expect("the folder of the test is writable");
     program.reload();
