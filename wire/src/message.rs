@@ -1,6 +1,6 @@
 //! A whole message, checked once from its first byte to its last record.
 
-use super::header::{HEADER_LEN, Header};
+use super::header::{HEADER_LEN, Header, Rcode};
 use super::names::Names;
 use super::question::{Question, Type};
 use super::record::{Record, records};
@@ -155,6 +155,12 @@ impl<'a> Message<'a> {
     /// Returns the header.
     pub fn header(&self) -> Header {
         self.header
+    }
+
+    /// Returns the response code, with its extension if there is an OPT (RFC 6891, section 6.1.3).
+    pub fn rcode(&self) -> Rcode {
+        let extension = self.opt.map_or(0, |placed| placed.opt.rcode_extension);
+        self.header.flags.rcode().with_extension(extension)
     }
 
     /// Returns the question if the message has exactly one.

@@ -251,9 +251,8 @@ pub fn write_error(
 
 /// Returns the response code in a form that this client understands: the upper bits require an OPT.
 fn client_rcode(asked: &Asked<'_>, reply: &Message<'_>) -> Rcode {
-    let extension = reply.opt().map_or(0, |opt| opt.rcode_extension);
-    let rcode = reply.header().flags.rcode().with_extension(extension);
-    if extension != 0 && asked.opt.is_none() {
+    let rcode = reply.rcode();
+    if rcode.extension() != 0 && asked.opt.is_none() {
         Rcode::SERVFAIL
     } else {
         rcode

@@ -35,16 +35,13 @@ pub(super) enum NameStatus {
 
 impl NameStatus {
     pub(super) fn of(reply: &Message<'_>) -> Self {
-        let (header, opt) = (reply.header(), reply.opt());
-        if opt.is_some_and(|opt| opt.rcode_extension != 0) {
-            return Self::Nothing;
-        }
-        match header.flags.rcode() {
+        match reply.rcode() {
             Rcode::NOERROR => Self::Exists,
             // The target of an alias is denied, and the alias exists.
-            Rcode::NXDOMAIN if header.answers > 0 => Self::Exists,
+            Rcode::NXDOMAIN if reply.header().answers > 0 => Self::Exists,
             Rcode::NXDOMAIN => Self::Denied,
-            _ if opt.is_some_and(|opt| opt.has_judgement()) => Self::Judged,
+            rcode if rcode.extension() != 0 => Self::Nothing,
+            _ if reply.opt().is_some_and(|opt| opt.has_judgement()) => Self::Judged,
             _ => Self::Nothing,
         }
     }

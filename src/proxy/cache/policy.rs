@@ -57,11 +57,10 @@ pub(super) fn policy_for(
     settings: &CacheSettings,
 ) -> Option<CachePolicy> {
     let flags = answer.header().flags;
-    let has_extension = answer.opt().is_some_and(|opt| opt.rcode_extension != 0);
-    if flags.contains(Flags::TC) || has_extension {
+    let rcode = answer.rcode();
+    if flags.contains(Flags::TC) || rcode.extension() != 0 {
         return None;
     }
-    let rcode = flags.rcode();
     let policy = CachePolicy {
         lifetime: 0,
         extent: Extent::Question,

@@ -150,8 +150,7 @@ pub(in crate::proxy) fn shortened(answer: &Message<'_>) -> Box<[u8]> {
 
 pub(in crate::proxy) fn quality(answer: &Message<'_>, scheme: Scheme) -> ReplyQuality {
     let flags = answer.header().flags;
-    let extension = answer.opt().map_or(0, |opt| opt.rcode_extension);
-    if is_error(flags.rcode().with_extension(extension)) && !is_verdict(answer) {
+    if is_error(answer.rcode()) && !is_verdict(answer) {
         ReplyQuality::Error
     } else if flags.contains(Flags::TC) {
         match scheme {

@@ -32,7 +32,7 @@ impl Proxy {
                 let by = (exchange.pool, exchange.asked_at);
                 self.failures.on_failure(question, by, TRUNCATED, cx.now);
             }
-        } else if !is_error(answer.header().flags.rcode()) {
+        } else if !is_error(answer.rcode()) {
             self.failures.on_answer(question, cx.now);
         }
         let kept = match exchange.lookup {

@@ -190,7 +190,7 @@ impl Exchange {
         matches!(
             security,
             Some(SecurityKind::Bogus | SecurityKind::Indeterminate)
-        ) && response.header().flags.rcode() == Rcode::SERVFAIL
+        ) && response.rcode() == Rcode::SERVFAIL
     }
 
     /// Returns the origin of the answer.

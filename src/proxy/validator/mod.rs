@@ -302,10 +302,7 @@ impl Proxy {
             return;
         }
         let validator = self.validator.as_mut().expect("the validator is on");
-        let is_data = matches!(
-            answer.header().flags.rcode(),
-            Rcode::NOERROR | Rcode::NXDOMAIN
-        );
+        let is_data = matches!(answer.rcode(), Rcode::NOERROR | Rcode::NXDOMAIN);
         let question = exchange.query.question();
         let is_checked = !exchange.query.flags().contains(Flags::CD)
             && !matches!(exchange.purpose, Purpose::Probe | Purpose::Bootstrap(..))

@@ -339,6 +339,16 @@ fn error_of_the_upstream_has_neither_ad_nor_records() {
         assert_eq!((response.rcode(), response.has_ad()), (expected, false));
         assert_eq!(response.types(), []);
     }
+    // The other bits of the code are in OPT, and those in the header are those of NOERROR.
+    let mut world = World::new(ON);
+    let reply = world.answers.get_mut(&key("www.nsec3.tld1", Type::A));
+    let reply = reply.unwrap();
+    let opt = reply.windows(3).rposition(|bytes| bytes == [0, 0, 41]);
+    reply[opt.unwrap() + 5] = 2;
+    let response = world.ask("www.nsec3.tld1", Type::A, AD);
+    let message = Message::parse(&response.bytes).unwrap();
+    assert_eq!(message.rcode(), Rcode::NOERROR.with_extension(2));
+    assert_eq!((response.types(), response.has_ad()), (vec![], false));
 }
 
 #[test]

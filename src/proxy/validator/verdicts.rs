@@ -119,7 +119,7 @@ impl Proxy {
                 let is_on = validator.mode == DnssecMode::On;
                 let is_of_validated = validator.validates(self.exchanges[key].pool);
                 let flags = answer.header().flags;
-                let is_as_delivered = flags.rcode() == Rcode::NOERROR
+                let is_as_delivered = answer.rcode() == Rcode::NOERROR
                     && !(is_on && flags.contains(Flags::AD))
                     && !(is_of_validated && has_proof(answer));
                 if is_as_delivered {
@@ -138,10 +138,7 @@ impl Proxy {
         (is_on, is_of_validated): (bool, bool),
         cx: &mut Cx<'_>,
     ) {
-        let is_data = matches!(
-            answer.header().flags.rcode(),
-            Rcode::NOERROR | Rcode::NXDOMAIN
-        );
+        let is_data = matches!(answer.rcode(), Rcode::NOERROR | Rcode::NXDOMAIN);
         let is_checked = !self.exchanges[key].query.flags().contains(Flags::CD);
         let is_error = is_on && is_of_validated && is_checked && !is_data;
         let mut bytes: Box<[u8]> = if is_error {
