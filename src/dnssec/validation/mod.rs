@@ -40,7 +40,7 @@ use set::{SetState, SignedSet};
 
 /// Maximum number of signatures that are verified for one message.
 pub const SIGNATURES_MAX: u8 = 16;
-/// Maximum number of wrong signatures of one message, after which no other one is verified.
+/// After this number of wrong signatures in one message, no further signature is verified.
 pub const WRONG_SIGNATURES_MAX: u8 = 2;
 /// Maximum number of questions that are asked for one message.
 pub const QUESTIONS_MAX: u8 = 12;
@@ -64,7 +64,8 @@ const NSEC_MISSING: ExtendedErrorCode = ExtendedErrorCode(12);
 pub enum SecurityStatus {
     /// Every record is signed, up to a trust anchor.
     Secure,
-    /// Some records of the message are in an unsigned zone, which is proven.
+    /// Some records need no signature: their zone is proven to be unsigned, or no trust anchor
+    /// covers them.
     Insecure,
     /// A signature, or a proof, is missing or wrong.
     Bogus(Problem),
@@ -120,7 +121,8 @@ impl SecurityKind {
 /// The result of a step.
 #[derive(Debug, PartialEq, Eq)]
 pub enum ValidationStep {
-    /// The records of these names and types are needed in [`KnownZones`].
+    /// The records of these names and types are needed in [`KnownZones`], besides those that are
+    /// being asked for.
     Need(Vec<Need>),
     /// A signature was verified, and more steps follow.
     Yield {
@@ -184,6 +186,8 @@ pub struct Validation {
     subject: Subject,
     sets: Vec<SignedSet>,
     allowance: Allowance,
+    /// Questions that are being asked.
+    pending: Vec<Need>,
     /// Questions without an answer.
     unanswered: Vec<Need>,
     /// The status of the zone in the question by this message, and its lifetime.
@@ -213,6 +217,7 @@ impl Validation {
                 wrong_signatures: WRONG_SIGNATURES_MAX,
                 questions: QUESTIONS_MAX,
             },
+            pending: Vec::new(),
             unanswered: Vec::new(),
             learned: None,
         })
@@ -253,8 +258,14 @@ impl Validation {
             .collect()
     }
 
+    /// Records that the answer to a question is in the known zones.
+    pub fn on_answered(&mut self, need: &Need) {
+        self.pending.retain(|pending| pending != need);
+    }
+
     /// Records that a question has no answer. The validation may do without it.
     pub fn on_unanswered(&mut self, need: Need) {
+        self.on_answered(&need);
         self.unanswered.push(need);
     }
 
@@ -272,7 +283,8 @@ impl Validation {
         self.message
     }
 
-    /// Takes questions from the allowance. Those without an answer are not asked again.
+    /// Takes questions from the allowance. Those that are being asked count once, and those without
+    /// an answer are not asked again.
     fn ask(&mut self, needs: Vec<Need>) -> ValidationStep {
         let (name, rr_type) = self.question();
         let is_own = |need: &Need| {
@@ -281,27 +293,29 @@ impl Validation {
         let (unanswered, open): (Vec<Need>, Vec<Need>) = needs
             .into_iter()
             .partition(|need| is_own(need) || self.unanswered.contains(need));
-        let count = u8::try_from(open.len()).unwrap_or(u8::MAX);
-        match (
-            self.allowance.questions.checked_sub(count),
-            unanswered.first(),
-        ) {
-            (_, Some(need)) if open.is_empty() => {
-                ValidationStep::Done(SecurityStatus::Indeterminate(Problem {
-                    code: if need.rr_type == Type::DNSKEY {
-                        DNSKEY_MISSING
-                    } else {
-                        INDETERMINATE
-                    },
-                    name: need.name.clone(),
-                    rr_type: need.rr_type,
-                }))
-            }
-            (Some(left), _) => {
+        if open.is_empty()
+            && let Some(need) = unanswered.first()
+        {
+            return ValidationStep::Done(SecurityStatus::Indeterminate(Problem {
+                code: if need.rr_type == Type::DNSKEY {
+                    DNSKEY_MISSING
+                } else {
+                    INDETERMINATE
+                },
+                name: need.name.clone(),
+                rr_type: need.rr_type,
+            }));
+        }
+        let is_new = |need: &Need| !self.pending.contains(need);
+        let new: Vec<Need> = open.into_iter().filter(is_new).collect();
+        let count = u8::try_from(new.len()).unwrap_or(u8::MAX);
+        match self.allowance.questions.checked_sub(count) {
+            Some(left) => {
                 self.allowance.questions = left;
-                ValidationStep::Need(open)
+                self.pending.extend_from_slice(&new);
+                ValidationStep::Need(new)
             }
-            (None, _) => ValidationStep::Done(self.limit_reached()),
+            None => ValidationStep::Done(self.limit_reached()),
         }
     }
 
@@ -400,7 +414,7 @@ impl Validation {
 
     fn is_nxdomain(&self) -> bool {
         let message = Message::parse(&self.message);
-        message.is_ok_and(|message| message.header().flags.rcode() == Rcode::NXDOMAIN)
+        message.is_ok_and(|message| message.rcode() == Rcode::NXDOMAIN)
     }
 
     /// Checks a set. Returns whether it is insecure.

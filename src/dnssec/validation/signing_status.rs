@@ -89,13 +89,12 @@ pub(super) fn signing_status_of(
     }
     let mut unknown = Vec::new();
     for suffix in suffixes(upper) {
-        if cx.anchors.of_zone(suffix).is_some() {
-            break;
-        }
+        let is_anchor = cx.anchors.of_zone(suffix).is_some();
         match cx.zones.get(suffix, cx.now) {
             Some(ZoneStatus::Insecure) => return Ok(SigningStatus::Insecure),
             Some(ZoneStatus::Bogus(problem)) => return Ok(SigningStatus::Bogus(problem.clone())),
             Some(ZoneStatus::Secure(_) | ZoneStatus::Delegated(_)) => break,
+            _ if is_anchor => break,
             Some(ZoneStatus::NotDelegated) => {}
             None => unknown.push((suffix, Type::DS)),
         }

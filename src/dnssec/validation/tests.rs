@@ -114,7 +114,10 @@ impl World {
             _ => Subject::Keys,
         };
         match self.answers.get(&(name, rr_type.to_owned())).cloned() {
-            Some(answer) => drop(self.verdict(&answer.message, subject)),
+            Some(answer) => {
+                self.verdict(&answer.message, subject);
+                validation.on_answered(&need);
+            }
             None => validation.on_unanswered(need),
         }
     }

@@ -16,6 +16,8 @@
 
 mod counters;
 #[cfg(test)]
+mod simulation_tests;
+#[cfg(test)]
 mod tests;
 mod verdicts;
 
@@ -455,7 +457,9 @@ impl Proxy {
             let Some(parked) = exchange.and_then(|exchange| exchange.parked.as_mut()) else {
                 continue;
             };
-            if !question.is_learned {
+            if question.is_learned {
+                parked.validation.on_answered(&question.need);
+            } else {
                 parked.validation.on_unanswered(question.need.clone());
             }
             self.followups.push(Followup::Validate(waiter));
