@@ -56,8 +56,7 @@ impl Anchors {
         Some(&found.ds)
     }
 
-    /// Returns whether nothing at a name below a trust anchor is validated, since a negative trust
-    /// anchor is nearer.
+    /// Returns whether a negative trust anchor excludes a name that is below a trust anchor.
     pub fn exclude(&self, name: &[u8]) -> bool {
         !self.negative.is_empty() && !self.covers(name)
     }

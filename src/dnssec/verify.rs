@@ -9,6 +9,8 @@ use ring::signature::{
     RsaParameters, RsaPublicKeyComponents, UnparsedPublicKey, VerificationAlgorithm,
 };
 
+use crate::config::trust_anchor::RSA_MODULUS_LEN;
+
 /// Algorithms (RFC 5702, 6605, 8080).
 const RSA_SHA256: u8 = 8;
 const RSA_SHA512: u8 = 10;
@@ -20,9 +22,6 @@ const ED_25519: u8 = 15;
 const DIGEST_SHA256: u8 = 2;
 const DIGEST_SHA384: u8 = 4;
 
-/// Minimum and maximum length of an RSA modulus in bytes. A zone with shorter keys is insecure, as
-/// with an unknown algorithm; longer keys would cost too much.
-const MODULUS_LEN: std::ops::RangeInclusive<usize> = 127..=512;
 /// Maximum length of an RSA exponent in bytes.
 const EXPONENT_LEN_MAX: usize = 8;
 
@@ -148,7 +147,7 @@ fn verify_rsa(
 }
 
 fn has_supported_len((exponent, modulus): (&[u8], &[u8])) -> bool {
-    MODULUS_LEN.contains(&modulus.len()) && exponent.len() <= EXPONENT_LEN_MAX
+    RSA_MODULUS_LEN.contains(&modulus.len()) && exponent.len() <= EXPONENT_LEN_MAX
 }
 
 /// Returns exponent and modulus of an RSA key without leading zeros (RFC 3110, section 2).

@@ -70,7 +70,8 @@ pub enum ZoneStatus {
     /// A signed zone starts there, and its keys are not known yet. The data of its DS records is
     /// trusted.
     Delegated(Box<[Box<[u8]>]>),
-    /// The zone that starts there is not signed, or only with algorithms that are not supported.
+    /// The zone that starts there is not signed, or only with algorithms or key lengths that are
+    /// not supported.
     Insecure,
     /// No zone starts there.
     NotDelegated,

@@ -1,22 +1,25 @@
 //! The denial cache: verified NSEC and NSEC3 records, which deny names and types that were never
 //! asked for (aggressive use, RFC 8198).
 //!
-//! The records of a zone are in canonical order, so that the record before a name is the only one
-//! that may deny it. Names are compared by [sort keys](sort_key). The cache has a maximum number of
-//! bytes. The record that is removed for a new one is chosen by the clock algorithm: a record that
-//! was used since the hand passed it stays.
+//! The NSEC records of a zone are in canonical order, its NSEC3 records in the order of their
+//! hashes: only the record at or before a name, or its hash, can match or cover it. Names are
+//! compared by [sort keys](sort_key). [`dnssec::denial`](super::denial) judges the same records with
+//! names in place of keys, for the answers of upstreams; the tests compare the two.
+//!
+//! The cache has a maximum number of bytes. The record that is removed for a new one is chosen by
+//! the clock algorithm: a record that was used since the hand passed it stays.
 
-mod denial;
 #[cfg(test)]
 mod model_tests;
 mod record;
+mod response;
 mod sort_key;
 #[cfg(test)]
 mod tests;
 mod zone;
 
-pub use denial::Denial;
 pub use record::ProvenRecord;
+pub use response::Denial;
 
 use crate::base::time::Instant;
 use crate::wire::question::{Question, Type};
@@ -24,9 +27,13 @@ use record::CachedRecord;
 use sort_key::{SortKey, shared_len};
 use zone::Zone;
 
-/// Maximum number of bytes: a new record is inserted into the sorted records of its zone, which
-/// takes longer the more there are (up to 50 µs).
+/// Maximum number of bytes. It limits the time of an insertion, which moves the later records of
+/// the zone.
 const LEN_MAX: usize = 16 << 20;
+
+/// Maximum number of records that the hand passes for one eviction. Then a record is removed even
+/// if it was used.
+const PASSED_MAX: usize = 64;
 
 /// The denial cache. See the [module](self).
 #[derive(Debug)]
@@ -36,7 +43,7 @@ pub struct DenialCache {
     /// In the order of their keys.
     zones: Vec<Zone>,
     /// The hand of the clock algorithm: the positions of the next zone and of the next record in
-    /// it. They are those of other ones after an insertion, which matters little.
+    /// it. An insertion may shift them by one; the algorithm tolerates this.
     hand: (usize, usize),
 }
 
@@ -66,28 +73,29 @@ impl DenialCache {
         self.bytes
     }
 
-    /// Adds the verified records of an answer of the pool `source`. Records of a zone without SOA
-    /// record are ignored, as are those that deny no more than one name.
-    pub fn insert(&mut self, records: &[ProvenRecord], source: usize, now: Instant) {
+    /// Adds the verified records of an answer of the pool `pool`. A zone is added only if the answer
+    /// has its SOA record; a known zone keeps its SOA record. Records that deny no other names,
+    /// opt-out records and hashes with too many iterations are ignored.
+    pub fn insert(&mut self, records: &[ProvenRecord], pool: usize, now: Instant) {
         for proven in records.iter().filter(|one| one.rr_type != Type::SOA) {
             let is_soa = |one: &&ProvenRecord| {
                 one.rr_type == Type::SOA && one.zone == proven.zone && one.owner == one.zone
             };
             let soa = records.iter().find(is_soa);
-            self.add(proven, soa, source, now);
+            self.add(proven, soa, pool, now);
         }
         while self.bytes > self.len_max {
             self.evict();
         }
     }
 
-    /// Adds a record to its zone. A zone that is new, of another pool, or hashed in another way, is
-    /// added in place of the earlier one.
+    /// Adds a record to its zone. A zone that is not in the cache is added. If its pool or hash
+    /// parameters differ, it replaces the cached zone.
     fn add(
         &mut self,
         proven: &ProvenRecord,
         soa: Option<&ProvenRecord>,
-        source: usize,
+        pool: usize,
         now: Instant,
     ) -> Option<()> {
         let key = SortKey::of(&proven.zone);
@@ -96,14 +104,14 @@ impl DenialCache {
         let soa = soa.and_then(|soa| CachedRecord::of_soa(soa, now));
         let found = self.zones.binary_search_by(|zone| zone.key().cmp(key));
         let position = found.unwrap_or_else(|position| position);
-        if found.is_ok() && self.zones[position].has_origin(source, hash.as_ref()) {
+        if found.is_ok() && self.zones[position].has_pool_and_hash(pool, hash.as_ref()) {
             let zone = &mut self.zones[position];
             self.bytes -= zone.bytes();
             if let Some(soa) = soa {
                 zone.set_soa(soa);
             }
         } else {
-            let zone = Zone::new((&proven.zone, key), source, soa?, hash);
+            let zone = Zone::new((&proven.zone, key), pool, soa?, hash);
             if found.is_ok() {
                 self.bytes -= self.zones[position].bytes();
                 self.zones[position] = zone;
@@ -117,9 +125,10 @@ impl DenialCache {
         Some(())
     }
 
-    /// Removes the next record that was not used since the hand passed it, and its zone if that has
-    /// no other one.
+    /// Removes the next record that was not used since the hand passed it. Removes the zone too if
+    /// it has no other record.
     fn evict(&mut self) {
+        let mut passed = 0;
         while !self.zones.is_empty() {
             let (position, place) = self.hand;
             let Some(zone) = self.zones.get_mut(position) else {
@@ -128,12 +137,16 @@ impl DenialCache {
             };
             match zone.take_use(place) {
                 None => self.hand = (position + 1, 0),
-                Some(true) => self.hand.1 += 1,
-                Some(false) => {
+                Some(true) if passed < PASSED_MAX => {
+                    passed += 1;
+                    self.hand.1 += 1;
+                }
+                Some(_) => {
                     self.bytes -= zone.bytes();
                     zone.remove(place);
                     if zone.len() == 0 {
                         self.zones.remove(position);
+                        shrink(&mut self.zones);
                     } else {
                         self.bytes += zone.bytes();
                     }
@@ -148,7 +161,7 @@ impl DenialCache {
     pub fn deny(
         &self,
         question: Question<'_>,
-        source: usize,
+        pool: usize,
         ttl_max: u32,
         now: Instant,
     ) -> Option<Denial<'_>> {
@@ -159,7 +172,7 @@ impl DenialCache {
         let name = question.name();
         let key = SortKey::of(name);
         let zone = self.zone_above(key.as_bytes())?;
-        if !zone.has_source(source) {
+        if !zone.is_from_pool(pool) {
             return None;
         }
         let (rcode, records) = zone.deny((name, key), rr_type, now)?;
@@ -184,14 +197,24 @@ impl DenialCache {
             if shared == zone.key().len() {
                 return Some(zone);
             }
-            // The zone is beside the name: the next one to try is at or above both.
+            // The zone is not above the name: the next one to try is at or above both.
             key = &key[..shared];
         }
     }
 }
 
-/// Returns whether questions of a type are answered from the cache: not those for DS, which are of
-/// the zone above, nor those for the records of proofs.
+/// Returns the vector's memory if most of it is unused.
+fn shrink<T>(vec: &mut Vec<T>) {
+    if vec.capacity() > SHRINK_MIN.max(3 * vec.len()) {
+        vec.shrink_to(2 * vec.len());
+    }
+}
+
+/// The least capacity of a vector that is made smaller.
+const SHRINK_MIN: usize = 8;
+
+/// Returns whether questions of a type are answered from the cache: not DS, which belongs to the
+/// parent zone; not RRSIG, NSEC and NSEC3, which make up the proofs; and not ANY.
 fn may_deny(rr_type: Type) -> bool {
     let others = [Type::DS, Type::ANY, Type::RRSIG, Type::NSEC, Type::NSEC3];
     !others.contains(&rr_type)

@@ -49,7 +49,7 @@ pub(super) type HashParameters = (u16, Box<[u8]>);
 #[derive(Debug)]
 pub(super) struct CachedRecord {
     pub(super) until: Instant,
-    /// The record was used since the hand passed it.
+    /// The record was used since the hand of the clock algorithm passed it.
     pub(super) is_used: Cell<bool>,
     /// The length of the owner as a message has it: labels, and a pointer to the zone.
     owner_len: u8,
@@ -61,8 +61,9 @@ pub(super) struct CachedRecord {
     record_end: u16,
     /// The start of the type bitmap in `bytes`.
     types_start: u16,
-    /// The key of the owner, the key of the next name or hash, and the record and its signatures as
-    /// a message has them. The key of a name is the part of its [`SortKey`] below the zone.
+    /// `key of the owner | key of the next name or hash | record | signatures`: the record and its
+    /// signatures as a message has them, each with its owner. The key of a name is the part of its
+    /// [`SortKey`] below the zone.
     bytes: Box<[u8]>,
 }
 
@@ -73,7 +74,8 @@ impl CachedRecord {
     }
 
     /// Returns an NSEC or NSEC3 record of the zone with this sort key, and the parameters of its
-    /// hash. Returns `None` if the record denies no name that was not asked for.
+    /// hash. Returns `None` if the record covers no other names, is opt-out, or has too many
+    /// iterations.
     pub(super) fn of_denial(
         proven: &ProvenRecord,
         zone_key: &[u8],
@@ -105,7 +107,7 @@ impl CachedRecord {
         ))
     }
 
-    /// `types` is the end of the data.
+    /// Creates a record. `types` is the type bitmap, which ends the data.
     fn new(
         proven: &ProvenRecord,
         (key, next): (&[u8], &[u8]),
@@ -132,7 +134,7 @@ impl CachedRecord {
         end(bytes.len())?;
         Some(Self {
             until: now + Duration::from_secs(proven.ttl.into()),
-            // The hand may pass soon: the order of the records is not that of their age.
+            // A new record may be the next one at the hand, so it starts as used.
             is_used: Cell::new(true),
             owner_len: u8::try_from(owner.len()).ok()?,
             count,

@@ -1,7 +1,8 @@
 //! A zone in the denial cache, and what its records deny.
 
-use super::denial::Records;
 use super::record::{CachedRecord, HashParameters};
+use super::response::Records;
+use super::shrink;
 use super::sort_key::SortKey;
 use crate::base::time::Instant;
 use crate::dnssec::denial::{HASH_ROUNDS_MAX, wildcard_below};
@@ -22,9 +23,6 @@ const ALLOCATION_LEN: usize = 16;
 /// seldom farther above it.
 const HASHES_MAX: usize = 8;
 
-/// The least capacity of a vector of records that is made smaller.
-const SHRINK_MIN: usize = 64;
-
 /// The NSEC or NSEC3 records of a denial.
 type ProofRecords<'a> = [Option<&'a CachedRecord>; 3];
 
@@ -41,7 +39,7 @@ pub(super) struct Zone {
     key: Box<[u8]>,
     name_len: usize,
     /// The pool whose answers the records are from.
-    source: usize,
+    pool: usize,
     soa: CachedRecord,
     /// The parameters of the hash. Names are not hashed in a zone with NSEC records.
     hash: Option<HashParameters>,
@@ -54,7 +52,7 @@ impl Zone {
     /// Creates a zone with this name and sort key.
     pub(super) fn new(
         (name, key): (&[u8], &[u8]),
-        source: usize,
+        pool: usize,
         soa: CachedRecord,
         hash: Option<HashParameters>,
     ) -> Self {
@@ -62,7 +60,7 @@ impl Zone {
             bytes: ZONE_LEN + key.len() + soa.len(),
             key: key.into(),
             name_len: name.len(),
-            source,
+            pool,
             soa,
             hash,
             entries: Vec::new(),
@@ -98,13 +96,13 @@ impl Zone {
     }
 
     /// Returns whether the records are from this pool.
-    pub(super) fn has_source(&self, source: usize) -> bool {
-        self.source == source
+    pub(super) fn is_from_pool(&self, pool: usize) -> bool {
+        self.pool == pool
     }
 
-    /// Returns whether a record with this hash, of an answer of this pool, is one of the zone.
-    pub(super) fn has_origin(&self, source: usize, hash: Option<&HashParameters>) -> bool {
-        self.source == source && self.hash.as_ref() == hash
+    /// Returns whether the records are from this pool and use these hash parameters.
+    pub(super) fn has_pool_and_hash(&self, pool: usize, hash: Option<&HashParameters>) -> bool {
+        self.pool == pool && self.hash.as_ref() == hash
     }
 
     pub(super) fn set_soa(&mut self, soa: CachedRecord) {
@@ -132,9 +130,7 @@ impl Zone {
     pub(super) fn remove(&mut self, position: usize) {
         let entry = self.entries.remove(position);
         self.bytes -= RECORD_LEN + entry.record.len();
-        if self.entries.capacity() > SHRINK_MIN.max(4 * self.entries.len()) {
-            self.entries.shrink_to(2 * self.entries.len());
-        }
+        shrink(&mut self.entries);
     }
 
     /// Returns whether the record at a position was used since the last call, or `None` if there is
@@ -188,6 +184,7 @@ impl Zone {
             let is_denied = second.covers(wildcard) && !second.is_empty_non_terminal(wildcard);
             is_denied.then_some(Rcode::NXDOMAIN)?
         };
+        // There is no third record.
         Some((rcode, distinct([first, second, second])))
     }
 

@@ -1,4 +1,4 @@
-//! Denials and the responses with them.
+//! The response with a denial.
 
 use std::iter;
 
