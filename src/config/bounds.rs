@@ -77,8 +77,8 @@ impl Timeouts {
 
     /// Returns the timeouts for a response within `query`. Timeouts within a query shrink with
     /// `query`, and those for answers do not grow: a resolver that is silent for two seconds is
-    /// unresponsive, even for a client with a long timeout. A handshake may take longer on a slow
-    /// link, for which `query` is raised.
+    /// unresponsive, even for a client with a long timeout. The limit of a handshake grows with
+    /// `query`, since users raise `--timeout` for slow links.
     pub fn for_query(query: Duration) -> Self {
         Self {
             query,

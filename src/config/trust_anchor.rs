@@ -1,5 +1,6 @@
 //! DNSSEC settings: the mode and the trust anchors.
 
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 
 use base64::Engine;
@@ -55,8 +56,8 @@ const EXPECTED: &str =
     "DS or DNSKEY records, like `. IN DS 20326 8 2 E06D...`, as `dig DNSKEY` prints them";
 
 /// Description of the expected algorithms.
-const SUPPORTED: &str =
-    "a whole zone key with algorithm 8, 10, 13, 14 or 15, or a digest of type 2 or 4 of one";
+const SUPPORTED: &str = "a DNSKEY with the zone flag and the full key of algorithm 8, 10, 13, 14 or 15, or a DS \
+     record with digest type 2 or 4";
 
 /// Returns whether signatures of this algorithm can be verified. SHA-1 (5 and 7) is not supported
 /// (RFC 9905).
@@ -64,8 +65,19 @@ pub fn is_algorithm_supported(algorithm: u8) -> bool {
     matches!(algorithm, 8 | 10 | 13 | 14 | 15)
 }
 
-/// Minimum length of an RSA modulus in bytes (RFC 5702, section 2).
-const RSA_MODULUS_LEN_MIN: usize = 64;
+/// Minimum and maximum length of an RSA modulus in bytes. A zone with shorter keys is insecure, as
+/// with an unknown algorithm; longer keys would cost too much.
+pub const RSA_MODULUS_LEN: RangeInclusive<usize> = 127..=512;
+
+/// Returns the length of the modulus of an RSA key (RFC 3110, section 2).
+fn rsa_modulus_len(key: &[u8]) -> Option<usize> {
+    let (exponent_len, rest) = match key {
+        [0, high, low, rest @ ..] => (usize::from(u16::from_be_bytes([*high, *low])), rest),
+        [len, rest @ ..] => (usize::from(*len), rest),
+        [] => return None,
+    };
+    rest.len().checked_sub(exponent_len)
+}
 
 /// Returns whether digests of this type can be computed. SHA-1 (1) is not supported (RFC 9905).
 pub fn is_digest_supported(digest_type: u8) -> bool {
@@ -139,7 +151,9 @@ impl TrustAnchor {
             (Type::DNSKEY, [high, low, 3, algorithm, key @ ..]) => {
                 let is_zone_key = high & 1 != 0 && low & 0x80 == 0;
                 let is_whole = match algorithm {
-                    8 | 10 => key.len() > RSA_MODULUS_LEN_MIN,
+                    8 | 10 => {
+                        rsa_modulus_len(key).is_some_and(|len| RSA_MODULUS_LEN.contains(&len))
+                    }
                     13 => key.len() == 64,
                     14 => key.len() == 96,
                     15 => key.len() == 32,
@@ -155,12 +169,14 @@ impl TrustAnchor {
         let (owner, rest) = fields.split_first()?;
         let zone = match *owner {
             "." => Name::root(),
+            // The class or the TTL of a line without its owner.
+            name if is_class_or_ttl(name) => return None,
             name => name.parse().ok()?,
         };
-        let is_ttl_or_class = |field: &&&str| {
-            field.eq_ignore_ascii_case("IN") || field.bytes().all(|byte| byte.is_ascii_digit())
-        };
-        let skipped = rest.iter().take_while(is_ttl_or_class).count();
+        let skipped = rest
+            .iter()
+            .take_while(|field| is_class_or_ttl(field))
+            .count();
         let (rr_type, data) = rest.get(skipped..)?.split_first()?;
         let (rr_type, data) = match rr_type.to_ascii_uppercase().as_str() {
             "DS" if skipped <= 2 => (Type::DS, ds_data(data)?),
@@ -173,6 +189,10 @@ impl TrustAnchor {
             data: data.into(),
         })
     }
+}
+
+fn is_class_or_ttl(field: &str) -> bool {
+    field.eq_ignore_ascii_case("IN") || field.bytes().all(|byte| byte.is_ascii_digit())
 }
 
 /// Parses the fields of a DS record: tag, algorithm, digest type, digest in hexadecimal.
@@ -281,6 +301,8 @@ mod tests {
             (". IN DS ((1 8 9 00))\n", 1),
             // The owner of the record before, which would be the name `IN`.
             (". IN DNSKEY 257 3 15 @\n  IN DNSKEY 257 3 15 @\n", 2),
+            ("IN DNSKEY 257 3 15 @\n", 1),
+            ("3600 IN DNSKEY 257 3 15 @\n", 1),
         ] {
             let text = text.replace('@', &STANDARD.encode([1; 32]));
             let error = TrustAnchor::parse_all(&text).unwrap_err();
@@ -294,10 +316,21 @@ mod tests {
             let key = STANDARD.encode(vec![1; len]);
             TrustAnchor::parse_all(&format!("example. IN DNSKEY 257 3 {algorithm} {key}"))
         };
-        for (algorithm, len) in [(8, 130), (10, 130), (13, 64), (14, 96), (15, 32)] {
+        // The exponent of the RSA keys has one byte, with the value 1, after its length.
+        for (algorithm, len) in [(8, 129), (10, 514), (13, 64), (14, 96), (15, 32)] {
             assert!(parse(algorithm, len).is_ok(), "{algorithm} {len}");
         }
-        for (algorithm, len) in [(8, 3), (10, 64), (13, 3), (13, 96), (14, 64), (15, 33)] {
+        let others = [
+            (8, 1),
+            (8, 66),
+            (8, 128),
+            (10, 515),
+            (13, 3),
+            (13, 96),
+            (14, 64),
+            (15, 33),
+        ];
+        for (algorithm, len) in others {
             assert_eq!(
                 parse(algorithm, len),
                 Err((1, SUPPORTED)),
