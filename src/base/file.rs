@@ -279,10 +279,10 @@ pub struct FileVersion {
 }
 
 impl FileVersion {
-    /// Returns the version of a file, or `None` if the file is missing.
-    pub fn of(path: &Path) -> Option<Self> {
-        let metadata = fs::metadata(path).ok()?;
-        Some(Self {
+    /// Returns the version of a file.
+    pub fn of(path: &Path) -> io::Result<Self> {
+        let metadata = fs::metadata(path)?;
+        Ok(Self {
             device: metadata.dev(),
             inode: metadata.ino(),
             modified_at: (metadata.mtime(), metadata.mtime_nsec()),

@@ -1,5 +1,6 @@
 //! Detection of changed files (`--reload-interval`): options, certificates, keys and CA files.
 
+use std::io::{self, ErrorKind};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -19,7 +20,7 @@ pub(super) struct FileWatch {
 #[derive(Debug)]
 struct WatchedFile {
     path: PathBuf,
-    /// The last version; `None` if the file was missing at the start.
+    /// The last version that could be read.
     version: Option<FileVersion>,
     /// The number of checks in a row that did not find the file.
     missed: u32,
@@ -30,12 +31,13 @@ struct WatchedFile {
 const MISSED_MAX: u32 = 2;
 
 /// The result of a check.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) enum FileChange {
-    /// The file has changed.
-    Changed(PathBuf),
-    /// The file is missing. Each disappearance is reported once.
-    Missing(PathBuf),
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct FileChanges {
+    /// The first file that has changed.
+    pub(super) changed: Option<PathBuf>,
+    /// The files that are missing since this check or the last one. Each disappearance is reported
+    /// once.
+    pub(super) missing: Vec<PathBuf>,
 }
 
 impl FileWatch {
@@ -54,7 +56,7 @@ impl FileWatch {
             known_at.map_or_else(
                 || WatchedFile {
                     path: path.clone(),
-                    version: FileVersion::of(path),
+                    version: FileVersion::of(path).ok(),
                     missed: 0,
                 },
                 |position| known.swap_remove(position),
@@ -68,37 +70,42 @@ impl FileWatch {
         self.check_at
     }
 
-    /// Checks the files if a check is due. Returns the first file that has changed, or else one that
-    /// is missing.
-    pub(super) fn check_if_due(&mut self, now: Instant) -> Option<FileChange> {
+    /// Checks the files if a check is due.
+    pub(super) fn check_if_due(&mut self, now: Instant) -> FileChanges {
         if self.check_at.is_none_or(|at| at > now) {
-            return None;
+            return FileChanges::default();
         }
         self.check_at = self.interval.map(|interval| now + interval);
         self.check()
     }
 
-    /// Records the current versions. Returns the first file that has changed, or else one that is
-    /// missing.
-    pub(super) fn check(&mut self) -> Option<FileChange> {
-        let (mut changed, mut missing) = (None, None);
+    /// Records the current versions. A file that cannot be examined counts as unchanged.
+    pub(super) fn check(&mut self) -> FileChanges {
+        let mut changes = FileChanges::default();
         for file in &mut self.files {
-            let current = FileVersion::of(&file.path);
-            if current.is_none() {
-                file.missed = file.missed.saturating_add(1);
-                if file.missed == MISSED_MAX {
-                    missing = Some(FileChange::Missing(file.path.clone()));
+            let current = match FileVersion::of(&file.path) {
+                Ok(current) => Some(current),
+                Err(error) if is_missing(&error) => {
+                    file.missed = file.missed.saturating_add(1);
+                    if file.missed == MISSED_MAX {
+                        changes.missing.push(file.path.clone());
+                    }
+                    continue;
                 }
-                continue;
-            }
+                Err(_) => continue,
+            };
             file.missed = 0;
             if current != file.version {
                 file.version = current;
-                changed.get_or_insert_with(|| FileChange::Changed(file.path.clone()));
+                changes.changed.get_or_insert_with(|| file.path.clone());
             }
         }
-        changed.or(missing)
+        changes
     }
+}
+
+fn is_missing(error: &io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory)
 }
 
 #[cfg(test)]
@@ -132,10 +139,10 @@ mod tests {
 
         /// Returns whether a check after a second finds a change.
         fn changes(&mut self) -> bool {
-            matches!(self.check(), Some(FileChange::Changed(_)))
+            self.check().changed.is_some()
         }
 
-        fn check(&mut self) -> Option<FileChange> {
+        fn check(&mut self) -> FileChanges {
             self.now += Duration::from_secs(1);
             self.watch.check_if_due(self.now)
         }
@@ -172,9 +179,8 @@ mod tests {
         let options = scene.folder.join("options");
         for content in ["three", "four"] {
             fs::remove_file(&options).unwrap();
-            let checks = [(); 4].map(|()| scene.check());
-            let missing = Some(FileChange::Missing(options.clone()));
-            assert_eq!(checks, [None, missing, None, None]);
+            let checks = [(); 4].map(|()| scene.check().missing);
+            assert_eq!(checks, [vec![], vec![options.clone()], vec![], vec![]]);
             fs::write(&options, content).unwrap();
             assert!(scene.changes());
         }
@@ -186,7 +192,7 @@ mod tests {
         let options = scene.folder.join("options");
         for content in ["three", "four"] {
             fs::remove_file(&options).unwrap();
-            assert_eq!(scene.check(), None);
+            assert_eq!(scene.check(), FileChanges::default());
             fs::write(&options, content).unwrap();
             assert!(scene.changes());
         }
@@ -196,7 +202,7 @@ mod tests {
     fn change_before_a_reload_by_signal_is_not_found_again() {
         let mut scene = Scene::new("signal");
         fs::write(scene.folder.join("options"), "other").unwrap();
-        assert!(scene.watch.check().is_some());
+        assert!(scene.watch.check().changed.is_some());
         assert!(!scene.changes());
     }
 
@@ -206,5 +212,37 @@ mod tests {
         scene.watch.follow(&Config::default(), scene.now);
         assert_eq!(scene.watch.next_at(), None);
         assert!(!scene.changes());
+    }
+
+    #[test]
+    fn each_missing_file_is_reported_beside_a_changed_one() {
+        let mut scene = Scene::new("several");
+        let names = ["options", "ca.pem", "cert.pem"].map(|name| scene.folder.join(name));
+        for name in &names {
+            fs::write(name, "one").unwrap();
+        }
+        let config = Config {
+            reload_interval: Some(Duration::from_secs(1)),
+            file: Some(names[0].clone()),
+            ca_file: Some(names[1].clone()),
+            clock_stamp: None,
+            ..Config::default()
+        };
+        scene.watch.follow(&config, scene.now);
+        fs::remove_file(&names[0]).unwrap();
+        fs::remove_file(&names[1]).unwrap();
+        assert_eq!(scene.check().missing, [] as [PathBuf; 0]);
+        let mut missing = scene.check().missing;
+        missing.sort();
+        assert_eq!(missing, [names[1].clone(), names[0].clone()]);
+    }
+
+    #[test]
+    fn path_below_a_file_is_missing_and_a_link_to_itself_is_not() {
+        let mut scene = Scene::new("kinds");
+        let options = scene.folder.join("options");
+        fs::remove_file(&options).unwrap();
+        std::os::unix::fs::symlink(&options, &options).unwrap();
+        assert_eq!([(); 3].map(|()| scene.check().missing.len()), [0, 0, 0]);
     }
 }

@@ -59,7 +59,7 @@ use client_limits::{Bounds, Clients};
 use costly_steps::CostlySteps;
 use export::dnstap::Tap;
 use export::otlp::Traces;
-use file_watch::{FileChange, FileWatch};
+use file_watch::FileWatch;
 use late_listeners::LateListeners;
 use listen::{Opened, Service, listen_everywhere};
 use moderation::Moderation;
@@ -384,20 +384,18 @@ impl<N: Net> Reactor<N> {
             self.stamp_at = interval.map(|interval| self.now + interval);
             self.clock.stamp(self.now);
         }
-        match self.file_watch.check_if_due(self.now) {
-            Some(FileChange::Changed(path)) => {
-                let path = path.display();
-                log::info!("--reload-interval: {path:?} has changed: reloading");
-                self.is_reload_asked = true;
-            }
-            Some(FileChange::Missing(path)) => {
-                let path = path.display();
-                log::warn!(
-                    "--reload-interval: {path:?} is missing: the current settings stay in effect, \
-                     but the program cannot start without the file"
-                );
-            }
-            None => {}
+        let changes = self.file_watch.check_if_due(self.now);
+        for path in changes.missing {
+            log::warn!(
+                "--reload-interval: {:?} is missing: the current settings stay in effect, but the \
+                 program cannot start without the file",
+                path.display()
+            );
+        }
+        if let Some(path) = changes.changed {
+            let path = path.display();
+            log::info!("--reload-interval: {path:?} has changed: reloading");
+            self.is_reload_asked = true;
         }
     }
 
