@@ -92,7 +92,10 @@ fn read_line(draft: &mut Draft, line: &str) -> Result<(), String> {
             format!("{option:?}: unknown option: comments start with #")
         }
         _ if UPSTREAM_SETTINGS.contains(&option) => {
-            format!("{option:?}: unknown option: it is a setting of an upstream, after a comma")
+            format!(
+                "{option:?}: unknown option: it is a setting of an upstream, like upstream = \
+                 10.0.0.53,{option}=..."
+            )
         }
         Some(similar) => format!("{option:?}: unknown option: did you mean {similar}?"),
         None => {

@@ -176,8 +176,8 @@ impl Draft {
             let values = self.given.values(&options);
             let (queries, clients) = (defaults.inflight, defaults.tcp_clients);
             let problem = format!(
-                "{values}: expected less with {limit}, like its defaults (--max-inflight \
-                 {queries}, --max-tcp-clients {clients}), or a higher --memory-limit"
+                "{values}: expected a lower limit with {limit} (the defaults are --max-inflight \
+                 {queries} and --max-tcp-clients {clients}), or a higher --memory-limit"
             );
             return Err(self.given.error(&options, problem));
         };

@@ -450,11 +450,13 @@ fn lines_of_other_syntaxes_are_explained() {
         ),
         (
             "domain = corp.example",
-            "\"domain\": unknown option: it is a setting of an upstream, after a comma",
+            "\"domain\": unknown option: it is a setting of an upstream, like upstream = \
+             10.0.0.53,domain=...",
         ),
         (
             "client-cert=a.pem",
-            "\"client-cert\": unknown option: it is a setting of an upstream, after a comma",
+            "\"client-cert\": unknown option: it is a setting of an upstream, like upstream = \
+             10.0.0.53,client-cert=...",
         ),
         (
             "listen-address = 127.0.0.1",

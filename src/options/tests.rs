@@ -145,7 +145,7 @@ fn memory_limit_determines_the_other_limits() {
     let has_parts = problem.starts_with(parts[0]) && problem.ends_with(parts[1]);
     assert!(has_parts, "{problem}");
     let end = format!(
-        "expected less with --memory-limit 8m, like its defaults (--max-inflight {}, \
+        "expected a lower limit with --memory-limit 8m (the defaults are --max-inflight {} and \
          --max-tcp-clients {}), or a higher --memory-limit",
         small.limits.inflight, small.limits.tcp_clients
     );
