@@ -28,7 +28,7 @@ check "documents: commands, options, metrics and files are valid" '^documents ar
 
 check "documents: the examples of docs/migrating.md are valid" 'are valid' scripts/check_examples.sh "$binary"
 
-# The built-in trust anchors beside those of Debian, with and without the second key.
+# The built-in trust anchors are compared with the keys of Debian, and with two changed keys.
 root_keys=/usr/share/dns/root.key
 check "root keys: those of Debian are built in" '^38696$' scripts/check_root_keys.sh "$root_keys"
 sed 's/AwEAAa/AwEAAb/' "$root_keys" >"$work/root.key"
