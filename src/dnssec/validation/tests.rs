@@ -476,3 +476,14 @@ fn names_that_were_never_asked_for_are_denied() {
     }
     assert!(names > 100 && types > 5, "{names} names, {types} types");
 }
+
+#[test]
+fn insecure_zone_of_a_trust_anchor_decides_on_denials() {
+    let mut world = World::new();
+    let denial = world.answers[&("nothing".to_owned(), "A".to_owned())].clone();
+    let until = Instant::default() + Duration::from_secs(60);
+    // The keys of the trust anchor are not supported.
+    world.zones.insert(&[0], ZoneStatus::Insecure, until);
+    let verdict = world.verdict(&denial.message, Subject::Answer);
+    assert_eq!(verdict, SecurityStatus::Insecure);
+}
