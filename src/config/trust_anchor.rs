@@ -56,8 +56,8 @@ const EXPECTED: &str =
     "DS or DNSKEY records, like `. IN DS 20326 8 2 E06D...`, as `dig DNSKEY` prints them";
 
 /// Description of the expected algorithms.
-const SUPPORTED: &str = "a DNSKEY with the zone flag and the full key of algorithm 8, 10, 13, 14 or 15, or a DS \
-     record with digest type 2 or 4";
+const SUPPORTED: &str = "a DNSKEY with the zone flag and the full key of algorithm 8, 10, 13, 14 \
+                         or 15, or a DS record with digest type 2 or 4";
 
 /// Returns whether signatures of this algorithm can be verified. SHA-1 (5 and 7) is not supported
 /// (RFC 9905).

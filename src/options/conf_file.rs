@@ -54,6 +54,32 @@ fn dashed_option(option: &str) -> Option<&'static str> {
     Some(row.long)
 }
 
+/// Describes an unknown option, with the mistake that is likely.
+fn describe_unknown(option: &str) -> String {
+    match similar_option(option) {
+        _ if option.starts_with('-') => match dashed_option(option) {
+            Some(long) => format!("{option:?}: unknown option: write {long}, without a dash"),
+            None => format!("{option:?}: unknown option (see --help; names have no dash here)"),
+        },
+        Some(similar) if option.starts_with(&format!("{similar}:")) => {
+            format!("{option:?}: unknown option: write = in place of the colon")
+        }
+        _ if option.starts_with([';', '/']) => {
+            format!("{option:?}: unknown option: comments start with #")
+        }
+        _ if UPSTREAM_SETTINGS.contains(&option) => {
+            format!(
+                "{option:?}: unknown option: it is a setting of an upstream, like upstream = \
+                 10.0.0.53,{option}=..."
+            )
+        }
+        Some(similar) => format!("{option:?}: unknown option: did you mean {similar}?"),
+        None => {
+            format!("{option:?}: unknown option (see --help; a line is like upstream = 1.1.1.1)")
+        }
+    }
+}
+
 /// Applies a line `option=value` or `option value`. A `#` at the start or after white space
 /// starts a comment.
 fn read_line(draft: &mut Draft, line: &str) -> Result<(), String> {
@@ -80,28 +106,7 @@ fn read_line(draft: &mut Draft, line: &str) -> Result<(), String> {
         return Err(format!("{option}: only allowed on the command line"));
     }
     let row = TABLE.iter().find(|row| row.long == option);
-    let row = row.ok_or_else(|| match similar_option(option) {
-        _ if option.starts_with('-') => match dashed_option(option) {
-            Some(long) => format!("{option:?}: unknown option: write {long}, without a dash"),
-            None => format!("{option:?}: unknown option (see --help; names have no dash here)"),
-        },
-        Some(similar) if option.starts_with(&format!("{similar}:")) => {
-            format!("{option:?}: unknown option: write = in place of the colon")
-        }
-        _ if option.starts_with([';', '/']) => {
-            format!("{option:?}: unknown option: comments start with #")
-        }
-        _ if UPSTREAM_SETTINGS.contains(&option) => {
-            format!(
-                "{option:?}: unknown option: it is a setting of an upstream, like upstream = \
-                 10.0.0.53,{option}=..."
-            )
-        }
-        Some(similar) => format!("{option:?}: unknown option: did you mean {similar}?"),
-        None => {
-            format!("{option:?}: unknown option (see --help; a line is like upstream = 1.1.1.1)")
-        }
-    })?;
+    let row = row.ok_or_else(|| describe_unknown(option))?;
     if value.starts_with('=') {
         return Err(format!("{option}: {value:?}: expected one equals sign"));
     }

@@ -40,6 +40,23 @@ pub(super) struct FileChanges {
     pub(super) missing: Vec<PathBuf>,
 }
 
+impl FileChanges {
+    /// Logs the changes.
+    pub(super) fn log(&self) {
+        for path in &self.missing {
+            log::warn!(
+                "--reload-interval: {:?} is missing: the current settings stay in effect, but the \
+                 program cannot start without the file",
+                path.display()
+            );
+        }
+        if let Some(path) = &self.changed {
+            let path = path.display();
+            log::info!("--reload-interval: {path:?} has changed: reloading");
+        }
+    }
+}
+
 impl FileWatch {
     /// Follows the files that the configuration names. Known files keep their version, so that a
     /// change during a reload is found by the next check.

@@ -385,18 +385,8 @@ impl<N: Net> Reactor<N> {
             self.clock.stamp(self.now);
         }
         let changes = self.file_watch.check_if_due(self.now);
-        for path in changes.missing {
-            log::warn!(
-                "--reload-interval: {:?} is missing: the current settings stay in effect, but the \
-                 program cannot start without the file",
-                path.display()
-            );
-        }
-        if let Some(path) = changes.changed {
-            let path = path.display();
-            log::info!("--reload-interval: {path:?} has changed: reloading");
-            self.is_reload_asked = true;
-        }
+        changes.log();
+        self.is_reload_asked |= changes.changed.is_some();
     }
 
     fn close_idle_clients(&mut self) {

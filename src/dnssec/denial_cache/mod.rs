@@ -3,8 +3,8 @@
 //!
 //! The NSEC records of a zone are in canonical order, its NSEC3 records in the order of their
 //! hashes: only the record at or before a name, or its hash, can match or cover it. Names are
-//! compared by [sort keys](sort_key). [`dnssec::denial`](super::denial) judges the same records with
-//! names in place of keys, for the answers of upstreams; the tests compare the two.
+//! compared by [sort keys](sort_key). [`denial`](super::denial) judges the same records with names
+//! in place of keys, for the answers of upstreams; the tests compare the two.
 //!
 //! The cache has a maximum number of bytes. The record that is removed for a new one is chosen by
 //! the clock algorithm: a record that was used since the hand passed it stays.
