@@ -3,7 +3,7 @@
 //!
 //! The NSEC records of a zone are in canonical order, its NSEC3 records in the order of their
 //! hashes: only the record at or before a name, or its hash, can match or cover it. Names are
-//! compared by [sort keys](sort_key). [`denial`](super::denial) judges the same records with names
+//! compared by sort keys (`sort_key`). [`denial`](super::denial) judges the same records with names
 //! in place of keys, for the answers of upstreams; the tests compare the two.
 //!
 //! The cache has a maximum number of bytes. The record that is removed for a new one is chosen by
