@@ -95,18 +95,11 @@ fn each_upstream_is_connected_at_the_start_and_gets_no_query() {
 
 #[test]
 fn port_of_plain_dns_is_logged() {
-    // The program never queries this server: the address is one of this host.
-    let own = Ipv4Addr::new(127, 53, 53, 53);
-    let mut listener = None;
-    // Another run of the tests on this host may use the port for a moment.
-    await_that(
-        "the port of plain DNS is free (the tests run as root)",
-        || {
-            listener = TcpListener::bind((own, 53)).ok();
-            listener.is_some()
-        },
-    );
-    let listener = listener.expect("the port was free");
+    // The program never queries this server: the address is one of this host. Another run of the
+    // tests has another address.
+    let [.., high, low] = std::process::id().to_be_bytes();
+    let own = Ipv4Addr::new(127, 53, high, low);
+    let listener = TcpListener::bind((own, 53)).expect("the tests run as root");
     let upstream = format!("--upstream={own}:53");
     let hint = "port 53 is the port of plain DNS, use port 853 for DNS over TLS";
     let line = warning_line(&[upstream.clone(), "--timeout=1s".to_owned()]);
