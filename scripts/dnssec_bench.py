@@ -64,7 +64,8 @@ def measure(process, port, names):
     result = load(port, names, 1, SOCKETS)
     used = processor_time(process.pid) - before
     if result["lost"]:
-        print(f"{names}: {result['lost']} queries are lost")
+        program, kind = os.path.basename(process.args[0]), os.path.basename(names)
+        print(f"{program}, {kind}: {result['lost']} queries are lost")
     return used * 1e6 / max(1, result["completed"])
 
 
