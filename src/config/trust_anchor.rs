@@ -67,16 +67,30 @@ pub fn is_algorithm_supported(algorithm: u8) -> bool {
 
 /// Minimum and maximum length of an RSA modulus in bytes. A zone with shorter keys is insecure, as
 /// with an unknown algorithm; longer keys would cost too much.
-pub const RSA_MODULUS_LEN: RangeInclusive<usize> = 127..=512;
+const RSA_MODULUS_LEN: RangeInclusive<usize> = 127..=512;
 
-/// Returns the length of the modulus of an RSA key (RFC 3110, section 2).
-fn rsa_modulus_len(key: &[u8]) -> Option<usize> {
+/// Maximum length of an RSA exponent in bytes.
+const RSA_EXPONENT_LEN_MAX: usize = 8;
+
+/// Returns whether signatures of an RSA key with this exponent and modulus can be verified.
+pub fn has_supported_rsa_len((exponent, modulus): (&[u8], &[u8])) -> bool {
+    RSA_MODULUS_LEN.contains(&modulus.len()) && exponent.len() <= RSA_EXPONENT_LEN_MAX
+}
+
+/// Returns exponent and modulus of an RSA key without leading zeros (RFC 3110, section 2).
+pub fn rsa_parts(key: &[u8]) -> Option<(&[u8], &[u8])> {
     let (exponent_len, rest) = match key {
-        [0, high, low, rest @ ..] => (usize::from(u16::from_be_bytes([*high, *low])), rest),
-        [len, rest @ ..] => (usize::from(*len), rest),
+        [0, high, low, rest @ ..] => (u16::from_be_bytes([*high, *low]), rest),
+        [len, rest @ ..] => (u16::from(*len), rest),
         [] => return None,
     };
-    rest.len().checked_sub(exponent_len)
+    let (exponent, modulus) = rest.split_at_checked(usize::from(exponent_len))?;
+    Some((without_zeros(exponent), without_zeros(modulus)))
+}
+
+fn without_zeros(number: &[u8]) -> &[u8] {
+    let zeros = number.iter().take_while(|byte| **byte == 0).count();
+    &number[zeros..]
 }
 
 /// Returns whether digests of this type can be computed. SHA-1 (1) is not supported (RFC 9905).
@@ -151,9 +165,7 @@ impl TrustAnchor {
             (Type::DNSKEY, [high, low, 3, algorithm, key @ ..]) => {
                 let is_zone_key = high & 1 != 0 && low & 0x80 == 0;
                 let is_whole = match algorithm {
-                    8 | 10 => {
-                        rsa_modulus_len(key).is_some_and(|len| RSA_MODULUS_LEN.contains(&len))
-                    }
+                    8 | 10 => rsa_parts(key).is_some_and(has_supported_rsa_len),
                     13 => key.len() == 64,
                     14 => key.len() == 96,
                     15 => key.len() == 32,

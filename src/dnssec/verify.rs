@@ -9,7 +9,7 @@ use ring::signature::{
     RsaParameters, RsaPublicKeyComponents, UnparsedPublicKey, VerificationAlgorithm,
 };
 
-use crate::config::trust_anchor::RSA_MODULUS_LEN;
+use crate::config::trust_anchor::{has_supported_rsa_len, rsa_parts};
 
 /// Algorithms (RFC 5702, 6605, 8080).
 const RSA_SHA256: u8 = 8;
@@ -21,9 +21,6 @@ const ED_25519: u8 = 15;
 /// Digests of DS records (RFC 4509, 6605).
 const DIGEST_SHA256: u8 = 2;
 const DIGEST_SHA384: u8 = 4;
-
-/// Maximum length of an RSA exponent in bytes.
-const EXPONENT_LEN_MAX: usize = 8;
 
 /// The reason why a signature is not good.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,7 +35,7 @@ pub enum SignatureError {
 /// algorithm.
 pub fn is_key_supported(algorithm: u8, public_key: &[u8]) -> bool {
     match algorithm {
-        RSA_SHA256 | RSA_SHA512 => rsa_parts(public_key).is_some_and(has_supported_len),
+        RSA_SHA256 | RSA_SHA512 => rsa_parts(public_key).is_some_and(has_supported_rsa_len),
         _ => is_algorithm_supported(algorithm),
     }
 }
@@ -134,7 +131,7 @@ fn verify_rsa(
     signature: &[u8],
 ) -> Result<(), SignatureError> {
     let parts = rsa_parts(public_key).ok_or(SignatureError::Wrong)?;
-    if !has_supported_len(parts) {
+    if !has_supported_rsa_len(parts) {
         return Err(SignatureError::Unsupported);
     }
     let (exponent, modulus) = parts;
@@ -144,24 +141,4 @@ fn verify_rsa(
     };
     let verified = components.verify(parameters, signed, signature);
     verified.map_err(|_| SignatureError::Wrong)
-}
-
-fn has_supported_len((exponent, modulus): (&[u8], &[u8])) -> bool {
-    RSA_MODULUS_LEN.contains(&modulus.len()) && exponent.len() <= EXPONENT_LEN_MAX
-}
-
-/// Returns exponent and modulus of an RSA key without leading zeros (RFC 3110, section 2).
-fn rsa_parts(key: &[u8]) -> Option<(&[u8], &[u8])> {
-    let (exponent_len, rest) = match key {
-        [0, high, low, rest @ ..] => (u16::from_be_bytes([*high, *low]), rest),
-        [len, rest @ ..] => (u16::from(*len), rest),
-        [] => return None,
-    };
-    let (exponent, modulus) = rest.split_at_checked(usize::from(exponent_len))?;
-    Some((without_zeros(exponent), without_zeros(modulus)))
-}
-
-fn without_zeros(number: &[u8]) -> &[u8] {
-    let zeros = number.iter().take_while(|byte| **byte == 0).count();
-    &number[zeros..]
 }
