@@ -147,6 +147,7 @@ impl DenialCache {
                     if zone.len() == 0 {
                         self.zones.remove(position);
                         shrink(&mut self.zones);
+                        self.hand.1 = 0;
                     } else {
                         self.bytes += zone.bytes();
                     }
