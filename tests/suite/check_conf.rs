@@ -17,7 +17,7 @@ use rcgen::{
 
 use crate::support::certificates::Authority;
 use crate::support::folder::Folder;
-use crate::support::program::{Program, free_port, run_to_end};
+use crate::support::program::{Program, free_port, output_of, run_to_end};
 
 /// Checks options. Returns the exit code and standard error.
 fn check(arguments: &[&str]) -> (Option<i32>, String) {
@@ -97,8 +97,8 @@ fn clock_stamp_that_is_no_regular_file_is_an_error_and_at_the_start_a_warning() 
     let folder = Folder::new("check-stamp");
     let [inside, pipe, link] = ["folder", "pipe", "link"].map(|name| folder.file(name));
     fs::create_dir(&inside).expect("the folder of the test is writable");
-    let made = Command::new("mkfifo").arg(&pipe).status();
-    assert!(made.is_ok_and(|status| status.success()));
+    let made = output_of(Command::new("mkfifo").arg(&pipe));
+    assert!(made.status.success(), "{made:?}");
     symlink(folder.file("target"), &link).expect("the folder of the test is writable");
     for (path, found) in [
         (&inside, "a directory"),
@@ -181,8 +181,8 @@ fn files_are_judged_by_the_rights_of_the_runtime_user() {
 fn pipe_without_a_reader_is_a_warning_at_the_check_and_at_the_start() {
     let folder = Folder::new("check-pipe");
     let pipe = folder.file("pipe");
-    let made = Command::new("mkfifo").arg(&pipe).status();
-    assert!(made.is_ok_and(|status| status.success()));
+    let made = output_of(Command::new("mkfifo").arg(&pipe));
+    assert!(made.status.success(), "{made:?}");
     let log = format!("--query-log={}", pipe.display());
     let warning = format!(
         "--query-log: {:?}: this named pipe has no reader",
@@ -351,10 +351,9 @@ fn values_in_errors_are_quoted() {
 
 #[test]
 fn valid_options_are_reported_on_standard_output() {
-    let output = Command::new(env!("CARGO_BIN_EXE_dotproxy"))
-        .args(["-u192.0.2.1", "--check-conf"])
-        .output()
-        .expect("the program starts");
+    let output = output_of(
+        Command::new(env!("CARGO_BIN_EXE_dotproxy")).args(["-u192.0.2.1", "--check-conf"]),
+    );
     assert_eq!(output.stdout, b"dotproxy: options and files are valid\n");
 }
 
@@ -364,13 +363,10 @@ fn listen_address_that_is_not_unicast_is_an_error() {
         assert_refused(&["-l", address], &["--listen", address, "expected"]);
     }
     // Loopback is 127.0.0.0/8. Its broadcast address cannot be the address of a host.
-    let broadcast = Command::new("sh")
-        .args([
-            "-c",
-            "ip -4 -o address | sed -n 's/.* brd \\([0-9.]*\\) .*/\\1/p' | head -1",
-        ])
-        .output()
-        .expect("iproute2 is installed");
+    let broadcast = output_of(Command::new("sh").args([
+        "-c",
+        "ip -4 -o address | sed -n 's/.* brd \\([0-9.]*\\) .*/\\1/p' | head -1",
+    ]));
     let broadcast = String::from_utf8(broadcast.stdout).expect("an address");
     let broadcast = broadcast.trim();
     if !broadcast.is_empty() && broadcast != "0.0.0.0" {
@@ -778,11 +774,11 @@ fn file_that_the_user_may_not_read_has_the_user_and_advice() {
             "use LoadCredential= of systemd, or copy it in a deploy hook of certbot",
         ),
     ] {
-        let output = Command::new(env!("CARGO_BIN_EXE_dotproxy"))
-            .args(["--check-conf", "-u192.0.2.1", &argument])
-            .uid(65_534)
-            .output()
-            .expect("the program starts");
+        let output = output_of(
+            Command::new(env!("CARGO_BIN_EXE_dotproxy"))
+                .args(["--check-conf", "-u192.0.2.1", &argument])
+                .uid(65_534),
+        );
         let text = String::from_utf8(output.stderr).expect("text");
         assert_eq!(output.status.code(), Some(2), "{text}");
         for part in [option, "user nobody (65534) may not read it", advice] {
@@ -812,7 +808,7 @@ fn query_log_that_may_not_be_written_is_an_error_at_the_check_and_at_the_start()
             if Uid::effective().is_root() {
                 command.uid(65_534).gid(65_534);
             }
-            let output = command.output().expect("the program starts");
+            let output = output_of(&mut command);
             let text = String::from_utf8(output.stderr).expect("text");
             assert_eq!(output.status.code(), Some(2), "{start:?}, {name}: {text}");
             let problem = format!("dotproxy: --query-log: {path:?}: Permission denied");

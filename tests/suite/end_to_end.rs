@@ -16,7 +16,7 @@ use crate::support::faulty::{End, Fault, Faulty};
 use crate::support::folder::Folder;
 use crate::support::messages::{check_response, query};
 use crate::support::program::{
-    PATIENCE, Program, await_that, connect_from, datagrams_from, free_port, read_framed,
+    PATIENCE, Program, await_that, connect_from, datagrams_from, free_port, output_of, read_framed,
     send_framed, spawn,
 };
 
@@ -910,10 +910,7 @@ fn reader_of_the_log_can_stop_or_disconnect() {
 #[test]
 fn exit_code_and_message_name_the_error() {
     let run = |arguments: &[&str]| {
-        let output = Command::new(env!("CARGO_BIN_EXE_dotproxy"))
-            .args(arguments)
-            .output()
-            .expect("the program starts");
+        let output = output_of(Command::new(env!("CARGO_BIN_EXE_dotproxy")).args(arguments));
         let text = |bytes| String::from_utf8(bytes).expect("text");
         (
             output.status.code(),

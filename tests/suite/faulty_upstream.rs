@@ -14,7 +14,7 @@ use crate::support::faulty::{End, Fault, Faulty};
 use crate::support::folder::Folder;
 use crate::support::messages::{check_response, query};
 use crate::support::program::{
-    PATIENCE, Program, await_that, free_port, read_framed, send_framed, spawn,
+    PATIENCE, Program, await_that, free_port, output_of, read_framed, send_framed, spawn,
 };
 
 const ALWAYS: u64 = u64::MAX;
@@ -264,17 +264,17 @@ fn tls_1_1_is_refused_without_a_query() {
 /// A real server that supports no version above TLS 1.1.
 fn openssl_server(port: u16, folder: &Folder) -> Child {
     let (key, certificate) = (folder.file("key"), folder.file("certificate"));
-    let made = Command::new("openssl")
-        .args([
-            "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1",
-        ])
-        .args(["-subj", "/CN=127.0.0.1", "-keyout"])
-        .arg(&key)
-        .arg("-out")
-        .arg(&certificate)
-        .stderr(Stdio::null())
-        .status();
-    assert!(made.expect("openssl is installed").success());
+    let made = output_of(
+        Command::new("openssl")
+            .args([
+                "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1",
+            ])
+            .args(["-subj", "/CN=127.0.0.1", "-keyout"])
+            .arg(&key)
+            .arg("-out")
+            .arg(&certificate),
+    );
+    assert!(made.status.success(), "{made:?}");
     let server = spawn(
         Command::new("openssl")
             .args(["s_server", "-quiet", "-tls1_1"])

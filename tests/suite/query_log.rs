@@ -9,7 +9,7 @@ use crate::support::certificates::Authority;
 use crate::support::faulty::Faulty;
 use crate::support::folder::Folder;
 use crate::support::messages::{check_response, query};
-use crate::support::program::{Program, await_that, spawn};
+use crate::support::program::{Program, await_that, output_of};
 
 struct Scene {
     /// Files that the tests read again.
@@ -148,8 +148,8 @@ fn file_that_was_moved_away_is_created_again() {
 fn readers_that_do_not_read_delay_no_query() {
     let folder = Folder::new("query-log-pipe");
     let pipe = folder.file("pipe");
-    let made = spawn(Command::new("mkfifo").arg(&pipe)).wait();
-    assert!(made.expect("mkfifo is installed").success());
+    let made = output_of(Command::new("mkfifo").arg(&pipe));
+    assert!(made.status.success(), "{made:?}");
     let unread = Scene::within(folder, "query-log-pipe", &["--query-log=@pipe"]);
     let full = Scene::new("query-log-full", &["--query-log=/dev/full"]);
     for scene in [&unread, &full] {

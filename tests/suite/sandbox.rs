@@ -51,7 +51,7 @@ impl Scene {
 
     /// Returns a field of `/proc/PID/status`.
     fn status(&self, name: &str) -> String {
-        let status = self.program.status();
+        let status = self.program.proc_status();
         let line = status.lines().find(|line| line.starts_with(name));
         let value = line.expect("the kernel prints this field")[name.len()..].trim();
         value.to_owned()
@@ -337,7 +337,7 @@ fn root_without_user_option_logs_a_warning_and_drops_its_groups() {
             &["--upstream=192.0.2.1".to_owned(), option.to_owned()],
         );
         program.await_log("sandbox: ");
-        let status = program.status();
+        let status = program.proc_status();
         let line = status.lines().find(|line| line.starts_with("Groups:"));
         let line = line.expect("the kernel prints this field");
         assert_eq!(line["Groups:".len()..].trim(), groups);

@@ -384,6 +384,23 @@ fn words_stay_where_they_belong() {
 }
 
 #[test]
+fn tests_start_processes_while_no_port_is_tested() {
+    let mut faults = Vec::new();
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    for source in sources_in(&root.join("tests/suite"), "") {
+        for (number, line) in source.code() {
+            let starts = [".output()", ".status()", ".spawn()"];
+            let is_start = starts.iter().any(|word| line.contains(word));
+            let is_allowed = ["support/program.rs", "tidy.rs"].contains(&source.path.as_str());
+            if is_start && !is_allowed {
+                faults.push(format!("{}:{number}: {}", source.path, line.trim()));
+            }
+        }
+    }
+    assert!(faults.is_empty(), "{faults:#?}");
+}
+
+#[test]
 fn files_functions_and_lines_are_short() {
     let mut faults = Vec::new();
     for source in sources() {

@@ -9,7 +9,7 @@ use crate::support::certificates::{Authority, Flaw};
 use crate::support::faulty::{End, Fault, Faulty};
 use crate::support::folder::Folder;
 use crate::support::messages::query;
-use crate::support::program::{Program, await_that, free_port, spawn};
+use crate::support::program::{Program, await_that, free_port, output_of, spawn};
 
 /// Starts the program with such an upstream and sends a query. Returns the log line with the error.
 fn warning_line(arguments: &[String]) -> String {
@@ -182,10 +182,8 @@ fn log_names_the_source_of_the_time() {
 /// Returns the date of a time since 1970, in the format of coreutils.
 fn day(since_1970: Duration) -> String {
     let time = format!("@{}", since_1970.as_secs());
-    let output = Command::new("date")
-        .args(["-u", "-d", &time, "+%F"])
-        .output();
-    let text = String::from_utf8(output.expect("coreutils are installed").stdout).expect("a date");
+    let output = output_of(Command::new("date").args(["-u", "-d", &time, "+%F"]));
+    let text = String::from_utf8(output.stdout).expect("a date");
     text.trim().to_owned()
 }
 
@@ -204,21 +202,18 @@ impl OpensslServer {
     /// Starts the server with a certificate that has this extension.
     fn start_with(folder: &Folder, new_key: &[&str], extension: &str, arguments: &[&str]) -> Self {
         let (key, certificate) = (folder.file("key"), folder.file("cert"));
-        let made = Command::new("openssl")
-            .args(["req", "-x509", "-nodes", "-days", "2", "-subj", "/CN=a"])
-            .args(["-addext", extension])
-            .args(["-addext", "basicConstraints=critical,CA:FALSE"])
-            .args(new_key)
-            .arg("-keyout")
-            .arg(&key)
-            .arg("-out")
-            .arg(&certificate)
-            .stderr(Stdio::null())
-            .status();
-        assert!(
-            made.is_ok_and(|status| status.success()),
-            "openssl is installed"
+        let made = output_of(
+            Command::new("openssl")
+                .args(["req", "-x509", "-nodes", "-days", "2", "-subj", "/CN=a"])
+                .args(["-addext", extension])
+                .args(["-addext", "basicConstraints=critical,CA:FALSE"])
+                .args(new_key)
+                .arg("-keyout")
+                .arg(&key)
+                .arg("-out")
+                .arg(&certificate),
         );
+        assert!(made.status.success(), "{made:?}");
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()));
         let child = spawn(
             Command::new("openssl")
@@ -281,18 +276,18 @@ fn unsupported_own_key_is_named() {
     ] {
         let folder = Folder::new(label);
         drop(OpensslServer::start(&folder, new_key, &[]));
-        let output = Command::new(env!("CARGO_BIN_EXE_dotproxy"))
-            .args([
-                "-u192.0.2.1",
-                "--check-conf",
-                "--tls-listen=127.0.0.1",
-                "--tls-cert",
-            ])
-            .arg(folder.file("cert"))
-            .arg("--tls-key")
-            .arg(folder.file("key"))
-            .output()
-            .expect("the program starts");
+        let output = output_of(
+            Command::new(env!("CARGO_BIN_EXE_dotproxy"))
+                .args([
+                    "-u192.0.2.1",
+                    "--check-conf",
+                    "--tls-listen=127.0.0.1",
+                    "--tls-cert",
+                ])
+                .arg(folder.file("cert"))
+                .arg("--tls-key")
+                .arg(folder.file("key")),
+        );
         let text = String::from_utf8(output.stderr).expect("text");
         assert_eq!(output.status.code(), Some(2), "{text}");
         assert_says(

@@ -5,8 +5,9 @@ use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher, Hasher};
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
@@ -33,7 +34,23 @@ impl Program {
 
     /// Starts the program with a shell script, in which `"$@"` is the command.
     pub fn start_in(script: &str, arguments: &[String]) -> Self {
-        let port = free_port();
+        // A program outside of these tests can take the port before this one does.
+        for _ in 0..5 {
+            let (mut program, log_reader) = Self::start_at(free_port(), script, arguments);
+            await_that("the program listens or exits", || {
+                program.log().contains("listening on") || !program.is_running()
+            });
+            if program.log().contains("listening on") {
+                return program;
+            }
+            log_reader.join().expect("the thread does not panic");
+            let is_port_taken = format!("cannot listen on {} ", program.address);
+            assert!(program.log().contains(&is_port_taken), "the program exited");
+        }
+        panic!("five ports were taken by other programs");
+    }
+
+    fn start_at(port: u16, script: &str, arguments: &[String]) -> (Self, JoinHandle<()>) {
         let mut child = spawn(
             Command::new("sh")
                 .args(["-c", script, "sh", env!("CARGO_BIN_EXE_dotproxy")])
@@ -47,7 +64,7 @@ impl Program {
         let log = Arc::new(Mutex::new(String::new()));
         let stderr = BufReader::new(child.stderr.take().expect("standard error is piped"));
         let lines = Arc::clone(&log);
-        std::thread::spawn(move || {
+        let log_reader = std::thread::spawn(move || {
             for line in stderr.lines().map_while(Result::ok) {
                 let mut log = lines.lock().expect("no thread panics with the lock");
                 log.push_str(&line);
@@ -60,8 +77,7 @@ impl Program {
             address,
             log,
         };
-        program.await_log("listening on");
-        program
+        (program, log_reader)
     }
 
     /// Returns the log so far.
@@ -182,13 +198,13 @@ impl Program {
     }
 
     /// Returns the contents of `/proc/PID/status`.
-    pub fn status(&self) -> String {
+    pub fn proc_status(&self) -> String {
         let path = format!("/proc/{}/status", self.child.id());
         std::fs::read_to_string(path).expect("the process runs")
     }
 
     fn memory_kib(&self, kind: &str) -> u64 {
-        let status = self.status();
+        let status = self.proc_status();
         let line = status
             .lines()
             .find(|line| line.starts_with(kind))
@@ -269,16 +285,7 @@ pub fn await_reading(address: SocketAddr) {
 
 /// Runs the program until it ends. Returns its exit code and its standard error.
 pub fn run_to_end(arguments: &[&str]) -> (Option<i32>, String) {
-    let child = spawn(
-        Command::new(env!("CARGO_BIN_EXE_dotproxy"))
-            .args(arguments)
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped()),
-    );
-    let output = child
-        .wait_with_output()
-        .expect("the process is a child of this test");
+    let output = output_of(Command::new(env!("CARGO_BIN_EXE_dotproxy")).args(arguments));
     let text = String::from_utf8(output.stderr).expect("text");
     (output.status.code(), text)
 }
@@ -303,6 +310,18 @@ static FORKING: Mutex<()> = Mutex::new(());
 pub fn spawn(command: &mut Command) -> Child {
     let _alone = FORKING.lock().unwrap_or_else(PoisonError::into_inner);
     command.spawn().expect("the program starts")
+}
+
+/// Runs a process without input until it ends. Returns its exit code and what it wrote.
+pub fn output_of(command: &mut Command) -> Output {
+    spawn(
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped()),
+    )
+    .wait_with_output()
+    .expect("the process is a child of this test")
 }
 
 /// Listens for TCP connections at an address that was in use before. Another test may be starting a
