@@ -165,12 +165,12 @@ impl CachedRecord {
         TypeBitmap::new(&self.bytes[usize::from(self.types_start)..usize::from(self.record_end)])
     }
 
-    /// Returns whether an NSEC record proves that a name with this key has no records. Names below
-    /// it may exist. The next name of the last record is the apex.
-    pub(super) fn covers(&self, key: &[u8]) -> bool {
-        let (owner, next) = (self.key(), self.next());
-        let is_between = owner < key && (key < next || next.is_empty());
-        is_between && !(key.starts_with(owner) && self.types().hides_names_below())
+    /// Returns whether an NSEC record proves that a name has no records, whose key is higher than
+    /// that of the owner. Names below it may exist. The next name of the last record is the apex.
+    pub(super) fn covers_later(&self, key: &[u8]) -> bool {
+        let next = self.next();
+        let is_between = key < next || next.is_empty();
+        is_between && !(key.starts_with(self.key()) && self.types().hides_names_below())
     }
 
     /// Returns whether a covered name exists without records, since the next name is below it.

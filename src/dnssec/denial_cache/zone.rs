@@ -168,7 +168,7 @@ impl Zone {
         if first.key() == name {
             return no_data(first).then_some((Rcode::NOERROR, [Some(first), None, None]));
         }
-        if !first.covers(name) {
+        if !first.covers_later(name) {
             return None;
         }
         if first.is_empty_non_terminal(name) {
@@ -181,7 +181,8 @@ impl Zone {
         let rcode = if second.key() == wildcard {
             no_data(second).then_some(Rcode::NOERROR)?
         } else {
-            let is_denied = second.covers(wildcard) && !second.is_empty_non_terminal(wildcard);
+            let is_denied =
+                second.covers_later(wildcard) && !second.is_empty_non_terminal(wildcard);
             is_denied.then_some(Rcode::NXDOMAIN)?
         };
         // There is no third record.
@@ -245,10 +246,14 @@ impl Zone {
     /// Returns the position after all records whose keys are at most `key`.
     fn after(&self, key: &[u8]) -> usize {
         let prefix = prefix(key);
-        self.entries.partition_point(|entry| {
-            let order = entry.prefix.cmp(&prefix);
-            order.then_with(|| entry.record.key().cmp(key)).is_le()
-        })
+        // This search compares only numbers in the vector itself, so it reads no record.
+        let start = self.entries.partition_point(|entry| entry.prefix < prefix);
+        let has_prefix = |entry: &RecordEntry| entry.prefix == prefix;
+        let rest = &self.entries[start..];
+        if !rest.first().is_some_and(has_prefix) {
+            return start;
+        }
+        start + rest.partition_point(|entry| has_prefix(entry) && entry.record.key() <= key)
     }
 }
 
