@@ -12,9 +12,8 @@ use dotproxy::base::time::Instant;
 use dotproxy::config::TrustAnchor;
 use dotproxy::dnssec::anchors::Anchors;
 use dotproxy::dnssec::clock::SignatureClock;
-use dotproxy::dnssec::validation::{
-    Context, QUESTIONS_MAX, SIGNATURES_MAX, SecurityStatus, Subject, Validation, ValidationStep,
-};
+use dotproxy::dnssec::limits;
+use dotproxy::dnssec::validation::{Context, SecurityStatus, Subject, Validation, ValidationStep};
 use dotproxy::dnssec::zones::{KnownZones, ZoneStatus};
 use dotproxy::wire::Message;
 use dotproxy::wire::name::suffixes;
@@ -81,7 +80,7 @@ fuzz_target!(|input: &[u8]| {
                     break;
                 }
             }
-            assert!(signatures <= SIGNATURES_MAX && questions <= QUESTIONS_MAX);
+            assert!(signatures <= limits::SIGNATURES && questions <= limits::QUESTIONS);
         }
     }
 });

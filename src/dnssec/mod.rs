@@ -12,12 +12,14 @@
 //! - [`clock`]: the time by which signatures are judged
 //! - [`zones`]: the known zones, with their keys
 //! - [`validation`]: the validation of a message, in steps
+//! - [`limits`]: the limits of the validation of a message
 
 pub mod anchors;
 pub mod clock;
 pub mod denial;
 pub mod denial_cache;
 pub mod key;
+pub mod limits;
 mod nsec3;
 pub mod rrset;
 pub mod signature;

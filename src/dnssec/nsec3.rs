@@ -1,5 +1,6 @@
 //! NSEC3 records (RFC 5155).
 
+use super::limits;
 use super::type_bitmap::TypeBitmap;
 use super::verify::{SHA1_LEN, sha1};
 use crate::wire::{Malformed, name};
@@ -9,9 +10,6 @@ const SHA1: u8 = 1;
 /// Length of a hash in a label: base32 holds five bits in a character.
 const LABEL_LEN: usize = 32;
 const OPT_OUT: u8 = 1;
-
-/// Maximum number of additional iterations. Zones with more are insecure (RFC 9276, section 3.2).
-pub(super) const ITERATIONS_MAX: u16 = 50;
 
 /// The hash of a name.
 pub(super) type Hash = [u8; SHA1_LEN];
@@ -25,7 +23,7 @@ pub(super) struct Parameters<'a> {
 
 impl Parameters<'_> {
     pub(super) fn has_too_many_iterations(&self) -> bool {
-        self.iterations > ITERATIONS_MAX
+        self.iterations > limits::NSEC3_ITERATIONS
     }
 
     /// Returns the number of hash computations for a name.

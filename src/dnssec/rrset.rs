@@ -1,20 +1,12 @@
 //! The RRsets of a message, with their signatures.
 
+use super::limits;
 use crate::wire::question::Type;
 use crate::wire::record::Record;
 use crate::wire::{Malformed, Message};
 
 /// The number of bytes before the signer's name in the data of an RRSIG.
 const RRSIG_FIXED_LEN: usize = 18;
-
-/// Maximum number of steps to compare owner names in one message.
-const COMPARISON_STEPS_MAX: usize = 1 << 14;
-
-/// Maximum number of RRsets of a message. An ordinary answer has fewer than ten.
-pub const RRSETS_MAX: usize = 24;
-
-/// Maximum number of signatures of an RRset that are kept. Others are ignored.
-pub const SIGNATURES_MAX: usize = 8;
 
 /// Records with the same owner, class and type, and the signatures over them. The positions refer
 /// to the message.
@@ -44,11 +36,11 @@ impl RrSet {
     ///
     /// # Errors
     ///
-    /// Returns [`Malformed`] if the message has more than [`RRSETS_MAX`] sets, or an RRSIG that is
-    /// too short.
+    /// Returns [`Malformed`] if the message has more than [`limits::RRSETS`] sets, or an RRSIG
+    /// that is too short.
     pub fn of(message: &Message<'_>) -> Result<Vec<Self>, Malformed> {
         let bytes = message.bytes();
-        let mut steps_left = COMPARISON_STEPS_MAX;
+        let mut steps_left = limits::OWNER_COMPARISON_STEPS;
         let mut sets: Vec<(Type, Self)> = Vec::new();
         let answers = message.answers().map(|record| (record, false));
         let authorities = message.authorities().map(|record| (record, true));
@@ -75,7 +67,7 @@ impl RrSet {
             let place = sets.iter().rposition(&mut is_its_set);
             let place = match place {
                 Some(place) => place,
-                None if sets.len() == RRSETS_MAX => return Err(Malformed),
+                None if sets.len() == limits::RRSETS => return Err(Malformed),
                 None => {
                     let set = Self {
                         is_authority,
@@ -88,7 +80,7 @@ impl RrSet {
             let set = &mut sets[place].1;
             if !is_signature {
                 set.records.push(record);
-            } else if set.signatures.len() < SIGNATURES_MAX {
+            } else if set.signatures.len() < limits::SIGNATURES_OF_RRSET {
                 set.signatures.push(record);
             }
         }

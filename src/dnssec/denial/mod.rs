@@ -5,7 +5,8 @@
 
 use std::cmp::Ordering;
 
-use super::nsec3::{Hash, ITERATIONS_MAX, Nsec3, Parameters};
+use super::limits;
+use super::nsec3::{Hash, Nsec3, Parameters};
 use super::type_bitmap::TypeBitmap;
 use crate::wire::canonical::{compare_names, is_at_or_below, label_count};
 use crate::wire::name::suffixes;
@@ -14,10 +15,6 @@ use crate::wire::{Malformed, name};
 
 /// The type that denies a name in compact denial (RFC 9824, section 2).
 const NXNAME: Type = Type(128);
-
-/// Maximum number of hash computations for the proofs of one message, over all names and iterations
-/// (CVE-2023-50868): 8 names with the most iterations, or all ancestors of a name with few.
-pub const HASH_ROUNDS_MAX: usize = 8 * (ITERATIONS_MAX as usize + 1);
 
 /// The result of the search for a proof.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,7 +26,7 @@ pub enum Proof {
     Insecure,
     /// The records do not prove it.
     Missing,
-    /// The proof would take more than [`HASH_ROUNDS_MAX`].
+    /// The proof would take more than [`limits::NSEC3_HASH_ROUNDS`].
     TooCostly,
 }
 
@@ -99,7 +96,7 @@ impl<'a> Denials<'a> {
             nsec: Vec::new(),
             nsec3: Vec::new(),
             parameters: None,
-            hash_rounds_left: HASH_ROUNDS_MAX,
+            hash_rounds_left: limits::NSEC3_HASH_ROUNDS,
         }
     }
 

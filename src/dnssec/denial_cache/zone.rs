@@ -5,7 +5,8 @@ use super::response::Records;
 use super::shrink;
 use super::sort_key::SortKey;
 use crate::base::time::Instant;
-use crate::dnssec::denial::{HASH_ROUNDS_MAX, wildcard_below};
+use crate::dnssec::denial::wildcard_below;
+use crate::dnssec::limits;
 use crate::dnssec::nsec3::{Hash, Parameters};
 use crate::wire::header::Rcode;
 use crate::wire::name::suffixes;
@@ -18,10 +19,6 @@ const RECORD_LEN: usize =
     2 * size_of::<RecordEntry>() + size_of::<CachedRecord>() + 2 * ALLOCATION_LEN;
 /// Bytes that an allocation takes besides its content.
 const ALLOCATION_LEN: usize = 16;
-
-/// Maximum number of names that are hashed for a question: the closest encloser of a name is
-/// seldom farther above it.
-const HASHES_MAX: usize = 8;
 
 /// The NSEC or NSEC3 records of a denial.
 type ProofRecords<'a> = [Option<&'a CachedRecord>; 3];
@@ -202,7 +199,8 @@ impl Zone {
             salt,
         };
         let no_data = |record: &CachedRecord| record.types().denies(rr_type, false);
-        let hashes_max = (HASH_ROUNDS_MAX / parameters.rounds()).min(HASHES_MAX);
+        let hashes_max = limits::NSEC3_HASH_ROUNDS / parameters.rounds();
+        let hashes_max = hashes_max.min(limits::DENIAL_CACHE_HASHES);
         let is_in_zone = |ancestor: &&[u8]| ancestor.len() >= self.name_len;
         let mut below = None;
         for ancestor in suffixes(name).take_while(is_in_zone).take(hashes_max) {

@@ -5,9 +5,7 @@ use crate::wire::question::Type;
 
 use super::Validation;
 use super::set::SignedSet;
-
-/// Maximum number of aliases.
-const ALIASES_MAX: usize = 8;
+use crate::dnssec::limits;
 
 /// The chain of aliases that starts at the name in the question.
 #[derive(Debug, PartialEq, Eq)]
@@ -20,7 +18,7 @@ pub(super) struct Path {
 
 impl Path {
     /// Follows the aliases from `name`, which is in lower case. Returns `None` if there are more
-    /// than [`ALIASES_MAX`].
+    /// than [`limits::ALIASES`].
     pub(super) fn follow(
         message: &[u8],
         sets: &[SignedSet],
@@ -28,7 +26,7 @@ impl Path {
         rr_type: Type,
     ) -> Option<Self> {
         let mut target: Box<[u8]> = name.into();
-        for _ in 0..=ALIASES_MAX {
+        for _ in 0..=limits::ALIASES {
             let find = |rr_type| {
                 let mut answers = sets.iter().filter(|set| !set.is_authority());
                 answers.find(|set| set.is(&target, rr_type))

@@ -10,16 +10,11 @@ use crate::wire::question::Type;
 use super::set::SetState;
 use super::signing_status::needs;
 use super::{
-    BOGUS, Context, DNSKEY_MISSING, DS_MAX, Problem, Progress, RRSIGS_MISSING, SecurityStatus,
-    Validation,
+    BOGUS, Context, DNSKEY_MISSING, Problem, Progress, RRSIGS_MISSING, SecurityStatus, Validation,
 };
+use crate::dnssec::limits;
 use crate::dnssec::zones::{LIFETIME_MAX, LIFETIME_MIN, ZoneStatus};
 use crate::dnssec::{Dnskey, Ds};
-
-/// Maximum number of keys of a zone.
-const KEYS_MAX: usize = 16;
-/// Maximum number of bytes of the keys of a zone.
-const KEYS_LEN_MAX: usize = 4_096;
 
 impl Validation {
     /// Judges the message as the keys of the zone in its question.
@@ -63,12 +58,15 @@ impl Validation {
             return bogus(DNSKEY_MISSING);
         };
         let data = self.sets[place].data(&self.message);
-        let parsed = data.iter().take(KEYS_MAX);
+        let parsed = data.iter().take(limits::KEYS_OF_ZONE);
         let keys: Vec<(&[u8], Dnskey<'_>)> = parsed
             .filter_map(|data| Some((*data, Dnskey::parse(data).ok()?)))
             .collect();
         let ds = ds.iter().filter_map(|data| Ds::parse(data).ok());
-        let ds: Vec<Ds<'_>> = ds.filter(Ds::is_supported).take(DS_MAX).collect();
+        let ds: Vec<Ds<'_>> = ds
+            .filter(Ds::is_supported)
+            .take(limits::DS_OF_ZONE)
+            .collect();
         let named: Vec<Dnskey<'_>> = keys
             .iter()
             .filter(|(_, key)| ds.iter().any(|ds| ds.matches(zone, key)))
@@ -96,8 +94,8 @@ impl Validation {
             .filter(|(_, key)| key.may_sign() && key.is_supported())
             .map(|(data, _)| Box::from(*data))
             .collect();
-        if set.is_expanded() || trusted.iter().map(|data| data.len()).sum::<usize>() > KEYS_LEN_MAX
-        {
+        let len: usize = trusted.iter().map(|data| data.len()).sum();
+        if set.is_expanded() || len > limits::KEYS_OF_ZONE_LEN {
             return bogus(BOGUS);
         }
         self.learned = Some((ZoneStatus::Secure(trusted), self.lifetime()));

@@ -32,22 +32,12 @@ use crate::wire::{Malformed, Message, Rcode};
 use super::anchors::Anchors;
 use super::clock::SignatureClock;
 use super::denial_cache::ProvenRecord;
+use super::limits;
 use super::zones::{KnownZones, LIFETIME_MIN, Problem, ZoneStatus};
 use super::{Ds, RrSet};
 use aliases::Path;
 use denials::deny_delegation;
 use set::{SetState, SignedSet};
-
-/// Maximum number of signatures that are verified for one message.
-pub const SIGNATURES_MAX: u8 = 16;
-/// After this number of wrong signatures in one message, no further signature is verified.
-pub const WRONG_SIGNATURES_MAX: u8 = 2;
-/// Maximum number of questions that are asked for one message.
-pub const QUESTIONS_MAX: u8 = 12;
-/// Maximum number of questions that are asked at once.
-const QUESTIONS_AT_ONCE: usize = 4;
-/// Maximum number of DS records of a zone that are considered.
-const DS_MAX: usize = 4;
 
 /// The message is bogus for another reason than those with a code of their own.
 const BOGUS: ExtendedErrorCode = ExtendedErrorCode(6);
@@ -213,9 +203,9 @@ impl Validation {
             subject,
             sets,
             allowance: Allowance {
-                signatures: SIGNATURES_MAX,
-                wrong_signatures: WRONG_SIGNATURES_MAX,
-                questions: QUESTIONS_MAX,
+                signatures: limits::SIGNATURES,
+                wrong_signatures: limits::WRONG_SIGNATURES,
+                questions: limits::QUESTIONS,
             },
             pending: Vec::new(),
             unanswered: Vec::new(),
@@ -479,7 +469,7 @@ impl Validation {
 /// section 5.2).
 fn supported_ds(records: &[&[u8]]) -> ZoneStatus {
     let is_supported = |data: &&&[u8]| Ds::parse(data).is_ok_and(|ds| ds.is_supported());
-    let supported = records.iter().filter(is_supported).take(DS_MAX);
+    let supported = records.iter().filter(is_supported).take(limits::DS_OF_ZONE);
     let supported: Box<[Box<[u8]>]> = supported.map(|data| Box::from(*data)).collect();
     if supported.is_empty() {
         ZoneStatus::Insecure

@@ -3,7 +3,8 @@
 use crate::wire::name::suffixes;
 use crate::wire::question::Type;
 
-use super::{Context, Need, Problem, Progress, QUESTIONS_AT_ONCE, ValidationStep};
+use super::{Context, Need, Problem, Progress, ValidationStep};
+use crate::dnssec::limits;
 use crate::dnssec::zones::ZoneStatus;
 
 /// The duty to sign the records of a name.
@@ -104,7 +105,7 @@ pub(super) fn signing_status_of(
     }
     // Those next to the trust anchor come first: if one is insecure, the others do not matter.
     unknown.reverse();
-    unknown.truncate(QUESTIONS_AT_ONCE);
+    unknown.truncate(limits::QUESTIONS_AT_ONCE);
     Err(needs(&unknown))
 }
 

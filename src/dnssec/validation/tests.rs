@@ -80,7 +80,7 @@ impl World {
                     self.signatures += 1;
                 }
                 ValidationStep::Need(needs) => {
-                    assert!((1..=QUESTIONS_AT_ONCE).contains(&needs.len()));
+                    assert!((1..=limits::QUESTIONS_AT_ONCE).contains(&needs.len()));
                     for need in needs {
                         self.ask(need, &mut validation);
                     }
@@ -345,7 +345,7 @@ fn work_for_a_message_is_bounded() {
     message[7] = 200;
     let verdict = world.verdict(&message, Subject::Answer);
     assert_eq!(word(&verdict), "servfail");
-    assert!(world.signatures - before <= 2 + usize::from(WRONG_SIGNATURES_MAX));
+    assert!(world.signatures - before <= 2 + usize::from(limits::WRONG_SIGNATURES));
 }
 
 #[test]

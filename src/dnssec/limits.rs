@@ -1,0 +1,51 @@
+//! The limits of the validation of one message: whatever a server chooses, the validation verifies,
+//! hashes, compares and asks for a bounded number of things. A message that exceeds a limit is
+//! indeterminate, unless the limit says otherwise.
+//!
+//! The limits of all validations together are in [`Limits`](crate::config::Limits).
+
+/// Maximum number of RRsets of a message. An ordinary answer has fewer than ten.
+pub const RRSETS: usize = 24;
+
+/// Maximum number of steps to compare the owner names of a message.
+pub(super) const OWNER_COMPARISON_STEPS: usize = 1 << 14;
+
+/// Maximum number of signatures of an RRset that are kept. Others are ignored.
+pub const SIGNATURES_OF_RRSET: usize = 8;
+
+/// Maximum number of signatures that are verified (`KeyTrap`, CVE-2023-50387).
+pub const SIGNATURES: u8 = 16;
+
+/// After this number of wrong signatures, no further signature is verified.
+pub const WRONG_SIGNATURES: u8 = 2;
+
+/// Maximum number of DNSKEY and DS questions that are asked.
+pub const QUESTIONS: u8 = 12;
+
+/// Maximum number of these questions that are asked at once.
+pub(super) const QUESTIONS_AT_ONCE: usize = 4;
+
+/// Maximum number of DS records of a zone that are considered. Others are ignored.
+pub(super) const DS_OF_ZONE: usize = 4;
+
+/// Maximum number of DNSKEY records of a zone that are considered. Others are ignored.
+pub(super) const KEYS_OF_ZONE: usize = 16;
+
+/// Maximum number of bytes of the DNSKEY records of a zone. A zone with more is bogus.
+pub(super) const KEYS_OF_ZONE_LEN: usize = 4_096;
+
+/// Maximum number of aliases from the name in the question.
+pub(super) const ALIASES: usize = 8;
+
+/// Maximum number of additional iterations of NSEC3. Zones with more are insecure (RFC 9276,
+/// section 3.2).
+pub(super) const NSEC3_ITERATIONS: u16 = 50;
+
+/// Maximum number of hash computations for the NSEC3 proofs of a message, over all names and
+/// iterations (CVE-2023-50868): 8 names with the most iterations, or all ancestors of a name with
+/// few.
+pub const NSEC3_HASH_ROUNDS: usize = 8 * (NSEC3_ITERATIONS as usize + 1);
+
+/// Maximum number of names that are hashed for a denial from the denial cache: the closest encloser
+/// of a name is seldom farther above it.
+pub(super) const DENIAL_CACHE_HASHES: usize = 8;
