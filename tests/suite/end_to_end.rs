@@ -521,6 +521,7 @@ fn local_errors_have_codes_and_extended_errors() {
     assert_eq!(rcode_and_reason(&plain), (0, None));
     assert_eq!(rcode_and_reason(&changed(2, 0x29)), (4, Some(21)));
     assert_eq!(rcode_and_reason(&changed(type_at, 252)), (5, Some(21)));
+    assert_eq!(rcode_and_reason(&changed(type_at, 128)), (1, Some(30)));
     assert_eq!(
         rcode_and_reason(&changed(plain.len() - 12 - 5, 1)),
         (16, Some(21))

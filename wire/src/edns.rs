@@ -65,6 +65,8 @@ impl ExtendedErrorCode {
     pub const NO_REACHABLE_AUTHORITY: Self = Self(22);
     /// The communication with a server failed.
     pub const NETWORK_ERROR: Self = Self(23);
+    /// The type in the question cannot be queried (RFC 9824, section 3.5).
+    pub const INVALID_QUERY_TYPE: Self = Self(30);
 
     /// Returns whether the code concerns the name, which fails validation or is blocked, and not
     /// the server that reports the error.

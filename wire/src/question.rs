@@ -37,6 +37,9 @@ impl Type {
     pub const OPT: Self = Self(41);
     /// A signature of the message by a public key, when it covers type 0 (RFC 2931).
     pub const SIG: Self = Self(24);
+    /// The mark of a name that does not exist, in the type bitmap of an NSEC record (RFC 9824,
+    /// section 2). No record has this type.
+    pub const NXNAME: Self = Self(128);
     /// A signature of the message by a shared key (RFC 8945).
     pub const TSIG: Self = Self(250);
     /// A request for the changes of a zone (RFC 1995).

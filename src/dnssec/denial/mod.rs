@@ -13,9 +13,6 @@ use crate::wire::name::suffixes;
 use crate::wire::question::Type;
 use crate::wire::{Malformed, name};
 
-/// The type that denies a name in compact denial (RFC 9824, section 2).
-const NXNAME: Type = Type(128);
-
 /// The result of the search for a proof.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Proof {
@@ -239,7 +236,7 @@ impl<'a> Denials<'a> {
     /// as the response code (RFC 9824, section 3.4).
     pub fn has_compact_denial(&self, name: &[u8]) -> bool {
         let mut nsec = self.nsec.iter();
-        nsec.any(|nsec| nsec.owner.eq_ignore_ascii_case(name) && nsec.types.contains(NXNAME))
+        nsec.any(|nsec| nsec.owner.eq_ignore_ascii_case(name) && nsec.types.contains(Type::NXNAME))
     }
 
     fn nsec_denies_name(&self, name: &[u8]) -> bool {

@@ -153,6 +153,7 @@ fn decide<'m, 'a>(
         },
         Some(question) => match question.rr_type() {
             Type::AXFR | Type::IXFR => Decision::Reject(ZONE_TRANSFER),
+            Type::NXNAME => Decision::Reject(INVALID_TYPE),
             _ if message.is_signed() => Decision::Reject(SIGNED),
             // Over TCP the source address is not forged, so the large answer reaches only its
             // requester.
@@ -243,6 +244,14 @@ const BAD_VERSION: Refusal = refusal(
     ExtendedErrorCode::NOT_SUPPORTED,
     "only EDNS version 0 is supported",
     Outcome::BadVersion,
+);
+
+/// RFC 9824, section 3.5.
+const INVALID_TYPE: Refusal = refusal(
+    Rcode::FORMERR,
+    ExtendedErrorCode::INVALID_QUERY_TYPE,
+    "no record has the type NXNAME",
+    Outcome::Malformed,
 );
 
 const ZONE_TRANSFER: Refusal = refusal(

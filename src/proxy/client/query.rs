@@ -477,7 +477,7 @@ mod tests {
     fn special_name_is_not_sent_upstream_in_any_class_or_type() {
         let mut scene = Scene::with(&["-u192.0.2.1"]);
         for class in [1, 3, 4, 255] {
-            for rr_type in [1, 2, 6, 16, 65, 255, 251, 252, 253, 254, 65_280] {
+            for rr_type in [1, 2, 6, 16, 65, 128, 255, 251, 252, 253, 254, 65_280] {
                 let mut bytes = vec![1, 2, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0];
                 bytes.extend(b"\x07printer\x05local\0");
                 bytes.extend(u16::to_be_bytes(rr_type));
@@ -485,6 +485,7 @@ mod tests {
                 scene.ask(&bytes, ClientTransport::Udp);
                 let flags = Header::parse(&response(&scene)).expect("a header").flags;
                 let expected = match rr_type {
+                    128 => Rcode::FORMERR,
                     251 | 252 => Rcode::REFUSED,
                     _ => Rcode::NXDOMAIN,
                 };
