@@ -196,6 +196,16 @@ pub struct Limits {
     pub bad_answers_remembered: usize,
     /// Remembered questions on which an upstream ended a connection.
     pub suspects_remembered: usize,
+    /// Answers that are validated at once (DNSSEC), at most half of them for clients, and questions
+    /// that the validator asks at once.
+    pub validations: usize,
+    /// Bytes of all answers that are validated at once, at most half of them for clients.
+    pub validations_held: usize,
+    /// Unknown zones between a trust anchor and the name of a client's query.
+    pub validation_depth: u8,
+    /// Cost of the signatures that are verified per turn, in units of an RSA-2048 verification
+    /// (20 µs on x86-64): other queries wait no longer than a millisecond.
+    pub signatures_per_turn: u32,
     /// Concurrent tests for forwarding loops.
     pub loop_tests: usize,
     /// Buffers of finished queries that are kept for reuse.
@@ -283,6 +293,10 @@ impl Default for Limits {
             failures_remembered: 512,
             bad_answers_remembered: 512,
             suspects_remembered: 256,
+            validations: 512,
+            validations_held: 1024 * 1024,
+            validation_depth: 8,
+            signatures_per_turn: 16,
             loop_tests: 16,
             spare_buffers: 64,
             log_unwritten: 64 * 1024,

@@ -72,6 +72,8 @@ impl Budget {
             answers_postponed: 2,
             failures_remembered: 64,
             bad_answers_remembered: 64,
+            validations: 64,
+            validations_held: most.validations_held.min(share(16)),
             loop_tests: 4,
             spare_buffers: 16,
             log_unwritten: 16 * 1024,

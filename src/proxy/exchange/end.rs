@@ -138,9 +138,7 @@ impl Proxy {
             }
             _ => {}
         }
-        if exchange.parked.is_some() {
-            self.on_parked_ended();
-        }
+        self.take_parked(key);
     }
 
     /// Keeps the buffer of a query that has ended for a later query.

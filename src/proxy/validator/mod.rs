@@ -49,16 +49,6 @@ use crate::wire::question::{CLASS_IN, Type};
 use crate::wire::record::Record;
 use crate::wire::{Flags, Message, Query, Question, Rcode};
 
-/// Maximum number of zones between a trust anchor and the name of a client's query that are unknown.
-const DEPTH_MAX: u8 = 8;
-
-/// Maximum cost of the signatures of a turn, in units of an RSA-2048 verification (20 µs on x86-64):
-/// other queries wait no longer than a millisecond.
-const COST_OF_TURN: u32 = 16;
-
-/// Maximum number of answers that are validated at once, and of questions of our own.
-const VALIDATIONS_MAX: usize = 256;
-
 /// The part of the cache size that the known zones have, and its bounds in bytes.
 const ZONES_SHARE: usize = 8;
 const ZONES_LEN: std::ops::RangeInclusive<usize> = 8 << 10..=64 << 10;
@@ -89,10 +79,11 @@ pub(super) struct Validator {
     /// Exchanges whose validation goes on in a later turn, and the time of the first one.
     runnable: VecDeque<ExchangeKey>,
     runnable_since: Instant,
-    /// The rest of [`COST_OF_TURN`].
+    /// The rest of the cost of signatures in this turn.
     cost_left: u32,
-    /// The number of answers that are being validated.
+    /// The number of answers that are being validated, and their bytes.
     parked: usize,
+    held: usize,
 }
 
 /// A question of our own.
@@ -166,8 +157,9 @@ impl Validator {
             questions: Vec::new(),
             runnable: VecDeque::new(),
             runnable_since: Instant::default(),
-            cost_left: COST_OF_TURN,
+            cost_left: config.limits.signatures_per_turn,
             parked: 0,
+            held: 0,
         }))
     }
 
@@ -325,13 +317,21 @@ impl Proxy {
             (Purpose::Validation { .. }, _) => Subject::Keys,
             _ => Subject::Answer,
         };
-        let validation = Validation::new(answer.bytes().into(), subject).ok();
-        let validation = validation.filter(|_| validator.parked < VALIDATIONS_MAX);
-        let Some(validation) = validation else {
+        let limits = &self.config.limits;
+        let held = validator.held + answer.bytes().len();
+        // Answers to clients leave half of the room for the records that their validation needs.
+        let part = if exchange.is_for_answer() { 2 } else { 1 };
+        let has_room =
+            validator.parked < limits.validations / part && held <= limits.validations_held / part;
+        let validation = || Validation::new(answer.bytes().into(), subject).ok();
+        let Some(validation) = has_room.then(validation).flatten() else {
             let problem = Problem::limit_reached(question.name(), question.rr_type());
-            return self.on_unverifiable(key, &problem, (source, false), cx);
+            // Another upstream's answer would not have room either.
+            let is_last = !has_room;
+            return self.on_unverifiable(key, &problem, (source, is_last), cx);
         };
         validator.parked += 1;
+        validator.held = held;
         let exchange = &mut self.exchanges[key];
         exchange.tracer.on_wait(StepKind::Validation, cx.now);
         exchange.parked = Some(Box::new(Parked {
@@ -401,7 +401,7 @@ impl Proxy {
         let Some(validator) = &mut self.validator else {
             return;
         };
-        validator.cost_left = COST_OF_TURN;
+        validator.cost_left = self.config.limits.signatures_per_turn;
         let runnable = std::mem::take(&mut validator.runnable);
         for key in runnable {
             self.run_validation(key, cx);
@@ -421,7 +421,8 @@ impl Proxy {
         if let Some(question) = questions.find(|asked| asked.need == need && asked.pool == pool) {
             return question.waiters.push(waiter);
         }
-        if depth >= DEPTH_MAX || validator.questions.len() >= VALIDATIONS_MAX {
+        let limits = &self.config.limits;
+        if depth >= limits.validation_depth || validator.questions.len() >= limits.validations {
             if let Some(parked) = &mut self.exchanges[waiter].parked {
                 parked.validation.on_unanswered(need);
             }
@@ -469,10 +470,13 @@ impl Proxy {
         }
     }
 
-    /// Records that an exchange has ended that had a parked answer.
-    pub(super) fn on_parked_ended(&mut self) {
+    /// Takes the parked answer of an exchange, if it has one.
+    pub(super) fn take_parked(&mut self, key: ExchangeKey) -> Option<Box<Parked>> {
+        let parked = self.exchanges[key].parked.take()?;
         if let Some(validator) = &mut self.validator {
             validator.parked -= 1;
+            validator.held -= parked.validation.message().len();
         }
+        Some(parked)
     }
 }

@@ -250,8 +250,8 @@ fn simulate(is_faulty: bool, runs: u8) -> usize {
         }
         let validator = simulation.scene.proxy.validator.as_ref().unwrap();
         assert_eq!(
-            (validator.parked, validator.questions.len()),
-            (0, 0),
+            (validator.parked, validator.held, validator.questions.len()),
+            (0, 0, 0),
             "seed {seed}"
         );
         assert!(validator.runnable.is_empty(), "seed {seed}");

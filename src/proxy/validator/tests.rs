@@ -87,7 +87,10 @@ struct World {
 
 impl World {
     fn new(arguments: &[&str]) -> Self {
-        let mut config = config(arguments);
+        Self::of(config(arguments))
+    }
+
+    fn of(mut config: Config) -> Self {
         let tree = Tree::read();
         let time = tree.time;
         config.dnssec.anchors = tree.anchors;
@@ -203,6 +206,12 @@ impl World {
 }
 
 const ON: &[&str] = &["-u192.0.2.1", "--dnssec=on"];
+const TWO: &[&str] = &[
+    "-u192.0.2.1",
+    "-u192.0.2.2",
+    "--policy=ordered",
+    "--dnssec=on",
+];
 
 #[test]
 fn secure_answer_has_ad_if_the_client_understands_it() {
@@ -228,6 +237,26 @@ fn secure_answer_has_ad_if_the_client_understands_it() {
     let sent = world.sent.len();
     assert!(world.ask("WWW.nsec3.tld1", Type::A, AD).has_ad());
     assert_eq!(world.sent.len(), sent);
+}
+
+#[test]
+fn answer_without_room_for_its_validation_is_servfail() {
+    let ask = |validations, validations_held| {
+        let mut config = config(TWO);
+        config.limits.validations = validations;
+        config.limits.validations_held = validations_held;
+        let mut world = World::of(config);
+        let response = world.ask("www.nsec3.tld1", Type::A, AD);
+        let validator = world.scene.proxy.validator.as_ref().unwrap();
+        assert_eq!((validator.parked, validator.held), (0, 0));
+        (response.rcode(), world.sent.len())
+    };
+    let len = World::new(ON).answers[&key("www.nsec3.tld1", Type::A)].len();
+    // No other upstream is asked, and no key.
+    assert_eq!(ask(1, 65_536), (Rcode::SERVFAIL, 1));
+    assert_eq!(ask(512, 2 * len - 1), (Rcode::SERVFAIL, 1));
+    // The records that the validation needs have room beside the answer.
+    assert_eq!(ask(16, 65_536).0, Rcode::NOERROR);
 }
 
 #[test]
@@ -277,13 +306,7 @@ fn bogus_answer_is_servfail_with_its_reason() {
 
 #[test]
 fn bogus_answer_is_replaced_by_that_of_another_upstream() {
-    let two = [
-        "-u192.0.2.1",
-        "-u192.0.2.2",
-        "--policy=ordered",
-        "--dnssec=on",
-    ];
-    let mut world = World::new(&two);
+    let mut world = World::new(TWO);
     world.lie_about = Some("www.nsec3.tld1./A");
     let response = world.ask("www.nsec3.tld1", Type::A, AD);
     assert_eq!(response.types(), [Type::A]);

@@ -28,9 +28,8 @@ impl Proxy {
         verdict: SecurityStatus,
         cx: &mut Cx<'_>,
     ) {
-        self.on_parked_ended();
+        let parked = self.take_parked(key).expect("the answer is parked");
         let exchange = &mut self.exchanges[key];
-        let parked = exchange.parked.take().expect("the answer is parked");
         exchange.tracer.on_wait_end(cx.now);
         exchange.security = Some(verdict.kind());
         self.counters.dnssec.count_verdict(&verdict);
