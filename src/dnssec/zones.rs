@@ -3,7 +3,6 @@
 //! The table has a maximum number of bytes. The entry that is removed for a new one is chosen by
 //! the clock algorithm: an entry that was used since the hand passed it stays.
 
-use std::collections::HashMap;
 use std::fmt;
 use std::time::Duration;
 
@@ -17,8 +16,10 @@ pub const LIFETIME_MIN: Duration = Duration::from_secs(60);
 /// Maximum lifetime of the status of a zone, even if the TTL of its records is higher.
 pub const LIFETIME_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// Bytes that an entry takes besides its name and records.
-const ENTRY_LEN: usize = 128;
+/// Bytes that an allocation takes besides its content.
+const ALLOCATION_LEN: usize = 16;
+/// Number of entries for which the table grows.
+const GROWTH: usize = 16;
 
 /// The reason why records are bogus, or why they could not be validated.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -83,9 +84,11 @@ impl ZoneStatus {
     fn len(&self) -> usize {
         match self {
             Self::Secure(records) | Self::Delegated(records) => {
-                records.iter().map(|record| record.len() + 16).sum()
+                let each = size_of::<Box<[u8]>>() + ALLOCATION_LEN;
+                let records = records.iter().map(|record| each + record.len());
+                ALLOCATION_LEN + records.sum::<usize>()
             }
-            Self::Bogus(problem) => problem.name.len(),
+            Self::Bogus(problem) => ALLOCATION_LEN + problem.name.len(),
             Self::Insecure | Self::NotDelegated => 0,
         }
     }
@@ -102,7 +105,7 @@ struct Entry {
 
 impl Entry {
     fn len(&self) -> usize {
-        ENTRY_LEN + 2 * self.name.len() + self.status.len()
+        size_of::<Self>() + ALLOCATION_LEN + self.name.len() + self.status.len()
     }
 }
 
@@ -111,9 +114,10 @@ impl Entry {
 pub struct KnownZones {
     len_max: usize,
     bytes: usize,
-    index: HashMap<Box<[u8]>, usize>,
+    /// In the order of their names, byte by byte.
     entries: Vec<Entry>,
-    /// The entry that is the next one to be removed unless it was used.
+    /// The position of the entry that is the next one to be removed unless it was used. An insertion
+    /// may shift it by one; the algorithm tolerates this.
     hand: usize,
 }
 
@@ -123,7 +127,6 @@ impl KnownZones {
         Self {
             len_max,
             bytes: 0,
-            index: HashMap::new(),
             entries: Vec::new(),
             hand: 0,
         }
@@ -146,20 +149,20 @@ impl KnownZones {
 
     /// Returns what is known of a name in lower case.
     pub fn get(&mut self, name: &[u8], now: Instant) -> Option<&ZoneStatus> {
-        let place = *self.index.get(name)?;
-        if self.entries[place].until <= now {
-            self.remove(place);
+        let position = self.position(name).ok()?;
+        if self.entries[position].until <= now {
+            self.remove(position);
             return None;
         }
-        let entry = &mut self.entries[place];
+        let entry = &mut self.entries[position];
         entry.is_used = true;
         Some(&entry.status)
     }
 
     /// Sets what is known of a name in lower case.
     pub fn insert(&mut self, name: &[u8], status: ZoneStatus, until: Instant) {
-        if let Some(place) = self.index.get(name) {
-            self.remove(*place);
+        if let Ok(position) = self.position(name) {
+            self.remove(position);
         }
         let entry = Entry {
             name: name.into(),
@@ -175,8 +178,17 @@ impl KnownZones {
             self.evict();
         }
         self.bytes += len;
-        self.index.insert(name.into(), self.entries.len());
-        self.entries.push(entry);
+        if self.entries.len() == self.entries.capacity() {
+            self.entries.reserve_exact(GROWTH);
+        }
+        let (Ok(position) | Err(position)) = self.position(name);
+        self.entries.insert(position, entry);
+    }
+
+    /// Returns the position of the entry of a name, or else the one at which it is to be inserted.
+    fn position(&self, name: &[u8]) -> Result<usize, usize> {
+        self.entries
+            .binary_search_by(|entry| (*entry.name).cmp(name))
     }
 
     /// Removes everything.
@@ -192,25 +204,15 @@ impl KnownZones {
             let Some(entry) = self.entries.get_mut(self.hand) else {
                 return;
             };
-            let is_unused = !std::mem::take(&mut entry.is_used);
-            let place = self.hand;
-            // The last entry takes the place of a removed one, and is not the next to be removed.
-            self.hand += 1;
-            if is_unused {
-                return self.remove(place);
+            if !std::mem::take(&mut entry.is_used) {
+                return self.remove(self.hand);
             }
+            self.hand += 1;
         }
     }
 
-    fn remove(&mut self, place: usize) {
-        let entry = self.entries.swap_remove(place);
-        self.bytes -= entry.len();
-        self.index.remove(&entry.name);
-        if let Some(moved) = self.entries.get(place)
-            && let Some(at) = self.index.get_mut(&moved.name)
-        {
-            *at = place;
-        }
+    fn remove(&mut self, position: usize) {
+        self.bytes -= self.entries.remove(position).len();
     }
 }
 
@@ -258,6 +260,18 @@ mod tests {
             assert_eq!(zones.get(&name(number), at(1)), None, "{number}");
         }
         assert_eq!(zones.get(&name(999), at(1)), Some(&ZoneStatus::Insecure));
+    }
+
+    #[test]
+    fn table_of_80_kib_holds_250_zones_with_two_keys() {
+        let mut zones = KnownZones::new(80 << 10);
+        let key: Box<[u8]> = vec![0; 4 + 64].into();
+        for number in 0..250 {
+            let name = [&name(number)[..3], b"\x07example\x03com\0"].concat();
+            let keys = Box::new([key.clone(), key.clone()]);
+            zones.insert(&name, ZoneStatus::Secure(keys), at(10));
+        }
+        assert_eq!(zones.len(), 250);
     }
 
     #[test]

@@ -51,7 +51,7 @@ use crate::wire::{Flags, Message, Query, Question, Rcode};
 
 /// The part of the cache size that the known zones have, and its bounds in bytes.
 const ZONES_SHARE: usize = 8;
-const ZONES_LEN: std::ops::RangeInclusive<usize> = 8 << 10..=64 << 10;
+const ZONES_LEN: std::ops::RangeInclusive<usize> = 8 << 10..=80 << 10;
 
 /// The part of the cache size that the denial cache has.
 const DENIALS_SHARE: usize = 4;
