@@ -116,8 +116,8 @@ pub struct KnownZones {
     bytes: usize,
     /// In the order of their names, byte by byte.
     entries: Vec<Entry>,
-    /// The position of the entry that is the next one to be removed unless it was used. An insertion
-    /// may shift it by one; the algorithm tolerates this.
+    /// The position of the entry that is the next one to be removed unless it was used. An
+    /// insertion may shift it by one; the algorithm tolerates this.
     hand: usize,
 }
 
