@@ -15,6 +15,7 @@ complete -c dotproxy -l http-listen -x -d 'HTTP address of /metrics, /healthz an
 complete -c dotproxy -l tls-cert -r -F -d 'server certificate chain for clients, and key'
 complete -c dotproxy -l tls-key -r -F -d 'server certificate chain for clients, and key'
 complete -c dotproxy -l tls-client-ca -r -F -d 'CA for client authentication (mutual TLS), PEM'
+complete -c dotproxy -l key-exchange -x -d 'TLS key exchange: hybrid or classic [hybrid]'
 complete -c dotproxy -l timeout -x -d 'time limit of a response, like 500ms [5s]'
 complete -c dotproxy -l max-tcp-clients -x -d 'limit on concurrent clients/queries [256, 4096]'
 complete -c dotproxy -l max-inflight -x -d 'limit on concurrent clients/queries [256, 4096]'

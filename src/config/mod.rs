@@ -51,6 +51,8 @@ pub struct Config {
     pub policy: Policy,
     /// CA certificates in PEM that replace the built-in ones.
     pub ca_file: Option<PathBuf>,
+    /// The groups of the TLS key exchange, for upstreams and clients.
+    pub key_exchange: KeyExchange,
     /// File that stores the time of the last run.
     pub clock_stamp: Option<PathBuf>,
     /// Timeouts of queries and connections.
@@ -99,6 +101,7 @@ impl Default for Config {
             bootstrap: Vec::new(),
             policy: Policy::default(),
             ca_file: None,
+            key_exchange: KeyExchange::default(),
             clock_stamp: None,
             timeouts: Timeouts::for_query(Timeouts::QUERY),
             limits: Limits::default(),
@@ -334,6 +337,16 @@ impl Listen {
             own.port() == address.port() && (own_ip == ip || is_everywhere && is_own(&canonical))
         })
     }
+}
+
+/// The groups of the TLS key exchange.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum KeyExchange {
+    /// X25519MLKEM768 first, then the classic groups.
+    #[default]
+    Hybrid,
+    /// X25519, P-256 and P-384. A `ClientHello` fits into one segment.
+    Classic,
 }
 
 /// Settings of DNS over TLS for clients (RFC 7858).

@@ -271,6 +271,20 @@ fn expected_value_has_the_unit_or_the_range() {
 }
 
 #[test]
+fn unknown_choice_has_the_choices() {
+    for (line, expected) in [
+        ("policy = first", "fastest, ordered or round-robin"),
+        ("key-exchange = x25519", "hybrid or classic"),
+        ("dnssec = yes", "off, log or on"),
+        ("log-format = xml", "text or json"),
+        ("query-log-clients = all", "full, subnet or none"),
+    ] {
+        let error = error_of_file(line);
+        assert!(error.contains(&format!("expected {expected}")), "{error}");
+    }
+}
+
+#[test]
 fn few_bytes_of_cache_are_a_warning() {
     assert_eq!(
         warnings("-u 1.1.1.1 --cache-size 10000"),

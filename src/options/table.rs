@@ -6,15 +6,15 @@ use log::LevelFilter;
 
 use super::row::{Reload, Row, restore};
 use super::values::{
-    OFF, parse_bootstrap, parse_http_listen, parse_level, parse_limit, parse_listen, parse_path,
-    parse_query_log, parse_trust_anchor, parse_ttl, parse_upstream,
+    OFF, parse_bootstrap, parse_choice, parse_http_listen, parse_level, parse_limit, parse_listen,
+    parse_path, parse_query_log, parse_trust_anchor, parse_ttl, parse_upstream,
 };
 use super::warnings;
 use crate::base::address::parse_port;
 use crate::config::budget::CACHE_MAX;
 use crate::config::{
-    Budget, ClientDetail, DnssecMode, LogFormat, Network, Policy, Timeouts, parse_duration,
-    parse_size,
+    Budget, ClientDetail, DnssecMode, KeyExchange, LogFormat, Network, Policy, Timeouts,
+    parse_duration, parse_size,
 };
 
 /// The options of the command line that are also valid in an options file.
@@ -100,13 +100,12 @@ pub(super) const TABLE: &[Row] = &[
         value: "NAME",
         help: "fastest, ordered or round-robin [fastest]",
         apply: |draft, value| {
-            draft.config.policy = match value {
-                "fastest" => Policy::Fastest,
-                "ordered" => Policy::Ordered,
-                "round-robin" => Policy::RoundRobin,
-                _ => return Err("fastest, ordered or round-robin".into()),
-            };
-            Ok(())
+            let choices = [
+                ("fastest", Policy::Fastest),
+                ("ordered", Policy::Ordered),
+                ("round-robin", Policy::RoundRobin),
+            ];
+            parse_choice(&mut draft.config.policy, &choices, value)
         },
         reload: Reload::Applies,
     },
@@ -179,15 +178,28 @@ pub(super) const TABLE: &[Row] = &[
     },
     Row {
         short: "",
+        long: "key-exchange",
+        value: "GROUPS",
+        help: "TLS key exchange: hybrid or classic [hybrid]",
+        apply: |draft, value| {
+            let choices = [
+                ("hybrid", KeyExchange::Hybrid),
+                ("classic", KeyExchange::Classic),
+            ];
+            parse_choice(&mut draft.config.key_exchange, &choices, value)
+        },
+        reload: Reload::Applies,
+    },
+    Row {
+        short: "",
         long: "timeout",
         value: "DURATION",
         help: "time limit of a response, like 500ms [5s]",
         apply: |draft, value| {
             let range = Duration::from_millis(100)..=Duration::from_secs(3600);
             let timeout = parse_duration(value).filter(|timeout| range.contains(timeout));
-            let timeout =
-                timeout.ok_or("a duration from 100ms to 1h, like 500ms or 5 (seconds)")?;
-            draft.config.timeouts = Timeouts::for_query(timeout);
+            let expected = "a duration from 100ms to 1h, like 500ms or 5 (seconds)";
+            draft.config.timeouts = Timeouts::for_query(timeout.ok_or(expected)?);
             Ok(())
         },
         reload: Reload::Applies,
@@ -283,13 +295,12 @@ pub(super) const TABLE: &[Row] = &[
         value: "MODE",
         help: "validate answers: off, log or on [off]",
         apply: |draft, value| {
-            draft.config.dnssec.mode = match value {
-                "off" => DnssecMode::Off,
-                "log" => DnssecMode::Log,
-                "on" => DnssecMode::On,
-                _ => return Err("off, log or on".into()),
-            };
-            Ok(())
+            let choices = [
+                ("off", DnssecMode::Off),
+                ("log", DnssecMode::Log),
+                ("on", DnssecMode::On),
+            ];
+            parse_choice(&mut draft.config.dnssec.mode, &choices, value)
         },
         reload: Reload::Applies,
     },
@@ -319,12 +330,8 @@ pub(super) const TABLE: &[Row] = &[
         value: "FORMAT",
         help: "text or json [text]",
         apply: |draft, value| {
-            draft.config.log_format = match value {
-                "text" => LogFormat::Text,
-                "json" => LogFormat::Json,
-                _ => return Err("text or json".into()),
-            };
-            Ok(())
+            let choices = [("text", LogFormat::Text), ("json", LogFormat::Json)];
+            parse_choice(&mut draft.config.log_format, &choices, value)
         },
         reload: Reload::Restores(|new, running| restore(&mut new.log_format, &running.log_format)),
     },
@@ -345,13 +352,12 @@ pub(super) const TABLE: &[Row] = &[
         value: "MODE",
         help: "full, subnet or none [subnet]",
         apply: |draft, value| {
-            draft.query_log_clients = match value {
-                "full" => ClientDetail::Full,
-                "subnet" => ClientDetail::Subnet,
-                "none" => ClientDetail::None,
-                _ => return Err("full, subnet or none".into()),
-            };
-            Ok(())
+            let choices = [
+                ("full", ClientDetail::Full),
+                ("subnet", ClientDetail::Subnet),
+                ("none", ClientDetail::None),
+            ];
+            parse_choice(&mut draft.query_log_clients, &choices, value)
         },
         reload: Reload::Applies,
     },

@@ -108,6 +108,20 @@ fn add_http_listen(listen: &mut Vec<SocketAddr>, address: SocketAddr) {
     }
 }
 
+/// Parses the name of one of the choices.
+pub(super) fn parse_choice<T: Copy>(choice: &mut T, choices: &[(&str, T)], value: &str) -> Applied {
+    if let Some((_, chosen)) = choices.iter().find(|(name, _)| *name == value) {
+        *choice = *chosen;
+        return Ok(());
+    }
+    let names: Vec<&str> = choices.iter().map(|(name, _)| *name).collect();
+    let names = names.join(", ");
+    Err(match names.rsplit_once(", ") {
+        Some((others, last)) => format!("{others} or {last}").into(),
+        None => names.into(),
+    })
+}
+
 /// Parses an address and an optional port.
 fn parse_zoned(
     value: &str,

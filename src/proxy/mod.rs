@@ -233,6 +233,13 @@ impl Proxy {
         }
     }
 
+    /// Records the key exchange group of a link's TLS handshake.
+    pub fn handle_key_exchange(&mut self, key: LinkKey, group: &'static str) {
+        if self.upstreams.link(key).is_some() {
+            self.upstreams.stats_mut(key).key_exchange = Some(group);
+        }
+    }
+
     /// Handles the end of a suspension of the host. Connections are unlikely to have survived the
     /// suspension, so links without queries are closed, and the queries of the other links are also
     /// sent on new links.

@@ -290,6 +290,9 @@ impl<N: Net> Reactor<N> {
                 if let Some(validity) = validity {
                     proxy.handle_certificate(link, validity, clock.now());
                 }
+                if let Some(group) = tls.and_then(|tls| tls.key_exchange) {
+                    proxy.handle_key_exchange(link, group);
+                }
             }
             UpstreamEvent::Message(message) => {
                 let kind = MessageKind::ForwarderResponse;

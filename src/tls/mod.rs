@@ -6,6 +6,7 @@ pub mod clock;
 mod explain;
 mod files;
 mod fingerprint;
+mod hybrid;
 mod own;
 mod pins;
 mod sessions;
@@ -30,7 +31,7 @@ use rustls::pki_types::{ServerName, UnixTime};
 use rustls::time_provider::TimeProvider;
 use rustls::{ClientConfig, RootCertStore, SupportedCipherSuite};
 
-use crate::config::{Config, Host, Identity, Pins, Scheme, Upstream};
+use crate::config::{Config, Host, Identity, KeyExchange, Pins, Scheme, Upstream};
 use clock::Clock;
 
 use explain::explain_key;
@@ -169,7 +170,7 @@ pub fn set_up(config: &Config, clock: &Clock) -> Result<Setup, SetupError> {
         log::warn!("{replacement}");
     }
     let trust = Trust {
-        provider: Arc::new(provider()),
+        provider: Arc::new(provider(config.key_exchange)),
         clock: Arc::new(NeverBehind(clock.clone())),
         roots: Arc::new(roots),
         source,
@@ -343,10 +344,14 @@ impl TimeProvider for NeverBehind {
 }
 
 /// Returns the algorithms, with the cheapest cipher of this processor first: messages are short, so
-/// AES-128 if the processor has instructions for it, otherwise ChaCha20.
-fn provider() -> CryptoProvider {
+/// AES-128 if the processor has instructions for it, otherwise ChaCha20. The hybrid key exchange,
+/// if it is on, is the first group, with X25519 behind it.
+fn provider(key_exchange: KeyExchange) -> CryptoProvider {
     use ring::cipher_suite as suite;
     let mut provider = ring::default_provider();
+    if key_exchange == KeyExchange::Hybrid {
+        provider.kx_groups.insert(0, hybrid::group());
+    }
     let cheap = if has_aes_instructions() {
         [
             suite::TLS13_AES_128_GCM_SHA256,

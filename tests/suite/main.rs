@@ -35,6 +35,7 @@ mod faulty_upstream;
 mod files;
 mod http;
 mod json_log;
+mod key_exchange;
 mod odd_upstreams;
 mod off_path;
 mod pins;

@@ -34,12 +34,19 @@ fn timeout_after_tcp_connected_is_told_from_no_connection() {
     let authority = Authority::new("silent-tls");
     let server = Faulty::start(&authority, 0);
     server.plan(Fault::StallHandshake, u64::MAX);
-    let upstream = format!("--upstream={}", server.address);
-    let line = warning_line(&[upstream, "--timeout=1s".to_owned()]);
     let text = "handshake timeout: TCP connected, no TLS reply; check the port (DNS over TLS uses \
                 853), and whether the upstream limits connections";
-    assert_says(&line, &[text]);
-    assert!(!line.contains("port 53"), "{line}");
+    for (groups, is_long) in [("hybrid", true), ("classic", false)] {
+        let line = warning_line(&[
+            format!("--upstream={}", server.address),
+            "--timeout=1s".to_owned(),
+            format!("--key-exchange={groups}"),
+        ]);
+        assert_says(&line, &[text]);
+        assert!(!line.contains("port 53"), "{line}");
+        let hint = "if a middlebox drops the long ClientHello, set --key-exchange classic";
+        assert_eq!(line.contains(hint), is_long, "{line}");
+    }
 }
 
 #[test]

@@ -2,12 +2,17 @@
 
 use super::link::{Link, Stage};
 use crate::base::failure::{Failure, FailureKind};
-use crate::config::Scheme;
 use crate::config::upstream::PLAIN_PORT;
+use crate::config::{KeyExchange, Scheme};
 
 /// Returns `failure` of a link to this port, with the progress and the likely cause added if the
-/// link was being opened under TLS.
-pub(super) fn explain_failure(link: &Link, port: u16, failure: &Failure) -> Failure {
+/// link was being opened under TLS with these groups for the key exchange.
+pub(super) fn explain_failure(
+    link: &Link,
+    port: u16,
+    key_exchange: KeyExchange,
+    failure: &Failure,
+) -> Failure {
     let mut failure = failure.clone();
     if link.stage != Stage::Opening || link.scheme != Scheme::Tls {
         return failure;
@@ -24,6 +29,12 @@ pub(super) fn explain_failure(link: &Link, port: u16, failure: &Failure) -> Fail
             &mut failure.detail,
             "check the port (DNS over TLS uses 853), and whether the upstream limits connections",
         );
+        if key_exchange == KeyExchange::Hybrid {
+            add(
+                &mut failure.detail,
+                "if a middlebox drops the long ClientHello, set --key-exchange classic",
+            );
+        }
     }
     if is_answered && port == PLAIN_PORT {
         add(

@@ -43,8 +43,8 @@ impl Proxy {
                 || failure.kind != FailureKind::Closed
                 || !(was_idle || link.has_answered()));
         let endpoint = self.upstreams.endpoint(link.endpoint);
-        let upstream = endpoint.upstream;
-        let failure = &explain_failure(&link, endpoint.address.port(), failure);
+        let (upstream, port) = (endpoint.upstream, endpoint.address.port());
+        let failure = &explain_failure(&link, port, self.config.key_exchange, failure);
         // A loop is counted once, even if it ends several links.
         if failure.kind != FailureKind::Loop && !is_judged {
             self.count_failure(upstream, failure.kind);

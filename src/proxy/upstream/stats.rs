@@ -32,6 +32,8 @@ pub(in crate::proxy) struct Stats {
     pub(in crate::proxy) failures: [u64; FailureKind::ALL.len()],
     /// The validity period of the server certificate.
     certificate: Option<Validity>,
+    /// The key exchange group of the last TLS handshake.
+    pub(in crate::proxy) key_exchange: Option<&'static str>,
 }
 
 /// A view of an upstream for metrics.
@@ -55,6 +57,7 @@ impl Stats {
             resumed_handshakes: 0,
             failures: Default::default(),
             certificate: None,
+            key_exchange: None,
         }
     }
 
@@ -119,6 +122,11 @@ impl<'a> UpstreamView<'a> {
     /// Returns the validity period of the last server certificate.
     pub fn certificate(&self) -> Option<Validity> {
         self.stats.certificate
+    }
+
+    /// Returns the key exchange group of the last TLS handshake, like `X25519MLKEM768`.
+    pub fn key_exchange(&self) -> Option<&'static str> {
+        self.stats.key_exchange
     }
 }
 

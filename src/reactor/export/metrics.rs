@@ -241,6 +241,7 @@ impl<N: Net> Reactor<N> {
             }
         }
         write_certificate_metrics(page, &upstreams);
+        write_key_exchanges(page, &upstreams);
         let help = "Learned idle timeout of the upstream's connections.";
         let mut family = page.gauge("dotproxy_upstream_idle_limit_seconds", help);
         for upstream in &upstreams {
@@ -347,6 +348,17 @@ fn write_certificate_metrics(page: &mut Page, upstreams: &[UpstreamView<'_>]) {
             if let Some(certificate) = upstream.certificate() {
                 family.sample(&label(upstream), time(certificate).as_secs());
             }
+        }
+    }
+}
+
+/// Writes the key exchange group of each upstream.
+fn write_key_exchanges(page: &mut Page, upstreams: &[UpstreamView<'_>]) {
+    let help = "Key exchange group of the last TLS handshake with the upstream.";
+    let mut family = page.gauge("dotproxy_upstream_key_exchange", help);
+    for upstream in upstreams {
+        if let Some(group) = upstream.key_exchange() {
+            family.sample(&[("upstream", upstream.label()), ("group", group)], 1);
         }
     }
 }
