@@ -56,27 +56,29 @@ impl Anchors {
         Some(&found.ds)
     }
 
-    /// Returns whether a negative trust anchor excludes a name that is below a trust anchor.
-    pub fn exclude(&self, name: &[u8]) -> bool {
-        !self.negative.is_empty() && !self.covers(name)
-    }
-
     /// Returns whether the nearest anchor at or above an uncompressed name is a trust anchor. A
     /// name without one is insecure.
     pub fn covers(&self, name: &[u8]) -> bool {
+        self.nearest(name).is_some()
+    }
+
+    /// Returns the zone of the nearest anchor at or above an uncompressed name, if it is a trust
+    /// anchor. The chain of trust of the name starts there: signatures and denials of the zones
+    /// above it do not count.
+    pub fn nearest<'n>(&self, name: &'n [u8]) -> Option<&'n [u8]> {
         let is_negative = |suffix: &[u8]| {
             let mut negative = self.negative.iter();
             negative.any(|anchor| anchor.as_bytes().eq_ignore_ascii_case(suffix))
         };
         for suffix in suffixes(name) {
             if is_negative(suffix) {
-                return false;
+                return None;
             }
             if self.of_zone(suffix).is_some() {
-                return true;
+                return Some(suffix);
             }
         }
-        false
+        None
     }
 }
 

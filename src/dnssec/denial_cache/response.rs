@@ -30,6 +30,7 @@ pub struct Denial<'a> {
     ttl: u32,
     /// A pointer to the name of the zone, unless that is the root.
     zone: Option<[u8; 2]>,
+    zone_len: usize,
     records: Records<'a>,
 }
 
@@ -48,6 +49,7 @@ impl<'a> Denial<'a> {
             rcode,
             ttl,
             zone: (zone_len > ROOT_LEN).then_some(pointer.to_be_bytes()),
+            zone_len,
             records,
         }
     }
@@ -55,6 +57,11 @@ impl<'a> Denial<'a> {
     /// Returns the response code: NXDOMAIN or NOERROR.
     pub fn rcode(&self) -> Rcode {
         self.rcode
+    }
+
+    /// Returns the length of the name of the zone that denies, uncompressed.
+    pub fn zone_len(&self) -> usize {
+        self.zone_len
     }
 
     /// Appends the response, with the proof if `wants_proof`. The records are authentic.

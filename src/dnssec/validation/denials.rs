@@ -106,7 +106,10 @@ impl Validation {
         cx: &mut Context<'_>,
     ) -> Progress<bool> {
         let is_ds = rr_type == Type::DS;
-        let proof = match nearest_zone(&self.sets, name, is_ds) {
+        let upper = suffixes(name).nth(usize::from(is_ds)).unwrap_or(&[0]);
+        let anchor = cx.anchors.nearest(upper);
+        let is_trusted = |zone: &&[u8]| anchor.is_some_and(|anchor| is_at_or_below(zone, anchor));
+        let proof = match nearest_zone(&self.sets, name, is_ds).filter(is_trusted) {
             Some(zone) => {
                 let mut denials = denials_of(&self.message, &self.sets, zone);
                 if !self.is_nxdomain() {

@@ -206,11 +206,12 @@ impl SignedSet {
         let Some(rr_type) = self.rr_type().filter(|_| is_unchecked) else {
             return Ok(&self.state);
         };
-        if !cx.anchors.covers(self.upper_name()) {
+        let Some(anchor) = cx.anchors.nearest(self.upper_name()) else {
             self.state = SetState::Insecure;
             return Ok(&self.state);
-        }
-        let signatures = self.usable_signatures(message);
+        };
+        let mut signatures = self.usable_signatures(message);
+        signatures.retain(|signature| canonical::is_at_or_below(signature.signer, anchor));
         let Some(first) = signatures.first() else {
             self.state = self.judge_unsigned(rr_type, cx)?;
             return Ok(&self.state);

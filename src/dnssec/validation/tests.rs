@@ -9,6 +9,7 @@ use crate::dnssec::denial_cache::DenialCache;
 use crate::dnssec::signature::owner;
 use crate::dnssec::testing::Tree;
 use crate::wire::header::HEADER_LEN;
+use crate::wire::name::Name;
 
 /// An answer, and its verdict if it is one of a client's question.
 #[derive(Clone)]
@@ -369,15 +370,7 @@ fn negative_trust_anchor_makes_its_names_insecure() {
 #[test]
 fn trust_anchor_below_the_root_leaves_other_names_insecure() {
     let mut world = World::new();
-    let key = ("nsec3.tld1".to_owned(), "DNSKEY".to_owned());
-    let message = world.answers[&key].message.clone();
-    let parsed = Message::parse(&message).unwrap();
-    let record = parsed.answers().next().unwrap();
-    let anchor = TrustAnchor {
-        zone: "nsec3.tld1".parse().unwrap(),
-        rr_type: Type::DNSKEY,
-        data: record.data(&message).into(),
-    };
+    let anchor = anchor_of(&world, "nsec3.tld1");
     world.anchors = Anchors::new(&[anchor], &[]);
     for (name, expected) in [
         ("www.nsec3.tld1", "secure"),
@@ -390,6 +383,80 @@ fn trust_anchor_below_the_root_leaves_other_names_insecure() {
         let verdict = world.verdict(&message, Subject::Answer);
         assert_eq!(word(&verdict), expected, "{name}");
     }
+}
+
+/// Returns a trust anchor that is the first key of a zone of the tree.
+fn anchor_of(world: &World, zone: &str) -> TrustAnchor {
+    let key = (zone.to_owned(), "DNSKEY".to_owned());
+    let message = &world.answers[&key].message;
+    let record = Message::parse(message).unwrap().answers().next().unwrap();
+    TrustAnchor {
+        zone: zone.parse().unwrap(),
+        rr_type: Type::DNSKEY,
+        data: record.data(message).into(),
+    }
+}
+
+#[test]
+fn signature_of_a_zone_above_the_nearest_trust_anchor_does_not_count() {
+    let name = "www.nsec3.tld1";
+    for (with_root, negative) in [(false, None), (true, None), (true, Some("tld1"))] {
+        // A signature whose signer is not covered by a trust anchor, or is insecure, or bogus.
+        for signer in [&b"\0"[..], b"\x04tld1\0"] {
+            let mut world = World::new();
+            let mut anchors = vec![anchor_of(&world, "nsec3.tld1")];
+            if with_root {
+                anchors.extend(Tree::read().anchors);
+            }
+            let negative: Vec<Name> = negative.iter().map(|name| name.parse().unwrap()).collect();
+            world.anchors = Anchors::new(&anchors, &negative);
+            let until = Instant::default() + Duration::from_secs(60);
+            world
+                .zones
+                .insert(b"\x04tld1\0", ZoneStatus::Insecure, until);
+            let key = (name.to_owned(), "A".to_owned());
+            let right = world.answers[&key].message.clone();
+            assert_eq!(
+                world.verdict(&right, Subject::Answer),
+                SecurityStatus::Secure
+            );
+            let parsed = Message::parse(&right).unwrap();
+            let address = parsed.answers().next().unwrap();
+            let mut forged = right[..address.end].to_vec();
+            forged.extend(b"\xc0\x0c\0\x2e\0\x01\0\0\0\x3c\0\0");
+            let len_at = forged.len() - 2;
+            forged.extend(b"\0\x01\x0d\x03\0\0\0\x3c\xff\0\0\0\0\0\0\0\0\x01");
+            forged.extend_from_slice(signer);
+            forged.extend([7; 64]);
+            let len = u16::try_from(forged.len() - len_at - 2).unwrap();
+            forged[len_at..len_at + 2].copy_from_slice(&len.to_be_bytes());
+            forged[6..12].copy_from_slice(&[0, 2, 0, 0, 0, 0]);
+            let verdict = world.verdict(&forged, Subject::Answer);
+            let SecurityStatus::Bogus(problem) = verdict else {
+                panic!("{signer:?}, {negative:?}: {verdict:?}");
+            };
+            assert_eq!(problem.code, RRSIGS_MISSING, "{problem}");
+        }
+    }
+}
+
+#[test]
+fn denial_of_a_zone_above_the_nearest_trust_anchor_does_not_count() {
+    let mut world = World::new();
+    let key = ("nothing.tld1".to_owned(), "A".to_owned());
+    let denial = world.answers[&key].message.clone();
+    assert_eq!(
+        world.verdict(&denial, Subject::Answer),
+        SecurityStatus::Secure
+    );
+    let mut anchors = Tree::read().anchors;
+    anchors.push(TrustAnchor {
+        zone: "nothing.tld1".parse().unwrap(),
+        ..anchor_of(&world, "nsec3.tld1")
+    });
+    world.anchors = Anchors::new(&anchors, &[]);
+    let verdict = world.verdict(&denial, Subject::Answer);
+    assert_eq!(word(&verdict), "servfail", "{verdict:?}");
 }
 
 /// Returns the answer that the denial cache has for the question of a message.

@@ -244,11 +244,13 @@ impl Validator {
         ttl_max: u32,
         now: Instant,
     ) -> Option<Denial<'_>> {
-        // The records of a zone say nothing of a negative trust anchor below it.
-        if !self.validates(pool) || self.anchors.exclude(question.name()) {
+        if !self.validates(pool) {
             return None;
         }
-        self.denials.deny(question, pool.0, ttl_max, now)
+        // The records of a zone say nothing of an anchor below it.
+        let anchor = self.anchors.nearest(question.name())?;
+        let denial = self.denials.deny(question, pool.0, ttl_max, now)?;
+        (denial.zone_len() >= anchor.len()).then_some(denial)
     }
 
     /// Adds the verified denials of a secure answer to the denial cache.

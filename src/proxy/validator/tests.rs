@@ -93,7 +93,7 @@ impl World {
     fn of(mut config: Config) -> Self {
         let tree = Tree::read();
         let time = tree.time;
-        config.dnssec.anchors = tree.anchors;
+        config.dnssec.anchors.extend(tree.anchors);
         let answers = tree.answers.into_iter().map(|answer| {
             let parsed = Message::parse(&answer.message).unwrap();
             let key = parsed.question().unwrap().to_key();
@@ -543,6 +543,22 @@ fn denials_of_a_negative_trust_anchor_and_of_another_pool_are_not_used() {
         world.ask("nothinh.tld1", Type::A, AD);
         assert!(world.sent.len() > sent, "{more}");
     }
+}
+
+#[test]
+fn denials_of_a_zone_above_the_nearest_trust_anchor_are_not_used() {
+    let mut config = config(ON);
+    config.dnssec.anchors = vec![TrustAnchor {
+        zone: "nothinh.tld1".parse().unwrap(),
+        ..Tree::read().anchors.remove(0)
+    }];
+    let mut world = World::of(config);
+    world.ask("nothing.tld1", Type::A, AD);
+    let sent = world.sent.len();
+    world.ask("nothin.tld1", Type::A, AD);
+    assert_eq!(world.sent.len(), sent);
+    world.ask("nothinh.tld1", Type::A, AD);
+    assert!(world.sent.len() > sent);
 }
 
 #[test]
