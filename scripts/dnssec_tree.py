@@ -41,13 +41,15 @@ SIGNED = {
     "stripped.tld1": ("-a ECDSAP256SHA256", "", "strip-a"),
     "forged.tld1": ("-a ECDSAP256SHA256", "", "forge-a"),
     "nodenial.tld1": ("-a ECDSAP256SHA256", "", "strip-nsec"),
+    "keys.tld1": ("-a RSASHA256 -b 2048", "", "many-keys"),
     "deep.down.below.tld1": ("-a ECDSAP256SHA256", "", ""),
     "tld1": ("-a ECDSAP256SHA256", "", ""),
     "tld3": ("-a RSASHA256 -b 1024", "-3 - -H 0 -A", ""),
     ".": ("-a ECDSAP256SHA256", "", ""),
 }
 # Zones that are delegated without DS.
-UNSIGNED = ["insecure.tld1", "below.optout.tld1", "plain", "company.tld3"]
+UNSIGNED = ["insecure.tld1", "below.optout.tld1", "plain", "company.tld3",
+            "1.2.3.4.5.6.7.8.9.a.b.c.d.e.f.0.1.2.3.4.5.6.7.8.9.a.b.c.d.e.f.0.ed25519.tld1"]
 
 CONTENT = """
 @ IN SOA ns.{origin} host.{origin} 1 3600 600 86400 300
@@ -69,7 +71,8 @@ renamed IN DNAME nsec3.tld1.
 """
 
 LABELS = ["www", "txt:TXT", "mail:MX", "alias", "outside", "insecure-alias", "broken-alias",
-          "dangling", "x.wild", "a.b.wild", "real.wild", "x.wild:TXT", "ent", "deep.ent", "nothing",
+          "dangling", "x.wild", "a.b.wild", "real.wild", "x.wild:TXT", "x.wild:NSEC", "a.b.wild:NSEC",
+          "*.wild:NSEC", "www:NSEC", "nothing:NSEC", "ent", "deep.ent", "nothing",
           "nothing.at.all", "www:TXT", "www:ANY", "www:RRSIG", "www.renamed", "renamed:DNAME",
           "nothing.renamed", ":SOA", ":NS", ":DNSKEY", ":DS", ":MX", "ns:DS", "wild", "WwW"]
 # Those in the messages for unit tests.
@@ -82,7 +85,7 @@ DENIED = ["ent", "deep.ent", "nothing", "nothing.at.all", "wild", "x.wild", "a.b
 # 50 iterations of NSEC3 (RFC 9276, section 3.2; unbound: 150).
 INSECURE_HERE = ["ed448.tld1", "sha1.tld1", "many.tld1"]
 TYPES = {"A": 1, "NS": 2, "SOA": 6, "MX": 15, "TXT": 16, "AAAA": 28, "DNAME": 39, "DS": 43,
-         "RRSIG": 46, "DNSKEY": 48, "ANY": 255}
+         "RRSIG": 46, "NSEC": 47, "DNSKEY": 48, "ANY": 255}
 
 
 def fqdn(zone):
@@ -143,12 +146,15 @@ class Tree:
     def sign(self, zone, key_options, options, fault):
         key = self.key(zone, key_options)
         self.ds[zone] = self.ds_of(self.key(zone, key_options) if fault == "other-ds" else key)
+        others = [self.key(zone, key_options) for _ in range(20 if fault == "many-keys" else 0)]
+        self.ds[zone] = "".join([self.ds_of(other) for other in others[:8]] + [self.ds[zone]])
         self.write(zone, self.text(zone))
         if fault == "unsigned":
             return
         plain = self.files[zone]
         with open(plain, "a") as file:
-            file.write(open(f"{key}.key").read())
+            for published in [key, *others]:
+                file.write(open(f"{published}.key").read())
         self.files[zone] = f"{plain}.signed"
         run("dnssec-signzone", "-z", "-q", *options.split(), "-o", fqdn(zone), "-O", "full",
             "-f", self.files[zone], plain, key, cwd=self.work)
@@ -310,7 +316,7 @@ def is_concerned(zone, rr_type, name):
         return True
     # Only denials have iterations.
     label = name.removesuffix(zone).strip(".")
-    is_denied = rr_type == "TXT" and label != "txt" or label in DENIED or rr_type in ("MX", "DS")
+    is_denied = rr_type == "TXT" and label != "txt" or label in DENIED or rr_type in ("MX", "DS", "NSEC")
     return is_denied and not (label == "mail" and rr_type == "MX")
 
 

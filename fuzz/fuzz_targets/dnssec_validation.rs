@@ -70,7 +70,7 @@ fuzz_target!(|input: &[u8]| {
                 ValidationStep::Need(needs) => {
                     for need in needs {
                         questions += 1;
-                        validation.on_unanswered(need);
+                        validation.on_unanswered(need, None);
                     }
                 }
                 ValidationStep::Done(verdict) => {

@@ -113,9 +113,14 @@ impl<'a> Ds<'a> {
             && verify::is_algorithm_supported(self.algorithm)
     }
 
+    /// Returns whether the record may name a key: its tag and algorithm are those of the key.
+    pub fn may_match(&self, key: &Dnskey<'_>) -> bool {
+        self.algorithm == key.algorithm && self.key_tag == key.tag() && key.may_sign()
+    }
+
     /// Returns whether the record names a key of the zone `owner`, which is uncompressed.
     pub fn matches(&self, owner: &[u8], key: &Dnskey<'_>) -> bool {
-        if self.algorithm != key.algorithm || self.key_tag != key.tag() || !key.may_sign() {
+        if !self.may_match(key) {
             return false;
         }
         let mut digested = owner.to_vec();

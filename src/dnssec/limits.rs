@@ -19,23 +19,27 @@ pub const SIGNATURES: u8 = 16;
 /// After this number of wrong signatures, no further signature is verified.
 pub const WRONG_SIGNATURES: u8 = 2;
 
-/// Maximum number of DNSKEY and DS questions that are asked.
-pub const QUESTIONS: u8 = 12;
+/// Maximum number of DNSKEY and DS questions that are asked: those for every label of a reverse
+/// name of IPv6, and a few more.
+pub const QUESTIONS: u8 = 40;
 
 /// Maximum number of these questions that are asked at once.
 pub(super) const QUESTIONS_AT_ONCE: usize = 4;
 
 /// Maximum number of DS records of a zone that are considered. Others are ignored.
-pub(super) const DS_OF_ZONE: usize = 4;
+pub(super) const DS_OF_ZONE: usize = 16;
 
-/// Maximum number of DNSKEY records of a zone that are considered. Others are ignored.
-pub(super) const KEYS_OF_ZONE: usize = 16;
+/// Maximum number of DNSKEY records of a zone.
+pub(super) const KEYS_OF_ZONE: usize = 32;
 
-/// Maximum number of bytes of the DNSKEY records of a zone. A zone with more is bogus.
-pub(super) const KEYS_OF_ZONE_LEN: usize = 4_096;
+/// Maximum number of bytes of the DNSKEY records of a zone.
+pub(super) const KEYS_OF_ZONE_LEN: usize = 8_192;
+
+/// Maximum number of digests of keys that are compared with the DS records of a zone.
+pub(super) const DIGESTS_OF_ZONE: usize = 32;
 
 /// Maximum number of aliases from the name in the question.
-pub(super) const ALIASES: usize = 8;
+pub(super) const ALIASES: usize = 16;
 
 /// Maximum number of additional iterations of NSEC3. Zones with more are insecure (RFC 9276,
 /// section 3.2).

@@ -6,7 +6,10 @@ use crate::wire::question::Type;
 
 use super::set::{SetState, SignedSet};
 use super::signing_status::{SigningStatus, signing_status_of};
-use super::{Context, NSEC_MISSING, Problem, Progress, SecurityStatus, Validation, ValidationStep};
+use super::{
+    Context, NSEC_MISSING, Problem, Progress, RRSIGS_MISSING, SecurityStatus, Validation,
+    ValidationStep,
+};
 use crate::dnssec::denial::{Denials, Proof};
 use crate::dnssec::zones::ZoneStatus;
 
@@ -132,8 +135,13 @@ impl Validation {
                     Err(ValidationStep::Done(SecurityStatus::Bogus(problem)))
                 }
                 SigningStatus::Signed => {
+                    let is_signed = self.sets.iter().any(SignedSet::has_signatures);
                     Err(ValidationStep::Done(SecurityStatus::Bogus(Problem {
-                        code: NSEC_MISSING,
+                        code: if is_signed {
+                            NSEC_MISSING
+                        } else {
+                            RRSIGS_MISSING
+                        },
                         name: name.into(),
                         rr_type,
                     })))

@@ -10,7 +10,8 @@ use crate::wire::question::Type;
 use super::set::SetState;
 use super::signing_status::needs;
 use super::{
-    BOGUS, Context, DNSKEY_MISSING, Problem, Progress, RRSIGS_MISSING, SecurityStatus, Validation,
+    BOGUS, Context, DNSKEY_MISSING, INDETERMINATE, Problem, Progress, RRSIGS_MISSING,
+    SecurityStatus, Validation,
 };
 use crate::dnssec::limits;
 use crate::dnssec::zones::{LIFETIME_MAX, LIFETIME_MIN, ZoneStatus};
@@ -45,33 +46,31 @@ impl Validation {
         ds: &[Box<[u8]>],
         cx: &Context<'_>,
     ) -> Progress<SecurityStatus> {
-        let bogus = |code: ExtendedErrorCode| {
-            Ok(SecurityStatus::Bogus(Problem {
-                code,
-                name: zone.into(),
-                rr_type: Type::DNSKEY,
-            }))
+        let problem = |code: ExtendedErrorCode| Problem {
+            code,
+            name: zone.into(),
+            rr_type: Type::DNSKEY,
         };
+        let bogus = |code| Ok(SecurityStatus::Bogus(problem(code)));
+        let limit_reached = || Ok(SecurityStatus::Indeterminate(problem(INDETERMINATE)));
         let mut sets = self.sets.iter();
         let place = sets.position(|set| set.is(zone, Type::DNSKEY) && !set.is_authority());
         let (Some(place), Ok(message)) = (place, Message::parse(&self.message)) else {
             return bogus(DNSKEY_MISSING);
         };
         let data = self.sets[place].data(&self.message);
-        let parsed = data.iter().take(limits::KEYS_OF_ZONE);
-        let keys: Vec<(&[u8], Dnskey<'_>)> = parsed
-            .filter_map(|data| Some((*data, Dnskey::parse(data).ok()?)))
+        if data.len() > limits::KEYS_OF_ZONE {
+            return limit_reached();
+        }
+        let keys: Vec<(&[u8], Dnskey<'_>)> = data
+            .into_iter()
+            .filter_map(|data| Some((data, Dnskey::parse(data).ok()?)))
             .collect();
         let ds = ds.iter().filter_map(|data| Ds::parse(data).ok());
-        let ds: Vec<Ds<'_>> = ds
-            .filter(Ds::is_supported)
-            .take(limits::DS_OF_ZONE)
-            .collect();
-        let named: Vec<Dnskey<'_>> = keys
-            .iter()
-            .filter(|(_, key)| ds.iter().any(|ds| ds.matches(zone, key)))
-            .map(|(_, key)| *key)
-            .collect();
+        let ds: Vec<Ds<'_>> = ds.filter(Ds::is_supported).collect();
+        let Some(named) = named_keys(zone, &ds, &keys) else {
+            return limit_reached();
+        };
         let supported: Vec<Dnskey<'_>> =
             named.iter().copied().filter(Dnskey::is_supported).collect();
         if ds.is_empty() || supported.is_empty() && !named.is_empty() {
@@ -95,8 +94,11 @@ impl Validation {
             .map(|(data, _)| Box::from(*data))
             .collect();
         let len: usize = trusted.iter().map(|data| data.len()).sum();
-        if set.is_expanded() || len > limits::KEYS_OF_ZONE_LEN {
+        if set.is_expanded() {
             return bogus(BOGUS);
+        }
+        if len > limits::KEYS_OF_ZONE_LEN {
+            return limit_reached();
         }
         self.learned = Some((ZoneStatus::Secure(trusted), self.lifetime()));
         Ok(SecurityStatus::Secure)
@@ -107,5 +109,45 @@ impl Validation {
         let ttls = self.sets.iter().map(|set| set.ttl(&self.message));
         let shortest = ttls.min().unwrap_or_default();
         Duration::from_secs(shortest.into()).clamp(LIFETIME_MIN, LIFETIME_MAX)
+    }
+}
+
+/// Returns the keys of a zone that its DS records name, or `None` if that takes too many digests.
+fn named_keys<'k>(
+    zone: &[u8],
+    ds: &[Ds<'_>],
+    keys: &[(&[u8], Dnskey<'k>)],
+) -> Option<Vec<Dnskey<'k>>> {
+    let mut digests_left = limits::DIGESTS_OF_ZONE;
+    let mut named = Vec::new();
+    for (_, key) in keys {
+        for ds in ds.iter().filter(|ds| ds.may_match(key)) {
+            digests_left = digests_left.checked_sub(1)?;
+            if ds.matches(zone, key) {
+                named.push(*key);
+                break;
+            }
+        }
+    }
+    Some(named)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn number_of_digests_is_bounded() {
+        // The same key in each record, and DS records with its tag and other digests.
+        let data = [&[1, 1, 3, 13][..], &[7; 64]].concat();
+        let key = Dnskey::parse(&data).unwrap();
+        let [high, low] = key.tag().to_be_bytes();
+        let wrong = [&[high, low, 13, 2][..], &[9; 32]].concat();
+        for (keys, is_bounded) in [(2, true), (3, false)] {
+            let ds: Vec<Ds<'_>> = (0..16).map(|_| Ds::parse(&wrong).unwrap()).collect();
+            let keys: Vec<(&[u8], Dnskey<'_>)> = (0..keys).map(|_| (&data[..], key)).collect();
+            let named = named_keys(&[0], &ds, &keys);
+            assert_eq!(named.map(|named| named.len()), is_bounded.then_some(0));
+        }
     }
 }

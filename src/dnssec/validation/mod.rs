@@ -178,8 +178,8 @@ pub struct Validation {
     allowance: Allowance,
     /// Questions that are being asked.
     pending: Vec<Need>,
-    /// Questions without an answer.
-    unanswered: Vec<Need>,
+    /// Questions without an answer, and why their answers are missing, if that is known.
+    unanswered: Vec<(Need, Option<Problem>)>,
     /// The status of the zone in the question by this message, and its lifetime.
     learned: Option<(ZoneStatus, Duration)>,
 }
@@ -253,10 +253,11 @@ impl Validation {
         self.pending.retain(|pending| pending != need);
     }
 
-    /// Records that a question has no answer. The validation may do without it.
-    pub fn on_unanswered(&mut self, need: Need) {
+    /// Records that a question has no answer, perhaps because of `problem`. The validation may do
+    /// without it.
+    pub fn on_unanswered(&mut self, need: Need, problem: Option<Problem>) {
         self.on_answered(&need);
-        self.unanswered.push(need);
+        self.unanswered.push((need, problem));
     }
 
     /// Ends the validation of a secure message: lowers the TTLs of its records to those that its
@@ -280,21 +281,18 @@ impl Validation {
         let is_own = |need: &Need| {
             self.subject != Subject::Answer && need.name == name && need.rr_type == rr_type
         };
+        let is_unanswered = |need: &Need| self.unanswered.iter().any(|(one, _)| one == need);
         let (unanswered, open): (Vec<Need>, Vec<Need>) = needs
             .into_iter()
-            .partition(|need| is_own(need) || self.unanswered.contains(need));
+            .partition(|need| is_own(need) || is_unanswered(need));
         if open.is_empty()
             && let Some(need) = unanswered.first()
         {
-            return ValidationStep::Done(SecurityStatus::Indeterminate(Problem {
-                code: if need.rr_type == Type::DNSKEY {
-                    DNSKEY_MISSING
-                } else {
-                    INDETERMINATE
-                },
-                name: need.name.clone(),
-                rr_type: need.rr_type,
-            }));
+            let mut problems = self.unanswered.iter().filter(|(one, _)| one == need);
+            let problem = problems.find_map(|(_, problem)| problem.clone());
+            let unreachable = || Problem::limit_reached(&need.name, need.rr_type);
+            let problem = problem.unwrap_or_else(unreachable);
+            return ValidationStep::Done(SecurityStatus::Indeterminate(problem));
         }
         let is_new = |need: &Need| !self.pending.contains(need);
         let new: Vec<Need> = open.into_iter().filter(is_new).collect();

@@ -280,8 +280,9 @@ impl SignedSet {
         if is_right {
             let labels = usize::from(signature.labels);
             let mut is_expanded = signature.expanded_labels(&self.owner) != Some(0);
-            if is_expanded && rr_type == Type::NSEC {
-                // Some servers give the NSEC record of a wildcard the name of the expansion.
+            if is_expanded && rr_type == Type::NSEC && self.is_authority() {
+                // Some servers give the NSEC record of a wildcard the name of the expansion. In the
+                // answer section, the record is the expansion itself.
                 self.owner = wildcard_of(&self.owner, labels);
                 is_expanded = false;
             }

@@ -94,8 +94,16 @@ pub(super) fn signing_status_of(
         match cx.zones.get(suffix, cx.now) {
             Some(ZoneStatus::Insecure) => return Ok(SigningStatus::Insecure),
             Some(ZoneStatus::Bogus(problem)) => return Ok(SigningStatus::Bogus(problem.clone())),
-            Some(ZoneStatus::Secure(_) | ZoneStatus::Delegated(_)) => break,
-            _ if is_anchor => break,
+            Some(ZoneStatus::Secure(_)) => break,
+            // The keys verify the answers to the questions below.
+            Some(ZoneStatus::Delegated(_)) => {
+                unknown.push((suffix, Type::DNSKEY));
+                break;
+            }
+            _ if is_anchor => {
+                unknown.push((suffix, Type::DNSKEY));
+                break;
+            }
             Some(ZoneStatus::NotDelegated) => {}
             None => unknown.push((suffix, Type::DS)),
         }

@@ -115,11 +115,13 @@ impl World {
             _ => Subject::Keys,
         };
         match self.answers.get(&(name, rr_type.to_owned())).cloned() {
-            Some(answer) => {
-                self.verdict(&answer.message, subject);
-                validation.on_answered(&need);
-            }
-            None => validation.on_unanswered(need),
+            Some(answer) => match self.verdict(&answer.message, subject) {
+                SecurityStatus::Indeterminate(problem) => {
+                    validation.on_unanswered(need, Some(problem));
+                }
+                _ => validation.on_answered(&need),
+            },
+            None => validation.on_unanswered(need, None),
         }
     }
 }
@@ -162,30 +164,52 @@ fn verdicts_are_those_of_unbound_in_any_order() {
     }
 }
 
+/// Returns the code and the text of the extended error for a question.
+fn problem_of(world: &mut World, name: &str, rr_type: &str) -> (u16, String) {
+    let key = (name.to_owned(), rr_type.to_owned());
+    let message = world.answers[&key].message.clone();
+    let verdict = world.verdict(&message, Subject::Answer);
+    let (SecurityStatus::Bogus(problem) | SecurityStatus::Indeterminate(problem)) = &verdict else {
+        panic!("{name}: {verdict:?}");
+    };
+    (problem.code.0, problem.to_string())
+}
+
 #[test]
 fn problem_has_its_extended_error() {
     let mut world = World::new();
-    for (name, rr_type, code, text) in [
-        ("www.expired.tld1", "A", 7, "expired.tld1./DNSKEY"),
-        ("www.wrongkey.tld1", "A", 9, "wrongkey.tld1./DNSKEY"),
-        ("www.stripped.tld1", "A", 10, "www.stripped.tld1./A"),
-        ("www.forged.tld1", "A", 6, "www.forged.tld1./A"),
-        (
-            "nothing.nodenial.tld1",
-            "A",
-            12,
-            "nothing.nodenial.tld1./DS",
-        ),
+    for (name, code, text) in [
+        ("www.expired.tld1", 7, "expired.tld1./DNSKEY"),
+        ("www.wrongkey.tld1", 9, "wrongkey.tld1./DNSKEY"),
+        ("www.stripped.tld1", 10, "www.stripped.tld1./A"),
+        ("www.forged.tld1", 6, "www.forged.tld1./A"),
+        ("nothing.nodenial.tld1", 12, "nothing.nodenial.tld1./DS"),
+        // The parent zone has DS records, and the zone has no keys.
+        ("www.unsigned.tld1", 9, "unsigned.tld1./DNSKEY"),
     ] {
-        let key = (name.to_owned(), rr_type.to_owned());
-        let message = world.answers[&key].message.clone();
-        let verdict = world.verdict(&message, Subject::Answer);
-        let (SecurityStatus::Bogus(problem) | SecurityStatus::Indeterminate(problem)) = &verdict
-        else {
-            panic!("{name}: {verdict:?}");
-        };
-        assert_eq!((problem.code.0, problem.to_string().as_str()), (code, text));
+        let problem = problem_of(&mut world, name, "A");
+        assert_eq!(problem, (code, text.to_owned()), "{name}");
     }
+}
+
+#[test]
+fn problem_names_the_records_that_are_missing() {
+    for (name, missing) in [("", "./DNSKEY"), ("tld1", "tld1./DNSKEY")] {
+        let mut world = World::new();
+        let key = (name.to_owned(), "DNSKEY".to_owned());
+        world.answers.remove(&key);
+        let problem = problem_of(&mut world, "www.nsec3.tld1", "A");
+        assert_eq!(problem, (5, missing.to_owned()), "{name}");
+    }
+    // An upstream that removes all signatures.
+    let mut world = World::new();
+    let key = ("insecure.tld1".to_owned(), "DS".to_owned());
+    let denial = world.answers.get_mut(&key).unwrap();
+    let end = Message::parse(&denial.message).unwrap().records_start();
+    denial.message.truncate(end);
+    denial.message[6..12].fill(0);
+    let problem = problem_of(&mut world, "www.insecure.tld1", "A");
+    assert_eq!(problem, (10, "insecure.tld1./DS".to_owned()));
 }
 
 /// Returns the records of the answer section that the validator has to protect: owner, type, class

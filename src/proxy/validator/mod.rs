@@ -96,6 +96,8 @@ struct OwnQuestion {
     waiters: Vec<ExchangeKey>,
     /// The answer is in the known zones.
     is_learned: bool,
+    /// Why the answer could not be verified.
+    problem: Option<Problem>,
 }
 
 /// An answer that is being validated.
@@ -426,7 +428,7 @@ impl Proxy {
         let limits = &self.config.limits;
         if depth >= limits.validation_depth || validator.questions.len() >= limits.validations {
             if let Some(parked) = &mut self.exchanges[waiter].parked {
-                parked.validation.on_unanswered(need);
+                parked.validation.on_unanswered(need, None);
             }
             return self.followups.push(Followup::Validate(waiter));
         }
@@ -442,6 +444,7 @@ impl Proxy {
             exchange,
             waiters: vec![waiter],
             is_learned: false,
+            problem: None,
         });
     }
 
@@ -463,7 +466,8 @@ impl Proxy {
             if question.is_learned {
                 parked.validation.on_answered(&question.need);
             } else {
-                parked.validation.on_unanswered(question.need.clone());
+                let (need, problem) = (question.need.clone(), question.problem.clone());
+                parked.validation.on_unanswered(need, problem);
             }
             self.followups.push(Followup::Validate(waiter));
         }

@@ -87,6 +87,9 @@ impl Proxy {
             // A secure or insecure answer without a new status: the known zones have it already.
             question.is_learned = learned.is_some()
                 || matches!(verdict, SecurityStatus::Secure | SecurityStatus::Insecure);
+            if let SecurityStatus::Indeterminate(problem) = verdict {
+                question.problem = Some(problem.clone());
+            }
             let (name, pool) = (question.need.name.clone(), question.pool);
             if let Some((status, lifetime)) = learned {
                 if let ZoneStatus::Secure(keys) = &status
