@@ -1,4 +1,4 @@
-//! The time for the verification of certificates.
+//! The time for the verification of certificates and DNSSEC signatures.
 //!
 //! A board without a clock battery starts in 1970. It cannot resolve the names of time servers
 //! while no certificate is valid yet. Certificates are therefore verified at the time of the
@@ -89,13 +89,13 @@ impl Clock {
         let floor = date(self.floor);
         Some(match &self.stamp {
             Some(path) if self.is_stamped => format!(
-                "certificates are verified at the time in --clock-stamp {:?} ({floor}): set the \
-                 clock, or remove the file if its time is wrong",
+                "certificates and DNSSEC signatures are verified at the time in --clock-stamp {:?} \
+                 ({floor}): set the clock, or remove the file if its time is wrong",
                 path.display()
             ),
             _ => format!(
-                "certificates are verified at the build time of the program ({floor}): set the \
-                 clock"
+                "certificates and DNSSEC signatures are verified at the build time of the program \
+                 ({floor}): set the clock"
             ),
         })
     }
@@ -264,8 +264,8 @@ mod tests {
         assert_eq!(clock.now().as_secs(), future);
         let replacement = clock.replacement().unwrap();
         let expected = format!(
-            "): certificates are verified at the time in --clock-stamp {:?} ({}): set the clock, or \
-             remove the file if its time is wrong",
+            "): certificates and DNSSEC signatures are verified at the time in --clock-stamp {:?} \
+             ({}): set the clock, or remove the file if its time is wrong",
             stamp.0.display(),
             date(Duration::from_secs(future))
         );
