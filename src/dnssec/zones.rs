@@ -45,7 +45,7 @@ impl Problem {
     /// Returns the meaning of the code (RFC 8914, section 4).
     pub fn code_text(&self) -> &'static str {
         match self.code.0 {
-            6 => "bogus",
+            6 => "bogus signature or proof",
             7 => "signature expired",
             8 => "signature not yet valid",
             9 => "DNSKEY missing",

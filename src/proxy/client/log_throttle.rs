@@ -59,14 +59,14 @@ impl LogThrottle {
             return;
         };
         let result = if is_on {
-            "without a valid answer of another upstream, the response is SERVFAIL, with the name \
-             and type in its extended error"
+            "clients get SERVFAIL unless another upstream has a valid answer; the extended error \
+             names the record"
         } else {
-            "--dnssec on would respond with SERVFAIL"
+            "with --dnssec log, clients get the answer anyway; log level debug names the record"
         };
         log::warn!(
             event = "bogus", reason = reason, count = count;
-            "an answer failed DNSSEC validation: {reason}; {result} ({count} since the last report)"
+            "DNSSEC validation failed: {reason}; {result} ({count} since the last report)"
         );
     }
 

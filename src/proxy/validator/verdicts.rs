@@ -50,7 +50,7 @@ impl Proxy {
                 if is_on {
                     return self.on_unverifiable(key, problem, (source, was_waiting), cx);
                 }
-                log::debug!("DNSSEC: {}: {problem}", problem.code_text());
+                log::debug!("DNSSEC: {problem}: {}", problem.code_text());
                 self.log_throttle
                     .on_bogus(problem.code_text(), false, cx.now);
             }
@@ -194,7 +194,7 @@ impl Proxy {
             is_malformed: false,
         });
         let text = problem.code_text();
-        log::debug!("DNSSEC: {text}: {problem}");
+        log::debug!("DNSSEC: {problem}: {text}");
         self.log_throttle.on_bogus(text, true, cx.now);
         if is_last {
             self.fail(key, Outcome::UpstreamFailed, cx);

@@ -111,29 +111,29 @@ impl<N: Net> Reactor<N> {
 
     fn write_dnssec_metrics(&self, page: &mut Page) {
         let dnssec = &self.proxy.counters().dnssec;
-        let help = "Answers that were validated (--dnssec) by verdict.";
+        let help = "Validated answers, by verdict.";
         let mut family = page.counter("dotproxy_dnssec_verdicts", help);
         for (verdict, count) in dnssec.verdicts() {
             family.sample(&[("verdict", verdict)], count);
         }
-        let help = "Answers that are bogus or indeterminate by reason.";
+        let help = "Bogus and indeterminate answers, by reason.";
         let mut family = page.counter("dotproxy_dnssec_failures", help);
         for (reason, count) in dnssec.failures() {
             family.sample(&[("reason", reason)], count);
         }
-        let help = "Signatures that were verified by result.";
+        let help = "Verified signatures, by result.";
         page.counter("dotproxy_dnssec_signatures", help)
             .sample(&[("result", "valid")], dnssec.valid_signatures)
             .sample(&[("result", "invalid")], dnssec.invalid_signatures);
-        let help = "Queries for the keys of zones by type.";
+        let help = "Queries for the keys of zones, by type.";
         page.counter("dotproxy_dnssec_queries", help)
             .sample(&[("type", "DS")], dnssec.ds_questions)
             .sample(&[("type", "DNSKEY")], dnssec.dnskey_questions);
         let (zones, bytes) = self.proxy.known_zones();
-        let help = "Zones whose keys, or the lack of them, are known.";
+        let help = "Names whose zone status is cached: signed, unsigned, bogus, or not a zone.";
         page.gauge("dotproxy_dnssec_known_zones", help)
             .sample(&[], zones);
-        let help = "Bytes of memory of the known zones.";
+        let help = "Bytes of memory of these entries.";
         page.gauge("dotproxy_dnssec_known_zones_bytes", help)
             .sample(&[], bytes);
         let help = "Keys of the root zone by tag: 1 if a trust anchor matches the key.";
@@ -141,7 +141,7 @@ impl<N: Net> Reactor<N> {
         for (tag, is_anchored) in self.proxy.root_keys() {
             family.sample(&[("tag", &tag.to_string())], u8::from(*is_anchored));
         }
-        let help = "Queries answered by cached NSEC and NSEC3 records (RFC 8198).";
+        let help = "Queries answered from cached NSEC and NSEC3 records (RFC 8198).";
         page.counter("dotproxy_dnssec_synthesized", help)
             .sample(&[], dnssec.synthesized);
         let (denials, bytes) = self.proxy.cached_denials();
