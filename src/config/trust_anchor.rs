@@ -104,8 +104,8 @@ impl TrustAnchor {
         Self::parse_all(BUILT_IN).expect("the anchors that are built in are well formed")
     }
 
-    /// Parses records in the form of a zone file: a record in each line, or in several lines
-    /// between parentheses. A `;` starts a comment. TTL and class are optional.
+    /// Parses records in zone-file (master file) format: a record in each line, or in several lines
+    /// in parentheses. A `;` starts a comment. TTL and class are optional.
     ///
     /// # Errors
     ///

@@ -162,9 +162,7 @@ impl FromStr for Upstream {
         let (domains, is_validated) = (settings.domains, settings.is_validated);
         if is_validated && domains.is_empty() {
             return Err(
-                "dnssec together with domain=: answers of other upstreams are validated \
-                        by --dnssec"
-                    .into(),
+                "domain= with dnssec: --dnssec already validates upstreams without domain=".into(),
             );
         }
         let (authority, name) = match authority.split_once('#') {

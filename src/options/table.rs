@@ -293,7 +293,7 @@ pub(super) const TABLE: &[Row] = &[
         short: "",
         long: "dnssec",
         value: "MODE",
-        help: "validate answers: off, log or on [off]",
+        help: "DNSSEC validation: off, log or on [off]",
         apply: |draft, value| {
             let choices = [
                 ("off", DnssecMode::Off),
@@ -308,7 +308,7 @@ pub(super) const TABLE: &[Row] = &[
         short: "",
         long: "trust-anchor",
         value: "FILE",
-        help: "DS or DNSKEY of a zone, repeatable [root]",
+        help: "file of DS or DNSKEY records, repeatable [root]",
         apply: parse_trust_anchor,
         reload: Reload::Applies,
     },
@@ -316,7 +316,7 @@ pub(super) const TABLE: &[Row] = &[
         short: "",
         long: "negative-trust-anchor",
         value: "DOMAIN",
-        help: "domain not to validate, repeatable",
+        help: "domain exempt from validation, repeatable",
         apply: |draft, value| {
             let domain = value.parse().map_err(|_| "a domain, like corp.example")?;
             draft.config.dnssec.negative_anchors.push(domain);

@@ -210,7 +210,7 @@ pub(super) fn parse_trust_anchor(draft: &mut Draft, value: &str) -> Applied {
     let text = str::from_utf8(&bytes).map_err(|_| "a text file of DS or DNSKEY records")?;
     let anchors = TrustAnchor::parse_all(text).map_err(|(line, expected)| match line {
         0 => format!("{expected}; the file has no records"),
-        line => format!("{expected}; line {line} has another form"),
+        line => format!("{expected}; cannot use line {line}"),
     })?;
     draft.config.dnssec.anchors.extend(anchors);
     draft.config.dnssec.anchor_files.push(path);

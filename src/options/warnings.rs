@@ -70,8 +70,8 @@ fn dnssec(dnssec: &DnssecSettings, upstreams: &[Upstream]) -> Option<String> {
     if dnssec.mode != DnssecMode::Off {
         let lacks_root = !dnssec.anchors.is_empty() && !dnssec.anchors.iter().any(is_root);
         return lacks_root.then(|| {
-            "--trust-anchor: no record of the root: only names in the zones of the files are \
-             validated; add the records of the root to validate others"
+            "--trust-anchor: no root trust anchor: only the zones in these files are validated; \
+             add the root's DS or DNSKEY records to validate other names"
                 .to_owned()
         });
     }
