@@ -1,5 +1,5 @@
-//! Removal of the records that only DNSSEC needs, for clients that did not ask for them (RFC 4035,
-//! section 3.2.1).
+//! Removal of records from a message: those that only DNSSEC needs, for clients that did not ask
+//! for them (RFC 4035, section 3.2.1), and others.
 
 use super::data;
 use super::header::{HEADER_LEN, Header};
@@ -27,10 +27,23 @@ pub fn is_proof(rr_type: Type) -> bool {
 /// Returns [`Malformed`] if the message has no question, or would become too long: names that were
 /// compressed by pointers into removed records are written in full.
 pub fn without_proof(message: &Message<'_>) -> Result<Vec<u8>, Malformed> {
+    let asked = message.question().ok_or(Malformed)?.rr_type();
+    let is_kept = |record: &Record| !is_proof(record.rr_type) || record.rr_type == asked;
+    filtered(message, is_kept)
+}
+
+/// Returns a copy of a message with only those records for which `is_kept` holds.
+///
+/// # Errors
+///
+/// Returns [`Malformed`] if the message has no question, or would become too long: names that were
+/// compressed by pointers into removed records are written in full.
+pub fn filtered(
+    message: &Message<'_>,
+    is_kept: impl Fn(&Record) -> bool,
+) -> Result<Vec<u8>, Malformed> {
     let question = message.question().ok_or(Malformed)?;
     let bytes = message.bytes();
-    let is_kept =
-        |record: &Record| !is_proof(record.rr_type) || record.rr_type == question.rr_type();
     let mut writer = Writer {
         out: Vec::with_capacity(bytes.len()),
         names: vec![(question.name().to_vec(), HEADER_LEN)],
@@ -46,7 +59,7 @@ pub fn without_proof(message: &Message<'_>) -> Result<Vec<u8>, Malformed> {
         (authorities_end, message.end()),
     ];
     for (count, (start, end)) in counts.iter_mut().zip(sections) {
-        for record in message.records(start, end).filter(is_kept) {
+        for record in message.records(start, end).filter(&is_kept) {
             writer.write(bytes, &record)?;
             *count += 1;
         }

@@ -27,6 +27,8 @@ use crate::base::time::Instant;
 use crate::wire::edns::ExtendedErrorCode;
 use crate::wire::name::{make_lowercase, suffixes};
 use crate::wire::question::Type;
+use crate::wire::record::Record;
+use crate::wire::without_proof::filtered;
 use crate::wire::{Malformed, Message, Rcode};
 
 use super::anchors::Anchors;
@@ -261,7 +263,8 @@ impl Validation {
     }
 
     /// Ends the validation of a secure message: lowers the TTLs of its records to those that its
-    /// signatures allow (RFC 4035, section 5.3.3), and returns it.
+    /// signatures allow (RFC 4035, section 5.3.3), and returns it without the records of the
+    /// authority and additional sections that were not verified.
     pub fn into_message(mut self) -> Box<[u8]> {
         for place in 0..self.sets.len() {
             // The TTL of an alias that follows from a DNAME is that of the DNAME (RFC 6672, section
@@ -271,7 +274,26 @@ impl Validation {
                 self.sets[place].lower_ttls(&mut self.message, ttl_max);
             }
         }
-        self.message
+        self.verified_records().unwrap_or(self.message)
+    }
+
+    /// Returns the message with its answer section, the verified sets of the authority section, and
+    /// OPT, or `None` if it has no other records.
+    fn verified_records(&self) -> Option<Box<[u8]>> {
+        let message = Message::parse(&self.message).ok()?;
+        let [answers_end, _] = message.answer_and_authority_ends();
+        let verified = self.sets.iter().filter(|set| set.signed_ttl().is_some());
+        let verified: Vec<usize> = verified.flat_map(SignedSet::positions).collect();
+        let is_kept = |record: &Record| {
+            record.start < answers_end
+                || record.rr_type == Type::OPT
+                || verified.contains(&record.start)
+        };
+        let mut others = message.records(answers_end, message.end());
+        if others.all(|record| is_kept(&record)) {
+            return None;
+        }
+        Some(filtered(&message, is_kept).ok()?.into())
     }
 
     /// Takes questions from the allowance. Those that are being asked count once, and those without

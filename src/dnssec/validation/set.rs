@@ -113,6 +113,12 @@ impl SignedSet {
         !self.set.signatures.is_empty()
     }
 
+    /// Returns the positions of the records and of their signatures in the message.
+    pub(super) fn positions(&self) -> impl Iterator<Item = usize> {
+        let records = self.set.records.iter().chain(&self.set.signatures);
+        records.map(|record| record.start)
+    }
+
     /// Returns the data of the records.
     pub(super) fn data<'m>(&self, message: &'m [u8]) -> Vec<&'m [u8]> {
         let records = self.set.records.iter();
