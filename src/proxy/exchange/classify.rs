@@ -105,14 +105,14 @@ pub(in crate::proxy) fn keepalive(answer: &Message<'_>, scheme: Scheme) -> Optio
 /// Returns the reduced EDNS level with which a query is sent again after this error, or `None` if
 /// it is not sent again: the server may not know EDNS, or an option (RFC 6891, section 7). An error
 /// without OPT shows this. An error with OPT may come from a server that echoes the query, and
-/// counts if `is_in_doubt`: queries with all of EDNS have not been answered recently. A client that
-/// asks for DNSSEC records needs EDNS.
+/// counts if `is_in_doubt`: queries with all of EDNS have not been answered recently. A query that
+/// `needs_dnssec` needs EDNS.
 pub(in crate::proxy) fn reduced_edns_level(
     error: &Message<'_>,
     query: &Query,
     sent: EdnsLevel,
     scheme: Scheme,
-    is_in_doubt: bool,
+    (is_in_doubt, needs_dnssec): (bool, bool),
 ) -> Option<EdnsLevel> {
     if !matches!(error.header().flags.rcode(), Rcode::FORMERR | Rcode::NOTIMP) {
         return None;
@@ -120,7 +120,7 @@ pub(in crate::proxy) fn reduced_edns_level(
     let has_opt = error.opt().is_some();
     let had_options = scheme == Scheme::Tls || query.has_options();
     let without_options = had_options && (!has_opt || is_in_doubt || query.has_options());
-    let without_edns = !query.wants_dnssec() && (!has_opt || is_in_doubt);
+    let without_edns = !needs_dnssec && (!has_opt || is_in_doubt);
     match sent {
         EdnsLevel::Full if !has_opt && without_edns => Some(EdnsLevel::Off),
         EdnsLevel::Full if without_options => Some(EdnsLevel::NoOptions),

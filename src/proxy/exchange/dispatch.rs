@@ -10,9 +10,9 @@ use crate::config::Scheme;
 use crate::proxy::Proxy;
 use crate::proxy::actions::Cx;
 use crate::proxy::keys::{Attempt, EndpointKey, ExchangeKey, LinkKey, PoolIndex};
-use crate::proxy::upstream::{Endpoint, LinkChoice, LinkRequest, RecoveryTest};
-use crate::wire::Query;
+use crate::proxy::upstream::{LinkChoice, LinkRequest, RecoveryTest};
 use crate::wire::query::EdnsLevel;
+use crate::wire::{Flags, Query};
 
 impl Proxy {
     /// Adds an exchange and starts to look for its answer.
@@ -158,20 +158,36 @@ impl Proxy {
         let link = link.expect("a chosen link is live");
         let (scheme, endpoint) = (link.scheme, link.endpoint);
         let exchange = &self.exchanges[key];
-        let edns = edns_for(
-            exchange,
-            endpoint,
-            self.upstreams.endpoint(endpoint),
-            cx.now,
-        );
+        let edns = self.edns_for(exchange, endpoint, cx.now);
+        let validator = self.validator.as_ref();
+        let has_cd = validator.is_some_and(|validator| validator.decides_for(exchange.pool));
         let link = self.upstreams.link_mut(link_key).expect("the link exists");
         let id = link.send(key, edns, cx.now, &mut self.random);
         let query = &exchange.query;
-        cx.outbox
-            .send(link_key, |out| write_query(query, id, (scheme, edns), out));
+        cx.outbox.send(link_key, |out| {
+            write_query(query, id, (scheme, edns), has_cd, out);
+        });
         self.counters.sent += 1;
         self.upstreams.stats_mut(link_key).sent += 1;
         Attempt { link: link_key, id }
+    }
+
+    /// Returns how much of EDNS a query uses at an endpoint. A query that needs DNSSEC records
+    /// needs an OPT record.
+    fn edns_for(&self, exchange: &Exchange, endpoint: EndpointKey, now: Instant) -> EdnsLevel {
+        let reduced = exchange.retry.reduced_edns(endpoint);
+        let learned = || self.upstreams.endpoint(endpoint).edns_level(now);
+        match reduced.unwrap_or_else(learned) {
+            EdnsLevel::Off if self.needs_dnssec(exchange) => EdnsLevel::NoOptions,
+            level => level,
+        }
+    }
+
+    /// Returns whether the query of an exchange needs the DNSSEC records of its answer.
+    pub(super) fn needs_dnssec(&self, exchange: &Exchange) -> bool {
+        let validator = self.validator.as_ref();
+        exchange.query.wants_dnssec()
+            && validator.is_none_or(|validator| validator.needs_dnssec(exchange))
     }
 
     pub(in crate::proxy) fn open(
@@ -353,27 +369,24 @@ impl Proxy {
     }
 }
 
-/// Returns how much of EDNS a query uses at an endpoint. A client that asks for DNSSEC records
-/// needs an OPT record.
-fn edns_for(exchange: &Exchange, key: EndpointKey, endpoint: &Endpoint, now: Instant) -> EdnsLevel {
-    let reduced = exchange.retry.reduced_edns(key);
-    match reduced.unwrap_or_else(|| endpoint.edns_level(now)) {
-        EdnsLevel::Off if exchange.query.wants_dnssec() => EdnsLevel::NoOptions,
-        level => level,
-    }
-}
-
-/// Appends a query in the form that goes to an upstream: padded under encryption.
+/// Appends a query in the form that goes to an upstream: padded under encryption, and with CD if it
+/// `has_cd`.
 #[inline]
 pub(in crate::proxy) fn write_query(
     query: &Query,
     id: u16,
     (scheme, edns): (Scheme, EdnsLevel),
+    has_cd: bool,
     out: &mut Vec<u8>,
 ) {
+    let start = out.len();
     match (scheme, edns) {
         (Scheme::Tls, EdnsLevel::Full) => query.write_padded(out, id),
         (_, level) => query.write_reduced(out, id, level),
+    }
+    if has_cd {
+        let [_, low] = Flags::CD.to_u16().to_be_bytes();
+        out[start + 3] |= low;
     }
 }
 

@@ -256,10 +256,12 @@ impl Proxy {
         let upstream = self.upstreams.endpoint(endpoint).upstream;
         let is_error = quality.is_error();
         let is_in_doubt = self.upstreams.endpoint(endpoint).is_edns_in_doubt(cx.now);
+        let needs_dnssec = self.needs_dnssec(&self.exchanges[exchange_key]);
+        let doubt = (is_in_doubt, needs_dnssec);
         let exchange = &mut self.exchanges[exchange_key];
         if is_error
             && let Some(edns) =
-                reduced_edns_level(answer, &exchange.query, sent.edns, scheme, is_in_doubt)
+                reduced_edns_level(answer, &exchange.query, sent.edns, scheme, doubt)
         {
             exchange.retry.reduce_edns(endpoint, edns);
             exchange.attempts.on_error(attempt);

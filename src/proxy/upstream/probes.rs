@@ -127,8 +127,9 @@ impl Proxy {
         let question = QuestionHash::of(query.question());
         let id = link.send_probe(question, edns, cx.now, &mut self.random);
         link.on_probed(cx.now);
-        cx.outbox
-            .send(key, |out| write_query(query, id, (scheme, edns), out));
+        cx.outbox.send(key, |out| {
+            write_query(query, id, (scheme, edns), false, out);
+        });
         self.counters.sent += 1;
         self.counters.probes += 1;
         self.upstreams.stats_mut(key).sent += 1;

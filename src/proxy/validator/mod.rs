@@ -24,6 +24,7 @@ mod verdicts;
 pub use counters::DnssecCounters;
 
 use std::collections::VecDeque;
+use std::time::Duration;
 
 use super::Proxy;
 use super::actions::Cx;
@@ -55,6 +56,9 @@ const ZONES_LEN: std::ops::RangeInclusive<usize> = 8 << 10..=80 << 10;
 
 /// The part of the cache size that the denial cache has.
 const DENIALS_SHARE: usize = 4;
+
+/// Maximum delay of an answer by the questions of its validation, if the verdict is only logged.
+const LOG_DELAY_MAX: Duration = Duration::from_secs(1);
 
 /// The name of the root zone.
 const ROOT: &[u8] = &[0];
@@ -107,6 +111,8 @@ pub(super) struct Parked {
     source: AnswerSource,
     /// The exchange was in the queue for a link, for another attempt.
     was_waiting: bool,
+    /// The deadline of the questions of our own.
+    questions_until: Instant,
 }
 
 /// Returns the bytes of the cache size that the known zones and the denial cache have.
@@ -168,6 +174,19 @@ impl Validator {
     /// Returns whether AD in a response is the verdict of the validator.
     pub(super) fn sets_ad(&self) -> bool {
         self.mode == DnssecMode::On
+    }
+
+    /// Returns whether the verdicts on the answers of a pool decide on their responses. Then its
+    /// upstreams need not validate: with CD in a query, an answer passes that they find bogus (RFC
+    /// 6840, section 5.9).
+    pub(super) fn decides_for(&self, pool: PoolIndex) -> bool {
+        self.mode == DnssecMode::On && self.validates(pool)
+    }
+
+    /// Returns whether the query of an exchange has to have DO, which an upstream may refuse.
+    pub(super) fn needs_dnssec(&self, exchange: &Exchange) -> bool {
+        let is_for_log = self.mode == DnssecMode::Log && exchange.is_for_answer();
+        !is_for_log || exchange.wants_proof()
     }
 
     /// Returns whether answers of a pool are validated.
@@ -329,19 +348,24 @@ impl Proxy {
             validator.parked < limits.validations / part && held <= limits.validations_held / part;
         let validation = || Validation::new(answer.bytes().into(), subject).ok();
         let Some(validation) = has_room.then(validation).flatten() else {
-            let problem = Problem::limit_reached(question.name(), question.rr_type());
             // Another upstream's answer would not have room either.
-            let is_last = !has_room;
-            return self.on_unverifiable(key, &problem, (source, is_last), cx);
+            return self.on_limit(key, answer, (source, !has_room), cx);
         };
         validator.parked += 1;
         validator.held = held;
+        let only_logs = validator.mode == DnssecMode::Log;
         let exchange = &mut self.exchanges[key];
         exchange.tracer.on_wait(StepKind::Validation, cx.now);
+        let questions_until = if only_logs {
+            exchange.deadline.min(cx.now + LOG_DELAY_MAX)
+        } else {
+            exchange.deadline
+        };
         exchange.parked = Some(Box::new(Parked {
             validation,
             source,
             was_waiting: std::mem::take(&mut exchange.is_waiting),
+            questions_until,
         }));
         let abandoned = Abandoned {
             question: QuestionHash::of(exchange.query.question()),
@@ -415,7 +439,9 @@ impl Proxy {
     /// Asks for records that the answer of an exchange needs, or waits for the same question.
     fn ask_own_question(&mut self, waiter: ExchangeKey, need: Need, cx: &mut Cx<'_>) {
         let exchange = &self.exchanges[waiter];
-        let (pool, deadline) = (exchange.pool, exchange.deadline);
+        let parked = exchange.parked.as_ref();
+        let deadline = parked.map_or(exchange.deadline, |parked| parked.questions_until);
+        let pool = exchange.pool;
         let depth = match exchange.purpose {
             Purpose::Validation { depth } => depth + 1,
             _ => 0,

@@ -79,8 +79,14 @@ struct World {
     answers: HashMap<Vec<u8>, Vec<u8>>,
     /// Every question that was sent upstream, and its DO.
     sent: Vec<(String, bool)>,
+    /// The CD of each of these questions.
+    sent_cd: Vec<bool>,
     /// Questions for which the first upstream lies.
     lie_about: Option<&'static str>,
+    /// Questions that no upstream answers.
+    silent_about: Option<&'static str>,
+    /// The upstreams answer FORMERR to queries with DO.
+    refuses_do: bool,
     /// The upstreams set TTLs of eleven days, which no signature covers.
     has_long_ttls: bool,
 }
@@ -110,7 +116,10 @@ impl World {
             scene,
             answers,
             sent: Vec::new(),
+            sent_cd: Vec::new(),
             lie_about: None,
+            silent_about: None,
+            refuses_do: false,
             has_long_ttls: false,
         }
     }
@@ -160,7 +169,17 @@ impl World {
             let has_do = parsed.opt().is_some_and(|opt| opt.flags & DO != 0);
             let text = Problem::limit_reached(question.name(), question.rr_type()).to_string();
             self.sent.push((text.clone(), has_do));
-            let mut reply = if let Some(reply) = self.answers.get(&question.to_key().to_vec()) {
+            self.sent_cd.push(parsed.header().flags.contains(Flags::CD));
+            if self.silent_about == Some(&text) {
+                scene.outbox.clear();
+                continue;
+            }
+            let known = self.answers.get(&question.to_key().to_vec());
+            let mut reply = if self.refuses_do && has_do {
+                let mut reply = query[..parsed.records_start()].to_vec();
+                (reply[2], reply[3], reply[11]) = (0x81, 0x81, 0);
+                reply
+            } else if let Some(reply) = known {
                 reply.clone()
             } else {
                 let mut reply = query[..parsed.records_start()].to_vec();
@@ -169,8 +188,10 @@ impl World {
             };
             let upstream = scene.proxy.link_upstream(link).unwrap();
             if self.lie_about == Some(&text) && upstream == UpstreamIndex(0) {
-                let at = reply.windows(4).position(|bytes| bytes == [192, 0, 2, 1]);
-                reply[at.unwrap()] = 10;
+                let address = reply.windows(4).position(|bytes| bytes == [192, 0, 2, 1]);
+                // Without an address, a byte of the last signature, in front of OPT.
+                let at = address.unwrap_or(reply.len() - 20);
+                reply[at] ^= 0b1010;
             }
             if self.has_long_ttls {
                 let parsed = Message::parse(&reply).unwrap();
@@ -323,6 +344,59 @@ fn bogus_answer_is_replaced_by_that_of_another_upstream() {
 }
 
 #[test]
+fn bogus_keys_are_replaced_by_those_of_another_upstream() {
+    for lie in ["nsec3.tld1./DNSKEY", "nsec3.tld1./DS", "./DNSKEY"] {
+        let mut world = World::new(TWO);
+        world.lie_about = Some(lie);
+        let response = world.ask("www.nsec3.tld1", Type::A, AD);
+        assert_eq!(response.types(), [Type::A], "{lie}");
+        assert!(response.has_ad(), "{lie}");
+        let asked = world.sent.iter().filter(|(question, _)| question == lie);
+        assert_eq!(asked.count(), 2, "{lie}");
+        let asked = world.sent.iter();
+        let asked = asked.filter(|(question, _)| question == "www.nsec3.tld1./A");
+        assert_eq!(asked.count(), 1, "{lie}");
+    }
+    // A single upstream is not asked again.
+    let mut world = World::new(ON);
+    world.lie_about = Some("nsec3.tld1./DNSKEY");
+    let response = world.ask("www.nsec3.tld1", Type::A, AD);
+    assert_eq!(response.rcode(), Rcode::SERVFAIL);
+    let asked = world.sent.iter();
+    let asked = asked.filter(|(question, _)| question == "nsec3.tld1./DNSKEY");
+    assert_eq!(asked.count(), 1);
+}
+
+#[test]
+fn upstream_does_not_validate_what_is_validated_here() {
+    for (mode, domain, has_cd) in [
+        ("--dnssec=on", "-u192.0.2.2,domain=other", true),
+        ("--dnssec=log", "-u192.0.2.2,domain=other", false),
+        ("--dnssec=off", "-u192.0.2.2,domain=other", false),
+        ("--dnssec=on", "-u192.0.2.2,domain=nsec3.tld1", false),
+    ] {
+        let mut world = World::new(&["-u192.0.2.1", mode, domain]);
+        let response = world.ask("www.nsec3.tld1", Type::A, AD);
+        assert_eq!(response.rcode(), Rcode::NOERROR);
+        assert!(!response.header().flags.contains(Flags::CD));
+        let is_expected = |cd: &bool| *cd == has_cd;
+        assert!(world.sent_cd.iter().all(is_expected), "{mode} {domain}");
+    }
+}
+
+#[test]
+fn upstream_without_dnssec_is_servfail_with_the_reason() {
+    for (name, rr_type) in [("www.nsec3.tld1", Type::A), ("www.plain", Type::A)] {
+        let mut world = World::new(ON);
+        world.refuses_do = true;
+        let response = world.ask(name, rr_type, AD);
+        assert_eq!(response.rcode(), Rcode::SERVFAIL, "{name}");
+        let error = (ExtendedErrorCode(5), format!("{name}./A"));
+        assert_eq!(response.error(), Some(error));
+    }
+}
+
+#[test]
 fn lie_of_a_single_upstream_is_servfail() {
     let mut world = World::new(ON);
     world.lie_about = Some("www.nsec3.tld1./A");
@@ -391,6 +465,33 @@ fn ttl_is_at_most_the_signed_one() {
 }
 
 #[test]
+fn secure_response_has_no_unverified_records() {
+    // The second owner is a pointer to the first.
+    for (mode, count) in [("on", 0), ("log", 1)] {
+        let mut world = World::new(&["-u192.0.2.1", &format!("--dnssec={mode}")]);
+        let name = "www.deep.down.below.tld1";
+        let answer = world.answers.get_mut(&key(name, Type::A)).unwrap();
+        let sections = Message::parse(answer).unwrap();
+        let [answers_end, authorities_end] = sections.answer_and_authority_ends();
+        assert_eq!(sections.authorities().count(), 0);
+        // The address of another name, in both sections.
+        let forged = b"\x04evil\0\0\x01\0\x01\0\0\0\x3c\0\x04\x06\x06\x06\x06";
+        assert_eq!(answers_end, authorities_end);
+        answer.splice(answers_end..answers_end, [&forged[..], forged].concat());
+        answer[9] += 1;
+        answer[11] += 1;
+        let response = world.ask(name, Type::A, AD);
+        assert!(response.has_ad());
+        assert_eq!(response.types(), [Type::A]);
+        let found = response
+            .bytes
+            .windows(5)
+            .filter(|bytes| *bytes == b"\x04evil");
+        assert_eq!(found.count(), count, "{mode}");
+    }
+}
+
+#[test]
 fn query_with_cd_is_not_validated() {
     let mut world = World::new(ON);
     let unchecked = Ask { has_cd: true, ..AD };
@@ -420,6 +521,51 @@ fn log_mode_changes_no_response() {
         failures.find(|(_, count)| *count > 0),
         Some(("rrsigs-missing", 1))
     );
+}
+
+#[test]
+fn log_mode_delivers_answers_that_cannot_be_validated() {
+    let log = &["-u192.0.2.1", "--dnssec=log"];
+    // The keys are not answered.
+    let mut world = World::new(log);
+    world.silent_about = Some("./DNSKEY");
+    let start = world.scene.now;
+    let response = world.ask("www.nsec3.tld1", Type::A, AD);
+    assert_eq!(response.types(), [Type::A]);
+    let took = world.scene.now - start;
+    assert!(
+        took <= LOG_DELAY_MAX + Duration::from_millis(100),
+        "{took:?}"
+    );
+    // There is no room for the validation.
+    let mut config = config(log);
+    config.limits.validations = 1;
+    let mut world = World::of(config);
+    let response = world.ask("www.nsec3.tld1", Type::A, AD);
+    assert_eq!(response.types(), [Type::A]);
+    // The answer has too many sets.
+    let mut world = World::new(log);
+    let answer = world.answers.get_mut(&key("www.nsec3.tld1", Type::A));
+    let answer = answer.unwrap();
+    let opt = answer.len() - 11;
+    for number in 0..30 {
+        let record = [
+            b"\x01",
+            &[number][..],
+            b"\0\0\x01\0\x01\0\0\0\x3c\0\x04\x0a\0\0\x01",
+        ];
+        let record = record.concat();
+        answer.splice(opt..opt, record);
+    }
+    answer[9] += 30;
+    let response = world.ask("www.nsec3.tld1", Type::A, AD);
+    assert_eq!(response.types(), [Type::A]);
+    // The upstream does not know DO.
+    let mut world = World::new(log);
+    world.refuses_do = true;
+    let response = world.ask("www.nsec3.tld1", Type::A, AD);
+    assert_eq!(response.rcode(), Rcode::NOERROR);
+    assert_eq!(response.types()[0], Type::A);
 }
 
 #[test]

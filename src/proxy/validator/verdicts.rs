@@ -3,8 +3,9 @@
 use std::fmt::Write as _;
 
 use super::{Parked, ROOT};
+use crate::base::time::Instant;
 use crate::config::DnssecMode;
-use crate::dnssec::validation::SecurityStatus;
+use crate::dnssec::validation::{SecurityKind, SecurityStatus};
 use crate::dnssec::zones::{Problem, ZoneStatus};
 use crate::proxy::Proxy;
 use crate::proxy::actions::Cx;
@@ -19,6 +20,9 @@ use crate::wire::question::Type;
 use crate::wire::record::Record;
 use crate::wire::without_proof::{is_proof, without_proof};
 use crate::wire::{Message, Query};
+
+/// The reason that an upstream's answers cannot be validated.
+const NO_EDNS: &str = "the upstream refuses queries with EDNS and DO";
 
 impl Proxy {
     /// Handles the verdict on the parked answer of an exchange.
@@ -40,19 +44,15 @@ impl Proxy {
             validation,
             source,
             was_waiting,
+            ..
         } = *parked;
-        let is_on = self
-            .validator
-            .as_ref()
-            .is_some_and(|validator| validator.mode == DnssecMode::On);
+        let is_on = self.is_validation_on();
         match &verdict {
             SecurityStatus::Bogus(problem) | SecurityStatus::Indeterminate(problem) => {
+                self.report(problem, is_on, cx.now);
                 if is_on {
                     return self.on_unverifiable(key, problem, (source, was_waiting), cx);
                 }
-                log::debug!("DNSSEC: {problem}: {}", problem.code_text());
-                self.log_throttle
-                    .on_bogus(problem.code_text(), false, cx.now);
             }
             SecurityStatus::Secure | SecurityStatus::Insecure => {}
         }
@@ -72,7 +72,46 @@ impl Proxy {
         self.deliver_with_proof_if_asked(key, &bytes, cx);
     }
 
-    /// Handles the verdict on the answer to a question of our own.
+    fn is_validation_on(&self) -> bool {
+        let validator = self.validator.as_ref();
+        validator.is_some_and(|validator| validator.mode == DnssecMode::On)
+    }
+
+    /// Logs a failed validation.
+    fn report(&mut self, problem: &Problem, is_on: bool, now: Instant) {
+        let text = problem.code_text();
+        log::debug!("DNSSEC: {problem}: {text}");
+        self.log_throttle.on_bogus(text, is_on, now);
+    }
+
+    /// Handles an answer that exceeds a limit, so that it is not validated.
+    pub(super) fn on_limit(
+        &mut self,
+        key: ExchangeKey,
+        answer: &Message<'_>,
+        (source, is_last): (AnswerSource, bool),
+        cx: &mut Cx<'_>,
+    ) {
+        let exchange = &mut self.exchanges[key];
+        let question = exchange.query.question();
+        let problem = Problem::limit_reached(question.name(), question.rr_type());
+        if let Purpose::Validation { .. } = exchange.purpose {
+            return self.end(key, Outcome::UpstreamFailed, cx.now);
+        }
+        let verdict = SecurityStatus::Indeterminate(problem.clone());
+        exchange.security = Some(verdict.kind());
+        self.counters.dnssec.count_verdict(&verdict);
+        let is_on = self.is_validation_on();
+        self.report(&problem, is_on, cx.now);
+        if is_on {
+            return self.on_unverifiable(key, &problem, (source, is_last), cx);
+        }
+        self.on_accepted(key, || source, cx.now);
+        self.deliver_unchecked(key, answer, cx);
+    }
+
+    /// Handles the verdict on the answer to a question of our own. If it is bogus, another upstream
+    /// is asked once.
     fn on_own_verdict(
         &mut self,
         key: ExchangeKey,
@@ -80,6 +119,19 @@ impl Proxy {
         verdict: &SecurityStatus,
         cx: &mut Cx<'_>,
     ) {
+        let source = parked.source;
+        if let SecurityStatus::Bogus(_) = verdict {
+            if !self.exchanges[key].has_error() && !parked.was_waiting {
+                self.on_bad_source(key, &source);
+                let preferences = &mut self.exchanges[key].preferences;
+                preferences.exclude.insert(source.upstream);
+                if self.begin_retry(key, cx.now) {
+                    return self.dispatch(key, cx);
+                }
+            }
+        } else {
+            self.on_accepted(key, || source, cx.now);
+        }
         let validator = self.validator.as_mut().expect("the validator is on");
         let mut questions = validator.questions.iter_mut();
         if let Some(question) = questions.find(|question| question.exchange == key) {
@@ -143,7 +195,19 @@ impl Proxy {
         let is_data = matches!(answer.rcode(), Rcode::NOERROR | Rcode::NXDOMAIN);
         let is_checked = !self.exchanges[key].query.flags().contains(Flags::CD);
         let is_error = is_on && is_of_validated && is_checked && !is_data;
-        let mut bytes: Box<[u8]> = if is_error {
+        let is_refusal = matches!(
+            answer.rcode(),
+            Rcode::FORMERR | Rcode::NOTIMP | Rcode::BADVERS
+        );
+        let mut bytes: Box<[u8]> = if is_error && is_refusal {
+            // The client's query may be without EDNS and DO, which validation needs.
+            let exchange = &mut self.exchanges[key];
+            let question = exchange.query.question();
+            let problem = Problem::limit_reached(question.name(), question.rr_type());
+            exchange.security = Some(SecurityKind::Indeterminate);
+            self.log_throttle.on_bogus(NO_EDNS, true, cx.now);
+            bogus_reply(&self.exchanges[key].query, &problem)
+        } else if is_error {
             without_records(answer).into()
         } else {
             answer.bytes().into()
@@ -181,26 +245,26 @@ impl Proxy {
         cx: &mut Cx<'_>,
     ) {
         let exchange = &mut self.exchanges[key];
-        if let Purpose::Validation { .. } = exchange.purpose {
-            return self.end(key, Outcome::UpstreamFailed, cx.now);
-        }
         let failure = bogus_reply(&exchange.query, problem);
         let is_last = exchange.has_error() || was_waiting;
-        exchange.is_answered = false;
         exchange.retry.set_fallback(failure);
-        exchange.retry.set_bad_answer(BadAnswer {
-            by: source.endpoint,
-            sent_at: source.sent_at,
-            is_malformed: false,
-        });
-        let text = problem.code_text();
-        log::debug!("DNSSEC: {problem}: {text}");
-        self.log_throttle.on_bogus(text, true, cx.now);
+        self.on_bad_source(key, &source);
         if is_last {
             self.fail(key, Outcome::UpstreamFailed, cx);
         } else {
             self.ask_elsewhere(key, source.upstream, cx);
         }
+    }
+
+    /// Records that an answer does not count as one.
+    fn on_bad_source(&mut self, key: ExchangeKey, source: &AnswerSource) {
+        let exchange = &mut self.exchanges[key];
+        exchange.is_answered = false;
+        exchange.retry.set_bad_answer(BadAnswer {
+            by: source.endpoint,
+            sent_at: source.sent_at,
+            is_malformed: false,
+        });
     }
 }
 
