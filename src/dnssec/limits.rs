@@ -11,7 +11,7 @@ pub const RRSETS: usize = 24;
 pub(super) const OWNER_COMPARISON_STEPS: usize = 1 << 14;
 
 /// Maximum number of signatures of an RRset that are kept. Others are ignored.
-pub const SIGNATURES_OF_RRSET: usize = 8;
+pub const SIGNATURES_OF_RRSET: usize = 32;
 
 /// Maximum number of signatures that are verified (`KeyTrap`, CVE-2023-50387).
 pub const SIGNATURES: u8 = 16;

@@ -18,6 +18,7 @@
 mod aliases;
 mod denials;
 mod keys;
+mod learned;
 mod set;
 mod signing_status;
 
@@ -31,14 +32,12 @@ use crate::wire::record::Record;
 use crate::wire::without_proof::filtered;
 use crate::wire::{Malformed, Message, Rcode};
 
+use super::RrSet;
 use super::anchors::Anchors;
 use super::clock::SignatureClock;
 use super::denial_cache::ProvenRecord;
 use super::limits;
-use super::zones::{KnownZones, LIFETIME_MIN, Problem, ZoneStatus};
-use super::{Ds, RrSet};
-use aliases::Path;
-use denials::deny_delegation;
+use super::zones::{KnownZones, Problem, ZoneStatus};
 use set::{SetState, SignedSet};
 
 /// The message is bogus for another reason than those with a code of their own.
@@ -277,20 +276,23 @@ impl Validation {
         self.verified_records().unwrap_or(self.message)
     }
 
-    /// Returns the message with its answer section, the verified sets of the authority section, and
-    /// OPT, or `None` if it has no other records.
+    /// Returns the message with only the sets that answer the question, the verified sets of the
+    /// authority section, and OPT, or `None` if it has no other records.
     fn verified_records(&self) -> Option<Box<[u8]>> {
         let message = Message::parse(&self.message).ok()?;
-        let [answers_end, _] = message.answer_and_authority_ends();
-        let verified = self.sets.iter().filter(|set| set.signed_ttl().is_some());
-        let verified: Vec<usize> = verified.flat_map(SignedSet::positions).collect();
-        let is_kept = |record: &Record| {
-            record.start < answers_end
-                || record.rr_type == Type::OPT
-                || verified.contains(&record.start)
-        };
-        let mut others = message.records(answers_end, message.end());
-        if others.all(|record| is_kept(&record)) {
+        let (name, rr_type) = self.question();
+        let path = self.path(&name, rr_type)?;
+        let kept = (0..self.sets.len()).filter(|place| {
+            let set = &self.sets[*place];
+            let is_verified = set.is_authority() && set.signed_ttl().is_some();
+            is_verified || path.places.contains(place)
+        });
+        let kept: Vec<usize> = kept
+            .flat_map(|place| self.sets[place].positions())
+            .collect();
+        let is_kept = |record: &Record| record.rr_type == Type::OPT || kept.contains(&record.start);
+        let mut records = message.records(message.records_start(), message.end());
+        if records.all(|record| is_kept(&record)) {
             return None;
         }
         Some(filtered(&message, is_kept).ok()?.into())
@@ -353,15 +355,13 @@ impl Validation {
             return Ok(SecurityStatus::Insecure);
         }
         let is_denied = self.is_nxdomain();
-        let mut is_insecure = false;
-        for place in 0..self.sets.len() {
-            if !self.sets[place].is_authority() {
-                is_insecure |= self.check(place, cx)?;
-            }
-        }
-        let Some(path) = Path::follow(&self.message, &self.sets, &name, rr_type) else {
+        let Some(path) = self.path(&name, rr_type) else {
             return Ok(self.limit_reached());
         };
+        let mut is_insecure = false;
+        for place in &path.places {
+            is_insecure |= self.check(*place, cx)?;
+        }
         let is_positive = path.is_answered && !is_denied;
         let proofs = |rr_type: Type| {
             let is_proof = matches!(rr_type, Type::NSEC | Type::NSEC3);
@@ -371,7 +371,8 @@ impl Validation {
             for place in 0..self.sets.len() {
                 let set = &self.sets[place];
                 if set.is_authority() && set.rr_type().is_some_and(proofs) {
-                    is_insecure |= self.check(place, cx)?;
+                    // A set that proves nothing does not make the answer insecure.
+                    self.check(place, cx)?;
                 }
             }
         }
@@ -407,7 +408,8 @@ impl Validation {
             for place in 0..self.sets.len() {
                 let is_proof = self.sets[place].is_proof_from_above(&self.message, &name);
                 if is_proof {
-                    is_insecure |= self.check(place, cx)?;
+                    // A set that proves nothing does not make the answer insecure.
+                    self.check(place, cx)?;
                 }
             }
         }
@@ -429,8 +431,9 @@ impl Validation {
 
     /// Checks a set. Returns whether it is insecure.
     fn check(&mut self, place: usize, cx: &mut Context<'_>) -> Progress<bool> {
-        let source = self.alias_source(place);
-        if let Some(source) = source {
+        if let Some(source) = self.alias_source(place)
+            && self.is_at_or_below_anchor_of(place, source, cx)
+        {
             // The alias follows from a DNAME, which is signed in its place.
             return self.check(source, cx);
         }
@@ -445,56 +448,6 @@ impl Validation {
             SetState::Insecure => Ok(true),
             SetState::Secure { .. } | SetState::Unchecked { .. } => Ok(false),
         }
-    }
-
-    /// Records what the message says of the zone in its question.
-    fn learn(&mut self, verdict: &SecurityStatus) {
-        match (self.subject, verdict) {
-            // The check of keys sets the keys.
-            (Subject::Answer, _)
-            | (_, SecurityStatus::Indeterminate(_))
-            | (Subject::Keys, SecurityStatus::Secure) => {}
-            (_, SecurityStatus::Bogus(problem)) => {
-                self.learned = Some((ZoneStatus::Bogus(problem.clone()), LIFETIME_MIN));
-            }
-            (Subject::Delegation, _) => self.learned = self.delegation(verdict),
-            (Subject::Keys, SecurityStatus::Insecure) => {
-                self.learned = Some((ZoneStatus::Insecure, self.lifetime()));
-            }
-        }
-    }
-
-    /// Returns what an answer to a question for DS says of the zone.
-    fn delegation(&self, verdict: &SecurityStatus) -> Option<(ZoneStatus, Duration)> {
-        let (name, _) = self.question();
-        let status = match verdict {
-            SecurityStatus::Bogus(_) | SecurityStatus::Indeterminate(_) => return None,
-            SecurityStatus::Insecure => ZoneStatus::Insecure,
-            SecurityStatus::Secure => {
-                let mut sets = self.sets.iter().filter(|set| !set.is_authority());
-                match sets.find(|set| set.is(&name, Type::DS) || set.is(&name, Type::CNAME)) {
-                    Some(set) if set.is(&name, Type::CNAME) || set.is_expanded() => {
-                        ZoneStatus::NotDelegated
-                    }
-                    Some(set) => supported_ds(&set.data(&self.message)),
-                    None => deny_delegation(&self.message, &self.sets, &name),
-                }
-            }
-        };
-        Some((status, self.lifetime()))
-    }
-}
-
-/// Returns the status of a zone with these DS records: insecure if none is supported (RFC 4035,
-/// section 5.2).
-fn supported_ds(records: &[&[u8]]) -> ZoneStatus {
-    let is_supported = |data: &&&[u8]| Ds::parse(data).is_ok_and(|ds| ds.is_supported());
-    let supported = records.iter().filter(is_supported).take(limits::DS_OF_ZONE);
-    let supported: Box<[Box<[u8]>]> = supported.map(|data| Box::from(*data)).collect();
-    if supported.is_empty() {
-        ZoneStatus::Insecure
-    } else {
-        ZoneStatus::Delegated(supported)
     }
 }
 

@@ -109,6 +109,11 @@ impl SignedSet {
         is_proof && self.is_authority() && is_signed_above
     }
 
+    /// Returns whether the set has one record.
+    pub(super) fn is_single(&self) -> bool {
+        self.set.records.len() == 1
+    }
+
     pub(super) fn has_signatures(&self) -> bool {
         !self.set.signatures.is_empty()
     }
@@ -332,7 +337,7 @@ impl SignedSet {
     }
 
     /// Returns the name whose zone signs the set.
-    fn upper_name(&self) -> &[u8] {
+    pub(super) fn upper_name(&self) -> &[u8] {
         let depth = usize::from(self.is_of_parent);
         suffixes(&self.owner).nth(depth).unwrap_or(&[0])
     }

@@ -483,6 +483,186 @@ fn denial_of_a_zone_above_the_nearest_trust_anchor_does_not_count() {
     assert_eq!(word(&verdict), "servfail", "{verdict:?}");
 }
 
+/// Returns a message with more records at the end of its answer or authority section, and without
+/// its additional section.
+fn with_records(message: &[u8], is_authority: bool, records: &[&[u8]]) -> Vec<u8> {
+    let question = Message::parse(message).unwrap().question().unwrap();
+    let mut out = with_question(message, question.as_bytes()).unwrap();
+    let parsed = Message::parse(&out).unwrap();
+    let [answers_end, authorities_end] = parsed.answer_and_authority_ends();
+    let (at, count_at) = if is_authority {
+        (authorities_end, 9)
+    } else {
+        (answers_end, 7)
+    };
+    out.splice(at..at, records.concat());
+    out[count_at] += u8::try_from(records.len()).unwrap();
+    out
+}
+
+/// Returns a record of class IN with a TTL of 60 s.
+fn record(owner: &[u8], rr_type: Type, data: &[u8]) -> Vec<u8> {
+    let mut out = owner.to_vec();
+    out.extend(rr_type.0.to_be_bytes());
+    out.extend(b"\0\x01\0\0\0\x3c");
+    out.extend(u16::try_from(data.len()).unwrap().to_be_bytes());
+    out.extend_from_slice(data);
+    out
+}
+
+/// Returns an RRSIG record that is wrong.
+fn wrong_signature(owner: &[u8], covered: Type, labels: u8, signer: &[u8]) -> Vec<u8> {
+    let mut data = covered.0.to_be_bytes().to_vec();
+    data.extend([13, labels]);
+    data.extend(b"\0\0\0\x3c\xff\0\0\0\0\0\0\0\0\x01");
+    data.extend_from_slice(signer);
+    data.extend([7; 64]);
+    record(owner, Type::RRSIG, &data)
+}
+
+const FORGED: &[u8] = &[6, 6, 6, 6];
+
+#[test]
+fn insecure_proof_in_a_denial_does_not_count() {
+    // An NSEC record of an unsigned zone, with a signature that does not fit it.
+    let owner = b"\x03foo\x08insecure\x04tld1\0";
+    let nsec = record(owner, Type::NSEC, b"\x02zz\x08insecure\x04tld1\0\0\x01\x40");
+    for (labels, signer) in [(9, &b"\0"[..]), (2, b"\x05nsec3\x04tld1\0")] {
+        let junk = [
+            &nsec[..],
+            &wrong_signature(owner, Type::NSEC, labels, signer),
+        ];
+        for name in ["www.nsec3.tld1", "www.deep.down.below.tld1", "nothing.tld1"] {
+            let mut world = World::new();
+            for (_, answer) in world
+                .answers
+                .iter_mut()
+                .filter(|((_, rr_type), _)| rr_type == "DS")
+            {
+                let denial = &answer.message;
+                if Message::parse(denial).unwrap().header().answers == 0 {
+                    answer.message = with_records(denial, true, &junk);
+                }
+            }
+            let key = (name.to_owned(), "A".to_owned());
+            let question = &world.answers[&key].message;
+            let end = Message::parse(question).unwrap().records_start();
+            let mut forged = question[..end].to_vec();
+            forged[6..12].fill(0);
+            forged[3] &= 0xf0;
+            let forged = with_records(&forged, false, &[&record(b"\xc0\x0c", Type::A, FORGED)]);
+            let verdict = world.verdict(&forged, Subject::Answer);
+            assert_eq!(word(&verdict), "servfail", "{name} {signer:?}: {verdict:?}");
+            // The same records in the answer itself.
+            let denied = World::new().answers[&("nothing.tld1".to_owned(), "A".to_owned())].clone();
+            let verdict =
+                world.verdict(&with_records(&denied.message, true, &junk), Subject::Answer);
+            assert_ne!(verdict, SecurityStatus::Insecure);
+        }
+    }
+}
+
+#[test]
+fn dname_above_the_nearest_trust_anchor_does_not_count() {
+    let target = b"\x03foo\x08insecure\x04tld1\0";
+    let question = [
+        b"\0\0\x81\x80\0\x01\0\0\0\0\0\0\x01x\x05nsec3\x04tld1\0",
+        &[0, 1, 0, 1][..],
+    ];
+    let alias = b"\x01x\x05nsec3\x03foo\x08insecure\x04tld1\0";
+    let records = [
+        record(b"\x04tld1\0", Type::DNAME, target),
+        record(b"\xc0\x0c", Type::CNAME, alias),
+        record(alias, Type::A, FORGED),
+    ];
+    let records: Vec<&[u8]> = records.iter().map(|record| &record[..]).collect();
+    for (subject, count) in [(Subject::Answer, 3), (Subject::Delegation, 2)] {
+        let mut world = World::new();
+        world.anchors = Anchors::new(&[anchor_of(&world, "nsec3.tld1")], &[]);
+        let mut forged = with_records(&question.concat(), false, &records[..count]);
+        if subject == Subject::Delegation {
+            let type_at = question[0].len();
+            forged[type_at + 1] = 43;
+        }
+        let verdict = world.verdict(&forged, subject);
+        assert_eq!(word(&verdict), "servfail", "{subject:?}: {verdict:?}");
+    }
+}
+
+#[test]
+fn second_alias_of_a_name_is_not_secure() {
+    let mut world = World::new();
+    let key = ("www.renamed.nsec3.tld1".to_owned(), "A".to_owned());
+    let right = world.answers[&key].message.clone();
+    assert_eq!(
+        world.verdict(&right, Subject::Answer),
+        SecurityStatus::Secure
+    );
+    let second = record(b"\xc0\x0c", Type::CNAME, b"\x04evil\x08insecure\x04tld1\0");
+    let address = record(b"\x04evil\x08insecure\x04tld1\0", Type::A, FORGED);
+    let forged = with_records(&right, false, &[&second, &address]);
+    let verdict = world.verdict(&forged, Subject::Answer);
+    assert_eq!(word(&verdict), "servfail", "{verdict:?}");
+}
+
+/// Returns the response to a secure answer.
+fn response(world: &mut World, message: &[u8]) -> Vec<u8> {
+    let mut validation = Validation::new(message.into(), Subject::Answer).unwrap();
+    assert_eq!(
+        world.verdict(message, Subject::Answer),
+        SecurityStatus::Secure
+    );
+    loop {
+        let step = validation.step(&mut Context {
+            zones: &mut world.zones,
+            anchors: &world.anchors,
+            clock: world.clock,
+            now: Instant::default(),
+        });
+        match step {
+            ValidationStep::Yield { .. } => {}
+            ValidationStep::Done(verdict) => {
+                assert_eq!(verdict, SecurityStatus::Secure);
+                return validation.into_message().into();
+            }
+            ValidationStep::Need(needs) => panic!("{needs:?}"),
+        }
+    }
+}
+
+#[test]
+fn records_that_do_not_answer_the_question_are_removed() {
+    let mut world = World::new();
+    let evil = record(b"\x04evil\x08insecure\x04tld1\0", Type::A, FORGED);
+    for (name, rr_type) in [
+        ("www.nsec3.tld1", "A"),
+        ("alias.nsec3.tld1", "A"),
+        ("www.renamed.nsec3.tld1", "A"),
+        ("x.wild.nsec3.tld1", "A"),
+        ("www.nsec3.tld1", "TXT"),
+    ] {
+        let key = (name.to_owned(), rr_type.to_owned());
+        let right = world.answers[&key].message.clone();
+        let expected = response(&mut world, &with_records(&right, false, &[]));
+        let forged = with_records(&right, false, &[&evil]);
+        let found = response(&mut world, &forged);
+        assert_eq!(protected(&found), protected(&expected), "{name}");
+    }
+    // A signature alone is no answer to ANY.
+    let key = ("nothing.tld1".to_owned(), "A".to_owned());
+    let mut denial = world.answers[&key].message.clone();
+    let type_at = Message::parse(&denial).unwrap().records_start() - 4;
+    denial[type_at + 1] = 255;
+    let signature = wrong_signature(b"\xc0\x0c", Type(16), 2, b"\x04tld1\0");
+    let end = Message::parse(&denial).unwrap().records_start();
+    let mut forged = denial[..end].to_vec();
+    forged[6..12].fill(0);
+    forged[3] &= 0xf0;
+    let forged = with_records(&forged, false, &[&signature]);
+    let verdict = world.verdict(&forged, Subject::Answer);
+    assert_eq!(word(&verdict), "servfail", "{verdict:?}");
+}
+
 /// Returns the answer that the denial cache has for the question of a message.
 fn synthesized(world: &World, message: &[u8]) -> Option<Vec<u8>> {
     let message = Message::parse(message).unwrap();

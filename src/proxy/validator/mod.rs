@@ -60,6 +60,9 @@ const DENIALS_SHARE: usize = 4;
 /// Maximum delay of an answer by the questions of its validation, if the verdict is only logged.
 const LOG_DELAY_MAX: Duration = Duration::from_secs(1);
 
+/// The time between the deadline of the questions of a validation and that of its answer.
+const QUESTIONS_MARGIN: Duration = Duration::from_millis(50);
+
 /// The name of the root zone.
 const ROOT: &[u8] = &[0];
 
@@ -356,16 +359,16 @@ impl Proxy {
         let only_logs = validator.mode == DnssecMode::Log;
         let exchange = &mut self.exchanges[key];
         exchange.tracer.on_wait(StepKind::Validation, cx.now);
-        let questions_until = if only_logs {
-            exchange.deadline.min(cx.now + LOG_DELAY_MAX)
-        } else {
-            exchange.deadline
-        };
+        // The answer has time left for a verdict without the records.
+        let mut time_left = (exchange.deadline - cx.now).saturating_sub(QUESTIONS_MARGIN);
+        if only_logs {
+            time_left = time_left.min(LOG_DELAY_MAX);
+        }
         exchange.parked = Some(Box::new(Parked {
             validation,
             source,
             was_waiting: std::mem::take(&mut exchange.is_waiting),
-            questions_until,
+            questions_until: cx.now + time_left,
         }));
         let abandoned = Abandoned {
             question: QuestionHash::of(exchange.query.question()),

@@ -397,6 +397,18 @@ fn upstream_without_dnssec_is_servfail_with_the_reason() {
 }
 
 #[test]
+fn missing_records_are_named_in_the_error() {
+    for missing in ["./DNSKEY", "tld1./DNSKEY", "nsec3.tld1./DS"] {
+        let mut world = World::new(ON);
+        world.silent_about = Some(missing);
+        let response = world.ask("www.nsec3.tld1", Type::A, AD);
+        assert_eq!(response.rcode(), Rcode::SERVFAIL);
+        let error = (ExtendedErrorCode(5), missing.to_owned());
+        assert_eq!(response.error(), Some(error));
+    }
+}
+
+#[test]
 fn lie_of_a_single_upstream_is_servfail() {
     let mut world = World::new(ON);
     world.lie_about = Some("www.nsec3.tld1./A");
