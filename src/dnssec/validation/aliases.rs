@@ -44,6 +44,7 @@ impl Validation {
             let found = answers().filter(|(_, set)| is_answer(set));
             let found: Vec<usize> = found.map(|(place, _)| place).collect();
             if !found.is_empty() {
+                places.extend(found.iter().filter_map(|place| self.alias_source(*place)));
                 places.extend(found);
                 return Some(Path {
                     target,

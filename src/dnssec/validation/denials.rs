@@ -48,7 +48,11 @@ fn denials_of<'a>(message: &'a [u8], sets: &'a [SignedSet], zone: &'a [u8]) -> D
 }
 
 /// Returns the nearest zone at or above a name that proves something. DS is of the zone above.
-fn nearest_zone<'a>(sets: &'a [SignedSet], name: &[u8], is_ds: bool) -> Option<&'a [u8]> {
+pub(super) fn nearest_zone<'a>(
+    sets: &'a [SignedSet],
+    name: &[u8],
+    is_ds: bool,
+) -> Option<&'a [u8]> {
     let upper = suffixes(name).nth(usize::from(is_ds)).unwrap_or(&[0]);
     let above = proving_zones(sets).filter(|zone| is_at_or_below(upper, zone));
     above.max_by_key(|zone| label_count(zone))

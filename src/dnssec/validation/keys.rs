@@ -76,6 +76,7 @@ impl Validation {
         // Keys that the message leaves out may be supported.
         let is_named = |ds: &Ds<'_>| named.iter().any(|key| ds.may_match(key));
         if ds.is_empty() || supported.is_empty() && ds.iter().all(is_named) {
+            self.learned = Some((ZoneStatus::Insecure, self.lifetime()));
             return Ok(SecurityStatus::Insecure);
         }
         if supported.is_empty() {
@@ -106,9 +107,10 @@ impl Validation {
         Ok(SecurityStatus::Secure)
     }
 
-    /// Returns for how long the records of the message are valid.
+    /// Returns for how long the verified records of the message are valid.
     pub(super) fn lifetime(&self) -> Duration {
-        let ttls = self.sets.iter().map(|set| set.ttl(&self.message));
+        let verified = self.sets.iter().filter(|set| set.signed_ttl().is_some());
+        let ttls = verified.map(|set| set.ttl(&self.message));
         let shortest = ttls.min().unwrap_or_default();
         Duration::from_secs(shortest.into()).clamp(LIFETIME_MIN, LIFETIME_MAX)
     }

@@ -11,17 +11,15 @@ impl Validation {
     /// Records what the message says of the zone in its question.
     pub(super) fn learn(&mut self, verdict: &SecurityStatus) {
         match (self.subject, verdict) {
-            // The check of keys sets the keys.
+            // The check of keys sets what it learns: an insecure verdict also follows from a zone
+            // above, and then says nothing of this name.
             (Subject::Answer, _)
             | (_, SecurityStatus::Indeterminate(_))
-            | (Subject::Keys, SecurityStatus::Secure) => {}
+            | (Subject::Keys, SecurityStatus::Secure | SecurityStatus::Insecure) => {}
             (_, SecurityStatus::Bogus(problem)) => {
                 self.learned = Some((ZoneStatus::Bogus(problem.clone()), LIFETIME_MIN));
             }
             (Subject::Delegation, _) => self.learned = self.delegation(verdict),
-            (Subject::Keys, SecurityStatus::Insecure) => {
-                self.learned = Some((ZoneStatus::Insecure, self.lifetime()));
-            }
         }
     }
 

@@ -38,6 +38,7 @@ use super::clock::SignatureClock;
 use super::denial_cache::ProvenRecord;
 use super::limits;
 use super::zones::{KnownZones, Problem, ZoneStatus};
+use denials::nearest_zone;
 use set::{SetState, SignedSet};
 
 /// The message is bogus for another reason than those with a code of their own.
@@ -263,8 +264,9 @@ impl Validation {
 
     /// Ends the validation of a secure message: lowers the TTLs of its records to those that its
     /// signatures allow (RFC 4035, section 5.3.3), and returns it without the records of the
-    /// authority and additional sections that were not verified.
-    pub fn into_message(mut self) -> Box<[u8]> {
+    /// authority and additional sections that were not verified. Returns `None` if the message
+    /// becomes too long without them, because names are written in full.
+    pub fn into_message(mut self) -> Option<Box<[u8]>> {
         for place in 0..self.sets.len() {
             // The TTL of an alias that follows from a DNAME is that of the DNAME (RFC 6672, section
             // 3.1).
@@ -273,18 +275,25 @@ impl Validation {
                 self.sets[place].lower_ttls(&mut self.message, ttl_max);
             }
         }
-        self.verified_records().unwrap_or(self.message)
+        match self.verified_records() {
+            Ok(None) => Some(self.message),
+            Ok(reduced) => reduced,
+            Err(Malformed) => None,
+        }
     }
 
     /// Returns the message with only the sets that answer the question, the verified sets of the
     /// authority section, and OPT, or `None` if it has no other records.
-    fn verified_records(&self) -> Option<Box<[u8]>> {
-        let message = Message::parse(&self.message).ok()?;
+    fn verified_records(&self) -> Result<Option<Box<[u8]>>, Malformed> {
+        let message = Message::parse(&self.message)?;
         let (name, rr_type) = self.question();
-        let path = self.path(&name, rr_type)?;
+        let path = self.path(&name, rr_type).ok_or(Malformed)?;
+        let zone = nearest_zone(&self.sets, &path.target, rr_type == Type::DS);
         let kept = (0..self.sets.len()).filter(|place| {
             let set = &self.sets[*place];
-            let is_verified = set.is_authority() && set.signed_ttl().is_some();
+            // The SOA record of another zone would set the TTL of a denial.
+            let is_foreign = set.rr_type() == Some(Type::SOA) && zone != Some(&*set.owner);
+            let is_verified = set.is_authority() && set.signed_ttl().is_some() && !is_foreign;
             is_verified || path.places.contains(place)
         });
         let kept: Vec<usize> = kept
@@ -293,9 +302,9 @@ impl Validation {
         let is_kept = |record: &Record| record.rr_type == Type::OPT || kept.contains(&record.start);
         let mut records = message.records(message.records_start(), message.end());
         if records.all(|record| is_kept(&record)) {
-            return None;
+            return Ok(None);
         }
-        Some(filtered(&message, is_kept).ok()?.into())
+        Ok(Some(filtered(&message, is_kept)?.into()))
     }
 
     /// Takes questions from the allowance. Those that are being asked count once, and those without

@@ -605,6 +605,126 @@ fn second_alias_of_a_name_is_not_secure() {
     assert_eq!(word(&verdict), "servfail", "{verdict:?}");
 }
 
+#[test]
+fn signature_of_a_name_without_a_zone_does_not_make_it_insecure() {
+    let name = "www.nsec3.tld1";
+    let signer = b"\x03www\x05nsec3\x04tld1\0";
+    let answers = World::new().answers;
+    let keys = (name.to_owned(), "DNSKEY".to_owned());
+    let ds = (name.to_owned(), "DS".to_owned());
+    let denial = answers[&(name.to_owned(), "TXT".to_owned())].clone();
+    // The answers to the two questions of the validation arrive in either order.
+    for is_denied_first in [true, false] {
+        let mut world = World::new();
+        let mut no_keys = denial.clone();
+        let type_at = Message::parse(&no_keys.message).unwrap().records_start() - 4;
+        no_keys.message[type_at + 1] = 48;
+        world.answers.insert(keys.clone(), no_keys);
+        assert!(world.answers.contains_key(&ds));
+        let question = &answers[&(name.to_owned(), "A".to_owned())].message;
+        let end = Message::parse(question).unwrap().records_start();
+        let mut empty = question[..end].to_vec();
+        empty[6..12].fill(0);
+        let address = record(b"\xc0\x0c", Type::A, FORGED);
+        let junk = wrong_signature(b"\xc0\x0c", Type::A, 2, signer);
+        if is_denied_first {
+            world.verdict(&world.answers[&ds].message.clone(), Subject::Delegation);
+        } else {
+            world.verdict(&world.answers[&keys].message.clone(), Subject::Keys);
+        }
+        for records in [&[&address[..], &junk][..], &[&address]] {
+            let forged = with_records(&empty, false, records);
+            let verdict = world.verdict(&forged, Subject::Answer);
+            assert_eq!(word(&verdict), "servfail", "{is_denied_first}: {verdict:?}");
+            world.verdict(&world.answers[&keys].message.clone(), Subject::Keys);
+        }
+    }
+}
+
+#[test]
+fn unverified_records_have_no_effect_on_a_lifetime() {
+    let mut world = World::new();
+    let key = ("insecure.tld1".to_owned(), "DS".to_owned());
+    let denial = world.answers[&key].message.clone();
+    let lifetime = |world: &mut World, message: &[u8]| {
+        let mut validation = Validation::new(message.into(), Subject::Delegation).unwrap();
+        world.verdict(message, Subject::Delegation);
+        while !matches!(
+            validation.step(&mut Context {
+                zones: &mut world.zones,
+                anchors: &world.anchors,
+                clock: world.clock,
+                now: Instant::default(),
+            }),
+            ValidationStep::Done(_)
+        ) {}
+        validation.take_learned().unwrap().1
+    };
+    let expected = lifetime(&mut world, &denial);
+    let mut other = record(b"\x04evil\0", Type::A, FORGED);
+    other[12] = 0;
+    let found = lifetime(&mut world, &with_records(&denial, true, &[&other]));
+    assert_eq!(found, expected);
+}
+
+#[test]
+fn dname_of_an_alias_that_was_asked_for_is_kept() {
+    let mut world = World::new();
+    let key = ("www.renamed.nsec3.tld1".to_owned(), "A".to_owned());
+    let right = world.answers[&key].message.clone();
+    for asked in [Type::CNAME, Type::ANY] {
+        let mut message = with_records(&right, false, &[]);
+        let type_at = Message::parse(&message).unwrap().records_start() - 4;
+        message[type_at..type_at + 2].copy_from_slice(&asked.0.to_be_bytes());
+        let found = response(&mut world, &message);
+        let found = Message::parse(&found).unwrap();
+        let types: Vec<Type> = found.answers().map(|record| record.rr_type).collect();
+        assert_eq!(types, [Type::DNAME, Type::RRSIG, Type::CNAME], "{asked:?}");
+    }
+}
+
+#[test]
+fn soa_of_another_zone_is_removed_from_a_denial() {
+    let mut world = World::new();
+    let key = |name: &str| (name.to_owned(), "A".to_owned());
+    let denial = world.answers[&key("nothing.tld1")].message.clone();
+    let other = world.answers[&key("nothing.at.all.nsec3.tld1")]
+        .message
+        .clone();
+    let other = with_records(&other, true, &[]);
+    let parsed = Message::parse(&other).unwrap();
+    let soa = parsed.authorities().filter(|record| {
+        let data = record.data(&other);
+        record.rr_type == Type::SOA || record.rr_type == Type::RRSIG && data[..2] == [0, 6]
+    });
+    let soa: Vec<&[u8]> = soa.map(|record| &other[record.start..record.end]).collect();
+    assert_eq!(soa.len(), 2);
+    let found = response(&mut world, &with_records(&denial, true, &soa));
+    let found = Message::parse(&found).unwrap();
+    let count = found.authorities();
+    assert_eq!(
+        count.filter(|record| record.rr_type == Type::SOA).count(),
+        1
+    );
+}
+
+#[test]
+fn secure_answer_that_cannot_be_reduced_is_not_delivered() {
+    // The names in these records are written in full if another record is removed.
+    let mut question = b"\0\0\x81\x80\0\x01\0\0\0\0\0\0".to_vec();
+    question.extend(b"\x1amany-servers-for-much-mail\x07example\0\0\x0f\0\x01");
+    let mail = record(b"\xc0\x0c", Type(15), b"\0\x01\xc0\x0c");
+    let evil = record(b"\x04evil\0", Type::A, FORGED);
+    for (count, is_reduced) in [(1_000_u16, true), (2_500, false)] {
+        let mut message = question.clone();
+        (0..count).for_each(|_| message.extend(&mail));
+        message.extend(&evil);
+        message[6..8].copy_from_slice(&(count + 1).to_be_bytes());
+        let validation = Validation::new(message.into(), Subject::Answer).unwrap();
+        assert_eq!(validation.into_message().is_some(), is_reduced, "{count}");
+    }
+}
+
 /// Returns the response to a secure answer.
 fn response(world: &mut World, message: &[u8]) -> Vec<u8> {
     let mut validation = Validation::new(message.into(), Subject::Answer).unwrap();
@@ -623,7 +743,7 @@ fn response(world: &mut World, message: &[u8]) -> Vec<u8> {
             ValidationStep::Yield { .. } => {}
             ValidationStep::Done(verdict) => {
                 assert_eq!(verdict, SecurityStatus::Secure);
-                return validation.into_message().into();
+                return validation.into_message().unwrap().into();
             }
             ValidationStep::Need(needs) => panic!("{needs:?}"),
         }

@@ -87,6 +87,8 @@ struct World {
     silent_about: Option<&'static str>,
     /// The upstreams answer FORMERR to queries with DO.
     refuses_do: bool,
+    /// The clients ask over UDP.
+    is_over_udp: bool,
     /// The upstreams set TTLs of eleven days, which no signature covers.
     has_long_ttls: bool,
 }
@@ -120,6 +122,7 @@ impl World {
             lie_about: None,
             silent_about: None,
             refuses_do: false,
+            is_over_udp: false,
             has_long_ttls: false,
         }
     }
@@ -137,10 +140,14 @@ impl World {
         query.extend([0, 1, 0, 0, 41, 4, 208, 0, 0]);
         query.extend(if ask.wants_proof { DO } else { 0 }.to_be_bytes());
         query.extend([0, 0]);
-        let transport = ClientTransport::Stream {
-            idle: Duration::from_secs(10),
-            received_at: self.scene.now,
-            is_encrypted: false,
+        let transport = if self.is_over_udp {
+            ClientTransport::Udp
+        } else {
+            ClientTransport::Stream {
+                idle: Duration::from_secs(10),
+                received_at: self.scene.now,
+                is_encrypted: false,
+            }
         };
         self.scene.ask(&query, transport);
         for _ in 0..100 {
@@ -458,6 +465,32 @@ fn error_of_the_upstream_has_neither_ad_nor_records() {
     let message = Message::parse(&response.bytes).unwrap();
     assert_eq!(message.rcode(), Rcode::NOERROR.with_extension(2));
     assert_eq!((response.types(), response.has_ad()), (vec![], false));
+}
+
+#[test]
+fn truncated_answer_has_no_records() {
+    for (mode, has_records) in [("on", false), ("log", true)] {
+        for rcode in [0, 3] {
+            let mut world = World::new(&["-u192.0.2.1", &format!("--dnssec={mode}")]);
+            world.is_over_udp = true;
+            let answer = world.answers.get_mut(&key("www.nsec3.tld1", Type::A));
+            let answer = answer.unwrap();
+            answer[2] |= 2;
+            answer[3] |= rcode;
+            let response = world.ask("www.nsec3.tld1", Type::A, AD);
+            if has_records {
+                assert_ne!(response.types(), []);
+            } else {
+                assert_eq!(response.types(), []);
+                let rcode = response.rcode();
+                assert!(
+                    rcode == Rcode::NOERROR && response.header().flags.contains(Flags::TC)
+                        || rcode == Rcode::SERVFAIL,
+                    "{rcode:?}"
+                );
+            }
+        }
+    }
 }
 
 #[test]

@@ -56,16 +56,21 @@ impl Proxy {
             }
             SecurityStatus::Secure | SecurityStatus::Insecure => {}
         }
-        self.on_accepted(key, || source, cx.now);
         let is_secure = verdict == SecurityStatus::Secure;
         if is_secure && let Some(validator) = &mut self.validator {
             validator.learn_denials(&validation, self.exchanges[key].pool, cx.now);
         }
-        let mut bytes = if is_secure && is_on {
+        let bytes = if is_secure && is_on {
             validation.into_message()
         } else {
-            validation.message().into()
+            Some(validation.message().into())
         };
+        let Some(mut bytes) = bytes else {
+            let question = self.exchanges[key].query.question();
+            let problem = Problem::limit_reached(question.name(), question.rr_type());
+            return self.on_unverifiable(key, &problem, (source, was_waiting), cx);
+        };
+        self.on_accepted(key, || source, cx.now);
         if is_on {
             set_ad(&mut bytes, is_secure);
         }
@@ -174,6 +179,7 @@ impl Proxy {
                 let is_of_validated = validator.validates(self.exchanges[key].pool);
                 let flags = answer.header().flags;
                 let is_as_delivered = answer.rcode() == Rcode::NOERROR
+                    && !(is_on && flags.contains(Flags::TC))
                     && !(is_on && flags.contains(Flags::AD))
                     && !(is_of_validated && has_proof(answer));
                 if is_as_delivered {
@@ -194,7 +200,8 @@ impl Proxy {
     ) {
         let is_data = matches!(answer.rcode(), Rcode::NOERROR | Rcode::NXDOMAIN);
         let is_checked = !self.exchanges[key].query.flags().contains(Flags::CD);
-        let is_error = is_on && is_of_validated && is_checked && !is_data;
+        let is_truncated = answer.header().flags.contains(Flags::TC);
+        let is_error = is_on && is_of_validated && is_checked && (!is_data || is_truncated);
         let is_refusal = matches!(
             answer.rcode(),
             Rcode::FORMERR | Rcode::NOTIMP | Rcode::BADVERS
@@ -274,13 +281,20 @@ fn has_proof(answer: &Message<'_>) -> bool {
     records.any(|record: Record| is_proof(record.rr_type))
 }
 
-/// Returns a message with its header, question and OPT alone.
+/// Returns a message with its header, question and OPT alone. A truncated one has the response code
+/// NOERROR, since the denial of a name would be in the records.
 fn without_records(message: &Message<'_>) -> Vec<u8> {
     let bytes = message.bytes();
     let [_, additionals] = message.answer_and_authority_ends();
     let mut additionals = message.records(additionals, message.end());
     let opt = additionals.find(|record| record.rr_type == Type::OPT);
+    let flags = message.header().flags;
     let header = Header {
+        flags: if flags.contains(Flags::TC) {
+            flags.with_rcode(Rcode::NOERROR)
+        } else {
+            flags
+        },
         answers: 0,
         authorities: 0,
         additionals: u16::from(opt.is_some()),
