@@ -13,6 +13,7 @@
 //! once and waits only if the socket is full. After an error of either the session is closed.
 
 pub mod client;
+pub mod http2;
 pub mod observer;
 #[cfg(test)]
 mod testing;

@@ -1,0 +1,317 @@
+//! The output of a connection: header blocks and frames.
+//!
+//! Header blocks use the static table of HPACK and literals without indexing and without Huffman
+//! coding, so the encoder has no state. Field values of requests are encoded once.
+
+use super::fields::DNS_MESSAGE;
+use super::frame::{END_HEADERS, END_STREAM, FRAME_HEAD_LEN, FrameHead, FrameKind};
+use super::frame::{PAYLOAD_LEN_MAX, PREFACE};
+use super::static_table::STATIC_TABLE;
+use super::{CONTROL_LEN_MAX, ErrorCode, Http2Error};
+
+/// Maximum length of the encoded fields of a request head, in bytes. A HEADERS frame has room for
+/// it.
+const REQUEST_HEAD_LEN_MAX: usize = 8 * 1024;
+
+/// The size update of an encoder that does not use the dynamic table (RFC 7541, section 6.3).
+const TABLE_LEN_ZERO: u8 = 0x20;
+
+/// An error: a name or a value of a request head has a byte that HTTP does not allow there, or the
+/// head is longer than 8,192 bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct InvalidRequestHead;
+
+/// The encoded header fields of the requests to an upstream: POST with a DNS message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RequestHead {
+    block: Box<[u8]>,
+}
+
+impl RequestHead {
+    /// Encodes the fields. `authority` is the host, and the port if it is not that of the scheme;
+    /// `path` starts with a slash; `fields` are more fields with names in lower case.
+    pub fn new(
+        scheme: &str,
+        authority: &str,
+        path: &str,
+        fields: &[(&str, &str)],
+    ) -> Result<Self, InvalidRequestHead> {
+        let is_text = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_graphic());
+        if ![scheme, authority, path].into_iter().all(is_text) || !path.starts_with('/') {
+            return Err(InvalidRequestHead);
+        }
+        let mut block = Vec::new();
+        write_field(&mut block, ":method", "POST");
+        write_field(&mut block, ":scheme", scheme);
+        write_field(&mut block, ":authority", authority);
+        write_field(&mut block, ":path", path);
+        write_field(&mut block, "accept", DNS_MESSAGE);
+        write_field(&mut block, "content-type", DNS_MESSAGE);
+        for (name, value) in fields {
+            let is_lower = !name.bytes().any(|b| b.is_ascii_uppercase() || b == b':');
+            let is_value = value.trim() == *value && !value.bytes().any(|b| b.is_ascii_control());
+            if !is_text(name) || !is_lower || !is_value {
+                return Err(InvalidRequestHead);
+            }
+            write_field(&mut block, name, value);
+        }
+        if block.len() > REQUEST_HEAD_LEN_MAX {
+            return Err(InvalidRequestHead);
+        }
+        let block = block.into();
+        Ok(Self { block })
+    }
+
+    /// Returns the length of the encoded fields in bytes.
+    pub(super) fn len(&self) -> usize {
+        self.block.len()
+    }
+}
+
+/// The header fields of a response.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ResponseHead<'a> {
+    /// The status code (RFC 9110, section 15), between 200 and 599.
+    pub status: u16,
+    /// The media type of the body.
+    pub content_type: Option<&'a str>,
+    /// The lifetime of the response in seconds (`cache-control: max-age`).
+    pub max_age_s: Option<u32>,
+    /// The methods of the resource (`allow`), for the status 405.
+    pub allow: Option<&'a str>,
+}
+
+/// The bytes that are to be sent.
+#[derive(Debug, Default)]
+pub(super) struct Http2Output {
+    bytes: Vec<u8>,
+    /// The number of bytes of control frames in `bytes`.
+    control_len: usize,
+}
+
+impl Http2Output {
+    /// Appends the bytes to `out`, and releases the memory.
+    pub(super) fn take(&mut self, out: &mut Vec<u8>) {
+        let bytes = std::mem::take(&mut self.bytes);
+        self.control_len = 0;
+        if out.is_empty() && out.capacity() == 0 {
+            *out = bytes;
+        } else {
+            out.extend_from_slice(&bytes);
+        }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.bytes.len()
+    }
+
+    pub(super) fn allocated_len(&self) -> usize {
+        self.bytes.capacity()
+    }
+
+    /// Returns an error if the control frames exceed their maximum length.
+    pub(super) fn check(&self) -> Result<(), Http2Error> {
+        if self.control_len > CONTROL_LEN_MAX {
+            return Err(Http2Error::calm("control frames are not read"));
+        }
+        Ok(())
+    }
+
+    pub(super) fn preface(&mut self) {
+        self.bytes.extend_from_slice(PREFACE);
+    }
+
+    /// Appends a control frame.
+    pub(super) fn control(&mut self, kind: FrameKind, flags: u8, stream: u32, payload: &[u8]) {
+        self.frame(kind, flags, stream, payload);
+        self.control_len += FRAME_HEAD_LEN + payload.len();
+    }
+
+    pub(super) fn settings(&mut self, settings: &[(u16, u32)]) {
+        let mut payload = Vec::new();
+        for (id, value) in settings {
+            payload.extend_from_slice(&id.to_be_bytes());
+            payload.extend_from_slice(&value.to_be_bytes());
+        }
+        self.control(FrameKind::Settings, 0, 0, &payload);
+    }
+
+    pub(super) fn window_update(&mut self, stream: u32, len: u32) {
+        if len > 0 {
+            self.control(FrameKind::WindowUpdate, 0, stream, &len.to_be_bytes());
+        }
+    }
+
+    pub(super) fn rst_stream(&mut self, stream: u32, code: ErrorCode) {
+        let code = (code as u32).to_be_bytes();
+        self.control(FrameKind::RstStream, 0, stream, &code);
+    }
+
+    pub(super) fn go_away(&mut self, last_stream: u32, code: ErrorCode) {
+        let [l0, l1, l2, l3] = last_stream.to_be_bytes();
+        let [c0, c1, c2, c3] = (code as u32).to_be_bytes();
+        let payload = [l0, l1, l2, l3, c0, c1, c2, c3];
+        self.control(FrameKind::GoAway, 0, 0, &payload);
+    }
+
+    /// Appends the HEADERS frame of a request.
+    pub(super) fn request(
+        &mut self,
+        stream: u32,
+        table_update: TableUpdate,
+        head: &RequestHead,
+        body_len: usize,
+    ) {
+        self.headers(stream, table_update, body_len == 0, |out| {
+            out.extend_from_slice(&head.block);
+            write_number_field(out, "content-length", "", body_len);
+        });
+    }
+
+    /// Appends the HEADERS frame of a response. `is_last` means that no DATA frame follows.
+    pub(super) fn response(
+        &mut self,
+        stream: u32,
+        table_update: TableUpdate,
+        head: &ResponseHead<'_>,
+        body_len: usize,
+        is_last: bool,
+    ) {
+        self.headers(stream, table_update, is_last, |out| {
+            write_number_field(out, ":status", "", usize::from(head.status));
+            if let Some(content_type) = head.content_type {
+                write_field(out, "content-type", content_type);
+            }
+            write_number_field(out, "content-length", "", body_len);
+            let max_age = head.max_age_s.map(usize::try_from);
+            if let Some(Ok(max_age)) = max_age {
+                write_number_field(out, "cache-control", "max-age=", max_age);
+            }
+            if let Some(allow) = head.allow {
+                write_field(out, "allow", allow);
+            }
+        });
+    }
+
+    fn headers(
+        &mut self,
+        stream: u32,
+        table_update: TableUpdate,
+        is_last: bool,
+        write: impl FnOnce(&mut Vec<u8>),
+    ) {
+        let flags = END_HEADERS | if is_last { END_STREAM } else { 0 };
+        let start = self.bytes.len();
+        self.frame(FrameKind::Headers, flags, stream, &[]);
+        let block_at = self.bytes.len();
+        if table_update == TableUpdate::Owed {
+            self.bytes.push(TABLE_LEN_ZERO);
+        }
+        write(&mut self.bytes);
+        let len = self.bytes.len() - block_at;
+        debug_assert!(len <= PAYLOAD_LEN_MAX, "the head fits into a frame");
+        let [_, l0, l1, l2] = u32::try_from(len).unwrap_or_default().to_be_bytes();
+        if let Some(head) = self.bytes.get_mut(start..start + 3) {
+            head.copy_from_slice(&[l0, l1, l2]);
+        }
+    }
+
+    /// Appends a DATA frame.
+    pub(super) fn data(&mut self, stream: u32, is_last: bool, data: &[u8]) {
+        let flags = if is_last { END_STREAM } else { 0 };
+        self.frame(FrameKind::Data, flags, stream, data);
+    }
+
+    fn frame(&mut self, kind: FrameKind, flags: u8, stream: u32, payload: &[u8]) {
+        let len = payload.len();
+        let head = FrameHead {
+            len,
+            kind,
+            flags,
+            stream,
+        };
+        head.write(&mut self.bytes);
+        self.bytes.extend_from_slice(payload);
+    }
+}
+
+/// The state of our encoder with respect to a dynamic table that the peer has made smaller. The
+/// change must be signalled at the start of the next header block (RFC 7541, section 4.2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum TableUpdate {
+    /// The table has its initial maximum size.
+    Initial,
+    /// The next header block sets the maximum size to 0.
+    Owed,
+    /// The maximum size is 0.
+    Sent,
+}
+
+/// Appends a field without indexing, or as an index of the static table.
+fn write_field(out: &mut Vec<u8>, name: &str, value: &str) {
+    let mut name_index = 0;
+    for (index, (static_name, static_value)) in (1..).zip(&STATIC_TABLE) {
+        if *static_name == name {
+            if *static_value == value {
+                write_integer(out, 0x80, 7, index);
+                return;
+            }
+            if name_index == 0 {
+                name_index = index;
+            }
+        }
+    }
+    write_integer(out, 0, 4, name_index);
+    if name_index == 0 {
+        write_string(out, name);
+    }
+    write_string(out, value);
+}
+
+/// Appends a field with a number behind a fixed text.
+fn write_number_field(out: &mut Vec<u8>, name: &str, text: &str, number: usize) {
+    let mut digits = [0; 32];
+    let mut start = digits.len();
+    let mut left = number;
+    let mut last_digit = || {
+        let digit = u8::try_from(left % 10).unwrap_or_default();
+        left /= 10;
+        (b'0' + digit, left > 0)
+    };
+    for digit in digits.iter_mut().rev() {
+        let (byte, has_more) = last_digit();
+        *digit = byte;
+        start -= 1;
+        if !has_more {
+            break;
+        }
+    }
+    let digits = digits.get(start..).unwrap_or_default();
+    let digits = std::str::from_utf8(digits).unwrap_or_default();
+    if text.is_empty() {
+        write_field(out, name, digits);
+    } else {
+        write_field(out, name, &[text, digits].concat());
+    }
+}
+
+fn write_string(out: &mut Vec<u8>, text: &str) {
+    write_integer(out, 0, 7, text.len());
+    out.extend_from_slice(text.as_bytes());
+}
+
+/// Appends an integer with a prefix of `prefix_len` bits (RFC 7541, section 5.1).
+fn write_integer(out: &mut Vec<u8>, first: u8, prefix_len: u32, value: usize) {
+    let mask = (1_u8 << prefix_len) - 1;
+    let byte = |value: usize| u8::try_from(value & 0x7f).unwrap_or_default();
+    let Some(mut left) = value.checked_sub(usize::from(mask)) else {
+        out.push(first | byte(value));
+        return;
+    };
+    out.push(first | mask);
+    while left > 0x7f {
+        out.push(byte(left) | 0x80);
+        left >>= 7;
+    }
+    out.push(byte(left));
+}

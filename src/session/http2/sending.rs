@@ -1,0 +1,205 @@
+//! Sent messages: requests, responses, and content that waits for the windows of the peer.
+
+use super::connection::{Http2Connection, Http2Role, InputState};
+use super::frame::{FRAME_HEAD_LEN, PAYLOAD_LEN_MAX};
+use super::outgoing::{Http2Output, RequestHead, ResponseHead, TableUpdate};
+use super::streams::{Http2Stream, Incoming, OwnerPhase};
+use super::window::SendWindow;
+use super::{ErrorCode, StreamId};
+
+/// The reason for which a message is not sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NotSent {
+    /// The peer allows no more streams now, or too many bytes are unsent.
+    NoRoom,
+    /// The connection opens no more streams: it has failed or is shut down, the peer has sent
+    /// GOAWAY, or the numbers of streams are used up.
+    Ending,
+    /// The stream is not the one of a request without a response.
+    NoStream,
+}
+
+/// An upper bound of the length of frame headers and fields, beside the encoded request head.
+const HEADS_LEN: usize = 128;
+
+impl Http2Connection {
+    /// Client: returns the number of streams that can be opened now.
+    pub fn room(&self) -> usize {
+        let is_open = !matches!(self.state, InputState::Failed(_)) && !self.is_ending();
+        if !is_open || self.next_stream().is_none() {
+            return 0;
+        }
+        let streams_max = self.limits.streams_max.min(self.peer.streams_max);
+        let streams_max = usize::try_from(streams_max).unwrap_or(usize::MAX);
+        streams_max.saturating_sub(self.streams.len())
+    }
+
+    /// Returns the next stream of the client, unless the numbers are used up.
+    fn next_stream(&self) -> Option<StreamId> {
+        let number = match self.last_stream {
+            0 => 1,
+            last => last.checked_add(2)?,
+        };
+        (self.role == Http2Role::Client && number <= StreamId::MAX.get())
+            .then_some(StreamId(number))
+    }
+
+    /// Client: sends a POST request with a DNS message, and returns its stream.
+    pub fn request(&mut self, head: &RequestHead, body: &[u8]) -> Result<StreamId, NotSent> {
+        let id = self.next_stream().ok_or(NotSent::Ending)?;
+        if self.is_ending() {
+            return Err(NotSent::Ending);
+        }
+        let unsent_len = self.unsent_len() + head.len() + body.len() + HEADS_LEN;
+        if self.room() == 0 || unsent_len > self.limits.unsent_len_max {
+            return Err(NotSent::NoRoom);
+        }
+        self.last_stream = id.get();
+        let table_update = self.take_table_update();
+        self.output
+            .request(id.get(), table_update, head, body.len());
+        let (phase, window_len) = (OwnerPhase::Pending, self.peer.window_len);
+        let mut stream = Http2Stream::new(id, Incoming::Head, phase, window_len);
+        send_body(&mut self.output, &mut self.send_window, &mut stream, body);
+        self.streams.push(stream);
+        Ok(id)
+    }
+
+    /// Server: responds to a request. If too many bytes are unsent, because the client does not
+    /// read, the stream is reset and [`NotSent::NoRoom`] is returned.
+    pub fn respond(
+        &mut self,
+        stream: StreamId,
+        head: &ResponseHead<'_>,
+        body: &[u8],
+    ) -> Result<(), NotSent> {
+        let id = stream;
+        let is_server = self.role == Http2Role::Server;
+        let stream = self.streams.get(id).filter(|_| is_server);
+        let stream = stream.filter(|stream| stream.phase == OwnerPhase::Pending);
+        let is_for_head = stream.ok_or(NotSent::NoStream)?.is_for_head;
+        let content = if is_for_head { &[][..] } else { body };
+        let texts = [head.content_type, head.allow];
+        let texts_len: usize = texts.into_iter().flatten().map(str::len).sum();
+        let unsent_len = self.unsent_len() + texts_len + content.len() + HEADS_LEN;
+        if unsent_len > self.limits.unsent_len_max {
+            self.streams.remove(id);
+            self.send_reset(id, ErrorCode::EnhanceYourCalm);
+            return Err(NotSent::NoRoom);
+        }
+        self.allow_control_frames();
+        let table_update = self.take_table_update();
+        let is_last = content.is_empty();
+        self.output
+            .response(id.get(), table_update, head, body.len(), is_last);
+        let (output, window) = (&mut self.output, &mut self.send_window);
+        self.streams.update(id, |stream| {
+            stream.phase = OwnerPhase::Responded;
+            send_body(output, window, stream, content);
+        });
+        self.end_if_sent(id);
+        Ok(())
+    }
+
+    /// Ends an exchange without an event: resets the stream. Client: the response is not needed any
+    /// more. Server: there is no response.
+    pub fn cancel(&mut self, stream: StreamId) {
+        if self.streams.remove(stream).is_some() {
+            self.send_reset(stream, ErrorCode::Cancel);
+            // The response may already be under way.
+            self.allow_control_frames();
+        }
+    }
+
+    fn take_table_update(&mut self) -> TableUpdate {
+        let update = self.table_update;
+        if update == TableUpdate::Owed {
+            self.table_update = TableUpdate::Sent;
+        }
+        update
+    }
+
+    /// Sends content that waits on any stream, as far as the windows allow.
+    pub(super) fn send_waiting(&mut self) {
+        let mut last = None;
+        while self.streams.waiting_len() > 0
+            && self.send_window.len() > 0
+            && let Some(id) = self.streams.next(last).map(|stream| stream.id)
+        {
+            self.send_waiting_on(id);
+            last = Some(id);
+        }
+    }
+
+    /// Sends content that waits on a stream, as far as the windows allow.
+    pub(super) fn send_waiting_on(&mut self, id: StreamId) {
+        let (output, window) = (&mut self.output, &mut self.send_window);
+        let is_sent = self.streams.update(id, |stream| {
+            if !stream.is_waiting() {
+                return false;
+            }
+            let unsent = stream.unsent.get(stream.sent_len..).unwrap_or_default();
+            stream.sent_len += send_data(output, window, &mut stream.send_window, id, unsent);
+            let is_sent = !stream.is_waiting();
+            if is_sent {
+                (stream.unsent, stream.sent_len) = (Vec::new(), 0);
+            }
+            is_sent
+        });
+        if is_sent == Some(true) {
+            self.end_if_sent(id);
+        }
+    }
+
+    /// Closes a stream whose response is sent. If the request has not ended, the rest is not needed
+    /// (RFC 9113, section 8.1).
+    fn end_if_sent(&mut self, id: StreamId) {
+        let Some(stream) = self.streams.get(id) else {
+            return;
+        };
+        if stream.phase != OwnerPhase::Responded || stream.is_waiting() {
+            return;
+        }
+        if stream.incoming != Incoming::Ended {
+            self.send_reset(id, ErrorCode::None);
+        }
+        self.streams.remove(id);
+    }
+}
+
+/// Sends the content of a message as far as the windows allow, and keeps the rest.
+fn send_body(
+    output: &mut Http2Output,
+    window: &mut SendWindow,
+    stream: &mut Http2Stream,
+    body: &[u8],
+) {
+    let sent = send_data(output, window, &mut stream.send_window, stream.id, body);
+    stream.unsent = body.get(sent..).unwrap_or_default().to_vec();
+}
+
+/// Appends DATA frames as far as both windows allow. Returns the number of sent bytes.
+fn send_data(
+    output: &mut Http2Output,
+    window: &mut SendWindow,
+    stream_window: &mut SendWindow,
+    id: StreamId,
+    data: &[u8],
+) -> usize {
+    let mut rest = data;
+    while !rest.is_empty() {
+        let len = window.len().min(stream_window.len()).min(PAYLOAD_LEN_MAX);
+        let (now, later) = rest.split_at(len.min(rest.len()));
+        if now.is_empty() {
+            break;
+        }
+        output.data(id.get(), later.is_empty(), now);
+        window.consume(now.len());
+        stream_window.consume(now.len());
+        rest = later;
+    }
+    data.len() - rest.len()
+}
+
+// The frame headers and number fields of a message fit into the estimate.
+const _: () = assert!(HEADS_LEN > 2 * FRAME_HEAD_LEN + 64);
