@@ -10,7 +10,7 @@ use super::{ErrorCode, Http2Error, Http2Event, Http2Limits, StreamId};
 
 /// The number of control frames that an exchanged message allows, in addition to those that are
 /// left of [`Http2Limits::control_frames_max`].
-const FRAMES_PER_MESSAGE: u32 = 4;
+pub(super) const FRAMES_PER_MESSAGE: u32 = 4;
 
 /// The role of our end of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -260,10 +260,10 @@ impl Http2Connection {
         Ok(())
     }
 
-    /// Allows more control frames, because a message was exchanged or frames are expected.
-    pub(super) fn allow_control_frames(&mut self) {
-        let more = self.frames_left.saturating_add(FRAMES_PER_MESSAGE);
-        self.frames_left = more.min(self.limits.control_frames_max);
+    /// Allows `number` more control frames, because a message was exchanged or frames are expected.
+    pub(super) fn allow_control_frames(&mut self, number: u32) {
+        let left = self.frames_left.saturating_add(number);
+        self.frames_left = left.min(self.limits.control_frames_max);
     }
 
     /// Resets a stream that the peer has violated, and reports the end of an exchange.

@@ -1,6 +1,6 @@
 //! Received messages: HEADERS, CONTINUATION and DATA frames.
 
-use super::connection::{Http2Connection, Http2Role, OnEvent};
+use super::connection::{FRAMES_PER_MESSAGE, Http2Connection, Http2Role, OnEvent};
 use super::fields::{FieldCollector, ResponseFields};
 use super::frame::{END_HEADERS, END_STREAM, FrameHead};
 use super::streams::{Http2Stream, Incoming, OwnerPhase, PartialBlock, ReceivedHead};
@@ -270,7 +270,7 @@ impl Http2Connection {
                 });
             }
             ReceivedHead::Response(response) => {
-                self.allow_control_frames();
+                self.allow_control_frames(FRAMES_PER_MESSAGE);
                 // The upstream may respond before it has the whole request.
                 if self
                     .streams

@@ -1,6 +1,6 @@
 //! Sent messages: requests, responses, and content that waits for the windows of the peer.
 
-use super::connection::{Http2Connection, Http2Role, InputState};
+use super::connection::{FRAMES_PER_MESSAGE, Http2Connection, Http2Role, InputState};
 use super::frame::{FRAME_HEAD_LEN, PAYLOAD_LEN_MAX};
 use super::outgoing::{Http2Output, RequestHead, ResponseHead, TableUpdate};
 use super::streams::{Http2Stream, Incoming, OwnerPhase};
@@ -21,6 +21,14 @@ pub enum NotSent {
 
 /// An upper bound of the length of frame headers and fields, beside the encoded request head.
 const HEADS_LEN: usize = 128;
+
+/// The number of bytes of waiting content that allow more control frames when they are sent: a peer
+/// with small windows sends many `WINDOW_UPDATE` frames, and one with tiny windows attacks.
+const PROGRESS_LEN: usize = 256;
+
+/// The number of control frames that [`PROGRESS_LEN`] allows: a `WINDOW_UPDATE` of the stream and
+/// one of the connection.
+const FRAMES_PER_PROGRESS: u32 = 2;
 
 impl Http2Connection {
     /// Client: returns the number of streams that can be opened now.
@@ -87,7 +95,7 @@ impl Http2Connection {
             self.send_reset(id, ErrorCode::EnhanceYourCalm);
             return Err(NotSent::NoRoom);
         }
-        self.allow_control_frames();
+        self.allow_control_frames(FRAMES_PER_MESSAGE);
         let table_update = self.take_table_update();
         let is_last = content.is_empty();
         self.output
@@ -107,7 +115,7 @@ impl Http2Connection {
         if self.streams.remove(stream).is_some() {
             self.send_reset(stream, ErrorCode::Cancel);
             // The response may already be under way.
-            self.allow_control_frames();
+            self.allow_control_frames(FRAMES_PER_MESSAGE);
         }
     }
 
@@ -134,20 +142,21 @@ impl Http2Connection {
     /// Sends content that waits on a stream, as far as the windows allow.
     pub(super) fn send_waiting_on(&mut self, id: StreamId) {
         let (output, window) = (&mut self.output, &mut self.send_window);
-        let is_sent = self.streams.update(id, |stream| {
-            if !stream.is_waiting() {
-                return false;
-            }
+        let sent_len = self.streams.update(id, |stream| {
             let unsent = stream.unsent.get(stream.sent_len..).unwrap_or_default();
-            stream.sent_len += send_data(output, window, &mut stream.send_window, id, unsent);
-            let is_sent = !stream.is_waiting();
-            if is_sent {
+            let len = send_data(output, window, &mut stream.send_window, id, unsent);
+            stream.sent_len += len;
+            if !stream.is_waiting() {
                 (stream.unsent, stream.sent_len) = (Vec::new(), 0);
             }
-            is_sent
+            len
         });
-        if is_sent == Some(true) {
+        // The last bytes are gone, unless there were none to send.
+        if sent_len.is_some_and(|len| len > 0) {
             self.end_if_sent(id);
+        }
+        if sent_len.is_some_and(|len| len >= PROGRESS_LEN) {
+            self.allow_control_frames(FRAMES_PER_PROGRESS);
         }
     }
 
