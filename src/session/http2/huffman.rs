@@ -47,6 +47,8 @@ const SYMBOLS: &[u8; 256] = b"\
 
 /// Appends the decoded string.
 pub(super) fn decode(bytes: &[u8], out: &mut Vec<u8>) -> Result<(), InvalidHuffman> {
+    // The shortest codes have five bits.
+    out.reserve(bytes.len() * 8 / 5);
     let mut bytes = bytes.iter();
     // The unread bits, at the high end, and their number.
     let (mut bits, mut len) = (0_u64, 0_u32);

@@ -16,6 +16,16 @@ const REQUEST_HEAD_LEN_MAX: usize = 8 * 1024;
 /// The size update of an encoder that does not use the dynamic table (RFC 7541, section 6.3).
 const TABLE_LEN_ZERO: u8 = 0x20;
 
+/// Indexes of names in the static table.
+const STATUS_200: usize = 8;
+const ALLOW: usize = 22;
+const CACHE_CONTROL: usize = 24;
+const CONTENT_LENGTH: usize = 28;
+const CONTENT_TYPE: usize = 31;
+
+/// An upper bound of the length of frame headers and number fields of a message.
+const HEADS_LEN: usize = 96;
+
 /// An error: a name or a value of a request head has a byte that HTTP does not allow there, or the
 /// head is longer than 8,192 bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,9 +72,9 @@ impl RequestHead {
         Ok(Self { block })
     }
 
-    /// Returns the length of the encoded fields in bytes.
-    pub(super) fn len(&self) -> usize {
-        self.block.len()
+    /// Returns an upper bound of the encoded length of a request without its content, in bytes.
+    pub(super) fn len_max(&self) -> usize {
+        self.block.len() + HEADS_LEN
     }
 }
 
@@ -79,6 +89,14 @@ pub struct ResponseHead<'a> {
     pub max_age_s: Option<u32>,
     /// The methods of the resource (`allow`), for the status 405.
     pub allow: Option<&'a str>,
+}
+
+impl ResponseHead<'_> {
+    /// Returns an upper bound of the encoded length of a response without its content, in bytes.
+    pub(super) fn len_max(&self) -> usize {
+        let texts = [self.content_type, self.allow].into_iter().flatten();
+        texts.map(str::len).sum::<usize>() + HEADS_LEN
+    }
 }
 
 /// The bytes that are to be sent.
@@ -162,9 +180,11 @@ impl Http2Output {
         head: &RequestHead,
         body_len: usize,
     ) {
+        self.bytes
+            .reserve(head.len_max() + body_len.min(PAYLOAD_LEN_MAX));
         self.headers(stream, table_update, body_len == 0, |out| {
             out.extend_from_slice(&head.block);
-            write_number_field(out, "content-length", "", body_len);
+            write_number(out, CONTENT_LENGTH, "", body_len);
         });
     }
 
@@ -177,18 +197,22 @@ impl Http2Output {
         body_len: usize,
         is_last: bool,
     ) {
+        self.bytes
+            .reserve(head.len_max() + body_len.min(PAYLOAD_LEN_MAX));
         self.headers(stream, table_update, is_last, |out| {
-            write_number_field(out, ":status", "", usize::from(head.status));
-            if let Some(content_type) = head.content_type {
-                write_field(out, "content-type", content_type);
+            match head.status {
+                200 => write_integer(out, 0x80, 7, STATUS_200),
+                status => write_number(out, STATUS_200, "", usize::from(status)),
             }
-            write_number_field(out, "content-length", "", body_len);
-            let max_age = head.max_age_s.map(usize::try_from);
-            if let Some(Ok(max_age)) = max_age {
-                write_number_field(out, "cache-control", "max-age=", max_age);
+            if let Some(content_type) = head.content_type {
+                write_literal(out, CONTENT_TYPE, content_type);
+            }
+            write_number(out, CONTENT_LENGTH, "", body_len);
+            if let Some(Ok(max_age)) = head.max_age_s.map(usize::try_from) {
+                write_number(out, CACHE_CONTROL, "max-age=", max_age);
             }
             if let Some(allow) = head.allow {
-                write_field(out, "allow", allow);
+                write_literal(out, ALLOW, allow);
             }
         });
     }
@@ -249,49 +273,40 @@ pub(super) enum TableUpdate {
 
 /// Appends a field without indexing, or as an index of the static table.
 fn write_field(out: &mut Vec<u8>, name: &str, value: &str) {
-    let mut name_index = 0;
-    for (index, (static_name, static_value)) in (1..).zip(&STATIC_TABLE) {
-        if *static_name == name {
-            if *static_value == value {
-                write_integer(out, 0x80, 7, index);
-                return;
-            }
-            if name_index == 0 {
-                name_index = index;
-            }
-        }
+    let mut fields = (1..).zip(&STATIC_TABLE);
+    if let Some((index, _)) = fields.find(|(_, field)| **field == (name, value)) {
+        return write_integer(out, 0x80, 7, index);
     }
-    write_integer(out, 0, 4, name_index);
-    if name_index == 0 {
-        write_string(out, name);
+    let mut fields = (1..).zip(&STATIC_TABLE);
+    if let Some((index, _)) = fields.find(|(_, field)| field.0 == name) {
+        return write_literal(out, index, value);
     }
+    out.push(0);
+    write_string(out, name);
     write_string(out, value);
 }
 
-/// Appends a field with a number behind a fixed text.
-fn write_number_field(out: &mut Vec<u8>, name: &str, text: &str, number: usize) {
-    let mut digits = [0; 32];
-    let mut start = digits.len();
-    let mut left = number;
-    let mut last_digit = || {
-        let digit = u8::try_from(left % 10).unwrap_or_default();
-        left /= 10;
-        (b'0' + digit, left > 0)
-    };
-    for digit in digits.iter_mut().rev() {
-        let (byte, has_more) = last_digit();
-        *digit = byte;
-        start -= 1;
-        if !has_more {
-            break;
-        }
-    }
-    let digits = digits.get(start..).unwrap_or_default();
-    let digits = std::str::from_utf8(digits).unwrap_or_default();
-    if text.is_empty() {
-        write_field(out, name, digits);
-    } else {
-        write_field(out, name, &[text, digits].concat());
+/// Appends a field without indexing, with the name of a field of the static table.
+fn write_literal(out: &mut Vec<u8>, index: usize, value: &str) {
+    write_integer(out, 0, 4, index);
+    write_string(out, value);
+}
+
+/// Appends a field as [`write_literal`] does, with a number behind a text.
+fn write_number(out: &mut Vec<u8>, index: usize, text: &str, number: usize) {
+    write_integer(out, 0, 4, index);
+    let len = number.checked_ilog10().map_or(1, |digits| digits + 1);
+    write_integer(
+        out,
+        0,
+        7,
+        text.len() + usize::try_from(len).unwrap_or_default(),
+    );
+    out.extend_from_slice(text.as_bytes());
+    let mut unit = 10_usize.pow(len - 1);
+    while unit > 0 {
+        out.push(b'0' + u8::try_from(number / unit % 10).unwrap_or_default());
+        unit /= 10;
     }
 }
 
@@ -314,4 +329,48 @@ fn write_integer(out: &mut Vec<u8>, first: u8, prefix_len: u32, value: usize) {
         left >>= 7;
     }
     out.push(byte(left));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn indexes_have_their_names() {
+        for (index, name) in [
+            (STATUS_200, ":status"),
+            (ALLOW, "allow"),
+            (CACHE_CONTROL, "cache-control"),
+            (CONTENT_LENGTH, "content-length"),
+            (CONTENT_TYPE, "content-type"),
+        ] {
+            assert_eq!(STATIC_TABLE[index - 1].0, name);
+        }
+        assert_eq!(STATIC_TABLE[STATUS_200 - 1].1, "200");
+    }
+
+    #[test]
+    fn numbers_have_all_their_digits() {
+        for number in [0, 1, 9, 10, 11, 99, 100, 65_535, usize::MAX] {
+            let mut out = Vec::new();
+            write_number(&mut out, 28, "a=", number);
+            let digits = format!("a={number}");
+            let len = u8::try_from(digits.len()).unwrap();
+            assert_eq!(out, [&[0x0f, 0x0d, len], digits.as_bytes()].concat());
+        }
+    }
+
+    #[test]
+    fn integers_are_those_of_rfc_7541_appendix_c_1() {
+        let written = |prefix_len, value| {
+            let mut out = Vec::new();
+            write_integer(&mut out, 0, prefix_len, value);
+            out
+        };
+        assert_eq!(written(5, 10), [10]);
+        assert_eq!(written(5, 1337), [31, 154, 10]);
+        assert_eq!(written(7, 42), [42]);
+        assert_eq!(written(7, 127), [127, 0]);
+        assert_eq!(written(7, 255), [127, 128, 1]);
+    }
 }

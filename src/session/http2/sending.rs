@@ -1,7 +1,7 @@
 //! Sent messages: requests, responses, and content that waits for the windows of the peer.
 
 use super::connection::{FRAMES_PER_MESSAGE, Http2Connection, Http2Role, InputState};
-use super::frame::{FRAME_HEAD_LEN, PAYLOAD_LEN_MAX};
+use super::frame::PAYLOAD_LEN_MAX;
 use super::outgoing::{Http2Output, RequestHead, ResponseHead, TableUpdate};
 use super::streams::{Http2Stream, Incoming, OwnerPhase};
 use super::window::SendWindow;
@@ -18,9 +18,6 @@ pub enum NotSent {
     /// The stream is not the one of a request without a response.
     NoStream,
 }
-
-/// An upper bound of the length of frame headers and fields, beside the encoded request head.
-const HEADS_LEN: usize = 128;
 
 /// The number of bytes of waiting content that allow more control frames when they are sent: a peer
 /// with small windows sends many `WINDOW_UPDATE` frames, and one with tiny windows attacks.
@@ -58,7 +55,7 @@ impl Http2Connection {
         if self.is_ending() {
             return Err(NotSent::Ending);
         }
-        let unsent_len = self.unsent_len() + head.len() + body.len() + HEADS_LEN;
+        let unsent_len = self.unsent_len() + head.len_max() + body.len();
         if self.room() == 0 || unsent_len > self.limits.unsent_len_max {
             return Err(NotSent::NoRoom);
         }
@@ -87,9 +84,7 @@ impl Http2Connection {
         let stream = stream.filter(|stream| stream.phase == OwnerPhase::Pending);
         let is_for_head = stream.ok_or(NotSent::NoStream)?.is_for_head;
         let content = if is_for_head { &[][..] } else { body };
-        let texts = [head.content_type, head.allow];
-        let texts_len: usize = texts.into_iter().flatten().map(str::len).sum();
-        let unsent_len = self.unsent_len() + texts_len + content.len() + HEADS_LEN;
+        let unsent_len = self.unsent_len() + head.len_max() + content.len();
         if unsent_len > self.limits.unsent_len_max {
             self.streams.remove(id);
             self.send_reset(id, ErrorCode::EnhanceYourCalm);
@@ -209,6 +204,3 @@ fn send_data(
     }
     data.len() - rest.len()
 }
-
-// The frame headers and number fields of a message fit into the estimate.
-const _: () = assert!(HEADS_LEN > 2 * FRAME_HEAD_LEN + 64);

@@ -98,7 +98,7 @@ fn small_windows_are_served_and_tiny_windows_are_a_flood() {
     for (len, is_served) in [(256, true), (255, false)] {
         let mut end = server();
         end.receive_all(&[settings(&[(4, 0)]), headers(1, LAST, GET)]);
-        assert_eq!(end.respond(1, &[0; 60_000]), Ok(()));
+        assert_eq!(end.respond(1, &vec![0; 60_000]), Ok(()));
         let updates = [window_update(0, len), window_update(1, len)].concat();
         let is_ended = (0..200).any(|_| {
             let result = end.receive(&updates);
