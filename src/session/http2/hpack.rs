@@ -425,8 +425,8 @@ mod tests {
         list(&mut decoder, &bytes("20 3f e1 1f")).unwrap();
         assert_eq!((table(&decoder), decoder.allocated_len()), ((0, 0), 0));
         assert_eq!(list(&mut decoder, &bytes("be")), Err(HpackError::Invalid));
-        // A table of 34 bytes holds one such entry, and one of 33 bytes none.
-        for (update, entries) in [("3f 03", 1), ("3f 02", 0)] {
+        // Tables of 68, 67, 34 and 33 bytes.
+        for (update, entries) in [("3f 25", 2), ("3f 24", 1), ("3f 03", 1), ("3f 02", 0)] {
             list(&mut decoder, &bytes(update)).unwrap();
             for _ in 0..3 {
                 list(&mut decoder, &field).unwrap();

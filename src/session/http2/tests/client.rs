@@ -166,7 +166,8 @@ fn goaway_refuses_the_streams_above_its_number() {
         (end.connection.room(), end.request(b"a")),
         (0, Err(NotSent::Ending))
     );
-    end.receive_all(&[go_away(3, 2), ok(1, b"a"), ok(3, b"b")]);
+    // The reserved bit is ignored.
+    end.receive_all(&[go_away(0x8000_0003, 2), ok(1, b"a"), ok(3, b"b")]);
     let expected = [
         "refused 5",
         "refused 7",
@@ -192,6 +193,18 @@ fn cancelled_request_has_no_event() {
         (end.events(), end.output()),
         (vec!["200 3 dns ".into()], vec![])
     );
+}
+
+#[test]
+fn late_responses_to_cancelled_requests_are_no_flood() {
+    let mut end = TestEnd::client(Http2Limits::default());
+    for _ in 0..300 {
+        let stream = end.request(b"abc").expect("room for a request");
+        end.connection.cancel(stream);
+        end.output();
+        end.receive_all(&[ok(stream.get(), b"a")]);
+    }
+    assert_eq!(end.events(), [""; 0]);
 }
 
 #[test]

@@ -445,6 +445,11 @@ fn request_that_is_too_long_is_reported_without_content() {
         );
     }
     let mut end = TestEnd::server(limits);
+    let rest = [data(1, 0, b"abcdef"), data(1, END_STREAM, b"ghi")];
+    end.receive_all(&[plain.clone(), rest.concat()]);
+    assert_eq!(end.respond(1, b""), Ok(()));
+    assert_eq!(end.output(), ["headers 1 end"]);
+    let mut end = TestEnd::server(limits);
     end.receive_all(&[plain.clone(), data(1, END_STREAM, b"abcdef")]);
     assert_eq!(end.events(), ["Post 1 / dns too long "]);
     assert_eq!(end.respond(1, b""), Ok(()));
