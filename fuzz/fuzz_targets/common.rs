@@ -190,6 +190,18 @@ pub fn split_pieces(pieces_len: u8, rest: &[u8]) -> (&[u8], &[u8]) {
     rest.split_at(usize::from(pieces_len).min(rest.len()))
 }
 
+/// Returns the pieces of a connection's bytes, without the empty ones. The lengths repeat; without
+/// lengths, there is one piece.
+pub fn pieces<'a>(mut bytes: &'a [u8], lens: &'a [u8]) -> impl Iterator<Item = &'a [u8]> {
+    let mut lens = lens.iter().filter(|len| **len > 0).cycle();
+    std::iter::from_fn(move || {
+        let len = lens.next().map_or(bytes.len(), |len| usize::from(*len));
+        let (now, later) = bytes.split_at(len.min(bytes.len()));
+        bytes = later;
+        (!now.is_empty()).then_some(now)
+    })
+}
+
 impl Read for Script<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         self.turn += 1;
