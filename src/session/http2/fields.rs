@@ -272,6 +272,10 @@ fn is_valid_value(value: &[u8]) -> bool {
 }
 
 fn is_dns_message(value: &[u8]) -> bool {
+    // Nearly every value is this one, without parameters.
+    if value == DNS_MESSAGE.as_bytes() {
+        return true;
+    }
     let essence = value.split(|byte| *byte == b';').next().unwrap_or_default();
     essence
         .trim_ascii()

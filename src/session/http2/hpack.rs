@@ -272,7 +272,38 @@ fn entry_len((name_len, value_len): (u16, u16)) -> usize {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    proptest! {
+        #[test]
+        fn table_is_that_of_a_simple_model(
+            steps in prop::collection::vec((0..120_usize, 0..600_usize, 0..40_u8), 0..200)
+        ) {
+            let (mut table, mut model, mut len_max) = (DynamicTable::default(), vec![], 4096);
+            for (name_len, value_len, kind) in steps {
+                if kind == 0 {
+                    len_max = 7 * value_len;
+                    table.resize(len_max);
+                } else {
+                    let field = (vec![kind; name_len], vec![kind + 40; value_len]);
+                    table.insert(&field.0, &field.1);
+                    model.insert(0, field);
+                }
+                let mut len = 0;
+                model.retain(|(name, value)| {
+                    len += name.len() + value.len() + FIELD_OVERHEAD;
+                    len <= len_max
+                });
+                for (index, (name, value)) in (62..).zip(&model) {
+                    prop_assert_eq!(table.field(index), Some((&name[..], &value[..])));
+                }
+                prop_assert_eq!(table.field(62 + model.len()), None);
+                prop_assert!(table.bytes.capacity() <= TABLE_LEN_MAX);
+            }
+        }
+    }
 
     fn bytes(hex: &str) -> Vec<u8> {
         let digits: Vec<u8> = hex.bytes().filter(u8::is_ascii_hexdigit).collect();

@@ -96,7 +96,58 @@ fn next_symbol(bits: u64, len: u32) -> Option<(usize, u32)> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    /// Returns the Huffman-coded string.
+    fn encoded(text: &[u8]) -> Vec<u8> {
+        let mut codes = [(0_u64, 0_u32); 256];
+        let (mut code, mut last_len, mut position) = (0, 0, 0);
+        for (len, count) in CODES {
+            code <<= len - last_len;
+            last_len = len;
+            for _ in 0..count {
+                if let Some(symbol) = SYMBOLS.get(position) {
+                    codes[usize::from(*symbol)] = (code, len);
+                }
+                (code, position) = (code + 1, position + 1);
+            }
+        }
+        let (mut bytes, mut bits, mut bits_len) = (Vec::new(), 0_u64, 0);
+        for symbol in text {
+            let (code, len) = codes[usize::from(*symbol)];
+            (bits, bits_len) = (bits << len | code, bits_len + len);
+            while bits_len >= 8 {
+                bits_len -= 8;
+                bytes.push(u8::try_from(bits >> bits_len & 0xff).unwrap());
+            }
+        }
+        if bits_len > 0 {
+            let padding_len = 8 - bits_len;
+            let last = bits << padding_len | ((1 << padding_len) - 1);
+            bytes.push(u8::try_from(last & 0xff).unwrap());
+        }
+        bytes
+    }
+
+    proptest! {
+        #[test]
+        fn texts_are_decoded_as_encoded(text in prop::collection::vec(any::<u8>(), 0..300)) {
+            prop_assert_eq!(decoded(&encoded(&text)), Ok(text));
+        }
+    }
+
+    #[test]
+    fn all_symbols_are_decoded_as_encoded() {
+        let text: Vec<u8> = (0..=255).chain((0..=255).rev()).collect();
+        assert_eq!(decoded(&encoded(&text)), Ok(text));
+        // RFC 7541, appendix C.4.1.
+        let expected = [
+            0xf1, 0xe3, 0xc2, 0xe5, 0xf2, 0x3a, 0x6b, 0xa0, 0xab, 0x90, 0xf4, 0xff,
+        ];
+        assert_eq!(encoded(b"www.example.com"), expected);
+    }
 
     fn decoded(bytes: &[u8]) -> Result<Vec<u8>, InvalidHuffman> {
         let mut out = Vec::new();

@@ -12,7 +12,8 @@
 //!   take_output ◄── outgoing ◄── streams, window ──► Http2Event
 //! ```
 //!
-//! Not supported: server push, priorities, CONNECT, and bodies that are streamed.
+//! Not supported: server push, priorities, and bodies that are streamed. The server's end reports
+//! requests with any method, and its owner refuses those that it does not serve.
 //!
 //! # Invariants
 //!
@@ -22,7 +23,8 @@
 //!   [`Http2Event::Reset`]. A request that was sent ends with one [`Http2Event::Response`],
 //!   [`Http2Event::Refused`] or [`Http2Event::Failed`], unless it is cancelled or the connection
 //!   fails.
-//! - An idle connection holds the dynamic table of HPACK (at most 4,096 bytes) and no buffer.
+//! - An idle connection holds no buffer: only the dynamic table of HPACK, which has at most 4,096
+//!   bytes and takes memory with its first entry, and a table for four streams.
 
 mod connection;
 mod control;
