@@ -68,7 +68,9 @@ impl StreamId {
 /// An event on a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Http2Event<'a> {
-    /// Server: a whole request, to be answered by [`Http2Connection::respond`].
+    /// Server: a whole request, to be answered by [`Http2Connection::respond`] after
+    /// [`Http2Connection::receive`] has returned. A request with content that is too long is
+    /// reported early and without its content ([`RequestFields::is_too_long`]).
     Request {
         /// The stream of the request and of its response.
         stream: StreamId,
@@ -131,9 +133,10 @@ pub struct Http2Limits {
     pub continuations_max: u32,
     /// Maximum number of settings in a SETTINGS frame.
     pub settings_max: usize,
-    /// Maximum number of frames without a message: PING, SETTINGS, PRIORITY, `RST_STREAM` in both
-    /// directions (CVE-2023-44487), `WINDOW_UPDATE`, unknown and empty frames. Each message that
-    /// is exchanged allows some more.
+    /// Maximum number of frames without a message: PING, SETTINGS, PRIORITY, GOAWAY,
+    /// `WINDOW_UPDATE`, `RST_STREAM` in both directions (CVE-2023-44487, CVE-2025-8671), interim
+    /// responses, messages on closed streams, unknown and empty frames. Each exchanged message and
+    /// each cancelled request allows four more, and content that waited allows `WINDOW_UPDATE`.
     pub control_frames_max: u32,
     /// Maximum number of bytes of messages that are not taken from the output or that wait for
     /// the window of the peer. Control frames may take [`CONTROL_LEN_MAX`] bytes more.

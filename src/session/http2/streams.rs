@@ -152,7 +152,7 @@ impl StreamTable {
         self.streams.get(self.position(id)?)
     }
 
-    /// Returns the stream that follows `id`.
+    /// Returns the first stream with a number above `id`, or the first of all.
     pub(super) fn next(&self, id: Option<StreamId>) -> Option<&Http2Stream> {
         let at = self.streams.partition_point(|stream| Some(stream.id) <= id);
         self.streams.get(at)
