@@ -1,4 +1,4 @@
-//! The syntax of an upstream: `[SCHEME://]HOST[:PORT][#NAME][,key=value]...`
+//! The syntax of an upstream: `[SCHEME://]HOST[:PORT][/PATH][#NAME][,key=value]...`
 
 use std::borrow::Cow;
 use std::fmt;
@@ -14,6 +14,15 @@ use crate::wire::name::Name;
 /// The port of DNS over TLS (RFC 7858, section 3.1).
 pub const TLS_PORT: u16 = 853;
 
+/// The port of DNS over HTTPS (RFC 8484, section 8.1).
+pub const HTTPS_PORT: u16 = 443;
+
+/// The path of a DNS over HTTPS server if the URL has none.
+pub const DOH_PATH: &str = "/dns-query";
+
+/// Maximum length of the path of a URL in bytes.
+const PATH_LEN_MAX: usize = 255;
+
 /// The port of plain DNS (RFC 1035, section 4.2).
 pub const PLAIN_PORT: u16 = 53;
 
@@ -24,6 +33,8 @@ pub struct Upstream {
     pub scheme: Scheme,
     /// The address or host name.
     pub host: Host,
+    /// The path of the URL; empty unless the scheme is [`Scheme::Https`].
+    pub path: String,
     /// The name in the server certificate if it differs from `host`.
     pub name: Option<String>,
     /// The domains that the upstream serves exclusively. An empty list serves all names that no
@@ -55,6 +66,8 @@ pub struct Identity {
 pub enum Scheme {
     /// DNS over TLS (RFC 7858).
     Tls,
+    /// DNS over HTTPS (RFC 8484), over HTTP/2.
+    Https,
     /// Plain DNS over TCP.
     Tcp,
     /// Plain DNS over UDP, and over TCP after truncation.
@@ -65,8 +78,14 @@ impl Scheme {
     fn default_port(self) -> u16 {
         match self {
             Self::Tls => TLS_PORT,
+            Self::Https => HTTPS_PORT,
             Self::Tcp | Self::Udp => PLAIN_PORT,
         }
+    }
+
+    /// Returns whether the protocol is encrypted and authenticates the upstream.
+    pub fn is_encrypted(self) -> bool {
+        matches!(self, Self::Tls | Self::Https)
     }
 }
 
@@ -98,6 +117,7 @@ impl Upstream {
         Self {
             scheme: Scheme::Udp,
             host: Host::Address(address),
+            path: String::new(),
             name: None,
             domains: Vec::new(),
             pins: Pins::default(),
@@ -121,6 +141,7 @@ impl fmt::Display for Upstream {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.scheme {
             Scheme::Tls => {}
+            Scheme::Https => f.write_str("https://")?,
             Scheme::Tcp => f.write_str("tcp://")?,
             Scheme::Udp => f.write_str("udp://")?,
         }
@@ -130,6 +151,9 @@ impl fmt::Display for Upstream {
                 let name = name.to_string();
                 write!(f, "{}:{port}", name.trim_end_matches('.'))?;
             }
+        }
+        if self.path != DOH_PATH {
+            f.write_str(&self.path)?;
         }
         match &self.name {
             Some(name) => write!(f, "#{name}"),
@@ -152,7 +176,7 @@ impl FromStr for Upstream {
         let authority = parts.next().unwrap_or_default();
         let mut settings = Settings::default();
         parts.try_for_each(|setting| settings.take(setting))?;
-        if scheme != Scheme::Tls && settings.is_about_tls() {
+        if !scheme.is_encrypted() && settings.is_about_tls() {
             let expected =
                 "no pins and no certificates with udp:// and tcp://, which are not encrypted";
             return Err(expected.into());
@@ -165,21 +189,21 @@ impl FromStr for Upstream {
                 "domain= with dnssec: --dnssec already validates upstreams without domain=".into(),
             );
         }
-        let (authority, name) = match authority.split_once('#') {
-            None => (authority, None),
-            Some(_) if scheme != Scheme::Tls => {
+        let (authority, path, name) = split_url(authority, scheme)?;
+        let name = match name {
+            None => None,
+            Some(_) if !scheme.is_encrypted() => {
                 return Err("no #NAME with udp:// and tcp://, which have no certificate".into());
             }
-            Some((authority, name)) if is_host_name(name) => {
-                let name = name.strip_suffix('.').unwrap_or(name);
-                (authority, Some(name.to_owned()))
+            Some(name) if is_host_name(name) => {
+                Some(name.strip_suffix('.').unwrap_or(name).to_owned())
             }
-            Some((_, name)) if name.contains([':', '@']) => {
+            Some(name) if name.contains([':', '@']) => {
                 return Err("the port before #, like 9.9.9.9:853#dns.quad9.net".into());
             }
             Some(_) => return Err("a host name after #, like 9.9.9.9#dns.quad9.net".into()),
         };
-        if scheme != Scheme::Tls && domains.is_empty() {
+        if !scheme.is_encrypted() && domains.is_empty() {
             let expected = "domain= with udp:// and tcp://, which are not encrypted, like \
                             udp://10.0.0.53,domain=corp.example";
             return Err(expected.into());
@@ -187,6 +211,7 @@ impl FromStr for Upstream {
         Ok(Self {
             scheme,
             host: parse_host(authority, scheme.default_port())?,
+            path,
             name,
             domains,
             pins,
@@ -198,16 +223,47 @@ impl FromStr for Upstream {
 
 /// Parses the scheme of a URL, in upper or lower case (RFC 3986, section 3.1).
 fn parse_scheme(text: &str) -> Result<Scheme, Cow<'static, str>> {
-    let expected = "tls://, tcp:// or udp://, or no scheme, which means tls://";
+    let expected = "tls://, https://, tcp:// or udp://, or no scheme, which means tls://";
     let protocol = match text.to_ascii_lowercase().as_str() {
         "tls" => return Ok(Scheme::Tls),
+        "https" => return Ok(Scheme::Https),
         "tcp" => return Ok(Scheme::Tcp),
         "udp" => return Ok(Scheme::Udp),
-        "http" | "https" | "h2" | "h3" | "doh" => "DNS over HTTPS",
+        "http" => "DNS over HTTP without TLS",
+        "h3" => "HTTP/3",
         "quic" | "doq" => "DNS over QUIC",
         _ => return Err(expected.into()),
     };
     Err(format!("{expected}; {protocol} is not supported").into())
+}
+
+/// Splits a URL without its scheme into the host with its port, the path and the name. The name is
+/// behind the path, or before it.
+fn split_url(url: &str, scheme: Scheme) -> Result<(&str, String, Option<&str>), Cow<'static, str>> {
+    fn split_path(text: &str) -> Option<(&str, &str)> {
+        text.find('/').map(|at| text.split_at(at))
+    }
+    let (before, name) = match url.split_once('#') {
+        None => (url, None),
+        Some((before, name)) => (before, Some(name)),
+    };
+    if scheme != Scheme::Https {
+        return Ok((before, String::new(), name));
+    }
+    let (host, path, name) = match (split_path(before), name.and_then(split_path)) {
+        (None, Some((name, path))) => (before, path, Some(name)),
+        (Some((host, path)), _) => (host, path, name),
+        (None, None) => (before, DOH_PATH, name),
+    };
+    // Providers publish URI templates (RFC 8484, section 4.1), in which the variable is for GET.
+    let path = path.strip_suffix("{?dns}").unwrap_or(path);
+    let is_valid = |byte: u8| byte.is_ascii_graphic() && !matches!(byte, b'{' | b'}' | b'"' | b'<');
+    if path.len() > PATH_LEN_MAX || !path.bytes().all(is_valid) {
+        return Err(
+            format!("a path of at most {PATH_LEN_MAX} ASCII characters, like {DOH_PATH}").into(),
+        );
+    }
+    Ok((host, path.to_owned(), name))
 }
 
 /// The expected form of a path that starts with `~`.
@@ -370,6 +426,18 @@ mod tests {
         is("1.1.1.1@853#cloudflare-dns.com", named);
         is("tls://[::1]:1#a.b", "[::1]:1#a.b");
         is("tls://dns.Quad9.net", "dns.quad9.net:853");
+        is("https://1.1.1.1", "https://1.1.1.1:443");
+        is("https://1.1.1.1/dns-query", "https://1.1.1.1:443");
+        is("https://1.1.1.1/dns-query{?dns}", "https://1.1.1.1:443");
+        is("HTTPS://1.1.1.1:8443/", "https://1.1.1.1:8443/");
+        is("https://[::1]/a/B?c=d", "https://[::1]:443/a/B?c=d");
+        let named = "https://1.1.1.1:443/a#cloudflare-dns.com";
+        is("https://1.1.1.1/a#cloudflare-dns.com", named);
+        is("https://1.1.1.1#cloudflare-dns.com/a", named);
+        is(
+            "https://dns.Quad9.net/dns-query",
+            "https://dns.quad9.net:443",
+        );
         is("dns.quad9.net", "dns.quad9.net:853");
         is("tls://dns.quad9.net.:8853", "dns.quad9.net:8853");
         is(
@@ -471,7 +539,14 @@ mod tests {
             "[::1]:",
             "[1.1.1.1]",
             "::1:853:",
-            "https://1.1.1.1",
+            "http://1.1.1.1",
+            "https://",
+            "https:///dns-query",
+            "https://1.1.1.1/a b",
+            "https://1.1.1.1/{x}",
+            "https://1.1.1.1/dns-query#a#b",
+            "https://1.1.1.1/\u{e9}",
+            "tls://1.1.1.1/dns-query",
             "tls://",
             "0.0.0.0",
             "::",

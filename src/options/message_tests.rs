@@ -343,13 +343,14 @@ fn dash_in_the_options_file_is_explained() {
 
 #[test]
 fn protocol_that_is_not_supported_is_named() {
-    let expected = "expected tls://, tcp:// or udp://, or no scheme, which means tls://";
+    let expected = "expected tls://, https://, tcp:// or udp://, or no scheme, which means tls://";
     for (upstream, end) in [
-        ("https://dns.google", "; DNS over HTTPS is not supported"),
-        ("http://1.1.1.1", "; DNS over HTTPS is not supported"),
-        ("h2://1.1.1.1", "; DNS over HTTPS is not supported"),
-        ("H3://1.1.1.1", "; DNS over HTTPS is not supported"),
-        ("doh://1.1.1.1", "; DNS over HTTPS is not supported"),
+        (
+            "http://1.1.1.1",
+            "; DNS over HTTP without TLS is not supported",
+        ),
+        ("H3://1.1.1.1", "; HTTP/3 is not supported"),
+        ("doh://1.1.1.1", ""),
         ("quic://1.1.1.1", "; DNS over QUIC is not supported"),
         ("doq://1.1.1.1", "; DNS over QUIC is not supported"),
         ("dns://1.1.1.1", ""),

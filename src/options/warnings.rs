@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv6Addr};
 
 use super::given::Given;
 use crate::base::address::parse_port;
-use crate::config::upstream::{PLAIN_PORT, is_host_name};
+use crate::config::upstream::{HTTPS_PORT, PLAIN_PORT, TLS_PORT, is_host_name};
 use crate::config::{
     Config, DnssecMode, DnssecSettings, Host, Network, Scheme, TrustAnchor, Upstream, parse_number,
 };
@@ -29,10 +29,15 @@ pub(super) fn port_in_address(option: &str, text: &str) -> Option<String> {
 
 /// Returns a warning about DNS over TLS on the port of plain DNS.
 pub(super) fn plain_port(upstream: &Upstream) -> Option<String> {
-    (upstream.scheme == Scheme::Tls && upstream.port() == PLAIN_PORT).then(|| {
+    let (protocol, port) = match upstream.scheme {
+        Scheme::Tls => ("DNS over TLS", TLS_PORT),
+        Scheme::Https => ("DNS over HTTPS", HTTPS_PORT),
+        Scheme::Tcp | Scheme::Udp => return None,
+    };
+    (upstream.port() == PLAIN_PORT).then(|| {
         format!(
             "--upstream: \"{upstream}\": port {PLAIN_PORT} is the port of plain DNS, and this \
-             upstream uses DNS over TLS, whose port is 853; plain DNS needs udp:// or tcp://"
+             upstream uses {protocol}, whose port is {port}; plain DNS needs udp:// or tcp://"
         )
     })
 }

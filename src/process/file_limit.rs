@@ -74,7 +74,7 @@ fn links(config: &Config, upstream: &Upstream) -> usize {
         Host::Name(..) => limits.addresses_per_upstream,
     };
     let datagrams = match upstream.scheme {
-        Scheme::Tls | Scheme::Tcp => 0,
+        Scheme::Tls | Scheme::Https | Scheme::Tcp => 0,
         Scheme::Udp => {
             limits.datagrams_per_address
                 + limits.datagrams_spare

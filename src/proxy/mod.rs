@@ -60,7 +60,7 @@ use crate::base::failure::FailureKind;
 use crate::base::lazy_queue::LazyQueue;
 use crate::base::random::{Random, SEED_LEN};
 use crate::base::time::{Instant, Validity};
-use crate::config::{Config, Scheme};
+use crate::config::Config;
 
 use actions::Cx;
 use cache::Cache;
@@ -193,7 +193,7 @@ impl Proxy {
         if self
             .upstreams
             .link(key)
-            .is_some_and(|link| link.scheme == Scheme::Tls)
+            .is_some_and(|link| link.scheme.is_encrypted())
         {
             let (session, counter) = if is_resumed {
                 ("resumed", &mut self.counters.resumed_handshakes)

@@ -299,6 +299,15 @@ impl<N: Net> Reactor<N> {
                 tap_forwarded(tap, kind, (proxy, link), message);
                 proxy.handle_reply(link, message, now, outbox);
             }
+            UpstreamEvent::StreamsMax(count) => {
+                proxy.handle_streams_max(link, count, now, outbox);
+            }
+            UpstreamEvent::Draining => proxy.handle_draining(link, now, outbox),
+            UpstreamEvent::Refused(id) => proxy.handle_reset(link, id, true, now, outbox),
+            UpstreamEvent::Reset(id) => proxy.handle_reset(link, id, false, now, outbox),
+            UpstreamEvent::NoMessage { id, status } => {
+                proxy.handle_no_message(link, (id, status), now, outbox);
+            }
         });
         if let Some((is_resumed, validity)) = came_up {
             self.schedule_trim();

@@ -10,7 +10,9 @@ use crate::config::Scheme;
 use crate::net::Net;
 use crate::proxy::{Action, Destination, LinkKey, Outbox};
 use crate::session::client::datagram::Outgoing;
-use crate::session::{Transport, UpstreamDatagram, UpstreamStream};
+use crate::session::{
+    Transport, UpstreamConnection, UpstreamDatagram, UpstreamHttp2, UpstreamStream,
+};
 use crate::telemetry::dnstap::MessageKind;
 
 impl<N: Net> Reactor<N> {
@@ -118,7 +120,11 @@ impl<N: Net> Reactor<N> {
         match session_at(&mut self.sessions, key) {
             Some(Session::Upstream(_, stream)) => {
                 stream.send(message);
+                let has_events = stream.has_events();
                 self.make_unflushed(key);
+                if has_events {
+                    self.make_runnable(key);
+                }
             }
             Some(Session::UpstreamDatagram(_, datagram)) => {
                 if let Err(failure) = datagram.send(message) {
@@ -154,14 +160,21 @@ impl<N: Net> Reactor<N> {
             return Ok(Session::UpstreamDatagram(link, datagram));
         }
         let stream = self.net.connect(to.address, key).map_err(failed)?;
-        let transport = if to.scheme == Scheme::Tls {
+        let transport = if to.scheme.is_encrypted() {
             let connector = self.tls.connectors[to.upstream.0].as_ref();
             let connector = connector.expect("a TLS upstream has a connector");
             Transport::tls(stream, connector, &mut self.scratch)?
         } else {
             Transport::connecting(stream)
         };
-        Ok(Session::Upstream(link, UpstreamStream::new(transport)))
+        let connection = if to.scheme == Scheme::Https {
+            let upstream = &self.config.upstreams[to.upstream.0];
+            let http2 = UpstreamHttp2::new(transport, upstream)?;
+            UpstreamConnection::Http2(Box::new(http2))
+        } else {
+            UpstreamConnection::Stream(UpstreamStream::new(transport))
+        };
+        Ok(Session::Upstream(link, connection))
     }
 
     fn close_link(&mut self, link: LinkKey) {

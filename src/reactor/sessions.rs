@@ -6,8 +6,8 @@ use crate::base::time::Instant;
 use crate::net::Net;
 use crate::proxy::LinkKey;
 use crate::session::{
-    ClientDatagram, ClientStream, FrameStream, HttpClient, HttpStream, UpstreamDatagram,
-    UpstreamStream,
+    ClientDatagram, ClientStream, FrameStream, HttpClient, HttpStream, UpstreamConnection,
+    UpstreamDatagram,
 };
 
 pub(super) struct Slot<N: Net> {
@@ -35,7 +35,7 @@ pub(super) enum Session<N: Net> {
     Http(HttpStream<N::Stream>),
     Tap(FrameStream<N::Stream>),
     Collector(HttpClient<N::Stream>),
-    Upstream(LinkKey, UpstreamStream<N::Stream>),
+    Upstream(LinkKey, UpstreamConnection<N::Stream>),
     UpstreamDatagram(LinkKey, UpstreamDatagram<N::Datagram>),
 }
 

@@ -1,6 +1,6 @@
-//! Sockets as state machines: partial reads, message framing and TLS. Sessions know only DNS
-//! message framing, with one exception: [`upstream::stream`] also parses the start of an incomplete
-//! reply, to detect a wrong length prefix.
+//! Sockets as state machines: partial reads, message framing, HTTP/2 and TLS. Sessions know only
+//! the framing of DNS messages, with two exceptions: [`upstream::stream`] also parses the start of
+//! an incomplete reply, to detect a wrong length prefix, and [`upstream::http2`] sets the id.
 //!
 //! There is one session for each socket. A session works on any non-blocking reader and writer, so
 //! tests drive sessions through memory. Sessions do not know each other, the poller or the clock;
@@ -26,7 +26,9 @@ pub use observer::frame_stream::FrameStream;
 pub use observer::http_client::HttpClient;
 pub use observer::http_server::HttpStream;
 pub use transport::{Stream, Transport};
+pub use upstream::UpstreamConnection;
 pub use upstream::datagram::UpstreamDatagram;
+pub use upstream::http2::UpstreamHttp2;
 pub use upstream::stream::UpstreamStream;
 
 /// The state of a session after a call.

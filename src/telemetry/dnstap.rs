@@ -39,6 +39,8 @@ pub enum SocketProtocol {
     Tcp = 2,
     /// TLS.
     Tls = 3,
+    /// HTTPS.
+    Https = 4,
 }
 
 impl From<ClientProtocol> for SocketProtocol {
@@ -57,6 +59,7 @@ impl From<Scheme> for SocketProtocol {
             Scheme::Udp => Self::Udp,
             Scheme::Tcp => Self::Tcp,
             Scheme::Tls => Self::Tls,
+            Scheme::Https => Self::Https,
         }
     }
 }

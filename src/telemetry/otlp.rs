@@ -248,13 +248,13 @@ impl FinishedQuery<'_> {
 fn write_place((scheme, address): PeerAddr, attributes: &mut Attributes<'_>) {
     let transport = match scheme {
         Scheme::Udp => "udp",
-        Scheme::Tcp | Scheme::Tls => "tcp",
+        Scheme::Tcp | Scheme::Tls | Scheme::Https => "tcp",
     };
     attributes
         .text("server.address", address.ip())
         .number("server.port", address.port())
         .text("network.transport", transport)
-        .truth("dotproxy.tls", scheme == Scheme::Tls);
+        .truth("dotproxy.tls", scheme.is_encrypted());
 }
 
 /// Returns the name of a question without its final dot, as OpenTelemetry has names.

@@ -25,6 +25,8 @@ pub struct ErrorContext {
     pub roots: RootSource,
     /// The peer is an upstream with `client-cert=`.
     pub has_client_certificate: bool,
+    /// The peer is an upstream over HTTPS.
+    pub is_https: bool,
 }
 
 impl ErrorContext {
@@ -32,6 +34,7 @@ impl ErrorContext {
     pub const CLIENT: Self = Self {
         roots: RootSource::ClientCa,
         has_client_certificate: false,
+        is_https: false,
     };
 
     /// Returns advice for an alert that can concern our client certificate.
@@ -62,11 +65,19 @@ pub fn explain(error: &rustls::Error, context: ErrorContext) -> String {
         rustls::Error::InvalidMessage(_) if roots == RootSource::ClientCa => {
             "the peer does not speak TLS".to_owned()
         }
+        rustls::Error::InvalidMessage(_) if context.is_https => {
+            "the peer does not speak TLS: check the port (DNS over HTTPS uses 443)".to_owned()
+        }
         rustls::Error::InvalidMessage(_) => {
             "the peer does not speak TLS: check the port (DNS over TLS uses 853)".to_owned()
         }
         rustls::Error::AlertReceived(AlertDescription::ProtocolVersion) => {
             "the peer supports neither TLS 1.2 nor TLS 1.3".to_owned()
+        }
+        rustls::Error::AlertReceived(AlertDescription::NoApplicationProtocol)
+            if context.is_https =>
+        {
+            "the peer does not offer HTTP/2 (ALPN)".to_owned()
         }
         rustls::Error::AlertReceived(AlertDescription::NoApplicationProtocol) => {
             "the peer does not offer DNS over TLS (ALPN)".to_owned()
@@ -371,6 +382,7 @@ mod tests {
         ErrorContext {
             roots: RootSource::BuiltIn,
             has_client_certificate,
+            is_https: false,
         }
     }
 

@@ -43,6 +43,17 @@ use sessions::Sessions;
 /// The protocol that is offered in the handshake (RFC 7858; IANA, "dot").
 const ALPN: &[u8] = b"dot";
 
+/// The name of HTTP/2 in ALPN (RFC 9113, section 3.2).
+pub const ALPN_HTTP2: &[u8] = b"h2";
+
+/// Returns the name in ALPN of the protocol over TLS.
+fn alpn(scheme: Scheme) -> &'static [u8] {
+    match scheme {
+        Scheme::Https => ALPN_HTTP2,
+        Scheme::Tls | Scheme::Tcp | Scheme::Udp => ALPN,
+    }
+}
+
 /// The number of sessions that are kept for resumption, per upstream. A ticket is used once (RFC
 /// 8446, appendix C.4), and a burst opens several links.
 const TICKETS_PER_UPSTREAM: usize = 8;
@@ -175,23 +186,30 @@ pub fn set_up(config: &Config, clock: &Clock) -> Result<Setup, SetupError> {
         roots: Arc::new(roots),
         source,
     };
-    // Upstreams with neither pins nor a client certificate share everything, including sessions.
-    let is_plain = |upstream: &&Upstream| !upstream.has_own_terms();
-    let plain = config.upstreams.iter().filter(is_plain).count();
-    let (shared, shared_sessions) = trust.client(trust.by_chain(), None, plain)?;
+    // Upstreams with one protocol and neither pins nor a client certificate share everything,
+    // including sessions.
+    let shared = |scheme: Scheme| {
+        let is_plain =
+            |upstream: &&Upstream| !upstream.has_own_terms() && upstream.scheme == scheme;
+        let plain = config.upstreams.iter().filter(is_plain).count();
+        trust.client(scheme, trust.by_chain(), None, plain)
+    };
+    let (over_tls, over_https) = (shared(Scheme::Tls)?, shared(Scheme::Https)?);
     let no_pins = Pins::default();
     let shared_fingerprint = Fingerprint::of_upstream(&trust.roots, &no_pins, None);
     let connector = |upstream: &Upstream| {
-        if upstream.scheme != Scheme::Tls {
-            return Ok(None);
-        }
+        let (config, sessions) = match upstream.scheme {
+            Scheme::Tls => &over_tls,
+            Scheme::Https => &over_https,
+            Scheme::Tcp | Scheme::Udp => return Ok(None),
+        };
         let name = server_name(upstream).ok_or_else(|| SetupError::Name(upstream.to_string()))?;
         Ok(Some(if upstream.has_own_terms() {
             trust.own(upstream, name)?
         } else {
             Connector {
-                config: Arc::clone(&shared),
-                sessions: Arc::clone(&shared_sessions),
+                config: Arc::clone(config),
+                sessions: Arc::clone(sessions),
                 name,
                 pins: None,
                 fingerprint: shared_fingerprint,
@@ -257,6 +275,7 @@ impl Trust {
         ErrorContext {
             roots: self.source,
             has_client_certificate: upstream.identity.is_some(),
+            is_https: upstream.scheme == Scheme::Https,
         }
     }
 
@@ -282,7 +301,8 @@ impl Trust {
         let credentials = identity.map(read).transpose()?;
         let fingerprint =
             Fingerprint::of_upstream(&self.roots, &upstream.pins, credentials.as_ref());
-        let (config, sessions) = self.client(verifier, identity.zip(credentials), 1)?;
+        let (config, sessions) =
+            self.client(upstream.scheme, verifier, identity.zip(credentials), 1)?;
         Ok(Connector {
             config,
             sessions,
@@ -295,6 +315,7 @@ impl Trust {
 
     fn client(
         &self,
+        scheme: Scheme,
         verifier: Arc<dyn ServerCertVerifier>,
         identity: Option<(&Identity, Credentials)>,
         upstreams: usize,
@@ -318,7 +339,7 @@ impl Trust {
                 })?
             }
         };
-        client.alpn_protocols = vec![ALPN.to_vec()];
+        client.alpn_protocols = vec![alpn(scheme).to_vec()];
         client.resumption = Resumption::store(Arc::clone(&sessions) as Arc<dyn ClientSessionStore>);
         Ok((Arc::new(client), sessions))
     }

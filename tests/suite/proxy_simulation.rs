@@ -61,6 +61,10 @@ struct Link {
     to: Destination,
     is_up: bool,
     /// Unanswered queries by id.
+    /// The maximum number of pending queries (HTTP/2).
+    pending_max: usize,
+    /// The link takes no more queries (HTTP/2).
+    is_draining: bool,
     pending: HashMap<u16, Vec<u8>>,
     /// Answered queries, for duplicate replies.
     answered: Vec<Vec<u8>>,
@@ -104,7 +108,10 @@ fn some_settings(inflight: usize, chance: &mut Chance) -> Config {
         arguments.push("-utls://dns.example".to_owned());
         arguments.push(format!("-b{BOOTSTRAP}"));
     }
-    for scheme in ["udp", "tcp", "tls"] {
+    if chance.percent(50) {
+        arguments.push("-uhttps://192.0.2.4".to_owned());
+    }
+    for scheme in ["udp", "tcp", "tls", "https"] {
         if chance.percent(30) {
             arguments.push(format!("-u{scheme}://192.0.2.10,domain=corp.example"));
         }
@@ -150,7 +157,7 @@ impl World {
 
     fn run(mut self) -> u64 {
         // The weights of the event kinds in this run.
-        let mut weights: Vec<u64> = (0..8).map(|_| self.chance.between(0, 10)).collect();
+        let mut weights: Vec<u64> = (0..9).map(|_| self.chance.between(0, 10)).collect();
         weights[0] += 5;
         for _ in 0..STEPS {
             self.step(&weights);
@@ -188,6 +195,7 @@ impl World {
             2 => (0..self.chance.between(1, 30)).for_each(|_| self.send_valid_reply()),
             3 => self.send_invalid_reply(),
             4 => self.break_link(),
+            8 => self.send_http2_event(),
             5 => self.advance(Duration::from_micros(
                 self.chance.clone().between(1, 50_000),
             )),
@@ -414,6 +422,46 @@ impl World {
         self.perform_actions();
     }
 
+    /// Sends an event of HTTP/2 on a link, if there is one.
+    fn send_http2_event(&mut self) {
+        let Some(place) = self.some_link(true) else {
+            return;
+        };
+        let (key, link) = &mut self.links[place];
+        let key = *key;
+        if link.to.scheme != Scheme::Https {
+            return;
+        }
+        let (now, outbox) = (self.now, &mut self.outbox);
+        match self.chance.below(6) {
+            0 if self.chance.percent(30) => {
+                link.is_draining = true;
+                self.proxy.handle_draining(key, now, outbox);
+            }
+            0 | 1 => {
+                let streams_max = *self.chance.pick(&[0, 1, 2, 7, 100]);
+                link.pending_max = streams_max.max(link.pending.len());
+                self.proxy.handle_streams_max(key, streams_max, now, outbox);
+            }
+            kind => {
+                let mut ids: Vec<u16> = link.pending.keys().copied().collect();
+                ids.sort_unstable();
+                if ids.is_empty() {
+                    return;
+                }
+                let id = *self.chance.pick(&ids);
+                link.pending.remove(&id);
+                if kind == 2 {
+                    let status = *self.chance.pick(&[200, 404, 503]);
+                    self.proxy.handle_no_message(key, (id, status), now, outbox);
+                } else {
+                    self.proxy.handle_reset(key, id, kind == 3, now, outbox);
+                }
+            }
+        }
+        self.perform_actions();
+    }
+
     /// Advances the time from one timer to the next.
     fn advance(&mut self, duration: Duration) {
         let end = self.now + duration;
@@ -518,18 +566,19 @@ impl World {
         let limits = &self.config.limits;
         let most = match to.scheme {
             Scheme::Udp => 1,
-            Scheme::Tcp | Scheme::Tls => {
+            Scheme::Tcp | Scheme::Tls | Scheme::Https => {
                 limits.link_inflight_max + limits.link_spare + limits.link_abandoned + 1
             }
         };
         assert!(link.pending.len() + link.answered.len() <= most || to.scheme != Scheme::Udp);
-        assert!(link.pending.len() <= most);
+        assert!(link.pending.len() <= most.min(link.pending_max));
+        assert!(!link.is_draining, "sent after GOAWAY");
         // A damaged reply may look as if the upstream refused EDNS.
         let has_options = message
             .opt()
             .is_some_and(|opt| opt.options().next().is_some());
         assert!(
-            bytes.len().is_multiple_of(128) || to.scheme != Scheme::Tls || !has_options,
+            bytes.len().is_multiple_of(128) || !to.scheme.is_encrypted() || !has_options,
             "not padded"
         );
         if to.address == BOOTSTRAP.parse().expect("an address") {
@@ -565,6 +614,8 @@ impl World {
             to,
             is_up: to.scheme == Scheme::Udp,
             pending: HashMap::new(),
+            pending_max: usize::MAX,
+            is_draining: false,
             answered: Vec::new(),
         };
         self.links.push((key, link));

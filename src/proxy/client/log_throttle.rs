@@ -13,6 +13,7 @@ pub(in crate::proxy) struct LogThrottle {
     limited: Notice,
     without_certificate: Notice,
     bogus: Notice,
+    without_message: Notice,
 }
 
 /// The throttle of one kind of log line.
@@ -67,6 +68,22 @@ impl LogThrottle {
         log::warn!(
             event = "bogus", reason = reason, count = count;
             "DNSSEC validation failed: {reason}; {result} ({count} since the last report)"
+        );
+    }
+
+    /// Records a response of an HTTPS upstream without a DNS message.
+    pub(in crate::proxy) fn on_no_message(&mut self, label: &str, status: u16, now: Instant) {
+        let Some(count) = self.without_message.count(now) else {
+            return;
+        };
+        let problem = match status {
+            200 => "the body is not application/dns-message",
+            404 => "check the path of the URL",
+            _ => "queries are retried elsewhere",
+        };
+        log::warn!(
+            event = "no-dns-message", upstream = label, status = status, count = count;
+            "upstream {label}: HTTP status {status}: {problem} ({count} since the last report)"
         );
     }
 

@@ -118,7 +118,7 @@ pub(in crate::proxy) fn reduced_edns_level(
         return None;
     }
     let has_opt = error.opt().is_some();
-    let had_options = scheme == Scheme::Tls || query.has_options();
+    let had_options = scheme.is_encrypted() || query.has_options();
     let without_options = had_options && (!has_opt || is_in_doubt || query.has_options());
     let without_edns = !needs_dnssec && (!has_opt || is_in_doubt);
     match sent {
@@ -155,7 +155,7 @@ pub(in crate::proxy) fn quality(answer: &Message<'_>, scheme: Scheme) -> ReplyQu
     } else if flags.contains(Flags::TC) {
         match scheme {
             Scheme::Udp => ReplyQuality::Truncated,
-            Scheme::Tcp | Scheme::Tls => ReplyQuality::TruncatedStream,
+            Scheme::Tcp | Scheme::Tls | Scheme::Https => ReplyQuality::TruncatedStream,
         }
     } else {
         ReplyQuality::Final

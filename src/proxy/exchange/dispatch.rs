@@ -381,7 +381,7 @@ pub(in crate::proxy) fn write_query(
 ) {
     let start = out.len();
     match (scheme, edns) {
-        (Scheme::Tls, EdnsLevel::Full) => query.write_padded(out, id),
+        (Scheme::Tls | Scheme::Https, EdnsLevel::Full) => query.write_padded(out, id),
         (_, level) => query.write_reduced(out, id, level),
     }
     if has_cd {

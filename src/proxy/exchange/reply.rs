@@ -403,7 +403,7 @@ impl Proxy {
                 let link = self.open(endpoint, Scheme::Udp, cx);
                 self.send(key, link, cx);
             }
-            Some(Scheme::Tcp | Scheme::Tls) => self.send(key, link_key, cx),
+            Some(Scheme::Tcp | Scheme::Tls | Scheme::Https) => self.send(key, link_key, cx),
             Some(Scheme::Udp) | None => self.dispatch(key, cx),
         }
     }

@@ -2,7 +2,7 @@
 
 use super::link::{Link, Stage};
 use crate::base::failure::{Failure, FailureKind};
-use crate::config::upstream::PLAIN_PORT;
+use crate::config::upstream::{HTTPS_PORT, PLAIN_PORT, TLS_PORT};
 use crate::config::{KeyExchange, Scheme};
 
 /// Returns `failure` of a link to this port, with the progress and the likely cause added if the
@@ -14,9 +14,13 @@ pub(super) fn explain_failure(
     failure: &Failure,
 ) -> Failure {
     let mut failure = failure.clone();
-    if link.stage != Stage::Opening || link.scheme != Scheme::Tls {
+    if link.stage != Stage::Opening || !link.scheme.is_encrypted() {
         return failure;
     }
+    let (protocol, usual) = match link.scheme {
+        Scheme::Https => ("DNS over HTTPS", HTTPS_PORT),
+        _ => ("DNS over TLS", TLS_PORT),
+    };
     let (progress, is_answered) = match failure.kind {
         FailureKind::HandshakeTimeout => ("TCP connected, no TLS reply", true),
         FailureKind::ConnectTimeout => ("TCP did not connect", false),
@@ -25,10 +29,10 @@ pub(super) fn explain_failure(
     };
     add(&mut failure.detail, progress);
     if failure.kind == FailureKind::HandshakeTimeout && port != PLAIN_PORT {
-        add(
-            &mut failure.detail,
-            "check the port (DNS over TLS uses 853), and whether the upstream limits connections",
+        let hint = format!(
+            "check the port ({protocol} uses {usual}), and whether the upstream limits connections"
         );
+        add(&mut failure.detail, &hint);
         if key_exchange == KeyExchange::Hybrid {
             add(
                 &mut failure.detail,
@@ -37,10 +41,8 @@ pub(super) fn explain_failure(
         }
     }
     if is_answered && port == PLAIN_PORT {
-        add(
-            &mut failure.detail,
-            "port 53 is the port of plain DNS, use port 853 for DNS over TLS",
-        );
+        let hint = format!("port 53 is the port of plain DNS, use port {usual} for {protocol}");
+        add(&mut failure.detail, &hint);
     }
     failure
 }

@@ -36,6 +36,7 @@ mod endpoint;
 mod explain_failure;
 mod health;
 pub(super) mod hedge_budget;
+mod http2_events;
 mod idle_timeout;
 mod ids;
 mod latency;
@@ -335,7 +336,7 @@ impl Upstreams {
     /// Returns how many links to one endpoint may take queries.
     fn links_max(&self, scheme: Scheme) -> usize {
         match scheme {
-            Scheme::Tls | Scheme::Tcp => self.limits.links_per_address,
+            Scheme::Tls | Scheme::Https | Scheme::Tcp => self.limits.links_per_address,
             Scheme::Udp => self.limits.datagrams_per_address,
         }
     }

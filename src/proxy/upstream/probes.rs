@@ -117,7 +117,8 @@ impl Proxy {
                 self.open(endpoint, Scheme::Udp, cx)
             }
             Scheme::Udp => return false,
-            Scheme::Tcp | Scheme::Tls => key,
+            Scheme::Https if !link.has_stream() => return false,
+            Scheme::Tcp | Scheme::Tls | Scheme::Https => key,
         };
         let edns = self.upstreams.endpoint(endpoint).edns_level(cx.now);
         let link = self

@@ -116,6 +116,14 @@ impl<S: Read + Write> Transport<S> {
         }
     }
 
+    /// Returns whether a server has chosen HTTP/2 in the TLS handshake (ALPN).
+    pub fn speaks_http2(&self) -> bool {
+        match self {
+            Self::TlsClient(tls) => tls.speaks_http2(),
+            Self::Plain(_) | Self::TlsServer(_) => false,
+        }
+    }
+
     /// Returns the certificate of the peer, if the peer has sent one.
     pub fn certificate(&self) -> Option<&[u8]> {
         match self {

@@ -182,6 +182,10 @@ impl<S: Read + Write, E: End> TlsStream<S, E> {
         })
     }
 
+    pub(in crate::session) fn speaks_http2(&self) -> bool {
+        self.connection.alpn_protocol() == Some(tls::ALPN_HTTP2)
+    }
+
     /// Returns the certificate of the peer, if the peer has sent one.
     pub(in crate::session) fn certificate(&self) -> Option<&[u8]> {
         let chain = self.connection.peer_certificates()?;

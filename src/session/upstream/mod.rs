@@ -1,4 +1,81 @@
-//! Sessions of upstreams: a UDP socket for one query, and a TCP or TLS connection.
+//! Sessions of upstreams: a UDP socket for one query, and a TCP, TLS or HTTP/2 connection.
 
 pub mod datagram;
+pub mod http2;
 pub mod stream;
+
+use crate::base::failure::Failure;
+use crate::session::{Scratch, Step, Stream};
+use http2::UpstreamHttp2;
+use stream::{UpstreamEvent, UpstreamStream};
+
+/// A connection to an upstream over `S`. All calls are those of the variants.
+pub enum UpstreamConnection<S> {
+    /// DNS over TCP or TLS.
+    Stream(UpstreamStream<S>),
+    /// DNS over HTTPS.
+    Http2(Box<UpstreamHttp2<S>>),
+}
+
+impl<S: Stream> UpstreamConnection<S> {
+    /// See [`UpstreamStream::ready`].
+    pub fn ready(
+        &mut self,
+        scratch: &mut Scratch,
+        bytes_max: usize,
+        on_event: impl FnMut(UpstreamEvent<'_>),
+    ) -> Result<Step, Failure> {
+        match self {
+            Self::Stream(stream) => stream.ready(scratch, bytes_max, on_event),
+            Self::Http2(http2) => http2.ready(scratch, bytes_max, on_event),
+        }
+    }
+
+    /// See [`UpstreamStream::is_connected_only`].
+    pub fn is_connected_only(&self) -> bool {
+        match self {
+            Self::Stream(stream) => stream.is_connected_only(),
+            Self::Http2(http2) => http2.is_connected_only(),
+        }
+    }
+
+    /// See [`UpstreamStream::is_handshaking`].
+    pub fn is_handshaking(&self) -> bool {
+        match self {
+            Self::Stream(stream) => stream.is_handshaking(),
+            Self::Http2(http2) => http2.is_handshaking(),
+        }
+    }
+
+    /// Returns whether another call of [`UpstreamConnection::ready`] reports events without input.
+    pub fn has_events(&self) -> bool {
+        match self {
+            Self::Stream(_) => false,
+            Self::Http2(http2) => http2.has_refused(),
+        }
+    }
+
+    /// See [`UpstreamStream::send`].
+    pub fn send(&mut self, message: &[u8]) {
+        match self {
+            Self::Stream(stream) => stream.send(message),
+            Self::Http2(http2) => http2.send(message),
+        }
+    }
+
+    /// See [`UpstreamStream::flush`].
+    pub fn flush(&mut self, scratch: &mut Scratch, awaited: usize) -> Result<(), Failure> {
+        match self {
+            Self::Stream(stream) => stream.flush(scratch, awaited),
+            Self::Http2(http2) => http2.flush(scratch, awaited),
+        }
+    }
+
+    /// See [`UpstreamStream::close`].
+    pub fn close(&mut self, scratch: &mut Scratch) {
+        match self {
+            Self::Stream(stream) => stream.close(scratch),
+            Self::Http2(http2) => http2.close(scratch),
+        }
+    }
+}

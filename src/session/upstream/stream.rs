@@ -25,6 +25,21 @@ pub enum UpstreamEvent<'a> {
     },
     /// A message from the upstream.
     Message(&'a [u8]),
+    /// HTTP/2: the maximum number of queries in flight has changed.
+    StreamsMax(usize),
+    /// HTTP/2: the upstream accepts no more queries on this connection (GOAWAY).
+    Draining,
+    /// HTTP/2: the upstream has not processed the query with this id.
+    Refused(u16),
+    /// HTTP/2: the upstream has reset the stream of the query with this id.
+    Reset(u16),
+    /// HTTP/2: the response to a query has no DNS message.
+    NoMessage {
+        /// The id of the query.
+        id: u16,
+        /// The status code (RFC 9110, section 15).
+        status: u16,
+    },
 }
 
 /// A connection to an upstream over `S`.
@@ -198,6 +213,7 @@ mod tests {
             events.push(match event {
                 UpstreamEvent::Up { .. } => "up".to_owned(),
                 UpstreamEvent::Message(message) => message.len().to_string(),
+                event => format!("{event:?}"),
             });
         });
         (events, step)

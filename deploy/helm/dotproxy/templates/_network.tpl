@@ -22,7 +22,7 @@ requested again over TCP.
 {{- $spec := index (splitList "," .) 0 }}
 {{- $scheme := ternary (index (splitList "://" $spec) 0) "tls" (contains "://" $spec) | lower }}
 {{- $address := index (splitList "/" (index (splitList "#" (last (splitList "://" $spec))) 0)) 0 }}
-{{- $default := get (dict "tls" "853" "udp" "53" "tcp" "53") $scheme | default "853" }}
+{{- $default := get (dict "tls" "853" "https" "443" "udp" "53" "tcp" "53") $scheme | default "853" }}
 {{- $port := include "dotproxy.port" (list $address $default) }}
 {{ $port }}/TCP
 {{- if eq $scheme "udp" }}

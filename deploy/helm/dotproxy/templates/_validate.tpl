@@ -142,13 +142,13 @@ is no duration.
 {{- end -}}
 {{- end -}}
 {{- $spec := index (splitList "," $upstream) 0 -}}
-{{- if and (contains "://" $spec) (not (regexMatch "^(?i)(tls|tcp|udp)://" $spec)) -}}
-{{- fail (printf "upstreams: %q: expected tls://, tcp:// or udp://, or no scheme, which means tls://; DNS over HTTPS and DNS over QUIC are not supported" $upstream) -}}
+{{- if and (contains "://" $spec) (not (regexMatch "^(?i)(tls|https|tcp|udp)://" $spec)) -}}
+{{- fail (printf "upstreams: %q: expected tls://, https://, tcp:// or udp://, or no scheme, which means tls://; HTTP/3 and DNS over QUIC are not supported" $upstream) -}}
 {{- end -}}
 {{- if hasSuffix "#" $spec -}}
 {{- fail (printf "upstreams: %q: expected a host name after #, like 9.9.9.9#dns.quad9.net" $upstream) -}}
 {{- end -}}
-{{- $authority := index (splitList "#" (last (splitList "://" $spec))) 0 -}}
+{{- $authority := index (splitList "/" (index (splitList "#" (last (splitList "://" $spec))) 0)) 0 -}}
 {{- $port := include "dotproxy.port" (list $authority "853") | int64 -}}
 {{- if or (lt $port 1) (gt $port 65535) -}}
 {{- fail (printf "upstreams: %q: expected a port from 1 to 65535" $upstream) -}}

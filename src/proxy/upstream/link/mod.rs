@@ -79,6 +79,8 @@ pub(in crate::proxy) struct Link {
     probed_beside_at: Option<Instant>,
     /// The idle timeout announced by the peer (RFC 7828).
     keepalive: Option<Duration>,
+    /// The number of queries that the peer allows in flight (HTTP/2).
+    streams_max: usize,
 }
 
 impl Link {
@@ -112,6 +114,7 @@ impl Link {
             probed_at: None,
             probed_beside_at: None,
             keepalive: None,
+            streams_max: usize::MAX,
         }
     }
 
@@ -133,9 +136,33 @@ impl Link {
     /// 3.2.2). Zero drains the connection: it takes no new query and closes after the last answer.
     pub(in crate::proxy) fn on_keepalive(&mut self, timeout: Duration) {
         if timeout.is_zero() {
-            self.limit_queries(self.sent_count);
+            self.drain();
         }
         self.keepalive = Some(timeout);
+    }
+
+    /// Takes no new query, so that the link is closed after its last answer.
+    pub(in crate::proxy) fn drain(&mut self) {
+        self.limit_queries(self.sent_count);
+    }
+
+    /// Sets the number of queries that the peer allows in flight. A peer that allows none is left.
+    pub(in crate::proxy) fn set_streams_max(&mut self, streams_max: usize) {
+        self.streams_max = streams_max;
+        if streams_max == 0 {
+            self.drain();
+        }
+    }
+
+    /// Returns whether the peer allows another query now, which may be a probe. Unanswered queries
+    /// count even if no exchange waits for them any more.
+    pub(in crate::proxy) fn has_stream(&self) -> bool {
+        self.sent.len() < self.streams_max && self.sent_count < self.queries_max
+    }
+
+    /// Returns the key of the endpoint.
+    pub(in crate::proxy) fn endpoint_key(&self) -> EndpointKey {
+        self.endpoint
     }
 
     /// Returns the idle timeout announced by the peer.
@@ -145,7 +172,7 @@ impl Link {
 
     /// Returns whether the link is up and takes another query.
     pub(in crate::proxy) fn takes_queries(&self) -> bool {
-        self.stage == Stage::Up && self.sent_count < self.queries_max
+        self.stage == Stage::Up && self.has_stream()
     }
 
     /// Returns whether the link has come up and is not silent.
