@@ -5,11 +5,11 @@
 # also installs the programs that scripts/bench.py can compare.
 set -eu
 
-packages="bind9-dnsutils bind9-utils buildah busybox dns-root-data dnsmasq-base dnsperf dnstap-ldns faketime fish fstrm-bin g++ \
-gcc-aarch64-linux-gnu iproute2 knot-dnsutils ldnsutils libc6-dev libc6-dev-arm64-cross lintian \
+packages="bind9-dnsutils bind9-utils buildah busybox dns-root-data dnsdist dnsmasq-base dnsperf dnstap-ldns faketime fish fstrm-bin g++ \
+gcc-aarch64-linux-gnu iproute2 knot-dnsutils knot-resolver ldnsutils libc6-dev libc6-dev-arm64-cross lintian \
 logrotate mandoc musl-tools openrc openssl prometheus python3 python3-pip qemu-user runit \
-nsd shellcheck strace stubby systemd unbound valgrind zsh"
-peers="dnsdist knot-resolver pdns-recursor smartdns"
+nghttp2-proxy nginx nsd shellcheck strace stubby systemd unbound valgrind zsh"
+peers="pdns-recursor smartdns"
 [ "${1:-}" != --peers ] || packages="$packages $peers"
 
 as_root() {
@@ -41,9 +41,10 @@ if [ -n "$missing" ]; then
     try_often apt_get install -y --no-install-recommends $missing
     # The packages start their own services, for example on port 53, which the tests do not need.
     if [ -d /run/systemd/system ]; then
-        for service in unbound nsd stubby prometheus $peers; do
+        for service in unbound nsd stubby prometheus dnsdist nginx $peers; do
             case $missing in *$service*) as_root systemctl disable --now "$service" || true ;; esac
         done
+        case $missing in *nghttp2-proxy*) as_root systemctl disable --now nghttpx || true ;; esac
     fi
 fi
 

@@ -109,6 +109,8 @@ peers() {
     fi
     title "key exchange with OpenSSL"
     scripts/key_exchange_test.py target/release/dotproxy
+    title "DNS over HTTPS"
+    scripts/doh_test.py
     title "DNSSEC"
     scripts/dnssec_tree.py
     title "failing upstreams"
