@@ -74,7 +74,7 @@ impl Validation {
         let supported: Vec<Dnskey<'_>> =
             named.iter().copied().filter(Dnskey::is_supported).collect();
         // Keys that the message leaves out may be supported.
-        let is_named = |ds: &Ds<'_>| named.iter().any(|key| ds.may_match(key));
+        let is_named = |ds: &Ds<'_>| named.iter().any(|key| ds.matches(zone, key));
         if ds.is_empty() || supported.is_empty() && ds.iter().all(is_named) {
             self.learned = Some((ZoneStatus::Insecure, self.lifetime()));
             return Ok(SecurityStatus::Insecure);

@@ -28,7 +28,11 @@ impl Validation {
         let (name, _) = self.question();
         let status = match verdict {
             SecurityStatus::Bogus(_) | SecurityStatus::Indeterminate(_) => return None,
-            SecurityStatus::Insecure => ZoneStatus::Insecure,
+            // Otherwise the verdict follows from a zone above, whose status is known.
+            SecurityStatus::Insecure => {
+                let denied = deny_delegation(&self.message, &self.sets, &name);
+                Some(denied).filter(|status| *status == ZoneStatus::Insecure)?
+            }
             SecurityStatus::Secure => {
                 let mut sets = self.sets.iter().filter(|set| !set.is_authority());
                 match sets.find(|set| set.is(&name, Type::DS) || set.is(&name, Type::CNAME)) {

@@ -25,6 +25,7 @@ mod signing_status;
 use std::time::Duration;
 
 use crate::base::time::Instant;
+use crate::wire::canonical::is_at_or_below;
 use crate::wire::edns::ExtendedErrorCode;
 use crate::wire::name::{make_lowercase, suffixes};
 use crate::wire::question::Type;
@@ -262,11 +263,11 @@ impl Validation {
         self.unanswered.push((need, problem));
     }
 
-    /// Ends the validation of a secure message: lowers the TTLs of its records to those that its
-    /// signatures allow (RFC 4035, section 5.3.3), and returns it without the records of the
-    /// authority and additional sections that were not verified. Returns `None` if the message
+    /// Ends the validation of a secure or insecure message: lowers the TTLs of verified records to
+    /// those that their signatures allow (RFC 4035, section 5.3.3), and returns it without the
+    /// records that neither answer the question nor prove anything. Returns `None` if the message
     /// becomes too long without them, because names are written in full.
-    pub fn into_message(mut self) -> Option<Box<[u8]>> {
+    pub fn into_message(mut self, is_secure: bool) -> Option<Box<[u8]>> {
         for place in 0..self.sets.len() {
             // The TTL of an alias that follows from a DNAME is that of the DNAME (RFC 6672, section
             // 3.1).
@@ -275,7 +276,7 @@ impl Validation {
                 self.sets[place].lower_ttls(&mut self.message, ttl_max);
             }
         }
-        match self.verified_records() {
+        match self.judged_records(is_secure) {
             Ok(None) => Some(self.message),
             Ok(reduced) => reduced,
             Err(Malformed) => None,
@@ -283,18 +284,28 @@ impl Validation {
     }
 
     /// Returns the message with only the sets that answer the question, the verified sets of the
-    /// authority section, and OPT, or `None` if it has no other records.
-    fn verified_records(&self) -> Result<Option<Box<[u8]>>, Malformed> {
+    /// authority section, in an insecure message also those that need no signature, and OPT.
+    /// Returns `None` if it has no other records.
+    fn judged_records(&self, is_secure: bool) -> Result<Option<Box<[u8]>>, Malformed> {
         let message = Message::parse(&self.message)?;
         let (name, rr_type) = self.question();
         let path = self.path(&name, rr_type).ok_or(Malformed)?;
         let zone = nearest_zone(&self.sets, &path.target, rr_type == Type::DS);
+        // The SOA record of another zone would set the TTL of a denial.
+        let is_foreign = |set: &SignedSet| match zone {
+            Some(zone) => *set.owner != *zone,
+            None => !is_at_or_below(&path.target, &set.owner),
+        };
         let kept = (0..self.sets.len()).filter(|place| {
             let set = &self.sets[*place];
-            // The SOA record of another zone would set the TTL of a denial.
-            let is_foreign = set.rr_type() == Some(Type::SOA) && zone != Some(&*set.owner);
-            let is_verified = set.is_authority() && set.signed_ttl().is_some() && !is_foreign;
-            is_verified || path.places.contains(place)
+            let is_judged = match set.state {
+                SetState::Secure { .. } => true,
+                SetState::Insecure => !is_secure,
+                SetState::Unchecked { .. } | SetState::Bogus(_) => false,
+            };
+            let is_wrong_soa = set.rr_type() == Some(Type::SOA) && is_foreign(set);
+            let is_proof = set.is_authority() && is_judged && !is_wrong_soa;
+            is_proof || path.places.contains(place)
         });
         let kept: Vec<usize> = kept
             .flat_map(|place| self.sets[place].positions())

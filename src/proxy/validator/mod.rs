@@ -197,8 +197,9 @@ impl Validator {
         self.pools.get(pool.0) == Some(&true)
     }
 
-    /// Returns whether an answer is known to be insecure without its validation: it has no signature
-    /// and no alias, and the nearest known zone above its name is insecure.
+    /// Returns whether an answer is known to be insecure without its validation: it has no signature,
+    /// no alias and no record that does not answer the question, and the nearest known zone above
+    /// its name is insecure.
     fn is_known_insecure(&mut self, answer: &Message<'_>, now: Instant) -> bool {
         let Some(question) = answer.question() else {
             return false;
@@ -211,8 +212,14 @@ impl Validator {
             record.rr_type == question.rr_type()
                 && bytes.get(record.start..record.fixed) == Some(OWNER_IN_QUESTION)
         };
-        let is_signed = |record: Record| record.rr_type == Type::RRSIG;
-        if !answer.answers().all(is_plain) || answer.authorities().any(is_signed) {
+        let is_soa = |record: Record| record.rr_type == Type::SOA;
+        let is_opt = |record: Record| record.rr_type == Type::OPT;
+        let [_, authorities_end] = answer.answer_and_authority_ends();
+        let mut additionals = answer.records(authorities_end, answer.end());
+        if !answer.answers().all(is_plain)
+            || !answer.authorities().all(is_soa)
+            || !additionals.all(is_opt)
+        {
             return false;
         }
         let mut name: Box<[u8]> = question.name().into();

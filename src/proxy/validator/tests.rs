@@ -537,6 +537,39 @@ fn secure_response_has_no_unverified_records() {
 }
 
 #[test]
+fn insecure_response_has_no_records_of_other_names() {
+    let zone = b"\x05nsec3\x04tld1\0";
+    let dname = [&zone[..], b"\0\x27\0\x01\0\0\0\x3c\0\x06\x04evil\0"].concat();
+    let server = [&zone[..], b"\0\x02\0\x01\0\0\0\x3c\0\x06\x04evil\0"].concat();
+    for name in ["insecure-alias.nsec3.tld1", "www.insecure.tld1"] {
+        for is_known in [false, true] {
+            let mut world = World::new(ON);
+            if is_known {
+                world.ask("nothing.insecure.tld1", Type::A, AD);
+            }
+            let answer = world.answers.get_mut(&key(name, Type::A)).unwrap();
+            let parsed = Message::parse(answer).unwrap();
+            let [_, authorities_end] = parsed.answer_and_authority_ends();
+            let mut forged = answer[..authorities_end].to_vec();
+            forged[10..12].fill(0);
+            forged.extend(&server);
+            forged[9] += 1;
+            if !is_known && parsed.authorities().count() == 0 {
+                let end = forged.len() - server.len();
+                forged.splice(end..end, dname.clone());
+                forged[7] += 1;
+            }
+            *answer = forged;
+            let response = world.ask(name, Type::A, AD);
+            assert_eq!(response.rcode(), Rcode::NOERROR, "{name}");
+            assert!(!response.types().contains(&Type::DNAME), "{name}");
+            let message = Message::parse(&response.bytes).unwrap();
+            assert_eq!(message.authorities().count(), 0, "{name}");
+        }
+    }
+}
+
+#[test]
 fn query_with_cd_is_not_validated() {
     let mut world = World::new(ON);
     let unchecked = Ask { has_cd: true, ..AD };

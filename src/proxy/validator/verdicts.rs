@@ -60,8 +60,8 @@ impl Proxy {
         if is_secure && let Some(validator) = &mut self.validator {
             validator.learn_denials(&validation, self.exchanges[key].pool, cx.now);
         }
-        let bytes = if is_secure && is_on {
-            validation.into_message()
+        let bytes = if is_on {
+            validation.into_message(is_secure)
         } else {
             Some(validation.message().into())
         };
