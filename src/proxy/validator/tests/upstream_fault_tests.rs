@@ -1,0 +1,221 @@
+//! Upstreams that lie, are silent, refuse DNSSEC, or add records.
+
+use super::*;
+
+#[test]
+fn bogus_answer_is_servfail_with_its_reason() {
+    let mut world = World::new(ON);
+    for (name, code, text) in [
+        ("www.expired.tld1", 7, "expired.tld1./DNSKEY"),
+        ("www.stripped.tld1", 10, "www.stripped.tld1./A"),
+        ("nothing.nodenial.tld1", 12, "nothing.nodenial.tld1./DS"),
+    ] {
+        let response = world.ask(name, Type::A, AD);
+        assert_eq!(response.rcode(), Rcode::SERVFAIL, "{name}");
+        let error = (ExtendedErrorCode(code), text.to_owned());
+        assert_eq!(response.error(), Some(error), "{name}");
+    }
+    let bogus = |counters: &crate::proxy::Counters| {
+        let mut verdicts = counters.dnssec.verdicts();
+        verdicts
+            .find(|(verdict, _)| *verdict == "bogus")
+            .expect("the data of the test is valid")
+            .1
+    };
+    assert!(bogus(world.scene.proxy.counters()) >= 3);
+}
+
+#[test]
+fn bogus_answer_is_replaced_by_that_of_another_upstream() {
+    let mut world = World::new(TWO);
+    world.lie_about = Some("www.nsec3.tld1./A");
+    let response = world.ask("www.nsec3.tld1", Type::A, AD);
+    assert_eq!(response.types(), [Type::A]);
+    assert!(response.has_ad());
+    let asked = world.sent.iter();
+    let asked = asked.filter(|(question, _)| question == "www.nsec3.tld1./A");
+    assert_eq!(asked.count(), 2);
+    // Both upstreams give a bogus answer.
+    let response = world.ask("www.expired.tld1", Type::A, AD);
+    assert_eq!(response.rcode(), Rcode::SERVFAIL);
+    let asked = world.sent.iter();
+    let asked = asked.filter(|(question, _)| question == "www.expired.tld1./A");
+    assert_eq!(asked.count(), 2);
+}
+
+#[test]
+fn bogus_keys_are_replaced_by_those_of_another_upstream() {
+    for lie in ["nsec3.tld1./DNSKEY", "nsec3.tld1./DS", "./DNSKEY"] {
+        let mut world = World::new(TWO);
+        world.lie_about = Some(lie);
+        let response = world.ask("www.nsec3.tld1", Type::A, AD);
+        assert_eq!(response.types(), [Type::A], "{lie}");
+        assert!(response.has_ad(), "{lie}");
+        let asked = world.sent.iter().filter(|(question, _)| question == lie);
+        assert_eq!(asked.count(), 2, "{lie}");
+        let asked = world.sent.iter();
+        let asked = asked.filter(|(question, _)| question == "www.nsec3.tld1./A");
+        assert_eq!(asked.count(), 1, "{lie}");
+    }
+    // A single upstream is not asked again.
+    let mut world = World::new(ON);
+    world.lie_about = Some("nsec3.tld1./DNSKEY");
+    let response = world.ask("www.nsec3.tld1", Type::A, AD);
+    assert_eq!(response.rcode(), Rcode::SERVFAIL);
+    let asked = world.sent.iter();
+    let asked = asked.filter(|(question, _)| question == "nsec3.tld1./DNSKEY");
+    assert_eq!(asked.count(), 1);
+}
+
+#[test]
+fn upstream_without_dnssec_is_servfail_with_the_reason() {
+    for (name, rr_type) in [("www.nsec3.tld1", Type::A), ("www.plain", Type::A)] {
+        let mut world = World::new(ON);
+        world.refuses_do = true;
+        let response = world.ask(name, rr_type, AD);
+        assert_eq!(response.rcode(), Rcode::SERVFAIL, "{name}");
+        let error = (ExtendedErrorCode(5), format!("{name}./A"));
+        assert_eq!(response.error(), Some(error));
+    }
+}
+
+#[test]
+fn missing_records_are_named_in_the_error() {
+    for missing in ["./DNSKEY", "tld1./DNSKEY", "nsec3.tld1./DS"] {
+        let mut world = World::new(ON);
+        world.silent_about = Some(missing);
+        let response = world.ask("www.nsec3.tld1", Type::A, AD);
+        assert_eq!(response.rcode(), Rcode::SERVFAIL);
+        let error = (ExtendedErrorCode(5), missing.to_owned());
+        assert_eq!(response.error(), Some(error));
+    }
+}
+
+#[test]
+fn lie_of_a_single_upstream_is_servfail() {
+    let mut world = World::new(ON);
+    world.lie_about = Some("www.nsec3.tld1./A");
+    let response = world.ask("www.nsec3.tld1", Type::A, AD);
+    assert_eq!(response.rcode(), Rcode::SERVFAIL);
+    let error = (ExtendedErrorCode(6), "www.nsec3.tld1./A".to_owned());
+    assert_eq!(response.error(), Some(error));
+}
+
+#[test]
+fn error_of_the_upstream_has_neither_ad_nor_records() {
+    for (rcode, expected) in [
+        (2, Rcode::SERVFAIL),
+        (5, Rcode::REFUSED),
+        (6, Rcode::YXDOMAIN),
+    ] {
+        let mut world = World::new(ON);
+        let reply = world.answers.get_mut(&key("www.nsec3.tld1", Type::A));
+        let flags = &mut reply.expect("the data of the test is valid")[3];
+        *flags = *flags & 0xf0 | rcode;
+        let response = world.ask("www.nsec3.tld1", Type::A, AD);
+        assert_eq!((response.rcode(), response.has_ad()), (expected, false));
+        assert_eq!(response.types(), []);
+    }
+    // The other bits of the code are in OPT, and those in the header are those of NOERROR.
+    let mut world = World::new(ON);
+    let reply = world.answers.get_mut(&key("www.nsec3.tld1", Type::A));
+    let reply = reply.expect("the data of the test is valid");
+    let opt = reply.windows(3).rposition(|bytes| bytes == [0, 0, 41]);
+    reply[opt.expect("the data of the test is valid") + 5] = 2;
+    let response = world.ask("www.nsec3.tld1", Type::A, AD);
+    let message = Message::parse(&response.bytes).expect("the data of the test is valid");
+    assert_eq!(message.rcode(), Rcode::NOERROR.with_extension(2));
+    assert_eq!((response.types(), response.has_ad()), (vec![], false));
+}
+
+#[test]
+fn truncated_answer_has_no_records() {
+    for (mode, has_records) in [("on", false), ("log", true)] {
+        for rcode in [0, 3] {
+            let mut world = World::new(&["-u192.0.2.1", &format!("--dnssec={mode}")]);
+            world.is_over_udp = true;
+            let answer = world.answers.get_mut(&key("www.nsec3.tld1", Type::A));
+            let answer = answer.expect("the data of the test is valid");
+            answer[2] |= 2;
+            answer[3] |= rcode;
+            let response = world.ask("www.nsec3.tld1", Type::A, AD);
+            if has_records {
+                assert_ne!(response.types(), []);
+            } else {
+                assert_eq!(response.types(), []);
+                let rcode = response.rcode();
+                assert!(
+                    rcode == Rcode::NOERROR && response.header().flags.contains(Flags::TC)
+                        || rcode == Rcode::SERVFAIL,
+                    "{rcode:?}"
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn secure_response_has_no_unverified_records() {
+    // The second owner is a pointer to the first.
+    for (mode, count) in [("on", 0), ("log", 1)] {
+        let mut world = World::new(&["-u192.0.2.1", &format!("--dnssec={mode}")]);
+        let name = "www.deep.down.below.tld1";
+        let answer = world
+            .answers
+            .get_mut(&key(name, Type::A))
+            .expect("the data of the test is valid");
+        let sections = Message::parse(answer).expect("the data of the test is valid");
+        let [answers_end, authorities_end] = sections.answer_and_authority_ends();
+        assert_eq!(sections.authorities().count(), 0);
+        // The address of another name, in both sections.
+        let forged = b"\x04evil\0\0\x01\0\x01\0\0\0\x3c\0\x04\x06\x06\x06\x06";
+        assert_eq!(answers_end, authorities_end);
+        answer.splice(answers_end..answers_end, [&forged[..], forged].concat());
+        answer[9] += 1;
+        answer[11] += 1;
+        let response = world.ask(name, Type::A, AD);
+        assert!(response.has_ad());
+        assert_eq!(response.types(), [Type::A]);
+        let found = response
+            .bytes
+            .windows(5)
+            .filter(|bytes| *bytes == b"\x04evil");
+        assert_eq!(found.count(), count, "{mode}");
+    }
+}
+
+#[test]
+fn insecure_response_has_no_records_of_other_names() {
+    let zone = b"\x05nsec3\x04tld1\0";
+    let dname = [&zone[..], b"\0\x27\0\x01\0\0\0\x3c\0\x06\x04evil\0"].concat();
+    let server = [&zone[..], b"\0\x02\0\x01\0\0\0\x3c\0\x06\x04evil\0"].concat();
+    for name in ["insecure-alias.nsec3.tld1", "www.insecure.tld1"] {
+        for is_known in [false, true] {
+            let mut world = World::new(ON);
+            if is_known {
+                world.ask("nothing.insecure.tld1", Type::A, AD);
+            }
+            let answer = world
+                .answers
+                .get_mut(&key(name, Type::A))
+                .expect("the data of the test is valid");
+            let parsed = Message::parse(answer).expect("the data of the test is valid");
+            let [_, authorities_end] = parsed.answer_and_authority_ends();
+            let mut forged = answer[..authorities_end].to_vec();
+            forged[10..12].fill(0);
+            forged.extend(&server);
+            forged[9] += 1;
+            if !is_known && parsed.authorities().count() == 0 {
+                let end = forged.len() - server.len();
+                forged.splice(end..end, dname.clone());
+                forged[7] += 1;
+            }
+            *answer = forged;
+            let response = world.ask(name, Type::A, AD);
+            assert_eq!(response.rcode(), Rcode::NOERROR, "{name}");
+            assert!(!response.types().contains(&Type::DNAME), "{name}");
+            let message = Message::parse(&response.bytes).expect("the data of the test is valid");
+            assert_eq!(message.authorities().count(), 0, "{name}");
+        }
+    }
+}
